@@ -1,0 +1,64 @@
+//! Compiles `proto/` to Rust without protoc, and leaves `Debug` off every message that can carry
+//! plaintext: those with a `debug_redact` field, and those that hold one of these.
+
+use std::collections::BTreeSet;
+use std::error::Error;
+use std::path::PathBuf;
+
+use protox::prost_reflect::prost::Message as _;
+use protox::prost_reflect::{FieldDescriptor, Kind, MessageDescriptor};
+
+const PROTOS: [&str; 4] = [
+    "keyhatch/v1/admin.proto",
+    "keyhatch/v1/executor.proto",
+    "keyhatch/v1/resources.proto",
+    "keyhatch/v1/step.proto",
+];
+
+fn main() -> Result<(), Box<dyn Error>> {
+    println!("cargo::rerun-if-changed=proto");
+    let mut compiler = protox::Compiler::new(["proto"])?;
+    compiler.include_source_info(true).include_imports(true);
+    for proto in PROTOS {
+        compiler.open_file(proto)?;
+    }
+    let pool = compiler.descriptor_pool();
+    let messages: Vec<_> = pool.all_messages().collect();
+    let secret = plaintext_messages(&messages);
+
+    let descriptors = compiler.file_descriptor_set();
+    let out = PathBuf::from(std::env::var("OUT_DIR")?);
+    std::fs::write(out.join("descriptors.bin"), descriptors.encode_to_vec())?;
+    tonic_prost_build::configure()
+        .btree_map(".")
+        .skip_debug(&secret)
+        .compile_fds(descriptors)?;
+    Ok(())
+}
+
+/// The smallest set that holds every message with a redacted field and every message around one.
+fn plaintext_messages(messages: &[MessageDescriptor]) -> Vec<String> {
+    let mut secret = BTreeSet::new();
+    loop {
+        let before = secret.len();
+        for message in messages {
+            if message.fields().any(|f| is_redacted(&f) || holds(&f, &secret)) {
+                secret.insert(message.full_name().to_owned());
+            }
+        }
+        if secret.len() == before {
+            return secret.into_iter().collect();
+        }
+    }
+}
+
+fn is_redacted(field: &FieldDescriptor) -> bool {
+    field
+        .options()
+        .get_field_by_name("debug_redact")
+        .is_some_and(|value| value.as_bool() == Some(true))
+}
+
+fn holds(field: &FieldDescriptor, secret: &BTreeSet<String>) -> bool {
+    matches!(field.kind(), Kind::Message(inner) if secret.contains(inner.full_name()))
+}

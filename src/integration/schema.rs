@@ -1,0 +1,90 @@
+//! The form of an integration's data file.
+
+use regex_lite::Regex;
+use serde::Deserialize;
+
+use crate::model::{FieldName, IntegrationName, KindName};
+
+/// A type of connections.
+#[derive(Clone, Debug, Deserialize)]
+#[serde(deny_unknown_fields)]
+pub struct Integration {
+    /// As connections name it, for example `aws`.
+    pub name: IntegrationName,
+    /// As people call it.
+    pub title: String,
+    /// The ways to hold its credentials.
+    #[serde(rename = "kind")]
+    pub kinds: Vec<CredentialKind>,
+}
+
+/// One way to hold credentials.
+#[derive(Clone, Debug, Deserialize)]
+#[serde(deny_unknown_fields)]
+pub struct CredentialKind {
+    /// For example `access_key`.
+    pub name: KindName,
+    /// As people call it.
+    pub title: String,
+    /// Its fields.
+    #[serde(rename = "field")]
+    pub fields: Vec<FieldRule>,
+}
+
+/// The rule of one field, or of a family of fields such as `tokens.*`.
+#[derive(Clone, Debug, Deserialize)]
+#[serde(deny_unknown_fields)]
+pub struct FieldRule {
+    /// Its name; `tokens.*` stands for `tokens.ANYTHING`, and `*` for any name.
+    pub name: String,
+    /// What it is, for whoever has to fill it in.
+    pub description: String,
+    /// A value that shows the form. Never a real one.
+    #[serde(default)]
+    pub example: String,
+    /// Write-only.
+    pub sensitive: bool,
+    /// Whether it (of a family: at least one) must be there.
+    #[serde(default)]
+    pub required: bool,
+    /// Says where the credential is sent.
+    #[serde(default)]
+    pub destination: bool,
+    /// Other names for it.
+    #[serde(default)]
+    pub aliases: Vec<String>,
+    /// The customary environment variable.
+    #[serde(default)]
+    pub env: String,
+    /// A regular expression that the value must match; of a family, the part of the name after the dot.
+    #[serde(default)]
+    pub pattern: Option<String>,
+}
+
+impl FieldRule {
+    /// Whether this is the rule for a field of this name.
+    pub fn covers(&self, name: &str) -> bool {
+        match self.family() {
+            Some(prefix) => name.strip_prefix(prefix).is_some_and(|rest| !rest.is_empty()),
+            None => self.name == name || self.aliases.iter().any(|alias| alias == name),
+        }
+    }
+
+    /// Our name for a field that this rule covers.
+    pub fn canonical(&self, name: &str) -> Option<FieldName> {
+        FieldName::parse(if self.family().is_some() { name } else { &self.name }).ok()
+    }
+
+    /// For a family, what its names start with, dot included.
+    pub fn family(&self) -> Option<&str> {
+        self.name.strip_suffix('*')
+    }
+
+    /// The compiled pattern, if there is one.
+    ///
+    /// # Errors
+    /// If it is no regular expression.
+    pub fn pattern(&self) -> Result<Option<Regex>, regex_lite::Error> {
+        self.pattern.as_deref().map(Regex::new).transpose()
+    }
+}

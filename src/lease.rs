@@ -1,0 +1,290 @@
+//! Leases: how long the broker stands by a credential. Pure: time is an argument, and whoever calls
+//! keeps the journal.
+//!
+//! The TTL is the least of what was asked for, the connection's maximum, the server's maximum and the
+//! remaining life of the step. A lease never outlives its opening.
+
+use std::collections::{BTreeSet, HashMap, HashSet};
+use std::time::Duration;
+
+use serde::{Deserialize, Serialize};
+
+use crate::model::{Id, Timestamp};
+
+/// What made a lease as short as it is.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(rename_all = "snake_case")]
+pub enum TtlLimit {
+    /// The connection's own maximum.
+    Connection,
+    /// Nothing: as asked, or the default.
+    None,
+    /// The server's maximum.
+    Server,
+    /// The end of the step.
+    Step,
+}
+
+/// What a step asked for. The same ask of one opening gets the same live lease.
+#[derive(Clone, Debug, PartialEq, Eq, Hash, Serialize, Deserialize)]
+pub struct Ask {
+    /// The full name of the resource.
+    pub target: String,
+    /// The fields asked for, by the names used; empty for all.
+    #[serde(default, skip_serializing_if = "Vec::is_empty")]
+    pub fields: Vec<String>,
+    /// The TTL asked for, in milliseconds.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub ttl_millis: Option<u64>,
+}
+
+/// From when to when, and why no longer.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct Terms {
+    /// The first moment at which the lease is over.
+    pub expire_time: Timestamp,
+    /// What limited it.
+    pub limited_by: TtlLimit,
+}
+
+/// One lease.
+#[derive(Clone, Debug, Serialize, Deserialize)]
+pub struct Lease {
+    /// Random.
+    pub id: Id,
+    /// Which opening holds it.
+    pub opening: Id,
+    /// The uid of what was resolved.
+    pub resource: Id,
+    /// The version of it that was handed out.
+    pub version: u64,
+    /// What was asked for.
+    pub ask: Ask,
+    /// When it was issued.
+    pub issue_time: Timestamp,
+    /// The first moment at which it is over.
+    pub expire_time: Timestamp,
+    /// What limited it.
+    pub limited_by: TtlLimit,
+}
+
+impl Lease {
+    /// Whether it still counts at `now`.
+    pub fn is_live(&self, now: Timestamp) -> bool {
+        now < self.expire_time
+    }
+}
+
+/// The bounds that the broker's configuration and the resource set.
+#[derive(Clone, Copy, Debug)]
+pub struct Bounds {
+    /// For whoever asks for no TTL.
+    pub default: Duration,
+    /// The server's maximum.
+    pub server: Duration,
+    /// The connection's maximum, if it has one.
+    pub connection: Option<Duration>,
+    /// The end of the step.
+    pub step_end: Timestamp,
+}
+
+/// Proposes the terms of a new lease.
+pub fn propose(asked: Option<Duration>, bounds: &Bounds, now: Timestamp) -> Terms {
+    let mut ttl = asked.unwrap_or(bounds.default);
+    let mut limited_by = TtlLimit::None;
+    let limits = [
+        (TtlLimit::Connection, bounds.connection),
+        (TtlLimit::Server, Some(bounds.server)),
+        (TtlLimit::Step, Some(bounds.step_end.since(now))),
+    ];
+    for (limit, most) in limits {
+        if let Some(most) = most.filter(|most| *most < ttl) {
+            ttl = most;
+            limited_by = limit;
+        }
+    }
+    Terms { expire_time: now.after(ttl), limited_by }
+}
+
+/// Every live lease, found by id, opening, resource and end.
+#[derive(Debug, Default)]
+pub struct LeaseTable {
+    by_id: HashMap<Id, Lease>,
+    by_opening: HashMap<Id, OfOpening>,
+    by_resource: HashMap<Id, HashSet<Id>>,
+    by_expiry: BTreeSet<(Timestamp, Id)>,
+}
+
+#[derive(Debug, Default)]
+struct OfOpening {
+    all: HashSet<Id>,
+    latest: HashMap<Ask, Id>,
+}
+
+impl LeaseTable {
+    /// How many are live.
+    pub fn len(&self) -> usize {
+        self.by_id.len()
+    }
+
+    /// Whether there is none.
+    pub fn is_empty(&self) -> bool {
+        self.by_id.is_empty()
+    }
+
+    /// How many this opening holds.
+    pub fn count_of(&self, opening: Id) -> usize {
+        self.by_opening.get(&opening).map_or(0, |of| of.all.len())
+    }
+
+    /// All leases, in no order.
+    pub fn iter(&self) -> impl Iterator<Item = &Lease> {
+        self.by_id.values()
+    }
+
+    /// The lease to give again for the same ask: live, of this version of this resource, and not past
+    /// two thirds of its life.
+    pub fn reusable(
+        &self,
+        opening: Id,
+        ask: &Ask,
+        resource: Id,
+        version: u64,
+        now: Timestamp,
+    ) -> Option<&Lease> {
+        let id = self.by_opening.get(&opening)?.latest.get(ask)?;
+        let lease = self.by_id.get(id)?;
+        let fresh = now < lease.issue_time.two_thirds_to(lease.expire_time);
+        (lease.resource == resource && lease.version == version && fresh).then_some(lease)
+    }
+
+    /// Takes a lease in.
+    pub fn insert(&mut self, lease: Lease) {
+        let of = self.by_opening.entry(lease.opening).or_default();
+        of.all.insert(lease.id);
+        of.latest.insert(lease.ask.clone(), lease.id);
+        self.by_resource.entry(lease.resource).or_default().insert(lease.id);
+        self.by_expiry.insert((lease.expire_time, lease.id));
+        self.by_id.insert(lease.id, lease);
+    }
+
+    /// Removes a lease, whatever the reason.
+    pub fn remove(&mut self, id: Id) -> Option<Lease> {
+        let lease = self.by_id.remove(&id)?;
+        self.by_expiry.remove(&(lease.expire_time, id));
+        if let Some(of) = self.by_opening.get_mut(&lease.opening) {
+            of.all.remove(&id);
+            if of.latest.get(&lease.ask) == Some(&id) {
+                of.latest.remove(&lease.ask);
+            }
+            if of.all.is_empty() {
+                self.by_opening.remove(&lease.opening);
+            }
+        }
+        if let Some(of) = self.by_resource.get_mut(&lease.resource) {
+            of.remove(&id);
+            if of.is_empty() {
+                self.by_resource.remove(&lease.resource);
+            }
+        }
+        Some(lease)
+    }
+
+    /// Removes every lease of an opening, and says which they were.
+    pub fn remove_opening(&mut self, opening: Id) -> Vec<Id> {
+        let ids = self.by_opening.get(&opening).map(|of| of.all.iter().copied().collect());
+        let mut ids: Vec<Id> = ids.unwrap_or_default();
+        ids.sort_unstable();
+        for id in &ids {
+            self.remove(*id);
+        }
+        ids
+    }
+
+    /// The leases on one resource.
+    pub fn of_resource(&self, resource: Id) -> impl Iterator<Item = &Lease> {
+        let ids = self.by_resource.get(&resource).into_iter().flatten();
+        ids.filter_map(|id| self.by_id.get(id))
+    }
+
+    /// Removes what is over at `now`. Costs nothing for the leases that are not.
+    pub fn expire(&mut self, now: Timestamp) -> usize {
+        let mut expired = 0;
+        while let Some(&(end, id)) = self.by_expiry.first() {
+            if now < end {
+                break;
+            }
+            self.remove(id);
+            expired += 1;
+        }
+        expired
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    const HOUR: Duration = Duration::from_secs(3600);
+
+    fn at(seconds: i64) -> Timestamp {
+        Timestamp::from_millis(seconds * 1000)
+    }
+
+    fn lease(n: u8, expire: i64) -> Lease {
+        Lease {
+            id: Id::from_bytes([n; 16]),
+            opening: Id::from_bytes([1; 16]),
+            resource: Id::from_bytes([2; 16]),
+            version: 1,
+            ask: Ask { target: "connections/aws/a".into(), fields: vec![], ttl_millis: None },
+            issue_time: at(0),
+            expire_time: at(expire),
+            limited_by: TtlLimit::None,
+        }
+    }
+
+    #[test]
+    fn the_ttl_is_the_least_of_its_bounds_and_says_which() {
+        let bounds = Bounds { default: HOUR, server: HOUR * 24, connection: None, step_end: at(7200) };
+        let cases = [
+            (None, 3600, TtlLimit::None),
+            (Some(60), 60, TtlLimit::None),
+            (Some(7200), 7200, TtlLimit::None),
+            (Some(7201), 7200, TtlLimit::Step),
+        ];
+        for (asked, expected, limit) in cases {
+            let terms = propose(asked.map(Duration::from_secs), &bounds, at(0));
+            assert_eq!(terms, Terms { expire_time: at(expected), limited_by: limit });
+        }
+        let bounds = Bounds { connection: Some(HOUR / 2), server: HOUR / 4, ..bounds };
+        let terms = propose(None, &bounds, at(0));
+        assert_eq!(terms, Terms { expire_time: at(900), limited_by: TtlLimit::Server });
+        assert_eq!(propose(None, &bounds, at(9000)).expire_time, at(9000));
+    }
+
+    #[test]
+    fn the_same_ask_gets_its_lease_again_until_two_thirds_of_its_life() {
+        let mut table = LeaseTable::default();
+        let first = lease(9, 3000);
+        table.insert(first.clone());
+        let again = |table: &LeaseTable, version, now| {
+            table.reusable(first.opening, &first.ask, first.resource, version, at(now)).is_some()
+        };
+        assert!(again(&table, 1, 1999));
+        assert!(!again(&table, 1, 2000));
+        assert!(!again(&table, 2, 10));
+    }
+
+    #[test]
+    fn leases_end_exactly_at_their_end_and_leave_nothing_behind() {
+        let mut table = LeaseTable::default();
+        table.insert(lease(1, 10));
+        table.insert(lease(2, 20));
+        assert_eq!(table.expire(at(9)), 0);
+        assert_eq!(table.expire(at(10)), 1);
+        assert_eq!(table.remove_opening(Id::from_bytes([1; 16])), [Id::from_bytes([2; 16])]);
+        assert!(table.is_empty() && table.by_resource.is_empty() && table.by_expiry.is_empty());
+        assert!(table.by_opening.is_empty());
+    }
+}

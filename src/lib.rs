@@ -1,0 +1,5 @@
+pub mod access;
+pub mod integration;
+pub mod lease;
+pub mod model;
+pub mod seal;

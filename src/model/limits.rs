@@ -1,0 +1,165 @@
+//! Every limit of the broker, in one table.
+//!
+//! What depends on the deployment is a field of [`Limits`], set in the configuration file's `[limits]`;
+//! what the protocol and the storage formats rest on is a constant.
+
+use std::time::Duration;
+
+use serde::{Deserialize, Serialize};
+
+/// The longest path of a Unix socket, in bytes: `sockaddr_un.sun_path` holds 108 with the final zero
+/// (unix(7)).
+pub const MAX_SOCKET_PATH_BYTES: usize = 107;
+/// The longest value of one field, in bytes.
+pub const MAX_VALUE_BYTES: usize = 64 * 1024;
+/// All values of one connection, in bytes.
+pub const MAX_CONNECTION_BYTES: usize = 256 * 1024;
+/// The largest request message on the step door: names and a few numbers.
+pub const MAX_STEP_REQUEST_BYTES: usize = 64 * 1024;
+/// The largest request message on the admin door: a whole connection and its access.
+pub const MAX_ADMIN_REQUEST_BYTES: usize = 512 * 1024;
+/// The most documents in one Apply.
+pub const MAX_APPLY_DOCUMENTS: usize = 10_000;
+/// The largest Apply, all documents together, in bytes.
+pub const MAX_APPLY_BYTES: usize = 64 * 1024 * 1024;
+/// The most fields that one Resolve may name.
+pub const MAX_REQUESTED_FIELDS: usize = 64;
+/// The most principals in one access binding.
+pub const MAX_PRINCIPALS: usize = 100;
+/// The shortest TTL that may be asked for.
+pub const MIN_TTL: Duration = Duration::from_secs(1);
+/// The longest TTL that may be asked for.
+pub const MAX_TTL: Duration = Duration::from_secs(7 * 24 * 3600);
+/// A certificate of a step lasts at most this long; it is renewed before.
+pub const MAX_STEP_CERTIFICATE_LIFE: Duration = Duration::from_secs(24 * 3600);
+/// If at start the wall clock is this far behind the journal, all openings and leases are closed.
+pub const MAX_CLOCK_STEP_BACK: Duration = Duration::from_secs(5 * 60);
+/// How long one request waits for the journal before it is refused.
+pub const JOURNAL_DEADLINE: Duration = Duration::from_secs(2);
+/// How long a client may take for its TLS handshake.
+pub const HANDSHAKE_DEADLINE: Duration = Duration::from_secs(3);
+/// How long open requests are given when the daemon drains.
+pub const DRAIN_DEADLINE: Duration = Duration::from_secs(10);
+
+/// The limits that a deployment may change.
+#[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
+#[serde(default, deny_unknown_fields)]
+pub struct Limits {
+    /// Requests a second of one opening.
+    pub step_requests_per_second: u32,
+    /// Requests of one opening at once, after a pause.
+    pub step_request_burst: u32,
+    /// Connections of one opening at a time.
+    pub step_connections: u32,
+    /// New connections a second to one opening's socket; beyond it the listener waits.
+    pub step_new_connections_per_second: u32,
+    /// New connections to one opening's socket at once, after a pause.
+    pub step_new_connection_burst: u32,
+    /// Unfinished handshakes on one opening's socket.
+    pub step_pending_handshakes: u32,
+    /// Live leases of one opening.
+    pub step_live_leases: u32,
+    /// Open steps at a time.
+    pub open_steps: u32,
+    /// Connections to the admin socket at a time.
+    pub admin_connections: u32,
+    /// Unfinished handshakes on the admin socket.
+    pub admin_pending_handshakes: u32,
+    /// The lease a step gets that asks for no TTL, in seconds. Shorter ones make AWS SDKs fetch at every
+    /// use (botocore refreshes 15 minutes before the end).
+    pub default_lease_seconds: u32,
+    /// The longest lease, in seconds.
+    pub max_lease_seconds: u32,
+    /// How long a step lives whose executor says nothing, in seconds.
+    pub default_step_seconds: u32,
+    /// The longest life of a step, in seconds.
+    pub max_step_seconds: u32,
+}
+
+impl Default for Limits {
+    fn default() -> Self {
+        Self {
+            step_requests_per_second: 100,
+            step_request_burst: 400,
+            step_connections: 16,
+            step_new_connections_per_second: 20,
+            step_new_connection_burst: 100,
+            step_pending_handshakes: 4,
+            step_live_leases: 256,
+            open_steps: 20_000,
+            admin_connections: 256,
+            admin_pending_handshakes: 64,
+            default_lease_seconds: 3600,
+            max_lease_seconds: 24 * 3600,
+            default_step_seconds: 6 * 3600,
+            max_step_seconds: 7 * 24 * 3600,
+        }
+    }
+}
+
+impl Limits {
+    /// The names of the limits that are zero: nothing could be done under such a limit.
+    pub fn zeros(&self) -> Vec<&'static str> {
+        [
+            ("step_requests_per_second", self.step_requests_per_second),
+            ("step_request_burst", self.step_request_burst),
+            ("step_connections", self.step_connections),
+            ("step_new_connections_per_second", self.step_new_connections_per_second),
+            ("step_new_connection_burst", self.step_new_connection_burst),
+            ("step_pending_handshakes", self.step_pending_handshakes),
+            ("step_live_leases", self.step_live_leases),
+            ("open_steps", self.open_steps),
+            ("admin_connections", self.admin_connections),
+            ("admin_pending_handshakes", self.admin_pending_handshakes),
+            ("default_lease_seconds", self.default_lease_seconds),
+            ("max_lease_seconds", self.max_lease_seconds),
+            ("default_step_seconds", self.default_step_seconds),
+            ("max_step_seconds", self.max_step_seconds),
+        ]
+        .into_iter()
+        .filter(|(_, value)| *value == 0)
+        .map(|(name, _)| name)
+        .collect()
+    }
+}
+
+/// A rate with a burst (GCRA, the generic cell rate algorithm of ITU-T I.371), as a pure function of
+/// the time passed in.
+#[derive(Clone, Copy, Debug, Default)]
+pub struct Rate {
+    /// When the next request would be exactly on time, in microseconds of the caller's clock.
+    due: i64,
+}
+
+impl Rate {
+    /// Takes one from an allowance of `per_second`, with up to `burst` at once.
+    ///
+    /// # Errors
+    /// How long to wait, if the allowance is used up.
+    pub fn take(&mut self, now_millis: i64, per_second: u32, burst: u32) -> Result<(), Duration> {
+        let now = now_millis.saturating_mul(1000);
+        let interval = 1_000_000 / i64::from(per_second.max(1));
+        let ahead = interval.saturating_mul(i64::from(burst.max(1)) - 1);
+        let due = self.due.max(now.saturating_sub(1_000_000 * 3600));
+        let early = due.saturating_sub(ahead).saturating_sub(now);
+        if early > 0 {
+            return Err(Duration::from_micros(early.unsigned_abs()));
+        }
+        self.due = due.max(now).saturating_add(interval);
+        Ok(())
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_rate_gives_its_burst_at_once_and_then_its_pace() {
+        let mut rate = Rate::default();
+        assert_eq!((0..1000).filter(|_| rate.take(5_000, 100, 400).is_ok()).count(), 400);
+        let wait = rate.take(5_000, 100, 400).unwrap_err();
+        assert_eq!(wait, Duration::from_millis(10));
+        assert_eq!((0..1000).filter(|_| rate.take(6_000, 100, 400).is_ok()).count(), 100);
+    }
+}

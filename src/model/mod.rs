@@ -1,0 +1,27 @@
+//! The words of the broker, parsed and checked. A value of one of these types cannot be malformed, so
+//! nothing further in looks at it again. This room knows no other.
+
+mod id;
+pub mod limits;
+mod name;
+mod opening;
+mod reference;
+mod resource;
+mod spiffe;
+mod text;
+mod time;
+mod value;
+
+pub use id::Id;
+pub use limits::Limits;
+pub use name::{
+    ConnectionName, ExecutorName, FieldName, IntegrationName, Invalid, KindName, OperatorName,
+    RunName, SecretName, StepName, WorkflowName,
+};
+pub use opening::{Opening, PinnedCertificate, StepKey};
+pub use reference::{ConnectionRef, Reference, SecretRef};
+pub use resource::{ParseResourceError, ResourceName};
+pub use spiffe::{SpiffeId, TrustDomain};
+pub use text::{base64_bytes, hex_bytes};
+pub use time::{Clock, Timestamp};
+pub use value::{Fields, Value};

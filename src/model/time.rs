@@ -1,0 +1,149 @@
+//! Time, and the one place that reads clocks. Everything further in takes `now` as an argument.
+
+use std::fmt;
+use std::sync::Arc;
+use std::sync::atomic::{AtomicI64, Ordering};
+use std::time::Duration;
+
+use rustix::time::{ClockId, clock_gettime};
+use serde::{Deserialize, Serialize};
+use time::OffsetDateTime;
+use time::format_description::well_known::Rfc3339;
+
+/// Milliseconds since the Unix epoch. Written as RFC 3339 in UTC.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord, Hash, Serialize, Deserialize)]
+#[serde(try_from = "String", into = "String")]
+pub struct Timestamp(i64);
+
+impl Timestamp {
+    /// The first and last moments that RFC 3339 can write.
+    const RANGE: std::ops::RangeInclusive<i64> = -62_167_219_200_000..=253_402_300_799_999;
+
+    /// A moment, brought into the range that RFC 3339 can write.
+    pub fn from_millis(millis: i64) -> Self {
+        Self(millis.clamp(*Self::RANGE.start(), *Self::RANGE.end()))
+    }
+
+    /// Milliseconds since the Unix epoch.
+    pub const fn millis(self) -> i64 {
+        self.0
+    }
+
+    /// Whole seconds since the Unix epoch, rounded down.
+    pub const fn seconds(self) -> i64 {
+        self.0.div_euclid(1000)
+    }
+
+    /// This much later; stops at the end of the year 9999.
+    pub fn after(self, duration: Duration) -> Self {
+        let millis = i64::try_from(duration.as_millis()).unwrap_or(i64::MAX);
+        Self::from_millis(self.0.saturating_add(millis))
+    }
+
+    /// How long from `earlier` to here; zero if it is not earlier.
+    pub fn since(self, earlier: Self) -> Duration {
+        Duration::from_millis(u64::try_from(self.0.saturating_sub(earlier.0)).unwrap_or(0))
+    }
+
+    /// The moment at two thirds of the way from here to `end`: when to renew.
+    pub fn two_thirds_to(self, end: Self) -> Self {
+        self.after(end.since(self) * 2 / 3)
+    }
+
+    /// The same moment for libraries that use the `time` crate.
+    pub fn to_offset(self) -> OffsetDateTime {
+        OffsetDateTime::from_unix_timestamp_nanos(i128::from(self.0) * 1_000_000)
+            .unwrap_or(OffsetDateTime::UNIX_EPOCH)
+    }
+}
+
+impl fmt::Display for Timestamp {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.write_str(&self.to_offset().format(&Rfc3339).map_err(|_| fmt::Error)?)
+    }
+}
+
+impl From<Timestamp> for String {
+    fn from(moment: Timestamp) -> Self {
+        moment.to_string()
+    }
+}
+
+impl TryFrom<String> for Timestamp {
+    type Error = time::error::Parse;
+
+    fn try_from(text: String) -> Result<Self, Self::Error> {
+        let moment = OffsetDateTime::parse(&text, &Rfc3339)?;
+        let millis = moment.unix_timestamp_nanos().div_euclid(1_000_000);
+        Ok(Self::from_millis(i64::try_from(millis).unwrap_or(i64::MAX)))
+    }
+}
+
+/// Where `now` comes from.
+///
+/// The system clock is read once, when the process starts; from then on the kernel's boot clock counts,
+/// which nobody can set and which goes on while the machine is suspended. So no lease is made longer
+/// or shorter by somebody setting the clock.
+#[derive(Clone, Debug)]
+pub struct Clock(Source);
+
+#[derive(Clone, Debug)]
+enum Source {
+    Boot { wall_at_boot: i64 },
+    HandSet(Arc<AtomicI64>),
+}
+
+impl Clock {
+    /// The machine's clock.
+    pub fn system() -> Self {
+        let wall_at_boot = read(ClockId::Realtime).saturating_sub(read(ClockId::Boottime));
+        Self(Source::Boot { wall_at_boot })
+    }
+
+    /// A clock that stands at `start` until [`Clock::advance`] moves it, for tests.
+    pub fn hand_set(start: Timestamp) -> Self {
+        Self(Source::HandSet(Arc::new(AtomicI64::new(start.millis()))))
+    }
+
+    /// The present moment.
+    pub fn now(&self) -> Timestamp {
+        Timestamp::from_millis(match &self.0 {
+            Source::Boot { wall_at_boot } => {
+                wall_at_boot.saturating_add(read(ClockId::Boottime))
+            }
+            Source::HandSet(millis) => millis.load(Ordering::SeqCst),
+        })
+    }
+
+    /// Moves a hand-set clock on; a system clock takes no notice.
+    pub fn advance(&self, by: Duration) {
+        if let Source::HandSet(millis) = &self.0 {
+            let by = i64::try_from(by.as_millis()).unwrap_or(i64::MAX);
+            millis.fetch_add(by, Ordering::SeqCst);
+        }
+    }
+}
+
+fn read(clock: ClockId) -> i64 {
+    let time = clock_gettime(clock);
+    time.tv_sec.saturating_mul(1000).saturating_add(time.tv_nsec / 1_000_000)
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_timestamp_comes_back_from_its_text() {
+        let moment = Timestamp::from_millis(1_795_298_123_456);
+        assert_eq!(moment.to_string(), "2026-11-21T21:55:23.456Z");
+        assert_eq!(Timestamp::try_from(moment.to_string()).unwrap(), moment);
+    }
+
+    #[test]
+    fn two_thirds_are_counted_from_the_issue() {
+        let start = Timestamp::from_millis(0);
+        let end = Timestamp::from_millis(9000);
+        assert_eq!(start.two_thirds_to(end), Timestamp::from_millis(6000));
+    }
+}

@@ -1,0 +1,72 @@
+//! Keys, and everything that is encrypted at rest. The only room that knows chacha20poly1305.
+//!
+//! - A random **DEK** seals records with XChaCha20-Poly1305 (draft-irtf-cfrg-xchacha-03): the 192-bit
+//!   nonce is random, so nothing has to be counted.
+//! - The **KEK** wraps the DEKs and is forgotten once they are unwrapped.
+//! - The associated data names the record, so that no ciphertext can be moved to another record,
+//!   another version or another kind: see [`aad`].
+//! - Metadata and values are two records. Opening metadata needs nobody's leave;
+//!   [`Keyring::open_values`] has exactly one caller, the journal's `Permit`.
+
+pub mod aad;
+mod kek;
+mod keyring;
+mod sealed;
+mod values;
+
+use aws_lc_rs::rand;
+
+pub use aad::{RecordKey, RecordKind};
+pub use kek::{Kek, KekError};
+pub use keyring::{Keyring, KeyringError};
+pub use sealed::Sealed;
+pub use values::{Change, ReadValues};
+
+use crate::model::Id;
+
+/// A sealed record that cannot be opened. It does not say why: an attacker who changes bytes learns
+/// nothing from the answer.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, thiserror::Error)]
+#[error("a sealed record fails authentication")]
+pub struct OpenError;
+
+/// The operating system gave no random numbers.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, thiserror::Error)]
+#[error("no random numbers are to be had from the operating system")]
+pub struct NoRandomness;
+
+/// Random bytes from the provider.
+///
+/// # Errors
+/// If the operating system has none to give.
+pub fn random<const N: usize>() -> Result<[u8; N], NoRandomness> {
+    let mut bytes = [0; N];
+    rand::fill(&mut bytes).map_err(|_| NoRandomness)?;
+    Ok(bytes)
+}
+
+/// A random identifier.
+///
+/// # Errors
+/// As [`random`].
+pub fn random_id() -> Result<Id, NoRandomness> {
+    random().map(Id::from_bytes)
+}
+
+#[cfg(test)]
+mod tests_support {
+    use super::{Keyring, RecordKey, Sealed};
+
+    pub(super) fn every_flipped_bit_is_refused(keyring: &Keyring, key: RecordKey, sealed: &Sealed) -> bool {
+        (0..sealed.as_bytes().len()).all(|position| {
+            (0..8).all(|bit| {
+                let mut bytes = sealed.as_bytes().to_vec();
+                bytes[position] ^= 1 << bit;
+                match Sealed::parse(&bytes) {
+                    Ok(flipped) => keyring.open_values(key, &flipped).is_err(),
+                    Err(_) => true,
+                }
+            })
+        })
+    }
+}

@@ -1,0 +1,160 @@
+//! The plaintext of a credential as bytes, sealed and opened as a whole.
+//!
+//! ```text
+//! (name length 2 BE | name | value length 4 BE | value) …   sorted by name
+//! ```
+
+use std::collections::BTreeMap;
+
+use zeroize::Zeroizing;
+
+use super::aad::RecordKey;
+use super::keyring::Keyring;
+use super::sealed::Sealed;
+use super::{NoRandomness, OpenError};
+use crate::model::{FieldName, Fields, Value};
+
+/// What happens to one field when a credential is sealed again.
+pub enum Change {
+    /// It is removed.
+    Remove,
+    /// It gets this value.
+    Set(Value),
+}
+
+/// Why a credential could not be sealed again.
+#[derive(Debug, thiserror::Error)]
+pub enum ReadValues {
+    /// The old one fails authentication.
+    #[error(transparent)]
+    Open(#[from] OpenError),
+    /// No random numbers.
+    #[error(transparent)]
+    NoRandomness(#[from] NoRandomness),
+}
+
+impl Keyring {
+    /// Seals a credential.
+    ///
+    /// # Errors
+    /// If there are no random numbers.
+    pub fn seal_values(
+        &self,
+        key: RecordKey,
+        version: u64,
+        fields: &Fields,
+    ) -> Result<Sealed, NoRandomness> {
+        self.seal(key, version, &encode(fields))
+    }
+
+    /// Opens a credential. Called by the journal's `Permit` and by nobody else.
+    ///
+    /// # Errors
+    /// If the record fails authentication.
+    pub fn open_values(&self, key: RecordKey, sealed: &Sealed) -> Result<Fields, OpenError> {
+        decode(&self.decrypt(key, sealed)?).ok_or(OpenError)
+    }
+
+    /// Seals a credential again with some fields changed. The plaintext stays in this function.
+    ///
+    /// # Errors
+    /// If the old record fails authentication.
+    pub fn reseal_values(
+        &self,
+        key: RecordKey,
+        old: &Sealed,
+        version: u64,
+        changes: BTreeMap<FieldName, Change>,
+    ) -> Result<Sealed, ReadValues> {
+        let mut fields = decode(&self.decrypt(key, old)?).ok_or(OpenError)?;
+        for (name, change) in changes {
+            match change {
+                Change::Remove => fields.remove(&name),
+                Change::Set(value) => fields.insert(name, value),
+            };
+        }
+        Ok(self.seal_values(key, version, &fields)?)
+    }
+}
+
+fn encode(fields: &Fields) -> Zeroizing<Vec<u8>> {
+    let size = fields.iter().map(|(name, value)| 6 + name.as_str().len() + value.len()).sum();
+    // Sized beforehand: a buffer that grows would leave copies behind.
+    let mut bytes = Zeroizing::new(Vec::with_capacity(size));
+    for (name, value) in fields {
+        let name = name.as_str().as_bytes();
+        bytes.extend_from_slice(&u16::try_from(name.len()).unwrap_or(u16::MAX).to_be_bytes());
+        bytes.extend_from_slice(name);
+        bytes.extend_from_slice(&u32::try_from(value.len()).unwrap_or(u32::MAX).to_be_bytes());
+        bytes.extend_from_slice(value.expose());
+    }
+    bytes
+}
+
+fn decode(mut bytes: &[u8]) -> Option<Fields> {
+    let mut fields = Fields::new();
+    while !bytes.is_empty() {
+        let (length, rest) = bytes.split_first_chunk::<2>()?;
+        let (name, rest) = rest.split_at_checked(usize::from(u16::from_be_bytes(*length)))?;
+        let (length, rest) = rest.split_first_chunk::<4>()?;
+        let length = usize::try_from(u32::from_be_bytes(*length)).ok()?;
+        let (value, rest) = rest.split_at_checked(length)?;
+        let name = FieldName::parse(std::str::from_utf8(name).ok()?).ok()?;
+        fields.insert(name, Value::new(value.to_vec()));
+        bytes = rest;
+    }
+    Some(fields)
+}
+
+#[cfg(test)]
+mod tests {
+    use super::super::{Kek, RecordKind};
+    use super::*;
+    use crate::model::Id;
+
+    fn keyring() -> Keyring {
+        let directory = tempfile::tempdir().unwrap();
+        let kek = Kek::create(&directory.path().join("kek")).unwrap();
+        Keyring::open(&Keyring::create(&kek).unwrap(), &kek).unwrap()
+    }
+
+    fn key(kind: RecordKind, n: u8) -> RecordKey {
+        RecordKey { kind, uid: Id::from_bytes([n; 16]) }
+    }
+
+    fn fields(pairs: &[(&str, &str)]) -> Fields {
+        pairs.iter().map(|(k, v)| (FieldName::parse(k).unwrap(), Value::new((*v).into()))).collect()
+    }
+
+    #[test]
+    fn a_sealed_credential_opens_only_as_the_record_it_was_sealed_for() {
+        let keyring = keyring();
+        let own = key(RecordKind::ConnectionValues, 1);
+        let sealed = keyring.seal_values(own, 7, &fields(&[("a", "x"), ("b", "")])).unwrap();
+        let opened = keyring.open_values(own, &sealed).unwrap();
+        let texts: Vec<_> = opened.iter().map(|(k, v)| (k.as_str(), v.expose())).collect();
+        assert_eq!(texts, [("a", &b"x"[..]), ("b", &b""[..])]);
+
+        for other in [key(RecordKind::ConnectionValues, 2), key(RecordKind::SecretValue, 1)] {
+            assert!(keyring.open_values(other, &sealed).is_err());
+        }
+        assert!(keyring.open_metadata(own, &sealed).is_err());
+        assert!(super::super::tests_support::every_flipped_bit_is_refused(&keyring, own, &sealed));
+    }
+
+    #[test]
+    fn sealing_again_changes_only_what_was_named() {
+        let keyring = keyring();
+        let own = key(RecordKind::ConnectionValues, 1);
+        let old = keyring.seal_values(own, 1, &fields(&[("a", "1"), ("b", "2"), ("c", "3")])).unwrap();
+        let changes = BTreeMap::from([
+            (FieldName::parse("a").unwrap(), Change::Set(Value::new(b"9".to_vec()))),
+            (FieldName::parse("b").unwrap(), Change::Remove),
+        ]);
+        let new = keyring.reseal_values(own, &old, 2, changes).unwrap();
+        assert_eq!(new.version(), 2);
+        let opened = keyring.open_values(own, &new).unwrap();
+        let texts: Vec<_> = opened.iter().map(|(k, v)| (k.as_str(), v.expose())).collect();
+        assert_eq!(texts, [("a", &b"9"[..]), ("c", &b"3"[..])]);
+    }
+}
