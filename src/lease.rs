@@ -132,6 +132,14 @@ impl LeaseTable {
         self.by_id.is_empty()
     }
 
+    /// The leases of one opening, in order of their ids.
+    pub fn of_opening(&self, opening: Id) -> Vec<Id> {
+        let ids = self.by_opening.get(&opening).map(|of| of.all.iter().copied().collect());
+        let mut ids: Vec<Id> = ids.unwrap_or_default();
+        ids.sort_unstable();
+        ids
+    }
+
     /// How many this opening holds.
     pub fn count_of(&self, opening: Id) -> usize {
         self.by_opening.get(&opening).map_or(0, |of| of.all.len())
@@ -192,9 +200,7 @@ impl LeaseTable {
 
     /// Removes every lease of an opening, and says which they were.
     pub fn remove_opening(&mut self, opening: Id) -> Vec<Id> {
-        let ids = self.by_opening.get(&opening).map(|of| of.all.iter().copied().collect());
-        let mut ids: Vec<Id> = ids.unwrap_or_default();
-        ids.sort_unstable();
+        let ids = self.of_opening(opening);
         for id in &ids {
             self.remove(*id);
         }

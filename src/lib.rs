@@ -1,5 +1,9 @@
 pub mod access;
+pub mod catalog;
+pub mod identity;
 pub mod integration;
+pub mod journal;
 pub mod lease;
 pub mod model;
 pub mod seal;
+pub mod store;

@@ -53,8 +53,8 @@ pub struct Opening {
     /// never read back from a file that the step can write.
     #[serde(with = "base64_bytes")]
     pub public_key: Vec<u8>,
-    /// The certificate in force.
-    pub certificate: PinnedCertificate,
+    /// The certificates issued for it, oldest first.
+    pub certificates: Vec<PinnedCertificate>,
     /// Where the directory will be mounted, or `host`.
     pub mount_path: String,
 }

@@ -1,0 +1,266 @@
+//! The records of the catalogue: metadata as sealed JSON, values as they are sealed.
+
+use std::collections::{BTreeMap, HashMap};
+
+use serde::{Deserialize, Serialize};
+
+use super::{Catalog, LoadError};
+use crate::access::{Bindings, Role};
+use crate::model::{
+    ConnectionName, ConnectionRef, ExecutorName, FieldName, Id, IntegrationName, KindName,
+    OperatorName, PinnedCertificate, SecretRef, SecretName, Timestamp, WorkflowName, base64_bytes,
+    hex_bytes,
+};
+use crate::seal::{Keyring, NoRandomness, RecordKey, RecordKind, Sealed};
+
+/// The sealed values of a connection or secret, and which record they are.
+#[derive(Clone)]
+pub struct Values {
+    /// Which record.
+    pub key: RecordKey,
+    /// The values, sealed.
+    pub sealed: Sealed,
+}
+
+/// A connection.
+#[derive(Clone)]
+pub struct Connection {
+    /// What may be seen.
+    pub metadata: ConnectionMetadata,
+    /// What may not.
+    pub values: Values,
+}
+
+/// All of a connection but its values.
+#[derive(Clone, Serialize, Deserialize)]
+#[serde(deny_unknown_fields)]
+pub struct ConnectionMetadata {
+    /// Random; leases, values and versions follow it, not the name.
+    pub uid: Id,
+    /// Its type. Never changes.
+    pub integration: IntegrationName,
+    /// Its name within the type.
+    pub name: ConnectionName,
+    /// Its credential kind. Never changes.
+    pub kind: KindName,
+    /// Up by one with every change of the values, from 1.
+    pub version: u64,
+    /// Up by one with every change at all, from 1.
+    pub revision: u64,
+    /// The fields that are set.
+    pub fields: BTreeMap<FieldName, FieldMetadata>,
+    /// Who may do what.
+    pub access: Bindings,
+    /// When it was created.
+    pub create_time: Timestamp,
+    /// When it was last changed.
+    pub update_time: Timestamp,
+    /// Who changed it last.
+    pub updated_by: String,
+}
+
+/// What is known of one field without its value.
+#[derive(Clone, Serialize, Deserialize)]
+#[serde(deny_unknown_fields)]
+pub struct FieldMetadata {
+    /// Whether the value is write-only. Fixed with the value that it was written for.
+    pub sensitive: bool,
+    /// Whether it says where the credential is sent. Fixed likewise.
+    pub destination: bool,
+    /// Equal values have equal ones: see [`Keyring::fingerprint`].
+    #[serde(with = "hex_bytes")]
+    pub fingerprint: [u8; 32],
+    /// The value, if it is not sensitive; empty otherwise.
+    #[serde(with = "base64_bytes", default, skip_serializing_if = "Vec::is_empty")]
+    pub value: Vec<u8>,
+    /// When the value was written.
+    pub update_time: Timestamp,
+    /// Who wrote it.
+    pub updated_by: String,
+}
+
+impl ConnectionMetadata {
+    /// Integration and name.
+    pub fn reference(&self) -> ConnectionRef {
+        ConnectionRef { integration: self.integration.clone(), name: self.name.clone() }
+    }
+
+    /// Changes with every write, and with deleting and creating again.
+    pub fn etag(&self) -> String {
+        format!("{}-{}", self.uid, self.revision)
+    }
+}
+
+/// A secret of a workflow.
+#[derive(Clone)]
+pub struct Secret {
+    /// What may be seen.
+    pub metadata: SecretMetadata,
+    /// Its value.
+    pub values: Values,
+}
+
+/// All of a secret but its value.
+#[derive(Clone)]
+pub struct SecretMetadata {
+    /// Random.
+    pub uid: Id,
+    /// Workflow and name.
+    pub name: SecretRef,
+    /// Up by one with every change, from 1.
+    pub version: u64,
+    /// Of its value.
+    pub fingerprint: [u8; 32],
+    /// When it was last written.
+    pub update_time: Timestamp,
+    /// By whom.
+    pub updated_by: String,
+}
+
+/// A secret's metadata as it is sealed.
+#[derive(Serialize, Deserialize)]
+#[serde(deny_unknown_fields)]
+struct SecretRecord {
+    workflow: WorkflowName,
+    name: SecretName,
+    version: u64,
+    #[serde(with = "hex_bytes")]
+    fingerprint: [u8; 32],
+    update_time: Timestamp,
+    updated_by: String,
+}
+
+/// An operator or executor by name.
+#[derive(Clone, Debug, PartialEq, Eq, Hash, Serialize, Deserialize)]
+#[serde(rename_all = "snake_case")]
+pub enum Registered {
+    /// An executor.
+    Executor(ExecutorName),
+    /// An operator.
+    Operator(OperatorName),
+}
+
+/// An operator or executor, and the certificates by which it is known.
+#[derive(Clone, Serialize, Deserialize)]
+#[serde(deny_unknown_fields)]
+pub struct Registration {
+    /// Random.
+    pub uid: Id,
+    /// Who.
+    pub who: Registered,
+    /// An operator's role; an executor has none.
+    pub role: Option<Role>,
+    /// Taken only from this host's root and the daemon's own user.
+    pub local_only: bool,
+    /// The certificates in force.
+    pub certificates: Vec<PinnedCertificate>,
+    /// Up by one with every change, from 1.
+    pub revision: u64,
+}
+
+impl Connection {
+    /// The sealed records to put into the store.
+    ///
+    /// # Errors
+    /// If there are no random numbers to seal it with.
+    pub fn to_store(&self, keyring: &Keyring) -> Result<[(RecordKey, Sealed); 2], NoRandomness> {
+        let metadata = &self.metadata;
+        let key = RecordKey { kind: RecordKind::Connection, uid: metadata.uid };
+        let sealed = keyring.seal(key, metadata.revision, &to_json(metadata)?)?;
+        Ok([(key, sealed), (self.values.key, self.values.sealed.clone())])
+    }
+}
+
+impl Secret {
+    /// The sealed records to put into the store.
+    ///
+    /// # Errors
+    /// If there are no random numbers to seal it with.
+    pub fn to_store(&self, keyring: &Keyring) -> Result<[(RecordKey, Sealed); 2], NoRandomness> {
+        let metadata = &self.metadata;
+        let key = RecordKey { kind: RecordKind::Secret, uid: metadata.uid };
+        let record = SecretRecord {
+            workflow: metadata.name.workflow.clone(),
+            name: metadata.name.name.clone(),
+            version: metadata.version,
+            fingerprint: metadata.fingerprint,
+            update_time: metadata.update_time,
+            updated_by: metadata.updated_by.clone(),
+        };
+        let sealed = keyring.seal(key, metadata.version, &to_json(&record)?)?;
+        Ok([(key, sealed), (self.values.key, self.values.sealed.clone())])
+    }
+}
+
+impl Registration {
+    /// The sealed record to put into the store.
+    ///
+    /// # Errors
+    /// If there are no random numbers to seal it with.
+    pub fn to_store(&self, keyring: &Keyring) -> Result<(RecordKey, Sealed), NoRandomness> {
+        let key = RecordKey { kind: RecordKind::Registration, uid: self.uid };
+        Ok((key, keyring.seal(key, self.revision, &to_json(self)?)?))
+    }
+}
+
+// Serialising our own records to memory cannot fail: they hold no maps with keys that are not text.
+fn to_json(record: &impl Serialize) -> Result<Vec<u8>, NoRandomness> {
+    serde_json::to_vec(record).map_err(|_| NoRandomness)
+}
+
+/// Takes the store's records in. Values stay sealed.
+///
+/// # Errors
+/// If a record fails authentication, or its other half is missing.
+pub fn load(records: Vec<(RecordKey, Sealed)>, keyring: &Keyring) -> Result<Catalog, LoadError> {
+    let mut sealed: HashMap<RecordKey, Sealed> = records.into_iter().collect();
+    let keys: Vec<RecordKey> = sealed.keys().copied().collect();
+    let mut catalog = Catalog::default();
+    for key in keys {
+        let corrupt = || LoadError::Corrupt { kind: key.kind };
+        let mut values = |kind| {
+            let key = RecordKey { kind, uid: key.uid };
+            sealed.remove(&key).map(|sealed| Values { key, sealed }).ok_or_else(corrupt)
+        };
+        match key.kind {
+            RecordKind::Connection => {
+                let values = values(RecordKind::ConnectionValues)?;
+                let metadata = open(&mut sealed, key, keyring)?;
+                catalog.put_connection(Connection { metadata, values });
+            }
+            RecordKind::Secret => {
+                let values = values(RecordKind::SecretValue)?;
+                let record: SecretRecord = open(&mut sealed, key, keyring)?;
+                let name = SecretRef { workflow: record.workflow, name: record.name };
+                let metadata = SecretMetadata {
+                    uid: key.uid,
+                    name,
+                    version: record.version,
+                    fingerprint: record.fingerprint,
+                    update_time: record.update_time,
+                    updated_by: record.updated_by,
+                };
+                catalog.put_secret(Secret { metadata, values });
+            }
+            RecordKind::Registration => {
+                catalog.put_registration(open(&mut sealed, key, keyring)?);
+            }
+            RecordKind::AuthorityKeys
+            | RecordKind::Commit
+            | RecordKind::ConnectionValues
+            | RecordKind::SecretValue => {}
+        }
+    }
+    Ok(catalog)
+}
+
+fn open<T: for<'de> Deserialize<'de>>(
+    sealed: &mut HashMap<RecordKey, Sealed>,
+    key: RecordKey,
+    keyring: &Keyring,
+) -> Result<T, LoadError> {
+    let corrupt = || LoadError::Corrupt { kind: key.kind };
+    let record = sealed.remove(&key).ok_or_else(corrupt)?;
+    let json = keyring.open_metadata(key, &record).map_err(|_| corrupt())?;
+    serde_json::from_slice(&json).map_err(|_| corrupt())
+}

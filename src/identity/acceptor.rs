@@ -1,0 +1,224 @@
+//! The accept loop of one socket.
+//!
+//! tonic's own loop has no handshake deadline, no bound on unfinished handshakes and spins when the
+//! process is out of file descriptors, so this one takes its place:
+//!
+//! ```text
+//! permit (connections) → permit (handshakes) → pace → accept → SO_PEERCRED → handshake, with a deadline
+//! ```
+//!
+//! What is beyond a bound waits in the kernel's queue. A bad client ends its own connection only.
+
+use std::io;
+use std::pin::Pin;
+use std::sync::Arc;
+use std::task::{Context, Poll, ready};
+use std::time::Duration;
+
+use arc_swap::ArcSwap;
+use rustls::ServerConfig;
+use tokio::io::{AsyncRead, AsyncWrite, ReadBuf};
+use tokio::net::{UnixListener, UnixStream};
+use tokio::sync::{OwnedSemaphorePermit, Semaphore, mpsc};
+use tokio::time::Instant;
+use tokio_rustls::TlsAcceptor;
+use tokio_rustls::server::TlsStream;
+use tokio_util::sync::{CancellationToken, WaitForCancellationFutureOwned};
+
+use super::svid::Svid;
+use crate::model::TrustDomain;
+use crate::model::limits::{HANDSHAKE_DEADLINE, Rate};
+
+/// How long to wait before accepting again when the system has no file descriptor to give.
+const OUT_OF_FILES_PAUSE: Duration = Duration::from_millis(50);
+
+/// Who is at the other end, verified.
+#[derive(Debug)]
+pub struct Peer<T> {
+    /// What its certificate says.
+    pub svid: Svid,
+    /// Its Unix user, as the kernel saw it when it connected.
+    pub uid: u32,
+    /// What the socket stands for.
+    pub tag: T,
+}
+
+/// Whom a socket lets in, and how many.
+pub struct Gate<T> {
+    /// What the socket stands for; every connection carries it.
+    pub tag: T,
+    /// The only Unix user that may connect; any if there is none.
+    pub uid: Option<u32>,
+    /// Connections at a time.
+    pub connections: u32,
+    /// Unfinished handshakes at a time.
+    pub pending_handshakes: u32,
+    /// New connections a second, and how many at once.
+    pub pace: Option<(u32, u32)>,
+    /// Ends the loop and every connection it made.
+    pub stop: CancellationToken,
+}
+
+/// Makes connections out of what a socket accepts.
+pub struct Acceptor<T> {
+    /// The TLS settings, swapped whole; handshakes under way keep the old ones.
+    pub config: Arc<ArcSwap<ServerConfig>>,
+    /// The trust domain of the identities.
+    pub domain: TrustDomain,
+    /// Where connections go.
+    pub connections: mpsc::Sender<Connection<T>>,
+}
+
+impl<T: Clone + Send + Sync + 'static> Acceptor<T> {
+    /// Accepts until the gate's token or the receiver says stop.
+    pub async fn run(self, listener: UnixListener, gate: Gate<T>) {
+        let stop = gate.stop.clone();
+        tokio::select! {
+            () = stop.cancelled() => {}
+            () = self.connections.closed() => {}
+            () = self.accept(listener, &gate) => {}
+        }
+    }
+
+    async fn accept(&self, listener: UnixListener, gate: &Gate<T>) {
+        let connections = Arc::new(Semaphore::new(gate.connections as usize));
+        let handshakes = Arc::new(Semaphore::new(gate.pending_handshakes as usize));
+        let started = Instant::now();
+        let mut rate = Rate::default();
+        loop {
+            let permits = (
+                Arc::clone(&connections).acquire_owned().await,
+                Arc::clone(&handshakes).acquire_owned().await,
+            );
+            // The semaphores are never closed.
+            let (Ok(connection), Ok(handshake)) = permits else { return };
+            if let Some((per_second, burst)) = gate.pace {
+                let millis = i64::try_from(started.elapsed().as_millis()).unwrap_or(i64::MAX);
+                if let Err(wait) = rate.take(millis, per_second, burst) {
+                    tokio::time::sleep(wait).await;
+                }
+            }
+            match listener.accept().await {
+                Ok((stream, _)) => self.greet(stream, gate, connection, handshake),
+                Err(error) => {
+                    tracing::warn!(%error, "a connection cannot be accepted");
+                    tokio::time::sleep(OUT_OF_FILES_PAUSE).await;
+                }
+            }
+        }
+    }
+
+    /// Hands a new connection over to a task of its own, for the handshake.
+    fn greet(
+        &self,
+        stream: UnixStream,
+        gate: &Gate<T>,
+        connection: OwnedSemaphorePermit,
+        handshake: OwnedSemaphorePermit,
+    ) {
+        let uid = match stream.peer_cred() {
+            Ok(credentials) => credentials.uid(),
+            Err(error) => return tracing::warn!(%error, "a peer without credentials was turned away"),
+        };
+        if gate.uid.is_some_and(|expected| expected != uid) {
+            return tracing::warn!(peer.uid = uid, expected.uid = ?gate.uid, "a peer of another user was turned away");
+        }
+        let acceptor = TlsAcceptor::from(self.config.load_full());
+        let (domain, sender) = (self.domain.clone(), self.connections.clone());
+        let (tag, stop) = (gate.tag.clone(), gate.stop.clone());
+        tokio::spawn(async move {
+            let shaken = tokio::time::timeout(HANDSHAKE_DEADLINE, acceptor.accept(stream)).await;
+            drop(handshake);
+            let stream = match shaken {
+                Ok(Ok(stream)) => stream,
+                Ok(Err(error)) => return log_refused_handshake(&error, uid),
+                Err(_) => return tracing::info!(peer.uid = uid, "a handshake took too long"),
+            };
+            let leaf = stream.get_ref().1.peer_certificates().and_then(|chain| chain.first());
+            let Some(Ok(svid)) = leaf.map(|leaf| Svid::parse(leaf, &domain)) else {
+                return tracing::error!(peer.uid = uid, "a handshake without an identity was dropped");
+            };
+            let connection = Connection {
+                stream,
+                peer: Arc::new(Peer { svid, uid, tag }),
+                stopped: Box::pin(stop.cancelled_owned()),
+                _permit: connection,
+            };
+            let _ = sender.send(connection).await;
+        });
+    }
+}
+
+fn log_refused_handshake(error: &io::Error, uid: u32) {
+    let text = error.to_string();
+    if text.contains("ServerNameMustContainOneHostName") || text.contains("Illegal SNI") {
+        tracing::warn!(
+            peer.uid = uid,
+            "a handshake was refused: the client sent a server name that is no host name, as Python's \
+             grpcio does over unix sockets; set its option grpc.default_authority to localhost"
+        );
+    } else {
+        tracing::info!(peer.uid = uid, error = %text, "a handshake was refused");
+    }
+}
+
+/// One verified connection. It reads as ended once its gate is stopped.
+pub struct Connection<T> {
+    stream: TlsStream<UnixStream>,
+    peer: Arc<Peer<T>>,
+    stopped: Pin<Box<WaitForCancellationFutureOwned>>,
+    _permit: OwnedSemaphorePermit,
+}
+
+impl<T> Connection<T> {
+    /// Who is at the other end.
+    pub fn peer(&self) -> &Arc<Peer<T>> {
+        &self.peer
+    }
+}
+
+impl<T> AsyncRead for Connection<T> {
+    fn poll_read(
+        self: Pin<&mut Self>,
+        context: &mut Context<'_>,
+        buffer: &mut ReadBuf<'_>,
+    ) -> Poll<io::Result<()>> {
+        let this = self.get_mut();
+        if this.stopped.as_mut().poll(context).is_ready() {
+            return Poll::Ready(Ok(()));
+        }
+        Pin::new(&mut this.stream).poll_read(context, buffer)
+    }
+}
+
+impl<T> AsyncWrite for Connection<T> {
+    fn poll_write(
+        self: Pin<&mut Self>,
+        context: &mut Context<'_>,
+        bytes: &[u8],
+    ) -> Poll<io::Result<usize>> {
+        Pin::new(&mut self.get_mut().stream).poll_write(context, bytes)
+    }
+
+    fn poll_write_vectored(
+        self: Pin<&mut Self>,
+        context: &mut Context<'_>,
+        slices: &[io::IoSlice<'_>],
+    ) -> Poll<io::Result<usize>> {
+        Pin::new(&mut self.get_mut().stream).poll_write_vectored(context, slices)
+    }
+
+    fn is_write_vectored(&self) -> bool {
+        self.stream.is_write_vectored()
+    }
+
+    fn poll_flush(self: Pin<&mut Self>, context: &mut Context<'_>) -> Poll<io::Result<()>> {
+        Pin::new(&mut self.get_mut().stream).poll_flush(context)
+    }
+
+    fn poll_shutdown(self: Pin<&mut Self>, context: &mut Context<'_>) -> Poll<io::Result<()>> {
+        let this = self.get_mut();
+        ready!(Pin::new(&mut this.stream).poll_shutdown(context))?;
+        Poll::Ready(Ok(()))
+    }
+}

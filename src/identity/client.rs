@@ -1,0 +1,71 @@
+//! The other side of a door: how the CLI and the tests connect.
+
+use std::path::Path;
+use std::sync::Arc;
+
+use rustls::ClientConfig;
+use rustls::RootCertStore;
+use rustls::pki_types::ServerName;
+use tokio::net::UnixStream;
+use tokio_rustls::TlsConnector;
+use zeroize::Zeroizing;
+
+use super::tls::{TlsError, certificates, private_key, provider};
+
+/// A TLS connection to a door.
+pub type TlsClientStream = tokio_rustls::client::TlsStream<UnixStream>;
+
+/// Who connects, and whom it trusts: PEM texts.
+pub struct ClientIdentity {
+    /// The root of the broker.
+    pub ca_pem: String,
+    /// The client's chain, leaf first; empty to offer no certificate.
+    pub chain_pem: String,
+    /// The client's private key.
+    pub key_pem: Zeroizing<String>,
+}
+
+/// Why there is no connection.
+#[derive(Debug, thiserror::Error)]
+pub enum ConnectError {
+    /// The socket cannot be reached, or the handshake failed.
+    #[error(transparent)]
+    Io(#[from] std::io::Error),
+    /// The identity cannot be used.
+    #[error(transparent)]
+    Tls(#[from] TlsError),
+}
+
+impl ClientIdentity {
+    fn config(&self) -> Result<ClientConfig, TlsError> {
+        let setup = |error: rustls::Error| TlsError::Setup(error.to_string());
+        let mut roots = RootCertStore::empty();
+        for root in certificates(&self.ca_pem)? {
+            roots.add(root).map_err(setup)?;
+        }
+        let builder = ClientConfig::builder_with_provider(provider())
+            .with_protocol_versions(&[&rustls::version::TLS13])
+            .map_err(setup)?
+            .with_root_certificates(roots);
+        let mut config = if self.chain_pem.is_empty() {
+            builder.with_no_client_auth()
+        } else {
+            let key = private_key(&self.key_pem)?;
+            builder.with_client_auth_cert(certificates(&self.chain_pem)?, key).map_err(setup)?
+        };
+        config.alpn_protocols = vec![b"h2".to_vec()];
+        config.resumption = rustls::client::Resumption::disabled();
+        Ok(config)
+    }
+}
+
+/// Connects to the door behind a Unix socket.
+///
+/// # Errors
+/// If the socket or the handshake fails.
+pub async fn connect(socket: &Path, identity: &ClientIdentity) -> Result<TlsClientStream, ConnectError> {
+    let connector = TlsConnector::from(Arc::new(identity.config()?));
+    let stream = UnixStream::connect(socket).await?;
+    let name = ServerName::try_from("localhost").map_err(std::io::Error::other)?;
+    Ok(connector.connect(name, stream).await?)
+}

@@ -1,0 +1,20 @@
+//! Who is calling: from a certificate to an identity. The only room that knows rustls.
+//!
+//! - The built-in [`Authority`] is a root and two issuers under it, one for operators and executors, one
+//!   for steps. Each door trusts only its own issuer.
+//! - A certificate is an X509-SVID with narrower rules, see [`svid`].
+//! - TLS 1.3 only, a client certificate always, no resumption and no early data: rustls does not ask the
+//!   verifier again for a resumed session.
+//! - [`Acceptor`] owns the accept loop: one for each socket, so that the socket is part of the identity.
+
+mod acceptor;
+mod authority;
+mod client;
+pub mod svid;
+mod tls;
+
+pub use acceptor::{Acceptor, Connection, Gate, Peer};
+pub use authority::{Authority, AuthorityError, Issued, KeyAndCertificate, public_key_of};
+pub use client::{ClientIdentity, ConnectError, TlsClientStream, connect};
+pub use svid::{Svid, SvidError};
+pub use tls::{DoorConfig, TlsError};

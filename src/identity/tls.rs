@@ -1,0 +1,148 @@
+//! TLS settings of the doors.
+
+use std::sync::Arc;
+use std::time::Duration;
+
+use rustls::client::danger::HandshakeSignatureValid;
+use rustls::crypto::CryptoProvider;
+use rustls::crypto::aws_lc_rs::default_provider;
+use rustls::pki_types::pem::PemObject as _;
+use rustls::pki_types::{CertificateDer, PrivateKeyDer, UnixTime};
+use rustls::server::danger::{ClientCertVerified, ClientCertVerifier};
+use rustls::server::{NoServerSessionStorage, WebPkiClientVerifier};
+use rustls::time_provider::TimeProvider;
+use rustls::{
+    CertificateError, DigitallySignedStruct, DistinguishedName, OtherError, RootCertStore,
+    ServerConfig, SignatureScheme,
+};
+
+use super::svid::Svid;
+use crate::model::{Clock, TrustDomain};
+
+/// Why TLS cannot be set up.
+#[derive(Debug, thiserror::Error)]
+pub enum TlsError {
+    /// A certificate or key in PEM cannot be read.
+    #[error("the {0} cannot be read as PEM")]
+    Pem(&'static str),
+    /// The key is not the certificate's, or the like.
+    #[error("TLS cannot be set up: {0}")]
+    Setup(String),
+}
+
+/// What one door needs.
+pub struct DoorConfig<'a> {
+    /// The daemon's chain, PEM.
+    pub chain_pem: &'a str,
+    /// The daemon's private key, PEM.
+    pub key_pem: &'a str,
+    /// The only issuer that this door trusts.
+    pub trusted: &'a CertificateDer<'static>,
+    /// The trust domain of the identities.
+    pub domain: &'a TrustDomain,
+    /// By which certificates begin and end.
+    pub clock: &'a Clock,
+}
+
+impl DoorConfig<'_> {
+    /// The settings for rustls.
+    ///
+    /// # Errors
+    /// If a certificate or key cannot be used.
+    pub fn build(&self) -> Result<Arc<ServerConfig>, TlsError> {
+        let setup = |error: &dyn std::fmt::Display| TlsError::Setup(error.to_string());
+        let provider = Arc::new(default_provider());
+        let mut roots = RootCertStore::empty();
+        roots.add(self.trusted.clone()).map_err(|error| setup(&error))?;
+        let chain = WebPkiClientVerifier::builder_with_provider(Arc::new(roots), Arc::clone(&provider))
+            .build()
+            .map_err(|error| setup(&error))?;
+        let verifier = SvidVerifier { chain, domain: self.domain.clone() };
+        let certificates = certificates(self.chain_pem)?;
+        let key = private_key(self.key_pem)?;
+        let time = Arc::new(ClockTime(self.clock.clone()));
+        let mut config = ServerConfig::builder_with_details(provider, time)
+            .with_protocol_versions(&[&rustls::version::TLS13])
+            .map_err(|error| setup(&error))?
+            .with_client_cert_verifier(Arc::new(verifier))
+            .with_single_cert(certificates, key)
+            .map_err(|error| setup(&error))?;
+        config.alpn_protocols = vec![b"h2".to_vec()];
+        // A resumed session skips the verifier, so there are none.
+        config.session_storage = Arc::new(NoServerSessionStorage {});
+        config.send_tls13_tickets = 0;
+        config.max_early_data_size = 0;
+        Ok(Arc::new(config))
+    }
+}
+
+pub(super) fn certificates(pem: &str) -> Result<Vec<CertificateDer<'static>>, TlsError> {
+    let read = CertificateDer::pem_slice_iter(pem.as_bytes()).collect::<Result<Vec<_>, _>>();
+    read.ok().filter(|chain| !chain.is_empty()).ok_or(TlsError::Pem("certificate"))
+}
+
+pub(super) fn private_key(pem: &str) -> Result<PrivateKeyDer<'static>, TlsError> {
+    PrivateKeyDer::from_pem_slice(pem.as_bytes()).map_err(|_| TlsError::Pem("private key"))
+}
+
+pub(super) fn provider() -> Arc<CryptoProvider> {
+    Arc::new(default_provider())
+}
+
+/// The broker's clock, for the handshake.
+#[derive(Debug)]
+struct ClockTime(Clock);
+
+impl TimeProvider for ClockTime {
+    fn current_time(&self) -> Option<UnixTime> {
+        let seconds = u64::try_from(self.0.now().seconds()).ok()?;
+        Some(UnixTime::since_unix_epoch(Duration::from_secs(seconds)))
+    }
+}
+
+/// webpki's verifier (chain, dates, extended key usage), and then the rules of an SVID.
+#[derive(Debug)]
+struct SvidVerifier {
+    chain: Arc<dyn ClientCertVerifier>,
+    domain: TrustDomain,
+}
+
+impl ClientCertVerifier for SvidVerifier {
+    fn root_hint_subjects(&self) -> &[DistinguishedName] {
+        self.chain.root_hint_subjects()
+    }
+
+    fn verify_client_cert(
+        &self,
+        end_entity: &CertificateDer<'_>,
+        intermediates: &[CertificateDer<'_>],
+        now: UnixTime,
+    ) -> Result<ClientCertVerified, rustls::Error> {
+        let verified = self.chain.verify_client_cert(end_entity, intermediates, now)?;
+        Svid::parse(end_entity, &self.domain)
+            .map_err(|error| CertificateError::Other(OtherError(Arc::new(error))))?;
+        Ok(verified)
+    }
+
+    fn verify_tls12_signature(
+        &self,
+        message: &[u8],
+        cert: &CertificateDer<'_>,
+        signature: &DigitallySignedStruct,
+    ) -> Result<HandshakeSignatureValid, rustls::Error> {
+        self.chain.verify_tls12_signature(message, cert, signature)
+    }
+
+    fn verify_tls13_signature(
+        &self,
+        message: &[u8],
+        cert: &CertificateDer<'_>,
+        signature: &DigitallySignedStruct,
+    ) -> Result<HandshakeSignatureValid, rustls::Error> {
+        self.chain.verify_tls13_signature(message, cert, signature)
+    }
+
+    fn supported_verify_schemes(&self) -> Vec<SignatureScheme> {
+        self.chain.supported_verify_schemes()
+    }
+}

@@ -1,0 +1,267 @@
+//! What journal lines say.
+
+use serde::{Deserialize, Serialize};
+
+use crate::access::Bindings;
+use crate::lease::{Ask, Lease, TtlLimit};
+use crate::model::{FieldName, Id, Opening, PinnedCertificate, Timestamp};
+
+/// One line's content.
+#[derive(Debug, Serialize, Deserialize)]
+#[serde(tag = "event", rename_all = "snake_case")]
+pub enum Event {
+    /// A batch that never reached the store.
+    Abandoned {
+        /// Its number.
+        batch: u64,
+    },
+    /// An operator or executor was refused.
+    AdminRefused {
+        /// Who.
+        principal: String,
+        /// Which method.
+        method: String,
+        /// Which resource, if the method names one.
+        resource: String,
+        /// The API's reason.
+        reason: String,
+    },
+    /// A step's certificate was renewed.
+    CertificateRenewed {
+        /// Whose.
+        opening: Id,
+        /// The new one.
+        certificate: PinnedCertificate,
+    },
+    /// The first line of a file: what was live before it.
+    Checkpoint(Box<Checkpoint>),
+    /// A step was closed and its leases revoked.
+    Closed {
+        /// Which.
+        opening: Id,
+        /// Why.
+        reason: CloseReason,
+        /// The leases.
+        revoked: Vec<Id>,
+    },
+    /// A batch is in the store and in force.
+    Head {
+        /// Its number.
+        batch: u64,
+        /// Whether it was found in the store at start.
+        recovered: bool,
+        /// The leases that it ended.
+        revoked: Vec<Id>,
+    },
+    /// A batch is about to be written to the store.
+    Intent {
+        /// Its number, never used again.
+        batch: u64,
+        /// What it changes.
+        changes: Vec<ChangeNote>,
+    },
+    /// A step was opened.
+    Opened(Box<Opening>),
+    /// Requests over the rate, refused without a decision.
+    RateRefused {
+        /// Whose.
+        opening: Id,
+        /// How many since the last such line.
+        requests: u64,
+    },
+    /// A decision on the step door.
+    Resolve(Box<ResolveLine>),
+    /// The daemon started.
+    Started {
+        /// Its version.
+        version: String,
+    },
+    /// The daemon stopped in order.
+    Stopped,
+    /// The end of the file was damaged, as a crash does, and was cut.
+    Torn {
+        /// The file that keeps what was cut.
+        kept_as: String,
+        /// How many bytes.
+        bytes: u64,
+    },
+}
+
+impl Event {
+    /// Whether such a line is always on disk before anybody is told of it. After such a line, damage is
+    /// a crash's; before it, somebody's.
+    pub fn is_always_synced(&self) -> bool {
+        match self {
+            Self::Abandoned { .. }
+            | Self::Checkpoint(_)
+            | Self::Closed { .. }
+            | Self::Head { .. }
+            | Self::Intent { .. }
+            | Self::Stopped
+            | Self::Torn { .. } => true,
+            Self::AdminRefused { .. }
+            | Self::CertificateRenewed { .. }
+            | Self::Opened(_)
+            | Self::RateRefused { .. }
+            | Self::Resolve(_)
+            | Self::Started { .. } => false,
+        }
+    }
+}
+
+/// What is live where a file begins.
+#[derive(Debug, Default, Serialize, Deserialize)]
+pub struct Checkpoint {
+    /// The format of the lines.
+    pub format: u32,
+    /// The file's number.
+    pub file: u64,
+    /// The last batch in force.
+    pub head: u64,
+    /// The last batch announced.
+    pub intent: u64,
+    /// Open steps.
+    pub openings: Vec<Opening>,
+    /// Live leases.
+    pub leases: Vec<Lease>,
+}
+
+/// Why a step was closed.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(rename_all = "snake_case")]
+pub enum CloseReason {
+    /// The clock was set back while the daemon was down: ends cannot be trusted.
+    ClockSetBack,
+    /// Its directory is gone, as after a reboot.
+    DirectoryGone,
+    /// Its executor closed it.
+    Executor,
+    /// Its time was over.
+    Expired,
+    /// A newer attempt was opened.
+    NewAttempt,
+    /// Its directory could not be made.
+    OpenFailed,
+}
+
+/// One change in a batch.
+#[derive(Clone, Debug, Serialize, Deserialize)]
+pub struct ChangeNote {
+    /// Who.
+    pub principal: String,
+    /// What, such as `connection.create`.
+    pub action: String,
+    /// On which resource.
+    pub resource: String,
+    /// Its uid.
+    pub uid: Id,
+    /// The version after the change.
+    pub version: u64,
+    /// The fields written.
+    #[serde(default, skip_serializing_if = "Vec::is_empty")]
+    pub fields: Vec<FieldName>,
+    /// The access after the change, where it changed.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub access: Option<Bindings>,
+}
+
+/// A decision on the step door.
+#[derive(Debug, Serialize, Deserialize)]
+pub struct ResolveLine {
+    /// Which opening asked.
+    pub opening: Id,
+    /// Whose workflow, run and step, for whoever reads the line.
+    pub principal: String,
+    /// What was asked.
+    #[serde(flatten)]
+    pub ask: Ask,
+    /// What was decided.
+    #[serde(flatten)]
+    pub outcome: Outcome,
+}
+
+impl ResolveLine {
+    pub(super) fn new(opening: &Opening, ask: Ask) -> Self {
+        let key = &opening.key;
+        Self {
+            opening: opening.id,
+            principal: format!("workflow:{}/run:{}/step:{}", key.workflow, key.run, key.step),
+            ask,
+            outcome: Outcome::Refuse { reason: String::new() },
+        }
+    }
+
+    /// The lease that the line issues, if it issues a new one.
+    pub(super) fn new_lease(&self) -> Option<Lease> {
+        match &self.outcome {
+            Outcome::Allow { uid, version, lease, issue_time, expire_time, limited_by, reused: false, .. } => {
+                Some(Lease {
+                    id: *lease,
+                    opening: self.opening,
+                    resource: *uid,
+                    version: *version,
+                    ask: self.ask.clone(),
+                    issue_time: *issue_time,
+                    expire_time: *expire_time,
+                    limited_by: *limited_by,
+                })
+            }
+            _ => None,
+        }
+    }
+}
+
+/// What was decided.
+#[derive(Debug, Serialize, Deserialize)]
+#[serde(tag = "decision", rename_all = "snake_case")]
+pub enum Outcome {
+    /// Handed out.
+    Allow {
+        /// By which rule.
+        by: String,
+        /// The resource's uid.
+        uid: Id,
+        /// The version handed out.
+        version: u64,
+        /// The fields handed out.
+        released: Vec<FieldName>,
+        /// The lease.
+        lease: Id,
+        /// When the lease was issued.
+        issue_time: Timestamp,
+        /// When it ends.
+        expire_time: Timestamp,
+        /// What limited it.
+        limited_by: TtlLimit,
+        /// Whether it was live already.
+        reused: bool,
+    },
+    /// Not handed out.
+    Refuse {
+        /// The API's reason.
+        reason: String,
+    },
+}
+
+impl Outcome {
+    pub(super) fn allow(
+        by: String,
+        uid: Id,
+        version: u64,
+        released: Vec<FieldName>,
+        lease: &Lease,
+        reused: bool,
+    ) -> Self {
+        Self::Allow {
+            by,
+            uid,
+            version,
+            released,
+            lease: lease.id,
+            issue_time: lease.issue_time,
+            expire_time: lease.expire_time,
+            limited_by: lease.limited_by,
+            reused,
+        }
+    }
+}

@@ -1,0 +1,121 @@
+//! The form of a line.
+//!
+//! ```text
+//! {"n":7,"time":"…","event":"resolve",…,"prev":"<hash of line 6>","tag":"<HMAC>","hash":"<SHA-256>"}
+//! └──────────────────────── body ────────────────────────────────┘
+//! tag  = HMAC-SHA-256(journal key, body)             only the broker can make it
+//! hash = SHA-256(body ‖ ,"tag":"<HMAC>")             anybody can check it
+//! ```
+
+use aws_lc_rs::digest;
+use serde::Deserialize;
+
+use super::event::Event;
+use crate::model::Timestamp;
+use crate::seal::Keyring;
+
+const HEX_BYTES: usize = 64;
+const TAG_START: &[u8] = b",\"tag\":\"";
+const HASH_START: &[u8] = b"\",\"hash\":\"";
+const END: &[u8] = b"\"}";
+
+/// What `prev` says on the first line of all.
+pub const NO_PREVIOUS: [u8; 32] = [0; 32];
+
+/// A line as it was read, cut into its parts. Nothing is checked yet.
+#[derive(Clone, Copy)]
+pub struct Parts<'a> {
+    body: &'a [u8],
+    tagged: &'a [u8],
+    tag: [u8; 32],
+    hash: [u8; 32],
+}
+
+/// What stands in a line's body.
+#[derive(Deserialize)]
+pub struct Body {
+    /// The line's number, from 1.
+    pub n: u64,
+    /// When it was written.
+    pub time: Timestamp,
+    /// The hash of the line before, in hexadecimal.
+    pub prev: String,
+    /// What it says.
+    #[serde(flatten)]
+    pub event: Event,
+}
+
+impl<'a> Parts<'a> {
+    /// Cuts a line, without its newline, into its parts.
+    pub fn split(line: &'a [u8]) -> Option<Self> {
+        let rest = line.strip_suffix(END)?;
+        let (rest, hash) = split_hex(rest)?;
+        let tagged_end = rest.len() - HASH_START.len().min(rest.len());
+        let rest = rest.strip_suffix(HASH_START)?;
+        let (rest, tag) = split_hex(rest)?;
+        let body = rest.strip_suffix(TAG_START)?;
+        Some(Self { body, tagged: line.get(..=tagged_end)?, tag, hash })
+    }
+
+    /// Whether the broker wrote this body.
+    pub fn is_tagged(&self, keyring: &Keyring) -> bool {
+        keyring.is_journal_tag(self.body, &self.tag)
+    }
+
+    /// The line's hash, if it is the hash of the line.
+    pub fn verified_hash(&self) -> Option<[u8; 32]> {
+        (sha256(self.tagged) == self.hash).then_some(self.hash)
+    }
+
+    /// What the body says.
+    pub fn parse(&self) -> Option<Body> {
+        let mut json = self.body.to_vec();
+        json.push(b'}');
+        serde_json::from_slice(&json).ok()
+    }
+}
+
+/// Writes one line, newline included, into `buffer`, and returns its hash.
+///
+/// # Errors
+/// If the event cannot be written as JSON.
+pub fn write(
+    buffer: &mut Vec<u8>,
+    keyring: &Keyring,
+    n: u64,
+    now: Timestamp,
+    event: &Event,
+    prev: &[u8; 32],
+) -> serde_json::Result<[u8; 32]> {
+    buffer.clear();
+    buffer.extend_from_slice(format!("{{\"n\":{n},\"time\":\"{now}\",").as_bytes());
+    let inner = buffer.len();
+    serde_json::to_writer(&mut *buffer, event)?;
+    // The event is an object of its own: its opening brace goes, and so does its closing one.
+    buffer.remove(inner);
+    buffer.pop();
+    buffer.extend_from_slice(format!(",\"prev\":\"{}\"", hex::encode(prev)).as_bytes());
+    let tag = keyring.journal_tag(buffer);
+    buffer.extend_from_slice(TAG_START);
+    buffer.extend_from_slice(hex::encode(tag).as_bytes());
+    buffer.push(b'"');
+    let hash = sha256(buffer);
+    buffer.extend_from_slice(HASH_START.get(1..).unwrap_or_default());
+    buffer.extend_from_slice(hex::encode(hash).as_bytes());
+    buffer.extend_from_slice(END);
+    buffer.push(b'\n');
+    Ok(hash)
+}
+
+fn split_hex(text: &[u8]) -> Option<(&[u8], [u8; 32])> {
+    let (rest, digits) = text.split_at_checked(text.len().checked_sub(HEX_BYTES)?)?;
+    let mut bytes = [0; 32];
+    hex::decode_to_slice(digits, &mut bytes).ok()?;
+    Some((rest, bytes))
+}
+
+fn sha256(bytes: &[u8]) -> [u8; 32] {
+    let mut output = [0; 32];
+    output.copy_from_slice(digest::digest(&digest::SHA256, bytes).as_ref());
+    output
+}

@@ -1,0 +1,220 @@
+//! What is open and leased now: the fold of the journal's lines.
+
+use std::collections::HashMap;
+use std::sync::Arc;
+use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
+use std::time::Duration;
+
+use parking_lot::{Mutex, RwLock};
+
+use super::event::{Checkpoint, Event};
+use crate::lease::LeaseTable;
+use crate::model::limits::{Limits, Rate};
+use crate::model::{Id, Opening, PinnedCertificate, StepKey, Timestamp};
+
+/// Why a request is not taken for this opening.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, thiserror::Error)]
+pub enum NotAccepted {
+    /// Its certificate is over.
+    #[error("the certificate has expired")]
+    CertificateExpired,
+    /// Its certificate was not issued for this opening.
+    #[error("the certificate is not one of this opening's")]
+    CertificateUnknown,
+    /// The step is closed, or its time is over.
+    #[error("the step is not open")]
+    NotOpen,
+}
+
+/// One open step. Connections hold it; closing it is seen by all of them at once.
+#[derive(Debug)]
+pub struct LiveOpening {
+    record: Opening,
+    certificates: RwLock<Vec<PinnedCertificate>>,
+    closed: AtomicBool,
+    rate: Mutex<Rate>,
+    refused: AtomicU64,
+}
+
+impl LiveOpening {
+    fn new(record: Opening) -> Self {
+        let certificates = RwLock::new(record.certificates.clone());
+        Self {
+            record,
+            certificates,
+            closed: AtomicBool::new(false),
+            rate: Mutex::default(),
+            refused: AtomicU64::new(0),
+        }
+    }
+
+    /// What was recorded when it was opened.
+    pub fn record(&self) -> &Opening {
+        &self.record
+    }
+
+    /// Whether it was closed.
+    pub fn is_closed(&self) -> bool {
+        self.closed.load(Ordering::Acquire)
+    }
+
+    /// Whether a request under this certificate is to be taken now. It is asked at every request:
+    /// connections outlive certificates and openings.
+    ///
+    /// # Errors
+    /// Why not.
+    pub fn accepts(&self, certificate: &[u8; 32], now: Timestamp) -> Result<(), NotAccepted> {
+        if self.is_closed() || now >= self.record.expire_time {
+            return Err(NotAccepted::NotOpen);
+        }
+        let certificates = self.certificates.read();
+        let pinned = certificates.iter().find(|pinned| pinned.sha256 == *certificate);
+        match pinned {
+            Some(pinned) if now < pinned.not_after => Ok(()),
+            Some(_) => Err(NotAccepted::CertificateExpired),
+            None => Err(NotAccepted::CertificateUnknown),
+        }
+    }
+
+    /// Takes one request from the opening's allowance.
+    ///
+    /// # Errors
+    /// How long to wait, if it is used up. The refusal is counted.
+    pub fn take_request(&self, now: Timestamp, limits: &Limits) -> Result<(), Duration> {
+        let taken = self.rate.lock().take(
+            now.millis(),
+            limits.step_requests_per_second,
+            limits.step_request_burst,
+        );
+        if taken.is_err() {
+            self.refused.fetch_add(1, Ordering::Relaxed);
+        }
+        taken
+    }
+
+    /// How many requests were refused for their rate since this was last asked.
+    pub fn take_refused(&self) -> u64 {
+        self.refused.swap(0, Ordering::Relaxed)
+    }
+
+    /// The certificate that was issued last.
+    pub fn newest_certificate(&self) -> Option<PinnedCertificate> {
+        self.certificates.read().last().cloned()
+    }
+}
+
+/// Everything that is open and leased.
+#[derive(Debug, Default)]
+pub struct Live {
+    head: u64,
+    intent: u64,
+    openings: HashMap<Id, Arc<LiveOpening>>,
+    open_steps: HashMap<StepKey, Id>,
+    attempts: HashMap<StepKey, i32>,
+    leases: LeaseTable,
+}
+
+impl Live {
+    /// The last batch in force: the snapshot that decisions must be made on.
+    pub fn epoch(&self) -> u64 {
+        self.head
+    }
+
+    /// The last batch that was announced.
+    pub fn intent(&self) -> u64 {
+        self.intent
+    }
+
+    /// The live leases.
+    pub fn leases(&self) -> &LeaseTable {
+        &self.leases
+    }
+
+    /// The open step of this id.
+    pub fn opening(&self, id: Id) -> Option<&Arc<LiveOpening>> {
+        self.openings.get(&id)
+    }
+
+    /// All open steps, in no order.
+    pub fn openings(&self) -> impl Iterator<Item = &Arc<LiveOpening>> {
+        self.openings.values()
+    }
+
+    /// How many steps are open.
+    pub fn open_count(&self) -> usize {
+        self.openings.len()
+    }
+
+    /// The open attempt at this step.
+    pub fn open_attempt(&self, key: &StepKey) -> Option<&Arc<LiveOpening>> {
+        self.openings.get(self.open_steps.get(key)?)
+    }
+
+    /// The last attempt at this step, open or closed; 0 if there was none.
+    pub fn last_attempt(&self, key: &StepKey) -> i32 {
+        self.attempts.get(key).copied().unwrap_or(0)
+    }
+
+    pub(super) fn expire(&mut self, now: Timestamp) {
+        self.leases.expire(now);
+    }
+
+    /// What a line does. The same at start and while running.
+    pub(super) fn apply(&mut self, event: &Event) {
+        match event {
+            Event::CertificateRenewed { opening, certificate } => {
+                if let Some(live) = self.openings.get(opening) {
+                    live.certificates.write().push(certificate.clone());
+                }
+            }
+            Event::Checkpoint(checkpoint) => self.start_from(checkpoint),
+            Event::Closed { opening, .. } => self.close(*opening),
+            Event::Head { batch, revoked, .. } => {
+                self.head = *batch;
+                self.intent = self.intent.max(*batch);
+                for id in revoked {
+                    self.leases.remove(*id);
+                }
+            }
+            Event::Intent { batch, .. } => self.intent = *batch,
+            Event::Opened(opening) => self.open(opening),
+            Event::Resolve(line) => {
+                if let Some(lease) = line.new_lease() {
+                    self.leases.insert(lease);
+                }
+            }
+            Event::Abandoned { .. }
+            | Event::AdminRefused { .. }
+            | Event::RateRefused { .. }
+            | Event::Started { .. }
+            | Event::Stopped
+            | Event::Torn { .. } => {}
+        }
+    }
+
+    fn start_from(&mut self, checkpoint: &Checkpoint) {
+        *self = Self { head: checkpoint.head, intent: checkpoint.intent, ..Self::default() };
+        for opening in &checkpoint.openings {
+            self.open(opening);
+        }
+        for lease in &checkpoint.leases {
+            self.leases.insert(lease.clone());
+        }
+    }
+
+    fn open(&mut self, opening: &Opening) {
+        self.open_steps.insert(opening.key.clone(), opening.id);
+        self.attempts.insert(opening.key.clone(), opening.attempt);
+        self.openings.insert(opening.id, Arc::new(LiveOpening::new(opening.clone())));
+    }
+
+    fn close(&mut self, id: Id) {
+        if let Some(live) = self.openings.remove(&id) {
+            live.closed.store(true, Ordering::Release);
+            if self.open_steps.get(&live.record.key) == Some(&id) {
+                self.open_steps.remove(&live.record.key);
+            }
+        }
+        self.leases.remove_opening(id);
+    }
+}

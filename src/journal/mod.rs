@@ -1,0 +1,306 @@
+//! The journal: one line for every decision and every change, written before it takes effect.
+//!
+//! - **No plaintext without a [`Permit`], no permit without a line.** [`Journal::commit`] is the only
+//!   maker of permits, and a permit is the only caller of the function that opens values.
+//! - It is the write-ahead log of openings and leases: [`Live`] is the fold of its lines, at start and
+//!   while it runs.
+//! - Everything that must not be overtaken happens under its chain lock: publishing a snapshot, closing
+//!   an opening, inserting a lease. A decision made on an older snapshot comes back as
+//!   [`CommitError::Stale`], and the broker decides again.
+//! - Lines are JSON, hash-chained, and carry a keyed tag: see [`line`]. They hold names, because
+//!   people read them, and never a value.
+
+mod chain;
+mod event;
+pub mod line;
+mod live;
+mod permit;
+mod replay;
+mod sync;
+
+use std::path::Path;
+use std::sync::Arc;
+
+use parking_lot::{Mutex, MutexGuard};
+
+pub use event::{ChangeNote, Checkpoint, CloseReason, Event, Outcome, ResolveLine};
+pub use live::{Live, LiveOpening, NotAccepted};
+pub use permit::{Permit, PermitError};
+pub use replay::{Recovery, ReplayError};
+pub use sync::SyncFailed;
+
+use crate::lease::{Ask, Lease, Terms};
+use crate::model::limits::JOURNAL_DEADLINE;
+use crate::model::{FieldName, Id, Opening, PinnedCertificate, Timestamp};
+use crate::seal::{Keyring, RecordKey, random_id};
+use chain::Chain;
+use sync::SyncThread;
+
+/// The journal cannot be written: nothing is resolved and nothing is changed.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, thiserror::Error)]
+#[error("the journal cannot be written")]
+pub struct Unavailable;
+
+/// Why a decision was not committed.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, thiserror::Error)]
+pub enum CommitError {
+    /// The opening was closed meanwhile.
+    #[error("the step is closed")]
+    Closed,
+    /// A newer snapshot was published meanwhile: decide again.
+    #[error("the decision is older than the published state")]
+    Stale,
+    /// The opening holds as many leases as it may.
+    #[error("too many live leases")]
+    TooManyLeases,
+    /// The journal cannot be written.
+    #[error(transparent)]
+    Unavailable(#[from] Unavailable),
+}
+
+/// One decision on the step door, ready to be committed.
+pub struct Resolution<'a> {
+    /// The snapshot it was made on.
+    pub epoch: u64,
+    /// Who asked.
+    pub opening: &'a LiveOpening,
+    /// What was asked.
+    pub ask: Ask,
+    /// What was decided.
+    pub verdict: Verdict,
+}
+
+/// What was decided.
+pub enum Verdict {
+    /// The credential is handed out.
+    Allow {
+        /// By which rule.
+        by: String,
+        /// The record with the values.
+        record: RecordKey,
+        /// The credential's version.
+        version: u64,
+        /// The names of the fields that are handed out.
+        fields: Vec<FieldName>,
+        /// For how long.
+        terms: Terms,
+        /// The most leases that this opening may hold.
+        max_leases: u32,
+    },
+    /// It is not, for this reason (a reason of the API).
+    Refuse(&'static str),
+}
+
+/// A committed decision.
+pub enum Committed {
+    /// Allowed: open the record with the permit.
+    Permitted(Permit, Lease),
+    /// Refused; the decision id is what an operator looks up.
+    Refused(String),
+}
+
+/// Where the journal stands: the number of a line.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord)]
+pub struct Position(pub(self) u64);
+
+/// The one journal of a broker.
+pub struct Journal {
+    chain: Mutex<Chain>,
+    sync: SyncThread,
+}
+
+impl Journal {
+    /// Makes the first file of a new journal, in a directory that is made too.
+    ///
+    /// # Errors
+    /// If the directory exists or cannot be written.
+    pub fn create(directory: &Path, keyring: &Keyring, now: Timestamp) -> std::io::Result<()> {
+        std::fs::create_dir(directory)?;
+        chain::create(directory, keyring, now)
+    }
+
+    /// Reads the journal, checks every line, and goes on where it ended.
+    ///
+    /// # Errors
+    /// If a line was changed or is missing, or the files cannot be read.
+    pub fn open(
+        directory: &Path,
+        keyring: Arc<Keyring>,
+        now: Timestamp,
+    ) -> Result<(Self, Recovery), ReplayError> {
+        let (chain, recovery) = replay::open(directory, keyring, now)?;
+        let sync = SyncThread::start(chain.file().map_err(ReplayError::Io)?);
+        Ok((Self { chain: Mutex::new(chain), sync }, recovery))
+    }
+
+    fn lock(&self) -> Result<MutexGuard<'_, Chain>, Unavailable> {
+        if self.sync.has_failed() {
+            return Err(Unavailable);
+        }
+        self.chain.try_lock_for(JOURNAL_DEADLINE).ok_or(Unavailable)
+    }
+
+    /// Commits a decision: writes its line, takes its lease in, and makes the permit.
+    ///
+    /// # Errors
+    /// If the world has moved on since the decision, or the journal cannot be written. Nothing is
+    /// handed out then.
+    pub fn commit(&self, now: Timestamp, asked: Resolution<'_>) -> Result<Committed, CommitError> {
+        let mut chain = self.lock()?;
+        let live = chain.live();
+        if live.epoch() != asked.epoch {
+            return Err(CommitError::Stale);
+        }
+        if asked.opening.is_closed() {
+            return Err(CommitError::Closed);
+        }
+        let opening = asked.opening.record();
+        let mut line = ResolveLine::new(opening, asked.ask);
+        let Verdict::Allow { by, record, version, fields, terms, max_leases } = asked.verdict else {
+            let Verdict::Refuse(reason) = asked.verdict else { return Err(CommitError::Stale) };
+            line.outcome = Outcome::Refuse { reason: reason.to_owned() };
+            let position = chain.append(now, Event::Resolve(Box::new(line)))?;
+            return Ok(Committed::Refused(chain.decision_id(position)));
+        };
+        let reused =
+            live.leases().reusable(opening.id, &line.ask, record.uid, version, now).cloned();
+        if reused.is_none() && live.leases().count_of(opening.id) >= max_leases as usize {
+            return Err(CommitError::TooManyLeases);
+        }
+        let lease = match &reused {
+            Some(lease) => lease.clone(),
+            None => Lease {
+                id: random_id().map_err(|_| Unavailable)?,
+                opening: opening.id,
+                resource: record.uid,
+                version,
+                ask: line.ask.clone(),
+                issue_time: now,
+                expire_time: terms.expire_time,
+                limited_by: terms.limited_by,
+            },
+        };
+        line.outcome = Outcome::allow(by, record.uid, version, fields, &lease, reused.is_some());
+        let position = chain.append(now, Event::Resolve(Box::new(line)))?;
+        let permit = Permit::new(record, version, chain.decision_id(position));
+        Ok(Committed::Permitted(permit, lease))
+    }
+
+    /// Writes one line that stands for itself, and returns its decision id.
+    ///
+    /// # Errors
+    /// If it cannot be written.
+    pub fn append(&self, now: Timestamp, event: Event) -> Result<(Position, String), Unavailable> {
+        let mut chain = self.lock()?;
+        let position = chain.append(now, event)?;
+        Ok((position, chain.decision_id(position)))
+    }
+
+    /// Publishes a committed batch: writes its head line with the leases that end by it, and makes the
+    /// new snapshot visible, as one.
+    ///
+    /// `revoked` is given the leases as they are; `publish` must make the snapshot visible.
+    ///
+    /// # Errors
+    /// If the line cannot be written. Nothing is published then.
+    pub fn publish(
+        &self,
+        now: Timestamp,
+        batch: u64,
+        recovered: bool,
+        revoked: impl FnOnce(&Live) -> Vec<Id>,
+        publish: impl FnOnce(),
+    ) -> Result<Position, Unavailable> {
+        let mut chain = self.lock()?;
+        let revoked = revoked(chain.live());
+        let position = chain.append(now, Event::Head { batch, recovered, revoked })?;
+        publish();
+        Ok(position)
+    }
+
+    /// Takes a new opening in; `allowed` looks at what is open and may refuse.
+    ///
+    /// # Errors
+    /// As `allowed`, or if the line cannot be written.
+    pub fn open_step<E: From<Unavailable>>(
+        &self,
+        now: Timestamp,
+        opening: Opening,
+        allowed: impl FnOnce(&Live) -> Result<(), E>,
+    ) -> Result<Arc<LiveOpening>, E> {
+        let id = opening.id;
+        let mut chain = self.lock()?;
+        allowed(chain.live())?;
+        chain.append(now, Event::Opened(Box::new(opening)))?;
+        chain.live().opening(id).cloned().ok_or_else(|| Unavailable.into())
+    }
+
+    /// Closes an opening and revokes its leases, which it returns; none if it was not open.
+    ///
+    /// # Errors
+    /// If the line cannot be written. The step stays open then.
+    pub fn close(
+        &self,
+        now: Timestamp,
+        opening: Id,
+        reason: CloseReason,
+    ) -> Result<Option<(Position, Vec<Id>)>, Unavailable> {
+        let mut chain = self.lock()?;
+        if chain.live().opening(opening).is_none() {
+            return Ok(None);
+        }
+        let revoked = chain.live().leases().of_opening(opening);
+        let event = Event::Closed { opening, reason, revoked: revoked.clone() };
+        let position = chain.append(now, event)?;
+        Ok(Some((position, revoked)))
+    }
+
+    /// Takes a renewed certificate in, before it is handed out.
+    ///
+    /// # Errors
+    /// If the line cannot be written.
+    pub fn renew_certificate(
+        &self,
+        now: Timestamp,
+        opening: Id,
+        certificate: PinnedCertificate,
+    ) -> Result<(), Unavailable> {
+        self.append(now, Event::CertificateRenewed { opening, certificate }).map(drop)
+    }
+
+    /// Looks at what is open and leased, while nothing can change.
+    ///
+    /// # Errors
+    /// If the journal hangs.
+    pub fn look<T>(&self, look: impl FnOnce(&Live) -> T) -> Result<T, Unavailable> {
+        Ok(look(self.chain.try_lock_for(JOURNAL_DEADLINE).ok_or(Unavailable)?.live()))
+    }
+
+    /// Forgets leases that are over. They end by themselves, so no line says so.
+    pub fn expire(&self, now: Timestamp) {
+        if let Some(mut chain) = self.chain.try_lock_for(JOURNAL_DEADLINE) {
+            chain.live_mut().expire(now);
+        }
+    }
+
+    /// Waits until this line, and all before it, are on disk.
+    ///
+    /// # Errors
+    /// If the disk refuses. That is final: what the disk holds is not known from then on.
+    pub async fn synced(&self, position: Position) -> Result<(), Unavailable> {
+        self.sync.synced(position.0).await.map_err(|SyncFailed| Unavailable)
+    }
+
+    /// Whether lines can still be written.
+    pub fn is_writable(&self) -> bool {
+        self.lock().is_ok_and(|chain| chain.is_writable())
+    }
+
+    /// The file and number of the last line, as "FILE.LINE".
+    ///
+    /// # Errors
+    /// If the journal hangs.
+    pub fn position(&self) -> Result<String, Unavailable> {
+        Ok(self.chain.try_lock_for(JOURNAL_DEADLINE).ok_or(Unavailable)?.last_id())
+    }
+}

@@ -1,0 +1,46 @@
+//! The permit: proof that a decision to hand out one record stands in the journal.
+
+use crate::model::Fields;
+use crate::seal::{Keyring, OpenError, RecordKey, Sealed};
+
+/// Leave to open one version of one record, once. Only [`super::Journal::commit`] makes one, after its
+/// line is written; it is used up by [`Permit::open`].
+#[must_use]
+pub struct Permit {
+    record: RecordKey,
+    version: u64,
+    decision_id: String,
+}
+
+/// Why a permit opened nothing.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, thiserror::Error)]
+pub enum PermitError {
+    /// The record fails authentication.
+    #[error(transparent)]
+    Open(#[from] OpenError),
+    /// The permit is for another version.
+    #[error("the permit is for another record")]
+    OtherRecord,
+}
+
+impl Permit {
+    pub(super) fn new(record: RecordKey, version: u64, decision_id: String) -> Self {
+        Self { record, version, decision_id }
+    }
+
+    /// Where the decision stands in the journal, as "FILE.LINE".
+    pub fn decision_id(&self) -> &str {
+        &self.decision_id
+    }
+
+    /// Opens the record that the permit is for.
+    ///
+    /// # Errors
+    /// If `sealed` is another version, or is not that record's.
+    pub fn open(self, sealed: &Sealed, keyring: &Keyring) -> Result<Fields, PermitError> {
+        if sealed.version() != self.version {
+            return Err(PermitError::OtherRecord);
+        }
+        Ok(keyring.open_values(self.record, sealed)?)
+    }
+}

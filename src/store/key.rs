@@ -1,0 +1,42 @@
+//! The store's keys.
+//!
+//! ```text
+//! kind 1 | uid 16 | chunk 2 BE
+//! ```
+//!
+//! No name stands in a key: the kind is a letter, the uid is random. Chunks of one record stand together
+//! and in order. A record is cut into chunks of 4 KiB because sled moves larger pages into files that it
+//! never syncs.
+
+use crate::model::Id;
+use crate::seal::{RecordKey, RecordKind};
+
+/// The most bytes in one chunk.
+pub(super) const CHUNK_BYTES: usize = 4096;
+
+const PREFIX_BYTES: usize = 1 + Id::BYTES;
+
+/// What all chunks of a record start with.
+pub(super) fn prefix(record: RecordKey) -> [u8; PREFIX_BYTES] {
+    let mut key = [0; PREFIX_BYTES];
+    if let Some((kind, uid)) = key.split_first_mut() {
+        *kind = record.kind.byte();
+        uid.copy_from_slice(record.uid.as_bytes());
+    }
+    key
+}
+
+/// The key of one chunk.
+pub(super) fn chunk(record: RecordKey, number: usize) -> Vec<u8> {
+    let mut key = prefix(record).to_vec();
+    key.extend_from_slice(&u16::try_from(number).unwrap_or(u16::MAX).to_be_bytes());
+    key
+}
+
+/// The record and the chunk's number that a key stands for.
+pub(super) fn parse(key: &[u8]) -> Option<(RecordKey, u16)> {
+    let (kind, rest) = key.split_first()?;
+    let (uid, number) = rest.split_first_chunk::<{ Id::BYTES }>()?;
+    let record = RecordKey { kind: RecordKind::from_byte(*kind)?, uid: Id::from_bytes(*uid) };
+    Some((record, u16::from_be_bytes(number.try_into().ok()?)))
+}

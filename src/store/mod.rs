@@ -1,0 +1,274 @@
+//! The sealed store on disk. The only room that knows sled.
+//!
+//! sled 0.34.7 is used as a log of batches and nothing more: one tree, one writer, no transactions, no
+//! merge operators, and no reads while serving. Its faults, measured at this version, are fenced here:
+//!
+//! - `flush()` calls `sync_file_range`, which is not power-safe, so every batch ends with our own
+//!   `fdatasync` of the data file, on one descriptor that stays open.
+//! - Values above some 7 KiB go to `blobs/` files that are never synced, so records are cut into
+//!   [chunks](key) of 4 KiB.
+//! - A kill while a snapshot is written leaves `snap.*.generating`, on which every later open fails; it
+//!   holds nothing and is removed.
+//! - Damage can make `open` panic, or bring back older values silently. The panic is caught, and a
+//!   [commit record](digest) in every batch proves the whole state.
+
+mod digest;
+mod key;
+
+use std::fs::File;
+use std::panic::{AssertUnwindSafe, catch_unwind};
+use std::path::{Path, PathBuf};
+
+use parking_lot::Mutex;
+
+use crate::model::Id;
+use crate::seal::{Keyring, NoRandomness, RecordKey, RecordKind, Sealed};
+use digest::Digest;
+
+/// Why the store cannot be used.
+#[derive(Debug, thiserror::Error)]
+pub enum StoreError {
+    /// sled cannot open or read it.
+    #[error("the store in {} is damaged ({what}); restore the state directory from a backup", .path.display())]
+    Damaged {
+        /// The store's directory.
+        path: PathBuf,
+        /// What was found.
+        what: String,
+    },
+    /// A write or sync failed. What the disk holds is not known, so it is final.
+    #[error("the store cannot be written: {0}")]
+    Failed(String),
+    /// No random numbers.
+    #[error(transparent)]
+    NoRandomness(#[from] NoRandomness),
+}
+
+/// One change to the store.
+pub enum Operation {
+    /// Puts a record in place of whatever was there.
+    Put(RecordKey, Sealed),
+    /// Removes a record.
+    Remove(RecordKey),
+}
+
+/// What the store held when it was opened.
+pub struct Contents {
+    /// The last batch.
+    pub sequence: u64,
+    /// Every record but the commit record, still sealed.
+    pub records: Vec<(RecordKey, Sealed)>,
+}
+
+/// The open store.
+pub struct Store {
+    db: sled::Db,
+    /// For fdatasync; never reopened, because an error is reported once per open file.
+    data_file: File,
+    state: Mutex<State>,
+}
+
+struct State {
+    digest: Digest,
+    failed: bool,
+}
+
+/// Where the commit record lives.
+const COMMIT: RecordKey =
+    RecordKey { kind: RecordKind::Commit, uid: Id::from_bytes([0; Id::BYTES]) };
+
+/// sled's cache, in bytes: reads come from our own memory, so it need not be large.
+const CACHE_BYTES: u64 = 16 * 1024 * 1024;
+
+impl Store {
+    /// Makes an empty store in a directory that does not exist yet.
+    ///
+    /// # Errors
+    /// If it cannot be written.
+    pub fn create(path: &Path, keyring: &Keyring) -> Result<(), StoreError> {
+        let failed = |error: &dyn std::fmt::Display| StoreError::Failed(error.to_string());
+        std::fs::create_dir(path).map_err(|error| failed(&error))?;
+        let store = Self::open_sled(path)?;
+        store.commit(keyring, 0, &[])?;
+        // sled does not sync these; without them the directory may be empty after a power cut.
+        for entry in [path.join("conf"), path.to_owned()] {
+            File::open(entry).and_then(|file| file.sync_all()).map_err(|error| failed(&error))?;
+        }
+        Ok(())
+    }
+
+    /// Opens the store, and proves that it is whole and the one that was written last.
+    ///
+    /// # Errors
+    /// If it is damaged.
+    pub fn open(path: &Path, keyring: &Keyring) -> Result<(Self, Contents), StoreError> {
+        let damaged = |what: &str| StoreError::Damaged { path: path.to_owned(), what: what.to_owned() };
+        if !path.join("db").is_file() {
+            return Err(damaged("it has no data file"));
+        }
+        let store = Self::open_sled(path)?;
+        let mut records = store.read_all(path)?;
+        let commit = records.iter().position(|(key, _)| *key == COMMIT);
+        let (_, commit) = records.swap_remove(commit.ok_or_else(|| damaged("no commit record"))?);
+        let stored = keyring.open_metadata(COMMIT, &commit).map_err(|_| damaged("commit record"))?;
+
+        let mut digest = Digest::default();
+        for (key, sealed) in &records {
+            digest.add(&keyring.digest_share(*key, sealed.as_bytes()));
+        }
+        if !digest.is(&stored) {
+            return Err(damaged("a record was lost, added, changed or replaced by an older one"));
+        }
+        store.state.lock().digest = digest;
+        Ok((store, Contents { sequence: commit.version(), records }))
+    }
+
+    /// Writes one batch. When this returns, it is on disk.
+    ///
+    /// # Errors
+    /// If the disk refuses: the store takes no batch from then on.
+    pub fn commit(
+        &self,
+        keyring: &Keyring,
+        sequence: u64,
+        operations: &[Operation],
+    ) -> Result<(), StoreError> {
+        let mut state = self.state.lock();
+        if state.failed {
+            return Err(StoreError::Failed("an earlier write failed".to_owned()));
+        }
+        match self.write(keyring, sequence, operations, &state.digest) {
+            Ok(digest) => {
+                state.digest = digest;
+                Ok(())
+            }
+            Err(error) => {
+                state.failed = true;
+                Err(error)
+            }
+        }
+    }
+
+    /// Whether batches are still taken.
+    pub fn is_writable(&self) -> bool {
+        !self.state.lock().failed
+    }
+
+    fn open_sled(path: &Path) -> Result<Self, StoreError> {
+        let damaged = |what: String| StoreError::Damaged { path: path.to_owned(), what };
+        remove_unfinished_snapshots(path).map_err(|error| damaged(error.to_string()))?;
+        // sled panics on some kinds of damage; what it leaves behind is dropped with the result.
+        let opened = catch_unwind(AssertUnwindSafe(|| {
+            sled::Config::new()
+                .path(path)
+                .mode(sled::Mode::LowSpace)
+                .cache_capacity(CACHE_BYTES)
+                .flush_every_ms(None)
+                .use_compression(false)
+                .open()
+        }));
+        let db = match opened {
+            Ok(Ok(db)) => db,
+            Ok(Err(error)) => return Err(damaged(error.to_string())),
+            Err(_) => return Err(damaged("its log cannot be read".to_owned())),
+        };
+        let data_file = File::open(path.join("db")).map_err(|error| damaged(error.to_string()))?;
+        let state = Mutex::new(State { digest: Digest::default(), failed: false });
+        Ok(Self { db, data_file, state })
+    }
+
+    fn read_all(&self, path: &Path) -> Result<Vec<(RecordKey, Sealed)>, StoreError> {
+        let damaged = |what: &str| StoreError::Damaged { path: path.to_owned(), what: what.to_owned() };
+        let chunks = catch_unwind(AssertUnwindSafe(|| self.db.iter().collect::<sled::Result<Vec<_>>>()));
+        let chunks = chunks.map_err(|_| damaged("its pages cannot be read"))?;
+        let chunks = chunks.map_err(|error| damaged(&error.to_string()))?;
+        let mut records = Vec::new();
+        let mut joined: Option<(RecordKey, Vec<u8>)> = None;
+        for (stored, chunk) in &chunks {
+            let (key, number) = key::parse(stored).ok_or_else(|| damaged("an unknown record"))?;
+            match &mut joined {
+                Some((same, bytes)) if *same == key && number > 0 => bytes.extend_from_slice(chunk),
+                _ => {
+                    records.extend(joined.take());
+                    joined = Some((key, chunk.to_vec()));
+                }
+            }
+        }
+        records.extend(joined);
+        let parsed = records.into_iter().map(|(key, bytes)| Ok((key, Sealed::parse(&bytes)?)));
+        parsed.collect::<Result<_, crate::seal::OpenError>>().map_err(|_| damaged("a malformed record"))
+    }
+
+    fn write(
+        &self,
+        keyring: &Keyring,
+        sequence: u64,
+        operations: &[Operation],
+        digest: &Digest,
+    ) -> Result<Digest, StoreError> {
+        let mut digest = digest.clone();
+        let mut batch = sled::Batch::default();
+        // A batch may touch one record more than once; the last word counts.
+        let mut latest = std::collections::BTreeMap::new();
+        for operation in operations {
+            match operation {
+                Operation::Put(key, sealed) => latest.insert(*key, Some(sealed)),
+                Operation::Remove(key) => latest.insert(*key, None),
+            };
+        }
+        for (key, sealed) in latest {
+            let (old, chunks) = self.stored(key)?;
+            if let Some(old) = old {
+                digest.subtract(&keyring.digest_share(key, &old));
+            }
+            let new = sealed.map_or(&[][..], Sealed::as_bytes);
+            if sealed.is_some() {
+                digest.add(&keyring.digest_share(key, new));
+            }
+            put(&mut batch, key, new, chunks);
+        }
+        let commit = keyring.seal(COMMIT, sequence, &digest.to_bytes())?;
+        put(&mut batch, COMMIT, commit.as_bytes(), 0);
+        let failed = |error: sled::Error| StoreError::Failed(error.to_string());
+        self.db.apply_batch(batch).map_err(failed)?;
+        self.db.flush().map_err(failed)?;
+        self.data_file.sync_data().map_err(|error| StoreError::Failed(error.to_string()))?;
+        Ok(digest)
+    }
+
+    /// The bytes that a record has now, and in how many chunks.
+    fn stored(&self, key: RecordKey) -> Result<(Option<Vec<u8>>, usize), StoreError> {
+        let mut bytes: Option<Vec<u8>> = None;
+        let mut chunks = 0;
+        for chunk in self.db.scan_prefix(key::prefix(key)) {
+            let (_, chunk) = chunk.map_err(|error| StoreError::Failed(error.to_string()))?;
+            bytes.get_or_insert_default().extend_from_slice(&chunk);
+            chunks += 1;
+        }
+        Ok((bytes, chunks))
+    }
+}
+
+/// Adds a record's chunks to a batch, and removes those that its older, longer form had.
+fn put(batch: &mut sled::Batch, record: RecordKey, bytes: &[u8], old_chunks: usize) {
+    let mut chunks = 0;
+    for chunk in bytes.chunks(key::CHUNK_BYTES) {
+        batch.insert(key::chunk(record, chunks).as_slice(), chunk);
+        chunks += 1;
+    }
+    for number in chunks..old_chunks {
+        batch.remove(key::chunk(record, number).as_slice());
+    }
+}
+
+fn remove_unfinished_snapshots(path: &Path) -> std::io::Result<()> {
+    for entry in std::fs::read_dir(path)? {
+        let entry = entry?;
+        let name = entry.file_name();
+        let name = name.to_string_lossy();
+        if name.starts_with("snap.") && name.ends_with(".generating") {
+            std::fs::remove_file(entry.path())?;
+        }
+    }
+    Ok(())
+}
