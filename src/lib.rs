@@ -1,5 +1,7 @@
 pub mod access;
+pub mod broker;
 pub mod catalog;
+pub mod grpc;
 pub mod identity;
 pub mod integration;
 pub mod journal;

@@ -120,6 +120,8 @@ pub struct Checkpoint {
     pub head: u64,
     /// The last batch announced.
     pub intent: u64,
+    /// The last batch that never reached the store.
+    pub abandoned: u64,
     /// Open steps.
     pub openings: Vec<Opening>,
     /// Live leases.

@@ -108,6 +108,7 @@ impl LiveOpening {
 pub struct Live {
     head: u64,
     intent: u64,
+    abandoned: u64,
     openings: HashMap<Id, Arc<LiveOpening>>,
     open_steps: HashMap<StepKey, Id>,
     attempts: HashMap<StepKey, i32>,
@@ -123,6 +124,11 @@ impl Live {
     /// The last batch that was announced.
     pub fn intent(&self) -> u64 {
         self.intent
+    }
+
+    /// The last batch that is known never to have reached the store.
+    pub fn abandoned(&self) -> u64 {
+        self.abandoned
     }
 
     /// The live leases.
@@ -183,8 +189,8 @@ impl Live {
                     self.leases.insert(lease);
                 }
             }
-            Event::Abandoned { .. }
-            | Event::AdminRefused { .. }
+            Event::Abandoned { batch } => self.abandoned = *batch,
+            Event::AdminRefused { .. }
             | Event::RateRefused { .. }
             | Event::Started { .. }
             | Event::Stopped
@@ -193,7 +199,12 @@ impl Live {
     }
 
     fn start_from(&mut self, checkpoint: &Checkpoint) {
-        *self = Self { head: checkpoint.head, intent: checkpoint.intent, ..Self::default() };
+        *self = Self {
+            head: checkpoint.head,
+            intent: checkpoint.intent,
+            abandoned: checkpoint.abandoned,
+            ..Self::default()
+        };
         for opening in &checkpoint.openings {
             self.open(opening);
         }

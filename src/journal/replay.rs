@@ -45,6 +45,8 @@ pub struct Recovery {
     pub head: u64,
     /// The last batch announced; the store may be as far as this.
     pub intent: u64,
+    /// The last batch that is known never to have reached the store.
+    pub abandoned: u64,
     /// When the last line was written.
     pub last_time: Timestamp,
     /// Where the cut end is kept, if there was one.
@@ -76,6 +78,7 @@ pub(super) fn open(
     let recovery = Recovery {
         head: reader.live.epoch(),
         intent: reader.live.intent(),
+        abandoned: reader.live.abandoned(),
         last_time: reader.last_time,
         torn: torn.clone(),
     };

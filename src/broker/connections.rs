@@ -1,0 +1,350 @@
+//! Connections: created, changed, read without their values, deleted.
+
+use std::collections::{BTreeMap, BTreeSet};
+
+use super::apply::Action;
+use super::error::Error;
+use super::operators::{require_operator, require_role};
+use super::writer::Draft;
+use super::Broker;
+use crate::access::{Bindings, Decision, Pattern, Principal, Relation, Role, decide_edit};
+use crate::catalog::{Connection, ConnectionMetadata, FieldMetadata, Values};
+use crate::integration::{self, Checked, CredentialKind, Problem};
+use crate::journal::ChangeNote;
+use crate::model::{ConnectionRef, FieldName, Fields, KindName, ResourceName, Timestamp, Value};
+use crate::seal::{Change, ReadValues, RecordKey, RecordKind, random_id};
+
+/// A connection as it should be. What it does not name stays as it is.
+pub struct ConnectionDocument {
+    /// Integration and name.
+    pub name: ConnectionRef,
+    /// The kind, unless it is clear from the fields.
+    pub kind: Option<KindName>,
+    /// The fields to set, by names or aliases.
+    pub fields: BTreeMap<String, Value>,
+    /// The relations to replace.
+    pub access: BTreeMap<Relation, BTreeSet<Pattern>>,
+}
+
+/// One page of connections.
+pub struct ListedConnections {
+    /// Without their values.
+    pub connections: Vec<ConnectionMetadata>,
+    /// Where the next page starts, if there is one.
+    pub next: Option<ConnectionRef>,
+}
+
+impl Broker {
+    /// Creates a connection; the caller becomes an editor.
+    ///
+    /// # Errors
+    /// See `ConnectionService.CreateConnection`.
+    pub async fn create_connection(
+        &self,
+        caller: Principal,
+        document: ConnectionDocument,
+    ) -> Result<ConnectionMetadata, Error> {
+        require_role(&caller, Role::Operator)?;
+        self.writer
+            .submit(move |draft| {
+                if draft.catalog.connection(&document.name).is_some() {
+                    return Err(Error::AlreadyExists(ResourceName::Connection(document.name)));
+                }
+                create(draft, &caller, document)
+            })
+            .await
+    }
+
+    /// A connection without its values.
+    ///
+    /// # Errors
+    /// See `ConnectionService.GetConnection`.
+    pub fn connection(
+        &self,
+        caller: &Principal,
+        name: &ConnectionRef,
+    ) -> Result<ConnectionMetadata, Error> {
+        require_operator(caller)?;
+        let snapshot = self.snapshot();
+        let found = snapshot.catalog.connection(name);
+        found
+            .map(|connection| connection.metadata.clone())
+            .ok_or_else(|| Error::NotFound(ResourceName::Connection(name.clone())))
+    }
+
+    /// Connections after `after`, by integration and name.
+    ///
+    /// # Errors
+    /// If the caller is no operator.
+    pub fn connections(
+        &self,
+        caller: &Principal,
+        integration: Option<&str>,
+        after: Option<&ConnectionRef>,
+        size: usize,
+    ) -> Result<ListedConnections, Error> {
+        require_operator(caller)?;
+        let snapshot = self.snapshot();
+        let mut found = snapshot
+            .catalog
+            .connections_after(after)
+            .map(|connection| &connection.metadata)
+            .filter(|one| integration.is_none_or(|wanted| one.integration.as_str() == wanted));
+        let connections: Vec<_> = found.by_ref().take(size).cloned().collect();
+        let more = found.next().is_some();
+        let next = connections.last().filter(|_| more).map(ConnectionMetadata::reference);
+        Ok(ListedConnections { connections, next })
+    }
+
+    /// Deletes a connection and revokes its leases.
+    ///
+    /// # Errors
+    /// See `ConnectionService.DeleteConnection`.
+    pub async fn delete_connection(
+        &self,
+        caller: Principal,
+        name: ConnectionRef,
+        etag: Option<String>,
+    ) -> Result<(), Error> {
+        require_role(&caller, Role::Operator)?;
+        self.writer
+            .submit(move |draft| {
+                let resource = ResourceName::Connection(name.clone());
+                let found = draft.catalog.connection(&name);
+                let metadata = found.ok_or_else(|| Error::NotFound(resource.clone()))?.metadata.clone();
+                require_editor(&caller, &metadata.access, &resource)?;
+                if etag.is_some_and(|etag| etag != metadata.etag()) {
+                    return Err(Error::EtagMismatch(resource));
+                }
+                draft.catalog.remove_connection(&name);
+                let kinds = [RecordKind::Connection, RecordKind::ConnectionValues];
+                draft.remove(kinds.map(|kind| RecordKey { kind, uid: metadata.uid }));
+                draft.note(note(&caller, "connection.delete", &metadata, Vec::new(), None));
+                Ok(())
+            })
+            .await
+    }
+}
+
+/// Creates the connection of a document, or changes it to be like the document.
+pub(super) fn put(
+    draft: &mut Draft,
+    caller: &Principal,
+    document: ConnectionDocument,
+) -> Result<Action, Error> {
+    match draft.catalog.connection(&document.name).cloned() {
+        None => create(draft, caller, document).map(|_| Action::Created),
+        Some(old) => update(draft, caller, &old, document),
+    }
+}
+
+fn create(
+    draft: &mut Draft,
+    caller: &Principal,
+    document: ConnectionDocument,
+) -> Result<ConnectionMetadata, Error> {
+    let kind = kind_of(&document)?;
+    let checked = integration::check(kind, document.fields, true).map_err(Error::FieldsInvalid)?;
+    let uid = random_id()?;
+    let mut access = Bindings::default();
+    for (relation, patterns) in document.access {
+        access.replace(relation, patterns).map_err(Error::PrincipalInvalid)?;
+    }
+    if let Principal::Operator(name, _) = caller {
+        access.add(Relation::Editor, Pattern::Operator(name.clone()));
+    }
+    let stamp = Stamp { by: caller.to_string(), now: draft.now };
+    let fields = checked.iter().map(|(name, field)| {
+        let print = draft.keyring.fingerprint(uid, name.as_str(), field.value.expose());
+        (name.clone(), stamp.field(field, print))
+    });
+    let metadata = ConnectionMetadata {
+        uid,
+        integration: document.name.integration,
+        name: document.name.name,
+        kind: kind.name.clone(),
+        version: 1,
+        revision: 1,
+        fields: fields.collect(),
+        access,
+        create_time: draft.now,
+        update_time: draft.now,
+        updated_by: stamp.by.clone(),
+    };
+    let key = RecordKey { kind: RecordKind::ConnectionValues, uid };
+    let written: Vec<FieldName> = checked.keys().cloned().collect();
+    let values: Fields = checked.into_iter().map(|(name, field)| (name, field.value)).collect();
+    let sealed = draft.keyring.seal_values(key, metadata.version, &values)?;
+    let connection = Connection { metadata: metadata.clone(), values: Values { key, sealed } };
+    draft.put(connection.to_store(&draft.keyring.clone())?);
+    let access = Some(metadata.access.clone());
+    draft.note(note(caller, "connection.create", &metadata, written, access));
+    draft.catalog.put_connection(connection);
+    Ok(metadata)
+}
+
+fn update(
+    draft: &mut Draft,
+    caller: &Principal,
+    old: &Connection,
+    document: ConnectionDocument,
+) -> Result<Action, Error> {
+    let resource = ResourceName::Connection(document.name.clone());
+    require_editor(caller, &old.metadata.access, &resource)?;
+    let kind = kind_of_existing(&old.metadata, document.kind.as_ref())?;
+    let checked = integration::check(kind, document.fields, false).map_err(Error::FieldsInvalid)?;
+    let changes = Changes::find(draft, old, checked);
+    changes.check_destinations(old, &resource)?;
+
+    let stamp = Stamp { by: caller.to_string(), now: draft.now };
+    let mut metadata = old.metadata.clone();
+    for (relation, patterns) in document.access {
+        metadata.access.replace(relation, patterns).map_err(Error::PrincipalInvalid)?;
+    }
+    let access = (metadata.access != old.metadata.access).then(|| metadata.access.clone());
+    if changes.changed.is_empty() && access.is_none() {
+        return Ok(Action::Unchanged);
+    }
+    metadata.revision += 1;
+    metadata.update_time = stamp.now;
+    metadata.updated_by.clone_from(&stamp.by);
+    let mut values = old.values.clone();
+    let written: Vec<FieldName> = changes.changed.keys().cloned().collect();
+    if !written.is_empty() {
+        metadata.version += 1;
+        for (name, (field, print)) in &changes.changed {
+            metadata.fields.insert(name.clone(), stamp.field(field, *print));
+        }
+        let changed = changes.changed.into_iter();
+        let changed = changed.map(|(name, (field, _))| (name, Change::Set(field.value))).collect();
+        values.sealed = draft
+            .keyring
+            .reseal_values(values.key, &old.values.sealed, metadata.version, changed)
+            .map_err(|error| match error {
+                ReadValues::Open(_) => Error::Corrupt,
+                ReadValues::NoRandomness(error) => error.into(),
+            })?;
+    }
+    draft.note(note(caller, "connection.update", &metadata, written, access));
+    let connection = Connection { metadata, values };
+    draft.put(connection.to_store(&draft.keyring.clone())?);
+    draft.catalog.put_connection(connection);
+    Ok(Action::Changed)
+}
+
+/// The fields of a document beside those that a connection has.
+struct Changes {
+    /// Every field that the document gives a value, changed or not.
+    given: BTreeSet<FieldName>,
+    /// Those whose value is another, with its fingerprint.
+    changed: BTreeMap<FieldName, (integration::CheckedField, [u8; 32])>,
+}
+
+impl Changes {
+    fn find(draft: &Draft, old: &Connection, checked: Checked) -> Self {
+        let given = checked.keys().cloned().collect();
+        let with_print = checked.into_iter().map(|(name, field)| {
+            let uid = old.metadata.uid;
+            let print = draft.keyring.fingerprint(uid, name.as_str(), field.value.expose());
+            (name, (field, print))
+        });
+        let changed = with_print
+            .filter(|(name, (_, print))| {
+                old.metadata.fields.get(name).is_none_or(|field| field.fingerprint != *print)
+            })
+            .collect();
+        Self { given, changed }
+    }
+
+    /// Nobody learns a secret by sending it somewhere else: a destination changes only together with
+    /// every sensitive field. A value that is given again counts, even if it is the same.
+    fn check_destinations(&self, old: &Connection, resource: &ResourceName) -> Result<(), Error> {
+        let fields = &old.metadata.fields;
+        let is_destination = |name: &FieldName, field: &integration::CheckedField| {
+            field.destination || fields.get(name).is_some_and(|old| old.destination)
+        };
+        let moved = self.changed.iter().find(|(name, (field, _))| is_destination(name, field));
+        let Some((destination, _)) = moved else { return Ok(()) };
+        let missing = fields.iter().filter(|(name, field)| field.sensitive && !self.given.contains(*name));
+        let missing: Vec<&str> = missing.map(|(name, _)| name.as_str()).collect();
+        if missing.is_empty() {
+            return Ok(());
+        }
+        Err(Error::SecretsRequired {
+            resource: resource.clone(),
+            destination: destination.to_string(),
+            missing: missing.join(", "),
+        })
+    }
+}
+
+/// Who writes, and when.
+struct Stamp {
+    by: String,
+    now: Timestamp,
+}
+
+impl Stamp {
+    fn field(&self, field: &integration::CheckedField, fingerprint: [u8; 32]) -> FieldMetadata {
+        let readable = if field.sensitive { Vec::new() } else { field.value.expose().to_vec() };
+        FieldMetadata {
+            sensitive: field.sensitive,
+            destination: field.destination,
+            fingerprint,
+            value: readable,
+            update_time: self.now,
+            updated_by: self.by.clone(),
+        }
+    }
+}
+
+fn kind_of(document: &ConnectionDocument) -> Result<&'static CredentialKind, Error> {
+    let name = &document.name.integration;
+    let integration =
+        integration::find(name).ok_or_else(|| Error::IntegrationUnknown(name.clone()))?;
+    let fields = document.fields.keys().map(String::as_str).collect();
+    integration::infer_kind(integration, document.kind.as_ref(), &fields).map_err(Error::KindInvalid)
+}
+
+fn kind_of_existing(
+    old: &ConnectionMetadata,
+    named: Option<&KindName>,
+) -> Result<&'static CredentialKind, Error> {
+    if named.is_some_and(|named| *named != old.kind) {
+        let text = format!("the kind of a connection never changes; this one is {}", old.kind);
+        return Err(Error::KindInvalid(Problem::new("kind", text)));
+    }
+    let integration = integration::find(&old.integration);
+    let kinds = integration.map(|found| found.kinds.as_slice()).unwrap_or_default();
+    let kind = kinds.iter().find(|kind| kind.name == old.kind);
+    kind.ok_or_else(|| Error::IntegrationUnknown(old.integration.clone()))
+}
+
+fn require_editor(
+    caller: &Principal,
+    access: &Bindings,
+    resource: &ResourceName,
+) -> Result<(), Error> {
+    match decide_edit(caller, access) {
+        Decision::Allow(_) => Ok(()),
+        Decision::Deny => Err(Error::EditDenied(resource.clone())),
+    }
+}
+
+fn note(
+    caller: &Principal,
+    action: &str,
+    metadata: &ConnectionMetadata,
+    fields: Vec<FieldName>,
+    access: Option<Bindings>,
+) -> ChangeNote {
+    ChangeNote {
+        principal: caller.to_string(),
+        action: action.to_owned(),
+        resource: ResourceName::Connection(metadata.reference()).to_string(),
+        uid: metadata.uid,
+        version: metadata.version,
+        fields,
+        access,
+    }
+}

@@ -1,0 +1,145 @@
+//! What can go wrong in a use case, by fault. The edge turns it into a status and a reason.
+
+use std::time::Duration;
+
+use crate::access::Role;
+use crate::integration::Problem;
+use crate::journal::{NotAccepted, Unavailable};
+use crate::model::{IntegrationName, Invalid, ResourceName};
+use crate::seal::NoRandomness;
+
+/// Why a request was refused or failed.
+#[derive(Debug, Clone, thiserror::Error)]
+pub enum Error {
+    /// A resource of this name exists.
+    #[error("{0} exists already")]
+    AlreadyExists(ResourceName),
+    /// A record fails authentication.
+    #[error("the stored record fails authentication; restore it or write the credential again")]
+    Corrupt,
+    /// The step may not resolve this, or it does not exist.
+    #[error("this step may not resolve it; an operator can look up decision {decision_id}")]
+    Denied {
+        /// Where the decision stands in the journal.
+        decision_id: String,
+    },
+    /// Documents of one Apply have problems.
+    #[error("nothing was applied: {} problem(s)", .0.len())]
+    DocumentsInvalid(Vec<Problem>),
+    /// The daemon is shutting down.
+    #[error("the broker is shutting down; try again")]
+    Draining,
+    /// The operator may not change this.
+    #[error("you are not an editor of {0}, nor an administrator")]
+    EditDenied(ResourceName),
+    /// The resource was changed since the caller read it.
+    #[error("{0} was changed meanwhile; read it again")]
+    EtagMismatch(ResourceName),
+    /// Fields have problems.
+    #[error("the fields have {} problem(s)", .0.len())]
+    FieldsInvalid(Vec<Problem>),
+    /// The credential has no such field.
+    #[error("it has no field {field:?}; it has: {known}")]
+    FieldUnknown {
+        /// As asked for.
+        field: String,
+        /// The names there are.
+        known: String,
+    },
+    /// There is no such integration.
+    #[error("there is no integration {0}; list them with: keyhatch integration list")]
+    IntegrationUnknown(IntegrationName),
+    /// Our fault.
+    #[error("{0}")]
+    Internal(String),
+    /// The journal cannot be written.
+    #[error("the journal cannot be written, so nothing is resolved or changed; try again")]
+    JournalUnavailable,
+    /// The kind is not one, or not clear.
+    #[error("{}", .0.description)]
+    KindInvalid(Problem),
+    /// The mount path is no absolute path.
+    #[error("mount_path {0:?} is neither an absolute path nor \"host\"")]
+    MountPathInvalid(String),
+    /// A name is not well formed.
+    #[error(transparent)]
+    NameInvalid(#[from] Invalid),
+    /// The certificate or its opening does not count.
+    #[error(transparent)]
+    NotAccepted(#[from] NotAccepted),
+    /// There is no such resource, and the caller may know.
+    #[error("there is no {0}")]
+    NotFound(ResourceName),
+    /// The page token is not one of ours.
+    #[error("the page token is not one that this method returned")]
+    PageTokenInvalid,
+    /// A principal in a binding is not well formed.
+    #[error(transparent)]
+    PrincipalInvalid(Invalid),
+    /// The operator's role does not include this.
+    #[error("this needs the role {0}")]
+    RoleRequired(Role),
+    /// The caller must be an executor.
+    #[error("this is for executors")]
+    ExecutorRequired,
+    /// The caller must be an operator.
+    #[error("this is for operators")]
+    OperatorRequired,
+    /// The caller's certificate is not that of a registered operator or executor.
+    #[error("the certificate is not one of a registered operator or executor, or it was replaced")]
+    Unregistered,
+    /// A destination field changes without every sensitive field.
+    #[error("{resource}: {destination} says where the credential is sent, so it changes only together with every sensitive field; give also: {missing}")]
+    SecretsRequired {
+        /// Which connection.
+        resource: ResourceName,
+        /// The destination field.
+        destination: String,
+        /// The sensitive fields that were not given.
+        missing: String,
+    },
+    /// An attempt that is not above this one is open.
+    #[error("attempt {0} of this step is open; close it, or open a higher attempt")]
+    StepExists(i32),
+    /// The store takes no more writes.
+    #[error("a write to the store failed, so it takes no more; restart the broker when its disk is well")]
+    StoreReadOnly,
+    /// The target is missing or malformed.
+    #[error("{0}")]
+    TargetInvalid(String),
+    /// The request is larger than allowed.
+    #[error("{0}")]
+    TooLarge(String),
+    /// The step holds too many live leases.
+    #[error("this step holds as many live leases as it may ({0}); let some expire")]
+    TooManyLeases(u32),
+    /// The step asks too often.
+    #[error("this step asks too often; try again later")]
+    TooManyRequests(Duration),
+    /// Too many steps are open.
+    #[error("as many steps are open as this broker allows ({0})")]
+    TooManySteps(u32),
+    /// A TTL is out of range.
+    #[error("the ttl must be between {} s and {} s", .least.as_secs(), .most.as_secs())]
+    TtlOutOfRange {
+        /// The shortest.
+        least: Duration,
+        /// The longest.
+        most: Duration,
+    },
+    /// This daemon cannot give files to that user.
+    #[error("this daemon cannot give files to uid {0}: it lacks CAP_CHOWN; run it as root, or open the step for its own uid")]
+    UidNotPermitted(u32),
+}
+
+impl From<Unavailable> for Error {
+    fn from(_: Unavailable) -> Self {
+        Self::JournalUnavailable
+    }
+}
+
+impl From<NoRandomness> for Error {
+    fn from(error: NoRandomness) -> Self {
+        Self::Internal(error.to_string())
+    }
+}

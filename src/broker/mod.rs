@@ -1,0 +1,143 @@
+//! The use cases, one file a story. Nothing here knows gRPC, TLS or sled's calls.
+//!
+//! [`resolve`] is the story that the rest is for. Changes go through the one [`writer`]; steps come and
+//! go in [`openings`].
+
+mod apply;
+mod connections;
+mod error;
+mod openings;
+mod operators;
+mod resolve;
+mod secrets;
+mod start;
+mod step_directory;
+mod writer;
+
+use std::path::PathBuf;
+use std::sync::Arc;
+use std::sync::atomic::{AtomicBool, Ordering};
+
+pub use apply::{Action, Applied, Document};
+pub use connections::{ConnectionDocument, ListedConnections};
+pub use error::Error;
+pub use openings::{ClosedStep, ListedStep, ListedSteps, OpenedStep, StepRequest, StepSelector};
+pub use operators::seed_registrations;
+pub use resolve::{ResolveRequest, Resolved};
+pub use secrets::SecretDocument;
+pub use start::{Parts, StartError};
+pub use step_directory::{Runtime, RuntimeError, StepListener};
+
+use crate::catalog::{Snapshot, Snapshots};
+use crate::identity::Authority;
+use crate::journal::Journal;
+use crate::model::{Clock, Limits, Timestamp};
+use crate::seal::Keyring;
+use crate::store::Store;
+use openings::Listeners;
+use writer::Writer;
+
+/// One broker, with everything it works with.
+pub struct Broker {
+    snapshots: Arc<Snapshots>,
+    journal: Arc<Journal>,
+    store: Arc<Store>,
+    keyring: Arc<Keyring>,
+    authority: Authority,
+    clock: Clock,
+    limits: Limits,
+    runtime: Runtime,
+    listeners: Listeners,
+    writer: Writer,
+    start_time: Timestamp,
+    draining: AtomicBool,
+}
+
+/// How the broker is doing.
+pub struct Health {
+    /// Since when it runs.
+    pub start_time: Timestamp,
+    /// Whether the journal can be written.
+    pub journal_writable: bool,
+    /// Whether the store takes changes.
+    pub store_writable: bool,
+    /// How many connections there are.
+    pub connections: usize,
+    /// How many secrets there are.
+    pub secrets: usize,
+    /// How many steps are open.
+    pub open_steps: usize,
+    /// How many leases are live.
+    pub live_leases: usize,
+    /// The last batch in force.
+    pub head: u64,
+    /// The journal's last line.
+    pub journal_position: String,
+    /// The key that wraps the keyring.
+    pub kek_id: String,
+    /// The trust domain.
+    pub trust_domain: String,
+}
+
+impl Broker {
+    /// The present moment, by the broker's clock.
+    pub fn now(&self) -> Timestamp {
+        self.clock.now()
+    }
+
+    /// The limits in force.
+    pub fn limits(&self) -> &Limits {
+        &self.limits
+    }
+
+    /// The CA.
+    pub fn authority(&self) -> &Authority {
+        &self.authority
+    }
+
+    /// The catalogue in force.
+    pub(crate) fn snapshot(&self) -> Arc<Snapshot> {
+        self.snapshots.load()
+    }
+
+    /// Takes no new requests from now on.
+    pub fn drain(&self) {
+        self.draining.store(true, Ordering::Release);
+    }
+
+    /// Whether new requests are taken.
+    ///
+    /// # Errors
+    /// [`Error::Draining`] if not.
+    pub fn check_serving(&self) -> Result<(), Error> {
+        if self.draining.load(Ordering::Acquire) { Err(Error::Draining) } else { Ok(()) }
+    }
+
+    /// Where the runtime directory is.
+    pub fn runtime_directory(&self) -> PathBuf {
+        self.runtime.path().to_owned()
+    }
+
+    /// How it is doing.
+    ///
+    /// # Errors
+    /// If the journal hangs.
+    pub fn health(&self) -> Result<Health, Error> {
+        let snapshot = self.snapshot();
+        let (open_steps, live_leases) =
+            self.journal.look(|live| (live.open_count(), live.leases().len()))?;
+        Ok(Health {
+            start_time: self.start_time,
+            journal_writable: self.journal.is_writable(),
+            store_writable: self.store.is_writable(),
+            connections: snapshot.catalog.connection_count(),
+            secrets: snapshot.catalog.secret_count(),
+            open_steps,
+            live_leases,
+            head: snapshot.head,
+            journal_position: self.journal.position()?,
+            kek_id: self.keyring.kek_id().to_string(),
+            trust_domain: self.authority.domain().to_string(),
+        })
+    }
+}

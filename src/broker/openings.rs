@@ -1,0 +1,430 @@
+//! Steps come and go: opened, renewed, closed.
+//!
+//! Line first, file second: what the journal says of an opening or a renewal precedes the rename that
+//! makes it visible, and what it says of a closing precedes the removal.
+
+use std::collections::HashMap;
+use std::sync::Arc;
+use std::time::Duration;
+
+use parking_lot::Mutex;
+use tokio::sync::mpsc;
+use tokio_util::sync::CancellationToken;
+
+use super::Broker;
+use super::error::Error;
+use super::operators::require_executor;
+use super::step_directory::{CERTIFICATE, StepFile, StepListener};
+use crate::access::Principal;
+use crate::identity::KeyAndCertificate;
+use crate::journal::{CloseReason, Event, Live, LiveOpening};
+use crate::model::limits::{MAX_STEP_CERTIFICATE_LIFE, MIN_TTL};
+use crate::model::{Id, Opening, RunName, StepKey, StepName, Timestamp, WorkflowName};
+use crate::seal::random_id;
+
+/// Where steps find their directory if their executor says nothing else.
+const DEFAULT_MOUNT_PATH: &str = "/run/keyhatch";
+/// The step reads its directory where it is.
+const HOST_MOUNT: &str = "host";
+
+/// What an executor asks for.
+#[derive(Clone, Debug)]
+pub struct StepRequest {
+    /// The workflow.
+    pub workflow: WorkflowName,
+    /// The run.
+    pub run: RunName,
+    /// The step.
+    pub step: StepName,
+    /// Which try; one more than the last if unset.
+    pub attempt: Option<i32>,
+    /// The step's Unix user; the daemon's own if unset.
+    pub uid: Option<u32>,
+    /// The longest it may live.
+    pub ttl: Option<Duration>,
+    /// An absolute path, `host`, or empty for the default.
+    pub mount_path: String,
+}
+
+/// An open step, as its executor gets it.
+#[derive(Debug)]
+pub struct OpenedStep {
+    /// What was recorded.
+    pub opening: Opening,
+    /// Whom its certificate speaks for.
+    pub spiffe_id: String,
+    /// Its directory on this host.
+    pub directory: String,
+    /// What to put into its environment.
+    pub env: Vec<(String, String)>,
+}
+
+/// Which step to close.
+#[derive(Debug)]
+pub enum StepSelector {
+    /// By opening.
+    Opening(Id),
+    /// By names.
+    Step(WorkflowName, RunName, StepName),
+}
+
+/// What closing did.
+#[derive(Debug)]
+pub struct ClosedStep {
+    /// Whether there was something to close.
+    pub closed: bool,
+    /// How many leases were revoked.
+    pub revoked: usize,
+}
+
+/// One open step in a list.
+#[derive(Debug)]
+pub struct ListedStep {
+    /// What was recorded.
+    pub opening: Opening,
+    /// Whom its certificate speaks for.
+    pub spiffe_id: String,
+    /// Its directory on this host.
+    pub directory: String,
+    /// How many live leases it holds.
+    pub live_leases: usize,
+}
+
+/// One page of open steps.
+#[derive(Debug)]
+pub struct ListedSteps {
+    /// In the order of their ids.
+    pub steps: Vec<ListedStep>,
+    /// Where the next page starts, if there is one.
+    pub next: Option<Id>,
+}
+
+/// The sockets that listen, and how to stop each.
+pub(super) struct Listeners {
+    stops: Mutex<HashMap<Id, CancellationToken>>,
+    sender: mpsc::UnboundedSender<StepListener>,
+}
+
+impl Listeners {
+    pub(super) fn new(sender: mpsc::UnboundedSender<StepListener>) -> Self {
+        Self { stops: Mutex::default(), sender }
+    }
+
+    fn start(&self, listener: std::os::unix::net::UnixListener, opening: Arc<LiveOpening>) {
+        let stop = CancellationToken::new();
+        self.stops.lock().insert(opening.record().id, stop.clone());
+        // The receiver goes when the daemon drains; then nobody needs the socket.
+        let _ = self.sender.send(StepListener { listener, opening, stop });
+    }
+
+    fn stop(&self, id: Id) {
+        if let Some(stop) = self.stops.lock().remove(&id) {
+            stop.cancel();
+        }
+    }
+}
+
+impl Broker {
+    /// Opens a step.
+    ///
+    /// # Errors
+    /// See `ExecutorService.OpenStep`.
+    pub async fn open_step(&self, caller: &Principal, request: StepRequest) -> Result<OpenedStep, Error> {
+        let executor = require_executor(caller)?;
+        let now = self.now();
+        let ttl = self.step_ttl(request.ttl)?;
+        let mount_path = mount_path(&request.mount_path)?;
+        let key = StepKey {
+            executor,
+            workflow: request.workflow,
+            run: request.run,
+            step: request.step,
+        };
+        let attempt = self.next_attempt(&key, request.attempt).await?;
+        let expire_time = now.after(ttl);
+        let certificate = self.issue_step(&key, now, expire_time)?;
+        let opening = Opening {
+            id: random_id()?,
+            key,
+            attempt,
+            uid: request.uid.unwrap_or_else(|| rustix::process::geteuid().as_raw()),
+            open_time: now,
+            expire_time,
+            public_key: certificate.public_key.clone(),
+            certificates: vec![certificate.issued.pinned.clone()],
+            mount_path,
+        };
+        let env = self.step_env(&opening);
+        let listener = self.prepare_directory(&opening, &certificate, &env)?;
+        let taken = self.journal.open_step(now, opening.clone(), |live| self.may_open(live, &opening));
+        let live = match taken {
+            Ok(live) => live,
+            Err(error) => {
+                self.remove_directory(opening.id);
+                return Err(error);
+            }
+        };
+        if let Err(error) = self.runtime.publish(opening.id) {
+            tracing::error!(%error, "a step's directory could not be made");
+            self.close_opening(opening.id, CloseReason::OpenFailed).await?;
+            return Err(Error::Internal(format!("the step's directory: {error}")));
+        }
+        self.listeners.start(listener, live);
+        Ok(OpenedStep {
+            spiffe_id: opening.key.spiffe_id().uri(self.authority.domain()),
+            directory: self.directory_text(opening.id),
+            env,
+            opening,
+        })
+    }
+
+    /// Closes a step; acknowledged when the journal is on disk.
+    ///
+    /// # Errors
+    /// See `ExecutorService.CloseStep`.
+    pub async fn close_step(
+        &self,
+        caller: &Principal,
+        selector: &StepSelector,
+    ) -> Result<ClosedStep, Error> {
+        let executor = require_executor(caller)?;
+        let found = self.journal.look(|live| match selector {
+            StepSelector::Opening(id) => live.opening(*id).cloned(),
+            StepSelector::Step(workflow, run, step) => live
+                .open_attempt(&StepKey {
+                    executor: executor.clone(),
+                    workflow: workflow.clone(),
+                    run: run.clone(),
+                    step: step.clone(),
+                })
+                .cloned(),
+        })?;
+        // Another executor's step is as unknown as one that never was.
+        match found.filter(|opening| opening.record().key.executor == executor) {
+            Some(opening) => self.close_opening(opening.record().id, CloseReason::Executor).await,
+            None => Ok(ClosedStep { closed: false, revoked: 0 }),
+        }
+    }
+
+    /// The open steps after `after`: an executor's own, or everybody's for an operator.
+    ///
+    /// # Errors
+    /// If the journal hangs.
+    pub fn steps(
+        &self,
+        caller: &Principal,
+        workflow: Option<&str>,
+        after: Option<Id>,
+        size: usize,
+    ) -> Result<ListedSteps, Error> {
+        let own = match caller {
+            Principal::Executor(name) => Some(name),
+            Principal::Operator(..) => None,
+            Principal::Step { .. } => return Err(Error::ExecutorRequired),
+        };
+        let is_wanted = |opening: &Opening| {
+            own.is_none_or(|own| *own == opening.key.executor)
+                && workflow.is_none_or(|workflow| opening.key.workflow.as_str() == workflow)
+                && after.is_none_or(|after| opening.id > after)
+        };
+        let (mut steps, more) = self.journal.look(|live| {
+            let mut found: Vec<_> =
+                live.openings().filter(|opening| is_wanted(opening.record())).collect();
+            found.sort_unstable_by_key(|opening| opening.record().id);
+            let more = found.len() > size;
+            found.truncate(size);
+            let listed = found.iter().map(|opening| {
+                (opening.record().clone(), live.leases().count_of(opening.record().id))
+            });
+            (listed.collect::<Vec<_>>(), more)
+        })?;
+        let next = steps.last().filter(|_| more).map(|(opening, _)| opening.id);
+        let steps = steps.drain(..).map(|(opening, live_leases)| ListedStep {
+            spiffe_id: opening.key.spiffe_id().uri(self.authority.domain()),
+            directory: self.directory_text(opening.id),
+            opening,
+            live_leases,
+        });
+        Ok(ListedSteps { steps: steps.collect(), next })
+    }
+
+    /// What has to be done as time goes by: ends steps and leases, renews certificates, and writes down
+    /// how many requests were refused for their rate. Called about once a second.
+    pub async fn keep_house(&self) {
+        let now = self.now();
+        self.journal.expire(now);
+        let Ok(openings) = self.journal.look(|live| live.openings().cloned().collect::<Vec<_>>())
+        else {
+            return tracing::error!("the journal hangs");
+        };
+        for opening in openings {
+            let id = opening.record().id;
+            let requests = opening.take_refused();
+            if requests > 0 {
+                let _ = self.journal.append(now, Event::RateRefused { opening: id, requests });
+            }
+            let outcome = if now >= opening.record().expire_time {
+                self.close_opening(id, CloseReason::Expired).await.map(drop)
+            } else {
+                self.renew_if_due(&opening, now)
+            };
+            if let Err(error) = outcome {
+                tracing::error!(opening.id = %id, %error, "a step could not be kept up");
+            }
+        }
+    }
+
+    pub(super) async fn close_opening(
+        &self,
+        id: Id,
+        reason: CloseReason,
+    ) -> Result<ClosedStep, Error> {
+        let Some((position, revoked)) = self.journal.close(self.now(), id, reason)? else {
+            return Ok(ClosedStep { closed: false, revoked: 0 });
+        };
+        self.listeners.stop(id);
+        self.journal.synced(position).await?;
+        self.remove_directory(id);
+        Ok(ClosedStep { closed: true, revoked: revoked.len() })
+    }
+
+    /// Listens again for a step that was open when the daemon went down.
+    pub(super) fn reopen(&self, opening: Arc<LiveOpening>) -> std::io::Result<()> {
+        let listener = self.runtime.rebind(opening.record().id, opening.record().uid)?;
+        self.listeners.start(listener, opening);
+        Ok(())
+    }
+
+    fn may_open(&self, live: &Live, opening: &Opening) -> Result<(), Error> {
+        if live.open_count() >= self.limits.open_steps as usize {
+            return Err(Error::TooManySteps(self.limits.open_steps));
+        }
+        match live.open_attempt(&opening.key) {
+            Some(open) => Err(Error::StepExists(open.record().attempt)),
+            None => Ok(()),
+        }
+    }
+
+    /// The number of this attempt; an older one that is open is closed first.
+    async fn next_attempt(&self, key: &StepKey, asked: Option<i32>) -> Result<i32, Error> {
+        let (open, last) =
+            self.journal.look(|live| (live.open_attempt(key).cloned(), live.last_attempt(key)))?;
+        let attempt = asked.unwrap_or_else(|| last.saturating_add(1));
+        if attempt < 1 {
+            return Err(Error::TargetInvalid("attempt counts from 1".to_owned()));
+        }
+        if let Some(open) = open {
+            if attempt <= open.record().attempt {
+                return Err(Error::StepExists(open.record().attempt));
+            }
+            self.close_opening(open.record().id, CloseReason::NewAttempt).await?;
+        }
+        Ok(attempt)
+    }
+
+    fn step_ttl(&self, asked: Option<Duration>) -> Result<Duration, Error> {
+        let most = Duration::from_secs(self.limits.max_step_seconds.into());
+        let default = Duration::from_secs(self.limits.default_step_seconds.into()).min(most);
+        let ttl = asked.unwrap_or(default);
+        if (MIN_TTL..=most).contains(&ttl) {
+            Ok(ttl)
+        } else {
+            Err(Error::TtlOutOfRange { least: MIN_TTL, most })
+        }
+    }
+
+    fn issue_step(
+        &self,
+        key: &StepKey,
+        now: Timestamp,
+        step_end: Timestamp,
+    ) -> Result<KeyAndCertificate, Error> {
+        let end = step_end.min(now.after(MAX_STEP_CERTIFICATE_LIFE));
+        self.authority
+            .issue_client_with_key(&key.spiffe_id(), random_id()?, now, end)
+            .map_err(|error| Error::Internal(error.to_string()))
+    }
+
+    fn renew_if_due(&self, opening: &LiveOpening, now: Timestamp) -> Result<(), Error> {
+        let record = opening.record();
+        let Some(newest) = opening.newest_certificate() else { return Ok(()) };
+        // The last certificate ends with the step, which is written in whole seconds.
+        let is_last = newest.not_after.seconds() >= record.expire_time.seconds();
+        if is_last || now < newest.not_before.two_thirds_to(newest.not_after) {
+            return Ok(());
+        }
+        let end = record.expire_time.min(now.after(MAX_STEP_CERTIFICATE_LIFE));
+        let issued = self
+            .authority
+            .issue_client(&record.key.spiffe_id(), &record.public_key, random_id()?, now, end)
+            .map_err(|error| Error::Internal(error.to_string()))?;
+        self.journal.renew_certificate(now, record.id, issued.pinned)?;
+        let file =
+            StepFile { name: CERTIFICATE, mode: 0o444, content: issued.chain_pem.as_bytes() };
+        self.runtime
+            .replace_file(record.id, record.uid, &file)
+            .map_err(|error| Error::Internal(format!("the step's directory: {error}")))
+    }
+
+    fn prepare_directory(
+        &self,
+        opening: &Opening,
+        certificate: &KeyAndCertificate,
+        env: &[(String, String)],
+    ) -> Result<std::os::unix::net::UnixListener, Error> {
+        let env_text: String = env.iter().map(|(name, value)| format!("{name}={value}\n")).collect();
+        let files = [
+            StepFile { name: CERTIFICATE, mode: 0o444, content: certificate.issued.chain_pem.as_bytes() },
+            StepFile { name: "tls.key", mode: 0o400, content: certificate.key_pem.as_bytes() },
+            StepFile { name: "ca.crt", mode: 0o444, content: self.authority.root_pem().as_bytes() },
+            StepFile { name: "env", mode: 0o444, content: env_text.as_bytes() },
+        ];
+        self.runtime.prepare(opening.id, opening.uid, &files).map_err(|error| {
+            if error.kind() == std::io::ErrorKind::PermissionDenied {
+                Error::UidNotPermitted(opening.uid)
+            } else {
+                Error::Internal(format!("the step's directory: {error}"))
+            }
+        })
+    }
+
+    fn remove_directory(&self, id: Id) {
+        if let Err(error) = self.runtime.remove(id) {
+            tracing::error!(opening.id = %id, %error, "a step's directory could not be removed");
+        }
+    }
+
+    fn directory_text(&self, id: Id) -> String {
+        self.runtime.step_path(id).to_string_lossy().into_owned()
+    }
+
+    /// The variables for clients that are not ours; the step sees the paths under its mount.
+    fn step_env(&self, opening: &Opening) -> Vec<(String, String)> {
+        let root = if opening.mount_path == HOST_MOUNT {
+            self.directory_text(opening.id)
+        } else {
+            opening.mount_path.clone()
+        };
+        [
+            ("KEYHATCH_ADDR", format!("unix://{root}/keyhatch.sock")),
+            ("KEYHATCH_AUTHORITY", "localhost".to_owned()),
+            ("KEYHATCH_CACERT", format!("{root}/ca.crt")),
+            ("KEYHATCH_CLIENT_CERT", format!("{root}/tls.crt")),
+            ("KEYHATCH_CLIENT_KEY", format!("{root}/tls.key")),
+        ]
+        .map(|(name, value)| (name.to_owned(), value))
+        .to_vec()
+    }
+}
+
+/// Which executor a step belongs to is part of its key, so this says only where it is mounted.
+fn mount_path(asked: &str) -> Result<String, Error> {
+    match asked {
+        "" => Ok(DEFAULT_MOUNT_PATH.to_owned()),
+        HOST_MOUNT => Ok(HOST_MOUNT.to_owned()),
+        path if path.starts_with('/') && !path.contains(['\n', '\0']) => {
+            Ok(path.trim_end_matches('/').to_owned())
+        }
+        other => Err(Error::MountPathInvalid(other.chars().take(64).collect())),
+    }
+}

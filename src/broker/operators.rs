@@ -1,0 +1,130 @@
+//! Operators and executors: who they are to the broker, and the first ones of a new one.
+
+use super::Broker;
+use super::error::Error;
+use super::writer::Draft;
+use crate::access::{Principal, Role};
+use crate::catalog::{Registered, Registration};
+use crate::identity::Svid;
+use crate::journal::{ChangeNote, Event, NotAccepted};
+use crate::model::{ExecutorName, OperatorName, PinnedCertificate, SpiffeId};
+use crate::seal::random_id;
+
+impl Broker {
+    /// The principal behind a certificate on the admin door. It is asked at every request: removal and
+    /// replacement count at once, on open connections too.
+    ///
+    /// # Errors
+    /// If the certificate is not pinned, is over, or is a local executor's used by somebody else.
+    pub fn admin_principal(&self, svid: &Svid, uid: u32) -> Result<Principal, Error> {
+        let snapshot = self.snapshot();
+        let registration = match &svid.id {
+            SpiffeId::Executor(name) => snapshot.catalog.executor(name),
+            SpiffeId::Operator(name) => snapshot.catalog.operator(name),
+            SpiffeId::Broker(_) | SpiffeId::Step { .. } => None,
+        };
+        let registration = registration.ok_or(Error::Unregistered)?;
+        let mut pinned = registration.certificates.iter();
+        let pinned = pinned.find(|pinned| pinned.sha256 == svid.sha256).ok_or(Error::Unregistered)?;
+        if self.now() >= pinned.not_after {
+            return Err(Error::NotAccepted(NotAccepted::CertificateExpired));
+        }
+        let own = rustix::process::geteuid().as_raw();
+        if registration.local_only && uid != 0 && uid != own {
+            return Err(Error::Unregistered);
+        }
+        Ok(match (&registration.who, registration.role) {
+            (Registered::Executor(name), _) => Principal::Executor(name.clone()),
+            (Registered::Operator(name), role) => {
+                Principal::Operator(name.clone(), role.unwrap_or(Role::Viewer))
+            }
+        })
+    }
+
+    /// Writes down that an operator or executor was refused.
+    pub fn note_refusal(&self, caller: &Principal, method: &str, resource: &str, reason: &str) {
+        let event = Event::AdminRefused {
+            principal: caller.to_string(),
+            method: method.to_owned(),
+            resource: resource.to_owned(),
+            reason: reason.to_owned(),
+        };
+        if self.journal.append(self.now(), event).is_err() {
+            tracing::error!(principal = %caller, method, reason, "a refusal could not be journaled");
+        }
+    }
+}
+
+/// The operator `admin` and the executor `local`, which every broker starts with.
+///
+/// # Errors
+/// If they cannot be sealed.
+pub async fn seed_registrations(
+    broker: &Broker,
+    admin: (OperatorName, PinnedCertificate),
+    local: (ExecutorName, PinnedCertificate),
+) -> Result<(), Error> {
+    broker
+        .writer
+        .submit(move |draft| {
+            let (name, certificate) = admin;
+            let role = Some(Role::Administrator);
+            register(draft, Registered::Operator(name), role, false, certificate)?;
+            let (name, certificate) = local;
+            register(draft, Registered::Executor(name), None, true, certificate)
+        })
+        .await
+}
+
+fn register(
+    draft: &mut Draft,
+    who: Registered,
+    role: Option<Role>,
+    local_only: bool,
+    certificate: PinnedCertificate,
+) -> Result<(), Error> {
+    let (action, resource) = match &who {
+        Registered::Executor(name) => ("executor.create", format!("executors/{name}")),
+        Registered::Operator(name) => ("operator.create", format!("operators/{name}")),
+    };
+    let certificates = vec![certificate];
+    let uid = random_id()?;
+    let registration = Registration { uid, who, role, local_only, certificates, revision: 1 };
+    draft.put([registration.to_store(&draft.keyring.clone())?]);
+    draft.note(ChangeNote {
+        principal: "init".to_owned(),
+        action: action.to_owned(),
+        resource,
+        uid,
+        version: 1,
+        fields: Vec::new(),
+        access: None,
+    });
+    draft.catalog.put_registration(registration);
+    Ok(())
+}
+
+/// Any operator.
+pub(super) fn require_operator(caller: &Principal) -> Result<(), Error> {
+    match caller {
+        Principal::Operator(..) => Ok(()),
+        _ => Err(Error::OperatorRequired),
+    }
+}
+
+/// An operator with at least this role.
+pub(super) fn require_role(caller: &Principal, needed: Role) -> Result<(), Error> {
+    match caller {
+        Principal::Operator(_, role) if *role >= needed => Ok(()),
+        Principal::Operator(..) => Err(Error::RoleRequired(needed)),
+        _ => Err(Error::OperatorRequired),
+    }
+}
+
+/// The executor's name.
+pub(super) fn require_executor(caller: &Principal) -> Result<ExecutorName, Error> {
+    match caller {
+        Principal::Executor(name) => Ok(name.clone()),
+        _ => Err(Error::ExecutorRequired),
+    }
+}

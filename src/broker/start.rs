@@ -1,0 +1,202 @@
+//! A broker comes up: what the journal, the store and the directories say is brought together.
+//!
+//! The head of the journal, the store and the journal's last intent must stand in this order:
+//!
+//! ```text
+//! head ≤ store ≤ last intent
+//! ```
+//!
+//! - store = head: intents after it never reached the store and are journaled as abandoned.
+//! - store > head: the daemon went down between the two; the head is written now, as recovered.
+//! - anything else: one of the two was replaced by an older copy, and the broker refuses.
+
+use std::path::Path;
+use std::sync::Arc;
+
+use tokio::sync::mpsc;
+
+use super::Broker;
+use super::openings::Listeners;
+use super::step_directory::{Runtime, StepListener};
+use super::writer::{WriterTask, revoked_by};
+use crate::catalog::{LoadError, Snapshot, Snapshots, load};
+use crate::identity::Authority;
+use crate::journal::{CloseReason, Event, Journal, Recovery, ReplayError, Unavailable};
+use crate::model::limits::MAX_CLOCK_STEP_BACK;
+use crate::model::{Clock, Limits};
+use crate::seal::Keyring;
+use crate::store::{Store, StoreError};
+
+/// Why a broker cannot come up.
+#[derive(Debug, thiserror::Error)]
+pub enum StartError {
+    /// The journal.
+    #[error(transparent)]
+    Journal(#[from] ReplayError),
+    /// The journal, while writing.
+    #[error(transparent)]
+    JournalUnavailable(#[from] Unavailable),
+    /// The store's contents.
+    #[error(transparent)]
+    Load(#[from] LoadError),
+    /// Store and journal do not belong together.
+    #[error(
+        "the store is at change {store}, but the journal has {head} in force and {intent} announced: one \
+         of them was replaced by an older copy; restore the whole state directory from one backup"
+    )]
+    OutOfStep {
+        /// The last change in force, by the journal.
+        head: u64,
+        /// The last change announced, by the journal.
+        intent: u64,
+        /// The store's last change.
+        store: u64,
+    },
+    /// The store.
+    #[error(transparent)]
+    Store(#[from] StoreError),
+}
+
+/// What a broker is made of.
+pub struct Parts<'a> {
+    /// The directory of the journal.
+    pub journal: &'a Path,
+    /// The directory of the store.
+    pub store: &'a Path,
+    /// The keys.
+    pub keyring: Keyring,
+    /// The CA.
+    pub authority: Authority,
+    /// Where time comes from.
+    pub clock: Clock,
+    /// The limits.
+    pub limits: Limits,
+    /// The runtime directory.
+    pub runtime: Runtime,
+    /// Where listening sockets of steps go.
+    pub listeners: mpsc::UnboundedSender<StepListener>,
+}
+
+impl Broker {
+    /// Brings a broker up, with the future that its changes go through: it must be run for changes to
+    /// be taken, and ends when the broker is dropped.
+    ///
+    /// # Errors
+    /// If journal and store are damaged or do not belong together.
+    pub async fn start(
+        parts: Parts<'_>,
+    ) -> Result<(Self, impl Future<Output = ()> + Send + use<>), StartError> {
+        let now = parts.clock.now();
+        let keyring = Arc::new(parts.keyring);
+        let (journal, recovery) = Journal::open(parts.journal, Arc::clone(&keyring), now)?;
+        let (store, contents) = Store::open(parts.store, &keyring)?;
+        let catalog = load(contents.records, &keyring)?;
+        let head = contents.sequence;
+        let snapshots = Arc::new(Snapshots::new(Snapshot { head, catalog }));
+        let (journal, store) = (Arc::new(journal), Arc::new(store));
+        let last_batch = recovery.intent.max(head);
+        let (writer, task) = WriterTask::new(
+            Arc::clone(&snapshots),
+            Arc::clone(&journal),
+            Arc::clone(&store),
+            Arc::clone(&keyring),
+            parts.clock.clone(),
+            last_batch,
+        );
+        let broker = Self {
+            snapshots,
+            journal,
+            store,
+            keyring,
+            authority: parts.authority,
+            clock: parts.clock,
+            limits: parts.limits,
+            runtime: parts.runtime,
+            listeners: Listeners::new(parts.listeners),
+            writer,
+            start_time: now,
+            draining: false.into(),
+        };
+        broker.reconcile(&recovery, head).await?;
+        broker.restore_openings(&recovery).await;
+        let version = env!("CARGO_PKG_VERSION").to_owned();
+        broker.journal.append(now, Event::Started { version })?;
+        Ok((broker, task.run()))
+    }
+
+    async fn reconcile(&self, recovery: &Recovery, store: u64) -> Result<(), StartError> {
+        let Recovery { head, intent, .. } = *recovery;
+        let now = self.now();
+        if let Some(kept) = &recovery.torn {
+            tracing::warn!(kept = %kept.display(), "the journal's torn end was cut off and kept");
+        }
+        if !(head <= store && store <= intent.max(head)) {
+            return Err(StartError::OutOfStep { head, intent, store });
+        }
+        let snapshot = self.snapshot();
+        let everything = |live: &crate::journal::Live| {
+            let resources: Vec<_> = live.leases().iter().map(|lease| lease.resource).collect();
+            revoked_by(&snapshot.catalog, live, &resources)
+        };
+        let mut last = None;
+        if store > head {
+            tracing::warn!(head, store, "a change that was on disk but not in force is taken over");
+            last = Some(self.journal.publish(now, store, true, everything, || {})?);
+        }
+        for batch in store.max(recovery.abandoned) + 1..=intent {
+            last = Some(self.journal.append(now, Event::Abandoned { batch })?.0);
+        }
+        if let Some(last) = last {
+            self.journal.synced(last).await?;
+        }
+        Ok(())
+    }
+
+    /// Open steps listen again; what has lost its directory is closed; directories without an opening
+    /// are removed.
+    async fn restore_openings(&self, recovery: &Recovery) {
+        let now = self.now();
+        let set_back = recovery.last_time.since(now) > MAX_CLOCK_STEP_BACK;
+        if set_back {
+            tracing::error!(
+                journal.time = %recovery.last_time, clock.time = %now,
+                "the clock is behind the journal: all steps and leases are closed"
+            );
+        }
+        self.journal.expire(now);
+        let openings = self.journal.look(|live| live.openings().cloned().collect::<Vec<_>>());
+        let openings = openings.unwrap_or_default();
+        for opening in &openings {
+            let id = opening.record().id;
+            let closed = if set_back {
+                self.close_opening(id, CloseReason::ClockSetBack).await
+            } else if now >= opening.record().expire_time {
+                self.close_opening(id, CloseReason::Expired).await
+            } else if let Err(error) = self.reopen(Arc::clone(opening)) {
+                tracing::warn!(opening.id = %id, %error, "a step has lost its directory and is closed");
+                self.close_opening(id, CloseReason::DirectoryGone).await
+            } else {
+                continue;
+            };
+            if let Err(error) = closed {
+                tracing::error!(opening.id = %id, %error, "a step could not be closed");
+            }
+        }
+        let open = |id| openings.iter().any(|opening| opening.record().id == id);
+        let strays = self.runtime.step_ids().unwrap_or_default();
+        for id in strays.into_iter().filter(|id| !open(*id)) {
+            if let Err(error) = self.runtime.remove(id) {
+                tracing::warn!(opening.id = %id, %error, "a stray directory could not be removed");
+            }
+        }
+    }
+
+    /// Writes down that the daemon stops in order.
+    ///
+    /// # Errors
+    /// If the journal cannot be written.
+    pub async fn stop(&self) -> Result<(), Unavailable> {
+        let (position, _) = self.journal.append(self.now(), Event::Stopped)?;
+        self.journal.synced(position).await
+    }
+}

@@ -1,0 +1,233 @@
+//! The runtime directory, and the directories of steps in it.
+//!
+//! ```text
+//! RUNTIME/admin.sock
+//! RUNTIME/stage/          0700  where everything is made before it is renamed into place
+//! RUNTIME/steps/          0711
+//! RUNTIME/steps/ID/       0700, the step's: keyhatch.sock tls.crt tls.key ca.crt env
+//! ```
+//!
+//! A step owns its directory and can put anything into it, symbolic links too. So nothing in it is ever
+//! opened, chowned or removed by path: files are made in `stage/` and renamed in, relative to a
+//! descriptor of the directory that follows no link; a directory that goes is first renamed out.
+
+use std::io;
+use std::os::fd::{AsFd as _, OwnedFd};
+use std::os::unix::fs::DirBuilderExt as _;
+use std::os::unix::net::UnixListener;
+use std::path::{Path, PathBuf};
+use std::sync::Arc;
+
+use rustix::fs::{AtFlags, CWD, Gid, Mode, OFlags, Uid, chownat, openat, renameat};
+use tokio_util::sync::CancellationToken;
+
+use crate::journal::LiveOpening;
+use crate::model::Id;
+use crate::model::limits::MAX_SOCKET_PATH_BYTES;
+
+/// The socket's name in a step's directory.
+pub(super) const SOCKET: &str = "keyhatch.sock";
+/// The certificate's name in a step's directory.
+pub(super) const CERTIFICATE: &str = "tls.crt";
+
+/// Why the runtime directory cannot be used.
+#[derive(Debug, thiserror::Error)]
+pub enum RuntimeError {
+    /// A file operation failed.
+    #[error("the runtime directory {}: {source}", .path.display())]
+    Io {
+        /// The directory.
+        path: PathBuf,
+        /// The cause.
+        source: io::Error,
+    },
+    /// Sockets in it would have too long a path.
+    #[error(
+        "the runtime directory {} is too long: a step's socket would have a path of {length} bytes, and \
+         Unix allows {MAX_SOCKET_PATH_BYTES}; choose a shorter one with --runtime", .path.display()
+    )]
+    PathTooLong {
+        /// The directory.
+        path: PathBuf,
+        /// How long a socket's path would be.
+        length: usize,
+    },
+}
+
+/// A step's socket that listens already, on its way to an acceptor.
+pub struct StepListener {
+    /// The socket.
+    pub listener: UnixListener,
+    /// Whose.
+    pub opening: Arc<LiveOpening>,
+    /// Ends the listening and every connection.
+    pub stop: CancellationToken,
+}
+
+/// The runtime directory, open.
+pub struct Runtime {
+    path: PathBuf,
+    steps: OwnedFd,
+    stage: OwnedFd,
+}
+
+/// One file of a step's directory.
+pub(super) struct StepFile<'a> {
+    pub(super) name: &'a str,
+    pub(super) mode: u32,
+    pub(super) content: &'a [u8],
+}
+
+impl Runtime {
+    /// Makes the runtime directory if it is missing, and empties its stage.
+    ///
+    /// # Errors
+    /// If the path is too long for sockets, or the directory cannot be made.
+    pub fn open(path: &Path) -> Result<Self, RuntimeError> {
+        let sample = path.join("steps").join(Id::from_bytes([0; 16]).to_string()).join(SOCKET);
+        let length = sample.as_os_str().len();
+        if length > MAX_SOCKET_PATH_BYTES {
+            return Err(RuntimeError::PathTooLong { path: path.to_owned(), length });
+        }
+        let failed = |source| RuntimeError::Io { path: path.to_owned(), source };
+        std::fs::create_dir_all(path).map_err(failed)?;
+        remove_tree(&path.join("stage")).map_err(failed)?;
+        make_directory(&path.join("stage"), 0o700).map_err(failed)?;
+        make_directory(&path.join("steps"), 0o711).map_err(failed)?;
+        let open = |name: &str| open_directory(CWD, &path.join(name)).map_err(failed);
+        Ok(Self { path: path.to_owned(), steps: open("steps")?, stage: open("stage")? })
+    }
+
+    /// Where it is.
+    pub fn path(&self) -> &Path {
+        &self.path
+    }
+
+    /// The directory of a step, as others see it.
+    pub(super) fn step_path(&self, id: Id) -> PathBuf {
+        self.path.join("steps").join(id.to_string())
+    }
+
+    /// The admin socket's path.
+    pub fn admin_socket(&self) -> PathBuf {
+        self.path.join("admin.sock")
+    }
+
+    /// Makes a step's directory on the stage, with a socket that listens.
+    pub(super) fn prepare(
+        &self,
+        id: Id,
+        owner: u32,
+        files: &[StepFile<'_>],
+    ) -> io::Result<UnixListener> {
+        let directory = self.path.join("stage").join(id.to_string());
+        make_directory(&directory, 0o700)?;
+        let prepared = Self::fill(&directory, owner, files);
+        if prepared.is_err() {
+            let _ = remove_tree(&directory);
+        }
+        prepared
+    }
+
+    fn fill(directory: &Path, owner: u32, files: &[StepFile<'_>]) -> io::Result<UnixListener> {
+        for file in files {
+            write_file(&directory.join(file.name), file.mode, file.content, owner)?;
+        }
+        let listener = bind(&directory.join(SOCKET), 0o600, owner)?;
+        give(directory, owner)?;
+        Ok(listener)
+    }
+
+    /// Moves a prepared directory to where the step will find it.
+    pub(super) fn publish(&self, id: Id) -> io::Result<()> {
+        Ok(renameat(&self.stage, id.to_string(), &self.steps, id.to_string())?)
+    }
+
+    /// Puts one file into a step's directory, in place of whatever has its name.
+    pub(super) fn replace_file(&self, id: Id, owner: u32, file: &StepFile<'_>) -> io::Result<()> {
+        let directory = self.open_step(id)?;
+        let staged = format!("{id}.{}", file.name);
+        write_file(&self.path.join("stage").join(&staged), file.mode, file.content, owner)?;
+        Ok(renameat(&self.stage, staged, &directory, file.name)?)
+    }
+
+    /// Listens again in a step's directory, after a restart.
+    pub(super) fn rebind(&self, id: Id, owner: u32) -> io::Result<UnixListener> {
+        let directory = self.open_step(id)?;
+        let staged = format!("{id}.sock");
+        let listener = bind(&self.path.join("stage").join(&staged), 0o600, owner)?;
+        renameat(&self.stage, staged, &directory, SOCKET)?;
+        Ok(listener)
+    }
+
+    /// Removes a step's directory, wherever its preparation got to.
+    pub(super) fn remove(&self, id: Id) -> io::Result<()> {
+        let gone = format!("{id}.gone");
+        match renameat(&self.steps, id.to_string(), &self.stage, &gone) {
+            Ok(()) => remove_tree(&self.path.join("stage").join(gone))?,
+            Err(rustix::io::Errno::NOENT) => {}
+            Err(error) => return Err(error.into()),
+        }
+        remove_tree(&self.path.join("stage").join(id.to_string()))
+    }
+
+    /// The directories there are, by the ids of their openings.
+    pub(super) fn step_ids(&self) -> io::Result<Vec<Id>> {
+        let entries = std::fs::read_dir(self.path.join("steps"))?;
+        let names = entries.filter_map(|entry| entry.ok()?.file_name().into_string().ok());
+        Ok(names.filter_map(|name| name.parse().ok()).collect())
+    }
+
+    fn open_step(&self, id: Id) -> io::Result<OwnedFd> {
+        open_directory(self.steps.as_fd(), Path::new(&id.to_string()))
+    }
+}
+
+/// Binds a socket with the right mode from the start, and gives it to its owner.
+pub(crate) fn bind(path: &Path, mode: u32, owner: u32) -> io::Result<UnixListener> {
+    // Bound in a directory that only this daemon can enter, so that the mode is set in time.
+    let listener = UnixListener::bind(path)?;
+    rustix::fs::chmod(path, Mode::from_raw_mode(mode))?;
+    give(path, owner)?;
+    listener.set_nonblocking(true)?;
+    Ok(listener)
+}
+
+fn open_directory(at: std::os::fd::BorrowedFd<'_>, path: &Path) -> io::Result<OwnedFd> {
+    let flags = OFlags::DIRECTORY | OFlags::NOFOLLOW | OFlags::CLOEXEC;
+    Ok(openat(at, path, flags, Mode::empty())?)
+}
+
+fn make_directory(path: &Path, mode: u32) -> io::Result<()> {
+    match std::fs::DirBuilder::new().mode(mode).create(path) {
+        Err(error) if error.kind() == io::ErrorKind::AlreadyExists => {}
+        outcome => outcome?,
+    }
+    // The umask may have taken bits away.
+    Ok(rustix::fs::chmod(path, Mode::from_raw_mode(mode))?)
+}
+
+fn write_file(path: &Path, mode: u32, content: &[u8], owner: u32) -> io::Result<()> {
+    let flags = OFlags::WRONLY | OFlags::CREATE | OFlags::EXCL | OFlags::NOFOLLOW | OFlags::CLOEXEC;
+    let file = std::fs::File::from(openat(CWD, path, flags, Mode::from_raw_mode(0o600))?);
+    io::Write::write_all(&mut &file, content)?;
+    rustix::fs::fchmod(&file, Mode::from_raw_mode(mode))?;
+    give(path, owner)
+}
+
+/// Gives a staged file to its owner. Without CAP_CHOWN this works for the daemon's own user only.
+fn give(path: &Path, owner: u32) -> io::Result<()> {
+    if owner == rustix::process::geteuid().as_raw() {
+        return Ok(());
+    }
+    let (uid, group) = (Uid::from_raw(owner), None::<Gid>);
+    Ok(chownat(CWD, path, Some(uid), group, AtFlags::SYMLINK_NOFOLLOW)?)
+}
+
+fn remove_tree(path: &Path) -> io::Result<()> {
+    // The standard library's removal goes by descriptors and follows no link.
+    match std::fs::remove_dir_all(path) {
+        Err(error) if error.kind() == io::ErrorKind::NotFound => Ok(()),
+        outcome => outcome,
+    }
+}

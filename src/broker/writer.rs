@@ -1,0 +1,213 @@
+//! The one writer.
+//!
+//! ```text
+//! changes ─ fold onto a draft ─ intent line, synced ─ store batch, fdatasync ─┐
+//! ┌───────────────────────────────────────────────────────────────────────────┘
+//! └ head line + snapshot published (chain lock) ─ synced ─ acknowledged, all of the batch
+//! ```
+//!
+//! A change that is refused drops out of its batch and leaves no trace. A write that fails is final:
+//! the store takes nothing more, while reads go on.
+
+use std::sync::Arc;
+
+use tokio::sync::{mpsc, oneshot};
+
+use super::error::Error;
+use super::resolve::is_still_allowed;
+use crate::catalog::{Catalog, Snapshot, Snapshots};
+use crate::journal::{ChangeNote, Event, Journal, Live};
+use crate::model::{Clock, Id, Timestamp};
+use crate::seal::{Keyring, RecordKey, Sealed};
+use crate::store::{Operation, Store};
+
+/// The most changes in one batch.
+const MAX_BATCH: usize = 256;
+
+/// A catalogue with changes on it that are not in force yet.
+pub(super) struct Draft {
+    /// The catalogue with the changes.
+    pub(super) catalog: Catalog,
+    /// When the batch was begun.
+    pub(super) now: Timestamp,
+    /// For sealing.
+    pub(super) keyring: Arc<Keyring>,
+    operations: Vec<Operation>,
+    notes: Vec<ChangeNote>,
+    touched: Vec<Id>,
+}
+
+impl Draft {
+    /// Records to put into the store.
+    pub(super) fn put(&mut self, records: impl IntoIterator<Item = (RecordKey, Sealed)>) {
+        self.operations.extend(records.into_iter().map(|(key, sealed)| Operation::Put(key, sealed)));
+    }
+
+    /// Records to remove from the store.
+    pub(super) fn remove(&mut self, keys: impl IntoIterator<Item = RecordKey>) {
+        self.operations.extend(keys.into_iter().map(Operation::Remove));
+    }
+
+    /// What the journal says of the change. Leases on the resource are decided again when it is
+    /// published.
+    pub(super) fn note(&mut self, note: ChangeNote) {
+        self.touched.push(note.uid);
+        self.notes.push(note);
+    }
+
+    /// Runs one change; if it is refused, the draft is as it was before.
+    pub(super) fn attempt<T>(
+        &mut self,
+        change: impl FnOnce(&mut Self) -> Result<T, Error>,
+    ) -> Result<T, Error> {
+        let before = self.catalog.clone();
+        let lengths = (self.operations.len(), self.notes.len(), self.touched.len());
+        let outcome = change(self);
+        if outcome.is_err() {
+            self.catalog = before;
+            self.operations.truncate(lengths.0);
+            self.notes.truncate(lengths.1);
+            self.touched.truncate(lengths.2);
+        }
+        outcome
+    }
+}
+
+/// Tells the caller how its change ended.
+type Acknowledge = Box<dyn FnOnce(Result<(), Error>) + Send>;
+/// Stages a change; nothing comes back if it was refused, and the caller knows already.
+type Job = Box<dyn FnOnce(&mut Draft) -> Option<Acknowledge> + Send>;
+
+/// Where changes are handed in.
+pub(super) struct Writer(mpsc::Sender<Job>);
+
+impl Writer {
+    /// Runs a change on the draft, and waits until it is in force and on disk.
+    pub(super) async fn submit<T: Send + 'static>(
+        &self,
+        change: impl FnOnce(&mut Draft) -> Result<T, Error> + Send + 'static,
+    ) -> Result<T, Error> {
+        let (answer, answered) = oneshot::channel();
+        let job: Job = Box::new(move |draft| match draft.attempt(change) {
+            Ok(value) => Some(Box::new(move |committed: Result<(), Error>| {
+                let _ = answer.send(committed.map(|()| value));
+            })),
+            Err(error) => {
+                let _ = answer.send(Err(error));
+                None
+            }
+        });
+        self.0.send(job).await.map_err(|_| Error::Draining)?;
+        answered.await.map_err(|_| Error::Draining)?
+    }
+}
+
+/// The task that all changes go through.
+pub(super) struct WriterTask {
+    jobs: mpsc::Receiver<Job>,
+    pub(super) snapshots: Arc<Snapshots>,
+    pub(super) journal: Arc<Journal>,
+    pub(super) store: Arc<Store>,
+    pub(super) keyring: Arc<Keyring>,
+    pub(super) clock: Clock,
+    /// The last batch number that was used, whether it was committed or not.
+    pub(super) last_batch: u64,
+    failed: bool,
+}
+
+impl WriterTask {
+    pub(super) fn new(
+        snapshots: Arc<Snapshots>,
+        journal: Arc<Journal>,
+        store: Arc<Store>,
+        keyring: Arc<Keyring>,
+        clock: Clock,
+        last_batch: u64,
+    ) -> (Writer, Self) {
+        let (sender, jobs) = mpsc::channel(MAX_BATCH);
+        let task = Self {
+            jobs,
+            snapshots,
+            journal,
+            store,
+            keyring,
+            clock,
+            last_batch,
+            failed: false,
+        };
+        (Writer(sender), task)
+    }
+
+    /// Runs until every [`Writer`] is gone.
+    pub(super) async fn run(mut self) {
+        let mut jobs = Vec::with_capacity(MAX_BATCH);
+        while self.jobs.recv_many(&mut jobs, MAX_BATCH).await > 0 {
+            let mut draft = self.draft();
+            let mut waiting = Vec::with_capacity(jobs.len());
+            for job in jobs.drain(..) {
+                waiting.extend(job(&mut draft));
+            }
+            let outcome = self.commit(draft).await;
+            if let Err(error) = &outcome {
+                tracing::error!(%error, "a batch of changes was not committed");
+            }
+            for acknowledge in waiting {
+                acknowledge(outcome.clone());
+            }
+        }
+    }
+
+    fn draft(&self) -> Draft {
+        Draft {
+            catalog: self.snapshots.load().catalog.clone(),
+            now: self.clock.now(),
+            keyring: Arc::clone(&self.keyring),
+            operations: Vec::new(),
+            notes: Vec::new(),
+            touched: Vec::new(),
+        }
+    }
+
+    async fn commit(&mut self, draft: Draft) -> Result<(), Error> {
+        if draft.operations.is_empty() {
+            return Ok(());
+        }
+        if self.failed {
+            return Err(Error::StoreReadOnly);
+        }
+        let Draft { catalog, now, operations, notes, touched, .. } = draft;
+        // A number is used once, even if what it was for never reached the store.
+        self.last_batch += 1;
+        let batch = self.last_batch;
+        let (intent, _) = self.journal.append(now, Event::Intent { batch, changes: notes })?;
+        self.journal.synced(intent).await?;
+
+        let (store, keyring) = (Arc::clone(&self.store), Arc::clone(&self.keyring));
+        let stored = tokio::task::spawn_blocking(move || store.commit(&keyring, batch, &operations));
+        if let Err(error) = stored.await.map_err(|error| Error::Internal(error.to_string()))? {
+            tracing::error!(%error, "the store failed: it takes no more changes until a restart");
+            self.failed = true;
+            return Err(Error::StoreReadOnly);
+        }
+
+        let snapshot = Snapshot { head: batch, catalog: catalog.clone() };
+        let revoked = |live: &Live| revoked_by(&catalog, live, &touched);
+        let published = self.journal.publish(self.clock.now(), batch, false, revoked, || {
+            self.snapshots.publish(snapshot);
+        });
+        // The store is ahead of what is published now, and only a restart brings them together.
+        self.failed = published.is_err();
+        self.journal.synced(published?).await?;
+        Ok(())
+    }
+}
+
+/// The leases on these resources that the new catalogue no longer allows.
+pub(super) fn revoked_by(catalog: &Catalog, live: &Live, touched: &[Id]) -> Vec<Id> {
+    let leases = touched.iter().flat_map(|uid| live.leases().of_resource(*uid));
+    let ended = leases.filter(|lease| !is_still_allowed(catalog, live, lease));
+    let mut ids: Vec<Id> = ended.map(|lease| lease.id).collect();
+    ids.sort_unstable();
+    ids.dedup();
+    ids
+}

@@ -1,0 +1,34 @@
+//! A channel to a door, for the CLI and the tests.
+
+use std::path::{Path, PathBuf};
+use std::sync::Arc;
+
+use hyper_util::rt::TokioIo;
+use tonic::transport::{Channel, Endpoint, Uri};
+use tower::service_fn;
+
+use crate::identity::{ClientIdentity, ConnectError, TlsClientStream, connect};
+
+/// Connects to the door behind a Unix socket and keeps connecting again when it has to.
+///
+/// # Errors
+/// If the first connection fails.
+pub async fn channel(socket: &Path, identity: ClientIdentity) -> Result<Channel, ConnectError> {
+    let identity = Arc::new(identity);
+    // The first one is made here, so that its error is told as it is.
+    let first = connect(socket, &identity).await?;
+    let path: PathBuf = socket.to_owned();
+    let mut first = Some(first);
+    let connector = service_fn(move |_: Uri| {
+        let (made, path, identity) = (first.take(), path.clone(), Arc::clone(&identity));
+        async move {
+            let stream: TlsClientStream = match made {
+                Some(stream) => stream,
+                None => connect(&path, &identity).await?,
+            };
+            Ok::<_, ConnectError>(TokioIo::new(stream))
+        }
+    });
+    // The address stands for the socket: its host is what the certificate and :authority say.
+    Ok(Endpoint::from_static("https://localhost").connect_with_connector_lazy(connector))
+}

@@ -1,0 +1,84 @@
+//! From a connection to a caller, at every request.
+
+use std::sync::Arc;
+
+use tonic::Request;
+use tonic::transport::server::Connected;
+
+use super::status::{reason_of, to_status};
+use crate::access::Principal;
+use crate::broker::{Broker, Error};
+use crate::identity::{Connection, Peer};
+use crate::journal::LiveOpening;
+use crate::model::SpiffeId;
+
+/// A connection to a step's socket, which belongs to its opening.
+pub type StepConnection = Connection<Arc<LiveOpening>>;
+/// A connection to the admin socket.
+pub type AdminConnection = Connection<()>;
+
+impl<T: Clone + Send + Sync + 'static> Connected for Connection<T> {
+    type ConnectInfo = Arc<Peer<T>>;
+
+    fn connect_info(&self) -> Self::ConnectInfo {
+        Arc::clone(self.peer())
+    }
+}
+
+/// The step behind a request: its opening is open, its certificate is one of the opening's.
+///
+/// # Errors
+/// The status to answer with.
+pub(super) fn step<T>(
+    broker: &Broker,
+    request: &Request<T>,
+) -> Result<Arc<Peer<Arc<LiveOpening>>>, tonic::Status> {
+    let checked = || {
+        broker.check_serving()?;
+        let peer = request.extensions().get::<Arc<Peer<Arc<LiveOpening>>>>();
+        let peer = peer.ok_or_else(|| Error::Internal("a request without a peer".to_owned()))?;
+        peer.tag.accepts(&peer.svid.sha256, broker.now())?;
+        // A pinned certificate is the opening's own; its name must be, too.
+        match &peer.svid.id {
+            id @ SpiffeId::Step { .. } if *id == peer.tag.record().key.spiffe_id() => {
+                Ok(Arc::clone(peer))
+            }
+            _ => Err(Error::NotAccepted(crate::journal::NotAccepted::CertificateUnknown)),
+        }
+    };
+    checked().map_err(|error| to_status(&error))
+}
+
+/// The operator or executor behind a request.
+///
+/// # Errors
+/// The status to answer with.
+pub(super) fn admin<T>(broker: &Broker, request: &Request<T>) -> Result<Principal, tonic::Status> {
+    let checked = || {
+        broker.check_serving()?;
+        let peer = request.extensions().get::<Arc<Peer<()>>>();
+        let peer = peer.ok_or_else(|| Error::Internal("a request without a peer".to_owned()))?;
+        broker.admin_principal(&peer.svid, peer.uid)
+    };
+    checked().map_err(|error| to_status(&error))
+}
+
+/// The status for an error of an admin call; what was refused for want of a role or relation is
+/// journaled.
+pub(super) fn refuse(
+    broker: &Broker,
+    caller: &Principal,
+    method: &str,
+    resource: &str,
+    error: &Error,
+) -> tonic::Status {
+    if let Error::EditDenied(_)
+    | Error::ExecutorRequired
+    | Error::OperatorRequired
+    | Error::RoleRequired(_)
+    | Error::UidNotPermitted(_) = error
+    {
+        broker.note_refusal(caller, method, resource, reason_of(error));
+    }
+    to_status(error)
+}

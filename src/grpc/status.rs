@@ -1,0 +1,126 @@
+//! From an error to a status: code, reason, details. One place, and no arm for "everything else".
+
+use std::collections::HashMap;
+use std::time::Duration;
+
+use tonic::{Code, Status};
+use tonic_types::{ErrorDetails, StatusExt as _};
+
+use crate::broker::Error;
+use crate::integration::Problem;
+use crate::journal::NotAccepted;
+use crate::model::ResourceName;
+
+/// The domain of every reason.
+pub const DOMAIN: &str = "keyhatch.v1";
+
+/// When to try again what fails for a passing cause.
+const RETRY_AFTER: Duration = Duration::from_secs(1);
+
+/// The code and the stable reason of an error.
+fn code_and_reason(error: &Error) -> (Code, &'static str) {
+    match error {
+        Error::AlreadyExists(name) => (Code::AlreadyExists, exists_reason(name)),
+        Error::Corrupt => (Code::DataLoss, "RECORD_CORRUPT"),
+        Error::Denied { .. } => (Code::PermissionDenied, "RESOLVE_DENIED"),
+        Error::DocumentsInvalid(_) => (Code::InvalidArgument, "DOCUMENTS_INVALID"),
+        Error::Draining => (Code::Unavailable, "DRAINING"),
+        Error::EditDenied(_) => (Code::PermissionDenied, "EDIT_DENIED"),
+        Error::EtagMismatch(_) => (Code::Aborted, "ETAG_MISMATCH"),
+        Error::ExecutorRequired | Error::OperatorRequired | Error::RoleRequired(_) => {
+            (Code::PermissionDenied, "ROLE_REQUIRED")
+        }
+        Error::FieldUnknown { .. } => (Code::InvalidArgument, "FIELD_UNKNOWN"),
+        Error::FieldsInvalid(_) => (Code::InvalidArgument, "FIELDS_INVALID"),
+        Error::IntegrationUnknown(_) => (Code::InvalidArgument, "INTEGRATION_UNKNOWN"),
+        Error::Internal(_) => (Code::Internal, "INTERNAL"),
+        Error::JournalUnavailable => (Code::Unavailable, "JOURNAL_UNAVAILABLE"),
+        Error::KindInvalid(_) => (Code::InvalidArgument, "KIND_INVALID"),
+        Error::MountPathInvalid(_) => (Code::InvalidArgument, "MOUNT_PATH_INVALID"),
+        Error::NameInvalid(_) => (Code::InvalidArgument, "NAME_INVALID"),
+        Error::NotAccepted(NotAccepted::CertificateExpired) | Error::Unregistered => {
+            (Code::Unauthenticated, "SVID_INVALID")
+        }
+        Error::NotAccepted(NotAccepted::CertificateUnknown) => {
+            (Code::Unauthenticated, "SOCKET_MISMATCH")
+        }
+        Error::NotAccepted(NotAccepted::NotOpen) => (Code::Unauthenticated, "STEP_NOT_OPEN"),
+        Error::NotFound(name) => (Code::NotFound, absent_reason(name)),
+        Error::PageTokenInvalid => (Code::InvalidArgument, "PAGE_TOKEN_INVALID"),
+        Error::PrincipalInvalid(_) => (Code::InvalidArgument, "PRINCIPAL_INVALID"),
+        Error::SecretsRequired { .. } => (Code::FailedPrecondition, "SECRETS_REQUIRED"),
+        Error::StepExists(_) => (Code::AlreadyExists, "STEP_EXISTS"),
+        Error::StoreReadOnly => (Code::Unavailable, "STORE_READ_ONLY"),
+        Error::TargetInvalid(_) => (Code::InvalidArgument, "TARGET_INVALID"),
+        Error::TooLarge(_) => (Code::ResourceExhausted, "TOO_LARGE"),
+        Error::TooManyLeases(_) => (Code::ResourceExhausted, "TOO_MANY_LEASES"),
+        Error::TooManyRequests(_) => (Code::ResourceExhausted, "TOO_MANY_REQUESTS"),
+        Error::TooManySteps(_) => (Code::ResourceExhausted, "TOO_MANY_STEPS"),
+        Error::TtlOutOfRange { .. } => (Code::InvalidArgument, "TTL_OUT_OF_RANGE"),
+        Error::UidNotPermitted(_) => (Code::PermissionDenied, "UID_NOT_PERMITTED"),
+    }
+}
+
+fn absent_reason(name: &ResourceName) -> &'static str {
+    match name {
+        ResourceName::Connection(_) => "CONNECTION_NOT_FOUND",
+        ResourceName::Integration(_) => "INTEGRATION_NOT_FOUND",
+        ResourceName::Lease(_) => "LEASE_NOT_FOUND",
+        ResourceName::Opening(_) => "STEP_NOT_FOUND",
+        ResourceName::Secret(_) => "SECRET_NOT_FOUND",
+    }
+}
+
+fn exists_reason(name: &ResourceName) -> &'static str {
+    match name {
+        ResourceName::Connection(_) => "CONNECTION_EXISTS",
+        ResourceName::Integration(_) => "INTEGRATION_EXISTS",
+        ResourceName::Lease(_) => "LEASE_EXISTS",
+        ResourceName::Opening(_) => "STEP_EXISTS",
+        ResourceName::Secret(_) => "SECRET_EXISTS",
+    }
+}
+
+/// The stable reason of an error.
+pub(super) fn reason_of(error: &Error) -> &'static str {
+    code_and_reason(error).1
+}
+
+/// The status of an error. What went wrong inside is logged with a request id and not told.
+pub(super) fn to_status(error: &Error) -> Status {
+    let (code, reason) = code_and_reason(error);
+    let mut metadata = HashMap::new();
+    let mut details = ErrorDetails::new();
+    let mut message = error.to_string();
+    match error {
+        Error::Denied { decision_id } => {
+            metadata.insert("decision_id".to_owned(), decision_id.clone());
+        }
+        Error::DocumentsInvalid(problems) | Error::FieldsInvalid(problems) => {
+            for Problem { field, description } in problems {
+                details.add_bad_request_violation(field, description);
+            }
+        }
+        Error::KindInvalid(problem) => {
+            details.add_bad_request_violation(&problem.field, &problem.description);
+        }
+        Error::NameInvalid(invalid) | Error::PrincipalInvalid(invalid) => {
+            details.add_bad_request_violation(invalid.what, invalid.rule);
+        }
+        Error::TooManyRequests(wait) => {
+            details.set_retry_info(Some(*wait));
+        }
+        Error::Draining | Error::JournalUnavailable | Error::TooManyLeases(_) | Error::TooManySteps(_) => {
+            details.set_retry_info(Some(RETRY_AFTER));
+        }
+        Error::Internal(cause) => {
+            let request_id = crate::seal::random_id().map(|id| id.to_string()).unwrap_or_default();
+            tracing::error!(request.id = %request_id, cause = %cause, "internal error");
+            message = format!("internal error; report request {request_id}");
+            metadata.insert("request_id".to_owned(), request_id);
+        }
+        _ => {}
+    }
+    details.set_error_info(reason, DOMAIN, metadata);
+    Status::with_error_details(code, message, details)
+}
