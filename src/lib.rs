@@ -1,6 +1,9 @@
 pub mod access;
 pub mod broker;
 pub mod catalog;
+pub mod cli;
+pub mod config;
+pub mod daemon;
 pub mod grpc;
 pub mod identity;
 pub mod integration;

@@ -22,11 +22,10 @@ pub use apply::{Action, Applied, Document};
 pub use connections::{ConnectionDocument, ListedConnections};
 pub use error::Error;
 pub use openings::{ClosedStep, ListedStep, ListedSteps, OpenedStep, StepRequest, StepSelector};
-pub use operators::seed_registrations;
 pub use resolve::{ResolveRequest, Resolved};
 pub use secrets::SecretDocument;
-pub use start::{Parts, StartError};
-pub use step_directory::{Runtime, RuntimeError, StepListener};
+pub use start::{Parts, StartError, seed_registrations};
+pub use step_directory::{Runtime, RuntimeError, StepListener, bind};
 
 use crate::catalog::{Snapshot, Snapshots};
 use crate::identity::Authority;

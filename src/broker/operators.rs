@@ -56,24 +56,14 @@ impl Broker {
 }
 
 /// The operator `admin` and the executor `local`, which every broker starts with.
-///
-/// # Errors
-/// If they cannot be sealed.
-pub async fn seed_registrations(
-    broker: &Broker,
-    admin: (OperatorName, PinnedCertificate),
-    local: (ExecutorName, PinnedCertificate),
+pub(super) fn register_first(
+    draft: &mut Draft,
+    (operator, operator_certificate): (OperatorName, PinnedCertificate),
+    (executor, executor_certificate): (ExecutorName, PinnedCertificate),
 ) -> Result<(), Error> {
-    broker
-        .writer
-        .submit(move |draft| {
-            let (name, certificate) = admin;
-            let role = Some(Role::Administrator);
-            register(draft, Registered::Operator(name), role, false, certificate)?;
-            let (name, certificate) = local;
-            register(draft, Registered::Executor(name), None, true, certificate)
-        })
-        .await
+    let role = Some(Role::Administrator);
+    register(draft, Registered::Operator(operator), role, false, operator_certificate)?;
+    register(draft, Registered::Executor(executor), None, true, executor_certificate)
 }
 
 fn register(

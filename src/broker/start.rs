@@ -16,14 +16,16 @@ use std::sync::Arc;
 use tokio::sync::mpsc;
 
 use super::Broker;
+use super::error::Error;
 use super::openings::Listeners;
+use super::operators::register_first;
 use super::step_directory::{Runtime, StepListener};
 use super::writer::{WriterTask, revoked_by};
-use crate::catalog::{LoadError, Snapshot, Snapshots, load};
+use crate::catalog::{Catalog, LoadError, Snapshot, Snapshots, load};
 use crate::identity::Authority;
 use crate::journal::{CloseReason, Event, Journal, Recovery, ReplayError, Unavailable};
 use crate::model::limits::MAX_CLOCK_STEP_BACK;
-use crate::model::{Clock, Limits};
+use crate::model::{Clock, ExecutorName, Limits, OperatorName, PinnedCertificate};
 use crate::seal::Keyring;
 use crate::store::{Store, StoreError};
 
@@ -36,6 +38,9 @@ pub enum StartError {
     /// The journal, while writing.
     #[error(transparent)]
     JournalUnavailable(#[from] Unavailable),
+    /// The first registrations were refused.
+    #[error(transparent)]
+    Registration(#[from] Error),
     /// The store's contents.
     #[error(transparent)]
     Load(#[from] LoadError),
@@ -75,6 +80,38 @@ pub struct Parts<'a> {
     pub runtime: Runtime,
     /// Where listening sockets of steps go.
     pub listeners: mpsc::UnboundedSender<StepListener>,
+}
+
+/// Registers the first operator and the first executor of a new broker, whose journal and store exist.
+///
+/// # Errors
+/// If they cannot be written.
+pub async fn seed_registrations(
+    journal: &Path,
+    store: &Path,
+    keyring: Keyring,
+    clock: Clock,
+    operator: (OperatorName, PinnedCertificate),
+    executor: (ExecutorName, PinnedCertificate),
+) -> Result<(), StartError> {
+    let keyring = Arc::new(keyring);
+    let (journal, recovery) = Journal::open(journal, Arc::clone(&keyring), clock.now())?;
+    let (store, contents) = Store::open(store, &keyring)?;
+    let snapshot = Snapshot { head: contents.sequence, catalog: Catalog::default() };
+    let (writer, task) = WriterTask::new(
+        Arc::new(Snapshots::new(snapshot)),
+        Arc::new(journal),
+        Arc::new(store),
+        keyring,
+        clock,
+        recovery.intent,
+    );
+    let task = tokio::spawn(task.run());
+    let seeded = writer.submit(move |draft| register_first(draft, operator, executor)).await;
+    drop(writer);
+    // The store is closed when the task is gone.
+    let _ = task.await;
+    Ok(seeded?)
 }
 
 impl Broker {

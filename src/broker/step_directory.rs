@@ -183,9 +183,12 @@ impl Runtime {
     }
 }
 
-/// Binds a socket with the right mode from the start, and gives it to its owner.
-pub(crate) fn bind(path: &Path, mode: u32, owner: u32) -> io::Result<UnixListener> {
-    // Bound in a directory that only this daemon can enter, so that the mode is set in time.
+/// Binds a socket and gives it to its owner, with the right mode before anybody else can reach it: the
+/// directory must be one that only this daemon can enter.
+///
+/// # Errors
+/// If the socket cannot be made or given away.
+pub fn bind(path: &Path, mode: u32, owner: u32) -> io::Result<UnixListener> {
     let listener = UnixListener::bind(path)?;
     rustix::fs::chmod(path, Mode::from_raw_mode(mode))?;
     give(path, owner)?;

@@ -15,8 +15,6 @@ use std::sync::Arc;
 use std::task::{Context, Poll, ready};
 use std::time::Duration;
 
-use arc_swap::ArcSwap;
-use rustls::ServerConfig;
 use tokio::io::{AsyncRead, AsyncWrite, ReadBuf};
 use tokio::net::{UnixListener, UnixStream};
 use tokio::sync::{OwnedSemaphorePermit, Semaphore, mpsc};
@@ -26,6 +24,7 @@ use tokio_rustls::server::TlsStream;
 use tokio_util::sync::{CancellationToken, WaitForCancellationFutureOwned};
 
 use super::svid::Svid;
+use super::tls::Door;
 use crate::model::TrustDomain;
 use crate::model::limits::{HANDSHAKE_DEADLINE, Rate};
 
@@ -61,8 +60,8 @@ pub struct Gate<T> {
 
 /// Makes connections out of what a socket accepts.
 pub struct Acceptor<T> {
-    /// The TLS settings, swapped whole; handshakes under way keep the old ones.
-    pub config: Arc<ArcSwap<ServerConfig>>,
+    /// The TLS settings.
+    pub door: Arc<Door>,
     /// The trust domain of the identities.
     pub domain: TrustDomain,
     /// Where connections go.
@@ -123,7 +122,7 @@ impl<T: Clone + Send + Sync + 'static> Acceptor<T> {
         if gate.uid.is_some_and(|expected| expected != uid) {
             return tracing::warn!(peer.uid = uid, expected.uid = ?gate.uid, "a peer of another user was turned away");
         }
-        let acceptor = TlsAcceptor::from(self.config.load_full());
+        let acceptor = TlsAcceptor::from(self.door.settings());
         let (domain, sender) = (self.domain.clone(), self.connections.clone());
         let (tag, stop) = (gate.tag.clone(), gate.stop.clone());
         tokio::spawn(async move {

@@ -252,15 +252,6 @@ impl Member {
     }
 }
 
-/// The public key of a certificate in PEM, as [`KeyAndCertificate::public_key`] holds it.
-///
-/// # Errors
-/// If the text is no certificate.
-pub fn public_key_of(pem: &str) -> Result<Vec<u8>, AuthorityError> {
-    let der = CertificateDer::from_pem_slice(pem.as_bytes()).map_err(|_| AuthorityError::Damaged)?;
-    super::svid::public_key(&der).ok_or(AuthorityError::Damaged)
-}
-
 fn issue(
     params: &CertificateParams,
     public_key: &[u8],

@@ -14,7 +14,7 @@ pub mod svid;
 mod tls;
 
 pub use acceptor::{Acceptor, Connection, Gate, Peer};
-pub use authority::{Authority, AuthorityError, Issued, KeyAndCertificate, public_key_of};
+pub use authority::{Authority, AuthorityError, Issued, KeyAndCertificate};
 pub use client::{ClientIdentity, ConnectError, TlsClientStream, connect};
 pub use svid::{Svid, SvidError};
-pub use tls::{DoorConfig, TlsError};
+pub use tls::{Door, DoorConfig, TlsError};

@@ -8,6 +8,8 @@
 //! rustls has checked the chain, the dates and the extended key usage before this runs.
 
 use aws_lc_rs::digest;
+use rustls::pki_types::CertificateDer;
+use rustls::pki_types::pem::PemObject as _;
 use x509_parser::prelude::{FromDer as _, GeneralName, ParsedExtension, X509Certificate};
 
 use crate::model::{Invalid, SpiffeId, Timestamp, TrustDomain};
@@ -19,6 +21,8 @@ pub struct Svid {
     pub id: SpiffeId,
     /// SHA-256 of the certificate: what is pinned.
     pub sha256: [u8; 32],
+    /// Its beginning.
+    pub not_before: Timestamp,
     /// Its end.
     pub not_after: Timestamp,
 }
@@ -44,6 +48,15 @@ pub enum SvidError {
 }
 
 impl Svid {
+    /// Reads the first certificate of a PEM text that is known to be good.
+    ///
+    /// # Errors
+    /// Which rule it breaks.
+    pub fn parse_pem(pem: &str, domain: &TrustDomain) -> Result<Self, SvidError> {
+        let leaf = CertificateDer::from_pem_slice(pem.as_bytes());
+        Self::parse(&leaf.map_err(|_| SvidError::Malformed)?, domain)
+    }
+
     /// Reads the leaf of a verified chain.
     ///
     /// # Errors
@@ -60,11 +73,12 @@ impl Svid {
         check_key_usage(&certificate)?;
         let uris = uri_names(&certificate)?;
         let [uri] = uris.as_slice() else { return Err(SvidError::UriCount(uris.len())) };
-        let end = certificate.validity().not_after.timestamp();
+        let moment = |seconds: i64| Timestamp::from_millis(seconds.saturating_mul(1000));
         Ok(Self {
             id: SpiffeId::parse(uri, domain)?,
             sha256: sha256(leaf),
-            not_after: Timestamp::from_millis(end.saturating_mul(1000)),
+            not_before: moment(certificate.validity().not_before.timestamp()),
+            not_after: moment(certificate.validity().not_after.timestamp()),
         })
     }
 }
@@ -99,11 +113,6 @@ fn uri_names<'a>(certificate: &'a X509Certificate<'_>) -> Result<Vec<&'a str>, S
         }
     }
     Ok(uris)
-}
-
-pub(super) fn public_key(certificate: &[u8]) -> Option<Vec<u8>> {
-    let (_, certificate) = X509Certificate::from_der(certificate).ok()?;
-    Some(certificate.public_key().raw.to_vec())
 }
 
 pub(super) fn sha256(bytes: &[u8]) -> [u8; 32] {

@@ -3,6 +3,7 @@
 use std::sync::Arc;
 use std::time::Duration;
 
+use arc_swap::ArcSwap;
 use rustls::client::danger::HandshakeSignatureValid;
 use rustls::crypto::CryptoProvider;
 use rustls::crypto::aws_lc_rs::default_provider;
@@ -30,6 +31,23 @@ pub enum TlsError {
     Setup(String),
 }
 
+/// The TLS settings of a door, swapped whole: handshakes under way keep the old ones.
+pub struct Door(ArcSwap<ServerConfig>);
+
+impl Door {
+    /// A door with these settings.
+    ///
+    /// # Errors
+    /// If a certificate or key cannot be used.
+    pub fn new(config: &DoorConfig<'_>) -> Result<Self, TlsError> {
+        Ok(Self(ArcSwap::new(config.build()?)))
+    }
+
+    pub(super) fn settings(&self) -> Arc<ServerConfig> {
+        self.0.load_full()
+    }
+}
+
 /// What one door needs.
 pub struct DoorConfig<'a> {
     /// The daemon's chain, PEM.
@@ -45,11 +63,7 @@ pub struct DoorConfig<'a> {
 }
 
 impl DoorConfig<'_> {
-    /// The settings for rustls.
-    ///
-    /// # Errors
-    /// If a certificate or key cannot be used.
-    pub fn build(&self) -> Result<Arc<ServerConfig>, TlsError> {
+    fn build(&self) -> Result<Arc<ServerConfig>, TlsError> {
         let setup = |error: &dyn std::fmt::Display| TlsError::Setup(error.to_string());
         let provider = Arc::new(default_provider());
         let mut roots = RootCertStore::empty();

@@ -1,0 +1,212 @@
+//! `keyhatch dev`: a whole broker, as in production, in a fresh directory.
+//!
+//! It goes the way of `init` and `serve`, and speaks to the broker over the same sockets as everybody
+//! else: as the operator to seed it, as the executor to open a step, as that step to resolve.
+
+use std::ffi::OsString;
+use std::path::{Path, PathBuf};
+
+use super::apply::{apply, read_all, word};
+use super::credential::Credential;
+use super::endpoint::Endpoint;
+use super::failure::{Failure, exit};
+use super::output::{line, say};
+use super::seed::SeedContext;
+use super::serve::{LogFormat, start_log};
+use super::step::{How, Names, close, open, run_as};
+use super::block_on;
+use crate::config::Config;
+use crate::daemon::{Daemon, InitOptions, Initialised, init};
+use crate::grpc::pb;
+use crate::grpc::pb::apply_request::Document;
+use crate::model::{Clock, Limits, Reference, TrustDomain, WorkflowName};
+
+/// Arguments of `dev`.
+#[derive(clap::Args)]
+pub struct Dev {
+    /// A seed file or directory instead of the sample; may be given more than once.
+    #[arg(short, long, value_name = "SEED")]
+    file: Vec<PathBuf>,
+    /// The workflow whose step is opened; it may resolve every seeded connection that names nobody.
+    #[arg(long, value_name = "NAME", default_value = "dev")]
+    workflow: String,
+    /// What the broker logs, on stderr.
+    #[arg(long, env = "KEYHATCH_LOG", value_name = "FILTER", default_value = "error")]
+    log: String,
+    /// A command to run as the step, instead of the tour.
+    #[arg(last = true, value_name = "COMMAND")]
+    command: Vec<OsString>,
+}
+
+/// What is seeded where no file is given.
+const SAMPLE: &str = "\
+apiVersion: keyhatch/v1
+kind: Connection
+metadata: {name: sample}
+spec:
+  integration: aws
+  fields:
+    access_key_id: AKIAIOSFODNN7EXAMPLE
+    secret_access_key: not-a-real-secret-access-key
+    region: eu-west-1
+";
+/// A connection that no step of the tour may resolve.
+const REFUSED: &str = "slack/somebody-elses";
+
+impl Dev {
+    pub(super) fn run(self) -> Result<u8, Failure> {
+        let is_tour = self.command.is_empty();
+        self.run_broker().map_err(|failure| match is_tour {
+            true => failure,
+            // What the command itself failed with keeps its code.
+            false if failure.exit_code < exit::BEFORE_COMMAND => {
+                failure.with_exit_code(exit::BEFORE_COMMAND)
+            }
+            false => failure,
+        })
+    }
+
+    fn run_broker(self) -> Result<u8, Failure> {
+        WorkflowName::parse(&self.workflow)?;
+        let documents = self.documents()?;
+        start_log(LogFormat::Text, &self.log)?;
+        // Removed, with everything in it, when this ends.
+        let directory = tempfile::Builder::new().prefix("keyhatch-dev-").tempdir()?;
+        let (config, made) = make(directory.path())?;
+        let daemon = Daemon::start(&config, None, Clock::system())?;
+        let outcome = if self.command.is_empty() {
+            self.tour(&daemon, &config, &made, documents)
+        } else {
+            block_on(self.run_command(&made, documents))
+        };
+        daemon.stop();
+        outcome
+    }
+
+    fn documents(&self) -> Result<Vec<Document>, Failure> {
+        let resolver = format!("workflow:{}", self.workflow);
+        let context =
+            SeedContext { workflow: Some(&self.workflow), default_resolver: Some(&resolver) };
+        if self.file.is_empty() {
+            return super::seed::parse(SAMPLE, Path::new("."), "the sample", &context);
+        }
+        read_all(&self.file, &context)
+    }
+
+    async fn run_command(&self, made: &Initialised, documents: Vec<Document>) -> Result<u8, Failure> {
+        let operator = Endpoint::in_directory(&made.operator)?.connect().await?;
+        apply(operator, documents).await?;
+        let executor = Endpoint::in_directory(&made.executor)?.connect().await?;
+        let opened = self.open(executor.clone()).await?;
+        let ran = run_as(&opened, &self.command).await;
+        let request = pb::CloseStepRequest { name: opened.name, ..Default::default() };
+        close(executor, request).await?;
+        ran
+    }
+
+    async fn open(&self, executor: tonic::transport::Channel) -> Result<pb::OpenedStep, Failure> {
+        let names = Names::new(&self.workflow, "1", "step");
+        open(executor, names, &How::default_for_dev(), "host".to_owned()).await
+    }
+
+    fn tour(
+        &self,
+        daemon: &Daemon,
+        config: &Config,
+        made: &Initialised,
+        documents: Vec<Document>,
+    ) -> Result<u8, Failure> {
+        let state = config.state.display();
+        line(&format!("A broker, made as `keyhatch init --state {state}` would:"))?;
+        line(&format!("  state     {state}"))?;
+        line(&format!("  operator  {}", made.operator.display()))?;
+        line(&format!("  executor  {}", made.executor.display()))?;
+        line(&format!("  serving   {}", daemon.admin_socket().display()))?;
+        let opened = block_on(self.show(made, documents))?;
+        let (directory, operator) = (&opened.directory, made.operator.display());
+        line("\nTo be that step, in another terminal:")?;
+        line(&format!("  export KEYHATCH_DIR={directory}"))?;
+        let program = program();
+        for command in ["whoami", "get REF", "exec --env REF -- env"] {
+            line(&format!("  {program} {command}"))?;
+        }
+        line("\nTo be the operator:")?;
+        for command in ["status", "connection list", "step list"] {
+            line(&format!("  KEYHATCH_DIR={operator} {program} {command}"))?;
+        }
+        line(&format!("\nWhat happened stands in {}", config.state.join("journal/000001.jsonl").display()))?;
+        line("Serving until Ctrl-C; then all of it is removed.")?;
+        daemon.wait_for_signal()?;
+        say("stopping");
+        Ok(0)
+    }
+
+    /// Seeds, opens a step, resolves as it, and is refused once.
+    async fn show(&self, made: &Initialised, documents: Vec<Document>) -> Result<pb::OpenedStep, Failure> {
+        let operator = Endpoint::in_directory(&made.operator)?.connect().await?;
+        line("\nThe operator seeds it (what is sensitive can never be read back):")?;
+        let references: Vec<Reference> = documents.iter().filter_map(reference_of).collect();
+        for result in apply(operator, documents).await? {
+            line(&format!("  {} {}", result.name, word(&result)))?;
+        }
+        let executor = Endpoint::in_directory(&made.executor)?.connect().await?;
+        let opened = self.open(executor).await?;
+        line("\nThe executor opens a step, and would mount its directory into the container:")?;
+        line(&format!("  {}", opened.spiffe_id))?;
+        line(&format!("  {}", opened.directory))?;
+
+        let step = Endpoint::in_directory(Path::new(&opened.directory))?.connect().await?;
+        line("\nThe step resolves over mutual TLS on its own socket:")?;
+        for reference in references {
+            let shown = reference.to_string();
+            match Credential::resolve(step.clone(), reference, Vec::new(), None).await {
+                Ok(credential) => {
+                    line(&format!("  {shown}"))?;
+                    for (name, value) in &credential.fields {
+                        line(&format!("    {name} = {} ({} bytes)", "*".repeat(8), value.len()))?;
+                    }
+                    line(&format!("    lease until {}", credential.expire_time()))?;
+                }
+                Err(failure) => line(&format!("  {shown}: {}: {}", failure.reason, failure.message))?,
+            }
+        }
+        line("\nWhat it may not have is refused, and what does not exist is refused in the same words:")?;
+        let refused = Credential::resolve(step, REFUSED.parse()?, Vec::new(), None).await;
+        match refused {
+            Err(failure) => line(&format!("  {REFUSED}: {}: {}", failure.reason, failure.message))?,
+            Ok(_) => line(&format!("  {REFUSED} was not refused: your seed file allows it"))?,
+        }
+        Ok(opened)
+    }
+}
+
+fn make(directory: &Path) -> Result<(Config, Initialised), Failure> {
+    let config = Config {
+        state: directory.join("state"),
+        runtime: directory.join("run"),
+        limits: Limits::default(),
+    };
+    let made = init(&InitOptions {
+        state: config.state.clone(),
+        runtime: config.runtime.clone(),
+        kek_file: Some(directory.join("kek")),
+        trust_domain: TrustDomain::parse(TrustDomain::DEFAULT)?,
+        name: "dev".to_owned(),
+        clock: Clock::system(),
+    })?;
+    Ok((config, made))
+}
+
+fn reference_of(document: &Document) -> Option<Reference> {
+    let text = match document {
+        Document::Connection(connection) => format!("{}/{}", connection.integration, connection.name),
+        Document::Secret(secret) => format!("secret:{}", secret.name),
+    };
+    text.parse().ok()
+}
+
+/// How this program was called, for commands to copy.
+fn program() -> String {
+    let path = std::env::current_exe().unwrap_or_else(|_| PathBuf::from("keyhatch"));
+    path.display().to_string()
+}

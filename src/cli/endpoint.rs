@@ -1,0 +1,140 @@
+//! Who a command speaks as, and where it finds the broker: one identity directory.
+//!
+//! 1. `KEYHATCH_DIR` names it. Files, and `keyhatch.sock` when present, come from there; its `env` gives
+//!    only what is not there, such as an operator's address.
+//! 2. Without it, the single variables `KEYHATCH_ADDR`, `KEYHATCH_CACERT`, `KEYHATCH_CLIENT_CERT` and
+//!    `KEYHATCH_CLIENT_KEY`.
+//! 3. Without those, `/run/keyhatch` for a step, and the identities under the state directory for an
+//!    operator or the local executor.
+
+use std::path::{Path, PathBuf};
+
+use tonic::transport::Channel;
+use zeroize::Zeroizing;
+
+use super::failure::{Failure, exit};
+use crate::config::default_state;
+use crate::daemon::{FIRST_OPERATOR, LOCAL_EXECUTOR};
+use crate::grpc::client::channel;
+use crate::identity::ClientIdentity;
+
+/// Whose work a command does.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Caller {
+    /// An executor's.
+    Executor,
+    /// An operator's.
+    Operator,
+    /// A step's.
+    Step,
+}
+
+/// The files of an identity, and the broker's socket.
+#[derive(Debug)]
+pub struct Endpoint {
+    socket: PathBuf,
+    ca: PathBuf,
+    certificate: PathBuf,
+    key: PathBuf,
+}
+
+const STEP_MOUNT: &str = "/run/keyhatch";
+
+impl Endpoint {
+    /// Finds the identity for this work.
+    ///
+    /// # Errors
+    /// If there is none.
+    pub fn find(caller: Caller, state: Option<&Path>) -> Result<Self, Failure> {
+        if let Some(directory) = std::env::var_os("KEYHATCH_DIR") {
+            return Self::in_directory(Path::new(&directory));
+        }
+        if let Some(endpoint) = Self::from_variables() {
+            return Ok(endpoint);
+        }
+        let state = state.map_or_else(default_state, Path::to_owned);
+        Self::in_directory(&match caller {
+            Caller::Executor => state.join("executors").join(LOCAL_EXECUTOR),
+            Caller::Operator => state.join("operators").join(FIRST_OPERATOR),
+            Caller::Step => PathBuf::from(STEP_MOUNT),
+        })
+    }
+
+    /// The identity in this directory.
+    ///
+    /// # Errors
+    /// If it is not one.
+    pub fn in_directory(directory: &Path) -> Result<Self, Failure> {
+        let socket = directory.join("keyhatch.sock");
+        let socket = if socket.exists() { socket } else { address_in(directory)? };
+        Ok(Self {
+            socket,
+            ca: directory.join("ca.crt"),
+            certificate: directory.join("tls.crt"),
+            key: directory.join("tls.key"),
+        })
+    }
+
+    fn from_variables() -> Option<Self> {
+        let path = |name| std::env::var_os(name).map(PathBuf::from);
+        Some(Self {
+            socket: socket_of(&std::env::var("KEYHATCH_ADDR").ok()?)?,
+            ca: path("KEYHATCH_CACERT")?,
+            certificate: path("KEYHATCH_CLIENT_CERT")?,
+            key: path("KEYHATCH_CLIENT_KEY")?,
+        })
+    }
+
+    /// Connects.
+    ///
+    /// # Errors
+    /// If a file cannot be read, or the broker cannot be reached or refuses the certificate.
+    pub async fn connect(&self) -> Result<Channel, Failure> {
+        let identity = ClientIdentity {
+            ca_pem: read(&self.ca)?,
+            chain_pem: read(&self.certificate)?,
+            key_pem: Zeroizing::new(read(&self.key)?),
+        };
+        channel(&self.socket, identity).await.map_err(|error| {
+            let text = format!(
+                "the broker cannot be reached at {} ({error}); is it running? start it with: keyhatch serve",
+                self.socket.display()
+            );
+            Failure::new("UNREACHABLE", text, exit::UNREACHABLE)
+        })
+    }
+}
+
+/// Finds the identity for this work, and connects.
+///
+/// # Errors
+/// As [`Endpoint::find`] and [`Endpoint::connect`].
+pub async fn connect(caller: Caller, state: Option<&Path>) -> Result<Channel, Failure> {
+    Endpoint::find(caller, state)?.connect().await
+}
+
+fn address_in(directory: &Path) -> Result<PathBuf, Failure> {
+    let path = directory.join("env");
+    let text = read(&path)?;
+    let address = text.lines().find_map(|line| socket_of(line.strip_prefix("KEYHATCH_ADDR=")?));
+    address.ok_or_else(|| {
+        let text = format!("{} does not say KEYHATCH_ADDR=unix://PATH", path.display());
+        Failure::new("IDENTITY_INVALID", text, exit::FAILED)
+    })
+}
+
+fn socket_of(address: &str) -> Option<PathBuf> {
+    let path = address.strip_prefix("unix://").or_else(|| address.strip_prefix("unix:"))?;
+    Some(PathBuf::from(path))
+}
+
+fn read(path: &Path) -> Result<String, Failure> {
+    std::fs::read_to_string(path).map_err(|error| {
+        let text = format!(
+            "{} cannot be read ({error}); set KEYHATCH_DIR to the directory of your identity, or name the \
+             broker's state directory with --state",
+            path.display()
+        );
+        Failure::new("IDENTITY_MISSING", text, exit::FAILED)
+    })
+}

@@ -1,0 +1,112 @@
+//! How commands fail: a reason for scripts, a sentence for people, an exit code.
+
+use std::fmt;
+
+use tonic::Code;
+use tonic_types::StatusExt as _;
+
+use crate::daemon::DaemonError;
+use crate::model::Invalid;
+
+/// Exit codes; README.md lists them.
+pub mod exit {
+    /// The request was refused or failed.
+    pub const FAILED: u8 = 1;
+    /// The command line or an input file is wrong. clap uses the same.
+    pub const USAGE: u8 = 2;
+    /// The broker cannot be reached.
+    pub const UNREACHABLE: u8 = 3;
+    /// `exec`, `step run` and `dev` failed before the command could be run.
+    pub const BEFORE_COMMAND: u8 = 125;
+    /// The command cannot be executed.
+    pub const NOT_EXECUTABLE: u8 = 126;
+    /// The command was not found.
+    pub const NOT_FOUND: u8 = 127;
+}
+
+/// A command that failed.
+#[derive(Debug)]
+pub struct Failure {
+    /// Stable, for scripts: an error's reason in the API, or one of the CLI's own.
+    pub reason: String,
+    /// What is wrong and what to do.
+    pub message: String,
+    /// Details, a line each, printed before the message.
+    pub details: Vec<String>,
+    /// The process's exit code.
+    pub exit_code: u8,
+}
+
+impl Failure {
+    /// Wrong arguments or input.
+    pub fn usage(message: impl Into<String>) -> Self {
+        Self::new("USAGE", message, exit::USAGE)
+    }
+
+    /// Anything else of the CLI's own.
+    pub fn new(reason: &str, message: impl Into<String>, exit_code: u8) -> Self {
+        Self { reason: reason.to_owned(), message: message.into(), details: Vec::new(), exit_code }
+    }
+
+    /// The same failure with another exit code.
+    pub fn with_exit_code(self, exit_code: u8) -> Self {
+        Self { exit_code, ..self }
+    }
+}
+
+impl fmt::Display for Failure {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        for detail in &self.details {
+            writeln!(f, "  {detail}")?;
+        }
+        write!(f, "error: {}: {}", self.reason, self.message)
+    }
+}
+
+impl From<tonic::Status> for Failure {
+    fn from(status: tonic::Status) -> Self {
+        let details = status.get_error_details();
+        let mut lines = Vec::new();
+        for violation in details.bad_request().map(|bad| bad.field_violations.as_slice()).unwrap_or_default() {
+            lines.push(format!("{}: {}", violation.field, violation.description));
+        }
+        let mut message = status.message().to_owned();
+        let reason = match details.error_info() {
+            Some(info) => {
+                if let Some(id) = info.metadata.get("decision_id") {
+                    if !message.contains(id.as_str()) {
+                        message = format!("{message} (decision {id})");
+                    }
+                }
+                info.reason.clone()
+            }
+            None if status.code() == Code::Unimplemented => {
+                message = "this door does not serve that: a step's identity cannot do an operator's or \
+                           executor's work; check KEYHATCH_DIR"
+                    .to_owned();
+                "WRONG_DOOR".to_owned()
+            }
+            None => "UNREACHABLE".to_owned(),
+        };
+        let exit_code = if reason == "UNREACHABLE" { exit::UNREACHABLE } else { exit::FAILED };
+        Self { reason, message, details: lines, exit_code }
+    }
+}
+
+impl From<Invalid> for Failure {
+    fn from(invalid: Invalid) -> Self {
+        Self::usage(invalid.to_string())
+    }
+}
+
+impl From<DaemonError> for Failure {
+    fn from(error: DaemonError) -> Self {
+        Self::new("START_FAILED", error.to_string(), exit::FAILED)
+    }
+}
+
+impl From<std::io::Error> for Failure {
+    fn from(error: std::io::Error) -> Self {
+        Self::new("IO", error.to_string(), exit::FAILED)
+    }
+}

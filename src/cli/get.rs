@@ -1,0 +1,133 @@
+//! `keyhatch get` and `keyhatch whoami`: what a step asks.
+
+use std::io::IsTerminal as _;
+use std::time::Duration;
+
+use clap::ValueEnum;
+use serde_json::json;
+
+use super::Common;
+use super::credential::Credential;
+use super::endpoint::{Caller, connect};
+use super::failure::{Failure, exit};
+use super::output::{self, moment, print, properties};
+use crate::grpc::pb;
+use crate::grpc::pb::step_service_client::StepServiceClient;
+use crate::model::Reference;
+
+/// Arguments of `get`.
+#[derive(clap::Args)]
+pub struct Get {
+    /// INTEGRATION/NAME for a connection, such as aws/prod; secret:NAME for a secret.
+    #[arg(value_name = "REF")]
+    reference: String,
+    /// Print the value of this field alone; an alias will do.
+    #[arg(long, value_name = "FIELD")]
+    field: Option<String>,
+    /// The form of the credential: json if nothing is said, raw with --field.
+    #[arg(long, value_enum)]
+    format: Option<Format>,
+    /// How long the lease should last, such as 15m.
+    #[arg(long, value_parser = parse_duration)]
+    ttl: Option<Duration>,
+}
+
+/// The form of a credential.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, ValueEnum)]
+pub enum Format {
+    /// `export NAME='value'` lines for a shell to evaluate.
+    Env,
+    /// One JSON object.
+    Json,
+    /// The bytes of one value, and nothing else. On a terminal a newline follows.
+    Raw,
+    /// One YAML document.
+    Yaml,
+}
+
+impl Get {
+    pub(super) async fn run(self, common: &Common) -> Result<(), Failure> {
+        let reference: Reference = self.reference.parse()?;
+        let default = if self.field.is_some() { Format::Raw } else { Format::Json };
+        let format = self.format.unwrap_or(default);
+        let is_secret = matches!(reference, Reference::Secret(_));
+        if format == Format::Raw && self.field.is_none() && !is_secret {
+            return Err(Failure::usage("--format raw prints one value: name it with --field"));
+        }
+        let channel = connect(Caller::Step, common.state.as_deref()).await?;
+        let fields = self.field.into_iter().collect();
+        let credential = Credential::resolve(channel, reference, fields, self.ttl).await?;
+        match format {
+            Format::Env => print_env(&credential),
+            Format::Json => output::line(&output::json(&credential.to_json())?),
+            Format::Raw => print_raw(&credential),
+            Format::Yaml => output::write(output::yaml(&credential.to_json())?.as_bytes()),
+        }
+    }
+}
+
+fn print_raw(credential: &Credential) -> Result<(), Failure> {
+    for value in credential.fields.values() {
+        output::write(value.expose())?;
+    }
+    if std::io::stdout().is_terminal() {
+        output::write(b"\n")?;
+    }
+    Ok(())
+}
+
+fn print_env(credential: &Credential) -> Result<(), Failure> {
+    for (name, value) in credential.to_env()? {
+        let Ok(text) = std::str::from_utf8(value.expose()) else {
+            let text = format!("{name}: the value is not UTF-8; use --format json or raw");
+            return Err(Failure::new("VALUE_UNFIT", text, exit::FAILED));
+        };
+        // Within single quotes a shell reads everything as it is, but for the quote itself.
+        output::line(&format!("export {name}='{}'", text.replace('\'', r"'\''")))?;
+    }
+    Ok(())
+}
+
+/// `keyhatch whoami`
+pub(super) async fn whoami(common: &Common) -> Result<(), Failure> {
+    let channel = connect(Caller::Step, common.state.as_deref()).await?;
+    let me = StepServiceClient::new(channel).who_am_i(pb::WhoAmIRequest {}).await?.into_inner();
+    let certificate_end = moment(me.certificate_expire_time.as_ref());
+    let step_end = moment(me.step_expire_time.as_ref());
+    let answer = json!({
+        "spiffe_id": me.spiffe_id,
+        "workflow": me.workflow,
+        "run": me.run,
+        "step": me.step,
+        "attempt": me.attempt,
+        "certificate_expire_time": certificate_end,
+        "step_expire_time": step_end,
+    });
+    let table = || {
+        properties(&[
+            ("SPIFFE ID", me.spiffe_id.clone()),
+            ("workflow", me.workflow.clone()),
+            ("run", me.run.clone()),
+            ("step", me.step.clone()),
+            ("attempt", me.attempt.to_string()),
+            ("certificate until", certificate_end.clone()),
+            ("step until", step_end.clone()),
+        ])
+    };
+    print(common.output, &answer, table, || me.spiffe_id.clone())
+}
+
+/// A duration as people write it: `90s`, `15m`, `2h`, `7d`.
+pub(super) fn parse_duration(text: &str) -> Result<Duration, String> {
+    let invalid = || format!("{text:?} is no duration; write for example 90s, 15m, 2h or 7d");
+    let digits = text.trim_end_matches(|c: char| c.is_ascii_alphabetic());
+    let factor = match text.get(digits.len()..) {
+        Some("s") => 1,
+        Some("m") => 60,
+        Some("h") => 3600,
+        Some("d") => 24 * 3600,
+        _ => return Err(invalid()),
+    };
+    let count: u64 = digits.parse().map_err(|_| invalid())?;
+    count.checked_mul(factor).map(Duration::from_secs).ok_or_else(invalid)
+}

@@ -1,0 +1,59 @@
+//! `keyhatch init`
+
+use std::path::PathBuf;
+
+use super::Common;
+use super::failure::Failure;
+use super::output::{self, properties, say};
+use crate::config::{Config, Given};
+use crate::daemon::{InitOptions, init};
+use crate::model::{Clock, TrustDomain};
+
+/// Arguments of `init`.
+#[derive(clap::Args)]
+pub struct Init {
+    /// Where the broker's sockets will be.
+    #[arg(long, env = "KEYHATCH_RUNTIME", value_name = "DIR")]
+    runtime: Option<PathBuf>,
+    /// Where to put the key that wraps all others; by default in the state directory.
+    #[arg(long, value_name = "FILE")]
+    kek_file: Option<PathBuf>,
+    /// The trust domain of all identities.
+    #[arg(long, value_name = "DOMAIN", default_value = TrustDomain::DEFAULT)]
+    trust_domain: String,
+    /// The broker's name, in its SPIFFE ID.
+    #[arg(long, value_name = "NAME", default_value = "main")]
+    name: String,
+}
+
+impl Init {
+    pub(super) fn run(self, common: &Common) -> Result<(), Failure> {
+        let given = Given { state: common.state.clone(), runtime: self.runtime, file: None };
+        let config = Config::load(given).map_err(|error| Failure::usage(error.to_string()))?;
+        let kek_file = self.kek_file.map(std::path::absolute).transpose()?;
+        let options = InitOptions {
+            state: std::path::absolute(config.state)?,
+            runtime: std::path::absolute(config.runtime)?,
+            kek_file,
+            trust_domain: TrustDomain::parse(&self.trust_domain)?,
+            name: self.name,
+            clock: Clock::system(),
+        };
+        let made = init(&options)?;
+        let state = options.state.display();
+        output::line(&properties(&[
+            ("state", state.to_string()),
+            ("key (KEK)", made.kek_file.display().to_string()),
+            ("operator", made.operator.display().to_string()),
+            ("executor", made.executor.display().to_string()),
+        ]))?;
+        if made.kek_beside_store {
+            say(
+                "warning: the key that seals the store lies beside it, so whoever copies the directory \
+                 has both; keep it elsewhere with --kek-file",
+            );
+        }
+        say(&format!("next: keyhatch serve --state {state}"));
+        Ok(())
+    }
+}

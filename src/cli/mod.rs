@@ -1,0 +1,110 @@
+//! Every command. Talks to a running daemon by gRPC only; what works offline (`init`) calls the rooms.
+
+mod apply;
+mod child;
+mod connection;
+mod credential;
+mod dev;
+mod endpoint;
+mod exec;
+mod failure;
+mod get;
+mod init;
+mod integration;
+mod output;
+mod seed;
+mod serve;
+mod status;
+mod step;
+mod values;
+
+use std::path::PathBuf;
+use std::process::ExitCode;
+
+use clap::{Parser, Subcommand};
+
+use failure::Failure;
+use output::Output;
+
+/// A secrets broker beside a workflow executor: steps get the credentials they may have, over mutual
+/// TLS, under short leases.
+#[derive(Parser)]
+#[command(name = "keyhatch", version, max_term_width = 100, propagate_version = true)]
+struct Cli {
+    #[command(flatten)]
+    common: Common,
+    #[command(subcommand)]
+    command: Command,
+}
+
+/// What every command takes.
+#[derive(clap::Args)]
+struct Common {
+    /// The broker's state directory.
+    #[arg(long, global = true, env = "KEYHATCH_STATE", value_name = "DIR")]
+    state: Option<PathBuf>,
+    /// The form of the answer.
+    #[arg(short, long, global = true, value_enum, default_value_t)]
+    output: Output,
+}
+
+#[derive(Subcommand)]
+enum Command {
+    /// Run a whole broker in a fresh directory: a tour, or COMMAND as a step of it
+    Dev(dev::Dev),
+    /// Make a new broker: keys, CA, journal, store, and the first operator
+    Init(init::Init),
+    /// Run the broker
+    Serve(serve::Serve),
+    /// Say how the broker is doing
+    Status,
+    /// Resolve a credential, as a step
+    Get(get::Get),
+    /// Run a command with credentials in its environment, as a step
+    Exec(exec::Exec),
+    /// Say who this step is to the broker
+    Whoami,
+    /// Open, close and run steps, as an executor
+    #[command(subcommand)]
+    Step(step::Step),
+    /// Create, look at and delete connections, as an operator
+    #[command(subcommand)]
+    Connection(connection::Connection),
+    /// Look at the types of connections
+    #[command(subcommand)]
+    Integration(integration::Integration),
+    /// Seed connections and secrets from files, as an operator
+    Apply(apply::Apply),
+}
+
+/// Runs the command line, and returns the process's exit code.
+pub fn run() -> ExitCode {
+    let Cli { common, command } = Cli::parse();
+    match dispatch(&common, command) {
+        Ok(code) => ExitCode::from(code),
+        Err(failure) => {
+            output::say(&failure.to_string());
+            ExitCode::from(failure.exit_code)
+        }
+    }
+}
+
+fn dispatch(common: &Common, command: Command) -> Result<u8, Failure> {
+    match command {
+        Command::Dev(dev) => dev.run(),
+        Command::Init(init) => init.run(common).map(|()| 0),
+        Command::Serve(serve) => serve.run(common).map(|()| 0),
+        Command::Exec(exec) => exec.run(common),
+        Command::Step(step) => block_on(step.run(common)),
+        Command::Status => block_on(status::run(common)).map(|()| 0),
+        Command::Get(get) => block_on(get.run(common)).map(|()| 0),
+        Command::Whoami => block_on(get::whoami(common)).map(|()| 0),
+        Command::Connection(connection) => block_on(connection.run(common)).map(|()| 0),
+        Command::Integration(integration) => block_on(integration.run(common)).map(|()| 0),
+        Command::Apply(apply) => block_on(apply.run(common)).map(|()| 0),
+    }
+}
+
+fn block_on<T>(work: impl Future<Output = Result<T, Failure>>) -> Result<T, Failure> {
+    tokio::runtime::Builder::new_current_thread().enable_all().build()?.block_on(work)
+}

@@ -1,0 +1,73 @@
+//! `keyhatch serve`
+
+use std::io::IsTerminal as _;
+use std::path::PathBuf;
+
+use clap::ValueEnum;
+use tracing_subscriber::EnvFilter;
+
+use super::Common;
+use super::failure::Failure;
+use crate::config::{Config, Given};
+use crate::daemon::Daemon;
+use crate::model::Clock;
+
+/// Arguments of `serve`.
+#[derive(clap::Args)]
+pub struct Serve {
+    /// Where to make sockets.
+    #[arg(long, env = "KEYHATCH_RUNTIME", value_name = "DIR")]
+    runtime: Option<PathBuf>,
+    /// The key that wraps all others, if it is not where init put it.
+    #[arg(long, env = "KEYHATCH_KEK_FILE", value_name = "FILE")]
+    kek_file: Option<PathBuf>,
+    /// The configuration file: state, runtime and [limits], in TOML.
+    #[arg(long, env = "KEYHATCH_CONFIG", value_name = "FILE")]
+    config: Option<PathBuf>,
+    /// The form of the log, on stderr.
+    #[arg(long, value_enum, default_value_t)]
+    log_format: LogFormat,
+    /// What to log: error, warn, info, debug or trace, or a filter by room.
+    #[arg(long, env = "KEYHATCH_LOG", value_name = "FILTER", default_value = "info")]
+    log: String,
+}
+
+/// The form of the log.
+#[derive(Clone, Copy, Debug, Default, ValueEnum)]
+pub enum LogFormat {
+    /// One JSON object a line.
+    Json,
+    /// For people.
+    #[default]
+    Text,
+}
+
+impl Serve {
+    pub(super) fn run(self, common: &Common) -> Result<(), Failure> {
+        start_log(self.log_format, &self.log)?;
+        let given =
+            Given { state: common.state.clone(), runtime: self.runtime, file: self.config };
+        let mut config = Config::load(given).map_err(|error| Failure::usage(error.to_string()))?;
+        // Clients get these paths, and may stand elsewhere.
+        config.state = std::path::absolute(config.state)?;
+        config.runtime = std::path::absolute(config.runtime)?;
+        let kek_file = self.kek_file.map(std::path::absolute).transpose()?;
+        let daemon = Daemon::start(&config, kek_file.as_deref(), Clock::system())?;
+        daemon.wait_for_signal()?;
+        daemon.stop();
+        Ok(())
+    }
+}
+
+/// Starts logging to stderr.
+pub(super) fn start_log(format: LogFormat, filter: &str) -> Result<(), Failure> {
+    let filter = EnvFilter::try_new(filter)
+        .map_err(|error| Failure::usage(format!("--log {filter}: {error}")))?;
+    let builder = tracing_subscriber::fmt().with_env_filter(filter).with_writer(std::io::stderr);
+    // A second start, as in a test process, leaves the first log in place.
+    let _ = match format {
+        LogFormat::Json => builder.json().flatten_event(true).try_init(),
+        LogFormat::Text => builder.with_ansi(std::io::stderr().is_terminal()).try_init(),
+    };
+    Ok(())
+}

@@ -1,0 +1,317 @@
+//! `keyhatch step`: what an executor does.
+
+use std::ffi::OsString;
+use std::os::unix::ffi::{OsStrExt as _, OsStringExt as _};
+use std::time::Duration;
+
+use clap::Subcommand;
+use serde_json::json;
+use tonic::transport::Channel;
+
+use super::Common;
+use super::child;
+use super::endpoint::{Caller, connect};
+use super::failure::{Failure, exit};
+use super::get::parse_duration;
+use super::output::{moment, print, properties, say, table};
+use crate::grpc::pb;
+use crate::grpc::pb::executor_service_client::ExecutorServiceClient;
+
+/// `keyhatch step …`
+#[derive(Subcommand)]
+pub enum Step {
+    /// Open a step: make the directory to mount into it
+    Open(Open),
+    /// Close a step: end its connections, revoke its leases, remove its directory
+    Close(Close),
+    /// List open steps
+    List(List),
+    /// Open a step, run a command as it, close it whatever happens
+    Run(Run),
+}
+
+/// Which step.
+#[derive(clap::Args)]
+pub struct Names {
+    /// The workflow.
+    #[arg(long, value_name = "NAME")]
+    workflow: String,
+    /// The run of the workflow.
+    #[arg(long, value_name = "NAME")]
+    run: String,
+    /// The step of the run.
+    #[arg(long, value_name = "NAME")]
+    step: String,
+}
+
+/// How to open it.
+#[derive(clap::Args)]
+pub struct How {
+    /// Which try at the step; one more than the last if not given.
+    #[arg(long, value_name = "N")]
+    attempt: Option<i32>,
+    /// The Unix user that the step runs as; the daemon's own if not given.
+    #[arg(long, value_name = "UID")]
+    uid: Option<u32>,
+    /// The longest the step may live, such as 30m.
+    #[arg(long, value_parser = parse_duration)]
+    ttl: Option<Duration>,
+}
+
+/// Arguments of `step open`.
+#[derive(clap::Args)]
+pub struct Open {
+    #[command(flatten)]
+    names: Names,
+    #[command(flatten)]
+    how: How,
+    /// Where the directory will be mounted in the step, or "host" if the step reads it where it is.
+    #[arg(long, value_name = "PATH", default_value = "/run/keyhatch")]
+    mount_path: String,
+}
+
+/// Arguments of `step close`.
+#[derive(clap::Args)]
+pub struct Close {
+    /// The opening, as `step open` named it.
+    #[arg(value_name = "OPENING", required_unless_present = "workflow")]
+    opening: Option<String>,
+    /// The workflow, with --run and --step, instead of the opening.
+    #[arg(long, value_name = "NAME", requires_all = ["run", "step"], conflicts_with = "opening")]
+    workflow: Option<String>,
+    /// The run.
+    #[arg(long, value_name = "NAME", requires = "workflow")]
+    run: Option<String>,
+    /// The step.
+    #[arg(long, value_name = "NAME", requires = "workflow")]
+    step: Option<String>,
+}
+
+/// Arguments of `step list`.
+#[derive(clap::Args)]
+pub struct List {
+    /// Only this workflow's steps.
+    #[arg(long, value_name = "NAME")]
+    workflow: Option<String>,
+}
+
+/// Arguments of `step run`.
+#[derive(clap::Args)]
+pub struct Run {
+    #[command(flatten)]
+    names: Names,
+    #[command(flatten)]
+    how: How,
+    /// The command. {mount} in it becomes DIRECTORY:/run/keyhatch:ro, for `docker run -v {mount}`.
+    #[arg(last = true, required = true, value_name = "COMMAND")]
+    command: Vec<OsString>,
+}
+
+/// What stands for the mount in a command.
+const MOUNT: &[u8] = b"{mount}";
+const MOUNT_PATH: &str = "/run/keyhatch";
+
+impl Step {
+    pub(super) async fn run(self, common: &Common) -> Result<u8, Failure> {
+        let connected = connect(Caller::Executor, common.state.as_deref());
+        match self {
+            Self::Open(open) => open.run(common, connected.await?).await.map(|()| 0),
+            Self::Close(close) => close.run(common, connected.await?).await.map(|()| 0),
+            Self::List(list) => list.run(common, connected.await?).await.map(|()| 0),
+            Self::Run(run) => match connected.await {
+                Ok(channel) => run.run(channel).await,
+                Err(failure) => Err(failure.with_exit_code(exit::BEFORE_COMMAND)),
+            },
+        }
+    }
+}
+
+impl Open {
+    async fn run(self, common: &Common, channel: Channel) -> Result<(), Failure> {
+        let opened = open(channel, self.names, &self.how, self.mount_path).await?;
+        let expire_time = moment(opened.expire_time.as_ref());
+        let answer = json!({
+            "directory": opened.directory,
+            "spiffe_id": opened.spiffe_id,
+            "env": opened.env,
+            "expire_time": expire_time,
+            "opening": opened.name,
+        });
+        let table = || {
+            let mut rows = vec![
+                ("opening", opened.name.clone()),
+                ("directory", opened.directory.clone()),
+                ("mount at", opened.mount_path.clone()),
+                ("SPIFFE ID", opened.spiffe_id.clone()),
+                ("attempt", opened.attempt.to_string()),
+                ("until", expire_time.clone()),
+            ];
+            rows.extend(opened.env.iter().map(|(name, value)| ("env", format!("{name}={value}"))));
+            properties(&rows)
+        };
+        print(common.output, &answer, table, || opened.name.clone())
+    }
+}
+
+impl Close {
+    async fn run(self, common: &Common, channel: Channel) -> Result<(), Failure> {
+        let request = pb::CloseStepRequest {
+            name: self.opening.unwrap_or_default(),
+            workflow: self.workflow.unwrap_or_default(),
+            run: self.run.unwrap_or_default(),
+            step: self.step.unwrap_or_default(),
+        };
+        let closed = close(channel, request).await?;
+        let answer = json!({ "closed": closed.closed, "revoked_leases": closed.revoked_leases });
+        let text = if closed.closed {
+            format!("closed; {} lease(s) revoked", closed.revoked_leases)
+        } else {
+            "nothing to close: no such step is open".to_owned()
+        };
+        print(common.output, &answer, || text.clone(), || text.clone())
+    }
+}
+
+impl List {
+    async fn run(self, common: &Common, channel: Channel) -> Result<(), Failure> {
+        let mut client = ExecutorServiceClient::new(channel);
+        let mut request = pb::ListStepsRequest {
+            page_size: 1000,
+            page_token: String::new(),
+            workflow: self.workflow.unwrap_or_default(),
+        };
+        let mut steps = Vec::new();
+        loop {
+            let page = client.list_steps(request.clone()).await?.into_inner();
+            steps.extend(page.steps);
+            if page.next_page_token.is_empty() {
+                break;
+            }
+            request.page_token = page.next_page_token;
+        }
+        let answer: Vec<_> = steps.iter().map(to_json).collect();
+        let rows = || {
+            let rows = steps.iter().map(|step| {
+                vec![
+                    step.workflow.clone(),
+                    step.run.clone(),
+                    step.step.clone(),
+                    step.attempt.to_string(),
+                    step.live_leases.to_string(),
+                    moment(step.expire_time.as_ref()),
+                    step.name.clone(),
+                ]
+            });
+            let header = ["workflow", "run", "step", "attempt", "leases", "until", "opening"];
+            if steps.is_empty() { "no open steps".to_owned() } else { table(&header, rows.collect()) }
+        };
+        let names = || steps.iter().map(|step| step.name.clone()).collect::<Vec<_>>().join("\n");
+        print(common.output, &answer, rows, names)
+    }
+}
+
+impl Run {
+    async fn run(self, channel: Channel) -> Result<u8, Failure> {
+        let is_mounted = self.command.iter().any(|word| contains(word.as_bytes(), MOUNT));
+        let mount_path = if is_mounted { MOUNT_PATH } else { "host" };
+        let opened = open(channel.clone(), self.names, &self.how, mount_path.to_owned())
+            .await
+            .map_err(|failure| failure.with_exit_code(exit::BEFORE_COMMAND))?;
+        let ran = run_as(&opened, &self.command).await;
+        let request = pb::CloseStepRequest { name: opened.name.clone(), ..Default::default() };
+        // The command's end is what matters; a step that cannot be closed ends by itself in time.
+        if let Err(failure) = close(channel, request).await {
+            say(&format!("warning: the step could not be closed: {}: {}", failure.reason, failure.message));
+        }
+        ran
+    }
+}
+
+/// Runs a command as an open step.
+pub(super) async fn run_as(opened: &pb::OpenedStep, words: &[OsString]) -> Result<u8, Failure> {
+    let mount = format!("{}:{MOUNT_PATH}:ro", opened.directory);
+    let words: Vec<_> = words.iter().map(|word| with_mount(word, mount.as_bytes())).collect();
+    let mut command = child::command(&words)?;
+    let directory = match opened.mount_path.as_str() {
+        "host" => &opened.directory,
+        mounted => mounted,
+    };
+    child::become_step(&mut command, directory, opened.env.iter());
+    child::run(command).await
+}
+
+pub(super) async fn open(
+    channel: Channel,
+    names: Names,
+    how: &How,
+    mount_path: String,
+) -> Result<pb::OpenedStep, Failure> {
+    let ttl = how.ttl.map(|ttl| prost_types::Duration::try_from(ttl).unwrap_or_default());
+    let request = pb::OpenStepRequest {
+        workflow: names.workflow,
+        run: names.run,
+        step: names.step,
+        attempt: how.attempt,
+        uid: how.uid,
+        ttl,
+        mount_path,
+    };
+    Ok(ExecutorServiceClient::new(channel).open_step(request).await?.into_inner())
+}
+
+pub(super) async fn close(
+    channel: Channel,
+    request: pb::CloseStepRequest,
+) -> Result<pb::CloseStepResponse, Failure> {
+    Ok(ExecutorServiceClient::new(channel).close_step(request).await?.into_inner())
+}
+
+fn to_json(step: &pb::Step) -> serde_json::Value {
+    json!({
+        "opening": step.name,
+        "spiffe_id": step.spiffe_id,
+        "workflow": step.workflow,
+        "run": step.run,
+        "step": step.step,
+        "attempt": step.attempt,
+        "executor": step.executor,
+        "directory": step.directory,
+        "open_time": moment(step.open_time.as_ref()),
+        "expire_time": moment(step.expire_time.as_ref()),
+        "live_leases": step.live_leases,
+    })
+}
+
+fn contains(text: &[u8], part: &[u8]) -> bool {
+    text.windows(part.len()).any(|window| window == part)
+}
+
+fn with_mount(word: &OsString, mount: &[u8]) -> OsString {
+    let mut rest = word.as_bytes();
+    let mut replaced = Vec::with_capacity(rest.len());
+    while let Some((first, tail)) = rest.split_first() {
+        match rest.strip_prefix(MOUNT) {
+            Some(tail) => {
+                replaced.extend_from_slice(mount);
+                rest = tail;
+            }
+            None => {
+                replaced.push(*first);
+                rest = tail;
+            }
+        }
+    }
+    OsString::from_vec(replaced)
+}
+
+impl Names {
+    pub(super) fn new(workflow: &str, run: &str, step: &str) -> Self {
+        Self { workflow: workflow.to_owned(), run: run.to_owned(), step: step.to_owned() }
+    }
+}
+
+impl How {
+    pub(super) const fn default_for_dev() -> Self {
+        Self { attempt: None, uid: None, ttl: None }
+    }
+}

@@ -1,0 +1,149 @@
+//! Field values on the command line: where they come from.
+
+use std::collections::BTreeMap;
+use std::io::{IsTerminal as _, Read as _};
+
+use super::failure::Failure;
+use crate::grpc::pb;
+
+/// One `--field NAME=…`.
+#[derive(Clone)]
+pub struct FieldArgument {
+    name: String,
+    source: Source,
+}
+
+#[derive(Clone)]
+enum Source {
+    /// `NAME=VALUE`: for fields that are not sensitive only, because others see a process's arguments.
+    Argument(String),
+    /// `NAME=env:VARIABLE`
+    Environment(String),
+    /// `NAME=@FILE`, byte for byte.
+    File(String),
+    /// `NAME=-`, without the newline at its end.
+    Stdin,
+}
+
+impl std::str::FromStr for FieldArgument {
+    type Err = String;
+
+    fn from_str(text: &str) -> Result<Self, String> {
+        // The text may hold a value that should not have been there, so errors do not show it.
+        let (name, source) = text
+            .split_once('=')
+            .ok_or("write NAME=VALUE, NAME=-, NAME=@FILE or NAME=env:VARIABLE")?;
+        let source = match source {
+            "-" => Source::Stdin,
+            _ => match (source.strip_prefix('@'), source.strip_prefix("env:")) {
+                (Some(path), _) => Source::File(path.to_owned()),
+                (_, Some(variable)) => Source::Environment(variable.to_owned()),
+                _ => Source::Argument(source.to_owned()),
+            },
+        };
+        Ok(Self { name: name.to_owned(), source })
+    }
+}
+
+/// Reads every value, and asks for the sensitive ones that are missing if somebody is there to ask.
+///
+/// # Errors
+/// If a value cannot be read, or a sensitive one stands on the command line.
+pub fn read(
+    arguments: Vec<FieldArgument>,
+    kind: Option<&pb::CredentialKind>,
+) -> Result<BTreeMap<String, Vec<u8>>, Failure> {
+    let mut fields = BTreeMap::new();
+    for FieldArgument { name, source } in arguments {
+        let value = match source {
+            Source::Argument(value) => {
+                refuse_sensitive(&name, kind)?;
+                value.into_bytes()
+            }
+            Source::Environment(variable) => from_environment(&variable)?,
+            Source::File(path) => from_file(&path)?,
+            Source::Stdin => from_stdin()?,
+        };
+        if fields.insert(name.clone(), value).is_some() {
+            return Err(Failure::usage(format!("--field {name} is given twice")));
+        }
+    }
+    if std::io::stdin().is_terminal() {
+        for field in kind.map(|kind| kind.fields.as_slice()).unwrap_or_default() {
+            let given = fields.keys().any(|name| covers(field, name));
+            if field.required && !given && !field.name.ends_with('*') {
+                fields.insert(field.name.clone(), ask(field)?);
+            }
+        }
+    }
+    Ok(fields)
+}
+
+/// The value of an environment variable.
+///
+/// # Errors
+/// If it is not set.
+pub fn from_environment(variable: &str) -> Result<Vec<u8>, Failure> {
+    use std::os::unix::ffi::OsStringExt as _;
+    std::env::var_os(variable)
+        .map(std::ffi::OsString::into_vec)
+        .ok_or_else(|| Failure::usage(format!("the environment variable {variable} is not set")))
+}
+
+/// The content of a file, byte for byte.
+///
+/// # Errors
+/// If it cannot be read.
+pub fn from_file(path: &str) -> Result<Vec<u8>, Failure> {
+    std::fs::read(path).map_err(|error| Failure::usage(format!("{path}: {error}")))
+}
+
+fn from_stdin() -> Result<Vec<u8>, Failure> {
+    if std::io::stdin().is_terminal() {
+        return Ok(rpassword::prompt_password("Value: ")?.into_bytes());
+    }
+    let mut value = Vec::new();
+    std::io::stdin().lock().read_to_end(&mut value)?;
+    if value.last() == Some(&b'\n') {
+        value.pop();
+    }
+    Ok(value)
+}
+
+/// A field of no known rule is taken for a sensitive one.
+fn refuse_sensitive(name: &str, kind: Option<&pb::CredentialKind>) -> Result<(), Failure> {
+    let fields = kind.map(|kind| kind.fields.as_slice()).unwrap_or_default();
+    let rule = fields.iter().find(|field| covers(field, name));
+    if rule.is_some_and(|rule| !rule.sensitive) {
+        return Ok(());
+    }
+    let text = format!(
+        "{name} may be sensitive, and others can see a command line; write --field {name}=- (stdin), \
+         --field {name}=@FILE or --field {name}=env:VARIABLE"
+    );
+    Err(Failure::usage(text))
+}
+
+fn covers(field: &pb::FieldSchema, name: &str) -> bool {
+    match field.name.strip_suffix('*') {
+        Some(prefix) => name.starts_with(prefix),
+        None => field.name == name || field.aliases.iter().any(|alias| alias == name),
+    }
+}
+
+fn ask(field: &pb::FieldSchema) -> Result<Vec<u8>, Failure> {
+    let prompt = format!("{} ({}): ", field.name, field.description);
+    if field.sensitive {
+        return Ok(rpassword::prompt_password(prompt)?.into_bytes());
+    }
+    eprint_prompt(&prompt);
+    let mut line = String::new();
+    std::io::stdin().read_line(&mut line)?;
+    Ok(line.trim_end_matches('\n').as_bytes().to_vec())
+}
+
+fn eprint_prompt(prompt: &str) {
+    use std::io::Write as _;
+    let mut stderr = std::io::stderr().lock();
+    let _ = stderr.write_all(prompt.as_bytes()).and_then(|()| stderr.flush());
+}

@@ -1,0 +1,123 @@
+//! The daemon's configuration: flags, environment, file, defaults, in this order.
+//!
+//! Flags and environment are one thing to clap; this room joins them with the file and says what the
+//! defaults are. It is the only reader of the configuration file.
+
+use std::path::{Path, PathBuf};
+
+use serde::Deserialize;
+
+use crate::model::Limits;
+
+/// Why the configuration cannot be used.
+#[derive(Debug, thiserror::Error)]
+pub enum ConfigError {
+    /// A limit is zero.
+    #[error("the configuration file {}: {limit} must be at least 1", .path.display())]
+    ZeroLimit {
+        /// The file.
+        path: PathBuf,
+        /// The limit.
+        limit: &'static str,
+    },
+    /// The file cannot be read.
+    #[error("the configuration file {}: {source}", .path.display())]
+    Read {
+        /// The file.
+        path: PathBuf,
+        /// The cause.
+        source: std::io::Error,
+    },
+    /// The file is not well formed.
+    #[error("the configuration file {}: {message}", .path.display())]
+    Syntax {
+        /// The file.
+        path: PathBuf,
+        /// What is wrong, and where.
+        message: String,
+    },
+}
+
+/// What the file may say.
+#[derive(Debug, Default, Deserialize)]
+#[serde(default, deny_unknown_fields)]
+struct ConfigFile {
+    state: Option<PathBuf>,
+    runtime: Option<PathBuf>,
+    limits: Limits,
+}
+
+/// What the flags and the environment say.
+#[derive(Debug, Default)]
+pub struct Given {
+    /// `--state`, `KEYHATCH_STATE`
+    pub state: Option<PathBuf>,
+    /// `--runtime`, `KEYHATCH_RUNTIME`
+    pub runtime: Option<PathBuf>,
+    /// `--config`
+    pub file: Option<PathBuf>,
+}
+
+/// The checked configuration of a daemon.
+#[derive(Clone, Debug)]
+pub struct Config {
+    /// Where everything is kept.
+    pub state: PathBuf,
+    /// Where sockets are made.
+    pub runtime: PathBuf,
+    /// The limits.
+    pub limits: Limits,
+}
+
+impl Config {
+    /// Joins what was given with the file and the defaults.
+    ///
+    /// # Errors
+    /// If the file cannot be read, is not well formed, or says what cannot be.
+    pub fn load(given: Given) -> Result<Self, ConfigError> {
+        let file = given.file.as_deref().map(read).transpose()?.unwrap_or_default();
+        Ok(Self {
+            state: given.state.or(file.state).unwrap_or_else(default_state),
+            runtime: given.runtime.or(file.runtime).unwrap_or_else(default_runtime),
+            limits: file.limits,
+        })
+    }
+}
+
+fn read(path: &Path) -> Result<ConfigFile, ConfigError> {
+    let text = std::fs::read_to_string(path)
+        .map_err(|source| ConfigError::Read { path: path.to_owned(), source })?;
+    let file: ConfigFile = toml::from_str(&text).map_err(|error| ConfigError::Syntax {
+        path: path.to_owned(),
+        message: error.to_string(),
+    })?;
+    match file.limits.zeros().first() {
+        Some(&limit) => Err(ConfigError::ZeroLimit { path: path.to_owned(), limit }),
+        None => Ok(file),
+    }
+}
+
+/// `/var/lib/keyhatch`, or under the user's state directory (XDG Base Directory) when not root.
+pub fn default_state() -> PathBuf {
+    if is_root() {
+        return PathBuf::from("/var/lib/keyhatch");
+    }
+    let base = directory("XDG_STATE_HOME");
+    let home = || directory("HOME").map(|home| home.join(".local/state"));
+    base.or_else(home).unwrap_or_else(|| PathBuf::from("/var/lib")).join("keyhatch")
+}
+
+/// `/run/keyhatch-broker`, or under the user's runtime directory (XDG Base Directory) when not root.
+pub fn default_runtime() -> PathBuf {
+    let base = if is_root() { None } else { directory("XDG_RUNTIME_DIR") };
+    base.unwrap_or_else(|| PathBuf::from("/run")).join("keyhatch-broker")
+}
+
+fn is_root() -> bool {
+    rustix::process::geteuid().is_root()
+}
+
+fn directory(variable: &str) -> Option<PathBuf> {
+    // XDG Base Directory: "all paths must be absolute … if relative, consider the path invalid".
+    std::env::var_os(variable).map(PathBuf::from).filter(|path| path.is_absolute())
+}

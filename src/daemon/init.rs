@@ -1,0 +1,180 @@
+//! `keyhatch init`: a new broker's keys, CA, journal, store and first identities.
+
+use std::path::{Path, PathBuf};
+use std::time::Duration;
+
+use super::DaemonError;
+use super::state::{FORMAT, StateDirectory, StateError, StateFile};
+use crate::broker::seed_registrations;
+use crate::identity::{Authority, KeyAndCertificate};
+use crate::journal::Journal;
+use crate::model::{
+    Clock, ExecutorName, OperatorName, PinnedCertificate, SpiffeId, Timestamp, TrustDomain,
+};
+use crate::seal::{Kek, Keyring, random_id};
+use crate::store::Store;
+
+/// How long certificates of the daemon, operators and executors last.
+pub(super) const CERTIFICATE_LIFE: Duration = Duration::from_secs(90 * 24 * 3600);
+
+/// The first operator, an administrator.
+pub const FIRST_OPERATOR: &str = "admin";
+/// The executor that is taken from this host only.
+pub const LOCAL_EXECUTOR: &str = "local";
+
+/// What a new broker is to be like.
+pub struct InitOptions {
+    /// Where everything is kept.
+    pub state: PathBuf,
+    /// Where its sockets will be.
+    pub runtime: PathBuf,
+    /// Where the KEK is to be; in the state directory if unset.
+    pub kek_file: Option<PathBuf>,
+    /// The trust domain of all identities.
+    pub trust_domain: TrustDomain,
+    /// The broker's name, in its SPIFFE ID.
+    pub name: String,
+    /// When it is made.
+    pub clock: Clock,
+}
+
+/// What was made.
+pub struct Initialised {
+    /// The KEK's file.
+    pub kek_file: PathBuf,
+    /// Whether KEK and store share a directory.
+    pub kek_beside_store: bool,
+    /// The first operator's identity directory.
+    pub operator: PathBuf,
+    /// The local executor's identity directory.
+    pub executor: PathBuf,
+}
+
+/// Makes a new broker.
+///
+/// # Errors
+/// If the directory is not empty, or something cannot be written. What was made is removed then.
+pub fn init(options: &InitOptions) -> Result<Initialised, DaemonError> {
+    let state = StateDirectory::new(&options.state);
+    state.make()?;
+    let made = fill(&state, options);
+    if made.is_err() {
+        clear(&options.state);
+        // A KEK elsewhere that was there before is not ours to remove; `Kek::create` refuses it.
+    }
+    made
+}
+
+fn fill(state: &StateDirectory, options: &InitOptions) -> Result<Initialised, DaemonError> {
+    let now = options.clock.now();
+    let kek_file = options.kek_file.clone().unwrap_or_else(|| PathBuf::from("kek"));
+    let kek = Kek::create(&state.path().join(&kek_file)).map_err(StateError::from)?;
+    let _lock = state.lock()?;
+    let text = Keyring::create(&kek).map_err(StateError::from)?;
+    state.write("keyring.json", 0o600, text.as_bytes())?;
+    let keyring = Keyring::open(&text, &kek).map_err(StateError::from)?;
+
+    let serials = [random_id()?, random_id()?, random_id()?];
+    let authority = Authority::create(options.trust_domain.clone(), serials, now)
+        .map_err(StateError::from)?;
+    state.write_authority(&authority, &keyring)?;
+    state.write("ca.crt", 0o444, authority.root_pem().as_bytes())?;
+    state.make_directory("broker")?;
+    issue_daemon(state, &authority, &options.name, now)?;
+    Journal::create(&state.join("journal"), &keyring, now)
+        .map_err(|source| StateError::Io { path: state.join("journal"), source })?;
+    Store::create(&state.join("store"), &keyring).map_err(crate::broker::StartError::from)?;
+
+    let operator = OperatorName::parse(FIRST_OPERATOR)?;
+    let executor = ExecutorName::parse(LOCAL_EXECUTOR)?;
+    let issue = |id: &SpiffeId, directory: &str| -> Result<PinnedCertificate, DaemonError> {
+        let issued = authority
+            .issue_client_with_key(id, random_id()?, now, now.after(CERTIFICATE_LIFE))
+            .map_err(StateError::from)?;
+        write_identity(state, directory, &issued, &authority, &options.runtime)?;
+        Ok(issued.issued.pinned)
+    };
+    let admin = issue(&SpiffeId::Operator(operator.clone()), "operators/admin")?;
+    let local = issue(&SpiffeId::Executor(executor.clone()), "executors/local")?;
+    let (journal, store) = (state.join("journal"), state.join("store"));
+    let seeded = seed_registrations(
+        &journal,
+        &store,
+        keyring,
+        options.clock.clone(),
+        (operator, admin),
+        (executor, local),
+    );
+    super::offline(seeded)??;
+
+    let file = StateFile {
+        format: FORMAT,
+        name: options.name.clone(),
+        trust_domain: options.trust_domain.clone(),
+        kek_file: kek_file.clone(),
+    };
+    let text = serde_json::to_vec_pretty(&file).map_err(|_| StateError::Damaged(state.join("state.json")))?;
+    state.write("state.json", 0o600, &text)?;
+    let kek_file = state.path().join(kek_file);
+    Ok(Initialised {
+        kek_beside_store: kek_file.starts_with(state.path()),
+        kek_file,
+        operator: state.join("operators/admin"),
+        executor: state.join("executors/local"),
+    })
+}
+
+/// Gives the daemon a new key and certificate.
+pub(super) fn issue_daemon(
+    state: &StateDirectory,
+    authority: &Authority,
+    name: &str,
+    now: Timestamp,
+) -> Result<(), DaemonError> {
+    let issued = authority
+        .issue_daemon(name, random_id()?, now, CERTIFICATE_LIFE)
+        .map_err(StateError::from)?;
+    state.write("broker/tls.key", 0o400, issued.key_pem.as_bytes())?;
+    state.write("broker/tls.crt", 0o444, issued.issued.chain_pem.as_bytes())?;
+    Ok(())
+}
+
+fn write_identity(
+    state: &StateDirectory,
+    directory: &str,
+    identity: &KeyAndCertificate,
+    authority: &Authority,
+    runtime: &Path,
+) -> Result<(), DaemonError> {
+    state.make_directory(directory)?;
+    let name = |file: &str| format!("{directory}/{file}");
+    state.write(&name("tls.crt"), 0o444, identity.issued.chain_pem.as_bytes())?;
+    state.write(&name("tls.key"), 0o400, identity.key_pem.as_bytes())?;
+    state.write(&name("ca.crt"), 0o444, authority.root_pem().as_bytes())?;
+    write_address(state, directory, runtime)
+}
+
+/// Writes down where an identity finds the daemon.
+pub(super) fn write_address(
+    state: &StateDirectory,
+    directory: &str,
+    runtime: &Path,
+) -> Result<(), DaemonError> {
+    let env = format!(
+        "KEYHATCH_ADDR=unix://{}\nKEYHATCH_AUTHORITY=localhost\n",
+        runtime.join("admin.sock").display()
+    );
+    let file = format!("{directory}/env");
+    if state.read_text(&file).ok().as_deref() != Some(env.as_str()) {
+        state.write(&file, 0o444, env.as_bytes())?;
+    }
+    Ok(())
+}
+
+/// Removes what an init that failed has left in a directory that was empty before.
+fn clear(directory: &Path) {
+    for entry in std::fs::read_dir(directory).into_iter().flatten().flatten() {
+        let path = entry.path();
+        let _ = if path.is_dir() { std::fs::remove_dir_all(path) } else { std::fs::remove_file(path) };
+    }
+}

@@ -1,0 +1,338 @@
+//! The daemon: wires the parts, serves, drains.
+//!
+//! Two runtimes: one for the step door, one for the admin door and the writer, so that neither a flood
+//! of steps nor a disk that hangs keeps operators from being answered.
+
+mod init;
+mod state;
+
+use std::os::unix::net::UnixStream;
+use std::path::{Path, PathBuf};
+use std::sync::Arc;
+use std::time::Duration;
+
+use tokio::net::UnixListener;
+use tokio::runtime::{Builder, Runtime as AsyncRuntime};
+use tokio::sync::mpsc;
+use tokio_util::sync::CancellationToken;
+use zeroize::Zeroizing;
+
+pub use init::{FIRST_OPERATOR, InitOptions, Initialised, LOCAL_EXECUTOR, init};
+pub use state::{StateDirectory, StateError, StateFile, StateLock};
+
+use crate::broker::{Broker, Error, Parts, Runtime, RuntimeError, StartError, StepListener, bind};
+use crate::config::Config;
+use crate::grpc::{self, AdminConnection, StepConnection};
+use crate::identity::{Acceptor, Authority, Door, DoorConfig, Gate, Svid, TlsError};
+use crate::journal::LiveOpening;
+use crate::model::limits::DRAIN_DEADLINE;
+use crate::model::{Clock, Invalid, Limits, TrustDomain};
+use crate::seal::NoRandomness;
+
+/// How often ends and renewals are looked for.
+const HOUSEKEEPING: Duration = Duration::from_millis(500);
+/// Verified connections that wait for their server.
+const WAITING_CONNECTIONS: usize = 64;
+
+/// Why a daemon cannot be made or started.
+#[derive(Debug, thiserror::Error)]
+pub enum DaemonError {
+    /// The broker refused the first registrations.
+    #[error(transparent)]
+    Broker(#[from] Error),
+    /// A name is not well formed.
+    #[error(transparent)]
+    Name(#[from] Invalid),
+    /// No random numbers.
+    #[error(transparent)]
+    NoRandomness(#[from] NoRandomness),
+    /// The runtime directory.
+    #[error(transparent)]
+    Runtime(#[from] RuntimeError),
+    /// Threads cannot be started.
+    #[error("threads cannot be started: {0}")]
+    Threads(std::io::Error),
+    /// The socket is in use.
+    #[error("another daemon listens on {}; stop it, or choose another directory with --runtime", .0.display())]
+    SocketInUse(PathBuf),
+    /// Journal and store.
+    #[error(transparent)]
+    Start(#[from] StartError),
+    /// The state directory.
+    #[error(transparent)]
+    State(#[from] StateError),
+    /// TLS.
+    #[error(transparent)]
+    Tls(#[from] TlsError),
+}
+
+/// A daemon that serves.
+pub struct Daemon {
+    broker: Arc<Broker>,
+    stop: CancellationToken,
+    servers: mpsc::Receiver<()>,
+    steps: AsyncRuntime,
+    admin: AsyncRuntime,
+    socket: PathBuf,
+    _lock: StateLock,
+}
+
+impl Daemon {
+    /// Starts a daemon; when this returns, both doors listen.
+    ///
+    /// # Errors
+    /// What stands in the way, and what to do about it.
+    pub fn start(config: &Config, kek_file: Option<&Path>, clock: Clock) -> Result<Self, DaemonError> {
+        let state = StateDirectory::new(&config.state);
+        let file = state.read()?;
+        let lock = state.lock()?;
+        let keyring = state.keyring(&file, kek_file)?;
+        let authority = state.authority(&keyring)?;
+        if is_renewal_due(&state, authority.domain(), &clock) {
+            init::issue_daemon(&state, &authority, &file.name, clock.now())?;
+        }
+        let runtime = Runtime::open(&config.runtime)?;
+        let socket = runtime.admin_socket();
+        let listener = bind_admin(&socket)?;
+        for identity in ["operators/admin", "executors/local"] {
+            init::write_address(&state, identity, &config.runtime)?;
+        }
+        let doors = Doors::build(&state, &authority, &clock)?;
+        let (step_sockets, new_sockets) = mpsc::unbounded_channel();
+        let (steps, admin) = (threads("step-door", None)?, threads("admin-door", Some(2))?);
+        let parts = Parts {
+            journal: &state.join("journal"),
+            store: &state.join("store"),
+            keyring,
+            authority,
+            clock,
+            limits: config.limits.clone(),
+            runtime,
+            listeners: step_sockets,
+        };
+        let (broker, writer) = admin.block_on(Broker::start(parts))?;
+        let broker = Arc::new(broker);
+        admin.spawn(writer);
+        let stop = CancellationToken::new();
+        // Closed when the last server has drained: nobody sends on it.
+        let (running, servers) = mpsc::channel(1);
+        let wiring = Wiring { broker: Arc::clone(&broker), doors, stop: stop.clone(), running };
+        wiring.serve_steps(&steps, new_sockets);
+        wiring.serve_admin(&admin, listener, &config.limits)?;
+        admin.spawn(keep_house(Arc::clone(&broker), stop.clone()));
+        tracing::info!(socket = %socket.display(), "serving");
+        Ok(Self { broker, stop, servers, steps, admin, socket, _lock: lock })
+    }
+
+    /// The admin socket.
+    pub fn admin_socket(&self) -> &Path {
+        &self.socket
+    }
+
+    /// Waits for SIGTERM or SIGINT.
+    ///
+    /// # Errors
+    /// If signals cannot be had.
+    pub fn wait_for_signal(&self) -> std::io::Result<()> {
+        self.admin.block_on(async {
+            use tokio::signal::unix::{SignalKind, signal};
+            let mut terminate = signal(SignalKind::terminate())?;
+            let mut interrupt = signal(SignalKind::interrupt())?;
+            tokio::select! {
+                _ = terminate.recv() => {}
+                _ = interrupt.recv() => {}
+            }
+            Ok(())
+        })
+    }
+
+    /// Drains and stops: no new requests, open ones finish, the journal is closed. Steps stay open, and
+    /// find the next daemon at the same place.
+    pub fn stop(mut self) {
+        self.broker.drain();
+        self.stop.cancel();
+        self.admin.block_on(async {
+            if tokio::time::timeout(DRAIN_DEADLINE, self.servers.recv()).await.is_err() {
+                tracing::warn!("requests were still open when the time to drain was over");
+            }
+            if self.broker.stop().await.is_err() {
+                tracing::error!("the journal could not be closed");
+            }
+        });
+        let _ = std::fs::remove_file(&self.socket);
+        self.steps.shutdown_timeout(DRAIN_DEADLINE);
+        self.admin.shutdown_timeout(DRAIN_DEADLINE);
+        tracing::info!("stopped");
+    }
+}
+
+/// Both doors.
+struct Doors {
+    steps: Arc<Door>,
+    admin: Arc<Door>,
+    domain: TrustDomain,
+}
+
+impl Doors {
+    fn build(state: &StateDirectory, authority: &Authority, clock: &Clock) -> Result<Self, DaemonError> {
+        let chain = state.read_text("broker/tls.crt")?;
+        let key = Zeroizing::new(state.read_text("broker/tls.key")?);
+        let door = |trusted| {
+            let config = DoorConfig {
+                chain_pem: &chain,
+                key_pem: &key,
+                trusted,
+                domain: authority.domain(),
+                clock,
+            };
+            Door::new(&config).map(Arc::new)
+        };
+        Ok(Self {
+            steps: door(authority.steps_certificate())?,
+            admin: door(authority.clients_certificate())?,
+            domain: authority.domain().clone(),
+        })
+    }
+}
+
+/// What the servers are made of.
+struct Wiring {
+    broker: Arc<Broker>,
+    doors: Doors,
+    stop: CancellationToken,
+    running: mpsc::Sender<()>,
+}
+
+impl Wiring {
+    fn serve_steps(
+        &self,
+        runtime: &AsyncRuntime,
+        mut sockets: mpsc::UnboundedReceiver<StepListener>,
+    ) {
+        let (sender, connections) = mpsc::channel::<StepConnection>(WAITING_CONNECTIONS);
+        let limits = self.broker.limits().clone();
+        let (door, domain) = (Arc::clone(&self.doors.steps), self.doors.domain.clone());
+        let stop = self.stop.clone();
+        runtime.spawn(async move {
+            loop {
+                let socket = tokio::select! {
+                    () = stop.cancelled() => return,
+                    socket = sockets.recv() => socket,
+                };
+                let Some(StepListener { listener, opening, stop: closed }) = socket else { return };
+                let acceptor = Acceptor {
+                    door: Arc::clone(&door),
+                    domain: domain.clone(),
+                    connections: sender.clone(),
+                };
+                let gate = step_gate(opening, closed, &limits);
+                match UnixListener::from_std(listener) {
+                    Ok(listener) => drop(tokio::spawn(acceptor.run(listener, gate))),
+                    Err(error) => tracing::error!(%error, "a step's socket cannot be listened on"),
+                }
+            }
+        });
+        let served = grpc::serve_steps(Arc::clone(&self.broker), connections, self.stop.clone());
+        let running = self.running.clone();
+        runtime.spawn(async move {
+            if let Err(error) = served.await {
+                tracing::error!(%error, "the step door failed");
+            }
+            drop(running);
+        });
+    }
+
+    fn serve_admin(
+        self,
+        runtime: &AsyncRuntime,
+        listener: std::os::unix::net::UnixListener,
+        limits: &Limits,
+    ) -> Result<(), DaemonError> {
+        let (sender, connections) = mpsc::channel::<AdminConnection>(WAITING_CONNECTIONS);
+        let gate = Gate {
+            tag: (),
+            uid: None,
+            connections: limits.admin_connections,
+            pending_handshakes: limits.admin_pending_handshakes,
+            pace: None,
+            stop: CancellationToken::new(),
+        };
+        let acceptor =
+            Acceptor { door: self.doors.admin, domain: self.doors.domain, connections: sender };
+        let listener = runtime
+            .block_on(async { UnixListener::from_std(listener) })
+            .map_err(DaemonError::Threads)?;
+        runtime.spawn(acceptor.run(listener, gate));
+        let served = grpc::serve_admin(self.broker, connections, self.stop);
+        let running = self.running;
+        runtime.spawn(async move {
+            if let Err(error) = served.await {
+                tracing::error!(%error, "the admin door failed");
+            }
+            drop(running);
+        });
+        Ok(())
+    }
+}
+
+fn step_gate(
+    opening: Arc<LiveOpening>,
+    stop: CancellationToken,
+    limits: &Limits,
+) -> Gate<Arc<LiveOpening>> {
+    Gate {
+        uid: Some(opening.record().uid),
+        tag: opening,
+        connections: limits.step_connections,
+        pending_handshakes: limits.step_pending_handshakes,
+        pace: Some((limits.step_new_connections_per_second, limits.step_new_connection_burst)),
+        stop,
+    }
+}
+
+async fn keep_house(broker: Arc<Broker>, stop: CancellationToken) {
+    let mut ticks = tokio::time::interval(HOUSEKEEPING);
+    ticks.set_missed_tick_behavior(tokio::time::MissedTickBehavior::Delay);
+    loop {
+        tokio::select! {
+            () = stop.cancelled() => return,
+            _ = ticks.tick() => broker.keep_house().await,
+        }
+    }
+}
+
+/// Listens on the admin socket. What a daemon that died has left is replaced; what is in use is not.
+fn bind_admin(path: &Path) -> Result<std::os::unix::net::UnixListener, DaemonError> {
+    let failed =
+        |source| RuntimeError::Io { path: path.to_owned(), source };
+    if UnixStream::connect(path).is_ok() {
+        return Err(DaemonError::SocketInUse(path.to_owned()));
+    }
+    // Made where nobody else can enter, and renamed into place with its mode set.
+    let staged = path.with_file_name("stage").join("admin.sock");
+    let owner = rustix::process::geteuid().as_raw();
+    let listener = bind(&staged, 0o600, owner).map_err(failed)?;
+    std::fs::rename(&staged, path).map_err(failed)?;
+    Ok(listener)
+}
+
+/// Whether the daemon's certificate is past two thirds of its life, or unreadable.
+fn is_renewal_due(state: &StateDirectory, domain: &TrustDomain, clock: &Clock) -> bool {
+    let certificate = state.read_text("broker/tls.crt").ok();
+    let svid = certificate.and_then(|pem| Svid::parse_pem(&pem, domain).ok());
+    svid.is_none_or(|svid| clock.now() >= svid.not_before.two_thirds_to(svid.not_after))
+}
+
+fn threads(name: &str, count: Option<usize>) -> Result<AsyncRuntime, DaemonError> {
+    let mut builder = Builder::new_multi_thread();
+    if let Some(count) = count {
+        builder.worker_threads(count);
+    }
+    builder.thread_name(name).enable_all().build().map_err(DaemonError::Threads)
+}
+
+/// Runs something that needs a runtime, where no daemon runs.
+fn offline<T>(work: impl Future<Output = T>) -> Result<T, DaemonError> {
+    let runtime = Builder::new_current_thread().enable_all().build();
+    Ok(runtime.map_err(DaemonError::Threads)?.block_on(work))
+}

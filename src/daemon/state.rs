@@ -1,0 +1,238 @@
+//! The state directory.
+//!
+//! ```text
+//! STATE/state.json         format, name, where the KEK is; written last by init
+//! STATE/lock               held by the daemon
+//! STATE/keyring.json       the DEKs, wrapped
+//! STATE/kek                the KEK, unless it was put elsewhere
+//! STATE/authority.sealed   the CA
+//! STATE/broker/            the daemon's certificate and key
+//! STATE/journal/  STATE/store/
+//! STATE/operators/admin/  STATE/executors/local/   identities that work on this host
+//! ```
+
+use std::fs::{DirBuilder, File, OpenOptions};
+use std::io::Write as _;
+use std::os::unix::fs::{DirBuilderExt as _, OpenOptionsExt as _};
+use std::path::{Path, PathBuf};
+
+use rustix::fs::{FlockOperation, flock};
+use serde::{Deserialize, Serialize};
+
+use crate::identity::{Authority, AuthorityError};
+use crate::model::{Id, TrustDomain};
+use crate::seal::{Kek, KekError, Keyring, KeyringError, NoRandomness, RecordKey, RecordKind, Sealed};
+
+/// The format of the state directory.
+pub(super) const FORMAT: u32 = 1;
+
+/// Where the CA is bound to.
+const AUTHORITY: RecordKey =
+    RecordKey { kind: RecordKind::AuthorityKeys, uid: Id::from_bytes([0; Id::BYTES]) };
+
+/// Why a state directory cannot be used.
+#[derive(Debug, thiserror::Error)]
+pub enum StateError {
+    /// The CA.
+    #[error(transparent)]
+    Authority(#[from] AuthorityError),
+    /// A file is not what was written.
+    #[error("{} is damaged; restore the state directory from a backup", .0.display())]
+    Damaged(PathBuf),
+    /// A file cannot be read or written.
+    #[error("{}: {source}", .path.display())]
+    Io {
+        /// The file.
+        path: PathBuf,
+        /// The cause.
+        source: std::io::Error,
+    },
+    /// Another daemon runs on it.
+    #[error("another keyhatch runs on the state directory {}; stop it first", .0.display())]
+    Locked(PathBuf),
+    /// It was not made by init.
+    #[error("{} is no state directory; make one with: keyhatch init --state {}", .0.display(), .0.display())]
+    Missing(PathBuf),
+    /// It was made by a newer version.
+    #[error("{} has format {format}, which this version does not know; run the newer keyhatch", .path.display())]
+    Newer {
+        /// The directory.
+        path: PathBuf,
+        /// Its format.
+        format: u32,
+    },
+    /// There is something already.
+    #[error("{} is not empty; choose another directory with --state, or remove it", .0.display())]
+    NotEmpty(PathBuf),
+    /// The KEK.
+    #[error(transparent)]
+    Kek(#[from] KekError),
+    /// The keyring.
+    #[error(transparent)]
+    Keyring(#[from] KeyringError),
+    /// No random numbers.
+    #[error(transparent)]
+    NoRandomness(#[from] NoRandomness),
+}
+
+/// `state.json`.
+#[derive(Clone, Debug, Serialize, Deserialize)]
+#[serde(deny_unknown_fields)]
+pub struct StateFile {
+    /// The format of the directory.
+    pub format: u32,
+    /// The broker's name, in its SPIFFE ID.
+    pub name: String,
+    /// The trust domain.
+    pub trust_domain: TrustDomain,
+    /// Where the KEK is; relative to the directory, or absolute.
+    pub kek_file: PathBuf,
+}
+
+/// A state directory by its path; nothing is checked yet.
+#[derive(Clone, Debug)]
+pub struct StateDirectory(PathBuf);
+
+/// Held as long as a daemon or an offline command works on the directory.
+pub struct StateLock(#[expect(dead_code, reason = "the lock lives as long as the file is open")] File);
+
+impl StateDirectory {
+    /// The directory at this path.
+    pub fn new(path: &Path) -> Self {
+        Self(path.to_owned())
+    }
+
+    /// Its path.
+    pub fn path(&self) -> &Path {
+        &self.0
+    }
+
+    /// A path in it.
+    pub fn join(&self, name: &str) -> PathBuf {
+        self.0.join(name)
+    }
+
+    /// Makes the directory, or takes an empty one.
+    pub(super) fn make(&self) -> Result<(), StateError> {
+        match std::fs::read_dir(&self.0) {
+            Ok(mut entries) => {
+                if entries.next().is_some() {
+                    return Err(StateError::NotEmpty(self.0.clone()));
+                }
+            }
+            Err(error) if error.kind() == std::io::ErrorKind::NotFound => {
+                make_private(&self.0)?;
+            }
+            Err(source) => return Err(io(&self.0, source)),
+        }
+        Ok(())
+    }
+
+    /// Takes the lock.
+    ///
+    /// # Errors
+    /// If somebody holds it, or the directory is none.
+    pub fn lock(&self) -> Result<StateLock, StateError> {
+        let path = self.join("lock");
+        let file = OpenOptions::new().create(true).truncate(false).write(true).mode(0o600).open(&path);
+        let file = file.map_err(|source| io(&path, source))?;
+        match flock(&file, FlockOperation::NonBlockingLockExclusive) {
+            Ok(()) => Ok(StateLock(file)),
+            Err(rustix::io::Errno::WOULDBLOCK) => Err(StateError::Locked(self.0.clone())),
+            Err(error) => Err(io(&path, error.into())),
+        }
+    }
+
+    /// Reads `state.json`.
+    ///
+    /// # Errors
+    /// If the directory was not made by init, or by a newer version.
+    pub fn read(&self) -> Result<StateFile, StateError> {
+        let path = self.join("state.json");
+        let text = match std::fs::read(&path) {
+            Ok(text) => text,
+            Err(error) if error.kind() == std::io::ErrorKind::NotFound => {
+                return Err(StateError::Missing(self.0.clone()));
+            }
+            Err(source) => return Err(io(&path, source)),
+        };
+        #[derive(Deserialize)]
+        struct Format {
+            format: u32,
+        }
+        let damaged = || StateError::Damaged(path.clone());
+        let Format { format } = serde_json::from_slice(&text).map_err(|_| damaged())?;
+        if format > FORMAT {
+            return Err(StateError::Newer { path: self.0.clone(), format });
+        }
+        serde_json::from_slice(&text).map_err(|_| damaged())
+    }
+
+    /// Unwraps the keyring. The KEK is wiped when this returns.
+    ///
+    /// # Errors
+    /// If the KEK cannot be read or is another one.
+    pub fn keyring(&self, state: &StateFile, kek_file: Option<&Path>) -> Result<Keyring, StateError> {
+        let kek = Kek::load(&self.0.join(kek_file.unwrap_or(&state.kek_file)))?;
+        Ok(Keyring::open(&self.read_text("keyring.json")?, &kek)?)
+    }
+
+    /// Opens the CA.
+    ///
+    /// # Errors
+    /// If it fails authentication.
+    pub fn authority(&self, keyring: &Keyring) -> Result<Authority, StateError> {
+        let path = self.join("authority.sealed");
+        let damaged = || StateError::Damaged(path.clone());
+        let bytes = std::fs::read(&path).map_err(|source| io(&path, source))?;
+        let sealed = Sealed::parse(&bytes).map_err(|_| damaged())?;
+        let keys = keyring.open_metadata(AUTHORITY, &sealed).map_err(|_| damaged())?;
+        Ok(Authority::from_bytes(&keys)?)
+    }
+
+    pub(super) fn write_authority(
+        &self,
+        authority: &Authority,
+        keyring: &Keyring,
+    ) -> Result<(), StateError> {
+        let sealed = keyring.seal(AUTHORITY, 1, &authority.to_bytes()?)?;
+        self.write("authority.sealed", 0o600, sealed.as_bytes())
+    }
+
+    /// Reads a file as text.
+    ///
+    /// # Errors
+    /// If it cannot be read.
+    pub fn read_text(&self, name: &str) -> Result<String, StateError> {
+        let path = self.join(name);
+        std::fs::read_to_string(&path).map_err(|source| io(&path, source))
+    }
+
+    /// Writes a file whole, or not at all: another name, synced, then renamed.
+    pub(super) fn write(&self, name: &str, mode: u32, content: &[u8]) -> Result<(), StateError> {
+        let path = self.join(name);
+        let unfinished = self.join(&format!("{name}.new"));
+        let written = || {
+            let _ = std::fs::remove_file(&unfinished);
+            let mut options = OpenOptions::new();
+            let mut file = options.write(true).create_new(true).mode(mode).open(&unfinished)?;
+            file.write_all(content)?;
+            file.sync_all()?;
+            std::fs::rename(&unfinished, &path)?;
+            File::open(path.parent().unwrap_or(&path))?.sync_all()
+        };
+        written().map_err(|source| io(&path, source))
+    }
+
+    pub(super) fn make_directory(&self, name: &str) -> Result<(), StateError> {
+        make_private(&self.join(name))
+    }
+}
+
+fn make_private(path: &Path) -> Result<(), StateError> {
+    DirBuilder::new().recursive(true).mode(0o700).create(path).map_err(|source| io(path, source))
+}
+
+fn io(path: &Path, source: std::io::Error) -> StateError {
+    StateError::Io { path: path.to_owned(), source }
+}
