@@ -29,10 +29,7 @@ fn main() -> Result<(), Box<dyn Error>> {
     let descriptors = compiler.file_descriptor_set();
     let out = PathBuf::from(std::env::var("OUT_DIR")?);
     std::fs::write(out.join("descriptors.bin"), descriptors.encode_to_vec())?;
-    tonic_prost_build::configure()
-        .btree_map(".")
-        .skip_debug(&secret)
-        .compile_fds(descriptors)?;
+    tonic_prost_build::configure().btree_map(".").skip_debug(&secret).compile_fds(descriptors)?;
     Ok(())
 }
 

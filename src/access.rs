@@ -292,8 +292,11 @@ mod tests {
             ("operator:deploy", "deploy", "build", false),
         ];
         for (pattern, workflow, name, expected) in cases {
-            let decision =
-                decide(&step(workflow, name), Relation::Resolver, &bound(Relation::Resolver, pattern));
+            let decision = decide(
+                &step(workflow, name),
+                Relation::Resolver,
+                &bound(Relation::Resolver, pattern),
+            );
             assert_eq!(decision != Decision::Deny, expected, "{pattern} {workflow}/{name}");
         }
     }
@@ -313,7 +316,8 @@ mod tests {
 
     #[test]
     fn a_star_stands_only_at_the_end() {
-        for bad in ["workflow:a*b", "workflow:**", "workflow:", "workflow:a/step:*", "user:x", "*"] {
+        for bad in ["workflow:a*b", "workflow:**", "workflow:", "workflow:a/step:*", "user:x", "*"]
+        {
             assert!(bad.parse::<Pattern>().is_err(), "{bad}");
         }
     }

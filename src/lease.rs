@@ -252,7 +252,8 @@ mod tests {
 
     #[test]
     fn the_ttl_is_the_least_of_its_bounds_and_says_which() {
-        let bounds = Bounds { default: HOUR, server: HOUR * 24, connection: None, step_end: at(7200) };
+        let bounds =
+            Bounds { default: HOUR, server: HOUR * 24, connection: None, step_end: at(7200) };
         let cases = [
             (None, 3600, TtlLimit::None),
             (Some(60), 60, TtlLimit::None),

@@ -1,3 +1,52 @@
+//! keyhatch: a secrets broker beside a workflow executor.
+//!
+//! # The rooms
+//!
+//! Each may use only those below it; `tests/it/layering.rs` holds this table.
+//!
+//! | layer | room | what is in it |
+//! |---|---|---|
+//! | 8 | [`cli`] | every command |
+//! | 7 | [`daemon`] | wires the parts, serves, drains |
+//! | 6 | [`grpc`] | the edge: tonic, protobuf, status codes |
+//! | 5 | [`broker`] | the use cases, one file a story |
+//! | 4 | [`catalog`] | what is known, in memory |
+//! | 4 | [`store`] | the sealed store on disk: sled |
+//! | 3 | [`journal`] | decisions before they take effect; permits; openings and leases |
+//! | 2 | [`access`] | who may do what (pure) |
+//! | 2 | [`lease`] | for how long (pure) |
+//! | 2 | [`seal`] | keys and sealed records: chacha20poly1305 |
+//! | 2 | [`identity`] | CA, certificates, TLS: rustls |
+//! | 2 | [`integration`] | the types of connections |
+//! | 2 | [`config`] | the daemon's configuration |
+//! | 1 | [`model`] | the words, parsed and checked |
+//!
+//! # How one Resolve flows
+//!
+//! ```text
+//! socket ─ identity ─ grpc ─ broker (synchronous, on one snapshot) ─────────────── grpc ─ socket
+//!          TLS, SVID   pb →   catalog.bindings(name)          empty when absent
+//!          → Peer      model  access::decide(…)               → Decision
+//!                             lease::propose(…)               → Terms
+//!                             journal.commit(…)               → Permit, or Stale: decide again
+//!                             permit.open(sealed, keyring)    → values → pb, wiped on drop
+//! ```
+//!
+//! No plaintext without a [`journal::Permit`], no permit without a journal line.
+//!
+//! # Threat model
+//!
+//! | who | what is done about it |
+//! |---|---|
+//! | hostile code in a step | has its own socket and certificate only; what it may resolve is decided by name, and what it may not have looks like what does not exist |
+//! | another user on the host | directories and sockets by mode; SO_PEERCRED beside the certificate |
+//! | a stolen step certificate | works on its own socket only, until the step closes |
+//! | a stolen disk or backup | sealed, names too; the KEK is to be kept elsewhere. The journal shows names |
+//! | somebody who edits the disk | every record is bound to its place, every line is chained and tagged, the whole store has a digest: the broker refuses to start |
+//! | store and journal both replaced by older copies, together | not noticed |
+//! | a curious operator | can write values and never read them; a destination changes only together with the secrets |
+//! | root on the host, a compromised executor | not withstood: it can be every step |
+
 pub mod access;
 pub mod broker;
 pub mod catalog;

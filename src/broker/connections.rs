@@ -2,11 +2,11 @@
 
 use std::collections::{BTreeMap, BTreeSet};
 
+use super::Broker;
 use super::apply::Action;
 use super::error::Error;
 use super::operators::{require_operator, require_role};
 use super::writer::Draft;
-use super::Broker;
 use crate::access::{Bindings, Decision, Pattern, Principal, Relation, Role, decide_edit};
 use crate::catalog::{Connection, ConnectionMetadata, FieldMetadata, Values};
 use crate::integration::{self, Checked, CredentialKind, Problem};
@@ -111,7 +111,8 @@ impl Broker {
             .submit(move |draft| {
                 let resource = ResourceName::Connection(name.clone());
                 let found = draft.catalog.connection(&name);
-                let metadata = found.ok_or_else(|| Error::NotFound(resource.clone()))?.metadata.clone();
+                let metadata =
+                    found.ok_or_else(|| Error::NotFound(resource.clone()))?.metadata.clone();
                 require_editor(&caller, &metadata.access, &resource)?;
                 if etag.is_some_and(|etag| etag != metadata.etag()) {
                     return Err(Error::EtagMismatch(resource));
@@ -265,7 +266,8 @@ impl Changes {
         };
         let moved = self.changed.iter().find(|(name, (field, _))| is_destination(name, field));
         let Some((destination, _)) = moved else { return Ok(()) };
-        let missing = fields.iter().filter(|(name, field)| field.sensitive && !self.given.contains(*name));
+        let missing =
+            fields.iter().filter(|(name, field)| field.sensitive && !self.given.contains(*name));
         let missing: Vec<&str> = missing.map(|(name, _)| name.as_str()).collect();
         if missing.is_empty() {
             return Ok(());
@@ -303,7 +305,8 @@ fn kind_of(document: &ConnectionDocument) -> Result<&'static CredentialKind, Err
     let integration =
         integration::find(name).ok_or_else(|| Error::IntegrationUnknown(name.clone()))?;
     let fields = document.fields.keys().map(String::as_str).collect();
-    integration::infer_kind(integration, document.kind.as_ref(), &fields).map_err(Error::KindInvalid)
+    integration::infer_kind(integration, document.kind.as_ref(), &fields)
+        .map_err(Error::KindInvalid)
 }
 
 fn kind_of_existing(

@@ -18,7 +18,9 @@ pub enum Error {
     #[error("the stored record fails authentication; restore it or write the credential again")]
     Corrupt,
     /// The step may not resolve this, or it does not exist.
-    #[error("this step may not resolve it; an operator can look up decision {decision_id}")]
+    #[error(
+        "this step may not resolve it (decision {decision_id} in the journal); ask an operator for access"
+    )]
     Denied {
         /// Where the decision stands in the journal.
         decision_id: String,
@@ -89,7 +91,9 @@ pub enum Error {
     #[error("the certificate is not one of a registered operator or executor, or it was replaced")]
     Unregistered,
     /// A destination field changes without every sensitive field.
-    #[error("{resource}: {destination} says where the credential is sent, so it changes only together with every sensitive field; give also: {missing}")]
+    #[error(
+        "{resource}: {destination} says where the credential is sent, so it changes only together with every sensitive field; give also: {missing}"
+    )]
     SecretsRequired {
         /// Which connection.
         resource: ResourceName,
@@ -102,7 +106,9 @@ pub enum Error {
     #[error("attempt {0} of this step is open; close it, or open a higher attempt")]
     StepExists(i32),
     /// The store takes no more writes.
-    #[error("a write to the store failed, so it takes no more; restart the broker when its disk is well")]
+    #[error(
+        "a write to the store failed, so it takes no more; restart the broker when its disk is well"
+    )]
     StoreReadOnly,
     /// The target is missing or malformed.
     #[error("{0}")]
@@ -128,7 +134,9 @@ pub enum Error {
         most: Duration,
     },
     /// This daemon cannot give files to that user.
-    #[error("this daemon cannot give files to uid {0}: it lacks CAP_CHOWN; run it as root, or open the step for its own uid")]
+    #[error(
+        "this daemon cannot give files to uid {0}: it lacks CAP_CHOWN; run it as root, or open the step for its own uid"
+    )]
     UidNotPermitted(u32),
 }
 

@@ -129,17 +129,17 @@ impl Broker {
     ///
     /// # Errors
     /// See `ExecutorService.OpenStep`.
-    pub async fn open_step(&self, caller: &Principal, request: StepRequest) -> Result<OpenedStep, Error> {
+    pub async fn open_step(
+        &self,
+        caller: &Principal,
+        request: StepRequest,
+    ) -> Result<OpenedStep, Error> {
         let executor = require_executor(caller)?;
         let now = self.now();
         let ttl = self.step_ttl(request.ttl)?;
         let mount_path = mount_path(&request.mount_path)?;
-        let key = StepKey {
-            executor,
-            workflow: request.workflow,
-            run: request.run,
-            step: request.step,
-        };
+        let key =
+            StepKey { executor, workflow: request.workflow, run: request.run, step: request.step };
         let attempt = self.next_attempt(&key, request.attempt).await?;
         let expire_time = now.after(ttl);
         let certificate = self.issue_step(&key, now, expire_time)?;
@@ -156,7 +156,8 @@ impl Broker {
         };
         let env = self.step_env(&opening);
         let listener = self.prepare_directory(&opening, &certificate, &env)?;
-        let taken = self.journal.open_step(now, opening.clone(), |live| self.may_open(live, &opening));
+        let taken =
+            self.journal.open_step(now, opening.clone(), |live| self.may_open(live, &opening));
         let live = match taken {
             Ok(live) => live,
             Err(error) => {
@@ -261,7 +262,7 @@ impl Broker {
             let id = opening.record().id;
             let requests = opening.take_refused();
             if requests > 0 {
-                let _ = self.journal.append(now, Event::RateRefused { opening: id, requests });
+                let _ = self.journal.append(now, &Event::RateRefused { opening: id, requests });
             }
             let outcome = if now >= opening.record().expire_time {
                 self.close_opening(id, CloseReason::Expired).await.map(drop)
@@ -372,9 +373,14 @@ impl Broker {
         certificate: &KeyAndCertificate,
         env: &[(String, String)],
     ) -> Result<std::os::unix::net::UnixListener, Error> {
-        let env_text: String = env.iter().map(|(name, value)| format!("{name}={value}\n")).collect();
+        let env_text: String =
+            env.iter().map(|(name, value)| format!("{name}={value}\n")).collect();
         let files = [
-            StepFile { name: CERTIFICATE, mode: 0o444, content: certificate.issued.chain_pem.as_bytes() },
+            StepFile {
+                name: CERTIFICATE,
+                mode: 0o444,
+                content: certificate.issued.chain_pem.as_bytes(),
+            },
             StepFile { name: "tls.key", mode: 0o400, content: certificate.key_pem.as_bytes() },
             StepFile { name: "ca.crt", mode: 0o444, content: self.authority.root_pem().as_bytes() },
             StepFile { name: "env", mode: 0o444, content: env_text.as_bytes() },

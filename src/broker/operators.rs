@@ -25,7 +25,8 @@ impl Broker {
         };
         let registration = registration.ok_or(Error::Unregistered)?;
         let mut pinned = registration.certificates.iter();
-        let pinned = pinned.find(|pinned| pinned.sha256 == svid.sha256).ok_or(Error::Unregistered)?;
+        let pinned =
+            pinned.find(|pinned| pinned.sha256 == svid.sha256).ok_or(Error::Unregistered)?;
         if self.now() >= pinned.not_after {
             return Err(Error::NotAccepted(NotAccepted::CertificateExpired));
         }
@@ -49,7 +50,7 @@ impl Broker {
             resource: resource.to_owned(),
             reason: reason.to_owned(),
         };
-        if self.journal.append(self.now(), event).is_err() {
+        if self.journal.append(self.now(), &event).is_err() {
             tracing::error!(principal = %caller, method, reason, "a refusal could not be journaled");
         }
     }

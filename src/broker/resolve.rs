@@ -96,7 +96,9 @@ impl Broker {
                 Err(CommitError::TooManyLeases) => {
                     return Err(Error::TooManyLeases(self.limits.step_live_leases));
                 }
-                Err(CommitError::Unavailable(Unavailable)) => return Err(Error::JournalUnavailable),
+                Err(CommitError::Unavailable(Unavailable)) => {
+                    return Err(Error::JournalUnavailable);
+                }
                 Ok(outcome) => return outcome,
             }
         }
@@ -196,19 +198,14 @@ fn check_form(request: &ResolveRequest) -> Result<(), Error> {
 fn target_name(key: &StepKey, target: &Reference) -> ResourceName {
     match target {
         Reference::Connection(name) => ResourceName::Connection(name.clone()),
-        Reference::Secret(name) => ResourceName::Secret(SecretRef {
-            workflow: key.workflow.clone(),
-            name: name.clone(),
-        }),
+        Reference::Secret(name) => {
+            ResourceName::Secret(SecretRef { workflow: key.workflow.clone(), name: name.clone() })
+        }
     }
 }
 
 fn principal(key: &StepKey) -> Principal {
-    Principal::Step {
-        workflow: key.workflow.clone(),
-        run: key.run.clone(),
-        step: key.step.clone(),
-    }
+    Principal::Step { workflow: key.workflow.clone(), run: key.run.clone(), step: key.step.clone() }
 }
 
 fn judge(catalog: &Catalog, key: &StepKey, request: &ResolveRequest) -> Judgement {
@@ -269,7 +266,10 @@ fn judge_secret(catalog: &Catalog, key: &StepKey, name: &SecretRef, asked: &[Str
 }
 
 /// The fields to hand out, by the names asked for; the first name that is none is the error.
-fn select(connection: &Connection, asked: &[String]) -> Result<BTreeMap<String, FieldName>, String> {
+fn select(
+    connection: &Connection,
+    asked: &[String],
+) -> Result<BTreeMap<String, FieldName>, String> {
     let set = &connection.metadata.fields;
     if asked.is_empty() {
         return Ok(set.keys().map(|name| (name.as_str().to_owned(), name.clone())).collect());

@@ -157,7 +157,7 @@ impl Broker {
         broker.reconcile(&recovery, head).await?;
         broker.restore_openings(&recovery).await;
         let version = env!("CARGO_PKG_VERSION").to_owned();
-        broker.journal.append(now, Event::Started { version })?;
+        broker.journal.append(now, &Event::Started { version })?;
         Ok((broker, task.run()))
     }
 
@@ -181,7 +181,7 @@ impl Broker {
             last = Some(self.journal.publish(now, store, true, everything, || {})?);
         }
         for batch in store.max(recovery.abandoned) + 1..=intent {
-            last = Some(self.journal.append(now, Event::Abandoned { batch })?.0);
+            last = Some(self.journal.append(now, &Event::Abandoned { batch })?.0);
         }
         if let Some(last) = last {
             self.journal.synced(last).await?;
@@ -233,7 +233,7 @@ impl Broker {
     /// # Errors
     /// If the journal cannot be written.
     pub async fn stop(&self) -> Result<(), Unavailable> {
-        let (position, _) = self.journal.append(self.now(), Event::Stopped)?;
+        let (position, _) = self.journal.append(self.now(), &Event::Stopped)?;
         self.journal.synced(position).await
     }
 }

@@ -40,7 +40,8 @@ pub(super) struct Draft {
 impl Draft {
     /// Records to put into the store.
     pub(super) fn put(&mut self, records: impl IntoIterator<Item = (RecordKey, Sealed)>) {
-        self.operations.extend(records.into_iter().map(|(key, sealed)| Operation::Put(key, sealed)));
+        self.operations
+            .extend(records.into_iter().map(|(key, sealed)| Operation::Put(key, sealed)));
     }
 
     /// Records to remove from the store.
@@ -125,16 +126,8 @@ impl WriterTask {
         last_batch: u64,
     ) -> (Writer, Self) {
         let (sender, jobs) = mpsc::channel(MAX_BATCH);
-        let task = Self {
-            jobs,
-            snapshots,
-            journal,
-            store,
-            keyring,
-            clock,
-            last_batch,
-            failed: false,
-        };
+        let task =
+            Self { jobs, snapshots, journal, store, keyring, clock, last_batch, failed: false };
         (Writer(sender), task)
     }
 
@@ -179,11 +172,12 @@ impl WriterTask {
         // A number is used once, even if what it was for never reached the store.
         self.last_batch += 1;
         let batch = self.last_batch;
-        let (intent, _) = self.journal.append(now, Event::Intent { batch, changes: notes })?;
+        let (intent, _) = self.journal.append(now, &Event::Intent { batch, changes: notes })?;
         self.journal.synced(intent).await?;
 
         let (store, keyring) = (Arc::clone(&self.store), Arc::clone(&self.keyring));
-        let stored = tokio::task::spawn_blocking(move || store.commit(&keyring, batch, &operations));
+        let stored =
+            tokio::task::spawn_blocking(move || store.commit(&keyring, batch, &operations));
         if let Err(error) = stored.await.map_err(|error| Error::Internal(error.to_string()))? {
             tracing::error!(%error, "the store failed: it takes no more changes until a restart");
             self.failed = true;

@@ -13,8 +13,8 @@ use std::sync::Arc;
 use rpds::{HashTrieMapSync, RedBlackTreeMapSync};
 
 pub use record::{
-    Connection, ConnectionMetadata, FieldMetadata, Registered, Registration, Secret, SecretMetadata,
-    Values, load,
+    Connection, ConnectionMetadata, FieldMetadata, Registered, Registration, Secret,
+    SecretMetadata, Values, load,
 };
 pub use snapshot::{Snapshot, Snapshots};
 
@@ -67,7 +67,6 @@ impl Catalog {
     pub fn connection_count(&self) -> usize {
         self.connections.size()
     }
-
 
     /// Puts a connection in place of the one of its name.
     pub fn put_connection(&mut self, connection: Connection) {

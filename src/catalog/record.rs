@@ -8,7 +8,7 @@ use super::{Catalog, LoadError};
 use crate::access::{Bindings, Role};
 use crate::model::{
     ConnectionName, ConnectionRef, ExecutorName, FieldName, Id, IntegrationName, KindName,
-    OperatorName, PinnedCertificate, SecretRef, SecretName, Timestamp, WorkflowName, base64_bytes,
+    OperatorName, PinnedCertificate, SecretName, SecretRef, Timestamp, WorkflowName, base64_bytes,
     hex_bytes,
 };
 use crate::seal::{Keyring, NoRandomness, RecordKey, RecordKind, Sealed};

@@ -62,7 +62,8 @@ pub(super) async fn apply(
     channel: Channel,
     documents: Vec<Document>,
 ) -> Result<Vec<pb::ApplyResult>, Failure> {
-    let requests = documents.into_iter().map(|document| pb::ApplyRequest { document: Some(document) });
+    let requests =
+        documents.into_iter().map(|document| pb::ApplyRequest { document: Some(document) });
     let requests = tokio_stream::iter(requests.collect::<Vec<_>>());
     Ok(ApplyServiceClient::new(channel).apply(requests).await?.into_inner().results)
 }

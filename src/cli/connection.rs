@@ -96,7 +96,8 @@ impl Connection {
 impl Create {
     async fn run(self, common: &Common, channel: Channel) -> Result<(), Failure> {
         let reference: ConnectionRef = self.reference.parse()?;
-        let integration = integration::find(channel.clone(), reference.integration.as_str()).await?;
+        let integration =
+            integration::find(channel.clone(), reference.integration.as_str()).await?;
         let kind = self.kind.as_deref();
         let kind_schema = match kind {
             Some(name) => integration.kinds.iter().find(|kind| kind.name == name),
@@ -128,7 +129,8 @@ impl Get {
     async fn run(self, common: &Common, channel: Channel) -> Result<(), Failure> {
         let reference: ConnectionRef = self.reference.parse()?;
         let request = pb::GetConnectionRequest { name: resource_name(&reference) };
-        let found = ConnectionServiceClient::new(channel).get_connection(request).await?.into_inner();
+        let found =
+            ConnectionServiceClient::new(channel).get_connection(request).await?.into_inner();
         print(common.output, &to_json(&found), || describe(&found), || reference.to_string())
     }
 }
@@ -229,7 +231,9 @@ fn access_of(connection: &pb::Connection) -> BTreeMap<&'static str, BTreeSet<&st
         pb::Relation::Unspecified => "unknown",
     };
     let bindings = connection.access.iter();
-    bindings.map(|one| (relation(one), one.principals.iter().map(String::as_str).collect())).collect()
+    bindings
+        .map(|one| (relation(one), one.principals.iter().map(String::as_str).collect()))
+        .collect()
 }
 
 fn to_json(connection: &pb::Connection) -> serde_json::Value {
@@ -271,7 +275,10 @@ fn describe(connection: &pb::Connection) -> String {
         ("kind", connection.kind.clone()),
         ("version", connection.version.to_string()),
         ("created", moment(connection.create_time.as_ref())),
-        ("updated", format!("{} by {}", moment(connection.update_time.as_ref()), connection.updated_by)),
+        (
+            "updated",
+            format!("{} by {}", moment(connection.update_time.as_ref()), connection.updated_by),
+        ),
     ];
     for (relation, principals) in access_of(connection) {
         rows.push((relation, principals.into_iter().collect::<Vec<_>>().join(", ")));

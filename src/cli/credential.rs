@@ -50,9 +50,10 @@ impl Credential {
         let ttl = ttl.map(|ttl| prost_types::Duration::try_from(ttl).unwrap_or_default());
         let request = pb::ResolveRequest { target: Some(target), fields, ttl };
         let response = StepServiceClient::new(channel).resolve(request).await?.into_inner();
-        let fields = response.fields.into_iter().map(|(name, value)| {
-            FieldName::parse(&name).map(|name| (name, Value::new(value)))
-        });
+        let fields = response
+            .fields
+            .into_iter()
+            .map(|(name, value)| FieldName::parse(&name).map(|name| (name, Value::new(value))));
         Ok(Self {
             reference,
             integration: response.integration,
@@ -104,7 +105,8 @@ impl Credential {
             Reference::Secret(secret) => variable_name(secret.as_str()),
             Reference::Connection(connection) => {
                 let custom = customary(&connection.integration, &self.kind, name);
-                custom.unwrap_or_else(|| variable_name(&format!("{}_{name}", connection.integration)))
+                custom
+                    .unwrap_or_else(|| variable_name(&format!("{}_{name}", connection.integration)))
             }
         };
         self.named(variable)
@@ -124,7 +126,8 @@ impl Credential {
     ) -> Result<Vec<(String, &Value)>, Failure> {
         let named = self.fields.iter().map(|(name, value)| {
             if value.expose().contains(&0) {
-                let text = format!("{}: {name} holds a zero byte, which no variable can", self.reference);
+                let text =
+                    format!("{}: {name} holds a zero byte, which no variable can", self.reference);
                 return Err(Failure::new("VALUE_UNFIT", text, exit::FAILED));
             }
             Ok((variable(name), value))

@@ -7,6 +7,7 @@ use std::ffi::OsString;
 use std::path::{Path, PathBuf};
 
 use super::apply::{apply, read_all, word};
+use super::block_on;
 use super::credential::Credential;
 use super::endpoint::Endpoint;
 use super::failure::{Failure, exit};
@@ -14,7 +15,6 @@ use super::output::{line, say};
 use super::seed::SeedContext;
 use super::serve::{LogFormat, start_log};
 use super::step::{How, Names, close, open, run_as};
-use super::block_on;
 use crate::config::Config;
 use crate::daemon::{Daemon, InitOptions, Initialised, init};
 use crate::grpc::pb;
@@ -93,7 +93,11 @@ impl Dev {
         read_all(&self.file, &context)
     }
 
-    async fn run_command(&self, made: &Initialised, documents: Vec<Document>) -> Result<u8, Failure> {
+    async fn run_command(
+        &self,
+        made: &Initialised,
+        documents: Vec<Document>,
+    ) -> Result<u8, Failure> {
         let operator = Endpoint::in_directory(&made.operator)?.connect().await?;
         apply(operator, documents).await?;
         let executor = Endpoint::in_directory(&made.executor)?.connect().await?;
@@ -134,7 +138,10 @@ impl Dev {
         for command in ["status", "connection list", "step list"] {
             line(&format!("  KEYHATCH_DIR={operator} {program} {command}"))?;
         }
-        line(&format!("\nWhat happened stands in {}", config.state.join("journal/000001.jsonl").display()))?;
+        line(&format!(
+            "\nWhat happened stands in {}",
+            config.state.join("journal/000001.jsonl").display()
+        ))?;
         line("Serving until Ctrl-C; then all of it is removed.")?;
         daemon.wait_for_signal()?;
         say("stopping");
@@ -142,7 +149,11 @@ impl Dev {
     }
 
     /// Seeds, opens a step, resolves as it, and is refused once.
-    async fn show(&self, made: &Initialised, documents: Vec<Document>) -> Result<pb::OpenedStep, Failure> {
+    async fn show(
+        &self,
+        made: &Initialised,
+        documents: Vec<Document>,
+    ) -> Result<pb::OpenedStep, Failure> {
         let operator = Endpoint::in_directory(&made.operator)?.connect().await?;
         line("\nThe operator seeds it (what is sensitive can never be read back):")?;
         let references: Vec<Reference> = documents.iter().filter_map(reference_of).collect();
@@ -167,10 +178,14 @@ impl Dev {
                     }
                     line(&format!("    lease until {}", credential.expire_time()))?;
                 }
-                Err(failure) => line(&format!("  {shown}: {}: {}", failure.reason, failure.message))?,
+                Err(failure) => {
+                    line(&format!("  {shown}: {}: {}", failure.reason, failure.message))?;
+                }
             }
         }
-        line("\nWhat it may not have is refused, and what does not exist is refused in the same words:")?;
+        line(
+            "\nWhat it may not have is refused, and what does not exist is refused in the same words:",
+        )?;
         let refused = Credential::resolve(step, REFUSED.parse()?, Vec::new(), None).await;
         match refused {
             Err(failure) => line(&format!("  {REFUSED}: {}: {}", failure.reason, failure.message))?,
@@ -199,7 +214,9 @@ fn make(directory: &Path) -> Result<(Config, Initialised), Failure> {
 
 fn reference_of(document: &Document) -> Option<Reference> {
     let text = match document {
-        Document::Connection(connection) => format!("{}/{}", connection.integration, connection.name),
+        Document::Connection(connection) => {
+            format!("{}/{}", connection.integration, connection.name)
+        }
         Document::Secret(secret) => format!("secret:{}", secret.name),
     };
     text.parse().ok()

@@ -89,7 +89,10 @@ impl Wanted {
         Ok(wanted)
     }
 
-    fn variables<'a>(&self, credential: &'a Credential) -> Result<Vec<(String, &'a [u8])>, Failure> {
+    fn variables<'a>(
+        &self,
+        credential: &'a Credential,
+    ) -> Result<Vec<(String, &'a [u8])>, Failure> {
         let is_one = self.field.is_some() || matches!(self.reference, Reference::Secret(_));
         let named = match &self.name {
             None => credential.to_env()?,

@@ -67,23 +67,26 @@ impl From<tonic::Status> for Failure {
     fn from(status: tonic::Status) -> Self {
         let details = status.get_error_details();
         let mut lines = Vec::new();
-        for violation in details.bad_request().map(|bad| bad.field_violations.as_slice()).unwrap_or_default() {
+        for violation in
+            details.bad_request().map(|bad| bad.field_violations.as_slice()).unwrap_or_default()
+        {
             lines.push(format!("{}: {}", violation.field, violation.description));
         }
         let mut message = status.message().to_owned();
         let reason = match details.error_info() {
             Some(info) => {
-                if let Some(id) = info.metadata.get("decision_id") {
-                    if !message.contains(id.as_str()) {
-                        message = format!("{message} (decision {id})");
-                    }
+                if let Some(id) = info.metadata.get("decision_id")
+                    && !message.contains(id.as_str())
+                {
+                    message = format!("{message} (decision {id})");
                 }
                 info.reason.clone()
             }
             None if status.code() == Code::Unimplemented => {
-                message = "this door does not serve that: a step's identity cannot do an operator's or \
+                message =
+                    "this door does not serve that: a step's identity cannot do an operator's or \
                            executor's work; check KEYHATCH_DIR"
-                    .to_owned();
+                        .to_owned();
                 "WRONG_DOOR".to_owned()
             }
             None => "UNREACHABLE".to_owned(),

@@ -42,7 +42,12 @@ impl Integration {
                 });
                 let rows: Vec<_> = rows.collect();
                 let names = || listed.iter().map(name_of).collect::<Vec<_>>().join("\n");
-                print(common.output, &answer, || table(&["integration", "title", "kinds"], rows), names)
+                print(
+                    common.output,
+                    &answer,
+                    || table(&["integration", "title", "kinds"], rows),
+                    names,
+                )
             }
         }
     }
@@ -93,7 +98,8 @@ fn describe(integration: &pb::Integration) -> String {
                 (field.sensitive, "sensitive"),
                 (field.destination, "destination"),
             ];
-            let flags: Vec<_> = flags.iter().filter(|(set, _)| *set).map(|(_, name)| *name).collect();
+            let flags: Vec<_> =
+                flags.iter().filter(|(set, _)| *set).map(|(_, name)| *name).collect();
             vec![
                 field.name.clone(),
                 flags.join(", "),
@@ -103,7 +109,13 @@ fn describe(integration: &pb::Integration) -> String {
             ]
         });
         let header = ["field", "is", "variable", "also called", "what"];
-        format!("{}/{}: {}\n{}", name_of(integration), kind.name, kind.title, table(&header, rows.collect()))
+        format!(
+            "{}/{}: {}\n{}",
+            name_of(integration),
+            kind.name,
+            kind.title,
+            table(&header, rows.collect())
+        )
     });
     kinds.collect::<Vec<_>>().join("\n\n")
 }

@@ -106,7 +106,8 @@ pub fn table(header: &[&str], rows: Vec<Vec<String>>) -> String {
 /// Names and values, a line each.
 pub fn properties(rows: &[(&str, String)]) -> String {
     let width = rows.iter().map(|(name, _)| name.len()).max().unwrap_or(0);
-    let lines = rows.iter().map(|(name, value)| format!("{name:<width$}  {value}").trim_end().to_owned());
+    let lines =
+        rows.iter().map(|(name, value)| format!("{name:<width$}  {value}").trim_end().to_owned());
     lines.collect::<Vec<_>>().join("\n")
 }
 

@@ -108,7 +108,8 @@ impl<'de> Deserialize<'de> for FieldSource {
 struct FieldSourceVisitor;
 
 /// What is said of a value in any other form; the value itself is not.
-const EXPECTED: &str = "a text, in quotes if it looks like a number or a yes, or {fromEnv: NAME} or {fromFile: PATH}";
+const EXPECTED: &str =
+    "a text, in quotes if it looks like a number or a yes, or {fromEnv: NAME} or {fromFile: PATH}";
 
 impl<'de> Visitor<'de> for FieldSourceVisitor {
     type Value = FieldSource;
@@ -180,9 +181,9 @@ pub(super) fn parse(
 /// What is wrong and where. What a message says of an unexpected value may show it, so that part goes.
 fn explain(error: &serde_saphyr::Error) -> String {
     let error = error.without_snippet();
-    let place = error.location().map_or_else(String::new, |at| {
-        format!("line {}, column {}: ", at.line(), at.column())
-    });
+    let place = error
+        .location()
+        .map_or_else(String::new, |at| format!("line {}, column {}: ", at.line(), at.column()));
     let message = error.to_string();
     let shows_value = message.contains("invalid type") || message.contains("invalid value");
     let message = match message.split_once("expected ") {
@@ -195,7 +196,11 @@ fn explain(error: &serde_saphyr::Error) -> String {
     format!("{place}{first}")
 }
 
-fn ours(document: RawDocument, base: &Path, context: &SeedContext<'_>) -> Result<Document, Failure> {
+fn ours(
+    document: RawDocument,
+    base: &Path,
+    context: &SeedContext<'_>,
+) -> Result<Document, Failure> {
     if document.api_version.as_deref() != Some("keyhatch/v1") {
         return Err(Failure::usage("apiVersion must be keyhatch/v1"));
     }
@@ -207,9 +212,13 @@ fn ours(document: RawDocument, base: &Path, context: &SeedContext<'_>) -> Result
     match document.kind.as_deref() {
         Some("Connection") => connection(metadata, spec, base, context),
         Some("Secret") => {
-            let foreign = spec.integration.is_some() || spec.fields.is_some() || spec.access.is_some();
+            let foreign =
+                spec.integration.is_some() || spec.fields.is_some() || spec.access.is_some();
             if foreign || spec.kind.is_some() {
-                return Err(Failure::usage(format!("secret {}: its spec has a value only", metadata.name)));
+                return Err(Failure::usage(format!(
+                    "secret {}: its spec has a value only",
+                    metadata.name
+                )));
             }
             let value = spec.value.ok_or_else(|| {
                 Failure::usage(format!("secret {}: spec.value is missing", metadata.name))
@@ -235,7 +244,8 @@ fn connection(
     let integration = spec
         .integration
         .ok_or_else(|| Failure::usage(format!("connection {name}: spec.integration is missing")))?;
-    let fields = read_fields(spec.fields.unwrap_or_default(), base, &format!("{integration}/{name}"))?;
+    let fields =
+        read_fields(spec.fields.unwrap_or_default(), base, &format!("{integration}/{name}"))?;
     let access = match spec.access {
         Some(access) => bindings([
             (pb::Relation::Viewer, access.viewer),
@@ -343,7 +353,10 @@ mod tests {
             ("connections:\n  aws/a:\n    key: 12345678\n", "line 3"),
             ("secrets: canary\n", "line 1"),
             ("connections: {\n", "line "),
-            ("apiVersion: keyhatch/v1\nkind: Connection\nmetadata: {name: a}\nspec: canary\n", "line 4"),
+            (
+                "apiVersion: keyhatch/v1\nkind: Connection\nmetadata: {name: a}\nspec: canary\n",
+                "line 4",
+            ),
             ("conections: {}\n", "conections"),
         ];
         for (text, expected) in cases {

@@ -45,8 +45,7 @@ pub enum LogFormat {
 impl Serve {
     pub(super) fn run(self, common: &Common) -> Result<(), Failure> {
         start_log(self.log_format, &self.log)?;
-        let given =
-            Given { state: common.state.clone(), runtime: self.runtime, file: self.config };
+        let given = Given { state: common.state.clone(), runtime: self.runtime, file: self.config };
         let mut config = Config::load(given).map_err(|error| Failure::usage(error.to_string()))?;
         // Clients get these paths, and may stand elsewhere.
         config.state = std::path::absolute(config.state)?;

@@ -203,7 +203,11 @@ impl List {
                 ]
             });
             let header = ["workflow", "run", "step", "attempt", "leases", "until", "opening"];
-            if steps.is_empty() { "no open steps".to_owned() } else { table(&header, rows.collect()) }
+            if steps.is_empty() {
+                "no open steps".to_owned()
+            } else {
+                table(&header, rows.collect())
+            }
         };
         let names = || steps.iter().map(|step| step.name.clone()).collect::<Vec<_>>().join("\n");
         print(common.output, &answer, rows, names)
@@ -221,7 +225,10 @@ impl Run {
         let request = pb::CloseStepRequest { name: opened.name.clone(), ..Default::default() };
         // The command's end is what matters; a step that cannot be closed ends by itself in time.
         if let Err(failure) = close(channel, request).await {
-            say(&format!("warning: the step could not be closed: {}: {}", failure.reason, failure.message));
+            say(&format!(
+                "warning: the step could not be closed: {}: {}",
+                failure.reason, failure.message
+            ));
         }
         ran
     }

@@ -5,7 +5,7 @@ use std::time::Duration;
 
 use super::DaemonError;
 use super::state::{FORMAT, StateDirectory, StateError, StateFile};
-use crate::broker::seed_registrations;
+use crate::broker::{StartError, seed_registrations};
 use crate::identity::{Authority, KeyAndCertificate};
 use crate::journal::Journal;
 use crate::model::{
@@ -19,6 +19,11 @@ pub(super) const CERTIFICATE_LIFE: Duration = Duration::from_secs(90 * 24 * 3600
 
 /// The first operator, an administrator.
 pub const FIRST_OPERATOR: &str = "admin";
+/// Where the first operator's identity is, in the state directory.
+pub(super) const OPERATOR_DIRECTORY: &str = "operators/admin";
+/// Where the local executor's identity is, in the state directory.
+pub(super) const EXECUTOR_DIRECTORY: &str = "executors/local";
+
 /// The executor that is taken from this host only.
 pub const LOCAL_EXECUTOR: &str = "local";
 
@@ -75,37 +80,16 @@ fn fill(state: &StateDirectory, options: &InitOptions) -> Result<Initialised, Da
     let keyring = Keyring::open(&text, &kek).map_err(StateError::from)?;
 
     let serials = [random_id()?, random_id()?, random_id()?];
-    let authority = Authority::create(options.trust_domain.clone(), serials, now)
-        .map_err(StateError::from)?;
+    let authority =
+        Authority::create(options.trust_domain.clone(), serials, now).map_err(StateError::from)?;
     state.write_authority(&authority, &keyring)?;
     state.write("ca.crt", 0o444, authority.root_pem().as_bytes())?;
     state.make_directory("broker")?;
     issue_daemon(state, &authority, &options.name, now)?;
     Journal::create(&state.join("journal"), &keyring, now)
         .map_err(|source| StateError::Io { path: state.join("journal"), source })?;
-    Store::create(&state.join("store"), &keyring).map_err(crate::broker::StartError::from)?;
-
-    let operator = OperatorName::parse(FIRST_OPERATOR)?;
-    let executor = ExecutorName::parse(LOCAL_EXECUTOR)?;
-    let issue = |id: &SpiffeId, directory: &str| -> Result<PinnedCertificate, DaemonError> {
-        let issued = authority
-            .issue_client_with_key(id, random_id()?, now, now.after(CERTIFICATE_LIFE))
-            .map_err(StateError::from)?;
-        write_identity(state, directory, &issued, &authority, &options.runtime)?;
-        Ok(issued.issued.pinned)
-    };
-    let admin = issue(&SpiffeId::Operator(operator.clone()), "operators/admin")?;
-    let local = issue(&SpiffeId::Executor(executor.clone()), "executors/local")?;
-    let (journal, store) = (state.join("journal"), state.join("store"));
-    let seeded = seed_registrations(
-        &journal,
-        &store,
-        keyring,
-        options.clock.clone(),
-        (operator, admin),
-        (executor, local),
-    );
-    super::offline(seeded)??;
+    Store::create(&state.join("store"), &keyring).map_err(StartError::from)?;
+    make_identities(state, &authority, keyring, options)?;
 
     let file = StateFile {
         format: FORMAT,
@@ -113,15 +97,42 @@ fn fill(state: &StateDirectory, options: &InitOptions) -> Result<Initialised, Da
         trust_domain: options.trust_domain.clone(),
         kek_file: kek_file.clone(),
     };
-    let text = serde_json::to_vec_pretty(&file).map_err(|_| StateError::Damaged(state.join("state.json")))?;
+    let path = state.join("state.json");
+    let text = serde_json::to_vec_pretty(&file).map_err(|_| StateError::Damaged(path))?;
     state.write("state.json", 0o600, &text)?;
     let kek_file = state.path().join(kek_file);
     Ok(Initialised {
         kek_beside_store: kek_file.starts_with(state.path()),
         kek_file,
-        operator: state.join("operators/admin"),
-        executor: state.join("executors/local"),
+        operator: state.join(OPERATOR_DIRECTORY),
+        executor: state.join(EXECUTOR_DIRECTORY),
     })
+}
+
+/// Makes and registers the first operator and the first executor.
+fn make_identities(
+    state: &StateDirectory,
+    authority: &Authority,
+    keyring: Keyring,
+    options: &InitOptions,
+) -> Result<(), DaemonError> {
+    let now = options.clock.now();
+    let operator = OperatorName::parse(FIRST_OPERATOR)?;
+    let executor = ExecutorName::parse(LOCAL_EXECUTOR)?;
+    let issue = |id: &SpiffeId, directory: &str| -> Result<PinnedCertificate, DaemonError> {
+        let issued = authority
+            .issue_client_with_key(id, random_id()?, now, now.after(CERTIFICATE_LIFE))
+            .map_err(StateError::from)?;
+        write_identity(state, directory, &issued, authority, &options.runtime)?;
+        Ok(issued.issued.pinned)
+    };
+    let admin = issue(&SpiffeId::Operator(operator.clone()), OPERATOR_DIRECTORY)?;
+    let local = issue(&SpiffeId::Executor(executor.clone()), EXECUTOR_DIRECTORY)?;
+    let (journal, store) = (state.join("journal"), state.join("store"));
+    let clock = options.clock.clone();
+    let seeded =
+        seed_registrations(&journal, &store, keyring, clock, (operator, admin), (executor, local));
+    Ok(super::offline(seeded)??)
 }
 
 /// Gives the daemon a new key and certificate.
@@ -175,6 +186,7 @@ pub(super) fn write_address(
 fn clear(directory: &Path) {
     for entry in std::fs::read_dir(directory).into_iter().flatten().flatten() {
         let path = entry.path();
-        let _ = if path.is_dir() { std::fs::remove_dir_all(path) } else { std::fs::remove_file(path) };
+        let _ =
+            if path.is_dir() { std::fs::remove_dir_all(path) } else { std::fs::remove_file(path) };
     }
 }

@@ -82,7 +82,11 @@ impl Daemon {
     ///
     /// # Errors
     /// What stands in the way, and what to do about it.
-    pub fn start(config: &Config, kek_file: Option<&Path>, clock: Clock) -> Result<Self, DaemonError> {
+    pub fn start(
+        config: &Config,
+        kek_file: Option<&Path>,
+        clock: Clock,
+    ) -> Result<Self, DaemonError> {
         let state = StateDirectory::new(&config.state);
         let file = state.read()?;
         let lock = state.lock()?;
@@ -94,7 +98,7 @@ impl Daemon {
         let runtime = Runtime::open(&config.runtime)?;
         let socket = runtime.admin_socket();
         let listener = bind_admin(&socket)?;
-        for identity in ["operators/admin", "executors/local"] {
+        for identity in [init::OPERATOR_DIRECTORY, init::EXECUTOR_DIRECTORY] {
             init::write_address(&state, identity, &config.runtime)?;
         }
         let doors = Doors::build(&state, &authority, &clock)?;
@@ -174,7 +178,11 @@ struct Doors {
 }
 
 impl Doors {
-    fn build(state: &StateDirectory, authority: &Authority, clock: &Clock) -> Result<Self, DaemonError> {
+    fn build(
+        state: &StateDirectory,
+        authority: &Authority,
+        clock: &Clock,
+    ) -> Result<Self, DaemonError> {
         let chain = state.read_text("broker/tls.crt")?;
         let key = Zeroizing::new(state.read_text("broker/tls.key")?);
         let door = |trusted| {
@@ -303,8 +311,7 @@ async fn keep_house(broker: Arc<Broker>, stop: CancellationToken) {
 
 /// Listens on the admin socket. What a daemon that died has left is replaced; what is in use is not.
 fn bind_admin(path: &Path) -> Result<std::os::unix::net::UnixListener, DaemonError> {
-    let failed =
-        |source| RuntimeError::Io { path: path.to_owned(), source };
+    let failed = |source| RuntimeError::Io { path: path.to_owned(), source };
     if UnixStream::connect(path).is_ok() {
         return Err(DaemonError::SocketInUse(path.to_owned()));
     }

@@ -21,7 +21,9 @@ use serde::{Deserialize, Serialize};
 
 use crate::identity::{Authority, AuthorityError};
 use crate::model::{Id, TrustDomain};
-use crate::seal::{Kek, KekError, Keyring, KeyringError, NoRandomness, RecordKey, RecordKind, Sealed};
+use crate::seal::{
+    Kek, KekError, Keyring, KeyringError, NoRandomness, RecordKey, RecordKind, Sealed,
+};
 
 /// The format of the state directory.
 pub(super) const FORMAT: u32 = 1;
@@ -94,7 +96,9 @@ pub struct StateFile {
 pub struct StateDirectory(PathBuf);
 
 /// Held as long as a daemon or an offline command works on the directory.
-pub struct StateLock(#[expect(dead_code, reason = "the lock lives as long as the file is open")] File);
+pub struct StateLock(
+    #[expect(dead_code, reason = "the lock lives as long as the file is open")] File,
+);
 
 impl StateDirectory {
     /// The directory at this path.
@@ -134,7 +138,8 @@ impl StateDirectory {
     /// If somebody holds it, or the directory is none.
     pub fn lock(&self) -> Result<StateLock, StateError> {
         let path = self.join("lock");
-        let file = OpenOptions::new().create(true).truncate(false).write(true).mode(0o600).open(&path);
+        let file =
+            OpenOptions::new().create(true).truncate(false).write(true).mode(0o600).open(&path);
         let file = file.map_err(|source| io(&path, source))?;
         match flock(&file, FlockOperation::NonBlockingLockExclusive) {
             Ok(()) => Ok(StateLock(file)),
@@ -172,7 +177,11 @@ impl StateDirectory {
     ///
     /// # Errors
     /// If the KEK cannot be read or is another one.
-    pub fn keyring(&self, state: &StateFile, kek_file: Option<&Path>) -> Result<Keyring, StateError> {
+    pub fn keyring(
+        &self,
+        state: &StateFile,
+        kek_file: Option<&Path>,
+    ) -> Result<Keyring, StateError> {
         let kek = Kek::load(&self.0.join(kek_file.unwrap_or(&state.kek_file)))?;
         Ok(Keyring::open(&self.read_text("keyring.json")?, &kek)?)
     }

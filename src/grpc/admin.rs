@@ -13,7 +13,9 @@ use crate::access::Principal;
 use crate::broker::{Action, Applied, Broker, ConnectionDocument, Document, Error, SecretDocument};
 use crate::integration;
 use crate::model::limits::{MAX_APPLY_BYTES, MAX_APPLY_DOCUMENTS};
-use crate::model::{IntegrationName, Invalid, ResourceName, SecretName, SecretRef, Value, WorkflowName};
+use crate::model::{
+    IntegrationName, Invalid, ResourceName, SecretName, SecretRef, Value, WorkflowName,
+};
 
 #[derive(Clone)]
 pub(super) struct Admin {
@@ -46,8 +48,7 @@ impl ConnectionService for Admin {
         let caller = peer::admin(&self.broker, &request)?;
         let connection = request.into_inner().connection.unwrap_or_default();
         let name = connection.name.clone();
-        let refuse =
-            |error| peer::refuse(&self.broker, &caller, "CreateConnection", &name, &error);
+        let refuse = |error| peer::refuse(&self.broker, &caller, "CreateConnection", &name, &error);
         let document = creation(connection).map_err(refuse)?;
         let created =
             self.broker.create_connection(caller.clone(), document).await.map_err(refuse)?;
@@ -76,10 +77,8 @@ impl ConnectionService for Admin {
         let after = convert::from_page_token(&request.page_token).map_err(refuse)?;
         let integration = Some(request.integration.as_str()).filter(|name| !name.is_empty());
         let size = convert::page_size(request.page_size);
-        let listed = self
-            .broker
-            .connections(&caller, integration, after.as_ref(), size)
-            .map_err(refuse)?;
+        let listed =
+            self.broker.connections(&caller, integration, after.as_ref(), size).map_err(refuse)?;
         let next = listed.next.map(|name| convert::to_page_token(&name.to_string()));
         Ok(Response::new(pb::ListConnectionsResponse {
             connections: listed.connections.iter().map(convert::connection).collect(),

@@ -50,7 +50,12 @@ pub(super) fn from_page_token<T: std::str::FromStr>(token: &str) -> Result<Optio
 pub(super) fn connection_name(name: &str) -> Result<ConnectionRef, Error> {
     match name.parse()? {
         ResourceName::Connection(connection) => Ok(connection),
-        _ => Err(crate::model::Invalid::new("connection name", name, "for example connections/aws/prod").into()),
+        _ => Err(crate::model::Invalid::new(
+            "connection name",
+            name,
+            "for example connections/aws/prod",
+        )
+        .into()),
     }
 }
 
@@ -73,7 +78,9 @@ pub(super) fn bindings(
             pb::Relation::Editor => Relation::Editor,
             pb::Relation::Unspecified => {
                 let rule = "viewer, resolver or editor";
-                return Err(Error::PrincipalInvalid(crate::model::Invalid::new("relation", "", rule)));
+                return Err(Error::PrincipalInvalid(crate::model::Invalid::new(
+                    "relation", "", rule,
+                )));
             }
         };
         let patterns: &mut BTreeSet<Pattern> = bindings.entry(relation).or_default();

@@ -101,7 +101,10 @@ fn selector(request: &pb::CloseStepRequest) -> Result<StepSelector, Error> {
     }
     match request.name.parse()? {
         ResourceName::Opening(id) => Ok(StepSelector::Opening(id)),
-        _ => Err(Invalid::new("opening name", &request.name, "openings/ID, as OpenStep returned it").into()),
+        _ => {
+            Err(Invalid::new("opening name", &request.name, "openings/ID, as OpenStep returned it")
+                .into())
+        }
     }
 }
 

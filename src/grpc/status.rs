@@ -110,7 +110,10 @@ pub(super) fn to_status(error: &Error) -> Status {
         Error::TooManyRequests(wait) => {
             details.set_retry_info(Some(*wait));
         }
-        Error::Draining | Error::JournalUnavailable | Error::TooManyLeases(_) | Error::TooManySteps(_) => {
+        Error::Draining
+        | Error::JournalUnavailable
+        | Error::TooManyLeases(_)
+        | Error::TooManySteps(_) => {
             details.set_retry_info(Some(RETRY_AFTER));
         }
         Error::Internal(cause) => {

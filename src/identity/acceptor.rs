@@ -117,7 +117,9 @@ impl<T: Clone + Send + Sync + 'static> Acceptor<T> {
     ) {
         let uid = match stream.peer_cred() {
             Ok(credentials) => credentials.uid(),
-            Err(error) => return tracing::warn!(%error, "a peer without credentials was turned away"),
+            Err(error) => {
+                return tracing::warn!(%error, "a peer without credentials was turned away");
+            }
         };
         if gate.uid.is_some_and(|expected| expected != uid) {
             return tracing::warn!(peer.uid = uid, expected.uid = ?gate.uid, "a peer of another user was turned away");
@@ -135,7 +137,10 @@ impl<T: Clone + Send + Sync + 'static> Acceptor<T> {
             };
             let leaf = stream.get_ref().1.peer_certificates().and_then(|chain| chain.first());
             let Some(Ok(svid)) = leaf.map(|leaf| Svid::parse(leaf, &domain)) else {
-                return tracing::error!(peer.uid = uid, "a handshake without an identity was dropped");
+                return tracing::error!(
+                    peer.uid = uid,
+                    "a handshake without an identity was dropped"
+                );
             };
             let connection = Connection {
                 stream,

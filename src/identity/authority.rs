@@ -100,7 +100,11 @@ impl Authority {
     ///
     /// # Errors
     /// If keys or certificates cannot be made.
-    pub fn create(domain: TrustDomain, serials: [Id; 3], now: Timestamp) -> Result<Self, AuthorityError> {
+    pub fn create(
+        domain: TrustDomain,
+        serials: [Id; 3],
+        now: Timestamp,
+    ) -> Result<Self, AuthorityError> {
         let [root_serial, clients_serial, steps_serial] = serials;
         let key = new_key()?;
         let params = authority_params("keyhatch root", root_serial, 1, now);
@@ -187,9 +191,11 @@ impl Authority {
     ) -> Result<KeyAndCertificate, AuthorityError> {
         let key = new_key()?;
         let uri = SpiffeId::Broker(name.to_owned()).uri(&self.domain);
-        let mut params = leaf_params(&format!("keyhatch broker {name}"), &uri, serial, now, now.after(life))?;
+        let mut params =
+            leaf_params(&format!("keyhatch broker {name}"), &uri, serial, now, now.after(life))?;
         params.extended_key_usages = vec![ExtendedKeyUsagePurpose::ServerAuth];
-        let localhost = "localhost".try_into().map_err(|_| AuthorityError::Unusable("localhost"))?;
+        let localhost =
+            "localhost".try_into().map_err(|_| AuthorityError::Unusable("localhost"))?;
         params.subject_alt_names.push(SanType::DnsName(localhost));
         let public_key = key.subject_public_key_info();
         let issued = issue(&params, &public_key, &self.root, now, "")?;
@@ -272,7 +278,12 @@ fn new_key() -> Result<KeyPair, AuthorityError> {
     Ok(KeyPair::generate_for(&PKCS_ECDSA_P256_SHA256)?)
 }
 
-fn params(common_name: &str, serial: Id, now: Timestamp, not_after: Timestamp) -> CertificateParams {
+fn params(
+    common_name: &str,
+    serial: Id,
+    now: Timestamp,
+    not_after: Timestamp,
+) -> CertificateParams {
     let mut params = CertificateParams::default();
     params.distinguished_name = DistinguishedName::new();
     params.distinguished_name.push(DnType::CommonName, common_name);

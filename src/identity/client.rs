@@ -63,7 +63,10 @@ impl ClientIdentity {
 ///
 /// # Errors
 /// If the socket or the handshake fails.
-pub async fn connect(socket: &Path, identity: &ClientIdentity) -> Result<TlsClientStream, ConnectError> {
+pub async fn connect(
+    socket: &Path,
+    identity: &ClientIdentity,
+) -> Result<TlsClientStream, ConnectError> {
     let connector = TlsConnector::from(Arc::new(identity.config()?));
     let stream = UnixStream::connect(socket).await?;
     let name = ServerName::try_from("localhost").map_err(std::io::Error::other)?;

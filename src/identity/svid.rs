@@ -86,9 +86,7 @@ impl Svid {
 fn check_key_usage(certificate: &X509Certificate<'_>) -> Result<(), SvidError> {
     let usage = certificate.key_usage().map_err(|_| SvidError::Malformed)?;
     match usage.map(|usage| usage.value) {
-        Some(usage)
-            if usage.digital_signature() && !usage.key_cert_sign() && !usage.crl_sign() =>
-        {
+        Some(usage) if usage.digital_signature() && !usage.key_cert_sign() && !usage.crl_sign() => {
             Ok(())
         }
         _ => Err(SvidError::KeyUsage),

@@ -68,9 +68,10 @@ impl DoorConfig<'_> {
         let provider = Arc::new(default_provider());
         let mut roots = RootCertStore::empty();
         roots.add(self.trusted.clone()).map_err(|error| setup(&error))?;
-        let chain = WebPkiClientVerifier::builder_with_provider(Arc::new(roots), Arc::clone(&provider))
-            .build()
-            .map_err(|error| setup(&error))?;
+        let chain =
+            WebPkiClientVerifier::builder_with_provider(Arc::new(roots), Arc::clone(&provider))
+                .build()
+                .map_err(|error| setup(&error))?;
         let verifier = SvidVerifier { chain, domain: self.domain.clone() };
         let certificates = certificates(self.chain_pem)?;
         let key = private_key(self.key_pem)?;

@@ -65,7 +65,10 @@ pub fn infer_kind<'a>(
     }
     let mut fitting = integration.kinds.iter().filter(|kind| {
         fields.iter().all(|name| find_field(kind, name).is_some())
-            && kind.fields.iter().all(|rule| !rule.required || fields.iter().any(|f| rule.covers(f)))
+            && kind
+                .fields
+                .iter()
+                .all(|rule| !rule.required || fields.iter().any(|f| rule.covers(f)))
     });
     match (fitting.next(), fitting.next()) {
         (Some(only), None) => Ok(only),
@@ -90,12 +93,14 @@ pub fn check(
     let mut checked = Checked::new();
     let total: usize = fields.values().map(Value::len).sum();
     if total > MAX_CONNECTION_BYTES {
-        let text = format!("the values have {total} bytes together; at most {MAX_CONNECTION_BYTES} are allowed");
+        let text = format!(
+            "the values have {total} bytes together; at most {MAX_CONNECTION_BYTES} are allowed"
+        );
         problems.push(Problem::new("", text));
     }
     for (given, value) in fields {
-        let Some((rule, name)) = find_field(kind, &given)
-            .and_then(|rule| Some((rule, rule.canonical(&given)?)))
+        let Some((rule, name)) =
+            find_field(kind, &given).and_then(|rule| Some((rule, rule.canonical(&given)?)))
         else {
             problems.push(unknown(kind, &given));
             continue;
@@ -104,7 +109,10 @@ pub fn check(
         let field =
             CheckedField { sensitive: rule.sensitive, destination: rule.destination, value };
         if checked.insert(name.clone(), field).is_some() {
-            problems.push(Problem::new(&given, format!("{name} is given twice, under two of its names")));
+            problems.push(Problem::new(
+                &given,
+                format!("{name} is given twice, under two of its names"),
+            ));
         }
     }
     if complete {
@@ -130,7 +138,8 @@ fn unknown(kind: &CredentialKind, given: &str) -> Problem {
 
 fn check_value(rule: &FieldRule, given: &str, name: &FieldName, value: &Value) -> Option<Problem> {
     if value.len() > MAX_VALUE_BYTES {
-        let text = format!("the value has {} bytes; at most {MAX_VALUE_BYTES} are allowed", value.len());
+        let text =
+            format!("the value has {} bytes; at most {MAX_VALUE_BYTES} are allowed", value.len());
         return Some(Problem::new(given, text));
     }
     if value.looks_masked() {
@@ -139,7 +148,9 @@ fn check_value(rule: &FieldRule, given: &str, name: &FieldName, value: &Value) -
     }
     let pattern = rule.pattern().ok().flatten()?;
     let matches = match rule.family() {
-        Some(prefix) => name.as_str().strip_prefix(prefix).is_some_and(|rest| pattern.is_match(rest)),
+        Some(prefix) => {
+            name.as_str().strip_prefix(prefix).is_some_and(|rest| pattern.is_match(rest))
+        }
         None => std::str::from_utf8(value.expose()).is_ok_and(|text| pattern.is_match(text)),
     };
     let subject = if rule.family().is_some() { "the name after the dot" } else { "the value" };
@@ -181,7 +192,8 @@ mod tests {
         let names: Vec<_> = checked.keys().map(FieldName::as_str).collect();
         assert_eq!(names, ["access_key_id", "secret_access_key"]);
 
-        let twice = values(&[("accessKeyID", "a"), ("access_key_id", "b"), ("secretAccessKey", "c")]);
+        let twice =
+            values(&[("accessKeyID", "a"), ("access_key_id", "b"), ("secretAccessKey", "c")]);
         assert_eq!(check(kind("aws", "access_key"), twice, true).err().unwrap().len(), 1);
     }
 

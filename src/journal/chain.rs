@@ -79,14 +79,17 @@ impl Chain {
     }
 
     /// Writes one line, with one write(2), and applies it to what is live.
-    pub(super) fn append(&mut self, now: Timestamp, event: Event) -> Result<Position, Unavailable> {
+    pub(super) fn append(
+        &mut self,
+        now: Timestamp,
+        event: &Event,
+    ) -> Result<Position, Unavailable> {
         if self.is_torn {
             return Err(Unavailable);
         }
         let n = self.last + 1;
-        let hash =
-            line::write(&mut self.buffer, &self.keyring, n, now, &event, &self.last_hash)
-                .map_err(|_| Unavailable)?;
+        let hash = line::write(&mut self.buffer, &self.keyring, n, now, event, &self.last_hash)
+            .map_err(|_| Unavailable)?;
         match self.file.write(&self.buffer) {
             Ok(written) if written == self.buffer.len() => {}
             outcome => {
@@ -97,7 +100,7 @@ impl Chain {
         self.length += self.buffer.len() as u64;
         self.last = n;
         self.last_hash = hash;
-        self.live.apply(&event);
+        self.live.apply(event);
         Ok(Position(n))
     }
 

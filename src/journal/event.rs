@@ -196,18 +196,25 @@ impl ResolveLine {
     /// The lease that the line issues, if it issues a new one.
     pub(super) fn new_lease(&self) -> Option<Lease> {
         match &self.outcome {
-            Outcome::Allow { uid, version, lease, issue_time, expire_time, limited_by, reused: false, .. } => {
-                Some(Lease {
-                    id: *lease,
-                    opening: self.opening,
-                    resource: *uid,
-                    version: *version,
-                    ask: self.ask.clone(),
-                    issue_time: *issue_time,
-                    expire_time: *expire_time,
-                    limited_by: *limited_by,
-                })
-            }
+            Outcome::Allow {
+                uid,
+                version,
+                lease,
+                issue_time,
+                expire_time,
+                limited_by,
+                reused: false,
+                ..
+            } => Some(Lease {
+                id: *lease,
+                opening: self.opening,
+                resource: *uid,
+                version: *version,
+                ask: self.ask.clone(),
+                issue_time: *issue_time,
+                expire_time: *expire_time,
+                limited_by: *limited_by,
+            }),
             _ => None,
         }
     }

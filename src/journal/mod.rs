@@ -156,10 +156,11 @@ impl Journal {
         }
         let opening = asked.opening.record();
         let mut line = ResolveLine::new(opening, asked.ask);
-        let Verdict::Allow { by, record, version, fields, terms, max_leases } = asked.verdict else {
+        let Verdict::Allow { by, record, version, fields, terms, max_leases } = asked.verdict
+        else {
             let Verdict::Refuse(reason) = asked.verdict else { return Err(CommitError::Stale) };
             line.outcome = Outcome::Refuse { reason: reason.to_owned() };
-            let position = chain.append(now, Event::Resolve(Box::new(line)))?;
+            let position = chain.append(now, &Event::Resolve(Box::new(line)))?;
             return Ok(Committed::Refused(chain.decision_id(position)));
         };
         let reused =
@@ -181,7 +182,7 @@ impl Journal {
             },
         };
         line.outcome = Outcome::allow(by, record.uid, version, fields, &lease, reused.is_some());
-        let position = chain.append(now, Event::Resolve(Box::new(line)))?;
+        let position = chain.append(now, &Event::Resolve(Box::new(line)))?;
         let permit = Permit::new(record, version, chain.decision_id(position));
         Ok(Committed::Permitted(permit, lease))
     }
@@ -190,7 +191,7 @@ impl Journal {
     ///
     /// # Errors
     /// If it cannot be written.
-    pub fn append(&self, now: Timestamp, event: Event) -> Result<(Position, String), Unavailable> {
+    pub fn append(&self, now: Timestamp, event: &Event) -> Result<(Position, String), Unavailable> {
         let mut chain = self.lock()?;
         let position = chain.append(now, event)?;
         Ok((position, chain.decision_id(position)))
@@ -213,7 +214,7 @@ impl Journal {
     ) -> Result<Position, Unavailable> {
         let mut chain = self.lock()?;
         let revoked = revoked(chain.live());
-        let position = chain.append(now, Event::Head { batch, recovered, revoked })?;
+        let position = chain.append(now, &Event::Head { batch, recovered, revoked })?;
         publish();
         Ok(position)
     }
@@ -231,7 +232,7 @@ impl Journal {
         let id = opening.id;
         let mut chain = self.lock()?;
         allowed(chain.live())?;
-        chain.append(now, Event::Opened(Box::new(opening)))?;
+        chain.append(now, &Event::Opened(Box::new(opening)))?;
         chain.live().opening(id).cloned().ok_or_else(|| Unavailable.into())
     }
 
@@ -251,7 +252,7 @@ impl Journal {
         }
         let revoked = chain.live().leases().of_opening(opening);
         let event = Event::Closed { opening, reason, revoked: revoked.clone() };
-        let position = chain.append(now, event)?;
+        let position = chain.append(now, &event)?;
         Ok(Some((position, revoked)))
     }
 
@@ -265,7 +266,7 @@ impl Journal {
         opening: Id,
         certificate: PinnedCertificate,
     ) -> Result<(), Unavailable> {
-        self.append(now, Event::CertificateRenewed { opening, certificate }).map(drop)
+        self.append(now, &Event::CertificateRenewed { opening, certificate }).map(drop)
     }
 
     /// Looks at what is open and leased, while nothing can change.

@@ -64,7 +64,13 @@ pub(super) fn open(
     let mut text = Vec::new();
     File::open(&path)?.read_to_end(&mut text)?;
 
-    let mut reader = Reader { last: 0, last_hash: NO_PREVIOUS, length: 0, last_time: now, live: Live::default() };
+    let mut reader = Reader {
+        last: 0,
+        last_hash: NO_PREVIOUS,
+        length: 0,
+        last_time: now,
+        live: Live::default(),
+    };
     let mut lines = 0;
     let mut rest = text.as_slice();
     while let Some(taken) = reader.take(rest, &keyring, lines == 0) {
@@ -94,7 +100,9 @@ pub(super) fn open(
     if let Some(kept) = torn {
         let kept_as = kept.file_name().map(|name| name.to_string_lossy().into_owned());
         let event = Event::Torn { kept_as: kept_as.unwrap_or_default(), bytes: rest.len() as u64 };
-        chain.append(now, event).map_err(|_| std::io::Error::other("the journal cannot be written"))?;
+        chain
+            .append(now, &event)
+            .map_err(|_| std::io::Error::other("the journal cannot be written"))?;
         chain.file()?.sync_data()?;
     }
     Ok((chain, recovery))
@@ -147,8 +155,7 @@ impl Reader {
 /// was told of it.
 fn holds_synced_line(rest: &[u8], keyring: &Keyring) -> bool {
     rest.split(|byte| *byte == b'\n').filter_map(Parts::split).any(|parts| {
-        parts.is_tagged(keyring)
-            && parts.parse().is_some_and(|body| body.event.is_always_synced())
+        parts.is_tagged(keyring) && parts.parse().is_some_and(|body| body.event.is_always_synced())
     })
 }
 

@@ -44,7 +44,9 @@ impl FromStr for ResourceName {
 
     fn from_str(text: &str) -> Result<Self, Invalid> {
         let id = |digits: &str| {
-            digits.parse().map_err(|_| Invalid::new("resource name", text, "its id is 32 hex digits"))
+            digits
+                .parse()
+                .map_err(|_| Invalid::new("resource name", text, "its id is 32 hex digits"))
         };
         match text.split('/').collect::<Vec<_>>().as_slice() {
             ["connections", integration, name] => {

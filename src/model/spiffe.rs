@@ -38,9 +38,8 @@ impl TrustDomain {
     /// # Errors
     /// If it is empty, too long, or holds more than lower-case letters, digits, `.`, `-` and `_`.
     pub fn parse(text: &str) -> Result<Self, Invalid> {
-        let allowed = |byte: u8| {
-            byte.is_ascii_lowercase() || byte.is_ascii_digit() || b".-_".contains(&byte)
-        };
+        let allowed =
+            |byte: u8| byte.is_ascii_lowercase() || byte.is_ascii_digit() || b".-_".contains(&byte);
         if text.is_empty() || text.len() > MAX_TRUST_DOMAIN_BYTES || !text.bytes().all(allowed) {
             let rule = "1 to 255 lower-case letters, digits or . - _";
             return Err(Invalid::new("trust domain", text, rule));

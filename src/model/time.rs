@@ -108,9 +108,7 @@ impl Clock {
     /// The present moment.
     pub fn now(&self) -> Timestamp {
         Timestamp::from_millis(match &self.0 {
-            Source::Boot { wall_at_boot } => {
-                wall_at_boot.saturating_add(read(ClockId::Boottime))
-            }
+            Source::Boot { wall_at_boot } => wall_at_boot.saturating_add(read(ClockId::Boottime)),
             Source::HandSet(millis) => millis.load(Ordering::SeqCst),
         })
     }

@@ -41,7 +41,8 @@ impl Value {
     pub fn looks_masked(&self) -> bool {
         let text = self.expose().trim_ascii();
         let stars = text.len() >= 3 && text.iter().all(|&byte| byte == b'*');
-        let words: [&[u8]; 4] = [b"<redacted>", b"(sensitive)", b"[redacted]", b"(sensitive value)"];
+        let words: [&[u8]; 4] =
+            [b"<redacted>", b"(sensitive)", b"[redacted]", b"(sensitive value)"];
         stars || words.iter().any(|word| text.eq_ignore_ascii_case(word))
     }
 }

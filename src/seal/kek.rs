@@ -53,14 +53,18 @@ impl Kek {
     pub fn create(path: &Path) -> Result<Self, KekError> {
         let file_error = |source| KekError::File { path: path.to_owned(), source };
         let key = Zeroizing::new(random::<32>()?);
-        let digits = Zeroizing::new(hex::encode(&*key) + "\n");
+        // As long as the file, so that it never grows and leaves a copy behind.
+        let mut digits = Zeroizing::new([b'\n'; 65]);
+        if let Some(text) = digits.get_mut(..64) {
+            hex::encode_to_slice(*key, text).map_err(|_| KekError::Malformed(path.to_owned()))?;
+        }
         let mut file = OpenOptions::new()
             .write(true)
             .create_new(true)
             .mode(0o400)
             .open(path)
             .map_err(file_error)?;
-        file.write_all(digits.as_bytes()).and_then(|()| file.sync_all()).map_err(file_error)?;
+        file.write_all(&*digits).and_then(|()| file.sync_all()).map_err(file_error)?;
         Ok(Self(key))
     }
 

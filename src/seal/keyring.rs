@@ -41,7 +41,9 @@ pub enum KeyringError {
     #[error(transparent)]
     NoRandomness(#[from] NoRandomness),
     /// The KEK is another one.
-    #[error("this KEK ({given}) is not the one the keyring was made with ({expected}); give the right KEK file")]
+    #[error(
+        "this KEK ({given}) is not the one the keyring was made with ({expected}); give the right KEK file"
+    )]
     WrongKek {
         /// The key that was given.
         given: KeyId,
@@ -99,7 +101,8 @@ impl Keyring {
             deks: vec![WrappedKey::create(kek, DEK_PURPOSE)?],
             derivation: WrappedKey::create(kek, DERIVATION_PURPOSE)?,
         };
-        serde_json::to_string_pretty(&file).map_err(|error| KeyringError::Damaged(error.to_string()))
+        serde_json::to_string_pretty(&file)
+            .map_err(|error| KeyringError::Damaged(error.to_string()))
     }
 
     /// Unwraps the keys of `keyring.json`.
@@ -147,7 +150,12 @@ impl Keyring {
     ///
     /// # Errors
     /// If there are no random numbers.
-    pub fn seal(&self, key: RecordKey, version: u64, plaintext: &[u8]) -> Result<Sealed, NoRandomness> {
+    pub fn seal(
+        &self,
+        key: RecordKey,
+        version: u64,
+        plaintext: &[u8],
+    ) -> Result<Sealed, NoRandomness> {
         let nonce = random::<24>()?;
         let aad = aad::record(key, version, self.newest);
         let cipher = self.deks.get(&self.newest).ok_or(NoRandomness)?;

@@ -57,7 +57,11 @@ pub fn random_id() -> Result<Id, NoRandomness> {
 mod tests_support {
     use super::{Keyring, RecordKey, Sealed};
 
-    pub(super) fn every_flipped_bit_is_refused(keyring: &Keyring, key: RecordKey, sealed: &Sealed) -> bool {
+    pub(super) fn every_flipped_bit_is_refused(
+        keyring: &Keyring,
+        key: RecordKey,
+        sealed: &Sealed,
+    ) -> bool {
         (0..sealed.as_bytes().len()).all(|position| {
             (0..8).all(|bit| {
                 let mut bytes = sealed.as_bytes().to_vec();

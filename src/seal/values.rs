@@ -146,7 +146,8 @@ mod tests {
     fn sealing_again_changes_only_what_was_named() {
         let keyring = keyring();
         let own = key(RecordKind::ConnectionValues, 1);
-        let old = keyring.seal_values(own, 1, &fields(&[("a", "1"), ("b", "2"), ("c", "3")])).unwrap();
+        let old =
+            keyring.seal_values(own, 1, &fields(&[("a", "1"), ("b", "2"), ("c", "3")])).unwrap();
         let changes = BTreeMap::from([
             (FieldName::parse("a").unwrap(), Change::Set(Value::new(b"9".to_vec()))),
             (FieldName::parse("b").unwrap(), Change::Remove),

@@ -102,7 +102,8 @@ impl Store {
     /// # Errors
     /// If it is damaged.
     pub fn open(path: &Path, keyring: &Keyring) -> Result<(Self, Contents), StoreError> {
-        let damaged = |what: &str| StoreError::Damaged { path: path.to_owned(), what: what.to_owned() };
+        let damaged =
+            |what: &str| StoreError::Damaged { path: path.to_owned(), what: what.to_owned() };
         if !path.join("db").is_file() {
             return Err(damaged("it has no data file"));
         }
@@ -110,7 +111,8 @@ impl Store {
         let mut records = store.read_all(path)?;
         let commit = records.iter().position(|(key, _)| *key == COMMIT);
         let (_, commit) = records.swap_remove(commit.ok_or_else(|| damaged("no commit record"))?);
-        let stored = keyring.open_metadata(COMMIT, &commit).map_err(|_| damaged("commit record"))?;
+        let stored =
+            keyring.open_metadata(COMMIT, &commit).map_err(|_| damaged("commit record"))?;
 
         let mut digest = Digest::default();
         for (key, sealed) in &records {
@@ -178,8 +180,10 @@ impl Store {
     }
 
     fn read_all(&self, path: &Path) -> Result<Vec<(RecordKey, Sealed)>, StoreError> {
-        let damaged = |what: &str| StoreError::Damaged { path: path.to_owned(), what: what.to_owned() };
-        let chunks = catch_unwind(AssertUnwindSafe(|| self.db.iter().collect::<sled::Result<Vec<_>>>()));
+        let damaged =
+            |what: &str| StoreError::Damaged { path: path.to_owned(), what: what.to_owned() };
+        let chunks =
+            catch_unwind(AssertUnwindSafe(|| self.db.iter().collect::<sled::Result<Vec<_>>>()));
         let chunks = chunks.map_err(|_| damaged("its pages cannot be read"))?;
         let chunks = chunks.map_err(|error| damaged(&error.to_string()))?;
         let mut records = Vec::new();
@@ -196,7 +200,9 @@ impl Store {
         }
         records.extend(joined);
         let parsed = records.into_iter().map(|(key, bytes)| Ok((key, Sealed::parse(&bytes)?)));
-        parsed.collect::<Result<_, crate::seal::OpenError>>().map_err(|_| damaged("a malformed record"))
+        parsed
+            .collect::<Result<_, crate::seal::OpenError>>()
+            .map_err(|_| damaged("a malformed record"))
     }
 
     fn write(

@@ -1,0 +1,166 @@
+//! Bad input gets an error that says what is wrong and what to do, and loses nothing.
+
+use std::os::unix::fs::PermissionsExt as _;
+use std::path::Path;
+use std::process::Output;
+
+use crate::harness::{ServeProcess, keyhatch, keyhatch_in};
+
+/// The program fails, and its last line is `error: REASON: sentence` with these words in it.
+#[track_caller]
+fn assert_refused(output: &Output, words: &[&str]) {
+    let text = String::from_utf8_lossy(&output.stderr);
+    assert!(!output.status.success(), "it succeeded: {text}");
+    assert!(text.lines().last().unwrap_or_default().starts_with("error: "), "{text}");
+    for word in words {
+        assert!(text.contains(word), "no {word:?} in: {text}");
+    }
+    assert!(!text.contains("panicked"), "{text}");
+}
+
+fn made() -> tempfile::TempDir {
+    let directory = tempfile::Builder::new().prefix("kh").tempdir().unwrap();
+    assert!(keyhatch_in(directory.path(), &["init"]).output().unwrap().status.success());
+    directory
+}
+
+fn serve(directory: &Path) -> Output {
+    keyhatch_in(directory, &["serve"]).output().unwrap()
+}
+
+#[test]
+fn serve_without_a_state_directory_names_the_command_that_makes_one() {
+    let directory = tempfile::tempdir().unwrap();
+    assert_refused(&serve(directory.path()), &["state", "keyhatch init --state"]);
+    assert_refused(
+        &keyhatch_in(directory.path(), &["status"]).output().unwrap(),
+        &["KEYHATCH_DIR", "--state"],
+    );
+}
+
+#[test]
+fn init_takes_only_an_empty_directory_and_leaves_a_full_one_alone() {
+    let directory = made();
+    let again = keyhatch_in(directory.path(), &["init"]).output().unwrap();
+    assert_refused(&again, &["is not empty", "--state"]);
+    ServeProcess::start(directory.path()).terminate();
+
+    let kek = directory.path().join("kek-elsewhere");
+    std::fs::write(&kek, "somebody's").unwrap();
+    let other = directory.path().join("other");
+    let refused = keyhatch(&[
+        "init",
+        "--state",
+        other.to_str().unwrap(),
+        "--kek-file",
+        kek.to_str().unwrap(),
+    ]);
+    assert_refused(&{ refused }.output().unwrap(), &["kek-elsewhere"]);
+    assert_eq!(std::fs::read_to_string(&kek).unwrap(), "somebody's");
+    assert_eq!(std::fs::read_dir(&other).unwrap().count(), 0, "nothing half-made stays");
+}
+
+#[test]
+fn an_unreadable_state_directory_is_named() {
+    if rustix::process::geteuid().is_root() {
+        // Root reads everything: a file where the directory should be takes its place.
+        let directory = tempfile::tempdir().unwrap();
+        std::fs::write(directory.path().join("state"), "").unwrap();
+        assert_refused(&serve(directory.path()), &["state"]);
+        return;
+    }
+    let directory = made();
+    let state = directory.path().join("state");
+    std::fs::set_permissions(&state, std::fs::Permissions::from_mode(0)).unwrap();
+    assert_refused(&serve(directory.path()), &["state", "denied"]);
+    std::fs::set_permissions(&state, std::fs::Permissions::from_mode(0o700)).unwrap();
+}
+
+#[test]
+fn a_wrong_a_missing_a_malformed_and_an_open_kek_are_each_told_apart() {
+    let directory = made();
+    let kek = directory.path().join("state/kek");
+    let right = std::fs::read(&kek).unwrap();
+    let replace = |content: &[u8], mode: u32| {
+        let _ = std::fs::remove_file(&kek);
+        std::fs::write(&kek, content).unwrap();
+        std::fs::set_permissions(&kek, std::fs::Permissions::from_mode(mode)).unwrap();
+    };
+    replace(&[b'0'; 64], 0o400);
+    let wrong = serve(directory.path());
+    assert_refused(&wrong, &["is not the one"]);
+    let ids = String::from_utf8_lossy(&wrong.stderr).matches(|c: char| c == '(').count();
+    assert_eq!(ids, 2, "both key ids are printed");
+    replace(b"hello", 0o400);
+    assert_refused(&serve(directory.path()), &["64 hexadecimal digits"]);
+    replace(&right, 0o644);
+    assert_refused(&serve(directory.path()), &["0644", "chmod 0400"]);
+    std::fs::remove_file(&kek).unwrap();
+    assert_refused(&serve(directory.path()), &["kek"]);
+    replace(&right, 0o400);
+    assert!(ServeProcess::start(directory.path()).terminate());
+}
+
+#[test]
+fn a_second_daemon_on_the_same_state_or_socket_is_refused_and_the_first_goes_on() {
+    let directory = made();
+    let serving = ServeProcess::start(directory.path());
+    assert_refused(&serve(directory.path()), &["another keyhatch", "stop it"]);
+
+    let other = made();
+    let mut same_socket = keyhatch_in(other.path(), &["serve"]);
+    same_socket.env("KEYHATCH_RUNTIME", directory.path().join("run"));
+    assert_refused(&same_socket.output().unwrap(), &["listens", "--runtime"]);
+    assert!(serving.run(&["status"]).status.success());
+}
+
+#[test]
+fn a_socket_path_too_long_for_unix_is_refused_when_configured() {
+    let directory = made();
+    let long = directory.path().join("x".repeat(80));
+    let mut command = keyhatch_in(directory.path(), &["serve"]);
+    command.env("KEYHATCH_RUNTIME", &long);
+    assert_refused(&command.output().unwrap(), &["107", "--runtime"]);
+    assert!(!long.exists());
+}
+
+#[test]
+fn broken_yaml_is_located_by_line_and_column() {
+    let directory = tempfile::tempdir().unwrap();
+    let file = directory.path().join("seed.yaml");
+    let apply = |text: &str| {
+        std::fs::write(&file, text).unwrap();
+        keyhatch(&["dev", "-f", file.to_str().unwrap(), "--", "true"]).output().unwrap()
+    };
+    assert_refused(&apply("connections:\n  aws/a: {unclosed\n"), &["seed.yaml", "line", "column"]);
+    assert_refused(&apply("connections:\n  aws/a:\n    b: [c]\n"), &["line 3", "column"]);
+    assert_refused(&apply("apiVersion: keyhatch/v2\nkind: Connection\n"), &["keyhatch/v1"]);
+    assert_refused(&apply("nonsense: 1\n"), &["nonsense"]);
+    assert_refused(&apply(""), &["no document"]);
+    let unknown = apply("connections:\n  aws/a: {b: c, d: e}\n  nope/x: {y: z}\n");
+    assert_refused(&unknown, &["aws/a: b", "aws/a: d", "missing", "there is no integration nope"]);
+    let missing_env = apply("connections:\n  slack/a: {apiToken: {fromEnv: KH_NOT_SET}}\n");
+    assert_refused(&missing_env, &["slack/a", "apiToken", "KH_NOT_SET"]);
+}
+
+#[test]
+fn a_broken_configuration_file_is_refused_with_the_key_that_is_wrong() {
+    let directory = made();
+    let file = directory.path().join("config.toml");
+    let serve_with = |text: &str| {
+        std::fs::write(&file, text).unwrap();
+        keyhatch_in(directory.path(), &["serve", "--config", file.to_str().unwrap()])
+            .output()
+            .unwrap()
+    };
+    assert_refused(&serve_with("[limits]\nstep_conections = 1\n"), &["step_conections"]);
+    assert_refused(&serve_with("[limits]\nopen_steps = 0\n"), &["open_steps", "at least 1"]);
+    assert_refused(&serve_with("[limits\n"), &["config.toml"]);
+}
+
+#[test]
+fn references_and_names_that_are_not_well_formed_are_refused_before_anything_is_sent() {
+    for reference in ["aws", "aws/", "AWS/x", "secret:", "aws/a/b", ""] {
+        assert_refused(&keyhatch(&["get", reference]).output().unwrap(), &["USAGE"]);
+    }
+}

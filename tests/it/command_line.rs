@@ -1,0 +1,305 @@
+//! The program as people and scripts use it.
+
+use std::io::{BufRead as _, BufReader};
+use std::path::Path;
+use std::process::{Command, Output, Stdio};
+
+use crate::harness::{ServeProcess, keyhatch, keyhatch_in, path_with_binary};
+
+/// Our own sample of Relay's form, so that the tests stand alone.
+const RELAY: &str = "\
+connections:
+  aws/test:
+    accessKeyID: AKIAIOSFODNN7EXAMPLE
+    secretAccessKey: not-a-real-secret
+secrets:
+  hello: world
+runs:
+  '1':
+    steps:
+      default:
+        spec:
+          aws: !Connection [aws, test]
+";
+
+fn dev(seed: &str, arguments: &[&str]) -> Output {
+    let directory = tempfile::tempdir().unwrap();
+    let file = directory.path().join("seed.yaml");
+    std::fs::write(&file, seed).unwrap();
+    let mut command = keyhatch(&["dev", "-f", file.to_str().unwrap(), "--"]);
+    command.args(arguments).env("PATH", path_with_binary()).output().unwrap()
+}
+
+fn stdout(output: &Output) -> &str {
+    std::str::from_utf8(&output.stdout).unwrap()
+}
+
+fn stderr(output: &Output) -> &str {
+    std::str::from_utf8(&output.stderr).unwrap()
+}
+
+#[test]
+fn dev_runs_a_command_as_a_step_that_gets_what_was_seeded() {
+    let got = dev(RELAY, &["keyhatch", "get", "aws/test", "--format", "json"]);
+    let json: serde_json::Value = serde_json::from_slice(&got.stdout).unwrap();
+    assert_eq!(json["connection"], "aws/test");
+    assert_eq!(json["integration"], "aws");
+    assert_eq!(json["kind"], "access_key");
+    assert_eq!(json["version"], 1);
+    assert_eq!(
+        json["fields"],
+        serde_json::json!({
+            "access_key_id": "AKIAIOSFODNN7EXAMPLE",
+            "secret_access_key": "not-a-real-secret",
+        })
+    );
+    assert!(json["lease"]["name"].as_str().unwrap().starts_with("leases/"));
+    assert!(json["lease"]["expire_time"].is_string());
+    assert!(stderr(&got).contains("runs: is ignored"));
+}
+
+#[test]
+fn get_prints_one_field_alone_under_either_name() {
+    for name in ["accessKeyID", "access_key_id"] {
+        let got = dev(RELAY, &["keyhatch", "get", "aws/test", "--field", name]);
+        assert_eq!(stdout(&got), "AKIAIOSFODNN7EXAMPLE");
+    }
+    let got = dev(RELAY, &["keyhatch", "get", "secret:hello", "--format", "raw"]);
+    assert_eq!(stdout(&got), "world");
+}
+
+#[test]
+fn get_env_is_safe_for_a_shell_to_evaluate() {
+    let seed = "connections:\n  generic/a:\n    odd: \"it's $HOME `x` \\\"q\\\"\\nline two\"\n";
+    let script = "eval \"$(keyhatch get generic/a --format env)\" && printf %s \"$GENERIC_ODD\"";
+    let got = dev(seed, &["sh", "-c", script]);
+    assert_eq!(stdout(&got), "it's $HOME `x` \"q\"\nline two", "{}", stderr(&got));
+}
+
+#[test]
+fn exec_puts_credentials_into_the_environment_and_becomes_the_command() {
+    let script = "printf '%s ' \"$AWS_ACCESS_KEY_ID\" \"$AWS_SECRET_ACCESS_KEY\" \"$P_ACCESS_KEY_ID\" \"$ONE\" \"$S\"; exit 7";
+    let ran = dev(
+        RELAY,
+        &[
+            "keyhatch",
+            "exec",
+            "--env",
+            "aws/test",
+            "--env",
+            "P=aws/test",
+            "--env",
+            "ONE=aws/test:secretAccessKey",
+            "--env",
+            "S=secret:hello",
+            "--",
+            "sh",
+            "-c",
+            script,
+        ],
+    );
+    assert_eq!(
+        stdout(&ran),
+        "AKIAIOSFODNN7EXAMPLE not-a-real-secret AKIAIOSFODNN7EXAMPLE not-a-real-secret world "
+    );
+    assert_eq!(ran.status.code(), Some(7));
+}
+
+#[test]
+fn exit_codes_are_the_commands_own_or_tell_what_stopped_it() {
+    let code = |arguments: &[&str]| dev(RELAY, arguments).status.code();
+    assert_eq!(code(&["sh", "-c", "exit 42"]), Some(42));
+    assert_eq!(code(&["sh", "-c", "kill -TERM $$"]), Some(128 + 15));
+    assert_eq!(code(&["no-such-program-anywhere"]), Some(127));
+    assert_eq!(code(&["/"]), Some(126));
+    let exec = |what, program| code(&["keyhatch", "exec", "--env", what, "--", program]);
+    assert_eq!(exec("aws/test", "true"), Some(0));
+    assert_eq!(exec("aws/nothere", "true"), Some(125));
+    assert_eq!(exec("aws/test", "no-such-program-anywhere"), Some(127));
+    let unreachable =
+        keyhatch(&["get", "aws/x"]).env("KEYHATCH_DIR", "/nonexistent").output().unwrap();
+    assert_eq!(unreachable.status.code(), Some(1));
+    assert!(stderr(&unreachable).contains("IDENTITY_MISSING"));
+}
+
+#[test]
+fn dev_cleans_up_and_does_not_let_an_outer_identity_through() {
+    let mut command = keyhatch(&[
+        "dev",
+        "--",
+        "sh",
+        "-c",
+        "echo $KEYHATCH_DIR; env | grep -c ^KEYHATCH_; keyhatch whoami -o name",
+    ]);
+    let ran = command
+        .env("KEYHATCH_LEFTOVER", "x")
+        .env("KEYHATCH_ADDR", "unix:///outer")
+        .env("PATH", path_with_binary())
+        .output()
+        .unwrap();
+    let lines: Vec<_> = stdout(&ran).lines().collect();
+    assert!(!Path::new(lines[0]).exists(), "{} is still there", lines[0]);
+    assert_eq!(lines[1], "6");
+    assert_eq!(lines[2], "spiffe://keyhatch.local/workflow/dev/run/1/step/step");
+}
+
+#[test]
+fn the_tour_shows_masked_values_a_refusal_and_what_to_type_next() {
+    let mut command = keyhatch(&["dev"]);
+    let mut child = command.stdout(Stdio::piped()).stderr(Stdio::null()).spawn().unwrap();
+    let mut lines = Vec::new();
+    let mut tour = BufReader::new(child.stdout.take().unwrap()).lines().map(Result::unwrap);
+    for line in tour.by_ref() {
+        let is_last = line.contains("Ctrl-C");
+        lines.push(line);
+        if is_last {
+            break;
+        }
+    }
+    let text = lines.join("\n");
+    assert!(text.contains("secret_access_key = ********") && !text.contains("not-a-real-secret"));
+    assert!(text.contains("RESOLVE_DENIED"));
+    let export = lines.iter().find_map(|line| line.trim().strip_prefix("export KEYHATCH_DIR="));
+    let got = keyhatch(&["get", "aws/sample", "--field", "region"])
+        .env("KEYHATCH_DIR", export.unwrap())
+        .output()
+        .unwrap();
+    assert_eq!(stdout(&got), "eu-west-1");
+    // Every command that it proposes works.
+    for line in lines.iter().filter(|line| line.trim().starts_with("KEYHATCH_DIR=")) {
+        let ran = Command::new("sh").args(["-c", line.trim()]).output().unwrap();
+        assert!(ran.status.success(), "{line}: {}", stderr(&ran));
+    }
+    let pid = rustix::process::Pid::from_child(&child);
+    rustix::process::kill_process(pid, rustix::process::Signal::INT).unwrap();
+    assert!(child.wait().unwrap().success());
+    assert!(!Path::new(export.unwrap()).exists());
+}
+
+#[test]
+fn an_executor_opens_lists_runs_and_closes_steps() {
+    let directory = tempfile::Builder::new().prefix("kh").tempdir().unwrap();
+    let serving = ServeProcess::start(directory.path());
+    let names = ["--workflow", "deploy", "--run", "42", "--step", "build"];
+    let with = |first: &[&str], last: &[&str]| {
+        let arguments: Vec<_> = [first, &names, last].concat();
+        serving.run(&arguments)
+    };
+    let opened = with(&["step", "open"], &["-o", "json"]);
+    let opened: serde_json::Value = serde_json::from_slice(&opened.stdout).unwrap();
+    for key in ["directory", "spiffe_id", "env", "expire_time", "opening"] {
+        assert!(!opened[key].is_null(), "{key}");
+    }
+    assert_eq!(opened["spiffe_id"], "spiffe://keyhatch.local/workflow/deploy/run/42/step/build");
+    let listed = serving.run(&["step", "list"]);
+    assert!(stdout(&listed).contains("deploy"), "{}", stdout(&listed));
+    let closed = serving.run(&["step", "close", opened["opening"].as_str().unwrap()]);
+    assert_eq!(stdout(&closed), "closed; 0 lease(s) revoked\n");
+    assert!(stdout(&with(&["step", "close"], &[])).contains("nothing to close"));
+
+    let script = "keyhatch whoami -o name; exit 3";
+    let mut run = keyhatch_in(directory.path(), &["step", "run"]);
+    run.args(names).args(["--", "sh", "-c", script]).env("PATH", path_with_binary());
+    let ran = run.output().unwrap();
+    assert_eq!(stdout(&ran), "spiffe://keyhatch.local/workflow/deploy/run/42/step/build\n");
+    assert_eq!(ran.status.code(), Some(3));
+    let mounted = with(&["step", "run"], &["--", "echo", "-v", "{mount}"]);
+    let steps = directory.path().join("run/steps");
+    let text = stdout(&mounted).trim();
+    assert!(
+        text.starts_with(&format!("-v {}", steps.display())) && text.ends_with(":/run/keyhatch:ro"),
+        "{text}"
+    );
+    assert_eq!(stdout(&serving.run(&["step", "list"])), "no open steps\n");
+}
+
+#[test]
+fn signals_reach_the_command_and_the_step_is_closed_after_it() {
+    let directory = tempfile::Builder::new().prefix("kh").tempdir().unwrap();
+    let serving = ServeProcess::start(directory.path());
+    let script = "trap 'echo caught; exit 9' TERM; echo ready; while :; do sleep 0.05; done";
+    let mut child = keyhatch_in(
+        directory.path(),
+        &["step", "run", "--workflow", "w", "--run", "1", "--step", "s", "--", "sh", "-c", script],
+    )
+    .stdout(Stdio::piped())
+    .spawn()
+    .unwrap();
+    let mut lines = BufReader::new(child.stdout.take().unwrap()).lines().map(Result::unwrap);
+    assert_eq!(lines.next().unwrap(), "ready");
+    let pid = rustix::process::Pid::from_child(&child);
+    rustix::process::kill_process(pid, rustix::process::Signal::TERM).unwrap();
+    assert_eq!(lines.next().unwrap(), "caught");
+    assert_eq!(child.wait().unwrap().code(), Some(9));
+    assert_eq!(stdout(&serving.run(&["step", "list"])), "no open steps\n");
+}
+
+#[test]
+fn an_operator_creates_shows_lists_and_deletes_connections() {
+    let directory = tempfile::Builder::new().prefix("kh").tempdir().unwrap();
+    let serving = ServeProcess::start(directory.path());
+    let token = directory.path().join("token");
+    std::fs::write(&token, "from-a-file").unwrap();
+    let field = format!("api_token=@{}", token.display());
+    let created = serving.run(&[
+        "connection",
+        "create",
+        "slack/ops",
+        "--field",
+        &field,
+        "--resolver",
+        "workflow:w",
+    ]);
+    assert_eq!(stdout(&created), "slack/ops created\n", "{}", stderr(&created));
+    let mut from_stdin = keyhatch_in(
+        directory.path(),
+        &[
+            "connection",
+            "create",
+            "slack/stdin",
+            "--field",
+            "api_token=-",
+            "--resolver",
+            "workflow:w",
+        ],
+    )
+    .stdin(Stdio::piped())
+    .spawn()
+    .unwrap();
+    std::io::Write::write_all(&mut from_stdin.stdin.take().unwrap(), b"from-stdin\n").unwrap();
+    assert!(from_stdin.wait().unwrap().success());
+    let mut run = keyhatch_in(
+        directory.path(),
+        &[
+            "step",
+            "run",
+            "--workflow",
+            "w",
+            "--run",
+            "1",
+            "--step",
+            "s",
+            "--",
+            "sh",
+            "-c",
+            "keyhatch get slack/ops --field api_token; keyhatch get slack/stdin --field api_token",
+        ],
+    );
+    let ran = run.env("PATH", path_with_binary()).output().unwrap();
+    assert_eq!(stdout(&ran), "from-a-filefrom-stdin");
+
+    let shown = serving.run(&["connection", "get", "slack/ops"]);
+    assert!(stdout(&shown).contains("(sensitive)") && !stdout(&shown).contains("from-a-file"));
+    let listed = serving.run(&["connection", "list", "-o", "name"]);
+    assert_eq!(stdout(&listed), "slack/ops\nslack/stdin\n");
+    let unasked = serving.run(&["connection", "delete", "slack/ops"]);
+    assert!(!unasked.status.success() && stderr(&unasked).contains("--yes"));
+    assert!(serving.run(&["connection", "delete", "slack/ops", "--yes"]).status.success());
+    assert_eq!(stdout(&serving.run(&["connection", "list", "-o", "name"])), "slack/stdin\n");
+    let status = serving.run(&["status", "-o", "json"]);
+    let status: serde_json::Value = serde_json::from_slice(&status.stdout).unwrap();
+    assert_eq!((&status["state"], &status["connections"]), (&"serving".into(), &1.into()));
+    assert_eq!(stdout(&serving.run(&["status", "-o", "name"])), "serving\n");
+    assert!(stdout(&serving.run(&["integration", "get", "aws"])).contains("AWS_ACCESS_KEY_ID"));
+    assert!(stdout(&serving.run(&["integration", "list"])).contains("slack"));
+}

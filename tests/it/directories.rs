@@ -1,0 +1,148 @@
+//! The directory of a step: whose it is, and what a step can do with it.
+
+use std::os::unix::fs::{MetadataExt as _, PermissionsExt as _, symlink};
+use std::path::Path;
+
+use keyhatch::grpc::pb;
+
+use crate::harness::{TestBroker, open_request, reason, wait_until};
+
+fn mode(path: &Path) -> u32 {
+    std::fs::symlink_metadata(path).unwrap().permissions().mode() & 0o7777
+}
+
+#[test]
+fn a_steps_directory_holds_its_identity_with_the_right_modes_and_already_listens() {
+    let broker = TestBroker::start();
+    let step = broker.open("deploy", "build");
+    let directory = Path::new(&step.opened.directory);
+    assert_eq!(mode(directory), 0o700);
+    assert_eq!(mode(directory.parent().unwrap()), 0o711);
+    let expected = [
+        ("ca.crt", 0o444),
+        ("env", 0o444),
+        ("keyhatch.sock", 0o600),
+        ("tls.crt", 0o444),
+        ("tls.key", 0o400),
+    ];
+    for (name, bits) in expected {
+        assert_eq!(mode(&directory.join(name)), bits, "{name}");
+    }
+    assert_eq!(std::fs::read_dir(directory).unwrap().count(), expected.len());
+    assert_eq!(mode(&broker.config.runtime.join("admin.sock")), 0o600);
+    assert_eq!(mode(&broker.config.state), 0o700);
+    let env = std::fs::read_to_string(directory.join("env")).unwrap();
+    assert!(env.contains(&format!("KEYHATCH_ADDR=unix://{}/keyhatch.sock\n", directory.display())));
+    assert!(env.contains("KEYHATCH_AUTHORITY=localhost\n"));
+}
+
+#[test]
+fn the_environment_speaks_of_the_mount_and_not_of_the_host() {
+    let broker = TestBroker::start();
+    let mounted = |path: &str| {
+        let request = pb::OpenStepRequest { mount_path: path.to_owned(), ..open_request("w", "s") };
+        broker.try_open(request).map(|opened| opened.env["KEYHATCH_ADDR"].clone())
+    };
+    assert_eq!(mounted("").unwrap(), "unix:///run/keyhatch/keyhatch.sock");
+    assert_eq!(mounted("/creds/").unwrap(), "unix:///creds/keyhatch.sock");
+    assert_eq!(reason(mounted("creds")), "MOUNT_PATH_INVALID");
+}
+
+/// A step owns its directory and can plant what it likes; the broker must not follow.
+#[test]
+fn symlinks_planted_in_a_steps_directory_lead_nowhere_at_renewal_restart_and_close() {
+    let mut broker = TestBroker::start();
+    let request = pb::OpenStepRequest {
+        ttl: Some(prost_types::Duration { seconds: 3 * 24 * 3600, nanos: 0 }),
+        ..open_request("deploy", "build")
+    };
+    let step = broker.become_step(broker.try_open(request).unwrap());
+    let directory = Path::new(&step.opened.directory).to_owned();
+    let victims = broker.scratch().join("victims");
+    std::fs::create_dir(&victims).unwrap();
+    std::fs::write(victims.join("file"), "untouched").unwrap();
+    std::fs::create_dir(victims.join("inner")).unwrap();
+    std::fs::write(victims.join("inner/file"), "untouched").unwrap();
+    let plant = |name: &str, target: &Path| {
+        let _ = std::fs::remove_file(directory.join(name));
+        symlink(target, directory.join(name)).unwrap();
+    };
+    plant("tls.crt", &victims.join("file"));
+    plant("keyhatch.sock", &victims.join("file"));
+    plant("more", &victims.join("inner"));
+    let untouched = |when: &str| {
+        let owner = std::fs::metadata(victims.join("file")).unwrap();
+        assert_eq!(std::fs::read_to_string(victims.join("file")).unwrap(), "untouched", "{when}");
+        assert_eq!(
+            std::fs::read_to_string(victims.join("inner/file")).unwrap(),
+            "untouched",
+            "{when}"
+        );
+        assert_eq!(owner.mode() & 0o777, 0o644, "{when}");
+    };
+
+    broker.advance(16 * 3600);
+    wait_until("the certificate is renewed", || !directory.join("tls.crt").is_symlink());
+    untouched("renewal");
+    assert!(broker.journaled("closed").is_empty());
+    broker.restart();
+    untouched("restart");
+    assert!(!directory.join("keyhatch.sock").is_symlink());
+    broker.resolve(&step, "aws/none").unwrap_err();
+    broker.close(&step);
+    untouched("close");
+    assert!(!directory.exists());
+}
+
+#[test]
+fn a_directory_that_was_itself_replaced_by_a_symlink_is_not_followed() {
+    let mut broker = TestBroker::start();
+    let step = broker.open("deploy", "build");
+    let directory = Path::new(&step.opened.directory).to_owned();
+    let victims = broker.scratch().join("victims");
+    std::fs::create_dir(&victims).unwrap();
+    std::fs::write(victims.join("file"), "untouched").unwrap();
+    broker.stop();
+    std::fs::remove_dir_all(&directory).unwrap();
+    symlink(&victims, &directory).unwrap();
+    broker.serve();
+    assert_eq!(broker.journaled("closed")[0]["reason"], "directory_gone");
+    assert_eq!(std::fs::read_to_string(victims.join("file")).unwrap(), "untouched");
+    assert_eq!(std::fs::read_dir(&victims).unwrap().count(), 1);
+}
+
+#[test]
+fn a_step_of_another_user_gets_a_directory_of_its_own_and_lets_nobody_else_in() {
+    let broker = TestBroker::start();
+    let request = pb::OpenStepRequest { uid: Some(65_534), ..open_request("deploy", "build") };
+    let opened = broker.try_open(request);
+    if !rustix::process::geteuid().is_root() {
+        assert_eq!(reason(opened), "UID_NOT_PERMITTED");
+        return;
+    }
+    let opened = opened.unwrap();
+    let directory = Path::new(&opened.directory);
+    for name in ["", "ca.crt", "env", "keyhatch.sock", "tls.crt", "tls.key"] {
+        assert_eq!(std::fs::metadata(directory.join(name)).unwrap().uid(), 65_534, "{name}");
+    }
+    // Root can open the files, and is turned away at the socket all the same.
+    let identity = crate::harness::identity_in(directory);
+    let connected = broker.connect(&directory.join("keyhatch.sock"), identity);
+    assert!(connected.is_err());
+}
+
+#[test]
+fn a_step_is_opened_once_and_another_attempt_must_be_higher() {
+    let broker = TestBroker::start();
+    let attempt = |attempt| {
+        let request = pb::OpenStepRequest { attempt, ..open_request("deploy", "build") };
+        broker.try_open(request).map(|opened| opened.attempt)
+    };
+    assert_eq!(attempt(None).unwrap(), 1);
+    assert_eq!(reason(attempt(Some(1))), "STEP_EXISTS");
+    assert_eq!(attempt(Some(5)).unwrap(), 5);
+    assert_eq!(attempt(None).unwrap(), 6);
+    assert_eq!(reason(attempt(Some(0))), "TARGET_INVALID");
+    let directories = std::fs::read_dir(broker.config.runtime.join("steps")).unwrap();
+    assert_eq!(directories.count(), 1);
+}

@@ -1,0 +1,336 @@
+//! One world: a real daemon on its own sockets with its own CA, and a clock set by hand.
+
+mod process;
+
+use std::collections::BTreeMap;
+use std::path::{Path, PathBuf};
+use std::time::Duration;
+
+use keyhatch::config::Config;
+use keyhatch::daemon::{Daemon, InitOptions, StateDirectory, init};
+use keyhatch::grpc::client::channel;
+use keyhatch::grpc::pb;
+use keyhatch::grpc::pb::apply_service_client::ApplyServiceClient;
+use keyhatch::grpc::pb::connection_service_client::ConnectionServiceClient;
+use keyhatch::grpc::pb::executor_service_client::ExecutorServiceClient;
+use keyhatch::grpc::pb::step_service_client::StepServiceClient;
+use keyhatch::identity::{Authority, ClientIdentity};
+use keyhatch::model::{Clock, Limits, Timestamp, TrustDomain};
+use tempfile::TempDir;
+use tonic::Status;
+use tonic::transport::Channel;
+use tonic_types::StatusExt as _;
+use zeroize::Zeroizing;
+
+pub use process::{ServeProcess, keyhatch, keyhatch_in, path_with_binary, wait_until};
+
+/// When every test begins: 2026-11-21T21:55:23Z.
+pub const START: i64 = 1_795_298_123_000;
+
+/// A daemon in this process.
+pub struct TestBroker {
+    daemon: Option<Daemon>,
+    pub config: Config,
+    pub clock: Clock,
+    runtime: tokio::runtime::Runtime,
+    directory: TempDir,
+}
+
+/// An open step.
+pub struct TestStep {
+    pub opened: pb::OpenedStep,
+    pub channel: Channel,
+}
+
+/// What a step got.
+#[derive(Clone, Debug, PartialEq)]
+pub struct Got {
+    pub name: String,
+    pub version: i64,
+    pub fields: BTreeMap<String, String>,
+    pub lease: pb::Lease,
+}
+
+impl TestBroker {
+    /// A new broker, serving.
+    pub fn start() -> Self {
+        Self::start_with(Limits::default())
+    }
+
+    /// A new broker with these limits, serving.
+    pub fn start_with(limits: Limits) -> Self {
+        let directory = tempfile::Builder::new().prefix("kh").tempdir().unwrap();
+        let config = Config {
+            state: directory.path().join("state"),
+            runtime: directory.path().join("run"),
+            limits,
+        };
+        let clock = Clock::hand_set(Timestamp::from_millis(START));
+        init(&init_options(&config, &clock)).unwrap();
+        let runtime = tokio::runtime::Builder::new_multi_thread()
+            .worker_threads(2)
+            .enable_all()
+            .build()
+            .unwrap();
+        let mut broker = Self { daemon: None, config, clock, runtime, directory };
+        broker.serve();
+        broker
+    }
+
+    pub fn serve(&mut self) {
+        self.daemon = Some(self.try_serve().unwrap_or_else(|error| panic!("{error}")));
+    }
+
+    pub fn try_serve(&self) -> Result<Daemon, keyhatch::daemon::DaemonError> {
+        Daemon::start(&self.config, None, self.clock.clone())
+    }
+
+    /// Drains and stops the daemon; the directories stay.
+    pub fn stop(&mut self) {
+        if let Some(daemon) = self.daemon.take() {
+            daemon.stop();
+        }
+    }
+
+    pub fn restart(&mut self) {
+        self.stop();
+        self.serve();
+    }
+
+    pub fn block_on<T>(&self, work: impl Future<Output = T>) -> T {
+        self.runtime.block_on(work)
+    }
+
+    /// A directory for whatever a test needs.
+    pub fn scratch(&self) -> &Path {
+        self.directory.path()
+    }
+
+    /// The CA with its private keys: a test may issue what it likes.
+    pub fn authority(&self) -> Authority {
+        let state = StateDirectory::new(&self.config.state);
+        let keyring = state.keyring(&state.read().unwrap(), None).unwrap();
+        state.authority(&keyring).unwrap()
+    }
+
+    pub fn journal_path(&self) -> PathBuf {
+        self.config.state.join("journal/000001.jsonl")
+    }
+
+    pub fn journal(&self) -> Vec<serde_json::Value> {
+        let text = std::fs::read_to_string(self.journal_path()).unwrap();
+        text.lines().map(|line| serde_json::from_str(line).unwrap()).collect()
+    }
+
+    pub fn journaled(&self, event: &str) -> Vec<serde_json::Value> {
+        self.journal().into_iter().filter(|line| line["event"] == event).collect()
+    }
+
+    pub fn operator(&self) -> Channel {
+        self.connect_directory(&self.config.state.join("operators/admin"))
+    }
+
+    pub fn executor(&self) -> Channel {
+        self.connect_directory(&self.config.state.join("executors/local"))
+    }
+
+    fn connect_directory(&self, directory: &Path) -> Channel {
+        let socket = self.config.runtime.join("admin.sock");
+        self.connect(&socket, identity_in(directory)).unwrap()
+    }
+
+    /// Connects, whoever one is.
+    pub fn connect(&self, socket: &Path, identity: ClientIdentity) -> Result<Channel, String> {
+        self.block_on(channel(socket, identity)).map_err(|error| error.to_string())
+    }
+
+    pub fn create_connection(
+        &self,
+        reference: &str,
+        fields: &[(&str, &str)],
+        resolvers: &[&str],
+    ) -> Result<pb::Connection, Status> {
+        let connection = pb::Connection {
+            name: format!("connections/{reference}"),
+            fields: bytes(fields),
+            access: resolver(resolvers),
+            ..Default::default()
+        };
+        let request = pb::CreateConnectionRequest { connection: Some(connection) };
+        let mut client = ConnectionServiceClient::new(self.operator());
+        self.block_on(client.create_connection(request)).map(tonic::Response::into_inner)
+    }
+
+    /// An aws/NAME connection whose secret is this one.
+    pub fn create_aws(&self, name: &str, secret: &str, resolvers: &[&str]) {
+        let fields = [("access_key_id", "AKIAEXAMPLE"), ("secret_access_key", secret)];
+        self.create_connection(&format!("aws/{name}"), &fields, resolvers).unwrap();
+    }
+
+    pub fn delete_connection(&self, reference: &str) -> Result<(), Status> {
+        let name = format!("connections/{reference}");
+        let request = pb::DeleteConnectionRequest { name, etag: String::new() };
+        let mut client = ConnectionServiceClient::new(self.operator());
+        self.block_on(client.delete_connection(request)).map(drop)
+    }
+
+    pub fn apply(
+        &self,
+        documents: Vec<pb::apply_request::Document>,
+    ) -> Result<Vec<pb::ApplyResult>, Status> {
+        let requests: Vec<_> = documents
+            .into_iter()
+            .map(|document| pb::ApplyRequest { document: Some(document) })
+            .collect();
+        let mut client = ApplyServiceClient::new(self.operator());
+        let applied = self.block_on(client.apply(tokio_stream::iter(requests)));
+        applied.map(|response| response.into_inner().results)
+    }
+
+    pub fn try_open(&self, request: pb::OpenStepRequest) -> Result<pb::OpenedStep, Status> {
+        let mut client = ExecutorServiceClient::new(self.executor());
+        self.block_on(client.open_step(request)).map(tonic::Response::into_inner)
+    }
+
+    pub fn open(&self, workflow: &str, step: &str) -> TestStep {
+        let opened = self.try_open(open_request(workflow, step)).unwrap();
+        self.become_step(opened)
+    }
+
+    pub fn become_step(&self, opened: pb::OpenedStep) -> TestStep {
+        let directory = PathBuf::from(&opened.directory);
+        let channel =
+            self.connect(&directory.join("keyhatch.sock"), identity_in(&directory)).unwrap();
+        TestStep { opened, channel }
+    }
+
+    pub fn close(&self, step: &TestStep) -> pb::CloseStepResponse {
+        let request = pb::CloseStepRequest { name: step.opened.name.clone(), ..Default::default() };
+        let mut client = ExecutorServiceClient::new(self.executor());
+        self.block_on(client.close_step(request)).unwrap().into_inner()
+    }
+
+    pub fn resolve(&self, step: &TestStep, reference: &str) -> Result<Got, Status> {
+        self.resolve_with(step, request(reference))
+    }
+
+    pub fn resolve_with(
+        &self,
+        step: &TestStep,
+        request: pb::ResolveRequest,
+    ) -> Result<Got, Status> {
+        self.block_on(resolve_on(step.channel.clone(), request))
+    }
+
+    /// Moves the clock on.
+    pub fn advance(&self, seconds: u64) {
+        self.clock.advance(Duration::from_secs(seconds));
+    }
+}
+
+impl Drop for TestBroker {
+    fn drop(&mut self) {
+        self.stop();
+    }
+}
+
+pub async fn resolve_on(channel: Channel, request: pb::ResolveRequest) -> Result<Got, Status> {
+    let response = StepServiceClient::new(channel).resolve(request).await?.into_inner();
+    let text = |(name, value)| (name, String::from_utf8(value).unwrap());
+    Ok(Got {
+        name: response.name,
+        version: response.version,
+        fields: response.fields.into_iter().map(text).collect(),
+        lease: response.lease.unwrap(),
+    })
+}
+
+pub fn init_options(config: &Config, clock: &Clock) -> InitOptions {
+    InitOptions {
+        state: config.state.clone(),
+        runtime: config.runtime.clone(),
+        kek_file: None,
+        trust_domain: TrustDomain::parse(TrustDomain::DEFAULT).unwrap(),
+        name: "test".to_owned(),
+        clock: clock.clone(),
+    }
+}
+
+pub fn identity_in(directory: &Path) -> ClientIdentity {
+    let read = |name: &str| std::fs::read_to_string(directory.join(name)).unwrap();
+    ClientIdentity {
+        ca_pem: read("ca.crt"),
+        chain_pem: read("tls.crt"),
+        key_pem: Zeroizing::new(read("tls.key")),
+    }
+}
+
+pub fn open_request(workflow: &str, step: &str) -> pb::OpenStepRequest {
+    pb::OpenStepRequest {
+        workflow: workflow.to_owned(),
+        run: "1".to_owned(),
+        step: step.to_owned(),
+        mount_path: "host".to_owned(),
+        ..Default::default()
+    }
+}
+
+/// `aws/prod` or `secret:token`, and optionally fields: `aws/prod#access_key_id`.
+pub fn request(reference: &str) -> pb::ResolveRequest {
+    use pb::resolve_request::Target;
+    let (reference, fields) = reference.split_once('#').unwrap_or((reference, ""));
+    let target = match reference.strip_prefix("secret:") {
+        Some(name) => Target::Secret(pb::SecretTarget { name: name.to_owned() }),
+        None => {
+            let (integration, name) = reference.split_once('/').unwrap();
+            let (integration, name) = (integration.to_owned(), name.to_owned());
+            Target::Connection(pb::ConnectionTarget { integration, name })
+        }
+    };
+    pb::ResolveRequest {
+        target: Some(target),
+        fields: fields.split(',').filter(|field| !field.is_empty()).map(str::to_owned).collect(),
+        ttl: None,
+    }
+}
+
+pub fn resolver(principals: &[&str]) -> Vec<pb::AccessBinding> {
+    vec![pb::AccessBinding {
+        relation: pb::Relation::Resolver.into(),
+        principals: principals.iter().map(|principal| (*principal).to_owned()).collect(),
+    }]
+}
+
+pub fn bytes(fields: &[(&str, &str)]) -> BTreeMap<String, Vec<u8>> {
+    fields.iter().map(|(name, value)| ((*name).to_owned(), (*value).into())).collect()
+}
+
+pub fn connection_document(
+    reference: &str,
+    fields: &[(&str, &str)],
+    access: Vec<pb::AccessBinding>,
+) -> pb::apply_request::Document {
+    let (integration, name) = reference.split_once('/').unwrap();
+    pb::apply_request::Document::Connection(pb::ConnectionDocument {
+        integration: integration.to_owned(),
+        name: name.to_owned(),
+        kind: String::new(),
+        fields: bytes(fields),
+        access,
+    })
+}
+
+pub fn secret_document(workflow: &str, name: &str, value: &str) -> pb::apply_request::Document {
+    pb::apply_request::Document::Secret(pb::SecretDocument {
+        workflow: workflow.to_owned(),
+        name: name.to_owned(),
+        value: value.into(),
+    })
+}
+
+/// The stable reason of a refusal.
+pub fn reason<T: std::fmt::Debug>(outcome: Result<T, Status>) -> String {
+    let status = outcome.unwrap_err();
+    let info = status.get_error_details().error_info().cloned();
+    info.map_or_else(|| format!("{:?}: {}", status.code(), status.message()), |info| info.reason)
+}

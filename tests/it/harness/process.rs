@@ -1,0 +1,99 @@
+//! The program as a process of its own.
+
+use std::path::{Path, PathBuf};
+use std::process::{Child, Command, Output, Stdio};
+use std::time::{Duration, Instant};
+
+/// The program under test, knowing of no broker.
+pub fn keyhatch(arguments: &[&str]) -> Command {
+    let mut command = Command::new(env!("CARGO_BIN_EXE_keyhatch"));
+    command.args(arguments).stdin(Stdio::null());
+    for (name, _) in std::env::vars_os() {
+        if name.to_string_lossy().starts_with("KEYHATCH_") {
+            command.env_remove(name);
+        }
+    }
+    command
+}
+
+/// The same with a state directory and a runtime directory below `directory`.
+pub fn keyhatch_in(directory: &Path, arguments: &[&str]) -> Command {
+    let mut command = keyhatch(arguments);
+    command.env("KEYHATCH_STATE", directory.join("state"));
+    command.env("KEYHATCH_RUNTIME", directory.join("run"));
+    command
+}
+
+/// The PATH with the program on it.
+pub fn path_with_binary() -> std::ffi::OsString {
+    let binary = PathBuf::from(env!("CARGO_BIN_EXE_keyhatch"));
+    let path = std::env::var_os("PATH").unwrap_or_default();
+    let own = binary.parent().map(Path::to_owned);
+    std::env::join_paths(own.into_iter().chain(std::env::split_paths(&path))).unwrap()
+}
+
+/// Asks again and again, for at most 20 seconds.
+pub fn wait_until(what: &str, mut is_so: impl FnMut() -> bool) {
+    let end = Instant::now() + Duration::from_secs(20);
+    while !is_so() {
+        assert!(Instant::now() < end, "still waiting: {what}");
+        std::thread::sleep(Duration::from_millis(10));
+    }
+}
+
+/// A `keyhatch serve` of its own, killed when dropped.
+pub struct ServeProcess {
+    child: Child,
+    directory: PathBuf,
+}
+
+impl ServeProcess {
+    /// Makes the broker if there is none, and serves it; ready when this returns.
+    pub fn start(directory: &Path) -> Self {
+        if !directory.join("state").exists() {
+            let made = keyhatch_in(directory, &["init"]).output().unwrap();
+            assert!(made.status.success(), "{}", String::from_utf8_lossy(&made.stderr));
+        }
+        Self::spawn(directory, keyhatch_in(directory, &["serve"]))
+    }
+
+    /// Serves by a command of the test's making.
+    pub fn spawn(directory: &Path, mut command: Command) -> Self {
+        let log = std::fs::OpenOptions::new().create(true).append(true).open(directory.join("log"));
+        let child = command.stderr(log.unwrap()).spawn().unwrap();
+        let serving = Self { child, directory: directory.to_owned() };
+        wait_until("the daemon is ready", || serving.run(&["status"]).status.success());
+        serving
+    }
+
+    pub fn run(&self, arguments: &[&str]) -> Output {
+        keyhatch_in(&self.directory, arguments).output().unwrap()
+    }
+
+    pub fn log(&self) -> String {
+        std::fs::read_to_string(self.directory.join("log")).unwrap()
+    }
+
+    pub fn pid(&self) -> rustix::process::Pid {
+        rustix::process::Pid::from_child(&self.child)
+    }
+
+    /// kill -9
+    pub fn kill(mut self) {
+        self.child.kill().unwrap();
+        self.child.wait().unwrap();
+    }
+
+    /// SIGTERM; whether it ended well.
+    pub fn terminate(mut self) -> bool {
+        rustix::process::kill_process(self.pid(), rustix::process::Signal::TERM).unwrap();
+        self.child.wait().unwrap().success()
+    }
+}
+
+impl Drop for ServeProcess {
+    fn drop(&mut self) {
+        let _ = self.child.kill();
+        let _ = self.child.wait();
+    }
+}

@@ -1,0 +1,155 @@
+//! What a restart finds, however the daemon ended.
+
+use std::path::Path;
+
+use keyhatch::model::Clock;
+use keyhatch::model::Timestamp;
+
+use crate::harness::{
+    START, ServeProcess, TestBroker, identity_in, keyhatch_in, reason, request, resolve_on,
+    secret_document, wait_until,
+};
+
+#[test]
+fn a_restart_finds_connections_secrets_open_steps_and_leases() {
+    let mut broker = TestBroker::start();
+    broker.create_aws("prod", "s3cret", &["workflow:deploy"]);
+    broker.apply(vec![secret_document("deploy", "token", "hush")]).unwrap();
+    let step = broker.open("deploy", "build");
+    let before = broker.resolve(&step, "aws/prod").unwrap();
+    broker.restart();
+    // Same directory, same certificate, listening again: the old channel goes on by itself.
+    assert_eq!(broker.resolve(&step, "aws/prod").unwrap(), before);
+    assert_eq!(broker.resolve(&step, "secret:token").unwrap().fields["value"], "hush");
+    let closed = broker.close(&step);
+    assert_eq!((closed.closed, closed.revoked_leases), (true, 2));
+}
+
+#[test]
+fn a_killed_daemon_loses_nothing_that_was_acknowledged() {
+    let directory = tempfile::Builder::new().prefix("kh").tempdir().unwrap();
+    let mut serving = ServeProcess::start(directory.path());
+    let open = serving.run(&[
+        "step",
+        "open",
+        "--workflow",
+        "w",
+        "--run",
+        "1",
+        "--step",
+        "s",
+        "-o",
+        "json",
+    ]);
+    let opened: serde_json::Value = serde_json::from_slice(&open.stdout).unwrap();
+    let step = opened["directory"].as_str().unwrap().to_owned();
+    for round in 0..10 {
+        let created = serving.run(&[
+            "connection",
+            "create",
+            &format!("slack/c{round}"),
+            "--field",
+            "api_token=@/proc/self/comm",
+            "--resolver",
+            "workflow:w",
+        ]);
+        assert!(created.status.success(), "{}", String::from_utf8_lossy(&created.stderr));
+        serving.kill();
+        serving = ServeProcess::spawn(directory.path(), keyhatch_in(directory.path(), &["serve"]));
+        for known in 0..=round {
+            let got = keyhatch_in(directory.path(), &["get", &format!("slack/c{known}")])
+                .env("KEYHATCH_DIR", &step)
+                .output()
+                .unwrap();
+            assert!(got.status.success(), "{}", String::from_utf8_lossy(&got.stderr));
+        }
+    }
+    assert!(serving.terminate());
+}
+
+#[test]
+fn a_step_that_lost_its_directory_is_closed_and_a_stray_directory_is_removed() {
+    let mut broker = TestBroker::start();
+    broker.create_aws("prod", "s", &["workflow:deploy"]);
+    let gone = broker.open("deploy", "gone");
+    broker.resolve(&gone, "aws/prod").unwrap();
+    broker.stop();
+    std::fs::remove_dir_all(&gone.opened.directory).unwrap();
+    let stray = Path::new(&gone.opened.directory).with_file_name("ab".repeat(16));
+    std::fs::create_dir(&stray).unwrap();
+    broker.serve();
+    let closed = broker.journaled("closed");
+    assert_eq!(closed[0]["reason"], "directory_gone");
+    assert_eq!(closed[0]["revoked"].as_array().unwrap().len(), 1);
+    assert!(!stray.exists());
+}
+
+#[test]
+fn a_torn_last_line_is_cut_kept_and_journaled() {
+    let mut broker = TestBroker::start();
+    broker.create_aws("prod", "s", &["workflow:deploy"]);
+    broker.stop();
+    let path = broker.journal_path();
+    let mut text = std::fs::read(&path).unwrap();
+    let torn = b"{\"n\":99,\"time\":\"2026-11-21T21:5";
+    text.extend_from_slice(torn);
+    std::fs::write(&path, text).unwrap();
+    broker.serve();
+    let lines = broker.journaled("torn");
+    assert_eq!(lines[0]["bytes"], torn.len());
+    let kept = path.with_file_name(lines[0]["kept_as"].as_str().unwrap());
+    assert_eq!(std::fs::read(kept).unwrap(), torn);
+    let step = broker.open("deploy", "build");
+    broker.resolve(&step, "aws/prod").unwrap();
+}
+
+#[test]
+fn a_clock_behind_the_journal_closes_all_steps_and_work_goes_on() {
+    let mut broker = TestBroker::start();
+    broker.create_aws("prod", "s", &["workflow:deploy"]);
+    let step = broker.open("deploy", "build");
+    broker.resolve(&step, "aws/prod").unwrap();
+    broker.stop();
+    broker.clock = Clock::hand_set(Timestamp::from_millis(START - 301_000));
+    broker.serve();
+    assert_eq!(broker.journaled("closed")[0]["reason"], "clock_set_back");
+    assert!(!Path::new(&step.opened.directory).exists());
+}
+
+#[test]
+fn a_step_certificate_is_renewed_in_place_and_both_work_until_the_old_one_ends() {
+    let broker = TestBroker::start();
+    broker.create_aws("prod", "s", &["workflow:deploy"]);
+    let request_open = keyhatch::grpc::pb::OpenStepRequest {
+        ttl: Some(prost_types::Duration { seconds: 3 * 24 * 3600, nanos: 0 }),
+        ..crate::harness::open_request("deploy", "build")
+    };
+    let step = broker.become_step(broker.try_open(request_open).unwrap());
+    let directory = Path::new(&step.opened.directory).to_owned();
+    let certificate = || std::fs::read_to_string(directory.join("tls.crt")).unwrap();
+    let (first, key) = (certificate(), std::fs::read(directory.join("tls.key")).unwrap());
+    broker.advance(16 * 3600);
+    wait_until("the certificate is renewed", || certificate() != first);
+    assert_eq!(std::fs::read(directory.join("tls.key")).unwrap(), key, "for the same key");
+    assert_eq!(broker.journaled("certificate_renewed").len(), 1);
+
+    broker.resolve(&step, "aws/prod").unwrap();
+    let renewed =
+        broker.connect(&directory.join("keyhatch.sock"), identity_in(&directory)).unwrap();
+    broker.block_on(resolve_on(renewed.clone(), request("aws/prod"))).unwrap();
+    broker.advance(8 * 3600);
+    assert_eq!(reason(broker.resolve(&step, "aws/prod")), "SVID_INVALID");
+    broker.block_on(resolve_on(renewed, request("aws/prod"))).unwrap();
+}
+
+#[test]
+fn sigterm_drains_and_says_so_in_the_journal() {
+    let directory = tempfile::Builder::new().prefix("kh").tempdir().unwrap();
+    let serving = ServeProcess::start(directory.path());
+    assert!(serving.terminate());
+    let journal = std::fs::read_to_string(directory.path().join("state/journal/000001.jsonl"));
+    let last: serde_json::Value =
+        serde_json::from_str(journal.unwrap().lines().last().unwrap()).unwrap();
+    assert_eq!(last["event"], "stopped");
+    assert!(!directory.path().join("run/admin.sock").exists());
+}

@@ -1,0 +1,293 @@
+//! A step gets exactly the credentials it may have.
+
+use std::sync::Arc;
+use std::sync::atomic::{AtomicBool, AtomicUsize, Ordering};
+
+use keyhatch::grpc::pb;
+use keyhatch::model::Limits;
+use tonic_types::StatusExt as _;
+
+use crate::harness::{
+    TestBroker, connection_document, open_request, reason, request, resolve_on, resolver,
+    secret_document,
+};
+
+#[test]
+fn a_step_gets_its_credential_and_the_journal_says_so() {
+    let broker = TestBroker::start();
+    broker.create_aws("prod", "s3cret", &["workflow:deploy"]);
+    let step = broker.open("deploy", "build");
+    let got = broker.resolve(&step, "aws/prod").unwrap();
+    assert_eq!(got.name, "connections/aws/prod");
+    assert_eq!(got.fields["secret_access_key"], "s3cret");
+    assert_eq!(got.fields["access_key_id"], "AKIAEXAMPLE");
+
+    let lines = broker.journaled("resolve");
+    assert_eq!(lines.len(), 1);
+    assert_eq!(lines[0]["decision"], "allow");
+    assert_eq!(lines[0]["by"], "resolver workflow:deploy");
+    assert_eq!(lines[0]["principal"], "workflow:deploy/run:1/step:build");
+    assert_eq!(lines[0]["target"], "connections/aws/prod");
+    assert_eq!(lines[0]["released"], serde_json::json!(["access_key_id", "secret_access_key"]));
+    assert_eq!(format!("leases/{}", lines[0]["lease"].as_str().unwrap()), got.lease.name);
+}
+
+#[test]
+fn fields_come_under_the_names_that_were_asked_for() {
+    let broker = TestBroker::start();
+    broker.create_aws("prod", "s3cret", &["workflow:deploy"]);
+    let step = broker.open("deploy", "build");
+    let got = broker.resolve(&step, "aws/prod#secretAccessKey,access_key_id,accessKeyID").unwrap();
+    let fields: Vec<_> = got.fields.iter().map(|(k, v)| (k.as_str(), v.as_str())).collect();
+    assert_eq!(
+        fields,
+        [
+            ("accessKeyID", "AKIAEXAMPLE"),
+            ("access_key_id", "AKIAEXAMPLE"),
+            ("secretAccessKey", "s3cret")
+        ]
+    );
+    for unknown in ["session_token", "nonsense", "value"] {
+        let outcome = broker.resolve(&step, &format!("aws/prod#{unknown}"));
+        assert_eq!(reason(outcome), "FIELD_UNKNOWN");
+    }
+}
+
+#[test]
+fn a_step_cannot_tell_a_missing_connection_from_a_forbidden_one() {
+    let broker = TestBroker::start();
+    broker.create_aws("theirs", "s3cret", &["workflow:other"]);
+    broker.create_aws("nobodys", "s3cret", &[]);
+    let step = broker.open("deploy", "build");
+    let words = |reference| {
+        let status = broker.resolve(&step, reference).unwrap_err();
+        let info = status.get_error_details().error_info().cloned().unwrap();
+        let id = info.metadata["decision_id"].clone();
+        (status.code(), status.message().replace(&id, "ID"), info.reason)
+    };
+    let missing = words("aws/missing");
+    assert_eq!(missing.2, "RESOLVE_DENIED");
+    assert_eq!(words("aws/theirs"), missing);
+    assert_eq!(words("aws/nobodys"), missing);
+    assert_eq!(words("nonsense/missing"), missing);
+    // A field that is asked for gives nothing away either.
+    assert_eq!(words("aws/theirs#nonsense"), missing);
+    let refused = broker.journaled("resolve");
+    assert_eq!(refused.len(), 5);
+    assert!(refused.iter().all(|line| line["decision"] == "refuse"));
+}
+
+#[test]
+fn a_malformed_target_is_an_error_of_form_and_no_decision() {
+    let broker = TestBroker::start();
+    let step = broker.open("deploy", "build");
+    let ttl = |seconds| pb::ResolveRequest {
+        ttl: Some(prost_types::Duration { seconds, nanos: 0 }),
+        ..request("aws/prod")
+    };
+    let cases = [
+        (pb::ResolveRequest::default(), "TARGET_INVALID"),
+        (request("AWS/prod"), "TARGET_INVALID"),
+        (request("aws/"), "TARGET_INVALID"),
+        (request("aws/../x"), "TARGET_INVALID"),
+        (request("aws/prod#a b"), "NAME_INVALID"),
+        (ttl(0), "TTL_OUT_OF_RANGE"),
+        (ttl(-5), "TTL_OUT_OF_RANGE"),
+        (ttl(8 * 24 * 3600), "TTL_OUT_OF_RANGE"),
+    ];
+    for (request, expected) in cases {
+        assert_eq!(reason(broker.resolve_with(&step, request)), expected);
+    }
+    assert!(broker.journaled("resolve").is_empty());
+}
+
+#[test]
+fn a_binding_of_a_step_or_a_prefix_admits_exactly_those() {
+    let broker = TestBroker::start();
+    broker.create_aws("step", "s", &["workflow:deploy/step:build"]);
+    broker.create_aws("prefix", "s", &["workflow:team-a-*"]);
+    broker.create_aws("any", "s", &["workflow:*"]);
+    let build = broker.open("deploy", "build");
+    let test = broker.open("deploy", "test");
+    let team = broker.open("team-a-release", "build");
+    for (step, reference, allowed) in [
+        (&build, "aws/step", true),
+        (&test, "aws/step", false),
+        (&build, "aws/prefix", false),
+        (&team, "aws/prefix", true),
+        (&team, "aws/any", true),
+        (&team, "aws/step", false),
+    ] {
+        assert_eq!(broker.resolve(step, reference).is_ok(), allowed, "{reference}");
+    }
+}
+
+/// Relay: a secret is scoped to one workflow.
+#[test]
+fn a_secret_is_resolved_by_steps_of_its_own_workflow_only() {
+    let broker = TestBroker::start();
+    broker.apply(vec![secret_document("deploy", "_token", "hush")]).unwrap();
+    let own = broker.open("deploy", "build");
+    let other = broker.open("other", "build");
+    let got = broker.resolve(&own, "secret:_token").unwrap();
+    assert_eq!(got.name, "workflows/deploy/secrets/_token");
+    assert_eq!(got.fields["value"], "hush");
+    assert_eq!(reason(broker.resolve(&other, "secret:_token")), "SECRET_NOT_FOUND");
+    assert_eq!(reason(broker.resolve(&own, "secret:missing")), "SECRET_NOT_FOUND");
+}
+
+#[test]
+fn whoami_says_who_and_until_when_and_is_no_decision() {
+    let broker = TestBroker::start();
+    let step = broker.open("deploy prod", "build");
+    let mut client = pb::step_service_client::StepServiceClient::new(step.channel.clone());
+    let me = broker.block_on(client.who_am_i(pb::WhoAmIRequest {})).unwrap().into_inner();
+    assert_eq!(me.spiffe_id, "spiffe://keyhatch.local/workflow/deploy_20prod/run/1/step/build");
+    assert_eq!(
+        (me.workflow.as_str(), me.run.as_str(), me.step.as_str()),
+        ("deploy prod", "1", "build")
+    );
+    assert_eq!(me.attempt, 1);
+    assert_eq!(me.step_expire_time, step.opened.expire_time);
+    assert!(broker.journaled("resolve").is_empty());
+}
+
+#[test]
+fn a_step_over_its_rate_is_refused_without_a_decision_and_counted_in_the_journal() {
+    let limits = Limits { step_request_burst: 5, step_requests_per_second: 1, ..Limits::default() };
+    let broker = TestBroker::start_with(limits);
+    broker.create_aws("prod", "s3cret", &["workflow:deploy"]);
+    let step = broker.open("deploy", "build");
+    let mut refused = 0;
+    for _ in 0..9 {
+        if let Err(status) = broker.resolve(&step, "aws/prod") {
+            assert!(status.get_error_details().retry_info().is_some());
+            assert_eq!(reason(Err::<(), _>(status)), "TOO_MANY_REQUESTS");
+            refused += 1;
+        }
+    }
+    assert_eq!(refused, 4);
+    assert_eq!(broker.journaled("resolve").len(), 5);
+    crate::harness::wait_until("the refusals are counted", || {
+        let counted = broker.journaled("rate_refused");
+        counted.iter().filter_map(|line| line["requests"].as_u64()).sum::<u64>() == 4
+    });
+    // Another step is not held up by it, and the pace comes back with time.
+    let other = broker.open("deploy", "test");
+    broker.resolve(&other, "aws/prod").unwrap();
+    broker.advance(1);
+    broker.resolve(&step, "aws/prod").unwrap();
+}
+
+/// Runs `change` while a step resolves as fast as it can. Nothing that was asked after the change was
+/// acknowledged is handed out, and no line of the journal after `last_line` says so either.
+fn race(
+    broker: &TestBroker,
+    change: impl FnOnce(),
+    last_line: impl Fn(&serde_json::Value) -> bool,
+) {
+    let step = broker.open("deploy", "racing");
+    let (acknowledged, done) = (Arc::new(AtomicBool::new(false)), Arc::new(AtomicBool::new(false)));
+    let handed_out = Arc::new(AtomicUsize::new(0));
+    let workers: Vec<_> = (0..4)
+        .map(|_| {
+            let (acknowledged, done) = (Arc::clone(&acknowledged), Arc::clone(&done));
+            let (handed_out, channel) = (Arc::clone(&handed_out), step.channel.clone());
+            std::thread::spawn(move || {
+                let runtime =
+                    tokio::runtime::Builder::new_current_thread().enable_all().build().unwrap();
+                runtime.block_on(async {
+                    while !done.load(Ordering::SeqCst) {
+                        let was_acknowledged = acknowledged.load(Ordering::SeqCst);
+                        let outcome = resolve_on(channel.clone(), request("aws/prod")).await;
+                        handed_out.fetch_add(usize::from(outcome.is_ok()), Ordering::SeqCst);
+                        assert!(!(was_acknowledged && outcome.is_ok()), "slipped past the change");
+                    }
+                });
+            })
+        })
+        .collect();
+    crate::harness::wait_until("the race is on", || handed_out.load(Ordering::SeqCst) > 50);
+    change();
+    acknowledged.store(true, Ordering::SeqCst);
+    let after = handed_out.load(Ordering::SeqCst);
+    std::thread::yield_now();
+    done.store(true, Ordering::SeqCst);
+    workers.into_iter().for_each(|worker| worker.join().unwrap());
+    assert!(handed_out.load(Ordering::SeqCst) <= after + 4, "only what was under way came after");
+
+    let journal = broker.journal();
+    let end = journal.iter().rposition(|line| last_line(line)).unwrap();
+    let racing = step.opened.name.strip_prefix("openings/").unwrap();
+    let slipped = journal[end..].iter().filter(|line| {
+        line["event"] == "resolve" && line["decision"] == "allow" && line["opening"] == racing
+    });
+    assert_eq!(slipped.count(), 0);
+}
+
+fn racing_broker() -> TestBroker {
+    let limits = Limits {
+        step_requests_per_second: 1_000_000,
+        step_request_burst: 1_000_000,
+        ..Limits::default()
+    };
+    let broker = TestBroker::start_with(limits);
+    broker.create_aws("prod", "s3cret", &["workflow:deploy"]);
+    broker
+}
+
+#[test]
+fn a_resolve_that_races_with_a_change_of_access_never_slips_past_its_acknowledgement() {
+    let broker = racing_broker();
+    for _ in 0..5 {
+        let access = |principals: &[&str]| {
+            let document = connection_document("aws/prod", &[], resolver(principals));
+            broker.apply(vec![document]).unwrap();
+        };
+        access(&["workflow:deploy"]);
+        race(&broker, || access(&["workflow:other"]), |line| line["event"] == "head");
+    }
+}
+
+#[test]
+fn a_resolve_that_races_with_deletion_never_slips_past_its_acknowledgement() {
+    let broker = racing_broker();
+    race(&broker, || broker.delete_connection("aws/prod").unwrap(), |line| line["event"] == "head");
+}
+
+#[test]
+fn a_resolve_that_races_with_close_step_never_slips_past_its_acknowledgement() {
+    let broker = racing_broker();
+    let close = || {
+        let mut request = pb::CloseStepRequest::default();
+        (request.workflow, request.run, request.step) =
+            ("deploy".to_owned(), "1".to_owned(), "racing".to_owned());
+        let mut client = pb::executor_service_client::ExecutorServiceClient::new(broker.executor());
+        assert!(broker.block_on(client.close_step(request)).unwrap().into_inner().closed);
+    };
+    race(&broker, close, |line| line["event"] == "closed");
+}
+
+#[test]
+fn a_connection_deleted_and_created_again_is_another_one() {
+    let broker = TestBroker::start();
+    broker.create_aws("prod", "old", &["workflow:deploy"]);
+    let step = broker.open("deploy", "build");
+    let before = broker.resolve(&step, "aws/prod").unwrap();
+    broker.delete_connection("aws/prod").unwrap();
+    assert_eq!(reason(broker.resolve(&step, "aws/prod")), "RESOLVE_DENIED");
+    broker.create_aws("prod", "new", &["workflow:deploy"]);
+    let after = broker.resolve(&step, "aws/prod").unwrap();
+    assert_eq!(after.fields["secret_access_key"], "new");
+    assert_ne!(before.lease.name, after.lease.name);
+}
+
+#[test]
+fn more_steps_than_the_limit_are_not_opened() {
+    let broker = TestBroker::start_with(Limits { open_steps: 2, ..Limits::default() });
+    broker.open("deploy", "a");
+    let second = broker.open("deploy", "b");
+    assert_eq!(reason(broker.try_open(open_request("deploy", "c"))), "TOO_MANY_STEPS");
+    broker.close(&second);
+    broker.open("deploy", "c");
+}

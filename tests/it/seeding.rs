@@ -1,0 +1,273 @@
+//! Connections and secrets are written, overwritten, and never read back.
+
+use keyhatch::grpc::pb;
+use keyhatch::grpc::pb::connection_service_client::ConnectionServiceClient;
+use tonic_types::StatusExt as _;
+
+use crate::harness::{TestBroker, bytes, connection_document, reason, resolver, secret_document};
+
+const AWS: [(&str, &str); 2] = [("access_key_id", "AKIA"), ("secret_access_key", "s")];
+
+fn get(broker: &TestBroker, reference: &str) -> Result<pb::Connection, tonic::Status> {
+    let request = pb::GetConnectionRequest { name: format!("connections/{reference}") };
+    let mut client = ConnectionServiceClient::new(broker.operator());
+    broker.block_on(client.get_connection(request)).map(tonic::Response::into_inner)
+}
+
+fn violations(status: &tonic::Status) -> Vec<String> {
+    let details = status.get_error_details();
+    let bad = details.bad_request().cloned().unwrap();
+    bad.field_violations.into_iter().map(|violation| violation.field).collect()
+}
+
+fn actions(results: &[pb::ApplyResult]) -> Vec<pb::ApplyAction> {
+    results.iter().map(pb::ApplyResult::action).collect()
+}
+
+#[test]
+fn an_operator_sees_which_fields_are_set_and_by_whom_and_never_a_sensitive_value() {
+    let broker = TestBroker::start();
+    let created = broker.create_connection("aws/prod", &AWS, &["workflow:deploy"]);
+    assert!(created.is_ok());
+    let connection = get(&broker, "aws/prod").ok().unwrap();
+    assert!(connection.fields.is_empty());
+    let states: Vec<_> = connection
+        .field_states
+        .iter()
+        .map(|field| {
+            (
+                field.name.as_str(),
+                field.sensitive,
+                field.value.as_slice(),
+                field.updated_by.as_str(),
+            )
+        })
+        .collect();
+    assert_eq!(
+        states,
+        [
+            ("access_key_id", false, &b"AKIA"[..], "operator:admin"),
+            ("secret_access_key", true, &b""[..], "operator:admin"),
+        ]
+    );
+    assert_eq!((connection.version, connection.kind.as_str()), (1, "access_key"));
+    // The creator becomes an editor.
+    let editors: Vec<_> =
+        connection.access.iter().filter(|one| one.relation() == pb::Relation::Editor).collect();
+    assert_eq!(editors[0].principals, ["operator:admin"]);
+}
+
+#[test]
+fn a_name_is_taken_once_and_the_same_name_may_exist_in_another_integration() {
+    let broker = TestBroker::start();
+    broker.create_aws("prod", "s", &[]);
+    let status = broker.create_connection("aws/prod", &AWS, &[]).err().unwrap();
+    assert_eq!(reason(Err::<(), _>(status)), "CONNECTION_EXISTS");
+    assert!(broker.create_connection("slack/prod", &[("api_token", "t")], &[]).is_ok());
+}
+
+#[test]
+fn all_problems_of_all_documents_come_at_once_and_nothing_is_written() {
+    let broker = TestBroker::start();
+    let status = broker
+        .apply(vec![
+            connection_document("aws/good", &AWS, vec![]),
+            connection_document("aws/bad", &[("access_key_id", "***"), ("nonsense", "x")], vec![]),
+            connection_document("nonsense/x", &[("a", "b")], vec![]),
+            connection_document("github/x", &[("a", "b")], vec![]),
+            secret_document("w", "s", &"x".repeat(64 * 1024 + 1)),
+        ])
+        .unwrap_err();
+    assert_eq!(
+        violations(&status),
+        [
+            "connections/aws/bad: access_key_id",
+            "connections/aws/bad: nonsense",
+            "connections/aws/bad: secret_access_key",
+            "connections/nonsense/x",
+            "connections/github/x: kind",
+            "workflows/w/secrets/s: value",
+        ]
+    );
+    assert_eq!(reason(Err::<(), _>(status)), "DOCUMENTS_INVALID");
+    let absent = get(&broker, "aws/good").err().unwrap();
+    assert_eq!(reason(Err::<(), _>(absent)), "CONNECTION_NOT_FOUND");
+    assert_eq!(broker.journaled("intent").len(), 1, "only the first registrations");
+}
+
+#[test]
+fn values_over_the_limits_are_refused_and_at_the_limits_are_kept() {
+    let broker = TestBroker::start();
+    let longest = "x".repeat(64 * 1024);
+    let fields = |count: usize| -> Vec<(String, String)> {
+        (0..count).map(|n| (format!("f{n}"), longest.clone())).collect()
+    };
+    let create = |name: &str, count| {
+        let fields = fields(count);
+        let fields: Vec<_> = fields.iter().map(|(k, v)| (k.as_str(), v.as_str())).collect();
+        broker.create_connection(&format!("generic/{name}"), &fields, &["workflow:w"])
+    };
+    assert!(create("four", 4).is_ok());
+    assert_eq!(violations(&create("five", 5).err().unwrap()), [""]);
+    let step = broker.open("w", "s");
+    let got = broker.resolve(&step, "generic/four").unwrap();
+    assert!(got.fields.values().all(|value| *value == longest));
+}
+
+#[test]
+fn empty_and_binary_values_are_values() {
+    let broker = TestBroker::start();
+    let connection = pb::Connection {
+        name: "connections/generic/odd".to_owned(),
+        fields: [("empty".to_owned(), vec![]), ("zero".to_owned(), vec![0])].into(),
+        access: resolver(&["workflow:w"]),
+        ..Default::default()
+    };
+    let mut client = ConnectionServiceClient::new(broker.operator());
+    let request = pb::CreateConnectionRequest { connection: Some(connection) };
+    assert!(broker.block_on(client.create_connection(request)).is_ok());
+    let step = broker.open("w", "s");
+    let got = broker.resolve(&step, "generic/odd").unwrap();
+    assert_eq!((got.fields["empty"].as_str(), got.fields["zero"].as_str()), ("", "\0"));
+}
+
+#[test]
+fn an_unchanged_document_writes_nothing_and_a_changed_one_makes_one_version() {
+    let broker = TestBroker::start();
+    let document = || connection_document("aws/prod", &AWS, resolver(&["workflow:deploy"]));
+    let secret = |value| secret_document("deploy", "token", value);
+    let first = broker.apply(vec![document(), secret("one")]).unwrap();
+    assert_eq!(actions(&first), [pb::ApplyAction::Created; 2]);
+    let lines = broker.journal().len();
+    let again = broker.apply(vec![document(), secret("one")]).unwrap();
+    assert_eq!(actions(&again), [pb::ApplyAction::Unchanged; 2]);
+    assert_eq!(broker.journal().len(), lines);
+
+    let both = connection_document(
+        "aws/prod",
+        &[("accessKeyID", "AKIB"), ("secretAccessKey", "t")],
+        vec![],
+    );
+    let changed = broker.apply(vec![both, secret("two")]).unwrap();
+    assert_eq!(actions(&changed), [pb::ApplyAction::Changed; 2]);
+    let connection = get(&broker, "aws/prod").ok().unwrap();
+    assert_eq!(connection.version, 2);
+    let step = broker.open("deploy", "build");
+    let got = broker.resolve(&step, "aws/prod").unwrap();
+    assert_eq!(
+        (got.fields["access_key_id"].as_str(), got.fields["secret_access_key"].as_str()),
+        ("AKIB", "t")
+    );
+    assert_eq!(broker.resolve(&step, "secret:token").unwrap().fields["value"], "two");
+}
+
+#[test]
+fn what_a_document_does_not_name_stays() {
+    let broker = TestBroker::start();
+    broker.create_aws("prod", "s", &["workflow:deploy"]);
+    let only_region = connection_document("aws/prod", &[("region", "eu-west-1")], vec![]);
+    broker.apply(vec![only_region]).unwrap();
+    let step = broker.open("deploy", "build");
+    let got = broker.resolve(&step, "aws/prod").unwrap();
+    assert_eq!(got.fields["secret_access_key"], "s");
+    assert_eq!(got.fields["region"], "eu-west-1");
+}
+
+/// Nobody learns a secret by having it sent somewhere else.
+#[test]
+fn a_destination_changes_only_together_with_every_secret() {
+    let broker = TestBroker::start();
+    let http = |fields: &[(&str, &str)]| {
+        broker
+            .apply(vec![connection_document("http/api", fields, vec![])])
+            .map(|results| actions(&results))
+    };
+    let (here, there) = (("base_url", "https://a.example"), ("base_url", "https://evil.example"));
+    let (one, two) = (("tokens.one", "1"), ("tokens.two", "2"));
+    http(&[here, one, two]).unwrap();
+    assert_eq!(reason(http(&[there])), "SECRETS_REQUIRED");
+    assert_eq!(reason(http(&[there, one])), "SECRETS_REQUIRED");
+    // An equal value counts as given again; a destination that stays needs nothing.
+    http(&[there, one, two]).unwrap();
+    http(&[there, ("tokens.one", "new")]).unwrap();
+    let moved = connection_document("http/api", &[("kind", "x")], vec![]);
+    assert!(broker.apply(vec![moved]).is_err());
+}
+
+#[test]
+fn the_kind_never_changes() {
+    let broker = TestBroker::start();
+    broker.create_connection("github/x", &[("access_token", "t")], &[]).ok().unwrap();
+    let document = pb::apply_request::Document::Connection(pb::ConnectionDocument {
+        integration: "github".to_owned(),
+        name: "x".to_owned(),
+        kind: "app".to_owned(),
+        fields: bytes(&[("app_id", "1")]),
+        access: vec![],
+    });
+    let status = broker.apply(vec![document]).unwrap_err();
+    assert_eq!(violations(&status), ["connections/github/x: kind"]);
+}
+
+#[test]
+fn deleting_takes_the_etag_that_was_read_and_no_other() {
+    let broker = TestBroker::start();
+    broker.create_aws("prod", "s", &[]);
+    let old = get(&broker, "aws/prod").ok().unwrap().etag;
+    broker.apply(vec![connection_document("aws/prod", &[("region", "x")], vec![])]).unwrap();
+    let delete = |etag: String| {
+        let request = pb::DeleteConnectionRequest { name: "connections/aws/prod".to_owned(), etag };
+        let mut client = ConnectionServiceClient::new(broker.operator());
+        broker.block_on(client.delete_connection(request)).map(drop)
+    };
+    assert_eq!(reason(delete(old)), "ETAG_MISMATCH");
+    delete(get(&broker, "aws/prod").ok().unwrap().etag).unwrap();
+    assert_eq!(reason(delete(String::new())), "CONNECTION_NOT_FOUND");
+}
+
+#[test]
+fn lists_come_in_pages_in_order() {
+    let broker = TestBroker::start();
+    let names: Vec<String> = (0..25).map(|n| format!("c{n:02}")).collect();
+    let documents =
+        names.iter().map(|name| connection_document(&format!("aws/{name}"), &AWS, vec![]));
+    broker.apply(documents.collect()).unwrap();
+    broker.create_connection("slack/x", &[("api_token", "t")], &[]).ok().unwrap();
+    let mut client = ConnectionServiceClient::new(broker.operator());
+    let mut listed = Vec::new();
+    let mut token = String::new();
+    loop {
+        let request = pb::ListConnectionsRequest {
+            page_size: 10,
+            page_token: token,
+            integration: "aws".to_owned(),
+        };
+        let page = broker.block_on(client.list_connections(request)).ok().unwrap().into_inner();
+        listed.extend(page.connections.into_iter().map(|one| one.name));
+        token = page.next_page_token;
+        if token.is_empty() {
+            break;
+        }
+    }
+    let expected: Vec<_> = names.iter().map(|name| format!("connections/aws/{name}")).collect();
+    assert_eq!(listed, expected);
+    let forged = pb::ListConnectionsRequest { page_token: "!".to_owned(), ..Default::default() };
+    let status = broker.block_on(client.list_connections(forged)).err().unwrap();
+    assert_eq!(reason(Err::<(), _>(status)), "PAGE_TOKEN_INVALID");
+}
+
+#[test]
+fn an_executor_does_no_operators_work_and_the_other_way_round_and_both_are_journaled() {
+    let broker = TestBroker::start();
+    let mut as_executor = ConnectionServiceClient::new(broker.executor());
+    let list = broker.block_on(as_executor.list_connections(pb::ListConnectionsRequest::default()));
+    assert_eq!(reason(Err::<(), _>(list.err().unwrap())), "ROLE_REQUIRED");
+    let mut as_operator =
+        pb::executor_service_client::ExecutorServiceClient::new(broker.operator());
+    let open = broker.block_on(as_operator.open_step(crate::harness::open_request("w", "s")));
+    assert_eq!(reason(open), "ROLE_REQUIRED");
+    let refused = broker.journaled("admin_refused");
+    let who: Vec<_> = refused.iter().map(|line| (&line["principal"], &line["method"])).collect();
+    assert_eq!(who[0], (&"executor:local".into(), &"ListConnections".into()));
+    assert_eq!(who[1], (&"operator:admin".into(), &"OpenStep".into()));
+}

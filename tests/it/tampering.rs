@@ -1,0 +1,201 @@
+//! Whatever is changed behind the broker's back is refused, with the way out in the message.
+
+use std::path::Path;
+use std::process::Stdio;
+
+use crate::harness::{ServeProcess, TestBroker, keyhatch_in, wait_until};
+
+fn refusal(broker: &TestBroker) -> String {
+    match broker.try_serve() {
+        Ok(daemon) => {
+            daemon.stop();
+            "it started".to_owned()
+        }
+        Err(error) => error.to_string(),
+    }
+}
+
+fn stopped_broker() -> TestBroker {
+    let mut broker = TestBroker::start();
+    broker.create_aws("one", "first", &["workflow:deploy"]);
+    broker.create_aws("two", "second", &["workflow:deploy"]);
+    let step = broker.open("deploy", "build");
+    broker.resolve(&step, "aws/one").unwrap();
+    broker.stop();
+    broker
+}
+
+#[test]
+fn an_edited_removed_or_inserted_journal_line_refuses_the_start() {
+    let broker = stopped_broker();
+    let path = broker.journal_path();
+    let original = std::fs::read_to_string(&path).unwrap();
+    let lines: Vec<&str> = original.lines().collect();
+    let edit = |change: &dyn Fn(&mut Vec<String>)| {
+        let mut changed: Vec<String> = lines.iter().map(|line| (*line).to_owned()).collect();
+        change(&mut changed);
+        std::fs::write(&path, changed.join("\n") + "\n").unwrap();
+        let refused = refusal(&broker);
+        std::fs::write(&path, &original).unwrap();
+        refused
+    };
+    let resolved = lines.iter().position(|line| line.contains("\"resolve\"")).unwrap();
+    for (what, refused) in [
+        ("edited", edit(&|lines| lines[resolved] = lines[resolved].replace("aws/one", "aws/two"))),
+        ("removed", edit(&|lines| drop(lines.remove(resolved)))),
+        ("inserted", edit(&|lines| lines.insert(resolved, lines[resolved].clone()))),
+        ("swapped", edit(&|lines| lines.swap(resolved, resolved - 1))),
+        ("first removed", edit(&|lines| drop(lines.remove(0)))),
+    ] {
+        assert!(refused.contains("restore the state directory"), "{what}: {refused}");
+    }
+    // The control: unchanged, it starts.
+    assert_eq!(refusal(&broker), "it started");
+}
+
+/// Opens the stopped broker's store with plain sled, as somebody with the disk could.
+fn with_store(broker: &TestBroker, change: impl FnOnce(&sled::Db)) {
+    let db = sled::Config::new().path(broker.config.state.join("store")).open().unwrap();
+    change(&db);
+    db.flush().unwrap();
+}
+
+fn of_kind(db: &sled::Db, kind: u8) -> Vec<(sled::IVec, sled::IVec)> {
+    db.scan_prefix([kind]).map(Result::unwrap).collect()
+}
+
+#[test]
+fn swapped_flipped_lost_and_replayed_records_refuse_the_start() {
+    type Damage = fn(&sled::Db);
+    let damages: [(&str, Damage); 4] = [
+        ("swapped", |db| {
+            let values = of_kind(db, b'C');
+            db.insert(&values[0].0, &values[1].1).unwrap();
+            db.insert(&values[1].0, &values[0].1).unwrap();
+        }),
+        ("flipped", |db| {
+            let (key, value) = of_kind(db, b'C').remove(0);
+            let mut value = value.to_vec();
+            *value.last_mut().unwrap() ^= 1;
+            db.insert(key, value).unwrap();
+        }),
+        ("lost", |db| {
+            let (key, _) = of_kind(db, b'c').remove(0);
+            db.remove(key).unwrap();
+        }),
+        ("an older commit record", |db| {
+            let (key, value) = of_kind(db, b'h').remove(0);
+            let mut value = value.to_vec();
+            value[16] -= 1;
+            db.insert(key, value).unwrap();
+        }),
+    ];
+    for (what, damage) in damages {
+        let broker = stopped_broker();
+        with_store(&broker, damage);
+        let refused = refusal(&broker);
+        assert!(refused.contains("is damaged") && refused.contains("restore"), "{what}: {refused}");
+    }
+}
+
+#[test]
+fn an_older_copy_of_the_store_or_of_the_journal_refuses_the_start() {
+    for part in ["store", "journal"] {
+        let mut broker = stopped_broker();
+        let (live, copy) = (broker.config.state.join(part), broker.scratch().join("copy"));
+        copy_directory(&live, &copy);
+        broker.serve();
+        broker.create_aws("three", "third", &[]);
+        broker.stop();
+        std::fs::remove_dir_all(&live).unwrap();
+        copy_directory(&copy, &live);
+        let refused = refusal(&broker);
+        assert!(refused.contains("older copy") && refused.contains("restore"), "{part}: {refused}");
+    }
+}
+
+fn copy_directory(from: &Path, to: &Path) {
+    std::fs::create_dir_all(to).unwrap();
+    for entry in std::fs::read_dir(from).unwrap() {
+        let entry = entry.unwrap();
+        let target = to.join(entry.file_name());
+        if entry.path().is_dir() {
+            copy_directory(&entry.path(), &target);
+        } else {
+            std::fs::copy(entry.path(), target).unwrap();
+        }
+    }
+}
+
+#[test]
+fn an_unfinished_sled_snapshot_does_not_keep_the_store_from_opening() {
+    let broker = stopped_broker();
+    std::fs::write(broker.config.state.join("store/snap.00000000000000FF.generating"), b"")
+        .unwrap();
+    assert_eq!(refusal(&broker), "it started");
+}
+
+/// The file-size limit of the process makes write(2) fail; the step's connection is open already.
+#[test]
+fn when_the_journal_cannot_be_written_nothing_is_resolved_and_all_is_well_when_it_can_again() {
+    use rustix::process::{Resource, Rlimit, prlimit};
+    let directory = tempfile::Builder::new().prefix("kh").tempdir().unwrap();
+    drop(ServeProcess::start(directory.path()));
+    let mut command = std::process::Command::new("sh");
+    // A write over the limit is an error for the daemon, and not its end.
+    command.args(["-c", "trap '' XFSZ; exec \"$0\" serve", env!("CARGO_BIN_EXE_keyhatch")]);
+    for (name, below) in [("KEYHATCH_STATE", "state"), ("KEYHATCH_RUNTIME", "run")] {
+        command.env(name, directory.path().join(below));
+    }
+    command.stdin(Stdio::null());
+    let serving = ServeProcess::spawn(directory.path(), command);
+    let seed = "connections:\n  slack/a:\n    apiToken: canary-of-the-journal\n";
+    std::fs::write(directory.path().join("seed.yaml"), seed).unwrap();
+    let seed = directory.path().join("seed.yaml");
+    assert!(serving.run(&["apply", "-f", seed.to_str().unwrap()]).status.success());
+    let access = "apiVersion: keyhatch/v1\nkind: Connection\nmetadata: {name: a}\n\
+                  spec: {integration: slack, access: {resolver: ['workflow:w']}}\n";
+    std::fs::write(&seed, access).unwrap();
+    assert!(serving.run(&["apply", "-f", seed.to_str().unwrap()]).status.success());
+    let opened = serving.run(&[
+        "step",
+        "open",
+        "--workflow",
+        "w",
+        "--run",
+        "1",
+        "--step",
+        "s",
+        "-o",
+        "json",
+    ]);
+    let opened: serde_json::Value = serde_json::from_slice(&opened.stdout).unwrap();
+    let get = || {
+        keyhatch_in(directory.path(), &["get", "slack/a"])
+            .env("KEYHATCH_DIR", opened["directory"].as_str().unwrap())
+            .output()
+            .unwrap()
+    };
+    assert!(get().status.success());
+
+    let journal = directory.path().join("state/journal/000001.jsonl");
+    let length = std::fs::metadata(&journal).unwrap().len();
+    let limit = |current| {
+        prlimit(Some(serving.pid()), Resource::Fsize, Rlimit { current, maximum: None }).unwrap();
+    };
+    // Half a line fits: a torn line must not stay either.
+    limit(Some(length + 100));
+    let refused = get();
+    assert!(!refused.status.success());
+    let (stdout, stderr) =
+        (String::from_utf8_lossy(&refused.stdout), String::from_utf8_lossy(&refused.stderr));
+    assert!(stderr.contains("JOURNAL_UNAVAILABLE"), "{stderr}");
+    assert!(!stdout.contains("canary") && !stderr.contains("canary"));
+    assert_eq!(std::fs::metadata(&journal).unwrap().len(), length);
+    assert!(serving.log().contains("the journal cannot be written"));
+
+    limit(None);
+    wait_until("the journal is written again", || get().status.success());
+    assert!(serving.terminate());
+    assert!(ServeProcess::start(directory.path()).terminate(), "and the chain is whole");
+}
