@@ -87,9 +87,11 @@ impl Config {
 fn read(path: &Path) -> Result<ConfigFile, ConfigError> {
     let text = std::fs::read_to_string(path)
         .map_err(|source| ConfigError::Read { path: path.to_owned(), source })?;
-    let file: ConfigFile = toml::from_str(&text).map_err(|error| ConfigError::Syntax {
-        path: path.to_owned(),
-        message: error.to_string(),
+    let file: ConfigFile = toml::from_str(&text).map_err(|error| {
+        let line = error.span().and_then(|span| text.get(..span.start)).unwrap_or_default();
+        let line = line.matches('\n').count() + 1;
+        let message = format!("line {line}: {}", error.message());
+        ConfigError::Syntax { path: path.to_owned(), message }
     })?;
     match file.limits.zeros().first() {
         Some(&limit) => Err(ConfigError::ZeroLimit { path: path.to_owned(), limit }),

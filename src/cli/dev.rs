@@ -31,7 +31,7 @@ pub struct Dev {
     #[arg(long, value_name = "NAME", default_value = "dev")]
     workflow: String,
     /// What the broker logs, on stderr.
-    #[arg(long, env = "KEYHATCH_LOG", value_name = "FILTER", default_value = "error")]
+    #[arg(long, env = "KEYHATCH_LOG", value_name = "FILTER", default_value = "warn")]
     log: String,
     /// A command to run as the step, instead of the tour.
     #[arg(last = true, value_name = "COMMAND")]

@@ -59,7 +59,8 @@ impl fmt::Display for Failure {
         for detail in &self.details {
             writeln!(f, "  {detail}")?;
         }
-        write!(f, "error: {}: {}", self.reason, self.message)
+        // Scripts read the last line, so there is one.
+        write!(f, "error: {}: {}", self.reason, self.message.replace('\n', " "))
     }
 }
 

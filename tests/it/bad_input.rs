@@ -71,7 +71,7 @@ fn an_unreadable_state_directory_is_named() {
     }
     let directory = made();
     let state = directory.path().join("state");
-    std::fs::set_permissions(&state, std::fs::Permissions::from_mode(0)).unwrap();
+    std::fs::set_permissions(&state, std::fs::Permissions::from_mode(0o0)).unwrap();
     assert_refused(&serve(directory.path()), &["state", "denied"]);
     std::fs::set_permissions(&state, std::fs::Permissions::from_mode(0o700)).unwrap();
 }
@@ -89,7 +89,7 @@ fn a_wrong_a_missing_a_malformed_and_an_open_kek_are_each_told_apart() {
     replace(&[b'0'; 64], 0o400);
     let wrong = serve(directory.path());
     assert_refused(&wrong, &["is not the one"]);
-    let ids = String::from_utf8_lossy(&wrong.stderr).matches(|c: char| c == '(').count();
+    let ids = String::from_utf8_lossy(&wrong.stderr).matches('(').count();
     assert_eq!(ids, 2, "both key ids are printed");
     replace(b"hello", 0o400);
     assert_refused(&serve(directory.path()), &["64 hexadecimal digits"]);

@@ -39,7 +39,7 @@ impl World {
     }
 
     /// Runs a client as a step.
-    fn run(&self, client: Command) -> Output {
+    fn run(&self, client: &Command) -> Output {
         let names = ["--workflow", "w", "--run", "1", "--step", "s"];
         let mut command = keyhatch_in(self.directory.path(), &["step", "run"]);
         command.args(names).arg("--").arg(client.get_program()).args(client.get_args());
@@ -69,13 +69,13 @@ type Make = fn(&Path, &[&str]) -> Command;
 fn resolves_and_is_refused(name: &str, make: Make) {
     let Some(client) = installed(name) else { return };
     let world = World::start();
-    let got = world.run(make(&client, &["aws/test"]));
+    let got = world.run(&make(&client, &["aws/test"]));
     let json: serde_json::Value = serde_json::from_slice(&got.stdout)
         .unwrap_or_else(|_| panic!("{}", String::from_utf8_lossy(&got.stderr)));
     let expected =
         serde_json::json!({ "access_key_id": "AKIA", "secret_access_key": "not-a-real-one" });
     assert_eq!(json, expected);
-    let refused = world.run(make(&client, &["aws/nothere"]));
+    let refused = world.run(&make(&client, &["aws/nothere"]));
     assert_eq!(refused.status.code(), Some(1));
     let stderr = String::from_utf8_lossy(&refused.stderr);
     assert!(stderr.contains("error: RESOLVE_DENIED: "), "{stderr}");
@@ -97,7 +97,7 @@ fn stock_node_grpc_js_resolves_over_a_unix_socket_with_mutual_tls() {
 fn python_without_its_authority_option_is_refused_and_the_log_says_what_to_do() {
     let Some(client) = installed("python") else { return };
     let world = World::start();
-    let refused = world.run(python(&client, &["aws/test", "--default-authority-unset"]));
+    let refused = world.run(&python(&client, &["aws/test", "--default-authority-unset"]));
     assert!(!refused.status.success());
     assert!(world.serving.log().contains("grpc.default_authority"), "{}", world.serving.log());
 }

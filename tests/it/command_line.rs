@@ -217,7 +217,7 @@ fn an_executor_opens_lists_runs_and_closes_steps() {
 fn signals_reach_the_command_and_the_step_is_closed_after_it() {
     let directory = tempfile::Builder::new().prefix("kh").tempdir().unwrap();
     let serving = ServeProcess::start(directory.path());
-    let script = "trap 'echo caught; exit 9' TERM; echo ready; while :; do sleep 0.05; done";
+    let script = "trap 'echo caught; kill $!; exit 9' TERM; sleep 1000 & echo ready; wait";
     let mut child = keyhatch_in(
         directory.path(),
         &["step", "run", "--workflow", "w", "--run", "1", "--step", "s", "--", "sh", "-c", script],
@@ -234,68 +234,56 @@ fn signals_reach_the_command_and_the_step_is_closed_after_it() {
     assert_eq!(stdout(&serving.run(&["step", "list"])), "no open steps\n");
 }
 
+fn run_with_stdin(directory: &Path, arguments: &[&str], input: &[u8]) -> bool {
+    let mut command = keyhatch_in(directory, arguments);
+    let mut child = command.stdin(Stdio::piped()).stdout(Stdio::null()).spawn().unwrap();
+    std::io::Write::write_all(&mut child.stdin.take().unwrap(), input).unwrap();
+    child.wait().unwrap().success()
+}
+
 #[test]
-fn an_operator_creates_shows_lists_and_deletes_connections() {
+fn values_come_from_a_file_byte_for_byte_or_from_stdin_without_its_last_newline() {
     let directory = tempfile::Builder::new().prefix("kh").tempdir().unwrap();
     let serving = ServeProcess::start(directory.path());
     let token = directory.path().join("token");
-    std::fs::write(&token, "from-a-file").unwrap();
+    std::fs::write(&token, "from-a-file\n").unwrap();
     let field = format!("api_token=@{}", token.display());
-    let created = serving.run(&[
-        "connection",
-        "create",
-        "slack/ops",
-        "--field",
-        &field,
-        "--resolver",
-        "workflow:w",
-    ]);
-    assert_eq!(stdout(&created), "slack/ops created\n", "{}", stderr(&created));
-    let mut from_stdin = keyhatch_in(
+    let create = |reference: &'static str, field| {
+        ["connection", "create", reference, "--field", field, "--resolver", "workflow:w"]
+    };
+    let created = serving.run(&create("slack/file", &field));
+    assert_eq!(stdout(&created), "slack/file created\n", "{}", stderr(&created));
+    assert!(run_with_stdin(
         directory.path(),
-        &[
-            "connection",
-            "create",
-            "slack/stdin",
-            "--field",
-            "api_token=-",
-            "--resolver",
-            "workflow:w",
-        ],
-    )
-    .stdin(Stdio::piped())
-    .spawn()
-    .unwrap();
-    std::io::Write::write_all(&mut from_stdin.stdin.take().unwrap(), b"from-stdin\n").unwrap();
-    assert!(from_stdin.wait().unwrap().success());
+        &create("slack/stdin", "api_token=-"),
+        b"from-stdin\n"
+    ));
+    let script =
+        "keyhatch get slack/file --field api_token; keyhatch get slack/stdin --field api_token";
     let mut run = keyhatch_in(
         directory.path(),
-        &[
-            "step",
-            "run",
-            "--workflow",
-            "w",
-            "--run",
-            "1",
-            "--step",
-            "s",
-            "--",
-            "sh",
-            "-c",
-            "keyhatch get slack/ops --field api_token; keyhatch get slack/stdin --field api_token",
-        ],
+        &["step", "run", "--workflow", "w", "--run", "1", "--step", "s", "--", "sh", "-c", script],
     );
     let ran = run.env("PATH", path_with_binary()).output().unwrap();
-    assert_eq!(stdout(&ran), "from-a-filefrom-stdin");
+    assert_eq!(stdout(&ran), "from-a-file\nfrom-stdin");
+}
 
-    let shown = serving.run(&["connection", "get", "slack/ops"]);
-    assert!(stdout(&shown).contains("(sensitive)") && !stdout(&shown).contains("from-a-file"));
-    let listed = serving.run(&["connection", "list", "-o", "name"]);
-    assert_eq!(stdout(&listed), "slack/ops\nslack/stdin\n");
-    let unasked = serving.run(&["connection", "delete", "slack/ops"]);
+#[test]
+fn an_operator_shows_lists_and_deletes_connections() {
+    let directory = tempfile::Builder::new().prefix("kh").tempdir().unwrap();
+    let serving = ServeProcess::start(directory.path());
+    for reference in ["slack/one", "slack/two"] {
+        let create = ["connection", "create", reference, "--field", "api_token=-"];
+        assert!(run_with_stdin(directory.path(), &create, b"not-to-be-seen"));
+    }
+    let shown = serving.run(&["connection", "get", "slack/one"]);
+    assert!(stdout(&shown).contains("(sensitive)") && !stdout(&shown).contains("not-to-be-seen"));
+    let names = || serving.run(&["connection", "list", "-o", "name"]);
+    assert_eq!(stdout(&names()), "slack/one\nslack/two\n");
+    let unasked = serving.run(&["connection", "delete", "slack/one"]);
     assert!(!unasked.status.success() && stderr(&unasked).contains("--yes"));
-    assert!(serving.run(&["connection", "delete", "slack/ops", "--yes"]).status.success());
-    assert_eq!(stdout(&serving.run(&["connection", "list", "-o", "name"])), "slack/stdin\n");
+    assert!(serving.run(&["connection", "delete", "slack/one", "--yes"]).status.success());
+    assert_eq!(stdout(&names()), "slack/two\n");
     let status = serving.run(&["status", "-o", "json"]);
     let status: serde_json::Value = serde_json::from_slice(&status.stdout).unwrap();
     assert_eq!((&status["state"], &status["connections"]), (&"serving".into(), &1.into()));

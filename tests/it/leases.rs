@@ -116,7 +116,7 @@ fn a_step_ends_at_its_time_and_leaves_no_directory() {
     let step = broker.become_step(broker.try_open(request).unwrap());
     broker.resolve(&step, "aws/prod").unwrap();
     broker.advance(60);
-    let directory = step.opened.directory.clone();
+    let directory = step.opened.directory;
     crate::harness::wait_until("the step is closed", || !std::path::Path::new(&directory).exists());
     assert_eq!(broker.journaled("closed")[0]["reason"], "expired");
 }

@@ -217,7 +217,7 @@ fn race(
     assert!(handed_out.load(Ordering::SeqCst) <= after + 4, "only what was under way came after");
 
     let journal = broker.journal();
-    let end = journal.iter().rposition(|line| last_line(line)).unwrap();
+    let end = journal.iter().rposition(last_line).unwrap();
     let racing = step.opened.name.strip_prefix("openings/").unwrap();
     let slipped = journal[end..].iter().filter(|line| {
         line["event"] == "resolve" && line["decision"] == "allow" && line["opening"] == racing

@@ -44,69 +44,89 @@ fn holds(text: &[u8], part: &str) -> bool {
     text.windows(part.len()).any(|window| window == part.as_bytes())
 }
 
+/// A daemon that logs all it can, and everything that it or the CLI has ever said.
+struct Overheard {
+    directory: tempfile::TempDir,
+    serving: ServeProcess,
+    answers: Vec<u8>,
+}
+
+/// What must be nowhere. Values come from the environment, so they are in no file but the store.
+const CANARY: &str = "canary-7f3a9c51";
+
+impl Overheard {
+    fn start() -> Self {
+        let directory = tempfile::Builder::new().prefix("kh").tempdir().unwrap();
+        assert!(keyhatch_in(directory.path(), &["init"]).output().unwrap().status.success());
+        let command = keyhatch_in(directory.path(), &["serve", "--log", "trace"]);
+        let serving = ServeProcess::spawn(directory.path(), command);
+        Self { directory, serving, answers: Vec::new() }
+    }
+
+    fn run(&mut self, arguments: &[&str], env: &[(&str, &str)]) -> std::process::Output {
+        let mut command = keyhatch_in(self.directory.path(), arguments);
+        let output = command.envs(env.iter().copied()).output().unwrap();
+        self.answers.extend_from_slice(&output.stdout);
+        self.answers.extend_from_slice(&output.stderr);
+        output
+    }
+
+    fn create(&mut self, reference: &str, field: &str, value: &str) -> bool {
+        let arguments =
+            ["connection", "create", reference, "--field", field, "--resolver", "workflow:w"];
+        self.run(&arguments, &[("V", value)]).status.success()
+    }
+
+    fn open_step(&mut self) -> String {
+        let names = ["--workflow", "w", "--run", "1", "--step", "s", "-o", "json"];
+        let opened = self.run(&[&["step", "open"][..], &names].concat(), &[]);
+        let opened: serde_json::Value = serde_json::from_slice(&opened.stdout).unwrap();
+        opened["directory"].as_str().unwrap().to_owned()
+    }
+}
+
 #[test]
 fn a_value_is_in_no_log_no_file_no_error_and_no_answer_to_an_operator() {
-    let directory = tempfile::Builder::new().prefix("kh").tempdir().unwrap();
-    assert!(keyhatch_in(directory.path(), &["init"]).status().unwrap().success());
-    let mut command = keyhatch_in(directory.path(), &["serve", "--log", "trace"]);
-    command.stdout(std::process::Stdio::null());
-    let serving = ServeProcess::spawn(directory.path(), command);
-    let mut answers = Vec::new();
-    let mut run = |arguments: &[&str], env: &[(&str, &str)]| {
-        let mut command = keyhatch_in(directory.path(), arguments);
-        let output = command.envs(env.iter().copied()).output().unwrap();
-        answers.extend_from_slice(&output.stdout);
-        answers.extend_from_slice(&output.stderr);
-        output
-    };
-    // Values come from the environment: they are in no file but the store.
-    let canary = "canary-7f3a9c51";
-    let values = [
-        ("V1", "canary-7f3a9c51-one"),
-        ("V2", "canary-7f3a9c51-two"),
-        ("MASK", "canary-7f3a9c51****"),
-    ];
-    let create = |reference: &'static str, field: &'static str| {
-        ["connection", "create", reference, "--field", field, "--resolver", "workflow:w"]
-    };
-    assert!(run(&create("slack/a", "api_token=env:V1"), &values).status.success());
-    // Refused: it exists, an unknown field, an unknown integration, a value on the command line.
-    assert!(!run(&create("slack/a", "api_token=env:V2"), &values).status.success());
-    assert!(!run(&create("slack/b", "nonsense=env:V2"), &values).status.success());
-    assert!(!run(&create("nonsense/b", "token=env:V2"), &values).status.success());
-    assert!(!run(&create("slack/b", "api_token=canary-7f3a9c51-three"), &values).status.success());
-    let too_long = "canary-7f3a9c51".repeat(5000);
-    assert!(!run(&create("slack/b", "api_token=env:V3"), &[("V3", &too_long)]).status.success());
-    let seed = "connections: {slack/c: {apiToken: {fromEnv: V1}, other: {fromEnv: V2}}}";
-    std::fs::write(directory.path().join("seed.yaml"), seed).unwrap();
-    let seed = directory.path().join("seed.yaml");
-    assert!(!run(&["apply", "-f", seed.to_str().unwrap()], &values).status.success());
+    let mut world = Overheard::start();
+    assert!(world.create("slack/a", "api_token=env:V", "canary-7f3a9c51-one"));
+    // Refused: it exists, an unknown field, an unknown integration, on the command line, too long.
+    for (reference, field, value) in [
+        ("slack/a", "api_token=env:V", "canary-7f3a9c51-two"),
+        ("slack/b", "nonsense=env:V", "canary-7f3a9c51-two"),
+        ("nonsense/b", "token=env:V", "canary-7f3a9c51-two"),
+        ("slack/b", "api_token=canary-7f3a9c51-three", ""),
+        ("slack/b", "api_token=env:V", &CANARY.repeat(5000)),
+    ] {
+        assert!(!world.create(reference, field, value), "{reference} {field}");
+    }
+    let seed = world.directory.path().join("seed.yaml");
+    let text = "connections: {slack/c: {apiToken: {fromEnv: V}, other: {fromEnv: V}}}";
+    std::fs::write(&seed, text).unwrap();
+    let apply = ["apply", "-f", seed.to_str().unwrap()];
+    assert!(!world.run(&apply, &[("V", "canary-7f3a9c51-two")]).status.success());
     for arguments in [
         &["connection", "get", "slack/a", "-o", "json"][..],
         &["connection", "list", "-o", "yaml"],
         &["status"],
-        &["step", "open", "--workflow", "w", "--run", "1", "--step", "s", "-o", "json"],
+        &["step", "list"],
     ] {
-        assert!(run(arguments, &[]).status.success());
+        assert!(world.run(arguments, &[]).status.success());
     }
-    let listed = run(&["step", "list", "-o", "json"], &[]);
-    let steps: serde_json::Value = serde_json::from_slice(&listed.stdout).unwrap();
-    let step = steps[0]["directory"].as_str().unwrap().to_owned();
-    run(&["get", "slack/nothere"], &[("KEYHATCH_DIR", &step)]);
+    let step = world.open_step();
+    world.run(&["get", "slack/nothere"], &[("KEYHATCH_DIR", &step)]);
     // The control: the step itself does get it.
-    let got = keyhatch_in(directory.path(), &["get", "slack/a", "--field", "api_token"])
-        .env("KEYHATCH_DIR", &step)
-        .output()
-        .unwrap();
+    let mut get = keyhatch_in(world.directory.path(), &["get", "slack/a", "--field", "api_token"]);
+    let got = get.env("KEYHATCH_DIR", &step).output().unwrap();
     assert_eq!(got.stdout, b"canary-7f3a9c51-one");
-    run(&["step", "close", "--workflow", "w", "--run", "1", "--step", "s"], &[]);
-    assert!(serving.terminate());
+    world.run(&["step", "close", "--workflow", "w", "--run", "1", "--step", "s"], &[]);
 
-    assert!(!holds(&answers, canary), "in an answer or an error");
+    let Overheard { directory, serving, answers } = world;
+    assert!(serving.terminate());
+    assert!(!holds(&answers, CANARY), "in an answer or an error");
     let mut files = Vec::new();
     everything_below(directory.path(), &mut files);
     assert!(files.len() > 100_000, "the log at trace level is there");
-    assert!(!holds(&files, canary), "in a log, the journal or the store");
+    assert!(!holds(&files, CANARY), "in a log, the journal or the store");
     // The store shows no name either; the journal does.
     let mut store = Vec::new();
     everything_below(&directory.path().join("state/store"), &mut store);

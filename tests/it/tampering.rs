@@ -1,7 +1,6 @@
 //! Whatever is changed behind the broker's back is refused, with the way out in the message.
 
 use std::path::Path;
-use std::process::Stdio;
 
 use crate::harness::{ServeProcess, TestBroker, keyhatch_in, wait_until};
 
@@ -135,67 +134,68 @@ fn an_unfinished_sled_snapshot_does_not_keep_the_store_from_opening() {
     assert_eq!(refusal(&broker), "it started");
 }
 
-/// The file-size limit of the process makes write(2) fail; the step's connection is open already.
+/// A daemon whose file-size limit a test can set, with an open step that may resolve slack/a.
+struct Limited {
+    directory: tempfile::TempDir,
+    serving: ServeProcess,
+    step: String,
+}
+
+impl Limited {
+    fn start() -> Self {
+        let directory = tempfile::Builder::new().prefix("kh").tempdir().unwrap();
+        drop(ServeProcess::start(directory.path()));
+        let mut command = std::process::Command::new("sh");
+        // A write over the limit is an error for the daemon, and not its end.
+        command.args(["-c", "trap '' XFSZ; exec \"$0\" serve", env!("CARGO_BIN_EXE_keyhatch")]);
+        for (name, below) in [("KEYHATCH_STATE", "state"), ("KEYHATCH_RUNTIME", "run")] {
+            command.env(name, directory.path().join(below));
+        }
+        let serving = ServeProcess::spawn(directory.path(), command);
+        let seed = directory.path().join("seed.yaml");
+        let text = "apiVersion: keyhatch/v1\nkind: Connection\nmetadata: {name: a}\nspec: {integration: \
+                    slack, access: {resolver: ['workflow:w']}, fields: {api_token: canary}}\n";
+        std::fs::write(&seed, text).unwrap();
+        assert!(serving.run(&["apply", "-f", seed.to_str().unwrap()]).status.success());
+        let names = ["--workflow", "w", "--run", "1", "--step", "s", "-o", "json"];
+        let opened = serving.run(&[&["step", "open"][..], &names].concat());
+        let opened: serde_json::Value = serde_json::from_slice(&opened.stdout).unwrap();
+        let step = opened["directory"].as_str().unwrap().to_owned();
+        Self { directory, serving, step }
+    }
+
+    fn get(&self) -> std::process::Output {
+        let mut command = keyhatch_in(self.directory.path(), &["get", "slack/a"]);
+        command.env("KEYHATCH_DIR", &self.step).output().unwrap()
+    }
+
+    fn limit_files(&self, current: Option<u64>) {
+        use rustix::process::{Resource, Rlimit, prlimit};
+        let limit = Rlimit { current, maximum: None };
+        prlimit(Some(self.serving.pid()), Resource::Fsize, limit).unwrap();
+    }
+}
+
 #[test]
 fn when_the_journal_cannot_be_written_nothing_is_resolved_and_all_is_well_when_it_can_again() {
-    use rustix::process::{Resource, Rlimit, prlimit};
-    let directory = tempfile::Builder::new().prefix("kh").tempdir().unwrap();
-    drop(ServeProcess::start(directory.path()));
-    let mut command = std::process::Command::new("sh");
-    // A write over the limit is an error for the daemon, and not its end.
-    command.args(["-c", "trap '' XFSZ; exec \"$0\" serve", env!("CARGO_BIN_EXE_keyhatch")]);
-    for (name, below) in [("KEYHATCH_STATE", "state"), ("KEYHATCH_RUNTIME", "run")] {
-        command.env(name, directory.path().join(below));
-    }
-    command.stdin(Stdio::null());
-    let serving = ServeProcess::spawn(directory.path(), command);
-    let seed = "connections:\n  slack/a:\n    apiToken: canary-of-the-journal\n";
-    std::fs::write(directory.path().join("seed.yaml"), seed).unwrap();
-    let seed = directory.path().join("seed.yaml");
-    assert!(serving.run(&["apply", "-f", seed.to_str().unwrap()]).status.success());
-    let access = "apiVersion: keyhatch/v1\nkind: Connection\nmetadata: {name: a}\n\
-                  spec: {integration: slack, access: {resolver: ['workflow:w']}}\n";
-    std::fs::write(&seed, access).unwrap();
-    assert!(serving.run(&["apply", "-f", seed.to_str().unwrap()]).status.success());
-    let opened = serving.run(&[
-        "step",
-        "open",
-        "--workflow",
-        "w",
-        "--run",
-        "1",
-        "--step",
-        "s",
-        "-o",
-        "json",
-    ]);
-    let opened: serde_json::Value = serde_json::from_slice(&opened.stdout).unwrap();
-    let get = || {
-        keyhatch_in(directory.path(), &["get", "slack/a"])
-            .env("KEYHATCH_DIR", opened["directory"].as_str().unwrap())
-            .output()
-            .unwrap()
-    };
-    assert!(get().status.success());
-
-    let journal = directory.path().join("state/journal/000001.jsonl");
-    let length = std::fs::metadata(&journal).unwrap().len();
-    let limit = |current| {
-        prlimit(Some(serving.pid()), Resource::Fsize, Rlimit { current, maximum: None }).unwrap();
-    };
+    let world = Limited::start();
+    assert!(world.get().status.success());
+    let journal = world.directory.path().join("state/journal/000001.jsonl");
+    let length = || std::fs::metadata(&journal).unwrap().len();
+    let before = length();
     // Half a line fits: a torn line must not stay either.
-    limit(Some(length + 100));
-    let refused = get();
+    world.limit_files(Some(before + 100));
+    let refused = world.get();
     assert!(!refused.status.success());
     let (stdout, stderr) =
         (String::from_utf8_lossy(&refused.stdout), String::from_utf8_lossy(&refused.stderr));
     assert!(stderr.contains("JOURNAL_UNAVAILABLE"), "{stderr}");
     assert!(!stdout.contains("canary") && !stderr.contains("canary"));
-    assert_eq!(std::fs::metadata(&journal).unwrap().len(), length);
-    assert!(serving.log().contains("the journal cannot be written"));
+    assert_eq!(length(), before);
+    assert!(world.serving.log().contains("the journal cannot be written"));
 
-    limit(None);
-    wait_until("the journal is written again", || get().status.success());
-    assert!(serving.terminate());
-    assert!(ServeProcess::start(directory.path()).terminate(), "and the chain is whole");
+    world.limit_files(None);
+    wait_until("the journal is written again", || world.get().status.success());
+    assert!(world.serving.terminate());
+    assert!(ServeProcess::start(world.directory.path()).terminate(), "and the chain is whole");
 }
