@@ -1,6 +1,7 @@
 //! The runtime directory, and the directories of steps in it.
 //!
 //! ```text
+//! RUNTIME/lock            held by the daemon
 //! RUNTIME/admin.sock
 //! RUNTIME/stage/          0700  where everything is made before it is renamed into place
 //! RUNTIME/steps/          0711
@@ -18,7 +19,10 @@ use std::os::unix::net::UnixListener;
 use std::path::{Path, PathBuf};
 use std::sync::Arc;
 
-use rustix::fs::{AtFlags, CWD, Gid, Mode, OFlags, Uid, chownat, openat, renameat};
+use rustix::fs::{
+    AtFlags, CWD, FlockOperation, Gid, Mode, OFlags, Uid, chownat, flock, openat, renameat,
+};
+use rustix::io::Errno;
 use tokio_util::sync::CancellationToken;
 
 use crate::journal::LiveOpening;
@@ -33,6 +37,9 @@ pub(super) const CERTIFICATE: &str = "tls.crt";
 /// Why the runtime directory cannot be used.
 #[derive(Debug, thiserror::Error)]
 pub enum RuntimeError {
+    /// Another daemon uses it.
+    #[error("another daemon listens in {}; stop it, or choose another directory with --runtime", .0.display())]
+    InUse(PathBuf),
     /// A file operation failed.
     #[error("the runtime directory {}: {source}", .path.display())]
     Io {
@@ -69,6 +76,7 @@ pub struct Runtime {
     path: PathBuf,
     steps: OwnedFd,
     stage: OwnedFd,
+    _lock: OwnedFd,
 }
 
 /// One file of a step's directory.
@@ -91,11 +99,17 @@ impl Runtime {
         }
         let failed = |source| RuntimeError::Io { path: path.to_owned(), source };
         std::fs::create_dir_all(path).map_err(failed)?;
+        // First of all: what is here may be another daemon's.
+        let lock = lock(&path.join("lock")).map_err(|error| match error {
+            Errno::WOULDBLOCK => RuntimeError::InUse(path.to_owned()),
+            error => failed(error.into()),
+        })?;
         remove_tree(&path.join("stage")).map_err(failed)?;
         make_directory(&path.join("stage"), 0o700).map_err(failed)?;
         make_directory(&path.join("steps"), 0o711).map_err(failed)?;
         let open = |name: &str| open_directory(CWD, &path.join(name)).map_err(failed);
-        Ok(Self { path: path.to_owned(), steps: open("steps")?, stage: open("stage")? })
+        let (steps, stage) = (open("steps")?, open("stage")?);
+        Ok(Self { path: path.to_owned(), steps, stage, _lock: lock })
     }
 
     /// Where it is.
@@ -165,7 +179,7 @@ impl Runtime {
         let gone = format!("{id}.gone");
         match renameat(&self.steps, id.to_string(), &self.stage, &gone) {
             Ok(()) => remove_tree(&self.path.join("stage").join(gone))?,
-            Err(rustix::io::Errno::NOENT) => {}
+            Err(Errno::NOENT) => {}
             Err(error) => return Err(error.into()),
         }
         remove_tree(&self.path.join("stage").join(id.to_string()))
@@ -194,6 +208,13 @@ pub fn bind(path: &Path, mode: u32, owner: u32) -> io::Result<UnixListener> {
     give(path, owner)?;
     listener.set_nonblocking(true)?;
     Ok(listener)
+}
+
+fn lock(path: &Path) -> Result<OwnedFd, Errno> {
+    let flags = OFlags::WRONLY | OFlags::CREATE | OFlags::NOFOLLOW | OFlags::CLOEXEC;
+    let file = openat(CWD, path, flags, Mode::from_raw_mode(0o600))?;
+    flock(&file, FlockOperation::NonBlockingLockExclusive)?;
+    Ok(file)
 }
 
 fn open_directory(at: std::os::fd::BorrowedFd<'_>, path: &Path) -> io::Result<OwnedFd> {

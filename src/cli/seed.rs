@@ -156,7 +156,7 @@ pub(super) fn parse(
     shown: &str,
     context: &SeedContext<'_>,
 ) -> Result<Vec<Document>, Failure> {
-    let options = serde_saphyr::options! { with_snippet: false };
+    let options = serde_saphyr::options! { with_snippet: false, strict_booleans: true };
     let raw: Vec<RawDocument> = serde_saphyr::from_multiple_with_options(text, options)
         .map_err(|error| Failure::usage(format!("{shown}: {}", explain(&error))))?;
     let mut documents = Vec::new();

@@ -6,7 +6,6 @@
 mod init;
 mod state;
 
-use std::os::unix::net::UnixStream;
 use std::path::{Path, PathBuf};
 use std::sync::Arc;
 use std::time::Duration;
@@ -52,9 +51,6 @@ pub enum DaemonError {
     /// Threads cannot be started.
     #[error("threads cannot be started: {0}")]
     Threads(std::io::Error),
-    /// The socket is in use.
-    #[error("another daemon listens on {}; stop it, or choose another directory with --runtime", .0.display())]
-    SocketInUse(PathBuf),
     /// Journal and store.
     #[error(transparent)]
     Start(#[from] StartError),
@@ -309,12 +305,9 @@ async fn keep_house(broker: Arc<Broker>, stop: CancellationToken) {
     }
 }
 
-/// Listens on the admin socket. What a daemon that died has left is replaced; what is in use is not.
+/// Listens on the admin socket. The runtime directory is locked, so what is there is a dead daemon's.
 fn bind_admin(path: &Path) -> Result<std::os::unix::net::UnixListener, DaemonError> {
     let failed = |source| RuntimeError::Io { path: path.to_owned(), source };
-    if UnixStream::connect(path).is_ok() {
-        return Err(DaemonError::SocketInUse(path.to_owned()));
-    }
     // Made where nobody else can enter, and renamed into place with its mode set.
     let staged = path.with_file_name("stage").join("admin.sock");
     let owner = rustix::process::geteuid().as_raw();

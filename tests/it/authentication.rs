@@ -307,6 +307,38 @@ fn a_certificate_that_ends_while_its_connection_is_open_is_refused_at_the_next_r
     assert!(broker.resolve(&step, "aws/prod").is_err());
 }
 
+/// Health is on both doors; reflection, which lists what there is, only where operators are.
+#[test]
+fn each_door_serves_its_own_services_only() {
+    use tonic_health::pb::health_check_response::ServingStatus;
+    use tonic_health::pb::{HealthCheckRequest, health_client::HealthClient};
+    let (broker, step) = world();
+    for (door, service) in [
+        (step.channel.clone(), "keyhatch.v1.StepService"),
+        (broker.operator(), "keyhatch.v1.SystemService"),
+    ] {
+        let request = HealthCheckRequest { service: service.to_owned() };
+        let health = broker.block_on(HealthClient::new(door).check(request)).unwrap().into_inner();
+        assert_eq!(health.status(), ServingStatus::Serving);
+    }
+    let reflects = |channel| {
+        use tonic_reflection::pb::v1::server_reflection_client::ServerReflectionClient;
+        let none = tokio_stream::empty::<tonic_reflection::pb::v1::ServerReflectionRequest>();
+        broker.block_on(ServerReflectionClient::new(channel).server_reflection_info(none)).is_ok()
+    };
+    assert!(reflects(broker.operator()));
+    assert!(!reflects(step.channel.clone()));
+    let list = keyhatch::grpc::pb::ListStepsRequest::default();
+    let mut executor =
+        keyhatch::grpc::pb::executor_service_client::ExecutorServiceClient::new(step.channel);
+    let code = broker.block_on(executor.list_steps(list)).unwrap_err().code();
+    assert_eq!(code, tonic::Code::Unimplemented);
+    let mut resolve =
+        keyhatch::grpc::pb::step_service_client::StepServiceClient::new(broker.operator());
+    let code = broker.block_on(resolve.resolve(request("aws/prod"))).err().unwrap().code();
+    assert_eq!(code, tonic::Code::Unimplemented);
+}
+
 #[test]
 fn an_id_that_the_issuer_never_gave_out_is_no_identity() {
     let (broker, step) = world();

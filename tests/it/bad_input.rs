@@ -111,7 +111,8 @@ fn a_second_daemon_on_the_same_state_or_socket_is_refused_and_the_first_goes_on(
     let mut same_socket = keyhatch_in(other.path(), &["serve"]);
     same_socket.env("KEYHATCH_RUNTIME", directory.path().join("run"));
     assert_refused(&same_socket.output().unwrap(), &["listens", "--runtime"]);
-    assert!(serving.run(&["status"]).status.success());
+    let open = ["step", "open", "--workflow", "w", "--run", "1", "--step", "s"];
+    assert!(serving.run(&open).status.success());
 }
 
 #[test]
