@@ -8,7 +8,7 @@ use keyhatch::model::Limits;
 use tonic_types::StatusExt as _;
 
 use crate::harness::{
-    TestBroker, connection_document, open_request, reason, request, resolve_on, resolver,
+    TestBroker, TestStep, connection_document, open_request, reason, request, resolve_on, resolver,
     secret_document,
 };
 
@@ -179,6 +179,66 @@ fn a_step_over_its_rate_is_refused_without_a_decision_and_counted_in_the_journal
     broker.resolve(&step, "aws/prod").unwrap();
 }
 
+/// Resolves as fast as it can on four threads until told to stop; calls `check` with what was known
+/// before each request and how it ended.
+fn resolve_until<T: Send + 'static>(
+    step: &TestStep,
+    done: &Arc<AtomicBool>,
+    before: impl Fn() -> T + Clone + Send + 'static,
+    check: impl Fn(T, bool) + Clone + Send + 'static,
+) -> Vec<std::thread::JoinHandle<()>> {
+    let work = || {
+        let (done, channel) = (Arc::clone(done), step.channel.clone());
+        let (before, check) = (before.clone(), check.clone());
+        std::thread::spawn(move || {
+            let runtime =
+                tokio::runtime::Builder::new_current_thread().enable_all().build().unwrap();
+            runtime.block_on(async {
+                while !done.load(Ordering::SeqCst) {
+                    let known = before();
+                    let outcome = resolve_on(channel.clone(), request("aws/prod")).await;
+                    check(known, outcome.is_ok());
+                }
+            });
+        })
+    };
+    (0..4).map(|_| work()).collect()
+}
+
+/// The journal is the order of things: an allowed line never stands after a head that forbids it.
+#[test]
+fn however_often_access_changes_no_line_allows_what_the_head_before_it_forbids() {
+    let broker = racing_broker();
+    let step = broker.open("deploy", "racing");
+    let done = Arc::new(AtomicBool::new(false));
+    let workers = resolve_until(&step, &done, || (), |(), _| {});
+    for turn in 0..300 {
+        let principal = if turn % 2 == 0 { "workflow:other" } else { "workflow:deploy" };
+        broker.apply(vec![connection_document("aws/prod", &[], resolver(&[principal]))]).unwrap();
+    }
+    done.store(true, Ordering::SeqCst);
+    workers.into_iter().for_each(|worker| worker.join().unwrap());
+
+    let (mut announced, mut in_force) = (true, true);
+    let mut counts = [0, 0];
+    for line in broker.journal() {
+        match line["event"].as_str().unwrap() {
+            "intent" => {
+                let access = line["changes"][0]["access"]["resolver"].to_string();
+                announced = access.contains("workflow:deploy");
+            }
+            "head" => in_force = announced,
+            "resolve" => {
+                let is_allowed = line["decision"] == "allow";
+                assert_eq!(is_allowed, in_force, "{line}");
+                counts[usize::from(is_allowed)] += 1;
+            }
+            _ => {}
+        }
+    }
+    assert!(counts.iter().all(|count| *count > 100), "both were asked for often: {counts:?}");
+}
+
 /// Runs `change` while a step resolves as fast as it can. Nothing that was asked after the change was
 /// acknowledged is handed out, and no line of the journal after `last_line` says so either.
 fn race(
@@ -189,24 +249,16 @@ fn race(
     let step = broker.open("deploy", "racing");
     let (acknowledged, done) = (Arc::new(AtomicBool::new(false)), Arc::new(AtomicBool::new(false)));
     let handed_out = Arc::new(AtomicUsize::new(0));
-    let workers: Vec<_> = (0..4)
-        .map(|_| {
-            let (acknowledged, done) = (Arc::clone(&acknowledged), Arc::clone(&done));
-            let (handed_out, channel) = (Arc::clone(&handed_out), step.channel.clone());
-            std::thread::spawn(move || {
-                let runtime =
-                    tokio::runtime::Builder::new_current_thread().enable_all().build().unwrap();
-                runtime.block_on(async {
-                    while !done.load(Ordering::SeqCst) {
-                        let was_acknowledged = acknowledged.load(Ordering::SeqCst);
-                        let outcome = resolve_on(channel.clone(), request("aws/prod")).await;
-                        handed_out.fetch_add(usize::from(outcome.is_ok()), Ordering::SeqCst);
-                        assert!(!(was_acknowledged && outcome.is_ok()), "slipped past the change");
-                    }
-                });
-            })
-        })
-        .collect();
+    let (was_acknowledged, count) = (Arc::clone(&acknowledged), Arc::clone(&handed_out));
+    let workers = resolve_until(
+        &step,
+        &done,
+        move || was_acknowledged.load(Ordering::SeqCst),
+        move |was_acknowledged, is_handed_out| {
+            count.fetch_add(usize::from(is_handed_out), Ordering::SeqCst);
+            assert!(!(was_acknowledged && is_handed_out), "slipped past the change");
+        },
+    );
     crate::harness::wait_until("the race is on", || handed_out.load(Ordering::SeqCst) > 50);
     change();
     acknowledged.store(true, Ordering::SeqCst);
