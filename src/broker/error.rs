@@ -70,7 +70,7 @@ pub enum Error {
     #[error(transparent)]
     NotAccepted(#[from] NotAccepted),
     /// There is no such resource, and the caller may know.
-    #[error("there is no {0}")]
+    #[error("there is no {0}{}", hint(.0))]
     NotFound(ResourceName),
     /// The page token is not one of ours.
     #[error("the page token is not one that this method returned")]
@@ -138,6 +138,15 @@ pub enum Error {
         "this daemon cannot give files to uid {0}: it lacks CAP_CHOWN; run it as root, or open the step for its own uid"
     )]
     UidNotPermitted(u32),
+}
+
+/// Where to look for what there is.
+fn hint(absent: &ResourceName) -> &'static str {
+    match absent {
+        ResourceName::Connection(_) => "; list them with: keyhatch connection list",
+        ResourceName::Integration(_) => "; list them with: keyhatch integration list",
+        ResourceName::Lease(_) | ResourceName::Opening(_) | ResourceName::Secret(_) => "",
+    }
 }
 
 impl From<Unavailable> for Error {

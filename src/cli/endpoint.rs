@@ -40,6 +40,10 @@ pub struct Endpoint {
 
 const STEP_MOUNT: &str = "/run/keyhatch";
 
+const ON_THIS_HOST: &str = "set KEYHATCH_DIR to the directory of your identity, or name the broker's state directory with --state";
+const AS_A_STEP: &str =
+    "this is for steps: run it with keyhatch step run, or set KEYHATCH_DIR to a step's directory";
+
 impl Endpoint {
     /// Finds the identity for this work.
     ///
@@ -53,10 +57,14 @@ impl Endpoint {
             return Ok(endpoint);
         }
         let state = state.map_or_else(default_state, Path::to_owned);
-        Self::in_directory(&match caller {
-            Caller::Executor => state.join("executors").join(LOCAL_EXECUTOR),
-            Caller::Operator => state.join("operators").join(FIRST_OPERATOR),
-            Caller::Step => PathBuf::from(STEP_MOUNT),
+        let (directory, hint) = match caller {
+            Caller::Executor => (state.join("executors").join(LOCAL_EXECUTOR), ON_THIS_HOST),
+            Caller::Operator => (state.join("operators").join(FIRST_OPERATOR), ON_THIS_HOST),
+            Caller::Step => (PathBuf::from(STEP_MOUNT), AS_A_STEP),
+        };
+        Self::in_directory(&directory).map_err(|failure| Failure {
+            message: format!("{}; {hint}", failure.message),
+            ..failure
         })
     }
 
@@ -130,11 +138,7 @@ fn socket_of(address: &str) -> Option<PathBuf> {
 
 fn read(path: &Path) -> Result<String, Failure> {
     std::fs::read_to_string(path).map_err(|error| {
-        let text = format!(
-            "{} cannot be read ({error}); set KEYHATCH_DIR to the directory of your identity, or name the \
-             broker's state directory with --state",
-            path.display()
-        );
+        let text = format!("{} cannot be read ({error})", path.display());
         Failure::new("IDENTITY_MISSING", text, exit::FAILED)
     })
 }

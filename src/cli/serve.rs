@@ -21,7 +21,7 @@ pub struct Serve {
     /// The key that wraps all others, if it is not where init put it.
     #[arg(long, env = "KEYHATCH_KEK_FILE", value_name = "FILE")]
     kek_file: Option<PathBuf>,
-    /// The configuration file: state, runtime and [limits], in TOML.
+    /// The configuration file: state, runtime and a limits table, in TOML.
     #[arg(long, env = "KEYHATCH_CONFIG", value_name = "FILE")]
     config: Option<PathBuf>,
     /// The form of the log, on stderr.

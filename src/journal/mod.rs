@@ -7,7 +7,7 @@
 //! - Everything that must not be overtaken happens under its chain lock: publishing a snapshot, closing
 //!   an opening, inserting a lease. A decision made on an older snapshot comes back as
 //!   [`CommitError::Stale`], and the broker decides again.
-//! - Lines are JSON, hash-chained, and carry a keyed tag: see [`line`]. They hold names, because
+//! - Lines are JSON, hash-chained, and carry a keyed tag: see [`mod@line`]. They hold names, because
 //!   people read them, and never a value.
 
 mod chain;
@@ -18,6 +18,7 @@ mod permit;
 mod replay;
 mod sync;
 
+use std::os::unix::fs::DirBuilderExt as _;
 use std::path::Path;
 use std::sync::Arc;
 
@@ -115,7 +116,7 @@ impl Journal {
     /// # Errors
     /// If the directory exists or cannot be written.
     pub fn create(directory: &Path, keyring: &Keyring, now: Timestamp) -> std::io::Result<()> {
-        std::fs::create_dir(directory)?;
+        std::fs::DirBuilder::new().mode(0o700).create(directory)?;
         chain::create(directory, keyring, now)
     }
 

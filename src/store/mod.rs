@@ -16,6 +16,7 @@ mod digest;
 mod key;
 
 use std::fs::File;
+use std::os::unix::fs::DirBuilderExt as _;
 use std::panic::{AssertUnwindSafe, catch_unwind};
 use std::path::{Path, PathBuf};
 
@@ -87,7 +88,8 @@ impl Store {
     /// If it cannot be written.
     pub fn create(path: &Path, keyring: &Keyring) -> Result<(), StoreError> {
         let failed = |error: &dyn std::fmt::Display| StoreError::Failed(error.to_string());
-        std::fs::create_dir(path).map_err(|error| failed(&error))?;
+        let made = std::fs::DirBuilder::new().mode(0o700).create(path);
+        made.map_err(|error| failed(&error))?;
         let store = Self::open_sled(path)?;
         store.commit(keyring, 0, &[])?;
         // sled does not sync these; without them the directory may be empty after a power cut.
