@@ -70,7 +70,7 @@ pub enum Error {
     #[error(transparent)]
     NotAccepted(#[from] NotAccepted),
     /// There is no such resource, and the caller may know.
-    #[error("there is no {0}{}", hint(.0))]
+    #[error("there is no {name}{hint}", name = .0, hint = hint(.0))]
     NotFound(ResourceName),
     /// The page token is not one of ours.
     #[error("the page token is not one that this method returned")]
