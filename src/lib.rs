@@ -39,11 +39,12 @@
 //! | who | what is done about it |
 //! |---|---|
 //! | hostile code in a step | has its own socket and certificate only; what it may resolve is decided by name, and what it may not have looks like what does not exist |
-//! | another user on the host | directories and sockets by mode; SO_PEERCRED beside the certificate |
+//! | another user on the host | directories and sockets by mode; SO_PEERCRED beside the certificate; no core dumps |
+//! | whoever reads freed memory | every heap block is wiped when it is freed |
 //! | a stolen step certificate | works on its own socket only, until the step closes |
 //! | a stolen disk or backup | sealed, names too; the KEK is to be kept elsewhere. The journal shows names |
 //! | somebody who edits the disk | every record is bound to its place, every line is chained and tagged, the whole store has a digest: the broker refuses to start |
-//! | store and journal both replaced by older copies, together | not noticed |
+//! | an older journal that ends after the last change, or older copies of store and journal together | not noticed: what the missing lines said is lost |
 //! | a curious operator | can write values and never read them; a destination changes only together with the secrets |
 //! | root on the host, a compromised executor | not withstood: it can be every step |
 

@@ -49,6 +49,14 @@ impl Document {
 }
 
 impl Broker {
+    /// Whether this caller may apply anything at all.
+    ///
+    /// # Errors
+    /// If it is no operator, or one that only looks.
+    pub fn check_may_apply(caller: &Principal) -> Result<(), Error> {
+        require_role(caller, Role::Operator)
+    }
+
     /// Applies the documents in order, all of them or none.
     ///
     /// # Errors
@@ -58,7 +66,7 @@ impl Broker {
         caller: Principal,
         documents: Vec<Document>,
     ) -> Result<Vec<Applied>, Error> {
-        require_role(&caller, Role::Operator)?;
+        Self::check_may_apply(&caller)?;
         self.writer.submit(move |draft| apply_all(draft, &caller, documents)).await
     }
 }

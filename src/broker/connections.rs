@@ -145,7 +145,11 @@ fn create(
     document: ConnectionDocument,
 ) -> Result<ConnectionMetadata, Error> {
     let kind = kind_of(&document)?;
-    let checked = integration::check(kind, document.fields, true).map_err(Error::FieldsInvalid)?;
+    let mut checked =
+        integration::check(kind, document.fields, None).map_err(Error::FieldsInvalid)?;
+    for rule in kind.fields.iter().filter(|rule| rule.generated) {
+        checked.insert(FieldName::parse(&rule.name)?, generated(rule)?);
+    }
     let uid = random_id()?;
     let mut access = Bindings::default();
     for (relation, patterns) in document.access {
@@ -184,6 +188,15 @@ fn create(
     Ok(metadata)
 }
 
+/// A value of the broker's own, such as the external id that an AWS role's trust policy names.
+fn generated(rule: &integration::FieldRule) -> Result<integration::CheckedField, Error> {
+    Ok(integration::CheckedField {
+        sensitive: rule.sensitive,
+        destination: rule.destination,
+        value: Value::new(random_id()?.to_string().into_bytes()),
+    })
+}
+
 fn update(
     draft: &mut Draft,
     caller: &Principal,
@@ -193,7 +206,10 @@ fn update(
     let resource = ResourceName::Connection(document.name.clone());
     require_editor(caller, &old.metadata.access, &resource)?;
     let kind = kind_of_existing(&old.metadata, document.kind.as_ref())?;
-    let checked = integration::check(kind, document.fields, false).map_err(Error::FieldsInvalid)?;
+    let present =
+        old.metadata.fields.iter().map(|(name, field)| (name.clone(), field.bytes)).collect();
+    let checked = integration::check(kind, document.fields, Some(&present));
+    let checked = checked.map_err(Error::FieldsInvalid)?;
     let changes = Changes::find(draft, old, checked);
     changes.check_destinations(old, &resource)?;
 
@@ -292,6 +308,7 @@ impl Stamp {
         FieldMetadata {
             sensitive: field.sensitive,
             destination: field.destination,
+            bytes: field.value.len(),
             fingerprint,
             value: readable,
             update_time: self.now,

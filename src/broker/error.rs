@@ -14,6 +14,9 @@ pub enum Error {
     /// A resource of this name exists.
     #[error("{0} exists already")]
     AlreadyExists(ResourceName),
+    /// The step was closed while it was being opened.
+    #[error("the step was closed while it was being opened; open it again")]
+    ClosedMeanwhile,
     /// A record fails authentication.
     #[error("the stored record fails authentication; restore it or write the credential again")]
     Corrupt,

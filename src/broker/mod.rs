@@ -8,6 +8,7 @@ mod connections;
 mod error;
 mod openings;
 mod operators;
+mod reaper;
 mod resolve;
 mod secrets;
 mod start;

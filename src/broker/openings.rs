@@ -18,7 +18,7 @@ use super::step_directory::{CERTIFICATE, StepFile, StepListener};
 use crate::access::Principal;
 use crate::identity::KeyAndCertificate;
 use crate::journal::{CloseReason, Event, Live, LiveOpening};
-use crate::model::limits::{MAX_STEP_CERTIFICATE_LIFE, MIN_TTL};
+use crate::model::limits::{MAX_PATH_BYTES, MAX_STEP_CERTIFICATE_LIFE, MIN_TTL};
 use crate::model::{Id, Opening, RunName, StepKey, StepName, Timestamp, WorkflowName};
 use crate::seal::random_id;
 
@@ -134,12 +134,41 @@ impl Broker {
         caller: &Principal,
         request: StepRequest,
     ) -> Result<OpenedStep, Error> {
+        let (opening, certificate) = self.new_opening(caller, request).await?;
+        let env = self.step_env(&opening);
+        let prepared = self.prepare_directory(&opening, &certificate, &env);
+        let listener = prepared.inspect_err(|_| self.remove_directory(opening.id))?;
+        let taken = self
+            .journal
+            .open_step(self.now(), opening.clone(), |live| self.may_open(live, &opening));
+        let live = taken.inspect_err(|_: &Error| self.remove_directory(opening.id))?;
+        self.publish_opening(listener, live).await?;
+        Ok(OpenedStep {
+            spiffe_id: opening.key.spiffe_id().uri(self.authority.domain()),
+            directory: self.directory_text(opening.id),
+            env,
+            opening,
+        })
+    }
+
+    /// What is to be recorded of a new opening, and the step's first certificate. An older attempt is
+    /// closed by then.
+    async fn new_opening(
+        &self,
+        caller: &Principal,
+        request: StepRequest,
+    ) -> Result<(Opening, KeyAndCertificate), Error> {
         let executor = require_executor(caller)?;
         let now = self.now();
         let ttl = self.step_ttl(request.ttl)?;
         let mount_path = mount_path(&request.mount_path)?;
         let key =
             StepKey { executor, workflow: request.workflow, run: request.run, step: request.step };
+        let uid = request.uid.unwrap_or_else(|| rustix::process::geteuid().as_raw());
+        // chown(2) takes -1 for "leave it as it is".
+        if uid == u32::MAX {
+            return Err(Error::UidNotPermitted(uid));
+        }
         let attempt = self.next_attempt(&key, request.attempt).await?;
         let expire_time = now.after(ttl);
         let certificate = self.issue_step(&key, now, expire_time)?;
@@ -147,36 +176,39 @@ impl Broker {
             id: random_id()?,
             key,
             attempt,
-            uid: request.uid.unwrap_or_else(|| rustix::process::geteuid().as_raw()),
+            uid,
             open_time: now,
             expire_time,
             public_key: certificate.public_key.clone(),
             certificates: vec![certificate.issued.pinned.clone()],
             mount_path,
         };
-        let env = self.step_env(&opening);
-        let listener = self.prepare_directory(&opening, &certificate, &env)?;
-        let taken =
-            self.journal.open_step(now, opening.clone(), |live| self.may_open(live, &opening));
-        let live = match taken {
-            Ok(live) => live,
-            Err(error) => {
-                self.remove_directory(opening.id);
-                return Err(error);
-            }
-        };
-        if let Err(error) = self.runtime.publish(opening.id) {
+        Ok((opening, certificate))
+    }
+
+    /// Makes the directory of an opening that stands in the journal visible, and listens in it.
+    async fn publish_opening(
+        &self,
+        listener: std::os::unix::net::UnixListener,
+        live: Arc<LiveOpening>,
+    ) -> Result<(), Error> {
+        let id = live.record().id;
+        let published = self.runtime.publish(id);
+        if published.is_ok() {
+            self.listeners.start(listener, Arc::clone(&live));
+        }
+        // Somebody may have closed it before it was all there.
+        if live.is_closed() {
+            self.listeners.stop(id);
+            self.remove_directory(id);
+            return Err(Error::ClosedMeanwhile);
+        }
+        if let Err(error) = published {
             tracing::error!(%error, "a step's directory could not be made");
-            self.close_opening(opening.id, CloseReason::OpenFailed).await?;
+            self.close_opening(id, CloseReason::OpenFailed).await?;
             return Err(Error::Internal(format!("the step's directory: {error}")));
         }
-        self.listeners.start(listener, live);
-        Ok(OpenedStep {
-            spiffe_id: opening.key.spiffe_id().uri(self.authority.domain()),
-            directory: self.directory_text(opening.id),
-            env,
-            opening,
-        })
+        Ok(())
     }
 
     /// Closes a step; acknowledged when the journal is on disk.
@@ -203,8 +235,14 @@ impl Broker {
         // Another executor's step is as unknown as one that never was.
         match found.filter(|opening| opening.record().key.executor == executor) {
             Some(opening) => self.close_opening(opening.record().id, CloseReason::Executor).await,
-            None => Ok(ClosedStep { closed: false, revoked: 0 }),
+            None => self.nothing_to_close().await,
         }
+    }
+
+    /// There is nothing to close now; if somebody else is closing it, that is on disk when this returns.
+    async fn nothing_to_close(&self) -> Result<ClosedStep, Error> {
+        self.journal.synced(self.journal.last()?).await?;
+        Ok(ClosedStep { closed: false, revoked: 0 })
     }
 
     /// The open steps after `after`: an executor's own, or everybody's for an operator.
@@ -261,8 +299,9 @@ impl Broker {
         for opening in openings {
             let id = opening.record().id;
             let requests = opening.take_refused();
-            if requests > 0 {
-                let _ = self.journal.append(now, &Event::RateRefused { opening: id, requests });
+            let counted = Event::RateRefused { opening: id, requests };
+            if requests > 0 && self.journal.append(now, &counted).is_err() {
+                tracing::error!(opening.id = %id, requests, "refusals could not be journaled");
             }
             let outcome = if now >= opening.record().expire_time {
                 self.close_opening(id, CloseReason::Expired).await.map(drop)
@@ -281,11 +320,13 @@ impl Broker {
         reason: CloseReason,
     ) -> Result<ClosedStep, Error> {
         let Some((position, revoked)) = self.journal.close(self.now(), id, reason)? else {
-            return Ok(ClosedStep { closed: false, revoked: 0 });
+            return self.nothing_to_close().await;
         };
+        // All of it before the first wait: a caller that goes away leaves nothing half done. A crash
+        // before the sync finds the opening without its directory, and closes it again.
         self.listeners.stop(id);
-        self.journal.synced(position).await?;
         self.remove_directory(id);
+        self.journal.synced(position).await?;
         Ok(ClosedStep { closed: true, revoked: revoked.len() })
     }
 
@@ -423,12 +464,16 @@ impl Broker {
     }
 }
 
-/// Which executor a step belongs to is part of its key, so this says only where it is mounted.
+fn has_control(text: &str) -> bool {
+    text.chars().any(char::is_control)
+}
+
+/// Where the step will find its directory.
 fn mount_path(asked: &str) -> Result<String, Error> {
     match asked {
         "" => Ok(DEFAULT_MOUNT_PATH.to_owned()),
         HOST_MOUNT => Ok(HOST_MOUNT.to_owned()),
-        path if path.starts_with('/') && !path.contains(['\n', '\0']) => {
+        path if path.starts_with('/') && path.len() <= MAX_PATH_BYTES && !has_control(path) => {
             Ok(path.trim_end_matches('/').to_owned())
         }
         other => Err(Error::MountPathInvalid(other.chars().take(64).collect())),

@@ -85,7 +85,26 @@ impl Broker {
     ) -> Result<Resolved, Error> {
         check_form(request)?;
         let now = self.now();
-        opening.take_request(now, &self.limits).map_err(Error::TooManyRequests)?;
+        opening.check_refusals(now, &self.limits).map_err(Error::TooManyRequests)?;
+        let outcome = self.resolve_until_current(opening, request, now);
+        if let Err(
+            Error::Denied { .. }
+            | Error::FieldUnknown { .. }
+            | Error::NotFound(_)
+            | Error::TooManyLeases(_),
+        ) = outcome
+        {
+            opening.count_refusal(now, &self.limits);
+        }
+        outcome
+    }
+
+    fn resolve_until_current(
+        &self,
+        opening: &LiveOpening,
+        request: &ResolveRequest,
+        now: Timestamp,
+    ) -> Result<Resolved, Error> {
         // Each turn means that somebody's change was published, so this ends.
         loop {
             match self.resolve_once(opening, request, now) {

@@ -4,13 +4,15 @@
 //! RUNTIME/lock            held by the daemon
 //! RUNTIME/admin.sock
 //! RUNTIME/stage/          0700  where everything is made before it is renamed into place
+//! RUNTIME/gone/           0700  where what is to be removed is renamed to
 //! RUNTIME/steps/          0711
 //! RUNTIME/steps/ID/       0700, the step's: keyhatch.sock tls.crt tls.key ca.crt env
 //! ```
 //!
 //! A step owns its directory and can put anything into it, symbolic links too. So nothing in it is ever
 //! opened, chowned or removed by path: files are made in `stage/` and renamed in, relative to a
-//! descriptor of the directory that follows no link; a directory that goes is first renamed out.
+//! descriptor of the directory that follows no link; a directory that goes is first renamed out, and
+//! then reaped by a thread of its own: see [`super::reaper`].
 
 use std::io;
 use std::os::fd::{AsFd as _, OwnedFd};
@@ -21,10 +23,12 @@ use std::sync::Arc;
 
 use rustix::fs::{
     AtFlags, CWD, FlockOperation, Gid, Mode, OFlags, Uid, chownat, flock, openat, renameat,
+    unlinkat,
 };
 use rustix::io::Errno;
 use tokio_util::sync::CancellationToken;
 
+use super::reaper::Reaper;
 use crate::journal::LiveOpening;
 use crate::model::Id;
 use crate::model::limits::MAX_SOCKET_PATH_BYTES;
@@ -76,6 +80,7 @@ pub struct Runtime {
     path: PathBuf,
     steps: OwnedFd,
     stage: OwnedFd,
+    gone: Reaper,
     _lock: OwnedFd,
 }
 
@@ -104,12 +109,21 @@ impl Runtime {
             Errno::WOULDBLOCK => RuntimeError::InUse(path.to_owned()),
             error => failed(error.into()),
         })?;
-        remove_tree(&path.join("stage")).map_err(failed)?;
+        // Others find the steps' directories through it, and change nothing in it.
+        rustix::fs::chmod(path, Mode::from_raw_mode(0o755))
+            .map_err(|error| failed(error.into()))?;
+        make_directory(&path.join("gone"), 0o700).map_err(failed)?;
+        let gone = Reaper::start(path.join("gone")).map_err(failed)?;
+        // What is left of a stage is nobody's, and must not keep a daemon from starting.
+        match gone.take_path(&path.join("stage")) {
+            Err(error) if error.kind() != io::ErrorKind::NotFound => return Err(failed(error)),
+            _ => {}
+        }
         make_directory(&path.join("stage"), 0o700).map_err(failed)?;
         make_directory(&path.join("steps"), 0o711).map_err(failed)?;
         let open = |name: &str| open_directory(CWD, &path.join(name)).map_err(failed);
         let (steps, stage) = (open("steps")?, open("stage")?);
-        Ok(Self { path: path.to_owned(), steps, stage, _lock: lock })
+        Ok(Self { path: path.to_owned(), steps, stage, gone, _lock: lock })
     }
 
     /// Where it is.
@@ -136,11 +150,7 @@ impl Runtime {
     ) -> io::Result<UnixListener> {
         let directory = self.path.join("stage").join(id.to_string());
         make_directory(&directory, 0o700)?;
-        let prepared = Self::fill(&directory, owner, files);
-        if prepared.is_err() {
-            let _ = remove_tree(&directory);
-        }
-        prepared
+        Self::fill(&directory, owner, files)
     }
 
     fn fill(directory: &Path, owner: u32, files: &[StepFile<'_>]) -> io::Result<UnixListener> {
@@ -169,20 +179,28 @@ impl Runtime {
     pub(super) fn rebind(&self, id: Id, owner: u32) -> io::Result<UnixListener> {
         let directory = self.open_step(id)?;
         let staged = format!("{id}.sock");
+        let _ = unlinkat(&self.stage, staged.as_str(), AtFlags::empty());
         let listener = bind(&self.path.join("stage").join(&staged), 0o600, owner)?;
         renameat(&self.stage, staged, &directory, SOCKET)?;
         Ok(listener)
     }
 
-    /// Removes a step's directory, wherever its preparation got to.
+    /// Removes a step's directory, wherever its preparation got to. Our own files are gone when this
+    /// returns; what the step has put beside them is left to the reaper.
     pub(super) fn remove(&self, id: Id) -> io::Result<()> {
-        let gone = format!("{id}.gone");
-        match renameat(&self.steps, id.to_string(), &self.stage, &gone) {
-            Ok(()) => remove_tree(&self.path.join("stage").join(gone))?,
-            Err(Errno::NOENT) => {}
-            Err(error) => return Err(error.into()),
+        if let Ok(directory) = self.open_step(id) {
+            for name in [SOCKET, CERTIFICATE, "tls.key", "ca.crt", "env"] {
+                // What cannot be unlinked goes with the directory.
+                let _ = unlinkat(&directory, name, AtFlags::empty());
+            }
         }
-        remove_tree(&self.path.join("stage").join(id.to_string()))
+        for parent in ["steps", "stage"] {
+            match self.gone.take_path(&self.path.join(parent).join(id.to_string())) {
+                Err(error) if error.kind() != io::ErrorKind::NotFound => return Err(error),
+                _ => {}
+            }
+        }
+        Ok(())
     }
 
     /// The directories there are, by the ids of their openings.
@@ -232,6 +250,11 @@ fn make_directory(path: &Path, mode: u32) -> io::Result<()> {
 }
 
 fn write_file(path: &Path, mode: u32, content: &[u8], owner: u32) -> io::Result<()> {
+    // What an earlier try has left on the stage is ours.
+    match std::fs::remove_file(path) {
+        Err(error) if error.kind() != io::ErrorKind::NotFound => return Err(error),
+        _ => {}
+    }
     let flags = OFlags::WRONLY | OFlags::CREATE | OFlags::EXCL | OFlags::NOFOLLOW | OFlags::CLOEXEC;
     let file = std::fs::File::from(openat(CWD, path, flags, Mode::from_raw_mode(0o600))?);
     io::Write::write_all(&mut &file, content)?;
@@ -246,12 +269,4 @@ fn give(path: &Path, owner: u32) -> io::Result<()> {
     }
     let (uid, group) = (Uid::from_raw(owner), None::<Gid>);
     Ok(chownat(CWD, path, Some(uid), group, AtFlags::SYMLINK_NOFOLLOW)?)
-}
-
-fn remove_tree(path: &Path) -> io::Result<()> {
-    // The standard library's removal goes by descriptors and follows no link.
-    match std::fs::remove_dir_all(path) {
-        Err(error) if error.kind() == io::ErrorKind::NotFound => Ok(()),
-        outcome => outcome,
-    }
 }

@@ -67,6 +67,8 @@ pub struct FieldMetadata {
     pub sensitive: bool,
     /// Whether it says where the credential is sent. Fixed likewise.
     pub destination: bool,
+    /// How many bytes the value has.
+    pub bytes: usize,
     /// Equal values have equal ones: see [`Keyring::fingerprint`].
     #[serde(with = "hex_bytes")]
     pub fingerprint: [u8; 32],

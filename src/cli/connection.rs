@@ -12,7 +12,7 @@ use super::endpoint::{Caller, connect};
 use super::failure::{Failure, exit};
 use super::integration;
 use super::output::{moment, print, properties, say, table};
-use super::values::{self, FieldArgument};
+use super::values;
 use crate::grpc::pb;
 use crate::grpc::pb::connection_service_client::ConnectionServiceClient;
 use crate::model::{ConnectionRef, ResourceName};
@@ -42,7 +42,7 @@ pub struct Create {
     /// A field: NAME=- (from stdin), NAME=@FILE, NAME=env:VARIABLE, or NAME=VALUE if it is not
     /// sensitive. On a terminal, what is missing is asked for.
     #[arg(long, value_name = "NAME=…")]
-    field: Vec<FieldArgument>,
+    field: Vec<String>,
     /// Who may resolve it, such as workflow:deploy; may be given more than once.
     #[arg(long, value_name = "PRINCIPAL")]
     resolver: Vec<String>,
@@ -103,7 +103,7 @@ impl Create {
             Some(name) => integration.kinds.iter().find(|kind| kind.name == name),
             None => integration.kinds.first().filter(|_| integration.kinds.len() == 1),
         };
-        let fields = values::read(self.field, kind_schema)?;
+        let fields = values::read(&self.field, kind_schema)?;
         let relations = [
             (pb::Relation::Viewer, self.viewer),
             (pb::Relation::Resolver, self.resolver),

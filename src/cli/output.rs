@@ -95,12 +95,19 @@ pub fn table(header: &[&str], rows: Vec<Vec<String>>) -> String {
         table.set_content_arrangement(ContentArrangement::Disabled);
     }
     table.set_header(header.iter().map(|title| title.to_uppercase()));
-    table.add_rows(rows);
+    table.add_rows(rows.into_iter().map(|row| row.into_iter().map(|cell| printable(&cell))));
     for column in table.column_iter_mut() {
         column.set_padding((0, 2));
     }
     let text = table.to_string();
     text.lines().map(str::trim_end).collect::<Vec<_>>().join("\n")
+}
+
+/// A text without what a terminal would obey: control characters are written as escapes.
+fn printable(text: &str) -> String {
+    let escape =
+        |c: char| if c.is_control() { c.escape_default().to_string() } else { c.to_string() };
+    text.chars().map(escape).collect()
 }
 
 /// Names and values, a line each.

@@ -186,8 +186,12 @@ fn explain(error: &serde_saphyr::Error) -> String {
         .map_or_else(String::new, |at| format!("line {}, column {}: ", at.line(), at.column()));
     let message = error.to_string();
     let shows_value = message.contains("invalid type") || message.contains("invalid value");
+    // Of a flow mapping gone wrong, a piece of a value can end up as a key.
+    let shows_key = message.contains("unknown field") || message.contains("duplicate");
     let message = match message.split_once("expected ") {
         Some((_, expected)) if shows_value => format!("expected {expected}"),
+        Some((_, expected)) if shows_key => format!("unknown key, expected {expected}"),
+        None if shows_key => "a key that stands there twice, or is not known".to_owned(),
         _ => message,
     };
     let first = message.lines().next().unwrap_or_default();
@@ -357,7 +361,13 @@ mod tests {
                 "apiVersion: keyhatch/v1\nkind: Connection\nmetadata: {name: a}\nspec: canary\n",
                 "line 4",
             ),
-            ("conections: {}\n", "conections"),
+            ("conections: {}\n", "unknown key"),
+            ("connections:\n  aws/a: {a: x, canary, b: y}\n", "line 2"),
+            (
+                "apiVersion: keyhatch/v1\nkind: Secret\nmetadata: {name: a}\nspec: {value: a,canary}\n",
+                "line 4",
+            ),
+            ("secrets: {canary: a, canary: b}\n", "line 1"),
         ];
         for (text, expected) in cases {
             let message = parse_text(text).err().unwrap().message;

@@ -7,13 +7,11 @@ use super::failure::Failure;
 use crate::grpc::pb;
 
 /// One `--field NAME=…`.
-#[derive(Clone)]
 pub struct FieldArgument {
     name: String,
     source: Source,
 }
 
-#[derive(Clone)]
 enum Source {
     /// `NAME=VALUE`: for fields that are not sensitive only, because others see a process's arguments.
     Argument(String),
@@ -25,14 +23,16 @@ enum Source {
     Stdin,
 }
 
-impl std::str::FromStr for FieldArgument {
-    type Err = String;
-
-    fn from_str(text: &str) -> Result<Self, String> {
-        // The text may hold a value that should not have been there, so errors do not show it.
-        let (name, source) = text
-            .split_once('=')
-            .ok_or("write NAME=VALUE, NAME=-, NAME=@FILE or NAME=env:VARIABLE")?;
+impl FieldArgument {
+    /// Parses one argument. Not left to clap, whose errors show the text: it may hold a value that
+    /// should not have been there.
+    ///
+    /// # Errors
+    /// If there is no `=`.
+    pub fn parse(text: &str) -> Result<Self, Failure> {
+        let (name, source) = text.split_once('=').ok_or_else(|| {
+            Failure::usage("--field: write NAME=VALUE, NAME=-, NAME=@FILE or NAME=env:VARIABLE")
+        })?;
         let source = match source {
             "-" => Source::Stdin,
             _ => match (source.strip_prefix('@'), source.strip_prefix("env:")) {
@@ -50,11 +50,12 @@ impl std::str::FromStr for FieldArgument {
 /// # Errors
 /// If a value cannot be read, or a sensitive one stands on the command line.
 pub fn read(
-    arguments: Vec<FieldArgument>,
+    arguments: &[String],
     kind: Option<&pb::CredentialKind>,
 ) -> Result<BTreeMap<String, Vec<u8>>, Failure> {
     let mut fields = BTreeMap::new();
-    for FieldArgument { name, source } in arguments {
+    for argument in arguments {
+        let FieldArgument { name, source } = FieldArgument::parse(argument)?;
         let value = match source {
             Source::Argument(value) => {
                 refuse_sensitive(&name, kind)?;

@@ -61,23 +61,33 @@ pub struct Initialised {
 /// If the directory is not empty, or something cannot be written. What was made is removed then.
 pub fn init(options: &InitOptions) -> Result<Initialised, DaemonError> {
     let state = StateDirectory::new(&options.state);
-    state.make()?;
-    let made = fill(&state, options);
-    if made.is_err() {
+    // Locked first: of two inits at once, one makes it and the other finds it made.
+    let _lock = state.make()?;
+    let kek_file = options.kek_file.clone().unwrap_or_else(|| PathBuf::from("kek"));
+    let kek_path = state.path().join(&kek_file);
+    let kek = Kek::create(&kek_path).map_err(|error| {
         clear(&options.state);
-        // A KEK elsewhere that was there before is not ours to remove; `Kek::create` refuses it.
+        StateError::from(error)
+    })?;
+    let made = fill(&state, options, &kek_file, &kek);
+    if made.is_err() {
+        // The directory was empty and is locked, and the KEK is our own: all of it is ours to remove.
+        clear(&options.state);
+        let _ = std::fs::remove_file(kek_path);
     }
     made
 }
 
-fn fill(state: &StateDirectory, options: &InitOptions) -> Result<Initialised, DaemonError> {
+fn fill(
+    state: &StateDirectory,
+    options: &InitOptions,
+    kek_file: &Path,
+    kek: &Kek,
+) -> Result<Initialised, DaemonError> {
     let now = options.clock.now();
-    let kek_file = options.kek_file.clone().unwrap_or_else(|| PathBuf::from("kek"));
-    let kek = Kek::create(&state.path().join(&kek_file)).map_err(StateError::from)?;
-    let _lock = state.lock()?;
-    let text = Keyring::create(&kek).map_err(StateError::from)?;
+    let text = Keyring::create(kek).map_err(StateError::from)?;
     state.write("keyring.json", 0o600, text.as_bytes())?;
-    let keyring = Keyring::open(&text, &kek).map_err(StateError::from)?;
+    let keyring = Keyring::open(&text, kek).map_err(StateError::from)?;
 
     let serials = [random_id()?, random_id()?, random_id()?];
     let authority =
@@ -95,7 +105,7 @@ fn fill(state: &StateDirectory, options: &InitOptions) -> Result<Initialised, Da
         format: FORMAT,
         name: options.name.clone(),
         trust_domain: options.trust_domain.clone(),
-        kek_file: kek_file.clone(),
+        kek_file: kek_file.to_owned(),
     };
     let path = state.join("state.json");
     let text = serde_json::to_vec_pretty(&file).map_err(|_| StateError::Damaged(path))?;

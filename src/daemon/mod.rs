@@ -10,6 +10,8 @@ use std::path::{Path, PathBuf};
 use std::sync::Arc;
 use std::time::Duration;
 
+use rustix::fs::Mode;
+use rustix::process::{DumpableBehavior, set_dumpable_behavior};
 use tokio::net::UnixListener;
 use tokio::runtime::{Builder, Runtime as AsyncRuntime};
 use tokio::sync::mpsc;
@@ -30,6 +32,8 @@ use crate::seal::NoRandomness;
 
 /// How often ends and renewals are looked for.
 const HOUSEKEEPING: Duration = Duration::from_millis(500);
+/// How long threads are waited for when everything is drained.
+const LAST_MOMENT: Duration = Duration::from_secs(1);
 /// Verified connections that wait for their server.
 const WAITING_CONNECTIONS: usize = 64;
 
@@ -83,6 +87,7 @@ impl Daemon {
         kek_file: Option<&Path>,
         clock: Clock,
     ) -> Result<Self, DaemonError> {
+        shut_out_others();
         let state = StateDirectory::new(&config.state);
         let file = state.read()?;
         let lock = state.lock()?;
@@ -160,8 +165,9 @@ impl Daemon {
             }
         });
         let _ = std::fs::remove_file(&self.socket);
-        self.steps.shutdown_timeout(DRAIN_DEADLINE);
-        self.admin.shutdown_timeout(DRAIN_DEADLINE);
+        // What is still there now has had its time.
+        self.steps.shutdown_timeout(LAST_MOMENT);
+        self.admin.shutdown_timeout(LAST_MOMENT);
         tracing::info!("stopped");
     }
 }
@@ -291,6 +297,15 @@ fn step_gate(
         pending_handshakes: limits.step_pending_handshakes,
         pace: Some((limits.step_new_connections_per_second, limits.step_new_connection_burst)),
         stop,
+    }
+}
+
+/// What this process makes is its own, and nobody looks into its memory: no core dump, no debugger of the
+/// same user.
+fn shut_out_others() {
+    rustix::process::umask(Mode::RWXG | Mode::RWXO);
+    if let Err(error) = set_dumpable_behavior(DumpableBehavior::NotDumpable) {
+        tracing::warn!(%error, "core dumps could not be turned off");
     }
 }
 

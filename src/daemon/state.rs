@@ -16,7 +16,7 @@ use std::io::Write as _;
 use std::os::unix::fs::{DirBuilderExt as _, OpenOptionsExt as _};
 use std::path::{Path, PathBuf};
 
-use rustix::fs::{FlockOperation, flock};
+use rustix::fs::{FlockOperation, Mode, flock};
 use serde::{Deserialize, Serialize};
 
 use crate::identity::{Authority, AuthorityError};
@@ -116,20 +116,22 @@ impl StateDirectory {
         self.0.join(name)
     }
 
-    /// Makes the directory, or takes an empty one.
-    pub(super) fn make(&self) -> Result<(), StateError> {
-        match std::fs::read_dir(&self.0) {
-            Ok(mut entries) => {
-                if entries.next().is_some() {
-                    return Err(StateError::NotEmpty(self.0.clone()));
-                }
-            }
-            Err(error) if error.kind() == std::io::ErrorKind::NotFound => {
-                make_private(&self.0)?;
-            }
-            Err(source) => return Err(io(&self.0, source)),
-        }
-        Ok(())
+    /// Makes the directory, or takes an empty one, and locks it.
+    pub(super) fn make(&self) -> Result<StateLock, StateError> {
+        make_private(&self.0)?;
+        let is_lock = |entry: std::io::Result<std::fs::DirEntry>| {
+            entry.is_ok_and(|entry| entry.file_name() == "lock")
+        };
+        let check = || {
+            let mut entries = std::fs::read_dir(&self.0).map_err(|source| io(&self.0, source))?;
+            if entries.all(is_lock) { Ok(()) } else { Err(StateError::NotEmpty(self.0.clone())) }
+        };
+        // Twice: nothing is put into a directory that is somebody's, and nobody else fills it meanwhile.
+        check()?;
+        let lock = self.lock()?;
+        check()?;
+        rustix::fs::chmod(&self.0, Mode::RWXU).map_err(|error| io(&self.0, error.into()))?;
+        Ok(lock)
     }
 
     /// Takes the lock.

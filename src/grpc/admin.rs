@@ -79,11 +79,7 @@ impl ConnectionService for Admin {
         let size = convert::page_size(request.page_size);
         let listed =
             self.broker.connections(&caller, integration, after.as_ref(), size).map_err(refuse)?;
-        let next = listed.next.map(|name| convert::to_page_token(&name.to_string()));
-        Ok(Response::new(pb::ListConnectionsResponse {
-            connections: listed.connections.iter().map(convert::connection).collect(),
-            next_page_token: next.unwrap_or_default(),
-        }))
+        Ok(Response::new(convert::connection_page(&listed)))
     }
 
     async fn delete_connection(
@@ -134,6 +130,8 @@ impl ApplyService for Admin {
     ) -> Result<Response<pb::ApplyResponse>, Status> {
         let caller = peer::admin(&self.broker, &request)?;
         let refuse = |error| peer::refuse(&self.broker, &caller, "Apply", "", &error);
+        // Before anything is read: what is refused should not be held in memory first.
+        Broker::check_may_apply(&caller).map_err(refuse)?;
         let mut stream = request.into_inner();
         let mut documents = Vec::new();
         let mut bytes = 0;

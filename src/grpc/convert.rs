@@ -8,10 +8,11 @@ use base64::engine::general_purpose::URL_SAFE_NO_PAD;
 
 use super::pb;
 use crate::access::{Bindings, Pattern, Relation};
-use crate::broker::{ConnectionDocument, Error, Resolved};
+use crate::broker::{ConnectionDocument, Error, ListedConnections, Resolved};
 use crate::catalog::ConnectionMetadata;
 use crate::integration::{CredentialKind, FieldRule, Integration};
 use crate::lease::{Lease, TtlLimit};
+use crate::model::limits::MAX_PAGE_BYTES;
 use crate::model::{ConnectionRef, KindName, ResourceName, Timestamp, Value};
 
 /// The most resources on one page, and how many if the caller does not say.
@@ -24,7 +25,10 @@ pub(super) fn timestamp(moment: Timestamp) -> Option<prost_types::Timestamp> {
 
 /// A TTL; what is negative or malformed comes out as zero, which no limit admits.
 pub(super) fn duration(given: Option<prost_types::Duration>) -> Option<Duration> {
-    given.map(|duration| Duration::try_from(duration).unwrap_or(Duration::ZERO))
+    given.map(|given| match (u64::try_from(given.seconds), u32::try_from(given.nanos)) {
+        (Ok(seconds), Ok(nanos)) if nanos < 1_000_000_000 => Duration::new(seconds, nanos),
+        _ => Duration::ZERO,
+    })
 }
 
 pub(super) fn page_size(asked: i32) -> usize {
@@ -123,6 +127,29 @@ pub(super) fn connection(metadata: &ConnectionMetadata) -> pb::Connection {
         update_time: timestamp(metadata.update_time),
         updated_by: metadata.updated_by.clone(),
     }
+}
+
+/// A page, ended early where it would be too large for a client to take.
+pub(super) fn connection_page(listed: &ListedConnections) -> pb::ListConnectionsResponse {
+    let mut page = pb::ListConnectionsResponse::default();
+    let mut bytes = 0;
+    for metadata in &listed.connections {
+        let one = connection(metadata);
+        bytes += prost::Message::encoded_len(&one);
+        if bytes > MAX_PAGE_BYTES && !page.connections.is_empty() {
+            page.next_page_token = page.connections.last().map(position_after).unwrap_or_default();
+            return page;
+        }
+        page.connections.push(one);
+    }
+    if listed.next.is_some() {
+        page.next_page_token = page.connections.last().map(position_after).unwrap_or_default();
+    }
+    page
+}
+
+fn position_after(connection: &pb::Connection) -> String {
+    to_page_token(connection.name.strip_prefix("connections/").unwrap_or(&connection.name))
 }
 
 fn access(bindings: &Bindings) -> Vec<pb::AccessBinding> {

@@ -47,8 +47,10 @@ pub mod pb {
     pub const DESCRIPTORS: &[u8] = include_bytes!(concat!(env!("OUT_DIR"), "/descriptors.bin"));
 }
 
-/// Requests and replies in flight on one connection.
-const MAX_STREAMS: u32 = 64;
+/// Requests and replies in flight on one connection. A client that reads nothing holds that many replies.
+const MAX_STREAMS: u32 = 32;
+/// The longest that one request may take; only an Apply of very many documents needs more than a moment.
+const REQUEST_DEADLINE: Duration = Duration::from_secs(60);
 /// Header lists are names, a path and a few words of metadata.
 const MAX_HEADER_BYTES: u32 = 8 * 1024;
 /// A connection that answers no ping for this long is closed.
@@ -56,6 +58,7 @@ const KEEPALIVE: Duration = Duration::from_secs(20);
 
 fn server() -> Server {
     Server::builder()
+        .timeout(REQUEST_DEADLINE)
         .max_concurrent_streams(Some(MAX_STREAMS))
         .http2_max_header_list_size(Some(MAX_HEADER_BYTES))
         .http2_keepalive_interval(Some(KEEPALIVE))

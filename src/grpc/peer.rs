@@ -9,8 +9,7 @@ use super::status::{reason_of, to_status};
 use crate::access::Principal;
 use crate::broker::{Broker, Error};
 use crate::identity::{Connection, Peer};
-use crate::journal::LiveOpening;
-use crate::model::SpiffeId;
+use crate::journal::{LiveOpening, NotAccepted};
 
 /// A connection to a step's socket, which belongs to its opening.
 pub type StepConnection = Connection<Arc<LiveOpening>>;
@@ -25,7 +24,8 @@ impl<T: Clone + Send + Sync + 'static> Connected for Connection<T> {
     }
 }
 
-/// The step behind a request: its opening is open, its certificate is one of the opening's.
+/// The step behind a request: its opening is open, its certificate is one of the opening's, and it has
+/// requests left of its rate.
 ///
 /// # Errors
 /// The status to answer with.
@@ -39,12 +39,12 @@ pub(super) fn step<T>(
         let peer = peer.ok_or_else(|| Error::Internal("a request without a peer".to_owned()))?;
         peer.tag.accepts(&peer.svid.sha256, broker.now())?;
         // A pinned certificate is the opening's own; its name must be, too.
-        match &peer.svid.id {
-            id @ SpiffeId::Step { .. } if *id == peer.tag.record().key.spiffe_id() => {
-                Ok(Arc::clone(peer))
-            }
-            _ => Err(Error::NotAccepted(crate::journal::NotAccepted::CertificateUnknown)),
+        if peer.svid.id != peer.tag.record().key.spiffe_id() {
+            return Err(Error::NotAccepted(NotAccepted::CertificateUnknown));
         }
+        // Before anything is looked at: a flood of malformed requests is a flood, too.
+        peer.tag.take_request(broker.now(), broker.limits()).map_err(Error::TooManyRequests)?;
+        Ok(Arc::clone(peer))
     };
     checked().map_err(|error| to_status(&error))
 }

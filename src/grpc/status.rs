@@ -21,6 +21,7 @@ const RETRY_AFTER: Duration = Duration::from_secs(1);
 fn code_and_reason(error: &Error) -> (Code, &'static str) {
     match error {
         Error::AlreadyExists(name) => (Code::AlreadyExists, exists_reason(name)),
+        Error::ClosedMeanwhile => (Code::Aborted, "STEP_CLOSED"),
         Error::Corrupt => (Code::DataLoss, "RECORD_CORRUPT"),
         Error::Denied { .. } => (Code::PermissionDenied, "RESOLVE_DENIED"),
         Error::DocumentsInvalid(_) => (Code::InvalidArgument, "DOCUMENTS_INVALID"),

@@ -3,8 +3,13 @@
 use std::collections::{BTreeMap, BTreeSet};
 
 use super::schema::{CredentialKind, FieldRule, Integration};
-use crate::model::limits::{MAX_CONNECTION_BYTES, MAX_VALUE_BYTES};
+use super::template::references;
+use crate::model::limits::{MAX_CONNECTION_BYTES, MAX_FIELDS, MAX_VALUE_BYTES};
 use crate::model::{FieldName, KindName, Value};
+
+/// The name of the token that an http two_step connection fetches with its first request (Datadog's HTTP
+/// connections call it so).
+const FETCHED_TOKEN: &str = "accessToken";
 
 /// One thing that is wrong with one field. It never shows a value.
 #[derive(Clone, Debug, PartialEq, Eq)]
@@ -63,15 +68,15 @@ pub fn infer_kind<'a>(
     if let [only] = integration.kinds.as_slice() {
         return Ok(only);
     }
-    let mut fitting = integration.kinds.iter().filter(|kind| {
-        fields.iter().all(|name| find_field(kind, name).is_some())
-            && kind
-                .fields
-                .iter()
-                .all(|rule| !rule.required || fields.iter().any(|f| rule.covers(f)))
-    });
-    match (fitting.next(), fitting.next()) {
-        (Some(only), None) => Ok(only),
+    let knows_all =
+        |kind: &&CredentialKind| fields.iter().all(|name| find_field(kind, name).is_some());
+    let is_whole = |kind: &&CredentialKind| {
+        kind.fields.iter().all(|rule| !rule.required || fields.iter().any(|name| rule.covers(name)))
+    };
+    let knowing: Vec<&CredentialKind> = integration.kinds.iter().filter(knows_all).collect();
+    let whole: Vec<&CredentialKind> = knowing.iter().copied().filter(is_whole).collect();
+    match (whole.as_slice(), knowing.as_slice()) {
+        ([only], _) | ([], [only]) => Ok(only),
         _ => {
             let text = format!("the fields do not say which kind is meant; name one of: {}", all());
             Err(Problem::new("kind", text))
@@ -79,29 +84,23 @@ pub fn infer_kind<'a>(
     }
 }
 
-/// Checks the fields to be set. With `complete`, they are all there is, and required ones must be among
-/// them.
+/// The fields that a connection has already, with the lengths of their values.
+pub type Present = BTreeMap<FieldName, usize>;
+
+/// Checks the fields to be set: all there is, or what is to be changed of what is `present`.
 ///
 /// # Errors
 /// Every problem there is.
 pub fn check(
     kind: &CredentialKind,
     fields: BTreeMap<String, Value>,
-    complete: bool,
+    present: Option<&Present>,
 ) -> Result<Checked, Vec<Problem>> {
     let mut problems = Vec::new();
     let mut checked = Checked::new();
-    let total: usize = fields.values().map(Value::len).sum();
-    if total > MAX_CONNECTION_BYTES {
-        let text = format!(
-            "the values have {total} bytes together; at most {MAX_CONNECTION_BYTES} are allowed"
-        );
-        problems.push(Problem::new("", text));
-    }
     for (given, value) in fields {
-        let Some((rule, name)) =
-            find_field(kind, &given).and_then(|rule| Some((rule, rule.canonical(&given)?)))
-        else {
+        let rule = find_field(kind, &given);
+        let Some((rule, name)) = rule.and_then(|rule| Some((rule, rule.canonical(&given)?))) else {
             problems.push(unknown(kind, &given));
             continue;
         };
@@ -115,7 +114,7 @@ pub fn check(
             ));
         }
     }
-    if complete {
+    if present.is_none() {
         for rule in kind.fields.iter().filter(|rule| rule.required) {
             if !checked.keys().any(|name| rule.covers(name.as_str())) {
                 let text = format!("missing: {}", rule.description);
@@ -123,7 +122,56 @@ pub fn check(
             }
         }
     }
+    problems.extend(check_whole(kind, &checked, present));
     if problems.is_empty() { Ok(checked) } else { Err(problems) }
+}
+
+/// What holds for all fields together, those that stay included.
+fn check_whole(
+    kind: &CredentialKind,
+    checked: &Checked,
+    present: Option<&Present>,
+) -> Vec<Problem> {
+    let mut problems = Vec::new();
+    let mut lengths = present.cloned().unwrap_or_default();
+    lengths.extend(checked.iter().map(|(name, field)| (name.clone(), field.value.len())));
+    let total: usize = lengths.values().sum();
+    if total > MAX_CONNECTION_BYTES {
+        let text = format!(
+            "the values have {total} bytes together; at most {MAX_CONNECTION_BYTES} are allowed"
+        );
+        problems.push(Problem::new("", text));
+    }
+    if lengths.len() > MAX_FIELDS {
+        let text = format!("there are {} fields; at most {MAX_FIELDS} are allowed", lengths.len());
+        problems.push(Problem::new("", text));
+    }
+    for (name, field) in checked {
+        let is_template = find_field(kind, name.as_str()).is_some_and(|rule| rule.template);
+        let Ok(text) = std::str::from_utf8(field.value.expose()) else { continue };
+        if !is_template {
+            continue;
+        }
+        // The token that two_step fetches first stands in what it sends then.
+        let is_fetched = kind.name.as_str() == "two_step" && !name.as_str().starts_with("request_");
+        let has_token = |token: &str| {
+            if is_fetched && token == FETCHED_TOKEN {
+                return true;
+            }
+            let token = format!("tokens.{token}");
+            lengths.keys().any(|name| name.as_str() == token)
+        };
+        match references(text) {
+            Err(problem) => problems.push(Problem::new(name.as_str(), problem)),
+            Ok(names) => {
+                for token in names.into_iter().filter(|token| !has_token(token)) {
+                    let text = format!("{{{{ {token} }}}} is no token of this connection");
+                    problems.push(Problem::new(name.as_str(), text));
+                }
+            }
+        }
+    }
+    problems
 }
 
 fn unknown(kind: &CredentialKind, given: &str) -> Problem {
@@ -145,6 +193,22 @@ fn check_value(rule: &FieldRule, given: &str, name: &FieldName, value: &Value) -
     if value.looks_masked() {
         let text = "the value looks like a mask that some tool printed; give the real one";
         return Some(Problem::new(given, text));
+    }
+    if rule.generated {
+        let text = "the broker makes this value itself; leave it out";
+        return Some(Problem::new(given, text));
+    }
+    // What goes into a header, an address or a name must not begin another line.
+    let is_line = if rule.family().is_some() { rule.template } else { rule.pattern.is_some() };
+    if is_line && value.expose().iter().any(u8::is_ascii_control) {
+        return Some(Problem::new(given, "the value must not hold control characters"));
+    }
+    let after_dot = rule.family().and_then(|prefix| name.as_str().strip_prefix(prefix));
+    if after_dot.is_some_and(|rest| rule.forbidden.contains(&rest.to_ascii_lowercase())) {
+        return Some(Problem::new(
+            given,
+            "the client sets this one itself; it says where requests go",
+        ));
     }
     let pattern = rule.pattern().ok().flatten()?;
     let matches = match rule.family() {
@@ -179,7 +243,7 @@ mod tests {
             ("region_name", "canary"),
             ("session_token", &"x".repeat(MAX_VALUE_BYTES + 1)),
         ]);
-        let problems = check(kind("aws", "access_key"), given, true).err().unwrap();
+        let problems = check(kind("aws", "access_key"), given, None).err().unwrap();
         let fields: Vec<_> = problems.iter().map(|problem| problem.field.as_str()).collect();
         assert_eq!(fields, ["access_key_id", "region_name", "session_token", "secret_access_key"]);
         assert!(problems.iter().all(|problem| !problem.description.contains("canary")));
@@ -188,23 +252,23 @@ mod tests {
     #[test]
     fn relay_names_are_folded_into_ours_and_naming_a_field_twice_is_refused() {
         let given = values(&[("accessKeyID", "a"), ("secretAccessKey", "b")]);
-        let checked = check(kind("aws", "access_key"), given, true).ok().unwrap();
+        let checked = check(kind("aws", "access_key"), given, None).ok().unwrap();
         let names: Vec<_> = checked.keys().map(FieldName::as_str).collect();
         assert_eq!(names, ["access_key_id", "secret_access_key"]);
 
         let twice =
             values(&[("accessKeyID", "a"), ("access_key_id", "b"), ("secretAccessKey", "c")]);
-        assert_eq!(check(kind("aws", "access_key"), twice, true).err().unwrap().len(), 1);
+        assert_eq!(check(kind("aws", "access_key"), twice, None).err().unwrap().len(), 1);
     }
 
     #[test]
     fn nested_names_follow_their_family() {
         let given = values(&[("base_url", "https://a.example"), ("tokens.apiKey", "t")]);
-        let checked = check(kind("http", "token"), given, true).ok().unwrap();
+        let checked = check(kind("http", "token"), given, None).ok().unwrap();
         assert!(checked[&FieldName::parse("tokens.apiKey").unwrap()].sensitive);
         assert!(checked[&FieldName::parse("base_url").unwrap()].destination);
 
         let given = values(&[("base_url", "https://a.example"), ("tokens.api_key", "t")]);
-        assert_eq!(check(kind("http", "token"), given, true).err().unwrap().len(), 1);
+        assert_eq!(check(kind("http", "token"), given, None).err().unwrap().len(), 1);
     }
 }

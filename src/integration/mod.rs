@@ -2,21 +2,61 @@
 
 mod check;
 mod schema;
+mod template;
 
 use std::collections::BTreeMap;
 use std::sync::LazyLock;
 
-pub use check::{Checked, CheckedField, Problem, check, find_field, infer_kind};
+pub use check::{Checked, CheckedField, Present, Problem, check, find_field, infer_kind};
 pub use schema::{CredentialKind, FieldRule, Integration};
 
 use crate::model::IntegrationName;
 
-const FILES: [&str; 5] = [
+const FILES: [&str; 44] = [
+    include_str!("data/4me.toml"),
+    include_str!("data/anthropic.toml"),
+    include_str!("data/asana.toml"),
     include_str!("data/aws.toml"),
+    include_str!("data/azure.toml"),
+    include_str!("data/circleci.toml"),
+    include_str!("data/clickup.toml"),
+    include_str!("data/cloudflare.toml"),
+    include_str!("data/configcat.toml"),
+    include_str!("data/datadog.toml"),
+    include_str!("data/docker-registry.toml"),
+    include_str!("data/fastly.toml"),
+    include_str!("data/freshservice.toml"),
+    include_str!("data/gcp.toml"),
+    include_str!("data/gemini.toml"),
     include_str!("data/generic.toml"),
     include_str!("data/github.toml"),
+    include_str!("data/gitlab.toml"),
+    include_str!("data/grafana.toml"),
+    include_str!("data/greynoise.toml"),
     include_str!("data/http.toml"),
+    include_str!("data/jira.toml"),
+    include_str!("data/kubernetes.toml"),
+    include_str!("data/launchdarkly.toml"),
+    include_str!("data/microsoft-teams.toml"),
+    include_str!("data/mysql.toml"),
+    include_str!("data/notion.toml"),
+    include_str!("data/oauth2.toml"),
+    include_str!("data/oci.toml"),
+    include_str!("data/okta.toml"),
+    include_str!("data/openai.toml"),
+    include_str!("data/opsgenie.toml"),
+    include_str!("data/pagerduty.toml"),
+    include_str!("data/postgres.toml"),
+    include_str!("data/puppet.toml"),
+    include_str!("data/sendgrid.toml"),
+    include_str!("data/servicenow.toml"),
     include_str!("data/slack.toml"),
+    include_str!("data/split.toml"),
+    include_str!("data/ssh.toml"),
+    include_str!("data/statsig.toml"),
+    include_str!("data/statuspage.toml"),
+    include_str!("data/sysdig.toml"),
+    include_str!("data/virustotal.toml"),
 ];
 
 /// Every built-in integration, by name.

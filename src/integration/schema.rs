@@ -13,6 +13,9 @@ pub struct Integration {
     pub name: IntegrationName,
     /// As people call it.
     pub title: String,
+    /// Steps may ask for it without naming a connection: Datadog "propagates" its credential.
+    #[serde(default)]
+    pub tile: bool,
     /// The ways to hold its credentials.
     #[serde(rename = "kind")]
     pub kinds: Vec<CredentialKind>,
@@ -50,12 +53,21 @@ pub struct FieldRule {
     /// Says where the credential is sent.
     #[serde(default)]
     pub destination: bool,
+    /// Its text may refer to tokens: see [`super::template`].
+    #[serde(default)]
+    pub template: bool,
+    /// The broker makes the value itself; nobody else may.
+    #[serde(default)]
+    pub generated: bool,
     /// Other names for it.
     #[serde(default)]
     pub aliases: Vec<String>,
     /// The customary environment variable.
     #[serde(default)]
     pub env: String,
+    /// Of a family: names that may not follow the dot, in lower case.
+    #[serde(default)]
+    pub forbidden: Vec<String>,
     /// A regular expression that the value must match; of a family, the part of the name after the dot.
     #[serde(default)]
     pub pattern: Option<String>,

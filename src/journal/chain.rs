@@ -133,6 +133,10 @@ impl Chain {
         self.file.try_clone()
     }
 
+    pub(super) fn last(&self) -> Position {
+        Position(self.last)
+    }
+
     pub(super) fn decision_id(&self, position: Position) -> String {
         format!("{}.{}", self.number, position.0)
     }

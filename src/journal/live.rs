@@ -12,6 +12,9 @@ use crate::lease::LeaseTable;
 use crate::model::limits::{Limits, Rate};
 use crate::model::{Id, Opening, PinnedCertificate, StepKey, Timestamp};
 
+/// How many closed steps' attempts are remembered.
+const MAX_CLOSED_ATTEMPTS: usize = 100_000;
+
 /// Why a request is not taken for this opening.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, thiserror::Error)]
 pub enum NotAccepted {
@@ -33,6 +36,7 @@ pub struct LiveOpening {
     certificates: RwLock<Vec<PinnedCertificate>>,
     closed: AtomicBool,
     rate: Mutex<Rate>,
+    refusals: Mutex<Rate>,
     refused: AtomicU64,
 }
 
@@ -44,6 +48,7 @@ impl LiveOpening {
             certificates,
             closed: AtomicBool::new(false),
             rate: Mutex::default(),
+            refusals: Mutex::default(),
             refused: AtomicU64::new(0),
         }
     }
@@ -90,6 +95,32 @@ impl LiveOpening {
             self.refused.fetch_add(1, Ordering::Relaxed);
         }
         taken
+    }
+
+    /// Whether the opening may still be refused with a line of the journal: if not, it is refused without
+    /// a decision, so that nobody fills the journal's disk by asking for what he may not have.
+    ///
+    /// # Errors
+    /// How long to wait, if not. The refusal is counted.
+    pub fn check_refusals(&self, now: Timestamp, limits: &Limits) -> Result<(), Duration> {
+        let left = self.refusals.lock().check(
+            now.millis(),
+            limits.step_refusals_per_second,
+            limits.step_refusal_burst,
+        );
+        if left.is_err() {
+            self.refused.fetch_add(1, Ordering::Relaxed);
+        }
+        left
+    }
+
+    /// Counts a refusal that was journaled.
+    pub fn count_refusal(&self, now: Timestamp, limits: &Limits) {
+        let _ = self.refusals.lock().take(
+            now.millis(),
+            limits.step_refusals_per_second,
+            limits.step_refusal_burst,
+        );
     }
 
     /// How many requests were refused for their rate since this was last asked.
@@ -227,5 +258,10 @@ impl Live {
             }
         }
         self.leases.remove_opening(id);
+        // Attempts at closed steps are remembered for as long as that costs little.
+        if self.attempts.len() > 4 * self.open_steps.len() + MAX_CLOSED_ATTEMPTS {
+            let open = &self.open_steps;
+            self.attempts.retain(|key, _| open.contains_key(key));
+        }
     }
 }

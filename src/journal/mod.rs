@@ -160,6 +160,8 @@ impl Journal {
         let Verdict::Allow { by, record, version, fields, terms, max_leases } = asked.verdict
         else {
             let Verdict::Refuse(reason) = asked.verdict else { return Err(CommitError::Stale) };
+            // What was asked for beside the target says nothing to anybody, and can be long.
+            line.ask.fields.clear();
             line.outcome = Outcome::Refuse { reason: reason.to_owned() };
             let position = chain.append(now, &Event::Resolve(Box::new(line)))?;
             return Ok(Committed::Refused(chain.decision_id(position)));
@@ -167,6 +169,8 @@ impl Journal {
         let reused =
             live.leases().reusable(opening.id, &line.ask, record.uid, version, now).cloned();
         if reused.is_none() && live.leases().count_of(opening.id) >= max_leases as usize {
+            line.outcome = Outcome::Refuse { reason: "TOO_MANY_LEASES".to_owned() };
+            chain.append(now, &Event::Resolve(Box::new(line)))?;
             return Err(CommitError::TooManyLeases);
         }
         let lease = match &reused {
@@ -291,6 +295,14 @@ impl Journal {
     /// If the disk refuses. That is final: what the disk holds is not known from then on.
     pub async fn synced(&self, position: Position) -> Result<(), Unavailable> {
         self.sync.synced(position.0).await.map_err(|SyncFailed| Unavailable)
+    }
+
+    /// The last line written.
+    ///
+    /// # Errors
+    /// If the journal hangs or has failed.
+    pub fn last(&self) -> Result<Position, Unavailable> {
+        Ok(self.lock()?.last())
     }
 
     /// Whether lines can still be written.

@@ -10,6 +10,12 @@ use serde::{Deserialize, Serialize};
 /// The longest path of a Unix socket, in bytes: `sockaddr_un.sun_path` holds 108 with the final zero
 /// (unix(7)).
 pub const MAX_SOCKET_PATH_BYTES: usize = 107;
+/// The longest path of a file, in bytes (PATH_MAX of limits.h, with its final zero).
+pub const MAX_PATH_BYTES: usize = 4095;
+/// The most fields of one connection.
+pub const MAX_FIELDS: usize = 128;
+/// A page of a list ends at this many bytes, so that any client can take it (gRPC's usual limit is 4 MiB).
+pub const MAX_PAGE_BYTES: usize = 1024 * 1024;
 /// The longest value of one field, in bytes.
 pub const MAX_VALUE_BYTES: usize = 64 * 1024;
 /// All values of one connection, in bytes.
@@ -39,7 +45,7 @@ pub const JOURNAL_DEADLINE: Duration = Duration::from_secs(2);
 /// How long a client may take for its TLS handshake.
 pub const HANDSHAKE_DEADLINE: Duration = Duration::from_secs(3);
 /// How long open requests are given when the daemon drains.
-pub const DRAIN_DEADLINE: Duration = Duration::from_secs(10);
+pub const DRAIN_DEADLINE: Duration = Duration::from_secs(5);
 
 /// The limits that a deployment may change.
 #[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
@@ -49,6 +55,11 @@ pub struct Limits {
     pub step_requests_per_second: u32,
     /// Requests of one opening at once, after a pause.
     pub step_request_burst: u32,
+    /// Refusals a second of one opening: each is a line of the journal, and whoever uses them up is
+    /// refused without one.
+    pub step_refusals_per_second: u32,
+    /// Refusals of one opening at once, after a pause.
+    pub step_refusal_burst: u32,
     /// Connections of one opening at a time.
     pub step_connections: u32,
     /// New connections a second to one opening's socket; beyond it the listener waits.
@@ -81,6 +92,8 @@ impl Default for Limits {
         Self {
             step_requests_per_second: 100,
             step_request_burst: 400,
+            step_refusals_per_second: 2,
+            step_refusal_burst: 100,
             step_connections: 16,
             step_new_connections_per_second: 20,
             step_new_connection_burst: 100,
@@ -103,6 +116,8 @@ impl Limits {
         [
             ("step_requests_per_second", self.step_requests_per_second),
             ("step_request_burst", self.step_request_burst),
+            ("step_refusals_per_second", self.step_refusals_per_second),
+            ("step_refusal_burst", self.step_refusal_burst),
             ("step_connections", self.step_connections),
             ("step_new_connections_per_second", self.step_new_connections_per_second),
             ("step_new_connection_burst", self.step_new_connection_burst),
@@ -137,6 +152,22 @@ impl Rate {
     /// # Errors
     /// How long to wait, if the allowance is used up.
     pub fn take(&mut self, now_millis: i64, per_second: u32, burst: u32) -> Result<(), Duration> {
+        let mut next = *self;
+        next.advance(now_millis, per_second, burst)?;
+        *self = next;
+        Ok(())
+    }
+
+    /// Whether one could be taken, without taking it.
+    ///
+    /// # Errors
+    /// How long to wait, if not.
+    pub fn check(&self, now_millis: i64, per_second: u32, burst: u32) -> Result<(), Duration> {
+        let mut copy = *self;
+        copy.advance(now_millis, per_second, burst)
+    }
+
+    fn advance(&mut self, now_millis: i64, per_second: u32, burst: u32) -> Result<(), Duration> {
         let now = now_millis.saturating_mul(1000);
         let interval = 1_000_000 / i64::from(per_second.max(1));
         let ahead = interval.saturating_mul(i64::from(burst.max(1)) - 1);

@@ -2,7 +2,7 @@
 
 use std::os::unix::fs::PermissionsExt as _;
 use std::path::Path;
-use std::process::Output;
+use std::process::{Output, Stdio};
 
 use crate::harness::{ServeProcess, keyhatch, keyhatch_in};
 
@@ -58,6 +58,22 @@ fn init_takes_only_an_empty_directory_and_leaves_a_full_one_alone() {
     assert_refused(&{ refused }.output().unwrap(), &["kek-elsewhere"]);
     assert_eq!(std::fs::read_to_string(&kek).unwrap(), "somebody's");
     assert_eq!(std::fs::read_dir(&other).unwrap().count(), 0, "nothing half-made stays");
+}
+
+#[test]
+fn of_two_inits_at_once_one_makes_the_broker_and_it_works() {
+    for _ in 0..10 {
+        let directory = tempfile::Builder::new().prefix("kh").tempdir().unwrap();
+        let start = || {
+            let mut command = keyhatch_in(directory.path(), &["init"]);
+            command.stdout(Stdio::null()).stderr(Stdio::null()).spawn().unwrap()
+        };
+        let mut both = [start(), start()];
+        let made =
+            both.iter_mut().filter_map(|init| init.wait().unwrap().success().then_some(())).count();
+        assert_eq!(made, 1);
+        assert!(ServeProcess::start(directory.path()).terminate());
+    }
 }
 
 #[test]
@@ -136,7 +152,7 @@ fn broken_yaml_is_located_by_line_and_column() {
     assert_refused(&apply("connections:\n  aws/a: {unclosed\n"), &["seed.yaml", "line", "column"]);
     assert_refused(&apply("connections:\n  aws/a:\n    b: [c]\n"), &["line 3", "column"]);
     assert_refused(&apply("apiVersion: keyhatch/v2\nkind: Connection\n"), &["keyhatch/v1"]);
-    assert_refused(&apply("nonsense: 1\n"), &["nonsense"]);
+    assert_refused(&apply("nonsense: 1\n"), &["line 1", "unknown key"]);
     assert_refused(&apply(""), &["no document"]);
     let unknown = apply("connections:\n  aws/a: {b: c, d: e}\n  nope/x: {y: z}\n");
     assert_refused(&unknown, &["aws/a: b", "aws/a: d", "missing", "there is no integration nope"]);

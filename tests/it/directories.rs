@@ -70,15 +70,15 @@ fn symlinks_planted_in_a_steps_directory_lead_nowhere_at_renewal_restart_and_clo
     plant("tls.crt", &victims.join("file"));
     plant("keyhatch.sock", &victims.join("file"));
     plant("more", &victims.join("inner"));
+    let before = mode(&victims.join("file"));
     let untouched = |when: &str| {
-        let owner = std::fs::metadata(victims.join("file")).unwrap();
         assert_eq!(std::fs::read_to_string(victims.join("file")).unwrap(), "untouched", "{when}");
         assert_eq!(
             std::fs::read_to_string(victims.join("inner/file")).unwrap(),
             "untouched",
             "{when}"
         );
-        assert_eq!(owner.mode() & 0o777, 0o644, "{when}");
+        assert_eq!(mode(&victims.join("file")), before, "{when}");
     };
 
     broker.advance(16 * 3600);
@@ -129,6 +129,35 @@ fn a_step_of_another_user_gets_a_directory_of_its_own_and_lets_nobody_else_in() 
     let identity = crate::harness::identity_in(directory);
     let connected = broker.connect(&directory.join("keyhatch.sock"), identity);
     assert!(connected.is_err());
+}
+
+#[test]
+fn steps_opened_and_closed_at_once_leave_no_socket_and_no_directory() {
+    let broker = TestBroker::start();
+    let open = || broker.try_open(open_request("deploy", "build")).is_ok();
+    let close = || {
+        let mut request = pb::CloseStepRequest::default();
+        (request.workflow, request.run, request.step) =
+            ("deploy".to_owned(), "1".to_owned(), "build".to_owned());
+        let mut client = pb::executor_service_client::ExecutorServiceClient::new(broker.executor());
+        broker.block_on(client.close_step(request)).unwrap().into_inner().closed
+    };
+    std::thread::scope(|scope| {
+        scope.spawn(|| (0..100).filter(|_| open()).count());
+        scope.spawn(|| (0..100).filter(|_| open()).count());
+        scope.spawn(|| (0..200).filter(|_| close()).count());
+    });
+    close();
+    let steps = broker.config.runtime.join("steps");
+    assert_eq!(std::fs::read_dir(steps).unwrap().count(), 0);
+    // Of the sockets that this process listens on, only the admin socket is left in this directory.
+    let sockets = std::fs::read_to_string("/proc/net/unix").unwrap();
+    let below = broker.config.runtime.display().to_string();
+    wait_until("the sockets are closed", || {
+        let sockets = std::fs::read_to_string("/proc/net/unix").unwrap();
+        sockets.lines().filter(|line| line.contains(&below) && line.contains("stage/")).count() <= 1
+    });
+    assert!(sockets.contains(&below));
 }
 
 #[test]

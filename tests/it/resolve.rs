@@ -93,6 +93,8 @@ fn a_malformed_target_is_an_error_of_form_and_no_decision() {
         (request("aws/prod#a b"), "NAME_INVALID"),
         (ttl(0), "TTL_OUT_OF_RANGE"),
         (ttl(-5), "TTL_OUT_OF_RANGE"),
+        (ttl(i64::MIN), "TTL_OUT_OF_RANGE"),
+        (ttl(i64::MAX), "TTL_OUT_OF_RANGE"),
         (ttl(8 * 24 * 3600), "TTL_OUT_OF_RANGE"),
     ];
     for (request, expected) in cases {
@@ -177,6 +179,20 @@ fn a_step_over_its_rate_is_refused_without_a_decision_and_counted_in_the_journal
     broker.resolve(&other, "aws/prod").unwrap();
     broker.advance(1);
     broker.resolve(&step, "aws/prod").unwrap();
+}
+
+/// Each refusal is a line: nobody fills the disk by asking for what he may not have.
+#[test]
+fn a_step_that_goes_on_asking_for_what_it_may_not_have_is_refused_without_more_lines() {
+    let limits = Limits { step_refusal_burst: 5, step_refusals_per_second: 1, ..Limits::default() };
+    let broker = TestBroker::start_with(limits);
+    let step = broker.open("deploy", "build");
+    let reasons: Vec<_> = (0..8).map(|_| reason(broker.resolve(&step, "aws/nothere"))).collect();
+    assert!(reasons[..5].iter().all(|reason| reason == "RESOLVE_DENIED"), "{reasons:?}");
+    assert!(reasons[5..].iter().all(|reason| reason == "TOO_MANY_REQUESTS"), "{reasons:?}");
+    assert_eq!(broker.journaled("resolve").len(), 5);
+    broker.advance(1);
+    assert_eq!(reason(broker.resolve(&step, "aws/nothere")), "RESOLVE_DENIED");
 }
 
 /// Resolves as fast as it can on four threads until told to stop; calls `check` with what was known
@@ -281,6 +297,8 @@ fn racing_broker() -> TestBroker {
     let limits = Limits {
         step_requests_per_second: 1_000_000,
         step_request_burst: 1_000_000,
+        step_refusals_per_second: 1_000_000,
+        step_refusal_burst: 1_000_000,
         ..Limits::default()
     };
     let broker = TestBroker::start_with(limits);

@@ -72,7 +72,7 @@ fn all_problems_of_all_documents_come_at_once_and_nothing_is_written() {
     let status = broker
         .apply(vec![
             connection_document("aws/good", &AWS, vec![]),
-            connection_document("aws/bad", &[("access_key_id", "***"), ("nonsense", "x")], vec![]),
+            connection_document("slack/bad", &[("api_token", "***"), ("nonsense", "x")], vec![]),
             connection_document("nonsense/x", &[("a", "b")], vec![]),
             connection_document("github/x", &[("a", "b")], vec![]),
             secret_document("w", "s", &"x".repeat(64 * 1024 + 1)),
@@ -81,9 +81,8 @@ fn all_problems_of_all_documents_come_at_once_and_nothing_is_written() {
     assert_eq!(
         violations(&status),
         [
-            "connections/aws/bad: access_key_id",
-            "connections/aws/bad: nonsense",
-            "connections/aws/bad: secret_access_key",
+            "connections/slack/bad: api_token",
+            "connections/slack/bad: nonsense",
             "connections/nonsense/x",
             "connections/github/x: kind",
             "workflows/w/secrets/s: value",
@@ -192,6 +191,70 @@ fn a_destination_changes_only_together_with_every_secret() {
     http(&[there, ("tokens.one", "new")]).unwrap();
     let moved = connection_document("http/api", &[("kind", "x")], vec![]);
     assert!(broker.apply(vec![moved]).is_err());
+}
+
+/// What could carry a secret somewhere else is refused, or counts as a destination.
+#[test]
+fn http_headers_bodies_and_addresses_are_no_way_around_it() {
+    let broker = TestBroker::start();
+    let http = |fields: &[(&str, &str)]| {
+        broker
+            .apply(vec![connection_document("http/api", fields, vec![])])
+            .map(|results| actions(&results))
+    };
+    let (here, token) = (("base_url", "https://a.example"), ("tokens.key", "1"));
+    let header = |value| ("headers.Authorization", value);
+    http(&[here, token, header("Bearer {{ key }}")]).unwrap();
+    for bad in [
+        header("Bearer {{ nope }}"),
+        header("Bearer {{ key"),
+        header("a\r\nHost: evil.example"),
+        ("headers.Host", "evil.example"),
+        ("url_parameters.k", "{{ .. }}"),
+        ("base_url", "https://a.example\r\nx: y"),
+        ("base_url", "ftp://a.example"),
+    ] {
+        assert_eq!(reason(http(&[token, bad])), "DOCUMENTS_INVALID", "{bad:?}");
+    }
+    for moved in [header("{{ key }}"), ("body", "{{ key }}"), ("url_parameters.k", "{{ key }}")] {
+        assert_eq!(reason(http(&[moved])), "SECRETS_REQUIRED");
+        http(&[token, moved]).unwrap();
+    }
+}
+
+#[test]
+fn the_broker_makes_the_external_id_of_a_role_and_takes_none_from_anybody() {
+    let broker = TestBroker::start();
+    let role = [("account_id", "123456789012"), ("role", "deploy")];
+    broker.create_connection("aws/role", &role, &["workflow:w"]).ok().unwrap();
+    let step = broker.open("w", "s");
+    let id = broker.resolve(&step, "aws/role#external_id").unwrap().fields["external_id"].clone();
+    assert_eq!(id.len(), 32);
+    let theirs = [role[0], role[1], ("external_id", "mine")];
+    let status = broker.create_connection("aws/other", &theirs, &[]).err().unwrap();
+    assert_eq!(violations(&status), ["external_id"]);
+    let bad = [("account_id", "12345678901"), ("role", "deploy")];
+    let status = broker.create_connection("aws/bad", &bad, &[]).err().unwrap();
+    assert_eq!(violations(&status), ["account_id"]);
+}
+
+#[test]
+fn a_connection_does_not_outgrow_its_limits_document_by_document() {
+    let broker = TestBroker::start();
+    let long = "x".repeat(60_000);
+    let grow = |fields: &[(&str, &str)]| {
+        broker.apply(vec![connection_document("generic/g", fields, vec![])])
+    };
+    grow(&[("a", &long), ("b", &long), ("c", &long), ("d", &long)]).unwrap();
+    assert_eq!(reason(grow(&[("e", &long)])), "DOCUMENTS_INVALID");
+    grow(&[("a", "short"), ("e", &long)]).unwrap();
+    let names: Vec<String> = (0..129).map(|n| format!("f{n}")).collect();
+    let many: Vec<_> = names.iter().map(|name| (name.as_str(), "")).collect();
+    assert_eq!(
+        reason(broker.create_connection("generic/many", &many, &[]).map(drop)),
+        "FIELDS_INVALID"
+    );
+    broker.create_connection("generic/many", &many[..128], &[]).ok().unwrap();
 }
 
 #[test]
