@@ -154,8 +154,11 @@ fn broken_yaml_is_located_by_line_and_column() {
     assert_refused(&apply("apiVersion: keyhatch/v2\nkind: Connection\n"), &["keyhatch/v1"]);
     assert_refused(&apply("nonsense: 1\n"), &["line 1", "unknown key"]);
     assert_refused(&apply(""), &["no document"]);
-    let unknown = apply("connections:\n  aws/a: {b: c, d: e}\n  nope/x: {y: z}\n");
-    assert_refused(&unknown, &["aws/a: b", "aws/a: d", "missing", "there is no integration nope"]);
+    let unknown = apply("connections:\n  slack/a: {b: c, d: e}\n  nope/x: {y: z}\n");
+    assert_refused(
+        &unknown,
+        &["slack/a: b", "slack/a: d", "missing", "there is no integration nope"],
+    );
     let missing_env = apply("connections:\n  slack/a: {apiToken: {fromEnv: KH_NOT_SET}}\n");
     assert_refused(&missing_env, &["slack/a", "apiToken", "KH_NOT_SET"]);
 }
