@@ -5,13 +5,16 @@ use std::collections::{BTreeMap, BTreeSet};
 use super::Broker;
 use super::apply::Action;
 use super::error::Error;
+use super::groups::{check_membership, groups_of};
 use super::operators::{require_operator, require_role};
 use super::writer::Draft;
 use crate::access::{Bindings, Decision, Pattern, Principal, Relation, Role, decide_edit};
 use crate::catalog::{Connection, ConnectionMetadata, FieldMetadata, Values};
 use crate::integration::{self, Checked, CredentialKind, Problem};
 use crate::journal::ChangeNote;
-use crate::model::{ConnectionRef, FieldName, Fields, KindName, ResourceName, Timestamp, Value};
+use crate::model::{
+    ConnectionRef, FieldName, Fields, KindName, ResourceName, Tags, Timestamp, Value,
+};
 use crate::seal::{Change, ReadValues, RecordKey, RecordKind, random_id};
 
 /// A connection as it should be. What it does not name stays as it is.
@@ -22,6 +25,8 @@ pub struct ConnectionDocument {
     pub kind: Option<KindName>,
     /// The fields to set, by names or aliases.
     pub fields: BTreeMap<String, Value>,
+    /// The identifier tags to set.
+    pub tags: Tags,
     /// The relations to replace.
     pub access: BTreeMap<Relation, BTreeSet<Pattern>>,
 }
@@ -105,6 +110,7 @@ impl Broker {
         caller: Principal,
         name: ConnectionRef,
         etag: Option<String>,
+        force: bool,
     ) -> Result<(), Error> {
         require_role(&caller, Role::Operator)?;
         self.writer
@@ -116,6 +122,12 @@ impl Broker {
                 require_editor(&caller, &metadata.access, &resource)?;
                 if etag.is_some_and(|etag| etag != metadata.etag()) {
                     return Err(Error::EtagMismatch(resource));
+                }
+                let groups = groups_of(draft, &metadata);
+                if !groups.is_empty() && !force {
+                    let users = groups.iter().map(|group| format!("group {group}"));
+                    let users = users.collect::<Vec<_>>().join(", ");
+                    return Err(Error::InUse { resource, users });
                 }
                 draft.catalog.remove_connection(&name);
                 let kinds = [RecordKind::Connection, RecordKind::ConnectionValues];
@@ -158,7 +170,7 @@ fn create(
     if let Principal::Operator(name, _) = caller {
         access.add(Relation::Editor, Pattern::Operator(name.clone()));
     }
-    let stamp = Stamp { by: caller.to_string(), now: draft.now };
+    let stamp = Stamp::new(caller, draft.now);
     let fields = checked.iter().map(|(name, field)| {
         let print = draft.keyring.fingerprint(uid, name.as_str(), field.value.expose());
         (name.clone(), stamp.field(field, print))
@@ -171,6 +183,8 @@ fn create(
         version: 1,
         revision: 1,
         fields: fields.collect(),
+        tags: document.tags,
+        groups: BTreeSet::new(),
         access,
         create_time: draft.now,
         update_time: draft.now,
@@ -213,40 +227,65 @@ fn update(
     let changes = Changes::find(draft, old, checked);
     changes.check_destinations(old, &resource)?;
 
-    let stamp = Stamp { by: caller.to_string(), now: draft.now };
+    let stamp = Stamp::new(caller, draft.now);
     let mut metadata = old.metadata.clone();
     for (relation, patterns) in document.access {
         metadata.access.replace(relation, patterns).map_err(Error::PrincipalInvalid)?;
     }
     let access = (metadata.access != old.metadata.access).then(|| metadata.access.clone());
-    if changes.changed.is_empty() && access.is_none() {
+    metadata.tags = metadata.tags.with(&document.tags);
+    let is_retagged = metadata.tags != old.metadata.tags;
+    if changes.changed.is_empty() && access.is_none() && !is_retagged {
         return Ok(Action::Unchanged);
+    }
+    if is_retagged {
+        check_membership(draft, &metadata)?;
     }
     metadata.revision += 1;
     metadata.update_time = stamp.now;
     metadata.updated_by.clone_from(&stamp.by);
-    let mut values = old.values.clone();
     let written: Vec<FieldName> = changes.changed.keys().cloned().collect();
-    if !written.is_empty() {
-        metadata.version += 1;
-        for (name, (field, print)) in &changes.changed {
-            metadata.fields.insert(name.clone(), stamp.field(field, *print));
-        }
-        let changed = changes.changed.into_iter();
-        let changed = changed.map(|(name, (field, _))| (name, Change::Set(field.value))).collect();
-        values.sealed = draft
-            .keyring
-            .reseal_values(values.key, &old.values.sealed, metadata.version, changed)
-            .map_err(|error| match error {
-                ReadValues::Open(_) => Error::Corrupt,
-                ReadValues::NoRandomness(error) => error.into(),
-            })?;
+    let values = match written.is_empty() {
+        true => old.values.clone(),
+        false => write_fields(draft, &mut metadata, old, changes, &stamp)?,
+    };
+    let mut noted = note(caller, "connection.update", &metadata, written, access);
+    if is_retagged {
+        // Which member a group selects may be another now.
+        noted.action = "connection.update_tags".to_owned();
+        draft.note_group(noted);
+    } else {
+        draft.note(noted);
     }
-    draft.note(note(caller, "connection.update", &metadata, written, access));
     let connection = Connection { metadata, values };
     draft.put(connection.to_store(&draft.keyring.clone())?);
     draft.catalog.put_connection(connection);
     Ok(Action::Changed)
+}
+
+/// Makes a new version of the credential with the changed fields.
+fn write_fields(
+    draft: &Draft,
+    metadata: &mut ConnectionMetadata,
+    old: &Connection,
+    changes: Changes,
+    stamp: &Stamp,
+) -> Result<Values, Error> {
+    metadata.version += 1;
+    for (name, (field, print)) in &changes.changed {
+        metadata.fields.insert(name.clone(), stamp.field(field, *print));
+    }
+    let changed = changes.changed.into_iter();
+    let changed = changed.map(|(name, (field, _))| (name, Change::Set(field.value))).collect();
+    let key = old.values.key;
+    let sealed = draft
+        .keyring
+        .reseal_values(key, &old.values.sealed, metadata.version, changed)
+        .map_err(|error| match error {
+            ReadValues::Open(_) => Error::Corrupt,
+            ReadValues::NoRandomness(error) => error.into(),
+        })?;
+    Ok(Values { key, sealed })
 }
 
 /// The fields of a document beside those that a connection has.
@@ -297,12 +336,16 @@ impl Changes {
 }
 
 /// Who writes, and when.
-struct Stamp {
-    by: String,
-    now: Timestamp,
+pub(super) struct Stamp {
+    pub(super) by: String,
+    pub(super) now: Timestamp,
 }
 
 impl Stamp {
+    pub(super) fn new(caller: &Principal, now: Timestamp) -> Self {
+        Self { by: caller.to_string(), now }
+    }
+
     fn field(&self, field: &integration::CheckedField, fingerprint: [u8; 32]) -> FieldMetadata {
         let readable = if field.sensitive { Vec::new() } else { field.value.expose().to_vec() };
         FieldMetadata {
@@ -340,7 +383,7 @@ fn kind_of_existing(
     kind.ok_or_else(|| Error::IntegrationUnknown(old.integration.clone()))
 }
 
-fn require_editor(
+pub(super) fn require_editor(
     caller: &Principal,
     access: &Bindings,
     resource: &ResourceName,

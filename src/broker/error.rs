@@ -5,7 +5,7 @@ use std::time::Duration;
 use crate::access::Role;
 use crate::integration::Problem;
 use crate::journal::{NotAccepted, Unavailable};
-use crate::model::{IntegrationName, Invalid, ResourceName};
+use crate::model::{ConnectionRef, GroupName, IntegrationName, Invalid, ResourceName};
 use crate::seal::NoRandomness;
 
 /// Why a request was refused or failed.
@@ -51,6 +51,55 @@ pub enum Error {
         /// The names there are.
         known: String,
     },
+    /// A value for an identifier that the group does not have.
+    #[error("the group has no identifier {0}")]
+    IdentifierUnknown(String),
+    /// An identifier without a value.
+    #[error("the group needs a value for its identifier {0}")]
+    IdentifiersIncomplete(String),
+    /// A connection lacks an identifier of a group.
+    #[error(
+        "{connection} has no tag {identifier}:…, which group {group} tells its members apart by"
+    )]
+    IdentifierMissing {
+        /// The group.
+        group: GroupName,
+        /// The connection.
+        connection: ConnectionRef,
+        /// The identifier.
+        identifier: String,
+    },
+    /// Two connections with the same values.
+    #[error(
+        "{connection} has the same identifier values as {other}, so group {group} could not tell them apart"
+    )]
+    IdentifiersNotUnique {
+        /// The group.
+        group: GroupName,
+        /// The connection.
+        connection: ConnectionRef,
+        /// The one that is a member already.
+        other: ConnectionRef,
+    },
+    /// An identifier or tag is not well formed.
+    #[error(transparent)]
+    IdentifierTagInvalid(Invalid),
+    /// A connection of another type.
+    #[error("{connection} is not of the integration of group {group}")]
+    IntegrationMismatch {
+        /// The group.
+        group: GroupName,
+        /// The connection.
+        connection: ConnectionRef,
+    },
+    /// It is used by others.
+    #[error("{resource} is a member of {users}; say force to take it out")]
+    InUse {
+        /// What is used.
+        resource: ResourceName,
+        /// By what.
+        users: String,
+    },
     /// There is no such integration.
     #[error("there is no integration {0}; list them with: keyhatch integration list")]
     IntegrationUnknown(IntegrationName),
@@ -72,6 +121,9 @@ pub enum Error {
     /// The certificate or its opening does not count.
     #[error(transparent)]
     NotAccepted(#[from] NotAccepted),
+    /// No member of the group has these values.
+    #[error("no member of the group has these identifier values")]
+    NoMember,
     /// There is no such resource, and the caller may know.
     #[error("there is no {name}{hint}", name = .0, hint = hint(.0))]
     NotFound(ResourceName),
@@ -81,6 +133,9 @@ pub enum Error {
     /// A principal in a binding is not well formed.
     #[error(transparent)]
     PrincipalInvalid(Invalid),
+    /// Whoever adds a connection to a group must be a resolver of it.
+    #[error("you are not a resolver of {0}")]
+    ResolverRequired(ResourceName),
     /// The operator's role does not include this.
     #[error("this needs the role {0}")]
     RoleRequired(Role),
@@ -147,6 +202,7 @@ pub enum Error {
 fn hint(absent: &ResourceName) -> &'static str {
     match absent {
         ResourceName::Connection(_) => "; list them with: keyhatch connection list",
+        ResourceName::Group(_) => "; list them with: keyhatch group list",
         ResourceName::Integration(_) => "; list them with: keyhatch integration list",
         ResourceName::Lease(_) | ResourceName::Opening(_) | ResourceName::Secret(_) => "",
     }

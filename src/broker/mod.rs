@@ -6,6 +6,7 @@
 mod apply;
 mod connections;
 mod error;
+mod groups;
 mod openings;
 mod operators;
 mod reaper;
@@ -22,6 +23,7 @@ use std::sync::atomic::{AtomicBool, Ordering};
 pub use apply::{Action, Applied, Document};
 pub use connections::{ConnectionDocument, ListedConnections};
 pub use error::Error;
+pub use groups::{GroupChange, ListedGroup, NewGroup};
 pub use openings::{ClosedStep, ListedStep, ListedSteps, OpenedStep, StepRequest, StepSelector};
 pub use resolve::{ResolveRequest, Resolved};
 pub use secrets::SecretDocument;

@@ -14,7 +14,7 @@ use std::time::Duration;
 use super::Broker;
 use super::error::Error;
 use crate::access::{Decision, Principal, Relation, decide, decide_secret};
-use crate::catalog::{Catalog, Connection, Values};
+use crate::catalog::{Catalog, Connection, NotSelected, Values};
 use crate::integration;
 use crate::journal::{
     CommitError, Committed, Live, LiveOpening, Permit, Resolution, Unavailable, Verdict,
@@ -22,8 +22,8 @@ use crate::journal::{
 use crate::lease::{Ask, Bounds, Lease, propose};
 use crate::model::limits::{MAX_REQUESTED_FIELDS, MAX_TTL, MIN_TTL};
 use crate::model::{
-    ConnectionRef, FieldName, IntegrationName, KindName, Reference, ResourceName, SecretRef,
-    StepKey, Timestamp, Value,
+    ConnectionRef, FieldName, GroupRef, IntegrationName, KindName, Reference, ResourceName,
+    SecretName, SecretRef, StepKey, Timestamp, Value,
 };
 
 /// The one field of a secret.
@@ -69,8 +69,9 @@ struct Found {
 enum Judgement {
     Deny,
     FieldUnknown { field: String, known: String },
-    Found(Found),
+    Found(Box<Found>),
     NotFound(ResourceName),
+    NotSelected(NotSelected),
 }
 
 impl Broker {
@@ -90,6 +91,9 @@ impl Broker {
         if let Err(
             Error::Denied { .. }
             | Error::FieldUnknown { .. }
+            | Error::IdentifierUnknown(_)
+            | Error::IdentifiersIncomplete(_)
+            | Error::NoMember
             | Error::NotFound(_)
             | Error::TooManyLeases(_),
         ) = outcome
@@ -132,7 +136,7 @@ impl Broker {
         let snapshot = self.snapshot();
         let judgement = judge(&snapshot.catalog, &opening.record().key, request);
         let ask = Ask {
-            target: target_name(&opening.record().key, &request.target).to_string(),
+            target: target_text(&opening.record().key, &request.target),
             fields: request.fields.clone(),
             ttl_millis: request.ttl.map(|ttl| u64::try_from(ttl.as_millis()).unwrap_or(u64::MAX)),
         };
@@ -141,7 +145,7 @@ impl Broker {
             self.journal.commit(now, resolution)
         };
         let found = match judgement {
-            Judgement::Found(found) => found,
+            Judgement::Found(found) => *found,
             Judgement::Deny => {
                 let Committed::Refused(decision_id) = commit(Verdict::Refuse("RESOLVE_DENIED"))?
                 else {
@@ -156,6 +160,11 @@ impl Broker {
             Judgement::NotFound(name) => {
                 commit(Verdict::Refuse("SECRET_NOT_FOUND"))?;
                 return Ok(Err(Error::NotFound(name)));
+            }
+            Judgement::NotSelected(why) => {
+                let (reason, error) = not_selected(why);
+                commit(Verdict::Refuse(reason))?;
+                return Ok(Err(error));
             }
         };
         let terms = propose(request.ttl, &self.lease_bounds(opening), now);
@@ -214,11 +223,27 @@ fn check_form(request: &ResolveRequest) -> Result<(), Error> {
     }
 }
 
-fn target_name(key: &StepKey, target: &Reference) -> ResourceName {
+/// What was asked, as the journal and the lease keep it.
+fn target_text(key: &StepKey, target: &Reference) -> String {
     match target {
-        Reference::Connection(name) => ResourceName::Connection(name.clone()),
-        Reference::Secret(name) => {
-            ResourceName::Secret(SecretRef { workflow: key.workflow.clone(), name: name.clone() })
+        Reference::Connection(name) => ResourceName::Connection(name.clone()).to_string(),
+        Reference::Group(group) => group.to_string(),
+        Reference::Secret(name) => ResourceName::Secret(own_secret(key, name)).to_string(),
+    }
+}
+
+fn own_secret(key: &StepKey, name: &SecretName) -> SecretRef {
+    SecretRef { workflow: key.workflow.clone(), name: name.clone() }
+}
+
+fn not_selected(why: NotSelected) -> (&'static str, Error) {
+    match why {
+        NotSelected::Incomplete(key) => {
+            ("IDENTIFIERS_INCOMPLETE", Error::IdentifiersIncomplete(key.to_string()))
+        }
+        NotSelected::NoMember => ("GROUP_MEMBER_NOT_FOUND", Error::NoMember),
+        NotSelected::Unknown(key) => {
+            ("IDENTIFIER_UNKNOWN", Error::IdentifierUnknown(key.to_string()))
         }
     }
 }
@@ -228,13 +253,32 @@ fn principal(key: &StepKey) -> Principal {
 }
 
 fn judge(catalog: &Catalog, key: &StepKey, request: &ResolveRequest) -> Judgement {
-    let name = target_name(key, &request.target);
-    match &name {
-        ResourceName::Connection(connection) => {
-            judge_connection(catalog, key, connection, &request.fields)
+    match &request.target {
+        Reference::Connection(name) => judge_connection(catalog, key, name, &request.fields),
+        Reference::Group(group) => judge_group(catalog, key, group, &request.fields),
+        Reference::Secret(name) => {
+            judge_secret(catalog, key, &own_secret(key, name), &request.fields)
         }
-        ResourceName::Secret(secret) => judge_secret(catalog, key, secret, &request.fields),
-        _ => Judgement::Deny,
+    }
+}
+
+/// Viewer on the group, and then resolver on the member that is selected: "You can only use connections
+/// within a group if you have Resolver permission for those connections" (Datadog). Whoever may not view
+/// the group learns nothing of its identifiers or members.
+fn judge_group(catalog: &Catalog, key: &StepKey, target: &GroupRef, asked: &[String]) -> Judgement {
+    let viewing = decide(&principal(key), Relation::Viewer, catalog.group_bindings(&target.name));
+    let Decision::Allow(by_group) = viewing else { return Judgement::Deny };
+    let Some(group) = catalog.group(&target.name) else { return Judgement::Deny };
+    let member = match group.select(&target.identifiers) {
+        Ok(member) => member,
+        Err(why) => return Judgement::NotSelected(why),
+    };
+    match judge_connection(catalog, key, member, asked) {
+        Judgement::Found(mut found) => {
+            found.by = format!("group {by_group}, {}", found.by);
+            Judgement::Found(found)
+        }
+        other => other,
     }
 }
 
@@ -253,14 +297,14 @@ fn judge_connection(
             let known: Vec<_> = connection.metadata.fields.keys().map(FieldName::as_str).collect();
             Judgement::FieldUnknown { field, known: known.join(", ") }
         }
-        Ok(fields) => Judgement::Found(Found {
+        Ok(fields) => Judgement::Found(Box::new(Found {
             by,
             name: ResourceName::Connection(name.clone()),
             kind: Some((connection.metadata.integration.clone(), connection.metadata.kind.clone())),
             version: connection.metadata.version,
             values: connection.values.clone(),
             fields,
-        }),
+        })),
     }
 }
 
@@ -274,14 +318,14 @@ fn judge_secret(catalog: &Catalog, key: &StepKey, name: &SecretRef, asked: &[Str
         return Judgement::FieldUnknown { field: field.clone(), known: SECRET_FIELD.to_owned() };
     }
     let Ok(field) = FieldName::parse(SECRET_FIELD) else { return Judgement::Deny };
-    Judgement::Found(Found {
+    Judgement::Found(Box::new(Found {
         by,
         name: resource,
         kind: None,
         version: secret.metadata.version,
         values: secret.values.clone(),
         fields: BTreeMap::from([(SECRET_FIELD.to_owned(), field)]),
-    })
+    }))
 }
 
 /// The fields to hand out, by the names asked for; the first name that is none is the error.
@@ -310,16 +354,31 @@ fn select(
 pub(super) fn is_still_allowed(catalog: &Catalog, live: &Live, lease: &Lease) -> bool {
     let Some(opening) = live.opening(lease.opening) else { return false };
     let principal = principal(&opening.record().key);
-    match lease.ask.target.parse() {
-        Ok(ResourceName::Connection(name)) => {
-            let same = catalog.connection(&name).is_some_and(|c| c.metadata.uid == lease.resource);
-            let decision = decide(&principal, Relation::Resolver, catalog.bindings(&name));
-            same && decision != Decision::Deny
-        }
+    let target = lease.ask.target.as_str();
+    if let Ok(group) = target.parse::<GroupRef>() {
+        let viewing = decide(&principal, Relation::Viewer, catalog.group_bindings(&group.name));
+        let found = catalog.group(&group.name);
+        let member = found.and_then(|found| found.select(&group.identifiers).ok());
+        return viewing != Decision::Deny
+            && member.is_some_and(|member| is_resolver(catalog, &principal, member, lease));
+    }
+    match target.parse() {
+        Ok(ResourceName::Connection(name)) => is_resolver(catalog, &principal, &name, lease),
         Ok(ResourceName::Secret(name)) => {
             let same = catalog.secret(&name).is_some_and(|s| s.metadata.uid == lease.resource);
             same && decide_secret(&principal, &name.workflow) != Decision::Deny
         }
         _ => false,
     }
+}
+
+/// Whether this is still the connection that the lease is for, and the principal still resolves it.
+fn is_resolver(
+    catalog: &Catalog,
+    principal: &Principal,
+    name: &ConnectionRef,
+    lease: &Lease,
+) -> bool {
+    let same = catalog.connection(name).is_some_and(|c| c.metadata.uid == lease.resource);
+    same && decide(principal, Relation::Resolver, catalog.bindings(name)) != Decision::Deny
 }

@@ -20,7 +20,7 @@ use super::error::Error;
 use super::openings::Listeners;
 use super::operators::register_first;
 use super::step_directory::{Runtime, StepListener};
-use super::writer::{WriterTask, revoked_by};
+use super::writer::{WriterTask, revoked_by_all};
 use crate::catalog::{Catalog, LoadError, Snapshot, Snapshots, load};
 use crate::identity::Authority;
 use crate::journal::{CloseReason, Event, Journal, Recovery, ReplayError, Unavailable};
@@ -171,10 +171,7 @@ impl Broker {
             return Err(StartError::OutOfStep { head, intent, store });
         }
         let snapshot = self.snapshot();
-        let everything = |live: &crate::journal::Live| {
-            let resources: Vec<_> = live.leases().iter().map(|lease| lease.resource).collect();
-            revoked_by(&snapshot.catalog, live, &resources)
-        };
+        let everything = |live: &crate::journal::Live| revoked_by_all(&snapshot.catalog, live);
         let mut last = None;
         if store > head {
             tracing::warn!(head, store, "a change that was on disk but not in force is taken over");

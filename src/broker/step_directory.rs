@@ -81,7 +81,14 @@ pub struct Runtime {
     steps: OwnedFd,
     stage: OwnedFd,
     gone: Reaper,
-    _lock: OwnedFd,
+    lock: OwnedFd,
+}
+
+impl Drop for Runtime {
+    fn drop(&mut self) {
+        // Closing would do, but for a child that was just forked and holds the file until it execs.
+        let _ = flock(&self.lock, FlockOperation::Unlock);
+    }
 }
 
 /// One file of a step's directory.
@@ -123,7 +130,7 @@ impl Runtime {
         make_directory(&path.join("steps"), 0o711).map_err(failed)?;
         let open = |name: &str| open_directory(CWD, &path.join(name)).map_err(failed);
         let (steps, stage) = (open("steps")?, open("stage")?);
-        Ok(Self { path: path.to_owned(), steps, stage, gone, _lock: lock })
+        Ok(Self { path: path.to_owned(), steps, stage, gone, lock })
     }
 
     /// Where it is.

@@ -35,6 +35,8 @@ pub(super) struct Draft {
     operations: Vec<Operation>,
     notes: Vec<ChangeNote>,
     touched: Vec<Id>,
+    /// Every lease is decided again: a group may stand behind any of them.
+    everything: bool,
 }
 
 impl Draft {
@@ -53,6 +55,12 @@ impl Draft {
     /// published.
     pub(super) fn note(&mut self, note: ChangeNote) {
         self.touched.push(note.uid);
+        self.notes.push(note);
+    }
+
+    /// What the journal says of a change of a group. All leases are decided again.
+    pub(super) fn note_group(&mut self, note: ChangeNote) {
+        self.everything = true;
         self.notes.push(note);
     }
 
@@ -158,6 +166,7 @@ impl WriterTask {
             operations: Vec::new(),
             notes: Vec::new(),
             touched: Vec::new(),
+            everything: false,
         }
     }
 
@@ -168,7 +177,7 @@ impl WriterTask {
         if self.failed {
             return Err(Error::StoreReadOnly);
         }
-        let Draft { catalog, now, operations, notes, touched, .. } = draft;
+        let Draft { catalog, now, operations, notes, touched, everything, .. } = draft;
         // A number is used once, even if what it was for never reached the store.
         self.last_batch += 1;
         let batch = self.last_batch;
@@ -185,7 +194,10 @@ impl WriterTask {
         }
 
         let snapshot = Snapshot { head: batch, catalog: catalog.clone() };
-        let revoked = |live: &Live| revoked_by(&catalog, live, &touched);
+        let revoked = |live: &Live| match everything {
+            true => revoked_by_all(&catalog, live),
+            false => revoked_by(&catalog, live, &touched),
+        };
         let published = self.journal.publish(self.clock.now(), batch, false, revoked, || {
             self.snapshots.publish(snapshot);
         });
@@ -194,6 +206,12 @@ impl WriterTask {
         self.journal.synced(published?).await?;
         Ok(())
     }
+}
+
+/// The leases, of all there are, that the catalogue does not allow.
+pub(super) fn revoked_by_all(catalog: &Catalog, live: &Live) -> Vec<Id> {
+    let resources: Vec<Id> = live.leases().iter().map(|lease| lease.resource).collect();
+    revoked_by(catalog, live, &resources)
 }
 
 /// The leases on these resources that the new catalogue no longer allows.

@@ -4,22 +4,26 @@
 //! writer stages changes on a copy at no cost, and readers keep the snapshot they have. Metadata is
 //! opened when it is loaded; values stay sealed until a permit opens them.
 
+mod group;
 mod record;
 mod snapshot;
 
 use std::ops::Bound;
-use std::sync::Arc;
+use std::sync::{Arc, LazyLock};
 
 use rpds::{HashTrieMapSync, RedBlackTreeMapSync};
 
+pub use group::{Group, NotAdmitted, NotSelected};
 pub use record::{
-    Connection, ConnectionMetadata, FieldMetadata, Registered, Registration, Secret,
+    Connection, ConnectionMetadata, FieldMetadata, GroupMetadata, Registered, Registration, Secret,
     SecretMetadata, Values, load,
 };
 pub use snapshot::{Snapshot, Snapshots};
 
 use crate::access::Bindings;
-use crate::model::{ConnectionRef, ExecutorName, OperatorName, SecretRef};
+use crate::model::{
+    ConnectionRef, ExecutorName, GroupName, Id, Identifiers, OperatorName, SecretRef,
+};
 use crate::seal::RecordKind;
 
 /// A record that cannot be taken in.
@@ -37,6 +41,8 @@ pub enum LoadError {
 #[derive(Clone, Default)]
 pub struct Catalog {
     connections: RedBlackTreeMapSync<ConnectionRef, Arc<Connection>>,
+    groups: HashTrieMapSync<Id, Arc<Group>>,
+    group_names: RedBlackTreeMapSync<GroupName, Id>,
     secrets: HashTrieMapSync<SecretRef, Arc<Secret>>,
     registrations: HashTrieMapSync<Registered, Arc<Registration>>,
 }
@@ -45,8 +51,7 @@ impl Catalog {
     /// The bindings of a connection; empty if there is none of that name, so that a decision takes the
     /// same path for a missing connection as for a forbidden one.
     pub fn bindings(&self, name: &ConnectionRef) -> &Bindings {
-        static NONE: std::sync::LazyLock<Bindings> = std::sync::LazyLock::new(Bindings::default);
-        self.connections.get(name).map_or(&*NONE, |connection| &connection.metadata.access)
+        self.connections.get(name).map_or(no_bindings(), |connection| &connection.metadata.access)
     }
 
     /// The connection of this name.
@@ -68,14 +73,93 @@ impl Catalog {
         self.connections.size()
     }
 
-    /// Puts a connection in place of the one of its name.
+    /// Puts a connection in place of the one of its name, and into the groups it says it is a member of.
     pub fn put_connection(&mut self, connection: Connection) {
-        self.connections.insert_mut(connection.metadata.reference(), Arc::new(connection));
+        let name = connection.metadata.reference();
+        self.leave_groups(&name);
+        for uid in &connection.metadata.groups {
+            self.change_group(*uid, |group| group.insert(&connection.metadata));
+        }
+        self.connections.insert_mut(name, Arc::new(connection));
     }
 
-    /// Removes a connection.
+    /// Removes a connection, from its groups too.
     pub fn remove_connection(&mut self, name: &ConnectionRef) {
+        self.leave_groups(name);
         self.connections.remove_mut(name);
+    }
+
+    fn leave_groups(&mut self, name: &ConnectionRef) {
+        let Some(old) = self.connections.get(name).cloned() else { return };
+        for uid in &old.metadata.groups {
+            self.change_group(*uid, |group| group.remove(&old.metadata));
+        }
+    }
+
+    fn change_group(&mut self, uid: Id, change: impl FnOnce(&mut Group)) {
+        if let Some(group) = self.groups.get(&uid) {
+            let mut changed = Group::clone(group);
+            change(&mut changed);
+            self.groups.insert_mut(uid, Arc::new(changed));
+        }
+    }
+
+    /// The group of this name.
+    pub fn group(&self, name: &GroupName) -> Option<&Arc<Group>> {
+        self.groups.get(self.group_names.get(name)?)
+    }
+
+    /// The group of this uid.
+    pub fn group_by_uid(&self, uid: Id) -> Option<&Arc<Group>> {
+        self.groups.get(&uid)
+    }
+
+    /// The bindings of a group; empty if there is none of that name.
+    pub fn group_bindings(&self, name: &GroupName) -> &Bindings {
+        self.group(name).map_or(no_bindings(), |group| &group.metadata.access)
+    }
+
+    /// Groups after `after`, by name.
+    pub fn groups_after(&self, after: Option<&GroupName>) -> impl Iterator<Item = &Arc<Group>> {
+        let start = after.map_or(Bound::Unbounded, |after| Bound::Excluded(after.clone()));
+        let names = self.group_names.range((start, Bound::Unbounded));
+        names.filter_map(|(_, uid)| self.groups.get(uid))
+    }
+
+    /// Takes a new group in, or an old one with another name or other access.
+    pub fn put_group(&mut self, metadata: GroupMetadata) {
+        let old = self.groups.get(&metadata.uid).cloned();
+        if let Some(old) = &old {
+            self.group_names.remove_mut(&old.metadata.name);
+        }
+        let mut group = old.map_or_else(|| Group::new(metadata.clone()), |old| Group::clone(&old));
+        self.group_names.insert_mut(metadata.name.clone(), metadata.uid);
+        group.metadata = metadata;
+        self.groups.insert_mut(group.uid(), Arc::new(group));
+    }
+
+    /// Gives a group other identifiers, if all of its members have them and are told apart by them.
+    ///
+    /// # Errors
+    /// The member that is in the way, and why.
+    pub fn replace_identifiers(
+        &mut self,
+        uid: Id,
+        identifiers: &Identifiers,
+    ) -> Result<(), (ConnectionRef, NotAdmitted)> {
+        let Some(group) = self.groups.get(&uid) else { return Ok(()) };
+        let members = group.members().filter_map(|name| self.connections.get(name));
+        let replaced = group.reindexed(identifiers, members.map(|member| &member.metadata))?;
+        self.groups.insert_mut(uid, Arc::new(replaced));
+        Ok(())
+    }
+
+    /// Removes a group. Its members stay.
+    pub fn remove_group(&mut self, name: &GroupName) {
+        if let Some(uid) = self.group_names.get(name).copied() {
+            self.group_names.remove_mut(name);
+            self.groups.remove_mut(&uid);
+        }
     }
 
     /// The secret of this name.
@@ -107,4 +191,9 @@ impl Catalog {
     pub fn put_registration(&mut self, registration: Registration) {
         self.registrations.insert_mut(registration.who.clone(), Arc::new(registration));
     }
+}
+
+fn no_bindings() -> &'static Bindings {
+    static NONE: LazyLock<Bindings> = LazyLock::new(Bindings::default);
+    &NONE
 }

@@ -1,15 +1,15 @@
 //! The records of the catalogue: metadata as sealed JSON, values as they are sealed.
 
-use std::collections::{BTreeMap, HashMap};
+use std::collections::{BTreeMap, BTreeSet, HashMap};
 
 use serde::{Deserialize, Serialize};
 
 use super::{Catalog, LoadError};
 use crate::access::{Bindings, Role};
 use crate::model::{
-    ConnectionName, ConnectionRef, ExecutorName, FieldName, Id, IntegrationName, KindName,
-    OperatorName, PinnedCertificate, SecretName, SecretRef, Timestamp, WorkflowName, base64_bytes,
-    hex_bytes,
+    ConnectionName, ConnectionRef, ExecutorName, FieldName, GroupName, Id, Identifiers,
+    IntegrationName, KindName, OperatorName, PinnedCertificate, SecretName, SecretRef, Tags,
+    Timestamp, WorkflowName, base64_bytes, hex_bytes,
 };
 use crate::seal::{Keyring, NoRandomness, RecordKey, RecordKind, Sealed};
 
@@ -49,6 +49,12 @@ pub struct ConnectionMetadata {
     pub revision: u64,
     /// The fields that are set.
     pub fields: BTreeMap<FieldName, FieldMetadata>,
+    /// Identifier tags.
+    #[serde(default)]
+    pub tags: Tags,
+    /// The groups it is a member of. One that was deleted meanwhile is nobody's, and means nothing.
+    #[serde(default)]
+    pub groups: BTreeSet<Id>,
     /// Who may do what.
     pub access: Bindings,
     /// When it was created.
@@ -90,6 +96,46 @@ impl ConnectionMetadata {
     /// Changes with every write, and with deleting and creating again.
     pub fn etag(&self) -> String {
         format!("{}-{}", self.uid, self.revision)
+    }
+}
+
+/// A connection group, without its members: those say themselves what they are members of.
+#[derive(Clone, Serialize, Deserialize)]
+#[serde(deny_unknown_fields)]
+pub struct GroupMetadata {
+    /// Random; members follow it, not the name.
+    pub uid: Id,
+    /// Its name. May change.
+    pub name: GroupName,
+    /// The type of its members. Never changes.
+    pub integration: IntegrationName,
+    /// The tags that tell its members apart.
+    pub identifiers: Identifiers,
+    /// Viewers and editors.
+    pub access: Bindings,
+    /// Up by one with every change, from 1.
+    pub revision: u64,
+    /// When it was created.
+    pub create_time: Timestamp,
+    /// When it was last changed.
+    pub update_time: Timestamp,
+    /// Who changed it last.
+    pub updated_by: String,
+}
+
+impl GroupMetadata {
+    /// Changes with every write, and with deleting and creating again.
+    pub fn etag(&self) -> String {
+        format!("{}-{}", self.uid, self.revision)
+    }
+
+    /// The sealed record to put into the store.
+    ///
+    /// # Errors
+    /// If there are no random numbers to seal it with.
+    pub fn to_store(&self, keyring: &Keyring) -> Result<(RecordKey, Sealed), NoRandomness> {
+        let key = RecordKey { kind: RecordKind::Group, uid: self.uid };
+        Ok((key, keyring.seal(key, self.revision, &to_json(self)?)?))
     }
 }
 
@@ -216,7 +262,9 @@ fn to_json(record: &impl Serialize) -> Result<Vec<u8>, NoRandomness> {
 /// If a record fails authentication, or its other half is missing.
 pub fn load(records: Vec<(RecordKey, Sealed)>, keyring: &Keyring) -> Result<Catalog, LoadError> {
     let mut sealed: HashMap<RecordKey, Sealed> = records.into_iter().collect();
-    let keys: Vec<RecordKey> = sealed.keys().copied().collect();
+    let mut keys: Vec<RecordKey> = sealed.keys().copied().collect();
+    // Groups before what may be a member of them.
+    keys.sort_unstable_by_key(|key| (key.kind != RecordKind::Group, *key));
     let mut catalog = Catalog::default();
     for key in keys {
         let corrupt = || LoadError::Corrupt { kind: key.kind };
@@ -230,6 +278,7 @@ pub fn load(records: Vec<(RecordKey, Sealed)>, keyring: &Keyring) -> Result<Cata
                 let metadata = open(&mut sealed, key, keyring)?;
                 catalog.put_connection(Connection { metadata, values });
             }
+            RecordKind::Group => catalog.put_group(open(&mut sealed, key, keyring)?),
             RecordKind::Secret => {
                 let values = values(RecordKind::SecretValue)?;
                 let record: SecretRecord = open(&mut sealed, key, keyring)?;

@@ -43,6 +43,9 @@ pub struct Create {
     /// sensitive. On a terminal, what is missing is asked for.
     #[arg(long, value_name = "NAME=…")]
     field: Vec<String>,
+    /// An identifier tag, KEY:VALUE; may be given more than once.
+    #[arg(long, value_name = "KEY:VALUE")]
+    tag: Vec<String>,
     /// Who may resolve it, such as workflow:deploy; may be given more than once.
     #[arg(long, value_name = "PRINCIPAL")]
     resolver: Vec<String>,
@@ -79,6 +82,9 @@ pub struct Delete {
     /// Do not ask.
     #[arg(long)]
     yes: bool,
+    /// Take it out of its groups.
+    #[arg(long)]
+    force: bool,
 }
 
 impl Connection {
@@ -115,6 +121,7 @@ impl Create {
             kind: kind.unwrap_or_default().to_owned(),
             fields,
             access: bindings(relations),
+            tags: self.tag,
             ..Default::default()
         };
         let request = pb::CreateConnectionRequest { connection: Some(connection) };
@@ -178,9 +185,14 @@ impl Delete {
         let request = pb::GetConnectionRequest { name: resource_name(&reference) };
         let found = client.get_connection(request).await?.into_inner();
         if !self.yes {
-            confirm(&format!("Delete {reference} (version {})?", found.version))?;
+            let groups = match found.groups.join(", ") {
+                none if none.is_empty() => String::new(),
+                groups => format!(", a member of {groups}"),
+            };
+            confirm(&format!("Delete {reference} (version {}{groups})?", found.version))?;
         }
-        let request = pb::DeleteConnectionRequest { name: found.name, etag: found.etag };
+        let (name, etag) = (found.name, found.etag);
+        let request = pb::DeleteConnectionRequest { name, etag, force: self.force };
         client.delete_connection(request).await?;
         say(&format!("{reference} deleted"));
         Ok(())
@@ -191,7 +203,7 @@ impl Delete {
 ///
 /// # Errors
 /// If nobody is there to ask, or the answer is no.
-fn confirm(question: &str) -> Result<(), Failure> {
+pub(super) fn confirm(question: &str) -> Result<(), Failure> {
     if !std::io::stdin().is_terminal() {
         return Err(Failure::usage(format!("{question} Nobody is there to ask: say --yes")));
     }
@@ -223,15 +235,16 @@ fn reference_of(connection: &pb::Connection) -> String {
     connection.name.strip_prefix("connections/").unwrap_or(&connection.name).to_owned()
 }
 
-fn access_of(connection: &pb::Connection) -> BTreeMap<&'static str, BTreeSet<&str>> {
+/// Who has which relation, by its name.
+pub(super) fn access_of(access: &[pb::AccessBinding]) -> BTreeMap<&'static str, BTreeSet<&str>> {
     let relation = |binding: &pb::AccessBinding| match binding.relation() {
         pb::Relation::Editor => "editor",
         pb::Relation::Resolver => "resolver",
         pb::Relation::Viewer => "viewer",
         pb::Relation::Unspecified => "unknown",
     };
-    let bindings = connection.access.iter();
-    bindings
+    access
+        .iter()
         .map(|one| (relation(one), one.principals.iter().map(String::as_str).collect()))
         .collect()
 }
@@ -261,7 +274,9 @@ fn to_json(connection: &pb::Connection) -> serde_json::Value {
         "kind": connection.kind,
         "version": connection.version,
         "fields": fields,
-        "access": access_of(connection),
+        "tags": connection.tags,
+        "groups": connection.groups,
+        "access": access_of(&connection.access),
         "create_time": moment(connection.create_time.as_ref()),
         "update_time": moment(connection.update_time.as_ref()),
         "updated_by": connection.updated_by,
@@ -280,7 +295,13 @@ fn describe(connection: &pb::Connection) -> String {
             format!("{} by {}", moment(connection.update_time.as_ref()), connection.updated_by),
         ),
     ];
-    for (relation, principals) in access_of(connection) {
+    if !connection.tags.is_empty() {
+        rows.push(("tags", connection.tags.join(", ")));
+    }
+    if !connection.groups.is_empty() {
+        rows.push(("member of", connection.groups.join(", ")));
+    }
+    for (relation, principals) in access_of(&connection.access) {
         rows.push((relation, principals.into_iter().collect::<Vec<_>>().join(", ")));
     }
     let fields = connection.field_states.iter().map(|field| {

@@ -1,5 +1,6 @@
 //! A credential on its way from the broker to a step's stdout or environment.
 
+use std::collections::BTreeMap;
 use std::time::Duration;
 
 use base64::Engine as _;
@@ -12,12 +13,14 @@ use super::output::moment;
 use crate::grpc::pb;
 use crate::grpc::pb::step_service_client::StepServiceClient;
 use crate::integration;
-use crate::model::{FieldName, Fields, IntegrationName, Reference, Value};
+use crate::model::{FieldName, Fields, IntegrationName, Reference, Tags, Value};
 
 /// A resolved credential.
 pub struct Credential {
     /// What was asked for.
     pub reference: Reference,
+    /// The full name of what was resolved.
+    name: String,
     /// The connection's integration and kind; empty for a secret.
     pub integration: String,
     /// See `integration`.
@@ -45,6 +48,10 @@ impl Credential {
                 integration: connection.integration.to_string(),
                 name: connection.name.to_string(),
             }),
+            Reference::Group(group) => Target::Group(pb::GroupTarget {
+                name: group.name.to_string(),
+                identifiers: pairs(&group.identifiers),
+            }),
             Reference::Secret(name) => Target::Secret(pb::SecretTarget { name: name.to_string() }),
         };
         let ttl = ttl.map(|ttl| prost_types::Duration::try_from(ttl).unwrap_or_default());
@@ -56,6 +63,7 @@ impl Credential {
             .map(|(name, value)| FieldName::parse(&name).map(|name| (name, Value::new(value))));
         Ok(Self {
             reference,
+            name: response.name,
             integration: response.integration,
             kind: response.kind,
             version: response.version,
@@ -78,8 +86,8 @@ impl Credential {
             "expire_time": self.expire_time(),
         });
         match &self.reference {
-            Reference::Connection(connection) => json!({
-                "connection": connection.to_string(),
+            Reference::Connection(_) | Reference::Group(_) => json!({
+                "connection": self.name.strip_prefix("connections/").unwrap_or(&self.name),
                 "integration": self.integration,
                 "kind": self.kind,
                 "version": self.version,
@@ -103,10 +111,9 @@ impl Credential {
     pub fn to_env(&self) -> Result<Vec<(String, &Value)>, Failure> {
         let variable = |name: &FieldName| match &self.reference {
             Reference::Secret(secret) => variable_name(secret.as_str()),
-            Reference::Connection(connection) => {
-                let custom = customary(&connection.integration, &self.kind, name);
-                custom
-                    .unwrap_or_else(|| variable_name(&format!("{}_{name}", connection.integration)))
+            Reference::Connection(_) | Reference::Group(_) => {
+                let custom = customary(&self.integration, &self.kind, name);
+                custom.unwrap_or_else(|| variable_name(&format!("{}_{name}", self.integration)))
             }
         };
         self.named(variable)
@@ -136,8 +143,13 @@ impl Credential {
     }
 }
 
-fn customary(integration: &IntegrationName, kind: &str, field: &FieldName) -> Option<String> {
-    let kind = integration::find(integration)?.kinds.iter().find(|k| k.name.as_str() == kind)?;
+fn pairs(identifiers: &Tags) -> BTreeMap<String, String> {
+    identifiers.iter().map(|tag| (tag.key.to_string(), tag.value.to_string())).collect()
+}
+
+fn customary(integration: &str, kind: &str, field: &FieldName) -> Option<String> {
+    let integration = IntegrationName::parse(integration).ok()?;
+    let kind = integration::find(&integration)?.kinds.iter().find(|k| k.name.as_str() == kind)?;
     let rule = integration::find_field(kind, field.as_str())?;
     Some(rule.env.clone()).filter(|env| !env.is_empty())
 }

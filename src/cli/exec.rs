@@ -67,17 +67,21 @@ impl Exec {
 
 impl Wanted {
     fn parse(text: &str) -> Result<Self, Failure> {
+        // A group's own = stands behind its colons.
         let (name, rest) = match text.split_once('=') {
-            Some((name, rest)) => (Some(name.to_owned()), rest),
-            None => (None, text),
+            Some((name, rest)) if !name.contains(':') => (Some(name.to_owned()), rest),
+            _ => (None, text),
         };
         if name.as_deref().is_some_and(|name| !is_variable_name(name)) {
             let text = format!("--env {text}: what stands before = must be a variable's name");
             return Err(Failure::usage(text));
         }
-        // A secret's own colon is not a field's.
+        // A secret has one colon of its own and a group two; a field comes after those.
+        let own = [("secret:", 1), ("group:", 2)];
+        let own =
+            own.iter().find(|(prefix, _)| rest.starts_with(prefix)).map_or(0, |(_, own)| *own);
         let (reference, field) = match rest.rsplit_once(':') {
-            Some((reference, field)) if reference.contains('/') => (reference, Some(field)),
+            Some((reference, field)) if rest.matches(':').count() > own => (reference, Some(field)),
             _ => (rest, None),
         };
         let wanted =
@@ -118,7 +122,7 @@ mod tests {
 
     #[test]
     fn every_form_of_env_is_understood() {
-        let parse = |text| {
+        let parse = |text: &str| {
             let wanted = Wanted::parse(text).unwrap();
             (wanted.name, wanted.reference.to_string(), wanted.field)
         };
@@ -130,6 +134,13 @@ mod tests {
             (some("PW"), "postgres/main".into(), some("password"))
         );
         assert_eq!(parse("TOKEN=secret:token"), (some("TOKEN"), "secret:token".into(), None));
+        let group = "group:accounts:env=prod,region=eu";
+        assert_eq!(parse(group), (None, group.into(), None));
+        assert_eq!(parse(&format!("P={group}")), (some("P"), group.into(), None));
+        assert_eq!(
+            parse(&format!("K={group}:access_key_id")),
+            (some("K"), group.into(), some("access_key_id"))
+        );
         for bad in ["", "1A=aws/prod", "aws", "aws/prod:password", "A B=aws/prod"] {
             assert!(Wanted::parse(bad).is_err(), "{bad}");
         }

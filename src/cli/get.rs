@@ -18,7 +18,8 @@ use crate::model::Reference;
 /// Arguments of `get`.
 #[derive(clap::Args)]
 pub struct Get {
-    /// INTEGRATION/NAME for a connection, such as aws/prod; secret:NAME for a secret.
+    /// INTEGRATION/NAME for a connection, such as aws/prod; group:NAME:KEY=VALUE,… for a member of a
+    /// group; secret:NAME for a secret.
     #[arg(value_name = "REF")]
     reference: String,
     /// Print the value of this field alone; an alias will do.

@@ -9,6 +9,7 @@ mod endpoint;
 mod exec;
 mod failure;
 mod get;
+mod group;
 mod init;
 mod integration;
 mod output;
@@ -70,6 +71,9 @@ enum Command {
     /// Create, look at and delete connections, as an operator
     #[command(subcommand)]
     Connection(connection::Connection),
+    /// Create, fill and look at groups of connections, as an operator
+    #[command(subcommand)]
+    Group(group::Group),
     /// Look at the types of connections
     #[command(subcommand)]
     Integration(integration::Integration),
@@ -100,6 +104,7 @@ fn dispatch(common: &Common, command: Command) -> Result<u8, Failure> {
         Command::Get(get) => block_on(get.run(common)).map(|()| 0),
         Command::Whoami => block_on(get::whoami(common)).map(|()| 0),
         Command::Connection(connection) => block_on(connection.run(common)).map(|()| 0),
+        Command::Group(group) => block_on(group.run(common)).map(|()| 0),
         Command::Integration(integration) => block_on(integration.run(common)).map(|()| 0),
         Command::Apply(apply) => block_on(apply.run(common)).map(|()| 0),
     }

@@ -57,7 +57,34 @@ struct RawDocument {
 #[serde(deny_unknown_fields)]
 struct Metadata {
     name: String,
+    /// Identifier tags, as a map or as a list of KEY:VALUE.
+    #[serde(default)]
+    tags: TagList,
     workflow: Option<String>,
+}
+
+#[derive(Deserialize)]
+#[serde(untagged)]
+enum TagList {
+    List(Vec<String>),
+    Map(BTreeMap<String, String>),
+}
+
+impl Default for TagList {
+    fn default() -> Self {
+        Self::List(Vec::new())
+    }
+}
+
+impl From<TagList> for Vec<String> {
+    fn from(tags: TagList) -> Self {
+        match tags {
+            TagList::List(tags) => tags,
+            TagList::Map(tags) => {
+                tags.into_iter().map(|(key, value)| format!("{key}:{value}")).collect()
+            }
+        }
+    }
 }
 
 #[derive(Deserialize)]
@@ -259,7 +286,9 @@ fn connection(
         None => default_access(context),
     };
     let kind = spec.kind.unwrap_or_default();
-    Ok(Document::Connection(pb::ConnectionDocument { integration, name, kind, fields, access }))
+    let tags = metadata.tags.into();
+    let document = pb::ConnectionDocument { integration, name, kind, fields, access, tags };
+    Ok(Document::Connection(document))
 }
 
 fn relay(
@@ -285,6 +314,7 @@ fn relay(
             kind: String::new(),
             fields: read_fields(fields, base, &reference)?,
             access: default_access(context),
+            tags: Vec::new(),
         }));
     }
     for (name, value) in document.secrets.unwrap_or_default() {

@@ -96,9 +96,14 @@ pub struct StateFile {
 pub struct StateDirectory(PathBuf);
 
 /// Held as long as a daemon or an offline command works on the directory.
-pub struct StateLock(
-    #[expect(dead_code, reason = "the lock lives as long as the file is open")] File,
-);
+pub struct StateLock(File);
+
+impl Drop for StateLock {
+    fn drop(&mut self) {
+        // Closing would do, but for a child that was just forked and holds the file until it execs.
+        let _ = flock(&self.0, FlockOperation::Unlock);
+    }
+}
 
 impl StateDirectory {
     /// The directory at this path.

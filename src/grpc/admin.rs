@@ -52,7 +52,7 @@ impl ConnectionService for Admin {
         let document = creation(connection).map_err(refuse)?;
         let created =
             self.broker.create_connection(caller.clone(), document).await.map_err(refuse)?;
-        Ok(Response::new(convert::connection(&created)))
+        Ok(Response::new(convert::connection(&created, self.broker.groups_of(&created))))
     }
 
     async fn get_connection(
@@ -64,7 +64,7 @@ impl ConnectionService for Admin {
         let found = convert::connection_name(&name)
             .and_then(|name| self.broker.connection(&caller, &name))
             .map_err(|error| peer::refuse(&self.broker, &caller, "GetConnection", &name, &error))?;
-        Ok(Response::new(convert::connection(&found)))
+        Ok(Response::new(convert::connection(&found, self.broker.groups_of(&found))))
     }
 
     async fn list_connections(
@@ -79,7 +79,7 @@ impl ConnectionService for Admin {
         let size = convert::page_size(request.page_size);
         let listed =
             self.broker.connections(&caller, integration, after.as_ref(), size).map_err(refuse)?;
-        Ok(Response::new(convert::connection_page(&listed)))
+        Ok(Response::new(convert::connection_page(&listed, |one| self.broker.groups_of(one))))
     }
 
     async fn delete_connection(
@@ -92,7 +92,10 @@ impl ConnectionService for Admin {
             |error| peer::refuse(&self.broker, &caller, "DeleteConnection", &request.name, &error);
         let name = convert::connection_name(&request.name).map_err(refuse)?;
         let etag = Some(request.etag.clone()).filter(|etag| !etag.is_empty());
-        self.broker.delete_connection(caller.clone(), name, etag).await.map_err(refuse)?;
+        self.broker
+            .delete_connection(caller.clone(), name, etag, request.force)
+            .await
+            .map_err(refuse)?;
         Ok(Response::new(()))
     }
 }
@@ -192,6 +195,7 @@ fn creation(connection: pb::Connection) -> Result<ConnectionDocument, Error> {
         name,
         kind: convert::kind_name(&connection.kind)?,
         fields: convert::values(connection.fields),
+        tags: convert::tags(&connection.tags)?,
         access: convert::bindings(&connection.access)?,
     })
 }

@@ -13,7 +13,7 @@ use crate::catalog::ConnectionMetadata;
 use crate::integration::{CredentialKind, FieldRule, Integration};
 use crate::lease::{Lease, TtlLimit};
 use crate::model::limits::MAX_PAGE_BYTES;
-use crate::model::{ConnectionRef, KindName, ResourceName, Timestamp, Value};
+use crate::model::{ConnectionRef, KindName, ResourceName, Tags, Timestamp, Value};
 
 /// The most resources on one page, and how many if the caller does not say.
 const PAGE_SIZES: (i32, i32) = (1000, 100);
@@ -100,11 +100,17 @@ pub(super) fn document(given: pb::ConnectionDocument) -> Result<ConnectionDocume
         name: format!("{}/{}", given.integration, given.name).parse()?,
         kind: kind_name(&given.kind)?,
         fields: values(given.fields),
+        tags: tags(&given.tags)?,
         access: bindings(&given.access)?,
     })
 }
 
-pub(super) fn connection(metadata: &ConnectionMetadata) -> pb::Connection {
+pub(super) fn tags(given: &[String]) -> Result<Tags, Error> {
+    Tags::parse(given.iter().map(String::as_str)).map_err(Error::IdentifierTagInvalid)
+}
+
+/// A connection, with the names of the groups that it is a member of.
+pub(super) fn connection(metadata: &ConnectionMetadata, groups: Vec<String>) -> pb::Connection {
     let fields = metadata.fields.iter().map(|(name, field)| pb::FieldState {
         name: name.to_string(),
         sensitive: field.sensitive,
@@ -126,15 +132,20 @@ pub(super) fn connection(metadata: &ConnectionMetadata) -> pb::Connection {
         create_time: timestamp(metadata.create_time),
         update_time: timestamp(metadata.update_time),
         updated_by: metadata.updated_by.clone(),
+        tags: metadata.tags.iter().map(|tag| tag.to_string()).collect(),
+        groups,
     }
 }
 
 /// A page, ended early where it would be too large for a client to take.
-pub(super) fn connection_page(listed: &ListedConnections) -> pb::ListConnectionsResponse {
+pub(super) fn connection_page(
+    listed: &ListedConnections,
+    groups_of: impl Fn(&ConnectionMetadata) -> Vec<String>,
+) -> pb::ListConnectionsResponse {
     let mut page = pb::ListConnectionsResponse::default();
     let mut bytes = 0;
     for metadata in &listed.connections {
-        let one = connection(metadata);
+        let one = connection(metadata, groups_of(metadata));
         bytes += prost::Message::encoded_len(&one);
         if bytes > MAX_PAGE_BYTES && !page.connections.is_empty() {
             page.next_page_token = page.connections.last().map(position_after).unwrap_or_default();
@@ -152,7 +163,7 @@ fn position_after(connection: &pb::Connection) -> String {
     to_page_token(connection.name.strip_prefix("connections/").unwrap_or(&connection.name))
 }
 
-fn access(bindings: &Bindings) -> Vec<pb::AccessBinding> {
+pub(super) fn access(bindings: &Bindings) -> Vec<pb::AccessBinding> {
     let binding = |(relation, patterns): (Relation, &BTreeSet<Pattern>)| pb::AccessBinding {
         relation: match relation {
             Relation::Viewer => pb::Relation::Viewer,

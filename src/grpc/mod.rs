@@ -7,6 +7,7 @@ mod admin;
 pub mod client;
 mod convert;
 mod executor;
+mod group;
 mod peer;
 mod status;
 mod step;
@@ -27,6 +28,7 @@ use crate::model::limits::{MAX_ADMIN_REQUEST_BYTES, MAX_STEP_REQUEST_BYTES};
 use pb::apply_service_server::ApplyServiceServer;
 use pb::connection_service_server::ConnectionServiceServer;
 use pb::executor_service_server::ExecutorServiceServer;
+use pb::group_service_server::GroupServiceServer;
 use pb::integration_service_server::IntegrationServiceServer;
 use pb::step_service_server::StepServiceServer;
 use pb::system_service_server::SystemServiceServer;
@@ -107,6 +109,10 @@ pub async fn serve_admin(
     server()
         .add_service(
             ConnectionServiceServer::new(admin.clone())
+                .max_decoding_message_size(MAX_ADMIN_REQUEST_BYTES),
+        )
+        .add_service(
+            GroupServiceServer::new(group::Groups::new(Arc::clone(&broker)))
                 .max_decoding_message_size(MAX_ADMIN_REQUEST_BYTES),
         )
         .add_service(IntegrationServiceServer::new(admin.clone()))

@@ -75,6 +75,7 @@ pub(super) fn refuse(
     if let Error::EditDenied(_)
     | Error::ExecutorRequired
     | Error::OperatorRequired
+    | Error::ResolverRequired(_)
     | Error::RoleRequired(_)
     | Error::UidNotPermitted(_) = error
     {

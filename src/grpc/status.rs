@@ -33,6 +33,13 @@ fn code_and_reason(error: &Error) -> (Code, &'static str) {
         }
         Error::FieldUnknown { .. } => (Code::InvalidArgument, "FIELD_UNKNOWN"),
         Error::FieldsInvalid(_) => (Code::InvalidArgument, "FIELDS_INVALID"),
+        Error::IdentifierMissing { .. } => (Code::FailedPrecondition, "IDENTIFIER_MISSING"),
+        Error::IdentifierTagInvalid(_) => (Code::InvalidArgument, "IDENTIFIER_TAG_INVALID"),
+        Error::IdentifierUnknown(_) => (Code::InvalidArgument, "IDENTIFIER_UNKNOWN"),
+        Error::IdentifiersIncomplete(_) => (Code::InvalidArgument, "IDENTIFIERS_INCOMPLETE"),
+        Error::IdentifiersNotUnique { .. } => (Code::FailedPrecondition, "IDENTIFIERS_NOT_UNIQUE"),
+        Error::InUse { .. } => (Code::FailedPrecondition, "IN_USE"),
+        Error::IntegrationMismatch { .. } => (Code::FailedPrecondition, "INTEGRATION_MISMATCH"),
         Error::IntegrationUnknown(_) => (Code::InvalidArgument, "INTEGRATION_UNKNOWN"),
         Error::Internal(_) => (Code::Internal, "INTERNAL"),
         Error::JournalUnavailable => (Code::Unavailable, "JOURNAL_UNAVAILABLE"),
@@ -46,9 +53,11 @@ fn code_and_reason(error: &Error) -> (Code, &'static str) {
             (Code::Unauthenticated, "SOCKET_MISMATCH")
         }
         Error::NotAccepted(NotAccepted::NotOpen) => (Code::Unauthenticated, "STEP_NOT_OPEN"),
+        Error::NoMember => (Code::NotFound, "GROUP_MEMBER_NOT_FOUND"),
         Error::NotFound(name) => (Code::NotFound, absent_reason(name)),
         Error::PageTokenInvalid => (Code::InvalidArgument, "PAGE_TOKEN_INVALID"),
         Error::PrincipalInvalid(_) => (Code::InvalidArgument, "PRINCIPAL_INVALID"),
+        Error::ResolverRequired(_) => (Code::PermissionDenied, "RESOLVE_DENIED"),
         Error::SecretsRequired { .. } => (Code::FailedPrecondition, "SECRETS_REQUIRED"),
         Error::StepExists(_) => (Code::AlreadyExists, "STEP_EXISTS"),
         Error::StoreReadOnly => (Code::Unavailable, "STORE_READ_ONLY"),
@@ -65,6 +74,7 @@ fn code_and_reason(error: &Error) -> (Code, &'static str) {
 fn absent_reason(name: &ResourceName) -> &'static str {
     match name {
         ResourceName::Connection(_) => "CONNECTION_NOT_FOUND",
+        ResourceName::Group(_) => "GROUP_NOT_FOUND",
         ResourceName::Integration(_) => "INTEGRATION_NOT_FOUND",
         ResourceName::Lease(_) => "LEASE_NOT_FOUND",
         ResourceName::Opening(_) => "STEP_NOT_FOUND",
@@ -75,6 +85,7 @@ fn absent_reason(name: &ResourceName) -> &'static str {
 fn exists_reason(name: &ResourceName) -> &'static str {
     match name {
         ResourceName::Connection(_) => "CONNECTION_EXISTS",
+        ResourceName::Group(_) => "GROUP_EXISTS",
         ResourceName::Integration(_) => "INTEGRATION_EXISTS",
         ResourceName::Lease(_) => "LEASE_EXISTS",
         ResourceName::Opening(_) => "STEP_EXISTS",
@@ -105,7 +116,9 @@ pub(super) fn to_status(error: &Error) -> Status {
         Error::KindInvalid(problem) => {
             details.add_bad_request_violation(&problem.field, &problem.description);
         }
-        Error::NameInvalid(invalid) | Error::PrincipalInvalid(invalid) => {
+        Error::IdentifierTagInvalid(invalid)
+        | Error::NameInvalid(invalid)
+        | Error::PrincipalInvalid(invalid) => {
             details.add_bad_request_violation(invalid.what, invalid.rule);
         }
         Error::TooManyRequests(wait) => {

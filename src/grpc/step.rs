@@ -1,5 +1,6 @@
 //! `StepService`.
 
+use std::collections::BTreeMap;
 use std::sync::Arc;
 
 use tonic::{Request, Response, Status};
@@ -8,7 +9,10 @@ use super::pb::step_service_server::StepService;
 use super::status::to_status;
 use super::{convert, pb, peer};
 use crate::broker::{Broker, Error, ResolveRequest};
-use crate::model::{ConnectionName, ConnectionRef, IntegrationName, Reference, SecretName};
+use crate::model::{
+    ConnectionName, ConnectionRef, GroupName, GroupRef, IntegrationName, Reference, SecretName,
+    TagKey, TagValue, Tags,
+};
 
 pub(super) struct Steps {
     broker: Arc<Broker>,
@@ -63,9 +67,25 @@ fn parse(request: pb::ResolveRequest) -> Result<ResolveRequest, Error> {
             integration: IntegrationName::parse(&target.integration).map_err(malformed)?,
             name: ConnectionName::parse(&target.name).map_err(malformed)?,
         }),
+        Some(Target::Group(target)) => Reference::Group(group(&target)?),
         Some(Target::Secret(target)) => {
             Reference::Secret(SecretName::parse(&target.name).map_err(malformed)?)
         }
     };
     Ok(ResolveRequest { target, fields: request.fields, ttl: convert::duration(request.ttl) })
+}
+
+fn group(target: &pb::GroupTarget) -> Result<GroupRef, Error> {
+    let name =
+        GroupName::parse(&target.name).map_err(|error| Error::TargetInvalid(error.to_string()))?;
+    let mut identifiers = BTreeMap::new();
+    for (key, value) in &target.identifiers {
+        let key = TagKey::parse(key).map_err(Error::IdentifierTagInvalid)?;
+        let value = TagValue::parse(value).map_err(Error::IdentifierTagInvalid)?;
+        if identifiers.insert(key, value).is_some() {
+            let text = "an identifier is given twice, in upper and lower case".to_owned();
+            return Err(Error::TargetInvalid(text));
+        }
+    }
+    Ok(GroupRef { name, identifiers: Tags::from_pairs(identifiers) })
 }

@@ -8,6 +8,7 @@ mod opening;
 mod reference;
 mod resource;
 mod spiffe;
+mod tag;
 mod text;
 mod time;
 mod value;
@@ -15,13 +16,14 @@ mod value;
 pub use id::Id;
 pub use limits::Limits;
 pub use name::{
-    ConnectionName, ExecutorName, FieldName, IntegrationName, Invalid, KindName, OperatorName,
-    RunName, SecretName, StepName, WorkflowName,
+    ConnectionName, ExecutorName, FieldName, GroupName, IntegrationName, Invalid, KindName,
+    OperatorName, RunName, SecretName, StepName, WorkflowName,
 };
 pub use opening::{Opening, PinnedCertificate, StepKey};
-pub use reference::{ConnectionRef, Reference, SecretRef};
+pub use reference::{ConnectionRef, GroupRef, Reference, SecretRef};
 pub use resource::{ParseResourceError, ResourceName};
 pub use spiffe::{SpiffeId, TrustDomain};
+pub use tag::{Identifiers, Tag, TagKey, TagValue, Tags};
 pub use text::{base64_bytes, hex_bytes};
 pub use time::{Clock, Timestamp};
 pub use value::{Fields, Value};

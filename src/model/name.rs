@@ -154,6 +154,8 @@ names! {
     ExecutorName: "executor name", PLAIN;
     /// The name of a field of a credential; nested ones are dotted, such as `tokens.api`.
     FieldName: "field name", FIELD;
+    /// The name of a connection group.
+    GroupName: "group name", PLAIN;
     /// The type of a connection, such as `aws`.
     IntegrationName: "integration name", CATALOGUE;
     /// A credential kind within an integration, such as `access_key`.

@@ -1,9 +1,11 @@
 //! References in text: `aws/my-aws-account`, `secret:token`.
 
+use std::collections::BTreeMap;
 use std::fmt;
 use std::str::FromStr;
 
-use super::name::{ConnectionName, IntegrationName, Invalid, SecretName, WorkflowName};
+use super::name::{ConnectionName, GroupName, IntegrationName, Invalid, SecretName, WorkflowName};
+use super::tag::{TagKey, TagValue, Tags};
 
 /// A connection by integration and name, written `aws/my-aws-account`.
 #[derive(Clone, Debug, PartialEq, Eq, PartialOrd, Ord, Hash)]
@@ -43,11 +45,48 @@ pub struct SecretRef {
     pub name: SecretName,
 }
 
+/// A member of a group by the values of its identifiers, written `group:aws-accounts:env=prod,region=eu`.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct GroupRef {
+    /// The group.
+    pub name: GroupName,
+    /// A value for each of its identifiers.
+    pub identifiers: Tags,
+}
+
+impl fmt::Display for GroupRef {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        let pairs: Vec<_> =
+            self.identifiers.iter().map(|tag| format!("{}={}", tag.key, tag.value)).collect();
+        write!(f, "group:{}:{}", self.name, pairs.join(","))
+    }
+}
+
+impl FromStr for GroupRef {
+    type Err = Invalid;
+
+    fn from_str(text: &str) -> Result<Self, Invalid> {
+        let invalid = || Invalid::new("group", text, "write group:NAME:KEY=VALUE,KEY=VALUE");
+        let rest = text.strip_prefix("group:").ok_or_else(invalid)?;
+        let (name, pairs) = rest.split_once(':').ok_or_else(invalid)?;
+        let mut parsed = BTreeMap::new();
+        for pair in pairs.split(',') {
+            let (key, value) = pair.split_once('=').ok_or_else(invalid)?;
+            if parsed.insert(TagKey::parse(key)?, TagValue::parse(value)?).is_some() {
+                return Err(Invalid::new("group", text, "each identifier is given once"));
+            }
+        }
+        Ok(Self { name: GroupName::parse(name)?, identifiers: Tags::from_pairs(parsed) })
+    }
+}
+
 /// What a step can ask for.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub enum Reference {
     /// `aws/my-aws-account`
     Connection(ConnectionRef),
+    /// `group:aws-accounts:env=prod,region=eu`
+    Group(GroupRef),
     /// `secret:token`, of the step's own workflow.
     Secret(SecretName),
 }
@@ -56,6 +95,7 @@ impl fmt::Display for Reference {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         match self {
             Self::Connection(connection) => connection.fmt(f),
+            Self::Group(group) => group.fmt(f),
             Self::Secret(name) => write!(f, "secret:{name}"),
         }
     }
@@ -65,11 +105,14 @@ impl FromStr for Reference {
     type Err = Invalid;
 
     fn from_str(text: &str) -> Result<Self, Invalid> {
+        if text.starts_with("group:") {
+            return text.parse().map(Self::Group);
+        }
         match text.strip_prefix("secret:") {
             Some(name) => SecretName::parse(name).map(Self::Secret),
             None if text.contains('/') => text.parse().map(Self::Connection),
             None => {
-                let rule = "write INTEGRATION/NAME for a connection or secret:NAME for a secret";
+                let rule = "write INTEGRATION/NAME, group:NAME:KEY=VALUE or secret:NAME";
                 Err(Invalid::new("reference", text, rule))
             }
         }
@@ -82,10 +125,26 @@ mod tests {
 
     #[test]
     fn references_come_back_from_their_text() {
-        for text in ["aws/my-aws-account", "secret:token", "4me/a b"] {
+        for text in [
+            "aws/my-aws-account",
+            "secret:token",
+            "4me/a b",
+            "group:aws accounts:env=prod,region=eu/1",
+        ] {
             assert_eq!(text.parse::<Reference>().unwrap().to_string(), text);
         }
-        for bad in ["aws", "aws/", "/x", "aws/a/b", "secret:", "AWS/x"] {
+        for bad in [
+            "aws",
+            "aws/",
+            "/x",
+            "aws/a/b",
+            "secret:",
+            "AWS/x",
+            "group:a",
+            "group:a:",
+            "group:a:b",
+            "group:a:b=c,b=d",
+        ] {
             assert!(bad.parse::<Reference>().is_err(), "{bad}");
         }
     }

@@ -4,7 +4,7 @@ use std::fmt;
 use std::str::FromStr;
 
 use super::id::Id;
-use super::name::{IntegrationName, Invalid, SecretName, WorkflowName};
+use super::name::{GroupName, IntegrationName, Invalid, SecretName, WorkflowName};
 use super::reference::{ConnectionRef, SecretRef};
 
 /// The full name of a resource.
@@ -12,6 +12,8 @@ use super::reference::{ConnectionRef, SecretRef};
 pub enum ResourceName {
     /// `connections/INTEGRATION/NAME`
     Connection(ConnectionRef),
+    /// `groups/NAME`
+    Group(GroupName),
     /// `integrations/NAME`
     Integration(IntegrationName),
     /// `leases/ID`
@@ -29,6 +31,7 @@ impl fmt::Display for ResourceName {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         match self {
             Self::Connection(connection) => write!(f, "connections/{connection}"),
+            Self::Group(name) => write!(f, "groups/{name}"),
             Self::Integration(name) => write!(f, "integrations/{name}"),
             Self::Lease(id) => write!(f, "leases/{id}"),
             Self::Opening(id) => write!(f, "openings/{id}"),
@@ -52,6 +55,7 @@ impl FromStr for ResourceName {
             ["connections", integration, name] => {
                 Ok(Self::Connection(format!("{integration}/{name}").parse()?))
             }
+            ["groups", name] => Ok(Self::Group(GroupName::parse(name)?)),
             ["integrations", name] => Ok(Self::Integration(IntegrationName::parse(name)?)),
             ["leases", digits] => Ok(Self::Lease(id(digits)?)),
             ["openings", digits] => Ok(Self::Opening(id(digits)?)),

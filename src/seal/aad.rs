@@ -18,6 +18,8 @@ pub enum RecordKind {
     AuthorityKeys = b'a',
     /// A connection's metadata.
     Connection = b'c',
+    /// A connection group.
+    Group = b'g',
     /// A connection's values.
     ConnectionValues = b'C',
     /// The commit record: sequence and digest of the whole store.
@@ -38,6 +40,7 @@ impl RecordKind {
             Self::Connection,
             Self::ConnectionValues,
             Self::Commit,
+            Self::Group,
             Self::Registration,
             Self::Secret,
             Self::SecretValue,

@@ -19,6 +19,7 @@ use std::fs::File;
 use std::os::unix::fs::DirBuilderExt as _;
 use std::panic::{AssertUnwindSafe, catch_unwind};
 use std::path::{Path, PathBuf};
+use std::time::Duration;
 
 use parking_lot::Mutex;
 
@@ -162,15 +163,28 @@ impl Store {
         let damaged = |what: String| StoreError::Damaged { path: path.to_owned(), what };
         remove_unfinished_snapshots(path).map_err(|error| damaged(error.to_string()))?;
         // sled panics on some kinds of damage; what it leaves behind is dropped with the result.
-        let opened = catch_unwind(AssertUnwindSafe(|| {
-            sled::Config::new()
-                .path(path)
-                .mode(sled::Mode::LowSpace)
-                .cache_capacity(CACHE_BYTES)
-                .flush_every_ms(None)
-                .use_compression(false)
-                .open()
-        }));
+        let open = || {
+            catch_unwind(AssertUnwindSafe(|| {
+                sled::Config::new()
+                    .path(path)
+                    .mode(sled::Mode::LowSpace)
+                    .cache_capacity(CACHE_BYTES)
+                    .flush_every_ms(None)
+                    .use_compression(false)
+                    .open()
+            }))
+        };
+        let mut opened = open();
+        // The state directory is locked, so nobody else has it open; a child that this process has just
+        // forked can hold sled's lock until it execs.
+        for _ in 0..100 {
+            if !matches!(&opened, Ok(Err(error)) if error.to_string().contains("could not acquire lock"))
+            {
+                break;
+            }
+            std::thread::park_timeout(Duration::from_millis(10));
+            opened = open();
+        }
         let db = match opened {
             Ok(Ok(db)) => db,
             Ok(Err(error)) => return Err(damaged(error.to_string())),

@@ -13,6 +13,7 @@ mod bad_input;
 mod clients;
 mod command_line;
 mod directories;
+mod groups;
 mod harness;
 mod layering;
 mod leases;

@@ -267,6 +267,7 @@ fn the_kind_never_changes() {
         kind: "app".to_owned(),
         fields: bytes(&[("app_id", "1")]),
         access: vec![],
+        tags: vec![],
     });
     let status = broker.apply(vec![document]).unwrap_err();
     assert_eq!(violations(&status), ["connections/github/x: kind"]);
@@ -279,7 +280,11 @@ fn deleting_takes_the_etag_that_was_read_and_no_other() {
     let old = get(&broker, "aws/prod").ok().unwrap().etag;
     broker.apply(vec![connection_document("aws/prod", &[("region", "x")], vec![])]).unwrap();
     let delete = |etag: String| {
-        let request = pb::DeleteConnectionRequest { name: "connections/aws/prod".to_owned(), etag };
+        let request = pb::DeleteConnectionRequest {
+            name: "connections/aws/prod".to_owned(),
+            etag,
+            force: false,
+        };
         let mut client = ConnectionServiceClient::new(broker.operator());
         broker.block_on(client.delete_connection(request)).map(drop)
     };

@@ -169,7 +169,7 @@ impl TestBroker {
 
     pub fn delete_connection(&self, reference: &str) -> Result<(), Status> {
         let name = format!("connections/{reference}");
-        let request = pb::DeleteConnectionRequest { name, etag: String::new() };
+        let request = pb::DeleteConnectionRequest { name, ..Default::default() };
         let mut client = ConnectionServiceClient::new(self.operator());
         self.block_on(client.delete_connection(request)).map(drop)
     }
@@ -275,12 +275,13 @@ pub fn open_request(workflow: &str, step: &str) -> pb::OpenStepRequest {
     }
 }
 
-/// `aws/prod` or `secret:token`, and optionally fields: `aws/prod#access_key_id`.
+/// `aws/prod`, `group:g:env=prod` or `secret:token`, and optionally fields: `aws/prod#access_key_id`.
 pub fn request(reference: &str) -> pb::ResolveRequest {
     use pb::resolve_request::Target;
     let (reference, fields) = reference.split_once('#').unwrap_or((reference, ""));
     let target = match reference.strip_prefix("secret:") {
         Some(name) => Target::Secret(pb::SecretTarget { name: name.to_owned() }),
+        None if reference.starts_with("group:") => Target::Group(group_target(reference)),
         None => {
             let (integration, name) = reference.split_once('/').unwrap();
             let (integration, name) = (integration.to_owned(), name.to_owned());
@@ -292,6 +293,15 @@ pub fn request(reference: &str) -> pb::ResolveRequest {
         fields: fields.split(',').filter(|field| !field.is_empty()).map(str::to_owned).collect(),
         ttl: None,
     }
+}
+
+fn group_target(reference: &str) -> pb::GroupTarget {
+    let mut parts = reference.splitn(3, ':').skip(1);
+    let name = parts.next().unwrap().to_owned();
+    let pairs = parts.next().unwrap().split(',').filter(|pair| !pair.is_empty());
+    let pairs = pairs.map(|pair| pair.split_once('=').unwrap());
+    let identifiers = pairs.map(|(key, value)| (key.to_owned(), value.to_owned())).collect();
+    pb::GroupTarget { name, identifiers }
 }
 
 pub fn resolver(principals: &[&str]) -> Vec<pb::AccessBinding> {
@@ -317,6 +327,7 @@ pub fn connection_document(
         kind: String::new(),
         fields: bytes(fields),
         access,
+        tags: vec![],
     })
 }
 

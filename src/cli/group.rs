@@ -1,0 +1,273 @@
+//! `keyhatch group`: connections that a step selects by the values of their tags.
+
+use clap::Subcommand;
+use serde_json::json;
+use tonic::transport::Channel;
+
+use super::Common;
+use super::connection::{access_of, bindings, confirm};
+use super::endpoint::{Caller, connect};
+use super::failure::Failure;
+use super::output::{moment, print, properties, say, table};
+use crate::grpc::pb;
+use crate::grpc::pb::group_service_client::GroupServiceClient;
+
+/// `keyhatch group …`
+#[derive(Subcommand)]
+pub enum Group {
+    /// Create a group
+    Create(Create),
+    /// Show a group and its members
+    Get {
+        /// The group.
+        name: String,
+    },
+    /// List groups
+    List,
+    /// Rename a group, replace its identifiers, add and remove members
+    Update(Update),
+    /// Delete a group; its members stay
+    Delete {
+        /// The group.
+        name: String,
+        /// Do not ask.
+        #[arg(long)]
+        yes: bool,
+    },
+}
+
+/// Arguments of `group create`.
+#[derive(clap::Args)]
+pub struct Create {
+    /// Its name.
+    name: String,
+    /// The type of its members, such as aws.
+    #[arg(long, value_name = "NAME")]
+    integration: String,
+    /// A tag key that tells its members apart; one to three.
+    #[arg(long, required = true, value_name = "KEY")]
+    identifier: Vec<String>,
+    /// A member, INTEGRATION/NAME; may be given more than once.
+    #[arg(long, value_name = "REF")]
+    member: Vec<String>,
+    /// Whose steps may use it, such as workflow:deploy.
+    #[arg(long, value_name = "PRINCIPAL")]
+    viewer: Vec<String>,
+    /// Who may change it; you may anyway.
+    #[arg(long, value_name = "PRINCIPAL")]
+    editor: Vec<String>,
+}
+
+/// Arguments of `group update`.
+#[derive(clap::Args)]
+pub struct Update {
+    /// The group.
+    name: String,
+    /// Its new name.
+    #[arg(long, value_name = "NAME")]
+    rename: Option<String>,
+    /// All of its identifiers from now on.
+    #[arg(long, value_name = "KEY")]
+    identifier: Vec<String>,
+    /// A connection to add, INTEGRATION/NAME.
+    #[arg(long, value_name = "REF")]
+    add_member: Vec<String>,
+    /// A connection to take out, INTEGRATION/NAME.
+    #[arg(long, value_name = "REF")]
+    remove_member: Vec<String>,
+    /// All of its viewers from now on.
+    #[arg(long, value_name = "PRINCIPAL")]
+    viewer: Vec<String>,
+}
+
+impl Group {
+    pub(super) async fn run(self, common: &Common) -> Result<(), Failure> {
+        let channel = connect(Caller::Operator, common.state.as_deref()).await?;
+        let mut client = GroupServiceClient::new(channel);
+        match self {
+            Self::Create(create) => create.run(common, client).await,
+            Self::Get { name } => show(common, client, &name).await,
+            Self::List => list(common, client).await,
+            Self::Update(update) => update.run(common, client).await,
+            Self::Delete { name, yes } => {
+                let request = pb::GetGroupRequest { name: full(&name) };
+                let found = client.get_group(request).await?.into_inner();
+                if !yes {
+                    let members = found.member_count;
+                    confirm(&format!("Delete group {name}, which has {members} member(s)?"))?;
+                }
+                client.delete_group(pb::DeleteGroupRequest { name: full(&name) }).await?;
+                say(&format!("group {name} deleted"));
+                Ok(())
+            }
+        }
+    }
+}
+
+impl Create {
+    async fn run(
+        self,
+        common: &Common,
+        mut client: GroupServiceClient<Channel>,
+    ) -> Result<(), Failure> {
+        let group = pb::ConnectionGroup {
+            name: full(&self.name),
+            integration: self.integration,
+            identifiers: self.identifier,
+            access: bindings([
+                (pb::Relation::Viewer, self.viewer),
+                (pb::Relation::Editor, self.editor),
+            ]),
+            ..Default::default()
+        };
+        let request = pb::CreateGroupRequest { group: Some(group) };
+        let mut group = client.create_group(request).await?.into_inner();
+        if !self.member.is_empty() {
+            let request =
+                pb::AddMembersRequest { name: full(&self.name), members: names(&self.member) };
+            match client.add_members(request).await {
+                Ok(filled) => group = filled.into_inner(),
+                Err(status) => {
+                    // A group without the members it was made for is of no use to anybody.
+                    client.delete_group(pb::DeleteGroupRequest { name: full(&self.name) }).await?;
+                    return Err(status.into());
+                }
+            }
+        }
+        print(common.output, &to_json(&group), || line(&group), || self.name.clone())
+    }
+}
+
+impl Update {
+    async fn run(
+        self,
+        common: &Common,
+        mut client: GroupServiceClient<Channel>,
+    ) -> Result<(), Failure> {
+        // Members first, in this order: one that is replaced makes room for the other.
+        let mut name = self.name.clone();
+        if !self.remove_member.is_empty() {
+            let members = names(&self.remove_member);
+            client.remove_members(pb::RemoveMembersRequest { name: full(&name), members }).await?;
+        }
+        if !self.add_member.is_empty() {
+            let members = names(&self.add_member);
+            client.add_members(pb::AddMembersRequest { name: full(&name), members }).await?;
+        }
+        let is_changed =
+            self.rename.is_some() || !self.identifier.is_empty() || !self.viewer.is_empty();
+        if is_changed {
+            let request = pb::UpdateGroupRequest {
+                name: full(&name),
+                new_name: self.rename.clone().unwrap_or_default(),
+                identifiers: self.identifier,
+                access: bindings([(pb::Relation::Viewer, self.viewer)]),
+                etag: String::new(),
+            };
+            client.update_group(request).await?;
+            name = self.rename.unwrap_or(name);
+        }
+        let request = pb::GetGroupRequest { name: full(&name) };
+        let group = client.get_group(request).await?.into_inner();
+        print(common.output, &to_json(&group), || line(&group), || name.clone())
+    }
+}
+
+async fn show(
+    common: &Common,
+    mut client: GroupServiceClient<Channel>,
+    name: &str,
+) -> Result<(), Failure> {
+    let group = client.get_group(pb::GetGroupRequest { name: full(name) }).await?.into_inner();
+    let mut members = Vec::new();
+    let mut page_token = String::new();
+    loop {
+        let request = pb::ListMembersRequest { name: full(name), page_size: 1000, page_token };
+        let page = client.list_members(request).await?.into_inner();
+        members.extend(page.members.iter().map(|member| short(member, "connections/")));
+        page_token = page.next_page_token;
+        if page_token.is_empty() {
+            break;
+        }
+    }
+    let mut answer = to_json(&group);
+    if let Some(object) = answer.as_object_mut() {
+        object.insert("members".to_owned(), json!(members));
+    }
+    let describe = || {
+        let mut rows = vec![
+            ("group", short(&group.name, "groups/")),
+            ("integration", group.integration.clone()),
+            ("identifiers", group.identifiers.join(", ")),
+            ("updated", format!("{} by {}", moment(group.update_time.as_ref()), group.updated_by)),
+        ];
+        for (relation, principals) in access_of(&group.access) {
+            rows.push((relation, principals.into_iter().collect::<Vec<_>>().join(", ")));
+        }
+        rows.extend(members.iter().map(|member| ("member", member.clone())));
+        properties(&rows)
+    };
+    print(common.output, &answer, describe, || short(&group.name, "groups/"))
+}
+
+async fn list(common: &Common, mut client: GroupServiceClient<Channel>) -> Result<(), Failure> {
+    let mut groups = Vec::new();
+    let mut page_token = String::new();
+    loop {
+        let request = pb::ListGroupsRequest { page_size: 1000, page_token };
+        let page = client.list_groups(request).await?.into_inner();
+        groups.extend(page.groups);
+        page_token = page.next_page_token;
+        if page_token.is_empty() {
+            break;
+        }
+    }
+    let answer: Vec<_> = groups.iter().map(to_json).collect();
+    let rows = || {
+        let rows = groups.iter().map(|group| {
+            vec![
+                short(&group.name, "groups/"),
+                group.integration.clone(),
+                group.identifiers.join(", "),
+                group.member_count.to_string(),
+            ]
+        });
+        let header = ["group", "integration", "identifiers", "members"];
+        if groups.is_empty() { "no groups".to_owned() } else { table(&header, rows.collect()) }
+    };
+    let names =
+        || groups.iter().map(|group| short(&group.name, "groups/")).collect::<Vec<_>>().join("\n");
+    print(common.output, &answer, rows, names)
+}
+
+fn full(name: &str) -> String {
+    format!("groups/{name}")
+}
+
+fn names(references: &[String]) -> Vec<String> {
+    references.iter().map(|reference| format!("connections/{reference}")).collect()
+}
+
+fn short(name: &str, prefix: &str) -> String {
+    name.strip_prefix(prefix).unwrap_or(name).to_owned()
+}
+
+fn line(group: &pb::ConnectionGroup) -> String {
+    let identifiers = group.identifiers.join(", ");
+    let name = short(&group.name, "groups/");
+    format!("group {name}: {} member(s) told apart by {identifiers}", group.member_count)
+}
+
+fn to_json(group: &pb::ConnectionGroup) -> serde_json::Value {
+    json!({
+        "group": short(&group.name, "groups/"),
+        "uid": group.uid,
+        "integration": group.integration,
+        "identifiers": group.identifiers,
+        "access": access_of(&group.access),
+        "member_count": group.member_count,
+        "update_time": moment(group.update_time.as_ref()),
+        "updated_by": group.updated_by,
+        "etag": group.etag,
+    })
+}
