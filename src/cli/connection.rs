@@ -105,11 +105,9 @@ impl Create {
         let integration =
             integration::find(channel.clone(), reference.integration.as_str()).await?;
         let kind = self.kind.as_deref();
-        let kind_schema = match kind {
-            Some(name) => integration.kinds.iter().find(|kind| kind.name == name),
-            None => integration.kinds.first().filter(|_| integration.kinds.len() == 1),
-        };
-        let fields = values::read(&self.field, kind_schema)?;
+        let meant = |one: &&pb::CredentialKind| kind.is_none_or(|name| one.name == name);
+        let kinds: Vec<_> = integration.kinds.iter().filter(meant).collect();
+        let fields = values::read(&self.field, &kinds)?;
         let relations = [
             (pb::Relation::Viewer, self.viewer),
             (pb::Relation::Resolver, self.resolver),

@@ -45,20 +45,26 @@ impl FieldArgument {
     }
 }
 
-/// Reads every value, and asks for the sensitive ones that are missing if somebody is there to ask.
+/// Reads every value, and asks for the ones that are missing if it is clear which kind is meant and
+/// somebody is there to ask.
 ///
 /// # Errors
 /// If a value cannot be read, or a sensitive one stands on the command line.
 pub fn read(
     arguments: &[String],
-    kind: Option<&pb::CredentialKind>,
+    kinds: &[&pb::CredentialKind],
 ) -> Result<BTreeMap<String, Vec<u8>>, Failure> {
+    let arguments: Vec<_> =
+        arguments.iter().map(|text| FieldArgument::parse(text)).collect::<Result<_, _>>()?;
+    let knows_all = |kind: &&&pb::CredentialKind| {
+        arguments.iter().all(|argument| rule_of(kind, &argument.name).is_some())
+    };
+    let kinds: Vec<_> = kinds.iter().filter(knows_all).copied().collect();
     let mut fields = BTreeMap::new();
-    for argument in arguments {
-        let FieldArgument { name, source } = FieldArgument::parse(argument)?;
+    for FieldArgument { name, source } in arguments {
         let value = match source {
             Source::Argument(value) => {
-                refuse_sensitive(&name, kind)?;
+                refuse_sensitive(&name, &kinds)?;
                 value.into_bytes()
             }
             Source::Environment(variable) => from_environment(&variable)?,
@@ -69,10 +75,10 @@ pub fn read(
             return Err(Failure::usage(format!("--field {name} is given twice")));
         }
     }
-    if std::io::stdin().is_terminal() {
-        for field in kind.map(|kind| kind.fields.as_slice()).unwrap_or_default() {
-            let given = fields.keys().any(|name| covers(field, name));
-            if field.required && !given && !field.name.ends_with('*') {
+    if let ([only], true) = (kinds.as_slice(), std::io::stdin().is_terminal()) {
+        for field in only.fields.iter().filter(|field| field.required && !field.name.ends_with('*'))
+        {
+            if !fields.keys().any(|name| covers(field, name)) {
                 fields.insert(field.name.clone(), ask(field)?);
             }
         }
@@ -111,11 +117,10 @@ fn from_stdin() -> Result<Vec<u8>, Failure> {
     Ok(value)
 }
 
-/// A field of no known rule is taken for a sensitive one.
-fn refuse_sensitive(name: &str, kind: Option<&pb::CredentialKind>) -> Result<(), Failure> {
-    let fields = kind.map(|kind| kind.fields.as_slice()).unwrap_or_default();
-    let rule = fields.iter().find(|field| covers(field, name));
-    if rule.is_some_and(|rule| !rule.sensitive) {
+/// A field that any kind takes for a sensitive one, or that none knows, is taken for one.
+fn refuse_sensitive(name: &str, kinds: &[&pb::CredentialKind]) -> Result<(), Failure> {
+    let mut rules = kinds.iter().map(|kind| rule_of(kind, name));
+    if !kinds.is_empty() && rules.all(|rule| rule.is_some_and(|rule| !rule.sensitive)) {
         return Ok(());
     }
     let text = format!(
@@ -123,6 +128,10 @@ fn refuse_sensitive(name: &str, kind: Option<&pb::CredentialKind>) -> Result<(),
          --field {name}=@FILE or --field {name}=env:VARIABLE"
     );
     Err(Failure::usage(text))
+}
+
+fn rule_of<'a>(kind: &'a pb::CredentialKind, name: &str) -> Option<&'a pb::FieldSchema> {
+    kind.fields.iter().find(|field| covers(field, name))
 }
 
 fn covers(field: &pb::FieldSchema, name: &str) -> bool {
