@@ -57,6 +57,15 @@ impl Broker {
         require_role(caller, Role::Operator)
     }
 
+    /// Applies one document, whose problems are told as its own.
+    ///
+    /// # Errors
+    /// As the document's service says.
+    pub async fn apply_one(&self, caller: Principal, document: Document) -> Result<Action, Error> {
+        Self::check_may_apply(&caller)?;
+        self.writer.submit(move |draft| put(draft, &caller, document)).await
+    }
+
     /// Applies the documents in order, all of them or none.
     ///
     /// # Errors
@@ -80,16 +89,19 @@ fn apply_all(
     let mut applied = Vec::with_capacity(documents.len());
     for document in documents {
         let name = document.name();
-        let outcome = match document {
-            Document::Connection(document) => connections::put(draft, caller, document),
-            Document::Secret(document) => secrets::put(draft, caller, document),
-        };
-        match outcome {
+        match put(draft, caller, document) {
             Ok(action) => applied.push(Applied { name, action }),
             Err(error) => problems.extend(problems_of(&name, error)?),
         }
     }
     if problems.is_empty() { Ok(applied) } else { Err(Error::DocumentsInvalid(problems)) }
+}
+
+fn put(draft: &mut Draft, caller: &Principal, document: Document) -> Result<Action, Error> {
+    match document {
+        Document::Connection(document) => connections::put(draft, caller, document),
+        Document::Secret(document) => secrets::put(draft, caller, document),
+    }
 }
 
 /// What is wrong with the document, field by field; what is not the document's fault ends the Apply.

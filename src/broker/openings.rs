@@ -27,6 +27,9 @@ const DEFAULT_MOUNT_PATH: &str = "/run/keyhatch";
 /// The step reads its directory where it is.
 const HOST_MOUNT: &str = "host";
 
+/// When a renewal is tried again whose certificate may not have reached the step.
+const RENEW_AGAIN: Duration = Duration::from_secs(60);
+
 /// What an executor asks for.
 #[derive(Clone, Debug)]
 pub struct StepRequest {
@@ -392,7 +395,12 @@ impl Broker {
         let Some(newest) = opening.newest_certificate() else { return Ok(()) };
         // The last certificate ends with the step, which is written in whole seconds.
         let is_last = newest.not_after.seconds() >= record.expire_time.seconds();
-        if is_last || now < newest.not_before.two_thirds_to(newest.not_after) {
+        let due = newest.not_before.two_thirds_to(newest.not_after);
+        let again = newest.not_before.after(RENEW_AGAIN);
+        // One that may not have reached the directory is followed by another, but not at every look.
+        let is_due =
+            if opening.is_certificate_unwritten() { now >= again } else { !is_last && now >= due };
+        if !is_due {
             return Ok(());
         }
         let end = record.expire_time.min(now.after(MAX_STEP_CERTIFICATE_LIFE));
@@ -405,7 +413,9 @@ impl Broker {
             StepFile { name: CERTIFICATE, mode: 0o444, content: issued.chain_pem.as_bytes() };
         self.runtime
             .replace_file(record.id, record.uid, &file)
-            .map_err(|error| Error::Internal(format!("the step's directory: {error}")))
+            .map_err(|error| Error::Internal(format!("the step's directory: {error}")))?;
+        opening.certificate_written();
+        Ok(())
     }
 
     fn prepare_directory(

@@ -1,14 +1,16 @@
 //! Secrets: one value of one workflow. Written and overwritten, never read back.
 
+use super::Broker;
 use super::apply::Action;
 use super::error::Error;
+use super::operators::{require_operator, require_role};
 use super::writer::Draft;
-use crate::access::Principal;
+use crate::access::{Principal, Role};
 use crate::catalog::{Secret, SecretMetadata, Values};
 use crate::integration::Problem;
 use crate::journal::ChangeNote;
 use crate::model::limits::MAX_VALUE_BYTES;
-use crate::model::{FieldName, Fields, ResourceName, SecretRef, Value};
+use crate::model::{FieldName, Fields, ResourceName, SecretName, SecretRef, Value, WorkflowName};
 use crate::seal::{RecordKey, RecordKind, random_id};
 
 /// A secret as it should be.
@@ -17,6 +19,61 @@ pub struct SecretDocument {
     pub name: SecretRef,
     /// Its value.
     pub value: Value,
+}
+
+impl Broker {
+    /// A secret without its value.
+    ///
+    /// # Errors
+    /// If there is none, or the caller is no operator.
+    pub fn secret(&self, caller: &Principal, name: &SecretRef) -> Result<SecretMetadata, Error> {
+        require_operator(caller)?;
+        let snapshot = self.snapshot();
+        let found = snapshot.catalog.secret(name).map(|secret| secret.metadata.clone());
+        found.ok_or_else(|| Error::NotFound(ResourceName::Secret(name.clone())))
+    }
+
+    /// A workflow's secrets after `after`, by name, and whether there are more.
+    ///
+    /// # Errors
+    /// If the caller is no operator.
+    pub fn secrets(
+        &self,
+        caller: &Principal,
+        workflow: &WorkflowName,
+        after: Option<&SecretName>,
+        size: usize,
+    ) -> Result<(Vec<SecretMetadata>, bool), Error> {
+        require_operator(caller)?;
+        let snapshot = self.snapshot();
+        let all = snapshot.catalog.secrets_of(workflow);
+        let wanted = all.filter(|one| after.is_none_or(|after| one.metadata.name.name > *after));
+        let mut secrets: Vec<_> = wanted.map(|secret| secret.metadata.clone()).collect();
+        secrets.sort_unstable_by(|one, other| one.name.cmp(&other.name));
+        let more = secrets.len() > size;
+        secrets.truncate(size);
+        Ok((secrets, more))
+    }
+
+    /// Deletes a secret and revokes its leases.
+    ///
+    /// # Errors
+    /// See `SecretService.DeleteSecret`.
+    pub async fn delete_secret(&self, caller: Principal, name: SecretRef) -> Result<(), Error> {
+        require_role(&caller, Role::Operator)?;
+        self.writer
+            .submit(move |draft| {
+                let found = draft.catalog.secret(&name).map(|secret| secret.metadata.clone());
+                let secret =
+                    found.ok_or_else(|| Error::NotFound(ResourceName::Secret(name.clone())))?;
+                draft.catalog.remove_secret(&name);
+                let kinds = [RecordKind::Secret, RecordKind::SecretValue];
+                draft.remove(kinds.map(|kind| RecordKey { kind, uid: secret.uid }));
+                draft.note(note(&caller, "secret.delete", &secret));
+                Ok(())
+            })
+            .await
+    }
 }
 
 /// Creates a secret, or overwrites it.
@@ -44,19 +101,23 @@ pub(super) fn put(
     let fields = Fields::from([(FieldName::parse("value")?, document.value)]);
     let sealed = draft.keyring.seal_values(key, metadata.version, &fields)?;
     let action = if old.is_some() { "secret.update" } else { "secret.create" };
-    draft.note(ChangeNote {
-        principal: caller.to_string(),
-        action: action.to_owned(),
-        resource: ResourceName::Secret(metadata.name.clone()).to_string(),
-        uid,
-        version: metadata.version,
-        fields: Vec::new(),
-        access: None,
-    });
+    draft.note(note(caller, action, &metadata));
     let secret = Secret { metadata, values: Values { key, sealed } };
     draft.put(secret.to_store(&draft.keyring.clone())?);
     draft.catalog.put_secret(secret);
     Ok(if old.is_some() { Action::Changed } else { Action::Created })
+}
+
+fn note(caller: &Principal, action: &str, secret: &SecretMetadata) -> ChangeNote {
+    ChangeNote {
+        principal: caller.to_string(),
+        action: action.to_owned(),
+        resource: ResourceName::Secret(secret.name.clone()).to_string(),
+        uid: secret.uid,
+        version: secret.version,
+        fields: Vec::new(),
+        access: None,
+    }
 }
 
 fn check(value: &Value) -> Result<(), Error> {

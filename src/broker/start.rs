@@ -10,6 +10,7 @@
 //! - store > head: the daemon went down between the two; the head is written now, as recovered.
 //! - anything else: one of the two was replaced by an older copy, and the broker refuses.
 
+use std::collections::HashSet;
 use std::path::Path;
 use std::sync::Arc;
 
@@ -25,7 +26,7 @@ use crate::catalog::{Catalog, LoadError, Snapshot, Snapshots, load};
 use crate::identity::Authority;
 use crate::journal::{CloseReason, Event, Journal, Recovery, ReplayError, Unavailable};
 use crate::model::limits::MAX_CLOCK_STEP_BACK;
-use crate::model::{Clock, ExecutorName, Limits, OperatorName, PinnedCertificate};
+use crate::model::{Clock, ExecutorName, Id, Limits, OperatorName, PinnedCertificate};
 use crate::seal::Keyring;
 use crate::store::{Store, StoreError};
 
@@ -44,6 +45,11 @@ pub enum StartError {
     /// The store's contents.
     #[error(transparent)]
     Load(#[from] LoadError),
+    /// The machine has not what the open steps need.
+    #[error(
+        "the open steps cannot listen again ({0}); raise the limit of open files, or free what is short"
+    )]
+    OutOf(std::io::Error),
     /// Store and journal do not belong together.
     #[error(
         "the store is at change {store}, but the journal has {head} in force and {intent} announced: one \
@@ -155,7 +161,7 @@ impl Broker {
             draining: false.into(),
         };
         broker.reconcile(&recovery, head).await?;
-        broker.restore_openings(&recovery).await;
+        broker.restore_openings(&recovery).await?;
         let version = env!("CARGO_PKG_VERSION").to_owned();
         broker.journal.append(now, &Event::Started { version })?;
         Ok((broker, task.run()))
@@ -188,41 +194,45 @@ impl Broker {
 
     /// Open steps listen again; what has lost its directory is closed; directories without an opening
     /// are removed.
-    async fn restore_openings(&self, recovery: &Recovery) {
+    async fn restore_openings(&self, recovery: &Recovery) -> Result<(), StartError> {
         let now = self.now();
-        let set_back = recovery.last_time.since(now) > MAX_CLOCK_STEP_BACK;
-        if set_back {
+        if recovery.last_time.since(now) > MAX_CLOCK_STEP_BACK {
             tracing::error!(
                 journal.time = %recovery.last_time, clock.time = %now,
                 "the clock is behind the journal: all steps and leases are closed"
             );
+            // One line for all of them: half of it would leave the other half open too long.
+            let (position, _) = self.journal.append(now, &Event::ClockSetBack)?;
+            self.journal.synced(position).await?;
         }
         self.journal.expire(now);
-        let openings = self.journal.look(|live| live.openings().cloned().collect::<Vec<_>>());
-        let openings = openings.unwrap_or_default();
+        let openings = self.journal.look(|live| live.openings().cloned().collect::<Vec<_>>())?;
         for opening in &openings {
             let id = opening.record().id;
-            let closed = if set_back {
-                self.close_opening(id, CloseReason::ClockSetBack).await
-            } else if now >= opening.record().expire_time {
-                self.close_opening(id, CloseReason::Expired).await
-            } else if let Err(error) = self.reopen(Arc::clone(opening)) {
-                tracing::warn!(opening.id = %id, %error, "a step has lost its directory and is closed");
-                self.close_opening(id, CloseReason::DirectoryGone).await
+            let reason = if now >= opening.record().expire_time {
+                CloseReason::Expired
             } else {
-                continue;
+                match self.reopen(Arc::clone(opening)) {
+                    Ok(()) => continue,
+                    Err(error) if is_passing(&error) => return Err(StartError::OutOf(error)),
+                    Err(error) => {
+                        tracing::warn!(opening.id = %id, %error, "a step has lost its directory");
+                        CloseReason::DirectoryGone
+                    }
+                }
             };
-            if let Err(error) = closed {
+            if let Err(error) = self.close_opening(id, reason).await {
                 tracing::error!(opening.id = %id, %error, "a step could not be closed");
             }
         }
-        let open = |id| openings.iter().any(|opening| opening.record().id == id);
+        let open: HashSet<Id> = openings.iter().map(|opening| opening.record().id).collect();
         let strays = self.runtime.step_ids().unwrap_or_default();
-        for id in strays.into_iter().filter(|id| !open(*id)) {
+        for id in strays.into_iter().filter(|id| !open.contains(id)) {
             if let Err(error) = self.runtime.remove(id) {
                 tracing::warn!(opening.id = %id, %error, "a stray directory could not be removed");
             }
         }
+        Ok(())
     }
 
     /// Writes down that the daemon stops in order.
@@ -233,4 +243,13 @@ impl Broker {
         let (position, _) = self.journal.append(self.now(), &Event::Stopped)?;
         self.journal.synced(position).await
     }
+}
+
+/// Whether an error is the machine's and not the directory's: closing a step for it would be wrong.
+fn is_passing(error: &std::io::Error) -> bool {
+    use std::io::ErrorKind::{OutOfMemory, StorageFull};
+    let files = [rustix::io::Errno::MFILE, rustix::io::Errno::NFILE];
+    let is_out_of_files =
+        files.iter().any(|errno| error.raw_os_error() == Some(errno.raw_os_error()));
+    is_out_of_files || matches!(error.kind(), OutOfMemory | StorageFull)
 }

@@ -9,18 +9,24 @@
 //! A change that is refused drops out of its batch and leaves no trace. A write that fails is final:
 //! the store takes nothing more, while reads go on.
 
+use std::collections::BTreeSet;
+use std::panic::{AssertUnwindSafe, catch_unwind};
 use std::sync::Arc;
+use std::time::Duration;
 
 use tokio::sync::{mpsc, oneshot};
 
 use super::error::Error;
 use super::resolve::is_still_allowed;
 use crate::catalog::{Catalog, Snapshot, Snapshots};
-use crate::journal::{ChangeNote, Event, Journal, Live};
+use crate::journal::{ChangeNote, Event, Journal, Live, Position, Unavailable};
+use crate::lease::Lease;
 use crate::model::{Clock, Id, Timestamp};
 use crate::seal::{Keyring, RecordKey, Sealed};
 use crate::store::{Operation, Store};
 
+/// How long to wait before the journal is tried again for a change that is in the store already.
+const PUBLISH_AGAIN: Duration = Duration::from_millis(100);
 /// The most changes in one batch.
 const MAX_BATCH: usize = 256;
 
@@ -107,7 +113,7 @@ impl Writer {
             }
         });
         self.0.send(job).await.map_err(|_| Error::Draining)?;
-        answered.await.map_err(|_| Error::Draining)?
+        answered.await.map_err(|_| Error::Internal("the change was dropped".to_owned()))?
     }
 }
 
@@ -145,10 +151,16 @@ impl WriterTask {
         while self.jobs.recv_many(&mut jobs, MAX_BATCH).await > 0 {
             let mut draft = self.draft();
             let mut waiting = Vec::with_capacity(jobs.len());
-            for job in jobs.drain(..) {
-                waiting.extend(job(&mut draft));
-            }
-            let outcome = self.commit(draft).await;
+            // A change that panics is our fault; what it left of the draft is nobody's to commit.
+            let staged = catch_unwind(AssertUnwindSafe(|| {
+                for job in jobs.drain(..) {
+                    waiting.extend(job(&mut draft));
+                }
+            }));
+            let outcome = match staged {
+                Ok(()) => self.commit(draft).await,
+                Err(_) => Err(Error::Internal("a change panicked".to_owned())),
+            };
             if let Err(error) = &outcome {
                 tracing::error!(%error, "a batch of changes was not committed");
             }
@@ -187,39 +199,60 @@ impl WriterTask {
         let (store, keyring) = (Arc::clone(&self.store), Arc::clone(&self.keyring));
         let stored =
             tokio::task::spawn_blocking(move || store.commit(&keyring, batch, &operations));
-        if let Err(error) = stored.await.map_err(|error| Error::Internal(error.to_string()))? {
+        let stored = stored.await.map_err(|error| error.to_string());
+        if let Err(error) = stored.and_then(|stored| stored.map_err(|error| error.to_string())) {
             tracing::error!(%error, "the store failed: it takes no more changes until a restart");
             self.failed = true;
             return Err(Error::StoreReadOnly);
         }
-
-        let snapshot = Snapshot { head: batch, catalog: catalog.clone() };
         let revoked = |live: &Live| match everything {
             true => revoked_by_all(&catalog, live),
             false => revoked_by(&catalog, live, &touched),
         };
-        let published = self.journal.publish(self.clock.now(), batch, false, revoked, || {
-            self.snapshots.publish(snapshot);
-        });
-        // The store is ahead of what is published now, and only a restart brings them together.
-        self.failed = published.is_err();
-        self.journal.synced(published?).await?;
+        let published = self.publish(batch, &catalog, revoked).await?;
+        self.journal.synced(published).await?;
         Ok(())
+    }
+
+    /// Puts a batch that is in the store in force. The store cannot go back, so a journal that is full or
+    /// hangs is tried again until it takes the line, or has failed for good.
+    async fn publish(
+        &mut self,
+        batch: u64,
+        catalog: &Catalog,
+        revoked: impl Fn(&Live) -> Vec<Id>,
+    ) -> Result<Position, Error> {
+        loop {
+            let snapshot = Snapshot { head: batch, catalog: catalog.clone() };
+            let published = self.journal.publish(self.clock.now(), batch, false, &revoked, || {
+                self.snapshots.publish(snapshot);
+            });
+            match published {
+                Ok(position) => return Ok(position),
+                Err(Unavailable) if self.journal.has_failed() => {
+                    self.failed = true;
+                    return Err(Error::JournalUnavailable);
+                }
+                Err(Unavailable) => tokio::time::sleep(PUBLISH_AGAIN).await,
+            }
+        }
     }
 }
 
 /// The leases, of all there are, that the catalogue does not allow.
 pub(super) fn revoked_by_all(catalog: &Catalog, live: &Live) -> Vec<Id> {
-    let resources: Vec<Id> = live.leases().iter().map(|lease| lease.resource).collect();
-    revoked_by(catalog, live, &resources)
+    ended(catalog, live, live.leases().iter())
 }
 
 /// The leases on these resources that the new catalogue no longer allows.
-pub(super) fn revoked_by(catalog: &Catalog, live: &Live, touched: &[Id]) -> Vec<Id> {
-    let leases = touched.iter().flat_map(|uid| live.leases().of_resource(*uid));
+fn revoked_by(catalog: &Catalog, live: &Live, touched: &[Id]) -> Vec<Id> {
+    let touched: BTreeSet<Id> = touched.iter().copied().collect();
+    ended(catalog, live, touched.iter().flat_map(|uid| live.leases().of_resource(*uid)))
+}
+
+fn ended<'a>(catalog: &Catalog, live: &Live, leases: impl Iterator<Item = &'a Lease>) -> Vec<Id> {
     let ended = leases.filter(|lease| !is_still_allowed(catalog, live, lease));
     let mut ids: Vec<Id> = ended.map(|lease| lease.id).collect();
     ids.sort_unstable();
-    ids.dedup();
     ids
 }

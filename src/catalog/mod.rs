@@ -22,7 +22,7 @@ pub use snapshot::{Snapshot, Snapshots};
 
 use crate::access::Bindings;
 use crate::model::{
-    ConnectionRef, ExecutorName, GroupName, Id, Identifiers, OperatorName, SecretRef,
+    ConnectionRef, ExecutorName, GroupName, Id, Identifiers, OperatorName, SecretRef, WorkflowName,
 };
 use crate::seal::RecordKind;
 
@@ -175,6 +175,16 @@ impl Catalog {
     /// Puts a secret in place of the one of its name.
     pub fn put_secret(&mut self, secret: Secret) {
         self.secrets.insert_mut(secret.metadata.name.clone(), Arc::new(secret));
+    }
+
+    /// The secrets of a workflow, in no order.
+    pub fn secrets_of(&self, workflow: &WorkflowName) -> impl Iterator<Item = &Arc<Secret>> {
+        self.secrets.values().filter(move |secret| secret.metadata.name.workflow == *workflow)
+    }
+
+    /// Removes a secret.
+    pub fn remove_secret(&mut self, name: &SecretRef) {
+        self.secrets.remove_mut(name);
     }
 
     /// The operator of this name.

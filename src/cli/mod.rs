@@ -13,6 +13,7 @@ mod group;
 mod init;
 mod integration;
 mod output;
+mod secret;
 mod seed;
 mod serve;
 mod status;
@@ -77,6 +78,9 @@ enum Command {
     /// Look at the types of connections
     #[command(subcommand)]
     Integration(integration::Integration),
+    /// Put, list and delete a workflow's secrets, as an operator
+    #[command(subcommand)]
+    Secret(secret::Secret),
     /// Seed connections and secrets from files, as an operator
     Apply(apply::Apply),
 }
@@ -106,6 +110,7 @@ fn dispatch(common: &Common, command: Command) -> Result<u8, Failure> {
         Command::Connection(connection) => block_on(connection.run(common)).map(|()| 0),
         Command::Group(group) => block_on(group.run(common)).map(|()| 0),
         Command::Integration(integration) => block_on(integration.run(common)).map(|()| 0),
+        Command::Secret(secret) => block_on(secret.run(common)).map(|()| 0),
         Command::Apply(apply) => block_on(apply.run(common)).map(|()| 0),
     }
 }

@@ -105,7 +105,11 @@ pub fn from_file(path: &str) -> Result<Vec<u8>, Failure> {
     std::fs::read(path).map_err(|error| Failure::usage(format!("{path}: {error}")))
 }
 
-fn from_stdin() -> Result<Vec<u8>, Failure> {
+/// What stands on stdin, without the newline at its end; asked for without echo on a terminal.
+///
+/// # Errors
+/// If it cannot be read.
+pub fn from_stdin() -> Result<Vec<u8>, Failure> {
     if std::io::stdin().is_terminal() {
         return Ok(rpassword::prompt_password("Value: ")?.into_bytes());
     }

@@ -72,8 +72,8 @@ pub fn init(options: &InitOptions) -> Result<Initialised, DaemonError> {
     let made = fill(&state, options, &kek_file, &kek);
     if made.is_err() {
         // The directory was empty and is locked, and the KEK is our own: all of it is ours to remove.
-        clear(&options.state);
         let _ = std::fs::remove_file(kek_path);
+        clear(&options.state);
     }
     made
 }
@@ -194,9 +194,12 @@ pub(super) fn write_address(
 
 /// Removes what an init that failed has left in a directory that was empty before.
 fn clear(directory: &Path) {
-    for entry in std::fs::read_dir(directory).into_iter().flatten().flatten() {
+    let entries = std::fs::read_dir(directory).into_iter().flatten().flatten();
+    // The lock last: until then nobody else begins.
+    for entry in entries.filter(|entry| entry.file_name() != "lock") {
         let path = entry.path();
         let _ =
             if path.is_dir() { std::fs::remove_dir_all(path) } else { std::fs::remove_file(path) };
     }
+    let _ = std::fs::remove_file(directory.join("lock"));
 }

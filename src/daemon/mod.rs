@@ -11,7 +11,9 @@ use std::sync::Arc;
 use std::time::Duration;
 
 use rustix::fs::Mode;
-use rustix::process::{DumpableBehavior, set_dumpable_behavior};
+use rustix::process::{
+    DumpableBehavior, Resource, Rlimit, getrlimit, set_dumpable_behavior, setrlimit,
+};
 use tokio::net::UnixListener;
 use tokio::runtime::{Builder, Runtime as AsyncRuntime};
 use tokio::sync::mpsc;
@@ -88,6 +90,7 @@ impl Daemon {
         clock: Clock,
     ) -> Result<Self, DaemonError> {
         shut_out_others();
+        raise_file_limit();
         let state = StateDirectory::new(&config.state);
         let file = state.read()?;
         let lock = state.lock()?;
@@ -160,8 +163,10 @@ impl Daemon {
             if tokio::time::timeout(DRAIN_DEADLINE, self.servers.recv()).await.is_err() {
                 tracing::warn!("requests were still open when the time to drain was over");
             }
-            if self.broker.stop().await.is_err() {
-                tracing::error!("the journal could not be closed");
+            match tokio::time::timeout(DRAIN_DEADLINE, self.broker.stop()).await {
+                Ok(Ok(())) => {}
+                Ok(Err(_)) => tracing::error!("the journal could not be closed"),
+                Err(_) => tracing::error!("the journal's disk hangs; its last lines may be lost"),
             }
         });
         let _ = std::fs::remove_file(&self.socket);
@@ -306,6 +311,15 @@ fn shut_out_others() {
     rustix::process::umask(Mode::RWXG | Mode::RWXO);
     if let Err(error) = set_dumpable_behavior(DumpableBehavior::NotDumpable) {
         tracing::warn!(%error, "core dumps could not be turned off");
+    }
+}
+
+/// Every open step takes a descriptor to listen, and more for its connections: as many as the system gives.
+fn raise_file_limit() {
+    let limit = getrlimit(Resource::Nofile);
+    let raised = Rlimit { current: limit.maximum, maximum: limit.maximum };
+    if let Err(error) = setrlimit(Resource::Nofile, raised) {
+        tracing::warn!(%error, "the limit of open files could not be raised");
     }
 }
 

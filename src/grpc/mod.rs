@@ -9,6 +9,7 @@ mod convert;
 mod executor;
 mod group;
 mod peer;
+mod secret;
 mod status;
 mod step;
 
@@ -30,6 +31,7 @@ use pb::connection_service_server::ConnectionServiceServer;
 use pb::executor_service_server::ExecutorServiceServer;
 use pb::group_service_server::GroupServiceServer;
 use pb::integration_service_server::IntegrationServiceServer;
+use pb::secret_service_server::SecretServiceServer;
 use pb::step_service_server::StepServiceServer;
 use pb::system_service_server::SystemServiceServer;
 
@@ -113,6 +115,10 @@ pub async fn serve_admin(
         )
         .add_service(
             GroupServiceServer::new(group::Groups::new(Arc::clone(&broker)))
+                .max_decoding_message_size(MAX_ADMIN_REQUEST_BYTES),
+        )
+        .add_service(
+            SecretServiceServer::new(secret::Secrets::new(Arc::clone(&broker)))
                 .max_decoding_message_size(MAX_ADMIN_REQUEST_BYTES),
         )
         .add_service(IntegrationServiceServer::new(admin.clone()))

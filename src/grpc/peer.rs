@@ -43,10 +43,18 @@ pub(super) fn step<T>(
             return Err(Error::NotAccepted(NotAccepted::CertificateUnknown));
         }
         // Before anything is looked at: a flood of malformed requests is a flood, too.
-        peer.tag.take_request(broker.now(), broker.limits()).map_err(Error::TooManyRequests)?;
+        take_request(broker, &peer.tag)?;
         Ok(Arc::clone(peer))
     };
     checked().map_err(|error| to_status(&error))
+}
+
+/// Takes one request from the rate of an opening.
+///
+/// # Errors
+/// [`Error::TooManyRequests`] if there is none left.
+pub(super) fn take_request(broker: &Broker, opening: &LiveOpening) -> Result<(), Error> {
+    opening.take_request(broker.now(), broker.limits()).map_err(Error::TooManyRequests)
 }
 
 /// The operator or executor behind a request.

@@ -6,6 +6,7 @@ use std::time::Duration;
 use tonic::{Code, Status};
 use tonic_types::{ErrorDetails, StatusExt as _};
 
+use super::pb;
 use crate::broker::Error;
 use crate::integration::Problem;
 use crate::journal::NotAccepted;
@@ -96,6 +97,21 @@ fn exists_reason(name: &ResourceName) -> &'static str {
 /// The stable reason of an error.
 pub(super) fn reason_of(error: &Error) -> &'static str {
     code_and_reason(error).1
+}
+
+/// An error in its place among the results of a batch.
+pub(super) fn to_message(error: &Error) -> pb::ResolveError {
+    let status = to_status(error);
+    let decision_id = match error {
+        Error::Denied { decision_id } => decision_id.clone(),
+        _ => String::new(),
+    };
+    pb::ResolveError {
+        code: status.code().into(),
+        reason: reason_of(error).to_owned(),
+        message: status.message().to_owned(),
+        decision_id,
+    }
 }
 
 /// The status of an error. What went wrong inside is logged with a request id and not told.

@@ -6,9 +6,10 @@ use std::sync::Arc;
 use tonic::{Request, Response, Status};
 
 use super::pb::step_service_server::StepService;
-use super::status::to_status;
+use super::status::{to_message, to_status};
 use super::{convert, pb, peer};
 use crate::broker::{Broker, Error, ResolveRequest};
+use crate::model::limits::{MAX_BATCH, MAX_BATCH_REPLY_BYTES};
 use crate::model::{
     ConnectionName, ConnectionRef, GroupName, GroupRef, IntegrationName, Reference, SecretName,
     TagKey, TagValue, Tags,
@@ -37,6 +38,36 @@ impl StepService for Steps {
         Ok(Response::new(convert::resolved(resolved)))
     }
 
+    async fn batch_resolve(
+        &self,
+        request: Request<pb::BatchResolveRequest>,
+    ) -> Result<Response<pb::BatchResolveResponse>, Status> {
+        let peer = peer::step(&self.broker, &request)?;
+        let requests = request.into_inner().requests;
+        check_batch(requests.len()).map_err(|error| to_status(&error))?;
+        let mut results = Vec::with_capacity(requests.len());
+        let mut bytes = 0;
+        for (number, request) in requests.into_iter().enumerate() {
+            // The call itself has paid for the first.
+            let paid =
+                if number == 0 { Ok(()) } else { peer::take_request(&self.broker, &peer.tag) };
+            let resolved = if bytes < MAX_BATCH_REPLY_BYTES {
+                paid.and_then(|()| parse(request))
+                    .and_then(|request| self.broker.resolve(&peer.tag, &request))
+            } else {
+                Err(Error::TooLarge("the reply is full; ask for this one by itself".to_owned()))
+            };
+            let result = match resolved.map(convert::resolved) {
+                Ok(response) => pb::batch_resolve_result::Result::Response(response),
+                Err(error) => pb::batch_resolve_result::Result::Error(to_message(&error)),
+            };
+            let result = pb::BatchResolveResult { result: Some(result) };
+            bytes += prost::Message::encoded_len(&result);
+            results.push(result);
+        }
+        Ok(Response::new(pb::BatchResolveResponse { results }))
+    }
+
     async fn who_am_i(
         &self,
         request: Request<pb::WhoAmIRequest>,
@@ -52,6 +83,14 @@ impl StepService for Steps {
             certificate_expire_time: convert::timestamp(peer.svid.not_after),
             step_expire_time: convert::timestamp(opening.expire_time),
         }))
+    }
+}
+
+fn check_batch(requests: usize) -> Result<(), Error> {
+    match requests {
+        0 => Err(Error::TargetInvalid("no request".to_owned())),
+        1..=MAX_BATCH => Ok(()),
+        _ => Err(Error::TooLarge(format!("at most {MAX_BATCH} requests in one call"))),
     }
 }
 

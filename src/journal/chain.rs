@@ -116,8 +116,8 @@ impl Chain {
         );
     }
 
-    pub(super) fn is_writable(&self) -> bool {
-        !self.is_torn
+    pub(super) fn is_torn(&self) -> bool {
+        self.is_torn
     }
 
     pub(super) fn live(&self) -> &Live {

@@ -35,6 +35,9 @@ pub enum Event {
     },
     /// The first line of a file: what was live before it.
     Checkpoint(Box<Checkpoint>),
+    /// The clock was set back while the daemon was down: no end can be trusted, so every step is closed
+    /// and every lease revoked.
+    ClockSetBack,
     /// A step was closed and its leases revoked.
     Closed {
         /// Which.
@@ -94,6 +97,7 @@ impl Event {
         match self {
             Self::Abandoned { .. }
             | Self::Checkpoint(_)
+            | Self::ClockSetBack
             | Self::Closed { .. }
             | Self::Head { .. }
             | Self::Intent { .. }
@@ -132,8 +136,6 @@ pub struct Checkpoint {
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize)]
 #[serde(rename_all = "snake_case")]
 pub enum CloseReason {
-    /// The clock was set back while the daemon was down: ends cannot be trusted.
-    ClockSetBack,
     /// Its directory is gone, as after a reboot.
     DirectoryGone,
     /// Its executor closed it.

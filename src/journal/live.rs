@@ -35,6 +35,8 @@ pub struct LiveOpening {
     record: Opening,
     certificates: RwLock<Vec<PinnedCertificate>>,
     closed: AtomicBool,
+    /// The newest certificate is journaled, but perhaps not in the step's directory.
+    is_unwritten: AtomicBool,
     rate: Mutex<Rate>,
     refusals: Mutex<Rate>,
     refused: AtomicU64,
@@ -47,6 +49,7 @@ impl LiveOpening {
             record,
             certificates,
             closed: AtomicBool::new(false),
+            is_unwritten: AtomicBool::new(false),
             rate: Mutex::default(),
             refusals: Mutex::default(),
             refused: AtomicU64::new(0),
@@ -128,6 +131,16 @@ impl LiveOpening {
         self.refused.swap(0, Ordering::Relaxed)
     }
 
+    /// Whether the newest certificate may not be in the step's directory.
+    pub fn is_certificate_unwritten(&self) -> bool {
+        self.is_unwritten.load(Ordering::Acquire)
+    }
+
+    /// Says that the newest certificate is in the step's directory.
+    pub fn certificate_written(&self) {
+        self.is_unwritten.store(false, Ordering::Release);
+    }
+
     /// The certificate that was issued last.
     pub fn newest_certificate(&self) -> Option<PinnedCertificate> {
         self.certificates.read().last().cloned()
@@ -202,9 +215,14 @@ impl Live {
             Event::CertificateRenewed { opening, certificate } => {
                 if let Some(live) = self.openings.get(opening) {
                     live.certificates.write().push(certificate.clone());
+                    live.is_unwritten.store(true, Ordering::Release);
                 }
             }
             Event::Checkpoint(checkpoint) => self.start_from(checkpoint),
+            Event::ClockSetBack => {
+                let open: Vec<Id> = self.openings.keys().copied().collect();
+                open.into_iter().for_each(|id| self.close(id));
+            }
             Event::Closed { opening, .. } => self.close(*opening),
             Event::Head { batch, revoked, .. } => {
                 self.head = *batch;

@@ -305,9 +305,14 @@ impl Journal {
         Ok(self.lock()?.last())
     }
 
+    /// Whether it has failed for good: only a restart can tell what the disk holds.
+    pub fn has_failed(&self) -> bool {
+        self.sync.has_failed() || self.chain.lock().is_torn()
+    }
+
     /// Whether lines can still be written.
     pub fn is_writable(&self) -> bool {
-        self.lock().is_ok_and(|chain| chain.is_writable())
+        self.lock().is_ok_and(|chain| !chain.is_torn())
     }
 
     /// The file and number of the last line, as "FILE.LINE".

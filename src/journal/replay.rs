@@ -145,7 +145,12 @@ impl Reader {
         self.live.apply(&body.event);
         self.last = body.n;
         self.last_hash = hash;
-        self.last_time = body.time;
+        // The latest, not the last: lines written under a clock that was set back prove nothing.
+        self.last_time = match body.event {
+            Event::ClockSetBack => body.time,
+            _ if is_first => body.time,
+            _ => self.last_time.max(body.time),
+        };
         self.length += end as u64 + 1;
         Some(end + 1)
     }

@@ -24,6 +24,11 @@ pub const MAX_CONNECTION_BYTES: usize = 256 * 1024;
 pub const MAX_STEP_REQUEST_BYTES: usize = 64 * 1024;
 /// The largest request message on the admin door: a whole connection and its access.
 pub const MAX_ADMIN_REQUEST_BYTES: usize = 512 * 1024;
+/// The most requests in one BatchResolve.
+pub const MAX_BATCH: usize = 32;
+/// A BatchResolve stops opening more when its reply is this long; one more credential still leaves it
+/// below gRPC's usual limit of 4 MiB.
+pub const MAX_BATCH_REPLY_BYTES: usize = 3 * 1024 * 1024 - MAX_CONNECTION_BYTES - 64 * 1024;
 /// The most documents in one Apply.
 pub const MAX_APPLY_DOCUMENTS: usize = 10_000;
 /// The largest Apply, all documents together, in bytes.

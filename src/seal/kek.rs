@@ -64,7 +64,12 @@ impl Kek {
             .mode(0o400)
             .open(path)
             .map_err(file_error)?;
-        file.write_all(&*digits).and_then(|()| file.sync_all()).map_err(file_error)?;
+        let directory = path.parent().filter(|parent| !parent.as_os_str().is_empty());
+        file.write_all(&*digits)
+            .and_then(|()| file.sync_all())
+            // Without this a power cut could leave everything but the key.
+            .and_then(|()| File::open(directory.unwrap_or(Path::new(".")))?.sync_all())
+            .map_err(file_error)?;
         Ok(Self(key))
     }
 

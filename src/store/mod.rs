@@ -44,6 +44,14 @@ pub enum StoreError {
     /// No random numbers.
     #[error(transparent)]
     NoRandomness(#[from] NoRandomness),
+    /// The file system is in the way.
+    #[error("the store in {} cannot be opened ({source}); free space on its disk, or mend it", .path.display())]
+    Unreadable {
+        /// The store's directory.
+        path: PathBuf,
+        /// The cause.
+        source: std::io::Error,
+    },
 }
 
 /// One change to the store.
@@ -142,16 +150,11 @@ impl Store {
         if state.failed {
             return Err(StoreError::Failed("an earlier write failed".to_owned()));
         }
-        match self.write(keyring, sequence, operations, &state.digest) {
-            Ok(digest) => {
-                state.digest = digest;
-                Ok(())
-            }
-            Err(error) => {
-                state.failed = true;
-                Err(error)
-            }
-        }
+        // Until it is known to be good: sled can panic, and then holds half of something.
+        state.failed = true;
+        state.digest = self.write(keyring, sequence, operations, &state.digest)?;
+        state.failed = false;
+        Ok(())
     }
 
     /// Whether batches are still taken.
@@ -185,8 +188,16 @@ impl Store {
             std::thread::park_timeout(Duration::from_millis(10));
             opened = open();
         }
+        // A snapshot is a cache of the log: without it the log is read, and the digest proves the result.
+        if !matches!(&opened, Ok(Ok(_) | Err(sled::Error::Io(_)))) {
+            set_snapshots_aside(path).map_err(|error| damaged(error.to_string()))?;
+            opened = open();
+        }
         let db = match opened {
             Ok(Ok(db)) => db,
+            Ok(Err(sled::Error::Io(source))) => {
+                return Err(StoreError::Unreadable { path: path.to_owned(), source });
+            }
             Ok(Err(error)) => return Err(damaged(error.to_string())),
             Err(_) => return Err(damaged("its log cannot be read".to_owned())),
         };
@@ -281,6 +292,20 @@ fn put(batch: &mut sled::Batch, record: RecordKey, bytes: &[u8], old_chunks: usi
     for number in chunks..old_chunks {
         batch.remove(key::chunk(record, number).as_slice());
     }
+}
+
+/// Renames snapshots so that sled does not see them, and somebody who wants to look still can.
+fn set_snapshots_aside(path: &Path) -> std::io::Result<()> {
+    for entry in std::fs::read_dir(path)? {
+        let entry = entry?;
+        let name = entry.file_name();
+        let name = name.to_string_lossy();
+        if name.starts_with("snap.") {
+            tracing::warn!(snapshot = %name, "a damaged snapshot is set aside; the log is read instead");
+            std::fs::rename(entry.path(), path.join(format!("aside-{name}")))?;
+        }
+    }
+    Ok(())
 }
 
 fn remove_unfinished_snapshots(path: &Path) -> std::io::Result<()> {

@@ -269,6 +269,31 @@ fn values_come_from_a_file_byte_for_byte_or_from_stdin_without_its_last_newline(
 }
 
 #[test]
+fn an_operator_puts_lists_and_deletes_secrets_and_never_sees_one() {
+    let directory = tempfile::Builder::new().prefix("kh").tempdir().unwrap();
+    let serving = ServeProcess::start(directory.path());
+    let put = ["secret", "put", "--workflow", "w", "token"];
+    assert!(run_with_stdin(directory.path(), &put, b"one\n"));
+    assert!(run_with_stdin(directory.path(), &put, b"two\n"));
+    let literal = serving.run(&["secret", "put", "--workflow", "w", "x", "--value", "hunter2"]);
+    assert!(!literal.status.success() && !stderr(&literal).contains("hunter2"));
+    let listed = serving.run(&["secret", "list", "--workflow", "w"]);
+    assert!(stdout(&listed).contains("token") && stdout(&listed).contains('2'));
+    let get = || {
+        let names = ["step", "run", "--workflow", "w", "--run", "1", "--step", "s", "--"];
+        let mut run = keyhatch_in(directory.path(), &names);
+        run.args(["keyhatch", "get", "secret:token"]).args(["--format", "raw"]);
+        run.env("PATH", path_with_binary()).output().unwrap()
+    };
+    assert_eq!(stdout(&get()), "two");
+    assert!(
+        serving.run(&["secret", "delete", "--workflow", "w", "token", "--yes"]).status.success()
+    );
+    assert!(stderr(&get()).contains("SECRET_NOT_FOUND"));
+    assert_eq!(stdout(&serving.run(&["secret", "list", "--workflow", "w"])), "no secrets\n");
+}
+
+#[test]
 fn an_operator_shows_lists_and_deletes_connections() {
     let directory = tempfile::Builder::new().prefix("kh").tempdir().unwrap();
     let serving = ServeProcess::start(directory.path());

@@ -139,6 +139,64 @@ fn a_secret_is_resolved_by_steps_of_its_own_workflow_only() {
 }
 
 #[test]
+fn a_batch_answers_each_in_its_place_and_one_that_is_refused_fails_no_other() {
+    use pb::batch_resolve_result::Result as One;
+    let broker = TestBroker::start();
+    broker.create_aws("prod", "s3cret", &["workflow:deploy"]);
+    broker.apply(vec![secret_document("deploy", "token", "hush")]).unwrap();
+    let step = broker.open("deploy", "build");
+    let batch = |requests| {
+        let mut client = pb::step_service_client::StepServiceClient::new(step.channel.clone());
+        broker.block_on(client.batch_resolve(pb::BatchResolveRequest { requests }))
+    };
+    let asked = ["aws/prod", "aws/nothere", "secret:token", "aws/prod#nonsense", "AWS/x"];
+    let got = batch(asked.map(request).to_vec()).ok().unwrap().into_inner().results;
+    let told: Vec<_> = got
+        .into_iter()
+        .map(|result| match result.result.unwrap() {
+            One::Response(response) => response.name,
+            One::Error(error) => error.reason,
+        })
+        .collect();
+    let expected = [
+        "connections/aws/prod",
+        "RESOLVE_DENIED",
+        "workflows/deploy/secrets/token",
+        "FIELD_UNKNOWN",
+        "TARGET_INVALID",
+    ];
+    assert_eq!(told, expected);
+    assert_eq!(broker.journaled("resolve").len(), 4, "each that was well formed is a decision");
+    let status = batch(vec![request("aws/prod"); 33]).err().unwrap();
+    assert_eq!(reason(Err::<(), _>(status)), "TOO_LARGE");
+    let status = batch(vec![]).err().unwrap();
+    assert_eq!(reason(Err::<(), _>(status)), "TARGET_INVALID");
+}
+
+#[test]
+fn a_batch_stops_opening_when_its_reply_is_full() {
+    use pb::batch_resolve_result::Result as One;
+    let broker = TestBroker::start();
+    let long = "x".repeat(64 * 1024);
+    let fields = [("a", long.as_str()), ("b", &long), ("c", &long), ("d", &long)];
+    broker.create_connection("generic/large", &fields, &["workflow:w"]).ok().unwrap();
+    let step = broker.open("w", "s");
+    let mut client = pb::step_service_client::StepServiceClient::new(step.channel);
+    let requests = vec![request("generic/large"); 32];
+    let reply = broker.block_on(client.batch_resolve(pb::BatchResolveRequest { requests }));
+    let reply = reply.ok().unwrap().into_inner();
+    assert!(prost::Message::encoded_len(&reply) <= 3 * 1024 * 1024);
+    let results = reply.results.into_iter().map(|result| result.result.unwrap());
+    let refused: Vec<_> = results
+        .filter_map(|result| match result {
+            One::Error(error) => Some(error.reason),
+            One::Response(_) => None,
+        })
+        .collect();
+    assert!(refused.len() > 16 && refused.iter().all(|reason| reason == "TOO_LARGE"));
+}
+
+#[test]
 fn whoami_says_who_and_until_when_and_is_no_decision() {
     let broker = TestBroker::start();
     let step = broker.open("deploy prod", "build");

@@ -24,6 +24,8 @@ assert_not_impl_any!(pb::ListConnectionsResponse: std::fmt::Debug);
 assert_not_impl_any!(pb::ConnectionDocument: std::fmt::Debug);
 assert_not_impl_any!(pb::SecretDocument: std::fmt::Debug);
 assert_not_impl_any!(pb::ApplyRequest: std::fmt::Debug);
+assert_not_impl_any!(pb::PutSecretRequest: std::fmt::Debug);
+assert_not_impl_any!(pb::BatchResolveResponse: std::fmt::Debug);
 // The control: what holds none can be.
 static_assertions::assert_impl_all!(pb::WhoAmIResponse: std::fmt::Debug);
 static_assertions::assert_impl_all!(Principal: std::fmt::Debug);

@@ -1,0 +1,132 @@
+//! `keyhatch secret`: values of one workflow.
+
+use clap::{Args, Subcommand};
+use serde_json::json;
+
+use super::Common;
+use super::connection::confirm;
+use super::endpoint::{Caller, connect};
+use super::failure::Failure;
+use super::output::{moment, print, say, table};
+use super::values::{from_environment, from_file, from_stdin};
+use crate::grpc::pb;
+use crate::grpc::pb::secret_service_client::SecretServiceClient;
+
+/// `keyhatch secret …`
+#[derive(Subcommand)]
+pub enum Secret {
+    /// Create or overwrite a secret
+    Put {
+        #[command(flatten)]
+        of: Of,
+        /// Its name.
+        name: String,
+        /// Where the value is: - (stdin), @FILE or env:VARIABLE.
+        #[arg(long, default_value = "-", value_name = "SOURCE")]
+        value: String,
+    },
+    /// List the names of a workflow's secrets
+    List {
+        #[command(flatten)]
+        of: Of,
+    },
+    /// Delete a secret and revoke its leases
+    Delete {
+        #[command(flatten)]
+        of: Of,
+        /// Its name.
+        name: String,
+        /// Do not ask.
+        #[arg(long)]
+        yes: bool,
+    },
+}
+
+/// Whose secrets.
+#[derive(Args)]
+pub struct Of {
+    /// The workflow.
+    #[arg(long, value_name = "NAME")]
+    workflow: String,
+}
+
+impl Of {
+    fn full(&self, name: &str) -> String {
+        format!("workflows/{}/secrets/{name}", self.workflow)
+    }
+}
+
+impl Secret {
+    pub(super) async fn run(self, common: &Common) -> Result<(), Failure> {
+        let channel = connect(Caller::Operator, common.state.as_deref()).await?;
+        let mut client = SecretServiceClient::new(channel);
+        match self {
+            Self::Put { of, name, value } => {
+                let value = read(&value)?;
+                let request = pb::PutSecretRequest { name: of.full(&name), value };
+                let put = client.put_secret(request).await?.into_inner();
+                let text = || format!("secret {name} of {}: version {}", of.workflow, put.version);
+                print(common.output, &to_json(&put), text, || name.clone())
+            }
+            Self::List { of } => {
+                let mut secrets = Vec::new();
+                let mut page_token = String::new();
+                loop {
+                    let workflow = of.workflow.clone();
+                    let request = pb::ListSecretsRequest { workflow, page_size: 1000, page_token };
+                    let page = client.list_secrets(request).await?.into_inner();
+                    secrets.extend(page.secrets);
+                    page_token = page.next_page_token;
+                    if page_token.is_empty() {
+                        break;
+                    }
+                }
+                print_list(common, &secrets)
+            }
+            Self::Delete { of, name, yes } => {
+                if !yes {
+                    confirm(&format!("Delete secret {name} of workflow {}?", of.workflow))?;
+                }
+                client.delete_secret(pb::DeleteSecretRequest { name: of.full(&name) }).await?;
+                say(&format!("secret {name} deleted"));
+                Ok(())
+            }
+        }
+    }
+}
+
+fn read(source: &str) -> Result<Vec<u8>, Failure> {
+    match (source, source.strip_prefix('@'), source.strip_prefix("env:")) {
+        ("-", ..) => from_stdin(),
+        (_, Some(path), _) => from_file(path),
+        (_, _, Some(variable)) => from_environment(variable),
+        // Not shown: it may be the value itself.
+        _ => Err(Failure::usage("--value: write - (stdin), @FILE or env:VARIABLE")),
+    }
+}
+
+fn print_list(common: &Common, secrets: &[pb::Secret]) -> Result<(), Failure> {
+    let answer: Vec<_> = secrets.iter().map(to_json).collect();
+    let rows = || {
+        let rows = secrets.iter().map(|secret| {
+            let updated = moment(secret.update_time.as_ref());
+            vec![short(secret), secret.version.to_string(), updated, secret.updated_by.clone()]
+        });
+        let header = ["secret", "version", "updated", "by"];
+        if secrets.is_empty() { "no secrets".to_owned() } else { table(&header, rows.collect()) }
+    };
+    print(common.output, &answer, rows, || secrets.iter().map(short).collect::<Vec<_>>().join("\n"))
+}
+
+fn short(secret: &pb::Secret) -> String {
+    secret.name.rsplit('/').next().unwrap_or_default().to_owned()
+}
+
+fn to_json(secret: &pb::Secret) -> serde_json::Value {
+    json!({
+        "secret": short(secret),
+        "version": secret.version,
+        "update_time": moment(secret.update_time.as_ref()),
+        "updated_by": secret.updated_by,
+    })
+}
