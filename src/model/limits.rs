@@ -49,8 +49,9 @@ pub const MAX_CLOCK_STEP_BACK: Duration = Duration::from_secs(5 * 60);
 pub const JOURNAL_DEADLINE: Duration = Duration::from_secs(2);
 /// How long a client may take for its TLS handshake.
 pub const HANDSHAKE_DEADLINE: Duration = Duration::from_secs(3);
-/// How long open requests are given when the daemon drains.
-pub const DRAIN_DEADLINE: Duration = Duration::from_secs(5);
+/// How long open requests are given when the daemon drains: they take milliseconds, and a client that is
+/// silent in the middle of one must not hold up a restart.
+pub const DRAIN_DEADLINE: Duration = Duration::from_secs(2);
 
 /// The limits that a deployment may change.
 #[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
