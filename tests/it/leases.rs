@@ -14,7 +14,7 @@ fn seconds(got: &Got) -> i64 {
 
 fn ask(broker: &TestBroker, step: &TestStep, ttl: Option<i64>) -> Got {
     let ttl = ttl.map(|seconds| prost_types::Duration { seconds, nanos: 0 });
-    broker.resolve_with(step, pb::ResolveRequest { ttl, ..request("aws/prod") }).unwrap()
+    broker.resolve_with(step, &pb::ResolveRequest { ttl, ..request("aws/prod") }).unwrap()
 }
 
 #[test]

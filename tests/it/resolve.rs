@@ -98,7 +98,7 @@ fn a_malformed_target_is_an_error_of_form_and_no_decision() {
         (ttl(8 * 24 * 3600), "TTL_OUT_OF_RANGE"),
     ];
     for (request, expected) in cases {
-        assert_eq!(reason(broker.resolve_with(&step, request)), expected);
+        assert_eq!(reason(broker.resolve_with(&step, &request)), expected);
     }
     assert!(broker.journaled("resolve").is_empty());
 }

@@ -211,14 +211,14 @@ impl TestBroker {
     }
 
     pub fn resolve(&self, step: &TestStep, reference: &str) -> Result<Got, Status> {
-        self.resolve_with(step, request(reference))
+        self.resolve_with(step, &request(reference))
     }
 
     /// Resolves, over a new connection if the old one has just ended, as any client does.
     pub fn resolve_with(
         &self,
         step: &TestStep,
-        request: pb::ResolveRequest,
+        request: &pb::ResolveRequest,
     ) -> Result<Got, Status> {
         let once = || self.block_on(resolve_on(step.channel.clone(), request.clone()));
         let was_answered = |outcome: &Result<Got, Status>| match outcome {
