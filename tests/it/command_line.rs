@@ -217,11 +217,13 @@ fn an_executor_opens_lists_runs_and_closes_steps() {
 fn signals_reach_the_command_and_the_step_is_closed_after_it() {
     let directory = tempfile::Builder::new().prefix("kh").tempdir().unwrap();
     let serving = ServeProcess::start(directory.path());
-    let script = "trap 'echo caught; kill $!; exit 9' TERM; sleep 1000 & echo ready; wait";
+    // It waits for a line that never comes, and leaves nothing running.
+    let script = "trap 'echo caught; exit 9' TERM; echo ready; read -r line; exit 1";
     let mut child = keyhatch_in(
         directory.path(),
         &["step", "run", "--workflow", "w", "--run", "1", "--step", "s", "--", "sh", "-c", script],
     )
+    .stdin(Stdio::piped())
     .stdout(Stdio::piped())
     .spawn()
     .unwrap();
