@@ -204,6 +204,17 @@ impl Bindings {
         Ok(())
     }
 
+    /// Replaces every relation that is named, and leaves the others.
+    ///
+    /// # Errors
+    /// As [`Bindings::replace`].
+    pub fn replace_all(
+        &mut self,
+        changes: BTreeMap<Relation, BTreeSet<Pattern>>,
+    ) -> Result<(), Invalid> {
+        changes.into_iter().try_for_each(|(relation, patterns)| self.replace(relation, patterns))
+    }
+
     /// Gives one more principal this relation.
     pub fn add(&mut self, relation: Relation, pattern: Pattern) {
         self.0.entry(relation).or_default().insert(pattern);

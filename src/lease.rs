@@ -68,13 +68,6 @@ pub struct Lease {
     pub limited_by: TtlLimit,
 }
 
-impl Lease {
-    /// Whether it still counts at `now`.
-    pub fn is_live(&self, now: Timestamp) -> bool {
-        now < self.expire_time
-    }
-}
-
 /// The bounds that the broker's configuration and the resource set.
 #[derive(Clone, Copy, Debug)]
 pub struct Bounds {

@@ -164,9 +164,7 @@ fn create(
     }
     let uid = random_id()?;
     let mut access = Bindings::default();
-    for (relation, patterns) in document.access {
-        access.replace(relation, patterns).map_err(Error::PrincipalInvalid)?;
-    }
+    access.replace_all(document.access).map_err(Error::PrincipalInvalid)?;
     if let Principal::Operator(name, _) = caller {
         access.add(Relation::Editor, Pattern::Operator(name.clone()));
     }
@@ -195,10 +193,9 @@ fn create(
     let values: Fields = checked.into_iter().map(|(name, field)| (name, field.value)).collect();
     let sealed = draft.keyring.seal_values(key, metadata.version, &values)?;
     let connection = Connection { metadata: metadata.clone(), values: Values { key, sealed } };
-    draft.put(connection.to_store(&draft.keyring.clone())?);
+    draft.put_connection(connection)?;
     let access = Some(metadata.access.clone());
     draft.note(note(caller, "connection.create", &metadata, written, access));
-    draft.catalog.put_connection(connection);
     Ok(metadata)
 }
 
@@ -229,9 +226,7 @@ fn update(
 
     let stamp = Stamp::new(caller, draft.now);
     let mut metadata = old.metadata.clone();
-    for (relation, patterns) in document.access {
-        metadata.access.replace(relation, patterns).map_err(Error::PrincipalInvalid)?;
-    }
+    metadata.access.replace_all(document.access).map_err(Error::PrincipalInvalid)?;
     let access = (metadata.access != old.metadata.access).then(|| metadata.access.clone());
     metadata.tags = metadata.tags.with(&document.tags);
     let is_retagged = metadata.tags != old.metadata.tags;
@@ -257,9 +252,7 @@ fn update(
     } else {
         draft.note(noted);
     }
-    let connection = Connection { metadata, values };
-    draft.put(connection.to_store(&draft.keyring.clone())?);
-    draft.catalog.put_connection(connection);
+    draft.put_connection(Connection { metadata, values })?;
     Ok(Action::Changed)
 }
 
@@ -377,9 +370,7 @@ fn kind_of_existing(
         let text = format!("the kind of a connection never changes; this one is {}", old.kind);
         return Err(Error::KindInvalid(Problem::new("kind", text)));
     }
-    let integration = integration::find(&old.integration);
-    let kinds = integration.map(|found| found.kinds.as_slice()).unwrap_or_default();
-    let kind = kinds.iter().find(|kind| kind.name == old.kind);
+    let kind = integration::find(&old.integration).and_then(|found| found.kind(old.kind.as_str()));
     kind.ok_or_else(|| Error::IntegrationUnknown(old.integration.clone()))
 }
 

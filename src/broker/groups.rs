@@ -281,9 +281,7 @@ fn change_member(
     }
     metadata.revision += 1;
     let connection = Connection { metadata, values: found.values.clone() };
-    draft.put(connection.to_store(&draft.keyring.clone())?);
-    draft.catalog.put_connection(connection);
-    Ok(())
+    draft.put_connection(connection)
 }
 
 /// Checks that a connection whose tags changed still fits into its groups.
@@ -326,13 +324,11 @@ fn bindings(
     mut access: Bindings,
     changes: BTreeMap<Relation, BTreeSet<Pattern>>,
 ) -> Result<Bindings, Error> {
-    for (relation, patterns) in changes {
-        if relation == Relation::Resolver {
-            let rule = "a group has viewers and editors; resolvers are bound to its members";
-            return Err(Error::PrincipalInvalid(Invalid::new("relation", "resolver", rule)));
-        }
-        access.replace(relation, patterns).map_err(Error::PrincipalInvalid)?;
+    if changes.contains_key(&Relation::Resolver) {
+        let rule = "a group has viewers and editors; resolvers are bound to its members";
+        return Err(Error::PrincipalInvalid(Invalid::new("relation", "resolver", rule)));
     }
+    access.replace_all(changes).map_err(Error::PrincipalInvalid)?;
     Ok(access)
 }
 

@@ -16,7 +16,6 @@ mod start;
 mod step_directory;
 mod writer;
 
-use std::path::PathBuf;
 use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, Ordering};
 
@@ -113,11 +112,6 @@ impl Broker {
     /// [`Error::Draining`] if not.
     pub fn check_serving(&self) -> Result<(), Error> {
         if self.draining.load(Ordering::Acquire) { Err(Error::Draining) } else { Ok(()) }
-    }
-
-    /// Where the runtime directory is.
-    pub fn runtime_directory(&self) -> PathBuf {
-        self.runtime.path().to_owned()
     }
 
     /// How it is doing.

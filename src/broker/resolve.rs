@@ -338,8 +338,7 @@ fn select(
         return Ok(set.keys().map(|name| (name.as_str().to_owned(), name.clone())).collect());
     }
     let integration = integration::find(&connection.metadata.integration);
-    let kind = integration
-        .and_then(|found| found.kinds.iter().find(|kind| kind.name == connection.metadata.kind));
+    let kind = integration.and_then(|found| found.kind(connection.metadata.kind.as_str()));
     let canonical = |asked: &str| {
         let ours = kind.and_then(|kind| integration::find_field(kind, asked)?.canonical(asked));
         ours.or_else(|| FieldName::parse(asked).ok()).filter(|name| set.contains_key(name))

@@ -18,7 +18,7 @@ use tokio::sync::{mpsc, oneshot};
 
 use super::error::Error;
 use super::resolve::is_still_allowed;
-use crate::catalog::{Catalog, Snapshot, Snapshots};
+use crate::catalog::{Catalog, Connection, Snapshot, Snapshots};
 use crate::journal::{ChangeNote, Event, Journal, Live, Position, Unavailable};
 use crate::lease::Lease;
 use crate::model::{Clock, Id, Timestamp};
@@ -50,6 +50,14 @@ impl Draft {
     pub(super) fn put(&mut self, records: impl IntoIterator<Item = (RecordKey, Sealed)>) {
         self.operations
             .extend(records.into_iter().map(|(key, sealed)| Operation::Put(key, sealed)));
+    }
+
+    /// Puts a connection into the catalogue and the store.
+    pub(super) fn put_connection(&mut self, connection: Connection) -> Result<(), Error> {
+        let records = connection.to_store(&self.keyring)?;
+        self.put(records);
+        self.catalog.put_connection(connection);
+        Ok(())
     }
 
     /// Records to remove from the store.

@@ -149,7 +149,7 @@ fn pairs(identifiers: &Tags) -> BTreeMap<String, String> {
 
 fn customary(integration: &str, kind: &str, field: &FieldName) -> Option<String> {
     let integration = IntegrationName::parse(integration).ok()?;
-    let kind = integration::find(&integration)?.kinds.iter().find(|k| k.name.as_str() == kind)?;
+    let kind = integration::find(&integration)?.kind(kind)?;
     let rule = integration::find_field(kind, field.as_str())?;
     Some(rule.env.clone()).filter(|env| !env.is_empty())
 }

@@ -60,7 +60,7 @@ pub fn infer_kind<'a>(
         names.join(", ")
     };
     if let Some(named) = named {
-        return integration.kinds.iter().find(|kind| kind.name == *named).ok_or_else(|| {
+        return integration.kind(named.as_str()).ok_or_else(|| {
             let text = format!("{} has no kind {named}; it has: {}", integration.name, all());
             Problem::new("kind", text)
         });

@@ -21,6 +21,13 @@ pub struct Integration {
     pub kinds: Vec<CredentialKind>,
 }
 
+impl Integration {
+    /// The kind of this name.
+    pub fn kind(&self, name: &str) -> Option<&CredentialKind> {
+        self.kinds.iter().find(|kind| kind.name.as_str() == name)
+    }
+}
+
 /// One way to hold credentials.
 #[derive(Clone, Debug, Deserialize)]
 #[serde(deny_unknown_fields)]

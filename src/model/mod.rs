@@ -21,7 +21,7 @@ pub use name::{
 };
 pub use opening::{Opening, PinnedCertificate, StepKey};
 pub use reference::{ConnectionRef, GroupRef, Reference, SecretRef};
-pub use resource::{ParseResourceError, ResourceName};
+pub use resource::ResourceName;
 pub use spiffe::{SpiffeId, TrustDomain};
 pub use tag::{Identifiers, Tag, TagKey, TagValue, Tags};
 pub use text::{base64_bytes, hex_bytes};

@@ -24,9 +24,6 @@ pub enum ResourceName {
     Secret(SecretRef),
 }
 
-/// A text that names no resource.
-pub type ParseResourceError = Invalid;
-
 impl fmt::Display for ResourceName {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         match self {
@@ -43,7 +40,7 @@ impl fmt::Display for ResourceName {
 }
 
 impl FromStr for ResourceName {
-    type Err = ParseResourceError;
+    type Err = Invalid;
 
     fn from_str(text: &str) -> Result<Self, Invalid> {
         let id = |digits: &str| {
