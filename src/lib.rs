@@ -25,7 +25,7 @@
 //!
 //! ```text
 //! socket ─ identity ─ grpc ─ broker (synchronous, on one snapshot) ─────────────── grpc ─ socket
-//!          TLS, SVID   pb →   catalog.bindings(name)          empty when absent
+//!          TLS, SVID   pb →   catalog.connection(name)        no bindings when absent
 //!          → Peer      model  access::decide(…)               → Decision
 //!                             lease::propose(…)               → Terms
 //!                             journal.commit(…)               → Permit, or Stale: decide again

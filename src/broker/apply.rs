@@ -1,19 +1,25 @@
 //! A set of documents, applied as one change or not at all.
 
 use super::Broker;
-use super::connections::{self, ConnectionDocument};
+use super::connections::ConnectionDocument;
 use super::error::Error;
+use super::groups::GroupDocument;
 use super::operators::require_role;
-use super::secrets::{self, SecretDocument};
+use super::secrets::SecretDocument;
 use super::writer::Draft;
+use super::{connection_write, group_write, integrations, secrets};
 use crate::access::{Principal, Role};
-use crate::integration::Problem;
+use crate::integration::{Integration, Problem};
 use crate::model::ResourceName;
 
 /// One document.
 pub enum Document {
     /// A connection.
     Connection(ConnectionDocument),
+    /// A group.
+    Group(GroupDocument),
+    /// An operators' own integration.
+    Integration(Integration),
     /// A secret.
     Secret(SecretDocument),
 }
@@ -43,7 +49,18 @@ impl Document {
     pub fn name(&self) -> ResourceName {
         match self {
             Self::Connection(document) => ResourceName::Connection(document.name.clone()),
+            Self::Group(document) => ResourceName::Group(document.name.clone()),
+            Self::Integration(integration) => ResourceName::Integration(integration.name.clone()),
             Self::Secret(document) => ResourceName::Secret(document.name.clone()),
+        }
+    }
+
+    /// What others rest on comes first.
+    fn rank(&self) -> u8 {
+        match self {
+            Self::Integration(_) => 0,
+            Self::Connection(_) | Self::Secret(_) => 1,
+            Self::Group(_) => 2,
         }
     }
 }
@@ -57,16 +74,7 @@ impl Broker {
         require_role(caller, Role::Operator)
     }
 
-    /// Applies one document, whose problems are told as its own.
-    ///
-    /// # Errors
-    /// As the document's service says.
-    pub async fn apply_one(&self, caller: Principal, document: Document) -> Result<Action, Error> {
-        Self::check_may_apply(&caller)?;
-        self.writer.submit(move |draft| put(draft, &caller, document)).await
-    }
-
-    /// Applies the documents in order, all of them or none.
+    /// Applies the documents, all of them or none.
     ///
     /// # Errors
     /// See `ApplyService.Apply`.
@@ -87,19 +95,28 @@ fn apply_all(
 ) -> Result<Vec<Applied>, Error> {
     let mut problems = Vec::new();
     let mut applied = Vec::with_capacity(documents.len());
-    for document in documents {
+    let mut ordered: Vec<_> = documents.into_iter().enumerate().collect();
+    ordered.sort_by_key(|(_, document)| document.rank());
+    for (place, document) in ordered {
         let name = document.name();
         match put(draft, caller, document) {
-            Ok(action) => applied.push(Applied { name, action }),
+            Ok(action) => applied.push((place, Applied { name, action })),
             Err(error) => problems.extend(problems_of(&name, error)?),
         }
     }
-    if problems.is_empty() { Ok(applied) } else { Err(Error::DocumentsInvalid(problems)) }
+    if !problems.is_empty() {
+        return Err(Error::DocumentsInvalid(problems));
+    }
+    // Told in the order in which they were given.
+    applied.sort_by_key(|(place, _)| *place);
+    Ok(applied.into_iter().map(|(_, applied)| applied).collect())
 }
 
 fn put(draft: &mut Draft, caller: &Principal, document: Document) -> Result<Action, Error> {
     match document {
-        Document::Connection(document) => connections::put(draft, caller, document),
+        Document::Connection(document) => connection_write::put(draft, caller, document),
+        Document::Group(document) => group_write::put(draft, caller, document),
+        Document::Integration(integration) => integrations::put(draft, caller, integration),
         Document::Secret(document) => secrets::put(draft, caller, document),
     }
 }
@@ -115,11 +132,15 @@ fn problems_of(name: &ResourceName, error: Error) -> Result<Vec<Problem>, Error>
         Problem { field, ..problem }
     };
     match error {
-        Error::FieldsInvalid(problems) => Ok(problems.into_iter().map(located).collect()),
-        Error::KindInvalid(problem) => Ok(vec![located(problem)]),
-        Error::IntegrationUnknown(_) | Error::NameInvalid(_) | Error::PrincipalInvalid(_) => {
-            Ok(vec![located(Problem::new("", error.to_string()))])
+        Error::FieldsInvalid(problems) | Error::IntegrationInvalid(problems) => {
+            Ok(problems.into_iter().map(located).collect())
         }
+        Error::KindInvalid(problem) => Ok(vec![located(problem)]),
+        Error::IdentifierTagInvalid(_)
+        | Error::IntegrationUnknown(_)
+        | Error::LabelInvalid(_)
+        | Error::NameInvalid(_)
+        | Error::PrincipalInvalid(_) => Ok(vec![located(Problem::new("", error.to_string()))]),
         other => Err(other),
     }
 }

@@ -1,21 +1,37 @@
 //! Connections: created, changed, read without their values, deleted.
 
 use std::collections::{BTreeMap, BTreeSet};
+use std::time::Duration;
 
 use super::Broker;
-use super::apply::Action;
+use super::connection_write::{create, update};
 use super::error::Error;
-use super::groups::{check_membership, groups_of};
+use super::groups::groups_of;
 use super::operators::{require_operator, require_role};
-use super::writer::Draft;
+use super::writer::{Asked, Draft, WriteOptions};
 use crate::access::{Bindings, Decision, Pattern, Principal, Relation, Role, decide_edit};
-use crate::catalog::{Connection, ConnectionMetadata, FieldMetadata, Values};
-use crate::integration::{self, Checked, CredentialKind, Problem};
+use crate::catalog::{Catalog, ConnectionFilter, ConnectionMetadata};
 use crate::journal::ChangeNote;
-use crate::model::{
-    ConnectionRef, FieldName, Fields, KindName, ResourceName, Tags, Timestamp, Value,
-};
-use crate::seal::{Change, ReadValues, RecordKey, RecordKind, random_id};
+use crate::model::{ConnectionRef, KindName, Labels, ResourceName, Tags, Timestamp, Value};
+use crate::seal::{RecordKey, RecordKind};
+
+/// What is done with a part of a resource.
+#[derive(Clone, Debug)]
+pub enum Part<T> {
+    /// What is given is set, and the rest stays.
+    Merge(T),
+    /// It is what is given.
+    Replace(T),
+}
+
+impl<T: Default> Default for Part<T> {
+    fn default() -> Self {
+        Self::Merge(T::default())
+    }
+}
+
+/// Relations, and the principals that are to have them.
+pub type Access = BTreeMap<Relation, BTreeSet<Pattern>>;
 
 /// A connection as it should be. What it does not name stays as it is.
 pub struct ConnectionDocument {
@@ -24,17 +40,55 @@ pub struct ConnectionDocument {
     /// The kind, unless it is clear from the fields.
     pub kind: Option<KindName>,
     /// The fields to set, by names or aliases.
-    pub fields: BTreeMap<String, Value>,
-    /// The identifier tags to set.
-    pub tags: Tags,
-    /// The relations to replace.
-    pub access: BTreeMap<Relation, BTreeSet<Pattern>>,
+    pub fields: Part<BTreeMap<String, Value>>,
+    /// The fields to remove, by names or aliases.
+    pub removed: BTreeSet<String>,
+    /// The identifier tags.
+    pub tags: Part<Tags>,
+    /// The labels.
+    pub labels: Part<Labels>,
+    /// Relation by relation.
+    pub access: Part<Access>,
+    /// Whether every Resolve is refused.
+    pub disabled: Option<bool>,
+    /// The longest lease; no limit of its own inside.
+    pub max_ttl: Option<Option<Duration>>,
+    /// Whether it answers to `default:INTEGRATION`.
+    pub is_default: Option<bool>,
+}
+
+impl ConnectionDocument {
+    /// A document that names nothing but the connection.
+    pub fn new(name: ConnectionRef) -> Self {
+        Self {
+            name,
+            kind: None,
+            fields: Part::default(),
+            removed: BTreeSet::new(),
+            tags: Part::default(),
+            labels: Part::default(),
+            access: Part::default(),
+            disabled: None,
+            max_ttl: None,
+            is_default: None,
+        }
+    }
+}
+
+/// A connection as an operator sees it.
+pub struct ListedConnection {
+    /// Without its values.
+    pub metadata: ConnectionMetadata,
+    /// The groups that it is a member of.
+    pub groups: Vec<ResourceName>,
+    /// How many leases on it are live.
+    pub live_leases: usize,
 }
 
 /// One page of connections.
 pub struct ListedConnections {
     /// Without their values.
-    pub connections: Vec<ConnectionMetadata>,
+    pub connections: Vec<ListedConnection>,
     /// Where the next page starts, if there is one.
     pub next: Option<ConnectionRef>,
 }
@@ -48,16 +102,55 @@ impl Broker {
         &self,
         caller: Principal,
         document: ConnectionDocument,
-    ) -> Result<ConnectionMetadata, Error> {
+        options: WriteOptions,
+    ) -> Result<ListedConnection, Error> {
         require_role(&caller, Role::Operator)?;
-        self.writer
-            .submit(move |draft| {
-                if draft.catalog.connection(&document.name).is_some() {
-                    return Err(Error::AlreadyExists(ResourceName::Connection(document.name)));
+        let name = document.name.clone();
+        let asked = Asked::new(&caller, "CreateConnection", &name, options);
+        let change = move |draft: &mut Draft| match draft.catalog.connection(&document.name) {
+            Some(_) => Err(Error::AlreadyExists(ResourceName::Connection(document.name))),
+            None => create(draft, &caller, document),
+        };
+        let again = move |catalog: &Catalog| find(catalog, &name);
+        self.writer.run(asked, change, again).await.map(|made| self.listed(made))
+    }
+
+    /// Changes what the document names, if `etag` is still the connection's.
+    ///
+    /// # Errors
+    /// See `ConnectionService.UpdateConnection`.
+    pub async fn update_connection(
+        &self,
+        caller: Principal,
+        document: ConnectionDocument,
+        etag: Option<String>,
+        allow_missing: bool,
+        options: WriteOptions,
+    ) -> Result<ListedConnection, Error> {
+        require_role(&caller, Role::Operator)?;
+        let name = document.name.clone();
+        let asked = Asked::new(&caller, "UpdateConnection", &name, options);
+        let change = move |draft: &mut Draft| {
+            let name = document.name.clone();
+            match draft.catalog.connection(&name).cloned() {
+                None if allow_missing && etag.is_none() => create(draft, &caller, document),
+                None => Err(Error::NotFound(ResourceName::Connection(name))),
+                Some(old) => {
+                    require_editor(
+                        &caller,
+                        &old.metadata.access,
+                        &ResourceName::Connection(name.clone()),
+                    )?;
+                    check_etag(etag, &old.metadata.etag(), || {
+                        ResourceName::Connection(name.clone())
+                    })?;
+                    update(draft, &caller, &old, document)?;
+                    find(&draft.catalog, &name)
                 }
-                create(draft, &caller, document)
-            })
-            .await
+            }
+        };
+        let again = move |catalog: &Catalog| find(catalog, &name);
+        self.writer.run(asked, change, again).await.map(|made| self.listed(made))
     }
 
     /// A connection without its values.
@@ -68,23 +161,19 @@ impl Broker {
         &self,
         caller: &Principal,
         name: &ConnectionRef,
-    ) -> Result<ConnectionMetadata, Error> {
+    ) -> Result<ListedConnection, Error> {
         require_operator(caller)?;
-        let snapshot = self.snapshot();
-        let found = snapshot.catalog.connection(name);
-        found
-            .map(|connection| connection.metadata.clone())
-            .ok_or_else(|| Error::NotFound(ResourceName::Connection(name.clone())))
+        find(&self.snapshot().catalog, name).map(|found| self.listed(found))
     }
 
-    /// Connections after `after`, by integration and name.
+    /// Connections after `after` that the filter admits, by integration and name.
     ///
     /// # Errors
     /// If the caller is no operator.
     pub fn connections(
         &self,
         caller: &Principal,
-        integration: Option<&str>,
+        filter: &ConnectionFilter,
         after: Option<&ConnectionRef>,
         size: usize,
     ) -> Result<ListedConnections, Error> {
@@ -94,10 +183,11 @@ impl Broker {
             .catalog
             .connections_after(after)
             .map(|connection| &connection.metadata)
-            .filter(|one| integration.is_none_or(|wanted| one.integration.as_str() == wanted));
+            .filter(|one| filter.admits(one));
         let connections: Vec<_> = found.by_ref().take(size).cloned().collect();
         let more = found.next().is_some();
         let next = connections.last().filter(|_| more).map(ConnectionMetadata::reference);
+        let connections = connections.into_iter().map(|one| self.listed(one)).collect();
         Ok(ListedConnections { connections, next })
     }
 
@@ -109,223 +199,66 @@ impl Broker {
         &self,
         caller: Principal,
         name: ConnectionRef,
-        etag: Option<String>,
-        force: bool,
+        deletion: Deletion,
+        options: WriteOptions,
     ) -> Result<(), Error> {
         require_role(&caller, Role::Operator)?;
-        self.writer
-            .submit(move |draft| {
-                let resource = ResourceName::Connection(name.clone());
-                let found = draft.catalog.connection(&name);
-                let metadata =
-                    found.ok_or_else(|| Error::NotFound(resource.clone()))?.metadata.clone();
-                require_editor(&caller, &metadata.access, &resource)?;
-                if etag.is_some_and(|etag| etag != metadata.etag()) {
-                    return Err(Error::EtagMismatch(resource));
-                }
-                let groups = groups_of(draft, &metadata);
-                if !groups.is_empty() && !force {
-                    let users = groups.iter().map(|group| format!("group {group}"));
-                    let users = users.collect::<Vec<_>>().join(", ");
-                    return Err(Error::InUse { resource, users });
-                }
-                draft.catalog.remove_connection(&name);
-                let kinds = [RecordKind::Connection, RecordKind::ConnectionValues];
-                draft.remove(kinds.map(|kind| RecordKey { kind, uid: metadata.uid }));
-                draft.note(note(&caller, "connection.delete", &metadata, Vec::new(), None));
-                Ok(())
-            })
-            .await
+        let asked = Asked::new(&caller, "DeleteConnection", &name, options);
+        let change = move |draft: &mut Draft| delete(draft, &caller, &name, deletion);
+        self.writer.run(asked, change, |_| Ok(())).await
+    }
+
+    fn listed(&self, metadata: ConnectionMetadata) -> ListedConnection {
+        let snapshot = self.snapshot();
+        let groups = metadata.groups.iter().filter_map(|uid| snapshot.catalog.group_by_uid(*uid));
+        let groups = groups.map(|group| ResourceName::Group(group.metadata.name.clone())).collect();
+        // Shown for information: a journal that hangs is told elsewhere.
+        let live_leases = self.journal.look(|live| live.leases().of_resource(metadata.uid).count());
+        ListedConnection { metadata, groups, live_leases: live_leases.unwrap_or(0) }
     }
 }
 
-/// Creates the connection of a document, or changes it to be like the document.
-pub(super) fn put(
-    draft: &mut Draft,
-    caller: &Principal,
-    document: ConnectionDocument,
-) -> Result<Action, Error> {
-    match draft.catalog.connection(&document.name).cloned() {
-        None => create(draft, caller, document).map(|_| Action::Created),
-        Some(old) => update(draft, caller, &old, document),
-    }
+/// How something is to be deleted.
+#[derive(Clone, Debug, Default)]
+pub struct Deletion {
+    /// Only if this is still its etag.
+    pub etag: Option<String>,
+    /// Although others use it.
+    pub force: bool,
+    /// It is no error if there is none.
+    pub allow_missing: bool,
 }
 
-fn create(
+fn delete(
     draft: &mut Draft,
     caller: &Principal,
-    document: ConnectionDocument,
-) -> Result<ConnectionMetadata, Error> {
-    let kind = kind_of(&document)?;
-    let mut checked =
-        integration::check(kind, document.fields, None).map_err(Error::FieldsInvalid)?;
-    for rule in kind.fields.iter().filter(|rule| rule.generated) {
-        checked.insert(FieldName::parse(&rule.name)?, generated(rule)?);
-    }
-    let uid = random_id()?;
-    let mut access = Bindings::default();
-    access.replace_all(document.access).map_err(Error::PrincipalInvalid)?;
-    if let Principal::Operator(name, _) = caller {
-        access.add(Relation::Editor, Pattern::Operator(name.clone()));
-    }
-    let stamp = Stamp::new(caller, draft.now);
-    let fields = checked.iter().map(|(name, field)| {
-        let print = draft.keyring.fingerprint(uid, name.as_str(), field.value.expose());
-        (name.clone(), stamp.field(field, print))
-    });
-    let metadata = ConnectionMetadata {
-        uid,
-        integration: document.name.integration,
-        name: document.name.name,
-        kind: kind.name.clone(),
-        version: 1,
-        revision: 1,
-        fields: fields.collect(),
-        tags: document.tags,
-        groups: BTreeSet::new(),
-        access,
-        create_time: draft.now,
-        update_time: draft.now,
-        updated_by: stamp.by.clone(),
+    name: &ConnectionRef,
+    deletion: Deletion,
+) -> Result<(), Error> {
+    let resource = ResourceName::Connection(name.clone());
+    let metadata = match draft.catalog.connection(name) {
+        Some(found) => found.metadata.clone(),
+        None if deletion.allow_missing => return Ok(()),
+        None => return Err(Error::NotFound(resource)),
     };
-    let key = RecordKey { kind: RecordKind::ConnectionValues, uid };
-    let written: Vec<FieldName> = checked.keys().cloned().collect();
-    let values: Fields = checked.into_iter().map(|(name, field)| (name, field.value)).collect();
-    let sealed = draft.keyring.seal_values(key, metadata.version, &values)?;
-    let connection = Connection { metadata: metadata.clone(), values: Values { key, sealed } };
-    draft.put_connection(connection)?;
-    let access = Some(metadata.access.clone());
-    draft.note(note(caller, "connection.create", &metadata, written, access));
-    Ok(metadata)
+    require_editor(caller, &metadata.access, &resource)?;
+    check_etag(deletion.etag, &metadata.etag(), || resource.clone())?;
+    let groups = groups_of(draft, &metadata);
+    if !groups.is_empty() && !deletion.force {
+        let users = groups.iter().map(|group| format!("group {group}")).collect::<Vec<_>>();
+        let hint = "say force to take it out of them";
+        return Err(Error::InUse { resource, users: users.join(", "), hint });
+    }
+    draft.catalog.remove_connection(name);
+    let kinds = [RecordKind::Connection, RecordKind::ConnectionValues];
+    draft.remove(kinds.map(|kind| RecordKey { kind, uid: metadata.uid }));
+    draft.note(note(caller, "connection.delete", &metadata));
+    Ok(())
 }
 
-/// A value of the broker's own, such as the external id that an AWS role's trust policy names.
-fn generated(rule: &integration::FieldRule) -> Result<integration::CheckedField, Error> {
-    Ok(integration::CheckedField {
-        sensitive: rule.sensitive,
-        destination: rule.destination,
-        value: Value::new(random_id()?.to_string().into_bytes()),
-    })
-}
-
-fn update(
-    draft: &mut Draft,
-    caller: &Principal,
-    old: &Connection,
-    document: ConnectionDocument,
-) -> Result<Action, Error> {
-    let resource = ResourceName::Connection(document.name.clone());
-    require_editor(caller, &old.metadata.access, &resource)?;
-    let kind = kind_of_existing(&old.metadata, document.kind.as_ref())?;
-    let present =
-        old.metadata.fields.iter().map(|(name, field)| (name.clone(), field.bytes)).collect();
-    let checked = integration::check(kind, document.fields, Some(&present));
-    let checked = checked.map_err(Error::FieldsInvalid)?;
-    let changes = Changes::find(draft, old, checked);
-    changes.check_destinations(old, &resource)?;
-
-    let stamp = Stamp::new(caller, draft.now);
-    let mut metadata = old.metadata.clone();
-    metadata.access.replace_all(document.access).map_err(Error::PrincipalInvalid)?;
-    let access = (metadata.access != old.metadata.access).then(|| metadata.access.clone());
-    metadata.tags = metadata.tags.with(&document.tags);
-    let is_retagged = metadata.tags != old.metadata.tags;
-    if changes.changed.is_empty() && access.is_none() && !is_retagged {
-        return Ok(Action::Unchanged);
-    }
-    if is_retagged {
-        check_membership(draft, &metadata)?;
-    }
-    metadata.revision += 1;
-    metadata.update_time = stamp.now;
-    metadata.updated_by.clone_from(&stamp.by);
-    let written: Vec<FieldName> = changes.changed.keys().cloned().collect();
-    let values = match written.is_empty() {
-        true => old.values.clone(),
-        false => write_fields(draft, &mut metadata, old, changes, &stamp)?,
-    };
-    let mut noted = note(caller, "connection.update", &metadata, written, access);
-    if is_retagged {
-        // Which member a group selects may be another now.
-        noted.action = "connection.update_tags".to_owned();
-        draft.note_group(noted);
-    } else {
-        draft.note(noted);
-    }
-    draft.put_connection(Connection { metadata, values })?;
-    Ok(Action::Changed)
-}
-
-/// Makes a new version of the credential with the changed fields.
-fn write_fields(
-    draft: &Draft,
-    metadata: &mut ConnectionMetadata,
-    old: &Connection,
-    changes: Changes,
-    stamp: &Stamp,
-) -> Result<Values, Error> {
-    metadata.version += 1;
-    for (name, (field, print)) in &changes.changed {
-        metadata.fields.insert(name.clone(), stamp.field(field, *print));
-    }
-    let changed = changes.changed.into_iter();
-    let changed = changed.map(|(name, (field, _))| (name, Change::Set(field.value))).collect();
-    let key = old.values.key;
-    let sealed = draft
-        .keyring
-        .reseal_values(key, &old.values.sealed, metadata.version, changed)
-        .map_err(|error| match error {
-            ReadValues::Open(_) => Error::Corrupt,
-            ReadValues::NoRandomness(error) => error.into(),
-        })?;
-    Ok(Values { key, sealed })
-}
-
-/// The fields of a document beside those that a connection has.
-struct Changes {
-    /// Every field that the document gives a value, changed or not.
-    given: BTreeSet<FieldName>,
-    /// Those whose value is another, with its fingerprint.
-    changed: BTreeMap<FieldName, (integration::CheckedField, [u8; 32])>,
-}
-
-impl Changes {
-    fn find(draft: &Draft, old: &Connection, checked: Checked) -> Self {
-        let given = checked.keys().cloned().collect();
-        let with_print = checked.into_iter().map(|(name, field)| {
-            let uid = old.metadata.uid;
-            let print = draft.keyring.fingerprint(uid, name.as_str(), field.value.expose());
-            (name, (field, print))
-        });
-        let changed = with_print
-            .filter(|(name, (_, print))| {
-                old.metadata.fields.get(name).is_none_or(|field| field.fingerprint != *print)
-            })
-            .collect();
-        Self { given, changed }
-    }
-
-    /// Nobody learns a secret by sending it somewhere else: a destination changes only together with
-    /// every sensitive field. A value that is given again counts, even if it is the same.
-    fn check_destinations(&self, old: &Connection, resource: &ResourceName) -> Result<(), Error> {
-        let fields = &old.metadata.fields;
-        let is_destination = |name: &FieldName, field: &integration::CheckedField| {
-            field.destination || fields.get(name).is_some_and(|old| old.destination)
-        };
-        let moved = self.changed.iter().find(|(name, (field, _))| is_destination(name, field));
-        let Some((destination, _)) = moved else { return Ok(()) };
-        let missing =
-            fields.iter().filter(|(name, field)| field.sensitive && !self.given.contains(*name));
-        let missing: Vec<&str> = missing.map(|(name, _)| name.as_str()).collect();
-        if missing.is_empty() {
-            return Ok(());
-        }
-        Err(Error::SecretsRequired {
-            resource: resource.clone(),
-            destination: destination.to_string(),
-            missing: missing.join(", "),
-        })
-    }
+fn find(catalog: &Catalog, name: &ConnectionRef) -> Result<ConnectionMetadata, Error> {
+    let found = catalog.connection(name).map(|connection| connection.metadata.clone());
+    found.ok_or_else(|| Error::NotFound(ResourceName::Connection(name.clone())))
 }
 
 /// Who writes, and when.
@@ -338,40 +271,6 @@ impl Stamp {
     pub(super) fn new(caller: &Principal, now: Timestamp) -> Self {
         Self { by: caller.to_string(), now }
     }
-
-    fn field(&self, field: &integration::CheckedField, fingerprint: [u8; 32]) -> FieldMetadata {
-        let readable = if field.sensitive { Vec::new() } else { field.value.expose().to_vec() };
-        FieldMetadata {
-            sensitive: field.sensitive,
-            destination: field.destination,
-            bytes: field.value.len(),
-            fingerprint,
-            value: readable,
-            update_time: self.now,
-            updated_by: self.by.clone(),
-        }
-    }
-}
-
-fn kind_of(document: &ConnectionDocument) -> Result<&'static CredentialKind, Error> {
-    let name = &document.name.integration;
-    let integration =
-        integration::find(name).ok_or_else(|| Error::IntegrationUnknown(name.clone()))?;
-    let fields = document.fields.keys().map(String::as_str).collect();
-    integration::infer_kind(integration, document.kind.as_ref(), &fields)
-        .map_err(Error::KindInvalid)
-}
-
-fn kind_of_existing(
-    old: &ConnectionMetadata,
-    named: Option<&KindName>,
-) -> Result<&'static CredentialKind, Error> {
-    if named.is_some_and(|named| *named != old.kind) {
-        let text = format!("the kind of a connection never changes; this one is {}", old.kind);
-        return Err(Error::KindInvalid(Problem::new("kind", text)));
-    }
-    let kind = integration::find(&old.integration).and_then(|found| found.kind(old.kind.as_str()));
-    kind.ok_or_else(|| Error::IntegrationUnknown(old.integration.clone()))
 }
 
 pub(super) fn require_editor(
@@ -385,20 +284,28 @@ pub(super) fn require_editor(
     }
 }
 
-fn note(
-    caller: &Principal,
-    action: &str,
-    metadata: &ConnectionMetadata,
-    fields: Vec<FieldName>,
-    access: Option<Bindings>,
-) -> ChangeNote {
+/// Refuses a write over somebody else's.
+pub(super) fn check_etag(
+    given: Option<String>,
+    current: &str,
+    resource: impl FnOnce() -> ResourceName,
+) -> Result<(), Error> {
+    match given {
+        Some(etag) if etag != current => Err(Error::EtagMismatch(resource())),
+        _ => Ok(()),
+    }
+}
+
+/// What the journal says of a change of a connection, without what changed.
+pub(super) fn note(caller: &Principal, action: &str, metadata: &ConnectionMetadata) -> ChangeNote {
     ChangeNote {
         principal: caller.to_string(),
         action: action.to_owned(),
         resource: ResourceName::Connection(metadata.reference()).to_string(),
         uid: metadata.uid,
         version: metadata.version,
-        fields,
-        access,
+        fields: Vec::new(),
+        settings: Vec::new(),
+        access: None,
     }
 }

@@ -3,9 +3,13 @@
 use std::time::Duration;
 
 use crate::access::Role;
+use crate::identity::RequestError;
 use crate::integration::Problem;
 use crate::journal::{NotAccepted, Unavailable};
-use crate::model::{ConnectionRef, GroupName, IntegrationName, Invalid, ResourceName};
+use crate::model::{
+    ConnectionRef, GroupName, IntegrationName, Invalid, RequestId, ResourceName, RunAs,
+    WorkflowName,
+};
 use crate::seal::NoRandomness;
 
 /// Why a request was refused or failed.
@@ -28,6 +32,18 @@ pub enum Error {
         /// Where the decision stands in the journal.
         decision_id: String,
     },
+    /// A certificate signing request cannot be used.
+    #[error("the certificate signing request: {0}")]
+    CsrInvalid(#[from] RequestError),
+    /// A decision id is not one.
+    #[error("{0:?} is no decision id; a denial carries one, such as 1.42")]
+    DecisionInvalid(String),
+    /// There is no decision of this id.
+    #[error("the journal has no decision {0}")]
+    DecisionNotFound(String),
+    /// An operator has switched the connection off.
+    #[error("{0} is disabled; an operator may enable it")]
+    Disabled(ResourceName),
     /// Documents of one Apply have problems.
     #[error("nothing was applied: {} problem(s)", .0.len())]
     DocumentsInvalid(Vec<Problem>),
@@ -40,6 +56,9 @@ pub enum Error {
     /// The resource was changed since the caller read it.
     #[error("{0} was changed meanwhile; read it again")]
     EtagMismatch(ResourceName),
+    /// A filter is not well formed.
+    #[error("the filter: {0}")]
+    FilterInvalid(String),
     /// Fields have problems.
     #[error("the fields have {} problem(s)", .0.len())]
     FieldsInvalid(Vec<Problem>),
@@ -93,13 +112,21 @@ pub enum Error {
         connection: ConnectionRef,
     },
     /// It is used by others.
-    #[error("{resource} is a member of {users}; say force to take it out")]
+    #[error("{resource} is used by {users}; {hint}")]
     InUse {
         /// What is used.
         resource: ResourceName,
         /// By what.
         users: String,
+        /// What to do about it.
+        hint: &'static str,
     },
+    /// The integration comes with the broker.
+    #[error("integration {0} comes with the broker and never changes; create one of your own")]
+    IntegrationBuiltIn(IntegrationName),
+    /// An operators' own integration has problems.
+    #[error("the integration has {} problem(s)", .0.len())]
+    IntegrationInvalid(Vec<Problem>),
     /// There is no such integration.
     #[error("there is no integration {0}; list them with: keyhatch integration list")]
     IntegrationUnknown(IntegrationName),
@@ -112,6 +139,9 @@ pub enum Error {
     /// The kind is not one, or not clear.
     #[error("{}", .0.description)]
     KindInvalid(Problem),
+    /// A label is not well formed.
+    #[error(transparent)]
+    LabelInvalid(Invalid),
     /// The mount path is no absolute path.
     #[error("mount_path {0:?} is neither an absolute path nor \"host\"")]
     MountPathInvalid(String),
@@ -127,12 +157,26 @@ pub enum Error {
     /// There is no such resource, and the caller may know.
     #[error("there is no {name}{hint}", name = .0, hint = hint(.0))]
     NotFound(ResourceName),
+    /// An operator would remove itself.
+    #[error("you cannot remove yourself; another administrator can")]
+    OwnRegistration,
     /// The page token is not one of ours.
     #[error("the page token is not one that this method returned")]
     PageTokenInvalid,
     /// A principal in a binding is not well formed.
     #[error(transparent)]
     PrincipalInvalid(Invalid),
+    /// The same id was given to another request.
+    #[error("another request was made under the id {0}; an id is used for one request only")]
+    RequestIdReused(RequestId),
+    /// No role was given, or none that there is.
+    #[error("the role must be viewer, operator or administrator")]
+    RoleInvalid,
+    /// The executor may not assert this.
+    #[error(
+        "this executor may not open steps that run as {0}; an administrator registers for what it may"
+    )]
+    RunAsNotPermitted(RunAs),
     /// Whoever adds a connection to a group must be a resolver of it.
     #[error("you are not a resolver of {0}")]
     ResolverRequired(ResourceName),
@@ -191,6 +235,14 @@ pub enum Error {
         /// The longest.
         most: Duration,
     },
+    /// An update mask names what there is not.
+    #[error("update_mask: there is no {0:?} to update")]
+    UpdateMaskInvalid(String),
+    /// The executor is not registered for this workflow.
+    #[error(
+        "this executor may not open steps of workflow {0}; an administrator registers for which it may"
+    )]
+    WorkflowNotPermitted(WorkflowName),
     /// This daemon cannot give files to that user.
     #[error(
         "this daemon cannot give files to uid {0}: it lacks CAP_CHOWN; run it as root, or open the step for its own uid"
@@ -204,6 +256,8 @@ fn hint(absent: &ResourceName) -> &'static str {
         ResourceName::Connection(_) => "; list them with: keyhatch connection list",
         ResourceName::Group(_) => "; list them with: keyhatch group list",
         ResourceName::Integration(_) => "; list them with: keyhatch integration list",
+        ResourceName::Executor(_) => "; list them with: keyhatch executor list",
+        ResourceName::Operator(_) => "; list them with: keyhatch operator list",
         ResourceName::Lease(_) | ResourceName::Opening(_) | ResourceName::Secret(_) => "",
     }
 }

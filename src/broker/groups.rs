@@ -1,21 +1,17 @@
 //! Connection groups: created, renamed, re-identified, filled and emptied.
-//!
-//! Every member has every identifier, and no two have the same values. That is checked wherever it could
-//! break: when a member is added, when a member's tags change, when the identifiers are replaced.
 
-use std::collections::{BTreeMap, BTreeSet};
+use std::collections::BTreeSet;
 
 use super::Broker;
-use super::connections::{Stamp, require_editor};
+use super::connections::{Access, Deletion, Part, check_etag};
 use super::error::Error;
+use super::group_write::{absent, change_members, create, editable, note, update};
 use super::operators::{require_operator, require_role};
-use super::writer::Draft;
-use crate::access::{Bindings, Decision, Pattern, Principal, Relation, Role, decide, decide_edit};
-use crate::catalog::{Connection, ConnectionMetadata, Group, GroupMetadata, NotAdmitted};
-use crate::integration;
-use crate::journal::ChangeNote;
-use crate::model::{ConnectionRef, GroupName, Identifiers, IntegrationName, Invalid, ResourceName};
-use crate::seal::{RecordKey, RecordKind, random_id};
+use super::writer::{Asked, Draft, WriteOptions};
+use crate::access::{Principal, Role};
+use crate::catalog::{Catalog, ConnectionMetadata, Group, GroupMetadata};
+use crate::model::{ConnectionRef, GroupName, Identifiers, IntegrationName, Labels, ResourceName};
+use crate::seal::{RecordKey, RecordKind};
 
 /// A new group.
 pub struct NewGroup {
@@ -26,7 +22,9 @@ pub struct NewGroup {
     /// What tells its members apart.
     pub identifiers: Identifiers,
     /// Viewers and editors.
-    pub access: BTreeMap<Relation, BTreeSet<Pattern>>,
+    pub access: Access,
+    /// Its labels.
+    pub labels: Labels,
 }
 
 /// What is to be different about a group.
@@ -36,10 +34,34 @@ pub struct GroupChange {
     pub new_name: Option<GroupName>,
     /// Its identifiers from now on.
     pub identifiers: Option<Identifiers>,
+    /// Its viewers and editors.
+    pub access: Part<Access>,
+    /// Its labels.
+    pub labels: Part<Labels>,
+}
+
+/// A group as it should be. What it does not name stays as it is.
+pub struct GroupDocument {
+    /// Its name.
+    pub name: GroupName,
+    /// The type of its members.
+    pub integration: IntegrationName,
+    /// What tells its members apart; needed for a new group.
+    pub identifiers: Option<Identifiers>,
+    /// All of its members.
+    pub members: Option<BTreeSet<ConnectionRef>>,
     /// The relations to replace.
-    pub access: BTreeMap<Relation, BTreeSet<Pattern>>,
-    /// Change only if this is still its etag.
-    pub etag: Option<String>,
+    pub access: Access,
+    /// The labels to set.
+    pub labels: Labels,
+}
+
+/// Members to add to a group, or to take out of it.
+pub struct MemberChange {
+    /// Whether they are added.
+    pub add: bool,
+    /// Which.
+    pub members: Vec<ConnectionRef>,
 }
 
 /// A group as an operator sees it.
@@ -65,9 +87,13 @@ impl Broker {
         &self,
         caller: Principal,
         new: NewGroup,
+        options: WriteOptions,
     ) -> Result<ListedGroup, Error> {
         require_role(&caller, Role::Operator)?;
-        self.writer.submit(move |draft| create(draft, &caller, new)).await
+        let name = new.name.clone();
+        let asked = Asked::new(&caller, "CreateGroup", &name, options);
+        let change = move |draft: &mut Draft| create(draft, &caller, new);
+        self.writer.run(asked, change, move |catalog| find(catalog, &name)).await
     }
 
     /// A group.
@@ -76,9 +102,7 @@ impl Broker {
     /// See `GroupService.GetGroup`.
     pub fn group(&self, caller: &Principal, name: &GroupName) -> Result<ListedGroup, Error> {
         require_operator(caller)?;
-        let snapshot = self.snapshot();
-        let found = snapshot.catalog.group(name).map(|group| ListedGroup::from(group.as_ref()));
-        found.ok_or_else(|| absent(name))
+        find(&self.snapshot().catalog, name)
     }
 
     /// Groups after `after`, by name, and where the next page starts.
@@ -124,13 +148,6 @@ impl Broker {
         Ok((members, next))
     }
 
-    /// The groups that a connection is a member of, as resources.
-    pub fn groups_of(&self, metadata: &ConnectionMetadata) -> Vec<String> {
-        let snapshot = self.snapshot();
-        let groups = metadata.groups.iter().filter_map(|uid| snapshot.catalog.group_by_uid(*uid));
-        groups.map(|group| ResourceName::Group(group.metadata.name.clone()).to_string()).collect()
-    }
-
     /// Renames a group, replaces its identifiers or its access.
     ///
     /// # Errors
@@ -140,26 +157,47 @@ impl Broker {
         caller: Principal,
         name: GroupName,
         change: GroupChange,
+        etag: Option<String>,
+        options: WriteOptions,
     ) -> Result<ListedGroup, Error> {
         require_role(&caller, Role::Operator)?;
-        self.writer.submit(move |draft| update(draft, &caller, &name, change)).await
+        let asked = Asked::new(&caller, "UpdateGroup", &name, options);
+        let new_name = change.new_name.clone().unwrap_or_else(|| name.clone());
+        let again = new_name.clone();
+        let change = move |draft: &mut Draft| {
+            let group = editable(draft, &caller, &name)?;
+            check_etag(etag, &group.etag(), || ResourceName::Group(name.clone()))?;
+            update(draft, &caller, &group, change)?;
+            find(&draft.catalog, &new_name)
+        };
+        self.writer.run(asked, change, move |catalog| find(catalog, &again)).await
     }
 
     /// Deletes a group; its members stay.
     ///
     /// # Errors
     /// See `GroupService.DeleteGroup`.
-    pub async fn delete_group(&self, caller: Principal, name: GroupName) -> Result<(), Error> {
+    pub async fn delete_group(
+        &self,
+        caller: Principal,
+        name: GroupName,
+        deletion: Deletion,
+        options: WriteOptions,
+    ) -> Result<(), Error> {
         require_role(&caller, Role::Operator)?;
-        self.writer
-            .submit(move |draft| {
-                let group = editable(draft, &caller, &name)?;
-                draft.catalog.remove_group(&name);
-                draft.remove([RecordKey { kind: RecordKind::Group, uid: group.uid }]);
-                draft.note_group(note(&caller, "group.delete", &group, None));
-                Ok(())
-            })
-            .await
+        let asked = Asked::new(&caller, "DeleteGroup", &name, options);
+        let change = move |draft: &mut Draft| {
+            if deletion.allow_missing && draft.catalog.group(&name).is_none() {
+                return Ok(());
+            }
+            let group = editable(draft, &caller, &name)?;
+            check_etag(deletion.etag, &group.etag(), || ResourceName::Group(name.clone()))?;
+            draft.catalog.remove_group(&name);
+            draft.remove([RecordKey { kind: RecordKind::Group, uid: group.uid }]);
+            draft.note_group(note(&caller, "group.delete", &group));
+            Ok(())
+        };
+        self.writer.run(asked, change, |_| Ok(())).await
     }
 
     /// Adds members, or takes them out: all of them or none.
@@ -170,129 +208,20 @@ impl Broker {
         &self,
         caller: Principal,
         name: GroupName,
-        members: Vec<ConnectionRef>,
-        add: bool,
+        change: MemberChange,
+        options: WriteOptions,
     ) -> Result<ListedGroup, Error> {
         require_role(&caller, Role::Operator)?;
-        self.writer
-            .submit(move |draft| {
-                let group = editable(draft, &caller, &name)?;
-                for member in members {
-                    change_member(draft, &caller, &group, &member, add)?;
-                }
-                let action = if add { "group.add_members" } else { "group.remove_members" };
-                draft.note_group(note(&caller, action, &group, None));
-                draft
-                    .catalog
-                    .group(&name)
-                    .map(|group| group.as_ref().into())
-                    .ok_or_else(|| absent(&name))
-            })
-            .await
+        let method = if change.add { "AddMembers" } else { "RemoveMembers" };
+        let asked = Asked::new(&caller, method, &name, options);
+        let again = name.clone();
+        let change = move |draft: &mut Draft| {
+            let group = editable(draft, &caller, &name)?;
+            change_members(draft, &caller, &group, &change)?;
+            find(&draft.catalog, &name)
+        };
+        self.writer.run(asked, change, move |catalog| find(catalog, &again)).await
     }
-}
-
-fn create(draft: &mut Draft, caller: &Principal, new: NewGroup) -> Result<ListedGroup, Error> {
-    if draft.catalog.group(&new.name).is_some() {
-        return Err(Error::AlreadyExists(ResourceName::Group(new.name)));
-    }
-    if integration::find(&new.integration).is_none() {
-        return Err(Error::IntegrationUnknown(new.integration));
-    }
-    let mut access = bindings(Bindings::default(), new.access)?;
-    if let Principal::Operator(name, _) = caller {
-        access.add(Relation::Editor, Pattern::Operator(name.clone()));
-    }
-    let stamp = Stamp::new(caller, draft.now);
-    let group = GroupMetadata {
-        uid: random_id()?,
-        name: new.name,
-        integration: new.integration,
-        identifiers: new.identifiers,
-        access,
-        revision: 1,
-        create_time: stamp.now,
-        update_time: stamp.now,
-        updated_by: stamp.by,
-    };
-    draft.put([group.to_store(&draft.keyring.clone())?]);
-    draft.note_group(note(caller, "group.create", &group, Some(&group.access)));
-    draft.catalog.put_group(group.clone());
-    Ok(ListedGroup { metadata: group, members: 0 })
-}
-
-fn update(
-    draft: &mut Draft,
-    caller: &Principal,
-    name: &GroupName,
-    change: GroupChange,
-) -> Result<ListedGroup, Error> {
-    let mut group = editable(draft, caller, name)?;
-    if change.etag.is_some_and(|etag| etag != group.etag()) {
-        return Err(Error::EtagMismatch(ResourceName::Group(name.clone())));
-    }
-    if let Some(new_name) = change.new_name.filter(|new_name| new_name != name) {
-        if draft.catalog.group(&new_name).is_some() {
-            return Err(Error::AlreadyExists(ResourceName::Group(new_name)));
-        }
-        group.name = new_name;
-    }
-    if let Some(identifiers) = change.identifiers {
-        draft
-            .catalog
-            .replace_identifiers(group.uid, &identifiers)
-            .map_err(|(member, why)| not_admitted(name, member, why))?;
-        group.identifiers = identifiers;
-    }
-    let old_access = group.access.clone();
-    group.access = bindings(group.access, change.access)?;
-    let stamp = Stamp::new(caller, draft.now);
-    group.revision += 1;
-    group.update_time = stamp.now;
-    group.updated_by = stamp.by;
-    draft.put([group.to_store(&draft.keyring.clone())?]);
-    let access = (group.access != old_access).then_some(&group.access);
-    draft.note_group(note(caller, "group.update", &group, access));
-    draft.catalog.put_group(group.clone());
-    let members = draft.catalog.group_by_uid(group.uid).map_or(0, |group| group.len());
-    Ok(ListedGroup { metadata: group, members })
-}
-
-fn change_member(
-    draft: &mut Draft,
-    caller: &Principal,
-    group: &GroupMetadata,
-    member: &ConnectionRef,
-    add: bool,
-) -> Result<(), Error> {
-    let found = draft.catalog.connection(member).cloned();
-    let found = found.ok_or_else(|| Error::NotFound(ResourceName::Connection(member.clone())))?;
-    let mut metadata = found.metadata.clone();
-    let changed = if add {
-        require_resolver(caller, &metadata)?;
-        let current = draft.catalog.group_by_uid(group.uid).ok_or_else(|| absent(&group.name))?;
-        current.admits(&metadata).map_err(|why| not_admitted(&group.name, member.clone(), why))?;
-        metadata.groups.insert(group.uid)
-    } else {
-        metadata.groups.remove(&group.uid)
-    };
-    if !changed {
-        return Ok(());
-    }
-    metadata.revision += 1;
-    let connection = Connection { metadata, values: found.values.clone() };
-    draft.put_connection(connection)
-}
-
-/// Checks that a connection whose tags changed still fits into its groups.
-pub(super) fn check_membership(draft: &Draft, metadata: &ConnectionMetadata) -> Result<(), Error> {
-    for uid in &metadata.groups {
-        let Some(group) = draft.catalog.group_by_uid(*uid) else { continue };
-        group
-            .admits(metadata)
-            .map_err(|why| not_admitted(&group.metadata.name, metadata.reference(), why))?;
-    }
-    Ok(())
 }
 
 /// The groups that a connection is a member of, by name.
@@ -301,65 +230,7 @@ pub(super) fn groups_of(draft: &Draft, metadata: &ConnectionMetadata) -> Vec<Gro
     groups.map(|group| group.metadata.name.clone()).collect()
 }
 
-/// Datadog: "You can only add connections to a group for which you have Resolver permission."
-fn require_resolver(caller: &Principal, member: &ConnectionMetadata) -> Result<(), Error> {
-    let resource = ResourceName::Connection(member.reference());
-    let is_resolver = decide(caller, Relation::Resolver, &member.access) != Decision::Deny;
-    // An administrator may give itself the relation, so asking for it first would protect nothing.
-    if is_resolver || decide_edit(caller, &member.access) != Decision::Deny {
-        Ok(())
-    } else {
-        Err(Error::ResolverRequired(resource))
-    }
-}
-
-fn editable(draft: &Draft, caller: &Principal, name: &GroupName) -> Result<GroupMetadata, Error> {
-    let group = draft.catalog.group(name).ok_or_else(|| absent(name))?;
-    require_editor(caller, &group.metadata.access, &ResourceName::Group(name.clone()))?;
-    Ok(group.metadata.clone())
-}
-
-/// A group has viewers and editors; it never confers access to its members, so it has no resolvers.
-fn bindings(
-    mut access: Bindings,
-    changes: BTreeMap<Relation, BTreeSet<Pattern>>,
-) -> Result<Bindings, Error> {
-    if changes.contains_key(&Relation::Resolver) {
-        let rule = "a group has viewers and editors; resolvers are bound to its members";
-        return Err(Error::PrincipalInvalid(Invalid::new("relation", "resolver", rule)));
-    }
-    access.replace_all(changes).map_err(Error::PrincipalInvalid)?;
-    Ok(access)
-}
-
-fn not_admitted(group: &GroupName, connection: ConnectionRef, why: NotAdmitted) -> Error {
-    let group = group.clone();
-    match why {
-        NotAdmitted::Integration => Error::IntegrationMismatch { group, connection },
-        NotAdmitted::Missing(identifier) => {
-            Error::IdentifierMissing { group, connection, identifier: identifier.to_string() }
-        }
-        NotAdmitted::Taken(other) => Error::IdentifiersNotUnique { group, connection, other },
-    }
-}
-
-fn absent(name: &GroupName) -> Error {
-    Error::NotFound(ResourceName::Group(name.clone()))
-}
-
-fn note(
-    caller: &Principal,
-    action: &str,
-    group: &GroupMetadata,
-    access: Option<&Bindings>,
-) -> ChangeNote {
-    ChangeNote {
-        principal: caller.to_string(),
-        action: action.to_owned(),
-        resource: ResourceName::Group(group.name.clone()).to_string(),
-        uid: group.uid,
-        version: group.revision,
-        fields: Vec::new(),
-        access: access.cloned(),
-    }
+fn find(catalog: &Catalog, name: &GroupName) -> Result<ListedGroup, Error> {
+    let found = catalog.group(name).map(|group| ListedGroup::from(group.as_ref()));
+    found.ok_or_else(|| absent(name))
 }

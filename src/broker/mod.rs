@@ -4,30 +4,46 @@
 //! go in [`openings`].
 
 mod apply;
+mod connection_write;
 mod connections;
 mod error;
+mod explain;
+mod group_write;
 mod groups;
+mod inspect;
+mod integrations;
+mod judge;
 mod openings;
 mod operators;
 mod reaper;
+mod registry;
 mod resolve;
 mod secrets;
 mod start;
 mod step_directory;
+mod step_list;
 mod writer;
 
 use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, Ordering};
 
 pub use apply::{Action, Applied, Document};
-pub use connections::{ConnectionDocument, ListedConnections};
+pub use connections::{
+    Access, ConnectionDocument, Deletion, ListedConnection, ListedConnections, Part,
+};
 pub use error::Error;
-pub use groups::{GroupChange, ListedGroup, NewGroup};
-pub use openings::{ClosedStep, ListedStep, ListedSteps, OpenedStep, StepRequest, StepSelector};
+pub use explain::{DryRun, ExaminedResource, Explanation, NearMember, PastDecision};
+pub use groups::{GroupChange, GroupDocument, ListedGroup, MemberChange, NewGroup};
+pub use inspect::Inspected;
+pub use integrations::ListedIntegration;
+pub use openings::{ClosedStep, OpenedStep, StepRequest, StepSelector};
+pub use registry::{Enrolled, LOCAL_EXECUTOR, NewRegistration};
 pub use resolve::{ResolveRequest, Resolved};
 pub use secrets::SecretDocument;
 pub use start::{Parts, StartError, seed_registrations};
 pub use step_directory::{Runtime, RuntimeError, StepListener, bind};
+pub use step_list::{ListedStep, ListedSteps};
+pub use writer::WriteOptions;
 
 use crate::catalog::{Snapshot, Snapshots};
 use crate::identity::Authority;

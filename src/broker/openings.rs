@@ -3,7 +3,7 @@
 //! Line first, file second: what the journal says of an opening or a renewal precedes the rename that
 //! makes it visible, and what it says of a closing precedes the removal.
 
-use std::collections::HashMap;
+use std::collections::{BTreeSet, HashMap};
 use std::sync::Arc;
 use std::time::Duration;
 
@@ -19,7 +19,7 @@ use crate::access::Principal;
 use crate::identity::KeyAndCertificate;
 use crate::journal::{CloseReason, Event, Live, LiveOpening};
 use crate::model::limits::{MAX_PATH_BYTES, MAX_STEP_CERTIFICATE_LIFE, MIN_TTL};
-use crate::model::{Id, Opening, RunName, StepKey, StepName, Timestamp, WorkflowName};
+use crate::model::{Id, Opening, RunAs, RunName, StepKey, StepName, Timestamp, WorkflowName};
 use crate::seal::random_id;
 
 /// Where steps find their directory if their executor says nothing else.
@@ -41,6 +41,8 @@ pub struct StepRequest {
     pub step: StepName,
     /// Which try; one more than the last if unset.
     pub attempt: Option<i32>,
+    /// On whose behalf it runs.
+    pub run_as: BTreeSet<RunAs>,
     /// The step's Unix user; the daemon's own if unset.
     pub uid: Option<u32>,
     /// The longest it may live.
@@ -78,28 +80,6 @@ pub struct ClosedStep {
     pub closed: bool,
     /// How many leases were revoked.
     pub revoked: usize,
-}
-
-/// One open step in a list.
-#[derive(Debug)]
-pub struct ListedStep {
-    /// What was recorded.
-    pub opening: Opening,
-    /// Whom its certificate speaks for.
-    pub spiffe_id: String,
-    /// Its directory on this host.
-    pub directory: String,
-    /// How many live leases it holds.
-    pub live_leases: usize,
-}
-
-/// One page of open steps.
-#[derive(Debug)]
-pub struct ListedSteps {
-    /// In the order of their ids.
-    pub steps: Vec<ListedStep>,
-    /// Where the next page starts, if there is one.
-    pub next: Option<Id>,
 }
 
 /// The sockets that listen, and how to stop each.
@@ -172,6 +152,7 @@ impl Broker {
         if uid == u32::MAX {
             return Err(Error::UidNotPermitted(uid));
         }
+        self.check_scope(&key, &request.run_as)?;
         let attempt = self.next_attempt(&key, request.attempt).await?;
         let expire_time = now.after(ttl);
         let certificate = self.issue_step(&key, now, expire_time)?;
@@ -179,6 +160,7 @@ impl Broker {
             id: random_id()?,
             key,
             attempt,
+            run_as: request.run_as,
             uid,
             open_time: now,
             expire_time,
@@ -248,48 +230,6 @@ impl Broker {
         Ok(ClosedStep { closed: false, revoked: 0 })
     }
 
-    /// The open steps after `after`: an executor's own, or everybody's for an operator.
-    ///
-    /// # Errors
-    /// If the journal hangs.
-    pub fn steps(
-        &self,
-        caller: &Principal,
-        workflow: Option<&str>,
-        after: Option<Id>,
-        size: usize,
-    ) -> Result<ListedSteps, Error> {
-        let own = match caller {
-            Principal::Executor(name) => Some(name),
-            Principal::Operator(..) => None,
-            Principal::Step { .. } => return Err(Error::ExecutorRequired),
-        };
-        let is_wanted = |opening: &Opening| {
-            own.is_none_or(|own| *own == opening.key.executor)
-                && workflow.is_none_or(|workflow| opening.key.workflow.as_str() == workflow)
-                && after.is_none_or(|after| opening.id > after)
-        };
-        let (mut steps, more) = self.journal.look(|live| {
-            let mut found: Vec<_> =
-                live.openings().filter(|opening| is_wanted(opening.record())).collect();
-            found.sort_unstable_by_key(|opening| opening.record().id);
-            let more = found.len() > size;
-            found.truncate(size);
-            let listed = found.iter().map(|opening| {
-                (opening.record().clone(), live.leases().count_of(opening.record().id))
-            });
-            (listed.collect::<Vec<_>>(), more)
-        })?;
-        let next = steps.last().filter(|_| more).map(|(opening, _)| opening.id);
-        let steps = steps.drain(..).map(|(opening, live_leases)| ListedStep {
-            spiffe_id: opening.key.spiffe_id().uri(self.authority.domain()),
-            directory: self.directory_text(opening.id),
-            opening,
-            live_leases,
-        });
-        Ok(ListedSteps { steps: steps.collect(), next })
-    }
-
     /// What has to be done as time goes by: ends steps and leases, renews certificates, and writes down
     /// how many requests were refused for their rate. Called about once a second.
     pub async fn keep_house(&self) {
@@ -340,7 +280,22 @@ impl Broker {
         Ok(())
     }
 
+    /// Whether an executor is registered, for this workflow and to assert these principals.
+    fn check_scope(&self, key: &StepKey, run_as: &BTreeSet<RunAs>) -> Result<(), Error> {
+        let snapshot = self.snapshot();
+        let executor = snapshot.catalog.executor(&key.executor).ok_or(Error::Unregistered)?;
+        if !executor.scope.admits_workflow(&key.workflow) {
+            return Err(Error::WorkflowNotPermitted(key.workflow.clone()));
+        }
+        match run_as.iter().find(|one| !executor.scope.admits_run_as(one)) {
+            Some(one) => Err(Error::RunAsNotPermitted(one.clone())),
+            None => Ok(()),
+        }
+    }
+
     fn may_open(&self, live: &Live, opening: &Opening) -> Result<(), Error> {
+        // Asked again where nothing can change: an executor that was removed meanwhile opens nothing.
+        self.check_scope(&opening.key, &opening.run_as)?;
         if live.open_count() >= self.limits.open_steps as usize {
             return Err(Error::TooManySteps(self.limits.open_steps));
         }
@@ -451,7 +406,7 @@ impl Broker {
         }
     }
 
-    fn directory_text(&self, id: Id) -> String {
+    pub(super) fn directory_text(&self, id: Id) -> String {
         self.runtime.step_path(id).to_string_lossy().into_owned()
     }
 

@@ -1,14 +1,12 @@
-//! Operators and executors: who they are to the broker, and the first ones of a new one.
+//! Who is behind a certificate on the admin door, and what its role lets it do.
 
 use super::Broker;
 use super::error::Error;
-use super::writer::Draft;
 use crate::access::{Principal, Role};
-use crate::catalog::{Registered, Registration};
+use crate::catalog::Registered;
 use crate::identity::Svid;
-use crate::journal::{ChangeNote, Event, NotAccepted};
-use crate::model::{ExecutorName, OperatorName, PinnedCertificate, SpiffeId};
-use crate::seal::random_id;
+use crate::journal::{Event, NotAccepted};
+use crate::model::{ExecutorName, SpiffeId};
 
 impl Broker {
     /// The principal behind a certificate on the admin door. It is asked at every request: removal and
@@ -54,45 +52,6 @@ impl Broker {
             tracing::error!(principal = %caller, method, reason, "a refusal could not be journaled");
         }
     }
-}
-
-/// The operator `admin` and the executor `local`, which every broker starts with.
-pub(super) fn register_first(
-    draft: &mut Draft,
-    (operator, operator_certificate): (OperatorName, PinnedCertificate),
-    (executor, executor_certificate): (ExecutorName, PinnedCertificate),
-) -> Result<(), Error> {
-    let role = Some(Role::Administrator);
-    register(draft, Registered::Operator(operator), role, false, operator_certificate)?;
-    register(draft, Registered::Executor(executor), None, true, executor_certificate)
-}
-
-fn register(
-    draft: &mut Draft,
-    who: Registered,
-    role: Option<Role>,
-    local_only: bool,
-    certificate: PinnedCertificate,
-) -> Result<(), Error> {
-    let (action, resource) = match &who {
-        Registered::Executor(name) => ("executor.create", format!("executors/{name}")),
-        Registered::Operator(name) => ("operator.create", format!("operators/{name}")),
-    };
-    let certificates = vec![certificate];
-    let uid = random_id()?;
-    let registration = Registration { uid, who, role, local_only, certificates, revision: 1 };
-    draft.put([registration.to_store(&draft.keyring.clone())?]);
-    draft.note(ChangeNote {
-        principal: "init".to_owned(),
-        action: action.to_owned(),
-        resource,
-        uid,
-        version: 1,
-        fields: Vec::new(),
-        access: None,
-    });
-    draft.catalog.put_registration(registration);
-    Ok(())
 }
 
 /// Any operator.

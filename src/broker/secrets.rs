@@ -2,11 +2,12 @@
 
 use super::Broker;
 use super::apply::Action;
+use super::connections::Deletion;
 use super::error::Error;
 use super::operators::{require_operator, require_role};
-use super::writer::Draft;
+use super::writer::{Asked, Draft, WriteOptions};
 use crate::access::{Principal, Role};
-use crate::catalog::{Secret, SecretMetadata, Values};
+use crate::catalog::{Catalog, Secret, SecretMetadata, Values};
 use crate::integration::Problem;
 use crate::journal::ChangeNote;
 use crate::model::limits::MAX_VALUE_BYTES;
@@ -28,9 +29,7 @@ impl Broker {
     /// If there is none, or the caller is no operator.
     pub fn secret(&self, caller: &Principal, name: &SecretRef) -> Result<SecretMetadata, Error> {
         require_operator(caller)?;
-        let snapshot = self.snapshot();
-        let found = snapshot.catalog.secret(name).map(|secret| secret.metadata.clone());
-        found.ok_or_else(|| Error::NotFound(ResourceName::Secret(name.clone())))
+        find(&self.snapshot().catalog, name)
     }
 
     /// A workflow's secrets after `after`, by name, and whether there are more.
@@ -55,24 +54,55 @@ impl Broker {
         Ok((secrets, more))
     }
 
+    /// Creates a secret or overwrites it.
+    ///
+    /// # Errors
+    /// See `SecretService.PutSecret`.
+    pub async fn put_secret(
+        &self,
+        caller: Principal,
+        document: SecretDocument,
+        options: WriteOptions,
+    ) -> Result<SecretMetadata, Error> {
+        require_role(&caller, Role::Operator)?;
+        let name = document.name.clone();
+        let resource = ResourceName::Secret(name.clone());
+        let asked = Asked::new(&caller, "PutSecret", &resource, options);
+        let change = move |draft: &mut Draft| {
+            let name = document.name.clone();
+            put(draft, &caller, document)?;
+            find(&draft.catalog, &name)
+        };
+        self.writer.run(asked, change, move |catalog| find(catalog, &name)).await
+    }
+
     /// Deletes a secret and revokes its leases.
     ///
     /// # Errors
     /// See `SecretService.DeleteSecret`.
-    pub async fn delete_secret(&self, caller: Principal, name: SecretRef) -> Result<(), Error> {
+    pub async fn delete_secret(
+        &self,
+        caller: Principal,
+        name: SecretRef,
+        deletion: Deletion,
+        options: WriteOptions,
+    ) -> Result<(), Error> {
         require_role(&caller, Role::Operator)?;
-        self.writer
-            .submit(move |draft| {
-                let found = draft.catalog.secret(&name).map(|secret| secret.metadata.clone());
-                let secret =
-                    found.ok_or_else(|| Error::NotFound(ResourceName::Secret(name.clone())))?;
-                draft.catalog.remove_secret(&name);
-                let kinds = [RecordKind::Secret, RecordKind::SecretValue];
-                draft.remove(kinds.map(|kind| RecordKey { kind, uid: secret.uid }));
-                draft.note(note(&caller, "secret.delete", &secret));
-                Ok(())
-            })
-            .await
+        let resource = ResourceName::Secret(name.clone());
+        let asked = Asked::new(&caller, "DeleteSecret", &resource, options);
+        let change = move |draft: &mut Draft| {
+            let secret = match draft.catalog.secret(&name) {
+                Some(found) => found.metadata.clone(),
+                None if deletion.allow_missing => return Ok(()),
+                None => return Err(Error::NotFound(resource)),
+            };
+            draft.catalog.remove_secret(&name);
+            let kinds = [RecordKind::Secret, RecordKind::SecretValue];
+            draft.remove(kinds.map(|kind| RecordKey { kind, uid: secret.uid }));
+            draft.note(note(&caller, "secret.delete", &secret));
+            Ok(())
+        };
+        self.writer.run(asked, change, |_| Ok(())).await
     }
 }
 
@@ -108,6 +138,11 @@ pub(super) fn put(
     Ok(if old.is_some() { Action::Changed } else { Action::Created })
 }
 
+fn find(catalog: &Catalog, name: &SecretRef) -> Result<SecretMetadata, Error> {
+    let found = catalog.secret(name).map(|secret| secret.metadata.clone());
+    found.ok_or_else(|| Error::NotFound(ResourceName::Secret(name.clone())))
+}
+
 fn note(caller: &Principal, action: &str, secret: &SecretMetadata) -> ChangeNote {
     ChangeNote {
         principal: caller.to_string(),
@@ -116,6 +151,7 @@ fn note(caller: &Principal, action: &str, secret: &SecretMetadata) -> ChangeNote
         uid: secret.uid,
         version: secret.version,
         fields: Vec::new(),
+        settings: Vec::new(),
         access: None,
     }
 }

@@ -19,7 +19,7 @@ use tokio::sync::mpsc;
 use super::Broker;
 use super::error::Error;
 use super::openings::Listeners;
-use super::operators::register_first;
+use super::registry::register_first;
 use super::step_directory::{Runtime, StepListener};
 use super::writer::{WriterTask, revoked_by_all};
 use crate::catalog::{Catalog, LoadError, Snapshot, Snapshots, load};

@@ -17,11 +17,14 @@ use std::time::Duration;
 use tokio::sync::{mpsc, oneshot};
 
 use super::error::Error;
-use super::resolve::is_still_allowed;
+use super::judge::is_still_allowed;
+use crate::access::Principal;
 use crate::catalog::{Catalog, Connection, Snapshot, Snapshots};
-use crate::journal::{ChangeNote, Event, Journal, Live, Position, Unavailable};
+use crate::journal::{
+    ChangeNote, Event, Journal, Live, Position, RequestNote, RequestTable, Unavailable,
+};
 use crate::lease::Lease;
-use crate::model::{Clock, Id, Timestamp};
+use crate::model::{Clock, Id, RequestId, Timestamp};
 use crate::seal::{Keyring, RecordKey, Sealed};
 use crate::store::{Operation, Store};
 
@@ -41,6 +44,9 @@ pub(super) struct Draft {
     operations: Vec<Operation>,
     notes: Vec<ChangeNote>,
     touched: Vec<Id>,
+    /// The requests that were done, those of this draft included.
+    known: RequestTable,
+    requests: Vec<RequestNote>,
     /// Every lease is decided again: a group may stand behind any of them.
     everything: bool,
 }
@@ -83,16 +89,81 @@ impl Draft {
         &mut self,
         change: impl FnOnce(&mut Self) -> Result<T, Error>,
     ) -> Result<T, Error> {
+        self.attempt_and_keep(true, change)
+    }
+
+    /// Runs one change; the draft is as it was before if it is refused, or not to be kept.
+    fn attempt_and_keep<T>(
+        &mut self,
+        keep: bool,
+        change: impl FnOnce(&mut Self) -> Result<T, Error>,
+    ) -> Result<T, Error> {
         let before = self.catalog.clone();
         let lengths = (self.operations.len(), self.notes.len(), self.touched.len());
+        let everything = self.everything;
         let outcome = change(self);
-        if outcome.is_err() {
+        if outcome.is_err() || !keep {
             self.catalog = before;
             self.operations.truncate(lengths.0);
             self.notes.truncate(lengths.1);
             self.touched.truncate(lengths.2);
+            self.everything = everything;
         }
         outcome
+    }
+
+    /// Runs one change as it was asked for: once under its id, and only on trial if that was asked.
+    fn run<T>(
+        &mut self,
+        asked: &Asked,
+        change: impl FnOnce(&mut Self) -> Result<T, Error>,
+        again: impl FnOnce(&Catalog) -> Result<T, Error>,
+    ) -> Result<T, Error> {
+        let principal = asked.caller.to_string();
+        let id = asked.options.request_id.as_ref().filter(|_| !asked.options.validate_only);
+        if let Some(id) = id
+            && let Some(done) = self.known.find(&principal, id)
+        {
+            return match done == asked.what {
+                true => again(&self.catalog),
+                false => Err(Error::RequestIdReused(id.clone())),
+            };
+        }
+        let outcome = self.attempt_and_keep(!asked.options.validate_only, change)?;
+        if let Some(id) = id {
+            let note = RequestNote { principal, id: id.clone(), what: asked.what.clone() };
+            self.known.insert(note.clone());
+            self.requests.push(note);
+        }
+        Ok(outcome)
+    }
+}
+
+/// How a change is to be made.
+#[derive(Clone, Debug, Default)]
+pub struct WriteOptions {
+    /// What the client calls the request, so that it is done once.
+    pub request_id: Option<RequestId>,
+    /// Check everything and change nothing.
+    pub validate_only: bool,
+}
+
+/// Who asks for a change, for what, and how.
+pub(super) struct Asked {
+    caller: Principal,
+    what: String,
+    options: WriteOptions,
+}
+
+impl Asked {
+    /// A change by `caller`: the method and the resource say what it is.
+    pub(super) fn new(
+        caller: &Principal,
+        method: &str,
+        resource: &dyn std::fmt::Display,
+        options: WriteOptions,
+    ) -> Self {
+        Self { caller: caller.clone(), what: format!("{method} {resource}"), options }
     }
 }
 
@@ -105,6 +176,17 @@ type Job = Box<dyn FnOnce(&mut Draft) -> Option<Acknowledge> + Send>;
 pub(super) struct Writer(mpsc::Sender<Job>);
 
 impl Writer {
+    /// Runs a change as it was asked for, and waits until it is in force and on disk. `again` answers for
+    /// a request that was done before.
+    pub(super) async fn run<T: Send + 'static>(
+        &self,
+        asked: Asked,
+        change: impl FnOnce(&mut Draft) -> Result<T, Error> + Send + 'static,
+        again: impl FnOnce(&Catalog) -> Result<T, Error> + Send + 'static,
+    ) -> Result<T, Error> {
+        self.submit(move |draft| draft.run(&asked, change, again)).await
+    }
+
     /// Runs a change on the draft, and waits until it is in force and on disk.
     pub(super) async fn submit<T: Send + 'static>(
         &self,
@@ -179,6 +261,7 @@ impl WriterTask {
     }
 
     fn draft(&self) -> Draft {
+        let known = self.journal.look(|live| live.requests().clone());
         Draft {
             catalog: self.snapshots.load().catalog.clone(),
             now: self.clock.now(),
@@ -186,6 +269,9 @@ impl WriterTask {
             operations: Vec::new(),
             notes: Vec::new(),
             touched: Vec::new(),
+            // A journal that hangs takes no change either.
+            known: known.unwrap_or_default(),
+            requests: Vec::new(),
             everything: false,
         }
     }
@@ -197,11 +283,12 @@ impl WriterTask {
         if self.failed {
             return Err(Error::StoreReadOnly);
         }
-        let Draft { catalog, now, operations, notes, touched, everything, .. } = draft;
+        let Draft { catalog, now, operations, notes, touched, requests, everything, .. } = draft;
         // A number is used once, even if what it was for never reached the store.
         self.last_batch += 1;
         let batch = self.last_batch;
-        let (intent, _) = self.journal.append(now, &Event::Intent { batch, changes: notes })?;
+        let (intent, _) =
+            self.journal.append(now, &Event::Intent { batch, changes: notes, requests })?;
         self.journal.synced(intent).await?;
 
         let (store, keyring) = (Arc::clone(&self.store), Arc::clone(&self.keyring));

@@ -4,6 +4,7 @@
 //! writer stages changes on a copy at no cost, and readers keep the snapshot they have. Metadata is
 //! opened when it is loaded; values stay sealed until a permit opens them.
 
+mod filter;
 mod group;
 mod record;
 mod snapshot;
@@ -13,16 +14,19 @@ use std::sync::{Arc, LazyLock};
 
 use rpds::{HashTrieMapSync, RedBlackTreeMapSync};
 
+pub use filter::ConnectionFilter;
 pub use group::{Group, NotAdmitted, NotSelected};
 pub use record::{
-    Connection, ConnectionMetadata, FieldMetadata, GroupMetadata, Registered, Registration, Secret,
-    SecretMetadata, Values, load,
+    Connection, ConnectionMetadata, FieldMetadata, GroupMetadata, OwnIntegration, Registered,
+    Registration, Secret, SecretMetadata, Values, load,
 };
 pub use snapshot::{Snapshot, Snapshots};
 
 use crate::access::Bindings;
+use crate::integration::{self, Integration};
 use crate::model::{
-    ConnectionRef, ExecutorName, GroupName, Id, Identifiers, OperatorName, SecretRef, WorkflowName,
+    ConnectionName, ConnectionRef, ExecutorName, GroupName, Id, Identifiers, IntegrationName,
+    OperatorName, SecretRef, WorkflowName,
 };
 use crate::seal::RecordKind;
 
@@ -41,17 +45,19 @@ pub enum LoadError {
 #[derive(Clone, Default)]
 pub struct Catalog {
     connections: RedBlackTreeMapSync<ConnectionRef, Arc<Connection>>,
+    defaults: HashTrieMapSync<IntegrationName, ConnectionName>,
     groups: HashTrieMapSync<Id, Arc<Group>>,
     group_names: RedBlackTreeMapSync<GroupName, Id>,
+    integrations: RedBlackTreeMapSync<IntegrationName, Arc<OwnIntegration>>,
     secrets: HashTrieMapSync<SecretRef, Arc<Secret>>,
-    registrations: HashTrieMapSync<Registered, Arc<Registration>>,
+    registrations: RedBlackTreeMapSync<Registered, Arc<Registration>>,
 }
 
 impl Catalog {
-    /// The bindings of a connection; empty if there is none of that name, so that a decision takes the
-    /// same path for a missing connection as for a forbidden one.
-    pub fn bindings(&self, name: &ConnectionRef) -> &Bindings {
-        self.connections.get(name).map_or(no_bindings(), |connection| &connection.metadata.access)
+    /// The default connection of an integration.
+    pub fn default_of(&self, integration: &IntegrationName) -> Option<ConnectionRef> {
+        let name = self.defaults.get(integration)?.clone();
+        Some(ConnectionRef { integration: integration.clone(), name })
     }
 
     /// The connection of this name.
@@ -76,21 +82,28 @@ impl Catalog {
     /// Puts a connection in place of the one of its name, and into the groups it says it is a member of.
     pub fn put_connection(&mut self, connection: Connection) {
         let name = connection.metadata.reference();
-        self.leave_groups(&name);
+        self.leave(&name);
         for uid in &connection.metadata.groups {
             self.change_group(*uid, |group| group.insert(&connection.metadata));
+        }
+        if connection.metadata.is_default {
+            self.defaults.insert_mut(name.integration.clone(), name.name.clone());
         }
         self.connections.insert_mut(name, Arc::new(connection));
     }
 
     /// Removes a connection, from its groups too.
     pub fn remove_connection(&mut self, name: &ConnectionRef) {
-        self.leave_groups(name);
+        self.leave(name);
         self.connections.remove_mut(name);
     }
 
-    fn leave_groups(&mut self, name: &ConnectionRef) {
+    /// Takes a connection out of its groups, and from being the default.
+    fn leave(&mut self, name: &ConnectionRef) {
         let Some(old) = self.connections.get(name).cloned() else { return };
+        if self.defaults.get(&name.integration) == Some(&name.name) {
+            self.defaults.remove_mut(&name.integration);
+        }
         for uid in &old.metadata.groups {
             self.change_group(*uid, |group| group.remove(&old.metadata));
         }
@@ -162,6 +175,46 @@ impl Catalog {
         }
     }
 
+    /// The integration of this name, the broker's or operators' own.
+    pub fn integration(&self, name: &IntegrationName) -> Option<&Integration> {
+        integration::find(name).or_else(|| self.own_integration(name).map(|own| &own.integration))
+    }
+
+    /// The operators' own integration of this name.
+    pub fn own_integration(&self, name: &IntegrationName) -> Option<&Arc<OwnIntegration>> {
+        self.integrations.get(name)
+    }
+
+    /// Operators' own integrations, by name.
+    pub fn own_integrations(&self) -> impl Iterator<Item = &Arc<OwnIntegration>> {
+        self.integrations.values()
+    }
+
+    /// Puts an operators' own integration in place of the one of its name.
+    pub fn put_integration(&mut self, integration: OwnIntegration) {
+        let name = integration.integration.name.clone();
+        self.integrations.insert_mut(name, Arc::new(integration));
+    }
+
+    /// Removes an operators' own integration.
+    pub fn remove_integration(&mut self, name: &IntegrationName) {
+        self.integrations.remove_mut(name);
+    }
+
+    /// The connections of one integration, by name.
+    pub fn connections_of(
+        &self,
+        integration: &IntegrationName,
+    ) -> impl Iterator<Item = &Arc<Connection>> {
+        // No name comes before it.
+        let first = ConnectionName::parse("0").ok();
+        let first = first.map(|name| ConnectionRef { integration: integration.clone(), name });
+        let start = first.map_or(Bound::Unbounded, Bound::Included);
+        let all = self.connections.range((start, Bound::Unbounded));
+        all.map(|(_, connection)| connection)
+            .take_while(move |one| one.metadata.integration == *integration)
+    }
+
     /// The secret of this name.
     pub fn secret(&self, name: &SecretRef) -> Option<&Arc<Secret>> {
         self.secrets.get(name)
@@ -195,6 +248,21 @@ impl Catalog {
     /// The executor of this name.
     pub fn executor(&self, name: &ExecutorName) -> Option<&Arc<Registration>> {
         self.registrations.get(&Registered::Executor(name.clone()))
+    }
+
+    /// The operator or executor of this name.
+    pub fn registration(&self, who: &Registered) -> Option<&Arc<Registration>> {
+        self.registrations.get(who)
+    }
+
+    /// Executors and operators, each by name.
+    pub fn registrations(&self) -> impl Iterator<Item = &Arc<Registration>> {
+        self.registrations.values()
+    }
+
+    /// Removes an operator or executor.
+    pub fn remove_registration(&mut self, who: &Registered) {
+        self.registrations.remove_mut(who);
     }
 
     /// Puts an operator or executor in.

@@ -5,11 +5,12 @@ use std::collections::{BTreeMap, BTreeSet, HashMap};
 use serde::{Deserialize, Serialize};
 
 use super::{Catalog, LoadError};
-use crate::access::{Bindings, Role};
+use crate::access::{Bindings, Role, Scope};
+use crate::integration::Integration;
 use crate::model::{
     ConnectionName, ConnectionRef, ExecutorName, FieldName, GroupName, Id, Identifiers,
-    IntegrationName, KindName, OperatorName, PinnedCertificate, SecretName, SecretRef, Tags,
-    Timestamp, WorkflowName, base64_bytes, hex_bytes,
+    IntegrationName, KindName, Labels, OperatorName, PinnedCertificate, SecretName, SecretRef,
+    Tags, Timestamp, WorkflowName, base64_bytes, hex_bytes,
 };
 use crate::seal::{Keyring, NoRandomness, RecordKey, RecordKind, Sealed};
 
@@ -57,6 +58,18 @@ pub struct ConnectionMetadata {
     pub groups: BTreeSet<Id>,
     /// Who may do what.
     pub access: Bindings,
+    /// What operators find it by.
+    #[serde(default)]
+    pub labels: Labels,
+    /// Refuses every Resolve.
+    #[serde(default)]
+    pub disabled: bool,
+    /// The longest that a lease on it lasts, in seconds.
+    #[serde(default)]
+    pub max_ttl_seconds: Option<u64>,
+    /// Answers to `default:INTEGRATION`.
+    #[serde(default)]
+    pub is_default: bool,
     /// When it was created.
     pub create_time: Timestamp,
     /// When it was last changed.
@@ -113,6 +126,9 @@ pub struct GroupMetadata {
     pub identifiers: Identifiers,
     /// Viewers and editors.
     pub access: Bindings,
+    /// What operators find it by.
+    #[serde(default)]
+    pub labels: Labels,
     /// Up by one with every change, from 1.
     pub revision: u64,
     /// When it was created.
@@ -135,6 +151,38 @@ impl GroupMetadata {
     /// If there are no random numbers to seal it with.
     pub fn to_store(&self, keyring: &Keyring) -> Result<(RecordKey, Sealed), NoRandomness> {
         let key = RecordKey { kind: RecordKind::Group, uid: self.uid };
+        Ok((key, keyring.seal(key, self.revision, &to_json(self)?)?))
+    }
+}
+
+/// An integration that operators made.
+#[derive(Clone, Serialize, Deserialize)]
+#[serde(deny_unknown_fields)]
+pub struct OwnIntegration {
+    /// Random.
+    pub uid: Id,
+    /// What it is.
+    pub integration: Integration,
+    /// Up by one with every change, from 1.
+    pub revision: u64,
+    /// When it was last changed.
+    pub update_time: Timestamp,
+    /// Who changed it last.
+    pub updated_by: String,
+}
+
+impl OwnIntegration {
+    /// Changes with every write, and with deleting and creating again.
+    pub fn etag(&self) -> String {
+        format!("{}-{}", self.uid, self.revision)
+    }
+
+    /// The sealed record to put into the store.
+    ///
+    /// # Errors
+    /// If there are no random numbers to seal it with.
+    pub fn to_store(&self, keyring: &Keyring) -> Result<(RecordKey, Sealed), NoRandomness> {
+        let key = RecordKey { kind: RecordKind::Integration, uid: self.uid };
         Ok((key, keyring.seal(key, self.revision, &to_json(self)?)?))
     }
 }
@@ -179,7 +227,7 @@ struct SecretRecord {
 }
 
 /// An operator or executor by name.
-#[derive(Clone, Debug, PartialEq, Eq, Hash, Serialize, Deserialize)]
+#[derive(Clone, Debug, PartialEq, Eq, PartialOrd, Ord, Hash, Serialize, Deserialize)]
 #[serde(rename_all = "snake_case")]
 pub enum Registered {
     /// An executor.
@@ -198,6 +246,9 @@ pub struct Registration {
     pub who: Registered,
     /// An operator's role; an executor has none.
     pub role: Option<Role>,
+    /// What an executor may open; an operator opens nothing.
+    #[serde(default)]
+    pub scope: Scope,
     /// Taken only from this host's root and the daemon's own user.
     pub local_only: bool,
     /// The certificates in force.
@@ -279,6 +330,9 @@ pub fn load(records: Vec<(RecordKey, Sealed)>, keyring: &Keyring) -> Result<Cata
                 catalog.put_connection(Connection { metadata, values });
             }
             RecordKind::Group => catalog.put_group(open(&mut sealed, key, keyring)?),
+            RecordKind::Integration => {
+                catalog.put_integration(open(&mut sealed, key, keyring)?);
+            }
             RecordKind::Secret => {
                 let values = values(RecordKind::SecretValue)?;
                 let record: SecretRecord = open(&mut sealed, key, keyring)?;

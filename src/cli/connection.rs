@@ -1,21 +1,24 @@
 //! `keyhatch connection`: what an operator does with connections.
 
-use std::collections::{BTreeMap, BTreeSet};
 use std::io::{IsTerminal as _, Write as _};
+use std::time::Duration;
 
 use clap::Subcommand;
 use serde_json::json;
 use tonic::transport::Channel;
 
 use super::Common;
+use super::connection_update::{Update, parse_label};
+use super::connection_view::{bindings, describe, reference_of, resource_name, state, to_json};
 use super::endpoint::{Caller, connect};
 use super::failure::{Failure, exit};
+use super::get::parse_duration;
 use super::integration;
-use super::output::{moment, print, properties, say, table};
-use super::values;
+use super::output::{moment, print, say, table};
+use super::{pages, values};
 use crate::grpc::pb;
 use crate::grpc::pb::connection_service_client::ConnectionServiceClient;
-use crate::model::{ConnectionRef, ResourceName};
+use crate::model::ConnectionRef;
 
 /// `keyhatch connection …`
 #[derive(Subcommand)]
@@ -26,8 +29,12 @@ pub enum Connection {
     Get(Get),
     /// List connections
     List(List),
+    /// Change fields, tags and settings of a connection
+    Update(Update),
     /// Delete a connection and revoke its leases
     Delete(Delete),
+    /// Look at a connection's values for what is wrong with them
+    Test(Test),
 }
 
 /// Arguments of `connection create`.
@@ -46,6 +53,15 @@ pub struct Create {
     /// An identifier tag, KEY:VALUE; may be given more than once.
     #[arg(long, value_name = "KEY:VALUE")]
     tag: Vec<String>,
+    /// A label, KEY=VALUE; may be given more than once.
+    #[arg(long, value_name = "KEY=VALUE", value_parser = parse_label)]
+    label: Vec<(String, String)>,
+    /// The longest lease on it, such as 15m.
+    #[arg(long, value_parser = parse_duration)]
+    max_ttl: Option<Duration>,
+    /// Let it answer to default:INTEGRATION, in place of the one before.
+    #[arg(long)]
+    default: bool,
     /// Who may resolve it, such as workflow:deploy; may be given more than once.
     #[arg(long, value_name = "PRINCIPAL")]
     resolver: Vec<String>,
@@ -71,6 +87,26 @@ pub struct List {
     /// Only connections of this integration.
     #[arg(long, value_name = "NAME")]
     integration: Option<String>,
+    /// Only those with this tag, KEY:VALUE.
+    #[arg(long, value_name = "KEY:VALUE")]
+    tag: Vec<String>,
+    /// Only those with this label, KEY=VALUE.
+    #[arg(long, value_name = "KEY=VALUE", value_parser = parse_label)]
+    label: Vec<(String, String)>,
+    /// Only those that are disabled.
+    #[arg(long)]
+    disabled: bool,
+    /// A filter, such as 'kind = access_key AND tags.env != prod'.
+    #[arg(long, value_name = "FILTER")]
+    filter: Option<String>,
+}
+
+/// Arguments of `connection test`.
+#[derive(clap::Args)]
+pub struct Test {
+    /// INTEGRATION/NAME.
+    #[arg(value_name = "REF")]
+    reference: String,
 }
 
 /// Arguments of `connection delete`.
@@ -94,7 +130,9 @@ impl Connection {
             Self::Create(create) => create.run(common, channel).await,
             Self::Get(get) => get.run(common, channel).await,
             Self::List(list) => list.run(common, channel).await,
+            Self::Update(update) => update.run(common, channel).await,
             Self::Delete(delete) => delete.run(channel).await,
+            Self::Test(test) => test.run(common, channel).await,
         }
     }
 }
@@ -107,7 +145,7 @@ impl Create {
         let kind = self.kind.as_deref();
         let meant = |one: &&pb::CredentialKind| kind.is_none_or(|name| one.name == name);
         let kinds: Vec<_> = integration.kinds.iter().filter(meant).collect();
-        let fields = values::read(&self.field, &kinds)?;
+        let fields = values::read_and_ask(&self.field, &kinds)?;
         let relations = [
             (pb::Relation::Viewer, self.viewer),
             (pb::Relation::Resolver, self.resolver),
@@ -120,9 +158,15 @@ impl Create {
             fields,
             access: bindings(relations),
             tags: self.tag,
+            labels: self.label.into_iter().collect(),
+            max_ttl: self
+                .max_ttl
+                .map(|ttl| prost_types::Duration::try_from(ttl).unwrap_or_default()),
+            default: self.default,
             ..Default::default()
         };
-        let request = pb::CreateConnectionRequest { connection: Some(connection) };
+        let request =
+            pb::CreateConnectionRequest { connection: Some(connection), ..Default::default() };
         let created = ConnectionServiceClient::new(channel).create_connection(request).await?;
         let created = created.into_inner();
         let text = || format!("{reference} created");
@@ -142,29 +186,29 @@ impl Get {
 
 impl List {
     async fn run(self, common: &Common, channel: Channel) -> Result<(), Failure> {
-        let mut client = ConnectionServiceClient::new(channel);
-        let mut request = pb::ListConnectionsRequest {
-            page_size: 1000,
-            page_token: String::new(),
-            integration: self.integration.unwrap_or_default(),
-        };
-        let mut connections = Vec::new();
-        loop {
-            let page = client.list_connections(request.clone()).await?.into_inner();
-            connections.extend(page.connections);
-            if page.next_page_token.is_empty() {
-                break;
+        let client = ConnectionServiceClient::new(channel);
+        let (integration, filter) = (self.integration.clone().unwrap_or_default(), self.filter());
+        let connections = pages::all(|page_token| {
+            let (integration, filter) = (integration.clone(), filter.clone());
+            let request =
+                pb::ListConnectionsRequest { page_size: 1000, page_token, integration, filter };
+            let mut client = client.clone();
+            async move {
+                let page = client.list_connections(request).await?.into_inner();
+                Ok((page.connections, page.next_page_token))
             }
-            request.page_token = page.next_page_token;
-        }
+        })
+        .await?;
         let answer: Vec<_> = connections.iter().map(to_json).collect();
         let rows = || {
             let rows = connections.iter().map(|one| {
                 let version = one.version.to_string();
                 let updated = moment(one.update_time.as_ref());
-                vec![reference_of(one), one.kind.clone(), version, updated, one.updated_by.clone()]
+                let by = one.updated_by.clone();
+                let tags = one.tags.join(", ");
+                vec![reference_of(one), one.kind.clone(), state(one), tags, version, updated, by]
             });
-            let header = ["connection", "kind", "version", "updated", "by"];
+            let header = ["connection", "kind", "state", "tags", "version", "updated", "by"];
             if connections.is_empty() {
                 "no connections".to_owned()
             } else {
@@ -173,6 +217,49 @@ impl List {
         };
         let names = || connections.iter().map(reference_of).collect::<Vec<_>>().join("\n");
         print(common.output, &answer, rows, names)
+    }
+
+    /// The filter that all the options make together.
+    fn filter(self) -> String {
+        let tags = self.tag.iter().map(|tag| match tag.split_once(':') {
+            Some((key, value)) => format!("tags.{key} = \"{value}\""),
+            None => format!("tags.{tag} = *"),
+        });
+        let labels = self.label.iter();
+        let labels = labels.map(|(key, value)| format!("labels.{key} = \"{value}\""));
+        let disabled = Some("disabled = true".to_owned()).filter(|_| self.disabled);
+        let terms: Vec<_> = tags.chain(labels).chain(disabled).chain(self.filter).collect();
+        terms.join(" AND ")
+    }
+}
+
+impl Test {
+    async fn run(self, common: &Common, channel: Channel) -> Result<(), Failure> {
+        let reference: ConnectionRef = self.reference.parse()?;
+        let request = pb::TestConnectionRequest { name: resource_name(&reference) };
+        let mut client = ConnectionServiceClient::new(channel);
+        let tested = client.test_connection(request).await?.into_inner();
+        let findings = tested
+            .findings
+            .iter()
+            .map(|finding| json!({ "field": finding.field, "description": finding.description }));
+        let answer = json!({
+            "connection": reference.to_string(),
+            "version": tested.version,
+            "decision_id": tested.decision_id,
+            "findings": findings.collect::<Vec<_>>(),
+        });
+        let text = || {
+            let lines = tested.findings.iter().map(|finding| match finding.field.as_str() {
+                "" => format!("warning: {}", finding.description),
+                field => format!("warning: {field}: {}", finding.description),
+            });
+            match tested.findings.is_empty() {
+                true => format!("{reference}, version {}: nothing found", tested.version),
+                false => lines.collect::<Vec<_>>().join("\n"),
+            }
+        };
+        print(common.output, &answer, text, || reference.to_string())
     }
 }
 
@@ -183,14 +270,25 @@ impl Delete {
         let request = pb::GetConnectionRequest { name: resource_name(&reference) };
         let found = client.get_connection(request).await?.into_inner();
         if !self.yes {
-            let groups = match found.groups.join(", ") {
-                none if none.is_empty() => String::new(),
-                groups => format!(", a member of {groups}"),
+            let mut breaks = Vec::new();
+            if !found.groups.is_empty() {
+                breaks.push(format!("is a member of {}", found.groups.join(", ")));
+            }
+            if found.default {
+                breaks.push(format!("is the default of {}", found.integration));
+            }
+            if found.live_leases > 0 {
+                breaks.push(format!("has {} live lease(s), which end", found.live_leases));
+            }
+            let breaks = match breaks.is_empty() {
+                true => String::new(),
+                false => format!(", which {}", breaks.join(" and ")),
             };
-            confirm(&format!("Delete {reference} (version {}{groups})?", found.version))?;
+            confirm(&format!("Delete {reference}{breaks}?"))?;
         }
         let (name, etag) = (found.name, found.etag);
-        let request = pb::DeleteConnectionRequest { name, etag, force: self.force };
+        let request =
+            pb::DeleteConnectionRequest { name, etag, force: self.force, ..Default::default() };
         client.delete_connection(request).await?;
         say(&format!("{reference} deleted"));
         Ok(())
@@ -213,104 +311,4 @@ pub(super) fn confirm(question: &str) -> Result<(), Failure> {
         "y" | "yes" => Ok(()),
         _ => Err(Failure::new("CANCELLED", "nothing was done", exit::FAILED)),
     }
-}
-
-/// Bindings for the relations that name anybody.
-pub(super) fn bindings(
-    relations: impl IntoIterator<Item = (pb::Relation, Vec<String>)>,
-) -> Vec<pb::AccessBinding> {
-    let named = relations.into_iter().filter(|(_, principals)| !principals.is_empty());
-    named
-        .map(|(relation, principals)| pb::AccessBinding { relation: relation.into(), principals })
-        .collect()
-}
-
-fn resource_name(reference: &ConnectionRef) -> String {
-    ResourceName::Connection(reference.clone()).to_string()
-}
-
-fn reference_of(connection: &pb::Connection) -> String {
-    connection.name.strip_prefix("connections/").unwrap_or(&connection.name).to_owned()
-}
-
-/// Who has which relation, by its name.
-pub(super) fn access_of(access: &[pb::AccessBinding]) -> BTreeMap<&'static str, BTreeSet<&str>> {
-    let relation = |binding: &pb::AccessBinding| match binding.relation() {
-        pb::Relation::Editor => "editor",
-        pb::Relation::Resolver => "resolver",
-        pb::Relation::Viewer => "viewer",
-        pb::Relation::Unspecified => "unknown",
-    };
-    access
-        .iter()
-        .map(|one| (relation(one), one.principals.iter().map(String::as_str).collect()))
-        .collect()
-}
-
-fn to_json(connection: &pb::Connection) -> serde_json::Value {
-    let fields: BTreeMap<_, _> = connection
-        .field_states
-        .iter()
-        .map(|field| {
-            let mut state = json!({
-                "sensitive": field.sensitive,
-                "update_time": moment(field.update_time.as_ref()),
-                "updated_by": field.updated_by,
-            });
-            if let (false, Ok(value), Some(state)) =
-                (field.sensitive, std::str::from_utf8(&field.value), state.as_object_mut())
-            {
-                state.insert("value".to_owned(), json!(value));
-            }
-            (field.name.clone(), state)
-        })
-        .collect();
-    json!({
-        "connection": reference_of(connection),
-        "uid": connection.uid,
-        "integration": connection.integration,
-        "kind": connection.kind,
-        "version": connection.version,
-        "fields": fields,
-        "tags": connection.tags,
-        "groups": connection.groups,
-        "access": access_of(&connection.access),
-        "create_time": moment(connection.create_time.as_ref()),
-        "update_time": moment(connection.update_time.as_ref()),
-        "updated_by": connection.updated_by,
-        "etag": connection.etag,
-    })
-}
-
-fn describe(connection: &pb::Connection) -> String {
-    let mut rows = vec![
-        ("connection", reference_of(connection)),
-        ("kind", connection.kind.clone()),
-        ("version", connection.version.to_string()),
-        ("created", moment(connection.create_time.as_ref())),
-        (
-            "updated",
-            format!("{} by {}", moment(connection.update_time.as_ref()), connection.updated_by),
-        ),
-    ];
-    if !connection.tags.is_empty() {
-        rows.push(("tags", connection.tags.join(", ")));
-    }
-    if !connection.groups.is_empty() {
-        rows.push(("member of", connection.groups.join(", ")));
-    }
-    for (relation, principals) in access_of(&connection.access) {
-        rows.push((relation, principals.into_iter().collect::<Vec<_>>().join(", ")));
-    }
-    let fields = connection.field_states.iter().map(|field| {
-        let value = if field.sensitive {
-            "(sensitive)".to_owned()
-        } else {
-            String::from_utf8_lossy(&field.value).into_owned()
-        };
-        let set = moment(field.update_time.as_ref());
-        vec![field.name.clone(), value, set, field.updated_by.clone()]
-    });
-    let fields = table(&["field", "value", "set", "by"], fields.collect());
-    format!("{}\n\n{fields}", properties(&rows))
 }

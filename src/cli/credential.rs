@@ -48,6 +48,7 @@ impl Credential {
                 integration: connection.integration.to_string(),
                 name: connection.name.to_string(),
             }),
+            Reference::Default(integration) => Target::DefaultFor(integration.to_string()),
             Reference::Group(group) => Target::Group(pb::GroupTarget {
                 name: group.name.to_string(),
                 identifiers: pairs(&group.identifiers),
@@ -86,7 +87,7 @@ impl Credential {
             "expire_time": self.expire_time(),
         });
         match &self.reference {
-            Reference::Connection(_) | Reference::Group(_) => json!({
+            Reference::Connection(_) | Reference::Default(_) | Reference::Group(_) => json!({
                 "connection": self.name.strip_prefix("connections/").unwrap_or(&self.name),
                 "integration": self.integration,
                 "kind": self.kind,
@@ -111,7 +112,7 @@ impl Credential {
     pub fn to_env(&self) -> Result<Vec<(String, &Value)>, Failure> {
         let variable = |name: &FieldName| match &self.reference {
             Reference::Secret(secret) => variable_name(secret.as_str()),
-            Reference::Connection(_) | Reference::Group(_) => {
+            Reference::Connection(_) | Reference::Default(_) | Reference::Group(_) => {
                 let custom = customary(&self.integration, &self.kind, name);
                 custom.unwrap_or_else(|| variable_name(&format!("{}_{name}", self.integration)))
             }

@@ -218,6 +218,8 @@ fn reference_of(document: &Document) -> Option<Reference> {
             format!("{}/{}", connection.integration, connection.name)
         }
         Document::Secret(secret) => format!("secret:{}", secret.name),
+        // What they are good for is seen by their members and connections.
+        Document::Group(_) | Document::Integration(_) => return None,
     };
     text.parse().ok()
 }

@@ -13,8 +13,9 @@ use tonic::transport::Channel;
 use zeroize::Zeroizing;
 
 use super::failure::{Failure, exit};
+use crate::broker::LOCAL_EXECUTOR;
 use crate::config::default_state;
-use crate::daemon::{FIRST_OPERATOR, LOCAL_EXECUTOR};
+use crate::daemon::FIRST_OPERATOR;
 use crate::grpc::client::channel;
 use crate::identity::ClientIdentity;
 
@@ -91,6 +92,11 @@ impl Endpoint {
             certificate: path("KEYHATCH_CLIENT_CERT")?,
             key: path("KEYHATCH_CLIENT_KEY")?,
         })
+    }
+
+    /// The broker's socket.
+    pub fn socket(&self) -> &Path {
+        &self.socket
     }
 
     /// Connects.

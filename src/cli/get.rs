@@ -19,7 +19,7 @@ use crate::model::Reference;
 #[derive(clap::Args)]
 pub struct Get {
     /// INTEGRATION/NAME for a connection, such as aws/prod; group:NAME:KEY=VALUE,… for a member of a
-    /// group; secret:NAME for a secret.
+    /// group; secret:NAME for a secret; default:INTEGRATION for its default connection.
     #[arg(value_name = "REF")]
     reference: String,
     /// Print the value of this field alone; an alias will do.

@@ -5,10 +5,13 @@ use serde_json::json;
 use tonic::transport::Channel;
 
 use super::Common;
-use super::connection::{access_of, bindings, confirm};
+use super::connection::confirm;
+use super::connection_update::parse_label;
+use super::connection_view::{access_of, bindings, pairs};
 use super::endpoint::{Caller, connect};
 use super::failure::Failure;
 use super::output::{moment, print, properties, say, table};
+use super::pages;
 use crate::grpc::pb;
 use crate::grpc::pb::group_service_client::GroupServiceClient;
 
@@ -56,6 +59,9 @@ pub struct Create {
     /// Who may change it; you may anyway.
     #[arg(long, value_name = "PRINCIPAL")]
     editor: Vec<String>,
+    /// A label, KEY=VALUE; may be given more than once.
+    #[arg(long, value_name = "KEY=VALUE", value_parser = parse_label)]
+    label: Vec<(String, String)>,
 }
 
 /// Arguments of `group update`.
@@ -78,6 +84,9 @@ pub struct Update {
     /// All of its viewers from now on.
     #[arg(long, value_name = "PRINCIPAL")]
     viewer: Vec<String>,
+    /// A label to set, KEY=VALUE.
+    #[arg(long, value_name = "KEY=VALUE", value_parser = parse_label)]
+    label: Vec<(String, String)>,
 }
 
 impl Group {
@@ -96,7 +105,12 @@ impl Group {
                     let members = found.member_count;
                     confirm(&format!("Delete group {name}, which has {members} member(s)?"))?;
                 }
-                client.delete_group(pb::DeleteGroupRequest { name: full(&name) }).await?;
+                let request = pb::DeleteGroupRequest {
+                    name: found.name,
+                    etag: found.etag,
+                    ..Default::default()
+                };
+                client.delete_group(request).await?;
                 say(&format!("group {name} deleted"));
                 Ok(())
             }
@@ -118,18 +132,20 @@ impl Create {
                 (pb::Relation::Viewer, self.viewer),
                 (pb::Relation::Editor, self.editor),
             ]),
+            labels: self.label.into_iter().collect(),
             ..Default::default()
         };
-        let request = pb::CreateGroupRequest { group: Some(group) };
+        let request = pb::CreateGroupRequest { group: Some(group), ..Default::default() };
         let mut group = client.create_group(request).await?.into_inner();
         if !self.member.is_empty() {
-            let request =
-                pb::AddMembersRequest { name: full(&self.name), members: names(&self.member) };
+            let request = members(&self.name, &self.member);
             match client.add_members(request).await {
                 Ok(filled) => group = filled.into_inner(),
                 Err(status) => {
                     // A group without the members it was made for is of no use to anybody.
-                    client.delete_group(pb::DeleteGroupRequest { name: full(&self.name) }).await?;
+                    let name = full(&self.name);
+                    let request = pb::DeleteGroupRequest { name, ..Default::default() };
+                    client.delete_group(request).await?;
                     return Err(status.into());
                 }
             }
@@ -147,23 +163,28 @@ impl Update {
         // Members first, in this order: one that is replaced makes room for the other.
         let mut name = self.name.clone();
         if !self.remove_member.is_empty() {
-            let members = names(&self.remove_member);
-            client.remove_members(pb::RemoveMembersRequest { name: full(&name), members }).await?;
+            let pb::AddMembersRequest { name, members, .. } = members(&name, &self.remove_member);
+            let request = pb::RemoveMembersRequest { name, members, ..Default::default() };
+            client.remove_members(request).await?;
         }
         if !self.add_member.is_empty() {
-            let members = names(&self.add_member);
-            client.add_members(pb::AddMembersRequest { name: full(&name), members }).await?;
+            client.add_members(members(&name, &self.add_member)).await?;
         }
-        let is_changed =
-            self.rename.is_some() || !self.identifier.is_empty() || !self.viewer.is_empty();
+        let is_changed = self.rename.is_some()
+            || !self.identifier.is_empty()
+            || !self.viewer.is_empty()
+            || !self.label.is_empty();
         if is_changed {
-            let request = pb::UpdateGroupRequest {
+            let change = pb::ConnectionGroup {
                 name: full(&name),
-                new_name: self.rename.clone().unwrap_or_default(),
                 identifiers: self.identifier,
                 access: bindings([(pb::Relation::Viewer, self.viewer)]),
-                etag: String::new(),
+                labels: self.label.into_iter().collect(),
+                ..Default::default()
             };
+            let new_name = self.rename.clone().unwrap_or_default();
+            let request =
+                pb::UpdateGroupRequest { group: Some(change), new_name, ..Default::default() };
             client.update_group(request).await?;
             name = self.rename.unwrap_or(name);
         }
@@ -179,17 +200,16 @@ async fn show(
     name: &str,
 ) -> Result<(), Failure> {
     let group = client.get_group(pb::GetGroupRequest { name: full(name) }).await?.into_inner();
-    let mut members = Vec::new();
-    let mut page_token = String::new();
-    loop {
+    let members = pages::all(|page_token| {
         let request = pb::ListMembersRequest { name: full(name), page_size: 1000, page_token };
-        let page = client.list_members(request).await?.into_inner();
-        members.extend(page.members.iter().map(|member| short(member, "connections/")));
-        page_token = page.next_page_token;
-        if page_token.is_empty() {
-            break;
+        let mut client = client.clone();
+        async move {
+            let page = client.list_members(request).await?.into_inner();
+            Ok((page.members, page.next_page_token))
         }
-    }
+    });
+    let members = members.await?;
+    let members: Vec<_> = members.iter().map(|member| short(member, "connections/")).collect();
     let mut answer = to_json(&group);
     if let Some(object) = answer.as_object_mut() {
         object.insert("members".to_owned(), json!(members));
@@ -204,24 +224,25 @@ async fn show(
         for (relation, principals) in access_of(&group.access) {
             rows.push((relation, principals.into_iter().collect::<Vec<_>>().join(", ")));
         }
+        if !group.labels.is_empty() {
+            rows.push(("labels", pairs(&group.labels)));
+        }
         rows.extend(members.iter().map(|member| ("member", member.clone())));
         properties(&rows)
     };
     print(common.output, &answer, describe, || short(&group.name, "groups/"))
 }
 
-async fn list(common: &Common, mut client: GroupServiceClient<Channel>) -> Result<(), Failure> {
-    let mut groups = Vec::new();
-    let mut page_token = String::new();
-    loop {
+async fn list(common: &Common, client: GroupServiceClient<Channel>) -> Result<(), Failure> {
+    let groups = pages::all(|page_token| {
         let request = pb::ListGroupsRequest { page_size: 1000, page_token };
-        let page = client.list_groups(request).await?.into_inner();
-        groups.extend(page.groups);
-        page_token = page.next_page_token;
-        if page_token.is_empty() {
-            break;
+        let mut client = client.clone();
+        async move {
+            let page = client.list_groups(request).await?.into_inner();
+            Ok((page.groups, page.next_page_token))
         }
-    }
+    });
+    let groups = groups.await?;
     let answer: Vec<_> = groups.iter().map(to_json).collect();
     let rows = || {
         let rows = groups.iter().map(|group| {
@@ -244,8 +265,9 @@ fn full(name: &str) -> String {
     format!("groups/{name}")
 }
 
-fn names(references: &[String]) -> Vec<String> {
-    references.iter().map(|reference| format!("connections/{reference}")).collect()
+fn members(group: &str, references: &[String]) -> pb::AddMembersRequest {
+    let members = references.iter().map(|reference| format!("connections/{reference}")).collect();
+    pb::AddMembersRequest { name: full(group), members, ..Default::default() }
 }
 
 fn short(name: &str, prefix: &str) -> String {
@@ -265,6 +287,7 @@ fn to_json(group: &pb::ConnectionGroup) -> serde_json::Value {
         "integration": group.integration,
         "identifiers": group.identifiers,
         "access": access_of(&group.access),
+        "labels": group.labels,
         "member_count": group.member_count,
         "update_time": moment(group.update_time.as_ref()),
         "updated_by": group.updated_by,

@@ -1,18 +1,24 @@
 //! Every command. Talks to a running daemon by gRPC only; what works offline (`init`) calls the rooms.
 
+mod access;
 mod apply;
 mod child;
 mod connection;
+mod connection_update;
+mod connection_view;
 mod credential;
 mod dev;
 mod endpoint;
 mod exec;
+mod explain;
 mod failure;
 mod get;
 mod group;
 mod init;
 mod integration;
 mod output;
+mod pages;
+mod registry;
 mod secret;
 mod seed;
 mod serve;
@@ -69,20 +75,31 @@ enum Command {
     /// Open, close and run steps, as an executor
     #[command(subcommand)]
     Step(step::Step),
-    /// Create, look at and delete connections, as an operator
+    /// Create, look at, change, test and delete connections, as an operator
     #[command(subcommand)]
     Connection(connection::Connection),
     /// Create, fill and look at groups of connections, as an operator
     #[command(subcommand)]
     Group(group::Group),
+    /// Say who may do what with a connection or group, as an operator
+    #[command(subcommand)]
+    Access(access::Access),
     /// Look at the types of connections
     #[command(subcommand)]
     Integration(integration::Integration),
     /// Put, list and delete a workflow's secrets, as an operator
     #[command(subcommand)]
     Secret(secret::Secret),
-    /// Seed connections and secrets from files, as an operator
+    /// Seed connections, groups, secrets and integrations from files, as an operator
     Apply(apply::Apply),
+    /// Tell why a step was refused, or would be, as an operator
+    Explain(explain::Explain),
+    /// Add, list and remove operators, as an administrator
+    #[command(subcommand)]
+    Operator(registry::Operator),
+    /// Add, list and remove executors, as an administrator
+    #[command(subcommand)]
+    Executor(registry::Executor),
 }
 
 /// Runs the command line, and returns the process's exit code.
@@ -109,6 +126,10 @@ fn dispatch(common: &Common, command: Command) -> Result<u8, Failure> {
         Command::Whoami => block_on(get::whoami(common)).map(|()| 0),
         Command::Connection(connection) => block_on(connection.run(common)).map(|()| 0),
         Command::Group(group) => block_on(group.run(common)).map(|()| 0),
+        Command::Access(access) => block_on(access.run(common)).map(|()| 0),
+        Command::Explain(explain) => block_on(explain.run(common)).map(|()| 0),
+        Command::Operator(operator) => block_on(operator.run(common)).map(|()| 0),
+        Command::Executor(executor) => block_on(executor.run(common)).map(|()| 0),
         Command::Integration(integration) => block_on(integration.run(common)).map(|()| 0),
         Command::Secret(secret) => block_on(secret.run(common)).map(|()| 0),
         Command::Apply(apply) => block_on(apply.run(common)).map(|()| 0),

@@ -8,6 +8,7 @@ use super::connection::confirm;
 use super::endpoint::{Caller, connect};
 use super::failure::Failure;
 use super::output::{moment, print, say, table};
+use super::pages;
 use super::values::{from_environment, from_file, from_stdin};
 use crate::grpc::pb;
 use crate::grpc::pb::secret_service_client::SecretServiceClient;
@@ -63,31 +64,32 @@ impl Secret {
         match self {
             Self::Put { of, name, value } => {
                 let value = read(&value)?;
-                let request = pb::PutSecretRequest { name: of.full(&name), value };
+                let name_of = of.full(&name);
+                let request = pb::PutSecretRequest { name: name_of, value, ..Default::default() };
                 let put = client.put_secret(request).await?.into_inner();
                 let text = || format!("secret {name} of {}: version {}", of.workflow, put.version);
                 print(common.output, &to_json(&put), text, || name.clone())
             }
             Self::List { of } => {
-                let mut secrets = Vec::new();
-                let mut page_token = String::new();
-                loop {
+                let secrets = pages::all(|page_token| {
                     let workflow = of.workflow.clone();
                     let request = pb::ListSecretsRequest { workflow, page_size: 1000, page_token };
-                    let page = client.list_secrets(request).await?.into_inner();
-                    secrets.extend(page.secrets);
-                    page_token = page.next_page_token;
-                    if page_token.is_empty() {
-                        break;
+                    let mut client = client.clone();
+                    async move {
+                        let page = client.list_secrets(request).await?.into_inner();
+                        Ok((page.secrets, page.next_page_token))
                     }
-                }
+                });
+                let secrets = secrets.await?;
                 print_list(common, &secrets)
             }
             Self::Delete { of, name, yes } => {
                 if !yes {
                     confirm(&format!("Delete secret {name} of workflow {}?", of.workflow))?;
                 }
-                client.delete_secret(pb::DeleteSecretRequest { name: of.full(&name) }).await?;
+                let name_of = of.full(&name);
+                let request = pb::DeleteSecretRequest { name: name_of, ..Default::default() };
+                client.delete_secret(request).await?;
                 say(&format!("secret {name} deleted"));
                 Ok(())
             }

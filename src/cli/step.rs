@@ -14,6 +14,7 @@ use super::endpoint::{Caller, connect};
 use super::failure::{Failure, exit};
 use super::get::parse_duration;
 use super::output::{moment, print, properties, say, table};
+use super::pages;
 use crate::grpc::pb;
 use crate::grpc::pb::executor_service_client::ExecutorServiceClient;
 
@@ -50,6 +51,9 @@ pub struct How {
     /// Which try at the step; one more than the last if not given.
     #[arg(long, value_name = "N")]
     attempt: Option<i32>,
+    /// On whose behalf it runs, such as user:alice or team:ops; may be given more than once.
+    #[arg(long, value_name = "PRINCIPAL")]
+    run_as: Vec<String>,
     /// The Unix user that the step runs as; the daemon's own if not given.
     #[arg(long, value_name = "UID")]
     uid: Option<u32>,
@@ -174,21 +178,18 @@ impl Close {
 
 impl List {
     async fn run(self, common: &Common, channel: Channel) -> Result<(), Failure> {
-        let mut client = ExecutorServiceClient::new(channel);
-        let mut request = pb::ListStepsRequest {
-            page_size: 1000,
-            page_token: String::new(),
-            workflow: self.workflow.unwrap_or_default(),
-        };
-        let mut steps = Vec::new();
-        loop {
-            let page = client.list_steps(request.clone()).await?.into_inner();
-            steps.extend(page.steps);
-            if page.next_page_token.is_empty() {
-                break;
+        let client = ExecutorServiceClient::new(channel);
+        let workflow = self.workflow.unwrap_or_default();
+        let steps = pages::all(|page_token| {
+            let workflow = workflow.clone();
+            let request = pb::ListStepsRequest { page_size: 1000, page_token, workflow };
+            let mut client = client.clone();
+            async move {
+                let page = client.list_steps(request).await?.into_inner();
+                Ok((page.steps, page.next_page_token))
             }
-            request.page_token = page.next_page_token;
-        }
+        });
+        let steps = steps.await?;
         let answer: Vec<_> = steps.iter().map(to_json).collect();
         let rows = || {
             let rows = steps.iter().map(|step| {
@@ -259,6 +260,7 @@ pub(super) async fn open(
         run: names.run,
         step: names.step,
         attempt: how.attempt,
+        run_as: how.run_as.clone(),
         uid: how.uid,
         ttl,
         mount_path,
@@ -286,6 +288,7 @@ fn to_json(step: &pb::Step) -> serde_json::Value {
         "open_time": moment(step.open_time.as_ref()),
         "expire_time": moment(step.expire_time.as_ref()),
         "live_leases": step.live_leases,
+        "run_as": step.run_as,
     })
 }
 
@@ -319,6 +322,6 @@ impl Names {
 
 impl How {
     pub(super) const fn default_for_dev() -> Self {
-        Self { attempt: None, uid: None, ttl: None }
+        Self { attempt: None, run_as: Vec::new(), uid: None, ttl: None }
     }
 }

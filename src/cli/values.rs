@@ -45,8 +45,7 @@ impl FieldArgument {
     }
 }
 
-/// Reads every value, and asks for the ones that are missing if it is clear which kind is meant and
-/// somebody is there to ask.
+/// Reads every value.
 ///
 /// # Errors
 /// If a value cannot be read, or a sensitive one stands on the command line.
@@ -54,12 +53,10 @@ pub fn read(
     arguments: &[String],
     kinds: &[&pb::CredentialKind],
 ) -> Result<BTreeMap<String, Vec<u8>>, Failure> {
-    let arguments: Vec<_> =
-        arguments.iter().map(|text| FieldArgument::parse(text)).collect::<Result<_, _>>()?;
-    let knows_all = |kind: &&&pb::CredentialKind| {
-        arguments.iter().all(|argument| rule_of(kind, &argument.name).is_some())
-    };
-    let kinds: Vec<_> = kinds.iter().filter(knows_all).copied().collect();
+    let arguments = arguments.iter().map(|text| FieldArgument::parse(text));
+    let arguments: Vec<_> = arguments.collect::<Result<_, _>>()?;
+    let names = arguments.iter().map(|argument| argument.name.as_str());
+    let kinds = kinds_with(kinds, &names.collect::<Vec<_>>());
     let mut fields = BTreeMap::new();
     for FieldArgument { name, source } in arguments {
         let value = match source {
@@ -75,6 +72,21 @@ pub fn read(
             return Err(Failure::usage(format!("--field {name} is given twice")));
         }
     }
+    Ok(fields)
+}
+
+/// Reads every value, and asks for the ones that are missing if it is clear which kind is meant and
+/// somebody is there to ask.
+///
+/// # Errors
+/// As [`read`].
+pub fn read_and_ask(
+    arguments: &[String],
+    kinds: &[&pb::CredentialKind],
+) -> Result<BTreeMap<String, Vec<u8>>, Failure> {
+    let mut fields = read(arguments, kinds)?;
+    let names: Vec<&str> = fields.keys().map(String::as_str).collect();
+    let kinds = kinds_with(kinds, &names);
     if let ([only], true) = (kinds.as_slice(), std::io::stdin().is_terminal()) {
         for field in only.fields.iter().filter(|field| field.required && !field.name.ends_with('*'))
         {
@@ -84,6 +96,13 @@ pub fn read(
         }
     }
     Ok(fields)
+}
+
+/// The kinds that have all of these fields.
+fn kinds_with<'a>(kinds: &[&'a pb::CredentialKind], names: &[&str]) -> Vec<&'a pb::CredentialKind> {
+    let knows_all =
+        |kind: &&&pb::CredentialKind| names.iter().all(|name| rule_of(kind, name).is_some());
+    kinds.iter().filter(knows_all).copied().collect()
 }
 
 /// The value of an environment variable.

@@ -1,21 +1,18 @@
 //! `keyhatch init`: a new broker's keys, CA, journal, store and first identities.
 
 use std::path::{Path, PathBuf};
-use std::time::Duration;
 
 use super::DaemonError;
 use super::state::{FORMAT, StateDirectory, StateError, StateFile};
-use crate::broker::{StartError, seed_registrations};
+use crate::broker::{LOCAL_EXECUTOR, StartError, seed_registrations};
 use crate::identity::{Authority, KeyAndCertificate};
 use crate::journal::Journal;
+use crate::model::limits::CLIENT_CERTIFICATE_LIFE;
 use crate::model::{
     Clock, ExecutorName, OperatorName, PinnedCertificate, SpiffeId, Timestamp, TrustDomain,
 };
 use crate::seal::{Kek, Keyring, random_id};
 use crate::store::Store;
-
-/// How long certificates of the daemon, operators and executors last.
-pub(super) const CERTIFICATE_LIFE: Duration = Duration::from_secs(90 * 24 * 3600);
 
 /// The first operator, an administrator.
 pub const FIRST_OPERATOR: &str = "admin";
@@ -23,9 +20,6 @@ pub const FIRST_OPERATOR: &str = "admin";
 pub(super) const OPERATOR_DIRECTORY: &str = "operators/admin";
 /// Where the local executor's identity is, in the state directory.
 pub(super) const EXECUTOR_DIRECTORY: &str = "executors/local";
-
-/// The executor that is taken from this host only.
-pub const LOCAL_EXECUTOR: &str = "local";
 
 /// What a new broker is to be like.
 pub struct InitOptions {
@@ -131,7 +125,7 @@ fn make_identities(
     let executor = ExecutorName::parse(LOCAL_EXECUTOR)?;
     let issue = |id: &SpiffeId, directory: &str| -> Result<PinnedCertificate, DaemonError> {
         let issued = authority
-            .issue_client_with_key(id, random_id()?, now, now.after(CERTIFICATE_LIFE))
+            .issue_client_with_key(id, random_id()?, now, now.after(CLIENT_CERTIFICATE_LIFE))
             .map_err(StateError::from)?;
         write_identity(state, directory, &issued, authority, &options.runtime)?;
         Ok(issued.issued.pinned)
@@ -153,7 +147,7 @@ pub(super) fn issue_daemon(
     now: Timestamp,
 ) -> Result<(), DaemonError> {
     let issued = authority
-        .issue_daemon(name, random_id()?, now, CERTIFICATE_LIFE)
+        .issue_daemon(name, random_id()?, now, CLIENT_CERTIFICATE_LIFE)
         .map_err(StateError::from)?;
     state.write("broker/tls.key", 0o400, issued.key_pem.as_bytes())?;
     state.write("broker/tls.crt", 0o444, issued.issued.chain_pem.as_bytes())?;

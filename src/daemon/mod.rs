@@ -20,7 +20,7 @@ use tokio::sync::mpsc;
 use tokio_util::sync::CancellationToken;
 use zeroize::Zeroizing;
 
-pub use init::{FIRST_OPERATOR, InitOptions, Initialised, LOCAL_EXECUTOR, init};
+pub use init::{FIRST_OPERATOR, InitOptions, Initialised, init};
 pub use state::{StateDirectory, StateError, StateFile, StateLock};
 
 use crate::broker::{Broker, Error, Parts, Runtime, RuntimeError, StartError, StepListener, bind};

@@ -8,12 +8,11 @@ use base64::engine::general_purpose::URL_SAFE_NO_PAD;
 
 use super::pb;
 use crate::access::{Bindings, Pattern, Relation};
-use crate::broker::{ConnectionDocument, Error, ListedConnections, Resolved};
-use crate::catalog::ConnectionMetadata;
-use crate::integration::{CredentialKind, FieldRule, Integration};
+use crate::broker::{Error, Resolved, WriteOptions};
 use crate::lease::{Lease, TtlLimit};
-use crate::model::limits::MAX_PAGE_BYTES;
-use crate::model::{ConnectionRef, KindName, ResourceName, Tags, Timestamp, Value};
+use crate::model::{
+    ConnectionRef, KindName, Labels, RequestId, ResourceName, RunAs, Tags, Timestamp, Value,
+};
 
 /// The most resources on one page, and how many if the caller does not say.
 const PAGE_SIZES: (i32, i32) = (1000, 100);
@@ -95,85 +94,24 @@ pub(super) fn bindings(
     Ok(bindings)
 }
 
-pub(super) fn document(given: pb::ConnectionDocument) -> Result<ConnectionDocument, Error> {
-    Ok(ConnectionDocument {
-        name: format!("{}/{}", given.integration, given.name).parse()?,
-        kind: kind_name(&given.kind)?,
-        fields: values(given.fields),
-        tags: tags(&given.tags)?,
-        access: bindings(&given.access)?,
-    })
-}
-
 pub(super) fn tags(given: &[String]) -> Result<Tags, Error> {
     Tags::parse(given.iter().map(String::as_str)).map_err(Error::IdentifierTagInvalid)
 }
 
-/// A connection, with the names of the groups that it is a member of.
-pub(super) fn connection(metadata: &ConnectionMetadata, groups: Vec<String>) -> pb::Connection {
-    let fields = metadata.fields.iter().map(|(name, field)| pb::FieldState {
-        name: name.to_string(),
-        sensitive: field.sensitive,
-        // What is sensitive has no value in metadata to begin with.
-        value: field.value.clone(),
-        update_time: timestamp(field.update_time),
-        updated_by: field.updated_by.clone(),
-    });
-    pb::Connection {
-        name: ResourceName::Connection(metadata.reference()).to_string(),
-        uid: metadata.uid.to_string(),
-        integration: metadata.integration.to_string(),
-        kind: metadata.kind.to_string(),
-        fields: BTreeMap::new(),
-        field_states: fields.collect(),
-        access: access(&metadata.access),
-        version: count(metadata.version),
-        etag: metadata.etag(),
-        create_time: timestamp(metadata.create_time),
-        update_time: timestamp(metadata.update_time),
-        updated_by: metadata.updated_by.clone(),
-        tags: metadata.tags.iter().map(|tag| tag.to_string()).collect(),
-        groups,
-    }
-}
-
-/// A page, ended early where it would be too large for a client to take.
-pub(super) fn connection_page(
-    listed: &ListedConnections,
-    groups_of: impl Fn(&ConnectionMetadata) -> Vec<String>,
-) -> pb::ListConnectionsResponse {
-    let mut page = pb::ListConnectionsResponse::default();
-    let mut bytes = 0;
-    for metadata in &listed.connections {
-        let one = connection(metadata, groups_of(metadata));
-        bytes += prost::Message::encoded_len(&one);
-        if bytes > MAX_PAGE_BYTES && !page.connections.is_empty() {
-            page.next_page_token = page.connections.last().map(position_after).unwrap_or_default();
-            return page;
-        }
-        page.connections.push(one);
-    }
-    if listed.next.is_some() {
-        page.next_page_token = page.connections.last().map(position_after).unwrap_or_default();
-    }
-    page
-}
-
-fn position_after(connection: &pb::Connection) -> String {
-    to_page_token(connection.name.strip_prefix("connections/").unwrap_or(&connection.name))
-}
-
 pub(super) fn access(bindings: &Bindings) -> Vec<pb::AccessBinding> {
     let binding = |(relation, patterns): (Relation, &BTreeSet<Pattern>)| pb::AccessBinding {
-        relation: match relation {
-            Relation::Viewer => pb::Relation::Viewer,
-            Relation::Resolver => pb::Relation::Resolver,
-            Relation::Editor => pb::Relation::Editor,
-        }
-        .into(),
+        relation: self::relation(relation).into(),
         principals: patterns.iter().map(Pattern::to_string).collect(),
     };
     bindings.iter().map(binding).collect()
+}
+
+pub(super) fn relation(relation: Relation) -> pb::Relation {
+    match relation {
+        Relation::Viewer => pb::Relation::Viewer,
+        Relation::Resolver => pb::Relation::Resolver,
+        Relation::Editor => pb::Relation::Editor,
+    }
 }
 
 pub(super) fn resolved(resolved: Resolved) -> pb::ResolveResponse {
@@ -207,30 +145,36 @@ fn lease(lease: &Lease) -> pb::Lease {
     }
 }
 
-pub(super) fn integration(integration: &Integration) -> pb::Integration {
-    let kind = |kind: &CredentialKind| pb::CredentialKind {
-        name: kind.name.to_string(),
-        title: kind.title.clone(),
-        fields: kind.fields.iter().map(field).collect(),
-    };
-    pb::Integration {
-        name: ResourceName::Integration(integration.name.clone()).to_string(),
-        title: integration.title.clone(),
-        kinds: integration.kinds.iter().map(kind).collect(),
+/// The most principals that a step runs as.
+const MAX_RUN_AS: usize = 100;
+
+pub(super) fn run_as(given: &[String]) -> Result<BTreeSet<RunAs>, Error> {
+    if given.len() > MAX_RUN_AS {
+        return Err(Error::TooLarge(format!("a step runs as at most {MAX_RUN_AS} principals")));
     }
+    let parsed = given.iter().map(|principal| principal.parse());
+    parsed.collect::<Result<_, _>>().map_err(Error::PrincipalInvalid)
 }
 
-fn field(rule: &FieldRule) -> pb::FieldSchema {
-    pb::FieldSchema {
-        name: rule.name.clone(),
-        description: rule.description.clone(),
-        sensitive: rule.sensitive,
-        required: rule.required,
-        destination: rule.destination,
-        aliases: rule.aliases.clone(),
-        env: rule.env.clone(),
-        example: rule.example.clone(),
-    }
+pub(super) fn labels(given: BTreeMap<String, String>) -> Result<Labels, Error> {
+    Labels::parse(given).map_err(Error::LabelInvalid)
+}
+
+/// A text that may be left out.
+pub(super) fn given(text: &str) -> Option<String> {
+    Some(text.to_owned()).filter(|text| !text.is_empty())
+}
+
+/// The paths of a mask; none if it is not there or empty (AIP-134).
+pub(super) fn mask(given: Option<prost_types::FieldMask>) -> Option<BTreeSet<String>> {
+    let paths: BTreeSet<String> = given?.paths.into_iter().collect();
+    Some(paths).filter(|paths| !paths.is_empty())
+}
+
+/// How a change is to be made.
+pub(super) fn options(request_id: &str, validate_only: bool) -> Result<WriteOptions, Error> {
+    let request_id = given(request_id).map(|id| RequestId::parse(&id)).transpose()?;
+    Ok(WriteOptions { request_id, validate_only })
 }
 
 /// A count for the wire, which has signed numbers only.

@@ -1,157 +1,164 @@
 //! `GroupService`.
 
-use std::sync::Arc;
+use std::collections::BTreeSet;
 
 use tonic::{Request, Response, Status};
 
+use super::call::{AdminDoor, Call};
 use super::pb::group_service_server::GroupService;
-use super::{convert, pb, peer};
-use crate::access::Principal;
-use crate::broker::{Broker, Error, GroupChange, ListedGroup, NewGroup};
+use super::{convert, pb};
+use crate::broker::{
+    Deletion, Error, GroupChange, ListedGroup, MemberChange, NewGroup, Part, WriteOptions,
+};
 use crate::model::{ConnectionRef, GroupName, Identifiers, IntegrationName, Invalid, ResourceName};
 
 /// The most members in one call.
 const MAX_MEMBERS: usize = 1000;
 
-pub(super) struct Groups {
-    broker: Arc<Broker>,
-}
-
-impl Groups {
-    pub(super) fn new(broker: Arc<Broker>) -> Self {
-        Self { broker }
-    }
-
-    fn refuse(&self, caller: &Principal, method: &str, name: &str, error: &Error) -> Status {
-        peer::refuse(&self.broker, caller, method, name, error)
-    }
-
-    async fn change_members(
-        &self,
-        caller: Principal,
-        method: &str,
-        name: &str,
-        members: &[String],
-        add: bool,
-    ) -> Result<Response<pb::ConnectionGroup>, Status> {
-        let refuse = |error| self.refuse(&caller, method, name, &error);
-        let group = group_name(name).map_err(refuse)?;
-        let members = parse_members(members).map_err(refuse)?;
-        let changed = self.broker.change_members(caller.clone(), group, members, add).await;
-        Ok(Response::new(to_message(&changed.map_err(refuse)?)))
-    }
-}
-
 #[tonic::async_trait]
-impl GroupService for Groups {
+impl GroupService for AdminDoor {
     async fn create_group(
         &self,
         request: Request<pb::CreateGroupRequest>,
     ) -> Result<Response<pb::ConnectionGroup>, Status> {
-        let caller = peer::admin(&self.broker, &request)?;
-        let group = request.into_inner().group.unwrap_or_default();
-        let refuse = |error| self.refuse(&caller, "CreateGroup", &group.name, &error);
-        let new = new_group(&group).map_err(refuse)?;
-        let created = self.broker.create_group(caller.clone(), new).await.map_err(refuse)?;
-        Ok(Response::new(to_message(&created)))
+        let name = |request: &pb::CreateGroupRequest| name_of(request.group.as_ref());
+        let (call, request) = self.begin(request, "CreateGroup", name)?;
+        call.answer(async {
+            let options = convert::options(&request.request_id, request.validate_only)?;
+            let new = new_group(request.group.unwrap_or_default())?;
+            let created = call.broker.create_group(call.caller.clone(), new, options).await?;
+            Ok(to_message(&created))
+        })
+        .await
     }
 
     async fn get_group(
         &self,
         request: Request<pb::GetGroupRequest>,
     ) -> Result<Response<pb::ConnectionGroup>, Status> {
-        let caller = peer::admin(&self.broker, &request)?;
-        let name = request.into_inner().name;
-        let found = group_name(&name).and_then(|name| self.broker.group(&caller, &name));
-        let found = found.map_err(|error| self.refuse(&caller, "GetGroup", &name, &error))?;
-        Ok(Response::new(to_message(&found)))
+        let (call, request) = self.begin(request, "GetGroup", |one| one.name.clone())?;
+        call.answer(async {
+            let name = group_name(&request.name)?;
+            Ok(to_message(&call.broker.group(&call.caller, &name)?))
+        })
+        .await
     }
 
     async fn list_groups(
         &self,
         request: Request<pb::ListGroupsRequest>,
     ) -> Result<Response<pb::ListGroupsResponse>, Status> {
-        let caller = peer::admin(&self.broker, &request)?;
-        let request = request.into_inner();
-        let refuse = |error| self.refuse(&caller, "ListGroups", "", &error);
-        let after: Option<GroupName> = convert::from_page_token(&request.page_token)
-            .and_then(|after: Option<String>| {
-                Ok(after.map(|name| GroupName::parse(&name)).transpose()?)
+        let (call, request) = self.begin(request, "ListGroups", |_| String::new())?;
+        call.answer(async {
+            let after: Option<String> = convert::from_page_token(&request.page_token)?;
+            let after = after.map(|name| GroupName::parse(&name)).transpose();
+            let after = after.map_err(|_| Error::PageTokenInvalid)?;
+            let size = convert::page_size(request.page_size);
+            let (groups, next) = call.broker.groups(&call.caller, after.as_ref(), size)?;
+            let next = next.map(|name| convert::to_page_token(name.as_str()));
+            Ok(pb::ListGroupsResponse {
+                groups: groups.iter().map(to_message).collect(),
+                next_page_token: next.unwrap_or_default(),
             })
-            .map_err(refuse)?;
-        let size = convert::page_size(request.page_size);
-        let (groups, next) = self.broker.groups(&caller, after.as_ref(), size).map_err(refuse)?;
-        let next = next.map(|name| convert::to_page_token(name.as_str()));
-        Ok(Response::new(pb::ListGroupsResponse {
-            groups: groups.iter().map(to_message).collect(),
-            next_page_token: next.unwrap_or_default(),
-        }))
+        })
+        .await
     }
 
     async fn update_group(
         &self,
         request: Request<pb::UpdateGroupRequest>,
     ) -> Result<Response<pb::ConnectionGroup>, Status> {
-        let caller = peer::admin(&self.broker, &request)?;
-        let request = request.into_inner();
-        let refuse = |error| self.refuse(&caller, "UpdateGroup", &request.name, &error);
-        let name = group_name(&request.name).map_err(refuse)?;
-        let change = change(&request).map_err(refuse)?;
-        let updated =
-            self.broker.update_group(caller.clone(), name, change).await.map_err(refuse)?;
-        Ok(Response::new(to_message(&updated)))
+        let name = |request: &pb::UpdateGroupRequest| name_of(request.group.as_ref());
+        let (call, request) = self.begin(request, "UpdateGroup", name)?;
+        call.answer(async {
+            let options = convert::options(&request.request_id, request.validate_only)?;
+            let group = request.group.unwrap_or_default();
+            let (name, etag) = (group_name(&group.name)?, convert::given(&group.etag));
+            let mut change = change(group, convert::mask(request.update_mask).as_ref())?;
+            let new_name = convert::given(&request.new_name);
+            change.new_name = new_name.map(|name| GroupName::parse(&name)).transpose()?;
+            let caller = call.caller.clone();
+            let updated = call.broker.update_group(caller, name, change, etag, options).await?;
+            Ok(to_message(&updated))
+        })
+        .await
     }
 
     async fn delete_group(
         &self,
         request: Request<pb::DeleteGroupRequest>,
     ) -> Result<Response<()>, Status> {
-        let caller = peer::admin(&self.broker, &request)?;
-        let name = request.into_inner().name;
-        let refuse = |error| self.refuse(&caller, "DeleteGroup", &name, &error);
-        let parsed = group_name(&name).map_err(refuse)?;
-        self.broker.delete_group(caller.clone(), parsed).await.map_err(refuse)?;
-        Ok(Response::new(()))
+        let (call, request) = self.begin(request, "DeleteGroup", |one| one.name.clone())?;
+        call.answer(async {
+            let options = convert::options(&request.request_id, request.validate_only)?;
+            let name = group_name(&request.name)?;
+            let (etag, allow_missing) = (convert::given(&request.etag), request.allow_missing);
+            let deletion = Deletion { etag, force: false, allow_missing };
+            call.broker.delete_group(call.caller.clone(), name, deletion, options).await
+        })
+        .await
     }
 
     async fn list_members(
         &self,
         request: Request<pb::ListMembersRequest>,
     ) -> Result<Response<pb::ListMembersResponse>, Status> {
-        let caller = peer::admin(&self.broker, &request)?;
-        let request = request.into_inner();
-        let refuse = |error| self.refuse(&caller, "ListMembers", &request.name, &error);
-        let name = group_name(&request.name).map_err(refuse)?;
-        let after: Option<ConnectionRef> =
-            convert::from_page_token(&request.page_token).map_err(refuse)?;
-        let size = convert::page_size(request.page_size);
-        let (members, next) =
-            self.broker.members(&caller, &name, after.as_ref(), size).map_err(refuse)?;
-        let full = |name: &ConnectionRef| ResourceName::Connection(name.clone()).to_string();
-        let next = next.map(|name| convert::to_page_token(&name.to_string()));
-        Ok(Response::new(pb::ListMembersResponse {
-            members: members.iter().map(full).collect(),
-            next_page_token: next.unwrap_or_default(),
-        }))
+        let (call, request) = self.begin(request, "ListMembers", |one| one.name.clone())?;
+        call.answer(async {
+            let name = group_name(&request.name)?;
+            let after: Option<ConnectionRef> = convert::from_page_token(&request.page_token)?;
+            let size = convert::page_size(request.page_size);
+            let (members, next) = call.broker.members(&call.caller, &name, after.as_ref(), size)?;
+            let full = |name: ConnectionRef| ResourceName::Connection(name).to_string();
+            let next = next.map(|name| convert::to_page_token(&name.to_string()));
+            Ok(pb::ListMembersResponse {
+                members: members.into_iter().map(full).collect(),
+                next_page_token: next.unwrap_or_default(),
+            })
+        })
+        .await
     }
 
     async fn add_members(
         &self,
         request: Request<pb::AddMembersRequest>,
     ) -> Result<Response<pb::ConnectionGroup>, Status> {
-        let caller = peer::admin(&self.broker, &request)?;
-        let pb::AddMembersRequest { name, members } = request.into_inner();
-        self.change_members(caller, "AddMembers", &name, &members, true).await
+        let (call, request) = self.begin(request, "AddMembers", |one| one.name.clone())?;
+        call.answer(async {
+            let options = convert::options(&request.request_id, request.validate_only)?;
+            change_members(&call, &request.name, &request.members, true, options).await
+        })
+        .await
     }
 
     async fn remove_members(
         &self,
         request: Request<pb::RemoveMembersRequest>,
     ) -> Result<Response<pb::ConnectionGroup>, Status> {
-        let caller = peer::admin(&self.broker, &request)?;
-        let pb::RemoveMembersRequest { name, members } = request.into_inner();
-        self.change_members(caller, "RemoveMembers", &name, &members, false).await
+        let (call, request) = self.begin(request, "RemoveMembers", |one| one.name.clone())?;
+        call.answer(async {
+            let options = convert::options(&request.request_id, request.validate_only)?;
+            change_members(&call, &request.name, &request.members, false, options).await
+        })
+        .await
     }
+}
+
+async fn change_members(
+    call: &Call,
+    name: &str,
+    members: &[String],
+    add: bool,
+    options: WriteOptions,
+) -> Result<pb::ConnectionGroup, Error> {
+    let name = group_name(name)?;
+    let change = MemberChange { add, members: parse_members(members)? };
+    let changed = call.broker.change_members(call.caller.clone(), name, change, options).await?;
+    Ok(to_message(&changed))
+}
+
+fn name_of(group: Option<&pb::ConnectionGroup>) -> String {
+    group.map_or_else(String::new, |group| group.name.clone())
 }
 
 fn group_name(name: &str) -> Result<GroupName, Error> {
@@ -161,28 +168,47 @@ fn group_name(name: &str) -> Result<GroupName, Error> {
     }
 }
 
-fn identifiers(given: &[String]) -> Result<Identifiers, Error> {
+pub(super) fn identifiers(given: &[String]) -> Result<Identifiers, Error> {
     Identifiers::parse(given.iter().map(String::as_str)).map_err(Error::IdentifierTagInvalid)
 }
 
-fn new_group(group: &pb::ConnectionGroup) -> Result<NewGroup, Error> {
+fn new_group(group: pb::ConnectionGroup) -> Result<NewGroup, Error> {
     Ok(NewGroup {
         name: group_name(&group.name)?,
         integration: IntegrationName::parse(&group.integration)?,
         identifiers: identifiers(&group.identifiers)?,
         access: convert::bindings(&group.access)?,
+        labels: convert::labels(group.labels)?,
     })
 }
 
-fn change(request: &pb::UpdateGroupRequest) -> Result<GroupChange, Error> {
-    let given = |text: &str| Some(text.to_owned()).filter(|text| !text.is_empty());
-    let replaced = Some(&request.identifiers).filter(|keys| !keys.is_empty());
-    Ok(GroupChange {
-        new_name: given(&request.new_name).map(|name| GroupName::parse(&name)).transpose()?,
-        identifiers: replaced.map(|keys| identifiers(keys)).transpose()?,
-        access: convert::bindings(&request.access)?,
-        etag: given(&request.etag),
-    })
+/// What a message changes: what is set in it, or what a mask names, as a whole.
+fn change(
+    group: pb::ConnectionGroup,
+    mask: Option<&BTreeSet<String>>,
+) -> Result<GroupChange, Error> {
+    let mut change = GroupChange::default();
+    let Some(paths) = mask else {
+        if !group.identifiers.is_empty() {
+            change.identifiers = Some(identifiers(&group.identifiers)?);
+        }
+        change.access = Part::Merge(convert::bindings(&group.access)?);
+        change.labels = Part::Merge(convert::labels(group.labels)?);
+        return Ok(change);
+    };
+    let paths = paths.iter().flat_map(|path| match path.as_str() {
+        "*" => vec!["identifiers", "access", "labels"],
+        path => vec![path],
+    });
+    for path in paths {
+        match path {
+            "identifiers" => change.identifiers = Some(identifiers(&group.identifiers)?),
+            "access" => change.access = Part::Replace(convert::bindings(&group.access)?),
+            "labels" => change.labels = Part::Replace(convert::labels(group.labels.clone())?),
+            path => return Err(Error::UpdateMaskInvalid(path.chars().take(64).collect())),
+        }
+    }
+    Ok(change)
 }
 
 fn parse_members(members: &[String]) -> Result<Vec<ConnectionRef>, Error> {
@@ -205,5 +231,6 @@ fn to_message(group: &ListedGroup) -> pb::ConnectionGroup {
         create_time: convert::timestamp(metadata.create_time),
         update_time: convert::timestamp(metadata.update_time),
         updated_by: metadata.updated_by.clone(),
+        labels: metadata.labels.as_map().clone(),
     }
 }

@@ -3,15 +3,20 @@
 //! Two doors, each with services of its own. A request is parsed into the model here, handed to the
 //! broker, and its outcome turned into a message or a status; nothing else happens in this room.
 
-mod admin;
+mod apply;
+mod call;
 pub mod client;
+mod connection;
 mod convert;
 mod executor;
 mod group;
+mod integration;
 mod peer;
+mod registry;
 mod secret;
 mod status;
 mod step;
+mod system;
 
 use std::sync::Arc;
 use std::time::Duration;
@@ -26,11 +31,14 @@ pub use peer::{AdminConnection, StepConnection};
 
 use crate::broker::Broker;
 use crate::model::limits::{MAX_ADMIN_REQUEST_BYTES, MAX_STEP_REQUEST_BYTES};
+use call::AdminDoor;
 use pb::apply_service_server::ApplyServiceServer;
 use pb::connection_service_server::ConnectionServiceServer;
+use pb::executor_registry_service_server::ExecutorRegistryServiceServer;
 use pb::executor_service_server::ExecutorServiceServer;
 use pb::group_service_server::GroupServiceServer;
 use pb::integration_service_server::IntegrationServiceServer;
+use pb::operator_service_server::OperatorServiceServer;
 use pb::secret_service_server::SecretServiceServer;
 use pb::step_service_server::StepServiceServer;
 use pb::system_service_server::SystemServiceServer;
@@ -100,37 +108,29 @@ pub async fn serve_admin(
     stop: CancellationToken,
 ) -> Result<(), Box<dyn std::error::Error + Send + Sync>> {
     let (reporter, health) = tonic_health::server::health_reporter();
-    reporter.set_serving::<SystemServiceServer<admin::Admin>>().await;
-    let admin = admin::Admin::new(Arc::clone(&broker));
+    reporter.set_serving::<SystemServiceServer<AdminDoor>>().await;
+    let door = AdminDoor::new(broker);
     let reflection = || {
         tonic_reflection::server::Builder::configure()
             .register_encoded_file_descriptor_set(pb::DESCRIPTORS)
             .register_encoded_file_descriptor_set(tonic_health::pb::FILE_DESCRIPTOR_SET)
     };
     let incoming = ReceiverStream::new(connections).map(Ok::<_, std::io::Error>);
+    macro_rules! admin_service {
+        ($server:ident) => {
+            $server::new(door.clone()).max_decoding_message_size(MAX_ADMIN_REQUEST_BYTES)
+        };
+    }
     server()
-        .add_service(
-            ConnectionServiceServer::new(admin.clone())
-                .max_decoding_message_size(MAX_ADMIN_REQUEST_BYTES),
-        )
-        .add_service(
-            GroupServiceServer::new(group::Groups::new(Arc::clone(&broker)))
-                .max_decoding_message_size(MAX_ADMIN_REQUEST_BYTES),
-        )
-        .add_service(
-            SecretServiceServer::new(secret::Secrets::new(Arc::clone(&broker)))
-                .max_decoding_message_size(MAX_ADMIN_REQUEST_BYTES),
-        )
-        .add_service(IntegrationServiceServer::new(admin.clone()))
-        .add_service(
-            ApplyServiceServer::new(admin.clone())
-                .max_decoding_message_size(MAX_ADMIN_REQUEST_BYTES),
-        )
-        .add_service(SystemServiceServer::new(admin))
-        .add_service(
-            ExecutorServiceServer::new(executor::Executors::new(broker))
-                .max_decoding_message_size(MAX_STEP_REQUEST_BYTES),
-        )
+        .add_service(admin_service!(ApplyServiceServer))
+        .add_service(admin_service!(ConnectionServiceServer))
+        .add_service(admin_service!(ExecutorRegistryServiceServer))
+        .add_service(admin_service!(ExecutorServiceServer))
+        .add_service(admin_service!(GroupServiceServer))
+        .add_service(admin_service!(IntegrationServiceServer))
+        .add_service(admin_service!(OperatorServiceServer))
+        .add_service(admin_service!(SecretServiceServer))
+        .add_service(admin_service!(SystemServiceServer))
         .add_service(health)
         .add_service(reflection().build_v1()?)
         .add_service(reflection().build_v1alpha()?)

@@ -5,7 +5,7 @@ use std::sync::Arc;
 use tonic::Request;
 use tonic::transport::server::Connected;
 
-use super::status::{reason_of, to_status};
+use super::status::to_status;
 use crate::access::Principal;
 use crate::broker::{Broker, Error};
 use crate::identity::{Connection, Peer};
@@ -69,25 +69,4 @@ pub(super) fn admin<T>(broker: &Broker, request: &Request<T>) -> Result<Principa
         broker.admin_principal(&peer.svid, peer.uid)
     };
     checked().map_err(|error| to_status(&error))
-}
-
-/// The status for an error of an admin call; what was refused for want of a role or relation is
-/// journaled.
-pub(super) fn refuse(
-    broker: &Broker,
-    caller: &Principal,
-    method: &str,
-    resource: &str,
-    error: &Error,
-) -> tonic::Status {
-    if let Error::EditDenied(_)
-    | Error::ExecutorRequired
-    | Error::OperatorRequired
-    | Error::ResolverRequired(_)
-    | Error::RoleRequired(_)
-    | Error::UidNotPermitted(_) = error
-    {
-        broker.note_refusal(caller, method, resource, reason_of(error));
-    }
-    to_status(error)
 }

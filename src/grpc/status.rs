@@ -19,11 +19,16 @@ pub const DOMAIN: &str = "keyhatch.v1";
 const RETRY_AFTER: Duration = Duration::from_secs(1);
 
 /// The code and the stable reason of an error.
+#[expect(clippy::too_many_lines, reason = "a table: one arm for each error, and none for the rest")]
 fn code_and_reason(error: &Error) -> (Code, &'static str) {
     match error {
         Error::AlreadyExists(name) => (Code::AlreadyExists, exists_reason(name)),
         Error::ClosedMeanwhile => (Code::Aborted, "STEP_CLOSED"),
         Error::Corrupt => (Code::DataLoss, "RECORD_CORRUPT"),
+        Error::CsrInvalid(_) => (Code::InvalidArgument, "CSR_INVALID"),
+        Error::DecisionInvalid(_) => (Code::InvalidArgument, "DECISION_INVALID"),
+        Error::DecisionNotFound(_) => (Code::NotFound, "DECISION_NOT_FOUND"),
+        Error::Disabled(_) => (Code::FailedPrecondition, "CONNECTION_DISABLED"),
         Error::Denied { .. } => (Code::PermissionDenied, "RESOLVE_DENIED"),
         Error::DocumentsInvalid(_) => (Code::InvalidArgument, "DOCUMENTS_INVALID"),
         Error::Draining => (Code::Unavailable, "DRAINING"),
@@ -34,17 +39,21 @@ fn code_and_reason(error: &Error) -> (Code, &'static str) {
         }
         Error::FieldUnknown { .. } => (Code::InvalidArgument, "FIELD_UNKNOWN"),
         Error::FieldsInvalid(_) => (Code::InvalidArgument, "FIELDS_INVALID"),
+        Error::FilterInvalid(_) => (Code::InvalidArgument, "FILTER_INVALID"),
         Error::IdentifierMissing { .. } => (Code::FailedPrecondition, "IDENTIFIER_MISSING"),
         Error::IdentifierTagInvalid(_) => (Code::InvalidArgument, "IDENTIFIER_TAG_INVALID"),
         Error::IdentifierUnknown(_) => (Code::InvalidArgument, "IDENTIFIER_UNKNOWN"),
         Error::IdentifiersIncomplete(_) => (Code::InvalidArgument, "IDENTIFIERS_INCOMPLETE"),
         Error::IdentifiersNotUnique { .. } => (Code::FailedPrecondition, "IDENTIFIERS_NOT_UNIQUE"),
         Error::InUse { .. } => (Code::FailedPrecondition, "IN_USE"),
+        Error::IntegrationBuiltIn(_) => (Code::FailedPrecondition, "INTEGRATION_BUILT_IN"),
+        Error::IntegrationInvalid(_) => (Code::InvalidArgument, "INTEGRATION_INVALID"),
         Error::IntegrationMismatch { .. } => (Code::FailedPrecondition, "INTEGRATION_MISMATCH"),
         Error::IntegrationUnknown(_) => (Code::InvalidArgument, "INTEGRATION_UNKNOWN"),
         Error::Internal(_) => (Code::Internal, "INTERNAL"),
         Error::JournalUnavailable => (Code::Unavailable, "JOURNAL_UNAVAILABLE"),
         Error::KindInvalid(_) => (Code::InvalidArgument, "KIND_INVALID"),
+        Error::LabelInvalid(_) => (Code::InvalidArgument, "LABEL_INVALID"),
         Error::MountPathInvalid(_) => (Code::InvalidArgument, "MOUNT_PATH_INVALID"),
         Error::NameInvalid(_) => (Code::InvalidArgument, "NAME_INVALID"),
         Error::NotAccepted(NotAccepted::CertificateExpired) | Error::Unregistered => {
@@ -56,8 +65,12 @@ fn code_and_reason(error: &Error) -> (Code, &'static str) {
         Error::NotAccepted(NotAccepted::NotOpen) => (Code::Unauthenticated, "STEP_NOT_OPEN"),
         Error::NoMember => (Code::NotFound, "GROUP_MEMBER_NOT_FOUND"),
         Error::NotFound(name) => (Code::NotFound, absent_reason(name)),
+        Error::OwnRegistration => (Code::FailedPrecondition, "OWN_REGISTRATION"),
         Error::PageTokenInvalid => (Code::InvalidArgument, "PAGE_TOKEN_INVALID"),
         Error::PrincipalInvalid(_) => (Code::InvalidArgument, "PRINCIPAL_INVALID"),
+        Error::RequestIdReused(_) => (Code::InvalidArgument, "REQUEST_ID_REUSED"),
+        Error::RoleInvalid => (Code::InvalidArgument, "ROLE_INVALID"),
+        Error::RunAsNotPermitted(_) => (Code::PermissionDenied, "RUN_AS_NOT_PERMITTED"),
         Error::ResolverRequired(_) => (Code::PermissionDenied, "RESOLVE_DENIED"),
         Error::SecretsRequired { .. } => (Code::FailedPrecondition, "SECRETS_REQUIRED"),
         Error::StepExists(_) => (Code::AlreadyExists, "STEP_EXISTS"),
@@ -68,6 +81,8 @@ fn code_and_reason(error: &Error) -> (Code, &'static str) {
         Error::TooManyRequests(_) => (Code::ResourceExhausted, "TOO_MANY_REQUESTS"),
         Error::TooManySteps(_) => (Code::ResourceExhausted, "TOO_MANY_STEPS"),
         Error::TtlOutOfRange { .. } => (Code::InvalidArgument, "TTL_OUT_OF_RANGE"),
+        Error::UpdateMaskInvalid(_) => (Code::InvalidArgument, "UPDATE_MASK_INVALID"),
+        Error::WorkflowNotPermitted(_) => (Code::PermissionDenied, "WORKFLOW_NOT_PERMITTED"),
         Error::UidNotPermitted(_) => (Code::PermissionDenied, "UID_NOT_PERMITTED"),
     }
 }
@@ -75,10 +90,12 @@ fn code_and_reason(error: &Error) -> (Code, &'static str) {
 fn absent_reason(name: &ResourceName) -> &'static str {
     match name {
         ResourceName::Connection(_) => "CONNECTION_NOT_FOUND",
+        ResourceName::Executor(_) => "EXECUTOR_NOT_FOUND",
         ResourceName::Group(_) => "GROUP_NOT_FOUND",
         ResourceName::Integration(_) => "INTEGRATION_NOT_FOUND",
         ResourceName::Lease(_) => "LEASE_NOT_FOUND",
         ResourceName::Opening(_) => "STEP_NOT_FOUND",
+        ResourceName::Operator(_) => "OPERATOR_NOT_FOUND",
         ResourceName::Secret(_) => "SECRET_NOT_FOUND",
     }
 }
@@ -86,10 +103,12 @@ fn absent_reason(name: &ResourceName) -> &'static str {
 fn exists_reason(name: &ResourceName) -> &'static str {
     match name {
         ResourceName::Connection(_) => "CONNECTION_EXISTS",
+        ResourceName::Executor(_) => "EXECUTOR_EXISTS",
         ResourceName::Group(_) => "GROUP_EXISTS",
         ResourceName::Integration(_) => "INTEGRATION_EXISTS",
         ResourceName::Lease(_) => "LEASE_EXISTS",
         ResourceName::Opening(_) => "STEP_EXISTS",
+        ResourceName::Operator(_) => "OPERATOR_EXISTS",
         ResourceName::Secret(_) => "SECRET_EXISTS",
     }
 }
@@ -124,7 +143,9 @@ pub(super) fn to_status(error: &Error) -> Status {
         Error::Denied { decision_id } => {
             metadata.insert("decision_id".to_owned(), decision_id.clone());
         }
-        Error::DocumentsInvalid(problems) | Error::FieldsInvalid(problems) => {
+        Error::DocumentsInvalid(problems)
+        | Error::FieldsInvalid(problems)
+        | Error::IntegrationInvalid(problems) => {
             for Problem { field, description } in problems {
                 details.add_bad_request_violation(field, description);
             }
@@ -133,6 +154,7 @@ pub(super) fn to_status(error: &Error) -> Status {
             details.add_bad_request_violation(&problem.field, &problem.description);
         }
         Error::IdentifierTagInvalid(invalid)
+        | Error::LabelInvalid(invalid)
         | Error::NameInvalid(invalid)
         | Error::PrincipalInvalid(invalid) => {
             details.add_bad_request_violation(invalid.what, invalid.rule);

@@ -99,13 +99,16 @@ fn parse(request: pb::ResolveRequest) -> Result<ResolveRequest, Error> {
     let malformed = |error: crate::model::Invalid| Error::TargetInvalid(error.to_string());
     let target = match request.target {
         None => {
-            let text = "no target: name a connection or a secret".to_owned();
+            let text = "no target: name a connection, a group, a secret or default_for".to_owned();
             return Err(Error::TargetInvalid(text));
         }
         Some(Target::Connection(target)) => Reference::Connection(ConnectionRef {
             integration: IntegrationName::parse(&target.integration).map_err(malformed)?,
             name: ConnectionName::parse(&target.name).map_err(malformed)?,
         }),
+        Some(Target::DefaultFor(integration)) => {
+            Reference::Default(IntegrationName::parse(&integration).map_err(malformed)?)
+        }
         Some(Target::Group(target)) => Reference::Group(group(&target)?),
         Some(Target::Secret(target)) => {
             Reference::Secret(SecretName::parse(&target.name).map_err(malformed)?)

@@ -10,11 +10,16 @@
 mod acceptor;
 mod authority;
 mod client;
+mod request;
 pub mod svid;
 mod tls;
 
 pub use acceptor::{Acceptor, Connection, Gate, Peer};
 pub use authority::{Authority, AuthorityError, Issued, KeyAndCertificate};
 pub use client::{ClientIdentity, ConnectError, TlsClientStream, connect};
+pub use request::{
+    PemFault, RequestError, check_certificate, check_pair, check_private_key, new_request,
+    requested_key,
+};
 pub use svid::{Svid, SvidError};
 pub use tls::{Door, DoorConfig, TlsError};

@@ -84,8 +84,16 @@ pub fn infer_kind<'a>(
     }
 }
 
-/// The fields that a connection has already, with the lengths of their values.
-pub type Present = BTreeMap<FieldName, usize>;
+/// The fields that a connection has already, and keeps.
+pub type Present = BTreeMap<FieldName, PresentField>;
+
+/// What is known of one of them.
+pub struct PresentField {
+    /// How many bytes the value has.
+    pub bytes: usize,
+    /// The value, if it is not sensitive; empty otherwise.
+    pub value: Vec<u8>,
+}
 
 /// Checks the fields to be set: all there is, or what is to be changed of what is `present`.
 ///
@@ -133,22 +141,38 @@ fn check_whole(
     present: Option<&Present>,
 ) -> Vec<Problem> {
     let mut problems = Vec::new();
-    let mut lengths = present.cloned().unwrap_or_default();
-    lengths.extend(checked.iter().map(|(name, field)| (name.clone(), field.value.len())));
-    let total: usize = lengths.values().sum();
+    // Name by name, what is there afterwards: the value as text where it can be looked at.
+    let mut after: BTreeMap<&FieldName, (usize, &[u8])> = BTreeMap::new();
+    for (name, field) in present.into_iter().flatten() {
+        after.insert(name, (field.bytes, &field.value));
+    }
+    for (name, field) in checked {
+        after.insert(name, (field.value.len(), field.value.expose()));
+    }
+    let total: usize = after.values().map(|(bytes, _)| bytes).sum();
     if total > MAX_CONNECTION_BYTES {
         let text = format!(
             "the values have {total} bytes together; at most {MAX_CONNECTION_BYTES} are allowed"
         );
         problems.push(Problem::new("", text));
     }
-    if lengths.len() > MAX_FIELDS {
-        let text = format!("there are {} fields; at most {MAX_FIELDS} are allowed", lengths.len());
+    if after.len() > MAX_FIELDS {
+        let text = format!("there are {} fields; at most {MAX_FIELDS} are allowed", after.len());
         problems.push(Problem::new("", text));
     }
-    for (name, field) in checked {
+    problems.extend(check_templates(kind, &after));
+    problems
+}
+
+/// Every token that a text refers to must be there, and one that is referred to must stay.
+fn check_templates(
+    kind: &CredentialKind,
+    after: &BTreeMap<&FieldName, (usize, &[u8])>,
+) -> Vec<Problem> {
+    let mut problems = Vec::new();
+    for (name, (_, value)) in after {
         let is_template = find_field(kind, name.as_str()).is_some_and(|rule| rule.template);
-        let Ok(text) = std::str::from_utf8(field.value.expose()) else { continue };
+        let Ok(text) = std::str::from_utf8(value) else { continue };
         if !is_template {
             continue;
         }
@@ -159,7 +183,7 @@ fn check_whole(
                 return true;
             }
             let token = format!("tokens.{token}");
-            lengths.keys().any(|name| name.as_str() == token)
+            after.keys().any(|name| name.as_str() == token)
         };
         match references(text) {
             Err(problem) => problems.push(Problem::new(name.as_str(), problem)),

@@ -1,14 +1,20 @@
 //! The catalogue of integrations: one small data file each, and the check of a credential against it.
 
 mod check;
+mod findings;
+mod own;
 mod schema;
 mod template;
 
 use std::collections::BTreeMap;
 use std::sync::LazyLock;
 
-pub use check::{Checked, CheckedField, Present, Problem, check, find_field, infer_kind};
-pub use schema::{CredentialKind, FieldRule, Integration};
+pub use check::{
+    Checked, CheckedField, Present, PresentField, Problem, check, find_field, infer_kind,
+};
+pub use findings::{Finding, findings};
+pub use own::check_own;
+pub use schema::{CredentialKind, FieldRule, Form, Integration};
 
 use crate::model::IntegrationName;
 

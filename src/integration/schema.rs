@@ -1,12 +1,12 @@
 //! The form of an integration's data file.
 
 use regex_lite::Regex;
-use serde::Deserialize;
+use serde::{Deserialize, Serialize};
 
 use crate::model::{FieldName, IntegrationName, KindName};
 
 /// A type of connections.
-#[derive(Clone, Debug, Deserialize)]
+#[derive(Clone, Debug, PartialEq, Deserialize, Serialize)]
 #[serde(deny_unknown_fields)]
 pub struct Integration {
     /// As connections name it, for example `aws`.
@@ -29,7 +29,7 @@ impl Integration {
 }
 
 /// One way to hold credentials.
-#[derive(Clone, Debug, Deserialize)]
+#[derive(Clone, Debug, PartialEq, Deserialize, Serialize)]
 #[serde(deny_unknown_fields)]
 pub struct CredentialKind {
     /// For example `access_key`.
@@ -42,7 +42,7 @@ pub struct CredentialKind {
 }
 
 /// The rule of one field, or of a family of fields such as `tokens.*`.
-#[derive(Clone, Debug, Deserialize)]
+#[derive(Clone, Debug, PartialEq, Deserialize, Serialize)]
 #[serde(deny_unknown_fields)]
 pub struct FieldRule {
     /// Its name; `tokens.*` stands for `tokens.ANYTHING`, and `*` for any name.
@@ -72,12 +72,29 @@ pub struct FieldRule {
     /// The customary environment variable.
     #[serde(default)]
     pub env: String,
+    /// What a value looks like that is well formed; a test of the connection looks.
+    #[serde(default)]
+    pub form: Option<Form>,
     /// Of a family: names that may not follow the dot, in lower case.
     #[serde(default)]
     pub forbidden: Vec<String>,
     /// A regular expression that the value must match; of a family, the part of the name after the dot.
     #[serde(default)]
     pub pattern: Option<String>,
+}
+
+/// The form of a value that is more than a text.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Deserialize, Serialize)]
+#[serde(rename_all = "snake_case")]
+pub enum Form {
+    /// One certificate or a chain, PEM.
+    Certificate,
+    /// JSON.
+    Json,
+    /// A private key, PEM.
+    PrivateKey,
+    /// An absolute URL.
+    Url,
 }
 
 impl FieldRule {

@@ -1,10 +1,13 @@
 //! What journal lines say.
 
+use std::collections::BTreeSet;
+
 use serde::{Deserialize, Serialize};
 
+use super::requests::RequestNote;
 use crate::access::Bindings;
 use crate::lease::{Ask, Lease, TtlLimit};
-use crate::model::{FieldName, Id, Opening, PinnedCertificate, Timestamp};
+use crate::model::{FieldName, Id, Opening, PinnedCertificate, RunAs, Timestamp};
 
 /// One line's content.
 #[derive(Debug, Serialize, Deserialize)]
@@ -62,6 +65,9 @@ pub enum Event {
         batch: u64,
         /// What it changes.
         changes: Vec<ChangeNote>,
+        /// The requests that it does, of those that have an id.
+        #[serde(default, skip_serializing_if = "Vec::is_empty")]
+        requests: Vec<RequestNote>,
     },
     /// A step was opened.
     Opened(Box<Opening>),
@@ -81,6 +87,8 @@ pub enum Event {
     },
     /// The daemon stopped in order.
     Stopped,
+    /// An operator had the values of a resource looked at for faults.
+    Tested(TestLine),
     /// The end of the file was damaged, as a crash does, and was cut.
     Torn {
         /// The file that keeps what was cut.
@@ -108,7 +116,8 @@ impl Event {
             | Self::Opened(_)
             | Self::RateRefused { .. }
             | Self::Resolve(_)
-            | Self::Started { .. } => false,
+            | Self::Started { .. }
+            | Self::Tested(_) => false,
         }
     }
 }
@@ -130,6 +139,9 @@ pub struct Checkpoint {
     pub openings: Vec<Opening>,
     /// Live leases.
     pub leases: Vec<Lease>,
+    /// Requests that are remembered.
+    #[serde(default)]
+    pub requests: Vec<RequestNote>,
 }
 
 /// Why a step was closed.
@@ -140,6 +152,8 @@ pub enum CloseReason {
     DirectoryGone,
     /// Its executor closed it.
     Executor,
+    /// Its executor was removed.
+    ExecutorRemoved,
     /// Its time was over.
     Expired,
     /// A newer attempt was opened.
@@ -164,6 +178,9 @@ pub struct ChangeNote {
     /// The fields written.
     #[serde(default, skip_serializing_if = "Vec::is_empty")]
     pub fields: Vec<FieldName>,
+    /// Everything else that changed, such as "tags" or "disabled=true".
+    #[serde(default, skip_serializing_if = "Vec::is_empty")]
+    pub settings: Vec<String>,
     /// The access after the change, where it changed.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub access: Option<Bindings>,
@@ -176,6 +193,9 @@ pub struct ResolveLine {
     pub opening: Id,
     /// Whose workflow, run and step, for whoever reads the line.
     pub principal: String,
+    /// On whose behalf.
+    #[serde(default, skip_serializing_if = "BTreeSet::is_empty")]
+    pub run_as: BTreeSet<RunAs>,
     /// What was asked.
     #[serde(flatten)]
     pub ask: Ask,
@@ -190,6 +210,7 @@ impl ResolveLine {
         Self {
             opening: opening.id,
             principal: format!("workflow:{}/run:{}/step:{}", key.workflow, key.run, key.step),
+            run_as: opening.run_as.clone(),
             ask,
             outcome: Outcome::Refuse { reason: String::new() },
         }
@@ -220,6 +241,21 @@ impl ResolveLine {
             _ => None,
         }
     }
+}
+
+/// A look at values that hands none out.
+#[derive(Debug, Serialize, Deserialize)]
+pub struct TestLine {
+    /// Who.
+    pub principal: String,
+    /// On which resource.
+    pub resource: String,
+    /// Its uid.
+    pub uid: Id,
+    /// The version that is looked at.
+    pub version: u64,
+    /// By which rule.
+    pub by: String,
 }
 
 /// What was decided.

@@ -8,6 +8,7 @@ use std::time::Duration;
 use parking_lot::{Mutex, RwLock};
 
 use super::event::{Checkpoint, Event};
+use super::requests::{RequestNote, RequestTable};
 use crate::lease::LeaseTable;
 use crate::model::limits::{Limits, Rate};
 use crate::model::{Id, Opening, PinnedCertificate, StepKey, Timestamp};
@@ -157,6 +158,9 @@ pub struct Live {
     open_steps: HashMap<StepKey, Id>,
     attempts: HashMap<StepKey, i32>,
     leases: LeaseTable,
+    requests: RequestTable,
+    /// Requests of the batch that is announced and not in force yet.
+    announced: Vec<RequestNote>,
 }
 
 impl Live {
@@ -178,6 +182,11 @@ impl Live {
     /// The live leases.
     pub fn leases(&self) -> &LeaseTable {
         &self.leases
+    }
+
+    /// The requests that were done.
+    pub fn requests(&self) -> &RequestTable {
+        &self.requests
     }
 
     /// The open step of this id.
@@ -230,19 +239,29 @@ impl Live {
                 for id in revoked {
                     self.leases.remove(*id);
                 }
+                for request in self.announced.drain(..) {
+                    self.requests.insert(request);
+                }
             }
-            Event::Intent { batch, .. } => self.intent = *batch,
+            Event::Intent { batch, requests, .. } => {
+                self.intent = *batch;
+                self.announced.clone_from(requests);
+            }
             Event::Opened(opening) => self.open(opening),
             Event::Resolve(line) => {
                 if let Some(lease) = line.new_lease() {
                     self.leases.insert(lease);
                 }
             }
-            Event::Abandoned { batch } => self.abandoned = *batch,
+            Event::Abandoned { batch } => {
+                self.abandoned = *batch;
+                self.announced.clear();
+            }
             Event::AdminRefused { .. }
             | Event::RateRefused { .. }
             | Event::Started { .. }
             | Event::Stopped
+            | Event::Tested(_)
             | Event::Torn { .. } => {}
         }
     }
@@ -259,6 +278,9 @@ impl Live {
         }
         for lease in &checkpoint.leases {
             self.leases.insert(lease.clone());
+        }
+        for request in &checkpoint.requests {
+            self.requests.insert(request.clone());
         }
     }
 

@@ -12,22 +12,26 @@
 
 mod chain;
 mod event;
+mod find;
 pub mod line;
 mod live;
 mod permit;
 mod replay;
+mod requests;
 mod sync;
 
 use std::os::unix::fs::DirBuilderExt as _;
-use std::path::Path;
+use std::path::{Path, PathBuf};
 use std::sync::Arc;
 
 use parking_lot::{Mutex, MutexGuard};
 
-pub use event::{ChangeNote, Checkpoint, CloseReason, Event, Outcome, ResolveLine};
+pub use event::{ChangeNote, Checkpoint, CloseReason, Event, Outcome, ResolveLine, TestLine};
+pub use line::Body;
 pub use live::{Live, LiveOpening, NotAccepted};
 pub use permit::{Permit, PermitError};
 pub use replay::{Recovery, ReplayError};
+pub use requests::{RequestNote, RequestTable};
 pub use sync::SyncFailed;
 
 use crate::lease::{Ask, Lease, Terms};
@@ -108,6 +112,8 @@ pub struct Position(pub(self) u64);
 pub struct Journal {
     chain: Mutex<Chain>,
     sync: SyncThread,
+    directory: PathBuf,
+    keyring: Arc<Keyring>,
 }
 
 impl Journal {
@@ -129,9 +135,10 @@ impl Journal {
         keyring: Arc<Keyring>,
         now: Timestamp,
     ) -> Result<(Self, Recovery), ReplayError> {
-        let (chain, recovery) = replay::open(directory, keyring, now)?;
+        let (chain, recovery) = replay::open(directory, Arc::clone(&keyring), now)?;
         let sync = SyncThread::start(chain.file().map_err(ReplayError::Io)?);
-        Ok((Self { chain: Mutex::new(chain), sync }, recovery))
+        let directory = directory.to_owned();
+        Ok((Self { chain: Mutex::new(chain), sync, directory, keyring }, recovery))
     }
 
     fn lock(&self) -> Result<MutexGuard<'_, Chain>, Unavailable> {
@@ -190,6 +197,39 @@ impl Journal {
         let position = chain.append(now, &Event::Resolve(Box::new(line)))?;
         let permit = Permit::new(record, version, chain.decision_id(position));
         Ok(Committed::Permitted(permit, lease))
+    }
+
+    /// Commits a look at the values of a record, decided on the snapshot `epoch`: writes its line, and
+    /// makes the permit.
+    ///
+    /// # Errors
+    /// If another snapshot was published since, or the journal cannot be written.
+    pub fn commit_test(
+        &self,
+        now: Timestamp,
+        epoch: u64,
+        record: RecordKey,
+        line: TestLine,
+    ) -> Result<Permit, CommitError> {
+        let mut chain = self.lock()?;
+        if chain.live().epoch() != epoch {
+            return Err(CommitError::Stale);
+        }
+        let version = line.version;
+        let position = chain.append(now, &Event::Tested(line))?;
+        Ok(Permit::new(record, version, chain.decision_id(position)))
+    }
+
+    /// The line of a decision id, "FILE.LINE", if there is one. Reads the file: call it where waiting is
+    /// allowed.
+    ///
+    /// # Errors
+    /// If the file cannot be read.
+    pub fn find(&self, decision_id: &str) -> std::io::Result<Option<Body>> {
+        match find::parse_id(decision_id) {
+            Some(place) => find::find(&self.directory, &self.keyring, place),
+            None => Ok(None),
+        }
     }
 
     /// Writes one line that stands for itself, and returns its decision id.

@@ -43,6 +43,8 @@ pub const MIN_TTL: Duration = Duration::from_secs(1);
 pub const MAX_TTL: Duration = Duration::from_secs(7 * 24 * 3600);
 /// A certificate of a step lasts at most this long; it is renewed before.
 pub const MAX_STEP_CERTIFICATE_LIFE: Duration = Duration::from_secs(24 * 3600);
+/// How long certificates of operators, executors and the daemon last.
+pub const CLIENT_CERTIFICATE_LIFE: Duration = Duration::from_secs(90 * 24 * 3600);
 /// If at start the wall clock is this far behind the journal, all openings and leases are closed.
 pub const MAX_CLOCK_STEP_BACK: Duration = Duration::from_secs(5 * 60);
 /// How long one request waits for the journal before it is refused.

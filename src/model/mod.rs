@@ -2,11 +2,13 @@
 //! nothing further in looks at it again. This room knows no other.
 
 mod id;
+mod label;
 pub mod limits;
 mod name;
 mod opening;
 mod reference;
 mod resource;
+mod run_as;
 mod spiffe;
 mod tag;
 mod text;
@@ -14,14 +16,16 @@ mod time;
 mod value;
 
 pub use id::Id;
+pub use label::Labels;
 pub use limits::Limits;
 pub use name::{
     ConnectionName, ExecutorName, FieldName, GroupName, IntegrationName, Invalid, KindName,
-    OperatorName, RunName, SecretName, StepName, WorkflowName,
+    OperatorName, RequestId, RunAsName, RunName, SecretName, StepName, WorkflowName,
 };
 pub use opening::{Opening, PinnedCertificate, StepKey};
 pub use reference::{ConnectionRef, GroupRef, Reference, SecretRef};
 pub use resource::ResourceName;
+pub use run_as::{RunAs, RunAsKind};
 pub use spiffe::{SpiffeId, TrustDomain};
 pub use tag::{Identifiers, Tag, TagKey, TagValue, Tags};
 pub use text::{base64_bytes, hex_bytes};

@@ -162,6 +162,10 @@ names! {
     KindName: "kind name", CATALOGUE;
     /// The name of an operator.
     OperatorName: "operator name", PLAIN;
+    /// What a client calls a request, so that it is done once (AIP-155).
+    RequestId: "request id", RUN;
+    /// The name of a user, team, role or service account that a run runs as.
+    RunAsName: "run_as name", PLAIN;
     /// The name of a run of a workflow.
     RunName: "run name", RUN;
     /// The name of a secret within its workflow.

@@ -1,9 +1,12 @@
 //! A step, and one life of it.
 
+use std::collections::BTreeSet;
+
 use serde::{Deserialize, Serialize};
 
 use super::id::Id;
 use super::name::{ExecutorName, RunName, StepName, WorkflowName};
+use super::run_as::RunAs;
 use super::spiffe::SpiffeId;
 use super::text::{base64_bytes, hex_bytes};
 use super::time::Timestamp;
@@ -43,6 +46,9 @@ pub struct Opening {
     pub key: StepKey,
     /// Which try at it, from 1.
     pub attempt: i32,
+    /// On whose behalf it runs.
+    #[serde(default, skip_serializing_if = "BTreeSet::is_empty")]
+    pub run_as: BTreeSet<RunAs>,
     /// The Unix user whose connections its socket takes.
     pub uid: u32,
     /// When it was opened.

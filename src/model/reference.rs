@@ -1,4 +1,4 @@
-//! References in text: `aws/my-aws-account`, `secret:token`.
+//! References in text: `aws/my-aws-account`, `group:aws-accounts:env=prod`, `secret:token`, `default:slack`.
 
 use std::collections::BTreeMap;
 use std::fmt;
@@ -85,6 +85,8 @@ impl FromStr for GroupRef {
 pub enum Reference {
     /// `aws/my-aws-account`
     Connection(ConnectionRef),
+    /// `default:slack`: the default connection of an integration.
+    Default(IntegrationName),
     /// `group:aws-accounts:env=prod,region=eu`
     Group(GroupRef),
     /// `secret:token`, of the step's own workflow.
@@ -95,6 +97,7 @@ impl fmt::Display for Reference {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         match self {
             Self::Connection(connection) => connection.fmt(f),
+            Self::Default(integration) => write!(f, "default:{integration}"),
             Self::Group(group) => group.fmt(f),
             Self::Secret(name) => write!(f, "secret:{name}"),
         }
@@ -108,11 +111,14 @@ impl FromStr for Reference {
         if text.starts_with("group:") {
             return text.parse().map(Self::Group);
         }
-        match text.strip_prefix("secret:") {
-            Some(name) => SecretName::parse(name).map(Self::Secret),
+        if let Some(name) = text.strip_prefix("secret:") {
+            return SecretName::parse(name).map(Self::Secret);
+        }
+        match text.strip_prefix("default:") {
+            Some(integration) => IntegrationName::parse(integration).map(Self::Default),
             None if text.contains('/') => text.parse().map(Self::Connection),
             None => {
-                let rule = "write INTEGRATION/NAME, group:NAME:KEY=VALUE or secret:NAME";
+                let rule = "write INTEGRATION/NAME, group:NAME:KEY=VALUE, secret:NAME or default:INTEGRATION";
                 Err(Invalid::new("reference", text, rule))
             }
         }
@@ -130,6 +136,7 @@ mod tests {
             "secret:token",
             "4me/a b",
             "group:aws accounts:env=prod,region=eu/1",
+            "default:slack",
         ] {
             assert_eq!(text.parse::<Reference>().unwrap().to_string(), text);
         }
@@ -139,6 +146,8 @@ mod tests {
             "/x",
             "aws/a/b",
             "secret:",
+            "default:",
+            "default:Slack",
             "AWS/x",
             "group:a",
             "group:a:",

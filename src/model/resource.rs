@@ -4,7 +4,9 @@ use std::fmt;
 use std::str::FromStr;
 
 use super::id::Id;
-use super::name::{GroupName, IntegrationName, Invalid, SecretName, WorkflowName};
+use super::name::{
+    ExecutorName, GroupName, IntegrationName, Invalid, OperatorName, SecretName, WorkflowName,
+};
 use super::reference::{ConnectionRef, SecretRef};
 
 /// The full name of a resource.
@@ -12,6 +14,8 @@ use super::reference::{ConnectionRef, SecretRef};
 pub enum ResourceName {
     /// `connections/INTEGRATION/NAME`
     Connection(ConnectionRef),
+    /// `executors/NAME`
+    Executor(ExecutorName),
     /// `groups/NAME`
     Group(GroupName),
     /// `integrations/NAME`
@@ -20,6 +24,8 @@ pub enum ResourceName {
     Lease(Id),
     /// `openings/ID`
     Opening(Id),
+    /// `operators/NAME`
+    Operator(OperatorName),
     /// `workflows/WORKFLOW/secrets/NAME`
     Secret(SecretRef),
 }
@@ -28,10 +34,12 @@ impl fmt::Display for ResourceName {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         match self {
             Self::Connection(connection) => write!(f, "connections/{connection}"),
+            Self::Executor(name) => write!(f, "executors/{name}"),
             Self::Group(name) => write!(f, "groups/{name}"),
             Self::Integration(name) => write!(f, "integrations/{name}"),
             Self::Lease(id) => write!(f, "leases/{id}"),
             Self::Opening(id) => write!(f, "openings/{id}"),
+            Self::Operator(name) => write!(f, "operators/{name}"),
             Self::Secret(secret) => {
                 write!(f, "workflows/{}/secrets/{}", secret.workflow, secret.name)
             }
@@ -52,6 +60,8 @@ impl FromStr for ResourceName {
             ["connections", integration, name] => {
                 Ok(Self::Connection(format!("{integration}/{name}").parse()?))
             }
+            ["executors", name] => Ok(Self::Executor(ExecutorName::parse(name)?)),
+            ["operators", name] => Ok(Self::Operator(OperatorName::parse(name)?)),
             ["groups", name] => Ok(Self::Group(GroupName::parse(name)?)),
             ["integrations", name] => Ok(Self::Integration(IntegrationName::parse(name)?)),
             ["leases", digits] => Ok(Self::Lease(id(digits)?)),

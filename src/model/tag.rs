@@ -164,10 +164,7 @@ impl Tags {
                 return Err(Invalid::new("identifier tag", text, "one value for each key"));
             }
         }
-        if tags.len() > MAX_TAGS {
-            return Err(Invalid::new("list of identifier tags", "", "at most 64 tags"));
-        }
-        Ok(Self(tags))
+        Self(tags).limited()
     }
 
     /// The value of a key.
@@ -181,11 +178,20 @@ impl Tags {
     }
 
     /// These tags, with others in place of those of the same keys.
-    #[must_use]
-    pub fn with(&self, others: &Self) -> Self {
+    ///
+    /// # Errors
+    /// If they are too many together.
+    pub fn with(&self, others: &Self) -> Result<Self, Invalid> {
         let mut tags = self.0.clone();
         tags.extend(others.0.iter().map(|(key, value)| (key.clone(), value.clone())));
-        Self(tags)
+        Self(tags).limited()
+    }
+
+    fn limited(self) -> Result<Self, Invalid> {
+        if self.0.len() > MAX_TAGS {
+            return Err(Invalid::new("list of identifier tags", "", "at most 64 tags"));
+        }
+        Ok(self)
     }
 
     /// The keys.

@@ -20,6 +20,8 @@ pub enum RecordKind {
     Connection = b'c',
     /// A connection group.
     Group = b'g',
+    /// An operators' own integration.
+    Integration = b'i',
     /// A connection's values.
     ConnectionValues = b'C',
     /// The commit record: sequence and digest of the whole store.
@@ -41,6 +43,7 @@ impl RecordKind {
             Self::ConnectionValues,
             Self::Commit,
             Self::Group,
+            Self::Integration,
             Self::Registration,
             Self::Secret,
             Self::SecretValue,

@@ -32,7 +32,8 @@ impl World {
             tags: tags.to_vec(),
             ..Default::default()
         };
-        let request = pb::CreateConnectionRequest { connection: Some(connection) };
+        let request =
+            pb::CreateConnectionRequest { connection: Some(connection), ..Default::default() };
         let mut client = ConnectionServiceClient::new(self.0.operator());
         self.0.block_on(client.create_connection(request)).map(drop)
     }
@@ -53,7 +54,7 @@ impl World {
             access,
             ..Default::default()
         };
-        let request = pb::CreateGroupRequest { group: Some(group) };
+        let request = pb::CreateGroupRequest { group: Some(group), ..Default::default() };
         self.0.block_on(self.client().create_group(request)).map(drop)
     }
 
@@ -62,15 +63,25 @@ impl World {
         let members = members.iter().map(|member| format!("connections/{member}")).collect();
         let mut client = self.client();
         let changed = if add {
-            self.0.block_on(client.add_members(pb::AddMembersRequest { name, members }))
+            self.0.block_on(client.add_members(pb::AddMembersRequest {
+                name,
+                members,
+                ..Default::default()
+            }))
         } else {
-            self.0.block_on(client.remove_members(pb::RemoveMembersRequest { name, members }))
+            self.0.block_on(client.remove_members(pb::RemoveMembersRequest {
+                name,
+                members,
+                ..Default::default()
+            }))
         };
         changed.map(|group| group.into_inner().member_count)
     }
 
     fn update(&self, name: &str, change: pb::UpdateGroupRequest) -> Result<(), Status> {
-        let request = pb::UpdateGroupRequest { name: format!("groups/{name}"), ..change };
+        let name = format!("groups/{name}");
+        let group = pb::ConnectionGroup { name, ..change.group.unwrap_or_default() };
+        let request = pb::UpdateGroupRequest { group: Some(group), ..change };
         self.0.block_on(self.client().update_group(request)).map(drop)
     }
 
@@ -192,7 +203,8 @@ fn identifiers_are_replaced_as_a_whole_if_every_member_fits() {
     world.members("g", &["aws/connectionA", "aws/connectionB"], true).unwrap();
     let replace = |keys: &[&str]| {
         let identifiers = keys.iter().map(|key| (*key).to_owned()).collect();
-        world.update("g", pb::UpdateGroupRequest { identifiers, ..Default::default() })
+        let group = pb::ConnectionGroup { identifiers, ..Default::default() };
+        world.update("g", pb::UpdateGroupRequest { group: Some(group), ..Default::default() })
     };
     assert_eq!(reason(replace(&["region"])), "IDENTIFIER_MISSING");
     assert_eq!(reason(replace(&["env"])), "IDENTIFIERS_NOT_UNIQUE");
@@ -257,7 +269,8 @@ fn a_group_is_renamed_emptied_and_deleted_and_found_again_after_a_restart() {
     world.0.resolve(&step, "group:renamed:account_id=987654321").unwrap();
     let emptied = world.members("renamed", &["aws/connectionA", "aws/connectionB"], false);
     assert_eq!(emptied.unwrap(), 0);
-    let request = pb::DeleteGroupRequest { name: "groups/renamed".to_owned() };
+    let request =
+        pb::DeleteGroupRequest { name: "groups/renamed".to_owned(), ..Default::default() };
     world.0.block_on(world.client().delete_group(request)).unwrap();
     assert_eq!(
         reason(world.0.resolve(&step, "group:renamed:account_id=987654321")),
@@ -270,7 +283,8 @@ fn a_group_is_renamed_emptied_and_deleted_and_found_again_after_a_restart() {
 fn a_group_has_no_resolvers() {
     let world = World::start();
     world.create("g", &["account_id"], "workflow:deploy").unwrap();
-    let change = pb::UpdateGroupRequest { access: resolver(&["workflow:w"]), ..Default::default() };
+    let group = pb::ConnectionGroup { access: resolver(&["workflow:w"]), ..Default::default() };
+    let change = pb::UpdateGroupRequest { group: Some(group), ..Default::default() };
     assert_eq!(reason(world.update("g", change)), "PRINCIPAL_INVALID");
 }
 

@@ -123,7 +123,8 @@ fn empty_and_binary_values_are_values() {
         ..Default::default()
     };
     let mut client = ConnectionServiceClient::new(broker.operator());
-    let request = pb::CreateConnectionRequest { connection: Some(connection) };
+    let request =
+        pb::CreateConnectionRequest { connection: Some(connection), ..Default::default() };
     assert!(broker.block_on(client.create_connection(request)).is_ok());
     let step = broker.open("w", "s");
     let got = broker.resolve(&step, "generic/odd").unwrap();
@@ -266,8 +267,7 @@ fn the_kind_never_changes() {
         name: "x".to_owned(),
         kind: "app".to_owned(),
         fields: bytes(&[("app_id", "1")]),
-        access: vec![],
-        tags: vec![],
+        ..Default::default()
     });
     let status = broker.apply(vec![document]).unwrap_err();
     assert_eq!(violations(&status), ["connections/github/x: kind"]);
@@ -283,7 +283,7 @@ fn deleting_takes_the_etag_that_was_read_and_no_other() {
         let request = pb::DeleteConnectionRequest {
             name: "connections/aws/prod".to_owned(),
             etag,
-            force: false,
+            ..Default::default()
         };
         let mut client = ConnectionServiceClient::new(broker.operator());
         broker.block_on(client.delete_connection(request)).map(drop)
@@ -309,6 +309,7 @@ fn lists_come_in_pages_in_order() {
             page_size: 10,
             page_token: token,
             integration: "aws".to_owned(),
+            ..Default::default()
         };
         let page = broker.block_on(client.list_connections(request)).ok().unwrap().into_inner();
         listed.extend(page.connections.into_iter().map(|one| one.name));

@@ -156,7 +156,8 @@ impl TestBroker {
             access: resolver(resolvers),
             ..Default::default()
         };
-        let request = pb::CreateConnectionRequest { connection: Some(connection) };
+        let request =
+            pb::CreateConnectionRequest { connection: Some(connection), ..Default::default() };
         let mut client = ConnectionServiceClient::new(self.operator());
         self.block_on(client.create_connection(request)).map(tonic::Response::into_inner)
     }
@@ -337,10 +338,9 @@ pub fn connection_document(
     pb::apply_request::Document::Connection(pb::ConnectionDocument {
         integration: integration.to_owned(),
         name: name.to_owned(),
-        kind: String::new(),
         fields: bytes(fields),
         access,
-        tags: vec![],
+        ..Default::default()
     })
 }
 

@@ -1,0 +1,183 @@
+//! The decision itself.
+
+use super::bindings::{Bindings, Relation};
+use super::pattern::Pattern;
+use super::principal::{Principal, Role};
+use crate::model::WorkflowName;
+
+/// What was decided, and by which rule.
+#[derive(Clone, Debug, PartialEq, Eq)]
+#[must_use]
+pub enum Decision {
+    /// Allowed; the text names the binding or role that says so.
+    Allow(String),
+    /// Refused: nothing admits the principal.
+    Deny,
+}
+
+/// Decides whether `bindings` give `principal` at least the relation `needed`.
+///
+/// A step that runs on somebody's behalf needs both: a binding of its workflow, and one of those it runs
+/// as. Where the bindings name anybody that a step could run as, a step that runs as nobody is refused:
+/// whoever bound a team did not mean everybody's runs of the workflow.
+pub fn decide(principal: &Principal, needed: Relation, bindings: &Bindings) -> Decision {
+    let first = |run_as: bool| {
+        let held = bindings.at_least(needed).filter(|(_, one)| one.is_run_as() == run_as);
+        held.into_iter().find(|(_, one)| one.admits(principal))
+    };
+    let Some((relation, pattern)) = first(false) else { return Decision::Deny };
+    let by = format!("{relation} {pattern}");
+    let Principal::Step { run_as, .. } = principal else { return Decision::Allow(by) };
+    if run_as.is_empty() {
+        let is_somebodys = bindings.at_least(needed).any(|(_, one)| one.is_run_as());
+        return if is_somebodys { Decision::Deny } else { Decision::Allow(by) };
+    }
+    match first(true) {
+        Some((relation, pattern)) => Decision::Allow(format!("{by}, {relation} {pattern}")),
+        None => Decision::Deny,
+    }
+}
+
+/// One principal of a binding, and what it came to in a decision.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Examined {
+    /// The relation that it is bound by.
+    pub relation: Relation,
+    /// Whom it admits.
+    pub pattern: Pattern,
+    /// Whether the relation is enough for what was asked.
+    pub is_enough: bool,
+    /// Whether it admits the caller.
+    pub admits: bool,
+}
+
+/// Everything that [`decide`] looks at, one by one, for whoever asks why.
+pub fn examine(principal: &Principal, needed: Relation, bindings: &Bindings) -> Vec<Examined> {
+    let all = bindings.at_least(Relation::Viewer);
+    all.map(|(relation, pattern)| Examined {
+        relation,
+        pattern: pattern.clone(),
+        is_enough: relation >= needed,
+        admits: pattern.admits(principal),
+    })
+    .collect()
+}
+
+/// Decides on a secret: only steps of its workflow resolve it, and it has no bindings.
+///
+/// Relay: secrets are "scoped to one workflow".
+pub fn decide_secret(principal: &Principal, owner: &WorkflowName) -> Decision {
+    match principal {
+        Principal::Step { workflow, .. } if workflow == owner => {
+            Decision::Allow(format!("own workflow:{owner}"))
+        }
+        _ => Decision::Deny,
+    }
+}
+
+/// Decides whether an operator may change a resource: bindings say so, or it is an administrator.
+pub fn decide_edit(principal: &Principal, bindings: &Bindings) -> Decision {
+    match principal {
+        Principal::Operator(_, Role::Administrator) => {
+            Decision::Allow("role administrator".to_owned())
+        }
+        Principal::Operator(_, Role::Operator) => decide(principal, Relation::Editor, bindings),
+        _ => Decision::Deny,
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::model::{RunName, StepName};
+
+    fn step_as(workflow: &str, step: &str, run_as: &[&str]) -> Principal {
+        Principal::Step {
+            workflow: WorkflowName::parse(workflow).unwrap(),
+            run: RunName::parse("1").unwrap(),
+            step: StepName::parse(step).unwrap(),
+            run_as: run_as.iter().map(|one| one.parse().unwrap()).collect(),
+        }
+    }
+
+    fn step(workflow: &str, step: &str) -> Principal {
+        step_as(workflow, step, &[])
+    }
+
+    fn bound(relation: Relation, patterns: &[&str]) -> Bindings {
+        let mut bindings = Bindings::default();
+        for pattern in patterns {
+            bindings.add(relation, pattern.parse().unwrap());
+        }
+        bindings
+    }
+
+    fn is_allowed(principal: &Principal, needed: Relation, bindings: &Bindings) -> bool {
+        decide(principal, needed, bindings) != Decision::Deny
+    }
+
+    #[test]
+    fn a_binding_admits_exactly_whom_it_names() {
+        let cases = [
+            ("workflow:deploy", "deploy", "build", true),
+            ("workflow:deploy", "deploy2", "build", false),
+            ("workflow:deploy", "Deploy", "build", false),
+            ("workflow:deploy/step:build", "deploy", "build", true),
+            ("workflow:deploy/step:build", "deploy", "test", false),
+            ("workflow:team-a-*", "team-a-x", "build", true),
+            ("workflow:team-a-*", "team-b-x", "build", false),
+            ("workflow:*", "anything", "build", true),
+            ("operator:deploy", "deploy", "build", false),
+            ("user:deploy", "deploy", "build", false),
+        ];
+        for (pattern, workflow, name, expected) in cases {
+            let bindings = bound(Relation::Resolver, &[pattern]);
+            let allowed = is_allowed(&step(workflow, name), Relation::Resolver, &bindings);
+            assert_eq!(allowed, expected, "{pattern} {workflow}/{name}");
+        }
+    }
+
+    #[test]
+    fn relations_are_cumulative_and_nothing_is_allowed_by_default() {
+        let caller = step("deploy", "build");
+        let order = [Relation::Viewer, Relation::Resolver, Relation::Editor];
+        for held in order {
+            for needed in order {
+                let allowed = is_allowed(&caller, needed, &bound(held, &["workflow:deploy"]));
+                assert_eq!(allowed, held >= needed, "{held} for {needed}");
+            }
+        }
+        assert!(!is_allowed(&caller, Relation::Viewer, &Bindings::default()));
+    }
+
+    /// Who a run is for counts beside which workflow it is of, never instead of it.
+    #[test]
+    fn a_step_that_runs_as_somebody_needs_both_bindings() {
+        let (workflow, team) = ("workflow:deploy", "team:ops");
+        let cases: [(&[&str], &[&str], bool); 9] = [
+            (&[workflow], &[], true),
+            (&[workflow], &[team], false),
+            (&[workflow, team], &[team], true),
+            (&[workflow, team], &[team, "user:alice"], true),
+            (&["workflow:*", team], &[team], true),
+            (&[workflow, team], &["team:dev"], false),
+            (&[workflow, team], &[], false),
+            (&[team], &[team], false),
+            (&["workflow:other", team], &[team], false),
+        ];
+        for (patterns, run_as, expected) in cases {
+            let caller = step_as("deploy", "build", run_as);
+            let bindings = bound(Relation::Resolver, patterns);
+            let allowed = is_allowed(&caller, Relation::Resolver, &bindings);
+            assert_eq!(allowed, expected, "{patterns:?} {run_as:?}");
+        }
+        // A weaker relation is no answer to a stronger question, and asks nothing of it either.
+        let mut bindings = bound(Relation::Resolver, &[workflow]);
+        bindings.add(Relation::Viewer, team.parse().unwrap());
+        assert!(is_allowed(&step("deploy", "build"), Relation::Resolver, &bindings));
+        assert!(!is_allowed(&step("deploy", "build"), Relation::Viewer, &bindings));
+        let as_team = step_as("deploy", "build", &[team]);
+        assert!(!is_allowed(&as_team, Relation::Resolver, &bindings));
+        assert!(is_allowed(&as_team, Relation::Viewer, &bindings));
+    }
+}

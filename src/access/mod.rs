@@ -1,0 +1,20 @@
+//! Who may do what: pure functions over parsed values.
+//!
+//! - Deny by default: what no binding admits is refused.
+//! - Relations are cumulative, viewer ⊂ resolver ⊂ editor.
+//!   Datadog: "Viewer: Can view the connection. Resolver: Can resolve and view the connection.
+//!   Editor: Can edit, resolve, and view the connection."
+//! - A connection that does not exist has no bindings, so it is refused by the same path as one that a
+//!   step may not resolve.
+
+mod bindings;
+mod decide;
+mod pattern;
+mod principal;
+mod scope;
+
+pub use bindings::{Bindings, Relation};
+pub use decide::{Decision, Examined, decide, decide_edit, decide_secret, examine};
+pub use pattern::{Glob, Pattern};
+pub use principal::{Principal, Role};
+pub use scope::{RunAsPattern, Scope};

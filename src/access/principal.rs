@@ -1,0 +1,62 @@
+//! The authenticated caller.
+
+use std::collections::BTreeSet;
+use std::fmt;
+
+use serde::{Deserialize, Serialize};
+
+use crate::model::{ExecutorName, OperatorName, RunAs, RunName, StepName, WorkflowName};
+
+/// The authenticated caller.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub enum Principal {
+    /// An executor.
+    Executor(ExecutorName),
+    /// An operator, with the one role it has.
+    Operator(OperatorName, Role),
+    /// A step of a run.
+    Step {
+        /// Its workflow.
+        workflow: WorkflowName,
+        /// Its run.
+        run: RunName,
+        /// Its name.
+        step: StepName,
+        /// On whose behalf it runs, as its executor asserts; often nobody's.
+        run_as: BTreeSet<RunAs>,
+    },
+}
+
+impl fmt::Display for Principal {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        match self {
+            Self::Executor(name) => write!(f, "executor:{name}"),
+            Self::Operator(name, _) => write!(f, "operator:{name}"),
+            Self::Step { workflow, run, step, .. } => {
+                write!(f, "workflow:{workflow}/run:{run}/step:{step}")
+            }
+        }
+    }
+}
+
+/// What an operator may do at all. Each includes the ones before it.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord, Serialize, Deserialize)]
+#[serde(rename_all = "snake_case")]
+pub enum Role {
+    /// Sees all metadata.
+    Viewer,
+    /// Creates connections; bindings govern edit and use.
+    Operator,
+    /// Everything but reading values.
+    Administrator,
+}
+
+impl fmt::Display for Role {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.write_str(match self {
+            Self::Viewer => "viewer",
+            Self::Operator => "operator",
+            Self::Administrator => "administrator",
+        })
+    }
+}

@@ -1,0 +1,87 @@
+//! What an executor may open: one stolen executor key is not the whole store.
+
+use std::collections::BTreeSet;
+use std::fmt;
+use std::str::FromStr;
+
+use serde::{Deserialize, Serialize};
+
+use super::pattern::Glob;
+use crate::model::{Invalid, RunAs, RunAsKind, WorkflowName};
+
+/// The workflows whose steps an executor may open, and on whose behalf.
+#[derive(Clone, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(deny_unknown_fields)]
+pub struct Scope {
+    /// The workflows.
+    pub workflows: BTreeSet<Glob>,
+    /// The `run_as` principals that it may assert.
+    pub run_as: BTreeSet<RunAsPattern>,
+}
+
+impl Scope {
+    /// Everything: for the executor of this host.
+    pub fn all() -> Self {
+        let any = |kind| RunAsPattern { kind, name: Glob::Any };
+        Self {
+            workflows: BTreeSet::from([Glob::Any]),
+            run_as: RunAsKind::ALL.into_iter().map(any).collect(),
+        }
+    }
+
+    /// Whether steps of this workflow may be opened.
+    pub fn admits_workflow(&self, workflow: &WorkflowName) -> bool {
+        self.workflows.iter().any(|glob| glob.admits(workflow.as_str()))
+    }
+
+    /// Whether this principal may be asserted.
+    pub fn admits_run_as(&self, principal: &RunAs) -> bool {
+        let admits = |pattern: &RunAsPattern| {
+            pattern.kind == principal.kind && pattern.name.admits(principal.name.as_str())
+        };
+        self.run_as.iter().any(admits)
+    }
+}
+
+/// `run_as` principals of one kind: `user:alice`, `team:a-*`, `role:*`.
+#[derive(Clone, Debug, PartialEq, Eq, PartialOrd, Ord, Hash, Serialize, Deserialize)]
+#[serde(try_from = "String", into = "String")]
+pub struct RunAsPattern {
+    /// What kind.
+    pub kind: RunAsKind,
+    /// Which names.
+    pub name: Glob,
+}
+
+impl fmt::Display for RunAsPattern {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        write!(f, "{}:{}", self.kind.as_str(), self.name)
+    }
+}
+
+impl FromStr for RunAsPattern {
+    type Err = Invalid;
+
+    fn from_str(text: &str) -> Result<Self, Invalid> {
+        let rule = "write user:, team:, role: or service-account: and then NAME, PREFIX* or *";
+        let parts = text.split_once(':').and_then(|(kind, name)| {
+            Some((RunAsKind::ALL.into_iter().find(|known| known.as_str() == kind)?, name))
+        });
+        let (kind, name) = parts.ok_or_else(|| Invalid::new("run_as pattern", text, rule))?;
+        Ok(Self { kind, name: name.parse()? })
+    }
+}
+
+impl TryFrom<String> for RunAsPattern {
+    type Error = Invalid;
+
+    fn try_from(text: String) -> Result<Self, Invalid> {
+        text.parse()
+    }
+}
+
+impl From<RunAsPattern> for String {
+    fn from(pattern: RunAsPattern) -> Self {
+        pattern.to_string()
+    }
+}

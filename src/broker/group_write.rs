@@ -1,0 +1,267 @@
+//! How a group and its membership are written.
+//!
+//! Every member has every identifier, and no two have the same values. That is checked wherever it could
+//! break: when a member is added, when a member's tags change, when the identifiers are replaced.
+
+use std::collections::BTreeSet;
+
+use super::apply::Action;
+use super::connection_write::first_access;
+use super::connections::{Access, Part, Stamp, require_editor};
+use super::error::Error;
+use super::groups::{GroupChange, GroupDocument, ListedGroup, MemberChange, NewGroup};
+use super::writer::Draft;
+use crate::access::{Decision, Principal, Relation, decide, decide_edit};
+use crate::catalog::{Connection, ConnectionMetadata, GroupMetadata, NotAdmitted};
+use crate::journal::ChangeNote;
+use crate::model::{ConnectionRef, GroupName, Invalid, ResourceName};
+use crate::seal::random_id;
+
+/// Creates the group of a document, or changes it to be like the document.
+pub(super) fn put(
+    draft: &mut Draft,
+    caller: &Principal,
+    document: GroupDocument,
+) -> Result<Action, Error> {
+    let GroupDocument { name, integration, identifiers, members, access, labels } = document;
+    let found = draft.catalog.group(&name).cloned();
+    let Some(found) = found else {
+        let identifiers = identifiers.ok_or_else(|| {
+            let rule = "a new group needs one to three identifiers";
+            Error::IdentifierTagInvalid(Invalid::new("list of identifiers", "", rule))
+        })?;
+        let group = NewGroup { name, integration, identifiers, access, labels };
+        let group = create(draft, caller, group)?.metadata;
+        let members = members.unwrap_or_default().into_iter().collect();
+        change_members(draft, caller, &group, &MemberChange { add: true, members })?;
+        return Ok(Action::Created);
+    };
+    if found.metadata.integration != integration {
+        let rule = "the integration of a group never changes";
+        return Err(Invalid::new("integration", integration.as_str(), rule).into());
+    }
+    let current: BTreeSet<ConnectionRef> = found.members().cloned().collect();
+    let wanted = members.unwrap_or_else(|| current.clone());
+    let group = editable(draft, caller, &name)?;
+    // Out first and in last: one that is replaced makes room for the other.
+    let gone = MemberChange { add: false, members: current.difference(&wanted).cloned().collect() };
+    let come = MemberChange { add: true, members: wanted.difference(&current).cloned().collect() };
+    change_members(draft, caller, &group, &gone)?;
+    let change = GroupChange {
+        new_name: None,
+        identifiers: identifiers.filter(|keys| *keys != group.identifiers),
+        access: Part::Merge(access),
+        labels: Part::Merge(labels),
+    };
+    let action = update(draft, caller, &group, change)?;
+    change_members(draft, caller, &group, &come)?;
+    let is_same = gone.members.is_empty() && come.members.is_empty();
+    Ok(if is_same { action } else { Action::Changed })
+}
+
+pub(super) fn create(
+    draft: &mut Draft,
+    caller: &Principal,
+    new: NewGroup,
+) -> Result<ListedGroup, Error> {
+    if draft.catalog.group(&new.name).is_some() {
+        return Err(Error::AlreadyExists(ResourceName::Group(new.name)));
+    }
+    if draft.catalog.integration(&new.integration).is_none() {
+        return Err(Error::IntegrationUnknown(new.integration));
+    }
+    check_relations(&new.access)?;
+    let stamp = Stamp::new(caller, draft.now);
+    let group = GroupMetadata {
+        uid: random_id()?,
+        name: new.name,
+        integration: new.integration,
+        identifiers: new.identifiers,
+        access: first_access(caller, new.access)?,
+        labels: new.labels,
+        revision: 1,
+        create_time: stamp.now,
+        update_time: stamp.now,
+        updated_by: stamp.by,
+    };
+    draft.put([group.to_store(&draft.keyring.clone())?]);
+    let access = Some(group.access.clone());
+    draft.note_group(ChangeNote { access, ..note(caller, "group.create", &group) });
+    draft.catalog.put_group(group.clone());
+    Ok(ListedGroup { metadata: group, members: 0 })
+}
+
+pub(super) fn update(
+    draft: &mut Draft,
+    caller: &Principal,
+    old: &GroupMetadata,
+    change: GroupChange,
+) -> Result<Action, Error> {
+    let mut group = old.clone();
+    if let Some(new_name) = change.new_name.filter(|new_name| *new_name != old.name) {
+        if draft.catalog.group(&new_name).is_some() {
+            return Err(Error::AlreadyExists(ResourceName::Group(new_name)));
+        }
+        group.name = new_name;
+    }
+    if let Some(identifiers) = change.identifiers {
+        draft
+            .catalog
+            .replace_identifiers(group.uid, &identifiers)
+            .map_err(|(member, why)| not_admitted(&old.name, member, why))?;
+        group.identifiers = identifiers;
+    }
+    let (Part::Merge(given) | Part::Replace(given)) = &change.access;
+    check_relations(given)?;
+    group.access = change.access.bindings(group.access)?;
+    group.labels = match change.labels {
+        Part::Merge(labels) => group.labels.with(&labels).map_err(Error::LabelInvalid)?,
+        Part::Replace(labels) => labels,
+    };
+    let settings = settings_changed(old, &group);
+    let access = (group.access != old.access).then(|| group.access.clone());
+    if settings.is_empty() && access.is_none() {
+        return Ok(Action::Unchanged);
+    }
+    let stamp = Stamp::new(caller, draft.now);
+    group.revision += 1;
+    group.update_time = stamp.now;
+    group.updated_by = stamp.by;
+    draft.put([group.to_store(&draft.keyring.clone())?]);
+    draft.note_group(ChangeNote { access, settings, ..note(caller, "group.update", &group) });
+    draft.catalog.put_group(group);
+    Ok(Action::Changed)
+}
+
+/// What changed beside access, for the journal.
+fn settings_changed(old: &GroupMetadata, new: &GroupMetadata) -> Vec<String> {
+    let mut settings = Vec::new();
+    if new.name != old.name {
+        settings.push(format!("name={}, before {}", new.name, old.name));
+    }
+    if new.identifiers != old.identifiers {
+        let keys: Vec<_> = new.identifiers.iter().map(ToString::to_string).collect();
+        settings.push(format!("identifiers={}", keys.join(",")));
+    }
+    if new.labels != old.labels {
+        settings.push("labels".to_owned());
+    }
+    settings
+}
+
+pub(super) fn change_members(
+    draft: &mut Draft,
+    caller: &Principal,
+    group: &GroupMetadata,
+    change: &MemberChange,
+) -> Result<(), Error> {
+    if change.members.is_empty() {
+        return Ok(());
+    }
+    for member in &change.members {
+        change_member(draft, caller, group, member, change.add)?;
+    }
+    let action = if change.add { "group.add_members" } else { "group.remove_members" };
+    let settings = change.members.iter().map(ToString::to_string).collect();
+    draft.note_group(ChangeNote { settings, ..note(caller, action, group) });
+    Ok(())
+}
+
+fn change_member(
+    draft: &mut Draft,
+    caller: &Principal,
+    group: &GroupMetadata,
+    member: &ConnectionRef,
+    add: bool,
+) -> Result<(), Error> {
+    let found = draft.catalog.connection(member).cloned();
+    let found = found.ok_or_else(|| Error::NotFound(ResourceName::Connection(member.clone())))?;
+    let mut metadata = found.metadata.clone();
+    let changed = if add {
+        require_resolver(caller, &metadata)?;
+        let current = draft.catalog.group_by_uid(group.uid).ok_or_else(|| absent(&group.name))?;
+        current.admits(&metadata).map_err(|why| not_admitted(&group.name, member.clone(), why))?;
+        metadata.groups.insert(group.uid)
+    } else {
+        metadata.groups.remove(&group.uid)
+    };
+    if !changed {
+        return Ok(());
+    }
+    metadata.revision += 1;
+    let connection = Connection { metadata, values: found.values.clone() };
+    draft.put_connection(connection)
+}
+
+/// Checks that a connection whose tags changed still fits into its groups.
+pub(super) fn check_membership(draft: &Draft, metadata: &ConnectionMetadata) -> Result<(), Error> {
+    for uid in &metadata.groups {
+        let Some(group) = draft.catalog.group_by_uid(*uid) else { continue };
+        group
+            .admits(metadata)
+            .map_err(|why| not_admitted(&group.metadata.name, metadata.reference(), why))?;
+    }
+    Ok(())
+}
+
+/// Datadog: "You can only add connections to a group for which you have Resolver permission."
+fn require_resolver(caller: &Principal, member: &ConnectionMetadata) -> Result<(), Error> {
+    let resource = ResourceName::Connection(member.reference());
+    let is_resolver = decide(caller, Relation::Resolver, &member.access) != Decision::Deny;
+    // An administrator may give itself the relation, so asking for it first would protect nothing.
+    if is_resolver || decide_edit(caller, &member.access) != Decision::Deny {
+        Ok(())
+    } else {
+        Err(Error::ResolverRequired(resource))
+    }
+}
+
+pub(super) fn editable(
+    draft: &Draft,
+    caller: &Principal,
+    name: &GroupName,
+) -> Result<GroupMetadata, Error> {
+    let group = draft.catalog.group(name).ok_or_else(|| absent(name))?;
+    require_editor(caller, &group.metadata.access, &ResourceName::Group(name.clone()))?;
+    Ok(group.metadata.clone())
+}
+
+/// A group has viewers and editors; it never confers access to its members, so it has no resolvers.
+fn check_relations(access: &Access) -> Result<(), Error> {
+    match access.contains_key(&Relation::Resolver) {
+        true => {
+            let rule = "a group has viewers and editors; resolvers are bound to its members";
+            Err(Error::PrincipalInvalid(Invalid::new("relation", "resolver", rule)))
+        }
+        false => Ok(()),
+    }
+}
+
+fn not_admitted(group: &GroupName, connection: ConnectionRef, why: NotAdmitted) -> Error {
+    let group = group.clone();
+    match why {
+        NotAdmitted::Integration => Error::IntegrationMismatch { group, connection },
+        NotAdmitted::Missing(identifier) => {
+            Error::IdentifierMissing { group, connection, identifier: identifier.to_string() }
+        }
+        NotAdmitted::Taken(other) => Error::IdentifiersNotUnique { group, connection, other },
+    }
+}
+
+pub(super) fn absent(name: &GroupName) -> Error {
+    Error::NotFound(ResourceName::Group(name.clone()))
+}
+
+/// What the journal says of a change of a group, without what changed.
+pub(super) fn note(caller: &Principal, action: &str, group: &GroupMetadata) -> ChangeNote {
+    ChangeNote {
+        principal: caller.to_string(),
+        action: action.to_owned(),
+        resource: ResourceName::Group(group.name.clone()).to_string(),
+        uid: group.uid,
+        version: group.revision,
+        fields: Vec::new(),
+        settings: Vec::new(),
+        access: None,
+    }
+}

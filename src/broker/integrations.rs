@@ -1,0 +1,238 @@
+//! Operators' own integrations, beside those that come with the broker.
+//!
+//! A change of a schema never loosens what is stored: whether a value is sensitive or a destination was
+//! fixed when it was written, and stands with it.
+
+use std::collections::BTreeSet;
+
+use super::Broker;
+use super::apply::Action;
+use super::connections::{Deletion, check_etag};
+use super::error::Error;
+use super::operators::{require_operator, require_role};
+use super::writer::{Asked, Draft, WriteOptions};
+use crate::access::{Principal, Role};
+use crate::catalog::{Catalog, OwnIntegration};
+use crate::integration::{self, Integration, check_own};
+use crate::journal::ChangeNote;
+use crate::model::{IntegrationName, KindName, ResourceName};
+use crate::seal::{RecordKey, RecordKind, random_id};
+
+/// An integration as an operator sees it.
+pub struct ListedIntegration {
+    /// What it is.
+    pub integration: Integration,
+    /// Of an operators' own; none of one that comes with the broker.
+    pub etag: Option<String>,
+}
+
+impl Broker {
+    /// An integration.
+    ///
+    /// # Errors
+    /// See `IntegrationService.GetIntegration`.
+    pub fn integration(
+        &self,
+        caller: &Principal,
+        name: &IntegrationName,
+    ) -> Result<ListedIntegration, Error> {
+        require_operator(caller)?;
+        find(&self.snapshot().catalog, name)
+    }
+
+    /// All integrations, by name.
+    ///
+    /// # Errors
+    /// If the caller is no operator.
+    pub fn integrations(&self, caller: &Principal) -> Result<Vec<ListedIntegration>, Error> {
+        require_operator(caller)?;
+        let snapshot = self.snapshot();
+        let built_in = integration::built_in().values().cloned();
+        let built_in = built_in.map(|integration| ListedIntegration { integration, etag: None });
+        let own = snapshot.catalog.own_integrations().map(|own| listed(own));
+        let mut all: Vec<_> = built_in.chain(own).collect();
+        all.sort_unstable_by(|one, other| one.integration.name.cmp(&other.integration.name));
+        Ok(all)
+    }
+
+    /// Creates an integration.
+    ///
+    /// # Errors
+    /// See `IntegrationService.CreateIntegration`.
+    pub async fn create_integration(
+        &self,
+        caller: Principal,
+        integration: Integration,
+        options: WriteOptions,
+    ) -> Result<ListedIntegration, Error> {
+        require_role(&caller, Role::Administrator)?;
+        let name = integration.name.clone();
+        let asked = Asked::new(&caller, "CreateIntegration", &name, options);
+        let change = move |draft: &mut Draft| {
+            let name = integration.name.clone();
+            if draft.catalog.integration(&name).is_some() {
+                return Err(Error::AlreadyExists(ResourceName::Integration(name)));
+            }
+            put(draft, &caller, integration)?;
+            find(&draft.catalog, &name)
+        };
+        self.writer.run(asked, change, move |catalog| find(catalog, &name)).await
+    }
+
+    /// Replaces an integration, if `etag` is still its.
+    ///
+    /// # Errors
+    /// See `IntegrationService.UpdateIntegration`.
+    pub async fn update_integration(
+        &self,
+        caller: Principal,
+        integration: Integration,
+        etag: Option<String>,
+        allow_missing: bool,
+        options: WriteOptions,
+    ) -> Result<ListedIntegration, Error> {
+        require_role(&caller, Role::Administrator)?;
+        let name = integration.name.clone();
+        let asked = Asked::new(&caller, "UpdateIntegration", &name, options);
+        let change = move |draft: &mut Draft| {
+            let name = integration.name.clone();
+            match draft.catalog.own_integration(&name) {
+                Some(own) => {
+                    check_etag(etag, &own.etag(), || ResourceName::Integration(name.clone()))?;
+                }
+                None if integration::find(&name).is_some() => {}
+                None if allow_missing && etag.is_none() => {}
+                None => return Err(Error::NotFound(ResourceName::Integration(name))),
+            }
+            put(draft, &caller, integration)?;
+            find(&draft.catalog, &name)
+        };
+        self.writer.run(asked, change, move |catalog| find(catalog, &name)).await
+    }
+
+    /// Deletes an integration that nothing is of.
+    ///
+    /// # Errors
+    /// See `IntegrationService.DeleteIntegration`.
+    pub async fn delete_integration(
+        &self,
+        caller: Principal,
+        name: IntegrationName,
+        deletion: Deletion,
+        options: WriteOptions,
+    ) -> Result<(), Error> {
+        require_role(&caller, Role::Administrator)?;
+        let asked = Asked::new(&caller, "DeleteIntegration", &name, options);
+        let change = move |draft: &mut Draft| delete(draft, &caller, &name, deletion);
+        self.writer.run(asked, change, |_| Ok(())).await
+    }
+}
+
+/// Creates an integration, or replaces the one of its name.
+pub(super) fn put(
+    draft: &mut Draft,
+    caller: &Principal,
+    integration: Integration,
+) -> Result<Action, Error> {
+    require_role(caller, Role::Administrator)?;
+    check_own(&integration).map_err(Error::IntegrationInvalid)?;
+    let name = integration.name.clone();
+    if integration::find(&name).is_some() {
+        return Err(Error::IntegrationBuiltIn(name));
+    }
+    let old = draft.catalog.own_integration(&name).cloned();
+    if old.as_ref().is_some_and(|old| old.integration == integration) {
+        return Ok(Action::Unchanged);
+    }
+    let kinds: BTreeSet<&KindName> = integration.kinds.iter().map(|kind| &kind.name).collect();
+    let user = connection_of(&draft.catalog, &name, |kind| !kinds.contains(kind));
+    if let Some(users) = user {
+        let resource = ResourceName::Integration(name);
+        let hint = "keep the kind, or delete the connections of it first";
+        return Err(Error::InUse { resource, users, hint });
+    }
+    let own = OwnIntegration {
+        uid: old.as_ref().map_or_else(random_id, |old| Ok(old.uid))?,
+        integration,
+        revision: old.as_ref().map_or(1, |old| old.revision + 1),
+        update_time: draft.now,
+        updated_by: caller.to_string(),
+    };
+    draft.put([own.to_store(&draft.keyring.clone())?]);
+    let action = if old.is_some() { "integration.update" } else { "integration.create" };
+    draft.note(note(caller, action, &own));
+    draft.catalog.put_integration(own);
+    Ok(if old.is_some() { Action::Changed } else { Action::Created })
+}
+
+fn delete(
+    draft: &mut Draft,
+    caller: &Principal,
+    name: &IntegrationName,
+    deletion: Deletion,
+) -> Result<(), Error> {
+    let resource = ResourceName::Integration(name.clone());
+    if integration::find(name).is_some() {
+        return Err(Error::IntegrationBuiltIn(name.clone()));
+    }
+    let own = match draft.catalog.own_integration(name).cloned() {
+        Some(own) => own,
+        None if deletion.allow_missing => return Ok(()),
+        None => return Err(Error::NotFound(resource)),
+    };
+    check_etag(deletion.etag, &own.etag(), || resource.clone())?;
+    let connection = connection_of(&draft.catalog, name, |_| true);
+    if let Some(users) = connection.or_else(|| group_of(&draft.catalog, name)) {
+        let hint = "delete what is of it first";
+        return Err(Error::InUse { resource, users, hint });
+    }
+    draft.catalog.remove_integration(name);
+    draft.remove([RecordKey { kind: RecordKind::Integration, uid: own.uid }]);
+    draft.note(note(caller, "integration.delete", &own));
+    Ok(())
+}
+
+/// A connection of this integration and such a kind, if there is any.
+fn connection_of(
+    catalog: &Catalog,
+    name: &IntegrationName,
+    is_meant: impl Fn(&KindName) -> bool,
+) -> Option<String> {
+    let mut connections = catalog.connections_of(name);
+    let found = connections.find(|one| is_meant(&one.metadata.kind))?;
+    Some(format!("{}, of kind {}", found.metadata.reference(), found.metadata.kind))
+}
+
+/// A group of this integration, if there is any.
+fn group_of(catalog: &Catalog, name: &IntegrationName) -> Option<String> {
+    let mut groups = catalog.groups_after(None);
+    let found = groups.find(|group| group.metadata.integration == *name)?;
+    Some(format!("group {}", found.metadata.name))
+}
+
+fn find(catalog: &Catalog, name: &IntegrationName) -> Result<ListedIntegration, Error> {
+    if let Some(own) = catalog.own_integration(name) {
+        return Ok(listed(own));
+    }
+    let built_in = integration::find(name).cloned();
+    built_in
+        .map(|integration| ListedIntegration { integration, etag: None })
+        .ok_or_else(|| Error::NotFound(ResourceName::Integration(name.clone())))
+}
+
+fn listed(own: &OwnIntegration) -> ListedIntegration {
+    ListedIntegration { integration: own.integration.clone(), etag: Some(own.etag()) }
+}
+
+fn note(caller: &Principal, action: &str, own: &OwnIntegration) -> ChangeNote {
+    ChangeNote {
+        principal: caller.to_string(),
+        action: action.to_owned(),
+        resource: ResourceName::Integration(own.integration.name.clone()).to_string(),
+        uid: own.uid,
+        version: own.revision,
+        fields: Vec::new(),
+        settings: Vec::new(),
+        access: None,
+    }
+}

@@ -1,0 +1,275 @@
+//! What a step may have of the catalogue: pure decisions over one snapshot.
+
+use std::collections::{BTreeMap, BTreeSet};
+use std::time::Duration;
+
+use super::error::Error;
+use crate::access::{Bindings, Decision, Principal, Relation, decide, decide_secret};
+use crate::catalog::{Catalog, Connection, NotSelected, Values};
+use crate::integration;
+use crate::journal::Live;
+use crate::lease::Lease;
+use crate::model::{
+    ConnectionRef, FieldName, GroupRef, IntegrationName, Invalid, KindName, Opening, Reference,
+    ResourceName, RunAs, RunName, SecretName, SecretRef, StepName, WorkflowName,
+};
+
+/// The one field of a secret.
+const SECRET_FIELD: &str = "value";
+
+/// A credential that was found and may be handed out, still sealed.
+pub(super) struct Found {
+    /// The binding that says so.
+    pub(super) by: String,
+    pub(super) name: ResourceName,
+    pub(super) kind: Option<(IntegrationName, KindName)>,
+    pub(super) version: u64,
+    pub(super) values: Values,
+    /// The longest that a lease on it lasts.
+    pub(super) max_ttl: Option<Duration>,
+    /// The name asked for → our name.
+    pub(super) fields: BTreeMap<String, FieldName>,
+}
+
+/// Why nothing is handed out.
+#[derive(Debug)]
+pub(super) enum Refusal {
+    Denied,
+    Disabled(ResourceName),
+    FieldUnknown { field: String, known: String },
+    NotFound(ResourceName),
+    NotSelected(NotSelected),
+}
+
+impl Refusal {
+    /// The reason of the API, as the journal keeps it.
+    pub(super) fn reason(&self) -> &'static str {
+        match self {
+            Self::Denied => "RESOLVE_DENIED",
+            Self::Disabled(_) => "CONNECTION_DISABLED",
+            Self::FieldUnknown { .. } => "FIELD_UNKNOWN",
+            Self::NotFound(_) => "SECRET_NOT_FOUND",
+            Self::NotSelected(NotSelected::Incomplete(_)) => "IDENTIFIERS_INCOMPLETE",
+            Self::NotSelected(NotSelected::NoMember) => "GROUP_MEMBER_NOT_FOUND",
+            Self::NotSelected(NotSelected::Unknown(_)) => "IDENTIFIER_UNKNOWN",
+        }
+    }
+
+    /// What the step is told.
+    pub(super) fn into_error(self, decision_id: String) -> Error {
+        match self {
+            Self::Denied => Error::Denied { decision_id },
+            Self::Disabled(name) => Error::Disabled(name),
+            Self::FieldUnknown { field, known } => Error::FieldUnknown { field, known },
+            Self::NotFound(name) => Error::NotFound(name),
+            Self::NotSelected(NotSelected::Incomplete(key)) => {
+                Error::IdentifiersIncomplete(key.to_string())
+            }
+            Self::NotSelected(NotSelected::NoMember) => Error::NoMember,
+            Self::NotSelected(NotSelected::Unknown(key)) => {
+                Error::IdentifierUnknown(key.to_string())
+            }
+        }
+    }
+}
+
+/// The step that an opening is of, as a caller.
+pub(super) fn step_principal(opening: &Opening) -> Principal {
+    let key = &opening.key;
+    Principal::Step {
+        workflow: key.workflow.clone(),
+        run: key.run.clone(),
+        step: key.step.clone(),
+        run_as: opening.run_as.clone(),
+    }
+}
+
+/// A step that nobody has opened, as a caller.
+///
+/// # Errors
+/// Never: the run's name is a constant one.
+pub(super) fn step_principal_of(
+    workflow: &WorkflowName,
+    step: &StepName,
+    run_as: &BTreeSet<RunAs>,
+) -> Result<Principal, Invalid> {
+    Ok(Principal::Step {
+        workflow: workflow.clone(),
+        run: RunName::parse("dry-run")?,
+        step: step.clone(),
+        run_as: run_as.clone(),
+    })
+}
+
+/// The secret that a step of this workflow means.
+pub(super) fn own_secret(workflow: &WorkflowName, name: &SecretName) -> SecretRef {
+    SecretRef { workflow: workflow.clone(), name: name.clone() }
+}
+
+/// Decides what a step of `workflow` gets for this target and these fields.
+pub(super) fn judge(
+    catalog: &Catalog,
+    principal: &Principal,
+    workflow: &WorkflowName,
+    target: &Reference,
+    asked: &[String],
+) -> Result<Found, Refusal> {
+    match target {
+        Reference::Connection(name) => {
+            let connection = catalog.connection(name).map(AsRef::as_ref);
+            judge_connection(catalog, principal, connection, asked)
+        }
+        Reference::Default(integration) => {
+            let name = catalog.default_of(integration);
+            let connection = name.and_then(|name| catalog.connection(&name));
+            judge_connection(catalog, principal, connection.map(AsRef::as_ref), asked)
+        }
+        Reference::Group(group) => judge_group(catalog, principal, group, asked),
+        Reference::Secret(name) => {
+            judge_secret(catalog, principal, &own_secret(workflow, name), asked)
+        }
+    }
+}
+
+/// Viewer on the group, and then resolver on the member that is selected: "You can only use connections
+/// within a group if you have Resolver permission for those connections" (Datadog). Whoever may not view
+/// the group learns nothing of its identifiers or members.
+fn judge_group(
+    catalog: &Catalog,
+    principal: &Principal,
+    target: &GroupRef,
+    asked: &[String],
+) -> Result<Found, Refusal> {
+    let viewing = decide(principal, Relation::Viewer, catalog.group_bindings(&target.name));
+    let Decision::Allow(by_group) = viewing else { return Err(Refusal::Denied) };
+    let group = catalog.group(&target.name).ok_or(Refusal::Denied)?;
+    let member = group.select(&target.identifiers).map_err(Refusal::NotSelected)?;
+    let connection = catalog.connection(member).map(AsRef::as_ref);
+    let found = judge_connection(catalog, principal, connection, asked)?;
+    Ok(Found { by: format!("group {by_group}, {}", found.by), ..found })
+}
+
+/// A connection that is absent has no bindings, and is refused by the same path as one that is not for
+/// this step.
+fn judge_connection(
+    catalog: &Catalog,
+    principal: &Principal,
+    connection: Option<&Connection>,
+    asked: &[String],
+) -> Result<Found, Refusal> {
+    let none = Bindings::default();
+    let bindings = connection.map_or(&none, |connection| &connection.metadata.access);
+    let decision = decide(principal, Relation::Resolver, bindings);
+    let (Decision::Allow(by), Some(connection)) = (decision, connection) else {
+        return Err(Refusal::Denied);
+    };
+    let metadata = &connection.metadata;
+    let name = ResourceName::Connection(metadata.reference());
+    if metadata.disabled {
+        return Err(Refusal::Disabled(name));
+    }
+    let fields = select(catalog, connection, asked).map_err(|field| {
+        let known: Vec<_> = metadata.fields.keys().map(FieldName::as_str).collect();
+        Refusal::FieldUnknown { field, known: known.join(", ") }
+    })?;
+    Ok(Found {
+        by,
+        name,
+        kind: Some((metadata.integration.clone(), metadata.kind.clone())),
+        version: metadata.version,
+        values: connection.values.clone(),
+        max_ttl: metadata.max_ttl_seconds.map(Duration::from_secs),
+        fields,
+    })
+}
+
+fn judge_secret(
+    catalog: &Catalog,
+    principal: &Principal,
+    name: &SecretRef,
+    asked: &[String],
+) -> Result<Found, Refusal> {
+    let Decision::Allow(by) = decide_secret(principal, &name.workflow) else {
+        return Err(Refusal::Denied);
+    };
+    let resource = ResourceName::Secret(name.clone());
+    let Some(secret) = catalog.secret(name) else { return Err(Refusal::NotFound(resource)) };
+    if let Some(field) = asked.iter().find(|field| *field != SECRET_FIELD) {
+        let (field, known) = (field.clone(), SECRET_FIELD.to_owned());
+        return Err(Refusal::FieldUnknown { field, known });
+    }
+    let field = FieldName::parse(SECRET_FIELD).map_err(|_| Refusal::Denied)?;
+    Ok(Found {
+        by,
+        name: resource,
+        kind: None,
+        version: secret.metadata.version,
+        values: secret.values.clone(),
+        max_ttl: None,
+        fields: BTreeMap::from([(SECRET_FIELD.to_owned(), field)]),
+    })
+}
+
+/// The fields to hand out, by the names asked for; the first name that is none is the error.
+fn select(
+    catalog: &Catalog,
+    connection: &Connection,
+    asked: &[String],
+) -> Result<BTreeMap<String, FieldName>, String> {
+    let set = &connection.metadata.fields;
+    if asked.is_empty() {
+        return Ok(set.keys().map(|name| (name.as_str().to_owned(), name.clone())).collect());
+    }
+    let integration = catalog.integration(&connection.metadata.integration);
+    let kind = integration.and_then(|found| found.kind(connection.metadata.kind.as_str()));
+    let canonical = |asked: &str| {
+        let ours = kind.and_then(|kind| integration::find_field(kind, asked)?.canonical(asked));
+        ours.or_else(|| FieldName::parse(asked).ok()).filter(|name| set.contains_key(name))
+    };
+    let pair = |asked: &String| {
+        canonical(asked).map(|name| (asked.clone(), name)).ok_or_else(|| asked.clone())
+    };
+    asked.iter().map(pair).collect()
+}
+
+/// Whether a lease would still be given: its resource is there, and access allows it.
+pub(super) fn is_still_allowed(catalog: &Catalog, live: &Live, lease: &Lease) -> bool {
+    let Some(opening) = live.opening(lease.opening) else { return false };
+    let principal = step_principal(opening.record());
+    let target = lease.ask.target.as_str();
+    let still = |name: &ConnectionRef| is_resolver(catalog, &principal, name, lease);
+    match target.parse() {
+        Ok(Reference::Default(integration)) => {
+            catalog.default_of(&integration).is_some_and(|name| still(&name))
+        }
+        Ok(Reference::Group(group)) => {
+            let viewing = decide(&principal, Relation::Viewer, catalog.group_bindings(&group.name));
+            let found = catalog.group(&group.name);
+            let member = found.and_then(|found| found.select(&group.identifiers).ok());
+            viewing != Decision::Deny && member.is_some_and(still)
+        }
+        _ => match target.parse() {
+            Ok(ResourceName::Connection(name)) => still(&name),
+            Ok(ResourceName::Secret(name)) => {
+                let same = catalog.secret(&name).is_some_and(|s| s.metadata.uid == lease.resource);
+                same && decide_secret(&principal, &name.workflow) != Decision::Deny
+            }
+            _ => false,
+        },
+    }
+}
+
+/// Whether this is still the connection that the lease is for, and the principal still resolves it.
+fn is_resolver(
+    catalog: &Catalog,
+    principal: &Principal,
+    name: &ConnectionRef,
+    lease: &Lease,
+) -> bool {
+    catalog.connection(name).is_some_and(|connection| {
+        let metadata = &connection.metadata;
+        metadata.uid == lease.resource
+            && !metadata.disabled
+            && decide(principal, Relation::Resolver, &metadata.access) != Decision::Deny
+    })
+}

@@ -1,0 +1,246 @@
+//! Operators and executors: registered with a certificate for a key of their own, removed at once.
+
+use super::Broker;
+use super::error::Error;
+use super::operators::{require_operator, require_role};
+use super::writer::{Asked, Draft, WriteOptions};
+use crate::access::{Principal, Role, Scope};
+use crate::catalog::{Catalog, Registered, Registration};
+use crate::identity::requested_key;
+use crate::journal::{ChangeNote, CloseReason};
+use crate::model::limits::CLIENT_CERTIFICATE_LIFE;
+use crate::model::{ExecutorName, OperatorName, PinnedCertificate, ResourceName, SpiffeId};
+use crate::seal::{RecordKey, RecordKind, random_id};
+
+/// The executor that is taken from this host only.
+pub const LOCAL_EXECUTOR: &str = "local";
+
+/// Whom to register, and as what.
+pub enum NewRegistration {
+    /// An executor.
+    Executor(ExecutorName, Scope),
+    /// An operator.
+    Operator(OperatorName, Role),
+}
+
+impl NewRegistration {
+    fn who(&self) -> Registered {
+        match self {
+            Self::Executor(name, _) => Registered::Executor(name.clone()),
+            Self::Operator(name, _) => Registered::Operator(name.clone()),
+        }
+    }
+}
+
+/// Somebody who was registered, with the certificate.
+pub struct Enrolled {
+    /// As it is registered.
+    pub registration: Registration,
+    /// The certificate and its issuer, PEM.
+    pub certificate_chain: String,
+}
+
+impl Registered {
+    /// As a resource.
+    pub fn resource(&self) -> ResourceName {
+        match self {
+            Self::Executor(name) => ResourceName::Executor(name.clone()),
+            Self::Operator(name) => ResourceName::Operator(name.clone()),
+        }
+    }
+
+    fn spiffe_id(&self) -> SpiffeId {
+        match self {
+            Self::Executor(name) => SpiffeId::Executor(name.clone()),
+            Self::Operator(name) => SpiffeId::Operator(name.clone()),
+        }
+    }
+}
+
+impl Broker {
+    /// Registers an operator or executor, and issues a certificate for the key of a request.
+    ///
+    /// # Errors
+    /// See `OperatorService.CreateOperator` and `ExecutorRegistryService.CreateExecutor`.
+    pub async fn enroll(
+        &self,
+        caller: Principal,
+        new: NewRegistration,
+        request: &[u8],
+        options: WriteOptions,
+    ) -> Result<Enrolled, Error> {
+        require_role(&caller, Role::Administrator)?;
+        let key = requested_key(request)?;
+        let now = self.now();
+        let who = new.who();
+        let issued = self
+            .authority
+            .issue_client(
+                &who.spiffe_id(),
+                &key,
+                random_id()?,
+                now,
+                now.after(CLIENT_CERTIFICATE_LIFE),
+            )
+            .map_err(|error| Error::Internal(error.to_string()))?;
+        let pinned = issued.pinned.clone();
+        let asked = Asked::new(&caller, "Enroll", &who.resource(), options);
+        let change = move |draft: &mut Draft| {
+            if draft.catalog.registration(&who).is_some() {
+                return Err(Error::AlreadyExists(who.resource()));
+            }
+            register(draft, &caller.to_string(), new, pinned)
+        };
+        // No id is given to these requests: a certificate whose reply was lost cannot be told again.
+        let again = |_: &Catalog| Err(Error::Internal("an enrolment without its reply".to_owned()));
+        let registration = self.writer.run(asked, change, again).await?;
+        Ok(Enrolled { registration, certificate_chain: issued.chain_pem })
+    }
+
+    /// Somebody who is registered.
+    ///
+    /// # Errors
+    /// If there is none of that name, or the caller is no operator.
+    pub fn registration(
+        &self,
+        caller: &Principal,
+        who: &Registered,
+    ) -> Result<Registration, Error> {
+        require_operator(caller)?;
+        let snapshot = self.snapshot();
+        let found = snapshot.catalog.registration(who);
+        found.map(|found| found.as_ref().clone()).ok_or_else(|| Error::NotFound(who.resource()))
+    }
+
+    /// All operators, or all executors, by name.
+    ///
+    /// # Errors
+    /// If the caller is no operator.
+    pub fn registrations(
+        &self,
+        caller: &Principal,
+        is_wanted: fn(&Registered) -> bool,
+    ) -> Result<Vec<Registration>, Error> {
+        require_operator(caller)?;
+        let snapshot = self.snapshot();
+        let all = snapshot.catalog.registrations().filter(|one| is_wanted(&one.who));
+        Ok(all.map(|one| one.as_ref().clone()).collect())
+    }
+
+    /// Removes an operator or executor. Its certificates are refused from then on; what an executor has
+    /// open is closed.
+    ///
+    /// # Errors
+    /// See `OperatorService.DeleteOperator` and `ExecutorRegistryService.DeleteExecutor`.
+    pub async fn dismiss(
+        &self,
+        caller: Principal,
+        who: Registered,
+        allow_missing: bool,
+        options: WriteOptions,
+    ) -> Result<(), Error> {
+        require_role(&caller, Role::Administrator)?;
+        let validate_only = options.validate_only;
+        let asked = Asked::new(&caller, "Dismiss", &who.resource(), options);
+        let gone = who.clone();
+        let change = move |draft: &mut Draft| remove(draft, &caller, &who, allow_missing);
+        self.writer.run(asked, change, |_| Ok(())).await?;
+        if validate_only {
+            return Ok(());
+        }
+        self.close_all_of(&gone).await
+    }
+
+    /// Closes every step that an executor has open. It opens no more: that is asked under the lock that
+    /// openings are taken in.
+    async fn close_all_of(&self, who: &Registered) -> Result<(), Error> {
+        let Registered::Executor(name) = who else { return Ok(()) };
+        let theirs = self.journal.look(|live| {
+            let all = live.openings().map(|opening| opening.record());
+            all.filter(|record| record.key.executor == *name).map(|one| one.id).collect::<Vec<_>>()
+        })?;
+        for id in theirs {
+            self.close_opening(id, CloseReason::ExecutorRemoved).await?;
+        }
+        Ok(())
+    }
+}
+
+/// The operator `admin` and the executor `local`, which every broker starts with.
+pub(super) fn register_first(
+    draft: &mut Draft,
+    (operator, operator_certificate): (OperatorName, PinnedCertificate),
+    (executor, executor_certificate): (ExecutorName, PinnedCertificate),
+) -> Result<(), Error> {
+    let operator = NewRegistration::Operator(operator, Role::Administrator);
+    register(draft, "init", operator, operator_certificate)?;
+    let executor = NewRegistration::Executor(executor, Scope::all());
+    register(draft, "init", executor, executor_certificate)?;
+    Ok(())
+}
+
+fn register(
+    draft: &mut Draft,
+    by: &str,
+    new: NewRegistration,
+    certificate: PinnedCertificate,
+) -> Result<Registration, Error> {
+    let who = new.who();
+    let (role, scope) = match new {
+        NewRegistration::Executor(_, scope) => (None, scope),
+        NewRegistration::Operator(_, role) => (Some(role), Scope::default()),
+    };
+    let local_only = matches!(&who, Registered::Executor(name) if name.as_str() == LOCAL_EXECUTOR);
+    let certificates = vec![certificate];
+    let uid = random_id()?;
+    let registration =
+        Registration { uid, who, role, scope, local_only, certificates, revision: 1 };
+    draft.put([registration.to_store(&draft.keyring.clone())?]);
+    draft.note(note(by, "create", &registration));
+    draft.catalog.put_registration(registration.clone());
+    Ok(registration)
+}
+
+fn remove(
+    draft: &mut Draft,
+    caller: &Principal,
+    who: &Registered,
+    allow_missing: bool,
+) -> Result<(), Error> {
+    // So one administrator is always left.
+    if matches!((caller, who), (Principal::Operator(own, _), Registered::Operator(name)) if own == name)
+    {
+        return Err(Error::OwnRegistration);
+    }
+    let registration = match draft.catalog.registration(who).cloned() {
+        Some(registration) => registration,
+        None if allow_missing => return Ok(()),
+        None => return Err(Error::NotFound(who.resource())),
+    };
+    draft.catalog.remove_registration(who);
+    draft.remove([RecordKey { kind: RecordKind::Registration, uid: registration.uid }]);
+    draft.note(note(&caller.to_string(), "delete", &registration));
+    Ok(())
+}
+
+fn note(by: &str, action: &str, registration: &Registration) -> ChangeNote {
+    let (kind, mut settings) = match (&registration.who, registration.role) {
+        (Registered::Executor(_), _) => ("executor", Vec::new()),
+        (Registered::Operator(_), role) => {
+            ("operator", role.map(|role| format!("role={role}")).into_iter().collect())
+        }
+    };
+    let scope = &registration.scope;
+    settings.extend(scope.workflows.iter().map(|glob| format!("workflow={glob}")));
+    settings.extend(scope.run_as.iter().map(|pattern| format!("run_as={pattern}")));
+    ChangeNote {
+        principal: by.to_owned(),
+        action: format!("{kind}.{action}"),
+        resource: registration.who.resource().to_string(),
+        uid: registration.uid,
+        version: registration.revision,
+        fields: Vec::new(),
+        settings,
+        access: None,
+    }
+}

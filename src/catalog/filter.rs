@@ -1,0 +1,174 @@
+//! Filters on connections: a part of AIP-160.
+//!
+//! ```text
+//! filter = term { " AND " term }
+//! term   = field ("=" | "!=") value
+//! field  = name | integration | kind | disabled | default | updated_by | tags.KEY | labels.KEY
+//! value  = text without spaces, or any text in double quotes; a * at the end stands for anything
+//! ```
+
+use super::record::ConnectionMetadata;
+use crate::model::{Invalid, TagKey};
+
+/// Which connections are wanted. The empty filter wants all.
+#[derive(Clone, Debug, Default)]
+pub struct ConnectionFilter(Vec<Term>);
+
+#[derive(Clone, Debug)]
+struct Term {
+    field: Field,
+    /// `!=`
+    is_negated: bool,
+    value: String,
+    /// The value ends in a star, which is not part of it.
+    is_prefix: bool,
+}
+
+#[derive(Clone, Debug)]
+enum Field {
+    Default,
+    Disabled,
+    Integration,
+    Kind,
+    Label(String),
+    Name,
+    Tag(TagKey),
+    UpdatedBy,
+}
+
+const RULE: &str = "write terms such as kind = access_key, tags.env != prod or labels.team = a*, with AND \
+                    between them; fields: name, integration, kind, disabled, default, updated_by, tags.KEY, \
+                    labels.KEY";
+
+impl ConnectionFilter {
+    /// Parses a filter.
+    ///
+    /// # Errors
+    /// If it is not well formed, or names a field that there is not.
+    pub fn parse(text: &str) -> Result<Self, Invalid> {
+        let invalid = || Invalid::new("filter", text, RULE);
+        let mut terms = Vec::new();
+        let mut rest = text.trim();
+        while !rest.is_empty() {
+            if !terms.is_empty() {
+                rest = rest.strip_prefix("AND ").ok_or_else(invalid)?.trim_start();
+            }
+            let (field, after) = rest.split_once('=').ok_or_else(invalid)?;
+            let (field, is_negated) = match field.strip_suffix('!') {
+                Some(field) => (field, true),
+                None => (field, false),
+            };
+            let field = Field::parse(field.trim()).ok_or_else(invalid)?;
+            let (value, after) = value(after.trim_start()).ok_or_else(invalid)?;
+            let (value, is_prefix) = match value.strip_suffix('*') {
+                Some(prefix) => (prefix, true),
+                None => (value, false),
+            };
+            terms.push(Term { field, is_negated, value: value.to_owned(), is_prefix });
+            rest = after.trim_start();
+        }
+        Ok(Self(terms))
+    }
+
+    /// Only connections of this integration, beside what the filter says.
+    pub fn of_integration(&mut self, integration: &str) {
+        let value = integration.to_owned();
+        let field = Field::Integration;
+        self.0.push(Term { field, is_negated: false, value, is_prefix: false });
+    }
+
+    /// Whether a connection is wanted.
+    pub fn admits(&self, connection: &ConnectionMetadata) -> bool {
+        self.0.iter().all(|term| term.admits(connection))
+    }
+}
+
+/// The value that a text starts with, and what follows it.
+fn value(text: &str) -> Option<(&str, &str)> {
+    match text.strip_prefix('"') {
+        Some(quoted) => quoted.split_once('"'),
+        None => {
+            let end = text.find(char::is_whitespace).unwrap_or(text.len());
+            text.split_at_checked(end)
+                .filter(|(value, _)| !value.is_empty() && !value.contains('"'))
+        }
+    }
+}
+
+impl Field {
+    fn parse(text: &str) -> Option<Self> {
+        match text {
+            "default" => Some(Self::Default),
+            "disabled" => Some(Self::Disabled),
+            "integration" => Some(Self::Integration),
+            "kind" => Some(Self::Kind),
+            "name" => Some(Self::Name),
+            "updated_by" => Some(Self::UpdatedBy),
+            _ => match text.split_once('.')? {
+                ("labels", key) => Some(Self::Label(key.to_owned())),
+                ("tags", key) => TagKey::parse(key).ok().map(Self::Tag),
+                _ => None,
+            },
+        }
+    }
+
+    /// What a connection has there; tags and labels may be missing.
+    fn of<'a>(&self, connection: &'a ConnectionMetadata) -> Option<&'a str> {
+        let truth = |is: bool| if is { "true" } else { "false" };
+        match self {
+            Self::Default => Some(truth(connection.is_default)),
+            Self::Disabled => Some(truth(connection.disabled)),
+            Self::Integration => Some(connection.integration.as_str()),
+            Self::Kind => Some(connection.kind.as_str()),
+            Self::Label(key) => connection.labels.value(key),
+            Self::Name => Some(connection.name.as_str()),
+            Self::Tag(key) => connection.tags.value(key).map(crate::model::TagValue::as_str),
+            Self::UpdatedBy => Some(&connection.updated_by),
+        }
+    }
+}
+
+impl Term {
+    fn admits(&self, connection: &ConnectionMetadata) -> bool {
+        // Tags are folded, so what is compared with them is.
+        let folded = self.value.to_ascii_lowercase();
+        let value = if matches!(self.field, Field::Tag(_)) { &folded } else { &self.value };
+        let fits = self.field.of(connection).is_some_and(|has| match self.is_prefix {
+            true => has.starts_with(value.as_str()),
+            false => has == value,
+        });
+        fits != self.is_negated
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn filters_are_terms_with_and_between() {
+        for (text, terms) in [
+            ("", 0),
+            ("kind = access_key", 1),
+            ("kind=access_key AND tags.env!=prod", 2),
+            (r#"name = "a b" AND labels.team = *"#, 2),
+            (r#"name="a AND b""#, 1),
+        ] {
+            assert_eq!(ConnectionFilter::parse(text).unwrap().0.len(), terms, "{text}");
+        }
+        for bad in [
+            "kind",
+            "kind =",
+            "nonsense = x",
+            "tags.1 = x",
+            "kind = a kind = b",
+            "kind = a OR kind = b",
+            "kind = a AND",
+            r#"name = "a"#,
+            r#"name = a"b"#,
+            "= a",
+        ] {
+            assert!(ConnectionFilter::parse(bad).is_err(), "{bad}");
+        }
+    }
+}

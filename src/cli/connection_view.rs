@@ -1,0 +1,140 @@
+//! What is shown of a connection.
+
+use std::collections::{BTreeMap, BTreeSet};
+
+use serde_json::json;
+
+use super::output::{moment, properties, table};
+use crate::grpc::pb;
+use crate::model::{ConnectionRef, ResourceName};
+
+/// Bindings for the relations that name anybody.
+pub fn bindings(
+    relations: impl IntoIterator<Item = (pb::Relation, Vec<String>)>,
+) -> Vec<pb::AccessBinding> {
+    let named = relations.into_iter().filter(|(_, principals)| !principals.is_empty());
+    named
+        .map(|(relation, principals)| pb::AccessBinding { relation: relation.into(), principals })
+        .collect()
+}
+
+/// A connection's full name.
+pub fn resource_name(reference: &ConnectionRef) -> String {
+    ResourceName::Connection(reference.clone()).to_string()
+}
+
+/// A connection as people write it.
+pub fn reference_of(connection: &pb::Connection) -> String {
+    connection.name.strip_prefix("connections/").unwrap_or(&connection.name).to_owned()
+}
+
+/// A relation by its name.
+pub fn relation_name(relation: pb::Relation) -> &'static str {
+    match relation {
+        pb::Relation::Editor => "editor",
+        pb::Relation::Resolver => "resolver",
+        pb::Relation::Viewer => "viewer",
+        pb::Relation::Unspecified => "unknown",
+    }
+}
+
+/// Who has which relation, by its name.
+pub fn access_of(access: &[pb::AccessBinding]) -> BTreeMap<&'static str, BTreeSet<&str>> {
+    access
+        .iter()
+        .map(|one| {
+            let principals = one.principals.iter().map(String::as_str).collect();
+            (relation_name(one.relation()), principals)
+        })
+        .collect()
+}
+
+/// `key=value, …`
+pub fn pairs(labels: &BTreeMap<String, String>) -> String {
+    let pairs = labels.iter().map(|(key, value)| format!("{key}={value}"));
+    pairs.collect::<Vec<_>>().join(", ")
+}
+
+/// As scripts read it.
+pub fn to_json(connection: &pb::Connection) -> serde_json::Value {
+    let fields: BTreeMap<_, _> = connection
+        .field_states
+        .iter()
+        .map(|field| {
+            let mut state = json!({
+                "sensitive": field.sensitive,
+                "update_time": moment(field.update_time.as_ref()),
+                "updated_by": field.updated_by,
+            });
+            if let (false, Ok(value), Some(state)) =
+                (field.sensitive, std::str::from_utf8(&field.value), state.as_object_mut())
+            {
+                state.insert("value".to_owned(), json!(value));
+            }
+            (field.name.clone(), state)
+        })
+        .collect();
+    json!({
+        "connection": reference_of(connection),
+        "uid": connection.uid,
+        "integration": connection.integration,
+        "kind": connection.kind,
+        "version": connection.version,
+        "fields": fields,
+        "tags": connection.tags,
+        "labels": connection.labels,
+        "groups": connection.groups,
+        "access": access_of(&connection.access),
+        "disabled": connection.disabled,
+        "default": connection.default,
+        "max_ttl_seconds": connection.max_ttl.as_ref().map(|ttl| ttl.seconds),
+        "live_leases": connection.live_leases,
+        "create_time": moment(connection.create_time.as_ref()),
+        "update_time": moment(connection.update_time.as_ref()),
+        "updated_by": connection.updated_by,
+        "etag": connection.etag,
+    })
+}
+
+/// What is special about a connection, in a word or two.
+pub fn state(connection: &pb::Connection) -> String {
+    let words = [(connection.default, "default"), (connection.disabled, "disabled")];
+    let words = words.into_iter().filter(|(is_so, _)| *is_so).map(|(_, word)| word);
+    words.collect::<Vec<_>>().join(", ")
+}
+
+/// As people read it.
+pub fn describe(connection: &pb::Connection) -> String {
+    let updated = moment(connection.update_time.as_ref());
+    let max_ttl = connection.max_ttl.as_ref().map(|ttl| format!("{} s", ttl.seconds));
+    let mut rows = vec![
+        ("connection", reference_of(connection)),
+        ("kind", connection.kind.clone()),
+        ("version", connection.version.to_string()),
+        ("created", moment(connection.create_time.as_ref())),
+        ("updated", format!("{updated} by {}", connection.updated_by)),
+    ];
+    let optional = [
+        ("state", state(connection)),
+        ("max lease", max_ttl.unwrap_or_default()),
+        ("tags", connection.tags.join(", ")),
+        ("labels", pairs(&connection.labels)),
+        ("member of", connection.groups.join(", ")),
+    ];
+    rows.extend(optional.into_iter().filter(|(_, text)| !text.is_empty()));
+    for (relation, principals) in access_of(&connection.access) {
+        rows.push((relation, principals.into_iter().collect::<Vec<_>>().join(", ")));
+    }
+    rows.push(("live leases", connection.live_leases.to_string()));
+    let fields = connection.field_states.iter().map(|field| {
+        let value = if field.sensitive {
+            "(sensitive)".to_owned()
+        } else {
+            String::from_utf8_lossy(&field.value).into_owned()
+        };
+        let set = moment(field.update_time.as_ref());
+        vec![field.name.clone(), value, set, field.updated_by.clone()]
+    });
+    let fields = table(&["field", "value", "set", "by"], fields.collect());
+    format!("{}\n\n{fields}", properties(&rows))
+}

@@ -1,0 +1,205 @@
+//! `keyhatch explain`: why a step was refused, or would be.
+
+use serde_json::json;
+
+use super::Common;
+use super::connection_view::relation_name;
+use super::endpoint::{Caller, connect};
+use super::failure::Failure;
+use super::output::{moment, print, table};
+use crate::grpc::pb;
+use crate::grpc::pb::explain_request::Question;
+use crate::grpc::pb::system_service_client::SystemServiceClient;
+
+/// Arguments of `explain`.
+#[derive(clap::Args)]
+pub struct Explain {
+    /// The id of a decision, such as 1.42, as a refusal shows it; or, with --workflow and --step, what a
+    /// step would ask for: aws/prod, group:NAME:KEY=VALUE, secret:NAME, default:INTEGRATION.
+    #[arg(value_name = "DECISION|REF")]
+    what: String,
+    /// What would be decided now for a step of this workflow?
+    #[arg(long, value_name = "NAME", requires = "step")]
+    workflow: Option<String>,
+    /// The step.
+    #[arg(long, value_name = "NAME", requires = "workflow")]
+    step: Option<String>,
+    /// On whose behalf it runs, such as user:alice; may be given more than once.
+    #[arg(long, value_name = "PRINCIPAL", requires = "workflow")]
+    run_as: Vec<String>,
+}
+
+impl Explain {
+    pub(super) async fn run(self, common: &Common) -> Result<(), Failure> {
+        let channel = connect(Caller::Operator, common.state.as_deref()).await?;
+        let question = match (self.workflow, self.step) {
+            (Some(workflow), Some(step)) => Question::DryRun(pb::DryRun {
+                workflow,
+                step,
+                run_as: self.run_as,
+                target: self.what,
+                fields: Vec::new(),
+            }),
+            _ => Question::DecisionId(self.what),
+        };
+        let request = pb::ExplainRequest { question: Some(question) };
+        let told = SystemServiceClient::new(channel).explain(request).await?.into_inner();
+        print(common.output, &to_json(&told), || tell(&told), || told.outcome.clone())
+    }
+}
+
+/// The story, for people.
+fn tell(told: &pb::ExplainResponse) -> String {
+    let run_as = match told.run_as.join(", ") {
+        none if none.is_empty() => String::new(),
+        run_as => format!(", as {run_as},"),
+    };
+    let asked = match &told.past {
+        Some(past) => {
+            let time = moment(past.time.as_ref());
+            format!("Decision {} at {time}: {}", past.decision_id, past_outcome(past))
+        }
+        None => "Nothing was asked yet; this is what would be decided.".to_owned(),
+    };
+    let mut lines = vec![
+        asked,
+        format!("{}{run_as} asks for {}", told.principal, told.target),
+        format!("now: {}: {}", told.outcome, told.explanation),
+    ];
+    if !told.connection.is_empty() && !told.connection.ends_with(&told.target) {
+        lines.push(format!("that is {}", told.connection));
+    }
+    for resource in &told.resources {
+        lines.push(String::new());
+        lines.extend(resource_lines(told, resource));
+    }
+    if !told.near_members.is_empty() {
+        lines.push(String::new());
+        lines.push("nearest members:".to_owned());
+        let rows = told.near_members.iter().flat_map(|member| {
+            member.differences.iter().map(|one| {
+                vec![
+                    member.name.clone(),
+                    one.identifier.clone(),
+                    one.asked.clone(),
+                    one.value.clone(),
+                ]
+            })
+        });
+        lines.push(table(&["member", "identifier", "asked for", "has"], rows.collect()));
+    }
+    lines.join("\n")
+}
+
+fn past_outcome(past: &pb::PastDecision) -> String {
+    match past.outcome.as_str() {
+        "ALLOWED" => format!(
+            "allowed by {}; version {} with {}",
+            past.allowed_by,
+            past.version,
+            past.fields.join(", ")
+        ),
+        reason => reason.to_owned(),
+    }
+}
+
+fn resource_lines(told: &pb::ExplainResponse, resource: &pb::ExaminedResource) -> Vec<String> {
+    let needed = relation_name(resource.needed());
+    if !resource.exists {
+        return vec![format!("{}: there is none of that name", resource.name)];
+    }
+    let updated = moment(resource.update_time.as_ref());
+    let verdict = if resource.allowed { "given" } else { "not given" };
+    let mut lines =
+        vec![format!("{}: needs {needed}, {verdict}; last changed {updated}", resource.name)];
+    let yes = |is_so: bool| if is_so { "yes" } else { "no" }.to_owned();
+    let rows = resource.principals.iter().map(|one| {
+        let relation = relation_name(one.relation()).to_owned();
+        vec![one.principal.clone(), relation, yes(one.enough), yes(one.admits)]
+    });
+    let header = ["principal", "relation", "enough", "admits it"];
+    let rows: Vec<_> = rows.collect();
+    lines.push(match rows.is_empty() {
+        true => "  nobody is bound".to_owned(),
+        false => table(&header, rows),
+    });
+    if !resource.would_allow.is_empty() {
+        let reference = reference_of(&resource.name);
+        let is_run_as = |one: &&String| !one.starts_with("workflow:");
+        let kinds = [
+            resource.would_allow.iter().find(|one| !is_run_as(one)),
+            resource.would_allow.iter().find(is_run_as),
+        ];
+        lines.push("to allow it:".to_owned());
+        for principal in kinds.into_iter().flatten() {
+            lines.push(format!(
+                "  keyhatch access add {reference} --relation {needed} --principal {principal}"
+            ));
+        }
+    } else if !resource.allowed && told.run_as.is_empty() {
+        lines.push(
+            "a relation names users, teams or roles, so a step without run_as is refused"
+                .to_owned(),
+        );
+    }
+    lines
+}
+
+/// A resource as commands take it.
+fn reference_of(name: &str) -> String {
+    match name.split_once('/') {
+        Some(("groups", name)) => format!("group:{name}"),
+        Some((_, rest)) => rest.to_owned(),
+        None => name.to_owned(),
+    }
+}
+
+fn to_json(told: &pb::ExplainResponse) -> serde_json::Value {
+    let past = told.past.as_ref().map(|past| {
+        json!({
+            "decision_id": past.decision_id,
+            "time": moment(past.time.as_ref()),
+            "outcome": past.outcome,
+            "allowed_by": past.allowed_by,
+            "version": past.version,
+            "fields": past.fields,
+        })
+    });
+    let resources = told.resources.iter().map(|resource| {
+        let principals = resource.principals.iter().map(|one| {
+            json!({
+                "principal": one.principal,
+                "relation": relation_name(one.relation()),
+                "enough": one.enough,
+                "admits": one.admits,
+            })
+        });
+        json!({
+            "name": resource.name,
+            "exists": resource.exists,
+            "needed": relation_name(resource.needed()),
+            "allowed": resource.allowed,
+            "principals": principals.collect::<Vec<_>>(),
+            "would_allow": resource.would_allow,
+            "update_time": moment(resource.update_time.as_ref()),
+        })
+    });
+    let near = told.near_members.iter().map(|member| {
+        let differences = member.differences.iter().map(
+            |one| json!({ "identifier": one.identifier, "asked": one.asked, "value": one.value }),
+        );
+        json!({ "name": member.name, "differences": differences.collect::<Vec<_>>() })
+    });
+    json!({
+        "past": past,
+        "principal": told.principal,
+        "run_as": told.run_as,
+        "target": told.target,
+        "outcome": told.outcome,
+        "explanation": told.explanation,
+        "allowed_by": told.allowed_by,
+        "connection": told.connection,
+        "resources": resources.collect::<Vec<_>>(),
+        "near_members": near.collect::<Vec<_>>(),
+    })
+}

@@ -1,0 +1,220 @@
+//! Our own seed documents, each a resource.
+
+use std::collections::BTreeMap;
+use std::path::Path;
+
+use super::SeedContext;
+use super::raw::{Access, Field, FieldSource, Form, Kind, Metadata, RawDocument, Spec};
+use crate::cli::connection_view::bindings;
+use crate::cli::failure::Failure;
+use crate::cli::get::parse_duration;
+use crate::grpc::pb;
+use crate::grpc::pb::apply_request::Document;
+
+/// The resource that a document describes.
+///
+/// # Errors
+/// What is wrong with it.
+pub(super) fn ours(
+    document: RawDocument,
+    base: &Path,
+    context: &SeedContext<'_>,
+) -> Result<Document, Failure> {
+    if document.api_version.as_deref() != Some("keyhatch/v1") {
+        return Err(Failure::usage("apiVersion must be keyhatch/v1"));
+    }
+    if document.connections.is_some() || document.secrets.is_some() || document.runs.is_some() {
+        return Err(Failure::usage("a document with an apiVersion has metadata and spec only"));
+    }
+    let metadata = document.metadata.ok_or_else(|| Failure::usage("metadata is missing"))?;
+    let spec = document.spec.ok_or_else(|| Failure::usage("spec is missing"))?;
+    let name = metadata.name.clone();
+    let (what, made) = match document.kind.as_deref() {
+        Some("Connection") => ("connection", connection(metadata, spec, base, context)),
+        Some("ConnectionGroup") => ("group", group(metadata, spec, context)),
+        Some("Integration") => ("integration", integration(&metadata, spec)),
+        Some("Secret") => ("secret", secret_document(&metadata, spec, base, context)),
+        _ => {
+            let text = "kind must be Connection, ConnectionGroup, Integration or Secret";
+            return Err(Failure::usage(text));
+        }
+    };
+    made.map_err(|failure| match failure.message.starts_with(what) {
+        true => failure,
+        false => located(failure, &format!("{what} {name}")),
+    })
+}
+
+/// Refuses what only documents of another kind have in their metadata.
+fn plain(metadata: &Metadata, tags: bool, labels: bool) -> Result<(), Failure> {
+    if metadata.workflow.is_some() {
+        return Err(Failure::usage("metadata.workflow is for secrets"));
+    }
+    let Metadata { tags: given, labels: others, .. } = metadata;
+    if !tags && !given.is_empty() {
+        return Err(Failure::usage("metadata.tags is for connections"));
+    }
+    if !labels && !others.is_empty() {
+        return Err(Failure::usage("metadata.labels is for connections and groups"));
+    }
+    Ok(())
+}
+
+fn connection(
+    metadata: Metadata,
+    spec: Spec,
+    base: &Path,
+    context: &SeedContext<'_>,
+) -> Result<Document, Failure> {
+    plain(&metadata, true, true)?;
+    spec.only(&["integration", "kind", "fields", "access", "default", "disabled", "maxTtl"])?;
+    let name = metadata.name;
+    let integration = integration_of(spec.integration)?;
+    let fields =
+        read_fields(spec.fields.unwrap_or_default(), base, &format!("{integration}/{name}"))?;
+    let max_ttl = spec.max_ttl.map(|text| parse_duration(&text)).transpose();
+    let max_ttl = max_ttl.map_err(|error| Failure::usage(format!("spec.maxTtl: {error}")))?;
+    Ok(Document::Connection(pb::ConnectionDocument {
+        integration,
+        name,
+        kind: spec.kind.unwrap_or_default(),
+        fields,
+        access: access(spec.access, context, pb::Relation::Resolver),
+        tags: metadata.tags.into(),
+        labels: metadata.labels,
+        default: spec.default,
+        disabled: spec.disabled,
+        max_ttl: max_ttl.map(|ttl| prost_types::Duration::try_from(ttl).unwrap_or_default()),
+    }))
+}
+
+fn group(metadata: Metadata, spec: Spec, context: &SeedContext<'_>) -> Result<Document, Failure> {
+    plain(&metadata, false, true)?;
+    spec.only(&["integration", "identifiers", "members", "access"])?;
+    Ok(Document::Group(pb::GroupDocument {
+        name: metadata.name,
+        integration: integration_of(spec.integration)?,
+        identifiers: spec.identifiers.unwrap_or_default(),
+        members: spec.members.map(|names| pb::GroupMembers { names }),
+        access: access(spec.access, context, pb::Relation::Viewer),
+        labels: metadata.labels,
+    }))
+}
+
+fn integration(metadata: &Metadata, spec: Spec) -> Result<Document, Failure> {
+    plain(metadata, false, false)?;
+    spec.only(&["title", "kinds"])?;
+    let kinds = spec.kinds.unwrap_or_default().into_iter().map(credential_kind);
+    Ok(Document::Integration(pb::Integration {
+        name: format!("integrations/{}", metadata.name),
+        title: spec.title.unwrap_or_default(),
+        kinds: kinds.collect::<Result<_, _>>()?,
+        ..Default::default()
+    }))
+}
+
+fn credential_kind(kind: Kind) -> Result<pb::CredentialKind, Failure> {
+    let fields = kind.fields.into_iter().map(field_schema).collect::<Result<_, _>>()?;
+    Ok(pb::CredentialKind { name: kind.name, title: kind.title, fields })
+}
+
+fn field_schema(field: Field) -> Result<pb::FieldSchema, Failure> {
+    let Some(sensitive) = field.sensitive else {
+        return Err(Failure::usage(format!("field {}: say whether it is sensitive", field.name)));
+    };
+    let form = match field.form {
+        None => pb::FieldForm::Unspecified,
+        Some(Form::Certificate) => pb::FieldForm::Certificate,
+        Some(Form::Json) => pb::FieldForm::Json,
+        Some(Form::PrivateKey) => pb::FieldForm::PrivateKey,
+        Some(Form::Url) => pb::FieldForm::Url,
+    };
+    Ok(pb::FieldSchema {
+        name: field.name,
+        description: field.description,
+        sensitive,
+        required: field.required,
+        destination: field.destination,
+        aliases: field.aliases,
+        env: field.env,
+        example: field.example,
+        pattern: field.pattern,
+        template: field.template,
+        generated: false,
+        form: form.into(),
+    })
+}
+
+fn secret_document(
+    metadata: &Metadata,
+    spec: Spec,
+    base: &Path,
+    context: &SeedContext<'_>,
+) -> Result<Document, Failure> {
+    spec.only(&["value"])?;
+    let workflow = metadata.workflow.as_deref().or(context.workflow);
+    if !metadata.tags.is_empty() || !metadata.labels.is_empty() {
+        return Err(Failure::usage("a secret has neither tags nor labels"));
+    }
+    let value = spec.value.ok_or_else(|| Failure::usage("spec.value is missing"))?;
+    secret(&metadata.name, workflow, value, base)
+}
+
+fn integration_of(given: Option<String>) -> Result<String, Failure> {
+    given.ok_or_else(|| Failure::usage("spec.integration is missing"))
+}
+
+/// The relations that a document names; where it names none at all, those of the context.
+fn access(
+    given: Option<Access>,
+    context: &SeedContext<'_>,
+    relation: pb::Relation,
+) -> Vec<pb::AccessBinding> {
+    match given {
+        Some(access) => bindings([
+            (pb::Relation::Viewer, access.viewer),
+            (pb::Relation::Resolver, access.resolver),
+            (pb::Relation::Editor, access.editor),
+        ]),
+        None => default_access(context, relation),
+    }
+}
+
+pub(super) fn secret(
+    name: &str,
+    workflow: Option<&str>,
+    value: FieldSource,
+    base: &Path,
+) -> Result<Document, Failure> {
+    let workflow = workflow.ok_or_else(|| {
+        Failure::usage(format!("secret {name}: whose workflow is it? say --workflow NAME"))
+    })?;
+    let value = value.read(base).map_err(|failure| located(failure, &format!("secret {name}")))?;
+    let (workflow, name) = (workflow.to_owned(), name.to_owned());
+    Ok(Document::Secret(pb::SecretDocument { workflow, name, value }))
+}
+
+pub(super) fn read_fields(
+    fields: BTreeMap<String, FieldSource>,
+    base: &Path,
+    of: &str,
+) -> Result<BTreeMap<String, Vec<u8>>, Failure> {
+    let read = fields.into_iter().map(|(name, source)| {
+        let value =
+            source.read(base).map_err(|failure| located(failure, &format!("{of}: {name}")))?;
+        Ok((name, value))
+    });
+    read.collect()
+}
+
+fn located(failure: Failure, place: &str) -> Failure {
+    Failure { message: format!("{place}: {}", failure.message), ..failure }
+}
+
+pub(super) fn default_access(
+    context: &SeedContext<'_>,
+    relation: pb::Relation,
+) -> Vec<pb::AccessBinding> {
+    let principals = context.default_resolver.map(ToOwned::to_owned).into_iter().collect();
+    bindings([(relation, principals)])
+}

@@ -1,0 +1,215 @@
+//! Seed documents as they stand in a file.
+
+use std::collections::BTreeMap;
+use std::fmt;
+use std::path::Path;
+
+use serde::Deserialize;
+use serde::de::{self, Deserializer, IgnoredAny, MapAccess, Visitor};
+
+use crate::cli::failure::Failure;
+use crate::cli::values;
+
+#[derive(Deserialize)]
+#[serde(deny_unknown_fields)]
+pub(super) struct RawDocument {
+    #[serde(rename = "apiVersion")]
+    pub(super) api_version: Option<String>,
+    pub(super) kind: Option<String>,
+    pub(super) metadata: Option<Metadata>,
+    pub(super) spec: Option<Spec>,
+    pub(super) connections: Option<BTreeMap<String, BTreeMap<String, FieldSource>>>,
+    pub(super) secrets: Option<BTreeMap<String, FieldSource>>,
+    /// Relay's simulated runs.
+    pub(super) runs: Option<IgnoredAny>,
+}
+
+#[derive(Deserialize)]
+#[serde(deny_unknown_fields)]
+pub(super) struct Metadata {
+    pub(super) name: String,
+    /// Identifier tags, as a map or as a list of KEY:VALUE.
+    #[serde(default)]
+    pub(super) tags: TagList,
+    pub(super) workflow: Option<String>,
+    #[serde(default)]
+    pub(super) labels: BTreeMap<String, String>,
+}
+
+#[derive(Deserialize)]
+#[serde(untagged)]
+pub(super) enum TagList {
+    List(Vec<String>),
+    Map(BTreeMap<String, String>),
+}
+
+impl TagList {
+    pub(super) fn is_empty(&self) -> bool {
+        match self {
+            Self::List(tags) => tags.is_empty(),
+            Self::Map(tags) => tags.is_empty(),
+        }
+    }
+}
+
+impl Default for TagList {
+    fn default() -> Self {
+        Self::List(Vec::new())
+    }
+}
+
+impl From<TagList> for Vec<String> {
+    fn from(tags: TagList) -> Self {
+        match tags {
+            TagList::List(tags) => tags,
+            TagList::Map(tags) => {
+                tags.into_iter().map(|(key, value)| format!("{key}:{value}")).collect()
+            }
+        }
+    }
+}
+
+/// The keys of every kind's spec; [`Spec::only`] says which a document has that its kind has not.
+#[derive(Default, Deserialize)]
+#[serde(deny_unknown_fields, default)]
+pub(super) struct Spec {
+    pub(super) access: Option<Access>,
+    pub(super) default: Option<bool>,
+    pub(super) disabled: Option<bool>,
+    pub(super) fields: Option<BTreeMap<String, FieldSource>>,
+    pub(super) identifiers: Option<Vec<String>>,
+    pub(super) integration: Option<String>,
+    pub(super) kind: Option<String>,
+    pub(super) kinds: Option<Vec<Kind>>,
+    #[serde(rename = "maxTtl")]
+    pub(super) max_ttl: Option<String>,
+    pub(super) members: Option<Vec<String>>,
+    pub(super) title: Option<String>,
+    pub(super) value: Option<FieldSource>,
+}
+
+impl Spec {
+    /// Refuses the keys that documents of another kind have.
+    pub(super) fn only(&self, keys: &[&str]) -> Result<(), Failure> {
+        let set = [
+            ("access", self.access.is_some()),
+            ("default", self.default.is_some()),
+            ("disabled", self.disabled.is_some()),
+            ("fields", self.fields.is_some()),
+            ("identifiers", self.identifiers.is_some()),
+            ("integration", self.integration.is_some()),
+            ("kind", self.kind.is_some()),
+            ("kinds", self.kinds.is_some()),
+            ("maxTtl", self.max_ttl.is_some()),
+            ("members", self.members.is_some()),
+            ("title", self.title.is_some()),
+            ("value", self.value.is_some()),
+        ];
+        match set.iter().find(|(key, is_set)| *is_set && !keys.contains(key)) {
+            Some((key, _)) => {
+                let keys = keys.join(", ");
+                Err(Failure::usage(format!("its spec has no {key}; it has: {keys}")))
+            }
+            None => Ok(()),
+        }
+    }
+}
+
+/// A credential kind of an operators' own integration.
+#[derive(Deserialize)]
+#[serde(deny_unknown_fields)]
+pub(super) struct Kind {
+    pub(super) name: String,
+    #[serde(default)]
+    pub(super) title: String,
+    pub(super) fields: Vec<Field>,
+}
+
+/// One of its fields.
+#[derive(Default, Deserialize)]
+#[serde(deny_unknown_fields, default)]
+pub(super) struct Field {
+    pub(super) name: String,
+    pub(super) description: String,
+    pub(super) example: String,
+    /// Said for each field: a secret is never readable because somebody forgot a word.
+    pub(super) sensitive: Option<bool>,
+    pub(super) required: bool,
+    pub(super) destination: bool,
+    pub(super) template: bool,
+    pub(super) aliases: Vec<String>,
+    pub(super) env: String,
+    pub(super) pattern: String,
+    pub(super) form: Option<Form>,
+}
+
+/// What a value looks like that is well formed.
+#[derive(Clone, Copy, Deserialize)]
+#[serde(rename_all = "snake_case")]
+pub(super) enum Form {
+    Certificate,
+    Json,
+    PrivateKey,
+    Url,
+}
+
+#[derive(Default, Deserialize)]
+#[serde(deny_unknown_fields, default)]
+pub(super) struct Access {
+    pub(super) viewer: Vec<String>,
+    pub(super) resolver: Vec<String>,
+    pub(super) editor: Vec<String>,
+}
+
+/// Where a value comes from.
+pub(super) enum FieldSource {
+    Environment(String),
+    File(String),
+    Text(String),
+}
+
+impl FieldSource {
+    /// The value. Files are found from the seed file's directory.
+    pub(super) fn read(self, base: &Path) -> Result<Vec<u8>, Failure> {
+        match self {
+            Self::Environment(variable) => values::from_environment(&variable),
+            Self::File(path) => values::from_file(&base.join(path).to_string_lossy()),
+            Self::Text(text) => Ok(text.into_bytes()),
+        }
+    }
+}
+
+impl<'de> Deserialize<'de> for FieldSource {
+    fn deserialize<D: Deserializer<'de>>(from: D) -> Result<Self, D::Error> {
+        from.deserialize_any(FieldSourceVisitor)
+    }
+}
+
+struct FieldSourceVisitor;
+
+/// What is said of a value in any other form; the value itself is not.
+const EXPECTED: &str =
+    "a text, in quotes if it looks like a number or a yes, or {fromEnv: NAME} or {fromFile: PATH}";
+
+impl<'de> Visitor<'de> for FieldSourceVisitor {
+    type Value = FieldSource;
+
+    fn expecting(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.write_str(EXPECTED)
+    }
+
+    fn visit_str<E: de::Error>(self, text: &str) -> Result<FieldSource, E> {
+        Ok(FieldSource::Text(text.to_owned()))
+    }
+
+    fn visit_map<A: MapAccess<'de>>(self, mut map: A) -> Result<FieldSource, A::Error> {
+        let expected = || de::Error::custom(format!("expected {EXPECTED}"));
+        let Some(key) = map.next_key::<String>()? else { return Err(expected()) };
+        let source = match key.as_str() {
+            "fromEnv" => FieldSource::Environment(map.next_value()?),
+            "fromFile" => FieldSource::File(map.next_value()?),
+            _ => return Err(expected()),
+        };
+        if map.next_key::<IgnoredAny>()?.is_some() { Err(expected()) } else { Ok(source) }
+    }
+}

@@ -1,0 +1,107 @@
+//! `ApplyService`.
+
+use tonic::{Request, Response, Status, Streaming};
+
+use super::call::AdminDoor;
+use super::pb::apply_service_server::ApplyService;
+use super::{convert, group, integration, pb};
+use crate::broker::{
+    Action, Applied, Broker, ConnectionDocument, Document, Error, GroupDocument, Part,
+    SecretDocument,
+};
+use crate::model::limits::{MAX_APPLY_BYTES, MAX_APPLY_DOCUMENTS};
+use crate::model::{
+    ConnectionName, ConnectionRef, GroupName, IntegrationName, SecretName, SecretRef, Value,
+    WorkflowName,
+};
+
+#[tonic::async_trait]
+impl ApplyService for AdminDoor {
+    async fn apply(
+        &self,
+        request: Request<Streaming<pb::ApplyRequest>>,
+    ) -> Result<Response<pb::ApplyResponse>, Status> {
+        let (call, mut stream) = self.begin(request, "Apply", |_| String::new())?;
+        let refuse = |error: Error| call.refuse(&error);
+        // Before anything is read: what is refused should not be held in memory first.
+        Broker::check_may_apply(&call.caller).map_err(refuse)?;
+        let mut documents = Vec::new();
+        let mut bytes = 0;
+        while let Some(message) = stream.message().await? {
+            bytes += prost::Message::encoded_len(&message);
+            if documents.len() == MAX_APPLY_DOCUMENTS || bytes > MAX_APPLY_BYTES {
+                let text = format!(
+                    "an Apply has at most {MAX_APPLY_DOCUMENTS} documents of {MAX_APPLY_BYTES} bytes together"
+                );
+                return Err(refuse(Error::TooLarge(text)));
+            }
+            documents.push(document(message).map_err(refuse)?);
+        }
+        call.answer(async {
+            let applied = call.broker.apply(call.caller.clone(), documents).await?;
+            Ok(pb::ApplyResponse { results: applied.iter().map(result).collect() })
+        })
+        .await
+    }
+}
+
+fn document(message: pb::ApplyRequest) -> Result<Document, Error> {
+    use pb::apply_request::Document as Given;
+    match message.document {
+        Some(Given::Connection(given)) => connection(given).map(Document::Connection),
+        Some(Given::Group(given)) => group(given).map(Document::Group),
+        Some(Given::Integration(given)) => {
+            integration::from_message(given).map(Document::Integration)
+        }
+        Some(Given::Secret(given)) => Ok(Document::Secret(SecretDocument {
+            name: SecretRef {
+                workflow: WorkflowName::parse(&given.workflow)?,
+                name: SecretName::parse(&given.name)?,
+            },
+            value: Value::new(given.value),
+        })),
+        None => Err(Error::TargetInvalid("a message without a document".to_owned())),
+    }
+}
+
+fn connection(given: pb::ConnectionDocument) -> Result<ConnectionDocument, Error> {
+    let name = format!("{}/{}", given.integration, given.name).parse()?;
+    Ok(ConnectionDocument {
+        kind: convert::kind_name(&given.kind)?,
+        fields: Part::Merge(convert::values(given.fields)),
+        tags: Part::Merge(convert::tags(&given.tags)?),
+        labels: Part::Merge(convert::labels(given.labels)?),
+        access: Part::Merge(convert::bindings(&given.access)?),
+        disabled: given.disabled,
+        max_ttl: given.max_ttl.map(|ttl| convert::duration(Some(ttl))),
+        is_default: given.default,
+        ..ConnectionDocument::new(name)
+    })
+}
+
+fn group(given: pb::GroupDocument) -> Result<GroupDocument, Error> {
+    let integration = IntegrationName::parse(&given.integration)?;
+    let keys = Some(given.identifiers).filter(|keys| !keys.is_empty());
+    let member = |name: &String| {
+        let (integration, name) = (integration.clone(), ConnectionName::parse(name)?);
+        Ok::<_, Error>(ConnectionRef { integration, name })
+    };
+    let members = given.members.map(|members| members.names.iter().map(member).collect());
+    Ok(GroupDocument {
+        name: GroupName::parse(&given.name)?,
+        identifiers: keys.map(|keys| group::identifiers(&keys)).transpose()?,
+        members: members.transpose()?,
+        access: convert::bindings(&given.access)?,
+        labels: convert::labels(given.labels)?,
+        integration,
+    })
+}
+
+fn result(applied: &Applied) -> pb::ApplyResult {
+    let action = match applied.action {
+        Action::Changed => pb::ApplyAction::Changed,
+        Action::Created => pb::ApplyAction::Created,
+        Action::Unchanged => pb::ApplyAction::Unchanged,
+    };
+    pb::ApplyResult { name: applied.name.to_string(), action: action.into() }
+}

@@ -1,0 +1,77 @@
+//! One call on the admin door: who makes it, and what becomes of it.
+
+use std::sync::Arc;
+
+use tonic::{Request, Response, Status};
+
+use super::peer;
+use super::status::{reason_of, to_status};
+use crate::access::Principal;
+use crate::broker::{Broker, Error};
+
+/// The admin door's services, each in a file of its own.
+#[derive(Clone)]
+pub(super) struct AdminDoor {
+    broker: Arc<Broker>,
+}
+
+impl AdminDoor {
+    pub(super) fn new(broker: Arc<Broker>) -> Self {
+        Self { broker }
+    }
+
+    /// Begins a call: who asks is known from here on. `resource` says what it is on, for the journal.
+    ///
+    /// # Errors
+    /// The status to answer with, if nobody is known by the certificate.
+    pub(super) fn begin<T>(
+        &self,
+        request: Request<T>,
+        method: &'static str,
+        resource: impl FnOnce(&T) -> String,
+    ) -> Result<(Call, T), Status> {
+        let caller = peer::admin(&self.broker, &request)?;
+        let message = request.into_inner();
+        let resource = resource(&message);
+        Ok((Call { broker: Arc::clone(&self.broker), caller, method, resource }, message))
+    }
+}
+
+/// A call whose caller is known.
+pub(super) struct Call {
+    pub(super) broker: Arc<Broker>,
+    pub(super) caller: Principal,
+    method: &'static str,
+    resource: String,
+}
+
+impl Call {
+    /// Does the work and answers. What is refused for want of a role or relation is journaled.
+    ///
+    /// # Errors
+    /// The status to answer with.
+    pub(super) async fn answer<T>(
+        &self,
+        work: impl Future<Output = Result<T, Error>>,
+    ) -> Result<Response<T>, Status> {
+        work.await.map(Response::new).map_err(|error| self.refuse(&error))
+    }
+
+    /// The status for an error.
+    pub(super) fn refuse(&self, error: &Error) -> Status {
+        if let Error::EditDenied(_)
+        | Error::ExecutorRequired
+        | Error::OperatorRequired
+        | Error::OwnRegistration
+        | Error::ResolverRequired(_)
+        | Error::RoleRequired(_)
+        | Error::RunAsNotPermitted(_)
+        | Error::UidNotPermitted(_)
+        | Error::WorkflowNotPermitted(_) = error
+        {
+            let reason = reason_of(error);
+            self.broker.note_refusal(&self.caller, self.method, &self.resource, reason);
+        }
+        to_status(error)
+    }
+}

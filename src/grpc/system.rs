@@ -1,0 +1,163 @@
+//! `SystemService`.
+
+use std::sync::Arc;
+
+use tonic::{Request, Response, Status};
+
+use super::call::AdminDoor;
+use super::pb::system_service_server::SystemService;
+use super::{convert, pb};
+use crate::access::{Examined, Principal};
+use crate::broker::{DryRun, Error, ExaminedResource, Explanation, NearMember, PastDecision};
+use crate::journal::Outcome;
+use crate::model::{ResourceName, StepName, WorkflowName};
+
+#[tonic::async_trait]
+impl SystemService for AdminDoor {
+    async fn get_status(
+        &self,
+        request: Request<pb::GetStatusRequest>,
+    ) -> Result<Response<pb::Status>, Status> {
+        let (call, _) = self.begin(request, "GetStatus", |_| String::new())?;
+        call.answer(async {
+            if !matches!(call.caller, Principal::Operator(..)) {
+                return Err(Error::OperatorRequired);
+            }
+            let health = call.broker.health()?;
+            let state = match (health.journal_writable, health.store_writable) {
+                (false, _) => "no-secrets",
+                (true, false) => "read-only",
+                (true, true) => "serving",
+            };
+            Ok(pb::Status {
+                version: env!("CARGO_PKG_VERSION").to_owned(),
+                trust_domain: health.trust_domain,
+                start_time: convert::timestamp(health.start_time),
+                state: state.to_owned(),
+                connections: convert::count(health.connections),
+                secrets: convert::count(health.secrets),
+                open_steps: convert::count(health.open_steps),
+                live_leases: convert::count(health.live_leases),
+                head: convert::count(health.head),
+                journal_position: health.journal_position,
+                kek_id: health.kek_id,
+            })
+        })
+        .await
+    }
+
+    async fn explain(
+        &self,
+        request: Request<pb::ExplainRequest>,
+    ) -> Result<Response<pb::ExplainResponse>, Status> {
+        use pb::explain_request::Question;
+        let (call, request) = self.begin(request, "Explain", |_| String::new())?;
+        call.answer(async {
+            let told = match request.question {
+                None => Err(Error::DecisionInvalid(String::new())),
+                Some(Question::DryRun(asked)) => {
+                    call.broker.explain(&call.caller, &dry_run(&asked)?)
+                }
+                Some(Question::DecisionId(id)) => {
+                    check_id(&id)?;
+                    // A journal is long, and is read from a disk.
+                    let (broker, caller) = (Arc::clone(&call.broker), call.caller.clone());
+                    let told = move || broker.explain_decision(&caller, &id);
+                    let told = tokio::task::spawn_blocking(told).await;
+                    told.map_err(|error| Error::Internal(error.to_string()))?
+                }
+            };
+            told.map(to_message)
+        })
+        .await
+    }
+}
+
+fn check_id(id: &str) -> Result<(), Error> {
+    let is_number = |text: &str| text.parse::<u64>().is_ok();
+    match id.split_once('.') {
+        Some((file, line)) if is_number(file) && is_number(line) => Ok(()),
+        _ => Err(Error::DecisionInvalid(id.chars().take(64).collect())),
+    }
+}
+
+fn dry_run(asked: &pb::DryRun) -> Result<DryRun, Error> {
+    let target = asked.target.parse();
+    Ok(DryRun {
+        workflow: WorkflowName::parse(&asked.workflow)?,
+        step: StepName::parse(&asked.step)?,
+        run_as: convert::run_as(&asked.run_as)?,
+        target: target
+            .map_err(|error: crate::model::Invalid| Error::TargetInvalid(error.to_string()))?,
+        fields: asked.fields.clone(),
+    })
+}
+
+fn to_message(told: Explanation) -> pb::ExplainResponse {
+    let (explanation, allowed_by) = match told.outcome {
+        Ok(by) => (format!("allowed by {by}"), by),
+        // The step is told less: it is not to know whether there is such a connection.
+        Err(Error::Denied { .. }) => {
+            ("no binding allows it; see what was looked at".to_owned(), String::new())
+        }
+        Err(error) => (error.to_string(), String::new()),
+    };
+    let name = |name| ResourceName::Connection(name).to_string();
+    pb::ExplainResponse {
+        past: told.past.map(past),
+        principal: told.principal,
+        run_as: told.run_as,
+        target: told.target,
+        outcome: told.reason.to_owned(),
+        explanation,
+        allowed_by,
+        connection: told.connection.map(name).unwrap_or_default(),
+        resources: told.resources.into_iter().map(resource).collect(),
+        near_members: told.near_members.into_iter().map(near_member).collect(),
+    }
+}
+
+fn past(past: PastDecision) -> pb::PastDecision {
+    let time = convert::timestamp(past.time);
+    let decision_id = past.decision_id;
+    match past.outcome {
+        Outcome::Allow { by, version, released, .. } => pb::PastDecision {
+            decision_id,
+            time,
+            outcome: "ALLOWED".to_owned(),
+            allowed_by: by,
+            version: convert::count(version),
+            fields: released.iter().map(ToString::to_string).collect(),
+        },
+        Outcome::Refuse { reason } => {
+            pb::PastDecision { decision_id, time, outcome: reason, ..Default::default() }
+        }
+    }
+}
+
+fn resource(examined: ExaminedResource) -> pb::ExaminedResource {
+    let principal = |one: Examined| pb::ExaminedPrincipal {
+        principal: one.pattern.to_string(),
+        relation: convert::relation(one.relation).into(),
+        enough: one.is_enough,
+        admits: one.admits,
+    };
+    pb::ExaminedResource {
+        name: examined.name.to_string(),
+        exists: examined.update_time.is_some(),
+        needed: convert::relation(examined.needed).into(),
+        allowed: examined.is_allowed,
+        principals: examined.principals.into_iter().map(principal).collect(),
+        would_allow: examined.would_allow,
+        update_time: examined.update_time.and_then(convert::timestamp),
+    }
+}
+
+fn near_member(member: NearMember) -> pb::NearMember {
+    let difference =
+        |(identifier, asked, value)| pb::DifferentIdentifier { identifier, asked, value };
+    pb::NearMember {
+        name: ResourceName::Connection(member.name).to_string(),
+        differences: member.differences.into_iter().map(difference).collect(),
+    }
+}
