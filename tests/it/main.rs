@@ -8,6 +8,7 @@
     reason = "a test fails by panicking, and says aloud what it skips"
 )]
 
+mod access_table;
 mod authentication;
 mod bad_input;
 mod clients;
@@ -17,6 +18,7 @@ mod groups;
 mod harness;
 mod layering;
 mod leases;
+mod own_integrations;
 mod readme;
 mod recovery;
 mod resolve;

@@ -12,7 +12,9 @@ use keyhatch::grpc::client::channel;
 use keyhatch::grpc::pb;
 use keyhatch::grpc::pb::apply_service_client::ApplyServiceClient;
 use keyhatch::grpc::pb::connection_service_client::ConnectionServiceClient;
+use keyhatch::grpc::pb::executor_registry_service_client::ExecutorRegistryServiceClient;
 use keyhatch::grpc::pb::executor_service_client::ExecutorServiceClient;
+use keyhatch::grpc::pb::operator_service_client::OperatorServiceClient;
 use keyhatch::grpc::pb::step_service_client::StepServiceClient;
 use keyhatch::identity::{Authority, ClientIdentity};
 use keyhatch::model::{Clock, Limits, Timestamp, TrustDomain};
@@ -134,9 +136,46 @@ impl TestBroker {
         self.connect_directory(&self.config.state.join("executors/local"))
     }
 
+    /// Registers an operator, and connects as it.
+    pub fn enroll(&self, name: &str, role: pb::Role) -> Channel {
+        let (key_pem, csr) = keyhatch::identity::new_request().unwrap();
+        let operator = pb::Operator {
+            name: format!("operators/{name}"),
+            role: role.into(),
+            ..Default::default()
+        };
+        let (operator, csr) = (Some(operator), csr.into_bytes());
+        let request = pb::CreateOperatorRequest { operator, csr, ..Default::default() };
+        let mut client = OperatorServiceClient::new(self.operator());
+        let made = self.block_on(client.create_operator(request)).unwrap().into_inner();
+        let (ca_pem, chain_pem) = (made.ca_certificate, made.certificate_chain);
+        self.connect_admin(ClientIdentity { ca_pem, chain_pem, key_pem })
+    }
+
+    /// Registers an executor, and connects as it.
+    pub fn enroll_executor(&self, name: &str, workflows: &[&str], run_as: &[&str]) -> Channel {
+        let (key_pem, csr) = keyhatch::identity::new_request().unwrap();
+        let texts = |texts: &[&str]| texts.iter().map(|text| (*text).to_owned()).collect();
+        let executor = pb::Executor {
+            name: format!("executors/{name}"),
+            workflows: texts(workflows),
+            run_as: texts(run_as),
+            ..Default::default()
+        };
+        let (executor, csr) = (Some(executor), csr.into_bytes());
+        let request = pb::CreateExecutorRequest { executor, csr, ..Default::default() };
+        let mut client = ExecutorRegistryServiceClient::new(self.operator());
+        let made = self.block_on(client.create_executor(request)).unwrap().into_inner();
+        let (ca_pem, chain_pem) = (made.ca_certificate, made.certificate_chain);
+        self.connect_admin(ClientIdentity { ca_pem, chain_pem, key_pem })
+    }
+
+    fn connect_admin(&self, identity: ClientIdentity) -> Channel {
+        self.connect(&self.config.runtime.join("admin.sock"), identity).unwrap()
+    }
+
     fn connect_directory(&self, directory: &Path) -> Channel {
-        let socket = self.config.runtime.join("admin.sock");
-        self.connect(&socket, identity_in(directory)).unwrap()
+        self.connect_admin(identity_in(directory))
     }
 
     /// Connects, whoever one is.

@@ -1,0 +1,436 @@
+//! Every identity, every relation, every RPC method: what comes of it is what `access_table.txt` says.
+
+use std::collections::BTreeSet;
+
+use keyhatch::grpc::pb;
+use keyhatch::identity::new_request;
+use keyhatch::model::Limits;
+use prost::Message as _;
+use tonic::transport::Channel;
+use tonic::{Code, Status};
+
+use crate::harness::{TestBroker, bytes, reason};
+
+const RELATIONS: [Option<pb::Relation>; 4] =
+    [None, Some(pb::Relation::Viewer), Some(pb::Relation::Resolver), Some(pb::Relation::Editor)];
+const IDENTITIES: [(&str, &str); 5] = [
+    ("step", "workflow:deploy"),
+    ("executor", "workflow:nobody"),
+    ("viewer", "operator:looks"),
+    ("operator", "operator:works"),
+    ("administrator", "operator:rules"),
+];
+
+/// One row: a method, and for each identity what comes of it with each relation.
+struct Row {
+    method: String,
+    outcomes: Vec<[String; 4]>,
+}
+
+fn table() -> Vec<Row> {
+    let lines = include_str!("access_table.txt").lines();
+    let rows = lines.filter(|line| !line.starts_with('#') && !line.is_empty());
+    rows.map(|line| {
+        let mut words = line.split_whitespace();
+        let method = words.next().unwrap().to_owned();
+        let cell = |word: &str| {
+            let parts: Vec<_> = word.split('/').map(ToOwned::to_owned).collect();
+            match parts.as_slice() {
+                [same] => std::array::from_fn(|_| same.clone()),
+                four => <[String; 4]>::try_from(four.to_vec()).unwrap(),
+            }
+        };
+        let outcomes: Vec<_> = words.map(cell).collect();
+        assert_eq!(outcomes.len(), IDENTITIES.len(), "{line}");
+        Row { method, outcomes }
+    })
+    .collect()
+}
+
+/// Every method there is, as the compiled protos say.
+fn methods() -> BTreeSet<String> {
+    let set = prost_types::FileDescriptorSet::decode(pb::DESCRIPTORS).unwrap();
+    let ours = set.file.iter().filter(|file| file.package() == "keyhatch.v1");
+    let services = ours.flat_map(|file| &file.service);
+    let names = services.flat_map(|service| {
+        service.method.iter().map(|method| format!("{}.{}", service.name(), method.name()))
+    });
+    names.collect()
+}
+
+#[test]
+fn every_method_has_a_row_and_every_row_a_method() {
+    let rows: BTreeSet<String> = table().into_iter().map(|row| row.method).collect();
+    assert_eq!(rows, methods());
+}
+
+#[test]
+fn every_identity_may_do_with_every_relation_exactly_what_the_table_says() {
+    let limits =
+        Limits { step_request_burst: 10_000, step_refusal_burst: 10_000, ..Limits::default() };
+    let broker = TestBroker::start_with(limits);
+    let rows = table();
+    seed(&broker, rows.len());
+    let step = broker.open("deploy", "build");
+    let channels = [
+        step.channel.clone(),
+        broker.executor(),
+        broker.enroll("looks", pb::Role::Viewer),
+        broker.enroll("works", pb::Role::Operator),
+        broker.enroll("rules", pb::Role::Administrator),
+    ];
+    let mut wrong = Vec::new();
+    for (number, row) in rows.iter().enumerate() {
+        for (identity, outcomes) in row.outcomes.iter().enumerate() {
+            for (relation, expected) in outcomes.iter().enumerate() {
+                let cell = cell_of(number, identity, relation);
+                let channel = channels[identity].clone();
+                let outcome = broker.block_on(call(channel, &row.method, cell));
+                let got = word(outcome);
+                if got != *expected {
+                    let (who, held) = (IDENTITIES[identity].0, RELATIONS[relation]);
+                    wrong.push(format!("{} by {who}, {held:?}: {got}, not {expected}", row.method));
+                }
+            }
+        }
+    }
+    assert!(wrong.is_empty(), "{wrong:#?}");
+}
+
+/// Each cell of the table has a connection and a group of its own, with its one relation on both.
+fn cell_of(row: usize, identity: usize, relation: usize) -> usize {
+    (row * IDENTITIES.len() + identity) * RELATIONS.len() + relation
+}
+
+fn seed(broker: &TestBroker, rows: usize) {
+    use pb::apply_request::Document;
+    let mut documents = Vec::new();
+    for row in 0..rows {
+        for (identity, (_, principal)) in IDENTITIES.iter().enumerate() {
+            for (held, relation) in RELATIONS.iter().enumerate() {
+                let cell = cell_of(row, identity, held);
+                let access = |of_group: bool| {
+                    let is_bound =
+                        |relation: &pb::Relation| !of_group || *relation != pb::Relation::Resolver;
+                    let bound = relation.filter(is_bound).map(|relation| pb::AccessBinding {
+                        relation: relation.into(),
+                        principals: vec![(*principal).to_owned()],
+                    });
+                    bound.into_iter().collect()
+                };
+                documents.push(Document::Connection(pb::ConnectionDocument {
+                    integration: "slack".to_owned(),
+                    name: format!("c{cell}"),
+                    fields: bytes(&[("api_token", "t")]),
+                    tags: vec![format!("cell:{cell}")],
+                    access: access(false),
+                    ..Default::default()
+                }));
+                documents.push(Document::Group(pb::GroupDocument {
+                    integration: "slack".to_owned(),
+                    name: format!("g{cell}"),
+                    identifiers: vec!["cell".to_owned()],
+                    access: access(true),
+                    ..Default::default()
+                }));
+            }
+        }
+    }
+    broker.apply(documents).unwrap();
+}
+
+fn word(outcome: Result<(), Status>) -> String {
+    match outcome {
+        Ok(()) => "ok".to_owned(),
+        Err(status) if status.code() == Code::Unimplemented => "door".to_owned(),
+        Err(status) => match reason(Err::<(), _>(status)).as_str() {
+            "ROLE_REQUIRED" => "role".to_owned(),
+            "EDIT_DENIED" => "edit".to_owned(),
+            "RESOLVE_DENIED" => "resolve".to_owned(),
+            other => other.to_owned(),
+        },
+    }
+}
+
+/// Calls one method on a client of its service.
+macro_rules! rpc {
+    ($channel:expr, $module:ident :: $client:ident . $method:ident, $request:expr) => {
+        pb::$module::$client::new($channel).$method($request).await.map(drop)
+    };
+}
+
+async fn call(channel: Channel, method: &str, cell: usize) -> Result<(), Status> {
+    let (service, name) = method.split_once('.').unwrap();
+    match service {
+        "ApplyService" => apply(channel, cell).await,
+        "ConnectionService" => connection(channel, name, cell).await,
+        "ExecutorRegistryService" => executor_registry(channel, name, cell).await,
+        "ExecutorService" => executor(channel, name, cell).await,
+        "GroupService" => group(channel, name, cell).await,
+        "IntegrationService" => integration(channel, name, cell).await,
+        "OperatorService" => operator(channel, name, cell).await,
+        "SecretService" => secret(channel, name, cell).await,
+        "StepService" => step(channel, name, cell).await,
+        "SystemService" => system(channel, name).await,
+        _ => panic!("teach this test to call {method}"),
+    }
+}
+
+async fn apply(channel: Channel, cell: usize) -> Result<(), Status> {
+    let document = pb::ConnectionDocument {
+        integration: "slack".to_owned(),
+        name: format!("c{cell}"),
+        tags: vec!["env:prod".to_owned()],
+        ..Default::default()
+    };
+    let document = Some(pb::apply_request::Document::Connection(document));
+    let requests = tokio_stream::iter([pb::ApplyRequest { document }]);
+    rpc!(channel, apply_service_client::ApplyServiceClient.apply, requests)
+}
+
+async fn step(channel: Channel, method: &str, cell: usize) -> Result<(), Status> {
+    use pb::resolve_request::Target;
+    let (integration, name) = ("slack".to_owned(), format!("c{cell}"));
+    let target = Some(Target::Connection(pb::ConnectionTarget { integration, name }));
+    let request = pb::ResolveRequest { target, ..Default::default() };
+    let mut client = pb::step_service_client::StepServiceClient::new(channel);
+    match method {
+        "Resolve" => client.resolve(request).await.map(drop),
+        "BatchResolve" => {
+            let request = pb::BatchResolveRequest { requests: vec![request] };
+            let results = client.batch_resolve(request).await?.into_inner().results;
+            match results.into_iter().next().unwrap().result.unwrap() {
+                pb::batch_resolve_result::Result::Response(_) => Ok(()),
+                pb::batch_resolve_result::Result::Error(error) => {
+                    assert_eq!(error.reason, "RESOLVE_DENIED");
+                    client.resolve(request_again(cell)).await.map(drop)
+                }
+            }
+        }
+        "WhoAmI" => client.who_am_i(pb::WhoAmIRequest {}).await.map(drop),
+        _ => panic!("teach this test to call {method}"),
+    }
+}
+
+/// The same alone, for a status that says why.
+fn request_again(cell: usize) -> pb::ResolveRequest {
+    crate::harness::request(&format!("slack/c{cell}"))
+}
+
+async fn executor(channel: Channel, method: &str, cell: usize) -> Result<(), Status> {
+    let step = format!("s{cell}");
+    let (workflow, run) = ("other".to_owned(), "1".to_owned());
+    let mut client = pb::executor_service_client::ExecutorServiceClient::new(channel);
+    match method {
+        "OpenStep" => {
+            client.open_step(crate::harness::open_request("other", &step)).await.map(drop)
+        }
+        "CloseStep" => {
+            let request = pb::CloseStepRequest { workflow, run, step, ..Default::default() };
+            client.close_step(request).await.map(drop)
+        }
+        "ListSteps" => client.list_steps(pb::ListStepsRequest::default()).await.map(drop),
+        _ => panic!("teach this test to call {method}"),
+    }
+}
+
+async fn connection(channel: Channel, method: &str, cell: usize) -> Result<(), Status> {
+    let name = format!("connections/slack/c{cell}");
+    let mut client = pb::connection_service_client::ConnectionServiceClient::new(channel);
+    match method {
+        "CreateConnection" => {
+            let connection = pb::Connection {
+                name: format!("connections/slack/new{cell}"),
+                fields: bytes(&[("api_token", "t")]),
+                ..Default::default()
+            };
+            let connection = Some(connection);
+            let request = pb::CreateConnectionRequest { connection, ..Default::default() };
+            client.create_connection(request).await.map(drop)
+        }
+        "GetConnection" => client.get_connection(pb::GetConnectionRequest { name }).await.map(drop),
+        "ListConnections" => {
+            client.list_connections(pb::ListConnectionsRequest::default()).await.map(drop)
+        }
+        "UpdateConnection" => {
+            let connection = Some(pb::Connection { name, disabled: true, ..Default::default() });
+            let request = pb::UpdateConnectionRequest { connection, ..Default::default() };
+            client.update_connection(request).await.map(drop)
+        }
+        "DeleteConnection" => {
+            let request = pb::DeleteConnectionRequest { name, ..Default::default() };
+            client.delete_connection(request).await.map(drop)
+        }
+        "TestConnection" => {
+            client.test_connection(pb::TestConnectionRequest { name }).await.map(drop)
+        }
+        _ => panic!("teach this test to call {method}"),
+    }
+}
+
+async fn group(channel: Channel, method: &str, cell: usize) -> Result<(), Status> {
+    let name = format!("groups/g{cell}");
+    let members = vec![format!("connections/slack/c{cell}")];
+    let mut client = pb::group_service_client::GroupServiceClient::new(channel);
+    match method {
+        "CreateGroup" => {
+            let group = pb::ConnectionGroup {
+                name: format!("groups/new{cell}"),
+                integration: "slack".to_owned(),
+                identifiers: vec!["cell".to_owned()],
+                ..Default::default()
+            };
+            let request = pb::CreateGroupRequest { group: Some(group), ..Default::default() };
+            client.create_group(request).await.map(drop)
+        }
+        "GetGroup" => client.get_group(pb::GetGroupRequest { name }).await.map(drop),
+        "ListGroups" => client.list_groups(pb::ListGroupsRequest::default()).await.map(drop),
+        "UpdateGroup" => {
+            let labels = [("team".to_owned(), "x".to_owned())].into();
+            let group = Some(pb::ConnectionGroup { name, labels, ..Default::default() });
+            let request = pb::UpdateGroupRequest { group, ..Default::default() };
+            client.update_group(request).await.map(drop)
+        }
+        "DeleteGroup" => {
+            let request = pb::DeleteGroupRequest { name, ..Default::default() };
+            client.delete_group(request).await.map(drop)
+        }
+        "ListMembers" => {
+            let request = pb::ListMembersRequest { name, ..Default::default() };
+            client.list_members(request).await.map(drop)
+        }
+        "AddMembers" => {
+            let request = pb::AddMembersRequest { name, members, ..Default::default() };
+            client.add_members(request).await.map(drop)
+        }
+        "RemoveMembers" => {
+            let request = pb::RemoveMembersRequest { name, members, ..Default::default() };
+            client.remove_members(request).await.map(drop)
+        }
+        _ => panic!("teach this test to call {method}"),
+    }
+}
+
+async fn secret(channel: Channel, method: &str, cell: usize) -> Result<(), Status> {
+    let name = format!("workflows/deploy/secrets/s{cell}");
+    let mut client = pb::secret_service_client::SecretServiceClient::new(channel);
+    match method {
+        "PutSecret" => {
+            let request = pb::PutSecretRequest { name, value: b"v".into(), ..Default::default() };
+            client.put_secret(request).await.map(drop)
+        }
+        "ListSecrets" => {
+            let workflow = "deploy".to_owned();
+            let request = pb::ListSecretsRequest { workflow, ..Default::default() };
+            client.list_secrets(request).await.map(drop)
+        }
+        "DeleteSecret" => {
+            let request =
+                pb::DeleteSecretRequest { name, allow_missing: true, ..Default::default() };
+            client.delete_secret(request).await.map(drop)
+        }
+        _ => panic!("teach this test to call {method}"),
+    }
+}
+
+async fn integration(channel: Channel, method: &str, cell: usize) -> Result<(), Status> {
+    let name = format!("integrations/own{cell}");
+    let integration = Some(crate::own_integrations::acme(&format!("own{cell}")));
+    let mut client = pb::integration_service_client::IntegrationServiceClient::new(channel);
+    match method {
+        "GetIntegration" => {
+            let name = "integrations/aws".to_owned();
+            client.get_integration(pb::GetIntegrationRequest { name }).await.map(drop)
+        }
+        "ListIntegrations" => {
+            client.list_integrations(pb::ListIntegrationsRequest {}).await.map(drop)
+        }
+        "CreateIntegration" => {
+            let request = pb::CreateIntegrationRequest { integration, ..Default::default() };
+            client.create_integration(request).await.map(drop)
+        }
+        "UpdateIntegration" => {
+            let request = pb::UpdateIntegrationRequest {
+                integration,
+                allow_missing: true,
+                ..Default::default()
+            };
+            client.update_integration(request).await.map(drop)
+        }
+        "DeleteIntegration" => {
+            let request =
+                pb::DeleteIntegrationRequest { name, allow_missing: true, ..Default::default() };
+            client.delete_integration(request).await.map(drop)
+        }
+        _ => panic!("teach this test to call {method}"),
+    }
+}
+
+async fn operator(channel: Channel, method: &str, cell: usize) -> Result<(), Status> {
+    let name = format!("operators/o{cell}");
+    let csr = new_request().unwrap().1.into_bytes();
+    let mut client = pb::operator_service_client::OperatorServiceClient::new(channel);
+    match method {
+        "CreateOperator" => {
+            let role = pb::Role::Viewer.into();
+            let operator = Some(pb::Operator { name, role, ..Default::default() });
+            let request = pb::CreateOperatorRequest { operator, csr, ..Default::default() };
+            client.create_operator(request).await.map(drop)
+        }
+        "GetOperator" => {
+            let name = "operators/admin".to_owned();
+            client.get_operator(pb::GetOperatorRequest { name }).await.map(drop)
+        }
+        "ListOperators" => client.list_operators(pb::ListOperatorsRequest {}).await.map(drop),
+        "DeleteOperator" => {
+            let request =
+                pb::DeleteOperatorRequest { name, allow_missing: true, ..Default::default() };
+            client.delete_operator(request).await.map(drop)
+        }
+        _ => panic!("teach this test to call {method}"),
+    }
+}
+
+async fn executor_registry(channel: Channel, method: &str, cell: usize) -> Result<(), Status> {
+    use pb::executor_registry_service_client::ExecutorRegistryServiceClient;
+    let name = format!("executors/e{cell}");
+    let csr = new_request().unwrap().1.into_bytes();
+    let mut client = ExecutorRegistryServiceClient::new(channel);
+    match method {
+        "CreateExecutor" => {
+            let workflows = vec!["deploy".to_owned()];
+            let executor = Some(pb::Executor { name, workflows, ..Default::default() });
+            let request = pb::CreateExecutorRequest { executor, csr, ..Default::default() };
+            client.create_executor(request).await.map(drop)
+        }
+        "GetExecutor" => {
+            let name = "executors/local".to_owned();
+            client.get_executor(pb::GetExecutorRequest { name }).await.map(drop)
+        }
+        "ListExecutors" => client.list_executors(pb::ListExecutorsRequest {}).await.map(drop),
+        "DeleteExecutor" => {
+            let request =
+                pb::DeleteExecutorRequest { name, allow_missing: true, ..Default::default() };
+            client.delete_executor(request).await.map(drop)
+        }
+        _ => panic!("teach this test to call {method}"),
+    }
+}
+
+async fn system(channel: Channel, method: &str) -> Result<(), Status> {
+    let mut client = pb::system_service_client::SystemServiceClient::new(channel);
+    match method {
+        "GetStatus" => client.get_status(pb::GetStatusRequest {}).await.map(drop),
+        "Explain" => {
+            let dry_run = pb::DryRun {
+                workflow: "deploy".to_owned(),
+                step: "build".to_owned(),
+                target: "slack/c1".to_owned(),
+                ..Default::default()
+            };
+            let question = Some(pb::explain_request::Question::DryRun(dry_run));
+            client.explain(pb::ExplainRequest { question }).await.map(drop)
+        }
+        _ => panic!("teach this test to call {method}"),
+    }
+}

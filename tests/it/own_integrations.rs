@@ -1,0 +1,170 @@
+//! Operators' own integrations.
+
+use keyhatch::grpc::pb;
+use keyhatch::grpc::pb::integration_service_client::IntegrationServiceClient;
+use tonic::Status;
+use tonic_types::StatusExt as _;
+
+use crate::harness::{TestBroker, connection_document, reason, resolver};
+
+/// An integration with an address and a token.
+pub fn acme(name: &str) -> pb::Integration {
+    pb::Integration {
+        name: format!("integrations/{name}"),
+        title: "Acme".to_owned(),
+        kinds: vec![pb::CredentialKind {
+            name: "token".to_owned(),
+            title: "A token".to_owned(),
+            fields: vec![
+                pb::FieldSchema { destination: true, ..field("url", false) },
+                pb::FieldSchema { aliases: vec!["apiToken".to_owned()], ..field("token", true) },
+                field("note", false),
+            ],
+        }],
+        ..Default::default()
+    }
+}
+
+fn field(name: &str, sensitive: bool) -> pb::FieldSchema {
+    pb::FieldSchema {
+        name: name.to_owned(),
+        description: "What it is".to_owned(),
+        sensitive,
+        ..Default::default()
+    }
+}
+
+fn create(broker: &TestBroker, integration: pb::Integration) -> Result<pb::Integration, Status> {
+    let integration = Some(integration);
+    let request = pb::CreateIntegrationRequest { integration, ..Default::default() };
+    let mut client = IntegrationServiceClient::new(broker.operator());
+    broker.block_on(client.create_integration(request)).map(tonic::Response::into_inner)
+}
+
+fn update(broker: &TestBroker, integration: pb::Integration) -> Result<pb::Integration, Status> {
+    let integration = Some(integration);
+    let request = pb::UpdateIntegrationRequest { integration, ..Default::default() };
+    let mut client = IntegrationServiceClient::new(broker.operator());
+    broker.block_on(client.update_integration(request)).map(tonic::Response::into_inner)
+}
+
+fn delete(broker: &TestBroker, name: &str) -> Result<(), Status> {
+    let name = format!("integrations/{name}");
+    let request = pb::DeleteIntegrationRequest { name, ..Default::default() };
+    let mut client = IntegrationServiceClient::new(broker.operator());
+    broker.block_on(client.delete_integration(request)).map(drop)
+}
+
+const FIELDS: [(&str, &str); 3] =
+    [("url", "https://a.example"), ("apiToken", "hush"), ("note", "hello")];
+
+fn apply(broker: &TestBroker, fields: &[(&str, &str)]) -> Result<(), Status> {
+    let access = resolver(&["workflow:w"]);
+    broker.apply(vec![connection_document("acme/x", fields, access)]).map(drop)
+}
+
+fn states(broker: &TestBroker) -> Vec<(String, bool, Vec<u8>)> {
+    let mut client = pb::connection_service_client::ConnectionServiceClient::new(broker.operator());
+    let request = pb::GetConnectionRequest { name: "connections/acme/x".to_owned() };
+    let found = broker.block_on(client.get_connection(request)).ok().unwrap().into_inner();
+    found.field_states.into_iter().map(|one| (one.name, one.sensitive, one.value)).collect()
+}
+
+#[test]
+fn an_integration_of_ones_own_works_like_any_other_and_survives_a_restart() {
+    let mut broker = TestBroker::start();
+    assert_eq!(reason(apply(&broker, &FIELDS)), "DOCUMENTS_INVALID");
+    let made = create(&broker, acme("acme")).unwrap();
+    assert!(!made.built_in && !made.etag.is_empty());
+    apply(&broker, &FIELDS).unwrap();
+    broker.restart();
+    let step = broker.open("w", "s");
+    let got = broker.resolve(&step, "acme/x#apiToken,url").unwrap();
+    assert_eq!(got.fields["apiToken"], "hush");
+    // The rules of destinations are the broker's, whoever made the integration.
+    assert_eq!(reason(apply(&broker, &[("url", "https://evil.example")])), "SECRETS_REQUIRED");
+}
+
+/// What was sensitive or a destination when it was written stays so, whatever becomes of the schema.
+#[test]
+fn no_change_of_a_schema_loosens_a_stored_value() {
+    let broker = TestBroker::start();
+    create(&broker, acme("acme")).unwrap();
+    apply(&broker, &FIELDS).unwrap();
+    let mut loose = acme("acme");
+    for field in &mut loose.kinds[0].fields {
+        (field.sensitive, field.destination) = (false, false);
+    }
+    update(&broker, loose).unwrap();
+    let hidden = |broker: &TestBroker| {
+        states(broker)
+            .into_iter()
+            .any(|(name, sensitive, value)| name == "token" && sensitive && value.is_empty())
+    };
+    assert!(hidden(&broker));
+    assert_eq!(reason(apply(&broker, &[("url", "https://evil.example")])), "SECRETS_REQUIRED");
+    // The same value written again is no new value, and tells nobody the old one.
+    apply(&broker, &[("token", "hush"), ("note", "other")]).unwrap();
+    assert!(hidden(&broker));
+    // A field that the schema has no longer is as sensitive as it was.
+    let mut without = acme("acme");
+    without.kinds[0].fields.retain(|field| field.name != "token");
+    update(&broker, without).unwrap();
+    assert!(hidden(&broker));
+    // A new value is whoever's who wrote it.
+    let mut open = acme("acme");
+    open.kinds[0].fields[1].sensitive = false;
+    update(&broker, open).unwrap();
+    apply(&broker, &[("token", "new")]).unwrap();
+    assert!(states(&broker).contains(&("token".to_owned(), false, b"new".into())));
+}
+
+#[test]
+fn what_is_used_stays_and_what_comes_with_the_broker_never_changes() {
+    let broker = TestBroker::start();
+    let made = create(&broker, acme("acme")).unwrap();
+    apply(&broker, &FIELDS).unwrap();
+    let mut other = acme("acme");
+    other.kinds[0].name = "other".to_owned();
+    assert_eq!(reason(update(&broker, other)), "IN_USE");
+    assert_eq!(reason(delete(&broker, "acme")), "IN_USE");
+    assert_eq!(reason(create(&broker, acme("acme"))), "INTEGRATION_EXISTS");
+    assert_eq!(reason(create(&broker, acme("aws"))), "INTEGRATION_EXISTS");
+    assert_eq!(reason(update(&broker, acme("aws"))), "INTEGRATION_BUILT_IN");
+    assert_eq!(reason(delete(&broker, "aws")), "INTEGRATION_BUILT_IN");
+    assert_eq!(reason(update(&broker, acme("nothere"))), "INTEGRATION_NOT_FOUND");
+    let titled = |etag: &str, title: &str| {
+        let (etag, title) = (etag.to_owned(), title.to_owned());
+        update(&broker, pb::Integration { etag, title, ..acme("acme") })
+    };
+    titled(&made.etag, "one").unwrap();
+    assert_eq!(reason(titled(&made.etag, "two")), "ETAG_MISMATCH");
+    broker.delete_connection("acme/x").unwrap();
+    delete(&broker, "acme").unwrap();
+    assert_eq!(reason(apply(&broker, &FIELDS)), "DOCUMENTS_INVALID");
+}
+
+#[test]
+fn a_schema_is_refused_with_every_problem_it_has() {
+    let broker = TestBroker::start();
+    let mut bad = acme("bad");
+    bad.kinds[0].fields = vec![
+        field("a b", true),
+        pb::FieldSchema { pattern: "(".to_owned(), ..field("pattern", true) },
+        pb::FieldSchema { description: String::new(), ..field("what", true) },
+        pb::FieldSchema { aliases: vec!["pattern".to_owned()], ..field("alias", true) },
+        pb::FieldSchema { env: "1 X".to_owned(), ..field("env", true) },
+        pb::FieldSchema { example: "\u{7}".to_owned(), ..field("bell", true) },
+    ];
+    let status = create(&broker, bad).unwrap_err();
+    let details = status.get_error_details();
+    let fields: Vec<_> =
+        details.bad_request().unwrap().field_violations.iter().map(|one| &one.field).collect();
+    for name in ["a b", "pattern", "what", "alias", "env", "bell"] {
+        let place = format!("kinds.token.fields.{name}");
+        assert!(fields.iter().any(|field| **field == place), "{name}: {fields:?}");
+    }
+    assert_eq!(reason(Err::<(), _>(status)), "INTEGRATION_INVALID");
+    let none = pb::Integration { kinds: vec![], ..acme("none") };
+    assert_eq!(reason(create(&broker, none)), "INTEGRATION_INVALID");
+}
