@@ -335,6 +335,9 @@ pub fn request(reference: &str) -> pb::ResolveRequest {
     let target = match reference.strip_prefix("secret:") {
         Some(name) => Target::Secret(pb::SecretTarget { name: name.to_owned() }),
         None if reference.starts_with("group:") => Target::Group(group_target(reference)),
+        None if reference.starts_with("default:") => {
+            Target::DefaultFor(reference.trim_start_matches("default:").to_owned())
+        }
         None => {
             let (integration, name) = reference.split_once('/').unwrap();
             let (integration, name) = (integration.to_owned(), name.to_owned());

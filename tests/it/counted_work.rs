@@ -1,0 +1,120 @@
+//! What cannot be seen in an answer could be seen in the work it takes.
+
+use std::sync::Arc;
+
+use allocation_counter::measure;
+use keyhatch::access::{Principal, Role};
+use keyhatch::broker::{
+    Broker, ConnectionDocument, Error, Part, Parts, ResolveRequest, Runtime, StepRequest,
+    WriteOptions,
+};
+use keyhatch::config::Config;
+use keyhatch::daemon::{StateDirectory, init};
+use keyhatch::journal::LiveOpening;
+use keyhatch::model::{
+    Clock, ExecutorName, Limits, OperatorName, RunName, StepName, Timestamp, Value, WorkflowName,
+};
+
+use crate::harness::{START, init_options};
+
+/// A broker without its doors, and a step of it.
+struct Bare {
+    broker: Broker,
+    opening: Arc<LiveOpening>,
+    _directory: tempfile::TempDir,
+}
+
+impl Bare {
+    /// `broker` runs for as long as the runtime that this is called on.
+    async fn start() -> Self {
+        let directory = tempfile::Builder::new().prefix("kh").tempdir().unwrap();
+        let limits = Limits { step_refusal_burst: 1000, ..Limits::default() };
+        let state = directory.path().join("state");
+        let config = Config { state, runtime: directory.path().join("run"), limits };
+        let clock = Clock::hand_set(Timestamp::from_millis(START));
+        let made = init_options(&config, &clock);
+        // It brings a runtime of its own.
+        tokio::task::spawn_blocking(move || init(&made).unwrap()).await.unwrap();
+        let state = StateDirectory::new(&config.state);
+        let keyring = state.keyring(&state.read().unwrap(), None).unwrap();
+        let authority = state.authority(&keyring).unwrap();
+        let (listeners, mut opened) = tokio::sync::mpsc::unbounded_channel();
+        let parts = Parts {
+            journal: &config.state.join("journal"),
+            store: &config.state.join("store"),
+            keyring,
+            authority,
+            clock,
+            limits: config.limits,
+            runtime: Runtime::open(&config.runtime).unwrap(),
+            listeners,
+        };
+        let (broker, writer) = Broker::start(parts).await.unwrap();
+        tokio::spawn(writer);
+        let executor = Principal::Executor(ExecutorName::parse("local").unwrap());
+        let request = StepRequest {
+            workflow: WorkflowName::parse("deploy").unwrap(),
+            run: RunName::parse("1").unwrap(),
+            step: StepName::parse("build").unwrap(),
+            attempt: None,
+            run_as: [].into(),
+            uid: None,
+            ttl: None,
+            mount_path: "host".to_owned(),
+        };
+        broker.open_step(&executor, request).await.unwrap();
+        let opening = opened.recv().await.unwrap().opening;
+        Self { broker, opening, _directory: directory }
+    }
+
+    async fn create(&self, name: &str, resolver: &str) {
+        let operator = OperatorName::parse("admin").unwrap();
+        let fields = [("api_token".to_owned(), Value::new(b"t".to_vec()))];
+        let resolvers = [resolver.parse().unwrap()].into();
+        let document = ConnectionDocument {
+            fields: Part::Merge(fields.into()),
+            access: Part::Merge([(keyhatch::access::Relation::Resolver, resolvers)].into()),
+            ..ConnectionDocument::new(name.parse().unwrap())
+        };
+        let caller = Principal::Operator(operator, Role::Administrator);
+        let made = self.broker.create_connection(caller, document, WriteOptions::default()).await;
+        made.unwrap_or_else(|error| panic!("{error}"));
+    }
+
+    /// How many blocks and bytes a resolve takes of the heap, on this thread.
+    fn cost(&self, reference: &str) -> (u64, u64) {
+        let request = ResolveRequest {
+            target: reference.parse().unwrap(),
+            fields: vec!["api_token".to_owned()],
+            ttl: None,
+        };
+        let mut outcome = None;
+        let used = measure(|| outcome = Some(self.broker.resolve(&self.opening, &request)));
+        match outcome.unwrap() {
+            Ok(_) | Err(Error::Denied { .. }) => (used.count_total, used.bytes_total),
+            Err(error) => panic!("{reference}: {error}"),
+        }
+    }
+}
+
+/// A connection that is missing and one that is not for this step: the same words (see `resolve`), and the
+/// same work. The clock of a test would not tell; the number of heap blocks does, to one.
+#[test]
+fn a_missing_connection_costs_exactly_what_a_forbidden_one_does() {
+    let runtime = tokio::runtime::Builder::new_current_thread().enable_all().build().unwrap();
+    runtime.block_on(async {
+        let bare = Bare::start().await;
+        bare.create("slack/mine", "workflow:deploy").await;
+        bare.create("slack/hers", "workflow:other").await;
+        // The first few of each warm what grows: buffers, and digits of the line numbers.
+        for _ in 0..100 {
+            bare.cost("slack/hers");
+            bare.cost("slack/none");
+        }
+        let costs = |reference: &str| (0..50).map(|_| bare.cost(reference)).collect::<Vec<_>>();
+        let forbidden = costs("slack/hers");
+        assert_eq!(costs("slack/none"), forbidden);
+        // The control: one that is handed out costs more, so what is counted is counted.
+        assert!(bare.cost("slack/mine").0 > forbidden[0].0);
+    });
+}

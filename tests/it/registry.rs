@@ -1,0 +1,176 @@
+//! Operators and executors come and go; executors open what they are registered for.
+
+use keyhatch::grpc::pb;
+use keyhatch::grpc::pb::connection_service_client::ConnectionServiceClient;
+use keyhatch::grpc::pb::executor_registry_service_client::ExecutorRegistryServiceClient;
+use keyhatch::grpc::pb::executor_service_client::ExecutorServiceClient;
+use keyhatch::grpc::pb::operator_service_client::OperatorServiceClient;
+use keyhatch::identity::new_request;
+use tonic::Status;
+use tonic::transport::Channel;
+
+use crate::harness::{TestBroker, bytes, open_request, reason};
+
+fn list(broker: &TestBroker, channel: &Channel) -> Result<(), Status> {
+    let mut client = ConnectionServiceClient::new(channel.clone());
+    broker.block_on(client.list_connections(pb::ListConnectionsRequest::default())).map(drop)
+}
+
+fn open(
+    broker: &TestBroker,
+    channel: &Channel,
+    workflow: &str,
+    run_as: &[&str],
+) -> Result<pb::OpenedStep, Status> {
+    let run_as = run_as.iter().map(|one| (*one).to_owned()).collect();
+    let request = pb::OpenStepRequest { run_as, ..open_request(workflow, "s") };
+    let mut client = ExecutorServiceClient::new(channel.clone());
+    broker.block_on(client.open_step(request)).map(tonic::Response::into_inner)
+}
+
+fn remove_operator(broker: &TestBroker, name: &str) -> Result<(), Status> {
+    let name = format!("operators/{name}");
+    let request = pb::DeleteOperatorRequest { name, ..Default::default() };
+    let mut client = OperatorServiceClient::new(broker.operator());
+    broker.block_on(client.delete_operator(request)).map(drop)
+}
+
+fn remove_executor(broker: &TestBroker, name: &str) -> Result<(), Status> {
+    let name = format!("executors/{name}");
+    let request = pb::DeleteExecutorRequest { name, ..Default::default() };
+    let mut client = ExecutorRegistryServiceClient::new(broker.operator());
+    broker.block_on(client.delete_executor(request)).map(drop)
+}
+
+#[test]
+fn a_removed_operator_is_refused_at_once_on_the_connection_it_has() {
+    let mut broker = TestBroker::start();
+    let alice = broker.enroll("alice", pb::Role::Viewer);
+    list(&broker, &alice).unwrap();
+    broker.restart();
+    list(&broker, &alice).unwrap();
+    remove_operator(&broker, "alice").unwrap();
+    assert_eq!(reason(list(&broker, &alice)), "SVID_INVALID");
+    assert_eq!(reason(remove_operator(&broker, "alice")), "OPERATOR_NOT_FOUND");
+    // The name comes back with another certificate; the old one stays refused.
+    let again = broker.enroll("alice", pb::Role::Viewer);
+    list(&broker, &again).unwrap();
+    assert_eq!(reason(list(&broker, &alice)), "SVID_INVALID");
+}
+
+#[test]
+fn no_administrator_removes_itself_so_one_is_always_left() {
+    let broker = TestBroker::start();
+    assert_eq!(reason(remove_operator(&broker, "admin")), "OWN_REGISTRATION");
+    let other = broker.enroll("other", pb::Role::Administrator);
+    let request =
+        pb::DeleteOperatorRequest { name: "operators/admin".to_owned(), ..Default::default() };
+    broker.block_on(OperatorServiceClient::new(other).delete_operator(request)).unwrap();
+    assert_eq!(reason(list(&broker, &broker.operator())), "SVID_INVALID");
+}
+
+#[test]
+fn only_the_public_key_of_a_request_counts_and_it_must_be_its_makers() {
+    let broker = TestBroker::start();
+    let create = |csr: &[u8], name: &str, role: pb::Role| {
+        let operator = pb::Operator {
+            name: format!("operators/{name}"),
+            role: role.into(),
+            ..Default::default()
+        };
+        let (operator, csr) = (Some(operator), csr.to_vec());
+        let request = pb::CreateOperatorRequest { operator, csr, ..Default::default() };
+        let mut client = OperatorServiceClient::new(broker.operator());
+        broker.block_on(client.create_operator(request)).map(tonic::Response::into_inner)
+    };
+    let (_, csr) = new_request().unwrap();
+    assert_eq!(reason(create(b"nonsense", "a", pb::Role::Viewer)), "CSR_INVALID");
+    assert_eq!(reason(create(csr.as_bytes(), "a", pb::Role::Unspecified)), "ROLE_INVALID");
+    assert_eq!(reason(create(csr.as_bytes(), "a/b", pb::Role::Viewer)), "NAME_INVALID");
+    let made = create(csr.as_bytes(), "a", pb::Role::Viewer).unwrap();
+    assert_eq!(made.operator.unwrap().certificates.len(), 1);
+    assert_eq!(reason(create(csr.as_bytes(), "a", pb::Role::Viewer)), "OPERATOR_EXISTS");
+}
+
+#[test]
+fn an_executor_opens_steps_of_its_workflows_as_those_it_may_assert_and_no_others() {
+    let broker = TestBroker::start();
+    let executor =
+        broker.enroll_executor("host", &["team-a-*", "deploy"], &["team:a-*", "user:alice"]);
+    for (workflow, run_as) in [("deploy", &[][..]), ("team-a-x", &["team:a-1", "user:alice"])] {
+        open(&broker, &executor, workflow, run_as).unwrap();
+    }
+    assert_eq!(reason(open(&broker, &executor, "other", &[])), "WORKFLOW_NOT_PERMITTED");
+    for run_as in ["team:b", "user:alicia", "role:a-1"] {
+        let refused = open(&broker, &executor, "deploy", &["user:alice", run_as]);
+        assert_eq!(reason(refused), "RUN_AS_NOT_PERMITTED", "{run_as}");
+    }
+    assert_eq!(reason(open(&broker, &executor, "deploy", &["nobody"])), "PRINCIPAL_INVALID");
+    // Refusals for want of a right are in the journal.
+    let refused = broker.journaled("admin_refused");
+    assert_eq!(refused.len(), 4);
+    assert_eq!(refused[0]["principal"], "executor:host");
+}
+
+#[test]
+fn removing_an_executor_closes_its_steps_and_leaves_the_others() {
+    let broker = TestBroker::start();
+    broker.create_aws("prod", "s", &["workflow:*"]);
+    let executor = broker.enroll_executor("host", &["*"], &[]);
+    let theirs = broker.become_step(open(&broker, &executor, "w", &[]).unwrap());
+    let ours = broker.open("w", "t");
+    broker.resolve(&theirs, "aws/prod").unwrap();
+    remove_executor(&broker, "host").unwrap();
+    assert!(!std::path::Path::new(&theirs.opened.directory).exists());
+    assert!(broker.resolve(&theirs, "aws/prod").is_err());
+    broker.resolve(&ours, "aws/prod").unwrap();
+    assert_eq!(reason(open(&broker, &executor, "w", &[])), "SVID_INVALID");
+    assert_eq!(broker.journaled("closed").pop().unwrap()["reason"], "executor_removed");
+}
+
+/// "Every run of a workflow uses a single Datadog identity", which decides "which connections a run can
+/// resolve": beside the workflow, never instead of it.
+#[test]
+fn what_a_step_runs_as_counts_beside_its_workflow() {
+    let mut broker = TestBroker::start();
+    let ops = ["workflow:w", "team:ops"];
+    broker.create_aws("ops", "s", &ops);
+    broker.create_aws("all", "s", &["workflow:w"]);
+    let as_ops = open(&broker, &broker.executor(), "w", &["team:ops", "user:alice"]).unwrap();
+    let as_ops = broker.become_step(as_ops);
+    let as_nobody = broker.open("w", "nobody");
+    let other = broker.become_step({
+        let request = pb::OpenStepRequest {
+            run_as: vec!["team:ops".to_owned()],
+            ..open_request("other", "s")
+        };
+        broker.try_open(request).unwrap()
+    });
+    let table = [
+        (&as_ops, "aws/ops", true),
+        (&as_ops, "aws/all", false),
+        (&as_nobody, "aws/ops", false),
+        (&as_nobody, "aws/all", true),
+        (&other, "aws/ops", false),
+    ];
+    for (step, connection, expected) in table {
+        assert_eq!(broker.resolve(step, connection).is_ok(), expected, "{connection}");
+    }
+    let line = broker.journaled("resolve").into_iter().next().unwrap();
+    assert_eq!(line["run_as"], serde_json::json!(["team:ops", "user:alice"]));
+    // It is the opening's, and survives a restart; taking the team away ends its leases.
+    broker.restart();
+    broker.resolve(&as_ops, "aws/ops").unwrap();
+    let mut client = ConnectionServiceClient::new(broker.operator());
+    let connection = pb::Connection {
+        name: "connections/aws/ops".to_owned(),
+        access: crate::harness::resolver(&["workflow:w", "team:dev"]),
+        fields: bytes(&[]),
+        ..Default::default()
+    };
+    let connection = Some(connection);
+    let request = pb::UpdateConnectionRequest { connection, ..Default::default() };
+    let updated = broker.block_on(client.update_connection(request)).ok().unwrap().into_inner();
+    assert_eq!(updated.live_leases, 0);
+    assert_eq!(reason(broker.resolve(&as_ops, "aws/ops")), "RESOLVE_DENIED");
+}
