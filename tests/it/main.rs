@@ -16,6 +16,7 @@ mod command_line;
 mod connections;
 mod counted_work;
 mod directories;
+mod documents;
 mod explain;
 mod groups;
 mod harness;

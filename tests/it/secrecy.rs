@@ -9,7 +9,10 @@ use keyhatch::model::Value;
 use keyhatch::seal::{Kek, Keyring};
 use static_assertions::assert_not_impl_any;
 
-use crate::harness::{ServeProcess, keyhatch_in};
+use keyhatch::grpc::client::channel;
+use tonic::{Response, Status};
+
+use crate::harness::{ServeProcess, bytes, identity_in, keyhatch_in, secret_document};
 
 // What holds plaintext cannot be printed: this file would not compile.
 assert_not_impl_any!(Value: std::fmt::Debug, std::fmt::Display, serde::Serialize, PartialEq<Value>, Clone);
@@ -133,4 +136,156 @@ fn a_value_is_in_no_log_no_file_no_error_and_no_answer_to_an_operator() {
     let mut store = Vec::new();
     everything_below(&directory.path().join("state/store"), &mut store);
     assert!(!holds(&store, "slack") && !holds(&store, "api_token"));
+}
+
+/// How many values the test below writes, each in one of the ways there are.
+const VALUES: usize = 1000;
+
+/// Everything that operators were answered, errors and their details included.
+#[derive(Default)]
+struct Answers {
+    bytes: Vec<u8>,
+    accepted: usize,
+    refused: usize,
+}
+
+impl Answers {
+    fn take<T: prost::Message>(&mut self, outcome: Result<Response<T>, Status>) {
+        match outcome {
+            Ok(reply) => {
+                self.bytes.extend(reply.into_inner().encode_to_vec());
+                self.accepted += 1;
+            }
+            Err(status) => {
+                self.bytes.extend_from_slice(status.message().as_bytes());
+                self.bytes.extend_from_slice(status.details());
+                self.bytes.extend(format!("{status:?}").into_bytes());
+                self.refused += 1;
+            }
+        }
+    }
+}
+
+/// One value, written in the way that its number says.
+async fn write(channel: tonic::transport::Channel, n: usize, answers: &mut Answers) {
+    use pb::connection_service_client::ConnectionServiceClient;
+    let value = format!("{CANARY}-{n:04}");
+    let mut connections = ConnectionServiceClient::new(channel.clone());
+    let connection = |name: String, field: &str, kind: &str| pb::Connection {
+        name: format!("connections/slack/{name}"),
+        kind: kind.to_owned(),
+        fields: bytes(&[(field, &value)]),
+        ..Default::default()
+    };
+    let trial = n % 2 == 0;
+    let own = format!("c{}", n / 10);
+    match n % 10 {
+        0..=3 => {
+            // Taken; unknown field; no such kind; a name that is none.
+            let (name, field, kind) = [
+                (own.clone(), "api_token", ""),
+                (own.clone(), "nonsense", ""),
+                (own.clone(), "api_token", "nonsense"),
+                ("a/b".to_owned(), "api_token", ""),
+            ][n % 10]
+                .clone();
+            let connection = Some(connection(name, field, kind));
+            let request = pb::CreateConnectionRequest {
+                connection,
+                validate_only: n % 20 == 10,
+                ..Default::default()
+            };
+            answers.take(connections.create_connection(request).await);
+        }
+        4..=6 => {
+            let paths = [vec!["fields"], vec!["fields.api_token"], vec!["fields.nonsense", "kind"]];
+            let paths = paths[n % 10 - 4].iter().map(|path| (*path).to_owned()).collect();
+            let request = pb::UpdateConnectionRequest {
+                connection: Some(connection(own, "api_token", "")),
+                update_mask: Some(prost_types::FieldMask { paths }),
+                validate_only: trial,
+                allow_missing: true,
+                ..Default::default()
+            };
+            answers.take(connections.update_connection(request).await);
+        }
+        7 => {
+            let name = format!("workflows/w/secrets/s{n}");
+            let value = value.into_bytes();
+            let request = pb::PutSecretRequest { name, value, ..Default::default() };
+            let mut secrets = pb::secret_service_client::SecretServiceClient::new(channel);
+            answers.take(secrets.put_secret(request).await);
+        }
+        kind => {
+            // A connection that is taken, or a set of which one document is bad.
+            let document = pb::ConnectionDocument {
+                integration: "slack".to_owned(),
+                name: own,
+                fields: bytes(&[("api_token", &value)]),
+                ..Default::default()
+            };
+            let document = pb::apply_request::Document::Connection(document);
+            let mut documents = vec![document, secret_document("w", "s", &value)];
+            if kind == 9 {
+                documents.push(secret_document("w", "t", &format!("****{value}")[..4]));
+            }
+            let requests = documents.into_iter();
+            let requests = requests.map(|document| pb::ApplyRequest { document: Some(document) });
+            let mut client = pb::apply_service_client::ApplyServiceClient::new(channel);
+            answers.take(client.apply(tokio_stream::iter(requests.collect::<Vec<_>>())).await);
+        }
+    }
+}
+
+/// Everything that shows something of what was written.
+async fn look(channel: tonic::transport::Channel, answers: &mut Answers) {
+    let mut client = pb::connection_service_client::ConnectionServiceClient::new(channel.clone());
+    answers.take(client.list_connections(pb::ListConnectionsRequest::default()).await);
+    for n in 0..VALUES / 10 {
+        let name = format!("connections/slack/c{n}");
+        answers.take(client.get_connection(pb::GetConnectionRequest { name: name.clone() }).await);
+        answers.take(client.test_connection(pb::TestConnectionRequest { name }).await);
+    }
+    let mut client = pb::secret_service_client::SecretServiceClient::new(channel.clone());
+    let workflow = "w".to_owned();
+    let request = pb::ListSecretsRequest { workflow, page_size: 1000, ..Default::default() };
+    answers.take(client.list_secrets(request).await);
+    let mut client = pb::system_service_client::SystemServiceClient::new(channel);
+    let dry_run = pb::DryRun {
+        workflow: "w".to_owned(),
+        step: "s".to_owned(),
+        target: "slack/c0".to_owned(),
+        ..Default::default()
+    };
+    let question = Some(pb::explain_request::Question::DryRun(dry_run));
+    answers.take(client.explain(pb::ExplainRequest { question }).await);
+}
+
+#[test]
+fn a_thousand_values_written_in_every_way_are_in_no_answer_no_error_and_no_file() {
+    let Overheard { directory, serving, .. } = Overheard::start();
+    let runtime = tokio::runtime::Builder::new_multi_thread().enable_all().build().unwrap();
+    let identity = identity_in(&directory.path().join("state/operators/admin"));
+    let answers = runtime.block_on(async {
+        let admin = channel(&directory.path().join("run/admin.sock"), identity).await.unwrap();
+        let mut answers = Answers::default();
+        for n in 0..VALUES {
+            write(admin.clone(), n, &mut answers).await;
+        }
+        look(admin, &mut answers).await;
+        answers
+    });
+    // The control: hundreds were taken, and hundreds refused.
+    assert!(
+        answers.accepted > 400 && answers.refused > 300,
+        "{} {}",
+        answers.accepted,
+        answers.refused
+    );
+    assert!(!holds(&answers.bytes, CANARY), "in an answer or an error");
+    assert!(serving.terminate());
+    let mut files = Vec::new();
+    everything_below(directory.path(), &mut files);
+    assert!(files.len() > 1_000_000, "the log at trace level is there");
+    assert!(!holds(&files, CANARY), "in a log, the journal or the store");
 }
