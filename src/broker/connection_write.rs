@@ -7,7 +7,7 @@ use super::connections::{Access, ConnectionDocument, Part, Stamp, note, require_
 use super::error::Error;
 use super::group_write::check_membership;
 use super::operators::require_role;
-use super::writer::Draft;
+use super::writer::{Draft, Written};
 use crate::access::{Bindings, Pattern, Principal, Relation, Role};
 use crate::catalog::{Catalog, Connection, ConnectionMetadata, FieldMetadata, Values};
 use crate::integration::{
@@ -80,7 +80,7 @@ pub(super) fn create(
     let values: Fields = checked.into_iter().map(|(name, field)| (name, field.value)).collect();
     let sealed = draft.keyring.seal_values(key, metadata.version, &values)?;
     let connection = Connection { metadata: metadata.clone(), values: Values { key, sealed } };
-    draft.put_connection(connection)?;
+    draft.put_connection(connection, Written::New)?;
     draft.note(noted);
     Ok(metadata)
 }
@@ -144,9 +144,9 @@ pub(super) fn update(
     metadata.update_time = stamp.now;
     metadata.updated_by.clone_from(&stamp.by);
     let written = changes.names();
-    let values = match written.is_empty() {
-        true => old.values.clone(),
-        false => changes.write(draft, &mut metadata, old, &stamp)?,
+    let (values, stored) = match written.is_empty() {
+        true => (old.values.clone(), Written::Metadata),
+        false => (changes.write(draft, &mut metadata, old, &stamp)?, Written::All),
     };
     let mut noted = note(caller, "connection.update", &metadata);
     (noted.fields, noted.access, noted.settings) = (written, access, settings);
@@ -156,7 +156,7 @@ pub(super) fn update(
     } else {
         draft.note(noted);
     }
-    draft.put_connection(Connection { metadata, values })?;
+    draft.put_connection(Connection { metadata, values }, stored)?;
     Ok(Action::Changed)
 }
 
@@ -239,7 +239,7 @@ fn set_default(
     let mut noted = note(caller, "connection.update", &connection.metadata);
     noted.settings = vec!["default=false".to_owned()];
     draft.note(noted);
-    draft.put_connection(connection)
+    draft.put_connection(connection, Written::Metadata)
 }
 
 /// The fields of a document beside those that a connection has.

@@ -10,7 +10,7 @@ use super::connection_write::first_access;
 use super::connections::{Access, Part, Stamp, require_editor};
 use super::error::Error;
 use super::groups::{GroupChange, GroupDocument, ListedGroup, MemberChange, NewGroup};
-use super::writer::Draft;
+use super::writer::{Draft, Written};
 use crate::access::{Decision, Principal, Relation, decide, decide_edit};
 use crate::catalog::{Connection, ConnectionMetadata, GroupMetadata, NotAdmitted};
 use crate::journal::ChangeNote;
@@ -190,7 +190,7 @@ fn change_member(
     }
     metadata.revision += 1;
     let connection = Connection { metadata, values: found.values.clone() };
-    draft.put_connection(connection)
+    draft.put_connection(connection, Written::Metadata)
 }
 
 /// Checks that a connection whose tags changed still fits into its groups.

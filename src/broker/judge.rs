@@ -140,9 +140,12 @@ fn judge_group(
     target: &GroupRef,
     asked: &[String],
 ) -> Result<Found, Refusal> {
-    let viewing = decide(principal, Relation::Viewer, catalog.group_bindings(&target.name));
-    let Decision::Allow(by_group) = viewing else { return Err(Refusal::Denied) };
-    let group = catalog.group(&target.name).ok_or(Refusal::Denied)?;
+    let (group, none) = (catalog.group(&target.name), Bindings::default());
+    let bindings = group.map_or(&none, |group| &group.metadata.access);
+    let viewing = decide(principal, Relation::Viewer, bindings);
+    let (Decision::Allow(by_group), Some(group)) = (viewing, group) else {
+        return Err(Refusal::Denied);
+    };
     let member = group.select(&target.identifiers).map_err(Refusal::NotSelected)?;
     let connection = catalog.connection(member).map(AsRef::as_ref);
     let found = judge_connection(catalog, principal, connection, asked)?;
@@ -242,12 +245,11 @@ pub(super) fn is_still_allowed(catalog: &Catalog, live: &Live, lease: &Lease) ->
         Ok(Reference::Default(integration)) => {
             catalog.default_of(&integration).is_some_and(|name| still(&name))
         }
-        Ok(Reference::Group(group)) => {
-            let viewing = decide(&principal, Relation::Viewer, catalog.group_bindings(&group.name));
-            let found = catalog.group(&group.name);
-            let member = found.and_then(|found| found.select(&group.identifiers).ok());
-            viewing != Decision::Deny && member.is_some_and(still)
-        }
+        Ok(Reference::Group(group)) => catalog.group(&group.name).is_some_and(|found| {
+            let viewing = decide(&principal, Relation::Viewer, &found.metadata.access);
+            let member = found.select(&group.identifiers);
+            viewing != Decision::Deny && member.is_ok_and(still)
+        }),
         _ => match target.parse() {
             Ok(ResourceName::Connection(name)) => still(&name),
             Ok(ResourceName::Secret(name)) => {

@@ -4,6 +4,7 @@
 //! changes ─ fold onto a draft ─ intent line, synced ─ store batch, fdatasync ─┐
 //! ┌───────────────────────────────────────────────────────────────────────────┘
 //! └ head line + snapshot published (chain lock) ─ synced ─ acknowledged, all of the batch
+//!                                               └ the next batch may begin: its intent is synced with it
 //! ```
 //!
 //! A change that is refused drops out of its batch and leaves no trace. A write that fails is final:
@@ -15,6 +16,7 @@ use std::sync::Arc;
 use std::time::Duration;
 
 use tokio::sync::{mpsc, oneshot};
+use tokio::task::JoinSet;
 
 use super::error::Error;
 use super::judge::is_still_allowed;
@@ -58,10 +60,21 @@ impl Draft {
             .extend(records.into_iter().map(|(key, sealed)| Operation::Put(key, sealed)));
     }
 
-    /// Puts a connection into the catalogue and the store.
-    pub(super) fn put_connection(&mut self, connection: Connection) -> Result<(), Error> {
-        let records = connection.to_store(&self.keyring)?;
-        self.put(records);
+    /// Puts a connection into the catalogue, and what is new of it into the store.
+    pub(super) fn put_connection(
+        &mut self,
+        connection: Connection,
+        written: Written,
+    ) -> Result<(), Error> {
+        let [metadata, values] = connection.to_store(&self.keyring)?;
+        match written {
+            Written::All => self.put([metadata, values]),
+            Written::Metadata => self.put([metadata]),
+            Written::New => {
+                let added = [metadata, values].map(|(key, sealed)| Operation::Add(key, sealed));
+                self.operations.extend(added);
+            }
+        }
         self.catalog.put_connection(connection);
         Ok(())
     }
@@ -137,6 +150,17 @@ impl Draft {
         }
         Ok(outcome)
     }
+}
+
+/// What of a connection the store has not.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(super) enum Written {
+    /// Metadata and values.
+    All,
+    /// Metadata; the values are as they were.
+    Metadata,
+    /// All of it: there was none before.
+    New,
 }
 
 /// How a change is to be made.
@@ -238,6 +262,7 @@ impl WriterTask {
     /// Runs until every [`Writer`] is gone.
     pub(super) async fn run(mut self) {
         let mut jobs = Vec::with_capacity(MAX_BATCH);
+        let mut acknowledging = JoinSet::new();
         while self.jobs.recv_many(&mut jobs, MAX_BATCH).await > 0 {
             let mut draft = self.draft();
             let mut waiting = Vec::with_capacity(jobs.len());
@@ -251,13 +276,19 @@ impl WriterTask {
                 Ok(()) => self.commit(draft).await,
                 Err(_) => Err(Error::Internal("a change panicked".to_owned())),
             };
-            if let Err(error) = &outcome {
-                tracing::error!(%error, "a batch of changes was not committed");
-            }
-            for acknowledge in waiting {
-                acknowledge(outcome.clone());
+            match outcome {
+                Ok(Some(published)) => {
+                    let journal = Arc::clone(&self.journal);
+                    acknowledging.spawn(async move {
+                        let synced = journal.synced(published).await;
+                        acknowledge_all(waiting, &synced.map_err(Error::from));
+                    });
+                    while acknowledging.try_join_next().is_some() {}
+                }
+                outcome => acknowledge_all(waiting, &outcome.map(|_| ())),
             }
         }
+        acknowledging.join_all().await;
     }
 
     fn draft(&self) -> Draft {
@@ -276,9 +307,11 @@ impl WriterTask {
         }
     }
 
-    async fn commit(&mut self, draft: Draft) -> Result<(), Error> {
+    /// Puts a batch in force, and says which line must be on disk before anybody is told; none if there is
+    /// nothing to tell.
+    async fn commit(&mut self, draft: Draft) -> Result<Option<Position>, Error> {
         if draft.operations.is_empty() {
-            return Ok(());
+            return Ok(None);
         }
         if self.failed {
             return Err(Error::StoreReadOnly);
@@ -304,9 +337,7 @@ impl WriterTask {
             true => revoked_by_all(&catalog, live),
             false => revoked_by(&catalog, live, &touched),
         };
-        let published = self.publish(batch, &catalog, revoked).await?;
-        self.journal.synced(published).await?;
-        Ok(())
+        self.publish(batch, &catalog, revoked).await.map(Some)
     }
 
     /// Puts a batch that is in the store in force. The store cannot go back, so a journal that is full or
@@ -331,6 +362,15 @@ impl WriterTask {
                 Err(Unavailable) => tokio::time::sleep(PUBLISH_AGAIN).await,
             }
         }
+    }
+}
+
+fn acknowledge_all(waiting: Vec<Acknowledge>, outcome: &Result<(), Error>) {
+    if let Err(error) = outcome {
+        tracing::error!(%error, "a batch of changes was not committed");
+    }
+    for acknowledge in waiting {
+        acknowledge(outcome.clone());
     }
 }
 

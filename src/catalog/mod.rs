@@ -10,7 +10,7 @@ mod record;
 mod snapshot;
 
 use std::ops::Bound;
-use std::sync::{Arc, LazyLock};
+use std::sync::Arc;
 
 use rpds::{HashTrieMapSync, RedBlackTreeMapSync};
 
@@ -22,7 +22,6 @@ pub use record::{
 };
 pub use snapshot::{Snapshot, Snapshots};
 
-use crate::access::Bindings;
 use crate::integration::{self, Integration};
 use crate::model::{
     ConnectionName, ConnectionRef, ExecutorName, GroupName, Id, Identifiers, IntegrationName,
@@ -125,11 +124,6 @@ impl Catalog {
     /// The group of this uid.
     pub fn group_by_uid(&self, uid: Id) -> Option<&Arc<Group>> {
         self.groups.get(&uid)
-    }
-
-    /// The bindings of a group; empty if there is none of that name.
-    pub fn group_bindings(&self, name: &GroupName) -> &Bindings {
-        self.group(name).map_or(no_bindings(), |group| &group.metadata.access)
     }
 
     /// Groups after `after`, by name.
@@ -269,9 +263,4 @@ impl Catalog {
     pub fn put_registration(&mut self, registration: Registration) {
         self.registrations.insert_mut(registration.who.clone(), Arc::new(registration));
     }
-}
-
-fn no_bindings() -> &'static Bindings {
-    static NONE: LazyLock<Bindings> = LazyLock::new(Bindings::default);
-    &NONE
 }

@@ -15,6 +15,7 @@
 mod digest;
 mod key;
 
+use std::collections::BTreeMap;
 use std::fs::File;
 use std::os::unix::fs::DirBuilderExt as _;
 use std::panic::{AssertUnwindSafe, catch_unwind};
@@ -56,10 +57,18 @@ pub enum StoreError {
 
 /// One change to the store.
 pub enum Operation {
+    /// Adds a record that was never there, which spares looking for an older form.
+    Add(RecordKey, Sealed),
     /// Puts a record in place of whatever was there.
     Put(RecordKey, Sealed),
     /// Removes a record.
     Remove(RecordKey),
+}
+
+/// What a batch does to one record.
+struct Change<'a> {
+    sealed: Option<&'a Sealed>,
+    is_new: bool,
 }
 
 /// What the store held when it was opened.
@@ -242,15 +251,18 @@ impl Store {
         let mut digest = digest.clone();
         let mut batch = sled::Batch::default();
         // A batch may touch one record more than once; the last word counts.
-        let mut latest = std::collections::BTreeMap::new();
+        let mut latest = BTreeMap::<RecordKey, Change<'_>>::new();
         for operation in operations {
-            match operation {
-                Operation::Put(key, sealed) => latest.insert(*key, Some(sealed)),
-                Operation::Remove(key) => latest.insert(*key, None),
+            let (key, sealed) = match operation {
+                Operation::Add(key, sealed) | Operation::Put(key, sealed) => (*key, Some(sealed)),
+                Operation::Remove(key) => (*key, None),
             };
+            // What is added stays new, whatever else the batch does to it.
+            let is_new = matches!(operation, Operation::Add(..));
+            latest.entry(key).or_insert(Change { sealed, is_new }).sealed = sealed;
         }
-        for (key, sealed) in latest {
-            let (old, chunks) = self.stored(key)?;
+        for (key, Change { sealed, is_new }) in latest {
+            let (old, chunks) = if is_new { (None, 0) } else { self.stored(key)? };
             if let Some(old) = old {
                 digest.subtract(&keyring.digest_share(key, &old));
             }

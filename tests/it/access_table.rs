@@ -73,7 +73,7 @@ fn every_identity_may_do_with_every_relation_exactly_what_the_table_says() {
     seed(&broker, rows.len());
     let step = broker.open("deploy", "build");
     let channels = [
-        step.channel.clone(),
+        step.channel,
         broker.executor(),
         broker.enroll("looks", pb::Role::Viewer),
         broker.enroll("works", pb::Role::Operator),

@@ -105,13 +105,7 @@ fn relays_my_aws_account_is_taken_as_it_is() {
     assert_eq!(String::from_utf8_lossy(&ran.stdout), "AKIAEXAMPLEhushshh");
 }
 
-/// Every kind of document and every key of it, in YAML.
-#[test]
-fn a_seed_file_says_all_that_the_api_takes() {
-    let directory = tempfile::Builder::new().prefix("kh").tempdir().unwrap();
-    let serving = ServeProcess::start(directory.path());
-    let seed = directory.path().join("seed.yaml");
-    let text = "\
+const EVERY_KEY: &str = "\
 apiVersion: keyhatch/v1
 kind: ConnectionGroup
 metadata: {name: g, labels: {team: x}}
@@ -138,7 +132,14 @@ spec:
     - name: token
       fields: [{name: token, description: The token, sensitive: true, required: true, env: OWN_TOKEN}]
 ";
-    std::fs::write(&seed, text).unwrap();
+
+/// Every kind of document and every key of it, in YAML.
+#[test]
+fn a_seed_file_says_all_that_the_api_takes() {
+    let directory = tempfile::Builder::new().prefix("kh").tempdir().unwrap();
+    let serving = ServeProcess::start(directory.path());
+    let seed = directory.path().join("seed.yaml");
+    std::fs::write(&seed, EVERY_KEY).unwrap();
     let run = |arguments: &[&str]| {
         let ran = serving.run(arguments);
         assert!(ran.status.success(), "{}", String::from_utf8_lossy(&ran.stderr));
@@ -154,6 +155,11 @@ spec:
     assert_eq!(shown["default"], true);
     assert_eq!(shown["labels"]["team"], "x");
     assert_eq!(shown["groups"][0], "groups/g");
+}
+
+#[test]
+fn a_key_of_another_kind_of_document_is_refused() {
+    let directory = tempfile::Builder::new().prefix("kh").tempdir().unwrap();
     for (kind, spec, word) in [
         ("Secret", "{value: x, fields: {}}", "no fields"),
         ("ConnectionGroup", "{integration: own, value: x}", "no value"),
@@ -166,7 +172,8 @@ spec:
         let text = if kind == "Secret" { text } else { text.replace(", workflow: w", "") };
         let path = directory.path().join("bad.yaml");
         std::fs::write(&path, text).unwrap();
-        let ran = serving.run(&["apply", "-f", path.to_str().unwrap()]);
+        let apply = ["apply", "-f", path.to_str().unwrap()];
+        let ran = keyhatch_in(directory.path(), &apply).output().unwrap();
         let said = String::from_utf8_lossy(&ran.stderr).into_owned();
         assert!(!ran.status.success() && said.contains(word), "{kind}: {said}");
     }

@@ -168,73 +168,99 @@ impl Answers {
 
 /// One value, written in the way that its number says.
 async fn write(channel: tonic::transport::Channel, n: usize, answers: &mut Answers) {
-    use pb::connection_service_client::ConnectionServiceClient;
     let value = format!("{CANARY}-{n:04}");
-    let mut connections = ConnectionServiceClient::new(channel.clone());
-    let connection = |name: String, field: &str, kind: &str| pb::Connection {
-        name: format!("connections/slack/{name}"),
-        kind: kind.to_owned(),
-        fields: bytes(&[(field, &value)]),
-        ..Default::default()
-    };
-    let trial = n % 2 == 0;
-    let own = format!("c{}", n / 10);
     match n % 10 {
-        0..=3 => {
-            // Taken; unknown field; no such kind; a name that is none.
-            let (name, field, kind) = [
-                (own.clone(), "api_token", ""),
-                (own.clone(), "nonsense", ""),
-                (own.clone(), "api_token", "nonsense"),
-                ("a/b".to_owned(), "api_token", ""),
-            ][n % 10]
-                .clone();
-            let connection = Some(connection(name, field, kind));
-            let request = pb::CreateConnectionRequest {
-                connection,
-                validate_only: n % 20 == 10,
-                ..Default::default()
-            };
-            answers.take(connections.create_connection(request).await);
-        }
-        4..=6 => {
-            let paths = [vec!["fields"], vec!["fields.api_token"], vec!["fields.nonsense", "kind"]];
-            let paths = paths[n % 10 - 4].iter().map(|path| (*path).to_owned()).collect();
-            let request = pb::UpdateConnectionRequest {
-                connection: Some(connection(own, "api_token", "")),
-                update_mask: Some(prost_types::FieldMask { paths }),
-                validate_only: trial,
-                allow_missing: true,
-                ..Default::default()
-            };
-            answers.take(connections.update_connection(request).await);
-        }
+        way @ 0..=3 => create(channel, n, way, &value, answers).await,
+        way @ 4..=6 => update(channel, n, way, &value, answers).await,
         7 => {
-            let name = format!("workflows/w/secrets/s{n}");
-            let value = value.into_bytes();
+            let (name, value) = (format!("workflows/w/secrets/s{n}"), value.into_bytes());
             let request = pb::PutSecretRequest { name, value, ..Default::default() };
             let mut secrets = pb::secret_service_client::SecretServiceClient::new(channel);
             answers.take(secrets.put_secret(request).await);
         }
-        kind => {
-            // A connection that is taken, or a set of which one document is bad.
-            let document = pb::ConnectionDocument {
-                integration: "slack".to_owned(),
-                name: own,
-                fields: bytes(&[("api_token", &value)]),
-                ..Default::default()
-            };
-            let document = pb::apply_request::Document::Connection(document);
-            let mut documents = vec![document, secret_document("w", "s", &value)];
-            if kind == 9 {
-                documents.push(secret_document("w", "t", &format!("****{value}")[..4]));
-            }
-            let requests = documents.into_iter();
-            let requests = requests.map(|document| pb::ApplyRequest { document: Some(document) });
-            let mut client = pb::apply_service_client::ApplyServiceClient::new(channel);
-            answers.take(client.apply(tokio_stream::iter(requests.collect::<Vec<_>>())).await);
-        }
+        way => apply(channel, n, way, &value, answers).await,
     }
+}
+
+fn connection(name: &str, field: &str, kind: &str, value: &str) -> pb::Connection {
+    pb::Connection {
+        name: format!("connections/slack/{name}"),
+        kind: kind.to_owned(),
+        fields: bytes(&[(field, value)]),
+        ..Default::default()
+    }
+}
+
+/// Taken; an unknown field; no such kind; a name that is none.
+async fn create(
+    channel: tonic::transport::Channel,
+    n: usize,
+    way: usize,
+    value: &str,
+    answers: &mut Answers,
+) {
+    let own = format!("c{}", n / 10);
+    let connection = match way {
+        0 => connection(&own, "api_token", "", value),
+        1 => connection(&own, "nonsense", "", value),
+        2 => connection(&own, "api_token", "nonsense", value),
+        _ => connection("a/b", "api_token", "", value),
+    };
+    let connection = Some(connection);
+    let validate_only = n % 20 == 10;
+    let request = pb::CreateConnectionRequest { connection, validate_only, ..Default::default() };
+    let mut client = pb::connection_service_client::ConnectionServiceClient::new(channel);
+    answers.take(client.create_connection(request).await);
+}
+
+/// As a whole; one field; what there is not.
+async fn update(
+    channel: tonic::transport::Channel,
+    n: usize,
+    way: usize,
+    value: &str,
+    answers: &mut Answers,
+) {
+    let paths = match way {
+        4 => vec!["fields"],
+        5 => vec!["fields.api_token"],
+        _ => vec!["fields.nonsense", "kind"],
+    };
+    let paths = paths.into_iter().map(ToOwned::to_owned).collect();
+    let request = pb::UpdateConnectionRequest {
+        connection: Some(connection(&format!("c{}", n / 10), "api_token", "", value)),
+        update_mask: Some(prost_types::FieldMask { paths }),
+        validate_only: n.is_multiple_of(2),
+        allow_missing: true,
+        ..Default::default()
+    };
+    let mut client = pb::connection_service_client::ConnectionServiceClient::new(channel);
+    answers.take(client.update_connection(request).await);
+}
+
+/// A set that is taken, or one of which one document is bad.
+async fn apply(
+    channel: tonic::transport::Channel,
+    n: usize,
+    way: usize,
+    value: &str,
+    answers: &mut Answers,
+) {
+    let document = pb::ConnectionDocument {
+        integration: "slack".to_owned(),
+        name: format!("c{}", n / 10),
+        fields: bytes(&[("api_token", value)]),
+        ..Default::default()
+    };
+    let document = pb::apply_request::Document::Connection(document);
+    let mut documents = vec![document, secret_document("w", "s", value)];
+    if way == 9 {
+        documents.push(secret_document("w", "t", "****"));
+    }
+    let requests = documents.into_iter();
+    let requests = requests.map(|document| pb::ApplyRequest { document: Some(document) });
+    let mut client = pb::apply_service_client::ApplyServiceClient::new(channel);
+    answers.take(client.apply(tokio_stream::iter(requests.collect::<Vec<_>>())).await);
 }
 
 /// Everything that shows something of what was written.

@@ -1,0 +1,195 @@
+//! What the benches are driven with: a daemon of its own, requests in flight, spreads.
+
+use std::fmt;
+use std::path::PathBuf;
+use std::process::{Child, Command, Stdio};
+use std::sync::Arc;
+use std::time::{Duration, Instant};
+
+use keyhatch::grpc::client::channel;
+use keyhatch::grpc::pb;
+use keyhatch::grpc::pb::executor_service_client::ExecutorServiceClient;
+use keyhatch::identity::ClientIdentity;
+use tokio::sync::{mpsc, oneshot};
+use tonic::transport::Channel;
+use zeroize::Zeroizing;
+
+/// Rates are not what is measured; the check of them is made all the same.
+const CONFIG: &str = "
+[limits]
+step_requests_per_second = 1000000
+step_request_burst = 1000000
+step_live_leases = 1000000
+";
+
+/// `keyhatch serve` in a directory of its own.
+pub struct Daemon {
+    child: Child,
+    directory: tempfile::TempDir,
+}
+
+impl Daemon {
+    /// Makes a broker and serves it; ready when this returns.
+    pub fn start() -> Self {
+        let directory = tempfile::Builder::new().prefix("kh").tempdir().unwrap();
+        let config = directory.path().join("config.toml");
+        std::fs::write(&config, CONFIG).unwrap();
+        let run = |arguments: &[&str]| {
+            let mut command = Command::new(env!("CARGO_BIN_EXE_keyhatch"));
+            command.args(arguments).env("KEYHATCH_STATE", directory.path().join("state"));
+            command.env("KEYHATCH_RUNTIME", directory.path().join("run"));
+            command.stdout(Stdio::null()).stderr(Stdio::null());
+            command
+        };
+        assert!(run(&["init"]).status().unwrap().success());
+        let child = run(&["serve", "--config", config.to_str().unwrap()]).spawn().unwrap();
+        let begin = Instant::now();
+        while !run(&["status"]).status().unwrap().success() {
+            assert!(begin.elapsed() < Duration::from_secs(20), "the daemon does not come up");
+        }
+        Self { child, directory }
+    }
+
+    pub fn state(&self) -> PathBuf {
+        self.directory.path().join("state")
+    }
+
+    /// The CPU that all of the daemon's threads have had, from the kernel's accounting.
+    pub fn cpu(&self) -> Duration {
+        let tasks = std::fs::read_dir(format!("/proc/{}/task", self.child.id())).unwrap();
+        let times = tasks.filter_map(|task| {
+            let text = std::fs::read_to_string(task.ok()?.path().join("schedstat")).ok()?;
+            text.split_whitespace().next()?.parse::<u64>().ok()
+        });
+        Duration::from_nanos(times.sum())
+    }
+
+    pub async fn operator(&self) -> Channel {
+        self.connect(&self.state().join("operators/admin")).await
+    }
+
+    async fn connect(&self, identity: &std::path::Path) -> Channel {
+        let own = identity.join("keyhatch.sock");
+        let admin = self.directory.path().join("run/admin.sock");
+        let read = |name: &str| std::fs::read_to_string(identity.join(name)).unwrap();
+        let client = ClientIdentity {
+            ca_pem: read("ca.crt"),
+            chain_pem: read("tls.crt"),
+            key_pem: Zeroizing::new(read("tls.key")),
+        };
+        channel(if own.exists() { &own } else { &admin }, client).await.unwrap()
+    }
+
+    /// So many connections to the socket of one step of workflow bench.
+    pub async fn steps(&self, connections: usize) -> Vec<Channel> {
+        let executor = self.connect(&self.state().join("executors/local")).await;
+        let request = pb::OpenStepRequest {
+            workflow: "bench".to_owned(),
+            run: "1".to_owned(),
+            step: "s".to_owned(),
+            mount_path: "host".to_owned(),
+            ..Default::default()
+        };
+        let opened = ExecutorServiceClient::new(executor).open_step(request).await.unwrap();
+        let directory = PathBuf::from(opened.into_inner().directory);
+        let mut channels = Vec::new();
+        for _ in 0..connections {
+            channels.push(self.connect(&directory).await);
+        }
+        channels
+    }
+}
+
+impl Drop for Daemon {
+    fn drop(&mut self) {
+        let _ = self.child.kill();
+        let _ = self.child.wait();
+    }
+}
+
+/// Does `count` pieces of work, so many at a time.
+pub async fn in_flight<W: Future<Output = ()> + Send + 'static>(
+    count: usize,
+    width: usize,
+    mut work: impl FnMut(usize) -> W,
+) {
+    let mut running = tokio::task::JoinSet::new();
+    for n in 0..count {
+        if running.len() == width {
+            running.join_next().await.unwrap().unwrap();
+        }
+        running.spawn(work(n));
+    }
+    while let Some(done) = running.join_next().await {
+        done.unwrap();
+    }
+}
+
+/// Durable commits a second of the store's engine with nothing around it: writers that wait, one committer
+/// that takes up to 256 of what is there, one batch, flush, fdatasync. 512-byte values.
+pub async fn raw_commits(count: usize, writers: usize) -> f64 {
+    let directory = tempfile::tempdir().unwrap();
+    let db = sled::Config::new().path(directory.path()).flush_every_ms(None).open().unwrap();
+    let data = std::fs::File::open(directory.path().join("db")).unwrap();
+    let (sender, mut jobs) = mpsc::channel::<(u64, oneshot::Sender<()>)>(256);
+    let committer = std::thread::spawn(move || {
+        let mut taken = Vec::new();
+        while let Some(first) = jobs.blocking_recv() {
+            taken.push(first);
+            while taken.len() < 256
+                && let Ok(job) = jobs.try_recv()
+            {
+                taken.push(job);
+            }
+            let mut batch = sled::Batch::default();
+            for (key, _) in &taken {
+                batch.insert(&key.to_be_bytes(), &[7_u8; 512][..]);
+            }
+            db.apply_batch(batch).unwrap();
+            db.flush().unwrap();
+            data.sync_data().unwrap();
+            for (_, done) in taken.drain(..) {
+                let _ = done.send(());
+            }
+        }
+    });
+    let sender = Arc::new(sender);
+    let begin = Instant::now();
+    in_flight(count, writers, |n| {
+        let sender = Arc::clone(&sender);
+        async move {
+            let (done, waited) = oneshot::channel();
+            sender.send((n as u64, done)).await.unwrap();
+            waited.await.unwrap();
+        }
+    })
+    .await;
+    let rate = count as f64 / begin.elapsed().as_secs_f64();
+    drop(sender);
+    committer.join().unwrap();
+    rate
+}
+
+/// The middle of some measurements, and how far they are apart.
+pub struct Spread {
+    low: f64,
+    middle: f64,
+    high: f64,
+    unit: &'static str,
+}
+
+impl Spread {
+    pub fn of(mut values: Vec<f64>, unit: &'static str) -> Self {
+        values.sort_by(f64::total_cmp);
+        let at = |place: usize| values.get(place).copied().unwrap_or(f64::NAN);
+        Self { low: at(0), middle: at(values.len() / 2), high: at(values.len() - 1), unit }
+    }
+}
+
+impl fmt::Display for Spread {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        let digits = if self.middle < 10.0 { 3 } else { 1 };
+        let Self { low, middle, high, unit } = self;
+        write!(f, "{middle:.digits$}{unit} ({low:.digits$} to {high:.digits$})")
+    }
+}
