@@ -28,8 +28,8 @@ impl Broker {
         if self.now() >= pinned.not_after {
             return Err(Error::NotAccepted(NotAccepted::CertificateExpired));
         }
-        let own = rustix::process::geteuid().as_raw();
-        if registration.local_only && uid != 0 && uid != own {
+        let is_local = || uid == 0 || uid == rustix::process::geteuid().as_raw();
+        if registration.local_only && !is_local() {
             return Err(Error::Unregistered);
         }
         Ok(match (&registration.who, registration.role) {

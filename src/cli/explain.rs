@@ -66,6 +66,9 @@ fn tell(told: &pb::ExplainResponse) -> String {
         format!("{}{run_as} asks for {}", told.principal, told.target),
         format!("now: {}: {}", told.outcome, told.explanation),
     ];
+    if told.target.starts_with("default:") && told.connection.is_empty() {
+        lines.push("no connection of this integration is its default".to_owned());
+    }
     if !told.connection.is_empty() && !told.connection.ends_with(&told.target) {
         lines.push(format!("that is {}", told.connection));
     }
