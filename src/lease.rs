@@ -99,6 +99,33 @@ pub fn propose(asked: Option<Duration>, bounds: &Bounds, now: Timestamp) -> Term
     Terms { expire_time: now.after(ttl), limited_by }
 }
 
+/// Proposes the terms of a lease that is to last longer: from `now`, but never beyond the maxima as counted
+/// from its issue. A renewal never shortens.
+pub fn renew(lease: &Lease, asked: Option<Duration>, bounds: &Bounds, now: Timestamp) -> Terms {
+    let current = Terms { expire_time: lease.expire_time, limited_by: lease.limited_by };
+    let wanted = now.after(asked.unwrap_or(bounds.default));
+    let (end, limit) = hard_end(lease.issue_time, bounds);
+    let proposed = match end < wanted {
+        true => Terms { expire_time: end, limited_by: limit },
+        false => Terms { expire_time: wanted, limited_by: TtlLimit::None },
+    };
+    if proposed.expire_time > current.expire_time { proposed } else { current }
+}
+
+/// Whether a lease that ends so could be renewed to last longer.
+pub fn is_renewable(issue_time: Timestamp, expire_time: Timestamp, bounds: &Bounds) -> bool {
+    hard_end(issue_time, bounds).0 > expire_time
+}
+
+/// The moment beyond which no renewal goes, and what sets it.
+fn hard_end(issue_time: Timestamp, bounds: &Bounds) -> (Timestamp, TtlLimit) {
+    let connection = bounds.connection.map(|most| (issue_time.after(most), TtlLimit::Connection));
+    let others =
+        [(issue_time.after(bounds.server), TtlLimit::Server), (bounds.step_end, TtlLimit::Step)];
+    let all = others.into_iter().chain(connection);
+    all.min_by_key(|(end, _)| *end).unwrap_or((bounds.step_end, TtlLimit::Step))
+}
+
 /// Every live lease, found by id, opening, resource and end.
 #[derive(Debug, Default)]
 pub struct LeaseTable {
@@ -123,6 +150,20 @@ impl LeaseTable {
     /// Whether there is none.
     pub fn is_empty(&self) -> bool {
         self.by_id.is_empty()
+    }
+
+    /// The lease of this id.
+    pub fn find(&self, id: Id) -> Option<&Lease> {
+        self.by_id.get(&id)
+    }
+
+    /// Gives a lease another end.
+    pub fn extend(&mut self, id: Id, terms: Terms) {
+        if let Some(lease) = self.by_id.get_mut(&id) {
+            self.by_expiry.remove(&(lease.expire_time, id));
+            (lease.expire_time, lease.limited_by) = (terms.expire_time, terms.limited_by);
+            self.by_expiry.insert((lease.expire_time, id));
+        }
     }
 
     /// The leases of one opening, in order of their ids.
@@ -274,6 +315,33 @@ mod tests {
         assert!(again(&table, 1, 1999));
         assert!(!again(&table, 1, 2000));
         assert!(!again(&table, 2, 10));
+    }
+
+    #[test]
+    fn a_renewal_counts_from_now_never_shortens_and_never_passes_the_maximum_from_the_issue() {
+        let bounds = Bounds {
+            default: HOUR,
+            server: HOUR * 24,
+            connection: Some(HOUR * 2),
+            step_end: at(1_000_000),
+        };
+        let lease = lease(1, 3600);
+        let cases = [
+            (Some(600), 3000, 3600, TtlLimit::None),
+            (Some(601), 3000, 3601, TtlLimit::None),
+            (None, 3000, 6600, TtlLimit::None),
+            (None, 3600, 7200, TtlLimit::None),
+            (None, 3601, 7200, TtlLimit::Connection),
+            (Some(100_000), 0, 7200, TtlLimit::Connection),
+        ];
+        for (asked, now, expected, limit) in cases {
+            let terms = renew(&lease, asked.map(Duration::from_secs), &bounds, at(now));
+            assert_eq!(terms, Terms { expire_time: at(expected), limited_by: limit }, "{now}");
+        }
+        assert!(is_renewable(at(0), at(7199), &bounds) && !is_renewable(at(0), at(7200), &bounds));
+        let ending = Bounds { step_end: at(4000), ..bounds };
+        let terms = renew(&lease, None, &ending, at(3000));
+        assert_eq!(terms, Terms { expire_time: at(4000), limited_by: TtlLimit::Step });
     }
 
     #[test]

@@ -238,6 +238,9 @@ pub enum Error {
     /// An update mask names what there is not.
     #[error("update_mask: there is no {0:?} to update")]
     UpdateMaskInvalid(String),
+    /// The credential has a newer version than the lease.
+    #[error("the credential has a newer version than this lease; resolve it again")]
+    VersionSuperseded,
     /// The executor is not registered for this workflow.
     #[error(
         "this executor may not open steps of workflow {0}; an administrator registers for which it may"

@@ -10,8 +10,8 @@ use crate::integration;
 use crate::journal::Live;
 use crate::lease::Lease;
 use crate::model::{
-    ConnectionRef, FieldName, GroupRef, IntegrationName, Invalid, KindName, Opening, Reference,
-    ResourceName, RunAs, RunName, SecretName, SecretRef, StepName, WorkflowName,
+    FieldName, GroupRef, IntegrationName, Invalid, KindName, Opening, Reference, ResourceName,
+    RunAs, RunName, SecretName, SecretRef, StepName, WorkflowName,
 };
 
 /// The one field of a secret.
@@ -235,43 +235,59 @@ fn select(
     asked.iter().map(pair).collect()
 }
 
+/// Why a lease would still be given, and what of.
+pub(super) struct Standing {
+    /// The binding that says so.
+    pub(super) by: String,
+    /// The version that there is now.
+    pub(super) version: u64,
+    /// The longest that a lease lasts.
+    pub(super) max_ttl: Option<Duration>,
+}
+
 /// Whether a lease would still be given: its resource is there, and access allows it.
 pub(super) fn is_still_allowed(catalog: &Catalog, live: &Live, lease: &Lease) -> bool {
     let Some(opening) = live.opening(lease.opening) else { return false };
-    let principal = step_principal(opening.record());
-    let target = lease.ask.target.as_str();
-    let still = |name: &ConnectionRef| is_resolver(catalog, &principal, name, lease);
-    match target.parse() {
-        Ok(Reference::Default(integration)) => {
-            catalog.default_of(&integration).is_some_and(|name| still(&name))
-        }
-        Ok(Reference::Group(group)) => catalog.group(&group.name).is_some_and(|found| {
-            let viewing = decide(&principal, Relation::Viewer, &found.metadata.access);
-            let member = found.select(&group.identifiers);
-            viewing != Decision::Deny && member.is_ok_and(still)
-        }),
-        _ => match target.parse() {
-            Ok(ResourceName::Connection(name)) => still(&name),
-            Ok(ResourceName::Secret(name)) => {
-                let same = catalog.secret(&name).is_some_and(|s| s.metadata.uid == lease.resource);
-                same && decide_secret(&principal, &name.workflow) != Decision::Deny
-            }
-            _ => false,
-        },
-    }
+    standing(catalog, &step_principal(opening.record()), lease).is_some()
 }
 
-/// Whether this is still the connection that the lease is for, and the principal still resolves it.
-fn is_resolver(
+/// Decides on a lease again, for whoever holds it.
+pub(super) fn standing(
     catalog: &Catalog,
     principal: &Principal,
-    name: &ConnectionRef,
     lease: &Lease,
-) -> bool {
-    catalog.connection(name).is_some_and(|connection| {
-        let metadata = &connection.metadata;
-        metadata.uid == lease.resource
-            && !metadata.disabled
-            && decide(principal, Relation::Resolver, &metadata.access) != Decision::Deny
-    })
+) -> Option<Standing> {
+    let target = lease.ask.target.as_str();
+    let connection = match target.parse() {
+        Ok(Reference::Default(integration)) => catalog.default_of(&integration)?,
+        Ok(Reference::Group(group)) => {
+            let found = catalog.group(&group.name)?;
+            let viewing = decide(principal, Relation::Viewer, &found.metadata.access);
+            let Decision::Allow(_) = viewing else { return None };
+            found.select(&group.identifiers).ok()?.clone()
+        }
+        _ => match target.parse().ok()? {
+            ResourceName::Connection(name) => name,
+            ResourceName::Secret(name) => return standing_secret(catalog, principal, &name, lease),
+            _ => return None,
+        },
+    };
+    let metadata = &catalog.connection(&connection)?.metadata;
+    let decision = decide(principal, Relation::Resolver, &metadata.access);
+    let Decision::Allow(by) = decision else { return None };
+    let max_ttl = metadata.max_ttl_seconds.map(Duration::from_secs);
+    let same = metadata.uid == lease.resource && !metadata.disabled;
+    same.then_some(Standing { by, version: metadata.version, max_ttl })
+}
+
+fn standing_secret(
+    catalog: &Catalog,
+    principal: &Principal,
+    name: &SecretRef,
+    lease: &Lease,
+) -> Option<Standing> {
+    let metadata = &catalog.secret(name)?.metadata;
+    let Decision::Allow(by) = decide_secret(principal, &name.workflow) else { return None };
+    let same = metadata.uid == lease.resource;
+    same.then_some(Standing { by, version: metadata.version, max_ttl: None })
 }

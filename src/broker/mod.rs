@@ -13,6 +13,7 @@ mod groups;
 mod inspect;
 mod integrations;
 mod judge;
+mod leases;
 mod openings;
 mod operators;
 mod reaper;

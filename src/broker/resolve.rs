@@ -17,7 +17,7 @@ use super::judge::{Found, judge, own_secret, step_principal};
 use crate::journal::{
     CommitError, Committed, LiveOpening, Permit, Resolution, Unavailable, Verdict,
 };
-use crate::lease::{Ask, Bounds, Lease, propose};
+use crate::lease::{Ask, Bounds, Lease, is_renewable, propose};
 use crate::model::limits::{MAX_REQUESTED_FIELDS, MAX_TTL, MIN_TTL};
 use crate::model::{
     FieldName, IntegrationName, KindName, Reference, ResourceName, StepKey, Timestamp, Value,
@@ -46,6 +46,8 @@ pub struct Resolved {
     pub fields: BTreeMap<String, Value>,
     /// The lease.
     pub lease: Lease,
+    /// Whether it could be renewed to last longer.
+    pub is_renewable: bool,
 }
 
 impl Broker {
@@ -97,6 +99,9 @@ impl Broker {
                 Err(CommitError::Unavailable(Unavailable)) => {
                     return Err(Error::JournalUnavailable);
                 }
+                Err(error @ CommitError::LeaseOver) => {
+                    return Err(Error::Internal(error.to_string()));
+                }
                 Ok(outcome) => return outcome,
             }
         }
@@ -136,7 +141,8 @@ impl Broker {
                 return Ok(Err(refusal.into_error(decision_id)));
             }
         };
-        let terms = propose(request.ttl, &self.lease_bounds(opening, found.max_ttl), now);
+        let bounds = self.lease_bounds(opening, found.max_ttl);
+        let terms = propose(request.ttl, &bounds, now);
         let verdict = Verdict::Allow {
             by: found.by.clone(),
             record: found.values.key,
@@ -146,12 +152,19 @@ impl Broker {
             max_leases: self.limits.step_live_leases,
         };
         match commit(verdict)? {
-            Committed::Permitted(permit, lease) => Ok(self.hand_out(found, permit, lease)),
+            Committed::Permitted(permit, lease) => Ok(self.hand_out(found, permit, lease, &bounds)),
             Committed::Refused(decision_id) => Ok(Err(Error::Denied { decision_id })),
         }
     }
 
-    fn hand_out(&self, found: Found, permit: Permit, lease: Lease) -> Result<Resolved, Error> {
+    fn hand_out(
+        &self,
+        found: Found,
+        permit: Permit,
+        lease: Lease,
+        bounds: &Bounds,
+    ) -> Result<Resolved, Error> {
+        let is_renewable = is_renewable(lease.issue_time, lease.expire_time, bounds);
         let opened = permit.open(&found.values.sealed, &self.keyring).map_err(|error| {
             tracing::error!(resource.name = %found.name, %error, "a stored credential cannot be opened");
             Error::Corrupt
@@ -162,10 +175,21 @@ impl Broker {
             Ok((asked, Value::new(value.expose().to_vec())))
         };
         let fields = found.fields.into_iter().map(copy).collect::<Result<_, Error>>()?;
-        Ok(Resolved { name: found.name, kind: found.kind, version: found.version, fields, lease })
+        Ok(Resolved {
+            name: found.name,
+            kind: found.kind,
+            version: found.version,
+            fields,
+            lease,
+            is_renewable,
+        })
     }
 
-    fn lease_bounds(&self, opening: &LiveOpening, connection: Option<Duration>) -> Bounds {
+    pub(super) fn lease_bounds(
+        &self,
+        opening: &LiveOpening,
+        connection: Option<Duration>,
+    ) -> Bounds {
         Bounds {
             default: Duration::from_secs(self.limits.default_lease_seconds.into()),
             server: Duration::from_secs(self.limits.max_lease_seconds.into()),

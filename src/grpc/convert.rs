@@ -126,11 +126,11 @@ pub(super) fn resolved(resolved: Resolved) -> pb::ResolveResponse {
         kind,
         version: count(resolved.version),
         fields: fields.collect(),
-        lease: Some(lease(&resolved.lease)),
+        lease: Some(lease(&resolved.lease, resolved.is_renewable)),
     }
 }
 
-fn lease(lease: &Lease) -> pb::Lease {
+pub(super) fn lease(lease: &Lease, renewable: bool) -> pb::Lease {
     let limit = match lease.limited_by {
         TtlLimit::Connection => pb::TtlLimit::Connection,
         TtlLimit::None => pb::TtlLimit::None,
@@ -141,6 +141,7 @@ fn lease(lease: &Lease) -> pb::Lease {
         name: ResourceName::Lease(lease.id).to_string(),
         issue_time: timestamp(lease.issue_time),
         expire_time: timestamp(lease.expire_time),
+        renewable,
         ttl_limited_by: limit.into(),
     }
 }

@@ -82,6 +82,7 @@ fn code_and_reason(error: &Error) -> (Code, &'static str) {
         Error::TooManySteps(_) => (Code::ResourceExhausted, "TOO_MANY_STEPS"),
         Error::TtlOutOfRange { .. } => (Code::InvalidArgument, "TTL_OUT_OF_RANGE"),
         Error::UpdateMaskInvalid(_) => (Code::InvalidArgument, "UPDATE_MASK_INVALID"),
+        Error::VersionSuperseded => (Code::FailedPrecondition, "VERSION_SUPERSEDED"),
         Error::WorkflowNotPermitted(_) => (Code::PermissionDenied, "WORKFLOW_NOT_PERMITTED"),
         Error::UidNotPermitted(_) => (Code::PermissionDenied, "UID_NOT_PERMITTED"),
     }

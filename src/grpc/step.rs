@@ -11,8 +11,8 @@ use super::{convert, pb, peer};
 use crate::broker::{Broker, Error, ResolveRequest};
 use crate::model::limits::{MAX_BATCH, MAX_BATCH_REPLY_BYTES};
 use crate::model::{
-    ConnectionName, ConnectionRef, GroupName, GroupRef, IntegrationName, Reference, SecretName,
-    TagKey, TagValue, Tags,
+    ConnectionName, ConnectionRef, GroupName, GroupRef, Id, IntegrationName, Invalid, Reference,
+    ResourceName, SecretName, TagKey, TagValue, Tags,
 };
 
 pub(super) struct Steps {
@@ -68,6 +68,29 @@ impl StepService for Steps {
         Ok(Response::new(pb::BatchResolveResponse { results }))
     }
 
+    async fn renew_lease(
+        &self,
+        request: Request<pb::RenewLeaseRequest>,
+    ) -> Result<Response<pb::Lease>, Status> {
+        let peer = peer::step(&self.broker, &request)?;
+        let request = request.into_inner();
+        let ttl = convert::duration(request.ttl);
+        let (lease, renewable) = lease_id(&request.name)
+            .and_then(|id| self.broker.renew_lease(&peer.tag, id, ttl))
+            .map_err(|error| to_status(&error))?;
+        Ok(Response::new(convert::lease(&lease, renewable)))
+    }
+
+    async fn revoke_lease(
+        &self,
+        request: Request<pb::RevokeLeaseRequest>,
+    ) -> Result<Response<()>, Status> {
+        let peer = peer::step(&self.broker, &request)?;
+        let id = lease_id(&request.into_inner().name).map_err(|error| to_status(&error))?;
+        let revoked = self.broker.revoke_lease(&peer.tag, id).await;
+        revoked.map(Response::new).map_err(|error| to_status(&error))
+    }
+
     async fn who_am_i(
         &self,
         request: Request<pb::WhoAmIRequest>,
@@ -83,6 +106,13 @@ impl StepService for Steps {
             certificate_expire_time: convert::timestamp(peer.svid.not_after),
             step_expire_time: convert::timestamp(opening.expire_time),
         }))
+    }
+}
+
+fn lease_id(name: &str) -> Result<Id, Error> {
+    match name.parse()? {
+        ResourceName::Lease(id) => Ok(id),
+        _ => Err(Invalid::new("lease name", name, "leases/ID, as the lease says it").into()),
     }
 }
 

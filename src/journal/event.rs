@@ -69,6 +69,15 @@ pub enum Event {
         #[serde(default, skip_serializing_if = "Vec::is_empty")]
         requests: Vec<RequestNote>,
     },
+    /// A decision to make a lease last longer.
+    LeaseRenewal(RenewalLine),
+    /// A step gave a lease back.
+    LeaseRevoked {
+        /// Whose.
+        opening: Id,
+        /// Which.
+        lease: Id,
+    },
     /// A step was opened.
     Opened(Box<Opening>),
     /// Requests over the rate, refused without a decision.
@@ -109,10 +118,12 @@ impl Event {
             | Self::Closed { .. }
             | Self::Head { .. }
             | Self::Intent { .. }
+            | Self::LeaseRevoked { .. }
             | Self::Stopped
             | Self::Torn { .. } => true,
             Self::AdminRefused { .. }
             | Self::CertificateRenewed { .. }
+            | Self::LeaseRenewal(_)
             | Self::Opened(_)
             | Self::RateRefused { .. }
             | Self::Resolve(_)
@@ -241,6 +252,45 @@ impl ResolveLine {
             _ => None,
         }
     }
+}
+
+/// A decision to make a lease last longer, or not to.
+#[derive(Debug, Serialize, Deserialize)]
+pub struct RenewalLine {
+    /// Whose.
+    pub opening: Id,
+    /// Whose workflow, run and step, for whoever reads the line.
+    pub principal: String,
+    /// On whose behalf.
+    #[serde(default, skip_serializing_if = "BTreeSet::is_empty")]
+    pub run_as: BTreeSet<RunAs>,
+    /// Which lease.
+    pub lease: Id,
+    /// What it is for.
+    pub target: String,
+    /// What was decided.
+    #[serde(flatten)]
+    pub outcome: RenewalOutcome,
+}
+
+/// What was decided of a renewal.
+#[derive(Clone, Debug, Serialize, Deserialize)]
+#[serde(tag = "decision", rename_all = "snake_case")]
+pub enum RenewalOutcome {
+    /// It lasts longer.
+    Allow {
+        /// By which rule.
+        by: String,
+        /// Until when.
+        expire_time: Timestamp,
+        /// What limits it.
+        limited_by: TtlLimit,
+    },
+    /// It stays as it is.
+    Refuse {
+        /// The API's reason.
+        reason: String,
+    },
 }
 
 /// A look at values that hands none out.

@@ -7,9 +7,9 @@ use std::time::Duration;
 
 use parking_lot::{Mutex, RwLock};
 
-use super::event::{Checkpoint, Event};
+use super::event::{Checkpoint, Event, RenewalOutcome};
 use super::requests::{RequestNote, RequestTable};
-use crate::lease::LeaseTable;
+use crate::lease::{LeaseTable, Terms};
 use crate::model::limits::{Limits, Rate};
 use crate::model::{Id, Opening, PinnedCertificate, StepKey, Timestamp};
 
@@ -233,19 +233,18 @@ impl Live {
                 open.into_iter().for_each(|id| self.close(id));
             }
             Event::Closed { opening, .. } => self.close(*opening),
-            Event::Head { batch, revoked, .. } => {
-                self.head = *batch;
-                self.intent = self.intent.max(*batch);
-                for id in revoked {
-                    self.leases.remove(*id);
-                }
-                for request in self.announced.drain(..) {
-                    self.requests.insert(request);
-                }
-            }
+            Event::Head { batch, revoked, .. } => self.take_head(*batch, revoked),
             Event::Intent { batch, requests, .. } => {
                 self.intent = *batch;
                 self.announced.clone_from(requests);
+            }
+            Event::LeaseRenewal(line) => {
+                if let RenewalOutcome::Allow { expire_time, limited_by, .. } = line.outcome {
+                    self.leases.extend(line.lease, Terms { expire_time, limited_by });
+                }
+            }
+            Event::LeaseRevoked { lease, .. } => {
+                self.leases.remove(*lease);
             }
             Event::Opened(opening) => self.open(opening),
             Event::Resolve(line) => {
@@ -263,6 +262,17 @@ impl Live {
             | Event::Stopped
             | Event::Tested(_)
             | Event::Torn { .. } => {}
+        }
+    }
+
+    fn take_head(&mut self, batch: u64, revoked: &[Id]) {
+        self.head = batch;
+        self.intent = self.intent.max(batch);
+        for id in revoked {
+            self.leases.remove(*id);
+        }
+        for request in self.announced.drain(..) {
+            self.requests.insert(request);
         }
     }
 

@@ -26,7 +26,10 @@ use std::sync::Arc;
 
 use parking_lot::{Mutex, MutexGuard};
 
-pub use event::{ChangeNote, Checkpoint, CloseReason, Event, Outcome, ResolveLine, TestLine};
+pub use event::{
+    ChangeNote, Checkpoint, CloseReason, Event, Outcome, RenewalLine, RenewalOutcome, ResolveLine,
+    TestLine,
+};
 pub use line::Body;
 pub use live::{Live, LiveOpening, NotAccepted};
 pub use permit::{Permit, PermitError};
@@ -52,6 +55,9 @@ pub enum CommitError {
     /// The opening was closed meanwhile.
     #[error("the step is closed")]
     Closed,
+    /// The lease is live no longer.
+    #[error("the lease is over")]
+    LeaseOver,
     /// A newer snapshot was published meanwhile: decide again.
     #[error("the decision is older than the published state")]
     Stale,
@@ -197,6 +203,51 @@ impl Journal {
         let position = chain.append(now, &Event::Resolve(Box::new(line)))?;
         let permit = Permit::new(record, version, chain.decision_id(position));
         Ok(Committed::Permitted(permit, lease))
+    }
+
+    /// Commits a decision on the renewal of a lease, made on the snapshot `epoch`, and returns its id.
+    ///
+    /// # Errors
+    /// If the world has moved on since the decision: [`CommitError::LeaseOver`] if the lease is live no
+    /// longer. Or if the journal cannot be written.
+    pub fn commit_renewal(
+        &self,
+        now: Timestamp,
+        epoch: u64,
+        opening: &LiveOpening,
+        line: RenewalLine,
+    ) -> Result<String, CommitError> {
+        let mut chain = self.lock()?;
+        let live = chain.live();
+        if live.epoch() != epoch {
+            return Err(CommitError::Stale);
+        }
+        if opening.is_closed() {
+            return Err(CommitError::Closed);
+        }
+        if live.leases().find(line.lease).is_none_or(|lease| now >= lease.expire_time) {
+            return Err(CommitError::LeaseOver);
+        }
+        let position = chain.append(now, &Event::LeaseRenewal(line))?;
+        Ok(chain.decision_id(position))
+    }
+
+    /// Ends a lease of an opening before its time; none if it holds no such lease.
+    ///
+    /// # Errors
+    /// If the line cannot be written. The lease lives on then.
+    pub fn revoke(
+        &self,
+        now: Timestamp,
+        opening: Id,
+        lease: Id,
+    ) -> Result<Option<Position>, Unavailable> {
+        let mut chain = self.lock()?;
+        let found = chain.live().leases().find(lease);
+        if !found.is_some_and(|found| found.opening == opening && now < found.expire_time) {
+            return Ok(None);
+        }
+        chain.append(now, &Event::LeaseRevoked { opening, lease }).map(Some)
     }
 
     /// Commits a look at the values of a record, decided on the snapshot `epoch`: writes its line, and

@@ -207,6 +207,17 @@ async fn step(channel: Channel, method: &str, cell: usize) -> Result<(), Status>
                 }
             }
         }
+        // Of a lease that it has, if it can have one.
+        "RenewLease" | "RevokeLease" => {
+            let name = client.resolve(request).await?.into_inner().lease.unwrap().name;
+            match method {
+                "RenewLease" => {
+                    let request = pb::RenewLeaseRequest { name, ..Default::default() };
+                    client.renew_lease(request).await.map(drop)
+                }
+                _ => client.revoke_lease(pb::RevokeLeaseRequest { name }).await.map(drop),
+            }
+        }
         "WhoAmI" => client.who_am_i(pb::WhoAmIRequest {}).await.map(drop),
         _ => panic!("teach this test to call {method}"),
     }

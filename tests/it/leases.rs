@@ -1,10 +1,11 @@
 //! How long the broker stands by a credential.
 
 use keyhatch::grpc::pb;
+use keyhatch::grpc::pb::step_service_client::StepServiceClient;
 use keyhatch::model::Limits;
 
 use crate::harness::{
-    Got, TestBroker, TestStep, connection_document, open_request, reason, request, resolver,
+    Got, START, TestBroker, TestStep, connection_document, open_request, reason, request, resolver,
 };
 
 fn seconds(got: &Got) -> i64 {
@@ -119,4 +120,113 @@ fn a_step_ends_at_its_time_and_leaves_no_directory() {
     let directory = step.opened.directory;
     crate::harness::wait_until("the step is closed", || !std::path::Path::new(&directory).exists());
     assert_eq!(broker.journaled("closed")[0]["reason"], "expired");
+}
+
+fn renew(
+    broker: &TestBroker,
+    step: &TestStep,
+    name: &str,
+    ttl: Option<i64>,
+) -> Result<pb::Lease, tonic::Status> {
+    let ttl = ttl.map(|seconds| prost_types::Duration { seconds, nanos: 0 });
+    let request = pb::RenewLeaseRequest { name: name.to_owned(), ttl };
+    let mut client = StepServiceClient::new(step.channel.clone());
+    broker.block_on(client.renew_lease(request)).map(tonic::Response::into_inner)
+}
+
+fn revoke(broker: &TestBroker, step: &TestStep, name: &str) -> Result<(), tonic::Status> {
+    let request = pb::RevokeLeaseRequest { name: name.to_owned() };
+    let mut client = StepServiceClient::new(step.channel.clone());
+    broker.block_on(client.revoke_lease(request)).map(drop)
+}
+
+fn until(lease: &pb::Lease) -> i64 {
+    lease.expire_time.unwrap().seconds - START / 1000
+}
+
+#[test]
+fn a_renewal_is_decided_and_journaled_again_and_survives_a_restart() {
+    let mut broker = TestBroker::start();
+    broker.create_aws("prod", "s", &["workflow:w"]);
+    let step = broker.open("w", "s");
+    let lease = ask(&broker, &step, None).lease;
+    assert!(lease.renewable && until(&lease) == 3600);
+    broker.advance(3000);
+    let renewed = renew(&broker, &step, &lease.name, None).unwrap();
+    assert_eq!((until(&renewed), renewed.issue_time), (6600, lease.issue_time));
+    // A renewal never shortens.
+    assert_eq!(until(&renew(&broker, &step, &lease.name, Some(60)).unwrap()), 6600);
+    broker.restart();
+    broker.advance(3599);
+    assert_eq!(until(&renew(&broker, &step, &lease.name, Some(60)).unwrap()), 6659);
+    let line = broker.journaled("lease_renewal").pop().unwrap();
+    assert_eq!((&line["decision"], &line["by"]), (&"allow".into(), &"resolver workflow:w".into()));
+    // Over is over.
+    broker.advance(60);
+    assert_eq!(reason(renew(&broker, &step, &lease.name, None)), "LEASE_NOT_FOUND");
+}
+
+#[test]
+fn no_renewal_passes_the_end_of_the_step_or_the_connections_maximum() {
+    let broker = TestBroker::start();
+    broker.create_aws("prod", "s", &["workflow:w"]);
+    let ttl = Some(prost_types::Duration { seconds: 5000, nanos: 0 });
+    let request = pb::OpenStepRequest { ttl, ..open_request("w", "s") };
+    let step = broker.become_step(broker.try_open(request).unwrap());
+    let lease = ask(&broker, &step, None).lease;
+    broker.advance(3000);
+    let last = renew(&broker, &step, &lease.name, None).unwrap();
+    assert_eq!(
+        (until(&last), last.ttl_limited_by(), last.renewable),
+        (5000, pb::TtlLimit::Step, false)
+    );
+    assert_eq!(reason(renew(&broker, &step, &lease.name, Some(0))), "TTL_OUT_OF_RANGE");
+    assert_eq!(reason(renew(&broker, &step, "leases/x", None)), "NAME_INVALID");
+}
+
+#[test]
+fn a_lease_of_a_replaced_version_or_of_lost_access_is_not_renewed() {
+    let broker = TestBroker::start();
+    broker.create_aws("prod", "s", &["workflow:w"]);
+    let step = broker.open("w", "s");
+    let lease = ask(&broker, &step, None).lease;
+    broker.apply(vec![connection_document("aws/prod", &[("region", "x")], vec![])]).unwrap();
+    assert_eq!(reason(renew(&broker, &step, &lease.name, None)), "VERSION_SUPERSEDED");
+    let fresh = ask(&broker, &step, None).lease;
+    let access = resolver(&["workflow:other"]);
+    broker.apply(vec![connection_document("aws/prod", &[], access)]).unwrap();
+    assert_eq!(reason(renew(&broker, &step, &fresh.name, None)), "LEASE_NOT_FOUND");
+}
+
+#[test]
+fn another_steps_lease_cannot_be_told_from_one_that_never_was() {
+    let broker = TestBroker::start();
+    broker.create_aws("prod", "s", &["workflow:w"]);
+    let (mine, hers) = (broker.open("w", "mine"), broker.open("w", "hers"));
+    let lease = ask(&broker, &hers, None).lease;
+    let none = format!("leases/{}", "0".repeat(32));
+    let told =
+        |status: tonic::Status, name: &str| (status.code(), status.message().replace(name, "NAME"));
+    let theirs = renew(&broker, &mine, &lease.name, None).unwrap_err();
+    let unknown = renew(&broker, &mine, &none, None).unwrap_err();
+    assert_eq!(told(theirs, &lease.name), told(unknown, &none));
+    let theirs = revoke(&broker, &mine, &lease.name).unwrap_err();
+    let unknown = revoke(&broker, &mine, &none).unwrap_err();
+    assert_eq!(told(theirs, &lease.name), told(unknown, &none));
+    // And nothing happened to it.
+    renew(&broker, &hers, &lease.name, None).unwrap();
+}
+
+#[test]
+fn a_lease_that_was_given_back_is_over_for_good() {
+    let mut broker = TestBroker::start();
+    broker.create_aws("prod", "s", &["workflow:w"]);
+    let step = broker.open("w", "s");
+    let lease = ask(&broker, &step, None).lease;
+    revoke(&broker, &step, &lease.name).unwrap();
+    assert_eq!(reason(revoke(&broker, &step, &lease.name)), "LEASE_NOT_FOUND");
+    assert_ne!(ask(&broker, &step, None).lease.name, lease.name);
+    broker.restart();
+    assert_eq!(reason(renew(&broker, &step, &lease.name, None)), "LEASE_NOT_FOUND");
+    assert_eq!(broker.close(&step).revoked_leases, 1);
 }
