@@ -1,5 +1,7 @@
 //! A set of documents, applied as one change or not at all.
 
+use std::collections::BTreeSet;
+
 use super::Broker;
 use super::connections::ConnectionDocument;
 use super::error::Error;
@@ -84,7 +86,11 @@ impl Broker {
         documents: Vec<Document>,
     ) -> Result<Vec<Applied>, Error> {
         Self::check_may_apply(&caller)?;
-        self.writer.submit(move |draft| apply_all(draft, &caller, documents)).await
+        let change = move |draft: &mut Draft| {
+            draft.check_caller(&caller)?;
+            apply_all(draft, &caller, documents)
+        };
+        self.writer.submit(change).await
     }
 }
 
@@ -95,6 +101,12 @@ fn apply_all(
 ) -> Result<Vec<Applied>, Error> {
     let mut problems = Vec::new();
     let mut applied = Vec::with_capacity(documents.len());
+    let mut names = BTreeSet::new();
+    for document in &documents {
+        if !names.insert(document.name()) {
+            problems.push(Problem::new(&document.name().to_string(), "two documents describe it"));
+        }
+    }
     let mut ordered: Vec<_> = documents.into_iter().enumerate().collect();
     ordered.sort_by_key(|(_, document)| document.rank());
     for (place, document) in ordered {

@@ -5,17 +5,16 @@ use std::collections::{BTreeMap, BTreeSet};
 use super::apply::Action;
 use super::connections::{Access, ConnectionDocument, Part, Stamp, note, require_editor};
 use super::error::Error;
+use super::field_changes::Changes;
 use super::group_write::check_membership;
 use super::operators::require_role;
 use super::writer::{Draft, Written};
 use crate::access::{Bindings, Pattern, Principal, Relation, Role};
 use crate::catalog::{Catalog, Connection, ConnectionMetadata, FieldMetadata, Values};
-use crate::integration::{
-    self, Checked, CheckedField, CredentialKind, FieldRule, Present, PresentField, Problem,
-};
+use crate::integration::{self, CheckedField, CredentialKind, FieldRule, Problem};
 use crate::model::limits::{MAX_TTL, MIN_TTL};
 use crate::model::{ConnectionRef, FieldName, Fields, KindName, ResourceName, Value};
-use crate::seal::{Change, ReadValues, RecordKey, RecordKind, random_id};
+use crate::seal::{RecordKey, RecordKind, random_id};
 
 /// Creates the connection of a document, or changes it to be like the document.
 pub(super) fn put(
@@ -150,7 +149,7 @@ pub(super) fn update(
     };
     let mut noted = note(caller, "connection.update", &metadata);
     (noted.fields, noted.access, noted.settings) = (written, access, settings);
-    if is_retagged {
+    if is_retagged && !metadata.groups.is_empty() {
         // Which member a group selects may be another now.
         draft.note_group(noted);
     } else {
@@ -242,156 +241,11 @@ fn set_default(
     draft.put_connection(connection, Written::Metadata)
 }
 
-/// The fields of a document beside those that a connection has.
-struct Changes {
-    /// Every field that the document gives a value, changed or not.
-    given: BTreeSet<FieldName>,
-    /// Those whose value is another, with its fingerprint.
-    changed: BTreeMap<FieldName, (CheckedField, [u8; 32])>,
-    /// Those that go.
-    removed: BTreeSet<FieldName>,
-}
-
-impl Changes {
-    fn find(
-        draft: &Draft,
-        kind: &CredentialKind,
-        old: &Connection,
-        fields: Part<BTreeMap<String, Value>>,
-        named: &BTreeSet<String>,
-    ) -> Result<Self, Error> {
-        let stored = &old.metadata.fields;
-        let is_whole = matches!(fields, Part::Replace(_));
-        let fields = fields.into_inner();
-        let canonical = |name: &str| {
-            let ours = integration::find_field(kind, name).and_then(|rule| rule.canonical(name));
-            ours.or_else(|| FieldName::parse(name).ok())
-        };
-        let named: BTreeSet<FieldName> = named.iter().filter_map(|name| canonical(name)).collect();
-        let given: BTreeSet<FieldName> = fields.keys().filter_map(|name| canonical(name)).collect();
-        let rule_of = |name: &FieldName| integration::find_field(kind, name.as_str());
-        let goes = |name: &&FieldName| {
-            let is_generated = rule_of(name).is_some_and(|rule| rule.generated);
-            let is_named = named.contains(*name) || (is_whole && !is_generated);
-            is_named && !given.contains(*name)
-        };
-        let removed: BTreeSet<FieldName> = stored.keys().filter(goes).cloned().collect();
-        let stays = stored.iter().filter(|(name, _)| !removed.contains(*name));
-        let present: Present = stays
-            .map(|(name, field)| {
-                let field = PresentField { bytes: field.bytes, value: field.value.clone() };
-                (name.clone(), field)
-            })
-            .collect();
-        let mut problems = cannot_go(kind, &removed, &present, &given);
-        let checked = match integration::check(kind, fields, Some(&present)) {
-            Ok(checked) => checked,
-            Err(others) => {
-                problems.extend(others);
-                Checked::new()
-            }
-        };
-        if !problems.is_empty() {
-            return Err(Error::FieldsInvalid(problems));
-        }
-        let with_print = checked.into_iter().map(|(name, field)| {
-            let uid = old.metadata.uid;
-            let print = draft.keyring.fingerprint(uid, name.as_str(), field.value.expose());
-            (name, (field, print))
-        });
-        let changed = with_print
-            .filter(|(name, (_, print))| {
-                stored.get(name).is_none_or(|field| field.fingerprint != *print)
-            })
-            .collect();
-        Ok(Self { given, changed, removed })
-    }
-
-    fn is_empty(&self) -> bool {
-        self.changed.is_empty() && self.removed.is_empty()
-    }
-
-    fn names(&self) -> Vec<FieldName> {
-        self.changed.keys().chain(&self.removed).cloned().collect()
-    }
-
-    /// Nobody learns a secret by sending it somewhere else: a destination is added, changed or removed
-    /// only together with every sensitive field. A value that is given again counts, even if it is the
-    /// same.
-    fn check_destinations(&self, old: &Connection, resource: &ResourceName) -> Result<(), Error> {
-        let fields = &old.metadata.fields;
-        let was_destination =
-            |name: &FieldName| fields.get(name).is_some_and(|old| old.destination);
-        let changed = self.changed.iter();
-        let moved = changed
-            .filter(|(name, (field, _))| field.destination || was_destination(name))
-            .map(|(name, _)| name)
-            .chain(self.removed.iter().filter(|name| was_destination(name)))
-            .next();
-        let Some(destination) = moved else { return Ok(()) };
-        let stays = |name: &FieldName| !self.given.contains(name) && !self.removed.contains(name);
-        let missing = fields.iter().filter(|(name, field)| field.sensitive && stays(name));
-        let missing: Vec<&str> = missing.map(|(name, _)| name.as_str()).collect();
-        if missing.is_empty() {
-            return Ok(());
-        }
-        Err(Error::SecretsRequired {
-            resource: resource.clone(),
-            destination: destination.to_string(),
-            missing: missing.join(", "),
-        })
-    }
-
-    /// Makes a new version of the credential.
-    fn write(
-        self,
-        draft: &Draft,
-        metadata: &mut ConnectionMetadata,
-        old: &Connection,
-        stamp: &Stamp,
-    ) -> Result<Values, Error> {
-        metadata.version += 1;
-        let mut changes = BTreeMap::new();
-        for name in self.removed {
-            metadata.fields.remove(&name);
-            changes.insert(name, Change::Remove);
-        }
-        for (name, (field, print)) in self.changed {
-            metadata.fields.insert(name.clone(), field_metadata(stamp, &field, print));
-            changes.insert(name, Change::Set(field.value));
-        }
-        let key = old.values.key;
-        let sealed = draft
-            .keyring
-            .reseal_values(key, &old.values.sealed, metadata.version, changes)
-            .map_err(|error| match error {
-                ReadValues::Open(_) => Error::Corrupt,
-                ReadValues::NoRandomness(error) => error.into(),
-            })?;
-        Ok(Values { key, sealed })
-    }
-}
-
-/// Fields that have to stay.
-fn cannot_go(
-    kind: &CredentialKind,
-    removed: &BTreeSet<FieldName>,
-    present: &Present,
-    given: &BTreeSet<FieldName>,
-) -> Vec<Problem> {
-    let mut problems = Vec::new();
-    for rule in &kind.fields {
-        let covers = |name: &FieldName| rule.covers(name.as_str());
-        let Some(gone) = removed.iter().find(|name| covers(name)) else { continue };
-        let is_left = present.keys().chain(given).any(covers);
-        if rule.generated || (rule.required && !is_left) {
-            problems.push(Problem::new(gone.as_str(), "it cannot be removed, only overwritten"));
-        }
-    }
-    problems
-}
-
-fn field_metadata(stamp: &Stamp, field: &CheckedField, fingerprint: [u8; 32]) -> FieldMetadata {
+pub(super) fn field_metadata(
+    stamp: &Stamp,
+    field: &CheckedField,
+    fingerprint: [u8; 32],
+) -> FieldMetadata {
     let readable = if field.sensitive { Vec::new() } else { field.value.expose().to_vec() };
     FieldMetadata {
         sensitive: field.sensitive,

@@ -11,8 +11,11 @@ use super::operators::{require_operator, require_role};
 use super::writer::{Asked, Draft, WriteOptions};
 use crate::access::{Bindings, Decision, Pattern, Principal, Relation, Role, decide_edit};
 use crate::catalog::{Catalog, ConnectionFilter, ConnectionMetadata};
-use crate::journal::ChangeNote;
-use crate::model::{ConnectionRef, KindName, Labels, ResourceName, Tags, Timestamp, Value};
+use crate::journal::{ChangeNote, Usage};
+use crate::model::limits::RECENTLY_USED;
+use crate::model::{
+    ConnectionRef, KindName, Labels, ResourceName, Tags, Timestamp, Value, WorkflowName,
+};
 use crate::seal::{RecordKey, RecordKind};
 
 /// What is done with a part of a resource.
@@ -204,8 +207,22 @@ impl Broker {
     ) -> Result<(), Error> {
         require_role(&caller, Role::Operator)?;
         let asked = Asked::new(&caller, "DeleteConnection", &name, options);
-        let change = move |draft: &mut Draft| delete(draft, &caller, &name, deletion);
+        let uid = self.snapshot().catalog.connection(&name).map(|found| found.metadata.uid);
+        let runs = self
+            .recent(|usage, since| uid.map(|uid| usage.users_of(uid, since)).unwrap_or_default())?;
+        let change = move |draft: &mut Draft| delete(draft, &caller, &name, deletion, runs);
         self.writer.run(asked, change, |_| Ok(())).await
+    }
+
+    /// The workflows that have used something of late, as people read it.
+    pub(super) fn recent(
+        &self,
+        users: impl FnOnce(&Usage, Timestamp) -> Vec<(WorkflowName, Timestamp)>,
+    ) -> Result<Vec<String>, Error> {
+        let since = self.now().before(RECENTLY_USED);
+        let users = self.journal.look(|live| users(live.usage(), since))?;
+        let text = |(workflow, last)| format!("workflow {workflow} (last {last})");
+        Ok(users.into_iter().map(text).collect())
     }
 
     fn listed(&self, metadata: ConnectionMetadata) -> ListedConnection {
@@ -234,6 +251,7 @@ fn delete(
     caller: &Principal,
     name: &ConnectionRef,
     deletion: Deletion,
+    runs: Vec<String>,
 ) -> Result<(), Error> {
     let resource = ResourceName::Connection(name.clone());
     let metadata = match draft.catalog.connection(name) {
@@ -244,9 +262,10 @@ fn delete(
     require_editor(caller, &metadata.access, &resource)?;
     check_etag(deletion.etag, &metadata.etag(), || resource.clone())?;
     let groups = groups_of(draft, &metadata);
-    if !groups.is_empty() && !deletion.force {
-        let users = groups.iter().map(|group| format!("group {group}")).collect::<Vec<_>>();
-        let hint = "say force to take it out of them";
+    let mut users: Vec<_> = groups.iter().map(|group| format!("group {group}")).collect();
+    users.extend(runs);
+    if !users.is_empty() && !deletion.force {
+        let hint = "force deletes it all the same, and takes it out of its groups";
         return Err(Error::InUse { resource, users: users.join(", "), hint });
     }
     draft.catalog.remove_connection(name);

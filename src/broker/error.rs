@@ -7,7 +7,7 @@ use crate::identity::RequestError;
 use crate::integration::Problem;
 use crate::journal::{NotAccepted, Unavailable};
 use crate::model::{
-    ConnectionRef, GroupName, IntegrationName, Invalid, RequestId, ResourceName, RunAs,
+    ConnectionRef, GroupName, IntegrationName, Invalid, RequestId, ResourceName, RunAs, RunName,
     WorkflowName,
 };
 use crate::seal::NoRandomness;
@@ -26,7 +26,7 @@ pub enum Error {
     Corrupt,
     /// The step may not resolve this, or it does not exist.
     #[error(
-        "this step may not resolve it (decision {decision_id} in the journal); ask an operator for access"
+        "this step may not resolve it; an operator sees why with: keyhatch explain {decision_id}"
     )]
     Denied {
         /// Where the decision stands in the journal.
@@ -177,6 +177,11 @@ pub enum Error {
         "this executor may not open steps that run as {0}; an administrator registers for what it may"
     )]
     RunAsNotPermitted(RunAs),
+    /// No run of this name has been seen.
+    #[error(
+        "there is no run {0} of yours in the journal; runs are named as their steps were opened"
+    )]
+    RunNotFound(RunName),
     /// Whoever adds a connection to a group must be a resolver of it.
     #[error("you are not a resolver of {0}")]
     ResolverRequired(ResourceName),
@@ -207,6 +212,9 @@ pub enum Error {
     /// An attempt that is not above this one is open.
     #[error("attempt {0} of this step is open; close it, or open a higher attempt")]
     StepExists(i32),
+    /// No such step of this executor is open.
+    #[error("no such step of yours is open")]
+    StepNotOpen,
     /// The store takes no more writes.
     #[error(
         "a write to the store failed, so it takes no more; restart the broker when its disk is well"

@@ -75,6 +75,8 @@ pub struct ExaminedResource {
     pub principals: Vec<Examined>,
     /// Principals that could be bound to allow it.
     pub would_allow: Vec<String>,
+    /// Those on whose behalf the step would have to run, where it runs on nobody's.
+    pub run_as_needed: Vec<String>,
 }
 
 /// A member of a group, and how it differs from what was asked for.
@@ -206,7 +208,21 @@ fn examined(
     let is_allowed = decide(principal, needed, bindings) != Decision::Deny;
     let principals = examine(principal, needed, bindings);
     let would_allow = if is_allowed { Vec::new() } else { missing(principal, &principals) };
-    ExaminedResource { name, update_time, needed, is_allowed, principals, would_allow }
+    let is_nobodys = matches!(principal, Principal::Step { run_as, .. } if run_as.is_empty());
+    let bound = principals.iter().filter(|one| one.is_enough && one.pattern.is_run_as());
+    let run_as_needed = match is_nobodys {
+        true => bound.map(|one| one.pattern.to_string()).collect(),
+        false => Vec::new(),
+    };
+    ExaminedResource {
+        name,
+        update_time,
+        needed,
+        is_allowed,
+        principals,
+        would_allow,
+        run_as_needed,
+    }
 }
 
 /// Whom one could bind, the narrowest first: the step, its workflow; and of those it runs as, any.

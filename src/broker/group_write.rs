@@ -86,7 +86,7 @@ pub(super) fn create(
     };
     draft.put([group.to_store(&draft.keyring.clone())?]);
     let access = Some(group.access.clone());
-    draft.note_group(ChangeNote { access, ..note(caller, "group.create", &group) });
+    draft.note(ChangeNote { access, ..note(caller, "group.create", &group) });
     draft.catalog.put_group(group.clone());
     Ok(ListedGroup { metadata: group, members: 0 })
 }
@@ -155,25 +155,42 @@ pub(super) fn change_members(
     group: &GroupMetadata,
     change: &MemberChange,
 ) -> Result<(), Error> {
-    if change.members.is_empty() {
+    let mut changed = Vec::new();
+    for member in &change.members {
+        if change_member(draft, caller, group, member, change.add)? {
+            changed.push(member.to_string());
+        }
+    }
+    if changed.is_empty() {
         return Ok(());
     }
-    for member in &change.members {
-        change_member(draft, caller, group, member, change.add)?;
-    }
+    // As it is now: a document may have changed it before.
+    let current = draft.catalog.group_by_uid(group.uid).ok_or_else(|| absent(&group.name))?;
+    let mut group = current.metadata.clone();
+    group.revision += 1;
+    group.update_time = draft.now;
+    group.updated_by = caller.to_string();
+    draft.put([group.to_store(&draft.keyring.clone())?]);
     let action = if change.add { "group.add_members" } else { "group.remove_members" };
-    let settings = change.members.iter().map(ToString::to_string).collect();
-    draft.note_group(ChangeNote { settings, ..note(caller, action, group) });
+    let noted = ChangeNote { settings: changed, ..note(caller, action, &group) };
+    // Nobody's lease rests on a member that was none.
+    if change.add {
+        draft.note(noted);
+    } else {
+        draft.note_group(noted);
+    }
+    draft.catalog.put_group(group);
     Ok(())
 }
 
+/// Adds a member, or takes it out, and says whether that changed anything.
 fn change_member(
     draft: &mut Draft,
     caller: &Principal,
     group: &GroupMetadata,
     member: &ConnectionRef,
     add: bool,
-) -> Result<(), Error> {
+) -> Result<bool, Error> {
     let found = draft.catalog.connection(member).cloned();
     let found = found.ok_or_else(|| Error::NotFound(ResourceName::Connection(member.clone())))?;
     let mut metadata = found.metadata.clone();
@@ -185,12 +202,14 @@ fn change_member(
     } else {
         metadata.groups.remove(&group.uid)
     };
-    if !changed {
-        return Ok(());
+    if changed {
+        metadata.revision += 1;
+        metadata.update_time = draft.now;
+        metadata.updated_by = caller.to_string();
+        let connection = Connection { metadata, values: found.values.clone() };
+        draft.put_connection(connection, Written::Metadata)?;
     }
-    metadata.revision += 1;
-    let connection = Connection { metadata, values: found.values.clone() };
-    draft.put_connection(connection, Written::Metadata)
+    Ok(changed)
 }
 
 /// Checks that a connection whose tags changed still fits into its groups.

@@ -186,12 +186,21 @@ impl Broker {
     ) -> Result<(), Error> {
         require_role(&caller, Role::Operator)?;
         let asked = Asked::new(&caller, "DeleteGroup", &name, options);
+        let users = self.recent(|usage, since| usage.users_of_group(&name, since))?;
         let change = move |draft: &mut Draft| {
             if deletion.allow_missing && draft.catalog.group(&name).is_none() {
                 return Ok(());
             }
             let group = editable(draft, &caller, &name)?;
             check_etag(deletion.etag, &group.etag(), || ResourceName::Group(name.clone()))?;
+            if !users.is_empty() && !deletion.force {
+                let (resource, users) = (ResourceName::Group(name), users.join(", "));
+                return Err(Error::InUse {
+                    resource,
+                    users,
+                    hint: "force deletes it all the same",
+                });
+            }
             draft.catalog.remove_group(&name);
             draft.remove([RecordKey { kind: RecordKind::Group, uid: group.uid }]);
             draft.note_group(note(&caller, "group.delete", &group));

@@ -13,7 +13,7 @@ use super::operators::{require_operator, require_role};
 use super::writer::{Asked, Draft, WriteOptions};
 use crate::access::{Principal, Role};
 use crate::catalog::{Catalog, OwnIntegration};
-use crate::integration::{self, Integration, check_own};
+use crate::integration::{self, FieldRule, Integration, check_own};
 use crate::journal::ChangeNote;
 use crate::model::{IntegrationName, KindName, ResourceName};
 use crate::seal::{RecordKey, RecordKind, random_id};
@@ -151,6 +151,9 @@ pub(super) fn put(
         let hint = "keep the kind, or delete the connections of it first";
         return Err(Error::InUse { resource, users, hint });
     }
+    if let Some(old) = &old {
+        check_destinations_stay(&draft.catalog, &old.integration, &integration)?;
+    }
     let own = OwnIntegration {
         uid: old.as_ref().map_or_else(random_id, |old| Ok(old.uid))?,
         integration,
@@ -189,6 +192,35 @@ fn delete(
     draft.catalog.remove_integration(name);
     draft.remove([RecordKey { kind: RecordKind::Integration, uid: own.uid }]);
     draft.note(note(caller, "integration.delete", &own));
+    Ok(())
+}
+
+/// Of kinds that connections have, a rule stays and stays a destination if it was one, and no other rule
+/// takes its name: what is stored would be found under another rule, or sent somewhere else.
+fn check_destinations_stay(
+    catalog: &Catalog,
+    old: &Integration,
+    new: &Integration,
+) -> Result<(), Error> {
+    for kind in &old.kinds {
+        let Some(users) = connection_of(catalog, &old.name, |name| *name == kind.name) else {
+            continue;
+        };
+        let rules =
+            new.kind(kind.name.as_str()).map(|kind| kind.fields.as_slice()).unwrap_or_default();
+        let stays = |rule: &FieldRule| {
+            let kept = rules
+                .iter()
+                .any(|new| new.name == rule.name && new.destination >= rule.destination);
+            kept && !rules.iter().any(|new| new.aliases.contains(&rule.name))
+        };
+        if !kind.fields.iter().all(stays) {
+            let resource = ResourceName::Integration(old.name.clone());
+            let hint = "while there are connections, a field stays, keeps its name to itself, and stays a \
+                        destination if it is one; delete the connections first, or add a kind";
+            return Err(Error::InUse { resource, users, hint });
+        }
+    }
     Ok(())
 }
 

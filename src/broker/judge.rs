@@ -226,8 +226,11 @@ fn select(
     let integration = catalog.integration(&connection.metadata.integration);
     let kind = integration.and_then(|found| found.kind(connection.metadata.kind.as_str()));
     let canonical = |asked: &str| {
-        let ours = kind.and_then(|kind| integration::find_field(kind, asked)?.canonical(asked));
-        ours.or_else(|| FieldName::parse(asked).ok()).filter(|name| set.contains_key(name))
+        // What is stored under exactly this name is meant, whatever a schema calls so since.
+        let own = FieldName::parse(asked).ok().filter(|name| set.contains_key(name));
+        let by_rule =
+            || kind.and_then(|kind| integration::find_field(kind, asked)?.canonical(asked));
+        own.or_else(by_rule).filter(|name| set.contains_key(name))
     };
     let pair = |asked: &String| {
         canonical(asked).map(|name| (asked.clone(), name)).ok_or_else(|| asked.clone())
@@ -245,10 +248,17 @@ pub(super) struct Standing {
     pub(super) max_ttl: Option<Duration>,
 }
 
+/// Whether the executor that opened this is still registered, and no other under its name.
+pub(super) fn is_executors(catalog: &Catalog, opening: &Opening) -> bool {
+    let executor = catalog.executor(&opening.key.executor);
+    executor.is_some_and(|executor| executor.uid == opening.executor_uid)
+}
+
 /// Whether a lease would still be given: its resource is there, and access allows it.
 pub(super) fn is_still_allowed(catalog: &Catalog, live: &Live, lease: &Lease) -> bool {
     let Some(opening) = live.opening(lease.opening) else { return false };
-    standing(catalog, &step_principal(opening.record()), lease).is_some()
+    is_executors(catalog, opening.record())
+        && standing(catalog, &step_principal(opening.record()), lease).is_some()
 }
 
 /// Decides on a lease again, for whoever holds it.

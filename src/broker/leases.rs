@@ -4,7 +4,7 @@ use std::time::Duration;
 
 use super::Broker;
 use super::error::Error;
-use super::judge::{Refusal, Standing, standing, step_principal};
+use super::judge::{Refusal, Standing, is_executors, standing, step_principal};
 use crate::journal::{
     CommitError, LiveOpening, NotAccepted, RenewalLine, RenewalOutcome, Unavailable,
 };
@@ -60,6 +60,9 @@ impl Broker {
     ) -> Result<Result<(Lease, bool), Error>, CommitError> {
         let snapshot = self.snapshot();
         let record = opening.record();
+        if !is_executors(&snapshot.catalog, record) {
+            return Err(CommitError::Closed);
+        }
         let found = self.journal.look(|live| live.leases().find(id).cloned())?;
         // Another step's lease is as unknown as one that never was.
         let own = found.filter(|lease| lease.opening == record.id && now < lease.expire_time);

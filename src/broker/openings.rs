@@ -14,21 +14,21 @@ use tokio_util::sync::CancellationToken;
 use super::Broker;
 use super::error::Error;
 use super::operators::require_executor;
-use super::step_directory::{CERTIFICATE, StepFile, StepListener};
+use super::step_directory::{CERTIFICATE, Owner, StepFile, StepListener};
 use crate::access::Principal;
 use crate::identity::KeyAndCertificate;
-use crate::journal::{CloseReason, Event, Live, LiveOpening};
-use crate::model::limits::{MAX_PATH_BYTES, MAX_STEP_CERTIFICATE_LIFE, MIN_TTL};
-use crate::model::{Id, Opening, RunAs, RunName, StepKey, StepName, Timestamp, WorkflowName};
+use crate::journal::{CloseReason, Live, LiveOpening};
+use crate::model::limits::{MAX_HEARTBEAT, MAX_PATH_BYTES, MAX_STEP_CERTIFICATE_LIFE, MIN_TTL};
+use crate::model::{
+    AllowedTarget, ExecutorName, Id, Opening, RequestId, RunAs, RunName, StepKey, StepName,
+    Timestamp, WorkflowName,
+};
 use crate::seal::random_id;
 
 /// Where steps find their directory if their executor says nothing else.
 const DEFAULT_MOUNT_PATH: &str = "/run/keyhatch";
 /// The step reads its directory where it is.
 const HOST_MOUNT: &str = "host";
-
-/// When a renewal is tried again whose certificate may not have reached the step.
-const RENEW_AGAIN: Duration = Duration::from_secs(60);
 
 /// What an executor asks for.
 #[derive(Clone, Debug)]
@@ -43,12 +43,29 @@ pub struct StepRequest {
     pub attempt: Option<i32>,
     /// On whose behalf it runs.
     pub run_as: BTreeSet<RunAs>,
-    /// The step's Unix user; the daemon's own if unset.
-    pub uid: Option<u32>,
+    /// Whose directory it is.
+    pub owner: StepOwner,
     /// The longest it may live.
     pub ttl: Option<Duration>,
+    /// How often its executor will say that it still runs.
+    pub heartbeat: Option<Duration>,
+    /// What it may ask for at most; everything if empty.
+    pub allowed_targets: Vec<AllowedTarget>,
+    /// What its executor calls the request.
+    pub request_id: Option<RequestId>,
     /// An absolute path, `host`, or empty for the default.
     pub mount_path: String,
+}
+
+/// Whose a step's directory is.
+#[derive(Clone, Copy, Debug, Default)]
+pub struct StepOwner {
+    /// The step's Unix user; the daemon's own if unset.
+    pub uid: Option<u32>,
+    /// A Unix group that may use it, too.
+    pub gid: Option<u32>,
+    /// Anybody may use it.
+    pub anybody: bool,
 }
 
 /// An open step, as its executor gets it.
@@ -117,7 +134,11 @@ impl Broker {
         caller: &Principal,
         request: StepRequest,
     ) -> Result<OpenedStep, Error> {
-        let (opening, certificate) = self.new_opening(caller, request).await?;
+        let executor = require_executor(caller)?;
+        if let Some(open) = self.opened_before(&executor, &request)? {
+            return Ok(self.opened(open.record().clone()));
+        }
+        let (opening, certificate) = self.new_opening(executor, request).await?;
         let env = self.step_env(&opening);
         let prepared = self.prepare_directory(&opening, &certificate, &env);
         let listener = prepared.inspect_err(|_| self.remove_directory(opening.id))?;
@@ -126,42 +147,68 @@ impl Broker {
             .open_step(self.now(), opening.clone(), |live| self.may_open(live, &opening));
         let live = taken.inspect_err(|_: &Error| self.remove_directory(opening.id))?;
         self.publish_opening(listener, live).await?;
-        Ok(OpenedStep {
+        Ok(self.opened(opening))
+    }
+
+    fn opened(&self, opening: Opening) -> OpenedStep {
+        OpenedStep {
             spiffe_id: opening.key.spiffe_id().uri(self.authority.domain()),
             directory: self.directory_text(opening.id),
-            env,
+            env: self.step_env(&opening),
             opening,
-        })
+        }
+    }
+
+    /// What the same request has opened already.
+    fn opened_before(
+        &self,
+        executor: &ExecutorName,
+        request: &StepRequest,
+    ) -> Result<Option<Arc<LiveOpening>>, Error> {
+        let Some(id) = &request.request_id else { return Ok(None) };
+        let key = request.key(executor);
+        let (open, last) = self
+            .journal
+            .look(|live| (live.open_attempt(&key).cloned(), live.last_attempt(&key)))?;
+        match open.filter(|open| open.record().request_id.as_ref() == Some(id)) {
+            Some(open) => Ok(Some(open)),
+            // It was opened, and closed since.
+            None if last.request_id.as_ref() == Some(id) => Err(Error::ClosedMeanwhile),
+            None => Ok(None),
+        }
     }
 
     /// What is to be recorded of a new opening, and the step's first certificate. An older attempt is
     /// closed by then.
     async fn new_opening(
         &self,
-        caller: &Principal,
+        executor: ExecutorName,
         request: StepRequest,
     ) -> Result<(Opening, KeyAndCertificate), Error> {
-        let executor = require_executor(caller)?;
         let now = self.now();
         let ttl = self.step_ttl(request.ttl)?;
         let mount_path = mount_path(&request.mount_path)?;
-        let key =
-            StepKey { executor, workflow: request.workflow, run: request.run, step: request.step };
-        let uid = request.uid.unwrap_or_else(|| rustix::process::geteuid().as_raw());
-        // chown(2) takes -1 for "leave it as it is".
-        if uid == u32::MAX {
-            return Err(Error::UidNotPermitted(uid));
-        }
-        self.check_scope(&key, &request.run_as)?;
+        let key = request.key(&executor);
+        let StepOwner { uid, gid, anybody } = request.owner.check()?;
+        let heartbeat_seconds = heartbeat_seconds(request.heartbeat)?;
+        let executor_uid = self.check_scope(&key, &request.run_as)?;
         let attempt = self.next_attempt(&key, request.attempt).await?;
         let expire_time = now.after(ttl);
         let certificate = self.issue_step(&key, now, expire_time)?;
         let opening = Opening {
             id: random_id()?,
             key,
+            executor_uid,
             attempt,
             run_as: request.run_as,
-            uid,
+            uid: uid.unwrap_or_else(|| rustix::process::geteuid().as_raw()),
+            gid,
+            // Whom a group's bits let in is the kernel's to say.
+            is_uid_checked: !anybody && (uid.is_some() || gid.is_none()),
+            is_for_anybody: anybody,
+            heartbeat_seconds,
+            allowed_targets: request.allowed_targets,
+            request_id: request.request_id,
             open_time: now,
             expire_time,
             public_key: certificate.public_key.clone(),
@@ -206,6 +253,18 @@ impl Broker {
         selector: &StepSelector,
     ) -> Result<ClosedStep, Error> {
         let executor = require_executor(caller)?;
+        match self.find_own(&executor, selector)? {
+            Some(opening) => self.close_opening(opening.record().id, CloseReason::Executor).await,
+            None => self.nothing_to_close().await,
+        }
+    }
+
+    /// An executor's open step. Another's is as unknown as one that never was.
+    pub(super) fn find_own(
+        &self,
+        executor: &ExecutorName,
+        selector: &StepSelector,
+    ) -> Result<Option<Arc<LiveOpening>>, Error> {
         let found = self.journal.look(|live| match selector {
             StepSelector::Opening(id) => live.opening(*id).cloned(),
             StepSelector::Step(workflow, run, step) => live
@@ -217,44 +276,13 @@ impl Broker {
                 })
                 .cloned(),
         })?;
-        // Another executor's step is as unknown as one that never was.
-        match found.filter(|opening| opening.record().key.executor == executor) {
-            Some(opening) => self.close_opening(opening.record().id, CloseReason::Executor).await,
-            None => self.nothing_to_close().await,
-        }
+        Ok(found.filter(|opening| opening.record().key.executor == *executor))
     }
 
     /// There is nothing to close now; if somebody else is closing it, that is on disk when this returns.
     async fn nothing_to_close(&self) -> Result<ClosedStep, Error> {
         self.journal.synced(self.journal.last()?).await?;
         Ok(ClosedStep { closed: false, revoked: 0 })
-    }
-
-    /// What has to be done as time goes by: ends steps and leases, renews certificates, and writes down
-    /// how many requests were refused for their rate. Called about once a second.
-    pub async fn keep_house(&self) {
-        let now = self.now();
-        self.journal.expire(now);
-        let Ok(openings) = self.journal.look(|live| live.openings().cloned().collect::<Vec<_>>())
-        else {
-            return tracing::error!("the journal hangs");
-        };
-        for opening in openings {
-            let id = opening.record().id;
-            let requests = opening.take_refused();
-            let counted = Event::RateRefused { opening: id, requests };
-            if requests > 0 && self.journal.append(now, &counted).is_err() {
-                tracing::error!(opening.id = %id, requests, "refusals could not be journaled");
-            }
-            let outcome = if now >= opening.record().expire_time {
-                self.close_opening(id, CloseReason::Expired).await.map(drop)
-            } else {
-                self.renew_if_due(&opening, now)
-            };
-            if let Err(error) = outcome {
-                tracing::error!(opening.id = %id, %error, "a step could not be kept up");
-            }
-        }
     }
 
     pub(super) async fn close_opening(
@@ -275,13 +303,15 @@ impl Broker {
 
     /// Listens again for a step that was open when the daemon went down.
     pub(super) fn reopen(&self, opening: Arc<LiveOpening>) -> std::io::Result<()> {
-        let listener = self.runtime.rebind(opening.record().id, opening.record().uid)?;
+        let listener = self.runtime.rebind(opening.record().id, Owner::of(opening.record()))?;
+        // A daemon that was down has heard nobody.
+        opening.heartbeat(self.now());
         self.listeners.start(listener, opening);
         Ok(())
     }
 
     /// Whether an executor is registered, for this workflow and to assert these principals.
-    fn check_scope(&self, key: &StepKey, run_as: &BTreeSet<RunAs>) -> Result<(), Error> {
+    fn check_scope(&self, key: &StepKey, run_as: &BTreeSet<RunAs>) -> Result<Id, Error> {
         let snapshot = self.snapshot();
         let executor = snapshot.catalog.executor(&key.executor).ok_or(Error::Unregistered)?;
         if !executor.scope.admits_workflow(&key.workflow) {
@@ -289,13 +319,15 @@ impl Broker {
         }
         match run_as.iter().find(|one| !executor.scope.admits_run_as(one)) {
             Some(one) => Err(Error::RunAsNotPermitted(one.clone())),
-            None => Ok(()),
+            None => Ok(executor.uid),
         }
     }
 
     fn may_open(&self, live: &Live, opening: &Opening) -> Result<(), Error> {
         // Asked again where nothing can change: an executor that was removed meanwhile opens nothing.
-        self.check_scope(&opening.key, &opening.run_as)?;
+        if self.check_scope(&opening.key, &opening.run_as)? != opening.executor_uid {
+            return Err(Error::Unregistered);
+        }
         if live.open_count() >= self.limits.open_steps as usize {
             return Err(Error::TooManySteps(self.limits.open_steps));
         }
@@ -309,7 +341,7 @@ impl Broker {
     async fn next_attempt(&self, key: &StepKey, asked: Option<i32>) -> Result<i32, Error> {
         let (open, last) =
             self.journal.look(|live| (live.open_attempt(key).cloned(), live.last_attempt(key)))?;
-        let attempt = asked.unwrap_or_else(|| last.saturating_add(1));
+        let attempt = asked.unwrap_or_else(|| last.number.saturating_add(1));
         if attempt < 1 {
             return Err(Error::TargetInvalid("attempt counts from 1".to_owned()));
         }
@@ -345,34 +377,6 @@ impl Broker {
             .map_err(|error| Error::Internal(error.to_string()))
     }
 
-    fn renew_if_due(&self, opening: &LiveOpening, now: Timestamp) -> Result<(), Error> {
-        let record = opening.record();
-        let Some(newest) = opening.newest_certificate() else { return Ok(()) };
-        // The last certificate ends with the step, which is written in whole seconds.
-        let is_last = newest.not_after.seconds() >= record.expire_time.seconds();
-        let due = newest.not_before.two_thirds_to(newest.not_after);
-        let again = newest.not_before.after(RENEW_AGAIN);
-        // One that may not have reached the directory is followed by another, but not at every look.
-        let is_due =
-            if opening.is_certificate_unwritten() { now >= again } else { !is_last && now >= due };
-        if !is_due {
-            return Ok(());
-        }
-        let end = record.expire_time.min(now.after(MAX_STEP_CERTIFICATE_LIFE));
-        let issued = self
-            .authority
-            .issue_client(&record.key.spiffe_id(), &record.public_key, random_id()?, now, end)
-            .map_err(|error| Error::Internal(error.to_string()))?;
-        self.journal.renew_certificate(now, record.id, issued.pinned)?;
-        let file =
-            StepFile { name: CERTIFICATE, mode: 0o444, content: issued.chain_pem.as_bytes() };
-        self.runtime
-            .replace_file(record.id, record.uid, &file)
-            .map_err(|error| Error::Internal(format!("the step's directory: {error}")))?;
-        opening.certificate_written();
-        Ok(())
-    }
-
     fn prepare_directory(
         &self,
         opening: &Opening,
@@ -381,17 +385,22 @@ impl Broker {
     ) -> Result<std::os::unix::net::UnixListener, Error> {
         let env_text: String =
             env.iter().map(|(name, value)| format!("{name}={value}\n")).collect();
+        let owner = Owner::of(opening);
         let files = [
             StepFile {
                 name: CERTIFICATE,
                 mode: 0o444,
                 content: certificate.issued.chain_pem.as_bytes(),
             },
-            StepFile { name: "tls.key", mode: 0o400, content: certificate.key_pem.as_bytes() },
+            StepFile {
+                name: "tls.key",
+                mode: owner.access.key(),
+                content: certificate.key_pem.as_bytes(),
+            },
             StepFile { name: "ca.crt", mode: 0o444, content: self.authority.root_pem().as_bytes() },
             StepFile { name: "env", mode: 0o444, content: env_text.as_bytes() },
         ];
-        self.runtime.prepare(opening.id, opening.uid, &files).map_err(|error| {
+        self.runtime.prepare(opening.id, owner, &files).map_err(|error| {
             if error.kind() == std::io::ErrorKind::PermissionDenied {
                 Error::UidNotPermitted(opening.uid)
             } else {
@@ -427,6 +436,41 @@ impl Broker {
         .map(|(name, value)| (name.to_owned(), value))
         .to_vec()
     }
+}
+
+impl StepRequest {
+    /// Which step it is of.
+    fn key(&self, executor: &ExecutorName) -> StepKey {
+        StepKey {
+            executor: executor.clone(),
+            workflow: self.workflow.clone(),
+            run: self.run.clone(),
+            step: self.step.clone(),
+        }
+    }
+}
+
+impl StepOwner {
+    fn check(self) -> Result<Self, Error> {
+        if self.anybody && (self.uid.is_some() || self.gid.is_some()) {
+            let text = "any_uid goes with neither a uid nor a gid";
+            return Err(Error::TargetInvalid(text.to_owned()));
+        }
+        // chown(2) takes -1 for "leave it as it is".
+        match [self.uid, self.gid].contains(&Some(u32::MAX)) {
+            true => Err(Error::UidNotPermitted(u32::MAX)),
+            false => Ok(self),
+        }
+    }
+}
+
+/// Whole seconds within the bounds.
+fn heartbeat_seconds(asked: Option<Duration>) -> Result<Option<u32>, Error> {
+    let Some(asked) = asked else { return Ok(None) };
+    if !(MIN_TTL..=MAX_HEARTBEAT).contains(&asked) {
+        return Err(Error::TtlOutOfRange { least: MIN_TTL, most: MAX_HEARTBEAT });
+    }
+    Ok(u32::try_from(asked.as_secs()).ok())
 }
 
 fn has_control(text: &str) -> bool {

@@ -6,7 +6,7 @@ use super::operators::{require_operator, require_role};
 use super::writer::{Asked, Draft, WriteOptions};
 use crate::access::{Principal, Role, Scope};
 use crate::catalog::{Catalog, Registered, Registration};
-use crate::identity::requested_key;
+use crate::identity::{Issued, requested_key};
 use crate::journal::{ChangeNote, CloseReason};
 use crate::model::limits::CLIENT_CERTIFICATE_LIFE;
 use crate::model::{ExecutorName, OperatorName, PinnedCertificate, ResourceName, SpiffeId};
@@ -73,16 +73,18 @@ impl Broker {
         let key = requested_key(request)?;
         let now = self.now();
         let who = new.who();
-        let issued = self
-            .authority
-            .issue_client(
-                &who.spiffe_id(),
-                &key,
-                random_id()?,
-                now,
-                now.after(CLIENT_CERTIFICATE_LIFE),
-            )
-            .map_err(|error| Error::Internal(error.to_string()))?;
+        let end = now.after(CLIENT_CERTIFICATE_LIFE);
+        let issued = match options.validate_only {
+            // On trial nothing is signed: somebody else may trust our CA, too.
+            true => Issued {
+                chain_pem: String::new(),
+                pinned: PinnedCertificate { sha256: [0; 32], not_before: now, not_after: end },
+            },
+            false => self
+                .authority
+                .issue_client(&who.spiffe_id(), &key, random_id()?, now, end)
+                .map_err(|error| Error::Internal(error.to_string()))?,
+        };
         let pinned = issued.pinned.clone();
         let asked = Asked::new(&caller, "Enroll", &who.resource(), options);
         let change = move |draft: &mut Draft| {
@@ -151,8 +153,8 @@ impl Broker {
         self.close_all_of(&gone).await
     }
 
-    /// Closes every step that an executor has open. It opens no more: that is asked under the lock that
-    /// openings are taken in.
+    /// Closes every step that an executor has open. They resolve nothing since the removal, and no more are
+    /// opened; whoever does not wait for this leaves the rest to [`Broker::keep_house`].
     async fn close_all_of(&self, who: &Registered) -> Result<(), Error> {
         let Registered::Executor(name) = who else { return Ok(()) };
         let theirs = self.journal.look(|live| {
@@ -219,7 +221,8 @@ fn remove(
     };
     draft.catalog.remove_registration(who);
     draft.remove([RecordKey { kind: RecordKind::Registration, uid: registration.uid }]);
-    draft.note(note(&caller.to_string(), "delete", &registration));
+    // What an executor has opened holds leases on anything.
+    draft.note_group(note(&caller.to_string(), "delete", &registration));
     Ok(())
 }
 

@@ -13,14 +13,16 @@ use std::time::Duration;
 
 use super::Broker;
 use super::error::Error;
-use super::judge::{Found, judge, own_secret, step_principal};
+use super::judge::{Found, Refusal, is_executors, judge, own_secret, step_principal};
+use crate::catalog::Catalog;
 use crate::journal::{
     CommitError, Committed, LiveOpening, Permit, Resolution, Unavailable, Verdict,
 };
 use crate::lease::{Ask, Bounds, Lease, is_renewable, propose};
 use crate::model::limits::{MAX_REQUESTED_FIELDS, MAX_TTL, MIN_TTL};
 use crate::model::{
-    FieldName, IntegrationName, KindName, Reference, ResourceName, StepKey, Timestamp, Value,
+    FieldName, IntegrationName, KindName, Opening, Reference, ResourceName, StepKey, Timestamp,
+    Value,
 };
 
 /// What a step asks for.
@@ -115,13 +117,10 @@ impl Broker {
     ) -> Result<Result<Resolved, Error>, CommitError> {
         let snapshot = self.snapshot();
         let record = opening.record();
-        let judgement = judge(
-            &snapshot.catalog,
-            &step_principal(record),
-            &record.key.workflow,
-            &request.target,
-            &request.fields,
-        );
+        if !is_executors(&snapshot.catalog, record) {
+            return Err(CommitError::Closed);
+        }
+        let judgement = judge_allowed(&snapshot.catalog, record, request);
         let ask = Ask {
             target: target_text(&record.key, &request.target),
             fields: request.fields.clone(),
@@ -146,6 +145,7 @@ impl Broker {
         let verdict = Verdict::Allow {
             by: found.by.clone(),
             record: found.values.key,
+            resource: found.name.to_string(),
             version: found.version,
             fields: found.fields.values().cloned().collect(),
             terms,
@@ -197,6 +197,20 @@ impl Broker {
             step_end: opening.record().expire_time,
         }
     }
+}
+
+/// Decides within what its executor lets the step ask for.
+fn judge_allowed(
+    catalog: &Catalog,
+    opening: &Opening,
+    request: &ResolveRequest,
+) -> Result<Found, Refusal> {
+    let allowed = &opening.allowed_targets;
+    if !allowed.is_empty() && !allowed.iter().any(|one| one.admits(&request.target)) {
+        return Err(Refusal::Denied);
+    }
+    let principal = step_principal(opening);
+    judge(catalog, &principal, &opening.key.workflow, &request.target, &request.fields)
 }
 
 /// Form errors come before the decision.

@@ -30,8 +30,8 @@ use tokio_util::sync::CancellationToken;
 
 use super::reaper::Reaper;
 use crate::journal::LiveOpening;
-use crate::model::Id;
 use crate::model::limits::MAX_SOCKET_PATH_BYTES;
+use crate::model::{Id, Opening};
 
 /// The socket's name in a step's directory.
 pub(super) const SOCKET: &str = "keyhatch.sock";
@@ -88,6 +88,66 @@ impl Drop for Runtime {
     fn drop(&mut self) {
         // Closing would do, but for a child that was just forked and holds the file until it execs.
         let _ = flock(&self.lock, FlockOperation::Unlock);
+    }
+}
+
+/// Whose a step's directory is, and who else may use it.
+#[derive(Clone, Copy)]
+pub(super) struct Owner {
+    pub(super) uid: u32,
+    pub(super) access: Access,
+}
+
+/// Who else may use a step's directory.
+#[derive(Clone, Copy)]
+pub(super) enum Access {
+    Anybody,
+    Group(u32),
+    Nobody,
+}
+
+impl Owner {
+    pub(super) fn of(opening: &Opening) -> Self {
+        let access = match opening.gid {
+            _ if opening.is_for_anybody => Access::Anybody,
+            Some(gid) => Access::Group(gid),
+            None => Access::Nobody,
+        };
+        Self { uid: opening.uid, access }
+    }
+}
+
+impl Access {
+    fn directory(self) -> u32 {
+        match self {
+            Self::Anybody => 0o755,
+            Self::Group(_) => 0o750,
+            Self::Nobody => 0o700,
+        }
+    }
+
+    fn socket(self) -> u32 {
+        match self {
+            Self::Anybody => 0o666,
+            Self::Group(_) => 0o660,
+            Self::Nobody => 0o600,
+        }
+    }
+
+    /// Of the private key.
+    pub(super) fn key(self) -> u32 {
+        match self {
+            Self::Anybody => 0o444,
+            Self::Group(_) => 0o440,
+            Self::Nobody => 0o400,
+        }
+    }
+
+    fn gid(self) -> Option<u32> {
+        match self {
+            Self::Group(gid) => Some(gid),
+            Self::Anybody | Self::Nobody => None,
+        }
     }
 }
 
@@ -152,7 +212,7 @@ impl Runtime {
     pub(super) fn prepare(
         &self,
         id: Id,
-        owner: u32,
+        owner: Owner,
         files: &[StepFile<'_>],
     ) -> io::Result<UnixListener> {
         let directory = self.path.join("stage").join(id.to_string());
@@ -160,11 +220,12 @@ impl Runtime {
         Self::fill(&directory, owner, files)
     }
 
-    fn fill(directory: &Path, owner: u32, files: &[StepFile<'_>]) -> io::Result<UnixListener> {
+    fn fill(directory: &Path, owner: Owner, files: &[StepFile<'_>]) -> io::Result<UnixListener> {
         for file in files {
             write_file(&directory.join(file.name), file.mode, file.content, owner)?;
         }
-        let listener = bind(&directory.join(SOCKET), 0o600, owner)?;
+        let listener = bind_for(&directory.join(SOCKET), owner)?;
+        rustix::fs::chmod(directory, Mode::from_raw_mode(owner.access.directory()))?;
         give(directory, owner)?;
         Ok(listener)
     }
@@ -175,7 +236,7 @@ impl Runtime {
     }
 
     /// Puts one file into a step's directory, in place of whatever has its name.
-    pub(super) fn replace_file(&self, id: Id, owner: u32, file: &StepFile<'_>) -> io::Result<()> {
+    pub(super) fn replace_file(&self, id: Id, owner: Owner, file: &StepFile<'_>) -> io::Result<()> {
         let directory = self.open_step(id)?;
         let staged = format!("{id}.{}", file.name);
         write_file(&self.path.join("stage").join(&staged), file.mode, file.content, owner)?;
@@ -183,11 +244,11 @@ impl Runtime {
     }
 
     /// Listens again in a step's directory, after a restart.
-    pub(super) fn rebind(&self, id: Id, owner: u32) -> io::Result<UnixListener> {
+    pub(super) fn rebind(&self, id: Id, owner: Owner) -> io::Result<UnixListener> {
         let directory = self.open_step(id)?;
         let staged = format!("{id}.sock");
         let _ = unlinkat(&self.stage, staged.as_str(), AtFlags::empty());
-        let listener = bind(&self.path.join("stage").join(&staged), 0o600, owner)?;
+        let listener = bind_for(&self.path.join("stage").join(&staged), owner)?;
         renameat(&self.stage, staged, &directory, SOCKET)?;
         Ok(listener)
     }
@@ -222,16 +283,22 @@ impl Runtime {
     }
 }
 
-/// Binds a socket and gives it to its owner, with the right mode before anybody else can reach it: the
-/// directory must be one that only this daemon can enter.
+/// Binds a socket of the daemon's own, with the right mode before anybody else can reach it: the directory
+/// must be one that only this daemon can enter.
 ///
 /// # Errors
-/// If the socket cannot be made or given away.
-pub fn bind(path: &Path, mode: u32, owner: u32) -> io::Result<UnixListener> {
+/// If the socket cannot be made.
+pub fn bind(path: &Path, mode: u32) -> io::Result<UnixListener> {
     let listener = UnixListener::bind(path)?;
     rustix::fs::chmod(path, Mode::from_raw_mode(mode))?;
-    give(path, owner)?;
     listener.set_nonblocking(true)?;
+    Ok(listener)
+}
+
+/// Binds a step's socket, and gives it away.
+fn bind_for(path: &Path, owner: Owner) -> io::Result<UnixListener> {
+    let listener = bind(path, owner.access.socket())?;
+    give(path, owner)?;
     Ok(listener)
 }
 
@@ -256,7 +323,7 @@ fn make_directory(path: &Path, mode: u32) -> io::Result<()> {
     Ok(rustix::fs::chmod(path, Mode::from_raw_mode(mode))?)
 }
 
-fn write_file(path: &Path, mode: u32, content: &[u8], owner: u32) -> io::Result<()> {
+fn write_file(path: &Path, mode: u32, content: &[u8], owner: Owner) -> io::Result<()> {
     // What an earlier try has left on the stage is ours.
     match std::fs::remove_file(path) {
         Err(error) if error.kind() != io::ErrorKind::NotFound => return Err(error),
@@ -269,11 +336,14 @@ fn write_file(path: &Path, mode: u32, content: &[u8], owner: u32) -> io::Result<
     give(path, owner)
 }
 
-/// Gives a staged file to its owner. Without CAP_CHOWN this works for the daemon's own user only.
-fn give(path: &Path, owner: u32) -> io::Result<()> {
-    if owner == rustix::process::geteuid().as_raw() {
+/// Gives a staged file to its owner. Without CAP_CHOWN this works for the daemon's own user and the groups
+/// that it belongs to only (chown(2)).
+fn give(path: &Path, owner: Owner) -> io::Result<()> {
+    let is_own = owner.uid == rustix::process::geteuid().as_raw();
+    let uid = Some(Uid::from_raw(owner.uid)).filter(|_| !is_own);
+    let gid = owner.access.gid().map(Gid::from_raw);
+    if uid.is_none() && gid.is_none() {
         return Ok(());
     }
-    let (uid, group) = (Uid::from_raw(owner), None::<Gid>);
-    Ok(chownat(CWD, path, Some(uid), group, AtFlags::SYMLINK_NOFOLLOW)?)
+    Ok(chownat(CWD, path, uid, gid, AtFlags::SYMLINK_NOFOLLOW)?)
 }

@@ -46,8 +46,10 @@ pub(super) struct Draft {
     operations: Vec<Operation>,
     notes: Vec<ChangeNote>,
     touched: Vec<Id>,
-    /// The requests that were done, those of this draft included.
-    known: RequestTable,
+    /// Nothing of what is done now is kept: answers tell nothing about stored values then.
+    pub(super) is_trial: bool,
+    /// The requests that were done, those of this draft included; none if the journal hangs.
+    known: Option<RequestTable>,
     requests: Vec<RequestNote>,
     /// Every lease is decided again: a group may stand behind any of them.
     everything: bool,
@@ -63,9 +65,11 @@ impl Draft {
     /// Puts a connection into the catalogue, and what is new of it into the store.
     pub(super) fn put_connection(
         &mut self,
-        connection: Connection,
+        mut connection: Connection,
         written: Written,
     ) -> Result<(), Error> {
+        // Groups that were deleted meanwhile are forgotten.
+        connection.metadata.groups.retain(|uid| self.catalog.group_by_uid(*uid).is_some());
         let [metadata, values] = connection.to_store(&self.keyring)?;
         match written {
             Written::All => self.put([metadata, values]),
@@ -114,7 +118,9 @@ impl Draft {
         let before = self.catalog.clone();
         let lengths = (self.operations.len(), self.notes.len(), self.touched.len());
         let everything = self.everything;
+        self.is_trial = !keep;
         let outcome = change(self);
+        self.is_trial = false;
         if outcome.is_err() || !keep {
             self.catalog = before;
             self.operations.truncate(lengths.0);
@@ -132,10 +138,12 @@ impl Draft {
         change: impl FnOnce(&mut Self) -> Result<T, Error>,
         again: impl FnOnce(&Catalog) -> Result<T, Error>,
     ) -> Result<T, Error> {
+        self.check_caller(&asked.caller)?;
         let principal = asked.caller.to_string();
         let id = asked.options.request_id.as_ref().filter(|_| !asked.options.validate_only);
+        let known = self.known.as_ref().ok_or(Error::JournalUnavailable)?;
         if let Some(id) = id
-            && let Some(done) = self.known.find(&principal, id)
+            && let Some(done) = known.find(&principal, id)
         {
             return match done == asked.what {
                 true => again(&self.catalog),
@@ -145,10 +153,23 @@ impl Draft {
         let outcome = self.attempt_and_keep(!asked.options.validate_only, change)?;
         if let Some(id) = id {
             let note = RequestNote { principal, id: id.clone(), what: asked.what.clone() };
-            self.known.insert(note.clone());
+            if let Some(known) = &mut self.known {
+                known.insert(note.clone());
+            }
             self.requests.push(note);
         }
         Ok(outcome)
+    }
+
+    /// Whether whoever asked is still who he was: changes wait, and others may have removed him meanwhile.
+    pub(super) fn check_caller(&self, caller: &Principal) -> Result<(), Error> {
+        match caller {
+            Principal::Operator(name, role) => match self.catalog.operator(name) {
+                Some(found) if found.role == Some(*role) => Ok(()),
+                _ => Err(Error::Unregistered),
+            },
+            Principal::Executor(_) | Principal::Step { .. } => Err(Error::OperatorRequired),
+        }
     }
 }
 
@@ -300,8 +321,8 @@ impl WriterTask {
             operations: Vec::new(),
             notes: Vec::new(),
             touched: Vec::new(),
-            // A journal that hangs takes no change either.
-            known: known.unwrap_or_default(),
+            is_trial: false,
+            known: known.ok(),
             requests: Vec::new(),
             everything: false,
         }
@@ -310,7 +331,8 @@ impl WriterTask {
     /// Puts a batch in force, and says which line must be on disk before anybody is told; none if there is
     /// nothing to tell.
     async fn commit(&mut self, draft: Draft) -> Result<Option<Position>, Error> {
-        if draft.operations.is_empty() {
+        // A request that was done is remembered though it wrote nothing: done again, it might.
+        if draft.operations.is_empty() && draft.requests.is_empty() {
             return Ok(None);
         }
         if self.failed {

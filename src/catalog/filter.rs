@@ -36,6 +36,8 @@ enum Field {
     UpdatedBy,
 }
 
+const MAX_FILTER_BYTES: usize = 4096;
+const MAX_TERMS: usize = 32;
 const RULE: &str = "write terms such as kind = access_key, tags.env != prod or labels.team = a*, with AND \
                     between them; fields: name, integration, kind, disabled, default, updated_by, tags.KEY, \
                     labels.KEY";
@@ -47,6 +49,9 @@ impl ConnectionFilter {
     /// If it is not well formed, or names a field that there is not.
     pub fn parse(text: &str) -> Result<Self, Invalid> {
         let invalid = || Invalid::new("filter", text, RULE);
+        if text.len() > MAX_FILTER_BYTES {
+            return Err(Invalid::new("filter", text, "at most 4096 bytes"));
+        }
         let mut terms = Vec::new();
         let mut rest = text.trim();
         while !rest.is_empty() {
@@ -58,13 +63,21 @@ impl ConnectionFilter {
                 Some(field) => (field, true),
                 None => (field, false),
             };
+            if terms.len() == MAX_TERMS {
+                return Err(Invalid::new("filter", text, "at most 32 terms"));
+            }
             let field = Field::parse(field.trim()).ok_or_else(invalid)?;
             let (value, after) = value(after.trim_start()).ok_or_else(invalid)?;
             let (value, is_prefix) = match value.strip_suffix('*') {
                 Some(prefix) => (prefix, true),
                 None => (value, false),
             };
-            terms.push(Term { field, is_negated, value: value.to_owned(), is_prefix });
+            // Tags are folded, so what is compared with them is.
+            let value = match field {
+                Field::Tag(_) => value.to_ascii_lowercase(),
+                _ => value.to_owned(),
+            };
+            terms.push(Term { field, is_negated, value, is_prefix });
             rest = after.trim_start();
         }
         Ok(Self(terms))
@@ -130,12 +143,9 @@ impl Field {
 
 impl Term {
     fn admits(&self, connection: &ConnectionMetadata) -> bool {
-        // Tags are folded, so what is compared with them is.
-        let folded = self.value.to_ascii_lowercase();
-        let value = if matches!(self.field, Field::Tag(_)) { &folded } else { &self.value };
         let fits = self.field.of(connection).is_some_and(|has| match self.is_prefix {
-            true => has.starts_with(value.as_str()),
-            false => has == value,
+            true => has.starts_with(self.value.as_str()),
+            false => has == self.value,
         });
         fits != self.is_negated
     }

@@ -10,11 +10,11 @@ use super::Common;
 use super::connection_view::{access_of, relation_name};
 use super::endpoint::{Caller, connect};
 use super::failure::Failure;
-use super::output::{print, table};
+use super::output::{print, say, table};
 use crate::grpc::pb;
 use crate::grpc::pb::connection_service_client::ConnectionServiceClient;
 use crate::grpc::pb::group_service_client::GroupServiceClient;
-use crate::model::{ConnectionRef, ResourceName};
+use crate::model::{ConnectionRef, ResourceName, RunAs};
 
 /// How often a change is made again on what somebody else has just changed.
 const MAX_TURNS: usize = 5;
@@ -93,13 +93,24 @@ impl Change {
         let mut turn = 1;
         loop {
             let mut resource = Resource::read(channel.clone(), &self.reference).await?;
+            let names_somebody = names_run_as(resource.access());
             if !self.change(resource.access(), add) {
+                say("nothing to change");
                 return show(common, &self.reference, &resource);
             }
+            let is_first = names_run_as(resource.access()) && !names_somebody;
             match resource.write(channel.clone()).await {
                 Err(failure) if failure.reason == "ETAG_MISMATCH" && turn < MAX_TURNS => turn += 1,
                 Err(failure) => return Err(failure),
-                Ok(written) => return show(common, &self.reference, &written),
+                Ok(written) => {
+                    if is_first {
+                        say(&format!(
+                            "note: steps that run on nobody's behalf (without --run-as) can no longer use {}",
+                            self.reference
+                        ));
+                    }
+                    return show(common, &self.reference, &written);
+                }
             }
         }
     }
@@ -119,11 +130,18 @@ impl Change {
         };
         let before: BTreeSet<String> = principals.iter().cloned().collect();
         match add {
-            true => principals.extend(self.principal.iter().cloned()),
+            true => principals
+                .extend(self.principal.iter().filter(|one| !before.contains(*one)).cloned()),
             false => principals.retain(|one| !self.principal.contains(one)),
         }
         before != principals.iter().cloned().collect()
     }
+}
+
+/// Whether anybody is bound on whose behalf steps run.
+fn names_run_as(access: &[pb::AccessBinding]) -> bool {
+    let mut principals = access.iter().flat_map(|binding| &binding.principals);
+    principals.any(|one| one.parse::<RunAs>().is_ok())
 }
 
 impl Resource {

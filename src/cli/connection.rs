@@ -18,7 +18,7 @@ use super::output::{moment, print, say, table};
 use super::{pages, values};
 use crate::grpc::pb;
 use crate::grpc::pb::connection_service_client::ConnectionServiceClient;
-use crate::model::ConnectionRef;
+use crate::model::{ConnectionRef, Tag};
 
 /// `keyhatch connection …`
 #[derive(Subcommand)]
@@ -50,13 +50,16 @@ pub struct Create {
     /// sensitive. On a terminal, what is missing is asked for.
     #[arg(long, value_name = "NAME=…")]
     field: Vec<String>,
+    /// Take a value that is empty for one.
+    #[arg(long)]
+    allow_empty: bool,
     /// An identifier tag, KEY:VALUE; may be given more than once.
     #[arg(long, value_name = "KEY:VALUE")]
     tag: Vec<String>,
     /// A label, KEY=VALUE; may be given more than once.
     #[arg(long, value_name = "KEY=VALUE", value_parser = parse_label)]
     label: Vec<(String, String)>,
-    /// The longest lease on it, such as 15m.
+    /// The longest lease on it, such as 15m; 0s for the server's maximum.
     #[arg(long, value_parser = parse_duration)]
     max_ttl: Option<Duration>,
     /// Let it answer to default:INTEGRATION, in place of the one before.
@@ -118,7 +121,7 @@ pub struct Delete {
     /// Do not ask.
     #[arg(long)]
     yes: bool,
-    /// Take it out of its groups.
+    /// Take it out of its groups, and delete it although runs have used it in the last 30 days.
     #[arg(long)]
     force: bool,
 }
@@ -145,7 +148,7 @@ impl Create {
         let kind = self.kind.as_deref();
         let meant = |one: &&pb::CredentialKind| kind.is_none_or(|name| one.name == name);
         let kinds: Vec<_> = integration.kinds.iter().filter(meant).collect();
-        let fields = values::read_and_ask(&self.field, &kinds)?;
+        let fields = values::read_and_ask(&self.field, &kinds, self.allow_empty)?;
         let relations = [
             (pb::Relation::Viewer, self.viewer),
             (pb::Relation::Resolver, self.resolver),
@@ -161,6 +164,7 @@ impl Create {
             labels: self.label.into_iter().collect(),
             max_ttl: self
                 .max_ttl
+                .filter(|ttl| !ttl.is_zero())
                 .map(|ttl| prost_types::Duration::try_from(ttl).unwrap_or_default()),
             default: self.default,
             ..Default::default()
@@ -187,6 +191,9 @@ impl Get {
 impl List {
     async fn run(self, common: &Common, channel: Channel) -> Result<(), Failure> {
         let client = ConnectionServiceClient::new(channel);
+        for tag in self.tag.iter().filter(|tag| tag.contains(':')) {
+            tag.parse::<Tag>()?;
+        }
         let (integration, filter) = (self.integration.clone().unwrap_or_default(), self.filter());
         let connections = pages::all(|page_token| {
             let (integration, filter) = (integration.clone(), filter.clone());

@@ -26,6 +26,9 @@ pub struct Update {
     /// sensitive. All that are named here make one new version together.
     #[arg(long, value_name = "NAME=…")]
     field: Vec<String>,
+    /// Take a value that is empty for one.
+    #[arg(long)]
+    allow_empty: bool,
     /// A field to remove.
     #[arg(long, value_name = "NAME")]
     remove_field: Vec<String>,
@@ -72,7 +75,11 @@ impl Update {
         let current = client.get_connection(request).await?.into_inner();
         let schema = integration::find(channel, &current.integration).await?;
         let kinds: Vec<_> = schema.kinds.iter().filter(|kind| kind.name == current.kind).collect();
-        let fields = values::read(&self.field, &kinds)?;
+        let fields = values::read(&self.field, &kinds, self.allow_empty)?;
+        if let Some(both) = self.remove_field.iter().find(|name| fields.contains_key(*name)) {
+            let text = format!("{both} is both written and removed; say one of them");
+            return Err(Failure::usage(text));
+        }
         let dry_run = self.dry_run;
         let (connection, paths) = self.change(&current, fields);
         if paths.is_empty() {
@@ -88,6 +95,9 @@ impl Update {
         let text = || match (dry_run, updated.etag == current.etag) {
             (true, _) => format!("{reference} would be updated"),
             (false, true) => format!("{reference} unchanged"),
+            (false, false) if updated.version == current.version => {
+                format!("{reference} updated, its values unchanged (version {})", updated.version)
+            }
             (false, false) => format!("{reference} updated, version {}", updated.version),
         };
         print(common.output, &to_json(&updated), text, || reference.to_string())

@@ -14,7 +14,7 @@ use super::failure::{Failure, exit};
 use super::output::{line, say};
 use super::seed::SeedContext;
 use super::serve::{LogFormat, start_log};
-use super::step::{How, Names, close, open, run_as};
+use super::step::{How, Names, close, open, request, run_as};
 use crate::config::Config;
 use crate::daemon::{Daemon, InitOptions, Initialised, init};
 use crate::grpc::pb;
@@ -110,7 +110,7 @@ impl Dev {
 
     async fn open(&self, executor: tonic::transport::Channel) -> Result<pb::OpenedStep, Failure> {
         let names = Names::new(&self.workflow, "1", "step");
-        open(executor, names, &How::default_for_dev(), "host".to_owned()).await
+        open(executor, request(names, &How::default_for_dev(), "host".to_owned())).await
     }
 
     fn tour(

@@ -51,7 +51,8 @@ impl Endpoint {
     /// # Errors
     /// If there is none.
     pub fn find(caller: Caller, state: Option<&Path>) -> Result<Self, Failure> {
-        if let Some(directory) = std::env::var_os("KEYHATCH_DIR") {
+        let named = std::env::var_os("KEYHATCH_DIR").filter(|directory| !directory.is_empty());
+        if let Some(directory) = named {
             return Self::in_directory(Path::new(&directory));
         }
         if let Some(endpoint) = Self::from_variables() {

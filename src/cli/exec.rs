@@ -76,8 +76,8 @@ impl Wanted {
             let text = format!("--env {text}: what stands before = must be a variable's name");
             return Err(Failure::usage(text));
         }
-        // A secret has one colon of its own and a group two; a field comes after those.
-        let own = [("secret:", 1), ("group:", 2)];
+        // A secret and a default have one colon of their own and a group two; a field comes after those.
+        let own = [("secret:", 1), ("default:", 1), ("group:", 2)];
         let own =
             own.iter().find(|(prefix, _)| rest.starts_with(prefix)).map_or(0, |(_, own)| *own);
         let (reference, field) = match rest.rsplit_once(':') {
@@ -134,6 +134,11 @@ mod tests {
             (some("PW"), "postgres/main".into(), some("password"))
         );
         assert_eq!(parse("TOKEN=secret:token"), (some("TOKEN"), "secret:token".into(), None));
+        assert_eq!(parse("default:slack"), (None, "default:slack".into(), None));
+        assert_eq!(
+            parse("X=default:slack:api_token"),
+            (some("X"), "default:slack".into(), some("api_token"))
+        );
         let group = "group:accounts:env=prod,region=eu";
         assert_eq!(parse(group), (None, group.into(), None));
         assert_eq!(parse(&format!("P={group}")), (some("P"), group.into(), None));

@@ -40,6 +40,13 @@ impl Explain {
                 target: self.what,
                 fields: Vec::new(),
             }),
+            _ if self.what.contains(['/', ':']) => {
+                let text = format!(
+                    "{} is no decision id; to ask what would be decided, say --workflow and --step",
+                    self.what
+                );
+                return Err(Failure::usage(text));
+            }
             _ => Question::DecisionId(self.what),
         };
         let request = pb::ExplainRequest { question: Some(question) };
@@ -74,7 +81,7 @@ fn tell(told: &pb::ExplainResponse) -> String {
     }
     for resource in &told.resources {
         lines.push(String::new());
-        lines.extend(resource_lines(told, resource));
+        lines.extend(resource_lines(resource));
     }
     if !told.near_members.is_empty() {
         lines.push(String::new());
@@ -106,7 +113,7 @@ fn past_outcome(past: &pb::PastDecision) -> String {
     }
 }
 
-fn resource_lines(told: &pb::ExplainResponse, resource: &pb::ExaminedResource) -> Vec<String> {
+fn resource_lines(resource: &pb::ExaminedResource) -> Vec<String> {
     let needed = relation_name(resource.needed());
     if !resource.exists {
         return vec![format!("{}: there is none of that name", resource.name)];
@@ -139,11 +146,12 @@ fn resource_lines(told: &pb::ExplainResponse, resource: &pb::ExaminedResource) -
                 "  keyhatch access add {reference} --relation {needed} --principal {principal}"
             ));
         }
-    } else if !resource.allowed && told.run_as.is_empty() {
-        lines.push(
-            "a relation names users, teams or roles, so a step without run_as is refused"
-                .to_owned(),
-        );
+    } else if !resource.allowed && !resource.run_as_needed.is_empty() {
+        lines.push(format!(
+            "it names those on whose behalf a step must run, so a step that runs on nobody's is refused: run \
+             it as one of {}",
+            resource.run_as_needed.join(", ")
+        ));
     }
     lines
 }
@@ -184,6 +192,7 @@ fn to_json(told: &pb::ExplainResponse) -> serde_json::Value {
             "allowed": resource.allowed,
             "principals": principals.collect::<Vec<_>>(),
             "would_allow": resource.would_allow,
+            "run_as_needed": resource.run_as_needed,
             "update_time": moment(resource.update_time.as_ref()),
         })
     });

@@ -74,6 +74,15 @@ impl From<tonic::Status> for Failure {
             lines.push(format!("{}: {}", violation.field, violation.description));
         }
         let mut message = status.message().to_owned();
+        // What is said in the sentence need not be said before it, and one problem is the sentence.
+        lines.retain(|line: &String| {
+            let text = line.split_once(": ").map_or(line.as_str(), |(_, text)| text);
+            !message.contains(text)
+        });
+        if let [only] = lines.as_slice() {
+            message = only.trim_start_matches(": ").to_owned();
+            lines.clear();
+        }
         let reason = match details.error_info() {
             Some(info) => {
                 if let Some(id) = info.metadata.get("decision_id")
@@ -84,10 +93,9 @@ impl From<tonic::Status> for Failure {
                 info.reason.clone()
             }
             None if status.code() == Code::Unimplemented => {
-                message =
-                    "this door does not serve that: a step's identity cannot do an operator's or \
-                           executor's work; check KEYHATCH_DIR"
-                        .to_owned();
+                message = "this identity cannot do that: get, exec and whoami are for steps (keyhatch step \
+                           run … -- …), everything else for operators and executors; check KEYHATCH_DIR"
+                    .to_owned();
                 "WRONG_DOOR".to_owned()
             }
             None => "UNREACHABLE".to_owned(),

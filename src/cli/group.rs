@@ -36,6 +36,9 @@ pub enum Group {
         /// Do not ask.
         #[arg(long)]
         yes: bool,
+        /// Although runs have used it in the last 30 days.
+        #[arg(long)]
+        force: bool,
     },
 }
 
@@ -98,7 +101,7 @@ impl Group {
             Self::Get { name } => show(common, client, &name).await,
             Self::List => list(common, client).await,
             Self::Update(update) => update.run(common, client).await,
-            Self::Delete { name, yes } => {
+            Self::Delete { name, yes, force } => {
                 let request = pb::GetGroupRequest { name: full(&name) };
                 let found = client.get_group(request).await?.into_inner();
                 if !yes {
@@ -108,6 +111,7 @@ impl Group {
                 let request = pb::DeleteGroupRequest {
                     name: found.name,
                     etag: found.etag,
+                    force,
                     ..Default::default()
                 };
                 client.delete_group(request).await?;

@@ -28,7 +28,8 @@ pub struct Init {
 
 impl Init {
     pub(super) fn run(self, common: &Common) -> Result<(), Failure> {
-        let given = Given { state: common.state.clone(), runtime: self.runtime, file: None };
+        let given =
+            Given { state: common.state.clone(), runtime: self.runtime.clone(), file: None };
         let config = Config::load(given).map_err(|error| Failure::usage(error.to_string()))?;
         let kek_file = self.kek_file.map(std::path::absolute).transpose()?;
         let options = InitOptions {
@@ -53,7 +54,11 @@ impl Init {
                  has both; keep it elsewhere with --kek-file",
             );
         }
-        say(&format!("next: keyhatch serve --state {state}"));
+        let runtime = match self.runtime {
+            Some(_) => format!(" --runtime {}", options.runtime.display()),
+            None => String::new(),
+        };
+        say(&format!("next: keyhatch serve --state {state}{runtime}"));
         Ok(())
     }
 }

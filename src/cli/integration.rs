@@ -8,6 +8,7 @@ use super::Common;
 use super::endpoint::{Caller, connect};
 use super::failure::Failure;
 use super::output::{print, table};
+use super::pages;
 use crate::grpc::pb;
 use crate::grpc::pb::integration_service_client::IntegrationServiceClient;
 
@@ -32,9 +33,16 @@ impl Integration {
                 print(common.output, &to_json(&found), || describe(&found), || name.clone())
             }
             Self::List => {
-                let mut client = IntegrationServiceClient::new(channel);
-                let listed = client.list_integrations(pb::ListIntegrationsRequest {}).await?;
-                let listed = listed.into_inner().integrations;
+                let client = IntegrationServiceClient::new(channel);
+                let listed = pages::all(|page_token| {
+                    let request = pb::ListIntegrationsRequest { page_size: 1000, page_token };
+                    let mut client = client.clone();
+                    async move {
+                        let page = client.list_integrations(request).await?.into_inner();
+                        Ok((page.integrations, page.next_page_token))
+                    }
+                });
+                let listed = listed.await?;
                 let answer: Vec<_> = listed.iter().map(to_json).collect();
                 let rows = listed.iter().map(|one| {
                     let kinds: Vec<_> = one.kinds.iter().map(|kind| kind.name.as_str()).collect();

@@ -19,6 +19,7 @@ mod integration;
 mod output;
 mod pages;
 mod registry;
+mod run;
 mod secret;
 mod seed;
 mod serve;
@@ -75,6 +76,9 @@ enum Command {
     /// Open, close and run steps, as an executor
     #[command(subcommand)]
     Step(step::Step),
+    /// Show what a run has received, and close its steps, as an executor or operator
+    #[command(subcommand)]
+    Run(run::Run),
     /// Create, look at, change, test and delete connections, as an operator
     #[command(subcommand)]
     Connection(connection::Connection),
@@ -104,7 +108,10 @@ enum Command {
 
 /// Runs the command line, and returns the process's exit code.
 pub fn run() -> ExitCode {
-    let Cli { common, command } = Cli::parse();
+    let Cli { common, command } = match Cli::try_parse() {
+        Ok(parsed) => parsed,
+        Err(error) => return misused(&error),
+    };
     match dispatch(&common, command) {
         Ok(code) => ExitCode::from(code),
         Err(failure) => {
@@ -112,6 +119,18 @@ pub fn run() -> ExitCode {
             ExitCode::from(failure.exit_code)
         }
     }
+}
+
+/// Help and version are answers; anything else ends with the line that scripts read.
+fn misused(error: &clap::Error) -> ExitCode {
+    let _ = error.print();
+    if error.use_stderr() {
+        let text = error.to_string();
+        let first = text.lines().next().unwrap_or_default();
+        let failure = Failure::usage(first.trim_start_matches("error: "));
+        output::say(&failure.to_string());
+    }
+    ExitCode::from(u8::try_from(error.exit_code()).unwrap_or(failure::exit::USAGE))
 }
 
 fn dispatch(common: &Common, command: Command) -> Result<u8, Failure> {
@@ -126,6 +145,7 @@ fn dispatch(common: &Common, command: Command) -> Result<u8, Failure> {
         Command::Whoami => block_on(get::whoami(common)).map(|()| 0),
         Command::Connection(connection) => block_on(connection.run(common)).map(|()| 0),
         Command::Group(group) => block_on(group.run(common)).map(|()| 0),
+        Command::Run(run) => block_on(run.run(common)).map(|()| 0),
         Command::Access(access) => block_on(access.run(common)).map(|()| 0),
         Command::Explain(explain) => block_on(explain.run(common)).map(|()| 0),
         Command::Operator(operator) => block_on(operator.run(common)).map(|()| 0),

@@ -86,12 +86,15 @@ fn unprintable(error: &dyn std::fmt::Display) -> Failure {
     Failure::new("OUTPUT", format!("the answer cannot be printed: {error}"), exit::FAILED)
 }
 
+/// Narrower than this, a table is not to be read anyway.
+const LEAST_WIDTH: u16 = 40;
+
 /// A table without lines, as wide as the terminal.
 pub fn table(header: &[&str], rows: Vec<Vec<String>>) -> String {
     let mut table = Table::new();
     table.load_style(presets::NOTHING).set_content_arrangement(ContentArrangement::Dynamic);
-    if !std::io::stdout().is_terminal() {
-        // Whoever reads a pipe wants whole lines.
+    // Whoever reads a pipe wants whole lines; a terminal of no width has not said how wide it is.
+    if !std::io::stdout().is_terminal() || table.width().is_none_or(|width| width < LEAST_WIDTH) {
         table.set_content_arrangement(ContentArrangement::Disabled);
     }
     table.set_header(header.iter().map(|title| title.to_uppercase()));

@@ -13,6 +13,7 @@ use super::connection::confirm;
 use super::endpoint::{Caller, Endpoint};
 use super::failure::{Failure, exit};
 use super::output::{moment, print, say, table};
+use super::pages;
 use crate::grpc::pb;
 use crate::grpc::pb::executor_registry_service_client::ExecutorRegistryServiceClient;
 use crate::grpc::pb::operator_service_client::OperatorServiceClient;
@@ -274,9 +275,17 @@ fn short(name: &str) -> String {
 
 async fn list_operators(
     common: &Common,
-    mut client: OperatorServiceClient<Channel>,
+    client: OperatorServiceClient<Channel>,
 ) -> Result<(), Failure> {
-    let listed = client.list_operators(pb::ListOperatorsRequest {}).await?.into_inner().operators;
+    let listed = pages::all(|page_token| {
+        let request = pb::ListOperatorsRequest { page_size: 1000, page_token };
+        let mut client = client.clone();
+        async move {
+            let page = client.list_operators(request).await?.into_inner();
+            Ok((page.operators, page.next_page_token))
+        }
+    });
+    let listed = listed.await?;
     let role = |operator: &pb::Operator| match operator.role() {
         pb::Role::Administrator => "administrator",
         pb::Role::Operator => "operator",
@@ -302,9 +311,17 @@ async fn list_operators(
 
 async fn list_executors(
     common: &Common,
-    mut client: ExecutorRegistryServiceClient<Channel>,
+    client: ExecutorRegistryServiceClient<Channel>,
 ) -> Result<(), Failure> {
-    let listed = client.list_executors(pb::ListExecutorsRequest {}).await?.into_inner().executors;
+    let listed = pages::all(|page_token| {
+        let request = pb::ListExecutorsRequest { page_size: 1000, page_token };
+        let mut client = client.clone();
+        async move {
+            let page = client.list_executors(request).await?.into_inner();
+            Ok((page.executors, page.next_page_token))
+        }
+    });
+    let listed = listed.await?;
     let answer = listed.iter().map(|one| {
         json!({
             "executor": short(&one.name),

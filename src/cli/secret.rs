@@ -9,7 +9,7 @@ use super::endpoint::{Caller, connect};
 use super::failure::Failure;
 use super::output::{moment, print, say, table};
 use super::pages;
-use super::values::{from_environment, from_file, from_stdin};
+use super::values::{from_environment, from_file, from_stdin, refuse_empty};
 use crate::grpc::pb;
 use crate::grpc::pb::secret_service_client::SecretServiceClient;
 
@@ -25,6 +25,9 @@ pub enum Secret {
         /// Where the value is: - (stdin), @FILE or env:VARIABLE.
         #[arg(long, default_value = "-", value_name = "SOURCE")]
         value: String,
+        /// Take a value that is empty for one.
+        #[arg(long)]
+        allow_empty: bool,
     },
     /// List the names of a workflow's secrets
     List {
@@ -62,8 +65,9 @@ impl Secret {
         let channel = connect(Caller::Operator, common.state.as_deref()).await?;
         let mut client = SecretServiceClient::new(channel);
         match self {
-            Self::Put { of, name, value } => {
-                let value = read(&value)?;
+            Self::Put { of, name, value, allow_empty } => {
+                let value = read(&value, &name)?;
+                refuse_empty(&value, allow_empty, &name)?;
                 let name_of = of.full(&name);
                 let request = pb::PutSecretRequest { name: name_of, value, ..Default::default() };
                 let put = client.put_secret(request).await?.into_inner();
@@ -97,9 +101,9 @@ impl Secret {
     }
 }
 
-fn read(source: &str) -> Result<Vec<u8>, Failure> {
+fn read(source: &str, name: &str) -> Result<Vec<u8>, Failure> {
     match (source, source.strip_prefix('@'), source.strip_prefix("env:")) {
-        ("-", ..) => from_stdin(),
+        ("-", ..) => from_stdin(name),
         (_, Some(path), _) => from_file(path),
         (_, _, Some(variable)) => from_environment(variable),
         // Not shown: it may be the value itself.

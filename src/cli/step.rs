@@ -25,6 +25,8 @@ pub enum Step {
     Open(Open),
     /// Close a step: end its connections, revoke its leases, remove its directory
     Close(Close),
+    /// Say that a step that was opened with --heartbeat still runs
+    Renew(Renew),
     /// List open steps
     List(List),
     /// Open a step, run a command as it, close it whatever happens
@@ -54,12 +56,36 @@ pub struct How {
     /// On whose behalf it runs, such as user:alice or team:ops; may be given more than once.
     #[arg(long, value_name = "PRINCIPAL")]
     run_as: Vec<String>,
-    /// The Unix user that the step runs as; the daemon's own if not given.
-    #[arg(long, value_name = "UID")]
-    uid: Option<u32>,
+    /// The Unix user that the step runs as; the daemon's own if not given. "any" lets whoever reaches the
+    /// directory be the step.
+    #[arg(long, value_name = "UID", value_parser = parse_uid)]
+    uid: Option<StepUid>,
+    /// A Unix group that may use the directory, too.
+    #[arg(long, value_name = "GID")]
+    gid: Option<u32>,
+    /// What the step may ask for at most: aws/prod, 'aws/*', group:NAME, secret:NAME, default:slack; may be
+    /// given more than once.
+    #[arg(long, value_name = "REF")]
+    allow: Vec<String>,
     /// The longest the step may live, such as 30m.
     #[arg(long, value_parser = parse_duration)]
     ttl: Option<Duration>,
+}
+
+/// Who may connect.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+enum StepUid {
+    Any,
+    Only(u32),
+}
+
+fn parse_uid(text: &str) -> Result<StepUid, String> {
+    match text {
+        "any" => Ok(StepUid::Any),
+        number => {
+            number.parse().map(StepUid::Only).map_err(|_| "a uid is a number, or any".to_owned())
+        }
+    }
 }
 
 /// Arguments of `step open`.
@@ -69,6 +95,12 @@ pub struct Open {
     names: Names,
     #[command(flatten)]
     how: How,
+    /// How often `step renew` will be called, such as 60s; after three that are missed the step is closed.
+    #[arg(long, value_parser = parse_duration)]
+    heartbeat: Option<Duration>,
+    /// What this request is called: the same step asked for again under the same id is the same opening.
+    #[arg(long, value_name = "ID")]
+    request_id: Option<String>,
     /// Where the directory will be mounted in the step, or "host" if the step reads it where it is.
     #[arg(long, value_name = "PATH", default_value = "/run/keyhatch")]
     mount_path: String,
@@ -89,6 +121,14 @@ pub struct Close {
     /// The step.
     #[arg(long, value_name = "NAME", requires = "workflow")]
     step: Option<String>,
+}
+
+/// Arguments of `step renew`.
+#[derive(clap::Args)]
+pub struct Renew {
+    /// The opening, as `step open` named it.
+    #[arg(value_name = "OPENING")]
+    opening: String,
 }
 
 /// Arguments of `step list`.
@@ -114,6 +154,8 @@ pub struct Run {
 /// What stands for the mount in a command.
 const MOUNT: &[u8] = b"{mount}";
 const MOUNT_PATH: &str = "/run/keyhatch";
+/// How often `step run` says that its step still runs.
+const HEARTBEAT: Duration = Duration::from_secs(60);
 
 impl Step {
     pub(super) async fn run(self, common: &Common) -> Result<u8, Failure> {
@@ -121,6 +163,7 @@ impl Step {
         match self {
             Self::Open(open) => open.run(common, connected.await?).await.map(|()| 0),
             Self::Close(close) => close.run(common, connected.await?).await.map(|()| 0),
+            Self::Renew(renew) => renew.run(common, connected.await?).await.map(|()| 0),
             Self::List(list) => list.run(common, connected.await?).await.map(|()| 0),
             Self::Run(run) => match connected.await {
                 Ok(channel) => run.run(channel).await,
@@ -132,7 +175,13 @@ impl Step {
 
 impl Open {
     async fn run(self, common: &Common, channel: Channel) -> Result<(), Failure> {
-        let opened = open(channel, self.names, &self.how, self.mount_path).await?;
+        let (heartbeat, request_id) = (self.heartbeat, self.request_id.unwrap_or_default());
+        let request = pb::OpenStepRequest {
+            heartbeat: heartbeat.map(to_message),
+            request_id,
+            ..request(self.names, &self.how, self.mount_path)
+        };
+        let opened = open(channel, request).await?;
         let expire_time = moment(opened.expire_time.as_ref());
         let answer = json!({
             "directory": opened.directory,
@@ -154,6 +203,16 @@ impl Open {
             properties(&rows)
         };
         print(common.output, &answer, table, || opened.name.clone())
+    }
+}
+
+impl Renew {
+    async fn run(self, common: &Common, channel: Channel) -> Result<(), Failure> {
+        let request = pb::RenewStepRequest { name: self.opening.clone(), ..Default::default() };
+        let renewed = ExecutorServiceClient::new(channel).renew_step(request).await?.into_inner();
+        let until = moment(renewed.expire_time.as_ref());
+        let answer = json!({ "opening": self.opening, "expire_time": until });
+        print(common.output, &answer, || format!("open until {until}"), || self.opening.clone())
     }
 }
 
@@ -219,10 +278,17 @@ impl Run {
     async fn run(self, channel: Channel) -> Result<u8, Failure> {
         let is_mounted = self.command.iter().any(|word| contains(word.as_bytes(), MOUNT));
         let mount_path = if is_mounted { MOUNT_PATH } else { "host" };
-        let opened = open(channel.clone(), self.names, &self.how, mount_path.to_owned())
+        let request = pb::OpenStepRequest {
+            heartbeat: Some(to_message(HEARTBEAT)),
+            ..request(self.names, &self.how, mount_path.to_owned())
+        };
+        let opened = open(channel.clone(), request)
             .await
             .map_err(|failure| failure.with_exit_code(exit::BEFORE_COMMAND))?;
-        let ran = run_as(&opened, &self.command).await;
+        let ran = tokio::select! {
+            ran = run_as(&opened, &self.command) => ran,
+            never = beat(channel.clone(), opened.name.clone()) => match never {},
+        };
         let request = pb::CloseStepRequest { name: opened.name.clone(), ..Default::default() };
         // The command's end is what matters; a step that cannot be closed ends by itself in time.
         if let Err(failure) = close(channel, request).await {
@@ -248,23 +314,44 @@ pub(super) async fn run_as(opened: &pb::OpenedStep, words: &[OsString]) -> Resul
     child::run(command).await
 }
 
-pub(super) async fn open(
-    channel: Channel,
-    names: Names,
-    how: &How,
-    mount_path: String,
-) -> Result<pb::OpenedStep, Failure> {
-    let ttl = how.ttl.map(|ttl| prost_types::Duration::try_from(ttl).unwrap_or_default());
-    let request = pb::OpenStepRequest {
+/// Says again and again that the step still runs. A daemon that is away is tried again: its downtime does
+/// not count.
+async fn beat(channel: Channel, opening: String) -> std::convert::Infallible {
+    loop {
+        tokio::time::sleep(HEARTBEAT).await;
+        let request = pb::RenewStepRequest { name: opening.clone(), ..Default::default() };
+        let _ = ExecutorServiceClient::new(channel.clone()).renew_step(request).await;
+    }
+}
+
+fn to_message(duration: Duration) -> prost_types::Duration {
+    prost_types::Duration::try_from(duration).unwrap_or_default()
+}
+
+pub(super) fn request(names: Names, how: &How, mount_path: String) -> pb::OpenStepRequest {
+    pb::OpenStepRequest {
         workflow: names.workflow,
         run: names.run,
         step: names.step,
         attempt: how.attempt,
         run_as: how.run_as.clone(),
-        uid: how.uid,
-        ttl,
+        uid: how.uid.and_then(|uid| match uid {
+            StepUid::Any => None,
+            StepUid::Only(uid) => Some(uid),
+        }),
+        any_uid: how.uid == Some(StepUid::Any),
+        gid: how.gid,
+        allowed_targets: how.allow.clone(),
+        ttl: how.ttl.map(to_message),
         mount_path,
-    };
+        ..Default::default()
+    }
+}
+
+pub(super) async fn open(
+    channel: Channel,
+    request: pb::OpenStepRequest,
+) -> Result<pb::OpenedStep, Failure> {
     Ok(ExecutorServiceClient::new(channel).open_step(request).await?.into_inner())
 }
 
@@ -322,6 +409,13 @@ impl Names {
 
 impl How {
     pub(super) const fn default_for_dev() -> Self {
-        Self { attempt: None, run_as: Vec::new(), uid: None, ttl: None }
+        Self {
+            attempt: None,
+            run_as: Vec::new(),
+            uid: None,
+            gid: None,
+            allow: Vec::new(),
+            ttl: None,
+        }
     }
 }

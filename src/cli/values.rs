@@ -52,11 +52,18 @@ impl FieldArgument {
 pub fn read(
     arguments: &[String],
     kinds: &[&pb::CredentialKind],
+    allow_empty: bool,
 ) -> Result<BTreeMap<String, Vec<u8>>, Failure> {
     let arguments = arguments.iter().map(|text| FieldArgument::parse(text));
     let arguments: Vec<_> = arguments.collect::<Result<_, _>>()?;
-    let names = arguments.iter().map(|argument| argument.name.as_str());
-    let kinds = kinds_with(kinds, &names.collect::<Vec<_>>());
+    let names: Vec<&str> = arguments.iter().map(|argument| argument.name.as_str()).collect();
+    check_known(kinds, &names)?;
+    let kinds = kinds_with(kinds, &names);
+    let at_stdin = arguments.iter().filter(|one| matches!(one.source, Source::Stdin)).count();
+    if at_stdin > 1 && !std::io::stdin().is_terminal() {
+        let text = "only one --field can be - (stdin); write the others as @FILE or env:VARIABLE";
+        return Err(Failure::usage(text));
+    }
     let mut fields = BTreeMap::new();
     for FieldArgument { name, source } in arguments {
         let value = match source {
@@ -66,8 +73,9 @@ pub fn read(
             }
             Source::Environment(variable) => from_environment(&variable)?,
             Source::File(path) => from_file(&path)?,
-            Source::Stdin => from_stdin()?,
+            Source::Stdin => from_stdin(&name)?,
         };
+        refuse_empty(&value, allow_empty, &name)?;
         if fields.insert(name.clone(), value).is_some() {
             return Err(Failure::usage(format!("--field {name} is given twice")));
         }
@@ -83,8 +91,9 @@ pub fn read(
 pub fn read_and_ask(
     arguments: &[String],
     kinds: &[&pb::CredentialKind],
+    allow_empty: bool,
 ) -> Result<BTreeMap<String, Vec<u8>>, Failure> {
-    let mut fields = read(arguments, kinds)?;
+    let mut fields = read(arguments, kinds, allow_empty)?;
     let names: Vec<&str> = fields.keys().map(String::as_str).collect();
     let kinds = kinds_with(kinds, &names);
     if let ([only], true) = (kinds.as_slice(), std::io::stdin().is_terminal()) {
@@ -96,6 +105,35 @@ pub fn read_and_ask(
         }
     }
     Ok(fields)
+}
+
+/// A value that is empty is a value, but most often a command that failed.
+///
+/// # Errors
+/// If it is empty, and that was not said to be meant.
+pub fn refuse_empty(value: &[u8], allow_empty: bool, name: &str) -> Result<(), Failure> {
+    match value.is_empty() && !allow_empty {
+        true => {
+            Err(Failure::usage(format!("{name} is empty; if that is meant, say --allow-empty")))
+        }
+        false => Ok(()),
+    }
+}
+
+/// A field that no kind has is a slip of the pen.
+fn check_known(kinds: &[&pb::CredentialKind], names: &[&str]) -> Result<(), Failure> {
+    let is_known = |name: &str| kinds.iter().any(|kind| rule_of(kind, name).is_some());
+    let Some(unknown) = names.iter().find(|name| !is_known(name)) else { return Ok(()) };
+    let known = kinds.iter().map(|kind| {
+        let fields: Vec<_> = kind.fields.iter().map(|field| field.name.as_str()).collect();
+        format!("{} has: {}", kind.name, fields.join(", "))
+    });
+    let known = known.collect::<Vec<_>>().join("; ");
+    let text = match known.is_empty() {
+        true => "there is no such kind; see: keyhatch integration get".to_owned(),
+        false => format!("there is no field {unknown}; {known}"),
+    };
+    Err(Failure::usage(text))
 }
 
 /// The kinds that have all of these fields.
@@ -128,9 +166,9 @@ pub fn from_file(path: &str) -> Result<Vec<u8>, Failure> {
 ///
 /// # Errors
 /// If it cannot be read.
-pub fn from_stdin() -> Result<Vec<u8>, Failure> {
+pub fn from_stdin(name: &str) -> Result<Vec<u8>, Failure> {
     if std::io::stdin().is_terminal() {
-        return Ok(rpassword::prompt_password("Value: ")?.into_bytes());
+        return Ok(rpassword::prompt_password(format!("{name}: "))?.into_bytes());
     }
     let mut value = Vec::new();
     std::io::stdin().lock().read_to_end(&mut value)?;

@@ -296,7 +296,7 @@ fn step_gate(
     limits: &Limits,
 ) -> Gate<Arc<LiveOpening>> {
     Gate {
-        uid: Some(opening.record().uid),
+        uid: Some(opening.record().uid).filter(|_| opening.record().is_uid_checked),
         tag: opening,
         connections: limits.step_connections,
         pending_handshakes: limits.step_pending_handshakes,
@@ -339,8 +339,7 @@ fn bind_admin(path: &Path) -> Result<std::os::unix::net::UnixListener, DaemonErr
     let failed = |source| RuntimeError::Io { path: path.to_owned(), source };
     // Made where nobody else can enter, and renamed into place with its mode set.
     let staged = path.with_file_name("stage").join("admin.sock");
-    let owner = rustix::process::geteuid().as_raw();
-    let listener = bind(&staged, 0o600, owner).map_err(failed)?;
+    let listener = bind(&staged, 0o600).map_err(failed)?;
     std::fs::rename(&staged, path).map_err(failed)?;
     Ok(listener)
 }

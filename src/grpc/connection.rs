@@ -11,7 +11,6 @@ use crate::broker::{
     ConnectionDocument, Deletion, Error, Inspected, ListedConnection, ListedConnections, Part,
 };
 use crate::catalog::ConnectionFilter;
-use crate::model::limits::MAX_PAGE_BYTES;
 use crate::model::{Invalid, ResourceName};
 
 #[tonic::async_trait]
@@ -230,27 +229,13 @@ fn to_message(listed: &ListedConnection) -> pb::Connection {
     }
 }
 
-/// A page, ended early where it would be too large for a client to take.
 fn page(listed: &ListedConnections) -> pb::ListConnectionsResponse {
-    let mut page = pb::ListConnectionsResponse::default();
-    let mut bytes = 0;
-    let mut is_cut = listed.next.is_some();
-    for one in &listed.connections {
-        let message = to_message(one);
-        bytes += prost::Message::encoded_len(&message);
-        if bytes > MAX_PAGE_BYTES && !page.connections.is_empty() {
-            is_cut = true;
-            break;
-        }
-        page.connections.push(message);
-    }
-    if is_cut {
-        page.next_page_token = page.connections.last().map(position_after).unwrap_or_default();
-    }
-    page
+    let messages = listed.connections.iter().map(to_message);
+    let (connections, next_page_token) =
+        convert::page(messages, listed.next.is_some(), |one| short(&one.name));
+    pb::ListConnectionsResponse { connections, next_page_token }
 }
 
-fn position_after(connection: &pb::Connection) -> String {
-    let name = &connection.name;
-    convert::to_page_token(name.strip_prefix("connections/").unwrap_or(name))
+fn short(name: &str) -> String {
+    name.strip_prefix("connections/").unwrap_or(name).to_owned()
 }

@@ -10,6 +10,7 @@ use super::pb;
 use crate::access::{Bindings, Pattern, Relation};
 use crate::broker::{Error, Resolved, WriteOptions};
 use crate::lease::{Lease, TtlLimit};
+use crate::model::limits::MAX_PAGE_BYTES;
 use crate::model::{
     ConnectionRef, KindName, Labels, RequestId, ResourceName, RunAs, Tags, Timestamp, Value,
 };
@@ -159,6 +160,41 @@ pub(super) fn run_as(given: &[String]) -> Result<BTreeSet<RunAs>, Error> {
 
 pub(super) fn labels(given: BTreeMap<String, String>) -> Result<Labels, Error> {
     Labels::parse(given).map_err(Error::LabelInvalid)
+}
+
+/// A page, ended early where it would be too large for a client to take, and the token of the next.
+pub(super) fn page<T: prost::Message>(
+    messages: impl IntoIterator<Item = T>,
+    mut has_more: bool,
+    position: impl Fn(&T) -> String,
+) -> (Vec<T>, String) {
+    let (mut page, mut bytes) = (Vec::new(), 0);
+    for message in messages {
+        bytes += message.encoded_len();
+        if bytes > MAX_PAGE_BYTES && !page.is_empty() {
+            has_more = true;
+            break;
+        }
+        page.push(message);
+    }
+    let next = page.last().filter(|_| has_more).map(|last| to_page_token(&position(last)));
+    (page, next.unwrap_or_default())
+}
+
+/// The page of a list that is all in memory, by names without their collection.
+pub(super) fn page_of<T: prost::Message>(
+    all: Vec<T>,
+    size: i32,
+    token: &str,
+    name: impl Fn(&T) -> String,
+) -> Result<(Vec<T>, String), Error> {
+    let after: Option<String> = from_page_token(token)?;
+    let rest = all.into_iter().filter(|one| after.as_ref().is_none_or(|after| name(one) > *after));
+    let mut rest: Vec<T> = rest.collect();
+    let size = page_size(size);
+    let has_more = rest.len() > size;
+    rest.truncate(size);
+    Ok(page(rest, has_more, name))
 }
 
 /// A text that may be left out.

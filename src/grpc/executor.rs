@@ -1,12 +1,20 @@
 //! `ExecutorService`.
 
+use std::sync::Arc;
+
 use tonic::{Request, Response, Status};
 
 use super::call::AdminDoor;
 use super::pb::executor_service_server::ExecutorService;
 use super::{convert, pb};
-use crate::broker::{Error, ListedStep, StepRequest, StepSelector};
-use crate::model::{Invalid, ResourceName, RunName, StepName, WorkflowName};
+use crate::broker::{
+    Error, LeaseState, ListedStep, Received, RunStep, StepOwner, StepRequest, StepSelector,
+};
+use crate::journal::CloseReason;
+use crate::model::limits::MAX_ALLOWED_TARGETS;
+use crate::model::{
+    AllowedTarget, Invalid, RequestId, ResourceName, RunName, StepName, WorkflowName,
+};
 
 #[tonic::async_trait]
 impl ExecutorService for AdminDoor {
@@ -50,6 +58,58 @@ impl ExecutorService for AdminDoor {
         .await
     }
 
+    async fn renew_step(
+        &self,
+        request: Request<pb::RenewStepRequest>,
+    ) -> Result<Response<pb::RenewStepResponse>, Status> {
+        let (call, request) = self.begin(request, "RenewStep", |one| one.name.clone())?;
+        call.answer(async {
+            let pb::RenewStepRequest { name, workflow, run, step } = request;
+            let selector = selector(&pb::CloseStepRequest { name, workflow, run, step })?;
+            let expire_time = call.broker.renew_step(&call.caller, &selector)?;
+            Ok(pb::RenewStepResponse { expire_time: convert::timestamp(expire_time) })
+        })
+        .await
+    }
+
+    async fn close_run(
+        &self,
+        request: Request<pb::CloseRunRequest>,
+    ) -> Result<Response<pb::CloseRunResponse>, Status> {
+        let name = |one: &pb::CloseRunRequest| format!("{}/{}", one.workflow, one.run);
+        let (call, request) = self.begin(request, "CloseRun", name)?;
+        call.answer(async {
+            let workflow = WorkflowName::parse(&request.workflow)?;
+            let run = RunName::parse(&request.run)?;
+            let (closed, revoked) = call.broker.close_run(&call.caller, &workflow, &run).await?;
+            Ok(pb::CloseRunResponse {
+                closed_steps: i32::try_from(closed).unwrap_or(i32::MAX),
+                revoked_leases: i32::try_from(revoked).unwrap_or(i32::MAX),
+            })
+        })
+        .await
+    }
+
+    async fn get_run(
+        &self,
+        request: Request<pb::GetRunRequest>,
+    ) -> Result<Response<pb::Run>, Status> {
+        let name = |one: &pb::GetRunRequest| format!("{}/{}", one.workflow, one.run);
+        let (call, request) = self.begin(request, "GetRun", name)?;
+        call.answer(async {
+            let run = RunName::parse(&request.run)?;
+            let workflow = convert::given(&request.workflow);
+            let workflow = workflow.map(|name| WorkflowName::parse(&name)).transpose()?;
+            // A journal is long, and is read from a disk.
+            let (broker, caller) = (Arc::clone(&call.broker), call.caller.clone());
+            let told = move || broker.run(&caller, workflow.as_ref(), &run);
+            let told = tokio::task::spawn_blocking(told).await;
+            let steps = told.map_err(|error| Error::Internal(error.to_string()))??;
+            Ok(pb::Run { steps: steps.into_iter().map(run_step).collect() })
+        })
+        .await
+    }
+
     async fn list_steps(
         &self,
         request: Request<pb::ListStepsRequest>,
@@ -71,14 +131,18 @@ impl ExecutorService for AdminDoor {
 }
 
 fn parse(request: pb::OpenStepRequest) -> Result<StepRequest, Error> {
+    let request_id = convert::given(&request.request_id);
     Ok(StepRequest {
         workflow: WorkflowName::parse(&request.workflow)?,
         run: RunName::parse(&request.run)?,
         step: StepName::parse(&request.step)?,
         attempt: request.attempt,
         run_as: convert::run_as(&request.run_as)?,
-        uid: request.uid,
+        owner: StepOwner { uid: request.uid, gid: request.gid, anybody: request.any_uid },
         ttl: convert::duration(request.ttl),
+        heartbeat: convert::duration(request.heartbeat),
+        allowed_targets: allowed_targets(&request.allowed_targets)?,
+        request_id: request_id.map(|id| RequestId::parse(&id)).transpose()?,
         mount_path: request.mount_path,
     })
 }
@@ -115,5 +179,63 @@ fn step(listed: ListedStep) -> pb::Step {
         expire_time: convert::timestamp(opening.expire_time),
         live_leases: i32::try_from(listed.live_leases).unwrap_or(i32::MAX),
         run_as: opening.run_as.iter().map(ToString::to_string).collect(),
+    }
+}
+
+fn allowed_targets(given: &[String]) -> Result<Vec<AllowedTarget>, Error> {
+    if given.len() > MAX_ALLOWED_TARGETS {
+        return Err(Error::TooLarge(format!("at most {MAX_ALLOWED_TARGETS} allowed targets")));
+    }
+    let parsed = given.iter().map(|text| text.parse());
+    parsed
+        .collect::<Result<_, Invalid>>()
+        .map_err(|invalid| Error::TargetInvalid(invalid.to_string()))
+}
+
+fn run_step(step: RunStep) -> pb::RunStep {
+    let opening = step.opening;
+    let reason = step.closed.map(|(_, reason)| match reason {
+        CloseReason::ClockSetBack => "clock_set_back",
+        CloseReason::DirectoryGone => "directory_gone",
+        CloseReason::Executor => "executor",
+        CloseReason::ExecutorRemoved => "executor_removed",
+        CloseReason::Expired => "expired",
+        CloseReason::HeartbeatLost => "heartbeat_lost",
+        CloseReason::NewAttempt => "new_attempt",
+        CloseReason::OpenFailed => "open_failed",
+    });
+    pb::RunStep {
+        name: ResourceName::Opening(opening.id).to_string(),
+        executor: opening.key.executor.to_string(),
+        workflow: opening.key.workflow.to_string(),
+        run: opening.key.run.to_string(),
+        step: opening.key.step.to_string(),
+        attempt: opening.attempt,
+        run_as: opening.run_as.iter().map(ToString::to_string).collect(),
+        open_time: convert::timestamp(opening.open_time),
+        close_time: step.closed.and_then(|(time, _)| convert::timestamp(time)),
+        close_reason: reason.unwrap_or_default().to_owned(),
+        received: step.received.into_iter().map(received).collect(),
+    }
+}
+
+fn received(received: Received) -> pb::ReceivedCredential {
+    let state = match received.state {
+        LeaseState::Expired => pb::LeaseState::Expired,
+        LeaseState::Live => pb::LeaseState::Live,
+        LeaseState::Revoked => pb::LeaseState::Revoked,
+    };
+    let target = Some(received.target).filter(|target| *target != received.resource);
+    pb::ReceivedCredential {
+        name: received.resource,
+        target: target.unwrap_or_default(),
+        version: convert::count(received.version),
+        fields: received.fields.iter().map(ToString::to_string).collect(),
+        lease: ResourceName::Lease(received.lease).to_string(),
+        first_time: convert::timestamp(received.first),
+        last_time: convert::timestamp(received.last),
+        times: i32::try_from(received.times).unwrap_or(i32::MAX),
+        expire_time: convert::timestamp(received.expire_time),
+        state: state.into(),
     }
 }

@@ -55,11 +55,11 @@ impl GroupService for AdminDoor {
             let after = after.map_err(|_| Error::PageTokenInvalid)?;
             let size = convert::page_size(request.page_size);
             let (groups, next) = call.broker.groups(&call.caller, after.as_ref(), size)?;
-            let next = next.map(|name| convert::to_page_token(name.as_str()));
-            Ok(pb::ListGroupsResponse {
-                groups: groups.iter().map(to_message).collect(),
-                next_page_token: next.unwrap_or_default(),
-            })
+            let messages = groups.iter().map(to_message);
+            let short =
+                |one: &pb::ConnectionGroup| one.name.trim_start_matches("groups/").to_owned();
+            let (groups, next_page_token) = convert::page(messages, next.is_some(), short);
+            Ok(pb::ListGroupsResponse { groups, next_page_token })
         })
         .await
     }
@@ -93,7 +93,7 @@ impl GroupService for AdminDoor {
             let options = convert::options(&request.request_id, request.validate_only)?;
             let name = group_name(&request.name)?;
             let (etag, allow_missing) = (convert::given(&request.etag), request.allow_missing);
-            let deletion = Deletion { etag, force: false, allow_missing };
+            let deletion = Deletion { etag, force: request.force, allow_missing };
             call.broker.delete_group(call.caller.clone(), name, deletion, options).await
         })
         .await

@@ -27,11 +27,14 @@ impl IntegrationService for AdminDoor {
         &self,
         request: Request<pb::ListIntegrationsRequest>,
     ) -> Result<Response<pb::ListIntegrationsResponse>, Status> {
-        let (call, _) = self.begin(request, "ListIntegrations", |_| String::new())?;
+        let (call, request) = self.begin(request, "ListIntegrations", |_| String::new())?;
         call.answer(async {
             let all = call.broker.integrations(&call.caller)?;
-            let integrations = all.iter().map(to_message).collect();
-            Ok(pb::ListIntegrationsResponse { integrations })
+            let all = all.iter().map(to_message).collect();
+            let (size, token) = (request.page_size, &request.page_token);
+            let (integrations, next_page_token) =
+                convert::page_of(all, size, token, |one: &pb::Integration| one.name.clone())?;
+            Ok(pb::ListIntegrationsResponse { integrations, next_page_token })
         })
         .await
     }

@@ -60,12 +60,15 @@ impl OperatorService for AdminDoor {
         &self,
         request: Request<pb::ListOperatorsRequest>,
     ) -> Result<Response<pb::ListOperatorsResponse>, Status> {
-        let (call, _) = self.begin(request, "ListOperators", |_| String::new())?;
+        let (call, request) = self.begin(request, "ListOperators", |_| String::new())?;
         call.answer(async {
             let is_operator = |who: &Registered| matches!(who, Registered::Operator(_));
             let all = call.broker.registrations(&call.caller, is_operator)?;
-            let operators = all.iter().map(operator_message).collect();
-            Ok(pb::ListOperatorsResponse { operators })
+            let all = all.iter().map(operator_message).collect();
+            let (size, token) = (request.page_size, &request.page_token);
+            let (operators, next_page_token) =
+                convert::page_of(all, size, token, |one: &pb::Operator| one.name.clone())?;
+            Ok(pb::ListOperatorsResponse { operators, next_page_token })
         })
         .await
     }
@@ -124,12 +127,15 @@ impl ExecutorRegistryService for AdminDoor {
         &self,
         request: Request<pb::ListExecutorsRequest>,
     ) -> Result<Response<pb::ListExecutorsResponse>, Status> {
-        let (call, _) = self.begin(request, "ListExecutors", |_| String::new())?;
+        let (call, request) = self.begin(request, "ListExecutors", |_| String::new())?;
         call.answer(async {
             let is_executor = |who: &Registered| matches!(who, Registered::Executor(_));
             let all = call.broker.registrations(&call.caller, is_executor)?;
-            let executors = all.iter().map(executor_message).collect();
-            Ok(pb::ListExecutorsResponse { executors })
+            let all = all.iter().map(executor_message).collect();
+            let (size, token) = (request.page_size, &request.page_token);
+            let (executors, next_page_token) =
+                convert::page_of(all, size, token, |one: &pb::Executor| one.name.clone())?;
+            Ok(pb::ListExecutorsResponse { executors, next_page_token })
         })
         .await
     }

@@ -15,6 +15,11 @@ use crate::model::ResourceName;
 /// The domain of every reason.
 pub const DOMAIN: &str = "keyhatch.v1";
 
+/// The most bytes of problems in one status.
+const MAX_DETAIL_BYTES: usize = 3 * 1024;
+/// The longest message.
+const MAX_MESSAGE_CHARACTERS: usize = 1024;
+
 /// When to try again what fails for a passing cause.
 const RETRY_AFTER: Duration = Duration::from_secs(1);
 
@@ -71,6 +76,8 @@ fn code_and_reason(error: &Error) -> (Code, &'static str) {
         Error::RequestIdReused(_) => (Code::InvalidArgument, "REQUEST_ID_REUSED"),
         Error::RoleInvalid => (Code::InvalidArgument, "ROLE_INVALID"),
         Error::RunAsNotPermitted(_) => (Code::PermissionDenied, "RUN_AS_NOT_PERMITTED"),
+        Error::RunNotFound(_) => (Code::NotFound, "RUN_NOT_FOUND"),
+        Error::StepNotOpen => (Code::NotFound, "STEP_NOT_FOUND"),
         Error::ResolverRequired(_) => (Code::PermissionDenied, "RESOLVE_DENIED"),
         Error::SecretsRequired { .. } => (Code::FailedPrecondition, "SECRETS_REQUIRED"),
         Error::StepExists(_) => (Code::AlreadyExists, "STEP_EXISTS"),
@@ -134,12 +141,34 @@ pub(super) fn to_message(error: &Error) -> pb::ResolveError {
     }
 }
 
+/// As many problems as a client's limit for metadata lets through (gRPC's usual one is 8 KiB for all of it).
+fn add_problems(details: &mut ErrorDetails, problems: &[Problem]) {
+    let mut bytes = 0;
+    for (told, Problem { field, description }) in problems.iter().enumerate() {
+        bytes += field.len() + description.len();
+        if bytes > MAX_DETAIL_BYTES && told > 0 {
+            let more = format!("and {} more", problems.len() - told);
+            details.add_bad_request_violation("", more);
+            return;
+        }
+        details.add_bad_request_violation(field, description);
+    }
+}
+
+/// A message that fits, too.
+fn shortened(message: String) -> String {
+    match message.char_indices().nth(MAX_MESSAGE_CHARACTERS) {
+        Some((end, _)) => format!("{} …", message.get(..end).unwrap_or_default()),
+        None => message,
+    }
+}
+
 /// The status of an error. What went wrong inside is logged with a request id and not told.
 pub(super) fn to_status(error: &Error) -> Status {
     let (code, reason) = code_and_reason(error);
     let mut metadata = HashMap::new();
     let mut details = ErrorDetails::new();
-    let mut message = error.to_string();
+    let mut message = shortened(error.to_string());
     match error {
         Error::Denied { decision_id } => {
             metadata.insert("decision_id".to_owned(), decision_id.clone());
@@ -147,9 +176,7 @@ pub(super) fn to_status(error: &Error) -> Status {
         Error::DocumentsInvalid(problems)
         | Error::FieldsInvalid(problems)
         | Error::IntegrationInvalid(problems) => {
-            for Problem { field, description } in problems {
-                details.add_bad_request_violation(field, description);
-            }
+            add_problems(&mut details, problems);
         }
         Error::KindInvalid(problem) => {
             details.add_bad_request_violation(&problem.field, &problem.description);

@@ -149,6 +149,7 @@ fn resource(examined: ExaminedResource) -> pb::ExaminedResource {
         allowed: examined.is_allowed,
         principals: examined.principals.into_iter().map(principal).collect(),
         would_allow: examined.would_allow,
+        run_as_needed: examined.run_as_needed,
         update_time: examined.update_time.and_then(convert::timestamp),
     }
 }

@@ -11,6 +11,12 @@ use crate::model::{FieldName, KindName, Value};
 /// connections call it so).
 const FETCHED_TOKEN: &str = "accessToken";
 
+/// What a private key in PEM begins with, after its algorithm.
+const PRIVATE_KEY: &[u8] = b"PRIVATE KEY-----";
+
+/// The longest value of a field that has a pattern, in bytes.
+const MAX_PATTERN_TEXT_BYTES: usize = 4096;
+
 /// One thing that is wrong with one field. It never shows a value.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct Problem {
@@ -218,6 +224,12 @@ fn check_value(rule: &FieldRule, given: &str, name: &FieldName, value: &Value) -
         let text = "the value looks like a mask that some tool printed; give the real one";
         return Some(Problem::new(given, text));
     }
+    let holds_key = value.expose().windows(PRIVATE_KEY.len()).any(|part| part == PRIVATE_KEY);
+    if !rule.sensitive && holds_key {
+        let text =
+            "the value holds a private key, and this field can be read; is it the wrong file?";
+        return Some(Problem::new(given, text));
+    }
     if rule.generated {
         let text = "the broker makes this value itself; leave it out";
         return Some(Problem::new(given, text));
@@ -233,6 +245,11 @@ fn check_value(rule: &FieldRule, given: &str, name: &FieldName, value: &Value) -
             given,
             "the client sets this one itself; it says where requests go",
         ));
+    }
+    // Before anything is matched: that takes time in proportion to the text.
+    if rule.pattern.is_some() && rule.family().is_none() && value.len() > MAX_PATTERN_TEXT_BYTES {
+        let text = format!("the value has more than {MAX_PATTERN_TEXT_BYTES} bytes");
+        return Some(Problem::new(given, text));
     }
     let pattern = rule.pattern().ok().flatten()?;
     let matches = match rule.family() {

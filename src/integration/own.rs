@@ -67,6 +67,9 @@ fn check_rule(rule: &FieldRule) -> Option<String> {
     if rule.description.is_empty() {
         return Some("say in its description what it is".to_owned());
     }
+    if rule.sensitive && rule.template {
+        return Some("a sensitive value is no template: what is wrong with one is told".to_owned());
+    }
     if rule.aliases.len() > MAX_ALIASES
         || rule.aliases.iter().any(|alias| FieldName::parse(alias).is_err())
     {

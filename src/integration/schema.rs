@@ -1,9 +1,12 @@
 //! The form of an integration's data file.
 
-use regex_lite::Regex;
+use regex_lite::{Regex, RegexBuilder};
 use serde::{Deserialize, Serialize};
 
 use crate::model::{FieldName, IntegrationName, KindName};
+
+/// How large a pattern may become when it is compiled: matching takes time in proportion.
+const MAX_PATTERN_BYTES: usize = 64 * 1024;
 
 /// A type of connections.
 #[derive(Clone, Debug, PartialEq, Deserialize, Serialize)]
@@ -121,6 +124,7 @@ impl FieldRule {
     /// # Errors
     /// If it is no regular expression.
     pub fn pattern(&self) -> Result<Option<Regex>, regex_lite::Error> {
-        self.pattern.as_deref().map(Regex::new).transpose()
+        let build = |pattern| RegexBuilder::new(pattern).size_limit(MAX_PATTERN_BYTES).build();
+        self.pattern.as_deref().map(build).transpose()
     }
 }

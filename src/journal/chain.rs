@@ -97,10 +97,11 @@ impl Chain {
                 return Err(Unavailable);
             }
         }
+        let offset = self.length;
         self.length += self.buffer.len() as u64;
         self.last = n;
         self.last_hash = hash;
-        self.live.apply(event);
+        self.live.apply(event, now, offset);
         Ok(Position(n))
     }
 
@@ -131,6 +132,11 @@ impl Chain {
     /// The same open file, for the sync thread.
     pub(super) fn file(&self) -> std::io::Result<File> {
         self.file.try_clone()
+    }
+
+    /// The file's number.
+    pub(super) fn number(&self) -> u64 {
+        self.number
     }
 
     pub(super) fn last(&self) -> Position {

@@ -159,6 +159,8 @@ pub struct Checkpoint {
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize)]
 #[serde(rename_all = "snake_case")]
 pub enum CloseReason {
+    /// The clock was set back while the daemon was down.
+    ClockSetBack,
     /// Its directory is gone, as after a reboot.
     DirectoryGone,
     /// Its executor closed it.
@@ -167,6 +169,8 @@ pub enum CloseReason {
     ExecutorRemoved,
     /// Its time was over.
     Expired,
+    /// Its executor was heard of no longer.
+    HeartbeatLost,
     /// A newer attempt was opened.
     NewAttempt,
     /// Its directory could not be made.
@@ -318,6 +322,9 @@ pub enum Outcome {
         by: String,
         /// The resource's uid.
         uid: Id,
+        /// Its full name, where the target is a group or a default.
+        #[serde(default, skip_serializing_if = "Option::is_none")]
+        resource: Option<String>,
         /// The version handed out.
         version: u64,
         /// The fields handed out.
@@ -338,27 +345,4 @@ pub enum Outcome {
         /// The API's reason.
         reason: String,
     },
-}
-
-impl Outcome {
-    pub(super) fn allow(
-        by: String,
-        uid: Id,
-        version: u64,
-        released: Vec<FieldName>,
-        lease: &Lease,
-        reused: bool,
-    ) -> Self {
-        Self::Allow {
-            by,
-            uid,
-            version,
-            released,
-            lease: lease.id,
-            issue_time: lease.issue_time,
-            expire_time: lease.expire_time,
-            limited_by: lease.limited_by,
-            reused,
-        }
-    }
 }

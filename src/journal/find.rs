@@ -40,6 +40,33 @@ pub(super) fn find(
     }
 }
 
+/// The lines that start at these offsets of a file; what is no line of the broker's is left out.
+///
+/// # Errors
+/// If the file cannot be read.
+pub(super) fn read_at(
+    directory: &Path,
+    keyring: &Keyring,
+    file: u64,
+    offsets: &[u64],
+) -> std::io::Result<Vec<Body>> {
+    let mut reader = BufReader::new(File::open(directory.join(file_name(file)))?);
+    let (mut lines, mut line) = (Vec::new(), Vec::new());
+    let mut position = 0;
+    for offset in offsets {
+        // Mostly forward and near: what is buffered is used.
+        let step = i64::try_from(*offset).unwrap_or(i64::MAX) - position;
+        reader.seek_relative(step)?;
+        line.clear();
+        let read = reader.read_until(b'\n', &mut line)?;
+        position += step + i64::try_from(read).unwrap_or(0);
+        let parts = Parts::split(line.strip_suffix(b"\n").unwrap_or(&line));
+        let parts = parts.filter(|parts| parts.is_tagged(keyring));
+        lines.extend(parts.and_then(|parts| parts.parse()));
+    }
+    Ok(lines)
+}
+
 /// The file and line of a decision id.
 pub(super) fn parse_id(text: &str) -> Option<(u64, u64)> {
     let (file, line) = text.split_once('.')?;

@@ -2,17 +2,20 @@
 
 use std::collections::HashMap;
 use std::sync::Arc;
-use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
+use std::sync::atomic::{AtomicBool, AtomicI64, AtomicU64, Ordering};
 use std::time::Duration;
 
 use parking_lot::{Mutex, RwLock};
 
 use super::event::{Checkpoint, Event, RenewalOutcome};
 use super::requests::{RequestNote, RequestTable};
+use super::usage::Usage;
 use crate::lease::{LeaseTable, Terms};
 use crate::model::limits::{Limits, Rate};
-use crate::model::{Id, Opening, PinnedCertificate, StepKey, Timestamp};
+use crate::model::{Id, Opening, PinnedCertificate, RequestId, StepKey, Timestamp};
 
+/// A step is closed after so many heartbeats that did not come.
+const MISSED_HEARTBEATS: u32 = 3;
 /// How many closed steps' attempts are remembered.
 const MAX_CLOSED_ATTEMPTS: usize = 100_000;
 
@@ -41,12 +44,15 @@ pub struct LiveOpening {
     rate: Mutex<Rate>,
     refusals: Mutex<Rate>,
     refused: AtomicU64,
+    /// When its executor was last heard of, in milliseconds.
+    heard: AtomicI64,
 }
 
 impl LiveOpening {
     fn new(record: Opening) -> Self {
         let certificates = RwLock::new(record.certificates.clone());
         Self {
+            heard: AtomicI64::new(record.open_time.millis()),
             record,
             certificates,
             closed: AtomicBool::new(false),
@@ -132,6 +138,18 @@ impl LiveOpening {
         self.refused.swap(0, Ordering::Relaxed)
     }
 
+    /// Its executor says that it still runs.
+    pub fn heartbeat(&self, now: Timestamp) {
+        self.heard.store(now.millis(), Ordering::Release);
+    }
+
+    /// Whether three heartbeats were missed.
+    pub fn is_heartbeat_lost(&self, now: Timestamp) -> bool {
+        let Some(seconds) = self.record.heartbeat_seconds else { return false };
+        let heard = Timestamp::from_millis(self.heard.load(Ordering::Acquire));
+        now.since(heard) > Duration::from_secs(u64::from(seconds)) * MISSED_HEARTBEATS
+    }
+
     /// Whether the newest certificate may not be in the step's directory.
     pub fn is_certificate_unwritten(&self) -> bool {
         self.is_unwritten.load(Ordering::Acquire)
@@ -148,6 +166,15 @@ impl LiveOpening {
     }
 }
 
+/// The last attempt at a step.
+#[derive(Clone, Debug, Default)]
+pub struct LastAttempt {
+    /// Its number, from 1.
+    pub number: i32,
+    /// What its executor calls the request that opened it.
+    pub request_id: Option<RequestId>,
+}
+
 /// Everything that is open and leased.
 #[derive(Debug, Default)]
 pub struct Live {
@@ -156,9 +183,10 @@ pub struct Live {
     abandoned: u64,
     openings: HashMap<Id, Arc<LiveOpening>>,
     open_steps: HashMap<StepKey, Id>,
-    attempts: HashMap<StepKey, i32>,
+    attempts: HashMap<StepKey, LastAttempt>,
     leases: LeaseTable,
     requests: RequestTable,
+    usage: Usage,
     /// Requests of the batch that is announced and not in force yet.
     announced: Vec<RequestNote>,
 }
@@ -182,6 +210,11 @@ impl Live {
     /// The live leases.
     pub fn leases(&self) -> &LeaseTable {
         &self.leases
+    }
+
+    /// What was used by whom.
+    pub fn usage(&self) -> &Usage {
+        &self.usage
     }
 
     /// The requests that were done.
@@ -209,9 +242,9 @@ impl Live {
         self.openings.get(self.open_steps.get(key)?)
     }
 
-    /// The last attempt at this step, open or closed; 0 if there was none.
-    pub fn last_attempt(&self, key: &StepKey) -> i32 {
-        self.attempts.get(key).copied().unwrap_or(0)
+    /// The last attempt at this step, open or closed; number 0 if there was none.
+    pub fn last_attempt(&self, key: &StepKey) -> LastAttempt {
+        self.attempts.get(key).cloned().unwrap_or_default()
     }
 
     pub(super) fn expire(&mut self, now: Timestamp) {
@@ -219,7 +252,8 @@ impl Live {
     }
 
     /// What a line does. The same at start and while running.
-    pub(super) fn apply(&mut self, event: &Event) {
+    pub(super) fn apply(&mut self, event: &Event, time: Timestamp, offset: u64) {
+        self.usage.take(event, time, offset);
         match event {
             Event::CertificateRenewed { opening, certificate } => {
                 if let Some(live) = self.openings.get(opening) {
@@ -229,6 +263,7 @@ impl Live {
             }
             Event::Checkpoint(checkpoint) => self.start_from(checkpoint),
             Event::ClockSetBack => {
+                self.usage.take_all_closed(offset);
                 let open: Vec<Id> = self.openings.keys().copied().collect();
                 open.into_iter().for_each(|id| self.close(id));
             }
@@ -277,7 +312,10 @@ impl Live {
     }
 
     fn start_from(&mut self, checkpoint: &Checkpoint) {
+        let mut usage = std::mem::take(&mut self.usage);
+        usage.start_from(&checkpoint.openings);
         *self = Self {
+            usage,
             head: checkpoint.head,
             intent: checkpoint.intent,
             abandoned: checkpoint.abandoned,
@@ -296,7 +334,8 @@ impl Live {
 
     fn open(&mut self, opening: &Opening) {
         self.open_steps.insert(opening.key.clone(), opening.id);
-        self.attempts.insert(opening.key.clone(), opening.attempt);
+        let (number, request_id) = (opening.attempt, opening.request_id.clone());
+        self.attempts.insert(opening.key.clone(), LastAttempt { number, request_id });
         self.openings.insert(opening.id, Arc::new(LiveOpening::new(opening.clone())));
     }
 

@@ -19,6 +19,7 @@ mod permit;
 mod replay;
 mod requests;
 mod sync;
+mod usage;
 
 use std::os::unix::fs::DirBuilderExt as _;
 use std::path::{Path, PathBuf};
@@ -36,6 +37,7 @@ pub use permit::{Permit, PermitError};
 pub use replay::{Recovery, ReplayError};
 pub use requests::{RequestNote, RequestTable};
 pub use sync::SyncFailed;
+pub use usage::{RunKey, Usage, Use};
 
 use crate::lease::{Ask, Lease, Terms};
 use crate::model::limits::JOURNAL_DEADLINE;
@@ -89,6 +91,8 @@ pub enum Verdict {
         by: String,
         /// The record with the values.
         record: RecordKey,
+        /// The full name of what is handed out.
+        resource: String,
         /// The credential's version.
         version: u64,
         /// The names of the fields that are handed out.
@@ -170,7 +174,8 @@ impl Journal {
         }
         let opening = asked.opening.record();
         let mut line = ResolveLine::new(opening, asked.ask);
-        let Verdict::Allow { by, record, version, fields, terms, max_leases } = asked.verdict
+        let Verdict::Allow { by, record, resource, version, fields, terms, max_leases } =
+            asked.verdict
         else {
             let Verdict::Refuse(reason) = asked.verdict else { return Err(CommitError::Stale) };
             // What was asked for beside the target says nothing to anybody, and can be long.
@@ -179,8 +184,12 @@ impl Journal {
             let position = chain.append(now, &Event::Resolve(Box::new(line)))?;
             return Ok(Committed::Refused(chain.decision_id(position)));
         };
-        let reused =
-            live.leases().reusable(opening.id, &line.ask, record.uid, version, now).cloned();
+        // What is allowed at most may be less than it was.
+        let reused = live
+            .leases()
+            .reusable(opening.id, &line.ask, record.uid, version, now)
+            .filter(|lease| lease.expire_time <= terms.expire_time)
+            .cloned();
         if reused.is_none() && live.leases().count_of(opening.id) >= max_leases as usize {
             line.outcome = Outcome::Refuse { reason: "TOO_MANY_LEASES".to_owned() };
             chain.append(now, &Event::Resolve(Box::new(line)))?;
@@ -188,18 +197,22 @@ impl Journal {
         }
         let lease = match &reused {
             Some(lease) => lease.clone(),
-            None => Lease {
-                id: random_id().map_err(|_| Unavailable)?,
-                opening: opening.id,
-                resource: record.uid,
-                version,
-                ask: line.ask.clone(),
-                issue_time: now,
-                expire_time: terms.expire_time,
-                limited_by: terms.limited_by,
-            },
+            None => new_lease(opening.id, &record, version, &line.ask, terms, now)?,
         };
-        line.outcome = Outcome::allow(by, record.uid, version, fields, &lease, reused.is_some());
+        // Said only where the target does not say it.
+        let resource = Some(resource).filter(|resource| *resource != line.ask.target);
+        line.outcome = Outcome::Allow {
+            by,
+            uid: record.uid,
+            resource,
+            version,
+            released: fields,
+            lease: lease.id,
+            issue_time: lease.issue_time,
+            expire_time: lease.expire_time,
+            limited_by: lease.limited_by,
+            reused: reused.is_some(),
+        };
         let position = chain.append(now, &Event::Resolve(Box::new(line)))?;
         let permit = Permit::new(record, version, chain.decision_id(position));
         Ok(Committed::Permitted(permit, lease))
@@ -281,6 +294,15 @@ impl Journal {
             Some(place) => find::find(&self.directory, &self.keyring, place),
             None => Ok(None),
         }
+    }
+
+    /// The lines that stand at these offsets of the file. Reads the file: call it where waiting is allowed.
+    ///
+    /// # Errors
+    /// If the file cannot be read.
+    pub fn read_at(&self, offsets: &[u64]) -> std::io::Result<Vec<Body>> {
+        let file = self.chain.lock().number();
+        find::read_at(&self.directory, &self.keyring, file, offsets)
     }
 
     /// Writes one line that stands for itself, and returns its decision id.
@@ -413,4 +435,24 @@ impl Journal {
     pub fn position(&self) -> Result<String, Unavailable> {
         Ok(self.chain.try_lock_for(JOURNAL_DEADLINE).ok_or(Unavailable)?.last_id())
     }
+}
+
+fn new_lease(
+    opening: Id,
+    record: &RecordKey,
+    version: u64,
+    ask: &Ask,
+    terms: Terms,
+    now: Timestamp,
+) -> Result<Lease, Unavailable> {
+    Ok(Lease {
+        id: random_id().map_err(|_| Unavailable)?,
+        opening,
+        resource: record.uid,
+        version,
+        ask: ask.clone(),
+        issue_time: now,
+        expire_time: terms.expire_time,
+        limited_by: terms.limited_by,
+    })
 }

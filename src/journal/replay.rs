@@ -142,7 +142,7 @@ impl Reader {
         if !(begins || (follows && !is_first)) {
             return None;
         }
-        self.live.apply(&body.event);
+        self.live.apply(&body.event, body.time, self.length);
         self.last = body.n;
         self.last_hash = hash;
         // The latest, not the last: lines written under a clock that was set back prove nothing.

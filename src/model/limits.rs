@@ -43,6 +43,12 @@ pub const MIN_TTL: Duration = Duration::from_secs(1);
 pub const MAX_TTL: Duration = Duration::from_secs(7 * 24 * 3600);
 /// A certificate of a step lasts at most this long; it is renewed before.
 pub const MAX_STEP_CERTIFICATE_LIFE: Duration = Duration::from_secs(24 * 3600);
+/// What runs have used so recently is deleted only by force.
+pub const RECENTLY_USED: Duration = Duration::from_secs(30 * 24 * 3600);
+/// The most targets that a step is allowed to ask for, if any are named.
+pub const MAX_ALLOWED_TARGETS: usize = 100;
+/// The longest time between two heartbeats of a step.
+pub const MAX_HEARTBEAT: Duration = Duration::from_secs(3600);
 /// How long certificates of operators, executors and the daemon last.
 pub const CLIENT_CERTIFICATE_LIFE: Duration = Duration::from_secs(90 * 24 * 3600);
 /// If at start the wall clock is this far behind the journal, all openings and leases are closed.

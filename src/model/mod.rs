@@ -1,6 +1,7 @@
 //! The words of the broker, parsed and checked. A value of one of these types cannot be malformed, so
 //! nothing further in looks at it again. This room knows no other.
 
+mod allowed;
 mod id;
 mod label;
 pub mod limits;
@@ -15,6 +16,7 @@ mod text;
 mod time;
 mod value;
 
+pub use allowed::AllowedTarget;
 pub use id::Id;
 pub use label::Labels;
 pub use limits::Limits;

@@ -4,8 +4,9 @@ use std::collections::BTreeSet;
 
 use serde::{Deserialize, Serialize};
 
+use super::allowed::AllowedTarget;
 use super::id::Id;
-use super::name::{ExecutorName, RunName, StepName, WorkflowName};
+use super::name::{ExecutorName, RequestId, RunName, StepName, WorkflowName};
 use super::run_as::RunAs;
 use super::spiffe::SpiffeId;
 use super::text::{base64_bytes, hex_bytes};
@@ -44,6 +45,8 @@ pub struct Opening {
     /// Which step.
     #[serde(flatten)]
     pub key: StepKey,
+    /// The registration of the executor that opened it: another of the same name is another.
+    pub executor_uid: Id,
     /// Which try at it, from 1.
     pub attempt: i32,
     /// On whose behalf it runs.
@@ -51,6 +54,24 @@ pub struct Opening {
     pub run_as: BTreeSet<RunAs>,
     /// The Unix user whose connections its socket takes.
     pub uid: u32,
+    /// The Unix group that may use its directory, too.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub gid: Option<u32>,
+    /// Whether its socket takes connections from this uid only.
+    #[serde(default = "yes", skip_serializing_if = "is_yes")]
+    pub is_uid_checked: bool,
+    /// Whether everybody may use its directory.
+    #[serde(default, skip_serializing_if = "is_no")]
+    pub is_for_anybody: bool,
+    /// How often its executor says that it still runs, in seconds.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub heartbeat_seconds: Option<u32>,
+    /// What it may ask for at most; everything if empty.
+    #[serde(default, skip_serializing_if = "Vec::is_empty")]
+    pub allowed_targets: Vec<AllowedTarget>,
+    /// What its executor calls the request that opened it.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub request_id: Option<RequestId>,
     /// When it was opened.
     pub open_time: Timestamp,
     /// When it is closed at the latest.
@@ -63,6 +84,21 @@ pub struct Opening {
     pub certificates: Vec<PinnedCertificate>,
     /// Where the directory will be mounted, or `host`.
     pub mount_path: String,
+}
+
+// Lines say only what is out of the ordinary.
+fn yes() -> bool {
+    true
+}
+
+#[expect(clippy::trivially_copy_pass_by_ref, reason = "serde's signature")]
+fn is_yes(it_is: &bool) -> bool {
+    *it_is
+}
+
+#[expect(clippy::trivially_copy_pass_by_ref, reason = "serde's signature")]
+fn is_no(it_is: &bool) -> bool {
+    !*it_is
 }
 
 /// A certificate that is accepted because it was issued, by its fingerprint.

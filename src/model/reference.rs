@@ -70,7 +70,8 @@ impl FromStr for GroupRef {
         let rest = text.strip_prefix("group:").ok_or_else(invalid)?;
         let (name, pairs) = rest.split_once(':').ok_or_else(invalid)?;
         let mut parsed = BTreeMap::new();
-        for pair in pairs.split(',') {
+        // Without any, it is a group's question all the same: which identifiers it has is its answer.
+        for pair in pairs.split(',').filter(|_| !pairs.is_empty()) {
             let (key, value) = pair.split_once('=').ok_or_else(invalid)?;
             if parsed.insert(TagKey::parse(key)?, TagValue::parse(value)?).is_some() {
                 return Err(Invalid::new("group", text, "each identifier is given once"));
@@ -150,7 +151,6 @@ mod tests {
             "default:Slack",
             "AWS/x",
             "group:a",
-            "group:a:",
             "group:a:b",
             "group:a:b=c,b=d",
         ] {

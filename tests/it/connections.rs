@@ -417,3 +417,106 @@ fn a_test_tells_what_is_wrong_with_values_and_shows_none_of_them() {
     assert!(tested.findings[0].description.contains("newline"));
     assert!(!format!("{tested:?}").contains("7f3a9c51"));
 }
+
+/// A trial answers the same whether a value is the stored one or not: it could be asked again and again.
+#[test]
+fn a_trial_is_no_way_to_guess_a_stored_value() {
+    let world = World::start();
+    let put = |value: &str, validate_only: bool| {
+        let request = pb::PutSecretRequest {
+            name: "workflows/w/secrets/pin".to_owned(),
+            value: value.into(),
+            validate_only,
+            ..Default::default()
+        };
+        let mut secrets = pb::secret_service_client::SecretServiceClient::new(world.0.operator());
+        world.0.block_on(secrets.put_secret(request)).unwrap().into_inner().version
+    };
+    assert_eq!(put("4711", false), 1);
+    assert_eq!((put("0000", true), put("4711", true)), (2, 2));
+    let trial = |value: &str| {
+        let change = with_fields(&[("secret_access_key", value)]);
+        let request = masked(change, &["fields.secret_access_key"]);
+        let trial = pb::UpdateConnectionRequest { validate_only: true, ..request };
+        let told = world.send(trial).ok().unwrap();
+        (told.version, told.etag)
+    };
+    assert_eq!(trial("guess"), trial("secret"));
+}
+
+#[test]
+fn a_request_that_wrote_nothing_is_remembered_too() {
+    let world = World::start();
+    let delete = || {
+        let request = pb::DeleteConnectionRequest {
+            name: "connections/slack/x".to_owned(),
+            allow_missing: true,
+            request_id: "one".to_owned(),
+            ..Default::default()
+        };
+        world.0.block_on(world.client().delete_connection(request)).unwrap();
+    };
+    delete();
+    world.0.create_connection("slack/x", &[("api_token", "t")], &[]).ok().unwrap();
+    // The same request again is not done again.
+    delete();
+    assert_eq!(world.list("name = x").unwrap().len(), 1);
+}
+
+#[test]
+fn a_field_that_there_is_not_cannot_be_removed_and_a_private_key_not_be_readable() {
+    let world = World::start();
+    let remove = world.update(pb::Connection::default(), &["fields.secret_acces_key"]);
+    assert_eq!(reason(remove.map(drop)), "FIELDS_INVALID");
+    let (key, _) = keyhatch::identity::new_request().unwrap();
+    let swapped = with_fields(&[("region", &key)]);
+    assert_eq!(reason(world.update(swapped, &["fields.region"]).map(drop)), "FIELDS_INVALID");
+    let fields = [("base_url", "https://a.example"), ("certificate", &key), ("private_key", &key)];
+    let made = world.0.create_connection("http/m", &fields, &[]);
+    assert_eq!(reason(made.map(drop)), "FIELDS_INVALID");
+}
+
+#[test]
+fn a_shorter_maximum_counts_for_the_next_ask_already() {
+    let world = World::start();
+    let step = world.0.open("w", "s");
+    let before = world.0.resolve(&step, "aws/prod").unwrap().lease;
+    let max_ttl = Some(prost_types::Duration { seconds: 60, nanos: 0 });
+    let change = pb::Connection { max_ttl, ..Default::default() };
+    world.update(change, &["max_ttl"]).ok().unwrap();
+    let after = world.0.resolve(&step, "aws/prod").unwrap().lease;
+    assert_ne!(after.name, before.name);
+    assert_eq!(after.expire_time.unwrap().seconds - after.issue_time.unwrap().seconds, 60);
+}
+
+/// So many problems that no client would take them all: the reason arrives all the same.
+#[test]
+fn an_error_with_very_many_problems_still_fits() {
+    let world = World::start();
+    let bad = |n: usize| {
+        crate::harness::connection_document(&format!("slack/{n}"), &[("nonsense", "x")], vec![])
+    };
+    let status = world.0.apply((0..2000).map(bad).collect()).unwrap_err();
+    let told = tonic_types::StatusExt::get_error_details(&status);
+    let last = told.bad_request().unwrap().field_violations.last().unwrap().description.clone();
+    assert!(last.ends_with(" more"), "{last}");
+    assert!(status.details().len() < 8192);
+    assert_eq!(reason(Err::<(), _>(status)), "DOCUMENTS_INVALID");
+}
+
+#[test]
+fn what_runs_have_used_of_late_is_deleted_only_by_force() {
+    let world = World::start();
+    let step = world.0.open("w", "s");
+    world.0.resolve(&step, "aws/prod").unwrap();
+    let delete = |force: bool| {
+        let name = "connections/aws/prod".to_owned();
+        let request = pb::DeleteConnectionRequest { name, force, ..Default::default() };
+        world.0.block_on(world.client().delete_connection(request)).map(drop)
+    };
+    let refused = delete(false).unwrap_err();
+    assert!(refused.message().contains("workflow w"), "{}", refused.message());
+    assert_eq!(reason(Err::<(), _>(refused)), "IN_USE");
+    world.0.advance(31 * 24 * 3600);
+    delete(false).unwrap();
+}

@@ -5,8 +5,8 @@ use std::sync::Arc;
 use allocation_counter::measure;
 use keyhatch::access::{Principal, Role};
 use keyhatch::broker::{
-    Broker, ConnectionDocument, Error, Part, Parts, ResolveRequest, Runtime, StepRequest,
-    WriteOptions,
+    Broker, ConnectionDocument, Error, Part, Parts, ResolveRequest, Runtime, StepOwner,
+    StepRequest, WriteOptions,
 };
 use keyhatch::config::Config;
 use keyhatch::daemon::{StateDirectory, init};
@@ -58,8 +58,11 @@ impl Bare {
             step: StepName::parse("build").unwrap(),
             attempt: None,
             run_as: [].into(),
-            uid: None,
+            owner: StepOwner::default(),
             ttl: None,
+            heartbeat: None,
+            allowed_targets: vec![],
+            request_id: None,
             mount_path: "host".to_owned(),
         };
         broker.open_step(&executor, request).await.unwrap();

@@ -242,7 +242,10 @@ fn a_connection_in_a_group_is_deleted_only_by_force_and_leaves_the_group_consist
     let world = World::start();
     world.create("g", &["account_id"], "workflow:deploy").unwrap();
     world.members("g", &["aws/connectionA"], true).unwrap();
-    let refused = world.0.delete_connection("aws/connectionA");
+    let name = "connections/aws/connectionA".to_owned();
+    let request = pb::DeleteConnectionRequest { name, ..Default::default() };
+    let mut client = ConnectionServiceClient::new(world.0.operator());
+    let refused = world.0.block_on(client.delete_connection(request)).map(drop);
     assert!(refused.as_ref().unwrap_err().message().contains("group g"));
     assert_eq!(reason(refused), "IN_USE");
     let name = "connections/aws/connectionA".to_owned();
@@ -269,8 +272,11 @@ fn a_group_is_renamed_emptied_and_deleted_and_found_again_after_a_restart() {
     world.0.resolve(&step, "group:renamed:account_id=987654321").unwrap();
     let emptied = world.members("renamed", &["aws/connectionA", "aws/connectionB"], false);
     assert_eq!(emptied.unwrap(), 0);
-    let request =
-        pb::DeleteGroupRequest { name: "groups/renamed".to_owned(), ..Default::default() };
+    let request = pb::DeleteGroupRequest {
+        name: "groups/renamed".to_owned(),
+        force: true,
+        ..Default::default()
+    };
     world.0.block_on(world.client().delete_group(request)).unwrap();
     assert_eq!(
         reason(world.0.resolve(&step, "group:renamed:account_id=987654321")),

@@ -28,6 +28,7 @@ mod readme;
 mod recovery;
 mod registry;
 mod resolve;
+mod runs;
 mod secrecy;
 mod seeding;
 mod tampering;

@@ -85,16 +85,14 @@ fn an_integration_of_ones_own_works_like_any_other_and_survives_a_restart() {
     assert_eq!(reason(apply(&broker, &[("url", "https://evil.example")])), "SECRETS_REQUIRED");
 }
 
-/// What was sensitive or a destination when it was written stays so, whatever becomes of the schema.
+/// What was sensitive when it was written stays so, whatever becomes of the schema.
 #[test]
 fn no_change_of_a_schema_loosens_a_stored_value() {
     let broker = TestBroker::start();
     create(&broker, acme("acme")).unwrap();
     apply(&broker, &FIELDS).unwrap();
     let mut loose = acme("acme");
-    for field in &mut loose.kinds[0].fields {
-        (field.sensitive, field.destination) = (false, false);
-    }
+    loose.kinds[0].fields[1].sensitive = false;
     update(&broker, loose).unwrap();
     let hidden = |broker: &TestBroker| {
         states(broker)
@@ -102,21 +100,55 @@ fn no_change_of_a_schema_loosens_a_stored_value() {
             .any(|(name, sensitive, value)| name == "token" && sensitive && value.is_empty())
     };
     assert!(hidden(&broker));
-    assert_eq!(reason(apply(&broker, &[("url", "https://evil.example")])), "SECRETS_REQUIRED");
     // The same value written again is no new value, and tells nobody the old one.
     apply(&broker, &[("token", "hush"), ("note", "other")]).unwrap();
     assert!(hidden(&broker));
-    // A field that the schema has no longer is as sensitive as it was.
-    let mut without = acme("acme");
-    without.kinds[0].fields.retain(|field| field.name != "token");
-    update(&broker, without).unwrap();
-    assert!(hidden(&broker));
     // A new value is whoever's who wrote it.
-    let mut open = acme("acme");
-    open.kinds[0].fields[1].sensitive = false;
-    update(&broker, open).unwrap();
     apply(&broker, &[("token", "new")]).unwrap();
     assert!(states(&broker).contains(&("token".to_owned(), false, b"new".into())));
+    // The other way round: what is written again under a stricter rule is stricter, equal or not.
+    update(&broker, acme("acme")).unwrap();
+    apply(&broker, &[("token", "new")]).unwrap();
+    assert!(hidden(&broker));
+}
+
+/// While there are connections, no schema lets a destination be anything else.
+#[test]
+fn a_destination_stays_one_and_keeps_its_name() {
+    let broker = TestBroker::start();
+    create(&broker, acme("acme")).unwrap();
+    apply(&broker, &FIELDS).unwrap();
+    let changes: [fn(&mut Vec<pb::FieldSchema>); 3] = [
+        |fields| fields[0].destination = false,
+        |fields| drop(fields.remove(0)),
+        |fields| {
+            let aliases = vec!["url".to_owned()];
+            fields[0] = pb::FieldSchema { aliases, ..field("address", false) };
+        },
+    ];
+    for change in changes {
+        let mut other = acme("acme");
+        change(&mut other.kinds[0].fields);
+        assert_eq!(reason(update(&broker, other)), "IN_USE");
+    }
+    let mut more = acme("acme");
+    more.kinds[0].fields.push(field("more", true));
+    more.kinds[0].fields[2].destination = true;
+    update(&broker, more).unwrap();
+}
+
+#[test]
+fn a_pattern_that_would_take_long_is_refused_and_a_long_value_is_not_matched() {
+    let broker = TestBroker::start();
+    let with_pattern = |pattern: &str| {
+        let mut integration = acme("acme");
+        integration.kinds[0].fields[2].pattern = pattern.to_owned();
+        create(&broker, integration)
+    };
+    assert_eq!(reason(with_pattern("(?:[a-z]?){50000}z")), "INTEGRATION_INVALID");
+    with_pattern("^[a-z]*$").unwrap();
+    let long = "a".repeat(5000);
+    assert_eq!(reason(apply(&broker, &[("note", &long)])), "DOCUMENTS_INVALID");
 }
 
 #[test]

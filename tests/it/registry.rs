@@ -174,3 +174,64 @@ fn what_a_step_runs_as_counts_beside_its_workflow() {
     assert_eq!(updated.live_leases, 0);
     assert_eq!(reason(broker.resolve(&as_ops, "aws/ops")), "RESOLVE_DENIED");
 }
+
+/// Whoever removes an executor may go away before all of its steps are closed: they resolve nothing all the
+/// same, are closed soon, and belong to nobody who comes by the name later.
+#[test]
+fn steps_of_a_removed_executor_resolve_nothing_however_the_removal_ends() {
+    let mut broker = TestBroker::start();
+    broker.create_aws("prod", "s", &["workflow:*"]);
+    let executor = broker.enroll_executor("host", &["*"], &[]);
+    let opened: Vec<_> = (0..20)
+        .map(|n| open(&broker, &executor, &format!("w{n}"), &[]).unwrap())
+        .map(|opened| broker.become_step(opened))
+        .collect();
+    let request =
+        pb::DeleteExecutorRequest { name: "executors/host".to_owned(), ..Default::default() };
+    let mut client = ExecutorRegistryServiceClient::new(broker.operator());
+    // The caller hangs up while it is done.
+    let hung_up = broker.block_on(async {
+        tokio::time::timeout(std::time::Duration::from_millis(5), client.delete_executor(request))
+            .await
+    });
+    drop(hung_up);
+    let gone = || list_executor(&broker, "host").is_err();
+    crate::harness::wait_until("the executor is removed", gone);
+    broker.enroll_executor("host", &["other"], &[]);
+    for step in &opened {
+        assert!(broker.resolve(step, "aws/prod").is_err());
+    }
+    let closed = || broker.journaled("closed").len() == opened.len();
+    crate::harness::wait_until("all of its steps are closed", closed);
+    broker.restart();
+    for step in &opened {
+        assert!(broker.resolve(step, "aws/prod").is_err());
+    }
+}
+
+fn list_executor(broker: &TestBroker, name: &str) -> Result<pb::Executor, Status> {
+    let name = format!("executors/{name}");
+    let mut client = ExecutorRegistryServiceClient::new(broker.operator());
+    let found = broker.block_on(client.get_executor(pb::GetExecutorRequest { name }));
+    found.map(tonic::Response::into_inner)
+}
+
+#[test]
+fn of_two_administrators_that_remove_each_other_one_is_left() {
+    let broker = TestBroker::start();
+    for round in 0..20 {
+        let name = format!("other{round}");
+        let other = broker.enroll(&name, pb::Role::Administrator);
+        let third = broker.enroll(&format!("third{round}"), pb::Role::Administrator);
+        let remove = |channel: Channel, name: String| {
+            let request = pb::DeleteOperatorRequest {
+                name: format!("operators/{name}"),
+                ..Default::default()
+            };
+            async move { OperatorServiceClient::new(channel).delete_operator(request).await }
+        };
+        let (one, two) = (remove(other, format!("third{round}")), remove(third, name.clone()));
+        let (one, two) = broker.block_on(async { tokio::join!(one, two) });
+        assert!(one.is_ok() != two.is_ok(), "round {round}");
+    }
+}

@@ -209,7 +209,7 @@ impl TestBroker {
 
     pub fn delete_connection(&self, reference: &str) -> Result<(), Status> {
         let name = format!("connections/{reference}");
-        let request = pb::DeleteConnectionRequest { name, ..Default::default() };
+        let request = pb::DeleteConnectionRequest { name, force: true, ..Default::default() };
         let mut client = ConnectionServiceClient::new(self.operator());
         self.block_on(client.delete_connection(request)).map(drop)
     }

@@ -1,0 +1,221 @@
+//! Runs: what each has received, and its end.
+
+use std::collections::BTreeMap;
+
+use super::Broker;
+use super::error::Error;
+use super::openings::{ClosedStep, StepSelector};
+use super::operators::require_executor;
+use crate::access::Principal;
+use crate::journal::{Body, CloseReason, Event, Outcome, RenewalOutcome, RunKey};
+use crate::model::{FieldName, Id, Opening, RunName, Timestamp, WorkflowName};
+
+/// One opening of a step of a run, open or closed.
+pub struct RunStep {
+    /// What was recorded.
+    pub opening: Opening,
+    /// When and why it was closed; none while it is open.
+    pub closed: Option<(Timestamp, CloseReason)>,
+    /// What it was given, in the order of issue.
+    pub received: Vec<Received>,
+}
+
+/// One lease that a step was given.
+pub struct Received {
+    /// The lease.
+    pub lease: Id,
+    /// What was asked for.
+    pub target: String,
+    /// The full name of what was handed out.
+    pub resource: String,
+    /// The version.
+    pub version: u64,
+    /// The fields.
+    pub fields: Vec<FieldName>,
+    /// When it was handed out first.
+    pub first: Timestamp,
+    /// When last.
+    pub last: Timestamp,
+    /// How often.
+    pub times: usize,
+    /// When it ends, or ended at the latest.
+    pub expire_time: Timestamp,
+    /// How it stands.
+    pub state: LeaseState,
+}
+
+/// How a lease stands.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum LeaseState {
+    /// Its time was over.
+    Expired,
+    /// It is live.
+    Live,
+    /// It ended before its time.
+    Revoked,
+}
+
+impl Broker {
+    /// What a run has received: an executor's own runs, everybody's for an operator. Reads the journal's
+    /// file: call it where waiting is allowed.
+    ///
+    /// # Errors
+    /// See `ExecutorService.GetRun`.
+    pub fn run(
+        &self,
+        caller: &Principal,
+        workflow: Option<&WorkflowName>,
+        run: &RunName,
+    ) -> Result<Vec<RunStep>, Error> {
+        let own = match caller {
+            Principal::Executor(name) => Some(name),
+            Principal::Operator(..) => None,
+            Principal::Step { .. } => return Err(Error::ExecutorRequired),
+        };
+        let mut places: Vec<u64> = self.journal.look(|live| {
+            let is_own = |key: &RunKey| own.is_none_or(|own| *own == key.executor);
+            let runs = live.usage().runs(run, workflow).filter(|(key, _)| is_own(key));
+            runs.flat_map(|(_, places)| places.iter().copied()).collect()
+        })?;
+        if places.is_empty() {
+            return Err(Error::RunNotFound(run.clone()));
+        }
+        places.sort_unstable();
+        let lines = self.journal.read_at(&places);
+        let lines = lines.map_err(|error| Error::Internal(format!("the journal: {error}")))?;
+        let mut steps = fold(lines);
+        let now = self.now();
+        self.journal.look(|live| {
+            for received in steps.iter_mut().flat_map(|step| &mut step.received) {
+                received.state = match live.leases().find(received.lease) {
+                    Some(lease) if now < lease.expire_time => LeaseState::Live,
+                    _ if now < received.expire_time => LeaseState::Revoked,
+                    _ => LeaseState::Expired,
+                };
+            }
+        })?;
+        for step in &mut steps {
+            // A lease ends with its step, and that is before its time, however long ago it was.
+            let Some((closed, _)) = step.closed else { continue };
+            for received in &mut step.received {
+                if received.state == LeaseState::Expired && closed < received.expire_time {
+                    received.state = LeaseState::Revoked;
+                }
+            }
+        }
+        Ok(steps)
+    }
+
+    /// Closes every open step of an executor's run.
+    ///
+    /// # Errors
+    /// See `ExecutorService.CloseRun`.
+    pub async fn close_run(
+        &self,
+        caller: &Principal,
+        workflow: &WorkflowName,
+        run: &RunName,
+    ) -> Result<(usize, usize), Error> {
+        let executor = require_executor(caller)?;
+        let open: Vec<Id> = self.journal.look(|live| {
+            let all = live.openings().map(|opening| opening.record());
+            all.filter(|one| one.key.executor == executor)
+                .filter(|one| one.key.workflow == *workflow && one.key.run == *run)
+                .map(|one| one.id)
+                .collect()
+        })?;
+        let (mut closed, mut revoked) = (0, 0);
+        for id in open {
+            let ClosedStep { closed: is_closed, revoked: of_step } =
+                self.close_opening(id, CloseReason::Executor).await?;
+            closed += usize::from(is_closed);
+            revoked += of_step;
+        }
+        Ok((closed, revoked))
+    }
+
+    /// An executor says that its step still runs; when the step ends at the latest.
+    ///
+    /// # Errors
+    /// See `ExecutorService.RenewStep`.
+    pub fn renew_step(
+        &self,
+        caller: &Principal,
+        selector: &StepSelector,
+    ) -> Result<Timestamp, Error> {
+        let executor = require_executor(caller)?;
+        let found = self.find_own(&executor, selector)?;
+        let opening = found.ok_or(Error::StepNotOpen)?;
+        opening.heartbeat(self.now());
+        Ok(opening.record().expire_time)
+    }
+}
+
+/// Lines of runs, in order, as steps with what they received.
+fn fold(lines: Vec<Body>) -> Vec<RunStep> {
+    let mut steps: Vec<RunStep> = Vec::new();
+    let mut of_opening = BTreeMap::new();
+    for Body { time, event, .. } in lines {
+        match event {
+            Event::Opened(opening) => {
+                of_opening.insert(opening.id, steps.len());
+                steps.push(RunStep { opening: *opening, closed: None, received: Vec::new() });
+            }
+            Event::Closed { opening, reason, .. } => {
+                let step = of_opening.get(&opening).and_then(|place| steps.get_mut(*place));
+                if let Some(step) = step {
+                    step.closed = Some((time, reason));
+                }
+            }
+            Event::ClockSetBack => {
+                for step in steps.iter_mut().filter(|step| step.closed.is_none()) {
+                    step.closed = Some((time, CloseReason::ClockSetBack));
+                }
+            }
+            Event::LeaseRenewal(line) => {
+                let step = of_opening.get(&line.opening).and_then(|place| steps.get_mut(*place));
+                let found = step.and_then(|step| {
+                    step.received.iter_mut().find(|received| received.lease == line.lease)
+                });
+                if let (Some(received), RenewalOutcome::Allow { expire_time, .. }) =
+                    (found, line.outcome)
+                {
+                    received.expire_time = expire_time;
+                }
+            }
+            Event::Resolve(line) => {
+                let step = of_opening.get(&line.opening).and_then(|place| steps.get_mut(*place));
+                if let Some(step) = step {
+                    receive(step, time, line.ask.target, line.outcome);
+                }
+            }
+            _ => {}
+        }
+    }
+    steps
+}
+
+/// A lease that is handed out once more is the same one.
+fn receive(step: &mut RunStep, time: Timestamp, target: String, outcome: Outcome) {
+    let Outcome::Allow { resource, version, released, lease, expire_time, .. } = outcome else {
+        return;
+    };
+    match step.received.iter_mut().find(|received| received.lease == lease) {
+        Some(received) => {
+            received.last = time;
+            received.times += 1;
+        }
+        None => step.received.push(Received {
+            lease,
+            resource: resource.unwrap_or_else(|| target.clone()),
+            target,
+            version,
+            fields: released,
+            first: time,
+            last: time,
+            times: 1,
+            expire_time,
+            state: LeaseState::Live,
+        }),
+    }
+}
