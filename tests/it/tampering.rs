@@ -54,7 +54,14 @@ fn an_edited_removed_or_inserted_journal_line_refuses_the_start() {
 
 /// Opens the stopped broker's store with plain sled, as somebody with the disk could.
 fn with_store(broker: &TestBroker, change: impl FnOnce(&sled::Db)) {
-    let db = sled::Config::new().path(broker.config.state.join("store")).open().unwrap();
+    let config = sled::Config::new().path(broker.config.state.join("store"));
+    let mut opened = None;
+    // A child that another test has just forked can hold the lock until it execs.
+    wait_until("the store is nobody else's", || {
+        opened = config.open().ok();
+        opened.is_some()
+    });
+    let db = opened.unwrap();
     change(&db);
     db.flush().unwrap();
 }
