@@ -60,6 +60,9 @@ pub struct Lease {
     pub version: u64,
     /// What was asked for.
     pub ask: Ask,
+    /// Whether it is a Watch's own, which nobody else is given.
+    #[serde(default, skip_serializing_if = "std::ops::Not::not")]
+    pub is_watch: bool,
     /// When it was issued.
     pub issue_time: Timestamp,
     /// The first moment at which it is over.
@@ -204,7 +207,9 @@ impl LeaseTable {
     pub fn insert(&mut self, lease: Lease) {
         let of = self.by_opening.entry(lease.opening).or_default();
         of.all.insert(lease.id);
-        of.latest.insert(lease.ask.clone(), lease.id);
+        if !lease.is_watch {
+            of.latest.insert(lease.ask.clone(), lease.id);
+        }
         self.by_resource.entry(lease.resource).or_default().insert(lease.id);
         self.by_expiry.insert((lease.expire_time, lease.id));
         self.by_id.insert(lease.id, lease);
@@ -278,6 +283,7 @@ mod tests {
             resource: Id::from_bytes([2; 16]),
             version: 1,
             ask: Ask { target: "connections/aws/a".into(), fields: vec![], ttl_millis: None },
+            is_watch: false,
             issue_time: at(0),
             expire_time: at(expire),
             limited_by: TtlLimit::None,

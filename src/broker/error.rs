@@ -232,6 +232,9 @@ pub enum Error {
     /// The step asks too often.
     #[error("this step asks too often; try again later")]
     TooManyRequests(Duration),
+    /// The step watches as much as it may.
+    #[error("this step has as many Watches as it may ({0}); end one")]
+    TooManyWatches(usize),
     /// Too many steps are open.
     #[error("as many steps are open as this broker allows ({0})")]
     TooManySteps(u32),

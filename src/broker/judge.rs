@@ -36,16 +36,21 @@ pub(super) struct Found {
 pub(super) enum Refusal {
     Denied,
     Disabled(ResourceName),
-    FieldUnknown { field: String, known: String },
+    FieldUnknown {
+        field: String,
+        known: String,
+    },
     NotFound(ResourceName),
     NotSelected(NotSelected),
+    /// Beyond what its executor lets the step ask for.
+    Outside,
 }
 
 impl Refusal {
     /// The reason of the API, as the journal keeps it.
     pub(super) fn reason(&self) -> &'static str {
         match self {
-            Self::Denied => "RESOLVE_DENIED",
+            Self::Denied | Self::Outside => "RESOLVE_DENIED",
             Self::Disabled(_) => "CONNECTION_DISABLED",
             Self::FieldUnknown { .. } => "FIELD_UNKNOWN",
             Self::NotFound(_) => "SECRET_NOT_FOUND",
@@ -55,10 +60,18 @@ impl Refusal {
         }
     }
 
+    /// What refused it, where that is not access, as the journal keeps it.
+    pub(super) fn by(&self) -> &'static str {
+        match self {
+            Self::Outside => "allowed_targets",
+            _ => "",
+        }
+    }
+
     /// What the step is told.
     pub(super) fn into_error(self, decision_id: String) -> Error {
         match self {
-            Self::Denied => Error::Denied { decision_id },
+            Self::Denied | Self::Outside => Error::Denied { decision_id },
             Self::Disabled(name) => Error::Disabled(name),
             Self::FieldUnknown { field, known } => Error::FieldUnknown { field, known },
             Self::NotFound(name) => Error::NotFound(name),

@@ -26,10 +26,10 @@ mod secrets;
 mod start;
 mod step_directory;
 mod step_list;
+mod watch;
 mod writer;
 
 use std::sync::Arc;
-use std::sync::atomic::{AtomicBool, Ordering};
 
 pub use apply::{Action, Applied, Document};
 pub use connections::{
@@ -48,7 +48,10 @@ pub use secrets::SecretDocument;
 pub use start::{Parts, StartError, seed_registrations};
 pub use step_directory::{Runtime, RuntimeError, StepListener, bind};
 pub use step_list::{ListedStep, ListedSteps};
+pub use watch::{Delivery, Watch};
 pub use writer::WriteOptions;
+
+use tokio_util::sync::CancellationToken;
 
 use crate::catalog::{Snapshot, Snapshots};
 use crate::identity::Authority;
@@ -72,7 +75,7 @@ pub struct Broker {
     listeners: Listeners,
     writer: Writer,
     start_time: Timestamp,
-    draining: AtomicBool,
+    draining: CancellationToken,
 }
 
 /// How the broker is doing.
@@ -124,7 +127,7 @@ impl Broker {
 
     /// Takes no new requests from now on.
     pub fn drain(&self) {
-        self.draining.store(true, Ordering::Release);
+        self.draining.cancel();
     }
 
     /// Whether new requests are taken.
@@ -132,7 +135,7 @@ impl Broker {
     /// # Errors
     /// [`Error::Draining`] if not.
     pub fn check_serving(&self) -> Result<(), Error> {
-        if self.draining.load(Ordering::Acquire) { Err(Error::Draining) } else { Ok(()) }
+        if self.draining.is_cancelled() { Err(Error::Draining) } else { Ok(()) }
     }
 
     /// How it is doing.

@@ -30,6 +30,9 @@ const DEFAULT_MOUNT_PATH: &str = "/run/keyhatch";
 /// The step reads its directory where it is.
 const HOST_MOUNT: &str = "host";
 
+/// How long the connections of a closed step last, so that streams can say why they end.
+const LAST_WORDS: Duration = Duration::from_millis(200);
+
 /// What an executor asks for.
 #[derive(Clone, Debug)]
 pub struct StepRequest {
@@ -115,6 +118,17 @@ impl Listeners {
         self.stops.lock().insert(opening.record().id, stop.clone());
         // The receiver goes when the daemon drains; then nobody needs the socket.
         let _ = self.sender.send(StepListener { listener, opening, stop });
+    }
+
+    /// Ends the listening and the connections, when streams have had a moment to say why they end. Nothing
+    /// is handed out meanwhile: the opening is closed.
+    fn stop_soon(&self, id: Id) {
+        if let Some(stop) = self.stops.lock().remove(&id) {
+            tokio::spawn(async move {
+                tokio::time::sleep(LAST_WORDS).await;
+                stop.cancel();
+            });
+        }
     }
 
     fn stop(&self, id: Id) {
@@ -295,7 +309,7 @@ impl Broker {
         };
         // All of it before the first wait: a caller that goes away leaves nothing half done. A crash
         // before the sync finds the opening without its directory, and closes it again.
-        self.listeners.stop(id);
+        self.listeners.stop_soon(id);
         self.remove_directory(id);
         self.journal.synced(position).await?;
         Ok(ClosedStep { closed: true, revoked: revoked.len() })

@@ -16,12 +16,12 @@ use super::error::Error;
 use super::judge::{Found, Refusal, is_executors, judge, own_secret, step_principal};
 use crate::catalog::Catalog;
 use crate::journal::{
-    CommitError, Committed, LiveOpening, Permit, Resolution, Unavailable, Verdict,
+    Allowed, CommitError, Committed, LiveOpening, Permit, Resolution, Unavailable, Verdict,
 };
 use crate::lease::{Ask, Bounds, Lease, is_renewable, propose};
 use crate::model::limits::{MAX_REQUESTED_FIELDS, MAX_TTL, MIN_TTL};
 use crate::model::{
-    FieldName, IntegrationName, KindName, Opening, Reference, ResourceName, StepKey, Timestamp,
+    FieldName, Id, IntegrationName, KindName, Opening, Reference, ResourceName, StepKey, Timestamp,
     Value,
 };
 
@@ -65,7 +65,29 @@ impl Broker {
         check_form(request)?;
         let now = self.now();
         opening.check_refusals(now, &self.limits).map_err(Error::TooManyRequests)?;
-        let outcome = self.resolve_until_current(opening, request, now);
+        self.decide_and_count(opening, request, None, now)
+    }
+
+    /// One delivery of a Watch, in place of the one before.
+    pub(super) fn deliver(
+        &self,
+        opening: &Arc<LiveOpening>,
+        request: &ResolveRequest,
+        before: Option<Id>,
+    ) -> Result<Resolved, Error> {
+        let now = self.now();
+        opening.check_refusals(now, &self.limits).map_err(Error::TooManyRequests)?;
+        self.decide_and_count(opening, request, Some(before), now)
+    }
+
+    fn decide_and_count(
+        &self,
+        opening: &Arc<LiveOpening>,
+        request: &ResolveRequest,
+        watch: Option<Option<Id>>,
+        now: Timestamp,
+    ) -> Result<Resolved, Error> {
+        let outcome = self.resolve_until_current(opening, request, watch, now);
         if let Err(
             Error::Denied { .. }
             | Error::Disabled(_)
@@ -86,11 +108,12 @@ impl Broker {
         &self,
         opening: &LiveOpening,
         request: &ResolveRequest,
+        watch: Option<Option<Id>>,
         now: Timestamp,
     ) -> Result<Resolved, Error> {
         // Each turn means that somebody's change was published, so this ends.
         loop {
-            match self.resolve_once(opening, request, now) {
+            match self.resolve_once(opening, request, watch, now) {
                 Err(CommitError::Stale) => {}
                 Err(CommitError::Closed) => {
                     return Err(Error::NotAccepted(crate::journal::NotAccepted::NotOpen));
@@ -113,6 +136,7 @@ impl Broker {
         &self,
         opening: &LiveOpening,
         request: &ResolveRequest,
+        watch: Option<Option<Id>>,
         now: Timestamp,
     ) -> Result<Result<Resolved, Error>, CommitError> {
         let snapshot = self.snapshot();
@@ -127,13 +151,14 @@ impl Broker {
             ttl_millis: request.ttl.map(|ttl| u64::try_from(ttl.as_millis()).unwrap_or(u64::MAX)),
         };
         let commit = |verdict| {
-            let resolution = Resolution { epoch: snapshot.head, opening, ask, verdict };
+            let resolution = Resolution { epoch: snapshot.head, opening, ask, watch, verdict };
             self.journal.commit(now, resolution)
         };
         let found = match judgement {
             Ok(found) => found,
             Err(refusal) => {
-                let Committed::Refused(decision_id) = commit(Verdict::Refuse(refusal.reason()))?
+                let Committed::Refused(decision_id) =
+                    commit(Verdict::Refuse { reason: refusal.reason(), by: refusal.by() })?
                 else {
                     return Ok(Err(Error::Internal("a refusal was permitted".to_owned())));
                 };
@@ -142,7 +167,7 @@ impl Broker {
         };
         let bounds = self.lease_bounds(opening, found.max_ttl);
         let terms = propose(request.ttl, &bounds, now);
-        let verdict = Verdict::Allow {
+        let verdict = Verdict::Allow(Allowed {
             by: found.by.clone(),
             record: found.values.key,
             resource: found.name.to_string(),
@@ -150,7 +175,7 @@ impl Broker {
             fields: found.fields.values().cloned().collect(),
             terms,
             max_leases: self.limits.step_live_leases,
-        };
+        });
         match commit(verdict)? {
             Committed::Permitted(permit, lease) => Ok(self.hand_out(found, permit, lease, &bounds)),
             Committed::Refused(decision_id) => Ok(Err(Error::Denied { decision_id })),
@@ -200,21 +225,21 @@ impl Broker {
 }
 
 /// Decides within what its executor lets the step ask for.
-fn judge_allowed(
+pub(super) fn judge_allowed(
     catalog: &Catalog,
     opening: &Opening,
     request: &ResolveRequest,
 ) -> Result<Found, Refusal> {
     let allowed = &opening.allowed_targets;
     if !allowed.is_empty() && !allowed.iter().any(|one| one.admits(&request.target)) {
-        return Err(Refusal::Denied);
+        return Err(Refusal::Outside);
     }
     let principal = step_principal(opening);
     judge(catalog, &principal, &opening.key.workflow, &request.target, &request.fields)
 }
 
 /// Form errors come before the decision.
-fn check_form(request: &ResolveRequest) -> Result<(), Error> {
+pub(super) fn check_form(request: &ResolveRequest) -> Result<(), Error> {
     if request.fields.len() > MAX_REQUESTED_FIELDS {
         let text = format!("at most {MAX_REQUESTED_FIELDS} fields can be named");
         return Err(Error::TargetInvalid(text));

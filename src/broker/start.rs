@@ -15,6 +15,7 @@ use std::path::Path;
 use std::sync::Arc;
 
 use tokio::sync::mpsc;
+use tokio_util::sync::CancellationToken;
 
 use super::Broker;
 use super::error::Error;
@@ -158,7 +159,7 @@ impl Broker {
             listeners: Listeners::new(parts.listeners),
             writer,
             start_time: now,
-            draining: false.into(),
+            draining: CancellationToken::new(),
         };
         broker.reconcile(&recovery, head).await?;
         broker.restore_openings(&recovery).await?;

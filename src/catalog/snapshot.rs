@@ -3,6 +3,7 @@
 use std::sync::Arc;
 
 use arc_swap::ArcSwap;
+use tokio::sync::watch;
 
 use super::Catalog;
 
@@ -15,21 +16,33 @@ pub struct Snapshot {
 }
 
 /// The place where the newest snapshot is found. Readers never wait.
-pub struct Snapshots(ArcSwap<Snapshot>);
+pub struct Snapshots {
+    newest: ArcSwap<Snapshot>,
+    /// Its head, for whoever waits for another.
+    head: watch::Sender<u64>,
+}
 
 impl Snapshots {
     /// Starts with the state that was loaded.
     pub fn new(snapshot: Snapshot) -> Self {
-        Self(ArcSwap::from_pointee(snapshot))
+        let head = watch::Sender::new(snapshot.head);
+        Self { newest: ArcSwap::from_pointee(snapshot), head }
     }
 
     /// The newest snapshot.
     pub fn load(&self) -> Arc<Snapshot> {
-        self.0.load_full()
+        self.newest.load_full()
+    }
+
+    /// Tells of every new snapshot from now on; of several at once, of the last.
+    pub fn subscribe(&self) -> watch::Receiver<u64> {
+        self.head.subscribe()
     }
 
     /// Makes a snapshot the newest. Called under the journal's chain lock only.
     pub fn publish(&self, snapshot: Snapshot) {
-        self.0.store(Arc::new(snapshot));
+        let head = snapshot.head;
+        self.newest.store(Arc::new(snapshot));
+        self.head.send_replace(head);
     }
 }

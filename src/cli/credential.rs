@@ -42,8 +42,19 @@ impl Credential {
         fields: Vec<String>,
         ttl: Option<Duration>,
     ) -> Result<Self, Failure> {
+        let request = Self::request(&reference, fields, ttl);
+        let response = StepServiceClient::new(channel).resolve(request).await?.into_inner();
+        Self::from_response(reference, response)
+    }
+
+    /// What to ask the broker for a reference.
+    pub fn request(
+        reference: &Reference,
+        fields: Vec<String>,
+        ttl: Option<Duration>,
+    ) -> pb::ResolveRequest {
         use pb::resolve_request::Target;
-        let target = match &reference {
+        let target = match reference {
             Reference::Connection(connection) => Target::Connection(pb::ConnectionTarget {
                 integration: connection.integration.to_string(),
                 name: connection.name.to_string(),
@@ -56,8 +67,17 @@ impl Credential {
             Reference::Secret(name) => Target::Secret(pb::SecretTarget { name: name.to_string() }),
         };
         let ttl = ttl.map(|ttl| prost_types::Duration::try_from(ttl).unwrap_or_default());
-        let request = pb::ResolveRequest { target: Some(target), fields, ttl };
-        let response = StepServiceClient::new(channel).resolve(request).await?.into_inner();
+        pb::ResolveRequest { target: Some(target), fields, ttl }
+    }
+
+    /// What the broker answered.
+    ///
+    /// # Errors
+    /// If a field's name is none.
+    pub fn from_response(
+        reference: Reference,
+        response: pb::ResolveResponse,
+    ) -> Result<Self, Failure> {
         let fields = response
             .fields
             .into_iter()

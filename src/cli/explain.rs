@@ -109,7 +109,11 @@ fn past_outcome(past: &pb::PastDecision) -> String {
             past.version,
             past.fields.join(", ")
         ),
-        reason => reason.to_owned(),
+        reason if past.refused_by.is_empty() => reason.to_owned(),
+        reason => format!(
+            "{reason}, by {}: what its executor lets the step ask for (step run --allow)",
+            past.refused_by
+        ),
     }
 }
 
@@ -174,6 +178,7 @@ fn to_json(told: &pb::ExplainResponse) -> serde_json::Value {
             "allowed_by": past.allowed_by,
             "version": past.version,
             "fields": past.fields,
+            "refused_by": past.refused_by,
         })
     });
     let resources = told.resources.iter().map(|resource| {

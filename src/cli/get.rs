@@ -5,6 +5,7 @@ use std::time::Duration;
 
 use clap::ValueEnum;
 use serde_json::json;
+use tonic::transport::Channel;
 
 use super::Common;
 use super::credential::Credential;
@@ -28,6 +29,10 @@ pub struct Get {
     /// The form of the credential: json if nothing is said, raw with --field.
     #[arg(long, value_enum)]
     format: Option<Format>,
+    /// Print the credential now and again with every new version, a line of JSON each, until it is removed,
+    /// access is taken away or the step ends.
+    #[arg(long, conflicts_with = "format")]
+    watch: bool,
     /// How long the lease should last, such as 15m.
     #[arg(long, value_parser = parse_duration)]
     ttl: Option<Duration>,
@@ -52,11 +57,14 @@ impl Get {
         let default = if self.field.is_some() { Format::Raw } else { Format::Json };
         let format = self.format.unwrap_or(default);
         let is_secret = matches!(reference, Reference::Secret(_));
-        if format == Format::Raw && self.field.is_none() && !is_secret {
+        if format == Format::Raw && self.field.is_none() && !is_secret && !self.watch {
             return Err(Failure::usage("--format raw prints one value: name it with --field"));
         }
         let channel = connect(Caller::Step, common.state.as_deref()).await?;
         let fields = self.field.into_iter().collect();
+        if self.watch {
+            return watch(channel, reference, fields, self.ttl).await;
+        }
         let credential = Credential::resolve(channel, reference, fields, self.ttl).await?;
         match format {
             Format::Env => print_env(&credential),
@@ -65,6 +73,27 @@ impl Get {
             Format::Yaml => output::write(output::yaml(&credential.to_json())?.as_bytes()),
         }
     }
+}
+
+/// Prints every delivery of a Watch until it ends, which always is for a reason.
+async fn watch(
+    channel: Channel,
+    reference: Reference,
+    fields: Vec<String>,
+    ttl: Option<Duration>,
+) -> Result<(), Failure> {
+    let request = Some(Credential::request(&reference, fields, ttl));
+    let request = pb::WatchRequest { request };
+    let mut deliveries = StepServiceClient::new(channel).watch(request).await?.into_inner();
+    while let Some(delivery) = deliveries.message().await? {
+        let response = delivery.credential.unwrap_or_default();
+        let mut line = Credential::from_response(reference.clone(), response)?.to_json();
+        if let Some(line) = line.as_object_mut() {
+            line.insert("skipped_versions".to_owned(), json!(delivery.skipped_versions));
+        }
+        output::line(&line.to_string())?;
+    }
+    Ok(())
 }
 
 fn print_raw(credential: &Credential) -> Result<(), Failure> {

@@ -86,6 +86,7 @@ fn code_and_reason(error: &Error) -> (Code, &'static str) {
         Error::TooLarge(_) => (Code::ResourceExhausted, "TOO_LARGE"),
         Error::TooManyLeases(_) => (Code::ResourceExhausted, "TOO_MANY_LEASES"),
         Error::TooManyRequests(_) => (Code::ResourceExhausted, "TOO_MANY_REQUESTS"),
+        Error::TooManyWatches(_) => (Code::ResourceExhausted, "TOO_MANY_WATCHES"),
         Error::TooManySteps(_) => (Code::ResourceExhausted, "TOO_MANY_STEPS"),
         Error::TtlOutOfRange { .. } => (Code::InvalidArgument, "TTL_OUT_OF_RANGE"),
         Error::UpdateMaskInvalid(_) => (Code::InvalidArgument, "UPDATE_MASK_INVALID"),

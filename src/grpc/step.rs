@@ -1,14 +1,16 @@
 //! `StepService`.
 
 use std::collections::BTreeMap;
+use std::pin::Pin;
 use std::sync::Arc;
 
+use futures_util::{Stream, stream};
 use tonic::{Request, Response, Status};
 
 use super::pb::step_service_server::StepService;
 use super::status::{to_message, to_status};
 use super::{convert, pb, peer};
-use crate::broker::{Broker, Error, ResolveRequest};
+use crate::broker::{Broker, Delivery, Error, ResolveRequest};
 use crate::model::limits::{MAX_BATCH, MAX_BATCH_REPLY_BYTES};
 use crate::model::{
     ConnectionName, ConnectionRef, GroupName, GroupRef, Id, IntegrationName, Invalid, Reference,
@@ -68,6 +70,33 @@ impl StepService for Steps {
         Ok(Response::new(pb::BatchResolveResponse { results }))
     }
 
+    type WatchStream = Pin<Box<dyn Stream<Item = Result<pb::WatchResponse, Status>> + Send>>;
+
+    async fn watch(
+        &self,
+        request: Request<pb::WatchRequest>,
+    ) -> Result<Response<Self::WatchStream>, Status> {
+        let peer = peer::step(&self.broker, &request)?;
+        let request = request.into_inner().request.unwrap_or_default();
+        let mut watch = parse(request)
+            .and_then(|request| self.broker.watch(&peer.tag, peer.svid.not_after, request))
+            .map_err(|error| to_status(&error))?;
+        // What is wrong with the first is an answer to the call.
+        let first = watch.next().await.map_err(|error| to_status(&error))?;
+        let deliveries = stream::unfold(Some((watch, Some(first))), |state| async {
+            let (mut watch, first) = state?;
+            let next = match first {
+                Some(first) => Ok(first),
+                None => watch.next().await,
+            };
+            match next {
+                Ok(delivery) => Some((Ok(delivered(delivery)), Some((watch, None)))),
+                Err(error) => Some((Err(to_status(&error)), None)),
+            }
+        });
+        Ok(Response::new(Box::pin(deliveries)))
+    }
+
     async fn renew_lease(
         &self,
         request: Request<pb::RenewLeaseRequest>,
@@ -106,6 +135,13 @@ impl StepService for Steps {
             certificate_expire_time: convert::timestamp(peer.svid.not_after),
             step_expire_time: convert::timestamp(opening.expire_time),
         }))
+    }
+}
+
+fn delivered(delivery: Delivery) -> pb::WatchResponse {
+    pb::WatchResponse {
+        credential: Some(convert::resolved(delivery.resolved)),
+        skipped_versions: convert::count(delivery.skipped),
     }
 }
 

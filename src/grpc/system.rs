@@ -128,10 +128,15 @@ fn past(past: PastDecision) -> pb::PastDecision {
             allowed_by: by,
             version: convert::count(version),
             fields: released.iter().map(ToString::to_string).collect(),
+            refused_by: String::new(),
         },
-        Outcome::Refuse { reason } => {
-            pb::PastDecision { decision_id, time, outcome: reason, ..Default::default() }
-        }
+        Outcome::Refuse { reason, by } => pb::PastDecision {
+            decision_id,
+            time,
+            outcome: reason,
+            refused_by: by,
+            ..Default::default()
+        },
     }
 }
 

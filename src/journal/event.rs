@@ -214,6 +214,9 @@ pub struct ResolveLine {
     /// What was asked.
     #[serde(flatten)]
     pub ask: Ask,
+    /// Whether it is a delivery of a Watch.
+    #[serde(default, skip_serializing_if = "std::ops::Not::not")]
+    pub watch: bool,
     /// What was decided.
     #[serde(flatten)]
     pub outcome: Outcome,
@@ -227,7 +230,8 @@ impl ResolveLine {
             principal: format!("workflow:{}/run:{}/step:{}", key.workflow, key.run, key.step),
             run_as: opening.run_as.clone(),
             ask,
-            outcome: Outcome::Refuse { reason: String::new() },
+            watch: false,
+            outcome: Outcome::Refuse { reason: String::new(), by: String::new() },
         }
     }
 
@@ -249,6 +253,7 @@ impl ResolveLine {
                 resource: *uid,
                 version: *version,
                 ask: self.ask.clone(),
+                is_watch: self.watch,
                 issue_time: *issue_time,
                 expire_time: *expire_time,
                 limited_by: *limited_by,
@@ -339,10 +344,16 @@ pub enum Outcome {
         limited_by: TtlLimit,
         /// Whether it was live already.
         reused: bool,
+        /// The lease of a Watch's delivery before, which ends.
+        #[serde(default, skip_serializing_if = "Option::is_none")]
+        ended: Option<Id>,
     },
     /// Not handed out.
     Refuse {
         /// The API's reason.
         reason: String,
+        /// What refused it, where that is not access.
+        #[serde(default, skip_serializing_if = "String::is_empty")]
+        by: String,
     },
 }

@@ -6,12 +6,14 @@ use std::sync::atomic::{AtomicBool, AtomicI64, AtomicU64, Ordering};
 use std::time::Duration;
 
 use parking_lot::{Mutex, RwLock};
+use tokio::sync::{OwnedSemaphorePermit, Semaphore};
+use tokio_util::sync::CancellationToken;
 
-use super::event::{Checkpoint, Event, RenewalOutcome};
+use super::event::{Checkpoint, Event, Outcome, RenewalOutcome};
 use super::requests::{RequestNote, RequestTable};
 use super::usage::Usage;
 use crate::lease::{LeaseTable, Terms};
-use crate::model::limits::{Limits, Rate};
+use crate::model::limits::{Limits, MAX_WATCHES, Rate};
 use crate::model::{Id, Opening, PinnedCertificate, RequestId, StepKey, Timestamp};
 
 /// A step is closed after so many heartbeats that did not come.
@@ -46,6 +48,9 @@ pub struct LiveOpening {
     refused: AtomicU64,
     /// When its executor was last heard of, in milliseconds.
     heard: AtomicI64,
+    /// Cancelled when it is closed, for whoever waits.
+    ended: CancellationToken,
+    watches: Arc<Semaphore>,
 }
 
 impl LiveOpening {
@@ -53,6 +58,8 @@ impl LiveOpening {
         let certificates = RwLock::new(record.certificates.clone());
         Self {
             heard: AtomicI64::new(record.open_time.millis()),
+            ended: CancellationToken::new(),
+            watches: Arc::new(Semaphore::new(MAX_WATCHES)),
             record,
             certificates,
             closed: AtomicBool::new(false),
@@ -136,6 +143,16 @@ impl LiveOpening {
     /// How many requests were refused for their rate since this was last asked.
     pub fn take_refused(&self) -> u64 {
         self.refused.swap(0, Ordering::Relaxed)
+    }
+
+    /// Waits until it is closed.
+    pub async fn ended(&self) {
+        self.ended.cancelled().await;
+    }
+
+    /// Leave for one more Watch, until it is dropped; none if there are as many as there may be.
+    pub fn begin_watch(&self) -> Option<OwnedSemaphorePermit> {
+        Arc::clone(&self.watches).try_acquire_owned().ok()
     }
 
     /// Its executor says that it still runs.
@@ -283,6 +300,9 @@ impl Live {
             }
             Event::Opened(opening) => self.open(opening),
             Event::Resolve(line) => {
+                if let Outcome::Allow { ended: Some(ended), .. } = &line.outcome {
+                    self.leases.remove(*ended);
+                }
                 if let Some(lease) = line.new_lease() {
                     self.leases.insert(lease);
                 }
@@ -342,6 +362,7 @@ impl Live {
     fn close(&mut self, id: Id) {
         if let Some(live) = self.openings.remove(&id) {
             live.closed.store(true, Ordering::Release);
+            live.ended.cancel();
             if self.open_steps.get(&live.record.key) == Some(&id) {
                 self.open_steps.remove(&live.record.key);
             }

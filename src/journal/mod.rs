@@ -79,6 +79,8 @@ pub struct Resolution<'a> {
     pub opening: &'a LiveOpening,
     /// What was asked.
     pub ask: Ask,
+    /// Of a Watch: the lease of its delivery before.
+    pub watch: Option<Option<Id>>,
     /// What was decided.
     pub verdict: Verdict,
 }
@@ -86,24 +88,32 @@ pub struct Resolution<'a> {
 /// What was decided.
 pub enum Verdict {
     /// The credential is handed out.
-    Allow {
-        /// By which rule.
-        by: String,
-        /// The record with the values.
-        record: RecordKey,
-        /// The full name of what is handed out.
-        resource: String,
-        /// The credential's version.
-        version: u64,
-        /// The names of the fields that are handed out.
-        fields: Vec<FieldName>,
-        /// For how long.
-        terms: Terms,
-        /// The most leases that this opening may hold.
-        max_leases: u32,
+    Allow(Allowed),
+    /// It is not.
+    Refuse {
+        /// The API's reason.
+        reason: &'static str,
+        /// What refused it, where that is not access.
+        by: &'static str,
     },
-    /// It is not, for this reason (a reason of the API).
-    Refuse(&'static str),
+}
+
+/// What is handed out, and how.
+pub struct Allowed {
+    /// By which rule.
+    pub by: String,
+    /// The record with the values.
+    pub record: RecordKey,
+    /// The full name of what is handed out.
+    pub resource: String,
+    /// The credential's version.
+    pub version: u64,
+    /// The names of the fields that are handed out.
+    pub fields: Vec<FieldName>,
+    /// For how long.
+    pub terms: Terms,
+    /// The most leases that this opening may hold.
+    pub max_leases: u32,
 }
 
 /// A committed decision.
@@ -174,48 +184,19 @@ impl Journal {
         }
         let opening = asked.opening.record();
         let mut line = ResolveLine::new(opening, asked.ask);
-        let Verdict::Allow { by, record, resource, version, fields, terms, max_leases } =
-            asked.verdict
-        else {
-            let Verdict::Refuse(reason) = asked.verdict else { return Err(CommitError::Stale) };
-            // What was asked for beside the target says nothing to anybody, and can be long.
-            line.ask.fields.clear();
-            line.outcome = Outcome::Refuse { reason: reason.to_owned() };
-            let position = chain.append(now, &Event::Resolve(Box::new(line)))?;
-            return Ok(Committed::Refused(chain.decision_id(position)));
-        };
-        // What is allowed at most may be less than it was.
-        let reused = live
-            .leases()
-            .reusable(opening.id, &line.ask, record.uid, version, now)
-            .filter(|lease| lease.expire_time <= terms.expire_time)
-            .cloned();
-        if reused.is_none() && live.leases().count_of(opening.id) >= max_leases as usize {
-            line.outcome = Outcome::Refuse { reason: "TOO_MANY_LEASES".to_owned() };
-            chain.append(now, &Event::Resolve(Box::new(line)))?;
-            return Err(CommitError::TooManyLeases);
+        line.watch = asked.watch.is_some();
+        match asked.verdict {
+            Verdict::Refuse { reason, by } => {
+                // What was asked for beside the target says nothing to anybody, and can be long.
+                line.ask.fields.clear();
+                line.outcome = Outcome::Refuse { reason: reason.to_owned(), by: by.to_owned() };
+                let position = chain.append(now, &Event::Resolve(Box::new(line)))?;
+                Ok(Committed::Refused(chain.decision_id(position)))
+            }
+            Verdict::Allow(allowed) => {
+                commit_allowed(&mut chain, now, line, allowed, asked.watch.flatten())
+            }
         }
-        let lease = match &reused {
-            Some(lease) => lease.clone(),
-            None => new_lease(opening.id, &record, version, &line.ask, terms, now)?,
-        };
-        // Said only where the target does not say it.
-        let resource = Some(resource).filter(|resource| *resource != line.ask.target);
-        line.outcome = Outcome::Allow {
-            by,
-            uid: record.uid,
-            resource,
-            version,
-            released: fields,
-            lease: lease.id,
-            issue_time: lease.issue_time,
-            expire_time: lease.expire_time,
-            limited_by: lease.limited_by,
-            reused: reused.is_some(),
-        };
-        let position = chain.append(now, &Event::Resolve(Box::new(line)))?;
-        let permit = Permit::new(record, version, chain.decision_id(position));
-        Ok(Committed::Permitted(permit, lease))
     }
 
     /// Commits a decision on the renewal of a lease, made on the snapshot `epoch`, and returns its id.
@@ -437,6 +418,53 @@ impl Journal {
     }
 }
 
+/// Writes the line of a decision to hand out, takes its lease in, and makes the permit.
+fn commit_allowed(
+    chain: &mut Chain,
+    now: Timestamp,
+    mut line: ResolveLine,
+    allowed: Allowed,
+    ended: Option<Id>,
+) -> Result<Committed, CommitError> {
+    let Allowed { by, record, resource, version, fields, terms, max_leases } = allowed;
+    let leases = chain.live().leases();
+    // What is allowed at most may be less than it was. A Watch's lease is nobody else's.
+    let reused = leases
+        .reusable(line.opening, &line.ask, record.uid, version, now)
+        .filter(|lease| lease.expire_time <= terms.expire_time && !line.watch)
+        .cloned();
+    let held = leases.count_of(line.opening)
+        - usize::from(ended.is_some_and(|id| leases.find(id).is_some()));
+    if reused.is_none() && held >= max_leases as usize {
+        let reason = "TOO_MANY_LEASES".to_owned();
+        line.outcome = Outcome::Refuse { reason, by: String::new() };
+        chain.append(now, &Event::Resolve(Box::new(line)))?;
+        return Err(CommitError::TooManyLeases);
+    }
+    let lease = match &reused {
+        Some(lease) => lease.clone(),
+        None => new_lease(line.opening, &record, version, &line.ask, terms, now)?,
+    };
+    // Said only where the target does not say it.
+    let resource = Some(resource).filter(|resource| *resource != line.ask.target);
+    line.outcome = Outcome::Allow {
+        by,
+        uid: record.uid,
+        resource,
+        version,
+        released: fields,
+        lease: lease.id,
+        issue_time: lease.issue_time,
+        expire_time: lease.expire_time,
+        limited_by: lease.limited_by,
+        reused: reused.is_some(),
+        ended,
+    };
+    let position = chain.append(now, &Event::Resolve(Box::new(line)))?;
+    let permit = Permit::new(record, version, chain.decision_id(position));
+    Ok(Committed::Permitted(permit, lease))
+}
+
 fn new_lease(
     opening: Id,
     record: &RecordKey,
@@ -451,6 +479,7 @@ fn new_lease(
         resource: record.uid,
         version,
         ask: ask.clone(),
+        is_watch: false,
         issue_time: now,
         expire_time: terms.expire_time,
         limited_by: terms.limited_by,

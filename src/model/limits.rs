@@ -43,6 +43,8 @@ pub const MIN_TTL: Duration = Duration::from_secs(1);
 pub const MAX_TTL: Duration = Duration::from_secs(7 * 24 * 3600);
 /// A certificate of a step lasts at most this long; it is renewed before.
 pub const MAX_STEP_CERTIFICATE_LIFE: Duration = Duration::from_secs(24 * 3600);
+/// The most Watches of one opening at a time.
+pub const MAX_WATCHES: usize = 64;
 /// What runs have used so recently is deleted only by force.
 pub const RECENTLY_USED: Duration = Duration::from_secs(30 * 24 * 3600);
 /// The most targets that a step is allowed to ask for, if any are named.

@@ -207,6 +207,11 @@ async fn step(channel: Channel, method: &str, cell: usize) -> Result<(), Status>
                 }
             }
         }
+        "Watch" => {
+            let request = pb::WatchRequest { request: Some(request) };
+            let mut deliveries = client.watch(request).await?.into_inner();
+            deliveries.message().await.map(drop)
+        }
         // Of a lease that it has, if it can have one.
         "RenewLease" | "RevokeLease" => {
             let name = client.resolve(request).await?.into_inner().lease.unwrap().name;

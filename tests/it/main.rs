@@ -32,3 +32,4 @@ mod runs;
 mod secrecy;
 mod seeding;
 mod tampering;
+mod watch;

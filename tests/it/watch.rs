@@ -1,0 +1,280 @@
+//! A Watch gives the current credential at once, and then every new version, until there is a reason to end.
+
+use std::process::Stdio;
+
+use keyhatch::grpc::pb;
+use keyhatch::grpc::pb::step_service_client::StepServiceClient;
+use tonic::{Status, Streaming};
+
+use crate::harness::{
+    ServeProcess, TestBroker, TestStep, bytes, connection_document, keyhatch_in, path_with_binary,
+    reason, request, resolver, secret_document, wait_until,
+};
+
+/// A Watch that is open.
+struct Watching<'a> {
+    broker: &'a TestBroker,
+    stream: Streaming<pb::WatchResponse>,
+}
+
+impl Watching<'_> {
+    fn next(&mut self) -> Result<pb::WatchResponse, Status> {
+        let next = self.broker.block_on(self.stream.message());
+        next.map(|delivery| delivery.unwrap_or_else(|| panic!("it ended without a reason")))
+    }
+
+    /// The version and one field of the next delivery.
+    fn value(&mut self, field: &str) -> (i64, String) {
+        let credential = self.next().ok().unwrap().credential.unwrap();
+        (credential.version, String::from_utf8(credential.fields[field].clone()).unwrap())
+    }
+
+    /// Why it ends.
+    fn end(&mut self) -> String {
+        reason(self.next().map(|delivery| delivery.skipped_versions))
+    }
+}
+
+fn watch<'a>(
+    broker: &'a TestBroker,
+    step: &TestStep,
+    target: &str,
+) -> Result<Watching<'a>, Status> {
+    let request = pb::WatchRequest { request: Some(request(target)) };
+    let mut client = StepServiceClient::new(step.channel.clone());
+    let stream = broker.block_on(client.watch(request))?.into_inner();
+    Ok(Watching { broker, stream })
+}
+
+fn rotate(broker: &TestBroker, secret: &str) {
+    broker
+        .apply(vec![connection_document("aws/prod", &[("secret_access_key", secret)], vec![])])
+        .unwrap();
+}
+
+#[test]
+fn every_new_version_is_delivered_with_a_lease_in_place_of_the_one_before() {
+    let broker = TestBroker::start();
+    broker.create_aws("prod", "one", &["workflow:w"]);
+    let step = broker.open("w", "s");
+    let mut watching = watch(&broker, &step, "aws/prod").ok().unwrap();
+    assert_eq!(watching.value("secret_access_key"), (1, "one".to_owned()));
+    for (version, secret) in [(2, "two"), (3, "three")] {
+        rotate(&broker, secret);
+        assert_eq!(watching.value("secret_access_key"), (version, secret.to_owned()));
+    }
+    // Other changes are none of its business.
+    broker.create_aws("other", "x", &[]);
+    rotate(&broker, "four");
+    assert_eq!(watching.value("secret_access_key"), (4, "four".to_owned()));
+    let lines = broker.journaled("resolve");
+    assert_eq!(lines.len(), 4);
+    assert!(lines.iter().all(|line| line["watch"] == true));
+    assert_eq!(lines[1]["ended"], lines[0]["lease"]);
+    // One lease of its own, which nobody else is given.
+    let own = broker.resolve(&step, "aws/prod").unwrap();
+    assert_ne!(own.lease.name, format!("leases/{}", lines[3]["lease"].as_str().unwrap()));
+    assert_eq!(broker.close(&step).revoked_leases, 2);
+}
+
+#[test]
+fn a_group_is_selected_anew_and_a_secret_is_watched_like_a_connection() {
+    use pb::apply_request::Document;
+    let broker = TestBroker::start();
+    let member = |name: &str, tag: &str| {
+        Document::Connection(pb::ConnectionDocument {
+            integration: "slack".to_owned(),
+            name: name.to_owned(),
+            fields: bytes(&[("api_token", name)]),
+            tags: vec![tag.to_owned()],
+            access: resolver(&["workflow:w"]),
+            ..Default::default()
+        })
+    };
+    let group = |members: &[&str]| {
+        Document::Group(pb::GroupDocument {
+            name: "g".to_owned(),
+            integration: "slack".to_owned(),
+            identifiers: vec!["env".to_owned()],
+            members: Some(pb::GroupMembers {
+                names: members.iter().map(|name| (*name).to_owned()).collect(),
+            }),
+            access: vec![pb::AccessBinding {
+                relation: pb::Relation::Viewer.into(),
+                principals: vec!["workflow:w".to_owned()],
+            }],
+            ..Default::default()
+        })
+    };
+    broker.apply(vec![member("a", "env:prod"), member("b", "env:prod"), group(&["a"])]).unwrap();
+    broker.apply(vec![secret_document("w", "s", "one")]).unwrap();
+    let step = broker.open("w", "s");
+    let mut of_group = watch(&broker, &step, "group:g:env=prod").ok().unwrap();
+    let mut of_secret = watch(&broker, &step, "secret:s").ok().unwrap();
+    assert_eq!(of_group.value("api_token").1, "a");
+    assert_eq!(of_secret.value("value").1, "one");
+    broker.apply(vec![group(&["b"]), secret_document("w", "s", "two")]).unwrap();
+    assert_eq!(of_group.value("api_token").1, "b");
+    assert_eq!(of_secret.value("value"), (2, "two".to_owned()));
+    broker.apply(vec![group(&[])]).unwrap();
+    assert_eq!(of_group.end(), "GROUP_MEMBER_NOT_FOUND");
+}
+
+#[test]
+fn it_ends_with_the_reason() {
+    let mut broker = TestBroker::start();
+    for name in ["gone", "taken", "off", "kept"] {
+        broker.create_aws(name, "s", &["workflow:w"]);
+    }
+    let step = broker.open("w", "s");
+    let names = ["aws/gone", "aws/taken", "aws/off", "aws/kept"];
+    let mut all: Vec<_> =
+        names.iter().map(|name| watch(&broker, &step, name).ok().unwrap()).collect();
+    for watching in &mut all {
+        watching.next().ok().unwrap();
+    }
+    broker.delete_connection("aws/gone").unwrap();
+    assert_eq!(all[0].end(), "CONNECTION_NOT_FOUND");
+    let access = resolver(&["workflow:other"]);
+    broker.apply(vec![connection_document("aws/taken", &[], access)]).unwrap();
+    assert_eq!(all[1].end(), "RESOLVE_DENIED");
+    let off = pb::ConnectionDocument {
+        integration: "aws".to_owned(),
+        name: "off".to_owned(),
+        disabled: Some(true),
+        ..Default::default()
+    };
+    broker.apply(vec![pb::apply_request::Document::Connection(off)]).unwrap();
+    assert_eq!(all[2].end(), "CONNECTION_DISABLED");
+    broker.close(&step);
+    assert_eq!(all[3].end(), "STEP_NOT_OPEN");
+    // What may not be had is refused at the start, in the words of Resolve.
+    let step = broker.open("w", "t");
+    assert_eq!(
+        watch(&broker, &step, "aws/nothere").map(drop).map_err(|s| reason(Err::<(), _>(s))),
+        Err("RESOLVE_DENIED".to_owned())
+    );
+    let mut last = watch(&broker, &step, "aws/kept").ok().unwrap();
+    last.next().ok().unwrap();
+    let stream = last.stream;
+    broker.stop();
+    let mut last = Watching { broker: &broker, stream };
+    assert_eq!(last.end(), "DRAINING");
+}
+
+#[test]
+fn at_two_thirds_of_its_lease_it_delivers_again() {
+    let broker = TestBroker::start();
+    broker.create_aws("prod", "one", &["workflow:w"]);
+    let step = broker.open("w", "s");
+    let mut watching = watch(&broker, &step, "aws/prod").ok().unwrap();
+    let first = watching.next().ok().unwrap().credential.unwrap().lease.unwrap();
+    broker.advance(2400);
+    // Any change makes it look at the clock.
+    broker.create_aws("other", "x", &[]);
+    let second = watching.next().ok().unwrap();
+    assert_eq!(second.skipped_versions, 0);
+    let second = second.credential.unwrap().lease.unwrap();
+    assert_ne!(second.name, first.name);
+    assert_eq!(second.issue_time.unwrap().seconds - first.issue_time.unwrap().seconds, 2400);
+}
+
+#[test]
+fn whoever_reads_slowly_gets_the_newest_and_is_told_what_was_skipped() {
+    let broker = TestBroker::start();
+    // So large that a connection's buffers are soon full.
+    let large = |n: usize| format!("{n}{}", "x".repeat(60_000));
+    let write = |n: usize| {
+        let fields: Vec<_> = ["a", "b", "c", "d"].iter().map(|name| (*name, large(n))).collect();
+        let fields: Vec<_> = fields.iter().map(|(name, value)| (*name, value.as_str())).collect();
+        broker
+            .apply(vec![connection_document("generic/g", &fields, resolver(&["workflow:w"]))])
+            .unwrap();
+    };
+    write(0);
+    let step = broker.open("w", "s");
+    let mut watching = watch(&broker, &step, "generic/g").ok().unwrap();
+    // The writer waits for no delivery: all of these are acknowledged while nobody reads.
+    (1..=40).for_each(write);
+    let (mut skipped, mut seen, mut last) = (0, 0, 0);
+    while last < 41 {
+        let delivery = watching.next().ok().unwrap();
+        skipped += delivery.skipped_versions;
+        last = delivery.credential.unwrap().version;
+        seen += 1;
+    }
+    assert_eq!(seen + skipped, 41);
+    assert!(skipped > 0, "it was never slow");
+}
+
+#[test]
+fn an_opening_has_no_more_watches_than_it_may_and_one_that_ends_makes_room() {
+    let broker = TestBroker::start();
+    broker.create_aws("prod", "one", &["workflow:w"]);
+    let step = broker.open("w", "s");
+    // A connection carries 32 streams; three carry them all.
+    let again = || broker.become_step(step.opened.clone());
+    let steps = [again(), again(), again()];
+    let mut all: Vec<_> =
+        (0..64).map(|n| watch(&broker, &steps[n / 30], "aws/prod").ok().unwrap()).collect();
+    for watching in &mut all {
+        watching.next().ok().unwrap();
+    }
+    let refused = watch(&broker, &steps[2], "aws/prod").err().unwrap();
+    assert_eq!(reason(Err::<(), _>(refused)), "TOO_MANY_WATCHES");
+    rotate(&broker, "two");
+    for watching in &mut all {
+        assert_eq!(watching.value("secret_access_key").0, 2);
+    }
+    drop(all.pop());
+    wait_until("there is room", || watch(&broker, &steps[2], "aws/prod").is_ok());
+}
+
+#[test]
+fn the_command_line_prints_a_line_for_each_version() {
+    use std::io::BufRead as _;
+    let directory = tempfile::Builder::new().prefix("kh").tempdir().unwrap();
+    let serving = ServeProcess::start(directory.path());
+    let seed = directory.path().join("seed.yaml");
+    let write = |token: &str| {
+        let text = format!(
+            "apiVersion: keyhatch/v1\nkind: Connection\nmetadata: {{name: a}}\nspec:\n  integration: slack\n  \
+             fields: {{api_token: {token}}}\n  access: {{resolver: ['workflow:w']}}\n"
+        );
+        std::fs::write(&seed, text).unwrap();
+        assert!(serving.run(&["apply", "-f", seed.to_str().unwrap()]).status.success());
+    };
+    write("one");
+    let words = [
+        "step",
+        "run",
+        "--workflow",
+        "w",
+        "--run",
+        "1",
+        "--step",
+        "s",
+        "--",
+        "keyhatch",
+        "get",
+        "slack/a",
+        "--watch",
+    ];
+    let mut watching = keyhatch_in(directory.path(), &words);
+    watching.env("PATH", path_with_binary()).stdout(Stdio::piped()).stderr(Stdio::piped());
+    let mut child = watching.spawn().unwrap();
+    let mut lines = std::io::BufReader::new(child.stdout.take().unwrap()).lines();
+    let mut token = || {
+        let line: serde_json::Value =
+            serde_json::from_str(&lines.next().unwrap().unwrap()).unwrap();
+        line["fields"]["api_token"].as_str().unwrap().to_owned()
+    };
+    assert_eq!(token(), "one");
+    write("two");
+    assert_eq!(token(), "two");
+    assert!(serving.run(&["connection", "delete", "slack/a", "--yes", "--force"]).status.success());
+    let ended = child.wait_with_output().unwrap();
+    let said = String::from_utf8_lossy(&ended.stderr).into_owned();
+    assert!(said.contains("error: CONNECTION_NOT_FOUND"), "{said}");
+    assert_eq!(ended.status.code(), Some(1));
+}
