@@ -29,7 +29,7 @@ const IN_FLIGHT: usize = 64;
 /// How often each is measured, in turns.
 const ROUNDS: usize = 9;
 /// How many resolves a round has.
-const RESOLVES: usize = 4000;
+const RESOLVES: usize = 20_000;
 /// How often writes are measured.
 const WRITE_ROUNDS: usize = 3;
 /// How many connections are created.

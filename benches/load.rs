@@ -1,9 +1,11 @@
 //! What the benches are driven with: a daemon of its own, requests in flight, spreads.
 
+use std::collections::HashMap;
+use std::ffi::OsString;
 use std::fmt;
 use std::path::PathBuf;
 use std::process::{Child, Command, Stdio};
-use std::sync::Arc;
+use std::sync::{Arc, Mutex};
 use std::time::{Duration, Instant};
 
 use keyhatch::grpc::client::channel;
@@ -26,6 +28,8 @@ step_live_leases = 1000000
 pub struct Daemon {
     child: Child,
     directory: tempfile::TempDir,
+    /// The CPU of each thread when it was last looked at, in nanoseconds.
+    threads: Mutex<HashMap<OsString, u64>>,
 }
 
 impl Daemon {
@@ -47,21 +51,25 @@ impl Daemon {
         while !run(&["status"]).status().unwrap().success() {
             assert!(begin.elapsed() < Duration::from_secs(20), "the daemon does not come up");
         }
-        Self { child, directory }
+        Self { child, directory, threads: Mutex::default() }
     }
 
     pub fn state(&self) -> PathBuf {
         self.directory.path().join("state")
     }
 
-    /// The CPU that all of the daemon's threads have had, from the kernel's accounting.
+    /// The CPU that all of the daemon's threads have had, from the kernel's accounting; those that have ended
+    /// since the last look count with what they had then.
     pub fn cpu(&self) -> Duration {
+        let mut seen = self.threads.lock().unwrap();
         let tasks = std::fs::read_dir(format!("/proc/{}/task", self.child.id())).unwrap();
-        let times = tasks.filter_map(|task| {
-            let text = std::fs::read_to_string(task.ok()?.path().join("schedstat")).ok()?;
-            text.split_whitespace().next()?.parse::<u64>().ok()
-        });
-        Duration::from_nanos(times.sum())
+        for task in tasks.filter_map(Result::ok) {
+            let text = std::fs::read_to_string(task.path().join("schedstat")).unwrap_or_default();
+            if let Some(nanos) = text.split_whitespace().next().and_then(|had| had.parse().ok()) {
+                seen.insert(task.file_name(), nanos);
+            }
+        }
+        Duration::from_nanos(seen.values().sum())
     }
 
     pub async fn operator(&self) -> Channel {

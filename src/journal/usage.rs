@@ -8,9 +8,7 @@
 use std::collections::{BTreeMap, HashMap};
 
 use super::event::{Event, Outcome, RenewalOutcome, ResolveLine};
-use crate::model::{
-    ExecutorName, GroupName, Id, Opening, Reference, RunName, Timestamp, WorkflowName,
-};
+use crate::model::{ExecutorName, GroupName, Id, Opening, RunName, Timestamp, WorkflowName};
 
 const MILLIS_A_DAY: i64 = 24 * 3600 * 1000;
 
@@ -36,13 +34,6 @@ impl RunKey {
     }
 }
 
-/// What is used.
-#[derive(Clone, Debug, PartialEq, Eq, Hash)]
-enum Used {
-    Group(GroupName),
-    Resource(Id),
-}
-
 /// How a workflow used something on one day.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub struct Use {
@@ -58,8 +49,13 @@ pub struct Usage {
     runs: BTreeMap<RunKey, Vec<u64>>,
     /// The runs of the openings that lines may still come from.
     open: HashMap<Id, RunKey>,
-    used: HashMap<Used, BTreeMap<WorkflowName, BTreeMap<i64, Use>>>,
+    resources: HashMap<Id, ByWorkflow>,
+    /// By the group's name.
+    groups: HashMap<String, ByWorkflow>,
 }
+
+/// Workflow × day.
+type ByWorkflow = BTreeMap<WorkflowName, BTreeMap<i64, Use>>;
 
 impl Usage {
     /// Takes a line in that stands at `offset` of the journal's file.
@@ -109,20 +105,14 @@ impl Usage {
 
     fn count(&mut self, line: &ResolveLine, uid: Id, time: Timestamp) {
         let Some(run) = self.open.get(&line.opening) else { return };
-        let group = match line.ask.target.parse() {
-            Ok(Reference::Group(group)) => Some(Used::Group(group.name)),
-            _ => None,
-        };
-        for used in [Some(Used::Resource(uid)), group].into_iter().flatten() {
-            let by = self.used.entry(used).or_default();
-            let days = match by.get_mut(&run.workflow) {
-                Some(days) => days,
-                None => by.entry(run.workflow.clone()).or_default(),
-            };
-            let day = time.millis().div_euclid(MILLIS_A_DAY);
-            let entry = days.entry(day).or_insert(Use { times: 0, last: time });
-            entry.times += 1;
-            entry.last = entry.last.max(time);
+        let workflow = run.workflow.clone();
+        count_use(self.resources.entry(uid).or_default(), &workflow, time);
+        // `group:NAME:…`, as the target is written.
+        let group = line.ask.target.strip_prefix("group:").and_then(|rest| rest.split_once(':'));
+        let Some((group, _)) = group else { return };
+        match self.groups.get_mut(group) {
+            Some(by) => count_use(by, &workflow, time),
+            None => count_use(self.groups.entry(group.to_owned()).or_default(), &workflow, time),
         }
     }
 
@@ -141,7 +131,7 @@ impl Usage {
 
     /// The workflows that have used a resource since then, and when last.
     pub fn users_of(&self, uid: Id, since: Timestamp) -> Vec<(WorkflowName, Timestamp)> {
-        self.users(&Used::Resource(uid), since)
+        users(self.resources.get(&uid), since)
     }
 
     /// The workflows that have used a group since then, and when last.
@@ -150,15 +140,25 @@ impl Usage {
         name: &GroupName,
         since: Timestamp,
     ) -> Vec<(WorkflowName, Timestamp)> {
-        self.users(&Used::Group(name.clone()), since)
+        users(self.groups.get(name.as_str()), since)
     }
+}
 
-    fn users(&self, used: &Used, since: Timestamp) -> Vec<(WorkflowName, Timestamp)> {
-        let by = self.used.get(used).into_iter().flatten();
-        let last = by.filter_map(|(workflow, days)| {
-            let (_, last) = days.last_key_value()?;
-            (last.last >= since).then(|| (workflow.clone(), last.last))
-        });
-        last.collect()
-    }
+fn count_use(by: &mut ByWorkflow, workflow: &WorkflowName, time: Timestamp) {
+    let days = match by.get_mut(workflow) {
+        Some(days) => days,
+        None => by.entry(workflow.clone()).or_default(),
+    };
+    let day = time.millis().div_euclid(MILLIS_A_DAY);
+    let entry = days.entry(day).or_insert(Use { times: 0, last: time });
+    entry.times += 1;
+    entry.last = entry.last.max(time);
+}
+
+fn users(by: Option<&ByWorkflow>, since: Timestamp) -> Vec<(WorkflowName, Timestamp)> {
+    let last = by.into_iter().flatten().filter_map(|(workflow, days)| {
+        let (_, last) = days.last_key_value()?;
+        (last.last >= since).then(|| (workflow.clone(), last.last))
+    });
+    last.collect()
 }

@@ -56,9 +56,12 @@ pub struct GroupRef {
 
 impl fmt::Display for GroupRef {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        let pairs: Vec<_> =
-            self.identifiers.iter().map(|tag| format!("{}={}", tag.key, tag.value)).collect();
-        write!(f, "group:{}:{}", self.name, pairs.join(","))
+        write!(f, "group:{}:", self.name)?;
+        for (number, tag) in self.identifiers.iter().enumerate() {
+            let comma = if number == 0 { "" } else { "," };
+            write!(f, "{comma}{}={}", tag.key, tag.value)?;
+        }
+        Ok(())
     }
 }
 
