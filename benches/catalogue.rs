@@ -31,12 +31,12 @@ const ROUNDS: usize = 9;
 /// How many resolves a round has.
 const RESOLVES: usize = 20_000;
 /// How often writes are measured.
-const WRITE_ROUNDS: usize = 3;
+const WRITE_ROUNDS: usize = 7;
 /// How many connections are created.
 const CREATED: usize = 10_000;
 
 fn main() {
-    let runtime = tokio::runtime::Builder::new_multi_thread().enable_all().build().unwrap();
+    let runtime = tokio::runtime::Builder::new_current_thread().enable_all().build().unwrap();
     // Cargo adds --bench; any other word names what to run.
     let wanted = std::env::args().nth(1).filter(|word| !word.starts_with('-'));
     let is_wanted = |name: &str| wanted.as_ref().is_none_or(|wanted| wanted == name);

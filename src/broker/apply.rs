@@ -4,11 +4,11 @@ use std::collections::BTreeSet;
 
 use super::Broker;
 use super::connections::ConnectionDocument;
+use super::draft::Draft;
 use super::error::Error;
 use super::groups::GroupDocument;
 use super::operators::require_role;
 use super::secrets::SecretDocument;
-use super::writer::Draft;
 use super::{connection_write, group_write, integrations, secrets};
 use crate::access::{Principal, Role};
 use crate::integration::{Integration, Problem};

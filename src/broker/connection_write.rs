@@ -4,11 +4,11 @@ use std::collections::{BTreeMap, BTreeSet};
 
 use super::apply::Action;
 use super::connections::{Access, ConnectionDocument, Part, Stamp, note, require_editor};
+use super::draft::{Draft, Written};
 use super::error::Error;
 use super::field_changes::Changes;
 use super::group_write::check_membership;
 use super::operators::require_role;
-use super::writer::{Draft, Written};
 use crate::access::{Bindings, Pattern, Principal, Relation, Role};
 use crate::catalog::{Catalog, Connection, ConnectionMetadata, FieldMetadata, Values};
 use crate::integration::{self, CheckedField, CredentialKind, FieldRule, Problem};

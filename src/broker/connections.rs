@@ -5,10 +5,10 @@ use std::time::Duration;
 
 use super::Broker;
 use super::connection_write::{create, update};
+use super::draft::{Asked, Draft, WriteOptions};
 use super::error::Error;
 use super::groups::groups_of;
 use super::operators::{require_operator, require_role};
-use super::writer::{Asked, Draft, WriteOptions};
 use crate::access::{Bindings, Decision, Pattern, Principal, Relation, Role, decide_edit};
 use crate::catalog::{Catalog, ConnectionFilter, ConnectionMetadata};
 use crate::journal::{ChangeNote, Usage};

@@ -4,8 +4,8 @@ use std::collections::{BTreeMap, BTreeSet};
 
 use super::connection_write::field_metadata;
 use super::connections::{Part, Stamp};
+use super::draft::Draft;
 use super::error::Error;
-use super::writer::Draft;
 use crate::catalog::{Connection, ConnectionMetadata, Values};
 use crate::integration::{
     self, Checked, CheckedField, CredentialKind, Present, PresentField, Problem,

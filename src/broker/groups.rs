@@ -4,10 +4,10 @@ use std::collections::BTreeSet;
 
 use super::Broker;
 use super::connections::{Access, Deletion, Part, check_etag};
+use super::draft::{Asked, Draft, WriteOptions};
 use super::error::Error;
 use super::group_write::{absent, change_members, create, editable, note, update};
 use super::operators::{require_operator, require_role};
-use super::writer::{Asked, Draft, WriteOptions};
 use crate::access::{Principal, Role};
 use crate::catalog::{Catalog, ConnectionMetadata, Group, GroupMetadata};
 use crate::model::{ConnectionRef, GroupName, Identifiers, IntegrationName, Labels, ResourceName};

@@ -6,6 +6,7 @@
 mod apply;
 mod connection_write;
 mod connections;
+mod draft;
 mod error;
 mod explain;
 mod field_changes;
@@ -35,6 +36,7 @@ pub use apply::{Action, Applied, Document};
 pub use connections::{
     Access, ConnectionDocument, Deletion, ListedConnection, ListedConnections, Part,
 };
+pub use draft::WriteOptions;
 pub use error::Error;
 pub use explain::{DryRun, ExaminedResource, Explanation, NearMember, PastDecision};
 pub use groups::{GroupChange, GroupDocument, ListedGroup, MemberChange, NewGroup};
@@ -49,7 +51,6 @@ pub use start::{Parts, StartError, seed_registrations};
 pub use step_directory::{Runtime, RuntimeError, StepListener, bind};
 pub use step_list::{ListedStep, ListedSteps};
 pub use watch::{Delivery, Watch};
-pub use writer::WriteOptions;
 
 use tokio_util::sync::CancellationToken;
 

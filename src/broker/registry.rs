@@ -1,9 +1,9 @@
 //! Operators and executors: registered with a certificate for a key of their own, removed at once.
 
 use super::Broker;
+use super::draft::{Asked, Draft, WriteOptions};
 use super::error::Error;
 use super::operators::{require_operator, require_role};
-use super::writer::{Asked, Draft, WriteOptions};
 use crate::access::{Principal, Role, Scope};
 use crate::catalog::{Catalog, Registered, Registration};
 use crate::identity::{Issued, requested_key};

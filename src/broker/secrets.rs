@@ -3,9 +3,9 @@
 use super::Broker;
 use super::apply::Action;
 use super::connections::Deletion;
+use super::draft::{Asked, Draft, WriteOptions};
 use super::error::Error;
 use super::operators::{require_operator, require_role};
-use super::writer::{Asked, Draft, WriteOptions};
 use crate::access::{Principal, Role};
 use crate::catalog::{Catalog, Secret, SecretMetadata, Values};
 use crate::integration::Problem;

@@ -18,14 +18,17 @@ use tokio::sync::mpsc;
 use tokio_util::sync::CancellationToken;
 
 use super::Broker;
+use super::draft::revoked_by_all;
 use super::error::Error;
 use super::openings::Listeners;
 use super::registry::register_first;
 use super::step_directory::{Runtime, StepListener};
-use super::writer::{WriterTask, revoked_by_all};
+use super::writer::{Writer, WriterParts, WriterTask};
 use crate::catalog::{Catalog, LoadError, Snapshot, Snapshots, load};
 use crate::identity::Authority;
-use crate::journal::{CloseReason, Event, Journal, Recovery, ReplayError, Unavailable};
+use crate::journal::{
+    CloseReason, Event, Journal, Recovery, ReplayError, RequestTable, Unavailable,
+};
 use crate::model::limits::MAX_CLOCK_STEP_BACK;
 use crate::model::{Clock, ExecutorName, Id, Limits, OperatorName, PinnedCertificate};
 use crate::seal::Keyring;
@@ -105,14 +108,15 @@ pub async fn seed_registrations(
     let (journal, recovery) = Journal::open(journal, Arc::clone(&keyring), clock.now())?;
     let (store, contents) = Store::open(store, &keyring)?;
     let snapshot = Snapshot { head: contents.sequence, catalog: Catalog::default() };
-    let (writer, task) = WriterTask::new(
-        Arc::new(Snapshots::new(snapshot)),
-        Arc::new(journal),
-        Arc::new(store),
+    let (writer, queue) = Writer::new();
+    let parts = WriterParts {
+        snapshots: Arc::new(Snapshots::new(snapshot)),
+        journal: Arc::new(journal),
+        store: Arc::new(store),
         keyring,
         clock,
-        recovery.intent,
-    );
+    };
+    let task = WriterTask::new(parts, queue, recovery.intent, RequestTable::default());
     let task = tokio::spawn(task.run());
     let seeded = writer.submit(move |draft| register_first(draft, operator, executor)).await;
     drop(writer);
@@ -138,15 +142,14 @@ impl Broker {
         let head = contents.sequence;
         let snapshots = Arc::new(Snapshots::new(Snapshot { head, catalog }));
         let (journal, store) = (Arc::new(journal), Arc::new(store));
-        let last_batch = recovery.intent.max(head);
-        let (writer, task) = WriterTask::new(
-            Arc::clone(&snapshots),
-            Arc::clone(&journal),
-            Arc::clone(&store),
-            Arc::clone(&keyring),
-            parts.clock.clone(),
-            last_batch,
-        );
+        let (writer, queue) = Writer::new();
+        let writer_parts = WriterParts {
+            snapshots: Arc::clone(&snapshots),
+            journal: Arc::clone(&journal),
+            store: Arc::clone(&store),
+            keyring: Arc::clone(&keyring),
+            clock: parts.clock.clone(),
+        };
         let broker = Self {
             snapshots,
             journal,
@@ -165,6 +168,8 @@ impl Broker {
         broker.restore_openings(&recovery).await?;
         let version = env!("CARGO_PKG_VERSION").to_owned();
         broker.journal.append(now, &Event::Started { version })?;
+        let known = broker.journal.look(|live| live.requests().clone())?;
+        let task = WriterTask::new(writer_parts, queue, recovery.intent.max(head), known);
         Ok((broker, task.run()))
     }
 

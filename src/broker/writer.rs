@@ -1,16 +1,18 @@
-//! The one writer.
+//! The one writer, in two stages that work side by side, so that one batch is announced while the one
+//! before it is brought to disk:
 //!
 //! ```text
-//! changes ─ fold onto a draft ─ intent line, synced ─ store batch, fdatasync ─┐
-//! ┌───────────────────────────────────────────────────────────────────────────┘
-//! └ head line + snapshot published (chain lock) ─ synced ─ acknowledged, all of the batch
-//!                                               └ the next batch may begin: its intent is synced with it
+//! announce   changes ─ fold onto a draft ─ intent line, synced ─┐
+//!            ┌──────────────────────────────────────────────────┘
+//! commit     └ store batch, fdatasync ─ head line + snapshot published (chain lock) ─┐
+//!            ┌───────────────────────────────────────────────────────────────────────┘
+//!            └ synced ─ acknowledged, all of the batch
 //! ```
 //!
-//! A change that is refused drops out of its batch and leaves no trace. A write that fails is final:
-//! the store takes nothing more, while reads go on.
+//! Drafts are put together on what was announced last, in force or not. A change that is refused drops out
+//! of its batch and leaves no trace. A write that fails is final: whatever was announced after it is
+//! refused too, and the store takes nothing more, while reads go on.
 
-use std::collections::BTreeSet;
 use std::panic::{AssertUnwindSafe, catch_unwind};
 use std::sync::Arc;
 use std::time::Duration;
@@ -18,199 +20,18 @@ use std::time::Duration;
 use tokio::sync::{mpsc, oneshot};
 use tokio::task::JoinSet;
 
+use super::draft::{Asked, Changes, Draft, Finished};
 use super::error::Error;
-use super::judge::is_still_allowed;
-use crate::access::Principal;
-use crate::catalog::{Catalog, Connection, Snapshot, Snapshots};
-use crate::journal::{
-    ChangeNote, Event, Journal, Live, Position, RequestNote, RequestTable, Unavailable,
-};
-use crate::lease::Lease;
-use crate::model::{Clock, Id, RequestId, Timestamp};
-use crate::seal::{Keyring, RecordKey, Sealed};
-use crate::store::{Operation, Store};
+use crate::catalog::{Catalog, Snapshot, Snapshots};
+use crate::journal::{Event, Journal, Live, Position, RequestTable, Unavailable};
+use crate::model::{Clock, Id};
+use crate::seal::Keyring;
+use crate::store::Store;
 
 /// How long to wait before the journal is tried again for a change that is in the store already.
 const PUBLISH_AGAIN: Duration = Duration::from_millis(100);
 /// The most changes in one batch.
 const MAX_BATCH: usize = 256;
-
-/// A catalogue with changes on it that are not in force yet.
-pub(super) struct Draft {
-    /// The catalogue with the changes.
-    pub(super) catalog: Catalog,
-    /// When the batch was begun.
-    pub(super) now: Timestamp,
-    /// For sealing.
-    pub(super) keyring: Arc<Keyring>,
-    operations: Vec<Operation>,
-    notes: Vec<ChangeNote>,
-    touched: Vec<Id>,
-    /// Nothing of what is done now is kept: answers tell nothing about stored values then.
-    pub(super) is_trial: bool,
-    /// The requests that were done, those of this draft included; none if the journal hangs.
-    known: Option<RequestTable>,
-    requests: Vec<RequestNote>,
-    /// Every lease is decided again: a group may stand behind any of them.
-    everything: bool,
-}
-
-impl Draft {
-    /// Records to put into the store.
-    pub(super) fn put(&mut self, records: impl IntoIterator<Item = (RecordKey, Sealed)>) {
-        self.operations
-            .extend(records.into_iter().map(|(key, sealed)| Operation::Put(key, sealed)));
-    }
-
-    /// Puts a connection into the catalogue, and what is new of it into the store.
-    pub(super) fn put_connection(
-        &mut self,
-        mut connection: Connection,
-        written: Written,
-    ) -> Result<(), Error> {
-        // Groups that were deleted meanwhile are forgotten.
-        connection.metadata.groups.retain(|uid| self.catalog.group_by_uid(*uid).is_some());
-        let [metadata, values] = connection.to_store(&self.keyring)?;
-        match written {
-            Written::All => self.put([metadata, values]),
-            Written::Metadata => self.put([metadata]),
-            Written::New => {
-                let added = [metadata, values].map(|(key, sealed)| Operation::Add(key, sealed));
-                self.operations.extend(added);
-            }
-        }
-        self.catalog.put_connection(connection);
-        Ok(())
-    }
-
-    /// Records to remove from the store.
-    pub(super) fn remove(&mut self, keys: impl IntoIterator<Item = RecordKey>) {
-        self.operations.extend(keys.into_iter().map(Operation::Remove));
-    }
-
-    /// What the journal says of the change. Leases on the resource are decided again when it is
-    /// published.
-    pub(super) fn note(&mut self, note: ChangeNote) {
-        self.touched.push(note.uid);
-        self.notes.push(note);
-    }
-
-    /// What the journal says of a change of a group. All leases are decided again.
-    pub(super) fn note_group(&mut self, note: ChangeNote) {
-        self.everything = true;
-        self.notes.push(note);
-    }
-
-    /// Runs one change; if it is refused, the draft is as it was before.
-    pub(super) fn attempt<T>(
-        &mut self,
-        change: impl FnOnce(&mut Self) -> Result<T, Error>,
-    ) -> Result<T, Error> {
-        self.attempt_and_keep(true, change)
-    }
-
-    /// Runs one change; the draft is as it was before if it is refused, or not to be kept.
-    fn attempt_and_keep<T>(
-        &mut self,
-        keep: bool,
-        change: impl FnOnce(&mut Self) -> Result<T, Error>,
-    ) -> Result<T, Error> {
-        let before = self.catalog.clone();
-        let lengths = (self.operations.len(), self.notes.len(), self.touched.len());
-        let everything = self.everything;
-        self.is_trial = !keep;
-        let outcome = change(self);
-        self.is_trial = false;
-        if outcome.is_err() || !keep {
-            self.catalog = before;
-            self.operations.truncate(lengths.0);
-            self.notes.truncate(lengths.1);
-            self.touched.truncate(lengths.2);
-            self.everything = everything;
-        }
-        outcome
-    }
-
-    /// Runs one change as it was asked for: once under its id, and only on trial if that was asked.
-    fn run<T>(
-        &mut self,
-        asked: &Asked,
-        change: impl FnOnce(&mut Self) -> Result<T, Error>,
-        again: impl FnOnce(&Catalog) -> Result<T, Error>,
-    ) -> Result<T, Error> {
-        self.check_caller(&asked.caller)?;
-        let principal = asked.caller.to_string();
-        let id = asked.options.request_id.as_ref().filter(|_| !asked.options.validate_only);
-        let known = self.known.as_ref().ok_or(Error::JournalUnavailable)?;
-        if let Some(id) = id
-            && let Some(done) = known.find(&principal, id)
-        {
-            return match done == asked.what {
-                true => again(&self.catalog),
-                false => Err(Error::RequestIdReused(id.clone())),
-            };
-        }
-        let outcome = self.attempt_and_keep(!asked.options.validate_only, change)?;
-        if let Some(id) = id {
-            let note = RequestNote { principal, id: id.clone(), what: asked.what.clone() };
-            if let Some(known) = &mut self.known {
-                known.insert(note.clone());
-            }
-            self.requests.push(note);
-        }
-        Ok(outcome)
-    }
-
-    /// Whether whoever asked is still who he was: changes wait, and others may have removed him meanwhile.
-    pub(super) fn check_caller(&self, caller: &Principal) -> Result<(), Error> {
-        match caller {
-            Principal::Operator(name, role) => match self.catalog.operator(name) {
-                Some(found) if found.role == Some(*role) => Ok(()),
-                _ => Err(Error::Unregistered),
-            },
-            Principal::Executor(_) | Principal::Step { .. } => Err(Error::OperatorRequired),
-        }
-    }
-}
-
-/// What of a connection the store has not.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub(super) enum Written {
-    /// Metadata and values.
-    All,
-    /// Metadata; the values are as they were.
-    Metadata,
-    /// All of it: there was none before.
-    New,
-}
-
-/// How a change is to be made.
-#[derive(Clone, Debug, Default)]
-pub struct WriteOptions {
-    /// What the client calls the request, so that it is done once.
-    pub request_id: Option<RequestId>,
-    /// Check everything and change nothing.
-    pub validate_only: bool,
-}
-
-/// Who asks for a change, for what, and how.
-pub(super) struct Asked {
-    caller: Principal,
-    what: String,
-    options: WriteOptions,
-}
-
-impl Asked {
-    /// A change by `caller`: the method and the resource say what it is.
-    pub(super) fn new(
-        caller: &Principal,
-        method: &str,
-        resource: &dyn std::fmt::Display,
-        options: WriteOptions,
-    ) -> Self {
-        Self { caller: caller.clone(), what: format!("{method} {resource}"), options }
-    }
-}
 
 /// Tells the caller how its change ended.
 type Acknowledge = Box<dyn FnOnce(Result<(), Error>) + Send>;
@@ -220,7 +41,16 @@ type Job = Box<dyn FnOnce(&mut Draft) -> Option<Acknowledge> + Send>;
 /// Where changes are handed in.
 pub(super) struct Writer(mpsc::Sender<Job>);
 
+/// The other end of a [`Writer`].
+pub(super) struct WriterQueue(mpsc::Receiver<Job>);
+
 impl Writer {
+    /// Where changes are handed in, and where the task takes them from.
+    pub(super) fn new() -> (Self, WriterQueue) {
+        let (sender, jobs) = mpsc::channel(MAX_BATCH);
+        (Self(sender), WriterQueue(jobs))
+    }
+
     /// Runs a change as it was asked for, and waits until it is in force and on disk. `again` answers for
     /// a request that was done before.
     pub(super) async fn run<T: Send + 'static>(
@@ -252,39 +82,64 @@ impl Writer {
     }
 }
 
-/// The task that all changes go through.
-pub(super) struct WriterTask {
-    jobs: mpsc::Receiver<Job>,
+/// What the writer works with.
+#[derive(Clone)]
+pub(super) struct WriterParts {
     pub(super) snapshots: Arc<Snapshots>,
     pub(super) journal: Arc<Journal>,
     pub(super) store: Arc<Store>,
     pub(super) keyring: Arc<Keyring>,
     pub(super) clock: Clock,
+}
+
+/// The task that all changes go through: the first stage.
+pub(super) struct WriterTask {
+    parts: WriterParts,
+    jobs: mpsc::Receiver<Job>,
+    /// What was announced last, in force or not.
+    catalog: Catalog,
+    /// The requests that were done, those that were announced included.
+    known: RequestTable,
     /// The last batch number that was used, whether it was committed or not.
-    pub(super) last_batch: u64,
-    failed: bool,
+    last_batch: u64,
+}
+
+/// A batch that is announced.
+struct Batch {
+    number: u64,
+    changes: Changes,
+}
+
+/// What one round of changes came to.
+struct Round {
+    /// None if there is nothing to write.
+    batch: Option<Batch>,
+    waiting: Vec<Acknowledge>,
 }
 
 impl WriterTask {
+    /// A writer that goes on after the batch `last_batch`, with the requests that were done.
     pub(super) fn new(
-        snapshots: Arc<Snapshots>,
-        journal: Arc<Journal>,
-        store: Arc<Store>,
-        keyring: Arc<Keyring>,
-        clock: Clock,
+        parts: WriterParts,
+        queue: WriterQueue,
         last_batch: u64,
-    ) -> (Writer, Self) {
-        let (sender, jobs) = mpsc::channel(MAX_BATCH);
-        let task =
-            Self { jobs, snapshots, journal, store, keyring, clock, last_batch, failed: false };
-        (Writer(sender), task)
+        known: RequestTable,
+    ) -> Self {
+        let catalog = parts.snapshots.load().catalog.clone();
+        Self { parts, jobs: queue.0, catalog, known, last_batch }
     }
 
     /// Runs until every [`Writer`] is gone.
     pub(super) async fn run(mut self) {
+        let (announced, rounds) = mpsc::channel(1);
+        let committer = Committer { parts: self.parts.clone(), failed: false };
+        let committing = tokio::spawn(committer.run(rounds));
         let mut jobs = Vec::with_capacity(MAX_BATCH);
-        let mut acknowledging = JoinSet::new();
-        while self.jobs.recv_many(&mut jobs, MAX_BATCH).await > 0 {
+        // There is room as soon as the batch before is being committed; what comes meanwhile gathers.
+        while let Ok(room) = announced.reserve().await {
+            if self.jobs.recv_many(&mut jobs, MAX_BATCH).await == 0 {
+                break;
+            }
             let mut draft = self.draft();
             let mut waiting = Vec::with_capacity(jobs.len());
             // A change that panics is our fault; what it left of the draft is nobody's to commit.
@@ -293,13 +148,64 @@ impl WriterTask {
                     waiting.extend(job(&mut draft));
                 }
             }));
-            let outcome = match staged {
-                Ok(()) => self.commit(draft).await,
+            let announced = match staged {
+                Ok(()) => self.announce(draft).await,
                 Err(_) => Err(Error::Internal("a change panicked".to_owned())),
+            };
+            match announced {
+                Ok(batch) => room.send(Round { batch, waiting }),
+                Err(error) => acknowledge_all(waiting, &Err(error)),
+            }
+        }
+        drop(announced);
+        // It ends when it has committed what was announced.
+        let _ = committing.await;
+    }
+
+    fn draft(&self) -> Draft {
+        let keyring = Arc::clone(&self.parts.keyring);
+        Draft::new(self.catalog.clone(), self.known.clone(), self.parts.clock.now(), keyring)
+    }
+
+    /// Writes the intent of a batch, and waits until it is on disk; none if there is nothing to write.
+    async fn announce(&mut self, draft: Draft) -> Result<Option<Batch>, Error> {
+        let now = draft.now;
+        let Some(finished) = draft.finish() else { return Ok(None) };
+        if !self.parts.store.is_writable() {
+            return Err(Error::StoreReadOnly);
+        }
+        // A number is used once, even if what it was for never reaches the store.
+        self.last_batch += 1;
+        let number = self.last_batch;
+        let Finished { changes, notes, requests, known } = finished;
+        let intent = Event::Intent { batch: number, changes: notes, requests };
+        let (position, _) = self.parts.journal.append(now, &intent)?;
+        self.parts.journal.synced(position).await?;
+        self.catalog.clone_from(&changes.catalog);
+        self.known = known;
+        Ok(Some(Batch { number, changes }))
+    }
+}
+
+/// The second stage: brings batches to disk and puts them in force, in order.
+struct Committer {
+    parts: WriterParts,
+    failed: bool,
+}
+
+impl Committer {
+    async fn run(mut self, mut rounds: mpsc::Receiver<Round>) {
+        let mut acknowledging = JoinSet::new();
+        while let Some(Round { batch, waiting }) = rounds.recv().await {
+            // What wrote nothing may rest on a batch that is not in force yet, so it waits its turn too.
+            let outcome = match batch {
+                _ if self.failed => Err(Error::StoreReadOnly),
+                None => Ok(None),
+                Some(batch) => self.commit(batch).await.map(Some),
             };
             match outcome {
                 Ok(Some(published)) => {
-                    let journal = Arc::clone(&self.journal);
+                    let journal = Arc::clone(&self.parts.journal);
                     acknowledging.spawn(async move {
                         let synced = journal.synced(published).await;
                         acknowledge_all(waiting, &synced.map_err(Error::from));
@@ -312,72 +218,38 @@ impl WriterTask {
         acknowledging.join_all().await;
     }
 
-    fn draft(&self) -> Draft {
-        let known = self.journal.look(|live| live.requests().clone());
-        Draft {
-            catalog: self.snapshots.load().catalog.clone(),
-            now: self.clock.now(),
-            keyring: Arc::clone(&self.keyring),
-            operations: Vec::new(),
-            notes: Vec::new(),
-            touched: Vec::new(),
-            is_trial: false,
-            known: known.ok(),
-            requests: Vec::new(),
-            everything: false,
-        }
-    }
-
-    /// Puts a batch in force, and says which line must be on disk before anybody is told; none if there is
-    /// nothing to tell.
-    async fn commit(&mut self, draft: Draft) -> Result<Option<Position>, Error> {
-        // A request that was done is remembered though it wrote nothing: done again, it might.
-        if draft.operations.is_empty() && draft.requests.is_empty() {
-            return Ok(None);
-        }
-        if self.failed {
-            return Err(Error::StoreReadOnly);
-        }
-        let Draft { catalog, now, operations, notes, touched, requests, everything, .. } = draft;
-        // A number is used once, even if what it was for never reached the store.
-        self.last_batch += 1;
-        let batch = self.last_batch;
-        let (intent, _) =
-            self.journal.append(now, &Event::Intent { batch, changes: notes, requests })?;
-        self.journal.synced(intent).await?;
-
-        let (store, keyring) = (Arc::clone(&self.store), Arc::clone(&self.keyring));
+    /// Puts a batch in force, and says which line must be on disk before anybody is told.
+    async fn commit(&mut self, Batch { number, changes }: Batch) -> Result<Position, Error> {
+        let Changes { catalog, operations, touched } = changes;
+        let (store, keyring) = (Arc::clone(&self.parts.store), Arc::clone(&self.parts.keyring));
         let stored =
-            tokio::task::spawn_blocking(move || store.commit(&keyring, batch, &operations));
+            tokio::task::spawn_blocking(move || store.commit(&keyring, number, &operations));
         let stored = stored.await.map_err(|error| error.to_string());
         if let Err(error) = stored.and_then(|stored| stored.map_err(|error| error.to_string())) {
             tracing::error!(%error, "the store failed: it takes no more changes until a restart");
             self.failed = true;
             return Err(Error::StoreReadOnly);
         }
-        let revoked = |live: &Live| match everything {
-            true => revoked_by_all(&catalog, live),
-            false => revoked_by(&catalog, live, &touched),
-        };
-        self.publish(batch, &catalog, revoked).await.map(Some)
+        self.publish(number, &catalog, |live| touched.revoked(&catalog, live)).await
     }
 
     /// Puts a batch that is in the store in force. The store cannot go back, so a journal that is full or
     /// hangs is tried again until it takes the line, or has failed for good.
     async fn publish(
         &mut self,
-        batch: u64,
+        number: u64,
         catalog: &Catalog,
         revoked: impl Fn(&Live) -> Vec<Id>,
     ) -> Result<Position, Error> {
+        let WriterParts { snapshots, journal, clock, .. } = &self.parts;
         loop {
-            let snapshot = Snapshot { head: batch, catalog: catalog.clone() };
-            let published = self.journal.publish(self.clock.now(), batch, false, &revoked, || {
-                self.snapshots.publish(snapshot);
+            let snapshot = Snapshot { head: number, catalog: catalog.clone() };
+            let published = journal.publish(clock.now(), number, false, &revoked, || {
+                snapshots.publish(snapshot);
             });
             match published {
                 Ok(position) => return Ok(position),
-                Err(Unavailable) if self.journal.has_failed() => {
+                Err(Unavailable) if journal.has_failed() => {
                     self.failed = true;
                     return Err(Error::JournalUnavailable);
                 }
@@ -394,22 +266,4 @@ fn acknowledge_all(waiting: Vec<Acknowledge>, outcome: &Result<(), Error>) {
     for acknowledge in waiting {
         acknowledge(outcome.clone());
     }
-}
-
-/// The leases, of all there are, that the catalogue does not allow.
-pub(super) fn revoked_by_all(catalog: &Catalog, live: &Live) -> Vec<Id> {
-    ended(catalog, live, live.leases().iter())
-}
-
-/// The leases on these resources that the new catalogue no longer allows.
-fn revoked_by(catalog: &Catalog, live: &Live, touched: &[Id]) -> Vec<Id> {
-    let touched: BTreeSet<Id> = touched.iter().copied().collect();
-    ended(catalog, live, touched.iter().flat_map(|uid| live.leases().of_resource(*uid)))
-}
-
-fn ended<'a>(catalog: &Catalog, live: &Live, leases: impl Iterator<Item = &'a Lease>) -> Vec<Id> {
-    let ended = leases.filter(|lease| !is_still_allowed(catalog, live, lease));
-    let mut ids: Vec<Id> = ended.map(|lease| lease.id).collect();
-    ids.sort_unstable();
-    ids
 }

@@ -1,6 +1,6 @@
 //! What is open and leased now: the fold of the journal's lines.
 
-use std::collections::HashMap;
+use std::collections::{HashMap, VecDeque};
 use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, AtomicI64, AtomicU64, Ordering};
 use std::time::Duration;
@@ -204,8 +204,8 @@ pub struct Live {
     leases: LeaseTable,
     requests: RequestTable,
     usage: Usage,
-    /// Requests of the batch that is announced and not in force yet.
-    announced: Vec<RequestNote>,
+    /// The batches that are announced and not in force yet, with the requests that each does.
+    announced: VecDeque<(u64, Vec<RequestNote>)>,
 }
 
 impl Live {
@@ -288,7 +288,7 @@ impl Live {
             Event::Head { batch, revoked, .. } => self.take_head(*batch, revoked),
             Event::Intent { batch, requests, .. } => {
                 self.intent = *batch;
-                self.announced.clone_from(requests);
+                self.announced.push_back((*batch, requests.clone()));
             }
             Event::LeaseRenewal(line) => {
                 if let RenewalOutcome::Allow { expire_time, limited_by, .. } = line.outcome {
@@ -309,7 +309,7 @@ impl Live {
             }
             Event::Abandoned { batch } => {
                 self.abandoned = *batch;
-                self.announced.clear();
+                self.announced.retain(|(announced, _)| announced != batch);
             }
             Event::AdminRefused { .. }
             | Event::RateRefused { .. }
@@ -326,8 +326,10 @@ impl Live {
         for id in revoked {
             self.leases.remove(*id);
         }
-        for request in self.announced.drain(..) {
-            self.requests.insert(request);
+        // What was announced before stands, too: a head is missing where the daemon was killed.
+        while self.announced.front().is_some_and(|(announced, _)| *announced <= batch) {
+            let (_, requests) = self.announced.pop_front().unwrap_or_default();
+            requests.into_iter().for_each(|request| self.requests.insert(request));
         }
     }
 
@@ -373,5 +375,38 @@ impl Live {
             let open = &self.open_steps;
             self.attempts.retain(|key, _| open.contains_key(key));
         }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn announce(batch: u64, id: &str) -> Event {
+        let request = RequestNote {
+            principal: "operator:admin".to_owned(),
+            id: RequestId::parse(id).unwrap(),
+            what: "CreateConnection".to_owned(),
+        };
+        Event::Intent { batch, changes: Vec::new(), requests: vec![request] }
+    }
+
+    /// The requests that were done when, after two were announced, this came.
+    fn done(last: &[Event]) -> Vec<String> {
+        let mut live = Live::default();
+        let announced = [announce(1, "a"), announce(2, "b")];
+        let events = announced.iter().chain(last);
+        events.for_each(|event| live.apply(event, Timestamp::from_millis(0), 0));
+        live.requests().iter().map(|request| request.id.to_string()).collect()
+    }
+
+    /// One batch is announced while the one before is committed, so a kill can leave two without a head.
+    #[test]
+    fn a_request_is_done_once_its_batch_or_a_later_one_is_in_force_and_never_if_it_was_abandoned() {
+        let head = |batch| Event::Head { batch, recovered: false, revoked: Vec::new() };
+        assert_eq!(done(&[]), Vec::<String>::new());
+        assert_eq!(done(&[head(1)]), ["a"]);
+        assert_eq!(done(&[head(2)]), ["a", "b"]);
+        assert_eq!(done(&[Event::Abandoned { batch: 2 }, head(1), head(3)]), ["a"]);
     }
 }

@@ -1,0 +1,266 @@
+//! A batch of changes while it is put together: the catalogue they lead to, and what is to be written for it.
+
+use std::collections::BTreeSet;
+use std::sync::Arc;
+
+use super::error::Error;
+use super::judge::is_still_allowed;
+use crate::access::Principal;
+use crate::catalog::{Catalog, Connection};
+use crate::journal::{ChangeNote, Live, RequestNote, RequestTable};
+use crate::lease::Lease;
+use crate::model::{Id, RequestId, Timestamp};
+use crate::seal::{Keyring, RecordKey, Sealed};
+use crate::store::Operation;
+
+/// A catalogue with changes on it that are not in force yet.
+pub(super) struct Draft {
+    /// The catalogue with the changes.
+    pub(super) catalog: Catalog,
+    /// When the batch was begun.
+    pub(super) now: Timestamp,
+    /// For sealing.
+    pub(super) keyring: Arc<Keyring>,
+    operations: Vec<Operation>,
+    notes: Vec<ChangeNote>,
+    touched: Touched,
+    /// Nothing of what is done now is kept: answers tell nothing about stored values then.
+    pub(super) is_trial: bool,
+    /// The requests that were done, those of this draft included.
+    known: RequestTable,
+    requests: Vec<RequestNote>,
+}
+
+/// What a batch comes to, once no change is added.
+pub(super) struct Finished {
+    pub(super) changes: Changes,
+    /// What its intent says.
+    pub(super) notes: Vec<ChangeNote>,
+    /// The requests that it does.
+    pub(super) requests: Vec<RequestNote>,
+    /// All requests that were done when it is.
+    pub(super) known: RequestTable,
+}
+
+/// What is to be brought to disk and put in force.
+pub(super) struct Changes {
+    pub(super) catalog: Catalog,
+    pub(super) operations: Vec<Operation>,
+    pub(super) touched: Touched,
+}
+
+/// Whose leases are to be decided again.
+#[derive(Default)]
+pub(super) struct Touched {
+    resources: Vec<Id>,
+    /// A group may stand behind any lease.
+    everything: bool,
+}
+
+impl Draft {
+    /// Nothing is changed yet.
+    pub(super) fn new(
+        catalog: Catalog,
+        known: RequestTable,
+        now: Timestamp,
+        keyring: Arc<Keyring>,
+    ) -> Self {
+        Self {
+            catalog,
+            now,
+            keyring,
+            operations: Vec::new(),
+            notes: Vec::new(),
+            touched: Touched::default(),
+            is_trial: false,
+            known,
+            requests: Vec::new(),
+        }
+    }
+
+    /// What is to be written; none if that is nothing.
+    pub(super) fn finish(self) -> Option<Finished> {
+        // A request that was done is remembered though it wrote nothing: done again, it might.
+        if self.operations.is_empty() && self.requests.is_empty() {
+            return None;
+        }
+        let Self { catalog, operations, notes, touched, known, requests, .. } = self;
+        let changes = Changes { catalog, operations, touched };
+        Some(Finished { changes, notes, requests, known })
+    }
+
+    /// Records to put into the store.
+    pub(super) fn put(&mut self, records: impl IntoIterator<Item = (RecordKey, Sealed)>) {
+        self.operations
+            .extend(records.into_iter().map(|(key, sealed)| Operation::Put(key, sealed)));
+    }
+
+    /// Puts a connection into the catalogue, and what is new of it into the store.
+    pub(super) fn put_connection(
+        &mut self,
+        mut connection: Connection,
+        written: Written,
+    ) -> Result<(), Error> {
+        // Groups that were deleted meanwhile are forgotten.
+        connection.metadata.groups.retain(|uid| self.catalog.group_by_uid(*uid).is_some());
+        let [metadata, values] = connection.to_store(&self.keyring)?;
+        match written {
+            Written::All => self.put([metadata, values]),
+            Written::Metadata => self.put([metadata]),
+            Written::New => {
+                let added = [metadata, values].map(|(key, sealed)| Operation::Add(key, sealed));
+                self.operations.extend(added);
+            }
+        }
+        self.catalog.put_connection(connection);
+        Ok(())
+    }
+
+    /// Records to remove from the store.
+    pub(super) fn remove(&mut self, keys: impl IntoIterator<Item = RecordKey>) {
+        self.operations.extend(keys.into_iter().map(Operation::Remove));
+    }
+
+    /// What the journal says of the change. Leases on the resource are decided again when it is
+    /// published.
+    pub(super) fn note(&mut self, note: ChangeNote) {
+        self.touched.resources.push(note.uid);
+        self.notes.push(note);
+    }
+
+    /// What the journal says of a change of a group. All leases are decided again.
+    pub(super) fn note_group(&mut self, note: ChangeNote) {
+        self.touched.everything = true;
+        self.notes.push(note);
+    }
+
+    /// Runs one change; if it is refused, the draft is as it was before.
+    pub(super) fn attempt<T>(
+        &mut self,
+        change: impl FnOnce(&mut Self) -> Result<T, Error>,
+    ) -> Result<T, Error> {
+        self.attempt_and_keep(true, change)
+    }
+
+    /// Runs one change; the draft is as it was before if it is refused, or not to be kept.
+    fn attempt_and_keep<T>(
+        &mut self,
+        keep: bool,
+        change: impl FnOnce(&mut Self) -> Result<T, Error>,
+    ) -> Result<T, Error> {
+        let before = self.catalog.clone();
+        let lengths = (self.operations.len(), self.notes.len(), self.touched.resources.len());
+        let everything = self.touched.everything;
+        self.is_trial = !keep;
+        let outcome = change(self);
+        self.is_trial = false;
+        if outcome.is_err() || !keep {
+            self.catalog = before;
+            self.operations.truncate(lengths.0);
+            self.notes.truncate(lengths.1);
+            self.touched.resources.truncate(lengths.2);
+            self.touched.everything = everything;
+        }
+        outcome
+    }
+
+    /// Runs one change as it was asked for: once under its id, and only on trial if that was asked.
+    pub(super) fn run<T>(
+        &mut self,
+        asked: &Asked,
+        change: impl FnOnce(&mut Self) -> Result<T, Error>,
+        again: impl FnOnce(&Catalog) -> Result<T, Error>,
+    ) -> Result<T, Error> {
+        self.check_caller(&asked.caller)?;
+        let principal = asked.caller.to_string();
+        let id = asked.options.request_id.as_ref().filter(|_| !asked.options.validate_only);
+        if let Some(id) = id
+            && let Some(done) = self.known.find(&principal, id)
+        {
+            return match done == asked.what {
+                true => again(&self.catalog),
+                false => Err(Error::RequestIdReused(id.clone())),
+            };
+        }
+        let outcome = self.attempt_and_keep(!asked.options.validate_only, change)?;
+        if let Some(id) = id {
+            let note = RequestNote { principal, id: id.clone(), what: asked.what.clone() };
+            self.known.insert(note.clone());
+            self.requests.push(note);
+        }
+        Ok(outcome)
+    }
+
+    /// Whether whoever asked is still who he was: changes wait, and others may have removed him meanwhile.
+    pub(super) fn check_caller(&self, caller: &Principal) -> Result<(), Error> {
+        match caller {
+            Principal::Operator(name, role) => match self.catalog.operator(name) {
+                Some(found) if found.role == Some(*role) => Ok(()),
+                _ => Err(Error::Unregistered),
+            },
+            Principal::Executor(_) | Principal::Step { .. } => Err(Error::OperatorRequired),
+        }
+    }
+}
+
+/// What of a connection the store has not.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(super) enum Written {
+    /// Metadata and values.
+    All,
+    /// Metadata; the values are as they were.
+    Metadata,
+    /// All of it: there was none before.
+    New,
+}
+
+/// How a change is to be made.
+#[derive(Clone, Debug, Default)]
+pub struct WriteOptions {
+    /// What the client calls the request, so that it is done once.
+    pub request_id: Option<RequestId>,
+    /// Check everything and change nothing.
+    pub validate_only: bool,
+}
+
+/// Who asks for a change, for what, and how.
+pub(super) struct Asked {
+    caller: Principal,
+    what: String,
+    options: WriteOptions,
+}
+
+impl Asked {
+    /// A change by `caller`: the method and the resource say what it is.
+    pub(super) fn new(
+        caller: &Principal,
+        method: &str,
+        resource: &dyn std::fmt::Display,
+        options: WriteOptions,
+    ) -> Self {
+        Self { caller: caller.clone(), what: format!("{method} {resource}"), options }
+    }
+}
+
+/// The leases, of all there are, that the catalogue does not allow.
+pub(super) fn revoked_by_all(catalog: &Catalog, live: &Live) -> Vec<Id> {
+    ended(catalog, live, live.leases().iter())
+}
+
+impl Touched {
+    /// The leases that the new catalogue no longer allows.
+    pub(super) fn revoked(&self, catalog: &Catalog, live: &Live) -> Vec<Id> {
+        if self.everything {
+            return revoked_by_all(catalog, live);
+        }
+        let resources: BTreeSet<Id> = self.resources.iter().copied().collect();
+        ended(catalog, live, resources.iter().flat_map(|uid| live.leases().of_resource(*uid)))
+    }
+}
+
+fn ended<'a>(catalog: &Catalog, live: &Live, leases: impl Iterator<Item = &'a Lease>) -> Vec<Id> {
+    let ended = leases.filter(|lease| !is_still_allowed(catalog, live, lease));
+    let mut ids: Vec<Id> = ended.map(|lease| lease.id).collect();
+    ids.sort_unstable();
+    ids
+}
