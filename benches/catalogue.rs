@@ -24,6 +24,10 @@ use tonic::transport::Channel;
 
 use load::{Daemon, Spread, in_flight};
 
+/// The load is to leave as much of the machine as it can to the daemon.
+#[global_allocator]
+static ALLOCATOR: mimalloc::MiMalloc = mimalloc::MiMalloc;
+
 /// How many requests are open at a time.
 const IN_FLIGHT: usize = 64;
 /// How often each is measured, in turns.
