@@ -69,7 +69,7 @@ pub struct Broker {
     journal: Arc<Journal>,
     store: Arc<Store>,
     keyring: Arc<Keyring>,
-    authority: Authority,
+    authority: Arc<Authority>,
     clock: Clock,
     limits: Limits,
     runtime: Runtime,

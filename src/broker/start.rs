@@ -81,7 +81,7 @@ pub struct Parts<'a> {
     /// The keys.
     pub keyring: Keyring,
     /// The CA.
-    pub authority: Authority,
+    pub authority: Arc<Authority>,
     /// Where time comes from.
     pub clock: Clock,
     /// The limits.

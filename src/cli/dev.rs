@@ -4,6 +4,7 @@
 //! else: as the operator to seed it, as the executor to open a step, as that step to resolve.
 
 use std::ffi::OsString;
+use std::ops::ControlFlow;
 use std::path::{Path, PathBuf};
 
 use super::apply::{apply, read_all, word};
@@ -16,7 +17,7 @@ use super::seed::SeedContext;
 use super::serve::{LogFormat, start_log};
 use super::step::{How, Names, close, open, request, run_as};
 use crate::config::Config;
-use crate::daemon::{Daemon, InitOptions, Initialised, init};
+use crate::daemon::{Daemon, InitOptions, Initialised, Signals, init};
 use crate::grpc::pb;
 use crate::grpc::pb::apply_request::Document;
 use crate::model::{Clock, Limits, Reference, TrustDomain, WorkflowName};
@@ -120,6 +121,7 @@ impl Dev {
         made: &Initialised,
         documents: Vec<Document>,
     ) -> Result<u8, Failure> {
+        let signals = Signals::catch()?;
         let state = config.state.display();
         line(&format!("A broker, made as `keyhatch init --state {state}` would:"))?;
         line(&format!("  state     {state}"))?;
@@ -143,7 +145,7 @@ impl Dev {
             config.state.join("journal/000001.jsonl").display()
         ))?;
         line("Serving until Ctrl-C; then all of it is removed.")?;
-        daemon.wait_for_signal()?;
+        signals.wait(|| ControlFlow::Break(()));
         say("stopping");
         Ok(0)
     }

@@ -1,6 +1,7 @@
 //! `keyhatch serve`
 
 use std::io::IsTerminal as _;
+use std::ops::ControlFlow;
 use std::path::PathBuf;
 
 use clap::ValueEnum;
@@ -9,7 +10,7 @@ use tracing_subscriber::EnvFilter;
 use super::Common;
 use super::failure::Failure;
 use crate::config::{Config, Given};
-use crate::daemon::Daemon;
+use crate::daemon::{Daemon, Signals};
 use crate::model::Clock;
 
 /// Arguments of `serve`.
@@ -51,8 +52,12 @@ impl Serve {
         config.state = std::path::absolute(config.state)?;
         config.runtime = std::path::absolute(config.runtime)?;
         let kek_file = self.kek_file.map(std::path::absolute).transpose()?;
+        let signals = Signals::catch()?;
         let daemon = Daemon::start(&config, kek_file.as_deref(), Clock::system())?;
-        daemon.wait_for_signal()?;
+        signals.wait(|| {
+            daemon.reload();
+            ControlFlow::Continue(())
+        });
         daemon.stop();
         Ok(())
     }

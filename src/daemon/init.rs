@@ -21,6 +21,11 @@ pub(super) const OPERATOR_DIRECTORY: &str = "operators/admin";
 /// Where the local executor's identity is, in the state directory.
 pub(super) const EXECUTOR_DIRECTORY: &str = "executors/local";
 
+/// The daemon's certificate, in the state directory.
+pub(super) const CERTIFICATE: &str = "broker/tls.crt";
+/// The daemon's private key, in the state directory.
+pub(super) const KEY: &str = "broker/tls.key";
+
 /// What a new broker is to be like.
 pub struct InitOptions {
     /// Where everything is kept.
@@ -149,8 +154,8 @@ pub(super) fn issue_daemon(
     let issued = authority
         .issue_daemon(name, random_id()?, now, CLIENT_CERTIFICATE_LIFE)
         .map_err(StateError::from)?;
-    state.write("broker/tls.key", 0o400, issued.key_pem.as_bytes())?;
-    state.write("broker/tls.crt", 0o444, issued.issued.chain_pem.as_bytes())?;
+    state.write(KEY, 0o400, issued.key_pem.as_bytes())?;
+    state.write(CERTIFICATE, 0o444, issued.issued.chain_pem.as_bytes())?;
     Ok(())
 }
 

@@ -3,7 +3,9 @@
 //! Two runtimes: one for the step door, one for the admin door and the writer, so that neither a flood
 //! of steps nor a disk that hangs keeps operators from being answered.
 
+mod certificate;
 mod init;
+mod signals;
 mod state;
 
 use std::path::{Path, PathBuf};
@@ -16,20 +18,21 @@ use rustix::process::{
 };
 use tokio::net::UnixListener;
 use tokio::runtime::{Builder, Runtime as AsyncRuntime};
-use tokio::sync::mpsc;
+use tokio::sync::{Notify, mpsc};
 use tokio_util::sync::CancellationToken;
-use zeroize::Zeroizing;
 
 pub use init::{FIRST_OPERATOR, InitOptions, Initialised, init};
+pub use signals::Signals;
 pub use state::{StateDirectory, StateError, StateFile, StateLock};
 
+use self::certificate::Doors;
 use crate::broker::{Broker, Error, Parts, Runtime, RuntimeError, StartError, StepListener, bind};
 use crate::config::Config;
 use crate::grpc::{self, AdminConnection, StepConnection};
-use crate::identity::{Acceptor, Authority, Door, DoorConfig, Gate, Svid, TlsError};
+use crate::identity::{Acceptor, Gate, TlsError};
 use crate::journal::LiveOpening;
 use crate::model::limits::DRAIN_DEADLINE;
-use crate::model::{Clock, Invalid, Limits, TrustDomain};
+use crate::model::{Clock, Invalid, Limits};
 use crate::seal::NoRandomness;
 
 /// How often ends and renewals are looked for.
@@ -72,6 +75,7 @@ pub enum DaemonError {
 pub struct Daemon {
     broker: Arc<Broker>,
     stop: CancellationToken,
+    reload: Arc<Notify>,
     servers: mpsc::Receiver<()>,
     steps: AsyncRuntime,
     admin: AsyncRuntime,
@@ -95,24 +99,21 @@ impl Daemon {
         let file = state.read()?;
         let lock = state.lock()?;
         let keyring = state.keyring(&file, kek_file)?;
-        let authority = state.authority(&keyring)?;
-        if is_renewal_due(&state, authority.domain(), &clock) {
-            init::issue_daemon(&state, &authority, &file.name, clock.now())?;
-        }
+        let authority = Arc::new(state.authority(&keyring)?);
         let runtime = Runtime::open(&config.runtime)?;
         let socket = runtime.admin_socket();
         let listener = bind_admin(&socket)?;
         for identity in [init::OPERATOR_DIRECTORY, init::EXECUTOR_DIRECTORY] {
             init::write_address(&state, identity, &config.runtime)?;
         }
-        let doors = Doors::build(&state, &authority, &clock)?;
+        let (doors, keeper) = Doors::open(&state, &file.name, &authority, &clock)?;
         let (step_sockets, new_sockets) = mpsc::unbounded_channel();
         let (steps, admin) = (threads("step-door", None)?, threads("admin-door", Some(2))?);
         let parts = Parts {
             journal: &state.join("journal"),
             store: &state.join("store"),
             keyring,
-            authority,
+            authority: Arc::clone(&authority),
             clock,
             limits: config.limits.clone(),
             runtime,
@@ -128,8 +129,10 @@ impl Daemon {
         wiring.serve_steps(&steps, new_sockets);
         wiring.serve_admin(&admin, listener, &config.limits)?;
         admin.spawn(keep_house(Arc::clone(&broker), stop.clone()));
+        let reload = Arc::new(Notify::new());
+        admin.spawn(keeper.run(authority, Arc::clone(&reload), stop.clone()));
         tracing::info!(socket = %socket.display(), "serving");
-        Ok(Self { broker, stop, servers, steps, admin, socket, _lock: lock })
+        Ok(Self { broker, stop, reload, servers, steps, admin, socket, _lock: lock })
     }
 
     /// The admin socket.
@@ -137,21 +140,9 @@ impl Daemon {
         &self.socket
     }
 
-    /// Waits for SIGTERM or SIGINT.
-    ///
-    /// # Errors
-    /// If signals cannot be had.
-    pub fn wait_for_signal(&self) -> std::io::Result<()> {
-        self.admin.block_on(async {
-            use tokio::signal::unix::{SignalKind, signal};
-            let mut terminate = signal(SignalKind::terminate())?;
-            let mut interrupt = signal(SignalKind::interrupt())?;
-            tokio::select! {
-                _ = terminate.recv() => {}
-                _ = interrupt.recv() => {}
-            }
-            Ok(())
-        })
+    /// Has the daemon's certificate loaded again from its files, without waiting.
+    pub fn reload(&self) {
+        self.reload.notify_one();
     }
 
     /// Drains and stops: no new requests, open ones finish, the journal is closed. Steps stay open, and
@@ -174,39 +165,6 @@ impl Daemon {
         self.steps.shutdown_timeout(LAST_MOMENT);
         self.admin.shutdown_timeout(LAST_MOMENT);
         tracing::info!("stopped");
-    }
-}
-
-/// Both doors.
-struct Doors {
-    steps: Arc<Door>,
-    admin: Arc<Door>,
-    domain: TrustDomain,
-}
-
-impl Doors {
-    fn build(
-        state: &StateDirectory,
-        authority: &Authority,
-        clock: &Clock,
-    ) -> Result<Self, DaemonError> {
-        let chain = state.read_text("broker/tls.crt")?;
-        let key = Zeroizing::new(state.read_text("broker/tls.key")?);
-        let door = |trusted| {
-            let config = DoorConfig {
-                chain_pem: &chain,
-                key_pem: &key,
-                trusted,
-                domain: authority.domain(),
-                clock,
-            };
-            Door::new(&config).map(Arc::new)
-        };
-        Ok(Self {
-            steps: door(authority.steps_certificate())?,
-            admin: door(authority.clients_certificate())?,
-            domain: authority.domain().clone(),
-        })
     }
 }
 
@@ -342,13 +300,6 @@ fn bind_admin(path: &Path) -> Result<std::os::unix::net::UnixListener, DaemonErr
     let listener = bind(&staged, 0o600).map_err(failed)?;
     std::fs::rename(&staged, path).map_err(failed)?;
     Ok(listener)
-}
-
-/// Whether the daemon's certificate is past two thirds of its life, or unreadable.
-fn is_renewal_due(state: &StateDirectory, domain: &TrustDomain, clock: &Clock) -> bool {
-    let certificate = state.read_text("broker/tls.crt").ok();
-    let svid = certificate.and_then(|pem| Svid::parse_pem(&pem, domain).ok());
-    svid.is_none_or(|svid| clock.now() >= svid.not_before.two_thirds_to(svid.not_after))
 }
 
 fn threads(name: &str, count: Option<usize>) -> Result<AsyncRuntime, DaemonError> {

@@ -168,6 +168,11 @@ impl Authority {
         &self.root.pem
     }
 
+    /// The root: what clients trust.
+    pub fn root_certificate(&self) -> &CertificateDer<'static> {
+        &self.root.certificate
+    }
+
     /// What the admin door trusts.
     pub fn clients_certificate(&self) -> &CertificateDer<'static> {
         &self.clients.certificate

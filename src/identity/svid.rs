@@ -57,6 +57,11 @@ impl Svid {
         Self::parse(&leaf.map_err(|_| SvidError::Malformed)?, domain)
     }
 
+    /// When it is to be renewed: after two thirds of its life.
+    pub fn renewal(&self) -> Timestamp {
+        self.not_before.two_thirds_to(self.not_after)
+    }
+
     /// Reads the leaf of a verified chain.
     ///
     /// # Errors

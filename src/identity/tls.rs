@@ -4,11 +4,12 @@ use std::sync::Arc;
 use std::time::Duration;
 
 use arc_swap::ArcSwap;
-use rustls::client::danger::HandshakeSignatureValid;
+use rustls::client::WebPkiServerVerifier;
+use rustls::client::danger::{HandshakeSignatureValid, ServerCertVerifier as _};
 use rustls::crypto::CryptoProvider;
 use rustls::crypto::aws_lc_rs::default_provider;
 use rustls::pki_types::pem::PemObject as _;
-use rustls::pki_types::{CertificateDer, PrivateKeyDer, UnixTime};
+use rustls::pki_types::{CertificateDer, PrivateKeyDer, ServerName, UnixTime};
 use rustls::server::danger::{ClientCertVerified, ClientCertVerifier};
 use rustls::server::{NoServerSessionStorage, WebPkiClientVerifier};
 use rustls::time_provider::TimeProvider;
@@ -23,6 +24,9 @@ use crate::model::{Clock, TrustDomain};
 /// Why TLS cannot be set up.
 #[derive(Debug, thiserror::Error)]
 pub enum TlsError {
+    /// Clients would not take the daemon's certificate.
+    #[error("clients would refuse the daemon's certificate: {0}")]
+    Certificate(String),
     /// A certificate or key in PEM cannot be read.
     #[error("the {0} cannot be read as PEM")]
     Pem(&'static str),
@@ -43,6 +47,11 @@ impl Door {
         Ok(Self(ArcSwap::new(config.build()?)))
     }
 
+    /// Takes another door's settings for all handshakes from now on; open connections go on.
+    pub fn swap(&self, other: &Self) {
+        self.0.store(other.settings());
+    }
+
     pub(super) fn settings(&self) -> Arc<ServerConfig> {
         self.0.load_full()
     }
@@ -54,6 +63,8 @@ pub struct DoorConfig<'a> {
     pub chain_pem: &'a str,
     /// The daemon's private key, PEM.
     pub key_pem: &'a str,
+    /// What clients trust.
+    pub root: &'a CertificateDer<'static>,
     /// The only issuer that this door trusts.
     pub trusted: &'a CertificateDer<'static>,
     /// The trust domain of the identities.
@@ -66,14 +77,14 @@ impl DoorConfig<'_> {
     fn build(&self) -> Result<Arc<ServerConfig>, TlsError> {
         let setup = |error: &dyn std::fmt::Display| TlsError::Setup(error.to_string());
         let provider = Arc::new(default_provider());
-        let mut roots = RootCertStore::empty();
-        roots.add(self.trusted.clone()).map_err(|error| setup(&error))?;
-        let chain =
-            WebPkiClientVerifier::builder_with_provider(Arc::new(roots), Arc::clone(&provider))
-                .build()
-                .map_err(|error| setup(&error))?;
+        let chain = WebPkiClientVerifier::builder_with_provider(
+            store_of(self.trusted)?,
+            Arc::clone(&provider),
+        );
+        let chain = chain.build().map_err(|error| setup(&error))?;
         let verifier = SvidVerifier { chain, domain: self.domain.clone() };
         let certificates = certificates(self.chain_pem)?;
+        self.check_own(&certificates, Arc::clone(&provider))?;
         let key = private_key(self.key_pem)?;
         let time = Arc::new(ClockTime(self.clock.clone()));
         let mut config = ServerConfig::builder_with_details(provider, time)
@@ -89,6 +100,31 @@ impl DoorConfig<'_> {
         config.max_early_data_size = 0;
         Ok(Arc::new(config))
     }
+
+    /// Looks at the daemon's certificate as every client will.
+    fn check_own(
+        &self,
+        chain: &[CertificateDer<'_>],
+        provider: Arc<CryptoProvider>,
+    ) -> Result<(), TlsError> {
+        let refused = |error: &dyn std::fmt::Display| TlsError::Certificate(error.to_string());
+        let verifier = WebPkiServerVerifier::builder_with_provider(store_of(self.root)?, provider)
+            .build()
+            .map_err(|error| refused(&error))?;
+        let (leaf, issuers) = chain.split_first().ok_or(TlsError::Pem("certificate"))?;
+        let name = ServerName::try_from("localhost").map_err(|error| refused(&error))?;
+        let now = ClockTime(self.clock.clone()).current_time();
+        let now =
+            now.ok_or_else(|| TlsError::Certificate("the clock stands before 1970".into()))?;
+        let verified = verifier.verify_server_cert(leaf, issuers, &name, &[], now);
+        verified.map(drop).map_err(|error| refused(&error))
+    }
+}
+
+fn store_of(certificate: &CertificateDer<'static>) -> Result<Arc<RootCertStore>, TlsError> {
+    let mut roots = RootCertStore::empty();
+    roots.add(certificate.clone()).map_err(|error| TlsError::Setup(error.to_string()))?;
+    Ok(Arc::new(roots))
 }
 
 pub(super) fn certificates(pem: &str) -> Result<Vec<CertificateDer<'static>>, TlsError> {
