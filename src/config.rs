@@ -20,6 +20,9 @@ pub enum ConfigError {
         /// The limit.
         limit: &'static str,
     },
+    /// There is no such group.
+    #[error("the admin group {0:?} is neither a group of this system nor a group id")]
+    GroupUnknown(String),
     /// The file cannot be read.
     #[error("the configuration file {}: {source}", .path.display())]
     Read {
@@ -44,6 +47,7 @@ pub enum ConfigError {
 struct ConfigFile {
     state: Option<PathBuf>,
     runtime: Option<PathBuf>,
+    admin_group: Option<String>,
     limits: Limits,
 }
 
@@ -54,6 +58,8 @@ pub struct Given {
     pub state: Option<PathBuf>,
     /// `--runtime`, `KEYHATCH_RUNTIME`
     pub runtime: Option<PathBuf>,
+    /// `--admin-group`, `KEYHATCH_ADMIN_GROUP`
+    pub admin_group: Option<String>,
     /// `--config`
     pub file: Option<PathBuf>,
 }
@@ -65,6 +71,8 @@ pub struct Config {
     pub state: PathBuf,
     /// Where sockets are made.
     pub runtime: PathBuf,
+    /// The group, by its id, that may connect to the admin socket beside the daemon's own user.
+    pub admin_group: Option<u32>,
     /// The limits.
     pub limits: Limits,
 }
@@ -73,15 +81,24 @@ impl Config {
     /// Joins what was given with the file and the defaults.
     ///
     /// # Errors
-    /// If the file cannot be read, is not well formed, or says what cannot be.
+    /// If the file cannot be read, is not well formed, or says what cannot be; if there is no such group.
     pub fn load(given: Given) -> Result<Self, ConfigError> {
         let file = given.file.as_deref().map(read).transpose()?.unwrap_or_default();
+        let admin_group = given.admin_group.or(file.admin_group);
         Ok(Self {
             state: given.state.or(file.state).unwrap_or_else(default_state),
             runtime: given.runtime.or(file.runtime).unwrap_or_else(default_runtime),
+            admin_group: admin_group.as_deref().map(group).transpose()?,
             limits: file.limits,
         })
     }
+}
+
+/// A group by its name or id.
+fn group(text: &str) -> Result<u32, ConfigError> {
+    let by_name = || nix::unistd::Group::from_name(text).ok().flatten();
+    let id = text.parse().ok().or_else(|| by_name().map(|group| group.gid.as_raw()));
+    id.ok_or_else(|| ConfigError::GroupUnknown(text.to_owned()))
 }
 
 fn read(path: &Path) -> Result<ConfigFile, ConfigError> {

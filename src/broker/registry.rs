@@ -3,12 +3,13 @@
 use super::Broker;
 use super::draft::{Asked, Draft, WriteOptions};
 use super::error::Error;
+use super::offline::LocalExecutor;
 use super::operators::{require_operator, require_role};
 use crate::access::{Principal, Role, Scope};
 use crate::catalog::{Catalog, Registered, Registration};
 use crate::identity::{Issued, requested_key};
 use crate::journal::{ChangeNote, CloseReason};
-use crate::model::limits::CLIENT_CERTIFICATE_LIFE;
+use crate::model::limits::{CLIENT_CERTIFICATE_LIFE, MAX_CLIENT_CERTIFICATES};
 use crate::model::{ExecutorName, OperatorName, PinnedCertificate, ResourceName, SpiffeId};
 use crate::seal::{RecordKey, RecordKind, random_id};
 
@@ -99,6 +100,47 @@ impl Broker {
         Ok(Enrolled { registration, certificate_chain: issued.chain_pem })
     }
 
+    /// Issues another certificate to the operator or executor that calls with a certificate whose SHA-256
+    /// is `presented`.
+    ///
+    /// # Errors
+    /// See `SystemService.RenewCertificate`.
+    pub async fn renew_certificate(
+        &self,
+        caller: &Principal,
+        presented: [u8; 32],
+        request: &[u8],
+    ) -> Result<Issued, Error> {
+        let who = match caller {
+            Principal::Operator(name, _) => Registered::Operator(name.clone()),
+            Principal::Executor(name) => Registered::Executor(name.clone()),
+            Principal::Step { .. } => return Err(Error::OperatorRequired),
+        };
+        let key = requested_key(request)?;
+        let now = self.now();
+        let issued = self
+            .authority
+            .issue_client(
+                &who.spiffe_id(),
+                &key,
+                random_id()?,
+                now,
+                now.after(CLIENT_CERTIFICATE_LIFE),
+            )
+            .map_err(|error| Error::Internal(error.to_string()))?;
+        let (by, pinned) = (caller.to_string(), issued.pinned.clone());
+        // It may have been removed meanwhile, and its name be another's.
+        let change = move |draft: &mut Draft| {
+            let found = draft.catalog.registration(&who).cloned().ok_or(Error::Unregistered)?;
+            if !found.certificates.iter().any(|pinned| pinned.sha256 == presented) {
+                return Err(Error::Unregistered);
+            }
+            pin(draft, (&by, "renew"), &found, pinned)
+        };
+        self.writer.submit(change).await?;
+        Ok(issued)
+    }
+
     /// Somebody who is registered.
     ///
     /// # Errors
@@ -181,6 +223,37 @@ pub(super) fn register_first(
     Ok(())
 }
 
+/// Makes an operator an administrator whose only certificate is this one, and gives the local executor
+/// another certificate if the one in its files is good no more: whether it did.
+pub(super) fn reissue(
+    draft: &mut Draft,
+    operator: OperatorName,
+    certificate: PinnedCertificate,
+    local: LocalExecutor,
+) -> Result<bool, Error> {
+    match draft.catalog.operator(&operator).cloned() {
+        None => {
+            let new = NewRegistration::Operator(operator, Role::Administrator);
+            register(draft, "init", new, certificate)?;
+        }
+        Some(found) => {
+            let role = Some(Role::Administrator);
+            let found = Registration { role, certificates: Vec::new(), ..found.as_ref().clone() };
+            pin(draft, ("init", "reissue"), &found, certificate)?;
+        }
+    }
+    let executor = draft.catalog.registrations().find(|one| one.local_only).cloned();
+    let Some(executor) = executor else { return Ok(false) };
+    let is_good = |pinned: &&PinnedCertificate| {
+        local.in_files == Some(pinned.sha256) && draft.now < pinned.not_after
+    };
+    if executor.certificates.iter().find(is_good).is_some() {
+        return Ok(false);
+    }
+    pin(draft, ("init", "reissue"), &executor, local.new)?;
+    Ok(true)
+}
+
 fn register(
     draft: &mut Draft,
     by: &str,
@@ -201,6 +274,25 @@ fn register(
     draft.note(note(by, "create", &registration));
     draft.catalog.put_registration(registration.clone());
     Ok(registration)
+}
+
+/// Adds a certificate to a registration; those that are over, and the oldest of too many, go.
+fn pin(
+    draft: &mut Draft,
+    (by, action): (&str, &str),
+    found: &Registration,
+    certificate: PinnedCertificate,
+) -> Result<(), Error> {
+    let mut renewed = found.clone();
+    renewed.certificates.retain(|pinned| draft.now < pinned.not_after);
+    renewed.certificates.push(certificate);
+    let surplus = renewed.certificates.len().saturating_sub(MAX_CLIENT_CERTIFICATES);
+    renewed.certificates.drain(..surplus);
+    renewed.revision += 1;
+    draft.put([renewed.to_store(&draft.keyring.clone())?]);
+    draft.note(note(by, action, &renewed));
+    draft.catalog.put_registration(renewed);
+    Ok(())
 }
 
 fn remove(

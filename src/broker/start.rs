@@ -21,16 +21,13 @@ use super::Broker;
 use super::draft::revoked_by_all;
 use super::error::Error;
 use super::openings::Listeners;
-use super::registry::register_first;
 use super::step_directory::{Runtime, StepListener};
 use super::writer::{Writer, WriterParts, WriterTask};
-use crate::catalog::{Catalog, LoadError, Snapshot, Snapshots, load};
+use crate::catalog::{LoadError, Snapshot, Snapshots, load};
 use crate::identity::Authority;
-use crate::journal::{
-    CloseReason, Event, Journal, Recovery, ReplayError, RequestTable, Unavailable,
-};
+use crate::journal::{CloseReason, Event, Journal, Recovery, ReplayError, Unavailable};
 use crate::model::limits::MAX_CLOCK_STEP_BACK;
-use crate::model::{Clock, ExecutorName, Id, Limits, OperatorName, PinnedCertificate};
+use crate::model::{Clock, Id, Limits};
 use crate::seal::Keyring;
 use crate::store::{Store, StoreError};
 
@@ -92,37 +89,57 @@ pub struct Parts<'a> {
     pub listeners: mpsc::UnboundedSender<StepListener>,
 }
 
-/// Registers the first operator and the first executor of a new broker, whose journal and store exist.
-///
-/// # Errors
-/// If they cannot be written.
-pub async fn seed_registrations(
-    journal: &Path,
-    store: &Path,
-    keyring: Keyring,
-    clock: Clock,
-    operator: (OperatorName, PinnedCertificate),
-    executor: (ExecutorName, PinnedCertificate),
-) -> Result<(), StartError> {
-    let keyring = Arc::new(keyring);
-    let (journal, recovery) = Journal::open(journal, Arc::clone(&keyring), clock.now())?;
-    let (store, contents) = Store::open(store, &keyring)?;
-    let snapshot = Snapshot { head: contents.sequence, catalog: Catalog::default() };
-    let (writer, queue) = Writer::new();
-    let parts = WriterParts {
-        snapshots: Arc::new(Snapshots::new(snapshot)),
-        journal: Arc::new(journal),
-        store: Arc::new(store),
-        keyring,
-        clock,
-    };
-    let task = WriterTask::new(parts, queue, recovery.intent, RequestTable::default());
-    let task = tokio::spawn(task.run());
-    let seeded = writer.submit(move |draft| register_first(draft, operator, executor)).await;
-    drop(writer);
-    // The store is closed when the task is gone.
-    let _ = task.await;
-    Ok(seeded?)
+/// Journal and store, opened and brought together.
+pub(super) struct Foundation {
+    pub(super) parts: WriterParts,
+    pub(super) recovery: Recovery,
+    /// The last number that a batch of changes had, whether it was committed or not.
+    pub(super) last_batch: u64,
+}
+
+impl Foundation {
+    pub(super) async fn open(
+        journal: &Path,
+        store: &Path,
+        keyring: Arc<Keyring>,
+        clock: Clock,
+    ) -> Result<Self, StartError> {
+        let (journal, recovery) = Journal::open(journal, Arc::clone(&keyring), clock.now())?;
+        let (store, contents) = Store::open(store, &keyring)?;
+        let catalog = load(contents.records, &keyring)?;
+        let head = contents.sequence;
+        let snapshots = Arc::new(Snapshots::new(Snapshot { head, catalog }));
+        let (journal, store) = (Arc::new(journal), Arc::new(store));
+        let parts = WriterParts { snapshots, journal, store, keyring, clock };
+        reconcile(&parts, &recovery, head).await?;
+        let last_batch = recovery.intent.max(head);
+        Ok(Self { parts, recovery, last_batch })
+    }
+}
+
+async fn reconcile(parts: &WriterParts, recovery: &Recovery, store: u64) -> Result<(), StartError> {
+    let Recovery { head, intent, .. } = *recovery;
+    let (journal, now) = (&parts.journal, parts.clock.now());
+    if let Some(kept) = &recovery.torn {
+        tracing::warn!(kept = %kept.display(), "the journal's torn end was cut off and kept");
+    }
+    if !(head <= store && store <= intent.max(head)) {
+        return Err(StartError::OutOfStep { head, intent, store });
+    }
+    let snapshot = parts.snapshots.load();
+    let everything = |live: &crate::journal::Live| revoked_by_all(&snapshot.catalog, live);
+    let mut last = None;
+    if store > head {
+        tracing::warn!(head, store, "a change that was on disk but not in force is taken over");
+        last = Some(journal.publish(now, store, true, everything, || {})?);
+    }
+    for batch in store.max(recovery.abandoned) + 1..=intent {
+        last = Some(journal.append(now, &Event::Abandoned { batch })?.0);
+    }
+    if let Some(last) = last {
+        journal.synced(last).await?;
+    }
+    Ok(())
 }
 
 impl Broker {
@@ -136,20 +153,10 @@ impl Broker {
     ) -> Result<(Self, impl Future<Output = ()> + Send + use<>), StartError> {
         let now = parts.clock.now();
         let keyring = Arc::new(parts.keyring);
-        let (journal, recovery) = Journal::open(parts.journal, Arc::clone(&keyring), now)?;
-        let (store, contents) = Store::open(parts.store, &keyring)?;
-        let catalog = load(contents.records, &keyring)?;
-        let head = contents.sequence;
-        let snapshots = Arc::new(Snapshots::new(Snapshot { head, catalog }));
-        let (journal, store) = (Arc::new(journal), Arc::new(store));
+        let foundation =
+            Foundation::open(parts.journal, parts.store, keyring, parts.clock.clone()).await?;
         let (writer, queue) = Writer::new();
-        let writer_parts = WriterParts {
-            snapshots: Arc::clone(&snapshots),
-            journal: Arc::clone(&journal),
-            store: Arc::clone(&store),
-            keyring: Arc::clone(&keyring),
-            clock: parts.clock.clone(),
-        };
+        let WriterParts { snapshots, journal, store, keyring, .. } = foundation.parts.clone();
         let broker = Self {
             snapshots,
             journal,
@@ -164,38 +171,12 @@ impl Broker {
             start_time: now,
             draining: CancellationToken::new(),
         };
-        broker.reconcile(&recovery, head).await?;
-        broker.restore_openings(&recovery).await?;
+        broker.restore_openings(&foundation.recovery).await?;
         let version = env!("CARGO_PKG_VERSION").to_owned();
         broker.journal.append(now, &Event::Started { version })?;
         let known = broker.journal.look(|live| live.requests().clone())?;
-        let task = WriterTask::new(writer_parts, queue, recovery.intent.max(head), known);
+        let task = WriterTask::new(foundation.parts, queue, foundation.last_batch, known);
         Ok((broker, task.run()))
-    }
-
-    async fn reconcile(&self, recovery: &Recovery, store: u64) -> Result<(), StartError> {
-        let Recovery { head, intent, .. } = *recovery;
-        let now = self.now();
-        if let Some(kept) = &recovery.torn {
-            tracing::warn!(kept = %kept.display(), "the journal's torn end was cut off and kept");
-        }
-        if !(head <= store && store <= intent.max(head)) {
-            return Err(StartError::OutOfStep { head, intent, store });
-        }
-        let snapshot = self.snapshot();
-        let everything = |live: &crate::journal::Live| revoked_by_all(&snapshot.catalog, live);
-        let mut last = None;
-        if store > head {
-            tracing::warn!(head, store, "a change that was on disk but not in force is taken over");
-            last = Some(self.journal.publish(now, store, true, everything, || {})?);
-        }
-        for batch in store.max(recovery.abandoned) + 1..=intent {
-            last = Some(self.journal.append(now, &Event::Abandoned { batch })?.0);
-        }
-        if let Some(last) = last {
-            self.journal.synced(last).await?;
-        }
-        Ok(())
     }
 
     /// Open steps listen again; what has lost its directory is closed; directories without an opening

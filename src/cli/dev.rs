@@ -201,6 +201,7 @@ fn make(directory: &Path) -> Result<(Config, Initialised), Failure> {
     let config = Config {
         state: directory.join("state"),
         runtime: directory.join("run"),
+        admin_group: None,
         limits: Limits::default(),
     };
     let made = init(&InitOptions {

@@ -13,6 +13,7 @@ use tonic::transport::Channel;
 use zeroize::Zeroizing;
 
 use super::failure::{Failure, exit};
+use super::renewal::renew_if_due;
 use crate::broker::LOCAL_EXECUTOR;
 use crate::config::default_state;
 use crate::daemon::FIRST_OPERATOR;
@@ -35,7 +36,7 @@ pub enum Caller {
 pub struct Endpoint {
     socket: PathBuf,
     ca: PathBuf,
-    certificate: PathBuf,
+    pub(super) certificate: PathBuf,
     key: PathBuf,
 }
 
@@ -107,16 +108,26 @@ impl Endpoint {
     pub async fn connect(&self) -> Result<Channel, Failure> {
         let identity = ClientIdentity {
             ca_pem: read(&self.ca)?,
-            chain_pem: read(&self.certificate)?,
-            key_pem: Zeroizing::new(read(&self.key)?),
+            chain_pem: self.read_certificate()?,
+            key_pem: self.read_key()?,
         };
-        channel(&self.socket, identity).await.map_err(|error| {
+        let connected = channel(&self.socket, identity).await.map_err(|error| {
             let text = format!(
                 "the broker cannot be reached at {} ({error}); is it running? start it with: keyhatch serve",
                 self.socket.display()
             );
             Failure::new("UNREACHABLE", text, exit::UNREACHABLE)
-        })
+        })?;
+        renew_if_due(self, &connected).await;
+        Ok(connected)
+    }
+
+    pub(super) fn read_certificate(&self) -> Result<String, Failure> {
+        read(&self.certificate)
+    }
+
+    pub(super) fn read_key(&self) -> Result<Zeroizing<String>, Failure> {
+        read(&self.key).map(Zeroizing::new)
     }
 }
 

@@ -6,7 +6,7 @@ use super::Common;
 use super::failure::Failure;
 use super::output::{self, properties, say};
 use crate::config::{Config, Given};
-use crate::daemon::{InitOptions, init};
+use crate::daemon::{InitOptions, ReissueOptions, init, reissue_admin};
 use crate::model::{Clock, TrustDomain};
 
 /// Arguments of `init`.
@@ -16,7 +16,7 @@ pub struct Init {
     #[arg(long, env = "KEYHATCH_RUNTIME", value_name = "DIR")]
     runtime: Option<PathBuf>,
     /// Where to put the key that wraps all others; by default in the state directory.
-    #[arg(long, value_name = "FILE")]
+    #[arg(long, env = "KEYHATCH_KEK_FILE", value_name = "FILE")]
     kek_file: Option<PathBuf>,
     /// The trust domain of all identities.
     #[arg(long, value_name = "DOMAIN", default_value = TrustDomain::DEFAULT)]
@@ -24,14 +24,24 @@ pub struct Init {
     /// The broker's name, in its SPIFFE ID.
     #[arg(long, value_name = "NAME", default_value = "main")]
     name: String,
+    /// Do not make a broker: give the operator admin of one that is there, and is not running, a new key and
+    /// certificate. The old ones are refused from then on.
+    #[arg(long, conflicts_with_all = ["trust_domain", "name"])]
+    reissue_admin: bool,
 }
 
 impl Init {
     pub(super) fn run(self, common: &Common) -> Result<(), Failure> {
-        let given =
-            Given { state: common.state.clone(), runtime: self.runtime.clone(), file: None };
+        let given = Given {
+            state: common.state.clone(),
+            runtime: self.runtime.clone(),
+            ..Given::default()
+        };
         let config = Config::load(given).map_err(|error| Failure::usage(error.to_string()))?;
-        let kek_file = self.kek_file.map(std::path::absolute).transpose()?;
+        let kek_file = self.kek_file.as_ref().map(std::path::absolute).transpose()?;
+        if self.reissue_admin {
+            return reissue(config, kek_file);
+        }
         let options = InitOptions {
             state: std::path::absolute(config.state)?,
             runtime: std::path::absolute(config.runtime)?,
@@ -61,4 +71,22 @@ impl Init {
         say(&format!("next: keyhatch serve --state {state}{runtime}"));
         Ok(())
     }
+}
+
+fn reissue(config: Config, kek_file: Option<PathBuf>) -> Result<(), Failure> {
+    let made = reissue_admin(&ReissueOptions {
+        state: std::path::absolute(config.state)?,
+        kek_file,
+        runtime: std::path::absolute(config.runtime)?,
+        clock: Clock::system(),
+    })?;
+    let mut rows = vec![("operator", made.operator.display().to_string())];
+    if let Some(executor) = &made.executor {
+        rows.push(("executor", executor.display().to_string()));
+    }
+    output::line(&properties(&rows))?;
+    say(
+        "the operator admin has a new key and certificate, and is an administrator; its old ones are refused",
+    );
+    Ok(())
 }

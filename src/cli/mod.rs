@@ -19,6 +19,7 @@ mod integration;
 mod output;
 mod pages;
 mod registry;
+mod renewal;
 mod run;
 mod secret;
 mod seed;

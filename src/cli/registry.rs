@@ -14,10 +14,12 @@ use super::endpoint::{Caller, Endpoint};
 use super::failure::{Failure, exit};
 use super::output::{moment, print, say, table};
 use super::pages;
+use super::renewal::renew_now;
 use crate::grpc::pb;
 use crate::grpc::pb::executor_registry_service_client::ExecutorRegistryServiceClient;
 use crate::grpc::pb::operator_service_client::OperatorServiceClient;
 use crate::identity::new_request;
+use crate::model::SpiffeId;
 
 /// `keyhatch operator …`
 #[derive(Subcommand)]
@@ -36,6 +38,8 @@ pub enum Operator {
     List,
     /// Remove an operator; its certificates are refused at once
     Remove(Remove),
+    /// Renew this operator's own certificate now (every command does when two thirds of its life are over)
+    Renew,
 }
 
 /// `keyhatch executor …`
@@ -59,6 +63,8 @@ pub enum Executor {
     List,
     /// Remove an executor; its certificates are refused at once, and its steps closed
     Remove(Remove),
+    /// Renew this executor's own certificate now (every command does when two thirds of its life are over)
+    Renew,
 }
 
 /// Where the key is.
@@ -98,7 +104,8 @@ pub enum Role {
 impl Operator {
     pub(super) async fn run(self, common: &Common) -> Result<(), Failure> {
         let endpoint = Endpoint::find(Caller::Operator, common.state.as_deref())?;
-        let mut client = OperatorServiceClient::new(endpoint.connect().await?);
+        let channel = endpoint.connect().await?;
+        let mut client = OperatorServiceClient::new(channel.clone());
         match self {
             Self::Add { name, role, identity } => {
                 let prepared = identity.prepare()?;
@@ -124,6 +131,7 @@ impl Operator {
                 prepared.finish(common, &endpoint, &format!("operator {name}"), &issued)
             }
             Self::List => list_operators(common, client).await,
+            Self::Renew => renew(common, &endpoint, &channel).await,
             Self::Remove(Remove { name, yes }) => {
                 if !yes {
                     confirm(&format!(
@@ -142,8 +150,13 @@ impl Operator {
 
 impl Executor {
     pub(super) async fn run(self, common: &Common) -> Result<(), Failure> {
-        let endpoint = Endpoint::find(Caller::Operator, common.state.as_deref())?;
-        let mut client = ExecutorRegistryServiceClient::new(endpoint.connect().await?);
+        let caller = match &self {
+            Self::Renew => Caller::Executor,
+            _ => Caller::Operator,
+        };
+        let endpoint = Endpoint::find(caller, common.state.as_deref())?;
+        let channel = endpoint.connect().await?;
+        let mut client = ExecutorRegistryServiceClient::new(channel.clone());
         match self {
             Self::Add { name, workflow, run_as, identity } => {
                 let prepared = identity.prepare()?;
@@ -165,6 +178,7 @@ impl Executor {
                 prepared.finish(common, &endpoint, &format!("executor {name}"), &issued)
             }
             Self::List => list_executors(common, client).await,
+            Self::Renew => renew(common, &endpoint, &channel).await,
             Self::Remove(Remove { name, yes }) => {
                 if !yes {
                     confirm(&format!(
@@ -179,6 +193,20 @@ impl Executor {
             }
         }
     }
+}
+
+async fn renew(common: &Common, endpoint: &Endpoint, channel: &Channel) -> Result<(), Failure> {
+    let svid = renew_now(endpoint, channel).await?;
+    let who = match &svid.id {
+        SpiffeId::Operator(name) => format!("operator {name}"),
+        SpiffeId::Executor(name) => format!("executor {name}"),
+        SpiffeId::Broker(_) | SpiffeId::Step { .. } => {
+            return Err(Failure::usage("this is no identity of an operator or executor"));
+        }
+    };
+    let until = svid.not_after.to_string();
+    let answer = json!({ "name": who, "certificate_expire_time": until });
+    print(common.output, &answer, || format!("{who}: certificate until {until}"), || who.clone())
 }
 
 /// A key that waits for its certificate.

@@ -22,7 +22,11 @@ pub struct Serve {
     /// The key that wraps all others, if it is not where init put it.
     #[arg(long, env = "KEYHATCH_KEK_FILE", value_name = "FILE")]
     kek_file: Option<PathBuf>,
-    /// The configuration file: state, runtime and a limits table, in TOML.
+    /// A group, by name or id, whose members may connect to the admin socket, beside this user; who they are
+    /// is still for their certificates to say.
+    #[arg(long, env = "KEYHATCH_ADMIN_GROUP", value_name = "GROUP")]
+    admin_group: Option<String>,
+    /// The configuration file: state, runtime, admin_group and a limits table, in TOML.
     #[arg(long, env = "KEYHATCH_CONFIG", value_name = "FILE")]
     config: Option<PathBuf>,
     /// The form of the log, on stderr.
@@ -46,7 +50,12 @@ pub enum LogFormat {
 impl Serve {
     pub(super) fn run(self, common: &Common) -> Result<(), Failure> {
         start_log(self.log_format, &self.log)?;
-        let given = Given { state: common.state.clone(), runtime: self.runtime, file: self.config };
+        let given = Given {
+            state: common.state.clone(),
+            runtime: self.runtime,
+            admin_group: self.admin_group,
+            file: self.config,
+        };
         let mut config = Config::load(given).map_err(|error| Failure::usage(error.to_string()))?;
         // Clients get these paths, and may stand elsewhere.
         config.state = std::path::absolute(config.state)?;

@@ -156,7 +156,7 @@ impl CertificateKeeper {
             self.taken = stamp;
             match self.take(authority) {
                 Ok(()) => {
-                    tracing::info!(renewal = %self.renewal, "the daemon's certificate is loaded")
+                    tracing::info!(renewal = %self.renewal, "the daemon's certificate is loaded");
                 }
                 Err(error) => tracing::warn!(
                     %error, "the daemon's certificate stays as it was, and its files are not used"

@@ -4,7 +4,7 @@ use std::path::{Path, PathBuf};
 
 use super::DaemonError;
 use super::state::{FORMAT, StateDirectory, StateError, StateFile};
-use crate::broker::{LOCAL_EXECUTOR, StartError, seed_registrations};
+use crate::broker::{LOCAL_EXECUTOR, Offline, StartError};
 use crate::identity::{Authority, KeyAndCertificate};
 use crate::journal::Journal;
 use crate::model::limits::CLIENT_CERTIFICATE_LIFE;
@@ -132,15 +132,19 @@ fn make_identities(
         let issued = authority
             .issue_client_with_key(id, random_id()?, now, now.after(CLIENT_CERTIFICATE_LIFE))
             .map_err(StateError::from)?;
-        write_identity(state, directory, &issued, authority, &options.runtime)?;
+        write_identity(state, directory, &issued, authority)?;
+        write_address(state, directory, &options.runtime)?;
         Ok(issued.issued.pinned)
     };
     let admin = issue(&SpiffeId::Operator(operator.clone()), OPERATOR_DIRECTORY)?;
     let local = issue(&SpiffeId::Executor(executor.clone()), EXECUTOR_DIRECTORY)?;
-    let (journal, store) = (state.join("journal"), state.join("store"));
-    let clock = options.clock.clone();
-    let seeded =
-        seed_registrations(&journal, &store, keyring, clock, (operator, admin), (executor, local));
+    let offline = Offline {
+        journal: &state.join("journal"),
+        store: &state.join("store"),
+        keyring,
+        clock: options.clock.clone(),
+    };
+    let seeded = offline.seed_registrations((operator, admin), (executor, local));
     Ok(super::offline(seeded)??)
 }
 
@@ -159,19 +163,19 @@ pub(super) fn issue_daemon(
     Ok(())
 }
 
-fn write_identity(
+/// Writes key and certificates of an identity.
+pub(super) fn write_identity(
     state: &StateDirectory,
     directory: &str,
     identity: &KeyAndCertificate,
     authority: &Authority,
-    runtime: &Path,
 ) -> Result<(), DaemonError> {
     state.make_directory(directory)?;
     let name = |file: &str| format!("{directory}/{file}");
     state.write(&name("tls.crt"), 0o444, identity.issued.chain_pem.as_bytes())?;
     state.write(&name("tls.key"), 0o400, identity.key_pem.as_bytes())?;
     state.write(&name("ca.crt"), 0o444, authority.root_pem().as_bytes())?;
-    write_address(state, directory, runtime)
+    Ok(())
 }
 
 /// Writes down where an identity finds the daemon.

@@ -5,6 +5,7 @@
 
 mod certificate;
 mod init;
+mod reissue;
 mod signals;
 mod state;
 
@@ -22,6 +23,7 @@ use tokio::sync::{Notify, mpsc};
 use tokio_util::sync::CancellationToken;
 
 pub use init::{FIRST_OPERATOR, InitOptions, Initialised, init};
+pub use reissue::{ReissueOptions, Reissued, reissue_admin};
 pub use signals::Signals;
 pub use state::{StateDirectory, StateError, StateFile, StateLock};
 
@@ -45,6 +47,17 @@ const WAITING_CONNECTIONS: usize = 64;
 /// Why a daemon cannot be made or started.
 #[derive(Debug, thiserror::Error)]
 pub enum DaemonError {
+    /// The admin socket cannot be a group's.
+    #[error(
+        "the admin socket cannot be given to group {group} ({source}); run the daemon as a member of it, \
+         or as root"
+    )]
+    AdminGroup {
+        /// The group.
+        group: u32,
+        /// The cause.
+        source: std::io::Error,
+    },
     /// The broker refused the first registrations.
     #[error(transparent)]
     Broker(#[from] Error),
@@ -102,9 +115,12 @@ impl Daemon {
         let authority = Arc::new(state.authority(&keyring)?);
         let runtime = Runtime::open(&config.runtime)?;
         let socket = runtime.admin_socket();
-        let listener = bind_admin(&socket)?;
+        let listener = bind_admin(&socket, config.admin_group)?;
         for identity in [init::OPERATOR_DIRECTORY, init::EXECUTOR_DIRECTORY] {
-            init::write_address(&state, identity, &config.runtime)?;
+            // Whoever has moved them elsewhere keeps them right there.
+            if state.join(identity).is_dir() {
+                init::write_address(&state, identity, &config.runtime)?;
+            }
         }
         let (doors, keeper) = Doors::open(&state, &file.name, &authority, &clock)?;
         let (step_sockets, new_sockets) = mpsc::unbounded_channel();
@@ -293,11 +309,20 @@ async fn keep_house(broker: Arc<Broker>, stop: CancellationToken) {
 }
 
 /// Listens on the admin socket. The runtime directory is locked, so what is there is a dead daemon's.
-fn bind_admin(path: &Path) -> Result<std::os::unix::net::UnixListener, DaemonError> {
+fn bind_admin(
+    path: &Path,
+    group: Option<u32>,
+) -> Result<std::os::unix::net::UnixListener, DaemonError> {
     let failed = |source| RuntimeError::Io { path: path.to_owned(), source };
     // Made where nobody else can enter, and renamed into place with its mode set.
     let staged = path.with_file_name("stage").join("admin.sock");
     let listener = bind(&staged, 0o600).map_err(failed)?;
+    if let Some(group) = group {
+        std::os::unix::fs::chown(&staged, None, Some(group))
+            .map_err(|source| DaemonError::AdminGroup { group, source })?;
+        rustix::fs::chmod(&staged, Mode::from_raw_mode(0o660))
+            .map_err(|error| failed(error.into()))?;
+    }
     std::fs::rename(&staged, path).map_err(failed)?;
     Ok(listener)
 }

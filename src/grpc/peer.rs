@@ -64,9 +64,21 @@ pub(super) fn take_request(broker: &Broker, opening: &LiveOpening) -> Result<(),
 pub(super) fn admin<T>(broker: &Broker, request: &Request<T>) -> Result<Principal, tonic::Status> {
     let checked = || {
         broker.check_serving()?;
-        let peer = request.extensions().get::<Arc<Peer<()>>>();
-        let peer = peer.ok_or_else(|| Error::Internal("a request without a peer".to_owned()))?;
+        let peer = admin_peer(request)?;
         broker.admin_principal(&peer.svid, peer.uid)
     };
     checked().map_err(|error| to_status(&error))
+}
+
+/// SHA-256 of the certificate that a request to the admin door came with.
+///
+/// # Errors
+/// The status to answer with.
+pub(super) fn admin_certificate<T>(request: &Request<T>) -> Result<[u8; 32], tonic::Status> {
+    admin_peer(request).map(|peer| peer.svid.sha256).map_err(|error| to_status(&error))
+}
+
+fn admin_peer<T>(request: &Request<T>) -> Result<&Peer<()>, Error> {
+    let peer = request.extensions().get::<Arc<Peer<()>>>();
+    peer.map(AsRef::as_ref).ok_or_else(|| Error::Internal("a request without a peer".to_owned()))
 }

@@ -6,7 +6,7 @@ use tonic::{Request, Response, Status};
 
 use super::call::AdminDoor;
 use super::pb::system_service_server::SystemService;
-use super::{convert, pb};
+use super::{convert, pb, peer};
 use crate::access::{Examined, Principal};
 use crate::broker::{DryRun, Error, ExaminedResource, Explanation, NearMember, PastDecision};
 use crate::journal::Outcome;
@@ -41,6 +41,24 @@ impl SystemService for AdminDoor {
                 head: convert::count(health.head),
                 journal_position: health.journal_position,
                 kek_id: health.kek_id,
+            })
+        })
+        .await
+    }
+
+    async fn renew_certificate(
+        &self,
+        request: Request<pb::RenewCertificateRequest>,
+    ) -> Result<Response<pb::RenewCertificateResponse>, Status> {
+        let presented = peer::admin_certificate(&request)?;
+        let (call, request) = self.begin(request, "RenewCertificate", |_| String::new())?;
+        call.answer(async {
+            let renewed = call.broker.renew_certificate(&call.caller, presented, &request.csr);
+            let issued = renewed.await?;
+            Ok(pb::RenewCertificateResponse {
+                certificate_chain: issued.chain_pem,
+                ca_certificate: call.broker.authority().root_pem().to_owned(),
+                expire_time: convert::timestamp(issued.pinned.not_after),
             })
         })
         .await

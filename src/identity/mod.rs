@@ -19,7 +19,7 @@ pub use authority::{Authority, AuthorityError, Issued, KeyAndCertificate};
 pub use client::{ClientIdentity, ConnectError, TlsClientStream, connect};
 pub use request::{
     PemFault, RequestError, check_certificate, check_pair, check_private_key, new_request,
-    requested_key,
+    request_for, requested_key,
 };
 pub use svid::{Svid, SvidError};
 pub use tls::{Door, DoorConfig, TlsError};

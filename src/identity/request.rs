@@ -35,11 +35,22 @@ pub enum RequestError {
 /// If the key cannot be made.
 pub fn new_request() -> Result<(Zeroizing<String>, String), AuthorityError> {
     let key = KeyPair::generate_for(&PKCS_ECDSA_P256_SHA256)?;
+    Ok((Zeroizing::new(key.serialize_pem()), request_of(&key)?))
+}
+
+/// A request (PEM) for another certificate for a private key in PEM.
+///
+/// # Errors
+/// If the key cannot be read.
+pub fn request_for(key_pem: &str) -> Result<String, AuthorityError> {
+    request_of(&KeyPair::from_pem(key_pem)?)
+}
+
+fn request_of(key: &KeyPair) -> Result<String, AuthorityError> {
     let mut params = CertificateParams::default();
     // The broker takes nothing from it but the key.
     params.distinguished_name = DistinguishedName::new();
-    let request = params.serialize_request(&key)?.pem()?;
-    Ok((Zeroizing::new(key.serialize_pem()), request))
+    Ok(params.serialize_request(key)?.pem()?)
 }
 
 /// The public key (SubjectPublicKeyInfo, DER) of a request, PEM or DER. Nothing else in it counts.

@@ -57,6 +57,16 @@ impl Svid {
         Self::parse(&leaf.map_err(|_| SvidError::Malformed)?, domain)
     }
 
+    /// Reads one's own certificate, the first of a PEM text, in whatever trust domain it stands.
+    ///
+    /// # Errors
+    /// Which rule it breaks.
+    pub fn parse_own(pem: &str) -> Result<Self, SvidError> {
+        let leaf = CertificateDer::from_pem_slice(pem.as_bytes());
+        let leaf = leaf.map_err(|_| SvidError::Malformed)?;
+        Self::read(&leaf, |uri| SpiffeId::parse(uri, &TrustDomain::of(uri)?))
+    }
+
     /// When it is to be renewed: after two thirds of its life.
     pub fn renewal(&self) -> Timestamp {
         self.not_before.two_thirds_to(self.not_after)
@@ -67,6 +77,13 @@ impl Svid {
     /// # Errors
     /// Which rule it breaks.
     pub fn parse(leaf: &[u8], domain: &TrustDomain) -> Result<Self, SvidError> {
+        Self::read(leaf, |uri| SpiffeId::parse(uri, domain))
+    }
+
+    fn read(
+        leaf: &[u8],
+        parse_id: impl FnOnce(&str) -> Result<SpiffeId, Invalid>,
+    ) -> Result<Self, SvidError> {
         let (rest, certificate) =
             X509Certificate::from_der(leaf).map_err(|_| SvidError::Malformed)?;
         if !rest.is_empty() {
@@ -80,7 +97,7 @@ impl Svid {
         let [uri] = uris.as_slice() else { return Err(SvidError::UriCount(uris.len())) };
         let moment = |seconds: i64| Timestamp::from_millis(seconds.saturating_mul(1000));
         Ok(Self {
-            id: SpiffeId::parse(uri, domain)?,
+            id: parse_id(uri)?,
             sha256: sha256(leaf),
             not_before: moment(certificate.validity().not_before.timestamp()),
             not_after: moment(certificate.validity().not_after.timestamp()),

@@ -53,6 +53,8 @@ pub const MAX_ALLOWED_TARGETS: usize = 100;
 pub const MAX_HEARTBEAT: Duration = Duration::from_secs(3600);
 /// How long certificates of operators, executors and the daemon last.
 pub const CLIENT_CERTIFICATE_LIFE: Duration = Duration::from_secs(90 * 24 * 3600);
+/// How many certificates an operator or executor has at once, the newest first to stay.
+pub const MAX_CLIENT_CERTIFICATES: usize = 8;
 /// If at start the wall clock is this far behind the journal, all openings and leases are closed.
 pub const MAX_CLOCK_STEP_BACK: Duration = Duration::from_secs(5 * 60);
 /// How long one request waits for the journal before it is refused.

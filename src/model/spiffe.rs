@@ -47,6 +47,15 @@ impl TrustDomain {
         Ok(Self(text.to_owned()))
     }
 
+    /// The trust domain of a SPIFFE ID.
+    ///
+    /// # Errors
+    /// If there is none in it.
+    pub fn of(uri: &str) -> Result<Self, Invalid> {
+        let rest = uri.strip_prefix("spiffe://").and_then(|rest| rest.split('/').next());
+        Self::parse(rest.unwrap_or_default())
+    }
+
     /// The trust domain as text.
     pub fn as_str(&self) -> &str {
         &self.0

@@ -468,6 +468,11 @@ async fn system(channel: Channel, method: &str) -> Result<(), Status> {
             let question = Some(pb::explain_request::Question::DryRun(dry_run));
             client.explain(pb::ExplainRequest { question }).await.map(drop)
         }
+        "RenewCertificate" => {
+            let (_, csr) = new_request().unwrap();
+            let request = pb::RenewCertificateRequest { csr: csr.into_bytes() };
+            client.renew_certificate(request).await.map(drop)
+        }
         _ => panic!("teach this test to call {method}"),
     }
 }

@@ -20,7 +20,7 @@ use crate::harness::{
 const HOUR: Duration = Duration::from_secs(3600);
 
 fn now() -> Timestamp {
-    Timestamp::from_millis(START)
+    Timestamp::from_millis(*START)
 }
 
 fn socket(step: &TestStep) -> PathBuf {
@@ -69,7 +69,7 @@ impl<'a> Forged<'a> {
         Self {
             broker,
             uris: vec!["spiffe://keyhatch.local/workflow/deploy/run/1/step/build".to_owned()],
-            not_before: Timestamp::from_millis(START - 3_600_000),
+            not_before: Timestamp::from_millis(*START - 3_600_000),
             not_after: now().after(HOUR),
             is_ca: false,
             usage: ExtendedKeyUsagePurpose::ClientAuth,
@@ -173,7 +173,7 @@ fn a_certificate_of_another_ca_is_refused_even_with_the_same_names_and_serial() 
 fn a_certificate_outside_its_dates_is_refused() {
     let (broker, step) = world();
     let expired =
-        Forged { not_after: Timestamp::from_millis(START - 1000), ..Forged::new(&broker) };
+        Forged { not_after: Timestamp::from_millis(*START - 1000), ..Forged::new(&broker) };
     assert_refused_in_handshake(&broker, &step, expired.identity(&step));
     let future = Forged { not_before: now().after(HOUR / 2), ..Forged::new(&broker) };
     assert_refused_in_handshake(&broker, &step, future.identity(&step));

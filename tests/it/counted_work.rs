@@ -30,8 +30,9 @@ impl Bare {
         let directory = tempfile::Builder::new().prefix("kh").tempdir().unwrap();
         let limits = Limits { step_refusal_burst: 1000, ..Limits::default() };
         let state = directory.path().join("state");
-        let config = Config { state, runtime: directory.path().join("run"), limits };
-        let clock = Clock::hand_set(Timestamp::from_millis(START));
+        let config =
+            Config { state, runtime: directory.path().join("run"), admin_group: None, limits };
+        let clock = Clock::hand_set(Timestamp::from_millis(*START));
         let made = init_options(&config, &clock);
         // It brings a runtime of its own.
         tokio::task::spawn_blocking(move || init(&made).unwrap()).await.unwrap();
@@ -43,7 +44,7 @@ impl Bare {
             journal: &config.state.join("journal"),
             store: &config.state.join("store"),
             keyring,
-            authority,
+            authority: authority.into(),
             clock,
             limits: config.limits,
             runtime: Runtime::open(&config.runtime).unwrap(),

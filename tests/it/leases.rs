@@ -141,7 +141,7 @@ fn revoke(broker: &TestBroker, step: &TestStep, name: &str) -> Result<(), tonic:
 }
 
 fn until(lease: &pb::Lease) -> i64 {
-    lease.expire_time.unwrap().seconds - START / 1000
+    lease.expire_time.unwrap().seconds - *START / 1000
 }
 
 #[test]

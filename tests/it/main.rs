@@ -11,6 +11,7 @@
 mod access_table;
 mod authentication;
 mod bad_input;
+mod certificates;
 mod clients;
 mod command_line;
 mod connections;

@@ -111,7 +111,7 @@ fn a_clock_behind_the_journal_closes_all_steps_and_work_goes_on() {
     let step = broker.open("deploy", "build");
     broker.resolve(&step, "aws/prod").unwrap();
     broker.stop();
-    broker.clock = Clock::hand_set(Timestamp::from_millis(START + 3_600_000 - 301_000));
+    broker.clock = Clock::hand_set(Timestamp::from_millis(*START + 3_600_000 - 301_000));
     broker.serve();
     assert_eq!(broker.journaled("clock_set_back").len(), 1);
     // Once is enough: the next start measures from there.

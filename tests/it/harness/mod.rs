@@ -4,6 +4,7 @@ mod process;
 
 use std::collections::BTreeMap;
 use std::path::{Path, PathBuf};
+use std::sync::LazyLock;
 use std::time::Duration;
 
 use keyhatch::config::Config;
@@ -26,8 +27,8 @@ use zeroize::Zeroizing;
 
 pub use process::{ServeProcess, keyhatch, keyhatch_in, path_with_binary, wait_until};
 
-/// When every test begins: 2026-11-21T21:55:23Z.
-pub const START: i64 = 1_795_298_123_000;
+/// When every test begins: now, to the second, because clients look at certificates by the system's clock.
+pub static START: LazyLock<i64> = LazyLock::new(|| Clock::system().now().seconds() * 1000);
 
 /// A daemon in this process.
 pub struct TestBroker {
@@ -61,13 +62,18 @@ impl TestBroker {
 
     /// A new broker with these limits, serving.
     pub fn start_with(limits: Limits) -> Self {
+        Self::start_at(Clock::hand_set(Timestamp::from_millis(*START)), limits)
+    }
+
+    /// A new broker that goes by this clock, serving.
+    pub fn start_at(clock: Clock, limits: Limits) -> Self {
         let directory = tempfile::Builder::new().prefix("kh").tempdir().unwrap();
         let config = Config {
             state: directory.path().join("state"),
             runtime: directory.path().join("run"),
+            admin_group: None,
             limits,
         };
-        let clock = Clock::hand_set(Timestamp::from_millis(START));
         init(&init_options(&config, &clock)).unwrap();
         let runtime = tokio::runtime::Builder::new_multi_thread()
             .worker_threads(2)

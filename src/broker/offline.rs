@@ -1,0 +1,77 @@
+//! Changes while no daemon runs: the first registrations, and the way back in for who lost them.
+
+use std::path::Path;
+use std::sync::Arc;
+
+use super::draft::Draft;
+use super::error::Error;
+use super::registry::{register_first, reissue};
+use super::start::{Foundation, StartError};
+use super::writer::{Writer, WriterTask};
+use crate::model::{Clock, ExecutorName, OperatorName, PinnedCertificate};
+use crate::seal::Keyring;
+
+/// A broker that is not running. Whoever makes one holds the state directory's lock.
+pub struct Offline<'a> {
+    /// The directory of the journal.
+    pub journal: &'a Path,
+    /// The directory of the store.
+    pub store: &'a Path,
+    /// The keys.
+    pub keyring: Keyring,
+    /// Where time comes from.
+    pub clock: Clock,
+}
+
+/// A local executor's certificates: the new one is pinned only if the one in its files is good no more.
+pub struct LocalExecutor {
+    /// SHA-256 of the one in its files, if there is one.
+    pub in_files: Option<[u8; 32]>,
+    /// The one to pin.
+    pub new: PinnedCertificate,
+}
+
+impl Offline<'_> {
+    /// Registers the first operator and the first executor of a new broker.
+    ///
+    /// # Errors
+    /// If they cannot be written.
+    pub async fn seed_registrations(
+        self,
+        operator: (OperatorName, PinnedCertificate),
+        executor: (ExecutorName, PinnedCertificate),
+    ) -> Result<(), StartError> {
+        self.change(move |draft| register_first(draft, operator, executor)).await
+    }
+
+    /// Makes an operator an administrator whose only certificate is this one, whether it was registered or
+    /// not, and gives the local executor another certificate if it needs one: whether it did.
+    ///
+    /// # Errors
+    /// If journal and store are damaged, or cannot be written.
+    pub async fn reissue(
+        self,
+        operator: OperatorName,
+        certificate: PinnedCertificate,
+        local: LocalExecutor,
+    ) -> Result<bool, StartError> {
+        self.change(move |draft| reissue(draft, operator, certificate, local)).await
+    }
+
+    async fn change<T: Send + 'static>(
+        self,
+        change: impl FnOnce(&mut Draft) -> Result<T, Error> + Send + 'static,
+    ) -> Result<T, StartError> {
+        let keyring = Arc::new(self.keyring);
+        let foundation = Foundation::open(self.journal, self.store, keyring, self.clock).await?;
+        let (writer, queue) = Writer::new();
+        let known = foundation.parts.journal.look(|live| live.requests().clone())?;
+        let task = WriterTask::new(foundation.parts, queue, foundation.last_batch, known);
+        let task = tokio::spawn(task.run());
+        let outcome = writer.submit(change).await;
+        drop(writer);
+        // The store is closed when the task is gone.
+        let _ = task.await;
+        Ok(outcome?)
+    }
+}

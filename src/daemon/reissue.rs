@@ -1,0 +1,97 @@
+//! `keyhatch init --reissue-admin`: the way back in, for who holds the KEK.
+
+use std::path::{Path, PathBuf};
+
+use super::DaemonError;
+use super::init::{
+    EXECUTOR_DIRECTORY, FIRST_OPERATOR, OPERATOR_DIRECTORY, write_address, write_identity,
+};
+use super::state::{StateDirectory, StateError};
+use crate::broker::{LOCAL_EXECUTOR, LocalExecutor, Offline};
+use crate::identity::{Authority, KeyAndCertificate, Svid};
+use crate::model::limits::CLIENT_CERTIFICATE_LIFE;
+use crate::model::{Clock, ExecutorName, OperatorName, SpiffeId};
+use crate::seal::random_id;
+
+/// What the first operator is made again from.
+pub struct ReissueOptions {
+    /// The state directory.
+    pub state: PathBuf,
+    /// Where the KEK is, if not where init put it.
+    pub kek_file: Option<PathBuf>,
+    /// Where the broker's sockets are: written into identities that do not say so yet.
+    pub runtime: PathBuf,
+    /// When.
+    pub clock: Clock,
+}
+
+/// What was made.
+pub struct Reissued {
+    /// The first operator's identity directory.
+    pub operator: PathBuf,
+    /// The local executor's, if its certificate was good no more.
+    pub executor: Option<PathBuf>,
+}
+
+/// Makes the first operator an administrator with a new key and certificate; its old ones are refused from
+/// then on. It is registered first, and given its files then: done again, it is whole.
+///
+/// # Errors
+/// If a daemon runs, the KEK is another one, or something cannot be read or written.
+pub fn reissue_admin(options: &ReissueOptions) -> Result<Reissued, DaemonError> {
+    let state = StateDirectory::new(&options.state);
+    let file = state.read()?;
+    let _lock = state.lock()?;
+    let keyring = state.keyring(&file, options.kek_file.as_deref())?;
+    let authority = state.authority(&keyring)?;
+    let operator = OperatorName::parse(FIRST_OPERATOR)?;
+    let admin = issue(&authority, &SpiffeId::Operator(operator.clone()), &options.clock)?;
+    let executor = SpiffeId::Executor(ExecutorName::parse(LOCAL_EXECUTOR)?);
+    let local = issue(&authority, &executor, &options.clock)?;
+    let in_files = state.read_text(&format!("{EXECUTOR_DIRECTORY}/tls.crt")).ok();
+    let in_files = in_files.and_then(|pem| Svid::parse_pem(&pem, authority.domain()).ok());
+    let offline = Offline {
+        journal: &state.join("journal"),
+        store: &state.join("store"),
+        keyring,
+        clock: options.clock.clone(),
+    };
+    let pinned = LocalExecutor {
+        in_files: in_files.map(|svid| svid.sha256),
+        new: local.issued.pinned.clone(),
+    };
+    let reissued = offline.reissue(operator, admin.issued.pinned.clone(), pinned);
+    let is_executor_reissued = super::offline(reissued)??;
+    let write = |directory: &str, identity: &KeyAndCertificate| {
+        write_identity(&state, directory, identity, &authority)?;
+        keep_address(&state, directory, &options.runtime)?;
+        Ok::<_, DaemonError>(state.join(directory))
+    };
+    Ok(Reissued {
+        operator: write(OPERATOR_DIRECTORY, &admin)?,
+        executor: is_executor_reissued.then(|| write(EXECUTOR_DIRECTORY, &local)).transpose()?,
+    })
+}
+
+fn issue(
+    authority: &Authority,
+    id: &SpiffeId,
+    clock: &Clock,
+) -> Result<KeyAndCertificate, DaemonError> {
+    let now = clock.now();
+    let end = now.after(CLIENT_CERTIFICATE_LIFE);
+    let issued = authority.issue_client_with_key(id, random_id()?, now, end);
+    Ok(issued.map_err(StateError::from)?)
+}
+
+/// An identity that says where the broker is goes on saying it.
+fn keep_address(
+    state: &StateDirectory,
+    directory: &str,
+    runtime: &Path,
+) -> Result<(), DaemonError> {
+    match state.join(directory).join("env").exists() {
+        true => Ok(()),
+        false => write_address(state, directory, runtime),
+    }
+}

@@ -1,0 +1,345 @@
+//! Certificates come to their end; nobody notices.
+
+use std::os::unix::fs::PermissionsExt;
+use std::os::unix::process::CommandExt as _;
+use std::path::{Path, PathBuf};
+use std::time::Duration;
+
+use keyhatch::daemon::{ReissueOptions, StateDirectory, reissue_admin};
+use keyhatch::grpc::pb;
+use keyhatch::grpc::pb::connection_service_client::ConnectionServiceClient;
+use keyhatch::grpc::pb::operator_service_client::OperatorServiceClient;
+use keyhatch::grpc::pb::system_service_client::SystemServiceClient;
+use keyhatch::identity::{Authority, ClientIdentity, Svid, connect, request_for};
+use keyhatch::model::{Clock, Id, Limits, Timestamp, TrustDomain};
+use tonic::Status;
+use tonic::transport::Channel;
+
+use crate::harness::{
+    START, ServeProcess, TestBroker, identity_in, keyhatch, reason, request, resolve_on, wait_until,
+};
+
+const DAY: u64 = 24 * 3600;
+
+fn list(broker: &TestBroker, channel: &Channel) -> Result<(), Status> {
+    let mut client = ConnectionServiceClient::new(channel.clone());
+    broker.block_on(client.list_connections(pb::ListConnectionsRequest::default())).map(drop)
+}
+
+/// The certificate that a door shows to those who connect now.
+fn served(socket: &Path, identity: &ClientIdentity) -> Result<Vec<u8>, String> {
+    let runtime = tokio::runtime::Builder::new_current_thread().enable_all().build().unwrap();
+    let stream = runtime.block_on(connect(socket, identity)).map_err(|error| error.to_string())?;
+    let certificates = stream.get_ref().1.peer_certificates().unwrap();
+    Ok(certificates[0].to_vec())
+}
+
+fn own_certificate(directory: &Path) -> Svid {
+    Svid::parse_own(&std::fs::read_to_string(directory.join("tls.crt")).unwrap()).unwrap()
+}
+
+fn authority_of(state: &Path) -> Authority {
+    let state = StateDirectory::new(state);
+    let keyring = state.keyring(&state.read().unwrap(), None).unwrap();
+    state.authority(&keyring).unwrap()
+}
+
+/// Puts a key and a certificate in place as an operator would, certificate first.
+fn put(state: &Path, chain: &str, key: &str) {
+    for (name, text) in [("tls.crt", chain), ("tls.key", key)] {
+        let new = state.join("broker/new");
+        std::fs::write(&new, text).unwrap();
+        std::fs::rename(new, state.join("broker").join(name)).unwrap();
+    }
+}
+
+#[test]
+fn a_new_certificate_of_the_daemon_is_shown_at_both_doors_and_open_connections_go_on() {
+    let broker = TestBroker::start();
+    broker.create_aws("prod", "s", &["workflow:deploy"]);
+    let step = broker.open("deploy", "build");
+    broker.resolve(&step, "aws/prod").unwrap();
+    let operator = broker.operator();
+    let (serial, now) = (Id::from_bytes([7; 16]), broker.clock.now());
+    let life = Duration::from_secs(DAY);
+    let new = broker.authority().issue_daemon("test", serial, now, life).unwrap();
+    put(&broker.config.state, &new.issued.chain_pem, &new.key_pem);
+
+    let doors = [
+        (broker.config.runtime.join("admin.sock"), broker.config.state.join("operators/admin")),
+        (Path::new(&step.opened.directory).join("keyhatch.sock"), (&step.opened.directory).into()),
+    ];
+    for (socket, directory) in doors {
+        let shown = || Svid::parse(&served(&socket, &identity_in(&directory)).unwrap(), &domain());
+        wait_until("the new one is shown", || shown().unwrap().sha256 == new.issued.pinned.sha256);
+    }
+    broker.block_on(resolve_on(step.channel, request("aws/prod"))).unwrap();
+    list(&broker, &operator).unwrap();
+}
+
+fn domain() -> TrustDomain {
+    TrustDomain::parse(TrustDomain::DEFAULT).unwrap()
+}
+
+#[test]
+fn what_clients_would_refuse_is_never_shown_and_a_hangup_loads_what_was_repaired() {
+    let directory = tempfile::tempdir().unwrap();
+    let serving = ServeProcess::start(directory.path());
+    let state = directory.path().join("state");
+    let authority = authority_of(&state);
+    let (now, life) = (Clock::system().now(), Duration::from_secs(DAY));
+    let issue = |authority: &Authority, serial, now| {
+        authority.issue_daemon("main", Id::from_bytes([serial; 16]), now, life).unwrap()
+    };
+    let serials = [1, 2, 3].map(|serial| Id::from_bytes([serial; 16]));
+    let stranger = Authority::create(domain(), serials, now).unwrap();
+    let (good, other) = (issue(&authority, 1, now), issue(&authority, 2, now));
+    let past = issue(&authority, 3, now.before(life * 2));
+    let strange = issue(&stranger, 4, now);
+    let identity = identity_in(&state.join("operators/admin"));
+    let shown = || served(&directory.path().join("run/admin.sock"), &identity).unwrap();
+    let before = shown();
+    let refused = || serving.log().matches("stays as it was").count();
+    let bad = [
+        (other.issued.chain_pem.as_str(), good.key_pem.as_str()),
+        (&past.issued.chain_pem, &past.key_pem),
+        (&strange.issued.chain_pem, &strange.key_pem),
+        ("nonsense", &good.key_pem),
+        (&identity.chain_pem, &identity.key_pem),
+        ("", ""),
+    ];
+    for (number, (chain, key)) in bad.into_iter().enumerate() {
+        let count = refused();
+        put(&state, chain, key);
+        wait_until("it is refused", || refused() > count);
+        assert_eq!(shown(), before, "{number}");
+    }
+    assert!(!serving.log().contains("PRIVATE"), "{}", serving.log());
+    put(&state, &good.issued.chain_pem, &good.key_pem);
+    rustix::process::kill_process(serving.pid(), rustix::process::Signal::HUP).unwrap();
+    wait_until("the good one is shown", || shown() != before);
+    assert_eq!(Svid::parse(&shown(), &domain()).unwrap().sha256, good.issued.pinned.sha256);
+    assert!(serving.terminate());
+}
+
+#[test]
+fn the_daemon_renews_its_certificate_while_it_serves_and_repairs_it_when_it_starts() {
+    let mut broker = TestBroker::start();
+    let directory = broker.config.state.join("broker");
+    let first = own_certificate(&directory);
+    let socket = broker.config.runtime.join("admin.sock");
+    let identity = identity_in(&broker.config.state.join("operators/admin"));
+    broker.advance(59 * DAY);
+    served(&socket, &identity).unwrap();
+    broker.advance(2 * DAY);
+    wait_until("it is renewed", || own_certificate(&directory).sha256 != first.sha256);
+    // By this test's clock the new one begins in two months: who sees that is shown the new one.
+    wait_until("it is shown", || {
+        served(&socket, &identity).is_err_and(|error| error.contains("not valid yet"))
+    });
+    broker.stop();
+    broker.clock = Clock::hand_set(Timestamp::from_millis(*START));
+    std::fs::remove_file(directory.join("tls.key")).unwrap();
+    broker.serve();
+    let repaired = own_certificate(&directory);
+    assert_eq!(
+        Svid::parse(&served(&socket, &identity).unwrap(), &domain()).unwrap().sha256,
+        repaired.sha256
+    );
+}
+
+fn renew(broker: &TestBroker, channel: &Channel, key: &str) -> Result<String, Status> {
+    let csr = request_for(key).unwrap().into_bytes();
+    let mut client = SystemServiceClient::new(channel.clone());
+    let renewed = broker.block_on(client.renew_certificate(pb::RenewCertificateRequest { csr }))?;
+    Ok(renewed.into_inner().certificate_chain)
+}
+
+#[test]
+fn a_renewed_certificate_and_the_one_before_are_both_good_and_of_many_the_newest_eight() {
+    let mut broker = TestBroker::start();
+    let mut last = Vec::new();
+    for name in ["operators/admin", "executors/local"] {
+        let directory = broker.config.state.join(name);
+        let key = identity_in(&directory).key_pem;
+        let socket = broker.config.runtime.join("admin.sock");
+        let with = |chain_pem: String| ClientIdentity { chain_pem, ..identity_in(&directory) };
+        let old = broker.connect(&socket, identity_in(&directory)).unwrap();
+        let second = with(renew(&broker, &old, &key).unwrap());
+        let second = broker.connect(&socket, second).unwrap();
+        // The first is good for all that: with it and seven more there are eight.
+        for _ in 0..6 {
+            renew(&broker, &old, &key).unwrap();
+        }
+        renew(&broker, &second, &key).unwrap();
+        assert_eq!(reason(renew(&broker, &old, &key)), "SVID_INVALID", "{name}");
+        last.push(with(renew(&broker, &second, &key).unwrap_or_default()));
+        assert_eq!(reason(renew(&broker, &second, &key)), "SVID_INVALID", "{name}");
+    }
+    assert!(broker.journal().iter().any(|line| line.to_string().contains("executor.renew")));
+    broker.restart();
+    let admin = broker.connect(&broker.config.runtime.join("admin.sock"), last.remove(0)).unwrap();
+    let request = pb::GetOperatorRequest { name: "operators/admin".to_owned() };
+    let found = broker.block_on(OperatorServiceClient::new(admin).get_operator(request)).unwrap();
+    assert_eq!(found.into_inner().certificates.len(), 8);
+}
+
+fn run(broker: &TestBroker, arguments: &[&str]) -> (String, String) {
+    let output = keyhatch(arguments).env("KEYHATCH_STATE", &broker.config.state).output().unwrap();
+    let text = |bytes: Vec<u8>| String::from_utf8(bytes).unwrap();
+    assert!(output.status.success(), "{arguments:?}: {}", text(output.stderr));
+    (text(output.stdout), text(output.stderr))
+}
+
+#[test]
+fn the_command_line_renews_a_certificate_whose_time_has_come_and_leaves_the_others() {
+    let then =
+        Clock::hand_set(Timestamp::from_millis(*START).before(Duration::from_secs(61 * DAY)));
+    let broker = TestBroker::start_at(then, Limits::default());
+    broker.advance(61 * DAY);
+    for (name, command) in
+        [("operators/admin", &["connection", "list"][..]), ("executors/local", &["step", "list"])]
+    {
+        let directory = broker.config.state.join(name);
+        let first = own_certificate(&directory);
+        run(&broker, command);
+        let second = own_certificate(&directory);
+        assert_ne!(first.sha256, second.sha256, "{name}");
+        run(&broker, command);
+        assert_eq!(own_certificate(&directory).sha256, second.sha256, "{name}");
+        let mode = std::fs::metadata(directory.join("tls.crt")).unwrap().permissions().mode();
+        assert_eq!(mode & 0o777, 0o444);
+        assert_eq!(std::fs::read_dir(&directory).unwrap().count(), 4);
+    }
+    let before = own_certificate(&broker.config.state.join("operators/admin")).not_after;
+    let (told, _) = run(&broker, &["operator", "renew"]);
+    assert!(told.starts_with("operator admin: certificate until "), "{told}");
+    assert!(own_certificate(&broker.config.state.join("operators/admin")).not_after >= before);
+    let (told, _) = run(&broker, &["executor", "renew", "-o", "json"]);
+    assert!(told.contains("\"executor local\""), "{told}");
+}
+
+#[test]
+fn many_commands_at_once_renew_a_certificate_once() {
+    let then =
+        Clock::hand_set(Timestamp::from_millis(*START).before(Duration::from_secs(61 * DAY)));
+    let broker = TestBroker::start_at(then, Limits::default());
+    broker.advance(61 * DAY);
+    std::thread::scope(|scope| {
+        for _ in 0..12 {
+            scope.spawn(|| run(&broker, &["step", "list"]));
+        }
+    });
+    let renewed = broker.journaled("intent");
+    let count = |line: &serde_json::Value| line.to_string().matches("executor.renew").count();
+    assert_eq!(renewed.iter().map(count).sum::<usize>(), 1);
+}
+
+/// As root, somebody else is made by dropping the uid; else there is nobody else to be.
+#[test]
+fn a_member_of_the_admin_group_connects_and_hears_that_its_certificate_cannot_be_kept() {
+    const NOBODY: u32 = 65_534;
+    let then =
+        Clock::hand_set(Timestamp::from_millis(*START).before(Duration::from_secs(61 * DAY)));
+    let mut broker = TestBroker::start_at(then, Limits::default());
+    broker.stop();
+    let is_root = rustix::process::geteuid().is_root();
+    let group = if is_root { NOBODY } else { rustix::process::getegid().as_raw() };
+    broker.config.admin_group = Some(group);
+    broker.serve();
+    broker.advance(61 * DAY);
+    let socket = broker.config.runtime.join("admin.sock");
+    let made = std::fs::metadata(&socket).unwrap();
+    assert_eq!(made.permissions().mode() & 0o777, 0o660);
+    assert_eq!(std::os::unix::fs::MetadataExt::gid(&made), group);
+    if !is_root {
+        eprintln!("skipped: another user in the group (needs root)");
+        return;
+    }
+    let own = broker.scratch().join("own");
+    std::fs::create_dir(&own).unwrap();
+    for name in ["ca.crt", "tls.crt", "tls.key", "env"] {
+        std::fs::copy(broker.config.state.join("operators/admin").join(name), own.join(name))
+            .unwrap();
+        std::fs::set_permissions(own.join(name), PermissionsExt::from_mode(0o444)).unwrap();
+    }
+    let binary = broker.scratch().join("keyhatch");
+    std::fs::copy(env!("CARGO_BIN_EXE_keyhatch"), &binary).unwrap();
+    for path in [broker.scratch(), &own, &binary] {
+        std::fs::set_permissions(path, PermissionsExt::from_mode(0o755)).unwrap();
+    }
+    let as_other = |gid: u32| {
+        let mut command = std::process::Command::new(&binary);
+        command.args(["connection", "list"]).env_clear().env("KEYHATCH_DIR", &own);
+        command.uid(NOBODY).gid(gid).output().unwrap()
+    };
+    let member = as_other(NOBODY);
+    let told = String::from_utf8(member.stderr).unwrap();
+    assert!(member.status.success(), "{told}");
+    assert!(told.contains("could not be renewed") && told.contains("cannot be written"), "{told}");
+    assert!(!as_other(NOBODY - 1).status.success());
+}
+
+fn reissue_options(broker: &TestBroker, kek_file: Option<PathBuf>) -> ReissueOptions {
+    ReissueOptions {
+        state: broker.config.state.clone(),
+        kek_file,
+        runtime: broker.config.runtime.clone(),
+        clock: broker.clock.clone(),
+    }
+}
+
+#[test]
+fn whoever_holds_the_kek_gets_back_in_and_the_old_certificate_is_refused() {
+    let mut broker = TestBroker::start();
+    broker.create_aws("prod", "s", &["workflow:deploy"]);
+    let step = broker.open("deploy", "build");
+    broker.resolve(&step, "aws/prod").unwrap();
+    let directory = broker.config.state.join("operators/admin");
+    let old = identity_in(&directory);
+    // Somebody has made themselves the only administrator.
+    let thief = broker.enroll("thief", pb::Role::Administrator);
+    let request =
+        pb::DeleteOperatorRequest { name: "operators/admin".to_owned(), ..Default::default() };
+    broker.block_on(OperatorServiceClient::new(thief).delete_operator(request)).unwrap();
+    assert_eq!(reason(list(&broker, &broker.operator())), "SVID_INVALID");
+
+    let while_serving = reissue_admin(&reissue_options(&broker, None)).err().unwrap();
+    assert!(while_serving.to_string().contains("stop it first"), "{while_serving}");
+    broker.stop();
+    let wrong = broker.scratch().join("wrong");
+    std::fs::write(&wrong, [7; 32]).unwrap();
+    std::fs::set_permissions(&wrong, PermissionsExt::from_mode(0o400)).unwrap();
+    assert!(reissue_admin(&reissue_options(&broker, Some(wrong))).is_err());
+    let env = std::fs::read(directory.join("env")).unwrap();
+    let reissued = reissue_admin(&reissue_options(&broker, None)).unwrap();
+    assert!(reissued.executor.is_none());
+    assert_eq!(std::fs::read(directory.join("env")).unwrap(), env);
+    broker.serve();
+    list(&broker, &broker.operator()).unwrap();
+    let old = broker.connect(&broker.config.runtime.join("admin.sock"), old).unwrap();
+    assert_eq!(reason(list(&broker, &old)), "SVID_INVALID");
+    broker.resolve(&step, "aws/prod").unwrap();
+    assert!(broker.journal().iter().any(|line| line.to_string().contains("operator.create")));
+    // Again, with everything of it on this host lost.
+    broker.stop();
+    std::fs::remove_dir_all(broker.config.state.join("operators")).unwrap();
+    std::fs::remove_dir_all(broker.config.state.join("executors")).unwrap();
+    let reissued = reissue_admin(&reissue_options(&broker, None)).unwrap();
+    assert_eq!(reissued.executor, Some(broker.config.state.join("executors/local")));
+    broker.serve();
+    list(&broker, &broker.operator()).unwrap();
+    broker.open("deploy", "test");
+    assert!(broker.journal().iter().any(|line| line.to_string().contains("operator.reissue")));
+}
+
+#[test]
+fn an_operator_may_move_the_first_identity_off_the_host() {
+    let mut broker = TestBroker::start();
+    let (from, to) = (broker.config.state.join("operators"), broker.scratch().join("elsewhere"));
+    std::fs::rename(from, &to).unwrap();
+    broker.restart();
+    let socket = broker.config.runtime.join("admin.sock");
+    let moved = broker.connect(&socket, identity_in(&to.join("admin"))).unwrap();
+    list(&broker, &moved).unwrap();
+}
