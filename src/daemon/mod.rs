@@ -213,6 +213,7 @@ impl Wiring {
                     door: Arc::clone(&door),
                     domain: domain.clone(),
                     connections: sender.clone(),
+                    draining: stop.clone(),
                 };
                 let gate = step_gate(opening, closed, &limits);
                 match UnixListener::from_std(listener) {
@@ -246,8 +247,12 @@ impl Wiring {
             pace: None,
             stop: CancellationToken::new(),
         };
-        let acceptor =
-            Acceptor { door: self.doors.admin, domain: self.doors.domain, connections: sender };
+        let acceptor = Acceptor {
+            door: self.doors.admin,
+            domain: self.doors.domain,
+            connections: sender,
+            draining: self.stop.clone(),
+        };
         let listener = runtime
             .block_on(async { UnixListener::from_std(listener) })
             .map_err(DaemonError::Threads)?;

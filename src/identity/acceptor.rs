@@ -66,6 +66,8 @@ pub struct Acceptor<T> {
     pub domain: TrustDomain,
     /// Where connections go.
     pub connections: mpsc::Sender<Connection<T>>,
+    /// When the daemon drains, connections on which nothing was said yet end: there is nothing to finish.
+    pub draining: CancellationToken,
 }
 
 impl<T: Clone + Send + Sync + 'static> Acceptor<T> {
@@ -127,6 +129,7 @@ impl<T: Clone + Send + Sync + 'static> Acceptor<T> {
         let acceptor = TlsAcceptor::from(self.door.settings());
         let (domain, sender) = (self.domain.clone(), self.connections.clone());
         let (tag, stop) = (gate.tag.clone(), gate.stop.clone());
+        let draining = self.draining.clone();
         tokio::spawn(async move {
             let shaken = tokio::time::timeout(HANDSHAKE_DEADLINE, acceptor.accept(stream)).await;
             drop(handshake);
@@ -146,6 +149,7 @@ impl<T: Clone + Send + Sync + 'static> Acceptor<T> {
                 stream,
                 peer: Arc::new(Peer { svid, uid, tag }),
                 stopped: Box::pin(stop.cancelled_owned()),
+                silent: Some(Box::pin(draining.cancelled_owned())),
                 _permit: connection,
             };
             let _ = sender.send(connection).await;
@@ -166,11 +170,13 @@ fn log_refused_handshake(error: &io::Error, uid: u32) {
     }
 }
 
-/// One verified connection. It reads as ended once its gate is stopped.
+/// One verified connection. It reads as ended once its gate is stopped; before its first byte, also when
+/// the daemon drains.
 pub struct Connection<T> {
     stream: TlsStream<UnixStream>,
     peer: Arc<Peer<T>>,
     stopped: Pin<Box<WaitForCancellationFutureOwned>>,
+    silent: Option<Pin<Box<WaitForCancellationFutureOwned>>>,
     _permit: OwnedSemaphorePermit,
 }
 
@@ -191,7 +197,14 @@ impl<T> AsyncRead for Connection<T> {
         if this.stopped.as_mut().poll(context).is_ready() {
             return Poll::Ready(Ok(()));
         }
-        Pin::new(&mut this.stream).poll_read(context, buffer)
+        if let Some(draining) = &mut this.silent
+            && draining.as_mut().poll(context).is_ready()
+        {
+            return Poll::Ready(Ok(()));
+        }
+        ready!(Pin::new(&mut this.stream).poll_read(context, buffer))?;
+        this.silent = None;
+        Poll::Ready(Ok(()))
     }
 }
 

@@ -294,7 +294,8 @@ fn params(
     params.distinguished_name.push(DnType::CommonName, common_name);
     params.serial_number = Some(SerialNumber::from_slice(serial.as_bytes()));
     params.not_before = Timestamp::from_millis(now.millis() - BACKDATE_MILLIS).to_offset();
-    params.not_after = not_after.to_offset();
+    // Certificates know whole seconds only: what it stands for must not end before its time.
+    params.not_after = not_after.rounded_up().to_offset();
     params
 }
 

@@ -175,6 +175,8 @@ impl Journal {
     /// handed out then.
     pub fn commit(&self, now: Timestamp, asked: Resolution<'_>) -> Result<Committed, CommitError> {
         let mut chain = self.lock()?;
+        // What is over counts no longer.
+        chain.live_mut().expire(now);
         let live = chain.live();
         if live.epoch() != asked.epoch {
             return Err(CommitError::Stale);
@@ -312,6 +314,7 @@ impl Journal {
         publish: impl FnOnce(),
     ) -> Result<Position, Unavailable> {
         let mut chain = self.lock()?;
+        chain.live_mut().expire(now);
         let revoked = revoked(chain.live());
         let position = chain.append(now, &Event::Head { batch, recovered, revoked })?;
         publish();
@@ -349,6 +352,7 @@ impl Journal {
         if chain.live().opening(opening).is_none() {
             return Ok(None);
         }
+        chain.live_mut().expire(now);
         let revoked = chain.live().leases().of_opening(opening);
         let event = Event::Closed { opening, reason, revoked: revoked.clone() };
         let position = chain.append(now, &event)?;

@@ -34,6 +34,11 @@ impl Timestamp {
         self.0.div_euclid(1000)
     }
 
+    /// The next whole second, or this one if it is whole.
+    pub fn rounded_up(self) -> Self {
+        Self::from_millis(self.0.saturating_add(999).div_euclid(1000).saturating_mul(1000))
+    }
+
     /// This much later; stops at the end of the year 9999.
     pub fn after(self, duration: Duration) -> Self {
         let millis = i64::try_from(duration.as_millis()).unwrap_or(i64::MAX);
@@ -149,5 +154,8 @@ mod tests {
         let start = Timestamp::from_millis(0);
         let end = Timestamp::from_millis(9000);
         assert_eq!(start.two_thirds_to(end), Timestamp::from_millis(6000));
+        let rounded =
+            [0, 1, 1000].map(|millis| Timestamp::from_millis(millis).rounded_up().seconds());
+        assert_eq!(rounded, [0, 1, 1]);
     }
 }

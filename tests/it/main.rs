@@ -23,6 +23,7 @@ mod groups;
 mod harness;
 mod layering;
 mod leases;
+mod lifecycle;
 mod own_integrations;
 mod properties;
 mod readme;
