@@ -44,6 +44,17 @@ pub enum Error {
     /// An operator has switched the connection off.
     #[error("{0} is disabled; an operator may enable it")]
     Disabled(ResourceName),
+    /// A step's directory or socket cannot be made.
+    #[error(
+        "the step's directory cannot be made below {directory} ({cause}); see to it there, and open the \
+         step again"
+    )]
+    DirectoryUnavailable {
+        /// The runtime directory.
+        directory: String,
+        /// What the system says.
+        cause: String,
+    },
     /// Documents of one Apply have problems.
     #[error("nothing was applied: {} problem(s)", .0.len())]
     DocumentsInvalid(Vec<Problem>),

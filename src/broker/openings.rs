@@ -252,7 +252,7 @@ impl Broker {
         if let Err(error) = published {
             tracing::error!(%error, "a step's directory could not be made");
             self.close_opening(id, CloseReason::OpenFailed).await?;
-            return Err(Error::Internal(format!("the step's directory: {error}")));
+            return Err(self.directory_unavailable(&error));
         }
         Ok(())
     }
@@ -418,9 +418,14 @@ impl Broker {
             if error.kind() == std::io::ErrorKind::PermissionDenied {
                 Error::UidNotPermitted(opening.uid)
             } else {
-                Error::Internal(format!("the step's directory: {error}"))
+                self.directory_unavailable(&error)
             }
         })
+    }
+
+    fn directory_unavailable(&self, error: &std::io::Error) -> Error {
+        let directory = self.runtime.path().display().to_string();
+        Error::DirectoryUnavailable { directory, cause: error.to_string() }
     }
 
     fn remove_directory(&self, id: Id) {

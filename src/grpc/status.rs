@@ -35,6 +35,7 @@ fn code_and_reason(error: &Error) -> (Code, &'static str) {
         Error::DecisionNotFound(_) => (Code::NotFound, "DECISION_NOT_FOUND"),
         Error::Disabled(_) => (Code::FailedPrecondition, "CONNECTION_DISABLED"),
         Error::Denied { .. } => (Code::PermissionDenied, "RESOLVE_DENIED"),
+        Error::DirectoryUnavailable { .. } => (Code::Unavailable, "DIRECTORY_UNAVAILABLE"),
         Error::DocumentsInvalid(_) => (Code::InvalidArgument, "DOCUMENTS_INVALID"),
         Error::Draining => (Code::Unavailable, "DRAINING"),
         Error::EditDenied(_) => (Code::PermissionDenied, "EDIT_DENIED"),
@@ -191,7 +192,8 @@ pub(super) fn to_status(error: &Error) -> Status {
         Error::TooManyRequests(wait) => {
             details.set_retry_info(Some(*wait));
         }
-        Error::Draining
+        Error::DirectoryUnavailable { .. }
+        | Error::Draining
         | Error::JournalUnavailable
         | Error::TooManyLeases(_)
         | Error::TooManySteps(_) => {

@@ -2,8 +2,9 @@
 
 use std::path::Path;
 
-use keyhatch::model::Clock;
-use keyhatch::model::Timestamp;
+use keyhatch::grpc::pb;
+use keyhatch::grpc::pb::executor_service_client::ExecutorServiceClient;
+use keyhatch::model::{Clock, Limits, Timestamp};
 
 use crate::harness::{
     START, ServeProcess, TestBroker, identity_in, keyhatch_in, reason, request, resolve_on,
@@ -111,15 +112,52 @@ fn a_clock_behind_the_journal_closes_all_steps_and_work_goes_on() {
     let step = broker.open("deploy", "build");
     broker.resolve(&step, "aws/prod").unwrap();
     broker.stop();
-    broker.clock = Clock::hand_set(Timestamp::from_millis(*START + 3_600_000 - 301_000));
-    broker.serve();
+    let directory = Path::new(&step.opened.directory);
+    let set = |broker: &mut TestBroker, seconds: i64| {
+        broker.stop();
+        broker.clock = Clock::hand_set(Timestamp::from_millis(*START + seconds * 1000));
+        broker.serve();
+    };
+    // A little is how clocks are.
+    set(&mut broker, 3600 - 299);
+    assert!(directory.exists());
+    set(&mut broker, 3600 - 301);
     assert_eq!(broker.journaled("clock_set_back").len(), 1);
+    assert!(!directory.exists());
     // Once is enough: the next start measures from there.
     let kept = broker.open("deploy", "build");
     broker.restart();
     assert_eq!(broker.journaled("clock_set_back").len(), 1);
     broker.resolve(&kept, "aws/prod").unwrap();
-    assert!(!Path::new(&step.opened.directory).exists());
+}
+
+#[test]
+fn a_clock_a_day_back_or_forward_ends_what_is_open_and_nothing_else() {
+    const DAY: i64 = 24 * 3_600_000;
+    // The client looks at the daemon's certificate by the system's clock: only what is before it is tried.
+    let clock = |days: i64| Clock::hand_set(Timestamp::from_millis(*START - (3 - days) * DAY));
+    let mut broker = TestBroker::start_at(clock(1), Limits::default());
+    broker.create_aws("prod", "s", &["workflow:deploy"]);
+    for (days, reason) in [(2, "expired"), (1, ""), (3, "expired")] {
+        let step = broker.open("deploy", "build");
+        broker.resolve(&step, "aws/prod").unwrap();
+        broker.stop();
+        broker.clock = clock(days);
+        broker.serve();
+        assert!(!Path::new(&step.opened.directory).exists());
+        assert!(broker.resolve(&step, "aws/prod").is_err());
+        let last = broker.journaled("closed").pop();
+        match reason {
+            // One line for all of them.
+            "" => assert_eq!(broker.journaled("clock_set_back").len(), 1),
+            reason => assert_eq!(last.unwrap()["reason"], reason),
+        }
+        let mut client = ExecutorServiceClient::new(broker.executor());
+        let open = broker.block_on(client.list_steps(pb::ListStepsRequest::default())).unwrap();
+        assert!(open.into_inner().steps.is_empty());
+    }
+    let step = broker.open("deploy", "build");
+    broker.resolve(&step, "aws/prod").unwrap();
 }
 
 #[test]

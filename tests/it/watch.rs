@@ -4,6 +4,9 @@ use std::process::Stdio;
 
 use keyhatch::grpc::pb;
 use keyhatch::grpc::pb::step_service_client::StepServiceClient;
+use keyhatch::grpc::pb::system_service_client::SystemServiceClient;
+use keyhatch::model::Limits;
+use tonic::transport::Channel;
 use tonic::{Status, Streaming};
 
 use crate::harness::{
@@ -228,6 +231,45 @@ fn an_opening_has_no_more_watches_than_it_may_and_one_that_ends_makes_room() {
     }
     drop(all.pop());
     wait_until("there is room", || watch(&broker, &steps[2], "aws/prod").is_ok());
+}
+
+/// The openings of one host, all after the same connection.
+#[test]
+fn ten_thousand_watchers_all_get_the_new_version_and_the_write_waits_for_none() {
+    const WATCHERS: usize = 10_000;
+    const EACH: usize = 64;
+    let limits =
+        Limits { step_request_burst: 1000, step_requests_per_second: 1000, ..Limits::default() };
+    let broker = TestBroker::start_with(limits);
+    broker.create_aws("prod", "one", &["workflow:w"]);
+    let steps: Vec<_> =
+        (0..WATCHERS.div_ceil(EACH)).map(|n| broker.open("w", &format!("s{n}"))).collect();
+    let mut watching = Vec::with_capacity(WATCHERS);
+    for number in 0..WATCHERS {
+        let step = &steps[number / EACH];
+        // One HTTP/2 connection carries 32 requests at a time.
+        let channel = match number % EACH {
+            0 | 32 => broker.become_step(step.opened.clone()).channel,
+            _ => watching.last().map(|(channel, _): &(Channel, _)| channel.clone()).unwrap(),
+        };
+        let request = pb::WatchRequest { request: Some(request("aws/prod")) };
+        let mut client = StepServiceClient::new(channel.clone());
+        let mut stream = broker.block_on(client.watch(request)).unwrap().into_inner();
+        let first = broker.block_on(stream.message()).unwrap().unwrap();
+        assert_eq!(first.credential.unwrap().version, 1);
+        watching.push((channel, stream));
+    }
+    // Nobody reads while it is written; it is acknowledged all the same.
+    rotate(&broker, "two");
+    let got = watching.iter_mut().map(|(_, stream)| {
+        let delivery = broker.block_on(stream.message()).unwrap().unwrap();
+        let credential = delivery.credential.unwrap();
+        (credential.version, credential.fields["secret_access_key"].clone())
+    });
+    assert_eq!(got.filter(|got| *got == (2, b"two".to_vec())).count(), WATCHERS);
+    let mut client = SystemServiceClient::new(broker.operator());
+    let status = broker.block_on(client.get_status(pb::GetStatusRequest {})).unwrap();
+    assert_eq!(status.into_inner().live_leases, i64::try_from(WATCHERS).unwrap());
 }
 
 #[test]

@@ -1,0 +1,174 @@
+//! Where a step's socket cannot be made, and who may come to it.
+
+use std::os::unix::fs::PermissionsExt;
+use std::os::unix::process::CommandExt as _;
+use std::path::{Path, PathBuf};
+use std::process::Command;
+
+use keyhatch::daemon::init;
+use keyhatch::grpc::pb;
+
+use crate::harness::{TestBroker, identity_in, init_options, open_request, reason};
+
+const NOBODY: u32 = 65_534;
+/// `sun_path` of unix(7), without its end.
+const LONGEST_SOCKET_PATH: usize = 107;
+
+fn entries(directory: &Path) -> usize {
+    std::fs::read_dir(directory).unwrap().count()
+}
+
+/// A file system of its own with room for this many files, unmounted when dropped.
+struct SmallFilesystem(PathBuf);
+
+impl SmallFilesystem {
+    fn mount(directory: &Path, files: u32) -> Option<Self> {
+        std::fs::create_dir_all(directory).unwrap();
+        let options = format!("size=1m,nr_inodes={files}");
+        let mut mount = Command::new("mount");
+        mount.args(["-t", "tmpfs", "-o", &options, "tmpfs"]).arg(directory);
+        let mounted = mount.output().is_ok_and(|output| output.status.success());
+        mounted.then(|| Self(directory.to_owned()))
+    }
+}
+
+impl Drop for SmallFilesystem {
+    fn drop(&mut self) {
+        let _ = Command::new("umount").arg("-l").arg(&self.0).status();
+    }
+}
+
+#[test]
+fn a_step_without_room_for_its_socket_is_refused_whole_and_opened_when_there_is_room() {
+    let mut broker = TestBroker::start();
+    broker.create_aws("prod", "s", &["workflow:*"]);
+    broker.stop();
+    let runtime = broker.scratch().join("small");
+    // Each step takes a directory, a socket and four files.
+    let Some(_mounted) = SmallFilesystem::mount(&runtime, 40) else {
+        eprintln!("skipped: a file system without room (needs the right to mount)");
+        return;
+    };
+    broker.config.runtime = runtime.clone();
+    broker.serve();
+    let mut open = Vec::new();
+    let refused = loop {
+        match broker.try_open(open_request("w", &format!("s{}", open.len()))) {
+            Ok(opened) => open.push(broker.become_step(opened)),
+            Err(status) => break status,
+        }
+        assert!(open.len() < 10);
+    };
+    assert!(open.len() > 2, "{refused}");
+    let text = refused.message().to_owned();
+    assert_eq!(reason::<()>(Err(refused)), "DIRECTORY_UNAVAILABLE");
+    assert!(text.contains("No space left") && text.contains("/small"), "{text}");
+    assert_eq!(entries(&runtime.join("steps")), open.len());
+    assert_eq!(entries(&runtime.join("stage")), 0);
+    for step in &open {
+        broker.resolve(step, "aws/prod").unwrap();
+    }
+    broker.close(&open.remove(0));
+    crate::harness::wait_until("the room is given back", || {
+        broker.try_open(open_request("w", "again")).is_ok()
+    });
+    assert_eq!(entries(&runtime.join("steps")), open.len() + 1);
+    // A restart without room keeps what is open.
+    broker.restart();
+    for step in &open {
+        broker.resolve(step, "aws/prod").unwrap();
+    }
+    broker.stop();
+}
+
+#[test]
+fn without_its_directory_no_step_is_opened_and_a_restart_makes_it_again() {
+    let mut broker = TestBroker::start();
+    let steps = broker.config.runtime.join("steps");
+    let lost = broker.open("w", "lost");
+    std::fs::remove_dir_all(&steps).unwrap();
+    let refused = broker.try_open(open_request("w", "s"));
+    assert_eq!(reason(refused), "DIRECTORY_UNAVAILABLE");
+    assert!(broker.close(&lost).closed);
+    broker.restart();
+    broker.open("w", "s");
+    assert_eq!(entries(&steps), 1);
+}
+
+#[test]
+fn a_runtime_directory_is_taken_up_to_the_longest_path_of_a_socket_and_no_further() {
+    let mut broker = TestBroker::start();
+    broker.create_aws("prod", "s", &["workflow:*"]);
+    let sample = broker.open("w", "s").opened.directory;
+    let after = sample.len() - broker.config.runtime.as_os_str().len() + "/keyhatch.sock".len();
+    broker.stop();
+    let longest = LONGEST_SOCKET_PATH - after;
+    let padding = longest - broker.scratch().as_os_str().len() - 1;
+    broker.config.runtime = broker.scratch().join("r".repeat(padding + 1));
+    let refused = broker.try_serve().err().unwrap().to_string();
+    assert!(refused.contains("108 bytes") && refused.contains("--runtime"), "{refused}");
+    broker.config.runtime = broker.scratch().join("r".repeat(padding));
+    broker.serve();
+    let step = broker.open("w", "t");
+    broker.resolve(&step, "aws/prod").unwrap();
+    // It is known before a broker is made for it.
+    let mut config = broker.config.clone();
+    config.state = broker.scratch().join("other");
+    config.runtime = broker.scratch().join("r".repeat(padding + 1));
+    init(&init_options(&config, &broker.clock)).unwrap();
+}
+
+/// Should the files' modes ever let somebody through, the socket still asks the kernel who it is.
+#[test]
+fn a_child_of_another_user_is_turned_away_with_a_good_certificate_unless_anybody_may_come() {
+    if !rustix::process::geteuid().is_root() {
+        eprintln!("skipped: a child of another user (needs root)");
+        return;
+    }
+    let broker = TestBroker::start();
+    let binary = broker.scratch().join("keyhatch");
+    std::fs::copy(env!("CARGO_BIN_EXE_keyhatch"), &binary).unwrap();
+    let let_in = |path: &Path, mode| {
+        std::fs::set_permissions(path, PermissionsExt::from_mode(mode)).unwrap();
+    };
+    let_in(broker.scratch(), 0o755);
+    let_in(&binary, 0o755);
+    let who = |opened: &pb::OpenedStep, uid: u32| {
+        let directory = Path::new(&opened.directory);
+        let_in(directory, 0o755);
+        for name in ["tls.key", "keyhatch.sock"] {
+            let_in(&directory.join(name), 0o666);
+        }
+        let mut command = Command::new(&binary);
+        command.arg("whoami").env_clear().env("KEYHATCH_DIR", directory).uid(uid).gid(uid);
+        command.output().unwrap()
+    };
+    let own = broker.try_open(open_request("w", "own")).unwrap();
+    assert!(who(&own, 0).status.success());
+    let refused = who(&own, NOBODY);
+    let text = String::from_utf8(refused.stderr).unwrap();
+    assert!(!refused.status.success() && text.contains("UNREACHABLE"), "{text}");
+    let request = pb::OpenStepRequest { any_uid: true, ..open_request("w", "anybody") };
+    let anybodys = broker.try_open(request).unwrap();
+    assert!(who(&anybodys, NOBODY).status.success());
+    // And on the admin socket a local executor's certificate is root's and the daemon's own.
+    let socket = broker.config.runtime.join("admin.sock");
+    let_in(&socket, 0o666);
+    let stolen = broker.scratch().join("stolen");
+    std::fs::create_dir(&stolen).unwrap();
+    let_in(&stolen, 0o755);
+    for name in ["ca.crt", "tls.crt", "tls.key", "env"] {
+        let from = broker.config.state.join("executors/local").join(name);
+        std::fs::copy(from, stolen.join(name)).unwrap();
+        let_in(&stolen.join(name), 0o644);
+    }
+    let list = |uid| {
+        let mut command = Command::new(&binary);
+        command.args(["step", "list"]).env_clear().env("KEYHATCH_DIR", &stolen).uid(uid).gid(uid);
+        command.output().unwrap()
+    };
+    assert!(list(0).status.success());
+    let text = String::from_utf8(list(NOBODY).stderr).unwrap();
+    assert!(text.contains("SVID_INVALID"), "{text}");
+    assert!(broker.connect(&socket, identity_in(&stolen)).is_ok());
+}
