@@ -105,19 +105,56 @@ impl Shared {
     }
 }
 
-#[test]
-fn two_hundred_steps_come_and_go_under_kill_9_and_nothing_is_left_over_or_lost() {
-    let directory = tempfile::Builder::new().prefix("kh").tempdir().unwrap();
-    let serving = ServeProcess::start(directory.path());
-    let seed = directory.path().join("seed.yaml");
+/// A daemon with a connection that workflow deploy may resolve.
+fn seeded(directory: &Path) -> ServeProcess {
+    let serving = ServeProcess::start(directory);
+    let seed = directory.join("seed.yaml");
     let document = "connections: {\"aws/prod\": {accessKeyID: A, secretAccessKey: s}}\n";
     std::fs::write(&seed, document).unwrap();
-    let applied = serving.run(&["apply", "-f", seed.to_str().unwrap()]);
-    assert!(applied.status.success(), "{}", String::from_utf8_lossy(&applied.stderr));
+    assert!(serving.run(&["apply", "-f", seed.to_str().unwrap()]).status.success());
     let bound =
         ["access", "add", "aws/prod", "--relation", "resolver", "--principal", "workflow:deploy"];
     assert!(serving.run(&bound).status.success());
+    serving
+}
 
+/// Kills and starts the daemon until it is over; how often.
+fn kill_again_and_again(mut serving: ServeProcess, shared: &Shared, is_over: &AtomicBool) -> usize {
+    let mut kills = 0;
+    while !is_over.load(Ordering::SeqCst) {
+        // After so many answers: at any moment of what the next ones do.
+        let until = shared.acknowledged.load(Ordering::SeqCst) + kills * 7 % 13;
+        while shared.acknowledged.load(Ordering::SeqCst) < until && !is_over.load(Ordering::SeqCst)
+        {
+            std::thread::yield_now();
+        }
+        serving.kill();
+        serving = ServeProcess::start(&shared.directory);
+        kills += 1;
+    }
+    kills
+}
+
+fn block_on<T>(work: impl Future<Output = T>) -> T {
+    let runtime = tokio::runtime::Builder::new_current_thread().enable_all().build();
+    runtime.unwrap().block_on(work)
+}
+
+async fn what_is_left(directory: &Path) -> (pb::Status, pb::Run) {
+    let socket = directory.join("run/admin.sock");
+    let admin = identity_in(&directory.join("state/operators/admin"));
+    let channel = channel(&socket, admin).await.unwrap();
+    let mut system = SystemServiceClient::new(channel.clone());
+    let status = system.get_status(pb::GetStatusRequest {}).await.unwrap().into_inner();
+    let run = pb::GetRunRequest { workflow: String::new(), run: "1".to_owned() };
+    let run = ExecutorServiceClient::new(channel).get_run(run).await.unwrap().into_inner();
+    (status, run)
+}
+
+#[test]
+fn two_hundred_steps_come_and_go_under_kill_9_and_nothing_is_left_over_or_lost() {
+    let directory = tempfile::Builder::new().prefix("kh").tempdir().unwrap();
+    let serving = seeded(directory.path());
     let shared = Shared {
         directory: directory.path().to_owned(),
         next: AtomicUsize::new(0),
@@ -126,55 +163,20 @@ fn two_hundred_steps_come_and_go_under_kill_9_and_nothing_is_left_over_or_lost()
     };
     let is_over = AtomicBool::new(false);
     let kills = std::thread::scope(|scope| {
-        let killer = scope.spawn(|| {
-            let mut serving = serving;
-            let mut kills = 0;
-            while !is_over.load(Ordering::SeqCst) {
-                // After so many answers: at any moment of what the next ones do.
-                let until = shared.acknowledged.load(Ordering::SeqCst) + kills * 7 % 13;
-                while shared.acknowledged.load(Ordering::SeqCst) < until
-                    && !is_over.load(Ordering::SeqCst)
-                {
-                    std::thread::yield_now();
-                }
-                serving.kill();
-                serving = ServeProcess::start(directory.path());
-                kills += 1;
-            }
-            drop(serving);
-            kills
-        });
-        let workers: Vec<_> = (0..WORKERS)
-            .map(|_| {
-                scope.spawn(|| {
-                    let runtime =
-                        tokio::runtime::Builder::new_current_thread().enable_all().build();
-                    runtime.unwrap().block_on(shared.work());
-                })
-            })
-            .collect();
+        let killer = scope.spawn(|| kill_again_and_again(serving, &shared, &is_over));
+        let workers = (0..WORKERS).map(|_| scope.spawn(|| block_on(shared.work())));
+        let workers: Vec<_> = workers.collect();
         let worked: Vec<_> = workers.into_iter().map(|worker| worker.join()).collect();
         is_over.store(true, Ordering::SeqCst);
-        let kills = killer.join().unwrap();
         worked.into_iter().for_each(|worked| worked.unwrap());
-        kills
+        killer.join().unwrap()
     });
     assert!(kills > 20, "{kills}");
 
     let _serving = ServeProcess::start(directory.path());
     let steps = std::fs::read_dir(directory.path().join("run/steps")).unwrap();
     assert_eq!(steps.count(), 0);
-    let runtime = tokio::runtime::Builder::new_current_thread().enable_all().build().unwrap();
-    let (status, run) = runtime.block_on(async {
-        let socket = directory.path().join("run/admin.sock");
-        let admin = identity_in(&directory.path().join("state/operators/admin"));
-        let channel = channel(&socket, admin).await.unwrap();
-        let mut system = SystemServiceClient::new(channel.clone());
-        let status = system.get_status(pb::GetStatusRequest {}).await.unwrap().into_inner();
-        let run = pb::GetRunRequest { workflow: String::new(), run: "1".to_owned() };
-        let run = ExecutorServiceClient::new(channel).get_run(run).await.unwrap().into_inner();
-        (status, run)
-    });
+    let (status, run) = block_on(what_is_left(directory.path()));
     assert_eq!((status.open_steps, status.live_leases), (0, 0));
     let given = shared.given.into_inner().unwrap();
     assert_eq!(given.len(), STEPS);
@@ -186,5 +188,5 @@ fn two_hundred_steps_come_and_go_under_kill_9_and_nothing_is_left_over_or_lost()
             assert_eq!(received.state(), pb::LeaseState::Revoked, "{name}");
         }
     }
-    eprintln!("{STEPS} steps, {kills} kills");
+    println!("{STEPS} steps, {kills} kills");
 }

@@ -106,6 +106,16 @@ fn least(ends: &[(i64, pb::TtlLimit)]) -> (i64, pb::TtlLimit) {
     *ends.iter().min_by_key(|(end, _)| *end).unwrap()
 }
 
+/// From now on, a later bound counts only where it is less.
+fn terms(now: i64, connection: usize, ttl: Option<i64>, end: i64) -> (i64, pb::TtlLimit) {
+    least(&[
+        (now + ttl.map_or(DEFAULT_TTL, |ttl| ttl * 1000), pb::TtlLimit::None),
+        (now + MAXIMA[connection].unwrap_or(i64::MAX / 2), pb::TtlLimit::Connection),
+        (now + SERVER_MAXIMUM, pb::TtlLimit::Server),
+        (end, pb::TtlLimit::Step),
+    ])
+}
+
 fn millis(time: Option<prost_types::Timestamp>) -> i64 {
     let time = time.unwrap();
     time.seconds * 1000 + i64::from(time.nanos) / 1_000_000
@@ -228,13 +238,7 @@ impl World {
         if !is_allowed {
             return assert_eq!(word(&outcome), "RESOLVE_DENIED");
         }
-        // In this order, a later bound counts only where it is less.
-        let (until, limit) = least(&[
-            (now + ttl.map_or(DEFAULT_TTL, |ttl| ttl * 1000), pb::TtlLimit::None),
-            (now + MAXIMA[connection].unwrap_or(i64::MAX / 2), pb::TtlLimit::Connection),
-            (now + SERVER_MAXIMUM, pb::TtlLimit::Server),
-            (step.until, pb::TtlLimit::Step),
-        ]);
+        let (until, limit) = terms(now, connection, ttl, step.until);
         let latest = step.latest.get(&(connection, ttl));
         let again =
             latest.map(|name| (name.clone(), step.leases[name].clone())).filter(|(_, lease)| {
@@ -259,8 +263,7 @@ impl World {
         match again {
             Some((name, expected)) => assert_eq!((lease.name, told), (name, expected)),
             None => {
-                let expected = ModelLease { issued: now, until, limit, ..told.clone() };
-                assert_eq!(told, expected);
+                assert_eq!((told.issued, told.until, told.limit), (now, until, limit));
                 step.latest.insert((connection, ttl), lease.name.clone());
                 assert_eq!(step.leases.insert(lease.name, told), None);
             }
@@ -460,13 +463,14 @@ impl World {
         let open = self.steps.iter().flatten();
         let (steps, leases) =
             open.fold((0, 0), |(steps, leases), step| (steps + 1, leases + step.leases.len()));
+        let leases = i64::try_from(leases).unwrap();
         let mut client = SystemServiceClient::new(self.operator.clone());
         // The first call finds that the old connection has ended.
         let asked = self.broker.block_on(client.get_status(pb::GetStatusRequest {}));
         let asked =
             asked.or_else(|_| self.broker.block_on(client.get_status(pb::GetStatusRequest {})));
         let status = asked.unwrap().into_inner();
-        assert_eq!((status.open_steps, status.live_leases), (steps, leases as i64));
+        assert_eq!((status.open_steps, status.live_leases), (steps, leases));
         let mut client = ExecutorServiceClient::new(self.executor.clone());
         let _ = self.broker.block_on(client.list_steps(pb::ListStepsRequest::default()));
         let directories = std::fs::read_dir(self.broker.config.runtime.join("steps")).unwrap();
