@@ -111,7 +111,7 @@ async fn resolve_all(
     steps: &[Channel],
     request: &impl Fn(usize) -> pb::ResolveRequest,
 ) -> f64 {
-    let before = daemon.cpu();
+    let before = daemon.process.cpu();
     in_flight(RESOLVES, IN_FLIGHT, |n| {
         let mut client = StepServiceClient::new(steps[n % steps.len()].clone());
         let request = request(n);
@@ -120,7 +120,7 @@ async fn resolve_all(
         }
     })
     .await;
-    micros(daemon.cpu() - before) / RESOLVES as f64
+    micros(daemon.process.cpu() - before) / RESOLVES as f64
 }
 
 fn micros(time: Duration) -> f64 {

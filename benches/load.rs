@@ -1,9 +1,11 @@
 //! What the benches are driven with: a daemon of its own, requests in flight, spreads.
 
+#![allow(dead_code, reason = "no bench uses all of it")]
+
 use std::collections::HashMap;
 use std::ffi::OsString;
 use std::fmt;
-use std::path::PathBuf;
+use std::path::{Path, PathBuf};
 use std::process::{Child, Command, Stdio};
 use std::sync::{Arc, Mutex};
 use std::time::{Duration, Instant};
@@ -26,10 +28,49 @@ step_live_leases = 1000000
 
 /// `keyhatch serve` in a directory of its own.
 pub struct Daemon {
-    child: Child,
+    pub process: Process,
     directory: tempfile::TempDir,
+}
+
+/// A process, killed when dropped.
+pub struct Process {
+    child: Child,
     /// The CPU of each thread when it was last looked at, in nanoseconds.
     threads: Mutex<HashMap<OsString, u64>>,
+}
+
+impl Process {
+    pub fn spawn(command: &mut Command) -> Self {
+        Self { child: command.spawn().unwrap(), threads: Mutex::default() }
+    }
+
+    /// The CPU that all of its threads have had, from the kernel's accounting; those that have ended since
+    /// the last look count with what they had then.
+    pub fn cpu(&self) -> Duration {
+        let mut seen = self.threads.lock().unwrap();
+        let tasks = std::fs::read_dir(format!("/proc/{}/task", self.child.id())).unwrap();
+        for task in tasks.filter_map(Result::ok) {
+            let text = std::fs::read_to_string(task.path().join("schedstat")).unwrap_or_default();
+            if let Some(nanos) = text.split_whitespace().next().and_then(|had| had.parse().ok()) {
+                seen.insert(task.file_name(), nanos);
+            }
+        }
+        Duration::from_nanos(seen.values().sum())
+    }
+
+    /// Its memory, in KiB: VmRSS of proc(5).
+    pub fn memory(&self) -> f64 {
+        let status = std::fs::read_to_string(format!("/proc/{}/status", self.child.id())).unwrap();
+        let line = status.lines().find_map(|line| line.strip_prefix("VmRSS:")).unwrap();
+        line.trim().trim_end_matches(" kB").parse().unwrap()
+    }
+}
+
+impl Drop for Process {
+    fn drop(&mut self) {
+        let _ = self.child.kill();
+        let _ = self.child.wait();
+    }
 }
 
 impl Daemon {
@@ -46,73 +87,67 @@ impl Daemon {
             command
         };
         assert!(run(&["init"]).status().unwrap().success());
-        let child = run(&["serve", "--config", config.to_str().unwrap()]).spawn().unwrap();
+        let process = Process::spawn(&mut run(&["serve", "--config", config.to_str().unwrap()]));
         let begin = Instant::now();
         while !run(&["status"]).status().unwrap().success() {
             assert!(begin.elapsed() < Duration::from_secs(20), "the daemon does not come up");
         }
-        Self { child, directory, threads: Mutex::default() }
+        Self { process, directory }
     }
 
     pub fn state(&self) -> PathBuf {
         self.directory.path().join("state")
     }
 
-    /// The CPU that all of the daemon's threads have had, from the kernel's accounting; those that have ended
-    /// since the last look count with what they had then.
-    pub fn cpu(&self) -> Duration {
-        let mut seen = self.threads.lock().unwrap();
-        let tasks = std::fs::read_dir(format!("/proc/{}/task", self.child.id())).unwrap();
-        for task in tasks.filter_map(Result::ok) {
-            let text = std::fs::read_to_string(task.path().join("schedstat")).unwrap_or_default();
-            if let Some(nanos) = text.split_whitespace().next().and_then(|had| had.parse().ok()) {
-                seen.insert(task.file_name(), nanos);
-            }
-        }
-        Duration::from_nanos(seen.values().sum())
-    }
-
     pub async fn operator(&self) -> Channel {
         self.connect(&self.state().join("operators/admin")).await
     }
 
-    async fn connect(&self, identity: &std::path::Path) -> Channel {
+    pub async fn executor(&self) -> Channel {
+        self.connect(&self.state().join("executors/local")).await
+    }
+
+    /// A connection as whoever has this identity.
+    pub async fn connect(&self, identity: &Path) -> Channel {
         let own = identity.join("keyhatch.sock");
         let admin = self.directory.path().join("run/admin.sock");
-        let read = |name: &str| std::fs::read_to_string(identity.join(name)).unwrap();
-        let client = ClientIdentity {
-            ca_pem: read("ca.crt"),
-            chain_pem: read("tls.crt"),
-            key_pem: Zeroizing::new(read("tls.key")),
-        };
-        channel(if own.exists() { &own } else { &admin }, client).await.unwrap()
+        connect(if own.exists() { &own } else { &admin }, identity).await
     }
 
     /// So many connections to the socket of one step of workflow bench.
     pub async fn steps(&self, connections: usize) -> Vec<Channel> {
-        let executor = self.connect(&self.state().join("executors/local")).await;
-        let request = pb::OpenStepRequest {
-            workflow: "bench".to_owned(),
-            run: "1".to_owned(),
-            step: "s".to_owned(),
-            mount_path: "host".to_owned(),
-            ..Default::default()
-        };
-        let opened = ExecutorServiceClient::new(executor).open_step(request).await.unwrap();
-        let directory = PathBuf::from(opened.into_inner().directory);
+        let client = ExecutorServiceClient::new(self.executor().await);
+        let opened = open(client, "s").await;
         let mut channels = Vec::new();
         for _ in 0..connections {
-            channels.push(self.connect(&directory).await);
+            channels.push(self.connect(Path::new(&opened.directory)).await);
         }
         channels
     }
 }
 
-impl Drop for Daemon {
-    fn drop(&mut self) {
-        let _ = self.child.kill();
-        let _ = self.child.wait();
-    }
+/// Opens a step of workflow bench.
+pub async fn open(mut executor: ExecutorServiceClient<Channel>, step: &str) -> pb::OpenedStep {
+    let request = pb::OpenStepRequest {
+        workflow: "bench".to_owned(),
+        run: "1".to_owned(),
+        step: step.to_owned(),
+        mount_path: "host".to_owned(),
+        ..Default::default()
+    };
+    let opened = executor.open_step(request).await;
+    opened.unwrap_or_else(|status| panic!("{}", status.message())).into_inner()
+}
+
+/// A connection to this socket with this identity.
+pub async fn connect(socket: &Path, identity: &Path) -> Channel {
+    let read = |name: &str| std::fs::read_to_string(identity.join(name)).unwrap();
+    let client = ClientIdentity {
+        ca_pem: read("ca.crt"),
+        chain_pem: read("tls.crt"),
+        key_pem: Zeroizing::new(read("tls.key")),
+    };
+    channel(socket, client).await.unwrap()
 }
 
 /// Does `count` pieces of work, so many at a time.

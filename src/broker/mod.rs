@@ -32,6 +32,7 @@ mod watch;
 mod writer;
 
 use std::sync::Arc;
+use std::sync::atomic::{AtomicBool, Ordering};
 
 pub use apply::{Action, Applied, Document};
 pub use connections::{
@@ -53,8 +54,6 @@ pub use start::{Parts, StartError};
 pub use step_directory::{Runtime, RuntimeError, StepListener, bind};
 pub use step_list::{ListedStep, ListedSteps};
 pub use watch::{Delivery, Watch};
-
-use tokio_util::sync::CancellationToken;
 
 use crate::catalog::{Snapshot, Snapshots};
 use crate::identity::Authority;
@@ -78,7 +77,7 @@ pub struct Broker {
     listeners: Listeners,
     writer: Writer,
     start_time: Timestamp,
-    draining: CancellationToken,
+    is_draining: AtomicBool,
 }
 
 /// How the broker is doing.
@@ -130,7 +129,8 @@ impl Broker {
 
     /// Takes no new requests from now on.
     pub fn drain(&self) {
-        self.draining.cancel();
+        self.is_draining.store(true, Ordering::Release);
+        self.snapshots.wake();
     }
 
     /// Whether new requests are taken.
@@ -138,7 +138,7 @@ impl Broker {
     /// # Errors
     /// [`Error::Draining`] if not.
     pub fn check_serving(&self) -> Result<(), Error> {
-        if self.draining.is_cancelled() { Err(Error::Draining) } else { Ok(()) }
+        if self.is_draining.load(Ordering::Acquire) { Err(Error::Draining) } else { Ok(()) }
     }
 
     /// How it is doing.

@@ -16,7 +16,8 @@ use super::error::Error;
 use super::judge::{Found, Refusal, is_executors, judge, own_secret, step_principal};
 use crate::catalog::Catalog;
 use crate::journal::{
-    Allowed, CommitError, Committed, LiveOpening, Permit, Resolution, Unavailable, Verdict,
+    Allowed, CommitError, Committed, LiveOpening, NotAccepted, Permit, Resolution, Unavailable,
+    Verdict,
 };
 use crate::lease::{Ask, Bounds, Lease, is_renewable, propose};
 use crate::model::limits::{MAX_REQUESTED_FIELDS, MAX_TTL, MIN_TTL};
@@ -34,6 +35,12 @@ pub struct ResolveRequest {
     pub fields: Vec<String>,
     /// For how long.
     pub ttl: Option<Duration>,
+}
+
+/// What one snapshot says of a request.
+pub(super) struct Judged {
+    epoch: u64,
+    pub(super) outcome: Result<Found, Refusal>,
 }
 
 /// What a step gets.
@@ -65,7 +72,8 @@ impl Broker {
         check_form(request)?;
         let now = self.now();
         opening.check_refusals(now, &self.limits).map_err(Error::TooManyRequests)?;
-        self.decide_and_count(opening, request, None, now)
+        let judged = self.judge_now(opening, request)?;
+        self.decide_and_count(opening, request, None, judged, now)
     }
 
     /// One delivery of a Watch, in place of the one before.
@@ -74,10 +82,28 @@ impl Broker {
         opening: &Arc<LiveOpening>,
         request: &ResolveRequest,
         before: Option<Id>,
+        judged: Judged,
+        now: Timestamp,
     ) -> Result<Resolved, Error> {
-        let now = self.now();
         opening.check_refusals(now, &self.limits).map_err(Error::TooManyRequests)?;
-        self.decide_and_count(opening, request, Some(before), now)
+        self.decide_and_count(opening, request, Some(before), judged, now)
+    }
+
+    /// What the newest snapshot says of a request.
+    ///
+    /// # Errors
+    /// If the opening is no longer its executor's.
+    pub(super) fn judge_now(
+        &self,
+        opening: &LiveOpening,
+        request: &ResolveRequest,
+    ) -> Result<Judged, Error> {
+        let snapshot = self.snapshot();
+        if !is_executors(&snapshot.catalog, opening.record()) {
+            return Err(Error::NotAccepted(NotAccepted::NotOpen));
+        }
+        let outcome = judge_allowed(&snapshot.catalog, opening.record(), request);
+        Ok(Judged { epoch: snapshot.head, outcome })
     }
 
     fn decide_and_count(
@@ -85,9 +111,10 @@ impl Broker {
         opening: &Arc<LiveOpening>,
         request: &ResolveRequest,
         watch: Option<Option<Id>>,
+        judged: Judged,
         now: Timestamp,
     ) -> Result<Resolved, Error> {
-        let outcome = self.resolve_until_current(opening, request, watch, now);
+        let outcome = self.resolve_until_current(opening, request, watch, judged, now);
         if let Err(
             Error::Denied { .. }
             | Error::Disabled(_)
@@ -109,14 +136,15 @@ impl Broker {
         opening: &LiveOpening,
         request: &ResolveRequest,
         watch: Option<Option<Id>>,
+        mut judged: Judged,
         now: Timestamp,
     ) -> Result<Resolved, Error> {
         // Each turn means that somebody's change was published, so this ends.
         loop {
-            match self.resolve_once(opening, request, watch, now) {
-                Err(CommitError::Stale) => {}
+            match self.resolve_once(opening, request, watch, judged, now) {
+                Err(CommitError::Stale) => judged = self.judge_now(opening, request)?,
                 Err(CommitError::Closed) => {
-                    return Err(Error::NotAccepted(crate::journal::NotAccepted::NotOpen));
+                    return Err(Error::NotAccepted(NotAccepted::NotOpen));
                 }
                 Err(CommitError::TooManyLeases) => {
                     return Err(Error::TooManyLeases(self.limits.step_live_leases));
@@ -137,24 +165,20 @@ impl Broker {
         opening: &LiveOpening,
         request: &ResolveRequest,
         watch: Option<Option<Id>>,
+        judged: Judged,
         now: Timestamp,
     ) -> Result<Result<Resolved, Error>, CommitError> {
-        let snapshot = self.snapshot();
         let record = opening.record();
-        if !is_executors(&snapshot.catalog, record) {
-            return Err(CommitError::Closed);
-        }
-        let judgement = judge_allowed(&snapshot.catalog, record, request);
         let ask = Ask {
             target: target_text(&record.key, &request.target),
             fields: request.fields.clone(),
             ttl_millis: request.ttl.map(|ttl| u64::try_from(ttl.as_millis()).unwrap_or(u64::MAX)),
         };
         let commit = |verdict| {
-            let resolution = Resolution { epoch: snapshot.head, opening, ask, watch, verdict };
+            let resolution = Resolution { epoch: judged.epoch, opening, ask, watch, verdict };
             self.journal.commit(now, resolution)
         };
-        let found = match judgement {
+        let found = match judged.outcome {
             Ok(found) => found,
             Err(refusal) => {
                 let Committed::Refused(decision_id) =

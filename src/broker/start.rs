@@ -13,9 +13,9 @@
 use std::collections::HashSet;
 use std::path::Path;
 use std::sync::Arc;
+use std::sync::atomic::AtomicBool;
 
 use tokio::sync::mpsc;
-use tokio_util::sync::CancellationToken;
 
 use super::Broker;
 use super::draft::revoked_by_all;
@@ -169,7 +169,7 @@ impl Broker {
             listeners: Listeners::new(parts.listeners),
             writer,
             start_time: now,
-            draining: CancellationToken::new(),
+            is_draining: AtomicBool::new(false),
         };
         broker.restore_openings(&foundation.recovery).await?;
         let version = env!("CARGO_PKG_VERSION").to_owned();

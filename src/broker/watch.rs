@@ -3,15 +3,17 @@
 //! A Watch is the step's own loop over snapshots. The writer only says that there is another snapshot; it
 //! waits for nobody, and whoever reads slowly finds the newest version when he comes back.
 
+use std::pin::Pin;
 use std::sync::Arc;
 use std::time::Duration;
 
 use tokio::sync::{OwnedSemaphorePermit, watch};
+use tokio::time::{Instant, Sleep};
+use tokio_util::sync::WaitForCancellationFutureOwned;
 
 use super::Broker;
 use super::error::Error;
-use super::judge::is_executors;
-use super::resolve::{ResolveRequest, Resolved, check_form, judge_allowed};
+use super::resolve::{Judged, ResolveRequest, Resolved, check_form};
 use crate::journal::{LiveOpening, NotAccepted};
 use crate::model::limits::MAX_WATCHES;
 use crate::model::{Id, Reference, ResourceName, Timestamp};
@@ -27,6 +29,8 @@ pub struct Watch {
     certificate_end: Timestamp,
     request: ResolveRequest,
     heads: watch::Receiver<u64>,
+    ended: Pin<Box<WaitForCancellationFutureOwned>>,
+    alarm: Pin<Box<Sleep>>,
     last: Option<Last>,
     _permit: OwnedSemaphorePermit,
 }
@@ -68,6 +72,8 @@ impl Broker {
             certificate_end,
             request,
             heads: self.snapshots.subscribe(),
+            ended: Box::pin(opening.ended()),
+            alarm: Box::pin(tokio::time::sleep(LONGEST_SLEEP)),
             last: None,
             _permit: permit,
         })
@@ -82,49 +88,44 @@ impl Watch {
     pub async fn next(&mut self) -> Result<Delivery, Error> {
         loop {
             self.heads.borrow_and_update();
-            if self.is_due()? {
-                return self.deliver();
+            let now = self.broker.now();
+            if let Some(judged) = self.look(now)? {
+                return self.deliver(judged, now);
             }
-            let (opening, draining) = (Arc::clone(&self.opening), self.broker.draining.clone());
-            let sleep = self.sleep();
+            self.set_alarm(now);
+            // A daemon that drains says so as it tells of a new snapshot.
             tokio::select! {
-                () = opening.ended() => {}
-                () = draining.cancelled() => {}
                 _ = self.heads.changed() => {}
-                () = tokio::time::sleep(sleep) => {}
+                () = &mut self.ended => {}
+                () = &mut self.alarm => {}
             }
         }
     }
 
-    /// Whether there is something to deliver.
-    fn is_due(&self) -> Result<bool, Error> {
-        let now = self.broker.now();
+    /// What is to be delivered, if there is something. A look decides nothing: whatever is not as it was is
+    /// decided, and journaled, as a delivery.
+    fn look(&self, now: Timestamp) -> Result<Option<Judged>, Error> {
         self.broker.check_serving()?;
         if now >= self.certificate_end {
             return Err(Error::NotAccepted(NotAccepted::CertificateExpired));
         }
-        let record = self.opening.record();
-        if self.opening.is_closed() || now >= record.expire_time {
+        if self.opening.is_closed() || now >= self.opening.record().expire_time {
             return Err(Error::NotAccepted(NotAccepted::NotOpen));
         }
-        let Some(last) = &self.last else { return Ok(true) };
-        let snapshot = self.broker.snapshot();
-        if !is_executors(&snapshot.catalog, record) {
-            return Err(Error::NotAccepted(NotAccepted::NotOpen));
-        }
-        // A look that decides nothing: whatever is not as it was is decided, and journaled, as a delivery.
-        Ok(match judge_allowed(&snapshot.catalog, record, &self.request) {
-            Ok(found) => {
-                let same = found.values.key.uid == last.record && found.version == last.version;
-                !same || now >= last.due
+        let judged = self.broker.judge_now(&self.opening, &self.request)?;
+        let is_as_it_was = match (&self.last, &judged.outcome) {
+            (Some(last), Ok(found)) => {
+                let is_same = found.values.key.uid == last.record && found.version == last.version;
+                is_same && now < last.due
             }
-            Err(_) => true,
-        })
+            _ => false,
+        };
+        Ok(if is_as_it_was { None } else { Some(judged) })
     }
 
-    fn deliver(&mut self) -> Result<Delivery, Error> {
+    fn deliver(&mut self, judged: Judged, now: Timestamp) -> Result<Delivery, Error> {
         let before = self.last.as_ref().map(|last| last.lease);
-        let resolved = self.broker.deliver(&self.opening, &self.request, before);
+        let resolved = self.broker.deliver(&self.opening, &self.request, before, judged, now);
         let resolved = resolved.map_err(|error| self.told(error))?;
         let lease = &resolved.lease;
         let last = Last {
@@ -155,12 +156,15 @@ impl Watch {
         if is_gone { Error::NotFound(last.name.clone()) } else { error }
     }
 
-    /// How long to sleep if nothing happens.
-    fn sleep(&self) -> Duration {
-        let now = self.broker.now();
+    /// Sets the alarm for the next moment at which something is due by itself. One that rings too early does
+    /// no harm, so it is set again only where it would be late.
+    fn set_alarm(&mut self, now: Timestamp) {
         let ends = [self.certificate_end, self.opening.record().expire_time];
         let due = self.last.as_ref().map(|last| last.due);
         let next = ends.into_iter().chain(due).min().map_or(LONGEST_SLEEP, |next| next.since(now));
-        next.clamp(Duration::from_millis(1), LONGEST_SLEEP)
+        let wanted = Instant::now() + next.clamp(Duration::from_millis(1), LONGEST_SLEEP);
+        if self.alarm.is_elapsed() || wanted < self.alarm.deadline() {
+            self.alarm.as_mut().reset(wanted);
+        }
     }
 }

@@ -39,6 +39,11 @@ impl Snapshots {
         self.head.subscribe()
     }
 
+    /// Wakes whoever waits for another snapshot, though there is none.
+    pub fn wake(&self) {
+        self.head.send_modify(|_| {});
+    }
+
     /// Makes a snapshot the newest. Called under the journal's chain lock only.
     pub fn publish(&self, snapshot: Snapshot) {
         let head = snapshot.head;

@@ -68,7 +68,8 @@ const MAX_HEADER_BYTES: u32 = 8 * 1024;
 /// A connection that answers no ping for this long is closed.
 const KEEPALIVE: Duration = Duration::from_secs(20);
 
-fn server() -> Server {
+/// The settings of both doors.
+pub fn server() -> Server {
     Server::builder()
         .timeout(REQUEST_DEADLINE)
         .max_concurrent_streams(Some(MAX_STREAMS))

@@ -7,11 +7,13 @@
 //! hash = SHA-256(body ‖ ,"tag":"<HMAC>")             anybody can check it
 //! ```
 
+use std::io::Write as _;
+
 use aws_lc_rs::digest;
 use serde::Deserialize;
 
 use super::event::Event;
-use crate::model::Timestamp;
+use crate::model::{HexDigits, Timestamp};
 use crate::seal::Keyring;
 
 const HEX_BYTES: usize = 64;
@@ -88,23 +90,30 @@ pub fn write(
     prev: &[u8; 32],
 ) -> serde_json::Result<[u8; 32]> {
     buffer.clear();
-    buffer.extend_from_slice(format!("{{\"n\":{n},\"time\":\"{now}\",").as_bytes());
+    // Writing to a vector does not fail.
+    let _ = write!(buffer, "{{\"n\":{n},\"time\":\"{now}\",");
     let inner = buffer.len();
     serde_json::to_writer(&mut *buffer, event)?;
     // The event is an object of its own: its opening brace goes, and so does its closing one.
     buffer.remove(inner);
     buffer.pop();
-    buffer.extend_from_slice(format!(",\"prev\":\"{}\"", hex::encode(prev)).as_bytes());
+    buffer.extend_from_slice(b",\"prev\":\"");
+    put_hex(buffer, prev);
+    buffer.push(b'"');
     let tag = keyring.journal_tag(buffer);
     buffer.extend_from_slice(TAG_START);
-    buffer.extend_from_slice(hex::encode(tag).as_bytes());
+    put_hex(buffer, &tag);
     buffer.push(b'"');
     let hash = sha256(buffer);
     buffer.extend_from_slice(HASH_START.get(1..).unwrap_or_default());
-    buffer.extend_from_slice(hex::encode(hash).as_bytes());
+    put_hex(buffer, &hash);
     buffer.extend_from_slice(END);
     buffer.push(b'\n');
     Ok(hash)
+}
+
+fn put_hex(buffer: &mut Vec<u8>, bytes: &[u8; 32]) {
+    buffer.extend_from_slice(HexDigits::<HEX_BYTES>::of(bytes).as_str().as_bytes());
 }
 
 fn split_hex(text: &[u8]) -> Option<(&[u8], [u8; 32])> {

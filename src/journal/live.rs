@@ -7,7 +7,7 @@ use std::time::Duration;
 
 use parking_lot::{Mutex, RwLock};
 use tokio::sync::{OwnedSemaphorePermit, Semaphore};
-use tokio_util::sync::CancellationToken;
+use tokio_util::sync::{CancellationToken, WaitForCancellationFutureOwned};
 
 use super::event::{Checkpoint, Event, Outcome, RenewalOutcome};
 use super::requests::{RequestNote, RequestTable};
@@ -146,8 +146,8 @@ impl LiveOpening {
     }
 
     /// Waits until it is closed.
-    pub async fn ended(&self) {
-        self.ended.cancelled().await;
+    pub fn ended(&self) -> WaitForCancellationFutureOwned {
+        self.ended.clone().cancelled_owned()
     }
 
     /// Leave for one more Watch, until it is dropped; none if there are as many as there may be.

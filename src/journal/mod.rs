@@ -174,6 +174,8 @@ impl Journal {
     /// If the world has moved on since the decision, or the journal cannot be written. Nothing is
     /// handed out then.
     pub fn commit(&self, now: Timestamp, asked: Resolution<'_>) -> Result<Committed, CommitError> {
+        // Made before the lock is taken, whether a new lease needs it or not.
+        let new_id = random_id().map_err(|_| Unavailable)?;
         let mut chain = self.lock()?;
         // What is over counts no longer.
         chain.live_mut().expire(now);
@@ -196,7 +198,7 @@ impl Journal {
                 Ok(Committed::Refused(chain.decision_id(position)))
             }
             Verdict::Allow(allowed) => {
-                commit_allowed(&mut chain, now, line, allowed, asked.watch.flatten())
+                commit_allowed(&mut chain, now, line, allowed, asked.watch.flatten(), new_id)
             }
         }
     }
@@ -429,6 +431,7 @@ fn commit_allowed(
     mut line: ResolveLine,
     allowed: Allowed,
     ended: Option<Id>,
+    new_id: Id,
 ) -> Result<Committed, CommitError> {
     let Allowed { by, record, resource, version, fields, terms, max_leases } = allowed;
     let leases = chain.live().leases();
@@ -447,7 +450,17 @@ fn commit_allowed(
     }
     let lease = match &reused {
         Some(lease) => lease.clone(),
-        None => new_lease(line.opening, &record, version, &line.ask, terms, now)?,
+        None => Lease {
+            id: new_id,
+            opening: line.opening,
+            resource: record.uid,
+            version,
+            ask: line.ask.clone(),
+            is_watch: line.watch,
+            issue_time: now,
+            expire_time: terms.expire_time,
+            limited_by: terms.limited_by,
+        },
     };
     // Said only where the target does not say it.
     let resource = Some(resource).filter(|resource| *resource != line.ask.target);
@@ -467,25 +480,4 @@ fn commit_allowed(
     let position = chain.append(now, &Event::Resolve(Box::new(line)))?;
     let permit = Permit::new(record, version, chain.decision_id(position));
     Ok(Committed::Permitted(permit, lease))
-}
-
-fn new_lease(
-    opening: Id,
-    record: &RecordKey,
-    version: u64,
-    ask: &Ask,
-    terms: Terms,
-    now: Timestamp,
-) -> Result<Lease, Unavailable> {
-    Ok(Lease {
-        id: random_id().map_err(|_| Unavailable)?,
-        opening,
-        resource: record.uid,
-        version,
-        ask: ask.clone(),
-        is_watch: false,
-        issue_time: now,
-        expire_time: terms.expire_time,
-        limited_by: terms.limited_by,
-    })
 }

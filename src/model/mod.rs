@@ -30,6 +30,6 @@ pub use resource::ResourceName;
 pub use run_as::{RunAs, RunAsKind};
 pub use spiffe::{SpiffeId, TrustDomain};
 pub use tag::{Identifiers, Tag, TagKey, TagValue, Tags};
-pub use text::{base64_bytes, hex_bytes};
+pub use text::{HexDigits, base64_bytes, hex_bytes};
 pub use time::{Clock, Timestamp};
 pub use value::{Fields, Value};

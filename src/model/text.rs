@@ -1,4 +1,22 @@
-//! How bytes are written in JSON and TOML: for `#[serde(with = "…")]`.
+//! How bytes are written: as hexadecimal digits, and in JSON and TOML, for `#[serde(with = "…")]`.
+
+/// So many hexadecimal digits, lower-case, without a heap block.
+pub struct HexDigits<const N: usize>([u8; N]);
+
+impl<const N: usize> HexDigits<N> {
+    /// The digits of half as many bytes; zeros for any other number of them.
+    pub fn of(bytes: &[u8]) -> Self {
+        let mut digits = [b'0'; N];
+        // It fails only where the lengths do not match, and writes nothing then.
+        let _ = hex::encode_to_slice(bytes, &mut digits);
+        Self(digits)
+    }
+
+    /// As text.
+    pub fn as_str(&self) -> &str {
+        std::str::from_utf8(&self.0).unwrap_or_default()
+    }
+}
 
 /// Bytes as hexadecimal digits.
 pub mod hex_bytes {

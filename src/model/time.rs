@@ -6,13 +6,14 @@ use std::sync::atomic::{AtomicI64, Ordering};
 use std::time::Duration;
 
 use rustix::time::{ClockId, clock_gettime};
-use serde::{Deserialize, Serialize};
+use serde::ser::Error as _;
+use serde::{Deserialize, Serialize, Serializer};
 use time::OffsetDateTime;
 use time::format_description::well_known::Rfc3339;
 
 /// Milliseconds since the Unix epoch. Written as RFC 3339 in UTC.
-#[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord, Hash, Serialize, Deserialize)]
-#[serde(try_from = "String", into = "String")]
+#[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord, Hash, Deserialize)]
+#[serde(try_from = "String")]
 pub struct Timestamp(i64);
 
 impl Timestamp {
@@ -68,15 +69,30 @@ impl Timestamp {
     }
 }
 
-impl fmt::Display for Timestamp {
-    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        f.write_str(&self.to_offset().format(&Rfc3339).map_err(|_| fmt::Error)?)
+impl Timestamp {
+    /// As text, without a heap block: lines of the journal hold several.
+    fn with_text<T>(self, then: impl FnOnce(&str) -> T) -> Option<T> {
+        // At most 2026-11-21T21:55:23.456Z
+        let mut buffer = [0_u8; 32];
+        let mut rest = buffer.as_mut_slice();
+        // Its length is not what the library says of it (time 0.3), but what it leaves of the buffer.
+        self.to_offset().format_into(&mut rest, &Rfc3339).ok()?;
+        let left = rest.len();
+        let text = buffer.get(..buffer.len() - left)?;
+        std::str::from_utf8(text).ok().map(then)
     }
 }
 
-impl From<Timestamp> for String {
-    fn from(moment: Timestamp) -> Self {
-        moment.to_string()
+impl fmt::Display for Timestamp {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        self.with_text(|text| f.write_str(text)).unwrap_or(Err(fmt::Error))
+    }
+}
+
+impl Serialize for Timestamp {
+    fn serialize<S: Serializer>(&self, to: S) -> Result<S::Ok, S::Error> {
+        let unwritable = || S::Error::custom("a moment that RFC 3339 cannot write");
+        self.with_text(|text| to.serialize_str(text)).unwrap_or_else(|| Err(unwritable()))
     }
 }
 

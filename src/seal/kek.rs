@@ -1,6 +1,6 @@
 //! The KEK: the key that wraps the keyring, from a file outside the store.
 
-use std::fs::{File, OpenOptions};
+use std::fs::{File, Metadata, OpenOptions};
 use std::io::{Read as _, Write as _};
 use std::os::unix::fs::{MetadataExt as _, OpenOptionsExt as _};
 use std::path::{Path, PathBuf};
@@ -84,8 +84,10 @@ impl Kek {
             .custom_flags(OFlags::CLOEXEC.bits().cast_signed())
             .open(path)
             .map_err(file_error)?;
-        let mode = file.metadata().map_err(file_error)?.mode() & 0o7777;
-        if mode & 0o077 != 0 {
+        let metadata = file.metadata().map_err(file_error)?;
+        let mode = metadata.mode() & 0o7777;
+        let is_private = mode & 0o077 == 0 || (mode & 0o037 == 0 && is_lent(&metadata));
+        if !is_private {
             return Err(KekError::OpenToOthers { path: path.to_owned(), mode });
         }
         // One byte more than the digits and a newline, to notice a file that is longer.
@@ -124,4 +126,14 @@ impl Kek {
     fn derive(&self, label: &[u8]) -> [u8; 32] {
         super::keyring::prf(&hmac::Key::new(hmac::HMAC_SHA256, &*self.0), &[label])
     }
+}
+
+/// Whether root lets our group read a file that we could not read otherwise. So Kubernetes mounts a secret
+/// for a pod that is not root (`fsGroup`): it cannot make it the user's own.
+fn is_lent(file: &Metadata) -> bool {
+    let others = rustix::process::getgroups().unwrap_or_default();
+    let ours = others.into_iter().chain([rustix::process::getegid()]);
+    file.uid() == 0
+        && !rustix::process::geteuid().is_root()
+        && ours.map(rustix::process::Gid::as_raw).any(|gid| gid == file.gid())
 }

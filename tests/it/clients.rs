@@ -9,7 +9,7 @@ use std::process::{Command, Output};
 use crate::harness::{ServeProcess, keyhatch_in, path_with_binary};
 
 /// Where the client is installed, if it is.
-fn installed(client: &str) -> Option<PathBuf> {
+pub fn installed(client: &str) -> Option<PathBuf> {
     let found =
         std::env::var_os("KEYHATCH_TEST_CLIENTS").map(|clients| Path::new(&clients).join(client));
     let found = found.filter(|path| path.exists());

@@ -3,6 +3,7 @@
 use std::path::Path;
 use std::process::Command;
 
+use crate::clients::installed;
 use crate::harness::{ServeProcess, keyhatch_in, path_with_binary};
 
 fn readme() -> String {
@@ -35,7 +36,7 @@ fn blocks(text: &str, language: &str) -> Vec<(String, String)> {
 
 /// `sh` blocks run one after the other in one directory, as somebody who reads along would. The info
 /// string says who runs them: `operator` (the default), or `step`, as a step of workflow deploy. Blocks
-/// of `setup` are the two commands that a fresh machine needs; CI runs those itself.
+/// of `grpcurl` need that. Blocks of `setup` are the two commands that a fresh machine needs; CI runs those itself.
 #[test]
 fn every_shell_block_of_the_readme_runs() {
     let directory = tempfile::Builder::new().prefix("kh").tempdir().unwrap();
@@ -45,6 +46,15 @@ fn every_shell_block_of_the_readme_runs() {
     for (info, body) in blocks {
         if info.ends_with("setup") {
             continue;
+        }
+        let mut path = path_with_binary();
+        if info.ends_with("grpcurl") {
+            // It is run where the protos are.
+            let Some(client) = installed("grpcurl") else { continue };
+            let protos = Path::new(env!("CARGO_MANIFEST_DIR")).join("proto");
+            std::os::unix::fs::symlink(protos, directory.path().join("proto")).unwrap();
+            let all = std::env::split_paths(&path).chain([client.join("bin")]);
+            path = std::env::join_paths(all.collect::<Vec<_>>()).unwrap();
         }
         let mut command = match info.ends_with("step") {
             true => {
@@ -62,7 +72,7 @@ fn every_shell_block_of_the_readme_runs() {
                 command
             }
         };
-        command.current_dir(directory.path()).env("PATH", path_with_binary());
+        command.current_dir(directory.path()).env("PATH", path);
         let ran = command.output().unwrap();
         assert!(
             ran.status.success(),

@@ -172,3 +172,56 @@ fn a_child_of_another_user_is_turned_away_with_a_good_certificate_unless_anybody
     assert!(text.contains("SVID_INVALID"), "{text}");
     assert!(broker.connect(&socket, identity_in(&stolen)).is_ok());
 }
+
+/// As in Kubernetes, with fsGroup: volumes are root's and the group's, and so is a mounted secret.
+#[test]
+fn in_a_pod_everything_is_made_below_volumes_and_the_kek_may_be_lent_to_the_group() {
+    const USER: u32 = 10_001;
+    if !rustix::process::geteuid().is_root() {
+        eprintln!("skipped: a daemon of another user (needs root)");
+        return;
+    }
+    let pod = tempfile::Builder::new().prefix("kh").tempdir().unwrap();
+    let binary = pod.path().join("keyhatch");
+    std::fs::copy(env!("CARGO_BIN_EXE_keyhatch"), &binary).unwrap();
+    let set = |path: &Path, owner, mode| {
+        std::os::unix::fs::chown(path, Some(owner), Some(USER)).unwrap();
+        std::fs::set_permissions(path, PermissionsExt::from_mode(mode)).unwrap();
+    };
+    set(pod.path(), 0, 0o755);
+    set(&binary, 0, 0o755);
+    let (data, sockets, kek) =
+        (pod.path().join("data"), pod.path().join("sockets"), pod.path().join("kek"));
+    for (volume, mode) in [(&data, 0o2775), (&sockets, 0o2777)] {
+        std::fs::create_dir(volume).unwrap();
+        set(volume, 0, mode);
+    }
+    let as_user = |arguments: &[&str]| {
+        let mut command = Command::new(&binary);
+        command.args(arguments).env_clear().uid(USER).gid(USER);
+        command.env("KEYHATCH_STATE", data.join("state"));
+        command.env("KEYHATCH_RUNTIME", sockets.join("keyhatch"));
+        command
+    };
+    assert!(as_user(&["init"]).output().unwrap().status.success());
+    std::fs::rename(data.join("state/kek"), &kek).unwrap();
+    let serve = ["serve", "--kek-file", kek.to_str().unwrap()];
+    for (owner, mode) in [(0, 0o444), (USER, 0o440), (0, 0o460)] {
+        set(&kek, owner, mode);
+        let refused = String::from_utf8(as_user(&serve).output().unwrap().stderr).unwrap();
+        assert!(refused.contains("others can read it"), "{mode:o} {refused}");
+    }
+    set(&kek, 0, 0o440);
+    let mut serving = as_user(&serve).spawn().unwrap();
+    crate::harness::wait_until("the daemon is ready", || {
+        as_user(&["status"]).output().unwrap().status.success()
+    });
+    let names = "step run --workflow w --run 1 --step s --".split(' ');
+    let mut step = as_user(&names.collect::<Vec<_>>());
+    step.arg(&binary).arg("whoami").env("KEYHATCH_DIR", data.join("state/executors/local"));
+    let ran = step.output();
+    serving.kill().unwrap();
+    serving.wait().unwrap();
+    let ran = ran.unwrap();
+    assert!(ran.status.success(), "{}", String::from_utf8_lossy(&ran.stderr));
+}
