@@ -9,6 +9,7 @@ mod connections;
 mod draft;
 mod error;
 mod explain;
+mod fan_out;
 mod field_changes;
 mod group_write;
 mod groups;
@@ -17,6 +18,7 @@ mod inspect;
 mod integrations;
 mod judge;
 mod leases;
+mod listeners;
 mod offline;
 mod openings;
 mod operators;
@@ -61,7 +63,8 @@ use crate::journal::Journal;
 use crate::model::{Clock, Limits, Timestamp};
 use crate::seal::Keyring;
 use crate::store::Store;
-use openings::Listeners;
+use listeners::Listeners;
+use watch::Watchers;
 use writer::Writer;
 
 /// One broker, with everything it works with.
@@ -77,6 +80,7 @@ pub struct Broker {
     listeners: Listeners,
     writer: Writer,
     start_time: Timestamp,
+    watchers: Watchers,
     is_draining: AtomicBool,
 }
 

@@ -3,18 +3,14 @@
 //! Line first, file second: what the journal says of an opening or a renewal precedes the rename that
 //! makes it visible, and what it says of a closing precedes the removal.
 
-use std::collections::{BTreeSet, HashMap};
+use std::collections::BTreeSet;
 use std::sync::Arc;
 use std::time::Duration;
-
-use parking_lot::Mutex;
-use tokio::sync::mpsc;
-use tokio_util::sync::CancellationToken;
 
 use super::Broker;
 use super::error::Error;
 use super::operators::require_executor;
-use super::step_directory::{CERTIFICATE, Owner, StepFile, StepListener};
+use super::step_directory::{CERTIFICATE, Owner, StepFile};
 use crate::access::Principal;
 use crate::identity::KeyAndCertificate;
 use crate::journal::{CloseReason, Live, LiveOpening};
@@ -29,9 +25,6 @@ use crate::seal::random_id;
 const DEFAULT_MOUNT_PATH: &str = "/run/keyhatch";
 /// The step reads its directory where it is.
 const HOST_MOUNT: &str = "host";
-
-/// How long the connections of a closed step last, so that streams can say why they end.
-const LAST_WORDS: Duration = Duration::from_millis(200);
 
 /// What an executor asks for.
 #[derive(Clone, Debug)]
@@ -100,42 +93,6 @@ pub struct ClosedStep {
     pub closed: bool,
     /// How many leases were revoked.
     pub revoked: usize,
-}
-
-/// The sockets that listen, and how to stop each.
-pub(super) struct Listeners {
-    stops: Mutex<HashMap<Id, CancellationToken>>,
-    sender: mpsc::UnboundedSender<StepListener>,
-}
-
-impl Listeners {
-    pub(super) fn new(sender: mpsc::UnboundedSender<StepListener>) -> Self {
-        Self { stops: Mutex::default(), sender }
-    }
-
-    fn start(&self, listener: std::os::unix::net::UnixListener, opening: Arc<LiveOpening>) {
-        let stop = CancellationToken::new();
-        self.stops.lock().insert(opening.record().id, stop.clone());
-        // The receiver goes when the daemon drains; then nobody needs the socket.
-        let _ = self.sender.send(StepListener { listener, opening, stop });
-    }
-
-    /// Ends the listening and the connections, when streams have had a moment to say why they end. Nothing
-    /// is handed out meanwhile: the opening is closed.
-    fn stop_soon(&self, id: Id) {
-        if let Some(stop) = self.stops.lock().remove(&id) {
-            tokio::spawn(async move {
-                tokio::time::sleep(LAST_WORDS).await;
-                stop.cancel();
-            });
-        }
-    }
-
-    fn stop(&self, id: Id) {
-        if let Some(stop) = self.stops.lock().remove(&id) {
-            stop.cancel();
-        }
-    }
 }
 
 impl Broker {

@@ -16,14 +16,14 @@ use super::error::Error;
 use super::judge::{Found, Refusal, is_executors, judge, own_secret, step_principal};
 use crate::catalog::Catalog;
 use crate::journal::{
-    Allowed, CommitError, Committed, LiveOpening, NotAccepted, Permit, Resolution, Unavailable,
-    Verdict,
+    Allowed, CommitError, Committed, LiveOpening, NotAccepted, PermitError, Resolution,
+    Unavailable, Verdict,
 };
 use crate::lease::{Ask, Bounds, Lease, is_renewable, propose};
 use crate::model::limits::{MAX_REQUESTED_FIELDS, MAX_TTL, MIN_TTL};
 use crate::model::{
-    FieldName, Id, IntegrationName, KindName, Opening, Reference, ResourceName, StepKey, Timestamp,
-    Value,
+    FieldName, Fields, Id, IntegrationName, KindName, Opening, Reference, ResourceName, StepKey,
+    Timestamp, Value,
 };
 
 /// What a step asks for.
@@ -39,8 +39,15 @@ pub struct ResolveRequest {
 
 /// What one snapshot says of a request.
 pub(super) struct Judged {
-    epoch: u64,
+    pub(super) epoch: u64,
     pub(super) outcome: Result<Found, Refusal>,
+}
+
+/// A decision on its way into the journal.
+pub(super) struct Decided<'a> {
+    pub(super) resolution: Resolution<'a>,
+    /// What is handed out when it is committed, within which bounds.
+    pub(super) outcome: Result<(Found, Bounds), Refusal>,
 }
 
 /// What a step gets.
@@ -168,70 +175,53 @@ impl Broker {
         judged: Judged,
         now: Timestamp,
     ) -> Result<Result<Resolved, Error>, CommitError> {
-        let record = opening.record();
+        let Decided { resolution, outcome } = self.decided(opening, request, watch, judged, now);
+        Ok(match (outcome, self.journal.commit(now, resolution)?) {
+            (Ok((found, bounds)), Committed::Permitted(permit, lease)) => {
+                let opened = permit.open(&found.values.sealed, &self.keyring);
+                opened
+                    .map_err(|error| corrupt(&found, error))
+                    .and_then(|opened| hand_out(found, &opened, lease, &bounds))
+            }
+            (Err(refusal), Committed::Refused(decision_id)) => Err(refusal.into_error(decision_id)),
+            _ => Err(Error::Internal("a decision came out as another".to_owned())),
+        })
+    }
+
+    /// A decision as the journal takes it, and what comes after it.
+    pub(super) fn decided<'a>(
+        &self,
+        opening: &'a LiveOpening,
+        request: &ResolveRequest,
+        watch: Option<Option<Id>>,
+        judged: Judged,
+        now: Timestamp,
+    ) -> Decided<'a> {
         let ask = Ask {
-            target: target_text(&record.key, &request.target),
+            target: target_text(&opening.record().key, &request.target),
             fields: request.fields.clone(),
             ttl_millis: request.ttl.map(|ttl| u64::try_from(ttl.as_millis()).unwrap_or(u64::MAX)),
         };
-        let commit = |verdict| {
-            let resolution = Resolution { epoch: judged.epoch, opening, ask, watch, verdict };
-            self.journal.commit(now, resolution)
-        };
-        let found = match judged.outcome {
-            Ok(found) => found,
+        let (verdict, outcome) = match judged.outcome {
             Err(refusal) => {
-                let Committed::Refused(decision_id) =
-                    commit(Verdict::Refuse { reason: refusal.reason(), by: refusal.by() })?
-                else {
-                    return Ok(Err(Error::Internal("a refusal was permitted".to_owned())));
+                (Verdict::Refuse { reason: refusal.reason(), by: refusal.by() }, Err(refusal))
+            }
+            Ok(found) => {
+                let bounds = self.lease_bounds(opening, found.max_ttl);
+                let allowed = Allowed {
+                    by: found.by.clone(),
+                    record: found.values.key,
+                    resource: found.name.to_string(),
+                    version: found.version,
+                    fields: found.fields.values().cloned().collect(),
+                    terms: propose(request.ttl, &bounds, now),
+                    max_leases: self.limits.step_live_leases,
                 };
-                return Ok(Err(refusal.into_error(decision_id)));
+                (Verdict::Allow(allowed), Ok((found, bounds)))
             }
         };
-        let bounds = self.lease_bounds(opening, found.max_ttl);
-        let terms = propose(request.ttl, &bounds, now);
-        let verdict = Verdict::Allow(Allowed {
-            by: found.by.clone(),
-            record: found.values.key,
-            resource: found.name.to_string(),
-            version: found.version,
-            fields: found.fields.values().cloned().collect(),
-            terms,
-            max_leases: self.limits.step_live_leases,
-        });
-        match commit(verdict)? {
-            Committed::Permitted(permit, lease) => Ok(self.hand_out(found, permit, lease, &bounds)),
-            Committed::Refused(decision_id) => Ok(Err(Error::Denied { decision_id })),
-        }
-    }
-
-    fn hand_out(
-        &self,
-        found: Found,
-        permit: Permit,
-        lease: Lease,
-        bounds: &Bounds,
-    ) -> Result<Resolved, Error> {
-        let is_renewable = is_renewable(lease.issue_time, lease.expire_time, bounds);
-        let opened = permit.open(&found.values.sealed, &self.keyring).map_err(|error| {
-            tracing::error!(resource.name = %found.name, %error, "a stored credential cannot be opened");
-            Error::Corrupt
-        })?;
-        // Copied, not moved: one field may have been asked for under two of its names.
-        let copy = |(asked, name): (String, FieldName)| {
-            let value = opened.get(&name).ok_or(Error::Corrupt)?;
-            Ok((asked, Value::new(value.expose().to_vec())))
-        };
-        let fields = found.fields.into_iter().map(copy).collect::<Result<_, Error>>()?;
-        Ok(Resolved {
-            name: found.name,
-            kind: found.kind,
-            version: found.version,
-            fields,
-            lease,
-            is_renewable,
-        })
+        let resolution = Resolution { epoch: judged.epoch, opening, ask, watch, verdict };
+        Decided { resolution, outcome }
     }
 
     pub(super) fn lease_bounds(
@@ -246,6 +236,36 @@ impl Broker {
             step_end: opening.record().expire_time,
         }
     }
+}
+
+/// A record that does not open; the journal says that it was to be handed out.
+pub(super) fn corrupt(found: &Found, error: PermitError) -> Error {
+    tracing::error!(resource.name = %found.name, %error, "a stored credential cannot be opened");
+    Error::Corrupt
+}
+
+/// The credential as it is told, from the record that its permit has opened.
+pub(super) fn hand_out(
+    found: Found,
+    opened: &Fields,
+    lease: Lease,
+    bounds: &Bounds,
+) -> Result<Resolved, Error> {
+    let is_renewable = is_renewable(lease.issue_time, lease.expire_time, bounds);
+    // Copied, not moved: one field may have been asked for under two of its names.
+    let copy = |(asked, name): (String, FieldName)| {
+        let value = opened.get(&name).ok_or(Error::Corrupt)?;
+        Ok((asked, Value::new(value.expose().to_vec())))
+    };
+    let fields = found.fields.into_iter().map(copy).collect::<Result<_, Error>>()?;
+    Ok(Resolved {
+        name: found.name,
+        kind: found.kind,
+        version: found.version,
+        fields,
+        lease,
+        is_renewable,
+    })
 }
 
 /// Decides within what its executor lets the step ask for.

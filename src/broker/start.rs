@@ -20,8 +20,9 @@ use tokio::sync::mpsc;
 use super::Broker;
 use super::draft::revoked_by_all;
 use super::error::Error;
-use super::openings::Listeners;
+use super::listeners::Listeners;
 use super::step_directory::{Runtime, StepListener};
+use super::watch::Watchers;
 use super::writer::{Writer, WriterParts, WriterTask};
 use crate::catalog::{LoadError, Snapshot, Snapshots, load};
 use crate::identity::Authority;
@@ -169,6 +170,7 @@ impl Broker {
             listeners: Listeners::new(parts.listeners),
             writer,
             start_time: now,
+            watchers: Watchers::default(),
             is_draining: AtomicBool::new(false),
         };
         broker.restore_openings(&foundation.recovery).await?;

@@ -1,13 +1,22 @@
 //! A step watches a credential: the current version at once, and every new one.
 //!
-//! A Watch is the step's own loop over snapshots. The writer only says that there is another snapshot; it
-//! waits for nobody, and whoever reads slowly finds the newest version when he comes back.
+//! ```text
+//! snapshot published ─ fan_out: look at all watchers, decide for those with something new ─ mailbox ─ wake
+//! stream             ─ takes what is in its mailbox; looks for itself at first, and as time goes by
+//! ```
+//!
+//! The writer only says that there is another snapshot, and waits for nobody. Whoever reads slowly has one
+//! delivery waiting, which is dropped for the newest when he comes back: nothing older than what is in force
+//! is ever sent.
 
+use std::collections::HashMap;
 use std::pin::Pin;
 use std::sync::Arc;
+use std::sync::atomic::{AtomicU64, Ordering};
 use std::time::Duration;
 
-use tokio::sync::{OwnedSemaphorePermit, watch};
+use parking_lot::Mutex;
+use tokio::sync::{Notify, OwnedSemaphorePermit};
 use tokio::time::{Instant, Sleep};
 use tokio_util::sync::WaitForCancellationFutureOwned;
 
@@ -21,28 +30,16 @@ use crate::model::{Id, Reference, ResourceName, Timestamp};
 /// The longest that a Watch sleeps without a look at the clock.
 const LONGEST_SLEEP: Duration = Duration::from_secs(30);
 
-/// One Watch of one step.
+/// One Watch of one step: the end that its stream reads from.
 pub struct Watch {
     broker: Arc<Broker>,
-    opening: Arc<LiveOpening>,
-    /// Until when the certificate of its connection lasts.
-    certificate_end: Timestamp,
-    request: ResolveRequest,
-    heads: watch::Receiver<u64>,
+    number: u64,
+    watcher: Arc<Watcher>,
     ended: Pin<Box<WaitForCancellationFutureOwned>>,
     alarm: Pin<Box<Sleep>>,
-    last: Option<Last>,
+    /// Whether to look whatever the mailbox holds: at first, and when its time has come.
+    must_look: bool,
     _permit: OwnedSemaphorePermit,
-}
-
-/// The delivery before.
-struct Last {
-    name: ResourceName,
-    record: Id,
-    version: u64,
-    lease: Id,
-    /// When to deliver again.
-    due: Timestamp,
 }
 
 /// One delivery.
@@ -51,6 +48,61 @@ pub struct Delivery {
     pub resolved: Resolved,
     /// Versions since the last delivery that were not seen.
     pub skipped: u64,
+}
+
+/// Every Watch that is open.
+#[derive(Default)]
+pub(super) struct Watchers {
+    all: Mutex<HashMap<u64, Arc<Watcher>>>,
+    last: AtomicU64,
+}
+
+/// What is watched, and how far it is.
+pub(super) struct Watcher {
+    pub(super) opening: Arc<LiveOpening>,
+    pub(super) request: ResolveRequest,
+    /// Until when the certificate of its connection lasts.
+    certificate_end: Timestamp,
+    pub(super) state: Mutex<WatcherState>,
+    pub(super) wake: Notify,
+}
+
+#[derive(Default)]
+pub(super) struct WatcherState {
+    /// What was decided last, taken or not.
+    last: Option<Last>,
+    /// The record and version that the stream has taken last.
+    seen: Option<(Id, u64)>,
+    /// What was decided, and waits to be taken.
+    mailbox: Option<Letter>,
+    /// Something happened while the mailbox was full.
+    is_behind: bool,
+}
+
+struct Letter {
+    /// The snapshot it was decided on.
+    epoch: u64,
+    outcome: Result<Resolved, Error>,
+}
+
+struct Last {
+    name: ResourceName,
+    lease: Id,
+    /// When to deliver again.
+    due: Timestamp,
+}
+
+impl Watchers {
+    fn insert(&self, watcher: Arc<Watcher>) -> u64 {
+        let number = self.last.fetch_add(1, Ordering::Relaxed);
+        self.all.lock().insert(number, watcher);
+        number
+    }
+
+    /// Those that are open now. Whoever comes later looks at the newest snapshot by himself.
+    pub(super) fn all(&self) -> Vec<Arc<Watcher>> {
+        self.all.lock().values().cloned().collect()
+    }
 }
 
 impl Broker {
@@ -66,17 +118,28 @@ impl Broker {
     ) -> Result<Watch, Error> {
         check_form(&request)?;
         let permit = opening.begin_watch().ok_or(Error::TooManyWatches(MAX_WATCHES))?;
+        let watcher = Arc::new(Watcher {
+            opening: Arc::clone(opening),
+            request,
+            certificate_end,
+            state: Mutex::default(),
+            wake: Notify::new(),
+        });
         Ok(Watch {
             broker: Arc::clone(self),
-            opening: Arc::clone(opening),
-            certificate_end,
-            request,
-            heads: self.snapshots.subscribe(),
+            number: self.watchers.insert(Arc::clone(&watcher)),
+            watcher,
             ended: Box::pin(opening.ended()),
             alarm: Box::pin(tokio::time::sleep(LONGEST_SLEEP)),
-            last: None,
+            must_look: true,
             _permit: permit,
         })
+    }
+}
+
+impl Drop for Watch {
+    fn drop(&mut self) {
+        self.broker.watchers.all.lock().remove(&self.number);
     }
 }
 
@@ -87,84 +150,146 @@ impl Watch {
     /// Why the Watch ends. Nothing comes after an error.
     pub async fn next(&mut self) -> Result<Delivery, Error> {
         loop {
-            self.heads.borrow_and_update();
             let now = self.broker.now();
-            if let Some(judged) = self.look(now)? {
-                return self.deliver(judged, now);
+            let must_look = std::mem::take(&mut self.must_look);
+            if let Some(outcome) = self.watcher.next(&self.broker, now, must_look) {
+                return outcome;
             }
             self.set_alarm(now);
-            // A daemon that drains says so as it tells of a new snapshot.
             tokio::select! {
-                _ = self.heads.changed() => {}
-                () = &mut self.ended => {}
-                () = &mut self.alarm => {}
+                () = self.watcher.wake.notified() => {}
+                () = &mut self.ended => self.must_look = true,
+                () = &mut self.alarm => self.must_look = true,
             }
+        }
+    }
+
+    /// Sets the alarm for the next moment at which something is due by itself. One that rings too early does
+    /// no harm, so it is set again only where it would be late.
+    fn set_alarm(&mut self, now: Timestamp) {
+        let due = self.watcher.state.lock().last.as_ref().map(|last| last.due);
+        let ends = [self.watcher.certificate_end, self.watcher.opening.record().expire_time];
+        let next = ends.into_iter().chain(due).min().map_or(LONGEST_SLEEP, |next| next.since(now));
+        let wanted = Instant::now() + next.clamp(Duration::from_millis(1), LONGEST_SLEEP);
+        if self.alarm.is_elapsed() || wanted < self.alarm.deadline() {
+            self.alarm.as_mut().reset(wanted);
+        }
+    }
+}
+
+impl Watcher {
+    /// What the stream is to send now, if anything.
+    fn next(
+        &self,
+        broker: &Broker,
+        now: Timestamp,
+        must_look: bool,
+    ) -> Option<Result<Delivery, Error>> {
+        let mut state = self.state.lock();
+        if let Some(letter) = state.mailbox.take() {
+            // What was decided before the last change, or of a step that is closed by now, is not sent.
+            let is_current = broker.snapshot().head == letter.epoch && !self.opening.is_closed();
+            match letter.outcome {
+                Ok(resolved) if is_current => return Some(Ok(state.seen(resolved))),
+                Ok(_) => state.is_behind = true,
+                Err(error) => return Some(Err(error)),
+            }
+        }
+        if !std::mem::take(&mut state.is_behind) && !must_look {
+            return None;
+        }
+        match self.look(broker, &state, now) {
+            Ok(None) => None,
+            Ok(Some(judged)) => {
+                let decided = self.decide(broker, &mut state, judged, now);
+                Some(decided.map(|resolved| state.seen(resolved)))
+            }
+            Err(error) => Some(Err(error)),
         }
     }
 
     /// What is to be delivered, if there is something. A look decides nothing: whatever is not as it was is
     /// decided, and journaled, as a delivery.
-    fn look(&self, now: Timestamp) -> Result<Option<Judged>, Error> {
-        self.broker.check_serving()?;
+    pub(super) fn look(
+        &self,
+        broker: &Broker,
+        state: &WatcherState,
+        now: Timestamp,
+    ) -> Result<Option<Judged>, Error> {
+        broker.check_serving()?;
         if now >= self.certificate_end {
             return Err(Error::NotAccepted(NotAccepted::CertificateExpired));
         }
         if self.opening.is_closed() || now >= self.opening.record().expire_time {
             return Err(Error::NotAccepted(NotAccepted::NotOpen));
         }
-        let judged = self.broker.judge_now(&self.opening, &self.request)?;
-        let is_as_it_was = match (&self.last, &judged.outcome) {
+        let judged = broker.judge_now(&self.opening, &self.request)?;
+        let is_as_it_was = match (&state.last, &judged.outcome) {
             (Some(last), Ok(found)) => {
-                let is_same = found.values.key.uid == last.record && found.version == last.version;
-                is_same && now < last.due
+                state.seen == Some((found.values.key.uid, found.version)) && now < last.due
             }
             _ => false,
         };
         Ok(if is_as_it_was { None } else { Some(judged) })
     }
 
-    fn deliver(&mut self, judged: Judged, now: Timestamp) -> Result<Delivery, Error> {
-        let before = self.last.as_ref().map(|last| last.lease);
-        let resolved = self.broker.deliver(&self.opening, &self.request, before, judged, now);
-        let resolved = resolved.map_err(|error| self.told(error))?;
-        let lease = &resolved.lease;
-        let last = Last {
-            name: resolved.name.clone(),
-            record: lease.resource,
-            version: resolved.version,
-            lease: lease.id,
-            due: lease.issue_time.two_thirds_to(lease.expire_time),
-        };
-        let skipped = match &self.last {
-            Some(before) if before.record == last.record => {
-                last.version.saturating_sub(before.version + 1)
-            }
-            _ => 0,
-        };
-        self.last = Some(last);
-        Ok(Delivery { resolved, skipped })
+    /// Decides, and again if somebody's change was published meanwhile.
+    pub(super) fn decide(
+        &self,
+        broker: &Broker,
+        state: &mut WatcherState,
+        judged: Judged,
+        now: Timestamp,
+    ) -> Result<Resolved, Error> {
+        let resolved = broker.deliver(&self.opening, &self.request, state.before(), judged, now);
+        resolved
+            .inspect(|resolved| state.decided(resolved))
+            .map_err(|error| self.told(broker, state, error))
     }
 
     /// Whoever has watched it may know that it was removed.
-    fn told(&self, error: Error) -> Error {
-        let (Error::Denied { .. }, Some(last)) = (&error, &self.last) else { return error };
-        let snapshot = self.broker.snapshot();
+    fn told(&self, broker: &Broker, state: &WatcherState, error: Error) -> Error {
+        let (Error::Denied { .. }, Some(last)) = (&error, &state.last) else { return error };
         let is_gone = match &self.request.target {
-            Reference::Connection(name) => snapshot.catalog.connection(name).is_none(),
+            Reference::Connection(name) => broker.snapshot().catalog.connection(name).is_none(),
             _ => false,
         };
         if is_gone { Error::NotFound(last.name.clone()) } else { error }
     }
+}
 
-    /// Sets the alarm for the next moment at which something is due by itself. One that rings too early does
-    /// no harm, so it is set again only where it would be late.
-    fn set_alarm(&mut self, now: Timestamp) {
-        let ends = [self.certificate_end, self.opening.record().expire_time];
-        let due = self.last.as_ref().map(|last| last.due);
-        let next = ends.into_iter().chain(due).min().map_or(LONGEST_SLEEP, |next| next.since(now));
-        let wanted = Instant::now() + next.clamp(Duration::from_millis(1), LONGEST_SLEEP);
-        if self.alarm.is_elapsed() || wanted < self.alarm.deadline() {
-            self.alarm.as_mut().reset(wanted);
+impl WatcherState {
+    /// The lease of the delivery before, which the next one ends.
+    pub(super) fn before(&self) -> Option<Id> {
+        self.last.as_ref().map(|last| last.lease)
+    }
+
+    /// Whether there is room for a letter; if not, the stream looks for itself when it comes by.
+    pub(super) fn has_room(&mut self) -> bool {
+        self.is_behind |= self.mailbox.is_some();
+        self.mailbox.is_none()
+    }
+
+    /// Leaves what was decided on the snapshot `epoch` for the stream to take.
+    pub(super) fn put(&mut self, epoch: u64, outcome: Result<Resolved, Error>) {
+        if let Ok(resolved) = &outcome {
+            self.decided(resolved);
         }
+        self.mailbox = Some(Letter { epoch, outcome });
+    }
+
+    fn decided(&mut self, resolved: &Resolved) {
+        let lease = &resolved.lease;
+        let due = lease.issue_time.two_thirds_to(lease.expire_time);
+        self.last = Some(Last { name: resolved.name.clone(), lease: lease.id, due });
+    }
+
+    fn seen(&mut self, resolved: Resolved) -> Delivery {
+        let (record, version) = (resolved.lease.resource, resolved.version);
+        let skipped = match self.seen.replace((record, version)) {
+            Some((before, last)) if before == record => version.saturating_sub(last + 1),
+            _ => 0,
+        };
+        Delivery { resolved, skipped }
     }
 }

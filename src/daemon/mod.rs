@@ -145,6 +145,7 @@ impl Daemon {
         wiring.serve_steps(&steps, new_sockets);
         wiring.serve_admin(&admin, listener, &config.limits)?;
         admin.spawn(keep_house(Arc::clone(&broker), stop.clone()));
+        steps.spawn(Arc::clone(&broker).fan_out());
         let reload = Arc::new(Notify::new());
         admin.spawn(keeper.run(authority, Arc::clone(&reload), stop.clone()));
         tracing::info!(socket = %socket.display(), "serving");

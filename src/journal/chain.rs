@@ -84,12 +84,28 @@ impl Chain {
         now: Timestamp,
         event: &Event,
     ) -> Result<Position, Unavailable> {
+        self.append_all(now, std::slice::from_ref(event))
+    }
+
+    /// Writes lines, with one write(2) for all of them, and applies them to what is live: all or none.
+    /// Returns where the first of them stands.
+    pub(super) fn append_all(
+        &mut self,
+        now: Timestamp,
+        events: &[Event],
+    ) -> Result<Position, Unavailable> {
         if self.is_torn {
             return Err(Unavailable);
         }
-        let n = self.last + 1;
-        let hash = line::write(&mut self.buffer, &self.keyring, n, now, event, &self.last_hash)
-            .map_err(|_| Unavailable)?;
+        self.buffer.clear();
+        let (first, mut n, mut hash) = (self.last + 1, self.last, self.last_hash);
+        let mut offsets = Vec::with_capacity(events.len());
+        for event in events {
+            offsets.push(self.length + self.buffer.len() as u64);
+            n += 1;
+            hash = line::write(&mut self.buffer, &self.keyring, n, now, event, &hash)
+                .map_err(|_| Unavailable)?;
+        }
         match self.file.write(&self.buffer) {
             Ok(written) if written == self.buffer.len() => {}
             outcome => {
@@ -97,12 +113,12 @@ impl Chain {
                 return Err(Unavailable);
             }
         }
-        let offset = self.length;
         self.length += self.buffer.len() as u64;
-        self.last = n;
-        self.last_hash = hash;
-        self.live.apply(event, now, offset);
-        Ok(Position(n))
+        (self.last, self.last_hash) = (n, hash);
+        for (event, offset) in events.iter().zip(offsets) {
+            self.live.apply(event, now, offset);
+        }
+        Ok(Position(first))
     }
 
     /// Cuts off what a failed write left. If that fails too, nothing is written from then on.

@@ -77,7 +77,7 @@ impl<'a> Parts<'a> {
     }
 }
 
-/// Writes one line, newline included, into `buffer`, and returns its hash.
+/// Appends one line, newline included, to `buffer`, and returns its hash.
 ///
 /// # Errors
 /// If the event cannot be written as JSON.
@@ -89,7 +89,7 @@ pub fn write(
     event: &Event,
     prev: &[u8; 32],
 ) -> serde_json::Result<[u8; 32]> {
-    buffer.clear();
+    let start = buffer.len();
     // Writing to a vector does not fail.
     let _ = write!(buffer, "{{\"n\":{n},\"time\":\"{now}\",");
     let inner = buffer.len();
@@ -100,11 +100,11 @@ pub fn write(
     buffer.extend_from_slice(b",\"prev\":\"");
     put_hex(buffer, prev);
     buffer.push(b'"');
-    let tag = keyring.journal_tag(buffer);
+    let tag = keyring.journal_tag(buffer.get(start..).unwrap_or_default());
     buffer.extend_from_slice(TAG_START);
     put_hex(buffer, &tag);
     buffer.push(b'"');
-    let hash = sha256(buffer);
+    let hash = sha256(buffer.get(start..).unwrap_or_default());
     buffer.extend_from_slice(HASH_START.get(1..).unwrap_or_default());
     put_hex(buffer, &hash);
     buffer.extend_from_slice(END);

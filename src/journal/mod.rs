@@ -16,6 +16,7 @@ mod find;
 pub mod line;
 mod live;
 mod permit;
+mod proposal;
 mod replay;
 mod requests;
 mod sync;
@@ -42,8 +43,9 @@ pub use usage::{RunKey, Usage, Use};
 use crate::lease::{Ask, Lease, Terms};
 use crate::model::limits::JOURNAL_DEADLINE;
 use crate::model::{FieldName, Id, Opening, PinnedCertificate, Timestamp};
-use crate::seal::{Keyring, RecordKey, random_id};
+use crate::seal::{Keyring, RecordKey};
 use chain::Chain;
+use proposal::{Proposal, Settled};
 use sync::SyncThread;
 
 /// The journal cannot be written: nothing is resolved and nothing is changed.
@@ -174,33 +176,60 @@ impl Journal {
     /// If the world has moved on since the decision, or the journal cannot be written. Nothing is
     /// handed out then.
     pub fn commit(&self, now: Timestamp, asked: Resolution<'_>) -> Result<Committed, CommitError> {
-        // Made before the lock is taken, whether a new lease needs it or not.
-        let new_id = random_id().map_err(|_| Unavailable)?;
-        let mut chain = self.lock()?;
+        self.commit_all(now, vec![asked]).pop().unwrap_or(Err(Unavailable.into()))
+    }
+
+    /// Commits decisions as [`Journal::commit`] does, with one write for all of their lines. Of an opening's
+    /// leases each sees those before this call only: so at most one of them may be more than a delivery that
+    /// ends the one before.
+    ///
+    /// # Errors
+    /// For each, as [`Journal::commit`].
+    pub fn commit_all(
+        &self,
+        now: Timestamp,
+        asked: Vec<Resolution<'_>>,
+    ) -> Vec<Result<Committed, CommitError>> {
+        let count = asked.len();
+        let failed = |error: Unavailable| (0..count).map(|_| Err(error.into())).collect();
+        let proposals: Vec<Proposal<'_>> = asked.into_iter().map(Proposal::new).collect();
+        let mut chain = match self.lock() {
+            Ok(chain) => chain,
+            Err(error) => return failed(error),
+        };
         // What is over counts no longer.
         chain.live_mut().expire(now);
-        let live = chain.live();
-        if live.epoch() != asked.epoch {
-            return Err(CommitError::Stale);
+        let mut events = Vec::with_capacity(count);
+        let mut settle = |proposal: Proposal<'_>| {
+            let (line, settled) = proposal.settle(chain.live(), now)?;
+            events.push(Event::Resolve(Box::new(line)));
+            Ok(settled)
+        };
+        let settled: Vec<Result<Settled, CommitError>> =
+            proposals.into_iter().map(&mut settle).collect();
+        if events.is_empty() {
+            return settled
+                .into_iter()
+                .map(|one| Err(one.err().unwrap_or(CommitError::Stale)))
+                .collect();
         }
-        if asked.opening.is_closed() {
-            return Err(CommitError::Closed);
-        }
-        let opening = asked.opening.record();
-        let mut line = ResolveLine::new(opening, asked.ask);
-        line.watch = asked.watch.is_some();
-        match asked.verdict {
-            Verdict::Refuse { reason, by } => {
-                // What was asked for beside the target says nothing to anybody, and can be long.
-                line.ask.fields.clear();
-                line.outcome = Outcome::Refuse { reason: reason.to_owned(), by: by.to_owned() };
-                let position = chain.append(now, &Event::Resolve(Box::new(line)))?;
-                Ok(Committed::Refused(chain.decision_id(position)))
+        let first = match chain.append_all(now, &events) {
+            Ok(first) => first,
+            Err(error) => return failed(error),
+        };
+        let mut ids = (first.0..).map(|line| chain.decision_id(Position(line)));
+        let mut conclude = |settled: Settled| {
+            let decision_id = ids.next().unwrap_or_default();
+            match settled {
+                Settled::Permitted { record, version, lease } => {
+                    let permit = Permit::new(record, version, decision_id);
+                    Ok(Committed::Permitted(permit, lease))
+                }
+                Settled::Refused => Ok(Committed::Refused(decision_id)),
+                Settled::TooManyLeases => Err(CommitError::TooManyLeases),
             }
-            Verdict::Allow(allowed) => {
-                commit_allowed(&mut chain, now, line, allowed, asked.watch.flatten(), new_id)
-            }
-        }
+        };
+        settled.into_iter().map(|one| one.and_then(&mut conclude)).collect()
     }
 
     /// Commits a decision on the renewal of a lease, made on the snapshot `epoch`, and returns its id.
@@ -422,62 +451,4 @@ impl Journal {
     pub fn position(&self) -> Result<String, Unavailable> {
         Ok(self.chain.try_lock_for(JOURNAL_DEADLINE).ok_or(Unavailable)?.last_id())
     }
-}
-
-/// Writes the line of a decision to hand out, takes its lease in, and makes the permit.
-fn commit_allowed(
-    chain: &mut Chain,
-    now: Timestamp,
-    mut line: ResolveLine,
-    allowed: Allowed,
-    ended: Option<Id>,
-    new_id: Id,
-) -> Result<Committed, CommitError> {
-    let Allowed { by, record, resource, version, fields, terms, max_leases } = allowed;
-    let leases = chain.live().leases();
-    // What is allowed at most may be less than it was. A Watch's lease is nobody else's.
-    let reused = leases
-        .reusable(line.opening, &line.ask, record.uid, version, now)
-        .filter(|lease| lease.expire_time <= terms.expire_time && !line.watch)
-        .cloned();
-    let held = leases.count_of(line.opening)
-        - usize::from(ended.is_some_and(|id| leases.find(id).is_some()));
-    if reused.is_none() && held >= max_leases as usize {
-        let reason = "TOO_MANY_LEASES".to_owned();
-        line.outcome = Outcome::Refuse { reason, by: String::new() };
-        chain.append(now, &Event::Resolve(Box::new(line)))?;
-        return Err(CommitError::TooManyLeases);
-    }
-    let lease = match &reused {
-        Some(lease) => lease.clone(),
-        None => Lease {
-            id: new_id,
-            opening: line.opening,
-            resource: record.uid,
-            version,
-            ask: line.ask.clone(),
-            is_watch: line.watch,
-            issue_time: now,
-            expire_time: terms.expire_time,
-            limited_by: terms.limited_by,
-        },
-    };
-    // Said only where the target does not say it.
-    let resource = Some(resource).filter(|resource| *resource != line.ask.target);
-    line.outcome = Outcome::Allow {
-        by,
-        uid: record.uid,
-        resource,
-        version,
-        released: fields,
-        lease: lease.id,
-        issue_time: lease.issue_time,
-        expire_time: lease.expire_time,
-        limited_by: lease.limited_by,
-        reused: reused.is_some(),
-        ended,
-    };
-    let position = chain.append(now, &Event::Resolve(Box::new(line)))?;
-    let permit = Permit::new(record, version, chain.decision_id(position));
-    Ok(Committed::Permitted(permit, lease))
 }

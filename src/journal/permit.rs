@@ -43,4 +43,22 @@ impl Permit {
         }
         Ok(keyring.open_values(self.record, sealed)?)
     }
+
+    /// Opens the record that all of these permits are for, once for all of them.
+    ///
+    /// # Errors
+    /// If there is no permit, or one of them is for another record or version; else as [`Permit::open`].
+    pub fn open_once(
+        mut permits: Vec<Self>,
+        sealed: &Sealed,
+        keyring: &Keyring,
+    ) -> Result<Fields, PermitError> {
+        let Some(first) = permits.pop() else { return Err(PermitError::OtherRecord) };
+        let is_alike =
+            |other: &Self| other.record == first.record && other.version == first.version;
+        if !permits.iter().all(is_alike) {
+            return Err(PermitError::OtherRecord);
+        }
+        first.open(sealed, keyring)
+    }
 }
