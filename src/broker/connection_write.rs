@@ -208,7 +208,7 @@ fn set_max_ttl(
 ) -> Result<(), Error> {
     let Some(max_ttl) = asked else { return Ok(()) };
     if max_ttl.is_some_and(|ttl| !(MIN_TTL..=MAX_TTL).contains(&ttl)) {
-        return Err(Error::TtlOutOfRange { least: MIN_TTL, most: MAX_TTL });
+        return Err(Error::TtlOutOfRange { what: "ttl", least: MIN_TTL, most: MAX_TTL });
     }
     metadata.max_ttl_seconds = max_ttl.map(|ttl| ttl.as_secs());
     Ok(())

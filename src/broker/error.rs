@@ -21,6 +21,11 @@ pub enum Error {
     /// The step was closed while it was being opened.
     #[error("the step was closed while it was being opened; open it again")]
     ClosedMeanwhile,
+    /// What this request opened is closed by now.
+    #[error(
+        "the request {0} has opened this step before, and it is closed by now; ask under another request id"
+    )]
+    OpenedBefore(RequestId),
     /// A record fails authentication.
     #[error("the stored record fails authentication; restore it or write the credential again")]
     Corrupt,
@@ -190,7 +195,7 @@ pub enum Error {
     RunAsNotPermitted(RunAs),
     /// No run of this name has been seen.
     #[error(
-        "there is no run {0} of yours in the journal; runs are named as their steps were opened"
+        "there is no run {0} in the journal, or it is another executor's; operators see every executor's"
     )]
     RunNotFound(RunName),
     /// Whoever adds a connection to a group must be a resolver of it.
@@ -250,8 +255,10 @@ pub enum Error {
     #[error("as many steps are open as this broker allows ({0})")]
     TooManySteps(u32),
     /// A TTL is out of range.
-    #[error("the ttl must be between {} s and {} s", .least.as_secs(), .most.as_secs())]
+    #[error("the {what} must be between {} s and {} s", .least.as_secs(), .most.as_secs())]
     TtlOutOfRange {
+        /// What is out of range: "ttl" or "heartbeat".
+        what: &'static str,
         /// The shortest.
         least: Duration,
         /// The longest.
@@ -270,9 +277,9 @@ pub enum Error {
     WorkflowNotPermitted(WorkflowName),
     /// This daemon cannot give files to that user.
     #[error(
-        "this daemon cannot give files to uid {0}: it lacks CAP_CHOWN; run it as root, or open the step for its own uid"
+        "this daemon cannot give files to {0}: it lacks CAP_CHOWN; run it as root, or open the step for its own uid, and a group that it belongs to"
     )]
-    UidNotPermitted(u32),
+    UidNotPermitted(String),
 }
 
 /// Where to look for what there is.

@@ -24,7 +24,7 @@ impl Broker {
         ttl: Option<Duration>,
     ) -> Result<(Lease, bool), Error> {
         if ttl.is_some_and(|ttl| !(MIN_TTL..=MAX_TTL).contains(&ttl)) {
-            return Err(Error::TtlOutOfRange { least: MIN_TTL, most: MAX_TTL });
+            return Err(Error::TtlOutOfRange { what: "ttl", least: MIN_TTL, most: MAX_TTL });
         }
         let now = self.now();
         opening.check_refusals(now, &self.limits).map_err(Error::TooManyRequests)?;

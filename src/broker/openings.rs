@@ -144,7 +144,7 @@ impl Broker {
         match open.filter(|open| open.record().request_id.as_ref() == Some(id)) {
             Some(open) => Ok(Some(open)),
             // It was opened, and closed since.
-            None if last.request_id.as_ref() == Some(id) => Err(Error::ClosedMeanwhile),
+            None if last.request_id.as_ref() == Some(id) => Err(Error::OpenedBefore(id.clone())),
             None => Ok(None),
         }
     }
@@ -332,7 +332,7 @@ impl Broker {
         if (MIN_TTL..=most).contains(&ttl) {
             Ok(ttl)
         } else {
-            Err(Error::TtlOutOfRange { least: MIN_TTL, most })
+            Err(Error::TtlOutOfRange { what: "ttl", least: MIN_TTL, most })
         }
     }
 
@@ -373,7 +373,8 @@ impl Broker {
         ];
         self.runtime.prepare(opening.id, owner, &files).map_err(|error| {
             if error.kind() == std::io::ErrorKind::PermissionDenied {
-                Error::UidNotPermitted(opening.uid)
+                let gid = opening.gid.map_or_else(String::new, |gid| format!(", gid {gid}"));
+                Error::UidNotPermitted(format!("uid {}{gid}", opening.uid))
             } else {
                 self.directory_unavailable(&error)
             }
@@ -434,7 +435,7 @@ impl StepOwner {
         }
         // chown(2) takes -1 for "leave it as it is".
         match [self.uid, self.gid].contains(&Some(u32::MAX)) {
-            true => Err(Error::UidNotPermitted(u32::MAX)),
+            true => Err(Error::UidNotPermitted("uid or gid -1".to_owned())),
             false => Ok(self),
         }
     }
@@ -444,7 +445,11 @@ impl StepOwner {
 fn heartbeat_seconds(asked: Option<Duration>) -> Result<Option<u32>, Error> {
     let Some(asked) = asked else { return Ok(None) };
     if !(MIN_TTL..=MAX_HEARTBEAT).contains(&asked) {
-        return Err(Error::TtlOutOfRange { least: MIN_TTL, most: MAX_HEARTBEAT });
+        return Err(Error::TtlOutOfRange {
+            what: "heartbeat",
+            least: MIN_TTL,
+            most: MAX_HEARTBEAT,
+        });
     }
     Ok(u32::try_from(asked.as_secs()).ok())
 }

@@ -293,7 +293,7 @@ pub(super) fn check_form(request: &ResolveRequest) -> Result<(), Error> {
     }
     match request.ttl {
         Some(ttl) if !(MIN_TTL..=MAX_TTL).contains(&ttl) => {
-            Err(Error::TtlOutOfRange { least: MIN_TTL, most: MAX_TTL })
+            Err(Error::TtlOutOfRange { what: "ttl", least: MIN_TTL, most: MAX_TTL })
         }
         _ => Ok(()),
     }

@@ -13,12 +13,13 @@ use tonic::transport::Channel;
 use zeroize::Zeroizing;
 
 use super::failure::{Failure, exit};
-use super::renewal::renew_if_due;
+use super::renewal::{certificate_of, renew_if_due};
 use crate::broker::LOCAL_EXECUTOR;
 use crate::config::default_state;
 use crate::daemon::FIRST_OPERATOR;
 use crate::grpc::client::channel;
-use crate::identity::ClientIdentity;
+use crate::identity::{ClientIdentity, ConnectError};
+use crate::model::SpiffeId;
 
 /// Whose work a command does.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -29,6 +30,17 @@ pub enum Caller {
     Operator,
     /// A step's.
     Step,
+}
+
+impl Caller {
+    /// In a sentence.
+    pub(super) const fn word(self) -> &'static str {
+        match self {
+            Self::Executor => "executor",
+            Self::Operator => "operator",
+            Self::Step => "step",
+        }
+    }
 }
 
 /// The files of an identity, and the broker's socket.
@@ -111,15 +123,40 @@ impl Endpoint {
             chain_pem: self.read_certificate()?,
             key_pem: self.read_key()?,
         };
-        let connected = channel(&self.socket, identity).await.map_err(|error| {
-            let text = format!(
-                "the broker cannot be reached at {} ({error}); is it running? start it with: keyhatch serve",
-                self.socket.display()
-            );
-            Failure::new("UNREACHABLE", text, exit::UNREACHABLE)
-        })?;
+        let connected = channel(&self.socket, identity).await;
+        let connected = connected.map_err(|error| self.unreachable(&error))?;
         renew_if_due(self, &connected).await;
         Ok(connected)
+    }
+
+    fn unreachable(&self, error: &ConnectError) -> Failure {
+        use std::io::ErrorKind::{BrokenPipe, ConnectionReset, UnexpectedEof};
+        let hung_up = match error {
+            ConnectError::Io(error) => {
+                [BrokenPipe, ConnectionReset, UnexpectedEof].contains(&error.kind())
+            }
+            ConnectError::Tls(_) => false,
+        };
+        let (socket, uid) = (self.socket.display(), rustix::process::geteuid().as_raw());
+        let text = match hung_up {
+            true => format!(
+                "the broker hung up at {socket} before it said anything ({error}): the socket is another \
+                 user's than {uid}, whom this runs as; open the step with --uid {uid}"
+            ),
+            false => format!(
+                "the broker cannot be reached at {socket} ({error}); is it running? start it with: \
+                 keyhatch serve"
+            ),
+        };
+        Failure::new("UNREACHABLE", text, exit::UNREACHABLE)
+    }
+
+    /// Whose certificate it is.
+    ///
+    /// # Errors
+    /// If the certificate cannot be read.
+    pub(super) fn identity(&self) -> Result<SpiffeId, Failure> {
+        certificate_of(self).map(|svid| svid.id)
     }
 
     pub(super) fn read_certificate(&self) -> Result<String, Failure> {

@@ -11,7 +11,7 @@ use super::Common;
 use super::credential::Credential;
 use super::endpoint::{Caller, connect};
 use super::failure::{Failure, exit};
-use super::output::{self, moment, print, properties};
+use super::output::{self, moment, print, properties, say};
 use crate::grpc::pb;
 use crate::grpc::pb::step_service_client::StepServiceClient;
 use crate::model::Reference;
@@ -38,6 +38,10 @@ pub struct Get {
     ttl: Option<Duration>,
 }
 
+/// How long a daemon that is away is left alone before it is tried again, and how often.
+const AWAY: Duration = Duration::from_secs(1);
+const MOST_ATTEMPTS: u32 = 300;
+
 /// The form of a credential.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, ValueEnum)]
 pub enum Format {
@@ -63,7 +67,7 @@ impl Get {
         let channel = connect(Caller::Step, common.state.as_deref()).await?;
         let fields = self.field.into_iter().collect();
         if self.watch {
-            return watch(channel, reference, fields, self.ttl).await;
+            return watch(common, channel, reference, fields, self.ttl).await;
         }
         let credential = Credential::resolve(channel, reference, fields, self.ttl).await?;
         match format {
@@ -75,18 +79,58 @@ impl Get {
     }
 }
 
-/// Prints every delivery of a Watch until it ends, which always is for a reason.
+/// Prints every version of a Watch until it ends for a reason. A daemon that is away is waited for: the step
+/// is open when it comes back.
 async fn watch(
-    channel: Channel,
+    common: &Common,
+    mut channel: Channel,
     reference: Reference,
     fields: Vec<String>,
     ttl: Option<Duration>,
 ) -> Result<(), Failure> {
-    let request = Some(Credential::request(&reference, fields, ttl));
-    let request = pb::WatchRequest { request };
-    let mut deliveries = StepServiceClient::new(channel).watch(request).await?.into_inner();
+    let request = pb::WatchRequest { request: Some(Credential::request(&reference, fields, ttl)) };
+    let mut printed = None;
+    let mut attempts = 0;
+    loop {
+        let ended = follow(channel.clone(), &request, &reference, &mut printed).await;
+        let Err(failure) = ended else { return Ok(()) };
+        let is_away = ["UNREACHABLE", "DRAINING"].contains(&failure.reason.as_str());
+        if !is_away || printed.is_none() {
+            return Err(failure);
+        }
+        say(&format!("{}; trying again", failure.message));
+        channel = loop {
+            tokio::time::sleep(AWAY).await;
+            match connect(Caller::Step, common.state.as_deref()).await {
+                Ok(channel) => break channel,
+                Err(failure) if failure.reason != "UNREACHABLE" || attempts >= MOST_ATTEMPTS => {
+                    return Err(failure);
+                }
+                Err(_) => attempts += 1,
+            }
+        };
+        attempts = 0;
+    }
+}
+
+/// Prints the deliveries of one stream but for what was printed last.
+async fn follow(
+    channel: Channel,
+    request: &pb::WatchRequest,
+    reference: &Reference,
+    printed: &mut Option<(String, i64)>,
+) -> Result<(), Failure> {
+    let mut client = StepServiceClient::new(channel);
+    let mut deliveries = client.watch(request.clone()).await?.into_inner();
+    let mut is_first = true;
     while let Some(delivery) = deliveries.message().await? {
         let response = delivery.credential.unwrap_or_default();
+        let version = Some((response.name.clone(), response.version));
+        let is_repeated = std::mem::take(&mut is_first) && *printed == version;
+        *printed = version;
+        if is_repeated {
+            continue;
+        }
         let mut line = Credential::from_response(reference.clone(), response)?.to_json();
         if let Some(line) = line.as_object_mut() {
             line.insert("skipped_versions".to_owned(), json!(delivery.skipped_versions));

@@ -18,6 +18,7 @@ mod init;
 mod integration;
 mod output;
 mod pages;
+mod placeholder;
 mod registry;
 mod renewal;
 mod run;
@@ -77,7 +78,7 @@ enum Command {
     /// Open, close and run steps, as an executor
     #[command(subcommand)]
     Step(step::Step),
-    /// Show what a run has received, and close its steps, as an executor or operator
+    /// Show what a run has received, or, as an executor, close its steps
     #[command(subcommand)]
     Run(run::Run),
     /// Create, look at, change, test and delete connections, as an operator

@@ -128,3 +128,9 @@ pub fn moment(given: Option<&prost_types::Timestamp>) -> String {
         Timestamp::from_millis(millis).to_string()
     })
 }
+
+/// A moment of the API to the second, for tables.
+pub fn second(given: Option<&prost_types::Timestamp>) -> String {
+    let whole = given.map(|given| prost_types::Timestamp { nanos: 0, ..*given });
+    moment(whole.as_ref())
+}

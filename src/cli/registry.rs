@@ -131,7 +131,7 @@ impl Operator {
                 prepared.finish(common, &endpoint, &format!("operator {name}"), &issued)
             }
             Self::List => list_operators(common, client).await,
-            Self::Renew => renew(common, &endpoint, &channel).await,
+            Self::Renew => renew(common, &endpoint, &channel, Caller::Operator).await,
             Self::Remove(Remove { name, yes }) => {
                 if !yes {
                     confirm(&format!(
@@ -178,7 +178,7 @@ impl Executor {
                 prepared.finish(common, &endpoint, &format!("executor {name}"), &issued)
             }
             Self::List => list_executors(common, client).await,
-            Self::Renew => renew(common, &endpoint, &channel).await,
+            Self::Renew => renew(common, &endpoint, &channel, Caller::Executor).await,
             Self::Remove(Remove { name, yes }) => {
                 if !yes {
                     confirm(&format!(
@@ -195,15 +195,21 @@ impl Executor {
     }
 }
 
-async fn renew(common: &Common, endpoint: &Endpoint, channel: &Channel) -> Result<(), Failure> {
-    let svid = renew_now(endpoint, channel).await?;
-    let who = match &svid.id {
-        SpiffeId::Operator(name) => format!("operator {name}"),
-        SpiffeId::Executor(name) => format!("executor {name}"),
-        SpiffeId::Broker(_) | SpiffeId::Step { .. } => {
-            return Err(Failure::usage("this is no identity of an operator or executor"));
+async fn renew(
+    common: &Common,
+    endpoint: &Endpoint,
+    channel: &Channel,
+    caller: Caller,
+) -> Result<(), Failure> {
+    let who = match (endpoint.identity()?, caller) {
+        (SpiffeId::Operator(name), Caller::Operator) => format!("operator {name}"),
+        (SpiffeId::Executor(name), Caller::Executor) => format!("executor {name}"),
+        _ => {
+            let text = format!("KEYHATCH_DIR is not the identity of an {}", caller.word());
+            return Err(Failure::usage(text));
         }
     };
+    let svid = renew_now(endpoint, channel).await?;
     let until = svid.not_after.to_string();
     let answer = json!({ "name": who, "certificate_expire_time": until });
     print(common.output, &answer, || format!("{who}: certificate until {until}"), || who.clone())

@@ -71,7 +71,7 @@ async fn renew(endpoint: &Endpoint, channel: &Channel, old: &Svid) -> Result<(),
     written().map(drop).map_err(unwritable)
 }
 
-fn certificate_of(endpoint: &Endpoint) -> Result<Svid, Failure> {
+pub(super) fn certificate_of(endpoint: &Endpoint) -> Result<Svid, Failure> {
     Svid::parse_own(&endpoint.read_certificate()?).map_err(|error| {
         let text = format!("{}: {error}", endpoint.certificate.display());
         Failure::new("IDENTITY_INVALID", text, exit::FAILED)

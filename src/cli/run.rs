@@ -1,5 +1,7 @@
 //! `keyhatch run`: what a run has received, and its end.
 
+use std::collections::BTreeSet;
+
 use clap::Subcommand;
 use serde_json::json;
 use tonic::transport::Channel;
@@ -7,7 +9,7 @@ use tonic::transport::Channel;
 use super::Common;
 use super::endpoint::{Caller, connect};
 use super::failure::{Failure, exit};
-use super::output::{moment, print, properties, table};
+use super::output::{moment, print, second, table};
 use crate::grpc::pb;
 use crate::grpc::pb::executor_service_client::ExecutorServiceClient;
 
@@ -39,7 +41,8 @@ impl Run {
                 let answer: Vec<_> = run.steps.iter().map(to_json).collect();
                 let names = || {
                     let names = run.steps.iter().flat_map(|step| &step.received);
-                    names.map(|received| received.name.clone()).collect::<Vec<_>>().join("\n")
+                    let names: BTreeSet<&str> = names.map(|one| one.name.as_str()).collect();
+                    names.into_iter().collect::<Vec<_>>().join("\n")
                 };
                 print(common.output, &answer, || describe(&run), names)
             }
@@ -93,47 +96,78 @@ fn short(name: &str) -> String {
 }
 
 fn state(received: &pb::ReceivedCredential) -> String {
-    let until = moment(received.expire_time.as_ref());
     match received.state() {
-        pb::LeaseState::Live => format!("live until {until}"),
+        pb::LeaseState::Live => format!("live until {}", second(received.expire_time.as_ref())),
         pb::LeaseState::Expired => "expired".to_owned(),
         pb::LeaseState::Revoked => "revoked".to_owned(),
         pb::LeaseState::Unspecified => "unknown".to_owned(),
     }
 }
 
+/// A run of one workflow, as one executor opened it: its steps, and below them what they received.
 fn describe(run: &pb::Run) -> String {
-    let steps = run.steps.iter().map(|step| {
-        let end = match step.close_reason.as_str() {
-            "" => "still open".to_owned(),
-            reason => format!("{} ({reason})", moment(step.close_time.as_ref())),
+    let mut groups: Vec<Vec<&pb::RunStep>> = Vec::new();
+    for step in &run.steps {
+        let of_same = |group: &&mut Vec<&pb::RunStep>| {
+            group.first().is_some_and(|first| whose(first) == whose(step))
         };
-        let mut rows = vec![
-            ("step", format!("{} of run {} of {}", step.step, step.run, step.workflow)),
-            ("attempt", step.attempt.to_string()),
-            ("opened", format!("{} by {}", moment(step.open_time.as_ref()), step.executor)),
-            ("closed", end),
-        ];
-        if !step.run_as.is_empty() {
-            rows.push(("run as", step.run_as.join(", ")));
+        match groups.iter_mut().find(of_same) {
+            Some(group) => group.push(step),
+            None => groups.push(vec![step]),
         }
-        let received = step.received.iter().map(|one| {
-            let mut name = short(&one.name);
-            if !one.target.is_empty() {
-                name = format!("{name} by {}", one.target);
-            }
-            let fields = one.fields.join(", ");
-            let (version, times) = (one.version.to_string(), one.times.to_string());
-            vec![name, version, fields, moment(one.first_time.as_ref()), times, state(one)]
-        });
-        let received: Vec<_> = received.collect();
-        let received = match received.is_empty() {
-            true => "received nothing".to_owned(),
-            false => table(&["received", "version", "fields", "first", "times", "lease"], received),
+    }
+    groups.iter().map(|steps| describe_steps(steps)).collect::<Vec<_>>().join("\n\n")
+}
+
+fn whose(step: &pb::RunStep) -> (&str, &str) {
+    (&step.workflow, &step.executor)
+}
+
+fn describe_steps(steps: &[&pb::RunStep]) -> String {
+    let rows = steps.iter().map(|step| {
+        let (closed, why) = match step.close_reason.as_str() {
+            "" => ("open".to_owned(), String::new()),
+            reason => (second(step.close_time.as_ref()), reason.replace('_', " ")),
         };
-        format!("{}\n{received}", properties(&rows))
+        let (attempt, opened) = (step.attempt.to_string(), second(step.open_time.as_ref()));
+        let received = step.received.len().to_string();
+        vec![step.step.clone(), attempt, opened, closed, why, received, step.run_as.join(", ")]
     });
-    steps.collect::<Vec<_>>().join("\n\n")
+    let mut header = vec!["step", "attempt", "opened", "closed", "why", "received", "run as"];
+    let mut rows: Vec<Vec<String>> = rows.collect();
+    if steps.iter().all(|step| step.run_as.is_empty()) {
+        header.pop();
+        rows.iter_mut().for_each(|row| drop(row.pop()));
+    }
+    let received = steps.iter().flat_map(|step| step.received.iter().map(move |one| (step, one)));
+    let received = received.map(|(step, one)| {
+        let mut name = short(&one.name);
+        if !one.target.is_empty() {
+            name = format!("{name} by {}", one.target);
+        }
+        let (attempt, version) = (step.attempt.to_string(), one.version.to_string());
+        let (first, times) = (second(one.first_time.as_ref()), one.times.to_string());
+        vec![
+            step.step.clone(),
+            attempt,
+            name,
+            version,
+            one.fields.join(", "),
+            first,
+            times,
+            state(one),
+        ]
+    });
+    let received: Vec<_> = received.collect();
+    let title = steps.first().map_or_else(String::new, |first| {
+        format!("run {} of {}, by {}", first.run, first.workflow, first.executor)
+    });
+    let steps = table(&header, rows);
+    if received.is_empty() {
+        return format!("{title}\n\n{steps}\n\nnothing was received");
+    }
+    let header = ["step", "attempt", "received", "version", "fields", "first", "times", "lease"];
+    format!("{title}\n\n{steps}\n\n{}", table(&header, received))
 }
 
 fn to_json(step: &pb::RunStep) -> serde_json::Value {

@@ -1,7 +1,6 @@
 //! `keyhatch step`: what an executor does.
 
 use std::ffi::OsString;
-use std::os::unix::ffi::{OsStrExt as _, OsStringExt as _};
 use std::time::Duration;
 
 use clap::Subcommand;
@@ -15,6 +14,7 @@ use super::failure::{Failure, exit};
 use super::get::parse_duration;
 use super::output::{moment, print, properties, say, table};
 use super::pages;
+use super::placeholder::{MOUNT_PATH, filled_in, is_for_a_container};
 use crate::grpc::pb;
 use crate::grpc::pb::executor_service_client::ExecutorServiceClient;
 
@@ -56,11 +56,11 @@ pub struct How {
     /// On whose behalf it runs, such as user:alice or team:ops; may be given more than once.
     #[arg(long, value_name = "PRINCIPAL")]
     run_as: Vec<String>,
-    /// The Unix user that the step runs as; the daemon's own if not given. "any" lets whoever reaches the
-    /// directory be the step.
+    /// The Unix user that the step's processes run as, which this does not switch to; the daemon's own if not
+    /// given. "any" lets whoever reaches the directory be the step.
     #[arg(long, value_name = "UID", value_parser = parse_uid)]
     uid: Option<StepUid>,
-    /// A Unix group that may use the directory, too.
+    /// A Unix group whose members may use the directory, where no --uid is given.
     #[arg(long, value_name = "GID")]
     gid: Option<u32>,
     /// What the step may ask for at most: aws/prod, 'aws/*', group:NAME, secret:NAME, default:slack; may be
@@ -146,14 +146,12 @@ pub struct Run {
     names: Names,
     #[command(flatten)]
     how: How,
-    /// The command. {mount} in it becomes DIRECTORY:/run/keyhatch:ro, for `docker run -v {mount}`.
+    /// The command. {mount} in it becomes DIRECTORY:/run/keyhatch:ro, for `docker run -v {mount}`, and
+    /// {env-file} the file with the step's variables, for `docker run --env-file {env-file}`.
     #[arg(last = true, required = true, value_name = "COMMAND")]
     command: Vec<OsString>,
 }
 
-/// What stands for the mount in a command.
-const MOUNT: &[u8] = b"{mount}";
-const MOUNT_PATH: &str = "/run/keyhatch";
 /// How often `step run` says that its step still runs.
 const HEARTBEAT: Duration = Duration::from_secs(60);
 
@@ -189,6 +187,8 @@ impl Open {
             "env": opened.env,
             "expire_time": expire_time,
             "opening": opened.name,
+            "attempt": opened.attempt,
+            "mount_path": opened.mount_path,
         });
         let table = || {
             let mut rows = vec![
@@ -276,8 +276,7 @@ impl List {
 
 impl Run {
     async fn run(self, channel: Channel) -> Result<u8, Failure> {
-        let is_mounted = self.command.iter().any(|word| contains(word.as_bytes(), MOUNT));
-        let mount_path = if is_mounted { MOUNT_PATH } else { "host" };
+        let mount_path = if is_for_a_container(&self.command) { MOUNT_PATH } else { "host" };
         let request = pb::OpenStepRequest {
             heartbeat: Some(to_message(HEARTBEAT)),
             ..request(self.names, &self.how, mount_path.to_owned())
@@ -291,11 +290,18 @@ impl Run {
         };
         let request = pb::CloseStepRequest { name: opened.name.clone(), ..Default::default() };
         // The command's end is what matters; a step that cannot be closed ends by itself in time.
-        if let Err(failure) = close(channel, request).await {
-            say(&format!(
-                "warning: the step could not be closed: {}: {}",
-                failure.reason, failure.message
-            ));
+        match close(channel, request).await {
+            Ok(closed) if closed.closed => {}
+            Ok(_) => say(
+                "warning: the step had ended before its command did: its ttl was over, or it was closed",
+            ),
+            Err(failure) => say(&format!(
+                "warning: {} could not be closed, and stays open until {}: {}: {}",
+                opened.name,
+                moment(opened.expire_time.as_ref()),
+                failure.reason,
+                failure.message
+            )),
         }
         ran
     }
@@ -303,8 +309,7 @@ impl Run {
 
 /// Runs a command as an open step.
 pub(super) async fn run_as(opened: &pb::OpenedStep, words: &[OsString]) -> Result<u8, Failure> {
-    let mount = format!("{}:{MOUNT_PATH}:ro", opened.directory);
-    let words: Vec<_> = words.iter().map(|word| with_mount(word, mount.as_bytes())).collect();
+    let words: Vec<_> = words.iter().map(|word| filled_in(word, &opened.directory)).collect();
     let mut command = child::command(&words)?;
     let directory = match opened.mount_path.as_str() {
         "host" => &opened.directory,
@@ -377,28 +382,6 @@ fn to_json(step: &pb::Step) -> serde_json::Value {
         "live_leases": step.live_leases,
         "run_as": step.run_as,
     })
-}
-
-fn contains(text: &[u8], part: &[u8]) -> bool {
-    text.windows(part.len()).any(|window| window == part)
-}
-
-fn with_mount(word: &OsString, mount: &[u8]) -> OsString {
-    let mut rest = word.as_bytes();
-    let mut replaced = Vec::with_capacity(rest.len());
-    while let Some((first, tail)) = rest.split_first() {
-        match rest.strip_prefix(MOUNT) {
-            Some(tail) => {
-                replaced.extend_from_slice(mount);
-                rest = tail;
-            }
-            None => {
-                replaced.push(*first);
-                rest = tail;
-            }
-        }
-    }
-    OsString::from_vec(replaced)
 }
 
 impl Names {

@@ -149,6 +149,10 @@ fn parse(request: pb::OpenStepRequest) -> Result<StepRequest, Error> {
 
 fn selector(request: &pb::CloseStepRequest) -> Result<StepSelector, Error> {
     if request.name.is_empty() {
+        if request.workflow.is_empty() && request.run.is_empty() && request.step.is_empty() {
+            let text = "name the opening, or workflow, run and step".to_owned();
+            return Err(Error::TargetInvalid(text));
+        }
         return Ok(StepSelector::Step(
             WorkflowName::parse(&request.workflow)?,
             RunName::parse(&request.run)?,

@@ -28,7 +28,7 @@ const RETRY_AFTER: Duration = Duration::from_secs(1);
 fn code_and_reason(error: &Error) -> (Code, &'static str) {
     match error {
         Error::AlreadyExists(name) => (Code::AlreadyExists, exists_reason(name)),
-        Error::ClosedMeanwhile => (Code::Aborted, "STEP_CLOSED"),
+        Error::ClosedMeanwhile | Error::OpenedBefore(_) => (Code::Aborted, "STEP_CLOSED"),
         Error::Corrupt => (Code::DataLoss, "RECORD_CORRUPT"),
         Error::CsrInvalid(_) => (Code::InvalidArgument, "CSR_INVALID"),
         Error::DecisionInvalid(_) => (Code::InvalidArgument, "DECISION_INVALID"),

@@ -203,13 +203,22 @@ fn an_executor_opens_lists_runs_and_closes_steps() {
     let ran = run.output().unwrap();
     assert_eq!(stdout(&ran), "spiffe://keyhatch.local/workflow/deploy/run/42/step/build\n");
     assert_eq!(ran.status.code(), Some(3));
-    let mounted = with(&["step", "run"], &["--", "echo", "-v", "{mount}"]);
+    let mounted = with(&["step", "run"], &["--", "echo", "-v", "{mount}", "{env-file}", "${env}"]);
     let steps = directory.path().join("run/steps");
     let text = stdout(&mounted).trim();
-    assert!(
-        text.starts_with(&format!("-v {}", steps.display())) && text.ends_with(":/run/keyhatch:ro"),
-        "{text}"
-    );
+    let words: Vec<&str> = text.split(' ').collect();
+    assert!(words[1].starts_with(&*steps.to_string_lossy()), "{text}");
+    assert!(words[1].ends_with(":/run/keyhatch:ro"), "{text}");
+    let of_directory = words[1].trim_end_matches(":/run/keyhatch:ro");
+    assert_eq!(words[2..], [format!("{of_directory}/env").as_str(), "${env}"]);
+    // A step that was closed under its command is told of.
+    let script = "KEYHATCH_DIR=$STATE/executors/local keyhatch run close 42";
+    let mut run = keyhatch_in(directory.path(), &["step", "run"]);
+    run.args(names).args(["--", "sh", "-c", script]).env("PATH", path_with_binary());
+    run.env("STATE", directory.path().join("state"));
+    let closed = run.output().unwrap();
+    let told = String::from_utf8_lossy(&closed.stderr).into_owned();
+    assert!(closed.status.success() && told.contains("had ended before its command did"), "{told}");
     assert_eq!(stdout(&serving.run(&["step", "list"])), "no open steps\n");
 }
 

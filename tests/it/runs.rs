@@ -236,12 +236,14 @@ fn the_command_line_shows_a_run_and_closes_it() {
     assert!(ran.status.success(), "{}", String::from_utf8_lossy(&ran.stderr));
     let shown = serving.run(&["run", "show", "42"]);
     let shown = String::from_utf8(shown.stdout).unwrap();
-    for word in ["build of run 42 of deploy", "(executor)", "slack/prod", "api_token", "revoked"] {
+    for word in ["run 42 of deploy, by local", "executor", "slack/prod", "api_token", "revoked"] {
         assert!(shown.contains(word), "{word}: {shown}");
     }
     let json = serving.run(&["run", "show", "42", "-o", "json"]);
     let json: serde_json::Value = serde_json::from_slice(&json.stdout).unwrap();
     assert_eq!(json[0]["received"][0]["state"], "revoked");
+    let names = serving.run(&["run", "show", "42", "-o", "name"]);
+    assert_eq!(String::from_utf8(names.stdout).unwrap(), "connections/slack/prod\n");
     let closed = serving.run(&["run", "close", "42"]);
     assert_eq!(String::from_utf8(closed.stdout).unwrap(), "0 step(s) closed, 0 lease(s) revoked\n");
     assert!(!serving.run(&["run", "show", "43"]).status.success());

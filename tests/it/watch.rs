@@ -278,7 +278,7 @@ fn the_command_line_prints_a_line_for_each_version() {
     let directory = tempfile::Builder::new().prefix("kh").tempdir().unwrap();
     let serving = ServeProcess::start(directory.path());
     let seed = directory.path().join("seed.yaml");
-    let write = |token: &str| {
+    let write = |serving: &ServeProcess, token: &str| {
         let text = format!(
             "apiVersion: keyhatch/v1\nkind: Connection\nmetadata: {{name: a}}\nspec:\n  integration: slack\n  \
              fields: {{api_token: {token}}}\n  access: {{resolver: ['workflow:w']}}\n"
@@ -286,7 +286,7 @@ fn the_command_line_prints_a_line_for_each_version() {
         std::fs::write(&seed, text).unwrap();
         assert!(serving.run(&["apply", "-f", seed.to_str().unwrap()]).status.success());
     };
-    write("one");
+    write(&serving, "one");
     let words = [
         "step",
         "run",
@@ -312,8 +312,17 @@ fn the_command_line_prints_a_line_for_each_version() {
         line["fields"]["api_token"].as_str().unwrap().to_owned()
     };
     assert_eq!(token(), "one");
-    write("two");
+    write(&serving, "two");
     assert_eq!(token(), "two");
+    // A daemon that is away is waited for, and what was printed is not printed again.
+    serving.kill();
+    let serving = ServeProcess::start(directory.path());
+    write(&serving, "three");
+    assert_eq!(token(), "three");
+    assert!(serving.terminate());
+    let serving = ServeProcess::start(directory.path());
+    write(&serving, "four");
+    assert_eq!(token(), "four");
     assert!(serving.run(&["connection", "delete", "slack/a", "--yes", "--force"]).status.success());
     let ended = child.wait_with_output().unwrap();
     let said = String::from_utf8_lossy(&ended.stderr).into_owned();
