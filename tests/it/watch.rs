@@ -287,22 +287,8 @@ fn the_command_line_prints_a_line_for_each_version() {
         assert!(serving.run(&["apply", "-f", seed.to_str().unwrap()]).status.success());
     };
     write(&serving, "one");
-    let words = [
-        "step",
-        "run",
-        "--workflow",
-        "w",
-        "--run",
-        "1",
-        "--step",
-        "s",
-        "--",
-        "keyhatch",
-        "get",
-        "slack/a",
-        "--watch",
-    ];
-    let mut watching = keyhatch_in(directory.path(), &words);
+    let words = "step run --workflow w --run 1 --step s -- keyhatch get slack/a --watch";
+    let mut watching = keyhatch_in(directory.path(), &words.split(' ').collect::<Vec<_>>());
     watching.env("PATH", path_with_binary()).stdout(Stdio::piped()).stderr(Stdio::piped());
     let mut child = watching.spawn().unwrap();
     let mut lines = std::io::BufReader::new(child.stdout.take().unwrap()).lines();
