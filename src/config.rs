@@ -97,7 +97,9 @@ impl Config {
 /// A group by its name or id.
 fn group(text: &str) -> Result<u32, ConfigError> {
     let by_name = || nix::unistd::Group::from_name(text).ok().flatten();
-    let id = text.parse().ok().or_else(|| by_name().map(|group| group.gid.as_raw()));
+    // chown(2) takes -1 for "leave it as it is".
+    let is_one = |gid: &u32| *gid != u32::MAX;
+    let id = text.parse().ok().filter(is_one).or_else(|| by_name().map(|group| group.gid.as_raw()));
     id.ok_or_else(|| ConfigError::GroupUnknown(text.to_owned()))
 }
 

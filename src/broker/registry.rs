@@ -1,5 +1,7 @@
 //! Operators and executors: registered with a certificate for a key of their own, removed at once.
 
+use std::time::Duration;
+
 use super::Broker;
 use super::draft::{Asked, Draft, WriteOptions};
 use super::error::Error;
@@ -7,11 +9,16 @@ use super::offline::LocalExecutor;
 use super::operators::{require_operator, require_role};
 use crate::access::{Principal, Role, Scope};
 use crate::catalog::{Catalog, Registered, Registration};
-use crate::identity::{Issued, requested_key};
+use crate::identity::{Issued, RequestError, Svid, requested_key, sha256};
 use crate::journal::{ChangeNote, CloseReason};
 use crate::model::limits::{CLIENT_CERTIFICATE_LIFE, MAX_CLIENT_CERTIFICATES};
-use crate::model::{ExecutorName, OperatorName, PinnedCertificate, ResourceName, SpiffeId};
+use crate::model::{
+    ExecutorName, OperatorName, PinnedCertificate, ResourceName, SpiffeId, Timestamp,
+};
 use crate::seal::{RecordKey, RecordKind, random_id};
+
+/// How soon after one certificate another may be asked for.
+const RENEW_AGAIN: Duration = Duration::from_secs(60);
 
 /// The executor that is taken from this host only.
 pub const LOCAL_EXECUTOR: &str = "local";
@@ -100,15 +107,14 @@ impl Broker {
         Ok(Enrolled { registration, certificate_chain: issued.chain_pem })
     }
 
-    /// Issues another certificate to the operator or executor that calls with a certificate whose SHA-256
-    /// is `presented`.
+    /// Issues another certificate to the operator or executor that calls with this one, for the same key.
     ///
     /// # Errors
     /// See `SystemService.RenewCertificate`.
     pub async fn renew_certificate(
         &self,
         caller: &Principal,
-        presented: [u8; 32],
+        presented: &Svid,
         request: &[u8],
     ) -> Result<Issued, Error> {
         let who = match caller {
@@ -117,25 +123,24 @@ impl Broker {
             Principal::Step { .. } => return Err(Error::OperatorRequired),
         };
         let key = requested_key(request)?;
+        // Whoever could only use an identity for a while is not to keep it with a key of his own.
+        if sha256(&key) != presented.key_sha256 {
+            return Err(RequestError::OtherKey.into());
+        }
         let now = self.now();
+        let found = self.snapshot().catalog.registration(&who).cloned();
+        check_renewal(found.as_deref().ok_or(Error::Unregistered)?, &presented.sha256, now)?;
+        let end = now.after(CLIENT_CERTIFICATE_LIFE);
         let issued = self
             .authority
-            .issue_client(
-                &who.spiffe_id(),
-                &key,
-                random_id()?,
-                now,
-                now.after(CLIENT_CERTIFICATE_LIFE),
-            )
+            .issue_client(&who.spiffe_id(), &key, random_id()?, now, end)
             .map_err(|error| Error::Internal(error.to_string()))?;
-        let (by, pinned) = (caller.to_string(), issued.pinned.clone());
-        // It may have been removed meanwhile, and its name be another's.
+        let (by, pinned, presented) = (caller.to_string(), issued.pinned.clone(), presented.sha256);
         let change = move |draft: &mut Draft| {
+            // It may have been removed meanwhile, and its name be another's.
             let found = draft.catalog.registration(&who).cloned().ok_or(Error::Unregistered)?;
-            if !found.certificates.iter().any(|pinned| pinned.sha256 == presented) {
-                return Err(Error::Unregistered);
-            }
-            pin(draft, (&by, "renew"), &found, pinned)
+            check_renewal(&found, &presented, draft.now)?;
+            pin(draft, (&by, "renew"), &found, Some(presented), pinned)
         };
         self.writer.submit(change).await?;
         Ok(issued)
@@ -239,7 +244,7 @@ pub(super) fn reissue(
         Some(found) => {
             let role = Some(Role::Administrator);
             let found = Registration { role, certificates: Vec::new(), ..found.as_ref().clone() };
-            pin(draft, ("init", "reissue"), &found, certificate)?;
+            pin(draft, ("init", "reissue"), &found, None, certificate)?;
         }
     }
     let executor = draft.catalog.registrations().find(|one| one.local_only).cloned();
@@ -250,7 +255,7 @@ pub(super) fn reissue(
     if executor.certificates.iter().find(is_good).is_some() {
         return Ok(false);
     }
-    pin(draft, ("init", "reissue"), &executor, local.new)?;
+    pin(draft, ("init", "reissue"), &executor, None, local.new)?;
     Ok(true)
 }
 
@@ -276,21 +281,43 @@ fn register(
     Ok(registration)
 }
 
-/// Adds a certificate to a registration; those that are over, and the oldest of too many, go.
+/// Whether a registration may have another certificate now, by request under this one.
+fn check_renewal(found: &Registration, presented: &[u8; 32], now: Timestamp) -> Result<(), Error> {
+    if !found.certificates.iter().any(|pinned| pinned.sha256 == *presented) {
+        return Err(Error::Unregistered);
+    }
+    let newest = found.certificates.iter().map(|pinned| pinned.not_before).max();
+    let next = newest.map_or(now, |newest| newest.after(RENEW_AGAIN));
+    match next.since(now) {
+        Duration::ZERO => Ok(()),
+        wait => Err(Error::TooManyRequests(wait)),
+    }
+}
+
+/// Adds a certificate to a registration; those that are over go, and of too many the oldest, but for the one
+/// that was presented: whoever asks may yet lose the answer.
 fn pin(
     draft: &mut Draft,
     (by, action): (&str, &str),
     found: &Registration,
+    presented: Option<[u8; 32]>,
     certificate: PinnedCertificate,
 ) -> Result<(), Error> {
     let mut renewed = found.clone();
-    renewed.certificates.retain(|pinned| draft.now < pinned.not_after);
-    renewed.certificates.push(certificate);
-    let surplus = renewed.certificates.len().saturating_sub(MAX_CLIENT_CERTIFICATES);
-    renewed.certificates.drain(..surplus);
+    let kept = &mut renewed.certificates;
+    kept.retain(|pinned| draft.now < pinned.not_after);
+    while kept.len() >= MAX_CLIENT_CERTIFICATES {
+        let oldest = kept.iter().position(|pinned| Some(pinned.sha256) != presented);
+        kept.remove(oldest.unwrap_or(0));
+    }
+    let mut note = note(by, action, found);
+    note.settings = vec![format!("certificate={}", hex::encode(certificate.sha256))];
+    note.settings.extend(presented.map(|sha256| format!("presented={}", hex::encode(sha256))));
+    kept.push(certificate);
     renewed.revision += 1;
+    note.version = renewed.revision;
     draft.put([renewed.to_store(&draft.keyring.clone())?]);
-    draft.note(note(by, action, &renewed));
+    draft.note(note);
     draft.catalog.put_registration(renewed);
     Ok(())
 }

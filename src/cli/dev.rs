@@ -145,7 +145,7 @@ impl Dev {
             config.state.join("journal/000001.jsonl").display()
         ))?;
         line("Serving until Ctrl-C; then all of it is removed.")?;
-        signals.wait(|| ControlFlow::Break(()));
+        signals.wait(|| ControlFlow::Break(()))?;
         say("stopping");
         Ok(0)
     }

@@ -66,7 +66,7 @@ impl Serve {
         signals.wait(|| {
             daemon.reload();
             ControlFlow::Continue(())
-        });
+        })?;
         daemon.stop();
         Ok(())
     }

@@ -13,8 +13,8 @@ use zeroize::Zeroizing;
 
 use super::DaemonError;
 use super::init::{CERTIFICATE, KEY, issue_daemon};
-use super::state::StateDirectory;
-use crate::identity::{Authority, Door, DoorConfig, Svid, TlsError};
+use super::state::{StateDirectory, StateError};
+use crate::identity::{Authority, Door, DoorConfig, Svid};
 use crate::model::{Clock, Timestamp, TrustDomain};
 
 /// How often the files are looked at.
@@ -67,7 +67,8 @@ impl Doors {
         clock: &Clock,
     ) -> Result<(Self, CertificateKeeper), DaemonError> {
         let issue = || issue_daemon(state, authority, name, clock.now());
-        if Pair::read(state).is_none_or(|pair| clock.now() >= pair.renewal(authority.domain())) {
+        let is_due = |pair: Pair| clock.now() >= pair.renewal(authority.domain());
+        if Pair::read(state).map_or(true, is_due) {
             issue()?;
         }
         let (doors, pair) = match Self::build(state, authority, clock) {
@@ -97,7 +98,7 @@ impl Doors {
         authority: &Authority,
         clock: &Clock,
     ) -> Result<(Self, Pair), DaemonError> {
-        let pair = Pair::read(state).ok_or(TlsError::Pem("daemon's certificate"))?;
+        let pair = Pair::read(state)?;
         let [steps, admin] = pair.settings(authority, clock);
         let doors = Self {
             steps: Arc::new(Door::new(&steps)?),
@@ -153,21 +154,25 @@ impl CertificateKeeper {
         let is_at_rest = stamp == self.seen;
         self.seen = stamp;
         if is_asked || (is_at_rest && stamp != self.taken) {
-            self.taken = stamp;
             match self.take(authority) {
                 Ok(()) => {
                     tracing::info!(renewal = %self.renewal, "the daemon's certificate is loaded");
+                }
+                // Out of file descriptors, say: they may be good.
+                Err(DaemonError::State(error)) => {
+                    return tracing::warn!(%error, "the daemon's certificate cannot be read now");
                 }
                 Err(error) => tracing::warn!(
                     %error, "the daemon's certificate stays as it was, and its files are not used"
                 ),
             }
+            self.taken = stamp;
         }
     }
 
     /// Swaps in what the files say, on both doors or on none.
-    fn take(&mut self, authority: &Authority) -> Result<(), TlsError> {
-        let pair = Pair::read(&self.state).ok_or(TlsError::Pem("daemon's certificate"))?;
+    fn take(&mut self, authority: &Authority) -> Result<(), DaemonError> {
+        let pair = Pair::read(&self.state)?;
         let [steps, admin] = pair.settings(authority, &self.clock);
         let (steps, admin) = (Door::new(&steps)?, Door::new(&admin)?);
         self.steps.swap(&steps);
@@ -178,9 +183,9 @@ impl CertificateKeeper {
 }
 
 impl Pair {
-    fn read(state: &StateDirectory) -> Option<Self> {
-        let chain_pem = state.read_text(CERTIFICATE).ok()?;
-        Some(Self { chain_pem, key_pem: Zeroizing::new(state.read_text(KEY).ok()?) })
+    fn read(state: &StateDirectory) -> Result<Self, StateError> {
+        let chain_pem = state.read_text(CERTIFICATE)?;
+        Ok(Self { chain_pem, key_pem: Zeroizing::new(state.read_text(KEY)?) })
     }
 
     /// When two thirds of its life are over; at once if it cannot be read.

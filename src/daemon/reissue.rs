@@ -2,15 +2,17 @@
 
 use std::path::{Path, PathBuf};
 
+use zeroize::Zeroizing;
+
 use super::DaemonError;
 use super::init::{
     EXECUTOR_DIRECTORY, FIRST_OPERATOR, OPERATOR_DIRECTORY, write_address, write_identity,
 };
 use super::state::{StateDirectory, StateError};
 use crate::broker::{LOCAL_EXECUTOR, LocalExecutor, Offline};
-use crate::identity::{Authority, KeyAndCertificate, Svid};
+use crate::identity::{Authority, KeyAndCertificate, Svid, check_pair};
 use crate::model::limits::CLIENT_CERTIFICATE_LIFE;
-use crate::model::{Clock, ExecutorName, OperatorName, SpiffeId};
+use crate::model::{Clock, ExecutorName, OperatorName, SpiffeId, TrustDomain};
 use crate::seal::random_id;
 
 /// What the first operator is made again from.
@@ -48,8 +50,7 @@ pub fn reissue_admin(options: &ReissueOptions) -> Result<Reissued, DaemonError> 
     let admin = issue(&authority, &SpiffeId::Operator(operator.clone()), &options.clock)?;
     let executor = SpiffeId::Executor(ExecutorName::parse(LOCAL_EXECUTOR)?);
     let local = issue(&authority, &executor, &options.clock)?;
-    let in_files = state.read_text(&format!("{EXECUTOR_DIRECTORY}/tls.crt")).ok();
-    let in_files = in_files.and_then(|pem| Svid::parse_pem(&pem, authority.domain()).ok());
+    let in_files = usable(&state, EXECUTOR_DIRECTORY, authority.domain());
     let offline = Offline {
         journal: &state.join("journal"),
         store: &state.join("store"),
@@ -71,6 +72,14 @@ pub fn reissue_admin(options: &ReissueOptions) -> Result<Reissued, DaemonError> 
         operator: write(OPERATOR_DIRECTORY, &admin)?,
         executor: is_executor_reissued.then(|| write(EXECUTOR_DIRECTORY, &local)).transpose()?,
     })
+}
+
+/// What is in an identity's files, if they are all there and belong together.
+fn usable(state: &StateDirectory, directory: &str, domain: &TrustDomain) -> Option<Svid> {
+    let certificate = state.read_text(&format!("{directory}/tls.crt")).ok()?;
+    let key = Zeroizing::new(state.read_text(&format!("{directory}/tls.key")).ok()?);
+    check_pair(certificate.as_bytes(), key.as_bytes()).ok()?;
+    Svid::parse_pem(&certificate, domain).ok()
 }
 
 fn issue(

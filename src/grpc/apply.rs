@@ -4,7 +4,7 @@ use tonic::{Request, Response, Status, Streaming};
 
 use super::call::AdminDoor;
 use super::pb::apply_service_server::ApplyService;
-use super::{convert, group, integration, pb};
+use super::{convert, group, integration, pb, peer};
 use crate::broker::{
     Action, Applied, Broker, ConnectionDocument, Document, Error, GroupDocument, Part,
     SecretDocument,
@@ -21,6 +21,7 @@ impl ApplyService for AdminDoor {
         &self,
         request: Request<Streaming<pb::ApplyRequest>>,
     ) -> Result<Response<pb::ApplyResponse>, Status> {
+        let peer = peer::admin_certificate(&request)?;
         let (call, mut stream) = self.begin(request, "Apply", |_| String::new())?;
         let refuse = |error: Error| call.refuse(&error);
         // Before anything is read: what is refused should not be held in memory first.
@@ -37,6 +38,8 @@ impl ApplyService for AdminDoor {
             }
             documents.push(document(message).map_err(refuse)?);
         }
+        // It may have taken a while: whoever was removed meanwhile is not another of his name.
+        call.broker.check_still(&call.caller, &peer).map_err(refuse)?;
         call.answer(async {
             let applied = call.broker.apply(call.caller.clone(), documents).await?;
             Ok(pb::ApplyResponse { results: applied.iter().map(result).collect() })

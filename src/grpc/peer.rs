@@ -8,7 +8,7 @@ use tonic::transport::server::Connected;
 use super::status::to_status;
 use crate::access::Principal;
 use crate::broker::{Broker, Error};
-use crate::identity::{Connection, Peer};
+use crate::identity::{Connection, Peer, Svid};
 use crate::journal::{LiveOpening, NotAccepted};
 
 /// A connection to a step's socket, which belongs to its opening.
@@ -70,12 +70,12 @@ pub(super) fn admin<T>(broker: &Broker, request: &Request<T>) -> Result<Principa
     checked().map_err(|error| to_status(&error))
 }
 
-/// SHA-256 of the certificate that a request to the admin door came with.
+/// The certificate that a request to the admin door came with.
 ///
 /// # Errors
 /// The status to answer with.
-pub(super) fn admin_certificate<T>(request: &Request<T>) -> Result<[u8; 32], tonic::Status> {
-    admin_peer(request).map(|peer| peer.svid.sha256).map_err(|error| to_status(&error))
+pub(super) fn admin_certificate<T>(request: &Request<T>) -> Result<Svid, tonic::Status> {
+    admin_peer(request).map(|peer| peer.svid.clone()).map_err(|error| to_status(&error))
 }
 
 fn admin_peer<T>(request: &Request<T>) -> Result<&Peer<()>, Error> {

@@ -53,7 +53,7 @@ impl SystemService for AdminDoor {
         let presented = peer::admin_certificate(&request)?;
         let (call, request) = self.begin(request, "RenewCertificate", |_| String::new())?;
         call.answer(async {
-            let renewed = call.broker.renew_certificate(&call.caller, presented, &request.csr);
+            let renewed = call.broker.renew_certificate(&call.caller, &presented, &request.csr);
             let issued = renewed.await?;
             Ok(pb::RenewCertificateResponse {
                 certificate_chain: issued.chain_pem,

@@ -24,6 +24,11 @@ pub enum RequestError {
     /// Whoever made it does not hold the private key.
     #[error("its signature is not by the key that it asks a certificate for")]
     Signature,
+    /// A renewal is for the key that there is.
+    #[error(
+        "it is for another key than the certificate that it is to follow; register anew for another key"
+    )]
+    OtherKey,
     /// The key is of another type.
     #[error("its key is not ECDSA P-256, which every client's TLS library takes")]
     KeyType,

@@ -21,6 +21,8 @@ pub struct Svid {
     pub id: SpiffeId,
     /// SHA-256 of the certificate: what is pinned.
     pub sha256: [u8; 32],
+    /// SHA-256 of its public key (SubjectPublicKeyInfo).
+    pub key_sha256: [u8; 32],
     /// Its beginning.
     pub not_before: Timestamp,
     /// Its end.
@@ -99,6 +101,7 @@ impl Svid {
         Ok(Self {
             id: parse_id(uri)?,
             sha256: sha256(leaf),
+            key_sha256: sha256(certificate.public_key().raw),
             not_before: moment(certificate.validity().not_before.timestamp()),
             not_after: moment(certificate.validity().not_after.timestamp()),
         })
@@ -135,7 +138,8 @@ fn uri_names<'a>(certificate: &'a X509Certificate<'_>) -> Result<Vec<&'a str>, S
     Ok(uris)
 }
 
-pub(super) fn sha256(bytes: &[u8]) -> [u8; 32] {
+/// SHA-256.
+pub fn sha256(bytes: &[u8]) -> [u8; 32] {
     let mut output = [0; 32];
     output.copy_from_slice(digest::digest(&digest::SHA256, bytes).as_ref());
     output

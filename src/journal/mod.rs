@@ -436,7 +436,9 @@ impl Journal {
 
     /// Whether it has failed for good: only a restart can tell what the disk holds.
     pub fn has_failed(&self) -> bool {
-        self.sync.has_failed() || self.chain.lock().is_torn()
+        let is_torn =
+            || self.chain.try_lock_for(JOURNAL_DEADLINE).is_some_and(|chain| chain.is_torn());
+        self.sync.has_failed() || is_torn()
     }
 
     /// Whether lines can still be written.
