@@ -89,8 +89,15 @@ async fn accept(directory: &Path, door: Arc<Door>, domain: TrustDomain) {
     let (connections, accepted) = mpsc::channel(64);
     let stop = CancellationToken::new();
     let acceptor = Acceptor { door, domain, connections, draining: stop.clone() };
-    let gate =
-        Gate { tag: (), uid: None, connections: 1024, pending_handshakes: 64, pace: None, stop };
+    let gate = Gate {
+        tag: (),
+        uid: None,
+        connections: 1024,
+        pending_handshakes: 64,
+        guests: None,
+        pace: None,
+        stop,
+    };
     let staged = directory.join("staged");
     let listener = UnixListener::bind(&staged).unwrap();
     std::fs::rename(staged, directory.join("keyhatch.sock")).unwrap();

@@ -4,6 +4,7 @@
 
 #![expect(
     clippy::disallowed_methods,
+    clippy::indexing_slicing,
     clippy::panic,
     clippy::print_stdout,
     clippy::unwrap_used,
@@ -104,17 +105,27 @@ async fn memory() {
     load::open(executor.clone(), "first").await;
     let before = daemon.process.memory();
     let (sender, mut directories) = mpsc::unbounded_channel();
-    in_flight(OPEN, IN_FLIGHT, |n| {
-        let (executor, sender) = (executor.clone(), sender.clone());
-        async move {
-            let opened = load::open(executor, &format!("s{n}")).await;
-            sender.send(PathBuf::from(opened.directory)).unwrap();
-        }
-    })
-    .await;
+    let mut memory = vec![before];
+    // In halves: what the first is given of memory that was free already, the second is not.
+    for half in 0..2 {
+        in_flight(OPEN / 2, IN_FLIGHT, |n| {
+            let (executor, sender) = (executor.clone(), sender.clone());
+            async move {
+                let opened = load::open(executor, &format!("s{half}-{n}")).await;
+                sender.send(PathBuf::from(opened.directory)).unwrap();
+            }
+        })
+        .await;
+        memory.push(daemon.process.memory());
+    }
     drop(sender);
     let each = |now: f64| (now - before) / OPEN as f64;
-    println!("  opened {:.1} KiB each (VmRSS {before} KiB before)", each(daemon.process.memory()));
+    let halves = memory.windows(2).map(|pair| (pair[1] - pair[0]) / (OPEN / 2) as f64);
+    println!(
+        "  opened {:.1} KiB each, by halves {:.1?} (VmRSS {before} KiB before)",
+        each(daemon.process.memory()),
+        halves.collect::<Vec<_>>()
+    );
     let mut all = Vec::new();
     while let Some(directory) = directories.recv().await {
         all.push(directory);

@@ -245,6 +245,8 @@ impl Wiring {
             uid: None,
             connections: limits.admin_connections,
             pending_handshakes: limits.admin_pending_handshakes,
+            // They are of the admin group, if there is one.
+            guests: Some(limits.admin_pending_handshakes.div_ceil(4)),
             pace: None,
             stop: CancellationToken::new(),
         };
@@ -280,6 +282,7 @@ fn step_gate(
         tag: opening,
         connections: limits.step_connections,
         pending_handshakes: limits.step_pending_handshakes,
+        guests: None,
         pace: Some((limits.step_new_connections_per_second, limits.step_new_connection_burst)),
         stop,
     }

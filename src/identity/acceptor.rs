@@ -52,6 +52,9 @@ pub struct Gate<T> {
     pub connections: u32,
     /// Unfinished handshakes at a time.
     pub pending_handshakes: u32,
+    /// Unfinished handshakes at a time of users who are neither root nor the daemon's own, where not all are
+    /// alike; beyond it they are turned away, so that they take nobody's turn.
+    pub guests: Option<u32>,
     /// New connections a second, and how many at once.
     pub pace: Option<(u32, u32)>,
     /// Ends the loop and every connection it made.
@@ -84,6 +87,7 @@ impl<T: Clone + Send + Sync + 'static> Acceptor<T> {
     async fn accept(&self, listener: UnixListener, gate: &Gate<T>) {
         let connections = Arc::new(Semaphore::new(gate.connections as usize));
         let handshakes = Arc::new(Semaphore::new(gate.pending_handshakes as usize));
+        let guests = gate.guests.map(|most| Arc::new(Semaphore::new(most as usize)));
         let started = Instant::now();
         let mut rate = Rate::default();
         loop {
@@ -100,7 +104,10 @@ impl<T: Clone + Send + Sync + 'static> Acceptor<T> {
                 }
             }
             match listener.accept().await {
-                Ok((stream, _)) => self.greet(stream, gate, connection, handshake),
+                Ok((stream, _)) => {
+                    let permits = (connection, handshake);
+                    self.greet(stream, gate, permits, guests.as_ref());
+                }
                 Err(error) => {
                     tracing::warn!(%error, "a connection cannot be accepted");
                     tokio::time::sleep(OUT_OF_FILES_PAUSE).await;
@@ -114,36 +121,25 @@ impl<T: Clone + Send + Sync + 'static> Acceptor<T> {
         &self,
         stream: UnixStream,
         gate: &Gate<T>,
-        connection: OwnedSemaphorePermit,
-        handshake: OwnedSemaphorePermit,
+        (connection, handshake): (OwnedSemaphorePermit, OwnedSemaphorePermit),
+        guests: Option<&Arc<Semaphore>>,
     ) {
-        let uid = match stream.peer_cred() {
-            Ok(credentials) => credentials.uid(),
-            Err(error) => {
-                return tracing::warn!(%error, "a peer without credentials was turned away");
-            }
-        };
-        if gate.uid.is_some_and(|expected| expected != uid) {
-            return tracing::warn!(peer.uid = uid, expected.uid = ?gate.uid, "a peer of another user was turned away");
-        }
+        let Some((uid, guest)) = admit(&stream, gate, guests) else { return };
         let acceptor = TlsAcceptor::from(self.door.settings());
         let (domain, sender) = (self.domain.clone(), self.connections.clone());
         let (tag, stop) = (gate.tag.clone(), gate.stop.clone());
         let draining = self.draining.clone();
         tokio::spawn(async move {
             let shaken = tokio::time::timeout(HANDSHAKE_DEADLINE, acceptor.accept(stream)).await;
-            drop(handshake);
+            drop((handshake, guest));
             let stream = match shaken {
                 Ok(Ok(stream)) => stream,
                 Ok(Err(error)) => return log_refused_handshake(&error, uid),
-                Err(_) => return tracing::info!(peer.uid = uid, "a handshake took too long"),
+                Err(_) => return log_turned_away(uid, "a handshake took too long"),
             };
             let leaf = stream.get_ref().1.peer_certificates().and_then(|chain| chain.first());
             let Some(Ok(svid)) = leaf.map(|leaf| Svid::parse(leaf, &domain)) else {
-                return tracing::error!(
-                    peer.uid = uid,
-                    "a handshake without an identity was dropped"
-                );
+                return log_turned_away(uid, "a handshake without an identity was dropped");
             };
             let connection = Connection {
                 stream,
@@ -157,16 +153,86 @@ impl<T: Clone + Send + Sync + 'static> Acceptor<T> {
     }
 }
 
+/// Whose connection it is, and its place among the guests if it is one's; none if it is to be turned away.
+fn admit<T>(
+    stream: &UnixStream,
+    gate: &Gate<T>,
+    guests: Option<&Arc<Semaphore>>,
+) -> Option<(u32, Option<OwnedSemaphorePermit>)> {
+    let uid = match stream.peer_cred() {
+        Ok(credentials) => credentials.uid(),
+        Err(error) => {
+            tracing::warn!(%error, "a peer without credentials was turned away");
+            return None;
+        }
+    };
+    if gate.uid.is_some_and(|expected| expected != uid) {
+        log_turned_away(uid, "a peer of another user was turned away");
+        return None;
+    }
+    let Some(guests) = guests.filter(|_| !is_at_home(uid)) else { return Some((uid, None)) };
+    let Ok(guest) = Arc::clone(guests).try_acquire_owned() else {
+        log_turned_away(uid, "a peer was turned away: too many of its like are at the door");
+        return None;
+    };
+    Some((uid, Some(guest)))
+}
+
+/// Says so, with how much of the like was not said since the last time.
+fn log_turned_away(uid: u32, what: &str) {
+    if let Some(unsaid) = quiet::next() {
+        tracing::warn!(peer.uid = uid, unsaid, "{what}");
+    }
+}
+
+/// Whether a user is root, or the daemon's own.
+fn is_at_home(uid: u32) -> bool {
+    uid == 0 || uid == rustix::process::geteuid().as_raw()
+}
+
+/// What strangers can have said in the log, as often as they like, is said ten times a second at most.
+mod quiet {
+    use parking_lot::Mutex;
+    use tokio::time::{Duration, Instant};
+
+    const A_SECOND: u32 = 10;
+
+    struct Said {
+        since: Option<Instant>,
+        times: u32,
+        unsaid: u64,
+    }
+
+    static SAID: Mutex<Said> = Mutex::new(Said { since: None, times: 0, unsaid: 0 });
+
+    /// Whether something more may be said, and how much was not since the last time.
+    pub(super) fn next() -> Option<u64> {
+        let mut said = SAID.lock();
+        let now = Instant::now();
+        if said.since.is_none_or(|since| now - since >= Duration::from_secs(1)) {
+            (said.since, said.times) = (Some(now), 0);
+        }
+        if said.times < A_SECOND {
+            said.times += 1;
+            return Some(std::mem::take(&mut said.unsaid));
+        }
+        said.unsaid += 1;
+        None
+    }
+}
+
 fn log_refused_handshake(error: &io::Error, uid: u32) {
+    let Some(unsaid) = quiet::next() else { return };
     let text = error.to_string();
     if text.contains("ServerNameMustContainOneHostName") || text.contains("Illegal SNI") {
         tracing::warn!(
             peer.uid = uid,
+            unsaid,
             "a handshake was refused: the client sent a server name that is no host name, as Python's \
              grpcio does over unix sockets; set its option grpc.default_authority to localhost"
         );
     } else {
-        tracing::info!(peer.uid = uid, error = %text, "a handshake was refused");
+        tracing::info!(peer.uid = uid, error = %text, unsaid, "a handshake was refused");
     }
 }
 

@@ -8,7 +8,9 @@ use std::process::Command;
 use keyhatch::daemon::init;
 use keyhatch::grpc::pb;
 
-use crate::harness::{TestBroker, identity_in, init_options, open_request, reason};
+use crate::harness::{
+    ServeProcess, TestBroker, identity_in, init_options, keyhatch_in, open_request, reason,
+};
 
 const NOBODY: u32 = 65_534;
 /// `sun_path` of unix(7), without its end.
@@ -224,4 +226,46 @@ fn in_a_pod_everything_is_made_below_volumes_and_the_kek_may_be_lent_to_the_grou
     serving.wait().unwrap();
     let ran = ran.unwrap();
     assert!(ran.status.success(), "{}", String::from_utf8_lossy(&ran.stderr));
+}
+
+#[test]
+fn silent_members_of_the_admin_group_take_nobodys_turn_and_cannot_fill_the_log() {
+    if !rustix::process::geteuid().is_root() {
+        eprintln!("skipped: another user in the admin group (needs root)");
+        return;
+    }
+    let directory = tempfile::Builder::new().prefix("kh").tempdir().unwrap();
+    std::fs::set_permissions(directory.path(), PermissionsExt::from_mode(0o755)).unwrap();
+    let made = keyhatch_in(directory.path(), &["init"]).output().unwrap();
+    assert!(made.status.success());
+    let serve = keyhatch_in(directory.path(), &["serve", "--admin-group", &NOBODY.to_string()]);
+    let serving = ServeProcess::spawn(directory.path(), serve);
+    let script = "import socket, sys\n\
+                  held = []\n\
+                  for n in range(600):\n\
+                  \x20   one = socket.socket(socket.AF_UNIX)\n\
+                  \x20   one.connect(sys.argv[1])\n\
+                  \x20   if n < 300: held.append(one)\n\
+                  \x20   else: one.close()\n\
+                  print('ready', flush=True)\n\
+                  sys.stdin.read()\n";
+    let socket = directory.path().join("run/admin.sock");
+    let mut silent = Command::new("python3");
+    silent.args(["-c", script]).arg(socket).uid(NOBODY).gid(NOBODY);
+    silent.stdin(std::process::Stdio::piped()).stdout(std::process::Stdio::piped());
+    let Ok(mut silent) = silent.spawn() else {
+        eprintln!("skipped: silent connections of another user (needs python3)");
+        return;
+    };
+    let mut ready = String::new();
+    let mut told = std::io::BufReader::new(silent.stdout.take().unwrap());
+    std::io::BufRead::read_line(&mut told, &mut ready).unwrap();
+    let status = serving.run(&["status"]);
+    drop(silent.stdin.take());
+    assert!(silent.wait().unwrap().success());
+    assert!(status.status.success());
+    let log = serving.log();
+    assert!(log.contains("too many of its like"), "{log}");
+    // Ten a second, and it has not taken ten seconds.
+    assert!(log.lines().count() < 200, "{}", log.lines().count());
 }
