@@ -21,6 +21,9 @@ pub enum Error {
     /// The step was closed while it was being opened.
     #[error("the step was closed while it was being opened; open it again")]
     ClosedMeanwhile,
+    /// A certificate was issued a moment ago.
+    #[error("this identity got a certificate less than a minute ago; another can be had in {} s", .0.as_secs() + 1)]
+    RenewedLately(Duration),
     /// What this request opened is closed by now.
     #[error(
         "the request {0} has opened this step before, and it is closed by now; ask under another request id"

@@ -290,7 +290,7 @@ fn check_renewal(found: &Registration, presented: &[u8; 32], now: Timestamp) -> 
     let next = newest.map_or(now, |newest| newest.after(RENEW_AGAIN));
     match next.since(now) {
         Duration::ZERO => Ok(()),
-        wait => Err(Error::TooManyRequests(wait)),
+        wait => Err(Error::RenewedLately(wait)),
     }
 }
 

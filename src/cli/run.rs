@@ -62,11 +62,17 @@ impl Which {
         let workflow = match self.workflow.clone() {
             Some(workflow) => workflow,
             None => {
-                let steps = self.find(channel.clone()).await?.steps;
+                // Closing what never was is no error, as with a step.
+                let steps = match self.find(channel.clone()).await {
+                    Ok(run) => run.steps,
+                    Err(failure) if failure.reason == "RUN_NOT_FOUND" => Vec::new(),
+                    Err(failure) => return Err(failure),
+                };
                 let mut workflows: Vec<_> = steps.into_iter().map(|step| step.workflow).collect();
                 workflows.sort();
                 workflows.dedup();
                 match workflows.as_slice() {
+                    [] => return print_closed(common, &self.run, 0, 0),
                     [only] => only.clone(),
                     several => {
                         let text = format!(
@@ -81,11 +87,14 @@ impl Which {
         };
         let request = pb::CloseRunRequest { workflow, run: self.run.clone() };
         let closed = ExecutorServiceClient::new(channel).close_run(request).await?.into_inner();
-        let (steps, leases) = (closed.closed_steps, closed.revoked_leases);
-        let answer = json!({ "closed_steps": steps, "revoked_leases": leases });
-        let text = || format!("{steps} step(s) closed, {leases} lease(s) revoked");
-        print(common.output, &answer, text, || self.run.clone())
+        print_closed(common, &self.run, closed.closed_steps, closed.revoked_leases)
     }
+}
+
+fn print_closed(common: &Common, run: &str, steps: i32, leases: i32) -> Result<(), Failure> {
+    let answer = json!({ "closed_steps": steps, "revoked_leases": leases });
+    let text = || format!("{steps} step(s) closed, {leases} lease(s) revoked");
+    print(common.output, &answer, text, || run.to_owned())
 }
 
 fn short(name: &str) -> String {

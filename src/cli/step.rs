@@ -24,9 +24,9 @@ pub enum Step {
     /// Open a step: make the directory to mount into it
     Open(Open),
     /// Close a step: end its connections, revoke its leases, remove its directory
-    Close(Close),
+    Close(Selected),
     /// Say that a step that was opened with --heartbeat still runs
-    Renew(Renew),
+    Renew(Selected),
     /// List open steps
     List(List),
     /// Open a step, run a command as it, close it whatever happens
@@ -106,11 +106,11 @@ pub struct Open {
     mount_path: String,
 }
 
-/// Arguments of `step close`.
+/// Which open step.
 #[derive(clap::Args)]
-pub struct Close {
+pub struct Selected {
     /// The opening, as `step open` named it.
-    #[arg(value_name = "OPENING", required_unless_present = "workflow")]
+    #[arg(value_name = "OPENING")]
     opening: Option<String>,
     /// The workflow, with --run and --step, instead of the opening.
     #[arg(long, value_name = "NAME", requires_all = ["run", "step"], conflicts_with = "opening")]
@@ -123,12 +123,20 @@ pub struct Close {
     step: Option<String>,
 }
 
-/// Arguments of `step renew`.
-#[derive(clap::Args)]
-pub struct Renew {
-    /// The opening, as `step open` named it.
-    #[arg(value_name = "OPENING")]
-    opening: String,
+impl Selected {
+    /// The opening's name, or empty; workflow, run and step, or empty.
+    fn names(self) -> Result<(String, [String; 3]), Failure> {
+        if self.opening.is_none() && self.workflow.is_none() {
+            return Err(Failure::usage("name the opening, or say --workflow, --run and --step"));
+        }
+        // Without its collection it is as well known.
+        let opening = self.opening.map(|name| match name.contains('/') {
+            true => name,
+            false => format!("openings/{name}"),
+        });
+        let names = [self.workflow, self.run, self.step].map(Option::unwrap_or_default);
+        Ok((opening.unwrap_or_default(), names))
+    }
 }
 
 /// Arguments of `step list`.
@@ -160,8 +168,8 @@ impl Step {
         let connected = connect(Caller::Executor, common.state.as_deref());
         match self {
             Self::Open(open) => open.run(common, connected.await?).await.map(|()| 0),
-            Self::Close(close) => close.run(common, connected.await?).await.map(|()| 0),
-            Self::Renew(renew) => renew.run(common, connected.await?).await.map(|()| 0),
+            Self::Close(step) => close_selected(common, step, connected).await.map(|()| 0),
+            Self::Renew(step) => renew_selected(common, step, connected).await.map(|()| 0),
             Self::List(list) => list.run(common, connected.await?).await.map(|()| 0),
             Self::Run(run) => match connected.await {
                 Ok(channel) => run.run(channel).await,
@@ -189,6 +197,7 @@ impl Open {
             "opening": opened.name,
             "attempt": opened.attempt,
             "mount_path": opened.mount_path,
+            "certificate_expire_time": moment(opened.certificate_expire_time.as_ref()),
         });
         let table = || {
             let mut rows = vec![
@@ -206,33 +215,35 @@ impl Open {
     }
 }
 
-impl Renew {
-    async fn run(self, common: &Common, channel: Channel) -> Result<(), Failure> {
-        let request = pb::RenewStepRequest { name: self.opening.clone(), ..Default::default() };
-        let renewed = ExecutorServiceClient::new(channel).renew_step(request).await?.into_inner();
-        let until = moment(renewed.expire_time.as_ref());
-        let answer = json!({ "opening": self.opening, "expire_time": until });
-        print(common.output, &answer, || format!("open until {until}"), || self.opening.clone())
-    }
+async fn renew_selected(
+    common: &Common,
+    step: Selected,
+    connected: impl Future<Output = Result<Channel, Failure>>,
+) -> Result<(), Failure> {
+    let (name, [workflow, run, step]) = step.names()?;
+    let request = pb::RenewStepRequest { name, workflow, run, step };
+    let mut client = ExecutorServiceClient::new(connected.await?);
+    let renewed = client.renew_step(request.clone()).await?.into_inner();
+    let until = moment(renewed.expire_time.as_ref());
+    let answer = json!({ "opening": request.name, "expire_time": until });
+    print(common.output, &answer, || format!("open until {until}"), || request.name.clone())
 }
 
-impl Close {
-    async fn run(self, common: &Common, channel: Channel) -> Result<(), Failure> {
-        let request = pb::CloseStepRequest {
-            name: self.opening.unwrap_or_default(),
-            workflow: self.workflow.unwrap_or_default(),
-            run: self.run.unwrap_or_default(),
-            step: self.step.unwrap_or_default(),
-        };
-        let closed = close(channel, request).await?;
-        let answer = json!({ "closed": closed.closed, "revoked_leases": closed.revoked_leases });
-        let text = if closed.closed {
-            format!("closed; {} lease(s) revoked", closed.revoked_leases)
-        } else {
-            "nothing to close: no such step is open".to_owned()
-        };
-        print(common.output, &answer, || text.clone(), || text.clone())
-    }
+async fn close_selected(
+    common: &Common,
+    step: Selected,
+    connected: impl Future<Output = Result<Channel, Failure>>,
+) -> Result<(), Failure> {
+    let (name, [workflow, run, step]) = step.names()?;
+    let request = pb::CloseStepRequest { name, workflow, run, step };
+    let closed = close(connected.await?, request).await?;
+    let answer = json!({ "closed": closed.closed, "revoked_leases": closed.revoked_leases });
+    let text = if closed.closed {
+        format!("closed; {} lease(s) revoked", closed.revoked_leases)
+    } else {
+        "nothing to close: no such step is open".to_owned()
+    };
+    print(common.output, &answer, || text.clone(), || text.clone())
 }
 
 impl List {
@@ -248,7 +259,10 @@ impl List {
                 Ok((page.steps, page.next_page_token))
             }
         });
-        let steps = steps.await?;
+        let mut steps = steps.await?;
+        let by_name =
+            |step: &pb::Step| (step.workflow.clone(), step.run.clone(), step.step.clone());
+        steps.sort_by_cached_key(by_name);
         let answer: Vec<_> = steps.iter().map(to_json).collect();
         let rows = || {
             let rows = steps.iter().map(|step| {

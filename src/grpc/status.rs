@@ -86,7 +86,9 @@ fn code_and_reason(error: &Error) -> (Code, &'static str) {
         Error::TargetInvalid(_) => (Code::InvalidArgument, "TARGET_INVALID"),
         Error::TooLarge(_) => (Code::ResourceExhausted, "TOO_LARGE"),
         Error::TooManyLeases(_) => (Code::ResourceExhausted, "TOO_MANY_LEASES"),
-        Error::TooManyRequests(_) => (Code::ResourceExhausted, "TOO_MANY_REQUESTS"),
+        Error::RenewedLately(_) | Error::TooManyRequests(_) => {
+            (Code::ResourceExhausted, "TOO_MANY_REQUESTS")
+        }
         Error::TooManyWatches(_) => (Code::ResourceExhausted, "TOO_MANY_WATCHES"),
         Error::TooManySteps(_) => (Code::ResourceExhausted, "TOO_MANY_STEPS"),
         Error::TtlOutOfRange { .. } => (Code::InvalidArgument, "TTL_OUT_OF_RANGE"),
@@ -189,7 +191,7 @@ pub(super) fn to_status(error: &Error) -> Status {
         | Error::PrincipalInvalid(invalid) => {
             details.add_bad_request_violation(invalid.what, invalid.rule);
         }
-        Error::TooManyRequests(wait) => {
+        Error::RenewedLately(wait) | Error::TooManyRequests(wait) => {
             details.set_retry_info(Some(*wait));
         }
         Error::DirectoryUnavailable { .. }

@@ -193,8 +193,14 @@ fn an_executor_opens_lists_runs_and_closes_steps() {
     assert_eq!(opened["spiffe_id"], "spiffe://keyhatch.local/workflow/deploy/run/42/step/build");
     let listed = serving.run(&["step", "list"]);
     assert!(stdout(&listed).contains("deploy"), "{}", stdout(&listed));
+    assert!(stdout(&with(&["step", "renew"], &[])).starts_with("open until "));
+    let id = opened["opening"].as_str().unwrap().trim_start_matches("openings/");
+    assert!(stdout(&serving.run(&["step", "renew", id])).starts_with("open until "));
+    assert_eq!(serving.run(&["step", "close"]).status.code(), Some(2));
     let closed = serving.run(&["step", "close", opened["opening"].as_str().unwrap()]);
     assert_eq!(stdout(&closed), "closed; 0 lease(s) revoked\n");
+    let closed = serving.run(&["run", "close", "nope"]);
+    assert_eq!(stdout(&closed), "0 step(s) closed, 0 lease(s) revoked\n");
     assert!(stdout(&with(&["step", "close"], &[])).contains("nothing to close"));
 
     let script = "keyhatch whoami -o name; exit 3";
