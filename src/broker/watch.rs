@@ -187,10 +187,12 @@ impl Watcher {
     ) -> Option<Result<Delivery, Error>> {
         let mut state = self.state.lock();
         if let Some(letter) = state.mailbox.take() {
-            // What was decided before the last change, or of a step that is closed by now, is not sent.
+            // What was decided before the last change, or for a step or a time that is over by now, is not sent.
             let is_current = broker.snapshot().head == letter.epoch && !self.opening.is_closed();
             match letter.outcome {
-                Ok(resolved) if is_current => return Some(Ok(state.seen(resolved))),
+                Ok(resolved) if is_current && now < resolved.lease.expire_time => {
+                    return Some(Ok(state.seen(resolved)));
+                }
                 Ok(_) => state.is_behind = true,
                 Err(error) => return Some(Err(error)),
             }
