@@ -60,6 +60,25 @@ impl Shared {
         panic!("nobody answers at {}", socket.display());
     }
 
+    /// Opens a step under one request id, however often it has to ask. A daemon that was killed between the
+    /// line and the directory closes the step when it comes back, and says so: then it is another request.
+    async fn open(&self, admin: &Path, number: usize) -> pb::OpenedStep {
+        for request in 0..100 {
+            let mut asked = open_request("deploy", &format!("s{number}"));
+            asked.request_id = format!("request-{number}-{request}");
+            let executor = self.executor();
+            let opened = self.until_answered(admin, &executor, |channel| {
+                let asked = asked.clone();
+                async move { ExecutorServiceClient::new(channel).open_step(asked).await }
+            });
+            match opened.await {
+                Ok(opened) => return opened.into_inner(),
+                Err(status) => assert_eq!(status.code(), Code::Aborted, "{}", status.message()),
+            }
+        }
+        panic!("never opened");
+    }
+
     async fn work(&self) {
         let admin = self.directory.join("run/admin.sock");
         loop {
@@ -67,16 +86,7 @@ impl Shared {
             if number >= STEPS {
                 return;
             }
-            let mut asked = open_request("deploy", &format!("s{number}"));
-            asked.request_id = format!("request-{number}");
-            let opened = self
-                .until_answered(&admin, &self.executor(), |channel| {
-                    let asked = asked.clone();
-                    async move { ExecutorServiceClient::new(channel).open_step(asked).await }
-                })
-                .await
-                .unwrap()
-                .into_inner();
+            let opened = self.open(&admin, number).await;
             let directory = PathBuf::from(&opened.directory);
             let mut leases = Vec::new();
             for ttl in [100, 200, 300] {
