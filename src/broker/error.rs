@@ -3,7 +3,7 @@
 use std::time::Duration;
 
 use crate::access::Role;
-use crate::identity::RequestError;
+use crate::identity::{AuthorityError, RequestError};
 use crate::integration::Problem;
 use crate::journal::{NotAccepted, Unavailable};
 use crate::model::{
@@ -294,6 +294,12 @@ fn hint(absent: &ResourceName) -> &'static str {
         ResourceName::Executor(_) => "; list them with: keyhatch executor list",
         ResourceName::Operator(_) => "; list them with: keyhatch operator list",
         ResourceName::Lease(_) | ResourceName::Opening(_) | ResourceName::Secret(_) => "",
+    }
+}
+
+impl From<AuthorityError> for Error {
+    fn from(error: AuthorityError) -> Self {
+        Self::Internal(error.to_string())
     }
 }
 

@@ -60,10 +60,8 @@ impl Broker {
             return Ok(());
         }
         let end = record.expire_time.min(now.after(MAX_STEP_CERTIFICATE_LIFE));
-        let issued = self
-            .authority
-            .issue_client(&record.key.spiffe_id(), &record.public_key, random_id()?, now, end)
-            .map_err(|error| Error::Internal(error.to_string()))?;
+        let (id, key) = (record.key.spiffe_id(), &record.public_key);
+        let issued = self.authority.issue_client(&id, key, random_id()?, now, end)?;
         self.journal.renew_certificate(now, record.id, issued.pinned)?;
         let file =
             StepFile { name: CERTIFICATE, mode: 0o444, content: issued.chain_pem.as_bytes() };

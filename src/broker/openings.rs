@@ -343,9 +343,8 @@ impl Broker {
         step_end: Timestamp,
     ) -> Result<KeyAndCertificate, Error> {
         let end = step_end.min(now.after(MAX_STEP_CERTIFICATE_LIFE));
-        self.authority
-            .issue_client_with_key(&key.spiffe_id(), random_id()?, now, end)
-            .map_err(|error| Error::Internal(error.to_string()))
+        let id = key.spiffe_id();
+        Ok(self.authority.issue_client_with_key(&id, random_id()?, now, end)?)
     }
 
     fn prepare_directory(

@@ -40,22 +40,6 @@ impl Broker {
         })
     }
 
-    /// Whether a caller's certificate still stands for him.
-    ///
-    /// # Errors
-    /// If he was removed, or it is over.
-    pub fn check_still(&self, caller: &Principal, svid: &Svid) -> Result<(), Error> {
-        let snapshot = self.snapshot();
-        let registration = match caller {
-            Principal::Operator(name, _) => snapshot.catalog.operator(name),
-            Principal::Executor(name) => snapshot.catalog.executor(name),
-            Principal::Step { .. } => None,
-        };
-        let mut pinned = registration.into_iter().flat_map(|found| &found.certificates);
-        let is_good = pinned.any(|one| one.sha256 == svid.sha256 && self.now() < one.not_after);
-        if is_good { Ok(()) } else { Err(Error::Unregistered) }
-    }
-
     /// Writes down that an operator or executor was refused.
     pub fn note_refusal(&self, caller: &Principal, method: &str, resource: &str, reason: &str) {
         let event = Event::AdminRefused {

@@ -9,7 +9,7 @@ use super::offline::LocalExecutor;
 use super::operators::{require_operator, require_role};
 use crate::access::{Principal, Role, Scope};
 use crate::catalog::{Catalog, Registered, Registration};
-use crate::identity::{Issued, RequestError, Svid, requested_key, sha256};
+use crate::identity::{Issued, RequestError, Svid, requested_key};
 use crate::journal::{ChangeNote, CloseReason};
 use crate::model::limits::{CLIENT_CERTIFICATE_LIFE, MAX_CLIENT_CERTIFICATES};
 use crate::model::{
@@ -88,10 +88,7 @@ impl Broker {
                 chain_pem: String::new(),
                 pinned: PinnedCertificate { sha256: [0; 32], not_before: now, not_after: end },
             },
-            false => self
-                .authority
-                .issue_client(&who.spiffe_id(), &key, random_id()?, now, end)
-                .map_err(|error| Error::Internal(error.to_string()))?,
+            false => self.authority.issue_client(&who.spiffe_id(), &key, random_id()?, now, end)?,
         };
         let pinned = issued.pinned.clone();
         let asked = Asked::new(&caller, "Enroll", &who.resource(), options);
@@ -124,17 +121,14 @@ impl Broker {
         };
         let key = requested_key(request)?;
         // Whoever could only use an identity for a while is not to keep it with a key of his own.
-        if sha256(&key) != presented.key_sha256 {
+        if !presented.is_for_key(&key) {
             return Err(RequestError::OtherKey.into());
         }
         let now = self.now();
         let found = self.snapshot().catalog.registration(&who).cloned();
         check_renewal(found.as_deref().ok_or(Error::Unregistered)?, &presented.sha256, now)?;
         let end = now.after(CLIENT_CERTIFICATE_LIFE);
-        let issued = self
-            .authority
-            .issue_client(&who.spiffe_id(), &key, random_id()?, now, end)
-            .map_err(|error| Error::Internal(error.to_string()))?;
+        let issued = self.authority.issue_client(&who.spiffe_id(), &key, random_id()?, now, end)?;
         let (by, pinned, presented) = (caller.to_string(), issued.pinned.clone(), presented.sha256);
         let change = move |draft: &mut Draft| {
             // It may have been removed meanwhile, and its name be another's.

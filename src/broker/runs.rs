@@ -154,16 +154,15 @@ impl Broker {
 /// Lines of runs, in order, as steps with what they received.
 fn fold(lines: Vec<Body>) -> Vec<RunStep> {
     let mut steps: Vec<RunStep> = Vec::new();
-    let mut of_opening = BTreeMap::new();
+    let mut places = BTreeMap::new();
     for Body { time, event, .. } in lines {
         match event {
             Event::Opened(opening) => {
-                of_opening.insert(opening.id, steps.len());
+                places.insert(opening.id, steps.len());
                 steps.push(RunStep { opening: *opening, closed: None, received: Vec::new() });
             }
             Event::Closed { opening, reason, .. } => {
-                let step = of_opening.get(&opening).and_then(|place| steps.get_mut(*place));
-                if let Some(step) = step {
+                if let Some(step) = step_of(&mut steps, &places, opening) {
                     step.closed = Some((time, reason));
                 }
             }
@@ -173,8 +172,7 @@ fn fold(lines: Vec<Body>) -> Vec<RunStep> {
                 }
             }
             Event::LeaseRenewal(line) => {
-                let step = of_opening.get(&line.opening).and_then(|place| steps.get_mut(*place));
-                let found = step.and_then(|step| {
+                let found = step_of(&mut steps, &places, line.opening).and_then(|step| {
                     step.received.iter_mut().find(|received| received.lease == line.lease)
                 });
                 if let (Some(received), RenewalOutcome::Allow { expire_time, .. }) =
@@ -184,8 +182,7 @@ fn fold(lines: Vec<Body>) -> Vec<RunStep> {
                 }
             }
             Event::Resolve(line) => {
-                let step = of_opening.get(&line.opening).and_then(|place| steps.get_mut(*place));
-                if let Some(step) = step {
+                if let Some(step) = step_of(&mut steps, &places, line.opening) {
                     receive(step, time, line.ask.target, line.outcome);
                 }
             }
@@ -193,6 +190,14 @@ fn fold(lines: Vec<Body>) -> Vec<RunStep> {
         }
     }
     steps
+}
+
+fn step_of<'a>(
+    steps: &'a mut [RunStep],
+    places: &BTreeMap<Id, usize>,
+    opening: Id,
+) -> Option<&'a mut RunStep> {
+    steps.get_mut(*places.get(&opening)?)
 }
 
 /// A lease that is handed out once more is the same one.

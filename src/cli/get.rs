@@ -90,26 +90,30 @@ async fn watch(
 ) -> Result<(), Failure> {
     let request = pb::WatchRequest { request: Some(Credential::request(&reference, fields, ttl)) };
     let mut printed = None;
-    let mut attempts = 0;
     loop {
-        let ended = follow(channel.clone(), &request, &reference, &mut printed).await;
+        let ended = follow(channel, &request, &reference, &mut printed).await;
         let Err(failure) = ended else { return Ok(()) };
         let is_away = ["UNREACHABLE", "DRAINING"].contains(&failure.reason.as_str());
         if !is_away || printed.is_none() {
             return Err(failure);
         }
         say(&format!("{}; trying again", failure.message));
-        channel = loop {
-            tokio::time::sleep(AWAY).await;
-            match connect(Caller::Step, common.state.as_deref()).await {
-                Ok(channel) => break channel,
-                Err(failure) if failure.reason != "UNREACHABLE" || attempts >= MOST_ATTEMPTS => {
-                    return Err(failure);
-                }
-                Err(_) => attempts += 1,
+        channel = connect_again(common).await?;
+    }
+}
+
+/// A connection to a daemon that is away, when it is back.
+async fn connect_again(common: &Common) -> Result<Channel, Failure> {
+    let mut attempts = 0;
+    loop {
+        tokio::time::sleep(AWAY).await;
+        let connected = connect(Caller::Step, common.state.as_deref()).await;
+        match connected {
+            Err(failure) if failure.reason == "UNREACHABLE" && attempts < MOST_ATTEMPTS => {
+                attempts += 1;
             }
-        };
-        attempts = 0;
+            connected => return connected,
+        }
     }
 }
 

@@ -63,9 +63,7 @@ async fn renew(endpoint: &Endpoint, channel: &Channel, old: &Svid) -> Result<(),
     let request = pb::RenewCertificateRequest { csr: csr.into_bytes() };
     let mut client = SystemServiceClient::new(channel.clone());
     let chain = client.renew_certificate(request).await?.into_inner().certificate_chain;
-    let renewed = Svid::parse_own(&chain).ok();
-    let is_ours = |new: &Svid| new.id == old.id && new.key_sha256 == old.key_sha256;
-    if !renewed.as_ref().is_some_and(is_ours) {
+    if !Svid::parse_own(&chain).is_ok_and(|renewed| renewed.is_renewal_of(old)) {
         return Err(invalid("the broker has sent another's certificate".to_owned()));
     }
     place.finish(file, &chain)

@@ -66,18 +66,15 @@ impl Doors {
         authority: &Authority,
         clock: &Clock,
     ) -> Result<(Self, CertificateKeeper), DaemonError> {
-        let issue = || issue_daemon(state, authority, name, clock.now());
-        let is_due = |pair: Pair| clock.now() >= pair.renewal(authority.domain());
-        if Pair::read(state).map_or(true, is_due) {
-            issue()?;
-        }
         let (doors, pair) = match Self::build(state, authority, clock) {
-            Err(DaemonError::Tls(error)) => {
-                tracing::warn!(%error, "the daemon's certificate is replaced");
-                issue()?;
+            Ok((doors, pair)) if clock.now() < pair.renewal(authority.domain()) => (doors, pair),
+            built => {
+                if let Err(error) = built {
+                    tracing::warn!(%error, "the daemon's certificate is replaced");
+                }
+                issue_daemon(state, authority, name, clock.now())?;
                 Self::build(state, authority, clock)?
             }
-            built => built?,
         };
         let stamp = stamp(state);
         let keeper = CertificateKeeper {

@@ -21,7 +21,7 @@ impl ApplyService for AdminDoor {
         &self,
         request: Request<Streaming<pb::ApplyRequest>>,
     ) -> Result<Response<pb::ApplyResponse>, Status> {
-        let peer = peer::admin_certificate(&request)?;
+        let peer = peer::admin_connection(&request)?;
         let (call, mut stream) = self.begin(request, "Apply", |_| String::new())?;
         let refuse = |error: Error| call.refuse(&error);
         // Before anything is read: what is refused should not be held in memory first.
@@ -39,7 +39,7 @@ impl ApplyService for AdminDoor {
             documents.push(document(message).map_err(refuse)?);
         }
         // It may have taken a while: whoever was removed meanwhile is not another of his name.
-        call.broker.check_still(&call.caller, &peer).map_err(refuse)?;
+        call.broker.admin_principal(&peer.svid, peer.uid).map_err(refuse)?;
         call.answer(async {
             let applied = call.broker.apply(call.caller.clone(), documents).await?;
             Ok(pb::ApplyResponse { results: applied.iter().map(result).collect() })

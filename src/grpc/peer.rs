@@ -8,7 +8,7 @@ use tonic::transport::server::Connected;
 use super::status::to_status;
 use crate::access::Principal;
 use crate::broker::{Broker, Error};
-use crate::identity::{Connection, Peer, Svid};
+use crate::identity::{Connection, Peer};
 use crate::journal::{LiveOpening, NotAccepted};
 
 /// A connection to a step's socket, which belongs to its opening.
@@ -62,23 +62,19 @@ pub(super) fn take_request(broker: &Broker, opening: &LiveOpening) -> Result<(),
 /// # Errors
 /// The status to answer with.
 pub(super) fn admin<T>(broker: &Broker, request: &Request<T>) -> Result<Principal, tonic::Status> {
+    let peer = admin_connection(request)?;
     let checked = || {
         broker.check_serving()?;
-        let peer = admin_peer(request)?;
         broker.admin_principal(&peer.svid, peer.uid)
     };
     checked().map_err(|error| to_status(&error))
 }
 
-/// The certificate that a request to the admin door came with.
+/// Who is at the other end of the admin door, by certificate and Unix user.
 ///
 /// # Errors
 /// The status to answer with.
-pub(super) fn admin_certificate<T>(request: &Request<T>) -> Result<Svid, tonic::Status> {
-    admin_peer(request).map(|peer| peer.svid.clone()).map_err(|error| to_status(&error))
-}
-
-fn admin_peer<T>(request: &Request<T>) -> Result<&Peer<()>, Error> {
-    let peer = request.extensions().get::<Arc<Peer<()>>>();
-    peer.map(AsRef::as_ref).ok_or_else(|| Error::Internal("a request without a peer".to_owned()))
+pub(super) fn admin_connection<T>(request: &Request<T>) -> Result<Arc<Peer<()>>, tonic::Status> {
+    let peer = request.extensions().get::<Arc<Peer<()>>>().cloned();
+    peer.ok_or_else(|| to_status(&Error::Internal("a request without a peer".to_owned())))
 }

@@ -50,10 +50,10 @@ impl SystemService for AdminDoor {
         &self,
         request: Request<pb::RenewCertificateRequest>,
     ) -> Result<Response<pb::RenewCertificateResponse>, Status> {
-        let presented = peer::admin_certificate(&request)?;
+        let peer = peer::admin_connection(&request)?;
         let (call, request) = self.begin(request, "RenewCertificate", |_| String::new())?;
         call.answer(async {
-            let renewed = call.broker.renew_certificate(&call.caller, &presented, &request.csr);
+            let renewed = call.broker.renew_certificate(&call.caller, &peer.svid, &request.csr);
             let issued = renewed.await?;
             Ok(pb::RenewCertificateResponse {
                 certificate_chain: issued.chain_pem,

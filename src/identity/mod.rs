@@ -21,5 +21,5 @@ pub use request::{
     PemFault, RequestError, check_certificate, check_pair, check_private_key, new_request,
     request_for, requested_key,
 };
-pub use svid::{Svid, SvidError, sha256};
+pub use svid::{Svid, SvidError};
 pub use tls::{Door, DoorConfig, TlsError};

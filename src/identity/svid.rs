@@ -21,8 +21,8 @@ pub struct Svid {
     pub id: SpiffeId,
     /// SHA-256 of the certificate: what is pinned.
     pub sha256: [u8; 32],
-    /// SHA-256 of its public key (SubjectPublicKeyInfo).
-    pub key_sha256: [u8; 32],
+    /// SHA-256 of its public key.
+    key_sha256: [u8; 32],
     /// Its beginning.
     pub not_before: Timestamp,
     /// Its end.
@@ -67,6 +67,16 @@ impl Svid {
         let leaf = CertificateDer::from_pem_slice(pem.as_bytes());
         let leaf = leaf.map_err(|_| SvidError::Malformed)?;
         Self::read(&leaf, |uri| SpiffeId::parse(uri, &TrustDomain::of(uri)?))
+    }
+
+    /// Whether it is for this public key (SubjectPublicKeyInfo, DER).
+    pub fn is_for_key(&self, public_key: &[u8]) -> bool {
+        self.key_sha256 == sha256(public_key)
+    }
+
+    /// Whether it is another certificate for the same name and key.
+    pub fn is_renewal_of(&self, old: &Self) -> bool {
+        self.id == old.id && self.key_sha256 == old.key_sha256
     }
 
     /// When it is to be renewed: after two thirds of its life.
@@ -138,8 +148,7 @@ fn uri_names<'a>(certificate: &'a X509Certificate<'_>) -> Result<Vec<&'a str>, S
     Ok(uris)
 }
 
-/// SHA-256.
-pub fn sha256(bytes: &[u8]) -> [u8; 32] {
+pub(super) fn sha256(bytes: &[u8]) -> [u8; 32] {
     let mut output = [0; 32];
     output.copy_from_slice(digest::digest(&digest::SHA256, bytes).as_ref());
     output

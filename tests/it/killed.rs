@@ -2,9 +2,8 @@
 
 use std::collections::BTreeMap;
 use std::path::{Path, PathBuf};
-use std::sync::Mutex;
 use std::sync::atomic::{AtomicBool, AtomicUsize, Ordering};
-use std::time::Duration;
+use std::sync::{Mutex, RwLock};
 
 use keyhatch::grpc::client::channel;
 use keyhatch::grpc::pb;
@@ -24,6 +23,8 @@ struct Shared {
     directory: PathBuf,
     next: AtomicUsize,
     acknowledged: AtomicUsize,
+    /// Held for writing while there is no daemon.
+    serving: RwLock<()>,
     /// What each step was given, by its name: leases.
     given: Mutex<BTreeMap<String, Vec<String>>>,
 }
@@ -41,6 +42,8 @@ impl Shared {
         call: impl Fn(Channel) -> F,
     ) -> Result<T, Status> {
         for _ in 0..2000 {
+            // There is one now; it may be killed at any moment after this.
+            drop(self.serving.read().unwrap());
             if let Ok(channel) = channel(socket, identity_in(identity)).await {
                 let outcome = call(channel).await;
                 let is_answer = match &outcome {
@@ -55,7 +58,6 @@ impl Shared {
                     return outcome;
                 }
             }
-            tokio::time::sleep(Duration::from_millis(5)).await;
         }
         panic!("nobody answers at {}", socket.display());
     }
@@ -138,8 +140,10 @@ fn kill_again_and_again(mut serving: ServeProcess, shared: &Shared, is_over: &At
         {
             std::thread::yield_now();
         }
+        let nobody = shared.serving.write().unwrap();
         serving.kill();
         serving = ServeProcess::start(&shared.directory);
+        drop(nobody);
         kills += 1;
     }
     kills
@@ -169,6 +173,7 @@ fn two_hundred_steps_come_and_go_under_kill_9_and_nothing_is_left_over_or_lost()
         directory: directory.path().to_owned(),
         next: AtomicUsize::new(0),
         acknowledged: AtomicUsize::new(0),
+        serving: RwLock::default(),
         given: Mutex::default(),
     };
     let is_over = AtomicBool::new(false);
