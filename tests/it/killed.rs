@@ -13,7 +13,7 @@ use tonic::transport::Channel;
 use tonic::{Code, Status};
 use tonic_types::StatusExt as _;
 
-use crate::harness::{ServeProcess, identity_in, open_request, request, resolve_on};
+use crate::harness::{ServeProcess, identity_in, open_request, report, request, resolve_on};
 
 const STEPS: usize = 200;
 const WORKERS: usize = 4;
@@ -203,5 +203,10 @@ fn two_hundred_steps_come_and_go_under_kill_9_and_nothing_is_left_over_or_lost()
             assert_eq!(received.state(), pb::LeaseState::Revoked, "{name}");
         }
     }
-    println!("{STEPS} steps, {kills} kills");
+    report(
+        "steps under kill -9",
+        format!("{STEPS} steps, {kills} kills"),
+        "0 left over, 0 lost",
+        "",
+    );
 }

@@ -1,6 +1,7 @@
 //! One world: a real daemon on its own sockets with its own CA, and a clock set by hand.
 
 mod process;
+mod report;
 
 use std::collections::BTreeMap;
 use std::path::{Path, PathBuf};
@@ -26,6 +27,7 @@ use tonic_types::StatusExt as _;
 use zeroize::Zeroizing;
 
 pub use process::{ServeProcess, keyhatch, keyhatch_in, path_with_binary, wait_until};
+pub use report::{full, report, scale};
 
 /// When every test begins: now, to the second, because clients look at certificates by the system's clock.
 pub static START: LazyLock<i64> = LazyLock::new(|| Clock::system().now().seconds() * 1000);
