@@ -7,7 +7,7 @@ use std::path::{Path, PathBuf};
 
 use serde::Deserialize;
 
-use crate::model::Limits;
+use crate::model::{JournalMode, Limits};
 
 /// Why the configuration cannot be used.
 #[derive(Debug, thiserror::Error)]
@@ -48,6 +48,7 @@ struct ConfigFile {
     state: Option<PathBuf>,
     runtime: Option<PathBuf>,
     admin_group: Option<String>,
+    journal: Option<JournalMode>,
     limits: Limits,
 }
 
@@ -60,6 +61,10 @@ pub struct Given {
     pub runtime: Option<PathBuf>,
     /// `--admin-group`, `KEYHATCH_ADMIN_GROUP`
     pub admin_group: Option<String>,
+    /// `--journal`, `KEYHATCH_JOURNAL`
+    pub journal: Option<JournalMode>,
+    /// `--expect-head`
+    pub expect_head: Option<u64>,
     /// `--config`
     pub file: Option<PathBuf>,
 }
@@ -73,11 +78,27 @@ pub struct Config {
     pub runtime: PathBuf,
     /// The group, by its id, that may connect to the admin socket beside the daemon's own user.
     pub admin_group: Option<u32>,
+    /// When a decision on the step door is as good as written.
+    pub journal: JournalMode,
+    /// The least change that the store must be at, if somebody has noted one.
+    pub expect_head: Option<u64>,
     /// The limits.
     pub limits: Limits,
 }
 
 impl Config {
+    /// A configuration with these directories, and the defaults of everything else.
+    pub fn in_directories(state: PathBuf, runtime: PathBuf) -> Self {
+        Self {
+            state,
+            runtime,
+            admin_group: None,
+            journal: JournalMode::default(),
+            expect_head: None,
+            limits: Limits::default(),
+        }
+    }
+
     /// Joins what was given with the file and the defaults.
     ///
     /// # Errors
@@ -89,6 +110,8 @@ impl Config {
             state: given.state.or(file.state).unwrap_or_else(default_state),
             runtime: given.runtime.or(file.runtime).unwrap_or_else(default_runtime),
             admin_group: admin_group.as_deref().map(group).transpose()?,
+            journal: given.journal.or(file.journal).unwrap_or_default(),
+            expect_head: given.expect_head,
             limits: file.limits,
         })
     }

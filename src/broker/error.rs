@@ -52,6 +52,15 @@ pub enum Error {
     /// An operator has switched the connection off.
     #[error("{0} is disabled; an operator may enable it")]
     Disabled(ResourceName),
+    /// The disk is nearly full: what is left is for changes that take access away.
+    #[error(
+        "the disk is nearly full, and what is left is kept for deletes, disabling and changes of access; free \
+         space on the disk of the state directory"
+    )]
+    DiskFull,
+    /// As many read the journal as may.
+    #[error("{0} callers read the journal already; try again when one of them has ended")]
+    TooManyReaders(usize),
     /// A step's directory or socket cannot be made.
     #[error(
         "the step's directory cannot be made below {directory} ({cause}); see to it there, and open the \
@@ -185,6 +194,12 @@ pub enum Error {
     /// A principal in a binding is not well formed.
     #[error(transparent)]
     PrincipalInvalid(Invalid),
+    /// The broker was restored from a backup.
+    #[error(
+        "this broker was restored from a backup, and nothing is resolved until an administrator has looked at \
+         it and says: keyhatch restore --confirm"
+    )]
+    Quarantined,
     /// The same id was given to another request.
     #[error("another request was made under the id {0}; an id is used for one request only")]
     RequestIdReused(RequestId),

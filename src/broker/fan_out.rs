@@ -129,6 +129,7 @@ impl Broker {
                     watcher.opening.count_refusal(now, &self.limits);
                     Error::TooManyLeases(self.limits.step_live_leases)
                 }
+                (_, Err(CommitError::Quarantined)) => Error::Quarantined,
                 (_, Err(CommitError::Unavailable(_))) => Error::JournalUnavailable,
                 _ => Error::Internal("a decision came out as another".to_owned()),
             };

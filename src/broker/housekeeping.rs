@@ -46,6 +46,12 @@ impl Broker {
         }
     }
 
+    /// What the journal needs as time goes by. It waits for the disk.
+    pub fn keep_journal(&self) {
+        let now = self.now();
+        self.journal.keep_up(now);
+    }
+
     fn renew_if_due(&self, opening: &LiveOpening, now: Timestamp) -> Result<(), Error> {
         let record = opening.record();
         let Some(newest) = opening.newest_certificate() else { return Ok(()) };

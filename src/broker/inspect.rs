@@ -35,6 +35,7 @@ impl Broker {
         loop {
             match self.test_once(caller, name) {
                 Err(CommitError::Stale) => {}
+                Err(CommitError::Quarantined) => return Err(Error::Quarantined),
                 Err(CommitError::Unavailable(Unavailable)) => {
                     return Err(Error::JournalUnavailable);
                 }

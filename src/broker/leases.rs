@@ -35,6 +35,7 @@ impl Broker {
                 Err(CommitError::Closed) => {
                     return Err(Error::NotAccepted(NotAccepted::NotOpen));
                 }
+                Err(CommitError::Quarantined) => break Err(Error::Quarantined),
                 Err(CommitError::Unavailable(Unavailable)) => {
                     return Err(Error::JournalUnavailable);
                 }

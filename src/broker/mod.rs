@@ -4,6 +4,7 @@
 //! go in [`openings`].
 
 mod apply;
+mod backup;
 mod connection_write;
 mod connections;
 mod draft;
@@ -22,6 +23,7 @@ mod listeners;
 mod offline;
 mod openings;
 mod operators;
+mod quarantine;
 mod reaper;
 mod registry;
 mod resolve;
@@ -30,13 +32,18 @@ mod secrets;
 mod start;
 mod step_directory;
 mod step_list;
+mod tail;
 mod watch;
 mod writer;
 
+use std::path::PathBuf;
 use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, Ordering};
 
 pub use apply::{Action, Applied, Document};
+pub use backup::{
+    BACKUP_FORMAT, Backup, MANIFEST, Manifest, ManifestEntry, STORE_RECORDS, read_record,
+};
 pub use connections::{
     Access, ConnectionDocument, Deletion, ListedConnection, ListedConnections, Part,
 };
@@ -55,12 +62,13 @@ pub use secrets::SecretDocument;
 pub use start::{Parts, StartError};
 pub use step_directory::{Runtime, RuntimeError, StepListener, bind};
 pub use step_list::{ListedStep, ListedSteps};
+pub use tail::TailRequest;
 pub use watch::{Delivery, Watch};
 
 use crate::catalog::{Snapshot, Snapshots};
 use crate::identity::Authority;
 use crate::journal::Journal;
-use crate::model::{Clock, Limits, Timestamp};
+use crate::model::{Clock, JournalMode, Limits, Timestamp};
 use crate::seal::Keyring;
 use crate::store::Store;
 use listeners::Listeners;
@@ -76,7 +84,9 @@ pub struct Broker {
     authority: Arc<Authority>,
     clock: Clock,
     limits: Limits,
+    journal_mode: JournalMode,
     runtime: Runtime,
+    sealed_files: Vec<PathBuf>,
     listeners: Listeners,
     writer: Writer,
     start_time: Timestamp,
@@ -88,6 +98,8 @@ pub struct Broker {
 pub struct Health {
     /// Since when it runs.
     pub start_time: Timestamp,
+    /// Whether nothing is resolved since it was restored from a backup.
+    pub is_quarantined: bool,
     /// Whether the journal can be written.
     pub journal_writable: bool,
     /// Whether the store takes changes.
@@ -145,15 +157,26 @@ impl Broker {
         if self.is_draining.load(Ordering::Acquire) { Err(Error::Draining) } else { Ok(()) }
     }
 
-    /// How it is doing.
+    /// Waits until what was decided is on disk, where that is asked for.
     ///
     /// # Errors
-    /// If the journal hangs.
-    pub fn health(&self) -> Result<Health, Error> {
+    /// If the disk refuses: nothing may be handed out then.
+    pub async fn settle(&self) -> Result<(), Error> {
+        match self.journal_mode {
+            JournalMode::Written => Ok(()),
+            JournalMode::Synced => Ok(self.journal.synced(self.journal.last()?).await?),
+        }
+    }
+
+    /// How it is doing. What a journal that hangs would have to say is left out.
+    pub fn health(&self) -> Health {
         let snapshot = self.snapshot();
-        let (open_steps, live_leases) =
-            self.journal.look(|live| (live.open_count(), live.leases().len()))?;
-        Ok(Health {
+        let looked = self
+            .journal
+            .look(|live| (live.open_count(), live.leases().len(), live.is_quarantined()));
+        let (open_steps, live_leases, is_quarantined) = looked.unwrap_or_default();
+        Health {
+            is_quarantined,
             start_time: self.start_time,
             journal_writable: self.journal.is_writable(),
             store_writable: self.store.is_writable(),
@@ -162,9 +185,9 @@ impl Broker {
             open_steps,
             live_leases,
             head: snapshot.head,
-            journal_position: self.journal.position()?,
+            journal_position: self.journal.position().unwrap_or_default(),
             kek_id: self.keyring.kek_id().to_string(),
             trust_domain: self.authority.domain().to_string(),
-        })
+        }
     }
 }

@@ -8,7 +8,9 @@ use super::error::Error;
 use super::registry::{register_first, reissue};
 use super::start::{Foundation, StartError};
 use super::writer::{Writer, WriterTask};
-use crate::model::{Clock, ExecutorName, OperatorName, PinnedCertificate};
+use crate::identity::Authority;
+use crate::journal::Event;
+use crate::model::{Clock, ExecutorName, Limits, OperatorName, PinnedCertificate, Timestamp};
 use crate::seal::Keyring;
 
 /// A broker that is not running. Whoever makes one holds the state directory's lock.
@@ -19,6 +21,8 @@ pub struct Offline<'a> {
     pub store: &'a Path,
     /// The keys.
     pub keyring: Keyring,
+    /// The CA.
+    pub authority: Arc<Authority>,
     /// Where time comes from.
     pub clock: Clock,
 }
@@ -58,12 +62,30 @@ impl Offline<'_> {
         self.change(move |draft| reissue(draft, operator, certificate, local)).await
     }
 
+    /// Writes down that the broker was restored: its steps are closed, and nothing is resolved until an
+    /// administrator says so.
+    ///
+    /// # Errors
+    /// If journal and store are damaged or do not belong together, or cannot be written.
+    pub async fn quarantine(self, backup_time: Timestamp) -> Result<(), StartError> {
+        let foundation = self.foundation().await?;
+        let (journal, clock) = (foundation.parts.journal, foundation.parts.clock);
+        journal.append(clock.now(), &Event::Restored { backup_time })?;
+        journal.sign(clock.now());
+        Ok(journal.synced(journal.last()?).await?)
+    }
+
+    async fn foundation(self) -> Result<Foundation, StartError> {
+        let Self { journal, store, authority, clock, keyring } = self;
+        let file_bytes = Limits::default().journal_file_bytes;
+        Foundation::open(journal, store, Arc::new(keyring), authority, file_bytes, clock).await
+    }
+
     async fn change<T: Send + 'static>(
         self,
         change: impl FnOnce(&mut Draft) -> Result<T, Error> + Send + 'static,
     ) -> Result<T, StartError> {
-        let keyring = Arc::new(self.keyring);
-        let foundation = Foundation::open(self.journal, self.store, keyring, self.clock).await?;
+        let foundation = self.foundation().await?;
         let (writer, queue) = Writer::new();
         let known = foundation.parts.journal.look(|live| live.requests().clone())?;
         let task = WriterTask::new(foundation.parts, queue, foundation.last_batch, known);

@@ -156,6 +156,7 @@ impl Broker {
                 Err(CommitError::TooManyLeases) => {
                     return Err(Error::TooManyLeases(self.limits.step_live_leases));
                 }
+                Err(CommitError::Quarantined) => return Err(Error::Quarantined),
                 Err(CommitError::Unavailable(Unavailable)) => {
                     return Err(Error::JournalUnavailable);
                 }

@@ -7,7 +7,7 @@ use super::error::Error;
 use super::openings::{ClosedStep, StepSelector};
 use super::operators::require_executor;
 use crate::access::Principal;
-use crate::journal::{Body, CloseReason, Event, Outcome, RenewalOutcome, RunKey};
+use crate::journal::{Body, CloseReason, Event, Outcome, RenewalOutcome, WhichRuns};
 use crate::model::{FieldName, Id, Opening, RunName, Timestamp, WorkflowName};
 
 /// One opening of a step of a run, open or closed.
@@ -72,17 +72,11 @@ impl Broker {
             Principal::Operator(..) => None,
             Principal::Step { .. } => return Err(Error::ExecutorRequired),
         };
-        let mut places: Vec<u64> = self.journal.look(|live| {
-            let is_own = |key: &RunKey| own.is_none_or(|own| *own == key.executor);
-            let runs = live.usage().runs(run, workflow).filter(|(key, _)| is_own(key));
-            runs.flat_map(|(_, places)| places.iter().copied()).collect()
-        })?;
-        if places.is_empty() {
+        let lines = self.journal.run_lines(WhichRuns { run, workflow, executor: own });
+        let lines = lines.map_err(|error| Error::Internal(format!("the journal: {error}")))?;
+        if lines.is_empty() {
             return Err(Error::RunNotFound(run.clone()));
         }
-        places.sort_unstable();
-        let lines = self.journal.read_at(&places);
-        let lines = lines.map_err(|error| Error::Internal(format!("the journal: {error}")))?;
         let mut steps = fold(lines);
         let now = self.now();
         self.journal.look(|live| {
@@ -166,11 +160,8 @@ fn fold(lines: Vec<Body>) -> Vec<RunStep> {
                     step.closed = Some((time, reason));
                 }
             }
-            Event::ClockSetBack => {
-                for step in steps.iter_mut().filter(|step| step.closed.is_none()) {
-                    step.closed = Some((time, CloseReason::ClockSetBack));
-                }
-            }
+            Event::ClockSetBack => close_all(&mut steps, time, CloseReason::ClockSetBack),
+            Event::Restored { .. } => close_all(&mut steps, time, CloseReason::Restored),
             Event::LeaseRenewal(line) => {
                 let found = step_of(&mut steps, &places, line.opening).and_then(|step| {
                     step.received.iter_mut().find(|received| received.lease == line.lease)
@@ -190,6 +181,12 @@ fn fold(lines: Vec<Body>) -> Vec<RunStep> {
         }
     }
     steps
+}
+
+fn close_all(steps: &mut [RunStep], time: Timestamp, reason: CloseReason) {
+    for step in steps.iter_mut().filter(|step| step.closed.is_none()) {
+        step.closed = Some((time, reason));
+    }
 }
 
 fn step_of<'a>(

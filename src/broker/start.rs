@@ -11,7 +11,7 @@
 //! - anything else: one of the two was replaced by an older copy, and the broker refuses.
 
 use std::collections::HashSet;
-use std::path::Path;
+use std::path::{Path, PathBuf};
 use std::sync::Arc;
 use std::sync::atomic::AtomicBool;
 
@@ -26,9 +26,9 @@ use super::watch::Watchers;
 use super::writer::{Writer, WriterParts, WriterTask};
 use crate::catalog::{LoadError, Snapshot, Snapshots, load};
 use crate::identity::Authority;
-use crate::journal::{CloseReason, Event, Journal, Recovery, ReplayError, Unavailable};
+use crate::journal::{CloseReason, Event, Journal, Options, Recovery, ReplayError, Unavailable};
 use crate::model::limits::MAX_CLOCK_STEP_BACK;
-use crate::model::{Clock, Id, Limits};
+use crate::model::{Clock, Id, JournalMode, Limits};
 use crate::seal::Keyring;
 use crate::store::{Store, StoreError};
 
@@ -47,6 +47,17 @@ pub enum StartError {
     /// The store's contents.
     #[error(transparent)]
     Load(#[from] LoadError),
+    /// An outside copy of the head says that there was more.
+    #[error(
+        "the state directory is at change {head}, but change {expected} was seen before (--expect-head): it \
+         was replaced by an older copy; restore the newest backup, or leave the option out to go on with this"
+    )]
+    OlderThanExpected {
+        /// The least that is expected.
+        expected: u64,
+        /// What there is.
+        head: u64,
+    },
     /// The machine has not what the open steps need.
     #[error(
         "the open steps cannot listen again ({0}); raise the limit of open files, or free what is short"
@@ -84,6 +95,12 @@ pub struct Parts<'a> {
     pub clock: Clock,
     /// The limits.
     pub limits: Limits,
+    /// How decisions on the step door are brought to disk.
+    pub journal_mode: JournalMode,
+    /// The least change that the store must have, if an outside copy of the head says one.
+    pub expect_head: Option<u64>,
+    /// The files beside journal and store that a backup takes as they are.
+    pub sealed_files: Vec<PathBuf>,
     /// The runtime directory.
     pub runtime: Runtime,
     /// Where listening sockets of steps go.
@@ -103,9 +120,13 @@ impl Foundation {
         journal: &Path,
         store: &Path,
         keyring: Arc<Keyring>,
+        authority: Arc<Authority>,
+        file_bytes: u32,
         clock: Clock,
     ) -> Result<Self, StartError> {
-        let (journal, recovery) = Journal::open(journal, Arc::clone(&keyring), clock.now())?;
+        let options = Options { file_bytes: u64::from(file_bytes) };
+        let (journal, recovery) =
+            Journal::open(journal, Arc::clone(&keyring), authority, options, clock.now())?;
         let (store, contents) = Store::open(store, &keyring)?;
         let catalog = load(contents.records, &keyring)?;
         let head = contents.sequence;
@@ -154,8 +175,19 @@ impl Broker {
     ) -> Result<(Self, impl Future<Output = ()> + Send + use<>), StartError> {
         let now = parts.clock.now();
         let keyring = Arc::new(parts.keyring);
-        let foundation =
-            Foundation::open(parts.journal, parts.store, keyring, parts.clock.clone()).await?;
+        let foundation = Foundation::open(
+            parts.journal,
+            parts.store,
+            keyring,
+            Arc::clone(&parts.authority),
+            parts.limits.journal_file_bytes,
+            parts.clock.clone(),
+        )
+        .await?;
+        let head = foundation.parts.snapshots.load().head;
+        if let Some(expected) = parts.expect_head.filter(|expected| head < *expected) {
+            return Err(StartError::OlderThanExpected { expected, head });
+        }
         let (writer, queue) = Writer::new();
         let WriterParts { snapshots, journal, store, keyring, .. } = foundation.parts.clone();
         let broker = Self {
@@ -166,7 +198,9 @@ impl Broker {
             authority: parts.authority,
             clock: parts.clock,
             limits: parts.limits,
+            journal_mode: parts.journal_mode,
             runtime: parts.runtime,
+            sealed_files: parts.sealed_files,
             listeners: Listeners::new(parts.listeners),
             writer,
             start_time: now,
@@ -229,8 +263,9 @@ impl Broker {
     /// # Errors
     /// If the journal cannot be written.
     pub async fn stop(&self) -> Result<(), Unavailable> {
-        let (position, _) = self.journal.append(self.now(), &Event::Stopped)?;
-        self.journal.synced(position).await
+        self.journal.append(self.now(), &Event::Stopped)?;
+        self.journal.sign(self.now());
+        self.journal.synced(self.journal.last()?).await
     }
 }
 

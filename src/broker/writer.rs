@@ -179,6 +179,7 @@ impl WriterTask {
         let number = self.last_batch;
         let Finished { changes, notes, requests, known } = finished;
         let intent = Event::Intent { batch: number, changes: notes, requests };
+        self.parts.journal.make_room(&intent).map_err(|_| Error::DiskFull)?;
         let (position, _) = self.parts.journal.append(now, &intent)?;
         self.parts.journal.synced(position).await?;
         self.catalog.clone_from(&changes.catalog);

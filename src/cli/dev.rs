@@ -20,7 +20,7 @@ use crate::config::Config;
 use crate::daemon::{Daemon, InitOptions, Initialised, Signals, init};
 use crate::grpc::pb;
 use crate::grpc::pb::apply_request::Document;
-use crate::model::{Clock, Limits, Reference, TrustDomain, WorkflowName};
+use crate::model::{Clock, Reference, TrustDomain, WorkflowName};
 
 /// Arguments of `dev`.
 #[derive(clap::Args)]
@@ -198,12 +198,7 @@ impl Dev {
 }
 
 fn make(directory: &Path) -> Result<(Config, Initialised), Failure> {
-    let config = Config {
-        state: directory.join("state"),
-        runtime: directory.join("run"),
-        admin_group: None,
-        limits: Limits::default(),
-    };
+    let config = Config::in_directories(directory.join("state"), directory.join("run"));
     let made = init(&InitOptions {
         state: config.state.clone(),
         runtime: config.runtime.clone(),

@@ -2,6 +2,7 @@
 
 mod access;
 mod apply;
+mod backup;
 mod child;
 mod connection;
 mod connection_update;
@@ -16,6 +17,7 @@ mod get;
 mod group;
 mod init;
 mod integration;
+mod journal;
 mod output;
 mod pages;
 mod placeholder;
@@ -100,6 +102,13 @@ enum Command {
     Apply(apply::Apply),
     /// Tell why a step was refused, or would be, as an operator
     Explain(explain::Explain),
+    /// Stream a sealed copy of everything to a file, as an administrator
+    Backup(backup::Backup),
+    /// Make a broker of a backup, or confirm one that was made
+    Restore(backup::Restore),
+    /// Read the journal, as an operator, or prove it offline
+    #[command(subcommand)]
+    Journal(journal::Journal),
     /// Add, list and remove operators, as an administrator
     #[command(subcommand)]
     Operator(registry::Operator),
@@ -150,6 +159,9 @@ fn dispatch(common: &Common, command: Command) -> Result<u8, Failure> {
         Command::Run(run) => block_on(run.run(common)).map(|()| 0),
         Command::Access(access) => block_on(access.run(common)).map(|()| 0),
         Command::Explain(explain) => block_on(explain.run(common)).map(|()| 0),
+        Command::Backup(backup) => block_on(backup.run(common)).map(|()| 0),
+        Command::Restore(restore) => restore.run(common).map(|()| 0),
+        Command::Journal(journal) => journal.run(common).map(|()| 0),
         Command::Operator(operator) => block_on(operator.run(common)).map(|()| 0),
         Command::Executor(executor) => block_on(executor.run(common)).map(|()| 0),
         Command::Integration(integration) => block_on(integration.run(common)).map(|()| 0),

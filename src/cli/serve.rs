@@ -11,7 +11,7 @@ use super::Common;
 use super::failure::Failure;
 use crate::config::{Config, Given};
 use crate::daemon::{Daemon, Signals};
-use crate::model::Clock;
+use crate::model::{Clock, JournalMode};
 
 /// Arguments of `serve`.
 #[derive(clap::Args)]
@@ -26,7 +26,15 @@ pub struct Serve {
     /// is still for their certificates to say.
     #[arg(long, env = "KEYHATCH_ADMIN_GROUP", value_name = "GROUP")]
     admin_group: Option<String>,
-    /// The configuration file: state, runtime, admin_group and a limits table, in TOML.
+    /// When an answer to a step is as good as journaled: synced, when the disk has the line, or written, when
+    /// the operating system has it.
+    #[arg(long, env = "KEYHATCH_JOURNAL", value_name = "MODE", value_parser = journal_mode)]
+    journal: Option<JournalMode>,
+    /// Refuse to start if the store has fewer changes than this, as "last change" of status has said: then it
+    /// was replaced by an older copy.
+    #[arg(long, value_name = "CHANGE")]
+    expect_head: Option<u64>,
+    /// The configuration file: state, runtime, admin_group, journal and a limits table, in TOML.
     #[arg(long, env = "KEYHATCH_CONFIG", value_name = "FILE")]
     config: Option<PathBuf>,
     /// The form of the log, on stderr.
@@ -54,6 +62,8 @@ impl Serve {
             state: common.state.clone(),
             runtime: self.runtime,
             admin_group: self.admin_group,
+            journal: self.journal,
+            expect_head: self.expect_head,
             file: self.config,
         };
         let mut config = Config::load(given).map_err(|error| Failure::usage(error.to_string()))?;
@@ -69,6 +79,14 @@ impl Serve {
         })?;
         daemon.stop();
         Ok(())
+    }
+}
+
+fn journal_mode(text: &str) -> Result<JournalMode, String> {
+    match text {
+        "synced" => Ok(JournalMode::Synced),
+        "written" => Ok(JournalMode::Written),
+        _ => Err("it is synced or written".to_owned()),
     }
 }
 

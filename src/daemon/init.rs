@@ -1,6 +1,7 @@
 //! `keyhatch init`: a new broker's keys, CA, journal, store and first identities.
 
 use std::path::{Path, PathBuf};
+use std::sync::Arc;
 
 use super::DaemonError;
 use super::state::{FORMAT, StateDirectory, StateError, StateFile};
@@ -91,6 +92,7 @@ fn fill(
     let serials = [random_id()?, random_id()?, random_id()?];
     let authority =
         Authority::create(options.trust_domain.clone(), serials, now).map_err(StateError::from)?;
+    let authority = Arc::new(authority);
     state.write_authority(&authority, &keyring)?;
     state.write("ca.crt", 0o444, authority.root_pem().as_bytes())?;
     state.make_directory("broker")?;
@@ -106,9 +108,7 @@ fn fill(
         trust_domain: options.trust_domain.clone(),
         kek_file: kek_file.to_owned(),
     };
-    let path = state.join("state.json");
-    let text = serde_json::to_vec_pretty(&file).map_err(|_| StateError::Damaged(path))?;
-    state.write("state.json", 0o600, &text)?;
+    state.write_file(&file)?;
     let kek_file = state.path().join(kek_file);
     Ok(Initialised {
         kek_beside_store: kek_file.starts_with(state.path()),
@@ -121,7 +121,7 @@ fn fill(
 /// Makes and registers the first operator and the first executor.
 fn make_identities(
     state: &StateDirectory,
-    authority: &Authority,
+    authority: &Arc<Authority>,
     keyring: Keyring,
     options: &InitOptions,
 ) -> Result<(), DaemonError> {
@@ -142,6 +142,7 @@ fn make_identities(
         journal: &state.join("journal"),
         store: &state.join("store"),
         keyring,
+        authority: Arc::clone(authority),
         clock: options.clock.clone(),
     };
     let seeded = offline.seed_registrations((operator, admin), (executor, local));
@@ -196,7 +197,7 @@ pub(super) fn write_address(
 }
 
 /// Removes what an init that failed has left in a directory that was empty before.
-fn clear(directory: &Path) {
+pub(super) fn clear(directory: &Path) {
     let entries = std::fs::read_dir(directory).into_iter().flatten().flatten();
     // The lock last: until then nobody else begins.
     for entry in entries.filter(|entry| entry.file_name() != "lock") {

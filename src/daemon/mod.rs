@@ -6,6 +6,7 @@
 mod certificate;
 mod init;
 mod reissue;
+mod restore;
 mod signals;
 mod state;
 
@@ -24,6 +25,7 @@ use tokio_util::sync::CancellationToken;
 
 pub use init::{FIRST_OPERATOR, InitOptions, Initialised, init};
 pub use reissue::{ReissueOptions, Reissued, reissue_admin};
+pub use restore::{RestoreError, RestoreOptions, Restored, restore};
 pub use signals::Signals;
 pub use state::{StateDirectory, StateError, StateFile, StateLock};
 
@@ -67,6 +69,9 @@ pub enum DaemonError {
     /// No random numbers.
     #[error(transparent)]
     NoRandomness(#[from] NoRandomness),
+    /// A backup.
+    #[error(transparent)]
+    Restore(#[from] RestoreError),
     /// The runtime directory.
     #[error(transparent)]
     Runtime(#[from] RuntimeError),
@@ -132,6 +137,9 @@ impl Daemon {
             authority: Arc::clone(&authority),
             clock,
             limits: config.limits.clone(),
+            journal_mode: config.journal,
+            expect_head: config.expect_head,
+            sealed_files: state.backed_up(),
             runtime,
             listeners: step_sockets,
         };
@@ -145,6 +153,7 @@ impl Daemon {
         wiring.serve_steps(&steps, new_sockets);
         wiring.serve_admin(&admin, listener, &config.limits)?;
         admin.spawn(keep_house(Arc::clone(&broker), stop.clone()));
+        admin.spawn(keep_journal(Arc::clone(&broker), stop.clone()));
         steps.spawn(Arc::clone(&broker).fan_out());
         let reload = Arc::new(Notify::new());
         admin.spawn(keeper.run(authority, Arc::clone(&reload), stop.clone()));
@@ -313,6 +322,23 @@ async fn keep_house(broker: Arc<Broker>, stop: CancellationToken) {
         tokio::select! {
             () = stop.cancelled() => return,
             _ = ticks.tick() => broker.keep_house().await,
+        }
+    }
+}
+
+/// The journal's upkeep, which waits for the disk.
+async fn keep_journal(broker: Arc<Broker>, stop: CancellationToken) {
+    let mut ticks = tokio::time::interval(HOUSEKEEPING);
+    ticks.set_missed_tick_behavior(tokio::time::MissedTickBehavior::Delay);
+    loop {
+        tokio::select! {
+            () = stop.cancelled() => return,
+            _ = ticks.tick() => {}
+        }
+        let broker = Arc::clone(&broker);
+        // One at a time: it is waited for.
+        if tokio::task::spawn_blocking(move || broker.keep_journal()).await.is_err() {
+            tracing::error!("the upkeep of the journal failed");
         }
     }
 }

@@ -1,6 +1,7 @@
 //! `keyhatch init --reissue-admin`: the way back in, for who holds the KEK.
 
 use std::path::{Path, PathBuf};
+use std::sync::Arc;
 
 use zeroize::Zeroizing;
 
@@ -13,7 +14,7 @@ use crate::broker::{LOCAL_EXECUTOR, LocalExecutor, Offline};
 use crate::identity::{Authority, KeyAndCertificate, Svid, check_pair};
 use crate::model::limits::CLIENT_CERTIFICATE_LIFE;
 use crate::model::{Clock, ExecutorName, OperatorName, SpiffeId, TrustDomain};
-use crate::seal::random_id;
+use crate::seal::{Keyring, random_id};
 
 /// What the first operator is made again from.
 pub struct ReissueOptions {
@@ -45,17 +46,29 @@ pub fn reissue_admin(options: &ReissueOptions) -> Result<Reissued, DaemonError> 
     let file = state.read()?;
     let _lock = state.lock()?;
     let keyring = state.keyring(&file, options.kek_file.as_deref())?;
-    let authority = state.authority(&keyring)?;
+    let authority = Arc::new(state.authority(&keyring)?);
+    reissue_into(&state, keyring, &authority, &options.runtime, &options.clock)
+}
+
+/// The same in a directory that is locked and open already.
+pub(super) fn reissue_into(
+    state: &StateDirectory,
+    keyring: Keyring,
+    authority: &Arc<Authority>,
+    runtime: &Path,
+    clock: &Clock,
+) -> Result<Reissued, DaemonError> {
     let operator = OperatorName::parse(FIRST_OPERATOR)?;
-    let admin = issue(&authority, &SpiffeId::Operator(operator.clone()), &options.clock)?;
+    let admin = issue(authority, &SpiffeId::Operator(operator.clone()), clock)?;
     let executor = SpiffeId::Executor(ExecutorName::parse(LOCAL_EXECUTOR)?);
-    let local = issue(&authority, &executor, &options.clock)?;
-    let in_files = usable(&state, EXECUTOR_DIRECTORY, authority.domain());
+    let local = issue(authority, &executor, clock)?;
+    let in_files = usable(state, EXECUTOR_DIRECTORY, authority.domain());
     let offline = Offline {
         journal: &state.join("journal"),
         store: &state.join("store"),
         keyring,
-        clock: options.clock.clone(),
+        authority: Arc::clone(authority),
+        clock: clock.clone(),
     };
     let pinned = LocalExecutor {
         in_files: in_files.map(|svid| svid.sha256),
@@ -64,8 +77,8 @@ pub fn reissue_admin(options: &ReissueOptions) -> Result<Reissued, DaemonError> 
     let reissued = offline.reissue(operator, admin.issued.pinned.clone(), pinned);
     let is_executor_reissued = super::offline(reissued)??;
     let write = |directory: &str, identity: &KeyAndCertificate| {
-        write_identity(&state, directory, identity, &authority)?;
-        keep_address(&state, directory, &options.runtime)?;
+        write_identity(state, directory, identity, authority)?;
+        keep_address(state, directory, runtime)?;
         Ok::<_, DaemonError>(state.join(directory))
     };
     Ok(Reissued {

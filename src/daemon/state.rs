@@ -28,6 +28,10 @@ use crate::seal::{
 /// The format of the state directory.
 pub(super) const FORMAT: u32 = 1;
 
+/// What a backup takes, beside journal and store.
+pub(super) const BACKED_UP: [&str; 4] =
+    ["state.json", "keyring.json", "authority.sealed", "ca.crt"];
+
 /// Where the CA is bound to.
 const AUTHORITY: RecordKey =
     RecordKey { kind: RecordKind::AuthorityKeys, uid: Id::from_bytes([0; Id::BYTES]) };
@@ -160,7 +164,12 @@ impl StateDirectory {
     /// # Errors
     /// If the directory was not made by init, or by a newer version.
     pub fn read(&self) -> Result<StateFile, StateError> {
-        let path = self.join("state.json");
+        self.read_as("state.json")
+    }
+
+    /// The same of a file that is called otherwise.
+    pub(super) fn read_as(&self, name: &str) -> Result<StateFile, StateError> {
+        let path = self.join(name);
         let text = match std::fs::read(&path) {
             Ok(text) => text,
             Err(error) if error.kind() == std::io::ErrorKind::NotFound => {
@@ -178,6 +187,13 @@ impl StateDirectory {
             return Err(StateError::Newer { path: self.0.clone(), format });
         }
         serde_json::from_slice(&text).map_err(|_| damaged())
+    }
+
+    /// Writes `state.json`: from then on the directory is one.
+    pub(super) fn write_file(&self, file: &StateFile) -> Result<(), StateError> {
+        let text = serde_json::to_vec_pretty(file);
+        let text = text.map_err(|_| StateError::Damaged(self.join("state.json")))?;
+        self.write("state.json", 0o600, &text)
     }
 
     /// Unwraps the keyring. The KEK is wiped when this returns.
@@ -238,6 +254,13 @@ impl StateDirectory {
             File::open(path.parent().unwrap_or(&path))?.sync_all()
         };
         written().map_err(|source| io(&path, source))
+    }
+
+    /// The files beside journal and store that a backup takes as they are: nothing in them is of use without
+    /// the KEK.
+    pub(super) fn backed_up(&self) -> Vec<PathBuf> {
+        // The keyring first: who restores with the wrong KEK is told before anything else is read.
+        BACKED_UP.iter().map(|name| self.join(name)).collect()
     }
 
     pub(super) fn make_directory(&self, name: &str) -> Result<(), StateError> {

@@ -23,6 +23,12 @@ pub(super) fn timestamp(moment: Timestamp) -> Option<prost_types::Timestamp> {
     Some(prost_types::Timestamp { seconds: moment.seconds(), nanos })
 }
 
+/// A moment of the API; what is below a millisecond is left out.
+pub(super) fn moment(given: &prost_types::Timestamp) -> Timestamp {
+    let millis = given.seconds.saturating_mul(1000);
+    Timestamp::from_millis(millis.saturating_add(i64::from(given.nanos / 1_000_000)))
+}
+
 /// A TTL; what is negative or malformed comes out as zero, which no limit admits.
 pub(super) fn duration(given: Option<prost_types::Duration>) -> Option<Duration> {
     given.map(|given| match (u64::try_from(given.seconds), u32::try_from(given.nanos)) {

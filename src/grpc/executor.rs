@@ -28,6 +28,7 @@ impl ExecutorService for AdminDoor {
         let (call, request) = self.begin(request, "OpenStep", name)?;
         call.answer(async {
             let opened = call.broker.open_step(&call.caller, parse(request)?).await?;
+            call.broker.settle().await?;
             let certificate = opened.opening.certificates.first();
             Ok(pb::OpenedStep {
                 name: ResourceName::Opening(opened.opening.id).to_string(),
@@ -207,6 +208,7 @@ fn run_step(step: RunStep) -> pb::RunStep {
         CloseReason::HeartbeatLost => "heartbeat_lost",
         CloseReason::NewAttempt => "new_attempt",
         CloseReason::OpenFailed => "open_failed",
+        CloseReason::Restored => "restored",
     });
     pb::RunStep {
         name: ResourceName::Opening(opening.id).to_string(),

@@ -4,6 +4,7 @@
 //! broker, and its outcome turned into a message or a status; nothing else happens in this room.
 
 mod apply;
+mod backup;
 mod call;
 pub mod client;
 mod connection;
@@ -17,6 +18,7 @@ mod secret;
 mod status;
 mod step;
 mod system;
+mod tail;
 
 use std::sync::Arc;
 use std::time::Duration;

@@ -37,6 +37,7 @@ fn code_and_reason(error: &Error) -> (Code, &'static str) {
         Error::Denied { .. } => (Code::PermissionDenied, "RESOLVE_DENIED"),
         Error::DirectoryUnavailable { .. } => (Code::Unavailable, "DIRECTORY_UNAVAILABLE"),
         Error::DocumentsInvalid(_) => (Code::InvalidArgument, "DOCUMENTS_INVALID"),
+        Error::DiskFull => (Code::Unavailable, "DISK_FULL"),
         Error::Draining => (Code::Unavailable, "DRAINING"),
         Error::EditDenied(_) => (Code::PermissionDenied, "EDIT_DENIED"),
         Error::EtagMismatch(_) => (Code::Aborted, "ETAG_MISMATCH"),
@@ -74,6 +75,7 @@ fn code_and_reason(error: &Error) -> (Code, &'static str) {
         Error::OwnRegistration => (Code::FailedPrecondition, "OWN_REGISTRATION"),
         Error::PageTokenInvalid => (Code::InvalidArgument, "PAGE_TOKEN_INVALID"),
         Error::PrincipalInvalid(_) => (Code::InvalidArgument, "PRINCIPAL_INVALID"),
+        Error::Quarantined => (Code::FailedPrecondition, "QUARANTINED"),
         Error::RequestIdReused(_) => (Code::InvalidArgument, "REQUEST_ID_REUSED"),
         Error::RoleInvalid => (Code::InvalidArgument, "ROLE_INVALID"),
         Error::RunAsNotPermitted(_) => (Code::PermissionDenied, "RUN_AS_NOT_PERMITTED"),
@@ -89,6 +91,7 @@ fn code_and_reason(error: &Error) -> (Code, &'static str) {
         Error::RenewedLately(_) | Error::TooManyRequests(_) => {
             (Code::ResourceExhausted, "TOO_MANY_REQUESTS")
         }
+        Error::TooManyReaders(_) => (Code::ResourceExhausted, "TOO_MANY_READERS"),
         Error::TooManyWatches(_) => (Code::ResourceExhausted, "TOO_MANY_WATCHES"),
         Error::TooManySteps(_) => (Code::ResourceExhausted, "TOO_MANY_STEPS"),
         Error::TtlOutOfRange { .. } => (Code::InvalidArgument, "TTL_OUT_OF_RANGE"),
@@ -195,6 +198,7 @@ pub(super) fn to_status(error: &Error) -> Status {
             details.set_retry_info(Some(*wait));
         }
         Error::DirectoryUnavailable { .. }
+        | Error::DiskFull
         | Error::Draining
         | Error::JournalUnavailable
         | Error::TooManyLeases(_)

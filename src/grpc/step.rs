@@ -25,6 +25,11 @@ impl Steps {
     pub(super) fn new(broker: Arc<Broker>) -> Self {
         Self { broker }
     }
+
+    /// Waits until the lines of what is answered are as safe as the configuration asks for.
+    async fn settle(&self) -> Result<(), Status> {
+        self.broker.settle().await.map_err(|error| to_status(&error))
+    }
 }
 
 #[tonic::async_trait]
@@ -37,6 +42,7 @@ impl StepService for Steps {
         let resolved = parse(request.into_inner())
             .and_then(|request| self.broker.resolve(&peer.tag, &request))
             .map_err(|error| to_status(&error))?;
+        self.settle().await?;
         Ok(Response::new(convert::resolved(resolved)))
     }
 
@@ -67,6 +73,7 @@ impl StepService for Steps {
             bytes += prost::Message::encoded_len(&result);
             results.push(result);
         }
+        self.settle().await?;
         Ok(Response::new(pb::BatchResolveResponse { results }))
     }
 
@@ -83,14 +90,19 @@ impl StepService for Steps {
             .map_err(|error| to_status(&error))?;
         // What is wrong with the first is an answer to the call.
         let first = watch.next().await.map_err(|error| to_status(&error))?;
-        let deliveries = stream::unfold(Some((watch, Some(first))), |state| async {
-            let (mut watch, first) = state?;
+        let start = (watch, Some(first), Arc::clone(&self.broker));
+        let deliveries = stream::unfold(Some(start), |state| async {
+            let (mut watch, first, broker) = state?;
             let next = match first {
                 Some(first) => Ok(first),
                 None => watch.next().await,
             };
+            let next = match broker.settle().await {
+                Ok(()) => next,
+                Err(error) => Err(error),
+            };
             match next {
-                Ok(delivery) => Some((Ok(delivered(delivery)), Some((watch, None)))),
+                Ok(delivery) => Some((Ok(delivered(delivery)), Some((watch, None, broker)))),
                 Err(error) => Some((Err(to_status(&error)), None)),
             }
         });
@@ -107,6 +119,7 @@ impl StepService for Steps {
         let (lease, renewable) = lease_id(&request.name)
             .and_then(|id| self.broker.renew_lease(&peer.tag, id, ttl))
             .map_err(|error| to_status(&error))?;
+        self.settle().await?;
         Ok(Response::new(convert::lease(&lease, renewable)))
     }
 

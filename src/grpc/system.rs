@@ -4,8 +4,10 @@ use std::sync::Arc;
 
 use tonic::{Request, Response, Status};
 
+use super::backup::{self, BackupStream};
 use super::call::AdminDoor;
 use super::pb::system_service_server::SystemService;
+use super::tail::{self, TailStream};
 use super::{convert, pb, peer};
 use crate::access::{Examined, Principal};
 use crate::broker::{DryRun, Error, ExaminedResource, Explanation, NearMember, PastDecision};
@@ -23,9 +25,10 @@ impl SystemService for AdminDoor {
             if !matches!(call.caller, Principal::Operator(..)) {
                 return Err(Error::OperatorRequired);
             }
-            let health = call.broker.health()?;
+            let health = call.broker.health();
             let state = match (health.journal_writable, health.store_writable) {
                 (false, _) => "no-secrets",
+                _ if health.is_quarantined => "quarantined",
                 (true, false) => "read-only",
                 (true, true) => "serving",
             };
@@ -60,6 +63,39 @@ impl SystemService for AdminDoor {
                 ca_certificate: call.broker.authority().root_pem().to_owned(),
                 expire_time: convert::timestamp(issued.pinned.not_after),
             })
+        })
+        .await
+    }
+
+    type TailJournalStream = TailStream;
+
+    async fn tail_journal(
+        &self,
+        request: Request<pb::TailJournalRequest>,
+    ) -> Result<Response<TailStream>, Status> {
+        let peer = peer::admin_connection(&request)?;
+        let (call, request) = self.begin(request, "TailJournal", |_| String::new())?;
+        call.answer(async { tail::begin(&call, peer, request) }).await
+    }
+
+    type BackupStream = BackupStream;
+
+    async fn backup(
+        &self,
+        request: Request<pb::BackupRequest>,
+    ) -> Result<Response<BackupStream>, Status> {
+        let (call, _) = self.begin(request, "Backup", |_| String::new())?;
+        call.answer(backup::begin(&call)).await
+    }
+
+    async fn end_quarantine(
+        &self,
+        request: Request<pb::EndQuarantineRequest>,
+    ) -> Result<Response<pb::EndQuarantineResponse>, Status> {
+        let (call, _) = self.begin(request, "EndQuarantine", |_| String::new())?;
+        call.answer(async {
+            let ended = call.broker.end_quarantine(&call.caller).await?;
+            Ok(pb::EndQuarantineResponse { ended })
         })
         .await
     }

@@ -12,7 +12,7 @@
 use rcgen::{
     BasicConstraints, CertificateParams, DistinguishedName, DnType, ExtendedKeyUsagePurpose, IsCa,
     Issuer, KeyPair, KeyUsagePurpose, PKCS_ECDSA_P256_SHA256, PublicKeyData, SanType, SerialNumber,
-    SubjectPublicKeyInfo,
+    SigningKey as _, SubjectPublicKeyInfo,
 };
 use rustls::pki_types::CertificateDer;
 use rustls::pki_types::pem::PemObject as _;
@@ -181,6 +181,15 @@ impl Authority {
     /// What the step door trusts.
     pub fn steps_certificate(&self) -> &CertificateDer<'static> {
         &self.steps.certificate
+    }
+
+    /// Signs a message with the root's key: ECDSA P-256 with SHA-256, in DER. The message begins with what it
+    /// is, so that it can never be taken for a certificate.
+    ///
+    /// # Errors
+    /// If it cannot be signed.
+    pub fn sign(&self, message: &[u8]) -> Result<Vec<u8>, AuthorityError> {
+        Ok(self.root.issuer.key().sign(message)?)
     }
 
     /// A key and certificate for the daemon: `DNS:localhost` and its SPIFFE ID, serverAuth only.

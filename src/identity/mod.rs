@@ -11,6 +11,7 @@ mod acceptor;
 mod authority;
 mod client;
 mod request;
+mod root;
 pub mod svid;
 mod tls;
 
@@ -21,5 +22,6 @@ pub use request::{
     PemFault, RequestError, check_certificate, check_pair, check_private_key, new_request,
     request_for, requested_key,
 };
+pub use root::RootKey;
 pub use svid::{Svid, SvidError};
 pub use tls::{Door, DoorConfig, TlsError};

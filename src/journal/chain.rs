@@ -1,13 +1,18 @@
 //! The end of the journal: where the next line goes.
 
 use std::fs::{File, OpenOptions};
-use std::io::Write as _;
+use std::io::{ErrorKind, Write as _};
+use std::os::fd::AsRawFd as _;
 use std::os::unix::fs::OpenOptionsExt as _;
 use std::path::{Path, PathBuf};
 use std::sync::Arc;
 
+use super::ballast::Ballast;
 use super::event::{Checkpoint, Event};
+use super::line::NO_PREVIOUS;
 use super::live::Live;
+use super::signature::Place;
+use super::watchdog::Pulse;
 use super::{Position, Unavailable, line};
 use crate::model::Timestamp;
 use crate::seal::Keyring;
@@ -27,10 +32,22 @@ pub(super) fn create(directory: &Path, keyring: &Keyring, now: Timestamp) -> std
     let checkpoint = Checkpoint { format: FORMAT, file: 1, ..Checkpoint::default() };
     let event = Event::Checkpoint(Box::new(checkpoint));
     let mut buffer = Vec::new();
-    line::write(&mut buffer, keyring, 1, now, &event, &line::NO_PREVIOUS)?;
+    line::write(&mut buffer, keyring, 1, now, &event, &NO_PREVIOUS)?;
     file.write_all(&buffer)?;
     file.sync_all()?;
     File::open(directory)?.sync_all()
+}
+
+/// Writes a file whole, or not at all: under another name, synced, then renamed.
+pub(super) fn write_whole(path: &Path, content: &[u8]) -> std::io::Result<()> {
+    let mut name = path.as_os_str().to_owned();
+    name.push(".new");
+    let unfinished = PathBuf::from(name);
+    let mut options = OpenOptions::new();
+    let mut file = options.write(true).create(true).truncate(true).mode(0o600).open(&unfinished)?;
+    file.write_all(content)?;
+    file.sync_all()?;
+    std::fs::rename(&unfinished, path)
 }
 
 /// The open end of the chain, and what is live by it.
@@ -46,8 +63,24 @@ pub(super) struct Chain {
     buffer: Vec<u8>,
     keyring: Arc<Keyring>,
     live: Live,
-    /// A line was torn and could not be cut off: nothing may follow it.
-    is_torn: bool,
+    /// The hash of the file's first line.
+    checkpoint: [u8; 32],
+    ballast: Ballast,
+    pulse: Arc<Pulse>,
+    /// Nothing may follow what is written: a line was torn and could not be cut off, or the file is gone.
+    is_over: bool,
+}
+
+/// A file that is ready to be gone on in.
+pub(super) struct NextFile {
+    pub(super) file: File,
+    /// What it is called until then.
+    pub(super) unfinished: PathBuf,
+    pub(super) path: PathBuf,
+    pub(super) number: u64,
+    pub(super) length: u64,
+    /// The hash of its first line.
+    pub(super) checkpoint: [u8; 32],
 }
 
 /// Where reading ended.
@@ -58,12 +91,18 @@ pub(super) struct End {
     pub(super) last_hash: [u8; 32],
     pub(super) length: u64,
     pub(super) live: Live,
+    pub(super) checkpoint: [u8; 32],
 }
 
 impl Chain {
     /// Opens the file for appending where reading ended.
-    pub(super) fn resume(end: End, keyring: Arc<Keyring>) -> std::io::Result<Self> {
-        let file = OpenOptions::new().append(true).open(&end.path)?;
+    pub(super) fn resume(
+        end: End,
+        keyring: Arc<Keyring>,
+        pulse: Arc<Pulse>,
+    ) -> std::io::Result<Self> {
+        let file = OpenOptions::new().read(true).append(true).open(&end.path)?;
+        let ballast = Ballast::open(end.path.parent().unwrap_or(&end.path));
         Ok(Self {
             file,
             path: end.path,
@@ -74,7 +113,10 @@ impl Chain {
             buffer: Vec::with_capacity(4096),
             keyring,
             live: end.live,
-            is_torn: false,
+            checkpoint: end.checkpoint,
+            ballast,
+            pulse,
+            is_over: false,
         })
     }
 
@@ -94,7 +136,7 @@ impl Chain {
         now: Timestamp,
         events: &[Event],
     ) -> Result<Position, Unavailable> {
-        if self.is_torn {
+        if self.is_over || !self.may_write(events) {
             return Err(Unavailable);
         }
         self.buffer.clear();
@@ -106,13 +148,7 @@ impl Chain {
             hash = line::write(&mut self.buffer, &self.keyring, n, now, event, &hash)
                 .map_err(|_| Unavailable)?;
         }
-        match self.file.write(&self.buffer) {
-            Ok(written) if written == self.buffer.len() => {}
-            outcome => {
-                self.cut_back(outcome.err());
-                return Err(Unavailable);
-            }
-        }
+        self.write_buffer(events)?;
         self.length += self.buffer.len() as u64;
         (self.last, self.last_hash) = (n, hash);
         for (event, offset) in events.iter().zip(offsets) {
@@ -121,20 +157,100 @@ impl Chain {
         Ok(Position(first))
     }
 
+    /// While the disk's reserve is given up it is for what takes access away.
+    fn may_write(&self, events: &[Event]) -> bool {
+        !self.ballast.is_given_up() || events.iter().all(Event::is_for_reserve)
+    }
+
+    /// Brings the buffer into the file. On a full disk the reserve is given up for what may use it.
+    fn write_buffer(&mut self, events: &[Event]) -> Result<(), Unavailable> {
+        let may_use_reserve = events.iter().all(Event::is_for_reserve);
+        loop {
+            let written = {
+                let _beat = self.pulse.begin();
+                self.file.write(&self.buffer)
+            };
+            let error = match written {
+                Ok(length) if length == self.buffer.len() => return Ok(()),
+                // A disk that is nearly full takes a part.
+                Ok(_) => ErrorKind::StorageFull.into(),
+                Err(error) => error,
+            };
+            let is_full = error.kind() == ErrorKind::StorageFull;
+            self.cut_back(&error);
+            if !(is_full && may_use_reserve && !self.is_over && self.ballast.release()) {
+                return Err(Unavailable);
+            }
+        }
+    }
+
     /// Cuts off what a failed write left. If that fails too, nothing is written from then on.
-    fn cut_back(&mut self, error: Option<std::io::Error>) {
-        let cause = error.map_or_else(|| "short write".to_owned(), |error| error.to_string());
-        self.is_torn = self.file.set_len(self.length).is_err();
+    fn cut_back(&mut self, error: &std::io::Error) {
+        self.is_over |= self.file.set_len(self.length).is_err();
         tracing::error!(
             journal.file = %self.path.display(),
-            error = %cause,
-            final_failure = self.is_torn,
+            %error,
+            final_failure = self.is_over,
             "the journal cannot be written: nothing is resolved or changed; free space on its disk"
         );
     }
 
-    pub(super) fn is_torn(&self) -> bool {
-        self.is_torn
+    /// Nothing is written from now on.
+    pub(super) fn end(&mut self) {
+        self.is_over = true;
+    }
+
+    pub(super) fn is_over(&self) -> bool {
+        self.is_over
+    }
+
+    /// Whether any line can be written, and not only those that the disk's reserve is for.
+    pub(super) fn is_open_to_all(&self) -> bool {
+        !self.is_over && !self.ballast.is_given_up()
+    }
+
+    pub(super) fn ballast_mut(&mut self) -> &mut Ballast {
+        &mut self.ballast
+    }
+
+    pub(super) fn path(&self) -> &Path {
+        &self.path
+    }
+
+    /// How many bytes of the file are whole lines.
+    pub(super) fn length(&self) -> u64 {
+        self.length
+    }
+
+    /// What a signature would be about: everything up to here.
+    pub(super) fn place(&self) -> Place {
+        Place {
+            file: self.number,
+            checkpoint: self.checkpoint,
+            line: self.last,
+            hash: self.last_hash,
+        }
+    }
+
+    /// Goes on in another file, which holds copies of the last lines, and says so there: what was written
+    /// until now is given back if that cannot be written.
+    pub(super) fn go_on_in(&mut self, next: NextFile, now: Timestamp) -> Result<File, Unavailable> {
+        let (before, line) = (self.number, self.last);
+        let old = (
+            std::mem::replace(&mut self.file, next.file),
+            std::mem::replace(&mut self.path, next.path),
+            std::mem::replace(&mut self.number, next.number),
+            std::mem::replace(&mut self.length, next.length),
+            std::mem::replace(&mut self.checkpoint, next.checkpoint),
+        );
+        let (last, last_hash) = (self.last, self.last_hash);
+        let continued = self.append(now, &Event::Continued { file: before, line });
+        if continued.is_ok() && std::fs::rename(next.unfinished, &self.path).is_ok() {
+            return Ok(old.0);
+        }
+        (self.file, self.path, self.number, self.length, self.checkpoint) = old;
+        (self.last, self.last_hash) = (last, last_hash);
+        Err(Unavailable)
     }
 
     pub(super) fn live(&self) -> &Live {
@@ -143,6 +259,11 @@ impl Chain {
 
     pub(super) fn live_mut(&mut self) -> &mut Live {
         &mut self.live
+    }
+
+    /// The number of the open file in this process.
+    pub(super) fn descriptor(&self) -> i32 {
+        self.file.as_raw_fd()
     }
 
     /// The same open file, for the sync thread.

@@ -7,7 +7,10 @@ use serde::{Deserialize, Serialize};
 use super::requests::RequestNote;
 use crate::access::Bindings;
 use crate::lease::{Ask, Lease, TtlLimit};
-use crate::model::{FieldName, Id, Opening, PinnedCertificate, RunAs, Timestamp};
+use crate::model::{
+    FieldName, Id, Opening, PinnedCertificate, RequestId, RunAs, StepKey, Timestamp, base64_bytes,
+    hex_bytes,
+};
 
 /// One line's content.
 #[derive(Debug, Serialize, Deserialize)]
@@ -29,6 +32,11 @@ pub enum Event {
         /// The API's reason.
         reason: String,
     },
+    /// A backup was made.
+    BackedUp {
+        /// Who.
+        principal: String,
+    },
     /// A step's certificate was renewed.
     CertificateRenewed {
         /// Whose.
@@ -49,6 +57,14 @@ pub enum Event {
         reason: CloseReason,
         /// The leases.
         revoked: Vec<Id>,
+    },
+    /// The lines from here on are the file's own; those above are copies of the last of the file before, for
+    /// whoever starts from this file.
+    Continued {
+        /// The file before.
+        file: u64,
+        /// Its last line.
+        line: u64,
     },
     /// A batch is in the store and in force.
     Head {
@@ -80,6 +96,11 @@ pub enum Event {
     },
     /// A step was opened.
     Opened(Box<Opening>),
+    /// An administrator took the restored broker for the right one: secrets are resolved again.
+    QuarantineEnded {
+        /// Who.
+        principal: String,
+    },
     /// Requests over the rate, refused without a decision.
     RateRefused {
         /// Whose.
@@ -89,6 +110,19 @@ pub enum Event {
     },
     /// A decision on the step door.
     Resolve(Box<ResolveLine>),
+    /// The broker was restored from a backup: every step is closed, and nothing is resolved until an
+    /// administrator says so.
+    Restored {
+        /// When the backup was made.
+        backup_time: Timestamp,
+    },
+    /// The file is full; the next one goes on.
+    Rotated {
+        /// The next file.
+        file: u64,
+    },
+    /// The CA's root signs all lines up to one.
+    Signed(Signature),
     /// The daemon started.
     Started {
         /// Its version.
@@ -116,24 +150,83 @@ impl Event {
             | Self::Checkpoint(_)
             | Self::ClockSetBack
             | Self::Closed { .. }
+            | Self::Continued { .. }
             | Self::Head { .. }
             | Self::Intent { .. }
             | Self::LeaseRevoked { .. }
+            | Self::QuarantineEnded { .. }
+            | Self::Restored { .. }
             | Self::Stopped
             | Self::Torn { .. } => true,
             Self::AdminRefused { .. }
+            | Self::BackedUp { .. }
             | Self::CertificateRenewed { .. }
             | Self::LeaseRenewal(_)
             | Self::Opened(_)
             | Self::RateRefused { .. }
             | Self::Resolve(_)
+            | Self::Rotated { .. }
+            | Self::Signed(_)
             | Self::Started { .. }
             | Self::Tested(_) => false,
         }
     }
+
+    /// Whether such a line takes something away, or brings to an end what was begun: it is written even when
+    /// only the reserve of the disk is left.
+    pub fn is_for_reserve(&self) -> bool {
+        match self {
+            Self::Intent { changes, .. } => changes.iter().all(ChangeNote::takes_away),
+            Self::QuarantineEnded { .. } => false,
+            Self::Rotated { .. } | Self::Signed(_) => true,
+            event => event.is_always_synced(),
+        }
+    }
 }
 
-/// What is live where a file begins.
+/// The root's signature on what a file holds up to a line. `keyhatch journal verify` checks it with `ca.crt`.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+pub struct Signature {
+    /// The file's number.
+    pub file: u64,
+    /// The hash of the file's first line, which no later line names.
+    #[serde(with = "hex_bytes")]
+    pub checkpoint: [u8; 32],
+    /// The last line that is signed.
+    pub line: u64,
+    /// Its hash, which stands for all lines before.
+    #[serde(with = "hex_bytes")]
+    pub hash: [u8; 32],
+    /// ECDSA P-256 with SHA-256, in DER.
+    #[serde(with = "base64_bytes")]
+    pub signature: Vec<u8>,
+}
+
+/// The last attempt at a step, as a checkpoint says it.
+#[derive(Clone, Debug, Serialize, Deserialize)]
+pub struct Attempt {
+    /// Which step.
+    #[serde(flatten)]
+    pub key: StepKey,
+    /// The attempt's number.
+    pub number: i32,
+    /// What its executor calls the request that opened it.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub request_id: Option<RequestId>,
+}
+
+/// A batch that is announced and not in force yet.
+#[derive(Clone, Debug, Serialize, Deserialize)]
+pub struct Announced {
+    /// Its number.
+    pub batch: u64,
+    /// The requests that it does.
+    #[serde(default, skip_serializing_if = "Vec::is_empty")]
+    pub requests: Vec<RequestNote>,
+}
+
+/// What is live where a file begins. A later file's stands for all lines up to its own number, and names the
+/// hash of that line as the one before it.
 #[derive(Debug, Default, Serialize, Deserialize)]
 pub struct Checkpoint {
     /// The format of the lines.
@@ -153,6 +246,18 @@ pub struct Checkpoint {
     /// Requests that are remembered.
     #[serde(default)]
     pub requests: Vec<RequestNote>,
+    /// Batches on their way.
+    #[serde(default, skip_serializing_if = "Vec::is_empty")]
+    pub announced: Vec<Announced>,
+    /// The last attempts at steps that are not open.
+    #[serde(default, skip_serializing_if = "Vec::is_empty")]
+    pub attempts: Vec<Attempt>,
+    /// The openings whose newest certificate may not have reached their directories.
+    #[serde(default, skip_serializing_if = "Vec::is_empty")]
+    pub unwritten: Vec<Id>,
+    /// Whether nothing is resolved since the broker was restored.
+    #[serde(default, skip_serializing_if = "std::ops::Not::not")]
+    pub quarantined: bool,
 }
 
 /// Why a step was closed.
@@ -175,6 +280,8 @@ pub enum CloseReason {
     NewAttempt,
     /// Its directory could not be made.
     OpenFailed,
+    /// The broker was restored from a backup.
+    Restored,
 }
 
 /// One change in a batch.
@@ -199,6 +306,16 @@ pub struct ChangeNote {
     /// The access after the change, where it changed.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub access: Option<Bindings>,
+}
+
+impl ChangeNote {
+    /// Whether the change removes something, disables it or changes who may have it.
+    fn takes_away(&self) -> bool {
+        let disables = |setting: &String| setting == "disabled=true";
+        self.action.ends_with(".delete")
+            || self.access.is_some()
+            || self.settings.iter().any(disables)
+    }
 }
 
 /// A decision on the step door.

@@ -9,8 +9,8 @@ use parking_lot::{Mutex, RwLock};
 use tokio::sync::{OwnedSemaphorePermit, Semaphore};
 use tokio_util::sync::{CancellationToken, WaitForCancellationFutureOwned};
 
-use super::event::{Checkpoint, Event, Outcome, RenewalOutcome};
-use super::requests::{RequestNote, RequestTable};
+use super::event::{Announced, Attempt, Checkpoint, Event, Outcome, RenewalOutcome};
+use super::requests::RequestTable;
 use super::usage::Usage;
 use crate::lease::{LeaseTable, Terms};
 use crate::model::limits::{Limits, MAX_WATCHES, Rate};
@@ -73,6 +73,11 @@ impl LiveOpening {
     /// What was recorded when it was opened.
     pub fn record(&self) -> &Opening {
         &self.record
+    }
+
+    /// What was recorded, with the certificates that it has now.
+    fn present(&self) -> Opening {
+        Opening { certificates: self.certificates.read().clone(), ..self.record.clone() }
     }
 
     /// Whether it was closed.
@@ -205,7 +210,8 @@ pub struct Live {
     requests: RequestTable,
     usage: Usage,
     /// The batches that are announced and not in force yet, with the requests that each does.
-    announced: VecDeque<(u64, Vec<RequestNote>)>,
+    announced: VecDeque<Announced>,
+    is_quarantined: bool,
 }
 
 impl Live {
@@ -224,6 +230,11 @@ impl Live {
         self.abandoned
     }
 
+    /// Whether the broker was restored, and nobody has taken it for the right one yet.
+    pub fn is_quarantined(&self) -> bool {
+        self.is_quarantined
+    }
+
     /// The live leases.
     pub fn leases(&self) -> &LeaseTable {
         &self.leases
@@ -232,6 +243,10 @@ impl Live {
     /// What was used by whom.
     pub fn usage(&self) -> &Usage {
         &self.usage
+    }
+
+    pub(super) fn usage_mut(&mut self) -> &mut Usage {
+        &mut self.usage
     }
 
     /// The requests that were done.
@@ -279,16 +294,12 @@ impl Live {
                 }
             }
             Event::Checkpoint(checkpoint) => self.start_from(checkpoint),
-            Event::ClockSetBack => {
-                self.usage.take_all_closed(offset);
-                let open: Vec<Id> = self.openings.keys().copied().collect();
-                open.into_iter().for_each(|id| self.close(id));
-            }
+            Event::ClockSetBack => self.close_all(),
             Event::Closed { opening, .. } => self.close(*opening),
             Event::Head { batch, revoked, .. } => self.take_head(*batch, revoked),
             Event::Intent { batch, requests, .. } => {
                 self.intent = *batch;
-                self.announced.push_back((*batch, requests.clone()));
+                self.announced.push_back(Announced { batch: *batch, requests: requests.clone() });
             }
             Event::LeaseRenewal(line) => {
                 if let RenewalOutcome::Allow { expire_time, limited_by, .. } = line.outcome {
@@ -299,6 +310,11 @@ impl Live {
                 self.leases.remove(*lease);
             }
             Event::Opened(opening) => self.open(opening),
+            Event::QuarantineEnded { .. } => self.is_quarantined = false,
+            Event::Restored { .. } => {
+                self.close_all();
+                self.is_quarantined = true;
+            }
             Event::Resolve(line) => {
                 if let Outcome::Allow { ended: Some(ended), .. } = &line.outcome {
                     self.leases.remove(*ended);
@@ -309,10 +325,14 @@ impl Live {
             }
             Event::Abandoned { batch } => {
                 self.abandoned = *batch;
-                self.announced.retain(|(announced, _)| announced != batch);
+                self.announced.retain(|announced| announced.batch != *batch);
             }
             Event::AdminRefused { .. }
+            | Event::BackedUp { .. }
+            | Event::Continued { .. }
             | Event::RateRefused { .. }
+            | Event::Rotated { .. }
+            | Event::Signed(_)
             | Event::Started { .. }
             | Event::Stopped
             | Event::Tested(_)
@@ -327,9 +347,9 @@ impl Live {
             self.leases.remove(*id);
         }
         // What was announced before stands, too: a head is missing where the daemon was killed.
-        while self.announced.front().is_some_and(|(announced, _)| *announced <= batch) {
-            let (_, requests) = self.announced.pop_front().unwrap_or_default();
-            requests.into_iter().for_each(|request| self.requests.insert(request));
+        while self.announced.front().is_some_and(|announced| announced.batch <= batch) {
+            let Some(announced) = self.announced.pop_front() else { break };
+            announced.requests.into_iter().for_each(|request| self.requests.insert(request));
         }
     }
 
@@ -341,8 +361,14 @@ impl Live {
             head: checkpoint.head,
             intent: checkpoint.intent,
             abandoned: checkpoint.abandoned,
+            announced: checkpoint.announced.iter().cloned().collect(),
+            is_quarantined: checkpoint.quarantined,
             ..Self::default()
         };
+        for Attempt { key, number, request_id } in &checkpoint.attempts {
+            let last = LastAttempt { number: *number, request_id: request_id.clone() };
+            self.attempts.insert(key.clone(), last);
+        }
         for opening in &checkpoint.openings {
             self.open(opening);
         }
@@ -352,6 +378,39 @@ impl Live {
         for request in &checkpoint.requests {
             self.requests.insert(request.clone());
         }
+        for opening in checkpoint.unwritten.iter().filter_map(|id| self.openings.get(id)) {
+            opening.is_unwritten.store(true, Ordering::Release);
+        }
+    }
+
+    /// Everything that a later file begins with.
+    pub(super) fn checkpoint(&self, format: u32, file: u64) -> Checkpoint {
+        let closed = self.attempts.iter().filter(|(key, _)| !self.open_steps.contains_key(*key));
+        let attempts = closed.map(|(key, last)| Attempt {
+            key: key.clone(),
+            number: last.number,
+            request_id: last.request_id.clone(),
+        });
+        let unwritten = self.openings.values().filter(|opening| opening.is_certificate_unwritten());
+        Checkpoint {
+            format,
+            file,
+            head: self.head,
+            intent: self.intent,
+            abandoned: self.abandoned,
+            openings: self.openings.values().map(|opening| opening.present()).collect(),
+            leases: self.leases.iter().cloned().collect(),
+            requests: self.requests.iter().collect(),
+            announced: self.announced.iter().cloned().collect(),
+            attempts: attempts.collect(),
+            unwritten: unwritten.map(|opening| opening.record.id).collect(),
+            quarantined: self.is_quarantined,
+        }
+    }
+
+    fn close_all(&mut self) {
+        let open: Vec<Id> = self.openings.keys().copied().collect();
+        open.into_iter().for_each(|id| self.close(id));
     }
 
     fn open(&mut self, opening: &Opening) {
@@ -380,6 +439,7 @@ impl Live {
 
 #[cfg(test)]
 mod tests {
+    use super::super::requests::RequestNote;
     use super::*;
 
     fn announce(batch: u64, id: &str) -> Event {

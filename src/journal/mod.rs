@@ -10,17 +10,25 @@
 //! - Lines are JSON, hash-chained, and carry a keyed tag: see [`mod@line`]. They hold names, because
 //!   people read them, and never a value.
 
+mod ballast;
 mod chain;
 mod event;
 mod find;
+mod index;
 pub mod line;
 mod live;
 mod permit;
 mod proposal;
 mod replay;
 mod requests;
+mod rotation;
+mod signature;
 mod sync;
+mod tail;
+mod upkeep;
 mod usage;
+mod verify;
+mod watchdog;
 
 use std::os::unix::fs::DirBuilderExt as _;
 use std::path::{Path, PathBuf};
@@ -30,16 +38,20 @@ use parking_lot::{Mutex, MutexGuard};
 
 pub use event::{
     ChangeNote, Checkpoint, CloseReason, Event, Outcome, RenewalLine, RenewalOutcome, ResolveLine,
-    TestLine,
+    Signature, TestLine,
 };
+pub use find::WhichRuns;
 pub use line::Body;
 pub use live::{Live, LiveOpening, NotAccepted};
 pub use permit::{Permit, PermitError};
 pub use replay::{Recovery, ReplayError};
 pub use requests::{RequestNote, RequestTable};
 pub use sync::SyncFailed;
-pub use usage::{RunKey, Usage, Use};
+pub use tail::{Follower, TailFilter, TailLine};
+pub use usage::Usage;
+pub use verify::{Proof, ProofError, verify};
 
+use crate::identity::Authority;
 use crate::lease::{Ask, Lease, Terms};
 use crate::model::limits::JOURNAL_DEADLINE;
 use crate::model::{FieldName, Id, Opening, PinnedCertificate, Timestamp};
@@ -47,6 +59,7 @@ use crate::seal::{Keyring, RecordKey};
 use chain::Chain;
 use proposal::{Proposal, Settled};
 use sync::SyncThread;
+use watchdog::Pulse;
 
 /// The journal cannot be written: nothing is resolved and nothing is changed.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, thiserror::Error)]
@@ -65,6 +78,9 @@ pub enum CommitError {
     /// A newer snapshot was published meanwhile: decide again.
     #[error("the decision is older than the published state")]
     Stale,
+    /// The broker was restored from a backup, and nobody has taken it for the right one yet.
+    #[error("nothing is resolved until the restored broker is confirmed")]
+    Quarantined,
     /// The opening holds as many leases as it may.
     #[error("too many live leases")]
     TooManyLeases,
@@ -130,12 +146,26 @@ pub enum Committed {
 #[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord)]
 pub struct Position(pub(self) u64);
 
+/// How a journal is kept.
+#[derive(Clone, Copy, Debug)]
+pub struct Options {
+    /// A file of so many bytes is followed by the next.
+    pub file_bytes: u64,
+}
+
 /// The one journal of a broker.
 pub struct Journal {
     chain: Mutex<Chain>,
     sync: SyncThread,
+    pulse: Arc<Pulse>,
     directory: PathBuf,
     keyring: Arc<Keyring>,
+    authority: Arc<Authority>,
+    options: Options,
+    /// The last line that is signed.
+    signed: Mutex<u64>,
+    /// When to sign next.
+    sign_due: Mutex<Timestamp>,
 }
 
 impl Journal {
@@ -155,16 +185,34 @@ impl Journal {
     pub fn open(
         directory: &Path,
         keyring: Arc<Keyring>,
+        authority: Arc<Authority>,
+        options: Options,
         now: Timestamp,
     ) -> Result<(Self, Recovery), ReplayError> {
-        let (chain, recovery) = replay::open(directory, Arc::clone(&keyring), now)?;
-        let sync = SyncThread::start(chain.file().map_err(ReplayError::Io)?);
-        let directory = directory.to_owned();
-        Ok((Self { chain: Mutex::new(chain), sync, directory, keyring }, recovery))
+        let pulse = watchdog::start().map_err(ReplayError::Threads)?;
+        let (chain, recovery) =
+            replay::open(directory, Arc::clone(&keyring), now, Arc::clone(&pulse))?;
+        let journal = Self {
+            sync: SyncThread::start(chain.file().map_err(ReplayError::Io)?),
+            chain: Mutex::new(chain),
+            pulse,
+            directory: directory.to_owned(),
+            keyring,
+            authority,
+            options,
+            signed: Mutex::new(0),
+            sign_due: Mutex::new(now),
+        };
+        Ok((journal, recovery))
     }
 
     fn lock(&self) -> Result<MutexGuard<'_, Chain>, Unavailable> {
-        if self.sync.has_failed() {
+        if self.sync.has_failed() { Err(Unavailable) } else { self.lock_to_look() }
+    }
+
+    /// The chain, even if it cannot be written any more.
+    fn lock_to_look(&self) -> Result<MutexGuard<'_, Chain>, Unavailable> {
+        if self.pulse.is_hanging() {
             return Err(Unavailable);
         }
         self.chain.try_lock_for(JOURNAL_DEADLINE).ok_or(Unavailable)
@@ -246,6 +294,9 @@ impl Journal {
     ) -> Result<String, CommitError> {
         let mut chain = self.lock()?;
         let live = chain.live();
+        if live.is_quarantined() {
+            return Err(CommitError::Quarantined);
+        }
         if live.epoch() != epoch {
             return Err(CommitError::Stale);
         }
@@ -290,33 +341,15 @@ impl Journal {
         line: TestLine,
     ) -> Result<Permit, CommitError> {
         let mut chain = self.lock()?;
+        if chain.live().is_quarantined() {
+            return Err(CommitError::Quarantined);
+        }
         if chain.live().epoch() != epoch {
             return Err(CommitError::Stale);
         }
         let version = line.version;
         let position = chain.append(now, &Event::Tested(line))?;
         Ok(Permit::new(record, version, chain.decision_id(position)))
-    }
-
-    /// The line of a decision id, "FILE.LINE", if there is one. Reads the file: call it where waiting is
-    /// allowed.
-    ///
-    /// # Errors
-    /// If the file cannot be read.
-    pub fn find(&self, decision_id: &str) -> std::io::Result<Option<Body>> {
-        match find::parse_id(decision_id) {
-            Some(place) => find::find(&self.directory, &self.keyring, place),
-            None => Ok(None),
-        }
-    }
-
-    /// The lines that stand at these offsets of the file. Reads the file: call it where waiting is allowed.
-    ///
-    /// # Errors
-    /// If the file cannot be read.
-    pub fn read_at(&self, offsets: &[u64]) -> std::io::Result<Vec<Body>> {
-        let file = self.chain.lock().number();
-        find::read_at(&self.directory, &self.keyring, file, offsets)
     }
 
     /// Writes one line that stands for itself, and returns its decision id.
@@ -408,12 +441,12 @@ impl Journal {
     /// # Errors
     /// If the journal hangs.
     pub fn look<T>(&self, look: impl FnOnce(&Live) -> T) -> Result<T, Unavailable> {
-        Ok(look(self.chain.try_lock_for(JOURNAL_DEADLINE).ok_or(Unavailable)?.live()))
+        Ok(look(self.lock_to_look()?.live()))
     }
 
     /// Forgets leases that are over. They end by themselves, so no line says so.
     pub fn expire(&self, now: Timestamp) {
-        if let Some(mut chain) = self.chain.try_lock_for(JOURNAL_DEADLINE) {
+        if let Ok(mut chain) = self.lock_to_look() {
             chain.live_mut().expire(now);
         }
     }
@@ -436,14 +469,12 @@ impl Journal {
 
     /// Whether it has failed for good: only a restart can tell what the disk holds.
     pub fn has_failed(&self) -> bool {
-        let is_torn =
-            || self.chain.try_lock_for(JOURNAL_DEADLINE).is_some_and(|chain| chain.is_torn());
-        self.sync.has_failed() || is_torn()
+        self.sync.has_failed() || self.lock_to_look().is_ok_and(|chain| chain.is_over())
     }
 
     /// Whether lines can still be written.
     pub fn is_writable(&self) -> bool {
-        self.lock().is_ok_and(|chain| !chain.is_torn())
+        self.lock().is_ok_and(|chain| chain.is_open_to_all())
     }
 
     /// The file and number of the last line, as "FILE.LINE".
@@ -451,6 +482,6 @@ impl Journal {
     /// # Errors
     /// If the journal hangs.
     pub fn position(&self) -> Result<String, Unavailable> {
-        Ok(self.chain.try_lock_for(JOURNAL_DEADLINE).ok_or(Unavailable)?.last_id())
+        Ok(self.lock_to_look()?.last_id())
     }
 }

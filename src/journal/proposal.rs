@@ -36,6 +36,9 @@ impl<'a> Proposal<'a> {
         now: Timestamp,
     ) -> Result<(ResolveLine, Settled), CommitError> {
         let asked = self.asked;
+        if live.is_quarantined() {
+            return Err(CommitError::Quarantined);
+        }
         if live.epoch() != asked.epoch {
             return Err(CommitError::Stale);
         }

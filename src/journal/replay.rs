@@ -11,8 +11,10 @@ use std::sync::Arc;
 
 use super::chain::{Chain, End, file_name};
 use super::event::Event;
+use super::index;
 use super::line::{NO_PREVIOUS, Parts};
 use super::live::Live;
+use super::watchdog::Pulse;
 use crate::model::Timestamp;
 use crate::seal::Keyring;
 
@@ -22,6 +24,9 @@ pub enum ReplayError {
     /// A file cannot be read or written.
     #[error("the journal: {0}")]
     Io(#[from] std::io::Error),
+    /// A thread cannot be started.
+    #[error("the journal's watchdog cannot be started: {0}")]
+    Threads(std::io::Error),
     /// There is no file.
     #[error("the journal directory {} holds no journal; restore it from a backup", .0.display())]
     Missing(PathBuf),
@@ -58,27 +63,27 @@ pub(super) fn open(
     directory: &Path,
     keyring: Arc<Keyring>,
     now: Timestamp,
+    pulse: Arc<Pulse>,
 ) -> Result<(Chain, Recovery), ReplayError> {
-    let number = newest(directory)?.ok_or_else(|| ReplayError::Missing(directory.to_owned()))?;
-    let path = directory.join(file_name(number));
-    let mut text = Vec::new();
-    File::open(&path)?.read_to_end(&mut text)?;
-
-    let mut reader = Reader {
-        last: 0,
-        last_hash: NO_PREVIOUS,
-        length: 0,
-        last_time: now,
-        live: Live::default(),
+    let mut numbers = file_numbers(directory)?;
+    let (read, number) = loop {
+        let number = numbers.pop().ok_or_else(|| ReplayError::Missing(directory.to_owned()))?;
+        let path = directory.join(file_name(number));
+        let read = Read::whole(path, &keyring, now)?;
+        if read.was_in_force(number, &keyring) {
+            break (read, number);
+        }
+        set_aside(&read.path)?;
     };
-    let mut lines = 0;
-    let mut rest = text.as_slice();
-    while let Some(taken) = reader.take(rest, &keyring, lines == 0) {
-        rest = rest.get(taken..).unwrap_or_default();
-        lines += 1;
-    }
-    if !rest.is_empty() && holds_synced_line(rest, &keyring) || lines == 0 {
+    let Read { path, text, mut reader, lines, .. } = read;
+    let length = usize::try_from(reader.length).unwrap_or(usize::MAX);
+    let rest = text.get(length..).unwrap_or_default();
+    if !rest.is_empty() && holds_synced_line(rest, &keyring, 0) || lines == 0 {
         return Err(ReplayError::Tampered { path, line: lines + 1 });
+    }
+    for before in numbers {
+        let index = index::load(directory, &keyring, before)?;
+        reader.live.usage_mut().add_history(&index);
     }
     let torn = (!rest.is_empty()).then(|| cut(&path, reader.length, rest)).transpose()?;
     let recovery = Recovery {
@@ -95,8 +100,9 @@ pub(super) fn open(
         last_hash: reader.last_hash,
         length: reader.length,
         live: reader.live,
+        checkpoint: reader.checkpoint,
     };
-    let mut chain = Chain::resume(end, keyring)?;
+    let mut chain = Chain::resume(end, keyring, pulse)?;
     if let Some(kept) = torn {
         let kept_as = kept.file_name().map(|name| name.to_string_lossy().into_owned());
         let event = Event::Torn { kept_as: kept_as.unwrap_or_default(), bytes: rest.len() as u64 };
@@ -108,14 +114,62 @@ pub(super) fn open(
     Ok((chain, recovery))
 }
 
-fn newest(directory: &Path) -> std::io::Result<Option<u64>> {
-    let mut newest = None;
+/// The numbers of the files that there are, oldest first.
+pub(super) fn file_numbers(directory: &Path) -> std::io::Result<Vec<u64>> {
+    let mut numbers = Vec::new();
     for entry in std::fs::read_dir(directory)? {
         let name = entry?.file_name();
-        let number = name.to_str().and_then(|name| name.strip_suffix(".jsonl")?.parse().ok());
-        newest = newest.max(number);
+        numbers.extend(name.to_str().and_then(|name| {
+            let number = name.strip_suffix(".jsonl")?.parse().ok()?;
+            (file_name(number) == name).then_some(number)
+        }));
     }
-    Ok(newest)
+    numbers.sort_unstable();
+    Ok(numbers)
+}
+
+/// A file, and how far its lines are good.
+struct Read {
+    path: PathBuf,
+    text: Vec<u8>,
+    reader: Reader,
+    lines: u64,
+    /// Whether the line was reached from which on the file's lines are its own.
+    is_begun: bool,
+}
+
+impl Read {
+    fn whole(path: PathBuf, keyring: &Keyring, now: Timestamp) -> std::io::Result<Self> {
+        let mut text = Vec::new();
+        File::open(&path)?.read_to_end(&mut text)?;
+        let mut reader = Reader::new(now);
+        let (mut lines, mut is_begun, mut rest) = (0, false, text.as_slice());
+        while let Some((taken, is_continued)) = reader.take(rest, keyring, lines == 0) {
+            rest = rest.get(taken..).unwrap_or_default();
+            lines += 1;
+            is_begun |= is_continued;
+        }
+        Ok(Self { path, text, reader, lines, is_begun })
+    }
+
+    /// Whether lines were ever written to this file: a crash can leave one behind that was not finished.
+    fn was_in_force(&self, number: u64, keyring: &Keyring) -> bool {
+        if number == 1 || self.is_begun {
+            return true;
+        }
+        // Lines that were on disk before anybody was told say that it was; copies do not.
+        let own = self.text.split(|byte| *byte == b'\n').filter_map(|line| {
+            let body = Parts::split(line).filter(|parts| parts.is_tagged(keyring))?.parse()?;
+            matches!(body.event, Event::Continued { .. }).then_some(body.n)
+        });
+        own.last().is_some_and(|n| holds_synced_line(&self.text, keyring, n))
+    }
+}
+
+/// Takes a file that never was in force out of the way.
+fn set_aside(path: &Path) -> std::io::Result<()> {
+    tracing::warn!(journal.file = %path.display(), "a file of the journal that was not finished is set aside");
+    std::fs::rename(path, path.with_extension("jsonl.unfinished"))
 }
 
 struct Reader {
@@ -124,11 +178,25 @@ struct Reader {
     length: u64,
     last_time: Timestamp,
     live: Live,
+    /// The hash of the first line.
+    checkpoint: [u8; 32],
 }
 
 impl Reader {
-    /// Takes the first line of `rest`, if it is whole and follows on. Returns its length, with newline.
-    fn take(&mut self, rest: &[u8], keyring: &Keyring, is_first: bool) -> Option<usize> {
+    fn new(now: Timestamp) -> Self {
+        Self {
+            last: 0,
+            last_hash: NO_PREVIOUS,
+            length: 0,
+            last_time: now,
+            live: Live::default(),
+            checkpoint: NO_PREVIOUS,
+        }
+    }
+
+    /// Takes the first line of `rest`, if it is whole and follows on. Returns its length, with newline, and
+    /// whether the file's own lines begin with it.
+    fn take(&mut self, rest: &[u8], keyring: &Keyring, is_first: bool) -> Option<(usize, bool)> {
         let end = rest.iter().position(|byte| *byte == b'\n')?;
         let parts = Parts::split(rest.get(..end)?)?;
         let hash = parts.verified_hash()?;
@@ -138,13 +206,20 @@ impl Reader {
         let body = parts.parse()?;
         let follows = body.n == self.last + 1 && body.prev == hex::encode(self.last_hash);
         let begins = is_first && matches!(body.event, Event::Checkpoint(_));
-        // The first line of a later file names the last line of the one before, which is not read.
+        // The first line of a later file stands for the last line of the one before, which is not read.
         if !(begins || (follows && !is_first)) {
             return None;
         }
         self.live.apply(&body.event, body.time, self.length);
         self.last = body.n;
         self.last_hash = hash;
+        if let Event::Checkpoint(checkpoint) = &body.event {
+            self.checkpoint = hash;
+            if checkpoint.file > 1 {
+                self.last_hash = previous(&body.prev)?;
+            }
+        }
+        let is_continued = matches!(body.event, Event::Continued { .. });
         // The latest, not the last: lines written under a clock that was set back prove nothing.
         self.last_time = match body.event {
             Event::ClockSetBack => body.time,
@@ -152,16 +227,24 @@ impl Reader {
             _ => self.last_time.max(body.time),
         };
         self.length += end as u64 + 1;
-        Some(end + 1)
+        Some((end + 1, is_continued))
     }
 }
 
-/// Whether among these bytes stands a line that the broker wrote and that was on disk before anybody
-/// was told of it.
-fn holds_synced_line(rest: &[u8], keyring: &Keyring) -> bool {
-    rest.split(|byte| *byte == b'\n').filter_map(Parts::split).any(|parts| {
-        parts.is_tagged(keyring) && parts.parse().is_some_and(|body| body.event.is_always_synced())
-    })
+/// The hash that a line names as that of the line before.
+pub(super) fn previous(text: &str) -> Option<[u8; 32]> {
+    let mut hash = [0; 32];
+    hex::decode_to_slice(text, &mut hash).ok()?;
+    Some(hash)
+}
+
+/// Whether among these bytes stands a line after line `after` that the broker wrote and that was on disk
+/// before anybody was told of it.
+fn holds_synced_line(rest: &[u8], keyring: &Keyring, after: u64) -> bool {
+    let lines = rest.split(|byte| *byte == b'\n').filter_map(Parts::split);
+    let mut bodies =
+        lines.filter(|parts| parts.is_tagged(keyring)).filter_map(|parts| parts.parse());
+    bodies.any(|body| body.n > after && body.event.is_always_synced())
 }
 
 /// Keeps the bad end in a file of its own and cuts it off.

@@ -4,6 +4,7 @@ use std::fs::File;
 use std::sync::Arc;
 use std::sync::atomic::{AtomicU64, Ordering};
 
+use parking_lot::Mutex;
 use tokio::sync::watch;
 
 /// The disk refused a sync. What it holds of the last lines is not known, so this is final: a second
@@ -17,9 +18,17 @@ enum Progress {
     Synced(u64),
 }
 
+/// What is to be synced.
+struct Targets {
+    file: Arc<File>,
+    /// Once, and before the file: what a new file rests on.
+    before: Vec<File>,
+}
+
 pub(super) struct SyncThread {
     /// The highest line anybody waits for.
     wanted: Arc<AtomicU64>,
+    targets: Arc<Mutex<Targets>>,
     wake: std::sync::mpsc::SyncSender<()>,
     progress: watch::Receiver<Progress>,
 }
@@ -28,15 +37,18 @@ impl SyncThread {
     /// Starts the thread; it ends when this is dropped.
     pub(super) fn start(file: File) -> Self {
         let wanted = Arc::new(AtomicU64::new(0));
+        let targets = Targets { file: Arc::new(file), before: Vec::new() };
+        let targets = Arc::new(Mutex::new(targets));
         // One waiting wake-up is enough: whoever finds it there is covered by it.
         let (wake, woken) = std::sync::mpsc::sync_channel(1);
         let (report, progress) = watch::channel(Progress::Synced(0));
-        let goal = Arc::clone(&wanted);
+        let (goal, to_sync) = (Arc::clone(&wanted), Arc::clone(&targets));
         let started = std::thread::Builder::new().name("journal-sync".to_owned()).spawn(move || {
             while woken.recv().is_ok() {
-                // Read before the sync: whatever was written up to here is covered by it.
+                // Read before the sync, and before the file: whatever was written up to here is in it, and
+                // is covered.
                 let line = goal.load(Ordering::Acquire);
-                match file.sync_data() {
+                match sync_once(&to_sync) {
                     Ok(()) => report.send_replace(Progress::Synced(line)),
                     Err(error) => {
                         tracing::error!(%error, "the journal cannot be synced: no secrets from now on");
@@ -50,7 +62,17 @@ impl SyncThread {
             // Without the thread the channel is closed, and every wait reports failure.
             tracing::error!(%error, "the journal's sync thread cannot be started");
         }
-        Self { wanted, wake, progress }
+        Self { wanted, targets, wake, progress }
+    }
+
+    /// Goes on with another file, which rests on `before`: these are synced once, first. Called while no line
+    /// can be written.
+    pub(super) fn switch(&self, file: File, before: Vec<File>) {
+        let mut targets = self.targets.lock();
+        targets.file = Arc::new(file);
+        targets.before.extend(before);
+        drop(targets);
+        let _ = self.wake.try_send(());
     }
 
     pub(super) fn has_failed(&self) -> bool {
@@ -71,4 +93,13 @@ impl SyncThread {
             Ok(Progress::Failed) | Err(_) => Err(SyncFailed),
         }
     }
+}
+
+fn sync_once(targets: &Mutex<Targets>) -> std::io::Result<()> {
+    let (file, before) = {
+        let mut targets = targets.lock();
+        (Arc::clone(&targets.file), std::mem::take(&mut targets.before))
+    };
+    before.iter().try_for_each(File::sync_all)?;
+    file.sync_data()
 }

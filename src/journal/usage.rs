@@ -1,61 +1,29 @@
-//! What was used by whom: an index of the journal, which can be rebuilt from it.
+//! What was used by whom: the fold of the indexes of all files.
 //!
-//! ```text
-//! run (executor, workflow, run)   → where its lines stand in the file
-//! resource (uid, or a group's name) × workflow × day → how often, and when last
-//! ```
+//! Of the file that is written now everything is in memory. Of the files before it, what was used last by
+//! whom; where the lines of a run stand in them is looked up beside them.
 
 use std::collections::{BTreeMap, HashMap};
 
 use super::event::{Event, Outcome, RenewalOutcome, ResolveLine};
-use crate::model::{ExecutorName, GroupName, Id, Opening, RunName, Timestamp, WorkflowName};
+use super::index::{ByWorkflow, FileIndex, RunKey};
+use crate::model::{GroupName, Id, Opening, RunName, Timestamp, WorkflowName};
 
-const MILLIS_A_DAY: i64 = 24 * 3600 * 1000;
+/// When each workflow has used something last.
+type LastUse = BTreeMap<WorkflowName, Timestamp>;
 
-/// One run: runs are keyed by executor too.
-#[derive(Clone, Debug, PartialEq, Eq, PartialOrd, Ord)]
-pub struct RunKey {
-    /// Its name.
-    pub run: RunName,
-    /// Of which workflow.
-    pub workflow: WorkflowName,
-    /// Who opened it.
-    pub executor: ExecutorName,
-}
-
-impl RunKey {
-    fn of(opening: &Opening) -> Self {
-        let key = &opening.key;
-        Self {
-            run: key.run.clone(),
-            workflow: key.workflow.clone(),
-            executor: key.executor.clone(),
-        }
-    }
-}
-
-/// How a workflow used something on one day.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub struct Use {
-    /// How often.
-    pub times: u64,
-    /// When last.
-    pub last: Timestamp,
-}
-
-/// The index.
+/// The index of the whole journal.
 #[derive(Debug, Default)]
 pub struct Usage {
-    runs: BTreeMap<RunKey, Vec<u64>>,
     /// The runs of the openings that lines may still come from.
     open: HashMap<Id, RunKey>,
-    resources: HashMap<Id, ByWorkflow>,
-    /// By the group's name.
-    groups: HashMap<String, ByWorkflow>,
+    /// Of the file that is written now.
+    current: FileIndex,
+    /// Of the files before.
+    resources: HashMap<Id, LastUse>,
+    /// Of the files before, by the group's name.
+    groups: HashMap<String, LastUse>,
 }
-
-/// Workflow × day.
-type ByWorkflow = BTreeMap<WorkflowName, BTreeMap<i64, Use>>;
 
 impl Usage {
     /// Takes a line in that stands at `offset` of the journal's file.
@@ -74,22 +42,22 @@ impl Usage {
                 self.count(line, *uid, time);
                 line.opening
             }
+            Event::ClockSetBack | Event::Restored { .. } => return self.take_all_closed(offset),
+            // What stands above are copies; the file before has them.
+            Event::Continued { .. } => return self.current = FileIndex::default(),
             _ => return,
         };
         let Some(run) = self.open.get(&opening) else { return };
-        match self.runs.get_mut(run) {
-            Some(places) => places.push(offset),
-            None => drop(self.runs.insert(run.clone(), vec![offset])),
-        }
+        self.current.add_place(run, offset);
         if matches!(event, Event::Closed { .. }) {
             self.open.remove(&opening);
         }
     }
 
     /// Every step was closed at once: each run has the line.
-    pub(super) fn take_all_closed(&mut self, offset: u64) {
+    fn take_all_closed(&mut self, offset: u64) {
         for (_, run) in self.open.drain() {
-            let places = self.runs.entry(run).or_default();
+            let places = self.current.runs.entry(run).or_default();
             if places.last() != Some(&offset) {
                 places.push(offset);
             }
@@ -98,40 +66,49 @@ impl Usage {
 
     /// Takes in the openings that a file begins with.
     pub(super) fn start_from(&mut self, openings: &[Opening]) {
-        for opening in openings {
-            self.open.insert(opening.id, RunKey::of(opening));
+        self.open = openings.iter().map(|opening| (opening.id, RunKey::of(opening))).collect();
+    }
+
+    /// Takes the present file's index out.
+    pub(super) fn take_file(&mut self) -> FileIndex {
+        std::mem::take(&mut self.current)
+    }
+
+    /// Puts it back.
+    pub(super) fn put_back(&mut self, index: FileIndex) {
+        self.current = index;
+    }
+
+    /// Takes in the index of a file before.
+    pub(super) fn add_history(&mut self, index: &FileIndex) {
+        for (uid, by) in &index.resources {
+            add_last(self.resources.entry(*uid).or_default(), by);
+        }
+        for (name, by) in &index.groups {
+            add_last(self.groups.entry(name.clone()).or_default(), by);
         }
     }
 
     fn count(&mut self, line: &ResolveLine, uid: Id, time: Timestamp) {
         let Some(run) = self.open.get(&line.opening) else { return };
-        let workflow = run.workflow.clone();
-        count_use(self.resources.entry(uid).or_default(), &workflow, time);
         // `group:NAME:…`, as the target is written.
         let group = line.ask.target.strip_prefix("group:").and_then(|rest| rest.split_once(':'));
-        let Some((group, _)) = group else { return };
-        match self.groups.get_mut(group) {
-            Some(by) => count_use(by, &workflow, time),
-            None => count_use(self.groups.entry(group.to_owned()).or_default(), &workflow, time),
-        }
+        self.current.count(uid, group.map(|(name, _)| name), &run.workflow, time);
     }
 
-    /// The runs of this name, of one workflow or all, and where their lines stand.
-    pub fn runs<'a>(
+    /// The runs of this name in the file that is written now, of one workflow or all, and where their lines
+    /// stand.
+    pub(super) fn runs<'a>(
         &'a self,
         run: &'a RunName,
         workflow: Option<&'a WorkflowName>,
     ) -> impl Iterator<Item = (&'a RunKey, &'a [u64])> {
-        self.runs
-            .iter()
-            .filter(move |(key, _)| key.run == *run)
-            .filter(move |(key, _)| workflow.is_none_or(|workflow| key.workflow == *workflow))
-            .map(|(key, places)| (key, places.as_slice()))
+        runs_in(&self.current, run, workflow)
     }
 
     /// The workflows that have used a resource since then, and when last.
     pub fn users_of(&self, uid: Id, since: Timestamp) -> Vec<(WorkflowName, Timestamp)> {
-        users(self.resources.get(&uid), since)
+        users(self.resources.get(&uid), self.current.resources.get(&uid), since)
     }
 
     /// The workflows that have used a group since then, and when last.
@@ -140,25 +117,45 @@ impl Usage {
         name: &GroupName,
         since: Timestamp,
     ) -> Vec<(WorkflowName, Timestamp)> {
-        users(self.groups.get(name.as_str()), since)
+        let name = name.as_str();
+        users(self.groups.get(name), self.current.groups.get(name), since)
     }
 }
 
-fn count_use(by: &mut ByWorkflow, workflow: &WorkflowName, time: Timestamp) {
-    let days = match by.get_mut(workflow) {
-        Some(days) => days,
-        None => by.entry(workflow.clone()).or_default(),
-    };
-    let day = time.millis().div_euclid(MILLIS_A_DAY);
-    let entry = days.entry(day).or_insert(Use { times: 0, last: time });
-    entry.times += 1;
-    entry.last = entry.last.max(time);
+/// The runs of this name in one file, of one workflow or all.
+pub(super) fn runs_in<'a>(
+    index: &'a FileIndex,
+    run: &'a RunName,
+    workflow: Option<&'a WorkflowName>,
+) -> impl Iterator<Item = (&'a RunKey, &'a [u64])> {
+    index
+        .runs
+        .iter()
+        .filter(move |(key, _)| key.run == *run)
+        .filter(move |(key, _)| workflow.is_none_or(|workflow| key.workflow == *workflow))
+        .map(|(key, places)| (key, places.as_slice()))
 }
 
-fn users(by: Option<&ByWorkflow>, since: Timestamp) -> Vec<(WorkflowName, Timestamp)> {
-    let last = by.into_iter().flatten().filter_map(|(workflow, days)| {
-        let (_, last) = days.last_key_value()?;
-        (last.last >= since).then(|| (workflow.clone(), last.last))
-    });
-    last.collect()
+fn last_of(days: &BTreeMap<i64, super::index::Use>) -> Option<Timestamp> {
+    days.values().map(|used| used.last).max()
+}
+
+fn add_last(last: &mut LastUse, by: &ByWorkflow) {
+    for (workflow, days) in by {
+        let Some(time) = last_of(days) else { continue };
+        let known = last.entry(workflow.clone()).or_insert(time);
+        *known = (*known).max(time);
+    }
+}
+
+fn users(
+    before: Option<&LastUse>,
+    now: Option<&ByWorkflow>,
+    since: Timestamp,
+) -> Vec<(WorkflowName, Timestamp)> {
+    let mut last = before.cloned().unwrap_or_default();
+    if let Some(by) = now {
+        add_last(&mut last, by);
+    }
+    last.into_iter().filter(|(_, time)| *time >= since).collect()
 }

@@ -59,6 +59,11 @@ pub const MAX_CLIENT_CERTIFICATES: usize = 8;
 pub const MAX_CLOCK_STEP_BACK: Duration = Duration::from_secs(5 * 60);
 /// How long one request waits for the journal before it is refused.
 pub const JOURNAL_DEADLINE: Duration = Duration::from_secs(2);
+/// How often the journal is signed, if anything was written.
+pub const SIGNATURE_INTERVAL: Duration = Duration::from_secs(60);
+/// With less room than this on the disk, in bytes, only changes that take something away are taken: the store
+/// grows by half a MiB at a time, and must never find the disk full.
+pub const MIN_FREE_BYTES: u64 = 4 * 1024 * 1024;
 /// How long a client may take for its TLS handshake.
 pub const HANDSHAKE_DEADLINE: Duration = Duration::from_secs(3);
 /// How long open requests are given when the daemon drains: they take milliseconds, and a client that is
@@ -103,6 +108,19 @@ pub struct Limits {
     pub default_step_seconds: u32,
     /// The longest life of a step, in seconds.
     pub max_step_seconds: u32,
+    /// A file of the journal of so many bytes is followed by the next. Nothing is deleted.
+    pub journal_file_bytes: u32,
+}
+
+/// When a decision on the step door is as good as written: the answer waits for it.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(rename_all = "snake_case")]
+pub enum JournalMode {
+    /// When the disk has it: a power cut loses no line of what was handed out.
+    Synced,
+    /// When the operating system has it: the daemon may be killed, but a power cut may lose the last lines.
+    #[default]
+    Written,
 }
 
 impl Default for Limits {
@@ -124,6 +142,7 @@ impl Default for Limits {
             max_lease_seconds: 24 * 3600,
             default_step_seconds: 6 * 3600,
             max_step_seconds: 7 * 24 * 3600,
+            journal_file_bytes: 64 * 1024 * 1024,
         }
     }
 }
@@ -148,6 +167,7 @@ impl Limits {
             ("max_lease_seconds", self.max_lease_seconds),
             ("default_step_seconds", self.default_step_seconds),
             ("max_step_seconds", self.max_step_seconds),
+            ("journal_file_bytes", self.journal_file_bytes),
         ]
         .into_iter()
         .filter(|(_, value)| *value == 0)

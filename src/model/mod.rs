@@ -19,7 +19,7 @@ mod value;
 pub use allowed::AllowedTarget;
 pub use id::Id;
 pub use label::Labels;
-pub use limits::Limits;
+pub use limits::{JournalMode, Limits};
 pub use name::{
     ConnectionName, ExecutorName, FieldName, GroupName, IntegrationName, Invalid, KindName,
     OperatorName, RequestId, RunAsName, RunName, SecretName, StepName, WorkflowName,

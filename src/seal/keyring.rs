@@ -60,6 +60,7 @@ pub struct Keyring {
     journal: hmac::Key,
     fingerprint: hmac::Key,
     digest: hmac::Key,
+    backup: hmac::Key,
 }
 
 /// `keyring.json`.
@@ -138,6 +139,7 @@ impl Keyring {
             journal: derive(b"keyhatch/v1/journal tag"),
             fingerprint: derive(b"keyhatch/v1/field fingerprint"),
             digest: derive(b"keyhatch/v1/store digest"),
+            backup: derive(b"keyhatch/v1/backup manifest"),
         })
     }
 
@@ -208,6 +210,16 @@ impl Keyring {
     pub fn fingerprint(&self, uid: Id, field: &str, value: &[u8]) -> [u8; 32] {
         let length = (field.len() as u64).to_be_bytes();
         prf(&self.fingerprint, &[uid.as_bytes(), &length, field.as_bytes(), value])
+    }
+
+    /// The keyed tag of a backup's manifest.
+    pub fn backup_tag(&self, manifest: &[u8]) -> [u8; 32] {
+        prf(&self.backup, &[manifest])
+    }
+
+    /// Whether `tag` is the keyed tag of this manifest.
+    pub fn is_backup_tag(&self, manifest: &[u8], tag: &[u8]) -> bool {
+        hmac::verify(&self.backup, manifest, tag).is_ok()
     }
 
     /// The share of one record in the store's digest.

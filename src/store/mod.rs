@@ -84,6 +84,7 @@ pub struct Store {
     db: sled::Db,
     /// For fdatasync; never reopened, because an error is reported once per open file.
     data_file: File,
+    path: PathBuf,
     state: Mutex<State>,
 }
 
@@ -96,6 +97,8 @@ struct State {
 const COMMIT: RecordKey =
     RecordKey { kind: RecordKind::Commit, uid: Id::from_bytes([0; Id::BYTES]) };
 
+/// Imported records are written so many bytes at a time.
+const IMPORT_BATCH_BYTES: usize = 4 * 1024 * 1024;
 /// sled's cache, in bytes: reads come from our own memory, so it need not be large.
 const CACHE_BYTES: u64 = 16 * 1024 * 1024;
 
@@ -105,16 +108,10 @@ impl Store {
     /// # Errors
     /// If it cannot be written.
     pub fn create(path: &Path, keyring: &Keyring) -> Result<(), StoreError> {
-        let failed = |error: &dyn std::fmt::Display| StoreError::Failed(error.to_string());
-        let made = std::fs::DirBuilder::new().mode(0o700).create(path);
-        made.map_err(|error| failed(&error))?;
+        make_directory(path)?;
         let store = Self::open_sled(path)?;
         store.commit(keyring, 0, &[])?;
-        // sled does not sync these; without them the directory may be empty after a power cut.
-        for entry in [path.join("conf"), path.to_owned()] {
-            File::open(entry).and_then(|file| file.sync_all()).map_err(|error| failed(&error))?;
-        }
-        Ok(())
+        sync_new(path)
     }
 
     /// Opens the store, and proves that it is whole and the one that was written last.
@@ -166,6 +163,48 @@ impl Store {
         Ok(())
     }
 
+    /// Every record, the commit record included, as they are between two batches; `meanwhile` is run at that
+    /// moment. Batches wait until it is done.
+    ///
+    /// # Errors
+    /// If the store cannot be read.
+    pub fn export<T>(&self, meanwhile: impl FnOnce() -> T) -> Result<(Contents, T), StoreError> {
+        let _between_batches = self.state.lock();
+        let records = self.read_all(&self.path)?;
+        let commit = records.iter().find(|(key, _)| *key == COMMIT);
+        let sequence = commit.map_or(0, |(_, sealed)| sealed.version());
+        Ok((Contents { sequence, records }, meanwhile()))
+    }
+
+    /// Makes a store of exported records in a directory that does not exist yet. Whether they are whole is for
+    /// [`Store::open`] to prove.
+    ///
+    /// # Errors
+    /// As `records`, or if it cannot be written.
+    pub fn import(
+        path: &Path,
+        records: impl Iterator<Item = std::io::Result<(RecordKey, Sealed)>>,
+    ) -> Result<(), StoreError> {
+        let unreadable = |source| StoreError::Unreadable { path: path.to_owned(), source };
+        let failed = |error: sled::Error| StoreError::Failed(error.to_string());
+        make_directory(path)?;
+        let store = Self::open_sled(path)?;
+        let (mut batch, mut bytes) = (sled::Batch::default(), 0);
+        for record in records {
+            let (key, sealed) = record.map_err(unreadable)?;
+            put(&mut batch, key, sealed.as_bytes(), 0);
+            bytes += sealed.as_bytes().len();
+            if bytes > IMPORT_BATCH_BYTES {
+                store.db.apply_batch(std::mem::take(&mut batch)).map_err(failed)?;
+                bytes = 0;
+            }
+        }
+        store.db.apply_batch(batch).map_err(failed)?;
+        store.db.flush().map_err(failed)?;
+        store.data_file.sync_data().map_err(unreadable)?;
+        sync_new(path)
+    }
+
     /// Whether batches are still taken.
     pub fn is_writable(&self) -> bool {
         !self.state.lock().failed
@@ -212,7 +251,7 @@ impl Store {
         };
         let data_file = File::open(path.join("db")).map_err(|error| damaged(error.to_string()))?;
         let state = Mutex::new(State { digest: Digest::default(), failed: false });
-        Ok(Self { db, data_file, state })
+        Ok(Self { db, data_file, path: path.to_owned(), state })
     }
 
     fn read_all(&self, path: &Path) -> Result<Vec<(RecordKey, Sealed)>, StoreError> {
@@ -292,6 +331,20 @@ impl Store {
         }
         Ok((bytes, chunks))
     }
+}
+
+fn make_directory(path: &Path) -> Result<(), StoreError> {
+    let made = std::fs::DirBuilder::new().mode(0o700).create(path);
+    made.map_err(|error| StoreError::Failed(error.to_string()))
+}
+
+/// sled does not sync these; without them the directory may be empty after a power cut.
+fn sync_new(path: &Path) -> Result<(), StoreError> {
+    for entry in [path.join("conf"), path.to_owned()] {
+        let synced = File::open(entry).and_then(|file| file.sync_all());
+        synced.map_err(|error| StoreError::Failed(error.to_string()))?;
+    }
+    Ok(())
 }
 
 /// Adds a record's chunks to a batch, and removes those that its older, longer form had.

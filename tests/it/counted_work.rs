@@ -30,8 +30,8 @@ impl Bare {
         let directory = tempfile::Builder::new().prefix("kh").tempdir().unwrap();
         let limits = Limits { step_refusal_burst: 1000, ..Limits::default() };
         let state = directory.path().join("state");
-        let config =
-            Config { state, runtime: directory.path().join("run"), admin_group: None, limits };
+        let run = directory.path().join("run");
+        let config = Config { limits, ..Config::in_directories(state, run) };
         let clock = Clock::hand_set(Timestamp::from_millis(*START));
         let made = init_options(&config, &clock);
         // It brings a runtime of its own.
@@ -47,6 +47,9 @@ impl Bare {
             authority: authority.into(),
             clock,
             limits: config.limits,
+            journal_mode: config.journal,
+            expect_head: None,
+            sealed_files: vec![],
             runtime: Runtime::open(&config.runtime).unwrap(),
             listeners,
         };

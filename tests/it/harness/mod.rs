@@ -70,12 +70,8 @@ impl TestBroker {
     /// A new broker that goes by this clock, serving.
     pub fn start_at(clock: Clock, limits: Limits) -> Self {
         let directory = tempfile::Builder::new().prefix("kh").tempdir().unwrap();
-        let config = Config {
-            state: directory.path().join("state"),
-            runtime: directory.path().join("run"),
-            admin_group: None,
-            limits,
-        };
+        let (state, run) = (directory.path().join("state"), directory.path().join("run"));
+        let config = Config { limits, ..Config::in_directories(state, run) };
         init(&init_options(&config, &clock)).unwrap();
         let runtime = tokio::runtime::Builder::new_multi_thread()
             .worker_threads(2)

@@ -1,0 +1,76 @@
+//! An operator reads the journal.
+
+use std::sync::Arc;
+use std::time::Duration;
+
+use tokio::sync::mpsc;
+
+use super::Broker;
+use super::error::Error;
+use super::operators::require_role;
+use crate::access::{Principal, Role};
+use crate::journal::{Follower, TailFilter, TailLine};
+
+/// How often a reader looks whether there is more.
+const LOOK: Duration = Duration::from_millis(200);
+/// The most lines to begin with.
+const MAX_LAST: usize = 100_000;
+
+/// What a reader asks for.
+pub struct TailRequest {
+    /// How many of the newest lines to begin with, unless the filter says since when.
+    pub last: usize,
+    /// Whether it goes on with lines as they are written.
+    pub follow: bool,
+    /// Which lines.
+    pub filter: TailFilter,
+}
+
+impl Broker {
+    /// Reads lines into a channel, until the end or, if it follows, until the channel's other end is gone or
+    /// `may_go_on` says no. Reads files, and waits: call it on a thread of its own.
+    ///
+    /// # Errors
+    /// [`Error::OperatorRequired`], or if a file cannot be read.
+    pub fn tail_journal(
+        self: &Arc<Self>,
+        caller: &Principal,
+        request: &TailRequest,
+        lines: &mpsc::Sender<TailLine>,
+        may_go_on: impl Fn() -> bool,
+    ) -> Result<(), Error> {
+        require_role(caller, Role::Viewer)?;
+        let unreadable = |error: std::io::Error| Error::Internal(format!("the journal: {error}"));
+        let mut follower = self.begin_tail(request, lines).map_err(unreadable)?;
+        let mut seen = follower.last();
+        while request.follow && may_go_on() && !lines.is_closed() {
+            if self.journal.last_line().is_ok_and(|last| last > seen) {
+                follower.read(|line| lines.blocking_send(line).is_ok()).map_err(unreadable)?;
+                seen = follower.last();
+            } else {
+                std::thread::park_timeout(LOOK);
+            }
+        }
+        Ok(())
+    }
+
+    fn begin_tail(
+        &self,
+        request: &TailRequest,
+        lines: &mpsc::Sender<TailLine>,
+    ) -> std::io::Result<Follower> {
+        if request.filter.since.is_some() {
+            let mut follower = self.journal.follow(request.filter.clone())?;
+            follower.read(|line| lines.blocking_send(line).is_ok())?;
+            return Ok(follower);
+        }
+        let (last, follower) =
+            self.journal.last_lines(request.last.min(MAX_LAST), &request.filter)?;
+        for line in last {
+            if lines.blocking_send(line).is_err() {
+                break;
+            }
+        }
+        Ok(follower)
+    }
+}

@@ -1,0 +1,169 @@
+//! `keyhatch backup` and `keyhatch restore`
+
+use std::fs::{File, OpenOptions};
+use std::io::Write as _;
+use std::os::unix::fs::OpenOptionsExt as _;
+use std::path::{Path, PathBuf};
+
+use serde_json::json;
+
+use super::endpoint::{Caller, connect};
+use super::failure::Failure;
+use super::output::{self, print, progress, properties, say};
+use super::{Common, block_on};
+use crate::config::{Config, Given};
+use crate::daemon::{RestoreOptions, restore};
+use crate::grpc::pb;
+use crate::grpc::pb::system_service_client::SystemServiceClient;
+use crate::model::Clock;
+
+/// Arguments of `backup`.
+#[derive(clap::Args)]
+pub struct Backup {
+    /// The archive to write, which must not be there yet; - for stdout.
+    file: PathBuf,
+}
+
+/// Arguments of `restore`.
+#[derive(clap::Args)]
+pub struct Restore {
+    /// The archive to make a broker of, in an empty state directory.
+    #[arg(required_unless_present = "confirm")]
+    file: Option<PathBuf>,
+    /// Say of the broker that runs, and was restored, that it is the right one: credentials are resolved again.
+    #[arg(long, conflicts_with_all = ["file", "runtime", "kek_file"])]
+    confirm: bool,
+    /// Where the broker's sockets will be.
+    #[arg(long, env = "KEYHATCH_RUNTIME", value_name = "DIR")]
+    runtime: Option<PathBuf>,
+    /// The key that wraps all others: no backup has it.
+    #[arg(long, env = "KEYHATCH_KEK_FILE", value_name = "FILE")]
+    kek_file: Option<PathBuf>,
+}
+
+impl Backup {
+    pub(super) async fn run(self, common: &Common) -> Result<(), Failure> {
+        let is_stdout = self.file.as_os_str() == "-";
+        let unfinished = unfinished(&self.file);
+        let mut file = match is_stdout {
+            true => None,
+            false => Some(create(&self.file, &unfinished)?),
+        };
+        let channel = connect(Caller::Operator, common.state.as_deref()).await?;
+        let mut pieces =
+            SystemServiceClient::new(channel).backup(pb::BackupRequest {}).await?.into_inner();
+        let (mut bytes, bar) = (0_u64, progress("backup"));
+        loop {
+            let piece = match pieces.message().await {
+                Ok(Some(piece)) => piece,
+                Ok(None) => break,
+                Err(status) => {
+                    let _ = std::fs::remove_file(&unfinished);
+                    return Err(status.into());
+                }
+            };
+            bar.set_length(u64::try_from(piece.total_bytes).unwrap_or(0));
+            bytes += piece.data.len() as u64;
+            match &mut file {
+                Some(file) => file.write_all(&piece.data)?,
+                None => output::write(&piece.data)?,
+            }
+            bar.set_position(bytes);
+        }
+        bar.finish_and_clear();
+        let Some(file) = file else { return Ok(()) };
+        file.sync_all()?;
+        std::fs::rename(&unfinished, &self.file)?;
+        let path = self.file.display().to_string();
+        let answer = json!({"file": path, "bytes": bytes});
+        let table = || properties(&[("backup", path.clone()), ("bytes", bytes.to_string())]);
+        print(common.output, &answer, table, || path.clone())?;
+        say("it is sealed, and does not hold the KEK: keep a copy of that elsewhere");
+        Ok(())
+    }
+}
+
+/// What a file is called until it is whole.
+fn unfinished(path: &Path) -> PathBuf {
+    let mut name = path.as_os_str().to_owned();
+    name.push(".part");
+    PathBuf::from(name)
+}
+
+fn create(path: &Path, unfinished: &Path) -> Result<File, Failure> {
+    let failed = |error: std::io::Error| {
+        Failure::usage(format!("{}: {error}; choose another file", path.display()))
+    };
+    if path.exists() {
+        return Err(failed(std::io::ErrorKind::AlreadyExists.into()));
+    }
+    let mut options = OpenOptions::new();
+    options.write(true).create(true).truncate(true).mode(0o600).open(unfinished).map_err(failed)
+}
+
+impl Restore {
+    pub(super) fn run(self, common: &Common) -> Result<(), Failure> {
+        match self.file {
+            Some(file) => restore_from(common, file, self.runtime, self.kek_file),
+            None => block_on(confirm(common)),
+        }
+    }
+}
+
+fn restore_from(
+    common: &Common,
+    archive: PathBuf,
+    runtime: Option<PathBuf>,
+    kek_file: Option<PathBuf>,
+) -> Result<(), Failure> {
+    let given = Given { state: common.state.clone(), runtime, ..Given::default() };
+    let config = Config::load(given).map_err(|error| Failure::usage(error.to_string()))?;
+    let options = RestoreOptions {
+        archive,
+        state: std::path::absolute(config.state)?,
+        runtime: std::path::absolute(config.runtime)?,
+        kek_file: kek_file.map(std::path::absolute).transpose()?,
+        clock: Clock::system(),
+    };
+    let bar = progress("restore");
+    let restored = restore(&options, |bytes, total| {
+        bar.set_length(total);
+        bar.set_position(bytes);
+    })?;
+    bar.finish_and_clear();
+    let state = options.state.display().to_string();
+    let time = restored.backup_time.to_string();
+    let answer = json!({
+        "state": state,
+        "backup_time": time,
+        "head": restored.head,
+        "operator": restored.operator,
+        "executor": restored.executor,
+    });
+    let table = || {
+        properties(&[
+            ("state", state.clone()),
+            ("backup of", time.clone()),
+            ("last change", restored.head.to_string()),
+            ("operator", restored.operator.display().to_string()),
+            ("executor", restored.executor.display().to_string()),
+        ])
+    };
+    print(common.output, &answer, table, || state.clone())?;
+    say(&format!(
+        "the operator admin and the local executor have new keys; every step is closed, and nothing is resolved \
+         until you have looked and say so:\n  keyhatch serve --state {state}\n  keyhatch restore --confirm"
+    ));
+    Ok(())
+}
+
+async fn confirm(common: &Common) -> Result<(), Failure> {
+    let channel = connect(Caller::Operator, common.state.as_deref()).await?;
+    let mut client = SystemServiceClient::new(channel);
+    let ended = client.end_quarantine(pb::EndQuarantineRequest {}).await?.into_inner().ended;
+    let text = match ended {
+        true => "confirmed: credentials are resolved again",
+        false => "it is not in quarantine",
+    };
+    print(common.output, &json!({"ended": ended}), || text.to_owned(), || text.to_owned())
+}

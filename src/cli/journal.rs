@@ -1,0 +1,202 @@
+//! `keyhatch journal`: what happened, and the proof that nothing was changed since.
+
+use std::path::PathBuf;
+
+use clap::Subcommand;
+use serde_json::{Value, json};
+use time::OffsetDateTime;
+use time::format_description::well_known::Rfc3339;
+
+use super::endpoint::{Caller, connect};
+use super::failure::{Failure, exit};
+use super::output::{Output, line, moment, print, printable, properties, say, yaml};
+use super::{Common, block_on};
+use crate::config::{Config, Given};
+use crate::grpc::pb;
+use crate::grpc::pb::system_service_client::SystemServiceClient;
+use crate::identity::RootKey;
+use crate::journal::verify;
+
+/// `keyhatch journal …`
+#[derive(Subcommand)]
+pub enum Journal {
+    /// Show the newest lines, and with -f those that come
+    Tail(Tail),
+    /// Prove, without the daemon and without keys, that no line was changed, removed or inserted
+    Verify(Verify),
+}
+
+/// Arguments of `journal tail`.
+#[derive(clap::Args)]
+pub struct Tail {
+    /// Go on with lines as they are written.
+    #[arg(short, long)]
+    follow: bool,
+    /// How many of the newest lines to begin with.
+    #[arg(short = 'n', long, value_name = "COUNT", default_value_t = 10)]
+    last: i32,
+    /// Begin with the first line that is not older, instead: 2026-01-31T12:00:00Z.
+    #[arg(long, value_name = "TIME", conflicts_with = "last")]
+    since: Option<String>,
+    /// Only these events: resolve, intent, opened, closed …
+    #[arg(long = "event", value_name = "EVENT")]
+    events: Vec<String>,
+    /// Only by this principal: operator:NAME, executor:NAME or workflow:NAME.
+    #[arg(long, value_name = "PRINCIPAL")]
+    principal: Option<String>,
+    /// Only on this resource, such as aws/prod or group:NAME.
+    #[arg(long, value_name = "RESOURCE")]
+    resource: Option<String>,
+    /// Only of this workflow's steps.
+    #[arg(long, value_name = "NAME")]
+    workflow: Option<String>,
+    /// Only of this run's steps.
+    #[arg(long, value_name = "NAME")]
+    run: Option<String>,
+}
+
+/// Arguments of `journal verify`.
+#[derive(clap::Args)]
+pub struct Verify {
+    /// The directory of the journal's files; by default the one in the state directory.
+    directory: Option<PathBuf>,
+    /// The root certificate; by default ca.crt beside the journal's directory.
+    #[arg(long, value_name = "FILE")]
+    ca: Option<PathBuf>,
+    /// A line that must be there, as an earlier proof ended with it: then a journal that was cut back since is
+    /// refused.
+    #[arg(long, value_name = "LINE:HASH")]
+    expect: Option<String>,
+}
+
+impl Journal {
+    pub(super) fn run(self, common: &Common) -> Result<(), Failure> {
+        match self {
+            Self::Tail(tail) => block_on(tail.run(common)),
+            Self::Verify(verify) => verify.run(common),
+        }
+    }
+}
+
+impl Tail {
+    async fn run(self, common: &Common) -> Result<(), Failure> {
+        let channel = connect(Caller::Operator, common.state.as_deref()).await?;
+        let since = self.since.as_deref().map(parse_time).transpose()?;
+        let request = pb::TailJournalRequest {
+            last: self.last,
+            since,
+            follow: self.follow,
+            events: self.events,
+            principal: self.principal.unwrap_or_default(),
+            resource: self.resource.unwrap_or_default(),
+            workflow: self.workflow.unwrap_or_default(),
+            run: self.run.unwrap_or_default(),
+        };
+        let mut lines = SystemServiceClient::new(channel).tail_journal(request).await?.into_inner();
+        while let Some(told) = lines.message().await? {
+            let text = match common.output {
+                Output::Table => for_people(&told),
+                Output::Json => told.json,
+                Output::Yaml => format!("---\n{}", yaml(&parsed(&told))?.trim_end()),
+                Output::Name => told.id,
+            };
+            line(&text)?;
+        }
+        Ok(())
+    }
+}
+
+fn parse_time(text: &str) -> Result<prost_types::Timestamp, Failure> {
+    let parsed = OffsetDateTime::parse(text, &Rfc3339).map_err(|_| {
+        Failure::usage(format!("{text} is no time; write it as 2026-01-31T12:00:00Z"))
+    })?;
+    Ok(prost_types::Timestamp { seconds: parsed.unix_timestamp(), nanos: 0 })
+}
+
+fn parsed(told: &pb::JournalLine) -> Value {
+    serde_json::from_str(&told.json).unwrap_or_default()
+}
+
+/// A line of the journal on one line of the terminal.
+fn for_people(told: &pb::JournalLine) -> String {
+    let body = parsed(told);
+    let text = |name: &str| body.get(name).and_then(Value::as_str).unwrap_or_default().to_owned();
+    let mut words = vec![text("principal")];
+    for change in body.get("changes").and_then(Value::as_array).into_iter().flatten() {
+        let of = |name: &str| change.get(name).and_then(Value::as_str).unwrap_or_default();
+        words.push(format!("{} {} {}", of("principal"), of("action"), of("resource")));
+    }
+    if matches!(told.event.as_str(), "opened") {
+        let key = ["workflow", "run", "step"].map(|name| format!("{name}:{}", text(name)));
+        words.push(format!("{} by executor:{}", key.join("/"), text("executor")));
+    }
+    words.extend(["target", "resource", "method", "decision", "reason", "opening"].map(text));
+    words.extend(["file", "line", "batch", "requests"].iter().filter_map(|name| {
+        body.get(name).and_then(Value::as_u64).map(|number| format!("{name} {number}"))
+    }));
+    words.retain(|word| !word.is_empty());
+    let time = moment(told.time.as_ref());
+    printable(format!("{time}  {:<9} {:<19} {}", told.id, told.event, words.join("  ")).trim_end())
+}
+
+impl Verify {
+    fn run(self, common: &Common) -> Result<(), Failure> {
+        let state = Config::load(Given { state: common.state.clone(), ..Given::default() })
+            .map_err(|error| Failure::usage(error.to_string()))?
+            .state;
+        let directory = self.directory.unwrap_or_else(|| state.join("journal"));
+        let ca = self.ca.unwrap_or_else(|| directory.join("../ca.crt"));
+        let pem = std::fs::read_to_string(&ca).map_err(|error| {
+            Failure::usage(format!("{}: {error}; name ca.crt with --ca", ca.display()))
+        })?;
+        let root = RootKey::from_pem(&pem).ok_or_else(|| {
+            Failure::usage(format!("{} holds no certificate in PEM", ca.display()))
+        })?;
+        let expected = self.expect.as_deref().map(parse_expected).transpose()?;
+        let proof = verify(&directory, &root, expected)
+            .map_err(|error| Failure::new("JOURNAL_DAMAGED", error.to_string(), exit::FAILED))?;
+        let last = format!("{}:{}", proof.last_line, hex::encode(proof.last_hash));
+        let signed = proof.signed.map(|(line, time)| (line, time.to_string()));
+        let answer = json!({
+            "directory": directory,
+            "first_file": proof.first_file,
+            "files": proof.files,
+            "last": last,
+            "signed_line": signed.as_ref().map(|(line, _)| line),
+            "signed_time": signed.as_ref().map(|(_, time)| time),
+            "unproven_lines": proof.unproven,
+        });
+        let table = || {
+            let signed = signed.as_ref().map_or("nothing".to_owned(), |(line, time)| {
+                format!("up to line {line}, at {time}")
+            });
+            properties(&[
+                ("journal", directory.display().to_string()),
+                ("files", format!("{}, from {:06}", proof.files, proof.first_file)),
+                ("last line", last.clone()),
+                ("signed", signed),
+                ("not signed yet", format!("{} lines", proof.unproven)),
+            ])
+        };
+        print(common.output, &answer, table, || last.clone())?;
+        if proof.unproven > 1 {
+            say(
+                "the lines that are not signed yet hang together, but only the broker can tell whether they are \
+                 its own",
+            );
+        }
+        Ok(())
+    }
+}
+
+fn parse_expected(text: &str) -> Result<(u64, [u8; 32]), Failure> {
+    let parsed = || {
+        let (number, digits) = text.split_once(':')?;
+        let mut hash = [0; 32];
+        hex::decode_to_slice(digits, &mut hash).ok()?;
+        Some((number.parse().ok()?, hash))
+    };
+    parsed().ok_or_else(|| {
+        Failure::usage(format!("--expect {text}: it is LINE:HASH, as verify prints its last line"))
+    })
+}

@@ -1,0 +1,227 @@
+//! `keyhatch restore`: a broker from a backup, in quarantine.
+
+use std::fs::{File, OpenOptions};
+use std::io::{BufReader, Read, Write as _};
+use std::os::unix::fs::OpenOptionsExt as _;
+use std::path::{Path, PathBuf};
+use std::sync::Arc;
+
+use aws_lc_rs::digest::{Context, SHA256};
+
+use super::init::{clear, issue_daemon};
+use super::reissue::reissue_into;
+use super::state::{BACKED_UP, StateDirectory, StateError};
+use super::{DaemonError, offline};
+use crate::broker::{
+    BACKUP_FORMAT, MANIFEST, Manifest, ManifestEntry, Offline, STORE_RECORDS, StartError,
+    read_record,
+};
+use crate::model::{Clock, Timestamp};
+use crate::store::Store;
+
+/// What `state.json` is called until everything else is there: a directory that a kill leaves half made is no
+/// state directory.
+const UNFINISHED_STATE: &str = "restoring.json";
+/// The largest entry that is neither records nor journal, in bytes.
+const MAX_SMALL_BYTES: u64 = 16 * 1024 * 1024;
+
+/// Why a backup cannot be restored.
+#[derive(Debug, thiserror::Error)]
+pub enum RestoreError {
+    /// It is not as it was made.
+    #[error("the backup is damaged or not whole ({0}); take another copy of it")]
+    Damaged(String),
+    /// It cannot be read, or what is made of it cannot be written.
+    #[error("the backup cannot be restored: {0}")]
+    Io(#[from] std::io::Error),
+    /// It is of a later version.
+    #[error(
+        "the backup is of a later format ({0}); restore it with the keyhatch that made it, or a newer one"
+    )]
+    Newer(u32),
+}
+
+/// What to restore, and where.
+pub struct RestoreOptions {
+    /// The archive.
+    pub archive: PathBuf,
+    /// The state directory to make; absent or empty.
+    pub state: PathBuf,
+    /// Where the broker's sockets will be.
+    pub runtime: PathBuf,
+    /// Where the KEK is, if not where the backup says.
+    pub kek_file: Option<PathBuf>,
+    /// When it is made.
+    pub clock: Clock,
+}
+
+/// What was restored.
+pub struct Restored {
+    /// When the backup was made.
+    pub backup_time: Timestamp,
+    /// The last change in it.
+    pub head: u64,
+    /// How many bytes were read.
+    pub bytes: u64,
+    /// The first operator's identity directory.
+    pub operator: PathBuf,
+    /// The local executor's identity directory.
+    pub executor: PathBuf,
+}
+
+/// Makes a state directory of a backup. Nothing is resolved from it until an administrator says so.
+/// `progress` is told how many bytes of how many are read.
+///
+/// # Errors
+/// If the KEK is another one, the backup is damaged, or the directory is not empty. What was made is removed
+/// then.
+pub fn restore(
+    options: &RestoreOptions,
+    progress: impl Fn(u64, u64),
+) -> Result<Restored, DaemonError> {
+    let archive = File::open(&options.archive)
+        .map_err(|source| StateError::Io { path: options.archive.clone(), source })?;
+    let state = StateDirectory::new(&options.state);
+    let _lock = state.make()?;
+    let restored = fill(&state, archive, options, progress);
+    if restored.is_err() {
+        clear(&options.state);
+    }
+    restored
+}
+
+fn fill(
+    state: &StateDirectory,
+    archive: File,
+    options: &RestoreOptions,
+    progress: impl Fn(u64, u64),
+) -> Result<Restored, DaemonError> {
+    let total = archive.metadata().map_err(RestoreError::from)?.len();
+    let kek_file = options.kek_file.as_deref();
+    state.make_directory("journal")?;
+    let mut unpacking = Unpacking { state, entries: Vec::new(), manifest: None, bytes: 0 };
+    let mut archive = tar::Archive::new(BufReader::new(archive));
+    for entry in archive.entries().map_err(RestoreError::from)? {
+        let entry = entry.map_err(|error| RestoreError::Damaged(error.to_string()))?;
+        let name = unpacking.take(entry)?;
+        progress(unpacking.bytes, total);
+        if name == "keyring.json" {
+            // The wrong KEK is told before anything else is read.
+            state.keyring(&state.read_as(UNFINISHED_STATE)?, kek_file)?;
+        }
+    }
+    let missing = || RestoreError::Damaged("its end is missing".to_owned());
+    let Unpacking { entries, manifest, bytes, .. } = unpacking;
+    let mut file = state.read_as(UNFINISHED_STATE)?;
+    let keyring = state.keyring(&file, kek_file)?;
+    let manifest = manifest.ok_or_else(missing)?;
+    let manifest = Manifest::parse(&manifest, &keyring)
+        .ok_or_else(|| RestoreError::Damaged("its manifest is not the broker's".to_owned()))?;
+    if manifest.format != BACKUP_FORMAT {
+        return Err(RestoreError::Newer(manifest.format).into());
+    }
+    if manifest.entries != entries {
+        let text = "what is in it is not what its manifest says".to_owned();
+        return Err(RestoreError::Damaged(text).into());
+    }
+    import_store(state)?;
+    let authority = Arc::new(state.authority(&keyring)?);
+    state.make_directory("broker")?;
+    issue_daemon(state, &authority, &file.name, options.clock.now())?;
+    let broker = Offline {
+        journal: &state.join("journal"),
+        store: &state.join("store"),
+        keyring,
+        authority: Arc::clone(&authority),
+        clock: options.clock.clone(),
+    };
+    offline(broker.quarantine(manifest.time))??;
+    if let Some(path) = kek_file {
+        file.kek_file = path.to_owned();
+    }
+    let keyring = state.keyring(&file, None)?;
+    let reissued = reissue_into(state, keyring, &authority, &options.runtime, &options.clock)?;
+    state.write_file(&file)?;
+    std::fs::remove_file(state.join(UNFINISHED_STATE)).map_err(RestoreError::from)?;
+    Ok(Restored {
+        backup_time: manifest.time,
+        head: manifest.head,
+        bytes,
+        executor: state.join(super::init::EXECUTOR_DIRECTORY),
+        operator: reissued.operator,
+    })
+}
+
+/// Where unpacking stands.
+struct Unpacking<'a> {
+    state: &'a StateDirectory,
+    entries: Vec<ManifestEntry>,
+    manifest: Option<Vec<u8>>,
+    bytes: u64,
+}
+
+impl Unpacking<'_> {
+    /// Takes one entry, whose name it returns. Only what a backup has is taken, to where it belongs.
+    fn take(&mut self, entry: tar::Entry<'_, impl Read>) -> Result<String, DaemonError> {
+        let damaged = |what: String| DaemonError::from(RestoreError::Damaged(what));
+        let path = entry.path().map_err(|error| damaged(error.to_string()))?;
+        let name = path.to_str().unwrap_or_default().to_owned();
+        let bytes = entry.size();
+        if self.manifest.is_some() || self.entries.iter().any(|known| known.name == name) {
+            return Err(damaged(format!("{name} is not where it belongs")));
+        }
+        self.bytes += bytes;
+        let is_small = BACKED_UP.contains(&name.as_str()) || name == MANIFEST;
+        if !is_small && name != STORE_RECORDS && !is_journal(&name) {
+            return Err(damaged(format!("{name:?} is no part of a backup")));
+        }
+        if is_small && bytes > MAX_SMALL_BYTES {
+            return Err(damaged(format!("{name} is too long")));
+        }
+        if name == MANIFEST {
+            let mut text = Vec::new();
+            entry.take(MAX_SMALL_BYTES).read_to_end(&mut text).map_err(RestoreError::from)?;
+            self.manifest = Some(text);
+        } else {
+            let mode = if name == "ca.crt" { 0o444 } else { 0o600 };
+            let to = if name == "state.json" { UNFINISHED_STATE } else { name.as_str() };
+            let sha256 = unpack(entry, &self.state.join(to), mode)
+                .map_err(|error| damaged(format!("{name}: {error}")))?;
+            self.entries.push(ManifestEntry { name: name.clone(), bytes, sha256 });
+        }
+        Ok(name)
+    }
+}
+
+fn is_journal(name: &str) -> bool {
+    let number = name.strip_prefix("journal/").and_then(|name| name.strip_suffix(".jsonl"));
+    number.is_some_and(|number| number.len() >= 6 && number.bytes().all(|b| b.is_ascii_digit()))
+}
+
+/// Writes an entry to a new file, and returns its SHA-256 in hexadecimal.
+fn unpack(mut entry: impl Read, path: &Path, mode: u32) -> std::io::Result<String> {
+    let mut file = OpenOptions::new().write(true).create_new(true).mode(mode).open(path)?;
+    let mut hash = Context::new(&SHA256);
+    let mut buffer = vec![0; 64 * 1024];
+    loop {
+        let read = entry.read(&mut buffer)?;
+        if read == 0 {
+            break;
+        }
+        let piece = buffer.get(..read).unwrap_or_default();
+        hash.update(piece);
+        file.write_all(piece)?;
+    }
+    file.sync_all()?;
+    Ok(hex::encode(hash.finish()))
+}
+
+/// Makes the store of its records. Opening it proves that it is whole.
+fn import_store(state: &StateDirectory) -> Result<(), DaemonError> {
+    let packed = state.join(STORE_RECORDS);
+    let mut records = BufReader::new(File::open(&packed).map_err(RestoreError::from)?);
+    let records = std::iter::from_fn(|| read_record(&mut records).transpose());
+    Store::import(&state.join("store"), records).map_err(StartError::from)?;
+    std::fs::remove_file(packed).map_err(RestoreError::from)?;
+    Ok(())
+}

@@ -1,0 +1,88 @@
+//! `SystemService.TailJournal`: lines from a thread that reads files to a stream.
+
+use std::pin::Pin;
+use std::sync::{Arc, LazyLock};
+
+use futures_util::Stream;
+use tokio::sync::{Semaphore, mpsc};
+use tokio_stream::StreamExt as _;
+use tokio_stream::wrappers::ReceiverStream;
+use tonic::Status;
+
+use super::call::Call;
+use super::status::to_status;
+use super::{convert, pb};
+use crate::access::Principal;
+use crate::broker::{Error, TailRequest};
+use crate::identity::Peer;
+use crate::journal::{TailFilter, TailLine};
+use crate::model::{RunName, WorkflowName};
+
+/// How many read at a time: each takes a thread.
+const MAX_READERS: usize = 8;
+/// Lines that wait for a reader.
+const WAITING_LINES: usize = 64;
+
+static READERS: LazyLock<Arc<Semaphore>> = LazyLock::new(|| Arc::new(Semaphore::new(MAX_READERS)));
+
+/// Lines, as they are read.
+pub(super) type TailStream = Pin<Box<dyn Stream<Item = Result<pb::JournalLine, Status>> + Send>>;
+
+/// Starts to read.
+///
+/// # Errors
+/// See `SystemService.TailJournal`.
+pub(super) fn begin(
+    call: &Call,
+    peer: Arc<Peer<()>>,
+    request: pb::TailJournalRequest,
+) -> Result<TailStream, Error> {
+    if !matches!(call.caller, Principal::Operator(..)) {
+        return Err(Error::OperatorRequired);
+    }
+    let request = parse(request)?;
+    let reader = Arc::clone(&READERS).try_acquire_owned();
+    let reader = reader.map_err(|_| Error::TooManyReaders(MAX_READERS))?;
+    let (lines, read) = mpsc::channel(WAITING_LINES);
+    let (broker, caller) = (Arc::clone(&call.broker), call.caller.clone());
+    let reading = tokio::task::spawn_blocking(move || {
+        let _reader = reader;
+        let may_go_on = || {
+            broker.check_serving().is_ok() && broker.admin_principal(&peer.svid, peer.uid).is_ok()
+        };
+        broker.tail_journal(&caller, &request, &lines, may_go_on)
+    });
+    let told = ReceiverStream::new(read).map(|line| Ok(to_message(line)));
+    let end = futures_util::stream::once(async {
+        match reading.await {
+            Ok(Ok(())) => None,
+            Ok(Err(error)) => Some(Err(to_status(&error))),
+            Err(error) => Some(Err(to_status(&Error::Internal(error.to_string())))),
+        }
+    });
+    Ok(Box::pin(told.chain(end.filter_map(|end| end))))
+}
+
+fn parse(request: pb::TailJournalRequest) -> Result<TailRequest, Error> {
+    let workflow = Some(request.workflow).filter(|name| !name.is_empty());
+    let run = Some(request.run).filter(|name| !name.is_empty());
+    let filter = TailFilter {
+        events: request.events.into_iter().collect(),
+        principal: request.principal,
+        resource: request.resource,
+        workflow: workflow.map(|name| WorkflowName::parse(&name)).transpose()?,
+        run: run.map(|name| RunName::parse(&name)).transpose()?,
+        since: request.since.as_ref().map(convert::moment),
+    };
+    let last = usize::try_from(request.last).unwrap_or(0);
+    Ok(TailRequest { last, follow: request.follow, filter })
+}
+
+fn to_message(line: TailLine) -> pb::JournalLine {
+    pb::JournalLine {
+        id: line.id,
+        time: convert::timestamp(line.time),
+        event: line.event,
+        json: line.json,
+    }
+}

@@ -1,0 +1,94 @@
+//! A reserve of room on the journal's disk, for when it is full: a file that holds nothing and is given up.
+//!
+//! Without it a full disk would keep an operator from taking access away, and a step from being closed.
+//! While it is given up only lines that [take something away](super::Event::is_for_reserve) are written.
+
+use std::fs::{File, OpenOptions};
+use std::os::unix::fs::OpenOptionsExt as _;
+use std::path::{Path, PathBuf};
+
+use rustix::fs::{FallocateFlags, fallocate, statvfs};
+
+/// The reserve, in bytes: many thousand lines, and batches of the store.
+const BALLAST_BYTES: u64 = 16 * 1024 * 1024;
+/// The reserve is made again when so much more than it is free, so that it does not come and go.
+const MARGIN_BYTES: u64 = 4 * 1024 * 1024;
+
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+enum State {
+    /// There never was room for it.
+    Absent,
+    GivenUp,
+    Held,
+}
+
+/// The file.
+pub(super) struct Ballast {
+    path: PathBuf,
+    state: State,
+}
+
+impl Ballast {
+    /// Takes the reserve in a directory, if there is room.
+    pub(super) fn open(directory: &Path) -> Self {
+        let mut ballast = Self { path: directory.join("ballast"), state: State::Absent };
+        let length = std::fs::metadata(&ballast.path).map_or(0, |metadata| metadata.len());
+        if length == BALLAST_BYTES {
+            ballast.state = State::Held;
+        }
+        ballast.restore();
+        ballast
+    }
+
+    /// Whether the reserve was given up, and there is no room to take it again.
+    pub(super) fn is_given_up(&self) -> bool {
+        self.state == State::GivenUp
+    }
+
+    /// Gives the reserve up; whether there was one.
+    pub(super) fn release(&mut self) -> bool {
+        if self.state != State::Held {
+            return false;
+        }
+        match std::fs::remove_file(&self.path) {
+            Ok(()) => tracing::error!(
+                path = %self.path.display(), bytes = BALLAST_BYTES,
+                "the disk is full: its reserve is given up, for what takes access away; nothing is resolved \
+                 until there is room; free space on the disk"
+            ),
+            Err(error) => {
+                tracing::error!(path = %self.path.display(), %error, "the reserve is gone");
+            }
+        }
+        self.state = State::GivenUp;
+        true
+    }
+
+    /// Takes the reserve again if there is room for it and more. Costs nothing while it is held.
+    pub(super) fn restore(&mut self) {
+        if self.state == State::Held
+            || free_bytes(self.path.parent().unwrap_or(&self.path)) < BALLAST_BYTES + MARGIN_BYTES
+        {
+            return;
+        }
+        match self.allocate() {
+            Ok(()) => self.state = State::Held,
+            Err(error) => {
+                let _ = std::fs::remove_file(&self.path);
+                tracing::warn!(path = %self.path.display(), %error, "no reserve could be made on the disk");
+            }
+        }
+    }
+
+    fn allocate(&self) -> std::io::Result<()> {
+        let mut options = OpenOptions::new();
+        let file: File =
+            options.write(true).create(true).truncate(true).mode(0o600).open(&self.path)?;
+        Ok(fallocate(&file, FallocateFlags::empty(), 0, BALLAST_BYTES)?)
+    }
+}
+
+/// How much room there is, for who is not root; none if that cannot be told.
+pub(super) fn free_bytes(directory: &Path) -> u64 {
+    statvfs(directory).map_or(0, |system| system.f_bavail.saturating_mul(system.f_frsize))
+}

@@ -1,0 +1,100 @@
+//! What the journal needs as time goes by. It reads and writes files: call it where waiting is allowed.
+
+use std::os::unix::fs::MetadataExt as _;
+
+use super::ballast::free_bytes;
+use super::event::Event;
+use super::signature::Place;
+use super::{Journal, Unavailable};
+use crate::model::Timestamp;
+use crate::model::limits::{MIN_FREE_BYTES, SIGNATURE_INTERVAL};
+
+impl Journal {
+    /// Looks whether the file is still the one that is written, takes the disk's reserve again if there is
+    /// room, goes on in a new file if this one is full, and signs now and then.
+    pub fn keep_up(&self, now: Timestamp) {
+        self.check_file();
+        if let Ok(mut chain) = self.lock_to_look() {
+            chain.ballast_mut().restore();
+        }
+        let is_new = self.rotate_if_full(now).unwrap_or_else(|error| {
+            tracing::error!(%error, "the journal cannot go on in a new file");
+            false
+        });
+        let is_due = {
+            let mut due = self.sign_due.lock();
+            let is_due = is_new || now >= *due;
+            if is_due {
+                *due = now.after(SIGNATURE_INTERVAL);
+            }
+            is_due
+        };
+        if is_due {
+            self.sign(now);
+        }
+    }
+
+    /// Sees to it that there is room for a change: if the disk is nearly full its reserve is given up, for
+    /// what takes access away. The store must never find the disk full, for then it takes nothing any more.
+    ///
+    /// # Errors
+    /// If there is no room for this change.
+    pub fn make_room(&self, intent: &Event) -> Result<(), Unavailable> {
+        if free_bytes(&self.directory) >= MIN_FREE_BYTES {
+            return Ok(());
+        }
+        if !intent.is_for_reserve() {
+            return Err(Unavailable);
+        }
+        self.lock()?.ballast_mut().release();
+        Ok(())
+    }
+
+    /// Has the root sign everything that is written, unless nothing was written since the last time.
+    pub fn sign(&self, now: Timestamp) {
+        let mut signed = self.signed.lock();
+        let Ok(place) = self.lock_to_look().map(|chain| chain.place()) else { return };
+        if place.line == *signed {
+            return;
+        }
+        match self.write_signature(now, place) {
+            // What is signed next is more than this line.
+            Ok(own) => *signed = own,
+            Err(error) => tracing::error!(%error, "the journal could not be signed"),
+        }
+    }
+
+    fn write_signature(&self, now: Timestamp, place: Place) -> Result<u64, String> {
+        // Made before the lock is taken: it takes as long as many lines.
+        let signature = place.sign(&self.authority).map_err(|error| error.to_string())?;
+        let written = self.append(now, &Event::Signed(signature));
+        let (position, _) = written.map_err(|error: Unavailable| error.to_string())?;
+        // If others came between, they are to be signed.
+        Ok(if position.0 == place.line + 1 { position.0 } else { place.line })
+    }
+
+    /// A file that was removed, replaced or changed behind our back proves nothing any more.
+    fn check_file(&self) {
+        let Ok(mut chain) = self.lock_to_look() else { return };
+        if chain.is_over() {
+            return;
+        }
+        let (Ok(file), path) = (chain.file(), chain.path().to_owned()) else { return };
+        let Ok(held) = file.metadata() else { return };
+        let fault = match std::fs::metadata(&path) {
+            Err(error) => error.to_string(),
+            Ok(found) if (found.dev(), found.ino()) != (held.dev(), held.ino()) => {
+                "another file is in its place".to_owned()
+            }
+            Ok(_) if held.len() != chain.length() => "its length was changed".to_owned(),
+            Ok(_) => return,
+        };
+        let descriptor = chain.descriptor();
+        tracing::error!(
+            journal.file = %path.display(), fault, pid = std::process::id(), descriptor,
+            "the journal was removed, replaced or changed while it was in use: nothing is resolved or changed \
+             from now on; if /proc/PID/fd/DESCRIPTOR still has it, copy it back, then restart"
+        );
+        chain.end();
+    }
+}
