@@ -14,6 +14,7 @@ mod explain;
 mod failure;
 mod get;
 mod group;
+mod identity_file;
 mod init;
 mod integration;
 mod output;
