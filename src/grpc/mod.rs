@@ -75,9 +75,9 @@ const MAX_FRAME_BYTES: u32 = 16 * 1024;
 /// Streams that the client has reset before anybody looked at them ("rapid reset"); beyond it the connection
 /// ends.
 const MAX_UNSEEN_RESETS: usize = 20;
-/// Streams that were reset for a fault of the client's, in the life of a connection; beyond it it ends. No
-/// client that is in order makes one.
-const MAX_FAULTS: usize = 100;
+/// Streams that were reset for a fault of the client's, in the life of a connection; beyond it it ends. A
+/// client that is in order makes none, but for data that crosses the answer to a request that was shed.
+const MAX_FAULTS: usize = 1024;
 /// What a step may have sent that was not read yet: on one stream a message and its head, on a connection
 /// enough for several. Its other flow is bounded by h2: empty and tiny DATA frames by a budget, PING and
 /// SETTINGS by one answer at a time, without which no more is read.

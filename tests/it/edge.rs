@@ -110,6 +110,10 @@ fn what_is_not_of_grpcs_form_is_refused_and_the_connection_goes_on() {
         let uri = format!("https://{authority}{RESOLVE}");
         bare(&uri).header("content-type", "application/grpc").body(()).unwrap()
     };
+    let to_scheme = |scheme: &str| {
+        let uri = format!("{scheme}://localhost{RESOLVE}");
+        bare(&uri).header("content-type", "application/grpc").body(()).unwrap()
+    };
     let of_type = |content_type: &str| {
         let uri = format!("https://localhost{RESOLVE}");
         bare(&uri).header("content-type", content_type).body(()).unwrap()
@@ -138,6 +142,7 @@ fn what_is_not_of_grpcs_form_is_refused_and_the_connection_goes_on() {
         ("JSON", of_type("application/grpc+json"), 415, "415"),
         ("two content types", with("content-type", "application/grpc"), 415, "415"),
         ("no te", no_te, 400, "HTTP_INVALID"),
+        ("another scheme", to_scheme("ftp"), 400, "HTTP_INVALID"),
         ("no authority", nobody.body(()).unwrap(), 400, "HTTP_INVALID"),
         ("another's authority", to("example.com"), 400, "HTTP_INVALID"),
         ("somebody at localhost", to("root@localhost"), 400, "HTTP_INVALID"),
