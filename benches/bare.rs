@@ -11,8 +11,8 @@ use std::time::{Duration, Instant};
 use futures_util::{Stream, StreamExt as _};
 use keyhatch::grpc::pb;
 use keyhatch::grpc::pb::step_service_server::{StepService, StepServiceServer};
-use keyhatch::identity::{Acceptor, Authority, Door, DoorConfig, Gate};
-use keyhatch::model::{Clock, Id, RunName, SpiffeId, StepName, TrustDomain, WorkflowName};
+use keyhatch::identity::{Acceptor, Authority, Door, DoorConfig, Gate, Patience};
+use keyhatch::model::{Clock, Id, Limits, RunName, SpiffeId, StepName, TrustDomain, WorkflowName};
 use tokio::net::UnixListener;
 use tokio::sync::{mpsc, watch};
 use tokio_stream::wrappers::{ReceiverStream, WatchStream};
@@ -94,7 +94,14 @@ async fn accept(directory: &Path, door: Arc<Door>, domain: TrustDomain) {
         uid: None,
         connections: 1024,
         pending_handshakes: 64,
+        files: None,
+        requests: 1024,
         guests: None,
+        patience: Patience {
+            preface: Duration::from_secs(5),
+            idle: Duration::from_secs(300),
+            stall: Duration::from_secs(30),
+        },
         pace: None,
         stop,
     };
@@ -104,7 +111,11 @@ async fn accept(directory: &Path, door: Arc<Door>, domain: TrustDomain) {
     tokio::spawn(acceptor.run(listener, gate));
     let incoming = ReceiverStream::new(accepted).map(Ok::<_, std::io::Error>);
     let service = StepServiceServer::new(Transport { version: watch::Sender::new(1) });
-    keyhatch::grpc::server().add_service(service).serve_with_incoming(incoming).await.unwrap();
+    keyhatch::grpc::server(&Limits::default())
+        .add_service(service)
+        .serve_with_incoming(incoming)
+        .await
+        .unwrap();
 }
 
 /// Fields as an aws connection has them.

@@ -13,6 +13,7 @@ use tonic::transport::Channel;
 use zeroize::Zeroizing;
 
 use super::failure::{Failure, exit};
+use super::identity_file;
 use super::renewal::{certificate_of, renew_if_due};
 use crate::broker::LOCAL_EXECUTOR;
 use crate::config::default_state;
@@ -119,7 +120,7 @@ impl Endpoint {
     /// If a file cannot be read, or the broker cannot be reached or refuses the certificate.
     pub async fn connect(&self) -> Result<Channel, Failure> {
         let identity = ClientIdentity {
-            ca_pem: read(&self.ca)?,
+            ca_pem: read(&self.ca)?.to_string(),
             chain_pem: self.read_certificate()?,
             key_pem: self.read_key()?,
         };
@@ -160,11 +161,11 @@ impl Endpoint {
     }
 
     pub(super) fn read_certificate(&self) -> Result<String, Failure> {
-        read(&self.certificate)
+        read(&self.certificate).map(|text| text.to_string())
     }
 
     pub(super) fn read_key(&self) -> Result<Zeroizing<String>, Failure> {
-        read(&self.key).map(Zeroizing::new)
+        read(&self.key)
     }
 }
 
@@ -191,8 +192,8 @@ fn socket_of(address: &str) -> Option<PathBuf> {
     Some(PathBuf::from(path))
 }
 
-fn read(path: &Path) -> Result<String, Failure> {
-    std::fs::read_to_string(path).map_err(|error| {
+fn read(path: &Path) -> Result<Zeroizing<String>, Failure> {
+    identity_file::read(path).map_err(|error| {
         let text = format!("{} cannot be read ({error})", path.display());
         Failure::new("IDENTITY_MISSING", text, exit::FAILED)
     })

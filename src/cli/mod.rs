@@ -15,6 +15,7 @@ mod explain;
 mod failure;
 mod get;
 mod group;
+mod identity_file;
 mod init;
 mod integration;
 mod journal;

@@ -3,7 +3,7 @@
 
 use std::ffi::OsString;
 use std::fs::File;
-use std::io::{Read as _, Write as _};
+use std::io::Write as _;
 use std::os::fd::OwnedFd;
 use std::path::{Path, PathBuf};
 use std::time::Duration;
@@ -15,6 +15,7 @@ use tonic::transport::Channel;
 
 use super::endpoint::Endpoint;
 use super::failure::{Failure, exit};
+use super::identity_file;
 use super::output::say;
 use crate::grpc::pb;
 use crate::grpc::pb::system_service_client::SystemServiceClient;
@@ -120,10 +121,9 @@ impl Place {
     fn read(&self) -> Result<Svid, Failure> {
         let flags = OFlags::RDONLY | OFlags::NOFOLLOW | OFlags::NONBLOCK | OFlags::CLOEXEC;
         let opened = openat(&self.directory, &self.name, flags, Mode::empty());
-        let mut pem = String::new();
         let read =
-            opened.map_err(Into::into).and_then(|file| File::from(file).read_to_string(&mut pem));
-        read.map_err(|error| unwritable(&self.path, &error))?;
+            opened.map_err(Into::into).and_then(|file| identity_file::read_open(File::from(file)));
+        let pem = read.map_err(|error| unwritable(&self.path, &error))?;
         parse(&pem, &self.path.join(&self.name))
     }
 

@@ -4,6 +4,7 @@
 //! of steps nor a disk that hangs keeps operators from being answered.
 
 mod certificate;
+mod files;
 mod init;
 mod reissue;
 mod restore;
@@ -15,12 +16,10 @@ use std::sync::Arc;
 use std::time::Duration;
 
 use rustix::fs::Mode;
-use rustix::process::{
-    DumpableBehavior, Resource, Rlimit, getrlimit, set_dumpable_behavior, setrlimit,
-};
+use rustix::process::{DumpableBehavior, set_dumpable_behavior};
 use tokio::net::UnixListener;
 use tokio::runtime::{Builder, Runtime as AsyncRuntime};
-use tokio::sync::{Notify, mpsc};
+use tokio::sync::{Notify, Semaphore, mpsc};
 use tokio_util::sync::CancellationToken;
 
 pub use init::{FIRST_OPERATOR, InitOptions, Initialised, init};
@@ -30,10 +29,11 @@ pub use signals::Signals;
 pub use state::{StateDirectory, StateError, StateFile, StateLock};
 
 use self::certificate::Doors;
+use self::files::Shares;
 use crate::broker::{Broker, Error, Parts, Runtime, RuntimeError, StartError, StepListener, bind};
 use crate::config::Config;
 use crate::grpc::{self, AdminConnection, StepConnection};
-use crate::identity::{Acceptor, Gate, TlsError};
+use crate::identity::{Acceptor, Gate, GuestLimits, Patience, TlsError};
 use crate::journal::LiveOpening;
 use crate::model::limits::DRAIN_DEADLINE;
 use crate::model::{Clock, Invalid, Limits};
@@ -112,7 +112,7 @@ impl Daemon {
         clock: Clock,
     ) -> Result<Self, DaemonError> {
         shut_out_others();
-        raise_file_limit();
+        let shares = Shares::of_this_process(&config.limits);
         let state = StateDirectory::new(&config.state);
         let file = state.read()?;
         let lock = state.lock()?;
@@ -136,7 +136,7 @@ impl Daemon {
             keyring,
             authority: Arc::clone(&authority),
             clock,
-            limits: config.limits.clone(),
+            limits: Limits { open_steps: shares.open_steps, ..config.limits.clone() },
             journal_mode: config.journal,
             expect_head: config.expect_head,
             sealed_files: state.backed_up(),
@@ -150,8 +150,8 @@ impl Daemon {
         // Closed when the last server has drained: nobody sends on it.
         let (running, servers) = mpsc::channel(1);
         let wiring = Wiring { broker: Arc::clone(&broker), doors, stop: stop.clone(), running };
-        wiring.serve_steps(&steps, new_sockets);
-        wiring.serve_admin(&admin, listener, &config.limits)?;
+        wiring.serve_steps(&steps, new_sockets, shares);
+        wiring.serve_admin(&admin, listener, shares)?;
         admin.spawn(keep_house(Arc::clone(&broker), stop.clone()));
         admin.spawn(keep_journal(Arc::clone(&broker), stop.clone()));
         steps.spawn(Arc::clone(&broker).fan_out());
@@ -207,11 +207,13 @@ impl Wiring {
         &self,
         runtime: &AsyncRuntime,
         mut sockets: mpsc::UnboundedReceiver<StepListener>,
+        shares: Shares,
     ) {
         let (sender, connections) = mpsc::channel::<StepConnection>(WAITING_CONNECTIONS);
         let limits = self.broker.limits().clone();
         let (door, domain) = (Arc::clone(&self.doors.steps), self.doors.domain.clone());
         let stop = self.stop.clone();
+        let files = Arc::new(Semaphore::new(shares.step_connections as usize));
         runtime.spawn(async move {
             loop {
                 let socket = tokio::select! {
@@ -225,7 +227,7 @@ impl Wiring {
                     connections: sender.clone(),
                     draining: stop.clone(),
                 };
-                let gate = step_gate(opening, closed, &limits);
+                let gate = step_gate(opening, closed, &limits, &files);
                 match UnixListener::from_std(listener) {
                     Ok(listener) => drop(tokio::spawn(acceptor.run(listener, gate))),
                     Err(error) => tracing::error!(%error, "a step's socket cannot be listened on"),
@@ -246,16 +248,24 @@ impl Wiring {
         self,
         runtime: &AsyncRuntime,
         listener: std::os::unix::net::UnixListener,
-        limits: &Limits,
+        shares: Shares,
     ) -> Result<(), DaemonError> {
+        let limits = self.broker.limits();
         let (sender, connections) = mpsc::channel::<AdminConnection>(WAITING_CONNECTIONS);
         let gate = Gate {
             tag: (),
             uid: None,
-            connections: limits.admin_connections,
+            connections: shares.admin_connections,
             pending_handshakes: limits.admin_pending_handshakes,
+            files: None,
+            requests: limits.admin_requests_in_flight,
             // They are of the admin group, if there is one.
-            guests: Some(limits.admin_pending_handshakes.div_ceil(4)),
+            guests: Some(GuestLimits {
+                pending_handshakes: limits.admin_pending_handshakes.div_ceil(4),
+                new_connections_per_second: limits.admin_guest_connections_per_second,
+                new_connection_burst: limits.admin_guest_connection_burst,
+            }),
+            patience: patience(limits),
             pace: None,
             stop: CancellationToken::new(),
         };
@@ -285,13 +295,17 @@ fn step_gate(
     opening: Arc<LiveOpening>,
     stop: CancellationToken,
     limits: &Limits,
+    files: &Arc<Semaphore>,
 ) -> Gate<Arc<LiveOpening>> {
     Gate {
         uid: Some(opening.record().uid).filter(|_| opening.record().is_uid_checked),
         tag: opening,
         connections: limits.step_connections,
         pending_handshakes: limits.step_pending_handshakes,
+        files: Some(Arc::clone(files)),
+        requests: limits.step_requests_in_flight,
         guests: None,
+        patience: patience(limits),
         pace: Some((limits.step_new_connections_per_second, limits.step_new_connection_burst)),
         stop,
     }
@@ -306,12 +320,12 @@ fn shut_out_others() {
     }
 }
 
-/// Every open step takes a descriptor to listen, and more for its connections: as many as the system gives.
-fn raise_file_limit() {
-    let limit = getrlimit(Resource::Nofile);
-    let raised = Rlimit { current: limit.maximum, maximum: limit.maximum };
-    if let Err(error) = setrlimit(Resource::Nofile, raised) {
-        tracing::warn!(%error, "the limit of open files could not be raised");
+fn patience(limits: &Limits) -> Patience {
+    let seconds = |seconds: u32| Duration::from_secs(seconds.into());
+    Patience {
+        preface: seconds(limits.preface_seconds),
+        idle: seconds(limits.idle_seconds),
+        stall: seconds(limits.stall_seconds),
     }
 }
 

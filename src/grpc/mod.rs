@@ -9,6 +9,7 @@ mod call;
 pub mod client;
 mod connection;
 mod convert;
+mod door;
 mod executor;
 mod group;
 mod integration;
@@ -17,6 +18,7 @@ mod registry;
 mod secret;
 mod status;
 mod step;
+mod strict;
 mod system;
 mod tail;
 
@@ -32,8 +34,11 @@ use tonic::transport::Server;
 pub use peer::{AdminConnection, StepConnection};
 
 use crate::broker::Broker;
+use crate::journal::LiveOpening;
+use crate::model::Limits;
 use crate::model::limits::{MAX_ADMIN_REQUEST_BYTES, MAX_STEP_REQUEST_BYTES};
 use call::AdminDoor;
+use door::DoorLayer;
 use pb::apply_service_server::ApplyServiceServer;
 use pb::connection_service_server::ConnectionServiceServer;
 use pb::executor_registry_service_server::ExecutorRegistryServiceServer;
@@ -61,23 +66,43 @@ pub mod pb {
     pub const DESCRIPTORS: &[u8] = include_bytes!(concat!(env!("OUT_DIR"), "/descriptors.bin"));
 }
 
-/// Requests and replies in flight on one connection. A client that reads nothing holds that many replies.
+/// Requests and replies in flight on one connection, Watches among them. A client beyond it is told by
+/// HTTP/2 itself to wait, before anything is made for its request.
 const MAX_STREAMS: u32 = 32;
-/// The longest that one request may take; only an Apply of very many documents needs more than a moment.
-const REQUEST_DEADLINE: Duration = Duration::from_secs(60);
-/// Header lists are names, a path and a few words of metadata.
+/// Header lists are names, a path and a few words of metadata. h2 decodes no more than it and ends a
+/// connection that sends CONTINUATION without end.
 const MAX_HEADER_BYTES: u32 = 8 * 1024;
-/// A connection that answers no ping for this long is closed.
-const KEEPALIVE: Duration = Duration::from_secs(20);
+/// The largest frame, which is also the smallest that HTTP/2 lets a server ask for.
+const MAX_FRAME_BYTES: u32 = 16 * 1024;
+/// Streams that the client has reset before anybody looked at them ("rapid reset"); beyond it the connection
+/// ends.
+const MAX_UNSEEN_RESETS: usize = 20;
+/// Streams that were reset for a fault of the client's, in the life of a connection; beyond it it ends. A
+/// client that is in order makes none, but for data that crosses the answer to a request that was shed.
+const MAX_FAULTS: usize = 1024;
+/// What a step may have sent that was not read yet: on one stream a message and its head, on a connection
+/// enough for several. Its other flow is bounded by h2: empty and tiny DATA frames by a budget, PING and
+/// SETTINGS by one answer at a time, without which no more is read.
+const STEP_WINDOW: u32 = 128 * 1024;
+const STEP_CONNECTION_WINDOW: u32 = 256 * 1024;
+/// The same for operators and executors: an Apply streams up to 64 MiB.
+const ADMIN_WINDOW: u32 = 1024 * 1024;
+const ADMIN_CONNECTION_WINDOW: u32 = 2 * 1024 * 1024;
 
-/// The settings of both doors.
-pub fn server() -> Server {
+/// The settings of HTTP/2 on both doors.
+///
+/// Connections have no greatest age: certificates and openings are looked at on every request, a Watch ends
+/// with its certificate, and what is idle ends by itself. An age would only cut Watches.
+pub fn server(limits: &Limits) -> Server {
+    let keepalive = Duration::from_secs(limits.keepalive_seconds.into());
     Server::builder()
-        .timeout(REQUEST_DEADLINE)
         .max_concurrent_streams(Some(MAX_STREAMS))
+        .max_frame_size(Some(MAX_FRAME_BYTES))
         .http2_max_header_list_size(Some(MAX_HEADER_BYTES))
-        .http2_keepalive_interval(Some(KEEPALIVE))
-        .http2_keepalive_timeout(Some(KEEPALIVE))
+        .http2_max_pending_accept_reset_streams(Some(MAX_UNSEEN_RESETS))
+        .http2_max_local_error_reset_streams(Some(MAX_FAULTS))
+        .http2_keepalive_interval(Some(keepalive))
+        .http2_keepalive_timeout(Some(keepalive))
 }
 
 /// Serves the step door: every opening's connections come through here.
@@ -91,10 +116,18 @@ pub async fn serve_steps(
 ) -> Result<(), tonic::transport::Error> {
     let (reporter, health) = tonic_health::server::health_reporter();
     reporter.set_serving::<StepServiceServer<step::Steps>>().await;
+    let limits = broker.limits().clone();
+    let door = DoorLayer::<Arc<LiveOpening>>::new(
+        limits.all_steps_requests_in_flight,
+        limits.step_request_seconds,
+    );
     let steps = StepServiceServer::new(step::Steps::new(broker))
         .max_decoding_message_size(MAX_STEP_REQUEST_BYTES);
     let incoming = ReceiverStream::new(connections).map(Ok::<_, std::io::Error>);
-    server()
+    server(&limits)
+        .initial_stream_window_size(STEP_WINDOW)
+        .initial_connection_window_size(STEP_CONNECTION_WINDOW)
+        .layer(door)
         .add_service(steps)
         .add_service(health)
         .serve_with_incoming_shutdown(incoming, stop.cancelled_owned())
@@ -112,6 +145,9 @@ pub async fn serve_admin(
 ) -> Result<(), Box<dyn std::error::Error + Send + Sync>> {
     let (reporter, health) = tonic_health::server::health_reporter();
     reporter.set_serving::<SystemServiceServer<AdminDoor>>().await;
+    let limits = broker.limits().clone();
+    let entrance =
+        DoorLayer::<()>::new(limits.admin_requests_in_flight, limits.admin_request_seconds);
     let door = AdminDoor::new(broker);
     let reflection = || {
         tonic_reflection::server::Builder::configure()
@@ -124,7 +160,10 @@ pub async fn serve_admin(
             $server::new(door.clone()).max_decoding_message_size(MAX_ADMIN_REQUEST_BYTES)
         };
     }
-    server()
+    server(&limits)
+        .initial_stream_window_size(ADMIN_WINDOW)
+        .initial_connection_window_size(ADMIN_CONNECTION_WINDOW)
+        .layer(entrance)
         .add_service(admin_service!(ApplyServiceServer))
         .add_service(admin_service!(ConnectionServiceServer))
         .add_service(admin_service!(ExecutorRegistryServiceServer))

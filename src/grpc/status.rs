@@ -170,6 +170,18 @@ fn shortened(message: String) -> String {
     }
 }
 
+/// A status of what is refused before anybody knows what it is about.
+pub(super) fn at_the_door(
+    code: Code,
+    reason: &'static str,
+    message: &'static str,
+    retry_after: Option<Duration>,
+) -> Status {
+    let mut details = ErrorDetails::with_error_info(reason, DOMAIN, HashMap::new());
+    details.set_retry_info(retry_after);
+    Status::with_error_details(code, message, details)
+}
+
 /// The status of an error. What went wrong inside is logged with a request id and not told.
 pub(super) fn to_status(error: &Error) -> Status {
     let (code, reason) = code_and_reason(error);

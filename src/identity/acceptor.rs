@@ -10,37 +10,28 @@
 //! What is beyond a bound waits in the kernel's queue. A bad client ends its own connection only.
 
 use std::io;
-use std::pin::Pin;
 use std::sync::Arc;
-use std::task::{Context, Poll, ready};
 use std::time::Duration;
 
-use tokio::io::{AsyncRead, AsyncWrite, ReadBuf};
 use tokio::net::{UnixListener, UnixStream};
 use tokio::sync::{OwnedSemaphorePermit, Semaphore, mpsc};
 use tokio::time::Instant;
 use tokio_rustls::TlsAcceptor;
-use tokio_rustls::server::TlsStream;
-use tokio_util::sync::{CancellationToken, WaitForCancellationFutureOwned};
+use tokio_util::sync::CancellationToken;
 
+use super::connection::{Connection, Peer, Places};
+use super::guests::{GuestLimits, Guests};
+use super::patience::{Patience, Traffic};
+use super::quiet;
 use super::svid::Svid;
 use super::tls::Door;
 use crate::model::TrustDomain;
 use crate::model::limits::{HANDSHAKE_DEADLINE, Rate};
 
-/// How long to wait before accepting again when the system has no file descriptor to give.
+/// How long to wait before accepting again when the system has no file descriptor to give: at first, and
+/// at most when it goes on. Every socket with somebody before it tries, and there may be thousands.
 const OUT_OF_FILES_PAUSE: Duration = Duration::from_millis(50);
-
-/// Who is at the other end, verified.
-#[derive(Debug)]
-pub struct Peer<T> {
-    /// What its certificate says.
-    pub svid: Svid,
-    /// Its Unix user, as the kernel saw it when it connected.
-    pub uid: u32,
-    /// What the socket stands for.
-    pub tag: T,
-}
+const LONGEST_PAUSE: Duration = Duration::from_secs(1);
 
 /// Whom a socket lets in, and how many.
 pub struct Gate<T> {
@@ -52,9 +43,15 @@ pub struct Gate<T> {
     pub connections: u32,
     /// Unfinished handshakes at a time.
     pub pending_handshakes: u32,
-    /// Unfinished handshakes at a time of users who are neither root nor the daemon's own, where not all are
-    /// alike; beyond it they are turned away, so that they take nobody's turn.
-    pub guests: Option<u32>,
+    /// Connections at a time of all sockets like this one, so that file descriptors are left for others;
+    /// beyond it a peer is turned away.
+    pub files: Option<Arc<Semaphore>>,
+    /// Requests in flight at a time, on all connections together.
+    pub requests: u32,
+    /// What users may do who are neither root nor the daemon's own, where not all are alike.
+    pub guests: Option<GuestLimits>,
+    /// How long clients are waited for.
+    pub patience: Patience,
     /// New connections a second, and how many at once.
     pub pace: Option<(u32, u32)>,
     /// Ends the loop and every connection it made.
@@ -85,15 +82,14 @@ impl<T: Clone + Send + Sync + 'static> Acceptor<T> {
     }
 
     async fn accept(&self, listener: UnixListener, gate: &Gate<T>) {
-        let connections = Arc::new(Semaphore::new(gate.connections as usize));
-        let handshakes = Arc::new(Semaphore::new(gate.pending_handshakes as usize));
-        let guests = gate.guests.map(|most| Arc::new(Semaphore::new(most as usize)));
+        let entrance = Entrance::new(gate);
         let started = Instant::now();
         let mut rate = Rate::default();
+        let mut pause = OUT_OF_FILES_PAUSE;
         loop {
             let permits = (
-                Arc::clone(&connections).acquire_owned().await,
-                Arc::clone(&handshakes).acquire_owned().await,
+                Arc::clone(&entrance.connections).acquire_owned().await,
+                Arc::clone(&entrance.handshakes).acquire_owned().await,
             );
             // The semaphores are never closed.
             let (Ok(connection), Ok(handshake)) = permits else { return };
@@ -105,12 +101,15 @@ impl<T: Clone + Send + Sync + 'static> Acceptor<T> {
             }
             match listener.accept().await {
                 Ok((stream, _)) => {
-                    let permits = (connection, handshake);
-                    self.greet(stream, gate, permits, guests.as_ref());
+                    pause = OUT_OF_FILES_PAUSE;
+                    self.greet(stream, gate, &entrance, (connection, handshake));
                 }
                 Err(error) => {
-                    tracing::warn!(%error, "a connection cannot be accepted");
-                    tokio::time::sleep(OUT_OF_FILES_PAUSE).await;
+                    if let Some(unsaid) = quiet::next() {
+                        tracing::warn!(%error, unsaid, "a connection cannot be accepted");
+                    }
+                    tokio::time::sleep(pause).await;
+                    pause = (pause * 2).min(LONGEST_PAUSE);
                 }
             }
         }
@@ -121,14 +120,20 @@ impl<T: Clone + Send + Sync + 'static> Acceptor<T> {
         &self,
         stream: UnixStream,
         gate: &Gate<T>,
+        entrance: &Entrance,
         (connection, handshake): (OwnedSemaphorePermit, OwnedSemaphorePermit),
-        guests: Option<&Arc<Semaphore>>,
     ) {
-        let Some((uid, guest)) = admit(&stream, gate, guests) else { return };
+        let Some((uid, guest)) = admit(&stream, gate, entrance) else { return };
+        // After it was accepted: a socket before which nobody stands must hold no place.
+        let files = gate.files.as_ref().map(|files| Arc::clone(files).try_acquire_owned());
+        let Ok(files) = files.transpose() else {
+            return log_turned_away(uid, "a peer was turned away: as many are connected as may be");
+        };
+        let places = Places { _socket: connection, _files: files };
         let acceptor = TlsAcceptor::from(self.door.settings());
         let (domain, sender) = (self.domain.clone(), self.connections.clone());
-        let (tag, stop) = (gate.tag.clone(), gate.stop.clone());
-        let draining = self.draining.clone();
+        let (tag, requests) = (gate.tag.clone(), Arc::clone(&entrance.requests));
+        let (patience, ends) = (gate.patience, (gate.stop.clone(), self.draining.clone()));
         tokio::spawn(async move {
             let shaken = tokio::time::timeout(HANDSHAKE_DEADLINE, acceptor.accept(stream)).await;
             drop((handshake, guest));
@@ -141,15 +146,29 @@ impl<T: Clone + Send + Sync + 'static> Acceptor<T> {
             let Some(Ok(svid)) = leaf.map(|leaf| Svid::parse(leaf, &domain)) else {
                 return log_turned_away(uid, "a handshake without an identity was dropped");
             };
-            let connection = Connection {
-                stream,
-                peer: Arc::new(Peer { svid, uid, tag }),
-                stopped: Box::pin(stop.cancelled_owned()),
-                silent: Some(Box::pin(draining.cancelled_owned())),
-                _permit: connection,
-            };
-            let _ = sender.send(connection).await;
+            let peer = Peer { svid, uid, tag, traffic: Traffic::begin(), requests };
+            let _ = sender.send(Connection::new(stream, peer, patience, ends, places)).await;
         });
+    }
+}
+
+/// What the connections of one socket share.
+struct Entrance {
+    connections: Arc<Semaphore>,
+    handshakes: Arc<Semaphore>,
+    requests: Arc<Semaphore>,
+    guests: Option<Guests>,
+}
+
+impl Entrance {
+    fn new<T>(gate: &Gate<T>) -> Self {
+        let places = |most: u32| Arc::new(Semaphore::new(most as usize));
+        Self {
+            connections: places(gate.connections),
+            handshakes: places(gate.pending_handshakes),
+            requests: places(gate.requests),
+            guests: gate.guests.map(Guests::new),
+        }
     }
 }
 
@@ -157,12 +176,14 @@ impl<T: Clone + Send + Sync + 'static> Acceptor<T> {
 fn admit<T>(
     stream: &UnixStream,
     gate: &Gate<T>,
-    guests: Option<&Arc<Semaphore>>,
+    entrance: &Entrance,
 ) -> Option<(u32, Option<OwnedSemaphorePermit>)> {
     let uid = match stream.peer_cred() {
         Ok(credentials) => credentials.uid(),
         Err(error) => {
-            tracing::warn!(%error, "a peer without credentials was turned away");
+            if let Some(unsaid) = quiet::next() {
+                tracing::warn!(%error, unsaid, "a peer without credentials was turned away");
+            }
             return None;
         }
     };
@@ -170,12 +191,14 @@ fn admit<T>(
         log_turned_away(uid, "a peer of another user was turned away");
         return None;
     }
-    let Some(guests) = guests.filter(|_| !is_at_home(uid)) else { return Some((uid, None)) };
-    let Ok(guest) = Arc::clone(guests).try_acquire_owned() else {
-        log_turned_away(uid, "a peer was turned away: too many of its like are at the door");
-        return None;
-    };
-    Some((uid, Some(guest)))
+    let guests = entrance.guests.as_ref().filter(|_| !is_at_home(uid));
+    match guests.map(|guests| guests.admit(uid)).transpose() {
+        Ok(guest) => Some((uid, guest)),
+        Err(why) => {
+            log_turned_away(uid, why);
+            None
+        }
+    }
 }
 
 /// Says so, with how much of the like was not said since the last time.
@@ -190,37 +213,6 @@ fn is_at_home(uid: u32) -> bool {
     uid == 0 || uid == rustix::process::geteuid().as_raw()
 }
 
-/// What strangers can have said in the log, as often as they like, is said ten times a second at most.
-mod quiet {
-    use parking_lot::Mutex;
-    use tokio::time::{Duration, Instant};
-
-    const A_SECOND: u32 = 10;
-
-    struct Said {
-        since: Option<Instant>,
-        times: u32,
-        unsaid: u64,
-    }
-
-    static SAID: Mutex<Said> = Mutex::new(Said { since: None, times: 0, unsaid: 0 });
-
-    /// Whether something more may be said, and how much was not since the last time.
-    pub(super) fn next() -> Option<u64> {
-        let mut said = SAID.lock();
-        let now = Instant::now();
-        if said.since.is_none_or(|since| now - since >= Duration::from_secs(1)) {
-            (said.since, said.times) = (Some(now), 0);
-        }
-        if said.times < A_SECOND {
-            said.times += 1;
-            return Some(std::mem::take(&mut said.unsaid));
-        }
-        said.unsaid += 1;
-        None
-    }
-}
-
 fn log_refused_handshake(error: &io::Error, uid: u32) {
     let Some(unsaid) = quiet::next() else { return };
     let text = error.to_string();
@@ -233,75 +225,5 @@ fn log_refused_handshake(error: &io::Error, uid: u32) {
         );
     } else {
         tracing::info!(peer.uid = uid, error = %text, unsaid, "a handshake was refused");
-    }
-}
-
-/// One verified connection. It reads as ended once its gate is stopped; before its first byte, also when
-/// the daemon drains.
-pub struct Connection<T> {
-    stream: TlsStream<UnixStream>,
-    peer: Arc<Peer<T>>,
-    stopped: Pin<Box<WaitForCancellationFutureOwned>>,
-    silent: Option<Pin<Box<WaitForCancellationFutureOwned>>>,
-    _permit: OwnedSemaphorePermit,
-}
-
-impl<T> Connection<T> {
-    /// Who is at the other end.
-    pub fn peer(&self) -> &Arc<Peer<T>> {
-        &self.peer
-    }
-}
-
-impl<T> AsyncRead for Connection<T> {
-    fn poll_read(
-        self: Pin<&mut Self>,
-        context: &mut Context<'_>,
-        buffer: &mut ReadBuf<'_>,
-    ) -> Poll<io::Result<()>> {
-        let this = self.get_mut();
-        if this.stopped.as_mut().poll(context).is_ready() {
-            return Poll::Ready(Ok(()));
-        }
-        if let Some(draining) = &mut this.silent
-            && draining.as_mut().poll(context).is_ready()
-        {
-            return Poll::Ready(Ok(()));
-        }
-        ready!(Pin::new(&mut this.stream).poll_read(context, buffer))?;
-        this.silent = None;
-        Poll::Ready(Ok(()))
-    }
-}
-
-impl<T> AsyncWrite for Connection<T> {
-    fn poll_write(
-        self: Pin<&mut Self>,
-        context: &mut Context<'_>,
-        bytes: &[u8],
-    ) -> Poll<io::Result<usize>> {
-        Pin::new(&mut self.get_mut().stream).poll_write(context, bytes)
-    }
-
-    fn poll_write_vectored(
-        self: Pin<&mut Self>,
-        context: &mut Context<'_>,
-        slices: &[io::IoSlice<'_>],
-    ) -> Poll<io::Result<usize>> {
-        Pin::new(&mut self.get_mut().stream).poll_write_vectored(context, slices)
-    }
-
-    fn is_write_vectored(&self) -> bool {
-        self.stream.is_write_vectored()
-    }
-
-    fn poll_flush(self: Pin<&mut Self>, context: &mut Context<'_>) -> Poll<io::Result<()>> {
-        Pin::new(&mut self.get_mut().stream).poll_flush(context)
-    }
-
-    fn poll_shutdown(self: Pin<&mut Self>, context: &mut Context<'_>) -> Poll<io::Result<()>> {
-        let this = self.get_mut();
-        ready!(Pin::new(&mut this.stream).poll_shutdown(context))?;
-        Poll::Ready(Ok(()))
     }
 }

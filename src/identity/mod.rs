@@ -10,14 +10,21 @@
 mod acceptor;
 mod authority;
 mod client;
+mod connection;
+mod guests;
+mod patience;
+mod quiet;
 mod request;
 mod root;
 pub mod svid;
 mod tls;
 
-pub use acceptor::{Acceptor, Connection, Gate, Peer};
+pub use acceptor::{Acceptor, Gate};
 pub use authority::{Authority, AuthorityError, Issued, KeyAndCertificate};
 pub use client::{ClientIdentity, ConnectError, TlsClientStream, connect};
+pub use connection::{Connection, Peer};
+pub use guests::GuestLimits;
+pub use patience::{OpenRequest, Patience, Traffic, WaitingReply};
 pub use request::{
     PemFault, RequestError, check_certificate, check_pair, check_private_key, new_request,
     request_for, requested_key,

@@ -99,6 +99,32 @@ pub struct Limits {
     pub admin_connections: u32,
     /// Unfinished handshakes on the admin socket.
     pub admin_pending_handshakes: u32,
+    /// New connections a second to the admin socket of each user who is neither root nor the daemon's own;
+    /// beyond it they are turned away.
+    pub admin_guest_connections_per_second: u32,
+    /// New connections of such a user at once, after a pause.
+    pub admin_guest_connection_burst: u32,
+    /// Requests of one opening in flight at a time, until their replies are taken. Watches are counted
+    /// apart. Beyond it a request is answered RESOURCE_EXHAUSTED at once.
+    pub step_requests_in_flight: u32,
+    /// Requests of all openings together in flight at a time.
+    pub all_steps_requests_in_flight: u32,
+    /// Requests on the admin socket in flight at a time.
+    pub admin_requests_in_flight: u32,
+    /// How long one request of a step may take, its message included, in seconds.
+    pub step_request_seconds: u32,
+    /// How long one request of an operator or executor may take, in seconds; only an Apply of very many
+    /// documents needs more than a moment.
+    pub admin_request_seconds: u32,
+    /// How long a client may take, after its handshake, to say the HTTP/2 preface, in seconds.
+    pub preface_seconds: u32,
+    /// How long a connection lasts on which no request is open, in seconds. A Watch is an open request.
+    pub idle_seconds: u32,
+    /// How long a client may take nothing of what it is sent, in seconds.
+    pub stall_seconds: u32,
+    /// How often the server asks whether a client is still there, and how long it waits for the answer, in
+    /// seconds.
+    pub keepalive_seconds: u32,
     /// The lease a step gets that asks for no TTL, in seconds. Shorter ones make AWS SDKs fetch at every
     /// use (botocore refreshes 15 minutes before the end).
     pub default_lease_seconds: u32,
@@ -138,6 +164,17 @@ impl Default for Limits {
             open_steps: 20_000,
             admin_connections: 256,
             admin_pending_handshakes: 64,
+            admin_guest_connections_per_second: 50,
+            admin_guest_connection_burst: 200,
+            step_requests_in_flight: 128,
+            all_steps_requests_in_flight: 4096,
+            admin_requests_in_flight: 512,
+            step_request_seconds: 10,
+            admin_request_seconds: 60,
+            preface_seconds: 5,
+            idle_seconds: 300,
+            stall_seconds: 30,
+            keepalive_seconds: 20,
             default_lease_seconds: 3600,
             max_lease_seconds: 24 * 3600,
             default_step_seconds: 6 * 3600,
@@ -163,6 +200,17 @@ impl Limits {
             ("open_steps", self.open_steps),
             ("admin_connections", self.admin_connections),
             ("admin_pending_handshakes", self.admin_pending_handshakes),
+            ("admin_guest_connections_per_second", self.admin_guest_connections_per_second),
+            ("admin_guest_connection_burst", self.admin_guest_connection_burst),
+            ("step_requests_in_flight", self.step_requests_in_flight),
+            ("all_steps_requests_in_flight", self.all_steps_requests_in_flight),
+            ("admin_requests_in_flight", self.admin_requests_in_flight),
+            ("step_request_seconds", self.step_request_seconds),
+            ("admin_request_seconds", self.admin_request_seconds),
+            ("preface_seconds", self.preface_seconds),
+            ("idle_seconds", self.idle_seconds),
+            ("stall_seconds", self.stall_seconds),
+            ("keepalive_seconds", self.keepalive_seconds),
             ("default_lease_seconds", self.default_lease_seconds),
             ("max_lease_seconds", self.max_lease_seconds),
             ("default_step_seconds", self.default_step_seconds),
@@ -185,6 +233,11 @@ pub struct Rate {
 }
 
 impl Rate {
+    /// Whether at this time nothing is left to wait for: it is as if nothing had ever been taken.
+    pub fn is_rested(&self, now_millis: i64) -> bool {
+        self.due <= now_millis.saturating_mul(1000)
+    }
+
     /// Takes one from an allowance of `per_second`, with up to `burst` at once.
     ///
     /// # Errors

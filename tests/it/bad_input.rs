@@ -184,3 +184,45 @@ fn references_and_names_that_are_not_well_formed_are_refused_before_anything_is_
         assert_refused(&keyhatch(&["get", reference]).output().unwrap(), &["USAGE"]);
     }
 }
+
+/// Somebody who may write to an identity's directory must not be able to hang whoever uses it.
+#[test]
+fn a_pipe_or_a_device_in_place_of_an_identitys_file_is_refused_and_not_waited_for() {
+    let directory = made();
+    let identity = directory.path().join("state/operators/admin");
+    let stand_ins: [(&str, fn(&Path)); 2] = [
+        ("a pipe", |path| {
+            let made = rustix::fs::mknodat(
+                rustix::fs::CWD,
+                path,
+                rustix::fs::FileType::Fifo,
+                rustix::fs::Mode::RUSR,
+                0,
+            );
+            made.unwrap();
+        }),
+        ("a device", |path| std::os::unix::fs::symlink("/dev/zero", path).unwrap()),
+    ];
+    for (what, stand_in) in stand_ins {
+        for name in ["env", "ca.crt", "tls.crt", "tls.key"] {
+            let (path, kept) = (identity.join(name), identity.join("kept"));
+            std::fs::rename(&path, &kept).unwrap();
+            stand_in(&path);
+            let mut command = keyhatch_in(directory.path(), &["status"]);
+            command.stdout(Stdio::null()).stderr(Stdio::piped());
+            let mut child = command.spawn().unwrap();
+            for _ in 0..2000 {
+                if child.try_wait().unwrap().is_some() {
+                    break;
+                }
+                std::thread::park_timeout(std::time::Duration::from_millis(10));
+            }
+            let _ = child.kill();
+            let output = child.wait_with_output().unwrap();
+            assert!(output.status.code().is_some(), "{what} as {name} was waited for");
+            assert_refused(&output, &["IDENTITY_MISSING", name, "not a regular file"]);
+            std::fs::remove_file(&path).unwrap();
+            std::fs::rename(&kept, &path).unwrap();
+        }
+    }
+}

@@ -269,3 +269,40 @@ fn silent_members_of_the_admin_group_take_nobodys_turn_and_cannot_fill_the_log()
     // Ten a second, and it has not taken ten seconds.
     assert!(log.lines().count() < 200, "{}", log.lines().count());
 }
+
+#[test]
+fn a_member_of_the_admin_group_who_connects_all_the_time_is_turned_away_and_nobody_else_is() {
+    if !rustix::process::geteuid().is_root() {
+        eprintln!("skipped: another user in the admin group (needs root)");
+        return;
+    }
+    let directory = tempfile::Builder::new().prefix("kh").tempdir().unwrap();
+    std::fs::set_permissions(directory.path(), PermissionsExt::from_mode(0o755)).unwrap();
+    assert!(keyhatch_in(directory.path(), &["init"]).output().unwrap().status.success());
+    let config = directory.path().join("keyhatch.toml");
+    let limits = "[limits]\nadmin_guest_connections_per_second = 1\n\
+                  admin_guest_connection_burst = 5\n";
+    std::fs::write(&config, limits).unwrap();
+    let group = NOBODY.to_string();
+    let serve = ["serve", "--admin-group", &group, "--config", config.to_str().unwrap()];
+    let serving = ServeProcess::spawn(directory.path(), keyhatch_in(directory.path(), &serve));
+    // One at a time, each to its end: there is never more than one at the door.
+    let script = "import socket, sys\n\
+                  for n in range(20):\n\
+                  \x20   one = socket.socket(socket.AF_UNIX)\n\
+                  \x20   one.connect(sys.argv[1])\n\
+                  \x20   one.shutdown(socket.SHUT_WR)\n\
+                  \x20   while one.recv(100): pass\n";
+    let mut busy = Command::new("python3");
+    busy.args(["-c", script]).arg(directory.path().join("run/admin.sock")).uid(NOBODY).gid(NOBODY);
+    let Ok(ended) = busy.status() else {
+        eprintln!("skipped: connections of another user (needs python3)");
+        return;
+    };
+    assert!(ended.success());
+    for _ in 0..10 {
+        assert!(serving.run(&["status"]).status.success());
+    }
+    let log = serving.log();
+    assert!(log.contains("connects too often") && !log.contains("too many of its like"), "{log}");
+}

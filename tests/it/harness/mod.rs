@@ -1,6 +1,7 @@
 //! One world: a real daemon on its own sockets with its own CA, and a clock set by hand.
 
 mod process;
+pub mod raw;
 mod report;
 
 use std::collections::BTreeMap;

@@ -1,0 +1,79 @@
+//! File descriptors: as many as the system gives, and shared out so that steps never take the last ones.
+
+use rustix::process::{Resource, Rlimit, getrlimit, setrlimit};
+
+use crate::model::Limits;
+
+/// For the store, the journal, the runtimes, and directories while they are made or read.
+const OWN: u64 = 128;
+
+/// How many descriptors there are for what steps do.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(super) struct Shares {
+    /// Connections to the admin socket.
+    pub(super) admin_connections: u32,
+    /// Sockets of open steps, which each take one to listen.
+    pub(super) open_steps: u32,
+    /// Connections of all steps together.
+    pub(super) step_connections: u32,
+}
+
+impl Shares {
+    /// Raises the limit of this process as far as it goes, and shares out what that is.
+    pub(super) fn of_this_process(limits: &Limits) -> Self {
+        let limit = getrlimit(Resource::Nofile);
+        let raised = Rlimit { current: limit.maximum, maximum: limit.maximum };
+        let files = match setrlimit(Resource::Nofile, raised) {
+            Ok(()) => limit.maximum,
+            Err(error) => {
+                tracing::warn!(%error, "the limit of open files could not be raised");
+                limit.current
+            }
+        };
+        let shares = Self::of(files.unwrap_or(u64::MAX), limits);
+        if shares.open_steps < limits.open_steps {
+            tracing::warn!(
+                open_steps = shares.open_steps,
+                "fewer steps can be open than configured: the limit of open files (ulimit -n) is too low"
+            );
+        }
+        shares
+    }
+
+    /// The daemon's own come first, then the admin door's; of the rest steps have half to listen, and what
+    /// is left to connect.
+    fn of(files: u64, limits: &Limits) -> Self {
+        let own = OWN.min(files / 4);
+        let admin = u64::from(limits.admin_connections).min(files / 4).max(1);
+        let rest = files.saturating_sub(own + admin);
+        let listening = u64::from(limits.open_steps).min(rest / 2).max(1);
+        // More could not be there in any case.
+        let all = u64::from(limits.open_steps) * u64::from(limits.step_connections);
+        let connected = rest.saturating_sub(listening).min(all).max(1);
+        let count = |files: u64| u32::try_from(files).unwrap_or(u32::MAX);
+        Self {
+            admin_connections: count(admin),
+            open_steps: count(listening),
+            step_connections: count(connected),
+        }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn steps_never_have_the_descriptors_that_the_admin_door_needs() {
+        let limits = Limits::default();
+        for files in [64, 256, 1024, 4096, 65_536, 1_048_576, u64::MAX] {
+            let shares = Shares::of(files, &limits);
+            let taken = [shares.admin_connections, shares.open_steps, shares.step_connections];
+            let taken: u64 = taken.into_iter().map(u64::from).sum();
+            assert!(taken + OWN.min(files / 4) <= files, "{files}: {shares:?}");
+        }
+        let plenty = Shares::of(1_048_576, &limits);
+        assert_eq!(plenty.open_steps, limits.open_steps);
+        assert_eq!(plenty.admin_connections, limits.admin_connections);
+    }
+}

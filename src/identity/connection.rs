@@ -1,0 +1,175 @@
+//! One verified connection, and when it ends by itself.
+
+use std::io;
+use std::pin::Pin;
+use std::sync::Arc;
+use std::task::{Context, Poll, ready};
+
+use tokio::io::{AsyncRead, AsyncWrite, ReadBuf};
+use tokio::net::UnixStream;
+use tokio::sync::{OwnedSemaphorePermit, Semaphore};
+use tokio_rustls::server::TlsStream;
+use tokio_util::sync::{CancellationToken, WaitForCancellationFutureOwned};
+
+use super::patience::{Over, Patience, Traffic, Watchdog};
+use super::quiet;
+use super::svid::Svid;
+
+/// Who is at the other end, verified.
+#[derive(Debug)]
+pub struct Peer<T> {
+    /// What its certificate says.
+    pub svid: Svid,
+    /// Its Unix user, as the kernel saw it when it connected.
+    pub uid: u32,
+    /// What the socket stands for.
+    pub tag: T,
+    /// What goes on on this connection.
+    pub traffic: Arc<Traffic>,
+    /// The requests that all connections of the socket may have in flight together.
+    pub requests: Arc<Semaphore>,
+}
+
+/// What a connection holds for as long as it lasts.
+pub(super) struct Places {
+    /// Among the connections of its socket.
+    pub(super) _socket: OwnedSemaphorePermit,
+    /// Among the connections of all sockets like it.
+    pub(super) _files: Option<OwnedSemaphorePermit>,
+}
+
+/// One verified connection. It reads as ended once its gate is stopped, and when the patience with it is
+/// over; before its first byte, also when the daemon drains.
+pub struct Connection<T> {
+    stream: TlsStream<UnixStream>,
+    peer: Arc<Peer<T>>,
+    stopped: Pin<Box<WaitForCancellationFutureOwned>>,
+    silent: Option<Pin<Box<WaitForCancellationFutureOwned>>>,
+    watchdog: Watchdog,
+    _places: Places,
+}
+
+impl<T> Connection<T> {
+    pub(super) fn new(
+        stream: TlsStream<UnixStream>,
+        peer: Peer<T>,
+        patience: Patience,
+        (stop, draining): (CancellationToken, CancellationToken),
+        places: Places,
+    ) -> Self {
+        Self {
+            stream,
+            watchdog: Watchdog::new(patience, Arc::clone(&peer.traffic)),
+            peer: Arc::new(peer),
+            stopped: Box::pin(stop.cancelled_owned()),
+            silent: Some(Box::pin(draining.cancelled_owned())),
+            _places: places,
+        }
+    }
+
+    /// Who is at the other end.
+    pub fn peer(&self) -> &Arc<Peer<T>> {
+        &self.peer
+    }
+
+    /// What a write has come to, unless it has waited for too long.
+    fn or_stalled<R>(
+        &mut self,
+        context: &mut Context<'_>,
+        written: Poll<io::Result<R>>,
+    ) -> Poll<io::Result<R>> {
+        if written.is_ready() {
+            self.watchdog.sent();
+            return written;
+        }
+        ready!(self.watchdog.poll_unsent(context));
+        self.log_cut_off("a client was cut off: it takes nothing of what it is sent");
+        Poll::Ready(Err(io::ErrorKind::TimedOut.into()))
+    }
+
+    fn log_cut_off(&self, what: &str) {
+        if let Some(unsaid) = quiet::next() {
+            tracing::warn!(peer.uid = self.peer.uid, unsaid, "{what}");
+        }
+    }
+}
+
+impl<T> AsyncRead for Connection<T> {
+    fn poll_read(
+        self: Pin<&mut Self>,
+        context: &mut Context<'_>,
+        buffer: &mut ReadBuf<'_>,
+    ) -> Poll<io::Result<()>> {
+        let this = self.get_mut();
+        if this.stopped.as_mut().poll(context).is_ready() {
+            return Poll::Ready(Ok(()));
+        }
+        if let Some(draining) = &mut this.silent
+            && draining.as_mut().poll(context).is_ready()
+        {
+            return Poll::Ready(Ok(()));
+        }
+        let is_idle = match this.watchdog.poll_over(context) {
+            Poll::Pending => false,
+            Poll::Ready(Over::Idle { finally: false }) => true,
+            Poll::Ready(over) => {
+                match over {
+                    Over::Silent => this.log_cut_off("a client was cut off: it said no preface"),
+                    Over::Stalled => this.log_cut_off("a client was cut off: it takes no reply"),
+                    Over::Idle { .. } => {}
+                }
+                return Poll::Ready(Ok(()));
+            }
+        };
+        let before = buffer.filled().len();
+        match Pin::new(&mut this.stream).poll_read(context, buffer) {
+            Poll::Ready(read) => read?,
+            Poll::Pending if is_idle => return Poll::Ready(Ok(())),
+            Poll::Pending => return Poll::Pending,
+        }
+        this.silent = None;
+        this.watchdog.heard(buffer.filled().len() - before);
+        if is_idle {
+            this.watchdog.wait_a_moment();
+        }
+        Poll::Ready(Ok(()))
+    }
+}
+
+impl<T> AsyncWrite for Connection<T> {
+    fn poll_write(
+        self: Pin<&mut Self>,
+        context: &mut Context<'_>,
+        bytes: &[u8],
+    ) -> Poll<io::Result<usize>> {
+        let this = self.get_mut();
+        let written = Pin::new(&mut this.stream).poll_write(context, bytes);
+        this.or_stalled(context, written)
+    }
+
+    fn poll_write_vectored(
+        self: Pin<&mut Self>,
+        context: &mut Context<'_>,
+        slices: &[io::IoSlice<'_>],
+    ) -> Poll<io::Result<usize>> {
+        let this = self.get_mut();
+        let written = Pin::new(&mut this.stream).poll_write_vectored(context, slices);
+        this.or_stalled(context, written)
+    }
+
+    fn is_write_vectored(&self) -> bool {
+        self.stream.is_write_vectored()
+    }
+
+    fn poll_flush(self: Pin<&mut Self>, context: &mut Context<'_>) -> Poll<io::Result<()>> {
+        let this = self.get_mut();
+        let flushed = Pin::new(&mut this.stream).poll_flush(context);
+        this.or_stalled(context, flushed)
+    }
+
+    fn poll_shutdown(self: Pin<&mut Self>, context: &mut Context<'_>) -> Poll<io::Result<()>> {
+        let this = self.get_mut();
+        let shut = Pin::new(&mut this.stream).poll_shutdown(context);
+        this.or_stalled(context, shut)
+    }
+}

@@ -1,0 +1,101 @@
+//! Users who are neither root nor the daemon's own, at a door where not all are alike: how many of them
+//! may stand in it unfinished, and how often each may come. Beyond it they are turned away at once, so that
+//! they take nobody's turn.
+
+use std::collections::HashMap;
+use std::sync::Arc;
+
+use parking_lot::Mutex;
+use tokio::sync::{OwnedSemaphorePermit, Semaphore};
+use tokio::time::Instant;
+
+use crate::model::limits::Rate;
+
+/// The most users whose pace is remembered; who comes beyond them waits until one is forgotten.
+const MAX_USERS: usize = 1024;
+
+/// What guests are allowed.
+#[derive(Clone, Copy, Debug)]
+pub struct GuestLimits {
+    /// Unfinished handshakes of all guests together.
+    pub pending_handshakes: u32,
+    /// New connections a second of each user.
+    pub new_connections_per_second: u32,
+    /// New connections of each user at once, after a pause.
+    pub new_connection_burst: u32,
+}
+
+/// The guests at one door.
+pub(super) struct Guests {
+    limits: GuestLimits,
+    pending: Arc<Semaphore>,
+    started: Instant,
+    paces: Mutex<HashMap<u32, Rate>>,
+}
+
+impl Guests {
+    pub(super) fn new(limits: GuestLimits) -> Self {
+        Self {
+            pending: Arc::new(Semaphore::new(limits.pending_handshakes as usize)),
+            limits,
+            started: Instant::now(),
+            paces: Mutex::default(),
+        }
+    }
+
+    /// A place for one more handshake of this user, or why there is none.
+    pub(super) fn admit(&self, uid: u32) -> Result<OwnedSemaphorePermit, &'static str> {
+        let place = Arc::clone(&self.pending).try_acquire_owned();
+        let place =
+            place.map_err(|_| "a peer was turned away: too many of its like are at the door")?;
+        if self.comes_too_often(uid) {
+            return Err("a peer was turned away: its user connects too often");
+        }
+        Ok(place)
+    }
+
+    fn comes_too_often(&self, uid: u32) -> bool {
+        let now = i64::try_from(self.started.elapsed().as_millis()).unwrap_or(i64::MAX);
+        let (per_second, burst) =
+            (self.limits.new_connections_per_second, self.limits.new_connection_burst);
+        let mut paces = self.paces.lock();
+        if paces.len() >= MAX_USERS && !paces.contains_key(&uid) {
+            // Whoever has its whole burst again is as if it had never come.
+            paces.retain(|_, pace| !pace.is_rested(now));
+            if paces.len() >= MAX_USERS {
+                return true;
+            }
+        }
+        paces.entry(uid).or_default().take(now, per_second, burst).is_err()
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    const LIMITS: GuestLimits = GuestLimits {
+        pending_handshakes: 4,
+        new_connections_per_second: 1,
+        new_connection_burst: 3,
+    };
+
+    #[test]
+    fn each_user_has_a_pace_of_its_own_and_all_together_so_many_places() {
+        let guests = Guests::new(LIMITS);
+        assert_eq!((0..10).filter(|_| guests.admit(7).is_ok()).count(), 3);
+        let held: Vec<_> = (100..110).filter_map(|uid| guests.admit(uid).ok()).collect();
+        assert_eq!(held.len(), 4);
+        drop(held);
+        assert!(guests.admit(200).is_ok());
+    }
+
+    #[test]
+    fn the_users_that_are_remembered_are_bounded() {
+        let guests = Guests::new(LIMITS);
+        for uid in 0..5000 {
+            let _ = guests.admit(uid);
+        }
+        assert!(guests.paces.lock().len() <= MAX_USERS);
+    }
+}

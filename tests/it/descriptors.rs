@@ -1,0 +1,160 @@
+//! When file descriptors run out: the admin door answers, no processor time is burnt, and it is over when
+//! they are given back.
+
+use std::path::{Path, PathBuf};
+
+use keyhatch::grpc::client::channel;
+use keyhatch::grpc::pb;
+use keyhatch::grpc::pb::executor_service_client::ExecutorServiceClient;
+use keyhatch::identity::{TlsClientStream, connect};
+use rustix::process::{Resource, Rlimit, getrlimit, prlimit};
+
+use crate::harness::{
+    ServeProcess, identity_in, keyhatch_in, open_request, reason, report, resolve_on, wait_until,
+};
+
+/// USER_HZ, which Linux never changes (proc(5)).
+const TICKS_A_SECOND: f64 = 100.0;
+
+/// A daemon of its own, and its executor.
+struct World {
+    directory: tempfile::TempDir,
+    serving: ServeProcess,
+    runtime: tokio::runtime::Runtime,
+}
+
+impl World {
+    fn start(files: Option<u64>) -> Self {
+        let directory = tempfile::Builder::new().prefix("kh").tempdir().unwrap();
+        assert!(keyhatch_in(directory.path(), &["init"]).output().unwrap().status.success());
+        let serve = keyhatch_in(directory.path(), &["serve"]);
+        let serve = match files {
+            None => serve,
+            Some(files) => {
+                let mut shell = std::process::Command::new("sh");
+                shell.arg("-c").arg(format!("ulimit -n {files} && exec \"$0\" serve"));
+                shell.arg(serve.get_program()).stdin(std::process::Stdio::null());
+                shell.env_clear();
+                for (name, value) in serve.get_envs() {
+                    if let Some(value) = value {
+                        shell.env(name, value);
+                    }
+                }
+                shell
+            }
+        };
+        let serving = ServeProcess::spawn(directory.path(), serve);
+        let runtime = tokio::runtime::Builder::new_current_thread().enable_all().build().unwrap();
+        Self { directory, serving, runtime }
+    }
+
+    fn open(&self, step: &str) -> Result<PathBuf, tonic::Status> {
+        let socket = self.directory.path().join("run/admin.sock");
+        let identity = identity_in(&self.directory.path().join("state/executors/local"));
+        let opened = self.runtime.block_on(async {
+            let channel = channel(&socket, identity).await.unwrap();
+            ExecutorServiceClient::new(channel).open_step(open_request("w", step)).await
+        });
+        opened.map(|opened: tonic::Response<pb::OpenedStep>| opened.into_inner().directory.into())
+    }
+
+    fn connect(&self, step: &Path) -> Option<TlsClientStream> {
+        let (socket, identity) = (step.join("keyhatch.sock"), identity_in(step));
+        self.runtime.block_on(connect(&socket, &identity)).ok()
+    }
+
+    /// Whether a step is served: by name it is told no, which takes a connection and a decision.
+    fn is_served(&self, step: &Path) -> bool {
+        let answered = self.runtime.block_on(async {
+            let channel = channel(&step.join("keyhatch.sock"), identity_in(step)).await.ok()?;
+            Some(resolve_on(channel, crate::harness::request("aws/prod")).await)
+        });
+        answered.is_some_and(|answer| reason(answer) == "RESOLVE_DENIED")
+    }
+
+    /// The processor time that the daemon has taken, in clock ticks.
+    fn ticks(&self) -> u64 {
+        let pid = self.serving.pid().as_raw_nonzero();
+        let stat = std::fs::read_to_string(format!("/proc/{pid}/stat")).unwrap();
+        let fields: Vec<_> = stat.rsplit(')').next().unwrap().split_whitespace().collect();
+        fields[11].parse::<u64>().unwrap() + fields[12].parse::<u64>().unwrap()
+    }
+
+    fn open_files(&self) -> u64 {
+        let pid = self.serving.pid().as_raw_nonzero();
+        std::fs::read_dir(format!("/proc/{pid}/fd")).unwrap().count().try_into().unwrap()
+    }
+
+    fn set_limit(&self, current: u64) {
+        let maximum = getrlimit(Resource::Nofile).maximum;
+        let limit = Rlimit { current: Some(current), maximum };
+        prlimit(Some(self.serving.pid()), Resource::Nofile, limit).unwrap();
+    }
+}
+
+#[test]
+fn steps_that_take_every_descriptor_there_is_leave_the_admin_door_its_own() {
+    let world = World::start(Some(256));
+    let steps: Vec<_> = (0..8).map(|number| world.open(&format!("s{number}")).unwrap()).collect();
+    // Sixteen each are more than all may have together.
+    let held: Vec<_> = steps
+        .iter()
+        .flat_map(|step| (0..16).map(|_| world.connect(step)).collect::<Vec<_>>())
+        .collect();
+    let connected = held.iter().flatten().count();
+    assert!((32..128).contains(&connected), "{connected}");
+    assert!(held.last().unwrap().is_none());
+    let status = world.serving.run(&["status"]);
+    assert!(status.status.success(), "{}", String::from_utf8_lossy(&status.stderr));
+    // No step is opened for which nothing would be left, and until then each is.
+    let mut opened = steps.len();
+    let refused = loop {
+        match world.open(&format!("more{opened}")) {
+            Ok(_) => opened += 1,
+            Err(status) => break status,
+        }
+        assert!(opened < 256);
+    };
+    assert_eq!(reason::<()>(Err(refused)), "TOO_MANY_STEPS");
+    assert!(world.serving.run(&["status"]).status.success());
+    assert!(!world.is_served(steps.last().unwrap()));
+    drop(held);
+    wait_until("steps are served again", || world.is_served(steps.last().unwrap()));
+    report(
+        "file descriptors taken by steps until none is given (ulimit -n 256)",
+        format!("{connected} connections, {opened} steps"),
+        "admin door answers; steps served again when given back",
+        "-",
+    );
+}
+
+#[test]
+fn out_of_file_descriptors_no_processor_time_is_burnt_and_the_log_stays_readable() {
+    let world = World::start(None);
+    let steps: Vec<_> = (0..30).map(|number| world.open(&format!("s{number}")).unwrap()).collect();
+    // What is open stays open; nothing more can be.
+    world.set_limit(world.open_files());
+    let waiting: Vec<_> = steps
+        .iter()
+        .map(|step| std::os::unix::net::UnixStream::connect(step.join("keyhatch.sock")).unwrap())
+        .collect();
+    let complaints = || world.serving.log().matches("cannot be accepted").count();
+    wait_until("it complains", || complaints() > 0);
+    let (ticks, began) = (world.ticks(), std::time::Instant::now());
+    wait_until("it has complained for a while", || complaints() >= 30);
+    let elapsed = began.elapsed();
+    let burnt = (world.ticks() - ticks) as f64 / TICKS_A_SECOND / elapsed.as_secs_f64();
+    // A loop that spins takes a whole processor, or two.
+    assert!(burnt < 0.2, "{burnt}");
+    let told = complaints();
+    assert!(told as f64 <= 20.0 + 11.0 * elapsed.as_secs_f64(), "{told} in {elapsed:?}");
+    drop(waiting);
+    world.set_limit(getrlimit(Resource::Nofile).maximum.unwrap_or(1024));
+    wait_until("steps are served again", || steps.iter().all(|step| world.is_served(step)));
+    report(
+        "processor time out of file descriptors, 30 sockets with a client waiting",
+        format!("{:.1} s", elapsed.as_secs_f64()),
+        format!("{:.1} % of a processor; recovers by itself", burnt * 100.0),
+        "tonic's own loop: 99 %",
+    );
+}
