@@ -17,8 +17,8 @@ use tonic::transport::Channel;
 
 use self::flood::{KINDS, Kind, Next, Tally, Target};
 use crate::harness::{
-    ServeProcess, bytes, full, identity_in, keyhatch_in, open_request, report, request, resolve_on,
-    resolver, scale, wait_until,
+    ServeProcess, by_shell, bytes, identity_in, keyhatch_in, open_request, report, request,
+    resolve_on, resolver, scale, wait_until,
 };
 
 /// What a flood may leave behind in the daemon's memory, in KiB.
@@ -184,9 +184,9 @@ fn frames_without_end_over_one_steps_connection_reach_nobody_else() {
         (Kind::RapidReset, scale(20_000, 2_000_000)),
         (Kind::HeaderLists, scale(300, 30_000)),
         (Kind::Continuations, scale(20_000, 1_000_000)),
-        (Kind::EmptyData, scale(20_000, 2_000_000)),
-        (Kind::Pings, scale(20_000, 2_000_000)),
-        (Kind::Settings, scale(20_000, 2_000_000)),
+        (Kind::EmptyData, scale(100_000, 2_000_000)),
+        (Kind::Pings, scale(500_000, 5_000_000)),
+        (Kind::Settings, scale(500_000, 5_000_000)),
     ] {
         let mut pace = until(sent, scale(50, 1000));
         let tally = field.floods(name_of(kind), || flood::run(kind, &targets, 1, &mut pace));
@@ -238,17 +238,8 @@ fn without_a_file_descriptor_left_those_who_are_connected_are_served_and_others_
 {
     const FILES: usize = 128;
     let field = Field::start_by(1, |directory| {
-        let serve = keyhatch_in(directory, &["serve"]);
-        let mut limited = Command::new("sh");
-        limited.args(["-c", &format!("ulimit -n {FILES} && exec \"$0\" serve")]);
-        limited.arg(serve.get_program());
-        for (name, value) in serve.get_envs() {
-            match value {
-                Some(value) => limited.env(name, value),
-                None => limited.env_remove(name),
-            };
-        }
-        limited
+        let line = format!("ulimit -n {FILES} && exec \"$0\" \"$@\"");
+        by_shell(&line, &keyhatch_in(directory, &["serve"]))
     });
     let targets = [field.admin_target()];
     let (mut looks, mut most) = (0, 0);
@@ -260,5 +251,6 @@ fn without_a_file_descriptor_left_those_who_are_connected_are_served_and_others_
         })
     });
     assert!(most >= FILES - 2, "the control: there was one left: {most} {tally:?}");
-    assert!(full() || tally.held < FILES * 2, "the control: not all of them came in: {tally:?}");
+    // Who says a byte has made the handshake.
+    assert!(tally.sent < FILES * 2, "the control: not all of them came in: {tally:?}");
 }

@@ -12,6 +12,7 @@
 mod access_table;
 mod authentication;
 mod bad_input;
+mod canaries;
 mod certificates;
 mod clients;
 mod command_line;
