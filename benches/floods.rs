@@ -12,14 +12,12 @@
     clippy::unwrap_used,
     reason = "a bench measures by the machine's own clock, fails by panicking, and prints its results"
 )]
+mod children;
 mod flood;
 mod load;
 
-use std::fmt::Write as _;
 use std::io::Write as _;
-use std::os::unix::net::UnixListener;
 use std::path::{Path, PathBuf};
-use std::process::{Command, Stdio};
 use std::time::{Duration, Instant};
 
 use keyhatch::grpc::client::channel;
@@ -29,24 +27,19 @@ use keyhatch::grpc::pb::executor_service_client::ExecutorServiceClient;
 use keyhatch::grpc::pb::step_service_client::StepServiceClient;
 use keyhatch::grpc::pb::system_service_client::SystemServiceClient;
 use keyhatch::identity::ClientIdentity;
-use rustix::time::{ClockId, clock_gettime};
 use tokio::task::JoinSet;
 use tokio::time::MissedTickBehavior;
 use tonic::transport::Channel;
 
-use flood::{KINDS, Kind, Next, Tally, Target};
-use load::{Daemon, Process};
+use children::{Flood, SHARE, Sink};
+use flood::{Kind, Tally};
+use load::Daemon;
 
-/// How much of one core a flood has: it keeps to that by itself, by the CPU that the kernel says it had.
-const SHARE: f64 = 0.25;
-/// How often a slow client says another byte.
-const BEAT: Duration = Duration::from_secs(10);
 /// The steps that are not flooded, and what each asks a second.
 const GOOD_STEPS: usize = 8;
 const GOOD_RATE: f64 = 25.0;
 /// The steps over which slow clients are spread, beside the admin door.
 const SLOW_STEPS: usize = 100;
-const SLOW_CLIENTS: usize = 5000;
 /// As many files as the daemon may have, where it is to run out of them.
 const FEW_FILES: u32 = 128;
 /// How long somebody new is waited for after a flood.
@@ -102,8 +95,8 @@ fn main() {
     let words: Vec<String> =
         std::env::args().skip(1).filter(|word| !word.starts_with('-')).collect();
     match words.first().map(String::as_str) {
-        Some("flood-child") => return flood_child(&words[1..]),
-        Some("sink-child") => return sink_child(Path::new(&words[1])),
+        Some("flood") => return children::flood(&words[1..]),
+        Some("sink") => return children::sink(Path::new(&words[1])),
         _ => {}
     }
     let runtime = tokio::runtime::Builder::new_current_thread().enable_all().build().unwrap();
@@ -300,25 +293,14 @@ async fn flood(
     sink: Option<&Sink>,
     how_long: Duration,
 ) -> (Vec<f64>, Tally) {
-    let mut targets = String::new();
-    for (socket, identity) in &field.flooded {
-        let socket = sink.map_or(socket, |sink| &sink.socket);
-        writeln!(targets, "{}\t{}", socket.display(), identity.display()).unwrap();
-    }
-    let file = tempfile::NamedTempFile::new().unwrap();
-    std::fs::write(file.path(), targets).unwrap();
-    let kind = KINDS.iter().find(|(_, kind)| *kind == part.kind).unwrap().0;
+    let targets = field.flooded.iter().map(|(socket, identity)| {
+        (sink.map_or(socket.as_path(), |sink| &sink.socket), identity.as_path())
+    });
     // A little longer than it is looked at.
-    let seconds = (how_long + Duration::from_millis(400)).as_secs_f64().to_string();
-    let mut child = Command::new(std::env::current_exe().unwrap());
-    child.args(["flood-child", kind, &seconds]).arg(file.path()).stdout(Stdio::piped());
-    let child = Process::spawn(&mut child);
+    let flood = Flood::start(part.kind, how_long + Duration::from_millis(400), targets);
     tokio::time::sleep(Duration::from_millis(300)).await;
     let took = field.ask(how_long).await;
-    let said = child.said();
-    let numbers: Vec<usize> = said.split_whitespace().map(|word| word.parse().unwrap()).collect();
-    let [sent, connected, ended, turned_away, held] = numbers[..] else { panic!("{said}") };
-    (took, Tally { sent, connected, ended, turned_away, held })
+    (took, flood.tally())
 }
 
 /// The middle and the 99th of a hundred, and the most.
@@ -354,73 +336,6 @@ fn state(what: &str, quiet: Vec<f64>, found: Found, (before, most, after): (f64,
     if let Some(path) = std::env::var_os("KEYHATCH_RESULTS") {
         let mut file = std::fs::OpenOptions::new().create(true).append(true).open(path).unwrap();
         writeln!(file, "flood: {what}\t{count}\t{outcome}\t{control}").unwrap();
-    }
-}
-
-/// What a flood meets in the control: a listener that takes every connection, and closes it.
-struct Sink {
-    _process: Process,
-    _directory: tempfile::TempDir,
-    socket: PathBuf,
-}
-
-impl Sink {
-    fn start() -> Self {
-        let directory = tempfile::Builder::new().prefix("kh").tempdir().unwrap();
-        let mut command = Command::new(std::env::current_exe().unwrap());
-        let socket = directory.path().join("sink.sock");
-        let process = Process::spawn(command.arg("sink-child").arg(&socket));
-        let begin = Instant::now();
-        while !socket.exists() {
-            assert!(begin.elapsed() < Duration::from_secs(20), "the sink does not come up");
-            std::thread::yield_now();
-        }
-        Self { _process: process, _directory: directory, socket }
-    }
-}
-
-fn sink_child(socket: &Path) {
-    for connection in UnixListener::bind(socket).unwrap().incoming() {
-        drop(connection);
-    }
-}
-
-/// KIND SECONDS TARGETS: floods, and says what it has done.
-fn flood_child(words: &[String]) {
-    let [kind, seconds, targets] = words else { panic!("{words:?}") };
-    let kind = KINDS.iter().find(|(name, _)| name == kind).unwrap().1;
-    let targets = std::fs::read_to_string(targets).unwrap();
-    let targets: Vec<Target> = targets
-        .lines()
-        .map(|line| line.split_once('\t').unwrap())
-        .map(|(socket, identity)| Target::new(Path::new(socket), Path::new(identity)))
-        .collect();
-    let begin = Instant::now();
-    let end = begin + Duration::from_secs_f64(seconds.parse().unwrap());
-    let mut next_beat = begin;
-    let tally = flood::run(kind, &targets, SLOW_CLIENTS, &mut |_| {
-        keep_to_share(begin);
-        let now = Instant::now();
-        if now >= end {
-            return Next::End;
-        }
-        if now >= next_beat {
-            next_beat += BEAT;
-            return Next::Beat;
-        }
-        Next::GoOn
-    });
-    let Tally { sent, connected, ended, turned_away, held } = tally;
-    println!("{sent} {connected} {ended} {turned_away} {held}");
-}
-
-/// Sleeps for as long as this process has had more than its share of the CPU.
-fn keep_to_share(begin: Instant) {
-    let had = clock_gettime(ClockId::ProcessCPUTime);
-    let had = Duration::try_from(had).unwrap();
-    let due = had.div_f64(SHARE);
-    if let Some(early) = due.checked_sub(begin.elapsed()) {
-        std::thread::sleep(early);
     }
 }
 

@@ -34,7 +34,7 @@ impl<'a> Reader<'a> {
     }
 
     fn number(&mut self, bytes: usize) -> usize {
-        self.take(bytes).iter().fold(0, |sum, byte| sum << 8 | usize::from(*byte))
+        self.take(bytes).iter().fold(0, |sum, byte| (sum << 8) | usize::from(*byte))
     }
 
     fn short(&mut self) -> u16 {
