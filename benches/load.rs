@@ -5,6 +5,7 @@
 use std::collections::HashMap;
 use std::ffi::OsString;
 use std::fmt;
+use std::io::Read as _;
 use std::path::{Path, PathBuf};
 use std::process::{Child, Command, Stdio};
 use std::sync::{Arc, Mutex};
@@ -60,9 +61,31 @@ impl Process {
 
     /// Its memory, in KiB: VmRSS of proc(5).
     pub fn memory(&self) -> f64 {
+        self.status("VmRSS:")
+    }
+
+    /// The most memory that it has had since [`Process::forget_most_memory`], in KiB: VmHWM of proc(5).
+    pub fn most_memory(&self) -> f64 {
+        self.status("VmHWM:")
+    }
+
+    /// Begins again to look for the most.
+    pub fn forget_most_memory(&self) {
+        // Without the right to it the most is that since the start.
+        let _ = std::fs::write(format!("/proc/{}/clear_refs", self.child.id()), "5");
+    }
+
+    fn status(&self, field: &str) -> f64 {
         let status = std::fs::read_to_string(format!("/proc/{}/status", self.child.id())).unwrap();
-        let line = status.lines().find_map(|line| line.strip_prefix("VmRSS:")).unwrap();
+        let line = status.lines().find_map(|line| line.strip_prefix(field)).unwrap();
         line.trim().trim_end_matches(" kB").parse().unwrap()
+    }
+
+    /// Waits until it ends by itself; what it has said.
+    pub fn said(mut self) -> String {
+        let mut said = String::new();
+        self.child.stdout.take().unwrap().read_to_string(&mut said).unwrap();
+        said
     }
 }
 
@@ -76,23 +99,41 @@ impl Drop for Process {
 impl Daemon {
     /// Makes a broker and serves it; ready when this returns.
     pub fn start() -> Self {
+        Self::start_with(CONFIG, None)
+    }
+
+    /// The same with this configuration, and so many files at a time if that is limited.
+    pub fn start_with(configuration: &str, files: Option<u32>) -> Self {
         let directory = tempfile::Builder::new().prefix("kh").tempdir().unwrap();
         let config = directory.path().join("config.toml");
-        std::fs::write(&config, CONFIG).unwrap();
+        std::fs::write(&config, configuration).unwrap();
+        let limit = files.map(|files| format!("ulimit -n {files} && ")).unwrap_or_default();
         let run = |arguments: &[&str]| {
-            let mut command = Command::new(env!("CARGO_BIN_EXE_keyhatch"));
-            command.args(arguments).env("KEYHATCH_STATE", directory.path().join("state"));
+            let mut command = Command::new("sh");
+            command.args(["-c", &format!("{limit}exec \"$@\""), "sh"]);
+            command.arg(env!("CARGO_BIN_EXE_keyhatch")).args(arguments);
+            command.env("KEYHATCH_STATE", directory.path().join("state"));
             command.env("KEYHATCH_RUNTIME", directory.path().join("run"));
             command.stdout(Stdio::null()).stderr(Stdio::null());
             command
         };
         assert!(run(&["init"]).status().unwrap().success());
-        let process = Process::spawn(&mut run(&["serve", "--config", config.to_str().unwrap()]));
+        let log = std::fs::File::create(directory.path().join("log")).unwrap();
+        let mut serve = run(&["serve", "--config", config.to_str().unwrap()]);
+        let process = Process::spawn(serve.stderr(log));
         let begin = Instant::now();
         while !run(&["status"]).status().unwrap().success() {
             assert!(begin.elapsed() < Duration::from_secs(20), "the daemon does not come up");
         }
         Self { process, directory }
+    }
+
+    pub fn log(&self) -> String {
+        std::fs::read_to_string(self.directory.path().join("log")).unwrap()
+    }
+
+    pub fn admin_socket(&self) -> PathBuf {
+        self.directory.path().join("run/admin.sock")
     }
 
     pub fn state(&self) -> PathBuf {
@@ -110,7 +151,7 @@ impl Daemon {
     /// A connection as whoever has this identity.
     pub async fn connect(&self, identity: &Path) -> Channel {
         let own = identity.join("keyhatch.sock");
-        let admin = self.directory.path().join("run/admin.sock");
+        let admin = self.admin_socket();
         connect(if own.exists() { &own } else { &admin }, identity).await
     }
 

@@ -5,7 +5,7 @@
 //! contain exactly one URI SAN". We ask more: digitalSignature must be set, and the extended key usage,
 //! which the standard leaves optional, must be clientAuth.
 //!
-//! rustls has checked the chain, the dates and the extended key usage before this runs.
+//! rustls has checked the chain, the dates and, where there is one, the extended key usage before this runs.
 
 use aws_lc_rs::digest;
 use rustls::pki_types::CertificateDer;
@@ -35,6 +35,9 @@ pub enum SvidError {
     /// It can issue certificates.
     #[error("the certificate is a CA's")]
     Authority,
+    /// It may be used for anything.
+    #[error("the certificate does not say what it is for: it has no extended key usage")]
+    ExtendedKeyUsage,
     /// Its SPIFFE ID is not ours.
     #[error(transparent)]
     Id(#[from] Invalid),
@@ -105,6 +108,9 @@ impl Svid {
             return Err(SvidError::Authority);
         }
         check_key_usage(&certificate)?;
+        // webpki takes one without it for one that may do everything.
+        let extended = certificate.extended_key_usage().map_err(|_| SvidError::Malformed)?;
+        extended.ok_or(SvidError::ExtendedKeyUsage)?;
         let uris = uri_names(&certificate)?;
         let [uri] = uris.as_slice() else { return Err(SvidError::UriCount(uris.len())) };
         let moment = |seconds: i64| Timestamp::from_millis(seconds.saturating_mul(1000));

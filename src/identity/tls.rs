@@ -11,7 +11,10 @@ use rustls::crypto::aws_lc_rs::default_provider;
 use rustls::pki_types::pem::PemObject as _;
 use rustls::pki_types::{CertificateDer, PrivateKeyDer, ServerName, UnixTime};
 use rustls::server::danger::{ClientCertVerified, ClientCertVerifier};
-use rustls::server::{NoServerSessionStorage, WebPkiClientVerifier};
+use rustls::server::{
+    ClientHello, NoServerSessionStorage, ResolvesServerCert, WebPkiClientVerifier,
+};
+use rustls::sign::CertifiedKey;
 use rustls::time_provider::TimeProvider;
 use rustls::{
     CertificateError, DigitallySignedStruct, DistinguishedName, OtherError, RootCertStore,
@@ -86,13 +89,14 @@ impl DoorConfig<'_> {
         let certificates = certificates(self.chain_pem)?;
         self.check_own(&certificates, Arc::clone(&provider))?;
         let key = private_key(self.key_pem)?;
+        let certified =
+            CertifiedKey::from_der(certificates, key, &provider).map_err(|error| setup(&error))?;
         let time = Arc::new(ClockTime(self.clock.clone()));
         let mut config = ServerConfig::builder_with_details(provider, time)
             .with_protocol_versions(&[&rustls::version::TLS13])
             .map_err(|error| setup(&error))?
             .with_client_cert_verifier(Arc::new(verifier))
-            .with_single_cert(certificates, key)
-            .map_err(|error| setup(&error))?;
+            .with_cert_resolver(Arc::new(Http2Only(Arc::new(certified))));
         config.alpn_protocols = vec![b"h2".to_vec()];
         // A resumed session skips the verifier, so there are none.
         config.session_storage = Arc::new(NoServerSessionStorage {});
@@ -148,6 +152,18 @@ impl TimeProvider for ClockTime {
     fn current_time(&self) -> Option<UnixTime> {
         let seconds = u64::try_from(self.0.now().seconds()).ok()?;
         Some(UnixTime::since_unix_epoch(Duration::from_secs(seconds)))
+    }
+}
+
+/// The daemon's certificate, for clients that say that they speak HTTP/2. rustls refuses those that name
+/// other protocols only; one that names none could be of any, and be made to talk to us by somebody else.
+#[derive(Debug)]
+struct Http2Only(Arc<CertifiedKey>);
+
+impl ResolvesServerCert for Http2Only {
+    fn resolve(&self, hello: ClientHello<'_>) -> Option<Arc<CertifiedKey>> {
+        let mut spoken = hello.alpn()?;
+        spoken.any(|protocol| protocol == b"h2").then(|| Arc::clone(&self.0))
     }
 }
 

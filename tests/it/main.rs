@@ -12,6 +12,7 @@
 mod access_table;
 mod authentication;
 mod bad_input;
+mod canaries;
 mod certificates;
 mod clients;
 mod command_line;
@@ -23,7 +24,9 @@ mod directories;
 mod documents;
 mod edge;
 mod explain;
+mod floods;
 mod groups;
+mod handshakes;
 mod harness;
 mod killed;
 mod layering;

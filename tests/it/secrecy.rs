@@ -12,7 +12,7 @@ use static_assertions::assert_not_impl_any;
 use keyhatch::grpc::client::channel;
 use tonic::{Response, Status};
 
-use crate::harness::{ServeProcess, bytes, identity_in, keyhatch_in, secret_document};
+use crate::harness::{ServeProcess, by_shell, bytes, identity_in, keyhatch_in, secret_document};
 
 // What holds plaintext cannot be printed: this file would not compile.
 assert_not_impl_any!(Value: std::fmt::Debug, std::fmt::Display, serde::Serialize, PartialEq<Value>, Clone);
@@ -34,7 +34,7 @@ static_assertions::assert_impl_all!(pb::WhoAmIResponse: std::fmt::Debug);
 static_assertions::assert_impl_all!(Principal: std::fmt::Debug);
 
 /// Everything below a directory, as bytes.
-fn everything_below(directory: &Path, found: &mut Vec<u8>) {
+pub fn everything_below(directory: &Path, found: &mut Vec<u8>) {
     for entry in std::fs::read_dir(directory).unwrap() {
         let path = entry.unwrap().path();
         if path.is_dir() {
@@ -45,30 +45,37 @@ fn everything_below(directory: &Path, found: &mut Vec<u8>) {
     }
 }
 
-fn holds(text: &[u8], part: &str) -> bool {
+pub fn holds(text: &[u8], part: &str) -> bool {
     text.windows(part.len()).any(|window| window == part.as_bytes())
 }
 
 /// A daemon that logs all it can, and everything that it or the CLI has ever said.
-struct Overheard {
-    directory: tempfile::TempDir,
-    serving: ServeProcess,
-    answers: Vec<u8>,
+pub struct Overheard {
+    pub directory: tempfile::TempDir,
+    pub serving: ServeProcess,
+    pub answers: Vec<u8>,
 }
 
 /// What must be nowhere. Values come from the environment, so they are in no file but the store.
-const CANARY: &str = "canary-7f3a9c51";
+pub const CANARY: &str = "canary-7f3a9c51";
 
 impl Overheard {
-    fn start() -> Self {
+    pub fn start() -> Self {
+        Self::start_by("exec \"$0\" \"$@\"")
+    }
+
+    /// Started by this line of a shell, which has the daemon as "$0" "$@".
+    pub fn start_by(line: &str) -> Self {
         let directory = tempfile::Builder::new().prefix("kh").tempdir().unwrap();
         assert!(keyhatch_in(directory.path(), &["init"]).output().unwrap().status.success());
         let command = keyhatch_in(directory.path(), &["serve", "--log", "trace"]);
+        let mut command = by_shell(line, &command);
+        command.current_dir(directory.path());
         let serving = ServeProcess::spawn(directory.path(), command);
         Self { directory, serving, answers: Vec::new() }
     }
 
-    fn run(&mut self, arguments: &[&str], env: &[(&str, &str)]) -> std::process::Output {
+    pub fn run(&mut self, arguments: &[&str], env: &[(&str, &str)]) -> std::process::Output {
         let mut command = keyhatch_in(self.directory.path(), arguments);
         let output = command.envs(env.iter().copied()).output().unwrap();
         self.answers.extend_from_slice(&output.stdout);
@@ -76,13 +83,13 @@ impl Overheard {
         output
     }
 
-    fn create(&mut self, reference: &str, field: &str, value: &str) -> bool {
+    pub fn create(&mut self, reference: &str, field: &str, value: &str) -> bool {
         let arguments =
             ["connection", "create", reference, "--field", field, "--resolver", "workflow:w"];
         self.run(&arguments, &[("V", value)]).status.success()
     }
 
-    fn open_step(&mut self) -> String {
+    pub fn open_step(&mut self) -> String {
         let names = ["--workflow", "w", "--run", "1", "--step", "s", "-o", "json"];
         let opened = self.run(&[&["step", "open"][..], &names].concat(), &[]);
         let opened: serde_json::Value = serde_json::from_slice(&opened.stdout).unwrap();
@@ -143,14 +150,14 @@ const VALUES: usize = 1000;
 
 /// Everything that operators were answered, errors and their details included.
 #[derive(Default)]
-struct Answers {
-    bytes: Vec<u8>,
-    accepted: usize,
-    refused: usize,
+pub struct Answers {
+    pub bytes: Vec<u8>,
+    pub accepted: usize,
+    pub refused: usize,
 }
 
 impl Answers {
-    fn take<T: prost::Message>(&mut self, outcome: Result<Response<T>, Status>) {
+    pub fn take<T: prost::Message>(&mut self, outcome: Result<Response<T>, Status>) {
         match outcome {
             Ok(reply) => {
                 self.bytes.extend(reply.into_inner().encode_to_vec());

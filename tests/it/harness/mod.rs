@@ -27,7 +27,7 @@ use tonic::transport::Channel;
 use tonic_types::StatusExt as _;
 use zeroize::Zeroizing;
 
-pub use process::{ServeProcess, keyhatch, keyhatch_in, path_with_binary, wait_until};
+pub use process::{ServeProcess, by_shell, keyhatch, keyhatch_in, path_with_binary, wait_until};
 pub use report::{full, report, scale};
 
 /// When every test begins: now, to the second, because clients look at certificates by the system's clock.

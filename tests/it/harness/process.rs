@@ -1,7 +1,7 @@
 //! The program as a process of its own.
 
 use std::path::{Path, PathBuf};
-use std::process::{Child, Command, Output, Stdio};
+use std::process::{Child, Command, ExitStatus, Output, Stdio};
 use std::time::Duration;
 
 /// The program under test, knowing of no broker.
@@ -22,6 +22,20 @@ pub fn keyhatch_in(directory: &Path, arguments: &[&str]) -> Command {
     command.env("KEYHATCH_STATE", directory.join("state"));
     command.env("KEYHATCH_RUNTIME", directory.join("run"));
     command
+}
+
+/// The same command by a line of a shell, which has it as "$0" "$@": for what only a shell sets.
+pub fn by_shell(line: &str, command: &Command) -> Command {
+    let mut shell = Command::new("sh");
+    shell.args(["-c", line]).arg(command.get_program()).args(command.get_args());
+    for (name, value) in command.get_envs() {
+        match value {
+            Some(value) => shell.env(name, value),
+            None => shell.env_remove(name),
+        };
+    }
+    shell.stdin(Stdio::null());
+    shell
 }
 
 /// The PATH with the program on it.
@@ -86,6 +100,12 @@ impl ServeProcess {
     pub fn kill(mut self) {
         self.child.kill().unwrap();
         self.child.wait().unwrap();
+    }
+
+    /// SIGABRT; how it ended.
+    pub fn abort(mut self) -> ExitStatus {
+        rustix::process::kill_process(self.pid(), rustix::process::Signal::ABORT).unwrap();
+        self.child.wait().unwrap()
     }
 
     /// SIGTERM; whether it ended well.

@@ -1,0 +1,144 @@
+//! Floods: what a hostile client with a good certificate, or none, does to a door. One thread, and no clock:
+//! whoever drives a flood says when it goes on.
+
+mod frames;
+mod slow;
+mod wire;
+
+use std::path::{Path, PathBuf};
+use std::sync::Arc;
+use std::time::Duration;
+
+use rustls::crypto::aws_lc_rs::default_provider;
+use rustls::pki_types::pem::PemObject as _;
+use rustls::pki_types::{CertificateDer, PrivateKeyDer};
+use rustls::{ClientConfig, RootCertStore};
+
+use self::wire::Wire;
+
+/// How long a flood waits for a server that takes or gives nothing, before it asks whether to go on.
+const PATIENCE: Duration = Duration::from_millis(20);
+/// Pieces of one flood between two looks at whether to go on.
+const BATCH: usize = 32;
+
+/// A socket, and who comes to it.
+pub struct Target {
+    socket: PathBuf,
+    config: Arc<ClientConfig>,
+}
+
+impl Target {
+    /// The socket with the identity that stands in a directory.
+    pub fn new(socket: &Path, identity: &Path) -> Self {
+        let mut roots = RootCertStore::empty();
+        roots.add(CertificateDer::from_pem_file(identity.join("ca.crt")).unwrap()).unwrap();
+        let chain = CertificateDer::pem_file_iter(identity.join("tls.crt")).unwrap();
+        let key = PrivateKeyDer::from_pem_file(identity.join("tls.key")).unwrap();
+        let mut config = ClientConfig::builder_with_provider(Arc::new(default_provider()))
+            .with_protocol_versions(&[&rustls::version::TLS13])
+            .unwrap()
+            .with_root_certificates(roots)
+            .with_client_auth_cert(chain.map(Result::unwrap).collect(), key)
+            .unwrap();
+        config.alpn_protocols = vec![b"h2".to_vec()];
+        config.resumption = rustls::client::Resumption::disabled();
+        Self { socket: socket.to_owned(), config: Arc::new(config) }
+    }
+}
+
+/// What a flood has done.
+#[derive(Clone, Copy, Debug, Default)]
+pub struct Tally {
+    /// Frames, connections or bytes sent: whatever the flood is made of.
+    pub sent: usize,
+    /// Connections made.
+    pub connected: usize,
+    /// Connections that the server ended.
+    pub ended: usize,
+    /// Connections that the kernel refused, because those before them wait for the server.
+    pub turned_away: usize,
+    /// Connections held at once, at the last look.
+    pub held: usize,
+}
+
+/// What a flood does next.
+#[derive(Clone, Copy, Debug, PartialEq)]
+pub enum Next {
+    /// It ends.
+    End,
+    /// It goes on.
+    GoOn,
+    /// It goes on, and each slow client sends its next byte.
+    Beat,
+}
+
+/// Says what a flood does next, by what it has done.
+pub type Pace<'a> = &'a mut dyn FnMut(&Tally) -> Next;
+
+/// The kinds of floods.
+#[derive(Clone, Copy, Debug, PartialEq)]
+pub enum Kind {
+    RapidReset,
+    HeaderLists,
+    Continuations,
+    EmptyData,
+    Pings,
+    Settings,
+    Connections,
+    HalfHellos,
+    Handshakes,
+    SlowClients,
+    IdleClients,
+}
+
+/// Every kind with its name.
+pub const KINDS: [(&str, Kind); 11] = [
+    ("rapid-reset", Kind::RapidReset),
+    ("header-lists", Kind::HeaderLists),
+    ("continuations", Kind::Continuations),
+    ("empty-data", Kind::EmptyData),
+    ("pings", Kind::Pings),
+    ("settings", Kind::Settings),
+    ("connections", Kind::Connections),
+    ("half-hellos", Kind::HalfHellos),
+    ("handshakes", Kind::Handshakes),
+    ("slow-clients", Kind::SlowClients),
+    ("idle-clients", Kind::IdleClients),
+];
+
+/// Floods these targets, one after the other or, if its kind is slow, `count` times at once.
+pub fn run(kind: Kind, targets: &[Target], count: usize, pace: Pace<'_>) -> Tally {
+    match kind {
+        Kind::Connections | Kind::HalfHellos | Kind::Handshakes => knock(kind, targets, pace),
+        Kind::SlowClients => slow::run(targets, count, &slow::EVERY_STAGE, pace),
+        Kind::IdleClients => slow::run(targets, count, &[slow::Stage::Tls], pace),
+        _ => frames::run(kind, &targets[0], pace),
+    }
+}
+
+/// Connects, goes as far as its kind does, and closes.
+fn knock(kind: Kind, targets: &[Target], pace: Pace<'_>) -> Tally {
+    let mut tally = Tally::default();
+    for target in targets.iter().cycle() {
+        if pace(&tally) == Next::End {
+            break;
+        }
+        let Ok(Some(mut wire)) = Wire::connect(target) else {
+            tally.turned_away += 1;
+            std::thread::park_timeout(Duration::from_millis(1));
+            continue;
+        };
+        tally.connected += 1;
+        tally.sent += 1;
+        match kind {
+            Kind::HalfHellos => wire.send_half_hello(),
+            Kind::Handshakes => {
+                if wire.shake_hands(&mut |_| pace(&tally)).is_err() {
+                    tally.ended += 1;
+                }
+            }
+            _ => {}
+        }
+    }
+    tally
+}

@@ -1,0 +1,255 @@
+//! Floods against one door, in numbers that are counted: nobody else notices, and nothing stays behind.
+//! What they cost in time is measured by `cargo bench --bench floods`.
+
+#[path = "../../benches/flood/mod.rs"]
+mod flood;
+
+use std::path::{Path, PathBuf};
+use std::process::Command;
+use std::sync::atomic::{AtomicBool, Ordering};
+use std::time::Duration;
+
+use keyhatch::grpc::client::channel;
+use keyhatch::grpc::pb;
+use keyhatch::grpc::pb::connection_service_client::ConnectionServiceClient;
+use keyhatch::grpc::pb::executor_service_client::ExecutorServiceClient;
+use tonic::transport::Channel;
+
+use self::flood::{KINDS, Kind, Next, Tally, Target};
+use crate::harness::{
+    ServeProcess, by_shell, bytes, identity_in, keyhatch_in, open_request, report, request,
+    resolve_on, resolver, scale, wait_until,
+};
+
+/// What a flood may leave behind in the daemon's memory, in KiB.
+const MOST_GROWTH: u64 = 32 * 1024;
+/// Between two requests of the good step: it stays below its own limit of 100 a second.
+const GOOD_PACE: Duration = Duration::from_millis(12);
+
+struct Field {
+    serving: ServeProcess,
+    good: Channel,
+    good_directory: PathBuf,
+    bad: Vec<PathBuf>,
+    runtime: tokio::runtime::Runtime,
+    directory: tempfile::TempDir,
+}
+
+/// What the daemon holds, from proc(5).
+#[derive(Clone, Copy, Debug)]
+struct Holding {
+    memory: u64,
+    files: usize,
+}
+
+impl Field {
+    fn start(bad_steps: usize) -> Self {
+        Self::start_by(bad_steps, |directory| keyhatch_in(directory, &["serve"]))
+    }
+
+    fn start_by(bad_steps: usize, serve: impl FnOnce(&Path) -> Command) -> Self {
+        let directory = tempfile::Builder::new().prefix("kh").tempdir().unwrap();
+        let made = keyhatch_in(directory.path(), &["init"]).output().unwrap();
+        assert!(made.status.success());
+        let serving = ServeProcess::spawn(directory.path(), serve(directory.path()));
+        let runtime = tokio::runtime::Builder::new_multi_thread().enable_all().build().unwrap();
+        let admin = directory.path().join("run/admin.sock");
+        let as_who = |identity: &str| {
+            let identity = identity_in(&directory.path().join("state").join(identity));
+            runtime.block_on(channel(&admin, identity)).unwrap()
+        };
+        create(&runtime, as_who("operators/admin"));
+        let mut executor = ExecutorServiceClient::new(as_who("executors/local"));
+        let mut open = |step: String| {
+            let opened = runtime.block_on(executor.open_step(open_request("deploy", &step)));
+            PathBuf::from(opened.unwrap().into_inner().directory)
+        };
+        let good_directory = open("good".to_owned());
+        let bad = (0..bad_steps).map(|n| open(format!("bad{n}"))).collect();
+        let socket = good_directory.join("keyhatch.sock");
+        let good = runtime.block_on(channel(&socket, identity_in(&good_directory))).unwrap();
+        runtime.block_on(resolve_on(good.clone(), request("aws/prod"))).unwrap();
+        Self { serving, good, good_directory, bad, runtime, directory }
+    }
+
+    fn step_targets(&self) -> Vec<Target> {
+        let target = |step: &PathBuf| Target::new(&step.join("keyhatch.sock"), step);
+        self.bad.iter().map(target).collect()
+    }
+
+    fn admin_target(&self) -> Target {
+        let operator = self.directory.path().join("state/operators/admin");
+        Target::new(&self.directory.path().join("run/admin.sock"), &operator)
+    }
+
+    fn holding(&self) -> Holding {
+        let process = format!("/proc/{}", self.serving.pid().as_raw_nonzero());
+        let status = std::fs::read_to_string(format!("{process}/status")).unwrap();
+        let memory = status.lines().find_map(|line| line.strip_prefix("VmRSS:")).unwrap();
+        let memory = memory.trim().trim_end_matches(" kB").parse().unwrap();
+        let files = std::fs::read_dir(format!("{process}/fd")).unwrap().count();
+        Holding { memory, files }
+    }
+
+    /// Whether somebody new is served at every door: the flooded step's, the good step's, the admin's.
+    fn serves(&self) -> bool {
+        let status = self.serving.run(&["status"]);
+        let is_served = |step: &PathBuf| {
+            let asked = async {
+                let socket = step.join("keyhatch.sock");
+                let channel = channel(&socket, identity_in(step)).await.ok()?;
+                resolve_on(channel, request("aws/prod")).await.ok()
+            };
+            self.runtime.block_on(asked).is_some()
+        };
+        status.status.success() && is_served(&self.good_directory) && is_served(&self.bad[0])
+    }
+
+    /// A flood, while the good step asks again and again; how often it was answered.
+    fn endures(&self, flood: impl FnOnce() -> Tally + Send) -> (Tally, usize) {
+        let is_over = AtomicBool::new(false);
+        std::thread::scope(|scope| {
+            let good = scope.spawn(|| {
+                let mut answered = 0;
+                while !is_over.load(Ordering::SeqCst) {
+                    let asked = resolve_on(self.good.clone(), request("aws/prod"));
+                    self.runtime.block_on(asked).unwrap();
+                    answered += 1;
+                    std::thread::park_timeout(GOOD_PACE);
+                }
+                answered
+            });
+            let tally = scope.spawn(flood).join();
+            is_over.store(true, Ordering::SeqCst);
+            (tally.unwrap(), good.join().unwrap())
+        })
+    }
+
+    /// Before and after one flood: nothing stays behind.
+    fn floods(&self, what: &str, flood: impl FnOnce() -> Tally + Send) -> Tally {
+        wait_until("somebody new is served before it", || self.serves());
+        let before = self.holding();
+        let (tally, answered) = self.endures(flood);
+        wait_until("somebody new is served after it", || self.serves());
+        // What the look itself takes is closed with it, a moment later.
+        wait_until("the files are given back", || self.holding().files <= before.files);
+        let after = self.holding();
+        let grown = after.memory.saturating_sub(before.memory);
+        assert!(grown < MOST_GROWTH, "{what}: {before:?} {after:?}");
+        let log = self.serving.log();
+        assert!(!log.contains("panicked"), "{what}: {log}");
+        let Tally { sent, connected, ended, turned_away, .. } = tally;
+        let outcome = format!(
+            "{connected} connections, {ended} ended by the server, {turned_away} turned away by the \
+             kernel; the other step was answered {answered} of {answered} times; memory grew {grown} KiB"
+        );
+        report(&format!("flood: {what}"), sent, outcome, "-");
+        tally
+    }
+}
+
+fn create(runtime: &tokio::runtime::Runtime, operator: Channel) {
+    let connection = pb::Connection {
+        name: "connections/aws/prod".to_owned(),
+        fields: bytes(&[("access_key_id", "AKIAEXAMPLE"), ("secret_access_key", "s3cret")]),
+        access: resolver(&["workflow:deploy"]),
+        ..Default::default()
+    };
+    let connection = Some(connection);
+    let request = pb::CreateConnectionRequest { connection, ..Default::default() };
+    let mut client = ConnectionServiceClient::new(operator);
+    runtime.block_on(client.create_connection(request)).unwrap();
+}
+
+fn name_of(kind: Kind) -> &'static str {
+    KINDS.iter().find(|(_, found)| *found == kind).unwrap().0
+}
+
+/// Goes on until so much was sent, or the server has ended, or kept waiting, so many connections that the
+/// rest would show nothing new.
+fn until(sent: usize, connections: usize) -> impl FnMut(&Tally) -> Next {
+    let mut looks = 0;
+    move |tally| {
+        looks += 1;
+        let is_over = tally.sent >= sent || tally.connected >= connections || looks > sent + 2000;
+        if is_over { Next::End } else { Next::GoOn }
+    }
+}
+
+#[test]
+fn frames_without_end_over_one_steps_connection_reach_nobody_else() {
+    let field = Field::start(1);
+    let targets = field.step_targets();
+    for (kind, sent) in [
+        (Kind::RapidReset, scale(20_000, 2_000_000)),
+        (Kind::HeaderLists, scale(300, 30_000)),
+        (Kind::Continuations, scale(20_000, 1_000_000)),
+        (Kind::EmptyData, scale(100_000, 2_000_000)),
+        (Kind::Pings, scale(500_000, 5_000_000)),
+        (Kind::Settings, scale(500_000, 5_000_000)),
+    ] {
+        let mut pace = until(sent, scale(50, 1000));
+        let tally = field.floods(name_of(kind), || flood::run(kind, &targets, 1, &mut pace));
+        assert!(tally.sent >= sent || tally.connected > 0, "the control: it was sent: {tally:?}");
+    }
+}
+
+#[test]
+fn connections_that_are_given_up_at_any_moment_reach_nobody_else() {
+    let field = Field::start(1);
+    let (step, admin) = (field.step_targets(), vec![field.admin_target()]);
+    for kind in [Kind::Connections, Kind::HalfHellos, Kind::Handshakes] {
+        // A step's socket takes 20 new connections a second, and what waits then is not ours to give.
+        for (targets, door, sent) in
+            [(&step, "step", scale(100, 1000)), (&admin, "admin", scale(1000, 100_000))]
+        {
+            let mut pace = until(sent, sent);
+            let what = format!("{} at the {door} door", name_of(kind));
+            let tally = field.floods(&what, || flood::run(kind, targets, 1, &mut pace));
+            assert!(tally.connected >= sent.min(50), "the control: it came in: {tally:?}");
+        }
+    }
+}
+
+#[test]
+fn clients_that_say_a_byte_at_a_time_reach_nobody_else() {
+    let field = Field::start(scale(10, 100));
+    let mut targets = field.step_targets();
+    targets.push(field.admin_target());
+    let count = scale(300, 5000);
+    let mut looks = 0;
+    // A hundred rounds over all of them, with a byte in every tenth.
+    let a_round = count.div_ceil(64) + 1;
+    let tally = field.floods("slow-clients", || {
+        flood::run(Kind::SlowClients, &targets, count, &mut |_| {
+            looks += 1;
+            match looks {
+                looks if looks > 100 * a_round => Next::End,
+                looks if looks % (10 * a_round) == 1 => Next::Beat,
+                _ => Next::GoOn,
+            }
+        })
+    });
+    assert!(tally.connected >= count, "the control: they all came: {tally:?}");
+}
+
+#[test]
+fn more_clients_than_file_descriptors_keep_nobody_out_who_is_connected_and_nobody_when_they_are_gone()
+ {
+    const FILES: usize = 128;
+    let field = Field::start_by(1, |directory| {
+        let line = format!("ulimit -n {FILES} && exec \"$0\" \"$@\"");
+        by_shell(&line, &keyhatch_in(directory, &["serve"]))
+    });
+    let targets = [field.admin_target()];
+    let mut looks = 0;
+    let tally = field.floods("more clients than file descriptors", || {
+        flood::run(Kind::IdleClients, &targets, FILES * 2, &mut |_| {
+            looks += 1;
+            if looks > scale(400, 4000) { Next::End } else { Next::GoOn }
+        })
+    });
+    // Who has made the handshake has said a byte.
+    assert!(tally.connected >= FILES * 2, "the control: they all came: {tally:?}");
+    assert!(tally.sent < tally.connected, "the control: not all of them came in: {tally:?}");
+}
