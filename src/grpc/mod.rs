@@ -11,6 +11,7 @@ mod convert;
 mod executor;
 mod group;
 mod integration;
+mod padding;
 mod peer;
 mod registry;
 mod secret;
