@@ -14,6 +14,8 @@ mod integration;
 mod padding;
 mod peer;
 mod registry;
+#[doc(hidden)]
+pub mod requests;
 mod secret;
 mod status;
 mod step;

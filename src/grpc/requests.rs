@@ -28,10 +28,7 @@ pub enum Read {
 /// A request's message by name, and how it is read.
 pub type Request = (&'static str, fn(&[u8]) -> Read);
 
-fn read<T: Message + Default>(
-    bytes: &[u8],
-    parse: impl FnOnce(T) -> Result<(), Error>,
-) -> Read {
+fn read<T: Message + Default>(bytes: &[u8], parse: impl FnOnce(T) -> Result<(), Error>) -> Read {
     match T::decode(bytes) {
         Err(_) => Read::Malformed,
         Ok(message) => match parse(message) {

@@ -21,6 +21,7 @@ mod counted_work;
 mod directories;
 mod documents;
 mod explain;
+mod fuzz_corpus;
 mod groups;
 mod harness;
 mod killed;
