@@ -12,6 +12,9 @@ mod targets;
 
 use targets::{TARGETS, Target};
 
+/// Bytes that mean something to one parser or another.
+const TELLING: &[u8] = b"\0\n:/*=,.% \"'{}[]_-@~+\x7f\xff\x80";
+
 /// Random numbers that are the same in every run (splitmix64).
 struct Numbers(u64);
 
@@ -49,7 +52,7 @@ fn mutated(seeds: &[Vec<u8>], numbers: &mut Numbers) -> Vec<u8> {
                 let piece = data[at..end].repeat(1 + numbers.below(40));
                 drop(data.splice(at..at, piece));
             }
-            4 => data.insert(at, b"\0\n:/*=,.% \"'{}[]_-@~+\x7f\xff\x80"[numbers.below(25)]),
+            4 => data.insert(at, TELLING[numbers.below(TELLING.len())]),
             _ => {
                 let other = &seeds[numbers.below(seeds.len())];
                 let from = numbers.below(other.len());
