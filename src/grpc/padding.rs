@@ -36,10 +36,10 @@ pub fn padding(message: &impl Message) -> Bytes {
 
 /// The size of a reply of at least so many bytes.
 fn size_for(bytes: usize) -> usize {
-    match bytes {
-        ..=LEAST => LEAST,
-        ..=STEP => bytes.next_power_of_two(),
-        _ => bytes.next_multiple_of(STEP),
+    if bytes <= STEP {
+        bytes.next_power_of_two().max(LEAST)
+    } else {
+        bytes.next_multiple_of(STEP)
     }
 }
 

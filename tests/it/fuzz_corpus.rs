@@ -76,7 +76,7 @@ fn try_all(name: &str, target: Target, inputs: impl Iterator<Item = Vec<u8>>) ->
 
 #[test]
 fn what_the_fuzzer_promises_holds_on_its_seeds_and_on_random_changes_of_them() {
-    let changes = scale(2000, 50_000);
+    let changes = scale(10_000, 200_000);
     let mut tried = 0;
     for (name, target) in TARGETS {
         let seeds = entries(&corpus().join(name));
