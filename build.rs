@@ -29,7 +29,11 @@ fn main() -> Result<(), Box<dyn Error>> {
     let descriptors = compiler.file_descriptor_set();
     let out = PathBuf::from(std::env::var("OUT_DIR")?);
     std::fs::write(out.join("descriptors.bin"), descriptors.encode_to_vec())?;
-    tonic_prost_build::configure().btree_map(".").skip_debug(&secret).compile_fds(descriptors)?;
+    let mut generator = tonic_prost_build::configure().btree_map(".").skip_debug(&secret);
+    for padding in paddings(&messages) {
+        generator = generator.bytes(padding);
+    }
+    generator.compile_fds(descriptors)?;
     Ok(())
 }
 
@@ -47,6 +51,13 @@ fn plaintext_messages(messages: &[MessageDescriptor]) -> Vec<String> {
             return secret.into_iter().collect();
         }
     }
+}
+
+/// The paddings of replies: slices of one block of zeros, so that a reply is padded without a copy.
+fn paddings(messages: &[MessageDescriptor]) -> Vec<String> {
+    let fields = messages.iter().flat_map(MessageDescriptor::fields);
+    let paddings = fields.filter(|field| field.name() == "padding");
+    paddings.map(|field| format!(".{}", field.full_name())).collect()
 }
 
 fn is_redacted(field: &FieldDescriptor) -> bool {

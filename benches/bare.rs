@@ -129,6 +129,9 @@ struct Transport {
     version: watch::Sender<i64>,
 }
 
+/// As much as the broker pads such a reply with, to 2 KiB.
+static PADDING: [u8; 1830] = [0; 1830];
+
 fn credential(version: i64) -> pb::ResolveResponse {
     let time = prost_types::Timestamp { seconds: 1_800_000_000, nanos: 1_000_000 };
     pb::ResolveResponse {
@@ -144,6 +147,7 @@ fn credential(version: i64) -> pb::ResolveResponse {
             renewable: true,
             ..Default::default()
         }),
+        padding: prost::bytes::Bytes::from_static(&PADDING),
     }
 }
 
@@ -165,7 +169,7 @@ impl StepService for Transport {
     ) -> Result<Response<Self::WatchStream>, Status> {
         let versions = WatchStream::new(self.version.subscribe());
         let deliveries = versions.map(|version| {
-            Ok(pb::WatchResponse { credential: Some(credential(version)), skipped_versions: 0 })
+            Ok(pb::WatchResponse { credential: Some(credential(version)), ..Default::default() })
         });
         Ok(Response::new(Box::pin(deliveries)))
     }

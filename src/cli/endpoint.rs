@@ -180,11 +180,15 @@ pub async fn connect(caller: Caller, state: Option<&Path>) -> Result<Channel, Fa
 fn address_in(directory: &Path) -> Result<PathBuf, Failure> {
     let path = directory.join("env");
     let text = read(&path)?;
-    let address = text.lines().find_map(|line| socket_of(line.strip_prefix("KEYHATCH_ADDR=")?));
-    address.ok_or_else(|| {
+    address_in_text(&text).ok_or_else(|| {
         let text = format!("{} does not say KEYHATCH_ADDR=unix://PATH", path.display());
         Failure::new("IDENTITY_INVALID", text, exit::FAILED)
     })
+}
+
+/// The socket that an identity's `env` names.
+pub(super) fn address_in_text(env: &str) -> Option<PathBuf> {
+    env.lines().find_map(|line| socket_of(line.strip_prefix("KEYHATCH_ADDR=")?))
 }
 
 fn socket_of(address: &str) -> Option<PathBuf> {

@@ -28,7 +28,7 @@ pub struct Exec {
 
 /// One `--env`.
 #[derive(Debug, PartialEq, Eq)]
-struct Wanted {
+pub(super) struct Wanted {
     /// A prefix, or the whole name where there is only one value.
     name: Option<String>,
     reference: Reference,
@@ -66,7 +66,12 @@ impl Exec {
 }
 
 impl Wanted {
-    fn parse(text: &str) -> Result<Self, Failure> {
+    /// The variable or prefix, the reference and the field.
+    pub(super) fn into_parts(self) -> (Option<String>, Reference, Option<String>) {
+        (self.name, self.reference, self.field)
+    }
+
+    pub(super) fn parse(text: &str) -> Result<Self, Failure> {
         // A group's own = stands behind its colons.
         let (name, rest) = match text.split_once('=') {
             Some((name, rest)) if !name.contains(':') => (Some(name.to_owned()), rest),

@@ -30,6 +30,8 @@ mod seed;
 mod serve;
 mod status;
 mod step;
+#[doc(hidden)]
+pub mod texts;
 mod values;
 
 use std::path::PathBuf;

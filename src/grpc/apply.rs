@@ -48,7 +48,7 @@ impl ApplyService for AdminDoor {
     }
 }
 
-fn document(message: pb::ApplyRequest) -> Result<Document, Error> {
+pub(super) fn document(message: pb::ApplyRequest) -> Result<Document, Error> {
     use pb::apply_request::Document as Given;
     match message.document {
         Some(Given::Connection(given)) => connection(given).map(Document::Connection),

@@ -126,7 +126,7 @@ fn name_of(connection: Option<&pb::Connection>) -> String {
 }
 
 /// What is set in a message; the rest stays as it is.
-fn document(connection: pb::Connection) -> Result<ConnectionDocument, Error> {
+pub(super) fn document(connection: pb::Connection) -> Result<ConnectionDocument, Error> {
     let name = convert::connection_name(&connection.name)?;
     if !connection.integration.is_empty() && connection.integration != name.integration.as_str() {
         let rule = "it is not the integration in the connection's name";
@@ -146,7 +146,7 @@ fn document(connection: pb::Connection) -> Result<ConnectionDocument, Error> {
 }
 
 /// What these paths name of a message, each as a whole.
-fn masked(
+pub(super) fn masked(
     mut connection: pb::Connection,
     paths: &BTreeSet<String>,
 ) -> Result<ConnectionDocument, Error> {

@@ -134,6 +134,8 @@ pub(super) fn resolved(resolved: Resolved) -> pb::ResolveResponse {
         version: count(resolved.version),
         fields: fields.collect(),
         lease: Some(lease(&resolved.lease, resolved.is_renewable)),
+        // Of the whole reply, when it is known.
+        padding: Default::default(),
     }
 }
 

@@ -131,7 +131,7 @@ impl ExecutorService for AdminDoor {
     }
 }
 
-fn parse(request: pb::OpenStepRequest) -> Result<StepRequest, Error> {
+pub(super) fn parse(request: pb::OpenStepRequest) -> Result<StepRequest, Error> {
     let request_id = convert::given(&request.request_id);
     Ok(StepRequest {
         workflow: WorkflowName::parse(&request.workflow)?,
@@ -148,7 +148,7 @@ fn parse(request: pb::OpenStepRequest) -> Result<StepRequest, Error> {
     })
 }
 
-fn selector(request: &pb::CloseStepRequest) -> Result<StepSelector, Error> {
+pub(super) fn selector(request: &pb::CloseStepRequest) -> Result<StepSelector, Error> {
     if request.name.is_empty() {
         if request.workflow.is_empty() && request.run.is_empty() && request.step.is_empty() {
             let text = "name the opening, or workflow, run and step".to_owned();

@@ -161,7 +161,7 @@ fn name_of(group: Option<&pb::ConnectionGroup>) -> String {
     group.map_or_else(String::new, |group| group.name.clone())
 }
 
-fn group_name(name: &str) -> Result<GroupName, Error> {
+pub(super) fn group_name(name: &str) -> Result<GroupName, Error> {
     match name.parse()? {
         ResourceName::Group(group) => Ok(group),
         _ => Err(Invalid::new("group name", name, "for example groups/aws-accounts").into()),
@@ -172,7 +172,7 @@ pub(super) fn identifiers(given: &[String]) -> Result<Identifiers, Error> {
     Identifiers::parse(given.iter().map(String::as_str)).map_err(Error::IdentifierTagInvalid)
 }
 
-fn new_group(group: pb::ConnectionGroup) -> Result<NewGroup, Error> {
+pub(super) fn new_group(group: pb::ConnectionGroup) -> Result<NewGroup, Error> {
     Ok(NewGroup {
         name: group_name(&group.name)?,
         integration: IntegrationName::parse(&group.integration)?,
@@ -183,7 +183,7 @@ fn new_group(group: pb::ConnectionGroup) -> Result<NewGroup, Error> {
 }
 
 /// What a message changes: what is set in it, or what a mask names, as a whole.
-fn change(
+pub(super) fn change(
     group: pb::ConnectionGroup,
     mask: Option<&BTreeSet<String>>,
 ) -> Result<GroupChange, Error> {
@@ -211,7 +211,7 @@ fn change(
     Ok(change)
 }
 
-fn parse_members(members: &[String]) -> Result<Vec<ConnectionRef>, Error> {
+pub(super) fn parse_members(members: &[String]) -> Result<Vec<ConnectionRef>, Error> {
     if members.len() > MAX_MEMBERS {
         return Err(Error::TooLarge(format!("at most {MAX_MEMBERS} members in one call")));
     }

@@ -94,7 +94,7 @@ fn name_of(integration: Option<&pb::Integration>) -> String {
     integration.map_or_else(String::new, |integration| integration.name.clone())
 }
 
-fn integration_name(name: &str) -> Result<IntegrationName, Error> {
+pub(super) fn integration_name(name: &str) -> Result<IntegrationName, Error> {
     match name.parse()? {
         ResourceName::Integration(integration) => Ok(integration),
         _ => Err(Invalid::new("integration name", name, "for example integrations/aws").into()),

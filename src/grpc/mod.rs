@@ -13,8 +13,11 @@ mod door;
 mod executor;
 mod group;
 mod integration;
+mod padding;
 mod peer;
 mod registry;
+#[doc(hidden)]
+pub mod requests;
 mod secret;
 mod status;
 mod step;

@@ -166,21 +166,21 @@ fn trial(validate_only: bool) -> WriteOptions {
     WriteOptions { request_id: None, validate_only }
 }
 
-fn operator_name(name: &str) -> Result<OperatorName, Error> {
+pub(super) fn operator_name(name: &str) -> Result<OperatorName, Error> {
     match name.parse()? {
         ResourceName::Operator(operator) => Ok(operator),
         _ => Err(Invalid::new("operator name", name, "for example operators/alice").into()),
     }
 }
 
-fn executor_name(name: &str) -> Result<ExecutorName, Error> {
+pub(super) fn executor_name(name: &str) -> Result<ExecutorName, Error> {
     match name.parse()? {
         ResourceName::Executor(executor) => Ok(executor),
         _ => Err(Invalid::new("executor name", name, "for example executors/build-host-1").into()),
     }
 }
 
-fn scope(executor: &pb::Executor) -> Result<Scope, Error> {
+pub(super) fn scope(executor: &pb::Executor) -> Result<Scope, Error> {
     let workflows = executor.workflows.iter().map(|glob| glob.parse());
     let workflows: BTreeSet<_> =
         workflows.collect::<Result<_, _>>().map_err(Error::PrincipalInvalid)?;

@@ -64,7 +64,7 @@ impl SecretService for AdminDoor {
     }
 }
 
-fn secret_name(name: &str) -> Result<SecretRef, Error> {
+pub(super) fn secret_name(name: &str) -> Result<SecretRef, Error> {
     match name.parse()? {
         ResourceName::Secret(secret) => Ok(secret),
         _ => {

@@ -19,6 +19,8 @@ pub const DOMAIN: &str = "keyhatch.v1";
 const MAX_DETAIL_BYTES: usize = 3 * 1024;
 /// The longest message.
 const MAX_MESSAGE_CHARACTERS: usize = 1024;
+/// The longest field and the longest description of one problem.
+const MAX_PROBLEM_CHARACTERS: usize = 256;
 
 /// When to try again what fails for a passing cause.
 const RETRY_AFTER: Duration = Duration::from_secs(1);
@@ -151,7 +153,10 @@ pub(super) fn to_message(error: &Error) -> pb::ResolveError {
 /// As many problems as a client's limit for metadata lets through (gRPC's usual one is 8 KiB for all of it).
 fn add_problems(details: &mut ErrorDetails, problems: &[Problem]) {
     let mut bytes = 0;
-    for (told, Problem { field, description }) in problems.iter().enumerate() {
+    for (told, problem) in problems.iter().enumerate() {
+        // What is not yet known to be a name can be as long as a request.
+        let field = shortened(problem.field.clone(), MAX_PROBLEM_CHARACTERS);
+        let description = shortened(problem.description.clone(), MAX_PROBLEM_CHARACTERS);
         bytes += field.len() + description.len();
         if bytes > MAX_DETAIL_BYTES && told > 0 {
             let more = format!("and {} more", problems.len() - told);
@@ -162,11 +167,11 @@ fn add_problems(details: &mut ErrorDetails, problems: &[Problem]) {
     }
 }
 
-/// A message that fits, too.
-fn shortened(message: String) -> String {
-    match message.char_indices().nth(MAX_MESSAGE_CHARACTERS) {
-        Some((end, _)) => format!("{} …", message.get(..end).unwrap_or_default()),
-        None => message,
+/// A text that fits, too.
+fn shortened(text: String, most: usize) -> String {
+    match text.char_indices().nth(most) {
+        Some((end, _)) => format!("{} …", text.get(..end).unwrap_or_default()),
+        None => text,
     }
 }
 
@@ -187,7 +192,7 @@ pub(super) fn to_status(error: &Error) -> Status {
     let (code, reason) = code_and_reason(error);
     let mut metadata = HashMap::new();
     let mut details = ErrorDetails::new();
-    let mut message = shortened(error.to_string());
+    let mut message = shortened(error.to_string(), MAX_MESSAGE_CHARACTERS);
     match error {
         Error::Denied { decision_id } => {
             metadata.insert("decision_id".to_owned(), decision_id.clone());
@@ -198,7 +203,7 @@ pub(super) fn to_status(error: &Error) -> Status {
             add_problems(&mut details, problems);
         }
         Error::KindInvalid(problem) => {
-            details.add_bad_request_violation(&problem.field, &problem.description);
+            add_problems(&mut details, std::slice::from_ref(problem));
         }
         Error::IdentifierTagInvalid(invalid)
         | Error::LabelInvalid(invalid)

@@ -7,6 +7,7 @@ use std::sync::Arc;
 use futures_util::{Stream, stream};
 use tonic::{Request, Response, Status};
 
+use super::padding::padding;
 use super::pb::step_service_server::StepService;
 use super::status::{to_message, to_status};
 use super::{convert, pb, peer};
@@ -43,7 +44,9 @@ impl StepService for Steps {
             .and_then(|request| self.broker.resolve(&peer.tag, &request))
             .map_err(|error| to_status(&error))?;
         self.settle().await?;
-        Ok(Response::new(convert::resolved(resolved)))
+        let mut reply = convert::resolved(resolved);
+        reply.padding = padding(&reply);
+        Ok(Response::new(reply))
     }
 
     async fn batch_resolve(
@@ -74,7 +77,9 @@ impl StepService for Steps {
             results.push(result);
         }
         self.settle().await?;
-        Ok(Response::new(pb::BatchResolveResponse { results }))
+        let mut reply = pb::BatchResolveResponse { results, ..Default::default() };
+        reply.padding = padding(&reply);
+        Ok(Response::new(reply))
     }
 
     type WatchStream = Pin<Box<dyn Stream<Item = Result<pb::WatchResponse, Status>> + Send>>;
@@ -152,20 +157,23 @@ impl StepService for Steps {
 }
 
 fn delivered(delivery: Delivery) -> pb::WatchResponse {
-    pb::WatchResponse {
+    let mut reply = pb::WatchResponse {
         credential: Some(convert::resolved(delivery.resolved)),
         skipped_versions: convert::count(delivery.skipped),
-    }
+        ..Default::default()
+    };
+    reply.padding = padding(&reply);
+    reply
 }
 
-fn lease_id(name: &str) -> Result<Id, Error> {
+pub(super) fn lease_id(name: &str) -> Result<Id, Error> {
     match name.parse()? {
         ResourceName::Lease(id) => Ok(id),
         _ => Err(Invalid::new("lease name", name, "leases/ID, as the lease says it").into()),
     }
 }
 
-fn check_batch(requests: usize) -> Result<(), Error> {
+pub(super) fn check_batch(requests: usize) -> Result<(), Error> {
     match requests {
         0 => Err(Error::TargetInvalid("no request".to_owned())),
         1..=MAX_BATCH => Ok(()),
@@ -173,7 +181,7 @@ fn check_batch(requests: usize) -> Result<(), Error> {
     }
 }
 
-fn parse(request: pb::ResolveRequest) -> Result<ResolveRequest, Error> {
+pub(super) fn parse(request: pb::ResolveRequest) -> Result<ResolveRequest, Error> {
     use pb::resolve_request::Target;
     let malformed = |error: crate::model::Invalid| Error::TargetInvalid(error.to_string());
     let target = match request.target {

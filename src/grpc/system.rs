@@ -127,7 +127,7 @@ impl SystemService for AdminDoor {
     }
 }
 
-fn check_id(id: &str) -> Result<(), Error> {
+pub(super) fn check_id(id: &str) -> Result<(), Error> {
     let is_number = |text: &str| text.parse::<u64>().is_ok();
     match id.split_once('.') {
         Some((file, line)) if is_number(file) && is_number(line) => Ok(()),
@@ -135,7 +135,7 @@ fn check_id(id: &str) -> Result<(), Error> {
     }
 }
 
-fn dry_run(asked: &pb::DryRun) -> Result<DryRun, Error> {
+pub(super) fn dry_run(asked: &pb::DryRun) -> Result<DryRun, Error> {
     let target = asked.target.parse();
     Ok(DryRun {
         workflow: WorkflowName::parse(&asked.workflow)?,

@@ -120,7 +120,9 @@ fn split_hex(text: &[u8]) -> Option<(&[u8], [u8; 32])> {
     let (rest, digits) = text.split_at_checked(text.len().checked_sub(HEX_BYTES)?)?;
     let mut bytes = [0; 32];
     hex::decode_to_slice(digits, &mut bytes).ok()?;
-    Some((rest, bytes))
+    // One writing: a digit in upper case is a line that was changed.
+    let is_ours = HexDigits::<HEX_BYTES>::of(&bytes).as_str().as_bytes() == digits;
+    is_ours.then_some((rest, bytes))
 }
 
 fn sha256(bytes: &[u8]) -> [u8; 32] {

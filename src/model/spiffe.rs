@@ -131,7 +131,8 @@ impl SpiffeId {
             },
             ["executor", name] => Self::Executor(ExecutorName::parse(name)?),
             ["operator", name] => Self::Operator(OperatorName::parse(name)?),
-            ["broker", name] => Self::Broker((*name).to_owned()),
+            // SPIFFE-ID 2.2: no segment is empty, "." or "..".
+            ["broker", name] if !["", ".", ".."].contains(name) => Self::Broker((*name).to_owned()),
             _ => return Err(invalid("its path is none of this broker's")),
         };
         if id.uri(domain) == uri {
@@ -225,6 +226,8 @@ mod tests {
             "spiffe://keyhatch.local/operator/a?b",
             "SPIFFE://keyhatch.local/operator/a",
             "spiffe://keyhatch.local/operator/",
+            "spiffe://keyhatch.local/broker/",
+            "spiffe://keyhatch.local/broker/..",
             "spiffe://keyhatch.local/workflow/a/run/b",
         ] {
             assert!(SpiffeId::parse(uri, &domain()).is_err(), "{uri}");

@@ -1,0 +1,126 @@
+//! What is read from disks and from TLS: records, journal lines, certificates.
+
+use std::sync::LazyLock;
+
+use keyhatch::catalog::load;
+use keyhatch::identity::{Svid, check_certificate, check_pair, check_private_key, requested_key};
+use keyhatch::journal::line::{NO_PREVIOUS, Parts, write};
+use keyhatch::journal::{Body, Event};
+use keyhatch::model::{Fields, Id, Timestamp, TrustDomain, Value};
+use keyhatch::seal::{Kek, Keyring, RecordKey, RecordKind, Sealed};
+
+use super::words::text;
+
+/// Keys that no input was made with.
+static KEYRING: LazyLock<Keyring> = LazyLock::new(|| {
+    let directory = tempfile::tempdir().unwrap();
+    let kek = Kek::create(&directory.path().join("kek")).unwrap();
+    Keyring::open(&Keyring::create(&kek).unwrap(), &kek).unwrap()
+});
+
+const UID: Id = Id::from_bytes([7; Id::BYTES]);
+
+fn key(kind: RecordKind) -> RecordKey {
+    RecordKey { kind, uid: UID }
+}
+
+fn same_fields(one: &Fields, other: &Fields) -> bool {
+    one.iter()
+        .map(|(name, value)| (name, value.expose()))
+        .eq(other.iter().map(|(name, value)| (name, value.expose())))
+}
+
+/// The input as a sealed record, as the plaintext of one with values, and as that of one with metadata.
+pub fn records(data: &[u8]) {
+    let values = key(RecordKind::ConnectionValues);
+    if let Ok(foreign) = Sealed::parse(data) {
+        assert_eq!(foreign.as_bytes(), data);
+        assert!(KEYRING.open_values(values, &foreign).is_err());
+        assert!(KEYRING.open_metadata(key(RecordKind::Connection), &foreign).is_err());
+    }
+    let sealed = KEYRING.seal(values, 1, data).unwrap();
+    assert_eq!(Sealed::parse(sealed.as_bytes()).ok(), Some(sealed.clone()));
+    assert!(KEYRING.open_metadata(values, &sealed).is_err());
+    if let Ok(fields) = KEYRING.open_values(values, &sealed) {
+        let bytes: usize = fields.values().map(Value::len).sum();
+        assert!(bytes <= data.len());
+        let again = KEYRING.seal_values(values, 2, &fields).unwrap();
+        assert!(same_fields(&fields, &KEYRING.open_values(values, &again).unwrap()));
+    }
+    for kind in [
+        RecordKind::Connection,
+        RecordKind::Group,
+        RecordKind::Integration,
+        RecordKind::Registration,
+        RecordKind::Secret,
+    ] {
+        let record = (key(kind), KEYRING.seal(key(kind), 1, data).unwrap());
+        let has_values = matches!(kind, RecordKind::Connection | RecordKind::Secret);
+        let loaded = load(vec![record], &KEYRING);
+        // A half of a pair is refused whatever it says.
+        assert!(!has_values || loaded.is_err());
+    }
+}
+
+/// The input as a line, and as what a line says. Its first byte says which bit of the written line is turned.
+pub fn journal_lines(data: &[u8]) {
+    if let Some(parts) = Parts::split(data) {
+        assert!(!parts.is_tagged(&KEYRING));
+        if parts.verified_hash().is_some() {
+            parts.parse();
+        }
+    }
+    let (turned, said) = data.split_first_chunk::<2>().unwrap_or((&[0; 2], data));
+    let Ok(event) = serde_json::from_slice::<Event>(said) else { return };
+    let now = Timestamp::from_millis(1_795_298_123_456);
+    let mut line = Vec::new();
+    let hash = write(&mut line, &KEYRING, 7, now, &event, &NO_PREVIOUS).unwrap();
+    assert_eq!(line.pop(), Some(b'\n'));
+    assert!(!line.contains(&b'\n'));
+    let Body { n, time, prev, event: read } = checked(&line, hash).unwrap();
+    assert_eq!((n, time), (7, now));
+    assert_eq!(prev, "0".repeat(64));
+    let json = |event: &Event| serde_json::to_value(event).unwrap();
+    assert_eq!(json(&read), json(&event));
+    let bit = usize::from(u16::from_be_bytes(*turned)) % (line.len() * 8);
+    line[bit / 8] ^= 1 << (bit % 8);
+    assert!(checked(&line, hash).is_none(), "bit {bit} can be turned");
+}
+
+/// What a line says, if the broker has written it and this is its hash.
+fn checked(line: &[u8], hash: [u8; 32]) -> Option<Body> {
+    let parts = Parts::split(line)?;
+    let is_whole = parts.is_tagged(&KEYRING) && parts.verified_hash() == Some(hash);
+    if is_whole { parts.parse() } else { None }
+}
+
+/// The input as a certificate, DER or PEM, and as what is looked at as one.
+pub fn certificates(data: &[u8]) {
+    let domain = TrustDomain::parse(TrustDomain::DEFAULT).unwrap();
+    if let Ok(svid) = Svid::parse(data, &domain) {
+        assert_eq!(Svid::parse(data, &domain).unwrap().sha256, svid.sha256);
+        assert!(svid.id.uri(&domain).starts_with("spiffe://keyhatch.local/"));
+        assert!(svid.is_renewal_of(&svid) && !svid.is_for_key(b""));
+        assert!(svid.not_before > svid.not_after || svid.renewal() <= svid.not_after);
+        let longer = [data, b"\0"].concat();
+        assert!(Svid::parse(&longer, &domain).is_err());
+        let other = TrustDomain::parse("other.example").unwrap();
+        assert!(Svid::parse(data, &other).is_err());
+    }
+    let pem = text(data);
+    if let Ok(svid) = Svid::parse_pem(pem, &domain) {
+        assert_eq!(Svid::parse_own(pem).unwrap().id, svid.id);
+    }
+    let _ = check_certificate(data);
+    let _ = check_private_key(data);
+    let _ = check_pair(data, data);
+}
+
+/// The input as a certificate signing request.
+pub fn signing_requests(data: &[u8]) {
+    let Ok(public_key) = requested_key(data) else { return };
+    assert!(data.len() <= 16 * 1024);
+    // A SubjectPublicKeyInfo with a point of P-256, written whole or by one coordinate.
+    assert!([59, 91].contains(&public_key.len()), "{} bytes", public_key.len());
+    assert_eq!(public_key.first(), Some(&0x30));
+}

@@ -1,0 +1,91 @@
+//! Texts of the command line, and filters.
+
+use std::ffi::OsStr;
+use std::os::unix::ffi::OsStrExt as _;
+use std::sync::LazyLock;
+
+use keyhatch::catalog::{ConnectionFilter, ConnectionMetadata};
+use keyhatch::cli::texts;
+use keyhatch::model::FieldName;
+
+use super::words::text;
+
+/// A connection to try filters on.
+static CONNECTION: LazyLock<ConnectionMetadata> = LazyLock::new(|| {
+    let time = "2026-11-21T10:00:00Z";
+    serde_json::from_value(serde_json::json!({
+        "uid": "00000000000000000000000000000001",
+        "integration": "aws",
+        "name": "prod",
+        "kind": "access_key",
+        "version": 1,
+        "revision": 1,
+        "fields": {},
+        "access": {},
+        "tags": {"env": "prod"},
+        "labels": {"team": "a"},
+        "create_time": time,
+        "update_time": time,
+        "updated_by": "operators/admin",
+    }))
+    .unwrap()
+});
+
+/// Filters on connections.
+pub fn filters(data: &[u8]) {
+    let text = text(data);
+    let Ok(filter) = ConnectionFilter::parse(text) else { return };
+    assert!(text.len() <= 4096);
+    let admits = filter.admits(&CONNECTION);
+    let trimmed = ConnectionFilter::parse(text.trim()).unwrap();
+    assert_eq!(format!("{trimmed:?}"), format!("{filter:?}"));
+    if !text.trim().is_empty()
+        && let Ok(twice) = ConnectionFilter::parse(&format!("{text} AND {text}"))
+    {
+        assert_eq!(twice.admits(&CONNECTION), admits, "{text:?}");
+    }
+    let mut narrowed = filter;
+    narrowed.of_integration("slack");
+    assert!(!narrowed.admits(&CONNECTION));
+}
+
+/// Arguments, environment files, and words with placeholders.
+pub fn command_line(data: &[u8]) {
+    env_argument(text(data));
+    placeholders(data);
+    if let Ok(length) = texts::duration(text(data)) {
+        // Seconds are how it is written, too.
+        assert_eq!(texts::duration(&format!("{}s", length.as_secs())), Ok(length));
+    }
+    if let Some(path) = texts::address(text(data)) {
+        let written = format!("KEYHATCH_ADDR=unix://{}", path.display());
+        assert_eq!(texts::address(&written), Some(path));
+    }
+}
+
+fn env_argument(text: &str) {
+    let Some((name, reference, field)) = texts::env_argument(text) else { return };
+    let mut written = reference.to_string();
+    if let Some(field) = &field {
+        assert!(!field.contains(':') && name.is_some());
+        written = format!("{written}:{field}");
+    }
+    if let Some(name) = &name {
+        written = format!("{name}={written}");
+    }
+    let is_plain = field.as_ref().is_none_or(|field| FieldName::parse(field).is_ok());
+    let again = texts::env_argument(&written);
+    assert!(!is_plain || again == Some((name, reference, field)), "{text:?} {written:?}");
+}
+
+fn placeholders(word: &[u8]) {
+    let filled = texts::filled_in(OsStr::from_bytes(word), "/DIRECTORY");
+    let filled = filled.as_bytes();
+    let has_none = !word.windows(7).any(|part| part == b"{mount}")
+        && !word.windows(10).any(|part| part == b"{env-file}");
+    assert_eq!(filled == word, has_none);
+    // What is filled in is not looked at again.
+    let directory = "{mount}{env-file}";
+    let nested = texts::filled_in(OsStr::from_bytes(word), directory);
+    assert!(nested.len() <= word.len() * 6);
+}

@@ -1,0 +1,42 @@
+//! What commands make of texts that others have written, with nothing else done: for whoever looks for texts
+//! that do harm.
+
+use std::ffi::{OsStr, OsString};
+use std::path::{Path, PathBuf};
+use std::time::Duration;
+
+use super::{endpoint, exec, get, placeholder, seed};
+use crate::grpc::pb::apply_request::Document;
+use crate::model::Reference;
+
+/// The documents of a seed file. `fromEnv` and `fromFile` are read, files from the working directory.
+///
+/// # Errors
+/// What is wrong, and where.
+pub fn seed(text: &str, workflow: Option<&str>) -> Result<Vec<Document>, String> {
+    let context = seed::SeedContext { workflow, default_resolver: None };
+    seed::parse(text, Path::new("."), "seed.yaml", &context).map_err(|failure| failure.message)
+}
+
+/// An `--env`: its variable or prefix, the reference and the field. None if it is not well formed.
+pub fn env_argument(text: &str) -> Option<(Option<String>, Reference, Option<String>)> {
+    exec::Wanted::parse(text).ok().map(exec::Wanted::into_parts)
+}
+
+/// A word of a command with the step's directory in place of `{mount}` and `{env-file}`.
+pub fn filled_in(word: &OsStr, directory: &str) -> OsString {
+    placeholder::filled_in(word, directory)
+}
+
+/// A duration such as `90s` or `2h`.
+///
+/// # Errors
+/// What is wrong with it.
+pub fn duration(text: &str) -> Result<Duration, String> {
+    get::parse_duration(text)
+}
+
+/// The broker's socket by the `env` file of an identity directory.
+pub fn address(env_file: &str) -> Option<PathBuf> {
+    endpoint::address_in_text(env_file)
+}

@@ -1,0 +1,88 @@
+//! Replies with a credential have one of a few sizes, so that whoever sees the traffic of a socket does not
+//! learn how long a secret is, and what is recognised by its length stays unknown.
+//!
+//! | encoded reply | is padded to |
+//! |---|---|
+//! | up to 2 KiB | 2 KiB |
+//! | up to 32 KiB | the next power of two |
+//! | longer | the next multiple of 32 KiB |
+//!
+//! The least is 2 KiB, not 1: the longest names and a lease take some 900 bytes, so that a value of up to 900
+//! bytes is below it whatever it is called. Powers of two keep the sizes few where most credentials are;
+//! beyond, steps of 32 KiB bound what is added.
+
+use prost::Message;
+use prost::bytes::Bytes;
+
+/// The least size of a reply, in bytes.
+const LEAST: usize = 2 * 1024;
+/// From here on sizes are multiples of this, in bytes.
+const STEP: usize = 32 * 1024;
+/// What paddings are cut from; one that is too small for its own header is a step longer.
+static ZEROS: [u8; 2 * STEP] = [0; 2 * STEP];
+
+/// The padding for a message whose `padding` is still empty, with a field number below 16. Zeros that are
+/// copied only when the message is encoded.
+pub fn padding(message: &impl Message) -> Bytes {
+    let size = message.encoded_len();
+    let mut padded = size_for(size);
+    loop {
+        if let Some(length) = length_for(padded - size) {
+            return Bytes::from_static(ZEROS.get(..length).unwrap_or_default());
+        }
+        padded = size_for(padded + 1);
+    }
+}
+
+/// The size of a reply of at least so many bytes.
+fn size_for(bytes: usize) -> usize {
+    if bytes <= STEP {
+        bytes.next_power_of_two().max(LEAST)
+    } else {
+        bytes.next_multiple_of(STEP)
+    }
+}
+
+/// How long a padding is that takes exactly this room with its tag and its length. A few sizes of room cannot
+/// be filled, for want of a length that is written in one byte more.
+fn length_for(room: usize) -> Option<usize> {
+    let fits = |length: &usize| {
+        let header = 1 + prost::length_delimiter_len(*length);
+        *length > 0 && header + length == room
+    };
+    match room {
+        0 => Some(0),
+        _ => (2..=5).filter_map(|header| room.checked_sub(header)).find(fits),
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::grpc::pb::BatchResolveResponse;
+    use crate::grpc::pb::{BatchResolveResult, ResolveError, batch_resolve_result};
+
+    #[test]
+    fn every_reply_has_one_of_the_sizes_and_little_is_added() {
+        let mut sizes = std::collections::BTreeSet::new();
+        for length in (0..70_000).chain([300_000, 3_000_000]) {
+            let message = "x".repeat(length);
+            let result = batch_resolve_result::Result::Error(ResolveError {
+                message,
+                ..ResolveError::default()
+            });
+            let results = vec![BatchResolveResult { result: Some(result) }];
+            let mut reply = BatchResolveResponse { results, padding: Bytes::new() };
+            let before = reply.encoded_len();
+            reply.padding = padding(&reply);
+            let after = reply.encoded_len();
+            assert_eq!(size_for(after), after, "{before} became {after}");
+            assert!(
+                after <= LEAST.max(2 * before) && after <= before + STEP + 200,
+                "{before} {after}"
+            );
+            sizes.insert(after);
+        }
+        assert_eq!(sizes.iter().filter(|size| **size < 70_000).count(), 6, "{sizes:?}");
+    }
+}
