@@ -36,11 +36,7 @@ pub fn padding(message: &impl Message) -> Bytes {
 
 /// The size of a reply of at least so many bytes.
 fn size_for(bytes: usize) -> usize {
-    if bytes <= STEP {
-        bytes.next_power_of_two().max(LEAST)
-    } else {
-        bytes.next_multiple_of(STEP)
-    }
+    if bytes <= STEP { bytes.next_power_of_two().max(LEAST) } else { bytes.next_multiple_of(STEP) }
 }
 
 /// How long a padding is that takes exactly this room with its tag and its length. A few sizes of room cannot

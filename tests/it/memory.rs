@@ -138,7 +138,7 @@ async fn write(operator: &Channel, secrets: &Secrets) {
         written.unwrap();
     }
     for documents in documents.chunks(100) {
-        let requests = documents.to_vec().into_iter();
+        let requests = documents.iter().cloned();
         let requests = requests.map(|document| pb::ApplyRequest { document: Some(document) });
         let requests = tokio_stream::iter(requests.collect::<Vec<_>>());
         ApplyServiceClient::new(operator.clone()).apply(requests).await.unwrap();
