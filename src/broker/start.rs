@@ -229,6 +229,8 @@ impl Broker {
     /// # Errors
     /// If the journal cannot be written.
     pub async fn stop(&self) -> Result<(), Unavailable> {
+        // First what came before, so that the last line vouches for all of it.
+        self.journal.synced(self.journal.last()?).await?;
         let (position, _) = self.journal.append(self.now(), &Event::Stopped)?;
         self.journal.synced(position).await
     }

@@ -158,7 +158,8 @@ impl Journal {
         now: Timestamp,
     ) -> Result<(Self, Recovery), ReplayError> {
         let (chain, recovery) = replay::open(directory, Arc::clone(&keyring), now)?;
-        let sync = SyncThread::start(chain.file().map_err(ReplayError::Io)?);
+        let file = chain.file().map_err(ReplayError::Io)?;
+        let sync = SyncThread::start(file, chain.synced().clone());
         let directory = directory.to_owned();
         Ok((Self { chain: Mutex::new(chain), sync, directory, keyring }, recovery))
     }

@@ -1,8 +1,9 @@
 //! Reading the journal at start: every line is checked, and a torn end is told from an edit.
 //!
-//! A crash can damage only what was not synced: lines after the last one that is always synced. Those
-//! are cut, kept beside the file and journaled. Damage before such a line is somebody's doing, and the
-//! broker refuses to start.
+//! A crash can damage only what was not synced, and it can leave a line that was not synced whole after one
+//! that it damaged: sectors reach the disk in any order. So lines say how far the journal was known to be on
+//! disk when they were written. Damage that no later line knows to have been on disk is cut, kept beside
+//! the file and journaled. Any other is somebody's doing, and the broker refuses to start.
 
 use std::fs::{File, OpenOptions};
 use std::io::{Read as _, Write as _};
@@ -11,7 +12,7 @@ use std::sync::Arc;
 
 use super::chain::{Chain, End, file_name};
 use super::event::Event;
-use super::line::{NO_PREVIOUS, Parts};
+use super::line::{Body, NO_PREVIOUS, Parts};
 use super::live::Live;
 use crate::model::Timestamp;
 use crate::seal::Keyring;
@@ -68,6 +69,7 @@ pub(super) fn open(
         last: 0,
         last_hash: NO_PREVIOUS,
         length: 0,
+        synced: 0,
         last_time: now,
         live: Live::default(),
     };
@@ -77,7 +79,8 @@ pub(super) fn open(
         rest = rest.get(taken..).unwrap_or_default();
         lines += 1;
     }
-    if !rest.is_empty() && holds_synced_line(rest, &keyring) || lines == 0 {
+    let damaged = reader.last + 1;
+    if !rest.is_empty() && was_on_disk(damaged, rest, &keyring) || lines == 0 {
         return Err(ReplayError::Tampered { path, line: lines + 1 });
     }
     let torn = (!rest.is_empty()).then(|| cut(&path, reader.length, rest)).transpose()?;
@@ -94,6 +97,7 @@ pub(super) fn open(
         last: reader.last,
         last_hash: reader.last_hash,
         length: reader.length,
+        synced: reader.synced,
         live: reader.live,
     };
     let mut chain = Chain::resume(end, keyring)?;
@@ -104,6 +108,7 @@ pub(super) fn open(
             .append(now, &event)
             .map_err(|_| std::io::Error::other("the journal cannot be written"))?;
         chain.file()?.sync_data()?;
+        chain.synced().reach(chain.last().0);
     }
     Ok((chain, recovery))
 }
@@ -122,6 +127,7 @@ struct Reader {
     last: u64,
     last_hash: [u8; 32],
     length: u64,
+    synced: u64,
     last_time: Timestamp,
     live: Live,
 }
@@ -145,6 +151,7 @@ impl Reader {
         self.live.apply(&body.event, body.time, self.length);
         self.last = body.n;
         self.last_hash = hash;
+        self.synced = self.synced.max(body.synced);
         // The latest, not the last: lines written under a clock that was set back prove nothing.
         self.last_time = match body.event {
             Event::ClockSetBack => body.time,
@@ -156,11 +163,12 @@ impl Reader {
     }
 }
 
-/// Whether among these bytes stands a line that the broker wrote and that was on disk before anybody
-/// was told of it.
-fn holds_synced_line(rest: &[u8], keyring: &Keyring) -> bool {
+/// Whether among these bytes stands a line that the broker wrote when it knew this line to be on disk, or
+/// that stands before anything that can be missing.
+fn was_on_disk(line: u64, rest: &[u8], keyring: &Keyring) -> bool {
     rest.split(|byte| *byte == b'\n').filter_map(Parts::split).any(|parts| {
-        parts.is_tagged(keyring) && parts.parse().is_some_and(|body| body.event.is_always_synced())
+        let vouches = |body: Body| body.synced >= line || body.n <= line;
+        parts.is_tagged(keyring) && parts.parse().is_some_and(vouches)
     })
 }
 
