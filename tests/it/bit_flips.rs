@@ -143,7 +143,7 @@ impl World {
         let serving = match Serving::start_by(directory, command) {
             Start::Serving(serving) => serving,
             Start::Hung(said) => return Outcome::Wrong(format!("hangs: {said}")),
-            Start::Refused(status, said) => return refusal(status, said),
+            Start::Refused(status, said) => return refusal(status, &said),
         };
         let looked = runtime.block_on(self.look(&serving, dice));
         let said = serving.kill();
@@ -180,7 +180,7 @@ impl World {
 }
 
 /// A refusal says what is wrong and what to do, and nothing of how it fell.
-fn refusal(status: std::process::ExitStatus, said: String) -> Outcome {
+fn refusal(status: std::process::ExitStatus, said: &str) -> Outcome {
     let last = said.lines().last().unwrap_or_default().to_owned();
     let is_well_said = status.code() == Some(1)
         && last.starts_with("error: ")

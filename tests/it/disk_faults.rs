@@ -91,7 +91,8 @@ impl World {
                 told = runtime.block_on(tell(&mut client, &serving, &record));
                 // In order, or at once.
                 let in_order = !told.is_unanswered && dice.roll(2) == 0;
-                serving.end(if in_order { Signal::TERM } else { Signal::KILL })
+                let signal = if in_order { Signal::TERM } else { Signal::KILL };
+                runtime.block_on(serving.end_of_clients(signal))
             }
             Start::Refused(_, said) if said.contains("error: ") => said,
             Start::Refused(_, said) => format!("panicked: no reason is given: {said}"),

@@ -4,6 +4,7 @@ use std::path::Path;
 use std::sync::atomic::{AtomicUsize, Ordering};
 use std::time::Duration;
 
+use rustix::process::Signal;
 use tokio::runtime::Runtime;
 
 use crate::disk::{
@@ -111,7 +112,8 @@ impl World {
             client.remember_steps(std::mem::take(over));
         }
         let (serving, _) = self.start_and_check();
-        self.note(&serving.terminate());
+        let said = self.runtime.block_on(serving.end_of_clients(Signal::TERM));
+        self.note(&said);
     }
 }
 

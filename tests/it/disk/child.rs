@@ -144,6 +144,11 @@ impl Serving {
         self.end(rustix::process::Signal::TERM)
     }
 
+    /// The same where clients of this runtime are still connected: they must be able to hear of it.
+    pub async fn end_of_clients(self, signal: rustix::process::Signal) -> String {
+        tokio::task::spawn_blocking(move || self.end(signal)).await.unwrap()
+    }
+
     fn ends(&mut self) -> bool {
         let until = Instant::now() + DEADLINE;
         while self.hears() {
