@@ -263,6 +263,8 @@ impl Broker {
     /// # Errors
     /// If the journal cannot be written.
     pub async fn stop(&self) -> Result<(), Unavailable> {
+        // First what came before, so that the last lines vouch for all of it.
+        self.journal.synced(self.journal.last()?).await?;
         self.journal.append(self.now(), &Event::Stopped)?;
         self.journal.sign(self.now());
         self.journal.synced(self.journal.last()?).await

@@ -237,7 +237,11 @@ impl StateDirectory {
     /// If it cannot be read.
     pub fn read_text(&self, name: &str) -> Result<String, StateError> {
         let path = self.join(name);
-        std::fs::read_to_string(&path).map_err(|source| io(&path, source))
+        std::fs::read_to_string(&path).map_err(|source| match source.kind() {
+            // Not text any more: the disk's doing.
+            std::io::ErrorKind::InvalidData => StateError::Damaged(path),
+            _ => io(&path, source),
+        })
     }
 
     /// Writes a file whole, or not at all: another name, synced, then renamed.

@@ -12,6 +12,7 @@ use super::event::{Checkpoint, Event};
 use super::line::NO_PREVIOUS;
 use super::live::Live;
 use super::signature::Place;
+use super::sync::Synced;
 use super::watchdog::Pulse;
 use super::{Position, Unavailable, line};
 use crate::model::Timestamp;
@@ -32,7 +33,7 @@ pub(super) fn create(directory: &Path, keyring: &Keyring, now: Timestamp) -> std
     let checkpoint = Checkpoint { format: FORMAT, file: 1, ..Checkpoint::default() };
     let event = Event::Checkpoint(Box::new(checkpoint));
     let mut buffer = Vec::new();
-    line::write(&mut buffer, keyring, 1, now, &event, &NO_PREVIOUS)?;
+    line::write(&mut buffer, keyring, 1, now, &event, &NO_PREVIOUS, 0)?;
     file.write_all(&buffer)?;
     file.sync_all()?;
     File::open(directory)?.sync_all()
@@ -60,6 +61,7 @@ pub(super) struct Chain {
     last_hash: [u8; 32],
     /// How many bytes of the file are whole lines.
     length: u64,
+    synced: Synced,
     buffer: Vec<u8>,
     keyring: Arc<Keyring>,
     live: Live,
@@ -90,6 +92,7 @@ pub(super) struct End {
     pub(super) last: u64,
     pub(super) last_hash: [u8; 32],
     pub(super) length: u64,
+    pub(super) synced: u64,
     pub(super) live: Live,
     pub(super) checkpoint: [u8; 32],
 }
@@ -110,6 +113,7 @@ impl Chain {
             last: end.last,
             last_hash: end.last_hash,
             length: end.length,
+            synced: Synced::from(end.synced),
             buffer: Vec::with_capacity(4096),
             keyring,
             live: end.live,
@@ -145,7 +149,8 @@ impl Chain {
         for event in events {
             offsets.push(self.length + self.buffer.len() as u64);
             n += 1;
-            hash = line::write(&mut self.buffer, &self.keyring, n, now, event, &hash)
+            let (buffer, synced) = (&mut self.buffer, self.synced.line());
+            hash = line::write(buffer, &self.keyring, n, now, event, &hash, synced)
                 .map_err(|_| Unavailable)?;
         }
         self.write_buffer(events)?;
@@ -269,6 +274,11 @@ impl Chain {
     /// The same open file, for the sync thread.
     pub(super) fn file(&self) -> std::io::Result<File> {
         self.file.try_clone()
+    }
+
+    /// How far the file is known to be on disk.
+    pub(super) fn synced(&self) -> &Synced {
+        &self.synced
     }
 
     /// The file's number.

@@ -142,8 +142,8 @@ pub enum Event {
 }
 
 impl Event {
-    /// Whether such a line is always on disk before anybody is told of it. After such a line, damage is
-    /// a crash's; before it, somebody's.
+    /// Whether such a line is always on disk before anybody is told of it. Such a line also says how far
+    /// the journal was known to be on disk when it was written.
     pub fn is_always_synced(&self) -> bool {
         match self {
             Self::Abandoned { .. }

@@ -42,6 +42,9 @@ pub struct Body {
     pub time: Timestamp,
     /// The hash of the line before, in hexadecimal.
     pub prev: String,
+    /// The last line that was known to be on disk when this one was written; 0 on lines that do not say.
+    #[serde(default)]
+    pub synced: u64,
     /// What it says.
     #[serde(flatten)]
     pub event: Event,
@@ -77,7 +80,8 @@ impl<'a> Parts<'a> {
     }
 }
 
-/// Appends one line, newline included, to `buffer`, and returns its hash.
+/// Appends one line, newline included, to `buffer`, and returns its hash. `synced` is the last line that is
+/// known to be on disk.
 ///
 /// # Errors
 /// If the event cannot be written as JSON.
@@ -88,6 +92,7 @@ pub fn write(
     now: Timestamp,
     event: &Event,
     prev: &[u8; 32],
+    synced: u64,
 ) -> serde_json::Result<[u8; 32]> {
     let start = buffer.len();
     // Writing to a vector does not fail.
@@ -97,6 +102,9 @@ pub fn write(
     // The event is an object of its own: its opening brace goes, and so does its closing one.
     buffer.remove(inner);
     buffer.pop();
+    if event.is_always_synced() && synced > 0 {
+        let _ = write!(buffer, ",\"synced\":{synced}");
+    }
     buffer.extend_from_slice(b",\"prev\":\"");
     put_hex(buffer, prev);
     buffer.push(b'"');

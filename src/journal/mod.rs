@@ -192,8 +192,9 @@ impl Journal {
         let pulse = watchdog::start().map_err(ReplayError::Threads)?;
         let (chain, recovery) =
             replay::open(directory, Arc::clone(&keyring), now, Arc::clone(&pulse))?;
+        let file = chain.file().map_err(ReplayError::Io)?;
         let journal = Self {
-            sync: SyncThread::start(chain.file().map_err(ReplayError::Io)?),
+            sync: SyncThread::start(file, chain.synced().clone()),
             chain: Mutex::new(chain),
             pulse,
             directory: directory.to_owned(),

@@ -1,8 +1,9 @@
 //! Reading the journal at start: every line is checked, and a torn end is told from an edit.
 //!
-//! A crash can damage only what was not synced: lines after the last one that is always synced. Those
-//! are cut, kept beside the file and journaled. Damage before such a line is somebody's doing, and the
-//! broker refuses to start.
+//! A crash can damage only what was not synced, and it can leave a line that was not synced whole after one
+//! that it damaged: sectors reach the disk in any order. So lines say how far the journal was known to be on
+//! disk when they were written. Damage that no later line knows to have been on disk is cut, kept beside
+//! the file and journaled. Any other is somebody's doing, and the broker refuses to start.
 
 use std::fs::{File, OpenOptions};
 use std::io::{Read as _, Write as _};
@@ -12,7 +13,7 @@ use std::sync::Arc;
 use super::chain::{Chain, End, file_name};
 use super::event::Event;
 use super::index;
-use super::line::{NO_PREVIOUS, Parts};
+use super::line::{Body, NO_PREVIOUS, Parts};
 use super::live::Live;
 use super::watchdog::Pulse;
 use crate::model::Timestamp;
@@ -78,7 +79,8 @@ pub(super) fn open(
     let Read { path, text, mut reader, lines, .. } = read;
     let length = usize::try_from(reader.length).unwrap_or(usize::MAX);
     let rest = text.get(length..).unwrap_or_default();
-    if !rest.is_empty() && holds_synced_line(rest, &keyring, 0) || lines == 0 {
+    let damaged = reader.last + 1;
+    if !rest.is_empty() && was_on_disk(damaged, rest, &keyring) || lines == 0 {
         return Err(ReplayError::Tampered { path, line: lines + 1 });
     }
     for before in numbers {
@@ -99,6 +101,7 @@ pub(super) fn open(
         last: reader.last,
         last_hash: reader.last_hash,
         length: reader.length,
+        synced: reader.synced,
         live: reader.live,
         checkpoint: reader.checkpoint,
     };
@@ -110,6 +113,7 @@ pub(super) fn open(
             .append(now, &event)
             .map_err(|_| std::io::Error::other("the journal cannot be written"))?;
         chain.file()?.sync_data()?;
+        chain.synced().reach(chain.last().0);
     }
     Ok((chain, recovery))
 }
@@ -157,12 +161,12 @@ impl Read {
         if number == 1 || self.is_begun {
             return true;
         }
-        // Lines that were on disk before anybody was told say that it was; copies do not.
-        let own = self.text.split(|byte| *byte == b'\n').filter_map(|line| {
-            let body = Parts::split(line).filter(|parts| parts.is_tagged(keyring))?.parse()?;
-            matches!(body.event, Event::Continued { .. }).then_some(body.n)
-        });
-        own.last().is_some_and(|n| holds_synced_line(&self.text, keyring, n))
+        // Own lines that were written when the first of them was known to be on disk say that it was; copies
+        // say how far the file before was.
+        let begun = bodies(&self.text, keyring)
+            .find(|body| matches!(body.event, Event::Continued { .. }))
+            .map(|body| body.n);
+        begun.is_some_and(|n| bodies(&self.text, keyring).any(|body| body.synced >= n))
     }
 }
 
@@ -176,6 +180,7 @@ struct Reader {
     last: u64,
     last_hash: [u8; 32],
     length: u64,
+    synced: u64,
     last_time: Timestamp,
     live: Live,
     /// The hash of the first line.
@@ -188,6 +193,7 @@ impl Reader {
             last: 0,
             last_hash: NO_PREVIOUS,
             length: 0,
+            synced: 0,
             last_time: now,
             live: Live::default(),
             checkpoint: NO_PREVIOUS,
@@ -213,6 +219,7 @@ impl Reader {
         self.live.apply(&body.event, body.time, self.length);
         self.last = body.n;
         self.last_hash = hash;
+        self.synced = self.synced.max(body.synced);
         if let Event::Checkpoint(checkpoint) = &body.event {
             self.checkpoint = hash;
             if checkpoint.file > 1 {
@@ -238,13 +245,16 @@ pub(super) fn previous(text: &str) -> Option<[u8; 32]> {
     Some(hash)
 }
 
-/// Whether among these bytes stands a line after line `after` that the broker wrote and that was on disk
-/// before anybody was told of it.
-fn holds_synced_line(rest: &[u8], keyring: &Keyring, after: u64) -> bool {
-    let lines = rest.split(|byte| *byte == b'\n').filter_map(Parts::split);
-    let mut bodies =
-        lines.filter(|parts| parts.is_tagged(keyring)).filter_map(|parts| parts.parse());
-    bodies.any(|body| body.n > after && body.event.is_always_synced())
+/// Whether among these bytes stands a line that the broker wrote when it knew this line to be on disk, or
+/// that stands before anything that can be missing.
+fn was_on_disk(line: u64, rest: &[u8], keyring: &Keyring) -> bool {
+    bodies(rest, keyring).any(|body| body.synced >= line || body.n <= line)
+}
+
+/// The lines that the broker wrote, of those that are whole among these bytes.
+fn bodies(text: &[u8], keyring: &Keyring) -> impl Iterator<Item = Body> {
+    let lines = text.split(|byte| *byte == b'\n').filter_map(Parts::split);
+    lines.filter(|parts| parts.is_tagged(keyring)).filter_map(|parts| parts.parse())
 }
 
 /// Keeps the bad end in a file of its own and cuts it off.

@@ -84,7 +84,8 @@ impl Journal {
         let mut file = create(&unfinished)?;
         let mut buffer = Vec::new();
         let event = Event::Checkpoint(Box::new(start.checkpoint));
-        let hash = line::write(&mut buffer, &self.keyring, start.line, now, &event, &start.hash)?;
+        let hash =
+            line::write(&mut buffer, &self.keyring, start.line, now, &event, &start.hash, 0)?;
         file.write_all(&buffer)?;
         // The bulk of it goes to disk while nobody waits.
         file.sync_all()?;

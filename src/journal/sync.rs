@@ -12,6 +12,27 @@ use tokio::sync::watch;
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub struct SyncFailed;
 
+/// The last line that is known to be on disk: a clone is told what the other is told.
+#[derive(Clone)]
+pub(super) struct Synced(Arc<AtomicU64>);
+
+impl Synced {
+    /// It is known up to this line.
+    pub(super) fn from(line: u64) -> Self {
+        Self(Arc::new(AtomicU64::new(line)))
+    }
+
+    /// The last line.
+    pub(super) fn line(&self) -> u64 {
+        self.0.load(Ordering::Acquire)
+    }
+
+    /// It is known up to this line now.
+    pub(super) fn reach(&self, line: u64) {
+        self.0.fetch_max(line, Ordering::AcqRel);
+    }
+}
+
 #[derive(Clone, Copy, Debug)]
 enum Progress {
     Failed,
@@ -34,8 +55,8 @@ pub(super) struct SyncThread {
 }
 
 impl SyncThread {
-    /// Starts the thread; it ends when this is dropped.
-    pub(super) fn start(file: File) -> Self {
+    /// Starts the thread, which tells `synced`; it ends when this is dropped.
+    pub(super) fn start(file: File, synced: Synced) -> Self {
         let wanted = Arc::new(AtomicU64::new(0));
         let targets = Targets { file: Arc::new(file), before: Vec::new() };
         let targets = Arc::new(Mutex::new(targets));
@@ -49,7 +70,10 @@ impl SyncThread {
                 // is covered.
                 let line = goal.load(Ordering::Acquire);
                 match sync_once(&to_sync) {
-                    Ok(()) => report.send_replace(Progress::Synced(line)),
+                    Ok(()) => {
+                        synced.reach(line);
+                        report.send_replace(Progress::Synced(line))
+                    }
                     Err(error) => {
                         tracing::error!(%error, "the journal cannot be synced: no secrets from now on");
                         report.send_replace(Progress::Failed);

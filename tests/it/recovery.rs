@@ -6,6 +6,7 @@ use keyhatch::grpc::pb;
 use keyhatch::grpc::pb::executor_service_client::ExecutorServiceClient;
 use keyhatch::model::{Clock, Limits, Timestamp};
 
+use crate::disk::Image;
 use crate::harness::{
     START, ServeProcess, TestBroker, identity_in, keyhatch_in, reason, request, resolve_on,
     secret_document, wait_until,
@@ -102,6 +103,34 @@ fn a_torn_last_line_is_cut_kept_and_journaled() {
     assert_eq!(std::fs::read(kept).unwrap(), torn);
     let step = broker.open("deploy", "build");
     broker.resolve(&step, "aws/prod").unwrap();
+}
+
+#[test]
+fn a_line_that_was_not_on_disk_may_be_damaged_before_one_that_is_whole() {
+    let mut broker = TestBroker::start();
+    broker.create_aws("one", "s", &["workflow:deploy"]);
+    let step = broker.open("deploy", "build");
+    broker.resolve(&step, "aws/one").unwrap();
+    let store = Image::of(&broker.config.state.join("store"));
+    broker.create_aws("two", "s", &["workflow:deploy"]);
+    broker.stop();
+    // The power fails while the second intent is synced: it has reached the disk, and what was written just
+    // before it has not.
+    let path = broker.journal_path();
+    let text = std::fs::read_to_string(&path).unwrap();
+    let mut lines: Vec<String> = text.lines().map(str::to_owned).collect();
+    let intent = lines.iter().rposition(|line| line.contains("\"intent\"")).unwrap();
+    let resolved = lines.iter().position(|line| line.contains("\"resolve\"")).unwrap();
+    assert!(resolved < intent);
+    lines.truncate(intent + 1);
+    lines[resolved] = lines[resolved].replace("aws/one", "\0\0\0\0\0\0\0");
+    std::fs::write(&path, lines.join("\n") + "\n").unwrap();
+    store.write(&broker.config.state.join("store"));
+
+    broker.serve();
+    assert_eq!(broker.journaled("torn").len(), 1);
+    broker.resolve(&step, "aws/one").unwrap();
+    assert_eq!(reason(broker.resolve(&step, "aws/two")), "RESOLVE_DENIED");
 }
 
 #[test]

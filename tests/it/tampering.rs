@@ -120,6 +120,17 @@ fn an_older_copy_of_the_store_or_of_the_journal_refuses_the_start() {
     }
 }
 
+#[test]
+fn a_keyring_that_is_no_text_any_more_is_refused_with_the_way_out() {
+    let broker = stopped_broker();
+    let path = broker.config.state.join("keyring.json");
+    let mut bytes = std::fs::read(&path).unwrap();
+    bytes[20] ^= 0x80;
+    std::fs::write(&path, bytes).unwrap();
+    let refused = refusal(&broker);
+    assert!(refused.contains("keyring.json is damaged; restore"), "{refused}");
+}
+
 fn copy_directory(from: &Path, to: &Path) {
     std::fs::create_dir_all(to).unwrap();
     for entry in std::fs::read_dir(from).unwrap() {

@@ -1,0 +1,173 @@
+//! A `keyhatch serve` of which it is not known whether it will serve.
+
+use std::ffi::OsString;
+use std::io::Read as _;
+use std::os::unix::process::ExitStatusExt as _;
+use std::path::{Path, PathBuf};
+use std::process::{Child, ChildStderr, Command, ExitStatus, Stdio};
+use std::time::{Duration, Instant};
+
+use keyhatch::grpc::client::channel;
+use keyhatch::identity::ClientIdentity;
+use rustix::event::{PollFd, PollFlags, poll};
+use tonic::transport::Channel;
+
+use crate::harness::{identity_in, keyhatch_in};
+
+/// After this a start is one that hangs, and so is a call.
+pub const DEADLINE: Duration = Duration::from_secs(30);
+
+/// A daemon that serves; killed when dropped.
+pub struct Serving {
+    child: Child,
+    stderr: ChildStderr,
+    said: Vec<u8>,
+    directory: PathBuf,
+}
+
+/// How a start ended.
+pub enum Start {
+    Serving(Serving),
+    /// It ended by itself; what it said.
+    Refused(ExitStatus, String),
+    /// It neither served nor ended; what it said.
+    Hung(String),
+}
+
+impl Start {
+    /// The daemon, which must serve.
+    pub fn serving(self) -> Serving {
+        match self {
+            Self::Serving(serving) => serving,
+            Self::Refused(status, said) => panic!("refused to start, {status}: {said}"),
+            Self::Hung(said) => panic!("hung: {said}"),
+        }
+    }
+}
+
+impl Serving {
+    /// Serves the state below `directory`; returns when it serves or never will.
+    pub fn start(directory: &Path, env: &[(&str, OsString)]) -> Start {
+        let mut command = keyhatch_in(directory, &["serve"]);
+        command.envs(env.iter().map(|(name, value)| (name, value)));
+        Self::start_by(directory, command)
+    }
+
+    /// The same by a command of the test's making.
+    pub fn start_by(directory: &Path, command: Command) -> Start {
+        let mut serving = Self::spawn(directory, command);
+        if serving.is_heard_to("serving socket") {
+            return Start::Serving(serving);
+        }
+        match serving.child.try_wait().unwrap() {
+            Some(status) => Start::Refused(status, serving.text()),
+            // It has closed its stderr and is about to end, or hangs.
+            None if serving.reads_on() => Start::Hung(serving.text()),
+            None => Start::Refused(serving.child.wait().unwrap(), serving.text()),
+        }
+    }
+
+    /// Does not wait for anything.
+    pub fn spawn(directory: &Path, mut command: Command) -> Self {
+        let mut child = command.stderr(Stdio::piped()).spawn().unwrap();
+        let stderr = child.stderr.take().unwrap();
+        Self { child, stderr, said: Vec::new(), directory: directory.to_owned() }
+    }
+
+    /// Whether it says this before it ends.
+    fn is_heard_to(&mut self, words: &str) -> bool {
+        let until = Instant::now() + DEADLINE;
+        loop {
+            if String::from_utf8_lossy(&self.said).contains(words) {
+                return true;
+            }
+            if Instant::now() > until || !self.hears() {
+                return false;
+            }
+        }
+    }
+
+    /// Waits a little for more to be said; false at the end.
+    fn hears(&mut self) -> bool {
+        let pause = rustix::time::Timespec { tv_sec: 1, tv_nsec: 0 };
+        let mut wait = [PollFd::new(&self.stderr, PollFlags::IN)];
+        if poll(&mut wait, Some(&pause)).unwrap() == 0 {
+            return true;
+        }
+        let mut part = [0; 4096];
+        let count = self.stderr.read(&mut part).unwrap();
+        self.said.extend_from_slice(&part[..count]);
+        count > 0
+    }
+
+    fn reads_on(&mut self) -> bool {
+        let mut wait = [PollFd::new(&self.stderr, PollFlags::IN)];
+        poll(&mut wait, Some(&rustix::time::Timespec { tv_sec: 0, tv_nsec: 0 })).unwrap() == 0
+    }
+
+    fn text(&self) -> String {
+        String::from_utf8_lossy(&self.said).into_owned()
+    }
+
+    pub fn operator(&self) -> ClientIdentity {
+        identity_in(&self.directory.join("state/operators/admin"))
+    }
+
+    pub fn executor(&self) -> ClientIdentity {
+        identity_in(&self.directory.join("state/executors/local"))
+    }
+
+    pub async fn connect(&self, identity: ClientIdentity) -> Result<Channel, String> {
+        let socket = self.directory.join("run/admin.sock");
+        let connected = tokio::time::timeout(DEADLINE, channel(&socket, identity)).await;
+        let connected = connected.map_err(|_| "the handshake hangs".to_owned())?;
+        connected.map_err(|error| error.to_string())
+    }
+
+    /// Ends it by a signal, and returns what it said.
+    pub fn end(mut self, signal: rustix::process::Signal) -> String {
+        let pid = rustix::process::Pid::from_child(&self.child);
+        let _ = rustix::process::kill_process(pid, signal);
+        if !self.ends() {
+            self.said.extend_from_slice(b"\nit did not end when it was asked to\n");
+        }
+        self.text()
+    }
+
+    /// kill -9; what it said.
+    pub fn kill(self) -> String {
+        self.end(rustix::process::Signal::KILL)
+    }
+
+    /// SIGTERM; what it said.
+    pub fn terminate(self) -> String {
+        self.end(rustix::process::Signal::TERM)
+    }
+
+    /// The same where clients of this runtime are still connected: they must be able to hear of it.
+    pub async fn end_of_clients(self, signal: rustix::process::Signal) -> String {
+        tokio::task::spawn_blocking(move || self.end(signal)).await.unwrap()
+    }
+
+    fn ends(&mut self) -> bool {
+        let until = Instant::now() + DEADLINE;
+        while self.hears() {
+            if Instant::now() > until {
+                return false;
+            }
+        }
+        let status = self.child.wait().unwrap();
+        // Whatever else ended it was a crash.
+        if !matches!(status.signal(), None | Some(9)) {
+            self.said.extend_from_slice(format!("\npanicked at: {status}\n").as_bytes());
+        }
+        true
+    }
+}
+
+impl Drop for Serving {
+    fn drop(&mut self) {
+        let _ = self.child.kill();
+        let _ = self.child.wait();
+    }
+}

@@ -1,0 +1,135 @@
+//! What is known of one connection, secret or step, and what of it may be found later.
+
+use keyhatch::grpc::pb;
+
+use crate::harness::resolver;
+
+/// One chunk of a record, and several.
+const VALUE_BYTES: [usize; 4] = [24, 300, 5_000, 20_000];
+
+/// What a resource is like.
+#[derive(Clone, Debug, PartialEq)]
+pub struct Form {
+    /// Which value it has.
+    pub value: u64,
+    /// Whether workflow w may resolve it.
+    pub is_allowed: bool,
+    /// Uid, version and etag, if they were told.
+    pub stamp: Option<(String, i64, String)>,
+}
+
+#[derive(Clone, Debug)]
+pub struct Known {
+    /// None: it is not there.
+    pub form: Option<Form>,
+    /// How long the record was when it was acknowledged.
+    pub acknowledged: Option<u64>,
+}
+
+/// What became of one connection or secret, in order.
+#[derive(Clone, Debug)]
+pub struct Life(pub Vec<Known>);
+
+/// What became of one step.
+#[derive(Clone, Debug)]
+pub struct StepLife {
+    pub opened: pb::OpenedStep,
+    pub run: String,
+    pub leases: Vec<String>,
+    pub acknowledged: u64,
+    pub is_closing: bool,
+    pub closed: Option<u64>,
+}
+
+/// How strictly to look.
+#[derive(Clone, Copy)]
+pub struct Check {
+    /// What was acknowledged up to this length of the record must be there.
+    pub length: u64,
+    /// Whether an open step may be lost: its line need not have been synced.
+    pub may_lose_open_steps: bool,
+    /// One in so many values is resolved.
+    pub one_in: usize,
+}
+
+pub fn value(number: u64) -> String {
+    let length = VALUE_BYTES[(number % 4) as usize];
+    format!("{number:015x}-").repeat(length / 16 + 1)[..length].to_owned()
+}
+
+pub fn access(is_allowed: bool) -> Vec<pb::AccessBinding> {
+    resolver(&[if is_allowed { "workflow:w" } else { "workflow:other" }])
+}
+
+pub fn is_secret(name: &str) -> bool {
+    name.starts_with("workflows/")
+}
+
+/// How a step asks for it.
+pub fn reference(name: &str) -> String {
+    match name.strip_prefix("workflows/w/secrets/") {
+        Some(secret) => format!("secret:{secret}"),
+        None => name.trim_start_matches("connections/").to_owned(),
+    }
+}
+
+pub fn stamp(connection: &pb::Connection) -> Option<(String, i64, String)> {
+    Some((connection.uid.clone(), connection.version, connection.etag.clone()))
+}
+
+pub fn expected(name: &str, form: Option<&Form>) -> Result<String, String> {
+    match form {
+        Some(form) if form.is_allowed => Ok(value(form.value)),
+        None if is_secret(name) => Err("SECRET_NOT_FOUND".to_owned()),
+        _ => Err("RESOLVE_DENIED".to_owned()),
+    }
+}
+
+impl Form {
+    /// Whether this is it, by what can be seen of it.
+    pub fn is_seen(&self, seen: &Self) -> bool {
+        self.is_allowed == seen.is_allowed && (self.stamp.is_none() || self.stamp == seen.stamp)
+    }
+}
+
+impl Life {
+    pub fn new() -> Self {
+        Self(vec![Known { form: None, acknowledged: Some(0) }])
+    }
+
+    pub fn last(&self) -> &Known {
+        self.0.last().unwrap()
+    }
+
+    /// What may be found when the record was so long: what was acknowledged last, and what was asked for
+    /// after it, up to what was acknowledged next.
+    pub fn possible(&self, length: u64) -> Vec<Option<Form>> {
+        let is_told = |known: &Known| known.acknowledged.is_some_and(|told| told <= length);
+        let last = self.0.iter().rposition(is_told).unwrap_or(0);
+        let next = self.0[last + 1..].iter().position(|known| known.acknowledged.is_some());
+        let end = next.map_or(self.0.len(), |next| last + 2 + next);
+        self.0[last..end].iter().map(|known| known.form.clone()).collect()
+    }
+}
+
+impl StepLife {
+    pub fn problem(&self, found: Option<&pb::RunStep>, check: Check) -> Option<String> {
+        let is_closed = self.closed.is_some_and(|closed| closed <= check.length);
+        let name = &self.opened.name;
+        if !is_closed {
+            let is_open = found.is_some_and(|found| found.close_reason.is_empty());
+            let must_be = !self.is_closing && !check.may_lose_open_steps;
+            return (must_be && !is_open).then(|| format!("{name}: it was open"));
+        }
+        let Some(found) = found else { return Some(format!("{name}: closed, and forgotten")) };
+        if found.close_reason != "executor" {
+            return Some(format!("{name}: closed, and found {:?}", found.close_reason));
+        }
+        let is_revoked = |lease: &String| {
+            let found = found.received.iter().find(|received| received.lease == *lease);
+            found.is_some_and(|received| received.state() == pb::LeaseState::Revoked)
+        };
+        let lost = self.leases.iter().find(|lease| !is_revoked(lease));
+        lost.map(|lease| format!("{name}: {lease} is not revoked"))
+    }
+}

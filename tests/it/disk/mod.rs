@@ -1,0 +1,178 @@
+//! What the tests of a bad day on disk share: a daemon that may be killed, fail or hang while it starts, the
+//! record of what it did to its files, the states that a power cut can leave, and clients that remember what
+//! was acknowledged.
+
+mod child;
+mod doors;
+mod life;
+mod power;
+mod record;
+mod work;
+
+use std::os::unix::fs::{DirBuilderExt as _, OpenOptionsExt as _, PermissionsExt as _};
+use std::path::{Path, PathBuf};
+use std::sync::atomic::{AtomicUsize, Ordering};
+
+use crate::harness::{full, keyhatch_in};
+
+pub use child::{Serving, Start};
+pub use doors::{Doors, Seen, UNANSWERED, resolved};
+pub use life::{Check, StepLife, value};
+pub use power::{Cut, Keep, Recording};
+pub use record::{Event, Kind, read};
+pub use work::Client;
+
+/// xorshift64*: the same seed, the same story.
+pub struct Dice(u64);
+
+impl Dice {
+    pub fn new(seed: u64) -> Self {
+        // Seeds that follow each other must not tell similar stories, and none is zero.
+        let mut mixed = seed.wrapping_add(0x9E37_79B9_7F4A_7C15);
+        mixed = (mixed ^ (mixed >> 30)).wrapping_mul(0xBF58_476D_1CE4_E5B9);
+        mixed = (mixed ^ (mixed >> 27)).wrapping_mul(0x94D0_49BB_1331_11EB);
+        Self((mixed ^ (mixed >> 31)) | 1)
+    }
+
+    pub fn roll(&mut self, sides: usize) -> usize {
+        self.0 ^= self.0 >> 12;
+        self.0 ^= self.0 << 25;
+        self.0 ^= self.0 >> 27;
+        (self.0.wrapping_mul(0x2545_F491_4F6C_DD1D) >> 33) as usize % sides
+    }
+}
+
+/// The seed in `KEYHATCH_SEED`, or a new one; it is printed.
+pub fn seed(test: &str) -> u64 {
+    let given = std::env::var("KEYHATCH_SEED").ok().and_then(|seed| seed.parse().ok());
+    let seed = given.unwrap_or_else(|| u64::from(std::process::id()));
+    println!("{test}: KEYHATCH_SEED={seed}");
+    seed
+}
+
+/// A directory in memory if there is room, for what is written thousands of times.
+pub fn scratch() -> tempfile::TempDir {
+    const ROOM: u64 = 1 << 30;
+    let memory = Path::new("/dev/shm");
+    let has_room =
+        rustix::fs::statvfs(memory).is_ok_and(|disk| disk.f_bavail * disk.f_frsize > ROOM);
+    let builder = || {
+        let mut builder = tempfile::Builder::new();
+        builder.prefix("kh");
+        builder
+    };
+    let in_memory = if has_room { builder().tempdir_in(memory).ok() } else { None };
+    in_memory.unwrap_or_else(|| builder().tempdir().unwrap())
+}
+
+/// The library of tests/shim, if `tests/run` has built it.
+pub fn shim() -> Option<PathBuf> {
+    let found = std::env::var_os("KEYHATCH_TEST_SHIM").map(PathBuf::from);
+    let found = found.filter(|path| path.exists());
+    if found.is_none() {
+        eprintln!("skipped: power cuts and failing disks: tests/shim is not built; run tests/run");
+        let is_wanted = full() || std::env::var("CI").as_deref() == Ok("true");
+        assert!(!is_wanted, "it must be there in CI and in the full form");
+    }
+    found
+}
+
+/// Makes a new broker below `directory`.
+pub fn init(directory: &Path) {
+    let made = keyhatch_in(directory, &["init"]).output().unwrap();
+    assert!(made.status.success(), "{}", String::from_utf8_lossy(&made.stderr));
+}
+
+/// A file of an [`Image`].
+#[derive(Clone)]
+pub struct ImageFile {
+    /// Below the image's directory.
+    pub path: PathBuf,
+    pub mode: u32,
+    pub bytes: Vec<u8>,
+}
+
+/// A directory, read into memory.
+#[derive(Clone)]
+pub struct Image {
+    pub files: Vec<ImageFile>,
+    directories: Vec<PathBuf>,
+}
+
+impl Image {
+    pub fn of(directory: &Path) -> Self {
+        let mut image = Self { files: Vec::new(), directories: vec![PathBuf::new()] };
+        let mut next = 0;
+        while next < image.directories.len() {
+            let below = image.directories[next].clone();
+            for entry in std::fs::read_dir(directory.join(&below)).unwrap() {
+                let entry = entry.unwrap();
+                let path = below.join(entry.file_name());
+                let kind = entry.file_type().unwrap();
+                if kind.is_dir() {
+                    image.directories.push(path);
+                } else if kind.is_file() {
+                    let mode = entry.metadata().unwrap().permissions().mode();
+                    let bytes = std::fs::read(entry.path()).unwrap();
+                    image.files.push(ImageFile { path, mode, bytes });
+                }
+            }
+            next += 1;
+        }
+        // In one order, so that a seed says what it said before.
+        image.files.sort_by(|one, other| one.path.cmp(&other.path));
+        image
+    }
+
+    /// Writes it to a directory, in place of what is there.
+    pub fn write(&self, directory: &Path) {
+        self.make_directories(directory);
+        for file in &self.files {
+            write_file(&directory.join(&file.path), file.mode, &file.bytes);
+        }
+    }
+
+    /// Makes its directories, and nothing else.
+    pub fn make_directories(&self, directory: &Path) {
+        let _ = std::fs::remove_dir_all(directory);
+        let mut builder = std::fs::DirBuilder::new();
+        for below in &self.directories {
+            builder.recursive(true).mode(0o700).create(directory.join(below)).unwrap();
+        }
+    }
+}
+
+pub fn write_file(path: &Path, mode: u32, bytes: &[u8]) {
+    use std::io::Write as _;
+    let mut options = std::fs::OpenOptions::new();
+    let mut file = options.write(true).create_new(true).mode(mode).open(path).unwrap();
+    file.write_all(bytes).unwrap();
+}
+
+/// Works through numbers, two at a time; each worker has a scratch directory and a runtime of its own.
+pub fn two_at_a_time<T: Send>(
+    count: usize,
+    work: impl Fn(usize, &Path, &tokio::runtime::Runtime) -> T + Sync,
+) -> Vec<T> {
+    let next = AtomicUsize::new(0);
+    let worker = || {
+        let directory = scratch();
+        let runtime = runtime();
+        let mut done = Vec::new();
+        loop {
+            let number = next.fetch_add(1, Ordering::SeqCst);
+            if number >= count {
+                return done;
+            }
+            done.push(work(number, directory.path(), &runtime));
+        }
+    };
+    std::thread::scope(|scope| {
+        let workers = [scope.spawn(worker), scope.spawn(worker)];
+        workers.into_iter().flat_map(|worker| worker.join().unwrap()).collect()
+    })
+}
+
+pub fn runtime() -> tokio::runtime::Runtime {
+    tokio::runtime::Builder::new_current_thread().enable_all().build().unwrap()
+}

@@ -1,0 +1,232 @@
+//! Each write and each sync of a story fails once: whatever was acknowledged is there afterwards.
+
+use std::collections::BTreeMap;
+use std::ffi::OsString;
+use std::path::{Path, PathBuf};
+use std::time::Duration;
+
+use rustix::process::Signal;
+use tokio::runtime::Runtime;
+
+use crate::disk::{
+    Check, Client, Dice, Doors, Event, Image, Kind, Seen, Serving, Start, UNANSWERED, init, read,
+    runtime, scratch, seed, shim, two_at_a_time,
+};
+use crate::harness::{report, scale};
+
+/// How many changes, resolves and steps the story has.
+const STORY: usize = 40;
+/// Steps stay open over a restart, and every value is looked at.
+const EVERYTHING: Check = Check { length: u64::MAX, may_lose_open_steps: false, one_in: 1 };
+
+/// How long a change is waited for on a disk that stays full.
+const PATIENCE: Duration = Duration::from_millis(300);
+/// What fails: calls, whether for good, and how.
+const FAULTS: [(&str, &str, &str); 5] = [
+    ("write", "", "EIO"),
+    ("write", "", "ENOSPC"),
+    ("write", "+", "ENOSPC"),
+    ("write", "", "SHORT"),
+    ("sync", "", "EIO"),
+];
+
+struct World {
+    before: Image,
+    shim: PathBuf,
+    seed: u64,
+}
+
+/// What came of one fault.
+struct Outcome {
+    fault: String,
+    events: Vec<Event>,
+    acknowledged: usize,
+    /// It was refused while it started, which is no loss.
+    is_refused: bool,
+    problems: Vec<String>,
+}
+
+/// Something that was acknowledged, and how long the record was when it was asked for.
+struct Answer {
+    asked: u64,
+    is_change: bool,
+}
+
+/// How the story went.
+#[derive(Default)]
+struct Told {
+    answers: Vec<Answer>,
+    /// Nobody answered, and it was left at that.
+    is_unanswered: bool,
+}
+
+impl World {
+    /// The story, with this fault, and a start without it.
+    fn run(&self, fault: &str, directory: &Path, runtime: &Runtime) -> Outcome {
+        let (state, record) = (directory.join("state"), directory.join("record"));
+        self.before.write(&state);
+        let _ = std::fs::remove_dir_all(directory.join("run"));
+        let _ = std::fs::remove_file(&record);
+        let mut env: Vec<(&str, OsString)> = vec![
+            ("LD_PRELOAD", self.shim.clone().into()),
+            ("SHIM_DIRECTORY", state.into()),
+            ("SHIM_LOG", record.clone().into()),
+        ];
+        if !fault.is_empty() {
+            env.push(("SHIM_FAULT", fault.into()));
+        }
+        let mut client = Client::new(0, self.seed);
+        // On a disk that stays full a change that the store has taken waits for room: its caller goes away.
+        let may_wait = fault.contains('+');
+        if may_wait {
+            client.patience = PATIENCE;
+        }
+        let mut problems = Vec::new();
+        let mut told = Told::default();
+        let mut dice = Dice::new(fault.bytes().map(u64::from).sum());
+        let started = Serving::start(directory, &env);
+        let is_refused = !matches!(started, Start::Serving(_));
+        let said = match started {
+            Start::Serving(serving) => {
+                told = runtime.block_on(tell(&mut client, &serving, &record));
+                // In order, or at once.
+                let in_order = !told.is_unanswered && dice.roll(2) == 0;
+                let signal = if in_order { Signal::TERM } else { Signal::KILL };
+                runtime.block_on(serving.end_of_clients(signal))
+            }
+            Start::Refused(_, said) if said.contains("error: ") => said,
+            Start::Refused(_, said) => format!("panicked: no reason is given: {said}"),
+            Start::Hung(said) => format!("panicked: hangs: {said}"),
+        };
+        if said.contains("panicked") || said.contains("it did not end") {
+            problems.push(said);
+        }
+        if told.is_unanswered && !may_wait {
+            problems.push("a call hangs".to_owned());
+        }
+        let events = read(&record);
+        problems.extend(after_a_failed_sync(&events, &told.answers));
+        problems.extend(runtime.block_on(look(&client, directory, &mut dice)));
+        let fault = fault.to_owned();
+        Outcome { fault, events, acknowledged: client.acknowledged, is_refused, problems }
+    }
+}
+
+fn length_of(record: &Path) -> u64 {
+    std::fs::metadata(record).unwrap().len()
+}
+
+async fn tell(client: &mut Client, serving: &Serving, record: &Path) -> Told {
+    let mut told = Told::default();
+    let Ok(doors) = Doors::of_admin(serving).await else { return told };
+    client.connect(&doors);
+    for _ in 0..STORY {
+        let asked = length_of(record);
+        let changes = client.changes;
+        match client.act(&|| length_of(record)).await {
+            Ok(()) => {
+                let is_change = client.changes > changes;
+                told.answers.push(Answer { asked, is_change });
+            }
+            Err(error) if error.contains(UNANSWERED) => {
+                told.is_unanswered = true;
+                break;
+            }
+            Err(_) => {}
+        }
+    }
+    told
+}
+
+/// After a sync has failed nothing may be acknowledged that rests on the same file.
+fn after_a_failed_sync(events: &[Event], answers: &[Answer]) -> Option<String> {
+    let is_failed =
+        |event: &&Event| matches!(event.kind, Kind::Sync | Kind::RangeSync) && !event.is_done;
+    let failed = events.iter().find(is_failed)?;
+    let opened =
+        events.iter().find(|event| event.kind == Kind::Open && event.file == failed.file)?;
+    let is_store = opened.path.ends_with("store/db");
+    let is_journal = opened.path.ends_with("journal/000001.jsonl");
+    let rests_on = |answer: &&Answer| is_journal || (is_store && answer.is_change);
+    let late = answers.iter().filter(rests_on).find(|answer| answer.asked > failed.start)?;
+    Some(format!("acknowledged at {} after the sync that failed at {}", late.asked, failed.start))
+}
+
+/// What is not there when it is started without a fault.
+async fn look(client: &Client, directory: &Path, dice: &mut Dice) -> Vec<String> {
+    let serving = match Serving::start(directory, &[]) {
+        Start::Serving(serving) => serving,
+        Start::Refused(_, said) | Start::Hung(said) => {
+            return vec![format!("no start afterwards: {said}")];
+        }
+    };
+    let problems = async {
+        let doors = Doors::open(&serving).await?;
+        let seen = Seen::look(&doors.operator).await.map_err(|error| error.to_string())?;
+        Ok::<_, String>(client.check(&seen, &doors, EVERYTHING, dice).await.problems)
+    };
+    let mut problems = problems.await.unwrap_or_else(|error| vec![error]);
+    let said = serving.kill();
+    if said.contains("panicked") {
+        problems.push(said);
+    }
+    problems
+}
+
+/// Every fault, or some spread over all of them.
+fn faults(events: &[Event]) -> Vec<String> {
+    let count = |kinds: &[Kind]| events.iter().filter(|event| kinds.contains(&event.kind)).count();
+    let counts = BTreeMap::from([
+        ("write", count(&[Kind::Write, Kind::Create])),
+        ("sync", count(&[Kind::Sync, Kind::RangeSync])),
+    ]);
+    let mut faults = Vec::new();
+    for (calls, more, error) in FAULTS {
+        let all = counts[calls];
+        let step = all.div_ceil(scale(40, all)).max(1);
+        faults.extend(
+            (1..=all).step_by(step).map(|number| format!("{calls}:{number}{more}:{error}")),
+        );
+    }
+    faults
+}
+
+#[test]
+fn whichever_write_or_sync_fails_nothing_acknowledged_is_lost_and_nothing_is_there_by_half() {
+    let Some(shim) = shim() else { return };
+    let seed = seed("disk faults");
+    let directory = scratch();
+    init(directory.path());
+    // So that there is something to write while it starts.
+    let mut client = Client::new(9, seed);
+    let serving = Serving::start(directory.path(), &[]).serving();
+    runtime().block_on(tell(&mut client, &serving, directory.path()));
+    serving.kill();
+    let world = World { before: Image::of(&directory.path().join("state")), shim, seed };
+
+    let control = world.run("", directory.path(), &runtime());
+    assert!(control.problems.is_empty(), "without a fault: {}", control.problems.join("\n"));
+    assert_eq!(control.acknowledged, STORY);
+    let faults = faults(&control.events);
+    let outcomes = two_at_a_time(faults.len(), |number, directory, runtime| {
+        world.run(&faults[number], directory, runtime)
+    });
+    let mut bad = 0;
+    for outcome in outcomes.iter().filter(|outcome| !outcome.problems.is_empty()) {
+        println!("SHIM_FAULT={}: {}", outcome.fault, outcome.problems.join("\n"));
+        bad += 1;
+    }
+    let refused = outcomes.iter().filter(|outcome| outcome.is_refused).count();
+    let acknowledged: usize = outcomes.iter().map(|outcome| outcome.acknowledged).sum();
+    let cut_short = outcomes.iter().filter(|outcome| outcome.acknowledged < STORY).count();
+    report(
+        "failing disk",
+        format!("{} faults (EIO, ENOSPC, short writes), {acknowledged} acknowledged", faults.len()),
+        format!(
+            "{bad} with a loss or a crash, {refused} refused to start, {cut_short} refused changes"
+        ),
+        "",
+    );
+    assert_eq!(bad, 0);
+    assert!(cut_short > faults.len() / 2, "the faults are not felt");
+}
