@@ -83,7 +83,7 @@ pub fn sink(socket: &Path) {
 }
 
 /// KIND SECONDS TARGETS: floods, and says what it has done.
-pub fn flood(words: &[String]) {
+pub fn flood_as_told(words: &[String]) {
     let [kind, seconds, targets] = words else { panic!("{words:?}") };
     let kind = KINDS.iter().find(|(name, _)| name == kind).unwrap().1;
     let targets = std::fs::read_to_string(targets).unwrap();

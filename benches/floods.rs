@@ -95,7 +95,7 @@ fn main() {
     let words: Vec<String> =
         std::env::args().skip(1).filter(|word| !word.starts_with('-')).collect();
     match words.first().map(String::as_str) {
-        Some("flood") => return children::flood(&words[1..]),
+        Some("flood") => return children::flood_as_told(&words[1..]),
         Some("sink") => return children::sink(Path::new(&words[1])),
         _ => {}
     }

@@ -74,11 +74,12 @@ pub fn journal_lines(data: &[u8]) {
     let Ok(event) = serde_json::from_slice::<Event>(said) else { return };
     let now = Timestamp::from_millis(1_795_298_123_456);
     let mut line = Vec::new();
-    let hash = write(&mut line, &KEYRING, 7, now, &event, &NO_PREVIOUS).unwrap();
+    let hash = write(&mut line, &KEYRING, 7, now, &event, &NO_PREVIOUS, 3).unwrap();
     assert_eq!(line.pop(), Some(b'\n'));
     assert!(!line.contains(&b'\n'));
-    let Body { n, time, prev, event: read } = checked(&line, hash).unwrap();
+    let Body { n, time, prev, synced, event: read } = checked(&line, hash).unwrap();
     assert_eq!((n, time), (7, now));
+    assert_eq!(synced, if event.is_always_synced() { 3 } else { 0 });
     assert_eq!(prev, "0".repeat(64));
     let json = |event: &Event| serde_json::to_value(event).unwrap();
     assert_eq!(json(&read), json(&event));

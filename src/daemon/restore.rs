@@ -17,6 +17,7 @@ use crate::broker::{
     read_record,
 };
 use crate::model::{Clock, Timestamp};
+use crate::seal::Keyring;
 use crate::store::Store;
 
 /// What `state.json` is called until everything else is there: a directory that a kill leaves half made is no
@@ -96,34 +97,9 @@ fn fill(
     options: &RestoreOptions,
     progress: impl Fn(u64, u64),
 ) -> Result<Restored, DaemonError> {
-    let total = archive.metadata().map_err(RestoreError::from)?.len();
     let kek_file = options.kek_file.as_deref();
-    state.make_directory("journal")?;
-    let mut unpacking = Unpacking { state, entries: Vec::new(), manifest: None, bytes: 0 };
-    let mut archive = tar::Archive::new(BufReader::new(archive));
-    for entry in archive.entries().map_err(RestoreError::from)? {
-        let entry = entry.map_err(|error| RestoreError::Damaged(error.to_string()))?;
-        let name = unpacking.take(entry)?;
-        progress(unpacking.bytes, total);
-        if name == "keyring.json" {
-            // The wrong KEK is told before anything else is read.
-            state.keyring(&state.read_as(UNFINISHED_STATE)?, kek_file)?;
-        }
-    }
-    let missing = || RestoreError::Damaged("its end is missing".to_owned());
-    let Unpacking { entries, manifest, bytes, .. } = unpacking;
+    let (keyring, manifest, bytes) = unpack_all(state, archive, kek_file, progress)?;
     let mut file = state.read_as(UNFINISHED_STATE)?;
-    let keyring = state.keyring(&file, kek_file)?;
-    let manifest = manifest.ok_or_else(missing)?;
-    let manifest = Manifest::parse(&manifest, &keyring)
-        .ok_or_else(|| RestoreError::Damaged("its manifest is not the broker's".to_owned()))?;
-    if manifest.format != BACKUP_FORMAT {
-        return Err(RestoreError::Newer(manifest.format).into());
-    }
-    if manifest.entries != entries {
-        let text = "what is in it is not what its manifest says".to_owned();
-        return Err(RestoreError::Damaged(text).into());
-    }
     import_store(state)?;
     let authority = Arc::new(state.authority(&keyring)?);
     state.make_directory("broker")?;
@@ -150,6 +126,42 @@ fn fill(
         executor: state.join(super::init::EXECUTOR_DIRECTORY),
         operator: reissued.operator,
     })
+}
+
+/// Takes everything out of the archive, and checks that it is what was put in.
+fn unpack_all(
+    state: &StateDirectory,
+    archive: File,
+    kek_file: Option<&Path>,
+    progress: impl Fn(u64, u64),
+) -> Result<(Keyring, Manifest, u64), DaemonError> {
+    let total = archive.metadata().map_err(RestoreError::from)?.len();
+    state.make_directory("journal")?;
+    let mut unpacking = Unpacking { state, entries: Vec::new(), manifest: None, bytes: 0 };
+    let mut archive = tar::Archive::new(BufReader::new(archive));
+    for entry in archive.entries().map_err(RestoreError::from)? {
+        let entry = entry.map_err(|error| RestoreError::Damaged(error.to_string()))?;
+        let name = unpacking.take(entry)?;
+        progress(unpacking.bytes, total);
+        if name == "keyring.json" {
+            // The wrong KEK is told before anything else is read.
+            state.keyring(&state.read_as(UNFINISHED_STATE)?, kek_file)?;
+        }
+    }
+    let missing = || RestoreError::Damaged("its end is missing".to_owned());
+    let Unpacking { entries, manifest, bytes, .. } = unpacking;
+    let keyring = state.keyring(&state.read_as(UNFINISHED_STATE)?, kek_file)?;
+    let manifest = manifest.ok_or_else(missing)?;
+    let manifest = Manifest::parse(&manifest, &keyring)
+        .ok_or_else(|| RestoreError::Damaged("its manifest is not the broker's".to_owned()))?;
+    if manifest.format != BACKUP_FORMAT {
+        return Err(RestoreError::Newer(manifest.format).into());
+    }
+    if manifest.entries != entries {
+        let text = "what is in it is not what its manifest says".to_owned();
+        return Err(RestoreError::Damaged(text).into());
+    }
+    Ok((keyring, manifest, bytes))
 }
 
 /// Where unpacking stands.

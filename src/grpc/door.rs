@@ -90,12 +90,12 @@ where
     T: Send + Sync + 'static,
 {
     /// A place for a request, or the answer to give it.
-    fn admit(&self, request: &Request<Body>) -> Result<Place, Response<Body>> {
+    fn admit(&self, request: &Request<Body>) -> Result<Place, Box<Response<Body>>> {
         if let Some(refusal) = strict::refusal(request) {
-            return Err(refusal);
+            return Err(refusal.into());
         }
         let Some(peer) = request.extensions().get::<Arc<Peer<T>>>() else {
-            return Err(Status::internal("a request without a peer").into_http());
+            return Err(Status::internal("a request without a peer").into_http().into());
         };
         let path = request.uri().path();
         let permits = if path == HEALTH {
@@ -104,7 +104,7 @@ where
             let places = [&peer.requests, &self.layer.room];
             let [socket, door] = places.map(|room| Arc::clone(room).try_acquire_owned());
             let (Ok(socket), Ok(door)) = (socket, door) else {
-                return Err(overloaded().into_http());
+                return Err(overloaded().into_http().into());
             };
             Some([socket, door])
         };
@@ -142,7 +142,7 @@ where
 
     fn call(&mut self, request: Request<Body>) -> Self::Future {
         match self.admit(&request) {
-            Err(answer) => Answering::Refused { answer: Some(answer) },
+            Err(answer) => Answering::Refused { answer: Some(*answer) },
             Ok(place) => Answering::Served {
                 work: self.inner.call(request),
                 deadline: tokio::time::sleep(self.layer.deadline),

@@ -104,6 +104,9 @@ fn count_use(by: &mut ByWorkflow, workflow: &WorkflowName, time: Timestamp) {
     entry.last = entry.last.max(time);
 }
 
+/// Workflow, day and use: [`ByWorkflow`] without its depth.
+type Uses = Vec<(WorkflowName, i64, Use)>;
+
 /// An index as it is written: JSON has no maps by what is not text.
 #[derive(Serialize, Deserialize)]
 #[serde(deny_unknown_fields)]
@@ -111,8 +114,8 @@ struct Written {
     format: u32,
     file: u64,
     runs: Vec<(RunKey, Vec<u64>)>,
-    resources: Vec<(Id, Vec<(WorkflowName, i64, Use)>)>,
-    groups: Vec<(String, Vec<(WorkflowName, i64, Use)>)>,
+    resources: Vec<(Id, Uses)>,
+    groups: Vec<(String, Uses)>,
 }
 
 fn index_path(directory: &Path, file: u64) -> PathBuf {
@@ -133,7 +136,7 @@ pub(super) fn save(
         let uses = by.iter().flat_map(|(workflow, days)| {
             days.iter().map(|(day, used)| (workflow.clone(), *day, *used))
         });
-        uses.collect::<Vec<_>>()
+        uses.collect::<Uses>()
     };
     let written = Written {
         format: FORMAT,
@@ -174,7 +177,7 @@ fn read(path: &Path, keyring: &Keyring, file: u64) -> Option<FileIndex> {
         return None;
     }
     let written: Written = serde_json::from_slice(text).ok()?;
-    let deep = |flat: Vec<(WorkflowName, i64, Use)>| {
+    let deep = |flat: Uses| {
         let mut by = ByWorkflow::new();
         for (workflow, day, used) in flat {
             by.entry(workflow).or_default().insert(day, used);

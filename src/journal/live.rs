@@ -10,7 +10,7 @@ use tokio::sync::{OwnedSemaphorePermit, Semaphore};
 use tokio_util::sync::{CancellationToken, WaitForCancellationFutureOwned};
 
 use super::event::{Announced, Attempt, Checkpoint, Event, Outcome, RenewalOutcome};
-use super::requests::RequestTable;
+use super::requests::{RequestNote, RequestTable};
 use super::usage::Usage;
 use crate::lease::{LeaseTable, Terms};
 use crate::model::limits::{Limits, MAX_WATCHES, Rate};
@@ -297,10 +297,7 @@ impl Live {
             Event::ClockSetBack => self.close_all(),
             Event::Closed { opening, .. } => self.close(*opening),
             Event::Head { batch, revoked, .. } => self.take_head(*batch, revoked),
-            Event::Intent { batch, requests, .. } => {
-                self.intent = *batch;
-                self.announced.push_back(Announced { batch: *batch, requests: requests.clone() });
-            }
+            Event::Intent { batch, requests, .. } => self.announce(*batch, requests),
             Event::LeaseRenewal(line) => {
                 if let RenewalOutcome::Allow { expire_time, limited_by, .. } = line.outcome {
                     self.leases.extend(line.lease, Terms { expire_time, limited_by });
@@ -338,6 +335,11 @@ impl Live {
             | Event::Tested(_)
             | Event::Torn { .. } => {}
         }
+    }
+
+    fn announce(&mut self, batch: u64, requests: &[RequestNote]) {
+        self.intent = batch;
+        self.announced.push_back(Announced { batch, requests: requests.to_vec() });
     }
 
     fn take_head(&mut self, batch: u64, revoked: &[Id]) {
@@ -439,7 +441,6 @@ impl Live {
 
 #[cfg(test)]
 mod tests {
-    use super::super::requests::RequestNote;
     use super::*;
 
     fn announce(batch: u64, id: &str) -> Event {

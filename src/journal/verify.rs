@@ -93,7 +93,7 @@ pub fn verify(
         verifier.check_file(&directory.join(file_name(number)), number, number == *first)?;
     }
     let path = directory.join(file_name(*last));
-    verifier.finish(path, (*first, *last))
+    verifier.finish(&path, (*first, *last))
 }
 
 struct Verifier<'a> {
@@ -162,8 +162,8 @@ impl<'a> Verifier<'a> {
             };
             let line = read(whole).map_err(fault)?;
             match &mut file {
-                None => file = Some(self.begin(line, number, is_first).map_err(fault)?),
-                Some(file) => self.check(file, line).map_err(fault)?,
+                None => file = Some(self.begin(&line, number, is_first).map_err(fault)?),
+                Some(file) => self.check(file, &line).map_err(fault)?,
             }
         }
         match file {
@@ -176,7 +176,7 @@ impl<'a> Verifier<'a> {
     }
 
     /// The first line of a file.
-    fn begin(&mut self, line: Line, number: u64, is_first: bool) -> Result<InFile, &'static str> {
+    fn begin(&mut self, line: &Line, number: u64, is_first: bool) -> Result<InFile, &'static str> {
         let Event::Checkpoint(checkpoint) = &line.event else {
             return Err("the file begins with another line than its first");
         };
@@ -192,7 +192,7 @@ impl<'a> Verifier<'a> {
             is_copying: number > 1,
         };
         if number == 1 {
-            self.take(&line);
+            self.take(line);
             return Ok(file);
         }
         file.last_hash = line.previous;
@@ -205,7 +205,7 @@ impl<'a> Verifier<'a> {
         Ok(file)
     }
 
-    fn check(&mut self, file: &mut InFile, line: Line) -> Result<(), &'static str> {
+    fn check(&mut self, file: &mut InFile, line: &Line) -> Result<(), &'static str> {
         if line.n != file.last + 1 || line.previous != file.last_hash {
             return Err(OUT_OF_CHAIN);
         }
@@ -227,7 +227,7 @@ impl<'a> Verifier<'a> {
             Event::Rotated { file } => Some(file),
             _ => None,
         };
-        self.take(&line);
+        self.take(line);
         Ok(())
     }
 
@@ -257,8 +257,8 @@ impl<'a> Verifier<'a> {
         self.unsigned.push((line.n, line.hash));
     }
 
-    fn finish(self, path: PathBuf, (first, last): (u64, u64)) -> Result<Proof, ProofError> {
-        let truncated = |what: String| ProofError::Truncated { path: path.clone(), what };
+    fn finish(self, path: &Path, (first, last): (u64, u64)) -> Result<Proof, ProofError> {
+        let truncated = |what: String| ProofError::Truncated { path: path.to_owned(), what };
         if let Some(next) = self.next {
             return Err(truncated(format!("the file {} that goes on is missing", file_name(next))));
         }

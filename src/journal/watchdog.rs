@@ -5,7 +5,7 @@
 
 use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
-use std::time::{Duration, Instant};
+use std::time::Duration;
 
 use crate::model::limits::JOURNAL_DEADLINE;
 
@@ -15,20 +15,17 @@ const LOOK: Duration = Duration::from_millis(100);
 /// What the writer tells the watchdog.
 #[derive(Debug)]
 pub(super) struct Pulse {
-    start: Instant,
-    /// When the write began that is under way, in milliseconds from `start`, from 1; zero if there is none.
+    /// How often the watchdog has looked, from 1: its own clock.
+    looks: AtomicU64,
+    /// At which look the write began that is under way; zero if there is none.
     since: AtomicU64,
     is_hanging: AtomicBool,
 }
 
 impl Pulse {
-    fn millis(&self) -> u64 {
-        u64::try_from(self.start.elapsed().as_millis()).unwrap_or(u64::MAX).saturating_add(1)
-    }
-
     /// A write begins; it ends when this is dropped.
     pub(super) fn begin(&self) -> Beat<'_> {
-        self.since.store(self.millis(), Ordering::Release);
+        self.since.store(self.looks.load(Ordering::Acquire), Ordering::Release);
         Beat(self)
     }
 
@@ -39,8 +36,9 @@ impl Pulse {
 
     fn look(&self) {
         let since = self.since.load(Ordering::Acquire);
-        let limit = u64::try_from(JOURNAL_DEADLINE.as_millis()).unwrap_or(u64::MAX);
-        let hangs = since != 0 && self.millis().saturating_sub(since) > limit;
+        let now = self.looks.fetch_add(1, Ordering::AcqRel) + 1;
+        let limit = JOURNAL_DEADLINE.as_millis() / LOOK.as_millis();
+        let hangs = since != 0 && u128::from(now.saturating_sub(since)) > limit;
         if hangs == self.is_hanging.swap(hangs, Ordering::AcqRel) {
             return;
         }
@@ -66,7 +64,7 @@ impl Drop for Beat<'_> {
 /// Starts the thread; it ends when the last of the others who hold the pulse is gone.
 pub(super) fn start() -> std::io::Result<Arc<Pulse>> {
     let pulse = Arc::new(Pulse {
-        start: Instant::now(),
+        looks: AtomicU64::new(1),
         since: AtomicU64::new(0),
         is_hanging: AtomicBool::new(false),
     });

@@ -16,7 +16,7 @@ use keyhatch::grpc::pb::connection_service_client::ConnectionServiceClient;
 use keyhatch::grpc::pb::executor_service_client::ExecutorServiceClient;
 use keyhatch::grpc::pb::secret_service_client::SecretServiceClient;
 use keyhatch::grpc::pb::step_service_client::StepServiceClient;
-use keyhatch::model::{Clock, Limits};
+use keyhatch::model::Clock;
 use tonic::Streaming;
 use tonic::transport::Channel;
 
@@ -283,7 +283,7 @@ fn a_daemon_with_an_allocator_that_wipes_nothing() {
     // What a daemon would hold that forgets to forget it.
     let kek = hex::decode(std::fs::read_to_string(state.join("kek")).unwrap().trim()).unwrap();
     let runtime = directory.join("run");
-    let config = Config { state, runtime, admin_group: None, limits: Limits::default() };
+    let config = Config::in_directories(state, runtime);
     let daemon = Daemon::start(&config, None, Clock::system()).unwrap_or_else(|e| panic!("{e}"));
     std::io::stdin().read_to_end(&mut Vec::new()).unwrap();
     daemon.stop();
