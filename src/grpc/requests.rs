@@ -7,7 +7,7 @@ use tonic::Status;
 
 use super::{
     apply, connection, convert, executor, group, integration, pb, registry, secret, status, step,
-    system,
+    system, tail,
 };
 use crate::broker::Error;
 use crate::catalog::ConnectionFilter;
@@ -167,6 +167,8 @@ pub const OTHER_REQUESTS: &[Request] = &[
         Some(workflow) => run(&workflow, &one.run),
         None => Ok(RunName::parse(&one.run).map(drop)?),
     }),
+    request!(BackupRequest, |_| Ok(())),
+    request!(EndQuarantineRequest, |_| Ok(())),
     request!(GetStatusRequest, |_| Ok(())),
     request!(ListExecutorsRequest, |one| {
         convert::page_of(Vec::<pb::Executor>::new(), one.page_size, &one.page_token, |one| {
@@ -185,6 +187,7 @@ pub const OTHER_REQUESTS: &[Request] = &[
     request!(RenewCertificateRequest, |one| {
         crate::identity::requested_key(&one.csr).map(drop).map_err(Error::from)
     }),
+    request!(TailJournalRequest, |one| tail::parse(one).map(drop)),
     request!(RenewStepRequest, |one| {
         let pb::RenewStepRequest { name, workflow, run, step } = one;
         executor::selector(&pb::CloseStepRequest { name, workflow, run, step }).map(drop)

@@ -63,7 +63,7 @@ pub(super) fn begin(
     Ok(Box::pin(told.chain(end.filter_map(|end| end))))
 }
 
-fn parse(request: pb::TailJournalRequest) -> Result<TailRequest, Error> {
+pub(super) fn parse(request: pb::TailJournalRequest) -> Result<TailRequest, Error> {
     let workflow = Some(request.workflow).filter(|name| !name.is_empty());
     let run = Some(request.run).filter(|name| !name.is_empty());
     let filter = TailFilter {

@@ -468,6 +468,9 @@ async fn system(channel: Channel, method: &str) -> Result<(), Status> {
             let question = Some(pb::explain_request::Question::DryRun(dry_run));
             client.explain(pb::ExplainRequest { question }).await.map(drop)
         }
+        "TailJournal" => client.tail_journal(pb::TailJournalRequest::default()).await.map(drop),
+        "Backup" => client.backup(pb::BackupRequest {}).await.map(drop),
+        "EndQuarantine" => client.end_quarantine(pb::EndQuarantineRequest {}).await.map(drop),
         "RenewCertificate" => {
             // Refused for its key: so it was allowed.
             let (_, csr) = new_request().unwrap();

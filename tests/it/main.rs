@@ -11,6 +11,7 @@
 
 mod access_table;
 mod authentication;
+mod backup;
 mod bad_input;
 mod bit_flips;
 mod canaries;
@@ -32,6 +33,7 @@ mod fuzz_corpus;
 mod groups;
 mod handshakes;
 mod harness;
+mod journal;
 mod kill_nine;
 mod killed;
 mod layering;

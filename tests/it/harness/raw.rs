@@ -59,7 +59,8 @@ impl Raw {
         let mut sender = self.sender.clone().ready().await?;
         let (response, mut stream) = sender.send_request(request, message.is_none())?;
         if let Some(message) = message {
-            stream.send_data(message, true)?;
+            // Who is refused at once may be refused before he has said all.
+            let _ = stream.send_data(message, true);
         }
         Ok(response)
     }
@@ -97,7 +98,7 @@ impl Raw {
 impl Half {
     /// Sends the rest.
     pub async fn finish(mut self) -> Result<Answer, h2::Error> {
-        self.stream.send_data(self.rest.clone(), true)?;
+        let _ = self.stream.send_data(self.rest.clone(), true);
         answer(self.response).await
     }
 

@@ -1,0 +1,170 @@
+//! A backup is whole and sealed, and what is restored of it resolves nothing until somebody says so.
+
+use std::path::Path;
+use std::process::Output;
+
+use crate::harness::{ServeProcess, keyhatch_in};
+
+const SECRET: &str = "s3cret-in-a-backup";
+
+fn text(bytes: &[u8]) -> String {
+    String::from_utf8_lossy(bytes).into_owned()
+}
+
+fn must(output: Output) -> String {
+    assert!(output.status.success(), "{}", text(&output.stderr));
+    text(&output.stdout)
+}
+
+/// A daemon with its KEK outside, and one connection.
+fn seeded(directory: &Path) -> ServeProcess {
+    let kek = directory.join("kek");
+    must(keyhatch_in(directory, &["init", "--kek-file", kek.to_str().unwrap()]).output().unwrap());
+    let serving = ServeProcess::start(directory);
+    let seed = directory.join("seed.yaml");
+    let document =
+        format!("connections: {{\"aws/prod\": {{accessKeyID: A, secretAccessKey: {SECRET}}}}}\n");
+    std::fs::write(&seed, document).unwrap();
+    must(serving.run(&["apply", "-f", seed.to_str().unwrap()]));
+    let bind =
+        ["access", "add", "aws/prod", "--relation", "resolver", "--principal", "workflow:deploy"];
+    must(serving.run(&bind));
+    serving
+}
+
+fn get(directory: &Path) -> Output {
+    let run = [
+        "step",
+        "run",
+        "--workflow",
+        "deploy",
+        "--run",
+        "9",
+        "--step",
+        "s",
+        "--",
+        "keyhatch",
+        "get",
+        "aws/prod",
+        "--field",
+        "secret_access_key",
+    ];
+    let mut command = keyhatch_in(directory, &run);
+    command.env("PATH", crate::harness::path_with_binary());
+    command.output().unwrap()
+}
+
+fn restore(directory: &Path, archive: &Path, kek: &Path) -> Output {
+    let (archive, kek) = (archive.to_str().unwrap(), kek.to_str().unwrap());
+    keyhatch_in(directory, &["restore", archive, "--kek-file", kek]).output().unwrap()
+}
+
+#[test]
+fn what_is_restored_resolves_nothing_until_it_is_confirmed_and_then_everything() {
+    let directory = tempfile::Builder::new().prefix("kh").tempdir().unwrap();
+    let serving = seeded(directory.path());
+    let opened = ["step", "open", "--workflow", "deploy", "--run", "1", "--step", "s"];
+    must(serving.run(&opened));
+    let archive = directory.path().join("backup.tar");
+    must(serving.run(&["backup", archive.to_str().unwrap()]));
+    // What comes after it is not in it.
+    must(serving.run(&["connection", "delete", "aws/prod", "--force", "--yes"]));
+    drop(serving);
+
+    let bytes = std::fs::read(&archive).unwrap();
+    let kek = std::fs::read_to_string(directory.path().join("kek")).unwrap();
+    for never in [SECRET, kek.trim(), "PRIVATE KEY"] {
+        assert!(!bytes.windows(never.len()).any(|part| part == never.as_bytes()), "{never}");
+    }
+
+    let other = tempfile::Builder::new().prefix("kh").tempdir().unwrap();
+    must(restore(other.path(), &archive, &directory.path().join("kek")));
+    let serving = ServeProcess::start(other.path());
+    assert!(must(serving.run(&["status"])).contains("quarantined"));
+    let steps = must(serving.run(&["step", "list", "-o", "name"]));
+    assert_eq!(steps.trim(), "", "every step of the old broker is closed");
+    let refused = get(other.path());
+    assert!(text(&refused.stderr).contains("error: QUARANTINED"), "{}", text(&refused.stderr));
+    // A restart changes nothing about it.
+    assert!(serving.terminate());
+    let serving = ServeProcess::start(other.path());
+    assert!(text(&get(other.path()).stderr).contains("error: QUARANTINED"));
+    must(serving.run(&["restore", "--confirm"]));
+    assert_eq!(must(get(other.path())).trim(), SECRET);
+    assert!(must(serving.run(&["status"])).contains("serving"));
+    must(serving.run(&["journal", "verify"]));
+}
+
+#[test]
+fn a_backup_is_refused_with_another_key_when_it_is_cut_and_when_it_is_changed() {
+    let directory = tempfile::Builder::new().prefix("kh").tempdir().unwrap();
+    let serving = seeded(directory.path());
+    let archive = directory.path().join("backup.tar");
+    must(serving.run(&["backup", archive.to_str().unwrap()]));
+    let again = serving.run(&["backup", archive.to_str().unwrap()]);
+    assert!(text(&again.stderr).contains("choose another file"));
+    drop(serving);
+    let kek = directory.path().join("kek");
+    let target = directory.path().join("other");
+    std::fs::create_dir(&target).unwrap();
+    let refused = |archive: &Path, kek: &Path, what: &str| {
+        let output = restore(&target, archive, kek);
+        assert!(!output.status.success());
+        assert!(text(&output.stderr).contains(what), "{what}: {}", text(&output.stderr));
+        // Nothing is left that a daemon would take for a broker.
+        let left = std::fs::read_dir(target.join("state")).unwrap().count();
+        assert_eq!(left, 0);
+    };
+    let wrong = directory.path().join("wrong");
+    std::fs::write(&wrong, "0".repeat(64)).unwrap();
+    std::fs::set_permissions(&wrong, std::os::unix::fs::PermissionsExt::from_mode(0o400)).unwrap();
+    refused(&archive, &wrong, "is not the one");
+    let bytes = std::fs::read(&archive).unwrap();
+    let spoiled = directory.path().join("spoiled.tar");
+    for end in [0, 100, 2000, bytes.len() / 2, bytes.len() - 3000] {
+        std::fs::write(&spoiled, &bytes[..end]).unwrap();
+        refused(&spoiled, &kek, "error: ");
+    }
+    // One bit anywhere, but in what tar fills up with.
+    let steps = bytes.len() / 60;
+    for place in (0..bytes.len()).step_by(steps).filter(|place| bytes[*place] != 0) {
+        let mut changed = bytes.clone();
+        changed[place] ^= 4;
+        std::fs::write(&spoiled, changed).unwrap();
+        let output = restore(&target, &spoiled, &kek);
+        assert!(!output.status.success(), "byte {place}");
+        let _ = std::fs::remove_dir_all(target.join("state"));
+    }
+}
+
+#[test]
+fn backups_that_are_made_while_changes_go_on_are_each_as_of_one_change() {
+    let directory = tempfile::Builder::new().prefix("kh").tempdir().unwrap();
+    let serving = seeded(directory.path());
+    let is_over = std::sync::atomic::AtomicBool::new(false);
+    std::thread::scope(|scope| {
+        scope.spawn(|| {
+            let mut number = 0;
+            while !is_over.load(std::sync::atomic::Ordering::SeqCst) {
+                number += 1;
+                let name = format!("aws/n{}", number % 7);
+                let change: [&str; 3] = ["connection", "create", &name];
+                let fields =
+                    ["--field", "access_key_id=A", "--field", "secret_access_key=env:VALUE"];
+                let mut command = keyhatch_in(directory.path(), &[&change[..], &fields].concat());
+                command.env("VALUE", "v").output().unwrap();
+                serving.run(&["connection", "delete", &name, "--force", "--yes"]);
+            }
+        });
+        for number in 0..5 {
+            let archive = directory.path().join(format!("backup-{number}.tar"));
+            must(serving.run(&["backup", archive.to_str().unwrap()]));
+            let target = directory.path().join(format!("restored-{number}"));
+            std::fs::create_dir(&target).unwrap();
+            must(restore(&target, &archive, &directory.path().join("kek")));
+        }
+        is_over.store(true, std::sync::atomic::Ordering::SeqCst);
+    });
+    let restored = ServeProcess::start(&directory.path().join("restored-4"));
+    assert!(must(restored.run(&["connection", "list"])).contains("aws/prod"));
+}
