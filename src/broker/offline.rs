@@ -7,9 +7,10 @@ use super::draft::Draft;
 use super::error::Error;
 use super::registry::{register_first, reissue};
 use super::start::{Foundation, StartError};
-use super::writer::{Writer, WriterTask};
+use super::writer::{Writer, WriterParts, WriterTask};
+use crate::journal::{Event, RotatedKey};
 use crate::model::{Clock, ExecutorName, OperatorName, PinnedCertificate};
-use crate::seal::Keyring;
+use crate::seal::{Keyring, Rotation};
 
 /// A broker that is not running. Whoever makes one holds the state directory's lock.
 pub struct Offline<'a> {
@@ -22,6 +23,9 @@ pub struct Offline<'a> {
     /// Where time comes from.
     pub clock: Clock,
 }
+
+/// Who changes something where no daemon says who he is: whoever holds the KEK.
+const OFFLINE: &str = "offline";
 
 /// A local executor's certificates: the new one is pinned only if the one in its files is good no more.
 pub struct LocalExecutor {
@@ -56,6 +60,22 @@ impl Offline<'_> {
         local: LocalExecutor,
     ) -> Result<bool, StartError> {
         self.change(move |draft| reissue(draft, operator, certificate, local)).await
+    }
+
+    /// Puts a new key in force, after the journal's line.
+    ///
+    /// # Errors
+    /// If journal and store are damaged, or something cannot be written.
+    pub async fn rotate(self, key: RotatedKey, rotation: Rotation) -> Result<(), StartError> {
+        let keyring = Arc::new(self.keyring);
+        let opened = Foundation::open(self.journal, self.store, keyring, self.clock);
+        let WriterParts { journal, keyring, clock, .. } = opened.await?.parts;
+        let principal = OFFLINE.to_owned();
+        let (old, new) = (rotation.old, rotation.new);
+        let event = Event::KeyRotated { principal, key, old, new };
+        let (position, _) = journal.append(clock.now(), &event)?;
+        journal.synced(position).await?;
+        Ok(rotation.commit(&keyring)?)
     }
 
     async fn change<T: Send + 'static>(

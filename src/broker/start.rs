@@ -15,11 +15,12 @@ use std::path::Path;
 use std::sync::Arc;
 use std::sync::atomic::AtomicBool;
 
-use tokio::sync::mpsc;
+use tokio::sync::{Notify, mpsc};
 
 use super::Broker;
 use super::draft::revoked_by_all;
 use super::error::Error;
+use super::keys::Keys;
 use super::listeners::Listeners;
 use super::step_directory::{Runtime, StepListener};
 use super::watch::Watchers;
@@ -29,7 +30,7 @@ use crate::identity::Authority;
 use crate::journal::{CloseReason, Event, Journal, Recovery, ReplayError, Unavailable};
 use crate::model::limits::MAX_CLOCK_STEP_BACK;
 use crate::model::{Clock, Id, Limits};
-use crate::seal::Keyring;
+use crate::seal::{KeyPlace, Keyring, PlaceError};
 use crate::store::{Store, StoreError};
 
 /// Why a broker cannot come up.
@@ -44,6 +45,9 @@ pub enum StartError {
     /// The first registrations were refused.
     #[error(transparent)]
     Registration(#[from] Error),
+    /// The keys.
+    #[error(transparent)]
+    Keys(#[from] PlaceError),
     /// The store's contents.
     #[error(transparent)]
     Load(#[from] LoadError),
@@ -78,6 +82,8 @@ pub struct Parts<'a> {
     pub store: &'a Path,
     /// The keys.
     pub keyring: Keyring,
+    /// Where they are on disk.
+    pub keys: KeyPlace,
     /// The CA.
     pub authority: Arc<Authority>,
     /// Where time comes from.
@@ -158,7 +164,17 @@ impl Broker {
             Foundation::open(parts.journal, parts.store, keyring, parts.clock.clone()).await?;
         let (writer, queue) = Writer::new();
         let WriterParts { snapshots, journal, store, keyring, .. } = foundation.parts.clone();
+        let keys = Keys {
+            place: parts.keys,
+            keyring: Arc::clone(&keyring),
+            journal: Arc::clone(&journal),
+            store: Arc::clone(&store),
+            clock: parts.clock.clone(),
+            turn: tokio::sync::Mutex::default(),
+            wake: Notify::new(),
+        };
         let broker = Self {
+            keys: Arc::new(keys),
             snapshots,
             journal,
             store,

@@ -16,9 +16,12 @@ mod get;
 mod group;
 mod init;
 mod integration;
+mod kek;
+mod key;
 mod output;
 mod pages;
 mod placeholder;
+mod progress;
 mod registry;
 mod renewal;
 mod run;
@@ -100,6 +103,9 @@ enum Command {
     Apply(apply::Apply),
     /// Tell why a step was refused, or would be, as an operator
     Explain(explain::Explain),
+    /// List and rotate the keys that seal the store, as an administrator
+    #[command(subcommand)]
+    Key(key::Key),
     /// Add, list and remove operators, as an administrator
     #[command(subcommand)]
     Operator(registry::Operator),
@@ -142,6 +148,7 @@ fn dispatch(common: &Common, command: Command) -> Result<u8, Failure> {
         Command::Serve(serve) => serve.run(common).map(|()| 0),
         Command::Exec(exec) => exec.run(common),
         Command::Step(step) => block_on(step.run(common)),
+        Command::Key(key) => key.run(common).map(|()| 0),
         Command::Status => block_on(status::run(common)).map(|()| 0),
         Command::Get(get) => block_on(get.run(common)).map(|()| 0),
         Command::Whoami => block_on(get::whoami(common)).map(|()| 0),

@@ -8,6 +8,7 @@ use super::requests::RequestNote;
 use crate::access::Bindings;
 use crate::lease::{Ask, Lease, TtlLimit};
 use crate::model::{FieldName, Id, Opening, PinnedCertificate, RunAs, Timestamp};
+use crate::seal::KeyId;
 
 /// One line's content.
 #[derive(Debug, Serialize, Deserialize)]
@@ -69,6 +70,17 @@ pub enum Event {
         #[serde(default, skip_serializing_if = "Vec::is_empty")]
         requests: Vec<RequestNote>,
     },
+    /// A key is about to be replaced: all that can fail before is done.
+    KeyRotated {
+        /// By whom.
+        principal: String,
+        /// Which.
+        key: RotatedKey,
+        /// The one that was in use.
+        old: KeyId,
+        /// The one that is to be.
+        new: KeyId,
+    },
     /// A decision to make a lease last longer.
     LeaseRenewal(RenewalLine),
     /// A step gave a lease back.
@@ -118,6 +130,7 @@ impl Event {
             | Self::Closed { .. }
             | Self::Head { .. }
             | Self::Intent { .. }
+            | Self::KeyRotated { .. }
             | Self::LeaseRevoked { .. }
             | Self::Stopped
             | Self::Torn { .. } => true,
@@ -175,6 +188,16 @@ pub enum CloseReason {
     NewAttempt,
     /// Its directory could not be made.
     OpenFailed,
+}
+
+/// Which key was replaced.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(rename_all = "snake_case")]
+pub enum RotatedKey {
+    /// The one that records are sealed under.
+    Dek,
+    /// The one that wraps the others.
+    Kek,
 }
 
 /// One change in a batch.

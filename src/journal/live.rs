@@ -312,6 +312,7 @@ impl Live {
                 self.announced.retain(|(announced, _)| announced != batch);
             }
             Event::AdminRefused { .. }
+            | Event::KeyRotated { .. }
             | Event::RateRefused { .. }
             | Event::Started { .. }
             | Event::Stopped

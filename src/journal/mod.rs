@@ -30,7 +30,7 @@ use parking_lot::{Mutex, MutexGuard};
 
 pub use event::{
     ChangeNote, Checkpoint, CloseReason, Event, Outcome, RenewalLine, RenewalOutcome, ResolveLine,
-    TestLine,
+    RotatedKey, TestLine,
 };
 pub use line::Body;
 pub use live::{Live, LiveOpening, NotAccepted};

@@ -23,6 +23,7 @@ mod documents;
 mod explain;
 mod groups;
 mod harness;
+mod keys;
 mod killed;
 mod layering;
 mod leases;
