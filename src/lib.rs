@@ -41,6 +41,7 @@
 //! | hostile code in a step | has its own socket and certificate only; what it may resolve is decided by name, and what it may not have looks like what does not exist |
 //! | another user on the host | directories and sockets by mode; SO_PEERCRED beside the certificate; no core dumps |
 //! | whoever reads freed memory | every heap block is wiped when it is freed |
+//! | whoever reads another process's memory | the keys that seal the store are where nobody else can read, if the kernel has such memory; values are not |
 //! | a stolen step certificate | works on its own socket only, until the step closes |
 //! | a stolen disk or backup | sealed, names too; the KEK is to be kept elsewhere. The journal shows names |
 //! | somebody who edits the disk | every record is bound to its place, every line is chained and tagged, the whole store has a digest: the broker refuses to start |

@@ -134,6 +134,11 @@ impl Draft {
         self.notes.push(note);
     }
 
+    /// What the journal says of a change that nobody can see: no lease is decided again.
+    pub(super) fn note_unseen(&mut self, note: ChangeNote) {
+        self.notes.push(note);
+    }
+
     /// Runs one change; if it is refused, the draft is as it was before.
     pub(super) fn attempt<T>(
         &mut self,

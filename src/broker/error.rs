@@ -164,6 +164,17 @@ pub enum Error {
     /// The journal cannot be written.
     #[error("the journal cannot be written, so nothing is resolved or changed; try again")]
     JournalUnavailable,
+    /// The KEK cannot be had while the daemon runs.
+    #[error(
+        "the KEK is not at hand ({0}); stop the daemon and run: keyhatch key rotate --data --offline"
+    )]
+    KekNotAtHand(String),
+    /// The KEK cannot be replaced where it is.
+    #[error("{0}")]
+    KekNotReplaceable(String),
+    /// The keyring cannot be written.
+    #[error("the keyring cannot be read or written ({0}); see to its disk and try again")]
+    KeyringUnwritable(String),
     /// The kind is not one, or not clear.
     #[error("{}", .0.description)]
     KindInvalid(Problem),

@@ -18,6 +18,7 @@ mod housekeeping;
 mod inspect;
 mod integrations;
 mod judge;
+mod keys;
 mod leases;
 mod listeners;
 mod offline;
@@ -26,6 +27,7 @@ mod operators;
 mod quarantine;
 mod reaper;
 mod registry;
+mod reseal;
 mod resolve;
 mod runs;
 mod secrets;
@@ -53,6 +55,7 @@ pub use explain::{DryRun, ExaminedResource, Explanation, NearMember, PastDecisio
 pub use groups::{GroupChange, GroupDocument, ListedGroup, MemberChange, NewGroup};
 pub use inspect::Inspected;
 pub use integrations::ListedIntegration;
+pub use keys::{ListedDek, ListedKeys, RotatedKek};
 pub use offline::{LocalExecutor, Offline};
 pub use openings::{ClosedStep, OpenedStep, StepOwner, StepRequest, StepSelector};
 pub use registry::{Enrolled, LOCAL_EXECUTOR, NewRegistration};
@@ -69,14 +72,16 @@ use crate::catalog::{Snapshot, Snapshots};
 use crate::identity::Authority;
 use crate::journal::Journal;
 use crate::model::{Clock, JournalMode, Limits, Timestamp};
-use crate::seal::Keyring;
+use crate::seal::{KeyMemory, Keyring, key_memory};
 use crate::store::Store;
+use keys::Keys;
 use listeners::Listeners;
 use watch::Watchers;
 use writer::Writer;
 
 /// One broker, with everything it works with.
 pub struct Broker {
+    keys: Arc<Keys>,
     snapshots: Arc<Snapshots>,
     journal: Arc<Journal>,
     store: Arc<Store>,
@@ -118,6 +123,8 @@ pub struct Health {
     pub journal_position: String,
     /// The key that wraps the keyring.
     pub kek_id: String,
+    /// Where keys are kept in memory.
+    pub key_memory: KeyMemory,
     /// The trust domain.
     pub trust_domain: String,
 }
@@ -187,6 +194,7 @@ impl Broker {
             head: snapshot.head,
             journal_position: self.journal.position().unwrap_or_default(),
             kek_id: self.keyring.kek_id().to_string(),
+            key_memory: key_memory(),
             trust_domain: self.authority.domain().to_string(),
         }
     }

@@ -7,11 +7,11 @@ use super::draft::Draft;
 use super::error::Error;
 use super::registry::{register_first, reissue};
 use super::start::{Foundation, StartError};
-use super::writer::{Writer, WriterTask};
+use super::writer::{Writer, WriterParts, WriterTask};
 use crate::identity::Authority;
-use crate::journal::Event;
+use crate::journal::{Event, RotatedKey};
 use crate::model::{Clock, ExecutorName, Limits, OperatorName, PinnedCertificate, Timestamp};
-use crate::seal::Keyring;
+use crate::seal::{Keyring, Rotation};
 
 /// A broker that is not running. Whoever makes one holds the state directory's lock.
 pub struct Offline<'a> {
@@ -26,6 +26,9 @@ pub struct Offline<'a> {
     /// Where time comes from.
     pub clock: Clock,
 }
+
+/// Who changes something where no daemon says who he is: whoever holds the KEK.
+const OFFLINE: &str = "offline";
 
 /// A local executor's certificates: the new one is pinned only if the one in its files is good no more.
 pub struct LocalExecutor {
@@ -73,6 +76,20 @@ impl Offline<'_> {
         journal.append(clock.now(), &Event::Restored { backup_time })?;
         journal.sign(clock.now());
         Ok(journal.synced(journal.last()?).await?)
+    }
+
+    /// Puts a new key in force, after the journal's line.
+    ///
+    /// # Errors
+    /// If journal and store are damaged, or something cannot be written.
+    pub async fn rotate(self, key: RotatedKey, rotation: Rotation) -> Result<(), StartError> {
+        let WriterParts { journal, keyring, clock, .. } = self.foundation().await?.parts;
+        let principal = OFFLINE.to_owned();
+        let (old, new) = (rotation.old, rotation.new);
+        let event = Event::KeyRotated { principal, key, old, new };
+        let (position, _) = journal.append(clock.now(), &event)?;
+        journal.synced(position).await?;
+        Ok(rotation.commit(&keyring)?)
     }
 
     async fn foundation(self) -> Result<Foundation, StartError> {

@@ -20,6 +20,7 @@ use tokio::sync::mpsc;
 use super::Broker;
 use super::draft::revoked_by_all;
 use super::error::Error;
+use super::keys::Keys;
 use super::listeners::Listeners;
 use super::step_directory::{Runtime, StepListener};
 use super::watch::Watchers;
@@ -29,7 +30,7 @@ use crate::identity::Authority;
 use crate::journal::{CloseReason, Event, Journal, Options, Recovery, ReplayError, Unavailable};
 use crate::model::limits::MAX_CLOCK_STEP_BACK;
 use crate::model::{Clock, Id, JournalMode, Limits};
-use crate::seal::Keyring;
+use crate::seal::{KeyPlace, Keyring, PlaceError};
 use crate::store::{Store, StoreError};
 
 /// Why a broker cannot come up.
@@ -44,6 +45,9 @@ pub enum StartError {
     /// The first registrations were refused.
     #[error(transparent)]
     Registration(#[from] Error),
+    /// The keys.
+    #[error(transparent)]
+    Keys(#[from] PlaceError),
     /// The store's contents.
     #[error(transparent)]
     Load(#[from] LoadError),
@@ -89,6 +93,8 @@ pub struct Parts<'a> {
     pub store: &'a Path,
     /// The keys.
     pub keyring: Keyring,
+    /// Where they are on disk.
+    pub keys: KeyPlace,
     /// The CA.
     pub authority: Arc<Authority>,
     /// Where time comes from.
@@ -189,8 +195,10 @@ impl Broker {
             return Err(StartError::OlderThanExpected { expected, head });
         }
         let (writer, queue) = Writer::new();
+        let keys = Arc::new(Keys::new(parts.keys, foundation.parts.clone()));
         let WriterParts { snapshots, journal, store, keyring, .. } = foundation.parts.clone();
         let broker = Self {
+            keys,
             snapshots,
             journal,
             store,

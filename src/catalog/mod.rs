@@ -91,6 +91,11 @@ impl Catalog {
         self.connections.insert_mut(name, Arc::new(connection));
     }
 
+    /// Puts a connection in place of itself, when nothing of it has changed but how it is sealed.
+    pub fn put_resealed(&mut self, connection: Connection) {
+        self.connections.insert_mut(connection.metadata.reference(), Arc::new(connection));
+    }
+
     /// Removes a connection, from its groups too.
     pub fn remove_connection(&mut self, name: &ConnectionRef) {
         self.leave(name);
@@ -222,6 +227,11 @@ impl Catalog {
     /// Puts a secret in place of the one of its name.
     pub fn put_secret(&mut self, secret: Secret) {
         self.secrets.insert_mut(secret.metadata.name.clone(), Arc::new(secret));
+    }
+
+    /// All secrets, in no order.
+    pub fn secrets(&self) -> impl Iterator<Item = &Arc<Secret>> {
+        self.secrets.values()
     }
 
     /// The secrets of a workflow, in no order.

@@ -9,6 +9,7 @@ use serde_json::json;
 
 use super::endpoint::{Caller, connect};
 use super::failure::Failure;
+use super::kek::Unlocking;
 use super::output::{self, print, progress, properties, say};
 use super::{Common, block_on};
 use crate::config::{Config, Given};
@@ -31,14 +32,13 @@ pub struct Restore {
     #[arg(required_unless_present = "confirm")]
     file: Option<PathBuf>,
     /// Say of the broker that runs, and was restored, that it is the right one: credentials are resolved again.
-    #[arg(long, conflicts_with_all = ["file", "runtime", "kek_file"])]
+    #[arg(long, conflicts_with_all = ["file", "runtime", "kek_file", "kek_passphrase_file"])]
     confirm: bool,
     /// Where the broker's sockets will be.
     #[arg(long, env = "KEYHATCH_RUNTIME", value_name = "DIR")]
     runtime: Option<PathBuf>,
-    /// The key that wraps all others: no backup has it.
-    #[arg(long, env = "KEYHATCH_KEK_FILE", value_name = "FILE")]
-    kek_file: Option<PathBuf>,
+    #[command(flatten)]
+    unlocking: Unlocking,
 }
 
 impl Backup {
@@ -104,7 +104,7 @@ fn create(path: &Path, unfinished: &Path) -> Result<File, Failure> {
 impl Restore {
     pub(super) fn run(self, common: &Common) -> Result<(), Failure> {
         match self.file {
-            Some(file) => restore_from(common, file, self.runtime, self.kek_file),
+            Some(file) => restore_from(common, file, self.runtime, self.unlocking),
             None => block_on(confirm(common)),
         }
     }
@@ -114,15 +114,17 @@ fn restore_from(
     common: &Common,
     archive: PathBuf,
     runtime: Option<PathBuf>,
-    kek_file: Option<PathBuf>,
+    unlocking: Unlocking,
 ) -> Result<(), Failure> {
     let given = Given { state: common.state.clone(), runtime, ..Given::default() };
     let config = Config::load(given).map_err(|error| Failure::usage(error.to_string()))?;
+    let kek_file = unlocking.kek_file.clone().map(std::path::absolute).transpose()?;
+    let unlock = unlocking.unlock()?;
     let options = RestoreOptions {
         archive,
         state: std::path::absolute(config.state)?,
         runtime: std::path::absolute(config.runtime)?,
-        kek_file: kek_file.map(std::path::absolute).transpose()?,
+        unlock,
         clock: Clock::system(),
     };
     let bar = progress("restore");
@@ -150,9 +152,10 @@ fn restore_from(
         ])
     };
     print(common.output, &answer, table, || state.clone())?;
+    let given = kek_file.map(|path| format!(" --kek-file {}", path.display())).unwrap_or_default();
     say(&format!(
         "the operator admin and the local executor have new keys; every step is closed, and nothing is resolved \
-         until you have looked and say so:\n  keyhatch serve --state {state}\n  keyhatch restore --confirm"
+         until you have looked and say so:\n  keyhatch serve --state {state}{given}\n  keyhatch restore --confirm"
     ));
     Ok(())
 }

@@ -21,6 +21,7 @@ use crate::daemon::{Daemon, InitOptions, Initialised, Signals, init};
 use crate::grpc::pb;
 use crate::grpc::pb::apply_request::Document;
 use crate::model::{Clock, Reference, TrustDomain, WorkflowName};
+use crate::seal::NewKek;
 
 /// Arguments of `dev`.
 #[derive(clap::Args)]
@@ -202,7 +203,7 @@ fn make(directory: &Path) -> Result<(Config, Initialised), Failure> {
     let made = init(&InitOptions {
         state: config.state.clone(),
         runtime: config.runtime.clone(),
-        kek_file: Some(directory.join("kek")),
+        kek: Some(NewKek::File(directory.join("kek"))),
         trust_domain: TrustDomain::parse(TrustDomain::DEFAULT)?,
         name: "dev".to_owned(),
         clock: Clock::system(),

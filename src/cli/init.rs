@@ -4,10 +4,12 @@ use std::path::PathBuf;
 
 use super::Common;
 use super::failure::Failure;
+use super::kek::{Elsewhere, PASSPHRASE_FILE, Unlocking};
 use super::output::{self, properties, say};
 use crate::config::{Config, Given};
 use crate::daemon::{InitOptions, ReissueOptions, init, reissue_admin};
 use crate::model::{Clock, TrustDomain};
+use crate::seal::{NewKek, Unlock};
 
 /// Arguments of `init`.
 #[derive(clap::Args)]
@@ -16,8 +18,13 @@ pub struct Init {
     #[arg(long, env = "KEYHATCH_RUNTIME", value_name = "DIR")]
     runtime: Option<PathBuf>,
     /// Where to put the key that wraps all others; by default in the state directory.
-    #[arg(long, env = "KEYHATCH_KEK_FILE", value_name = "FILE")]
+    #[arg(long, env = "KEYHATCH_KEK_FILE", value_name = "FILE", conflicts_with_all = ["kek_passphrase", "kek_command"])]
     kek_file: Option<PathBuf>,
+    #[command(flatten)]
+    elsewhere: Elsewhere,
+    /// A file that holds the passphrase, or - for stdin; implies --kek-passphrase.
+    #[arg(long, value_name = "FILE", conflicts_with_all = ["kek_file", "kek_command"])]
+    kek_passphrase_file: Option<PathBuf>,
     /// The trust domain of all identities.
     #[arg(long, value_name = "DOMAIN", default_value = TrustDomain::DEFAULT)]
     trust_domain: String,
@@ -26,7 +33,7 @@ pub struct Init {
     name: String,
     /// Do not make a broker: give the operator admin of one that is there, and is not running, a new key and
     /// certificate. The old ones are refused from then on.
-    #[arg(long, conflicts_with_all = ["trust_domain", "name"])]
+    #[arg(long, conflicts_with_all = ["trust_domain", "name", "kek_passphrase", "kek_command"])]
     reissue_admin: bool,
 }
 
@@ -40,21 +47,26 @@ impl Init {
         let config = Config::load(given).map_err(|error| Failure::usage(error.to_string()))?;
         let kek_file = self.kek_file.as_ref().map(std::path::absolute).transpose()?;
         if self.reissue_admin {
-            return reissue(config, kek_file);
+            let variable = || std::env::var_os(PASSPHRASE_FILE).map(PathBuf::from);
+            let kek_passphrase_file = self.kek_passphrase_file.or_else(variable);
+            let given = Unlocking { kek_file, kek_passphrase_file };
+            return reissue(config, given.unlock()?);
         }
+        let kek = self.elsewhere.read(self.kek_passphrase_file.as_deref())?;
         let options = InitOptions {
             state: std::path::absolute(config.state)?,
             runtime: std::path::absolute(config.runtime)?,
-            kek_file,
+            kek: kek.or(kek_file.map(NewKek::File)),
             trust_domain: TrustDomain::parse(&self.trust_domain)?,
             name: self.name,
             clock: Clock::system(),
         };
         let made = init(&options)?;
         let state = options.state.display();
+        let kek = made.kek_file.map(|file| file.display().to_string());
         output::line(&properties(&[
             ("state", state.to_string()),
-            ("key (KEK)", made.kek_file.display().to_string()),
+            ("key (KEK)", kek.unwrap_or_else(|| "not stored".to_owned())),
             ("operator", made.operator.display().to_string()),
             ("executor", made.executor.display().to_string()),
         ]))?;
@@ -73,10 +85,10 @@ impl Init {
     }
 }
 
-fn reissue(config: Config, kek_file: Option<PathBuf>) -> Result<(), Failure> {
+fn reissue(config: Config, unlock: Unlock) -> Result<(), Failure> {
     let made = reissue_admin(&ReissueOptions {
         state: std::path::absolute(config.state)?,
-        kek_file,
+        unlock,
         runtime: std::path::absolute(config.runtime)?,
         clock: Clock::system(),
     })?;

@@ -19,9 +19,12 @@ mod identity_file;
 mod init;
 mod integration;
 mod journal;
+mod kek;
+mod key;
 mod output;
 mod pages;
 mod placeholder;
+mod progress;
 mod registry;
 mod renewal;
 mod run;
@@ -112,6 +115,9 @@ enum Command {
     /// Read the journal, as an operator, or prove it offline
     #[command(subcommand)]
     Journal(journal::Journal),
+    /// List and rotate the keys that seal the store, as an administrator
+    #[command(subcommand)]
+    Key(key::Key),
     /// Add, list and remove operators, as an administrator
     #[command(subcommand)]
     Operator(registry::Operator),
@@ -154,6 +160,7 @@ fn dispatch(common: &Common, command: Command) -> Result<u8, Failure> {
         Command::Serve(serve) => serve.run(common).map(|()| 0),
         Command::Exec(exec) => exec.run(common),
         Command::Step(step) => block_on(step.run(common)),
+        Command::Key(key) => key.run(common).map(|()| 0),
         Command::Status => block_on(status::run(common)).map(|()| 0),
         Command::Get(get) => block_on(get.run(common)).map(|()| 0),
         Command::Whoami => block_on(get::whoami(common)).map(|()| 0),

@@ -9,6 +9,7 @@ use tracing_subscriber::EnvFilter;
 
 use super::Common;
 use super::failure::Failure;
+use super::kek::Unlocking;
 use crate::config::{Config, Given};
 use crate::daemon::{Daemon, Signals};
 use crate::model::{Clock, JournalMode};
@@ -19,9 +20,8 @@ pub struct Serve {
     /// Where to make sockets.
     #[arg(long, env = "KEYHATCH_RUNTIME", value_name = "DIR")]
     runtime: Option<PathBuf>,
-    /// The key that wraps all others, if it is not where init put it.
-    #[arg(long, env = "KEYHATCH_KEK_FILE", value_name = "FILE")]
-    kek_file: Option<PathBuf>,
+    #[command(flatten)]
+    unlock: Unlocking,
     /// A group, by name or id, whose members may connect to the admin socket, beside this user; who they are
     /// is still for their certificates to say.
     #[arg(long, env = "KEYHATCH_ADMIN_GROUP", value_name = "GROUP")]
@@ -70,9 +70,10 @@ impl Serve {
         // Clients get these paths, and may stand elsewhere.
         config.state = std::path::absolute(config.state)?;
         config.runtime = std::path::absolute(config.runtime)?;
-        let kek_file = self.kek_file.map(std::path::absolute).transpose()?;
+        let unlock = self.unlock.unlock()?;
         let signals = Signals::catch()?;
-        let daemon = Daemon::start(&config, kek_file.as_deref(), Clock::system())?;
+        let daemon = Daemon::start(&config, Some(&unlock), Clock::system())?;
+        drop(unlock);
         signals.wait(|| {
             daemon.reload();
             ControlFlow::Continue(())

@@ -26,6 +26,7 @@ pub(super) async fn run(common: &Common) -> Result<(), Failure> {
         "head": status.head,
         "journal_position": status.journal_position,
         "kek_id": status.kek_id,
+        "key_memory": status.key_memory,
     });
     let table = || {
         properties(&[
@@ -40,6 +41,7 @@ pub(super) async fn run(common: &Common) -> Result<(), Failure> {
             ("last change", status.head.to_string()),
             ("journal line", status.journal_position.clone()),
             ("KEK", status.kek_id.clone()),
+            ("keys in memory", status.key_memory.clone()),
         ])
     };
     print(common.output, &answer, table, || status.state.clone())

@@ -12,7 +12,7 @@ use crate::model::limits::CLIENT_CERTIFICATE_LIFE;
 use crate::model::{
     Clock, ExecutorName, OperatorName, PinnedCertificate, SpiffeId, Timestamp, TrustDomain,
 };
-use crate::seal::{Kek, Keyring, random_id};
+use crate::seal::{Keyring, NewKek, random_id};
 use crate::store::Store;
 
 /// The first operator, an administrator.
@@ -33,8 +33,8 @@ pub struct InitOptions {
     pub state: PathBuf,
     /// Where its sockets will be.
     pub runtime: PathBuf,
-    /// Where the KEK is to be; in the state directory if unset.
-    pub kek_file: Option<PathBuf>,
+    /// What the KEK is to be; a file in the state directory if unset.
+    pub kek: Option<NewKek>,
     /// The trust domain of all identities.
     pub trust_domain: TrustDomain,
     /// The broker's name, in its SPIFFE ID.
@@ -45,8 +45,8 @@ pub struct InitOptions {
 
 /// What was made.
 pub struct Initialised {
-    /// The KEK's file.
-    pub kek_file: PathBuf,
+    /// The KEK's file, if it is in one.
+    pub kek_file: Option<PathBuf>,
     /// Whether KEK and store share a directory.
     pub kek_beside_store: bool,
     /// The first operator's identity directory.
@@ -63,32 +63,29 @@ pub fn init(options: &InitOptions) -> Result<Initialised, DaemonError> {
     let state = StateDirectory::new(&options.state);
     // Locked first: of two inits at once, one makes it and the other finds it made.
     let _lock = state.make()?;
-    let kek_file = options.kek_file.clone().unwrap_or_else(|| PathBuf::from("kek"));
-    let kek_path = state.path().join(&kek_file);
-    let kek = Kek::create(&kek_path).map_err(|error| {
+    let by_default = NewKek::File(PathBuf::from("kek"));
+    let kek = options.kek.as_ref().unwrap_or(&by_default);
+    let made = state.key_place(None).create(kek, options.clock.now());
+    let (keyring, kek_file) = made.map_err(|error| {
         clear(&options.state);
         StateError::from(error)
     })?;
-    let made = fill(&state, options, &kek_file, &kek);
-    if made.is_err() {
+    let filled = fill(&state, options, keyring, kek_file.as_deref());
+    if filled.is_err() {
         // The directory was empty and is locked, and the KEK is our own: all of it is ours to remove.
-        let _ = std::fs::remove_file(kek_path);
+        let _ = kek_file.map(std::fs::remove_file);
         clear(&options.state);
     }
-    made
+    filled
 }
 
 fn fill(
     state: &StateDirectory,
     options: &InitOptions,
-    kek_file: &Path,
-    kek: &Kek,
+    keyring: Keyring,
+    kek_file: Option<&Path>,
 ) -> Result<Initialised, DaemonError> {
     let now = options.clock.now();
-    let text = Keyring::create(kek).map_err(StateError::from)?;
-    state.write("keyring.json", 0o600, text.as_bytes())?;
-    let keyring = Keyring::open(&text, kek).map_err(StateError::from)?;
-
     let serials = [random_id()?, random_id()?, random_id()?];
     let authority =
         Authority::create(options.trust_domain.clone(), serials, now).map_err(StateError::from)?;
@@ -106,13 +103,12 @@ fn fill(
         format: FORMAT,
         name: options.name.clone(),
         trust_domain: options.trust_domain.clone(),
-        kek_file: kek_file.to_owned(),
+        kek_file: None,
     };
     state.write_file(&file)?;
-    let kek_file = state.path().join(kek_file);
     Ok(Initialised {
-        kek_beside_store: kek_file.starts_with(state.path()),
-        kek_file,
+        kek_beside_store: kek_file.is_some_and(|file| file.starts_with(state.path())),
+        kek_file: kek_file.map(Path::to_owned),
         operator: state.join(OPERATOR_DIRECTORY),
         executor: state.join(EXECUTOR_DIRECTORY),
     })

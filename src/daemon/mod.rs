@@ -8,6 +8,7 @@ mod files;
 mod init;
 mod reissue;
 mod restore;
+mod rotate;
 mod signals;
 mod state;
 
@@ -25,6 +26,7 @@ use tokio_util::sync::CancellationToken;
 pub use init::{FIRST_OPERATOR, InitOptions, Initialised, init};
 pub use reissue::{ReissueOptions, Reissued, reissue_admin};
 pub use restore::{RestoreError, RestoreOptions, Restored, restore};
+pub use rotate::{OfflineRotation, RotateOptions, RotatedOffline, rotate_offline};
 pub use signals::Signals;
 pub use state::{StateDirectory, StateError, StateFile, StateLock};
 
@@ -37,7 +39,7 @@ use crate::identity::{Acceptor, Gate, GuestLimits, Patience, TlsError};
 use crate::journal::LiveOpening;
 use crate::model::limits::DRAIN_DEADLINE;
 use crate::model::{Clock, Invalid, Limits};
-use crate::seal::NoRandomness;
+use crate::seal::{NoRandomness, Unlock};
 
 /// How often ends and renewals are looked for.
 const HOUSEKEEPING: Duration = Duration::from_millis(500);
@@ -108,7 +110,7 @@ impl Daemon {
     /// What stands in the way, and what to do about it.
     pub fn start(
         config: &Config,
-        kek_file: Option<&Path>,
+        unlock: Option<&Unlock>,
         clock: Clock,
     ) -> Result<Self, DaemonError> {
         shut_out_others();
@@ -116,7 +118,9 @@ impl Daemon {
         let state = StateDirectory::new(&config.state);
         let file = state.read()?;
         let lock = state.lock()?;
-        let keyring = state.keyring(&file, kek_file)?;
+        let keys = state.keys(&file, unlock);
+        let unlocked = keys.unlock(unlock.and_then(|unlock| unlock.passphrase.as_ref()));
+        let keyring = unlocked.and_then(|unlocked| unlocked.keyring()).map_err(StateError::from)?;
         let authority = Arc::new(state.authority(&keyring)?);
         let runtime = Runtime::open(&config.runtime)?;
         let socket = runtime.admin_socket();
@@ -134,6 +138,7 @@ impl Daemon {
             journal: &state.join("journal"),
             store: &state.join("store"),
             keyring,
+            keys,
             authority: Arc::clone(&authority),
             clock,
             limits: Limits { open_steps: shares.open_steps, ..config.limits.clone() },
@@ -154,6 +159,7 @@ impl Daemon {
         wiring.serve_admin(&admin, listener, shares)?;
         admin.spawn(keep_house(Arc::clone(&broker), stop.clone()));
         admin.spawn(keep_journal(Arc::clone(&broker), stop.clone()));
+        admin.spawn(Arc::clone(&broker).keep_resealed(stop.clone()));
         steps.spawn(Arc::clone(&broker).fan_out());
         let reload = Arc::new(Notify::new());
         admin.spawn(keeper.run(authority, Arc::clone(&reload), stop.clone()));

@@ -14,14 +14,14 @@ use crate::broker::{LOCAL_EXECUTOR, LocalExecutor, Offline};
 use crate::identity::{Authority, KeyAndCertificate, Svid, check_pair};
 use crate::model::limits::CLIENT_CERTIFICATE_LIFE;
 use crate::model::{Clock, ExecutorName, OperatorName, SpiffeId, TrustDomain};
-use crate::seal::{Keyring, random_id};
+use crate::seal::{Keyring, Unlock, random_id};
 
 /// What the first operator is made again from.
 pub struct ReissueOptions {
     /// The state directory.
     pub state: PathBuf,
-    /// Where the KEK is, if not where init put it.
-    pub kek_file: Option<PathBuf>,
+    /// What is given to get at the KEK, beside what the keyring says.
+    pub unlock: Unlock,
     /// Where the broker's sockets are: written into identities that do not say so yet.
     pub runtime: PathBuf,
     /// When.
@@ -45,7 +45,7 @@ pub fn reissue_admin(options: &ReissueOptions) -> Result<Reissued, DaemonError> 
     let state = StateDirectory::new(&options.state);
     let file = state.read()?;
     let _lock = state.lock()?;
-    let keyring = state.keyring(&file, options.kek_file.as_deref())?;
+    let keyring = state.keyring(&file, Some(&options.unlock))?;
     let authority = Arc::new(state.authority(&keyring)?);
     reissue_into(&state, keyring, &authority, &options.runtime, &options.clock)
 }

@@ -17,7 +17,7 @@ use crate::broker::{
     read_record,
 };
 use crate::model::{Clock, Timestamp};
-use crate::seal::Keyring;
+use crate::seal::{Keyring, Unlock};
 use crate::store::Store;
 
 /// What `state.json` is called until everything else is there: a directory that a kill leaves half made is no
@@ -50,8 +50,8 @@ pub struct RestoreOptions {
     pub state: PathBuf,
     /// Where the broker's sockets will be.
     pub runtime: PathBuf,
-    /// Where the KEK is, if not where the backup says.
-    pub kek_file: Option<PathBuf>,
+    /// How to get at the KEK: no backup has it.
+    pub unlock: Unlock,
     /// When it is made.
     pub clock: Clock,
 }
@@ -97,9 +97,9 @@ fn fill(
     options: &RestoreOptions,
     progress: impl Fn(u64, u64),
 ) -> Result<Restored, DaemonError> {
-    let kek_file = options.kek_file.as_deref();
-    let (keyring, manifest, bytes) = unpack_all(state, archive, kek_file, progress)?;
-    let mut file = state.read_as(UNFINISHED_STATE)?;
+    let unlock = &options.unlock;
+    let (keyring, manifest, bytes) = unpack_all(state, archive, unlock, progress)?;
+    let file = state.read_as(UNFINISHED_STATE)?;
     import_store(state)?;
     let authority = Arc::new(state.authority(&keyring)?);
     state.make_directory("broker")?;
@@ -112,10 +112,7 @@ fn fill(
         clock: options.clock.clone(),
     };
     offline(broker.quarantine(manifest.time))??;
-    if let Some(path) = kek_file {
-        file.kek_file = path.to_owned();
-    }
-    let keyring = state.keyring(&file, None)?;
+    let keyring = state.keyring(&file, Some(unlock))?;
     let reissued = reissue_into(state, keyring, &authority, &options.runtime, &options.clock)?;
     state.write_file(&file)?;
     std::fs::remove_file(state.join(UNFINISHED_STATE)).map_err(RestoreError::from)?;
@@ -132,7 +129,7 @@ fn fill(
 fn unpack_all(
     state: &StateDirectory,
     archive: File,
-    kek_file: Option<&Path>,
+    unlock: &Unlock,
     progress: impl Fn(u64, u64),
 ) -> Result<(Keyring, Manifest, u64), DaemonError> {
     let total = archive.metadata().map_err(RestoreError::from)?.len();
@@ -145,12 +142,12 @@ fn unpack_all(
         progress(unpacking.bytes, total);
         if name == "keyring.json" {
             // The wrong KEK is told before anything else is read.
-            state.keyring(&state.read_as(UNFINISHED_STATE)?, kek_file)?;
+            state.keyring(&state.read_as(UNFINISHED_STATE)?, Some(unlock))?;
         }
     }
     let missing = || RestoreError::Damaged("its end is missing".to_owned());
     let Unpacking { entries, manifest, bytes, .. } = unpacking;
-    let keyring = state.keyring(&state.read_as(UNFINISHED_STATE)?, kek_file)?;
+    let keyring = state.keyring(&state.read_as(UNFINISHED_STATE)?, Some(unlock))?;
     let manifest = manifest.ok_or_else(missing)?;
     let manifest = Manifest::parse(&manifest, &keyring)
         .ok_or_else(|| RestoreError::Damaged("its manifest is not the broker's".to_owned()))?;

@@ -1,9 +1,9 @@
 //! The state directory.
 //!
 //! ```text
-//! STATE/state.json         format, name, where the KEK is; written last by init
+//! STATE/state.json         format and name; written last by init
 //! STATE/lock               held by the daemon
-//! STATE/keyring.json       the DEKs, wrapped
+//! STATE/keyring.json       the DEKs, wrapped, and where the KEK comes from
 //! STATE/kek                the KEK, unless it was put elsewhere
 //! STATE/authority.sealed   the CA
 //! STATE/broker/            the daemon's certificate and key
@@ -12,7 +12,6 @@
 //! ```
 
 use std::fs::{DirBuilder, File, OpenOptions};
-use std::io::Write as _;
 use std::os::unix::fs::{DirBuilderExt as _, OpenOptionsExt as _};
 use std::path::{Path, PathBuf};
 
@@ -22,11 +21,12 @@ use serde::{Deserialize, Serialize};
 use crate::identity::{Authority, AuthorityError};
 use crate::model::{Id, TrustDomain};
 use crate::seal::{
-    Kek, KekError, Keyring, KeyringError, NoRandomness, RecordKey, RecordKind, Sealed,
+    KeyPlace, Keyring, NoRandomness, PlaceError, RecordKey, RecordKind, Sealed, Unlock,
+    replace_file,
 };
 
-/// The format of the state directory.
-pub(super) const FORMAT: u32 = 1;
+/// The format of the state directory. In the first, this file said where the KEK is, and the keyring did not.
+pub(super) const FORMAT: u32 = 2;
 
 /// What a backup takes, beside journal and store.
 pub(super) const BACKED_UP: [&str; 4] =
@@ -70,12 +70,9 @@ pub enum StateError {
     /// There is something already.
     #[error("{} is not empty; choose another directory with --state, or remove it", .0.display())]
     NotEmpty(PathBuf),
-    /// The KEK.
+    /// KEK and keyring.
     #[error(transparent)]
-    Kek(#[from] KekError),
-    /// The keyring.
-    #[error(transparent)]
-    Keyring(#[from] KeyringError),
+    Keys(#[from] PlaceError),
     /// No random numbers.
     #[error(transparent)]
     NoRandomness(#[from] NoRandomness),
@@ -91,8 +88,9 @@ pub struct StateFile {
     pub name: String,
     /// The trust domain.
     pub trust_domain: TrustDomain,
-    /// Where the KEK is; relative to the directory, or absolute.
-    pub kek_file: PathBuf,
+    /// Where the KEK is, in the first format; relative to the directory, or absolute. The keyring says it now.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub kek_file: Option<PathBuf>,
 }
 
 /// A state directory by its path; nothing is checked yet.
@@ -196,17 +194,27 @@ impl StateDirectory {
         self.write("state.json", 0o600, &text)
     }
 
+    /// Where the keys are. Nothing is read yet.
+    pub fn keys(&self, state: &StateFile, unlock: Option<&Unlock>) -> KeyPlace {
+        self.key_place(state.kek_file.clone())
+            .with_kek_file(unlock.and_then(|unlock| unlock.kek_file.clone()))
+    }
+
+    pub(super) fn key_place(&self, first_kek_file: Option<PathBuf>) -> KeyPlace {
+        KeyPlace::new(&self.0, first_kek_file, vec![(AUTHORITY, self.join("authority.sealed"))])
+    }
+
     /// Unwraps the keyring. The KEK is wiped when this returns.
     ///
     /// # Errors
-    /// If the KEK cannot be read or is another one.
+    /// If the KEK cannot be had or is another one.
     pub fn keyring(
         &self,
         state: &StateFile,
-        kek_file: Option<&Path>,
+        unlock: Option<&Unlock>,
     ) -> Result<Keyring, StateError> {
-        let kek = Kek::load(&self.0.join(kek_file.unwrap_or(&state.kek_file)))?;
-        Ok(Keyring::open(&self.read_text("keyring.json")?, &kek)?)
+        let ask = unlock.and_then(|unlock| unlock.passphrase.as_ref());
+        Ok(self.keys(state, unlock).unlock(ask)?.keyring()?)
     }
 
     /// Opens the CA.
@@ -247,17 +255,7 @@ impl StateDirectory {
     /// Writes a file whole, or not at all: another name, synced, then renamed.
     pub(super) fn write(&self, name: &str, mode: u32, content: &[u8]) -> Result<(), StateError> {
         let path = self.join(name);
-        let unfinished = self.join(&format!("{name}.new"));
-        let written = || {
-            let _ = std::fs::remove_file(&unfinished);
-            let mut options = OpenOptions::new();
-            let mut file = options.write(true).create_new(true).mode(mode).open(&unfinished)?;
-            file.write_all(content)?;
-            file.sync_all()?;
-            std::fs::rename(&unfinished, &path)?;
-            File::open(path.parent().unwrap_or(&path))?.sync_all()
-        };
-        written().map_err(|source| io(&path, source))
+        replace_file(&path, mode, content).map_err(|source| io(&path, source))
     }
 
     /// The files beside journal and store that a backup takes as they are: nothing in them is of use without

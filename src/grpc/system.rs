@@ -10,7 +10,9 @@ use super::pb::system_service_server::SystemService;
 use super::tail::{self, TailStream};
 use super::{convert, pb, peer};
 use crate::access::{Examined, Principal};
-use crate::broker::{DryRun, Error, ExaminedResource, Explanation, NearMember, PastDecision};
+use crate::broker::{
+    DryRun, Error, ExaminedResource, Explanation, ListedDek, ListedKeys, NearMember, PastDecision,
+};
 use crate::journal::Outcome;
 use crate::model::{ResourceName, StepName, WorkflowName};
 
@@ -44,6 +46,7 @@ impl SystemService for AdminDoor {
                 head: convert::count(health.head),
                 journal_position: health.journal_position,
                 kek_id: health.kek_id,
+                key_memory: health.key_memory.to_string(),
             })
         })
         .await
@@ -124,6 +127,58 @@ impl SystemService for AdminDoor {
             told.map(to_message)
         })
         .await
+    }
+
+    async fn list_keys(
+        &self,
+        request: Request<pb::ListKeysRequest>,
+    ) -> Result<Response<pb::ListKeysResponse>, Status> {
+        let (call, _) = self.begin(request, "ListKeys", |_| String::new())?;
+        call.answer(async { Ok(keys(call.broker.list_keys(&call.caller).await?)) }).await
+    }
+
+    async fn rotate_kek(
+        &self,
+        request: Request<pb::RotateKekRequest>,
+    ) -> Result<Response<pb::RotateKekResponse>, Status> {
+        let (call, _) = self.begin(request, "RotateKek", |_| String::new())?;
+        call.answer(async {
+            let rotated = call.broker.rotate_kek(&call.caller).await?;
+            let kept = rotated.kept.map(|path| path.display().to_string());
+            Ok(pb::RotateKekResponse {
+                old_kek_id: rotated.old.to_string(),
+                kek_id: rotated.new.to_string(),
+                old_kek_file: kept.unwrap_or_default(),
+            })
+        })
+        .await
+    }
+
+    async fn rotate_dek(
+        &self,
+        request: Request<pb::RotateDekRequest>,
+    ) -> Result<Response<pb::RotateDekResponse>, Status> {
+        let (call, _) = self.begin(request, "RotateDek", |_| String::new())?;
+        call.answer(async {
+            let dek_id = call.broker.rotate_dek(&call.caller).await?.to_string();
+            Ok(pb::RotateDekResponse { dek_id })
+        })
+        .await
+    }
+}
+
+fn keys(listed: ListedKeys) -> pb::ListKeysResponse {
+    let newest = listed.deks.last().map(|dek| dek.id);
+    let dek = |dek: ListedDek| pb::Dek {
+        id: dek.id.to_string(),
+        create_time: dek.create_time.and_then(convert::timestamp),
+        newest: Some(dek.id) == newest,
+        records: convert::count(dek.records),
+    };
+    pb::ListKeysResponse {
+        kek_id: listed.kek.to_string(),
+        kek_source: listed.kek_kind.to_string(),
+        deks: listed.deks.into_iter().map(dek).collect(),
     }
 }
 

@@ -11,6 +11,7 @@ use crate::model::{
     FieldName, Id, Opening, PinnedCertificate, RequestId, RunAs, StepKey, Timestamp, base64_bytes,
     hex_bytes,
 };
+use crate::seal::KeyId;
 
 /// One line's content.
 #[derive(Debug, Serialize, Deserialize)]
@@ -85,6 +86,17 @@ pub enum Event {
         #[serde(default, skip_serializing_if = "Vec::is_empty")]
         requests: Vec<RequestNote>,
     },
+    /// A key is about to be replaced: all that can fail before is done.
+    KeyRotated {
+        /// By whom.
+        principal: String,
+        /// Which.
+        key: RotatedKey,
+        /// The one that was in use.
+        old: KeyId,
+        /// The one that is to be.
+        new: KeyId,
+    },
     /// A decision to make a lease last longer.
     LeaseRenewal(RenewalLine),
     /// A step gave a lease back.
@@ -153,6 +165,7 @@ impl Event {
             | Self::Continued { .. }
             | Self::Head { .. }
             | Self::Intent { .. }
+            | Self::KeyRotated { .. }
             | Self::LeaseRevoked { .. }
             | Self::QuarantineEnded { .. }
             | Self::Restored { .. }
@@ -282,6 +295,16 @@ pub enum CloseReason {
     OpenFailed,
     /// The broker was restored from a backup.
     Restored,
+}
+
+/// Which key was replaced.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(rename_all = "snake_case")]
+pub enum RotatedKey {
+    /// The one that records are sealed under.
+    Dek,
+    /// The one that wraps the others.
+    Kek,
 }
 
 /// One change in a batch.

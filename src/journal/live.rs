@@ -288,10 +288,7 @@ impl Live {
         self.usage.take(event, time, offset);
         match event {
             Event::CertificateRenewed { opening, certificate } => {
-                if let Some(live) = self.openings.get(opening) {
-                    live.certificates.write().push(certificate.clone());
-                    live.is_unwritten.store(true, Ordering::Release);
-                }
+                self.renew(*opening, certificate);
             }
             Event::Checkpoint(checkpoint) => self.start_from(checkpoint),
             Event::ClockSetBack => self.close_all(),
@@ -327,6 +324,7 @@ impl Live {
             Event::AdminRefused { .. }
             | Event::BackedUp { .. }
             | Event::Continued { .. }
+            | Event::KeyRotated { .. }
             | Event::RateRefused { .. }
             | Event::Rotated { .. }
             | Event::Signed(_)
@@ -334,6 +332,13 @@ impl Live {
             | Event::Stopped
             | Event::Tested(_)
             | Event::Torn { .. } => {}
+        }
+    }
+
+    fn renew(&self, opening: Id, certificate: &PinnedCertificate) {
+        if let Some(live) = self.openings.get(&opening) {
+            live.certificates.write().push(certificate.clone());
+            live.is_unwritten.store(true, Ordering::Release);
         }
     }
 

@@ -38,7 +38,7 @@ use parking_lot::{Mutex, MutexGuard};
 
 pub use event::{
     ChangeNote, Checkpoint, CloseReason, Event, Outcome, RenewalLine, RenewalOutcome, ResolveLine,
-    Signature, TestLine,
+    RotatedKey, Signature, TestLine,
 };
 pub use find::WhichRuns;
 pub use line::Body;

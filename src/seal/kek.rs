@@ -1,7 +1,7 @@
-//! The KEK: the key that wraps the keyring, from a file outside the store.
+//! The KEK: the key that wraps the keyring, and the file outside the store that it comes from by default.
 
 use std::fs::{File, Metadata, OpenOptions};
-use std::io::{Read as _, Write as _};
+use std::io::Read as _;
 use std::os::unix::fs::{MetadataExt as _, OpenOptionsExt as _};
 use std::path::{Path, PathBuf};
 
@@ -9,18 +9,35 @@ use aws_lc_rs::hmac;
 use rustix::fs::OFlags;
 use zeroize::Zeroizing;
 
-use super::keyring::KeyId;
-use super::{NoRandomness, random};
+use super::files::{create_new, sync_directory_of, write_new};
+use super::keyring_file::KeyId;
+use super::secret_memory::SecretKey;
+use super::source::KekKind;
+use super::{NoRandomness, random_key};
 
 /// The key-encryption key. Wiped on drop.
-pub struct Kek(Zeroizing<[u8; 32]>);
+pub struct Kek {
+    key: SecretKey,
+    kind: KekKind,
+}
 
 /// Why there is no KEK.
 #[derive(Debug, thiserror::Error)]
 pub enum KekError {
+    /// The command gives no key.
+    #[error("the KEK command {program} {what}")]
+    Command {
+        /// The program, without its arguments.
+        program: String,
+        /// What went wrong. Never what it printed.
+        what: String,
+    },
     /// It does not hold one key.
     #[error("the KEK file {} does not hold 64 hexadecimal digits; restore it from your copy", .0.display())]
     Malformed(PathBuf),
+    /// The command has no words.
+    #[error("the KEK command is empty; write a program and its arguments")]
+    NoCommand,
     /// Others than its owner can read it.
     #[error(
         "the KEK file {} has mode {mode:04o}, so that others can read it; run: chmod 0400 {}",
@@ -43,34 +60,62 @@ pub enum KekError {
     /// No random numbers.
     #[error(transparent)]
     NoRandomness(#[from] NoRandomness),
+    /// Nobody is there to ask.
+    #[error(
+        "the KEK comes from a passphrase: run this on a terminal, or give a file that holds it with {0}"
+    )]
+    PassphraseNotGiven(&'static str),
+    /// Nobody can be asked.
+    #[error("the KEK comes from a passphrase, which is not kept")]
+    PassphraseNotKept,
+    /// The passphrase cannot be read.
+    #[error("the passphrase: {0}")]
+    PassphraseUnreadable(String),
+    /// The passphrase is easily guessed.
+    #[error("the passphrase is too short; take one of at least {0} bytes")]
+    PassphraseShort(usize),
+    /// The keyring says what cannot be done.
+    #[error("the KEK cannot be made from the passphrase ({0}); restore keyring.json from a backup")]
+    Recipe(String),
 }
 
 impl Kek {
+    pub(super) fn new(key: SecretKey, kind: KekKind) -> Self {
+        Self { key, kind }
+    }
+
+    /// Makes a new key, which is nowhere yet.
+    pub(super) fn generate() -> Result<Self, NoRandomness> {
+        Ok(Self::new(random_key()?, KekKind::File))
+    }
+
     /// Makes a new key and writes it to a file of its own, with mode 0400.
     ///
     /// # Errors
     /// If the file exists, or cannot be written.
     pub fn create(path: &Path) -> Result<Self, KekError> {
         let file_error = |source| KekError::File { path: path.to_owned(), source };
-        let key = Zeroizing::new(random::<32>()?);
-        // As long as the file, so that it never grows and leaves a copy behind.
+        let kek = Self::generate()?;
+        create_new(path, 0o400, &*kek.digits()).map_err(file_error)?;
+        // Without this a power cut could leave everything but the key.
+        sync_directory_of(path).map_err(file_error)?;
+        Ok(kek)
+    }
+
+    /// Writes the key to a file, with mode 0400, in place of what is there.
+    pub(super) fn write(&self, path: &Path) -> std::io::Result<()> {
+        write_new(path, 0o400, &*self.digits())?;
+        sync_directory_of(path)
+    }
+
+    /// As the file holds it. As long as the file, so that it never grows and leaves a copy behind.
+    fn digits(&self) -> Zeroizing<[u8; 65]> {
         let mut digits = Zeroizing::new([b'\n'; 65]);
         if let Some(text) = digits.get_mut(..64) {
-            hex::encode_to_slice(*key, text).map_err(|_| KekError::Malformed(path.to_owned()))?;
+            // 64 digits are what 32 bytes come to.
+            let _ = hex::encode_to_slice(*self.key.copy(), text);
         }
-        let mut file = OpenOptions::new()
-            .write(true)
-            .create_new(true)
-            .mode(0o400)
-            .open(path)
-            .map_err(file_error)?;
-        let directory = path.parent().filter(|parent| !parent.as_os_str().is_empty());
-        file.write_all(&*digits)
-            .and_then(|()| file.sync_all())
-            // Without this a power cut could leave everything but the key.
-            .and_then(|()| File::open(directory.unwrap_or(Path::new(".")))?.sync_all())
-            .map_err(file_error)?;
-        Ok(Self(key))
+        digits
     }
 
     /// Reads the key.
@@ -99,12 +144,9 @@ impl Kek {
                 read => length += read,
             }
         }
-        let mut key = Zeroizing::new([0; 32]);
-        let digits = text.get(..length).unwrap_or_default().trim_ascii_end();
-        match hex::decode_to_slice(digits, &mut *key) {
-            Ok(()) => Ok(Self(key)),
-            Err(_) => Err(KekError::Malformed(path.to_owned())),
-        }
+        let key = decode_digits(text.get(..length).unwrap_or_default().trim_ascii_end());
+        let key = key.ok_or_else(|| KekError::Malformed(path.to_owned()))?;
+        Ok(Self::new(key, KekKind::File))
     }
 
     /// Names the key without giving anything of it away.
@@ -119,13 +161,25 @@ impl Kek {
         self.derive(b"keyhatch/v1/kek check")
     }
 
-    pub(super) fn expose(&self) -> &[u8; 32] {
-        &self.0
+    pub(super) fn key(&self) -> &SecretKey {
+        &self.key
+    }
+
+    /// Where it came from.
+    pub(super) fn kind(&self) -> KekKind {
+        self.kind
     }
 
     fn derive(&self, label: &[u8]) -> [u8; 32] {
-        super::keyring::prf(&hmac::Key::new(hmac::HMAC_SHA256, &*self.0), &[label])
+        super::keyring::prf(&hmac::Key::new(hmac::HMAC_SHA256, &*self.key.copy()), &[label])
     }
+}
+
+/// A key from 64 hexadecimal digits.
+pub(super) fn decode_digits(digits: &[u8]) -> Option<SecretKey> {
+    let mut key = Zeroizing::new([0; 32]);
+    hex::decode_to_slice(digits, &mut *key).ok()?;
+    Some(SecretKey::new(&key))
 }
 
 /// Whether root lets our group read a file that we could not read otherwise. So Kubernetes mounts a secret

@@ -2,27 +2,43 @@
 //!
 //! - A random **DEK** seals records with XChaCha20-Poly1305 (draft-irtf-cfrg-xchacha-03): the 192-bit
 //!   nonce is random, so nothing has to be counted.
-//! - The **KEK** wraps the DEKs and is forgotten once they are unwrapped.
+//! - The **KEK** wraps the DEKs and is forgotten once they are unwrapped. It comes from a file, a passphrase
+//!   or a command; [`KeyPlace`] is where all of that is on disk, and changes it. Keys in use are in
+//!   [`key_memory`].
 //! - The associated data names the record, so that no ciphertext can be moved to another record,
 //!   another version or another kind: see [`aad`].
 //! - Metadata and values are two records. Opening metadata needs nobody's leave;
 //!   [`Keyring::open_values`] has exactly one caller, the journal's `Permit`.
 
 pub mod aad;
+mod cipher;
+mod command;
+mod files;
 mod kek;
 mod keyring;
+mod keyring_file;
+mod place;
 mod sealed;
+mod secret_memory;
+mod source;
 mod values;
 
 use aws_lc_rs::rand;
+use zeroize::Zeroizing;
 
 pub use aad::{RecordKey, RecordKind};
+pub use files::replace_file;
 pub use kek::{Kek, KekError};
-pub use keyring::{Keyring, KeyringError};
+pub use keyring::Keyring;
+pub use keyring_file::{Dek, KeyId, KeyringError};
+pub use place::{KeyPlace, PlaceError, Rotation, Unlocked};
 pub use sealed::Sealed;
+pub use secret_memory::{KeyMemory, key_memory};
+pub use source::{AskPassphrase, KekKind, KekSource, NewKek, Passphrase, Recipe, Unlock};
 pub use values::{Change, ReadValues};
 
 use crate::model::Id;
+use secret_memory::SecretKey;
 
 /// A sealed record that cannot be opened. It does not say why: an attacker who changes bytes learns
 /// nothing from the answer.
@@ -43,6 +59,15 @@ pub fn random<const N: usize>() -> Result<[u8; N], NoRandomness> {
     let mut bytes = [0; N];
     rand::fill(&mut bytes).map_err(|_| NoRandomness)?;
     Ok(bytes)
+}
+
+/// A random key. Nothing of it is left anywhere else.
+fn random_key() -> Result<SecretKey, NoRandomness> {
+    cipher::on_wiped_stack(|| {
+        let mut key = Zeroizing::new([0; 32]);
+        rand::fill(&mut *key).map_err(|_| NoRandomness)?;
+        Ok(SecretKey::new(&key))
+    })
 }
 
 /// A random identifier.

@@ -9,7 +9,7 @@
 use std::sync::Arc;
 
 use super::OpenError;
-use super::keyring::KeyId;
+use super::keyring_file::KeyId;
 
 const FORMAT: u8 = 1;
 const DEK: std::ops::Range<usize> = 1..9;
@@ -53,7 +53,8 @@ impl Sealed {
         u64::from_be_bytes(self.part(VERSION))
     }
 
-    pub(super) fn dek(&self) -> KeyId {
+    /// The DEK that it is sealed under.
+    pub fn dek(&self) -> KeyId {
         KeyId(self.part(DEK))
     }
 

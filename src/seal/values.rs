@@ -75,6 +75,14 @@ impl Keyring {
         }
         Ok(self.seal_values(key, version, &fields)?)
     }
+
+    /// Seals a record of any kind, as it is, under the newest DEK. The plaintext stays in this function.
+    ///
+    /// # Errors
+    /// If the old record fails authentication.
+    pub fn reseal(&self, key: RecordKey, old: &Sealed) -> Result<Sealed, ReadValues> {
+        Ok(self.seal(key, old.version(), &self.decrypt(key, old)?)?)
+    }
 }
 
 fn encode(fields: &Fields) -> Zeroizing<Vec<u8>> {
@@ -108,14 +116,15 @@ fn decode(mut bytes: &[u8]) -> Option<Fields> {
 
 #[cfg(test)]
 mod tests {
+    use super::super::keyring_file::KeyringFile;
     use super::super::{Kek, RecordKind};
     use super::*;
-    use crate::model::Id;
+    use crate::model::{Id, Timestamp};
 
     fn keyring() -> Keyring {
         let directory = tempfile::tempdir().unwrap();
         let kek = Kek::create(&directory.path().join("kek")).unwrap();
-        Keyring::open(&Keyring::create(&kek).unwrap(), &kek).unwrap()
+        KeyringFile::create(&kek, None, Timestamp::from_millis(0)).unwrap().open(&kek).unwrap()
     }
 
     fn key(kind: RecordKind, n: u8) -> RecordKey {

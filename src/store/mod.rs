@@ -25,7 +25,7 @@ use std::time::Duration;
 use parking_lot::Mutex;
 
 use crate::model::Id;
-use crate::seal::{Keyring, NoRandomness, RecordKey, RecordKind, Sealed};
+use crate::seal::{KeyId, Keyring, NoRandomness, RecordKey, RecordKind, Sealed};
 use digest::Digest;
 
 /// Why the store cannot be used.
@@ -88,8 +88,11 @@ pub struct Store {
     state: Mutex<State>,
 }
 
+#[derive(Default)]
 struct State {
     digest: Digest,
+    /// How many records are sealed under each DEK.
+    deks: BTreeMap<KeyId, u64>,
     failed: bool,
 }
 
@@ -132,13 +135,15 @@ impl Store {
             keyring.open_metadata(COMMIT, &commit).map_err(|_| damaged("commit record"))?;
 
         let mut digest = Digest::default();
+        let mut deks = BTreeMap::from([(commit.dek(), 1)]);
         for (key, sealed) in &records {
             digest.add(&keyring.digest_share(*key, sealed.as_bytes()));
+            *deks.entry(sealed.dek()).or_default() += 1;
         }
         if !digest.is(&stored) {
             return Err(damaged("a record was lost, added, changed or replaced by an older one"));
         }
-        store.state.lock().digest = digest;
+        *store.state.lock() = State { digest, deks, failed: false };
         Ok((store, Contents { sequence: commit.version(), records }))
     }
 
@@ -158,8 +163,8 @@ impl Store {
         }
         // Until it is known to be good: sled can panic, and then holds half of something.
         state.failed = true;
-        state.digest = self.write(keyring, sequence, operations, &state.digest)?;
-        state.failed = false;
+        let (digest, deks) = self.write(keyring, sequence, operations, &state)?;
+        *state = State { digest, deks, failed: false };
         Ok(())
     }
 
@@ -210,6 +215,11 @@ impl Store {
         !self.state.lock().failed
     }
 
+    /// How many records are sealed under each DEK, the commit record included.
+    pub fn deks(&self) -> BTreeMap<KeyId, u64> {
+        self.state.lock().deks.clone()
+    }
+
     fn open_sled(path: &Path) -> Result<Self, StoreError> {
         let damaged = |what: String| StoreError::Damaged { path: path.to_owned(), what };
         remove_unfinished_snapshots(path).map_err(|error| damaged(error.to_string()))?;
@@ -250,7 +260,7 @@ impl Store {
             Err(_) => return Err(damaged("its log cannot be read".to_owned())),
         };
         let data_file = File::open(path.join("db")).map_err(|error| damaged(error.to_string()))?;
-        let state = Mutex::new(State { digest: Digest::default(), failed: false });
+        let state = Mutex::default();
         Ok(Self { db, data_file, path: path.to_owned(), state })
     }
 
@@ -285,9 +295,17 @@ impl Store {
         keyring: &Keyring,
         sequence: u64,
         operations: &[Operation],
-        digest: &Digest,
-    ) -> Result<Digest, StoreError> {
-        let mut digest = digest.clone();
+        before: &State,
+    ) -> Result<(Digest, BTreeMap<KeyId, u64>), StoreError> {
+        let (mut digest, mut deks) = (before.digest.clone(), before.deks.clone());
+        let mut move_dek = |from: Option<KeyId>, to: Option<KeyId>| {
+            if let Some(count) = from.and_then(|from| deks.get_mut(&from)) {
+                *count = count.saturating_sub(1);
+            }
+            if let Some(to) = to {
+                *deks.entry(to).or_default() += 1;
+            }
+        };
         let mut batch = sled::Batch::default();
         // A batch may touch one record more than once; the last word counts.
         let mut latest = BTreeMap::<RecordKey, Change<'_>>::new();
@@ -302,6 +320,8 @@ impl Store {
         }
         for (key, Change { sealed, is_new }) in latest {
             let (old, chunks) = if is_new { (None, 0) } else { self.stored(key)? };
+            let old_dek = old.as_deref().and_then(|old| Sealed::parse(old).ok());
+            move_dek(old_dek.map(|old| old.dek()), sealed.map(Sealed::dek));
             if let Some(old) = old {
                 digest.subtract(&keyring.digest_share(key, &old));
             }
@@ -312,12 +332,16 @@ impl Store {
             put(&mut batch, key, new, chunks);
         }
         let commit = keyring.seal(COMMIT, sequence, &digest.to_bytes())?;
+        let (old_commit, _) = self.stored(COMMIT)?;
+        let old_commit = old_commit.and_then(|old| Sealed::parse(&old).ok());
+        move_dek(old_commit.map(|old| old.dek()), Some(commit.dek()));
         put(&mut batch, COMMIT, commit.as_bytes(), 0);
         let failed = |error: sled::Error| StoreError::Failed(error.to_string());
         self.db.apply_batch(batch).map_err(failed)?;
         self.db.flush().map_err(failed)?;
         self.data_file.sync_data().map_err(|error| StoreError::Failed(error.to_string()))?;
-        Ok(digest)
+        deks.retain(|_, count| *count > 0);
+        Ok((digest, deks))
     }
 
     /// The bytes that a record has now, and in how many chunks.

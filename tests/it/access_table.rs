@@ -458,6 +458,9 @@ async fn system(channel: Channel, method: &str) -> Result<(), Status> {
     let mut client = pb::system_service_client::SystemServiceClient::new(channel);
     match method {
         "GetStatus" => client.get_status(pb::GetStatusRequest {}).await.map(drop),
+        "ListKeys" => client.list_keys(pb::ListKeysRequest {}).await.map(drop),
+        "RotateDek" => client.rotate_dek(pb::RotateDekRequest {}).await.map(drop),
+        "RotateKek" => client.rotate_kek(pb::RotateKekRequest {}).await.map(drop),
         "Explain" => {
             let dry_run = pb::DryRun {
                 workflow: "deploy".to_owned(),

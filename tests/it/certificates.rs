@@ -12,6 +12,7 @@ use keyhatch::grpc::pb::operator_service_client::OperatorServiceClient;
 use keyhatch::grpc::pb::system_service_client::SystemServiceClient;
 use keyhatch::identity::{Authority, ClientIdentity, Svid, connect, request_for};
 use keyhatch::model::{Clock, Id, Limits, Timestamp, TrustDomain};
+use keyhatch::seal::Unlock;
 use tonic::Status;
 use tonic::transport::Channel;
 
@@ -298,7 +299,7 @@ fn a_member_of_the_admin_group_connects_and_hears_that_its_certificate_cannot_be
 fn reissue_options(broker: &TestBroker, kek_file: Option<PathBuf>) -> ReissueOptions {
     ReissueOptions {
         state: broker.config.state.clone(),
-        kek_file,
+        unlock: Unlock { kek_file, passphrase: None },
         runtime: broker.config.runtime.clone(),
         clock: broker.clock.clone(),
     }

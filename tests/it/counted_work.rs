@@ -37,13 +37,15 @@ impl Bare {
         // It brings a runtime of its own.
         tokio::task::spawn_blocking(move || init(&made).unwrap()).await.unwrap();
         let state = StateDirectory::new(&config.state);
-        let keyring = state.keyring(&state.read().unwrap(), None).unwrap();
+        let keys = state.keys(&state.read().unwrap(), None);
+        let keyring = keys.unlock(None).unwrap().keyring().unwrap();
         let authority = state.authority(&keyring).unwrap();
         let (listeners, mut opened) = tokio::sync::mpsc::unbounded_channel();
         let parts = Parts {
             journal: &config.state.join("journal"),
             store: &config.state.join("store"),
             keyring,
+            keys,
             authority: authority.into(),
             clock,
             limits: config.limits,

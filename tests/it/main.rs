@@ -34,6 +34,7 @@ mod groups;
 mod handshakes;
 mod harness;
 mod journal;
+mod keys;
 mod kill_nine;
 mod killed;
 mod layering;

@@ -6,7 +6,7 @@ use keyhatch::access::Principal;
 use keyhatch::grpc::pb;
 use keyhatch::identity::{ClientIdentity, KeyAndCertificate};
 use keyhatch::model::Value;
-use keyhatch::seal::{Kek, Keyring};
+use keyhatch::seal::{Kek, Keyring, Passphrase, Unlocked};
 use static_assertions::assert_not_impl_any;
 
 use keyhatch::grpc::client::channel;
@@ -18,6 +18,8 @@ use crate::harness::{ServeProcess, by_shell, bytes, identity_in, keyhatch_in, se
 assert_not_impl_any!(Value: std::fmt::Debug, std::fmt::Display, serde::Serialize, PartialEq<Value>, Clone);
 assert_not_impl_any!(Kek: std::fmt::Debug, std::fmt::Display, serde::Serialize, Clone);
 assert_not_impl_any!(Keyring: std::fmt::Debug, serde::Serialize, Clone);
+assert_not_impl_any!(Passphrase: std::fmt::Debug, std::fmt::Display, serde::Serialize, PartialEq, Clone);
+assert_not_impl_any!(Unlocked: std::fmt::Debug, serde::Serialize, Clone);
 assert_not_impl_any!(KeyAndCertificate: std::fmt::Debug);
 assert_not_impl_any!(ClientIdentity: std::fmt::Debug);
 assert_not_impl_any!(pb::ResolveResponse: std::fmt::Debug);

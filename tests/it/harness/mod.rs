@@ -309,7 +309,7 @@ pub fn init_options(config: &Config, clock: &Clock) -> InitOptions {
     InitOptions {
         state: config.state.clone(),
         runtime: config.runtime.clone(),
-        kek_file: None,
+        kek: None,
         trust_domain: TrustDomain::parse(TrustDomain::DEFAULT).unwrap(),
         name: "test".to_owned(),
         clock: clock.clone(),

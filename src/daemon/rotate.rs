@@ -1,0 +1,70 @@
+//! `keyhatch key rotate` while no daemon runs: another KEK from wherever it is to come, or another DEK.
+
+use std::path::PathBuf;
+use std::sync::Arc;
+
+use super::DaemonError;
+use super::state::{StateDirectory, StateError};
+use crate::broker::Offline;
+use crate::journal::RotatedKey;
+use crate::model::Clock;
+use crate::seal::{KeyId, NewKek, Unlock};
+
+/// What is to be rotated, and how.
+pub struct RotateOptions {
+    /// The state directory.
+    pub state: PathBuf,
+    /// What is given to get at the KEK that is in use.
+    pub unlock: Unlock,
+    /// What is to be new.
+    pub what: OfflineRotation,
+    /// When.
+    pub clock: Clock,
+}
+
+/// What is to be new.
+pub enum OfflineRotation {
+    /// The DEK. The next daemon re-seals.
+    Dek,
+    /// The KEK, in its file.
+    Kek,
+    /// The KEK, from elsewhere.
+    KekFrom(NewKek),
+}
+
+/// What was rotated.
+pub struct RotatedOffline {
+    /// The key that was in use.
+    pub old: KeyId,
+    /// The key that is.
+    pub new: KeyId,
+    /// The file in which the old KEK is kept, if it is in one.
+    pub kept: Option<PathBuf>,
+}
+
+/// Rotates a key of a broker that is not running.
+///
+/// # Errors
+/// If a daemon runs, the KEK is another one, or something cannot be read or written.
+pub fn rotate_offline(options: RotateOptions) -> Result<RotatedOffline, DaemonError> {
+    let RotateOptions { state, unlock, what, clock } = options;
+    let state = StateDirectory::new(&state);
+    let file = state.read()?;
+    let _lock = state.lock()?;
+    let keys = state.keys(&file, Some(&unlock));
+    let unlocked = keys.unlock(unlock.passphrase.as_ref()).map_err(StateError::from)?;
+    let keyring = unlocked.keyring().map_err(StateError::from)?;
+    let (key, rotation) = match what {
+        OfflineRotation::Dek => (RotatedKey::Dek, keys.add_dek(unlocked, clock.now())),
+        OfflineRotation::Kek => (RotatedKey::Kek, keys.rotate_in_place(unlocked)),
+        OfflineRotation::KekFrom(new) => (RotatedKey::Kek, keys.change_kek(unlocked, &new)),
+    };
+    let rotation = rotation.map_err(StateError::from)?;
+    let authority = Arc::new(state.authority(&keyring)?);
+    let (journal, store) = (state.join("journal"), state.join("store"));
+    let offline = Offline { journal: &journal, store: &store, keyring, authority, clock };
+    let rotated =
+        RotatedOffline { old: rotation.old, new: rotation.new, kept: rotation.kept.clone() };
+    super::offline(offline.rotate(key, rotation))??;
+    Ok(rotated)
+}

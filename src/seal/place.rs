@@ -1,0 +1,442 @@
+//! Where the keys of a broker are on disk, and how they are changed so that a kill at any moment leaves a
+//! keyring that opens.
+//!
+//! ```text
+//! keyring.json        the DEKs, wrapped by the KEK, and where the KEK comes from
+//! keyring.json.next   what it is about to be
+//! KEKFILE             the KEK, if it comes from a file
+//! KEKFILE.next        what it is about to be
+//! KEKFILE.<id>        a KEK from before a rotation: backups of then need it
+//! ```
+//!
+//! `keyring.json.next` is written first. Then the KEK in its file is replaced, then `keyring.json`: each by a
+//! rename, each on disk before the next. So the KEK opens one of the two at any moment: `keyring.json`, and
+//! what is to come is dropped, or `keyring.json.next`, and the rename is done now. Where the KEK's source
+//! changes, the source changes with the one rename, because the keyring itself names it.
+
+use std::collections::BTreeSet;
+use std::io::ErrorKind;
+use std::path::{Path, PathBuf};
+
+use super::files::{beside, rename, replace_file, write_new};
+use super::kek::{Kek, KekError};
+use super::keyring::Keyring;
+use super::keyring_file::{KeyId, KeyringError, KeyringFile};
+use super::source::{AskPassphrase, KekKind, KekSource, NewKek, Recipe};
+use super::{NoRandomness, OpenError, ReadValues, RecordKey, Sealed};
+use crate::model::Timestamp;
+
+/// Why keys cannot be had or changed.
+#[derive(Debug, thiserror::Error)]
+pub enum PlaceError {
+    /// A file cannot be read or written.
+    #[error("{}: {source}", .path.display())]
+    Io {
+        /// The file.
+        path: PathBuf,
+        /// The cause.
+        source: std::io::Error,
+    },
+    /// The KEK.
+    #[error(transparent)]
+    Kek(#[from] KekError),
+    /// The keyring.
+    #[error(transparent)]
+    Keyring(#[from] KeyringError),
+    /// The KEK is in no file that could be replaced.
+    #[error(
+        "the KEK comes from a {0}, which cannot be changed from here; stop the daemon and give the broker \
+         another KEK with: keyhatch key rotate --kek-file FILE (or --kek-passphrase, or --kek-command COMMAND)"
+    )]
+    NotAFile(KekKind),
+    /// The KEK's file cannot be replaced.
+    #[error(
+        "the KEK file {} cannot be replaced ({source}); stop the daemon and give the broker another KEK \
+         with: keyhatch key rotate --kek-file FILE (or --kek-passphrase, or --kek-command COMMAND)",
+        .path.display()
+    )]
+    NotReplaceable {
+        /// The file.
+        path: PathBuf,
+        /// The cause.
+        source: std::io::Error,
+    },
+    /// A sealed file does not open.
+    #[error("{} is damaged; restore the state directory from a backup", .0.display())]
+    SealedFile(PathBuf),
+}
+
+impl From<NoRandomness> for PlaceError {
+    fn from(error: NoRandomness) -> Self {
+        Self::Kek(error.into())
+    }
+}
+
+/// Where the keys of one broker are. One at a time changes them: whoever does holds the state directory's
+/// lock, and takes turns within the process.
+pub struct KeyPlace {
+    directory: PathBuf,
+    /// Where the KEK is by a keyring that does not say.
+    first_kek_file: PathBuf,
+    /// The KEK's file, in place of what the keyring says.
+    kek_file: Option<PathBuf>,
+    /// What is sealed outside of the store.
+    sealed_files: Vec<(RecordKey, PathBuf)>,
+}
+
+/// A keyring with the KEK that opens it, until both are dropped.
+pub struct Unlocked {
+    file: KeyringFile,
+    kek: Kek,
+}
+
+impl Unlocked {
+    /// Unwraps the keys.
+    ///
+    /// # Errors
+    /// If the keyring is damaged.
+    pub fn keyring(&self) -> Result<Keyring, PlaceError> {
+        Ok(self.file.open(&self.kek)?)
+    }
+}
+
+impl KeyPlace {
+    /// The keys in this state directory. Files are relative to it.
+    pub fn new(
+        directory: &Path,
+        first_kek_file: Option<PathBuf>,
+        sealed_files: Vec<(RecordKey, PathBuf)>,
+    ) -> Self {
+        Self {
+            directory: directory.to_owned(),
+            first_kek_file: first_kek_file.unwrap_or_else(|| PathBuf::from("kek")),
+            kek_file: None,
+            sealed_files,
+        }
+    }
+
+    /// The same, with the KEK in this file whatever the keyring says.
+    #[must_use]
+    pub fn with_kek_file(self, kek_file: Option<PathBuf>) -> Self {
+        Self { kek_file, ..self }
+    }
+
+    /// Makes the keys of a new broker: the keyring, and the KEK's file if one was made.
+    ///
+    /// # Errors
+    /// If the KEK's file exists, its command fails, or something cannot be written.
+    pub fn create(
+        &self,
+        new: &NewKek,
+        now: Timestamp,
+    ) -> Result<(Keyring, Option<PathBuf>), PlaceError> {
+        let made = match new {
+            NewKek::File(path) => Some(self.directory.join(path)),
+            NewKek::Command(_) | NewKek::Passphrase(_) => None,
+        };
+        let (source, kek) = match new {
+            NewKek::File(path) => {
+                let kek = Kek::create(&self.directory.join(path))?;
+                (KekSource::File(path.clone()), kek)
+            }
+            other => self.take(other)?,
+        };
+        let filled = || {
+            let file = KeyringFile::create(&kek, Some(source), now)?;
+            let path = self.keyring_path();
+            replace_file(&path, 0o600, file.to_text()?.as_bytes()).map_err(io(&path))?;
+            Ok(file.open(&kek)?)
+        };
+        let keyring = filled().inspect_err(|_: &PlaceError| {
+            // A key that was made for nothing; the next attempt would find it in its way.
+            let _ = made.as_ref().map(std::fs::remove_file);
+        });
+        Ok((keyring?, made))
+    }
+
+    /// Gets the KEK, and finishes or drops what a rotation has left when it was killed.
+    ///
+    /// # Errors
+    /// If the KEK cannot be had, or is another one.
+    pub fn unlock(&self, ask: Option<&AskPassphrase>) -> Result<Unlocked, PlaceError> {
+        let file = self.read()?;
+        let source = self.source(&file);
+        let kek = source.load(&self.directory, ask)?;
+        let next = self.next_path();
+        match file.check(&kek) {
+            Ok(()) => {
+                if next.exists() {
+                    tracing::info!(
+                        "a rotation of keys was begun and not done: it counts for nothing"
+                    );
+                    if let KekSource::File(path) = source {
+                        let _ = std::fs::remove_file(beside(&self.directory.join(path), "next"));
+                    }
+                    std::fs::remove_file(&next).map_err(io(&next))?;
+                }
+                Ok(Unlocked { file, kek })
+            }
+            Err(wrong) => {
+                let begun = std::fs::read_to_string(&next).ok();
+                let begun = begun.and_then(|text| KeyringFile::parse(&text).ok());
+                let file = begun.filter(|begun| begun.check(&kek).is_ok()).ok_or(wrong)?;
+                tracing::info!(kek = %kek.id(), "a rotation of the KEK is finished");
+                rename(&next, &self.keyring_path()).map_err(io(&next))?;
+                Ok(Unlocked { file, kek })
+            }
+        }
+    }
+
+    /// Where the KEK comes from.
+    ///
+    /// # Errors
+    /// If the keyring cannot be read.
+    pub fn kek_kind(&self) -> Result<KekKind, PlaceError> {
+        Ok(self.source(&self.read()?).kind())
+    }
+
+    /// Prepares a new KEK in the same file.
+    ///
+    /// # Errors
+    /// If the KEK is in no file, or files cannot be written beside it.
+    pub fn rotate_in_place(&self, unlocked: Unlocked) -> Result<Rotation, PlaceError> {
+        let Unlocked { file, kek: old } = unlocked;
+        let source = self.source(&file);
+        let KekSource::File(path) = &source else {
+            return Err(PlaceError::NotAFile(source.kind()));
+        };
+        let path = self.directory.join(path);
+        let not_replaceable = |source| PlaceError::NotReplaceable { path: path.clone(), source };
+        // Behind a link is the file that counts.
+        let path = std::fs::canonicalize(&path).map_err(not_replaceable)?;
+        let new = Kek::generate()?;
+        // What is only said to a daemon for a while is no reason to forget what the keyring says.
+        let said = self.said(&file);
+        let said = if said.kind() == KekKind::File { said } else { source };
+        let file = file.rewrapped(&old, &new, Some(said))?;
+        let mut rotation = self.prepare(&file, &new, old.id(), new.id())?;
+        let next = beside(&path, "next");
+        rotation.made.push(next.clone());
+        new.write(&next).map_err(not_replaceable)?;
+        let kept = beside(&path, &old.id().to_string());
+        // One that is there already is of a rotation that came to nothing.
+        if !Kek::load(&kept).is_ok_and(|kept| kept.id() == old.id()) {
+            rotation.made.push(kept.clone());
+            old.write(&kept).map_err(not_replaceable)?;
+        }
+        rotation.replaced = Some((next, path));
+        rotation.kept = Some(kept);
+        Ok(rotation)
+    }
+
+    /// Prepares another KEK, from where it says.
+    ///
+    /// # Errors
+    /// If it cannot be had, or something cannot be written.
+    pub fn change_kek(&self, unlocked: Unlocked, new: &NewKek) -> Result<Rotation, PlaceError> {
+        let own = match self.source(&unlocked.file) {
+            KekSource::File(path) => Some(self.directory.join(path)),
+            KekSource::Command(_) | KekSource::Passphrase(_) => None,
+        };
+        if let (NewKek::File(path), Some(own)) = (new, &own)
+            && is_same_file(&self.directory.join(path), own)
+        {
+            return self.rotate_in_place(unlocked);
+        }
+        let made = match new {
+            NewKek::File(path) => Some(self.directory.join(path)).filter(|path| !path.exists()),
+            NewKek::Command(_) | NewKek::Passphrase(_) => None,
+        };
+        let (source, kek) = self.take(new)?;
+        let file = unlocked.file.rewrapped(&unlocked.kek, &kek, Some(source))?;
+        let mut rotation = self.prepare(&file, &kek, unlocked.kek.id(), kek.id())?;
+        rotation.made.extend(made);
+        rotation.kept = own;
+        Ok(rotation)
+    }
+
+    /// Prepares a new DEK.
+    ///
+    /// # Errors
+    /// If something cannot be written.
+    pub fn add_dek(&self, unlocked: Unlocked, now: Timestamp) -> Result<Rotation, PlaceError> {
+        let Unlocked { mut file, kek } = unlocked;
+        file.source = Some(self.said(&file));
+        let (old, new) = file.add_dek(&kek, now)?;
+        self.prepare(&file, &kek, old, new)
+    }
+
+    /// Drops DEKs that nothing is sealed under.
+    ///
+    /// # Errors
+    /// If the keyring cannot be read or written.
+    pub fn drop_deks(
+        &self,
+        keyring: &Keyring,
+        dropped: &BTreeSet<KeyId>,
+    ) -> Result<(), PlaceError> {
+        let mut file = self.read()?;
+        file.drop_deks(dropped);
+        let path = self.keyring_path();
+        replace_file(&path, 0o600, file.to_text()?.as_bytes()).map_err(io(&path))?;
+        keyring.retire(|id| dropped.contains(id));
+        Ok(())
+    }
+
+    /// Seals what is outside of the store under the newest DEK, where it is under an older one.
+    ///
+    /// # Errors
+    /// If a file cannot be read or written, or does not open.
+    pub fn reseal_files(&self, keyring: &Keyring) -> Result<(), PlaceError> {
+        for (key, path) in &self.sealed_files {
+            let sealed = read_sealed(path)?;
+            if sealed.dek() != keyring.newest_dek() {
+                let resealed = keyring.reseal(*key, &sealed).map_err(|error| match error {
+                    ReadValues::Open(OpenError) => PlaceError::SealedFile(path.clone()),
+                    ReadValues::NoRandomness(error) => error.into(),
+                })?;
+                replace_file(path, 0o600, resealed.as_bytes()).map_err(io(path))?;
+            }
+        }
+        Ok(())
+    }
+
+    /// Which DEKs the files outside of the store are sealed under.
+    ///
+    /// # Errors
+    /// If one cannot be read.
+    pub fn file_deks(&self) -> Result<Vec<KeyId>, PlaceError> {
+        self.sealed_files.iter().map(|(_, path)| Ok(read_sealed(path)?.dek())).collect()
+    }
+
+    /// Gets a KEK that is to be the one from now on. A file that is not there is made, whole or not at all.
+    fn take(&self, new: &NewKek) -> Result<(KekSource, Kek), PlaceError> {
+        let source = match new {
+            NewKek::Command(words) => KekSource::Command(words.clone()),
+            NewKek::Passphrase(passphrase) => {
+                passphrase.check_new()?;
+                let recipe = Recipe::new()?;
+                let kek = recipe.derive(passphrase)?;
+                return Ok((KekSource::Passphrase(recipe), kek));
+            }
+            NewKek::File(path) => {
+                let file = self.directory.join(path);
+                if !file.exists() {
+                    let next = beside(&file, "next");
+                    let made = Kek::generate()?.write(&next).and_then(|()| rename(&next, &file));
+                    made.map_err(io(&file))?;
+                }
+                KekSource::File(path.clone())
+            }
+        };
+        let kek = source.load(&self.directory, None)?;
+        Ok((source, kek))
+    }
+
+    fn prepare(
+        &self,
+        file: &KeyringFile,
+        kek: &Kek,
+        old: KeyId,
+        new: KeyId,
+    ) -> Result<Rotation, PlaceError> {
+        let next = self.next_path();
+        let keyring = file.open(kek)?;
+        write_new(&next, 0o600, file.to_text()?.as_bytes()).map_err(io(&next))?;
+        Ok(Rotation {
+            old,
+            new,
+            kept: None,
+            keyring,
+            replaced: None,
+            to: self.keyring_path(),
+            made: vec![next.clone()],
+            next,
+        })
+    }
+
+    fn read(&self) -> Result<KeyringFile, PlaceError> {
+        let path = self.keyring_path();
+        let text = std::fs::read_to_string(&path).map_err(io(&path))?;
+        Ok(KeyringFile::parse(&text)?)
+    }
+
+    /// Where the keyring says that the KEK comes from.
+    fn said(&self, file: &KeyringFile) -> KekSource {
+        file.source.clone().unwrap_or_else(|| KekSource::File(self.first_kek_file.clone()))
+    }
+
+    fn source(&self, file: &KeyringFile) -> KekSource {
+        self.kek_file.clone().map_or_else(|| self.said(file), KekSource::File)
+    }
+
+    fn keyring_path(&self) -> PathBuf {
+        self.directory.join("keyring.json")
+    }
+
+    fn next_path(&self) -> PathBuf {
+        self.directory.join("keyring.json.next")
+    }
+}
+
+/// A change of keys that is prepared, and takes effect by [`Rotation::commit`]. Dropped, it leaves nothing.
+pub struct Rotation {
+    /// The key that was in use.
+    pub old: KeyId,
+    /// The key that is to be.
+    pub new: KeyId,
+    /// Where the old KEK is kept, if it is in a file.
+    pub kept: Option<PathBuf>,
+    keyring: Keyring,
+    /// The KEK's file that is to be replaced, by which.
+    replaced: Option<(PathBuf, PathBuf)>,
+    next: PathBuf,
+    to: PathBuf,
+    /// What is removed if it comes to nothing.
+    made: Vec<PathBuf>,
+}
+
+impl Rotation {
+    /// Puts it in force, on disk when this returns, and then in the keyring that is in use.
+    ///
+    /// # Errors
+    /// If a file cannot be replaced. Half of it may be done then: [`KeyPlace::unlock`] does the rest.
+    pub fn commit(mut self, in_use: &Keyring) -> Result<(), PlaceError> {
+        // From here on the new KEK may be the one that is needed, and nothing of it may go.
+        self.made.clear();
+        if let Some((next, path)) = self.replaced.take() {
+            rename(&next, &path)
+                .map_err(|source| PlaceError::NotReplaceable { path: path.clone(), source })?;
+        }
+        rename(&self.next, &self.to).map_err(io(&self.to))?;
+        in_use.adopt(&self.keyring);
+        Ok(())
+    }
+}
+
+impl Drop for Rotation {
+    fn drop(&mut self) {
+        // The keyring last: while it is there, the rest is known to be a rotation's.
+        for path in self.made.iter().rev() {
+            let _ = std::fs::remove_file(path);
+        }
+    }
+}
+
+fn is_same_file(one: &Path, other: &Path) -> bool {
+    let canonical = |path: &Path| std::fs::canonicalize(path).ok();
+    one == other || (canonical(one).is_some() && canonical(one) == canonical(other))
+}
+
+fn read_sealed(path: &Path) -> Result<Sealed, PlaceError> {
+    let bytes = std::fs::read(path).map_err(|source| match source.kind() {
+        ErrorKind::NotFound => PlaceError::SealedFile(path.to_owned()),
+        _ => PlaceError::Io { path: path.to_owned(), source },
+    })?;
+    Sealed::parse(&bytes).map_err(|_| PlaceError::SealedFile(path.to_owned()))
+}
+
+fn io(path: &Path) -> impl FnOnce(std::io::Error) -> PlaceError {
+    let path = path.to_owned();
+    |source| PlaceError::Io { path, source }
+}

@@ -1,0 +1,194 @@
+//! Where the KEK comes from, as the keyring says it: a file, a passphrase, or a command.
+
+use std::fmt;
+use std::path::{Path, PathBuf};
+
+use argon2::{Algorithm, Argon2, Params, Version};
+use serde::{Deserialize, Serialize};
+use zeroize::Zeroizing;
+
+use super::cipher::on_wiped_stack;
+use super::command;
+use super::kek::{Kek, KekError};
+use super::secret_memory::SecretKey;
+use super::{NoRandomness, random};
+use crate::model::hex_bytes;
+
+/// Where the KEK comes from. Holds nothing secret.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(rename_all = "snake_case")]
+pub enum KekSource {
+    /// A program and its arguments; what it prints is the key.
+    Command(Vec<String>),
+    /// A file; relative to the state directory, or absolute.
+    File(PathBuf),
+    /// A passphrase that is given at every start.
+    Passphrase(Recipe),
+}
+
+/// The kinds of sources.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum KekKind {
+    /// See [`KekSource::Command`].
+    Command,
+    /// See [`KekSource::File`].
+    File,
+    /// See [`KekSource::Passphrase`].
+    Passphrase,
+}
+
+impl fmt::Display for KekKind {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.write_str(match self {
+            Self::Command => "command",
+            Self::File => "file",
+            Self::Passphrase => "passphrase",
+        })
+    }
+}
+
+/// How a passphrase becomes a key: Argon2id (RFC 9106).
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(deny_unknown_fields)]
+pub struct Recipe {
+    #[serde(with = "hex_bytes")]
+    salt: [u8; 16],
+    memory_kib: u32,
+    passes: u32,
+    lanes: u32,
+}
+
+/// The second of RFC 9106's recommendations, with one lane: it is computed once at a start.
+const MEMORY_KIB: u32 = 64 * 1024;
+const PASSES: u32 = 3;
+const LANES: u32 = 1;
+/// A keyring that asks for more was not written by us.
+const MAX_MEMORY_KIB: u32 = 1024 * 1024;
+
+/// A passphrase, as bytes. Wiped on drop.
+pub struct Passphrase(Zeroizing<Vec<u8>>);
+
+/// The shortest passphrase that a keyring is made with, in bytes.
+const MIN_PASSPHRASE_BYTES: usize = 12;
+
+impl Passphrase {
+    /// What was typed, or what a file holds: a newline at its end is no part of it.
+    pub fn new(mut bytes: Zeroizing<Vec<u8>>) -> Self {
+        while bytes.last().is_some_and(|last| [b'\n', b'\r'].contains(last)) {
+            bytes.pop();
+        }
+        Self(bytes)
+    }
+
+    /// Whether both are the same, so that one that was typed twice holds no slip.
+    pub fn is(&self, other: &Self) -> bool {
+        *self.0 == *other.0
+    }
+
+    /// Whether a keyring may be made with it.
+    ///
+    /// # Errors
+    /// If it is too short.
+    pub fn check_new(&self) -> Result<(), KekError> {
+        match self.0.len() {
+            0..MIN_PASSPHRASE_BYTES => Err(KekError::PassphraseShort(MIN_PASSPHRASE_BYTES)),
+            _ => Ok(()),
+        }
+    }
+}
+
+/// What the KEK is to be from now on.
+pub enum NewKek {
+    /// What a command prints.
+    Command(Vec<String>),
+    /// In a file, which is made unless it is there.
+    File(PathBuf),
+    /// From this passphrase.
+    Passphrase(Passphrase),
+}
+
+/// Gives the passphrase, when it is needed.
+pub type AskPassphrase = Box<dyn Fn() -> Result<Passphrase, KekError>>;
+
+/// What is given to get at the KEK, beside what the keyring says.
+#[derive(Default)]
+pub struct Unlock {
+    /// The KEK's file, in place of what the keyring says.
+    pub kek_file: Option<PathBuf>,
+    /// Who knows the passphrase.
+    pub passphrase: Option<AskPassphrase>,
+}
+
+impl KekSource {
+    /// Of which kind it is.
+    pub fn kind(&self) -> KekKind {
+        match self {
+            Self::Command(_) => KekKind::Command,
+            Self::File(_) => KekKind::File,
+            Self::Passphrase(_) => KekKind::Passphrase,
+        }
+    }
+
+    /// Gets the key. Paths are relative to `directory`.
+    pub(super) fn load(
+        &self,
+        directory: &Path,
+        ask: Option<&AskPassphrase>,
+    ) -> Result<Kek, KekError> {
+        match self {
+            Self::Command(words) => Ok(Kek::new(command::run(words)?, KekKind::Command)),
+            Self::File(path) => Kek::load(&directory.join(path)),
+            Self::Passphrase(recipe) => recipe.derive(&ask.ok_or(KekError::PassphraseNotKept)?()?),
+        }
+    }
+}
+
+impl Recipe {
+    pub(super) fn new() -> Result<Self, NoRandomness> {
+        Ok(Self { salt: random()?, memory_kib: MEMORY_KIB, passes: PASSES, lanes: LANES })
+    }
+
+    pub(super) fn derive(&self, passphrase: &Passphrase) -> Result<Kek, KekError> {
+        let refused = |error: argon2::Error| KekError::Recipe(error.to_string());
+        if self.memory_kib > MAX_MEMORY_KIB {
+            return Err(KekError::Recipe(format!("it asks for {} KiB of memory", self.memory_kib)));
+        }
+        let parameters = Params::new(self.memory_kib, self.passes, self.lanes, Some(32));
+        let argon2 = Argon2::new(Algorithm::Argon2id, Version::V0x13, parameters.map_err(refused)?);
+        on_wiped_stack(|| {
+            let mut key = Zeroizing::new([0; 32]);
+            argon2.hash_password_into(&passphrase.0, &self.salt, &mut *key).map_err(refused)?;
+            Ok(Kek::new(SecretKey::new(&key), KekKind::Passphrase))
+        })
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn recipe() -> Recipe {
+        Recipe { salt: [7; 16], memory_kib: 64, passes: 3, lanes: 1 }
+    }
+
+    fn passphrase(text: &str) -> Passphrase {
+        Passphrase::new(Zeroizing::new(text.as_bytes().to_vec()))
+    }
+
+    #[test]
+    fn a_passphrase_gives_the_same_key_again_and_another_one_another_key() {
+        let id = |text: &str| recipe().derive(&passphrase(text)).unwrap().id();
+        assert_eq!(id("correct horse battery"), id("correct horse battery\n"));
+        assert_ne!(id("correct horse battery"), id("correct horse batterY"));
+        let other = Recipe { salt: [8; 16], ..recipe() };
+        assert_ne!(other.derive(&passphrase("x")).unwrap().id(), id("x"));
+    }
+
+    #[test]
+    fn a_recipe_that_would_take_all_memory_and_a_passphrase_that_is_too_short_are_refused() {
+        let greedy = Recipe { memory_kib: u32::MAX, ..recipe() };
+        assert!(matches!(greedy.derive(&passphrase("x")), Err(KekError::Recipe(_))));
+        assert!(passphrase("eleven-char").check_new().is_err());
+        assert!(passphrase("twelve-chars").check_new().is_ok());
+    }
+}

@@ -1,0 +1,702 @@
+//! Keys: wherever the KEK comes from, only the right one opens; keys are replaced while everything goes on,
+//! and a kill at any moment loses nothing.
+
+use std::collections::BTreeMap;
+use std::os::unix::fs::{FileExt as _, PermissionsExt as _};
+use std::path::{Path, PathBuf};
+use std::process::Output;
+
+use chacha20poly1305::aead::{Aead as _, Payload};
+use chacha20poly1305::{KeyInit as _, XChaCha20Poly1305};
+use keyhatch::grpc::client::channel;
+use keyhatch::grpc::pb;
+use keyhatch::grpc::pb::apply_request::Document;
+use keyhatch::grpc::pb::connection_service_client::ConnectionServiceClient;
+use keyhatch::grpc::pb::step_service_client::StepServiceClient;
+use keyhatch::grpc::pb::system_service_client::SystemServiceClient;
+use serde_json::Value;
+use tempfile::TempDir;
+use tonic::Status;
+
+use crate::harness::{
+    ServeProcess, TestBroker, bytes, connection_document, identity_in, keyhatch_in, reason, report,
+    request, resolver, scale, secret_document, wait_until,
+};
+
+fn scratch() -> TempDir {
+    tempfile::Builder::new().prefix("kh").tempdir().unwrap()
+}
+
+fn private(path: &Path, content: &[u8]) {
+    let _ = std::fs::remove_file(path);
+    std::fs::write(path, content).unwrap();
+    std::fs::set_permissions(path, std::fs::Permissions::from_mode(0o400)).unwrap();
+}
+
+fn text(output: &[u8]) -> String {
+    String::from_utf8_lossy(output).into_owned()
+}
+
+/// A command that must succeed, and what it answers.
+fn done(directory: &Path, arguments: &[&str]) -> String {
+    let output = keyhatch_in(directory, arguments).output().unwrap();
+    assert!(output.status.success(), "{arguments:?}: {}", text(&output.stderr));
+    text(&output.stdout)
+}
+
+/// A command that must fail, and what it says.
+fn refused(directory: &Path, arguments: &[&str]) -> String {
+    let Output { status, stderr, .. } = keyhatch_in(directory, arguments).output().unwrap();
+    assert_eq!(status.code(), Some(1), "{arguments:?}: {}", text(&stderr));
+    text(&stderr)
+}
+
+fn is_key_id(word: &str) -> bool {
+    word.len() == 16 && word.bytes().all(|byte| byte.is_ascii_hexdigit())
+}
+
+/// How many different key ids a text names.
+fn key_ids(text: &str) -> usize {
+    let words = text.split(|c: char| !c.is_ascii_alphanumeric()).filter(|word| is_key_id(word));
+    words.collect::<std::collections::BTreeSet<_>>().len()
+}
+
+fn json(text: &str) -> Value {
+    serde_json::from_str(text).unwrap()
+}
+
+fn read_json(path: &Path) -> Value {
+    json(&std::fs::read_to_string(path).unwrap())
+}
+
+fn keyring_of(directory: &Path) -> Value {
+    read_json(&directory.join("state/keyring.json"))
+}
+
+/// A place for the passphrases, keys and commands of one broker.
+struct Sources {
+    directory: TempDir,
+    passphrase: PathBuf,
+    key: PathBuf,
+    command: String,
+}
+
+impl Sources {
+    fn new() -> Self {
+        let directory = scratch();
+        let (passphrase, key) = (directory.path().join("pass"), directory.path().join("a key"));
+        private(&passphrase, b"correct horse battery staple\n");
+        private(&key, "5a".repeat(32).as_bytes());
+        // The quotes are the command line's: no shell takes them away.
+        let command = format!("cat '{}'", key.display());
+        Self { directory, passphrase, key, command }
+    }
+
+    fn path(&self) -> &Path {
+        self.directory.path()
+    }
+
+    fn passphrase(&self) -> &str {
+        self.passphrase.to_str().unwrap()
+    }
+
+    fn serve(&self) -> ServeProcess {
+        let mut command = keyhatch_in(self.path(), &["serve"]);
+        command.env("KEYHATCH_KEK_PASSPHRASE_FILE", &self.passphrase);
+        ServeProcess::spawn(self.path(), command)
+    }
+}
+
+#[test]
+fn the_kek_comes_from_a_file_a_passphrase_or_a_command_and_another_one_is_refused_with_both_ids() {
+    type Change = fn(&Sources);
+    let cases: [(&str, &[&str], Change, &str); 3] = [
+        (
+            "file",
+            &["--kek-file", "KEY"],
+            |sources| private(&sources.path().join("kek"), "6b".repeat(32).as_bytes()),
+            "give the right KEK file",
+        ),
+        (
+            "passphrase",
+            &["--kek-passphrase-file", "PASSPHRASE"],
+            |sources| private(&sources.passphrase, b"incorrect horse battery staple"),
+            "the passphrase is wrong",
+        ),
+        (
+            "command",
+            &["--kek-command", "COMMAND"],
+            // 32 bytes are a key, too, but not this broker's.
+            |sources| private(&sources.key, &[7; 32]),
+            "its command printed another key",
+        ),
+    ];
+    for (kind, arguments, change, hint) in cases {
+        let sources = Sources::new();
+        let kek = sources.path().join("kek");
+        let meant = |word: &&'static str| match *word {
+            "KEY" => kek.to_str().unwrap().to_owned(),
+            "PASSPHRASE" => sources.passphrase().to_owned(),
+            "COMMAND" => sources.command.clone(),
+            word => word.to_owned(),
+        };
+        let arguments: Vec<String> = arguments.iter().map(meant).collect();
+        let mut init = keyhatch_in(sources.path(), &["init"]);
+        assert!(init.args(&arguments).output().unwrap().status.success(), "{kind}");
+        assert!(!sources.path().join("state/kek").exists());
+        let serving = sources.serve();
+        let listed = json(&done(sources.path(), &["key", "list", "-o", "json"]));
+        assert_eq!(listed["kek_source"], kind);
+        assert!(serving.terminate());
+        change(&sources);
+        let mut serve = keyhatch_in(sources.path(), &["serve"]);
+        serve.env("KEYHATCH_KEK_PASSPHRASE_FILE", &sources.passphrase);
+        let wrong = serve.output().unwrap();
+        let told = text(&wrong.stderr);
+        assert!(!wrong.status.success() && told.contains(hint), "{kind}: {told}");
+        assert_eq!(key_ids(&told), 2, "{kind}: {told}");
+    }
+}
+
+#[test]
+fn a_kek_command_that_gives_no_key_is_named_and_what_it_printed_is_not() {
+    let sources = Sources::new();
+    for (command, expected) in [
+        ("sh -c 'echo canary-output; exit 3'", "exit status: 3"),
+        ("sh -c 'echo canary-output'", "neither 64 hexadecimal digits nor 32 bytes"),
+        ("sh -c 'echo canary-output; kill -9 $$'", "signal: 9"),
+        ("/nowhere/kms", "cannot be run"),
+    ] {
+        let told = refused(sources.path(), &["init", "--kek-command", command]);
+        let program = command.split(' ').next().unwrap();
+        assert!(told.contains(expected) && told.contains(program), "{told}");
+        assert!(!told.contains("canary-output"), "{told}");
+        // Nothing of it is left, so the next attempt is the first.
+        assert_eq!(std::fs::read_dir(sources.path().join("state")).unwrap().count(), 0);
+    }
+    let short = keyhatch_in(sources.path(), &["init", "--kek-passphrase-file", "-"]).output();
+    assert!(text(&short.unwrap().stderr).contains("too short"));
+    // Nobody is there to ask.
+    let asked = keyhatch_in(sources.path(), &["init", "--kek-passphrase"]).output().unwrap();
+    assert!(text(&asked.stderr).contains("--kek-passphrase-file"));
+}
+
+#[test]
+fn a_state_directory_of_the_first_format_is_served_and_its_keys_are_rotated() {
+    let mut broker = TestBroker::start();
+    broker.create_aws("prod", "s", &["workflow:w"]);
+    broker.stop();
+    let state = broker.config.state.clone();
+    let edit = |name: &str, change: &dyn Fn(&mut serde_json::Map<String, Value>)| {
+        let mut value = read_json(&state.join(name));
+        change(value.as_object_mut().unwrap());
+        std::fs::write(state.join(name), value.to_string()).unwrap();
+    };
+    edit("state.json", &|file| {
+        file.insert("format".to_owned(), 1.into());
+        file.insert("kek_file".to_owned(), "kek".into());
+    });
+    edit("keyring.json", &|file| {
+        file.insert("format".to_owned(), 1.into());
+        file.remove("source").unwrap();
+        file["deks"][0].as_object_mut().unwrap().remove("create_time").unwrap();
+        file["derivation"].as_object_mut().unwrap().remove("create_time").unwrap();
+    });
+    broker.serve();
+    assert_eq!(keys(&broker).deks[0].create_time, None);
+    rotate_kek(&broker).unwrap();
+    rotate_dek(&broker).unwrap();
+    wait_until("it is sealed again", || keys(&broker).deks.len() == 1);
+    broker.restart();
+    let step = broker.open("w", "s");
+    assert_eq!(broker.resolve(&step, "aws/prod").unwrap().fields["secret_access_key"], "s");
+    assert_eq!(read_json(&state.join("keyring.json"))["source"]["file"], "kek");
+}
+
+fn keys(broker: &TestBroker) -> pb::ListKeysResponse {
+    let mut client = SystemServiceClient::new(broker.operator());
+    broker.block_on(client.list_keys(pb::ListKeysRequest {})).unwrap().into_inner()
+}
+
+fn rotate_kek(broker: &TestBroker) -> Result<pb::RotateKekResponse, Status> {
+    let mut client = SystemServiceClient::new(broker.operator());
+    broker.block_on(client.rotate_kek(pb::RotateKekRequest {})).map(tonic::Response::into_inner)
+}
+
+fn rotate_dek(broker: &TestBroker) -> Result<String, Status> {
+    let mut client = SystemServiceClient::new(broker.operator());
+    let rotated = broker.block_on(client.rotate_dek(pb::RotateDekRequest {}));
+    rotated.map(|response| response.into_inner().dek_id)
+}
+
+/// Why it does not start; nothing if it does.
+fn refusal(broker: &TestBroker) -> String {
+    match broker.try_serve() {
+        Ok(daemon) => {
+            daemon.stop();
+            String::new()
+        }
+        Err(error) => error.to_string(),
+    }
+}
+
+#[test]
+fn a_new_kek_takes_the_place_of_the_old_one_which_is_kept_and_opens_nothing_new() {
+    let mut broker = TestBroker::start();
+    broker.create_aws("prod", "s", &["workflow:w"]);
+    let kek = broker.config.state.join("kek");
+    let before = std::fs::read(&kek).unwrap();
+    let old_keyring = std::fs::read(broker.config.state.join("keyring.json")).unwrap();
+    let rotated = rotate_kek(&broker).unwrap();
+    assert_ne!(rotated.old_kek_id, rotated.kek_id);
+    assert_eq!(keys(&broker).kek_id, rotated.kek_id);
+    assert_ne!(std::fs::read(&kek).unwrap(), before);
+    assert_eq!(std::fs::metadata(&kek).unwrap().permissions().mode() & 0o777, 0o400);
+    assert_eq!(std::fs::read(&rotated.old_kek_file).unwrap(), before);
+    assert!(rotated.old_kek_file.ends_with(&format!("kek.{}", rotated.old_kek_id)));
+    let line = &broker.journaled("key_rotated")[0];
+    assert_eq!(line["principal"], "operator:admin");
+    assert_eq!((&line["key"], &line["old"]), (&"kek".into(), &rotated.old_kek_id.clone().into()));
+    assert_eq!(line["new"], rotated.kek_id);
+    // Once more, and a restart: nothing is lost.
+    rotate_kek(&broker).unwrap();
+    broker.restart();
+    let step = broker.open("w", "s");
+    assert_eq!(broker.resolve(&step, "aws/prod").unwrap().fields["secret_access_key"], "s");
+    broker.stop();
+    let newest = std::fs::read(&kek).unwrap();
+    private(&kek, &before);
+    let told = refusal(&broker);
+    assert!(told.contains("is not the one") && key_ids(&told) == 2, "{told}");
+    // The control: it opens what was written before.
+    std::fs::write(broker.config.state.join("keyring.json"), old_keyring).unwrap();
+    assert_eq!(refusal(&broker), "");
+    private(&kek, &newest);
+    assert!(refusal(&broker).contains("is not the one"));
+}
+
+#[test]
+fn a_kek_that_cannot_be_replaced_stays_and_the_way_out_is_told() {
+    let broker = TestBroker::start();
+    // What stands in the way of the new file, for root too.
+    let in_the_way = broker.config.state.join("kek.next");
+    std::fs::create_dir_all(in_the_way.join("x")).unwrap();
+    let status = rotate_kek(&broker).unwrap_err();
+    assert!(status.message().contains("key rotate --kek-file"), "{}", status.message());
+    assert_eq!(reason(Err::<(), _>(status)), "KEK_NOT_REPLACEABLE");
+    assert!(!broker.config.state.join("keyring.json.next").exists());
+    assert!(broker.journaled("key_rotated").is_empty());
+    std::fs::remove_dir_all(in_the_way).unwrap();
+    rotate_kek(&broker).unwrap();
+}
+
+/// The files of a rotation: name in the state directory, content.
+type Files<'a> = [(&'a str, &'a [u8])];
+
+#[test]
+fn a_kill_between_any_two_steps_of_a_rotation_leaves_a_keyring_that_opens() {
+    let mut broker = TestBroker::start();
+    broker.create_aws("prod", "s", &["workflow:w"]);
+    let state = broker.config.state.clone();
+    let read = |name: &str| std::fs::read(state.join(name)).unwrap();
+    let before = [read("kek"), read("keyring.json")];
+    let rotated = rotate_kek(&broker).unwrap();
+    let after = [read("kek"), read("keyring.json")];
+    broker.stop();
+    let [kek0, ring0] = before.each_ref().map(Vec::as_slice);
+    let [kek1, ring1] = after.each_ref().map(Vec::as_slice);
+    let kept = format!("kek.{}", rotated.old_kek_id);
+    let kept = kept.as_str();
+    let names = ["kek", "kek.next", kept, "keyring.json", "keyring.json.next"];
+    let lay = |files: &Files| {
+        for name in names {
+            let _ = std::fs::remove_file(state.join(name));
+        }
+        files.iter().for_each(|(name, content)| private(&state.join(name), content));
+    };
+    let (old, new) = (rotated.old_kek_id.as_str(), rotated.kek_id.as_str());
+    let before: &Files = &[("kek", kek0), ("keyring.json", ring0)];
+    let next = ("keyring.json.next", ring1);
+    let torn = ("keyring.json.next", &ring1[..ring1.len() / 2]);
+    let kek_next = ("kek.next", kek1);
+    let states: [(&str, Vec<(&str, &[u8])>, &str); 7] = [
+        ("nothing", before.to_vec(), old),
+        ("a torn keyring", [before, &[torn]].concat(), old),
+        ("the next keyring", [before, &[next]].concat(), old),
+        ("the next KEK", [before, &[next, kek_next]].concat(), old),
+        ("the old KEK kept", [before, &[next, kek_next, (kept, kek0)]].concat(), old),
+        ("the KEK renamed", vec![("kek", kek1), ("keyring.json", ring0), next], new),
+        ("all", vec![("kek", kek1), ("keyring.json", ring1)], new),
+    ];
+    for (what, files, kek) in &states {
+        lay(files);
+        // Twice: what is finished or dropped at the first start is so at the second.
+        for _ in 0..2 {
+            broker.serve();
+            assert_eq!(keys(&broker).kek_id, **kek, "{what}");
+            let step = broker.open("w", "s");
+            assert_eq!(broker.resolve(&step, "aws/prod").unwrap().version, 1, "{what}");
+            broker.close(&step);
+            broker.stop();
+            for name in ["kek.next", "keyring.json.next"] {
+                assert!(!state.join(name).exists(), "{what}: {name}");
+            }
+        }
+    }
+    // The control: without the next keyring, the new KEK opens nothing.
+    lay(&[("kek", kek1), ("keyring.json", ring0)]);
+    assert!(refusal(&broker).contains("is not the one"));
+    report("kill between two steps of a KEK rotation", states.len(), "each starts", "refused");
+}
+
+/// So many connections, a group and a secret.
+fn seed(broker: &TestBroker, connections: usize) {
+    let connection = |n: usize| {
+        Document::Connection(pb::ConnectionDocument {
+            integration: "slack".to_owned(),
+            name: format!("c{n}"),
+            fields: bytes(&[("api_token", &format!("token-{n}"))]),
+            tags: vec![format!("number:{n}")],
+            access: resolver(&["workflow:w"]),
+            ..Default::default()
+        })
+    };
+    broker.apply((0..connections).map(connection).collect()).unwrap();
+    let group = Document::Group(pb::GroupDocument {
+        name: "g".to_owned(),
+        integration: "slack".to_owned(),
+        identifiers: vec!["number".to_owned()],
+        members: Some(pb::GroupMembers { names: vec!["c1".to_owned(), "c2".to_owned()] }),
+        access: vec![pb::AccessBinding {
+            relation: pb::Relation::Viewer.into(),
+            principals: vec!["workflow:w".to_owned()],
+        }],
+        ..Default::default()
+    });
+    broker.apply(vec![group, secret_document("w", "s", "hush")]).unwrap();
+}
+
+/// Name, version and etag of every connection.
+fn connections(broker: &TestBroker) -> BTreeMap<String, (i64, String)> {
+    let mut client = ConnectionServiceClient::new(broker.operator());
+    let mut found = BTreeMap::new();
+    let mut page_token = String::new();
+    loop {
+        let request = pb::ListConnectionsRequest { page_token, ..Default::default() };
+        let page = broker.block_on(client.list_connections(request)).ok().unwrap().into_inner();
+        let all = page.connections.into_iter();
+        found.extend(all.map(|one| (one.name, (one.version, one.etag))));
+        page_token = page.next_page_token;
+        if page_token.is_empty() {
+            return found;
+        }
+    }
+}
+
+/// Under which DEK every record of a stopped broker's store is, the commit record included.
+fn deks_in_store(state: &Path) -> BTreeMap<String, usize> {
+    let mut db = None;
+    wait_until("the store is nobody else's", || {
+        db = sled::Config::new().path(state.join("store")).open().ok();
+        db.is_some()
+    });
+    let mut found = BTreeMap::new();
+    for entry in db.unwrap().iter() {
+        let (key, value) = entry.unwrap();
+        // The first chunk of each record begins with the format and the DEK's id.
+        if key[17..].iter().all(|byte| *byte == 0) {
+            *found.entry(hex::encode(&value[1..9])).or_default() += 1;
+        }
+    }
+    found
+}
+
+/// How many records the journal says were sealed again, batch by batch.
+fn resealed(journal: &[Value]) -> Vec<usize> {
+    let changes = journal.iter().filter(|line| line["event"] == "intent");
+    let changes = changes.flat_map(|line| line["changes"].as_array().unwrap());
+    let counts = changes.filter(|change| change["action"] == "key.reseal").map(|change| {
+        let setting = change["settings"][0].as_str().unwrap();
+        setting.strip_prefix("records=").unwrap().parse().unwrap()
+    });
+    counts.collect()
+}
+
+#[test]
+fn everything_is_sealed_again_under_a_new_key_and_nobody_notices() {
+    let mut broker = TestBroker::start();
+    let count = scale(300, 5000);
+    seed(&broker, count);
+    let step = broker.open("w", "s");
+    let lease = broker.resolve(&step, "slack/c7").unwrap().lease;
+    let watched = pb::WatchRequest { request: Some(request("slack/c3")) };
+    let mut client = StepServiceClient::new(step.channel.clone());
+    let mut watching = broker.block_on(client.watch(watched)).ok().unwrap().into_inner();
+    let mut delivered =
+        || broker.block_on(watching.message()).ok().unwrap().unwrap().credential.unwrap().version;
+    assert_eq!(delivered(), 1);
+    let (old, before) = (keys(&broker).deks[0].clone(), connections(&broker));
+    let new = rotate_dek(&broker).unwrap();
+    // A change in the middle of it is under the new key, and is not undone.
+    let change = connection_document("slack/c9", &[("api_token", "changed")], vec![]);
+    broker.apply(vec![change]).unwrap();
+    wait_until("everything is sealed again", || keys(&broker).deks.len() == 1);
+
+    let listed = keys(&broker).deks.remove(0);
+    assert_eq!((&listed.id, listed.newest, listed.records), (&new, true, old.records));
+    assert!(listed.create_time.is_some());
+    let mut after = connections(&broker);
+    assert_eq!(after.remove("connections/slack/c9").unwrap().0, 2);
+    assert!(before.iter().all(|(name, seen)| after.get(name).is_none_or(|now| now == seen)));
+    assert_eq!(after.len() + 1, before.len());
+    // The lease lives, and the Watch has seen nothing: its next delivery is the next version.
+    assert_eq!(broker.resolve(&step, "slack/c7").unwrap().lease.name, lease.name);
+    let revoked = |line: &Value| line["revoked"].as_array().is_some_and(|all| !all.is_empty());
+    assert!(!broker.journaled("head").iter().any(revoked));
+    let change = connection_document("slack/c3", &[("api_token", "second")], vec![]);
+    broker.apply(vec![change]).unwrap();
+    assert_eq!(delivered(), 2);
+    let deliveries =
+        broker.journaled("resolve").iter().filter(|line| line["watch"] == true).count();
+    assert_eq!(deliveries, 2);
+    for n in [0, 1, 8, count - 1] {
+        let got = broker.resolve(&step, &format!("slack/c{n}")).unwrap();
+        assert_eq!(got.fields["api_token"], format!("token-{n}"));
+    }
+    assert_eq!(broker.resolve(&step, "group:g:number=2").unwrap().fields["api_token"], "token-2");
+    assert_eq!(broker.resolve(&step, "secret:s").unwrap().fields["value"], "hush");
+    // One note a batch, however many records.
+    let batches = resealed(&broker.journal());
+    assert!(batches.len() < count / 10 && batches.iter().sum::<usize>() >= 2 * count - 2);
+
+    broker.stop();
+    assert_eq!(deks_in_store(&broker.config.state).into_keys().collect::<Vec<_>>(), [&*new]);
+    let sealed = std::fs::read(broker.config.state.join("authority.sealed")).unwrap();
+    assert_eq!(hex::encode(&sealed[1..9]), new);
+    let keyring = read_json(&broker.config.state.join("keyring.json"));
+    assert_eq!(keyring["deks"].as_array().unwrap().len(), 1);
+    broker.serve();
+    let step = broker.open("w", "after");
+    assert_eq!(broker.resolve(&step, "slack/c9").unwrap().fields["api_token"], "changed");
+    report("records sealed again", 2 * count, "versions, etags, leases as before", "");
+}
+
+async fn ask_keys(directory: &Path) -> Option<pb::ListKeysResponse> {
+    let identity = identity_in(&directory.join("state/operators/admin"));
+    let channel = channel(&directory.join("run/admin.sock"), identity).await.ok()?;
+    let listed = SystemServiceClient::new(channel).list_keys(pb::ListKeysRequest {}).await;
+    listed.ok().map(tonic::Response::into_inner)
+}
+
+fn block_on<T>(work: impl Future<Output = T>) -> T {
+    let runtime = tokio::runtime::Builder::new_current_thread().enable_all().build();
+    runtime.unwrap().block_on(work)
+}
+
+fn journal_of(directory: &Path) -> Vec<Value> {
+    let text = std::fs::read_to_string(directory.join("state/journal/000001.jsonl")).unwrap();
+    // A kill may tear the last line.
+    text.lines().filter_map(|line| serde_json::from_str(line).ok()).collect()
+}
+
+#[test]
+fn a_daemon_that_is_killed_while_it_seals_again_goes_on_when_it_is_back() {
+    let directory = scratch();
+    let directory = directory.path();
+    let mut serving = ServeProcess::start(directory);
+    let count = scale(1500, 5000);
+    let connections: Vec<String> =
+        (0..count).map(|n| format!("\"slack/c{n}\": {{apiToken: token-{n}}}")).collect();
+    let seed = directory.join("seed.yaml");
+    std::fs::write(&seed, format!("connections: {{{}}}\n", connections.join(", "))).unwrap();
+    assert!(serving.run(&["apply", "-f", seed.to_str().unwrap()]).status.success());
+    for name in ["slack/c0", "slack/c700", &format!("slack/c{}", count - 1)] {
+        let bound = ["access", "add", name, "--relation", "resolver", "--principal", "workflow:w"];
+        assert!(serving.run(&bound).status.success());
+    }
+    let (mut hits, mut kills) = (0, 0);
+    // In the middle: some is sealed again, and some is not. A machine that is busy may miss that.
+    while hits < scale(2, 20) && kills < 200 {
+        let before: usize = resealed(&journal_of(directory)).iter().sum();
+        done(directory, &["key", "rotate", "--data", "--no-wait"]);
+        serving.kill();
+        kills += 1;
+        let sealed = resealed(&journal_of(directory)).iter().sum::<usize>() - before;
+        hits += usize::from(sealed > 0 && sealed < 2 * count);
+        serving = ServeProcess::start(directory);
+    }
+    assert!(hits > 0, "in {kills} kills, none was in the middle");
+    wait_until("everything is sealed again", || {
+        block_on(ask_keys(directory)).is_some_and(|listed| listed.deks.len() == 1)
+    });
+    // And waited for by the command itself.
+    let rotated = json(&done(directory, &["key", "rotate", "--data", "-o", "json"]));
+    let listed = json(&done(directory, &["key", "list", "-o", "json"]));
+    assert_eq!(listed["deks"].as_array().unwrap().len(), 1);
+    assert_eq!(listed["deks"][0]["id"], rotated["dek_id"]);
+    for n in [0, 700, count - 1] {
+        let (run, name) = (format!("r{n}"), format!("slack/c{n}"));
+        let names = ["step", "run", "--workflow", "w", "--run", &run, "--step", "s", "--"];
+        let get = [env!("CARGO_BIN_EXE_keyhatch"), "get", &name, "--field", "api_token"];
+        assert_eq!(done(directory, &[&names[..], &get].concat()), format!("token-{n}"));
+    }
+    assert!(serving.terminate());
+    let deks = deks_in_store(&directory.join("state"));
+    assert_eq!(deks.len(), 1, "{deks:?}");
+    report(
+        "kill -9 while sealing again",
+        format!("{kills} kills, {hits} in the middle"),
+        "0 lost",
+        "",
+    );
+}
+
+#[test]
+fn while_no_daemon_runs_the_kek_moves_to_wherever_it_is_to_come_from() {
+    let sources = Sources::new();
+    let directory = sources.path();
+    done(directory, &["init"]);
+    let first = directory.join("state/kek");
+    let elsewhere = directory.join("elsewhere");
+    let (command, pass) = (sources.command.as_str(), sources.passphrase());
+    let serving = sources.serve();
+    let told = refused(directory, &["key", "rotate", "--kek-command", command]);
+    assert!(told.contains("stop it first"), "{told}");
+    assert!(serving.terminate());
+
+    let moves: [(&str, &[&str]); 4] = [
+        ("passphrase", &["--kek-passphrase-file", pass]),
+        ("command", &["--old-kek-passphrase-file", pass, "--kek-command", command]),
+        ("file", &["--kek-file", elsewhere.to_str().unwrap()]),
+        ("file", &["--offline"]),
+    ];
+    for (kind, arguments) in moves {
+        let before = keyring_of(directory)["kek_id"].clone();
+        let rotate = [&["key", "rotate", "-o", "json"], arguments].concat();
+        let rotated = json(&done(directory, &rotate));
+        assert_eq!(rotated["old_kek_id"], before);
+        assert_eq!(keyring_of(directory)["kek_id"], rotated["kek_id"]);
+        let serving = sources.serve();
+        let listed = json(&done(directory, &["key", "list", "-o", "json"]));
+        assert_eq!((&listed["kek_source"], &listed["kek_id"]), (&kind.into(), &rotated["kek_id"]));
+        match kind {
+            // The daemon does not know the passphrase any more.
+            "passphrase" => {
+                let told = refused(directory, &["key", "rotate", "--data"]);
+                assert!(told.contains("KEK_NOT_AT_HAND") && told.contains("--offline"), "{told}");
+                assert!(refused(directory, &["key", "rotate"]).contains("KEK_NOT_REPLACEABLE"));
+            }
+            "command" => {
+                done(directory, &["key", "rotate", "--data"]);
+                assert!(refused(directory, &["key", "rotate"]).contains("KEK_NOT_REPLACEABLE"));
+            }
+            _ => drop(done(directory, &["key", "rotate"])),
+        }
+        assert!(serving.terminate());
+    }
+    assert!(first.exists() && elsewhere.exists());
+    let rotated: Vec<_> = journal_of(directory)
+        .into_iter()
+        .filter(|line| line["event"] == "key_rotated" && line["principal"] == "offline")
+        .collect();
+    assert_eq!(rotated.len(), moves.len());
+}
+
+#[test]
+fn a_data_key_that_was_added_while_no_daemon_ran_is_used_by_the_next_one() {
+    let sources = Sources::new();
+    let directory = sources.path();
+    done(directory, &["init", "--kek-passphrase-file", sources.passphrase()]);
+    let serving = sources.serve();
+    let seed = directory.join("seed.yaml");
+    std::fs::write(&seed, "connections: {\"slack/a\": {apiToken: hush}}\n").unwrap();
+    done(directory, &["apply", "-f", seed.to_str().unwrap()]);
+    assert!(serving.terminate());
+    let rotate = ["key", "rotate", "--data", "--offline", "-o", "name"];
+    let told = refused(directory, &rotate);
+    assert!(told.contains("--old-kek-passphrase-file"), "{told}");
+    let with = [&rotate[..], &["--old-kek-passphrase-file", sources.passphrase()]].concat();
+    let dek = done(directory, &with);
+    assert_eq!(keyring_of(directory)["deks"].as_array().unwrap().len(), 2);
+    let serving = sources.serve();
+    wait_until("everything is sealed again", || {
+        let listed = json(&done(directory, &["key", "list", "-o", "json"]));
+        let deks = listed["deks"].as_array().unwrap();
+        deks.len() == 1 && deks[0]["id"] == dek.trim()
+    });
+    assert!(serving.terminate());
+}
+
+/// The keys of a broker as plain bytes: the KEK, and the newest DEK that it wraps.
+fn plain_keys(state: &Path) -> [Vec<u8>; 2] {
+    let text = std::fs::read_to_string(state.join("kek")).unwrap();
+    let kek = hex::decode(text.trim()).unwrap();
+    let keyring = read_json(&state.join("keyring.json"));
+    let dek = keyring["deks"].as_array().unwrap().last().unwrap();
+    let part = |name: &str| hex::decode(dek[name].as_str().unwrap()).unwrap();
+    let aad = [&b"keyhatch/v1/wrap\0dek"[..], &part("id")].concat();
+    let cipher = XChaCha20Poly1305::new_from_slice(&kek).unwrap();
+    let nonce: [u8; 24] = part("nonce").try_into().unwrap();
+    let payload = Payload { msg: &part("wrapped"), aad: &aad };
+    let dek = cipher.decrypt(&nonce.into(), payload).unwrap();
+    [kek, dek]
+}
+
+/// Which of these another process can find in this one's memory, and how much of it there is.
+fn found_in_memory(pid: i32, parts: &[&[u8]]) -> (Vec<bool>, usize) {
+    const STEP: usize = 1 << 20;
+    let overlap = parts.iter().map(|part| part.len()).max().unwrap();
+    let maps = std::fs::read_to_string(format!("/proc/{pid}/maps")).unwrap();
+    let memory = std::fs::File::open(format!("/proc/{pid}/mem")).unwrap();
+    let (mut found, mut looked_at) = (vec![false; parts.len()], 0);
+    let mut buffer = vec![0; STEP + overlap];
+    for line in maps.lines().filter(|line| line.split(' ').nth(1).unwrap().starts_with('r')) {
+        let (from, to) = line.split(' ').next().unwrap().split_once('-').unwrap();
+        let address = |text: &str| u64::from_str_radix(text, 16).unwrap();
+        for start in (address(from)..address(to)).step_by(STEP) {
+            // What is secret, and the kernel's own pages, cannot be read.
+            let Ok(length) = memory.read_at(&mut buffer, start) else { continue };
+            looked_at += length;
+            if buffer[..length].iter().all(|byte| *byte == 0) {
+                continue;
+            }
+            for (part, found) in parts.iter().zip(&mut found) {
+                *found |= buffer[..length].windows(part.len()).any(|window| window == *part);
+            }
+        }
+    }
+    (found, looked_at)
+}
+
+#[test]
+fn no_other_process_finds_a_key_in_the_memory_of_the_daemon() {
+    let directory = scratch();
+    let directory = directory.path();
+    let serving = ServeProcess::start(directory);
+    let seed = directory.join("seed.yaml");
+    let document = "connections: {\"slack/canary-name\": {apiToken: hush}}\n";
+    std::fs::write(&seed, document).unwrap();
+    done(directory, &["apply", "-f", seed.to_str().unwrap()]);
+    done(directory, &["key", "rotate"]);
+    done(directory, &["key", "rotate", "--data"]);
+    let bound = ["access", "add", "slack/canary-name", "--relation", "resolver"];
+    done(directory, &[&bound[..], &["--principal", "workflow:w"]].concat());
+    let names = ["step", "run", "--workflow", "w", "--run", "1", "--step", "s", "--"];
+    let get = [env!("CARGO_BIN_EXE_keyhatch"), "get", "slack/canary-name", "--format", "json"];
+    done(directory, &[&names[..], &get].concat());
+    let status = json(&done(directory, &["status", "-o", "json"]));
+    let (is_root, place) = (rustix::process::geteuid().is_root(), &status["key_memory"]);
+    if !is_root || place != "memfd_secret" {
+        eprintln!("skipped: a look into another process (needs root, and memfd_secret: {place})");
+        return;
+    }
+    let [kek, dek] = plain_keys(&directory.join("state"));
+    let digits = hex::encode(&kek);
+    let parts = [&b"canary-name"[..], &dek, &kek, digits.as_bytes()];
+    let (found, looked_at) = found_in_memory(serving.pid().as_raw_nonzero().get(), &parts);
+    // The control: what is not secret is found.
+    assert!(found[0] && looked_at > 1_000_000);
+    assert_eq!(found[1..], [false; 3], "the DEK, the KEK, or its digits are in readable memory");
+    report("keys in another process's view of the daemon's memory", "KEK, DEK", "none found", "");
+    assert!(serving.terminate());
+}
