@@ -183,7 +183,7 @@ fn faults(events: &[Event]) -> Vec<String> {
     let mut faults = Vec::new();
     for (calls, more, error) in FAULTS {
         let all = counts[calls];
-        let step = all.div_ceil(scale(40, all)).max(1);
+        let step = all.div_ceil(scale(20, all)).max(1);
         faults.extend(
             (1..=all).step_by(step).map(|number| format!("{calls}:{number}{more}:{error}")),
         );
