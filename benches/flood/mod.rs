@@ -132,10 +132,8 @@ fn knock(kind: Kind, targets: &[Target], pace: Pace<'_>) -> Tally {
         tally.sent += 1;
         match kind {
             Kind::HalfHellos => wire.send_half_hello(),
-            Kind::Handshakes => {
-                if wire.shake_hands(&mut |_| pace(&tally)).is_err() {
-                    tally.ended += 1;
-                }
+            Kind::Handshakes if wire.shake_hands(&mut |_| pace(&tally)).is_err() => {
+                tally.ended += 1;
             }
             _ => {}
         }

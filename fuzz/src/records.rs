@@ -7,15 +7,16 @@ use keyhatch::identity::{Svid, check_certificate, check_pair, check_private_key,
 use keyhatch::journal::line::{NO_PREVIOUS, Parts, write};
 use keyhatch::journal::{Body, Event};
 use keyhatch::model::{Fields, Id, Timestamp, TrustDomain, Value};
-use keyhatch::seal::{Kek, Keyring, RecordKey, RecordKind, Sealed};
+use keyhatch::seal::{KeyPlace, Keyring, NewKek, RecordKey, RecordKind, Sealed};
 
 use super::words::text;
 
 /// Keys that no input was made with.
 static KEYRING: LazyLock<Keyring> = LazyLock::new(|| {
     let directory = tempfile::tempdir().unwrap();
-    let kek = Kek::create(&directory.path().join("kek")).unwrap();
-    Keyring::open(&Keyring::create(&kek).unwrap(), &kek).unwrap()
+    let place = KeyPlace::new(directory.path(), None, Vec::new());
+    let now = Timestamp::from_millis(1_795_298_123_456);
+    place.create(&NewKek::File("kek".into()), now).unwrap_or_else(|error| panic!("{error}")).0
 });
 
 const UID: Id = Id::from_bytes([7; Id::BYTES]);

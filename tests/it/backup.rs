@@ -11,7 +11,7 @@ fn text(bytes: &[u8]) -> String {
     String::from_utf8_lossy(bytes).into_owned()
 }
 
-fn must(output: Output) -> String {
+fn must(output: &Output) -> String {
     assert!(output.status.success(), "{}", text(&output.stderr));
     text(&output.stdout)
 }
@@ -19,16 +19,16 @@ fn must(output: Output) -> String {
 /// A daemon with its KEK outside, and one connection.
 fn seeded(directory: &Path) -> ServeProcess {
     let kek = directory.join("kek");
-    must(keyhatch_in(directory, &["init", "--kek-file", kek.to_str().unwrap()]).output().unwrap());
+    must(&keyhatch_in(directory, &["init", "--kek-file", kek.to_str().unwrap()]).output().unwrap());
     let serving = ServeProcess::start(directory);
     let seed = directory.join("seed.yaml");
     let document =
         format!("connections: {{\"aws/prod\": {{accessKeyID: A, secretAccessKey: {SECRET}}}}}\n");
     std::fs::write(&seed, document).unwrap();
-    must(serving.run(&["apply", "-f", seed.to_str().unwrap()]));
+    must(&serving.run(&["apply", "-f", seed.to_str().unwrap()]));
     let bind =
         ["access", "add", "aws/prod", "--relation", "resolver", "--principal", "workflow:deploy"];
-    must(serving.run(&bind));
+    must(&serving.run(&bind));
     serving
 }
 
@@ -64,11 +64,11 @@ fn what_is_restored_resolves_nothing_until_it_is_confirmed_and_then_everything()
     let directory = tempfile::Builder::new().prefix("kh").tempdir().unwrap();
     let serving = seeded(directory.path());
     let opened = ["step", "open", "--workflow", "deploy", "--run", "1", "--step", "s"];
-    must(serving.run(&opened));
+    must(&serving.run(&opened));
     let archive = directory.path().join("backup.tar");
-    must(serving.run(&["backup", archive.to_str().unwrap()]));
+    must(&serving.run(&["backup", archive.to_str().unwrap()]));
     // What comes after it is not in it.
-    must(serving.run(&["connection", "delete", "aws/prod", "--force", "--yes"]));
+    must(&serving.run(&["connection", "delete", "aws/prod", "--force", "--yes"]));
     drop(serving);
 
     let bytes = std::fs::read(&archive).unwrap();
@@ -78,10 +78,10 @@ fn what_is_restored_resolves_nothing_until_it_is_confirmed_and_then_everything()
     }
 
     let other = tempfile::Builder::new().prefix("kh").tempdir().unwrap();
-    must(restore(other.path(), &archive, &directory.path().join("kek")));
+    must(&restore(other.path(), &archive, &directory.path().join("kek")));
     let serving = ServeProcess::start(other.path());
-    assert!(must(serving.run(&["status"])).contains("quarantined"));
-    let steps = must(serving.run(&["step", "list", "-o", "name"]));
+    assert!(must(&serving.run(&["status"])).contains("quarantined"));
+    let steps = must(&serving.run(&["step", "list", "-o", "name"]));
     assert_eq!(steps.trim(), "", "every step of the old broker is closed");
     let refused = get(other.path());
     assert!(text(&refused.stderr).contains("error: QUARANTINED"), "{}", text(&refused.stderr));
@@ -89,10 +89,10 @@ fn what_is_restored_resolves_nothing_until_it_is_confirmed_and_then_everything()
     assert!(serving.terminate());
     let serving = ServeProcess::start(other.path());
     assert!(text(&get(other.path()).stderr).contains("error: QUARANTINED"));
-    must(serving.run(&["restore", "--confirm"]));
-    assert_eq!(must(get(other.path())).trim(), SECRET);
-    assert!(must(serving.run(&["status"])).contains("serving"));
-    must(serving.run(&["journal", "verify"]));
+    must(&serving.run(&["restore", "--confirm"]));
+    assert_eq!(must(&get(other.path())).trim(), SECRET);
+    assert!(must(&serving.run(&["status"])).contains("serving"));
+    must(&serving.run(&["journal", "verify"]));
 }
 
 #[test]
@@ -100,7 +100,7 @@ fn a_backup_is_refused_with_another_key_when_it_is_cut_and_when_it_is_changed() 
     let directory = tempfile::Builder::new().prefix("kh").tempdir().unwrap();
     let serving = seeded(directory.path());
     let archive = directory.path().join("backup.tar");
-    must(serving.run(&["backup", archive.to_str().unwrap()]));
+    must(&serving.run(&["backup", archive.to_str().unwrap()]));
     let again = serving.run(&["backup", archive.to_str().unwrap()]);
     assert!(text(&again.stderr).contains("choose another file"));
     drop(serving);
@@ -158,13 +158,13 @@ fn backups_that_are_made_while_changes_go_on_are_each_as_of_one_change() {
         });
         for number in 0..5 {
             let archive = directory.path().join(format!("backup-{number}.tar"));
-            must(serving.run(&["backup", archive.to_str().unwrap()]));
+            must(&serving.run(&["backup", archive.to_str().unwrap()]));
             let target = directory.path().join(format!("restored-{number}"));
             std::fs::create_dir(&target).unwrap();
-            must(restore(&target, &archive, &directory.path().join("kek")));
+            must(&restore(&target, &archive, &directory.path().join("kek")));
         }
         is_over.store(true, std::sync::atomic::Ordering::SeqCst);
     });
     let restored = ServeProcess::start(&directory.path().join("restored-4"));
-    assert!(must(restored.run(&["connection", "list"])).contains("aws/prod"));
+    assert!(must(&restored.run(&["connection", "list"])).contains("aws/prod"));
 }

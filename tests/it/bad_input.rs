@@ -191,7 +191,8 @@ fn references_and_names_that_are_not_well_formed_are_refused_before_anything_is_
 fn a_pipe_or_a_device_in_place_of_an_identitys_file_is_refused_and_not_waited_for() {
     let directory = made();
     let identity = directory.path().join("state/operators/admin");
-    let stand_ins: [(&str, fn(&Path)); 2] = [
+    type StandIn = (&'static str, fn(&Path));
+    let stand_ins: [StandIn; 2] = [
         ("a pipe", |path| {
             let made = rustix::fs::mknodat(
                 rustix::fs::CWD,

@@ -61,7 +61,7 @@ async fn contents(doors: &Doors) -> Result<Contents, String> {
 fn documents() -> Vec<pb::apply_request::Document> {
     // The size of values goes by their number.
     let connection = |number: u64| {
-        let text = value(number * 4 + u64::from(number % 50 == 0) * 2);
+        let text = value(number * 4 + u64::from(number.is_multiple_of(50)) * 2);
         connection_document(
             &format!("slack/c{number}"),
             &[("api_token", &text)],
@@ -163,13 +163,13 @@ impl World {
             return Err("it serves something else".to_owned());
         }
         for _ in 0..SAMPLE {
-            let number = dice.roll(CONNECTIONS as usize) as u64;
-            let wanted = value(number * 4 + u64::from(number % 50 == 0) * 2);
+            let number = dice.roll(usize::try_from(CONNECTIONS).unwrap()) as u64;
+            let wanted = value(number * 4 + u64::from(number.is_multiple_of(50)) * 2);
             let name = format!("connections/slack/c{number}");
             if resolved(&doors.look, &name).await != Ok(wanted) {
                 return Err(format!("{name} is another value"));
             }
-            let number = dice.roll(SECRETS as usize) as u64;
+            let number = dice.roll(usize::try_from(SECRETS).unwrap()) as u64;
             let name = format!("workflows/w/secrets/s{number}");
             if resolved(&doors.look, &name).await != Ok(value(number * 4)) {
                 return Err(format!("{name} is another value"));

@@ -128,6 +128,7 @@ fn steps_that_take_every_descriptor_there_is_leave_the_admin_door_its_own() {
     );
 }
 
+#[expect(clippy::disallowed_methods, reason = "a share of a processor is by the real time")]
 #[test]
 fn out_of_file_descriptors_no_processor_time_is_burnt_and_the_log_stays_readable() {
     let world = World::start(None);

@@ -101,6 +101,7 @@ fn message() -> Bytes {
 }
 
 #[test]
+#[expect(clippy::too_many_lines, reason = "a table of what is refused, and how")]
 fn what_is_not_of_grpcs_form_is_refused_and_the_connection_goes_on() {
     let world = World::start(Limits::default());
     let path = |path: &str| post(path).body(()).unwrap();

@@ -40,7 +40,11 @@ fn received(broker: &TestBroker, run: &str) -> usize {
     let request = pb::GetRunRequest { workflow: String::new(), run: run.to_owned() };
     let mut client = ExecutorServiceClient::new(broker.executor());
     let run = broker.block_on(client.get_run(request)).unwrap().into_inner();
-    run.steps.iter().flat_map(|step| &step.received).map(|one| one.times as usize).sum()
+    run.steps
+        .iter()
+        .flat_map(|step| &step.received)
+        .map(|one| usize::try_from(one.times).unwrap())
+        .sum()
 }
 
 /// Resolves until there are so many files.
@@ -88,12 +92,12 @@ fn what_the_files_say_of_runs_and_uses_is_the_same_when_it_is_made_again_from_th
     let step = broker.open("deploy", "build");
     let resolved = fill_files(&broker, &step, 4);
     broker.stop();
-    let indexes = || {
-        let paths = files(&broker).into_iter().map(|path| path.with_extension("index"));
+    let indexes = |broker: &TestBroker| {
+        let paths = files(broker).into_iter().map(|path| path.with_extension("index"));
         let texts = paths.filter_map(|path| Some((path.clone(), std::fs::read(path).ok()?)));
         texts.collect::<Vec<_>>()
     };
-    let written = indexes();
+    let written = indexes(&broker);
     assert!(written.len() >= 3);
     for (number, (path, text)) in written.iter().enumerate() {
         // Removed, cut, or changed: none of them is believed.
@@ -110,7 +114,7 @@ fn what_the_files_say_of_runs_and_uses_is_the_same_when_it_is_made_again_from_th
     assert_eq!(received(&broker, "1"), resolved);
     assert_eq!(reason(broker_delete(&broker)), "IN_USE");
     broker.stop();
-    assert!(written == indexes());
+    assert!(written == indexes(&broker));
 }
 
 fn broker_delete(broker: &TestBroker) -> Result<(), tonic::Status> {

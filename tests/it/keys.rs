@@ -294,6 +294,7 @@ fn a_kek_that_cannot_be_replaced_stays_and_the_way_out_is_told() {
 type Files<'a> = [(&'a str, &'a [u8])];
 
 #[test]
+#[expect(clippy::too_many_lines, reason = "a table of what a kill leaves")]
 fn a_kill_between_any_two_steps_of_a_rotation_leaves_a_keyring_that_opens() {
     let mut broker = TestBroker::start();
     broker.create_aws("prod", "s", &["workflow:w"]);
@@ -319,7 +320,8 @@ fn a_kill_between_any_two_steps_of_a_rotation_leaves_a_keyring_that_opens() {
     let next = ("keyring.json.next", ring1);
     let torn = ("keyring.json.next", &ring1[..ring1.len() / 2]);
     let kek_next = ("kek.next", kek1);
-    let states: [(&str, Vec<(&str, &[u8])>, &str); 7] = [
+    type State<'a> = (&'a str, Vec<(&'a str, &'a [u8])>, &'a str);
+    let states: [State<'_>; 7] = [
         ("nothing", before.to_vec(), old),
         ("a torn keyring", [before, &[torn]].concat(), old),
         ("the next keyring", [before, &[next]].concat(), old),

@@ -138,7 +138,7 @@ fn a_power_cut_at_any_moment_loses_nothing_that_was_acknowledged() {
             Outcome::Whole => continue,
             Outcome::Refused(said) => println!("state {number}, {cut:?}: {said}"),
             Outcome::Wrong(problems) => {
-                println!("state {number}, {cut:?}: {}", problems.join("\n"))
+                println!("state {number}, {cut:?}: {}", problems.join("\n"));
             }
         }
         bad += 1;

@@ -75,6 +75,7 @@ impl Serving {
     }
 
     /// Whether it says this before it ends.
+    #[expect(clippy::disallowed_methods, reason = "a deadline for what hangs")]
     fn is_heard_to(&mut self, words: &str) -> bool {
         let until = Instant::now() + DEADLINE;
         loop {
@@ -149,6 +150,7 @@ impl Serving {
         tokio::task::spawn_blocking(move || self.end(signal)).await.unwrap()
     }
 
+    #[expect(clippy::disallowed_methods, reason = "a deadline for what hangs")]
     fn ends(&mut self) -> bool {
         let until = Instant::now() + DEADLINE;
         while self.hears() {

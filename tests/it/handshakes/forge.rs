@@ -103,16 +103,16 @@ impl Leaf {
             Signer::OtherDoors => world.signer(door.other().issuer(), None),
             Signer::Root => world.signer("root", None),
             Signer::Stranger => world.signer(door.issuer(), Some(KeyPair::generate().unwrap())),
-            Signer::Itself => return self.offer_of(self.params().self_signed(&self.key).unwrap()),
+            Signer::Itself => return self.offer_of(&self.params().self_signed(&self.key).unwrap()),
         };
         self.signed_by(&signer)
     }
 
     pub fn signed_by(&self, issuer: &Issuer<'_, KeyPair>) -> Offer {
-        self.offer_of(self.params().signed_by(&self.key, issuer).unwrap())
+        self.offer_of(&self.params().signed_by(&self.key, issuer).unwrap())
     }
 
-    fn offer_of(&self, certificate: rcgen::Certificate) -> Offer {
+    fn offer_of(&self, certificate: &rcgen::Certificate) -> Offer {
         Offer::new(vec![certificate.der().clone()], &private_key(&self.key))
     }
 
@@ -123,7 +123,7 @@ impl Leaf {
         params.not_after = moment(self.not_after);
         params.key_usages = self.usages.clone();
         params.extended_key_usages = self.extended.clone();
-        params.is_ca = self.ca.clone();
+        params.is_ca = self.ca;
         let names = self.names.iter().map(|names| {
             let names: Vec<u8> = names.iter().flat_map(Name::der).collect();
             CustomExtension::from_oid_content(&SUBJECT_ALT_NAME, tagged(0x30, &names))

@@ -65,7 +65,7 @@ pub const REFUSED: [Change; 49] = [
         hello.set(0xfe00, b"behind it");
     }),
     ("a session without a binder", |hello| {
-        hello.set(PRE_SHARED_KEY, &[0, 7, 0, 1, 7, 0, 0, 0, 0, 0, 0])
+        hello.set(PRE_SHARED_KEY, &[0, 7, 0, 1, 7, 0, 0, 0, 0, 0, 0]);
     }),
     ("another message", |hello| hello.kind = 2),
 ];

@@ -27,7 +27,7 @@ pub const CHANGES: [Change; 52] = [
     // Right in everything: never issued.
     ("the right name, never registered", Request, |_| {}),
     ("another issuer's key under the issuer's name", Handshake, |leaf| {
-        leaf.signer = Signer::Stranger
+        leaf.signer = Signer::Stranger;
     }),
     ("the other door's issuer", Handshake, |leaf| leaf.signer = Signer::OtherDoors),
     ("the root itself as issuer", Handshake, |leaf| leaf.signer = Signer::Root),

@@ -69,7 +69,7 @@ impl Trial {
         match !is_alert_due || said.first() == Some(&21) {
             true => self.refused += 1,
             false => {
-                self.faults.push(format!("{door:?}, {what}: no alert but {} bytes", said.len()))
+                self.faults.push(format!("{door:?}, {what}: no alert but {} bytes", said.len()));
             }
         }
     }
@@ -127,6 +127,7 @@ fn a_chain_that_is_wrong_in_anything_is_refused_at_both_doors() {
     trial.end("hostile handshakes: chains");
 }
 
+#[expect(clippy::too_many_lines, reason = "a table of chains")]
 fn chains(world: &World, door: Door) -> Vec<(&'static str, Reach, Offer)> {
     use Reach::{Handshake, Request};
     let (home, other) = (world.home(door), world.home(door.other()));
