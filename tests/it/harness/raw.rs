@@ -59,7 +59,8 @@ impl Raw {
         let mut sender = self.sender.clone().ready().await?;
         let (response, mut stream) = sender.send_request(request, message.is_none())?;
         if let Some(message) = message {
-            stream.send_data(message, true)?;
+            // It may be answered already: a refusal waits for no message.
+            let _ = stream.send_data(message, true);
         }
         Ok(response)
     }
