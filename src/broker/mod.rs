@@ -68,6 +68,8 @@ pub use step_list::{ListedStep, ListedSteps};
 pub use tail::TailRequest;
 pub use watch::{Delivery, Watch};
 
+use tokio::sync::Semaphore;
+
 use crate::catalog::{Snapshot, Snapshots};
 use crate::identity::Authority;
 use crate::journal::Journal;
@@ -92,6 +94,7 @@ pub struct Broker {
     journal_mode: JournalMode,
     runtime: Runtime,
     sealed_files: Vec<PathBuf>,
+    readers: Arc<Semaphore>,
     listeners: Listeners,
     writer: Writer,
     start_time: Timestamp,

@@ -15,7 +15,7 @@ use std::path::{Path, PathBuf};
 use std::sync::Arc;
 use std::sync::atomic::AtomicBool;
 
-use tokio::sync::mpsc;
+use tokio::sync::{Semaphore, mpsc};
 
 use super::Broker;
 use super::draft::revoked_by_all;
@@ -23,6 +23,7 @@ use super::error::Error;
 use super::keys::Keys;
 use super::listeners::Listeners;
 use super::step_directory::{Runtime, StepListener};
+use super::tail::MAX_READERS;
 use super::watch::Watchers;
 use super::writer::{Writer, WriterParts, WriterTask};
 use crate::catalog::{LoadError, Snapshot, Snapshots, load};
@@ -209,6 +210,7 @@ impl Broker {
             journal_mode: parts.journal_mode,
             runtime: parts.runtime,
             sealed_files: parts.sealed_files,
+            readers: Arc::new(Semaphore::new(MAX_READERS)),
             listeners: Listeners::new(parts.listeners),
             writer,
             start_time: now,

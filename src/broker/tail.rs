@@ -3,7 +3,7 @@
 use std::sync::Arc;
 use std::time::Duration;
 
-use tokio::sync::mpsc;
+use tokio::sync::{OwnedSemaphorePermit, mpsc};
 
 use super::Broker;
 use super::error::Error;
@@ -26,7 +26,19 @@ pub struct TailRequest {
     pub filter: TailFilter,
 }
 
+/// How many read at a time: each takes a thread.
+pub(super) const MAX_READERS: usize = 8;
+
 impl Broker {
+    /// Leave to read the journal, until it is dropped.
+    ///
+    /// # Errors
+    /// [`Error::TooManyReaders`] if as many read it as may.
+    pub fn begin_reading(&self) -> Result<OwnedSemaphorePermit, Error> {
+        let reader = Arc::clone(&self.readers).try_acquire_owned();
+        reader.map_err(|_| Error::TooManyReaders(MAX_READERS))
+    }
+
     /// Reads lines into a channel, until the end or, if it follows, until the channel's other end is gone or
     /// `may_go_on` says no. Reads files, and waits: call it on a thread of its own.
     ///

@@ -32,7 +32,7 @@ pub struct Restore {
     #[arg(required_unless_present = "confirm")]
     file: Option<PathBuf>,
     /// Say of the broker that runs, and was restored, that it is the right one: credentials are resolved again.
-    #[arg(long, conflicts_with_all = ["file", "runtime", "kek_file", "kek_passphrase_file"])]
+    #[arg(long, conflicts_with = "file")]
     confirm: bool,
     /// Where the broker's sockets will be.
     #[arg(long, env = "KEYHATCH_RUNTIME", value_name = "DIR")]

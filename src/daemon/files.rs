@@ -32,9 +32,9 @@ impl Shares {
         };
         let shares = Self::of(files.unwrap_or(u64::MAX), limits);
         if shares.open_steps < limits.open_steps {
-            tracing::warn!(
+            tracing::info!(
                 open_steps = shares.open_steps,
-                "fewer steps can be open than configured: the limit of open files (ulimit -n) is too low"
+                "fewer steps can be open than open_steps says: that is what the limit of open files leaves"
             );
         }
         shares

@@ -30,8 +30,10 @@ use super::{status, strict};
 use crate::identity::{OpenRequest, Peer, Traffic, WaitingReply};
 
 /// Methods whose reply is a stream, which may be open for days.
-const STREAMS: [&str; 4] = [
+const STREAMS: [&str; 6] = [
     "/keyhatch.v1.StepService/Watch",
+    "/keyhatch.v1.SystemService/Backup",
+    "/keyhatch.v1.SystemService/TailJournal",
     "/grpc.health.v1.Health/Watch",
     "/grpc.reflection.v1.ServerReflection/ServerReflectionInfo",
     "/grpc.reflection.v1alpha.ServerReflection/ServerReflectionInfo",

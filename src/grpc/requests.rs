@@ -168,6 +168,9 @@ pub const OTHER_REQUESTS: &[Request] = &[
         None => Ok(RunName::parse(&one.run).map(drop)?),
     }),
     request!(BackupRequest, |_| Ok(())),
+    request!(ListKeysRequest, |_| Ok(())),
+    request!(RotateDekRequest, |_| Ok(())),
+    request!(RotateKekRequest, |_| Ok(())),
     request!(EndQuarantineRequest, |_| Ok(())),
     request!(GetStatusRequest, |_| Ok(())),
     request!(ListExecutorsRequest, |one| {

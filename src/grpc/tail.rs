@@ -1,10 +1,10 @@
 //! `SystemService.TailJournal`: lines from a thread that reads files to a stream.
 
 use std::pin::Pin;
-use std::sync::{Arc, LazyLock};
+use std::sync::Arc;
 
 use futures_util::Stream;
-use tokio::sync::{Semaphore, mpsc};
+use tokio::sync::mpsc;
 use tokio_stream::StreamExt as _;
 use tokio_stream::wrappers::ReceiverStream;
 use tonic::Status;
@@ -18,12 +18,8 @@ use crate::identity::Peer;
 use crate::journal::{TailFilter, TailLine};
 use crate::model::{RunName, WorkflowName};
 
-/// How many read at a time: each takes a thread.
-const MAX_READERS: usize = 8;
 /// Lines that wait for a reader.
 const WAITING_LINES: usize = 64;
-
-static READERS: LazyLock<Arc<Semaphore>> = LazyLock::new(|| Arc::new(Semaphore::new(MAX_READERS)));
 
 /// Lines, as they are read.
 pub(super) type TailStream = Pin<Box<dyn Stream<Item = Result<pb::JournalLine, Status>> + Send>>;
@@ -41,8 +37,7 @@ pub(super) fn begin(
         return Err(Error::OperatorRequired);
     }
     let request = parse(request)?;
-    let reader = Arc::clone(&READERS).try_acquire_owned();
-    let reader = reader.map_err(|_| Error::TooManyReaders(MAX_READERS))?;
+    let reader = call.broker.begin_reading()?;
     let (lines, read) = mpsc::channel(WAITING_LINES);
     let (broker, caller) = (Arc::clone(&call.broker), call.caller.clone());
     let reading = tokio::task::spawn_blocking(move || {

@@ -12,7 +12,7 @@ use super::chain::file_name;
 use super::line::Parts;
 use super::replay::file_numbers;
 use super::{Journal, Unavailable};
-use crate::model::{Id, RunName, Timestamp, WorkflowName};
+use crate::model::{Id, Opening, RunName, Timestamp, WorkflowName};
 use crate::seal::Keyring;
 
 /// Which lines somebody asks for; what is unset leaves none out.
@@ -92,6 +92,21 @@ impl Journal {
         }
     }
 
+    /// A reader that begins with what is written next.
+    fn follow_from_end(&self, filter: TailFilter) -> std::io::Result<Follower> {
+        let hangs = |Unavailable| std::io::Error::other("it hangs");
+        let chain = self.lock_to_look().map_err(hangs)?;
+        let records = chain.live().openings().map(|opening| opening.record());
+        let is_asked_for = |one: &&Opening| {
+            filter.workflow.as_ref().is_none_or(|name| *name == one.key.workflow)
+                && filter.run.as_ref().is_none_or(|name| *name == one.key.run)
+        };
+        let openings = records.filter(is_asked_for).map(|one| one.id).collect();
+        let (offset, last) = (chain.length(), chain.last().0);
+        let follower = self.follow_from(chain.number(), filter);
+        Ok(Follower { openings, offset, last, ..follower })
+    }
+
     /// The last `count` lines that are asked for, and the reader that goes on after them. It looks through no
     /// more files than it must.
     ///
@@ -102,6 +117,9 @@ impl Journal {
         count: usize,
         filter: &TailFilter,
     ) -> std::io::Result<(Vec<TailLine>, Follower)> {
+        if count == 0 {
+            return Ok((Vec::new(), self.follow_from_end(filter.clone())?));
+        }
         let files = file_numbers(&self.directory)?;
         let mut begin = files.len().saturating_sub(1);
         loop {

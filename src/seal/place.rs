@@ -357,8 +357,10 @@ impl KeyPlace {
 
     fn read(&self) -> Result<KeyringFile, PlaceError> {
         let path = self.keyring_path();
-        let text = std::fs::read_to_string(&path).map_err(io(&path))?;
-        Ok(KeyringFile::parse(&text)?)
+        let bytes = std::fs::read(&path).map_err(io(&path))?;
+        let text = std::str::from_utf8(&bytes)
+            .map_err(|_| KeyringError::Damaged("it is no text".to_owned()))?;
+        Ok(KeyringFile::parse(text)?)
     }
 
     /// Where the keyring says that the KEK comes from.

@@ -135,10 +135,10 @@ fn out_of_file_descriptors_no_processor_time_is_burnt_and_the_log_stays_readable
     let steps: Vec<_> = (0..30).map(|number| world.open(&format!("s{number}")).unwrap()).collect();
     // What is open stays open; nothing more can be.
     world.set_limit(world.open_files());
-    let waiting: Vec<_> = steps
-        .iter()
-        .map(|step| std::os::unix::net::UnixStream::connect(step.join("keyhatch.sock")).unwrap())
-        .collect();
+    let sockets = steps.iter().map(|step| step.join("keyhatch.sock"));
+    let sockets = sockets.chain([world.directory.path().join("run/admin.sock")]);
+    let waiting: Vec<_> =
+        sockets.map(|socket| std::os::unix::net::UnixStream::connect(socket).unwrap()).collect();
     let complaints = || world.serving.log().matches("cannot be accepted").count();
     wait_until("it complains", || complaints() > 0);
     let (ticks, began) = (world.ticks(), std::time::Instant::now());
@@ -153,7 +153,7 @@ fn out_of_file_descriptors_no_processor_time_is_burnt_and_the_log_stays_readable
     world.set_limit(getrlimit(Resource::Nofile).maximum.unwrap_or(1024));
     wait_until("steps are served again", || steps.iter().all(|step| world.is_served(step)));
     report(
-        "processor time out of file descriptors, 30 sockets with a client waiting",
+        "processor time out of file descriptors, 31 sockets with a client waiting",
         format!("{:.1} s", elapsed.as_secs_f64()),
         format!("{:.1} % of a processor; recovers by itself", burnt * 100.0),
         "tonic's own loop: 99 %",

@@ -59,7 +59,7 @@ impl Raw {
         let mut sender = self.sender.clone().ready().await?;
         let (response, mut stream) = sender.send_request(request, message.is_none())?;
         if let Some(message) = message {
-            // Who is refused at once may be refused before he has said all.
+            // It may be answered already: a refusal waits for no message.
             let _ = stream.send_data(message, true);
         }
         Ok(response)
