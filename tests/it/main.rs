@@ -49,6 +49,7 @@ mod readme;
 mod recovery;
 mod registry;
 mod resolve;
+mod room;
 mod runs;
 mod secrecy;
 mod seeding;

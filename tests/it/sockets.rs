@@ -9,7 +9,8 @@ use keyhatch::daemon::init;
 use keyhatch::grpc::pb;
 
 use crate::harness::{
-    ServeProcess, TestBroker, identity_in, init_options, keyhatch_in, open_request, reason,
+    ServeProcess, SmallFilesystem, TestBroker, identity_in, init_options, keyhatch_in,
+    open_request, reason,
 };
 
 const NOBODY: u32 = 65_534;
@@ -20,26 +21,6 @@ fn entries(directory: &Path) -> usize {
     std::fs::read_dir(directory).unwrap().count()
 }
 
-/// A file system of its own with room for this many files, unmounted when dropped.
-struct SmallFilesystem(PathBuf);
-
-impl SmallFilesystem {
-    fn mount(directory: &Path, files: u32) -> Option<Self> {
-        std::fs::create_dir_all(directory).unwrap();
-        let options = format!("size=1m,nr_inodes={files}");
-        let mut mount = Command::new("mount");
-        mount.args(["-t", "tmpfs", "-o", &options, "tmpfs"]).arg(directory);
-        let mounted = mount.output().is_ok_and(|output| output.status.success());
-        mounted.then(|| Self(directory.to_owned()))
-    }
-}
-
-impl Drop for SmallFilesystem {
-    fn drop(&mut self) {
-        let _ = Command::new("umount").arg("-l").arg(&self.0).status();
-    }
-}
-
 #[test]
 fn a_step_without_room_for_its_socket_is_refused_whole_and_opened_when_there_is_room() {
     let mut broker = TestBroker::start();
@@ -47,7 +28,7 @@ fn a_step_without_room_for_its_socket_is_refused_whole_and_opened_when_there_is_
     broker.stop();
     let runtime = broker.scratch().join("small");
     // Each step takes a directory, a socket and four files.
-    let Some(_mounted) = SmallFilesystem::mount(&runtime, 40) else {
+    let Some(_mounted) = SmallFilesystem::mount(&runtime, "size=1m,nr_inodes=40") else {
         eprintln!("skipped: a file system without room (needs the right to mount)");
         return;
     };

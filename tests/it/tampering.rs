@@ -128,7 +128,10 @@ fn a_keyring_that_is_no_text_any_more_is_refused_with_the_way_out() {
     bytes[20] ^= 0x80;
     std::fs::write(&path, bytes).unwrap();
     let refused = refusal(&broker);
-    assert!(refused.contains("the keyring is damaged") && refused.contains("restore keyring.json"), "{refused}");
+    assert!(
+        refused.contains("the keyring is damaged") && refused.contains("restore keyring.json"),
+        "{refused}"
+    );
 }
 
 fn copy_directory(from: &Path, to: &Path) {

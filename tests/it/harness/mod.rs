@@ -4,6 +4,7 @@ mod process;
 pub mod raw;
 mod report;
 mod scan;
+mod small;
 
 use std::collections::BTreeMap;
 use std::path::{Path, PathBuf};
@@ -31,6 +32,7 @@ use zeroize::Zeroizing;
 pub use process::{ServeProcess, by_shell, keyhatch, keyhatch_in, path_with_binary, wait_until};
 pub use report::{full, report, scale};
 pub use scan::{Found, Scanner};
+pub use small::SmallFilesystem;
 
 /// When every test begins: now, to the second, because clients look at certificates by the system's clock.
 pub static START: LazyLock<i64> = LazyLock::new(|| Clock::system().now().seconds() * 1000);
