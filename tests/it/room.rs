@@ -85,6 +85,24 @@ fn block_on<T>(work: impl Future<Output = T>) -> T {
     runtime.unwrap().block_on(work)
 }
 
+/// A daemon in a directory whose `state` is there already, and a file to seed it with.
+fn init_and_serve(directory: &Path) -> (ServeProcess, PathBuf) {
+    let made = keyhatch_in(directory, &["init"]).output().unwrap();
+    assert!(made.status.success(), "{}", String::from_utf8_lossy(&made.stderr));
+    let seed = directory.join("seed.yaml");
+    let documents = "connections: {\"aws/prod\": {accessKeyID: A, secretAccessKey: s}}\n";
+    std::fs::write(&seed, documents).unwrap();
+    (ServeProcess::start(directory), seed)
+}
+
+async fn open_step(directory: &Path) -> pb::OpenedStep {
+    let executor = identity_in(&directory.join("state/executors/local"));
+    let admin = directory.join("run/admin.sock");
+    let channel = keyhatch::grpc::client::channel(&admin, executor).await.unwrap();
+    let mut client = pb::executor_service_client::ExecutorServiceClient::new(channel);
+    client.open_step(open_request("deploy", "build")).await.unwrap().into_inner()
+}
+
 #[test]
 fn on_a_full_disk_nothing_is_resolved_but_steps_are_closed_and_access_is_taken_away() {
     let directory = tempfile::Builder::new().prefix("kh").tempdir().unwrap();
@@ -94,12 +112,7 @@ fn on_a_full_disk_nothing_is_resolved_but_steps_are_closed_and_access_is_taken_a
         eprintln!("skipped: a full disk (needs the right to mount)");
         return;
     };
-    let made = keyhatch_in(directory.path(), &["init"]).output().unwrap();
-    assert!(made.status.success(), "{}", String::from_utf8_lossy(&made.stderr));
-    let serving = ServeProcess::start(directory.path());
-    let seed = directory.path().join("seed.yaml");
-    let documents = "connections: {\"aws/prod\": {accessKeyID: A, secretAccessKey: s}}\n";
-    std::fs::write(&seed, documents).unwrap();
+    let (serving, seed) = init_and_serve(directory.path());
     let must = |arguments: &[&str]| {
         let output = serving.run(arguments);
         assert!(output.status.success(), "{}", String::from_utf8_lossy(&output.stderr));
@@ -113,13 +126,7 @@ fn on_a_full_disk_nothing_is_resolved_but_steps_are_closed_and_access_is_taken_a
     must(&["apply", "-f", seed.to_str().unwrap()]);
     let bind = ["aws/prod", "--relation", "resolver", "--principal", "workflow:deploy"];
     must(&[&["access", "add"][..], &bind].concat());
-    let executor = identity_in(&directory.path().join("state/executors/local"));
-    let admin = directory.path().join("run/admin.sock");
-    let opened = block_on(async {
-        let channel = keyhatch::grpc::client::channel(&admin, executor).await.unwrap();
-        let mut client = pb::executor_service_client::ExecutorServiceClient::new(channel);
-        client.open_step(open_request("deploy", "build")).await.unwrap().into_inner()
-    });
+    let opened = block_on(open_step(directory.path()));
     let step = PathBuf::from(&opened.directory);
     let resolve = || {
         block_on(async {
