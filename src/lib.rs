@@ -45,7 +45,7 @@
 //! | a stolen step certificate | works on its own socket only, until the step closes |
 //! | a stolen disk or backup | sealed, names too; the KEK is to be kept elsewhere. The journal shows names |
 //! | somebody who edits the disk | every record is bound to its place, every line is chained and tagged, the whole store has a digest: the broker refuses to start |
-//! | an older journal that ends after the last change, or older copies of store and journal together | not noticed: what the missing lines said is lost |
+//! | an older journal that ends after the last change, or older copies of store and journal together | not noticed without an outside copy (`serve --expect-head`, `journal verify --expect`): what the missing lines said is lost |
 //! | a curious operator | can write values and never read them; a destination changes only together with the secrets |
 //! | root on the host, a compromised executor | not withstood: it can be every step |
 
