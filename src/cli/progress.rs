@@ -45,10 +45,11 @@ impl Progress {
             return;
         }
         self.due = now.after(LINES);
-        match self.is_on_terminal {
+        if !self.is_on_terminal {
+            say(&format!("{}: {done} of {total}", self.what));
+        } else if self.bar.is_hidden() {
             // From here on it draws itself.
-            true => self.bar.set_draw_target(ProgressDrawTarget::stderr()),
-            false => say(&format!("{}: {done} of {total}", self.what)),
+            self.bar.set_draw_target(ProgressDrawTarget::stderr());
         }
     }
 }
