@@ -10,7 +10,8 @@ use serde_json::json;
 use super::endpoint::{Caller, connect};
 use super::failure::Failure;
 use super::kek::Unlocking;
-use super::output::{self, print, progress, properties, say};
+use super::output::{self, print, properties, say};
+use super::progress::Progress;
 use super::{Common, block_on};
 use crate::config::{Config, Given};
 use crate::daemon::{RestoreOptions, restore};
@@ -52,7 +53,7 @@ impl Backup {
         let channel = connect(Caller::Operator, common.state.as_deref()).await?;
         let mut pieces =
             SystemServiceClient::new(channel).backup(pb::BackupRequest {}).await?.into_inner();
-        let (mut bytes, bar) = (0_u64, progress("backup"));
+        let (mut bytes, mut progress) = (0_u64, Progress::begin("backup"));
         loop {
             let piece = match pieces.message().await {
                 Ok(Some(piece)) => piece,
@@ -62,15 +63,14 @@ impl Backup {
                     return Err(status.into());
                 }
             };
-            bar.set_length(u64::try_from(piece.total_bytes).unwrap_or(0));
             bytes += piece.data.len() as u64;
             match &mut file {
                 Some(file) => file.write_all(&piece.data)?,
                 None => output::write(&piece.data)?,
             }
-            bar.set_position(bytes);
+            progress.show(bytes, u64::try_from(piece.total_bytes).unwrap_or(0));
         }
-        bar.finish_and_clear();
+        drop(progress);
         let Some(file) = file else { return Ok(()) };
         file.sync_all()?;
         std::fs::rename(&unfinished, &self.file)?;
@@ -127,12 +127,9 @@ fn restore_from(
         unlock,
         clock: Clock::system(),
     };
-    let bar = progress("restore");
-    let restored = restore(&options, |bytes, total| {
-        bar.set_length(total);
-        bar.set_position(bytes);
-    })?;
-    bar.finish_and_clear();
+    let mut progress = Progress::begin("restore");
+    let restored = restore(&options, |bytes, total| progress.show(bytes, total))?;
+    drop(progress);
     let state = options.state.display().to_string();
     let time = restored.backup_time.to_string();
     let answer = json!({

@@ -4,7 +4,6 @@ use std::io::{IsTerminal as _, Write as _};
 
 use clap::ValueEnum;
 use comfy_table::{ContentArrangement, Table, presets};
-use indicatif::{ProgressBar, ProgressDrawTarget, ProgressStyle};
 use serde::Serialize;
 
 use super::failure::{Failure, exit};
@@ -134,16 +133,4 @@ pub fn moment(given: Option<&prost_types::Timestamp>) -> String {
 pub fn second(given: Option<&prost_types::Timestamp>) -> String {
     let whole = given.map(|given| prost_types::Timestamp { nanos: 0, ..*given });
     moment(whole.as_ref())
-}
-
-/// A bar for something that takes long, on a terminal only; it shows after a second.
-pub fn progress(what: &'static str) -> ProgressBar {
-    let bar = ProgressBar::new(0).with_message(what);
-    let template = "{msg}  {bar:30}  {bytes}/{total_bytes}  {eta}";
-    if let Ok(style) = ProgressStyle::with_template(template) {
-        bar.set_style(style);
-    }
-    // Its own target hides it where stderr is no terminal.
-    bar.set_draw_target(ProgressDrawTarget::stderr_with_hz(4));
-    bar
 }

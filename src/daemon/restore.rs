@@ -78,7 +78,7 @@ pub struct Restored {
 /// then.
 pub fn restore(
     options: &RestoreOptions,
-    progress: impl Fn(u64, u64),
+    progress: impl FnMut(u64, u64),
 ) -> Result<Restored, DaemonError> {
     let archive = File::open(&options.archive)
         .map_err(|source| StateError::Io { path: options.archive.clone(), source })?;
@@ -95,7 +95,7 @@ fn fill(
     state: &StateDirectory,
     archive: File,
     options: &RestoreOptions,
-    progress: impl Fn(u64, u64),
+    progress: impl FnMut(u64, u64),
 ) -> Result<Restored, DaemonError> {
     let unlock = &options.unlock;
     let (keyring, manifest, bytes) = unpack_all(state, archive, unlock, progress)?;
@@ -130,7 +130,7 @@ fn unpack_all(
     state: &StateDirectory,
     archive: File,
     unlock: &Unlock,
-    progress: impl Fn(u64, u64),
+    mut progress: impl FnMut(u64, u64),
 ) -> Result<(Keyring, Manifest, u64), DaemonError> {
     let total = archive.metadata().map_err(RestoreError::from)?.len();
     state.make_directory("journal")?;

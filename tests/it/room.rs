@@ -46,7 +46,9 @@ fn a_value_that_is_overwritten_for_ever_takes_no_more_room() {
             };
             let request = pb::UpdateConnectionRequest {
                 connection: Some(connection),
-                update_mask: Some(prost_types::FieldMask { paths: vec!["fields.secret_access_key".to_owned()] }),
+                update_mask: Some(prost_types::FieldMask {
+                    paths: vec!["fields.secret_access_key".to_owned()],
+                }),
                 ..Default::default()
             };
             broker.block_on(client.update_connection(request)).unwrap();
