@@ -88,7 +88,9 @@ impl Manifest {
 
 /// Everything that a backup takes, held still.
 pub struct Backup {
-    files: Vec<(String, PathBuf, u64)>,
+    /// What is small and could be replaced any moment: name and content.
+    sealed: Vec<(String, Vec<u8>)>,
+    journal: Vec<(String, PathBuf, u64)>,
     records: Vec<(RecordKey, Sealed)>,
     manifest: Manifest,
 }
@@ -105,18 +107,17 @@ impl Broker {
         self.journal.append(now, &Event::BackedUp { principal: caller.to_string() })?;
         let unreadable =
             |error: &dyn std::fmt::Display| Error::Internal(format!("backup: {error}"));
-        let (contents, extent) =
-            self.store.export(|| self.journal.extent()).map_err(|error| unreadable(&error))?;
-        let mut files = Vec::new();
-        for path in &self.sealed_files {
-            let name = path.file_name().map(|name| name.to_string_lossy().into_owned());
-            let length = std::fs::metadata(path).map_err(|error| unreadable(&error))?.len();
-            files.push((name.unwrap_or_default(), path.clone(), length));
-        }
-        for (path, length) in extent.map_err(|error| unreadable(&error))? {
-            let name = path.file_name().map(|name| name.to_string_lossy().into_owned());
-            files.push((format!("journal/{}", name.unwrap_or_default()), path, length));
-        }
+        // Keys stay as they are meanwhile: every record of the copy is under one of the copied keyring.
+        let keys_rest = self.keys.turn.blocking_lock();
+        let (contents, held) = self
+            .store
+            .export(|| Ok::<_, std::io::Error>((self.read_sealed()?, self.journal.extent()?)))
+            .map_err(|error| unreadable(&error))?;
+        drop(keys_rest);
+        let (sealed, extent) = held.map_err(|error| unreadable(&error))?;
+        let journal = extent
+            .into_iter()
+            .map(|(path, length)| (format!("journal/{}", file_name(&path)), path, length));
         let manifest = Manifest {
             format: BACKUP_FORMAT,
             version: env!("CARGO_PKG_VERSION").to_owned(),
@@ -124,7 +125,12 @@ impl Broker {
             head: contents.sequence,
             entries: Vec::new(),
         };
-        Ok(Backup { files, records: contents.records, manifest })
+        Ok(Backup { sealed, journal: journal.collect(), records: contents.records, manifest })
+    }
+
+    fn read_sealed(&self) -> std::io::Result<Vec<(String, Vec<u8>)>> {
+        let read = |path: &PathBuf| Ok((file_name(path), std::fs::read(path)?));
+        self.sealed_files.iter().map(read).collect()
     }
 
     /// Writes a backup. Waits for the disk and for whoever reads.
@@ -132,9 +138,13 @@ impl Broker {
     /// # Errors
     /// If a file cannot be read, or `out` takes nothing more.
     pub fn write_backup(&self, backup: Backup, out: impl Write) -> std::io::Result<()> {
-        let Backup { files, records, mut manifest } = backup;
+        let Backup { sealed, journal, records, mut manifest } = backup;
         let mut archive = tar::Builder::new(out);
-        for (name, path, length) in files {
+        for (name, content) in sealed {
+            let length = content.len() as u64;
+            manifest.entries.push(append(&mut archive, &name, length, content.as_slice())?);
+        }
+        for (name, path, length) in journal {
             let file = File::open(&path)?;
             manifest.entries.push(append(&mut archive, &name, length, file.take(length))?);
         }
@@ -150,9 +160,14 @@ impl Broker {
 impl Backup {
     /// How long the archive will be, about, in bytes.
     pub fn total_bytes(&self) -> u64 {
-        let files: u64 = self.files.iter().map(|(.., length)| length + ENTRY_BYTES).sum();
-        files + records_bytes(&self.records) + ENTRY_BYTES
+        let journal: u64 = self.journal.iter().map(|(.., length)| length + ENTRY_BYTES).sum();
+        let sealed = self.sealed.iter().map(|(_, content)| content.len() as u64 + ENTRY_BYTES);
+        sealed.sum::<u64>() + journal + records_bytes(&self.records) + ENTRY_BYTES
     }
+}
+
+fn file_name(path: &std::path::Path) -> String {
+    path.file_name().map(|name| name.to_string_lossy().into_owned()).unwrap_or_default()
 }
 
 fn append<W: Write>(

@@ -17,7 +17,7 @@ use crate::broker::{
     read_record,
 };
 use crate::model::{Clock, Timestamp};
-use crate::seal::{Keyring, Unlock};
+use crate::seal::{KekKind, Keyring, Unlock};
 use crate::store::Store;
 
 /// What `state.json` is called until everything else is there: a directory that a kill leaves half made is no
@@ -35,6 +35,12 @@ pub enum RestoreError {
     /// It cannot be read, or what is made of it cannot be written.
     #[error("the backup cannot be restored: {0}")]
     Io(#[from] std::io::Error),
+    /// It would have a command of the archive's choice run.
+    #[error(
+        "the backup's KEK comes from a command, and an archive does not say here what is run; put the key that \
+         the command prints into a file and give it with --kek-file"
+    )]
+    KekCommand,
     /// It is of a later version.
     #[error(
         "the backup is of a later format ({0}); restore it with the keyhatch that made it, or a newer one"
@@ -141,8 +147,13 @@ fn unpack_all(
         let name = unpacking.take(entry)?;
         progress(unpacking.bytes, total);
         if name == "keyring.json" {
+            let file = state.read_as(UNFINISHED_STATE)?;
+            let kind = state.keys(&file, Some(unlock)).kek_kind().map_err(StateError::from)?;
+            if kind == KekKind::Command {
+                return Err(RestoreError::KekCommand.into());
+            }
             // The wrong KEK is told before anything else is read.
-            state.keyring(&state.read_as(UNFINISHED_STATE)?, Some(unlock))?;
+            state.keyring(&file, Some(unlock))?;
         }
     }
     let missing = || RestoreError::Damaged("its end is missing".to_owned());
