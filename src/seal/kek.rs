@@ -50,7 +50,10 @@ pub enum KekError {
         mode: u32,
     },
     /// It cannot be read or written.
-    #[error("the KEK file {}: {source}", .path.display())]
+    #[error(
+        "the KEK file {}: {source}; say where the key is with --kek-file, or restore the file from your copy",
+        .path.display()
+    )]
     File {
         /// The file.
         path: PathBuf,
