@@ -24,6 +24,7 @@ use super::draft::{Asked, Changes, Draft, Finished};
 use super::error::Error;
 use crate::catalog::{Catalog, Snapshot, Snapshots};
 use crate::journal::{Event, Journal, Live, Position, RequestTable, Unavailable};
+use crate::model::limits::STORE_DEADLINE;
 use crate::model::{Clock, Id};
 use crate::seal::Keyring;
 use crate::store::Store;
@@ -225,7 +226,10 @@ impl Committer {
         let (store, keyring) = (Arc::clone(&self.parts.store), Arc::clone(&self.parts.keyring));
         let stored =
             tokio::task::spawn_blocking(move || store.commit(&keyring, number, &operations));
-        let stored = stored.await.map_err(|error| error.to_string());
+        let stored = match tokio::time::timeout(STORE_DEADLINE, stored).await {
+            Ok(stored) => stored.map_err(|error| error.to_string()),
+            Err(_) => Err("a write to the store hangs".to_owned()),
+        };
         if let Err(error) = stored.and_then(|stored| stored.map_err(|error| error.to_string())) {
             tracing::error!(%error, "the store failed: it takes no more changes until a restart");
             self.failed = true;

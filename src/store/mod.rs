@@ -25,6 +25,7 @@ use std::time::Duration;
 use parking_lot::Mutex;
 
 use crate::model::Id;
+use crate::model::limits::STORE_DEADLINE;
 use crate::seal::{KeyId, Keyring, NoRandomness, RecordKey, RecordKind, Sealed};
 use digest::Digest;
 
@@ -212,7 +213,8 @@ impl Store {
 
     /// Whether batches are still taken.
     pub fn is_writable(&self) -> bool {
-        !self.state.lock().failed
+        // A batch that hangs holds the lock, and is as good as failed.
+        self.state.try_lock_for(STORE_DEADLINE).is_some_and(|state| !state.failed)
     }
 
     /// How many records are sealed under each DEK, the commit record included.

@@ -147,11 +147,9 @@ fn after_a_failed_sync(events: &[Event], answers: &[Answer]) -> Option<String> {
         events.iter().find(|event| event.kind == Kind::Open && event.file == failed.file)?;
     let is_store = opened.path.ends_with("store/db");
     let is_journal = opened.path.ends_with("journal/000001.jsonl");
-    let rests_on = |answer: &&Answer| is_journal || (is_store && answer.is_change);
-    let mut late = answers.iter().filter(rests_on).filter(|answer| answer.asked > failed.start);
-    let first = late.next()?;
-    // What waits for no sync may be asked for and answered in the moment before the failure is known; once.
-    let late = if first.is_change { first } else { late.next()? };
+    // What waits for no sync may be asked for and answered in the moment before the failure is known.
+    let rests_on = |answer: &&Answer| (is_journal || is_store) && answer.is_change;
+    let late = answers.iter().filter(rests_on).find(|answer| answer.asked > failed.start)?;
     Some(format!("acknowledged at {} after the sync that failed at {}", late.asked, failed.start))
 }
 
