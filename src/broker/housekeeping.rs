@@ -1,5 +1,6 @@
 //! What has to be done as time goes by: ends, heartbeats, renewals.
 
+use std::sync::Arc;
 use std::time::Duration;
 
 use super::Broker;
@@ -17,7 +18,7 @@ const RENEW_AGAIN: Duration = Duration::from_secs(60);
 impl Broker {
     /// What has to be done as time goes by: ends steps and leases, renews certificates, and writes down
     /// how many requests were refused for their rate. Called about once a second.
-    pub async fn keep_house(&self) {
+    pub async fn keep_house(self: Arc<Self>) {
         let now = self.now();
         self.journal.expire(now);
         let Ok(openings) = self.journal.look(|live| live.openings().cloned().collect::<Vec<_>>())

@@ -199,22 +199,23 @@ impl Committer {
     async fn run(mut self, mut rounds: mpsc::Receiver<Round>) {
         let mut acknowledging = JoinSet::new();
         while let Some(Round { batch, waiting }) = rounds.recv().await {
-            // What wrote nothing may rest on a batch that is not in force yet, so it waits its turn too.
-            let outcome = match batch {
+            let journal = Arc::clone(&self.parts.journal);
+            let published = match batch {
                 _ if self.failed => Err(Error::StoreReadOnly),
-                None => Ok(None),
-                Some(batch) => self.commit(batch).await.map(Some),
+                // What wrote nothing may rest on a batch that is not in force yet, or not on disk: it waits
+                // its turn, and for the same sync.
+                None => journal.last().map_err(Error::from),
+                Some(batch) => self.commit(batch).await,
             };
-            match outcome {
-                Ok(Some(published)) => {
-                    let journal = Arc::clone(&self.parts.journal);
+            match published {
+                Ok(published) => {
                     acknowledging.spawn(async move {
                         let synced = journal.synced(published).await;
                         acknowledge_all(waiting, &synced.map_err(Error::from));
                     });
                     while acknowledging.try_join_next().is_some() {}
                 }
-                outcome => acknowledge_all(waiting, &outcome.map(|_| ())),
+                Err(error) => acknowledge_all(waiting, &Err(error)),
             }
         }
         acknowledging.join_all().await;

@@ -157,9 +157,7 @@ impl Daemon {
         let wiring = Wiring { broker: Arc::clone(&broker), doors, stop: stop.clone(), running };
         wiring.serve_steps(&steps, new_sockets, shares);
         wiring.serve_admin(&admin, listener, shares)?;
-        admin.spawn(keep_house(Arc::clone(&broker), stop.clone()));
-        admin.spawn(keep_journal(Arc::clone(&broker), stop.clone()));
-        admin.spawn(Arc::clone(&broker).keep_resealed(stop.clone()));
+        keep_broker(&admin, &broker, &stop);
         steps.spawn(Arc::clone(&broker).fan_out());
         let reload = Arc::new(Notify::new());
         admin.spawn(keeper.run(authority, Arc::clone(&reload), stop.clone()));
@@ -335,19 +333,20 @@ fn patience(limits: &Limits) -> Patience {
     }
 }
 
-async fn keep_house(broker: Arc<Broker>, stop: CancellationToken) {
-    let mut ticks = tokio::time::interval(HOUSEKEEPING);
-    ticks.set_missed_tick_behavior(tokio::time::MissedTickBehavior::Delay);
-    loop {
-        tokio::select! {
-            () = stop.cancelled() => return,
-            _ = ticks.tick() => broker.keep_house().await,
-        }
-    }
+/// Has the broker do what has to be done as time goes by.
+fn keep_broker(admin: &AsyncRuntime, broker: &Arc<Broker>, stop: &CancellationToken) {
+    let house = Arc::clone(broker);
+    admin.spawn(keep_up(stop.clone(), move || Arc::clone(&house).keep_house()));
+    let journal = Arc::clone(broker);
+    admin.spawn(keep_up(stop.clone(), move || keep_journal(Arc::clone(&journal))));
+    admin.spawn(Arc::clone(broker).keep_resealed(stop.clone()));
 }
 
-/// The journal's upkeep, which waits for the disk.
-async fn keep_journal(broker: Arc<Broker>, stop: CancellationToken) {
+/// Does this now and then, one at a time, until `stop`.
+async fn keep_up<Work: Future<Output = ()>>(
+    stop: CancellationToken,
+    mut work: impl FnMut() -> Work,
+) {
     let mut ticks = tokio::time::interval(HOUSEKEEPING);
     ticks.set_missed_tick_behavior(tokio::time::MissedTickBehavior::Delay);
     loop {
@@ -355,11 +354,14 @@ async fn keep_journal(broker: Arc<Broker>, stop: CancellationToken) {
             () = stop.cancelled() => return,
             _ = ticks.tick() => {}
         }
-        let broker = Arc::clone(&broker);
-        // One at a time: it is waited for.
-        if tokio::task::spawn_blocking(move || broker.keep_journal()).await.is_err() {
-            tracing::error!("the upkeep of the journal failed");
-        }
+        work().await;
+    }
+}
+
+/// The journal's upkeep, which waits for the disk.
+async fn keep_journal(broker: Arc<Broker>) {
+    if tokio::task::spawn_blocking(move || broker.keep_journal()).await.is_err() {
+        tracing::error!("the upkeep of the journal failed");
     }
 }
 

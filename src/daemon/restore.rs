@@ -17,7 +17,7 @@ use crate::broker::{
     read_record,
 };
 use crate::model::{Clock, Timestamp};
-use crate::seal::{KekKind, Keyring, Unlock};
+use crate::seal::{KekKind, Unlock, Unlocked};
 use crate::store::Store;
 
 /// What `state.json` is called until everything else is there: a directory that a kill leaves half made is no
@@ -103,9 +103,9 @@ fn fill(
     options: &RestoreOptions,
     progress: impl FnMut(u64, u64),
 ) -> Result<Restored, DaemonError> {
-    let unlock = &options.unlock;
-    let (keyring, manifest, bytes) = unpack_all(state, archive, unlock, progress)?;
+    let (unlocked, manifest, bytes) = unpack_all(state, archive, &options.unlock, progress)?;
     let file = state.read_as(UNFINISHED_STATE)?;
+    let keyring = unlocked.keyring().map_err(StateError::from)?;
     import_store(state)?;
     let authority = Arc::new(state.authority(&keyring)?);
     state.make_directory("broker")?;
@@ -118,7 +118,7 @@ fn fill(
         clock: options.clock.clone(),
     };
     offline(broker.quarantine(manifest.time))??;
-    let keyring = state.keyring(&file, Some(unlock))?;
+    let keyring = unlocked.keyring().map_err(StateError::from)?;
     let reissued = reissue_into(state, keyring, &authority, &options.runtime, &options.clock)?;
     state.write_file(&file)?;
     std::fs::remove_file(state.join(UNFINISHED_STATE)).map_err(RestoreError::from)?;
@@ -137,28 +137,25 @@ fn unpack_all(
     archive: File,
     unlock: &Unlock,
     mut progress: impl FnMut(u64, u64),
-) -> Result<(Keyring, Manifest, u64), DaemonError> {
+) -> Result<(Unlocked, Manifest, u64), DaemonError> {
     let total = archive.metadata().map_err(RestoreError::from)?.len();
     state.make_directory("journal")?;
     let mut unpacking = Unpacking { state, entries: Vec::new(), manifest: None, bytes: 0 };
     let mut archive = tar::Archive::new(BufReader::new(archive));
+    let mut unlocked = None;
     for entry in archive.entries().map_err(RestoreError::from)? {
         let entry = entry.map_err(|error| RestoreError::Damaged(error.to_string()))?;
         let name = unpacking.take(entry)?;
         progress(unpacking.bytes, total);
         if name == "keyring.json" {
-            let file = state.read_as(UNFINISHED_STATE)?;
-            let kind = state.keys(&file, Some(unlock)).kek_kind().map_err(StateError::from)?;
-            if kind == KekKind::Command {
-                return Err(RestoreError::KekCommand.into());
-            }
             // The wrong KEK is told before anything else is read.
-            state.keyring(&file, Some(unlock))?;
+            unlocked = Some(unlock_restored(state, unlock)?);
         }
     }
     let missing = || RestoreError::Damaged("its end is missing".to_owned());
     let Unpacking { entries, manifest, bytes, .. } = unpacking;
-    let keyring = state.keyring(&state.read_as(UNFINISHED_STATE)?, Some(unlock))?;
+    let unlocked = unlocked.ok_or_else(missing)?;
+    let keyring = unlocked.keyring().map_err(StateError::from)?;
     let manifest = manifest.ok_or_else(missing)?;
     let manifest = Manifest::parse(&manifest, &keyring)
         .ok_or_else(|| RestoreError::Damaged("its manifest is not the broker's".to_owned()))?;
@@ -169,7 +166,16 @@ fn unpack_all(
         let text = "what is in it is not what its manifest says".to_owned();
         return Err(RestoreError::Damaged(text).into());
     }
-    Ok((keyring, manifest, bytes))
+    Ok((unlocked, manifest, bytes))
+}
+
+/// The keys of the archive, by a KEK that is asked for once.
+fn unlock_restored(state: &StateDirectory, unlock: &Unlock) -> Result<Unlocked, DaemonError> {
+    let keys = state.keys(&state.read_as(UNFINISHED_STATE)?, Some(unlock));
+    if keys.kek_kind().map_err(StateError::from)? == KekKind::Command {
+        return Err(RestoreError::KekCommand.into());
+    }
+    Ok(keys.unlock(unlock.passphrase.as_ref()).map_err(StateError::from)?)
 }
 
 /// Where unpacking stands.

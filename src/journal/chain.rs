@@ -39,18 +39,6 @@ pub(super) fn create(directory: &Path, keyring: &Keyring, now: Timestamp) -> std
     File::open(directory)?.sync_all()
 }
 
-/// Writes a file whole, or not at all: under another name, synced, then renamed.
-pub(super) fn write_whole(path: &Path, content: &[u8]) -> std::io::Result<()> {
-    let mut name = path.as_os_str().to_owned();
-    name.push(".new");
-    let unfinished = PathBuf::from(name);
-    let mut options = OpenOptions::new();
-    let mut file = options.write(true).create(true).truncate(true).mode(0o600).open(&unfinished)?;
-    file.write_all(content)?;
-    file.sync_all()?;
-    std::fs::rename(&unfinished, path)
-}
-
 /// The open end of the chain, and what is live by it.
 pub(super) struct Chain {
     file: File,

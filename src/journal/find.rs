@@ -4,12 +4,12 @@ use std::fs::File;
 use std::io::{BufRead as _, BufReader};
 use std::path::{Path, PathBuf};
 
+use super::Journal;
 use super::chain::file_name;
 use super::index::{self, RunKey};
 use super::line::{Body, Parts};
 use super::replay::file_numbers;
 use super::usage::runs_in;
-use super::{Journal, Unavailable};
 use crate::model::{ExecutorName, RunName, WorkflowName};
 use crate::seal::Keyring;
 
@@ -51,8 +51,7 @@ impl Journal {
     /// # Errors
     /// If the directory cannot be read, or the journal hangs.
     pub fn extent(&self) -> std::io::Result<Vec<(PathBuf, u64)>> {
-        let hangs = |Unavailable| std::io::Error::other("it hangs");
-        let chain = self.lock_to_look().map_err(hangs)?;
+        let chain = self.lock_to_read()?;
         let mut files = Vec::new();
         for number in file_numbers(&self.directory)? {
             let path = self.directory.join(file_name(number));
@@ -72,8 +71,7 @@ impl Journal {
     /// If a file cannot be read, or the journal hangs.
     pub fn run_lines(&self, which: WhichRuns<'_>) -> std::io::Result<Vec<Body>> {
         let (current, places) = {
-            let unavailable = |Unavailable| std::io::Error::other("it hangs");
-            let chain = self.lock_to_look().map_err(unavailable)?;
+            let chain = self.lock_to_read()?;
             let runs = chain.live().usage().runs(which.run, which.workflow);
             (chain.number(), which.places(runs))
         };

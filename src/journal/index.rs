@@ -15,12 +15,12 @@ use std::path::{Path, PathBuf};
 
 use serde::{Deserialize, Serialize};
 
-use super::chain::{file_name, write_whole};
+use super::chain::file_name;
 use super::event::Event;
 use super::line::Parts;
 use super::usage::Usage;
 use crate::model::{ExecutorName, Id, Opening, RunName, Timestamp, WorkflowName};
-use crate::seal::Keyring;
+use crate::seal::{Keyring, replace_file};
 
 const FORMAT: u32 = 1;
 const MILLIS_A_DAY: i64 = 24 * 3600 * 1000;
@@ -150,7 +150,7 @@ pub(super) fn save(
     text.push(b'\n');
     text.extend_from_slice(hex::encode(tag).as_bytes());
     text.push(b'\n');
-    write_whole(&index_path(directory, file), &text)
+    replace_file(&index_path(directory, file), 0o600, &text)
 }
 
 /// The index of a file, from beside it, or from the file itself; then it is written, too.

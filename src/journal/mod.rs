@@ -219,6 +219,11 @@ impl Journal {
         self.chain.try_lock_for(JOURNAL_DEADLINE).ok_or(Unavailable)
     }
 
+    /// The same for whoever reads files next, and fails as they do.
+    fn lock_to_read(&self) -> std::io::Result<MutexGuard<'_, Chain>> {
+        self.lock_to_look().map_err(|Unavailable| std::io::Error::other("it hangs"))
+    }
+
     /// Commits a decision: writes its line, takes its lease in, and makes the permit.
     ///
     /// # Errors

@@ -10,11 +10,11 @@ use keyhatch::grpc::pb::group_service_client::GroupServiceClient;
 use tokio::runtime::Runtime;
 
 use crate::disk::{
-    Dice, Doors, Image, Seen, Serving, Start, init, resolved, runtime, scratch, seed,
-    two_at_a_time, value,
+    Dice, Doors, Image, Seen, Serving, Start, init, resolved, scratch, seed, two_at_a_time, value,
 };
 use crate::harness::{
-    connection_document, identity_in, keyhatch_in, report, resolver, scale, secret_document,
+    connection_document, identity_in, keyhatch_in, report, resolver, runtime, scale,
+    secret_document,
 };
 
 const CONNECTIONS: u64 = 300;

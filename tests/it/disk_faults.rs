@@ -10,9 +10,9 @@ use tokio::runtime::Runtime;
 
 use crate::disk::{
     Check, Client, Dice, Doors, Event, Image, Kind, Seen, Serving, Start, UNANSWERED, init, read,
-    runtime, scratch, seed, shim, two_at_a_time,
+    scratch, seed, shim, two_at_a_time,
 };
-use crate::harness::{report, scale};
+use crate::harness::{report, runtime, scale};
 
 /// How many changes, resolves and steps the story has.
 const STORY: usize = 40;
@@ -150,7 +150,12 @@ fn after_a_failed_sync(events: &[Event], answers: &[Answer]) -> Option<String> {
     // What waits for no sync may be asked for and answered in the moment before the failure is known.
     let rests_on = |answer: &&Answer| (is_journal || is_store) && answer.is_change;
     let late = answers.iter().filter(rests_on).find(|answer| answer.asked > failed.start)?;
-    Some(format!("acknowledged at {} after the sync that failed at {}", late.asked, failed.start))
+    Some(format!(
+        "acknowledged at {} after the sync of {} that failed at {}",
+        late.asked,
+        opened.path.display(),
+        failed.start
+    ))
 }
 
 /// What is not there when it is started without a fault.

@@ -10,15 +10,14 @@ use std::sync::atomic::{AtomicBool, Ordering};
 use std::time::Duration;
 
 use keyhatch::grpc::client::channel;
-use keyhatch::grpc::pb;
-use keyhatch::grpc::pb::connection_service_client::ConnectionServiceClient;
 use keyhatch::grpc::pb::executor_service_client::ExecutorServiceClient;
+use tokio::runtime::Runtime;
 use tonic::transport::Channel;
 
 use self::flood::{KINDS, Kind, Next, Tally, Target};
 use crate::harness::{
-    ServeProcess, by_shell, bytes, identity_in, keyhatch_in, open_request, report, request,
-    resolve_on, resolver, scale, wait_until,
+    ServeProcess, by_shell, create_aws, identity_in, keyhatch_in, open_request, report, request,
+    resolve_on, scale, wait_until,
 };
 
 /// What a flood may leave behind in the daemon's memory, in KiB.
@@ -31,7 +30,7 @@ struct Field {
     good: Channel,
     good_directory: PathBuf,
     bad: Vec<PathBuf>,
-    runtime: tokio::runtime::Runtime,
+    runtime: Runtime,
     directory: tempfile::TempDir,
 }
 
@@ -58,7 +57,7 @@ impl Field {
             let identity = identity_in(&directory.path().join("state").join(identity));
             runtime.block_on(channel(&admin, identity)).unwrap()
         };
-        create(&runtime, as_who("operators/admin"));
+        runtime.block_on(create_aws(as_who("operators/admin")));
         let mut executor = ExecutorServiceClient::new(as_who("executors/local"));
         let mut open = |step: String| {
             let opened = runtime.block_on(executor.open_step(open_request("deploy", &step)));
@@ -146,19 +145,6 @@ impl Field {
         report(&format!("flood: {what}"), sent, outcome, "-");
         tally
     }
-}
-
-fn create(runtime: &tokio::runtime::Runtime, operator: Channel) {
-    let connection = pb::Connection {
-        name: "connections/aws/prod".to_owned(),
-        fields: bytes(&[("access_key_id", "AKIAEXAMPLE"), ("secret_access_key", "s3cret")]),
-        access: resolver(&["workflow:deploy"]),
-        ..Default::default()
-    };
-    let connection = Some(connection);
-    let request = pb::CreateConnectionRequest { connection, ..Default::default() };
-    let mut client = ConnectionServiceClient::new(operator);
-    runtime.block_on(client.create_connection(request)).unwrap();
 }
 
 fn name_of(kind: Kind) -> &'static str {

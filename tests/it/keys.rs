@@ -19,8 +19,8 @@ use tempfile::TempDir;
 use tonic::Status;
 
 use crate::harness::{
-    ServeProcess, TestBroker, bytes, connection_document, identity_in, keyhatch_in, reason, report,
-    request, resolver, scale, secret_document, wait_until,
+    ServeProcess, TestBroker, block_on, bytes, connection_document, identity_in, keyhatch_in,
+    reason, report, request, resolver, scale, secret_document, wait_until,
 };
 
 fn scratch() -> TempDir {
@@ -488,11 +488,6 @@ async fn ask_keys(directory: &Path) -> Option<pb::ListKeysResponse> {
     let channel = channel(&directory.join("run/admin.sock"), identity).await.ok()?;
     let listed = SystemServiceClient::new(channel).list_keys(pb::ListKeysRequest {}).await;
     listed.ok().map(tonic::Response::into_inner)
-}
-
-fn block_on<T>(work: impl Future<Output = T>) -> T {
-    let runtime = tokio::runtime::Builder::new_current_thread().enable_all().build();
-    runtime.unwrap().block_on(work)
 }
 
 fn journal_of(directory: &Path) -> Vec<Value> {

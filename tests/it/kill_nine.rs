@@ -7,10 +7,8 @@ use std::time::Duration;
 use rustix::process::Signal;
 use tokio::runtime::Runtime;
 
-use crate::disk::{
-    Check, Client, Dice, Doors, Seen, Serving, StepLife, init, runtime, scratch, seed,
-};
-use crate::harness::{keyhatch_in, report, scale};
+use crate::disk::{Check, Client, Dice, Doors, Seen, Serving, StepLife, init, scratch, seed};
+use crate::harness::{keyhatch_in, report, runtime, scale};
 
 const CLIENTS: usize = 3;
 /// Every value is looked at, and an open step is still open.

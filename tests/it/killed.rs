@@ -13,7 +13,9 @@ use tonic::transport::Channel;
 use tonic::{Code, Status};
 use tonic_types::StatusExt as _;
 
-use crate::harness::{ServeProcess, identity_in, open_request, report, request, resolve_on};
+use crate::harness::{
+    ServeProcess, block_on, identity_in, open_request, report, request, resolve_on,
+};
 
 const STEPS: usize = 200;
 const WORKERS: usize = 4;
@@ -147,11 +149,6 @@ fn kill_again_and_again(mut serving: ServeProcess, shared: &Shared, is_over: &At
         kills += 1;
     }
     kills
-}
-
-fn block_on<T>(work: impl Future<Output = T>) -> T {
-    let runtime = tokio::runtime::Builder::new_current_thread().enable_all().build();
-    runtime.unwrap().block_on(work)
 }
 
 async fn what_is_left(directory: &Path) -> (pb::Status, pb::Run) {

@@ -11,9 +11,9 @@ use tokio::runtime::Runtime;
 
 use crate::disk::{
     Check, Client, Cut, Dice, Doors, Image, Keep, Recording, Seen, Serving, Start, init, read,
-    runtime, scratch, seed, shim, two_at_a_time,
+    scratch, seed, shim, two_at_a_time,
 };
-use crate::harness::{report, scale};
+use crate::harness::{report, runtime, scale};
 
 const CLIENTS: usize = 3;
 /// Of each client, before the record begins and while it is made.

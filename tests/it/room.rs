@@ -8,8 +8,8 @@ use keyhatch::grpc::pb;
 use keyhatch::grpc::pb::connection_service_client::ConnectionServiceClient;
 
 use crate::harness::{
-    ServeProcess, SmallFilesystem, TestBroker, full, identity_in, keyhatch_in, open_request,
-    report, request, scale, wait_until,
+    ServeProcess, SmallFilesystem, TestBroker, block_on, full, identity_in, keyhatch_in,
+    open_request, report, request, scale, wait_until,
 };
 
 fn disk_use(directory: &Path) -> u64 {
@@ -80,11 +80,6 @@ fn fill(disk: &Path) {
     let mut file = OpenOptions::new().create(true).append(true).open(disk.join("fill")).unwrap();
     let piece = vec![0; 4096];
     while std::io::Write::write_all(&mut file, &piece).is_ok() {}
-}
-
-fn block_on<T>(work: impl Future<Output = T>) -> T {
-    let runtime = tokio::runtime::Builder::new_current_thread().enable_all().build();
-    runtime.unwrap().block_on(work)
 }
 
 /// A daemon in a directory whose `state` is there already, and a file to seed it with.

@@ -13,7 +13,7 @@ use std::os::unix::fs::{DirBuilderExt as _, OpenOptionsExt as _, PermissionsExt 
 use std::path::{Path, PathBuf};
 use std::sync::atomic::{AtomicUsize, Ordering};
 
-use crate::harness::{full, keyhatch_in};
+use crate::harness::{full, keyhatch_in, runtime};
 
 pub use child::{Serving, Start};
 pub use doors::{Doors, Seen, UNANSWERED, resolved};
@@ -171,8 +171,4 @@ pub fn two_at_a_time<T: Send>(
         let workers = [scope.spawn(worker), scope.spawn(worker)];
         workers.into_iter().flat_map(|worker| worker.join().unwrap()).collect()
     })
-}
-
-pub fn runtime() -> tokio::runtime::Runtime {
-    tokio::runtime::Builder::new_current_thread().enable_all().build().unwrap()
 }

@@ -5,7 +5,6 @@ use std::path::{Path, PathBuf};
 use keyhatch::daemon::StateDirectory;
 use keyhatch::grpc::client::channel;
 use keyhatch::grpc::pb;
-use keyhatch::grpc::pb::connection_service_client::ConnectionServiceClient;
 use keyhatch::grpc::pb::executor_service_client::ExecutorServiceClient;
 use rcgen::{Issuer, KeyPair};
 use rustls::pki_types::pem::PemObject as _;
@@ -13,7 +12,7 @@ use rustls::pki_types::{CertificateDer, PrivateKeyDer};
 use tonic::transport::Channel;
 
 use super::client::{Offer, Outcome, attempt};
-use crate::harness::{ServeProcess, bytes, identity_in, keyhatch_in, open_request, resolver};
+use crate::harness::{ServeProcess, create_aws, identity_in, keyhatch_in, open_request};
 
 /// The pace of new connections is another promise's; hellos that hang are as many as there are.
 const CONFIG: &str = "
@@ -79,22 +78,9 @@ impl World {
         let authority = authority(&directory.path().join("state"));
         let step = pb::OpenedStep::default();
         let mut world = Self { serving, step, runtime, authority, directory };
-        world.create();
+        world.runtime.block_on(create_aws(world.admin("operators/admin")));
         world.step = world.open("build");
         world
-    }
-
-    fn create(&self) {
-        let connection = pb::Connection {
-            name: "connections/aws/prod".to_owned(),
-            fields: bytes(&[("access_key_id", "AKIAEXAMPLE"), ("secret_access_key", "s3cret")]),
-            access: resolver(&["workflow:deploy"]),
-            ..Default::default()
-        };
-        let connection = Some(connection);
-        let request = pb::CreateConnectionRequest { connection, ..Default::default() };
-        let mut client = ConnectionServiceClient::new(self.admin("operators/admin"));
-        self.runtime.block_on(client.create_connection(request)).unwrap();
     }
 
     pub fn open(&self, step: &str) -> pb::OpenedStep {

@@ -24,6 +24,7 @@ use keyhatch::grpc::pb::step_service_client::StepServiceClient;
 use keyhatch::identity::{Authority, ClientIdentity};
 use keyhatch::model::{Clock, Limits, Timestamp, TrustDomain};
 use tempfile::TempDir;
+use tokio::runtime::Runtime;
 use tonic::Status;
 use tonic::transport::Channel;
 use tonic_types::StatusExt as _;
@@ -42,7 +43,7 @@ pub struct TestBroker {
     daemon: Option<Daemon>,
     pub config: Config,
     pub clock: Clock,
-    runtime: tokio::runtime::Runtime,
+    runtime: Runtime,
     directory: TempDir,
 }
 
@@ -316,6 +317,30 @@ pub fn init_options(config: &Config, clock: &Clock) -> InitOptions {
         name: "test".to_owned(),
         clock: clock.clone(),
     }
+}
+
+/// Creates connections/aws/prod, which the steps of workflow deploy may resolve.
+pub async fn create_aws(operator: Channel) {
+    let connection = pb::Connection {
+        name: "connections/aws/prod".to_owned(),
+        fields: bytes(&[("access_key_id", "AKIAEXAMPLE"), ("secret_access_key", "s3cret")]),
+        access: resolver(&["workflow:deploy"]),
+        ..Default::default()
+    };
+    let connection = Some(connection);
+    let request = pb::CreateConnectionRequest { connection, ..Default::default() };
+    let mut client = ConnectionServiceClient::new(operator);
+    client.create_connection(request).await.unwrap();
+}
+
+/// A runtime of one thread.
+pub fn runtime() -> Runtime {
+    tokio::runtime::Builder::new_current_thread().enable_all().build().unwrap()
+}
+
+/// Runs this to its end, with a runtime of its own.
+pub fn block_on<T>(work: impl Future<Output = T>) -> T {
+    runtime().block_on(work)
 }
 
 pub fn identity_in(directory: &Path) -> ClientIdentity {
