@@ -100,6 +100,7 @@ pub struct Broker {
     start_time: Timestamp,
     watchers: Watchers,
     is_draining: AtomicBool,
+    readiness: tokio::sync::watch::Sender<bool>,
 }
 
 /// How the broker is doing.
@@ -156,6 +157,7 @@ impl Broker {
     /// Takes no new requests from now on.
     pub fn drain(&self) {
         self.is_draining.store(true, Ordering::Release);
+        self.readiness.send_replace(false);
         self.snapshots.wake();
     }
 
@@ -176,6 +178,19 @@ impl Broker {
             JournalMode::Written => Ok(()),
             JournalMode::Synced => Ok(self.journal.synced(self.journal.last()?).await?),
         }
+    }
+
+    /// Tells whether whatever may be asked of the broker can be done: it does not drain, and journal and store
+    /// can be written.
+    pub fn readiness(&self) -> tokio::sync::watch::Receiver<bool> {
+        self.readiness.subscribe()
+    }
+
+    /// Looks whether it is so, and tells it. It waits for a journal that begins to hang.
+    pub fn look_at_readiness(&self) {
+        let can_write = self.journal.is_writable() && self.store.is_writable();
+        let is_ready = can_write && self.check_serving().is_ok();
+        self.readiness.send_if_modified(|was| std::mem::replace(was, is_ready) != is_ready);
     }
 
     /// How it is doing. What a journal that hangs would have to say is left out.

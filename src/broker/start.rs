@@ -216,6 +216,7 @@ impl Broker {
             start_time: now,
             watchers: Watchers::default(),
             is_draining: AtomicBool::new(false),
+            readiness: tokio::sync::watch::Sender::new(true),
         };
         broker.restore_openings(&foundation.recovery).await?;
         let version = env!("CARGO_PKG_VERSION").to_owned();

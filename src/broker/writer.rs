@@ -229,7 +229,10 @@ impl Committer {
             tokio::task::spawn_blocking(move || store.commit(&keyring, number, &operations));
         let stored = match tokio::time::timeout(STORE_DEADLINE, stored).await {
             Ok(stored) => stored.map_err(|error| error.to_string()),
-            Err(_) => Err("a write to the store hangs".to_owned()),
+            Err(_) => {
+                self.parts.store.give_up();
+                Err("a write to the store hangs".to_owned())
+            }
         };
         if let Err(error) = stored.and_then(|stored| stored.map_err(|error| error.to_string())) {
             tracing::error!(%error, "the store failed: it takes no more changes until a restart");

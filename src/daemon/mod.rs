@@ -337,8 +337,12 @@ fn patience(limits: &Limits) -> Patience {
 fn keep_broker(admin: &AsyncRuntime, broker: &Arc<Broker>, stop: &CancellationToken) {
     let house = Arc::clone(broker);
     admin.spawn(keep_up(stop.clone(), move || Arc::clone(&house).keep_house()));
-    let journal = Arc::clone(broker);
-    admin.spawn(keep_up(stop.clone(), move || keep_journal(Arc::clone(&journal))));
+    let keep_disk = |what: &'static str, work: fn(&Broker)| {
+        let broker = Arc::clone(broker);
+        admin.spawn(keep_up(stop.clone(), move || wait_for_disk(Arc::clone(&broker), what, work)));
+    };
+    keep_disk("the upkeep of the journal", Broker::keep_journal);
+    keep_disk("a look at the disk", Broker::look_at_readiness);
     admin.spawn(Arc::clone(broker).keep_resealed(stop.clone()));
 }
 
@@ -358,10 +362,10 @@ async fn keep_up<Work: Future<Output = ()>>(
     }
 }
 
-/// The journal's upkeep, which waits for the disk.
-async fn keep_journal(broker: Arc<Broker>) {
-    if tokio::task::spawn_blocking(move || broker.keep_journal()).await.is_err() {
-        tracing::error!("the upkeep of the journal failed");
+/// Does something that waits for the disk where waiting is allowed.
+async fn wait_for_disk(broker: Arc<Broker>, what: &str, work: fn(&Broker)) {
+    if tokio::task::spawn_blocking(move || work(&broker)).await.is_err() {
+        tracing::error!(what, "failed");
     }
 }
 

@@ -29,6 +29,9 @@ pub async fn channel(socket: &Path, identity: ClientIdentity) -> Result<Channel,
             Ok::<_, ConnectError>(TokioIo::new(stream))
         }
     });
-    // The address stands for the socket: its host is what the certificate and :authority say.
-    Ok(Endpoint::from_static("https://localhost").connect_with_connector_lazy(connector))
+    // The address stands for the socket: its host is what the certificate and :authority say. HTTP/2 begins at
+    // once: the broker does not wait long for its preface.
+    let endpoint = Endpoint::from_static("https://localhost");
+    let connected = endpoint.connect_with_connector(connector).await;
+    connected.map_err(|error| ConnectError::Io(std::io::Error::other(error)))
 }

@@ -12,6 +12,7 @@ mod convert;
 mod door;
 mod executor;
 mod group;
+mod health;
 mod integration;
 mod padding;
 mod peer;
@@ -117,8 +118,7 @@ pub async fn serve_steps(
     connections: mpsc::Receiver<StepConnection>,
     stop: CancellationToken,
 ) -> Result<(), tonic::transport::Error> {
-    let (reporter, health) = tonic_health::server::health_reporter();
-    reporter.set_serving::<StepServiceServer<step::Steps>>().await;
+    let health = health::of_steps(broker.readiness()).await;
     let limits = broker.limits().clone();
     let door = DoorLayer::<Arc<LiveOpening>>::new(
         limits.all_steps_requests_in_flight,
@@ -146,8 +146,7 @@ pub async fn serve_admin(
     connections: mpsc::Receiver<AdminConnection>,
     stop: CancellationToken,
 ) -> Result<(), Box<dyn std::error::Error + Send + Sync>> {
-    let (reporter, health) = tonic_health::server::health_reporter();
-    reporter.set_serving::<SystemServiceServer<AdminDoor>>().await;
+    let health = health::of_admin(broker.readiness()).await;
     let limits = broker.limits().clone();
     let entrance =
         DoorLayer::<()>::new(limits.admin_requests_in_flight, limits.admin_request_seconds);

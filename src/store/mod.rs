@@ -20,12 +20,12 @@ use std::fs::File;
 use std::os::unix::fs::DirBuilderExt as _;
 use std::panic::{AssertUnwindSafe, catch_unwind};
 use std::path::{Path, PathBuf};
+use std::sync::atomic::{AtomicBool, Ordering};
 use std::time::Duration;
 
 use parking_lot::Mutex;
 
 use crate::model::Id;
-use crate::model::limits::STORE_DEADLINE;
 use crate::seal::{KeyId, Keyring, NoRandomness, RecordKey, RecordKind, Sealed};
 use digest::Digest;
 
@@ -87,6 +87,7 @@ pub struct Store {
     data_file: File,
     path: PathBuf,
     state: Mutex<State>,
+    is_given_up: AtomicBool,
 }
 
 #[derive(Default)]
@@ -159,7 +160,7 @@ impl Store {
         operations: &[Operation],
     ) -> Result<(), StoreError> {
         let mut state = self.state.lock();
-        if state.failed {
+        if state.failed || self.is_given_up.load(Ordering::Acquire) {
             return Err(StoreError::Failed("an earlier write failed".to_owned()));
         }
         // Until it is known to be good: sled can panic, and then holds half of something.
@@ -211,10 +212,15 @@ impl Store {
         sync_new(path)
     }
 
-    /// Whether batches are still taken.
+    /// Takes no batch from now on, whatever becomes of one that hangs.
+    pub fn give_up(&self) {
+        self.is_given_up.store(true, Ordering::Release);
+    }
+
+    /// Whether batches are still taken. It never waits: one that is under way has not failed yet.
     pub fn is_writable(&self) -> bool {
-        // A batch that hangs holds the lock, and is as good as failed.
-        self.state.try_lock_for(STORE_DEADLINE).is_some_and(|state| !state.failed)
+        let is_failed = self.state.try_lock().is_some_and(|state| state.failed);
+        !is_failed && !self.is_given_up.load(Ordering::Acquire)
     }
 
     /// How many records are sealed under each DEK, the commit record included.
@@ -262,8 +268,8 @@ impl Store {
             Err(_) => return Err(damaged("its log cannot be read".to_owned())),
         };
         let data_file = File::open(path.join("db")).map_err(|error| damaged(error.to_string()))?;
-        let state = Mutex::default();
-        Ok(Self { db, data_file, path: path.to_owned(), state })
+        let (state, is_given_up) = (Mutex::default(), AtomicBool::new(false));
+        Ok(Self { db, data_file, path: path.to_owned(), state, is_given_up })
     }
 
     fn read_all(&self, path: &Path) -> Result<Vec<(RecordKey, Sealed)>, StoreError> {

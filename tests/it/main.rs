@@ -32,6 +32,7 @@ mod floods;
 mod fuzz_corpus;
 mod groups;
 mod handshakes;
+mod hanging_disk;
 mod harness;
 mod journal;
 mod keys;

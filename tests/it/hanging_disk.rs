@@ -1,0 +1,146 @@
+//! A disk that neither writes nor refuses: whoever asks is told so, and goes on when it is over.
+
+use std::path::{Path, PathBuf};
+
+use keyhatch::grpc::client::channel;
+use keyhatch::grpc::pb;
+use keyhatch::grpc::pb::executor_service_client::ExecutorServiceClient;
+use keyhatch::grpc::pb::secret_service_client::SecretServiceClient;
+use tokio::runtime::Runtime;
+use tonic::transport::Channel;
+use tonic_health::pb::health_check_response::ServingStatus;
+use tonic_health::pb::{HealthCheckRequest, health_client::HealthClient};
+
+use crate::disk::shim;
+use crate::harness::{
+    ServeProcess, create_aws, identity_in, keyhatch_in, open_request, reason, request, resolve_on,
+    wait_until,
+};
+
+struct World {
+    serving: ServeProcess,
+    steps: Vec<Channel>,
+    operator: Channel,
+    /// While it exists the disk hangs.
+    hang: PathBuf,
+    runtime: Runtime,
+    _directory: tempfile::TempDir,
+}
+
+impl World {
+    /// A daemon whose writes to files that are called so can be made to hang, and some open steps.
+    fn start(files: &str, shim: &Path) -> Self {
+        let directory = tempfile::Builder::new().prefix("kh").tempdir().unwrap();
+        let made = keyhatch_in(directory.path(), &["init"]).output().unwrap();
+        assert!(made.status.success());
+        let hang = directory.path().join("hang");
+        let mut serve = keyhatch_in(directory.path(), &["serve"]);
+        serve
+            .env("LD_PRELOAD", shim)
+            .env("SHIM_DIRECTORY", directory.path().join("state"))
+            .env("SHIM_LOG", directory.path().join("record"))
+            .env("SHIM_HANG", format!("{files}:{}", hang.display()));
+        let serving = ServeProcess::spawn(directory.path(), serve);
+        let runtime = tokio::runtime::Builder::new_multi_thread().enable_all().build().unwrap();
+        let admin = |identity: &str| {
+            let identity = identity_in(&directory.path().join("state").join(identity));
+            let socket = directory.path().join("run/admin.sock");
+            runtime.block_on(channel(&socket, identity)).unwrap()
+        };
+        let operator = admin("operators/admin");
+        runtime.block_on(create_aws(operator.clone()));
+        let mut executor = ExecutorServiceClient::new(admin("executors/local"));
+        let mut step = |number: usize| {
+            let asked = open_request("deploy", &format!("step{number}"));
+            let opened = runtime.block_on(executor.open_step(asked)).unwrap().into_inner();
+            let directory = Path::new(&opened.directory);
+            let socket = directory.join("keyhatch.sock");
+            runtime.block_on(channel(&socket, identity_in(directory))).unwrap()
+        };
+        let steps = (0..4).map(&mut step).collect();
+        Self { serving, steps, operator, hang, runtime, _directory: directory }
+    }
+
+    fn hang(&self) {
+        std::fs::write(&self.hang, "").unwrap();
+    }
+
+    fn go_on(&self) {
+        std::fs::remove_file(&self.hang).unwrap();
+    }
+
+    fn resolve(&self, step: usize) -> String {
+        let asked = resolve_on(self.steps[step].clone(), request("aws/prod"));
+        match self.runtime.block_on(asked) {
+            Ok(_) => "resolved".to_owned(),
+            error => reason(error),
+        }
+    }
+
+    fn put_secret(&self, name: &str) -> Result<tonic::Response<pb::Secret>, tonic::Status> {
+        let asked = pb::PutSecretRequest {
+            name: format!("workflows/deploy/secrets/{name}"),
+            value: b"s3cret".to_vec(),
+            ..Default::default()
+        };
+        self.runtime.block_on(SecretServiceClient::new(self.operator.clone()).put_secret(asked))
+    }
+
+    fn health(&self, service: &str) -> i32 {
+        let asked = HealthCheckRequest { service: service.to_owned() };
+        let mut client = HealthClient::new(self.operator.clone());
+        self.runtime.block_on(client.check(asked)).unwrap().into_inner().status
+    }
+
+    fn wait_for_health(&self, status: ServingStatus) {
+        wait_until("health follows the disk", || self.health("") == status as i32);
+        assert_eq!(self.health("keyhatch.v1.SystemService"), ServingStatus::Serving as i32);
+    }
+
+    fn state(&self) -> String {
+        let status = self.serving.run(&["status", "-o", "json"]);
+        let status: serde_json::Value = serde_json::from_slice(&status.stdout).unwrap();
+        status["state"].as_str().unwrap().to_owned()
+    }
+}
+
+#[test]
+fn while_a_write_to_the_journal_hangs_nothing_is_resolved_and_everybody_is_told_and_then_work_goes_on()
+ {
+    let Some(shim) = shim() else { return };
+    let world = World::start(".jsonl", &shim);
+    assert_eq!(world.resolve(0), "resolved");
+    world.wait_for_health(ServingStatus::Serving);
+
+    world.hang();
+    let stuck = resolve_on(world.steps[1].clone(), request("aws/prod"));
+    let stuck = world.runtime.spawn(stuck);
+    wait_until("the hang is noticed", || world.serving.log().contains("journal hangs"));
+    assert_eq!(world.resolve(2), "JOURNAL_UNAVAILABLE");
+    assert_eq!(reason(world.put_secret("new")), "JOURNAL_UNAVAILABLE");
+    world.wait_for_health(ServingStatus::NotServing);
+    assert_eq!(world.state(), "no-secrets");
+
+    world.go_on();
+    wait_until("it goes on", || world.resolve(3) == "resolved");
+    world.wait_for_health(ServingStatus::Serving);
+    assert_eq!(world.state(), "serving");
+    world.put_secret("new").unwrap();
+    // Its line was written when the disk went on.
+    let answered = world.runtime.block_on(stuck).unwrap();
+    assert!(answered.is_ok(), "{:?}", answered.err());
+}
+
+#[test]
+fn while_a_write_to_the_store_hangs_steps_are_served_and_changes_are_refused_for_good() {
+    let Some(shim) = shim() else { return };
+    let world = World::start("/db", &shim);
+    world.hang();
+    assert_eq!(reason(world.put_secret("new")), "STORE_READ_ONLY");
+    assert_eq!(world.resolve(0), "resolved");
+    world.wait_for_health(ServingStatus::NotServing);
+    assert_eq!(world.state(), "read-only");
+    world.go_on();
+    assert_eq!(reason(world.put_secret("other")), "STORE_READ_ONLY");
+    assert_eq!(world.resolve(0), "resolved");
+}
