@@ -88,7 +88,7 @@ pub fn serve(directory: &Path) {
 async fn accept(directory: &Path, door: Arc<Door>, domain: TrustDomain) {
     let (connections, accepted) = mpsc::channel(64);
     let stop = CancellationToken::new();
-    let acceptor = Acceptor { door, domain, connections, draining: stop.clone() };
+    let acceptor = Acceptor { door, domain, connections, handshakes: None, draining: stop.clone() };
     let gate = Gate {
         tag: (),
         uid: None,
@@ -103,6 +103,7 @@ async fn accept(directory: &Path, door: Arc<Door>, domain: TrustDomain) {
             stall: Duration::from_secs(30),
         },
         pace: None,
+        reading: None,
         stop,
     };
     let staged = directory.join("staged");

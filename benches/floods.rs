@@ -118,7 +118,7 @@ fn full() -> bool {
 /// How long one flood lasts, and how often it is made in turns with its control.
 fn scale(kind: Kind) -> (Duration, usize) {
     match (full(), kind) {
-        (true, _) => (Duration::from_secs(30), 3),
+        (true, _) => (Duration::from_secs(10), 3),
         // The slow ones take a while to be there.
         (false, Kind::SlowClients) => (Duration::from_secs(8), 1),
         (false, _) => (Duration::from_secs(2), 2),

@@ -23,6 +23,7 @@ use zeroize::Zeroizing;
 const CONFIG: &str = "
 [limits]
 step_requests_per_second = 1000000
+step_read_kib_per_second = 1000000
 step_request_burst = 1000000
 step_live_leases = 1000000
 ";

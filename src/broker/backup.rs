@@ -13,9 +13,11 @@
 use std::fs::File;
 use std::io::{Read, Write};
 use std::path::PathBuf;
+use std::sync::Arc;
 
 use aws_lc_rs::digest::{Context, SHA256};
 use serde::{Deserialize, Serialize};
+use tokio::sync::OwnedSemaphorePermit;
 
 use super::Broker;
 use super::error::Error;
@@ -93,6 +95,8 @@ pub struct Backup {
     journal: Vec<(String, PathBuf, u64)>,
     records: Vec<(RecordKey, Sealed)>,
     manifest: Manifest,
+    /// One at a time: each holds a copy of the store in memory.
+    only: OwnedSemaphorePermit,
 }
 
 impl Broker {
@@ -103,6 +107,7 @@ impl Broker {
     /// See `SystemService.Backup`.
     pub fn backup(&self, caller: &Principal) -> Result<Backup, Error> {
         require_role(caller, Role::Administrator)?;
+        let only = Arc::clone(&self.backups).try_acquire_owned().map_err(|_| Error::BackupRuns)?;
         let now = self.now();
         self.journal.append(now, &Event::BackedUp { principal: caller.to_string() })?;
         let unreadable =
@@ -125,7 +130,8 @@ impl Broker {
             head: contents.sequence,
             entries: Vec::new(),
         };
-        Ok(Backup { sealed, journal: journal.collect(), records: contents.records, manifest })
+        let (journal, records) = (journal.collect(), contents.records);
+        Ok(Backup { sealed, journal, records, manifest, only })
     }
 
     fn read_sealed(&self) -> std::io::Result<Vec<(String, Vec<u8>)>> {
@@ -138,7 +144,7 @@ impl Broker {
     /// # Errors
     /// If a file cannot be read, or `out` takes nothing more.
     pub fn write_backup(&self, backup: Backup, out: impl Write) -> std::io::Result<()> {
-        let Backup { sealed, journal, records, mut manifest } = backup;
+        let Backup { sealed, journal, records, mut manifest, only: _only } = backup;
         let mut archive = tar::Builder::new(out);
         for (name, content) in sealed {
             let length = content.len() as u64;

@@ -58,6 +58,9 @@ pub enum Error {
          space on the disk of the state directory"
     )]
     DiskFull,
+    /// Somebody makes a backup.
+    #[error("a backup is being made already; try again when it is done")]
+    BackupRuns,
     /// As many read the journal as may.
     #[error("{0} callers read the journal already; try again when one of them has ended")]
     TooManyReaders(usize),

@@ -137,7 +137,12 @@ impl Broker {
         if let Some(name) = &connection {
             resources.push(examine_connection(catalog, &principal, name));
         }
-        let reason = judged.as_ref().err().map_or("ALLOWED", |refusal| refusal.reason());
+        let is_quarantined = self.journal.look(crate::journal::Live::is_quarantined)?;
+        let reason = match &judged {
+            Ok(_) if is_quarantined => "QUARANTINED",
+            Ok(_) => "ALLOWED",
+            Err(refusal) => refusal.reason(),
+        };
         let near_members = match (target, reason) {
             (Reference::Group(group), "GROUP_MEMBER_NOT_FOUND") => near(catalog, group),
             _ => Vec::new(),
@@ -153,6 +158,7 @@ impl Broker {
                 other => other.to_string(),
             },
             outcome: match judged {
+                Ok(_) if is_quarantined => Err(Error::Quarantined),
                 Ok(found) => Ok(found.by),
                 Err(refusal) => Err(refusal.into_error(String::new())),
             },

@@ -191,7 +191,8 @@ fn not_at_hand(key: RotatedKey, error: &PlaceError) -> Error {
         }
         (RotatedKey::Dek, _) => Error::KekNotAtHand(error.to_string()),
         (RotatedKey::Kek, _) => Error::KekNotReplaceable(format!(
-            "the KEK is not at hand ({error}); stop the daemon and run: keyhatch key rotate --offline"
+            "the KEK is not at hand ({error}); stop the daemon and give the broker another KEK with: keyhatch key \
+             rotate --kek-file FILE (or --kek-passphrase, or --kek-command COMMAND)"
         )),
     }
 }
@@ -204,6 +205,8 @@ fn refused(error: &PlaceError) -> Error {
         PlaceError::Io { .. }
         | PlaceError::Kek(_)
         | PlaceError::Keyring(_)
+        | PlaceError::NotOurs(_)
+        | PlaceError::NotRepeatable
         | PlaceError::SealedFile(_) => Error::KeyringUnwritable(error.to_string()),
     }
 }

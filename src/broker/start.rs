@@ -28,7 +28,9 @@ use super::watch::Watchers;
 use super::writer::{Writer, WriterParts, WriterTask};
 use crate::catalog::{LoadError, Snapshot, Snapshots, load};
 use crate::identity::Authority;
-use crate::journal::{CloseReason, Event, Journal, Options, Recovery, ReplayError, Unavailable};
+use crate::journal::{
+    CloseReason, Event, Journal, Live, Options, Recovery, ReplayError, Unavailable,
+};
 use crate::model::limits::MAX_CLOCK_STEP_BACK;
 use crate::model::{Clock, Id, JournalMode, Limits};
 use crate::seal::{KeyPlace, Keyring, PlaceError};
@@ -211,6 +213,7 @@ impl Broker {
             runtime: parts.runtime,
             sealed_files: parts.sealed_files,
             readers: Arc::new(Semaphore::new(MAX_READERS)),
+            backups: Arc::new(Semaphore::new(1)),
             listeners: Listeners::new(parts.listeners),
             writer,
             start_time: now,
@@ -221,9 +224,18 @@ impl Broker {
         broker.restore_openings(&foundation.recovery).await?;
         let version = env!("CARGO_PKG_VERSION").to_owned();
         broker.journal.append(now, &Event::Started { version })?;
+        broker.say_quarantine();
         let known = broker.journal.look(|live| live.requests().clone())?;
         let task = WriterTask::new(foundation.parts, queue, foundation.last_batch, known);
         Ok((broker, task.run()))
+    }
+
+    fn say_quarantine(&self) {
+        if self.journal.look(Live::is_quarantined).unwrap_or_default() {
+            tracing::warn!(
+                "restored from a backup: nothing is resolved until an administrator says: keyhatch restore --confirm"
+            );
+        }
     }
 
     /// Open steps listen again; what has lost its directory is closed; directories without an opening

@@ -14,6 +14,7 @@
 //! descriptor of the directory that follows no link; a directory that goes is first renamed out, and
 //! then reaped by a thread of its own: see [`super::reaper`].
 
+use std::ffi::OsString;
 use std::io;
 use std::os::fd::{AsFd as _, OwnedFd};
 use std::os::unix::fs::DirBuilderExt as _;
@@ -45,12 +46,26 @@ pub enum RuntimeError {
     #[error("another daemon listens in {}; stop it, or choose another directory with --runtime", .0.display())]
     InUse(PathBuf),
     /// A file operation failed.
-    #[error("the runtime directory {}: {source}", .path.display())]
+    #[error(
+        "the runtime directory {}: {source}; make it, writable for this user, or choose another with --runtime",
+        .path.display()
+    )]
     Io {
         /// The directory.
         path: PathBuf,
         /// The cause.
         source: io::Error,
+    },
+    /// What is in it is somebody else's.
+    #[error(
+        "{} holds {entry}, which is not a daemon's: it would be in danger there; name a directory for keyhatch \
+         alone with --runtime", .path.display()
+    )]
+    NotOurs {
+        /// The directory.
+        path: PathBuf,
+        /// One of the entries.
+        entry: String,
     },
     /// Sockets in it would have too long a path.
     #[error(
@@ -158,11 +173,14 @@ pub(super) struct StepFile<'a> {
     pub(super) content: &'a [u8],
 }
 
+/// What a daemon makes in its runtime directory.
+const OWN_ENTRIES: [&str; 5] = ["admin.sock", "gone", "lock", "stage", "steps"];
+
 impl Runtime {
     /// Makes the runtime directory if it is missing, and empties its stage.
     ///
     /// # Errors
-    /// If the path is too long for sockets, or the directory cannot be made.
+    /// If the path is too long for sockets, the directory cannot be made, or is not ours alone.
     pub fn open(path: &Path) -> Result<Self, RuntimeError> {
         let sample = path.join("steps").join(Id::from_bytes([0; 16]).to_string()).join(SOCKET);
         let length = sample.as_os_str().len();
@@ -171,6 +189,7 @@ impl Runtime {
         }
         let failed = |source| RuntimeError::Io { path: path.to_owned(), source };
         std::fs::create_dir_all(path).map_err(failed)?;
+        check_is_ours(path)?;
         // First of all: what is here may be another daemon's.
         let lock = lock(&path.join("lock")).map_err(|error| match error {
             Errno::WOULDBLOCK => RuntimeError::InUse(path.to_owned()),
@@ -312,6 +331,22 @@ fn lock(path: &Path) -> Result<OwnedFd, Errno> {
 fn open_directory(at: std::os::fd::BorrowedFd<'_>, path: &Path) -> io::Result<OwnedFd> {
     let flags = OFlags::DIRECTORY | OFlags::NOFOLLOW | OFlags::CLOEXEC;
     Ok(openat(at, path, flags, Mode::empty())?)
+}
+
+/// Whether a directory is empty, or a daemon's. What is in it is removed, and its mode changed.
+fn check_is_ours(path: &Path) -> Result<(), RuntimeError> {
+    let failed = |source| RuntimeError::Io { path: path.to_owned(), source };
+    let mut entries = Vec::new();
+    for entry in std::fs::read_dir(path).map_err(failed)? {
+        entries.push(entry.map_err(failed)?.file_name());
+    }
+    let has_lock = entries.iter().any(|entry| entry == "lock");
+    let is_ours = |entry: &OsString| has_lock && OWN_ENTRIES.iter().any(|own| entry == own);
+    if let Some(entry) = entries.iter().find(|entry| !is_ours(entry)) {
+        let entry = entry.to_string_lossy().escape_debug().to_string();
+        return Err(RuntimeError::NotOurs { path: path.to_owned(), entry });
+    }
+    Ok(())
 }
 
 fn make_directory(path: &Path, mode: u32) -> io::Result<()> {

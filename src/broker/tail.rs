@@ -3,7 +3,7 @@
 use std::sync::Arc;
 use std::time::Duration;
 
-use tokio::sync::{OwnedSemaphorePermit, mpsc};
+use tokio::sync::OwnedSemaphorePermit;
 
 use super::Broker;
 use super::error::Error;
@@ -39,8 +39,8 @@ impl Broker {
         reader.map_err(|_| Error::TooManyReaders(MAX_READERS))
     }
 
-    /// Reads lines into a channel, until the end or, if it follows, until the channel's other end is gone or
-    /// `may_go_on` says no. Reads files, and waits: call it on a thread of its own.
+    /// Reads lines, until the end or, if it follows, until `may_go_on` says no; `send` says whether it took one.
+    /// Reads files, and waits: call it on a thread of its own.
     ///
     /// # Errors
     /// [`Error::OperatorRequired`], or if a file cannot be read.
@@ -48,16 +48,17 @@ impl Broker {
         self: &Arc<Self>,
         caller: &Principal,
         request: &TailRequest,
-        lines: &mpsc::Sender<TailLine>,
+        send: impl Fn(TailLine) -> bool,
         may_go_on: impl Fn() -> bool,
     ) -> Result<(), Error> {
         require_role(caller, Role::Viewer)?;
         let unreadable = |error: std::io::Error| Error::Internal(format!("the journal: {error}"));
-        let mut follower = self.begin_tail(request, lines).map_err(unreadable)?;
+        let send = |line| may_go_on() && send(line);
+        let mut follower = self.begin_tail(request, send).map_err(unreadable)?;
         let mut seen = follower.last();
-        while request.follow && may_go_on() && !lines.is_closed() {
+        while request.follow && may_go_on() {
             if self.journal.last_line().is_ok_and(|last| last > seen) {
-                follower.read(|line| lines.blocking_send(line).is_ok()).map_err(unreadable)?;
+                follower.read(send).map_err(unreadable)?;
                 seen = follower.last();
             } else {
                 std::thread::park_timeout(LOOK);
@@ -69,17 +70,17 @@ impl Broker {
     fn begin_tail(
         &self,
         request: &TailRequest,
-        lines: &mpsc::Sender<TailLine>,
+        send: impl Fn(TailLine) -> bool,
     ) -> std::io::Result<Follower> {
         if request.filter.since.is_some() {
             let mut follower = self.journal.follow(request.filter.clone())?;
-            follower.read(|line| lines.blocking_send(line).is_ok())?;
+            follower.read(send)?;
             return Ok(follower);
         }
         let (last, follower) =
             self.journal.last_lines(request.last.min(MAX_LAST), &request.filter)?;
         for line in last {
-            if lines.blocking_send(line).is_err() {
+            if !send(line) {
                 break;
             }
         }

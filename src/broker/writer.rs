@@ -225,6 +225,7 @@ impl Committer {
     async fn commit(&mut self, Batch { number, changes }: Batch) -> Result<Position, Error> {
         let Changes { catalog, operations, touched } = changes;
         let (store, keyring) = (Arc::clone(&self.parts.store), Arc::clone(&self.parts.keyring));
+        let turn = self.parts.store.turn().await;
         let stored =
             tokio::task::spawn_blocking(move || store.commit(&keyring, number, &operations));
         let stored = match tokio::time::timeout(STORE_DEADLINE, stored).await {
@@ -234,6 +235,7 @@ impl Committer {
                 Err("a write to the store hangs".to_owned())
             }
         };
+        drop(turn);
         if let Err(error) = stored.and_then(|stored| stored.map_err(|error| error.to_string())) {
             tracing::error!(%error, "the store failed: it takes no more changes until a restart");
             self.failed = true;

@@ -6,9 +6,10 @@ use std::os::unix::fs::OpenOptionsExt as _;
 use std::path::{Path, PathBuf};
 
 use serde_json::json;
+use tonic::transport::Channel;
 
 use super::endpoint::{Caller, connect};
-use super::failure::Failure;
+use super::failure::{Failure, exit};
 use super::kek::Unlocking;
 use super::output::{self, print, properties, say};
 use super::progress::Progress;
@@ -44,36 +45,14 @@ pub struct Restore {
 
 impl Backup {
     pub(super) async fn run(self, common: &Common) -> Result<(), Failure> {
-        let is_stdout = self.file.as_os_str() == "-";
-        let unfinished = unfinished(&self.file);
-        let mut file = match is_stdout {
-            true => None,
-            false => Some(create(&self.file, &unfinished)?),
-        };
         let channel = connect(Caller::Operator, common.state.as_deref()).await?;
-        let mut pieces =
-            SystemServiceClient::new(channel).backup(pb::BackupRequest {}).await?.into_inner();
-        let (mut bytes, mut progress) = (0_u64, Progress::begin("backup"));
-        loop {
-            let piece = match pieces.message().await {
-                Ok(Some(piece)) => piece,
-                Ok(None) => break,
-                Err(status) => {
-                    let _ = std::fs::remove_file(&unfinished);
-                    return Err(status.into());
-                }
-            };
-            bytes += piece.data.len() as u64;
-            match &mut file {
-                Some(file) => file.write_all(&piece.data)?,
-                None => output::write(&piece.data)?,
-            }
-            progress.show(bytes, u64::try_from(piece.total_bytes).unwrap_or(0));
+        if self.file.as_os_str() == "-" {
+            receive(channel, output::write).await?;
+            return Ok(());
         }
-        drop(progress);
-        let Some(file) = file else { return Ok(()) };
-        file.sync_all()?;
-        std::fs::rename(&unfinished, &self.file)?;
+        let mut archive = Archive::create(&self.file)?;
+        let bytes = receive(channel, |piece| archive.write(piece)).await?;
+        archive.finish()?;
         let path = self.file.display().to_string();
         let answer = json!({"file": path, "bytes": bytes});
         let table = || properties(&[("backup", path.clone()), ("bytes", bytes.to_string())]);
@@ -83,22 +62,67 @@ impl Backup {
     }
 }
 
-/// What a file is called until it is whole.
-fn unfinished(path: &Path) -> PathBuf {
-    let mut name = path.as_os_str().to_owned();
-    name.push(".part");
-    PathBuf::from(name)
+/// Hands on what comes, and says how many bytes it was.
+async fn receive(
+    channel: Channel,
+    mut take: impl FnMut(&[u8]) -> Result<(), Failure>,
+) -> Result<u64, Failure> {
+    let mut pieces =
+        SystemServiceClient::new(channel).backup(pb::BackupRequest {}).await?.into_inner();
+    let (mut bytes, mut progress) = (0_u64, Progress::begin("backup"));
+    while let Some(piece) = pieces.message().await? {
+        bytes += piece.data.len() as u64;
+        take(&piece.data)?;
+        progress.show(bytes, u64::try_from(piece.total_bytes).unwrap_or(0));
+    }
+    Ok(bytes)
 }
 
-fn create(path: &Path, unfinished: &Path) -> Result<File, Failure> {
-    let failed = |error: std::io::Error| {
-        Failure::usage(format!("{}: {error}; choose another file", path.display()))
-    };
-    if path.exists() {
-        return Err(failed(std::io::ErrorKind::AlreadyExists.into()));
+/// An archive that is there when it is whole, and not before.
+struct Archive {
+    file: File,
+    path: PathBuf,
+    unfinished: PathBuf,
+}
+
+impl Archive {
+    fn create(path: &Path) -> Result<Self, Failure> {
+        let failed = |error: std::io::Error| {
+            Failure::usage(format!("{}: {error}; choose another file", path.display()))
+        };
+        if path.exists() {
+            return Err(failed(std::io::ErrorKind::AlreadyExists.into()));
+        }
+        let mut unfinished = path.as_os_str().to_owned();
+        unfinished.push(".part");
+        let unfinished = PathBuf::from(unfinished);
+        let mut options = OpenOptions::new();
+        let file = options.write(true).create(true).truncate(true).mode(0o600).open(&unfinished);
+        Ok(Self { file: file.map_err(failed)?, path: path.to_owned(), unfinished })
     }
-    let mut options = OpenOptions::new();
-    options.write(true).create(true).truncate(true).mode(0o600).open(unfinished).map_err(failed)
+
+    fn write(&mut self, piece: &[u8]) -> Result<(), Failure> {
+        self.file.write_all(piece).map_err(|error| self.failed(&error))
+    }
+
+    fn finish(&self) -> Result<(), Failure> {
+        let finished = self.file.sync_all();
+        let finished = finished.and_then(|()| std::fs::rename(&self.unfinished, &self.path));
+        finished.map_err(|error| self.failed(&error))
+    }
+
+    fn failed(&self, error: &std::io::Error) -> Failure {
+        let path = self.path.display();
+        let text = format!("{path}: {error}; make room there, or choose another file");
+        Failure::new("IO", text, exit::FAILED)
+    }
+}
+
+impl Drop for Archive {
+    fn drop(&mut self) {
+        // It is there only if it was not finished.
+        let _ = std::fs::remove_file(&self.unfinished);
+    }
 }
 
 impl Restore {
@@ -116,6 +140,7 @@ fn restore_from(
     runtime: Option<PathBuf>,
     unlocking: Unlocking,
 ) -> Result<(), Failure> {
+    let said_runtime = runtime.as_ref().map(|path| format!(" --runtime {}", path.display()));
     let given = Given { state: common.state.clone(), runtime, ..Given::default() };
     let config = Config::load(given).map_err(|error| Failure::usage(error.to_string()))?;
     let kek_file = unlocking.kek_file.clone().map(std::path::absolute).transpose()?;
@@ -149,10 +174,11 @@ fn restore_from(
         ])
     };
     print(common.output, &answer, table, || state.clone())?;
-    let given = kek_file.map(|path| format!(" --kek-file {}", path.display())).unwrap_or_default();
+    let said_kek = kek_file.map(|path| format!(" --kek-file {}", path.display()));
+    let given = format!("{}{}", said_runtime.unwrap_or_default(), said_kek.unwrap_or_default());
     say(&format!(
         "the operator admin and the local executor have new keys; every step is closed, and nothing is resolved \
-         until you have looked and say so:\n  keyhatch serve --state {state}{given}\n  keyhatch restore --confirm"
+         until you have looked and say so:\n  keyhatch serve --state {state}{given}\n  keyhatch restore --confirm --state {state}"
     ));
     Ok(())
 }

@@ -67,7 +67,10 @@ impl Endpoint {
     pub fn find(caller: Caller, state: Option<&Path>) -> Result<Self, Failure> {
         let named = std::env::var_os("KEYHATCH_DIR").filter(|directory| !directory.is_empty());
         if let Some(directory) = named {
-            return Self::in_directory(Path::new(&directory));
+            return Self::in_directory(Path::new(&directory)).map_err(|failure| Failure {
+                message: format!("{}; KEYHATCH_DIR names that directory", failure.message),
+                ..failure
+            });
         }
         if let Some(endpoint) = Self::from_variables() {
             return Ok(endpoint);

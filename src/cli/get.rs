@@ -11,7 +11,7 @@ use super::Common;
 use super::credential::Credential;
 use super::endpoint::{Caller, connect};
 use super::failure::{Failure, exit};
-use super::output::{self, moment, print, properties, say};
+use super::output::{self, Output, moment, print, properties, say};
 use crate::grpc::pb;
 use crate::grpc::pb::step_service_client::StepServiceClient;
 use crate::model::Reference;
@@ -58,7 +58,11 @@ pub enum Format {
 impl Get {
     pub(super) async fn run(self, common: &Common) -> Result<(), Failure> {
         let reference: Reference = self.reference.parse()?;
-        let default = if self.field.is_some() { Format::Raw } else { Format::Json };
+        let default = match common.output {
+            _ if self.field.is_some() => Format::Raw,
+            Output::Yaml => Format::Yaml,
+            Output::Json | Output::Name | Output::Table => Format::Json,
+        };
         let format = self.format.unwrap_or(default);
         let is_secret = matches!(reference, Reference::Secret(_));
         if format == Format::Raw && self.field.is_none() && !is_secret && !self.watch {

@@ -67,6 +67,9 @@ pub struct Verify {
     /// refused.
     #[arg(long, value_name = "LINE:HASH")]
     expect: Option<String>,
+    /// The number of the first file, where older ones are kept elsewhere.
+    #[arg(long, value_name = "NUMBER", default_value_t = 1)]
+    from: u64,
 }
 
 impl Journal {
@@ -130,7 +133,10 @@ fn for_people(told: &pb::JournalLine) -> String {
         let key = ["workflow", "run", "step"].map(|name| format!("{name}:{}", text(name)));
         words.push(format!("{} by executor:{}", key.join("/"), text("executor")));
     }
-    words.extend(["target", "resource", "method", "decision", "reason", "opening"].map(text));
+    words.extend(
+        ["target", "resource", "method", "decision", "reason", "key", "old", "new", "opening"]
+            .map(text),
+    );
     words.extend(["file", "line", "batch", "requests"].iter().filter_map(|name| {
         body.get(name).and_then(Value::as_u64).map(|number| format!("{name} {number}"))
     }));
@@ -153,7 +159,7 @@ impl Verify {
             Failure::usage(format!("{} holds no certificate in PEM", ca.display()))
         })?;
         let expected = self.expect.as_deref().map(parse_expected).transpose()?;
-        let proof = verify(&directory, &root, expected)
+        let proof = verify(&directory, &root, self.from, expected)
             .map_err(|error| Failure::new("JOURNAL_DAMAGED", error.to_string(), exit::FAILED))?;
         let last = format!("{}:{}", proof.last_line, hex::encode(proof.last_hash));
         let signed = proof.signed.map(|(line, time)| (line, time.to_string()));
@@ -175,7 +181,7 @@ impl Verify {
                 ("files", format!("{}, from {:06}", proof.files, proof.first_file)),
                 ("last line", last.clone()),
                 ("signed", signed),
-                ("not signed yet", format!("{} lines", proof.unproven)),
+                ("lines after that", proof.unproven.to_string()),
             ])
         };
         print(common.output, &answer, table, || last.clone())?;

@@ -6,8 +6,10 @@ use std::path::{Path, PathBuf};
 use zeroize::Zeroizing;
 
 use super::failure::Failure;
-use crate::seal::{AskPassphrase, KekError, NewKek, Passphrase, Unlock};
+use crate::seal::{AskPassphrase, KekError, NewKek, Passphrase, Unlock, check_private};
 
+/// The environment variable that names the KEK's file.
+pub(super) const KEK_FILE: &str = "KEYHATCH_KEK_FILE";
 /// The environment variable that names a file with the passphrase.
 pub(super) const PASSPHRASE_FILE: &str = "KEYHATCH_KEK_PASSPHRASE_FILE";
 /// More is no passphrase.
@@ -17,7 +19,7 @@ const MAX_PASSPHRASE_BYTES: u64 = 4096;
 #[derive(clap::Args)]
 pub struct Unlocking {
     /// The key that wraps all others, if it is not where init put it.
-    #[arg(long, env = "KEYHATCH_KEK_FILE", value_name = "FILE")]
+    #[arg(long, env = KEK_FILE, value_name = "FILE")]
     pub(super) kek_file: Option<PathBuf>,
     /// A file that holds the KEK's passphrase, or - for stdin; asked for on the terminal by default.
     #[arg(long, env = PASSPHRASE_FILE, value_name = "FILE")]
@@ -111,7 +113,11 @@ fn read(file: &Path) -> Result<Passphrase, KekError> {
     let mut bytes = Zeroizing::new(Vec::with_capacity(2 * 4096));
     let source: Box<dyn std::io::Read> = match file == Path::new("-") {
         true => Box::new(std::io::stdin()),
-        false => Box::new(std::fs::File::open(file).map_err(unreadable)?),
+        false => {
+            let opened = std::fs::File::open(file).map_err(unreadable)?;
+            check_private(file, &opened.metadata().map_err(unreadable)?)?;
+            Box::new(opened)
+        }
     };
     source.take(MAX_PASSPHRASE_BYTES + 1).read_to_end(&mut bytes).map_err(unreadable)?;
     match bytes.len() as u64 {

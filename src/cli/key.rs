@@ -9,7 +9,7 @@ use tonic::transport::Channel;
 
 use super::endpoint::{Caller, connect};
 use super::failure::Failure;
-use super::kek::{Elsewhere, PASSPHRASE_FILE, Unlocking};
+use super::kek::{Elsewhere, KEK_FILE, PASSPHRASE_FILE, Unlocking};
 use super::output::{moment, print, properties, say, second, table};
 use super::progress::Progress;
 use super::{Common, block_on};
@@ -54,7 +54,7 @@ pub struct Rotate {
     #[arg(long, value_name = "FILE", conflicts_with = "kek_command")]
     kek_passphrase_file: Option<PathBuf>,
     /// Offline: the KEK that is in use, if it is not where the broker knows it to be.
-    #[arg(long, env = "KEYHATCH_KEK_FILE", value_name = "FILE")]
+    #[arg(long, env = KEK_FILE, value_name = "FILE")]
     old_kek_file: Option<PathBuf>,
     /// Offline: a file that holds the passphrase that is in use, or - for stdin.
     #[arg(long, env = PASSPHRASE_FILE, value_name = "FILE")]
@@ -80,6 +80,12 @@ impl Rotate {
             Some(file) => Some(NewKek::File(std::path::absolute(file)?)),
             None => self.elsewhere.read(self.kek_passphrase_file.as_deref())?,
         };
+        let is_old_said = self.old_kek_file.is_some() && std::env::var_os(KEK_FILE).is_none();
+        if is_old_said && !self.offline && new.is_none() {
+            return Err(Failure::usage(
+                "the daemon knows its KEK itself: leave out --old-kek-file, or stop it and add --offline",
+            ));
+        }
         match (self.offline, new, self.data) {
             (false, None, true) => block_on(rotate_dek(common, self.no_wait)),
             (false, None, false) => block_on(rotate_kek(common)),

@@ -42,6 +42,7 @@ use std::process::ExitCode;
 
 use clap::{Parser, Subcommand};
 
+use clap::error::ErrorKind;
 use failure::Failure;
 use output::Output;
 
@@ -143,12 +144,18 @@ pub fn run() -> ExitCode {
 
 /// Help and version are answers; anything else ends with the line that scripts read.
 fn misused(error: &clap::Error) -> ExitCode {
-    let _ = error.print();
-    if error.use_stderr() {
+    if !error.use_stderr() {
+        let _ = error.print();
+    } else if error.kind() == ErrorKind::DisplayHelpOnMissingArgumentOrSubcommand {
+        let _ = error.print();
+        output::say(&Failure::usage("a command is missing: choose one of these").to_string());
+    } else {
+        // What is wrong comes last.
         let text = error.to_string();
-        let first = text.lines().next().unwrap_or_default();
-        let failure = Failure::usage(first.trim_start_matches("error: "));
-        output::say(&failure.to_string());
+        let (what, rest) = text.split_once("\n\n").unwrap_or((&text, ""));
+        let what: Vec<&str> = what.lines().map(str::trim).collect();
+        output::say(rest.trim_end());
+        output::say(&Failure::usage(what.join(" ").trim_start_matches("error: ")).to_string());
     }
     ExitCode::from(u8::try_from(error.exit_code()).unwrap_or(failure::exit::USAGE))
 }

@@ -32,7 +32,7 @@ impl Shares {
         };
         let shares = Self::of(files.unwrap_or(u64::MAX), limits);
         if shares.open_steps < limits.open_steps {
-            tracing::info!(
+            tracing::debug!(
                 open_steps = shares.open_steps,
                 "fewer steps can be open than open_steps says: that is what the limit of open files leaves"
             );

@@ -175,6 +175,15 @@ pub(super) fn write_identity(
     Ok(())
 }
 
+/// Sees to it that the identities of this host find the daemon.
+pub(super) fn keep_addresses(state: &StateDirectory, runtime: &Path) -> Result<(), DaemonError> {
+    // Whoever has moved them elsewhere keeps them right there.
+    let mut here = [OPERATOR_DIRECTORY, EXECUTOR_DIRECTORY]
+        .into_iter()
+        .filter(|identity| state.join(identity).is_dir());
+    here.try_for_each(|identity| write_address(state, identity, runtime))
+}
+
 /// Writes down where an identity finds the daemon.
 pub(super) fn write_address(
     state: &StateDirectory,

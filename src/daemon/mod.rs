@@ -11,6 +11,8 @@ mod restore;
 mod rotate;
 mod signals;
 mod state;
+mod threads;
+mod upkeep;
 
 use std::path::{Path, PathBuf};
 use std::sync::Arc;
@@ -19,7 +21,7 @@ use std::time::Duration;
 use rustix::fs::Mode;
 use rustix::process::{DumpableBehavior, set_dumpable_behavior};
 use tokio::net::UnixListener;
-use tokio::runtime::{Builder, Runtime as AsyncRuntime};
+use tokio::runtime::{Builder, Handle, Runtime as AsyncRuntime};
 use tokio::sync::{Notify, Semaphore, mpsc};
 use tokio_util::sync::CancellationToken;
 
@@ -32,19 +34,17 @@ pub use state::{StateDirectory, StateError, StateFile, StateLock};
 
 use self::certificate::Doors;
 use self::files::Shares;
+use self::threads::Threads;
+use self::upkeep::keep_broker;
 use crate::broker::{Broker, Error, Parts, Runtime, RuntimeError, StartError, StepListener, bind};
 use crate::config::Config;
 use crate::grpc::{self, AdminConnection, StepConnection};
-use crate::identity::{Acceptor, Gate, GuestLimits, Patience, TlsError};
+use crate::identity::{Acceptor, Gate, GuestLimits, PIECE_BYTES, PaceLimits, Patience, TlsError};
 use crate::journal::LiveOpening;
 use crate::model::limits::DRAIN_DEADLINE;
 use crate::model::{Clock, Invalid, Limits};
 use crate::seal::{NoRandomness, Unlock};
 
-/// How often ends and renewals are looked for.
-const HOUSEKEEPING: Duration = Duration::from_millis(500);
-/// How long threads are waited for when everything is drained.
-const LAST_MOMENT: Duration = Duration::from_secs(1);
 /// Verified connections that wait for their server.
 const WAITING_CONNECTIONS: usize = 64;
 
@@ -97,8 +97,7 @@ pub struct Daemon {
     stop: CancellationToken,
     reload: Arc<Notify>,
     servers: mpsc::Receiver<()>,
-    steps: AsyncRuntime,
-    admin: AsyncRuntime,
+    threads: Threads,
     socket: PathBuf,
     _lock: StateLock,
 }
@@ -125,15 +124,10 @@ impl Daemon {
         let runtime = Runtime::open(&config.runtime)?;
         let socket = runtime.admin_socket();
         let listener = bind_admin(&socket, config.admin_group)?;
-        for identity in [init::OPERATOR_DIRECTORY, init::EXECUTOR_DIRECTORY] {
-            // Whoever has moved them elsewhere keeps them right there.
-            if state.join(identity).is_dir() {
-                init::write_address(&state, identity, &config.runtime)?;
-            }
-        }
+        init::keep_addresses(&state, &config.runtime)?;
         let (doors, keeper) = Doors::open(&state, &file.name, &authority, &clock)?;
         let (step_sockets, new_sockets) = mpsc::unbounded_channel();
-        let (steps, admin) = (threads("step-door", None)?, threads("admin-door", Some(2))?);
+        let threads = Threads::start().map_err(DaemonError::Threads)?;
         let parts = Parts {
             journal: &state.join("journal"),
             store: &state.join("store"),
@@ -148,21 +142,26 @@ impl Daemon {
             runtime,
             listeners: step_sockets,
         };
-        let (broker, writer) = admin.block_on(Broker::start(parts))?;
-        let broker = Arc::new(broker);
-        admin.spawn(writer);
-        let stop = CancellationToken::new();
+        let (broker, writer) = threads.admin.block_on(Broker::start(parts))?;
+        threads.admin.spawn(writer);
         // Closed when the last server has drained: nobody sends on it.
         let (running, servers) = mpsc::channel(1);
-        let wiring = Wiring { broker: Arc::clone(&broker), doors, stop: stop.clone(), running };
-        wiring.serve_steps(&steps, new_sockets, shares);
-        wiring.serve_admin(&admin, listener, shares)?;
-        keep_broker(&admin, &broker, &stop);
-        steps.spawn(Arc::clone(&broker).fan_out());
+        let (broker, stop) = (Arc::new(broker), CancellationToken::new());
+        let wiring = Wiring {
+            broker: Arc::clone(&broker),
+            doors,
+            handshakes: threads.handshakes.handle().clone(),
+            stop: stop.clone(),
+            running,
+        };
+        wiring.serve_steps(&threads.steps, new_sockets, shares);
+        wiring.serve_admin(&threads.admin, listener, shares)?;
+        keep_broker(&threads.admin, &broker, &stop);
+        threads.steps.spawn(Arc::clone(&broker).fan_out());
         let reload = Arc::new(Notify::new());
-        admin.spawn(keeper.run(authority, Arc::clone(&reload), stop.clone()));
+        threads.admin.spawn(keeper.run(authority, Arc::clone(&reload), stop.clone()));
         tracing::info!(socket = %socket.display(), "serving");
-        Ok(Self { broker, stop, reload, servers, steps, admin, socket, _lock: lock })
+        Ok(Self { broker, stop, reload, servers, threads, socket, _lock: lock })
     }
 
     /// The admin socket.
@@ -180,7 +179,7 @@ impl Daemon {
     pub fn stop(mut self) {
         self.broker.drain();
         self.stop.cancel();
-        self.admin.block_on(async {
+        self.threads.admin.block_on(async {
             if tokio::time::timeout(DRAIN_DEADLINE, self.servers.recv()).await.is_err() {
                 tracing::warn!("requests were still open when the time to drain was over");
             }
@@ -191,9 +190,7 @@ impl Daemon {
             }
         });
         let _ = std::fs::remove_file(&self.socket);
-        // What is still there now has had its time.
-        self.steps.shutdown_timeout(LAST_MOMENT);
-        self.admin.shutdown_timeout(LAST_MOMENT);
+        self.threads.shut_down();
         tracing::info!("stopped");
     }
 }
@@ -202,6 +199,8 @@ impl Daemon {
 struct Wiring {
     broker: Arc<Broker>,
     doors: Doors,
+    /// Where the handshakes of steps are made.
+    handshakes: Handle,
     stop: CancellationToken,
     running: mpsc::Sender<()>,
 }
@@ -216,7 +215,7 @@ impl Wiring {
         let (sender, connections) = mpsc::channel::<StepConnection>(WAITING_CONNECTIONS);
         let limits = self.broker.limits().clone();
         let (door, domain) = (Arc::clone(&self.doors.steps), self.doors.domain.clone());
-        let stop = self.stop.clone();
+        let (stop, handshakes) = (self.stop.clone(), self.handshakes.clone());
         let files = Arc::new(Semaphore::new(shares.step_connections as usize));
         runtime.spawn(async move {
             loop {
@@ -229,6 +228,7 @@ impl Wiring {
                     door: Arc::clone(&door),
                     domain: domain.clone(),
                     connections: sender.clone(),
+                    handshakes: Some(handshakes.clone()),
                     draining: stop.clone(),
                 };
                 let gate = step_gate(opening, closed, &limits, &files);
@@ -266,17 +266,20 @@ impl Wiring {
             // They are of the admin group, if there is one.
             guests: Some(GuestLimits {
                 pending_handshakes: limits.admin_pending_handshakes.div_ceil(4),
+                connections: shares.admin_connections / 2,
                 new_connections_per_second: limits.admin_guest_connections_per_second,
                 new_connection_burst: limits.admin_guest_connection_burst,
             }),
             patience: patience(limits),
             pace: None,
+            reading: None,
             stop: CancellationToken::new(),
         };
         let acceptor = Acceptor {
             door: self.doors.admin,
             domain: self.doors.domain,
             connections: sender,
+            handshakes: None,
             draining: self.stop.clone(),
         };
         let listener = runtime
@@ -310,9 +313,20 @@ fn step_gate(
         requests: limits.step_requests_in_flight,
         guests: None,
         patience: patience(limits),
-        pace: Some((limits.step_new_connections_per_second, limits.step_new_connection_burst)),
+        pace: Some(PaceLimits {
+            per_second: limits.step_new_connections_per_second,
+            burst: limits.step_new_connection_burst,
+        }),
+        reading: Some(pieces(limits.step_read_kib_per_second)),
         stop,
     }
+}
+
+/// So many KiB a second, in the pieces that are read.
+fn pieces(kib_per_second: u32) -> PaceLimits {
+    let piece = u32::try_from(PIECE_BYTES / 1024).unwrap_or(1);
+    let pieces = kib_per_second.div_ceil(piece);
+    PaceLimits { per_second: pieces, burst: pieces }
 }
 
 /// What this process makes is its own, and nobody looks into its memory: no core dump, no debugger of the
@@ -333,42 +347,6 @@ fn patience(limits: &Limits) -> Patience {
     }
 }
 
-/// Has the broker do what has to be done as time goes by.
-fn keep_broker(admin: &AsyncRuntime, broker: &Arc<Broker>, stop: &CancellationToken) {
-    let house = Arc::clone(broker);
-    admin.spawn(keep_up(stop.clone(), move || Arc::clone(&house).keep_house()));
-    let keep_disk = |what: &'static str, work: fn(&Broker)| {
-        let broker = Arc::clone(broker);
-        admin.spawn(keep_up(stop.clone(), move || wait_for_disk(Arc::clone(&broker), what, work)));
-    };
-    keep_disk("the upkeep of the journal", Broker::keep_journal);
-    keep_disk("a look at the disk", Broker::look_at_readiness);
-    admin.spawn(Arc::clone(broker).keep_resealed(stop.clone()));
-}
-
-/// Does this now and then, one at a time, until `stop`.
-async fn keep_up<Work: Future<Output = ()>>(
-    stop: CancellationToken,
-    mut work: impl FnMut() -> Work,
-) {
-    let mut ticks = tokio::time::interval(HOUSEKEEPING);
-    ticks.set_missed_tick_behavior(tokio::time::MissedTickBehavior::Delay);
-    loop {
-        tokio::select! {
-            () = stop.cancelled() => return,
-            _ = ticks.tick() => {}
-        }
-        work().await;
-    }
-}
-
-/// Does something that waits for the disk where waiting is allowed.
-async fn wait_for_disk(broker: Arc<Broker>, what: &str, work: fn(&Broker)) {
-    if tokio::task::spawn_blocking(move || work(&broker)).await.is_err() {
-        tracing::error!(what, "failed");
-    }
-}
-
 /// Listens on the admin socket. The runtime directory is locked, so what is there is a dead daemon's.
 fn bind_admin(
     path: &Path,
@@ -386,14 +364,6 @@ fn bind_admin(
     }
     std::fs::rename(&staged, path).map_err(failed)?;
     Ok(listener)
-}
-
-fn threads(name: &str, count: Option<usize>) -> Result<AsyncRuntime, DaemonError> {
-    let mut builder = Builder::new_multi_thread();
-    if let Some(count) = count {
-        builder.worker_threads(count);
-    }
-    builder.thread_name(name).enable_all().build().map_err(DaemonError::Threads)
 }
 
 /// Runs something that needs a runtime, where no daemon runs.

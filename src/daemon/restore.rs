@@ -17,7 +17,7 @@ use crate::broker::{
     read_record,
 };
 use crate::model::{Clock, Timestamp};
-use crate::seal::{KekKind, Unlock, Unlocked};
+use crate::seal::{KekKind, KeyringError, PlaceError, Unlock, Unlocked};
 use crate::store::Store;
 
 /// What `state.json` is called until everything else is there: a directory that a kill leaves half made is no
@@ -32,6 +32,14 @@ pub enum RestoreError {
     /// It is not as it was made.
     #[error("the backup is damaged or not whole ({0}); take another copy of it")]
     Damaged(String),
+    /// The same, of an archive of this path.
+    #[error("{}: {what}", .path.display())]
+    Of {
+        /// The archive.
+        path: PathBuf,
+        /// What is wrong with it.
+        what: Box<Self>,
+    },
     /// It cannot be read, or what is made of it cannot be written.
     #[error("the backup cannot be restored: {0}")]
     Io(#[from] std::io::Error),
@@ -91,10 +99,29 @@ pub fn restore(
     let state = StateDirectory::new(&options.state);
     let _lock = state.make()?;
     let restored = fill(&state, archive, options, progress);
-    if restored.is_err() {
+    restored.map_err(|error| {
         clear(&options.state);
+        blame(error, &options.archive)
+    })
+}
+
+/// What is wrong with a file that came out of the archive is wrong with the archive.
+fn blame(error: DaemonError, archive: &Path) -> DaemonError {
+    let of = |what| RestoreError::Of { path: archive.to_owned(), what: Box::new(what) }.into();
+    let damaged = |what: &str| of(RestoreError::Damaged(what.to_owned()));
+    let name = |path: &Path| path.file_name().unwrap_or_default().to_string_lossy().into_owned();
+    match error {
+        DaemonError::Restore(what) => of(what),
+        DaemonError::State(StateError::Missing(_)) => damaged("it has no state.json"),
+        DaemonError::State(StateError::Damaged(path)) if name(&path) == UNFINISHED_STATE => {
+            damaged("state.json")
+        }
+        DaemonError::State(StateError::Damaged(path)) => damaged(&name(&path)),
+        DaemonError::State(StateError::Keys(PlaceError::Keyring(KeyringError::Damaged(what)))) => {
+            damaged(&format!("keyring.json: {what}"))
+        }
+        other => other,
     }
-    restored
 }
 
 fn fill(
@@ -140,20 +167,20 @@ fn unpack_all(
 ) -> Result<(Unlocked, Manifest, u64), DaemonError> {
     let total = archive.metadata().map_err(RestoreError::from)?.len();
     state.make_directory("journal")?;
-    let mut unpacking = Unpacking { state, entries: Vec::new(), manifest: None, bytes: 0 };
+    let entries = Vec::new();
+    let mut unpacking = Unpacking { state, entries, unlocked: None, manifest: None, bytes: 0 };
     let mut archive = tar::Archive::new(BufReader::new(archive));
-    let mut unlocked = None;
     for entry in archive.entries().map_err(RestoreError::from)? {
-        let entry = entry.map_err(|error| RestoreError::Damaged(error.to_string()))?;
+        let entry = entry.map_err(|error| RestoreError::Damaged(printable(&error)))?;
         let name = unpacking.take(entry)?;
         progress(unpacking.bytes, total);
         if name == "keyring.json" {
             // The wrong KEK is told before anything else is read.
-            unlocked = Some(unlock_restored(state, unlock)?);
+            unpacking.unlocked = Some(unlock_restored(state, unlock)?);
         }
     }
     let missing = || RestoreError::Damaged("its end is missing".to_owned());
-    let Unpacking { entries, manifest, bytes, .. } = unpacking;
+    let Unpacking { entries, unlocked, manifest, bytes, .. } = unpacking;
     let unlocked = unlocked.ok_or_else(missing)?;
     let keyring = unlocked.keyring().map_err(StateError::from)?;
     let manifest = manifest.ok_or_else(missing)?;
@@ -182,6 +209,8 @@ fn unlock_restored(state: &StateDirectory, unlock: &Unlock) -> Result<Unlocked, 
 struct Unpacking<'a> {
     state: &'a StateDirectory,
     entries: Vec<ManifestEntry>,
+    /// Nothing that is large is taken before the KEK is known to be right.
+    unlocked: Option<Unlocked>,
     manifest: Option<Vec<u8>>,
     bytes: u64,
 }
@@ -190,16 +219,21 @@ impl Unpacking<'_> {
     /// Takes one entry, whose name it returns. Only what a backup has is taken, to where it belongs.
     fn take(&mut self, entry: tar::Entry<'_, impl Read>) -> Result<String, DaemonError> {
         let damaged = |what: String| DaemonError::from(RestoreError::Damaged(what));
-        let path = entry.path().map_err(|error| damaged(error.to_string()))?;
-        let name = path.to_str().unwrap_or_default().to_owned();
+        let path = entry.path().map_err(|error| damaged(printable(&error)))?;
+        let name = path.to_string_lossy().escape_debug().to_string();
         let bytes = entry.size();
-        if self.manifest.is_some() || self.entries.iter().any(|known| known.name == name) {
+        let is_early = self.unlocked.is_none() && !BACKED_UP.contains(&name.as_str());
+        let is_known = self.entries.iter().any(|known| known.name == name);
+        if self.manifest.is_some() || is_known || is_early {
             return Err(damaged(format!("{name} is not where it belongs")));
+        }
+        if entry.header().entry_type() != tar::EntryType::Regular {
+            return Err(damaged(format!("{name} is no regular file")));
         }
         self.bytes += bytes;
         let is_small = BACKED_UP.contains(&name.as_str()) || name == MANIFEST;
         if !is_small && name != STORE_RECORDS && !is_journal(&name) {
-            return Err(damaged(format!("{name:?} is no part of a backup")));
+            return Err(damaged(format!("{name} is no part of a backup")));
         }
         if is_small && bytes > MAX_SMALL_BYTES {
             return Err(damaged(format!("{name} is too long")));
@@ -211,12 +245,16 @@ impl Unpacking<'_> {
         } else {
             let mode = if name == "ca.crt" { 0o444 } else { 0o600 };
             let to = if name == "state.json" { UNFINISHED_STATE } else { name.as_str() };
-            let sha256 = unpack(entry, &self.state.join(to), mode)
-                .map_err(|error| damaged(format!("{name}: {error}")))?;
+            let sha256 = unpack(&name, entry, &self.state.join(to), mode)?;
             self.entries.push(ManifestEntry { name: name.clone(), bytes, sha256 });
         }
         Ok(name)
     }
+}
+
+/// What an archive says is shown as what it is: bytes of anybody's.
+fn printable(error: &std::io::Error) -> String {
+    error.to_string().chars().take(200).collect::<String>().escape_debug().to_string()
 }
 
 fn is_journal(name: &str) -> bool {
@@ -225,20 +263,23 @@ fn is_journal(name: &str) -> bool {
 }
 
 /// Writes an entry to a new file, and returns its SHA-256 in hexadecimal.
-fn unpack(mut entry: impl Read, path: &Path, mode: u32) -> std::io::Result<String> {
-    let mut file = OpenOptions::new().write(true).create_new(true).mode(mode).open(path)?;
+fn unpack(name: &str, mut entry: impl Read, path: &Path, mode: u32) -> Result<String, DaemonError> {
+    let unwritten = |source| StateError::Io { path: path.to_owned(), source };
+    let mut options = OpenOptions::new();
+    let mut file = options.write(true).create_new(true).mode(mode).open(path).map_err(unwritten)?;
     let mut hash = Context::new(&SHA256);
     let mut buffer = vec![0; 64 * 1024];
     loop {
-        let read = entry.read(&mut buffer)?;
+        let read = entry.read(&mut buffer);
+        let read = read.map_err(|error| RestoreError::Damaged(format!("{name}: {error}")))?;
         if read == 0 {
             break;
         }
         let piece = buffer.get(..read).unwrap_or_default();
         hash.update(piece);
-        file.write_all(piece)?;
+        file.write_all(piece).map_err(unwritten)?;
     }
-    file.sync_all()?;
+    file.sync_all().map_err(unwritten)?;
     Ok(hex::encode(hash.finish()))
 }
 

@@ -46,7 +46,7 @@ pub enum StateError {
     #[error("{} is damaged; restore the state directory from a backup", .0.display())]
     Damaged(PathBuf),
     /// A file cannot be read or written.
-    #[error("{}: {source}", .path.display())]
+    #[error("{}: {source}; see to its disk, and that this user may write there", .path.display())]
     Io {
         /// The file.
         path: PathBuf,
@@ -68,8 +68,14 @@ pub enum StateError {
         format: u32,
     },
     /// There is something already.
-    #[error("{} is not empty; choose another directory with --state, or remove it", .0.display())]
+    #[error("{} is not empty; choose another directory with --state", .0.display())]
     NotEmpty(PathBuf),
+    /// There is a broker already.
+    #[error(
+        "{} holds a broker already; start it with: keyhatch serve, get back into it with: keyhatch init \
+         --reissue-admin, or choose another directory with --state", .0.display()
+    )]
+    Made(PathBuf),
     /// KEK and keyring.
     #[error(transparent)]
     Keys(#[from] PlaceError),
@@ -131,7 +137,11 @@ impl StateDirectory {
         };
         let check = || {
             let mut entries = std::fs::read_dir(&self.0).map_err(|source| io(&self.0, source))?;
-            if entries.all(is_lock) { Ok(()) } else { Err(StateError::NotEmpty(self.0.clone())) }
+            match entries.all(is_lock) {
+                true => Ok(()),
+                false if self.join("state.json").exists() => Err(StateError::Made(self.0.clone())),
+                false => Err(StateError::NotEmpty(self.0.clone())),
+            }
         };
         // Twice: nothing is put into a directory that is somebody's, and nobody else fills it meanwhile.
         check()?;

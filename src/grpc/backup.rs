@@ -11,9 +11,12 @@ use tokio_stream::wrappers::ReceiverStream;
 use tonic::Status;
 
 use super::call::Call;
+use super::feed::Feed;
 use super::pb;
 use super::status::to_status;
+use super::tail::{may_read_on, stall};
 use crate::broker::Error;
+use crate::identity::Peer;
 
 /// The bytes of one message.
 const PIECE_BYTES: usize = 64 * 1024;
@@ -28,7 +31,7 @@ pub(super) type BackupStream =
 ///
 /// # Errors
 /// See `SystemService.Backup`.
-pub(super) async fn begin(call: &Call) -> Result<BackupStream, Error> {
+pub(super) async fn begin(call: &Call, peer: Arc<Peer<()>>) -> Result<BackupStream, Error> {
     let (broker, caller) = (Arc::clone(&call.broker), call.caller.clone());
     let internal = |error: tokio::task::JoinError| Error::Internal(error.to_string());
     let held = tokio::task::spawn_blocking(move || broker.backup(&caller)).await;
@@ -37,8 +40,10 @@ pub(super) async fn begin(call: &Call) -> Result<BackupStream, Error> {
     let (pieces, read) = mpsc::channel(WAITING_PIECES);
     let broker = Arc::clone(&call.broker);
     let writing = tokio::task::spawn_blocking(move || {
-        let mut pieces = Pieces { pieces, buffer: Vec::with_capacity(PIECE_BYTES) };
-        broker.write_backup(backup, &mut pieces)
+        let feed = Feed::new(pieces, stall(&broker));
+        let may_go_on = || may_read_on(&broker, &peer);
+        let pieces = Pieces { feed, may_go_on, buffer: Vec::with_capacity(PIECE_BYTES) };
+        broker.write_backup(backup, pieces)
     });
     let told =
         ReceiverStream::new(read).map(move |data| Ok(pb::BackupResponse { data, total_bytes }));
@@ -54,12 +59,13 @@ pub(super) async fn begin(call: &Call) -> Result<BackupStream, Error> {
 }
 
 /// Hands on what is written in pieces, as fast as they are taken.
-struct Pieces {
-    pieces: mpsc::Sender<Vec<u8>>,
+struct Pieces<May> {
+    feed: Feed<Vec<u8>>,
+    may_go_on: May,
     buffer: Vec<u8>,
 }
 
-impl Write for Pieces {
+impl<May: Fn() -> bool> Write for Pieces<May> {
     fn write(&mut self, bytes: &[u8]) -> std::io::Result<usize> {
         let room = PIECE_BYTES - self.buffer.len();
         let taken = bytes.get(..room.min(bytes.len())).unwrap_or_default();
@@ -75,7 +81,9 @@ impl Write for Pieces {
             return Ok(());
         }
         let piece = std::mem::replace(&mut self.buffer, Vec::with_capacity(PIECE_BYTES));
-        let gone = |_| std::io::Error::other("whoever asked for it went away");
-        self.pieces.blocking_send(piece).map_err(gone)
+        match (self.may_go_on)() && self.feed.send(piece) {
+            true => Ok(()),
+            false => Err(std::io::Error::other("whoever asked for it takes no more, or may not")),
+        }
     }
 }

@@ -11,6 +11,7 @@ mod connection;
 mod convert;
 mod door;
 mod executor;
+mod feed;
 mod group;
 mod health;
 mod integration;

@@ -96,6 +96,7 @@ fn code_and_reason(error: &Error) -> (Code, &'static str) {
         Error::RenewedLately(_) | Error::TooManyRequests(_) => {
             (Code::ResourceExhausted, "TOO_MANY_REQUESTS")
         }
+        Error::BackupRuns => (Code::ResourceExhausted, "BACKUP_RUNS"),
         Error::TooManyReaders(_) => (Code::ResourceExhausted, "TOO_MANY_READERS"),
         Error::TooManyWatches(_) => (Code::ResourceExhausted, "TOO_MANY_WATCHES"),
         Error::TooManySteps(_) => (Code::ResourceExhausted, "TOO_MANY_STEPS"),

@@ -87,8 +87,9 @@ impl SystemService for AdminDoor {
         &self,
         request: Request<pb::BackupRequest>,
     ) -> Result<Response<BackupStream>, Status> {
+        let peer = peer::admin_connection(&request)?;
         let (call, _) = self.begin(request, "Backup", |_| String::new())?;
-        call.answer(backup::begin(&call)).await
+        call.answer(backup::begin(&call, peer)).await
     }
 
     async fn end_quarantine(

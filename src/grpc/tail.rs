@@ -2,6 +2,7 @@
 
 use std::pin::Pin;
 use std::sync::Arc;
+use std::time::Duration;
 
 use futures_util::Stream;
 use tokio::sync::mpsc;
@@ -10,13 +11,14 @@ use tokio_stream::wrappers::ReceiverStream;
 use tonic::Status;
 
 use super::call::Call;
+use super::feed::Feed;
 use super::status::to_status;
 use super::{convert, pb};
 use crate::access::Principal;
-use crate::broker::{Error, TailRequest};
+use crate::broker::{Broker, Error, TailRequest};
 use crate::identity::Peer;
-use crate::journal::{TailFilter, TailLine};
-use crate::model::{RunName, WorkflowName};
+use crate::journal::{Event, TailFilter, TailLine};
+use crate::model::{Invalid, RunName, WorkflowName};
 
 /// Lines that wait for a reader.
 const WAITING_LINES: usize = 64;
@@ -42,10 +44,9 @@ pub(super) fn begin(
     let (broker, caller) = (Arc::clone(&call.broker), call.caller.clone());
     let reading = tokio::task::spawn_blocking(move || {
         let _reader = reader;
-        let may_go_on = || {
-            broker.check_serving().is_ok() && broker.admin_principal(&peer.svid, peer.uid).is_ok()
-        };
-        broker.tail_journal(&caller, &request, &lines, may_go_on)
+        let lines = Feed::new(lines, stall(&broker));
+        let may_go_on = || lines.is_read() && may_read_on(&broker, &peer);
+        broker.tail_journal(&caller, &request, |line| lines.send(line), may_go_on)
     });
     let told = ReceiverStream::new(read).map(|line| Ok(to_message(line)));
     let end = futures_util::stream::once(async {
@@ -58,9 +59,22 @@ pub(super) fn begin(
     Ok(Box::pin(told.chain(end.filter_map(|end| end))))
 }
 
+/// Whether a caller is registered still, and the daemon does not drain.
+pub(super) fn may_read_on(broker: &Broker, peer: &Peer<()>) -> bool {
+    broker.check_serving().is_ok() && broker.admin_principal(&peer.svid, peer.uid).is_ok()
+}
+
+/// How long a reader is waited for that takes nothing.
+pub(super) fn stall(broker: &Broker) -> Duration {
+    Duration::from_secs(broker.limits().stall_seconds.into())
+}
+
 pub(super) fn parse(request: pb::TailJournalRequest) -> Result<TailRequest, Error> {
     let workflow = Some(request.workflow).filter(|name| !name.is_empty());
     let run = Some(request.run).filter(|name| !name.is_empty());
+    if let Some(unknown) = request.events.iter().find(|name| !Event::is_name(name)) {
+        return Err(Invalid::new("event", unknown, "see the events in the journal").into());
+    }
     let filter = TailFilter {
         events: request.events.into_iter().collect(),
         principal: request.principal,

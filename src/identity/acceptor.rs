@@ -4,34 +4,41 @@
 //! process is out of file descriptors, so this one takes its place:
 //!
 //! ```text
-//! permit (connections) → permit (handshakes) → pace → accept → SO_PEERCRED → handshake, with a deadline
+//! permit (connections) → permit (handshakes) → accept → pace → SO_PEERCRED → handshake, with a deadline
 //! ```
 //!
-//! What is beyond a bound waits in the kernel's queue. A bad client ends its own connection only.
+//! What is beyond a bound waits in the kernel's queue. Who has gone while it waited there takes no turn: else
+//! whoever connects and closes, again and again, would keep a queue of thousands before the next good client. A
+//! bad client ends its own connection only.
 
 use std::io;
 use std::sync::Arc;
 use std::time::Duration;
 
+use parking_lot::Mutex;
+use rustix::event::{PollFd, PollFlags, Timespec, poll};
 use tokio::net::{UnixListener, UnixStream};
+use tokio::runtime::Handle;
 use tokio::sync::{OwnedSemaphorePermit, Semaphore, mpsc};
-use tokio::time::Instant;
 use tokio_rustls::TlsAcceptor;
 use tokio_util::sync::CancellationToken;
 
 use super::connection::{Connection, Peer, Places};
-use super::guests::{GuestLimits, Guests};
+use super::guests::{Guest, GuestLimits, Guests};
+use super::pace::{Pace, PaceLimits, Reading};
 use super::patience::{Patience, Traffic};
 use super::quiet;
 use super::svid::Svid;
 use super::tls::Door;
 use crate::model::TrustDomain;
-use crate::model::limits::{HANDSHAKE_DEADLINE, Rate};
+use crate::model::limits::HANDSHAKE_DEADLINE;
 
 /// How long to wait before accepting again when the system has no file descriptor to give: at first, and
 /// at most when it goes on. Every socket with somebody before it tries, and there may be thousands.
 const OUT_OF_FILES_PAUSE: Duration = Duration::from_millis(50);
 const LONGEST_PAUSE: Duration = Duration::from_secs(1);
+/// How many who have gone are taken out of the queue a second, and at once. The queue has a few thousand places.
+const GONE_PACE: PaceLimits = PaceLimits { per_second: 10_000, burst: 1_000 };
 
 /// Whom a socket lets in, and how many.
 pub struct Gate<T> {
@@ -52,8 +59,10 @@ pub struct Gate<T> {
     pub guests: Option<GuestLimits>,
     /// How long clients are waited for.
     pub patience: Patience,
-    /// New connections a second, and how many at once.
-    pub pace: Option<(u32, u32)>,
+    /// New connections.
+    pub pace: Option<PaceLimits>,
+    /// What is read of all connections together, in pieces of [`PIECE_BYTES`](super::PIECE_BYTES).
+    pub reading: Option<PaceLimits>,
     /// Ends the loop and every connection it made.
     pub stop: CancellationToken,
 }
@@ -66,6 +75,9 @@ pub struct Acceptor<T> {
     pub domain: TrustDomain,
     /// Where connections go.
     pub connections: mpsc::Sender<Connection<T>>,
+    /// Where handshakes are made, if not where connections are served: they cost much, and thousands at once
+    /// would keep everybody else waiting.
+    pub handshakes: Option<Handle>,
     /// When the daemon drains, connections on which nothing was said yet end: there is nothing to finish.
     pub draining: CancellationToken,
 }
@@ -83,8 +95,7 @@ impl<T: Clone + Send + Sync + 'static> Acceptor<T> {
 
     async fn accept(&self, listener: UnixListener, gate: &Gate<T>) {
         let entrance = Entrance::new(gate);
-        let started = Instant::now();
-        let mut rate = Rate::default();
+        let (mut pace, mut gone) = (gate.pace.map(Pace::new), Pace::new(GONE_PACE));
         let mut pause = OUT_OF_FILES_PAUSE;
         loop {
             let permits = (
@@ -93,25 +104,26 @@ impl<T: Clone + Send + Sync + 'static> Acceptor<T> {
             );
             // The semaphores are never closed.
             let (Ok(connection), Ok(handshake)) = permits else { return };
-            if let Some((per_second, burst)) = gate.pace {
-                let millis = i64::try_from(started.elapsed().as_millis()).unwrap_or(i64::MAX);
-                if let Err(wait) = rate.take(millis, per_second, burst) {
-                    tokio::time::sleep(wait).await;
-                }
-            }
-            match listener.accept().await {
-                Ok((stream, _)) => {
-                    pause = OUT_OF_FILES_PAUSE;
-                    self.greet(stream, gate, &entrance, (connection, handshake));
-                }
+            let stream = match listener.accept().await {
+                Ok((stream, _)) => stream,
                 Err(error) => {
                     if let Some(unsaid) = quiet::next() {
                         tracing::warn!(%error, unsaid, "a connection cannot be accepted");
                     }
                     tokio::time::sleep(pause).await;
                     pause = (pause * 2).min(LONGEST_PAUSE);
+                    continue;
                 }
+            };
+            pause = OUT_OF_FILES_PAUSE;
+            if has_gone(&stream) {
+                gone.keep().await;
+                continue;
             }
+            if let Some(pace) = &mut pace {
+                pace.keep().await;
+            }
+            self.greet(stream, gate, &entrance, (connection, handshake));
         }
     }
 
@@ -129,14 +141,17 @@ impl<T: Clone + Send + Sync + 'static> Acceptor<T> {
         let Ok(files) = files.transpose() else {
             return log_turned_away(uid, "a peer was turned away: as many are connected as may be");
         };
-        let places = Places { _socket: connection, _files: files };
+        let (pending, stay) = guest.map(|Guest { pending, stay }| (pending, stay)).unzip();
+        let places = Places { _socket: connection, _files: files, _stay: stay };
+        let reading = Reading::new(entrance.reading.clone());
         let acceptor = TlsAcceptor::from(self.door.settings());
         let (domain, sender) = (self.domain.clone(), self.connections.clone());
         let (tag, requests) = (gate.tag.clone(), Arc::clone(&entrance.requests));
         let (patience, ends) = (gate.patience, (gate.stop.clone(), self.draining.clone()));
-        tokio::spawn(async move {
+        let handshakes = self.handshakes.clone().unwrap_or_else(Handle::current);
+        handshakes.spawn(async move {
             let shaken = tokio::time::timeout(HANDSHAKE_DEADLINE, acceptor.accept(stream)).await;
-            drop((handshake, guest));
+            drop((handshake, pending));
             let stream = match shaken {
                 Ok(Ok(stream)) => stream,
                 Ok(Err(error)) => return log_refused_handshake(&error, uid),
@@ -147,9 +162,22 @@ impl<T: Clone + Send + Sync + 'static> Acceptor<T> {
                 return log_turned_away(uid, "a handshake without an identity was dropped");
             };
             let peer = Peer { svid, uid, tag, traffic: Traffic::begin(), requests };
-            let _ = sender.send(Connection::new(stream, peer, patience, ends, places)).await;
+            let connection = Connection::new(stream, peer, patience, reading, ends, places);
+            let _ = sender.send(connection).await;
         });
     }
+}
+
+/// Whether the other end is closed.
+fn has_gone(stream: &UnixStream) -> bool {
+    let mut asked = [PollFd::new(stream, PollFlags::empty())];
+    let now = Timespec { tv_sec: 0, tv_nsec: 0 };
+    let is_told = poll(&mut asked, Some(&now)).is_ok_and(|count| count > 0);
+    let has_gone = is_told && asked.iter().any(|asked| asked.revents().contains(PollFlags::HUP));
+    if has_gone && let Some(unsaid) = quiet::next() {
+        tracing::info!(unsaid, "a peer had gone before its turn came");
+    }
+    has_gone
 }
 
 /// What the connections of one socket share.
@@ -158,6 +186,7 @@ struct Entrance {
     handshakes: Arc<Semaphore>,
     requests: Arc<Semaphore>,
     guests: Option<Guests>,
+    reading: Option<Arc<Mutex<Pace>>>,
 }
 
 impl Entrance {
@@ -168,6 +197,7 @@ impl Entrance {
             handshakes: places(gate.pending_handshakes),
             requests: places(gate.requests),
             guests: gate.guests.map(Guests::new),
+            reading: gate.reading.map(|limits| Arc::new(Mutex::new(Pace::new(limits)))),
         }
     }
 }
@@ -177,7 +207,7 @@ fn admit<T>(
     stream: &UnixStream,
     gate: &Gate<T>,
     entrance: &Entrance,
-) -> Option<(u32, Option<OwnedSemaphorePermit>)> {
+) -> Option<(u32, Option<Guest>)> {
     let uid = match stream.peer_cred() {
         Ok(credentials) => credentials.uid(),
         Err(error) => {

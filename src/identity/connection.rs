@@ -11,6 +11,7 @@ use tokio::sync::{OwnedSemaphorePermit, Semaphore};
 use tokio_rustls::server::TlsStream;
 use tokio_util::sync::{CancellationToken, WaitForCancellationFutureOwned};
 
+use super::pace::Reading;
 use super::patience::{Over, Patience, Traffic, Watchdog};
 use super::quiet;
 use super::svid::Svid;
@@ -36,6 +37,8 @@ pub(super) struct Places {
     pub(super) _socket: OwnedSemaphorePermit,
     /// Among the connections of all sockets like it.
     pub(super) _files: Option<OwnedSemaphorePermit>,
+    /// Among the guests, if it is one's.
+    pub(super) _stay: Option<OwnedSemaphorePermit>,
 }
 
 /// One verified connection. It reads as ended once its gate is stopped, and when the patience with it is
@@ -46,6 +49,7 @@ pub struct Connection<T> {
     stopped: Pin<Box<WaitForCancellationFutureOwned>>,
     silent: Option<Pin<Box<WaitForCancellationFutureOwned>>>,
     watchdog: Watchdog,
+    reading: Reading,
     _places: Places,
 }
 
@@ -54,6 +58,7 @@ impl<T> Connection<T> {
         stream: TlsStream<UnixStream>,
         peer: Peer<T>,
         patience: Patience,
+        reading: Reading,
         (stop, draining): (CancellationToken, CancellationToken),
         places: Places,
     ) -> Self {
@@ -63,6 +68,7 @@ impl<T> Connection<T> {
             peer: Arc::new(peer),
             stopped: Box::pin(stop.cancelled_owned()),
             silent: Some(Box::pin(draining.cancelled_owned())),
+            reading,
             _places: places,
         }
     }
@@ -121,6 +127,7 @@ impl<T> AsyncRead for Connection<T> {
                 return Poll::Ready(Ok(()));
             }
         };
+        ready!(this.reading.poll_turn(context));
         let before = buffer.filled().len();
         match Pin::new(&mut this.stream).poll_read(context, buffer) {
             Poll::Ready(read) => read?,
@@ -128,7 +135,9 @@ impl<T> AsyncRead for Connection<T> {
             Poll::Pending => return Poll::Pending,
         }
         this.silent = None;
-        this.watchdog.heard(buffer.filled().len() - before);
+        let read = buffer.filled().len() - before;
+        this.reading.read(read);
+        this.watchdog.heard(read);
         if is_idle {
             this.watchdog.wait_a_moment();
         }

@@ -19,16 +19,27 @@ const MAX_USERS: usize = 1024;
 pub struct GuestLimits {
     /// Unfinished handshakes of all guests together.
     pub pending_handshakes: u32,
+    /// Connections of all guests together.
+    pub connections: u32,
     /// New connections a second of each user.
     pub new_connections_per_second: u32,
     /// New connections of each user at once, after a pause.
     pub new_connection_burst: u32,
 }
 
+/// What one guest holds.
+pub(super) struct Guest {
+    /// Until its handshake is over.
+    pub(super) pending: OwnedSemaphorePermit,
+    /// For as long as it is connected.
+    pub(super) stay: OwnedSemaphorePermit,
+}
+
 /// The guests at one door.
 pub(super) struct Guests {
     limits: GuestLimits,
     pending: Arc<Semaphore>,
+    staying: Arc<Semaphore>,
     started: Instant,
     paces: Mutex<HashMap<u32, Rate>>,
 }
@@ -37,21 +48,24 @@ impl Guests {
     pub(super) fn new(limits: GuestLimits) -> Self {
         Self {
             pending: Arc::new(Semaphore::new(limits.pending_handshakes as usize)),
+            staying: Arc::new(Semaphore::new(limits.connections as usize)),
             limits,
             started: Instant::now(),
             paces: Mutex::default(),
         }
     }
 
-    /// A place for one more handshake of this user, or why there is none.
-    pub(super) fn admit(&self, uid: u32) -> Result<OwnedSemaphorePermit, &'static str> {
-        let place = Arc::clone(&self.pending).try_acquire_owned();
-        let place =
-            place.map_err(|_| "a peer was turned away: too many of its like are at the door")?;
+    /// The places of one more connection of this user, or why there are none.
+    pub(super) fn admit(&self, uid: u32) -> Result<Guest, &'static str> {
+        let place = |places: &Arc<Semaphore>| Arc::clone(places).try_acquire_owned();
+        let pending = place(&self.pending)
+            .map_err(|_| "a peer was turned away: too many of its like are at the door")?;
+        let stay = place(&self.staying)
+            .map_err(|_| "a peer was turned away: too many of its like are connected")?;
         if self.comes_too_often(uid) {
             return Err("a peer was turned away: its user connects too often");
         }
-        Ok(place)
+        Ok(Guest { pending, stay })
     }
 
     fn comes_too_often(&self, uid: u32) -> bool {
@@ -76,6 +90,7 @@ mod tests {
 
     const LIMITS: GuestLimits = GuestLimits {
         pending_handshakes: 4,
+        connections: 6,
         new_connections_per_second: 1,
         new_connection_burst: 3,
     };
@@ -86,8 +101,11 @@ mod tests {
         assert_eq!((0..10).filter(|_| guests.admit(7).is_ok()).count(), 3);
         let held: Vec<_> = (100..110).filter_map(|uid| guests.admit(uid).ok()).collect();
         assert_eq!(held.len(), 4);
-        drop(held);
-        assert!(guests.admit(200).is_ok());
+        let stay: Vec<_> = held.into_iter().map(|guest| guest.stay).collect();
+        let more: Vec<_> = (200..210).filter_map(|uid| guests.admit(uid).ok()).collect();
+        assert_eq!(more.len(), 2, "those who are in hold places, too");
+        drop((stay, more));
+        assert!(guests.admit(300).is_ok());
     }
 
     #[test]

@@ -12,6 +12,7 @@ mod authority;
 mod client;
 mod connection;
 mod guests;
+mod pace;
 mod patience;
 mod quiet;
 mod request;
@@ -24,6 +25,7 @@ pub use authority::{Authority, AuthorityError, Issued, KeyAndCertificate};
 pub use client::{ClientIdentity, ConnectError, TlsClientStream, connect};
 pub use connection::{Connection, Peer};
 pub use guests::GuestLimits;
+pub use pace::{PIECE_BYTES, PaceLimits};
 pub use patience::{OpenRequest, Patience, Traffic, WaitingReply};
 pub use request::{
     PemFault, RequestError, check_certificate, check_pair, check_private_key, new_request,

@@ -154,6 +154,13 @@ pub enum Event {
 }
 
 impl Event {
+    /// Whether lines have this name for an event.
+    pub fn is_name(name: &str) -> bool {
+        // A name without the rest lacks a field; what is none is told by the list of all.
+        let alone = serde_json::from_value::<Self>(serde_json::json!({ "event": name }));
+        alone.err().is_none_or(|error| !error.to_string().starts_with("unknown variant"))
+    }
+
     /// Whether such a line is always on disk before anybody is told of it. Such a line also says how far
     /// the journal was known to be on disk when it was written.
     pub fn is_always_synced(&self) -> bool {

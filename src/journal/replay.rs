@@ -31,6 +31,9 @@ pub enum ReplayError {
     /// There is no file.
     #[error("the journal directory {} holds no journal; restore it from a backup", .0.display())]
     Missing(PathBuf),
+    /// A file between others is not there.
+    #[error("{} is missing; put it back, or restore the state directory from a backup", .0.display())]
+    Gap(PathBuf),
     /// A line was changed, removed or inserted.
     #[error(
         "line {line} of {} was changed, removed or inserted after it was written, so the journal proves \
@@ -83,6 +86,7 @@ pub(super) fn open(
     if !rest.is_empty() && was_on_disk(damaged, rest, &keyring) || lines == 0 {
         return Err(ReplayError::Tampered { path, line: lines + 1 });
     }
+    check_gaps(directory, &numbers, number)?;
     for before in numbers {
         let index = index::load(directory, &keyring, before)?;
         reader.live.usage_mut().add_history(&index);
@@ -107,15 +111,29 @@ pub(super) fn open(
     };
     let mut chain = Chain::resume(end, keyring, pulse)?;
     if let Some(kept) = torn {
-        let kept_as = kept.file_name().map(|name| name.to_string_lossy().into_owned());
-        let event = Event::Torn { kept_as: kept_as.unwrap_or_default(), bytes: rest.len() as u64 };
-        chain
-            .append(now, &event)
-            .map_err(|_| std::io::Error::other("the journal cannot be written"))?;
-        chain.file()?.sync_data()?;
-        chain.synced().reach(chain.last().0);
+        write_torn(&mut chain, now, &kept, rest.len())?;
     }
     Ok((chain, recovery))
+}
+
+/// Writes down that an end was cut off, on disk when this returns.
+fn write_torn(chain: &mut Chain, now: Timestamp, kept: &Path, bytes: usize) -> std::io::Result<()> {
+    let kept_as = kept.file_name().map(|name| name.to_string_lossy().into_owned());
+    let event = Event::Torn { kept_as: kept_as.unwrap_or_default(), bytes: bytes as u64 };
+    let written = chain.append(now, &event);
+    written.map_err(|_| std::io::Error::other("the journal cannot be written"))?;
+    chain.file()?.sync_data()?;
+    chain.synced().reach(chain.last().0);
+    Ok(())
+}
+
+/// Whether all files before the newest are there, but for the oldest, which may be kept elsewhere.
+fn check_gaps(directory: &Path, before: &[u64], newest: u64) -> Result<(), ReplayError> {
+    let first = before.first().copied().unwrap_or(newest);
+    match (first..newest).find(|number| !before.contains(number)) {
+        Some(missing) => Err(ReplayError::Gap(directory.join(file_name(missing)))),
+        None => Ok(()),
+    }
 }
 
 /// The numbers of the files that there are, oldest first.

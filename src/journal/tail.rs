@@ -200,10 +200,12 @@ impl Follower {
         let is_new = n > self.last || (event == "checkpoint" && n >= self.last);
         self.last = self.last.max(n);
         let time = parts.parse()?.time;
+        // Asked of every line: openings are learned from lines that are not asked for themselves.
+        let is_of_steps = self.is_of_steps(&value);
         let is_asked_for = is_new
+            && is_of_steps
             && self.filter.since.is_none_or(|since| time >= since)
             && (self.filter.events.is_empty() || self.filter.events.contains(&event))
-            && self.is_of_steps(&value)
             && is_by(&value, &self.filter.principal)
             && is_on(&value, &self.filter.resource);
         let json = std::str::from_utf8(text).ok()?.to_owned();

@@ -40,7 +40,7 @@ impl Journal {
     /// # Errors
     /// If there is no room for this change.
     pub fn make_room(&self, intent: &Event) -> Result<(), Unavailable> {
-        if free_bytes(&self.directory) >= MIN_FREE_BYTES {
+        if self.has_room() {
             return Ok(());
         }
         if !intent.is_for_reserve() {
@@ -48,6 +48,11 @@ impl Journal {
         }
         self.lock()?.ballast_mut().release();
         Ok(())
+    }
+
+    /// Whether there is room for any change.
+    pub fn has_room(&self) -> bool {
+        free_bytes(&self.directory) >= MIN_FREE_BYTES
     }
 
     /// Has the root sign everything that is written, unless nothing was written since the last time.
@@ -67,8 +72,15 @@ impl Journal {
     fn write_signature(&self, now: Timestamp, place: Place) -> Result<u64, String> {
         // Made before the lock is taken: it takes as long as many lines.
         let signature = place.sign(&self.authority).map_err(|error| error.to_string())?;
-        let written = self.append(now, &Event::Signed(signature));
-        let (position, _) = written.map_err(|error: Unavailable| error.to_string())?;
+        let mut chain = self.lock().map_err(|error: Unavailable| error.to_string())?;
+        if chain.number() != place.file {
+            // It belongs into the file that it is about, and work goes on in another one.
+            let place = chain.place();
+            drop(chain);
+            return self.write_signature(now, place);
+        }
+        let position = chain.append(now, &Event::Signed(signature));
+        let position = position.map_err(|error: Unavailable| error.to_string())?;
         // If others came between, they are to be signed.
         Ok(if position.0 == place.line + 1 { position.0 } else { place.line })
     }

@@ -57,6 +57,17 @@ pub enum ProofError {
         /// What is wrong with it.
         what: &'static str,
     },
+    /// Its oldest files are not there.
+    #[error(
+        "{} is missing: the journal begins with file {first}; if the older ones are kept elsewhere, say so with \
+         --from {first}", .path.display()
+    )]
+    NotFromTheBeginning {
+        /// The first that is missing.
+        path: PathBuf,
+        /// The first that is there.
+        first: u64,
+    },
     /// It ends too early.
     #[error("{}: {what}", .path.display())]
     Truncated {
@@ -73,14 +84,16 @@ const NOT_SIGNED: &str =
     "the signature on the lines before it is not the root's, or is for other lines";
 const MALFORMED: &str = "it has not the form of a line";
 
-/// Checks every line of every file in a directory. `expected` is a line and its hash as an earlier proof gave
-/// them: a journal that has lost that line since is refused.
+/// Checks every line of every file in a directory, of which `from` is the first: 1, unless older ones are kept
+/// elsewhere. `expected` is a line and its hash as an earlier proof gave them: a journal that has lost that
+/// line since is refused.
 ///
 /// # Errors
 /// What does not hold, and where.
 pub fn verify(
     directory: &Path,
     root: &RootKey,
+    from: u64,
     expected: Option<(u64, [u8; 32])>,
 ) -> Result<Proof, ProofError> {
     let io = |source| ProofError::Io { path: directory.to_owned(), source };
@@ -88,12 +101,16 @@ pub fn verify(
     let (Some(first), Some(last)) = (numbers.first(), numbers.last()) else {
         return Err(ProofError::Missing(directory.to_owned()));
     };
+    if *first > from {
+        let path = directory.join(file_name(from));
+        return Err(ProofError::NotFromTheBeginning { path, first: *first });
+    }
     let mut verifier = Verifier::new(root, expected);
-    for number in *first..=*last {
-        verifier.check_file(&directory.join(file_name(number)), number, number == *first)?;
+    for number in from..=*last {
+        verifier.check_file(&directory.join(file_name(number)), number, number == from)?;
     }
     let path = directory.join(file_name(*last));
-    verifier.finish(&path, (*first, *last))
+    verifier.finish(&path, (from, *last))
 }
 
 struct Verifier<'a> {

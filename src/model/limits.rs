@@ -92,6 +92,9 @@ pub struct Limits {
     pub step_new_connections_per_second: u32,
     /// New connections to one opening's socket at once, after a pause.
     pub step_new_connection_burst: u32,
+    /// How much is read from one opening's socket, in KiB a second, and at once after a pause; beyond it its
+    /// clients wait.
+    pub step_read_kib_per_second: u32,
     /// Unfinished handshakes on one opening's socket.
     pub step_pending_handshakes: u32,
     /// Live leases of one opening.
@@ -162,6 +165,7 @@ impl Default for Limits {
             step_connections: 16,
             step_new_connections_per_second: 20,
             step_new_connection_burst: 100,
+            step_read_kib_per_second: 1024,
             step_pending_handshakes: 4,
             step_live_leases: 256,
             open_steps: 20_000,
@@ -198,6 +202,7 @@ impl Limits {
             ("step_connections", self.step_connections),
             ("step_new_connections_per_second", self.step_new_connections_per_second),
             ("step_new_connection_burst", self.step_new_connection_burst),
+            ("step_read_kib_per_second", self.step_read_kib_per_second),
             ("step_pending_handshakes", self.step_pending_handshakes),
             ("step_live_leases", self.step_live_leases),
             ("open_steps", self.open_steps),

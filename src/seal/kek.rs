@@ -40,7 +40,7 @@ pub enum KekError {
     NoCommand,
     /// Others than its owner can read it.
     #[error(
-        "the KEK file {} has mode {mode:04o}, so that others can read it; run: chmod 0400 {}",
+        "{} has mode {mode:04o}, so that others can read it; run: chmod 0400 {}",
         .path.display(), .path.display()
     )]
     OpenToOthers {
@@ -132,12 +132,7 @@ impl Kek {
             .custom_flags(OFlags::CLOEXEC.bits().cast_signed())
             .open(path)
             .map_err(file_error)?;
-        let metadata = file.metadata().map_err(file_error)?;
-        let mode = metadata.mode() & 0o7777;
-        let is_private = mode & 0o077 == 0 || (mode & 0o037 == 0 && is_lent(&metadata));
-        if !is_private {
-            return Err(KekError::OpenToOthers { path: path.to_owned(), mode });
-        }
+        check_private(path, &file.metadata().map_err(file_error)?)?;
         // One byte more than the digits and a newline, to notice a file that is longer.
         let mut text = Zeroizing::new([0_u8; 66]);
         let mut length = 0;
@@ -183,6 +178,18 @@ pub(super) fn decode_digits(digits: &[u8]) -> Option<SecretKey> {
     let mut key = Zeroizing::new([0; 32]);
     hex::decode_to_slice(digits, &mut *key).ok()?;
     Some(SecretKey::new(&key))
+}
+
+/// Whether a file that opens everything can be read by whom it belongs to only.
+///
+/// # Errors
+/// If others can read it.
+pub fn check_private(path: &Path, file: &Metadata) -> Result<(), KekError> {
+    let mode = file.mode() & 0o7777;
+    match mode & 0o077 == 0 || (mode & 0o037 == 0 && is_lent(file)) {
+        true => Ok(()),
+        false => Err(KekError::OpenToOthers { path: path.to_owned(), mode }),
+    }
 }
 
 /// Whether root lets our group read a file that we could not read otherwise. So Kubernetes mounts a secret

@@ -44,7 +44,7 @@ pub enum KeyringError {
     NoRandomness(#[from] NoRandomness),
     /// The KEK is another one.
     #[error(
-        "this KEK ({given}) is not the one the keyring was made with ({expected}); {}", way_out(*.kind)
+        "this KEK ({given}) is not the one in use ({expected}); {}", way_out(*.kind)
     )]
     WrongKek {
         /// The key that was given.
@@ -59,7 +59,7 @@ pub enum KeyringError {
 fn way_out(kind: KekKind) -> &'static str {
     match kind {
         KekKind::Command => "its command printed another key: see that it gives the right one",
-        KekKind::File => "give the right KEK file",
+        KekKind::File => "give the right KEK file with --kek-file",
         KekKind::Passphrase => "the passphrase is wrong: give the right one",
     }
 }

@@ -28,7 +28,7 @@ use zeroize::Zeroizing;
 
 pub use aad::{RecordKey, RecordKind};
 pub use files::replace_file;
-pub use kek::{Kek, KekError};
+pub use kek::{Kek, KekError, check_private};
 pub use keyring::Keyring;
 pub use keyring_file::{Dek, KeyId, KeyringError};
 pub use place::{KeyPlace, PlaceError, Rotation, Unlocked};

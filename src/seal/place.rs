@@ -16,9 +16,10 @@
 
 use std::collections::BTreeSet;
 use std::io::ErrorKind;
+use std::os::unix::fs::MetadataExt as _;
 use std::path::{Path, PathBuf};
 
-use super::files::{beside, rename, replace_file, write_new};
+use super::files::{beside, rename, replace_file, sync_directory_of, write_new};
 use super::kek::{Kek, KekError};
 use super::keyring::Keyring;
 use super::keyring_file::{KeyId, KeyringError, KeyringFile};
@@ -30,7 +31,7 @@ use crate::model::Timestamp;
 #[derive(Debug, thiserror::Error)]
 pub enum PlaceError {
     /// A file cannot be read or written.
-    #[error("{}: {source}", .path.display())]
+    #[error("{}: {source}; see to its disk, or restore it from a backup", .path.display())]
     Io {
         /// The file.
         path: PathBuf,
@@ -61,6 +62,16 @@ pub enum PlaceError {
         /// The cause.
         source: std::io::Error,
     },
+    /// The command prints another key each time.
+    #[error(
+        "the KEK command printed two different keys when it was run twice; give one that prints the same key each time"
+    )]
+    NotRepeatable,
+    /// Others could have the keyring name a command of theirs.
+    #[error(
+        "{} names a command that gives the KEK, and somebody else could have written that; see that it is right,          then make the file belong to root or to the daemon's user, with mode 0600", .0.display()
+    )]
+    NotOurs(PathBuf),
     /// A sealed file does not open.
     #[error("{} is damaged; restore the state directory from a backup", .0.display())]
     SealedFile(PathBuf),
@@ -161,6 +172,9 @@ impl KeyPlace {
     pub fn unlock(&self, ask: Option<&AskPassphrase>) -> Result<Unlocked, PlaceError> {
         let file = self.read()?;
         let source = self.source(&file);
+        if source.kind() == KekKind::Command {
+            self.check_is_ours()?;
+        }
         let kek = source.load(&self.directory, ask)?;
         let next = self.next_path();
         match file.check(&kek) {
@@ -330,6 +344,11 @@ impl KeyPlace {
             }
         };
         let kek = source.load(&self.directory, None)?;
+        // A command that prints another key each time would lock everything up for ever.
+        if source.kind() == KekKind::Command && source.load(&self.directory, None)?.id() != kek.id()
+        {
+            return Err(PlaceError::NotRepeatable);
+        }
         Ok((source, kek))
     }
 
@@ -342,7 +361,10 @@ impl KeyPlace {
     ) -> Result<Rotation, PlaceError> {
         let next = self.next_path();
         let keyring = file.open(kek)?;
-        write_new(&next, 0o600, file.to_text()?.as_bytes()).map_err(io(&next))?;
+        let text = file.to_text()?;
+        let written = write_new(&next, 0o600, text.as_bytes());
+        // Its name is on disk before the KEK's file changes, which may be in another directory.
+        written.and_then(|()| sync_directory_of(&next)).map_err(io(&next))?;
         Ok(Rotation {
             old,
             new,
@@ -361,6 +383,17 @@ impl KeyPlace {
         let text = std::str::from_utf8(&bytes)
             .map_err(|_| KeyringError::Damaged("it is no text".to_owned()))?;
         Ok(KeyringFile::parse(text)?)
+    }
+
+    /// Nothing seals where the KEK comes from, and a command is run with our rights.
+    fn check_is_ours(&self) -> Result<(), PlaceError> {
+        let path = self.keyring_path();
+        let metadata = std::fs::metadata(&path).map_err(io(&path))?;
+        let is_ours = [0, rustix::process::geteuid().as_raw()].contains(&metadata.uid());
+        match is_ours && metadata.mode() & 0o022 == 0 {
+            true => Ok(()),
+            false => Err(PlaceError::NotOurs(path)),
+        }
     }
 
     /// Where the keyring says that the KEK comes from.

@@ -87,6 +87,8 @@ pub struct Store {
     data_file: File,
     path: PathBuf,
     state: Mutex<State>,
+    /// Who commits waits here for an export, which takes as long as it takes and is no fault of the disk.
+    turn: tokio::sync::Mutex<()>,
     is_given_up: AtomicBool,
 }
 
@@ -171,11 +173,12 @@ impl Store {
     }
 
     /// Every record, the commit record included, as they are between two batches; `meanwhile` is run at that
-    /// moment. Batches wait until it is done.
+    /// moment. Batches wait until it is done. Call it where waiting is allowed.
     ///
     /// # Errors
     /// If the store cannot be read.
     pub fn export<T>(&self, meanwhile: impl FnOnce() -> T) -> Result<(Contents, T), StoreError> {
+        let _turn = self.turn.blocking_lock();
         let _between_batches = self.state.lock();
         let records = self.read_all(&self.path)?;
         let commit = records.iter().find(|(key, _)| *key == COMMIT);
@@ -210,6 +213,11 @@ impl Store {
         store.db.flush().map_err(failed)?;
         store.data_file.sync_data().map_err(unreadable)?;
         sync_new(path)
+    }
+
+    /// Waits until no export keeps batches waiting, and keeps exports waiting.
+    pub async fn turn(&self) -> tokio::sync::MutexGuard<'_, ()> {
+        self.turn.lock().await
     }
 
     /// Takes no batch from now on, whatever becomes of one that hangs.
@@ -268,8 +276,14 @@ impl Store {
             Err(_) => return Err(damaged("its log cannot be read".to_owned())),
         };
         let data_file = File::open(path.join("db")).map_err(|error| damaged(error.to_string()))?;
-        let (state, is_given_up) = (Mutex::default(), AtomicBool::new(false));
-        Ok(Self { db, data_file, path: path.to_owned(), state, is_given_up })
+        Ok(Self {
+            db,
+            data_file,
+            path: path.to_owned(),
+            state: Mutex::default(),
+            turn: tokio::sync::Mutex::default(),
+            is_given_up: AtomicBool::new(false),
+        })
     }
 
     fn read_all(&self, path: &Path) -> Result<Vec<(RecordKey, Sealed)>, StoreError> {

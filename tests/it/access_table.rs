@@ -472,7 +472,15 @@ async fn system(channel: Channel, method: &str) -> Result<(), Status> {
             client.explain(pb::ExplainRequest { question }).await.map(drop)
         }
         "TailJournal" => client.tail_journal(pb::TailJournalRequest::default()).await.map(drop),
-        "Backup" => client.backup(pb::BackupRequest {}).await.map(drop),
+        "Backup" => match client.backup(pb::BackupRequest {}).await {
+            // To its end: there is one at a time.
+            Ok(pieces) => {
+                let mut pieces = pieces.into_inner();
+                while pieces.message().await?.is_some() {}
+                Ok(())
+            }
+            Err(status) => Err(status),
+        },
         "EndQuarantine" => client.end_quarantine(pb::EndQuarantineRequest {}).await.map(drop),
         "RenewCertificate" => {
             // Refused for its key: so it was allowed.

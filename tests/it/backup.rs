@@ -123,7 +123,7 @@ fn a_backup_is_refused_with_another_key_when_it_is_cut_and_when_it_is_changed() 
     let spoiled = directory.path().join("spoiled.tar");
     for end in [0, 100, 2000, bytes.len() / 2, bytes.len() - 3000] {
         std::fs::write(&spoiled, &bytes[..end]).unwrap();
-        refused(&spoiled, &kek, "error: ");
+        refused(&spoiled, &kek, "spoiled.tar: the backup is damaged");
     }
     // One bit anywhere, but in what tar fills up with.
     let steps = bytes.len() / 60;

@@ -42,7 +42,7 @@ fn serve_without_a_state_directory_names_the_command_that_makes_one() {
 fn init_takes_only_an_empty_directory_and_leaves_a_full_one_alone() {
     let directory = made();
     let again = keyhatch_in(directory.path(), &["init"]).output().unwrap();
-    assert_refused(&again, &["is not empty", "--state"]);
+    assert_refused(&again, &["holds a broker already", "keyhatch serve", "--state"]);
     ServeProcess::start(directory.path()).terminate();
 
     let kek = directory.path().join("kek-elsewhere");
@@ -73,6 +73,43 @@ fn of_two_inits_at_once_one_makes_the_broker_and_it_works() {
             both.iter_mut().filter_map(|init| init.wait().unwrap().success().then_some(())).count();
         assert_eq!(made, 1);
         assert!(ServeProcess::start(directory.path()).terminate());
+    }
+}
+
+#[test]
+fn a_runtime_directory_that_is_somebody_elses_is_refused_and_left_as_it_is() {
+    let directory = made();
+    let serve_in = |runtime: &Path| {
+        let serve = keyhatch_in(directory.path(), &["serve", "--runtime"]).arg(runtime).output();
+        serve.unwrap()
+    };
+    // What a daemon would make there is somebody's, too.
+    let theirs = directory.path().join("theirs");
+    std::fs::create_dir_all(theirs.join("stage")).unwrap();
+    std::fs::write(theirs.join("stage/file"), "theirs").unwrap();
+    std::fs::set_permissions(&theirs, std::fs::Permissions::from_mode(0o1777)).unwrap();
+    assert_refused(&serve_in(&theirs), &["theirs", "stage", "--runtime"]);
+    assert_eq!(std::fs::read(theirs.join("stage/file")).unwrap(), b"theirs");
+    assert_eq!(std::fs::read_dir(&theirs).unwrap().count(), 1);
+    let mode = std::fs::metadata(&theirs).unwrap().permissions().mode();
+    assert_eq!(mode & 0o7777, 0o1777);
+    // One that a daemon has left is taken again.
+    ServeProcess::start(directory.path()).kill();
+    assert!(ServeProcess::start(directory.path()).terminate());
+}
+
+#[test]
+fn what_is_wrong_with_a_command_line_is_said_in_the_last_line_and_once() {
+    for (arguments, what) in [
+        (&[][..], "a command is missing"),
+        (&["step", "open"], "--workflow <NAME>"),
+        (&["get", "aws/prod", "--frm"], "'--frm'"),
+    ] {
+        let told = keyhatch(arguments).output().unwrap();
+        let said = String::from_utf8(told.stderr).unwrap();
+        let last = said.lines().last().unwrap();
+        assert!(last.starts_with("error: USAGE: ") && last.contains(what), "{said}");
+        assert_eq!(said.lines().filter(|line| line.contains("error: ")).count(), 1, "{said}");
     }
 }
 

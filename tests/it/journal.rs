@@ -3,6 +3,7 @@
 use std::path::{Path, PathBuf};
 use std::process::Output;
 
+use keyhatch::daemon::Daemon;
 use keyhatch::grpc::pb;
 use keyhatch::grpc::pb::executor_service_client::ExecutorServiceClient;
 use keyhatch::grpc::pb::system_service_client::SystemServiceClient;
@@ -33,7 +34,7 @@ fn files(broker: &TestBroker) -> Vec<PathBuf> {
 
 fn proof(broker: &TestBroker) -> Result<Proof, ProofError> {
     let pem = std::fs::read_to_string(broker.config.state.join("ca.crt")).unwrap();
-    verify(&broker.config.state.join("journal"), &RootKey::from_pem(&pem).unwrap(), None)
+    verify(&broker.config.state.join("journal"), &RootKey::from_pem(&pem).unwrap(), 1, None)
 }
 
 fn received(broker: &TestBroker, run: &str) -> usize {
@@ -200,19 +201,25 @@ fn lines_and_files_that_are_missing_are_noticed_and_a_cut_by_who_kept_the_last_l
         std::fs::write(path, lines.concat()).unwrap();
         refused("line");
     }
-    // The oldest may be kept elsewhere.
+    // The oldest may be kept elsewhere, if whoever looks knows.
     std::fs::remove_file(&all[0]).unwrap();
-    assert_eq!(proof(&broker).unwrap().first_file, 2);
-    restore();
+    let pem = std::fs::read_to_string(broker.config.state.join("ca.crt")).unwrap();
+    let root = RootKey::from_pem(&pem).unwrap();
+    let journal = broker.config.state.join("journal");
+    assert_eq!(verify(&journal, &root, 2, None).unwrap().first_file, 2);
+    refused("--from 2");
     // What is cut at a line's end hangs together; who noted the last line sees that it is gone.
     let newest = String::from_utf8(kept.last().unwrap().clone()).unwrap();
     let lines: Vec<&str> = newest.split_inclusive('\n').collect();
     std::fs::write(all.last().unwrap(), lines[..lines.len() - 1].concat()).unwrap();
-    let pem = std::fs::read_to_string(broker.config.state.join("ca.crt")).unwrap();
     let expected = Some((whole.last_line, whole.last_hash));
-    let root = RootKey::from_pem(&pem).unwrap();
-    let cut = verify(&broker.config.state.join("journal"), &root, expected);
+    let cut = verify(&journal, &root, 1, expected);
     assert!(cut.unwrap_err().to_string().contains("is not any more"));
+    restore();
+    // The daemon does not go on with a hole in it either, whatever its indexes say.
+    std::fs::remove_file(&all[1]).unwrap();
+    let refused = Daemon::start(&broker.config, None, broker.clock.clone()).err().unwrap();
+    assert!(refused.to_string().contains("000002.jsonl is missing"), "{refused}");
 }
 
 #[test]
@@ -221,7 +228,7 @@ fn lines_that_only_look_like_the_brokers_are_not_proven() {
     broker.stop();
     let pem = std::fs::read_to_string(other.config.state.join("ca.crt")).unwrap();
     let root = RootKey::from_pem(&pem).unwrap();
-    let found = verify(&broker.config.state.join("journal"), &root, None);
+    let found = verify(&broker.config.state.join("journal"), &root, 1, None);
     assert!(found.unwrap_err().to_string().contains("signature"));
 }
 
@@ -250,44 +257,30 @@ fn tail(directory: &Path, arguments: &[&str]) -> Output {
     keyhatch_in(directory, &all).output().unwrap()
 }
 
+/// A daemon that has opened a step of each of these workflows, in run 1.
+fn with_steps_of(directory: &Path, workflows: &[&str]) -> ServeProcess {
+    let serving = ServeProcess::start(directory);
+    for workflow in workflows {
+        let step = ["step", "open", "--run", "1", "--step", "s", "--mount-path", "host"];
+        let opened = serving.run(&[&step[..], &["--workflow", workflow]].concat());
+        assert!(opened.status.success(), "{}", String::from_utf8_lossy(&opened.stderr));
+    }
+    serving
+}
+
+fn tail_json(directory: &Path, arguments: &[&str]) -> Vec<Value> {
+    let shown = tail(directory, &[arguments, &["-o", "json"]].concat());
+    assert!(shown.status.success(), "{}", String::from_utf8_lossy(&shown.stderr));
+    let text = String::from_utf8(shown.stdout).unwrap();
+    text.lines().map(|line| serde_json::from_str(line).unwrap()).collect()
+}
+
 #[test]
 fn journal_tail_shows_the_lines_that_are_asked_for() {
     let directory = tempfile::Builder::new().prefix("kh").tempdir().unwrap();
-    let serving = ServeProcess::start(directory.path());
-    for name in ["a", "b"] {
-        let created = serving.run(&[
-            "connection",
-            "create",
-            &format!("aws/{name}"),
-            "--field",
-            "access_key_id=A",
-            "--field",
-            "secret_access_key=@/dev/null",
-        ]);
-        // Refused or not: what counts is what the journal says.
-        let _ = created;
-        let step = [
-            "step",
-            "open",
-            "--workflow",
-            name,
-            "--run",
-            "1",
-            "--step",
-            "s",
-            "--mount-path",
-            "host",
-        ];
-        assert!(serving.run(&step).status.success());
-    }
-    let json = |arguments: &[&str]| -> Vec<Value> {
-        let shown = tail(directory.path(), &[arguments, &["-o", "json"]].concat());
-        assert!(shown.status.success(), "{}", String::from_utf8_lossy(&shown.stderr));
-        let text = String::from_utf8(shown.stdout).unwrap();
-        text.lines().map(|line| serde_json::from_str(line).unwrap()).collect()
-    };
-    let opened = json(&["--event", "opened"]);
-    assert_eq!(opened.len(), 2);
+    let _serving = with_steps_of(directory.path(), &["a", "b"]);
+    let json = |arguments: &[&str]| tail_json(directory.path(), arguments);
+    assert_eq!(json(&["--event", "opened"]).len(), 2);
     let of_b = json(&["--workflow", "b", "-n", "100"]);
     assert_eq!(of_b.len(), 1);
     assert_eq!(of_b[0]["workflow"], "b");
@@ -296,6 +289,24 @@ fn journal_tail_shows_the_lines_that_are_asked_for() {
     assert!(json(&["--since", "2999-01-01T00:00:00Z"]).is_empty());
     let lines = String::from_utf8(tail(directory.path(), &["--event", "opened"]).stdout).unwrap();
     assert!(lines.contains("workflow:a/run:1/step:s by executor:local"), "{lines}");
+    let unknown = tail(directory.path(), &["--event", "resolv"]);
+    assert!(String::from_utf8_lossy(&unknown.stderr).contains("\"resolv\" is not a valid event"));
+}
+
+/// What a step asks names its opening only.
+#[test]
+fn journal_tail_knows_a_steps_lines_by_a_line_that_it_does_not_show() {
+    let directory = tempfile::Builder::new().prefix("kh").tempdir().unwrap();
+    let serving = with_steps_of(directory.path(), &["b"]);
+    let step = ["step", "run", "--workflow", "a", "--run", "2", "--step", "s", "--"];
+    let get = [env!("CARGO_BIN_EXE_keyhatch"), "get", "aws/nothing"];
+    assert!(!serving.run(&[&step[..], &get[..]].concat()).status.success());
+    let count = |arguments: &[&str]| {
+        tail_json(directory.path(), &[&["--event", "resolve"], arguments].concat()).len()
+    };
+    assert_eq!(count(&["--workflow", "a"]), 1);
+    assert_eq!(count(&["--run", "2", "--since", "2000-01-01T00:00:00Z"]), 1);
+    assert_eq!(count(&["--workflow", "b"]), 0);
 }
 
 #[test]
@@ -368,4 +379,30 @@ fn a_journal_that_is_removed_or_cut_while_it_is_used_stops_everything_that_it_wo
         let status = broker.block_on(client.get_status(pb::GetStatusRequest {})).unwrap();
         assert_eq!(status.into_inner().state, "no-secrets");
     }
+}
+
+/// A reader whose client takes nothing, though it answers pings, holds a thread and one of few places.
+#[test]
+fn readers_that_take_nothing_are_cut_off_and_make_room_for_others() {
+    let broker = TestBroker::start_with(Limits {
+        stall_seconds: 1,
+        step_requests_per_second: 1_000_000,
+        step_request_burst: 1_000_000,
+        ..Limits::default()
+    });
+    broker.create_aws("prod", "s3cret", &["workflow:deploy"]);
+    let step = broker.open("deploy", "build");
+    // More than any window and any queue on the way holds.
+    for _ in 0..6000 {
+        broker.resolve(&step, "aws/prod").unwrap();
+    }
+    let tail = || {
+        let since = Some(prost_types::Timestamp::default());
+        let request = pb::TailJournalRequest { since, follow: true, ..Default::default() };
+        broker.block_on(SystemServiceClient::new(broker.operator()).tail_journal(request))
+    };
+    let silent: Vec<_> = (0..8).map(|_| tail().unwrap()).collect();
+    assert_eq!(reason(tail()), "TOO_MANY_READERS");
+    wait_until("there is room again", || tail().is_ok());
+    drop(silent);
 }

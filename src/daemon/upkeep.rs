@@ -1,0 +1,48 @@
+//! What has to be done as time goes by.
+
+use std::sync::Arc;
+use std::time::Duration;
+
+use tokio::runtime::Runtime;
+use tokio_util::sync::CancellationToken;
+
+use crate::broker::Broker;
+
+/// How often ends and renewals are looked for.
+const HOUSEKEEPING: Duration = Duration::from_millis(500);
+
+/// Has the broker do it.
+pub(super) fn keep_broker(admin: &Runtime, broker: &Arc<Broker>, stop: &CancellationToken) {
+    let house = Arc::clone(broker);
+    admin.spawn(keep_up(stop.clone(), move || Arc::clone(&house).keep_house()));
+    let keep_disk = |what: &'static str, work: fn(&Broker)| {
+        let broker = Arc::clone(broker);
+        admin.spawn(keep_up(stop.clone(), move || wait_for_disk(Arc::clone(&broker), what, work)));
+    };
+    keep_disk("the upkeep of the journal", Broker::keep_journal);
+    keep_disk("a look at the disk", Broker::look_at_readiness);
+    admin.spawn(Arc::clone(broker).keep_resealed(stop.clone()));
+}
+
+/// Does this now and then, one at a time, until `stop`.
+async fn keep_up<Work: Future<Output = ()>>(
+    stop: CancellationToken,
+    mut work: impl FnMut() -> Work,
+) {
+    let mut ticks = tokio::time::interval(HOUSEKEEPING);
+    ticks.set_missed_tick_behavior(tokio::time::MissedTickBehavior::Delay);
+    loop {
+        tokio::select! {
+            () = stop.cancelled() => return,
+            _ = ticks.tick() => {}
+        }
+        work().await;
+    }
+}
+
+/// Does something that waits for the disk where waiting is allowed.
+async fn wait_for_disk(broker: Arc<Broker>, what: &str, work: fn(&Broker)) {
+    if tokio::task::spawn_blocking(move || work(&broker)).await.is_err() {
+        tracing::error!(what, "failed");
+    }
+}
