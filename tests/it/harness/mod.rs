@@ -131,7 +131,9 @@ impl TestBroker {
 
     pub fn journal(&self) -> Vec<serde_json::Value> {
         let text = std::fs::read_to_string(self.journal_path()).unwrap();
-        text.lines().map(|line| serde_json::from_str(line).unwrap()).collect()
+        // A line that is being written may be seen in part.
+        let whole = text.split_inclusive('\n').filter(|line| line.ends_with('\n'));
+        whole.map(|line| serde_json::from_str(line).unwrap()).collect()
     }
 
     pub fn journaled(&self, event: &str) -> Vec<serde_json::Value> {
