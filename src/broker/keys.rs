@@ -205,6 +205,7 @@ fn refused(error: &PlaceError) -> Error {
         PlaceError::Io { .. }
         | PlaceError::Kek(_)
         | PlaceError::Keyring(_)
+        | PlaceError::KeyringAt { .. }
         | PlaceError::NotOurs(_)
         | PlaceError::NotRepeatable
         | PlaceError::SealedFile(_) => Error::KeyringUnwritable(error.to_string()),

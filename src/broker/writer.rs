@@ -24,7 +24,7 @@ use super::draft::{Asked, Changes, Draft, Finished};
 use super::error::Error;
 use crate::catalog::{Catalog, Snapshot, Snapshots};
 use crate::journal::{Event, Journal, Live, Position, RequestTable, Unavailable};
-use crate::model::limits::STORE_DEADLINE;
+use crate::model::limits::DISK_DEADLINE;
 use crate::model::{Clock, Id};
 use crate::seal::Keyring;
 use crate::store::Store;
@@ -228,7 +228,7 @@ impl Committer {
         let turn = self.parts.store.turn().await;
         let stored =
             tokio::task::spawn_blocking(move || store.commit(&keyring, number, &operations));
-        let stored = match tokio::time::timeout(STORE_DEADLINE, stored).await {
+        let stored = match tokio::time::timeout(DISK_DEADLINE, stored).await {
             Ok(stored) => stored.map_err(|error| error.to_string()),
             Err(_) => {
                 self.parts.store.give_up();

@@ -142,7 +142,9 @@ fn for_people(told: &pb::JournalLine) -> String {
     }));
     words.retain(|word| !word.is_empty());
     let time = moment(told.time.as_ref());
-    printable(format!("{time}  {:<9} {:<19} {}", told.id, told.event, words.join("  ")).trim_end())
+    printable(
+        format!("{time:<24}  {:<9} {:<19} {}", told.id, told.event, words.join("  ")).trim_end(),
+    )
 }
 
 impl Verify {

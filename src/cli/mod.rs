@@ -129,6 +129,7 @@ enum Command {
 
 /// Runs the command line, and returns the process's exit code.
 pub fn run() -> ExitCode {
+    crate::daemon::shut_out_others();
     let Cli { common, command } = match Cli::try_parse() {
         Ok(parsed) => parsed,
         Err(error) => return misused(&error),

@@ -112,6 +112,8 @@ impl Daemon {
         unlock: Option<&Unlock>,
         clock: Clock,
     ) -> Result<Self, DaemonError> {
+        // What this process makes is its own.
+        rustix::process::umask(Mode::RWXG | Mode::RWXO);
         shut_out_others();
         let shares = Shares::of_this_process(&config.limits);
         let state = StateDirectory::new(&config.state);
@@ -329,10 +331,9 @@ fn pieces(kib_per_second: u32) -> PaceLimits {
     PaceLimits { per_second: pieces, burst: pieces }
 }
 
-/// What this process makes is its own, and nobody looks into its memory: no core dump, no debugger of the
-/// same user.
-fn shut_out_others() {
-    rustix::process::umask(Mode::RWXG | Mode::RWXO);
+/// Nobody looks into this process's memory: no core dump, no debugger of the same user. Keys and values pass
+/// through the commands, too; a program that one of them runs is not concerned.
+pub fn shut_out_others() {
     if let Err(error) = set_dumpable_behavior(DumpableBehavior::NotDumpable) {
         tracing::warn!(%error, "core dumps could not be turned off");
     }

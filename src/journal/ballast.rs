@@ -32,10 +32,12 @@ impl Ballast {
     /// Takes the reserve in a directory, if there is room.
     pub(super) fn open(directory: &Path) -> Self {
         let mut ballast = Self { path: directory.join("ballast"), state: State::Absent };
-        let length = std::fs::metadata(&ballast.path).map_or(0, |metadata| metadata.len());
-        if length == BALLAST_BYTES {
-            ballast.state = State::Held;
-        }
+        ballast.state = match std::fs::metadata(&ballast.path).map(|metadata| metadata.len()) {
+            Ok(BALLAST_BYTES) => State::Held,
+            // It was given up, and a restart is no reason to use what is left for anything else.
+            Ok(_) => State::GivenUp,
+            Err(_) => State::Absent,
+        };
         ballast.restore();
         ballast
     }
@@ -50,8 +52,9 @@ impl Ballast {
         if self.state != State::Held {
             return false;
         }
-        match std::fs::remove_file(&self.path) {
-            Ok(()) => tracing::error!(
+        // The empty file says so to a later start.
+        match OpenOptions::new().write(true).truncate(true).open(&self.path) {
+            Ok(_) => tracing::error!(
                 path = %self.path.display(), bytes = BALLAST_BYTES,
                 "the disk is full: its reserve is given up, for what takes access away; nothing is resolved \
                  until there is room; free space on the disk"
@@ -74,7 +77,9 @@ impl Ballast {
         match self.allocate() {
             Ok(()) => self.state = State::Held,
             Err(error) => {
-                let _ = std::fs::remove_file(&self.path);
+                if self.state == State::Absent {
+                    let _ = std::fs::remove_file(&self.path);
+                }
                 tracing::warn!(path = %self.path.display(), %error, "no reserve could be made on the disk");
             }
         }

@@ -198,7 +198,8 @@ impl Event {
         match self {
             Self::Intent { changes, .. } => changes.iter().all(ChangeNote::takes_away),
             Self::QuarantineEnded { .. } => false,
-            Self::Rotated { .. } | Self::Signed(_) => true,
+            // A daemon that starts on a full disk can close steps and take access away.
+            Self::Rotated { .. } | Self::Signed(_) | Self::Started { .. } => true,
             event => event.is_always_synced(),
         }
     }

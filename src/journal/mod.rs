@@ -190,9 +190,13 @@ impl Journal {
         now: Timestamp,
     ) -> Result<(Self, Recovery), ReplayError> {
         let pulse = watchdog::start().map_err(ReplayError::Threads)?;
-        let (chain, recovery) =
-            replay::open(directory, Arc::clone(&keyring), now, Arc::clone(&pulse))?;
-        let file = chain.file().map_err(ReplayError::Io)?;
+        let at = |source| ReplayError::At { path: directory.to_owned(), source };
+        let opened = replay::open(directory, Arc::clone(&keyring), now, Arc::clone(&pulse));
+        let (chain, recovery) = opened.map_err(|error| match error {
+            ReplayError::Io(source) => at(source),
+            error => error,
+        })?;
+        let file = chain.file().map_err(at)?;
         let journal = Self {
             sync: SyncThread::start(file, chain.synced().clone()),
             chain: Mutex::new(chain),
@@ -208,7 +212,10 @@ impl Journal {
     }
 
     fn lock(&self) -> Result<MutexGuard<'_, Chain>, Unavailable> {
-        if self.sync.has_failed() { Err(Unavailable) } else { self.lock_to_look() }
+        match self.sync.has_failed() || self.sync.is_hanging() {
+            true => Err(Unavailable),
+            false => self.lock_to_look(),
+        }
     }
 
     /// The chain, even if it cannot be written any more.

@@ -25,6 +25,14 @@ pub enum ReplayError {
     /// A file cannot be read or written.
     #[error("the journal: {0}")]
     Io(#[from] std::io::Error),
+    /// The same, in this directory.
+    #[error("the journal in {}: {source}; see to its disk, and that this user may write there", .path.display())]
+    At {
+        /// The directory.
+        path: PathBuf,
+        /// The cause.
+        source: std::io::Error,
+    },
     /// A thread cannot be started.
     #[error("the journal's watchdog cannot be started: {0}")]
     Threads(std::io::Error),

@@ -64,9 +64,9 @@ pub const SIGNATURE_INTERVAL: Duration = Duration::from_secs(60);
 /// With less room than this on the disk, in bytes, only changes that take something away are taken: the store
 /// grows by half a MiB at a time, and must never find the disk full.
 pub const MIN_FREE_BYTES: u64 = 4 * 1024 * 1024;
-/// How long one batch may take to be brought to the store's disk. One that takes longer has failed: sled can
-/// wait for ever after a write that the disk refused.
-pub const STORE_DEADLINE: Duration = Duration::from_secs(10);
+/// How long a batch of the store or a sync of the journal may take. A batch that takes longer has failed: sled
+/// can wait for ever after a write that the disk refused. While a sync takes longer nothing is added.
+pub const DISK_DEADLINE: Duration = Duration::from_secs(10);
 /// How long a client may take for its TLS handshake.
 pub const HANDSHAKE_DEADLINE: Duration = Duration::from_secs(3);
 /// How long open requests are given when the daemon drains: they take milliseconds, and a client that is

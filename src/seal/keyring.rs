@@ -26,6 +26,7 @@ pub struct Keyring {
     fingerprint: hmac::Key,
     digest: hmac::Key,
     backup: hmac::Key,
+    keyring: hmac::Key,
 }
 
 #[derive(Clone)]
@@ -58,6 +59,7 @@ impl Keyring {
             fingerprint: derive(b"keyhatch/v1/field fingerprint"),
             digest: derive(b"keyhatch/v1/store digest"),
             backup: derive(b"keyhatch/v1/backup manifest"),
+            keyring: derive(b"keyhatch/v1/keyring tag"),
         })
     }
 
@@ -179,6 +181,16 @@ impl Keyring {
     /// Whether `tag` is the keyed tag of this manifest.
     pub fn is_backup_tag(&self, manifest: &[u8], tag: &[u8]) -> bool {
         hmac::verify(&self.backup, manifest, tag).is_ok()
+    }
+
+    /// The keyed tag of `keyring.json`.
+    pub(super) fn keyring_tag(&self, file: &[u8]) -> [u8; 32] {
+        prf(&self.keyring, &[file])
+    }
+
+    /// Whether `tag` is the keyed tag of this `keyring.json`.
+    pub(super) fn is_keyring_tag(&self, file: &[u8], tag: &[u8]) -> bool {
+        hmac::verify(&self.keyring, file, tag).is_ok()
     }
 
     /// The share of one record in the store's digest.

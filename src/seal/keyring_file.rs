@@ -1,13 +1,15 @@
 //! `keyring.json`: the DEKs and the derivation key, wrapped by the KEK, and where the KEK comes from.
 //!
-//! Format 2 says where the KEK comes from, so that one rename changes key and source together. Format 1 left
-//! that to `state.json`, and did not say when keys were made.
+//! Format 2 says where the KEK comes from, so that one rename changes key and source together, and carries a
+//! keyed tag: an old DEK that was put in the place of the newest would be what everything is sealed under again.
+//! Format 1 left the source to `state.json`, did not say when keys were made, and had one DEK.
 
 use std::collections::BTreeSet;
 use std::fmt;
 
 use aws_lc_rs::constant_time;
 use serde::{Deserialize, Serialize};
+use serde_json::Value;
 
 use super::aad;
 use super::cipher::{decrypt, encrypt};
@@ -86,6 +88,9 @@ pub(super) struct KeyringFile {
     /// Oldest first; new records are sealed under the last.
     deks: Vec<WrappedKey>,
     derivation: WrappedKey,
+    /// Over everything else.
+    #[serde(default, skip_serializing_if = "Vec::is_empty", with = "hex_bytes")]
+    tag: Vec<u8>,
 }
 
 #[derive(Serialize, Deserialize)]
@@ -117,6 +122,7 @@ impl KeyringFile {
             kek_check: kek.check_value(),
             deks: vec![WrappedKey::create(kek, DEK_PURPOSE, now)?],
             derivation: WrappedKey::create(kek, DERIVATION_PURPOSE, now)?,
+            tag: Vec::new(),
         })
     }
 
@@ -133,8 +139,35 @@ impl KeyringFile {
         }
     }
 
-    pub(super) fn to_text(&self) -> Result<String, KeyringError> {
-        serde_json::to_string_pretty(self).map_err(|error| KeyringError::Damaged(error.to_string()))
+    /// The text of the file, with the tag of these keys, which are its own.
+    pub(super) fn to_text(&self, keyring: &Keyring) -> Result<String, KeyringError> {
+        let damaged = |error: serde_json::Error| KeyringError::Damaged(error.to_string());
+        let mut file = self.untagged().map_err(damaged)?;
+        let tag = keyring.keyring_tag(&serde_json::to_vec(&file).map_err(damaged)?);
+        file.insert("tag".to_owned(), hex::encode(tag).into());
+        serde_json::to_string_pretty(&file).map_err(damaged)
+    }
+
+    /// Whether it is as it was written with these keys.
+    pub(super) fn check_tag(&self, keyring: &Keyring) -> Result<(), KeyringError> {
+        let is_whole = match self.format {
+            1 => self.deks.len() == 1,
+            _ => self
+                .untagged()
+                .and_then(|file| serde_json::to_vec(&file))
+                .is_ok_and(|file| keyring.is_keyring_tag(&file, &self.tag)),
+        };
+        match is_whole {
+            true => Ok(()),
+            false => Err(KeyringError::Damaged("it was changed after it was written".to_owned())),
+        }
+    }
+
+    /// Everything but the tag.
+    fn untagged(&self) -> serde_json::Result<serde_json::Map<String, Value>> {
+        let mut file = serde_json::to_value(self)?;
+        let fields = file.as_object_mut().map(std::mem::take).unwrap_or_default();
+        Ok(fields.into_iter().filter(|(name, _)| name != "tag").collect())
     }
 
     /// Whether this is the KEK that it is wrapped by.
@@ -176,6 +209,7 @@ impl KeyringFile {
             kek_check: new.check_value(),
             deks: self.deks.iter().map(|dek| rewrap(dek, DEK_PURPOSE)).collect::<Result<_, _>>()?,
             derivation: rewrap(&self.derivation, DERIVATION_PURPOSE)?,
+            tag: Vec::new(),
         })
     }
 

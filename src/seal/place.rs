@@ -67,6 +67,14 @@ pub enum PlaceError {
         "the KEK command printed two different keys when it was run twice; give one that prints the same key each time"
     )]
     NotRepeatable,
+    /// The same, of the keyring in this file.
+    #[error("{}: {error}", .path.display())]
+    KeyringAt {
+        /// The file.
+        path: PathBuf,
+        /// What is wrong.
+        error: KeyringError,
+    },
     /// Others could have the keyring name a command of theirs.
     #[error(
         "{} names a command that gives the KEK, and somebody else could have written that; see that it is right,          then make the file belong to root or to the daemon's user, with mode 0600", .0.display()
@@ -102,6 +110,11 @@ pub struct Unlocked {
 }
 
 impl Unlocked {
+    fn new(file: KeyringFile, kek: Kek) -> Result<Self, PlaceError> {
+        file.check_tag(&file.open(&kek)?)?;
+        Ok(Self { file, kek })
+    }
+
     /// Unwraps the keys.
     ///
     /// # Errors
@@ -154,9 +167,9 @@ impl KeyPlace {
         };
         let filled = || {
             let file = KeyringFile::create(&kek, Some(source), now)?;
-            let path = self.keyring_path();
-            replace_file(&path, 0o600, file.to_text()?.as_bytes()).map_err(io(&path))?;
-            Ok(file.open(&kek)?)
+            let (path, keyring) = (self.keyring_path(), file.open(&kek)?);
+            replace_file(&path, 0o600, file.to_text(&keyring)?.as_bytes()).map_err(io(&path))?;
+            Ok(keyring)
         };
         let keyring = filled().inspect_err(|_: &PlaceError| {
             // A key that was made for nothing; the next attempt would find it in its way.
@@ -170,6 +183,15 @@ impl KeyPlace {
     /// # Errors
     /// If the KEK cannot be had, or is another one.
     pub fn unlock(&self, ask: Option<&AskPassphrase>) -> Result<Unlocked, PlaceError> {
+        self.unlock_file(ask).map_err(|error| match error {
+            PlaceError::Keyring(error) => {
+                PlaceError::KeyringAt { path: self.keyring_path(), error }
+            }
+            error => error,
+        })
+    }
+
+    fn unlock_file(&self, ask: Option<&AskPassphrase>) -> Result<Unlocked, PlaceError> {
         let file = self.read()?;
         let source = self.source(&file);
         if source.kind() == KekKind::Command {
@@ -188,15 +210,16 @@ impl KeyPlace {
                     }
                     std::fs::remove_file(&next).map_err(io(&next))?;
                 }
-                Ok(Unlocked { file, kek })
+                Unlocked::new(file, kek)
             }
             Err(wrong) => {
                 let begun = std::fs::read_to_string(&next).ok();
                 let begun = begun.and_then(|text| KeyringFile::parse(&text).ok());
                 let file = begun.filter(|begun| begun.check(&kek).is_ok()).ok_or(wrong)?;
                 tracing::info!(kek = %kek.id(), "a rotation of the KEK is finished");
+                let unlocked = Unlocked::new(file, kek)?;
                 rename(&next, &self.keyring_path()).map_err(io(&next))?;
-                Ok(Unlocked { file, kek })
+                Ok(unlocked)
             }
         }
     }
@@ -290,9 +313,10 @@ impl KeyPlace {
         dropped: &BTreeSet<KeyId>,
     ) -> Result<(), PlaceError> {
         let mut file = self.read()?;
+        file.check_tag(keyring)?;
         file.drop_deks(dropped);
         let path = self.keyring_path();
-        replace_file(&path, 0o600, file.to_text()?.as_bytes()).map_err(io(&path))?;
+        replace_file(&path, 0o600, file.to_text(keyring)?.as_bytes()).map_err(io(&path))?;
         keyring.retire(|id| dropped.contains(id));
         Ok(())
     }
@@ -361,7 +385,7 @@ impl KeyPlace {
     ) -> Result<Rotation, PlaceError> {
         let next = self.next_path();
         let keyring = file.open(kek)?;
-        let text = file.to_text()?;
+        let text = file.to_text(&keyring)?;
         let written = write_new(&next, 0o600, text.as_bytes());
         // Its name is on disk before the KEK's file changes, which may be in another directory.
         written.and_then(|()| sync_directory_of(&next)).map_err(io(&next))?;

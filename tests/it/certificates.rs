@@ -17,7 +17,8 @@ use tonic::Status;
 use tonic::transport::Channel;
 
 use crate::harness::{
-    START, ServeProcess, TestBroker, identity_in, keyhatch, reason, request, resolve_on, wait_until,
+    START, ServeProcess, TestBroker, identity_in, keyhatch, reason, request, resolve_on, skipped,
+    wait_until,
 };
 
 const DAY: u64 = 24 * 3600;
@@ -269,7 +270,7 @@ fn a_member_of_the_admin_group_connects_and_hears_that_its_certificate_cannot_be
     assert_eq!(made.permissions().mode() & 0o777, 0o660);
     assert_eq!(std::os::unix::fs::MetadataExt::gid(&made), group);
     if !is_root {
-        eprintln!("skipped: another user in the group (needs root)");
+        skipped("another user in the admin group", "needs root");
         return;
     }
     let own = broker.scratch().join("own");

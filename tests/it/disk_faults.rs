@@ -9,25 +9,26 @@ use rustix::process::Signal;
 use tokio::runtime::Runtime;
 
 use crate::disk::{
-    Check, Client, Dice, Doors, Event, Image, Kind, Seen, Serving, Start, UNANSWERED, init, read,
-    scratch, seed, shim, two_at_a_time,
+    Check, Client, Dice, Doors, Event, Image, Kind, OpenSteps, Seen, Serving, Start, UNANSWERED,
+    init, read, scratch, seed, shim, two_at_a_time,
 };
 use crate::harness::{report, runtime, scale};
 
 /// How many changes, resolves and steps the story has.
 const STORY: usize = 40;
 /// Steps stay open over a restart, and every value is looked at.
-const EVERYTHING: Check = Check { length: u64::MAX, may_lose_open_steps: false, one_in: 1 };
+const EVERYTHING: Check = Check { length: u64::MAX, open_steps: OpenSteps::AreOpen, one_in: 1 };
 
 /// How long a change is waited for on a disk that stays full.
 const PATIENCE: Duration = Duration::from_millis(300);
 /// What fails: calls, whether for good, and how.
-const FAULTS: [(&str, &str, &str); 5] = [
+const FAULTS: [(&str, &str, &str); 6] = [
     ("write", "", "EIO"),
     ("write", "", "ENOSPC"),
     ("write", "+", "ENOSPC"),
     ("write", "", "SHORT"),
     ("sync", "", "EIO"),
+    ("sync", "", "ENOSPC"),
 ];
 
 struct World {
@@ -50,6 +51,7 @@ struct Outcome {
 struct Answer {
     asked: u64,
     is_change: bool,
+    is_close: bool,
 }
 
 /// How the story went.
@@ -122,11 +124,11 @@ async fn tell(client: &mut Client, serving: &Serving, record: &Path) -> Told {
     client.connect(&doors);
     for _ in 0..STORY {
         let asked = length_of(record);
-        let changes = client.changes;
+        let (changes, closes) = (client.changes, client.closes);
         match client.act(&|| length_of(record)).await {
             Ok(()) => {
-                let is_change = client.changes > changes;
-                told.answers.push(Answer { asked, is_change });
+                let (is_change, is_close) = (client.changes > changes, client.closes > closes);
+                told.answers.push(Answer { asked, is_change, is_close });
             }
             Err(error) if error.contains(UNANSWERED) => {
                 told.is_unanswered = true;
@@ -148,7 +150,9 @@ fn after_a_failed_sync(events: &[Event], answers: &[Answer]) -> Option<String> {
     let is_store = opened.path.ends_with("store/db");
     let is_journal = opened.path.ends_with("journal/000001.jsonl");
     // What waits for no sync may be asked for and answered in the moment before the failure is known.
-    let rests_on = |answer: &&Answer| (is_journal || is_store) && answer.is_change;
+    let rests_on = |answer: &&Answer| {
+        ((is_journal || is_store) && answer.is_change) || (is_journal && answer.is_close)
+    };
     let late = answers.iter().filter(rests_on).find(|answer| answer.asked > failed.start)?;
     Some(format!(
         "acknowledged at {} after the sync of {} that failed at {}",

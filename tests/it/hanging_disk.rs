@@ -28,8 +28,8 @@ struct World {
 }
 
 impl World {
-    /// A daemon whose writes to files that are called so can be made to hang, and some open steps.
-    fn start(files: &str, shim: &Path) -> Self {
+    /// A daemon whose calls on files that are called so can be made to hang, and some open steps.
+    fn start(calls: &str, shim: &Path) -> Self {
         let directory = tempfile::Builder::new().prefix("kh").tempdir().unwrap();
         let made = keyhatch_in(directory.path(), &["init"]).output().unwrap();
         assert!(made.status.success());
@@ -39,7 +39,7 @@ impl World {
             .env("LD_PRELOAD", shim)
             .env("SHIM_DIRECTORY", directory.path().join("state"))
             .env("SHIM_LOG", directory.path().join("record"))
-            .env("SHIM_HANG", format!("{files}:{}", hang.display()));
+            .env("SHIM_HANG", format!("{calls}:{}", hang.display()));
         let serving = ServeProcess::spawn(directory.path(), serve);
         let runtime = tokio::runtime::Builder::new_multi_thread().enable_all().build().unwrap();
         let admin = |identity: &str| {
@@ -78,12 +78,20 @@ impl World {
     }
 
     fn put_secret(&self, name: &str) -> Result<tonic::Response<pb::Secret>, tonic::Status> {
+        self.runtime.block_on(self.putting(name))
+    }
+
+    fn putting(
+        &self,
+        name: &str,
+    ) -> impl Future<Output = Result<tonic::Response<pb::Secret>, tonic::Status>> + use<> {
         let asked = pb::PutSecretRequest {
             name: format!("workflows/deploy/secrets/{name}"),
             value: b"s3cret".to_vec(),
             ..Default::default()
         };
-        self.runtime.block_on(SecretServiceClient::new(self.operator.clone()).put_secret(asked))
+        let mut client = SecretServiceClient::new(self.operator.clone());
+        async move { client.put_secret(asked).await }
     }
 
     fn health(&self, service: &str) -> i32 {
@@ -108,7 +116,7 @@ impl World {
 fn while_a_write_to_the_journal_hangs_nothing_is_resolved_and_everybody_is_told_and_then_work_goes_on()
  {
     let Some(shim) = shim() else { return };
-    let world = World::start(".jsonl", &shim);
+    let world = World::start("write:.jsonl", &shim);
     assert_eq!(world.resolve(0), "resolved");
     world.wait_for_health(ServingStatus::Serving);
 
@@ -132,9 +140,25 @@ fn while_a_write_to_the_journal_hangs_nothing_is_resolved_and_everybody_is_told_
 }
 
 #[test]
+fn while_a_sync_of_the_journal_hangs_nothing_is_resolved_and_then_what_waited_is_done() {
+    let Some(shim) = shim() else { return };
+    let world = World::start("sync:.jsonl", &shim);
+    world.hang();
+    let stuck = world.runtime.spawn(world.putting("stuck"));
+    world.wait_for_health(ServingStatus::NotServing);
+    assert_eq!(world.state(), "no-secrets");
+    assert_eq!(world.resolve(0), "JOURNAL_UNAVAILABLE");
+    world.go_on();
+    wait_until("it goes on", || world.resolve(0) == "resolved");
+    world.wait_for_health(ServingStatus::Serving);
+    let answered = world.runtime.block_on(stuck).unwrap();
+    assert!(answered.is_ok(), "{:?}", answered.err());
+}
+
+#[test]
 fn while_a_write_to_the_store_hangs_steps_are_served_and_changes_are_refused_for_good() {
     let Some(shim) = shim() else { return };
-    let world = World::start("/db", &shim);
+    let world = World::start("write:/db", &shim);
     world.hang();
     assert_eq!(reason(world.put_secret("new")), "STORE_READ_ONLY");
     assert_eq!(world.resolve(0), "resolved");

@@ -20,7 +20,7 @@ use tonic::Status;
 
 use crate::harness::{
     ServeProcess, TestBroker, block_on, bytes, connection_document, identity_in, keyhatch_in,
-    reason, report, request, resolver, scale, secret_document, wait_until,
+    reason, report, request, resolver, scale, secret_document, skipped, wait_until,
 };
 
 fn scratch() -> TempDir {
@@ -183,6 +183,35 @@ fn a_kek_command_that_gives_no_key_is_named_and_what_it_printed_is_not() {
     // Nobody is there to ask.
     let asked = keyhatch_in(sources.path(), &["init", "--kek-passphrase"]).output().unwrap();
     assert!(text(&asked.stderr).contains("--kek-passphrase-file"));
+}
+
+/// Whoever may write the state directory, but has no key, must not bring back a key that leaked.
+#[test]
+fn a_keyring_in_which_keys_changed_places_is_refused() {
+    let sources = Sources::new();
+    let made = keyhatch_in(sources.path(), &["init"]).output().unwrap();
+    assert!(made.status.success(), "{}", text(&made.stderr));
+    let rotated = keyhatch_in(sources.path(), &["key", "rotate", "--data", "--offline"]).output();
+    assert!(rotated.unwrap().status.success());
+    let path = sources.path().join("state/keyring.json");
+    let whole = read_json(&path);
+    let changes: [fn(&mut Value); 4] = [
+        |file| file["deks"].as_array_mut().unwrap().reverse(),
+        |file| drop(file["deks"].as_array_mut().unwrap().remove(0)),
+        |file| file["format"] = 1.into(),
+        |file| file["source"] = serde_json::json!({"file": "elsewhere"}),
+    ];
+    for change in changes {
+        let mut changed = whole.clone();
+        change(&mut changed);
+        std::fs::write(&path, changed.to_string()).unwrap();
+        let kek = sources.path().join("state/kek");
+        let serve = keyhatch_in(sources.path(), &["serve", "--kek-file"]).arg(kek).output();
+        let said = text(&serve.unwrap().stderr);
+        assert!(said.contains("it was changed after it was written"), "{said}");
+    }
+    std::fs::write(&path, whole.to_string()).unwrap();
+    assert!(ServeProcess::start(sources.path()).terminate());
 }
 
 #[test]
@@ -688,7 +717,7 @@ fn no_other_process_finds_a_key_in_the_memory_of_the_daemon() {
     let status = json(&done(directory, &["status", "-o", "json"]));
     let (is_root, place) = (rustix::process::geteuid().is_root(), &status["key_memory"]);
     if !is_root || place != "memfd_secret" {
-        eprintln!("skipped: a look into another process (needs root, and memfd_secret: {place})");
+        skipped("a look for keys in memory", "needs root and memfd_secret");
         return;
     }
     let [kek, dek] = plain_keys(&directory.join("state"));

@@ -7,12 +7,14 @@ use std::time::Duration;
 use rustix::process::Signal;
 use tokio::runtime::Runtime;
 
-use crate::disk::{Check, Client, Dice, Doors, Seen, Serving, StepLife, init, scratch, seed};
+use crate::disk::{
+    Check, Client, Dice, Doors, OpenSteps, Seen, Serving, StepLife, init, scratch, seed,
+};
 use crate::harness::{keyhatch_in, report, runtime, scale};
 
 const CLIENTS: usize = 3;
 /// Every value is looked at, and an open step is still open.
-const EVERYTHING: Check = Check { length: u64::MAX, may_lose_open_steps: false, one_in: 1 };
+const EVERYTHING: Check = Check { length: u64::MAX, open_steps: OpenSteps::AreOpen, one_in: 1 };
 /// A start is killed within so many microseconds.
 const START: usize = 50_000;
 /// Under load it is killed after so many answers.

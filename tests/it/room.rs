@@ -8,8 +8,8 @@ use keyhatch::grpc::pb;
 use keyhatch::grpc::pb::connection_service_client::ConnectionServiceClient;
 
 use crate::harness::{
-    ServeProcess, SmallFilesystem, TestBroker, block_on, full, identity_in, keyhatch_in,
-    open_request, report, request, scale, wait_until,
+    ServeProcess, SmallFilesystem, TestBroker, block_on, identity_in, keyhatch_in, open_request,
+    report, request, scale, skipped, wait_until,
 };
 
 fn disk_use(directory: &Path) -> u64 {
@@ -100,21 +100,22 @@ async fn open_step(directory: &Path) -> pb::OpenedStep {
     client.open_step(open_request("deploy", "build")).await.unwrap().into_inner()
 }
 
+/// What a command that must succeed has said.
+fn succeeded(output: &std::process::Output) -> String {
+    assert!(output.status.success(), "{}", String::from_utf8_lossy(&output.stderr));
+    String::from_utf8_lossy(&output.stdout).into_owned()
+}
+
 #[test]
 fn on_a_full_disk_nothing_is_resolved_but_steps_are_closed_and_access_is_taken_away() {
     let directory = tempfile::Builder::new().prefix("kh").tempdir().unwrap();
     let disk = directory.path().join("state");
     let Some(_mounted) = SmallFilesystem::mount(&disk, "size=64m,mode=0700") else {
-        assert!(!full(), "a full disk needs the right to mount");
-        eprintln!("skipped: a full disk (needs the right to mount)");
+        skipped("a full disk", "needs the right to mount");
         return;
     };
     let (serving, seed) = init_and_serve(directory.path());
-    let must = |arguments: &[&str]| {
-        let output = serving.run(arguments);
-        assert!(output.status.success(), "{}", String::from_utf8_lossy(&output.stderr));
-        String::from_utf8_lossy(&output.stdout).into_owned()
-    };
+    let must = |arguments: &[&str]| succeeded(&serving.run(arguments));
     let refused = |arguments: &[&str]| {
         let output = serving.run(arguments);
         assert!(!output.status.success(), "{arguments:?}");
@@ -139,6 +140,10 @@ fn on_a_full_disk_nothing_is_resolved_but_steps_are_closed_and_access_is_taken_a
     wait_until("the disk is full to the last byte", || resolve().is_err());
     assert!(refused(&["connection", "update", "aws/prod", "--label", "a=b"]).contains("DISK_FULL"));
     must(&[&["access", "remove"][..], &bind].concat());
+    // Also of a daemon that was started with no room.
+    assert!(serving.terminate());
+    let serving = ServeProcess::spawn(directory.path(), keyhatch_in(directory.path(), &["serve"]));
+    let must = |arguments: &[&str]| succeeded(&serving.run(arguments));
     must(&["step", "close", &opened.name]);
     assert!(!step.exists());
     assert!(must(&["status"]).contains("no-secrets"));

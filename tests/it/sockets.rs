@@ -10,7 +10,7 @@ use keyhatch::grpc::pb;
 
 use crate::harness::{
     ServeProcess, SmallFilesystem, TestBroker, identity_in, init_options, keyhatch_in,
-    open_request, reason,
+    open_request, reason, skipped,
 };
 
 const NOBODY: u32 = 65_534;
@@ -29,7 +29,7 @@ fn a_step_without_room_for_its_socket_is_refused_whole_and_opened_when_there_is_
     let runtime = broker.scratch().join("small");
     // Each step takes a directory, a socket and four files.
     let Some(_mounted) = SmallFilesystem::mount(&runtime, "size=1m,nr_inodes=40") else {
-        eprintln!("skipped: a file system without room (needs the right to mount)");
+        skipped("a file system without room", "needs the right to mount");
         return;
     };
     broker.config.runtime = runtime.clone();
@@ -105,7 +105,7 @@ fn a_runtime_directory_is_taken_up_to_the_longest_path_of_a_socket_and_no_furthe
 #[test]
 fn a_child_of_another_user_is_turned_away_with_a_good_certificate_unless_anybody_may_come() {
     if !rustix::process::geteuid().is_root() {
-        eprintln!("skipped: a child of another user (needs root)");
+        skipped("a child of another user", "needs root");
         return;
     }
     let broker = TestBroker::start();
@@ -161,7 +161,7 @@ fn a_child_of_another_user_is_turned_away_with_a_good_certificate_unless_anybody
 fn in_a_pod_everything_is_made_below_volumes_and_the_kek_may_be_lent_to_the_group() {
     const USER: u32 = 10_001;
     if !rustix::process::geteuid().is_root() {
-        eprintln!("skipped: a daemon of another user (needs root)");
+        skipped("a daemon of another user", "needs root");
         return;
     }
     let pod = tempfile::Builder::new().prefix("kh").tempdir().unwrap();
@@ -212,7 +212,7 @@ fn in_a_pod_everything_is_made_below_volumes_and_the_kek_may_be_lent_to_the_grou
 #[test]
 fn silent_members_of_the_admin_group_take_nobodys_turn_and_cannot_fill_the_log() {
     if !rustix::process::geteuid().is_root() {
-        eprintln!("skipped: another user in the admin group (needs root)");
+        skipped("another user in the admin group", "needs root");
         return;
     }
     let directory = tempfile::Builder::new().prefix("kh").tempdir().unwrap();
@@ -235,7 +235,7 @@ fn silent_members_of_the_admin_group_take_nobodys_turn_and_cannot_fill_the_log()
     silent.args(["-c", script]).arg(socket).uid(NOBODY).gid(NOBODY);
     silent.stdin(std::process::Stdio::piped()).stdout(std::process::Stdio::piped());
     let Ok(mut silent) = silent.spawn() else {
-        eprintln!("skipped: silent connections of another user (needs python3)");
+        skipped("silent connections of another user", "needs python3");
         return;
     };
     let mut ready = String::new();
@@ -254,7 +254,7 @@ fn silent_members_of_the_admin_group_take_nobodys_turn_and_cannot_fill_the_log()
 #[test]
 fn a_member_of_the_admin_group_who_connects_all_the_time_is_turned_away_and_nobody_else_is() {
     if !rustix::process::geteuid().is_root() {
-        eprintln!("skipped: another user in the admin group (needs root)");
+        skipped("another user in the admin group", "needs root");
         return;
     }
     let directory = tempfile::Builder::new().prefix("kh").tempdir().unwrap();
@@ -277,7 +277,7 @@ fn a_member_of_the_admin_group_who_connects_all_the_time_is_turned_away_and_nobo
     let mut busy = Command::new("python3");
     busy.args(["-c", script]).arg(directory.path().join("run/admin.sock")).uid(NOBODY).gid(NOBODY);
     let Ok(ended) = busy.status() else {
-        eprintln!("skipped: connections of another user (needs python3)");
+        skipped("connections of another user", "needs python3");
         return;
     };
     assert!(ended.success());

@@ -7,7 +7,7 @@
  *   SHIM_FAULT      CALLS:NUMBER[+]:ERROR  "write:7:ENOSPC" fails the 7th write, "write:7+:ENOSPC" that
  *                   and every later one. CALLS: write, sync. ERROR: EIO, ENOSPC, SHORT (half is written)
  *
- *   SHIM_HANG       END:FILE  writes to files whose path ends so wait for as long as FILE exists
+ *   SHIM_HANG       CALLS:END:FILE  these, on files whose path ends so, wait for as long as FILE exists
  *
  * Only calls that go through the C library are seen. A sync is recorded when it has returned, with the
  * length that the record had when it began: what was written meanwhile is not covered by it.
@@ -54,7 +54,7 @@ static size_t file_count;
 
 static struct { int on_sync, on_write, error, is_short, goes_on; long number; } fault;
 static long writes, syncs;
-static char hang_end[64], hang_file[PATH_MAX];
+static char hang_calls[16], hang_end[64], hang_file[PATH_MAX];
 
 static void die(const char *why) {
     fprintf(stderr, "shim: %s\n", why);
@@ -69,7 +69,7 @@ __attribute__((constructor)) static void begin(void) {
     memcpy(directory, below, directory_length + 1);
     int opened = syscall(SYS_openat, AT_FDCWD, log, O_WRONLY | O_CREAT | O_APPEND | O_CLOEXEC, 0600);
     const char *hang = getenv("SHIM_HANG");
-    if (hang && sscanf(hang, "%63[^:]:%4000s", hang_end, hang_file) != 2) die("SHIM_HANG is malformed");
+    if (hang && sscanf(hang, "%15[^:]:%63[^:]:%4000s", hang_calls, hang_end, hang_file) != 3) die("SHIM_HANG is malformed");
     record = syscall(SYS_fcntl, opened, F_DUPFD_CLOEXEC, LOG_DESCRIPTOR);
     if (record < 0) die("SHIM_LOG cannot be opened");
     syscall(SYS_close, opened);
@@ -179,9 +179,9 @@ int openat64(int at, const char *path, int flags, ...) { return opens(at, path, 
 int creat(const char *path, mode_t mode) { return opens(AT_FDCWD, path, O_CREAT | O_WRONLY | O_TRUNC, mode); }
 int creat64(const char *path, mode_t mode) { return opens(AT_FDCWD, path, O_CREAT | O_WRONLY | O_TRUNC, mode); }
 
-static void wait_while_hanging(int descriptor) {
+static void wait_while_hanging(const char *calls, int descriptor) {
     char link[64], path[PATH_MAX];
-    if (!hang_file[0]) return;
+    if (!hang_file[0] || strcmp(calls, hang_calls)) return;
     snprintf(link, sizeof link, "/proc/self/fd/%d", descriptor);
     ssize_t length = readlink(link, path, sizeof path - 1);
     size_t end = strlen(hang_end);
@@ -192,7 +192,7 @@ static void wait_while_hanging(int descriptor) {
 /* At `offset`, or where the descriptor stands if that is negative. */
 static ssize_t writes_to(int descriptor, const void *data, size_t length, off_t offset) {
     struct stat found;
-    wait_while_hanging(descriptor);
+    wait_while_hanging("write", descriptor);
     if (record < 0) return offset < 0 ? REAL(write)(descriptor, data, length) : REAL(pwrite)(descriptor, data, length, offset);
     pthread_mutex_lock(&lock);
     if (!is_known(descriptor, &found)) {
@@ -236,6 +236,7 @@ ssize_t writev(int descriptor, const struct iovec *parts, int count) {
 
 static int syncs_to(int descriptor, enum kind kind, int (*sync)(int), off64_t from, off64_t length, unsigned flags) {
     struct stat found;
+    wait_while_hanging("sync", descriptor);
     pthread_mutex_lock(&lock);
     int known = is_known(descriptor, &found);
     uint64_t began = recorded;

@@ -41,13 +41,24 @@ pub struct StepLife {
     pub closed: Option<u64>,
 }
 
+/// What must be found of a step that was opened and not closed.
+#[derive(Clone, Copy, Debug, PartialEq)]
+pub enum OpenSteps {
+    /// Nothing: its line need not have been synced.
+    MayBeLost,
+    /// That it was opened. It is closed where its directory is lost.
+    AreKnown,
+    /// That it is open.
+    AreOpen,
+}
+
 /// How strictly to look.
 #[derive(Clone, Copy)]
 pub struct Check {
     /// What was acknowledged up to this length of the record must be there.
     pub length: u64,
-    /// Whether an open step may be lost: its line need not have been synced.
-    pub may_lose_open_steps: bool,
+    /// What must be found of a step that was opened and not closed.
+    pub open_steps: OpenSteps,
     /// One in so many values is resolved.
     pub one_in: usize,
 }
@@ -118,8 +129,12 @@ impl StepLife {
         let name = &self.opened.name;
         if !is_closed {
             let is_open = found.is_some_and(|found| found.close_reason.is_empty());
-            let must_be = !self.is_closing && !check.may_lose_open_steps;
-            return (must_be && !is_open).then(|| format!("{name}: it was open"));
+            let is_kept = match check.open_steps {
+                OpenSteps::MayBeLost => true,
+                OpenSteps::AreKnown => found.is_some(),
+                OpenSteps::AreOpen => is_open || self.is_closing,
+            };
+            return (!is_kept).then(|| format!("{name}: it was open"));
         }
         let Some(found) = found else { return Some(format!("{name}: closed, and forgotten")) };
         if found.close_reason != "executor" {

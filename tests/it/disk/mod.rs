@@ -13,11 +13,11 @@ use std::os::unix::fs::{DirBuilderExt as _, OpenOptionsExt as _, PermissionsExt 
 use std::path::{Path, PathBuf};
 use std::sync::atomic::{AtomicUsize, Ordering};
 
-use crate::harness::{full, keyhatch_in, runtime};
+use crate::harness::{full, keyhatch_in, runtime, skipped};
 
 pub use child::{Serving, Start};
 pub use doors::{Doors, Seen, UNANSWERED, resolved};
-pub use life::{Check, StepLife, value};
+pub use life::{Check, OpenSteps, StepLife, value};
 pub use power::{Cut, Keep, Recording};
 pub use record::{Event, Kind, read};
 pub use work::Client;
@@ -70,7 +70,7 @@ pub fn shim() -> Option<PathBuf> {
     let found = std::env::var_os("KEYHATCH_TEST_SHIM").map(PathBuf::from);
     let found = found.filter(|path| path.exists());
     if found.is_none() {
-        eprintln!("skipped: power cuts and failing disks: tests/shim is not built; run tests/run");
+        skipped("power cuts and failing disks", "tests/shim is not built; run tests/run");
         let is_wanted = full() || std::env::var("CI").as_deref() == Ok("true");
         assert!(!is_wanted, "it must be there in CI and in the full form");
     }

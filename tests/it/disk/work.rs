@@ -45,6 +45,8 @@ pub struct Client {
     pub patience: Duration,
     /// How many of those changed the store.
     pub changes: usize,
+    /// How many of those closed a step.
+    pub closes: usize,
 }
 
 impl Client {
@@ -60,6 +62,7 @@ impl Client {
             acknowledged: 0,
             patience: DEADLINE,
             changes: 0,
+            closes: 0,
         }
     }
 
@@ -73,6 +76,11 @@ impl Client {
 
     fn executor(&self) -> Channel {
         self.doors.as_ref().unwrap().executor.clone()
+    }
+
+    /// How long the record was whenever it was told that a step is open.
+    pub fn openings(&self) -> impl Iterator<Item = u64> {
+        self.steps.iter().map(|step| step.acknowledged)
     }
 
     /// Does one thing; `length` says how long the record is. Whether it was acknowledged.
@@ -214,6 +222,7 @@ impl Client {
         let closed = self.told(ExecutorServiceClient::new(self.executor()).close_step(asked)).await;
         closed.map_err(|error| format!("close: {error}"))?;
         self.steps[number].closed = Some(length());
+        self.closes += 1;
         Ok(())
     }
 

@@ -1,5 +1,6 @@
 //! What our own TLS library would not send, sent by another one.
 
+use crate::harness::skipped;
 use std::io::{Read as _, Write as _};
 use std::path::{Path, PathBuf};
 use std::process::{Command, Stdio};
@@ -93,7 +94,7 @@ const WEAK: &str = "-alpn h2 -servername localhost -cipher ALL:@SECLEVEL=0";
 #[test]
 fn another_tls_library_is_let_in_as_ours_is_and_refused_as_ours_is() {
     if !Command::new("openssl").arg("version").output().is_ok_and(|ran| ran.status.success()) {
-        eprintln!("skipped: handshakes by openssl (not installed)");
+        skipped("handshakes by openssl", "not installed");
         return;
     }
     let mut trial = Trial::start();

@@ -24,3 +24,10 @@ pub fn report(what: &str, count: impl Display, outcome: impl Display, control: i
         file.write_all(row.as_bytes()).unwrap();
     }
 }
+
+/// States what cannot be tried here, and why. In the full form that is a failure.
+pub fn skipped(what: &str, why: &str) {
+    eprintln!("skipped: {what}: {why}");
+    report(what, "not run", why, "");
+    assert!(!full(), "{what}: nothing is skipped in the full form");
+}
