@@ -53,12 +53,11 @@ impl Broker {
     ) -> Result<(), Error> {
         require_role(caller, Role::Viewer)?;
         let unreadable = |error: std::io::Error| Error::Internal(format!("the journal: {error}"));
-        let send = |line| may_go_on() && send(line);
-        let mut follower = self.begin_tail(request, send).map_err(unreadable)?;
+        let mut follower = self.begin_tail(request, &send).map_err(unreadable)?;
         let mut seen = follower.last();
         while request.follow && may_go_on() {
             if self.journal.last_line().is_ok_and(|last| last > seen) {
-                follower.read(send).map_err(unreadable)?;
+                follower.read(&send).map_err(unreadable)?;
                 seen = follower.last();
             } else {
                 std::thread::park_timeout(LOOK);

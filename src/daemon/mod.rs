@@ -269,8 +269,10 @@ impl Wiring {
             guests: Some(GuestLimits {
                 pending_handshakes: limits.admin_pending_handshakes.div_ceil(4),
                 connections: shares.admin_connections / 2,
-                new_connections_per_second: limits.admin_guest_connections_per_second,
-                new_connection_burst: limits.admin_guest_connection_burst,
+                pace: PaceLimits {
+                    per_second: limits.admin_guest_connections_per_second,
+                    burst: limits.admin_guest_connection_burst,
+                },
             }),
             patience: patience(limits),
             pace: None,

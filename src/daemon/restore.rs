@@ -117,10 +117,10 @@ fn blame(error: DaemonError, archive: &Path) -> DaemonError {
             damaged("state.json")
         }
         DaemonError::State(StateError::Damaged(path)) => damaged(&name(&path)),
-        DaemonError::State(StateError::Keys(
-            PlaceError::Keyring(KeyringError::Damaged(what))
-            | PlaceError::KeyringAt { error: KeyringError::Damaged(what), .. },
-        )) => damaged(&format!("keyring.json: {what}")),
+        DaemonError::State(StateError::Keys(PlaceError::KeyringAt {
+            error: KeyringError::Damaged(what),
+            ..
+        })) => damaged(&format!("keyring.json: {what}")),
         other => other,
     }
 }

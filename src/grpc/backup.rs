@@ -14,7 +14,6 @@ use super::call::Call;
 use super::feed::Feed;
 use super::pb;
 use super::status::to_status;
-use super::tail::{may_read_on, stall};
 use crate::broker::Error;
 use crate::identity::Peer;
 
@@ -40,9 +39,8 @@ pub(super) async fn begin(call: &Call, peer: Arc<Peer<()>>) -> Result<BackupStre
     let (pieces, read) = mpsc::channel(WAITING_PIECES);
     let broker = Arc::clone(&call.broker);
     let writing = tokio::task::spawn_blocking(move || {
-        let feed = Feed::new(pieces, stall(&broker));
-        let may_go_on = || may_read_on(&broker, &peer);
-        let pieces = Pieces { feed, may_go_on, buffer: Vec::with_capacity(PIECE_BYTES) };
+        let feed = Feed::new(pieces, Arc::clone(&broker), peer);
+        let pieces = Pieces { feed, buffer: Vec::with_capacity(PIECE_BYTES) };
         broker.write_backup(backup, pieces)
     });
     let told =
@@ -59,13 +57,12 @@ pub(super) async fn begin(call: &Call, peer: Arc<Peer<()>>) -> Result<BackupStre
 }
 
 /// Hands on what is written in pieces, as fast as they are taken.
-struct Pieces<May> {
+struct Pieces {
     feed: Feed<Vec<u8>>,
-    may_go_on: May,
     buffer: Vec<u8>,
 }
 
-impl<May: Fn() -> bool> Write for Pieces<May> {
+impl Write for Pieces {
     fn write(&mut self, bytes: &[u8]) -> std::io::Result<usize> {
         let room = PIECE_BYTES - self.buffer.len();
         let taken = bytes.get(..room.min(bytes.len())).unwrap_or_default();
@@ -81,7 +78,7 @@ impl<May: Fn() -> bool> Write for Pieces<May> {
             return Ok(());
         }
         let piece = std::mem::replace(&mut self.buffer, Vec::with_capacity(PIECE_BYTES));
-        match (self.may_go_on)() && self.feed.send(piece) {
+        match self.feed.send(piece) {
             true => Ok(()),
             false => Err(std::io::Error::other("whoever asked for it takes no more, or may not")),
         }

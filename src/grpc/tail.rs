@@ -2,7 +2,6 @@
 
 use std::pin::Pin;
 use std::sync::Arc;
-use std::time::Duration;
 
 use futures_util::Stream;
 use tokio::sync::mpsc;
@@ -15,7 +14,7 @@ use super::feed::Feed;
 use super::status::to_status;
 use super::{convert, pb};
 use crate::access::Principal;
-use crate::broker::{Broker, Error, TailRequest};
+use crate::broker::{Error, TailRequest};
 use crate::identity::Peer;
 use crate::journal::{Event, TailFilter, TailLine};
 use crate::model::{Invalid, RunName, WorkflowName};
@@ -44,9 +43,8 @@ pub(super) fn begin(
     let (broker, caller) = (Arc::clone(&call.broker), call.caller.clone());
     let reading = tokio::task::spawn_blocking(move || {
         let _reader = reader;
-        let lines = Feed::new(lines, stall(&broker));
-        let may_go_on = || lines.is_read() && may_read_on(&broker, &peer);
-        broker.tail_journal(&caller, &request, |line| lines.send(line), may_go_on)
+        let lines = Feed::new(lines, Arc::clone(&broker), peer);
+        broker.tail_journal(&caller, &request, |line| lines.send(line), || lines.may_go_on())
     });
     let told = ReceiverStream::new(read).map(|line| Ok(to_message(line)));
     let end = futures_util::stream::once(async {
@@ -57,16 +55,6 @@ pub(super) fn begin(
         }
     });
     Ok(Box::pin(told.chain(end.filter_map(|end| end))))
-}
-
-/// Whether a caller is registered still, and the daemon does not drain.
-pub(super) fn may_read_on(broker: &Broker, peer: &Peer<()>) -> bool {
-    broker.check_serving().is_ok() && broker.admin_principal(&peer.svid, peer.uid).is_ok()
-}
-
-/// How long a reader is waited for that takes nothing.
-pub(super) fn stall(broker: &Broker) -> Duration {
-    Duration::from_secs(broker.limits().stall_seconds.into())
 }
 
 pub(super) fn parse(request: pb::TailJournalRequest) -> Result<TailRequest, Error> {

@@ -7,9 +7,8 @@ use std::sync::Arc;
 
 use parking_lot::Mutex;
 use tokio::sync::{OwnedSemaphorePermit, Semaphore};
-use tokio::time::Instant;
 
-use crate::model::limits::Rate;
+use super::pace::{Pace, PaceLimits};
 
 /// The most users whose pace is remembered; who comes beyond them waits until one is forgotten.
 const MAX_USERS: usize = 1024;
@@ -21,10 +20,8 @@ pub struct GuestLimits {
     pub pending_handshakes: u32,
     /// Connections of all guests together.
     pub connections: u32,
-    /// New connections a second of each user.
-    pub new_connections_per_second: u32,
-    /// New connections of each user at once, after a pause.
-    pub new_connection_burst: u32,
+    /// New connections of each user.
+    pub pace: PaceLimits,
 }
 
 /// What one guest holds.
@@ -40,8 +37,7 @@ pub(super) struct Guests {
     limits: GuestLimits,
     pending: Arc<Semaphore>,
     staying: Arc<Semaphore>,
-    started: Instant,
-    paces: Mutex<HashMap<u32, Rate>>,
+    paces: Mutex<HashMap<u32, Pace>>,
 }
 
 impl Guests {
@@ -50,7 +46,6 @@ impl Guests {
             pending: Arc::new(Semaphore::new(limits.pending_handshakes as usize)),
             staying: Arc::new(Semaphore::new(limits.connections as usize)),
             limits,
-            started: Instant::now(),
             paces: Mutex::default(),
         }
     }
@@ -69,18 +64,16 @@ impl Guests {
     }
 
     fn comes_too_often(&self, uid: u32) -> bool {
-        let now = i64::try_from(self.started.elapsed().as_millis()).unwrap_or(i64::MAX);
-        let (per_second, burst) =
-            (self.limits.new_connections_per_second, self.limits.new_connection_burst);
         let mut paces = self.paces.lock();
         if paces.len() >= MAX_USERS && !paces.contains_key(&uid) {
             // Whoever has its whole burst again is as if it had never come.
-            paces.retain(|_, pace| !pace.is_rested(now));
+            paces.retain(|_, pace| !pace.is_rested());
             if paces.len() >= MAX_USERS {
                 return true;
             }
         }
-        paces.entry(uid).or_default().take(now, per_second, burst).is_err()
+        let pace = paces.entry(uid).or_insert_with(|| Pace::new(self.limits.pace));
+        pace.take().is_err()
     }
 }
 
@@ -91,8 +84,7 @@ mod tests {
     const LIMITS: GuestLimits = GuestLimits {
         pending_handshakes: 4,
         connections: 6,
-        new_connections_per_second: 1,
-        new_connection_burst: 3,
+        pace: PaceLimits { per_second: 1, burst: 3 },
     };
 
     #[test]

@@ -38,9 +38,21 @@ impl Pace {
         }
     }
 
-    fn take(&mut self) -> Result<(), Duration> {
-        let millis = i64::try_from(self.started.elapsed().as_millis()).unwrap_or(i64::MAX);
-        self.rate.take(millis, self.limits.per_second, self.limits.burst)
+    /// Takes one.
+    ///
+    /// # Errors
+    /// How long to wait, if it is not time for it.
+    pub(super) fn take(&mut self) -> Result<(), Duration> {
+        self.rate.take(self.now(), self.limits.per_second, self.limits.burst)
+    }
+
+    /// Whether it is as if nothing had ever been taken.
+    pub(super) fn is_rested(&self) -> bool {
+        self.rate.is_rested(self.now())
+    }
+
+    fn now(&self) -> i64 {
+        i64::try_from(self.started.elapsed().as_millis()).unwrap_or(i64::MAX)
     }
 }
 

@@ -160,7 +160,7 @@ impl Chain {
         let may_use_reserve = events.iter().all(Event::is_for_reserve);
         loop {
             let written = {
-                let _beat = self.pulse.begin();
+                let _beat = self.pulse.begin(&self.pulse.write);
                 self.file.write(&self.buffer)
             };
             let error = match written {

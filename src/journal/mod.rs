@@ -198,7 +198,7 @@ impl Journal {
         })?;
         let file = chain.file().map_err(at)?;
         let journal = Self {
-            sync: SyncThread::start(file, chain.synced().clone()),
+            sync: SyncThread::start(file, chain.synced().clone(), Arc::clone(&pulse)),
             chain: Mutex::new(chain),
             pulse,
             directory: directory.to_owned(),
@@ -212,7 +212,7 @@ impl Journal {
     }
 
     fn lock(&self) -> Result<MutexGuard<'_, Chain>, Unavailable> {
-        match self.sync.has_failed() || self.sync.is_hanging() {
+        match self.sync.has_failed() || self.pulse.sync.are_hanging() {
             true => Err(Unavailable),
             false => self.lock_to_look(),
         }
@@ -220,7 +220,7 @@ impl Journal {
 
     /// The chain, even if it cannot be written any more.
     fn lock_to_look(&self) -> Result<MutexGuard<'_, Chain>, Unavailable> {
-        if self.pulse.is_hanging() {
+        if self.pulse.write.are_hanging() {
             return Err(Unavailable);
         }
         self.chain.try_lock_for(JOURNAL_DEADLINE).ok_or(Unavailable)

@@ -6,9 +6,8 @@ use std::sync::atomic::{AtomicU64, Ordering};
 
 use parking_lot::Mutex;
 use tokio::sync::watch;
-use tokio::time::Instant;
 
-use crate::model::limits::DISK_DEADLINE;
+use super::watchdog::Pulse;
 
 /// The disk refused a sync. What it holds of the last lines is not known, so this is final: a second
 /// sync that succeeds would prove nothing (the kernel drops the dirty pages that it could not write).
@@ -55,45 +54,11 @@ pub(super) struct SyncThread {
     targets: Arc<Mutex<Targets>>,
     wake: std::sync::mpsc::SyncSender<()>,
     progress: watch::Receiver<Progress>,
-    underway: Arc<Underway>,
-}
-
-/// The sync that is under way.
-struct Underway {
-    started: Instant,
-    /// When it began, in milliseconds since `started`, from 1; zero if there is none.
-    since: AtomicU64,
-}
-
-impl Underway {
-    fn new() -> Self {
-        Self { started: Instant::now(), since: AtomicU64::new(0) }
-    }
-
-    fn now(&self) -> u64 {
-        u64::try_from(self.started.elapsed().as_millis()).unwrap_or(u64::MAX).saturating_add(1)
-    }
-
-    fn begins(&self) {
-        self.since.store(self.now(), Ordering::Release);
-    }
-
-    fn ends(&self) {
-        let took = self.now().saturating_sub(self.since.swap(0, Ordering::AcqRel));
-        if u128::from(took) > DISK_DEADLINE.as_millis() {
-            tracing::warn!(took, "a sync of the journal that hung has ended: work goes on");
-        }
-    }
-
-    fn is_hanging(&self) -> bool {
-        let since = self.since.load(Ordering::Acquire);
-        since != 0 && u128::from(self.now().saturating_sub(since)) > DISK_DEADLINE.as_millis()
-    }
 }
 
 impl SyncThread {
-    /// Starts the thread, which tells `synced`; it ends when this is dropped.
-    pub(super) fn start(file: File, synced: Synced) -> Self {
+    /// Starts the thread, which tells `synced` and `pulse`; it ends when this is dropped.
+    pub(super) fn start(file: File, synced: Synced, pulse: Arc<Pulse>) -> Self {
         let wanted = Arc::new(AtomicU64::new(0));
         let targets = Targets { file: Arc::new(file), before: Vec::new() };
         let targets = Arc::new(Mutex::new(targets));
@@ -101,16 +66,15 @@ impl SyncThread {
         let (wake, woken) = std::sync::mpsc::sync_channel(1);
         let (report, progress) = watch::channel(Progress::Synced(0));
         let (goal, to_sync) = (Arc::clone(&wanted), Arc::clone(&targets));
-        let underway = Arc::new(Underway::new());
-        let told = Arc::clone(&underway);
         let started = std::thread::Builder::new().name("journal-sync".to_owned()).spawn(move || {
             while woken.recv().is_ok() {
                 // Read before the sync, and before the file: whatever was written up to here is in it, and
                 // is covered.
                 let line = goal.load(Ordering::Acquire);
-                told.begins();
-                let done = sync_once(&to_sync);
-                told.ends();
+                let done = {
+                    let _beat = pulse.begin(&pulse.sync);
+                    sync_once(&to_sync)
+                };
                 match done {
                     Ok(()) => {
                         synced.reach(line);
@@ -128,7 +92,7 @@ impl SyncThread {
             // Without the thread the channel is closed, and every wait reports failure.
             tracing::error!(%error, "the journal's sync thread cannot be started");
         }
-        Self { wanted, targets, wake, progress, underway }
+        Self { wanted, targets, wake, progress }
     }
 
     /// Goes on with another file, which rests on `before`: these are synced once, first. Called while no line
@@ -143,11 +107,6 @@ impl SyncThread {
 
     pub(super) fn has_failed(&self) -> bool {
         matches!(*self.progress.borrow(), Progress::Failed) || self.progress.has_changed().is_err()
-    }
-
-    /// Whether a sync takes so long that nothing should be added to what waits for it.
-    pub(super) fn is_hanging(&self) -> bool {
-        self.underway.is_hanging()
     }
 
     /// Waits until this line is on disk, however long that takes: each request has a deadline of its own.

@@ -183,12 +183,17 @@ impl KeyPlace {
     /// # Errors
     /// If the KEK cannot be had, or is another one.
     pub fn unlock(&self, ask: Option<&AskPassphrase>) -> Result<Unlocked, PlaceError> {
-        self.unlock_file(ask).map_err(|error| match error {
+        self.unlock_file(ask).map_err(|error| self.located(error))
+    }
+
+    /// What is wrong with the keyring is said with where it is.
+    fn located(&self, error: PlaceError) -> PlaceError {
+        match error {
             PlaceError::Keyring(error) => {
                 PlaceError::KeyringAt { path: self.keyring_path(), error }
             }
             error => error,
-        })
+        }
     }
 
     fn unlock_file(&self, ask: Option<&AskPassphrase>) -> Result<Unlocked, PlaceError> {
@@ -229,7 +234,8 @@ impl KeyPlace {
     /// # Errors
     /// If the keyring cannot be read.
     pub fn kek_kind(&self) -> Result<KekKind, PlaceError> {
-        Ok(self.source(&self.read()?).kind())
+        let file = self.read().map_err(|error| self.located(error))?;
+        Ok(self.source(&file).kind())
     }
 
     /// Prepares a new KEK in the same file.

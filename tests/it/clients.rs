@@ -6,7 +6,7 @@
 use std::path::{Path, PathBuf};
 use std::process::{Command, Output};
 
-use crate::harness::{ServeProcess, keyhatch_in, path_with_binary, skipped};
+use crate::harness::{ServeProcess, keyhatch_in, not_set_up, path_with_binary};
 
 /// Where the client is installed, if it is.
 pub fn installed(client: &str) -> Option<PathBuf> {
@@ -14,8 +14,7 @@ pub fn installed(client: &str) -> Option<PathBuf> {
         std::env::var_os("KEYHATCH_TEST_CLIENTS").map(|clients| Path::new(&clients).join(client));
     let found = found.filter(|path| path.exists());
     if found.is_none() {
-        skipped(&format!("{client} client"), "not installed; run tests/run");
-        assert_ne!(std::env::var("CI").as_deref(), Ok("true"), "{client} must be there in CI");
+        not_set_up(&format!("{client} client"), "not installed; run tests/run");
     }
     found
 }

@@ -7,6 +7,7 @@ use keyhatch::grpc::pb;
 use keyhatch::grpc::pb::executor_service_client::ExecutorServiceClient;
 use keyhatch::grpc::pb::secret_service_client::SecretServiceClient;
 use tokio::runtime::Runtime;
+use tokio::task::JoinHandle;
 use tonic::transport::Channel;
 use tonic_health::pb::health_check_response::ServingStatus;
 use tonic_health::pb::{HealthCheckRequest, health_client::HealthClient};
@@ -105,6 +106,16 @@ impl World {
         assert_eq!(self.health("keyhatch.v1.SystemService"), ServingStatus::Serving as i32);
     }
 
+    /// Once the disk goes on steps are served, and what was stuck is done.
+    fn recovers_with<T>(&self, stuck: JoinHandle<Result<T, tonic::Status>>) {
+        self.go_on();
+        wait_until("it goes on", || self.resolve(3) == "resolved");
+        self.wait_for_health(ServingStatus::Serving);
+        assert_eq!(self.state(), "serving");
+        let answered = self.runtime.block_on(stuck).unwrap();
+        assert!(answered.is_ok(), "{:?}", answered.err());
+    }
+
     fn state(&self) -> String {
         let status = self.serving.run(&["status", "-o", "json"]);
         let status: serde_json::Value = serde_json::from_slice(&status.stdout).unwrap();
@@ -129,14 +140,9 @@ fn while_a_write_to_the_journal_hangs_nothing_is_resolved_and_everybody_is_told_
     world.wait_for_health(ServingStatus::NotServing);
     assert_eq!(world.state(), "no-secrets");
 
-    world.go_on();
-    wait_until("it goes on", || world.resolve(3) == "resolved");
-    world.wait_for_health(ServingStatus::Serving);
-    assert_eq!(world.state(), "serving");
+    // The line of what was stuck is written when the disk goes on.
+    world.recovers_with(stuck);
     world.put_secret("new").unwrap();
-    // Its line was written when the disk went on.
-    let answered = world.runtime.block_on(stuck).unwrap();
-    assert!(answered.is_ok(), "{:?}", answered.err());
 }
 
 #[test]
@@ -148,11 +154,7 @@ fn while_a_sync_of_the_journal_hangs_nothing_is_resolved_and_then_what_waited_is
     world.wait_for_health(ServingStatus::NotServing);
     assert_eq!(world.state(), "no-secrets");
     assert_eq!(world.resolve(0), "JOURNAL_UNAVAILABLE");
-    world.go_on();
-    wait_until("it goes on", || world.resolve(0) == "resolved");
-    world.wait_for_health(ServingStatus::Serving);
-    let answered = world.runtime.block_on(stuck).unwrap();
-    assert!(answered.is_ok(), "{:?}", answered.err());
+    world.recovers_with(stuck);
 }
 
 #[test]

@@ -31,7 +31,7 @@ use tonic_types::StatusExt as _;
 use zeroize::Zeroizing;
 
 pub use process::{ServeProcess, by_shell, keyhatch, keyhatch_in, path_with_binary, wait_until};
-pub use report::{full, report, scale, skipped};
+pub use report::{not_set_up, report, scale, skipped};
 pub use scan::{Found, Scanner};
 pub use small::SmallFilesystem;
 

@@ -31,3 +31,9 @@ pub fn skipped(what: &str, why: &str) {
     report(what, "not run", why, "");
     assert!(!full(), "{what}: nothing is skipped in the full form");
 }
+
+/// The same of what `tests/run` sets up: in CI, too, that is a failure.
+pub fn not_set_up(what: &str, why: &str) {
+    skipped(what, why);
+    assert_ne!(std::env::var("CI").as_deref(), Ok("true"), "{what} must be there in CI");
+}
