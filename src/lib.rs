@@ -19,6 +19,7 @@
 //! | 2 | [`identity`] | CA, certificates, TLS: rustls |
 //! | 2 | [`integration`] | the types of connections |
 //! | 2 | [`config`] | the daemon's configuration |
+//! | 2 | [`relay`] | Puppet Relay's specs: references, expressions, evaluation (pure) |
 //! | 1 | [`model`] | the words, parsed and checked |
 //!
 //! # How one Resolve flows
@@ -61,5 +62,6 @@ pub mod integration;
 pub mod journal;
 pub mod lease;
 pub mod model;
+pub mod relay;
 pub mod seal;
 pub mod store;

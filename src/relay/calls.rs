@@ -1,0 +1,139 @@
+//! Calls of functions, by `!Fn.NAME` or in an expression: which of their arguments are evaluated.
+
+use serde_json::{Value as Json, json};
+
+use super::evaluate::{EvaluationError, Evaluator, Outcome, Result};
+use super::expression::Expression;
+use super::function::{Named, call};
+use super::path::{Segment, apply};
+use super::spec::{Arguments, Tree};
+
+/// What a function is called with.
+#[derive(Clone, Copy)]
+enum Argument<'a> {
+    Tree(&'a Tree),
+    Expression(&'a Expression),
+}
+
+/// What came of a call.
+enum Called {
+    Value(Json),
+    /// An argument could not be resolved, or there is no such function here.
+    Unresolved(Vec<Json>, Named),
+}
+
+impl Evaluator<'_> {
+    /// What a call in an expression comes to, if it can be had.
+    pub(super) fn call_expression(
+        &mut self,
+        name: &str,
+        arguments: &[(Option<String>, Expression)],
+    ) -> Result<Option<Json>> {
+        let positional = arguments.iter().filter(|(name, _)| name.is_none());
+        let positional: Vec<_> = positional.map(|(_, value)| Argument::Expression(value)).collect();
+        let named = arguments.iter();
+        let named =
+            named.filter_map(|(name, value)| Some((name.as_deref()?, Argument::Expression(value))));
+        match self.function(name, &positional, &named.collect::<Vec<_>>())? {
+            Called::Value(value) => Ok(Some(value)),
+            Called::Unresolved(..) => Ok(None),
+        }
+    }
+
+    /// What a `!Fn.NAME` comes to.
+    pub(super) fn call(
+        &mut self,
+        name: &str,
+        arguments: &Arguments,
+        path: &[Segment],
+    ) -> Result<Outcome> {
+        let (items, named): (Vec<_>, Vec<_>) = match arguments {
+            Arguments::Positional(items) => {
+                (items.iter().map(Argument::Tree).collect(), Vec::new())
+            }
+            Arguments::Named(entries) => {
+                let named =
+                    entries.iter().map(|(name, tree)| (name.as_str(), Argument::Tree(tree)));
+                (Vec::new(), named.collect())
+            }
+        };
+        match self.function(name, &items, &named)? {
+            Called::Value(value) => apply(value, path).map(Outcome::Complete),
+            Called::Unresolved(items, named) => {
+                let written = match arguments {
+                    Arguments::Positional(_) => Json::from(items),
+                    Arguments::Named(_) => Json::Object(named.into_iter().collect()),
+                };
+                Ok(Outcome::Unresolved(json!({ format!("$fn.{name}"): written })))
+            }
+        }
+    }
+
+    fn function(
+        &mut self,
+        name: &str,
+        arguments: &[Argument<'_>],
+        named: &[(&str, Argument<'_>)],
+    ) -> Result<Called> {
+        match (name, arguments) {
+            ("coalesce", arguments) => return self.coalesce(arguments),
+            ("exists", [argument]) => {
+                return match self.argument(*argument) {
+                    Ok(Outcome::Complete(_)) => Ok(Called::Value(json!(true))),
+                    Ok(outcome) => {
+                        Ok(Called::Unresolved(vec![outcome.into_json(&mut true)], Named::new()))
+                    }
+                    Err(error) if error.is_absence => Ok(Called::Value(json!(false))),
+                    Err(error) => Err(error),
+                };
+            }
+            _ => {}
+        }
+        let mut complete = true;
+        let mut values = Vec::new();
+        for argument in arguments {
+            values.push(self.argument(*argument)?.into_json(&mut complete));
+        }
+        let mut by_name = Named::new();
+        for (name, argument) in named {
+            let value = self.argument(*argument)?.into_json(&mut complete);
+            by_name.insert((*name).to_owned(), value);
+        }
+        let called = match complete {
+            true => call(name, values.clone(), &by_name).map_err(EvaluationError::new)?,
+            false => None,
+        };
+        Ok(called.map_or_else(|| Called::Unresolved(values, by_name), Called::Value))
+    }
+
+    /// The first argument that is something. What is passed over is not missing.
+    fn coalesce(&mut self, arguments: &[Argument<'_>]) -> Result<Called> {
+        for argument in arguments {
+            let (needs, unresolvable) = (self.needs.len(), self.unresolvable.clone());
+            match self.argument(*argument) {
+                Ok(Outcome::Complete(value)) if !value.is_null() => {
+                    return Ok(Called::Value(value));
+                }
+                Ok(_) => {}
+                Err(error) if error.is_absence => {}
+                Err(error) => return Err(error),
+            }
+            // It may be something once it is looked up; what stands behind it is not asked for before.
+            if self.needs.len() > needs {
+                return Ok(Called::Unresolved(Vec::new(), Named::new()));
+            }
+            self.unresolvable = unresolvable;
+        }
+        Ok(Called::Value(Json::Null))
+    }
+
+    fn argument(&mut self, argument: Argument<'_>) -> Result<Outcome> {
+        match argument {
+            Argument::Tree(tree) => self.tree(tree, &[]),
+            Argument::Expression(expression) => {
+                let value = self.expression(expression, &[])?;
+                Ok(value.map_or(Outcome::Unresolved(Json::Null), Outcome::Complete))
+            }
+        }
+    }
+}

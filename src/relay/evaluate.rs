@@ -1,0 +1,415 @@
+//! Evaluation: of the part of a spec that is asked for, and of nothing else.
+//!
+//! What cannot be had is no error: it stays as it was written, is named, and makes the answer incomplete
+//! (relay-core `pkg/spec`, its evaluator). Only a path that leads nowhere is an error.
+
+use std::collections::{BTreeMap, BTreeSet};
+use std::fmt;
+
+use serde_json::{Map, Value as Json, json};
+
+use super::expression::{Expression, Operator};
+use super::function::text;
+use super::operator::{arithmetic, compare, equal, matches, truth};
+use super::path::{Segment, apply};
+use super::query::{Piece, Query};
+use super::spec::{Part, Reference, Scope, Template, Tree};
+
+/// What only the broker knows.
+#[derive(Clone, Debug, PartialEq, Eq, PartialOrd, Ord)]
+pub enum Need {
+    /// A connection.
+    Connection {
+        /// Its type, which is an integration's name.
+        kind: String,
+        /// Its name.
+        name: String,
+        /// This field alone, by any of its names.
+        field: Option<String>,
+    },
+    /// A secret of the workflow.
+    Secret {
+        /// Its name.
+        name: String,
+    },
+}
+
+/// What came of a look-up.
+#[derive(Clone)]
+pub enum Found {
+    /// The connection as a map, a field or a secret.
+    Value(Json),
+    /// It is absent, or not for this step.
+    Nothing,
+    /// The connection has no such field.
+    NoSuchField,
+}
+
+/// What is known when an evaluation begins.
+#[derive(Clone, Default)]
+pub struct Known {
+    /// What was looked up for it.
+    pub looked_up: BTreeMap<Need, Found>,
+    /// The run's parameters.
+    pub parameters: BTreeMap<String, Json>,
+    /// What steps have put out, by step and name.
+    pub outputs: BTreeMap<(String, String), Json>,
+}
+
+/// References that could not be resolved.
+pub type Unresolvable = BTreeSet<Reference>;
+
+/// How far an evaluation has come.
+pub enum Progress {
+    /// To its end.
+    Done(Evaluated),
+    /// Look these up, and evaluate again.
+    Needs(BTreeSet<Need>),
+}
+
+/// What an evaluation gave.
+pub struct Evaluated {
+    /// The value; where it is not complete, with what could not be resolved as it was written.
+    pub value: Json,
+    /// All of it could be resolved.
+    pub complete: bool,
+    /// What could not.
+    pub unresolvable: Unresolvable,
+}
+
+/// A path that leads nowhere, or a function that was called wrongly.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct EvaluationError {
+    path: Vec<String>,
+    problem: String,
+    /// It is that there is nothing.
+    pub(super) is_absence: bool,
+}
+
+impl EvaluationError {
+    pub(super) fn unknown_key(key: &str) -> Self {
+        let problem = format!("unknown key {key}");
+        Self { path: vec![key.to_owned()], problem, is_absence: true }
+    }
+
+    pub(super) fn new(problem: impl Into<String>) -> Self {
+        Self { path: Vec::new(), problem: problem.into(), is_absence: false }
+    }
+
+    /// Without the keys, which may have been made of values.
+    fn without_keys(self) -> Self {
+        let problem = "a key that was made of values leads nowhere".to_owned();
+        Self { path: Vec::new(), problem, ..self }
+    }
+
+    pub(super) fn under(mut self, segment: &Segment) -> Self {
+        self.path.insert(0, segment.key());
+        self
+    }
+}
+
+impl fmt::Display for EvaluationError {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        match self.path.is_empty() {
+            true => f.write_str(&self.problem),
+            false => write!(f, "path {:?}: {}", self.path.join("."), self.problem),
+        }
+    }
+}
+
+/// What a part of a tree comes to.
+pub(super) enum Outcome {
+    Complete(Json),
+    /// A list or map in which something could not be resolved.
+    Incomplete(Json),
+    /// It could not be resolved itself: as it was written.
+    Unresolved(Json),
+}
+
+pub(super) type Result<T> = std::result::Result<T, EvaluationError>;
+
+impl Tree {
+    /// Evaluates what a query asks for. Look up what it needs and evaluate again, until it needs nothing.
+    ///
+    /// # Errors
+    /// A path that leads nowhere, or a function that was called wrongly.
+    pub fn evaluate(&self, query: &Query, known: &Known) -> Result<Progress> {
+        let mut evaluator =
+            Evaluator { known, needs: BTreeSet::new(), unresolvable: Unresolvable::new() };
+        let outcome = evaluator.query(self, query);
+        let Evaluator { needs, unresolvable, .. } = evaluator;
+        // What is not known yet may have led to an error that there is not.
+        if !needs.is_empty() {
+            return Ok(Progress::Needs(needs));
+        }
+        let (value, complete) = outcome?;
+        Ok(Progress::Done(Evaluated { value, complete, unresolvable }))
+    }
+}
+
+pub(super) struct Evaluator<'a> {
+    known: &'a Known,
+    pub(super) needs: BTreeSet<Need>,
+    pub(super) unresolvable: Unresolvable,
+}
+
+impl Evaluator<'_> {
+    /// A value, and whether it is complete.
+    fn query(&mut self, tree: &Tree, query: &Query) -> Result<(Json, bool)> {
+        Ok(match query {
+            Query::Path(path) => match self.tree(tree, path)? {
+                Outcome::Complete(value) => (value, true),
+                Outcome::Incomplete(value) => (value, false),
+                Outcome::Unresolved(value) if path.is_empty() => (value, false),
+                Outcome::Unresolved(_) => (Json::Null, false),
+            },
+            Query::Text(pieces) => match self.pieces(tree, pieces)? {
+                Some(text) => (Json::from(text), true),
+                None => (Json::Null, false),
+            },
+        })
+    }
+
+    /// A text, if all of it could be resolved.
+    fn pieces(&mut self, tree: &Tree, pieces: &[Piece]) -> Result<Option<String>> {
+        let mut written = Some(String::new());
+        for piece in pieces {
+            let value = match piece {
+                Piece::Text(text) => Some(text.clone()),
+                Piece::Path(path) => match self.tree(tree, path)? {
+                    Outcome::Complete(value) => Some(text(&value)),
+                    Outcome::Incomplete(_) | Outcome::Unresolved(_) => None,
+                },
+            };
+            written = written.zip(value).map(|(written, value)| written + &value);
+        }
+        Ok(written)
+    }
+
+    pub(super) fn tree(&mut self, tree: &Tree, path: &[Segment]) -> Result<Outcome> {
+        match tree {
+            Tree::Plain(value) => apply(value.clone(), path).map(Outcome::Complete),
+            Tree::Map(entries) => self.map(entries, path),
+            Tree::List(items) => self.list(items, path),
+            Tree::Reference(reference) => {
+                let found = self.reference(reference, path)?;
+                Ok(found
+                    .map_or_else(|| Outcome::Unresolved(reference.to_json()), Outcome::Complete))
+            }
+            Tree::Call { name, arguments } => self.call(name, arguments, path),
+            Tree::Template(template) => {
+                let found = self.template(template, path)?;
+                let source = || Json::from(template.source.clone());
+                Ok(found.map_or_else(|| Outcome::Unresolved(source()), Outcome::Complete))
+            }
+        }
+    }
+
+    fn map(&mut self, entries: &BTreeMap<String, Tree>, path: &[Segment]) -> Result<Outcome> {
+        if let Some((first, rest)) = path.split_first() {
+            let key = first.key();
+            let tree = entries.get(&key).ok_or_else(|| EvaluationError::unknown_key(&key))?;
+            return self.tree(tree, rest).map_err(|error| error.under(first));
+        }
+        let mut map = Map::new();
+        let mut complete = true;
+        for (key, tree) in entries {
+            let part = self.tree(tree, &[]);
+            let part = part.map_err(|error| error.under(&Segment::Key(key.clone())))?;
+            map.insert(key.clone(), part.into_json(&mut complete));
+        }
+        Ok(Outcome::container(Json::Object(map), complete))
+    }
+
+    fn list(&mut self, items: &[Tree], path: &[Segment]) -> Result<Outcome> {
+        if let Some((first, rest)) = path.split_first() {
+            let tree = first.index().and_then(|index| items.get(index));
+            let tree = tree.ok_or_else(|| EvaluationError::unknown_key(&first.key()))?;
+            return self.tree(tree, rest).map_err(|error| error.under(first));
+        }
+        let mut list = Vec::new();
+        let mut complete = true;
+        for (index, tree) in items.iter().enumerate() {
+            let part = self.tree(tree, &[]);
+            let part = part.map_err(|error| error.under(&Segment::Index(index)))?;
+            list.push(part.into_json(&mut complete));
+        }
+        Ok(Outcome::container(Json::Array(list), complete))
+    }
+
+    /// The value, if all of it could be resolved.
+    fn template(&mut self, template: &Template, path: &[Segment]) -> Result<Option<Json>> {
+        // Alone, it keeps its type.
+        if let [Part::Expression(only)] = template.parts.as_slice() {
+            return self.expression(only, path);
+        }
+        let mut written = Some(String::new());
+        for part in &template.parts {
+            let value = match part {
+                Part::Text(text) => Some(text.clone()),
+                Part::Expression(expression) => {
+                    self.expression(expression, &[])?.map(|value| text(&value))
+                }
+            };
+            written = written.zip(value).map(|(written, value)| written + &value);
+        }
+        written.map(|written| apply(Json::from(written), path)).transpose()
+    }
+
+    /// What a reference stands for, if it can be had.
+    fn reference(&mut self, reference: &Reference, path: &[Segment]) -> Result<Option<Json>> {
+        let (found, rest) = match reference {
+            Reference::Connection { kind, name } => {
+                let (field, rest) = match path.split_first() {
+                    Some((field, rest)) => (Some(field.key()), rest),
+                    None => (None, path),
+                };
+                let (kind, name) = (kind.clone(), name.clone());
+                let need = Need::Connection { kind, name, field: field.clone() };
+                match (self.look_up(need), field) {
+                    (Some(Found::NoSuchField), Some(field)) => {
+                        return Err(EvaluationError::unknown_key(&field));
+                    }
+                    (found, _) => (found, rest),
+                }
+            }
+            Reference::Secret { name } => (self.look_up(Need::Secret { name: name.clone() }), path),
+            Reference::Parameter { name } => {
+                (self.known.parameters.get(name).cloned().map(Found::Value), path)
+            }
+            Reference::Output { from, name } => {
+                let output = self.known.outputs.get(&(from.clone(), name.clone()));
+                (output.cloned().map(Found::Value), path)
+            }
+            // There is no event, no question and no other step here.
+            Reference::Answer { .. } | Reference::Data { .. } | Reference::Status { .. } => {
+                (None, path)
+            }
+        };
+        match found {
+            Some(Found::Value(value)) => apply(value, rest).map(Some),
+            Some(Found::Nothing | Found::NoSuchField) | None => {
+                self.unresolvable.insert(reference.clone());
+                Ok(None)
+            }
+        }
+    }
+
+    fn look_up(&mut self, need: Need) -> Option<Found> {
+        let found = self.known.looked_up.get(&need).cloned();
+        if found.is_none() {
+            self.needs.insert(need);
+        }
+        found
+    }
+
+    /// What is at a path of an expression's value, if it can be had.
+    pub(super) fn expression(
+        &mut self,
+        expression: &Expression,
+        path: &[Segment],
+    ) -> Result<Option<Json>> {
+        let value = match expression {
+            Expression::Literal(value) => Some(value.clone()),
+            // The spec's reader lets neither through.
+            Expression::Root | Expression::Name(_) => None,
+            Expression::Member(..) => return self.member(expression, path),
+            Expression::Call(name, arguments) => self.call_expression(name, arguments)?,
+            Expression::List(items) => {
+                let items = items.iter().map(|item| self.expression(item, &[]));
+                items.collect::<Result<Option<Vec<_>>>>()?.map(Json::from)
+            }
+            Expression::Map(entries) => {
+                let mut map = Map::new();
+                for (key, value) in entries {
+                    let (key, value) = (self.expression(key, &[])?, self.expression(value, &[])?);
+                    let Some((key, value)) = key.zip(value) else { return Ok(None) };
+                    map.insert(text(&key), value);
+                }
+                Some(Json::Object(map))
+            }
+            Expression::Not(inner) => match self.expression(inner, &[])? {
+                Some(value) => Some(Json::Bool(!truth(&value)?)),
+                None => None,
+            },
+            Expression::Negative(inner) => match self.expression(inner, &[])? {
+                Some(value) => Some(arithmetic(Operator::Subtract, &json!(0), &value)?),
+                None => None,
+            },
+            Expression::Binary(operator, left, right) => self.binary(*operator, left, right)?,
+        };
+        value.map(|value| apply(value, path)).transpose()
+    }
+
+    /// `base.key.key`: its keys, and then what they lead to.
+    fn member(&mut self, expression: &Expression, path: &[Segment]) -> Result<Option<Json>> {
+        let mut base = expression;
+        let mut keys = Vec::new();
+        let mut is_computed = false;
+        while let Expression::Member(of, key) = base {
+            is_computed |= key.is_made_of_values();
+            let Some(key) = self.expression(key, &[])? else { return Ok(None) };
+            let segment = Segment::from_json(&key);
+            keys.push(segment.ok_or_else(|| EvaluationError::new("a key is a text or a number"))?);
+            base = of;
+        }
+        keys.reverse();
+        keys.extend_from_slice(path);
+        let found = match base {
+            Expression::Name(name) => {
+                let selected = Scope::of(name).and_then(|scope| Reference::of_scope(scope, &keys));
+                let Some((reference, count)) = selected else { return Ok(None) };
+                self.reference(&reference, keys.get(count..).unwrap_or_default())
+            }
+            base => self.expression(base, &keys),
+        };
+        found.map_err(|error| if is_computed { error.without_keys() } else { error })
+    }
+
+    fn binary(
+        &mut self,
+        operator: Operator,
+        left: &Expression,
+        right: &Expression,
+    ) -> Result<Option<Json>> {
+        let Some(left) = self.expression(left, &[])? else { return Ok(None) };
+        match operator {
+            Operator::Or if truth(&left)? => return Ok(Some(json!(true))),
+            Operator::And if !truth(&left)? => return Ok(Some(json!(false))),
+            _ => {}
+        }
+        let Some(right) = self.expression(right, &[])? else { return Ok(None) };
+        let value = match operator {
+            Operator::Or | Operator::And => Json::Bool(truth(&right)?),
+            Operator::Equal => Json::Bool(equal(&left, &right)),
+            Operator::NotEqual => Json::Bool(!equal(&left, &right)),
+            Operator::Less
+            | Operator::LessOrEqual
+            | Operator::Greater
+            | Operator::GreaterOrEqual => Json::Bool(compare(operator, &left, &right)?),
+            Operator::Matches | Operator::MatchesNot => {
+                Json::Bool(matches(&left, &right)? == (operator == Operator::Matches))
+            }
+            Operator::Pipe => return Ok(None),
+            operator => arithmetic(operator, &left, &right)?,
+        };
+        Ok(Some(value))
+    }
+}
+
+impl Outcome {
+    fn container(value: Json, complete: bool) -> Self {
+        if complete { Self::Complete(value) } else { Self::Incomplete(value) }
+    }
+
+    /// The value, and whether it was complete is added to what is known of its neighbours.
+    pub(super) fn into_json(self, complete: &mut bool) -> Json {
+        match self {
+            Self::Complete(value) => value,
+            Self::Incomplete(value) | Self::Unresolved(value) => {
+                *complete = false;
+                value
+            }
+        }
+    }
+}

@@ -1,0 +1,110 @@
+//! What operators make of two values. As in Relay's (leg's gval), values are converted where one kind is wanted:
+//! a text that is a number is one, and beside a text everything is a text.
+
+use serde_json::Value as Json;
+
+use super::evaluate::{EvaluationError, Result};
+use super::expression::Operator;
+use super::function::text;
+
+/// A truth value, or the text of one.
+///
+/// # Errors
+/// If it is none.
+pub fn truth(value: &Json) -> Result<bool> {
+    let truth = value.as_bool().or_else(|| value.as_str()?.parse().ok());
+    truth.ok_or_else(|| EvaluationError::new("expected true or false"))
+}
+
+/// Whether two values are the same, also when only one of them is a text.
+pub fn equal(left: &Json, right: &Json) -> bool {
+    match (number(left), number(right)) {
+        (Some(left_number), Some(right_number)) if !(left.is_string() && right.is_string()) => {
+            left_number == right_number
+        }
+        _ if left.is_string() != right.is_string() && is_scalar(left) && is_scalar(right) => {
+            text(left) == text(right)
+        }
+        _ => left == right,
+    }
+}
+
+/// Whether two numbers, or else two texts, stand in this order.
+///
+/// # Errors
+/// If they are neither.
+pub fn compare(operator: Operator, left: &Json, right: &Json) -> Result<bool> {
+    let ordering = match (number(left), number(right)) {
+        (Some(left), Some(right)) => left.partial_cmp(&right),
+        _ if is_scalar(left) && is_scalar(right) => Some(text(left).cmp(&text(right))),
+        _ => None,
+    };
+    let wrong = || EvaluationError::new("only numbers and texts can be compared");
+    let ordering = ordering.ok_or_else(wrong)?;
+    Ok(match operator {
+        Operator::Less => ordering.is_lt(),
+        Operator::LessOrEqual => ordering.is_le(),
+        Operator::Greater => ordering.is_gt(),
+        _ => ordering.is_ge(),
+    })
+}
+
+/// Whether a text matches a regular expression.
+///
+/// # Errors
+/// If it is none, or too large.
+pub fn matches(value: &Json, pattern: &Json) -> Result<bool> {
+    /// Matching takes time in proportion to it.
+    const MAX_PATTERN_BYTES: usize = 64 * 1024;
+    let wrong = || EvaluationError::new("=~ wants a text and a regular expression");
+    let pattern = pattern.as_str().filter(|_| is_scalar(value)).ok_or_else(wrong)?;
+    let built = regex_lite::RegexBuilder::new(pattern).size_limit(MAX_PATTERN_BYTES).build();
+    Ok(built.map_err(|_| wrong())?.is_match(&text(value)))
+}
+
+/// What comes of two numbers, or of two texts that are added.
+///
+/// # Errors
+/// If they are neither, or the answer is no finite number.
+pub fn arithmetic(operator: Operator, left: &Json, right: &Json) -> Result<Json> {
+    let is_text = left.is_string() || right.is_string();
+    if operator == Operator::Add && is_text && is_scalar(left) && is_scalar(right) {
+        return Ok(Json::from(text(left) + &text(right)));
+    }
+    if let Some((left, right)) = left.as_i64().zip(right.as_i64()) {
+        let answer = match operator {
+            Operator::Add => left.checked_add(right),
+            Operator::Subtract => left.checked_sub(right),
+            Operator::Multiply => left.checked_mul(right),
+            Operator::Remainder => left.checked_rem(right),
+            Operator::Divide if left.checked_rem(right) == Some(0) => left.checked_div(right),
+            _ => None,
+        };
+        if let Some(answer) = answer {
+            return Ok(Json::from(answer));
+        }
+    }
+    let wrong = || EvaluationError::new("arithmetic wants numbers, and + texts or numbers");
+    let (left, right) = number(left).zip(number(right)).ok_or_else(wrong)?;
+    let answer = match operator {
+        Operator::Add => left + right,
+        Operator::Subtract => left - right,
+        Operator::Multiply => left * right,
+        Operator::Divide => left / right,
+        Operator::Remainder => left % right,
+        Operator::Power => left.powf(right),
+        _ => return Err(wrong()),
+    };
+    let number = serde_json::Number::from_f64(answer);
+    number.map(Json::Number).ok_or_else(|| EvaluationError::new("no finite number"))
+}
+
+fn number(value: &Json) -> Option<f64> {
+    value
+        .as_f64()
+        .or_else(|| value.as_str()?.parse().ok().filter(|number: &f64| number.is_finite()))
+}
+
+fn is_scalar(value: &Json) -> bool {
+    !value.is_array() && !value.is_object() && !value.is_null()
+}

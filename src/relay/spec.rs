@@ -1,0 +1,468 @@
+//! A spec as a tree of what has to be evaluated.
+//!
+//! Tags (`!Connection {type: aws, name: prod}`), their `$type` maps and `${…}` are three ways to write the same;
+//! here they are one. Source: relay-core `pkg/spec`, relay docs `reference/relay-expressions.md`.
+
+use std::collections::BTreeMap;
+
+use base64::Engine as _;
+use base64::engine::general_purpose::STANDARD;
+use serde_json::{Value as Json, json};
+
+use super::expression::{Expression, Operator, parse_braced};
+use super::path::Segment;
+use super::yaml::{Content, Node};
+use super::{Position, SpecError, scalar, yaml};
+
+/// What can be evaluated.
+#[derive(Clone, Debug, PartialEq)]
+pub enum Tree {
+    /// A scalar that is what it is.
+    Plain(Json),
+    /// A list.
+    List(Vec<Tree>),
+    /// A mapping.
+    Map(BTreeMap<String, Tree>),
+    /// Something of another place.
+    Reference(Reference),
+    /// `!Fn.NAME`
+    Call {
+        /// `NAME`
+        name: String,
+        /// What it is called with.
+        arguments: Arguments,
+    },
+    /// A text with `${…}` in it.
+    Template(Template),
+}
+
+impl Tree {
+    /// Whether it is a mapping that has this key.
+    pub fn has_key(&self, key: &str) -> bool {
+        matches!(self, Self::Map(entries) if entries.contains_key(key))
+    }
+}
+
+/// What a function is called with.
+#[derive(Clone, Debug, PartialEq)]
+pub enum Arguments {
+    /// In order.
+    Positional(Vec<Tree>),
+    /// By name.
+    Named(BTreeMap<String, Tree>),
+}
+
+/// A text with expressions in it.
+#[derive(Clone, Debug, PartialEq)]
+pub struct Template {
+    /// As it was written.
+    pub source: String,
+    /// Its parts, in order.
+    pub parts: Vec<Part>,
+}
+
+/// A part of a template.
+#[derive(Clone, Debug, PartialEq)]
+pub enum Part {
+    /// As it is.
+    Text(String),
+    /// `${…}`
+    Expression(Expression),
+}
+
+/// What a spec can refer to.
+#[derive(Clone, Debug, PartialEq, Eq, PartialOrd, Ord)]
+pub enum Reference {
+    /// The answer to a question.
+    Answer {
+        /// The step that asked.
+        ask_ref: String,
+        /// What it asked for.
+        name: String,
+    },
+    /// A connection.
+    Connection {
+        /// Its type, which is an integration's name.
+        kind: String,
+        /// Its name.
+        name: String,
+    },
+    /// A part of the event that triggered the run.
+    Data {
+        /// Which.
+        query: String,
+    },
+    /// What another step has put out.
+    Output {
+        /// The step.
+        from: String,
+        /// What it is called.
+        name: String,
+    },
+    /// A parameter of the run.
+    Parameter {
+        /// Which.
+        name: String,
+    },
+    /// A secret of the workflow.
+    Secret {
+        /// Which.
+        name: String,
+    },
+    /// How another step has ended.
+    Status {
+        /// The step.
+        action: String,
+        /// What of it.
+        property: String,
+    },
+}
+
+impl Reference {
+    /// As its `$type` map.
+    pub fn to_json(&self) -> Json {
+        match self {
+            Self::Answer { ask_ref, name } => {
+                json!({ "$type": "Answer", "askRef": ask_ref, "name": name })
+            }
+            Self::Connection { kind, name } => {
+                json!({ "$type": "Connection", "type": kind, "name": name })
+            }
+            Self::Data { query } => json!({ "$type": "Data", "query": query }),
+            Self::Output { from, name } => json!({ "$type": "Output", "from": from, "name": name }),
+            Self::Parameter { name } => json!({ "$type": "Parameter", "name": name }),
+            Self::Secret { name } => json!({ "$type": "Secret", "name": name }),
+            Self::Status { action, property } => {
+                json!({ "$type": "Status", "action": action, "property": property })
+            }
+        }
+    }
+
+    /// Its type and the keys of its `$type` map, in the order of its sequence form.
+    fn forms() -> [(&'static str, &'static [&'static str]); 6] {
+        [
+            ("Answer", &["askRef", "name"]),
+            ("Connection", &["type", "name"]),
+            ("Data", &["query"]),
+            ("Output", &["from", "name"]),
+            ("Parameter", &["name"]),
+            ("Secret", &["name"]),
+        ]
+    }
+
+    fn new(kind: &str, mut values: Vec<String>) -> Option<Self> {
+        let name = values.pop()?;
+        match (kind, values.pop()) {
+            ("Answer", Some(ask_ref)) => Some(Self::Answer { ask_ref, name }),
+            ("Connection", Some(kind)) => Some(Self::Connection { kind, name }),
+            ("Data", None) => Some(Self::Data { query: name }),
+            ("Output", Some(from)) => Some(Self::Output { from, name }),
+            ("Parameter", None) => Some(Self::Parameter { name }),
+            ("Secret", None) => Some(Self::Secret { name }),
+            _ => None,
+        }
+    }
+
+    /// What the keys after a scope's name select, and how many of them; nothing if they are too few.
+    pub fn of_scope(scope: Scope, keys: &[Segment]) -> Option<(Self, usize)> {
+        let key = |index: usize| keys.get(index).map(Segment::key);
+        let reference = match scope {
+            Scope::Connections => Self::Connection { kind: key(0)?, name: key(1)? },
+            Scope::Event => Self::Data { query: key(0)? },
+            Scope::Outputs => Self::Output { from: key(0)?, name: key(1)? },
+            Scope::Parameters => Self::Parameter { name: key(0)? },
+            Scope::Secrets => Self::Secret { name: key(0)? },
+            Scope::Steps => Self::Status { action: key(0)?, property: key(1)? },
+        };
+        Some((reference, scope.keys()))
+    }
+}
+
+/// The names that expressions of a spec begin with.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Scope {
+    Connections,
+    Event,
+    Outputs,
+    Parameters,
+    Secrets,
+    Steps,
+}
+
+impl Scope {
+    /// The scope of a name.
+    pub fn of(name: &str) -> Option<Self> {
+        match name {
+            "connections" => Some(Self::Connections),
+            "event" => Some(Self::Event),
+            "outputs" => Some(Self::Outputs),
+            "parameters" => Some(Self::Parameters),
+            "secrets" => Some(Self::Secrets),
+            "steps" => Some(Self::Steps),
+            _ => None,
+        }
+    }
+
+    /// How many keys select one thing of it.
+    pub const fn keys(self) -> usize {
+        match self {
+            Self::Connections | Self::Outputs | Self::Steps => 2,
+            Self::Event | Self::Parameters | Self::Secrets => 1,
+        }
+    }
+}
+
+/// What a step is given, as a workflow file has it.
+#[derive(Clone, Debug)]
+pub struct StepSpec {
+    /// `spec`
+    pub spec: Tree,
+    /// `env`
+    pub env: Tree,
+    /// `when`: what must be true for the step to run.
+    pub when: Tree,
+}
+
+/// The keys of a step in a workflow file.
+const STEP_KEYS: [&str; 11] = [
+    "args",
+    "command",
+    "dependsOn",
+    "env",
+    "image",
+    "input",
+    "inputFile",
+    "name",
+    "spec",
+    "type",
+    "when",
+];
+
+impl StepSpec {
+    /// Reads a file that holds a spec, or a whole step: a mapping that has `spec` and no key that a step has not.
+    ///
+    /// # Errors
+    /// Where it is not YAML, or not a spec.
+    pub fn parse(text: &str) -> Result<Self, SpecError> {
+        let document = yaml::parse(text)?;
+        let Content::Mapping(entries) = &document.content else {
+            return Err(SpecError::new(document.at, "a spec is a mapping"));
+        };
+        let is_key = |key: &Node| key.text().is_some_and(|key| STEP_KEYS.contains(&key));
+        let is_step = document.get("spec").is_some() && entries.iter().all(|(key, _)| is_key(key));
+        if !is_step {
+            let empty = || Tree::Map(BTreeMap::new());
+            return Ok(Self { spec: tree(&document)?, env: empty(), when: Tree::List(Vec::new()) });
+        }
+        let part = |key: &str| document.get(key).map(tree).transpose();
+        let when = match part("when")? {
+            None => Vec::new(),
+            Some(Tree::List(conditions)) => conditions,
+            Some(condition) => vec![condition],
+        };
+        Ok(Self {
+            spec: part("spec")?.unwrap_or(Tree::Plain(Json::Null)),
+            env: part("env")?.unwrap_or(Tree::Map(BTreeMap::new())),
+            when: Tree::List(when),
+        })
+    }
+}
+
+/// A node with everything in it that is to be evaluated.
+fn tree(node: &Node) -> Result<Tree, SpecError> {
+    match node.tag.as_deref() {
+        None => untagged(node),
+        Some("!str") => Ok(Tree::Plain(Json::from(text_of(node)?))),
+        Some("!binary") => {
+            let text: String = text_of(node)?.split_whitespace().collect();
+            let decoded = STANDARD.decode(text);
+            let bytes = decoded.map_err(|_| SpecError::new(node.at, "!!binary wants Base64"))?;
+            Ok(Tree::Plain(scalar::bytes(&bytes)))
+        }
+        Some("!bool" | "!int" | "!float" | "!null") => {
+            Ok(Tree::Plain(scalar::plain(text_of(node)?)))
+        }
+        Some("!map" | "!seq") => untagged(node),
+        Some(tag) => match tag.strip_prefix("Fn.") {
+            Some(function) => Ok(Tree::Call {
+                name: function.to_owned(),
+                arguments: match &node.content {
+                    Content::Mapping(entries) => Arguments::Named(map(entries)?),
+                    Content::Sequence(items) => Arguments::Positional(list(items)?),
+                    Content::Scalar { .. } => Arguments::Positional(vec![untagged(node)?]),
+                },
+            }),
+            None => tagged(node, tag).map(Tree::Reference),
+        },
+    }
+}
+
+fn text_of(node: &Node) -> Result<&str, SpecError> {
+    node.text().ok_or_else(|| SpecError::new(node.at, "a text is expected"))
+}
+
+fn list(items: &[Node]) -> Result<Vec<Tree>, SpecError> {
+    items.iter().map(tree).collect()
+}
+
+fn map(entries: &[(Node, Node)]) -> Result<BTreeMap<String, Tree>, SpecError> {
+    let entry = |(key, value): &(Node, Node)| Ok((text_of(key)?.to_owned(), tree(value)?));
+    entries.iter().map(entry).collect()
+}
+
+fn untagged(node: &Node) -> Result<Tree, SpecError> {
+    match &node.content {
+        Content::Scalar { text, .. } if text.contains("${") => template(text, node.at),
+        Content::Scalar { text, is_plain: true } => Ok(Tree::Plain(scalar::plain(text))),
+        Content::Scalar { text, is_plain: false } => Ok(Tree::Plain(Json::from(text.clone()))),
+        Content::Sequence(items) => list(items).map(Tree::List),
+        Content::Mapping(entries) => match entries.as_slice() {
+            [(key, value)] if key.text().is_some_and(|key| key.starts_with("$fn.")) => {
+                let name = key.text().unwrap_or_default().trim_start_matches("$fn.").to_owned();
+                let arguments = match tree(value)? {
+                    Tree::List(items) => Arguments::Positional(items),
+                    Tree::Map(entries) => Arguments::Named(entries),
+                    other => Arguments::Positional(vec![other]),
+                };
+                Ok(Tree::Call { name, arguments })
+            }
+            _ => typed(node, entries),
+        },
+    }
+}
+
+/// A mapping, which is a reference if its `$type` is that of one.
+fn typed(node: &Node, entries: &[(Node, Node)]) -> Result<Tree, SpecError> {
+    let kind = node.get("$type").and_then(Node::text);
+    let form = Reference::forms().into_iter().find(|(name, _)| Some(*name) == kind);
+    let Some((kind, keys)) = form else { return map(entries).map(Tree::Map) };
+    let mut values = Vec::new();
+    for key in keys {
+        // Workflows from before `from` said taskName.
+        let legacy = (*key == "from").then(|| node.get("taskName")).flatten();
+        let value = node.get(key).or(legacy).ok_or_else(|| {
+            SpecError::new(node.at, format!("the required field {key:?} of this {kind} is missing"))
+        })?;
+        let text = plain_text(value).ok_or_else(|| {
+            SpecError::new(value.at, format!("{key:?} of a {kind} must be a text as it is"))
+        })?;
+        values.push(text.to_owned());
+    }
+    let reference = Reference::new(kind, values);
+    reference.map(Tree::Reference).ok_or_else(|| SpecError::new(node.at, "not a reference"))
+}
+
+/// A text that is what it is: names of references are not evaluated.
+fn plain_text(node: &Node) -> Option<&str> {
+    node.text().filter(|text| node.tag.is_none() && !text.contains("${"))
+}
+
+/// `!Connection`, `!Secret` and the like, in one of their forms.
+fn tagged(node: &Node, tag: &str) -> Result<Reference, SpecError> {
+    let wrong = |problem: String| SpecError::new(node.at, problem);
+    let form = Reference::forms().into_iter().find(|(name, _)| *name == tag);
+    let (kind, keys) = form.ok_or_else(|| wrong(format!("unknown tag \"!{tag}\"")))?;
+    let shown = keys.iter().map(|key| format!("{key:?}")).collect::<Vec<_>>().join(" and ");
+    let as_it_is = |part: &Node| plain_text(part).map(ToOwned::to_owned);
+    let values: Option<Vec<String>> = match &node.content {
+        Content::Scalar { text, .. } if keys.len() == 1 && !text.contains("${") => {
+            Some(vec![text.clone()])
+        }
+        Content::Scalar { .. } => None,
+        Content::Sequence(items) if items.len() == keys.len() => {
+            items.iter().map(as_it_is).collect()
+        }
+        Content::Mapping(entries) if entries.len() == keys.len() => {
+            keys.iter().map(|key| as_it_is(node.get(key)?)).collect()
+        }
+        Content::Sequence(_) | Content::Mapping(_) => None,
+    };
+    let values = values.ok_or_else(|| {
+        let sequence = match keys.len() {
+            1 => "a text",
+            _ => "a list of them in this order",
+        };
+        wrong(format!("!{kind} wants a mapping of exactly {shown}, or {sequence}"))
+    })?;
+    if values.iter().any(String::is_empty) {
+        return Err(wrong(format!("!{kind} wants {shown}, and one is empty")));
+    }
+    Reference::new(kind, values).ok_or_else(|| wrong(format!("!{kind} wants {shown}")))
+}
+
+/// A text with expressions in it.
+fn template(source: &str, at: Position) -> Result<Tree, SpecError> {
+    let parts = parts(source).map_err(|problem| SpecError::new(at, problem))?;
+    for part in &parts {
+        if let Part::Expression(expression) = part {
+            check(expression).map_err(|problem| SpecError::new(at, problem))?;
+        }
+    }
+    Ok(Tree::Template(Template { source: source.to_owned(), parts }))
+}
+
+/// The parts of a text with `${…}` in it.
+///
+/// # Errors
+/// What is wrong with an expression.
+pub fn parts(source: &str) -> Result<Vec<Part>, String> {
+    let mut parts = Vec::new();
+    let mut rest = source;
+    while let Some((before, after)) = rest.split_once("${") {
+        if !before.is_empty() {
+            parts.push(Part::Text(before.to_owned()));
+        }
+        let (expression, length) = parse_braced(after)?;
+        parts.push(Part::Expression(expression));
+        rest = after.get(length..).unwrap_or_default();
+    }
+    if !rest.is_empty() {
+        parts.push(Part::Text(rest.to_owned()));
+    }
+    Ok(parts)
+}
+
+/// Names must be known, and nobody gets all connections or secrets at once: what a step has no name for it does
+/// not need, and a log that prints a spec would print them all.
+fn check(expression: &Expression) -> Result<(), String> {
+    match expression {
+        Expression::Literal(_) => Ok(()),
+        Expression::Root => {
+            Err("$ stands for everything, secrets too; name what is needed".to_owned())
+        }
+        Expression::Name(_) | Expression::Member(..) => check_member(expression, 0),
+        Expression::Call(_, arguments) => {
+            arguments.iter().try_for_each(|(_, argument)| check(argument))
+        }
+        Expression::List(items) => items.iter().try_for_each(check),
+        Expression::Map(entries) => {
+            entries.iter().try_for_each(|(key, value)| check(key).and_then(|()| check(value)))
+        }
+        Expression::Not(inner) | Expression::Negative(inner) => check(inner),
+        // What stands behind a pipe is a function's name.
+        Expression::Binary(Operator::Pipe, left, _) => check(left),
+        Expression::Binary(_, left, right) => check(left).and_then(|()| check(right)),
+    }
+}
+
+fn check_member(expression: &Expression, keys: usize) -> Result<(), String> {
+    match expression {
+        Expression::Member(of, key) => {
+            if !matches!(key.as_ref(), Expression::Literal(_)) {
+                check(key)?;
+            }
+            check_member(of, keys + 1)
+        }
+        Expression::Name(name) => match Scope::of(name) {
+            None => Err(format!(
+                "{name} is no name that a spec knows; it knows connections, secrets, parameters, outputs, \
+                 steps and event"
+            )),
+            Some(scope) if keys < scope.keys() => Err(format!(
+                "{name} without a name after it stands for all of them at once; name the one that is needed"
+            )),
+            Some(_) => Ok(()),
+        },
+        other => check(other),
+    }
+}
