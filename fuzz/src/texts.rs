@@ -7,6 +7,7 @@ use std::sync::LazyLock;
 use keyhatch::catalog::{ConnectionFilter, ConnectionMetadata};
 use keyhatch::cli::texts;
 use keyhatch::model::FieldName;
+use keyhatch::relay::{Found, Known, Language, Progress, Query, StepSpec};
 
 use super::words::text;
 
@@ -54,8 +55,8 @@ pub fn command_line(data: &[u8]) {
     env_argument(text(data));
     placeholders(data);
     if let Ok(length) = texts::duration(text(data)) {
-        // Seconds are how it is written, too.
-        assert_eq!(texts::duration(&format!("{}s", length.as_secs())), Ok(length));
+        // Milliseconds are how it is written, too.
+        assert_eq!(texts::duration(&format!("{}ms", length.as_millis())), Ok(length));
     }
     if let Some(path) = texts::address(text(data)) {
         let written = format!("KEYHATCH_ADDR=unix://{}", path.display());
@@ -88,4 +89,52 @@ fn placeholders(word: &[u8]) {
     let directory = "{mount}{env-file}";
     let nested = texts::filled_in(OsStr::from_bytes(word), directory);
     assert!(nested.len() <= word.len() * 6);
+}
+
+/// A value, a zero byte, and output in which it may be.
+pub fn masks(data: &[u8]) {
+    let mut halves = data.splitn(2, |byte| *byte == 0);
+    let (value, output) = (halves.next().unwrap_or_default(), halves.next().unwrap_or_default());
+    let Some(whole) = texts::masked(value, &[output]) else { return };
+    let bytes: Vec<&[u8]> = output.chunks(1).collect();
+    assert_eq!(texts::masked(value, &bytes).as_ref(), Some(&whole), "in pieces");
+    // Between masks and what is beside them, what is made of asterisks may come to be anew.
+    if value.len() >= 6 && !value.contains(&b'*') {
+        assert!(!whole.windows(value.len()).any(|part| part == value));
+    }
+}
+
+/// A spec of Relay's, a zero byte, and a query.
+pub fn relay_specs(data: &[u8]) {
+    let text = text(data);
+    let (spec, query) = text.split_once('\0').unwrap_or((text, ""));
+    let languages = ["path", "path-template", "jsonpath", "jsonpath-template"];
+    let languages = languages.map(|language| language.parse::<Language>().unwrap());
+    let queries: Vec<Query> =
+        languages.into_iter().filter_map(|language| Query::parse(query, language).ok()).collect();
+    let step = match StepSpec::parse(spec) {
+        Ok(step) => step,
+        Err(error) => {
+            assert!(error.at.line > 0 && error.at.column > 0, "{error}");
+            return;
+        }
+    };
+    for query in queries {
+        let mut known = Known::default();
+        loop {
+            match step.spec.evaluate(&query, &known) {
+                Err(_) => break,
+                Ok(Progress::Done(evaluated)) => {
+                    assert!(!evaluated.complete || evaluated.unresolvable.is_empty());
+                    break;
+                }
+                // What it needs it did not know before, so this ends.
+                Ok(Progress::Needs(needs)) => {
+                    for need in needs {
+                        assert!(known.looked_up.insert(need, Found::Nothing).is_none());
+                    }
+                }
+            }
+        }
+    }
 }

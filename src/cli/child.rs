@@ -1,11 +1,11 @@
 //! A command that runs as a step: its environment, its signals, its exit code.
 
 use std::ffi::OsString;
-use std::io::IsTerminal as _;
 use std::os::unix::process::ExitStatusExt as _;
 use std::process::Command;
 
 use rustix::process::{Pid, Signal, kill_process};
+use rustix::termios::tcgetpgrp;
 use tokio::signal::unix::{Signal as SignalStream, SignalKind, signal};
 
 use super::failure::{Failure, exit};
@@ -30,7 +30,9 @@ pub fn become_step<'a>(
     env: impl Iterator<Item = (&'a String, &'a String)>,
 ) {
     for (name, _) in std::env::vars_os() {
-        if name.to_string_lossy().starts_with("KEYHATCH_") {
+        let text = name.to_string_lossy();
+        // What a helper answers is no identity.
+        if text.starts_with("KEYHATCH_") && !text.starts_with("KEYHATCH_HELPER_") {
             command.env_remove(name);
         }
     }
@@ -58,8 +60,15 @@ pub fn not_run(error: &std::io::Error, program: &std::ffi::OsStr) -> Failure {
 /// # Errors
 /// If it cannot be started.
 pub async fn run(command: Command) -> Result<u8, Failure> {
+    run_with(command, &mut Signals::listen()?).await
+}
+
+/// The same, where signals are listened for already.
+///
+/// # Errors
+/// If it cannot be started.
+pub async fn run_with(command: Command, signals: &mut Signals) -> Result<u8, Failure> {
     let program = command.get_program().to_owned();
-    let mut signals = Signals::listen()?;
     let mut child = tokio::process::Command::from(command)
         .spawn()
         .map_err(|error| not_run(&error, &program))?;
@@ -79,44 +88,65 @@ pub async fn run(command: Command) -> Result<u8, Failure> {
     Ok(code.and_then(|code| u8::try_from(code).ok()).unwrap_or(exit::FAILED))
 }
 
-/// The signals that are passed on.
-struct Signals {
-    hangup: SignalStream,
-    interrupt: SignalStream,
-    quit: SignalStream,
-    terminate: SignalStream,
-    user1: SignalStream,
-    user2: SignalStream,
-    /// On a terminal the kernel gives these to the child too; passing them on would double them.
-    from_terminal: bool,
+/// The signals that are passed on. Listening is for the rest of this process's life: who gets none of them from
+/// here any more must end by itself.
+pub struct Signals {
+    /// Whoever started this may have said that some are to be ignored, as nohup does; the command ignores them, too.
+    listened: Vec<(Signal, SignalStream)>,
 }
 
-impl Signals {
-    fn listen() -> std::io::Result<Self> {
-        Ok(Self {
-            hangup: signal(SignalKind::hangup())?,
-            interrupt: signal(SignalKind::interrupt())?,
-            quit: signal(SignalKind::quit())?,
-            terminate: signal(SignalKind::terminate())?,
-            user1: signal(SignalKind::user_defined1())?,
-            user2: signal(SignalKind::user_defined2())?,
-            from_terminal: std::io::stdin().is_terminal(),
-        })
-    }
+/// What is passed on. What a keyboard sends is last.
+const PASSED_ON: [Signal; 6] =
+    [Signal::HUP, Signal::TERM, Signal::USR1, Signal::USR2, Signal::INT, Signal::QUIT];
 
-    async fn next(&mut self) -> Signal {
-        loop {
-            let (signal, is_keyboard) = tokio::select! {
-                _ = self.hangup.recv() => (Signal::HUP, false),
-                _ = self.interrupt.recv() => (Signal::INT, true),
-                _ = self.quit.recv() => (Signal::QUIT, true),
-                _ = self.terminate.recv() => (Signal::TERM, false),
-                _ = self.user1.recv() => (Signal::USR1, false),
-                _ = self.user2.recv() => (Signal::USR2, false),
-            };
-            if !(is_keyboard && self.from_terminal) {
-                return signal;
+impl Signals {
+    /// Listens from now on.
+    ///
+    /// # Errors
+    /// If the kernel refuses.
+    pub fn listen() -> std::io::Result<Self> {
+        let ignored = ignored_signals();
+        // A terminal gives these to the whole group in its foreground; passing them on would double them.
+        let from_terminal =
+            |signal| [Signal::INT, Signal::QUIT].contains(&signal) && is_in_foreground();
+        let mut listened = Vec::new();
+        for passed_on in PASSED_ON {
+            let number = passed_on.as_raw();
+            let is_ignored = ignored.checked_shr(number.unsigned_abs() - 1).unwrap_or(0) & 1 == 1;
+            if is_ignored {
+                continue;
+            }
+            let stream = signal(SignalKind::from_raw(number))?;
+            if !from_terminal(passed_on) {
+                listened.push((passed_on, stream));
             }
         }
+        Ok(Self { listened })
     }
+
+    /// The next one.
+    pub async fn next(&mut self) -> Signal {
+        std::future::poll_fn(|context| {
+            let mut streams = self.listened.iter_mut();
+            let found = streams.find_map(|(signal, stream)| {
+                stream.poll_recv(context).is_ready().then_some(*signal)
+            });
+            found.map_or(std::task::Poll::Pending, std::task::Poll::Ready)
+        })
+        .await
+    }
+}
+
+/// The signals that this process has inherited as ignored: SigIgn of proc(5), a bit each.
+fn ignored_signals() -> u64 {
+    let status = std::fs::read_to_string("/proc/self/status").unwrap_or_default();
+    let ignored = status.lines().find_map(|line| line.strip_prefix("SigIgn:"));
+    ignored.and_then(|mask| u64::from_str_radix(mask.trim(), 16).ok()).unwrap_or(0)
+}
+
+/// Whether a terminal's keyboard is for this process's group.
+fn is_in_foreground() -> bool {
+    let terminal = std::fs::File::open("/dev/tty");
+    let group = terminal.ok().and_then(|terminal| tcgetpgrp(terminal).ok());
+    group == Some(rustix::process::getpgrp())
 }

@@ -9,10 +9,10 @@ use serde_json::{Map, Value as Json, json};
 use tonic::transport::Channel;
 
 use super::failure::{Failure, exit};
-use super::output::moment;
+use super::output::{moment, second};
 use crate::grpc::pb;
 use crate::grpc::pb::step_service_client::StepServiceClient;
-use crate::integration;
+use crate::integration::{self, FieldRule};
 use crate::model::{FieldName, Fields, IntegrationName, Reference, Tags, Value};
 
 /// A resolved credential.
@@ -98,6 +98,16 @@ impl Credential {
         moment(self.lease.expire_time.as_ref())
     }
 
+    /// When the lease ends, to the second.
+    pub fn expire_second(&self) -> String {
+        second(self.lease.expire_time.as_ref())
+    }
+
+    /// When the lease ends, in seconds since the Unix epoch.
+    pub fn expire_epoch(&self) -> i64 {
+        self.lease.expire_time.as_ref().map_or(0, |time| time.seconds)
+    }
+
     /// As scripts rely on it: README.md, "From a step".
     pub fn to_json(&self) -> Json {
         let fields: Map<String, Json> =
@@ -130,14 +140,16 @@ impl Credential {
     /// # Errors
     /// If a value cannot stand in an environment variable.
     pub fn to_env(&self) -> Result<Vec<(String, &Value)>, Failure> {
-        let variable = |name: &FieldName| match &self.reference {
-            Reference::Secret(secret) => variable_name(secret.as_str()),
+        self.named(|name| match &self.reference {
+            Reference::Secret(secret) => vec![variable_name(secret.as_str())],
             Reference::Connection(_) | Reference::Default(_) | Reference::Group(_) => {
-                let custom = customary(&self.integration, &self.kind, name);
-                custom.unwrap_or_else(|| variable_name(&format!("{}_{name}", self.integration)))
+                let rule = self.rule(name).filter(|rule| !rule.env.is_empty());
+                match rule {
+                    Some(rule) => [std::slice::from_ref(&rule.env), &rule.also_env].concat(),
+                    None => vec![variable_name(&format!("{}_{name}", self.integration))],
+                }
             }
-        };
-        self.named(variable)
+        })
     }
 
     /// The values under `PREFIX_FIELD`.
@@ -145,34 +157,56 @@ impl Credential {
     /// # Errors
     /// If a value cannot stand in an environment variable.
     pub fn to_env_with_prefix(&self, prefix: &str) -> Result<Vec<(String, &Value)>, Failure> {
-        self.named(|name| variable_name(&format!("{prefix}_{name}")))
+        self.named(|name| vec![variable_name(&format!("{prefix}_{name}"))])
+    }
+
+    /// The one value under this name.
+    ///
+    /// # Errors
+    /// If it cannot stand in an environment variable.
+    pub fn to_env_as(&self, variable: &str) -> Result<Vec<(String, &Value)>, Failure> {
+        self.named(|_| vec![variable.to_owned()])
+    }
+
+    /// The inherited variables that would stand in the way of the customary ones.
+    pub fn shadowing(&self) -> &'static [String] {
+        let integration = IntegrationName::parse(&self.integration).ok();
+        let found = integration.and_then(|name| integration::find(&name));
+        found.map_or(&[], |integration| &integration.shadowing)
+    }
+
+    /// Whether a field is write-only, or may be for all that is known here: only the broker knows the
+    /// integrations of operators' own.
+    pub fn is_sensitive(&self, field: &FieldName) -> bool {
+        self.rule(field).is_none_or(|rule| rule.sensitive)
+    }
+
+    /// A built-in integration's rule for a field.
+    pub fn rule(&self, field: &FieldName) -> Option<&'static FieldRule> {
+        let integration = IntegrationName::parse(&self.integration).ok()?;
+        let kind = integration::find(&integration)?.kind(&self.kind)?;
+        integration::find_field(kind, field.as_str())
     }
 
     fn named(
         &self,
-        variable: impl Fn(&FieldName) -> String,
+        variables: impl Fn(&FieldName) -> Vec<String>,
     ) -> Result<Vec<(String, &Value)>, Failure> {
-        let named = self.fields.iter().map(|(name, value)| {
+        let mut named = Vec::new();
+        for (field, value) in &self.fields {
             if value.expose().contains(&0) {
                 let text =
-                    format!("{}: {name} holds a zero byte, which no variable can", self.reference);
+                    format!("{}: {field} holds a zero byte, which no variable can", self.reference);
                 return Err(Failure::new("VALUE_UNFIT", text, exit::FAILED));
             }
-            Ok((variable(name), value))
-        });
-        named.collect()
+            named.extend(variables(field).into_iter().map(|variable| (variable, value)));
+        }
+        Ok(named)
     }
 }
 
 fn pairs(identifiers: &Tags) -> BTreeMap<String, String> {
     identifiers.iter().map(|tag| (tag.key.to_string(), tag.value.to_string())).collect()
-}
-
-fn customary(integration: &str, kind: &str, field: &FieldName) -> Option<String> {
-    let integration = IntegrationName::parse(integration).ok()?;
-    let kind = integration::find(&integration)?.kind(kind)?;
-    let rule = integration::find_field(kind, field.as_str())?;
-    Some(rule.env.clone()).filter(|env| !env.is_empty())
 }
 
 /// A text as a variable's name: upper case, with `_` for what cannot stand in one.

@@ -48,6 +48,12 @@ impl Failure {
         Self { reason: reason.to_owned(), message: message.into(), details: Vec::new(), exit_code }
     }
 
+    /// Whether the broker was not there, or goes away, or the connection is older than a renewed certificate:
+    /// another connection may do.
+    pub fn is_of_the_connection(&self) -> bool {
+        ["UNREACHABLE", "DRAINING", "SVID_INVALID"].contains(&self.reason.as_str())
+    }
+
     /// The same failure with another exit code.
     pub fn with_exit_code(self, exit_code: u8) -> Self {
         Self { exit_code, ..self }

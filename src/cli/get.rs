@@ -1,9 +1,9 @@
 //! `keyhatch get` and `keyhatch whoami`: what a step asks.
 
 use std::io::IsTerminal as _;
+use std::path::PathBuf;
 use std::time::Duration;
 
-use clap::ValueEnum;
 use serde_json::json;
 use tonic::transport::Channel;
 
@@ -11,7 +11,9 @@ use super::Common;
 use super::credential::Credential;
 use super::endpoint::{Caller, connect};
 use super::failure::{Failure, exit};
+use super::format::Format;
 use super::output::{self, Output, moment, print, properties, say};
+use super::private_file::write_private;
 use crate::grpc::pb;
 use crate::grpc::pb::step_service_client::StepServiceClient;
 use crate::model::Reference;
@@ -29,6 +31,9 @@ pub struct Get {
     /// The form of the credential: json if nothing is said, raw with --field.
     #[arg(long, value_enum)]
     format: Option<Format>,
+    /// Write to this file instead of stdout: of mode 0600, and replaced as a whole.
+    #[arg(long, value_name = "FILE", conflicts_with = "watch")]
+    out: Option<PathBuf>,
     /// Print the credential now and again with every new version, a line of JSON each, until it is removed,
     /// access is taken away or the step ends.
     #[arg(long, conflicts_with = "format")]
@@ -36,24 +41,17 @@ pub struct Get {
     /// How long the lease should last, such as 15m.
     #[arg(long, value_parser = parse_duration)]
     ttl: Option<Duration>,
+    /// How long the broker may take.
+    #[arg(long, value_parser = parse_duration, default_value = TIMEOUT)]
+    timeout: Duration,
 }
+
+/// Tools that run a helper give it two seconds or little more.
+pub(super) const TIMEOUT: &str = "1900ms";
 
 /// How long a daemon that is away is left alone before it is tried again, and how often.
 const AWAY: Duration = Duration::from_secs(1);
 const MOST_ATTEMPTS: u32 = 300;
-
-/// The form of a credential.
-#[derive(Clone, Copy, Debug, PartialEq, Eq, ValueEnum)]
-pub enum Format {
-    /// `export NAME='value'` lines for a shell to evaluate.
-    Env,
-    /// One JSON object.
-    Json,
-    /// The bytes of one value, and nothing else. On a terminal a newline follows.
-    Raw,
-    /// One YAML document.
-    Yaml,
-}
 
 impl Get {
     pub(super) async fn run(self, common: &Common) -> Result<(), Failure> {
@@ -68,19 +66,39 @@ impl Get {
         if format == Format::Raw && self.field.is_none() && !is_secret && !self.watch {
             return Err(Failure::usage("--format raw prints one value: name it with --field"));
         }
-        let channel = connect(Caller::Step, common.state.as_deref()).await?;
-        let fields = self.field.into_iter().collect();
+        let fields: Vec<String> = self.field.into_iter().collect();
         if self.watch {
+            let channel = connect(Caller::Step, common.state.as_deref()).await?;
             return watch(common, channel, reference, fields, self.ttl).await;
         }
-        let credential = Credential::resolve(channel, reference, fields, self.ttl).await?;
-        match format {
-            Format::Env => print_env(&credential),
-            Format::Json => output::line(&output::json(&credential.to_json())?),
-            Format::Raw => print_raw(&credential),
-            Format::Yaml => output::write(output::yaml(&credential.to_json())?.as_bytes()),
+        let resolved = within(self.timeout, async {
+            let channel = connect(Caller::Step, common.state.as_deref()).await?;
+            Credential::resolve(channel, reference, fields, self.ttl).await
+        });
+        let document = format.render(&resolved.await?)?;
+        match self.out {
+            Some(path) => write_private(&path, &document),
+            None => {
+                output::write(&document)?;
+                let wants_newline = format == Format::Raw && std::io::stdout().is_terminal();
+                if wants_newline { output::write(b"\n") } else { Ok(()) }
+            }
         }
     }
+}
+
+/// The work's outcome, if it comes in time: whoever runs a helper waits for it, and has a limit of its own.
+pub(super) async fn within<T>(
+    timeout: Duration,
+    work: impl Future<Output = Result<T, Failure>>,
+) -> Result<T, Failure> {
+    tokio::time::timeout(timeout, work).await.unwrap_or_else(|_| {
+        let text = format!(
+            "the broker has not answered within {} ms; --timeout makes it longer",
+            timeout.as_millis()
+        );
+        Err(Failure::new("UNREACHABLE", text, exit::UNREACHABLE))
+    })
 }
 
 /// Prints every version of a Watch until it ends for a reason. A daemon that is away is waited for: the step
@@ -97,8 +115,7 @@ async fn watch(
     loop {
         let ended = follow(channel, &request, &reference, &mut printed).await;
         let Err(failure) = ended else { return Ok(()) };
-        let is_away = ["UNREACHABLE", "DRAINING"].contains(&failure.reason.as_str());
-        if !is_away || printed.is_none() {
+        if !failure.is_of_the_connection() || printed.is_none() {
             return Err(failure);
         }
         say(&format!("{}; trying again", failure.message));
@@ -148,28 +165,6 @@ async fn follow(
     Ok(())
 }
 
-fn print_raw(credential: &Credential) -> Result<(), Failure> {
-    for value in credential.fields.values() {
-        output::write(value.expose())?;
-    }
-    if std::io::stdout().is_terminal() {
-        output::write(b"\n")?;
-    }
-    Ok(())
-}
-
-fn print_env(credential: &Credential) -> Result<(), Failure> {
-    for (name, value) in credential.to_env()? {
-        let Ok(text) = std::str::from_utf8(value.expose()) else {
-            let text = format!("{name}: the value is not UTF-8; use --format json or raw");
-            return Err(Failure::new("VALUE_UNFIT", text, exit::FAILED));
-        };
-        // Within single quotes a shell reads everything as it is, but for the quote itself.
-        output::line(&format!("export {name}='{}'", text.replace('\'', r"'\''")))?;
-    }
-    Ok(())
-}
-
 /// `keyhatch whoami`
 pub(super) async fn whoami(common: &Common) -> Result<(), Failure> {
     let channel = connect(Caller::Step, common.state.as_deref()).await?;
@@ -199,17 +194,18 @@ pub(super) async fn whoami(common: &Common) -> Result<(), Failure> {
     print(common.output, &answer, table, || me.spiffe_id.clone())
 }
 
-/// A duration as people write it: `90s`, `15m`, `2h`, `7d`.
+/// A duration as people write it: `500ms`, `90s`, `15m`, `2h`, `7d`.
 pub(super) fn parse_duration(text: &str) -> Result<Duration, String> {
     let invalid = || format!("{text:?} is no duration; write for example 90s, 15m, 2h or 7d");
     let digits = text.trim_end_matches(|c: char| c.is_ascii_alphabetic());
-    let factor = match text.get(digits.len()..) {
-        Some("s") => 1,
-        Some("m") => 60,
-        Some("h") => 3600,
-        Some("d") => 24 * 3600,
+    let millis = match text.get(digits.len()..) {
+        Some("ms") => 1,
+        Some("s") => 1000,
+        Some("m") => 60_000,
+        Some("h") => 3_600_000,
+        Some("d") => 24 * 3_600_000,
         _ => return Err(invalid()),
     };
     let count: u64 = digits.parse().map_err(|_| invalid())?;
-    count.checked_mul(factor).map(Duration::from_secs).ok_or_else(invalid)
+    count.checked_mul(millis).map(Duration::from_millis).ok_or_else(invalid)
 }

@@ -81,6 +81,7 @@ fn to_json(integration: &pb::Integration) -> serde_json::Value {
             "destination": field.destination,
             "aliases": field.aliases,
             "env": field.env,
+            "also_env": field.also_env,
             "example": field.example,
         })
     };
@@ -111,7 +112,7 @@ fn describe(integration: &pb::Integration) -> String {
             vec![
                 field.name.clone(),
                 flags.join(", "),
-                field.env.clone(),
+                [std::slice::from_ref(&field.env), &field.also_env].concat().join(", "),
                 field.aliases.join(", "),
                 field.description.clone(),
             ]

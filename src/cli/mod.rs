@@ -13,17 +13,21 @@ mod endpoint;
 mod exec;
 mod explain;
 mod failure;
+mod format;
 mod get;
 mod group;
+mod helper;
 mod identity_file;
 mod init;
 mod integration;
 mod journal;
 mod kek;
 mod key;
+mod listener;
 mod output;
 mod pages;
 mod placeholder;
+mod private_file;
 mod progress;
 mod registry;
 mod renewal;
@@ -31,6 +35,7 @@ mod run;
 mod secret;
 mod seed;
 mod serve;
+mod session;
 mod status;
 mod step;
 #[doc(hidden)]
@@ -82,6 +87,8 @@ enum Command {
     Get(get::Get),
     /// Run a command with credentials in its environment, as a step
     Exec(exec::Exec),
+    /// Answer git, docker, kubectl or an AWS profile in its own protocol, as a step
+    Helper(helper::Helper),
     /// Say who this step is to the broker
     Whoami,
     /// Open, close and run steps, as an executor
@@ -130,7 +137,8 @@ enum Command {
 /// Runs the command line, and returns the process's exit code.
 pub fn run() -> ExitCode {
     crate::daemon::shut_out_others();
-    let Cli { common, command } = match Cli::try_parse() {
+    let Cli { common, command } = match Cli::try_parse_from(helper::as_called(std::env::args_os()))
+    {
         Ok(parsed) => parsed,
         Err(error) => return misused(&error),
     };
@@ -167,6 +175,7 @@ fn dispatch(common: &Common, command: Command) -> Result<u8, Failure> {
         Command::Init(init) => init.run(common).map(|()| 0),
         Command::Serve(serve) => serve.run(common).map(|()| 0),
         Command::Exec(exec) => exec.run(common),
+        Command::Helper(helper) => block_on(helper.run(common)),
         Command::Step(step) => block_on(step.run(common)),
         Command::Key(key) => key.run(common).map(|()| 0),
         Command::Status => block_on(status::run(common)).map(|()| 0),

@@ -116,7 +116,7 @@ pub(super) fn from_message(message: pb::Integration) -> Result<Integration, Erro
         });
     }
     let name = integration_name(&message.name)?;
-    Ok(Integration { name, title: message.title, tile: false, kinds })
+    Ok(Integration { name, title: message.title, tile: false, shadowing: Vec::new(), kinds })
 }
 
 fn rule(field: pb::FieldSchema) -> Result<FieldRule, Error> {
@@ -142,6 +142,7 @@ fn rule(field: pb::FieldSchema) -> Result<FieldRule, Error> {
         generated: false,
         aliases: field.aliases,
         env: field.env,
+        also_env: Vec::new(),
         form,
         forbidden: Vec::new(),
         pattern: Some(field.pattern).filter(|pattern| !pattern.is_empty()),
@@ -180,6 +181,7 @@ fn field(rule: &FieldRule) -> pb::FieldSchema {
         destination: rule.destination,
         aliases: rule.aliases.clone(),
         env: rule.env.clone(),
+        also_env: rule.also_env.clone(),
         example: rule.example.clone(),
         pattern: rule.pattern.clone().unwrap_or_default(),
         template: rule.template,

@@ -19,6 +19,10 @@ pub struct Integration {
     /// Steps may ask for it without naming a connection: Datadog "propagates" its credential.
     #[serde(default)]
     pub tile: bool,
+    /// Environment variables that its tools prefer to the customary ones, or mix with them: inherited, they
+    /// would stand in the way.
+    #[serde(default)]
+    pub shadowing: Vec<String>,
     /// The ways to hold its credentials.
     #[serde(rename = "kind")]
     pub kinds: Vec<CredentialKind>,
@@ -75,6 +79,9 @@ pub struct FieldRule {
     /// The customary environment variable.
     #[serde(default)]
     pub env: String,
+    /// Further variables by which tools look for the same.
+    #[serde(default)]
+    pub also_env: Vec<String>,
     /// What a value looks like that is well formed; a test of the connection looks.
     #[serde(default)]
     pub form: Option<Form>,

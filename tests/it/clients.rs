@@ -6,7 +6,7 @@
 use std::path::{Path, PathBuf};
 use std::process::{Command, Output};
 
-use crate::harness::{ServeProcess, keyhatch_in, not_set_up, path_with_binary};
+use crate::harness::{Steps, connection, not_set_up, source};
 
 /// Where the client is installed, if it is.
 pub fn installed(client: &str) -> Option<PathBuf> {
@@ -19,45 +19,30 @@ pub fn installed(client: &str) -> Option<PathBuf> {
     found
 }
 
-struct World {
-    directory: tempfile::TempDir,
-    serving: ServeProcess,
+fn world() -> Steps {
+    let fields = [("access_key_id", "AKIA"), ("secret_access_key", "not-a-real-one")];
+    Steps::seeded(&connection("aws", "test", &fields))
 }
 
-impl World {
-    fn start() -> Self {
-        let directory = tempfile::Builder::new().prefix("kh").tempdir().unwrap();
-        let serving = ServeProcess::start(directory.path());
-        let seed = directory.path().join("seed.yaml");
-        let text = "apiVersion: keyhatch/v1\nkind: Connection\nmetadata: {name: test}\nspec:\n  \
-                    integration: aws\n  access: {resolver: ['workflow:w']}\n  \
-                    fields: {access_key_id: AKIA, secret_access_key: not-a-real-one}\n";
-        std::fs::write(&seed, text).unwrap();
-        assert!(serving.run(&["apply", "-f", seed.to_str().unwrap()]).status.success());
-        Self { directory, serving }
+/// Runs a client as a step.
+fn run(steps: &Steps, client: &Command) -> Output {
+    let arguments: Vec<_> = client.get_args().map(|word| word.to_str().unwrap()).collect();
+    let mut command = steps.command(client.get_program().to_str().unwrap(), &arguments);
+    for (name, value) in client.get_envs() {
+        command.env(name, value.unwrap_or_default());
     }
-
-    /// Runs a client as a step.
-    fn run(&self, client: &Command) -> Output {
-        let names = ["--workflow", "w", "--run", "1", "--step", "s"];
-        let mut command = keyhatch_in(self.directory.path(), &["step", "run"]);
-        command.args(names).arg("--").arg(client.get_program()).args(client.get_args());
-        for (name, value) in client.get_envs() {
-            command.env(name, value.unwrap_or_default());
-        }
-        command.env("PATH", path_with_binary()).output().unwrap()
-    }
+    command.output().unwrap()
 }
 
 fn python(client: &Path, arguments: &[&str]) -> Command {
-    let script = Path::new(env!("CARGO_MANIFEST_DIR")).join("tests/clients/python/resolve.py");
+    let script = source("tests/clients/python/resolve.py");
     let mut command = Command::new(client.join("venv/bin/python"));
     command.arg(script).args(arguments).env("PYTHONPATH", client.join("generated"));
     command
 }
 
 fn node(client: &Path, arguments: &[&str]) -> Command {
-    let script = Path::new(env!("CARGO_MANIFEST_DIR")).join("tests/clients/node/resolve.js");
+    let script = source("tests/clients/node/resolve.js");
     let mut command = Command::new("node");
     command.arg(script).args(arguments).env("NODE_PATH", client.join("node_modules"));
     command
@@ -67,14 +52,14 @@ type Make = fn(&Path, &[&str]) -> Command;
 
 fn resolves_and_is_refused(name: &str, make: Make) {
     let Some(client) = installed(name) else { return };
-    let world = World::start();
-    let got = world.run(&make(&client, &["aws/test"]));
+    let world = world();
+    let got = run(&world, &make(&client, &["aws/test"]));
     let json: serde_json::Value = serde_json::from_slice(&got.stdout)
         .unwrap_or_else(|_| panic!("{}", String::from_utf8_lossy(&got.stderr)));
     let expected =
         serde_json::json!({ "access_key_id": "AKIA", "secret_access_key": "not-a-real-one" });
     assert_eq!(json, expected);
-    let refused = world.run(&make(&client, &["aws/nothere"]));
+    let refused = run(&world, &make(&client, &["aws/nothere"]));
     assert_eq!(refused.status.code(), Some(1));
     let stderr = String::from_utf8_lossy(&refused.stderr);
     assert!(stderr.contains("error: RESOLVE_DENIED: "), "{stderr}");
@@ -95,8 +80,8 @@ fn stock_node_grpc_js_resolves_over_a_unix_socket_with_mutual_tls() {
 #[test]
 fn python_without_its_authority_option_is_refused_and_the_log_says_what_to_do() {
     let Some(client) = installed("python") else { return };
-    let world = World::start();
-    let refused = world.run(&python(&client, &["aws/test", "--default-authority-unset"]));
+    let world = world();
+    let refused = run(&world, &python(&client, &["aws/test", "--default-authority-unset"]));
     assert!(!refused.status.success());
     assert!(world.serving.log().contains("grpc.default_authority"), "{}", world.serving.log());
 }

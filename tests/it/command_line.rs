@@ -84,6 +84,7 @@ fn exec_puts_credentials_into_the_environment_and_becomes_the_command() {
         &[
             "keyhatch",
             "exec",
+            "--no-mask",
             "--env",
             "aws/test",
             "--env",

@@ -209,10 +209,10 @@ fn clients_that_say_a_byte_at_a_time_reach_nobody_else() {
     let mut targets = field.step_targets();
     targets.push(field.admin_target());
     let count = scale(300, 5000);
-    let mut looks = 0;
     // A hundred rounds over all of them, with a byte in every tenth.
     let a_round = count.div_ceil(64) + 1;
-    let tally = field.floods("slow-clients", || {
+    let come = || {
+        let mut looks = 0;
         flood::run(Kind::SlowClients, &targets, count, &mut |_| {
             looks += 1;
             match looks {
@@ -221,8 +221,14 @@ fn clients_that_say_a_byte_at_a_time_reach_nobody_else() {
                 _ => Next::GoOn,
             }
         })
-    });
-    assert!(tally.connected >= count, "the control: they all came: {tally:?}");
+    };
+    // They are there all at once, and the allocator keeps what that took for whoever comes next: so it is the
+    // second time that shows whether anything stays behind.
+    let (first, _) = field.endures(come);
+    let tally = field.floods("slow-clients, come again", come);
+    for tally in [first, tally] {
+        assert!(tally.connected >= count, "the control: they all came: {tally:?}");
+    }
 }
 
 #[test]

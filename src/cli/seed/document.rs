@@ -137,6 +137,7 @@ fn field_schema(field: Field) -> Result<pb::FieldSchema, Failure> {
         destination: field.destination,
         aliases: field.aliases,
         env: field.env,
+        also_env: Vec::new(),
         example: field.example,
         pattern: field.pattern,
         template: field.template,

@@ -1,10 +1,12 @@
 //! One world: a real daemon on its own sockets with its own CA, and a clock set by hand.
 
+mod http;
 mod process;
 pub mod raw;
 mod report;
 mod scan;
 mod small;
+mod steps;
 
 use std::collections::BTreeMap;
 use std::path::{Path, PathBuf};
@@ -30,10 +32,12 @@ use tonic::transport::Channel;
 use tonic_types::StatusExt as _;
 use zeroize::Zeroizing;
 
+pub use http::{Asked, HttpServer, Told};
 pub use process::{ServeProcess, by_shell, keyhatch, keyhatch_in, path_with_binary, wait_until};
 pub use report::{not_set_up, report, scale, skipped};
 pub use scan::{Found, Scanner};
 pub use small::SmallFilesystem;
+pub use steps::{Steps, connection, secret, source};
 
 /// When every test begins: now, to the second, because clients look at certificates by the system's clock.
 pub static START: LazyLock<i64> = LazyLock::new(|| Clock::system().now().seconds() * 1000);

@@ -1,0 +1,195 @@
+//! The forms in which programs print a value that they were given.
+
+use std::collections::BTreeSet;
+
+use base64::Engine as _;
+use base64::engine::general_purpose::{STANDARD, URL_SAFE};
+use percent_encoding::{AsciiSet, NON_ALPHANUMERIC, percent_encode};
+use serde_json::Value as Json;
+
+/// What is shorter than this stands in everything by chance, in bytes.
+pub const LEAST_BYTES: usize = 6;
+/// Base64 in lines is found by pieces of so many characters, at every group of four: a line's end may be anywhere.
+const BASE64_PIECE: usize = 8;
+/// What is longer is found in Base64 as a whole only, in bytes.
+const LONGEST_IN_PIECES: usize = 16 * 1024;
+/// RFC 3986, section 2.3.
+const UNRESERVED: &AsciiSet = &NON_ALPHANUMERIC.remove(b'-').remove(b'.').remove(b'_').remove(b'~');
+/// Python's `quote` leaves the slash as it is.
+const AND_SLASH: &AsciiSet = &UNRESERVED.remove(b'/');
+/// JavaScript's `encodeURIComponent` leaves these.
+const AND_MARKS: &AsciiSet =
+    &UNRESERVED.remove(b'!').remove(b'\'').remove(b'(').remove(b')').remove(b'*');
+/// Words in the keys of a JSON document under which its secrets are.
+const SECRET_KEYS: [&str; 7] = ["auth", "credential", "key", "pass", "pwd", "secret", "token"];
+
+/// A value as it is and its lines; in Base64, in URLs and in JSON. What is too short is not there.
+pub fn of(value: &[u8]) -> BTreeSet<Vec<u8>> {
+    let mut forms = BTreeSet::new();
+    add(&mut forms, value);
+    // What a shell makes of $(cat FILE).
+    add(&mut forms, value.trim_ascii_end());
+    // Many keep files as Base64, and print what is in them.
+    let joined: Vec<u8> =
+        value.iter().copied().filter(|byte| !byte.is_ascii_whitespace()).collect();
+    if let Some(text) =
+        STANDARD.decode(joined).ok().filter(|text| std::str::from_utf8(text).is_ok())
+    {
+        add(&mut forms, &text);
+        add(&mut forms, text.trim_ascii_end());
+    }
+    // The key file of a service account is printed by parts.
+    if let Ok(document) = serde_json::from_slice(value) {
+        parts(&mut forms, &document, false);
+    }
+    forms.retain(|form| form.len() >= LEAST_BYTES);
+    forms
+}
+
+/// The texts of a JSON document that are under the key of a secret.
+fn parts(forms: &mut BTreeSet<Vec<u8>>, part: &Json, is_secret: bool) {
+    match part {
+        Json::String(text) if is_secret => add(forms, text.as_bytes()),
+        Json::Array(items) => items.iter().for_each(|item| parts(forms, item, is_secret)),
+        Json::Object(map) => {
+            for (key, part) in map {
+                let key = key.to_ascii_lowercase();
+                parts(forms, part, is_secret || SECRET_KEYS.iter().any(|word| key.contains(word)));
+            }
+        }
+        _ => {}
+    }
+}
+
+fn add(forms: &mut BTreeSet<Vec<u8>>, value: &[u8]) {
+    if value.len() < LEAST_BYTES {
+        return;
+    }
+    forms.insert(value.to_vec());
+    for line in value.split(|byte| *byte == b'\n') {
+        forms.insert(line.trim_ascii().to_vec());
+    }
+    base64(forms, value);
+    for set in [UNRESERVED, AND_SLASH, AND_MARKS] {
+        let encoded = percent_encode(value, set).to_string();
+        forms.insert(encoded.replace("%20", "+").into_bytes());
+        forms.insert(encoded.into_bytes());
+    }
+    if let Ok(text) = std::str::from_utf8(value) {
+        json(forms, text);
+    }
+}
+
+/// As the middle of something that may be longer, such as `user:password`, also when that is in lines.
+fn base64(forms: &mut BTreeSet<Vec<u8>>, value: &[u8]) {
+    for engine in [STANDARD, URL_SAFE] {
+        for before in 0..3 {
+            let longer = [vec![0; before].as_slice(), value].concat();
+            let encoded = engine.encode(&longer);
+            // The characters at either end also depend on what is beside the value.
+            let start = if before == 0 { 0 } else { before + 1 };
+            let end = longer.len() * 4 / 3;
+            let unpadded = encoded.trim_end_matches('=').len();
+            for end in [end, unpadded] {
+                forms.insert(encoded.as_bytes().get(start..end).unwrap_or_default().to_vec());
+            }
+            if value.len() > LONGEST_IN_PIECES {
+                continue;
+            }
+            let whole_groups = if before == 0 { 0 } else { 4 };
+            let groups = encoded.as_bytes().get(whole_groups..end).unwrap_or_default();
+            forms.extend(groups.windows(BASE64_PIECE).step_by(4).map(<[u8]>::to_vec));
+        }
+    }
+}
+
+/// As a JSON string: as Rust and JavaScript write it, as Python does (ASCII only), and as Go does (no HTML).
+fn json(forms: &mut BTreeSet<Vec<u8>>, text: &str) {
+    let quoted = Json::from(text).to_string();
+    let escaped = quoted.get(1..quoted.len().saturating_sub(1)).unwrap_or_default();
+    let mut ascii = String::new();
+    let mut units = [0; 2];
+    for c in escaped.chars() {
+        match c {
+            c if c.is_ascii() => ascii.push(c),
+            c => c
+                .encode_utf16(&mut units)
+                .iter()
+                .for_each(|unit| ascii += &format!("\\u{unit:04x}")),
+        }
+    }
+    let html = [('<', "\\u003c"), ('>', "\\u003e"), ('&', "\\u0026")];
+    let html = html.iter().fold(escaped.to_owned(), |text, (c, code)| text.replace(*c, code));
+    for form in [escaped.replace('/', "\\/"), escaped.to_owned(), ascii, html] {
+        forms.insert(form.into_bytes());
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    /// What is left of a text in Base64 once the forms of a value in it are taken out.
+    fn left(value: &[u8], text: &str) -> usize {
+        let forms = of(value);
+        let mut is_covered = vec![false; text.len()];
+        for form in &forms {
+            for start in 0..=text.len().saturating_sub(form.len()) {
+                if text.as_bytes()[start..].starts_with(form) {
+                    is_covered[start..start + form.len()].fill(true);
+                }
+            }
+        }
+        is_covered.iter().filter(|covered| !**covered).count()
+    }
+
+    #[test]
+    fn a_value_is_found_in_the_middle_of_anything_in_base64_also_in_lines() {
+        let long: Vec<u8> = (0..100).map(|n| b'!' + n % 90).collect();
+        for value in [b"s3cr\xc3\xa9t/+value?".as_slice(), &long] {
+            for before in ["", "u", "us", "use", "user:", "x-access-token:"] {
+                for after in ["", "x", "xy", "\n"] {
+                    for engine in [STANDARD, URL_SAFE] {
+                        let encoded =
+                            engine.encode([before.as_bytes(), value, after.as_bytes()].concat());
+                        for width in [1000, 76, 64] {
+                            let lines: Vec<_> = encoded
+                                .as_bytes()
+                                .chunks(width)
+                                .map(|line| std::str::from_utf8(line).unwrap())
+                                .collect();
+                            let lines = lines.join("\n");
+                            // What is beside it, padding, ends of lines, and less than two groups at each end.
+                            let beside = (before.len() + after.len()).div_ceil(3) * 4;
+                            let most = beside + 8 + lines.matches('\n').count() * 9;
+                            let left = left(value, &lines);
+                            assert!(left <= most, "{before}…{after} {width}: {left} of {lines}");
+                        }
+                    }
+                }
+            }
+        }
+    }
+
+    #[test]
+    fn what_a_shell_makes_of_a_file_and_what_base64_holds_are_forms() {
+        let has = |value: &[u8], form: &[u8]| of(value).contains(form);
+        assert!(has(b"hunter22\n", b"aHVudGVyMjI"));
+        assert!(has(b"hunter 22\n", b"hunter%2022"));
+        assert!(has(STANDARD.encode("hunter22-and-more").as_bytes(), b"hunter22-and-more"));
+    }
+
+    #[test]
+    fn what_is_short_has_no_forms_and_an_empty_line_is_none() {
+        assert!(of(b"").is_empty());
+        assert!(of(b"12345").is_empty());
+        assert!(of(b"\n\n\n\n\n\n\n").iter().all(|form| form.len() >= LEAST_BYTES));
+    }
+
+    #[test]
+    fn the_private_key_within_a_key_file_is_a_form_and_its_address_is_not() {
+        let forms = of(br#"{"a": {"private_key": ["-----BEGIN\nMIIEvQIBADANBg\n"]}, "client_email": "a@b.example"}"#);
+        assert!(forms.contains(b"MIIEvQIBADANBg".as_slice()));
+        assert!(!forms.contains(b"a@b.example".as_slice()));
+    }
+}

@@ -1,0 +1,216 @@
+//! `keyhatch exec`: a command with credentials in its environment, in files, or from an address of its own.
+//!
+//! | file | |
+//! |---|---|
+//! | `wanted` | what is asked for |
+//! | `environment` | the command's variables |
+//! | `forms`, `mask`, `output` | what the command prints, without values |
+
+mod environment;
+mod forms;
+mod mask;
+mod output;
+mod wanted;
+
+use std::ffi::OsString;
+use std::io::IsTerminal as _;
+use std::os::unix::process::CommandExt as _;
+use std::path::PathBuf;
+use std::process::Command;
+use std::sync::Arc;
+use std::time::Duration;
+
+pub use forms::LEAST_BYTES;
+pub use mask::Masks;
+pub use wanted::{Served, Wanted, WantedFile};
+
+use super::child::{self, Signals, not_run};
+use super::credential::Credential;
+use super::failure::{Failure, exit};
+use super::get::{parse_duration, within};
+use super::listener::{Listener, RelayInput};
+use super::output::say;
+use super::private_file::TemporaryFile;
+use super::session::Session;
+use super::{Common, block_on};
+use environment::Environment;
+use output::{Outputs, Stream};
+
+/// Arguments of `exec`.
+#[derive(clap::Args)]
+#[command(group = clap::ArgGroup::new("what").required(true).multiple(true).args(["env", "file", "serve"]))]
+pub struct Exec {
+    /// What to put into the environment; may be given more than once. REF: every field under its
+    /// customary name, such as AWS_ACCESS_KEY_ID. PREFIX=REF: every field as PREFIX_FIELD.
+    /// NAME=REF:FIELD: one field. NAME=secret:SECRET: a secret.
+    #[arg(long, value_name = "WHAT")]
+    env: Vec<String>,
+    /// A file to make for as long as the command runs, of mode 0600: PATH=REF:FIELD or PATH=secret:SECRET; may
+    /// be given more than once.
+    #[arg(long, value_name = "PATH=WHAT")]
+    file: Vec<String>,
+    /// An address on this machine that the command's tools find by their own variables, with a token for this
+    /// command alone: aws=REF (or aws, for the default connection) for AWS SDKs, relay for Puppet Relay's steps.
+    #[arg(long, value_name = "WHAT")]
+    serve: Vec<String>,
+    /// The user that the command becomes, if it is another one: what is served is for this user and nobody else.
+    #[arg(long, value_name = "UID", requires = "serve")]
+    serve_uid: Option<u32>,
+    /// What --serve relay serves: a step's spec as in a Relay workflow, or the whole step.
+    #[arg(long, value_name = "FILE")]
+    spec: Option<PathBuf>,
+    /// A parameter of the run, for --spec; JSON, or else a text. May be given more than once.
+    #[arg(long, value_name = "NAME=VALUE", requires = "spec")]
+    parameter: Vec<String>,
+    /// Hand the command nothing of this environment but PATH, HOME, USER, LOGNAME, SHELL, TERM, TMPDIR, TZ and
+    /// the language.
+    #[arg(long)]
+    pristine: bool,
+    /// Mask values in what the command prints, also on a terminal.
+    #[arg(long, conflicts_with = "no_mask")]
+    mask: bool,
+    /// Leave what the command prints as it is, which is what happens on a terminal.
+    #[arg(long)]
+    no_mask: bool,
+    /// How long the broker may take before the command is run.
+    #[arg(long, value_parser = parse_duration, default_value = "10s")]
+    timeout: Duration,
+    /// The command to run.
+    #[arg(last = true, required = true, value_name = "COMMAND")]
+    command: Vec<OsString>,
+}
+
+/// What the command is run with, and what outlives its start.
+struct Prepared {
+    command: Command,
+    files: Vec<TemporaryFile>,
+    listener: Option<Listener>,
+    masks: Arc<Masks>,
+    /// What is masked.
+    streams: Vec<Stream>,
+    signals: Signals,
+}
+
+impl Exec {
+    pub(super) fn run(self, common: &Common) -> Result<u8, Failure> {
+        block_on(async {
+            let prepared = within(self.timeout, self.prepare(common)).await;
+            let prepared =
+                prepared.map_err(|failure| failure.with_exit_code(exit::BEFORE_COMMAND))?;
+            prepared.run().await
+        })
+    }
+
+    async fn prepare(&self, common: &Common) -> Result<Prepared, Failure> {
+        let wanted =
+            self.env.iter().map(|text| Wanted::parse(text)).collect::<Result<Vec<_>, _>>()?;
+        let files = self.file.iter().map(|text| WantedFile::parse(text));
+        let files = files.collect::<Result<Vec<_>, _>>()?;
+        let served = self.serve.iter().map(|text| Served::parse(text));
+        let served = served.collect::<Result<Vec<_>, _>>()?;
+        let relay = RelayInput::read(
+            served.contains(&Served::Relay),
+            self.spec.as_deref(),
+            &self.parameter,
+        )?;
+
+        let (masks, streams) = (Arc::<Masks>::default(), self.masked_streams());
+        let masked = (!streams.is_empty()).then_some(masks.as_ref());
+        let session = Arc::new(Session::open(common).await?);
+        let mut environment = Environment::inherited(self.pristine);
+        for wanted in wanted {
+            let fields = wanted.field.iter().cloned().collect();
+            let credential = session.resolve(&wanted.reference, fields).await?;
+            environment.add(&wanted, &credential)?;
+            mask_values(masked, &credential)?;
+        }
+        let mut contents = Vec::new();
+        for WantedFile { path, reference, field } in files {
+            let credential = session.resolve(&reference, field.into_iter().collect()).await?;
+            mask_values(masked, &credential)?;
+            contents.push((path, credential));
+        }
+        let listener = match served.is_empty() {
+            true => None,
+            false => Some({
+                let masks = masked.map(|_| Arc::clone(&masks));
+                Listener::start(served, relay, Arc::clone(&session), masks, self.serve_uid).await?
+            }),
+        };
+        if let Some(listener) = &listener {
+            environment.serve(listener);
+        }
+        let mut command = child::command(&self.command)?;
+        environment.apply(&mut command);
+        // Last: what goes wrong before leaves nothing behind, and what ends this afterwards is heard.
+        let signals = Signals::listen().map_err(Failure::from)?;
+        let mut written = Vec::new();
+        for (path, credential) in contents {
+            for value in credential.fields.values() {
+                written.push(TemporaryFile::write(&path, value.expose())?);
+            }
+        }
+        Ok(Prepared { command, files: written, listener, masks, streams, signals })
+    }
+
+    /// Both streams unless stdout is a terminal; then stderr, unless it is one, too.
+    fn masked_streams(&self) -> Vec<Stream> {
+        let (stdout, stderr) = (std::io::stdout().is_terminal(), std::io::stderr().is_terminal());
+        match (self.no_mask, self.mask || !stdout, stderr) {
+            (true, ..) | (false, false, true) => Vec::new(),
+            (false, true, _) => vec![Stream::Stdout, Stream::Stderr],
+            (false, false, false) => vec![Stream::Stderr],
+        }
+    }
+}
+
+impl Prepared {
+    async fn run(mut self) -> Result<u8, Failure> {
+        let before = |failure: Failure| failure.with_exit_code(exit::BEFORE_COMMAND);
+        if self.files.is_empty() && self.listener.is_none() && self.streams.is_empty() {
+            // Nothing has to outlive the start of the command, so this process becomes it.
+            let error = self.command.exec();
+            return Err(not_run(&error, self.command.get_program()));
+        }
+        let outputs = match self.streams.is_empty() {
+            true => None,
+            false => {
+                let outputs = Outputs::mask(&mut self.command, &self.streams, &self.masks);
+                Some(outputs.map_err(before)?)
+            }
+        };
+        let code = child::run_with(self.command, &mut self.signals).await?;
+        let Some(outputs) = outputs else { return Ok(code) };
+        // Whoever reads it may take long; a signal means us now.
+        let rest = tokio::task::spawn_blocking(|| outputs.finish());
+        tokio::select! {
+            _ = rest => Ok(code),
+            signal = self.signals.next() => {
+                // The files go, the thread does not: it would be waited for.
+                drop(self.files);
+                std::process::exit(128 + signal.as_raw())
+            }
+        }
+    }
+}
+
+/// Masks what is sensitive of a credential from now on.
+///
+/// # Errors
+/// If it cannot be masked.
+pub(super) fn mask_values(masks: Option<&Masks>, credential: &Credential) -> Result<(), Failure> {
+    let Some(masks) = masks else { return Ok(()) };
+    for (field, value) in &credential.fields {
+        if !credential.is_sensitive(field) {
+            continue;
+        }
+        let is_masked = masks.add(value.expose())?;
+        if !is_masked && !value.is_empty() {
+            say(&format!(
+                "{field} of {} has fewer than {LEAST_BYTES} bytes and is not masked in what the command prints",
+                credential.reference
+            ));
+        }
+    }
+    Ok(())
+}

@@ -1,0 +1,145 @@
+//! The command's output on its way through the masks.
+
+use std::fs::File;
+use std::io::{PipeReader, PipeWriter, Read as _, Write as _};
+use std::os::fd::{AsFd as _, BorrowedFd};
+use std::process::{Command, Stdio};
+use std::sync::Arc;
+use std::thread::JoinHandle;
+use std::time::Duration;
+
+use rustix::event::{PollFd, PollFlags, Timespec, poll};
+
+use super::mask::{Masked, Masks};
+use crate::cli::failure::Failure;
+use crate::cli::output::say;
+use crate::model::{Clock, Timestamp};
+
+/// What is read at a time, in bytes: as much as a pipe holds.
+const PIECE_BYTES: usize = 64 * 1024;
+/// How long the output of a process that the command left behind is still passed on.
+const GRACE: Duration = Duration::from_secs(2);
+
+/// One of a command's streams.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Stream {
+    /// The answer.
+    Stdout,
+    /// The talk.
+    Stderr,
+}
+
+/// The streams of a command that are masked.
+pub struct Outputs {
+    copies: Vec<JoinHandle<bool>>,
+    /// Closed when the command has ended.
+    ended: PipeWriter,
+}
+
+impl Outputs {
+    /// Takes over streams of the command. They are closed once the command is dropped and has ended.
+    ///
+    /// # Errors
+    /// If there are no descriptors left.
+    pub fn mask(
+        command: &mut Command,
+        streams: &[Stream],
+        masks: &Arc<Masks>,
+    ) -> Result<Self, Failure> {
+        let (ended_reader, ended) = std::io::pipe()?;
+        let mut copies = Vec::new();
+        for stream in streams {
+            let (from, pipe) = std::io::pipe()?;
+            let to = match stream {
+                Stream::Stdout => {
+                    command.stdout(Stdio::from(pipe));
+                    own(std::io::stdout().as_fd())?
+                }
+                Stream::Stderr => {
+                    command.stderr(Stdio::from(pipe));
+                    own(std::io::stderr().as_fd())?
+                }
+            };
+            let (ended, masks) = (ended_reader.try_clone()?, Arc::clone(masks));
+            let copy = move || copy(from, to, &ended, &masks);
+            copies.push(std::thread::Builder::new().name("output".to_owned()).spawn(copy)?);
+        }
+        Ok(Self { copies, ended })
+    }
+
+    /// Waits for the rest of the output once the command has ended.
+    pub fn finish(self) {
+        drop(self.ended);
+        // All are waited for. A panic of one is a stream that was not written to its end.
+        let cut: Vec<bool> =
+            self.copies.into_iter().map(|copy| copy.join().unwrap_or(true)).collect();
+        if cut.contains(&true) {
+            say(
+                "a process that the command left behind still held its output, and writes to nobody now",
+            );
+        }
+    }
+}
+
+fn own(descriptor: BorrowedFd<'_>) -> std::io::Result<File> {
+    descriptor.try_clone_to_owned().map(File::from)
+}
+
+/// Copies a stream to its end. Says whether it was given up before.
+fn copy(mut from: PipeReader, mut to: File, ended: &PipeReader, masks: &Masks) -> bool {
+    let mut stream = Masked::default();
+    let mut piece = vec![0; PIECE_BYTES];
+    let mut deadline = None;
+    let is_cut = loop {
+        match wait(&from, ended, &mut deadline) {
+            Ok(true) => {}
+            Ok(false) | Err(_) => break true,
+        }
+        match from.read(&mut piece) {
+            Ok(0) => break false,
+            Ok(length) => {
+                let written =
+                    stream.feed(&masks.patterns(), piece.get(..length).unwrap_or_default());
+                // Nobody reads it any more: neither do we, and the command gets SIGPIPE.
+                if to.write_all(&written).is_err() {
+                    return false;
+                }
+            }
+            Err(error) if error.kind() == std::io::ErrorKind::Interrupted => {}
+            Err(_) => break false,
+        }
+    };
+    let _ = to.write_all(&stream.finish(&masks.patterns()));
+    is_cut
+}
+
+/// Waits for output: for ever while the command runs, and for a while after. Says whether there is some, or its end.
+fn wait(
+    from: &PipeReader,
+    ended: &PipeReader,
+    deadline: &mut Option<Timestamp>,
+) -> rustix::io::Result<bool> {
+    if deadline.is_none() {
+        let mut both = [PollFd::new(from, PollFlags::IN), PollFd::new(ended, PollFlags::IN)];
+        polled(&mut both, None)?;
+        let [output, ended] = &both;
+        if ended.revents().is_empty() {
+            return Ok(!output.revents().is_empty());
+        }
+        *deadline = Some(Clock::system().now().after(GRACE));
+    }
+    let left = deadline.map_or(Duration::ZERO, |deadline| deadline.since(Clock::system().now()));
+    let left = Timespec::try_from(left).unwrap_or_default();
+    polled(&mut [PollFd::new(from, PollFlags::IN)], Some(&left))
+}
+
+/// poll(2), begun again when a signal ends it. Says whether anything is ready.
+fn polled(descriptors: &mut [PollFd<'_>], patience: Option<&Timespec>) -> rustix::io::Result<bool> {
+    loop {
+        match poll(descriptors, patience) {
+            Err(rustix::io::Errno::INTR) => {}
+            Err(error) => return Err(error),
+            Ok(ready) => return Ok(ready > 0),
+        }
+    }
+}

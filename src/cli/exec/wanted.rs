@@ -1,0 +1,187 @@
+//! What `exec` is asked to hand to its command.
+
+use std::path::PathBuf;
+
+use crate::cli::credential::Credential;
+use crate::cli::failure::Failure;
+use crate::model::{Reference, Value};
+
+/// One `--env`.
+#[derive(Debug, PartialEq, Eq)]
+pub struct Wanted {
+    /// A prefix, or the whole name where there is only one value.
+    name: Option<String>,
+    /// What is to be resolved.
+    pub reference: Reference,
+    /// This field of it alone.
+    pub field: Option<String>,
+}
+
+/// One `--file`.
+#[derive(Debug, PartialEq, Eq)]
+pub struct WantedFile {
+    /// Where to.
+    pub path: PathBuf,
+    /// What is to be resolved.
+    pub reference: Reference,
+    /// This field of it; nothing for a secret.
+    pub field: Option<String>,
+}
+
+/// One `--serve`.
+#[derive(Debug, PartialEq, Eq)]
+pub enum Served {
+    /// The container credentials endpoint of AWS, for this connection.
+    Aws(Reference),
+    /// Puppet Relay's metadata API.
+    Relay,
+}
+
+impl Served {
+    /// `aws`, `aws=REF` or `relay`
+    pub fn parse(text: &str) -> Result<Self, Failure> {
+        match text.split_once('=') {
+            Some(("aws", reference)) => Ok(Self::Aws(reference.parse()?)),
+            None if text == "aws" => Ok(Self::Aws("default:aws".parse()?)),
+            None if text == "relay" => Ok(Self::Relay),
+            _ => Err(Failure::usage(format!(
+                "--serve {text}: there are aws (the default connection), aws=REF and relay"
+            ))),
+        }
+    }
+}
+
+impl WantedFile {
+    /// `PATH=REF:FIELD` or `PATH=secret:NAME`
+    pub fn parse(text: &str) -> Result<Self, Failure> {
+        let (path, rest) =
+            text.split_once('=').filter(|(path, _)| !path.is_empty()).ok_or_else(|| {
+                Failure::usage(format!("--file {text}: write PATH=REF:FIELD or PATH=secret:NAME"))
+            })?;
+        let (reference, field) = reference_and_field(rest)?;
+        if field.is_none() && !matches!(reference, Reference::Secret(_)) {
+            return Err(Failure::usage(format!(
+                "--file {text}: name the field, as in {text}:FIELD"
+            )));
+        }
+        Ok(Self { path: PathBuf::from(path), reference, field })
+    }
+}
+
+/// A reference, and the field that may follow it.
+fn reference_and_field(text: &str) -> Result<(Reference, Option<String>), Failure> {
+    // A secret and a default have one colon of their own and a group two; a field comes after those.
+    let own = [("secret:", 1), ("default:", 1), ("group:", 2)];
+    let own = own.iter().find(|(prefix, _)| text.starts_with(prefix)).map_or(0, |(_, own)| *own);
+    let (reference, field) = match text.rsplit_once(':') {
+        Some((reference, field)) if text.matches(':').count() > own => (reference, Some(field)),
+        _ => (text, None),
+    };
+    Ok((reference.parse()?, field.map(ToOwned::to_owned)))
+}
+
+impl Wanted {
+    /// The variable or prefix, the reference and the field.
+    pub fn into_parts(self) -> (Option<String>, Reference, Option<String>) {
+        (self.name, self.reference, self.field)
+    }
+
+    /// `REF`, `PREFIX=REF`, `NAME=REF:FIELD` or `NAME=secret:SECRET`
+    pub fn parse(text: &str) -> Result<Self, Failure> {
+        // A group's own = stands behind its colons.
+        let (name, rest) = match text.split_once('=') {
+            Some((name, rest)) if !name.contains(':') => (Some(name.to_owned()), rest),
+            _ => (None, text),
+        };
+        if name.as_deref().is_some_and(|name| !is_variable_name(name)) {
+            let text = format!("--env {text}: what stands before = must be a variable's name");
+            return Err(Failure::usage(text));
+        }
+        let (reference, field) = reference_and_field(rest)?;
+        let wanted = Self { name, reference, field };
+        if wanted.field.is_some() && wanted.name.is_none() {
+            let text = format!("--env {text}: one field needs a name; write NAME={text}");
+            return Err(Failure::usage(text));
+        }
+        Ok(wanted)
+    }
+
+    /// Whether every field is wanted under its customary name.
+    pub fn has_customary_names(&self) -> bool {
+        self.name.is_none()
+    }
+
+    /// The variables, by name.
+    pub fn variables<'a>(
+        &self,
+        credential: &'a Credential,
+    ) -> Result<Vec<(String, &'a Value)>, Failure> {
+        let is_one = self.field.is_some() || matches!(self.reference, Reference::Secret(_));
+        match &self.name {
+            None => credential.to_env(),
+            Some(name) if is_one => credential.to_env_as(name),
+            Some(prefix) => credential.to_env_with_prefix(prefix),
+        }
+    }
+}
+
+fn is_variable_name(name: &str) -> bool {
+    let mut bytes = name.bytes();
+    bytes.next().is_some_and(|first| first.is_ascii_alphabetic() || first == b'_')
+        && bytes.all(|byte| byte.is_ascii_alphanumeric() || byte == b'_')
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn every_form_of_file_and_serve_is_understood() {
+        let parse = |text: &str| {
+            WantedFile::parse(text).map(|file| (file.reference.to_string(), file.field))
+        };
+        let some = |text: &str| Some(text.to_owned());
+        assert_eq!(parse("a/b=aws/prod:region").unwrap(), ("aws/prod".into(), some("region")));
+        assert_eq!(parse("k=secret:key").unwrap(), ("secret:key".into(), None));
+        let group = "g=group:accounts:env=prod:private_key";
+        assert_eq!(parse(group).unwrap(), ("group:accounts:env=prod".into(), some("private_key")));
+        for bad in ["", "k", "=secret:key", "k=aws/prod", "k=aws"] {
+            assert!(parse(bad).is_err(), "{bad}");
+        }
+        assert_eq!(Served::parse("aws=aws/a=b").ok(), None);
+        assert_eq!(Served::parse("aws=aws/a").ok(), Some(Served::Aws("aws/a".parse().unwrap())));
+        assert_eq!(Served::parse("relay").ok(), Some(Served::Relay));
+        assert!(Served::parse("vault").unwrap_err().message.contains("there are aws"));
+    }
+
+    #[test]
+    fn every_form_of_env_is_understood() {
+        let parse = |text: &str| {
+            let wanted = Wanted::parse(text).unwrap();
+            (wanted.name, wanted.reference.to_string(), wanted.field)
+        };
+        let some = |text: &str| Some(text.to_owned());
+        assert_eq!(parse("aws/prod"), (None, "aws/prod".into(), None));
+        assert_eq!(parse("AWS=aws/prod"), (some("AWS"), "aws/prod".into(), None));
+        assert_eq!(
+            parse("PW=postgres/main:password"),
+            (some("PW"), "postgres/main".into(), some("password"))
+        );
+        assert_eq!(parse("TOKEN=secret:token"), (some("TOKEN"), "secret:token".into(), None));
+        assert_eq!(parse("default:slack"), (None, "default:slack".into(), None));
+        assert_eq!(
+            parse("X=default:slack:api_token"),
+            (some("X"), "default:slack".into(), some("api_token"))
+        );
+        let group = "group:accounts:env=prod,region=eu";
+        assert_eq!(parse(group), (None, group.into(), None));
+        assert_eq!(parse(&format!("P={group}")), (some("P"), group.into(), None));
+        assert_eq!(
+            parse(&format!("K={group}:access_key_id")),
+            (some("K"), group.into(), some("access_key_id"))
+        );
+        for bad in ["", "1A=aws/prod", "aws", "aws/prod:password", "A B=aws/prod"] {
+            assert!(Wanted::parse(bad).is_err(), "{bad}");
+        }
+    }
+}

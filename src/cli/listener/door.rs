@@ -1,0 +1,100 @@
+//! Who may ask, and who answers.
+
+use std::convert::Infallible;
+
+use aws_lc_rs::constant_time::verify_slices_are_equal;
+use base64::Engine as _;
+use base64::engine::general_purpose::STANDARD;
+use hyper::body::Incoming;
+use hyper::header::{AUTHORIZATION, HOST, HeaderMap};
+use hyper::{Method, Request, StatusCode};
+use serde_json::json;
+
+use super::Shared;
+use super::answer::{self, Answer};
+use super::{aws, relay_api};
+
+/// Answers one request.
+pub async fn answer(shared: &Shared, request: Request<Incoming>) -> Result<Answer, Infallible> {
+    let headers = request.headers();
+    if !is_for_this_address(headers, shared.port) {
+        let text = "this address is 127.0.0.1 and nothing else";
+        return Ok(answer::text(StatusCode::MISDIRECTED_REQUEST, text));
+    }
+    let path = request.uri().path();
+    if path == "/healthz" && request.method() == Method::GET {
+        return Ok(answer::json(StatusCode::OK, &json!({ "ping": "pong" })));
+    }
+    if !has_token(headers, &shared.token) {
+        return Ok(answer::text(StatusCode::UNAUTHORIZED, "401 unauthorized"));
+    }
+    match (&shared.aws, &shared.relay) {
+        (Some(aws), _) if path == aws::PATH => {
+            let is_get = request.method() == Method::GET;
+            Ok(if is_get {
+                aws.answer().await
+            } else {
+                answer::empty(StatusCode::METHOD_NOT_ALLOWED)
+            })
+        }
+        (_, Some(relay)) => Ok(relay_api::answer(relay, request).await),
+        _ => Ok(answer::text(StatusCode::NOT_FOUND, "nothing is served here")),
+    }
+}
+
+/// A browser that was led here by a name says that name.
+fn is_for_this_address(headers: &HeaderMap, port: u16) -> bool {
+    let host = headers.get(HOST).and_then(|host| host.to_str().ok()).unwrap_or_default();
+    host == format!("127.0.0.1:{port}") || host == format!("localhost:{port}")
+}
+
+/// The token alone, as AWS SDKs send it; as a bearer's; or as the password of nobody or of `token`, as Relay's do.
+fn has_token(headers: &HeaderMap, token: &str) -> bool {
+    let Some(given) = headers.get(AUTHORIZATION) else { return false };
+    let given = given.as_bytes();
+    let after = |scheme: &str| {
+        let (begin, rest) = given.split_at_checked(scheme.len())?;
+        begin.eq_ignore_ascii_case(scheme.as_bytes()).then_some(rest)
+    };
+    let basic = after("Basic ").and_then(|encoded| STANDARD.decode(encoded).ok());
+    let password = basic
+        .as_deref()
+        .and_then(|login| login.strip_prefix(b":").or_else(|| login.strip_prefix(b"token:")));
+    let given = password.or_else(|| after("Bearer ")).unwrap_or(given);
+    verify_slices_are_equal(given, token.as_bytes()).is_ok()
+}
+
+#[cfg(test)]
+mod tests {
+    use hyper::header::HeaderValue;
+
+    use super::*;
+
+    #[test]
+    fn the_token_is_taken_in_each_scheme_and_nothing_else_is() {
+        let has = |given: &str| {
+            let mut headers = HeaderMap::new();
+            headers.insert(AUTHORIZATION, HeaderValue::from_str(given).unwrap());
+            has_token(&headers, "secret")
+        };
+        let basic = |login: &str| format!("Basic {}", STANDARD.encode(login));
+        for good in
+            ["secret", "Bearer secret", "bearer secret", &basic(":secret"), &basic("token:secret")]
+        {
+            assert!(has(good), "{good}");
+        }
+        for bad in [
+            "",
+            "Bearer",
+            "Bearer ",
+            "Secret",
+            "secret2",
+            &basic("x:secret"),
+            &basic("secret"),
+            "Basic !",
+        ] {
+            assert!(!has(bad), "{bad}");
+        }
+        assert!(!has_token(&HeaderMap::new(), "secret"));
+    }
+}

@@ -1,0 +1,264 @@
+//! `keyhatch exec`: a command with credentials, and what it prints without them.
+
+use std::process::{Output, Stdio};
+
+use crate::harness::{Steps, connection, secret};
+
+const SECRET: &str = "not-a-real/secret+value";
+
+fn world() -> Steps {
+    Steps::seeded(
+        &[
+            connection(
+                "aws",
+                "prod",
+                &[
+                    ("access_key_id", "AKIAEXAMPLE"),
+                    ("secret_access_key", SECRET),
+                    ("region", "eu-west-1"),
+                ],
+            ),
+            connection(
+                "postgres",
+                "main",
+                &[("host", "db.example"), ("user", "u"), ("password", "hush!")],
+            ),
+            connection("ssh", "main", &[("private_key", "first line of it\nsecond line of it\n")]),
+            secret("token", "hush-hush-hush"),
+            secret("empty", ""),
+        ]
+        .concat(),
+    )
+}
+
+fn exec(world: &Steps, options: &[&str], script: &str) -> Output {
+    let command = [&["exec"], options, &["--", "sh", "-c", script]].concat();
+    world.run("keyhatch", &command)
+}
+
+fn text(bytes: &[u8]) -> String {
+    String::from_utf8(bytes.to_vec()).unwrap()
+}
+
+#[test]
+fn values_are_masked_in_every_form_in_which_programs_print_them() {
+    let world = world();
+    let script = "echo \"raw $AWS_SECRET_ACCESS_KEY.\"; \
+                  echo \"twice $AWS_SECRET_ACCESS_KEY$TOKEN\"; \
+                  printf %s \"$AWS_SECRET_ACCESS_KEY\" | base64; \
+                  printf %s \"user:$AWS_SECRET_ACCESS_KEY\" | base64; \
+                  echo 'url not-a-real%2Fsecret%2Bvalue not-a-real/secret%2Bvalue'; \
+                  echo 'json not-a-real\\/secret+value'; \
+                  printf %s \"$KEY\" | tail -n 1; \
+                  echo \"id $AWS_ACCESS_KEY_ID in $AWS_REGION\"; \
+                  echo \"err $TOKEN\" >&2";
+    let options =
+        ["--env", "aws/prod", "--env", "TOKEN=secret:token", "--env", "KEY=ssh/main:private_key"];
+    let ran = exec(&world, &options, script);
+    let expected =
+        "raw ***.\ntwice ******\n\n\nurl *** ***\njson ***\n***\nid AKIAEXAMPLE in eu-west-1\n";
+    let printed = text(&ran.stdout);
+    // What is left of Base64 beside a value is of its neighbours.
+    let printed_lines: Vec<_> = printed.lines().collect();
+    let expected_lines: Vec<_> = expected.lines().collect();
+    for number in [0, 1, 4, 5, 6, 7] {
+        assert_eq!(printed_lines[number], expected_lines[number], "{printed}");
+    }
+    for number in [2, 3] {
+        assert!(
+            printed_lines[number].contains("***") && printed_lines[number].len() < 14,
+            "{printed}"
+        );
+    }
+    assert_eq!(text(&ran.stderr), "err ***\n");
+}
+
+#[test]
+fn a_value_that_is_printed_by_the_byte_is_masked_and_other_output_is_not_held_back() {
+    let world = world();
+    let script = "for c in h u s h - h u s h - h u s h; do printf %s $c; done; \
+                  printf 'Name? '; until [ -e go ]; do sleep 0.02; done; echo done";
+    let mut command =
+        world.command("keyhatch", &["exec", "--env", "T=secret:token", "--", "sh", "-c", script]);
+    let mut child = command.stdout(Stdio::piped()).spawn().unwrap();
+    let mut stdout = child.stdout.take().unwrap();
+    let mut seen = String::new();
+    // The prompt comes while the command waits for its answer.
+    while !seen.ends_with("Name? ") {
+        let mut piece = [0; 64];
+        let length = std::io::Read::read(&mut stdout, &mut piece).unwrap();
+        assert_ne!(length, 0, "{seen}");
+        seen += std::str::from_utf8(&piece[..length]).unwrap();
+    }
+    assert_eq!(seen, "***Name? ");
+    std::fs::write(world.path("go"), "").unwrap();
+    assert!(child.wait().unwrap().success());
+}
+
+#[test]
+fn masking_can_be_turned_off_and_what_is_too_short_for_it_is_said() {
+    let world = world();
+    let unmasked = exec(&world, &["--no-mask", "--env", "aws/prod"], "echo $AWS_SECRET_ACCESS_KEY");
+    assert_eq!(text(&unmasked.stdout), format!("{SECRET}\n"));
+    let short =
+        exec(&world, &["--env", "postgres/main", "--env", "E=secret:empty"], "echo $PGPASSWORD");
+    assert_eq!(text(&short.stdout), "hush!\n");
+    let said = "password of postgres/main has fewer than 6 bytes and is not masked in what the command prints\n";
+    assert_eq!(text(&short.stderr), said);
+    // On a terminal it is as if the command stood there by itself.
+    let on_terminal = world
+        .command(
+            "script",
+            &[
+                "-qec",
+                "keyhatch exec --env aws/prod -- sh -c 'test -t 1 && echo $AWS_SECRET_ACCESS_KEY'",
+                "/dev/null",
+            ],
+        )
+        .output();
+    if let Ok(ran) = on_terminal
+        && ran.status.success()
+    {
+        assert!(text(&ran.stdout).contains(SECRET), "{}", text(&ran.stdout));
+    }
+}
+
+#[test]
+fn the_exit_code_is_the_commands_and_signals_reach_it() {
+    let world = world();
+    for (script, code) in [("exit 0", 0), ("exit 7", 7), ("kill -TERM $$", 143)] {
+        for options in [&["--env", "aws/prod"][..], &["--no-mask", "--env", "aws/prod"]] {
+            let ran = exec(&world, options, script);
+            assert_eq!(ran.status.code(), Some(code), "{options:?} {script}");
+        }
+    }
+    let code = |options: &[&str]| world.run("keyhatch", options).status.code();
+    assert_eq!(code(&["exec", "--env", "aws/nothere", "--", "true"]), Some(125));
+    assert_eq!(code(&["exec", "--env", "aws/prod", "--", "/dev/null"]), Some(126));
+    assert_eq!(code(&["exec", "--env", "aws/prod", "--", "no-such-program"]), Some(127));
+    // Sent to keyhatch, it is the command that gets it, cleans up and says how it ended.
+    let inner = "trap 'echo got it; exit 9' TERM; touch ready; while :; do sleep 0.02; done";
+    let outer = format!(
+        "keyhatch exec --env aws/prod -- sh -c \"{inner}\" & \
+                 until [ -e ready ]; do sleep 0.02; done; kill -TERM $!; wait $!; echo $?"
+    );
+    assert_eq!(text(&world.run("sh", &["-c", &outer]).stdout), "got it\n9\n");
+}
+
+#[test]
+fn a_signal_that_was_to_be_ignored_is_ignored_by_the_command_too() {
+    let world = world();
+    let inner = "touch ready; until [ -e go ]; do sleep 0.02; done; echo survived";
+    let outer = format!(
+        "trap '' HUP; keyhatch exec --env aws/prod -- sh -c '{inner}' & \
+         until [ -e ready ]; do sleep 0.02; done; kill -HUP $!; touch go; wait $!; echo $?"
+    );
+    assert_eq!(text(&world.run("sh", &["-c", &outer]).stdout), "survived\n0\n");
+}
+
+#[test]
+fn files_are_for_their_owner_alone_and_go_with_the_command() {
+    let world = world();
+    let options =
+        ["--no-mask", "--file", "key=ssh/main:private_key", "--file", "token=secret:token"];
+    let ran = exec(&world, &options, "stat -c %a key token; cat key token; exit 3");
+    assert_eq!(text(&ran.stdout), "600\n600\nfirst line of it\nsecond line of it\nhush-hush-hush");
+    assert_eq!(ran.status.code(), Some(3));
+    for name in ["key", "token"] {
+        assert!(!world.path(name).exists());
+    }
+    // Also when a signal ends it, and when the command does not come to be.
+    let killed = exec(&world, &options, "kill -KILL $$");
+    assert_eq!(killed.status.code(), Some(137));
+    assert!(!world.path("key").exists());
+    std::fs::write(world.path("token"), "theirs").unwrap();
+    let refused = exec(&world, &options, "true");
+    assert_eq!(refused.status.code(), Some(125));
+    assert!(text(&refused.stderr).contains("token cannot be written"), "{}", text(&refused.stderr));
+    assert!(!world.path("key").exists());
+    assert_eq!(std::fs::read(world.path("token")).unwrap(), b"theirs");
+}
+
+#[test]
+fn inherited_variables_that_would_stand_in_the_way_are_taken_away() {
+    let world = world();
+    let inherited = [
+        ("AWS_SESSION_TOKEN", "old"),
+        ("AWS_PROFILE", "old"),
+        ("AWS_REGION", "old"),
+        ("OTHER", "stays"),
+    ];
+    let run = |options: &[&str]| {
+        let options = [&["exec", "--no-mask"], options, &["--", "env"]].concat();
+        let ran = world.command("keyhatch", &options).envs(inherited).output().unwrap();
+        (text(&ran.stdout), text(&ran.stderr))
+    };
+    let has = |env: &str, line: &str| env.lines().any(|found| found == line);
+    let (env, _) = run(&["--env", "aws/prod"]);
+    assert!(has(&env, "AWS_ACCESS_KEY_ID=AKIAEXAMPLE") && has(&env, "OTHER=stays"));
+    assert!(has(&env, "AWS_REGION=eu-west-1") && has(&env, "AWS_DEFAULT_REGION=eu-west-1"));
+    assert!(!env.contains("AWS_SESSION_TOKEN") && !env.contains("AWS_PROFILE"), "{env}");
+    // Under names of the step's own nothing is in the way.
+    let (env, _) = run(&["--env", "X=aws/prod"]);
+    assert!(has(&env, "X_ACCESS_KEY_ID=AKIAEXAMPLE") && has(&env, "AWS_PROFILE=old"));
+    let (env, _) = run(&["--pristine", "--env", "aws/prod"]);
+    assert!(has(&env, "AWS_ACCESS_KEY_ID=AKIAEXAMPLE") && env.contains("PATH="));
+    assert!(
+        !env.contains("OTHER") && !env.contains("KEYHATCH_") && !env.contains("AWS_PROFILE"),
+        "{env}"
+    );
+    let (env, warning) = run(&["--env", "TOKEN=secret:token", "--env", "TOKEN=secret:empty"]);
+    assert!(has(&env, "TOKEN="), "{env}");
+    assert_eq!(warning, "warning: TOKEN is given twice; secret:empty wins\n");
+}
+
+#[test]
+fn a_background_process_that_is_left_behind_does_not_hold_the_caller() {
+    let world = world();
+    // They are ended in the end; nobody waits a minute for them.
+    for background in ["sleep 60", "while :; do echo more; sleep 0.1; done"] {
+        let script = format!("({background}) & echo $! > pid; echo done");
+        let ran = exec(&world, &["--env", "aws/prod"], &script);
+        assert_eq!(ran.status.code(), Some(0), "{background}");
+        assert!(text(&ran.stdout).contains("done\n"));
+        assert!(text(&ran.stderr).contains("left behind"), "{}", text(&ran.stderr));
+        world.run("sh", &["-c", "kill $(cat pid)"]);
+    }
+}
+
+#[test]
+fn a_large_output_comes_whole_and_a_reader_that_goes_away_ends_the_command() {
+    let world = world();
+    let count = exec(&world, &["--env", "aws/prod"], "yes abcdefghij | head -c 20000000 | cat")
+        .stdout
+        .len();
+    assert_eq!(count, 20_000_000);
+    let outer = "keyhatch exec --env aws/prod -- sh -c 'yes && touch never' | head -c 10";
+    assert_eq!(world.run("sh", &["-c", outer]).stdout.len(), 10);
+    assert!(!world.path("never").exists());
+}
+
+#[test]
+fn what_is_asked_for_wrongly_is_refused_before_anything_is_run() {
+    let world = world();
+    for (options, code, said) in [
+        (&[][..], 2, "required"),
+        (&["--env", "aws"], 125, "INTEGRATION/NAME"),
+        (&["--env", "aws/prod:region"], 125, "NAME="),
+        (&["--file", "x=aws/prod"], 125, "name the field"),
+        (&["--serve", "vault"], 125, "there are aws"),
+        (&["--serve", "relay"], 125, "--spec FILE"),
+        (&["--env", "aws/prod", "--spec", "x"], 125, "--spec is for --serve relay"),
+        (&["--serve", "aws=postgres/main"], 125, "INTEGRATION_UNFIT"),
+        (&["--serve", "aws=aws/nothere"], 125, "RESOLVE_DENIED"),
+    ] {
+        let ran = exec(&world, options, "touch ran");
+        assert_eq!(ran.status.code(), Some(code), "{options:?}");
+        let stderr = text(&ran.stderr);
+        assert!(
+            stderr.lines().last().unwrap().starts_with("error: ") && stderr.contains(said),
+            "{stderr}"
+        );
+    }
+    assert!(!world.path("ran").exists());
+}

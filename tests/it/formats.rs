@@ -1,0 +1,282 @@
+//! The forms in which `keyhatch get` prints a credential: exactly the document, or a refusal.
+
+use std::os::unix::fs::PermissionsExt as _;
+
+use serde_json::{Value as Json, json};
+
+use crate::harness::{Steps, connection, keyhatch_in, secret, wait_until};
+
+/// A text that every form must keep as it is, or refuse.
+const AWKWARD: &str = "sp ace'quote\"$HOME`id`\\back";
+
+fn world() -> Steps {
+    let key_file = r#"{"type": "service_account", "private_key": "not-a-key"}"#;
+    let aws = [("access_key_id", "AKIAEXAMPLE"), ("secret_access_key", "not-a-real-secret")];
+    let session = [("session_token", "not-a-real-session"), ("region", "eu-west-1")];
+    let postgres = [("host", "db.example"), ("user", "a:b"), ("password", "c:d\\e")];
+    let server = ("server", "https://k8s.example:6443");
+    let kubernetes = [server, ("certificate_authority", "none"), ("token", "not-a-real-token")];
+    let parts = [("service_account_email", "a@b.example"), ("private_key", "not-a-key")];
+    let hub = [("server", "docker.io"), ("username", "u"), ("password", "not-a-real-password")];
+    let basic =
+        [("base_url", "https://api.example:8443/v1"), ("username", "u"), ("password", AWKWARD)];
+    let documents = [
+        connection("aws", "prod", &[aws, session].concat()),
+        connection("aws", "static", &aws),
+        connection("postgres", "main", &postgres),
+        connection("kubernetes", "prod", &kubernetes),
+        connection("gcp", "prod", &[("service_account_key", key_file)]),
+        connection("gcp", "parts", &parts),
+        connection("docker-registry", "hub", &hub),
+        connection("github", "main", &[("access_token", "not-a-real-token")]),
+        connection("http", "basic", &basic),
+        connection("generic", "odd", &[("a_text", AWKWARD), ("b_lines", "one\ntwo\n")]),
+        secret("token", "hush"),
+    ];
+    Steps::seeded(&documents.concat())
+}
+
+fn json_of(text: &[u8]) -> Json {
+    serde_json::from_slice(text).unwrap()
+}
+
+#[test]
+fn each_form_is_exactly_the_document_that_its_tool_reads() {
+    let world = world();
+    let get = |reference: &str, format: &str| world.text(&["get", reference, "--format", format]);
+    assert_eq!(get("secret:token", "raw"), "hush");
+    assert_eq!(world.text(&["get", "aws/prod", "--field", "accessKeyID"]), "AKIAEXAMPLE");
+    assert_eq!(get("postgres/main", "pgpass"), "db.example:5432:*:a\\:b:c\\:d\\\\e\n");
+    assert_eq!(
+        get("github/main", "netrc"),
+        "machine github.com login x-access-token password not-a-real-token\n"
+    );
+    assert_eq!(
+        get("aws/static", "env"),
+        "export AWS_ACCESS_KEY_ID='AKIAEXAMPLE'\nexport AWS_SECRET_ACCESS_KEY='not-a-real-secret'\n"
+    );
+    assert_eq!(
+        get("aws/static", "dotenv"),
+        "AWS_ACCESS_KEY_ID=AKIAEXAMPLE\nAWS_SECRET_ACCESS_KEY=not-a-real-secret\n"
+    );
+    let config = json!({ "auths": { "https://index.docker.io/v1/": { "auth": "dTpub3QtYS1yZWFsLXBhc3N3b3Jk" } } });
+    assert_eq!(json_of(get("docker-registry/hub", "docker-config").as_bytes()), config);
+    assert_eq!(json_of(get("gcp/prod", "gcp-key-file").as_bytes())["private_key"], "not-a-key");
+    let made = json_of(get("gcp/parts", "gcp-key-file").as_bytes());
+    assert_eq!(made["client_email"], "a@b.example");
+    assert_eq!(made["type"], "service_account");
+    let yaml = get("aws/static", "yaml");
+    assert!(yaml.contains("secret_access_key: not-a-real-secret\n"), "{yaml}");
+}
+
+#[test]
+fn what_expires_says_when_so_that_its_tool_comes_back() {
+    let world = world();
+    // Of one step: the same lease.
+    let script =
+        "keyhatch get aws/prod --out lease; keyhatch get aws/prod --format aws-credential-process";
+    let process = json_of(&world.run("sh", &["-ec", script]).stdout);
+    let lease =
+        json_of(&std::fs::read(world.path("lease")).unwrap())["lease"]["expire_time"].clone();
+    let second = format!("{}Z", lease.as_str().unwrap().split(['.', 'Z']).next().unwrap());
+    let expected = json!({
+        "Version": 1, "AccessKeyId": "AKIAEXAMPLE", "SecretAccessKey": "not-a-real-secret",
+        "SessionToken": "not-a-real-session", "Expiration": second,
+    });
+    assert_eq!(process, expected);
+    let process =
+        json_of(&world.answer(&["get", "aws/static", "--format", "aws-credential-process"]));
+    assert!(process.get("SessionToken").is_none());
+    let kubectl = json_of(&world.answer(&["get", "kubernetes/prod", "--format", "kubectl"]));
+    assert_eq!(kubectl["apiVersion"], "client.authentication.k8s.io/v1");
+    assert_eq!(kubectl["status"]["token"], "not-a-real-token");
+    assert_eq!(kubectl["status"]["expirationTimestamp"].as_str().map(str::len), Some(20));
+}
+
+#[test]
+fn kubectl_gets_the_version_that_it_asks_for_and_an_unknown_one_is_refused() {
+    let world = world();
+    let asked = |version: &str| {
+        let info =
+            json!({ "apiVersion": version, "kind": "ExecCredential", "spec": {} }).to_string();
+        let get = ["get", "kubernetes/prod", "--format", "kubectl"];
+        world.command("keyhatch", &get).env("KUBERNETES_EXEC_INFO", info).output().unwrap()
+    };
+    let beta = asked("client.authentication.k8s.io/v1beta1");
+    assert_eq!(json_of(&beta.stdout)["apiVersion"], "client.authentication.k8s.io/v1beta1");
+    let unknown = asked("client.authentication.k8s.io/v1alpha1");
+    let stderr = String::from_utf8(unknown.stderr).unwrap();
+    assert!(stderr.contains("API_VERSION_UNKNOWN") && unknown.stdout.is_empty(), "{stderr}");
+}
+
+/// A shell gets back byte for byte what was stored.
+#[test]
+fn a_shell_reads_the_same_value_from_env_and_dotenv_lines() {
+    let world = world();
+    let expected = format!("{AWKWARD}|one\ntwo\n|");
+    let script = "eval \"$(keyhatch get generic/odd --format env)\"; \
+                  printf '%s|%s|' \"$GENERIC_A_TEXT\" \"$GENERIC_B_LINES\"";
+    assert_eq!(world.run("sh", &["-ec", script]).stdout, expected.as_bytes());
+    world.apply(&connection(
+        "generic",
+        "tame",
+        &[("a", "it's"), ("b", "two\nlines $HOME"), ("c", "plain")],
+    ));
+    let script = "keyhatch get generic/tame --format dotenv --out e; . ./e; \
+                  printf '%s|%s|%s' \"$GENERIC_A\" \"$GENERIC_B\" \"$GENERIC_C\"";
+    assert_eq!(world.run("sh", &["-ec", script]).stdout, b"it's|two\nlines $HOME|plain");
+}
+
+/// A world with a connection and a secret that are not UTF-8, and some that hold a zero byte.
+fn world_of_bytes() -> Steps {
+    let world = world();
+    for (name, bytes) in [("latin", b"canary\xff".as_slice()), ("zero", b"canary\0zero")] {
+        let path = world.path(name);
+        std::fs::write(&path, bytes).unwrap();
+        let (create, field) = (format!("generic/{name}"), format!("password=@{}", path.display()));
+        let create =
+            ["connection", "create", &create, "--field", &field, "--resolver", "workflow:w"];
+        assert!(world.serving.run(&create).status.success());
+        let put = ["secret", "put", "--workflow", "w", &format!("secret-{name}")];
+        let mut put = keyhatch_in(world.directory.path(), &put);
+        put.stdin(std::fs::File::open(&path).unwrap());
+        assert!(put.output().unwrap().status.success());
+    }
+    world
+}
+
+#[test]
+fn what_a_form_cannot_hold_is_refused_and_never_bent() {
+    let world = world_of_bytes();
+    let lines = [("host", "h"), ("user", "u"), ("password", "canary-one\ntwo")];
+    let empty = [("base_url", "https://a.example"), ("username", "u"), ("password", "")];
+    let colon = [("server", "r"), ("username", "a:b"), ("password", "canary")];
+    let documents = [
+        connection("postgres", "lines", &lines),
+        connection("http", "empty", &empty),
+        connection("docker-registry", "colon", &colon),
+    ];
+    world.apply(&documents.concat());
+    for (reference, format) in [
+        ("postgres/lines", "pgpass"),
+        ("http/basic", "netrc"),
+        ("http/empty", "netrc"),
+        ("docker-registry/colon", "docker-config"),
+        ("generic/odd", "dotenv"),
+        ("generic/latin", "env"),
+        ("generic/latin", "dotenv"),
+        ("generic/zero", "env"),
+        ("generic/zero", "dotenv"),
+        ("secret:secret-zero", "env"),
+    ] {
+        let (code, line) = world.refusal(&["get", reference, "--format", format]);
+        assert_eq!(code, Some(1), "{reference} {format}: {line}");
+        assert!(line.starts_with("error: VALUE_UNFIT: ") && !line.contains("canary"), "{line}");
+    }
+}
+
+#[test]
+fn bytes_that_are_no_text_are_encoded_where_a_form_prescribes_how() {
+    let world = world_of_bytes();
+    assert_eq!(world.answer(&["get", "generic/zero", "--field", "password"]), b"canary\0zero");
+    assert_eq!(world.answer(&["get", "secret:secret-latin", "--format", "raw"]), b"canary\xff");
+    let json = json_of(&world.answer(&["get", "generic/latin"]));
+    assert_eq!(json["fields"]["password"], json!({ "$base64": "Y2FuYXJ5/w==" }));
+    let json = json_of(&world.answer(&["get", "generic/zero"]));
+    assert_eq!(json["fields"]["password"], "canary\0zero");
+}
+
+#[test]
+fn a_connection_of_another_integration_is_refused_by_its_name() {
+    let world = world();
+    for (reference, format) in [
+        ("postgres/main", "aws-credential-process"),
+        ("aws/prod", "kubectl"),
+        ("aws/prod", "gcp-key-file"),
+        ("aws/prod", "pgpass"),
+        ("aws/prod", "netrc"),
+        ("kubernetes/prod", "docker-config"),
+        ("secret:token", "aws-credential-process"),
+        ("secret:token", "netrc"),
+    ] {
+        let (code, line) = world.refusal(&["get", reference, "--format", format]);
+        assert_eq!(code, Some(1), "{line}");
+        assert!(
+            line.starts_with("error: INTEGRATION_UNFIT: ") && line.contains(reference),
+            "{line}"
+        );
+    }
+}
+
+#[test]
+fn an_unknown_form_is_answered_with_those_there_are() {
+    let world = world();
+    let (code, line) = world.refusal(&["get", "aws/prod", "--format", "toml"]);
+    assert_eq!(code, Some(2));
+    for format in
+        ["json", "dotenv", "aws-credential-process", "kubectl", "gcp-key-file", "pgpass", "netrc"]
+    {
+        assert!(line.contains(format), "{line}");
+    }
+    let (code, line) = world.refusal(&["get", "aws/prod", "--format", "raw"]);
+    assert!(code == Some(2) && line.contains("--field"), "{line}");
+}
+
+#[test]
+fn a_file_is_for_its_owner_alone_replaced_as_a_whole_and_never_in_the_place_of_something_else() {
+    let world = world();
+    let out = world.path("key.json");
+    std::fs::write(&out, "old").unwrap();
+    std::fs::set_permissions(&out, std::fs::Permissions::from_mode(0o644)).unwrap();
+    let path = out.to_str().unwrap();
+    assert!(
+        world.answer(&["get", "gcp/prod", "--format", "gcp-key-file", "--out", path]).is_empty()
+    );
+    assert_eq!(std::fs::metadata(&out).unwrap().permissions().mode() & 0o777, 0o600);
+    assert_eq!(json_of(&std::fs::read(&out).unwrap())["private_key"], "not-a-key");
+    // A refusal leaves it as it was, and nothing beside it.
+    let (code, _) = world.refusal(&["get", "aws/nothere", "--out", path]);
+    assert_eq!(code, Some(1));
+    assert_eq!(json_of(&std::fs::read(&out).unwrap())["private_key"], "not-a-key");
+    let target = world.path("target");
+    std::fs::write(&target, "theirs").unwrap();
+    std::os::unix::fs::symlink(&target, world.path("link")).unwrap();
+    let link = world.path("link");
+    let directory = world.directory.path().to_str().unwrap();
+    for bad in [link.to_str().unwrap(), directory, "/dev/null", "no/such/directory/file"] {
+        let (code, line) = world.refusal(&["get", "aws/prod", "--out", bad]);
+        assert!(code == Some(1) && line.contains(bad), "{line}");
+    }
+    assert_eq!(std::fs::read(&target).unwrap(), b"theirs");
+    let names = std::fs::read_dir(world.directory.path()).unwrap();
+    let left = names.filter(|entry| {
+        entry.as_ref().unwrap().file_name().to_string_lossy().starts_with(".keyhatch-")
+    });
+    assert_eq!(left.count(), 0);
+}
+
+/// Stopped, a daemon takes connections and says nothing: the longest that a helper can wait.
+#[test]
+fn whoever_waits_for_a_helper_gets_an_error_in_time_when_the_daemon_is_away() {
+    use rustix::process::{Signal, kill_process};
+    let world = world();
+    // The step is open before; its end needs the daemon again.
+    let script = "touch ready; until [ -e stopped ]; do sleep 0.05; done; \
+                  timeout 10 keyhatch get aws/prod --format kubectl; echo $?; touch answered";
+    let mut command = world.command("sh", &["-c", script]);
+    command.stdout(std::process::Stdio::piped()).stderr(std::process::Stdio::piped());
+    let child = command.spawn().unwrap();
+    wait_until("the step runs", || world.path("ready").exists());
+    kill_process(world.serving.pid(), Signal::STOP).unwrap();
+    std::fs::write(world.path("stopped"), "").unwrap();
+    wait_until("it has given up", || world.path("answered").exists());
+    kill_process(world.serving.pid(), Signal::CONT).unwrap();
+    let output = child.wait_with_output().unwrap();
+    // Who hangs would have been ended by `timeout`, with 124.
+    assert_eq!(String::from_utf8_lossy(&output.stdout), "3\n");
+    let stderr = String::from_utf8_lossy(&output.stderr);
+    assert!(
+        stderr.contains("error: UNREACHABLE: the broker has not answered within 1900 ms"),
+        "{stderr}"
+    );
+}

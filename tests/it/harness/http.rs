@@ -1,0 +1,116 @@
+//! Servers that a test makes for a tool to talk to, and that say what they were told.
+
+use std::io::{BufRead, BufReader, Read, Write};
+use std::net::{Ipv4Addr, TcpListener, TcpStream};
+use std::sync::Arc;
+use std::sync::mpsc::{Receiver, channel};
+
+/// What was asked.
+#[derive(Clone, Debug)]
+pub struct Asked {
+    /// With its query.
+    pub path: String,
+    /// Names in lower case.
+    pub headers: Vec<(String, String)>,
+    pub body: Vec<u8>,
+}
+
+impl Asked {
+    pub fn header(&self, name: &str) -> &str {
+        let found = self.headers.iter().find(|(found, _)| found == name);
+        found.map(|(_, value)| value.as_str()).unwrap_or_default()
+    }
+}
+
+/// What is answered: status, headers, body.
+pub type Told = (u16, Vec<(&'static str, String)>, Vec<u8>);
+
+/// A server on this machine; its thread ends with the test's process.
+pub struct HttpServer {
+    pub port: u16,
+    asked: Receiver<Asked>,
+}
+
+impl HttpServer {
+    pub fn start(answer: impl Fn(&Asked) -> Told + Send + 'static) -> Self {
+        Self::start_by(|stream| stream, answer)
+    }
+
+    /// The same over TLS, with a certificate of nobody's.
+    pub fn start_tls(answer: impl Fn(&Asked) -> Told + Send + 'static) -> Self {
+        let made = rcgen::generate_simple_self_signed(["127.0.0.1".to_owned()]).unwrap();
+        let key = rustls::pki_types::PrivateKeyDer::try_from(made.signing_key.serialize_der());
+        let provider = Arc::new(rustls::crypto::aws_lc_rs::default_provider());
+        let config = rustls::ServerConfig::builder_with_provider(provider)
+            .with_safe_default_protocol_versions()
+            .unwrap()
+            .with_no_client_auth()
+            .with_single_cert(vec![made.cert.der().clone()], key.unwrap());
+        let config = Arc::new(config.unwrap());
+        let secure = move |stream| {
+            let connection = rustls::ServerConnection::new(Arc::clone(&config)).unwrap();
+            rustls::StreamOwned::new(connection, stream)
+        };
+        Self::start_by(secure, answer)
+    }
+
+    fn start_by<S: Read + Write>(
+        open: impl Fn(TcpStream) -> S + Send + 'static,
+        answer: impl Fn(&Asked) -> Told + Send + 'static,
+    ) -> Self {
+        let listener = TcpListener::bind((Ipv4Addr::LOCALHOST, 0)).unwrap();
+        let port = listener.local_addr().unwrap().port();
+        let (sender, asked) = channel();
+        std::thread::spawn(move || {
+            for stream in listener.incoming().flatten() {
+                let mut stream = BufReader::new(open(stream));
+                let Some(request) = read(&mut stream) else { continue };
+                tell(stream.get_mut(), &answer(&request));
+                if sender.send(request).is_err() {
+                    return;
+                }
+            }
+        });
+        Self { port, asked }
+    }
+
+    /// Everything that was asked since the last look.
+    pub fn asked(&self) -> Vec<Asked> {
+        self.asked.try_iter().collect()
+    }
+}
+
+fn read(reader: &mut impl BufRead) -> Option<Asked> {
+    let mut line = String::new();
+    reader.read_line(&mut line).ok()?;
+    let mut words = line.split_whitespace();
+    let path = words.nth(1)?.to_owned();
+    let mut headers = Vec::new();
+    loop {
+        let mut line = String::new();
+        reader.read_line(&mut line).ok()?;
+        match line.trim_end().split_once(':') {
+            Some((name, value)) => {
+                headers.push((name.to_ascii_lowercase(), value.trim().to_owned()));
+            }
+            None => break,
+        }
+    }
+    let mut asked = Asked { path, headers, body: Vec::new() };
+    let length = asked.header("content-length").parse().unwrap_or(0);
+    reader.take(length).read_to_end(&mut asked.body).ok()?;
+    Some(asked)
+}
+
+fn tell(stream: &mut impl Write, (status, headers, body): &Told) {
+    let mut head = format!(
+        "HTTP/1.1 {status} Status\r\nconnection: close\r\ncontent-length: {}\r\n",
+        body.len()
+    );
+    for (name, value) in headers {
+        head += &format!("{name}: {value}\r\n");
+    }
+    // A client that has gone is seen by what it did before.
+    let _ = stream.write_all(&[format!("{head}\r\n").as_bytes(), body].concat());
+    let _ = stream.flush();
+}

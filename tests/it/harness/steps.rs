@@ -1,0 +1,95 @@
+//! A broker and steps of one workflow, as processes.
+
+use std::path::{Path, PathBuf};
+use std::process::{Command, Output};
+
+use super::{ServeProcess, keyhatch_in, path_with_binary};
+
+/// A broker of its own. Commands are run as steps of workflow `w`, step `s`.
+pub struct Steps {
+    pub directory: tempfile::TempDir,
+    pub serving: ServeProcess,
+}
+
+impl Steps {
+    /// Serves, and applies a seed.
+    pub fn seeded(seed: &str) -> Self {
+        let directory = tempfile::Builder::new().prefix("kh").tempdir().unwrap();
+        let serving = ServeProcess::start(directory.path());
+        let steps = Self { directory, serving };
+        steps.apply(seed);
+        steps
+    }
+
+    pub fn path(&self, name: &str) -> PathBuf {
+        self.directory.path().join(name)
+    }
+
+    pub fn apply(&self, seed: &str) {
+        let path = self.path("seed.yaml");
+        std::fs::write(&path, seed).unwrap();
+        let applied = self.serving.run(&["apply", "-f", path.to_str().unwrap()]);
+        assert!(applied.status.success(), "{}", String::from_utf8_lossy(&applied.stderr));
+    }
+
+    /// A command as a step, in the broker's directory.
+    pub fn command(&self, program: &str, arguments: &[&str]) -> Command {
+        let names = ["step", "run", "--workflow", "w", "--run", "1", "--step", "s", "--", program];
+        let mut command = keyhatch_in(self.directory.path(), &names);
+        command.args(arguments).env("PATH", path_with_binary());
+        command.current_dir(self.directory.path());
+        command
+    }
+
+    /// Its output.
+    pub fn run(&self, program: &str, arguments: &[&str]) -> Output {
+        self.command(program, arguments).output().unwrap()
+    }
+
+    /// The output of this program as a step, which must succeed in silence.
+    pub fn answer(&self, arguments: &[&str]) -> Vec<u8> {
+        let ran = self.run("keyhatch", arguments);
+        let stderr = String::from_utf8_lossy(&ran.stderr);
+        assert!(ran.status.success() && stderr.is_empty(), "{arguments:?}: {stderr}");
+        ran.stdout
+    }
+
+    /// The same as text.
+    pub fn text(&self, arguments: &[&str]) -> String {
+        String::from_utf8(self.answer(arguments)).unwrap()
+    }
+
+    /// The exit code and the last line of stderr of this program as a step, which must print nothing else.
+    pub fn refusal(&self, arguments: &[&str]) -> (Option<i32>, String) {
+        let ran = self.run("keyhatch", arguments);
+        assert!(ran.stdout.is_empty(), "{arguments:?}: {}", String::from_utf8_lossy(&ran.stdout));
+        let stderr = String::from_utf8(ran.stderr).unwrap();
+        (ran.status.code(), stderr.lines().last().unwrap_or_default().to_owned())
+    }
+}
+
+/// A seed document of a connection that steps of `w` may resolve; values must need no quotes but single ones.
+pub fn connection(integration: &str, name: &str, fields: &[(&str, &str)]) -> String {
+    let fields: Vec<_> = fields
+        .iter()
+        .map(|(name, value)| format!("    {name}: {}\n", serde_json::Value::from(*value)))
+        .collect();
+    format!(
+        "---\napiVersion: keyhatch/v1\nkind: Connection\nmetadata: {{name: {name}}}\nspec:\n  \
+         integration: {integration}\n  access: {{resolver: ['workflow:w']}}\n  fields:\n{}",
+        fields.concat()
+    )
+}
+
+/// A seed document of a secret of `w`.
+pub fn secret(name: &str, value: &str) -> String {
+    let value = serde_json::Value::from(value);
+    format!(
+        "---\napiVersion: keyhatch/v1\nkind: Secret\nmetadata: {{name: {name}, workflow: w}}\nspec: {{value: {value}}}\n"
+    )
+}
+
+/// A file of the tests' own.
+pub fn source(path: &str) -> PathBuf {
+    Path::new(env!("CARGO_MANIFEST_DIR")).join(path)
+}

@@ -1,0 +1,191 @@
+//! `keyhatch helper`: the protocols of git and docker, byte for byte. The tools themselves are in `tools`.
+
+use std::io::Write as _;
+use std::process::{Output, Stdio};
+
+use serde_json::{Value as Json, json};
+
+use crate::harness::{Steps, connection};
+
+fn world() -> Steps {
+    Steps::seeded(
+        &[
+            connection("github", "main", &[("access_token", "not-a-real-token")]),
+            connection("gitlab", "main", &[("api_token", "not-a-real-token-either")]),
+            connection(
+                "docker-registry",
+                "main",
+                &[
+                    ("server", "registry.example:5000"),
+                    ("username", "u"),
+                    ("password", "not-a-real-password"),
+                ],
+            ),
+            connection(
+                "http",
+                "lines",
+                &[
+                    ("base_url", "https://a.example"),
+                    ("username", "u"),
+                    ("password", "canary\ntwo"),
+                ],
+            ),
+            connection(
+                "kubernetes",
+                "prod",
+                &[
+                    ("server", "https://k8s.example"),
+                    ("certificate_authority", "none"),
+                    ("token", "not-a-real-token"),
+                ],
+            ),
+            connection(
+                "aws",
+                "prod",
+                &[("access_key_id", "AKIA"), ("secret_access_key", "hush-hush")],
+            ),
+        ]
+        .concat(),
+    )
+}
+
+const ANSWERS: &str = "github.com=github/main; gitlab.example/group=gitlab/main;refused.example=github/nothere; \
+                       lines.example=http/lines";
+
+/// The helper of a tool, asked on stdin.
+fn ask(world: &Steps, arguments: &[&str], question: &str) -> Output {
+    let mut command = world.command("keyhatch", arguments);
+    command.env("KEYHATCH_HELPER_ANSWERS", ANSWERS);
+    command.stdin(Stdio::piped()).stdout(Stdio::piped()).stderr(Stdio::piped());
+    let mut child = command.spawn().unwrap();
+    child.stdin.take().unwrap().write_all(question.as_bytes()).unwrap();
+    child.wait_with_output().unwrap()
+}
+
+fn text(bytes: &[u8]) -> String {
+    String::from_utf8(bytes.to_vec()).unwrap()
+}
+
+#[test]
+fn git_gets_the_login_of_the_host_it_asks_for_and_no_other() {
+    let world = world();
+    let git = |question: &str| ask(&world, &["helper", "git", "get"], question);
+    let asked =
+        "capability[]=authtype\nprotocol=https\nhost=github.com\nwwwauth[]=Basic realm=\"git\"\n\n";
+    let answer = text(&git(asked).stdout);
+    let begin = "username=x-access-token\npassword=not-a-real-token\npassword_expiry_utc=";
+    assert!(answer.starts_with(begin), "{answer}");
+    let answer = text(&git("protocol=https\nhost=gitlab.example\npath=group/a.git\n\n").stdout);
+    assert!(answer.starts_with("username=oauth2\npassword=not-a-real-token-either\n"), "{answer}");
+    for other in ["github.com.evil.example", "gitlab.example", "github.com:8443", ""] {
+        let silent = git(&format!("protocol=https\nhost={other}\n\n"));
+        assert!(
+            silent.status.success() && silent.stdout.is_empty() && silent.stderr.is_empty(),
+            "{other}"
+        );
+    }
+}
+
+#[test]
+fn git_is_stopped_where_the_broker_refuses_instead_of_asking_a_terminal() {
+    let world = world();
+    for (host, reason) in [("refused.example", "RESOLVE_DENIED"), ("lines.example", "VALUE_UNFIT")]
+    {
+        let refused =
+            ask(&world, &["helper", "git", "get"], &format!("protocol=https\nhost={host}\n\n"));
+        assert_eq!(text(&refused.stdout), "quit=1\n");
+        assert_eq!(refused.status.code(), Some(1));
+        let stderr = text(&refused.stderr);
+        assert!(stderr.contains(reason) && !stderr.contains("canary"), "{stderr}");
+    }
+}
+
+#[test]
+fn what_git_wants_to_be_kept_or_forgotten_is_taken_in_silence() {
+    let world = world();
+    for operation in ["store", "erase"] {
+        let taken = ask(
+            &world,
+            &["helper", "git", operation],
+            "protocol=https\nhost=github.com\npassword=x\n\n",
+        );
+        assert!(taken.status.success() && taken.stdout.is_empty() && taken.stderr.is_empty());
+    }
+}
+
+#[test]
+fn docker_gets_its_documents_and_its_own_words_where_there_is_nothing() {
+    let world = world();
+    // Under the name that Docker runs it by.
+    let link = world.path("docker-credential-keyhatch");
+    std::os::unix::fs::symlink(env!("CARGO_BIN_EXE_keyhatch"), &link).unwrap();
+    let answers = "https://registry.example:5000/v2/=docker-registry/main;docker.io=github/nothere";
+    let docker = |operation: &str, question: &str| {
+        let mut command = world.command(link.to_str().unwrap(), &[operation]);
+        command.env("KEYHATCH_HELPER_ANSWERS", answers);
+        command.stdin(Stdio::piped()).stdout(Stdio::piped()).stderr(Stdio::piped());
+        let mut child = command.spawn().unwrap();
+        child.stdin.take().unwrap().write_all(question.as_bytes()).unwrap();
+        child.wait_with_output().unwrap()
+    };
+    let got: Json = serde_json::from_slice(&docker("get", "registry.example:5000").stdout).unwrap();
+    let expected = json!({ "ServerURL": "registry.example:5000", "Username": "u", "Secret": "not-a-real-password" });
+    assert_eq!(got, expected);
+    let nothing = docker("get", "ghcr.io");
+    assert_eq!(text(&nothing.stdout), "credentials not found in native keychain\n");
+    assert_eq!(nothing.status.code(), Some(1));
+    let refused = docker("get", "https://index.docker.io/v1/");
+    assert!(refused.stdout.is_empty() && text(&refused.stderr).contains("RESOLVE_DENIED"));
+    let listed: Json = serde_json::from_slice(&docker("list", "").stdout).unwrap();
+    assert_eq!(listed, json!({ "registry.example:5000": "u" }));
+    assert!(docker("erase", "registry.example:5000").status.success());
+    let stored =
+        docker("store", "{\"ServerURL\": \"a\", \"Username\": \"u\", \"Secret\": \"canary\"}");
+    assert_eq!(stored.status.code(), Some(1));
+    assert!(text(&stored.stderr).contains("READ_ONLY") && !text(&stored.stderr).contains("canary"));
+    assert!(text(&docker("version", "").stdout).starts_with("keyhatch "));
+}
+
+#[test]
+fn kubectl_and_aws_get_the_connection_that_is_named_or_that_the_cluster_or_profile_is_answered_by()
+{
+    let world = world();
+    let named = ask(&world, &["helper", "kubectl", "kubernetes/prod"], "");
+    let named: Json = serde_json::from_slice(&named.stdout).unwrap();
+    assert_eq!(named["status"]["token"], "not-a-real-token");
+    let info = json!({
+        "apiVersion": "client.authentication.k8s.io/v1",
+        "spec": { "cluster": { "server": "https://k8s.example/" } },
+    });
+    let by_server = |server: &str| {
+        let answer = format!("{server}=kubernetes/prod");
+        let mut command = world.command("keyhatch", &["helper", "kubectl", "--answer", &answer]);
+        command.env("KUBERNETES_EXEC_INFO", info.to_string()).output().unwrap()
+    };
+    assert!(by_server("https://k8s.example").status.success());
+    let other = by_server("https://other.example");
+    assert_eq!(other.status.code(), Some(2));
+    assert!(other.stdout.is_empty());
+    let answer = ["helper", "aws", "--answer", "prod=aws/prod", "--profile"];
+    let by_profile: Json =
+        serde_json::from_slice(&ask(&world, &[&answer[..], &["prod"]].concat(), "").stdout)
+            .unwrap();
+    assert_eq!(
+        (&by_profile["Version"], &by_profile["SecretAccessKey"]),
+        (&json!(1), &json!("hush-hush"))
+    );
+    assert_eq!(ask(&world, &[&answer[..], &["dev"]].concat(), "").status.code(), Some(2));
+}
+
+#[test]
+fn an_unknown_helper_is_answered_with_those_there_are() {
+    let world = world();
+    let (code, line) = world.refusal(&["helper", "svn"]);
+    assert_eq!(code, Some(2), "{line}");
+    let help = text(&world.run("keyhatch", &["helper", "--help"]).stdout);
+    for tool in ["git", "docker", "kubectl", "aws"] {
+        assert!(help.contains(tool), "{help}");
+    }
+    let (code, line) = world.refusal(&["helper", "git", "--answer", "github.com", "get"]);
+    assert!(code == Some(2) && line.contains("WHOM=REF"), "{line}");
+}
