@@ -12,10 +12,10 @@ use tonic::transport::Channel;
 use tonic_health::pb::health_check_response::ServingStatus;
 use tonic_health::pb::{HealthCheckRequest, health_client::HealthClient};
 
-use crate::disk::shim;
+use crate::disk::{Event, Kind, read, shim};
 use crate::harness::{
-    ServeProcess, create_aws, identity_in, keyhatch_in, open_request, reason, request, resolve_on,
-    wait_until,
+    ServeProcess, create_aws, identity_in, keyhatch_in, open_request, reason, report, request,
+    resolve_on, wait_until,
 };
 
 struct World {
@@ -25,18 +25,23 @@ struct World {
     /// While it exists the disk hangs.
     hang: PathBuf,
     runtime: Runtime,
-    _directory: tempfile::TempDir,
+    directory: tempfile::TempDir,
 }
 
 impl World {
     /// A daemon whose calls on files that are called so can be made to hang, and some open steps.
     fn start(calls: &str, shim: &Path) -> Self {
+        Self::start_with_journal("written", calls, shim)
+    }
+
+    fn start_with_journal(journal: &str, calls: &str, shim: &Path) -> Self {
         let directory = tempfile::Builder::new().prefix("kh").tempdir().unwrap();
         let made = keyhatch_in(directory.path(), &["init"]).output().unwrap();
         assert!(made.status.success());
         let hang = directory.path().join("hang");
         let mut serve = keyhatch_in(directory.path(), &["serve"]);
         serve
+            .env("KEYHATCH_JOURNAL", journal)
             .env("LD_PRELOAD", shim)
             .env("SHIM_DIRECTORY", directory.path().join("state"))
             .env("SHIM_LOG", directory.path().join("record"))
@@ -59,7 +64,7 @@ impl World {
             runtime.block_on(channel(&socket, identity_in(directory))).unwrap()
         };
         let steps = (0..4).map(&mut step).collect();
-        Self { serving, steps, operator, hang, runtime, _directory: directory }
+        Self { serving, steps, operator, hang, runtime, directory }
     }
 
     fn hang(&self) {
@@ -68,6 +73,21 @@ impl World {
 
     fn go_on(&self) {
         std::fs::remove_file(&self.hang).unwrap();
+    }
+
+    /// How many lines of resolves the journal has, on disk or not.
+    fn lines(&self) -> usize {
+        let journal = self.directory.path().join("state/journal/000001.jsonl");
+        std::fs::read_to_string(journal).unwrap().matches("\"resolve\"").count()
+    }
+
+    /// How often the journal was synced.
+    fn syncs(&self) -> usize {
+        let events = read(&self.directory.path().join("record"));
+        let is_one = |event: &&Event| {
+            event.kind == Kind::Sync && event.path.extension().is_some_and(|end| end == "jsonl")
+        };
+        events.iter().filter(is_one).count()
     }
 
     fn resolve(&self, step: usize) -> String {
@@ -155,6 +175,30 @@ fn while_a_sync_of_the_journal_hangs_nothing_is_resolved_and_then_what_waited_is
     assert_eq!(world.state(), "no-secrets");
     assert_eq!(world.resolve(0), "JOURNAL_UNAVAILABLE");
     world.recovers_with(stuck);
+}
+
+/// Group commit: who comes while the disk is busy shares the next sync with all who do.
+#[test]
+fn in_synced_mode_those_who_wait_for_the_disk_share_its_next_sync() {
+    const CALLERS: usize = 64;
+    let Some(shim) = shim() else { return };
+    let world = World::start_with_journal("synced", "sync:/journal/", &shim);
+    let (lines, syncs) = (world.lines(), world.syncs());
+    world.hang();
+    let asked = (0..CALLERS).map(|number| {
+        let channel = world.steps[number % world.steps.len()].clone();
+        world.runtime.spawn(async move { resolve_on(channel, request("aws/prod")).await })
+    });
+    let asked: Vec<_> = asked.collect();
+    wait_until("all are written", || world.lines() >= lines + CALLERS);
+    world.go_on();
+    for asked in asked {
+        assert!(world.runtime.block_on(asked).unwrap().is_ok());
+    }
+    // One that hung with the first of them, one for the rest, and one that a checkpoint may have asked for.
+    let shared = world.syncs() - syncs;
+    report("callers of one sync in synced mode", CALLERS, format!("{shared} syncs"), "-");
+    assert!(shared <= 3, "{shared}");
 }
 
 #[test]

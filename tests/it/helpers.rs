@@ -182,6 +182,7 @@ fn an_unknown_helper_is_answered_with_those_there_are() {
     let world = world();
     let (code, line) = world.refusal(&["helper", "svn"]);
     assert_eq!(code, Some(2), "{line}");
+    assert!(line.contains("there are aws, docker, git and kubectl"), "{line}");
     let help = text(&world.run("keyhatch", &["helper", "--help"]).stdout);
     for tool in ["git", "docker", "kubectl", "aws"] {
         assert!(help.contains(tool), "{help}");

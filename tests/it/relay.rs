@@ -4,7 +4,7 @@ use std::process::Output;
 
 use serde_json::{Value as Json, json};
 
-use crate::harness::{Steps, connection, secret};
+use crate::harness::{Steps, connection, secret, skipped};
 
 const SPEC: &str = "\
 name: step
@@ -223,6 +223,29 @@ fn nobody_gets_anything_without_the_token_or_by_another_name_of_the_address() {
     let stdout = String::from_utf8(ran.stdout).unwrap();
     let expected = "401 401 401 401 421 this address is 127.0.0.1 and nothing else200 200 ";
     assert_eq!(stdout, expected, "{}", String::from_utf8_lossy(&ran.stderr));
+}
+
+/// The token may be seen in a command line, as in those of these tests: it is of no use to anybody else.
+#[test]
+fn another_user_of_the_machine_gets_nothing_with_the_token_either() {
+    if !rustix::process::geteuid().is_root() {
+        return skipped("another user at the loopback address", "needs root");
+    }
+    let world = world();
+    let script = "
+        code() { curl -s -o /dev/null -w '%{http_code} ' \"$METADATA_API_URL/spec?q=text\" || echo \"failed \"; }
+        code
+        setpriv --reuid 65534 --clear-groups curl -s \"$METADATA_API_URL/spec?q=text\" || echo 'refused '
+        code";
+    let ran = ask(&world, &[], script);
+    let stdout = String::from_utf8(ran.stdout).unwrap();
+    assert_eq!(stdout, "200 refused \n200 ", "{}", String::from_utf8_lossy(&ran.stderr));
+    // Said to be for that user, it is for that user alone.
+    let script = "
+        curl -s \"$METADATA_API_URL/spec?q=text\" || echo 'refused '
+        setpriv --reuid 65534 --clear-groups curl -s -o /dev/null -w '%{http_code} ' \"$METADATA_API_URL/spec?q=text\"";
+    let ran = ask(&world, &["--serve-uid", "65534"], script);
+    assert_eq!(String::from_utf8(ran.stdout).unwrap(), "refused \n200 ");
 }
 
 #[test]

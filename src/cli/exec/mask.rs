@@ -27,6 +27,8 @@ const MOST_IN_A_TABLE: usize = 8 * 1024;
 #[derive(Default)]
 pub struct Masks {
     forms: RwLock<BTreeSet<Vec<u8>>>,
+    /// What was said to be too short.
+    too_short: RwLock<BTreeSet<String>>,
     patterns: RwLock<Arc<Patterns>>,
 }
 
@@ -45,6 +47,11 @@ impl Masks {
             *self.patterns.write() = Arc::new(Patterns::new(&all)?);
         }
         Ok(is_masked)
+    }
+
+    /// Whether it is to be said that this is too short: it was not said before.
+    pub fn is_newly_too_short(&self, what: String) -> bool {
+        self.too_short.write().insert(what)
     }
 
     /// A text with the values masked.

@@ -205,10 +205,10 @@ pub(super) fn mask_values(masks: Option<&Masks>, credential: &Credential) -> Res
             continue;
         }
         let is_masked = masks.add(value.expose())?;
-        if !is_masked && !value.is_empty() {
+        let what = format!("{field} of {}", credential.reference);
+        if !is_masked && !value.is_empty() && masks.is_newly_too_short(what.clone()) {
             say(&format!(
-                "{field} of {} has fewer than {LEAST_BYTES} bytes and is not masked in what the command prints",
-                credential.reference
+                "{what} has fewer than {LEAST_BYTES} bytes and is not masked in what the command prints"
             ));
         }
     }

@@ -59,6 +59,8 @@ enum Tool {
         /// The connection; without it, --answer says which, by the cluster's server.
         reference: Option<String>,
     },
+    #[command(external_subcommand)]
+    Other(Vec<OsString>),
     /// An AWS profile's credential_process
     Aws {
         /// The connection; without it, --answer says which, by --profile.
@@ -90,6 +92,13 @@ impl Helper {
         match self.tool {
             Tool::Git { operation } => git::run(&helping, operation).await,
             Tool::Docker { operation } => docker::run(&helping, operation).await,
+            Tool::Other(words) => {
+                let tool = words.first().map(|word| word.to_string_lossy()).unwrap_or_default();
+                let text = format!(
+                    "there is no helper for {tool:?}; there are aws, docker, git and kubectl"
+                );
+                Err(Failure::usage(text))
+            }
             Tool::Kubectl { reference } => {
                 let server = asking_cluster();
                 let matches = |whom: &str| server.as_deref() == Some(whom.trim_end_matches('/'));
