@@ -14,7 +14,10 @@ use super::failure::{Failure, exit};
 pub fn write_private(path: &Path, content: &[u8]) -> Result<(), Failure> {
     // A rename would put a file in the place of a device or of somebody's link.
     if std::fs::symlink_metadata(path).is_ok_and(|found| !found.is_file()) {
-        let text = format!("{} is there and is no file; choose another name", path.display());
+        let text = format!(
+            "{} is a link or no regular file, and is not replaced; choose another name",
+            path.display()
+        );
         return Err(Failure::new("FILE", text, exit::FAILED));
     }
     let directory = path.parent().filter(|parent| !parent.as_os_str().is_empty());

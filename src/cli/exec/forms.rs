@@ -72,12 +72,52 @@ fn add(forms: &mut BTreeSet<Vec<u8>>, value: &[u8]) {
     base64(forms, value);
     for set in [UNRESERVED, AND_SLASH, AND_MARKS] {
         let encoded = percent_encode(value, set).to_string();
-        forms.insert(encoded.replace("%20", "+").into_bytes());
-        forms.insert(encoded.into_bytes());
+        for encoded in [lower_hex(&encoded), encoded] {
+            forms.insert(encoded.replace("%20", "+").into_bytes());
+            forms.insert(encoded.into_bytes());
+        }
     }
     if let Ok(text) = std::str::from_utf8(value) {
-        json(forms, text);
+        // Loggers write JSON in JSON.
+        for once in json(text) {
+            forms.extend(json(&once).into_iter().map(String::into_bytes));
+            forms.insert(once.into_bytes());
+        }
+        quoted(forms, text);
     }
+}
+
+/// As shells write it (`set -x`, `%q`), as YAML does within single quotes, and as HTML.
+fn quoted(forms: &mut BTreeSet<Vec<u8>>, text: &str) {
+    let escaped = |is_special: &dyn Fn(char) -> bool| {
+        let escape = |c: char| is_special(c).then_some('\\').into_iter().chain([c]);
+        text.chars().flat_map(escape).collect::<String>()
+    };
+    let is_safe = |c: char| c.is_ascii_alphanumeric() || !c.is_ascii() || "_/.,:+=@%-".contains(c);
+    let html = [("&", "&amp;"), ("<", "&lt;"), (">", "&gt;"), ("\"", "&quot;")];
+    let html = html.iter().fold(text.to_owned(), |text, (c, code)| text.replace(c, code));
+    let all = [
+        text.replace('\'', r"'\''"),
+        text.replace('\'', "'\"'\"'"),
+        text.replace('\'', "''"),
+        escaped(&|c| "\\\"$`".contains(c)),
+        escaped(&|c| !is_safe(c)),
+        html.replace('\'', "&#39;"),
+        html.replace('\'', "&#x27;"),
+        html,
+    ];
+    forms.extend(all.map(String::into_bytes));
+}
+
+/// `%2F` as `%2f`, which is how curl writes it.
+fn lower_hex(encoded: &str) -> String {
+    let mut parts = encoded.split('%');
+    let mut lower = parts.next().unwrap_or_default().to_owned();
+    for part in parts {
+        let (hex, rest) = part.split_at_checked(2).unwrap_or((part, ""));
+        lower.extend(["%", &hex.to_ascii_lowercase(), rest]);
+    }
+    lower
 }
 
 /// As the middle of something that may be longer, such as `user:password`, also when that is in lines.
@@ -104,7 +144,7 @@ fn base64(forms: &mut BTreeSet<Vec<u8>>, value: &[u8]) {
 }
 
 /// As a JSON string: as Rust and JavaScript write it, as Python does (ASCII only), and as Go does (no HTML).
-fn json(forms: &mut BTreeSet<Vec<u8>>, text: &str) {
+fn json(text: &str) -> Vec<String> {
     let quoted = Json::from(text).to_string();
     let escaped = quoted.get(1..quoted.len().saturating_sub(1)).unwrap_or_default();
     let mut ascii = String::new();
@@ -120,9 +160,7 @@ fn json(forms: &mut BTreeSet<Vec<u8>>, text: &str) {
     }
     let html = [('<', "\\u003c"), ('>', "\\u003e"), ('&', "\\u0026")];
     let html = html.iter().fold(escaped.to_owned(), |text, (c, code)| text.replace(*c, code));
-    for form in [escaped.replace('/', "\\/"), escaped.to_owned(), ascii, html] {
-        forms.insert(form.into_bytes());
-    }
+    vec![escaped.replace('/', "\\/"), escaped.to_owned(), ascii, html]
 }
 
 #[cfg(test)]
@@ -176,6 +214,11 @@ mod tests {
         let has = |value: &[u8], form: &[u8]| of(value).contains(form);
         assert!(has(b"hunter22\n", b"aHVudGVyMjI"));
         assert!(has(b"hunter 22\n", b"hunter%2022"));
+        assert!(has(b"a/b+C%d", b"a%2fb%2bC%25d"));
+        assert!(has(b"it's $HOME", br"it'\''s $HOME"));
+        assert!(has(b"it's $HOME", br"it\'s\ \$HOME"));
+        assert!(has(b"say \"a\" & b", br#"say \\\"a\\\" & b"#));
+        assert!(has(b"say \"a\" & b", b"say &quot;a&quot; &amp; b"));
         assert!(has(STANDARD.encode("hunter22-and-more").as_bytes(), b"hunter22-and-more"));
     }
 

@@ -1,27 +1,15 @@
 //! git's credential helpers: gitcredentials(7), git-credential(1).
 
-use clap::ValueEnum;
-
 use super::{Helping, read_stdin};
 use crate::cli::failure::Failure;
 use crate::cli::format::Login;
 use crate::cli::output;
 
-/// What git asks for.
-#[derive(Clone, Copy, Debug, PartialEq, Eq, ValueEnum)]
-pub enum Operation {
-    /// A login.
-    Get,
-    /// Keep a login that worked.
-    Store,
-    /// Forget one that did not.
-    Erase,
-}
-
 /// Answers one question.
-pub async fn run(helping: &Helping<'_>, operation: Operation) -> Result<u8, Failure> {
+pub async fn run(helping: &Helping<'_>, operation: &str) -> Result<u8, Failure> {
     let question = read_stdin()?;
-    if operation != Operation::Get {
+    // Nothing is kept that could be stored or erased; other operations are to be ignored in silence.
+    if operation != "get" {
         return Ok(0);
     }
     let asked =

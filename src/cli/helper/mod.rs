@@ -28,7 +28,7 @@ pub struct Helper {
     #[command(subcommand)]
     tool: Tool,
     /// What answers whom: HOST=REF for git and docker, PROFILE=REF for aws, SERVER=REF for kubectl; may be given
-    /// more than once. In the variable they stand with ; between them.
+    /// more than once. git's HOST may be http://HOST, and HOST/PATH where credential.useHttpPath is set. In the variable they stand with ; between them.
     #[arg(
         long = "answer",
         global = true,
@@ -46,8 +46,8 @@ pub struct Helper {
 enum Tool {
     /// A git credential helper: git config credential.helper '!keyhatch helper git --answer github.com=github/main'
     Git {
-        /// What git asks for; store and erase do nothing, because nothing is kept.
-        operation: git::Operation,
+        /// What git asks for: get. Anything else does nothing, because nothing is kept.
+        operation: String,
     },
     /// A Docker credential helper, which Docker runs as docker-credential-keyhatch: a link to this program
     Docker {
@@ -90,7 +90,7 @@ impl Helper {
         let answers = answers.map(Answer::parse).collect::<Result<_, _>>()?;
         let helping = Helping { common, answers, timeout: self.timeout };
         match self.tool {
-            Tool::Git { operation } => git::run(&helping, operation).await,
+            Tool::Git { operation } => git::run(&helping, &operation).await,
             Tool::Docker { operation } => docker::run(&helping, operation).await,
             Tool::Other(words) => {
                 let tool = words.first().map(|word| word.to_string_lossy()).unwrap_or_default();
@@ -146,7 +146,7 @@ impl Helping<'_> {
         let named = reference.map(|text| text.parse()).transpose()?;
         let reference = named.as_ref().or_else(|| self.answer_for(matches)).ok_or_else(|| {
             Failure::usage(
-                "nothing says which connection answers: name it, or say --answer WHOM=REF",
+                "no --answer is for who asks: name the connection, or say --answer WHOM=REF (and --profile WHOM for aws)",
             )
         })?;
         let credential = self.resolve(reference).await?;
