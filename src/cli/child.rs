@@ -107,8 +107,9 @@ impl Signals {
     pub fn listen() -> std::io::Result<Self> {
         let ignored = ignored_signals();
         // A terminal gives these to the whole group in its foreground; passing them on would double them.
+        let is_in_foreground = is_in_foreground();
         let from_terminal =
-            |signal| [Signal::INT, Signal::QUIT].contains(&signal) && is_in_foreground();
+            |signal| is_in_foreground && [Signal::INT, Signal::QUIT].contains(&signal);
         let mut listened = Vec::new();
         for passed_on in PASSED_ON {
             let number = passed_on.as_raw();
