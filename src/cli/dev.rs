@@ -17,7 +17,7 @@ use super::seed::SeedContext;
 use super::serve::{LogFormat, start_log};
 use super::step::{How, Names, close, open, request, run_as};
 use crate::config::Config;
-use crate::daemon::{Daemon, InitOptions, Initialised, Signals, init};
+use crate::daemon::{Daemon, Hangup, InitOptions, Initialised, init};
 use crate::grpc::pb;
 use crate::grpc::pb::apply_request::Document;
 use crate::model::{Clock, Reference, TrustDomain, WorkflowName};
@@ -122,7 +122,7 @@ impl Dev {
         made: &Initialised,
         documents: Vec<Document>,
     ) -> Result<u8, Failure> {
-        let signals = Signals::catch()?;
+        let signals = Hangup::catch()?.and_the_end()?;
         let state = config.state.display();
         line(&format!("A broker, made as `keyhatch init --state {state}` would:"))?;
         line(&format!("  state     {state}"))?;
@@ -146,7 +146,7 @@ impl Dev {
             config.state.join("journal/000001.jsonl").display()
         ))?;
         line("Serving until Ctrl-C; then all of it is removed.")?;
-        signals.wait(|| ControlFlow::Break(()))?;
+        signals.wait(|| ControlFlow::Break(()));
         say("stopping");
         Ok(0)
     }

@@ -11,7 +11,7 @@ use super::Common;
 use super::failure::Failure;
 use super::kek::Unlocking;
 use crate::config::{Config, Given};
-use crate::daemon::{Daemon, Signals};
+use crate::daemon::{Hangup, Loaded};
 use crate::model::{Clock, JournalMode};
 
 /// Arguments of `serve`.
@@ -71,13 +71,15 @@ impl Serve {
         config.state = std::path::absolute(config.state)?;
         config.runtime = std::path::absolute(config.runtime)?;
         let unlock = self.unlock.unlock()?;
-        let signals = Signals::catch()?;
-        let daemon = Daemon::start(&config, Some(&unlock), Clock::system())?;
+        let hangup = Hangup::catch()?;
+        let loaded = Loaded::load(&config, Some(&unlock), Clock::system())?;
         drop(unlock);
+        let signals = hangup.and_the_end()?;
+        let daemon = loaded.serve()?;
         signals.wait(|| {
             daemon.reload();
             ControlFlow::Continue(())
-        })?;
+        });
         daemon.stop();
         Ok(())
     }

@@ -29,17 +29,19 @@ pub use init::{FIRST_OPERATOR, InitOptions, Initialised, init};
 pub use reissue::{ReissueOptions, Reissued, reissue_admin};
 pub use restore::{RestoreError, RestoreOptions, Restored, restore};
 pub use rotate::{OfflineRotation, RotateOptions, RotatedOffline, rotate_offline};
-pub use signals::Signals;
+pub use signals::{Hangup, Signals};
 pub use state::{StateDirectory, StateError, StateFile, StateLock};
 
-use self::certificate::Doors;
+use self::certificate::{CertificateKeeper, Doors};
 use self::files::Shares;
 use self::threads::Threads;
 use self::upkeep::keep_broker;
 use crate::broker::{Broker, Error, Parts, Runtime, RuntimeError, StartError, StepListener, bind};
 use crate::config::Config;
 use crate::grpc::{self, AdminConnection, StepConnection};
-use crate::identity::{Acceptor, Gate, GuestLimits, PIECE_BYTES, PaceLimits, Patience, TlsError};
+use crate::identity::{
+    Acceptor, Authority, Gate, GuestLimits, PIECE_BYTES, PaceLimits, Patience, TlsError,
+};
 use crate::journal::LiveOpening;
 use crate::model::limits::DRAIN_DEADLINE;
 use crate::model::{Clock, Invalid, Limits};
@@ -91,6 +93,20 @@ pub enum DaemonError {
     Tls(#[from] TlsError),
 }
 
+/// A daemon that has read all it needs, and answers nobody yet.
+pub struct Loaded {
+    broker: Broker,
+    doors: Doors,
+    keeper: CertificateKeeper,
+    authority: Arc<Authority>,
+    listener: std::os::unix::net::UnixListener,
+    socket: PathBuf,
+    new_sockets: mpsc::UnboundedReceiver<StepListener>,
+    shares: Shares,
+    threads: Threads,
+    lock: StateLock,
+}
+
 /// A daemon that serves.
 pub struct Daemon {
     broker: Arc<Broker>,
@@ -108,6 +124,50 @@ impl Daemon {
     /// # Errors
     /// What stands in the way, and what to do about it.
     pub fn start(
+        config: &Config,
+        unlock: Option<&Unlock>,
+        clock: Clock,
+    ) -> Result<Self, DaemonError> {
+        Loaded::load(config, unlock, clock)?.serve()
+    }
+
+    /// The admin socket.
+    pub fn admin_socket(&self) -> &Path {
+        &self.socket
+    }
+
+    /// Has the daemon's certificate loaded again from its files, without waiting.
+    pub fn reload(&self) {
+        self.reload.notify_one();
+    }
+
+    /// Drains and stops: no new requests, open ones finish, the journal is closed. Steps stay open, and
+    /// find the next daemon at the same place.
+    pub fn stop(mut self) {
+        self.broker.drain();
+        self.stop.cancel();
+        self.threads.admin.block_on(async {
+            if tokio::time::timeout(DRAIN_DEADLINE, self.servers.recv()).await.is_err() {
+                tracing::warn!("requests were still open when the time to drain was over");
+            }
+            match tokio::time::timeout(DRAIN_DEADLINE, self.broker.stop()).await {
+                Ok(Ok(())) => {}
+                Ok(Err(_)) => tracing::error!("the journal could not be closed"),
+                Err(_) => tracing::error!("the journal's disk hangs; its last lines may be lost"),
+            }
+        });
+        let _ = std::fs::remove_file(&self.socket);
+        self.threads.shut_down();
+        tracing::info!("stopped");
+    }
+}
+
+impl Loaded {
+    /// Gets the keys, and reads state, journal and store. Whoever connects from now on waits.
+    ///
+    /// # Errors
+    /// What stands in the way, and what to do about it.
+    pub fn load(
         config: &Config,
         unlock: Option<&Unlock>,
         clock: Clock,
@@ -146,6 +206,27 @@ impl Daemon {
         };
         let (broker, writer) = threads.admin.block_on(Broker::start(parts))?;
         threads.admin.spawn(writer);
+        Ok(Self {
+            broker,
+            doors,
+            keeper,
+            authority,
+            listener,
+            socket,
+            new_sockets,
+            shares,
+            threads,
+            lock,
+        })
+    }
+
+    /// Opens both doors.
+    ///
+    /// # Errors
+    /// If a socket cannot be listened on.
+    pub fn serve(self) -> Result<Daemon, DaemonError> {
+        let Self { broker, doors, keeper, authority, listener, socket, .. } = self;
+        let Self { new_sockets, shares, threads, lock, .. } = self;
         // Closed when the last server has drained: nobody sends on it.
         let (running, servers) = mpsc::channel(1);
         let (broker, stop) = (Arc::new(broker), CancellationToken::new());
@@ -163,37 +244,7 @@ impl Daemon {
         let reload = Arc::new(Notify::new());
         threads.admin.spawn(keeper.run(authority, Arc::clone(&reload), stop.clone()));
         tracing::info!(socket = %socket.display(), "serving");
-        Ok(Self { broker, stop, reload, servers, threads, socket, _lock: lock })
-    }
-
-    /// The admin socket.
-    pub fn admin_socket(&self) -> &Path {
-        &self.socket
-    }
-
-    /// Has the daemon's certificate loaded again from its files, without waiting.
-    pub fn reload(&self) {
-        self.reload.notify_one();
-    }
-
-    /// Drains and stops: no new requests, open ones finish, the journal is closed. Steps stay open, and
-    /// find the next daemon at the same place.
-    pub fn stop(mut self) {
-        self.broker.drain();
-        self.stop.cancel();
-        self.threads.admin.block_on(async {
-            if tokio::time::timeout(DRAIN_DEADLINE, self.servers.recv()).await.is_err() {
-                tracing::warn!("requests were still open when the time to drain was over");
-            }
-            match tokio::time::timeout(DRAIN_DEADLINE, self.broker.stop()).await {
-                Ok(Ok(())) => {}
-                Ok(Err(_)) => tracing::error!("the journal could not be closed"),
-                Err(_) => tracing::error!("the journal's disk hangs; its last lines may be lost"),
-            }
-        });
-        let _ = std::fs::remove_file(&self.socket);
-        self.threads.shut_down();
-        tracing::info!("stopped");
+        Ok(Daemon { broker, stop, reload, servers, threads, socket, _lock: lock })
     }
 }
 

@@ -5,14 +5,22 @@ use std::ops::ControlFlow;
 use tokio::runtime::{Builder, Runtime};
 use tokio::signal::unix::{Signal, SignalKind, signal};
 
-/// SIGHUP, caught from when this is made: one that comes while the daemon starts is not lost, and ends
-/// nothing. The others end a daemon that starts.
-pub struct Signals {
+/// SIGHUP, caught from when this is made: one that comes while the daemon loads is not lost, and ends
+/// nothing. The others end a daemon that loads.
+pub struct Hangup {
     runtime: Runtime,
     hangup: Signal,
 }
 
-impl Signals {
+/// SIGHUP, SIGTERM and SIGINT, caught from when this is made.
+pub struct Signals {
+    runtime: Runtime,
+    hangup: Signal,
+    terminate: Signal,
+    interrupt: Signal,
+}
+
+impl Hangup {
     /// Catches SIGHUP.
     ///
     /// # Errors
@@ -25,21 +33,31 @@ impl Signals {
         Ok(Self { runtime, hangup })
     }
 
-    /// Waits for SIGTERM or SIGINT, or a SIGHUP that `on_hangup` breaks at.
+    /// Catches the others, too: to be called before anybody is served, who could then ask for an end.
     ///
     /// # Errors
     /// If signals cannot be had.
-    pub fn wait(mut self, on_hangup: impl Fn() -> ControlFlow<()>) -> std::io::Result<()> {
+    pub fn and_the_end(self) -> std::io::Result<Signals> {
+        let Self { runtime, hangup } = self;
+        let entered = runtime.enter();
+        let (terminate, interrupt) =
+            (signal(SignalKind::terminate())?, signal(SignalKind::interrupt())?);
+        drop(entered);
+        Ok(Signals { runtime, hangup, terminate, interrupt })
+    }
+}
+
+impl Signals {
+    /// Waits for SIGTERM or SIGINT, or a SIGHUP that `on_hangup` breaks at.
+    pub fn wait(mut self, on_hangup: impl Fn() -> ControlFlow<()>) {
         self.runtime.block_on(async {
-            let mut terminate = signal(SignalKind::terminate())?;
-            let mut interrupt = signal(SignalKind::interrupt())?;
             loop {
                 tokio::select! {
-                    _ = terminate.recv() => return Ok(()),
-                    _ = interrupt.recv() => return Ok(()),
-                    _ = self.hangup.recv() => if on_hangup().is_break() { return Ok(()) },
+                    _ = self.terminate.recv() => return,
+                    _ = self.interrupt.recv() => return,
+                    _ = self.hangup.recv() => if on_hangup().is_break() { return },
                 }
             }
-        })
+        });
     }
 }

@@ -66,12 +66,11 @@ fn of_two_inits_at_once_one_makes_the_broker_and_it_works() {
         let directory = tempfile::Builder::new().prefix("kh").tempdir().unwrap();
         let start = || {
             let mut command = keyhatch_in(directory.path(), &["init"]);
-            command.stdout(Stdio::null()).stderr(Stdio::null()).spawn().unwrap()
+            command.stdout(Stdio::null()).stderr(Stdio::piped()).spawn().unwrap()
         };
-        let mut both = [start(), start()];
-        let made =
-            both.iter_mut().filter_map(|init| init.wait().unwrap().success().then_some(())).count();
-        assert_eq!(made, 1);
+        let both = [start(), start()].map(|init| init.wait_with_output().unwrap());
+        let made = both.iter().filter(|init| init.status.success()).count();
+        assert_eq!(made, 1, "{both:?}");
         assert!(ServeProcess::start(directory.path()).terminate());
     }
 }
