@@ -94,7 +94,7 @@ impl Broker {
     }
 }
 
-fn apply_all(
+pub(super) fn apply_all(
     draft: &mut Draft,
     caller: &Principal,
     documents: Vec<Document>,

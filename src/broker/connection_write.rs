@@ -3,7 +3,9 @@
 use std::collections::{BTreeMap, BTreeSet};
 
 use super::apply::Action;
-use super::connections::{Access, ConnectionDocument, Part, Stamp, note, require_editor};
+use super::connections::{
+    Access, ConnectionDocument, NOTHING_KEPT, Part, Stamp, note, require_editor,
+};
 use super::draft::{Draft, Written};
 use super::error::Error;
 use super::field_changes::Changes;
@@ -39,6 +41,11 @@ pub(super) fn create(
     document: ConnectionDocument,
 ) -> Result<ConnectionMetadata, Error> {
     let catalog = draft.catalog.clone();
+    let nothing_kept = document.kept.iter().map(|name| Problem::new(name, NOTHING_KEPT));
+    let nothing_kept: Vec<Problem> = nothing_kept.collect();
+    if !nothing_kept.is_empty() {
+        return Err(Error::FieldsInvalid(nothing_kept));
+    }
     let given = document.fields.into_inner();
     let kind = kind_of(&catalog, &document.name, document.kind.as_ref(), &given)?;
     let mut checked = integration::check(kind, given, None).map_err(Error::FieldsInvalid)?;
@@ -113,7 +120,8 @@ pub(super) fn update(
     let resource = ResourceName::Connection(document.name.clone());
     let catalog = draft.catalog.clone();
     let kind = kind_of_existing(&catalog, &old.metadata, document.kind.as_ref())?;
-    let changes = Changes::find(draft, kind, old, document.fields, &document.removed)?;
+    let changes =
+        Changes::find(draft, kind, old, document.fields, &document.removed, &document.kept)?;
     changes.check_destinations(old, &resource)?;
 
     let stamp = Stamp::new(caller, draft.now);

@@ -33,6 +33,10 @@ impl<T: Default> Default for Part<T> {
     }
 }
 
+/// What is wrong with a value that is to be kept and is not there.
+pub(super) const NOTHING_KEPT: &str = "it is to be kept, and nothing is stored there; give a value, \
+                                       {fromEnv: NAME} or {fromFile: PATH}";
+
 /// Relations, and the principals that are to have them.
 pub type Access = BTreeMap<Relation, BTreeSet<Pattern>>;
 
@@ -46,6 +50,8 @@ pub struct ConnectionDocument {
     pub fields: Part<BTreeMap<String, Value>>,
     /// The fields to remove, by names or aliases.
     pub removed: BTreeSet<String>,
+    /// The fields that must be there and stay as they are, by names or aliases.
+    pub kept: BTreeSet<String>,
     /// The identifier tags.
     pub tags: Part<Tags>,
     /// The labels.
@@ -68,6 +74,7 @@ impl ConnectionDocument {
             kind: None,
             fields: Part::default(),
             removed: BTreeSet::new(),
+            kept: BTreeSet::new(),
             tags: Part::default(),
             labels: Part::default(),
             access: Part::default(),
@@ -75,6 +82,14 @@ impl ConnectionDocument {
             max_ttl: None,
             is_default: None,
         }
+    }
+}
+
+impl ConnectionDocument {
+    /// Whether it gives any field a value.
+    pub(super) fn has_fields(&self) -> bool {
+        let (Part::Merge(fields) | Part::Replace(fields)) = &self.fields;
+        !fields.is_empty()
     }
 }
 

@@ -24,6 +24,9 @@ pub enum Error {
     /// A certificate was issued a moment ago.
     #[error("this identity got a certificate less than a minute ago; another can be had in {} s", .0.as_secs() + 1)]
     RenewedLately(Duration),
+    /// Stored values were compared with documents too often of late.
+    #[error("you have had stored values compared with documents too often of late; try again in {} s", .0.as_secs() + 1)]
+    ComparedLately(Duration),
     /// What this request opened is closed by now.
     #[error(
         "the request {0} has opened this step before, and it is closed by now; ask under another request id"

@@ -3,7 +3,7 @@
 use std::collections::{BTreeMap, BTreeSet};
 
 use super::connection_write::field_metadata;
-use super::connections::{Part, Stamp};
+use super::connections::{NOTHING_KEPT, Part, Stamp};
 use super::draft::Draft;
 use super::error::Error;
 use crate::catalog::{Connection, ConnectionMetadata, Values};
@@ -30,6 +30,7 @@ impl Changes {
         old: &Connection,
         fields: Part<BTreeMap<String, Value>>,
         named: &BTreeSet<String>,
+        kept: &BTreeSet<String>,
     ) -> Result<Self, Error> {
         let stored = &old.metadata.fields;
         let is_whole = matches!(fields, Part::Replace(_));
@@ -46,6 +47,11 @@ impl Changes {
             .filter(|name| canonical(name).is_none())
             .map(|name| Problem::new(name, "there is no such field to remove"))
             .collect();
+        let is_stored =
+            |name: &&String| canonical(name).is_some_and(|name| stored.contains_key(&name));
+        let nothing_kept = kept.iter().filter(|name| !is_stored(name));
+        let nothing_kept = nothing_kept.map(|name| Problem::new(name, NOTHING_KEPT));
+        let nothing_kept: Vec<Problem> = nothing_kept.collect();
         let named: BTreeSet<FieldName> = named.iter().filter_map(|name| canonical(name)).collect();
         let given: BTreeSet<FieldName> = fields.keys().filter_map(|name| canonical(name)).collect();
         let rule_of = |name: &FieldName| integration::find_field(kind, name.as_str());
@@ -64,6 +70,7 @@ impl Changes {
             .collect();
         let mut problems = cannot_go(kind, &removed, &present, &given);
         problems.extend(unknown);
+        problems.extend(nothing_kept);
         let checked = match integration::check(kind, fields, Some(&present)) {
             Ok(checked) => checked,
             Err(others) => {

@@ -7,6 +7,7 @@ mod apply;
 mod backup;
 mod connection_write;
 mod connections;
+mod difference;
 mod draft;
 mod error;
 mod explain;
@@ -24,6 +25,7 @@ mod listeners;
 mod offline;
 mod openings;
 mod operators;
+mod plan;
 mod quarantine;
 mod reaper;
 mod registry;
@@ -49,6 +51,7 @@ pub use backup::{
 pub use connections::{
     Access, ConnectionDocument, Deletion, ListedConnection, ListedConnections, Part,
 };
+pub use difference::Difference;
 pub use draft::WriteOptions;
 pub use error::Error;
 pub use explain::{DryRun, ExaminedResource, Explanation, NearMember, PastDecision};
@@ -58,6 +61,7 @@ pub use integrations::ListedIntegration;
 pub use keys::{ListedDek, ListedKeys, RotatedKek};
 pub use offline::{LocalExecutor, Offline};
 pub use openings::{ClosedStep, OpenedStep, StepOwner, StepRequest, StepSelector};
+pub use plan::Planned;
 pub use registry::{Enrolled, LOCAL_EXECUTOR, NewRegistration};
 pub use resolve::{ResolveRequest, Resolved};
 pub use runs::{LeaseState, Received, RunStep};
@@ -78,6 +82,7 @@ use crate::seal::{KeyMemory, Keyring, key_memory};
 use crate::store::Store;
 use keys::Keys;
 use listeners::Listeners;
+use plan::Comparisons;
 use watch::Watchers;
 use writer::Writer;
 
@@ -96,6 +101,7 @@ pub struct Broker {
     sealed_files: Vec<PathBuf>,
     readers: Arc<Semaphore>,
     backups: Arc<Semaphore>,
+    comparisons: Comparisons,
     listeners: Listeners,
     writer: Writer,
     start_time: Timestamp,

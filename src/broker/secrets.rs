@@ -1,8 +1,10 @@
 //! Secrets: one value of one workflow. Written and overwritten, never read back.
 
+use std::sync::Arc;
+
 use super::Broker;
 use super::apply::Action;
-use super::connections::Deletion;
+use super::connections::{Deletion, NOTHING_KEPT};
 use super::draft::{Asked, Draft, WriteOptions};
 use super::error::Error;
 use super::operators::{require_operator, require_role};
@@ -11,15 +13,15 @@ use crate::catalog::{Catalog, Secret, SecretMetadata, Values};
 use crate::integration::Problem;
 use crate::journal::ChangeNote;
 use crate::model::limits::MAX_VALUE_BYTES;
-use crate::model::{FieldName, Fields, ResourceName, SecretName, SecretRef, Value, WorkflowName};
+use crate::model::{FieldName, Fields, ResourceName, SecretRef, Value, WorkflowName};
 use crate::seal::{RecordKey, RecordKind, random_id};
 
 /// A secret as it should be.
 pub struct SecretDocument {
     /// Workflow and name.
     pub name: SecretRef,
-    /// Its value.
-    pub value: Value,
+    /// Its value; none keeps the one that is stored.
+    pub value: Option<Value>,
 }
 
 impl Broker {
@@ -32,21 +34,24 @@ impl Broker {
         find(&self.snapshot().catalog, name)
     }
 
-    /// A workflow's secrets after `after`, by name, and whether there are more.
+    /// The secrets of a workflow, or of all, after `after`, by workflow and name, and whether there are more.
     ///
     /// # Errors
     /// If the caller is no operator.
     pub fn secrets(
         &self,
         caller: &Principal,
-        workflow: &WorkflowName,
-        after: Option<&SecretName>,
+        workflow: Option<&WorkflowName>,
+        after: Option<&SecretRef>,
         size: usize,
     ) -> Result<(Vec<SecretMetadata>, bool), Error> {
         require_operator(caller)?;
         let snapshot = self.snapshot();
-        let all = snapshot.catalog.secrets_of(workflow);
-        let wanted = all.filter(|one| after.is_none_or(|after| one.metadata.name.name > *after));
+        let of_workflow = |one: &&Arc<Secret>| {
+            workflow.is_none_or(|workflow| one.metadata.name.workflow == *workflow)
+        };
+        let all = snapshot.catalog.secrets().filter(of_workflow);
+        let wanted = all.filter(|one| after.is_none_or(|after| one.metadata.name > *after));
         let mut secrets: Vec<_> = wanted.map(|secret| secret.metadata.clone()).collect();
         secrets.sort_unstable_by(|one, other| one.name.cmp(&other.name));
         let more = secrets.len() > size;
@@ -112,10 +117,16 @@ pub(super) fn put(
     caller: &Principal,
     document: SecretDocument,
 ) -> Result<Action, Error> {
-    check(&document.value)?;
     let old = draft.catalog.secret(&document.name).map(|secret| secret.metadata.clone());
+    let Some(value) = document.value else {
+        return match old {
+            Some(_) => Ok(Action::Unchanged),
+            None => Err(Error::FieldsInvalid(vec![Problem::new("value", NOTHING_KEPT)])),
+        };
+    };
+    check(&value)?;
     let uid = old.as_ref().map_or_else(random_id, |old| Ok(old.uid))?;
-    let fingerprint = draft.keyring.fingerprint(uid, "value", document.value.expose());
+    let fingerprint = draft.keyring.fingerprint(uid, "value", value.expose());
     // A trial does not tell whether a value is the one that is stored: it could be asked again and again.
     if !draft.is_trial && old.as_ref().is_some_and(|old| old.fingerprint == fingerprint) {
         return Ok(Action::Unchanged);
@@ -129,7 +140,7 @@ pub(super) fn put(
         updated_by: caller.to_string(),
     };
     let key = RecordKey { kind: RecordKind::SecretValue, uid };
-    let fields = Fields::from([(FieldName::parse("value")?, document.value)]);
+    let fields = Fields::from([(FieldName::parse("value")?, value)]);
     let sealed = draft.keyring.seal_values(key, metadata.version, &fields)?;
     let action = if old.is_some() { "secret.update" } else { "secret.create" };
     draft.note(note(caller, action, &metadata));

@@ -214,6 +214,7 @@ impl Broker {
             sealed_files: parts.sealed_files,
             readers: Arc::new(Semaphore::new(MAX_READERS)),
             backups: Arc::new(Semaphore::new(1)),
+            comparisons: super::plan::Comparisons::default(),
             listeners: Listeners::new(parts.listeners),
             writer,
             start_time: now,

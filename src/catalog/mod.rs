@@ -25,7 +25,7 @@ pub use snapshot::{Snapshot, Snapshots};
 use crate::integration::{self, Integration};
 use crate::model::{
     ConnectionName, ConnectionRef, ExecutorName, GroupName, Id, Identifiers, IntegrationName,
-    OperatorName, SecretRef, WorkflowName,
+    OperatorName, SecretRef,
 };
 use crate::seal::RecordKind;
 
@@ -232,11 +232,6 @@ impl Catalog {
     /// All secrets, in no order.
     pub fn secrets(&self) -> impl Iterator<Item = &Arc<Secret>> {
         self.secrets.values()
-    }
-
-    /// The secrets of a workflow, in no order.
-    pub fn secrets_of(&self, workflow: &WorkflowName) -> impl Iterator<Item = &Arc<Secret>> {
-        self.secrets.values().filter(move |secret| secret.metadata.name.workflow == *workflow)
     }
 
     /// Removes a secret.

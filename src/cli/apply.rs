@@ -1,22 +1,27 @@
 //! `keyhatch apply`: seeding from files.
 
+use std::collections::BTreeMap;
 use std::path::PathBuf;
 
+use futures_util::StreamExt as _;
 use serde_json::json;
 use tonic::transport::Channel;
 
 use super::Common;
+use super::connection_update::parse_label;
+use super::diff;
 use super::endpoint::{Caller, connect};
 use super::failure::Failure;
-use super::output::{Output, print};
-use super::seed::{self, SeedContext};
+use super::output::{Output, print, say};
+use super::progress::Progress;
+use super::prune::Prunable;
+use super::seed::{self, Place, Seed, SeedContext};
 use crate::grpc::pb;
-use crate::grpc::pb::apply_request::Document;
 use crate::grpc::pb::apply_service_client::ApplyServiceClient;
 
-/// Arguments of `apply`.
+/// Which seed files.
 #[derive(clap::Args)]
-pub struct Apply {
+pub struct Files {
     /// A seed file, a directory of *.yaml and *.yml files, or - for stdin; may be given more than once.
     #[arg(short, long, required = true, value_name = "FILE")]
     file: Vec<PathBuf>,
@@ -25,64 +30,164 @@ pub struct Apply {
     workflow: Option<String>,
 }
 
-impl Apply {
-    pub(super) async fn run(self, common: &Common) -> Result<(), Failure> {
+/// Arguments of `apply`.
+#[derive(clap::Args)]
+pub struct Apply {
+    #[command(flatten)]
+    files: Files,
+    /// Say what would be done, and do nothing.
+    #[arg(long)]
+    dry_run: bool,
+    /// Delete connections and groups that have the labels and are not in the files.
+    #[arg(long, requires = "label")]
+    prune: bool,
+    /// For --prune: only what has this label, KEY=VALUE; all of them, if there are more.
+    #[arg(long, requires = "prune", value_name = "KEY=VALUE", value_parser = parse_label)]
+    label: Vec<(String, String)>,
+    /// For --prune: do not ask.
+    #[arg(long, requires = "prune")]
+    yes: bool,
+    /// For --prune: although runs have used it in the last 30 days.
+    #[arg(long, requires = "prune")]
+    force: bool,
+}
+
+impl Files {
+    /// Reads every document.
+    ///
+    /// # Errors
+    /// All that is wrong, with file, line and column.
+    pub(super) fn read(&self) -> Result<Vec<Seed>, Failure> {
         let context = SeedContext { workflow: self.workflow.as_deref(), default_resolver: None };
-        let documents = read_all(&self.file, &context)?;
-        let channel = connect(Caller::Operator, common.state.as_deref()).await?;
-        let results = apply(channel, documents).await?;
-        print_results(common.output, &results)
+        seed::read_all(&self.file, &context)
     }
 }
 
-/// Reads every document of these files and directories.
-pub(super) fn read_all(
-    paths: &[PathBuf],
-    context: &SeedContext<'_>,
-) -> Result<Vec<Document>, Failure> {
-    let mut documents = Vec::new();
-    for path in paths {
-        if !path.is_dir() {
-            documents.extend(seed::read(path, context)?);
-            continue;
+impl Apply {
+    pub(super) async fn run(self, common: &Common) -> Result<(), Failure> {
+        let seeds = self.files.read()?;
+        let channel = connect(Caller::Operator, common.state.as_deref()).await?;
+        let prunable = match self.prune {
+            true => Prunable::find(&channel, &self.label, &seeds).await?,
+            false => Prunable::default(),
+        };
+        if self.dry_run {
+            let planned = diff::plan(channel, seeds).await?;
+            let mut results: Vec<_> = planned.iter().map(Line::of_plan).collect();
+            results.extend(prunable.names().map(Line::deleted));
+            return print_results(common.output, &results, " (dry run)");
         }
-        let mut files: Vec<PathBuf> =
-            std::fs::read_dir(path)?.filter_map(|entry| Some(entry.ok()?.path())).collect();
-        files.retain(|file| file.extension().is_some_and(|end| end == "yaml" || end == "yml"));
-        files.sort();
-        for file in files {
-            documents.extend(seed::read(&file, context)?);
+        // Asked before anything is written: who says no wants none of it.
+        if !self.yes {
+            prunable.confirm()?;
         }
+        let applied = apply(channel.clone(), seeds).await?;
+        let mut results: Vec<_> = applied.iter().map(Line::of_result).collect();
+        let deleted = prunable.delete(channel, self.force).await;
+        results.extend(deleted.names.iter().map(Line::deleted));
+        print_results(common.output, &results, "")?;
+        deleted.outcome
     }
-    Ok(documents)
 }
 
 /// Sends the documents to the broker.
 pub(super) async fn apply(
     channel: Channel,
-    documents: Vec<Document>,
+    seeds: Vec<Seed>,
 ) -> Result<Vec<pb::ApplyResult>, Failure> {
-    let requests =
-        documents.into_iter().map(|document| pb::ApplyRequest { document: Some(document) });
-    let requests = tokio_stream::iter(requests.collect::<Vec<_>>());
-    Ok(ApplyServiceClient::new(channel).apply(requests).await?.into_inner().results)
+    let (requests, places) = requests(seeds);
+    let requests = counted("applying", requests);
+    let applied = ApplyServiceClient::new(channel).apply(requests).await;
+    applied.map(|applied| applied.into_inner().results).map_err(|status| places.located(status))
 }
 
-fn print_results(output: Output, results: &[pb::ApplyResult]) -> Result<(), Failure> {
-    let answer: Vec<_> = results
-        .iter()
-        .map(|result| json!({ "name": result.name, "action": word(result) }))
-        .collect();
-    let lines = |line: fn(&pb::ApplyResult) -> String| {
+/// Where each resource is described.
+pub(super) struct Places(BTreeMap<String, Place>);
+
+impl Places {
+    /// The failure, with the place of each resource that it names.
+    pub(super) fn located(&self, status: tonic::Status) -> Failure {
+        let failure = Failure::from(status);
+        let located = |text: &String| {
+            // "connections/aws/prod: fields.x: …"
+            let mut ends = text.match_indices(": ").map(|(at, _)| at);
+            let place = ends.find_map(|end| self.0.get(text.get(..end)?));
+            place.map_or_else(|| text.clone(), |place| format!("{place}: {text}"))
+        };
+        Failure {
+            message: located(&failure.message),
+            details: failure.details.iter().map(located).collect(),
+            ..failure
+        }
+    }
+}
+
+/// The documents as messages, and where each stands.
+pub(super) fn requests(seeds: Vec<Seed>) -> (Vec<pb::ApplyRequest>, Places) {
+    let places = seeds.iter().map(|seed| (seed::name_of(&seed.document), seed.place.clone()));
+    let places = Places(places.collect());
+    let message = |seed: Seed| pb::ApplyRequest { document: Some(seed.document) };
+    (seeds.into_iter().map(message).collect(), places)
+}
+
+/// A stream of messages that shows how many of them were taken.
+pub(super) fn counted<T: Send + 'static>(
+    what: &'static str,
+    messages: Vec<T>,
+) -> impl tokio_stream::Stream<Item = T> + Send + 'static {
+    let total = messages.len() as u64;
+    let mut progress = Progress::begin(what);
+    tokio_stream::iter(messages).enumerate().map(move |(sent, message)| {
+        progress.show(sent as u64 + 1, total);
+        message
+    })
+}
+
+/// What was done to one resource.
+struct Line {
+    name: String,
+    action: &'static str,
+}
+
+impl Line {
+    fn of_result(result: &pb::ApplyResult) -> Self {
+        Self { name: result.name.clone(), action: word(result.action()) }
+    }
+
+    fn of_plan(result: &pb::PlannedResult) -> Self {
+        Self { name: result.name.clone(), action: word(result.action()) }
+    }
+
+    fn deleted(name: impl AsRef<str>) -> Self {
+        Self { name: name.as_ref().to_owned(), action: "deleted" }
+    }
+}
+
+fn print_results(output: Output, results: &[Line], suffix: &str) -> Result<(), Failure> {
+    let answer: Vec<_> =
+        results.iter().map(|line| json!({ "name": line.name, "action": line.action })).collect();
+    let lines = || {
+        let line = |line: &Line| format!("{} {}{suffix}", line.name, line.action);
         results.iter().map(line).collect::<Vec<_>>().join("\n")
     };
-    let table = || lines(|result| format!("{} {}", result.name, word(result)));
-    print(output, &answer, table, || lines(|result| result.name.clone()))
+    let names = || results.iter().map(|line| line.name.clone()).collect::<Vec<_>>().join("\n");
+    print(output, &answer, lines, names)?;
+    if output == Output::Table {
+        say(&summary(results));
+    }
+    Ok(())
 }
 
-/// What happened to a document's resource, in a word.
-pub(super) fn word(result: &pb::ApplyResult) -> &'static str {
-    match result.action() {
+fn summary(results: &[Line]) -> String {
+    let count = |action: &str| results.iter().filter(|line| line.action == action).count();
+    let counts = ["created", "changed", "unchanged", "deleted"].map(|word| (count(word), word));
+    let told = counts.iter().filter(|(count, _)| *count > 0);
+    told.map(|(count, word)| format!("{count} {word}")).collect::<Vec<_>>().join(", ")
+}
+
+/// What happens to a document's resource, in a word.
+pub(super) fn word(action: pb::ApplyAction) -> &'static str {
+    match action {
         pb::ApplyAction::Changed => "changed",
         pb::ApplyAction::Created => "created",
         pb::ApplyAction::Unchanged | pb::ApplyAction::Unspecified => "unchanged",

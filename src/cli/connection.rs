@@ -190,22 +190,10 @@ impl Get {
 
 impl List {
     async fn run(self, common: &Common, channel: Channel) -> Result<(), Failure> {
-        let client = ConnectionServiceClient::new(channel);
         for tag in self.tag.iter().filter(|tag| tag.contains(':')) {
             tag.parse::<Tag>()?;
         }
-        let (integration, filter) = (self.integration.clone().unwrap_or_default(), self.filter());
-        let connections = pages::all(|page_token| {
-            let (integration, filter) = (integration.clone(), filter.clone());
-            let request =
-                pb::ListConnectionsRequest { page_size: 1000, page_token, integration, filter };
-            let mut client = client.clone();
-            async move {
-                let page = client.list_connections(request).await?.into_inner();
-                Ok((page.connections, page.next_page_token))
-            }
-        })
-        .await?;
+        let connections = pages::connections(&channel, &self.filter()).await?;
         let answer: Vec<_> = connections.iter().map(to_json).collect();
         let rows = || {
             let rows = connections.iter().map(|one| {
@@ -228,6 +216,7 @@ impl List {
 
     /// The filter that all the options make together.
     fn filter(self) -> String {
+        let integration = self.integration.map(|name| format!("integration = \"{name}\""));
         let tags = self.tag.iter().map(|tag| match tag.split_once(':') {
             Some((key, value)) => format!("tags.{key} = \"{value}\""),
             None => format!("tags.{tag} = *"),
@@ -235,7 +224,13 @@ impl List {
         let labels = self.label.iter();
         let labels = labels.map(|(key, value)| format!("labels.{key} = \"{value}\""));
         let disabled = Some("disabled = true".to_owned()).filter(|_| self.disabled);
-        let terms: Vec<_> = tags.chain(labels).chain(disabled).chain(self.filter).collect();
+        let terms: Vec<_> = integration
+            .into_iter()
+            .chain(tags)
+            .chain(labels)
+            .chain(disabled)
+            .chain(self.filter)
+            .collect();
         terms.join(" AND ")
     }
 }

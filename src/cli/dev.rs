@@ -7,13 +7,13 @@ use std::ffi::OsString;
 use std::ops::ControlFlow;
 use std::path::{Path, PathBuf};
 
-use super::apply::{apply, read_all, word};
+use super::apply::{apply, word};
 use super::block_on;
 use super::credential::Credential;
 use super::endpoint::Endpoint;
 use super::failure::{Failure, exit};
 use super::output::{line, say};
-use super::seed::SeedContext;
+use super::seed::{self, Seed, SeedContext};
 use super::serve::{LogFormat, start_log};
 use super::step::{How, Names, close, open, request, run_as};
 use crate::config::Config;
@@ -85,21 +85,19 @@ impl Dev {
         outcome
     }
 
-    fn documents(&self) -> Result<Vec<Document>, Failure> {
+    fn documents(&self) -> Result<Vec<Seed>, Failure> {
         let resolver = format!("workflow:{}", self.workflow);
         let context =
             SeedContext { workflow: Some(&self.workflow), default_resolver: Some(&resolver) };
         if self.file.is_empty() {
-            return super::seed::parse(SAMPLE, Path::new("."), "the sample", &context);
+            let mut parsed = seed::Parsed::default();
+            seed::parse(SAMPLE, Path::new("."), "the sample", &context, &mut parsed);
+            return parsed.finish();
         }
-        read_all(&self.file, &context)
+        seed::read_all(&self.file, &context)
     }
 
-    async fn run_command(
-        &self,
-        made: &Initialised,
-        documents: Vec<Document>,
-    ) -> Result<u8, Failure> {
+    async fn run_command(&self, made: &Initialised, documents: Vec<Seed>) -> Result<u8, Failure> {
         let operator = Endpoint::in_directory(&made.operator)?.connect().await?;
         apply(operator, documents).await?;
         let executor = Endpoint::in_directory(&made.executor)?.connect().await?;
@@ -120,7 +118,7 @@ impl Dev {
         daemon: &Daemon,
         config: &Config,
         made: &Initialised,
-        documents: Vec<Document>,
+        documents: Vec<Seed>,
     ) -> Result<u8, Failure> {
         let signals = Hangup::catch()?.and_the_end()?;
         let state = config.state.display();
@@ -155,13 +153,14 @@ impl Dev {
     async fn show(
         &self,
         made: &Initialised,
-        documents: Vec<Document>,
+        documents: Vec<Seed>,
     ) -> Result<pb::OpenedStep, Failure> {
         let operator = Endpoint::in_directory(&made.operator)?.connect().await?;
         line("\nThe operator seeds it (what is sensitive can never be read back):")?;
-        let references: Vec<Reference> = documents.iter().filter_map(reference_of).collect();
+        let references: Vec<Reference> =
+            documents.iter().filter_map(|seed| reference_of(&seed.document)).collect();
         for result in apply(operator, documents).await? {
-            line(&format!("  {} {}", result.name, word(&result)))?;
+            line(&format!("  {} {}", result.name, word(result.action())))?;
         }
         let executor = Endpoint::in_directory(&made.executor)?.connect().await?;
         let opened = self.open(executor).await?;

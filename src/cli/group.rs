@@ -95,11 +95,11 @@ pub struct Update {
 impl Group {
     pub(super) async fn run(self, common: &Common) -> Result<(), Failure> {
         let channel = connect(Caller::Operator, common.state.as_deref()).await?;
-        let mut client = GroupServiceClient::new(channel);
+        let mut client = GroupServiceClient::new(channel.clone());
         match self {
             Self::Create(create) => create.run(common, client).await,
-            Self::Get { name } => show(common, client, &name).await,
-            Self::List => list(common, client).await,
+            Self::Get { name } => show(common, &channel, &name).await,
+            Self::List => list(common, &channel).await,
             Self::Update(update) => update.run(common, client).await,
             Self::Delete { name, yes, force } => {
                 let request = pb::GetGroupRequest { name: full(&name) };
@@ -198,21 +198,10 @@ impl Update {
     }
 }
 
-async fn show(
-    common: &Common,
-    mut client: GroupServiceClient<Channel>,
-    name: &str,
-) -> Result<(), Failure> {
+async fn show(common: &Common, channel: &Channel, name: &str) -> Result<(), Failure> {
+    let mut client = GroupServiceClient::new(channel.clone());
     let group = client.get_group(pb::GetGroupRequest { name: full(name) }).await?.into_inner();
-    let members = pages::all(|page_token| {
-        let request = pb::ListMembersRequest { name: full(name), page_size: 1000, page_token };
-        let mut client = client.clone();
-        async move {
-            let page = client.list_members(request).await?.into_inner();
-            Ok((page.members, page.next_page_token))
-        }
-    });
-    let members = members.await?;
+    let members = pages::members(channel, &group.name).await?;
     let members: Vec<_> = members.iter().map(|member| short(member, "connections/")).collect();
     let mut answer = to_json(&group);
     if let Some(object) = answer.as_object_mut() {
@@ -237,16 +226,8 @@ async fn show(
     print(common.output, &answer, describe, || short(&group.name, "groups/"))
 }
 
-async fn list(common: &Common, client: GroupServiceClient<Channel>) -> Result<(), Failure> {
-    let groups = pages::all(|page_token| {
-        let request = pb::ListGroupsRequest { page_size: 1000, page_token };
-        let mut client = client.clone();
-        async move {
-            let page = client.list_groups(request).await?.into_inner();
-            Ok((page.groups, page.next_page_token))
-        }
-    });
-    let groups = groups.await?;
+async fn list(common: &Common, channel: &Channel) -> Result<(), Failure> {
+    let groups = pages::groups(channel).await?;
     let answer: Vec<_> = groups.iter().map(to_json).collect();
     let rows = || {
         let rows = groups.iter().map(|group| {

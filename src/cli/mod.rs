@@ -9,9 +9,11 @@ mod connection_update;
 mod connection_view;
 mod credential;
 mod dev;
+mod diff;
 mod endpoint;
 mod exec;
 mod explain;
+mod export;
 mod failure;
 mod format;
 mod get;
@@ -29,6 +31,7 @@ mod pages;
 mod placeholder;
 mod private_file;
 mod progress;
+mod prune;
 mod registry;
 mod renewal;
 mod run;
@@ -114,6 +117,10 @@ enum Command {
     Secret(secret::Secret),
     /// Seed connections, groups, secrets and integrations from files, as an operator
     Apply(apply::Apply),
+    /// Tell what apply would change; exit code 1 if that is anything
+    Diff(diff::Diff),
+    /// Write everything but values as seed files, which apply takes again
+    Export(export::Export),
     /// Tell why a step was refused, or would be, as an operator
     Explain(explain::Explain),
     /// Stream a sealed copy of everything to a file, as an administrator
@@ -194,6 +201,8 @@ fn dispatch(common: &Common, command: Command) -> Result<u8, Failure> {
         Command::Integration(integration) => block_on(integration.run(common)).map(|()| 0),
         Command::Secret(secret) => block_on(secret.run(common)).map(|()| 0),
         Command::Apply(apply) => block_on(apply.run(common)).map(|()| 0),
+        Command::Diff(diff) => block_on(diff.run(common)),
+        Command::Export(export) => block_on(export.run(common)).map(|()| 0),
     }
 }
 

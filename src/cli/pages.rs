@@ -1,6 +1,16 @@
 //! Lists come in pages; people and scripts want all of it.
 
+use tonic::transport::Channel;
+
 use super::failure::Failure;
+use crate::grpc::pb;
+use crate::grpc::pb::connection_service_client::ConnectionServiceClient;
+use crate::grpc::pb::group_service_client::GroupServiceClient;
+use crate::grpc::pb::integration_service_client::IntegrationServiceClient;
+use crate::grpc::pb::secret_service_client::SecretServiceClient;
+
+/// The most that a page holds.
+const LARGEST: i32 = 1000;
 
 /// Asks for page after page. `page` is given the token of the page to ask for.
 ///
@@ -20,4 +30,97 @@ where
         }
         token = next;
     }
+}
+
+/// Every connection that the filter admits, by integration and name.
+///
+/// # Errors
+/// As `ConnectionService.ListConnections`.
+pub async fn connections(channel: &Channel, filter: &str) -> Result<Vec<pb::Connection>, Failure> {
+    let client = ConnectionServiceClient::new(channel.clone());
+    let filter = filter.to_owned();
+    let page = |page_token| {
+        let (page_size, filter) = (LARGEST, filter.clone());
+        let request =
+            pb::ListConnectionsRequest { page_size, page_token, filter, ..Default::default() };
+        let mut client = client.clone();
+        async move {
+            let page = client.list_connections(request).await?.into_inner();
+            Ok((page.connections, page.next_page_token))
+        }
+    };
+    all(page).await
+}
+
+/// Every group, by name.
+///
+/// # Errors
+/// As `GroupService.ListGroups`.
+pub async fn groups(channel: &Channel) -> Result<Vec<pb::ConnectionGroup>, Failure> {
+    let client = GroupServiceClient::new(channel.clone());
+    let page = |page_token| {
+        let request = pb::ListGroupsRequest { page_size: LARGEST, page_token };
+        let mut client = client.clone();
+        async move {
+            let page = client.list_groups(request).await?.into_inner();
+            Ok((page.groups, page.next_page_token))
+        }
+    };
+    all(page).await
+}
+
+/// The members of a group, "connections/INTEGRATION/NAME".
+///
+/// # Errors
+/// As `GroupService.ListMembers`.
+pub async fn members(channel: &Channel, group: &str) -> Result<Vec<String>, Failure> {
+    let client = GroupServiceClient::new(channel.clone());
+    let page = |page_token| {
+        let request =
+            pb::ListMembersRequest { name: group.to_owned(), page_size: LARGEST, page_token };
+        let mut client = client.clone();
+        async move {
+            let page = client.list_members(request).await?.into_inner();
+            Ok((page.members, page.next_page_token))
+        }
+    };
+    all(page).await
+}
+
+/// Every integration, the broker's and operators' own, by name.
+///
+/// # Errors
+/// As `IntegrationService.ListIntegrations`.
+pub async fn integrations(channel: &Channel) -> Result<Vec<pb::Integration>, Failure> {
+    let client = IntegrationServiceClient::new(channel.clone());
+    let page = |page_token| {
+        let request = pb::ListIntegrationsRequest { page_size: LARGEST, page_token };
+        let mut client = client.clone();
+        async move {
+            let page = client.list_integrations(request).await?.into_inner();
+            Ok((page.integrations, page.next_page_token))
+        }
+    };
+    all(page).await
+}
+
+/// Every secret of a workflow, or of all, by workflow and name.
+///
+/// # Errors
+/// As `SecretService.ListSecrets`.
+pub async fn secrets(
+    channel: &Channel,
+    workflow: Option<&str>,
+) -> Result<Vec<pb::Secret>, Failure> {
+    let client = SecretServiceClient::new(channel.clone());
+    let page = |page_token| {
+        let workflow = workflow.unwrap_or("-").to_owned();
+        let request = pb::ListSecretsRequest { workflow, page_size: LARGEST, page_token };
+        let mut client = client.clone();
+        async move {
+            let page = client.list_secrets(request).await?.into_inner();
+            Ok((page.secrets, page.next_page_token))
+        }
+    };
+    all(page).await
 }

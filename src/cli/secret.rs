@@ -63,7 +63,7 @@ impl Of {
 impl Secret {
     pub(super) async fn run(self, common: &Common) -> Result<(), Failure> {
         let channel = connect(Caller::Operator, common.state.as_deref()).await?;
-        let mut client = SecretServiceClient::new(channel);
+        let mut client = SecretServiceClient::new(channel.clone());
         match self {
             Self::Put { of, name, value, allow_empty } => {
                 let value = read(&value, &name)?;
@@ -75,17 +75,7 @@ impl Secret {
                 print(common.output, &to_json(&put), text, || name.clone())
             }
             Self::List { of } => {
-                let secrets = pages::all(|page_token| {
-                    let workflow = of.workflow.clone();
-                    let request = pb::ListSecretsRequest { workflow, page_size: 1000, page_token };
-                    let mut client = client.clone();
-                    async move {
-                        let page = client.list_secrets(request).await?.into_inner();
-                        Ok((page.secrets, page.next_page_token))
-                    }
-                });
-                let secrets = secrets.await?;
-                print_list(common, &secrets)
+                print_list(common, &pages::secrets(&channel, Some(&of.workflow)).await?)
             }
             Self::Delete { of, name, yes } => {
                 if !yes {

@@ -15,7 +15,10 @@ use crate::model::Reference;
 /// What is wrong, and where.
 pub fn seed(text: &str, workflow: Option<&str>) -> Result<Vec<Document>, String> {
     let context = seed::SeedContext { workflow, default_resolver: None };
-    seed::parse(text, Path::new("."), "seed.yaml", &context).map_err(|failure| failure.message)
+    let mut parsed = seed::Parsed::default();
+    seed::parse(text, Path::new("."), "seed.yaml", &context, &mut parsed);
+    let seeds = parsed.finish().map_err(|failure| failure.message)?;
+    Ok(seeds.into_iter().map(|seed| seed.document).collect())
 }
 
 /// An `--env`: its variable or prefix, the reference and the field. None if it is not well formed.

@@ -2,13 +2,16 @@
 
 use tonic::{Request, Response, Status, Streaming};
 
-use super::call::AdminDoor;
+use prost::Message as _;
+
+use super::call::{AdminDoor, Call};
 use super::pb::apply_service_server::ApplyService;
 use super::{convert, group, integration, pb, peer};
 use crate::broker::{
-    Action, Applied, Broker, ConnectionDocument, Document, Error, GroupDocument, Part,
-    SecretDocument,
+    Action, Applied, Broker, ConnectionDocument, Difference, Document, Error, GroupDocument, Part,
+    Planned, SecretDocument,
 };
+use crate::identity::Peer;
 use crate::model::limits::{MAX_APPLY_BYTES, MAX_APPLY_DOCUMENTS};
 use crate::model::{
     ConnectionName, ConnectionRef, GroupName, IntegrationName, SecretName, SecretRef, Value,
@@ -22,30 +25,56 @@ impl ApplyService for AdminDoor {
         request: Request<Streaming<pb::ApplyRequest>>,
     ) -> Result<Response<pb::ApplyResponse>, Status> {
         let peer = peer::admin_connection(&request)?;
-        let (call, mut stream) = self.begin(request, "Apply", |_| String::new())?;
-        let refuse = |error: Error| call.refuse(&error);
-        // Before anything is read: what is refused should not be held in memory first.
-        Broker::check_may_apply(&call.caller).map_err(refuse)?;
-        let mut documents = Vec::new();
-        let mut bytes = 0;
-        while let Some(message) = stream.message().await? {
-            bytes += prost::Message::encoded_len(&message);
-            if documents.len() == MAX_APPLY_DOCUMENTS || bytes > MAX_APPLY_BYTES {
-                let text = format!(
-                    "an Apply has at most {MAX_APPLY_DOCUMENTS} documents of {MAX_APPLY_BYTES} bytes together"
-                );
-                return Err(refuse(Error::TooLarge(text)));
-            }
-            documents.push(document(message).map_err(refuse)?);
-        }
-        // It may have taken a while: whoever was removed meanwhile is not another of his name.
-        call.broker.admin_principal(&peer.svid, peer.uid).map_err(refuse)?;
+        let (call, stream) = self.begin(request, "Apply", |_| String::new())?;
+        let documents = read(&call, &peer, stream, |message| message).await?;
         call.answer(async {
             let applied = call.broker.apply(call.caller.clone(), documents).await?;
             Ok(pb::ApplyResponse { results: applied.iter().map(result).collect() })
         })
         .await
     }
+
+    async fn plan(
+        &self,
+        request: Request<Streaming<pb::PlanRequest>>,
+    ) -> Result<Response<pb::PlanResponse>, Status> {
+        let peer = peer::admin_connection(&request)?;
+        let (call, stream) = self.begin(request, "Plan", |_| String::new())?;
+        let of = |message: pb::PlanRequest| message.document.unwrap_or_default();
+        let documents = read(&call, &peer, stream, of).await?;
+        call.answer(async {
+            let planned = call.broker.plan(call.caller.clone(), documents).await?;
+            Ok(plan_response(planned))
+        })
+        .await
+    }
+}
+
+/// The documents of a stream of messages.
+async fn read<Message: prost::Message>(
+    call: &Call,
+    peer: &Peer<()>,
+    mut stream: Streaming<Message>,
+    of: impl Fn(Message) -> pb::ApplyRequest,
+) -> Result<Vec<Document>, Status> {
+    let refuse = |error: Error| call.refuse(&error);
+    // Before anything is read: what is refused should not be held in memory first.
+    Broker::check_may_apply(&call.caller).map_err(refuse)?;
+    let mut documents = Vec::new();
+    let mut bytes = 0;
+    while let Some(message) = stream.message().await? {
+        bytes += message.encoded_len();
+        if documents.len() == MAX_APPLY_DOCUMENTS || bytes > MAX_APPLY_BYTES {
+            let text = format!(
+                "at most {MAX_APPLY_DOCUMENTS} documents of {MAX_APPLY_BYTES} bytes together are taken at once"
+            );
+            return Err(refuse(Error::TooLarge(text)));
+        }
+        documents.push(document(of(message)).map_err(refuse)?);
+    }
+    // It may have taken a while: whoever was removed meanwhile is not another of his name.
+    call.broker.admin_principal(&peer.svid, peer.uid).map_err(refuse)?;
+    Ok(documents)
 }
 
 pub(super) fn document(message: pb::ApplyRequest) -> Result<Document, Error> {
@@ -61,7 +90,7 @@ pub(super) fn document(message: pb::ApplyRequest) -> Result<Document, Error> {
                 workflow: WorkflowName::parse(&given.workflow)?,
                 name: SecretName::parse(&given.name)?,
             },
-            value: Value::new(given.value),
+            value: Some(given.value).filter(|_| !given.kept).map(Value::new),
         })),
         None => Err(Error::TargetInvalid("a message without a document".to_owned())),
     }
@@ -72,6 +101,7 @@ fn connection(given: pb::ConnectionDocument) -> Result<ConnectionDocument, Error
     Ok(ConnectionDocument {
         kind: convert::kind_name(&given.kind)?,
         fields: Part::Merge(convert::values(given.fields)),
+        kept: given.kept_fields.into_iter().collect(),
         tags: Part::Merge(convert::tags(&given.tags)?),
         labels: Part::Merge(convert::labels(given.labels)?),
         access: Part::Merge(convert::bindings(&given.access)?),
@@ -101,10 +131,34 @@ fn group(given: pb::GroupDocument) -> Result<GroupDocument, Error> {
 }
 
 fn result(applied: &Applied) -> pb::ApplyResult {
-    let action = match applied.action {
+    pb::ApplyResult { name: applied.name.to_string(), action: action(applied.action).into() }
+}
+
+fn action(action: Action) -> pb::ApplyAction {
+    match action {
         Action::Changed => pb::ApplyAction::Changed,
         Action::Created => pb::ApplyAction::Created,
         Action::Unchanged => pb::ApplyAction::Unchanged,
-    };
-    pb::ApplyResult { name: applied.name.to_string(), action: action.into() }
+    }
+}
+
+/// Clients take 4 MiB; what is told of differences stays below.
+const MAX_PLAN_BYTES: usize = 3 * 1024 * 1024;
+
+fn plan_response(planned: Vec<Planned>) -> pb::PlanResponse {
+    let results = planned.into_iter().map(|planned| pb::PlannedResult {
+        name: planned.applied.name.to_string(),
+        action: action(planned.applied.action).into(),
+        differences: planned.differences.into_iter().map(difference).collect(),
+    });
+    let mut response = pb::PlanResponse { results: results.collect() };
+    if response.encoded_len() > MAX_PLAN_BYTES {
+        response.results.iter_mut().for_each(|result| result.differences.clear());
+    }
+    response
+}
+
+fn difference(difference: Difference) -> pb::Difference {
+    let Difference { path, old, new, sensitive } = difference;
+    pb::Difference { path, old, new, sensitive }
 }

@@ -11,9 +11,7 @@ use super::{
 };
 use crate::broker::Error;
 use crate::catalog::ConnectionFilter;
-use crate::model::{
-    ConnectionRef, GroupName, Id, IntegrationName, RunName, SecretName, WorkflowName,
-};
+use crate::model::{ConnectionRef, GroupName, Id, IntegrationName, RunName, WorkflowName};
 
 /// What becomes of a request's bytes.
 pub enum Read {
@@ -116,9 +114,11 @@ pub const RESOURCE_REQUESTS: &[Request] = &[
         group::group_name(&one.name).map(drop)
     }),
     request!(ListSecretsRequest, |one| {
-        WorkflowName::parse(&one.workflow)?;
-        paged::<SecretName>(one.page_size, &one.page_token)
+        secret::workflow(&one.workflow)?;
+        secret::after(&one.page_token)?;
+        paged::<WorkflowName>(one.page_size, "")
     }),
+    request!(PlanRequest, |one| apply::document(one.document.unwrap_or_default()).map(drop)),
     request!(PutSecretRequest, |one| secret::secret_name(&one.name).map(drop)),
     request!(RemoveMembersRequest, |one| {
         group::group_name(&one.name)?;

@@ -7,7 +7,7 @@ use super::pb::secret_service_server::SecretService;
 use super::{convert, pb};
 use crate::broker::{Deletion, Error, SecretDocument};
 use crate::catalog::SecretMetadata;
-use crate::model::{Invalid, ResourceName, SecretName, SecretRef, Value, WorkflowName};
+use crate::model::{Invalid, ResourceName, SecretRef, Value, WorkflowName};
 
 #[tonic::async_trait]
 impl SecretService for AdminDoor {
@@ -18,7 +18,7 @@ impl SecretService for AdminDoor {
         let (call, request) = self.begin(request, "PutSecret", |one| one.name.clone())?;
         call.answer(async {
             let options = convert::options(&request.request_id, request.validate_only)?;
-            let value = Value::new(request.value);
+            let value = Some(Value::new(request.value));
             let document = SecretDocument { name: secret_name(&request.name)?, value };
             let put = call.broker.put_secret(call.caller.clone(), document, options).await?;
             Ok(to_message(&put))
@@ -32,15 +32,13 @@ impl SecretService for AdminDoor {
     ) -> Result<Response<pb::ListSecretsResponse>, Status> {
         let (call, request) = self.begin(request, "ListSecrets", |one| one.workflow.clone())?;
         call.answer(async {
-            let workflow = WorkflowName::parse(&request.workflow)?;
-            let after: Option<String> = convert::from_page_token(&request.page_token)?;
-            let after = after.map(|name| SecretName::parse(&name)).transpose();
-            let after = after.map_err(|_| Error::PageTokenInvalid)?;
+            let workflow = workflow(&request.workflow)?;
+            let after = after(&request.page_token)?;
             let size = convert::page_size(request.page_size);
             let (secrets, more) =
-                call.broker.secrets(&call.caller, &workflow, after.as_ref(), size)?;
+                call.broker.secrets(&call.caller, workflow.as_ref(), after.as_ref(), size)?;
             let next = secrets.last().filter(|_| more);
-            let next = next.map(|last| convert::to_page_token(last.name.name.as_str()));
+            let next = next.map(|last| convert::to_page_token(&full(last)));
             Ok(pb::ListSecretsResponse {
                 secrets: secrets.iter().map(to_message).collect(),
                 next_page_token: next.unwrap_or_default(),
@@ -64,6 +62,14 @@ impl SecretService for AdminDoor {
     }
 }
 
+/// Whose secrets are asked for; none for everybody's.
+pub(super) fn workflow(name: &str) -> Result<Option<WorkflowName>, Error> {
+    match name {
+        "-" => Ok(None),
+        name => Ok(Some(WorkflowName::parse(name)?)),
+    }
+}
+
 pub(super) fn secret_name(name: &str) -> Result<SecretRef, Error> {
     match name.parse()? {
         ResourceName::Secret(secret) => Ok(secret),
@@ -74,9 +80,19 @@ pub(super) fn secret_name(name: &str) -> Result<SecretRef, Error> {
     }
 }
 
+/// Where a page begins.
+pub(super) fn after(page_token: &str) -> Result<Option<SecretRef>, Error> {
+    let name: Option<String> = convert::from_page_token(page_token)?;
+    name.map(|name| secret_name(&name)).transpose().map_err(|_| Error::PageTokenInvalid)
+}
+
+fn full(secret: &SecretMetadata) -> String {
+    ResourceName::Secret(secret.name.clone()).to_string()
+}
+
 fn to_message(secret: &SecretMetadata) -> pb::Secret {
     pb::Secret {
-        name: ResourceName::Secret(secret.name.clone()).to_string(),
+        name: full(secret),
         version: convert::count(secret.version),
         update_time: convert::timestamp(secret.update_time),
         updated_by: secret.updated_by.clone(),

@@ -93,7 +93,7 @@ fn code_and_reason(error: &Error) -> (Code, &'static str) {
         Error::TargetInvalid(_) => (Code::InvalidArgument, "TARGET_INVALID"),
         Error::TooLarge(_) => (Code::ResourceExhausted, "TOO_LARGE"),
         Error::TooManyLeases(_) => (Code::ResourceExhausted, "TOO_MANY_LEASES"),
-        Error::RenewedLately(_) | Error::TooManyRequests(_) => {
+        Error::ComparedLately(_) | Error::RenewedLately(_) | Error::TooManyRequests(_) => {
             (Code::ResourceExhausted, "TOO_MANY_REQUESTS")
         }
         Error::BackupRuns => (Code::ResourceExhausted, "BACKUP_RUNS"),
@@ -215,7 +215,7 @@ pub(super) fn to_status(error: &Error) -> Status {
         | Error::PrincipalInvalid(invalid) => {
             details.add_bad_request_violation(invalid.what, invalid.rule);
         }
-        Error::RenewedLately(wait) | Error::TooManyRequests(wait) => {
+        Error::ComparedLately(wait) | Error::RenewedLately(wait) | Error::TooManyRequests(wait) => {
             details.set_retry_info(Some(*wait));
         }
         Error::DirectoryUnavailable { .. }

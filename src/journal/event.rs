@@ -47,6 +47,13 @@ pub enum Event {
     },
     /// The first line of a file: what was live before it.
     Checkpoint(Box<Checkpoint>),
+    /// An operator was told whether stored values are those of documents.
+    Compared {
+        /// Who.
+        principal: String,
+        /// The resources.
+        resources: Vec<String>,
+    },
     /// The clock was set back while the daemon was down: no end can be trusted, so every step is closed
     /// and every lease revoked.
     ClockSetBack,
@@ -181,6 +188,7 @@ impl Event {
             Self::AdminRefused { .. }
             | Self::BackedUp { .. }
             | Self::CertificateRenewed { .. }
+            | Self::Compared { .. }
             | Self::LeaseRenewal(_)
             | Self::Opened(_)
             | Self::RateRefused { .. }

@@ -323,6 +323,7 @@ impl Live {
             }
             Event::AdminRefused { .. }
             | Event::BackedUp { .. }
+            | Event::Compared { .. }
             | Event::Continued { .. }
             | Event::KeyRotated { .. }
             | Event::RateRefused { .. }

@@ -33,6 +33,8 @@ pub const MAX_BATCH_REPLY_BYTES: usize = 3 * 1024 * 1024 - MAX_CONNECTION_BYTES 
 pub const MAX_APPLY_DOCUMENTS: usize = 10_000;
 /// The largest Apply, all documents together, in bytes.
 pub const MAX_APPLY_BYTES: usize = 64 * 1024 * 1024;
+/// How often a minute an operator may have stored values compared with documents: it can be used to guess.
+pub const PLANS_PER_MINUTE: u32 = 10;
 /// The most fields that one Resolve may name.
 pub const MAX_REQUESTED_FIELDS: usize = 64;
 /// The most principals in one access binding.
@@ -255,6 +257,15 @@ impl Rate {
         next.advance(now_millis, per_second, burst)?;
         *self = next;
         Ok(())
+    }
+
+    /// Takes one from an allowance of `per_minute`, all of them at once after a pause.
+    ///
+    /// # Errors
+    /// How long to wait, if the allowance is used up.
+    pub fn take_of_minute(&mut self, now_millis: i64, per_minute: u32) -> Result<(), Duration> {
+        // On a clock that goes 60 times slower.
+        self.take(now_millis / 60, per_minute, per_minute).map_err(|wait| wait * 60)
     }
 
     /// Whether one could be taken, without taking it.

@@ -72,6 +72,7 @@ fn connection(
     let integration = integration_of(spec.integration)?;
     let fields =
         read_fields(spec.fields.unwrap_or_default(), base, &format!("{integration}/{name}"))?;
+    let Fields { given: fields, kept: kept_fields } = fields;
     let max_ttl = spec.max_ttl.map(|text| parse_duration(&text)).transpose();
     let max_ttl = max_ttl.map_err(|error| Failure::usage(format!("spec.maxTtl: {error}")))?;
     Ok(Document::Connection(pb::ConnectionDocument {
@@ -79,6 +80,7 @@ fn connection(
         name,
         kind: spec.kind.unwrap_or_default(),
         fields,
+        kept_fields,
         access: access(spec.access, context, pb::Relation::Resolver),
         tags: metadata.tags.into(),
         labels: metadata.labels,
@@ -191,21 +193,34 @@ pub(super) fn secret(
         Failure::usage(format!("secret {name}: whose workflow is it? say --workflow NAME"))
     })?;
     let value = value.read(base).map_err(|failure| located(failure, &format!("secret {name}")))?;
-    let (workflow, name) = (workflow.to_owned(), name.to_owned());
-    Ok(Document::Secret(pb::SecretDocument { workflow, name, value }))
+    let (workflow, name, kept) = (workflow.to_owned(), name.to_owned(), value.is_none());
+    let value = value.unwrap_or_default();
+    Ok(Document::Secret(pb::SecretDocument { workflow, name, value, kept }))
+}
+
+/// What a document says of fields.
+#[derive(Default)]
+pub(super) struct Fields {
+    /// Those it gives a value.
+    pub(super) given: BTreeMap<String, Vec<u8>>,
+    /// Those whose stored value stays.
+    pub(super) kept: Vec<String>,
 }
 
 pub(super) fn read_fields(
     fields: BTreeMap<String, FieldSource>,
     base: &Path,
     of: &str,
-) -> Result<BTreeMap<String, Vec<u8>>, Failure> {
-    let read = fields.into_iter().map(|(name, source)| {
-        let value =
-            source.read(base).map_err(|failure| located(failure, &format!("{of}: {name}")))?;
-        Ok((name, value))
-    });
-    read.collect()
+) -> Result<Fields, Failure> {
+    let mut read = Fields::default();
+    for (name, source) in fields {
+        let value = source.read(base);
+        match value.map_err(|failure| located(failure, &format!("{of}: {name}")))? {
+            Some(value) => drop(read.given.insert(name, value)),
+            None => read.kept.push(name),
+        }
+    }
+    Ok(read)
 }
 
 fn located(failure: Failure, place: &str) -> Failure {

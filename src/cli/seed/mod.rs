@@ -26,14 +26,19 @@
 mod document;
 mod raw;
 
+use std::collections::BTreeMap;
+use std::fmt;
 use std::path::{Path, PathBuf};
+use std::sync::Arc;
+
+use serde_saphyr::{Location, Spanned};
 
 use super::failure::Failure;
 use super::output::say;
 use crate::grpc::pb;
 use crate::grpc::pb::apply_request::Document;
-use document::{default_access, ours, read_fields, secret};
-use raw::RawDocument;
+use document::{Fields, default_access, ours, read_fields, secret};
+use raw::{FieldSource, RawDocument};
 
 /// What makes a seed file's documents whole.
 pub struct SeedContext<'a> {
@@ -43,11 +48,101 @@ pub struct SeedContext<'a> {
     pub default_resolver: Option<&'a str>,
 }
 
+/// A document, and where it stands.
+pub struct Seed {
+    /// What is to be.
+    pub document: Document,
+    /// Where that is written.
+    pub place: Place,
+}
+
+/// A place in a file.
+#[derive(Clone)]
+pub struct Place {
+    file: Arc<str>,
+    line: u64,
+    column: u64,
+}
+
+impl fmt::Display for Place {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        write!(f, "{}:{}:{}", self.file, self.line, self.column)
+    }
+}
+
+/// Documents, and what is wrong with others, each with its place.
+#[derive(Default)]
+pub struct Parsed {
+    seeds: Vec<Seed>,
+    problems: Vec<String>,
+}
+
+impl Parsed {
+    /// The documents.
+    ///
+    /// # Errors
+    /// If anything is wrong, or two documents describe the same resource.
+    pub fn finish(mut self) -> Result<Vec<Seed>, Failure> {
+        self.problems.extend(twice(&self.seeds));
+        match self.problems.as_slice() {
+            [] => Ok(self.seeds),
+            [only] => Err(Failure::usage(only)),
+            all => {
+                let message = format!("{} problems in the files; nothing was sent", all.len());
+                Err(Failure { details: self.problems, ..Failure::usage(message) })
+            }
+        }
+    }
+}
+
+fn twice(seeds: &[Seed]) -> Vec<String> {
+    let mut first = BTreeMap::<String, &Place>::new();
+    let again = seeds.iter().filter_map(|Seed { document, place }| {
+        let name = name_of(document);
+        let before = first.insert(name.clone(), place)?;
+        Some(format!("{place}: {name} is described at {before}, too"))
+    });
+    again.collect()
+}
+
+/// The resource that a document describes, as the broker names it.
+pub fn name_of(document: &Document) -> String {
+    match document {
+        Document::Connection(one) => format!("connections/{}/{}", one.integration, one.name),
+        Document::Group(group) => format!("groups/{}", group.name),
+        Document::Integration(integration) => integration.name.clone(),
+        Document::Secret(secret) => {
+            format!("workflows/{}/secrets/{}", secret.workflow, secret.name)
+        }
+    }
+}
+
+/// Reads every document of these files and directories.
+///
+/// # Errors
+/// All that is wrong, with file, line and column.
+pub fn read_all(paths: &[PathBuf], context: &SeedContext<'_>) -> Result<Vec<Seed>, Failure> {
+    let mut parsed = Parsed::default();
+    for path in paths {
+        if !path.is_dir() {
+            read(path, context, &mut parsed)?;
+            continue;
+        }
+        let entries = std::fs::read_dir(path)?;
+        let mut files: Vec<PathBuf> =
+            entries.filter_map(|entry| Some(entry.ok()?.path())).collect();
+        files.retain(|file| file.extension().is_some_and(|end| end == "yaml" || end == "yml"));
+        files.sort();
+        files.iter().try_for_each(|file| read(file, context, &mut parsed))?;
+    }
+    parsed.finish()
+}
+
 /// Reads the documents of a seed file.
 ///
 /// # Errors
-/// Where the file is wrong: line and column for its form, the resource for what it says.
-pub fn read(path: &Path, context: &SeedContext<'_>) -> Result<Vec<Document>, Failure> {
+/// If it cannot be read.
+fn read(path: &Path, context: &SeedContext<'_>, parsed: &mut Parsed) -> Result<(), Failure> {
     let (text, base, shown) = if path == Path::new("-") {
         (std::io::read_to_string(std::io::stdin())?, PathBuf::from("."), "stdin".to_owned())
     } else {
@@ -56,44 +151,49 @@ pub fn read(path: &Path, context: &SeedContext<'_>) -> Result<Vec<Document>, Fai
             .map_err(|error| Failure::usage(format!("{shown}: {error}")))?;
         (text, path.parent().unwrap_or(Path::new(".")).to_owned(), shown)
     };
-    parse(&text, &base, &shown, context)
+    parse(&text, &base, &shown, context, parsed);
+    Ok(())
 }
 
-pub(super) fn parse(
-    text: &str,
-    base: &Path,
-    shown: &str,
-    context: &SeedContext<'_>,
-) -> Result<Vec<Document>, Failure> {
+/// Reads the documents of a text.
+pub fn parse(text: &str, base: &Path, shown: &str, context: &SeedContext<'_>, parsed: &mut Parsed) {
+    let file: Arc<str> = Arc::from(shown);
+    let at = |location: Option<Location>| Place {
+        file: Arc::clone(&file),
+        line: location.map_or(1, |at| at.line()),
+        column: location.map_or(1, |at| at.column()),
+    };
     let options = serde_saphyr::options! { with_snippet: false, strict_booleans: true };
-    let raw: Vec<RawDocument> = serde_saphyr::from_multiple_with_options(text, options)
-        .map_err(|error| Failure::usage(format!("{shown}: {}", explain(&error))))?;
-    let mut documents = Vec::new();
-    for (number, document) in raw.into_iter().enumerate() {
-        let of = format!("{shown}, document {}", number + 1);
-        let added = if document.api_version.is_some() || document.kind.is_some() {
-            ours(document, base, context).map(|document| vec![document])
-        } else {
-            relay(document, base, shown, context)
+    let mut bytes = text.as_bytes();
+    let documents = serde_saphyr::read_with_options::<_, Spanned<RawDocument>>(&mut bytes, options);
+    let mut is_empty = true;
+    for document in documents {
+        is_empty = false;
+        let Spanned { value, referenced, .. } = match document {
+            Ok(document) => document,
+            Err(error) => {
+                parsed.problems.push(format!("{}: {}", at(error.location()), explain(&error)));
+                continue;
+            }
         };
-        documents.extend(added.map_err(|failure| Failure {
-            message: format!("{of}: {}", failure.message),
-            ..failure
-        })?);
+        let place = at(Some(referenced));
+        if value.api_version.is_some() || value.kind.is_some() {
+            match ours(value, base, context) {
+                Ok(document) => parsed.seeds.push(Seed { document, place }),
+                Err(failure) => parsed.problems.push(format!("{place}: {}", failure.message)),
+            }
+        } else {
+            relay(value, &place, &at, base, context, parsed);
+        }
     }
-    if documents.is_empty() {
-        return Err(Failure::usage(format!("{shown} holds no document")));
+    if is_empty {
+        parsed.problems.push(format!("{shown} holds no document"));
     }
-    Ok(documents)
 }
 
 /// What is wrong and where. What a message says of an unexpected value may show it, so that part goes.
 fn explain(error: &serde_saphyr::Error) -> String {
-    let error = error.without_snippet();
-    let place = error
-        .location()
-        .map_or_else(String::new, |at| format!("line {}, column {}: ", at.line(), at.column()));
-    let message = error.to_string();
+    let message = error.without_snippet().to_string();
     let shows_value = message.contains("invalid type") || message.contains("invalid value");
     // Of a flow mapping gone wrong, a piece of a value can end up as a key.
     let shows_key = message.contains("unknown field") || message.contains("duplicate");
@@ -105,48 +205,73 @@ fn explain(error: &serde_saphyr::Error) -> String {
     };
     let first = message.lines().next().unwrap_or_default();
     // The place is said already.
-    let first = first.split(" at line ").next().unwrap_or(first);
-    format!("{place}{first}")
+    first.split(" at line ").next().unwrap_or(first).to_owned()
 }
 
+/// Reads a document of the form that Relay's tools use.
 fn relay(
     document: RawDocument,
+    place: &Place,
+    at: &impl Fn(Option<Location>) -> Place,
     base: &Path,
-    shown: &str,
     context: &SeedContext<'_>,
-) -> Result<Vec<Document>, Failure> {
+    parsed: &mut Parsed,
+) {
     if document.metadata.is_some() || document.spec.is_some() {
-        return Err(Failure::usage("apiVersion: keyhatch/v1 is missing"));
+        parsed.problems.push(format!("{place}: apiVersion: keyhatch/v1 is missing"));
+        return;
     }
     if document.runs.is_some() {
-        say(&format!("note: {shown}: runs: is ignored"));
+        say(&format!("note: {}: runs: is ignored", place.file));
     }
-    let mut documents = Vec::new();
-    for (reference, fields) in document.connections.unwrap_or_default() {
-        let (integration, name) = reference.split_once('/').ok_or_else(|| {
-            Failure::usage(format!("connections: {reference:?} is not written INTEGRATION/NAME"))
-        })?;
-        documents.push(Document::Connection(pb::ConnectionDocument {
-            integration: integration.to_owned(),
-            name: name.to_owned(),
-            fields: read_fields(fields, base, &reference)?,
-            access: default_access(context, pb::Relation::Resolver),
-            ..Default::default()
-        }));
+    let connections = document.connections.unwrap_or_default().into_iter();
+    let connections = connections
+        .map(|(name, Spanned { value, referenced, .. })| {
+            (referenced, relay_connection(&name, value, base, context))
+        })
+        .collect::<Vec<_>>();
+    let secrets = document.secrets.unwrap_or_default().into_iter();
+    let secrets = secrets.map(|(name, Spanned { value, referenced, .. })| {
+        (referenced, secret(&name, context.workflow, value, base))
+    });
+    for (location, made) in connections.into_iter().chain(secrets) {
+        let place = at(Some(location));
+        match made {
+            Ok(document) => parsed.seeds.push(Seed { document, place }),
+            Err(failure) => parsed.problems.push(format!("{place}: {}", failure.message)),
+        }
     }
-    for (name, value) in document.secrets.unwrap_or_default() {
-        documents.push(secret(&name, context.workflow, value, base)?);
-    }
-    Ok(documents)
+}
+
+fn relay_connection(
+    reference: &str,
+    fields: BTreeMap<String, FieldSource>,
+    base: &Path,
+    context: &SeedContext<'_>,
+) -> Result<Document, Failure> {
+    let (integration, name) = reference.split_once('/').ok_or_else(|| {
+        Failure::usage(format!("connections: {reference:?} is not written INTEGRATION/NAME"))
+    })?;
+    let Fields { given: fields, kept: kept_fields } = read_fields(fields, base, reference)?;
+    Ok(Document::Connection(pb::ConnectionDocument {
+        integration: integration.to_owned(),
+        name: name.to_owned(),
+        fields,
+        kept_fields,
+        access: default_access(context, pb::Relation::Resolver),
+        ..Default::default()
+    }))
 }
 
 #[cfg(test)]
 mod tests {
     use super::*;
 
-    fn parse_text(text: &str) -> Result<Vec<Document>, Failure> {
+    fn parse_text(text: &str) -> Result<Vec<Seed>, Failure> {
         let context = SeedContext { workflow: Some("w"), default_resolver: None };
-        parse(text, Path::new("."), "seed.yaml", &context)
+        let mut parsed = Parsed::default();
+        parse(text, Path::new("."), "seed.yaml", &context, &mut parsed);
+        parsed.finish()
     }
 
     #[test]
@@ -163,22 +288,22 @@ mod tests {
     #[test]
     fn what_is_wrong_is_located_and_no_value_is_shown() {
         let cases = [
-            ("connections:\n  aws/a:\n    key: [canary]\n", "line 3"),
-            ("connections:\n  aws/a: canary\n", "line 2"),
-            ("connections:\n  aws/a:\n    key: 12345678\n", "line 3"),
-            ("secrets: canary\n", "line 1"),
-            ("connections: {\n", "line "),
+            ("connections:\n  aws/a:\n    key: [canary]\n", "seed.yaml:3:"),
+            ("connections:\n  aws/a: canary\n", "seed.yaml:2:"),
+            ("connections:\n  aws/a:\n    key: 12345678\n", "seed.yaml:3:"),
+            ("secrets: canary\n", "seed.yaml:1:"),
+            ("connections: {\n", "seed.yaml:"),
             (
                 "apiVersion: keyhatch/v1\nkind: Connection\nmetadata: {name: a}\nspec: canary\n",
-                "line 4",
+                "seed.yaml:4:",
             ),
             ("conections: {}\n", "unknown key"),
-            ("connections:\n  aws/a: {a: x, canary, b: y}\n", "line 2"),
+            ("connections:\n  aws/a: {a: x, canary, b: y}\n", "seed.yaml:2:"),
             (
                 "apiVersion: keyhatch/v1\nkind: Secret\nmetadata: {name: a}\nspec: {value: a,canary}\n",
-                "line 4",
+                "seed.yaml:4:",
             ),
-            ("secrets: {canary: a, canary: b}\n", "line 1"),
+            ("secrets: {canary: a, canary: b}\n", "seed.yaml:1:"),
         ];
         for (text, expected) in cases {
             let message = parse_text(text).err().unwrap().message;

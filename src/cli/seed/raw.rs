@@ -6,6 +6,7 @@ use std::path::Path;
 
 use serde::Deserialize;
 use serde::de::{self, Deserializer, IgnoredAny, MapAccess, Visitor};
+use serde_saphyr::Spanned;
 
 use crate::cli::failure::Failure;
 use crate::cli::values;
@@ -18,8 +19,8 @@ pub(super) struct RawDocument {
     pub(super) kind: Option<String>,
     pub(super) metadata: Option<Metadata>,
     pub(super) spec: Option<Spec>,
-    pub(super) connections: Option<BTreeMap<String, BTreeMap<String, FieldSource>>>,
-    pub(super) secrets: Option<BTreeMap<String, FieldSource>>,
+    pub(super) connections: Option<BTreeMap<String, Spanned<BTreeMap<String, FieldSource>>>>,
+    pub(super) secrets: Option<BTreeMap<String, Spanned<FieldSource>>>,
     /// Relay's simulated runs.
     pub(super) runs: Option<IgnoredAny>,
 }
@@ -165,16 +166,19 @@ pub(super) struct Access {
 pub(super) enum FieldSource {
     Environment(String),
     File(String),
+    /// The stored value stays.
+    Kept,
     Text(String),
 }
 
 impl FieldSource {
-    /// The value. Files are found from the seed file's directory.
-    pub(super) fn read(self, base: &Path) -> Result<Vec<u8>, Failure> {
+    /// The value, or none if the stored one stays. Files are found from the seed file's directory.
+    pub(super) fn read(self, base: &Path) -> Result<Option<Vec<u8>>, Failure> {
         match self {
-            Self::Environment(variable) => values::from_environment(&variable),
-            Self::File(path) => values::from_file(&base.join(path).to_string_lossy()),
-            Self::Text(text) => Ok(text.into_bytes()),
+            Self::Environment(variable) => values::from_environment(&variable).map(Some),
+            Self::File(path) => values::from_file(&base.join(path).to_string_lossy()).map(Some),
+            Self::Kept => Ok(None),
+            Self::Text(text) => Ok(Some(text.into_bytes())),
         }
     }
 }
@@ -188,8 +192,7 @@ impl<'de> Deserialize<'de> for FieldSource {
 struct FieldSourceVisitor;
 
 /// What is said of a value in any other form; the value itself is not.
-const EXPECTED: &str =
-    "a text, in quotes if it looks like a number or a yes, or {fromEnv: NAME} or {fromFile: PATH}";
+const EXPECTED: &str = "a text, in quotes if it looks like a number or a yes, or {fromEnv: NAME}, {fromFile: PATH} or {keep: true}";
 
 impl<'de> Visitor<'de> for FieldSourceVisitor {
     type Value = FieldSource;
@@ -208,6 +211,7 @@ impl<'de> Visitor<'de> for FieldSourceVisitor {
         let source = match key.as_str() {
             "fromEnv" => FieldSource::Environment(map.next_value()?),
             "fromFile" => FieldSource::File(map.next_value()?),
+            "keep" if map.next_value()? => FieldSource::Kept,
             _ => return Err(expected()),
         };
         if map.next_key::<IgnoredAny>()?.is_some() { Err(expected()) } else { Ok(source) }
