@@ -3,6 +3,7 @@
 mod access;
 mod apply;
 mod backup;
+mod check;
 mod child;
 mod connection;
 mod connection_update;
@@ -117,6 +118,8 @@ enum Command {
     Secret(secret::Secret),
     /// Seed connections, groups, secrets and integrations from files, as an operator
     Apply(apply::Apply),
+    /// Tell whether workflow files will get what they ask for, before they run
+    Check(check::Check),
     /// Tell what apply would change; exit code 1 if that is anything
     Diff(diff::Diff),
     /// Write everything but values as seed files, which apply takes again
@@ -201,6 +204,7 @@ fn dispatch(common: &Common, command: Command) -> Result<u8, Failure> {
         Command::Integration(integration) => block_on(integration.run(common)).map(|()| 0),
         Command::Secret(secret) => block_on(secret.run(common)).map(|()| 0),
         Command::Apply(apply) => block_on(apply.run(common)).map(|()| 0),
+        Command::Check(check) => block_on(check.run(common)),
         Command::Diff(diff) => block_on(diff.run(common)),
         Command::Export(export) => block_on(export.run(common)).map(|()| 0),
     }

@@ -18,6 +18,7 @@ mod path;
 mod query;
 mod scalar;
 mod spec;
+mod workflow;
 mod yaml;
 
 #[cfg(test)]
@@ -28,10 +29,12 @@ use std::fmt;
 pub use evaluate::{Evaluated, EvaluationError, Found, Known, Need, Progress, Unresolvable};
 pub use query::{Language, Query};
 pub use scalar::bytes as json_of;
-pub use spec::{Reference, StepSpec, Tree};
+pub use spec::{Reference, Scope, StepSpec, Tree};
+pub use workflow::{Use, Wanted, WorkflowFile, find_uses};
+pub use yaml::MAX_COST as MAX_FILE_BYTES;
 
 /// Where something stands in a file.
-#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, PartialOrd, Ord)]
 pub struct Position {
     /// Counts from 1.
     pub line: usize,

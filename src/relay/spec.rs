@@ -179,13 +179,19 @@ impl Reference {
 }
 
 /// The names that expressions of a spec begin with.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+#[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord)]
 pub enum Scope {
+    /// Of the operators' connections.
     Connections,
+    /// Of the event that triggered the run.
     Event,
+    /// Of what other steps have put out.
     Outputs,
+    /// Of the run's parameters.
     Parameters,
+    /// Of the workflow's secrets.
     Secrets,
+    /// Of how other steps have ended.
     Steps,
 }
 
@@ -333,9 +339,21 @@ fn untagged(node: &Node) -> Result<Tree, SpecError> {
 
 /// A mapping, which is a reference if its `$type` is that of one.
 fn typed(node: &Node, entries: &[(Node, Node)]) -> Result<Tree, SpecError> {
-    let kind = node.get("$type").and_then(Node::text);
-    let form = Reference::forms().into_iter().find(|(name, _)| Some(*name) == kind);
-    let Some((kind, keys)) = form else { return map(entries).map(Tree::Map) };
+    match typed_reference(node) {
+        Some(reference) => reference.map(Tree::Reference),
+        None => map(entries).map(Tree::Map),
+    }
+}
+
+/// The reference that a mapping is by its `$type`, if it has one that is known.
+pub(super) fn typed_reference(node: &Node) -> Option<Result<Reference, SpecError>> {
+    let kind = node.get("$type").and_then(Node::text)?;
+    let form = Reference::forms().into_iter().find(|(name, _)| *name == kind)?;
+    Some(of_form(node, form))
+}
+
+fn of_form(node: &Node, form: (&str, &[&str])) -> Result<Reference, SpecError> {
+    let (kind, keys) = form;
     let mut values = Vec::new();
     for key in keys {
         // Workflows from before `from` said taskName.
@@ -348,17 +366,16 @@ fn typed(node: &Node, entries: &[(Node, Node)]) -> Result<Tree, SpecError> {
         })?;
         values.push(text.to_owned());
     }
-    let reference = Reference::new(kind, values);
-    reference.map(Tree::Reference).ok_or_else(|| SpecError::new(node.at, "not a reference"))
+    Reference::new(kind, values).ok_or_else(|| SpecError::new(node.at, "not a reference"))
 }
 
 /// A text that is what it is: names of references are not evaluated.
-fn plain_text(node: &Node) -> Option<&str> {
+pub(super) fn plain_text(node: &Node) -> Option<&str> {
     node.text().filter(|text| node.tag.is_none() && !text.contains("${"))
 }
 
 /// `!Connection`, `!Secret` and the like, in one of their forms.
-fn tagged(node: &Node, tag: &str) -> Result<Reference, SpecError> {
+pub(super) fn tagged(node: &Node, tag: &str) -> Result<Reference, SpecError> {
     let wrong = |problem: String| SpecError::new(node.at, problem);
     let form = Reference::forms().into_iter().find(|(name, _)| *name == tag);
     let (kind, keys) = form.ok_or_else(|| wrong(format!("unknown tag \"!{tag}\"")))?;
@@ -391,7 +408,7 @@ fn tagged(node: &Node, tag: &str) -> Result<Reference, SpecError> {
 }
 
 /// A text with expressions in it.
-fn template(source: &str, at: Position) -> Result<Tree, SpecError> {
+pub(super) fn template(source: &str, at: Position) -> Result<Tree, SpecError> {
     let parts = parts(source).map_err(|problem| SpecError::new(at, problem))?;
     for part in &parts {
         if let Part::Expression(expression) = part {

@@ -7,7 +7,7 @@ use granit_parser::{Event, Marker, Parser, ScalarStyle, ScanError, Tag};
 use super::{Position, SpecError};
 
 /// What a file may come to once its aliases are written out: nodes, and bytes of text.
-const MAX_COST: usize = 4 * 1024 * 1024;
+pub const MAX_COST: usize = 4 * 1024 * 1024;
 /// How deep it may be nested.
 const MAX_DEPTH: usize = 64;
 

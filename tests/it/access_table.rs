@@ -162,7 +162,7 @@ macro_rules! rpc {
 async fn call(channel: Channel, method: &str, cell: usize) -> Result<(), Status> {
     let (service, name) = method.split_once('.').unwrap();
     match service {
-        "ApplyService" => apply(channel, cell).await,
+        "ApplyService" => apply(channel, name, cell).await,
         "ConnectionService" => connection(channel, name, cell).await,
         "ExecutorRegistryService" => executor_registry(channel, name, cell).await,
         "ExecutorService" => executor(channel, name, cell).await,
@@ -176,7 +176,7 @@ async fn call(channel: Channel, method: &str, cell: usize) -> Result<(), Status>
     }
 }
 
-async fn apply(channel: Channel, cell: usize) -> Result<(), Status> {
+async fn apply(channel: Channel, method: &str, cell: usize) -> Result<(), Status> {
     let document = pb::ConnectionDocument {
         integration: "slack".to_owned(),
         name: format!("c{cell}"),
@@ -184,8 +184,18 @@ async fn apply(channel: Channel, cell: usize) -> Result<(), Status> {
         ..Default::default()
     };
     let document = Some(pb::apply_request::Document::Connection(document));
-    let requests = tokio_stream::iter([pb::ApplyRequest { document }]);
-    rpc!(channel, apply_service_client::ApplyServiceClient.apply, requests)
+    let document = pb::ApplyRequest { document };
+    match method {
+        "Apply" => {
+            let requests = tokio_stream::iter([document]);
+            rpc!(channel, apply_service_client::ApplyServiceClient.apply, requests)
+        }
+        "Plan" => {
+            let requests = tokio_stream::iter([pb::PlanRequest { document: Some(document) }]);
+            rpc!(channel, apply_service_client::ApplyServiceClient.plan, requests)
+        }
+        _ => panic!("teach this test to call {method}"),
+    }
 }
 
 async fn step(channel: Channel, method: &str, cell: usize) -> Result<(), Status> {

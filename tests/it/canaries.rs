@@ -36,6 +36,7 @@ carriers!(
     ConnectionDocument,
     CreateConnectionRequest,
     ListConnectionsResponse,
+    PlanRequest,
     PutSecretRequest,
     ResolveResponse,
     SecretDocument,
@@ -223,8 +224,9 @@ impl Decoder for Raw {
 
 /// Every method that takes a value, sent messages that end too soon or are of other types.
 async fn send_broken(admin: &Channel, values: &mut Values, answers: &mut Answers) {
-    const METHODS: [&str; 6] = [
+    const METHODS: [&str; 7] = [
         "ApplyService/Apply",
+        "ApplyService/Plan",
         "ConnectionService/CreateConnection",
         "ConnectionService/UpdateConnection",
         "IntegrationService/CreateIntegration",

@@ -1,0 +1,121 @@
+//! What the broker knows, asked once.
+
+use std::collections::HashMap;
+
+use tonic::transport::Channel;
+
+use crate::cli::connection_view::reference_of;
+use crate::cli::failure::Failure;
+use crate::cli::pages;
+use crate::grpc::pb;
+use crate::grpc::pb::explain_request::Question;
+use crate::grpc::pb::system_service_client::SystemServiceClient;
+
+/// What the broker has said so far.
+pub struct Known {
+    channel: Channel,
+    integrations: Option<Vec<pb::Integration>>,
+    groups: Option<Vec<pb::ConnectionGroup>>,
+    connections: HashMap<String, Vec<pb::Connection>>,
+    members: HashMap<String, Vec<String>>,
+    secrets: HashMap<String, Vec<String>>,
+    explained: HashMap<(String, String, String), pb::ExplainResponse>,
+}
+
+impl Known {
+    /// Nothing yet.
+    pub fn new(channel: Channel) -> Self {
+        Self {
+            channel,
+            integrations: None,
+            groups: None,
+            connections: HashMap::new(),
+            members: HashMap::new(),
+            secrets: HashMap::new(),
+            explained: HashMap::new(),
+        }
+    }
+
+    /// Every integration.
+    pub async fn integrations(&mut self) -> Result<&[pb::Integration], Failure> {
+        if self.integrations.is_none() {
+            self.integrations = Some(pages::integrations(&self.channel).await?);
+        }
+        Ok(self.integrations.as_deref().unwrap_or_default())
+    }
+
+    /// Every group.
+    pub async fn groups(&mut self) -> Result<&[pb::ConnectionGroup], Failure> {
+        if self.groups.is_none() {
+            self.groups = Some(pages::groups(&self.channel).await?);
+        }
+        Ok(self.groups.as_deref().unwrap_or_default())
+    }
+
+    /// The connections of an integration.
+    pub async fn connections(&mut self, integration: &str) -> Result<&[pb::Connection], Failure> {
+        if !self.connections.contains_key(integration) {
+            let filter = format!("integration = \"{integration}\"");
+            let found = pages::connections(&self.channel, &filter).await?;
+            self.connections.insert(integration.to_owned(), found);
+        }
+        Ok(self.connections.get(integration).map(Vec::as_slice).unwrap_or_default())
+    }
+
+    /// The members of a group with their tags, "KEY:VALUE".
+    pub async fn members(
+        &mut self,
+        group: &pb::ConnectionGroup,
+    ) -> Result<Vec<(String, Vec<String>)>, Failure> {
+        if !self.members.contains_key(&group.name) {
+            let found = pages::members(&self.channel, &group.name).await?;
+            self.members.insert(group.name.clone(), found);
+        }
+        let members = self.members.get(&group.name).cloned().unwrap_or_default();
+        let connections = self.connections(&group.integration).await?;
+        let tags: HashMap<&str, &pb::Connection> =
+            connections.iter().map(|one| (one.name.as_str(), one)).collect();
+        let of = |member: &String| {
+            let found = tags.get(member.as_str())?;
+            Some((reference_of(found), found.tags.clone()))
+        };
+        Ok(members.iter().filter_map(of).collect())
+    }
+
+    /// The names of a workflow's secrets.
+    pub async fn secrets(&mut self, workflow: &str) -> Result<&[String], Failure> {
+        if !self.secrets.contains_key(workflow) {
+            let found = pages::secrets(&self.channel, Some(workflow)).await?;
+            let name =
+                |secret: &pb::Secret| secret.name.rsplit('/').next().unwrap_or_default().to_owned();
+            self.secrets.insert(workflow.to_owned(), found.iter().map(name).collect());
+        }
+        Ok(self.secrets.get(workflow).map(Vec::as_slice).unwrap_or_default())
+    }
+
+    /// What would be decided if a step of this workflow asked for this.
+    pub async fn explain(
+        &mut self,
+        workflow: &str,
+        step: &str,
+        run_as: &[String],
+        target: &str,
+    ) -> Result<pb::ExplainResponse, Failure> {
+        let key = (workflow.to_owned(), step.to_owned(), target.to_owned());
+        if let Some(told) = self.explained.get(&key) {
+            return Ok(told.clone());
+        }
+        let question = Question::DryRun(pb::DryRun {
+            workflow: workflow.to_owned(),
+            step: step.to_owned(),
+            run_as: run_as.to_vec(),
+            target: target.to_owned(),
+            fields: Vec::new(),
+        });
+        let request = pb::ExplainRequest { question: Some(question) };
+        let mut client = SystemServiceClient::new(self.channel.clone());
+        let told = client.explain(request).await?.into_inner();
+        self.explained.insert(key, told.clone());
+        Ok(told)
+    }
+}

@@ -1,0 +1,211 @@
+//! `keyhatch check`: whether workflow files will get what they ask for, before they run.
+//!
+//! ```text
+//! file ─ relay::find_uses ─ each use ─ judge ─ Finding ─ a line, what to do about it
+//!                                      └ known: what the broker says, asked once
+//! ```
+
+mod group;
+mod judge;
+mod known;
+
+use std::collections::BTreeMap;
+use std::path::{Path, PathBuf};
+
+use serde_json::json;
+
+use self::judge::{Judge, Verdict};
+use self::known::Known;
+use super::Common;
+use super::endpoint::{Caller, connect};
+use super::failure::Failure;
+use super::output::{Output, print, say};
+use crate::relay::{MAX_FILE_BYTES, Position, Use, WorkflowFile, find_uses};
+
+/// Something will not work.
+const FOUND: u8 = 1;
+
+/// Arguments of `check`.
+#[derive(clap::Args)]
+pub struct Check {
+    /// Workflow files, or directories of *.yaml, *.yml and *.json files.
+    #[arg(required = true, value_name = "FILE")]
+    files: Vec<PathBuf>,
+    /// The workflow that the files are; by default what a file calls itself, or its name without its ending.
+    #[arg(long, value_name = "NAME")]
+    workflow: Option<String>,
+    /// Only what this step asks for.
+    #[arg(long, value_name = "NAME")]
+    step: Option<String>,
+    /// On whose behalf it will run, such as user:alice; may be given more than once.
+    #[arg(long, value_name = "PRINCIPAL")]
+    run_as: Vec<String>,
+    /// Only list what the files ask for; no broker is asked.
+    #[arg(long)]
+    offline: bool,
+    /// Say nothing of what is fine.
+    #[arg(long)]
+    quiet: bool,
+}
+
+/// What is said of one place.
+struct Finding {
+    file: String,
+    at: Position,
+    /// Who asks.
+    steps: Vec<String>,
+    /// What is asked for, as people write it; nothing if that is not well formed.
+    reference: String,
+    verdict: Verdict,
+}
+
+impl Check {
+    pub(super) async fn run(self, common: &Common) -> Result<u8, Failure> {
+        let files = self.paths()?;
+        let mut known = match self.offline {
+            true => None,
+            false => Some(Known::new(connect(Caller::Operator, common.state.as_deref()).await?)),
+        };
+        let mut findings = Vec::new();
+        for path in &files {
+            let file = path.display().to_string();
+            match read(path) {
+                Ok(workflow) => {
+                    findings.extend(self.findings(&file, path, workflow, &mut known).await?);
+                }
+                Err((at, problem)) => findings.push(Finding {
+                    file,
+                    at,
+                    steps: Vec::new(),
+                    reference: String::new(),
+                    verdict: Verdict::malformed(problem),
+                }),
+            }
+        }
+        let bad = findings.iter().filter(|finding| !finding.verdict.is_fine()).count();
+        self.print(common.output, &findings)?;
+        let asked = findings.iter().filter(|one| !one.reference.is_empty()).count();
+        say(&format!("{} files, {asked} references, {bad} problems", files.len()));
+        Ok(if bad == 0 { 0 } else { FOUND })
+    }
+
+    /// The files, those of directories by name.
+    fn paths(&self) -> Result<Vec<PathBuf>, Failure> {
+        let mut paths = Vec::new();
+        for path in &self.files {
+            if !path.is_dir() {
+                paths.push(path.clone());
+                continue;
+            }
+            let entries = std::fs::read_dir(path)?.filter_map(|entry| Some(entry.ok()?.path()));
+            let mut files: Vec<PathBuf> = entries.filter(|file| is_workflow(file)).collect();
+            files.sort();
+            paths.extend(files);
+        }
+        Ok(paths)
+    }
+
+    async fn findings(
+        &self,
+        file: &str,
+        path: &Path,
+        found: WorkflowFile,
+        known: &mut Option<Known>,
+    ) -> Result<Vec<Finding>, Failure> {
+        let WorkflowFile { name, uses, problems } = found;
+        let workflow = self.workflow.clone().or(name);
+        let stem = || path.file_stem().unwrap_or_default().to_string_lossy().into_owned();
+        let workflow = workflow.unwrap_or_else(stem);
+        let malformed = problems.into_iter().map(|problem| Finding {
+            file: file.to_owned(),
+            at: problem.at,
+            steps: Vec::new(),
+            reference: String::new(),
+            verdict: Verdict::malformed(problem.problem),
+        });
+        let mut findings: Vec<Finding> = malformed.collect();
+        for (one, steps) in by_place(uses, self.step.as_deref()) {
+            let verdict = match known {
+                Some(known) => {
+                    let run_as = &self.run_as;
+                    let mut judge = Judge { workflow: &workflow, steps: &steps, run_as, known };
+                    judge.judge(&one.wanted).await?
+                }
+                None => Verdict::fine(""),
+            };
+            let reference = judge::shown(&one.wanted);
+            findings.push(Finding { file: file.to_owned(), at: one.at, steps, reference, verdict });
+        }
+        findings.sort_by_key(|finding| finding.at);
+        Ok(findings)
+    }
+
+    fn print(&self, output: Output, findings: &[Finding]) -> Result<(), Failure> {
+        let told = findings.iter().filter(|one| !self.quiet || !one.verdict.is_fine());
+        let told: Vec<&Finding> = told.collect();
+        let answer: Vec<_> = told.iter().map(|one| one.to_json()).collect();
+        let lines = || told.iter().map(|one| one.describe()).collect::<Vec<_>>().join("\n");
+        let names = || {
+            let references = told.iter().filter(|one| !one.reference.is_empty());
+            references.map(|one| one.reference.as_str()).collect::<Vec<_>>().join("\n")
+        };
+        if told.is_empty() && output == Output::Table {
+            return Ok(());
+        }
+        print(output, &answer, lines, names)
+    }
+}
+
+impl Finding {
+    fn describe(&self) -> String {
+        let Self { file, at, reference, verdict, .. } = self;
+        let what = [reference.as_str(), verdict.sentence.as_str()];
+        let what = what.into_iter().filter(|text| !text.is_empty()).collect::<Vec<_>>().join(": ");
+        let commands = verdict.commands.iter().map(|command| format!("\n    {command}"));
+        format!("{file}:{}:{}: {what}{}", at.line, at.column, commands.collect::<String>())
+    }
+
+    fn to_json(&self) -> serde_json::Value {
+        json!({
+            "file": self.file,
+            "line": self.at.line,
+            "column": self.at.column,
+            "steps": self.steps,
+            "reference": self.reference,
+            "state": self.verdict.state.word(),
+            "message": self.verdict.sentence,
+            "suggestions": self.verdict.suggestions,
+            "commands": self.verdict.commands,
+        })
+    }
+}
+
+fn is_workflow(path: &Path) -> bool {
+    path.extension().is_some_and(|ending| ["yaml", "yml", "json"].iter().any(|one| ending == *one))
+}
+
+/// Reads a workflow file; one that is too large is not read at all.
+fn read(path: &Path) -> Result<WorkflowFile, (Position, String)> {
+    let nowhere = |problem: String| (Position { line: 1, column: 1 }, problem);
+    let size = std::fs::metadata(path).map_err(|error| nowhere(error.to_string()))?.len();
+    if size > MAX_FILE_BYTES as u64 {
+        let text = format!("the file has {size} bytes; at most {MAX_FILE_BYTES} are read");
+        return Err(nowhere(text));
+    }
+    let text = std::fs::read_to_string(path).map_err(|error| nowhere(error.to_string()))?;
+    find_uses(&text).map_err(|error| (error.at, error.problem))
+}
+
+/// The uses, one for each place and thing, with every step that has it.
+fn by_place(uses: Vec<Use>, only: Option<&str>) -> Vec<(Use, Vec<String>)> {
+    let mut places = BTreeMap::<(Position, String), (Use, Vec<String>)>::new();
+    for one in uses {
+        if only.is_some_and(|only| one.step.as_deref() != Some(only)) {
+            continue;
+        }
+        let key = (one.at, judge::shown(&one.wanted));
+        let (_, steps) = places.entry(key).or_insert_with(|| (one.clone(), Vec::new()));
+        steps.extend(one.step);
+    }
+    places.into_values().collect()
+}

@@ -1,0 +1,307 @@
+//! What a workflow file asks for, and where: every connection, group and secret in it.
+//!
+//! Looked at are a step's `spec`, `env` and `when`, a trigger's `source`, `binding` and `when`, and `locals`. What
+//! stands in `input`, `inputFile`, `command` and `args` is the container's own: a `${…}` there is its shell's.
+//! A file without `steps` is looked at as a whole. Sources: relay-core `pkg/spec`, and the Workflow schema of
+//! Relay's API; Datadog's `connectionGroup {name, tags}`.
+
+use std::collections::{BTreeMap, BTreeSet};
+
+use super::expression::{Expression, Operator};
+use super::path::Segment;
+use super::spec::{self, Part, Reference, Scope, Tree};
+use super::yaml::{Content, Node};
+use super::{Position, SpecError, yaml};
+
+/// A workflow file as far as it asks for something.
+#[derive(Debug, Default)]
+pub struct WorkflowFile {
+    /// What it calls itself.
+    pub name: Option<String>,
+    /// What it asks for, in the order of the file; once for each step that does.
+    pub uses: Vec<Use>,
+    /// What is meant to ask for something, and is not well formed.
+    pub problems: Vec<SpecError>,
+}
+
+/// One place that asks for something.
+#[derive(Clone, Debug, PartialEq, Eq, PartialOrd, Ord)]
+pub struct Use {
+    /// Where it stands; of an alias, where its anchor does.
+    pub at: Position,
+    /// For what.
+    pub wanted: Wanted,
+    /// Of which step or trigger; none outside of them.
+    pub step: Option<String>,
+}
+
+/// What a workflow file can ask a broker for.
+#[derive(Clone, Debug, PartialEq, Eq, PartialOrd, Ord)]
+pub enum Wanted {
+    /// Something whose name is made at run time.
+    Computed(Scope),
+    /// A connection.
+    Connection {
+        /// Its type, which is an integration's name.
+        kind: String,
+        /// Its name.
+        name: String,
+    },
+    /// A member of a group.
+    Group {
+        /// The group.
+        name: String,
+        /// The identifiers; none where the value is made at run time.
+        identifiers: BTreeMap<String, Option<String>>,
+    },
+    /// A secret.
+    Secret {
+        /// Its name.
+        name: String,
+    },
+}
+
+/// Finds all that a file asks for.
+///
+/// # Errors
+/// Where it is not YAML.
+pub fn find_uses(text: &str) -> Result<WorkflowFile, SpecError> {
+    let document = yaml::parse(text)?;
+    let mut finder = Finder { found: BTreeSet::new(), problems: Vec::new(), step: None };
+    let parts = |key: &str| document.get(key).map(items).unwrap_or_default();
+    if document.get("steps").is_some() {
+        for step in parts("steps") {
+            finder.part(step, &["spec", "env", "when"]);
+        }
+        for trigger in parts("triggers") {
+            finder.part(trigger, &["source", "binding", "when"]);
+        }
+        finder.environments(&document);
+        // An anchor there is reported where it is used; what nobody uses is reported here.
+        let used: BTreeSet<Position> = finder.found.iter().map(|one| one.at).collect();
+        let mut rest = Finder { found: BTreeSet::new(), problems: Vec::new(), step: None };
+        document.get("locals").into_iter().for_each(|locals| rest.node(locals));
+        finder.found.extend(rest.found.into_iter().filter(|one| !used.contains(&one.at)));
+        finder.problems.extend(rest.problems);
+    } else {
+        finder.node(&document);
+    }
+    let name = document.get("name").and_then(Node::text).map(ToOwned::to_owned);
+    let mut problems = finder.problems;
+    problems.sort_by_key(|problem| problem.at);
+    problems.dedup();
+    Ok(WorkflowFile { name, uses: finder.found.into_iter().collect(), problems })
+}
+
+fn items(node: &Node) -> Vec<&Node> {
+    match &node.content {
+        Content::Sequence(items) => items.iter().collect(),
+        Content::Mapping(entries) => entries.iter().map(|(_, value)| value).collect(),
+        Content::Scalar { .. } => Vec::new(),
+    }
+}
+
+struct Finder {
+    found: BTreeSet<Use>,
+    problems: Vec<SpecError>,
+    step: Option<String>,
+}
+
+impl Finder {
+    /// A step or trigger.
+    fn part(&mut self, part: &Node, keys: &[&str]) {
+        self.step = part.get("name").and_then(Node::text).map(ToOwned::to_owned);
+        keys.iter().filter_map(|key| part.get(key)).for_each(|node| self.node(node));
+        part.get("connectionGroup").into_iter().for_each(|group| self.group(group));
+        self.step = None;
+    }
+
+    /// Datadog's `connectionEnvs`, whose groups steps name by a label.
+    fn environments(&mut self, document: &Node) {
+        let environments = document.get("connectionEnvs").map(items).unwrap_or_default();
+        let groups = environments.iter().filter_map(|one| one.get("connectionGroups"));
+        for group in groups.flat_map(items) {
+            let label = group.get("label").and_then(Node::text);
+            let names_it = |step: &&&Node| {
+                label.is_some() && step.get("connectionLabel").and_then(Node::text) == label
+            };
+            let steps = document.get("steps").map(items).unwrap_or_default();
+            let users: Vec<_> = steps.iter().filter(names_it).collect();
+            for user in &users {
+                self.step = user.get("name").and_then(Node::text).map(ToOwned::to_owned);
+                self.group(group);
+            }
+            self.step = None;
+            if users.is_empty() {
+                self.group(group);
+            }
+        }
+    }
+
+    fn node(&mut self, node: &Node) {
+        // `!!str` and the like are YAML's own: their text is what it is.
+        let tag = node.tag.as_deref().filter(|tag| !tag.starts_with("Fn."));
+        match (tag, &node.content) {
+            (Some(tag), _) if !tag.starts_with('!') => self.tagged(node, tag),
+            (None, Content::Scalar { text, .. }) if text.contains("${") => self.text(node, text),
+            (_, Content::Scalar { .. }) => {}
+            (_, Content::Sequence(items)) => items.iter().for_each(|item| self.node(item)),
+            (_, Content::Mapping(entries)) => self.mapping(node, entries),
+        }
+    }
+
+    fn mapping(&mut self, node: &Node, entries: &[(Node, Node)]) {
+        match spec::typed_reference(node) {
+            Some(Ok(reference)) => return self.reference(node.at, reference),
+            Some(Err(problem)) => return self.problems.push(problem),
+            None => {}
+        }
+        for (key, value) in entries {
+            match key.text() {
+                Some("connectionGroup") => self.group(value),
+                Some("input" | "inputFile") => {}
+                _ => self.node(value),
+            }
+        }
+    }
+
+    fn tagged(&mut self, node: &Node, tag: &str) {
+        match spec::tagged(node, tag) {
+            Ok(reference) => self.reference(node.at, reference),
+            Err(problem) => self.problems.push(problem),
+        }
+    }
+
+    fn reference(&mut self, at: Position, reference: Reference) {
+        match reference {
+            Reference::Connection { kind, name } => {
+                self.add(at, Wanted::Connection { kind, name });
+            }
+            Reference::Secret { name } => self.add(at, Wanted::Secret { name }),
+            Reference::Answer { .. }
+            | Reference::Data { .. }
+            | Reference::Output { .. }
+            | Reference::Parameter { .. }
+            | Reference::Status { .. } => {}
+        }
+    }
+
+    fn add(&mut self, at: Position, wanted: Wanted) {
+        self.found.insert(Use { at, wanted, step: self.step.clone() });
+    }
+
+    fn text(&mut self, node: &Node, text: &str) {
+        match spec::template(text, node.at) {
+            Ok(Tree::Template(template)) => {
+                for part in template.parts {
+                    if let Part::Expression(expression) = part {
+                        self.expression(node.at, &expression);
+                    }
+                }
+            }
+            Ok(_) => {}
+            Err(problem) => self.problems.push(problem),
+        }
+    }
+
+    fn expression(&mut self, at: Position, expression: &Expression) {
+        match expression {
+            Expression::Literal(_) | Expression::Root => {}
+            Expression::Name(_) | Expression::Member(..) => {
+                self.member(at, expression, Vec::new());
+            }
+            Expression::Call(_, arguments) => {
+                arguments.iter().for_each(|(_, argument)| self.expression(at, argument));
+            }
+            Expression::List(items) => items.iter().for_each(|item| self.expression(at, item)),
+            Expression::Map(entries) => entries.iter().for_each(|(key, value)| {
+                self.expression(at, key);
+                self.expression(at, value);
+            }),
+            Expression::Not(inner) | Expression::Negative(inner) => self.expression(at, inner),
+            // What stands behind a pipe is a function's name.
+            Expression::Binary(Operator::Pipe, left, _) => self.expression(at, left),
+            Expression::Binary(_, left, right) => {
+                self.expression(at, left);
+                self.expression(at, right);
+            }
+        }
+    }
+
+    /// `scope.key.key`, from its end; `keys` are those behind, the last one first.
+    fn member<'a>(
+        &mut self,
+        at: Position,
+        expression: &'a Expression,
+        mut keys: Vec<&'a Expression>,
+    ) {
+        match expression {
+            Expression::Member(of, key) => {
+                // A key that is computed may itself ask for something.
+                self.expression(at, key);
+                keys.push(key);
+                self.member(at, of, keys);
+            }
+            Expression::Name(name) => {
+                let Some(scope @ (Scope::Connections | Scope::Secrets)) = Scope::of(name) else {
+                    return;
+                };
+                let selecting = keys.iter().rev().take(scope.keys());
+                let segments: Option<Vec<Segment>> = selecting
+                    .map(|key| match key {
+                        Expression::Literal(key) => Segment::from_json(key),
+                        _ => None,
+                    })
+                    .collect();
+                match segments.and_then(|segments| Reference::of_scope(scope, &segments)) {
+                    Some((reference, _)) => self.reference(at, reference),
+                    None => self.add(at, Wanted::Computed(scope)),
+                }
+            }
+            other => self.expression(at, other),
+        }
+    }
+
+    fn group(&mut self, node: &Node) {
+        let names = ["name", "connectionGroupId", "id"];
+        let name = names.iter().find_map(|key| node.get(key)).and_then(spec::plain_text);
+        let Some(name) = name else {
+            let problem = "a connectionGroup wants the name of a group, as it is, and tags";
+            return self.problems.push(SpecError::new(node.at, problem));
+        };
+        let tags = node.get("tags").or_else(|| node.get("identifiers"));
+        match tags.map_or(Ok(BTreeMap::new()), identifiers) {
+            Ok(identifiers) => {
+                self.add(node.at, Wanted::Group { name: name.to_owned(), identifiers });
+            }
+            Err(problem) => self.problems.push(problem),
+        }
+    }
+}
+
+/// `[env:prod, …]` or `{env: prod, …}`.
+fn identifiers(node: &Node) -> Result<BTreeMap<String, Option<String>>, SpecError> {
+    let wrong = |node: &Node| SpecError::new(node.at, "a tag is written KEY:VALUE");
+    let pair = |node: &Node| {
+        let (key, value) = node.text().and_then(|text| text.split_once(':')).ok_or(wrong(node))?;
+        Ok((key.trim().to_owned(), value.trim().to_owned()))
+    };
+    let entry = |(key, value): &(Node, Node)| match (key.text(), &value.tag, value.text()) {
+        (Some(key), None, Some(text)) => Ok((key.to_owned(), text.to_owned())),
+        // `env: !Parameter env`
+        (Some(key), Some(_), _) => Ok((key.to_owned(), "${".to_owned())),
+        _ => Err(wrong(value)),
+    };
+    let pairs: Vec<(String, String)> = match &node.content {
+        Content::Sequence(items) => items.iter().map(pair).collect::<Result<_, _>>()?,
+        Content::Mapping(entries) => entries.iter().map(entry).collect::<Result<_, _>>()?,
+        Content::Scalar { .. } => return Err(wrong(node)),
+    };
+    // `{{ … }}` is Datadog's.
+    let is_computed = |value: &String| value.contains("${") || value.contains("{{");
+    let known = pairs.into_iter().map(|(key, value)| {
+        let is_known = !is_computed(&value);
+        (key, is_known.then_some(value))
+    });
+    Ok(known.collect())
+}

@@ -1,0 +1,302 @@
+//! `check` says of a workflow file, before it runs, whether it will get what it asks for.
+
+use std::process::Output;
+
+use crate::harness::{Steps, keyhatch_in, path_with_binary};
+
+const SEED: &str = "\
+connections:
+  aws/my-account: {accessKeyID: a, secretAccessKey: b}
+  aws/my-acount-2: {accessKeyID: a, secretAccessKey: b}
+secrets: {token: t}
+---
+apiVersion: keyhatch/v1
+kind: Connection
+metadata: {name: chat}
+spec: {integration: slack, fields: {api_token: t}, access: {resolver: ['workflow:deploy']}}
+---
+apiVersion: keyhatch/v1
+kind: Connection
+metadata: {name: prod, tags: {env: prod, region: eu}}
+spec: {integration: gcp, fields: {service_account_key: '{}'}, access: {resolver: ['workflow:deploy']}}
+---
+apiVersion: keyhatch/v1
+kind: Connection
+metadata: {name: dev, tags: {env: dev, region: eu}}
+spec: {integration: gcp, fields: {service_account_key: '{}'}}
+---
+apiVersion: keyhatch/v1
+kind: ConnectionGroup
+metadata: {name: projects}
+spec: {integration: gcp, identifiers: [env, region], members: [prod, dev], access: {viewer: ['workflow:deploy']}}
+";
+
+fn text(bytes: &[u8]) -> String {
+    String::from_utf8(bytes.to_vec()).unwrap()
+}
+
+/// A broker with the seed, in whose directory workflow files are checked.
+fn seeded() -> Steps {
+    let steps = Steps::seeded(
+        "connections: {}\nsecrets: {}\n---\nconnections: {aws/x: {accessKeyID: a, secretAccessKey: b}}\n",
+    );
+    std::fs::write(steps.path("all.yaml"), SEED).unwrap();
+    let path = steps.path("all.yaml");
+    let applied =
+        steps.serving.run(&["apply", "-f", path.to_str().unwrap(), "--workflow", "deploy"]);
+    assert!(applied.status.success(), "{}", text(&applied.stderr));
+    steps
+}
+
+fn check(steps: &Steps, workflow: &str, more: &[&str]) -> Output {
+    std::fs::write(steps.path("deploy.yaml"), workflow).unwrap();
+    let mut check = keyhatch_in(steps.directory.path(), &["check", "deploy.yaml"]);
+    check.args(more).current_dir(steps.directory.path()).output().unwrap()
+}
+
+#[test]
+fn each_reference_is_fine_missing_or_denied_with_the_command_that_mends_it() {
+    let steps = seeded();
+    let workflow = "\
+steps:
+- name: notify
+  spec:
+    chat: !Connection [slack, chat]
+    token: !Secret token
+    other: !Secret tokn
+- name: build
+  spec:
+    account: ${connections.aws.my-account}
+    typo: !Connection {type: aws, name: my-acount}
+    unknown: !Connection [awz, x]
+";
+    let checked = check(&steps, workflow, &[]);
+    let expected = "\
+deploy.yaml:4:11: slack/chat: fine
+deploy.yaml:5:12: secret:token: fine
+deploy.yaml:6:12: secret:tokn: missing: workflow deploy has no such secret; did you mean token?
+    keyhatch secret put --workflow deploy tokn --value @FILE
+deploy.yaml:9:14: aws/my-account: workflow deploy may not resolve it
+    keyhatch access add aws/my-account --relation resolver --principal workflow:deploy/step:build
+deploy.yaml:10:11: aws/my-acount: missing: there is no such connection; did you mean aws/my-account, aws/my-acount-2, aws/x?
+    keyhatch connection create aws/my-acount --kind access_key --field access_key_id=VALUE --field secret_access_key=@FILE --resolver workflow:deploy
+deploy.yaml:11:14: awz/x: missing: there is no integration awz; did you mean ";
+    let said = text(&checked.stdout);
+    assert!(said.starts_with(expected), "{said}");
+    assert_eq!(text(&checked.stderr), "1 files, 6 references, 4 problems\n");
+    assert_eq!(checked.status.code(), Some(1));
+    // The commands do mend it.
+    for command in said.lines().filter_map(|line| line.strip_prefix("    keyhatch ")) {
+        std::fs::write(steps.path("FILE"), "v").unwrap();
+        let mut shell = std::process::Command::new("sh");
+        shell.args(["-c", &format!("keyhatch {command}")]).env("PATH", path_with_binary());
+        shell.env("KEYHATCH_STATE", steps.path("state")).current_dir(steps.directory.path());
+        let mended = shell.output().unwrap();
+        assert!(mended.status.success(), "{command}: {}", text(&mended.stderr));
+    }
+    let workflow = workflow.replace("    unknown: !Connection [awz, x]\n", "");
+    let checked = check(&steps, &workflow, &["--quiet"]);
+    assert_eq!((checked.status.code(), text(&checked.stdout)), (Some(0), String::new()));
+    assert_eq!(text(&checked.stderr), "1 files, 5 references, 0 problems\n");
+}
+
+#[test]
+fn of_a_group_it_says_which_values_would_fail() {
+    let steps = seeded();
+    let workflow = "\
+name: deploy
+parameters: {env: {default: dev}}
+steps:
+- name: a
+  connectionGroup: {name: projects, tags: ['env:prod', 'region:eu']}
+- name: b
+  spec:
+    connectionGroup:
+      name: projects
+      tags: {env: '${parameters.env}', region: eu}
+- name: c
+  spec:
+    connectionGroup: {name: projects, tags: {env: prod}}
+- name: d
+  spec:
+    connectionGroup: {name: projects, tags: {env: prod, region: us}}
+- name: e
+  spec:
+    connectionGroup: {name: project, tags: {env: prod, region: us}}
+";
+    let checked = check(&steps, workflow, &["-o", "json"]);
+    let findings: serde_json::Value = serde_json::from_slice(&checked.stdout).unwrap();
+    let told: Vec<_> = findings
+        .as_array()
+        .unwrap()
+        .iter()
+        .map(|one| {
+            (
+                one["line"].as_u64().unwrap(),
+                one["state"].as_str().unwrap(),
+                one["message"].as_str().unwrap(),
+            )
+        })
+        .collect();
+    assert_eq!(
+        told,
+        [
+            (5, "fine", "fine"),
+            (9, "denied", "1 of 2 would fail: env=dev (gcp/dev: RESOLVE_DENIED)"),
+            (13, "malformed", "the group needs a value for its identifier region"),
+            (
+                16,
+                "missing",
+                "missing: no member of the group has these values; did you mean region=eu, env=dev,region=eu?"
+            ),
+            (19, "missing", "missing: there is no such group; did you mean projects?"),
+        ]
+    );
+    let grant =
+        "keyhatch access add gcp/dev --relation resolver --principal workflow:deploy/step:b";
+    assert_eq!(findings[1]["commands"], serde_json::json!([grant]));
+}
+
+/// Every form that Relay has for the same thing, and what is none of Relay's.
+#[test]
+fn every_form_is_found_and_what_is_the_shells_is_left_alone() {
+    let steps = seeded();
+    let workflow = "\
+locals:
+  unused: !Connection [slack, unused]
+  shared: &shared
+    connection: !Connection [slack, shared]
+triggers:
+- name: hook
+  source: {type: webhook, spec: {key: !Secret hook}}
+steps:
+- name: one
+  env: {A: !Secret env}
+  when: !Fn.equals [!Secret when, 'yes']
+  spec:
+    flow: !Connection {type: aws, name: flow}
+    sequence: !Connection [aws, sequence]
+    block: !Connection
+      type: aws
+      name: block
+    typed: {$type: Connection, type: aws, name: typed}
+    typedSecret:
+      $type: Secret
+      name: typed-secret
+    plain: ${connections.aws.plain}
+    quoted: ${connections.aws.'quoted name'}
+    bracket: ${connections['aws'][\"bracket\"].accessKeyID}
+    text: 'a ${secrets.one}b${secrets[\"two\"]}'
+    folded: >
+      x ${secrets.folded}
+      y
+    within: ${concat(secrets.inner, outputs.'a'.b)}
+    computed: ${secrets['a.' + parameters.b]}
+    function: !Fn.merge
+      a: !Connection [aws, merged]
+    json: !Fn.jsonUnmarshal [!Secret json]
+    mapped: !Secret {name: mapped}
+    listed: !Secret [listed]
+    shared: *shared
+  input:
+  - echo ${secrets.shell} ${connections.shell}
+  - '!Connection [aws, text]'
+- name: two
+  spec: {<<: *shared}
+";
+    let found = check(&steps, workflow, &["--offline", "-o", "name"]);
+    assert!(found.status.success(), "{}", text(&found.stderr));
+    let stdout = text(&found.stdout);
+    let mut found: Vec<&str> = stdout.lines().collect();
+    found.sort_unstable();
+    let mut expected = vec![
+        "slack/unused",
+        "slack/shared",
+        "secret:hook",
+        "secret:env",
+        "secret:when",
+        "aws/flow",
+        "aws/sequence",
+        "aws/block",
+        "aws/typed",
+        "secret:typed-secret",
+        "aws/plain",
+        "aws/quoted name",
+        "aws/bracket",
+        "secret:one",
+        "secret:two",
+        "secret:folded",
+        "secret:inner",
+        "a secret",
+        "aws/merged",
+        "secret:json",
+        "secret:mapped",
+        "secret:listed",
+    ];
+    expected.sort_unstable();
+    assert_eq!(found, expected);
+    // What an anchor holds is asked for by each step that uses it.
+    let json = check(&steps, workflow, &["--offline", "-o", "json"]);
+    let json: serde_json::Value = serde_json::from_slice(&json.stdout).unwrap();
+    let shared = json.as_array().unwrap().iter().find(|one| one["reference"] == "slack/shared");
+    assert_eq!(shared.unwrap()["steps"], serde_json::json!(["one", "two"]));
+    let of_two = check(&steps, workflow, &["--offline", "--step", "two", "-o", "name"]);
+    assert_eq!(text(&of_two.stdout), "slack/shared\n");
+}
+
+#[test]
+fn what_is_not_well_formed_is_told_with_its_place_beside_the_rest() {
+    let steps = seeded();
+    let workflow = "\
+steps:
+- name: s
+  spec:
+    a: !Connection my-account
+    b: !Connection {slack, chat}
+    c: !Secret {nme: x}
+    d: !Sekret x
+    e: ${connections}
+    f: ${secrets.}
+    g: !Connection [slack, chat]
+    h: {$type: Connection, name: x}
+    i: !Connection [slack, 'a/b']
+";
+    let checked = check(&steps, workflow, &[]);
+    let stdout = text(&checked.stdout);
+    let places: Vec<&str> = stdout.lines().map(|line| line.split(": ").next().unwrap()).collect();
+    assert_eq!(
+        places,
+        [4, 5, 6, 7, 8, 9, 10, 11, 12].map(|line| {
+            let column = if line == 11 { 8 } else { 8 };
+            format!("deploy.yaml:{line}:{column}")
+        })
+    );
+    assert_eq!(checked.status.code(), Some(1));
+    let fine: Vec<&str> = stdout.lines().filter(|line| line.ends_with(": fine")).collect();
+    assert_eq!(fine, ["deploy.yaml:10:8: slack/chat: fine"]);
+    for (broken, place) in [("steps: [\n", "deploy.yaml:"), ("a: b: c\n", "deploy.yaml:1:")] {
+        let broken = check(&steps, broken, &[]);
+        assert!(text(&broken.stdout).starts_with(place), "{}", text(&broken.stdout));
+        assert_eq!(broken.status.code(), Some(1));
+    }
+}
+
+#[test]
+fn a_file_that_is_too_large_or_grows_by_aliases_is_refused_in_a_sentence() {
+    let steps = seeded();
+    let large = format!("steps: []\n# {}\n", "x".repeat(10 * 1024 * 1024));
+    let refused = check(&steps, &large, &[]);
+    assert!(
+        text(&refused.stdout).contains("at most 4194304 are read"),
+        "{}",
+        text(&refused.stdout)
+    );
+    let mut bomb = String::from("a0: &a0 [x, x, x, x, x, x, x, x, x, x]\n");
+    for level in 1..30 {
+        let before = format!("*a{}, ", level - 1).repeat(10);
+        bomb.push_str(&format!("a{level}: &a{level} [{before}]\n"));
+    }
+    let refused = check(&steps, &bomb, &[]);
+    assert!(text(&refused.stdout).contains("once its aliases are written out"));
+    assert_eq!(refused.status.code(), Some(1));
+}

@@ -1,0 +1,290 @@
+//! Files say what is to be: `apply` makes it so, `diff` says what would change, `export` writes what there is.
+
+use std::process::{Command, Output};
+
+use keyhatch::grpc::pb;
+use keyhatch::grpc::pb::apply_service_client::ApplyServiceClient;
+
+use crate::harness::{
+    Steps, TestBroker, connection_document, keyhatch_in, reason, secret_document,
+};
+
+const SEED: &str = "\
+apiVersion: keyhatch/v1
+kind: ConnectionGroup
+metadata: {name: accounts, labels: {team: pay}}
+spec: {integration: aws, identifiers: [env], members: [prod, staging], access: {viewer: ['workflow:w']}}
+---
+apiVersion: keyhatch/v1
+kind: Connection
+metadata: {name: prod, tags: {env: prod}, labels: {team: pay}}
+spec:
+  integration: aws
+  fields: {access_key_id: AKIAPROD, secret_access_key: first-hush}
+  access: {resolver: ['workflow:w']}
+---
+apiVersion: keyhatch/v1
+kind: Connection
+metadata: {name: staging, tags: {env: staging}, labels: {team: pay}}
+spec:
+  integration: aws
+  fields: {access_key_id: AKIASTAGING, secret_access_key: second-hush}
+---
+apiVersion: keyhatch/v1
+kind: Secret
+metadata: {name: token, workflow: w}
+spec: {value: third-hush}
+";
+
+fn text(bytes: &[u8]) -> String {
+    String::from_utf8(bytes.to_vec()).unwrap()
+}
+
+/// Writes a file, and runs a command on it.
+fn on_file(steps: &Steps, name: &str, content: &str, arguments: &[&str]) -> Output {
+    let path = steps.path(name);
+    std::fs::write(&path, content).unwrap();
+    let (command, rest) = arguments.split_first().unwrap();
+    let mut all = vec![*command, "-f", path.to_str().unwrap()];
+    all.extend(rest);
+    steps.serving.run(&all)
+}
+
+fn journal_lines(steps: &Steps) -> Vec<String> {
+    let journal = std::fs::read_to_string(steps.path("state/journal/000001.jsonl")).unwrap();
+    journal.lines().map(ToOwned::to_owned).collect()
+}
+
+#[test]
+fn a_dry_run_says_what_apply_would_do_and_does_nothing() {
+    let steps = Steps::seeded("connections: {aws/x: {accessKeyID: a, secretAccessKey: b}}\n");
+    let planned = on_file(&steps, "new.yaml", SEED, &["apply", "--dry-run"]);
+    let expected = "groups/accounts created (dry run)\nconnections/aws/prod created (dry run)\n\
+                    connections/aws/staging created (dry run)\nworkflows/w/secrets/token created (dry run)\n";
+    assert_eq!(text(&planned.stdout), expected, "{}", text(&planned.stderr));
+    let listed = steps.serving.run(&["connection", "list", "-o", "name"]);
+    assert_eq!(text(&listed.stdout), "aws/x\n");
+    let applied = on_file(&steps, "new.yaml", SEED, &["apply"]);
+    assert_eq!(text(&applied.stdout), expected.replace(" (dry run)", ""));
+    let again = on_file(&steps, "new.yaml", SEED, &["apply"]);
+    assert_eq!(text(&again.stdout).matches(" unchanged\n").count(), 4);
+    assert_eq!(text(&again.stderr), "4 unchanged\n");
+}
+
+#[test]
+fn diff_tells_what_differs_and_of_a_sensitive_value_only_that_it_does() {
+    let steps = Steps::seeded(SEED);
+    let same = on_file(&steps, "same.yaml", SEED, &["diff"]);
+    assert_eq!((same.status.code(), text(&same.stdout)), (Some(0), String::new()));
+    let changed = SEED
+        .replace("first-hush", "other-hush")
+        .replace("third-hush", "fourth-hush")
+        .replace("AKIAPROD", "AKIAOTHER")
+        .replace("{env: staging}", "{env: stage}")
+        .replace("resolver: ['workflow:w']", "resolver: ['workflow:v']")
+        .replace("[prod, staging]", "[prod]");
+    let differs = on_file(&steps, "changed.yaml", &changed, &["diff"]);
+    let expected = "\
+~ groups/accounts
+  - members: aws/staging
+~ connections/aws/prod
+    fields.access_key_id: AKIAPROD -> AKIAOTHER
+    fields.secret_access_key: (changed)
+  - access.resolver: workflow:w
+  + access.resolver: workflow:v
+~ connections/aws/staging
+    tags.env: staging -> stage
+~ workflows/w/secrets/token
+    value: (changed)
+";
+    assert_eq!(text(&differs.stdout), expected, "{}", text(&differs.stderr));
+    assert_eq!(differs.status.code(), Some(1));
+    assert!(!text(&differs.stderr).contains("hush"));
+    // Nothing was changed by asking, and an error is told from a difference.
+    let same = on_file(&steps, "same.yaml", SEED, &["diff"]);
+    assert_eq!(same.status.code(), Some(0));
+    let broken = on_file(&steps, "broken.yaml", "kind: [\n", &["diff"]);
+    assert_eq!(broken.status.code(), Some(2));
+    let refused = SEED.replace("access_key_id:", "nonsense:");
+    let refused = on_file(&steps, "refused.yaml", &refused, &["diff"]);
+    assert_eq!(refused.status.code(), Some(2), "{}", text(&refused.stderr));
+}
+
+#[test]
+fn whoever_compares_values_is_written_down_and_cannot_do_it_often() {
+    let broker = TestBroker::start();
+    let aws = [("access_key_id", "AKIA"), ("secret_access_key", "s")];
+    broker.apply(vec![connection_document("aws/prod", &aws, vec![])]).unwrap();
+    let plan = |documents: Vec<pb::apply_request::Document>| {
+        let request = |document| pb::PlanRequest {
+            document: Some(pb::ApplyRequest { document: Some(document) }),
+        };
+        let requests: Vec<_> = documents.into_iter().map(request).collect();
+        let mut client = ApplyServiceClient::new(broker.operator());
+        let planned = broker.block_on(client.plan(tokio_stream::iter(requests)));
+        planned.map(|planned| planned.into_inner().results)
+    };
+    let guess = |value: &str| {
+        let fields = [("access_key_id", "AKIA"), ("secret_access_key", value)];
+        let planned = plan(vec![connection_document("aws/prod", &fields, vec![])])?;
+        Ok::<_, tonic::Status>(planned[0].action())
+    };
+    let before = broker.journaled("compared").len();
+    assert_eq!(guess("s").unwrap(), pb::ApplyAction::Unchanged);
+    assert_eq!(guess("t").unwrap(), pb::ApplyAction::Changed);
+    let lines = broker.journaled("compared");
+    assert_eq!(lines.len(), before + 2);
+    assert_eq!(lines[0]["principal"], "operator:admin");
+    assert_eq!(lines[0]["resources"][0], "connections/aws/prod");
+    for _ in 2..10 {
+        guess("x").unwrap();
+    }
+    assert_eq!(reason(guess("x")), "TOO_MANY_REQUESTS");
+    // What compares nothing goes on: there is nothing to guess.
+    plan(vec![connection_document("aws/new", &aws, vec![])]).unwrap();
+    plan(vec![secret_document("w", "new", "x")]).unwrap();
+    assert_eq!(broker.journaled("compared").len(), before + 10);
+    broker.advance(6);
+    assert_eq!(guess("s").unwrap(), pb::ApplyAction::Unchanged);
+    assert_eq!(reason(guess("s")), "TOO_MANY_REQUESTS");
+}
+
+#[test]
+fn what_is_exported_is_everything_but_values_and_is_taken_again() {
+    let steps = Steps::seeded(SEED);
+    let exported = steps.serving.run(&["export"]);
+    let exported = text(&exported.stdout);
+    assert!(!exported.contains("hush"), "{exported}");
+    let lines = journal_lines(&steps).len();
+    let applied = on_file(&steps, "export.yaml", &exported, &["apply"]);
+    assert_eq!(text(&applied.stderr), "4 unchanged\n");
+    assert_eq!(journal_lines(&steps).len(), lines, "nothing was written");
+    // Elsewhere nothing is stored yet: every field that is missing is named, and nothing half is made.
+    let other =
+        Steps::seeded("secrets: {}\nconnections: {aws/x: {accessKeyID: a, secretAccessKey: b}}\n");
+    let refused = on_file(&other, "export.yaml", &exported, &["apply"]);
+    let said = text(&refused.stderr);
+    for missing in [
+        "connections/aws/prod: secret_access_key",
+        "connections/aws/staging: secret_access_key",
+        "workflows/w/secrets/token: value",
+    ] {
+        assert!(said.contains(missing), "{said}");
+    }
+    let filled = exported
+        .replacen("keep: true", "fromEnv: FILLED", 1)
+        .replacen("keep: true", "fromEnv: FILLED", 1)
+        .replacen("keep: true", "fromEnv: FILLED", 1);
+    std::fs::write(other.path("filled.yaml"), filled).unwrap();
+    let mut apply = keyhatch_in(other.directory.path(), &["apply", "-f"]);
+    let applied = apply.arg(other.path("filled.yaml")).env("FILLED", "v").output().unwrap();
+    assert!(applied.status.success(), "{}", text(&applied.stderr));
+    let again = other.serving.run(&["export"]);
+    let of_seed = |text: String| {
+        text.split("---\n")
+            .filter(|one| !one.contains("name: x"))
+            .map(ToOwned::to_owned)
+            .collect::<Vec<_>>()
+    };
+    assert_eq!(of_seed(text(&again.stdout)), of_seed(exported));
+}
+
+#[test]
+fn prune_deletes_what_has_the_label_and_is_not_in_the_files_and_nothing_else() {
+    let steps = Steps::seeded(SEED);
+    let other = "connections: {aws/other: {accessKeyID: a, secretAccessKey: b}}\n";
+    on_file(&steps, "other.yaml", other, &["apply"]);
+    let only_prod = SEED.split("---\n").nth(1).unwrap();
+    let prune = |more: &[&str]| {
+        let mut arguments = vec!["apply", "--prune"];
+        arguments.extend(more);
+        on_file(&steps, "less.yaml", only_prod, &arguments)
+    };
+    let without_label = prune(&["--yes"]);
+    assert_eq!(without_label.status.code(), Some(2));
+    assert!(text(&without_label.stderr).contains("--label"));
+    let nobody_to_ask = prune(&["--label", "team=pay"]);
+    assert!(text(&nobody_to_ask.stderr).contains("connections/aws/staging"));
+    assert!(text(&nobody_to_ask.stderr).contains("--yes"));
+    let would = prune(&["--label", "team=pay", "--dry-run"]);
+    let expected = "connections/aws/prod unchanged\ngroups/accounts deleted\nconnections/aws/staging deleted\n";
+    assert_eq!(text(&would.stdout).replace(" (dry run)", ""), expected);
+    let names = || text(&steps.serving.run(&["connection", "list", "-o", "name"]).stdout);
+    assert_eq!(names(), "aws/other\naws/prod\naws/staging\n");
+    let pruned = prune(&["--label", "team=pay", "--yes"]);
+    assert_eq!(text(&pruned.stdout), expected, "{}", text(&pruned.stderr));
+    assert_eq!(names(), "aws/other\naws/prod\n");
+}
+
+#[test]
+fn of_files_with_faults_every_one_is_told_with_its_place_and_nothing_is_written() {
+    let steps = Steps::seeded("connections: {aws/x: {accessKeyID: a, secretAccessKey: b}}\n");
+    let directory = steps.path("seeds");
+    std::fs::create_dir(&directory).unwrap();
+    let write = |name: &str, text: &str| std::fs::write(directory.join(name), text).unwrap();
+    write("a.yaml", SEED);
+    write(
+        "b.yaml",
+        "apiVersion: keyhatch/v1\nkind: Connection\nmetadata: {name: b}\nspec:\n  integration: aws\n  \
+         fields: {access_key_id: [canary]}\n---\napiVersion: keyhatch/v1\nkind: Sekret\n\
+         metadata: {name: b}\nspec: {value: canary}\n",
+    );
+    write("c.yaml", "apiVersion: keyhatch/v1\nkind: {canary\n");
+    write("d.yaml", SEED.split("---\n").nth(1).unwrap());
+    let applied = steps.serving.run(&["apply", "-f", directory.to_str().unwrap()]);
+    let said = text(&applied.stderr);
+    for expected in [
+        "seeds/b.yaml:6:27: expected a text",
+        "seeds/b.yaml:8:1: kind must be Connection",
+        "seeds/c.yaml:",
+        "seeds/d.yaml:1:1: connections/aws/prod is described at",
+        "seeds/a.yaml:6:1, too",
+        "error: USAGE: 4 problems in the files; nothing was sent",
+    ] {
+        assert!(said.contains(expected), "{expected}: {said}");
+    }
+    assert!(!said.contains("canary"), "{said}");
+    assert_eq!(applied.status.code(), Some(2));
+    // What only the broker knows is told with its place, too.
+    let unknown = SEED.replace("secret_access_key: second-hush", "nonsense: canary");
+    let refused = on_file(&steps, "unknown.yaml", &unknown, &["apply"]);
+    let said = text(&refused.stderr);
+    assert!(said.contains("unknown.yaml:14:1: connections/aws/staging: nonsense"), "{said}");
+    let names = steps.serving.run(&["connection", "list", "-o", "name"]);
+    assert_eq!(text(&names.stdout), "aws/x\n");
+}
+
+#[test]
+fn an_apply_that_was_killed_half_way_is_done_by_the_next_one() {
+    let steps = Steps::seeded("connections: {aws/x: {accessKeyID: a, secretAccessKey: b}}\n");
+    let documents: String = (0..2000)
+        .map(|number| {
+            format!(
+                "---\napiVersion: keyhatch/v1\nkind: Connection\nmetadata: {{name: c{number:04}}}\nspec: {{integration: \
+                 slack, fields: {{api_token: t{number}}}}}\n"
+            )
+        })
+        .collect();
+    std::fs::write(steps.path("many.yaml"), documents).unwrap();
+    let many = steps.path("many.yaml");
+    let apply = |serve: &Steps| -> Command {
+        let mut apply = keyhatch_in(serve.directory.path(), &["apply", "-f"]);
+        apply.arg(&many).stdout(std::process::Stdio::null()).stderr(std::process::Stdio::null());
+        apply
+    };
+    for moment in 0..8 {
+        let mut applying = apply(&steps).spawn().unwrap();
+        // At whichever moment it is by then.
+        for _ in 0..moment * 4 {
+            steps.serving.run(&["status"]);
+        }
+        applying.kill().unwrap();
+        applying.wait().unwrap();
+        let listed = steps.serving.run(&["connection", "list", "-o", "name"]);
+        let count = text(&listed.stdout).lines().count();
+        assert!(count == 1 || count == 2001, "all of it or none: {count}");
+    }
+    assert!(apply(&steps).status().unwrap().success());
+    let listed = steps.serving.run(&["connection", "list", "-o", "name"]);
+    assert_eq!(text(&listed.stdout).lines().count(), 2001);
+}
