@@ -74,13 +74,13 @@ steps:
     let expected = "\
 deploy.yaml:4:11: slack/chat: fine
 deploy.yaml:5:12: secret:token: fine
-deploy.yaml:6:12: secret:tokn: missing: workflow deploy has no such secret; did you mean token?
+deploy.yaml:6:12: secret:tokn: missing: workflow deploy has no such secret; nearest: token
     keyhatch secret put --workflow deploy tokn --value @FILE
 deploy.yaml:9:14: aws/my-account: workflow deploy may not resolve it
     keyhatch access add aws/my-account --relation resolver --principal workflow:deploy/step:build
-deploy.yaml:10:11: aws/my-acount: missing: there is no such connection; did you mean aws/my-account, aws/my-acount-2, aws/x?
+deploy.yaml:10:11: aws/my-acount: missing: there is no such connection; nearest: aws/my-account, aws/my-acount-2, aws/x
     keyhatch connection create aws/my-acount --kind access_key --field access_key_id=VALUE --field secret_access_key=@FILE --resolver workflow:deploy
-deploy.yaml:11:14: awz/x: missing: there is no integration awz; did you mean ";
+deploy.yaml:11:14: awz/x: missing: there is no integration awz; nearest: aws";
     let said = text(&checked.stdout);
     assert!(said.starts_with(expected), "{said}");
     assert_eq!(text(&checked.stderr), "1 files, 6 references, 4 problems\n");
@@ -147,9 +147,9 @@ steps:
             (
                 16,
                 "missing",
-                "missing: no member of the group has these values; did you mean region=eu, env=dev,region=eu?"
+                "missing: no member of the group has these values; nearest: region=eu, env=dev,region=eu"
             ),
-            (19, "missing", "missing: there is no such group; did you mean projects?"),
+            (19, "missing", "missing: there is no such group; nearest: projects"),
         ]
     );
     let grant =

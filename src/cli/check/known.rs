@@ -4,6 +4,7 @@ use std::collections::HashMap;
 
 use tonic::transport::Channel;
 
+use super::judge::nearest;
 use crate::cli::connection_view::reference_of;
 use crate::cli::failure::Failure;
 use crate::cli::pages;
@@ -20,6 +21,8 @@ pub struct Known {
     members: HashMap<String, Vec<String>>,
     secrets: HashMap<String, Vec<String>>,
     explained: HashMap<(String, String, String), pb::ExplainResponse>,
+    /// Many workflows make the same mistake.
+    nearest: HashMap<(String, String), Vec<String>>,
 }
 
 impl Known {
@@ -33,6 +36,7 @@ impl Known {
             members: HashMap::new(),
             secrets: HashMap::new(),
             explained: HashMap::new(),
+            nearest: HashMap::new(),
         }
     }
 
@@ -62,6 +66,23 @@ impl Known {
         Ok(self.connections.get(integration).map(Vec::as_slice).unwrap_or_default())
     }
 
+    /// The connections of an integration whose names come nearest to this one, INTEGRATION/NAME.
+    pub async fn nearest_connections(
+        &mut self,
+        integration: &str,
+        name: &str,
+    ) -> Result<Vec<String>, Failure> {
+        let key = (integration.to_owned(), name.to_owned());
+        if let Some(found) = self.nearest.get(&key) {
+            return Ok(found.clone());
+        }
+        let others = self.connections(integration).await?.iter().map(|one| last_part(&one.name));
+        let found = nearest(name, others.collect());
+        let found: Vec<_> = found.iter().map(|name| format!("{integration}/{name}")).collect();
+        self.nearest.insert(key, found.clone());
+        Ok(found)
+    }
+
     /// The members of a group with their tags, "KEY:VALUE".
     pub async fn members(
         &mut self,
@@ -86,9 +107,8 @@ impl Known {
     pub async fn secrets(&mut self, workflow: &str) -> Result<&[String], Failure> {
         if !self.secrets.contains_key(workflow) {
             let found = pages::secrets(&self.channel, Some(workflow)).await?;
-            let name =
-                |secret: &pb::Secret| secret.name.rsplit('/').next().unwrap_or_default().to_owned();
-            self.secrets.insert(workflow.to_owned(), found.iter().map(name).collect());
+            let names = found.iter().map(|secret| last_part(&secret.name)).collect();
+            self.secrets.insert(workflow.to_owned(), names);
         }
         Ok(self.secrets.get(workflow).map(Vec::as_slice).unwrap_or_default())
     }
@@ -118,4 +138,8 @@ impl Known {
         self.explained.insert(key, told.clone());
         Ok(told)
     }
+}
+
+fn last_part(name: &str) -> String {
+    name.rsplit('/').next().unwrap_or_default().to_owned()
 }

@@ -431,6 +431,7 @@ pub fn secret_document(workflow: &str, name: &str, value: &str) -> pb::apply_req
         workflow: workflow.to_owned(),
         name: name.to_owned(),
         value: value.into(),
+        ..Default::default()
     })
 }
 
