@@ -13,9 +13,10 @@ use super::group_write::check_membership;
 use super::operators::require_role;
 use crate::access::{Bindings, Pattern, Principal, Relation, Role};
 use crate::catalog::{Catalog, Connection, ConnectionMetadata, FieldMetadata, Values};
-use crate::integration::{self, CheckedField, CredentialKind, FieldRule, Problem};
+use crate::identity::first_certificate_end;
+use crate::integration::{self, CheckedField, CredentialKind, FieldRule, Problem, token_end};
 use crate::model::limits::{MAX_TTL, MIN_TTL};
-use crate::model::{ConnectionRef, FieldName, Fields, KindName, ResourceName, Value};
+use crate::model::{ConnectionRef, FieldName, Fields, KindName, ResourceName, Timestamp, Value};
 use crate::seal::{RecordKey, RecordKind, random_id};
 
 /// Creates the connection of a document, or changes it to be like the document.
@@ -73,6 +74,7 @@ pub(super) fn create(
         disabled: document.disabled.unwrap_or(false),
         max_ttl_seconds: None,
         is_default: false,
+        expires: document.expires.flatten(),
         create_time: draft.now,
         update_time: draft.now,
         updated_by: stamp.by.clone(),
@@ -136,6 +138,7 @@ pub(super) fn update(
         Part::Replace(labels) => labels,
     };
     metadata.disabled = document.disabled.unwrap_or(metadata.disabled);
+    metadata.expires = document.expires.unwrap_or(metadata.expires);
     set_max_ttl(&mut metadata, document.max_ttl)?;
     set_default(draft, caller, &mut metadata, document.is_default)?;
     let settings = settings_changed(&old.metadata, &metadata);
@@ -204,6 +207,10 @@ fn settings_changed(old: &ConnectionMetadata, new: &ConnectionMetadata) -> Vec<S
         let seconds = new.max_ttl_seconds.map_or_else(|| "none".to_owned(), |s| format!("{s}s"));
         settings.push(format!("max_ttl={seconds}"));
     }
+    if new.expires != old.expires {
+        let moment = new.expires.map_or_else(|| "none".to_owned(), |moment| moment.to_string());
+        settings.push(format!("expires={moment}"));
+    }
     if new.is_default != old.is_default {
         settings.push(format!("default={}", new.is_default));
     }
@@ -261,9 +268,16 @@ pub(super) fn field_metadata(
         bytes: field.value.len(),
         fingerprint,
         value: readable,
+        expire_time: end_of(&field.value),
         update_time: stamp.now,
         updated_by: stamp.by.clone(),
     }
+}
+
+/// When a value says itself that it ends.
+fn end_of(value: &Value) -> Option<Timestamp> {
+    let value = value.expose();
+    token_end(value).or_else(|| first_certificate_end(value))
 }
 
 fn kind_of<'a>(

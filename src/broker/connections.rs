@@ -11,10 +11,11 @@ use super::groups::groups_of;
 use super::operators::{require_operator, require_role};
 use crate::access::{Bindings, Decision, Pattern, Principal, Relation, Role, decide_edit};
 use crate::catalog::{Catalog, ConnectionFilter, ConnectionMetadata};
-use crate::journal::{ChangeNote, Usage};
+use crate::journal::{ChangeNote, Usage, Use};
+use crate::lease::Lease;
 use crate::model::limits::RECENTLY_USED;
 use crate::model::{
-    ConnectionRef, KindName, Labels, ResourceName, Tags, Timestamp, Value, WorkflowName,
+    ConnectionRef, KindName, Labels, ResourceName, StepKey, Tags, Timestamp, Value, WorkflowName,
 };
 use crate::seal::{RecordKey, RecordKind};
 
@@ -64,6 +65,8 @@ pub struct ConnectionDocument {
     pub max_ttl: Option<Option<Duration>>,
     /// Whether it answers to `default:INTEGRATION`.
     pub is_default: Option<bool>,
+    /// When the credential ends; unknown inside.
+    pub expires: Option<Option<Timestamp>>,
 }
 
 impl ConnectionDocument {
@@ -81,6 +84,7 @@ impl ConnectionDocument {
             disabled: None,
             max_ttl: None,
             is_default: None,
+            expires: None,
         }
     }
 }
@@ -101,6 +105,40 @@ pub struct ListedConnection {
     pub groups: Vec<ResourceName>,
     /// How many leases on it are live.
     pub live_leases: usize,
+    /// How often it was used, and when last; none if never.
+    pub used: Option<Use>,
+}
+
+/// A connection as an operator sees it, with who uses it.
+pub struct ConnectionInUse {
+    /// The connection.
+    pub listed: ListedConnection,
+    /// The workflows that have used it, how often, and when last.
+    pub users: Vec<(WorkflowName, Use)>,
+    /// The steps that hold live leases on it; no more than [`MAX_HOLDERS`].
+    pub holders: Vec<Holder>,
+}
+
+/// A step that holds a credential.
+pub struct Holder {
+    /// Which.
+    pub step: StepKey,
+    /// The version that it holds.
+    pub version: u64,
+    /// When the lease ends.
+    pub expire_time: Timestamp,
+}
+
+/// The most holders that are told of one connection.
+const MAX_HOLDERS: usize = 1000;
+
+/// Which connections are asked for, beside a filter on what they are.
+#[derive(Clone, Copy, Debug, Default)]
+pub struct Wanted {
+    /// Those that nobody has used since, and that are older.
+    pub unused_since: Option<Timestamp>,
+    /// Those whose credentials end before.
+    pub expires_before: Option<Timestamp>,
 }
 
 /// One page of connections.
@@ -121,7 +159,7 @@ impl Broker {
         caller: Principal,
         document: ConnectionDocument,
         options: WriteOptions,
-    ) -> Result<ListedConnection, Error> {
+    ) -> Result<ConnectionInUse, Error> {
         require_role(&caller, Role::Operator)?;
         let name = document.name.clone();
         let asked = Asked::new(&caller, "CreateConnection", &name, options);
@@ -130,7 +168,7 @@ impl Broker {
             None => create(draft, &caller, document),
         };
         let again = move |catalog: &Catalog| find(catalog, &name);
-        self.writer.run(asked, change, again).await.map(|made| self.listed(made))
+        self.writer.run(asked, change, again).await.map(|made| self.in_use(made))
     }
 
     /// Changes what the document names, if `etag` is still the connection's.
@@ -144,7 +182,7 @@ impl Broker {
         etag: Option<String>,
         allow_missing: bool,
         options: WriteOptions,
-    ) -> Result<ListedConnection, Error> {
+    ) -> Result<ConnectionInUse, Error> {
         require_role(&caller, Role::Operator)?;
         let name = document.name.clone();
         let asked = Asked::new(&caller, "UpdateConnection", &name, options);
@@ -168,10 +206,10 @@ impl Broker {
             }
         };
         let again = move |catalog: &Catalog| find(catalog, &name);
-        self.writer.run(asked, change, again).await.map(|made| self.listed(made))
+        self.writer.run(asked, change, again).await.map(|made| self.in_use(made))
     }
 
-    /// A connection without its values.
+    /// A connection without its values, and who uses it.
     ///
     /// # Errors
     /// See `ConnectionService.GetConnection`.
@@ -179,9 +217,9 @@ impl Broker {
         &self,
         caller: &Principal,
         name: &ConnectionRef,
-    ) -> Result<ListedConnection, Error> {
+    ) -> Result<ConnectionInUse, Error> {
         require_operator(caller)?;
-        find(&self.snapshot().catalog, name).map(|found| self.listed(found))
+        find(&self.snapshot().catalog, name).map(|found| self.in_use(found))
     }
 
     /// Connections after `after` that the filter admits, by integration and name.
@@ -192,21 +230,34 @@ impl Broker {
         &self,
         caller: &Principal,
         filter: &ConnectionFilter,
+        wanted: Wanted,
         after: Option<&ConnectionRef>,
         size: usize,
     ) -> Result<ListedConnections, Error> {
         require_operator(caller)?;
         let snapshot = self.snapshot();
+        let expires_then = |one: &ConnectionMetadata| {
+            let end = one.expire_time();
+            wanted.expires_before.is_none_or(|limit| end.is_some_and(|end| end < limit))
+        };
         let mut found = snapshot
             .catalog
             .connections_after(after)
             .map(|connection| &connection.metadata)
-            .filter(|one| filter.admits(one));
+            .filter(|one| filter.admits(one) && expires_then(one))
+            .filter(|one| wanted.unused_since.is_none_or(|since| self.is_unused(one, since)));
         let connections: Vec<_> = found.by_ref().take(size).cloned().collect();
         let more = found.next().is_some();
         let next = connections.last().filter(|_| more).map(ConnectionMetadata::reference);
         let connections = connections.into_iter().map(|one| self.listed(one)).collect();
         Ok(ListedConnections { connections, next })
+    }
+
+    /// Whether nobody has used a connection since then, though it was there.
+    fn is_unused(&self, metadata: &ConnectionMetadata, since: Timestamp) -> bool {
+        let used = self.journal.look(|live| live.usage().use_of(metadata.uid));
+        let is_used = used.ok().flatten().is_some_and(|used| used.last >= since);
+        metadata.create_time < since && !is_used
     }
 
     /// Deletes a connection and revokes its leases.
@@ -232,11 +283,13 @@ impl Broker {
     /// The workflows that have used something of late, as people read it.
     pub(super) fn recent(
         &self,
-        users: impl FnOnce(&Usage, Timestamp) -> Vec<(WorkflowName, Timestamp)>,
+        users: impl FnOnce(&Usage, Timestamp) -> Vec<(WorkflowName, Use)>,
     ) -> Result<Vec<String>, Error> {
         let since = self.now().before(RECENTLY_USED);
         let users = self.journal.look(|live| users(live.usage(), since))?;
-        let text = |(workflow, last)| format!("workflow {workflow} (last {last})");
+        let text = |(workflow, used): (WorkflowName, Use)| {
+            format!("workflow {workflow} (last {})", used.last)
+        };
         Ok(users.into_iter().map(text).collect())
     }
 
@@ -245,8 +298,29 @@ impl Broker {
         let groups = metadata.groups.iter().filter_map(|uid| snapshot.catalog.group_by_uid(*uid));
         let groups = groups.map(|group| ResourceName::Group(group.metadata.name.clone())).collect();
         // Shown for information: a journal that hangs is told elsewhere.
-        let live_leases = self.journal.look(|live| live.leases().of_resource(metadata.uid).count());
-        ListedConnection { metadata, groups, live_leases: live_leases.unwrap_or(0) }
+        let looked = self.journal.look(|live| {
+            let leases = live.leases().of_resource(metadata.uid).count();
+            (leases, live.usage().use_of(metadata.uid))
+        });
+        let (live_leases, used) = looked.unwrap_or_default();
+        ListedConnection { metadata, groups, live_leases, used }
+    }
+
+    fn in_use(&self, metadata: ConnectionMetadata) -> ConnectionInUse {
+        let uid = metadata.uid;
+        let always = Timestamp::from_millis(i64::MIN);
+        let looked = self.journal.look(|live| {
+            let holder = |lease: &Lease| {
+                let opening = live.opening(lease.opening)?;
+                let step = opening.record().key.clone();
+                Some(Holder { step, version: lease.version, expire_time: lease.expire_time })
+            };
+            let holders = live.leases().of_resource(uid).filter_map(holder).take(MAX_HOLDERS);
+            (live.usage().users_of(uid, always), holders.collect::<Vec<_>>())
+        });
+        let (users, mut holders) = looked.unwrap_or_default();
+        holders.sort_by(|one, other| (one.version, &one.step).cmp(&(other.version, &other.step)));
+        ConnectionInUse { listed: self.listed(metadata), users, holders }
     }
 }
 

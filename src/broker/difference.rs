@@ -57,6 +57,7 @@ fn of_connections(old: &ConnectionMetadata, new: &ConnectionMetadata) -> Vec<Dif
     found.extend(of_access(&old.access, &new.access));
     found.extend(of_texts("disabled", Some(&old.disabled), Some(&new.disabled)));
     found.extend(of_texts("default", Some(&old.is_default), Some(&new.is_default)));
+    found.extend(of_texts("expires", old.expires.as_ref(), new.expires.as_ref()));
     let seconds = |ttl: Option<u64>| ttl.map(|ttl| format!("{ttl}s"));
     let (before, after) = (seconds(old.max_ttl_seconds), seconds(new.max_ttl_seconds));
     found.extend(of_texts("max_ttl", before.as_ref(), after.as_ref()));

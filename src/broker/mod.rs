@@ -36,6 +36,7 @@ mod secrets;
 mod start;
 mod step_directory;
 mod step_list;
+mod suggest;
 mod tail;
 mod watch;
 mod writer;
@@ -49,7 +50,8 @@ pub use backup::{
     BACKUP_FORMAT, Backup, MANIFEST, Manifest, ManifestEntry, STORE_RECORDS, read_record,
 };
 pub use connections::{
-    Access, ConnectionDocument, Deletion, ListedConnection, ListedConnections, Part,
+    Access, ConnectionDocument, ConnectionInUse, Deletion, Holder, ListedConnection,
+    ListedConnections, Part, Wanted,
 };
 pub use difference::Difference;
 pub use draft::WriteOptions;
@@ -69,6 +71,7 @@ pub use secrets::SecretDocument;
 pub use start::{Parts, StartError};
 pub use step_directory::{Runtime, RuntimeError, StepListener, bind};
 pub use step_list::{ListedStep, ListedSteps};
+pub use suggest::{Advice, Suggestion};
 pub use tail::TailRequest;
 pub use watch::{Delivery, Watch};
 

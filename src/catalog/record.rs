@@ -70,6 +70,9 @@ pub struct ConnectionMetadata {
     /// Answers to `default:INTEGRATION`.
     #[serde(default)]
     pub is_default: bool,
+    /// When the credential ends, as far as operators know.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub expires: Option<Timestamp>,
     /// When it was created.
     pub create_time: Timestamp,
     /// When it was last changed.
@@ -94,6 +97,9 @@ pub struct FieldMetadata {
     /// The value, if it is not sensitive; empty otherwise.
     #[serde(with = "base64_bytes", default, skip_serializing_if = "Vec::is_empty")]
     pub value: Vec<u8>,
+    /// When the value itself says that it ends, as certificates and JSON Web Tokens do.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub expire_time: Option<Timestamp>,
     /// When the value was written.
     pub update_time: Timestamp,
     /// Who wrote it.
@@ -101,6 +107,12 @@ pub struct FieldMetadata {
 }
 
 impl ConnectionMetadata {
+    /// When the credential ends: the earliest of what operators and values say.
+    pub fn expire_time(&self) -> Option<Timestamp> {
+        let of_values = self.fields.values().filter_map(|field| field.expire_time);
+        of_values.chain(self.expires).min()
+    }
+
     /// Integration and name.
     pub fn reference(&self) -> ConnectionRef {
         ConnectionRef { integration: self.integration.clone(), name: self.name.clone() }

@@ -7,6 +7,7 @@ use serde_json::json;
 use tonic::transport::Channel;
 
 use super::Common;
+use super::access_suggest::Suggest;
 use super::connection_view::{access_of, relation_name};
 use super::endpoint::{Caller, connect};
 use super::failure::Failure;
@@ -32,6 +33,8 @@ pub enum Access {
         #[arg(value_name = "REF")]
         reference: String,
     },
+    /// Tell which bindings a workflow can do without, by what it has used
+    Suggest(Suggest),
 }
 
 /// Arguments of `access add` and `access remove`.
@@ -71,8 +74,8 @@ impl From<Relation> for pb::Relation {
 
 /// What bindings are on.
 enum Resource {
-    Connection(pb::Connection),
-    Group(pb::ConnectionGroup),
+    Connection(Box<pb::Connection>),
+    Group(Box<pb::ConnectionGroup>),
 }
 
 impl Access {
@@ -81,6 +84,7 @@ impl Access {
         match self {
             Self::Add(change) => change.run(common, channel, true).await,
             Self::Remove(change) => change.run(common, channel, false).await,
+            Self::Suggest(suggest) => suggest.run(common, channel).await,
             Self::List { reference } => {
                 show(common, &reference, &Resource::read(channel, &reference).await?)
             }
@@ -149,13 +153,13 @@ impl Resource {
         if let Some(name) = reference.strip_prefix("group:") {
             let request = pb::GetGroupRequest { name: format!("groups/{name}") };
             let found = GroupServiceClient::new(channel).get_group(request).await?;
-            return Ok(Self::Group(found.into_inner()));
+            return Ok(Self::Group(Box::new(found.into_inner())));
         }
         let name: ConnectionRef = reference.parse()?;
         let name = ResourceName::Connection(name).to_string();
         let request = pb::GetConnectionRequest { name };
         let found = ConnectionServiceClient::new(channel).get_connection(request).await?;
-        Ok(Self::Connection(found.into_inner()))
+        Ok(Self::Connection(Box::new(found.into_inner())))
     }
 
     fn access(&mut self) -> &mut Vec<pb::AccessBinding> {
@@ -170,18 +174,18 @@ impl Resource {
         let update_mask = Some(prost_types::FieldMask { paths: vec!["access".to_owned()] });
         match self {
             Self::Connection(connection) => {
-                let connection = Some(connection);
+                let connection = Some(*connection);
                 let request =
                     pb::UpdateConnectionRequest { connection, update_mask, ..Default::default() };
                 let mut client = ConnectionServiceClient::new(channel);
                 let written = client.update_connection(request).await?;
-                Ok(Self::Connection(written.into_inner()))
+                Ok(Self::Connection(Box::new(written.into_inner())))
             }
             Self::Group(group) => {
-                let group = Some(group);
+                let group = Some(*group);
                 let request = pb::UpdateGroupRequest { group, update_mask, ..Default::default() };
                 let written = GroupServiceClient::new(channel).update_group(request).await?;
-                Ok(Self::Group(written.into_inner()))
+                Ok(Self::Group(Box::new(written.into_inner())))
             }
         }
     }

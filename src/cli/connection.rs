@@ -14,6 +14,7 @@ use super::endpoint::{Caller, connect};
 use super::failure::{Failure, exit};
 use super::get::parse_duration;
 use super::integration;
+use super::moment;
 use super::output::{moment, print, say, table};
 use super::{pages, values};
 use crate::grpc::pb;
@@ -65,6 +66,9 @@ pub struct Create {
     /// Let it answer to default:INTEGRATION, in place of the one before.
     #[arg(long)]
     default: bool,
+    /// When the credential ends, if its values do not say: 2026-12-31, 2026-12-31T12:00:00Z.
+    #[arg(long, value_name = "TIME", value_parser = moment::parse)]
+    expires: Option<prost_types::Timestamp>,
     /// Who may resolve it, such as workflow:deploy; may be given more than once.
     #[arg(long, value_name = "PRINCIPAL")]
     resolver: Vec<String>,
@@ -102,6 +106,12 @@ pub struct List {
     /// A filter, such as 'kind = access_key AND tags.env != prod'.
     #[arg(long, value_name = "FILTER")]
     filter: Option<String>,
+    /// Only those that no step was given for so long, such as 90d, and that are older.
+    #[arg(long, value_name = "TIME", value_parser = moment::ago)]
+    unused_since: Option<prost_types::Timestamp>,
+    /// Only those whose credentials end within so long, such as 30d, or have ended.
+    #[arg(long, value_name = "TIME", value_parser = moment::ahead)]
+    expiring: Option<prost_types::Timestamp>,
 }
 
 /// Arguments of `connection test`.
@@ -167,6 +177,7 @@ impl Create {
                 .filter(|ttl| !ttl.is_zero())
                 .map(|ttl| prost_types::Duration::try_from(ttl).unwrap_or_default()),
             default: self.default,
+            expires: self.expires,
             ..Default::default()
         };
         let request =
@@ -193,7 +204,15 @@ impl List {
         for tag in self.tag.iter().filter(|tag| tag.contains(':')) {
             tag.parse::<Tag>()?;
         }
-        let connections = pages::connections(&channel, &self.filter()).await?;
+        let is_about_use = self.unused_since.is_some();
+        let is_about_end = self.expiring.is_some();
+        let wanted = pb::ListConnectionsRequest {
+            unused_since: self.unused_since,
+            expires_before: self.expiring,
+            filter: self.filter(),
+            ..Default::default()
+        };
+        let connections = pages::connections(&channel, wanted).await?;
         let answer: Vec<_> = connections.iter().map(to_json).collect();
         let rows = || {
             let rows = connections.iter().map(|one| {
@@ -201,9 +220,20 @@ impl List {
                 let updated = moment(one.update_time.as_ref());
                 let by = one.updated_by.clone();
                 let tags = one.tags.join(", ");
-                vec![reference_of(one), one.kind.clone(), state(one), tags, version, updated, by]
+                let mut row = vec![reference_of(one), one.kind.clone(), state(one), tags, version];
+                row.extend([updated, by]);
+                let never = |time: &Option<_>| match time {
+                    Some(_) => moment(time.as_ref()),
+                    None => "never".to_owned(),
+                };
+                row.extend(Some(never(&one.last_use_time)).filter(|_| is_about_use));
+                row.extend(Some(never(&one.expire_time)).filter(|_| is_about_end));
+                row
             });
-            let header = ["connection", "kind", "state", "tags", "version", "updated", "by"];
+            let mut header =
+                vec!["connection", "kind", "state", "tags", "version", "updated", "by"];
+            header.extend(Some("last used").filter(|_| is_about_use));
+            header.extend(Some("expires").filter(|_| is_about_end));
             if connections.is_empty() {
                 "no connections".to_owned()
             } else {

@@ -6,10 +6,11 @@ use std::time::Duration;
 use tonic::transport::Channel;
 
 use super::Common;
-use super::connection_view::{resource_name, to_json};
+use super::connection_view::{holders, in_use_to_json, resource_name};
 use super::failure::Failure;
 use super::get::parse_duration;
 use super::integration;
+use super::moment;
 use super::output::print;
 use super::values;
 use crate::grpc::pb;
@@ -59,6 +60,9 @@ pub struct Update {
     /// Take --default back.
     #[arg(long)]
     no_default: bool,
+    /// When the credential ends: 2026-12-31, 2026-12-31T12:00:00Z; or none, if that is not known.
+    #[arg(long, value_name = "TIME", value_parser = parse_expires)]
+    expires: Option<Expires>,
     /// Only if this is still its etag.
     #[arg(long, value_name = "ETAG")]
     etag: Option<String>,
@@ -98,9 +102,13 @@ impl Update {
             (false, false) if updated.version == current.version => {
                 format!("{reference} updated, its values unchanged (version {})", updated.version)
             }
-            (false, false) => format!("{reference} updated, version {}", updated.version),
+            (false, false) => {
+                let held = holders(&updated);
+                format!("{reference} updated, version {}\n{held}", updated.version)
+            }
         };
-        print(common.output, &to_json(&updated), text, || reference.to_string())
+        let text = || text().trim_end().to_owned();
+        print(common.output, &in_use_to_json(&updated), text, || reference.to_string())
     }
 
     /// What is to change, and the paths that say so.
@@ -122,6 +130,7 @@ impl Update {
                 .max_ttl
                 .filter(|ttl| !ttl.is_zero())
                 .map(|ttl| prost_types::Duration::try_from(ttl).unwrap_or_default()),
+            expires: self.expires.and_then(|expires| expires.0),
             ..Default::default()
         };
         if !self.tag.is_empty() || !self.remove_tag.is_empty() {
@@ -138,6 +147,7 @@ impl Update {
             (self.disable || self.enable, "disabled"),
             (self.default || self.no_default, "default"),
             (self.max_ttl.is_some(), "max_ttl"),
+            (self.expires.is_some(), "expires"),
         ];
         let named = switches.into_iter().filter(|(is_named, _)| *is_named);
         paths.extend(named.map(|(_, path)| path.to_owned()));
@@ -155,6 +165,17 @@ fn with_tags(current: &[String], added: Vec<String>, removed: &[String]) -> Vec<
     let gone: Vec<String> = added.iter().chain(removed).map(|tag| key_of(tag)).collect();
     let stays = current.iter().filter(|tag| !gone.contains(&key_of(tag))).cloned();
     stays.chain(added).collect()
+}
+
+/// When a credential ends; none if that is not known.
+#[derive(Clone, Copy, Debug)]
+pub struct Expires(Option<prost_types::Timestamp>);
+
+fn parse_expires(text: &str) -> Result<Expires, String> {
+    match text {
+        "none" => Ok(Expires(None)),
+        text => moment::parse(text).map(|moment| Expires(Some(moment))),
+    }
 }
 
 /// `KEY=VALUE`

@@ -89,11 +89,55 @@ pub fn to_json(connection: &pb::Connection) -> serde_json::Value {
         "default": connection.default,
         "max_ttl_seconds": connection.max_ttl.as_ref().map(|ttl| ttl.seconds),
         "live_leases": connection.live_leases,
+        "expires": connection.expires.as_ref().map(|time| moment(Some(time))),
+        "expire_time": connection.expire_time.as_ref().map(|time| moment(Some(time))),
+        "last_use_time": connection.last_use_time.as_ref().map(|time| moment(Some(time))),
+        "use_count": connection.use_count,
         "create_time": moment(connection.create_time.as_ref()),
         "update_time": moment(connection.update_time.as_ref()),
         "updated_by": connection.updated_by,
         "etag": connection.etag,
     })
+}
+
+/// The same with who uses it.
+pub fn in_use_to_json(connection: &pb::Connection) -> serde_json::Value {
+    let uses = connection.uses.iter().map(|one| {
+        json!({
+            "workflow": one.workflow,
+            "use_count": one.use_count,
+            "last_use_time": moment(one.last_use_time.as_ref()),
+        })
+    });
+    let holders = connection.holders.iter().map(|one| {
+        json!({
+            "workflow": one.workflow,
+            "run": one.run,
+            "step": one.step,
+            "version": one.version,
+            "expire_time": moment(one.expire_time.as_ref()),
+        })
+    });
+    let mut answer = to_json(connection);
+    if let Some(answer) = answer.as_object_mut() {
+        answer.insert("uses".to_owned(), uses.collect());
+        answer.insert("holders".to_owned(), holders.collect());
+    }
+    answer
+}
+
+/// Which live runs hold which version, for people; nothing if none does.
+pub fn holders(connection: &pb::Connection) -> String {
+    let rows = connection.holders.iter().map(|one| {
+        let is_old = one.version < connection.version;
+        let version = format!("{}{}", one.version, if is_old { " (old)" } else { "" });
+        let until = moment(one.expire_time.as_ref());
+        vec![version, format!("{}/{}", one.workflow, one.run), one.step.clone(), until]
+    });
+    match connection.holders.is_empty() {
+        true => String::new(),
+        false => table(&["version", "held by run", "step", "until"], rows.collect()),
+    }
 }
 
 /// What is special about a connection, in a word or two.
@@ -125,6 +169,14 @@ pub fn describe(connection: &pb::Connection) -> String {
     for (relation, principals) in access_of(&connection.access) {
         rows.push((relation, principals.into_iter().collect::<Vec<_>>().join(", ")));
     }
+    if let Some(end) = &connection.expire_time {
+        rows.push(("expires", moment(Some(end))));
+    }
+    for one in &connection.uses {
+        let last = moment(one.last_use_time.as_ref());
+        let uses = format!("workflow {}, {} times, last {last}", one.workflow, one.use_count);
+        rows.push(("used by", uses));
+    }
     rows.push(("live leases", connection.live_leases.to_string()));
     let fields = connection.field_states.iter().map(|field| {
         let value = if field.sensitive {
@@ -136,5 +188,7 @@ pub fn describe(connection: &pb::Connection) -> String {
         vec![field.name.clone(), value, set, field.updated_by.clone()]
     });
     let fields = table(&["field", "value", "set", "by"], fields.collect());
-    format!("{}\n\n{fields}", properties(&rows))
+    let parts = [properties(&rows), fields, holders(connection)];
+    let parts = parts.into_iter().filter(|part| !part.is_empty());
+    parts.collect::<Vec<_>>().join("\n\n")
 }

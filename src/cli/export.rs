@@ -14,7 +14,7 @@ use super::connection_view::access_of;
 use super::endpoint::{Caller, connect};
 use super::failure::{Failure, exit};
 use super::integration::name_of;
-use super::output::{Output, line, print};
+use super::output::{Output, line, moment, print};
 use super::pages;
 use crate::grpc::pb;
 
@@ -51,7 +51,8 @@ impl Export {
             let own = integrations.iter().filter(|one| !one.etag.is_empty());
             documents.extend(own.map(integration));
         }
-        let connections = pages::connections(channel, "").await?;
+        let connections =
+            pages::connections(channel, pb::ListConnectionsRequest::default()).await?;
         let connections = connections.iter().filter(|one| is_wanted(&one.labels));
         documents.extend(connections.map(|one| connection(one, &integrations)));
         for one in pages::groups(channel).await?.iter().filter(|one| is_wanted(&one.labels)) {
@@ -122,6 +123,7 @@ fn connection(one: &pb::Connection, integrations: &[pb::Integration]) -> Json {
         "default": one.default,
         "disabled": one.disabled,
         "maxTtl": max_ttl,
+        "expires": one.expires.as_ref().map(|time| moment(Some(time))),
     });
     document("Connection", &without_empty(metadata), &without_empty(spec))
 }

@@ -4,13 +4,11 @@ use std::path::PathBuf;
 
 use clap::Subcommand;
 use serde_json::{Value, json};
-use time::OffsetDateTime;
-use time::format_description::well_known::Rfc3339;
 
 use super::endpoint::{Caller, connect};
 use super::failure::{Failure, exit};
 use super::output::{Output, line, moment, print, printable, properties, say, yaml};
-use super::{Common, block_on};
+use super::{Common, block_on, moment};
 use crate::config::{Config, Given};
 use crate::grpc::pb;
 use crate::grpc::pb::system_service_client::SystemServiceClient;
@@ -35,9 +33,12 @@ pub struct Tail {
     /// How many of the newest lines to begin with.
     #[arg(short = 'n', long, value_name = "COUNT", default_value_t = 10)]
     last: i32,
-    /// Begin with the first line that is not older, instead: 2026-01-31T12:00:00Z.
-    #[arg(long, value_name = "TIME", conflicts_with = "last")]
-    since: Option<String>,
+    /// Begin with the first line that is not older, instead: 2026-01-31T12:00:00Z, or so long ago: 2h.
+    #[arg(long, value_name = "TIME", conflicts_with = "last", value_parser = since)]
+    since: Option<prost_types::Timestamp>,
+    /// Only what was refused: decisions, requests of operators, requests over the rate.
+    #[arg(long)]
+    denied: bool,
     /// Only these events: resolve, intent, opened, closed …
     #[arg(long = "event", value_name = "EVENT")]
     events: Vec<String>,
@@ -84,10 +85,10 @@ impl Journal {
 impl Tail {
     async fn run(self, common: &Common) -> Result<(), Failure> {
         let channel = connect(Caller::Operator, common.state.as_deref()).await?;
-        let since = self.since.as_deref().map(parse_time).transpose()?;
         let request = pb::TailJournalRequest {
             last: self.last,
-            since,
+            since: self.since,
+            denied: self.denied,
             follow: self.follow,
             events: self.events,
             principal: self.principal.unwrap_or_default(),
@@ -109,11 +110,12 @@ impl Tail {
     }
 }
 
-fn parse_time(text: &str) -> Result<prost_types::Timestamp, Failure> {
-    let parsed = OffsetDateTime::parse(text, &Rfc3339).map_err(|_| {
-        Failure::usage(format!("{text} is no time; write it as 2026-01-31T12:00:00Z"))
-    })?;
-    Ok(prost_types::Timestamp { seconds: parsed.unix_timestamp(), nanos: 0 })
+fn since(text: &str) -> Result<prost_types::Timestamp, String> {
+    moment::ago(text).or_else(|_| {
+        let rule =
+            format!("{text:?} is no time; write 2026-01-31T12:00:00Z, or 2h for two hours ago");
+        moment::parse(text).map_err(|_| rule)
+    })
 }
 
 fn parsed(told: &pb::JournalLine) -> Value {

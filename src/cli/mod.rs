@@ -1,6 +1,7 @@
 //! Every command. Talks to a running daemon by gRPC only; what works offline (`init`) calls the rooms.
 
 mod access;
+mod access_suggest;
 mod apply;
 mod backup;
 mod check;
@@ -27,6 +28,7 @@ mod journal;
 mod kek;
 mod key;
 mod listener;
+mod moment;
 mod output;
 mod pages;
 mod placeholder;

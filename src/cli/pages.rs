@@ -32,17 +32,18 @@ where
     }
 }
 
-/// Every connection that the filter admits, by integration and name.
+/// Every connection that is asked for, by integration and name.
 ///
 /// # Errors
 /// As `ConnectionService.ListConnections`.
-pub async fn connections(channel: &Channel, filter: &str) -> Result<Vec<pb::Connection>, Failure> {
+pub async fn connections(
+    channel: &Channel,
+    wanted: pb::ListConnectionsRequest,
+) -> Result<Vec<pb::Connection>, Failure> {
     let client = ConnectionServiceClient::new(channel.clone());
-    let filter = filter.to_owned();
     let page = |page_token| {
-        let (page_size, filter) = (LARGEST, filter.clone());
         let request =
-            pb::ListConnectionsRequest { page_size, page_token, filter, ..Default::default() };
+            pb::ListConnectionsRequest { page_size: LARGEST, page_token, ..wanted.clone() };
         let mut client = client.clone();
         async move {
             let page = client.list_connections(request).await?.into_inner();

@@ -42,7 +42,8 @@ impl Prunable {
         let has_labels = |has: &std::collections::BTreeMap<String, String>| {
             labels.iter().all(|(key, value)| has.get(key) == Some(value))
         };
-        let mut connections = pages::connections(channel, "").await?;
+        let mut connections =
+            pages::connections(channel, pb::ListConnectionsRequest::default()).await?;
         connections.retain(|one| has_labels(&one.labels) && !described.contains(&one.name));
         let mut groups = pages::groups(channel).await?;
         groups.retain(|one| has_labels(&one.labels) && !described.contains(&one.name));

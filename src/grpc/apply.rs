@@ -108,6 +108,7 @@ fn connection(given: pb::ConnectionDocument) -> Result<ConnectionDocument, Error
         disabled: given.disabled,
         max_ttl: given.max_ttl.map(|ttl| convert::duration(Some(ttl))),
         is_default: given.default,
+        expires: given.expires.map(|moment| Some(convert::moment(&moment))),
         ..ConnectionDocument::new(name)
     })
 }

@@ -8,7 +8,8 @@ use super::call::AdminDoor;
 use super::pb::connection_service_server::ConnectionService;
 use super::{convert, pb};
 use crate::broker::{
-    ConnectionDocument, Deletion, Error, Inspected, ListedConnection, ListedConnections, Part,
+    ConnectionDocument, ConnectionInUse, Deletion, Error, Inspected, ListedConnection,
+    ListedConnections, Part, Wanted,
 };
 use crate::catalog::ConnectionFilter;
 use crate::model::{Invalid, ResourceName};
@@ -26,7 +27,7 @@ impl ConnectionService for AdminDoor {
             let document = document(request.connection.unwrap_or_default())?;
             let created =
                 call.broker.create_connection(call.caller.clone(), document, options).await?;
-            Ok(to_message(&created))
+            Ok(in_use(&created))
         })
         .await
     }
@@ -38,7 +39,7 @@ impl ConnectionService for AdminDoor {
         let (call, request) = self.begin(request, "GetConnection", |one| one.name.clone())?;
         call.answer(async {
             let name = convert::connection_name(&request.name)?;
-            Ok(to_message(&call.broker.connection(&call.caller, &name)?))
+            Ok(in_use(&call.broker.connection(&call.caller, &name)?))
         })
         .await
     }
@@ -56,7 +57,12 @@ impl ConnectionService for AdminDoor {
                 filter.of_integration(&request.integration);
             }
             let size = convert::page_size(request.page_size);
-            Ok(page(&call.broker.connections(&call.caller, &filter, after.as_ref(), size)?))
+            let wanted = Wanted {
+                unused_since: request.unused_since.as_ref().map(convert::moment),
+                expires_before: request.expires_before.as_ref().map(convert::moment),
+            };
+            let (caller, after) = (&call.caller, after.as_ref());
+            Ok(page(&call.broker.connections(caller, &filter, wanted, after, size)?))
         })
         .await
     }
@@ -78,7 +84,7 @@ impl ConnectionService for AdminDoor {
             let (caller, allow_missing) = (call.caller.clone(), request.allow_missing);
             let updated =
                 call.broker.update_connection(caller, document, etag, allow_missing, options);
-            Ok(to_message(&updated.await?))
+            Ok(in_use(&updated.await?))
         })
         .await
     }
@@ -141,6 +147,7 @@ pub(super) fn document(connection: pb::Connection) -> Result<ConnectionDocument,
         disabled: Some(true).filter(|_| connection.disabled),
         max_ttl: connection.max_ttl.map(|ttl| convert::duration(Some(ttl))),
         is_default: Some(true).filter(|_| connection.default),
+        expires: connection.expires.map(|moment| Some(convert::moment(&moment))),
         ..ConnectionDocument::new(name)
     })
 }
@@ -152,7 +159,7 @@ pub(super) fn masked(
 ) -> Result<ConnectionDocument, Error> {
     let mut fields = BTreeMap::new();
     let (mut removed, mut is_whole) = (BTreeSet::new(), false);
-    let all = ["fields", "tags", "labels", "access", "disabled", "max_ttl", "default"];
+    let all = ["fields", "tags", "labels", "access", "disabled", "max_ttl", "default", "expires"];
     let paths = paths.iter().flat_map(|path| match path.as_str() {
         "*" => all.to_vec(),
         path => vec![path],
@@ -175,6 +182,9 @@ pub(super) fn masked(
             "disabled" => masked.disabled = Some(connection.disabled),
             "max_ttl" => masked.max_ttl = Some(convert::duration(connection.max_ttl)),
             "default" => masked.is_default = Some(connection.default),
+            "expires" => {
+                masked.expires = Some(connection.expires.as_ref().map(convert::moment));
+            }
             path => match path.strip_prefix("fields.") {
                 // A name that is no word of protobuf stands in backticks (AIP-161).
                 Some(name) => {
@@ -204,6 +214,7 @@ fn to_message(listed: &ListedConnection) -> pb::Connection {
         value: field.value.clone(),
         update_time: convert::timestamp(field.update_time),
         updated_by: field.updated_by.clone(),
+        expire_time: field.expire_time.and_then(convert::timestamp),
     });
     let max_ttl = metadata.max_ttl_seconds.and_then(|seconds| i64::try_from(seconds).ok());
     pb::Connection {
@@ -226,7 +237,30 @@ fn to_message(listed: &ListedConnection) -> pb::Connection {
         max_ttl: max_ttl.map(|seconds| prost_types::Duration { seconds, nanos: 0 }),
         default: metadata.is_default,
         live_leases: convert::count(listed.live_leases),
+        expires: metadata.expires.and_then(convert::timestamp),
+        expire_time: metadata.expire_time().and_then(convert::timestamp),
+        last_use_time: listed.used.and_then(|used| convert::timestamp(used.last)),
+        use_count: convert::count(listed.used.map_or(0, |used| used.times)),
+        uses: Vec::new(),
+        holders: Vec::new(),
     }
+}
+
+/// The same with who uses it.
+fn in_use(found: &ConnectionInUse) -> pb::Connection {
+    let uses = found.users.iter().map(|(workflow, used)| pb::ConnectionUse {
+        workflow: workflow.to_string(),
+        use_count: convert::count(used.times),
+        last_use_time: convert::timestamp(used.last),
+    });
+    let holders = found.holders.iter().map(|holder| pb::LeaseHolder {
+        workflow: holder.step.workflow.to_string(),
+        run: holder.step.run.to_string(),
+        step: holder.step.step.to_string(),
+        version: convert::count(holder.version),
+        expire_time: convert::timestamp(holder.expire_time),
+    });
+    pb::Connection { uses: uses.collect(), holders: holders.collect(), ..to_message(&found.listed) }
 }
 
 fn page(listed: &ListedConnections) -> pb::ListConnectionsResponse {

@@ -24,6 +24,7 @@ mod secret;
 mod status;
 mod step;
 mod strict;
+mod suggest;
 mod system;
 mod tail;
 

@@ -190,6 +190,7 @@ pub const OTHER_REQUESTS: &[Request] = &[
     request!(RenewCertificateRequest, |one| {
         crate::identity::requested_key(&one.csr).map(drop).map_err(Error::from)
     }),
+    request!(SuggestAccessRequest, |one| Ok(WorkflowName::parse(&one.workflow).map(drop)?)),
     request!(TailJournalRequest, |one| tail::parse(one).map(drop)),
     request!(RenewStepRequest, |one| {
         let pb::RenewStepRequest { name, workflow, run, step } = one;

@@ -8,13 +8,13 @@ use super::backup::{self, BackupStream};
 use super::call::AdminDoor;
 use super::pb::system_service_server::SystemService;
 use super::tail::{self, TailStream};
-use super::{convert, pb, peer};
+use super::{convert, pb, peer, suggest};
 use crate::access::{Examined, Principal};
 use crate::broker::{
     DryRun, Error, ExaminedResource, Explanation, ListedDek, ListedKeys, NearMember, PastDecision,
 };
 use crate::journal::Outcome;
-use crate::model::{ResourceName, StepName, WorkflowName};
+use crate::model::{ResourceName, StepName, Timestamp, WorkflowName};
 
 #[tonic::async_trait]
 impl SystemService for AdminDoor {
@@ -100,6 +100,20 @@ impl SystemService for AdminDoor {
         call.answer(async {
             let ended = call.broker.end_quarantine(&call.caller).await?;
             Ok(pb::EndQuarantineResponse { ended })
+        })
+        .await
+    }
+
+    async fn suggest_access(
+        &self,
+        request: Request<pb::SuggestAccessRequest>,
+    ) -> Result<Response<pb::SuggestAccessResponse>, Status> {
+        let (call, request) = self.begin(request, "SuggestAccess", |one| one.workflow.clone())?;
+        call.answer(async {
+            let workflow = WorkflowName::parse(&request.workflow)?;
+            let since = request.since.as_ref().map(convert::moment);
+            let since = since.unwrap_or(Timestamp::from_millis(i64::MIN));
+            Ok(suggest::response(call.broker.suggest_access(&call.caller, &workflow, since)?))
         })
         .await
     }

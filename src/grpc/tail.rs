@@ -70,6 +70,7 @@ pub(super) fn parse(request: pb::TailJournalRequest) -> Result<TailRequest, Erro
         workflow: workflow.map(|name| WorkflowName::parse(&name)).transpose()?,
         run: run.map(|name| RunName::parse(&name)).transpose()?,
         since: request.since.as_ref().map(convert::moment),
+        denied: request.denied,
     };
     let last = usize::try_from(request.last).unwrap_or(0);
     Ok(TailRequest { last, follow: request.follow, filter })

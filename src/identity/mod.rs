@@ -28,8 +28,8 @@ pub use guests::GuestLimits;
 pub use pace::{PIECE_BYTES, PaceLimits};
 pub use patience::{OpenRequest, Patience, Traffic, WaitingReply};
 pub use request::{
-    PemFault, RequestError, check_certificate, check_pair, check_private_key, new_request,
-    request_for, requested_key,
+    PemFault, RequestError, check_certificate, check_pair, check_private_key,
+    first_certificate_end, new_request, request_for, requested_key,
 };
 pub use root::RootKey;
 pub use svid::{Svid, SvidError};

@@ -9,6 +9,8 @@ use x509_parser::oid_registry::{OID_EC_P256, OID_KEY_TYPE_EC_PUBLIC_KEY};
 use x509_parser::prelude::{FromDer as _, X509CertificationRequest};
 use zeroize::Zeroizing;
 
+use crate::model::Timestamp;
+
 use super::authority::AuthorityError;
 use super::tls::provider;
 
@@ -132,6 +134,14 @@ pub fn check_pair(certificate: &[u8], private_key: &[u8]) -> Result<(), PemFault
         }
         _ => Ok(()),
     }
+}
+
+/// When the first of a text's certificates ends; none if there is none.
+pub fn first_certificate_end(text: &[u8]) -> Option<Timestamp> {
+    let certificate = first_certificate(text).ok()?;
+    let (_, parsed) = x509_parser::parse_x509_certificate(&certificate).ok()?;
+    let seconds = parsed.validity().not_after.timestamp();
+    Some(Timestamp::from_millis(seconds.saturating_mul(1000)))
 }
 
 /// The first certificate of a PEM text, or of the Base64 of one, as kubeconfig files hold it.

@@ -1,6 +1,7 @@
 //! The catalogue of integrations: one small data file each, and the check of a credential against it.
 
 mod check;
+mod expiry;
 mod findings;
 mod own;
 mod schema;
@@ -12,6 +13,7 @@ use std::sync::LazyLock;
 pub use check::{
     Checked, CheckedField, Present, PresentField, Problem, check, find_field, infer_kind,
 };
+pub use expiry::token_end;
 pub use findings::{Finding, findings};
 pub use own::check_own;
 pub use schema::{CredentialKind, FieldRule, Form, Integration};

@@ -56,6 +56,14 @@ pub struct Use {
     pub last: Timestamp,
 }
 
+impl Use {
+    /// Both together.
+    #[must_use]
+    pub fn and(self, other: Self) -> Self {
+        Self { times: self.times.saturating_add(other.times), last: self.last.max(other.last) }
+    }
+}
+
 /// Workflow × day, in days since 1970.
 pub(super) type ByWorkflow = BTreeMap<WorkflowName, BTreeMap<i64, Use>>;
 

@@ -41,6 +41,7 @@ pub use event::{
     RotatedKey, Signature, TestLine,
 };
 pub use find::WhichRuns;
+pub use index::Use;
 pub use line::Body;
 pub use live::{Live, LiveOpening, NotAccepted};
 pub use permit::{Permit, PermitError};

@@ -30,6 +30,8 @@ pub struct TailFilter {
     pub run: Option<RunName>,
     /// Not older than this.
     pub since: Option<Timestamp>,
+    /// Of what was refused.
+    pub denied: bool,
 }
 
 /// One line of the journal.
@@ -206,6 +208,7 @@ impl Follower {
             && is_of_steps
             && self.filter.since.is_none_or(|since| time >= since)
             && (self.filter.events.is_empty() || self.filter.events.contains(&event))
+            && (!self.filter.denied || is_denial(&value))
             && is_by(&value, &self.filter.principal)
             && is_on(&value, &self.filter.resource);
         let json = std::str::from_utf8(text).ok()?.to_owned();
@@ -252,6 +255,13 @@ fn texts<'a>(line: &'a Value, names: &'a [&str]) -> impl Iterator<Item = &'a str
     let changes = line.get("changes").and_then(Value::as_array).into_iter().flatten();
     let places = std::iter::once(line).chain(changes);
     places.flat_map(move |place| names.iter().filter_map(|name| place.get(*name)?.as_str()))
+}
+
+fn is_denial(line: &Value) -> bool {
+    let is = |name: &str, texts: &[&str]| {
+        line.get(name).and_then(Value::as_str).is_some_and(|text| texts.contains(&text))
+    };
+    is("event", &["admin_refused", "rate_refused"]) || is("decision", &["refuse"])
 }
 
 fn is_by(line: &Value, principal: &str) -> bool {

@@ -6,11 +6,11 @@
 use std::collections::{BTreeMap, HashMap};
 
 use super::event::{Event, Outcome, RenewalOutcome, ResolveLine};
-use super::index::{ByWorkflow, FileIndex, RunKey};
+use super::index::{ByWorkflow, FileIndex, RunKey, Use};
 use crate::model::{GroupName, Id, Opening, RunName, Timestamp, WorkflowName};
 
-/// When each workflow has used something last.
-type LastUse = BTreeMap<WorkflowName, Timestamp>;
+/// How often each workflow has used something, and when last.
+type Users = BTreeMap<WorkflowName, Use>;
 
 /// The index of the whole journal.
 #[derive(Debug, Default)]
@@ -20,9 +20,9 @@ pub struct Usage {
     /// Of the file that is written now.
     current: FileIndex,
     /// Of the files before.
-    resources: HashMap<Id, LastUse>,
+    resources: HashMap<Id, Users>,
     /// Of the files before, by the group's name.
-    groups: HashMap<String, LastUse>,
+    groups: HashMap<String, Users>,
 }
 
 impl Usage {
@@ -82,10 +82,10 @@ impl Usage {
     /// Takes in the index of a file before.
     pub(super) fn add_history(&mut self, index: &FileIndex) {
         for (uid, by) in &index.resources {
-            add_last(self.resources.entry(*uid).or_default(), by);
+            add_uses(self.resources.entry(*uid).or_default(), by);
         }
         for (name, by) in &index.groups {
-            add_last(self.groups.entry(name.clone()).or_default(), by);
+            add_uses(self.groups.entry(name.clone()).or_default(), by);
         }
     }
 
@@ -106,17 +106,28 @@ impl Usage {
         runs_in(&self.current, run, workflow)
     }
 
-    /// The workflows that have used a resource since then, and when last.
-    pub fn users_of(&self, uid: Id, since: Timestamp) -> Vec<(WorkflowName, Timestamp)> {
+    /// How often a resource was used at all, and when last; none if never.
+    pub fn use_of(&self, uid: Id) -> Option<Use> {
+        let before = self.resources.get(&uid).into_iter().flat_map(BTreeMap::values);
+        let now = self.current.resources.get(&uid).into_iter().flat_map(BTreeMap::values);
+        before.chain(now.flat_map(BTreeMap::values)).copied().reduce(Use::and)
+    }
+
+    /// How often a workflow has used a resource, and when last; none if never.
+    pub fn use_by(&self, uid: Id, workflow: &WorkflowName) -> Option<Use> {
+        let before = self.resources.get(&uid).and_then(|users| users.get(workflow)).copied();
+        let now = self.current.resources.get(&uid).and_then(|by| by.get(workflow));
+        let now = now.and_then(|days| days.values().copied().reduce(Use::and));
+        before.into_iter().chain(now).reduce(Use::and)
+    }
+
+    /// The workflows that have used a resource since then, how often since the journal begins, and when last.
+    pub fn users_of(&self, uid: Id, since: Timestamp) -> Vec<(WorkflowName, Use)> {
         users(self.resources.get(&uid), self.current.resources.get(&uid), since)
     }
 
-    /// The workflows that have used a group since then, and when last.
-    pub fn users_of_group(
-        &self,
-        name: &GroupName,
-        since: Timestamp,
-    ) -> Vec<(WorkflowName, Timestamp)> {
+    /// The workflows that have used a group since then; likewise.
+    pub fn users_of_group(&self, name: &GroupName, since: Timestamp) -> Vec<(WorkflowName, Use)> {
         let name = name.as_str();
         users(self.groups.get(name), self.current.groups.get(name), since)
     }
@@ -136,26 +147,22 @@ pub(super) fn runs_in<'a>(
         .map(|(key, places)| (key, places.as_slice()))
 }
 
-fn last_of(days: &BTreeMap<i64, super::index::Use>) -> Option<Timestamp> {
-    days.values().map(|used| used.last).max()
-}
-
-fn add_last(last: &mut LastUse, by: &ByWorkflow) {
+fn add_uses(users: &mut Users, by: &ByWorkflow) {
     for (workflow, days) in by {
-        let Some(time) = last_of(days) else { continue };
-        let known = last.entry(workflow.clone()).or_insert(time);
-        *known = (*known).max(time);
+        let Some(used) = days.values().copied().reduce(Use::and) else { continue };
+        let known = users.get(workflow).copied();
+        users.insert(workflow.clone(), known.map_or(used, |known| known.and(used)));
     }
 }
 
 fn users(
-    before: Option<&LastUse>,
+    before: Option<&Users>,
     now: Option<&ByWorkflow>,
     since: Timestamp,
-) -> Vec<(WorkflowName, Timestamp)> {
-    let mut last = before.cloned().unwrap_or_default();
+) -> Vec<(WorkflowName, Use)> {
+    let mut users = before.cloned().unwrap_or_default();
     if let Some(by) = now {
-        add_last(&mut last, by);
+        add_uses(&mut users, by);
     }
-    last.into_iter().filter(|(_, time)| *time >= since).collect()
+    users.into_iter().filter(|(_, used)| used.last >= since).collect()
 }

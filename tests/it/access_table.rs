@@ -481,6 +481,11 @@ async fn system(channel: Channel, method: &str) -> Result<(), Status> {
             let question = Some(pb::explain_request::Question::DryRun(dry_run));
             client.explain(pb::ExplainRequest { question }).await.map(drop)
         }
+        "SuggestAccess" => {
+            let workflow = "deploy".to_owned();
+            let request = pb::SuggestAccessRequest { workflow, since: None };
+            client.suggest_access(request).await.map(drop)
+        }
         "TailJournal" => client.tail_journal(pb::TailJournalRequest::default()).await.map(drop),
         "Backup" => match client.backup(pb::BackupRequest {}).await {
             // To its end: there is one at a time.

@@ -100,10 +100,7 @@ deploy.yaml:11:14: awz/x: missing: there is no integration awz; nearest: aws";
     assert_eq!(text(&checked.stderr), "1 files, 5 references, 0 problems\n");
 }
 
-#[test]
-fn of_a_group_it_says_which_values_would_fail() {
-    let steps = seeded();
-    let workflow = "\
+const GROUPS: &str = "\
 name: deploy
 parameters: {env: {default: dev}}
 steps:
@@ -124,7 +121,11 @@ steps:
   spec:
     connectionGroup: {name: project, tags: {env: prod, region: us}}
 ";
-    let checked = check(&steps, workflow, &["-o", "json"]);
+
+#[test]
+fn of_a_group_it_says_which_values_would_fail() {
+    let steps = seeded();
+    let checked = check(&steps, GROUPS, &["-o", "json"]);
     let findings: serde_json::Value = serde_json::from_slice(&checked.stdout).unwrap();
     let told: Vec<_> = findings
         .as_array()
@@ -157,11 +158,7 @@ steps:
     assert_eq!(findings[1]["commands"], serde_json::json!([grant]));
 }
 
-/// Every form that Relay has for the same thing, and what is none of Relay's.
-#[test]
-fn every_form_is_found_and_what_is_the_shells_is_left_alone() {
-    let steps = seeded();
-    let workflow = "\
+const EVERY_FORM: &str = "\
 locals:
   unused: !Connection [slack, unused]
   shared: &shared
@@ -204,43 +201,50 @@ steps:
 - name: two
   spec: {<<: *shared}
 ";
-    let found = check(&steps, workflow, &["--offline", "-o", "name"]);
+
+const FOUND: [&str; 22] = [
+    "slack/unused",
+    "slack/shared",
+    "secret:hook",
+    "secret:env",
+    "secret:when",
+    "aws/flow",
+    "aws/sequence",
+    "aws/block",
+    "aws/typed",
+    "secret:typed-secret",
+    "aws/plain",
+    "aws/quoted name",
+    "aws/bracket",
+    "secret:one",
+    "secret:two",
+    "secret:folded",
+    "secret:inner",
+    "a secret",
+    "aws/merged",
+    "secret:json",
+    "secret:mapped",
+    "secret:listed",
+];
+
+/// Every form that Relay has for the same thing, and what is none of Relay's.
+#[test]
+fn every_form_is_found_and_what_is_the_shells_is_left_alone() {
+    let steps = seeded();
+    let found = check(&steps, EVERY_FORM, &["--offline", "-o", "name"]);
     assert!(found.status.success(), "{}", text(&found.stderr));
     let stdout = text(&found.stdout);
     let mut found: Vec<&str> = stdout.lines().collect();
     found.sort_unstable();
-    let mut expected = vec![
-        "slack/unused",
-        "slack/shared",
-        "secret:hook",
-        "secret:env",
-        "secret:when",
-        "aws/flow",
-        "aws/sequence",
-        "aws/block",
-        "aws/typed",
-        "secret:typed-secret",
-        "aws/plain",
-        "aws/quoted name",
-        "aws/bracket",
-        "secret:one",
-        "secret:two",
-        "secret:folded",
-        "secret:inner",
-        "a secret",
-        "aws/merged",
-        "secret:json",
-        "secret:mapped",
-        "secret:listed",
-    ];
+    let mut expected = FOUND.to_vec();
     expected.sort_unstable();
     assert_eq!(found, expected);
     // What an anchor holds is asked for by each step that uses it.
-    let json = check(&steps, workflow, &["--offline", "-o", "json"]);
+    let json = check(&steps, EVERY_FORM, &["--offline", "-o", "json"]);
     let json: serde_json::Value = serde_json::from_slice(&json.stdout).unwrap();
     let shared = json.as_array().unwrap().iter().find(|one| one["reference"] == "slack/shared");
     assert_eq!(shared.unwrap()["steps"], serde_json::json!(["one", "two"]));
-    let of_two = check(&steps, workflow, &["--offline", "--step", "two", "-o", "name"]);
+    let of_two = check(&steps, EVERY_FORM, &["--offline", "--step", "two", "-o", "name"]);
     assert_eq!(text(&of_two.stdout), "slack/shared\n");
 }
 
@@ -266,10 +270,7 @@ steps:
     let places: Vec<&str> = stdout.lines().map(|line| line.split(": ").next().unwrap()).collect();
     assert_eq!(
         places,
-        [4, 5, 6, 7, 8, 9, 10, 11, 12].map(|line| {
-            let column = if line == 11 { 8 } else { 8 };
-            format!("deploy.yaml:{line}:{column}")
-        })
+        [4, 5, 6, 7, 8, 9, 10, 11, 12].map(|line| { format!("deploy.yaml:{line}:8") })
     );
     assert_eq!(checked.status.code(), Some(1));
     let fine: Vec<&str> = stdout.lines().filter(|line| line.ends_with(": fine")).collect();

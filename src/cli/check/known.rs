@@ -59,9 +59,11 @@ impl Known {
     /// The connections of an integration.
     pub async fn connections(&mut self, integration: &str) -> Result<&[pb::Connection], Failure> {
         if !self.connections.contains_key(integration) {
-            let filter = format!("integration = \"{integration}\"");
-            let found = pages::connections(&self.channel, &filter).await?;
-            self.connections.insert(integration.to_owned(), found);
+            let key = integration.to_owned();
+            let integration = integration.to_owned();
+            let wanted = pb::ListConnectionsRequest { integration, ..Default::default() };
+            let found = pages::connections(&self.channel, wanted).await?;
+            self.connections.insert(key, found);
         }
         Ok(self.connections.get(integration).map(Vec::as_slice).unwrap_or_default())
     }

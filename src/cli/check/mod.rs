@@ -14,6 +14,7 @@ use std::path::{Path, PathBuf};
 
 use serde_json::json;
 
+pub use self::judge::command;
 use self::judge::{Judge, Verdict};
 use self::known::Known;
 use super::Common;

@@ -8,6 +8,7 @@ use super::raw::{Access, Field, FieldSource, Form, Kind, Metadata, RawDocument, 
 use crate::cli::connection_view::bindings;
 use crate::cli::failure::Failure;
 use crate::cli::get::parse_duration;
+use crate::cli::moment;
 use crate::grpc::pb;
 use crate::grpc::pb::apply_request::Document;
 
@@ -67,7 +68,9 @@ fn connection(
     context: &SeedContext<'_>,
 ) -> Result<Document, Failure> {
     plain(&metadata, true, true)?;
-    spec.only(&["integration", "kind", "fields", "access", "default", "disabled", "maxTtl"])?;
+    const KEYS: [&str; 8] =
+        ["integration", "kind", "fields", "access", "default", "disabled", "expires", "maxTtl"];
+    spec.only(&KEYS)?;
     let name = metadata.name;
     let integration = integration_of(spec.integration)?;
     let fields =
@@ -75,9 +78,12 @@ fn connection(
     let Fields { given: fields, kept: kept_fields } = fields;
     let max_ttl = spec.max_ttl.map(|text| parse_duration(&text)).transpose();
     let max_ttl = max_ttl.map_err(|error| Failure::usage(format!("spec.maxTtl: {error}")))?;
+    let expires = spec.expires.map(|text| moment::parse(&text)).transpose();
+    let expires = expires.map_err(|error| Failure::usage(format!("spec.expires: {error}")))?;
     Ok(Document::Connection(pb::ConnectionDocument {
         integration,
         name,
+        expires,
         kind: spec.kind.unwrap_or_default(),
         fields,
         kept_fields,

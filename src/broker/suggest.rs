@@ -1,0 +1,165 @@
+//! The least access that a workflow can do with, by what the journal shows it has used.
+
+use super::Broker;
+use super::error::Error;
+use super::operators::require_operator;
+use crate::access::{Bindings, Glob, Pattern, Principal, Relation};
+use crate::journal::Use;
+use crate::model::{Id, ResourceName, Timestamp, WorkflowName};
+
+/// What is suggested of one resource that a workflow may use.
+pub struct Suggestion {
+    /// Which.
+    pub resource: ResourceName,
+    /// The relation that it takes to use it.
+    pub needed: Relation,
+    /// The bindings that admit the workflow, and give the relation.
+    pub bound: Vec<(Relation, Pattern)>,
+    /// How often the workflow has used it, and when last; none if never.
+    pub used: Option<Use>,
+    /// What to do.
+    pub advice: Advice,
+}
+
+/// What to do with the bindings of a resource.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord)]
+pub enum Advice {
+    /// Take them away: it was not used.
+    Remove,
+    /// Bind the workflow itself: it is let in by what is bound for many.
+    Narrow,
+    /// Nothing: it was not used, and what lets it in is there for others, who have used it.
+    Others,
+    /// Nothing: it was used, or is new.
+    Keep,
+}
+
+impl Broker {
+    /// What is suggested of everything that a workflow may use, by its use since then.
+    ///
+    /// # Errors
+    /// See `SystemService.SuggestAccess`.
+    pub fn suggest_access(
+        &self,
+        caller: &Principal,
+        workflow: &WorkflowName,
+        since: Timestamp,
+    ) -> Result<Vec<Suggestion>, Error> {
+        require_operator(caller)?;
+        let snapshot = self.snapshot();
+        let mut suggestions = Vec::new();
+        for connection in snapshot.catalog.connections_after(None) {
+            let metadata = &connection.metadata;
+            let bound = admitting(workflow, Relation::Resolver, &metadata.access);
+            if bound.is_empty() {
+                continue;
+            }
+            let (used, by_anybody) = self.uses(metadata.uid, workflow, since)?;
+            let is_new = metadata.create_time >= since;
+            let resource = ResourceName::Connection(metadata.reference());
+            let advice = advise(&bound, used, by_anybody, since, is_new);
+            let needed = Relation::Resolver;
+            suggestions.push(Suggestion { resource, needed, bound, used, advice });
+        }
+        for group in snapshot.catalog.groups_after(None) {
+            let metadata = &group.metadata;
+            let bound = admitting(workflow, Relation::Viewer, &metadata.access);
+            if bound.is_empty() {
+                continue;
+            }
+            let always = Timestamp::from_millis(i64::MIN);
+            let looked = |since| {
+                self.journal.look(|live| live.usage().users_of_group(&metadata.name, since))
+            };
+            let used = looked(always)?.into_iter().find(|(user, _)| user == workflow);
+            let used = used.map(|(_, used)| used);
+            let advice = advise(
+                &bound,
+                used,
+                !looked(since)?.is_empty(),
+                since,
+                metadata.create_time >= since,
+            );
+            let (resource, needed) = (ResourceName::Group(metadata.name.clone()), Relation::Viewer);
+            suggestions.push(Suggestion { resource, needed, bound, used, advice });
+        }
+        suggestions.sort_by_key(|one| one.advice);
+        Ok(suggestions)
+    }
+
+    /// How a workflow has used a connection, and whether anybody has since then.
+    fn uses(
+        &self,
+        uid: Id,
+        workflow: &WorkflowName,
+        since: Timestamp,
+    ) -> Result<(Option<Use>, bool), Error> {
+        let looked = self.journal.look(|live| {
+            let by_anybody = live.usage().use_of(uid).is_some_and(|used| used.last >= since);
+            (live.usage().use_by(uid, workflow), by_anybody)
+        });
+        Ok(looked?)
+    }
+}
+
+/// The bindings that admit some step of a workflow and give this relation.
+fn admitting(
+    workflow: &WorkflowName,
+    needed: Relation,
+    bindings: &Bindings,
+) -> Vec<(Relation, Pattern)> {
+    let admits = |pattern: &Pattern| match pattern {
+        Pattern::Workflow(glob) => glob.admits(workflow.as_str()),
+        Pattern::WorkflowStep(name, _) => name == workflow,
+        Pattern::Operator(_) | Pattern::RunAs(_) => false,
+    };
+    let bound = bindings.at_least(needed).filter(|(_, pattern)| admits(pattern));
+    bound.map(|(relation, pattern)| (relation, pattern.clone())).collect()
+}
+
+fn advise(
+    bound: &[(Relation, Pattern)],
+    used: Option<Use>,
+    is_used_by_anybody: bool,
+    since: Timestamp,
+    is_new: bool,
+) -> Advice {
+    let is_own = |pattern: &Pattern| {
+        matches!(pattern, Pattern::Workflow(Glob::Exact(_)) | Pattern::WorkflowStep(..))
+    };
+    let has_own = bound.iter().any(|(_, pattern)| is_own(pattern));
+    let is_used = used.is_some_and(|used| used.last >= since);
+    match (is_used, has_own) {
+        (true, false) => Advice::Narrow,
+        (true, true) => Advice::Keep,
+        (false, _) if is_new => Advice::Keep,
+        (false, false) if is_used_by_anybody => Advice::Others,
+        (false, _) => Advice::Remove,
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn what_was_not_used_goes_and_what_is_for_many_is_narrowed() {
+        let since = Timestamp::from_millis(1000);
+        let at = |last| Some(Use { times: 1, last: Timestamp::from_millis(last) });
+        let bound = |pattern: &str| vec![(Relation::Resolver, pattern.parse().unwrap())];
+        for (pattern, used, by_anybody, is_new, expected) in [
+            ("workflow:w", at(2000), true, false, Advice::Keep),
+            ("workflow:w/step:s", at(2000), true, false, Advice::Keep),
+            ("workflow:*", at(2000), true, false, Advice::Narrow),
+            ("workflow:w*", at(1000), true, false, Advice::Narrow),
+            ("workflow:w", at(999), true, false, Advice::Remove),
+            ("workflow:w", None, false, false, Advice::Remove),
+            ("workflow:w", None, false, true, Advice::Keep),
+            ("workflow:*", None, true, false, Advice::Others),
+            ("workflow:*", None, false, false, Advice::Remove),
+        ] {
+            let advice = advise(&bound(pattern), used, by_anybody, since, is_new);
+            assert_eq!(advice, expected, "{pattern} {used:?}");
+        }
+    }
+}

@@ -1,0 +1,42 @@
+//! What `SystemService.SuggestAccess` answers.
+
+use std::collections::BTreeMap;
+
+use super::{convert, pb};
+use crate::access::Relation;
+use crate::broker::{Advice, Suggestion};
+
+/// The most that one answer holds.
+const MAX_SUGGESTIONS: usize = 1000;
+
+pub(super) fn response(mut suggestions: Vec<Suggestion>) -> pb::SuggestAccessResponse {
+    let more = suggestions.len().saturating_sub(MAX_SUGGESTIONS);
+    suggestions.truncate(MAX_SUGGESTIONS);
+    let suggestions = suggestions.iter().map(message).collect();
+    pb::SuggestAccessResponse { suggestions, more: convert::count(more) }
+}
+
+fn message(one: &Suggestion) -> pb::AccessSuggestion {
+    let mut bound = BTreeMap::<Relation, Vec<String>>::new();
+    for (relation, pattern) in &one.bound {
+        bound.entry(*relation).or_default().push(pattern.to_string());
+    }
+    let bound = bound.into_iter().map(|(relation, principals)| pb::AccessBinding {
+        relation: convert::relation(relation).into(),
+        principals,
+    });
+    let advice = match one.advice {
+        Advice::Remove => pb::AccessAdvice::Remove,
+        Advice::Narrow => pb::AccessAdvice::Narrow,
+        Advice::Others => pb::AccessAdvice::Others,
+        Advice::Keep => pb::AccessAdvice::Keep,
+    };
+    pb::AccessSuggestion {
+        resource: one.resource.to_string(),
+        needed: convert::relation(one.needed).into(),
+        bound: bound.collect(),
+        use_count: convert::count(one.used.map_or(0, |used| used.times)),
+        last_use_time: one.used.and_then(|used| convert::timestamp(used.last)),
+        advice: advice.into(),
+    }
+}
