@@ -68,7 +68,11 @@ pub(super) async fn apply(
     Ok(ApplyServiceClient::new(channel).apply(requests).await?.into_inner().results)
 }
 
-fn print_results(output: Output, results: &[pb::ApplyResult]) -> Result<(), Failure> {
+/// Prints what happened to each document's resource.
+///
+/// # Errors
+/// If it cannot be written.
+pub(super) fn print_results(output: Output, results: &[pb::ApplyResult]) -> Result<(), Failure> {
     let answer: Vec<_> = results
         .iter()
         .map(|result| json!({ "name": result.name, "action": word(result) }))

@@ -33,16 +33,7 @@ impl Integration {
                 print(common.output, &to_json(&found), || describe(&found), || name.clone())
             }
             Self::List => {
-                let client = IntegrationServiceClient::new(channel);
-                let listed = pages::all(|page_token| {
-                    let request = pb::ListIntegrationsRequest { page_size: 1000, page_token };
-                    let mut client = client.clone();
-                    async move {
-                        let page = client.list_integrations(request).await?.into_inner();
-                        Ok((page.integrations, page.next_page_token))
-                    }
-                });
-                let listed = listed.await?;
+                let listed = list(channel).await?;
                 let answer: Vec<_> = listed.iter().map(to_json).collect();
                 let rows = listed.iter().map(|one| {
                     let kinds: Vec<_> = one.kinds.iter().map(|kind| kind.name.as_str()).collect();
@@ -67,7 +58,22 @@ pub(super) async fn find(channel: Channel, name: &str) -> Result<pb::Integration
     Ok(IntegrationServiceClient::new(channel).get_integration(request).await?.into_inner())
 }
 
-fn name_of(integration: &pb::Integration) -> String {
+/// Asks the broker for all integrations, operators' own included.
+pub(super) async fn list(channel: Channel) -> Result<Vec<pb::Integration>, Failure> {
+    let client = IntegrationServiceClient::new(channel);
+    pages::all(|page_token| {
+        let request = pb::ListIntegrationsRequest { page_size: 1000, page_token };
+        let mut client = client.clone();
+        async move {
+            let page = client.list_integrations(request).await?.into_inner();
+            Ok((page.integrations, page.next_page_token))
+        }
+    })
+    .await
+}
+
+/// An integration's name as connections have it.
+pub(super) fn name_of(integration: &pb::Integration) -> String {
     integration.name.strip_prefix("integrations/").unwrap_or(&integration.name).to_owned()
 }
 

@@ -18,6 +18,7 @@ mod get;
 mod group;
 mod helper;
 mod identity_file;
+mod import;
 mod init;
 mod integration;
 mod journal;
@@ -114,6 +115,8 @@ enum Command {
     Secret(secret::Secret),
     /// Seed connections, groups, secrets and integrations from files, as an operator
     Apply(apply::Apply),
+    /// Take over credentials that are kept elsewhere, after a look at what they become, as an operator
+    Import(import::Import),
     /// Tell why a step was refused, or would be, as an operator
     Explain(explain::Explain),
     /// Stream a sealed copy of everything to a file, as an administrator
@@ -194,6 +197,7 @@ fn dispatch(common: &Common, command: Command) -> Result<u8, Failure> {
         Command::Integration(integration) => block_on(integration.run(common)).map(|()| 0),
         Command::Secret(secret) => block_on(secret.run(common)).map(|()| 0),
         Command::Apply(apply) => block_on(apply.run(common)).map(|()| 0),
+        Command::Import(import) => block_on(import.run(common)).map(|()| 0),
     }
 }
 

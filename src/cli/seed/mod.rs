@@ -88,7 +88,7 @@ pub(super) fn parse(
 }
 
 /// What is wrong and where. What a message says of an unexpected value may show it, so that part goes.
-fn explain(error: &serde_saphyr::Error) -> String {
+pub(super) fn explain(error: &serde_saphyr::Error) -> String {
     let error = error.without_snippet();
     let place = error
         .location()
