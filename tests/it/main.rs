@@ -37,6 +37,7 @@ mod handshakes;
 mod hanging_disk;
 mod harness;
 mod helpers;
+mod importing;
 mod journal;
 mod keys;
 mod kill_nine;

@@ -116,6 +116,8 @@ mod tests {
         };
         let said = problem("CLOUD_TOKEN=a\n", &wanted());
         assert!(said.contains("cloud, other") && said.contains("--integration"), "{said}");
+        let said = problem("CLOUD_TOKEN=a\nCLOUD_KEY=b\nCLOUD_SECRET=c\n", &wanted());
+        assert!(said.contains("cloud/key, cloud/token") && said.contains("--kind"), "{said}");
         let cloud = Wanted { integration: Some("cloud".to_owned()), ..wanted() };
         let both = "CLOUD_TOKEN=a\ntoken=b\n";
         assert_eq!(becomes(&read(both.as_bytes(), &cloud)), ["connections/cloud/main of token"]);

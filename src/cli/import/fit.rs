@@ -1,6 +1,6 @@
 //! Which fields of which integration a set of named values is.
 
-use std::collections::BTreeMap;
+use std::collections::{BTreeMap, BTreeSet};
 
 use crate::cli::{integration, values};
 use crate::grpc::pb;
@@ -112,7 +112,8 @@ fn field_of(kind: &pb::CredentialKind, name: &str, by: By) -> Option<(usize, Str
     taken.min()
 }
 
-/// The kind of an integration that these values make whole; of several, the one that takes most of them.
+/// The kind of an integration that these values make whole; of several, the one that takes all
+/// that the others take.
 ///
 /// # Errors
 /// If the values do not say which is meant, or no kind is whole.
@@ -170,8 +171,13 @@ pub fn by_variables<'a>(
 
 fn best(mut fits: Vec<Fit<'_>>) -> Result<Option<Fit<'_>>, String> {
     fits.retain(|fit| !fit.fields.is_empty() && fit.missing().is_empty());
-    let most = fits.iter().map(|fit| fit.fields.len()).max().unwrap_or(0);
-    fits.retain(|fit| fit.fields.len() == most);
+    let taken = |fit: &Fit<'_>| fit.fields.values().copied().collect::<BTreeSet<_>>();
+    let all: Vec<_> = fits.iter().map(taken).collect();
+    // One that takes all that another takes, and more, is meant.
+    fits.retain(|fit| {
+        let own = taken(fit);
+        !all.iter().any(|other| other.len() > own.len() && other.is_superset(&own))
+    });
     if fits.len() > 1 {
         let names: Vec<_> = fits.iter().map(ToString::to_string).collect();
         return Err(format!(
