@@ -115,7 +115,7 @@ enum Command {
     Secret(secret::Secret),
     /// Seed connections, groups, secrets and integrations from files, as an operator
     Apply(apply::Apply),
-    /// Take over credentials that are kept elsewhere, after a look at what they become, as an operator
+    /// Take over credentials that are kept elsewhere, as an operator
     Import(import::Import),
     /// Tell why a step was refused, or would be, as an operator
     Explain(explain::Explain),

@@ -306,7 +306,7 @@ fn what_is_not_clear_is_asked_for_and_not_guessed() {
         "env", &both, &two, "--name", "main", chosen[0], chosen[1], chosen[2], chosen[3],
     ]);
     assert!(said.contains("connections/cloudflare/main would come from"), "{said}");
-    assert!(world.refused(&["relay", &both, "--name", "x"]).contains("--name means nothing"));
+    assert!(world.refused(&["relay", &both, "--name", "x"]).contains("--name is for --from env"));
 }
 
 #[test]

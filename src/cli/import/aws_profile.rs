@@ -7,8 +7,8 @@ use std::collections::{BTreeMap, BTreeSet, HashMap};
 use configparser::ini::Ini;
 
 use super::found::{Entry, Found, at_line, connection};
-use super::place::Wanted;
 use super::source::Source;
+use super::wanted::Wanted;
 
 /// Where each field of an access key stands.
 const SETTINGS: [(&str, &str); 3] = [

@@ -10,7 +10,8 @@ use serde::Deserialize;
 
 use super::fit::{By, Named};
 use super::found::{Entry, Found, connection, not_json};
-use super::place::{Wanted, place};
+use super::place::place;
+use super::wanted::Wanted;
 
 /// The two types of Secrets that hold it.
 #[derive(Clone, Copy)]

@@ -3,7 +3,8 @@
 use super::dotenv::variables;
 use super::fit::By;
 use super::found::{Found, at_line};
-use super::place::{Wanted, place};
+use super::place::place;
+use super::wanted::Wanted;
 
 /// What the file becomes.
 pub fn read(bytes: &[u8], wanted: &Wanted) -> Found {

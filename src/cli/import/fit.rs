@@ -76,6 +76,9 @@ impl<'a> Fit<'a> {
     /// What is missing, in words.
     pub fn needs(&self, by: By) -> String {
         let missing = self.missing();
+        if missing.is_empty() {
+            return format!("{self} has no field of these names");
+        }
         let word = |rule: &&pb::FieldSchema| match (by, rule.env.as_str()) {
             (By::AnyName, _) => rule.name.clone(),
             (By::Variable, "") => format!("{} (by --integration {})", rule.name, self.integration),

@@ -1,5 +1,8 @@
 //! What a reader makes of a file: documents to apply, what it leaves out, and what is wrong.
 
+use std::collections::BTreeMap;
+use std::collections::btree_map::Entry as Slot;
+
 use crate::cli::connection_view::bindings;
 use crate::grpc::pb;
 use crate::grpc::pb::apply_request::Document;
@@ -61,14 +64,28 @@ impl Found {
 
     /// Refuses two documents of one resource: which of them would be there afterwards is not to be seen.
     pub fn refuse_doubles(&mut self) {
-        for (at, entry) in self.entries.iter().enumerate() {
-            let name = name_of(&entry.document);
-            let mut before = self.entries.iter().take(at);
-            if let Some(first) = before.find(|first| name_of(&first.document) == name) {
-                let text = format!("{name} would come from {}, too", first.from);
-                self.problems.push(format!("{}: {text}: import them one by one", entry.from));
+        let mut first: BTreeMap<String, &str> = BTreeMap::new();
+        for entry in &self.entries {
+            match first.entry(name_of(&entry.document)) {
+                Slot::Vacant(slot) => drop(slot.insert(&entry.from)),
+                Slot::Occupied(slot) => self.problems.push(format!(
+                    "{}: {} would come from {}, too; import them one by one",
+                    entry.from,
+                    slot.key(),
+                    slot.get()
+                )),
             }
         }
+    }
+}
+
+/// What several files hold, or several parts of one.
+impl FromIterator<Self> for Found {
+    fn from_iter<I: IntoIterator<Item = Self>>(parts: I) -> Self {
+        parts.into_iter().fold(Self::default(), |mut all, part| {
+            all.add(part);
+            all
+        })
     }
 }
 

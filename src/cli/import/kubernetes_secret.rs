@@ -7,7 +7,8 @@ use super::docker_config;
 use super::fit::{By, Named};
 use super::found::{Entry, Found, connection};
 use super::kubernetes_object::{Object, objects};
-use super::place::{Wanted, place};
+use super::place::place;
+use super::wanted::Wanted;
 
 /// What the keys of a type's objects are.
 struct Typed {
@@ -172,8 +173,8 @@ mod tests {
             "c.example": {"identitytoken": "t"}, "d.example": {}}}'}"#;
         let (becomes, skipped) = one("kubernetes.io/dockerconfigjson", config, None);
         let expected = [
-            "connections/docker-registry/app-a.example-5000",
             "connections/docker-registry/app-b.example",
+            "connections/docker-registry/app-a.example-5000",
         ];
         assert_eq!(becomes, expected);
         assert_eq!(skipped.len(), 2, "{skipped:?}");

@@ -16,6 +16,7 @@ mod plan;
 mod relay;
 mod source;
 mod vault;
+mod wanted;
 
 use std::path::PathBuf;
 
@@ -31,9 +32,10 @@ use super::integration;
 use super::output::printable;
 use crate::grpc::pb;
 use crate::grpc::pb::apply_request::Document;
+use crate::model::{ConnectionName, WorkflowName};
 use found::Found;
-use place::Wanted;
 use source::Source;
+use wanted::Wanted;
 
 /// Arguments of `import`.
 #[derive(clap::Args)]
@@ -109,23 +111,24 @@ impl Import {
         print_results(common.output, &send(channel, documents.collect()).await?)
     }
 
-    /// Refuses what the format has no use for, rather than leave somebody believing that it was heard.
+    /// Refuses names that are none, and what the format has no use for, rather than leave somebody believing that
+    /// it was heard.
     fn check(&self) -> Result<(), Failure> {
-        use Format::{AwsProfile, Env, KubernetesSecret, VaultKvJson};
+        use Format::{AwsProfile, Env, KubernetesSecret, Relay, VaultKvJson};
         let options: [(&str, bool, &[Format]); 5] = [
             ("--name", self.name.is_some(), &[Env, VaultKvJson]),
             ("--integration", self.integration.is_some(), &[Env, KubernetesSecret, VaultKvJson]),
-            ("--workflow", self.workflow.is_some() && self.from == AwsProfile, &[]),
+            ("--workflow", self.workflow.is_some(), &[Relay, Env, KubernetesSecret, VaultKvJson]),
             ("--prefix", self.prefix.is_some(), &[Env]),
             ("--profile", !self.profile.is_empty(), &[AwsProfile]),
         ];
-        match options.iter().find(|(_, given, of)| *given && !of.contains(&self.from)) {
-            Some((option, ..)) => {
-                let text = format!("{option} means nothing for this format; leave it out");
-                Err(Failure::usage(text))
-            }
-            None => Ok(()),
-        }
+        self.name.as_deref().map(ConnectionName::parse).transpose()?;
+        self.workflow.as_deref().map(WorkflowName::parse).transpose()?;
+        let misplaced = options.iter().find(|(_, given, of)| *given && !of.contains(&self.from));
+        let Some((option, _, formats)) = misplaced else { return Ok(()) };
+        let names = formats.iter().filter_map(ValueEnum::to_possible_value);
+        let names: Vec<_> = names.map(|value| value.get_name().to_owned()).collect();
+        Err(Failure::usage(format!("{option} is for --from {}; leave it out", names.join(", "))))
     }
 
     fn wanted(self, catalogue: Vec<pb::Integration>) -> Wanted {
@@ -143,25 +146,17 @@ impl Import {
 }
 
 fn read(from: Format, sources: &[Source], wanted: &Wanted) -> Found {
-    let mut found = Found::default();
-    if from == Format::AwsProfile {
+    let each = |reader: fn(&[u8], &Wanted) -> Found| {
+        sources.iter().map(|source| reader(&source.bytes, wanted).within(&source.shown)).collect()
+    };
+    match from {
+        Format::Relay => sources.iter().map(|source| relay::read(source, wanted)).collect(),
+        Format::Env => each(env::read),
         // Two files that AWS' tools read as one.
-        found.add(aws_profile::read(sources, wanted));
+        Format::AwsProfile => aws_profile::read(sources, wanted),
+        Format::KubernetesSecret => each(kubernetes_secret::read),
+        Format::VaultKvJson => each(vault::read),
     }
-    for source in sources {
-        let reader = match from {
-            Format::AwsProfile => continue,
-            Format::Relay => {
-                found.add(relay::read(source, wanted));
-                continue;
-            }
-            Format::Env => env::read,
-            Format::KubernetesSecret => kubernetes_secret::read,
-            Format::VaultKvJson => vault::read,
-        };
-        found.add(reader(&source.bytes, wanted).within(&source.shown));
-    }
-    found
 }
 
 /// What was found, if nothing is wrong with it and it is anything at all.

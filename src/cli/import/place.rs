@@ -4,30 +4,10 @@ use std::collections::BTreeMap;
 
 use super::fit::{By, Fit, Named, by_variables, in_part, named};
 use super::found::{Entry, Found, at_line, connection};
+use super::wanted::Wanted;
 use crate::grpc::pb;
 use crate::grpc::pb::apply_request::Document;
-use crate::model::{Invalid, SecretName, WorkflowName};
-
-/// What the operator wants of the files.
-#[derive(Default)]
-pub struct Wanted {
-    /// Every integration there is.
-    pub catalogue: Vec<pb::Integration>,
-    /// The name of a connection whose source has none.
-    pub name: Option<String>,
-    /// The integration whose fields the values are.
-    pub integration: Option<String>,
-    /// Its credential kind.
-    pub kind: Option<String>,
-    /// Whose secrets the other values are.
-    pub workflow: Option<String>,
-    /// Only variables that begin so, without it.
-    pub prefix: String,
-    /// Only these profiles.
-    pub profiles: Vec<String>,
-    /// Who may resolve the connections.
-    pub resolvers: Vec<String>,
-}
+use crate::model::{Invalid, SecretName};
 
 /// Finds a place for each value. `own_name` is a connection's name where the source has one.
 pub fn place(values: Vec<Named>, by: By, own_name: Option<&str>, wanted: &Wanted) -> Found {
@@ -115,7 +95,6 @@ fn keep(found: &mut Found, value: Named, lacking: Option<String>, wanted: &Wante
 }
 
 fn secret(workflow: &str, value: Named) -> Result<Document, Invalid> {
-    WorkflowName::parse(workflow)?;
     SecretName::parse(&value.name)?;
     let workflow = workflow.to_owned();
     Ok(Document::Secret(pb::SecretDocument { workflow, name: value.name, value: value.value }))

@@ -1,8 +1,8 @@
 //! `--from relay`: the connections and secrets of Puppet Relay's tools. A seed file may have that form, too.
 
 use super::found::{Entry, Found, name_of};
-use super::place::Wanted;
 use super::source::Source;
+use super::wanted::Wanted;
 use crate::cli::connection_view::bindings;
 use crate::cli::seed::{self, SeedContext};
 use crate::grpc::pb;

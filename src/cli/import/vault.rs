@@ -7,7 +7,8 @@ use serde_json::{Map, Value as Json};
 
 use super::fit::{By, Named};
 use super::found::{Found, not_json};
-use super::place::{Wanted, place};
+use super::place::place;
+use super::wanted::Wanted;
 
 /// What the file becomes.
 pub fn read(bytes: &[u8], wanted: &Wanted) -> Found {
