@@ -41,32 +41,27 @@ pub fn read(sources: &[Source], wanted: &Wanted) -> Found {
     let mut found = Found::default();
     let mut profiles: BTreeMap<String, Vec<Part<'_>>> = BTreeMap::new();
     for source in sources {
-        match sections(&source.bytes) {
-            Ok(sections) => {
-                for (section, settings) in sections {
-                    match profile_of(&section) {
-                        Some(name) => {
-                            let part = Part { shown: &source.shown, settings };
-                            profiles.entry(name.to_owned()).or_default().push(part);
-                        }
-                        None => {
-                            let what = format!("{}: [{section}]", source.shown);
-                            found.skip(what, "it is no profile");
-                        }
-                    }
+        let shown = &source.shown;
+        let sections = sections(&source.bytes).unwrap_or_else(|problem| {
+            found.problems.push(format!("{shown}: {problem}"));
+            BTreeMap::new()
+        });
+        for (section, settings) in sections {
+            match profile_of(&section) {
+                Some(name) => {
+                    profiles.entry(name.to_owned()).or_default().push(Part { shown, settings });
                 }
+                None => found.skip(format!("{shown}: [{section}]"), "it is no profile"),
             }
-            Err(problem) => found.problems.push(format!("{}: {problem}", source.shown)),
         }
     }
     let asked: BTreeSet<&str> = wanted.profiles.iter().map(String::as_str).collect();
     for absent in asked.iter().filter(|name| !profiles.contains_key(**name)) {
         found.problems.push(format!("there is no profile {absent}"));
     }
+    profiles.retain(|name, _| asked.is_empty() || asked.contains(name.as_str()));
     for (name, parts) in profiles {
-        if asked.is_empty() || asked.contains(name.as_str()) {
-            profile(&mut found, &name, &parts, wanted);
-        }
+        profile(&mut found, &name, &parts, wanted);
     }
     found
 }
