@@ -17,6 +17,7 @@ use super::progress::Progress;
 use super::prune::Prunable;
 use super::seed::{self, Place, Seed, SeedContext};
 use crate::grpc::pb;
+use crate::grpc::pb::apply_request::Document;
 use crate::grpc::pb::apply_service_client::ApplyServiceClient;
 
 /// Which seed files.
@@ -95,10 +96,21 @@ pub(super) async fn apply(
     channel: Channel,
     seeds: Vec<Seed>,
 ) -> Result<Vec<pb::ApplyResult>, Failure> {
-    let (requests, places) = requests(seeds);
-    let requests = counted("applying", requests);
-    let applied = ApplyServiceClient::new(channel).apply(requests).await;
-    applied.map(|applied| applied.into_inner().results).map_err(|status| places.located(status))
+    let (documents, places) = split(seeds);
+    send(channel, documents).await.map_err(|status| places.located(status))
+}
+
+/// The same of documents that stand in no file.
+///
+/// # Errors
+/// As `ApplyService.Apply`.
+pub(super) async fn send(
+    channel: Channel,
+    documents: Vec<Document>,
+) -> Result<Vec<pb::ApplyResult>, tonic::Status> {
+    let request = |document| pb::ApplyRequest { document: Some(document) };
+    let requests = counted("applying", documents.into_iter().map(request).collect());
+    Ok(ApplyServiceClient::new(channel).apply(requests).await?.into_inner().results)
 }
 
 /// Where each resource is described.
@@ -122,12 +134,11 @@ impl Places {
     }
 }
 
-/// The documents as messages, and where each stands.
-pub(super) fn requests(seeds: Vec<Seed>) -> (Vec<pb::ApplyRequest>, Places) {
+/// The documents, and where each stands.
+pub(super) fn split(seeds: Vec<Seed>) -> (Vec<Document>, Places) {
     let places = seeds.iter().map(|seed| (seed::name_of(&seed.document), seed.place.clone()));
     let places = Places(places.collect());
-    let message = |seed: Seed| pb::ApplyRequest { document: Some(seed.document) };
-    (seeds.into_iter().map(message).collect(), places)
+    (seeds.into_iter().map(|seed| seed.document).collect(), places)
 }
 
 /// A stream of messages that shows how many of them were taken.
@@ -161,6 +172,15 @@ impl Line {
     fn deleted(name: impl AsRef<str>) -> Self {
         Self { name: name.as_ref().to_owned(), action: "deleted" }
     }
+}
+
+/// Prints what was done to each document's resource.
+///
+/// # Errors
+/// If it cannot be written.
+pub(super) fn print_applied(output: Output, applied: &[pb::ApplyResult]) -> Result<(), Failure> {
+    let lines: Vec<_> = applied.iter().map(Line::of_result).collect();
+    print_results(output, &lines, "")
 }
 
 fn print_results(output: Output, results: &[Line], suffix: &str) -> Result<(), Failure> {

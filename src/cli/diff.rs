@@ -4,12 +4,13 @@ use serde_json::json;
 use tonic::transport::Channel;
 
 use super::Common;
-use super::apply::{Files, counted, requests, word};
+use super::apply::{Files, counted, split, word};
 use super::endpoint::{Caller, connect};
 use super::failure::{Failure, exit};
 use super::output::{print, say};
 use super::seed::Seed;
 use crate::grpc::pb;
+use crate::grpc::pb::apply_request::Document;
 use crate::grpc::pb::apply_service_client::ApplyServiceClient;
 
 /// What is there differs from the files, as diff(1) and `kubectl diff` say it; errors are above.
@@ -58,11 +59,24 @@ pub(super) async fn plan(
     channel: Channel,
     seeds: Vec<Seed>,
 ) -> Result<Vec<pb::PlannedResult>, Failure> {
-    let (documents, places) = requests(seeds);
-    let message = |document| pb::PlanRequest { document: Some(document) };
+    let (documents, places) = split(seeds);
+    ask(channel, documents).await.map_err(|status| places.located(status))
+}
+
+/// The same of documents that stand in no file.
+///
+/// # Errors
+/// As `ApplyService.Plan`.
+pub(super) async fn ask(
+    channel: Channel,
+    documents: Vec<Document>,
+) -> Result<Vec<pb::PlannedResult>, tonic::Status> {
+    let message = |document| {
+        let document = pb::ApplyRequest { document: Some(document) };
+        pb::PlanRequest { document: Some(document) }
+    };
     let requests = counted("comparing", documents.into_iter().map(message).collect());
-    let planned = ApplyServiceClient::new(channel).plan(requests).await;
-    planned.map(|planned| planned.into_inner().results).map_err(|status| places.located(status))
+    Ok(ApplyServiceClient::new(channel).plan(requests).await?.into_inner().results)
 }
 
 fn to_json(planned: &pb::PlannedResult) -> serde_json::Value {

@@ -22,6 +22,7 @@ mod get;
 mod group;
 mod helper;
 mod identity_file;
+mod import;
 mod init;
 mod integration;
 mod journal;
@@ -126,6 +127,8 @@ enum Command {
     Diff(diff::Diff),
     /// Write everything but values as seed files, which apply takes again
     Export(export::Export),
+    /// Take over credentials that are kept elsewhere, as an operator
+    Import(import::Import),
     /// Tell why a step was refused, or would be, as an operator
     Explain(explain::Explain),
     /// Stream a sealed copy of everything to a file, as an administrator
@@ -209,6 +212,7 @@ fn dispatch(common: &Common, command: Command) -> Result<u8, Failure> {
         Command::Check(check) => block_on(check.run(common)),
         Command::Diff(diff) => block_on(diff.run(common)),
         Command::Export(export) => block_on(export.run(common)).map(|()| 0),
+        Command::Import(import) => block_on(import.run(common)).map(|()| 0),
     }
 }
 

@@ -195,7 +195,8 @@ fn rule_of<'a>(kind: &'a pb::CredentialKind, name: &str) -> Option<&'a pb::Field
     kind.fields.iter().find(|field| covers(field, name))
 }
 
-fn covers(field: &pb::FieldSchema, name: &str) -> bool {
+/// Whether this is the rule for a field of this name.
+pub fn covers(field: &pb::FieldSchema, name: &str) -> bool {
     match field.name.strip_suffix('*') {
         Some(prefix) => name.starts_with(prefix),
         None => field.name == name || field.aliases.iter().any(|alias| alias == name),

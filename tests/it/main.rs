@@ -39,6 +39,7 @@ mod handshakes;
 mod hanging_disk;
 mod harness;
 mod helpers;
+mod importing;
 mod journal;
 mod keys;
 mod kill_nine;

@@ -78,6 +78,11 @@ pub struct Parsed {
 }
 
 impl Parsed {
+    /// The documents, and what is wrong with others.
+    pub fn into_parts(self) -> (Vec<Seed>, Vec<String>) {
+        (self.seeds, self.problems)
+    }
+
     /// The documents.
     ///
     /// # Errors
@@ -192,7 +197,7 @@ pub fn parse(text: &str, base: &Path, shown: &str, context: &SeedContext<'_>, pa
 }
 
 /// What is wrong and where. What a message says of an unexpected value may show it, so that part goes.
-fn explain(error: &serde_saphyr::Error) -> String {
+pub(super) fn explain(error: &serde_saphyr::Error) -> String {
     let message = error.without_snippet().to_string();
     let shows_value = message.contains("invalid type") || message.contains("invalid value");
     // Of a flow mapping gone wrong, a piece of a value can end up as a key.

@@ -1,0 +1,179 @@
+//! `keyhatch import`: credentials that somebody has elsewhere become documents, as `apply` sends them.
+//!
+//! A reader makes documents of a file's bytes, and says what it leaves out ([`Found`]); it reads nothing else and
+//! writes nothing. What the files become is shown by name before anything is sent. Values are shown nowhere.
+
+mod aws_profile;
+mod docker_config;
+mod dotenv;
+mod env;
+mod fit;
+mod found;
+mod kubernetes_object;
+mod kubernetes_secret;
+mod place;
+mod plan;
+mod relay;
+mod source;
+mod vault;
+mod wanted;
+
+use std::path::PathBuf;
+
+use clap::ValueEnum;
+
+use super::Common;
+use super::apply::{print_applied, send};
+use super::connection::confirm;
+use super::diff::ask;
+use super::endpoint::{Caller, connect};
+use super::failure::Failure;
+use super::output::printable;
+use super::pages;
+use crate::grpc::pb;
+use crate::model::{ConnectionName, WorkflowName};
+use found::Found;
+use source::Source;
+use wanted::Wanted;
+
+/// Arguments of `import`.
+#[derive(clap::Args)]
+pub struct Import {
+    /// What wrote the files.
+    #[arg(long, value_enum, value_name = "FORMAT")]
+    from: Format,
+    /// Files, or - for stdin.
+    #[arg(required = true, value_name = "FILE")]
+    files: Vec<PathBuf>,
+    /// The name of the connections, where their source has none (env, vault-kv-json).
+    #[arg(long, value_name = "NAME")]
+    name: Option<String>,
+    /// The integration that the values belong to (env, kubernetes-secret, vault-kv-json).
+    #[arg(long, value_name = "NAME")]
+    integration: Option<String>,
+    /// Its credential kind, where the fields do not say which is meant.
+    #[arg(long, value_name = "KIND", requires = "integration")]
+    kind: Option<String>,
+    /// The workflow whose secrets the values are that belong to no connection.
+    #[arg(long, value_name = "NAME")]
+    workflow: Option<String>,
+    /// Take only the variables that begin so, without it (env).
+    #[arg(long, value_name = "PREFIX")]
+    prefix: Option<String>,
+    /// Take only this profile; may be given more than once (aws-profile).
+    #[arg(long, value_name = "NAME")]
+    profile: Vec<String>,
+    /// Who may resolve the connections, such as workflow:deploy; may be given more than once. Nobody by default.
+    #[arg(long, value_name = "PRINCIPAL")]
+    resolver: Vec<String>,
+    /// Show the plan, and stop.
+    #[arg(long)]
+    dry_run: bool,
+    /// Do not ask.
+    #[arg(long)]
+    yes: bool,
+}
+
+/// The forms that are understood.
+#[derive(Clone, Copy, PartialEq, Eq, ValueEnum)]
+enum Format {
+    /// connections: and secrets: of Puppet Relay's tools
+    Relay,
+    /// NAME=VALUE lines of a .env file
+    Env,
+    /// ~/.aws/credentials and ~/.aws/config
+    AwsProfile,
+    /// Secret objects, in YAML or JSON
+    KubernetesSecret,
+    /// What vault kv get -format=json prints
+    VaultKvJson,
+}
+
+impl Import {
+    pub(super) async fn run(self, common: &Common) -> Result<(), Failure> {
+        self.check()?;
+        let sources = self.files.iter().map(|file| Source::read(file));
+        let sources: Vec<_> = sources.collect::<Result<_, _>>()?;
+        let channel = connect(Caller::Operator, common.state.as_deref()).await?;
+        let (from, dry_run, yes) = (self.from, self.dry_run, self.yes);
+        let wanted = self.wanted(pages::integrations(&channel).await?);
+        let found = whole(read(from, &sources, &wanted))?;
+        drop(sources);
+        let documents = || found.entries.iter().map(|entry| entry.document.clone());
+        let planned = ask(channel.clone(), documents().collect()).await?;
+        if dry_run {
+            return plan::answer(common.output, &found, &planned);
+        }
+        plan::announce(&found, &planned);
+        if !yes {
+            confirm(&format!("Import {} document(s)?", found.entries.len()))?;
+        }
+        print_applied(common.output, &send(channel, documents().collect()).await?)
+    }
+
+    /// Refuses names that are none, and what the format has no use for, rather than leave somebody believing that
+    /// it was heard.
+    fn check(&self) -> Result<(), Failure> {
+        use Format::{AwsProfile, Env, KubernetesSecret, Relay, VaultKvJson};
+        let options: [(&str, bool, &[Format]); 5] = [
+            ("--name", self.name.is_some(), &[Env, VaultKvJson]),
+            ("--integration", self.integration.is_some(), &[Env, KubernetesSecret, VaultKvJson]),
+            ("--workflow", self.workflow.is_some(), &[Relay, Env, KubernetesSecret, VaultKvJson]),
+            ("--prefix", self.prefix.is_some(), &[Env]),
+            ("--profile", !self.profile.is_empty(), &[AwsProfile]),
+        ];
+        self.name.as_deref().map(ConnectionName::parse).transpose()?;
+        self.workflow.as_deref().map(WorkflowName::parse).transpose()?;
+        let misplaced = options.iter().find(|(_, given, of)| *given && !of.contains(&self.from));
+        let Some((option, _, formats)) = misplaced else { return Ok(()) };
+        let names = formats.iter().filter_map(ValueEnum::to_possible_value);
+        let names: Vec<_> = names.map(|value| value.get_name().to_owned()).collect();
+        Err(Failure::usage(format!("{option} is for --from {}; leave it out", names.join(", "))))
+    }
+
+    fn wanted(self, catalogue: Vec<pb::Integration>) -> Wanted {
+        Wanted {
+            catalogue,
+            name: self.name,
+            integration: self.integration,
+            kind: self.kind,
+            workflow: self.workflow,
+            prefix: self.prefix.unwrap_or_default(),
+            profiles: self.profile,
+            resolvers: self.resolver,
+        }
+    }
+}
+
+fn read(from: Format, sources: &[Source], wanted: &Wanted) -> Found {
+    let each = |reader: fn(&[u8], &Wanted) -> Found| {
+        sources.iter().map(|source| reader(&source.bytes, wanted).within(&source.shown)).collect()
+    };
+    match from {
+        Format::Relay => sources.iter().map(|source| relay::read(source, wanted)).collect(),
+        Format::Env => each(env::read),
+        // Two files that AWS' tools read as one.
+        Format::AwsProfile => aws_profile::read(sources, wanted),
+        Format::KubernetesSecret => each(kubernetes_secret::read),
+        Format::VaultKvJson => each(vault::read),
+    }
+}
+
+/// What was found, if nothing is wrong with it and it is anything at all.
+fn whole(mut found: Found) -> Result<Found, Failure> {
+    found.refuse_doubles();
+    found.problems.iter_mut().for_each(|problem| *problem = printable(problem));
+    let failure = match found.problems.as_slice() {
+        [] if found.entries.is_empty() => {
+            plan::skipped(&found);
+            Failure::usage("there is nothing to import")
+        }
+        [] => return Ok(found),
+        [only] => Failure::usage(only.clone()),
+        several => {
+            let text = format!("nothing is imported: {} problems", several.len());
+            Failure { details: several.to_vec(), ..Failure::usage(text) }
+        }
+    };
+    Err(failure)
+}

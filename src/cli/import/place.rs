@@ -1,0 +1,113 @@
+//! Named values become fields of a connection, secrets of a workflow, or nothing.
+
+use std::collections::BTreeMap;
+
+use super::fit::{By, Fit, Named, by_variables, in_part, named};
+use super::found::{Entry, Found, at_line, connection};
+use super::wanted::Wanted;
+use crate::grpc::pb;
+use crate::grpc::pb::apply_request::Document;
+use crate::model::{Invalid, SecretName};
+
+/// Finds a place for each value. `own_name` is a connection's name where the source has one.
+pub fn place(values: Vec<Named>, by: By, own_name: Option<&str>, wanted: &Wanted) -> Found {
+    let mut found = Found::default();
+    let (values, empty): (Vec<_>, Vec<_>) =
+        values.into_iter().partition(|value| !value.value.is_empty());
+    for value in empty {
+        found.skip(value.place(), "it is empty");
+    }
+    let fits = match (&wanted.integration, by) {
+        (Some(integration), _) => {
+            named(&wanted.catalogue, integration, wanted.kind.as_deref(), &values)
+                .map(|fit| vec![fit])
+        }
+        (None, By::Variable) => by_variables(&wanted.catalogue, &values),
+        (None, By::AnyName) => Ok(Vec::new()),
+    };
+    let fits = match fits {
+        Ok(fits) => fits,
+        Err(problem) => {
+            found.problems.push(problem);
+            return found;
+        }
+    };
+    let in_part = match (&wanted.integration, by) {
+        (None, By::Variable) => in_part(&wanted.catalogue, &values),
+        _ => Vec::new(),
+    };
+    let mut values: BTreeMap<usize, Named> = values.into_iter().enumerate().collect();
+    for fit in fits {
+        fill(&mut found, &fit, &mut values, own_name, wanted);
+    }
+    for (at, value) in values {
+        let lacking = in_part.iter().find(|fit| fit.takes(at)).map(|fit| fit.needs(by));
+        keep(&mut found, value, lacking, wanted);
+    }
+    found
+}
+
+/// Makes a connection of the values that it takes.
+fn fill(
+    found: &mut Found,
+    fit: &Fit<'_>,
+    values: &mut BTreeMap<usize, Named>,
+    own_name: Option<&str>,
+    wanted: &Wanted,
+) {
+    for (place, better) in &fit.outdone {
+        let better = values.get(better).map(|value| value.name.clone()).unwrap_or_default();
+        if let Some(value) = values.remove(place) {
+            found.skip(value.place(), format!("{fit} takes {better} in its place"));
+        }
+    }
+    let taken = fit.fields.iter();
+    let taken: Vec<_> =
+        taken.filter_map(|(field, at)| Some((field.clone(), values.remove(at)?))).collect();
+    let from: Vec<_> = taken.iter().map(|(_, value)| value.name.clone()).collect();
+    let from = from.join(", ");
+    let Some(name) = own_name.or(wanted.name.as_deref()) else {
+        let integration = &fit.integration;
+        let text = format!("{from}: a connection of {integration}; say --name NAME to name it");
+        found.problems.push(text);
+        return;
+    };
+    let fields = taken.into_iter().map(|(field, value)| (field, value.value));
+    let reference = (fit.integration.as_str(), name);
+    match connection(reference, &fit.kind.name, fields, &wanted.resolvers) {
+        Ok(document) => found.entries.push(Entry { from, document }),
+        Err(invalid) => found.problems.push(format!("{from}: {invalid}")),
+    }
+}
+
+/// Makes a secret of a value, if a workflow was named.
+fn keep(found: &mut Found, value: Named, lacking: Option<String>, wanted: &Wanted) {
+    let place = value.place();
+    let Some(workflow) = &wanted.workflow else {
+        let otherwise = "--workflow NAME makes it a secret";
+        let why = lacking.unwrap_or_else(|| "it belongs to no connection".to_owned());
+        return found.skip(place, format!("{why}; {otherwise}"));
+    };
+    match secret(workflow, value) {
+        Ok(document) => found.entries.push(Entry { from: place, document }),
+        Err(invalid) => found.skip(place, invalid.to_string()),
+    }
+}
+
+fn secret(workflow: &str, value: Named) -> Result<Document, Invalid> {
+    SecretName::parse(&value.name)?;
+    let workflow = workflow.to_owned();
+    Ok(Document::Secret(pb::SecretDocument {
+        workflow,
+        name: value.name,
+        value: value.value,
+        kept: false,
+    }))
+}
+
+impl Named {
+    /// Its name, with its line if it has one.
+    fn place(&self) -> String {
+        self.line.map_or_else(|| self.name.clone(), |line| at_line(line, &self.name))
+    }
+}
