@@ -20,6 +20,7 @@
 //! | 2 | [`integration`] | the types of connections |
 //! | 2 | [`config`] | the daemon's configuration |
 //! | 2 | [`relay`] | Puppet Relay's specs: references, expressions, evaluation (pure) |
+//! | 1 | [`metrics`] | what is counted, and its text: prometheus_client |
 //! | 1 | [`model`] | the words, parsed and checked |
 //!
 //! # How one Resolve flows
@@ -61,6 +62,7 @@ pub mod identity;
 pub mod integration;
 pub mod journal;
 pub mod lease;
+pub mod metrics;
 pub mod model;
 pub mod relay;
 pub mod seal;
