@@ -159,7 +159,7 @@ fn is_name(name: &str) -> bool {
 
 /// `name{label="value",…} number`
 fn sample(line: &str) -> Option<(String, Labels, f64)> {
-    let end = line.find(|c| c == '{' || c == ' ')?;
+    let end = line.find(['{', ' '])?;
     let (name, mut rest) = line.split_at(end);
     let mut labels = Labels::new();
     if let Some(inner) = rest.strip_prefix('{') {
