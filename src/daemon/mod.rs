@@ -273,7 +273,7 @@ impl Loaded {
         threads.admin.spawn(keeper.run(authority, Arc::clone(&reload), stop.clone()));
         let metrics_address = scrape.as_ref().map(ScrapeListener::address);
         if let Some(scrape) = scrape {
-            let source = Source { broker: Arc::clone(&broker), metrics };
+            let source = Source::new(Arc::clone(&broker), metrics);
             let _entered = threads.admin.enter();
             scrape.serve(source, stop.clone()).map_err(DaemonError::Threads)?;
         }

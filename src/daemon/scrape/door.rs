@@ -2,6 +2,7 @@
 
 use std::convert::Infallible;
 use std::net::IpAddr;
+use std::sync::Arc;
 
 use http_body_util::Full;
 use hyper::body::{Bytes, Incoming};
@@ -36,15 +37,21 @@ pub(super) async fn answer(
         answer.headers_mut().insert(ALLOW, HeaderValue::from_static("GET"));
         return Ok(answer);
     }
-    let source = source.clone();
+    Ok(match text(source.clone()).await {
+        Some(text) => with(StatusCode::OK, OPEN_METRICS, text),
+        None => plain(StatusCode::INTERNAL_SERVER_ERROR, "the metrics cannot be written"),
+    })
+}
+
+async fn text(source: Source) -> Option<String> {
+    let turn = Arc::clone(&source.readers).acquire_owned().await.ok()?;
     // It looks at the journal, whose disk may hang.
     let text = tokio::task::spawn_blocking(move || {
-        metrics::text(&source.metrics, gauges::read(&source.broker))
+        let text = metrics::text(&source.metrics, gauges::read(&source.broker));
+        drop(turn);
+        text
     });
-    Ok(match text.await {
-        Ok(Ok(text)) => with(StatusCode::OK, OPEN_METRICS, text),
-        _ => plain(StatusCode::INTERNAL_SERVER_ERROR, "the metrics cannot be written"),
-    })
+    text.await.ok()?.ok()
 }
 
 /// A page that a browser shows can have a name of its own lead to this address (DNS rebinding), and then says that

@@ -24,6 +24,9 @@ use crate::metrics::Metrics;
 
 /// Connections at a time; more wait.
 const MAX_CONNECTIONS: usize = 8;
+/// How many of them look at the broker at a time: no more threads wait for a disk that hangs, though their clients
+/// are gone by then.
+const MAX_READERS: usize = 2;
 /// How long the head of a request may take.
 const HEAD_PATIENCE: Duration = Duration::from_secs(2);
 /// How long all of it may take, until the answer is read.
@@ -41,8 +44,15 @@ const OUT_OF_FILES_PAUSE: Duration = Duration::from_millis(250);
 /// What is told from.
 #[derive(Clone)]
 pub(super) struct Source {
-    pub(super) broker: Arc<Broker>,
-    pub(super) metrics: Metrics,
+    broker: Arc<Broker>,
+    metrics: Metrics,
+    readers: Arc<Semaphore>,
+}
+
+impl Source {
+    pub(super) fn new(broker: Arc<Broker>, metrics: Metrics) -> Self {
+        Self { broker, metrics, readers: Arc::new(Semaphore::new(MAX_READERS)) }
+    }
 }
 
 /// An address that is listened on, where nobody is answered yet.
