@@ -2,8 +2,8 @@
 //! reads. The only room that knows prometheus_client.
 //!
 //! ```text
-//! a request ends ─ a few relaxed additions, no lock, no heap block        [`Method`]
-//! a scrape       ─ reads the counters, adds what is so just now, encodes  [`text()`]
+//! a request ends ─ a few relaxed additions, no lock, no heap block        `Method`
+//! a scrape       ─ reads the counters, adds what is so just now, encodes  `text`
 //! ```
 //!
 //! No label is a stranger's word, and none can take on more and more values: methods are those of the protos,
