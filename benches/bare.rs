@@ -88,7 +88,14 @@ pub fn serve(directory: &Path) {
 async fn accept(directory: &Path, door: Arc<Door>, domain: TrustDomain) {
     let (connections, accepted) = mpsc::channel(64);
     let stop = CancellationToken::new();
-    let acceptor = Acceptor { door, domain, connections, handshakes: None, draining: stop.clone() };
+    let acceptor = Acceptor {
+        door,
+        domain,
+        connections,
+        handshakes: None,
+        draining: stop.clone(),
+        refused: Arc::default(),
+    };
     let gate = Gate {
         tag: (),
         uid: None,

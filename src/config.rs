@@ -3,6 +3,7 @@
 //! Flags and environment are one thing to clap; this room joins them with the file and says what the
 //! defaults are. It is the only reader of the configuration file.
 
+use std::net::SocketAddr;
 use std::path::{Path, PathBuf};
 
 use serde::Deserialize;
@@ -23,6 +24,12 @@ pub enum ConfigError {
     /// There is no such group.
     #[error("the admin group {0:?} is neither a group of this system nor a group id")]
     GroupUnknown(String),
+    /// Metrics are not for other hosts.
+    #[error(
+        "the metrics address {0:?} must be a loopback address with a port, such as 127.0.0.1:9464 or [::1]:9464: \
+         what is told there is told to everybody who can connect"
+    )]
+    MetricsAddress(String),
     /// The file cannot be read.
     #[error("the configuration file {}: {source}", .path.display())]
     Read {
@@ -49,6 +56,7 @@ struct ConfigFile {
     runtime: Option<PathBuf>,
     admin_group: Option<String>,
     journal: Option<JournalMode>,
+    metrics: Option<String>,
     limits: Limits,
 }
 
@@ -63,6 +71,8 @@ pub struct Given {
     pub admin_group: Option<String>,
     /// `--journal`, `KEYHATCH_JOURNAL`
     pub journal: Option<JournalMode>,
+    /// `--metrics`, `KEYHATCH_METRICS`
+    pub metrics: Option<String>,
     /// `--expect-head`
     pub expect_head: Option<u64>,
     /// `--config`
@@ -80,6 +90,8 @@ pub struct Config {
     pub admin_group: Option<u32>,
     /// When a decision on the step door is as good as written.
     pub journal: JournalMode,
+    /// Where metrics are told, if anywhere: a loopback address.
+    pub metrics: Option<SocketAddr>,
     /// The least change that the store must be at, if somebody has noted one.
     pub expect_head: Option<u64>,
     /// The limits.
@@ -94,6 +106,7 @@ impl Config {
             runtime,
             admin_group: None,
             journal: JournalMode::default(),
+            metrics: None,
             expect_head: None,
             limits: Limits::default(),
         }
@@ -102,15 +115,18 @@ impl Config {
     /// Joins what was given with the file and the defaults.
     ///
     /// # Errors
-    /// If the file cannot be read, is not well formed, or says what cannot be; if there is no such group.
+    /// If the file cannot be read, is not well formed, or says what cannot be; if there is no such group; if
+    /// metrics would be told to other hosts.
     pub fn load(given: Given) -> Result<Self, ConfigError> {
         let file = given.file.as_deref().map(read).transpose()?.unwrap_or_default();
         let admin_group = given.admin_group.or(file.admin_group);
+        let metrics = given.metrics.or(file.metrics);
         Ok(Self {
             state: given.state.or(file.state).unwrap_or_else(default_state),
             runtime: given.runtime.or(file.runtime).unwrap_or_else(default_runtime),
             admin_group: admin_group.as_deref().map(group).transpose()?,
             journal: given.journal.or(file.journal).unwrap_or_default(),
+            metrics: metrics.as_deref().map(loopback).transpose()?,
             expect_head: given.expect_head,
             limits: file.limits,
         })
@@ -124,6 +140,12 @@ fn group(text: &str) -> Result<u32, ConfigError> {
     let is_one = |gid: &u32| *gid != u32::MAX;
     let id = text.parse().ok().filter(is_one).or_else(|| by_name().map(|group| group.gid.as_raw()));
     id.ok_or_else(|| ConfigError::GroupUnknown(text.to_owned()))
+}
+
+/// An address of this host that no other can reach.
+fn loopback(text: &str) -> Result<SocketAddr, ConfigError> {
+    let address = text.parse().ok().filter(|address: &SocketAddr| address.ip().is_loopback());
+    address.ok_or_else(|| ConfigError::MetricsAddress(text.to_owned()))
 }
 
 fn read(path: &Path) -> Result<ConfigFile, ConfigError> {
@@ -164,4 +186,29 @@ fn is_root() -> bool {
 fn directory(variable: &str) -> Option<PathBuf> {
     // XDG Base Directory: "all paths must be absolute … if relative, consider the path invalid".
     std::env::var_os(variable).map(PathBuf::from).filter(|path| path.is_absolute())
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn metrics_are_told_on_this_host_only() {
+        for good in ["127.0.0.1:9464", "127.1.2.3:0", "[::1]:9464"] {
+            assert!(loopback(good).is_ok(), "{good}");
+        }
+        for bad in [
+            "",
+            "9464",
+            ":9464",
+            "127.0.0.1",
+            "localhost:9464",
+            "0.0.0.0:9464",
+            "[::]:9464",
+            "10.0.0.1:9464",
+            "[::ffff:127.0.0.1]:9464",
+        ] {
+            assert!(loopback(bad).is_err(), "{bad}");
+        }
+    }
 }

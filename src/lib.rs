@@ -20,6 +20,7 @@
 //! | 2 | [`integration`] | the types of connections |
 //! | 2 | [`config`] | the daemon's configuration |
 //! | 2 | [`relay`] | Puppet Relay's specs: references, expressions, evaluation (pure) |
+//! | 1 | [`metrics`] | what is counted, and its text: prometheus_client |
 //! | 1 | [`model`] | the words, parsed and checked |
 //!
 //! # How one Resolve flows
@@ -40,7 +41,7 @@
 //! | who | what is done about it |
 //! |---|---|
 //! | hostile code in a step | has its own socket and certificate only; what it may resolve is decided by name, and what it may not have looks like what does not exist |
-//! | another user on the host | directories and sockets by mode; SO_PEERCRED beside the certificate; no core dumps |
+//! | another user on the host | directories and sockets by mode; SO_PEERCRED beside the certificate; no core dumps; metrics, if they are told, are counts and names of operators and executors |
 //! | whoever reads freed memory | every heap block is wiped when it is freed |
 //! | whoever reads another process's memory | the keys that seal the store are where nobody else can read, if the kernel has such memory; values are not |
 //! | a stolen step certificate | works on its own socket only, until the step closes |
@@ -61,6 +62,7 @@ pub mod identity;
 pub mod integration;
 pub mod journal;
 pub mod lease;
+pub mod metrics;
 pub mod model;
 pub mod relay;
 pub mod seal;

@@ -10,5 +10,6 @@ use zeroizing_alloc::ZeroAlloc;
 static ALLOCATOR: ZeroAlloc<MiMalloc> = ZeroAlloc(MiMalloc);
 
 fn main() -> ExitCode {
+    keyhatch::seal::note_wiping_allocator();
     keyhatch::cli::run()
 }

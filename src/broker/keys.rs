@@ -22,6 +22,8 @@ use crate::store::Store;
 /// What keys are looked at and changed with.
 pub(super) struct Keys {
     pub(super) place: KeyPlace,
+    /// Where the KEK comes from. That changes only while no daemon runs.
+    pub(super) kek_kind: KekKind,
     pub(super) keyring: Arc<Keyring>,
     pub(super) journal: Arc<Journal>,
     pub(super) store: Arc<Store>,
@@ -33,10 +35,11 @@ pub(super) struct Keys {
 }
 
 impl Keys {
-    pub(super) fn new(place: KeyPlace, parts: WriterParts) -> Self {
+    /// Reads the keyring's file.
+    pub(super) fn new(place: KeyPlace, parts: WriterParts) -> Result<Self, PlaceError> {
         let WriterParts { journal, store, keyring, clock, .. } = parts;
-        let (turn, wake) = (Mutex::default(), Notify::new());
-        Self { place, keyring, journal, store, clock, turn, wake }
+        let (turn, wake, kek_kind) = (Mutex::default(), Notify::new(), place.kek_kind()?);
+        Ok(Self { place, kek_kind, keyring, journal, store, clock, turn, wake })
     }
 }
 

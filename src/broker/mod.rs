@@ -15,6 +15,7 @@ mod fan_out;
 mod field_changes;
 mod group_write;
 mod groups;
+mod health;
 mod housekeeping;
 mod inspect;
 mod integrations;
@@ -58,6 +59,7 @@ pub use draft::WriteOptions;
 pub use error::Error;
 pub use explain::{DryRun, ExaminedResource, Explanation, NearMember, PastDecision};
 pub use groups::{GroupChange, GroupDocument, ListedGroup, MemberChange, NewGroup};
+pub use health::{Counts, Health, KeyState, State};
 pub use inspect::Inspected;
 pub use integrations::ListedIntegration;
 pub use keys::{ListedDek, ListedKeys, RotatedKek};
@@ -81,7 +83,7 @@ use crate::catalog::{Snapshot, Snapshots};
 use crate::identity::Authority;
 use crate::journal::Journal;
 use crate::model::{Clock, JournalMode, Limits, Timestamp};
-use crate::seal::{KeyMemory, Keyring, key_memory};
+use crate::seal::Keyring;
 use crate::store::Store;
 use keys::Keys;
 use listeners::Listeners;
@@ -111,36 +113,8 @@ pub struct Broker {
     watchers: Watchers,
     is_draining: AtomicBool,
     readiness: tokio::sync::watch::Sender<bool>,
-}
-
-/// How the broker is doing.
-pub struct Health {
-    /// Since when it runs.
-    pub start_time: Timestamp,
-    /// Whether nothing is resolved since it was restored from a backup.
-    pub is_quarantined: bool,
-    /// Whether the journal can be written.
-    pub journal_writable: bool,
-    /// Whether the store takes changes.
-    pub store_writable: bool,
-    /// How many connections there are.
-    pub connections: usize,
-    /// How many secrets there are.
-    pub secrets: usize,
-    /// How many steps are open.
-    pub open_steps: usize,
-    /// How many leases are live.
-    pub live_leases: usize,
-    /// The last batch in force.
-    pub head: u64,
-    /// The journal's last line.
-    pub journal_position: String,
-    /// The key that wraps the keyring.
-    pub kek_id: String,
-    /// Where keys are kept in memory.
-    pub key_memory: KeyMemory,
-    /// The trust domain.
-    pub trust_domain: String,
+    /// When the daemon's certificate ends.
+    certificate_end: tokio::sync::watch::Receiver<Timestamp>,
 }
 
 impl Broker {
@@ -201,29 +175,5 @@ impl Broker {
         let can_write = self.journal.is_writable() && self.store.is_writable();
         let is_ready = can_write && self.check_serving().is_ok();
         self.readiness.send_if_modified(|was| std::mem::replace(was, is_ready) != is_ready);
-    }
-
-    /// How it is doing. What a journal that hangs would have to say is left out.
-    pub fn health(&self) -> Health {
-        let snapshot = self.snapshot();
-        let looked = self
-            .journal
-            .look(|live| (live.open_count(), live.leases().len(), live.is_quarantined()));
-        let (open_steps, live_leases, is_quarantined) = looked.unwrap_or_default();
-        Health {
-            is_quarantined,
-            start_time: self.start_time,
-            journal_writable: self.journal.is_writable(),
-            store_writable: self.store.is_writable() && self.journal.has_room(),
-            connections: snapshot.catalog.connection_count(),
-            secrets: snapshot.catalog.secret_count(),
-            open_steps,
-            live_leases,
-            head: snapshot.head,
-            journal_position: self.journal.position().unwrap_or_default(),
-            kek_id: self.keyring.kek_id().to_string(),
-            key_memory: key_memory(),
-            trust_domain: self.authority.domain().to_string(),
-        }
     }
 }

@@ -15,7 +15,7 @@ use std::path::{Path, PathBuf};
 use std::sync::Arc;
 use std::sync::atomic::AtomicBool;
 
-use tokio::sync::{Semaphore, mpsc};
+use tokio::sync::{Semaphore, mpsc, watch};
 
 use super::Broker;
 use super::draft::revoked_by_all;
@@ -32,7 +32,7 @@ use crate::journal::{
     CloseReason, Event, Journal, Live, Options, Recovery, ReplayError, Unavailable,
 };
 use crate::model::limits::MAX_CLOCK_STEP_BACK;
-use crate::model::{Clock, Id, JournalMode, Limits};
+use crate::model::{Clock, Id, JournalMode, Limits, Timestamp};
 use crate::seal::{KeyPlace, Keyring, PlaceError};
 use crate::store::{Store, StoreError};
 
@@ -100,6 +100,8 @@ pub struct Parts<'a> {
     pub keys: KeyPlace,
     /// The CA.
     pub authority: Arc<Authority>,
+    /// When the daemon's certificate ends, which is renewed while it serves.
+    pub certificate_end: watch::Receiver<Timestamp>,
     /// Where time comes from.
     pub clock: Clock,
     /// The limits.
@@ -198,7 +200,7 @@ impl Broker {
             return Err(StartError::OlderThanExpected { expected, head });
         }
         let (writer, queue) = Writer::new();
-        let keys = Arc::new(Keys::new(parts.keys, foundation.parts.clone()));
+        let keys = Arc::new(Keys::new(parts.keys, foundation.parts.clone())?);
         let WriterParts { snapshots, journal, store, keyring, .. } = foundation.parts.clone();
         let broker = Self {
             keys,
@@ -220,7 +222,8 @@ impl Broker {
             start_time: now,
             watchers: Watchers::default(),
             is_draining: AtomicBool::new(false),
-            readiness: tokio::sync::watch::Sender::new(true),
+            readiness: watch::Sender::new(true),
+            certificate_end: parts.certificate_end,
         };
         broker.restore_openings(&foundation.recovery).await?;
         let version = env!("CARGO_PKG_VERSION").to_owned();

@@ -99,6 +99,11 @@ impl Watchers {
         number
     }
 
+    /// How many are open.
+    pub(super) fn count(&self) -> usize {
+        self.all.lock().len()
+    }
+
     /// Those that are open now. Whoever comes later looks at the newest snapshot by himself.
     pub(super) fn all(&self) -> Vec<Arc<Watcher>> {
         self.all.lock().values().cloned().collect()

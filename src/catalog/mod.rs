@@ -138,6 +138,11 @@ impl Catalog {
         names.filter_map(|(_, uid)| self.groups.get(uid))
     }
 
+    /// How many groups there are.
+    pub fn group_count(&self) -> usize {
+        self.groups.size()
+    }
+
     /// Takes a new group in, or an old one with another name or other access.
     pub fn put_group(&mut self, metadata: GroupMetadata) {
         let old = self.groups.get(&metadata.uid).cloned();

@@ -30,11 +30,15 @@ pub struct Serve {
     /// the operating system has it.
     #[arg(long, env = "KEYHATCH_JOURNAL", value_name = "MODE", value_parser = journal_mode)]
     journal: Option<JournalMode>,
+    /// Tell metrics to Prometheus at http://ADDRESS/metrics: a loopback address and a port, such as
+    /// 127.0.0.1:9464; with port 0 the log says which was taken.
+    #[arg(long, env = "KEYHATCH_METRICS", value_name = "ADDRESS")]
+    metrics: Option<String>,
     /// Refuse to start if the store has fewer changes than this, as "last change" of status has said: then it
     /// was replaced by an older copy.
     #[arg(long, value_name = "CHANGE")]
     expect_head: Option<u64>,
-    /// The configuration file: state, runtime, admin_group, journal and a limits table, in TOML.
+    /// The configuration file: state, runtime, admin_group, journal, metrics and a limits table, in TOML.
     #[arg(long, env = "KEYHATCH_CONFIG", value_name = "FILE")]
     config: Option<PathBuf>,
     /// The form of the log, on stderr.
@@ -63,6 +67,7 @@ impl Serve {
             runtime: self.runtime,
             admin_group: self.admin_group,
             journal: self.journal,
+            metrics: self.metrics,
             expect_head: self.expect_head,
             file: self.config,
         };

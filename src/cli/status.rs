@@ -1,11 +1,11 @@
 //! `keyhatch status`
 
-use serde_json::json;
+use serde_json::{Value as Json, json};
 
 use super::Common;
 use super::endpoint::{Caller, connect};
 use super::failure::Failure;
-use super::output::{moment, print, properties};
+use super::output::{moment, print, properties, second};
 use crate::grpc::pb;
 use crate::grpc::pb::system_service_client::SystemServiceClient;
 
@@ -13,36 +13,108 @@ pub(super) async fn run(common: &Common) -> Result<(), Failure> {
     let channel = connect(Caller::Operator, common.state.as_deref()).await?;
     let status = SystemServiceClient::new(channel).get_status(pb::GetStatusRequest {}).await?;
     let status = status.into_inner();
-    let since = moment(status.start_time.as_ref());
-    let answer = json!({
+    print(common.output, &answer(&status), || table(&status), || status.state.clone())
+}
+
+/// For programs.
+fn answer(status: &pb::Status) -> Json {
+    json!({
         "state": status.state,
         "version": status.version,
+        "client_version": env!("CARGO_PKG_VERSION"),
         "trust_domain": status.trust_domain,
-        "start_time": since,
+        "start_time": moment(status.start_time.as_ref()),
         "connections": status.connections,
+        "groups": status.groups,
         "secrets": status.secrets,
+        "own_integrations": status.own_integrations,
+        "operators": status.operators,
+        "executors": status.executors,
         "open_steps": status.open_steps,
         "live_leases": status.live_leases,
+        "watches": status.watches,
         "head": status.head,
+        "journal_mode": status.journal_mode,
         "journal_position": status.journal_position,
+        "journal_unsynced_lines": status.journal_unsynced_lines,
+        "journal_unsynced_seconds": status.journal_unsynced_for.map(|time| time.seconds),
+        "journal_signed_position": status.journal_signed_position,
+        "journal_sign_time": moment(status.journal_sign_time.as_ref()),
         "kek_id": status.kek_id,
+        "kek_source": status.kek_source,
+        "deks": status.deks,
+        "resealing": status.resealing,
         "key_memory": status.key_memory,
-    });
-    let table = || {
-        properties(&[
-            ("state", status.state.clone()),
-            ("version", status.version.clone()),
-            ("trust domain", status.trust_domain.clone()),
-            ("since", since.clone()),
-            ("connections", status.connections.to_string()),
-            ("secrets", status.secrets.to_string()),
-            ("open steps", status.open_steps.to_string()),
-            ("live leases", status.live_leases.to_string()),
-            ("last change", status.head.to_string()),
-            ("journal line", status.journal_position.clone()),
-            ("KEK", status.kek_id.clone()),
-            ("keys in memory", status.key_memory.clone()),
-        ])
-    };
-    print(common.output, &answer, table, || status.state.clone())
+        "core_dumps_off": status.core_dumps_off,
+        "freed_memory_wiped": status.freed_memory_wiped,
+        "daemon_certificate_expire_time": moment(status.daemon_certificate_expire_time.as_ref()),
+        "ca_expire_time": moment(status.ca_expire_time.as_ref()),
+        "caller_certificate_expire_time": moment(status.caller_certificate_expire_time.as_ref()),
+    })
+}
+
+/// For people.
+fn table(status: &pb::Status) -> String {
+    properties(&[
+        ("state", status.state.clone()),
+        ("version", versions(status)),
+        ("trust domain", status.trust_domain.clone()),
+        ("since", moment(status.start_time.as_ref())),
+        ("connections", status.connections.to_string()),
+        ("groups", status.groups.to_string()),
+        ("secrets", status.secrets.to_string()),
+        ("own integrations", status.own_integrations.to_string()),
+        ("operators", status.operators.to_string()),
+        ("executors", status.executors.to_string()),
+        ("open steps", status.open_steps.to_string()),
+        ("live leases", status.live_leases.to_string()),
+        ("watches", status.watches.to_string()),
+        ("last change", status.head.to_string()),
+        ("journal line", status.journal_position.clone()),
+        ("journal mode", status.journal_mode.clone()),
+        ("not yet on disk", unsynced(status)),
+        ("signed up to", signed(status)),
+        ("KEK", format!("{}, from a {}", status.kek_id, status.kek_source)),
+        ("data keys", data_keys(status)),
+        ("keys in memory", status.key_memory.clone()),
+        ("core dumps", if status.core_dumps_off { "off" } else { "possible" }.to_owned()),
+        ("freed memory", if status.freed_memory_wiped { "wiped" } else { "not wiped" }.to_owned()),
+        ("daemon's certificate", until(status.daemon_certificate_expire_time.as_ref())),
+        ("CA", until(status.ca_expire_time.as_ref())),
+        ("your certificate", until(status.caller_certificate_expire_time.as_ref())),
+    ])
+}
+
+fn versions(status: &pb::Status) -> String {
+    match (status.version.as_str(), env!("CARGO_PKG_VERSION")) {
+        (daemon, own) if daemon == own => daemon.to_owned(),
+        (daemon, own) => format!("{daemon}; of this command: {own}"),
+    }
+}
+
+fn unsynced(status: &pb::Status) -> String {
+    match (status.journal_unsynced_lines, &status.journal_unsynced_for) {
+        (None, _) => "unknown: the journal hangs".to_owned(),
+        (Some(0), _) => "nothing".to_owned(),
+        (Some(lines), None) => format!("{lines} line(s)"),
+        (Some(lines), Some(time)) => format!("{lines} line(s), for {} s or more", time.seconds),
+    }
+}
+
+fn signed(status: &pb::Status) -> String {
+    match status.journal_signed_position.as_str() {
+        "" => "no line yet".to_owned(),
+        line => format!("line {line}, at {}", second(status.journal_sign_time.as_ref())),
+    }
+}
+
+fn data_keys(status: &pb::Status) -> String {
+    match status.resealing {
+        true => format!("{}: records are being sealed again under the newest", status.deks),
+        false => status.deks.to_string(),
+    }
+}
+
+fn until(end: Option<&prost_types::Timestamp>) -> String {
+    format!("until {}", second(end))
 }

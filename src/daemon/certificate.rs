@@ -7,7 +7,7 @@ use std::os::unix::fs::MetadataExt as _;
 use std::sync::Arc;
 use std::time::Duration;
 
-use tokio::sync::Notify;
+use tokio::sync::{Notify, watch};
 use tokio_util::sync::CancellationToken;
 use zeroize::Zeroizing;
 
@@ -27,6 +27,8 @@ pub(super) struct Doors {
     pub(super) steps: Arc<Door>,
     pub(super) admin: Arc<Door>,
     pub(super) domain: TrustDomain,
+    /// When the certificate in force ends.
+    pub(super) certificate_end: watch::Receiver<Timestamp>,
 }
 
 /// Keeps the doors' certificate in force.
@@ -39,6 +41,8 @@ pub(super) struct CertificateKeeper {
     admin: Arc<Door>,
     /// When the one in force is to be renewed.
     renewal: Timestamp,
+    /// When it ends.
+    end: watch::Sender<Timestamp>,
     /// The files that were looked at last, whether they were taken or not.
     taken: Stamp,
     /// The files as they stood at the last look: they may be in the middle of being replaced.
@@ -66,8 +70,8 @@ impl Doors {
         authority: &Authority,
         clock: &Clock,
     ) -> Result<(Self, CertificateKeeper), DaemonError> {
-        let (doors, pair) = match Self::build(state, authority, clock) {
-            Ok((doors, pair)) if clock.now() < pair.renewal(authority.domain()) => (doors, pair),
+        let (doors, pair, end) = match Self::build(state, authority, clock) {
+            Ok(built) if clock.now() < built.1.renewal(authority.domain()) => built,
             built => {
                 if let Err(error) = built {
                     tracing::warn!(%error, "the daemon's certificate is replaced");
@@ -84,6 +88,7 @@ impl Doors {
             steps: Arc::clone(&doors.steps),
             admin: Arc::clone(&doors.admin),
             renewal: pair.renewal(authority.domain()),
+            end,
             taken: stamp,
             seen: stamp,
         };
@@ -94,15 +99,17 @@ impl Doors {
         state: &StateDirectory,
         authority: &Authority,
         clock: &Clock,
-    ) -> Result<(Self, Pair), DaemonError> {
+    ) -> Result<(Self, Pair, watch::Sender<Timestamp>), DaemonError> {
         let pair = Pair::read(state)?;
         let [steps, admin] = pair.settings(authority, clock);
+        let (end, certificate_end) = watch::channel(pair.end(authority.domain()));
         let doors = Self {
             steps: Arc::new(Door::new(&steps)?),
             admin: Arc::new(Door::new(&admin)?),
             domain: authority.domain().clone(),
+            certificate_end,
         };
-        Ok((doors, pair))
+        Ok((doors, pair, end))
     }
 }
 
@@ -175,6 +182,7 @@ impl CertificateKeeper {
         self.steps.swap(&steps);
         self.admin.swap(&admin);
         self.renewal = pair.renewal(authority.domain());
+        self.end.send_replace(pair.end(authority.domain()));
         Ok(())
     }
 }
@@ -187,8 +195,17 @@ impl Pair {
 
     /// When two thirds of its life are over; at once if it cannot be read.
     fn renewal(&self, domain: &TrustDomain) -> Timestamp {
+        self.moment(domain, Svid::renewal)
+    }
+
+    /// When it ends; long ago if it cannot be read.
+    fn end(&self, domain: &TrustDomain) -> Timestamp {
+        self.moment(domain, |svid| svid.not_after)
+    }
+
+    fn moment(&self, domain: &TrustDomain, of: impl FnOnce(&Svid) -> Timestamp) -> Timestamp {
         let svid = Svid::parse_pem(&self.chain_pem, domain);
-        svid.map_or(Timestamp::from_millis(0), |svid| svid.renewal())
+        svid.map_or(Timestamp::from_millis(0), |svid| of(&svid))
     }
 
     /// What it makes of the step door and the admin door.

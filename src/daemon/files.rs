@@ -4,7 +4,7 @@ use rustix::process::{Resource, Rlimit, getrlimit, setrlimit};
 
 use crate::model::Limits;
 
-/// For the store, the journal, the runtimes, and directories while they are made or read.
+/// For the store, the journal, the runtimes, the few who read metrics, and directories while they are made or read.
 const OWN: u64 = 128;
 
 /// How many descriptors there are for what steps do.

@@ -9,11 +9,13 @@ mod init;
 mod reissue;
 mod restore;
 mod rotate;
+mod scrape;
 mod signals;
 mod state;
 mod threads;
 mod upkeep;
 
+use std::net::SocketAddr;
 use std::path::{Path, PathBuf};
 use std::sync::Arc;
 use std::time::Duration;
@@ -34,6 +36,7 @@ pub use state::{StateDirectory, StateError, StateFile, StateLock};
 
 use self::certificate::{CertificateKeeper, Doors};
 use self::files::Shares;
+use self::scrape::{ScrapeListener, Source};
 use self::threads::Threads;
 use self::upkeep::keep_broker;
 use crate::broker::{Broker, Error, Parts, Runtime, RuntimeError, StartError, StepListener, bind};
@@ -43,6 +46,7 @@ use crate::identity::{
     Acceptor, Authority, Gate, GuestLimits, PIECE_BYTES, PaceLimits, Patience, TlsError,
 };
 use crate::journal::LiveOpening;
+use crate::metrics::Metrics;
 use crate::model::limits::DRAIN_DEADLINE;
 use crate::model::{Clock, Invalid, Limits};
 use crate::seal::{NoRandomness, Unlock};
@@ -67,6 +71,17 @@ pub enum DaemonError {
     /// The broker refused the first registrations.
     #[error(transparent)]
     Broker(#[from] Error),
+    /// The address for metrics cannot be had.
+    #[error(
+        "metrics cannot be told at {address} ({source}); choose another address with --metrics, or port 0 for any \
+         that is free"
+    )]
+    Metrics {
+        /// The address.
+        address: SocketAddr,
+        /// The cause.
+        source: std::io::Error,
+    },
     /// A name is not well formed.
     #[error(transparent)]
     Name(#[from] Invalid),
@@ -101,6 +116,7 @@ pub struct Loaded {
     authority: Arc<Authority>,
     listener: std::os::unix::net::UnixListener,
     socket: PathBuf,
+    scrape: Option<ScrapeListener>,
     new_sockets: mpsc::UnboundedReceiver<StepListener>,
     shares: Shares,
     threads: Threads,
@@ -115,6 +131,7 @@ pub struct Daemon {
     servers: mpsc::Receiver<()>,
     threads: Threads,
     socket: PathBuf,
+    metrics_address: Option<SocketAddr>,
     _lock: StateLock,
 }
 
@@ -134,6 +151,11 @@ impl Daemon {
     /// The admin socket.
     pub fn admin_socket(&self) -> &Path {
         &self.socket
+    }
+
+    /// Where metrics are told, if anywhere.
+    pub fn metrics_address(&self) -> Option<SocketAddr> {
+        self.metrics_address
     }
 
     /// Has the daemon's certificate loaded again from its files, without waiting.
@@ -186,6 +208,7 @@ impl Loaded {
         let runtime = Runtime::open(&config.runtime)?;
         let socket = runtime.admin_socket();
         let listener = bind_admin(&socket, config.admin_group)?;
+        let scrape = config.metrics.map(ScrapeListener::bind).transpose()?;
         init::keep_addresses(&state, &config.runtime)?;
         let (doors, keeper) = Doors::open(&state, &file.name, &authority, &clock)?;
         let (step_sockets, new_sockets) = mpsc::unbounded_channel();
@@ -196,6 +219,7 @@ impl Loaded {
             keyring,
             keys,
             authority: Arc::clone(&authority),
+            certificate_end: doors.certificate_end.clone(),
             clock,
             limits: Limits { open_steps: shares.open_steps, ..config.limits.clone() },
             journal_mode: config.journal,
@@ -213,6 +237,7 @@ impl Loaded {
             authority,
             listener,
             socket,
+            scrape,
             new_sockets,
             shares,
             threads,
@@ -226,12 +251,15 @@ impl Loaded {
     /// If a socket cannot be listened on.
     pub fn serve(self) -> Result<Daemon, DaemonError> {
         let Self { broker, doors, keeper, authority, listener, socket, .. } = self;
-        let Self { new_sockets, shares, threads, lock, .. } = self;
+        let Self { scrape, new_sockets, shares, threads, lock, .. } = self;
         // Closed when the last server has drained: nobody sends on it.
         let (running, servers) = mpsc::channel(1);
         let (broker, stop) = (Arc::new(broker), CancellationToken::new());
+        let grpc::Methods { steps, admin } = grpc::methods();
+        let metrics = Metrics::new(steps, admin);
         let wiring = Wiring {
             broker: Arc::clone(&broker),
+            metrics: metrics.clone(),
             doors,
             handshakes: threads.handshakes.handle().clone(),
             stop: stop.clone(),
@@ -243,14 +271,21 @@ impl Loaded {
         threads.steps.spawn(Arc::clone(&broker).fan_out());
         let reload = Arc::new(Notify::new());
         threads.admin.spawn(keeper.run(authority, Arc::clone(&reload), stop.clone()));
+        let metrics_address = scrape.as_ref().map(ScrapeListener::address);
+        if let Some(scrape) = scrape {
+            let source = Source::new(Arc::clone(&broker), metrics);
+            let _entered = threads.admin.enter();
+            scrape.serve(source, stop.clone()).map_err(DaemonError::Threads)?;
+        }
         tracing::info!(socket = %socket.display(), "serving");
-        Ok(Daemon { broker, stop, reload, servers, threads, socket, _lock: lock })
+        Ok(Daemon { broker, stop, reload, servers, threads, socket, metrics_address, _lock: lock })
     }
 }
 
 /// What the servers are made of.
 struct Wiring {
     broker: Arc<Broker>,
+    metrics: Metrics,
     doors: Doors,
     /// Where the handshakes of steps are made.
     handshakes: Handle,
@@ -269,6 +304,7 @@ impl Wiring {
         let limits = self.broker.limits().clone();
         let (door, domain) = (Arc::clone(&self.doors.steps), self.doors.domain.clone());
         let (stop, handshakes) = (self.stop.clone(), self.handshakes.clone());
+        let refused = Arc::clone(&self.metrics.steps.refused);
         let files = Arc::new(Semaphore::new(shares.step_connections as usize));
         runtime.spawn(async move {
             loop {
@@ -283,6 +319,7 @@ impl Wiring {
                     connections: sender.clone(),
                     handshakes: Some(handshakes.clone()),
                     draining: stop.clone(),
+                    refused: Arc::clone(&refused),
                 };
                 let gate = step_gate(opening, closed, &limits, &files);
                 match UnixListener::from_std(listener) {
@@ -291,7 +328,8 @@ impl Wiring {
                 }
             }
         });
-        let served = grpc::serve_steps(Arc::clone(&self.broker), connections, self.stop.clone());
+        let (broker, metrics) = (Arc::clone(&self.broker), Arc::clone(&self.metrics.steps));
+        let served = grpc::serve_steps(broker, connections, metrics, self.stop.clone());
         let running = self.running.clone();
         runtime.spawn(async move {
             if let Err(error) = served.await {
@@ -336,12 +374,13 @@ impl Wiring {
             connections: sender,
             handshakes: None,
             draining: self.stop.clone(),
+            refused: Arc::clone(&self.metrics.admin.refused),
         };
         let listener = runtime
             .block_on(async { UnixListener::from_std(listener) })
             .map_err(DaemonError::Threads)?;
         runtime.spawn(acceptor.run(listener, gate));
-        let served = grpc::serve_admin(self.broker, connections, self.stop);
+        let served = grpc::serve_admin(self.broker, connections, self.metrics.admin, self.stop);
         let running = self.running;
         runtime.spawn(async move {
             if let Err(error) = served.await {

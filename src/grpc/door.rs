@@ -5,6 +5,8 @@
 //!             └ no: RESOURCE_EXHAUSTED at once; nothing waits in a queue
 //! ```
 //!
+//! Whatever way a request takes, it is [counted](Count).
+//!
 //! A connection has [`MAX_STREAMS`](super::MAX_STREAMS) requests at most, by HTTP/2 itself; here are the
 //! bounds on all connections of one socket and on all sockets of a door. A reply counts until its bytes are
 //! on their way, so that a client that reads nothing cannot have replies heaped up. Streams that the server
@@ -26,8 +28,10 @@ use tonic::codegen::http::{Request, Response};
 use tonic::{Code, Status};
 use tower::{Layer, Service};
 
+use super::count::{Count, StreamCount};
 use super::{status, strict};
 use crate::identity::{OpenRequest, Peer, Traffic, WaitingReply};
+use crate::metrics::DoorMetrics;
 
 /// Methods whose reply is a stream, which may be open for days.
 const STREAMS: [&str; 6] = [
@@ -47,15 +51,17 @@ const RETRY_AFTER: Duration = Duration::from_secs(1);
 pub(super) struct DoorLayer<T> {
     room: Arc<Semaphore>,
     deadline: Duration,
+    metrics: Arc<DoorMetrics>,
     tag: PhantomData<fn() -> T>,
 }
 
 impl<T> DoorLayer<T> {
     /// A door for this many requests in flight, each of which may take so long.
-    pub(super) fn new(requests: u32, deadline_seconds: u32) -> Self {
+    pub(super) fn new(requests: u32, deadline_seconds: u32, metrics: Arc<DoorMetrics>) -> Self {
         Self {
             room: Arc::new(Semaphore::new(requests as usize)),
             deadline: Duration::from_secs(deadline_seconds.into()),
+            metrics,
             tag: PhantomData,
         }
     }
@@ -63,7 +69,12 @@ impl<T> DoorLayer<T> {
 
 impl<T> Clone for DoorLayer<T> {
     fn clone(&self) -> Self {
-        Self { room: Arc::clone(&self.room), deadline: self.deadline, tag: PhantomData }
+        Self {
+            room: Arc::clone(&self.room),
+            deadline: self.deadline,
+            metrics: Arc::clone(&self.metrics),
+            tag: PhantomData,
+        }
     }
 }
 
@@ -143,12 +154,16 @@ where
     }
 
     fn call(&mut self, request: Request<Body>) -> Self::Future {
+        let count = Count::begin(&self.layer.metrics, request.uri().path());
         match self.admit(&request) {
-            Err(answer) => Answering::Refused { answer: Some(*answer) },
+            Err(answer) => {
+                count.refuse(&answer);
+                Answering::Refused { answer: Some(*answer) }
+            }
             Ok(place) => Answering::Served {
                 work: self.inner.call(request),
-                deadline: tokio::time::sleep(self.layer.deadline),
-                place: Some(place),
+                deadline: tokio::time::sleep_until(count.began() + self.layer.deadline),
+                underway: Some((place, count)),
             },
         }
     }
@@ -164,13 +179,13 @@ pub(super) struct Place {
 
 impl Place {
     /// What its reply holds.
-    fn reply(self, body: Body) -> Reply {
+    fn reply(self, body: Body, count: &Count) -> Reply {
         // A refusal is but a head.
         if http_body::Body::is_end_stream(&body) {
             return Reply { body, held: Held::Nothing };
         }
         let held = if self.is_stream {
-            Held::Stream { _request: self.request }
+            Held::Stream { _request: self.request, count: count.stream() }
         } else {
             let _reply = self.traffic.reply();
             Held::Reply(Arc::new(Unsent { _permits: self.permits, _request: self.request, _reply }))
@@ -189,7 +204,7 @@ pin_project! {
             work: F,
             #[pin]
             deadline: Sleep,
-            place: Option<Place>,
+            underway: Option<(Place, Count)>,
         },
     }
 }
@@ -206,17 +221,21 @@ where
             AnsweringPinned::Refused { answer } => {
                 Poll::Ready(Ok(answer.take().unwrap_or_default().map(unheld)))
             }
-            AnsweringPinned::Served { work, deadline, place } => match work.poll(context) {
-                Poll::Ready(answer) => Poll::Ready(answer.map(|response| {
-                    response.map(|body| match place.take() {
-                        Some(place) => place.reply(body),
-                        None => unheld(body),
-                    })
+            AnsweringPinned::Served { work, deadline, underway } => match work.poll(context) {
+                Poll::Ready(answer) => Poll::Ready(answer.map(|response| match underway.take() {
+                    Some((place, mut count)) => {
+                        count.answer(&response);
+                        response.map(|body| place.reply(body, &count))
+                    }
+                    None => response.map(unheld),
                 })),
                 Poll::Pending => {
                     ready!(deadline.poll(context));
-                    drop(place.take());
-                    Poll::Ready(Ok(too_slow().into_http().map(unheld)))
+                    let answer = too_slow().into_http();
+                    if let Some((_, mut count)) = underway.take() {
+                        count.answer(&answer);
+                    }
+                    Poll::Ready(Ok(answer.map(unheld)))
                 }
             },
         }
@@ -232,7 +251,7 @@ pub(super) struct Reply {
 enum Held {
     Nothing,
     Reply(Arc<Unsent>),
-    Stream { _request: OpenRequest },
+    Stream { _request: OpenRequest, count: StreamCount },
 }
 
 /// What is free again when the last byte of a reply is on its way.
@@ -268,12 +287,17 @@ impl http_body::Body for Reply {
             this.held = Held::Nothing;
             return Poll::Ready(frame);
         };
-        let frame = match (frame.into_data(), &this.held) {
+        let frame = match (frame.into_data(), &mut this.held) {
             (Ok(bytes), Held::Reply(unsent)) => {
                 Frame::data(Bytes::from_owner(UnsentBytes { bytes, _unsent: Arc::clone(unsent) }))
             }
             (Ok(bytes), _) => Frame::data(bytes),
             (Err(trailers), _) => {
+                if let (Held::Stream { count, .. }, Some(trailers)) =
+                    (&mut this.held, trailers.trailers_ref())
+                {
+                    count.end(trailers);
+                }
                 // Before they go: whoever has them and asks again finds the place free.
                 this.held = Held::Nothing;
                 trailers

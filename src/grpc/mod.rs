@@ -9,12 +9,14 @@ mod call;
 pub mod client;
 mod connection;
 mod convert;
+mod count;
 mod door;
 mod executor;
 mod feed;
 mod group;
 mod health;
 mod integration;
+mod methods;
 mod padding;
 mod peer;
 mod registry;
@@ -37,10 +39,12 @@ use tokio_stream::wrappers::ReceiverStream;
 use tokio_util::sync::CancellationToken;
 use tonic::transport::Server;
 
+pub use methods::{Methods, methods};
 pub use peer::{AdminConnection, StepConnection};
 
 use crate::broker::Broker;
 use crate::journal::LiveOpening;
+use crate::metrics::DoorMetrics;
 use crate::model::Limits;
 use crate::model::limits::{MAX_ADMIN_REQUEST_BYTES, MAX_STEP_REQUEST_BYTES};
 use call::AdminDoor;
@@ -118,6 +122,7 @@ pub fn server(limits: &Limits) -> Server {
 pub async fn serve_steps(
     broker: Arc<Broker>,
     connections: mpsc::Receiver<StepConnection>,
+    metrics: Arc<DoorMetrics>,
     stop: CancellationToken,
 ) -> Result<(), tonic::transport::Error> {
     let health = health::of_steps(broker.readiness()).await;
@@ -125,6 +130,7 @@ pub async fn serve_steps(
     let door = DoorLayer::<Arc<LiveOpening>>::new(
         limits.all_steps_requests_in_flight,
         limits.step_request_seconds,
+        metrics,
     );
     let steps = StepServiceServer::new(step::Steps::new(broker))
         .max_decoding_message_size(MAX_STEP_REQUEST_BYTES);
@@ -146,12 +152,13 @@ pub async fn serve_steps(
 pub async fn serve_admin(
     broker: Arc<Broker>,
     connections: mpsc::Receiver<AdminConnection>,
+    metrics: Arc<DoorMetrics>,
     stop: CancellationToken,
 ) -> Result<(), Box<dyn std::error::Error + Send + Sync>> {
     let health = health::of_admin(broker.readiness()).await;
     let limits = broker.limits().clone();
-    let entrance =
-        DoorLayer::<()>::new(limits.admin_requests_in_flight, limits.admin_request_seconds);
+    let (requests, seconds) = (limits.admin_requests_in_flight, limits.admin_request_seconds);
+    let entrance = DoorLayer::<()>::new(requests, seconds, metrics);
     let door = AdminDoor::new(broker);
     let reflection = || {
         tonic_reflection::server::Builder::configure()

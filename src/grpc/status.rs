@@ -1,6 +1,7 @@
 //! From an error to a status: code, reason, details. One place, and no arm for "everything else".
 
 use std::collections::HashMap;
+use std::sync::Arc;
 use std::time::Duration;
 
 use tonic::{Code, Status};
@@ -24,6 +25,11 @@ const MAX_PROBLEM_CHARACTERS: usize = 256;
 
 /// When to try again what fails for a passing cause.
 const RETRY_AFTER: Duration = Duration::from_secs(1);
+
+/// A status's reason, for whoever meets the status on its way out; clients have it in the details.
+#[derive(Debug, thiserror::Error)]
+#[error("{0}")]
+struct Reason(&'static str);
 
 /// The code and the stable reason of an error.
 #[expect(clippy::too_many_lines, reason = "a table: one arm for each error, and none for the rest")]
@@ -139,6 +145,24 @@ pub(super) fn reason_of(error: &Error) -> &'static str {
     code_and_reason(error).1
 }
 
+/// The stable reason of a status, if it is one of ours.
+pub(super) fn reason_in(status: &Status) -> Option<&'static str> {
+    let source = std::error::Error::source(status)?;
+    source.downcast_ref().map(|Reason(reason)| *reason)
+}
+
+/// A status with its details and its reason.
+fn explained(
+    code: Code,
+    message: impl Into<String>,
+    details: ErrorDetails,
+    reason: &'static str,
+) -> Status {
+    let mut status = Status::with_error_details(code, message, details);
+    status.set_source(Arc::new(Reason(reason)));
+    status
+}
+
 /// An error in its place among the results of a batch.
 pub(super) fn to_message(error: &Error) -> pb::ResolveError {
     let status = to_status(error);
@@ -188,7 +212,7 @@ pub(super) fn at_the_door(
 ) -> Status {
     let mut details = ErrorDetails::with_error_info(reason, DOMAIN, HashMap::new());
     details.set_retry_info(retry_after);
-    Status::with_error_details(code, message, details)
+    explained(code, message, details, reason)
 }
 
 /// The status of an error. What went wrong inside is logged with a request id and not told.
@@ -235,5 +259,5 @@ pub(super) fn to_status(error: &Error) -> Status {
         _ => {}
     }
     details.set_error_info(reason, DOMAIN, metadata);
-    Status::with_error_details(code, message, details)
+    explained(code, message, details, reason)
 }

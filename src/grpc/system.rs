@@ -11,9 +11,10 @@ use super::tail::{self, TailStream};
 use super::{convert, pb, peer, suggest};
 use crate::access::{Examined, Principal};
 use crate::broker::{
-    DryRun, Error, ExaminedResource, Explanation, ListedDek, ListedKeys, NearMember, PastDecision,
+    DryRun, Error, ExaminedResource, Explanation, Health, ListedDek, ListedKeys, NearMember,
+    PastDecision,
 };
-use crate::journal::Outcome;
+use crate::journal::{Outcome, Standing};
 use crate::model::{ResourceName, StepName, Timestamp, WorkflowName};
 
 #[tonic::async_trait]
@@ -22,32 +23,15 @@ impl SystemService for AdminDoor {
         &self,
         request: Request<pb::GetStatusRequest>,
     ) -> Result<Response<pb::Status>, Status> {
+        let peer = peer::admin_connection(&request)?;
         let (call, _) = self.begin(request, "GetStatus", |_| String::new())?;
         call.answer(async {
             if !matches!(call.caller, Principal::Operator(..)) {
                 return Err(Error::OperatorRequired);
             }
-            let health = call.broker.health();
-            let state = match (health.journal_writable, health.store_writable) {
-                (false, _) => "no-secrets",
-                _ if health.is_quarantined => "quarantined",
-                (true, false) => "read-only",
-                (true, true) => "serving",
-            };
-            Ok(pb::Status {
-                version: env!("CARGO_PKG_VERSION").to_owned(),
-                trust_domain: health.trust_domain,
-                start_time: convert::timestamp(health.start_time),
-                state: state.to_owned(),
-                connections: convert::count(health.connections),
-                secrets: convert::count(health.secrets),
-                open_steps: convert::count(health.open_steps),
-                live_leases: convert::count(health.live_leases),
-                head: convert::count(health.head),
-                journal_position: health.journal_position,
-                kek_id: health.kek_id,
-                key_memory: health.key_memory.to_string(),
-            })
+            let expire_time = convert::timestamp(peer.svid.not_after);
+            let status = status(call.broker.health());
+            Ok(pb::Status { caller_certificate_expire_time: expire_time, ..status })
         })
         .await
     }
@@ -179,6 +163,44 @@ impl SystemService for AdminDoor {
             Ok(pb::RotateDekResponse { dek_id })
         })
         .await
+    }
+}
+
+fn status(health: Health) -> pb::Status {
+    let Health { counts, keys, memory, journal, signature, .. } = health;
+    let unsynced = journal.as_ref().map(|journal| convert::count(journal.unsynced_lines));
+    let signed = signature.as_ref().and_then(|signature| convert::timestamp(signature.time));
+    pb::Status {
+        version: env!("CARGO_PKG_VERSION").to_owned(),
+        trust_domain: health.trust_domain,
+        start_time: convert::timestamp(health.start_time),
+        state: health.state.to_string(),
+        connections: convert::count(counts.connections),
+        groups: convert::count(counts.groups),
+        secrets: convert::count(counts.secrets),
+        own_integrations: convert::count(counts.own_integrations),
+        operators: convert::count(counts.operators),
+        executors: convert::count(counts.executors),
+        open_steps: convert::count(counts.open_steps),
+        live_leases: convert::count(counts.live_leases),
+        watches: convert::count(counts.watches),
+        head: convert::count(health.head),
+        journal_mode: health.journal_mode.to_string(),
+        journal_position: journal.as_ref().map(Standing::position).unwrap_or_default(),
+        journal_unsynced_lines: unsynced,
+        journal_unsynced_for: journal.and_then(|journal| journal.unsynced_for.try_into().ok()),
+        journal_signed_position: signature.map(|one| one.position).unwrap_or_default(),
+        journal_sign_time: signed,
+        kek_id: keys.kek.to_string(),
+        kek_source: keys.kek_kind.to_string(),
+        deks: convert::count(keys.deks),
+        resealing: keys.is_resealing(),
+        key_memory: memory.key_memory.to_string(),
+        core_dumps_off: memory.has_no_core_dumps,
+        freed_memory_wiped: memory.wipes_freed_memory,
+        daemon_certificate_expire_time: convert::timestamp(health.certificate_end),
+        ca_expire_time: convert::timestamp(health.authority_end),
+        caller_certificate_expire_time: None,
     }
 }
 

@@ -11,7 +11,6 @@
 //! whoever connects and closes, again and again, would keep a queue of thousands before the next good client. A
 //! bad client ends its own connection only.
 
-use std::io;
 use std::sync::Arc;
 use std::time::Duration;
 
@@ -28,8 +27,10 @@ use super::guests::{Guest, GuestLimits, Guests};
 use super::pace::{Pace, PaceLimits, Reading};
 use super::patience::{Patience, Traffic};
 use super::quiet;
+use super::refused::{Refusal, Refused};
 use super::svid::Svid;
 use super::tls::Door;
+use crate::metrics::Tally;
 use crate::model::TrustDomain;
 use crate::model::limits::HANDSHAKE_DEADLINE;
 
@@ -80,6 +81,8 @@ pub struct Acceptor<T> {
     pub handshakes: Option<Handle>,
     /// When the daemon drains, connections on which nothing was said yet end: there is nothing to finish.
     pub draining: CancellationToken,
+    /// Where those who are not let in are counted.
+    pub refused: Arc<Tally>,
 }
 
 impl<T: Clone + Send + Sync + 'static> Acceptor<T> {
@@ -117,6 +120,7 @@ impl<T: Clone + Send + Sync + 'static> Acceptor<T> {
             };
             pause = OUT_OF_FILES_PAUSE;
             if has_gone(&stream) {
+                self.refused().note(Refusal::Gone, None);
                 gone.keep().await;
                 continue;
             }
@@ -127,6 +131,10 @@ impl<T: Clone + Send + Sync + 'static> Acceptor<T> {
         }
     }
 
+    fn refused(&self) -> Refused {
+        Refused(Arc::clone(&self.refused))
+    }
+
     /// Hands a new connection over to a task of its own, for the handshake.
     fn greet(
         &self,
@@ -135,11 +143,15 @@ impl<T: Clone + Send + Sync + 'static> Acceptor<T> {
         entrance: &Entrance,
         (connection, handshake): (OwnedSemaphorePermit, OwnedSemaphorePermit),
     ) {
-        let Some((uid, guest)) = admit(&stream, gate, entrance) else { return };
+        let refused = self.refused();
+        let (uid, guest) = match admit(&stream, gate, entrance) {
+            Ok(admitted) => admitted,
+            Err((refusal, uid)) => return refused.note(refusal, uid),
+        };
         // After it was accepted: a socket before which nobody stands must hold no place.
         let files = gate.files.as_ref().map(|files| Arc::clone(files).try_acquire_owned());
         let Ok(files) = files.transpose() else {
-            return log_turned_away(uid, "a peer was turned away: as many are connected as may be");
+            return refused.note(Refusal::TooMany, Some(uid));
         };
         let (pending, stay) = guest.map(|Guest { pending, stay }| (pending, stay)).unzip();
         let places = Places { _socket: connection, _files: files, _stay: stay };
@@ -154,12 +166,12 @@ impl<T: Clone + Send + Sync + 'static> Acceptor<T> {
             drop((handshake, pending));
             let stream = match shaken {
                 Ok(Ok(stream)) => stream,
-                Ok(Err(error)) => return log_refused_handshake(&error, uid),
-                Err(_) => return log_turned_away(uid, "a handshake took too long"),
+                Ok(Err(error)) => return refused.note_handshake(&error, uid),
+                Err(_) => return refused.note(Refusal::Slow, Some(uid)),
             };
             let leaf = stream.get_ref().1.peer_certificates().and_then(|chain| chain.first());
             let Some(Ok(svid)) = leaf.map(|leaf| Svid::parse(leaf, &domain)) else {
-                return log_turned_away(uid, "a handshake without an identity was dropped");
+                return refused.note(Refusal::NoIdentity, Some(uid));
             };
             let peer = Peer { svid, uid, tag, traffic: Traffic::begin(), requests };
             let connection = Connection::new(stream, peer, patience, reading, ends, places);
@@ -173,11 +185,7 @@ fn has_gone(stream: &UnixStream) -> bool {
     let mut asked = [PollFd::new(stream, PollFlags::empty())];
     let now = Timespec { tv_sec: 0, tv_nsec: 0 };
     let is_told = poll(&mut asked, Some(&now)).is_ok_and(|count| count > 0);
-    let has_gone = is_told && asked.iter().any(|asked| asked.revents().contains(PollFlags::HUP));
-    if has_gone && let Some(unsaid) = quiet::next() {
-        tracing::info!(unsaid, "a peer had gone before its turn came");
-    }
-    has_gone
+    is_told && asked.iter().any(|asked| asked.revents().contains(PollFlags::HUP))
 }
 
 /// What the connections of one socket share.
@@ -202,58 +210,23 @@ impl Entrance {
     }
 }
 
-/// Whose connection it is, and its place among the guests if it is one's; none if it is to be turned away.
+/// Whose connection it is, and its place among the guests if it is one's.
 fn admit<T>(
     stream: &UnixStream,
     gate: &Gate<T>,
     entrance: &Entrance,
-) -> Option<(u32, Option<Guest>)> {
-    let uid = match stream.peer_cred() {
-        Ok(credentials) => credentials.uid(),
-        Err(error) => {
-            if let Some(unsaid) = quiet::next() {
-                tracing::warn!(%error, unsaid, "a peer without credentials was turned away");
-            }
-            return None;
-        }
-    };
+) -> Result<(u32, Option<Guest>), (Refusal, Option<u32>)> {
+    let credentials = stream.peer_cred().map_err(|_| (Refusal::NoCredentials, None))?;
+    let uid = credentials.uid();
     if gate.uid.is_some_and(|expected| expected != uid) {
-        log_turned_away(uid, "a peer of another user was turned away");
-        return None;
+        return Err((Refusal::OtherUser, Some(uid)));
     }
     let guests = entrance.guests.as_ref().filter(|_| !is_at_home(uid));
-    match guests.map(|guests| guests.admit(uid)).transpose() {
-        Ok(guest) => Some((uid, guest)),
-        Err(why) => {
-            log_turned_away(uid, why);
-            None
-        }
-    }
-}
-
-/// Says so, with how much of the like was not said since the last time.
-fn log_turned_away(uid: u32, what: &str) {
-    if let Some(unsaid) = quiet::next() {
-        tracing::warn!(peer.uid = uid, unsaid, "{what}");
-    }
+    let guest = guests.map(|guests| guests.admit(uid)).transpose();
+    guest.map(|guest| (uid, guest)).map_err(|refusal| (refusal, Some(uid)))
 }
 
 /// Whether a user is root, or the daemon's own.
 fn is_at_home(uid: u32) -> bool {
     uid == 0 || uid == rustix::process::geteuid().as_raw()
-}
-
-fn log_refused_handshake(error: &io::Error, uid: u32) {
-    let Some(unsaid) = quiet::next() else { return };
-    let text = error.to_string();
-    if text.contains("ServerNameMustContainOneHostName") || text.contains("Illegal SNI") {
-        tracing::warn!(
-            peer.uid = uid,
-            unsaid,
-            "a handshake was refused: the client sent a server name that is no host name, as Python's \
-             grpcio does over unix sockets; set its option grpc.default_authority to localhost"
-        );
-    } else {
-        tracing::info!(peer.uid = uid, error = %text, unsaid, "a handshake was refused");
-    }
 }

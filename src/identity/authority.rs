@@ -18,6 +18,7 @@ use rustls::pki_types::CertificateDer;
 use rustls::pki_types::pem::PemObject as _;
 use serde::{Deserialize, Serialize};
 use std::time::Duration;
+use x509_parser::prelude::{FromDer as _, X509Certificate};
 use zeroize::{Zeroize, Zeroizing};
 
 use super::svid::sha256;
@@ -54,6 +55,7 @@ struct Member {
     certificate: CertificateDer<'static>,
     pem: String,
     issuer: Issuer<'static, KeyPair>,
+    expire_time: Timestamp,
 }
 
 /// The CA as it is sealed.
@@ -163,6 +165,12 @@ impl Authority {
         &self.domain
     }
 
+    /// When it can issue nothing more that anybody trusts: the first end of root and issuers.
+    pub fn expire_time(&self) -> Timestamp {
+        let Self { root, clients, steps, .. } = self;
+        root.expire_time.min(clients.expire_time).min(steps.expire_time)
+    }
+
     /// The root, in PEM: what clients trust.
     pub fn root_pem(&self) -> &str {
         &self.root.pem
@@ -268,8 +276,16 @@ impl Member {
             .map_err(|_| AuthorityError::Damaged)?
             .into_owned();
         let issuer = Issuer::from_ca_cert_der(&certificate, key)?;
-        Ok(Self { certificate, pem, issuer })
+        let expire_time = end_of(&certificate)?;
+        Ok(Self { certificate, pem, issuer, expire_time })
     }
+}
+
+fn end_of(certificate: &[u8]) -> Result<Timestamp, AuthorityError> {
+    let (_, parsed) =
+        X509Certificate::from_der(certificate).map_err(|_| AuthorityError::Damaged)?;
+    let seconds = parsed.validity().not_after.timestamp();
+    Ok(Timestamp::from_millis(seconds.saturating_mul(1000)))
 }
 
 fn issue(

@@ -9,6 +9,7 @@ use parking_lot::Mutex;
 use tokio::sync::{OwnedSemaphorePermit, Semaphore};
 
 use super::pace::{Pace, PaceLimits};
+use super::refused::Refusal;
 
 /// The most users whose pace is remembered; who comes beyond them waits until one is forgotten.
 const MAX_USERS: usize = 1024;
@@ -51,14 +52,12 @@ impl Guests {
     }
 
     /// The places of one more connection of this user, or why there are none.
-    pub(super) fn admit(&self, uid: u32) -> Result<Guest, &'static str> {
+    pub(super) fn admit(&self, uid: u32) -> Result<Guest, Refusal> {
         let place = |places: &Arc<Semaphore>| Arc::clone(places).try_acquire_owned();
-        let pending = place(&self.pending)
-            .map_err(|_| "a peer was turned away: too many of its like are at the door")?;
-        let stay = place(&self.staying)
-            .map_err(|_| "a peer was turned away: too many of its like are connected")?;
+        let pending = place(&self.pending).map_err(|_| Refusal::GuestsAtDoor)?;
+        let stay = place(&self.staying).map_err(|_| Refusal::GuestsConnected)?;
         if self.comes_too_often(uid) {
-            return Err("a peer was turned away: its user connects too often");
+            return Err(Refusal::GuestTooOften);
         }
         Ok(Guest { pending, stay })
     }

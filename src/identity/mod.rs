@@ -15,6 +15,7 @@ mod guests;
 mod pace;
 mod patience;
 mod quiet;
+mod refused;
 mod request;
 mod root;
 pub mod svid;

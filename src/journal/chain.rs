@@ -12,6 +12,7 @@ use super::event::{Checkpoint, Event};
 use super::line::NO_PREVIOUS;
 use super::live::Live;
 use super::signature::Place;
+use super::standing::Unsynced;
 use super::sync::Synced;
 use super::watchdog::Pulse;
 use super::{Position, Unavailable, line};
@@ -50,6 +51,7 @@ pub(super) struct Chain {
     /// How many bytes of the file are whole lines.
     length: u64,
     synced: Synced,
+    unsynced: Unsynced,
     buffer: Vec<u8>,
     keyring: Arc<Keyring>,
     live: Live,
@@ -91,6 +93,7 @@ impl Chain {
         end: End,
         keyring: Arc<Keyring>,
         pulse: Arc<Pulse>,
+        now: Timestamp,
     ) -> std::io::Result<Self> {
         let file = OpenOptions::new().read(true).append(true).open(&end.path)?;
         let ballast = Ballast::open(end.path.parent().unwrap_or(&end.path));
@@ -102,6 +105,7 @@ impl Chain {
             last_hash: end.last_hash,
             length: end.length,
             synced: Synced::from(end.synced),
+            unsynced: Unsynced::new(now),
             buffer: Vec::with_capacity(4096),
             keyring,
             live: end.live,
@@ -144,6 +148,7 @@ impl Chain {
         self.write_buffer(events)?;
         self.length += self.buffer.len() as u64;
         (self.last, self.last_hash) = (n, hash);
+        self.unsynced.wrote(first, self.synced.line(), now);
         for (event, offset) in events.iter().zip(offsets) {
             self.live.apply(event, now, offset);
         }
@@ -269,6 +274,11 @@ impl Chain {
         &self.synced
     }
 
+    /// Since when lines wait to be there.
+    pub(super) fn unsynced(&self) -> Unsynced {
+        self.unsynced
+    }
+
     /// The file's number.
     pub(super) fn number(&self) -> u64 {
         self.number
@@ -280,9 +290,5 @@ impl Chain {
 
     pub(super) fn decision_id(&self, position: Position) -> String {
         format!("{}.{}", self.number, position.0)
-    }
-
-    pub(super) fn last_id(&self) -> String {
-        format!("{}.{}", self.number, self.last)
     }
 }

@@ -23,6 +23,7 @@ mod replay;
 mod requests;
 mod rotation;
 mod signature;
+mod standing;
 mod sync;
 mod tail;
 mod upkeep;
@@ -47,6 +48,7 @@ pub use live::{Live, LiveOpening, NotAccepted};
 pub use permit::{Permit, PermitError};
 pub use replay::{Recovery, ReplayError};
 pub use requests::{RequestNote, RequestTable};
+pub use standing::{NewestSignature, Standing};
 pub use sync::SyncFailed;
 pub use tail::{Follower, TailFilter, TailLine};
 pub use usage::Usage;
@@ -165,6 +167,8 @@ pub struct Journal {
     options: Options,
     /// The last line that is signed.
     signed: Mutex<u64>,
+    /// Apart from it, so that nobody who looks waits for a signature that is being made.
+    newest_signature: Mutex<Option<NewestSignature>>,
     /// When to sign next.
     sign_due: Mutex<Timestamp>,
 }
@@ -207,6 +211,7 @@ impl Journal {
             authority,
             options,
             signed: Mutex::new(0),
+            newest_signature: Mutex::default(),
             sign_due: Mutex::new(now),
         };
         Ok((journal, recovery))
@@ -489,13 +494,5 @@ impl Journal {
     /// Whether lines can still be written.
     pub fn is_writable(&self) -> bool {
         self.lock().is_ok_and(|chain| chain.is_open_to_all())
-    }
-
-    /// The file and number of the last line, as "FILE.LINE".
-    ///
-    /// # Errors
-    /// If the journal hangs.
-    pub fn position(&self) -> Result<String, Unavailable> {
-        Ok(self.lock_to_look()?.last_id())
     }
 }

@@ -117,7 +117,7 @@ pub(super) fn open(
         live: reader.live,
         checkpoint: reader.checkpoint,
     };
-    let mut chain = Chain::resume(end, keyring, pulse)?;
+    let mut chain = Chain::resume(end, keyring, pulse, now)?;
     if let Some(kept) = torn {
         write_torn(&mut chain, now, &kept, rest.len())?;
     }

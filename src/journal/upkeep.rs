@@ -5,7 +5,7 @@ use std::os::unix::fs::MetadataExt as _;
 use super::ballast::free_bytes;
 use super::event::Event;
 use super::signature::Place;
-use super::{Journal, Unavailable};
+use super::{Journal, NewestSignature, Unavailable};
 use crate::model::Timestamp;
 use crate::model::limits::{MIN_FREE_BYTES, SIGNATURE_INTERVAL};
 
@@ -81,6 +81,8 @@ impl Journal {
         }
         let position = chain.append(now, &Event::Signed(signature));
         let position = position.map_err(|error: Unavailable| error.to_string())?;
+        *self.newest_signature.lock() =
+            Some(NewestSignature { position: format!("{}.{}", place.file, place.line), time: now });
         // If others came between, they are to be signed.
         Ok(if position.0 == place.line + 1 { position.0 } else { place.line })
     }

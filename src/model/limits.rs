@@ -3,6 +3,7 @@
 //! What depends on the deployment is a field of [`Limits`], set in the configuration file's `[limits]`;
 //! what the protocol and the storage formats rest on is a constant.
 
+use std::fmt;
 use std::time::Duration;
 
 use serde::{Deserialize, Serialize};
@@ -155,6 +156,15 @@ pub enum JournalMode {
     /// When the operating system has it: the daemon may be killed, but a power cut may lose the last lines.
     #[default]
     Written,
+}
+
+impl fmt::Display for JournalMode {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.write_str(match self {
+            Self::Synced => "synced",
+            Self::Written => "written",
+        })
+    }
 }
 
 impl Default for Limits {

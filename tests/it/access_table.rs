@@ -48,7 +48,7 @@ fn table() -> Vec<Row> {
 }
 
 /// Every method there is, as the compiled protos say.
-fn methods() -> BTreeSet<String> {
+pub fn methods() -> BTreeSet<String> {
     let set = prost_types::FileDescriptorSet::decode(pb::DESCRIPTORS).unwrap();
     let ours = set.file.iter().filter(|file| file.package() == "keyhatch.v1");
     let services = ours.flat_map(|file| &file.service);
@@ -159,7 +159,7 @@ macro_rules! rpc {
     };
 }
 
-async fn call(channel: Channel, method: &str, cell: usize) -> Result<(), Status> {
+pub async fn call(channel: Channel, method: &str, cell: usize) -> Result<(), Status> {
     let (service, name) = method.split_once('.').unwrap();
     match service {
         "ApplyService" => apply(channel, name, cell).await,

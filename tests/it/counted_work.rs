@@ -47,6 +47,7 @@ impl Bare {
             keyring,
             keys,
             authority: authority.into(),
+            certificate_end: tokio::sync::watch::channel(clock.now()).1,
             clock,
             limits: config.limits,
             journal_mode: config.journal,

@@ -48,6 +48,7 @@ mod layering;
 mod leases;
 mod lifecycle;
 mod memory;
+mod metrics;
 mod own_integrations;
 mod padding;
 mod power_cuts;

@@ -1,6 +1,7 @@
 //! One world: a real daemon on its own sockets with its own CA, and a clock set by hand.
 
 mod http;
+mod metrics;
 mod process;
 pub mod raw;
 mod report;
@@ -9,6 +10,7 @@ mod small;
 mod steps;
 
 use std::collections::BTreeMap;
+use std::net::{Ipv4Addr, SocketAddr};
 use std::path::{Path, PathBuf};
 use std::sync::LazyLock;
 use std::time::Duration;
@@ -33,6 +35,7 @@ use tonic_types::StatusExt as _;
 use zeroize::Zeroizing;
 
 pub use http::{Asked, HttpServer, Told};
+pub use metrics::{Scrape, say};
 pub use process::{ServeProcess, by_shell, keyhatch, keyhatch_in, path_with_binary, wait_until};
 pub use report::{not_set_up, report, scale, skipped};
 pub use scan::{Found, Scanner};
@@ -91,6 +94,23 @@ impl TestBroker {
         let mut broker = Self { daemon: None, config, clock, runtime, directory };
         broker.serve();
         broker
+    }
+
+    /// A new broker that tells metrics, serving.
+    pub fn start_with_metrics() -> Self {
+        let mut broker = Self::start();
+        broker.config.metrics = Some((Ipv4Addr::LOCALHOST, 0).into());
+        broker.restart();
+        broker
+    }
+
+    /// Where it tells them.
+    pub fn metrics_address(&self) -> SocketAddr {
+        self.daemon.as_ref().and_then(Daemon::metrics_address).unwrap()
+    }
+
+    pub fn scrape(&self) -> Scrape {
+        Scrape::of(self.metrics_address())
     }
 
     pub fn serve(&mut self) {

@@ -1,0 +1,173 @@
+//! How the broker is doing, for whoever looks after it.
+
+use std::fmt;
+
+use super::Broker;
+use crate::catalog::Registered;
+use crate::journal::{NewestSignature, Standing};
+use crate::model::{JournalMode, ResourceName, Timestamp};
+use crate::seal::{KekKind, KeyId, MemoryProtection};
+
+/// What it does for those who ask.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum State {
+    /// Everything.
+    Serving,
+    /// It resolves, and changes nothing: the store takes no writes.
+    ReadOnly,
+    /// It changes, and resolves nothing: it was restored from a backup, and nobody has confirmed it.
+    Quarantined,
+    /// Neither: the journal takes no lines.
+    NoSecrets,
+}
+
+impl State {
+    /// All there are.
+    pub const ALL: [Self; 4] = [Self::Serving, Self::ReadOnly, Self::Quarantined, Self::NoSecrets];
+}
+
+impl fmt::Display for State {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.write_str(match self {
+            Self::Serving => "serving",
+            Self::ReadOnly => "read-only",
+            Self::Quarantined => "quarantined",
+            Self::NoSecrets => "no-secrets",
+        })
+    }
+}
+
+/// How the broker is doing.
+pub struct Health {
+    /// What it does.
+    pub state: State,
+    /// Since when it runs.
+    pub start_time: Timestamp,
+    /// The trust domain.
+    pub trust_domain: String,
+    /// How much there is of everything.
+    pub counts: Counts,
+    /// The last batch in force.
+    pub head: u64,
+    /// How the journal is kept.
+    pub journal_mode: JournalMode,
+    /// Where the journal stands; unknown while it hangs.
+    pub journal: Option<Standing>,
+    /// The journal's newest signature.
+    pub signature: Option<NewestSignature>,
+    /// The keys at rest.
+    pub keys: KeyState,
+    /// The keys and values in memory.
+    pub memory: MemoryProtection,
+    /// The end of the daemon's certificate.
+    pub certificate_end: Timestamp,
+    /// The end of the CA.
+    pub authority_end: Timestamp,
+}
+
+/// How much there is of everything. What is open and leased is unknown, and told as none, while the journal hangs.
+#[derive(Clone, Copy, Debug, Default)]
+pub struct Counts {
+    /// Connections.
+    pub connections: usize,
+    /// Connection groups.
+    pub groups: usize,
+    /// Secrets of workflows.
+    pub secrets: usize,
+    /// Integrations of operators' own.
+    pub own_integrations: usize,
+    /// Operators.
+    pub operators: usize,
+    /// Executors.
+    pub executors: usize,
+    /// Open steps.
+    pub open_steps: usize,
+    /// Live leases.
+    pub live_leases: usize,
+    /// Open Watches.
+    pub watches: usize,
+}
+
+/// The keys at rest.
+#[derive(Clone, Copy, Debug)]
+pub struct KeyState {
+    /// The key that wraps the others.
+    pub kek: KeyId,
+    /// Where it comes from.
+    pub kek_kind: KekKind,
+    /// How many keys records are sealed under.
+    pub deks: usize,
+}
+
+impl KeyState {
+    /// Whether records are still under an older key: as soon as none is, there is one key.
+    pub fn is_resealing(&self) -> bool {
+        self.deks > 1
+    }
+}
+
+impl Broker {
+    /// How it is doing. What a journal that hangs would have to say is left out.
+    pub fn health(&self) -> Health {
+        let looked = self
+            .journal
+            .look(|live| (live.open_count(), live.leases().len(), live.is_quarantined()));
+        let (open_steps, live_leases, is_quarantined) = looked.unwrap_or_default();
+        Health {
+            state: self.state(is_quarantined),
+            start_time: self.start_time,
+            trust_domain: self.authority.domain().to_string(),
+            counts: Counts { open_steps, live_leases, ..self.counts() },
+            head: self.snapshot().head,
+            journal_mode: self.journal_mode,
+            journal: self.journal.standing(self.now()).ok(),
+            signature: self.journal.newest_signature(),
+            keys: KeyState {
+                kek: self.keyring.kek_id(),
+                kek_kind: self.keys.kek_kind,
+                deks: self.keyring.deks().len(),
+            },
+            memory: MemoryProtection::of_this_process(),
+            certificate_end: *self.certificate_end.borrow(),
+            authority_end: self.authority.expire_time(),
+        }
+    }
+
+    fn state(&self, is_quarantined: bool) -> State {
+        let is_writable = self.store.is_writable() && self.journal.has_room();
+        match (self.journal.is_writable(), is_writable) {
+            (false, _) => State::NoSecrets,
+            _ if is_quarantined => State::Quarantined,
+            (true, false) => State::ReadOnly,
+            (true, true) => State::Serving,
+        }
+    }
+
+    /// Of what is not the journal's to know.
+    fn counts(&self) -> Counts {
+        let snapshot = self.snapshot();
+        let catalog = &snapshot.catalog;
+        let is_operator = |who: &Registered| matches!(who, Registered::Operator(_));
+        let operators = catalog.registrations().filter(|one| is_operator(&one.who)).count();
+        Counts {
+            connections: catalog.connection_count(),
+            groups: catalog.group_count(),
+            secrets: catalog.secret_count(),
+            own_integrations: catalog.own_integrations().count(),
+            operators,
+            executors: catalog.registrations().count() - operators,
+            watches: self.watchers.count(),
+            ..Counts::default()
+        }
+    }
+
+    /// When the newest certificate of each operator and executor ends.
+    pub fn registration_ends(&self) -> Vec<(ResourceName, Timestamp)> {
+        let snapshot = self.snapshot();
+        let ends = snapshot.catalog.registrations().filter_map(|one| {
+            let end = one.certificates.iter().map(|pinned| pinned.not_after).max()?;
+            Some((one.who.resource(), end))
+        });
+        ends.collect()
+    }
+}

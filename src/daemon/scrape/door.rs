@@ -1,0 +1,119 @@
+//! Who may ask for metrics, and what is answered.
+
+use std::convert::Infallible;
+use std::net::IpAddr;
+use std::sync::Arc;
+
+use http_body_util::Full;
+use hyper::body::{Bytes, Incoming};
+use hyper::header::{ALLOW, CACHE_CONTROL, CONTENT_TYPE, HOST, HeaderMap, HeaderValue};
+use hyper::{Method, Request, Response, StatusCode};
+
+use super::{Source, gauges};
+use crate::metrics;
+
+/// The only path.
+const PATH: &str = "/metrics";
+/// OpenMetrics, which Prometheus has read since version 2.5.
+const OPEN_METRICS: &str = "application/openmetrics-text; version=1.0.0; charset=utf-8";
+const PLAIN: &str = "text/plain; charset=utf-8";
+
+type Answer = Response<Full<Bytes>>;
+
+/// Answers one request.
+pub(super) async fn answer(
+    source: &Source,
+    request: Request<Incoming>,
+) -> Result<Answer, Infallible> {
+    if !is_for_loopback(request.headers()) {
+        let text = "metrics are told to who asks for them by a loopback address or localhost";
+        return Ok(plain(StatusCode::MISDIRECTED_REQUEST, text));
+    }
+    if request.uri().path() != PATH {
+        return Ok(plain(StatusCode::NOT_FOUND, "metrics are at /metrics"));
+    }
+    if request.method() != Method::GET {
+        let mut answer = plain(StatusCode::METHOD_NOT_ALLOWED, "metrics are only read");
+        answer.headers_mut().insert(ALLOW, HeaderValue::from_static("GET"));
+        return Ok(answer);
+    }
+    Ok(match text(source.clone()).await {
+        Some(text) => with(StatusCode::OK, OPEN_METRICS, text),
+        None => plain(StatusCode::INTERNAL_SERVER_ERROR, "the metrics cannot be written"),
+    })
+}
+
+async fn text(source: Source) -> Option<String> {
+    let turn = Arc::clone(&source.readers).acquire_owned().await.ok()?;
+    // It looks at the journal, whose disk may hang.
+    let text = tokio::task::spawn_blocking(move || {
+        let text = metrics::text(&source.metrics, gauges::read(&source.broker));
+        drop(turn);
+        text
+    });
+    text.await.ok()?.ok()
+}
+
+/// A page that a browser shows can have a name of its own lead to this address (DNS rebinding), and then says that
+/// name as its host. The port may be another: a tunnel has its own.
+fn is_for_loopback(headers: &HeaderMap) -> bool {
+    let mut hosts = headers.get_all(HOST).iter();
+    let (Some(host), None) = (hosts.next(), hosts.next()) else { return false };
+    let Ok(host) = host.to_str() else { return false };
+    let name = match host.rsplit_once(':') {
+        Some((name, port)) if port.parse::<u16>().is_ok() => name,
+        _ => host,
+    };
+    let address = name.strip_prefix('[').and_then(|name| name.strip_suffix(']')).unwrap_or(name);
+    name.eq_ignore_ascii_case("localhost")
+        || address.parse().is_ok_and(|address: IpAddr| address.is_loopback())
+}
+
+fn plain(status: StatusCode, text: &'static str) -> Answer {
+    with(status, PLAIN, format!("{text}\n"))
+}
+
+fn with(status: StatusCode, kind: &'static str, body: String) -> Answer {
+    let mut answer = Response::new(Full::new(Bytes::from(body)));
+    *answer.status_mut() = status;
+    answer.headers_mut().insert(CONTENT_TYPE, HeaderValue::from_static(kind));
+    answer.headers_mut().insert(CACHE_CONTROL, HeaderValue::from_static("no-store"));
+    answer
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_host_is_this_machine_by_number_or_is_localhost() {
+        let is_ours = |host: &str| {
+            let mut headers = HeaderMap::new();
+            headers.insert(HOST, HeaderValue::from_str(host).unwrap());
+            is_for_loopback(&headers)
+        };
+        for host in
+            ["127.0.0.1:9464", "127.0.0.1", "localhost:1", "LOCALHOST", "[::1]:9464", "[::1]"]
+        {
+            assert!(is_ours(host), "{host}");
+        }
+        for host in [
+            "",
+            ":9464",
+            "10.0.0.1:9464",
+            "localhost.example:9464",
+            "example.localhost",
+            "127.0.0.1.example",
+            "127.0.0.1:x",
+            "localhost:",
+            "[::]:9464",
+            "a@localhost",
+        ] {
+            assert!(!is_ours(host), "{host}");
+        }
+        let mut twice = HeaderMap::new();
+        twice.append(HOST, HeaderValue::from_static("localhost"));
+        twice.append(HOST, HeaderValue::from_static("localhost"));
+        assert!(!is_for_loopback(&twice) && !is_for_loopback(&HeaderMap::new()));
+    }
+}

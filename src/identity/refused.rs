@@ -1,0 +1,128 @@
+//! Whoever is not let in: counted every time, and said in the log now and then.
+
+use std::io;
+use std::sync::Arc;
+
+use rustls::{AlertDescription, CertificateError, Error as TlsError};
+
+use super::quiet;
+use crate::metrics::Tally;
+
+/// Why a connection ended before its handshake was done.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(super) enum Refusal {
+    /// It was closed by the other end before its turn came.
+    Gone,
+    /// Too many of a kind stand in the door.
+    GuestsAtDoor,
+    /// Too many of a kind are connected.
+    GuestsConnected,
+    /// One user connects too often.
+    GuestTooOften,
+    /// The system does not say whose it is.
+    NoCredentials,
+    /// Its certificate says nobody.
+    NoIdentity,
+    /// It is not of the user that the socket is for.
+    OtherUser,
+    /// Its handshake took too long.
+    Slow,
+    /// No file descriptor is left for it.
+    TooMany,
+}
+
+impl Refusal {
+    /// The word it is counted by, and what the log says.
+    fn words(self) -> (&'static str, &'static str) {
+        match self {
+            Self::Gone => ("GONE", "a peer had gone before its turn came"),
+            Self::GuestsAtDoor => (
+                "TOO_MANY_HANDSHAKES",
+                "a peer was turned away: too many of its like are at the door",
+            ),
+            Self::GuestsConnected => (
+                "TOO_MANY_CONNECTIONS",
+                "a peer was turned away: too many of its like are connected",
+            ),
+            Self::GuestTooOften => {
+                ("TOO_OFTEN", "a peer was turned away: its user connects too often")
+            }
+            Self::NoCredentials => ("NO_CREDENTIALS", "a peer without credentials was turned away"),
+            Self::NoIdentity => ("NO_IDENTITY", "a handshake without an identity was dropped"),
+            Self::OtherUser => ("OTHER_USER", "a peer of another user was turned away"),
+            Self::Slow => ("HANDSHAKE_TOO_SLOW", "a handshake took too long"),
+            Self::TooMany => {
+                ("TOO_MANY_CONNECTIONS", "a peer was turned away: as many are connected as may be")
+            }
+        }
+    }
+}
+
+/// The refusals of one door.
+#[derive(Clone)]
+pub(super) struct Refused(pub(super) Arc<Tally>);
+
+impl Refused {
+    /// Notes a refusal; of whom, if that is known.
+    pub(super) fn note(&self, refusal: Refusal, uid: Option<u32>) {
+        let (word, text) = refusal.words();
+        self.0.count(word);
+        let Some(unsaid) = quiet::next() else { return };
+        match refusal {
+            Refusal::Gone => tracing::info!(unsaid, "{text}"),
+            _ => tracing::warn!(peer.uid = uid, unsaid, "{text}"),
+        }
+    }
+
+    /// Notes a handshake that failed.
+    pub(super) fn note_handshake(&self, error: &io::Error, uid: u32) {
+        self.0.count(fault(error));
+        let Some(unsaid) = quiet::next() else { return };
+        let text = error.to_string();
+        if text.contains("ServerNameMustContainOneHostName") || text.contains("Illegal SNI") {
+            tracing::warn!(
+                peer.uid = uid,
+                unsaid,
+                "a handshake was refused: the client sent a server name that is no host name, as Python's \
+                 grpcio does over unix sockets; set its option grpc.default_authority to localhost"
+            );
+        } else {
+            tracing::info!(peer.uid = uid, error = %text, unsaid, "a handshake was refused");
+        }
+    }
+}
+
+/// What was wrong with a handshake, in one of a few words.
+fn fault(error: &io::Error) -> &'static str {
+    let cause = error.get_ref().and_then(|cause| cause.downcast_ref::<TlsError>());
+    match cause {
+        // The client ended the connection.
+        None => "HANDSHAKE_BROKEN_OFF",
+        Some(TlsError::NoCertificatesPresented) => "NO_CERTIFICATE",
+        Some(TlsError::InvalidCertificate(fault)) => certificate_fault(fault),
+        Some(TlsError::AlertReceived(
+            AlertDescription::UnknownCA
+            | AlertDescription::BadCertificate
+            | AlertDescription::CertificateExpired
+            | AlertDescription::CertificateUnknown,
+        )) => "OWN_CERTIFICATE_REFUSED",
+        Some(TlsError::AlertReceived(_)) => "HANDSHAKE_BROKEN_OFF",
+        Some(TlsError::PeerIncompatible(_) | TlsError::NoApplicationProtocol) => "TLS_INCOMPATIBLE",
+        Some(_) => "TLS_INVALID",
+    }
+}
+
+fn certificate_fault(fault: &CertificateError) -> &'static str {
+    match fault {
+        CertificateError::Expired | CertificateError::ExpiredContext { .. } => {
+            "CERTIFICATE_EXPIRED"
+        }
+        CertificateError::NotValidYet | CertificateError::NotValidYetContext { .. } => {
+            "CERTIFICATE_NOT_YET_VALID"
+        }
+        CertificateError::UnknownIssuer | CertificateError::BadSignature => {
+            "CERTIFICATE_ISSUER_UNKNOWN"
+        }
+        _ => "CERTIFICATE_INVALID",
+    }
+}

@@ -1,0 +1,178 @@
+//! The counters, and what is so just now, as text.
+
+use std::{fmt, slice};
+
+use prometheus_client::collector::Collector;
+use prometheus_client::encoding::text::encode;
+use prometheus_client::encoding::{DescriptorEncoder, MetricEncoder, NoLabelSet};
+use prometheus_client::metrics::MetricType;
+use prometheus_client::registry::Registry;
+
+/// What a number counts; the end of its metric's name.
+pub use prometheus_client::registry::Unit;
+
+use super::door::{DoorMetrics, Method};
+use super::{Metrics, Tally};
+
+/// What every name begins with.
+const PREFIX: &str = "keyhatch";
+
+/// Something that is so just now.
+#[derive(Debug)]
+pub struct Gauge {
+    /// Its name, without prefix and unit.
+    pub name: &'static str,
+    /// What it is, in a sentence.
+    pub help: &'static str,
+    /// Its unit, if it has one.
+    pub unit: Option<Unit>,
+    /// Its values, each with a label if there are several.
+    pub values: Vec<(Option<(&'static str, String)>, i64)>,
+}
+
+impl Gauge {
+    /// One number.
+    pub fn of(name: &'static str, help: &'static str, value: i64) -> Self {
+        Self { name, help, unit: None, values: vec![(None, value)] }
+    }
+
+    /// One for each value of a label. There must be few, and no more as time goes by.
+    pub fn by(
+        name: &'static str,
+        help: &'static str,
+        label: &'static str,
+        values: impl IntoIterator<Item = (String, i64)>,
+    ) -> Self {
+        let values = values.into_iter().map(|(of, value)| (Some((label, of)), value));
+        Self { name, help, unit: None, values: values.collect() }
+    }
+
+    /// The same, in this unit.
+    pub fn in_unit(self, unit: Unit) -> Self {
+        Self { unit: Some(unit), ..self }
+    }
+}
+
+/// Everything as text, in the format of OpenMetrics 1.0.
+///
+/// # Errors
+/// If it cannot be written, which a string always can.
+pub fn text(metrics: &Metrics, gauges: Vec<Gauge>) -> Result<String, fmt::Error> {
+    let mut registry = Registry::with_prefix(PREFIX);
+    registry.register_collector(Box::new(Scrape { metrics: metrics.clone(), gauges }));
+    let mut text = String::new();
+    encode(&mut text, &registry)?;
+    Ok(text)
+}
+
+#[derive(Debug)]
+struct Scrape {
+    metrics: Metrics,
+    gauges: Vec<Gauge>,
+}
+
+impl Collector for Scrape {
+    fn encode(&self, mut encoder: DescriptorEncoder<'_>) -> fmt::Result {
+        encoder
+            .encode_descriptor("build", "The version of the daemon.", None, MetricType::Info)?
+            .encode_info(&[("version", env!("CARGO_PKG_VERSION"))])?;
+        self.encode_requests(&mut encoder)?;
+        self.encode_durations(&mut encoder)?;
+        self.encode_stream_ends(&mut encoder)?;
+        self.encode_refused(&mut encoder)?;
+        self.gauges.iter().try_for_each(|gauge| encode_gauge(&mut encoder, gauge))
+    }
+}
+
+impl Scrape {
+    /// Every method of each door.
+    fn methods(&self) -> impl Iterator<Item = (&DoorMetrics, &Method)> {
+        let doors = self.metrics.doors().into_iter();
+        doors.flat_map(|door| door.methods().map(move |method| (door, method)))
+    }
+
+    fn encode_requests(&self, encoder: &mut DescriptorEncoder<'_>) -> fmt::Result {
+        let help = "Requests by what they were answered: OK, the reason of the refusal, or CANCELLED if the \
+                    client went away first. A stream is counted when it begins.";
+        let mut requests =
+            encoder.encode_descriptor("requests", help, None, MetricType::Counter)?;
+        self.methods().try_for_each(|(door, method)| {
+            let labels = [("door", door.name), ("method", &method.name)];
+            encode_tally(&mut requests, &method.answers, labels, "reason")
+        })
+    }
+
+    fn encode_durations(&self, encoder: &mut DescriptorEncoder<'_>) -> fmt::Result {
+        let help = "From the head of a request to the head of its answer, of requests that reached their method.";
+        let unit = Some(&Unit::Seconds);
+        let mut durations =
+            encoder.encode_descriptor("request_duration", help, unit, MetricType::Histogram)?;
+        for (door, method) in self.methods() {
+            let (sum, buckets) = method.durations.read();
+            let count = buckets.iter().map(|(_, count)| count).sum();
+            // A method that nobody calls would be a page of zeros.
+            if count > 0 {
+                durations
+                    .encode_family(&[("door", door.name), ("method", &method.name)])?
+                    .encode_histogram::<NoLabelSet>(sum, count, &buckets, None)?;
+            }
+        }
+        Ok(())
+    }
+
+    fn encode_stream_ends(&self, encoder: &mut DescriptorEncoder<'_>) -> fmt::Result {
+        let help =
+            "Streams that have ended, by gRPC's code; CANCELLED if the client went away first.";
+        let mut ends =
+            encoder.encode_descriptor("streams_ended", help, None, MetricType::Counter)?;
+        self.methods().try_for_each(|(door, method)| {
+            let labels = [("door", door.name), ("method", &method.name)];
+            encode_tally(&mut ends, &method.stream_ends, labels, "code")
+        })
+    }
+
+    fn encode_refused(&self, encoder: &mut DescriptorEncoder<'_>) -> fmt::Result {
+        let help = "Connections that were turned away or refused in the TLS handshake, before any request.";
+        let mut refused =
+            encoder.encode_descriptor("connections_refused", help, None, MetricType::Counter)?;
+        let mut doors = self.metrics.doors().into_iter();
+        doors.try_for_each(|door| {
+            encode_tally(&mut refused, &door.refused, [("door", door.name)], "reason")
+        })
+    }
+}
+
+fn encode_tally<const N: usize>(
+    encoder: &mut MetricEncoder<'_>,
+    tally: &Tally,
+    labels: [(&str, &str); N],
+    label: &'static str,
+) -> fmt::Result {
+    tally.counts().into_iter().try_for_each(|(word, count)| {
+        let labels: Vec<(&str, &str)> = labels.into_iter().chain([(label, word)]).collect();
+        encoder.encode_family(&labels)?.encode_counter::<NoLabelSet, u64, f64>(&count, None)
+    })
+}
+
+fn encode_gauge(encoder: &mut DescriptorEncoder<'_>, gauge: &Gauge) -> fmt::Result {
+    let Gauge { name, help, unit, values } = gauge;
+    let mut encoder = encoder.encode_descriptor(name, help, unit.as_ref(), MetricType::Gauge)?;
+    values.iter().try_for_each(|(label, value)| match label {
+        None => encoder.encode_gauge(value),
+        Some(label) => encoder.encode_family(&slice::from_ref(label))?.encode_gauge(value),
+    })
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_label_cannot_break_out_of_its_line() {
+        let metrics = Metrics::new(vec![], vec![]);
+        let gauge = Gauge::by("g", "Help.", "who", [("a\"}\n\\".to_owned(), 1)]);
+        let text = text(&metrics, vec![gauge]).unwrap();
+        assert!(text.contains("keyhatch_g{who=\"a\\\"}\\n\\\\\"} 1\n"), "{text}");
+        assert!(text.ends_with("# EOF\n"));
+    }
+}
