@@ -27,13 +27,13 @@ pub(super) async fn run(common: &Common) -> Result<(), Failure> {
             Err(unhealthy("the broker hands out nothing now; keyhatch status says why"))
         }
         Ok(Err(failure)) => Err(failure.with_exit_code(exit::FAILED)),
-        Err(_) => Err(unhealthy(&silence())),
+        Err(_) => Err(unhealthy(&format!("{}; restart it", silence()))),
     }
 }
 
 /// What is said of a daemon that says nothing.
 pub(super) fn silence() -> String {
-    format!("the broker does not answer within {} seconds; restart it", PATIENCE.as_secs())
+    format!("the broker does not answer within {} seconds", PATIENCE.as_secs())
 }
 
 /// Whether the whole server says that it serves.
