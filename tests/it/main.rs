@@ -45,6 +45,7 @@ mod layering;
 mod leases;
 mod lifecycle;
 mod memory;
+mod operating;
 mod own_integrations;
 mod padding;
 mod power_cuts;
