@@ -90,7 +90,7 @@ enum Command {
     Status,
     /// Say whether the broker serves, within 2 seconds: for probes
     Healthcheck,
-    /// Look for what is wrong with the broker on this host, or with this step, and say how to repair it
+    /// Find what is wrong with this host's broker, or with this step, and how to repair it
     Doctor(doctor::Doctor),
     /// Print what the daemon can be told, and how to have it started
     #[command(subcommand)]

@@ -12,8 +12,8 @@ use serde_json::Value;
 use tempfile::TempDir;
 
 use crate::harness::{
-    START, ServeProcess, SmallFilesystem, TestBroker, keyhatch, keyhatch_in, path_with_binary,
-    skipped, wait_until,
+    START, ServeProcess, SmallFilesystem, TestBroker, by_shell, keyhatch, keyhatch_in,
+    path_with_binary, skipped, wait_until,
 };
 
 const DAY: i64 = 24 * 3_600_000;
@@ -84,8 +84,8 @@ fn doctor(directory: &Path) -> Diagnosis {
 
 /// A shell that has the program on its PATH, and knows the broker by what the command says only.
 fn shell(line: &str) -> Command {
-    let mut shell = Command::new("sh");
-    shell.args(["-euc", line]).env("PATH", path_with_binary());
+    let mut shell = by_shell(line, &keyhatch(&[]));
+    shell.env("PATH", path_with_binary());
     shell
 }
 
@@ -394,14 +394,13 @@ fn in_a_step_the_doctor_looks_at_the_steps_directory() {
     }
     let step = well.get("broker")["detail"].as_str().unwrap();
     assert!(step.contains("/workflow/w/run/1/step/s"), "{step}");
-    // Closed under it, everything of it is gone.
-    let script = "cp -r $KEYHATCH_DIR $COPY; kill -9 $DAEMON; keyhatch doctor -o json; true";
-    let mut killed = run(script);
-    killed.env("COPY", directory.path().join("copy"));
+    let mut killed = run("kill -9 $DAEMON; keyhatch doctor -o json");
     killed.env("DAEMON", serving.pid().as_raw_nonzero().to_string());
     let output = killed.output().unwrap();
     let answer: Value = serde_json::from_slice(&output.stdout).unwrap();
-    assert_eq!(answer["failed"], 1, "{answer:#}");
+    let failed = answer["findings"].as_array().unwrap().iter();
+    let failed: Vec<_> = failed.filter(|finding| finding["level"] == "fail").collect();
+    assert_eq!((failed.len(), &failed[0]["what"]), (1, &"broker".into()), "{answer:#}");
 }
 
 /// Whether it ends by itself, with which code, and what it says.
@@ -515,6 +514,20 @@ fn every_command_has_a_page_of_the_manual_that_is_well_formed() {
     std::fs::write(&file, "").unwrap();
     let refused = keyhatch(&["man", "--out", file.to_str().unwrap()]).output().unwrap();
     assert_eq!(refused.status.code(), Some(2));
+}
+
+#[test]
+fn a_configuration_that_serve_would_refuse_is_told_of() {
+    let directory = made();
+    let file = directory.path().join("config.toml");
+    let arguments = ["doctor", "-o", "json", "--config", file.to_str().unwrap()];
+    std::fs::write(&file, "[limits]\nopen_steps = 0\n").unwrap();
+    let diagnosis = Diagnosis::of(keyhatch_in(directory.path(), &arguments));
+    let detail = diagnosis.get("configuration")["detail"].as_str().unwrap();
+    assert!(detail.contains("open_steps must be at least 1"), "{detail}");
+    std::fs::write(&file, "[limits]\nopen_steps = 100\n").unwrap();
+    let diagnosis = Diagnosis::of(keyhatch_in(directory.path(), &arguments));
+    assert_eq!(diagnosis.level("open files"), "ok");
 }
 
 /// The cells of a table's row that begins with this one.

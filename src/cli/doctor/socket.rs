@@ -9,7 +9,7 @@ use rustix::fs::{Access, access};
 use super::Site;
 use super::finding::{Finding, Remedy};
 use super::state::permissions;
-use crate::broker::{Runtime, RuntimeError};
+use crate::broker::Runtime;
 
 const RUNTIME: &str = "runtime directory";
 const SOCKET: &str = "admin socket";
@@ -25,13 +25,9 @@ pub(super) fn look(site: &Site) -> Vec<Finding> {
 
 fn runtime(site: &Site) -> Finding {
     let path = site.runtime.as_path();
-    let elsewhere = || Remedy::Do("name another with --runtime, or KEYHATCH_RUNTIME".to_owned());
-    match Runtime::check(path) {
-        Err(error @ (RuntimeError::PathTooLong { .. } | RuntimeError::NotOurs { .. })) => {
-            return Finding::fail(RUNTIME, error.to_string(), elsewhere());
-        }
-        Err(error) => return Finding::fail(RUNTIME, error.to_string(), elsewhere()),
-        Ok(()) => {}
+    if let Err(error) = Runtime::check(path) {
+        let advice = "name another directory with --runtime, or KEYHATCH_RUNTIME";
+        return Finding::fail(RUNTIME, error.to_string(), Remedy::Do(advice.to_owned()));
     }
     let Ok(metadata) = std::fs::metadata(path) else { return missing(site) };
     let (mode, owner) = (permissions(&metadata), metadata.uid());
