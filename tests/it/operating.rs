@@ -201,7 +201,12 @@ fn without_state_runtime_and_daemon_the_commands_that_are_printed_make_them() {
     let directory = tempfile::Builder::new().prefix("kh").tempdir().unwrap();
     let broken = doctor(directory.path());
     assert_eq!(broken.at("fail"), ["state directory"]);
-    repair(directory.path(), &broken, "state directory");
+    // One that is empty is as good as none.
+    std::fs::create_dir(directory.path().join("state")).unwrap();
+    set_mode(&directory.path().join("state"), 0o700);
+    let empty = doctor(directory.path());
+    assert_eq!(empty.command("state format"), broken.command("state directory"));
+    repair(directory.path(), &empty, "state format");
     let broken = doctor(directory.path());
     assert_eq!(broken.at("fail"), ["runtime directory", "admin socket"]);
     repair(directory.path(), &broken, "runtime directory");

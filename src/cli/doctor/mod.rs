@@ -104,7 +104,7 @@ impl Doctor {
 impl Site {
     async fn look(&self) -> Vec<Finding> {
         let mut findings = state::look(self);
-        // Without a state directory there is no more to look at.
+        // Without a broker there is no more to look at.
         if state::is_there(self) {
             findings.extend(keys::look(self));
             findings.extend(certificates::look(self));

@@ -19,9 +19,9 @@ pub(super) fn owner(state: &Path) -> u32 {
     std::fs::metadata(state).map_or(us, |metadata| metadata.uid())
 }
 
-/// Whether there is a directory that this user can look into.
+/// Whether there is a broker that this user can look into.
 pub(super) fn is_there(site: &Site) -> bool {
-    std::fs::read_dir(&site.state).is_ok()
+    site.state.join("state.json").exists()
 }
 
 pub(super) fn look(site: &Site) -> Vec<Finding> {
@@ -144,11 +144,14 @@ fn format(site: &Site) -> Finding {
             FORMAT,
             format!("{}: the broker {} of {}", file.format, file.name, file.trust_domain),
         ),
-        Err(StateError::Missing(_)) => Finding::fail(
-            FORMAT,
-            "there is no state.json: init has made no broker here",
-            Remedy::Run(site.keyhatch("init")),
-        ),
+        Err(StateError::Missing(_)) => {
+            let is_empty = std::fs::read_dir(&site.state).is_ok_and(|mut all| all.next().is_none());
+            let remedy = match is_empty {
+                true => Remedy::Run(site.keyhatch("init")),
+                false => Remedy::Do("name the broker's directory with --state".to_owned()),
+            };
+            Finding::fail(FORMAT, "there is no state.json: init has made no broker here", remedy)
+        }
         Err(error) => Finding::fail(
             FORMAT,
             error.to_string(),
