@@ -1,14 +1,20 @@
 # A new broker:  docker run --rm -v STATE:/var/lib/keyhatch IMAGE init
 # Serve it:      docker run -v STATE:/var/lib/keyhatch -v RUNTIME:/run/keyhatch-broker IMAGE
+# What is wrong: docker exec CONTAINER keyhatch doctor
 #
-# It may not change owners, so it opens steps for its own uid, 10001.
+# It may not change owners, so it opens steps for its own uid, 10001. It needs no network (--network none), and
+# writes its two volumes only (--read-only).
 
 FROM rust:1.95-bookworm AS build
 WORKDIR /src
-COPY . .
-RUN cargo build --release --locked
+# What the program is made from and nothing else: other changes build nothing again. .dockerignore says the same.
+COPY .cargo .cargo
+COPY Cargo.toml Cargo.lock build.rs ./
+COPY proto proto
+COPY src src
+RUN cargo build --release --locked --bin keyhatch
 
-# The same Debian as above, for its libc.
+# The same Debian as above, for its libc. Nothing below needs a shell once the image is made.
 FROM debian:bookworm-slim
 COPY --from=build /src/target/release/keyhatch /usr/local/bin/keyhatch
 RUN install -d -o 10001 -g 10001 -m 0700 /var/lib/keyhatch \
@@ -18,6 +24,6 @@ USER 10001:10001
 ENV KEYHATCH_STATE=/var/lib/keyhatch KEYHATCH_RUNTIME=/run/keyhatch-broker
 VOLUME /var/lib/keyhatch /run/keyhatch-broker
 STOPSIGNAL SIGTERM
-HEALTHCHECK --interval=30s --timeout=5s --start-period=10s CMD ["keyhatch", "status", "-o", "name"]
+HEALTHCHECK --interval=30s --timeout=5s --start-period=60s CMD ["keyhatch", "healthcheck"]
 ENTRYPOINT ["keyhatch"]
 CMD ["serve"]

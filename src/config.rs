@@ -6,7 +6,7 @@
 use std::net::SocketAddr;
 use std::path::{Path, PathBuf};
 
-use serde::Deserialize;
+use serde::{Deserialize, Serialize};
 
 use crate::model::{JournalMode, Limits};
 
@@ -49,7 +49,7 @@ pub enum ConfigError {
 }
 
 /// What the file may say.
-#[derive(Debug, Default, Deserialize)]
+#[derive(Debug, Default, Deserialize, Serialize)]
 #[serde(default, deny_unknown_fields)]
 struct ConfigFile {
     state: Option<PathBuf>,
@@ -133,6 +133,27 @@ impl Config {
     }
 }
 
+/// Every key that the file may have.
+pub fn file_keys() -> Vec<String> {
+    let file = serde_json::to_value(ConfigFile::default()).unwrap_or_default();
+    file.as_object().map(|keys| keys.keys().cloned().collect()).unwrap_or_default()
+}
+
+/// What holds where a key of the file is said nowhere, in words; nothing where there is no default.
+pub fn default_in_words(key: &str) -> Option<String> {
+    let of_user =
+        |root: &str, base: &str, name: &str| format!("`{root}`; `{base}/{name}` if not root");
+    match key {
+        "state" => Some(of_user(ROOT_STATE, "$XDG_STATE_HOME", NAME)),
+        "runtime" => Some(of_user(ROOT_RUNTIME, "$XDG_RUNTIME_DIR", RUNTIME_NAME)),
+        "journal" => {
+            let mode = serde_json::to_value(JournalMode::default()).ok()?;
+            Some(format!("`{}`", mode.as_str()?))
+        }
+        _ => None,
+    }
+}
+
 /// A group by its name or id.
 fn group(text: &str) -> Result<u32, ConfigError> {
     let by_name = || nix::unistd::Group::from_name(text).ok().flatten();
@@ -163,20 +184,25 @@ fn read(path: &Path) -> Result<ConfigFile, ConfigError> {
     }
 }
 
+const NAME: &str = "keyhatch";
+const RUNTIME_NAME: &str = "keyhatch-broker";
+const ROOT_STATE: &str = "/var/lib/keyhatch";
+const ROOT_RUNTIME: &str = "/run/keyhatch-broker";
+
 /// `/var/lib/keyhatch`, or under the user's state directory (XDG Base Directory) when not root.
 pub fn default_state() -> PathBuf {
     if is_root() {
-        return PathBuf::from("/var/lib/keyhatch");
+        return PathBuf::from(ROOT_STATE);
     }
     let base = directory("XDG_STATE_HOME");
     let home = || directory("HOME").map(|home| home.join(".local/state"));
-    base.or_else(home).unwrap_or_else(|| PathBuf::from("/var/lib")).join("keyhatch")
+    base.or_else(home).unwrap_or_else(|| PathBuf::from("/var/lib")).join(NAME)
 }
 
 /// `/run/keyhatch-broker`, or under the user's runtime directory (XDG Base Directory) when not root.
 pub fn default_runtime() -> PathBuf {
     let base = if is_root() { None } else { directory("XDG_RUNTIME_DIR") };
-    base.unwrap_or_else(|| PathBuf::from("/run")).join("keyhatch-broker")
+    base.unwrap_or_else(|| PathBuf::from("/run")).join(RUNTIME_NAME)
 }
 
 fn is_root() -> bool {

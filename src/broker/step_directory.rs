@@ -177,19 +177,27 @@ pub(super) struct StepFile<'a> {
 const OWN_ENTRIES: [&str; 5] = ["admin.sock", "gone", "lock", "stage", "steps"];
 
 impl Runtime {
-    /// Makes the runtime directory if it is missing, and empties its stage.
+    /// Whether a directory would do, if it is there already. Changes nothing.
     ///
     /// # Errors
-    /// If the path is too long for sockets, the directory cannot be made, or is not ours alone.
-    pub fn open(path: &Path) -> Result<Self, RuntimeError> {
+    /// If the path is too long for sockets, or the directory is not ours alone.
+    pub fn check(path: &Path) -> Result<(), RuntimeError> {
         let sample = path.join("steps").join(Id::from_bytes([0; 16]).to_string()).join(SOCKET);
         let length = sample.as_os_str().len();
         if length > MAX_SOCKET_PATH_BYTES {
             return Err(RuntimeError::PathTooLong { path: path.to_owned(), length });
         }
+        check_is_ours(path)
+    }
+
+    /// Makes the runtime directory if it is missing, and empties its stage.
+    ///
+    /// # Errors
+    /// If the path is too long for sockets, the directory cannot be made, or is not ours alone.
+    pub fn open(path: &Path) -> Result<Self, RuntimeError> {
+        Self::check(path)?;
         let failed = |source| RuntimeError::Io { path: path.to_owned(), source };
         std::fs::create_dir_all(path).map_err(failed)?;
-        check_is_ours(path)?;
         // First of all: what is here may be another daemon's.
         let lock = lock(&path.join("lock")).map_err(|error| match error {
             Errno::WOULDBLOCK => RuntimeError::InUse(path.to_owned()),
@@ -333,11 +341,15 @@ fn open_directory(at: std::os::fd::BorrowedFd<'_>, path: &Path) -> io::Result<Ow
     Ok(openat(at, path, flags, Mode::empty())?)
 }
 
-/// Whether a directory is empty, or a daemon's. What is in it is removed, and its mode changed.
+/// Whether a directory is absent, empty, or a daemon's. What is in it is removed, and its mode changed.
 fn check_is_ours(path: &Path) -> Result<(), RuntimeError> {
     let failed = |source| RuntimeError::Io { path: path.to_owned(), source };
+    let found = match std::fs::read_dir(path) {
+        Err(error) if error.kind() == io::ErrorKind::NotFound => return Ok(()),
+        found => found.map_err(failed)?,
+    };
     let mut entries = Vec::new();
-    for entry in std::fs::read_dir(path).map_err(failed)? {
+    for entry in found {
         entries.push(entry.map_err(failed)?.file_name());
     }
     let has_lock = entries.iter().any(|entry| entry == "lock");

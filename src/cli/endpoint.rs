@@ -15,9 +15,8 @@ use zeroize::Zeroizing;
 use super::failure::{Failure, exit};
 use super::identity_file;
 use super::renewal::{certificate_of, renew_if_due};
-use crate::broker::LOCAL_EXECUTOR;
 use crate::config::default_state;
-use crate::daemon::FIRST_OPERATOR;
+use crate::daemon::{EXECUTOR_DIRECTORY, OPERATOR_DIRECTORY};
 use crate::grpc::client::channel;
 use crate::identity::{ClientIdentity, ConnectError};
 use crate::model::SpiffeId;
@@ -77,13 +76,33 @@ impl Endpoint {
         }
         let state = state.map_or_else(default_state, Path::to_owned);
         let (directory, hint) = match caller {
-            Caller::Executor => (state.join("executors").join(LOCAL_EXECUTOR), ON_THIS_HOST),
-            Caller::Operator => (state.join("operators").join(FIRST_OPERATOR), ON_THIS_HOST),
+            Caller::Executor => (state.join(EXECUTOR_DIRECTORY), ON_THIS_HOST),
+            Caller::Operator => (state.join(OPERATOR_DIRECTORY), ON_THIS_HOST),
             Caller::Step => (PathBuf::from(STEP_MOUNT), AS_A_STEP),
         };
         Self::in_directory(&directory).map_err(|failure| Failure {
             message: format!("{}; {hint}", failure.message),
             ..failure
+        })
+    }
+
+    /// Finds an operator's identity, or else an executor's, for what either may ask.
+    ///
+    /// # Errors
+    /// If there is neither.
+    pub(super) fn find_any(state: Option<&Path>) -> Result<Self, Failure> {
+        let operator = Self::find(Caller::Operator, state);
+        operator.or_else(|missing| Self::find(Caller::Executor, state).map_err(|_| missing))
+    }
+
+    /// The same of those in a state directory, whatever the environment says.
+    ///
+    /// # Errors
+    /// If there is neither.
+    pub(super) fn of_host(state: &Path) -> Result<Self, Failure> {
+        let operator = Self::in_directory(&state.join(OPERATOR_DIRECTORY));
+        operator.or_else(|missing| {
+            Self::in_directory(&state.join(EXECUTOR_DIRECTORY)).map_err(|_| missing)
         })
     }
 
@@ -122,15 +141,23 @@ impl Endpoint {
     /// # Errors
     /// If a file cannot be read, or the broker cannot be reached or refuses the certificate.
     pub async fn connect(&self) -> Result<Channel, Failure> {
+        let connected = self.reach().await?;
+        renew_if_due(self, &connected).await;
+        Ok(connected)
+    }
+
+    /// The same, and leaves a certificate that is due as it is.
+    ///
+    /// # Errors
+    /// As [`Endpoint::connect`].
+    pub(super) async fn reach(&self) -> Result<Channel, Failure> {
         let identity = ClientIdentity {
             ca_pem: read(&self.ca)?.to_string(),
             chain_pem: self.read_certificate()?,
             key_pem: self.read_key()?,
         };
         let connected = channel(&self.socket, identity).await;
-        let connected = connected.map_err(|error| self.unreachable(&error))?;
-        renew_if_due(self, &connected).await;
-        Ok(connected)
+        connected.map_err(|error| self.unreachable(&error))
     }
 
     fn unreachable(&self, error: &ConnectError) -> Failure {

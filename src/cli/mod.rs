@@ -6,12 +6,15 @@ mod apply;
 mod backup;
 mod check;
 mod child;
+mod completion;
+mod configuration;
 mod connection;
 mod connection_update;
 mod connection_view;
 mod credential;
 mod dev;
 mod diff;
+mod doctor;
 mod endpoint;
 mod exec;
 mod explain;
@@ -20,6 +23,7 @@ mod failure;
 mod format;
 mod get;
 mod group;
+mod healthcheck;
 mod helper;
 mod identity_file;
 mod import;
@@ -29,6 +33,7 @@ mod journal;
 mod kek;
 mod key;
 mod listener;
+mod manual;
 mod moment;
 mod output;
 mod pages;
@@ -52,7 +57,7 @@ mod values;
 use std::path::PathBuf;
 use std::process::ExitCode;
 
-use clap::{Parser, Subcommand};
+use clap::{CommandFactory as _, Parser, Subcommand};
 
 use clap::error::ErrorKind;
 use failure::Failure;
@@ -90,6 +95,17 @@ enum Command {
     Serve(serve::Serve),
     /// Say how the broker is doing
     Status,
+    /// Say whether the broker serves, within 2 seconds: for probes
+    Healthcheck,
+    /// Find what is wrong with this host's broker, or with this step, and how to repair it
+    Doctor(doctor::Doctor),
+    /// Print what the daemon can be told, and how to have it started
+    #[command(subcommand)]
+    Config(configuration::Configuration),
+    /// Print what completes this program's commands in a shell
+    Completion(completion::Completion),
+    /// Print the manual page, or write those of all commands
+    Man(manual::Manual),
     /// Resolve a credential, as a step
     Get(get::Get),
     /// Run a command with credentials in its environment, as a step
@@ -166,6 +182,13 @@ pub fn run() -> ExitCode {
     }
 }
 
+/// The whole command line, for what is made from it.
+fn command() -> clap::Command {
+    let mut command = Cli::command();
+    command.build();
+    command
+}
+
 /// Help and version are answers; anything else ends with the line that scripts read.
 fn misused(error: &clap::Error) -> ExitCode {
     if !error.use_stderr() {
@@ -193,6 +216,11 @@ fn dispatch(common: &Common, command: Command) -> Result<u8, Failure> {
         Command::Helper(helper) => block_on(helper.run(common)),
         Command::Step(step) => block_on(step.run(common)),
         Command::Key(key) => key.run(common).map(|()| 0),
+        Command::Healthcheck => block_on(healthcheck::run(common)).map(|()| 0),
+        Command::Doctor(doctor) => block_on(doctor.run(common)).map(|()| 0),
+        Command::Config(configuration) => configuration.run().map(|()| 0),
+        Command::Completion(completion) => completion.run().map(|()| 0),
+        Command::Man(manual) => manual.run().map(|()| 0),
         Command::Status => block_on(status::run(common)).map(|()| 0),
         Command::Get(get) => block_on(get.run(common)).map(|()| 0),
         Command::Whoami => block_on(get::whoami(common)).map(|()| 0),

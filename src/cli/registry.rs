@@ -104,7 +104,11 @@ pub enum Role {
 impl Operator {
     pub(super) async fn run(self, common: &Common) -> Result<(), Failure> {
         let endpoint = Endpoint::find(Caller::Operator, common.state.as_deref())?;
-        let channel = endpoint.connect().await?;
+        let channel = match &self {
+            // It is renewed here, and not on the way, too.
+            Self::Renew => endpoint.reach().await?,
+            _ => endpoint.connect().await?,
+        };
         let mut client = OperatorServiceClient::new(channel.clone());
         match self {
             Self::Add { name, role, identity } => {
@@ -155,7 +159,11 @@ impl Executor {
             _ => Caller::Operator,
         };
         let endpoint = Endpoint::find(caller, common.state.as_deref())?;
-        let channel = endpoint.connect().await?;
+        let channel = match &self {
+            // It is renewed here, and not on the way, too.
+            Self::Renew => endpoint.reach().await?,
+            _ => endpoint.connect().await?,
+        };
         let mut client = ExecutorRegistryServiceClient::new(channel.clone());
         match self {
             Self::Add { name, workflow, run_as, identity } => {

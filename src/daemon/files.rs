@@ -59,6 +59,11 @@ impl Shares {
     }
 }
 
+/// How many steps can be open at a time by a limit of open files; all, if there is none.
+pub fn steps_within(files: Option<u64>, limits: &Limits) -> u32 {
+    Shares::of(files.unwrap_or(u64::MAX), limits).open_steps
+}
+
 #[cfg(test)]
 mod tests {
     use super::*;

@@ -18,12 +18,12 @@ use crate::store::Store;
 /// The first operator, an administrator.
 pub const FIRST_OPERATOR: &str = "admin";
 /// Where the first operator's identity is, in the state directory.
-pub(super) const OPERATOR_DIRECTORY: &str = "operators/admin";
+pub const OPERATOR_DIRECTORY: &str = "operators/admin";
 /// Where the local executor's identity is, in the state directory.
-pub(super) const EXECUTOR_DIRECTORY: &str = "executors/local";
+pub const EXECUTOR_DIRECTORY: &str = "executors/local";
 
 /// The daemon's certificate, in the state directory.
-pub(super) const CERTIFICATE: &str = "broker/tls.crt";
+pub const CERTIFICATE: &str = "broker/tls.crt";
 /// The daemon's private key, in the state directory.
 pub(super) const KEY: &str = "broker/tls.key";
 

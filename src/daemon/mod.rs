@@ -27,7 +27,11 @@ use tokio::runtime::{Builder, Handle, Runtime as AsyncRuntime};
 use tokio::sync::{Notify, Semaphore, mpsc};
 use tokio_util::sync::CancellationToken;
 
-pub use init::{FIRST_OPERATOR, InitOptions, Initialised, init};
+pub use files::steps_within;
+pub use init::{
+    CERTIFICATE, EXECUTOR_DIRECTORY, FIRST_OPERATOR, InitOptions, Initialised, OPERATOR_DIRECTORY,
+    init,
+};
 pub use reissue::{ReissueOptions, Reissued, reissue_admin};
 pub use restore::{RestoreError, RestoreOptions, Restored, restore};
 pub use rotate::{OfflineRotation, RotateOptions, RotatedOffline, rotate_offline};

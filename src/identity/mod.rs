@@ -20,6 +20,7 @@ mod request;
 mod root;
 pub mod svid;
 mod tls;
+mod validity;
 
 pub use acceptor::{Acceptor, Gate};
 pub use authority::{Authority, AuthorityError, Issued, KeyAndCertificate};
@@ -35,3 +36,4 @@ pub use request::{
 pub use root::RootKey;
 pub use svid::{Svid, SvidError};
 pub use tls::{Door, DoorConfig, TlsError};
+pub use validity::{Role, Validity, check_issued};

@@ -22,7 +22,7 @@ use rustls::{
 };
 
 use super::svid::Svid;
-use crate::model::{Clock, TrustDomain};
+use crate::model::{Clock, Timestamp, TrustDomain};
 
 /// Why TLS cannot be set up.
 #[derive(Debug, thiserror::Error)]
@@ -30,6 +30,9 @@ pub enum TlsError {
     /// Clients would not take the daemon's certificate.
     #[error("clients would refuse the daemon's certificate: {0}")]
     Certificate(String),
+    /// The daemon would not take a client's certificate.
+    #[error("the daemon would refuse the certificate: {0}")]
+    Client(String),
     /// A certificate or key in PEM cannot be read.
     #[error("the {0} cannot be read as PEM")]
     Pem(&'static str),
@@ -87,7 +90,7 @@ impl DoorConfig<'_> {
         let chain = chain.build().map_err(|error| setup(&error))?;
         let verifier = SvidVerifier { chain, domain: self.domain.clone() };
         let certificates = certificates(self.chain_pem)?;
-        self.check_own(&certificates, Arc::clone(&provider))?;
+        self.check_own(&certificates)?;
         let key = private_key(self.key_pem)?;
         let certified =
             CertifiedKey::from_der(certificates, key, &provider).map_err(|error| setup(&error))?;
@@ -106,23 +109,51 @@ impl DoorConfig<'_> {
     }
 
     /// Looks at the daemon's certificate as every client will.
-    fn check_own(
-        &self,
-        chain: &[CertificateDer<'_>],
-        provider: Arc<CryptoProvider>,
-    ) -> Result<(), TlsError> {
-        let refused = |error: &dyn std::fmt::Display| TlsError::Certificate(error.to_string());
-        let verifier = WebPkiServerVerifier::builder_with_provider(store_of(self.root)?, provider)
-            .build()
-            .map_err(|error| refused(&error))?;
-        let (leaf, issuers) = chain.split_first().ok_or(TlsError::Pem("certificate"))?;
-        let name = ServerName::try_from("localhost").map_err(|error| refused(&error))?;
-        let now = ClockTime(self.clock.clone()).current_time();
-        let now =
-            now.ok_or_else(|| TlsError::Certificate("the clock stands before 1970".into()))?;
-        let verified = verifier.verify_server_cert(leaf, issuers, &name, &[], now);
-        verified.map(drop).map_err(|error| refused(&error))
+    fn check_own(&self, chain: &[CertificateDer<'_>]) -> Result<(), TlsError> {
+        check_daemon(chain, self.root, self.clock.now())
     }
+}
+
+/// Looks at a daemon's chain as every client will.
+///
+/// # Errors
+/// Why they would refuse it.
+pub(super) fn check_daemon(
+    chain: &[CertificateDer<'_>],
+    root: &CertificateDer<'static>,
+    now: Timestamp,
+) -> Result<(), TlsError> {
+    let refused = |error: &dyn std::fmt::Display| TlsError::Certificate(error.to_string());
+    let verifier = WebPkiServerVerifier::builder_with_provider(store_of(root)?, provider())
+        .build()
+        .map_err(|error| refused(&error))?;
+    let (leaf, issuers) = chain.split_first().ok_or(TlsError::Pem("certificate"))?;
+    let name = ServerName::try_from("localhost").map_err(|error| refused(&error))?;
+    let now = unix_time(now).ok_or_else(|| refused(&"the clock stands before 1970"))?;
+    let verified = verifier.verify_server_cert(leaf, issuers, &name, &[], now);
+    verified.map(drop).map_err(|error| refused(&error))
+}
+
+/// Looks at a client's chain as the doors do.
+///
+/// # Errors
+/// Why they would refuse it.
+pub(super) fn check_client(
+    chain: &[CertificateDer<'_>],
+    root: &CertificateDer<'static>,
+    now: Timestamp,
+) -> Result<(), TlsError> {
+    let refused = |error: &dyn std::fmt::Display| TlsError::Client(error.to_string());
+    let verifier = WebPkiClientVerifier::builder_with_provider(store_of(root)?, provider());
+    let verifier = verifier.build().map_err(|error| refused(&error))?;
+    let (leaf, issuers) = chain.split_first().ok_or(TlsError::Pem("certificate"))?;
+    let now = unix_time(now).ok_or_else(|| refused(&"the clock stands before 1970"))?;
+    verifier.verify_client_cert(leaf, issuers, now).map(drop).map_err(|error| refused(&error))
+}
+
+fn unix_time(now: Timestamp) -> Option<UnixTime> {
+    let seconds = u64::try_from(now.seconds()).ok()?;
+    Some(UnixTime::since_unix_epoch(Duration::from_secs(seconds)))
 }
 
 fn store_of(certificate: &CertificateDer<'static>) -> Result<Arc<RootCertStore>, TlsError> {
@@ -150,8 +181,7 @@ struct ClockTime(Clock);
 
 impl TimeProvider for ClockTime {
     fn current_time(&self) -> Option<UnixTime> {
-        let seconds = u64::try_from(self.0.now().seconds()).ok()?;
-        Some(UnixTime::since_unix_epoch(Duration::from_secs(seconds)))
+        unix_time(self.0.now())
     }
 }
 

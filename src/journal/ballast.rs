@@ -10,46 +10,64 @@ use std::path::{Path, PathBuf};
 use rustix::fs::{FallocateFlags, fallocate, statvfs};
 
 /// The reserve, in bytes: many thousand lines, and batches of the store.
-const BALLAST_BYTES: u64 = 16 * 1024 * 1024;
+pub const BALLAST_BYTES: u64 = 16 * 1024 * 1024;
 /// The reserve is made again when so much more than it is free, so that it does not come and go.
 const MARGIN_BYTES: u64 = 4 * 1024 * 1024;
 
+/// Whether there is a reserve.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
-enum State {
+pub enum Reserve {
     /// There never was room for it.
     Absent,
+    /// It was used up.
     GivenUp,
+    /// There is.
     Held,
+}
+
+impl Reserve {
+    /// How it stands in the journal's directory.
+    pub fn in_directory(directory: &Path) -> Self {
+        Self::of(&file(directory))
+    }
+
+    fn of(file: &Path) -> Self {
+        match std::fs::metadata(file).map(|metadata| metadata.len()) {
+            Ok(BALLAST_BYTES) => Self::Held,
+            // It was given up, and a restart is no reason to use what is left for anything else.
+            Ok(_) => Self::GivenUp,
+            Err(_) => Self::Absent,
+        }
+    }
+}
+
+fn file(directory: &Path) -> PathBuf {
+    directory.join("ballast")
 }
 
 /// The file.
 pub(super) struct Ballast {
     path: PathBuf,
-    state: State,
+    state: Reserve,
 }
 
 impl Ballast {
     /// Takes the reserve in a directory, if there is room.
     pub(super) fn open(directory: &Path) -> Self {
-        let mut ballast = Self { path: directory.join("ballast"), state: State::Absent };
-        ballast.state = match std::fs::metadata(&ballast.path).map(|metadata| metadata.len()) {
-            Ok(BALLAST_BYTES) => State::Held,
-            // It was given up, and a restart is no reason to use what is left for anything else.
-            Ok(_) => State::GivenUp,
-            Err(_) => State::Absent,
-        };
+        let path = file(directory);
+        let mut ballast = Self { state: Reserve::of(&path), path };
         ballast.restore();
         ballast
     }
 
     /// Whether the reserve was given up, and there is no room to take it again.
     pub(super) fn is_given_up(&self) -> bool {
-        self.state == State::GivenUp
+        self.state == Reserve::GivenUp
     }
 
     /// Gives the reserve up; whether there was one.
     pub(super) fn release(&mut self) -> bool {
-        if self.state != State::Held {
+        if self.state != Reserve::Held {
             return false;
         }
         // The empty file says so to a later start.
@@ -63,21 +81,21 @@ impl Ballast {
                 tracing::error!(path = %self.path.display(), %error, "the reserve is gone");
             }
         }
-        self.state = State::GivenUp;
+        self.state = Reserve::GivenUp;
         true
     }
 
     /// Takes the reserve again if there is room for it and more. Costs nothing while it is held.
     pub(super) fn restore(&mut self) {
-        if self.state == State::Held
+        if self.state == Reserve::Held
             || free_bytes(self.path.parent().unwrap_or(&self.path)) < BALLAST_BYTES + MARGIN_BYTES
         {
             return;
         }
         match self.allocate() {
-            Ok(()) => self.state = State::Held,
+            Ok(()) => self.state = Reserve::Held,
             Err(error) => {
-                if self.state == State::Absent {
+                if self.state == Reserve::Absent {
                     let _ = std::fs::remove_file(&self.path);
                 }
                 tracing::warn!(path = %self.path.display(), %error, "no reserve could be made on the disk");
@@ -94,6 +112,6 @@ impl Ballast {
 }
 
 /// How much room there is, for who is not root; none if that cannot be told.
-pub(super) fn free_bytes(directory: &Path) -> u64 {
+pub fn free_bytes(directory: &Path) -> u64 {
     statvfs(directory).map_or(0, |system| system.f_bavail.saturating_mul(system.f_frsize))
 }

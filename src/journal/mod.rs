@@ -15,6 +15,7 @@ mod chain;
 mod event;
 mod find;
 mod index;
+mod last;
 pub mod line;
 mod live;
 mod permit;
@@ -37,12 +38,14 @@ use std::sync::Arc;
 
 use parking_lot::{Mutex, MutexGuard};
 
+pub use ballast::{BALLAST_BYTES, Reserve, free_bytes};
 pub use event::{
     ChangeNote, Checkpoint, CloseReason, Event, Outcome, RenewalLine, RenewalOutcome, ResolveLine,
     RotatedKey, Signature, TestLine,
 };
 pub use find::WhichRuns;
 pub use index::Use;
+pub use last::last_time;
 pub use line::Body;
 pub use live::{Live, LiveOpening, NotAccepted};
 pub use permit::{Permit, PermitError};

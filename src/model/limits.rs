@@ -76,75 +76,121 @@ pub const HANDSHAKE_DEADLINE: Duration = Duration::from_secs(3);
 /// silent in the middle of one must not hold up a restart.
 pub const DRAIN_DEADLINE: Duration = Duration::from_secs(2);
 
-/// The limits that a deployment may change.
-#[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
-#[serde(default, deny_unknown_fields)]
-pub struct Limits {
+/// Declares the limits: each with its default and what it bounds, written once for the code, the configuration
+/// file and the reference that is printed.
+macro_rules! limits {
+    ($($(#[doc = $text:literal])+ $name:ident: $default:expr,)+) => {
+        /// The limits that a deployment may change.
+        #[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
+        #[serde(default, deny_unknown_fields)]
+        pub struct Limits {
+            $($(#[doc = $text])+ pub $name: u32,)+
+        }
+
+        impl Default for Limits {
+            fn default() -> Self {
+                Self { $($name: $default,)+ }
+            }
+        }
+
+        impl Limits {
+            /// Every limit, in the order of the file.
+            pub fn all(&self) -> Vec<Limit> {
+                vec![$(Limit {
+                    name: stringify!($name),
+                    value: self.$name,
+                    bounds: concat!($($text),+),
+                }),+]
+            }
+        }
+    };
+}
+
+/// One of the limits.
+#[derive(Clone, Copy, Debug)]
+pub struct Limit {
+    /// Its key in the configuration file.
+    pub name: &'static str,
+    /// What it is.
+    pub value: u32,
+    /// What it bounds, in a sentence or two.
+    pub bounds: &'static str,
+}
+
+limits! {
     /// Requests a second of one opening.
-    pub step_requests_per_second: u32,
+    step_requests_per_second: 100,
     /// Requests of one opening at once, after a pause.
-    pub step_request_burst: u32,
+    step_request_burst: 400,
     /// Refusals a second of one opening: each is a line of the journal, and whoever uses them up is
     /// refused without one.
-    pub step_refusals_per_second: u32,
+    step_refusals_per_second: 2,
     /// Refusals of one opening at once, after a pause.
-    pub step_refusal_burst: u32,
+    step_refusal_burst: 100,
     /// Connections of one opening at a time.
-    pub step_connections: u32,
+    step_connections: 16,
     /// New connections a second to one opening's socket; beyond it the listener waits.
-    pub step_new_connections_per_second: u32,
+    step_new_connections_per_second: 20,
     /// New connections to one opening's socket at once, after a pause.
-    pub step_new_connection_burst: u32,
+    step_new_connection_burst: 100,
     /// How much is read from one opening's socket, in KiB a second, and at once after a pause; beyond it its
     /// clients wait.
-    pub step_read_kib_per_second: u32,
+    step_read_kib_per_second: 1024,
     /// Unfinished handshakes on one opening's socket.
-    pub step_pending_handshakes: u32,
+    step_pending_handshakes: 4,
     /// Live leases of one opening.
-    pub step_live_leases: u32,
+    step_live_leases: 256,
     /// Open steps at a time.
-    pub open_steps: u32,
+    open_steps: 20_000,
     /// Connections to the admin socket at a time.
-    pub admin_connections: u32,
+    admin_connections: 256,
     /// Unfinished handshakes on the admin socket.
-    pub admin_pending_handshakes: u32,
+    admin_pending_handshakes: 64,
     /// New connections a second to the admin socket of each user who is neither root nor the daemon's own;
     /// beyond it they are turned away.
-    pub admin_guest_connections_per_second: u32,
+    admin_guest_connections_per_second: 50,
     /// New connections of such a user at once, after a pause.
-    pub admin_guest_connection_burst: u32,
+    admin_guest_connection_burst: 200,
     /// Requests of one opening in flight at a time, until their replies are taken. Watches are counted
     /// apart. Beyond it a request is answered RESOURCE_EXHAUSTED at once.
-    pub step_requests_in_flight: u32,
+    step_requests_in_flight: 128,
     /// Requests of all openings together in flight at a time.
-    pub all_steps_requests_in_flight: u32,
+    all_steps_requests_in_flight: 4096,
     /// Requests on the admin socket in flight at a time.
-    pub admin_requests_in_flight: u32,
+    admin_requests_in_flight: 512,
     /// How long one request of a step may take, its message included, in seconds.
-    pub step_request_seconds: u32,
+    step_request_seconds: 10,
     /// How long one request of an operator or executor may take, in seconds; only an Apply of very many
     /// documents needs more than a moment.
-    pub admin_request_seconds: u32,
+    admin_request_seconds: 60,
     /// How long a client may take, after its handshake, to say the HTTP/2 preface, in seconds.
-    pub preface_seconds: u32,
+    preface_seconds: 5,
     /// How long a connection lasts on which no request is open, in seconds. A Watch is an open request.
-    pub idle_seconds: u32,
+    idle_seconds: 300,
     /// How long a client may take nothing of what it is sent, in seconds.
-    pub stall_seconds: u32,
+    stall_seconds: 30,
     /// How often the server asks whether a client is still there, and how long it waits for the answer, in
     /// seconds.
-    pub keepalive_seconds: u32,
+    keepalive_seconds: 20,
     /// The lease a step gets that asks for no TTL, in seconds. Shorter ones make AWS SDKs fetch at every
     /// use (botocore refreshes 15 minutes before the end).
-    pub default_lease_seconds: u32,
+    default_lease_seconds: 3600,
     /// The longest lease, in seconds.
-    pub max_lease_seconds: u32,
+    max_lease_seconds: 24 * 3600,
     /// How long a step lives whose executor says nothing, in seconds.
-    pub default_step_seconds: u32,
+    default_step_seconds: 6 * 3600,
     /// The longest life of a step, in seconds.
-    pub max_step_seconds: u32,
+    max_step_seconds: 7 * 24 * 3600,
     /// A file of the journal of so many bytes is followed by the next. Nothing is deleted.
-    pub journal_file_bytes: u32,
+    journal_file_bytes: 64 * 1024 * 1024,
+}
+
+impl Limits {
+    /// The names of the limits that are zero: nothing could be done under such a limit.
+    pub fn zeros(&self) -> Vec<&'static str> {
+        let zeros = self.all().into_iter().filter(|limit| limit.value == 0);
+        zeros.map(|limit| limit.name).collect()
+    }
 }
 
 /// When a decision on the step door is as good as written: the answer waits for it.
@@ -164,83 +210,6 @@ impl fmt::Display for JournalMode {
             Self::Synced => "synced",
             Self::Written => "written",
         })
-    }
-}
-
-impl Default for Limits {
-    fn default() -> Self {
-        Self {
-            step_requests_per_second: 100,
-            step_request_burst: 400,
-            step_refusals_per_second: 2,
-            step_refusal_burst: 100,
-            step_connections: 16,
-            step_new_connections_per_second: 20,
-            step_new_connection_burst: 100,
-            step_read_kib_per_second: 1024,
-            step_pending_handshakes: 4,
-            step_live_leases: 256,
-            open_steps: 20_000,
-            admin_connections: 256,
-            admin_pending_handshakes: 64,
-            admin_guest_connections_per_second: 50,
-            admin_guest_connection_burst: 200,
-            step_requests_in_flight: 128,
-            all_steps_requests_in_flight: 4096,
-            admin_requests_in_flight: 512,
-            step_request_seconds: 10,
-            admin_request_seconds: 60,
-            preface_seconds: 5,
-            idle_seconds: 300,
-            stall_seconds: 30,
-            keepalive_seconds: 20,
-            default_lease_seconds: 3600,
-            max_lease_seconds: 24 * 3600,
-            default_step_seconds: 6 * 3600,
-            max_step_seconds: 7 * 24 * 3600,
-            journal_file_bytes: 64 * 1024 * 1024,
-        }
-    }
-}
-
-impl Limits {
-    /// The names of the limits that are zero: nothing could be done under such a limit.
-    pub fn zeros(&self) -> Vec<&'static str> {
-        [
-            ("step_requests_per_second", self.step_requests_per_second),
-            ("step_request_burst", self.step_request_burst),
-            ("step_refusals_per_second", self.step_refusals_per_second),
-            ("step_refusal_burst", self.step_refusal_burst),
-            ("step_connections", self.step_connections),
-            ("step_new_connections_per_second", self.step_new_connections_per_second),
-            ("step_new_connection_burst", self.step_new_connection_burst),
-            ("step_read_kib_per_second", self.step_read_kib_per_second),
-            ("step_pending_handshakes", self.step_pending_handshakes),
-            ("step_live_leases", self.step_live_leases),
-            ("open_steps", self.open_steps),
-            ("admin_connections", self.admin_connections),
-            ("admin_pending_handshakes", self.admin_pending_handshakes),
-            ("admin_guest_connections_per_second", self.admin_guest_connections_per_second),
-            ("admin_guest_connection_burst", self.admin_guest_connection_burst),
-            ("step_requests_in_flight", self.step_requests_in_flight),
-            ("all_steps_requests_in_flight", self.all_steps_requests_in_flight),
-            ("admin_requests_in_flight", self.admin_requests_in_flight),
-            ("step_request_seconds", self.step_request_seconds),
-            ("admin_request_seconds", self.admin_request_seconds),
-            ("preface_seconds", self.preface_seconds),
-            ("idle_seconds", self.idle_seconds),
-            ("stall_seconds", self.stall_seconds),
-            ("keepalive_seconds", self.keepalive_seconds),
-            ("default_lease_seconds", self.default_lease_seconds),
-            ("max_lease_seconds", self.max_lease_seconds),
-            ("default_step_seconds", self.default_step_seconds),
-            ("max_step_seconds", self.max_step_seconds),
-            ("journal_file_bytes", self.journal_file_bytes),
-        ]
-        .into_iter()
-        .filter(|(_, value)| *value == 0)
-        .map(|(name, _)| name)
-        .collect()
     }
 }
 

@@ -218,14 +218,43 @@ impl KeyPlace {
                 Unlocked::new(file, kek)
             }
             Err(wrong) => {
-                let begun = std::fs::read_to_string(&next).ok();
-                let begun = begun.and_then(|text| KeyringFile::parse(&text).ok());
-                let file = begun.filter(|begun| begun.check(&kek).is_ok()).ok_or(wrong)?;
+                let file = self.begun(&kek).ok_or(wrong)?;
                 tracing::info!(kek = %kek.id(), "a rotation of the KEK is finished");
                 let unlocked = Unlocked::new(file, kek)?;
                 rename(&next, &self.keyring_path()).map_err(io(&next))?;
                 Ok(unlocked)
             }
+        }
+    }
+
+    /// What a rotation has begun, if this is its KEK.
+    fn begun(&self, kek: &Kek) -> Option<KeyringFile> {
+        let text = std::fs::read_to_string(self.next_path()).ok()?;
+        KeyringFile::parse(&text).ok().filter(|begun| begun.check(kek).is_ok())
+    }
+
+    /// The file of the KEK, if it comes from one.
+    ///
+    /// # Errors
+    /// If the keyring cannot be read.
+    pub fn kek_path(&self) -> Result<Option<PathBuf>, PlaceError> {
+        let file = self.read().map_err(|error| self.located(error))?;
+        Ok(match self.source(&file) {
+            KekSource::File(path) => Some(self.directory.join(path)),
+            KekSource::Command(_) | KekSource::Passphrase(_) => None,
+        })
+    }
+
+    /// Whether the KEK in this file is the one, and which. Changes nothing: what a rotation has left is for
+    /// [`KeyPlace::unlock`].
+    ///
+    /// # Errors
+    /// If it cannot be read or is another one, or the keyring cannot be read.
+    pub fn check_kek(&self, path: &Path) -> Result<KeyId, PlaceError> {
+        let kek = Kek::load(path)?;
+        match self.read().map_err(|error| self.located(error))?.check(&kek) {
+            Err(wrong) if self.begun(&kek).is_none() => Err(self.located(wrong.into())),
+            _ => Ok(kek.id()),
         }
     }
 

@@ -49,6 +49,7 @@ mod leases;
 mod lifecycle;
 mod memory;
 mod metrics;
+mod operating;
 mod own_integrations;
 mod padding;
 mod power_cuts;

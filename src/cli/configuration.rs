@@ -1,0 +1,109 @@
+//! `keyhatch config`: what the daemon can be told, from the code that reads it, and a unit that starts it.
+
+use std::fmt::Write as _;
+
+use clap::{Arg, Subcommand};
+
+use super::failure::Failure;
+use super::{command, output};
+use crate::config::{default_in_words, file_keys};
+use crate::model::Limits;
+
+const UNIT: &str = include_str!("packaging/keyhatch.service");
+/// What the unit starts, as it is shipped.
+const PROGRAM: &str = "/usr/local/bin/keyhatch";
+
+/// `keyhatch config …`
+#[derive(Subcommand)]
+pub enum Configuration {
+    /// Print every flag, variable, key of the configuration file and limit of serve, in Markdown
+    Reference,
+    /// Print a unit that has systemd start this program, with as few rights as it needs
+    SystemdUnit,
+}
+
+impl Configuration {
+    pub(super) fn run(&self) -> Result<(), Failure> {
+        match self {
+            Self::Reference => output::line(&reference()),
+            Self::SystemdUnit => output::write(unit()?.as_bytes()),
+        }
+    }
+}
+
+/// The unit, for the program that prints it.
+fn unit() -> Result<String, Failure> {
+    let program = std::env::current_exe()?;
+    let is_plain = |c: char| c.is_ascii_alphanumeric() || "/._-+".contains(c);
+    // What systemd would read otherwise is for somebody who knows its quoting.
+    let program = program.to_str().filter(|path| path.chars().all(is_plain)).unwrap_or(PROGRAM);
+    Ok(UNIT.replace(PROGRAM, program))
+}
+
+fn reference() -> String {
+    let command = command();
+    let serve = command.get_subcommands().find(|below| below.get_name() == "serve");
+    let arguments: Vec<&Arg> =
+        serve.map(|serve| serve.get_arguments().collect()).unwrap_or_default();
+    let keys = file_keys();
+    let mut text = "# What keyhatch serve can be told\n\n\
+        A flag counts before its variable, that before the key of the configuration file (TOML, named by \
+        `--config`), and that before the default.\n\n\
+        | flag | variable | key | value | default | meaning |\n|---|---|---|---|---|---|\n"
+        .to_owned();
+    // The form of answers, and help: not of the daemon.
+    let is_of_daemon =
+        |arg: &&&Arg| !["output", "help", "version"].contains(&arg.get_id().as_str());
+    for argument in arguments.iter().filter(is_of_daemon) {
+        text.push_str(&row(argument, &keys));
+    }
+    let has_flag =
+        |key: &&String| arguments.iter().any(|argument| argument.get_id() == key.as_str());
+    for key in keys.iter().filter(|key| *key != "limits" && !has_flag(key)) {
+        let default = default_in_words(key).unwrap_or_default();
+        // Writing to a text does not fail.
+        let _ = writeln!(text, "| | | {} | | {default} | |", code(key));
+    }
+    text.push_str("\n## The table `limits` of the configuration file\n\nWhole numbers from 1.\n\n");
+    text.push_str("| key | default | what it bounds |\n|---|---|---|\n");
+    for limit in Limits::default().all() {
+        let _ =
+            writeln!(text, "| {} | {} | {} |", code(limit.name), limit.value, cell(limit.bounds));
+    }
+    text.trim_end().to_owned()
+}
+
+fn row(argument: &Arg, keys: &[String]) -> String {
+    let id = argument.get_id().as_str();
+    let is_key = keys.iter().any(|key| key == id);
+    let flag = argument.get_long().map(|long| code(&format!("--{long}")));
+    let variable = argument.get_env().map(|name| code(&name.to_string_lossy()));
+    let mut values: Vec<String> =
+        argument.get_possible_values().iter().map(|value| code(value.get_name())).collect();
+    if values.is_empty() {
+        values
+            .extend(argument.get_value_names().unwrap_or_default().iter().map(ToString::to_string));
+    }
+    let defaults = argument.get_default_values().iter().map(|value| code(&value.to_string_lossy()));
+    let default = default_in_words(id).filter(|_| is_key);
+    let default = default.or_else(|| defaults.reduce(|all, one| format!("{all} {one}")));
+    let help = argument.get_help().map(ToString::to_string).unwrap_or_default();
+    let cells = [
+        flag.unwrap_or_default(),
+        variable.unwrap_or_default(),
+        if is_key { code(id) } else { String::new() },
+        values.join(", "),
+        default.unwrap_or_default(),
+        cell(&help),
+    ];
+    format!("| {} |\n", cells.join(" | "))
+}
+
+fn code(text: &str) -> String {
+    format!("`{text}`")
+}
+
+/// A text that does not end the cell it stands in.
+fn cell(text: &str) -> String {
+    text.split_whitespace().collect::<Vec<_>>().join(" ").replace('|', "\\|")
+}

@@ -1,0 +1,81 @@
+//! Room, on the disks of the store, of the journal and of the sockets.
+
+use std::path::Path;
+
+use super::Site;
+use super::finding::{Finding, Remedy, quoted};
+use crate::journal::{BALLAST_BYTES, Reserve, free_bytes};
+use crate::model::limits::MIN_FREE_BYTES;
+
+const STORE: &str = "room for the store";
+const JOURNAL: &str = "room for the journal";
+const STEPS: &str = "room for steps";
+
+const MIB: u64 = 1024 * 1024;
+/// The directory of a step, by what five small files and a directory take of a disk.
+const STEP_BYTES: u64 = 6 * 4096;
+/// Fewer steps than this, and a busy hour takes the rest.
+const FEW_STEPS: u64 = 100;
+
+pub(super) fn look(site: &Site) -> Vec<Finding> {
+    let journal = site.state.join("journal");
+    let mut findings = vec![
+        store(&site.state, free_bytes(&site.state)),
+        journal_room(site, &journal, free_bytes(&journal), Reserve::in_directory(&journal)),
+    ];
+    if site.runtime.is_dir() {
+        findings.push(steps(&site.runtime, free_bytes(&site.runtime)));
+    }
+    findings
+}
+
+fn store(directory: &Path, free: u64) -> Finding {
+    let text = format!("{} MiB free in {}", free / MIB, directory.display());
+    match free {
+        0..MIN_FREE_BYTES => Finding::fail(
+            STORE,
+            format!("{text}: below {} MiB nothing is added", MIN_FREE_BYTES / MIB),
+            make_room(directory),
+        ),
+        _ if free < 16 * MIN_FREE_BYTES => Finding::warn(STORE, text, make_room(directory)),
+        _ => Finding::ok(STORE, text),
+    }
+}
+
+fn journal_room(site: &Site, directory: &Path, free: u64, reserve: Reserve) -> Finding {
+    let file = u64::from(site.limits.journal_file_bytes);
+    let text = format!("{} MiB free in {}", free / MIB, directory.display());
+    let remedy = || make_room(directory);
+    match reserve {
+        Reserve::GivenUp => Finding::fail(
+            JOURNAL,
+            format!("{text}: the reserve is used up, and nothing is resolved until there is room"),
+            remedy(),
+        ),
+        Reserve::Absent => Finding::warn(
+            JOURNAL,
+            format!("{text}: the reserve of {} MiB could not be made", BALLAST_BYTES / MIB),
+            remedy(),
+        ),
+        Reserve::Held if free < file => Finding::warn(
+            JOURNAL,
+            format!("{text}, less than its next file of {} MiB; no file is deleted", file / MIB),
+            remedy(),
+        ),
+        Reserve::Held => Finding::ok(JOURNAL, text),
+    }
+}
+
+fn steps(directory: &Path, free: u64) -> Finding {
+    let more = free / STEP_BYTES;
+    let text = format!("for {more} more open at a time in {}", directory.display());
+    match more {
+        0 => Finding::fail(STEPS, text, make_room(directory)),
+        1..FEW_STEPS => Finding::warn(STEPS, text, make_room(directory)),
+        _ => Finding::ok(STEPS, text),
+    }
+}
+
+fn make_room(directory: &Path) -> Remedy {
+    Remedy::Do(format!("free space on, or enlarge, what this shows: df -h {}", quoted(directory)))
+}

@@ -1,0 +1,98 @@
+//! The KEK: where it comes from, who can read it, whether it is the one.
+
+use std::os::unix::fs::MetadataExt as _;
+use std::path::Path;
+
+use super::Site;
+use super::finding::{Finding, Level, Remedy};
+use super::state::permissions;
+use crate::daemon::StateDirectory;
+use crate::seal::{KeyPlace, Unlock, check_private};
+
+const KEK: &str = "KEK";
+const KEK_FILE: &str = "KEK file";
+const KEK_PLACE: &str = "KEK's place";
+const KEYRING: &str = "keyring";
+
+pub(super) fn look(site: &Site) -> Vec<Finding> {
+    let state = StateDirectory::new(&site.state);
+    // That it cannot be read has been said.
+    let Ok(file) = state.read() else { return Vec::new() };
+    let unlock = Unlock { kek_file: site.kek_file.clone(), passphrase: None };
+    let keys = state.keys(&file, Some(&unlock));
+    let from = keys.kek_kind().and_then(|kind| Ok((kind, keys.kek_path()?)));
+    match from {
+        Err(error) => {
+            let advice = "restore keyring.json from a backup, with its mode 0600";
+            vec![Finding::fail(KEYRING, error.to_string(), Remedy::Do(advice.to_owned()))]
+        }
+        Ok((kind, None)) => {
+            let text =
+                format!("comes from a {kind}, which is asked at a start only: not looked at");
+            vec![Finding::ok(KEK, text)]
+        }
+        Ok((_, Some(path))) => {
+            let file = kek_file(site, &path);
+            match file.level {
+                Level::Fail => vec![file],
+                Level::Ok | Level::Warn => vec![file, place(site, &path), id(&keys, &path)],
+            }
+        }
+    }
+}
+
+fn kek_file(site: &Site, path: &Path) -> Finding {
+    let metadata = match std::fs::metadata(path) {
+        Ok(metadata) => metadata,
+        Err(error) => {
+            let advice = "put your copy of it there, or say where it is with --kek-file";
+            let text = format!("{}: {error}", path.display());
+            return Finding::fail(KEK_FILE, text, Remedy::Do(advice.to_owned()));
+        }
+    };
+    let (mode, owner) = (permissions(&metadata), metadata.uid());
+    let says = |what: String| format!("{} {what}", path.display());
+    // Root may lend it to the daemon's group.
+    let is_lent = owner == 0 && mode & 0o040 != 0;
+    if check_private(path, &metadata).is_err() {
+        let text =
+            says(format!("has mode {mode:04o}: others can read it, and the daemon refuses it"));
+        return Finding::fail(KEK_FILE, text, Remedy::run("chmod 0400", [path]));
+    }
+    if owner != site.user && !is_lent {
+        let text = says(format!("is uid {owner}'s, and the daemon runs as uid {}", site.user));
+        return Finding::fail(KEK_FILE, text, Remedy::run(&format!("chown {}", site.user), [path]));
+    }
+    match mode & 0o333 {
+        0 => Finding::ok(KEK_FILE, says(format!("has mode {mode:04o}"))),
+        _ => {
+            let text = says(format!("has mode {mode:04o}, and is only to be read"));
+            Finding::warn(KEK_FILE, text, Remedy::run("chmod 0400", [path]))
+        }
+    }
+}
+
+fn place(site: &Site, path: &Path) -> Finding {
+    let canonical = |path: &Path| std::fs::canonicalize(path).unwrap_or_else(|_| path.to_owned());
+    match canonical(path).starts_with(canonical(&site.state)) {
+        false => Finding::ok(KEK_PLACE, "apart from the store that it seals"),
+        true => Finding::warn(
+            KEK_PLACE,
+            "beside the store that it seals: whoever copies the state directory has both",
+            Remedy::Do(
+                "stop the daemon, then: keyhatch key rotate --kek-file FILE, on another disk"
+                    .to_owned(),
+            ),
+        ),
+    }
+}
+
+fn id(keys: &KeyPlace, path: &Path) -> Finding {
+    match keys.check_kek(path) {
+        Ok(id) => Finding::ok(KEK, format!("{id}, as the keyring says")),
+        Err(error) => {
+            let advice = "put your copy of the right one in its place, or name it with --kek-file";
+            Finding::fail(KEK, error.to_string(), Remedy::Do(advice.to_owned()))
+        }
+    }
+}

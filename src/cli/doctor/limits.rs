@@ -1,0 +1,104 @@
+//! What the system grants the daemon: open files, and memory that is not swapped out.
+
+use rustix::process::{Resource, getrlimit};
+
+use super::Site;
+use super::finding::{Finding, Remedy};
+use crate::daemon::steps_within;
+
+const FILES: &str = "open files";
+const MEMORY: &str = "keys in memory";
+
+/// Keys of 32 bytes, on pages of their own: thousands of them.
+const ENOUGH_LOCKED_BYTES: u64 = 64 * 1024;
+
+/// The limits of a process; unset where there is none.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(super) struct Granted {
+    /// The hard one: the daemon raises the other as far as this.
+    files: Option<u64>,
+    locked_bytes: Option<u64>,
+}
+
+impl Granted {
+    /// Of this process, and so of what is started from where it was.
+    pub(super) fn here() -> Self {
+        Self {
+            files: getrlimit(Resource::Nofile).maximum,
+            locked_bytes: getrlimit(Resource::Memlock).current,
+        }
+    }
+
+    /// Of another process, by proc(5).
+    pub(super) fn of_process(pid: i32) -> Option<Self> {
+        Self::parse(&std::fs::read_to_string(format!("/proc/{pid}/limits")).ok()?)
+    }
+
+    fn parse(text: &str) -> Option<Self> {
+        let value = |name: &str, column: usize| {
+            let line = text.lines().find_map(|line| line.strip_prefix(name))?;
+            let word = line.split_whitespace().nth(column)?;
+            if word == "unlimited" { Some(None) } else { word.parse().ok().map(Some) }
+        };
+        Some(Self {
+            files: value("Max open files", 1)?,
+            locked_bytes: value("Max locked memory", 0)?,
+        })
+    }
+}
+
+/// `memory` is where the daemon says that its keys are.
+pub(super) fn look(site: &Site, granted: Granted, memory: Option<&str>) -> Vec<Finding> {
+    vec![files(site, granted.files), locked(granted.locked_bytes, memory)]
+}
+
+fn files(site: &Site, files: Option<u64>) -> Finding {
+    let (steps, wanted) = (steps_within(files, &site.limits), site.limits.open_steps);
+    let said = files.map_or("no limit".to_owned(), |files| format!("at most {files}"));
+    let text = format!("{said}: {steps} of {wanted} steps can be open at a time");
+    match steps < wanted {
+        false => Finding::ok(FILES, text),
+        true => {
+            let enough = 4 * u64::from(wanted);
+            let advice = format!(
+                "LimitNOFILE={enough} in the daemon's unit, or ulimit -Hn {enough} before serve; or a smaller \
+                 open_steps in its configuration"
+            );
+            Finding::warn(FILES, text, Remedy::Do(advice))
+        }
+    }
+}
+
+fn locked(bytes: Option<u64>, memory: Option<&str>) -> Finding {
+    let raise = || {
+        let advice = "allow memfd_secret, or raise the limit: LimitMEMLOCK=8M in the daemon's unit, or ulimit \
+                      -l 8192 before serve";
+        Remedy::Do(advice.to_owned())
+    };
+    match memory {
+        Some("unprotected") => {
+            Finding::fail(MEMORY, "unprotected: they may be swapped out", raise())
+        }
+        Some(memory) => Finding::ok(MEMORY, memory),
+        None if bytes.is_some_and(|bytes| bytes < ENOUGH_LOCKED_BYTES) => {
+            let text = "so little memory can be locked that keys may be swapped out";
+            Finding::warn(MEMORY, text, raise())
+        }
+        None => Finding::ok(MEMORY, "enough memory can be locked"),
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn the_limits_of_a_process_are_read_as_the_system_writes_them() {
+        let text = "Limit    Soft Limit  Hard Limit  Units\n\
+                    Max open files    1024    524288    files\n\
+                    Max locked memory   unlimited   unlimited   bytes\n";
+        let granted = Granted { files: Some(524_288), locked_bytes: None };
+        assert_eq!(Granted::parse(text), Some(granted));
+        assert_eq!(Granted::parse("Max open files    1024\n"), None);
+    }
+}

@@ -1,0 +1,157 @@
+//! `keyhatch doctor`: whether everything is as the daemon needs it, and how it becomes so.
+//!
+//! | file | looks at |
+//! |---|---|
+//! | `environment` | variables that confuse |
+//! | `state`, `keys` | the state directory, the KEK |
+//! | `certificates`, `clock` | who may still speak to whom |
+//! | `disk` | room |
+//! | `socket` | the runtime directory and the admin socket |
+//! | `daemon`, `limits` | the daemon that runs |
+//! | `step` | instead of all those, the directory of a step |
+//!
+//! Nothing is changed, and nothing secret is printed. Of secrets only the KEK in a file is read, to name it.
+
+mod certificates;
+mod clock;
+mod daemon;
+mod disk;
+mod environment;
+mod finding;
+mod keys;
+mod limits;
+mod socket;
+mod state;
+mod step;
+
+use std::path::PathBuf;
+
+use serde_json::json;
+
+use super::Common;
+use super::failure::{Failure, exit};
+use super::kek::KEK_FILE;
+use super::output::{print, printable};
+use crate::config::{Config, Given};
+use crate::model::{Clock, Limits, Timestamp};
+use finding::{Finding, Level, Remedy, quoted};
+
+/// Arguments of `doctor`.
+#[derive(clap::Args)]
+pub struct Doctor {
+    /// Where the broker makes its sockets.
+    #[arg(long, env = "KEYHATCH_RUNTIME", value_name = "DIR")]
+    runtime: Option<PathBuf>,
+    /// The key that wraps all others, if it is not where init put it.
+    #[arg(long, env = KEK_FILE, value_name = "FILE")]
+    kek_file: Option<PathBuf>,
+    /// The configuration file that serve is given.
+    #[arg(long, env = "KEYHATCH_CONFIG", value_name = "FILE")]
+    config: Option<PathBuf>,
+}
+
+/// One broker, as it should be.
+struct Site {
+    state: PathBuf,
+    runtime: PathBuf,
+    kek_file: Option<PathBuf>,
+    limits: Limits,
+    /// Whose everything has to be: who owns the state directory.
+    user: u32,
+    now: Timestamp,
+}
+
+impl Doctor {
+    pub(super) async fn run(self, common: &Common) -> Result<(), Failure> {
+        let mut findings = environment::look();
+        match environment::step_directory() {
+            Some(directory) => findings.extend(step::look(&directory, Clock::system().now()).await),
+            None => match self.site(common)? {
+                Ok(site) => findings.extend(site.look().await),
+                Err(finding) => findings.push(finding),
+            },
+        }
+        report(&findings, common)
+    }
+
+    fn site(self, common: &Common) -> Result<Result<Site, Finding>, Failure> {
+        let given = Given {
+            state: common.state.clone(),
+            runtime: self.runtime,
+            file: self.config,
+            ..Given::default()
+        };
+        let config = match Config::load(given) {
+            Ok(config) => config,
+            Err(error) => {
+                let remedy =
+                    Remedy::Do("keyhatch config reference lists what it may say".to_owned());
+                return Ok(Err(Finding::fail("configuration", error.to_string(), remedy)));
+            }
+        };
+        let state = std::path::absolute(config.state)?;
+        Ok(Ok(Site {
+            runtime: std::path::absolute(config.runtime)?,
+            kek_file: self.kek_file.map(std::path::absolute).transpose()?,
+            limits: config.limits,
+            user: state::owner(&state),
+            now: Clock::system().now(),
+            state,
+        }))
+    }
+}
+
+impl Site {
+    async fn look(&self) -> Vec<Finding> {
+        let mut findings = state::look(self);
+        // Without a broker there is no more to look at.
+        if state::is_there(self) {
+            findings.extend(keys::look(self));
+            findings.extend(certificates::look(self));
+            findings.extend(clock::look(self));
+            findings.extend(disk::look(self));
+            findings.extend(socket::look(self));
+            findings.extend(daemon::look(self).await);
+        }
+        findings
+    }
+
+    /// A command on this broker.
+    fn keyhatch(&self, words: &str) -> String {
+        let (state, runtime) = (quoted(&self.state), quoted(&self.runtime));
+        format!("keyhatch {words} --state {state} --runtime {runtime}")
+    }
+}
+
+fn report(findings: &[Finding], common: &Common) -> Result<(), Failure> {
+    let count = |level| findings.iter().filter(|finding| finding.level == level).count();
+    let (failed, warned) = (count(Level::Fail), count(Level::Warn));
+    let answer = json!({ "failed": failed, "warned": warned, "findings": findings });
+    let names = || {
+        let wrong = findings.iter().filter(|finding| finding.level != Level::Ok);
+        wrong.map(|finding| finding.what).collect::<Vec<_>>().join("\n")
+    };
+    print(common.output, &answer, || lines(findings), names)?;
+    match failed {
+        0 => Ok(()),
+        _ => {
+            let text = format!("{failed} of {} checks failed", findings.len());
+            Err(Failure::new("NOT_WELL", text, exit::FAILED))
+        }
+    }
+}
+
+/// A line for each finding, and one for what to do about it.
+fn lines(findings: &[Finding]) -> String {
+    let width = findings.iter().map(|finding| finding.what.len()).max().unwrap_or(0);
+    let line = |finding: &Finding| {
+        let Finding { level, what, detail, remedy } = finding;
+        let told = printable(&format!("{level:<4}  {what:<width$}  {detail}"));
+        match remedy {
+            Some(Remedy::Run(command)) => format!("{told}\n      run: {}", printable(command)),
+            Some(Remedy::Do(advice)) => format!("{told}\n      {}", printable(advice)),
+            None => told,
+        }
+    };
+    findings.iter().map(line).collect::<Vec<_>>().join("\n")
+}

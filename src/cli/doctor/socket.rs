@@ -1,0 +1,108 @@
+//! The runtime directory and the admin socket in it, as they are on disk.
+
+use std::io::ErrorKind;
+use std::os::unix::fs::{FileTypeExt as _, MetadataExt as _};
+use std::path::{Path, PathBuf};
+
+use rustix::fs::{Access, access};
+
+use super::Site;
+use super::finding::{Finding, Remedy};
+use super::state::permissions;
+use crate::broker::Runtime;
+
+const RUNTIME: &str = "runtime directory";
+const SOCKET: &str = "admin socket";
+
+/// Where operators and executors connect.
+pub(super) fn admin_socket(site: &Site) -> PathBuf {
+    site.runtime.join("admin.sock")
+}
+
+pub(super) fn look(site: &Site) -> Vec<Finding> {
+    vec![runtime(site), socket(site)]
+}
+
+fn runtime(site: &Site) -> Finding {
+    let path = site.runtime.as_path();
+    if let Err(error) = Runtime::check(path) {
+        let advice = "name another directory with --runtime, or KEYHATCH_RUNTIME";
+        return Finding::fail(RUNTIME, error.to_string(), Remedy::Do(advice.to_owned()));
+    }
+    let Ok(metadata) = std::fs::metadata(path) else { return missing(site) };
+    let (mode, owner) = (permissions(&metadata), metadata.uid());
+    if owner != site.user {
+        let text = format!("{} is uid {owner}'s, not uid {}'s", path.display(), site.user);
+        return Finding::fail(RUNTIME, text, Remedy::run(&format!("chown {}", site.user), [path]));
+    }
+    let text = format!("{} has mode {mode:04o} instead of 0755", path.display());
+    let chmod = || Remedy::run("chmod 0755", [path]);
+    if mode & 0o022 != 0 {
+        return Finding::fail(
+            RUNTIME,
+            format!("{text}: others can put into it what they like"),
+            chmod(),
+        );
+    }
+    if access(path, Access::WRITE_OK | Access::EXEC_OK).is_err() {
+        return Finding::fail(RUNTIME, format!("{} cannot be written", path.display()), chmod());
+    }
+    match mode & 0o055 {
+        0o055 => {
+            Finding::ok(RUNTIME, format!("{}, with room in the path of a socket", path.display()))
+        }
+        _ => Finding::warn(
+            RUNTIME,
+            format!("{text}: steps of other users do not find theirs"),
+            chmod(),
+        ),
+    }
+}
+
+fn missing(site: &Site) -> Finding {
+    let text = format!("{} is not there", site.runtime.display());
+    let owner = match rustix::process::geteuid().is_root() {
+        true => format!(" -o {}", site.user),
+        false => String::new(),
+    };
+    let command = format!("install -d -m 0755{owner}");
+    Finding::fail(RUNTIME, text, Remedy::run(&command, [site.runtime.as_path()]))
+}
+
+fn socket(site: &Site) -> Finding {
+    let path = admin_socket(site);
+    let serve = || Remedy::Run(site.keyhatch("serve"));
+    let metadata = match std::fs::symlink_metadata(&path) {
+        Ok(metadata) => metadata,
+        Err(error) if error.kind() == ErrorKind::NotFound => {
+            return Finding::fail(SOCKET, format!("{} is not there", path.display()), serve());
+        }
+        Err(error) => {
+            return Finding::fail(SOCKET, format!("{}: {error}", path.display()), serve());
+        }
+    };
+    if !metadata.file_type().is_socket() {
+        let text = format!("{} is no socket; stop the daemon, remove it", path.display());
+        return Finding::fail(SOCKET, text, Remedy::run("rm", [path.as_path()]));
+    }
+    let says = |what: String| format!("{} {what}", path.display());
+    if metadata.uid() != site.user {
+        let text = says(format!("is uid {}'s: another daemon's", metadata.uid()));
+        let advice = "stop that daemon, or name another directory with --runtime";
+        return Finding::fail(SOCKET, text, Remedy::Do(advice.to_owned()));
+    }
+    mode(&path, permissions(&metadata))
+}
+
+/// 0660 is for the group that serve --admin-group names.
+fn mode(path: &Path, mode: u32) -> Finding {
+    let text = format!("{} has mode {mode:04o}", path.display());
+    match mode {
+        0o600 | 0o660 => Finding::ok(SOCKET, text),
+        _ => Finding::fail(
+            SOCKET,
+            format!("{text} instead of 0600, or 0660 of a group"),
+            Remedy::run("chmod 0600", [path]),
+        ),
+    }
+}

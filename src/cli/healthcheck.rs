@@ -1,0 +1,50 @@
+//! `keyhatch healthcheck`: for probes of containers, which want an exit code, one line and no waiting.
+
+use std::time::Duration;
+
+use tonic::transport::Channel;
+use tonic_health::pb::HealthCheckRequest;
+use tonic_health::pb::health_check_response::ServingStatus;
+use tonic_health::pb::health_client::HealthClient;
+
+use super::Common;
+use super::endpoint::Endpoint;
+use super::failure::{Failure, exit};
+use super::output::line;
+
+/// How long a daemon may take to say that it serves.
+pub(super) const PATIENCE: Duration = Duration::from_secs(2);
+
+pub(super) async fn run(common: &Common) -> Result<(), Failure> {
+    let asked = async {
+        // Not only reached: where nothing but probes uses the identity, they are who renews its certificate.
+        let channel = Endpoint::find_any(common.state.as_deref())?.connect().await?;
+        is_serving(channel).await
+    };
+    match tokio::time::timeout(PATIENCE, asked).await {
+        Ok(Ok(true)) => line("serving"),
+        Ok(Ok(false)) => {
+            Err(unhealthy("the broker hands out nothing now; keyhatch status says why"))
+        }
+        Ok(Err(failure)) => Err(failure.with_exit_code(exit::FAILED)),
+        Err(_) => Err(unhealthy(&format!("{}; restart it", silence()))),
+    }
+}
+
+/// What is said of a daemon that says nothing.
+pub(super) fn silence() -> String {
+    format!("the broker does not answer within {} seconds", PATIENCE.as_secs())
+}
+
+/// Whether the whole server says that it serves.
+///
+/// # Errors
+/// If it does not answer.
+pub(super) async fn is_serving(channel: Channel) -> Result<bool, Failure> {
+    let answer = HealthClient::new(channel).check(HealthCheckRequest::default()).await?;
+    Ok(answer.into_inner().status() == ServingStatus::Serving)
+}
+
+fn unhealthy(message: &str) -> Failure {
+    Failure::new("NOT_SERVING", message, exit::FAILED)
+}

@@ -1,0 +1,665 @@
+//! What an operator does beside serving: look for faults, probe, complete commands, read the manual.
+
+use std::fs::Permissions;
+use std::os::unix::fs::{MetadataExt as _, PermissionsExt as _};
+use std::path::{Path, PathBuf};
+use std::process::{Child, Command, Output};
+use std::time::Duration;
+
+use keyhatch::model::{Clock, Limits, Timestamp};
+use rustix::process::{Signal, kill_process};
+use serde_json::Value;
+use tempfile::TempDir;
+
+use crate::harness::{
+    START, ServeProcess, SmallFilesystem, TestBroker, by_shell, keyhatch, keyhatch_in,
+    path_with_binary, skipped, wait_until,
+};
+
+const DAY: i64 = 24 * 3_600_000;
+
+fn made() -> TempDir {
+    let directory = tempfile::Builder::new().prefix("kh").tempdir().unwrap();
+    let init = keyhatch_in(directory.path(), &["init"]).output().unwrap();
+    assert!(init.status.success(), "{}", stderr(&init));
+    directory
+}
+
+fn stdout(output: &Output) -> String {
+    String::from_utf8(output.stdout.clone()).unwrap()
+}
+
+fn stderr(output: &Output) -> String {
+    String::from_utf8(output.stderr.clone()).unwrap()
+}
+
+/// What the doctor has found.
+struct Diagnosis {
+    exit_code: i32,
+    findings: Vec<Value>,
+}
+
+impl Diagnosis {
+    fn of(mut command: Command) -> Self {
+        let output = command.output().unwrap();
+        let answer: Value = serde_json::from_slice(&output.stdout).unwrap_or_else(|error| {
+            panic!("{error}: {}{}", stdout(&output), stderr(&output));
+        });
+        let findings = answer["findings"].as_array().unwrap().clone();
+        let failed = findings.iter().filter(|finding| finding["level"] == "fail").count();
+        assert_eq!(answer["failed"], failed);
+        let exit_code = output.status.code().unwrap();
+        assert_eq!(exit_code != 0, failed > 0, "{findings:#?}");
+        Self { exit_code, findings }
+    }
+
+    /// Those that are as bad as this.
+    fn at(&self, level: &str) -> Vec<&str> {
+        let these = self.findings.iter().filter(|finding| finding["level"] == level);
+        these.map(|finding| finding["what"].as_str().unwrap()).collect()
+    }
+
+    #[track_caller]
+    fn get(&self, what: &str) -> &Value {
+        let found = self.findings.iter().find(|finding| finding["what"] == what);
+        found.unwrap_or_else(|| panic!("nothing of {what}: {:#?}", self.findings))
+    }
+
+    #[track_caller]
+    fn level(&self, what: &str) -> &str {
+        self.get(what)["level"].as_str().unwrap()
+    }
+
+    /// The command that repairs it.
+    #[track_caller]
+    fn command(&self, what: &str) -> &str {
+        let finding = self.get(what);
+        finding["run"].as_str().unwrap_or_else(|| panic!("no command: {finding:#}"))
+    }
+}
+
+fn doctor(directory: &Path) -> Diagnosis {
+    Diagnosis::of(keyhatch_in(directory, &["doctor", "-o", "json"]))
+}
+
+/// A shell that has the program on its PATH, and knows the broker by what the command says only.
+fn shell(line: &str) -> Command {
+    let mut shell = by_shell(line, &keyhatch(&[]));
+    shell.env("PATH", path_with_binary());
+    shell
+}
+
+/// Runs what was said to repair it, and sees that it did.
+#[track_caller]
+fn repair(directory: &Path, broken: &Diagnosis, what: &str) {
+    assert_eq!(broken.level(what), "fail", "{:#}", broken.get(what));
+    let command = broken.command(what);
+    let ran = shell(command).output().unwrap();
+    assert!(ran.status.success(), "{command}: {}", stderr(&ran));
+    let after = doctor(directory);
+    assert_eq!(after.level(what), "ok", "after {command}: {:#}", after.get(what));
+}
+
+fn set_mode(path: &Path, mode: u32) {
+    std::fs::set_permissions(path, Permissions::from_mode(mode)).unwrap();
+}
+
+/// A daemon that was started by a command of the doctor's.
+struct Started(Child);
+
+impl Drop for Started {
+    fn drop(&mut self) {
+        let _ = self.0.kill();
+        let _ = self.0.wait();
+    }
+}
+
+#[test]
+fn a_healthy_broker_gets_no_failure() {
+    let directory = tempfile::Builder::new().prefix("kh").tempdir().unwrap();
+    let kek = directory.path().join("elsewhere");
+    let init = keyhatch_in(directory.path(), &["init", "--kek-file", kek.to_str().unwrap()]);
+    assert!({ init }.output().unwrap().status.success());
+    let serving = ServeProcess::start(directory.path());
+    let diagnosis = doctor(directory.path());
+    assert_eq!((diagnosis.exit_code, diagnosis.at("fail")), (0, vec![]));
+    for what in ["KEK's place", "KEK", "clock", "daemon", "version", "admin socket"] {
+        assert_eq!(diagnosis.level(what), "ok", "{:#}", diagnosis.get(what));
+    }
+    let lines = stdout(&serving.run(&["doctor"]));
+    let starts = ["ok  ", "warn", "    "];
+    assert!(
+        lines.lines().all(|line| starts.iter().any(|start| line.starts_with(start))),
+        "{lines}"
+    );
+}
+
+#[test]
+fn a_key_beside_the_store_is_warned_of_and_a_foreign_one_told_apart() {
+    let (directory, other) = (made(), made());
+    let diagnosis = doctor(directory.path());
+    assert_eq!(diagnosis.level("KEK's place"), "warn");
+    assert!(diagnosis.get("KEK's place")["do"].as_str().unwrap().contains("key rotate --kek-file"));
+    let kek = |directory: &TempDir| directory.path().join("state/kek");
+    let digits = std::fs::read_to_string(kek(&directory)).unwrap();
+    assert!(!diagnosis.get("KEK").to_string().contains(digits.trim()));
+    std::fs::remove_file(kek(&directory)).unwrap();
+    assert_eq!(doctor(directory.path()).level("KEK file"), "fail");
+    std::fs::copy(kek(&other), kek(&directory)).unwrap();
+    let diagnosis = doctor(directory.path());
+    assert_eq!(diagnosis.level("KEK"), "fail");
+    assert!(diagnosis.get("KEK")["detail"].as_str().unwrap().contains("is not the one"));
+}
+
+#[test]
+fn each_wrong_mode_is_named_and_the_command_that_is_printed_repairs_it() {
+    let directory = made();
+    let _serving = ServeProcess::start(directory.path());
+    for (what, file, mode) in [
+        ("KEK file", "state/kek", 0o644),
+        ("state directory", "state", 0o755),
+        ("files of the state", "state/operators/admin/tls.key", 0o644),
+        ("files of the state", "state/journal", 0o750),
+        ("files of the state", "state/ca.crt", 0o666),
+        ("runtime directory", "run", 0o777),
+        ("admin socket", "run/admin.sock", 0o666),
+    ] {
+        let path = directory.path().join(file);
+        let before = std::fs::metadata(&path).unwrap().mode();
+        set_mode(&path, mode);
+        let broken = doctor(directory.path());
+        assert_eq!(broken.at("fail"), [what], "{file}");
+        repair(directory.path(), &broken, what);
+        let now = std::fs::metadata(&path).unwrap().mode();
+        assert_eq!(now & 0o022, 0, "{file}: {before:o} became {now:o}");
+    }
+}
+
+#[test]
+fn what_is_another_users_is_named_and_given_back() {
+    if !rustix::process::geteuid().is_root() {
+        skipped("files of another user", "needs root");
+        return;
+    }
+    let directory = made();
+    let _serving = ServeProcess::start(directory.path());
+    for (what, file) in [
+        ("KEK file", "state/kek"),
+        ("files of the state", "state/keyring.json"),
+        ("runtime directory", "run"),
+    ] {
+        let path = directory.path().join(file);
+        std::os::unix::fs::chown(&path, Some(65_534), None).unwrap();
+        let broken = doctor(directory.path());
+        assert_eq!(broken.at("fail"), [what], "{file}");
+        repair(directory.path(), &broken, what);
+    }
+}
+
+#[test]
+fn without_state_runtime_and_daemon_the_commands_that_are_printed_make_them() {
+    let directory = tempfile::Builder::new().prefix("kh").tempdir().unwrap();
+    let broken = doctor(directory.path());
+    assert_eq!(broken.at("fail"), ["state directory"]);
+    // One that is empty is as good as none.
+    std::fs::create_dir(directory.path().join("state")).unwrap();
+    set_mode(&directory.path().join("state"), 0o700);
+    let empty = doctor(directory.path());
+    assert_eq!(empty.command("state format"), broken.command("state directory"));
+    repair(directory.path(), &empty, "state format");
+    let broken = doctor(directory.path());
+    assert_eq!(broken.at("fail"), ["runtime directory", "admin socket"]);
+    repair(directory.path(), &broken, "runtime directory");
+    let broken = doctor(directory.path());
+    assert_eq!(broken.at("fail"), ["admin socket"]);
+    let serve = format!("exec {}", broken.command("admin socket"));
+    let log = std::fs::File::create(directory.path().join("log")).unwrap();
+    let started = Started(shell(&serve).stderr(log).spawn().unwrap());
+    wait_until("the daemon serves", || doctor(directory.path()).at("fail").is_empty());
+    drop(started);
+    // It was killed: its socket is there, and nobody listens.
+    let broken = doctor(directory.path());
+    assert_eq!(broken.at("fail"), ["daemon"]);
+    assert!(broken.command("daemon").starts_with("keyhatch serve --state"));
+}
+
+#[test]
+fn an_expired_certificate_is_named_and_the_command_that_is_printed_replaces_it() {
+    let past = Clock::hand_set(Timestamp::from_millis(*START - 200 * DAY));
+    let mut broker = TestBroker::start_at(past, Limits::default());
+    broker.stop();
+    let directory = broker.scratch();
+    let broken = doctor(directory);
+    let identities = ["operator's certificate", "executor's certificate"];
+    for what in ["daemon's certificate", identities[0], identities[1]] {
+        assert_eq!(broken.level(what), "fail");
+        assert!(broken.get(what)["detail"].as_str().unwrap().starts_with("ended at "));
+    }
+    assert_eq!(broken.level("CA's certificate"), "ok");
+    // It replaces both, so the other's is there already.
+    repair(directory, &broken, identities[0]);
+    assert_eq!(doctor(directory).level(identities[1]), "ok");
+    assert!(broken.get("daemon's certificate")["do"].as_str().unwrap().contains("restart"));
+    let _serving = ServeProcess::start(directory);
+    assert!(doctor(directory).at("fail").is_empty());
+}
+
+#[test]
+fn a_foreign_certificate_is_named_and_the_command_that_is_printed_replaces_it() {
+    let (directory, other) = (made(), made());
+    let file = |directory: &TempDir| directory.path().join("state/operators/admin/tls.crt");
+    std::fs::remove_file(file(&directory)).unwrap();
+    std::fs::copy(file(&other), file(&directory)).unwrap();
+    let broken = doctor(directory.path());
+    let what = "operator's certificate";
+    assert!(broken.get(what)["detail"].as_str().unwrap().contains("would refuse"));
+    repair(directory.path(), &broken, what);
+}
+
+#[test]
+fn a_certificate_in_the_last_third_of_its_life_is_warned_of_and_renewed_by_the_command() {
+    let past = Clock::hand_set(Timestamp::from_millis(*START - 70 * DAY));
+    let mut broker = TestBroker::start_at(past, Limits::default());
+    broker.stop();
+    let directory = broker.scratch();
+    let _serving = ServeProcess::start(directory);
+    let due = doctor(directory);
+    let what = "executor's certificate";
+    assert_eq!((due.at("fail"), due.level(what)), (vec![], "warn"));
+    let renewed = shell(due.command(what)).output().unwrap();
+    assert!(renewed.status.success(), "{}", stderr(&renewed));
+    assert_eq!(doctor(directory).level(what), "ok");
+}
+
+#[test]
+fn a_clock_behind_the_journal_and_the_certificates_is_told_of() {
+    let future = Clock::hand_set(Timestamp::from_millis(*START + DAY));
+    let mut broker = TestBroker::start_at(future, Limits::default());
+    broker.stop();
+    let diagnosis = doctor(broker.scratch());
+    for what in ["clock", "CA's certificate", "operator's certificate"] {
+        assert_eq!(diagnosis.level(what), "fail");
+        assert!(diagnosis.get(what)["do"].as_str().unwrap().contains("set the clock"), "{what}");
+    }
+}
+
+#[test]
+fn a_runtime_directory_whose_sockets_would_have_too_long_a_path_is_told_of() {
+    let directory = made();
+    let long = directory.path().join("x".repeat(80));
+    let mut command = keyhatch_in(directory.path(), &["doctor", "-o", "json"]);
+    command.env("KEYHATCH_RUNTIME", &long);
+    let diagnosis = Diagnosis::of(command);
+    let finding = diagnosis.get("runtime directory");
+    assert!(finding["detail"].as_str().unwrap().contains("107"), "{finding}");
+    assert!(finding["do"].as_str().unwrap().contains("--runtime"), "{finding}");
+    // So is one that holds what is somebody else's.
+    std::fs::create_dir(directory.path().join("run")).unwrap();
+    std::fs::write(directory.path().join("run/theirs"), "").unwrap();
+    let diagnosis = doctor(directory.path());
+    let detail = diagnosis.get("runtime directory")["detail"].as_str().unwrap();
+    assert!(detail.contains("theirs"), "{detail}");
+}
+
+#[test]
+fn variables_that_confuse_are_named_with_the_line_that_unsets_them() {
+    let directory = made();
+    let _serving = ServeProcess::start(directory.path());
+    for (name, value, level) in [
+        ("KEYHATCH_DIR", directory.path().join("nothing"), "fail"),
+        ("KEYHATCH_DIR", directory.path().join("state"), "fail"),
+        ("KEYHATCH_ADDR", PathBuf::from("unix:///elsewhere"), "warn"),
+        ("KEYHATCH_RUNTIM", PathBuf::from("/elsewhere"), "warn"),
+    ] {
+        let with = |mut command: Command| {
+            command.env(name, &value);
+            command
+        };
+        let confused =
+            Diagnosis::of(with(keyhatch_in(directory.path(), &["doctor", "-o", "json"])));
+        let what = if level == "fail" { name } else { "variables" };
+        assert_eq!(confused.level(what), level);
+        let line = format!("{}; keyhatch doctor -o json", confused.command(what));
+        let mut command = with(shell(&line));
+        command.env("KEYHATCH_STATE", directory.path().join("state"));
+        command.env("KEYHATCH_RUNTIME", directory.path().join("run"));
+        let clear = Diagnosis::of(command);
+        assert_eq!((clear.at("fail"), clear.level("variables")), (vec![], "ok"));
+    }
+    let mut executor = keyhatch_in(directory.path(), &["doctor", "-o", "json"]);
+    executor.env("KEYHATCH_DIR", directory.path().join("state/executors/local"));
+    assert!(Diagnosis::of(executor).at("fail").is_empty());
+}
+
+#[test]
+fn a_disk_with_too_little_room_is_told_of_before_it_is_full() {
+    let directory = tempfile::Builder::new().prefix("kh").tempdir().unwrap();
+    let state = directory.path().join("state");
+    let Some(_mounted) = SmallFilesystem::mount(&state, "size=60m,mode=0700") else {
+        skipped("a small disk", "needs the right to mount");
+        return;
+    };
+    assert!(keyhatch_in(directory.path(), &["init"]).output().unwrap().status.success());
+    let diagnosis = doctor(directory.path());
+    assert_eq!(diagnosis.level("room for the store"), "warn");
+    assert_eq!(diagnosis.level("room for the journal"), "warn");
+    let fill = std::fs::File::create(state.join("fill")).unwrap();
+    let free = rustix::fs::statvfs(&state).unwrap();
+    let leave = 2 * 1024 * 1024;
+    let taken = free.f_bavail * free.f_frsize - leave;
+    rustix::fs::fallocate(&fill, rustix::fs::FallocateFlags::empty(), 0, taken).unwrap();
+    assert_eq!(doctor(directory.path()).level("room for the store"), "fail");
+}
+
+/// Every file below a directory, with what would show that it was touched.
+fn traces(directory: &Path) -> Vec<(PathBuf, u32, i64, i64, u64)> {
+    let mut traces = Vec::new();
+    let mut directories = vec![directory.to_owned()];
+    while let Some(directory) = directories.pop() {
+        for entry in std::fs::read_dir(directory).unwrap() {
+            let (path, metadata) =
+                entry.map(|entry| (entry.path(), entry.metadata().unwrap())).unwrap();
+            let changed = (metadata.ctime(), metadata.ctime_nsec());
+            traces.push((path.clone(), metadata.mode(), changed.0, changed.1, metadata.len()));
+            if metadata.is_dir() {
+                directories.push(path);
+            }
+        }
+    }
+    traces.sort();
+    traces
+}
+
+#[test]
+fn the_doctor_changes_nothing() {
+    let directory = made();
+    ServeProcess::start(directory.path()).kill();
+    // As a rotation that was killed has left it; the next start drops it.
+    let keyring = directory.path().join("state/keyring.json");
+    std::fs::copy(&keyring, keyring.with_file_name("keyring.json.next")).unwrap();
+    let before = traces(directory.path());
+    doctor(directory.path());
+    assert_eq!(traces(directory.path()), before);
+}
+
+#[test]
+fn in_a_step_the_doctor_looks_at_the_steps_directory() {
+    let directory = made();
+    let serving = ServeProcess::start(directory.path());
+    let run = |script: &str| {
+        let names = ["step", "run", "--workflow", "w", "--run", "1", "--step", "s", "--"];
+        let mut command = keyhatch_in(directory.path(), &names);
+        command.args(["sh", "-c", script]).env("PATH", path_with_binary());
+        command
+    };
+    let well = Diagnosis::of(run("keyhatch doctor -o json"));
+    assert!(well.at("fail").is_empty());
+    for what in ["step's directory", "step's socket", "step's certificate", "broker"] {
+        assert_eq!(well.level(what), "ok");
+    }
+    let step = well.get("broker")["detail"].as_str().unwrap();
+    assert!(step.contains("/workflow/w/run/1/step/s"), "{step}");
+    let mut killed = run("kill -9 $DAEMON; keyhatch doctor -o json");
+    killed.env("DAEMON", serving.pid().as_raw_nonzero().to_string());
+    let output = killed.output().unwrap();
+    let answer: Value = serde_json::from_slice(&output.stdout).unwrap();
+    let failed = answer["findings"].as_array().unwrap().iter();
+    let failed: Vec<_> = failed.filter(|finding| finding["level"] == "fail").collect();
+    assert_eq!((failed.len(), &failed[0]["what"]), (1, &"broker".into()), "{answer:#}");
+}
+
+/// Whether it ends by itself, with which code, and what it says.
+fn healthcheck(command: &mut Command) -> (Option<i32>, String) {
+    let child = command.stdout(std::process::Stdio::piped()).stderr(std::process::Stdio::piped());
+    let mut child = child.spawn().unwrap();
+    wait_until("the probe has ended", || child.try_wait().unwrap().is_some());
+    let output = child.wait_with_output().unwrap();
+    (output.status.code(), stdout(&output) + &stderr(&output))
+}
+
+#[test]
+fn a_probe_of_a_serving_a_hanging_and_a_stopped_daemon_ends_soon_with_one_line() {
+    let directory = made();
+    let serving = ServeProcess::start(directory.path());
+    let probe = || healthcheck(&mut keyhatch_in(directory.path(), &["healthcheck"]));
+    assert_eq!(probe(), (Some(0), "serving\n".to_owned()));
+    let state = directory.path().join("state");
+    let mut executor = keyhatch_in(directory.path(), &["healthcheck"]);
+    executor.env("KEYHATCH_DIR", state.join("executors/local"));
+    assert_eq!(healthcheck(&mut executor).0, Some(0));
+    // Whoever has taken the operator's identity away leaves the executor's to probe with.
+    std::fs::rename(state.join("operators/admin"), directory.path().join("admin")).unwrap();
+    assert_eq!(probe().0, Some(0));
+    kill_process(serving.pid(), Signal::STOP).unwrap();
+    let (code, said) = probe();
+    assert_eq!((code, said.lines().count()), (Some(1), 1), "{said}");
+    assert!(said.starts_with("error: NOT_SERVING: "), "{said}");
+    let hanging = doctor(directory.path());
+    assert_eq!(hanging.level("daemon"), "fail");
+    kill_process(serving.pid(), Signal::CONT).unwrap();
+    assert!(serving.terminate());
+    let (code, said) = probe();
+    assert_eq!((code, said.lines().count()), (Some(1), 1), "{said}");
+}
+
+/// The commands below these, as help lists them.
+fn commands_below(words: &[String]) -> Vec<String> {
+    let mut arguments: Vec<&str> = words.iter().map(String::as_str).collect();
+    arguments.push("--help");
+    let help = stdout(&keyhatch(&arguments).output().unwrap());
+    let Some(list) = help.split("Commands:\n").nth(1) else { return Vec::new() };
+    let lines = list.split("\n\n").next().unwrap_or_default().lines();
+    // What a line is too narrow for goes on further in.
+    let names = lines.filter_map(|line| line.strip_prefix("  ")?.split(' ').next());
+    names.filter(|name| !name.is_empty() && *name != "help").map(str::to_owned).collect()
+}
+
+fn all_commands() -> Vec<Vec<String>> {
+    let mut all = Vec::new();
+    let mut next = vec![Vec::new()];
+    while let Some(words) = next.pop() {
+        for name in commands_below(&words) {
+            next.push([words.clone(), vec![name]].concat());
+        }
+        all.push(words);
+    }
+    all
+}
+
+fn is_installed(program: &str) -> bool {
+    let path = std::env::var_os("PATH").unwrap_or_default();
+    std::env::split_paths(&path).any(|directory| directory.join(program).is_file())
+}
+
+#[test]
+fn every_shell_completes_every_command_and_bash_takes_its_script() {
+    let names = commands_below(&[]);
+    assert!(names.len() > 20, "{names:?}");
+    let directory = tempfile::tempdir().unwrap();
+    for shell in ["bash", "zsh", "fish", "powershell", "elvish"] {
+        let script = keyhatch(&["completion", shell]).output().unwrap();
+        assert!(script.status.success());
+        let text = stdout(&script);
+        for name in &names {
+            assert!(text.contains(name), "{shell} does not know {name}");
+        }
+        let file = directory.path().join(shell);
+        std::fs::write(&file, &text).unwrap();
+        if ["bash", "zsh", "fish"].contains(&shell) && is_installed(shell) {
+            let read = Command::new(shell).arg("-n").arg(&file).output().unwrap();
+            assert!(read.status.success(), "{shell}: {}", stderr(&read));
+        }
+    }
+    let unknown = keyhatch(&["completion", "cmd"]).output().unwrap();
+    assert_eq!(unknown.status.code(), Some(2));
+}
+
+#[test]
+fn every_command_has_a_page_of_the_manual_that_is_well_formed() {
+    let directory = tempfile::tempdir().unwrap();
+    let out = directory.path().join("not/yet/there");
+    let written = keyhatch(&["man", "--out", out.to_str().unwrap()]).output().unwrap();
+    assert!(written.status.success(), "{}", stderr(&written));
+    let commands = all_commands();
+    assert!(commands.len() > 60, "{commands:?}");
+    for words in &commands {
+        let name = [vec!["keyhatch".to_owned()], words.clone()].concat().join("-");
+        let page = out.join(format!("{name}.1"));
+        assert!(page.exists(), "{name}.1");
+        if is_installed("groff") {
+            let arguments = ["-K", "utf8", "-man", "-Tutf8", "-ww", "-z"];
+            let read = Command::new("groff").args(arguments).arg(&page).output().unwrap();
+            assert!(read.status.success() && read.stderr.is_empty(), "{}", stderr(&read));
+        }
+    }
+    assert_eq!(std::fs::read_dir(&out).unwrap().count(), commands.len());
+    let own = stdout(&keyhatch(&["man"]).output().unwrap());
+    assert!(own.contains(".TH keyhatch 1"), "{own}");
+    let file = directory.path().join("file");
+    std::fs::write(&file, "").unwrap();
+    let refused = keyhatch(&["man", "--out", file.to_str().unwrap()]).output().unwrap();
+    assert_eq!(refused.status.code(), Some(2));
+}
+
+#[test]
+fn a_configuration_that_serve_would_refuse_is_told_of() {
+    let directory = made();
+    let file = directory.path().join("config.toml");
+    let arguments = ["doctor", "-o", "json", "--config", file.to_str().unwrap()];
+    std::fs::write(&file, "[limits]\nopen_steps = 0\n").unwrap();
+    let diagnosis = Diagnosis::of(keyhatch_in(directory.path(), &arguments));
+    let detail = diagnosis.get("configuration")["detail"].as_str().unwrap();
+    assert!(detail.contains("open_steps must be at least 1"), "{detail}");
+    std::fs::write(&file, "[limits]\nopen_steps = 100\n").unwrap();
+    let diagnosis = Diagnosis::of(keyhatch_in(directory.path(), &arguments));
+    assert_eq!(diagnosis.level("open files"), "ok");
+}
+
+/// The cells of a table's row that begins with this one.
+fn row<'a>(text: &'a str, cell: usize, content: &str) -> Vec<&'a str> {
+    let rows = text.lines().filter(|line| line.starts_with('|'));
+    let mut rows = rows.map(|line| line.split(" | ").map(|cell| cell.trim_matches(['|', ' '])));
+    let found = rows.find(|cells| cells.clone().nth(cell) == Some(content));
+    found.unwrap_or_else(|| panic!("no row of {content}: {text}")).collect()
+}
+
+#[test]
+fn the_reference_has_every_key_of_the_configuration_with_its_default() {
+    let text = stdout(&keyhatch(&["config", "reference"]).output().unwrap());
+    let limits = serde_json::to_value(Limits::default()).unwrap();
+    for (name, default) in limits.as_object().unwrap() {
+        let cells = row(&text, 0, &format!("`{name}`"));
+        assert_eq!(cells[1], default.to_string(), "{name}");
+        assert!(cells[2].len() > 10, "{name} says what it bounds");
+    }
+    for key in keyhatch::config::file_keys() {
+        if key == "limits" {
+            assert!(text.contains("`limits`"));
+        } else {
+            row(&text, 2, &format!("`{key}`"));
+        }
+    }
+    // And nothing else: the file takes each key that the reference has.
+    let state = row(&text, 2, "`state`");
+    assert_eq!(state[..2], ["`--state`", "`KEYHATCH_STATE`"]);
+    assert!(row(&text, 2, "`runtime`")[4].contains("/run/keyhatch-broker"));
+    assert_eq!(row(&text, 2, "`journal`")[4], "`written`");
+    let help = stdout(&keyhatch(&["serve", "--help"]).output().unwrap());
+    for flag in help.split_whitespace().filter(|word| word.starts_with("--")) {
+        let flag = flag.trim_end_matches([',', '.', ':', ']']);
+        let is_common = ["--output", "--help", "--version"].contains(&flag);
+        assert!(is_common || text.contains(&format!("`{flag}`")), "{flag}");
+    }
+}
+
+#[test]
+fn the_unit_is_one_that_systemd_takes_and_gives_the_daemon_little() {
+    let printed = keyhatch(&["config", "systemd-unit"]).output().unwrap();
+    let unit = stdout(&printed);
+    let start = format!("ExecStart={} serve ", env!("CARGO_BIN_EXE_keyhatch"));
+    assert!(unit.lines().any(|line| line.starts_with(&start)), "{unit}");
+    for line in [
+        "User=keyhatch",
+        "StateDirectory=keyhatch",
+        "RuntimeDirectory=keyhatch-broker",
+        "RuntimeDirectoryPreserve=yes",
+        "NoNewPrivileges=yes",
+        "MemoryDenyWriteExecute=yes",
+        "LimitCORE=0",
+        "ProtectSystem=strict",
+        "ProtectHome=yes",
+        "PrivateNetwork=yes",
+        "RestrictAddressFamilies=AF_UNIX",
+        "UMask=0077",
+        "KillSignal=SIGTERM",
+        "Restart=on-failure",
+    ] {
+        assert!(unit.lines().any(|given| given == line), "{line}");
+    }
+    let calls = unit.lines().find(|line| line.starts_with("SystemCallFilter=")).unwrap();
+    assert!(calls.contains("memfd_secret") && calls.contains("mlock"), "{calls}");
+    if !is_installed("systemd-analyze") {
+        skipped("systemd reads the unit", "systemd-analyze is not installed");
+        return;
+    }
+    let directory = tempfile::tempdir().unwrap();
+    let file = directory.path().join("keyhatch.service");
+    std::fs::write(&file, &unit).unwrap();
+    let read = Command::new("systemd-analyze").arg("verify").arg(&file).output().unwrap();
+    let said = stdout(&read) + &stderr(&read);
+    assert!(read.status.success() && !said.contains("keyhatch.service:"), "{said}");
+}
+
+#[test]
+fn the_image_is_made_from_what_is_there_and_runs_commands_that_there_are() {
+    let root = Path::new(env!("CARGO_MANIFEST_DIR"));
+    let read = |name: &str| std::fs::read_to_string(root.join(name)).unwrap();
+    let text = read("Dockerfile");
+    let mut copied = Vec::new();
+    for line in text.lines().filter_map(|line| line.strip_prefix("COPY ")) {
+        if !line.starts_with("--from=") {
+            let words: Vec<_> = line.split_whitespace().collect();
+            copied.extend(words[..words.len() - 1].iter().map(|word| (*word).to_owned()));
+        }
+    }
+    let ignored = read(".dockerignore");
+    let mut kept: Vec<_> =
+        ignored.lines().filter_map(|line| line.strip_prefix('!')).map(str::to_owned).collect();
+    assert!(copied.iter().all(|path| root.join(path).exists()), "{copied:?}");
+    copied.sort();
+    kept.sort();
+    assert_eq!(copied, kept);
+    assert!(ignored.lines().any(|line| line == "*") && text.contains("--locked"));
+    // cargo looks for the files of targets whose path is not said, and they are not copied.
+    let manifest: toml::Table = toml::from_str(&read("Cargo.toml")).unwrap();
+    for kind in ["bin", "test", "bench"] {
+        let targets = manifest[kind].as_array().unwrap();
+        assert!(targets.iter().all(|target| target.get("path").is_some()), "{kind}");
+    }
+    let words = |start: &str| -> Vec<String> {
+        let line = text.lines().find(|line| line.starts_with(start)).unwrap();
+        serde_json::from_str(&line[line.find('[').unwrap()..]).unwrap()
+    };
+    assert_eq!(words("ENTRYPOINT"), ["keyhatch"]);
+    let health = words("HEALTHCHECK");
+    assert_eq!(health[0], "keyhatch");
+    for command in [words("CMD"), health[1..].to_vec()] {
+        let known = keyhatch(&[]).args(&command).arg("--help").output().unwrap();
+        assert!(known.status.success(), "{command:?}");
+    }
+    let versions = |start: &str| -> Vec<&str> {
+        let lines = text.lines().filter(|line| line.starts_with(start));
+        lines.filter(|line| line.contains("bookworm")).collect()
+    };
+    assert_eq!(versions("FROM ").len(), 2, "both stages are of one Debian, for its libc");
+    assert!(text.lines().any(|line| line.starts_with("USER ") && !line.contains("root")));
+}
+
+/// The patience of a probe is its own, and not one that a container's runtime has to have.
+#[test]
+fn the_image_gives_a_probe_more_time_than_it_takes() {
+    let text = include_str!("../../Dockerfile");
+    let line = text.lines().find(|line| line.starts_with("HEALTHCHECK")).unwrap();
+    let given = line.split("--timeout=").nth(1).unwrap().split('s').next().unwrap();
+    assert!(Duration::from_secs(given.parse().unwrap()) > Duration::from_secs(2));
+}
