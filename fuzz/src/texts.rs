@@ -7,7 +7,7 @@ use std::sync::LazyLock;
 use keyhatch::catalog::{ConnectionFilter, ConnectionMetadata};
 use keyhatch::cli::texts;
 use keyhatch::model::FieldName;
-use keyhatch::relay::{Found, Known, Language, Progress, Query, StepSpec};
+use keyhatch::relay::{Found, Known, Language, Progress, Query, StepSpec, find_uses};
 
 use super::words::text;
 
@@ -112,6 +112,11 @@ pub fn relay_specs(data: &[u8]) {
     let languages = languages.map(|language| language.parse::<Language>().unwrap());
     let queries: Vec<Query> =
         languages.into_iter().filter_map(|language| Query::parse(query, language).ok()).collect();
+    if let Ok(file) = find_uses(spec) {
+        let places =
+            file.uses.iter().map(|one| one.at).chain(file.problems.iter().map(|one| one.at));
+        assert!(places.into_iter().all(|at| at.line > 0 && at.column > 0));
+    }
     let step = match StepSpec::parse(spec) {
         Ok(step) => step,
         Err(error) => {

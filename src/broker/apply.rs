@@ -113,7 +113,12 @@ pub(super) fn apply_all(
         let name = document.name();
         match put(draft, caller, document) {
             Ok(action) => applied.push((place, Applied { name, action })),
-            Err(error) => problems.extend(problems_of(&name, error)?),
+            Err(error) => match problems_of(&name, error) {
+                Ok(found) => problems.extend(found),
+                Err(error) if problems.is_empty() => return Err(error),
+                // It may be for want of what is refused already.
+                Err(_) => {}
+            },
         }
     }
     if !problems.is_empty() {

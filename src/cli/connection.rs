@@ -15,7 +15,7 @@ use super::failure::{Failure, exit};
 use super::get::parse_duration;
 use super::integration;
 use super::moment;
-use super::output::{moment, print, say, table};
+use super::output::{Output, line, moment, print, say, table};
 use super::{pages, values};
 use crate::grpc::pb;
 use crate::grpc::pb::connection_service_client::ConnectionServiceClient;
@@ -204,44 +204,38 @@ impl List {
         for tag in self.tag.iter().filter(|tag| tag.contains(':')) {
             tag.parse::<Tag>()?;
         }
-        let is_about_use = self.unused_since.is_some();
-        let is_about_end = self.expiring.is_some();
+        let columns = Columns { used: self.unused_since.is_some(), end: self.expiring.is_some() };
         let wanted = pb::ListConnectionsRequest {
             unused_since: self.unused_since,
             expires_before: self.expiring,
             filter: self.filter(),
             ..Default::default()
         };
-        let connections = pages::connections(&channel, wanted).await?;
-        let answer: Vec<_> = connections.iter().map(to_json).collect();
-        let rows = || {
-            let rows = connections.iter().map(|one| {
-                let version = one.version.to_string();
-                let updated = moment(one.update_time.as_ref());
-                let by = one.updated_by.clone();
-                let tags = one.tags.join(", ");
-                let mut row = vec![reference_of(one), one.kind.clone(), state(one), tags, version];
-                row.extend([updated, by]);
-                let never = |time: &Option<_>| match time {
-                    Some(_) => moment(time.as_ref()),
-                    None => "never".to_owned(),
-                };
-                row.extend(Some(never(&one.last_use_time)).filter(|_| is_about_use));
-                row.extend(Some(never(&one.expire_time)).filter(|_| is_about_end));
-                row
-            });
-            let mut header =
-                vec!["connection", "kind", "state", "tags", "version", "updated", "by"];
-            header.extend(Some("last used").filter(|_| is_about_use));
-            header.extend(Some("expires").filter(|_| is_about_end));
-            if connections.is_empty() {
-                "no connections".to_owned()
-            } else {
-                table(&header, rows.collect())
+        let mut count = 0;
+        let of_page = |connections: Vec<pb::Connection>| {
+            count += connections.len();
+            match (common.output, connections.is_empty()) {
+                (_, true) => Ok(()),
+                (Output::Name, _) => {
+                    line(&connections.iter().map(reference_of).collect::<Vec<_>>().join("\n"))
+                }
+                _ => line(&columns.table(&connections)),
             }
         };
-        let names = || connections.iter().map(reference_of).collect::<Vec<_>>().join("\n");
-        print(common.output, &answer, rows, names)
+        match common.output {
+            Output::Table | Output::Name => {
+                pages::connections_by_page(&channel, wanted, of_page).await?;
+                match (common.output, count) {
+                    (Output::Table, 0) => line("no connections"),
+                    _ => Ok(()),
+                }
+            }
+            Output::Json | Output::Yaml => {
+                let connections = pages::connections(&channel, wanted).await?;
+                let answer: Vec<_> = connections.iter().map(to_json).collect();
+                print(common.output, &answer, String::new, String::new)
+            }
+        }
     }
 
     /// The filter that all the options make together.
@@ -262,6 +256,40 @@ impl List {
             .chain(self.filter)
             .collect();
         terms.join(" AND ")
+    }
+}
+
+/// Which columns are shown beside the usual ones.
+#[derive(Clone, Copy)]
+struct Columns {
+    used: bool,
+    end: bool,
+}
+
+impl Columns {
+    fn table(self, connections: &[pb::Connection]) -> String {
+        let time = |time: &Option<prost_types::Timestamp>| match time {
+            Some(_) => moment(time.as_ref()),
+            None => "never".to_owned(),
+        };
+        let rows = connections.iter().map(|one| {
+            let mut row = vec![
+                reference_of(one),
+                one.kind.clone(),
+                state(one),
+                one.tags.join(", "),
+                one.version.to_string(),
+                moment(one.update_time.as_ref()),
+                one.updated_by.clone(),
+            ];
+            row.extend(self.used.then(|| time(&one.last_use_time)));
+            row.extend(self.end.then(|| time(&one.expire_time)));
+            row
+        });
+        let mut header = vec!["connection", "kind", "state", "tags", "version", "updated", "by"];
+        header.extend(self.used.then_some("last used"));
+        header.extend(self.end.then_some("expires"));
+        table(&header, rows.collect())
     }
 }
 

@@ -174,7 +174,7 @@ pub fn describe(connection: &pb::Connection) -> String {
     }
     for one in &connection.uses {
         let last = moment(one.last_use_time.as_ref());
-        let uses = format!("workflow {}, {} times, last {last}", one.workflow, one.use_count);
+        let uses = format!("workflow {}, {} time(s), last {last}", one.workflow, one.use_count);
         rows.push(("used by", uses));
     }
     rows.push(("live leases", connection.live_leases.to_string()));

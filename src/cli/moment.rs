@@ -40,5 +40,6 @@ pub fn ahead(text: &str) -> Result<prost_types::Timestamp, String> {
 }
 
 fn message(moment: Timestamp) -> prost_types::Timestamp {
-    prost_types::Timestamp { seconds: moment.seconds(), nanos: 0 }
+    let nanos = i32::try_from(moment.millis().rem_euclid(1000) * 1_000_000).unwrap_or(0);
+    prost_types::Timestamp { seconds: moment.seconds(), nanos }
 }

@@ -40,17 +40,34 @@ pub async fn connections(
     channel: &Channel,
     wanted: pb::ListConnectionsRequest,
 ) -> Result<Vec<pb::Connection>, Failure> {
-    let client = ConnectionServiceClient::new(channel.clone());
-    let page = |page_token| {
-        let request =
-            pb::ListConnectionsRequest { page_size: LARGEST, page_token, ..wanted.clone() };
-        let mut client = client.clone();
-        async move {
-            let page = client.list_connections(request).await?.into_inner();
-            Ok((page.connections, page.next_page_token))
-        }
+    let mut found = Vec::new();
+    let take = |page| {
+        found.extend::<Vec<_>>(page);
+        Ok(())
     };
-    all(page).await
+    connections_by_page(channel, wanted, take).await?;
+    Ok(found)
+}
+
+/// The same, page by page: nobody waits for the last one to see the first.
+///
+/// # Errors
+/// As `ConnectionService.ListConnections`, or as `take`.
+pub async fn connections_by_page(
+    channel: &Channel,
+    mut wanted: pb::ListConnectionsRequest,
+    mut take: impl FnMut(Vec<pb::Connection>) -> Result<(), Failure>,
+) -> Result<(), Failure> {
+    let mut client = ConnectionServiceClient::new(channel.clone());
+    wanted.page_size = LARGEST;
+    loop {
+        let page = client.list_connections(wanted.clone()).await?.into_inner();
+        take(page.connections)?;
+        if page.next_page_token.is_empty() {
+            return Ok(());
+        }
+        wanted.page_token = page.next_page_token;
+    }
 }
 
 /// Every group, by name.

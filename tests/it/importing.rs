@@ -277,7 +277,7 @@ fn what_is_wrong_is_said_with_its_line_all_at_once_and_nothing_is_written() {
     let cut = world.file("bad.json", "{\"data\": {\"a\": \"c4n4ry\",\n");
     assert!(world.refused(&["vault-kv-json", &cut, "--workflow", "w"]).contains("line "));
     let relay = world.file("relay.yaml", "connections:\n  aws/a:\n    key: [c4n4ry]\n");
-    assert!(world.refused(&["relay", &relay]).contains("line 3"));
+    assert!(world.refused(&["relay", &relay]).contains(":3:"));
     let listed = world.serving.run(&["secret", "list", "--workflow", "w", "-o", "name"]);
     assert_eq!(String::from_utf8(listed.stdout).unwrap().trim(), "");
 }

@@ -66,4 +66,6 @@ mod seeding;
 mod sockets;
 mod tampering;
 mod tools;
+mod transcript;
+mod usage;
 mod watch;

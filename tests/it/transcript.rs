@@ -1,0 +1,109 @@
+//! The README's sessions on a terminal are what commands print.
+//!
+//! A `console` block holds commands, on a line that begins with `$ ` and lines that begin with `> `, each followed by
+//! what it prints. They are run one after the other in one shell, in a directory with a broker. To write what they print now into the README, run the
+//! test with KEYHATCH_WRITE_README=1 and read the difference.
+
+use std::process::Command;
+
+use regex_lite::{Captures, Regex};
+
+use crate::harness::{ServeProcess, path_with_binary, source};
+
+/// Stands before what the next command prints.
+const MARK: &str = "@@@@";
+
+/// The commands of a session.
+fn commands(block: &str) -> Vec<String> {
+    let mut commands: Vec<String> = Vec::new();
+    let mut is_command = false;
+    for line in block.lines() {
+        match (line.strip_prefix("$ "), line.strip_prefix("> ")) {
+            (Some(command), _) => commands.push(command.to_owned()),
+            (None, Some(more)) if is_command => {
+                let last = commands.last_mut().unwrap();
+                last.push('\n');
+                last.push_str(more);
+            }
+            _ => {
+                is_command = false;
+                continue;
+            }
+        }
+        is_command = true;
+    }
+    commands
+}
+
+/// What differs from run to run is written the same.
+fn steady(text: &str) -> String {
+    let moment = Regex::new(r"\d{4}-\d\d-\d\dT\d\d:\d\d:\d\d(\.\d+)?Z").unwrap();
+    let id = Regex::new(r"\b[0-9a-f]{32}\b").unwrap();
+    let text = moment.replace_all(text, |_: &Captures<'_>| "2026-11-22T10:00:00.000Z");
+    id.replace_all(&text, "5f0c…").into_owned()
+}
+
+/// Widths of columns follow what is in them.
+fn without_widths(text: &str) -> String {
+    let lines = text.lines().map(|line| {
+        let mut words = line.split_whitespace().collect::<Vec<_>>().join(" ");
+        if line.starts_with(' ') {
+            words.insert(0, ' ');
+        }
+        words
+    });
+    lines.collect::<Vec<_>>().join("\n")
+}
+
+/// The session as it is now.
+fn run(commands: &[String]) -> String {
+    let directory = tempfile::Builder::new().prefix("kh").tempdir().unwrap();
+    let serving = ServeProcess::start(directory.path());
+    let work = directory.path().join("work");
+    std::fs::create_dir(&work).unwrap();
+    let script: String =
+        commands.iter().map(|command| format!("echo '{MARK}'\n{command}\n")).collect();
+    let mut shell = Command::new("sh");
+    shell.args(["-c", &format!("exec 2>&1\n{script}")]).current_dir(&work);
+    for (name, _) in std::env::vars_os() {
+        if name.to_string_lossy().starts_with("KEYHATCH_") {
+            shell.env_remove(name);
+        }
+    }
+    shell.env("PATH", path_with_binary());
+    shell.env("KEYHATCH_STATE", directory.path().join("state"));
+    shell.env("KEYHATCH_RUNTIME", directory.path().join("run"));
+    let ran = shell.output().unwrap();
+    assert!(serving.terminate());
+    let printed = steady(&String::from_utf8(ran.stdout).unwrap());
+    let mark = format!("{MARK}\n");
+    let printed = printed.split(&mark).skip(1);
+    let parts = commands.iter().zip(printed);
+    let part = |(command, printed): (&String, &str)| {
+        format!("$ {}\n{printed}", command.replace('\n', "\n> "))
+    };
+    parts.map(part).collect()
+}
+
+#[test]
+fn the_readmes_sessions_are_what_a_terminal_shows() {
+    let path = source("README.md");
+    let mut readme = std::fs::read_to_string(&path).unwrap();
+    let fence = "```console\n";
+    let starts: Vec<usize> = readme.match_indices(fence).map(|(at, _)| at + fence.len()).collect();
+    assert!(!starts.is_empty(), "the README shows a session");
+    for start in starts.into_iter().rev() {
+        let end = start + readme[start..].find("```\n").unwrap();
+        let shown = readme[start..end].to_owned();
+        let commands = commands(&shown);
+        let now = run(&commands);
+        if std::env::var_os("KEYHATCH_WRITE_README").is_some() {
+            readme.replace_range(start..end, &now);
+        } else {
+            assert_eq!(without_widths(&now), without_widths(&shown), "{now}");
+        }
+    }
+    if std::env::var_os("KEYHATCH_WRITE_README").is_some() {
+        std::fs::write(&path, readme).unwrap();
+    }
+}
