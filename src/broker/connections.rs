@@ -354,7 +354,7 @@ fn delete(
     let mut users: Vec<_> = groups.iter().map(|group| format!("group {group}")).collect();
     users.extend(runs);
     if !users.is_empty() && !deletion.force {
-        let hint = "force deletes it all the same, and takes it out of its groups";
+        let hint = "with force (--force) it is deleted all the same, and taken out of its groups";
         return Err(Error::InUse { resource, users: users.join(", "), hint });
     }
     draft.catalog.remove_connection(name);

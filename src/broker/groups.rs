@@ -198,7 +198,7 @@ impl Broker {
                 return Err(Error::InUse {
                     resource,
                     users,
-                    hint: "force deletes it all the same",
+                    hint: "with force (--force) it is deleted all the same",
                 });
             }
             draft.catalog.remove_group(&name);

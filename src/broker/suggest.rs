@@ -17,6 +17,8 @@ pub struct Suggestion {
     pub bound: Vec<(Relation, Pattern)>,
     /// How often the workflow has used it, and when last; none if never.
     pub used: Option<Use>,
+    /// Whether other workflows have used it since then.
+    pub others_use: bool,
     /// What to do.
     pub advice: Advice,
 }
@@ -26,7 +28,7 @@ pub struct Suggestion {
 pub enum Advice {
     /// Take them away: it was not used.
     Remove,
-    /// Bind the workflow itself: it is let in by what is bound for many.
+    /// Bind the workflow itself, and take away what is bound for many as far as nobody else needs it.
     Narrow,
     /// Nothing: it was not used, and what lets it in is there for others, who have used it.
     Others,
@@ -54,12 +56,12 @@ impl Broker {
             if bound.is_empty() {
                 continue;
             }
-            let (used, by_anybody) = self.uses(metadata.uid, workflow, since)?;
+            let (used, others_use) = self.uses(metadata.uid, workflow, since)?;
             let is_new = metadata.create_time >= since;
             let resource = ResourceName::Connection(metadata.reference());
-            let advice = advise(&bound, used, by_anybody, since, is_new);
+            let advice = advise(&bound, used, others_use, since, is_new);
             let needed = Relation::Resolver;
-            suggestions.push(Suggestion { resource, needed, bound, used, advice });
+            suggestions.push(Suggestion { resource, needed, bound, used, others_use, advice });
         }
         for group in snapshot.catalog.groups_after(None) {
             let metadata = &group.metadata;
@@ -68,26 +70,22 @@ impl Broker {
                 continue;
             }
             let always = Timestamp::from_millis(i64::MIN);
-            let looked = |since| {
-                self.journal.look(|live| live.usage().users_of_group(&metadata.name, since))
-            };
-            let used = looked(always)?.into_iter().find(|(user, _)| user == workflow);
-            let used = used.map(|(_, used)| used);
-            let advice = advise(
-                &bound,
-                used,
-                !looked(since)?.is_empty(),
-                since,
-                metadata.create_time >= since,
-            );
+            let looked =
+                self.journal.look(|live| live.usage().users_of_group(&metadata.name, always));
+            let users = looked?;
+            let used = users.iter().find(|(user, _)| user == workflow).map(|(_, used)| *used);
+            let others_use =
+                users.iter().any(|(user, used)| user != workflow && used.last >= since);
+            let is_new = metadata.create_time >= since;
+            let advice = advise(&bound, used, others_use, since, is_new);
             let (resource, needed) = (ResourceName::Group(metadata.name.clone()), Relation::Viewer);
-            suggestions.push(Suggestion { resource, needed, bound, used, advice });
+            suggestions.push(Suggestion { resource, needed, bound, used, others_use, advice });
         }
         suggestions.sort_by_key(|one| one.advice);
         Ok(suggestions)
     }
 
-    /// How a workflow has used a connection, and whether anybody has since then.
+    /// How a workflow has used a connection, and whether others have since then.
     fn uses(
         &self,
         uid: Id,
@@ -95,8 +93,9 @@ impl Broker {
         since: Timestamp,
     ) -> Result<(Option<Use>, bool), Error> {
         let looked = self.journal.look(|live| {
-            let by_anybody = live.usage().use_of(uid).is_some_and(|used| used.last >= since);
-            (live.usage().use_by(uid, workflow), by_anybody)
+            let users = live.usage().users_of(uid, since);
+            let others_use = users.iter().any(|(user, _)| user != workflow);
+            (live.usage().use_by(uid, workflow), others_use)
         });
         Ok(looked?)
     }
@@ -120,7 +119,7 @@ fn admitting(
 fn advise(
     bound: &[(Relation, Pattern)],
     used: Option<Use>,
-    is_used_by_anybody: bool,
+    others_use: bool,
     since: Timestamp,
     is_new: bool,
 ) -> Advice {
@@ -128,12 +127,13 @@ fn advise(
         matches!(pattern, Pattern::Workflow(Glob::Exact(_)) | Pattern::WorkflowStep(..))
     };
     let has_own = bound.iter().any(|(_, pattern)| is_own(pattern));
+    let is_only_own = bound.iter().all(|(_, pattern)| is_own(pattern));
     let is_used = used.is_some_and(|used| used.last >= since);
     match (is_used, has_own) {
-        (true, false) => Advice::Narrow,
-        (true, true) => Advice::Keep,
+        (true, true) if is_only_own || others_use => Advice::Keep,
+        (true, _) => Advice::Narrow,
         (false, _) if is_new => Advice::Keep,
-        (false, false) if is_used_by_anybody => Advice::Others,
+        (false, false) if others_use => Advice::Others,
         (false, _) => Advice::Remove,
     }
 }
@@ -147,7 +147,7 @@ mod tests {
         let since = Timestamp::from_millis(1000);
         let at = |last| Some(Use { times: 1, last: Timestamp::from_millis(last) });
         let bound = |pattern: &str| vec![(Relation::Resolver, pattern.parse().unwrap())];
-        for (pattern, used, by_anybody, is_new, expected) in [
+        for (pattern, used, others_use, is_new, expected) in [
             ("workflow:w", at(2000), true, false, Advice::Keep),
             ("workflow:w/step:s", at(2000), true, false, Advice::Keep),
             ("workflow:*", at(2000), true, false, Advice::Narrow),
@@ -158,8 +158,12 @@ mod tests {
             ("workflow:*", None, true, false, Advice::Others),
             ("workflow:*", None, false, false, Advice::Remove),
         ] {
-            let advice = advise(&bound(pattern), used, by_anybody, since, is_new);
+            let advice = advise(&bound(pattern), used, others_use, since, is_new);
             assert_eq!(advice, expected, "{pattern} {used:?}");
         }
+        // Once the workflow is bound itself, what is bound for many goes if nobody else needs it.
+        let both = [bound("workflow:w"), bound("workflow:*")].concat();
+        assert_eq!(advise(&both, at(2000), false, since, false), Advice::Narrow);
+        assert_eq!(advise(&both, at(2000), true, since, false), Advice::Keep);
     }
 }

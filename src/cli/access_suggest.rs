@@ -36,7 +36,7 @@ impl Suggest {
         let shown = told.suggestions.iter().filter(|one| self.all || is_change(one));
         let shown: Vec<_> = shown.collect();
         let answer: Vec<_> = shown.iter().map(|one| self.to_json(one)).collect();
-        let text = || self.tell(&shown);
+        let text = || self.tell(&shown, told.suggestions.len());
         let names = || shown.iter().map(|one| one.resource.clone()).collect::<Vec<_>>().join("\n");
         if told.more > 0 {
             say(&format!("and {} more, which need no change or come after these", told.more));
@@ -44,9 +44,15 @@ impl Suggest {
         print(common.output, &answer, text, names)
     }
 
-    fn tell(&self, shown: &[&pb::AccessSuggestion]) -> String {
+    fn tell(&self, shown: &[&pb::AccessSuggestion], total: usize) -> String {
         if shown.is_empty() {
-            return format!("workflow {} has used all that it may", self.workflow);
+            let workflow = &self.workflow;
+            return match total {
+                0 => format!("no binding lets workflow {workflow} use anything"),
+                _ => format!(
+                    "{total} binding(s) of workflow {workflow} looked at; all were used, or are new"
+                ),
+            };
         }
         let rows = shown.iter().map(|one| {
             let last = match &one.last_use_time {
@@ -88,7 +94,20 @@ impl Suggest {
                 each.map(|(relation, principal)| change("remove", relation, principal)).collect()
             }
             pb::AccessAdvice::Narrow => {
-                vec![change("add", one.needed(), &format!("workflow:{}", self.workflow))]
+                let own = format!("workflow:{}", self.workflow);
+                let is_own = |principal: &str| {
+                    principal == own || principal.starts_with(&format!("{own}/step:"))
+                };
+                let bound = one.bound.iter().flat_map(|binding| {
+                    binding.principals.iter().map(|principal| (binding.relation(), principal))
+                });
+                let (owned, wide): (Vec<_>, Vec<_>) =
+                    bound.partition(|(_, principal)| is_own(principal));
+                let add = owned.is_empty().then(|| change("add", one.needed(), &own));
+                let wide = wide.into_iter().filter(|_| !one.others_use);
+                let remove =
+                    wide.map(|(relation, principal)| change("remove", relation, principal));
+                add.into_iter().chain(remove).collect()
             }
             _ => Vec::new(),
         }
@@ -119,7 +138,7 @@ fn word(advice: pb::AccessAdvice) -> &'static str {
 fn sentence(advice: pb::AccessAdvice) -> &'static str {
     match advice {
         pb::AccessAdvice::Remove => "remove: not used",
-        pb::AccessAdvice::Narrow => "narrow: bind the workflow itself",
+        pb::AccessAdvice::Narrow => "narrow: it is let in with many",
         pb::AccessAdvice::Others => "keep: others use it",
         pb::AccessAdvice::Keep | pb::AccessAdvice::Unspecified => "keep",
     }

@@ -14,7 +14,7 @@ use super::connection_view::access_of;
 use super::endpoint::{Caller, connect};
 use super::failure::{Failure, exit};
 use super::integration::name_of;
-use super::output::{Output, line, moment, print};
+use super::output::{Output, line, moment, print, say};
 use super::pages;
 use crate::grpc::pb;
 
@@ -30,6 +30,10 @@ impl Export {
     pub(super) async fn run(self, common: &Common) -> Result<(), Failure> {
         let channel = connect(Caller::Operator, common.state.as_deref()).await?;
         let documents = self.documents(&channel).await?;
+        if documents.is_empty() && matches!(common.output, Output::Table | Output::Name) {
+            say("there is nothing to export");
+            return Ok(());
+        }
         if common.output != Output::Table {
             return print(common.output, &documents, String::new, || names(&documents));
         }

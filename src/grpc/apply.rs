@@ -12,6 +12,7 @@ use crate::broker::{
     Planned, SecretDocument,
 };
 use crate::identity::Peer;
+use crate::integration::Problem;
 use crate::model::limits::{MAX_APPLY_BYTES, MAX_APPLY_DOCUMENTS};
 use crate::model::{
     ConnectionName, ConnectionRef, GroupName, IntegrationName, SecretName, SecretRef, Value,
@@ -60,7 +61,7 @@ async fn read<Message: prost::Message>(
     let refuse = |error: Error| call.refuse(&error);
     // Before anything is read: what is refused should not be held in memory first.
     Broker::check_may_apply(&call.caller).map_err(refuse)?;
-    let mut documents = Vec::new();
+    let (mut documents, mut problems) = (Vec::new(), Vec::new());
     let mut bytes = 0;
     while let Some(message) = stream.message().await? {
         bytes += message.encoded_len();
@@ -70,11 +71,31 @@ async fn read<Message: prost::Message>(
             );
             return Err(refuse(Error::TooLarge(text)));
         }
-        documents.push(document(of(message)).map_err(refuse)?);
+        let message = of(message);
+        let name = name_of(&message);
+        match document(message) {
+            Ok(document) => documents.push(document),
+            Err(error) => problems.push(Problem::new(&name, error.to_string())),
+        }
+    }
+    if !problems.is_empty() {
+        return Err(refuse(Error::DocumentsInvalid(problems)));
     }
     // It may have taken a while: whoever was removed meanwhile is not another of his name.
     call.broker.admin_principal(&peer.svid, peer.uid).map_err(refuse)?;
     Ok(documents)
+}
+
+/// What a document says it describes, well formed or not.
+fn name_of(message: &pb::ApplyRequest) -> String {
+    use pb::apply_request::Document as Given;
+    match &message.document {
+        Some(Given::Connection(one)) => format!("connections/{}/{}", one.integration, one.name),
+        Some(Given::Group(group)) => format!("groups/{}", group.name),
+        Some(Given::Integration(integration)) => integration.name.clone(),
+        Some(Given::Secret(one)) => format!("workflows/{}/secrets/{}", one.workflow, one.name),
+        None => String::new(),
+    }
 }
 
 pub(super) fn document(message: pb::ApplyRequest) -> Result<Document, Error> {

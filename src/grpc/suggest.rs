@@ -38,5 +38,6 @@ fn message(one: &Suggestion) -> pb::AccessSuggestion {
         use_count: convert::count(one.used.map_or(0, |used| used.times)),
         last_use_time: one.used.and_then(|used| convert::timestamp(used.last)),
         advice: advice.into(),
+        others_use: one.others_use,
     }
 }

@@ -18,6 +18,8 @@ use super::{Position, SpecError, yaml};
 pub struct WorkflowFile {
     /// What it calls itself.
     pub name: Option<String>,
+    /// The names of its steps and triggers.
+    pub steps: BTreeSet<String>,
     /// What it asks for, in the order of the file; once for each step that does.
     pub uses: Vec<Use>,
     /// What is meant to ask for something, and is not well formed.
@@ -86,11 +88,13 @@ pub fn find_uses(text: &str) -> Result<WorkflowFile, SpecError> {
     } else {
         finder.node(&document);
     }
+    let named = parts("steps").into_iter().chain(parts("triggers"));
+    let steps = named.filter_map(|part| part.get("name")?.text().map(ToOwned::to_owned)).collect();
     let name = document.get("name").and_then(Node::text).map(ToOwned::to_owned);
     let mut problems = finder.problems;
     problems.sort_by_key(|problem| problem.at);
     problems.dedup();
-    Ok(WorkflowFile { name, uses: finder.found.into_iter().collect(), problems })
+    Ok(WorkflowFile { name, steps, uses: finder.found.into_iter().collect(), problems })
 }
 
 fn items(node: &Node) -> Vec<&Node> {

@@ -83,7 +83,7 @@ deploy.yaml:10:11: aws/my-acount: missing: there is no such connection; nearest:
 deploy.yaml:11:14: awz/x: missing: there is no integration awz; nearest: aws";
     let said = text(&checked.stdout);
     assert!(said.starts_with(expected), "{said}");
-    assert_eq!(text(&checked.stderr), "1 files, 6 references, 4 problems\n");
+    assert_eq!(text(&checked.stderr), "1 file(s), 6 reference(s), 4 problem(s)\n");
     assert_eq!(checked.status.code(), Some(1));
     // The commands do mend it.
     for command in said.lines().filter_map(|line| line.strip_prefix("    keyhatch ")) {
@@ -97,7 +97,7 @@ deploy.yaml:11:14: awz/x: missing: there is no integration awz; nearest: aws";
     let workflow = workflow.replace("    unknown: !Connection [awz, x]\n", "");
     let checked = check(&steps, &workflow, &["--quiet"]);
     assert_eq!((checked.status.code(), text(&checked.stdout)), (Some(0), String::new()));
-    assert_eq!(text(&checked.stderr), "1 files, 5 references, 0 problems\n");
+    assert_eq!(text(&checked.stderr), "1 file(s), 5 reference(s), 0 problem(s)\n");
 }
 
 const GROUPS: &str = "\

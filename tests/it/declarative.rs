@@ -235,7 +235,7 @@ fn of_files_with_faults_every_one_is_told_with_its_place_and_nothing_is_written(
     let said = text(&applied.stderr);
     for expected in [
         "seeds/b.yaml:6:12: expected a text",
-        "seeds/b.yaml:8:1: kind must be Connection",
+        "seeds/b.yaml:8:1: kind must be one of: Connection",
         "seeds/c.yaml:",
         "seeds/d.yaml:1:1: connections/aws/prod is described at",
         "seeds/a.yaml:6:1, too",

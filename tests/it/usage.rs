@@ -202,6 +202,7 @@ fn access_that_was_not_needed_is_named_and_what_is_for_many_is_narrowed() {
         ]
     );
     assert_eq!((told.more, told.suggestions[3].use_count), (0, 1));
+    assert!(!told.suggestions[3].others_use && told.suggestions[4].others_use);
 }
 
 #[test]
@@ -223,7 +224,7 @@ fn the_command_line_tells_it_and_its_suggestions_are_commands() {
     assert!(expiring.contains("slack/chat") && expiring.contains("EXPIRES"), "{expiring}");
     assert_eq!(run(&["connection", "list", "--unused-since", "1d", "-o", "name"]), "");
     // What is younger than the time that is looked at is kept; everything is older than no time at all.
-    assert!(run(&["access", "suggest", "v"]).contains("has used all"));
+    assert!(run(&["access", "suggest", "v"]).contains("all were used, or are new"));
     let suggested = run(&["access", "suggest", "v", "--since", "0s"]);
     let command = "keyhatch access remove slack/chat --relation resolver --principal workflow:v";
     assert!(suggested.ends_with(&format!("{command}\n")), "{suggested}");

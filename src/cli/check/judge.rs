@@ -4,7 +4,7 @@ use super::known::Known;
 use crate::cli::failure::Failure;
 use crate::cli::integration::name_of;
 use crate::grpc::pb;
-use crate::model::{Reference, StepName, WorkflowName};
+use crate::model::{Reference, RunAs, StepName, WorkflowName};
 use crate::relay::{Scope, Wanted};
 
 /// Stands for any step, where a file does not say which.
@@ -195,6 +195,15 @@ impl Judge<'_> {
         grants.collect()
     }
 
+    /// Whether the first of those on whose behalf steps run would be bound: from then on all must.
+    fn binds_first_run_as(&self, told: &pb::ExplainResponse) -> bool {
+        let is_run_as = |principal: &String| principal.parse::<RunAs>().is_ok();
+        told.resources.iter().filter(|one| !one.allowed && one.exists).any(|one| {
+            let is_named = one.principals.iter().any(|one| is_run_as(&one.principal));
+            !is_named && one.would_allow.iter().any(is_run_as)
+        })
+    }
+
     async fn connection(
         &mut self,
         integration: &str,
@@ -234,7 +243,16 @@ impl Judge<'_> {
         match told.outcome.as_str() {
             "ALLOWED" => Verdict::fine("fine"),
             "RESOLVE_DENIED" => {
-                let sentence = format!("workflow {} may not resolve it", self.workflow);
+                let who = match self.run_as {
+                    [] => format!("workflow {}", self.workflow),
+                    run_as => format!("workflow {}, as {},", self.workflow, run_as.join(", ")),
+                };
+                let mut sentence = format!("{who} may not resolve it");
+                if self.binds_first_run_as(told) {
+                    sentence.push_str(
+                        "; the command below also shuts out every step that runs on nobody's behalf",
+                    );
+                }
                 Verdict { commands: self.grants(told), ..Verdict::new(State::Denied, sentence) }
             }
             reason => Verdict::new(State::Refused, format!("{reason}: {}", told.explanation)),

@@ -9,7 +9,7 @@ mod group;
 mod judge;
 mod known;
 
-use std::collections::BTreeMap;
+use std::collections::{BTreeMap, BTreeSet};
 use std::path::{Path, PathBuf};
 
 use serde_json::json;
@@ -67,11 +67,12 @@ impl Check {
             true => None,
             false => Some(Known::new(connect(Caller::Operator, common.state.as_deref()).await?)),
         };
-        let mut findings = Vec::new();
+        let (mut findings, mut steps) = (Vec::new(), BTreeSet::new());
         for path in &files {
             let file = path.display().to_string();
             match read(path) {
                 Ok(workflow) => {
+                    steps.extend(workflow.steps.iter().cloned());
                     findings.extend(self.findings(&file, path, workflow, &mut known).await?);
                 }
                 Err((at, problem)) => findings.push(Finding {
@@ -83,10 +84,14 @@ impl Check {
                 }),
             }
         }
+        if let Some(step) = self.step.as_ref().filter(|step| !steps.contains(*step)) {
+            let there = steps.into_iter().collect::<Vec<_>>().join(", ");
+            return Err(Failure::usage(format!("there is no step {step} in it; steps: {there}")));
+        }
         let bad = findings.iter().filter(|finding| !finding.verdict.is_fine()).count();
         self.print(common.output, &findings)?;
         let asked = findings.iter().filter(|one| !one.reference.is_empty()).count();
-        say(&format!("{} files, {asked} references, {bad} problems", files.len()));
+        say(&format!("{} file(s), {asked} reference(s), {bad} problem(s)", files.len()));
         Ok(if bad == 0 { 0 } else { FOUND })
     }
 
@@ -95,11 +100,18 @@ impl Check {
         let mut paths = Vec::new();
         for path in &self.files {
             if !path.is_dir() {
+                let there = std::fs::metadata(path);
+                there.map_err(|error| Failure::usage(format!("{}: {error}", path.display())))?;
                 paths.push(path.clone());
                 continue;
             }
             let entries = std::fs::read_dir(path)?.filter_map(|entry| Some(entry.ok()?.path()));
             let mut files: Vec<PathBuf> = entries.filter(|file| is_workflow(file)).collect();
+            if files.is_empty() {
+                let text =
+                    "holds no *.yaml, *.yml or *.json file; directories in it are not looked into";
+                return Err(Failure::usage(format!("{} {text}", path.display())));
+            }
             files.sort();
             paths.extend(files);
         }
@@ -113,7 +125,7 @@ impl Check {
         found: WorkflowFile,
         known: &mut Option<Known>,
     ) -> Result<Vec<Finding>, Failure> {
-        let WorkflowFile { name, uses, problems } = found;
+        let WorkflowFile { name, uses, problems, .. } = found;
         let workflow = self.workflow.clone().or(name);
         let stem = || path.file_stem().unwrap_or_default().to_string_lossy().into_owned();
         let workflow = workflow.unwrap_or_else(stem);

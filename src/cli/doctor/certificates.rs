@@ -6,7 +6,7 @@ use super::Site;
 use super::finding::{Finding, Remedy, quoted};
 use crate::cli::identity_file;
 use crate::daemon::{CERTIFICATE, EXECUTOR_DIRECTORY, OPERATOR_DIRECTORY};
-use crate::identity::{Role, Validity, check_issued};
+use crate::identity::{PemFault, Role, Validity, check_issued, check_pair, check_private_key};
 use crate::model::Timestamp;
 
 const CA: &str = "CA's certificate";
@@ -37,14 +37,39 @@ pub(super) fn look(site: &Site) -> Vec<Finding> {
             let renew = format!("KEYHATCH_DIR={} keyhatch {command} renew", quoted(&path));
             let file = format!("{directory}/tls.crt");
             findings.push(certificate(what, &file, Role::Client, &reissue, &Remedy::Run(renew)));
+            findings.extend(key(what, &path, &reissue));
         }
     }
     findings
 }
 
+/// What is wrong with the private key of an identity.
+fn key(what: &'static str, directory: &Path, reissue: &Remedy) -> Option<Finding> {
+    let path = directory.join("tls.key");
+    let refused = |why: String| {
+        let text = format!("{}: {why}; stop the daemon for what follows", path.display());
+        Some(Finding::fail(what, text, reissue.clone()))
+    };
+    let Ok(key) = identity_file::read(&path) else {
+        return refused("the private key cannot be read".to_owned());
+    };
+    let certificate = identity_file::read(&directory.join("tls.crt")).ok()?;
+    let fault = check_private_key(key.as_bytes())
+        .and_then(|()| check_pair(certificate.as_bytes(), key.as_bytes()));
+    match fault {
+        Err(fault @ (PemFault::PrivateKey | PemFault::Mismatch)) => refused(fault.to_string()),
+        Err(PemFault::Certificate) | Ok(()) => None,
+    }
+}
+
 fn ca(path: &Path, now: Timestamp) -> Finding {
     let replace = Remedy::Do("make a new broker with keyhatch init, and seed it again".to_owned());
-    let restore = Remedy::Do("restore ca.crt from a backup".to_owned());
+    // Every identity has a copy.
+    let copy = path.with_file_name(OPERATOR_DIRECTORY).join("ca.crt");
+    let restore = match copy.is_file() {
+        true => Remedy::run("cp", [copy.as_path(), path]),
+        false => Remedy::Do("restore ca.crt from a backup".to_owned()),
+    };
     match read(path).and_then(|pem| validity(path, &pem)) {
         Err(why) => Finding::fail(CA, why, restore),
         Ok(validity) => {

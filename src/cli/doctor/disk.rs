@@ -19,10 +19,12 @@ const FEW_STEPS: u64 = 100;
 
 pub(super) fn look(site: &Site) -> Vec<Finding> {
     let journal = site.state.join("journal");
-    let mut findings = vec![
-        store(&site.state, free_bytes(&site.state)),
-        journal_room(site, &journal, free_bytes(&journal), Reserve::in_directory(&journal)),
-    ];
+    let mut findings = vec![store(&site.state, free_bytes(&site.state))];
+    // That it is not there is told elsewhere.
+    if journal.is_dir() {
+        let reserve = Reserve::in_directory(&journal);
+        findings.push(journal_room(site, &journal, free_bytes(&journal), reserve));
+    }
     if site.runtime.is_dir() {
         findings.push(steps(&site.runtime, free_bytes(&site.runtime)));
     }

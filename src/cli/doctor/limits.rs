@@ -59,7 +59,10 @@ fn files(site: &Site, files: Option<u64>) -> Finding {
     match steps < wanted {
         false => Finding::ok(FILES, text),
         true => {
-            let enough = 4 * u64::from(wanted);
+            // In thousands: what fewer give is not enough.
+            let enough = (1..).map(|thousands| thousands * 1024);
+            let is_enough = |files: &u64| steps_within(Some(*files), &site.limits) >= wanted;
+            let enough = enough.take(4096).find(is_enough).unwrap_or(4 * u64::from(wanted));
             let advice = format!(
                 "LimitNOFILE={enough} in the daemon's unit, or ulimit -Hn {enough} before serve; or a smaller \
                  open_steps in its configuration"

@@ -27,6 +27,10 @@ pub(super) fn ours(
     if document.connections.is_some() || document.secrets.is_some() || document.runs.is_some() {
         return Err(Failure::usage("a document with an apiVersion has metadata and spec only"));
     }
+    let kinds = ["Connection", "ConnectionGroup", "Integration", "Secret"];
+    if !document.kind.as_deref().is_some_and(|kind| kinds.contains(&kind)) {
+        return Err(Failure::usage(format!("kind must be one of: {}", kinds.join(", "))));
+    }
     let metadata = document.metadata.ok_or_else(|| Failure::usage("metadata is missing"))?;
     let spec = document.spec.ok_or_else(|| Failure::usage("spec is missing"))?;
     let name = metadata.name.clone();
@@ -34,11 +38,7 @@ pub(super) fn ours(
         Some("Connection") => ("connection", connection(metadata, spec, base, context)),
         Some("ConnectionGroup") => ("group", group(metadata, spec, context)),
         Some("Integration") => ("integration", integration(&metadata, spec)),
-        Some("Secret") => ("secret", secret_document(&metadata, spec, base, context)),
-        _ => {
-            let text = "kind must be Connection, ConnectionGroup, Integration or Secret";
-            return Err(Failure::usage(text));
-        }
+        _ => ("secret", secret_document(&metadata, spec, base, context)),
     };
     made.map_err(|failure| match failure.message.starts_with(what) {
         true => failure,

@@ -137,6 +137,10 @@ pub fn read_all(paths: &[PathBuf], context: &SeedContext<'_>) -> Result<Vec<Seed
         let mut files: Vec<PathBuf> =
             entries.filter_map(|entry| Some(entry.ok()?.path())).collect();
         files.retain(|file| file.extension().is_some_and(|end| end == "yaml" || end == "yml"));
+        if files.is_empty() {
+            let problem = "holds no *.yaml or *.yml file; directories in it are not looked into";
+            parsed.problems.push(format!("{} {problem}", path.display()));
+        }
         files.sort();
         files.iter().try_for_each(|file| read(file, context, &mut parsed))?;
     }
