@@ -86,11 +86,22 @@ impl Broker {
         documents: Vec<Document>,
     ) -> Result<Vec<Applied>, Error> {
         Self::check_may_apply(&caller)?;
+        let compared = Self::compared(&self.snapshot().catalog, &documents);
+        if !compared.is_empty() {
+            self.check_comparison(&caller)?;
+        }
+        let by = caller.clone();
         let change = move |draft: &mut Draft| {
-            draft.check_caller(&caller)?;
-            apply_all(draft, &caller, documents)
+            draft.check_caller(&by)?;
+            apply_all(draft, &by, documents)
         };
-        self.writer.submit(change).await
+        let applied = self.writer.submit(change).await;
+        // One that changes nothing because it fails can be used to guess, too: by the time that it takes.
+        if applied.is_err() && !compared.is_empty() {
+            let _ = self.count_comparison(&caller);
+            let _ = self.note_comparison(&caller, compared).await;
+        }
+        applied
     }
 }
 

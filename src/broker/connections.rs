@@ -256,8 +256,9 @@ impl Broker {
     /// Whether nobody has used a connection since then, though it was there.
     fn is_unused(&self, metadata: &ConnectionMetadata, since: Timestamp) -> bool {
         let used = self.journal.look(|live| live.usage().use_of(metadata.uid));
-        let is_used = used.ok().flatten().is_some_and(|used| used.last >= since);
-        metadata.create_time < since && !is_used
+        // What cannot be known is not said to be unused.
+        let is_unused = used.is_ok_and(|used| used.is_none_or(|used| used.last < since));
+        metadata.create_time < since && is_unused
     }
 
     /// Deletes a connection and revokes its leases.

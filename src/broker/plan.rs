@@ -1,6 +1,8 @@
 //! What a set of documents would change, without changing it.
 
 use std::collections::HashMap;
+use std::sync::Arc;
+use std::time::Duration;
 
 use parking_lot::Mutex;
 
@@ -10,6 +12,7 @@ use super::difference::{Difference, differences};
 use super::draft::Draft;
 use super::error::Error;
 use crate::access::Principal;
+use crate::catalog::Catalog;
 use crate::journal::{Event, RequestTable};
 use crate::model::OperatorName;
 use crate::model::limits::{PLANS_PER_MINUTE, Rate};
@@ -22,13 +25,16 @@ pub struct Planned {
     pub differences: Vec<Difference>,
 }
 
+/// How many names one line of the journal has.
+const NAMES_A_LINE: usize = 500;
+
 /// How often each operator has had values compared.
 #[derive(Default)]
 pub(super) struct Comparisons(Mutex<HashMap<OperatorName, Rate>>);
 
 impl Broker {
-    /// What [`Broker::apply`] would do with the documents. Whether the stored values are those of the documents
-    /// is journaled before it is told.
+    /// What [`Broker::apply`] would do with the documents. That it tells whether stored values are those of the
+    /// documents is journaled before.
     ///
     /// # Errors
     /// See `ApplyService.Plan`.
@@ -39,13 +45,12 @@ impl Broker {
     ) -> Result<Vec<Planned>, Error> {
         Self::check_may_apply(&caller)?;
         let snapshot = self.snapshot();
-        let compared = self.compared(&documents);
+        let compared = Self::compared(&snapshot.catalog, &documents);
         if !compared.is_empty() {
             self.count_comparison(&caller)?;
+            self.note_comparison(&caller, compared).await?;
         }
-        let (old, keyring, now) =
-            (snapshot.catalog.clone(), std::sync::Arc::clone(&self.keyring), self.now());
-        let principal = caller.to_string();
+        let (old, keyring, now) = (snapshot.catalog.clone(), Arc::clone(&self.keyring), self.now());
         // Thousands of documents take a while, and nobody else is to wait for it.
         let work = tokio::task::spawn_blocking(move || {
             let mut draft = Draft::new(old.clone(), RequestTable::default(), now, keyring);
@@ -60,18 +65,11 @@ impl Broker {
             });
             Ok::<Vec<_>, Error>(planned.collect())
         });
-        let planned = work.await.map_err(|error| Error::Internal(error.to_string()))??;
-        if !compared.is_empty() {
-            let event = Event::Compared { principal, resources: compared };
-            let (position, _) = self.journal.append(self.now(), &event)?;
-            self.journal.synced(position).await?;
-        }
-        Ok(planned)
+        work.await.map_err(|error| Error::Internal(error.to_string()))?
     }
 
-    /// The resources whose stored values a plan says something about.
-    fn compared(&self, documents: &[Document]) -> Vec<String> {
-        let catalog = &self.snapshot().catalog;
+    /// The resources whose stored values are compared with those of documents.
+    pub(super) fn compared(catalog: &Catalog, documents: &[Document]) -> Vec<String> {
         let is_compared = |document: &&Document| match document {
             Document::Connection(given) => {
                 catalog.connection(&given.name).is_some() && given.has_fields()
@@ -84,13 +82,53 @@ impl Broker {
         documents.iter().filter(is_compared).map(|document| document.name().to_string()).collect()
     }
 
-    fn count_comparison(&self, caller: &Principal) -> Result<(), Error> {
+    /// Writes down whose values were compared.
+    ///
+    /// # Errors
+    /// If the journal cannot be written.
+    pub(super) async fn note_comparison(
+        &self,
+        caller: &Principal,
+        compared: Vec<String>,
+    ) -> Result<(), Error> {
+        let principal = caller.to_string();
+        for resources in compared.chunks(NAMES_A_LINE) {
+            let (principal, resources) = (principal.clone(), resources.to_vec());
+            let event = Event::Compared { principal, resources };
+            self.journal.append(self.now(), &event)?;
+        }
+        Ok(self.journal.synced(self.journal.last()?).await?)
+    }
+
+    /// Takes one from what an operator may have compared.
+    ///
+    /// # Errors
+    /// [`Error::ComparedLately`] if nothing is left.
+    pub(super) fn count_comparison(&self, caller: &Principal) -> Result<(), Error> {
+        self.with_rate(caller, |rate, now| rate.take_of_minute(now, PLANS_PER_MINUTE))
+    }
+
+    /// Whether anything is left of it.
+    ///
+    /// # Errors
+    /// [`Error::ComparedLately`] if not.
+    pub(super) fn check_comparison(&self, caller: &Principal) -> Result<(), Error> {
+        self.with_rate(caller, |rate, now| {
+            let mut copy = *rate;
+            copy.take_of_minute(now, PLANS_PER_MINUTE)
+        })
+    }
+
+    fn with_rate(
+        &self,
+        caller: &Principal,
+        ask: impl FnOnce(&mut Rate, i64) -> Result<(), Duration>,
+    ) -> Result<(), Error> {
         let Principal::Operator(name, _) = caller else { return Err(Error::OperatorRequired) };
         let now = self.now().millis();
         let mut rates = self.comparisons.0.lock();
         // Of those that asked long ago nothing need be known.
         rates.retain(|_, rate| !rate.is_rested(now / 60));
-        let rate = rates.entry(name.clone()).or_default();
-        rate.take_of_minute(now, PLANS_PER_MINUTE).map_err(Error::ComparedLately)
+        ask(rates.entry(name.clone()).or_default(), now).map_err(Error::ComparedLately)
     }
 }

@@ -52,11 +52,10 @@ impl Broker {
         };
         let all = snapshot.catalog.secrets().filter(of_workflow);
         let wanted = all.filter(|one| after.is_none_or(|after| one.metadata.name > *after));
-        let mut secrets: Vec<_> = wanted.map(|secret| secret.metadata.clone()).collect();
+        let mut secrets: Vec<_> = wanted.map(|secret| &secret.metadata).collect();
         secrets.sort_unstable_by(|one, other| one.name.cmp(&other.name));
         let more = secrets.len() > size;
-        secrets.truncate(size);
-        Ok((secrets, more))
+        Ok((secrets.into_iter().take(size).cloned().collect(), more))
     }
 
     /// Creates a secret or overwrites it.

@@ -171,10 +171,14 @@ impl WriterTask {
     /// Writes the intent of a batch, and waits until it is on disk; none if there is nothing to write.
     async fn announce(&mut self, draft: Draft) -> Result<Option<Batch>, Error> {
         let now = draft.now;
-        let Some(finished) = draft.finish() else { return Ok(None) };
         if !self.parts.store.is_writable() {
             return Err(Error::StoreReadOnly);
         }
+        let Some(finished) = draft.finish() else {
+            // As if there were something to write: else a full disk would tell who asks whether a value is the
+            // stored one, and nothing would be written of it.
+            return if self.parts.journal.has_room() { Ok(None) } else { Err(Error::DiskFull) };
+        };
         // A number is used once, even if what it was for never reaches the store.
         self.last_batch += 1;
         let number = self.last_batch;

@@ -68,8 +68,9 @@ impl Apply {
     pub(super) async fn run(self, common: &Common) -> Result<(), Failure> {
         let seeds = self.files.read()?;
         let channel = connect(Caller::Operator, common.state.as_deref()).await?;
+        let described = seeds.iter().map(|seed| seed::name_of(&seed.document)).collect();
         let prunable = match self.prune {
-            true => Prunable::find(&channel, &self.label, &seeds).await?,
+            true => Prunable::find(&channel, &self.label, &described).await?,
             false => Prunable::default(),
         };
         if self.dry_run {
@@ -84,6 +85,7 @@ impl Apply {
         }
         let applied = apply(channel.clone(), seeds).await?;
         let mut results: Vec<_> = applied.iter().map(Line::of_result).collect();
+        let prunable = prunable.refreshed(&channel, &self.label, &described).await?;
         let deleted = prunable.delete(channel, self.force).await;
         results.extend(deleted.names.iter().map(Line::deleted));
         print_results(common.output, &results, "")?;

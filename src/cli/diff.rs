@@ -7,7 +7,7 @@ use super::Common;
 use super::apply::{Files, counted, split, word};
 use super::endpoint::{Caller, connect};
 use super::failure::{Failure, exit};
-use super::output::{print, say};
+use super::output::{print, printable, say};
 use super::seed::Seed;
 use crate::grpc::pb;
 use crate::grpc::pb::apply_request::Document;
@@ -95,9 +95,11 @@ fn describe(planned: &pb::PlannedResult) -> String {
     };
     let line = |one: &pb::Difference| match (one.sensitive, &one.old, &one.new) {
         (true, ..) | (_, None, None) => format!("\n    {}: (changed)", one.path),
-        (_, Some(old), Some(new)) => format!("\n    {}: {old} -> {new}", one.path),
-        (_, None, Some(new)) => format!("\n  + {}: {new}", one.path),
-        (_, Some(old), None) => format!("\n  - {}: {old}", one.path),
+        (_, Some(old), Some(new)) => {
+            format!("\n    {}: {} -> {}", one.path, printable(old), printable(new))
+        }
+        (_, None, Some(new)) => format!("\n  + {}: {}", one.path, printable(new)),
+        (_, Some(old), None) => format!("\n  - {}: {}", one.path, printable(old)),
     };
     let lines: String = planned.differences.iter().map(line).collect();
     format!("{sign} {}{lines}", planned.name)

@@ -5,6 +5,7 @@ use std::fmt;
 use tonic::Code;
 use tonic_types::StatusExt as _;
 
+use super::output::printable;
 use crate::daemon::DaemonError;
 use crate::model::Invalid;
 
@@ -63,10 +64,11 @@ impl Failure {
 impl fmt::Display for Failure {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         for detail in &self.details {
-            writeln!(f, "  {detail}")?;
+            writeln!(f, "  {}", printable(detail))?;
         }
-        // Scripts read the last line, so there is one.
-        write!(f, "error: {}: {}", self.reason, self.message.replace('\n', " "))
+        // Scripts read the last line, so there is one; what a file or a name holds writes nothing else.
+        let message = self.message.replace('\n', " ");
+        write!(f, "error: {}: {}", self.reason, printable(&message))
     }
 }
 

@@ -7,7 +7,6 @@ use tonic::transport::Channel;
 use super::connection::confirm;
 use super::failure::Failure;
 use super::pages;
-use super::seed::{Seed, name_of};
 use crate::grpc::pb;
 use crate::grpc::pb::connection_service_client::ConnectionServiceClient;
 use crate::grpc::pb::group_service_client::GroupServiceClient;
@@ -35,10 +34,8 @@ impl Prunable {
     pub async fn find(
         channel: &Channel,
         labels: &[(String, String)],
-        seeds: &[Seed],
+        described: &BTreeSet<String>,
     ) -> Result<Self, Failure> {
-        let described: BTreeSet<String> =
-            seeds.iter().map(|seed| name_of(&seed.document)).collect();
         let has_labels = |has: &std::collections::BTreeMap<String, String>| {
             labels.iter().all(|(key, value)| has.get(key) == Some(value))
         };
@@ -66,6 +63,27 @@ impl Prunable {
             [] => Ok(()),
             names => confirm(&format!("Delete {}, not in the files?", names.join(", "))),
         }
+    }
+
+    /// The same as they are now, after an apply that may have changed them: only what is still there, and was
+    /// agreed to.
+    ///
+    /// # Errors
+    /// If it cannot be listed.
+    pub async fn refreshed(
+        self,
+        channel: &Channel,
+        labels: &[(String, String)],
+        described: &BTreeSet<String>,
+    ) -> Result<Self, Failure> {
+        let agreed: BTreeSet<String> = self.names().map(ToOwned::to_owned).collect();
+        if agreed.is_empty() {
+            return Ok(self);
+        }
+        let mut now = Self::find(channel, labels, described).await?;
+        now.connections.retain(|one| agreed.contains(&one.name));
+        now.groups.retain(|one| agreed.contains(&one.name));
+        Ok(now)
     }
 
     /// Deletes them, if nobody has changed them since they were found.

@@ -102,7 +102,11 @@ fn journal_mode(text: &str) -> Result<JournalMode, String> {
 pub(super) fn start_log(format: LogFormat, filter: &str) -> Result<(), Failure> {
     let filter = EnvFilter::try_new(filter)
         .map_err(|error| Failure::usage(format!("--log {filter}: {error}")))?;
-    let builder = tracing_subscriber::fmt().with_env_filter(filter).with_writer(std::io::stderr);
+    // Where the log cannot be written, saying so on stderr would panic.
+    let builder = tracing_subscriber::fmt()
+        .with_env_filter(filter)
+        .with_writer(std::io::stderr)
+        .log_internal_errors(false);
     // A second start, as in a test process, leaves the first log in place.
     let _ = match format {
         LogFormat::Json => builder.json().flatten_event(true).try_init(),

@@ -46,7 +46,7 @@ use crate::broker::Broker;
 use crate::journal::LiveOpening;
 use crate::metrics::DoorMetrics;
 use crate::model::Limits;
-use crate::model::limits::{MAX_ADMIN_REQUEST_BYTES, MAX_STEP_REQUEST_BYTES};
+use crate::model::limits::{MAX_ADMIN_REQUEST_BYTES, MAX_DOCUMENT_BYTES, MAX_STEP_REQUEST_BYTES};
 use call::AdminDoor;
 use door::DoorLayer;
 use pb::apply_service_server::ApplyServiceServer;
@@ -168,14 +168,17 @@ pub async fn serve_admin(
     let incoming = ReceiverStream::new(connections).map(Ok::<_, std::io::Error>);
     macro_rules! admin_service {
         ($server:ident) => {
-            $server::new(door.clone()).max_decoding_message_size(MAX_ADMIN_REQUEST_BYTES)
+            admin_service!($server, MAX_ADMIN_REQUEST_BYTES)
+        };
+        ($server:ident, $bytes:expr) => {
+            $server::new(door.clone()).max_decoding_message_size($bytes)
         };
     }
     server(&limits)
         .initial_stream_window_size(ADMIN_WINDOW)
         .initial_connection_window_size(ADMIN_CONNECTION_WINDOW)
         .layer(entrance)
-        .add_service(admin_service!(ApplyServiceServer))
+        .add_service(admin_service!(ApplyServiceServer, MAX_DOCUMENT_BYTES))
         .add_service(admin_service!(ConnectionServiceServer))
         .add_service(admin_service!(ExecutorRegistryServiceServer))
         .add_service(admin_service!(ExecutorServiceServer))

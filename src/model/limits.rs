@@ -25,6 +25,8 @@ pub const MAX_CONNECTION_BYTES: usize = 256 * 1024;
 pub const MAX_STEP_REQUEST_BYTES: usize = 64 * 1024;
 /// The largest request message on the admin door: a whole connection and its access.
 pub const MAX_ADMIN_REQUEST_BYTES: usize = 512 * 1024;
+/// The largest message of an Apply or Plan: a group with all of its members.
+pub const MAX_DOCUMENT_BYTES: usize = 16 * 1024 * 1024;
 /// The most requests in one BatchResolve.
 pub const MAX_BATCH: usize = 32;
 /// A BatchResolve stops opening more when its reply is this long; one more credential still leaves it

@@ -5,13 +5,16 @@
 //! A file without `steps` is looked at as a whole. Sources: relay-core `pkg/spec`, and the Workflow schema of
 //! Relay's API; Datadog's `connectionGroup {name, tags}`.
 
-use std::collections::{BTreeMap, BTreeSet};
+use std::collections::{BTreeMap, BTreeSet, HashMap};
 
 use super::expression::{Expression, Operator};
 use super::path::Segment;
 use super::spec::{self, Part, Reference, Scope, Tree};
 use super::yaml::{Content, Node};
 use super::{Position, SpecError, yaml};
+
+/// The most that a file may ask for, each step counted: aliases and labels multiply.
+const MAX_USES: usize = 50_000;
 
 /// A workflow file as far as it asks for something.
 #[derive(Debug, Default)]
@@ -88,6 +91,10 @@ pub fn find_uses(text: &str) -> Result<WorkflowFile, SpecError> {
     } else {
         finder.node(&document);
     }
+    if finder.found.len() >= MAX_USES {
+        let text = format!("it asks for more than {MAX_USES} things");
+        return Err(SpecError::new(document.at, text));
+    }
     let named = parts("steps").into_iter().chain(parts("triggers"));
     let steps = named.filter_map(|part| part.get("name")?.text().map(ToOwned::to_owned)).collect();
     let name = document.get("name").and_then(Node::text).map(ToOwned::to_owned);
@@ -122,23 +129,28 @@ impl Finder {
 
     /// Datadog's `connectionEnvs`, whose groups steps name by a label.
     fn environments(&mut self, document: &Node) {
+        let mut users = HashMap::<&str, Vec<&Node>>::new();
+        for step in document.get("steps").map(items).unwrap_or_default() {
+            if let Some(label) = step.get("connectionLabel").and_then(Node::text) {
+                users.entry(label).or_default().push(step);
+            }
+        }
         let environments = document.get("connectionEnvs").map(items).unwrap_or_default();
         let groups = environments.iter().filter_map(|one| one.get("connectionGroups"));
         for group in groups.flat_map(items) {
             let label = group.get("label").and_then(Node::text);
-            let names_it = |step: &&&Node| {
-                label.is_some() && step.get("connectionLabel").and_then(Node::text) == label
+            let Some(users) = label.and_then(|label| users.get(label)) else {
+                self.group(group);
+                continue;
             };
-            let steps = document.get("steps").map(items).unwrap_or_default();
-            let users: Vec<_> = steps.iter().filter(names_it).collect();
-            for user in &users {
+            for user in users {
+                if self.found.len() >= MAX_USES {
+                    return;
+                }
                 self.step = user.get("name").and_then(Node::text).map(ToOwned::to_owned);
                 self.group(group);
             }
             self.step = None;
-            if users.is_empty() {
-                self.group(group);
-            }
         }
     }
 
@@ -191,7 +203,9 @@ impl Finder {
     }
 
     fn add(&mut self, at: Position, wanted: Wanted) {
-        self.found.insert(Use { at, wanted, step: self.step.clone() });
+        if self.found.len() < MAX_USES {
+            self.found.insert(Use { at, wanted, step: self.step.clone() });
+        }
     }
 
     fn text(&mut self, node: &Node, text: &str) {

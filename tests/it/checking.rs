@@ -300,4 +300,28 @@ fn a_file_that_is_too_large_or_grows_by_aliases_is_refused_in_a_sentence() {
     let refused = check(&steps, &bomb, &[]);
     assert!(text(&refused.stdout).contains("once its aliases are written out"));
     assert_eq!(refused.status.code(), Some(1));
+    // Labels multiply, too.
+    let mut labels = String::from("steps:\n");
+    (0..1000).for_each(|number| {
+        labels.push_str(&format!("- {{name: s{number}, connectionLabel: a}}\n"))
+    });
+    labels.push_str("connectionEnvs:\n- connectionGroups:\n");
+    (0..1000).for_each(|_| labels.push_str("  - {label: a, name: g, tags: ['a:b']}\n"));
+    let refused = check(&steps, &labels, &[]);
+    assert!(text(&refused.stdout).contains("asks for more than 50000 things"));
+}
+
+#[test]
+fn a_file_writes_nothing_of_its_own_on_a_terminal_and_a_step_that_is_not_there_is_told() {
+    let steps = seeded();
+    let workflow =
+        "steps:\n- name: s\n  spec: {a: !Connection [aws, \"x\\e[31m\\n    keyhatch forged\"]}\n";
+    for form in ["table", "name"] {
+        let checked = check(&steps, workflow, &["-o", form]);
+        let shown = text(&checked.stdout);
+        assert!(!shown.contains('\u{1b}') && shown.lines().count() == 1, "{shown}");
+    }
+    let nowhere = check(&steps, workflow, &["--step", "t"]);
+    assert_eq!(nowhere.status.code(), Some(2));
+    assert!(text(&nowhere.stderr).contains("there is no step t in it; steps: s"));
 }

@@ -149,6 +149,49 @@ fn whoever_compares_values_is_written_down_and_cannot_do_it_often() {
     assert_eq!(reason(guess("s")), "TOO_MANY_REQUESTS");
 }
 
+/// By the time that it takes, or by what it fails with, an Apply could tell of a value without leaving a trace.
+#[test]
+fn an_apply_that_fails_counts_as_a_comparison() {
+    let broker = TestBroker::start();
+    let aws = [("access_key_id", "AKIA"), ("secret_access_key", "s")];
+    broker.apply(vec![connection_document("aws/prod", &aws, vec![])]).unwrap();
+    let fail = || {
+        let broken = connection_document("aws/broken", &[("nonsense", "x")], vec![]);
+        reason(broker.apply(vec![connection_document("aws/prod", &aws, vec![]), broken]))
+    };
+    for _ in 0..10 {
+        assert_eq!(fail(), "DOCUMENTS_INVALID");
+    }
+    assert_eq!(fail(), "TOO_MANY_REQUESTS");
+    assert_eq!(broker.journaled("compared").len(), 10);
+    // What names no value that is stored goes on.
+    broker.apply(vec![connection_document("aws/new", &aws, vec![])]).unwrap();
+    broker.advance(60);
+    broker.apply(vec![connection_document("aws/prod", &aws, vec![])]).unwrap();
+}
+
+#[test]
+fn a_relation_that_is_named_is_replaced_also_by_nobody() {
+    let steps = Steps::seeded(SEED);
+    assert!(steps.run("keyhatch", &["get", "aws/prod"]).status.success());
+    let nobody = SEED.replace("resolver: ['workflow:w']", "resolver: []");
+    let applied = on_file(&steps, "nobody.yaml", &nobody, &["apply"]);
+    assert!(text(&applied.stdout).contains("connections/aws/prod changed"));
+    assert_eq!(steps.refusal(&["get", "aws/prod"]).0, Some(1));
+}
+
+#[test]
+fn what_a_file_or_a_value_holds_writes_nothing_of_its_own_on_a_terminal() {
+    let steps = Steps::seeded(&SEED.replace("AKIAPROD", "\"x\\e]0;y\\a\\nforged\""));
+    let differs = on_file(&steps, "seed.yaml", SEED, &["diff"]);
+    let shown = text(&differs.stdout);
+    assert!(shown.contains("forged") && !shown.contains(['\u{1b}', '\u{7}']), "{shown}");
+    assert_eq!(shown.lines().count(), 2, "{shown}");
+    let name = SEED.replace("{name: prod,", "{name: \"a\\e[31mb\",");
+    let refused = on_file(&steps, "name.yaml", &name, &["apply"]);
+    assert!(!text(&refused.stderr).contains('\u{1b}'));
+}
+
 #[test]
 fn what_is_exported_is_everything_but_values_and_is_taken_again() {
     let steps = Steps::seeded(SEED);
@@ -214,6 +257,29 @@ fn prune_deletes_what_has_the_label_and_is_not_in_the_files_and_nothing_else() {
     let pruned = prune(&["--label", "team=pay", "--yes"]);
     assert_eq!(text(&pruned.stdout), expected, "{}", text(&pruned.stderr));
     assert_eq!(names(), "aws/other\naws/prod\n");
+}
+
+/// The files say that a member leaves its group, and are silent of the connection: both are done.
+#[test]
+fn prune_deletes_what_the_same_apply_has_changed() {
+    let steps = Steps::seeded(SEED);
+    let less: Vec<&str> =
+        SEED.split("---\n").filter(|one| !one.contains("name: staging")).collect();
+    let less = less.join("---\n").replace("[prod, staging]", "[prod]");
+    let arguments = ["apply", "--prune", "--label", "team=pay", "--yes"];
+    let pruned = on_file(&steps, "less.yaml", &less, &arguments);
+    assert!(pruned.status.success(), "{}", text(&pruned.stderr));
+    assert!(text(&pruned.stdout).ends_with("connections/aws/staging deleted\n"));
+    // A directory without files is a mistake, and not the wish to delete everything.
+    std::fs::create_dir(steps.path("empty")).unwrap();
+    let empty = steps.path("empty");
+    let mut arguments = vec!["apply", "-f", empty.to_str().unwrap()];
+    arguments.extend(["--prune", "--label", "team=pay", "--yes"]);
+    let refused = steps.serving.run(&arguments);
+    assert_eq!(refused.status.code(), Some(2));
+    assert!(text(&refused.stderr).contains("holds no *.yaml or *.yml file"));
+    let checked = steps.serving.run(&["check", empty.to_str().unwrap()]);
+    assert_eq!(checked.status.code(), Some(2));
 }
 
 #[test]

@@ -20,7 +20,7 @@ use self::known::Known;
 use super::Common;
 use super::endpoint::{Caller, connect};
 use super::failure::Failure;
-use super::output::{Output, print, say};
+use super::output::{Output, print, printable, say};
 use crate::relay::{MAX_FILE_BYTES, Position, Use, WorkflowFile, find_uses};
 
 /// Something will not work.
@@ -160,7 +160,7 @@ impl Check {
         let lines = || told.iter().map(|one| one.describe()).collect::<Vec<_>>().join("\n");
         let names = || {
             let references = told.iter().filter(|one| !one.reference.is_empty());
-            references.map(|one| one.reference.as_str()).collect::<Vec<_>>().join("\n")
+            references.map(|one| printable(&one.reference)).collect::<Vec<_>>().join("\n")
         };
         if told.is_empty() && output == Output::Table {
             return Ok(());
@@ -174,6 +174,8 @@ impl Finding {
         let Self { file, at, reference, verdict, .. } = self;
         let what = [reference.as_str(), verdict.sentence.as_str()];
         let what = what.into_iter().filter(|text| !text.is_empty()).collect::<Vec<_>>().join(": ");
+        // Whoever wrote the file does not write on this terminal.
+        let (file, what) = (printable(file), printable(&what));
         let commands = verdict.commands.iter().map(|command| format!("\n    {command}"));
         format!("{file}:{}:{}: {what}{}", at.line, at.column, commands.collect::<String>())
     }

@@ -180,11 +180,18 @@ fn access(
     relation: pb::Relation,
 ) -> Vec<pb::AccessBinding> {
     match given {
-        Some(access) => bindings([
-            (pb::Relation::Viewer, access.viewer),
-            (pb::Relation::Resolver, access.resolver),
-            (pb::Relation::Editor, access.editor),
-        ]),
+        Some(access) => {
+            let relations = [
+                (pb::Relation::Viewer, access.viewer),
+                (pb::Relation::Resolver, access.resolver),
+                (pb::Relation::Editor, access.editor),
+            ];
+            // A relation that is named is replaced, by nobody too.
+            let named = relations.into_iter().filter_map(|(relation, principals)| {
+                Some(pb::AccessBinding { relation: relation.into(), principals: principals? })
+            });
+            named.collect()
+        }
         None => default_access(context, relation),
     }
 }

@@ -159,9 +159,9 @@ pub(super) enum Form {
 #[derive(Default, Deserialize)]
 #[serde(deny_unknown_fields, default)]
 pub(super) struct Access {
-    pub(super) viewer: Vec<String>,
-    pub(super) resolver: Vec<String>,
-    pub(super) editor: Vec<String>,
+    pub(super) viewer: Option<Vec<String>>,
+    pub(super) resolver: Option<Vec<String>>,
+    pub(super) editor: Option<Vec<String>>,
 }
 
 /// Where a value comes from.
