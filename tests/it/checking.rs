@@ -302,9 +302,9 @@ fn a_file_that_is_too_large_or_grows_by_aliases_is_refused_in_a_sentence() {
     assert_eq!(refused.status.code(), Some(1));
     // Labels multiply, too.
     let mut labels = String::from("steps:\n");
-    (0..1000).for_each(|number| {
-        labels.push_str(&format!("- {{name: s{number}, connectionLabel: a}}\n"))
-    });
+    for number in 0..1000 {
+        labels.push_str(&format!("- {{name: s{number}, connectionLabel: a}}\n"));
+    }
     labels.push_str("connectionEnvs:\n- connectionGroups:\n");
     (0..1000).for_each(|_| labels.push_str("  - {label: a, name: g, tags: ['a:b']}\n"));
     let refused = check(&steps, &labels, &[]);
