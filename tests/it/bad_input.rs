@@ -187,7 +187,7 @@ fn broken_yaml_is_located_by_line_and_column() {
         keyhatch(&["dev", "-f", file.to_str().unwrap(), "--", "true"]).output().unwrap()
     };
     assert_refused(&apply("connections:\n  aws/a: {unclosed\n"), &["seed.yaml:2:"]);
-    assert_refused(&apply("connections:\n  aws/a:\n    b: [c]\n"), &["seed.yaml:3:8: "]);
+    assert_refused(&apply("connections:\n  aws/a:\n    b: [c]\n"), &["seed.yaml:3:5: "]);
     assert_refused(&apply("apiVersion: keyhatch/v2\nkind: Connection\n"), &["keyhatch/v1"]);
     assert_refused(&apply("nonsense: 1\n"), &["seed.yaml:1:1: ", "unknown key"]);
     assert_refused(&apply(""), &["no document"]);
