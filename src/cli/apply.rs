@@ -73,6 +73,9 @@ impl Apply {
             true => Prunable::find(&channel, &self.label, &described).await?,
             false => Prunable::default(),
         };
+        if self.prune && prunable.names().next().is_none() {
+            say("nothing to delete: whatever has the label is in the files");
+        }
         if self.dry_run {
             let planned = diff::plan(channel, seeds).await?;
             let mut results: Vec<_> = planned.iter().map(Line::of_plan).collect();

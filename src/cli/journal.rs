@@ -131,6 +131,8 @@ fn for_people(told: &pb::JournalLine) -> String {
         let of = |name: &str| change.get(name).and_then(Value::as_str).unwrap_or_default();
         words.push(format!("{} {} {}", of("principal"), of("action"), of("resource")));
     }
+    let compared = body.get("resources").and_then(Value::as_array);
+    words.extend(compared.into_iter().flatten().filter_map(Value::as_str).map(ToOwned::to_owned));
     if matches!(told.event.as_str(), "opened") {
         let key = ["workflow", "run", "step"].map(|name| format!("{name}:{}", text(name)));
         words.push(format!("{} by executor:{}", key.join("/"), text("executor")));

@@ -14,17 +14,16 @@ mod signals;
 mod state;
 mod threads;
 mod upkeep;
+mod wiring;
 
 use std::net::SocketAddr;
 use std::path::{Path, PathBuf};
 use std::sync::Arc;
-use std::time::Duration;
 
 use rustix::fs::Mode;
 use rustix::process::{DumpableBehavior, set_dumpable_behavior};
-use tokio::net::UnixListener;
-use tokio::runtime::{Builder, Handle, Runtime as AsyncRuntime};
-use tokio::sync::{Notify, Semaphore, mpsc};
+use tokio::runtime::Builder;
+use tokio::sync::{Notify, mpsc};
 use tokio_util::sync::CancellationToken;
 
 pub use files::steps_within;
@@ -43,20 +42,15 @@ use self::files::Shares;
 use self::scrape::{ScrapeListener, Source};
 use self::threads::Threads;
 use self::upkeep::keep_broker;
+use self::wiring::Wiring;
 use crate::broker::{Broker, Error, Parts, Runtime, RuntimeError, StartError, StepListener, bind};
 use crate::config::Config;
-use crate::grpc::{self, AdminConnection, StepConnection};
-use crate::identity::{
-    Acceptor, Authority, Gate, GuestLimits, PIECE_BYTES, PaceLimits, Patience, TlsError,
-};
-use crate::journal::LiveOpening;
+use crate::grpc;
+use crate::identity::{Authority, TlsError};
 use crate::metrics::Metrics;
 use crate::model::limits::DRAIN_DEADLINE;
 use crate::model::{Clock, Invalid, Limits};
 use crate::seal::{NoRandomness, Unlock};
-
-/// Verified connections that wait for their server.
-const WAITING_CONNECTIONS: usize = 64;
 
 /// Why a daemon cannot be made or started.
 #[derive(Debug, thiserror::Error)]
@@ -286,161 +280,11 @@ impl Loaded {
     }
 }
 
-/// What the servers are made of.
-struct Wiring {
-    broker: Arc<Broker>,
-    metrics: Metrics,
-    doors: Doors,
-    /// Where the handshakes of steps are made.
-    handshakes: Handle,
-    stop: CancellationToken,
-    running: mpsc::Sender<()>,
-}
-
-impl Wiring {
-    fn serve_steps(
-        &self,
-        runtime: &AsyncRuntime,
-        mut sockets: mpsc::UnboundedReceiver<StepListener>,
-        shares: Shares,
-    ) {
-        let (sender, connections) = mpsc::channel::<StepConnection>(WAITING_CONNECTIONS);
-        let limits = self.broker.limits().clone();
-        let (door, domain) = (Arc::clone(&self.doors.steps), self.doors.domain.clone());
-        let (stop, handshakes) = (self.stop.clone(), self.handshakes.clone());
-        let refused = Arc::clone(&self.metrics.steps.refused);
-        let files = Arc::new(Semaphore::new(shares.step_connections as usize));
-        runtime.spawn(async move {
-            loop {
-                let socket = tokio::select! {
-                    () = stop.cancelled() => return,
-                    socket = sockets.recv() => socket,
-                };
-                let Some(StepListener { listener, opening, stop: closed }) = socket else { return };
-                let acceptor = Acceptor {
-                    door: Arc::clone(&door),
-                    domain: domain.clone(),
-                    connections: sender.clone(),
-                    handshakes: Some(handshakes.clone()),
-                    draining: stop.clone(),
-                    refused: Arc::clone(&refused),
-                };
-                let gate = step_gate(opening, closed, &limits, &files);
-                match UnixListener::from_std(listener) {
-                    Ok(listener) => drop(tokio::spawn(acceptor.run(listener, gate))),
-                    Err(error) => tracing::error!(%error, "a step's socket cannot be listened on"),
-                }
-            }
-        });
-        let (broker, metrics) = (Arc::clone(&self.broker), Arc::clone(&self.metrics.steps));
-        let served = grpc::serve_steps(broker, connections, metrics, self.stop.clone());
-        let running = self.running.clone();
-        runtime.spawn(async move {
-            if let Err(error) = served.await {
-                tracing::error!(%error, "the step door failed");
-            }
-            drop(running);
-        });
-    }
-
-    fn serve_admin(
-        self,
-        runtime: &AsyncRuntime,
-        listener: std::os::unix::net::UnixListener,
-        shares: Shares,
-    ) -> Result<(), DaemonError> {
-        let limits = self.broker.limits();
-        let (sender, connections) = mpsc::channel::<AdminConnection>(WAITING_CONNECTIONS);
-        let gate = Gate {
-            tag: (),
-            uid: None,
-            connections: shares.admin_connections,
-            pending_handshakes: limits.admin_pending_handshakes,
-            files: None,
-            requests: limits.admin_requests_in_flight,
-            // They are of the admin group, if there is one.
-            guests: Some(GuestLimits {
-                pending_handshakes: limits.admin_pending_handshakes.div_ceil(4),
-                connections: shares.admin_connections / 2,
-                pace: PaceLimits {
-                    per_second: limits.admin_guest_connections_per_second,
-                    burst: limits.admin_guest_connection_burst,
-                },
-            }),
-            patience: patience(limits),
-            pace: None,
-            reading: None,
-            stop: CancellationToken::new(),
-        };
-        let acceptor = Acceptor {
-            door: self.doors.admin,
-            domain: self.doors.domain,
-            connections: sender,
-            handshakes: None,
-            draining: self.stop.clone(),
-            refused: Arc::clone(&self.metrics.admin.refused),
-        };
-        let listener = runtime
-            .block_on(async { UnixListener::from_std(listener) })
-            .map_err(DaemonError::Threads)?;
-        runtime.spawn(acceptor.run(listener, gate));
-        let served = grpc::serve_admin(self.broker, connections, self.metrics.admin, self.stop);
-        let running = self.running;
-        runtime.spawn(async move {
-            if let Err(error) = served.await {
-                tracing::error!(%error, "the admin door failed");
-            }
-            drop(running);
-        });
-        Ok(())
-    }
-}
-
-fn step_gate(
-    opening: Arc<LiveOpening>,
-    stop: CancellationToken,
-    limits: &Limits,
-    files: &Arc<Semaphore>,
-) -> Gate<Arc<LiveOpening>> {
-    Gate {
-        uid: Some(opening.record().uid).filter(|_| opening.record().is_uid_checked),
-        tag: opening,
-        connections: limits.step_connections,
-        pending_handshakes: limits.step_pending_handshakes,
-        files: Some(Arc::clone(files)),
-        requests: limits.step_requests_in_flight,
-        guests: None,
-        patience: patience(limits),
-        pace: Some(PaceLimits {
-            per_second: limits.step_new_connections_per_second,
-            burst: limits.step_new_connection_burst,
-        }),
-        reading: Some(pieces(limits.step_read_kib_per_second)),
-        stop,
-    }
-}
-
-/// So many KiB a second, in the pieces that are read.
-fn pieces(kib_per_second: u32) -> PaceLimits {
-    let piece = u32::try_from(PIECE_BYTES / 1024).unwrap_or(1);
-    let pieces = kib_per_second.div_ceil(piece);
-    PaceLimits { per_second: pieces, burst: pieces }
-}
-
 /// Nobody looks into this process's memory: no core dump, no debugger of the same user. Keys and values pass
 /// through the commands, too; a program that one of them runs is not concerned.
 pub fn shut_out_others() {
     if let Err(error) = set_dumpable_behavior(DumpableBehavior::NotDumpable) {
         tracing::warn!(%error, "core dumps could not be turned off");
-    }
-}
-
-fn patience(limits: &Limits) -> Patience {
-    let seconds = |seconds: u32| Duration::from_secs(seconds.into());
-    Patience {
-        preface: seconds(limits.preface_seconds),
-        idle: seconds(limits.idle_seconds),
-        stall: seconds(limits.stall_seconds),
     }
 }
 

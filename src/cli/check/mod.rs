@@ -157,7 +157,11 @@ impl Check {
         let told = findings.iter().filter(|one| !self.quiet || !one.verdict.is_fine());
         let told: Vec<&Finding> = told.collect();
         let answer: Vec<_> = told.iter().map(|one| one.to_json()).collect();
-        let lines = || told.iter().map(|one| one.describe()).collect::<Vec<_>>().join("\n");
+        let lines = || {
+            // A command is shown once: what it makes is there the second time.
+            let mut shown = BTreeSet::new();
+            told.iter().map(|one| one.describe(&mut shown)).collect::<Vec<_>>().join("\n")
+        };
         let names = || {
             let references = told.iter().filter(|one| !one.reference.is_empty());
             references.map(|one| printable(&one.reference)).collect::<Vec<_>>().join("\n")
@@ -170,13 +174,14 @@ impl Check {
 }
 
 impl Finding {
-    fn describe(&self) -> String {
+    fn describe<'a>(&'a self, shown: &mut BTreeSet<&'a str>) -> String {
         let Self { file, at, reference, verdict, .. } = self;
         let what = [reference.as_str(), verdict.sentence.as_str()];
         let what = what.into_iter().filter(|text| !text.is_empty()).collect::<Vec<_>>().join(": ");
         // Whoever wrote the file does not write on this terminal.
         let (file, what) = (printable(file), printable(&what));
-        let commands = verdict.commands.iter().map(|command| format!("\n    {command}"));
+        let commands = verdict.commands.iter().filter(|command| shown.insert(command.as_str()));
+        let commands = commands.map(|command| format!("\n    {command}"));
         format!("{file}:{}:{}: {what}{}", at.line, at.column, commands.collect::<String>())
     }
 

@@ -42,7 +42,7 @@ fn text(found: &Found, planned: &[pb::PlannedResult]) -> String {
         let action = word(planned.action()).to_owned();
         vec![name_of(&entry.document), action, fields, entry.from.clone()]
     });
-    table(&["becomes", "is", "fields", "from"], rows.collect())
+    table(&["becomes", "would be", "fields", "from"], rows.collect())
 }
 
 fn to_json(found: &Found, planned: &[pb::PlannedResult]) -> Json {
