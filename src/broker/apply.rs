@@ -87,7 +87,9 @@ impl Broker {
     ) -> Result<Vec<Applied>, Error> {
         Self::check_may_apply(&caller)?;
         let compared = Self::compared(&self.snapshot().catalog, &documents);
+        let mut turn = None;
         if !compared.is_empty() {
+            turn = Some(self.comparisons.turn.lock().await);
             self.check_comparison(&caller)?;
         }
         let by = caller.clone();
@@ -101,6 +103,7 @@ impl Broker {
             let _ = self.count_comparison(&caller);
             let _ = self.note_comparison(&caller, compared).await;
         }
+        drop(turn);
         applied
     }
 }

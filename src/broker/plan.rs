@@ -30,7 +30,11 @@ const NAMES_A_LINE: usize = 500;
 
 /// How often each operator has had values compared.
 #[derive(Default)]
-pub(super) struct Comparisons(Mutex<HashMap<OperatorName, Rate>>);
+pub(super) struct Comparisons {
+    rates: Mutex<HashMap<OperatorName, Rate>>,
+    /// An Apply counts only if it fails, so one at a time: many at once would all find that something is left.
+    pub(super) turn: tokio::sync::Mutex<()>,
+}
 
 impl Broker {
     /// What [`Broker::apply`] would do with the documents. That it tells whether stored values are those of the
@@ -126,7 +130,7 @@ impl Broker {
     ) -> Result<(), Error> {
         let Principal::Operator(name, _) = caller else { return Err(Error::OperatorRequired) };
         let now = self.now().millis();
-        let mut rates = self.comparisons.0.lock();
+        let mut rates = self.comparisons.rates.lock();
         // Of those that asked long ago nothing need be known.
         rates.retain(|_, rate| !rate.is_rested(now / 60));
         ask(rates.entry(name.clone()).or_default(), now).map_err(Error::ComparedLately)
