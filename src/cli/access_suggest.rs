@@ -5,7 +5,7 @@ use tonic::transport::Channel;
 
 use super::Common;
 use super::check::command;
-use super::connection_view::{access_of, relation_name};
+use super::connection_view::{access_of, argument_of, relation_name};
 use super::failure::Failure;
 use super::moment;
 use super::output::{moment, print, say, table};
@@ -74,11 +74,7 @@ impl Suggest {
 
     /// The commands that do it.
     fn commands(&self, one: &pb::AccessSuggestion) -> Vec<String> {
-        let reference = match one.resource.split_once('/') {
-            Some(("groups", name)) => format!("group:{name}"),
-            Some((_, reference)) => reference.to_owned(),
-            None => one.resource.clone(),
-        };
+        let reference = argument_of(&one.resource);
         let change = |verb: &str, relation: pb::Relation, principal: &str| {
             let relation = relation_name(relation);
             let words =

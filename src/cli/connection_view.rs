@@ -28,6 +28,15 @@ pub fn reference_of(connection: &pb::Connection) -> String {
     connection.name.strip_prefix("connections/").unwrap_or(&connection.name).to_owned()
 }
 
+/// A connection or group, by its full name, as commands take it.
+pub fn argument_of(name: &str) -> String {
+    match name.split_once('/') {
+        Some(("groups", name)) => format!("group:{name}"),
+        Some((_, rest)) => rest.to_owned(),
+        None => name.to_owned(),
+    }
+}
+
 /// A relation by its name.
 pub fn relation_name(relation: pb::Relation) -> &'static str {
     match relation {

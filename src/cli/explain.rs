@@ -3,7 +3,7 @@
 use serde_json::json;
 
 use super::Common;
-use super::connection_view::relation_name;
+use super::connection_view::{argument_of, relation_name};
 use super::endpoint::{Caller, connect};
 use super::failure::Failure;
 use super::output::{moment, print, table};
@@ -138,7 +138,7 @@ fn resource_lines(resource: &pb::ExaminedResource) -> Vec<String> {
         false => table(&header, rows),
     });
     if !resource.would_allow.is_empty() {
-        let reference = reference_of(&resource.name);
+        let reference = argument_of(&resource.name);
         let is_run_as = |one: &&String| !one.starts_with("workflow:");
         let kinds = [
             resource.would_allow.iter().find(|one| !is_run_as(one)),
@@ -158,15 +158,6 @@ fn resource_lines(resource: &pb::ExaminedResource) -> Vec<String> {
         ));
     }
     lines
-}
-
-/// A resource as commands take it.
-fn reference_of(name: &str) -> String {
-    match name.split_once('/') {
-        Some(("groups", name)) => format!("group:{name}"),
-        Some((_, rest)) => rest.to_owned(),
-        None => name.to_owned(),
-    }
 }
 
 fn to_json(told: &pb::ExplainResponse) -> serde_json::Value {

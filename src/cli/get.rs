@@ -71,11 +71,8 @@ impl Get {
             let channel = connect(Caller::Step, common.state.as_deref()).await?;
             return watch(common, channel, reference, fields, self.ttl).await;
         }
-        let resolved = within(self.timeout, async {
-            let channel = connect(Caller::Step, common.state.as_deref()).await?;
-            Credential::resolve(channel, reference, fields, self.ttl).await
-        });
-        let document = format.render(&resolved.await?)?;
+        let credential = resolve(common, self.timeout, reference, fields, self.ttl).await?;
+        let document = format.render(&credential)?;
         match self.out {
             Some(path) => write_private(&path, &document),
             None => {
@@ -85,6 +82,21 @@ impl Get {
             }
         }
     }
+}
+
+/// Connects as a step and resolves, in time or not at all.
+pub(super) async fn resolve(
+    common: &Common,
+    timeout: Duration,
+    reference: Reference,
+    fields: Vec<String>,
+    ttl: Option<Duration>,
+) -> Result<Credential, Failure> {
+    within(timeout, async {
+        let channel = connect(Caller::Step, common.state.as_deref()).await?;
+        Credential::resolve(channel, reference, fields, ttl).await
+    })
+    .await
 }
 
 /// The work's outcome, if it comes in time: whoever runs a helper waits for it, and has a limit of its own.

@@ -72,7 +72,7 @@ async fn read<Message: prost::Message>(
             return Err(refuse(Error::TooLarge(text)));
         }
         let message = of(message);
-        let name = name_of(&message);
+        let name = message.document.as_ref().map(document_name).unwrap_or_default();
         match document(message) {
             Ok(document) => documents.push(document),
             Err(error) => problems.push(Problem::new(&name, error.to_string())),
@@ -86,15 +86,14 @@ async fn read<Message: prost::Message>(
     Ok(documents)
 }
 
-/// What a document says it describes, well formed or not.
-fn name_of(message: &pb::ApplyRequest) -> String {
+/// The resource that a document says it describes, well formed or not, as the broker names it.
+pub fn document_name(document: &pb::apply_request::Document) -> String {
     use pb::apply_request::Document as Given;
-    match &message.document {
-        Some(Given::Connection(one)) => format!("connections/{}/{}", one.integration, one.name),
-        Some(Given::Group(group)) => format!("groups/{}", group.name),
-        Some(Given::Integration(integration)) => integration.name.clone(),
-        Some(Given::Secret(one)) => format!("workflows/{}/secrets/{}", one.workflow, one.name),
-        None => String::new(),
+    match document {
+        Given::Connection(one) => format!("connections/{}/{}", one.integration, one.name),
+        Given::Group(group) => format!("groups/{}", group.name),
+        Given::Integration(integration) => integration.name.clone(),
+        Given::Secret(one) => format!("workflows/{}/secrets/{}", one.workflow, one.name),
     }
 }
 

@@ -39,6 +39,7 @@ use tokio_stream::wrappers::ReceiverStream;
 use tokio_util::sync::CancellationToken;
 use tonic::transport::Server;
 
+pub use apply::document_name;
 pub use methods::{Methods, methods};
 pub use peer::{AdminConnection, StepConnection};
 

@@ -1,6 +1,7 @@
 //! What is said of one thing that a workflow asks for.
 
 use super::known::Known;
+use crate::cli::connection_view::{argument_of, relation_name};
 use crate::cli::failure::Failure;
 use crate::cli::integration::name_of;
 use crate::grpc::pb;
@@ -177,12 +178,8 @@ impl Judge<'_> {
         let is_too_narrow = |one: &&String| self.steps.len() != 1 && one.starts_with(&step);
         let refused = told.resources.iter().filter(|resource| !resource.allowed && resource.exists);
         let grants = refused.flat_map(|resource| {
-            let reference = match resource.name.split_once('/') {
-                Some(("groups", name)) => format!("group:{name}"),
-                Some((_, reference)) => reference.to_owned(),
-                None => resource.name.clone(),
-            };
-            let relation = crate::cli::connection_view::relation_name(resource.needed());
+            let reference = argument_of(&resource.name);
+            let relation = relation_name(resource.needed());
             let mut principals = resource.would_allow.iter().filter(|one| !is_too_narrow(one));
             // One of the workflow's and one of those it runs as, as far as they are needed.
             let workflow = principals.clone().find(|one| one.starts_with("workflow:"));

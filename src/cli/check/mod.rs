@@ -21,6 +21,7 @@ use super::Common;
 use super::endpoint::{Caller, connect};
 use super::failure::Failure;
 use super::output::{Output, print, printable, say};
+use super::seed::files_in;
 use crate::relay::{MAX_FILE_BYTES, Position, Use, WorkflowFile, find_uses};
 
 /// Something will not work.
@@ -105,14 +106,12 @@ impl Check {
                 paths.push(path.clone());
                 continue;
             }
-            let entries = std::fs::read_dir(path)?.filter_map(|entry| Some(entry.ok()?.path()));
-            let mut files: Vec<PathBuf> = entries.filter(|file| is_workflow(file)).collect();
+            let files = files_in(path, &["yaml", "yml", "json"])?;
             if files.is_empty() {
                 let text =
                     "holds no *.yaml, *.yml or *.json file; directories in it are not looked into";
                 return Err(Failure::usage(format!("{} {text}", path.display())));
             }
-            files.sort();
             paths.extend(files);
         }
         Ok(paths)
@@ -198,10 +197,6 @@ impl Finding {
             "commands": self.verdict.commands,
         })
     }
-}
-
-fn is_workflow(path: &Path) -> bool {
-    path.extension().is_some_and(|ending| ["yaml", "yml", "json"].iter().any(|one| ending == *one))
 }
 
 /// Reads a workflow file; one that is too large is not read at all.

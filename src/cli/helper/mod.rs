@@ -15,10 +15,9 @@ use clap::Subcommand;
 
 use super::Common;
 use super::credential::Credential;
-use super::endpoint::{Caller, connect};
 use super::failure::Failure;
 use super::format::Format;
-use super::get::{TIMEOUT, parse_duration, within};
+use super::get::{TIMEOUT, parse_duration, resolve};
 use super::output;
 use crate::model::Reference;
 
@@ -129,11 +128,7 @@ impl Helping<'_> {
     }
 
     async fn resolve(&self, reference: &Reference) -> Result<Credential, Failure> {
-        within(self.timeout, async {
-            let channel = connect(Caller::Step, self.common.state.as_deref()).await?;
-            Credential::resolve(channel, reference.clone(), Vec::new(), None).await
-        })
-        .await
+        resolve(self.common, self.timeout, reference.clone(), Vec::new(), None).await
     }
 
     /// Prints the one answer in a form.

@@ -40,6 +40,8 @@ use crate::grpc::pb::apply_request::Document;
 use document::{Fields, default_access, ours, read_fields, secret};
 use raw::{FieldSource, RawDocument};
 
+pub use crate::grpc::document_name as name_of;
+
 /// What makes a seed file's documents whole.
 pub struct SeedContext<'a> {
     /// The workflow of secrets that name none.
@@ -110,16 +112,18 @@ fn twice(seeds: &[Seed]) -> Vec<String> {
     again.collect()
 }
 
-/// The resource that a document describes, as the broker names it.
-pub fn name_of(document: &Document) -> String {
-    match document {
-        Document::Connection(one) => format!("connections/{}/{}", one.integration, one.name),
-        Document::Group(group) => format!("groups/{}", group.name),
-        Document::Integration(integration) => integration.name.clone(),
-        Document::Secret(secret) => {
-            format!("workflows/{}/secrets/{}", secret.workflow, secret.name)
-        }
-    }
+/// The files of a directory whose names end so, by name.
+///
+/// # Errors
+/// If it cannot be read.
+pub fn files_in(directory: &Path, endings: &[&str]) -> std::io::Result<Vec<PathBuf>> {
+    let entries = std::fs::read_dir(directory)?;
+    let mut files: Vec<PathBuf> = entries.filter_map(|entry| Some(entry.ok()?.path())).collect();
+    files.retain(|file| {
+        file.extension().is_some_and(|ending| endings.iter().any(|one| ending == *one))
+    });
+    files.sort();
+    Ok(files)
 }
 
 /// Reads every document of these files and directories.
@@ -133,15 +137,11 @@ pub fn read_all(paths: &[PathBuf], context: &SeedContext<'_>) -> Result<Vec<Seed
             read(path, context, &mut parsed)?;
             continue;
         }
-        let entries = std::fs::read_dir(path)?;
-        let mut files: Vec<PathBuf> =
-            entries.filter_map(|entry| Some(entry.ok()?.path())).collect();
-        files.retain(|file| file.extension().is_some_and(|end| end == "yaml" || end == "yml"));
+        let files = files_in(path, &["yaml", "yml"])?;
         if files.is_empty() {
             let problem = "holds no *.yaml or *.yml file; directories in it are not looked into";
             parsed.problems.push(format!("{} {problem}", path.display()));
         }
-        files.sort();
         files.iter().try_for_each(|file| read(file, context, &mut parsed))?;
     }
     parsed.finish()
