@@ -30,6 +30,7 @@ fn main() -> Result<(), Box<dyn Error>> {
     let out = PathBuf::from(std::env::var("OUT_DIR")?);
     std::fs::write(out.join("descriptors.bin"), descriptors.encode_to_vec())?;
     let mut generator = tonic_prost_build::configure().btree_map(".").skip_debug(&secret);
+    generator = generator.codec_path("crate::grpc::codec::Codec");
     for padding in paddings(&messages) {
         generator = generator.bytes(padding);
     }

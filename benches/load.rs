@@ -8,20 +8,23 @@ use std::fmt;
 use std::io::Read as _;
 use std::path::{Path, PathBuf};
 use std::process::{Child, Command, Stdio};
-use std::sync::{Arc, Mutex};
+use std::sync::Mutex;
 use std::time::{Duration, Instant};
 
 use keyhatch::grpc::client::channel;
 use keyhatch::grpc::pb;
 use keyhatch::grpc::pb::executor_service_client::ExecutorServiceClient;
-use keyhatch::identity::ClientIdentity;
+use keyhatch::identity::{ClientIdentity, ConnectError};
 use tokio::sync::{mpsc, oneshot};
 use tonic::transport::Channel;
 use zeroize::Zeroizing;
 
 /// Rates are not what is measured; the check of them is made all the same.
-const CONFIG: &str = "
+pub const CONFIG: &str = "
 [limits]
+step_connections = 1024
+step_new_connections_per_second = 1000000
+step_new_connection_burst = 1000000
 step_requests_per_second = 1000000
 step_read_kib_per_second = 1000000
 step_request_burst = 1000000
@@ -44,6 +47,10 @@ pub struct Process {
 impl Process {
     pub fn spawn(command: &mut Command) -> Self {
         Self { child: command.spawn().unwrap(), threads: Mutex::default() }
+    }
+
+    pub fn id(&self) -> u32 {
+        self.child.id()
     }
 
     /// The CPU that all of its threads have had, from the kernel's accounting; those that have ended since
@@ -103,27 +110,36 @@ impl Daemon {
         Self::start_with(CONFIG, None)
     }
 
+    /// The same, run by these words: an instrument and its options.
+    pub fn start_under(instrument: &[String]) -> Self {
+        Self::make(CONFIG, None, instrument)
+    }
+
     /// The same with this configuration, and so many files at a time if that is limited.
     pub fn start_with(configuration: &str, files: Option<u32>) -> Self {
+        Self::make(configuration, files, &[])
+    }
+
+    fn make(configuration: &str, files: Option<u32>, instrument: &[String]) -> Self {
         let directory = tempfile::Builder::new().prefix("kh").tempdir().unwrap();
         let config = directory.path().join("config.toml");
         std::fs::write(&config, configuration).unwrap();
         let limit = files.map(|files| format!("ulimit -n {files} && ")).unwrap_or_default();
-        let run = |arguments: &[&str]| {
+        let run = |instrument: &[String], arguments: &[&str]| {
             let mut command = Command::new("sh");
             command.args(["-c", &format!("{limit}exec \"$@\""), "sh"]);
-            command.arg(env!("CARGO_BIN_EXE_keyhatch")).args(arguments);
+            command.args(instrument).arg(env!("CARGO_BIN_EXE_keyhatch")).args(arguments);
             command.env("KEYHATCH_STATE", directory.path().join("state"));
             command.env("KEYHATCH_RUNTIME", directory.path().join("run"));
             command.stdout(Stdio::null()).stderr(Stdio::null());
             command
         };
-        assert!(run(&["init"]).status().unwrap().success());
+        assert!(run(&[], &["init"]).status().unwrap().success());
         let log = std::fs::File::create(directory.path().join("log")).unwrap();
-        let mut serve = run(&["serve", "--config", config.to_str().unwrap()]);
+        let mut serve = run(instrument, &["serve", "--config", config.to_str().unwrap()]);
         let process = Process::spawn(serve.stderr(log));
         let begin = Instant::now();
-        while !run(&["status"]).status().unwrap().success() {
+        while !run(&[], &["status"]).status().unwrap().success() {
             assert!(begin.elapsed() < Duration::from_secs(20), "the daemon does not come up");
         }
         Self { process, directory }
@@ -183,13 +199,18 @@ pub async fn open(mut executor: ExecutorServiceClient<Channel>, step: &str) -> p
 
 /// A connection to this socket with this identity.
 pub async fn connect(socket: &Path, identity: &Path) -> Channel {
+    try_connect(socket, identity).await.unwrap()
+}
+
+/// The same where nobody may listen yet.
+pub async fn try_connect(socket: &Path, identity: &Path) -> Result<Channel, ConnectError> {
     let read = |name: &str| std::fs::read_to_string(identity.join(name)).unwrap();
     let client = ClientIdentity {
         ca_pem: read("ca.crt"),
         chain_pem: read("tls.crt"),
         key_pem: Zeroizing::new(read("tls.key")),
     };
-    channel(socket, client).await.unwrap()
+    channel(socket, client).await
 }
 
 /// Does `count` pieces of work, so many at a time.
@@ -210,49 +231,47 @@ pub async fn in_flight<W: Future<Output = ()> + Send + 'static>(
     }
 }
 
-/// Durable commits a second of the store's engine with nothing around it: writers that wait, one committer
-/// that takes up to 256 of what is there, one batch, flush, fdatasync. 512-byte values.
-pub async fn raw_commits(count: usize, writers: usize) -> f64 {
-    let directory = tempfile::tempdir().unwrap();
-    let db = sled::Config::new().path(directory.path()).flush_every_ms(None).open().unwrap();
-    let data = std::fs::File::open(directory.path().join("db")).unwrap();
-    let (sender, mut jobs) = mpsc::channel::<(u64, oneshot::Sender<()>)>(256);
-    let committer = std::thread::spawn(move || {
-        let mut taken = Vec::new();
-        while let Some(first) = jobs.blocking_recv() {
-            taken.push(first);
-            while taken.len() < 256
-                && let Ok(job) = jobs.try_recv()
-            {
-                taken.push(job);
+/// The store's engine with nothing around it: whoever writes waits, and one thread commits up to 256 of what is there
+/// with one batch, flush and fdatasync. Values of 512 bytes.
+pub struct Committer(mpsc::Sender<oneshot::Sender<()>>);
+
+impl Committer {
+    /// Ends when it is dropped.
+    pub fn start(directory: &Path) -> Self {
+        let db = sled::Config::new().path(directory).flush_every_ms(None).open().unwrap();
+        let data = std::fs::File::open(directory.join("db")).unwrap();
+        let (sender, mut jobs) = mpsc::channel::<oneshot::Sender<()>>(256);
+        std::thread::spawn(move || {
+            let (mut taken, mut key) = (Vec::new(), 0_u64);
+            while let Some(first) = jobs.blocking_recv() {
+                taken.push(first);
+                while taken.len() < 256
+                    && let Ok(job) = jobs.try_recv()
+                {
+                    taken.push(job);
+                }
+                let mut batch = sled::Batch::default();
+                for _ in &taken {
+                    key += 1;
+                    batch.insert(&key.to_be_bytes(), &[7_u8; 512][..]);
+                }
+                db.apply_batch(batch).unwrap();
+                db.flush().unwrap();
+                data.sync_data().unwrap();
+                for done in taken.drain(..) {
+                    let _ = done.send(());
+                }
             }
-            let mut batch = sled::Batch::default();
-            for (key, _) in &taken {
-                batch.insert(&key.to_be_bytes(), &[7_u8; 512][..]);
-            }
-            db.apply_batch(batch).unwrap();
-            db.flush().unwrap();
-            data.sync_data().unwrap();
-            for (_, done) in taken.drain(..) {
-                let _ = done.send(());
-            }
-        }
-    });
-    let sender = Arc::new(sender);
-    let begin = Instant::now();
-    in_flight(count, writers, |n| {
-        let sender = Arc::clone(&sender);
-        async move {
-            let (done, waited) = oneshot::channel();
-            sender.send((n as u64, done)).await.unwrap();
-            waited.await.unwrap();
-        }
-    })
-    .await;
-    let rate = count as f64 / begin.elapsed().as_secs_f64();
-    drop(sender);
-    committer.join().unwrap();
-    rate
+        });
+        Self(sender)
+    }
+
+    /// Writes, and returns when that is on disk.
+    pub async fn commit(&self) {
+        let (done, waited) = oneshot::channel();
+        self.0.send(done).await.unwrap();
+        waited.await.unwrap();
+    }
 }
 
 /// The middle of some measurements, and how far they are apart.

@@ -8,6 +8,7 @@ mod backup;
 mod call;
 pub mod client;
 mod connection;
+pub mod codec;
 mod convert;
 mod count;
 mod door;

@@ -39,7 +39,7 @@ pub(super) fn step<T>(
         let peer = peer.ok_or_else(|| Error::Internal("a request without a peer".to_owned()))?;
         peer.tag.accepts(&peer.svid.sha256, broker.now())?;
         // A pinned certificate is the opening's own; its name must be, too.
-        if peer.svid.id != peer.tag.record().key.spiffe_id() {
+        if !peer.tag.record().key.is_of(&peer.svid.id) {
             return Err(Error::NotAccepted(NotAccepted::CertificateUnknown));
         }
         // Before anything is looked at: a flood of malformed requests is a flood, too.

@@ -63,7 +63,7 @@ use crate::model::limits::JOURNAL_DEADLINE;
 use crate::model::{FieldName, Id, Opening, PinnedCertificate, Timestamp};
 use crate::seal::{Keyring, RecordKey};
 use chain::Chain;
-use proposal::{Proposal, Settled};
+use proposal::Settled;
 use sync::SyncThread;
 use watchdog::Pulse;
 
@@ -262,7 +262,6 @@ impl Journal {
     ) -> Vec<Result<Committed, CommitError>> {
         let count = asked.len();
         let failed = |error: Unavailable| (0..count).map(|_| Err(error.into())).collect();
-        let proposals: Vec<Proposal<'_>> = asked.into_iter().map(Proposal::new).collect();
         let mut chain = match self.lock() {
             Ok(chain) => chain,
             Err(error) => return failed(error),
@@ -270,13 +269,13 @@ impl Journal {
         // What is over counts no longer.
         chain.live_mut().expire(now);
         let mut events = Vec::with_capacity(count);
-        let mut settle = |proposal: Proposal<'_>| {
-            let (line, settled) = proposal.settle(chain.live(), now)?;
+        let mut settle = |asked: Resolution<'_>| {
+            let (line, settled) = asked.settle(chain.live(), now)?;
             events.push(Event::Resolve(Box::new(line)));
             Ok(settled)
         };
         let settled: Vec<Result<Settled, CommitError>> =
-            proposals.into_iter().map(&mut settle).collect();
+            asked.into_iter().map(&mut settle).collect();
         if events.is_empty() {
             return settled
                 .into_iter()

@@ -5,14 +5,7 @@ use super::live::Live;
 use super::{Allowed, CommitError, Resolution, Unavailable, Verdict};
 use crate::lease::Lease;
 use crate::model::{Id, Timestamp};
-use crate::seal::{NoRandomness, RecordKey, random_id};
-
-/// A decision with everything that can be made ready before the chain lock is taken.
-pub(super) struct Proposal<'a> {
-    asked: Resolution<'a>,
-    /// For a new lease, if it comes to that.
-    new_id: Result<Id, NoRandomness>,
-}
+use crate::seal::{RecordKey, random_id};
 
 /// What a line says of a decision.
 pub(super) enum Settled {
@@ -24,30 +17,25 @@ pub(super) enum Settled {
     TooManyLeases,
 }
 
-impl<'a> Proposal<'a> {
-    pub(super) fn new(asked: Resolution<'a>) -> Self {
-        Self { asked, new_id: random_id() }
-    }
-
+impl Resolution<'_> {
     /// The line to write, unless the world has moved on since the decision.
     pub(super) fn settle(
         self,
         live: &Live,
         now: Timestamp,
     ) -> Result<(ResolveLine, Settled), CommitError> {
-        let asked = self.asked;
         if live.is_quarantined() {
             return Err(CommitError::Quarantined);
         }
-        if live.epoch() != asked.epoch {
+        if live.epoch() != self.epoch {
             return Err(CommitError::Stale);
         }
-        if asked.opening.is_closed() {
+        if self.opening.is_closed() {
             return Err(CommitError::Closed);
         }
-        let mut line = ResolveLine::new(asked.opening.record(), asked.ask);
-        line.watch = asked.watch.is_some();
-        match asked.verdict {
+        let mut line = ResolveLine::new(self.opening.record(), self.ask);
+        line.watch = self.watch.is_some();
+        match self.verdict {
             Verdict::Refuse { reason, by } => {
                 // What was asked for beside the target says nothing to anybody, and can be long.
                 line.ask.fields.clear();
@@ -55,8 +43,7 @@ impl<'a> Proposal<'a> {
                 Ok((line, Settled::Refused))
             }
             Verdict::Allow(allowed) => {
-                let new_id = self.new_id.map_err(|_| Unavailable)?;
-                Ok(settle_allowed(live, now, line, allowed, asked.watch.flatten(), new_id))
+                settle_allowed(live, now, line, allowed, self.watch.flatten())
             }
         }
     }
@@ -69,8 +56,7 @@ fn settle_allowed(
     mut line: ResolveLine,
     allowed: Allowed,
     ended: Option<Id>,
-    new_id: Id,
-) -> (ResolveLine, Settled) {
+) -> Result<(ResolveLine, Settled), CommitError> {
     let Allowed { by, record, resource, version, fields, terms, max_leases } = allowed;
     let leases = live.leases();
     // What is allowed at most may be less than it was. A Watch's lease is nobody else's.
@@ -83,20 +69,23 @@ fn settle_allowed(
     if reused.is_none() && held >= max_leases as usize {
         let reason = "TOO_MANY_LEASES".to_owned();
         line.outcome = Outcome::Refuse { reason, by: String::new() };
-        return (line, Settled::TooManyLeases);
+        return Ok((line, Settled::TooManyLeases));
     }
     let is_reused = reused.is_some();
-    let lease = reused.unwrap_or_else(|| Lease {
-        id: new_id,
-        opening: line.opening,
-        resource: record.uid,
-        version,
-        ask: line.ask.clone(),
-        is_watch: line.watch,
-        issue_time: now,
-        expire_time: terms.expire_time,
-        limited_by: terms.limited_by,
-    });
+    let lease = match reused {
+        Some(lease) => lease,
+        None => Lease {
+            id: random_id().map_err(|_| Unavailable)?,
+            opening: line.opening,
+            resource: record.uid,
+            version,
+            ask: line.ask.clone(),
+            is_watch: line.watch,
+            issue_time: now,
+            expire_time: terms.expire_time,
+            limited_by: terms.limited_by,
+        },
+    };
     // Said only where the target does not say it.
     let resource = Some(resource).filter(|resource| *resource != line.ask.target);
     line.outcome = Outcome::Allow {
@@ -112,5 +101,5 @@ fn settle_allowed(
         reused: is_reused,
         ended,
     };
-    (line, Settled::Permitted { record, version, lease })
+    Ok((line, Settled::Permitted { record, version, lease }))
 }

@@ -35,6 +35,12 @@ impl StepKey {
             step: self.step.clone(),
         }
     }
+
+    /// Whether that is who this is.
+    pub fn is_of(&self, id: &SpiffeId) -> bool {
+        let SpiffeId::Step { workflow, run, step } = id else { return false };
+        (workflow, run, step) == (&self.workflow, &self.run, &self.step)
+    }
 }
 
 /// One life of a step between OpenStep and CloseStep, as the journal records it.

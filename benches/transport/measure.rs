@@ -1,0 +1,108 @@
+//! Loads in turns: ours, the bar, ours, the bar.
+
+use std::sync::Arc;
+use std::sync::atomic::{AtomicUsize, Ordering};
+use std::time::{Duration, Instant};
+
+use serde::Serialize;
+use tokio::task::JoinSet;
+
+use crate::load::Process;
+
+/// What one round of a load has come to. Times are microseconds.
+#[derive(Clone, Copy, Serialize)]
+pub struct Sample {
+    pub rate: f64,
+    pub p50: f64,
+    pub p99: f64,
+    /// The server's, a call.
+    pub cpu: f64,
+}
+
+/// How much is asked in a round, and how much of it at a time.
+#[derive(Clone, Copy)]
+pub struct Load {
+    pub calls: usize,
+    pub in_flight: usize,
+}
+
+/// The rounds of a row: ours, and those of the bar, each beside the one that it was in turns with.
+pub struct Rounds {
+    pub ours: Vec<Sample>,
+    pub bar: Vec<Sample>,
+}
+
+impl Rounds {
+    /// Measures in turns; the first of each warms up and does not count.
+    pub async fn measure(
+        count: usize,
+        mut ours: impl AsyncFnMut() -> Sample,
+        mut bar: impl AsyncFnMut() -> Sample,
+    ) -> Self {
+        let mut rounds = Self { ours: Vec::new(), bar: Vec::new() };
+        for round in 0..=count {
+            let pair = (ours().await, bar().await);
+            if round > 0 {
+                rounds.ours.push(pair.0);
+                rounds.bar.push(pair.1);
+            }
+        }
+        rounds
+    }
+}
+
+/// Drives a server with so many calls, and takes the time of each.
+pub async fn drive<F>(
+    server: &Process,
+    load: Load,
+    call: impl Fn(usize) -> F + Send + Sync + 'static,
+) -> Sample
+where
+    F: Future<Output = ()> + Send + 'static,
+{
+    let (call, next) = (Arc::new(call), Arc::new(AtomicUsize::new(0)));
+    let (before, begin) = (server.cpu(), Instant::now());
+    let mut workers = JoinSet::new();
+    for _ in 0..load.in_flight {
+        let (call, next) = (Arc::clone(&call), Arc::clone(&next));
+        workers.spawn(async move {
+            let mut took = Vec::new();
+            loop {
+                let n = next.fetch_add(1, Ordering::Relaxed);
+                if n >= load.calls {
+                    return took;
+                }
+                let begin = Instant::now();
+                call(n).await;
+                took.push(begin.elapsed());
+            }
+        });
+    }
+    let took = workers.join_all().await.concat();
+    Sample::of(took, begin.elapsed(), server.cpu() - before)
+}
+
+impl Sample {
+    /// Of what each call took, and what all of them took together.
+    pub fn of(mut took: Vec<Duration>, time: Duration, cpu: Duration) -> Self {
+        took.sort_unstable();
+        let at = |part: f64| micros(took[((took.len() - 1) as f64 * part) as usize]);
+        let calls = took.len() as f64;
+        Self {
+            rate: calls / time.as_secs_f64(),
+            p50: at(0.5),
+            p99: at(0.99),
+            cpu: micros(cpu) / calls,
+        }
+    }
+
+    /// What each of so many had of it that were asked for at once.
+    pub fn shared_by(self, count: usize) -> Self {
+        let count = count as f64;
+        Self { rate: self.rate * count, cpu: self.cpu / count, ..self }
+    }
+}
+
+fn micros(time: Duration) -> f64 {
+    time.as_secs_f64() * 1e6
+}

@@ -1,0 +1,113 @@
+//! What is asked for: connections, groups, requests.
+
+use keyhatch::grpc::pb;
+use keyhatch::grpc::pb::apply_service_client::ApplyServiceClient;
+use keyhatch::grpc::pb::connection_service_client::ConnectionServiceClient;
+use keyhatch::grpc::pb::group_service_client::GroupServiceClient;
+use keyhatch::grpc::pb::resolve_request::Target;
+use tonic::transport::Channel;
+
+use crate::bare;
+
+/// As many documents as an Apply takes.
+const DOCUMENTS: usize = 10_000;
+/// Numbers in an order that has none.
+const STRIDE: usize = 7919;
+
+pub fn request(target: Target) -> pb::ResolveRequest {
+    pb::ResolveRequest { target: Some(target), ..Default::default() }
+}
+
+/// Asks for the connection of this name.
+pub fn named(name: &str) -> pb::ResolveRequest {
+    let (integration, name) = ("aws".to_owned(), name.to_owned());
+    request(Target::Connection(pb::ConnectionTarget { integration, name }))
+}
+
+/// Asks for one of so many connections.
+pub fn any_of(count: usize, n: usize) -> pb::ResolveRequest {
+    named(&format!("c{}", n * STRIDE % count))
+}
+
+/// The same by the tag that it alone has.
+pub fn any_member_of(count: usize, n: usize) -> pb::ResolveRequest {
+    let account = (n * STRIDE % count).to_string();
+    let identifiers = [("account".to_owned(), account)].into();
+    request(Target::Group(pb::GroupTarget { name: "g".to_owned(), identifiers }))
+}
+
+pub fn batch(of: usize) -> pb::BatchResolveRequest {
+    pb::BatchResolveRequest { requests: vec![named("prod"); of] }
+}
+
+fn bound(relation: pb::Relation) -> Vec<pb::AccessBinding> {
+    let principals = vec!["workflow:bench".to_owned()];
+    vec![pb::AccessBinding { relation: relation.into(), principals }]
+}
+
+/// A connection for every step of workflow bench.
+pub fn connection(name: &str, secret: String) -> pb::Connection {
+    pb::Connection {
+        name: format!("connections/aws/{name}"),
+        fields: bare::fields(secret),
+        access: bound(pb::Relation::Resolver),
+        ..Default::default()
+    }
+}
+
+pub async fn create(admin: Channel, name: &str, secret: String) {
+    let connection = Some(connection(name, secret));
+    let request = pb::CreateConnectionRequest { connection, ..Default::default() };
+    let created = ConnectionServiceClient::new(admin).create_connection(request).await;
+    created.unwrap_or_else(|status| panic!("{}", status.message()));
+}
+
+pub async fn update(admin: Channel, name: &str, secret: String) {
+    let connection = Some(connection(name, secret));
+    let request = pb::UpdateConnectionRequest { connection, ..Default::default() };
+    let updated = ConnectionServiceClient::new(admin).update_connection(request).await;
+    updated.unwrap_or_else(|status| panic!("{}", status.message()));
+}
+
+/// Connections c0, c1, … told apart by one tag.
+pub async fn fill(admin: &Channel, count: usize) {
+    let numbers: Vec<usize> = (0..count).collect();
+    for some in numbers.chunks(DOCUMENTS) {
+        let documents = some.iter().map(|n| {
+            let document = pb::ConnectionDocument {
+                integration: "aws".to_owned(),
+                name: format!("c{n}"),
+                fields: bare::fields(format!("{n:040}")),
+                access: bound(pb::Relation::Resolver),
+                tags: vec![format!("account:{n}")],
+                ..Default::default()
+            };
+            let document = pb::apply_request::Document::Connection(document);
+            pb::ApplyRequest { document: Some(document) }
+        });
+        let documents = tokio_stream::iter(documents.collect::<Vec<_>>());
+        let applied = ApplyServiceClient::new(admin.clone()).apply(documents).await;
+        applied.unwrap_or_else(|status| panic!("{}", status.message()));
+    }
+}
+
+/// A group of all of them.
+pub async fn group(admin: &Channel, count: usize) {
+    let group = pb::ConnectionGroup {
+        name: "groups/g".to_owned(),
+        integration: "aws".to_owned(),
+        identifiers: vec!["account".to_owned()],
+        access: bound(pb::Relation::Viewer),
+        ..Default::default()
+    };
+    let mut client = GroupServiceClient::new(admin.clone());
+    let request = pb::CreateGroupRequest { group: Some(group), ..Default::default() };
+    client.create_group(request).await.unwrap();
+    let numbers: Vec<usize> = (0..count).collect();
+    for some in numbers.chunks(1000) {
+        let members = some.iter().map(|n| format!("connections/aws/c{n}")).collect();
+        let name = "groups/g".to_owned();
+        let request = pb::AddMembersRequest { name, members, ..Default::default() };
+        client.add_members(request).await.unwrap();
+    }
+}

@@ -1,0 +1,64 @@
+//! Messages on their way in and out of buffers that fit them.
+//!
+//! tonic's own codec takes 8 KiB for every request and 8 KiB for every reply, of which most are empty, and all of which
+//! are wiped when they are freed: of what a warm Resolve costs that was a tenth (benches/README.md).
+
+use std::marker::PhantomData;
+
+use prost::Message;
+use tonic::Status;
+use tonic::codec::{BufferSettings, EncodeBuf, Encoder};
+use tonic_prost::ProstDecoder;
+
+/// What a request is read into; most are smaller, and a larger one gets what it needs.
+const REQUEST_BYTES: usize = 256;
+/// What a reply is written into: the least size of one with a credential, and its head.
+const REPLY_BYTES: usize = 2 * 1024 + 64;
+/// When a stream's messages go to the transport; tonic's own.
+const YIELD_BYTES: usize = 32 * 1024;
+
+/// prost's messages, as tonic's generated code wants them.
+pub struct Codec<T, U>(PhantomData<fn(T) -> U>);
+
+impl<T, U> Default for Codec<T, U> {
+    fn default() -> Self {
+        Self(PhantomData)
+    }
+}
+
+impl<T, U> tonic::codec::Codec for Codec<T, U>
+where
+    T: Message + 'static,
+    U: Message + Default + 'static,
+{
+    type Encode = T;
+    type Decode = U;
+    type Encoder = MessageEncoder<T>;
+    type Decoder = ProstDecoder<U>;
+
+    fn encoder(&mut self) -> Self::Encoder {
+        MessageEncoder(PhantomData)
+    }
+
+    fn decoder(&mut self) -> Self::Decoder {
+        ProstDecoder::new(BufferSettings::new(REQUEST_BYTES, YIELD_BYTES))
+    }
+}
+
+/// Writes messages.
+pub struct MessageEncoder<T>(PhantomData<fn(T)>);
+
+impl<T: Message> Encoder for MessageEncoder<T> {
+    type Item = T;
+    type Error = Status;
+
+    fn encode(&mut self, message: T, buffer: &mut EncodeBuf<'_>) -> Result<(), Status> {
+        // All at once: a buffer that grows is copied, and what it was is wiped, time and again.
+        buffer.reserve(message.encoded_len());
+        message.encode(buffer).map_err(|error| Status::internal(error.to_string()))
+    }
+
+    fn buffer_settings(&self) -> BufferSettings {
+        BufferSettings::new(REPLY_BYTES, YIELD_BYTES)
+    }
+}
