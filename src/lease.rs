@@ -5,6 +5,7 @@
 //! remaining life of the step. A lease never outlives its opening.
 
 use std::collections::{BTreeSet, HashMap, HashSet};
+use std::sync::Arc;
 use std::time::Duration;
 
 use serde::{Deserialize, Serialize};
@@ -59,7 +60,7 @@ pub struct Lease {
     /// The version of it that was handed out.
     pub version: u64,
     /// What was asked for.
-    pub ask: Ask,
+    pub ask: Arc<Ask>,
     /// Whether it is a Watch's own, which nobody else is given.
     #[serde(default, skip_serializing_if = "std::ops::Not::not")]
     pub is_watch: bool,
@@ -69,6 +70,14 @@ pub struct Lease {
     pub expire_time: Timestamp,
     /// What limited it.
     pub limited_by: TtlLimit,
+}
+
+impl Lease {
+    /// Whether somebody who asks for this, and gets this version of this resource, may be given it again.
+    pub fn is_for(&self, ask: &Ask, resource: Id, version: u64) -> bool {
+        let same = (self.resource, self.version) == (resource, version);
+        same && !self.is_watch && *self.ask == *ask
+    }
 }
 
 /// The bounds that the broker's configuration and the resource set.
@@ -141,7 +150,7 @@ pub struct LeaseTable {
 #[derive(Debug, Default)]
 struct OfOpening {
     all: HashSet<Id>,
-    latest: HashMap<Ask, Id>,
+    latest: HashMap<Arc<Ask>, Id>,
 }
 
 impl LeaseTable {
@@ -200,7 +209,7 @@ impl LeaseTable {
         let id = self.by_opening.get(&opening)?.latest.get(ask)?;
         let lease = self.by_id.get(id)?;
         let fresh = now < lease.issue_time.two_thirds_to(lease.expire_time);
-        (lease.resource == resource && lease.version == version && fresh).then_some(lease)
+        (fresh && lease.is_for(ask, resource, version)).then_some(lease)
     }
 
     /// Takes a lease in.
@@ -208,7 +217,7 @@ impl LeaseTable {
         let of = self.by_opening.entry(lease.opening).or_default();
         of.all.insert(lease.id);
         if !lease.is_watch {
-            of.latest.insert(lease.ask.clone(), lease.id);
+            of.latest.insert(Arc::clone(&lease.ask), lease.id);
         }
         self.by_resource.entry(lease.resource).or_default().insert(lease.id);
         self.by_expiry.insert((lease.expire_time, lease.id));
@@ -282,7 +291,11 @@ mod tests {
             opening: Id::from_bytes([1; 16]),
             resource: Id::from_bytes([2; 16]),
             version: 1,
-            ask: Ask { target: "connections/aws/a".into(), fields: vec![], ttl_millis: None },
+            ask: Arc::new(Ask {
+                target: "connections/aws/a".into(),
+                fields: vec![],
+                ttl_millis: None,
+            }),
             is_watch: false,
             issue_time: at(0),
             expire_time: at(expire),

@@ -107,11 +107,11 @@ impl Broker {
         let ResolveLine { principal, run_as, ask, outcome, .. } = *line;
         let (workflow, step) = names_in(&principal).ok_or_else(absent)?;
         let target = reference_in(&ask.target).ok_or_else(absent)?;
-        let dry_run = DryRun { workflow, step, run_as, target, fields: ask.fields };
+        let dry_run = DryRun { workflow, step, run_as, target, fields: ask.fields.clone() };
         let decision_id = decision_id.to_owned();
         let past = PastDecision { decision_id, time, outcome };
         let now = self.tell(&dry_run)?;
-        Ok(Explanation { past: Some(past), principal, ..now })
+        Ok(Explanation { past: Some(past), principal: principal.to_string(), ..now })
     }
 
     /// Explains a decision that would be made now. Nothing is decided, and nothing journaled.

@@ -11,7 +11,7 @@ use super::error::Error;
 use super::judge::Found;
 use super::resolve::{Decided, Judged, corrupt, hand_out};
 use super::watch::{Watcher, WatcherState};
-use crate::journal::{CommitError, Committed, NotAccepted, Permit};
+use crate::journal::{CommitError, Committed, Permit};
 use crate::lease::{Bounds, Lease};
 use crate::model::Timestamp;
 
@@ -124,14 +124,13 @@ impl Broker {
                 }
                 // Another snapshot was published: it is told of that in a moment.
                 (_, Err(CommitError::Stale)) => continue,
-                (_, Err(CommitError::Closed)) => Error::NotAccepted(NotAccepted::NotOpen),
-                (_, Err(CommitError::TooManyLeases)) => {
-                    watcher.opening.count_refusal(now, &self.limits);
-                    Error::TooManyLeases(self.limits.step_live_leases)
+                (_, Err(error)) => {
+                    if error == CommitError::TooManyLeases {
+                        watcher.opening.count_refusal(now, &self.limits);
+                    }
+                    self.not_committed(error)
                 }
-                (_, Err(CommitError::Quarantined)) => Error::Quarantined,
-                (_, Err(CommitError::Unavailable(_))) => Error::JournalUnavailable,
-                _ => Error::Internal("a decision came out as another".to_owned()),
+                (_, Ok(_)) => Error::Internal("a decision came out as another".to_owned()),
             };
             state.put(epoch, Err(error));
             watcher.wake.notify_one();

@@ -68,9 +68,10 @@ impl Broker {
         };
         let record = connection.values.key;
         let permit = self.journal.commit_test(self.now(), snapshot.head, record, line)?;
-        let decision_id = permit.decision_id().to_owned();
-        let opened = permit.open(&connection.values.sealed, &self.keyring);
-        Ok(opened.map_err(|_| Error::Corrupt).map(|fields| Inspected {
+        let decision_id = permit.decision_id().to_string();
+        let opened = permit.open(&connection.values.sealed, &self.keyring).ok();
+        let fields = opened.and_then(|opened| opened.to_fields()).ok_or(Error::Corrupt);
+        Ok(fields.map(|fields| Inspected {
             version: metadata.version,
             decision_id,
             findings: all_findings(&snapshot.catalog, connection, &fields),

@@ -1,6 +1,6 @@
 //! What a step may have of the catalogue: pure decisions over one snapshot.
 
-use std::collections::{BTreeMap, BTreeSet};
+use std::collections::BTreeSet;
 use std::time::Duration;
 
 use super::error::Error;
@@ -27,8 +27,8 @@ pub(super) struct Found {
     pub(super) values: Values,
     /// The longest that a lease on it lasts.
     pub(super) max_ttl: Option<Duration>,
-    /// The name asked for → our name.
-    pub(super) fields: BTreeMap<String, FieldName>,
+    /// The name asked for and our name, each of the former once.
+    pub(super) fields: Vec<(String, FieldName)>,
 }
 
 /// Why nothing is handed out.
@@ -222,7 +222,7 @@ fn judge_secret(
         version: secret.metadata.version,
         values: secret.values.clone(),
         max_ttl: None,
-        fields: BTreeMap::from([(SECRET_FIELD.to_owned(), field)]),
+        fields: vec![(SECRET_FIELD.to_owned(), field)],
     })
 }
 
@@ -231,7 +231,7 @@ fn select(
     catalog: &Catalog,
     connection: &Connection,
     asked: &[String],
-) -> Result<BTreeMap<String, FieldName>, String> {
+) -> Result<Vec<(String, FieldName)>, String> {
     let set = &connection.metadata.fields;
     if asked.is_empty() {
         return Ok(set.keys().map(|name| (name.as_str().to_owned(), name.clone())).collect());
@@ -248,7 +248,10 @@ fn select(
     let pair = |asked: &String| {
         canonical(asked).map(|name| (asked.clone(), name)).ok_or_else(|| asked.clone())
     };
-    asked.iter().map(pair).collect()
+    let mut pairs = asked.iter().map(pair).collect::<Result<Vec<_>, _>>()?;
+    pairs.sort_unstable_by(|one, other| one.0.cmp(&other.0));
+    pairs.dedup_by(|one, other| one.0 == other.0);
+    Ok(pairs)
 }
 
 /// Why a lease would still be given, and what of.

@@ -70,7 +70,7 @@ impl Broker {
         let Some(lease) = own else { return Ok(Err(absent(id))) };
         let line = |outcome| RenewalLine {
             opening: record.id,
-            principal: format!("{}", step_principal(record)),
+            principal: opening.principal(),
             run_as: record.run_as.clone(),
             lease: id,
             target: lease.ask.target.clone(),
@@ -83,7 +83,7 @@ impl Broker {
                 Some(standing) => standing,
                 None => {
                     let decision_id = commit(refuse(Refusal::Denied.reason()))?;
-                    return Ok(Err(Refusal::Denied.into_error(decision_id)));
+                    return Ok(Err(Refusal::Denied.into_error(decision_id.to_string())));
                 }
             };
         if version != lease.version {

@@ -5,6 +5,7 @@
 
 mod apply;
 mod backup;
+mod batch;
 mod connection_write;
 mod connections;
 mod difference;

@@ -7,7 +7,6 @@
 //! All of it on one snapshot. If another was published before the journal took the line, everything is
 //! decided again.
 
-use std::collections::BTreeMap;
 use std::sync::Arc;
 use std::time::Duration;
 
@@ -22,9 +21,10 @@ use crate::journal::{
 use crate::lease::{Ask, Bounds, Lease, is_renewable, propose};
 use crate::model::limits::{MAX_REQUESTED_FIELDS, MAX_TTL, MIN_TTL};
 use crate::model::{
-    FieldName, Fields, Id, IntegrationName, KindName, Opening, Reference, ResourceName, StepKey,
+    FieldName, Id, IntegrationName, KindName, Opening, Reference, ResourceName, StepKey,
     Timestamp, Value,
 };
+use crate::seal::OpenedFields;
 
 /// What a step asks for.
 #[derive(Clone, Debug)]
@@ -58,8 +58,8 @@ pub struct Resolved {
     pub kind: Option<(IntegrationName, KindName)>,
     /// The version.
     pub version: u64,
-    /// The values, by the names asked for.
-    pub fields: BTreeMap<String, Value>,
+    /// The values, by the names asked for, each of them once.
+    pub fields: Vec<(String, Value)>,
     /// The lease.
     pub lease: Lease,
     /// Whether it could be renewed to last longer.
@@ -148,45 +148,44 @@ impl Broker {
     ) -> Result<Resolved, Error> {
         // Each turn means that somebody's change was published, so this ends.
         loop {
-            match self.resolve_once(opening, request, watch, judged, now) {
+            let Decided { resolution, outcome } =
+                self.decided(opening, request, watch, judged, now);
+            match self.journal.commit(now, resolution) {
+                Ok(committed) => return self.conclude(outcome, committed),
                 Err(CommitError::Stale) => judged = self.judge_now(opening, request)?,
-                Err(CommitError::Closed) => {
-                    return Err(Error::NotAccepted(NotAccepted::NotOpen));
-                }
-                Err(CommitError::TooManyLeases) => {
-                    return Err(Error::TooManyLeases(self.limits.step_live_leases));
-                }
-                Err(CommitError::Quarantined) => return Err(Error::Quarantined),
-                Err(CommitError::Unavailable(Unavailable)) => {
-                    return Err(Error::JournalUnavailable);
-                }
-                Err(error @ CommitError::LeaseOver) => {
-                    return Err(Error::Internal(error.to_string()));
-                }
-                Ok(outcome) => return outcome,
+                Err(error) => return Err(self.not_committed(error)),
             }
         }
     }
 
-    fn resolve_once(
+    /// What comes of a decision that is committed.
+    pub(super) fn conclude(
         &self,
-        opening: &LiveOpening,
-        request: &ResolveRequest,
-        watch: Option<Option<Id>>,
-        judged: Judged,
-        now: Timestamp,
-    ) -> Result<Result<Resolved, Error>, CommitError> {
-        let Decided { resolution, outcome } = self.decided(opening, request, watch, judged, now);
-        Ok(match (outcome, self.journal.commit(now, resolution)?) {
+        outcome: Result<(Found, Bounds), Refusal>,
+        committed: Committed,
+    ) -> Result<Resolved, Error> {
+        match (outcome, committed) {
             (Ok((found, bounds)), Committed::Permitted(permit, lease)) => {
                 let opened = permit.open(&found.values.sealed, &self.keyring);
-                opened
-                    .map_err(|error| corrupt(&found, error))
-                    .and_then(|opened| hand_out(found, &opened, lease, &bounds))
+                let opened = opened.map_err(|error| corrupt(&found, error))?;
+                hand_out(found, &opened, lease, &bounds)
             }
-            (Err(refusal), Committed::Refused(decision_id)) => Err(refusal.into_error(decision_id)),
+            (Err(refusal), Committed::Refused(decision_id)) => {
+                Err(refusal.into_error(decision_id.to_string()))
+            }
             _ => Err(Error::Internal("a decision came out as another".to_owned())),
-        })
+        }
+    }
+
+    /// What is told of a decision that the journal has not taken, and that is not to be made again.
+    pub(super) fn not_committed(&self, error: CommitError) -> Error {
+        match error {
+            CommitError::Closed => Error::NotAccepted(NotAccepted::NotOpen),
+            CommitError::TooManyLeases => Error::TooManyLeases(self.limits.step_live_leases),
+            CommitError::Quarantined => Error::Quarantined,
+            CommitError::Unavailable(Unavailable) => Error::JournalUnavailable,
+            CommitError::LeaseOver | CommitError::Stale => Error::Internal(error.to_string()),
+        }
     }
 
     /// A decision as the journal takes it, and what comes after it.
@@ -209,12 +208,13 @@ impl Broker {
             }
             Ok(found) => {
                 let bounds = self.lease_bounds(opening, found.max_ttl);
+                let is_named = matches!(request.target, Reference::Connection(_) | Reference::Secret(_));
                 let allowed = Allowed {
                     by: found.by.clone(),
                     record: found.values.key,
-                    resource: found.name.to_string(),
+                    resource: (!is_named).then(|| found.name.to_string()),
                     version: found.version,
-                    fields: found.fields.values().cloned().collect(),
+                    fields: found.fields.iter().map(|(_, name)| name.clone()).collect(),
                     terms: propose(request.ttl, &bounds, now),
                     max_leases: self.limits.step_live_leases,
                 };
@@ -248,7 +248,7 @@ pub(super) fn corrupt(found: &Found, error: PermitError) -> Error {
 /// The credential as it is told, from the record that its permit has opened.
 pub(super) fn hand_out(
     found: Found,
-    opened: &Fields,
+    opened: &OpenedFields,
     lease: Lease,
     bounds: &Bounds,
 ) -> Result<Resolved, Error> {
@@ -256,7 +256,7 @@ pub(super) fn hand_out(
     // Copied, not moved: one field may have been asked for under two of its names.
     let copy = |(asked, name): (String, FieldName)| {
         let value = opened.get(&name).ok_or(Error::Corrupt)?;
-        Ok((asked, Value::new(value.expose().to_vec())))
+        Ok((asked, Value::new(value.to_vec())))
     };
     let fields = found.fields.into_iter().map(copy).collect::<Result<_, Error>>()?;
     Ok(Resolved {

@@ -174,7 +174,7 @@ fn fold(lines: Vec<Body>) -> Vec<RunStep> {
             }
             Event::Resolve(line) => {
                 if let Some(step) = step_of(&mut steps, &places, line.opening) {
-                    receive(step, time, line.ask.target, line.outcome);
+                    receive(step, time, &line.ask.target, line.outcome);
                 }
             }
             _ => {}
@@ -198,7 +198,7 @@ fn step_of<'a>(
 }
 
 /// A lease that is handed out once more is the same one.
-fn receive(step: &mut RunStep, time: Timestamp, target: String, outcome: Outcome) {
+fn receive(step: &mut RunStep, time: Timestamp, target: &str, outcome: Outcome) {
     let Outcome::Allow { resource, version, released, lease, expire_time, .. } = outcome else {
         return;
     };
@@ -209,8 +209,8 @@ fn receive(step: &mut RunStep, time: Timestamp, target: String, outcome: Outcome
         }
         None => step.received.push(Received {
             lease,
-            resource: resource.unwrap_or_else(|| target.clone()),
-            target,
+            resource: resource.unwrap_or_else(|| target.to_owned()),
+            target: target.to_owned(),
             version,
             fields: released,
             first: time,

@@ -37,13 +37,14 @@ pub(super) fn step<T>(
         broker.check_serving()?;
         let peer = request.extensions().get::<Arc<Peer<Arc<LiveOpening>>>>();
         let peer = peer.ok_or_else(|| Error::Internal("a request without a peer".to_owned()))?;
-        peer.tag.accepts(&peer.svid.sha256, broker.now())?;
+        let now = broker.now();
+        peer.tag.accepts(&peer.svid.sha256, now)?;
         // A pinned certificate is the opening's own; its name must be, too.
         if !peer.tag.record().key.is_of(&peer.svid.id) {
             return Err(Error::NotAccepted(NotAccepted::CertificateUnknown));
         }
         // Before anything is looked at: a flood of malformed requests is a flood, too.
-        take_request(broker, &peer.tag)?;
+        peer.tag.take_request(now, broker.limits()).map_err(Error::TooManyRequests)?;
         Ok(Arc::clone(peer))
     };
     checked().map_err(|error| to_status(&error))

@@ -56,25 +56,28 @@ impl StepService for Steps {
         let peer = peer::step(&self.broker, &request)?;
         let requests = request.into_inner().requests;
         check_batch(requests.len()).map_err(|error| to_status(&error))?;
-        let mut results = Vec::with_capacity(requests.len());
-        let mut bytes = 0;
-        for (number, request) in requests.into_iter().enumerate() {
+        let (count, mut results, mut bytes) = (requests.len(), Vec::new(), 0);
+        let mut asked = requests.into_iter().enumerate().map(|(number, request)| {
             // The call itself has paid for the first.
-            let paid =
-                if number == 0 { Ok(()) } else { peer::take_request(&self.broker, &peer.tag) };
-            let resolved = if bytes < MAX_BATCH_REPLY_BYTES {
-                paid.and_then(|()| parse(request))
-                    .and_then(|request| self.broker.resolve(&peer.tag, &request))
-            } else {
-                Err(Error::TooLarge("the reply is full; ask for this one by itself".to_owned()))
+            if number > 0 {
+                peer::take_request(&self.broker, &peer.tag)?;
+            }
+            parse(request)
+        });
+        while results.len() < count {
+            let resolved = match MAX_BATCH_REPLY_BYTES.saturating_sub(bytes) {
+                0 => asked.by_ref().map(|one| one.and(Err(full()))).collect(),
+                room => self.broker.resolve_some(&peer.tag, &mut asked, room),
             };
-            let result = match resolved.map(convert::resolved) {
-                Ok(response) => pb::batch_resolve_result::Result::Response(response),
-                Err(error) => pb::batch_resolve_result::Result::Error(to_message(&error)),
-            };
-            let result = pb::BatchResolveResult { result: Some(result) };
-            bytes += prost::Message::encoded_len(&result);
-            results.push(result);
+            for one in resolved {
+                let result = match one.map(convert::resolved) {
+                    Ok(response) => pb::batch_resolve_result::Result::Response(response),
+                    Err(error) => pb::batch_resolve_result::Result::Error(to_message(&error)),
+                };
+                let result = pb::BatchResolveResult { result: Some(result) };
+                bytes += prost::Message::encoded_len(&result);
+                results.push(result);
+            }
         }
         self.settle().await?;
         let mut reply = pb::BatchResolveResponse { results, ..Default::default() };
@@ -154,6 +157,10 @@ impl StepService for Steps {
             step_expire_time: convert::timestamp(opening.expire_time),
         }))
     }
+}
+
+fn full() -> Error {
+    Error::TooLarge("the reply is full; ask for this one by itself".to_owned())
 }
 
 fn delivered(delivery: Delivery) -> pb::WatchResponse {

@@ -15,7 +15,7 @@ use super::signature::Place;
 use super::standing::Unsynced;
 use super::sync::Synced;
 use super::watchdog::Pulse;
-use super::{Position, Unavailable, line};
+use super::{DecisionId, Position, Unavailable, line};
 use crate::model::Timestamp;
 use crate::seal::Keyring;
 
@@ -288,7 +288,7 @@ impl Chain {
         Position(self.last)
     }
 
-    pub(super) fn decision_id(&self, position: Position) -> String {
-        format!("{}.{}", self.number, position.0)
+    pub(super) fn decision_id(&self, position: Position) -> DecisionId {
+        DecisionId { file: self.number, line: position.0 }
     }
 }

@@ -1,9 +1,11 @@
 //! What journal lines say.
 
 use std::collections::BTreeSet;
+use std::sync::Arc;
 
 use serde::{Deserialize, Serialize};
 
+use super::live::LiveOpening;
 use super::requests::RequestNote;
 use crate::access::Bindings;
 use crate::lease::{Ask, Lease, TtlLimit};
@@ -363,13 +365,13 @@ pub struct ResolveLine {
     /// Which opening asked.
     pub opening: Id,
     /// Whose workflow, run and step, for whoever reads the line.
-    pub principal: String,
+    pub principal: Arc<str>,
     /// On whose behalf.
     #[serde(default, skip_serializing_if = "BTreeSet::is_empty")]
     pub run_as: BTreeSet<RunAs>,
     /// What was asked.
     #[serde(flatten)]
-    pub ask: Ask,
+    pub ask: Arc<Ask>,
     /// Whether it is a delivery of a Watch.
     #[serde(default, skip_serializing_if = "std::ops::Not::not")]
     pub watch: bool,
@@ -379,15 +381,23 @@ pub struct ResolveLine {
 }
 
 impl ResolveLine {
-    pub(super) fn new(opening: &Opening, ask: Ask) -> Self {
-        let key = &opening.key;
+    pub(super) fn new(opening: &LiveOpening, ask: Ask) -> Self {
+        let record = opening.record();
         Self {
-            opening: opening.id,
-            principal: format!("workflow:{}/run:{}/step:{}", key.workflow, key.run, key.step),
-            run_as: opening.run_as.clone(),
-            ask,
+            opening: record.id,
+            principal: opening.principal(),
+            run_as: record.run_as.clone(),
+            ask: Arc::new(ask),
             watch: false,
             outcome: Outcome::Refuse { reason: String::new(), by: String::new() },
+        }
+    }
+
+    /// The lease of a Watch's delivery before that the line ends, if it does.
+    pub(super) fn ended_lease(&self) -> Option<Id> {
+        match &self.outcome {
+            Outcome::Allow { ended, .. } => *ended,
+            Outcome::Refuse { .. } => None,
         }
     }
 
@@ -408,7 +418,7 @@ impl ResolveLine {
                 opening: self.opening,
                 resource: *uid,
                 version: *version,
-                ask: self.ask.clone(),
+                ask: Arc::clone(&self.ask),
                 is_watch: self.watch,
                 issue_time: *issue_time,
                 expire_time: *expire_time,
@@ -425,7 +435,7 @@ pub struct RenewalLine {
     /// Whose.
     pub opening: Id,
     /// Whose workflow, run and step, for whoever reads the line.
-    pub principal: String,
+    pub principal: Arc<str>,
     /// On whose behalf.
     #[serde(default, skip_serializing_if = "BTreeSet::is_empty")]
     pub run_as: BTreeSet<RunAs>,

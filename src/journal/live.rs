@@ -9,7 +9,7 @@ use parking_lot::{Mutex, RwLock};
 use tokio::sync::{OwnedSemaphorePermit, Semaphore};
 use tokio_util::sync::{CancellationToken, WaitForCancellationFutureOwned};
 
-use super::event::{Announced, Attempt, Checkpoint, Event, Outcome, RenewalOutcome};
+use super::event::{Announced, Attempt, Checkpoint, Event, RenewalOutcome};
 use super::requests::{RequestNote, RequestTable};
 use super::usage::Usage;
 use crate::lease::{LeaseTable, Terms};
@@ -39,6 +39,8 @@ pub enum NotAccepted {
 #[derive(Debug)]
 pub struct LiveOpening {
     record: Opening,
+    /// As lines name it.
+    principal: Arc<str>,
     certificates: RwLock<Vec<PinnedCertificate>>,
     closed: AtomicBool,
     /// The newest certificate is journaled, but perhaps not in the step's directory.
@@ -56,7 +58,10 @@ pub struct LiveOpening {
 impl LiveOpening {
     fn new(record: Opening) -> Self {
         let certificates = RwLock::new(record.certificates.clone());
+        let key = &record.key;
+        let principal = format!("workflow:{}/run:{}/step:{}", key.workflow, key.run, key.step);
         Self {
+            principal: principal.into(),
             heard: AtomicI64::new(record.open_time.millis()),
             ended: CancellationToken::new(),
             watches: Arc::new(Semaphore::new(MAX_WATCHES)),
@@ -73,6 +78,11 @@ impl LiveOpening {
     /// What was recorded when it was opened.
     pub fn record(&self) -> &Opening {
         &self.record
+    }
+
+    /// Whose workflow, run and step, as lines of the journal name it.
+    pub fn principal(&self) -> Arc<str> {
+        Arc::clone(&self.principal)
     }
 
     /// What was recorded, with the certificates that it has now.
@@ -310,8 +320,8 @@ impl Live {
                 self.is_quarantined = true;
             }
             Event::Resolve(line) => {
-                if let Outcome::Allow { ended: Some(ended), .. } = &line.outcome {
-                    self.leases.remove(*ended);
+                if let Some(ended) = line.ended_lease() {
+                    self.leases.remove(ended);
                 }
                 if let Some(lease) = line.new_lease() {
                     self.leases.insert(lease);

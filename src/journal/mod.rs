@@ -128,8 +128,8 @@ pub struct Allowed {
     pub by: String,
     /// The record with the values.
     pub record: RecordKey,
-    /// The full name of what is handed out.
-    pub resource: String,
+    /// The full name of what is handed out, where the target does not say it.
+    pub resource: Option<String>,
     /// The credential's version.
     pub version: u64,
     /// The names of the fields that are handed out.
@@ -140,12 +140,25 @@ pub struct Allowed {
     pub max_leases: u32,
 }
 
+/// Where a decision stands in the journal: what an operator looks it up by.
+#[derive(Clone, Copy, Debug)]
+pub struct DecisionId {
+    file: u64,
+    line: u64,
+}
+
+impl std::fmt::Display for DecisionId {
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        write!(f, "{}.{}", self.file, self.line)
+    }
+}
+
 /// A committed decision.
 pub enum Committed {
     /// Allowed: open the record with the permit.
     Permitted(Permit, Lease),
-    /// Refused; the decision id is what an operator looks up.
-    Refused(String),
+    /// Refused.
+    Refused(DecisionId),
 }
 
 /// Where the journal stands: the number of a line.
@@ -249,9 +262,7 @@ impl Journal {
         self.commit_all(now, vec![asked]).pop().unwrap_or(Err(Unavailable.into()))
     }
 
-    /// Commits decisions as [`Journal::commit`] does, with one write for all of their lines. Of an opening's
-    /// leases each sees those before this call only: so at most one of them may be more than a delivery that
-    /// ends the one before.
+    /// Commits decisions as [`Journal::commit`] does, one after the other, with one write for all of their lines.
     ///
     /// # Errors
     /// For each, as [`Journal::commit`].
@@ -270,7 +281,7 @@ impl Journal {
         chain.live_mut().expire(now);
         let mut events = Vec::with_capacity(count);
         let mut settle = |asked: Resolution<'_>| {
-            let (line, settled) = asked.settle(chain.live(), now)?;
+            let (line, settled) = asked.settle(chain.live(), &events, now)?;
             events.push(Event::Resolve(Box::new(line)));
             Ok(settled)
         };
@@ -286,9 +297,9 @@ impl Journal {
             Ok(first) => first,
             Err(error) => return failed(error),
         };
-        let mut ids = (first.0..).map(|line| chain.decision_id(Position(line)));
+        let mut lines = first.0..;
         let mut conclude = |settled: Settled| {
-            let decision_id = ids.next().unwrap_or_default();
+            let decision_id = chain.decision_id(Position(lines.next().unwrap_or_default()));
             match settled {
                 Settled::Permitted { record, version, lease } => {
                     let permit = Permit::new(record, version, decision_id);
@@ -312,7 +323,7 @@ impl Journal {
         epoch: u64,
         opening: &LiveOpening,
         line: RenewalLine,
-    ) -> Result<String, CommitError> {
+    ) -> Result<DecisionId, CommitError> {
         let mut chain = self.lock()?;
         let live = chain.live();
         if live.is_quarantined() {
@@ -377,7 +388,7 @@ impl Journal {
     ///
     /// # Errors
     /// If it cannot be written.
-    pub fn append(&self, now: Timestamp, event: &Event) -> Result<(Position, String), Unavailable> {
+    pub fn append(&self, now: Timestamp, event: &Event) -> Result<(Position, DecisionId), Unavailable> {
         let mut chain = self.lock()?;
         let position = chain.append(now, event)?;
         Ok((position, chain.decision_id(position)))

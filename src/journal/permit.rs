@@ -1,7 +1,7 @@
 //! The permit: proof that a decision to hand out one record stands in the journal.
 
-use crate::model::Fields;
-use crate::seal::{Keyring, OpenError, RecordKey, Sealed};
+use super::DecisionId;
+use crate::seal::{Keyring, OpenError, OpenedFields, RecordKey, Sealed};
 
 /// Leave to open one version of one record, once. Only [`super::Journal::commit`] makes one, after its
 /// line is written; it is used up by [`Permit::open`].
@@ -9,7 +9,7 @@ use crate::seal::{Keyring, OpenError, RecordKey, Sealed};
 pub struct Permit {
     record: RecordKey,
     version: u64,
-    decision_id: String,
+    decision_id: DecisionId,
 }
 
 /// Why a permit opened nothing.
@@ -24,20 +24,20 @@ pub enum PermitError {
 }
 
 impl Permit {
-    pub(super) fn new(record: RecordKey, version: u64, decision_id: String) -> Self {
+    pub(super) fn new(record: RecordKey, version: u64, decision_id: DecisionId) -> Self {
         Self { record, version, decision_id }
     }
 
-    /// Where the decision stands in the journal, as "FILE.LINE".
-    pub fn decision_id(&self) -> &str {
-        &self.decision_id
+    /// Where the decision stands in the journal.
+    pub fn decision_id(&self) -> DecisionId {
+        self.decision_id
     }
 
     /// Opens the record that the permit is for.
     ///
     /// # Errors
     /// If `sealed` is another version, or is not that record's.
-    pub fn open(self, sealed: &Sealed, keyring: &Keyring) -> Result<Fields, PermitError> {
+    pub fn open(self, sealed: &Sealed, keyring: &Keyring) -> Result<OpenedFields, PermitError> {
         if sealed.version() != self.version {
             return Err(PermitError::OtherRecord);
         }
@@ -52,7 +52,7 @@ impl Permit {
         mut permits: Vec<Self>,
         sealed: &Sealed,
         keyring: &Keyring,
-    ) -> Result<Fields, PermitError> {
+    ) -> Result<OpenedFields, PermitError> {
         let Some(first) = permits.pop() else { return Err(PermitError::OtherRecord) };
         let is_alike =
             |other: &Self| other.record == first.record && other.version == first.version;

@@ -1,6 +1,8 @@
 //! From a decision to its line.
 
-use super::event::{Outcome, ResolveLine};
+use std::sync::Arc;
+
+use super::event::{Event, Outcome, ResolveLine};
 use super::live::Live;
 use super::{Allowed, CommitError, Resolution, Unavailable, Verdict};
 use crate::lease::Lease;
@@ -18,10 +20,12 @@ pub(super) enum Settled {
 }
 
 impl Resolution<'_> {
-    /// The line to write, unless the world has moved on since the decision.
+    /// The line to write, after those earlier ones that are not applied yet, unless the world has moved on since the
+    /// decision.
     pub(super) fn settle(
         self,
         live: &Live,
+        earlier: &[Event],
         now: Timestamp,
     ) -> Result<(ResolveLine, Settled), CommitError> {
         if live.is_quarantined() {
@@ -33,17 +37,17 @@ impl Resolution<'_> {
         if self.opening.is_closed() {
             return Err(CommitError::Closed);
         }
-        let mut line = ResolveLine::new(self.opening.record(), self.ask);
+        let mut line = ResolveLine::new(self.opening, self.ask);
         line.watch = self.watch.is_some();
         match self.verdict {
             Verdict::Refuse { reason, by } => {
                 // What was asked for beside the target says nothing to anybody, and can be long.
-                line.ask.fields.clear();
+                Arc::make_mut(&mut line.ask).fields.clear();
                 line.outcome = Outcome::Refuse { reason: reason.to_owned(), by: by.to_owned() };
                 Ok((line, Settled::Refused))
             }
             Verdict::Allow(allowed) => {
-                settle_allowed(live, now, line, allowed, self.watch.flatten())
+                settle_allowed(live, earlier, now, line, allowed, self.watch.flatten())
             }
         }
     }
@@ -52,6 +56,7 @@ impl Resolution<'_> {
 /// The line of a decision to hand out, under a lease that is there already or a new one.
 fn settle_allowed(
     live: &Live,
+    earlier: &[Event],
     now: Timestamp,
     mut line: ResolveLine,
     allowed: Allowed,
@@ -59,13 +64,17 @@ fn settle_allowed(
 ) -> Result<(ResolveLine, Settled), CommitError> {
     let Allowed { by, record, resource, version, fields, terms, max_leases } = allowed;
     let leases = live.leases();
+    let of_opening = || of_opening(earlier, line.opening);
+    let begun = || of_opening().filter_map(ResolveLine::new_lease);
     // What is allowed at most may be less than it was. A Watch's lease is nobody else's.
     let reused = leases
         .reusable(line.opening, &line.ask, record.uid, version, now)
-        .filter(|lease| lease.expire_time <= terms.expire_time && !line.watch)
-        .cloned();
-    let held = leases.count_of(line.opening)
-        - usize::from(ended.is_some_and(|id| leases.find(id).is_some()));
+        .cloned()
+        .or_else(|| begun().find(|lease| lease.is_for(&line.ask, record.uid, version)))
+        .filter(|lease| lease.expire_time <= terms.expire_time && !line.watch);
+    let over = of_opening().filter_map(ResolveLine::ended_lease).chain(ended);
+    let held = leases.count_of(line.opening) + begun().count()
+        - over.filter(|id| leases.find(*id).is_some()).count();
     if reused.is_none() && held >= max_leases as usize {
         let reason = "TOO_MANY_LEASES".to_owned();
         line.outcome = Outcome::Refuse { reason, by: String::new() };
@@ -79,15 +88,13 @@ fn settle_allowed(
             opening: line.opening,
             resource: record.uid,
             version,
-            ask: line.ask.clone(),
+            ask: Arc::clone(&line.ask),
             is_watch: line.watch,
             issue_time: now,
             expire_time: terms.expire_time,
             limited_by: terms.limited_by,
         },
     };
-    // Said only where the target does not say it.
-    let resource = Some(resource).filter(|resource| *resource != line.ask.target);
     line.outcome = Outcome::Allow {
         by,
         uid: record.uid,
@@ -102,4 +109,12 @@ fn settle_allowed(
         ended,
     };
     Ok((line, Settled::Permitted { record, version, lease }))
+}
+
+/// The decisions on this opening among these lines.
+fn of_opening(lines: &[Event], opening: Id) -> impl Iterator<Item = &ResolveLine> {
+    lines.iter().filter_map(move |line| match line {
+        Event::Resolve(line) if line.opening == opening => Some(&**line),
+        _ => None,
+    })
 }

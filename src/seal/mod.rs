@@ -37,7 +37,7 @@ pub use protection::{MemoryProtection, note_wiping_allocator};
 pub use sealed::Sealed;
 pub use secret_memory::{KeyMemory, key_memory};
 pub use source::{AskPassphrase, KekKind, KekSource, NewKek, Passphrase, Recipe, Unlock};
-pub use values::{Change, ReadValues};
+pub use values::{Change, OpenedFields, ReadValues};
 
 use crate::model::Id;
 use secret_memory::SecretKey;

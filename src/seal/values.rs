@@ -33,6 +33,25 @@ pub enum ReadValues {
     NoRandomness(#[from] NoRandomness),
 }
 
+/// A credential in the clear, as it was sealed: wiped when it goes, and nothing is copied but what is asked for.
+pub struct OpenedFields(Zeroizing<Vec<u8>>);
+
+impl OpenedFields {
+    /// The value of a field, if there is one of this name.
+    pub fn get(&self, name: &FieldName) -> Option<&[u8]> {
+        let mut fields = fields_in(&self.0).flatten();
+        fields.find(|(field, _)| *field == name.as_str()).map(|(_, value)| value)
+    }
+
+    /// A copy of all of them; none if a name is none.
+    pub fn to_fields(&self) -> Option<Fields> {
+        let owned = |(name, value): (&str, &[u8])| {
+            Some((FieldName::parse(name).ok()?, Value::new(value.to_vec())))
+        };
+        fields_in(&self.0).map(|field| field.and_then(owned)).collect()
+    }
+}
+
 impl Keyring {
     /// Seals a credential.
     ///
@@ -51,8 +70,10 @@ impl Keyring {
     ///
     /// # Errors
     /// If the record fails authentication.
-    pub fn open_values(&self, key: RecordKey, sealed: &Sealed) -> Result<Fields, OpenError> {
-        decode(&self.decrypt(key, sealed)?).ok_or(OpenError)
+    pub fn open_values(&self, key: RecordKey, sealed: &Sealed) -> Result<OpenedFields, OpenError> {
+        let bytes = self.decrypt(key, sealed)?;
+        let is_whole = fields_in(&bytes).all(|field| field.is_some());
+        if is_whole { Ok(OpenedFields(bytes)) } else { Err(OpenError) }
     }
 
     /// Seals a credential again with some fields changed. The plaintext stays in this function.
@@ -66,7 +87,7 @@ impl Keyring {
         version: u64,
         changes: BTreeMap<FieldName, Change>,
     ) -> Result<Sealed, ReadValues> {
-        let mut fields = decode(&self.decrypt(key, old)?).ok_or(OpenError)?;
+        let mut fields = self.open_values(key, old)?.to_fields().ok_or(OpenError)?;
         for (name, change) in changes {
             match change {
                 Change::Remove => fields.remove(&name),
@@ -99,19 +120,26 @@ fn encode(fields: &Fields) -> Zeroizing<Vec<u8>> {
     bytes
 }
 
-fn decode(mut bytes: &[u8]) -> Option<Fields> {
-    let mut fields = Fields::new();
-    while !bytes.is_empty() {
-        let (length, rest) = bytes.split_first_chunk::<2>()?;
-        let (name, rest) = rest.split_at_checked(usize::from(u16::from_be_bytes(*length)))?;
-        let (length, rest) = rest.split_first_chunk::<4>()?;
-        let length = usize::try_from(u32::from_be_bytes(*length)).ok()?;
-        let (value, rest) = rest.split_at_checked(length)?;
-        let name = FieldName::parse(std::str::from_utf8(name).ok()?).ok()?;
-        fields.insert(name, Value::new(value.to_vec()));
-        bytes = rest;
-    }
-    Some(fields)
+/// The fields of an encoded credential; the last is none if it is damaged.
+fn fields_in(mut rest: &[u8]) -> impl Iterator<Item = Option<(&str, &[u8])>> {
+    std::iter::from_fn(move || {
+        if rest.is_empty() {
+            return None;
+        }
+        let split = split_field(rest);
+        rest = split.map_or(&[], |(_, rest)| rest);
+        Some(split.map(|(field, _)| field))
+    })
+}
+
+/// The first field, and what comes after it.
+fn split_field(bytes: &[u8]) -> Option<((&str, &[u8]), &[u8])> {
+    let (length, rest) = bytes.split_first_chunk::<2>()?;
+    let (name, rest) = rest.split_at_checked(usize::from(u16::from_be_bytes(*length)))?;
+    let (length, rest) = rest.split_first_chunk::<4>()?;
+    let length = usize::try_from(u32::from_be_bytes(*length)).ok()?;
+    let (value, rest) = rest.split_at_checked(length)?;
+    Some(((std::str::from_utf8(name).ok()?, value), rest))
 }
 
 #[cfg(test)]
@@ -141,6 +169,9 @@ mod tests {
         let own = key(RecordKind::ConnectionValues, 1);
         let sealed = keyring.seal_values(own, 7, &fields(&[("a", "x"), ("b", "")])).unwrap();
         let opened = keyring.open_values(own, &sealed).unwrap();
+        let b = FieldName::parse("b").unwrap();
+        assert!(opened.get(&b) == Some(b"") && opened.get(&FieldName::parse("c").unwrap()).is_none());
+        let opened = opened.to_fields().unwrap();
         let texts: Vec<_> = opened.iter().map(|(k, v)| (k.as_str(), v.expose())).collect();
         assert_eq!(texts, [("a", &b"x"[..]), ("b", &b""[..])]);
 
@@ -163,7 +194,7 @@ mod tests {
         ]);
         let new = keyring.reseal_values(own, &old, 2, changes).unwrap();
         assert_eq!(new.version(), 2);
-        let opened = keyring.open_values(own, &new).unwrap();
+        let opened = keyring.open_values(own, &new).unwrap().to_fields().unwrap();
         let texts: Vec<_> = opened.iter().map(|(k, v)| (k.as_str(), v.expose())).collect();
         assert_eq!(texts, [("a", &b"9"[..]), ("c", &b"3"[..])]);
     }
