@@ -259,7 +259,7 @@ impl Loaded {
             broker: Arc::clone(&broker),
             metrics: metrics.clone(),
             doors,
-            handshakes: threads.handshakes.handle().clone(),
+            handshakes: threads.handshakes(),
             stop: stop.clone(),
             running,
         };

@@ -4,6 +4,8 @@ use std::time::Duration;
 
 use tokio::runtime::{Builder, Runtime};
 
+use crate::identity::Handshakes;
+
 /// How long threads are waited for when everything is drained.
 const LAST_MOMENT: Duration = Duration::from_secs(1);
 
@@ -11,8 +13,8 @@ const LAST_MOMENT: Duration = Duration::from_secs(1);
 pub(super) struct Threads {
     /// Where steps are served.
     pub(super) steps: Runtime,
-    /// Where the handshakes of steps are made.
-    pub(super) handshakes: Runtime,
+    /// Where the handshakes of steps are made that are too many at a time for where they are served.
+    handshakes: Runtime,
     /// The admin door, and health: a disk that hangs can still be reported.
     pub(super) admin: Runtime,
 }
@@ -33,6 +35,12 @@ impl Threads {
             admin: start("admin-door", Some(2))?,
             steps,
         })
+    }
+
+    /// Where the handshakes of steps are made: at most half of the threads that serve steps make any.
+    pub(super) fn handshakes(&self) -> Handshakes {
+        let few = self.handshakes.metrics().num_workers();
+        Handshakes::new(few, self.handshakes.handle().clone())
     }
 
     /// What is still there now has had its time.

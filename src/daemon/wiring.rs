@@ -5,7 +5,7 @@ use std::sync::Arc;
 use std::time::Duration;
 
 use tokio::net::UnixListener;
-use tokio::runtime::{Handle, Runtime as AsyncRuntime};
+use tokio::runtime::Runtime as AsyncRuntime;
 use tokio::sync::{Semaphore, mpsc};
 use tokio_util::sync::CancellationToken;
 
@@ -14,7 +14,7 @@ use super::certificate::Doors;
 use super::files::Shares;
 use crate::broker::{Broker, StepListener};
 use crate::grpc::{self, AdminConnection, StepConnection};
-use crate::identity::{Acceptor, Gate, GuestLimits, PIECE_BYTES, PaceLimits, Patience};
+use crate::identity::{Acceptor, Gate, GuestLimits, Handshakes, PIECE_BYTES, PaceLimits, Patience};
 use crate::journal::LiveOpening;
 use crate::metrics::Metrics;
 use crate::model::Limits;
@@ -28,7 +28,7 @@ pub(super) struct Wiring {
     pub(super) metrics: Metrics,
     pub(super) doors: Doors,
     /// Where the handshakes of steps are made.
-    pub(super) handshakes: Handle,
+    pub(super) handshakes: Handshakes,
     pub(super) stop: CancellationToken,
     pub(super) running: mpsc::Sender<()>,
 }

@@ -76,13 +76,36 @@ pub struct Acceptor<T> {
     pub domain: TrustDomain,
     /// Where connections go.
     pub connections: mpsc::Sender<Connection<T>>,
-    /// Where handshakes are made, if not where connections are served: they cost much, and thousands at once
-    /// would keep everybody else waiting.
-    pub handshakes: Option<Handle>,
+    /// Where handshakes are made, if not all where connections are served.
+    pub handshakes: Option<Handshakes>,
     /// When the daemon drains, connections on which nothing was said yet end: there is nothing to finish.
     pub draining: CancellationToken,
     /// Where those who are not let in are counted.
     pub refused: Arc<Tally>,
+}
+
+/// Where handshakes are made. They cost much, and thousands at once would keep everybody else waiting; but from one
+/// thread to another and back takes a fifth of the time of a whole handshake. So a few at a time are made where
+/// connections are served, and the others apart from it.
+#[derive(Clone)]
+pub struct Handshakes {
+    here: Arc<Semaphore>,
+    apart: Handle,
+}
+
+impl Handshakes {
+    /// At most so many at a time where connections are served, and the others on this runtime.
+    pub fn new(here: usize, apart: Handle) -> Self {
+        Self { here: Arc::new(Semaphore::new(here)), apart }
+    }
+
+    /// Where to make the next one, and its place there.
+    fn place(&self) -> (Handle, Option<OwnedSemaphorePermit>) {
+        match Arc::clone(&self.here).try_acquire_owned() {
+            Ok(place) => (Handle::current(), Some(place)),
+            Err(_) => (self.apart.clone(), None),
+        }
+    }
 }
 
 impl<T: Clone + Send + Sync + 'static> Acceptor<T> {
@@ -160,10 +183,13 @@ impl<T: Clone + Send + Sync + 'static> Acceptor<T> {
         let (domain, sender) = (self.domain.clone(), self.connections.clone());
         let (tag, requests) = (gate.tag.clone(), Arc::clone(&entrance.requests));
         let (patience, ends) = (gate.patience, (gate.stop.clone(), self.draining.clone()));
-        let handshakes = self.handshakes.clone().unwrap_or_else(Handle::current);
-        handshakes.spawn(async move {
+        let (runtime, place) = match &self.handshakes {
+            Some(handshakes) => handshakes.place(),
+            None => (Handle::current(), None),
+        };
+        runtime.spawn(async move {
             let shaken = tokio::time::timeout(HANDSHAKE_DEADLINE, acceptor.accept(stream)).await;
-            drop((handshake, pending));
+            drop((handshake, pending, place));
             let stream = match shaken {
                 Ok(Ok(stream)) => stream,
                 Ok(Err(error)) => return refused.note_handshake(&error, uid),

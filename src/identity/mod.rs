@@ -22,7 +22,7 @@ pub mod svid;
 mod tls;
 mod validity;
 
-pub use acceptor::{Acceptor, Gate};
+pub use acceptor::{Acceptor, Gate, Handshakes};
 pub use authority::{Authority, AuthorityError, Issued, KeyAndCertificate};
 pub use client::{ClientIdentity, ConnectError, TlsClientStream, connect};
 pub use connection::{Connection, Peer};
