@@ -1,6 +1,6 @@
 //! One verified connection, and when it ends by itself.
 
-use std::io;
+use std::io::{self, Write as _};
 use std::pin::Pin;
 use std::sync::Arc;
 use std::task::{Context, Poll, ready};
@@ -41,7 +41,11 @@ pub(super) struct Places {
     pub(super) _stay: Option<OwnedSemaphorePermit>,
 }
 
-/// One verified connection. It reads as ended once its gate is stopped, and when the patience with it is
+/// What is written without being sent, in bytes: as much as one TLS record holds.
+const UNSENT_BYTES: usize = 16 * 1024;
+
+/// One verified connection. What is said on it at one moment is sent at once: HTTP/2 flushes after every reply, and again
+/// after its trailers, and each would be a write(2) of its own, of which a warm Resolve had two. It reads as ended once its gate is stopped, and when the patience with it is
 /// over; before its first byte, also when the daemon drains.
 pub struct Connection<T> {
     stream: TlsStream<UnixStream>,
@@ -50,6 +54,8 @@ pub struct Connection<T> {
     silent: Option<Pin<Box<WaitForCancellationFutureOwned>>>,
     watchdog: Watchdog,
     reading: Reading,
+    /// How much was written that may not be on its way, in bytes.
+    unsent: usize,
     _places: Places,
 }
 
@@ -69,6 +75,7 @@ impl<T> Connection<T> {
             stopped: Box::pin(stop.cancelled_owned()),
             silent: Some(Box::pin(draining.cancelled_owned())),
             reading,
+            unsent: 0,
             _places: places,
         }
     }
@@ -76,6 +83,15 @@ impl<T> Connection<T> {
     /// Who is at the other end.
     pub fn peer(&self) -> &Arc<Peer<T>> {
         &self.peer
+    }
+
+    /// Sends what was written.
+    fn poll_send(&mut self, context: &mut Context<'_>) -> Poll<io::Result<()>> {
+        let sent = Pin::new(&mut self.stream).poll_flush(context);
+        if sent.is_ready() {
+            self.unsent = 0;
+        }
+        self.or_stalled(context, sent)
     }
 
     /// What a write has come to, unless it has waited for too long.
@@ -107,6 +123,11 @@ impl<T> AsyncRead for Connection<T> {
         buffer: &mut ReadBuf<'_>,
     ) -> Poll<io::Result<()>> {
         let this = self.get_mut();
+        if this.unsent > 0
+            && let Poll::Ready(Err(error)) = this.poll_send(context)
+        {
+            return Poll::Ready(Err(error));
+        }
         if this.stopped.as_mut().poll(context).is_ready() {
             return Poll::Ready(Ok(()));
         }
@@ -151,9 +172,7 @@ impl<T> AsyncWrite for Connection<T> {
         context: &mut Context<'_>,
         bytes: &[u8],
     ) -> Poll<io::Result<usize>> {
-        let this = self.get_mut();
-        let written = Pin::new(&mut this.stream).poll_write(context, bytes);
-        this.or_stalled(context, written)
+        self.poll_write_vectored(context, &[io::IoSlice::new(bytes)])
     }
 
     fn poll_write_vectored(
@@ -162,22 +181,34 @@ impl<T> AsyncWrite for Connection<T> {
         slices: &[io::IoSlice<'_>],
     ) -> Poll<io::Result<usize>> {
         let this = self.get_mut();
-        let written = Pin::new(&mut this.stream).poll_write_vectored(context, slices);
-        this.or_stalled(context, written)
+        if this.unsent >= UNSENT_BYTES {
+            ready!(this.poll_send(context))?;
+        }
+        let written = this.stream.get_mut().1.writer().write_vectored(slices)?;
+        this.unsent += written;
+        Poll::Ready(Ok(written))
     }
 
     fn is_write_vectored(&self) -> bool {
-        self.stream.is_write_vectored()
+        true
     }
 
+    /// While other requests are open, what was written goes when those that are ready to say something had their turn:
+    /// at the next [`Connection::poll_read`].
     fn poll_flush(self: Pin<&mut Self>, context: &mut Context<'_>) -> Poll<io::Result<()>> {
         let this = self.get_mut();
-        let flushed = Pin::new(&mut this.stream).poll_flush(context);
-        this.or_stalled(context, flushed)
+        if !this.peer.traffic.is_busy() {
+            return this.poll_send(context);
+        }
+        if this.unsent > 0 {
+            context.waker().wake_by_ref();
+        }
+        Poll::Ready(Ok(()))
     }
 
     fn poll_shutdown(self: Pin<&mut Self>, context: &mut Context<'_>) -> Poll<io::Result<()>> {
         let this = self.get_mut();
+        ready!(this.poll_send(context))?;
         let shut = Pin::new(&mut this.stream).poll_shutdown(context);
         this.or_stalled(context, shut)
     }

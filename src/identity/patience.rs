@@ -72,6 +72,11 @@ impl Traffic {
         WaitingReply(Arc::clone(self))
     }
 
+    /// Whether any request is open.
+    pub(super) fn is_busy(&self) -> bool {
+        self.requests.count.load(Ordering::Acquire) > 0
+    }
+
     fn now(&self) -> u64 {
         u64::try_from(self.began.elapsed().as_millis()).unwrap_or(u64::MAX)
     }
