@@ -349,8 +349,7 @@ fn batch(asked: &pb::BatchResolveRequest) -> pb::BatchResolveResponse {
         let response = pb::batch_resolve_result::Result::Response(unpadded(n));
         pb::BatchResolveResult { result: Some(response) }
     });
-    let mut reply =
-        pb::BatchResolveResponse { results: results.collect(), ..Default::default() };
+    let mut reply = pb::BatchResolveResponse { results: results.collect(), ..Default::default() };
     reply.padding = padding(&reply);
     reply
 }

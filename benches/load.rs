@@ -35,6 +35,8 @@ step_live_leases = 1000000
 pub struct Daemon {
     pub process: Process,
     directory: tempfile::TempDir,
+    /// As many files as it may have.
+    files: Option<u32>,
 }
 
 /// A process, killed when dropped.
@@ -122,27 +124,28 @@ impl Daemon {
 
     fn make(configuration: &str, files: Option<u32>, instrument: &[String]) -> Self {
         let directory = tempfile::Builder::new().prefix("kh").tempdir().unwrap();
-        let config = directory.path().join("config.toml");
-        std::fs::write(&config, configuration).unwrap();
-        let limit = files.map(|files| format!("ulimit -n {files} && ")).unwrap_or_default();
-        let run = |instrument: &[String], arguments: &[&str]| {
-            let mut command = Command::new("sh");
-            command.args(["-c", &format!("{limit}exec \"$@\""), "sh"]);
-            command.args(instrument).arg(env!("CARGO_BIN_EXE_keyhatch")).args(arguments);
-            command.env("KEYHATCH_STATE", directory.path().join("state"));
-            command.env("KEYHATCH_RUNTIME", directory.path().join("run"));
-            command.stdout(Stdio::null()).stderr(Stdio::null());
-            command
-        };
-        assert!(run(&[], &["init"]).status().unwrap().success());
-        let log = std::fs::File::create(directory.path().join("log")).unwrap();
-        let mut serve = run(instrument, &["serve", "--config", config.to_str().unwrap()]);
-        let process = Process::spawn(serve.stderr(log));
+        std::fs::write(directory.path().join("config.toml"), configuration).unwrap();
+        let init = command(&directory, files, &[], &["init"]).status();
+        assert!(init.unwrap().success());
+        let process = serve(&directory, files, instrument);
+        let daemon = Self { process, directory, files };
         let begin = Instant::now();
-        while !run(&[], &["status"]).status().unwrap().success() {
+        while !command(&daemon.directory, files, &[], &["status"]).status().unwrap().success() {
             assert!(begin.elapsed() < Duration::from_secs(20), "the daemon does not come up");
         }
-        Self { process, directory }
+        daemon
+    }
+
+    /// Has it stop in order.
+    pub fn stop(&mut self) {
+        let pid = self.process.id().to_string();
+        assert!(Command::new("kill").arg(pid).status().unwrap().success());
+        self.process.child.wait().unwrap();
+    }
+
+    /// Serves the same state again, run by these words; it may not be ready when this returns.
+    pub fn serve(&mut self, instrument: &[String]) {
+        self.process = serve(&self.directory, self.files, instrument);
     }
 
     pub fn log(&self) -> String {
@@ -182,6 +185,31 @@ impl Daemon {
         }
         channels
     }
+}
+
+/// The program on the state in this directory, run by these words.
+fn command(
+    directory: &tempfile::TempDir,
+    files: Option<u32>,
+    instrument: &[String],
+    arguments: &[&str],
+) -> Command {
+    let limit = files.map(|files| format!("ulimit -n {files} && ")).unwrap_or_default();
+    let mut command = Command::new("sh");
+    command.args(["-c", &format!("{limit}exec \"$@\""), "sh"]);
+    command.args(instrument).arg(env!("CARGO_BIN_EXE_keyhatch")).args(arguments);
+    command.env("KEYHATCH_STATE", directory.path().join("state"));
+    command.env("KEYHATCH_RUNTIME", directory.path().join("run"));
+    command.stdout(Stdio::null()).stderr(Stdio::null());
+    command
+}
+
+fn serve(directory: &tempfile::TempDir, files: Option<u32>, instrument: &[String]) -> Process {
+    let log = std::fs::File::create(directory.path().join("log")).unwrap();
+    let config = directory.path().join("config.toml");
+    let mut command =
+        command(directory, files, instrument, &["serve", "--config", config.to_str().unwrap()]);
+    Process::spawn(command.stderr(log))
 }
 
 /// Opens a step of workflow bench.

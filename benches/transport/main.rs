@@ -16,17 +16,21 @@
 
 #[path = "../bare.rs"]
 mod bare;
+mod instructions;
 #[path = "../load.rs"]
 mod load;
-mod instructions;
 mod measure;
+mod picture;
 mod results;
 mod rows;
+mod scale;
 mod seed;
 
 use std::path::Path;
 
-use results::Results;
+use instructions::Counter;
+use load::{Daemon, in_flight};
+use results::{Figure, Results};
 use rows::{ROUNDS, Sides};
 
 /// The daemon's own, because the bare server is this program, too.
@@ -43,13 +47,35 @@ fn main() {
         return bare::serve(Path::new(directory));
     }
     let runtime = tokio::runtime::Builder::new_current_thread().enable_all().build().unwrap();
+    if words == ["guard"] {
+        return runtime.block_on(guard());
+    }
     let results = runtime.block_on(run(&words));
-    println!("{}", results.tables());
+    if words.is_empty() {
+        results.write(Path::new(env!("CARGO_MANIFEST_DIR")));
+    }
+}
+
+/// A quick look whether a call costs about twice what it should: by CPU of both servers in one run, so that it does not
+/// depend on how fast the machine is.
+async fn guard() {
+    const ROUNDS: usize = 5;
+    let sides = Sides::start().await;
+    let [_, credential] = rows::batch(&sides, 1_000, ROUNDS).await;
+    let rows = [
+        (rows::warm(&sides, 64, 10_000, ROUNDS).await, 2.0),
+        (rows::cold(&sides, 200, ROUNDS).await, 1.6),
+        (credential, 0.8),
+    ];
+    for (row, most) in rows {
+        let (what, ratio) = (&row.what, row.ratio());
+        assert!(ratio <= most, "{what}: {ratio:.2} times the bar's CPU, where {most} is the most");
+    }
 }
 
 async fn run(words: &[String]) -> Results {
     let is_wanted = |part: &str| words.is_empty() || words.iter().any(|word| word == part);
-    let mut results = Results::default();
+    let mut results = Results { date: today(), machine: machine(), ..Results::default() };
     let sides = Sides::start().await;
     if is_wanted("warm") {
         for (in_flight, calls) in [(1, 4_000), (64, 20_000)] {
@@ -78,5 +104,81 @@ async fn run(words: &[String]) -> Results {
             results.rows.push(rows::journal(in_flight, calls).await);
         }
     }
+    drop(sides);
+    if is_wanted("groups") {
+        results.rows.extend(scale::groups().await);
+    }
+    if is_wanted("breakdown") {
+        results.figures.extend(breakdown().await);
+    }
+    if is_wanted("open-steps") {
+        results.figures.extend(scale::open_steps().await);
+    }
+    if is_wanted("sizes") {
+        results.figures.extend(scale::sizes().await);
+    }
     results
+}
+
+/// What a warm Resolve consists of, in instructions. Valgrind's processor has no instructions for SHA-256, so the journal
+/// weighs more here than it does.
+async fn breakdown() -> Vec<Figure> {
+    const CALLS: usize = 2_000;
+    let (Some(at_daemon), Some(at_bare)) = (Counter::new(), Counter::new()) else {
+        println!("no valgrind: no instructions are counted");
+        return Vec::new();
+    };
+    let daemon = Daemon::start_under(&at_daemon.instrument());
+    let sides = Sides::of(daemon, bare::Bare::start_under(&at_bare.instrument())).await;
+    let ask = |channels: &[tonic::transport::Channel]| {
+        let channels = channels.to_vec();
+        in_flight(CALLS, 64, move |n| rows::resolve_one(channels[n % channels.len()].clone()))
+    };
+    ask(&sides.ours).await;
+    ask(&sides.bar).await;
+    let ours = at_daemon.count(&sides.daemon.process, ask(&sides.ours)).await;
+    let bar = at_bare.count(&sides.bare.process, ask(&sides.bar)).await;
+    let line = ours.of(&["keyhatch::journal::line::write"]);
+    let parts = [
+        ("all of it", ours.all),
+        ("the bar", bar.all),
+        (
+            "access: find, decide, propose a lease",
+            ours.of(&["Broker>::judge_now", "Broker>::decided"]),
+        ),
+        ("journal: the line", line),
+        ("journal: lock, write(2), lease", ours.of(&["Journal::commit_all"]) - line),
+        ("open the record", ours.of(&["Keyring>::open_values"])),
+        (
+            "reply: convert, pad, encode",
+            ours.of(&["convert::resolved", "padding::padding", "MessageEncoder"]),
+        ),
+    ];
+    let each = |count: f64| count / CALLS as f64 / 1000.0;
+    let figure = |(what, count): (&str, f64)| {
+        Figure::new(
+            &format!("instructions of a warm Resolve: {what}"),
+            each(count),
+            " thousand",
+            None,
+        )
+    };
+    parts.map(figure).into()
+}
+
+fn today() -> String {
+    keyhatch::model::Clock::system().now().to_string().chars().take(10).collect()
+}
+
+/// What it was measured on.
+fn machine() -> String {
+    let of = |path: &str, field: &str| {
+        let text = std::fs::read_to_string(path).unwrap_or_default();
+        let line = text.lines().find(|line| line.starts_with(field)).map(str::to_owned);
+        line.and_then(|line| Some(line.split_once(':')?.1.trim().to_owned())).unwrap_or_default()
+    };
+    let cores = std::thread::available_parallelism().map_or(0, usize::from);
+    let kernel = std::fs::read_to_string("/proc/sys/kernel/osrelease").unwrap_or_default();
+    let kernel = kernel.split('-').next().unwrap_or_default().trim();
+    format!("{cores} cores ({}), Linux {kernel}", of("/proc/cpuinfo", "model name"))
 }

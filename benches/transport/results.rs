@@ -1,11 +1,13 @@
 //! What came of the rows: a table, a machine-readable file, and whether the goals were reached.
 
 use std::fmt::Write as _;
+use std::path::Path;
 
 use serde::Serialize;
 
 use crate::load::Spread;
 use crate::measure::{Rounds, Sample};
+use crate::picture;
 
 /// What a row is to reach.
 #[derive(Clone, Copy, Serialize)]
@@ -40,6 +42,7 @@ pub struct Figure {
 /// Everything that a run has come to.
 #[derive(Default, Serialize)]
 pub struct Results {
+    pub date: String,
     pub machine: String,
     pub rows: Vec<Row>,
     pub figures: Vec<Figure>,
@@ -109,6 +112,30 @@ impl Results {
             let _ = writeln!(text, "{}", figure.text());
         }
         text
+    }
+}
+
+/// Where the README has the tables.
+const MARKS: [&str; 2] = ["<!-- what the bench has measured -->", "<!-- until here -->"];
+
+impl Results {
+    /// Writes the machine-readable file, the picture, and the tables into the README.
+    pub fn write(&self, repository: &Path) {
+        let benches = repository.join("benches");
+        let json = serde_json::to_string_pretty(self).unwrap();
+        std::fs::write(benches.join("results.json"), json + "\n").unwrap();
+        picture::draw(&benches.join("results.svg"), &self.rows).unwrap();
+        let readme = repository.join("README.md");
+        let text = std::fs::read_to_string(&readme).unwrap();
+        let [begin, end] = MARKS;
+        let (before, rest) = text.split_once(begin).unwrap();
+        let (_, after) = rest.split_once(end).unwrap();
+        let Self { date, machine, .. } = self;
+        let tables = self.tables();
+        let text = format!(
+            "{before}{begin}\n{date}, a virtual machine with {machine}:\n\n{tables}{end}{after}"
+        );
+        std::fs::write(readme, text).unwrap();
     }
 }
 

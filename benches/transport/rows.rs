@@ -20,7 +20,7 @@ use crate::seed;
 /// How often each side is measured.
 pub const ROUNDS: usize = 9;
 /// The connections that requests in flight are spread over.
-const CONNECTIONS: usize = 4;
+pub const CONNECTIONS: usize = 4;
 /// How many watch, over how many steps with how many connections each.
 const WATCHERS: usize = 1_000;
 const WATCHING: (usize, usize) = (16, 2);

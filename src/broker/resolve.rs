@@ -21,8 +21,8 @@ use crate::journal::{
 use crate::lease::{Ask, Bounds, Lease, is_renewable, propose};
 use crate::model::limits::{MAX_REQUESTED_FIELDS, MAX_TTL, MIN_TTL};
 use crate::model::{
-    FieldName, Id, IntegrationName, KindName, Opening, Reference, ResourceName, StepKey,
-    Timestamp, Value,
+    FieldName, Id, IntegrationName, KindName, Opening, Reference, ResourceName, StepKey, Timestamp,
+    Value,
 };
 use crate::seal::OpenedFields;
 
@@ -208,7 +208,8 @@ impl Broker {
             }
             Ok(found) => {
                 let bounds = self.lease_bounds(opening, found.max_ttl);
-                let is_named = matches!(request.target, Reference::Connection(_) | Reference::Secret(_));
+                let is_named =
+                    matches!(request.target, Reference::Connection(_) | Reference::Secret(_));
                 let allowed = Allowed {
                     by: found.by.clone(),
                     record: found.values.key,

@@ -21,10 +21,13 @@ const STEP: usize = 32 * 1024;
 /// What paddings are cut from; one that is too small for its own header is a step longer.
 static ZEROS: [u8; 2 * STEP] = [0; 2 * STEP];
 
-/// The padding for a message whose `padding` is still empty, with a field number below 16. Zeros that are
-/// copied only when the message is encoded.
+/// The padding for a message whose `padding` is still empty, with a field number below 16.
 pub fn padding(message: &impl Message) -> Bytes {
-    let size = message.encoded_len();
+    padding_for(message.encoded_len())
+}
+
+/// The same for a message that takes so many bytes without it. Zeros that are copied only when the message is encoded.
+pub fn padding_for(size: usize) -> Bytes {
     let mut padded = size_for(size);
     loop {
         if let Some(length) = length_for(padded - size) {

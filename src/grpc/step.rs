@@ -7,7 +7,7 @@ use std::sync::Arc;
 use futures_util::{Stream, stream};
 use tonic::{Request, Response, Status};
 
-use super::padding::padding;
+use super::padding::{padding, padding_for};
 use super::pb::step_service_server::StepService;
 use super::status::{to_message, to_status};
 use super::{convert, pb, peer};
@@ -75,13 +75,13 @@ impl StepService for Steps {
                     Err(error) => pb::batch_resolve_result::Result::Error(to_message(&error)),
                 };
                 let result = pb::BatchResolveResult { result: Some(result) };
-                bytes += prost::Message::encoded_len(&result);
+                let size = prost::Message::encoded_len(&result);
+                bytes += 1 + prost::length_delimiter_len(size) + size;
                 results.push(result);
             }
         }
         self.settle().await?;
-        let mut reply = pb::BatchResolveResponse { results, ..Default::default() };
-        reply.padding = padding(&reply);
+        let reply = pb::BatchResolveResponse { results, padding: padding_for(bytes) };
         Ok(Response::new(reply))
     }
 

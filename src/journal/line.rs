@@ -3,9 +3,11 @@
 //! ```text
 //! {"n":7,"time":"…","event":"resolve",…,"prev":"<hash of line 6>","tag":"<HMAC>","hash":"<SHA-256>"}
 //! └──────────────────────── body ────────────────────────────────┘
-//! tag  = HMAC-SHA-256(journal key, body)             only the broker can make it
+//! tag  = HMAC-SHA-256(journal key, SHA-256(body))    only the broker can make it
 //! hash = SHA-256(body ‖ ,"tag":"<HMAC>")             anybody can check it
 //! ```
+//!
+//! Both begin with the same hash of the body, so it is gone through once.
 
 use std::io::Write as _;
 
@@ -64,7 +66,7 @@ impl<'a> Parts<'a> {
 
     /// Whether the broker wrote this body.
     pub fn is_tagged(&self, keyring: &Keyring) -> bool {
-        keyring.is_journal_tag(self.body, &self.tag)
+        keyring.is_journal_tag(&sha256(self.body), &self.tag)
     }
 
     /// The line's hash, if it is the hash of the line.
@@ -108,11 +110,15 @@ pub fn write(
     buffer.extend_from_slice(b",\"prev\":\"");
     put_hex(buffer, prev);
     buffer.push(b'"');
-    let tag = keyring.journal_tag(buffer.get(start..).unwrap_or_default());
+    let mut hashed = digest::Context::new(&digest::SHA256);
+    hashed.update(buffer.get(start..).unwrap_or_default());
+    let tagged = buffer.len();
+    let tag = keyring.journal_tag(&finish(hashed.clone()));
     buffer.extend_from_slice(TAG_START);
     put_hex(buffer, &tag);
     buffer.push(b'"');
-    let hash = sha256(buffer.get(start..).unwrap_or_default());
+    hashed.update(buffer.get(tagged..).unwrap_or_default());
+    let hash = finish(hashed);
     buffer.extend_from_slice(HASH_START.get(1..).unwrap_or_default());
     put_hex(buffer, &hash);
     buffer.extend_from_slice(END);
@@ -134,7 +140,13 @@ fn split_hex(text: &[u8]) -> Option<(&[u8], [u8; 32])> {
 }
 
 fn sha256(bytes: &[u8]) -> [u8; 32] {
+    let mut hashed = digest::Context::new(&digest::SHA256);
+    hashed.update(bytes);
+    finish(hashed)
+}
+
+fn finish(hashed: digest::Context) -> [u8; 32] {
     let mut output = [0; 32];
-    output.copy_from_slice(digest::digest(&digest::SHA256, bytes).as_ref());
+    output.copy_from_slice(hashed.finish().as_ref());
     output
 }

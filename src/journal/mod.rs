@@ -388,7 +388,11 @@ impl Journal {
     ///
     /// # Errors
     /// If it cannot be written.
-    pub fn append(&self, now: Timestamp, event: &Event) -> Result<(Position, DecisionId), Unavailable> {
+    pub fn append(
+        &self,
+        now: Timestamp,
+        event: &Event,
+    ) -> Result<(Position, DecisionId), Unavailable> {
         let mut chain = self.lock()?;
         let position = chain.append(now, event)?;
         Ok((position, chain.decision_id(position)))

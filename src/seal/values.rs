@@ -170,7 +170,9 @@ mod tests {
         let sealed = keyring.seal_values(own, 7, &fields(&[("a", "x"), ("b", "")])).unwrap();
         let opened = keyring.open_values(own, &sealed).unwrap();
         let b = FieldName::parse("b").unwrap();
-        assert!(opened.get(&b) == Some(b"") && opened.get(&FieldName::parse("c").unwrap()).is_none());
+        assert!(
+            opened.get(&b) == Some(b"") && opened.get(&FieldName::parse("c").unwrap()).is_none()
+        );
         let opened = opened.to_fields().unwrap();
         let texts: Vec<_> = opened.iter().map(|(k, v)| (k.as_str(), v.expose())).collect();
         assert_eq!(texts, [("a", &b"x"[..]), ("b", &b""[..])]);

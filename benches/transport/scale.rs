@@ -1,0 +1,172 @@
+//! Rows by how much there is: connections, members of a group, memory, the time to the first answer.
+
+use std::path::PathBuf;
+use std::time::{Duration, Instant};
+
+use keyhatch::grpc::pb;
+use keyhatch::grpc::pb::executor_service_client::ExecutorServiceClient;
+use keyhatch::grpc::pb::step_service_client::StepServiceClient;
+use tokio::sync::mpsc;
+use tonic::transport::Channel;
+
+use crate::instructions::Counter;
+use crate::load::{self, Daemon, in_flight};
+use crate::measure::{Load, Rounds, drive};
+use crate::results::{Figure, Goal, Row, middle};
+use crate::rows::{CONNECTIONS, ROUNDS, is_ready};
+use crate::seed;
+
+/// How many connections there are.
+pub const SIZES: [usize; 3] = [1_000, 100_000, 1_000_000];
+/// How many members a group has.
+const MEMBERS: [usize; 2] = [10, 100_000];
+/// What instructions are counted over.
+const COUNTED: usize = 2_000;
+const STARTS: usize = 5;
+
+/// A member asked for by its tag, beside the same asked for by its name.
+pub async fn groups() -> Vec<Row> {
+    let mut rows = Vec::new();
+    for members in MEMBERS {
+        let daemon = Daemon::start();
+        let admin = daemon.operator().await;
+        seed::fill(&admin, members).await;
+        seed::group(&admin, members).await;
+        let steps = daemon.steps(CONNECTIONS).await;
+        let ask = async |request: fn(usize, usize) -> pb::ResolveRequest| {
+            let steps = steps.clone();
+            let ask_one =
+                move |n: usize| resolve(steps[n % steps.len()].clone(), request(members, n));
+            let load = Load { calls: 20_000, in_flight: 64 };
+            drive(&daemon.process, load, ask_one).await
+        };
+        let rounds = Rounds::measure(
+            ROUNDS,
+            async || ask(seed::any_member_of).await,
+            async || ask(seed::any_of).await,
+        );
+        let what = format!("by a group of {members}, beside direct, 64 in flight");
+        rows.push(Row::new(&what, rounds.await, Some(Goal::AtMost(1.1))));
+    }
+    rows
+}
+
+async fn resolve(channel: Channel, request: pb::ResolveRequest) {
+    let resolved = StepServiceClient::new(channel).resolve(request).await;
+    resolved.unwrap_or_else(|status| panic!("{}", status.message()));
+}
+
+/// A daemon with nothing, and with so many connections: memory, and the time from its start to its first answer.
+pub async fn sizes() -> Vec<Figure> {
+    let mut figures = Vec::new();
+    figures.extend(start_and_memory(&mut Daemon::start(), 0).await);
+    let mut by_size = Vec::new();
+    for size in SIZES {
+        let mut daemon = Daemon::start();
+        seed::fill(&daemon.operator().await, size).await;
+        figures.extend(start_and_memory(&mut daemon, size).await);
+        if let Some(counter) = Counter::new() {
+            let counted = count_any_of(&mut daemon, &counter, size).await;
+            let what = format!("instructions of a Resolve, {} connections", words(size));
+            figures.push(Figure::new(&what, counted / 1000.0, " thousand", None));
+            by_size.push(counted);
+        }
+    }
+    if let [few, .., many] = by_size.as_slice() {
+        let what = "instructions at 1 million connections, of those at 1 thousand";
+        figures.push(Figure::new(what, many / few, " ×", Some(1.3)));
+    }
+    figures
+}
+
+async fn start_and_memory(daemon: &mut Daemon, size: usize) -> Vec<Figure> {
+    let (mut times, mut memory) = (Vec::new(), Vec::new());
+    for _ in 0..STARTS {
+        daemon.stop();
+        let begin = Instant::now();
+        daemon.serve(&[]);
+        wait_until_ready(daemon).await;
+        times.push(begin.elapsed().as_secs_f64() * 1e3);
+        memory.push(daemon.process.memory() / 1024.0);
+    }
+    let (time_goal, memory_goal) = match size {
+        0 => (None, Some(20.0)),
+        100_000 => (Some(1500.0), Some(250.0)),
+        _ => (None, None),
+    };
+    let size = words(size);
+    vec![
+        Figure::new(
+            &format!("start to first answer, {size} connections"),
+            middle(&times),
+            " ms",
+            time_goal,
+        ),
+        Figure::new(
+            &format!("VmRSS after it, {size} connections"),
+            middle(&memory),
+            " MiB",
+            memory_goal,
+        ),
+    ]
+}
+
+async fn wait_until_ready(daemon: &Daemon) {
+    while !is_ready(daemon).await {
+        tokio::time::sleep(Duration::from_millis(1)).await;
+    }
+}
+
+/// The daemon's instructions for a Resolve of any of so many connections.
+async fn count_any_of(daemon: &mut Daemon, counter: &Counter, size: usize) -> f64 {
+    daemon.stop();
+    daemon.serve(&counter.instrument());
+    wait_until_ready(daemon).await;
+    let steps = daemon.steps(CONNECTIONS).await;
+    let ask = |from: usize| {
+        let steps = steps.clone();
+        in_flight(COUNTED, 64, move |n| {
+            resolve(steps[n % steps.len()].clone(), seed::any_of(size, from + n))
+        })
+    };
+    ask(COUNTED).await;
+    counter.count(&daemon.process, ask(0)).await.all / COUNTED as f64
+}
+
+fn words(size: usize) -> String {
+    match size {
+        1_000_000 => "1 million".to_owned(),
+        thousands if thousands >= 1_000 => format!("{} thousand", thousands / 1_000),
+        few => few.to_string(),
+    }
+}
+
+/// What a step takes for as long as it is open, and when it has resolved.
+pub async fn open_steps() -> Vec<Figure> {
+    const STEPS: usize = 10_000;
+    let daemon = Daemon::start();
+    seed::create(daemon.operator().await, "prod", "x".repeat(40)).await;
+    let executor = ExecutorServiceClient::new(daemon.executor().await);
+    // What the first one brings along is not theirs.
+    load::open(executor.clone(), "first").await;
+    let before = daemon.process.memory();
+    let (sender, mut directories) = mpsc::unbounded_channel();
+    in_flight(STEPS, 64, |n| {
+        let (executor, sender) = (executor.clone(), sender.clone());
+        async move {
+            let opened = load::open(executor, &format!("s{n}")).await;
+            sender.send(PathBuf::from(opened.directory)).unwrap();
+        }
+    })
+    .await;
+    drop(sender);
+    let each = || (daemon.process.memory() - before) / STEPS as f64;
+    let opened = each();
+    while let Some(directory) = directories.recv().await {
+        resolve(daemon.connect(&directory).await, seed::named("prod")).await;
+    }
+    vec![
+        Figure::new("memory of an open step, of 10,000", opened, " KiB", None),
+        Figure::new("the same after one Resolve of each", each(), " KiB", None),
+    ]
+}
