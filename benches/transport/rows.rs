@@ -21,13 +21,15 @@ use crate::seed;
 pub const ROUNDS: usize = 9;
 /// The connections that requests in flight are spread over.
 pub const CONNECTIONS: usize = 4;
+/// The credentials of a BatchResolve, each of another connection.
+const BATCH: usize = 10;
 /// How many watch, over how many steps with how many connections each.
 const WATCHERS: usize = 1_000;
 const WATCHING: (usize, usize) = (16, 2);
 /// New versions in a round.
 const VERSIONS: usize = 20;
 
-/// Both servers, with a connection `aws/prod` and a step of workflow bench.
+/// Both servers, with a connection `aws/prod`, those of a batch, and a step of workflow bench.
 pub struct Sides {
     pub daemon: Daemon,
     pub bare: Bare,
@@ -42,6 +44,7 @@ impl Sides {
 
     pub async fn of(daemon: Daemon, bare: Bare) -> Self {
         seed::create(daemon.operator().await, "prod", "x".repeat(40)).await;
+        seed::fill(&daemon.operator().await, BATCH).await;
         let (ours, mut bar) = (daemon.steps(CONNECTIONS).await, Vec::new());
         for _ in 0..CONNECTIONS {
             bar.push(load::connect(&bare.socket(), bare.directory()).await);
@@ -73,15 +76,14 @@ pub async fn resolve_one(channel: Channel) {
 
 /// A batch of ten beside the echo of such a batch, and a credential of it beside the echo of one.
 pub async fn batch(sides: &Sides, calls: usize, rounds: usize) -> [Row; 2] {
-    const OF: usize = 10;
     let load = Load { calls, in_flight: 64 };
     let ask = async |server: &Process, channels: &[Channel]| {
         let channels = channels.to_vec();
         let ask_one = move |n: usize| {
             let mut client = StepServiceClient::new(channels[n % channels.len()].clone());
             async move {
-                let reply = client.batch_resolve(seed::batch(OF)).await.unwrap().into_inner();
-                assert_eq!(reply.results.len(), OF);
+                let reply = client.batch_resolve(seed::batch(BATCH)).await.unwrap().into_inner();
+                assert_eq!(reply.results.len(), BATCH);
             }
         };
         drive(server, load, ask_one).await
@@ -95,7 +97,7 @@ pub async fn batch(sides: &Sides, calls: usize, rounds: usize) -> [Row; 2] {
     let single = Load { calls: calls * 4, in_flight: 64 };
     let credentials = Rounds::measure(
         rounds,
-        async || ask(&sides.daemon.process, &sides.ours).await.shared_by(OF),
+        async || ask(&sides.daemon.process, &sides.ours).await.shared_by(BATCH),
         async || resolve(&sides.bare.process, &sides.bar, single).await,
     )
     .await;

@@ -36,8 +36,9 @@ pub fn any_member_of(count: usize, n: usize) -> pb::ResolveRequest {
     request(Target::Group(pb::GroupTarget { name: "g".to_owned(), identifiers }))
 }
 
+/// Asks for so many connections at once.
 pub fn batch(of: usize) -> pb::BatchResolveRequest {
-    pb::BatchResolveRequest { requests: vec![named("prod"); of] }
+    pb::BatchResolveRequest { requests: (0..of).map(|n| any_of(of, n)).collect() }
 }
 
 fn bound(relation: pb::Relation) -> Vec<pb::AccessBinding> {

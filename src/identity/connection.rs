@@ -44,6 +44,10 @@ pub(super) struct Places {
 /// What is written without being sent, in bytes: as much as one TLS record holds.
 const UNSENT_BYTES: usize = 16 * 1024;
 
+/// For how many sends a connection that had several requests open counts as one that has them. To wait for a turn costs
+/// one that has a single request more than it saves.
+const CROWDED_SENDS: u8 = 32;
+
 /// One verified connection. What is said on it at one moment is sent at once: HTTP/2 flushes after every reply, and again
 /// after its trailers, and each would be a write(2) of its own, of which a warm Resolve had two. It reads as ended once its gate is stopped, and when the patience with it is
 /// over; before its first byte, also when the daemon drains.
@@ -56,6 +60,8 @@ pub struct Connection<T> {
     reading: Reading,
     /// How much was written that may not be on its way, in bytes.
     unsent: usize,
+    /// For how many sends it still counts as one with several requests at a time.
+    crowded: u8,
     _places: Places,
 }
 
@@ -76,6 +82,7 @@ impl<T> Connection<T> {
             silent: Some(Box::pin(draining.cancelled_owned())),
             reading,
             unsent: 0,
+            crowded: 0,
             _places: places,
         }
     }
@@ -90,6 +97,7 @@ impl<T> Connection<T> {
         let sent = Pin::new(&mut self.stream).poll_flush(context);
         if sent.is_ready() {
             self.unsent = 0;
+            self.crowded = self.crowded.saturating_sub(1);
         }
         self.or_stalled(context, sent)
     }
@@ -193,11 +201,15 @@ impl<T> AsyncWrite for Connection<T> {
         true
     }
 
-    /// While other requests are open, what was written goes when those that are ready to say something had their turn:
-    /// at the next [`Connection::poll_read`].
+    /// While a request is open, on a connection that has several at a time, what was written goes when those that are
+    /// ready to say something had their turn: at the next [`Connection::poll_read`].
     fn poll_flush(self: Pin<&mut Self>, context: &mut Context<'_>) -> Poll<io::Result<()>> {
         let this = self.get_mut();
-        if !this.peer.traffic.is_busy() {
+        let open = this.peer.traffic.open_requests();
+        if open > 1 {
+            this.crowded = CROWDED_SENDS;
+        }
+        if open == 0 || this.crowded == 0 {
             return this.poll_send(context);
         }
         if this.unsent > 0 {

@@ -72,9 +72,9 @@ impl Traffic {
         WaitingReply(Arc::clone(self))
     }
 
-    /// Whether any request is open.
-    pub(super) fn is_busy(&self) -> bool {
-        self.requests.count.load(Ordering::Acquire) > 0
+    /// How many requests are open.
+    pub(super) fn open_requests(&self) -> usize {
+        self.requests.count.load(Ordering::Acquire)
     }
 
     fn now(&self) -> u64 {
