@@ -34,9 +34,26 @@ step_live_leases = 1000000
 /// `keyhatch serve` in a directory of its own.
 pub struct Daemon {
     pub process: Process,
-    directory: tempfile::TempDir,
+    places: Places,
     /// As many files as it may have.
     files: Option<u32>,
+}
+
+/// Where a daemon keeps what is its own.
+struct Places {
+    /// State, configuration and log.
+    disk: tempfile::TempDir,
+    /// Directories of steps: in memory, as /run is. ext4 looks long for an inode where many were freed a moment ago.
+    runtime: tempfile::TempDir,
+}
+
+impl Places {
+    fn new() -> Self {
+        let mut builder = tempfile::Builder::new();
+        let builder = builder.prefix("kh");
+        let runtime = builder.tempdir_in("/dev/shm").or_else(|_| builder.tempdir());
+        Self { disk: builder.tempdir().unwrap(), runtime: runtime.unwrap() }
+    }
 }
 
 /// A process, killed when dropped.
@@ -123,14 +140,14 @@ impl Daemon {
     }
 
     fn make(configuration: &str, files: Option<u32>, instrument: &[String]) -> Self {
-        let directory = tempfile::Builder::new().prefix("kh").tempdir().unwrap();
-        std::fs::write(directory.path().join("config.toml"), configuration).unwrap();
-        let init = command(&directory, files, &[], &["init"]).status();
+        let places = Places::new();
+        std::fs::write(places.disk.path().join("config.toml"), configuration).unwrap();
+        let init = command(&places, files, &[], &["init"]).status();
         assert!(init.unwrap().success());
-        let process = serve(&directory, files, instrument);
-        let daemon = Self { process, directory, files };
+        let process = serve(&places, files, instrument);
+        let daemon = Self { process, places, files };
         let begin = Instant::now();
-        while !command(&daemon.directory, files, &[], &["status"]).status().unwrap().success() {
+        while !command(&daemon.places, files, &[], &["status"]).status().unwrap().success() {
             assert!(begin.elapsed() < Duration::from_secs(20), "the daemon does not come up");
         }
         daemon
@@ -145,19 +162,19 @@ impl Daemon {
 
     /// Serves the same state again, run by these words; it may not be ready when this returns.
     pub fn serve(&mut self, instrument: &[String]) {
-        self.process = serve(&self.directory, self.files, instrument);
+        self.process = serve(&self.places, self.files, instrument);
     }
 
     pub fn log(&self) -> String {
-        std::fs::read_to_string(self.directory.path().join("log")).unwrap()
+        std::fs::read_to_string(self.places.disk.path().join("log")).unwrap()
     }
 
     pub fn admin_socket(&self) -> PathBuf {
-        self.directory.path().join("run/admin.sock")
+        self.places.runtime.path().join("run/admin.sock")
     }
 
     pub fn state(&self) -> PathBuf {
-        self.directory.path().join("state")
+        self.places.disk.path().join("state")
     }
 
     pub async fn operator(&self) -> Channel {
@@ -189,7 +206,7 @@ impl Daemon {
 
 /// The program on the state in this directory, run by these words.
 fn command(
-    directory: &tempfile::TempDir,
+    places: &Places,
     files: Option<u32>,
     instrument: &[String],
     arguments: &[&str],
@@ -198,17 +215,17 @@ fn command(
     let mut command = Command::new("sh");
     command.args(["-c", &format!("{limit}exec \"$@\""), "sh"]);
     command.args(instrument).arg(env!("CARGO_BIN_EXE_keyhatch")).args(arguments);
-    command.env("KEYHATCH_STATE", directory.path().join("state"));
-    command.env("KEYHATCH_RUNTIME", directory.path().join("run"));
+    command.env("KEYHATCH_STATE", places.disk.path().join("state"));
+    command.env("KEYHATCH_RUNTIME", places.runtime.path().join("run"));
     command.stdout(Stdio::null()).stderr(Stdio::null());
     command
 }
 
-fn serve(directory: &tempfile::TempDir, files: Option<u32>, instrument: &[String]) -> Process {
-    let log = std::fs::File::create(directory.path().join("log")).unwrap();
-    let config = directory.path().join("config.toml");
+fn serve(places: &Places, files: Option<u32>, instrument: &[String]) -> Process {
+    let log = std::fs::File::create(places.disk.path().join("log")).unwrap();
+    let config = places.disk.path().join("config.toml");
     let mut command =
-        command(directory, files, instrument, &["serve", "--config", config.to_str().unwrap()]);
+        command(places, files, instrument, &["serve", "--config", config.to_str().unwrap()]);
     Process::spawn(command.stderr(log))
 }
 

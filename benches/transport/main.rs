@@ -50,9 +50,18 @@ fn main() {
     if words == ["guard"] {
         return runtime.block_on(guard());
     }
-    let results = runtime.block_on(run(&words));
-    if words.is_empty() {
-        results.write(Path::new(env!("CARGO_MANIFEST_DIR")));
+    let repository = Path::new(env!("CARGO_MANIFEST_DIR"));
+    let mut results = runtime.block_on(run(&words));
+    let save = |results: &Results| {
+        if words.is_empty() {
+            results.write(repository);
+        }
+    };
+    // The last part takes the longest: what there is is kept.
+    save(&results);
+    if words.is_empty() || words.iter().any(|word| word == "sizes") {
+        results.figures.extend(runtime.block_on(scale::sizes()));
+        save(&results);
     }
 }
 
@@ -113,9 +122,6 @@ async fn run(words: &[String]) -> Results {
     }
     if is_wanted("open-steps") {
         results.figures.extend(scale::open_steps().await);
-    }
-    if is_wanted("sizes") {
-        results.figures.extend(scale::sizes().await);
     }
     results
 }

@@ -86,12 +86,12 @@ impl Sample {
     /// Of what each call took, and what all of them took together.
     pub fn of(mut took: Vec<Duration>, time: Duration, cpu: Duration) -> Self {
         took.sort_unstable();
-        let at = |part: f64| micros(took[((took.len() - 1) as f64 * part) as usize]);
+        let at = |percent: usize| micros(took[(took.len() - 1) * percent / 100]);
         let calls = took.len() as f64;
         Self {
             rate: calls / time.as_secs_f64(),
-            p50: at(0.5),
-            p99: at(0.99),
+            p50: at(50),
+            p99: at(99),
             cpu: micros(cpu) / calls,
         }
     }

@@ -45,7 +45,7 @@ pub async fn groups() -> Vec<Row> {
             async || ask(seed::any_member_of).await,
             async || ask(seed::any_of).await,
         );
-        let what = format!("by a group of {members}, beside direct, 64 in flight");
+        let what = format!("by a group of {}, beside direct, 64 in flight", words(members));
         rows.push(Row::new(&what, rounds.await, Some(Goal::AtMost(1.1))));
     }
     rows
@@ -143,7 +143,7 @@ fn words(size: usize) -> String {
 
 /// What a step takes for as long as it is open, and when it has resolved.
 pub async fn open_steps() -> Vec<Figure> {
-    const STEPS: usize = 10_000;
+    const STEPS: usize = 5_000;
     let daemon = Daemon::start();
     seed::create(daemon.operator().await, "prod", "x".repeat(40)).await;
     let executor = ExecutorServiceClient::new(daemon.executor().await);
@@ -166,7 +166,7 @@ pub async fn open_steps() -> Vec<Figure> {
         resolve(daemon.connect(&directory).await, seed::named("prod")).await;
     }
     vec![
-        Figure::new("memory of an open step, of 10,000", opened, " KiB", None),
+        Figure::new("memory of an open step, of 5 thousand", opened, " KiB", None),
         Figure::new("the same after one Resolve of each", each(), " KiB", None),
     ]
 }

@@ -45,7 +45,7 @@ impl OpenedFields {
 
     /// A copy of all of them; none if a name is none.
     pub fn to_fields(&self) -> Option<Fields> {
-        let owned = |(name, value): (&str, &[u8])| {
+        let owned = |(name, value): Field<'_>| {
             Some((FieldName::parse(name).ok()?, Value::new(value.to_vec())))
         };
         fields_in(&self.0).map(|field| field.and_then(owned)).collect()
@@ -120,8 +120,11 @@ fn encode(fields: &Fields) -> Zeroizing<Vec<u8>> {
     bytes
 }
 
+/// One field of an encoded credential: its name and its value.
+type Field<'a> = (&'a str, &'a [u8]);
+
 /// The fields of an encoded credential; the last is none if it is damaged.
-fn fields_in(mut rest: &[u8]) -> impl Iterator<Item = Option<(&str, &[u8])>> {
+fn fields_in(mut rest: &[u8]) -> impl Iterator<Item = Option<Field<'_>>> {
     std::iter::from_fn(move || {
         if rest.is_empty() {
             return None;
@@ -133,7 +136,7 @@ fn fields_in(mut rest: &[u8]) -> impl Iterator<Item = Option<(&str, &[u8])>> {
 }
 
 /// The first field, and what comes after it.
-fn split_field(bytes: &[u8]) -> Option<((&str, &[u8]), &[u8])> {
+fn split_field(bytes: &[u8]) -> Option<(Field<'_>, &[u8])> {
     let (length, rest) = bytes.split_first_chunk::<2>()?;
     let (name, rest) = rest.split_at_checked(usize::from(u16::from_be_bytes(*length)))?;
     let (length, rest) = rest.split_first_chunk::<4>()?;
