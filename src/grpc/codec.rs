@@ -1,7 +1,7 @@
 //! Messages on their way in and out of buffers that fit them.
 //!
-//! tonic's own codec takes 8 KiB for every request and 8 KiB for every reply, of which most are empty, and all of which
-//! are wiped when they are freed: of what a warm Resolve costs that was a tenth (benches/README.md).
+//! tonic's own codec takes 8 KiB for every request and 8 KiB for every reply, of which most stay empty, and all of which
+//! are wiped when they are freed (benches/README.md).
 
 use std::marker::PhantomData;
 

@@ -75,6 +75,32 @@ fn a_step_holds_no_more_live_leases_than_it_may() {
     });
 }
 
+/// All lines of a batch are written at once, and each of its decisions counts with those before it.
+#[test]
+fn in_a_batch_the_same_ask_is_the_same_lease_and_there_are_no_more_than_there_may_be() {
+    use pb::batch_resolve_result::Result as One;
+    let broker = TestBroker::start_with(Limits { step_live_leases: 2, ..Limits::default() });
+    broker.create_aws("prod", "s", &["workflow:deploy"]);
+    let step = broker.open("deploy", "build");
+    let asked = [101, 101, 102, 103].map(|seconds| pb::ResolveRequest {
+        ttl: Some(prost_types::Duration { seconds, nanos: 0 }),
+        ..request("aws/prod")
+    });
+    let mut client = StepServiceClient::new(step.channel.clone());
+    let batch = pb::BatchResolveRequest { requests: asked.to_vec() };
+    let got = broker.block_on(client.batch_resolve(batch)).ok().unwrap().into_inner().results;
+    let told: Vec<_> = got
+        .into_iter()
+        .map(|result| match result.result.unwrap() {
+            One::Response(response) => response.lease.unwrap().name,
+            One::Error(error) => error.reason,
+        })
+        .collect();
+    assert!(told[0] == told[1] && told[1] != told[2] && told[2].starts_with("leases/"), "{told:?}");
+    assert_eq!(told[3], "TOO_MANY_LEASES");
+    assert_eq!(broker.journaled("resolve").len(), 4);
+}
+
 #[test]
 fn closing_a_step_revokes_its_leases_and_says_how_many() {
     let broker = TestBroker::start();
