@@ -195,7 +195,6 @@ impl Loaded {
         // What this process makes is its own.
         rustix::process::umask(Mode::RWXG | Mode::RWXO);
         shut_out_others();
-        keep_to_small_pages();
         let shares = Shares::of_this_process(&config.limits);
         let state = StateDirectory::new(&config.state);
         let file = state.read()?;
@@ -286,14 +285,6 @@ impl Loaded {
 pub fn shut_out_others() {
     if let Err(error) = set_dumpable_behavior(DumpableBehavior::NotDumpable) {
         tracing::warn!(%error, "core dumps could not be turned off");
-    }
-}
-
-/// Memory is taken page by page. The allocator asks for huge pages, and with some twenty threads, each of which has a
-/// little of its own, these are 50 MiB of a daemon that needs 6.
-fn keep_to_small_pages() {
-    if let Err(error) = rustix::thread::disable_transparent_huge_pages(true) {
-        tracing::debug!(%error, "huge pages could not be turned off");
     }
 }
 

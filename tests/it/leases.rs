@@ -86,7 +86,7 @@ fn in_a_batch_the_same_ask_is_the_same_lease_and_there_are_no_more_than_there_ma
         ttl: Some(prost_types::Duration { seconds, nanos: 0 }),
         ..request("aws/prod")
     });
-    let mut client = StepServiceClient::new(step.channel.clone());
+    let mut client = StepServiceClient::new(step.channel);
     let batch = pb::BatchResolveRequest { requests: asked.to_vec() };
     let got = broker.block_on(client.batch_resolve(batch)).ok().unwrap().into_inner().results;
     let told: Vec<_> = got
