@@ -322,7 +322,7 @@ impl Committer {
 /// The middle of some measurements, and how far they are apart.
 pub struct Spread {
     low: f64,
-    middle: f64,
+    pub middle: f64,
     high: f64,
     unit: &'static str,
 }

@@ -13,7 +13,7 @@ pub struct Counter {
 /// The instructions of a load.
 pub struct Counts {
     pub all: f64,
-    pub dump: PathBuf,
+    dump: PathBuf,
 }
 
 impl Counter {

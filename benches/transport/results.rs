@@ -139,11 +139,9 @@ impl Results {
     }
 }
 
-/// Of an odd number of measurements the one in the middle.
+/// The measurement in the middle.
 pub fn middle(values: &[f64]) -> f64 {
-    let mut sorted = values.to_vec();
-    sorted.sort_by(f64::total_cmp);
-    sorted[sorted.len() / 2]
+    Spread::of(values.to_vec(), "").middle
 }
 
 fn micros(micros: f64) -> String {

@@ -69,8 +69,13 @@ async fn resolve(server: &Process, channels: &[Channel], load: Load) -> Sample {
     drive(server, load, move |n| resolve_one(channels[n % channels.len()].clone())).await
 }
 
+/// Asks for `aws/prod`.
 pub async fn resolve_one(channel: Channel) {
-    let resolved = StepServiceClient::new(channel).resolve(seed::named("prod")).await;
+    resolve_this(channel, seed::named("prod")).await;
+}
+
+pub async fn resolve_this(channel: Channel, request: pb::ResolveRequest) {
+    let resolved = StepServiceClient::new(channel).resolve(request).await;
     resolved.unwrap_or_else(|status| panic!("{}", status.message()));
 }
 

@@ -5,19 +5,17 @@ use std::time::{Duration, Instant};
 
 use keyhatch::grpc::pb;
 use keyhatch::grpc::pb::executor_service_client::ExecutorServiceClient;
-use keyhatch::grpc::pb::step_service_client::StepServiceClient;
 use tokio::sync::mpsc;
-use tonic::transport::Channel;
 
 use crate::instructions::Counter;
 use crate::load::{self, Daemon, in_flight};
 use crate::measure::{Load, Rounds, drive};
 use crate::results::{Figure, Goal, Row, middle};
-use crate::rows::{CONNECTIONS, ROUNDS, is_ready};
+use crate::rows::{CONNECTIONS, ROUNDS, is_ready, resolve_one, resolve_this};
 use crate::seed;
 
 /// How many connections there are.
-pub const SIZES: [usize; 3] = [1_000, 100_000, 1_000_000];
+const SIZES: [usize; 3] = [1_000, 100_000, 1_000_000];
 /// How many members a group has.
 const MEMBERS: [usize; 2] = [10, 100_000];
 /// What instructions are counted over.
@@ -36,7 +34,7 @@ pub async fn groups() -> Vec<Row> {
         let ask = async |request: fn(usize, usize) -> pb::ResolveRequest| {
             let steps = steps.clone();
             let ask_one =
-                move |n: usize| resolve(steps[n % steps.len()].clone(), request(members, n));
+                move |n: usize| resolve_this(steps[n % steps.len()].clone(), request(members, n));
             let load = Load { calls: 20_000, in_flight: 64 };
             drive(&daemon.process, load, ask_one).await
         };
@@ -49,11 +47,6 @@ pub async fn groups() -> Vec<Row> {
         rows.push(Row::new(&what, rounds.await, Some(Goal::AtMost(1.1))));
     }
     rows
-}
-
-async fn resolve(channel: Channel, request: pb::ResolveRequest) {
-    let resolved = StepServiceClient::new(channel).resolve(request).await;
-    resolved.unwrap_or_else(|status| panic!("{}", status.message()));
 }
 
 /// A daemon with nothing, and with so many connections: memory, and the time from its start to its first answer.
@@ -126,7 +119,7 @@ async fn count_any_of(daemon: &mut Daemon, counter: &Counter, size: usize) -> f6
     let ask = |from: usize| {
         let steps = steps.clone();
         in_flight(COUNTED, 64, move |n| {
-            resolve(steps[n % steps.len()].clone(), seed::any_of(size, from + n))
+            resolve_this(steps[n % steps.len()].clone(), seed::any_of(size, from + n))
         })
     };
     ask(COUNTED).await;
@@ -163,7 +156,7 @@ pub async fn open_steps() -> Vec<Figure> {
     let each = || (daemon.process.memory() - before) / STEPS as f64;
     let opened = each();
     while let Some(directory) = directories.recv().await {
-        resolve(daemon.connect(&directory).await, seed::named("prod")).await;
+        resolve_one(daemon.connect(&directory).await).await;
     }
     vec![
         Figure::new("memory of an open step, of 5 thousand", opened, " KiB", None),
