@@ -4,7 +4,7 @@ use std::sync::Arc;
 
 use super::Broker;
 use super::error::Error;
-use super::resolve::{Decided, Judged, ResolveRequest, Resolved, check_form};
+use super::resolve::{Decided, Judged, ResolveRequest, Resolved};
 use crate::journal::{CommitError, LiveOpening};
 use crate::model::Timestamp;
 
@@ -46,9 +46,7 @@ impl Broker {
         request: &ResolveRequest,
         now: Timestamp,
     ) -> Result<Judged, Error> {
-        check_form(request)?;
-        opening.check_refusals(now, &self.limits).map_err(Error::TooManyRequests)?;
-        let judged = self.judge_now(opening, request)?;
+        let judged = self.judge_if_due(opening, request, now)?;
         if judged.outcome.is_err() {
             opening.count_refusal(now, &self.limits);
         }

@@ -76,11 +76,21 @@ impl Broker {
         opening: &Arc<LiveOpening>,
         request: &ResolveRequest,
     ) -> Result<Resolved, Error> {
-        check_form(request)?;
         let now = self.now();
-        opening.check_refusals(now, &self.limits).map_err(Error::TooManyRequests)?;
-        let judged = self.judge_now(opening, request)?;
+        let judged = self.judge_if_due(opening, request, now)?;
         self.decide_and_count(opening, request, None, judged, now)
+    }
+
+    /// What the newest snapshot says of a request, if it is well formed and the opening may still be refused.
+    pub(super) fn judge_if_due(
+        &self,
+        opening: &LiveOpening,
+        request: &ResolveRequest,
+        now: Timestamp,
+    ) -> Result<Judged, Error> {
+        check_form(request)?;
+        opening.check_refusals(now, &self.limits).map_err(Error::TooManyRequests)?;
+        self.judge_now(opening, request)
     }
 
     /// One delivery of a Watch, in place of the one before.
