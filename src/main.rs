@@ -10,8 +10,8 @@ use zeroizing_alloc::ZeroAlloc;
 static ALLOCATOR: ZeroAlloc<MiMalloc> = ZeroAlloc(MiMalloc);
 
 fn main() -> ExitCode {
-    // The allocator asks for huge pages, and with some twenty threads, each of which has a little memory of its own, these
-    // are 50 MB of a daemon that needs 10. A kernel that has none refuses, and that is as well.
+    // Some twenty threads, each of which has a little memory of its own, would take 50 MB of huge pages where the system
+    // gives them to whoever does not ask. A kernel that has none refuses, and that is as well.
     let _ = rustix::thread::disable_transparent_huge_pages(true);
     keyhatch::seal::note_wiping_allocator();
     keyhatch::cli::run()

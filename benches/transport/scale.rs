@@ -80,7 +80,7 @@ async fn start_and_memory(daemon: &mut Daemon, size: usize) -> Vec<Figure> {
         daemon.serve(&[]);
         wait_until_ready(daemon).await;
         times.push(begin.elapsed().as_secs_f64() * 1e3);
-        memory.push(daemon.process.memory() / 1024.0);
+        memory.push(daemon.process.memory() * 1024.0 / 1e6);
     }
     let (time_goal, memory_goal) = match size {
         0 => (None, Some(20.0)),
@@ -98,7 +98,7 @@ async fn start_and_memory(daemon: &mut Daemon, size: usize) -> Vec<Figure> {
         Figure::new(
             &format!("VmRSS after it, {size} connections"),
             middle(&memory),
-            " MiB",
+            " MB",
             memory_goal,
         ),
     ]

@@ -74,8 +74,8 @@ pub fn names(data: &[u8]) {
     if let Some(id) = comes_back::<Id>(text) {
         assert_eq!(id.to_string(), text.to_ascii_lowercase());
     }
-    if let Ok(moment) = Timestamp::try_from(text.to_owned()) {
-        assert_eq!(Timestamp::try_from(moment.to_string()).unwrap(), moment);
+    if let Ok(moment) = text.parse::<Timestamp>() {
+        assert_eq!(moment.to_string().parse::<Timestamp>().unwrap(), moment);
     }
     let labels = text.lines().filter_map(|line| line.split_once('='));
     let labels = labels.map(|(key, value)| (key.to_owned(), value.to_owned())).collect();

@@ -31,10 +31,14 @@ impl fmt::Display for Relation {
     }
 }
 
-/// The access bindings of one resource.
+/// The access bindings of one resource: one flat sorted list, because there are many resources and few principals
+/// on each.
 #[derive(Clone, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
-#[serde(transparent)]
-pub struct Bindings(BTreeMap<Relation, BTreeSet<Pattern>>);
+#[serde(from = "ByRelation", into = "ByRelation")]
+pub struct Bindings(Vec<(Relation, Pattern)>);
+
+/// As records have them: `{"resolver": ["workflow:deploy"]}`.
+type ByRelation = BTreeMap<Relation, BTreeSet<Pattern>>;
 
 impl Bindings {
     /// Gives `patterns` this relation, and takes it from all others.
@@ -50,11 +54,9 @@ impl Bindings {
             let text = relation.to_string();
             return Err(Invalid::new("access binding", &text, "at most 100 principals each"));
         }
-        if patterns.is_empty() {
-            self.0.remove(&relation);
-        } else {
-            self.0.insert(relation, patterns);
-        }
+        self.0.retain(|(bound, _)| *bound != relation);
+        self.0.extend(patterns.into_iter().map(|pattern| (relation, pattern)));
+        self.0.sort_unstable();
         Ok(())
     }
 
@@ -71,17 +73,46 @@ impl Bindings {
 
     /// Gives one more principal this relation.
     pub fn add(&mut self, relation: Relation, pattern: Pattern) {
-        self.0.entry(relation).or_default().insert(pattern);
+        let bound = (relation, pattern);
+        if let Err(place) = self.0.binary_search(&bound) {
+            self.0.insert(place, bound);
+        }
     }
 
     /// Every relation with its principals.
-    pub fn iter(&self) -> impl Iterator<Item = (Relation, &BTreeSet<Pattern>)> {
-        self.0.iter().map(|(relation, patterns)| (*relation, patterns))
+    pub fn iter(&self) -> impl Iterator<Item = (Relation, impl Iterator<Item = &Pattern>)> {
+        let bound = self.0.chunk_by(|(one, _), (next, _)| one == next);
+        bound.filter_map(|bound| {
+            let (relation, _) = bound.first()?;
+            Some((*relation, bound.iter().map(|(_, pattern)| pattern)))
+        })
     }
 
     /// Every principal that has at least this relation, with the relation that it is bound by.
     pub fn at_least(&self, needed: Relation) -> impl Iterator<Item = (Relation, &Pattern)> {
-        let enough = self.0.range(needed..);
-        enough.flat_map(|(relation, patterns)| patterns.iter().map(|one| (*relation, one)))
+        let first = self.0.partition_point(|(relation, _)| *relation < needed);
+        let enough = self.0.get(first..).unwrap_or_default();
+        enough.iter().map(|(relation, pattern)| (*relation, pattern))
+    }
+}
+
+impl From<ByRelation> for Bindings {
+    fn from(by_relation: ByRelation) -> Self {
+        let with = |(relation, patterns): (Relation, BTreeSet<Pattern>)| {
+            patterns.into_iter().map(move |pattern| (relation, pattern))
+        };
+        let mut bound: Vec<_> = by_relation.into_iter().flat_map(with).collect();
+        bound.shrink_to_fit();
+        Self(bound)
+    }
+}
+
+impl From<Bindings> for ByRelation {
+    fn from(bindings: Bindings) -> Self {
+        let mut by_relation = Self::new();
+        for (relation, pattern) in bindings.0 {
+            by_relation.entry(relation).or_default().insert(pattern);
+        }
+        by_relation
     }
 }

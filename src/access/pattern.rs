@@ -3,14 +3,16 @@
 use std::fmt;
 use std::str::FromStr;
 
-use serde::{Deserialize, Serialize};
+use serde::Serialize;
 
 use super::principal::Principal;
-use crate::model::{Invalid, OperatorName, RunAs, RunAsKind, StepName, WorkflowName};
+use crate::model::{
+    Invalid, OperatorName, RunAs, RunAsKind, StepName, WorkflowName, read_from_text,
+};
 
 /// A name, the start of names, or any name: `deploy`, `team-a-*`, `*`. A star stands at the end only.
-#[derive(Clone, Debug, PartialEq, Eq, PartialOrd, Ord, Hash, Serialize, Deserialize)]
-#[serde(try_from = "String", into = "String")]
+#[derive(Clone, Debug, PartialEq, Eq, PartialOrd, Ord, Hash, Serialize)]
+#[serde(into = "String")]
 pub enum Glob {
     /// `*`
     Any,
@@ -61,13 +63,7 @@ impl FromStr for Glob {
     }
 }
 
-impl TryFrom<String> for Glob {
-    type Error = Invalid;
-
-    fn try_from(text: String) -> Result<Self, Invalid> {
-        text.parse()
-    }
-}
+read_from_text!(Glob, str::parse);
 
 impl From<Glob> for String {
     fn from(glob: Glob) -> Self {
@@ -76,8 +72,8 @@ impl From<Glob> for String {
 }
 
 /// Whom a binding admits.
-#[derive(Clone, Debug, PartialEq, Eq, PartialOrd, Ord, Hash, Serialize, Deserialize)]
-#[serde(try_from = "String", into = "String")]
+#[derive(Clone, Debug, PartialEq, Eq, PartialOrd, Ord, Hash, Serialize)]
+#[serde(into = "String")]
 pub enum Pattern {
     /// `operator:NAME`
     Operator(OperatorName),
@@ -147,13 +143,7 @@ impl FromStr for Pattern {
     }
 }
 
-impl TryFrom<String> for Pattern {
-    type Error = Invalid;
-
-    fn try_from(text: String) -> Result<Self, Invalid> {
-        text.parse()
-    }
-}
+read_from_text!(Pattern, str::parse);
 
 impl From<Pattern> for String {
     fn from(pattern: Pattern) -> Self {

@@ -7,7 +7,7 @@ use std::str::FromStr;
 use serde::{Deserialize, Serialize};
 
 use super::pattern::Glob;
-use crate::model::{Invalid, RunAs, RunAsKind, WorkflowName};
+use crate::model::{Invalid, RunAs, RunAsKind, WorkflowName, read_from_text};
 
 /// The workflows whose steps an executor may open, and on whose behalf.
 #[derive(Clone, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
@@ -44,8 +44,8 @@ impl Scope {
 }
 
 /// `run_as` principals of one kind: `user:alice`, `team:a-*`, `role:*`.
-#[derive(Clone, Debug, PartialEq, Eq, PartialOrd, Ord, Hash, Serialize, Deserialize)]
-#[serde(try_from = "String", into = "String")]
+#[derive(Clone, Debug, PartialEq, Eq, PartialOrd, Ord, Hash, Serialize)]
+#[serde(into = "String")]
 pub struct RunAsPattern {
     /// What kind.
     pub kind: RunAsKind,
@@ -72,13 +72,7 @@ impl FromStr for RunAsPattern {
     }
 }
 
-impl TryFrom<String> for RunAsPattern {
-    type Error = Invalid;
-
-    fn try_from(text: String) -> Result<Self, Invalid> {
-        text.parse()
-    }
-}
+read_from_text!(RunAsPattern, str::parse);
 
 impl From<RunAsPattern> for String {
     fn from(pattern: RunAsPattern) -> Self {

@@ -36,6 +36,11 @@ use crate::model::{Clock, Id, JournalMode, Limits, Timestamp};
 use crate::seal::{KeyPlace, Keyring, PlaceError};
 use crate::store::{Store, StoreError};
 
+/// Records go from the store to the catalogue so many at a time: each time a thread is woken.
+const BATCH_RECORDS: usize = 256;
+/// How many times more are read before the catalogue has taken what there is.
+const BATCHES_AHEAD: usize = 8;
+
 /// Why a broker cannot come up.
 #[derive(Debug, thiserror::Error)]
 pub enum StartError {
@@ -136,18 +141,50 @@ impl Foundation {
         clock: Clock,
     ) -> Result<Self, StartError> {
         let options = Options { file_bytes: u64::from(file_bytes) };
-        let (journal, recovery) =
-            Journal::open(journal, Arc::clone(&keyring), authority, options, clock.now())?;
-        let (store, contents) = Store::open(store, &keyring)?;
-        let catalog = load(contents.records, &keyring)?;
-        let head = contents.sequence;
-        let snapshots = Arc::new(Snapshots::new(Snapshot { head, catalog }));
+        let replay =
+            || Journal::open(journal, Arc::clone(&keyring), authority, options, clock.now());
+        let (replayed, stored) = at_once(replay, || read(store, &keyring));
+        let (journal, recovery) = replayed?;
+        let (store, snapshot) = stored?;
+        let head = snapshot.head;
+        let snapshots = Arc::new(Snapshots::new(snapshot));
         let (journal, store) = (Arc::new(journal), Arc::new(store));
         let parts = WriterParts { snapshots, journal, store, keyring, clock };
         reconcile(&parts, &recovery, head).await?;
         let last_batch = recovery.intent.max(head);
         Ok(Self { parts, recovery, last_batch })
     }
+}
+
+/// Opens the store. Its records become the catalogue while the rest of them is read.
+fn read(path: &Path, keyring: &Keyring) -> Result<(Store, Snapshot), StartError> {
+    let (sender, batches) = std::sync::mpsc::sync_channel(BATCHES_AHEAD);
+    let read = move || {
+        let mut batch = Vec::with_capacity(BATCH_RECORDS);
+        let opened = Store::open(path, keyring, |key, sealed| {
+            batch.push((key, sealed));
+            if batch.len() == BATCH_RECORDS {
+                // Nobody takes any more if a record cannot be opened. The rest is read for the store's own verdict,
+                // which says more.
+                let _ =
+                    sender.send(std::mem::replace(&mut batch, Vec::with_capacity(BATCH_RECORDS)));
+            }
+        });
+        let _ = sender.send(batch);
+        opened
+    };
+    let (store, catalog) = at_once(read, || load(batches.into_iter().flatten(), keyring));
+    let (store, head) = store?;
+    Ok((store, Snapshot { head, catalog: catalog? }))
+}
+
+/// Runs both, one of them on a thread of its own.
+fn at_once<A: Send, B>(one: impl FnOnce() -> A + Send, other: impl FnOnce() -> B) -> (A, B) {
+    std::thread::scope(|scope| {
+        let one = scope.spawn(one);
+        let other = other();
+        (one.join().unwrap_or_else(|panic| std::panic::resume_unwind(panic)), other)
+    })
 }
 
 async fn reconcile(parts: &WriterParts, recovery: &Recovery, store: u64) -> Result<(), StartError> {

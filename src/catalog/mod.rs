@@ -6,6 +6,7 @@
 
 mod filter;
 mod group;
+mod load;
 mod record;
 mod snapshot;
 
@@ -16,9 +17,10 @@ use rpds::{HashTrieMapSync, RedBlackTreeMapSync};
 
 pub use filter::ConnectionFilter;
 pub use group::{Group, NotAdmitted, NotSelected};
+pub use load::load;
 pub use record::{
     Connection, ConnectionMetadata, FieldMetadata, GroupMetadata, OwnIntegration, Registered,
-    Registration, Secret, SecretMetadata, Values, load,
+    Registration, Secret, SecretMetadata, Values,
 };
 pub use snapshot::{Snapshot, Snapshots};
 
@@ -85,6 +87,11 @@ impl Catalog {
         for uid in &connection.metadata.groups {
             self.change_group(*uid, |group| group.insert(&connection.metadata));
         }
+        self.put_by_name(name, connection);
+    }
+
+    /// Puts a connection under its name, and into no group.
+    fn put_by_name(&mut self, name: ConnectionRef, connection: Connection) {
         if connection.metadata.is_default {
             self.defaults.insert_mut(name.integration.clone(), name.name.clone());
         }
@@ -150,8 +157,13 @@ impl Catalog {
             self.group_names.remove_mut(&old.metadata.name);
         }
         let mut group = old.map_or_else(|| Group::new(metadata.clone()), |old| Group::clone(&old));
-        self.group_names.insert_mut(metadata.name.clone(), metadata.uid);
         group.metadata = metadata;
+        self.put_whole_group(group);
+    }
+
+    /// Puts a group in, with its members, in place of the one of its uid.
+    fn put_whole_group(&mut self, group: Group) {
+        self.group_names.insert_mut(group.metadata.name.clone(), group.uid());
         self.groups.insert_mut(group.uid(), Arc::new(group));
     }
 

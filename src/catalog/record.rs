@@ -1,16 +1,15 @@
 //! The records of the catalogue: metadata as sealed JSON, values as they are sealed.
 
-use std::collections::{BTreeMap, BTreeSet, HashMap};
+use std::collections::BTreeSet;
 
 use serde::{Deserialize, Serialize};
 
-use super::{Catalog, LoadError};
 use crate::access::{Bindings, Role, Scope};
 use crate::integration::Integration;
 use crate::model::{
-    ConnectionName, ConnectionRef, ExecutorName, FieldName, GroupName, Id, Identifiers,
+    CompactMap, ConnectionName, ConnectionRef, ExecutorName, FieldName, GroupName, Id, Identifiers,
     IntegrationName, KindName, Labels, OperatorName, PinnedCertificate, SecretName, SecretRef,
-    Tags, Timestamp, WorkflowName, base64_bytes, hex_bytes,
+    Tags, Timestamp, WorkflowName, base64_bytes, compact_map, hex_bytes,
 };
 use crate::seal::{Keyring, NoRandomness, RecordKey, RecordKind, Sealed};
 
@@ -49,7 +48,8 @@ pub struct ConnectionMetadata {
     /// Up by one with every change at all, from 1.
     pub revision: u64,
     /// The fields that are set.
-    pub fields: BTreeMap<FieldName, FieldMetadata>,
+    #[serde(with = "compact_map")]
+    pub fields: CompactMap<FieldName, FieldMetadata>,
     /// Identifier tags.
     #[serde(default)]
     pub tags: Tags,
@@ -228,7 +228,7 @@ pub struct SecretMetadata {
 /// A secret's metadata as it is sealed.
 #[derive(Serialize, Deserialize)]
 #[serde(deny_unknown_fields)]
-struct SecretRecord {
+pub(super) struct SecretRecord {
     workflow: WorkflowName,
     name: SecretName,
     version: u64,
@@ -236,6 +236,19 @@ struct SecretRecord {
     fingerprint: [u8; 32],
     update_time: Timestamp,
     updated_by: String,
+}
+
+impl SecretRecord {
+    pub(super) fn into_metadata(self, uid: Id) -> SecretMetadata {
+        SecretMetadata {
+            uid,
+            name: SecretRef { workflow: self.workflow, name: self.name },
+            version: self.version,
+            fingerprint: self.fingerprint,
+            update_time: self.update_time,
+            updated_by: self.updated_by,
+        }
+    }
 }
 
 /// An operator or executor by name.
@@ -317,67 +330,4 @@ impl Registration {
 // Serialising our own records to memory cannot fail: they hold no maps with keys that are not text.
 fn to_json(record: &impl Serialize) -> Result<Vec<u8>, NoRandomness> {
     serde_json::to_vec(record).map_err(|_| NoRandomness)
-}
-
-/// Takes the store's records in. Values stay sealed.
-///
-/// # Errors
-/// If a record fails authentication, or its other half is missing.
-pub fn load(records: Vec<(RecordKey, Sealed)>, keyring: &Keyring) -> Result<Catalog, LoadError> {
-    let mut sealed: HashMap<RecordKey, Sealed> = records.into_iter().collect();
-    let mut keys: Vec<RecordKey> = sealed.keys().copied().collect();
-    // Groups before what may be a member of them.
-    keys.sort_unstable_by_key(|key| (key.kind != RecordKind::Group, *key));
-    let mut catalog = Catalog::default();
-    for key in keys {
-        let corrupt = || LoadError::Corrupt { kind: key.kind };
-        let mut values = |kind| {
-            let key = RecordKey { kind, uid: key.uid };
-            sealed.remove(&key).map(|sealed| Values { key, sealed }).ok_or_else(corrupt)
-        };
-        match key.kind {
-            RecordKind::Connection => {
-                let values = values(RecordKind::ConnectionValues)?;
-                let metadata = open(&mut sealed, key, keyring)?;
-                catalog.put_connection(Connection { metadata, values });
-            }
-            RecordKind::Group => catalog.put_group(open(&mut sealed, key, keyring)?),
-            RecordKind::Integration => {
-                catalog.put_integration(open(&mut sealed, key, keyring)?);
-            }
-            RecordKind::Secret => {
-                let values = values(RecordKind::SecretValue)?;
-                let record: SecretRecord = open(&mut sealed, key, keyring)?;
-                let name = SecretRef { workflow: record.workflow, name: record.name };
-                let metadata = SecretMetadata {
-                    uid: key.uid,
-                    name,
-                    version: record.version,
-                    fingerprint: record.fingerprint,
-                    update_time: record.update_time,
-                    updated_by: record.updated_by,
-                };
-                catalog.put_secret(Secret { metadata, values });
-            }
-            RecordKind::Registration => {
-                catalog.put_registration(open(&mut sealed, key, keyring)?);
-            }
-            RecordKind::AuthorityKeys
-            | RecordKind::Commit
-            | RecordKind::ConnectionValues
-            | RecordKind::SecretValue => {}
-        }
-    }
-    Ok(catalog)
-}
-
-fn open<T: for<'de> Deserialize<'de>>(
-    sealed: &mut HashMap<RecordKey, Sealed>,
-    key: RecordKey,
-    keyring: &Keyring,
-) -> Result<T, LoadError> {
-    let corrupt = || LoadError::Corrupt { kind: key.kind };
-    let record = sealed.remove(&key).ok_or_else(corrupt)?;
-    let json = keyring.open_metadata(key, &record).map_err(|_| corrupt())?;
-    serde_json::from_slice(&json).map_err(|_| corrupt())
 }

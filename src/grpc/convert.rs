@@ -106,11 +106,11 @@ pub(super) fn tags(given: &[String]) -> Result<Tags, Error> {
 }
 
 pub(super) fn access(bindings: &Bindings) -> Vec<pb::AccessBinding> {
-    let binding = |(relation, patterns): (Relation, &BTreeSet<Pattern>)| pb::AccessBinding {
+    let bound = bindings.iter().map(|(relation, patterns)| pb::AccessBinding {
         relation: self::relation(relation).into(),
-        principals: patterns.iter().map(Pattern::to_string).collect(),
-    };
-    bindings.iter().map(binding).collect()
+        principals: patterns.map(Pattern::to_string).collect(),
+    });
+    bound.collect()
 }
 
 pub(super) fn relation(relation: Relation) -> pb::Relation {

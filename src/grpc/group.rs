@@ -50,9 +50,7 @@ impl GroupService for AdminDoor {
     ) -> Result<Response<pb::ListGroupsResponse>, Status> {
         let (call, request) = self.begin(request, "ListGroups", |_| String::new())?;
         call.answer(async {
-            let after: Option<String> = convert::from_page_token(&request.page_token)?;
-            let after = after.map(|name| GroupName::parse(&name)).transpose();
-            let after = after.map_err(|_| Error::PageTokenInvalid)?;
+            let after: Option<GroupName> = convert::from_page_token(&request.page_token)?;
             let size = convert::page_size(request.page_size);
             let (groups, next) = call.broker.groups(&call.caller, after.as_ref(), size)?;
             let messages = groups.iter().map(to_message);

@@ -205,10 +205,9 @@ fn run(workflow: &str, run: &str) -> Result<(), Error> {
 }
 
 /// A page token that is a name, and a size.
-fn paged<T: TryFrom<String>>(size: i32, token: &str) -> Result<(), Error> {
+fn paged<T: std::str::FromStr>(size: i32, token: &str) -> Result<(), Error> {
     convert::page_size(size);
-    let after: Option<String> = convert::from_page_token(token)?;
-    after.map(T::try_from).transpose().map(drop).map_err(|_| Error::PageTokenInvalid)
+    convert::from_page_token::<T>(token).map(drop)
 }
 
 fn checked_integration(message: Option<pb::Integration>) -> Result<(), Error> {

@@ -6,7 +6,7 @@
 //! the file and journaled. Any other is somebody's doing, and the broker refuses to start.
 
 use std::fs::{File, OpenOptions};
-use std::io::{Read as _, Write as _};
+use std::io::{BufRead as _, BufReader, Read as _, Write as _};
 use std::path::{Path, PathBuf};
 use std::sync::Arc;
 
@@ -81,17 +81,15 @@ pub(super) fn open(
     let (read, number) = loop {
         let number = numbers.pop().ok_or_else(|| ReplayError::Missing(directory.to_owned()))?;
         let path = directory.join(file_name(number));
-        let read = Read::whole(path, &keyring, now)?;
-        if read.was_in_force(number, &keyring) {
+        let read = Read::from(path, &keyring, now)?;
+        if read.was_in_force(number, &keyring)? {
             break (read, number);
         }
         set_aside(&read.path)?;
     };
-    let Read { path, text, mut reader, lines, .. } = read;
-    let length = usize::try_from(reader.length).unwrap_or(usize::MAX);
-    let rest = text.get(length..).unwrap_or_default();
+    let Read { path, mut reader, rest, lines, .. } = read;
     let damaged = reader.last + 1;
-    if !rest.is_empty() && was_on_disk(damaged, rest, &keyring) || lines == 0 {
+    if !rest.is_empty() && was_on_disk(damaged, &rest, &keyring) || lines == 0 {
         return Err(ReplayError::Tampered { path, line: lines + 1 });
     }
     check_gaps(directory, &numbers, number)?;
@@ -99,7 +97,7 @@ pub(super) fn open(
         let index = index::load(directory, &keyring, before)?;
         reader.live.usage_mut().add_history(&index);
     }
-    let torn = (!rest.is_empty()).then(|| cut(&path, reader.length, rest)).transpose()?;
+    let torn = (!rest.is_empty()).then(|| cut(&path, reader.length, &rest)).transpose()?;
     let recovery = Recovery {
         head: reader.live.epoch(),
         intent: reader.live.intent(),
@@ -161,38 +159,44 @@ pub(super) fn file_numbers(directory: &Path) -> std::io::Result<Vec<u64>> {
 /// A file, and how far its lines are good.
 struct Read {
     path: PathBuf,
-    text: Vec<u8>,
     reader: Reader,
+    /// What stands after the last good line.
+    rest: Vec<u8>,
+    /// How many are good.
     lines: u64,
     /// Whether the line was reached from which on the file's lines are its own.
     is_begun: bool,
 }
 
 impl Read {
-    fn whole(path: PathBuf, keyring: &Keyring, now: Timestamp) -> std::io::Result<Self> {
-        let mut text = Vec::new();
-        File::open(&path)?.read_to_end(&mut text)?;
+    fn from(path: PathBuf, keyring: &Keyring, now: Timestamp) -> std::io::Result<Self> {
+        let mut file = BufReader::new(File::open(&path)?);
         let mut reader = Reader::new(now);
-        let (mut lines, mut is_begun, mut rest) = (0, false, text.as_slice());
-        while let Some((taken, is_continued)) = reader.take(rest, keyring, lines == 0) {
-            rest = rest.get(taken..).unwrap_or_default();
+        let (mut lines, mut is_begun, mut line) = (0, false, Vec::new());
+        file.read_until(b'\n', &mut line)?;
+        while let Some(is_continued) = reader.take(&line, keyring, lines == 0) {
             lines += 1;
             is_begun |= is_continued;
+            line.clear();
+            file.read_until(b'\n', &mut line)?;
         }
-        Ok(Self { path, text, reader, lines, is_begun })
+        let mut rest = line;
+        file.read_to_end(&mut rest)?;
+        Ok(Self { path, reader, rest, lines, is_begun })
     }
 
     /// Whether lines were ever written to this file: a crash can leave one behind that was not finished.
-    fn was_in_force(&self, number: u64, keyring: &Keyring) -> bool {
+    fn was_in_force(&self, number: u64, keyring: &Keyring) -> std::io::Result<bool> {
         if number == 1 || self.is_begun {
-            return true;
+            return Ok(true);
         }
+        let text = std::fs::read(&self.path)?;
         // Own lines that were written when the first of them was known to be on disk say that it was; copies
         // say how far the file before was.
-        let begun = bodies(&self.text, keyring)
+        let begun = bodies(&text, keyring)
             .find(|body| matches!(body.event, Event::Continued { .. }))
             .map(|body| body.n);
-        begun.is_some_and(|n| bodies(&self.text, keyring).any(|body| body.synced >= n))
+        Ok(begun.is_some_and(|n| bodies(&text, keyring).any(|body| body.synced >= n)))
     }
 }
 
@@ -226,11 +230,10 @@ impl Reader {
         }
     }
 
-    /// Takes the first line of `rest`, if it is whole and follows on. Returns its length, with newline, and
-    /// whether the file's own lines begin with it.
-    fn take(&mut self, rest: &[u8], keyring: &Keyring, is_first: bool) -> Option<(usize, bool)> {
-        let end = rest.iter().position(|byte| *byte == b'\n')?;
-        let parts = Parts::split(rest.get(..end)?)?;
+    /// Takes a line, with its newline, if it is whole and follows on. Returns whether the file's own lines begin
+    /// with it.
+    fn take(&mut self, line: &[u8], keyring: &Keyring, is_first: bool) -> Option<bool> {
+        let parts = Parts::split(line.strip_suffix(b"\n")?)?;
         let hash = parts.verified_hash()?;
         if !parts.is_tagged(keyring) {
             return None;
@@ -259,8 +262,8 @@ impl Reader {
             _ if is_first => body.time,
             _ => self.last_time.max(body.time),
         };
-        self.length += end as u64 + 1;
-        Some((end + 1, is_continued))
+        self.length += line.len() as u64;
+        Some(is_continued)
     }
 }
 

@@ -3,14 +3,15 @@
 use std::fmt;
 use std::str::FromStr;
 
-use serde::{Deserialize, Serialize};
+use serde::Serialize;
 
 use super::name::{GroupName, IntegrationName, Invalid};
 use super::reference::Reference;
+use super::text::read_from_text;
 
 /// One thing, or a kind of things, that a step may ask for.
-#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
-#[serde(try_from = "String", into = "String")]
+#[derive(Clone, Debug, PartialEq, Eq, Serialize)]
+#[serde(into = "String")]
 pub enum AllowedTarget {
     /// `aws/*`: every connection of an integration.
     AnyOf(IntegrationName),
@@ -66,13 +67,7 @@ impl FromStr for AllowedTarget {
     }
 }
 
-impl TryFrom<String> for AllowedTarget {
-    type Error = Invalid;
-
-    fn try_from(text: String) -> Result<Self, Invalid> {
-        text.parse()
-    }
-}
+read_from_text!(AllowedTarget, str::parse);
 
 impl From<AllowedTarget> for String {
     fn from(target: AllowedTarget) -> Self {

@@ -2,6 +2,7 @@
 //! nothing further in looks at it again. This room knows no other.
 
 mod allowed;
+pub mod compact_map;
 mod id;
 mod label;
 pub mod limits;
@@ -17,6 +18,7 @@ mod time;
 mod value;
 
 pub use allowed::AllowedTarget;
+pub use compact_map::CompactMap;
 pub use id::Id;
 pub use label::Labels;
 pub use limits::{JournalMode, Limits};
@@ -30,6 +32,7 @@ pub use resource::ResourceName;
 pub use run_as::{RunAs, RunAsKind};
 pub use spiffe::{SpiffeId, TrustDomain};
 pub use tag::{Identifiers, Tag, TagKey, TagValue, Tags};
-pub use text::{HexDigits, base64_bytes, hex_bytes};
+pub(crate) use text::read_from_text;
+pub use text::{HexDigits, base64_bytes, hex_bytes, parsed};
 pub use time::{Clock, Timestamp};
 pub use value::{Fields, Value};

@@ -1,9 +1,12 @@
 //! Names, each a type of its own with its own grammar, so that a run cannot be given for a step.
 
 use std::fmt;
+use std::str::FromStr;
 use std::sync::Arc;
 
-use serde::{Deserialize, Serialize, Serializer};
+use serde::{Serialize, Serializer};
+
+use super::text::read_from_text;
 
 /// The longest name, in bytes.
 pub const MAX_NAME_BYTES: usize = 128;
@@ -96,8 +99,7 @@ const FIELD: Grammar = Grammar {
 macro_rules! names {
     ($($(#[$doc:meta])* $type:ident: $what:literal, $grammar:ident;)*) => {$(
         $(#[$doc])*
-        #[derive(Clone, PartialEq, Eq, PartialOrd, Ord, Hash, Deserialize)]
-        #[serde(try_from = "String")]
+        #[derive(Clone, PartialEq, Eq, PartialOrd, Ord, Hash)]
         pub struct $type(Arc<str>);
 
         impl $type {
@@ -131,13 +133,15 @@ macro_rules! names {
             }
         }
 
-        impl TryFrom<String> for $type {
-            type Error = Invalid;
+        impl FromStr for $type {
+            type Err = Invalid;
 
-            fn try_from(text: String) -> Result<Self, Invalid> {
-                Self::parse(&text)
+            fn from_str(text: &str) -> Result<Self, Invalid> {
+                Self::parse(text)
             }
         }
+
+        read_from_text!($type, Self::parse);
 
         impl Serialize for $type {
             fn serialize<S: Serializer>(&self, to: S) -> Result<S::Ok, S::Error> {

@@ -6,9 +6,10 @@
 use std::fmt;
 use std::str::FromStr;
 
-use serde::{Deserialize, Serialize};
+use serde::Serialize;
 
 use super::name::{Invalid, RunAsName};
+use super::text::read_from_text;
 
 /// What kind of identity.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord, Hash)]
@@ -39,8 +40,8 @@ impl RunAsKind {
 }
 
 /// One identity, such as `user:alice@example.com`.
-#[derive(Clone, Debug, PartialEq, Eq, PartialOrd, Ord, Hash, Serialize, Deserialize)]
-#[serde(try_from = "String", into = "String")]
+#[derive(Clone, Debug, PartialEq, Eq, PartialOrd, Ord, Hash, Serialize)]
+#[serde(into = "String")]
 pub struct RunAs {
     /// What kind.
     pub kind: RunAsKind,
@@ -67,13 +68,7 @@ impl FromStr for RunAs {
     }
 }
 
-impl TryFrom<String> for RunAs {
-    type Error = Invalid;
-
-    fn try_from(text: String) -> Result<Self, Invalid> {
-        text.parse()
-    }
-}
+read_from_text!(RunAs, str::parse);
 
 impl From<RunAs> for String {
     fn from(run_as: RunAs) -> Self {

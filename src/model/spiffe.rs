@@ -15,9 +15,10 @@
 use std::fmt;
 use std::fmt::Write as _;
 
-use serde::{Deserialize, Serialize};
+use serde::Serialize;
 
 use super::name::{ExecutorName, Invalid, OperatorName, RunName, StepName, WorkflowName};
+use super::text::read_from_text;
 
 /// SPIFFE-ID 2.1: "trust domain names … MUST NOT exceed 255 bytes".
 const MAX_TRUST_DOMAIN_BYTES: usize = 255;
@@ -25,8 +26,8 @@ const MAX_TRUST_DOMAIN_BYTES: usize = 255;
 const MAX_ID_BYTES: usize = 2048;
 
 /// A validated trust domain, such as `keyhatch.local`.
-#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
-#[serde(try_from = "String", into = "String")]
+#[derive(Clone, Debug, PartialEq, Eq, Serialize)]
+#[serde(into = "String")]
 pub struct TrustDomain(String);
 
 impl TrustDomain {
@@ -68,13 +69,7 @@ impl fmt::Display for TrustDomain {
     }
 }
 
-impl TryFrom<String> for TrustDomain {
-    type Error = Invalid;
-
-    fn try_from(text: String) -> Result<Self, Invalid> {
-        Self::parse(&text)
-    }
-}
+read_from_text!(TrustDomain, Self::parse);
 
 impl From<TrustDomain> for String {
     fn from(domain: TrustDomain) -> Self {

@@ -9,14 +9,15 @@
 //! Folding comes first and checking second, in this one parser, for stored tags, group identifiers and
 //! requests alike: what is stored one way and asked for another would never match.
 
-use std::collections::BTreeMap;
 use std::fmt;
 use std::str::FromStr;
 use std::sync::Arc;
 
 use serde::{Deserialize, Serialize};
 
+use super::compact_map::CompactMap;
 use super::name::Invalid;
+use super::text::read_from_text;
 
 /// The longest tag, colon included, in characters.
 pub const MAX_TAG_CHARACTERS: usize = 200;
@@ -32,13 +33,13 @@ fn is_allowed(byte: u8) -> bool {
 }
 
 /// The key of a tag, and what a group's identifiers are.
-#[derive(Clone, Debug, PartialEq, Eq, PartialOrd, Ord, Hash, Serialize, Deserialize)]
-#[serde(try_from = "String", into = "String")]
+#[derive(Clone, Debug, PartialEq, Eq, PartialOrd, Ord, Hash, Serialize)]
+#[serde(into = "String")]
 pub struct TagKey(Arc<str>);
 
 /// The value of a tag.
-#[derive(Clone, Debug, PartialEq, Eq, PartialOrd, Ord, Hash, Serialize, Deserialize)]
-#[serde(try_from = "String", into = "String")]
+#[derive(Clone, Debug, PartialEq, Eq, PartialOrd, Ord, Hash, Serialize)]
+#[serde(into = "String")]
 pub struct TagValue(Arc<str>);
 
 impl TagKey {
@@ -94,13 +95,7 @@ macro_rules! as_text {
             }
         }
 
-        impl TryFrom<String> for $type {
-            type Error = Invalid;
-
-            fn try_from(text: String) -> Result<Self, Invalid> {
-                Self::parse(&text)
-            }
-        }
+        read_from_text!($type, Self::parse);
 
         impl From<$type> for String {
             fn from(this: $type) -> Self {
@@ -149,7 +144,7 @@ impl fmt::Display for Tag {
 /// The tags of one connection: one value for each key.
 #[derive(Clone, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
 #[serde(transparent)]
-pub struct Tags(BTreeMap<TagKey, TagValue>);
+pub struct Tags(#[serde(with = "super::compact_map")] CompactMap<TagKey, TagValue>);
 
 impl Tags {
     /// Parses a list of tags. The same tag twice, after folding, is one.
@@ -157,7 +152,7 @@ impl Tags {
     /// # Errors
     /// If one is no tag, if a key has two values, or if there are too many.
     pub fn parse<'a>(texts: impl IntoIterator<Item = &'a str>) -> Result<Self, Invalid> {
-        let mut tags = BTreeMap::new();
+        let mut tags = CompactMap::new();
         for text in texts {
             let Tag { key, value } = text.parse()?;
             if tags.insert(key, value.clone()).is_some_and(|old| old != value) {

@@ -1,4 +1,11 @@
-//! How bytes are written: as hexadecimal digits, and in JSON and TOML, for `#[serde(with = "…")]`.
+//! How bytes are written, as hexadecimal digits, and in JSON and TOML, for `#[serde(with = "…")]`; and how types
+//! are read that are written as text.
+
+use std::fmt;
+use std::marker::PhantomData;
+
+use serde::Deserializer;
+use serde::de::{Error, Visitor};
 
 /// So many hexadecimal digits, lower-case, without a heap block.
 pub struct HexDigits<const N: usize>([u8; N]);
@@ -18,10 +25,56 @@ impl<const N: usize> HexDigits<N> {
     }
 }
 
+/// Reads a text and parses it where it stands, without a copy: a catalogue holds millions.
+///
+/// # Errors
+/// As the deserializer or `parse`.
+pub fn parsed<'de, D, T, E>(
+    from: D,
+    parse: impl FnOnce(&str) -> Result<T, E>,
+) -> Result<T, D::Error>
+where
+    D: Deserializer<'de>,
+    E: fmt::Display,
+{
+    from.deserialize_str(Parsing { parse, result: PhantomData })
+}
+
+struct Parsing<F, R> {
+    parse: F,
+    result: PhantomData<R>,
+}
+
+impl<F: FnOnce(&str) -> Result<T, E>, T, E: fmt::Display> Visitor<'_> for Parsing<F, Result<T, E>> {
+    type Value = T;
+
+    fn expecting(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.write_str("a string")
+    }
+
+    fn visit_str<D: Error>(self, text: &str) -> Result<T, D> {
+        (self.parse)(text).map_err(D::custom)
+    }
+}
+
+/// Implements `Deserialize` for a type that is written as text.
+macro_rules! read_from_text {
+    ($type:ty, $parse:expr) => {
+        impl<'de> serde::Deserialize<'de> for $type {
+            fn deserialize<D: serde::Deserializer<'de>>(from: D) -> Result<Self, D::Error> {
+                $crate::model::parsed(from, $parse)
+            }
+        }
+    };
+}
+pub(crate) use read_from_text;
+
 /// Bytes as hexadecimal digits.
 pub mod hex_bytes {
     use serde::de::Error;
-    use serde::{Deserialize, Deserializer, Serializer};
+    use serde::{Deserializer, Serializer};
+
+    use super::parsed;
 
     /// Writes lower-case digits.
     ///
@@ -40,8 +93,7 @@ pub mod hex_bytes {
         D: Deserializer<'de>,
         T: TryFrom<Vec<u8>>,
     {
-        let text = String::deserialize(from)?;
-        let bytes = hex::decode(text).map_err(D::Error::custom)?;
+        let bytes = parsed(from, |text| hex::decode(text))?;
         T::try_from(bytes).map_err(|_| D::Error::custom("wrong length"))
     }
 }
@@ -50,8 +102,9 @@ pub mod hex_bytes {
 pub mod base64_bytes {
     use base64::Engine as _;
     use base64::engine::general_purpose::STANDARD;
-    use serde::de::Error;
-    use serde::{Deserialize, Deserializer, Serializer};
+    use serde::{Deserializer, Serializer};
+
+    use super::parsed;
 
     /// Writes base64 with padding.
     ///
@@ -66,7 +119,6 @@ pub mod base64_bytes {
     /// # Errors
     /// If the text is not base64.
     pub fn deserialize<'de, D: Deserializer<'de>>(from: D) -> Result<Vec<u8>, D::Error> {
-        let text = String::deserialize(from)?;
-        STANDARD.decode(text).map_err(D::Error::custom)
+        parsed(from, |text| STANDARD.decode(text))
     }
 }

@@ -1,19 +1,21 @@
 //! Time, and the one place that reads clocks. Everything further in takes `now` as an argument.
 
 use std::fmt;
+use std::str::FromStr;
 use std::sync::Arc;
 use std::sync::atomic::{AtomicI64, Ordering};
 use std::time::Duration;
 
 use rustix::time::{ClockId, clock_gettime};
 use serde::ser::Error as _;
-use serde::{Deserialize, Serialize, Serializer};
+use serde::{Serialize, Serializer};
 use time::OffsetDateTime;
 use time::format_description::well_known::Rfc3339;
 
+use super::text::read_from_text;
+
 /// Milliseconds since the Unix epoch. Written as RFC 3339 in UTC.
-#[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord, Hash, Deserialize)]
-#[serde(try_from = "String")]
+#[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord, Hash)]
 pub struct Timestamp(i64);
 
 impl Timestamp {
@@ -96,15 +98,17 @@ impl Serialize for Timestamp {
     }
 }
 
-impl TryFrom<String> for Timestamp {
-    type Error = time::error::Parse;
+impl FromStr for Timestamp {
+    type Err = time::error::Parse;
 
-    fn try_from(text: String) -> Result<Self, Self::Error> {
-        let moment = OffsetDateTime::parse(&text, &Rfc3339)?;
+    fn from_str(text: &str) -> Result<Self, Self::Err> {
+        let moment = OffsetDateTime::parse(text, &Rfc3339)?;
         let millis = moment.unix_timestamp_nanos().div_euclid(1_000_000);
         Ok(Self::from_millis(i64::try_from(millis).unwrap_or(i64::MAX)))
     }
 }
+
+read_from_text!(Timestamp, str::parse);
 
 /// Where `now` comes from.
 ///
@@ -162,7 +166,7 @@ mod tests {
     fn a_timestamp_comes_back_from_its_text() {
         let moment = Timestamp::from_millis(1_795_298_123_456);
         assert_eq!(moment.to_string(), "2026-11-21T21:55:23.456Z");
-        assert_eq!(Timestamp::try_from(moment.to_string()).unwrap(), moment);
+        assert_eq!(moment.to_string().parse::<Timestamp>().unwrap(), moment);
     }
 
     #[test]

@@ -14,6 +14,7 @@
 
 mod digest;
 mod key;
+mod records;
 
 use std::collections::BTreeMap;
 use std::fs::File;
@@ -28,6 +29,7 @@ use parking_lot::Mutex;
 use crate::model::Id;
 use crate::seal::{KeyId, Keyring, NoRandomness, RecordKey, RecordKind, Sealed};
 use digest::Digest;
+use records::Records;
 
 /// Why the store cannot be used.
 #[derive(Debug, thiserror::Error)]
@@ -72,11 +74,11 @@ struct Change<'a> {
     is_new: bool,
 }
 
-/// What the store held when it was opened.
+/// What the store holds.
 pub struct Contents {
     /// The last batch.
     pub sequence: u64,
-    /// Every record but the commit record, still sealed.
+    /// Every record, the commit record included, still sealed.
     pub records: Vec<(RecordKey, Sealed)>,
 }
 
@@ -121,34 +123,43 @@ impl Store {
         sync_new(path)
     }
 
-    /// Opens the store, and proves that it is whole and the one that was written last.
+    /// Opens the store, hands its records over, by key and still sealed, and proves that it is whole and the one
+    /// that was written last: with it, the sequence of the last batch. What was handed over is worth nothing
+    /// before.
     ///
     /// # Errors
     /// If it is damaged.
-    pub fn open(path: &Path, keyring: &Keyring) -> Result<(Self, Contents), StoreError> {
+    pub fn open(
+        path: &Path,
+        keyring: &Keyring,
+        mut take: impl FnMut(RecordKey, Sealed),
+    ) -> Result<(Self, u64), StoreError> {
         let damaged =
             |what: &str| StoreError::Damaged { path: path.to_owned(), what: what.to_owned() };
         if !path.join("db").is_file() {
             return Err(damaged("it has no data file"));
         }
         let store = Self::open_sled(path)?;
-        let mut records = store.read_all(path)?;
-        let commit = records.iter().position(|(key, _)| *key == COMMIT);
-        let (_, commit) = records.swap_remove(commit.ok_or_else(|| damaged("no commit record"))?);
-        let stored =
-            keyring.open_metadata(COMMIT, &commit).map_err(|_| damaged("commit record"))?;
-
-        let mut digest = Digest::default();
-        let mut deks = BTreeMap::from([(commit.dek(), 1)]);
-        for (key, sealed) in &records {
-            digest.add(&keyring.digest_share(*key, sealed.as_bytes()));
+        let (mut digest, mut deks) = (Digest::default(), BTreeMap::<KeyId, u64>::new());
+        let mut commit = None;
+        for record in Records::of(&store.db, path) {
+            let (key, sealed) = record?;
             *deks.entry(sealed.dek()).or_default() += 1;
+            if key == COMMIT {
+                commit = Some(sealed);
+            } else {
+                digest.add(&keyring.digest_share(key, sealed.as_bytes()));
+                take(key, sealed);
+            }
         }
-        if !digest.is(&stored) {
+        let commit = commit.ok_or_else(|| damaged("no commit record"))?;
+        let proven =
+            keyring.open_metadata(COMMIT, &commit).map_err(|_| damaged("commit record"))?;
+        if !digest.is(&proven) {
             return Err(damaged("a record was lost, added, changed or replaced by an older one"));
         }
         *store.state.lock() = State { digest, deks, failed: false };
-        Ok((store, Contents { sequence: commit.version(), records }))
+        Ok((store, commit.version()))
     }
 
     /// Writes one batch. When this returns, it is on disk.
@@ -172,15 +183,15 @@ impl Store {
         Ok(())
     }
 
-    /// Every record, the commit record included, as they are between two batches; `meanwhile` is run at that
-    /// moment. Batches wait until it is done. Call it where waiting is allowed.
+    /// What it holds between two batches; `meanwhile` is run at that moment. Batches wait until it is done. Call it
+    /// where waiting is allowed.
     ///
     /// # Errors
     /// If the store cannot be read.
     pub fn export<T>(&self, meanwhile: impl FnOnce() -> T) -> Result<(Contents, T), StoreError> {
         let _turn = self.turn.blocking_lock();
         let _between_batches = self.state.lock();
-        let records = self.read_all(&self.path)?;
+        let records = Records::of(&self.db, &self.path).collect::<Result<Vec<_>, _>>()?;
         let commit = records.iter().find(|(key, _)| *key == COMMIT);
         let sequence = commit.map_or(0, |(_, sealed)| sealed.version());
         Ok((Contents { sequence, records }, meanwhile()))
@@ -284,32 +295,6 @@ impl Store {
             turn: tokio::sync::Mutex::default(),
             is_given_up: AtomicBool::new(false),
         })
-    }
-
-    fn read_all(&self, path: &Path) -> Result<Vec<(RecordKey, Sealed)>, StoreError> {
-        let damaged =
-            |what: &str| StoreError::Damaged { path: path.to_owned(), what: what.to_owned() };
-        let chunks =
-            catch_unwind(AssertUnwindSafe(|| self.db.iter().collect::<sled::Result<Vec<_>>>()));
-        let chunks = chunks.map_err(|_| damaged("its pages cannot be read"))?;
-        let chunks = chunks.map_err(|error| damaged(&error.to_string()))?;
-        let mut records = Vec::new();
-        let mut joined: Option<(RecordKey, Vec<u8>)> = None;
-        for (stored, chunk) in &chunks {
-            let (key, number) = key::parse(stored).ok_or_else(|| damaged("an unknown record"))?;
-            match &mut joined {
-                Some((same, bytes)) if *same == key && number > 0 => bytes.extend_from_slice(chunk),
-                _ => {
-                    records.extend(joined.take());
-                    joined = Some((key, chunk.to_vec()));
-                }
-            }
-        }
-        records.extend(joined);
-        let parsed = records.into_iter().map(|(key, bytes)| Ok((key, Sealed::parse(&bytes)?)));
-        parsed
-            .collect::<Result<_, crate::seal::OpenError>>()
-            .map_err(|_| damaged("a malformed record"))
     }
 
     fn write(

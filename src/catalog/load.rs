@@ -1,0 +1,131 @@
+//! The store's records become a catalogue, while they are read.
+
+use std::collections::{HashMap, HashSet};
+use std::hash::Hash;
+
+use serde::Deserialize;
+
+use super::record::{Connection, ConnectionMetadata, Secret, SecretRecord, Values};
+use super::{Catalog, Group, LoadError};
+use crate::model::{CompactMap, FieldName, Id, IntegrationName, KindName};
+use crate::seal::{Keyring, RecordKey, RecordKind, Sealed};
+
+/// Makes a catalogue of the store's records. Values stay sealed, and come before the metadata that they belong to, as
+/// they stand in the store.
+///
+/// # Errors
+/// If a record fails authentication, or its values are missing.
+pub fn load(
+    records: impl IntoIterator<Item = (RecordKey, Sealed)>,
+    keyring: &Keyring,
+) -> Result<Catalog, LoadError> {
+    let catalog = Catalog::default();
+    let (groups, values) = (HashMap::new(), HashMap::new());
+    let mut loader = Loader { keyring, catalog, groups, values, known: Known::default() };
+    records.into_iter().try_for_each(|(key, sealed)| loader.take(key, sealed))?;
+    Ok(loader.finish())
+}
+
+struct Loader<'a> {
+    keyring: &'a Keyring,
+    catalog: Catalog,
+    groups: HashMap<Id, Group>,
+    /// Those whose metadata is still to come.
+    values: HashMap<RecordKey, Sealed>,
+    known: Known,
+}
+
+/// Names that many connections have in common, each kept once: they are a tenth of what a connection takes.
+#[derive(Default)]
+struct Known {
+    integrations: HashSet<IntegrationName>,
+    kinds: HashSet<KindName>,
+    fields: HashSet<FieldName>,
+}
+
+impl Known {
+    fn share(&mut self, mut metadata: ConnectionMetadata) -> ConnectionMetadata {
+        shared(&mut self.integrations, &mut metadata.integration);
+        shared(&mut self.kinds, &mut metadata.kind);
+        let mut fields = metadata.fields.into_tuple_vec();
+        fields.iter_mut().for_each(|(name, _)| shared(&mut self.fields, name));
+        metadata.fields = CompactMap::from_sorted_store_unchecked(fields);
+        metadata
+    }
+}
+
+/// Puts the one that is known in place of an equal one.
+fn shared<T: Clone + Eq + Hash>(known: &mut HashSet<T>, one: &mut T) {
+    match known.get(one) {
+        Some(same) => one.clone_from(same),
+        None => drop(known.insert(one.clone())),
+    }
+}
+
+impl Loader<'_> {
+    fn take(&mut self, key: RecordKey, sealed: Sealed) -> Result<(), LoadError> {
+        match key.kind {
+            RecordKind::Connection => {
+                let values = self.values_of(key, RecordKind::ConnectionValues)?;
+                let metadata = self.known.share(self.open(key, &sealed)?);
+                let name = metadata.reference();
+                self.catalog.put_by_name(name, Connection { metadata, values });
+            }
+            RecordKind::Group => {
+                self.groups.insert(key.uid, Group::new(self.open(key, &sealed)?));
+            }
+            RecordKind::Integration => {
+                self.catalog.put_integration(self.open(key, &sealed)?);
+            }
+            RecordKind::Secret => {
+                let values = self.values_of(key, RecordKind::SecretValue)?;
+                let record: SecretRecord = self.open(key, &sealed)?;
+                let metadata = record.into_metadata(key.uid);
+                self.catalog.put_secret(Secret { metadata, values });
+            }
+            RecordKind::Registration => {
+                self.catalog.put_registration(self.open(key, &sealed)?);
+            }
+            RecordKind::ConnectionValues | RecordKind::SecretValue => {
+                self.values.insert(key, sealed);
+            }
+            RecordKind::AuthorityKeys | RecordKind::Commit => {}
+        }
+        Ok(())
+    }
+
+    fn finish(self) -> Catalog {
+        let Self { mut catalog, mut groups, .. } = self;
+        // In one go, and in place: a group of a published catalogue is copied for each member that comes.
+        for connection in catalog.connections_after(None) {
+            for uid in &connection.metadata.groups {
+                if let Some(group) = groups.get_mut(uid) {
+                    group.insert(&connection.metadata);
+                }
+            }
+        }
+        for group in groups.into_values() {
+            catalog.put_whole_group(group);
+        }
+        catalog
+    }
+
+    fn values_of(&mut self, key: RecordKey, kind: RecordKind) -> Result<Values, LoadError> {
+        let values = RecordKey { kind, uid: key.uid };
+        let sealed = self.values.remove(&values);
+        let sealed = sealed.ok_or(LoadError::Corrupt { kind: key.kind })?;
+        Ok(Values { key: values, sealed })
+    }
+
+    fn open<T: for<'de> Deserialize<'de>>(
+        &self,
+        key: RecordKey,
+        sealed: &Sealed,
+    ) -> Result<T, LoadError> {
+        let corrupt = || LoadError::Corrupt { kind: key.kind };
+        let json = self.keyring.open_metadata(key, sealed).map_err(|_| corrupt())?;
+        // Checked as a whole, which is faster than text by text.
+        let json = std::str::from_utf8(&json).map_err(|_| corrupt())?;
+        serde_json::from_str(json).map_err(|_| corrupt())
+    }
+}

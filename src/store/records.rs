@@ -1,0 +1,81 @@
+//! The records of a store, read one after the other.
+
+use std::panic::{AssertUnwindSafe, catch_unwind};
+use std::path::Path;
+
+use super::{StoreError, key};
+use crate::seal::{RecordKey, Sealed};
+
+/// sled looks which pages to give up when 64 were accessed in one of its 256 shards, so that who reads each page
+/// once keeps 16,000 of them, 80 MB, whatever the cache may take. So what was read is looked up again, one chunk of
+/// so many.
+const CHUNKS_PER_LOOK: usize = 2;
+
+/// Every record, by key. It holds one at a time: a store may be larger than what memory has room for twice.
+pub(super) struct Records<'a> {
+    db: &'a sled::Db,
+    chunks: sled::Iter,
+    /// How many chunks were read.
+    read: usize,
+    path: &'a Path,
+    /// The record whose chunks are being joined.
+    joined: Option<(RecordKey, Vec<u8>)>,
+}
+
+impl<'a> Records<'a> {
+    pub(super) fn of(db: &'a sled::Db, path: &'a Path) -> Self {
+        Self { db, chunks: db.iter(), read: 0, path, joined: None }
+    }
+
+    fn damaged(&self, what: &str) -> StoreError {
+        StoreError::Damaged { path: self.path.to_owned(), what: what.to_owned() }
+    }
+
+    /// The next chunk; sled panics on some kinds of damage.
+    fn chunk(&mut self) -> Result<Option<(sled::IVec, sled::IVec)>, StoreError> {
+        let chunk = catch_unwind(AssertUnwindSafe(|| {
+            let chunk = self.chunks.next().transpose()?;
+            self.read += 1;
+            if let Some((key, _)) =
+                chunk.as_ref().filter(|_| self.read.is_multiple_of(CHUNKS_PER_LOOK))
+            {
+                self.db.contains_key(key)?;
+            }
+            Ok::<_, sled::Error>(chunk)
+        }));
+        let chunk = chunk.map_err(|_| self.damaged("its pages cannot be read"))?;
+        chunk.map_err(|error| self.damaged(&error.to_string()))
+    }
+
+    fn record(&mut self) -> Result<Option<(RecordKey, Sealed)>, StoreError> {
+        loop {
+            let Some((stored, chunk)) = self.chunk()? else { break };
+            let parsed = key::parse(&stored);
+            let (key, number) = parsed.ok_or_else(|| self.damaged("an unknown record"))?;
+            match &mut self.joined {
+                Some((same, bytes)) if *same == key && number > 0 => {
+                    bytes.extend_from_slice(&chunk);
+                }
+                joined => {
+                    if let Some(whole) = joined.replace((key, chunk.to_vec())) {
+                        return self.parse(whole).map(Some);
+                    }
+                }
+            }
+        }
+        self.joined.take().map(|whole| self.parse(whole)).transpose()
+    }
+
+    fn parse(&self, (key, bytes): (RecordKey, Vec<u8>)) -> Result<(RecordKey, Sealed), StoreError> {
+        let sealed = Sealed::parse(&bytes).map_err(|_| self.damaged("a malformed record"))?;
+        Ok((key, sealed))
+    }
+}
+
+impl Iterator for Records<'_> {
+    type Item = Result<(RecordKey, Sealed), StoreError>;
+
+    fn next(&mut self) -> Option<Self::Item> {
+        self.record().transpose()
+    }
+}
