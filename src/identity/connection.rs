@@ -48,9 +48,11 @@ const UNSENT_BYTES: usize = 16 * 1024;
 /// one that has a single request more than it saves.
 const CROWDED_SENDS: u8 = 32;
 
-/// One verified connection. What is said on it at one moment is sent at once: HTTP/2 flushes after every reply, and again
-/// after its trailers, and each would be a write(2) of its own, of which a warm Resolve had two. It reads as ended once its gate is stopped, and when the patience with it is
-/// over; before its first byte, also when the daemon drains.
+/// One verified connection. It reads as ended once its gate is stopped, and when the patience with it is over; before its
+/// first byte, also when the daemon drains.
+///
+/// What is said on it at one moment is sent at once: HTTP/2 flushes after every reply, and again after its trailers, and
+/// each would be a write(2) of its own, of which a warm Resolve had two.
 pub struct Connection<T> {
     stream: TlsStream<UnixStream>,
     peer: Arc<Peer<T>>,
