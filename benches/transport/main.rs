@@ -60,8 +60,10 @@ fn main() {
     // The last part takes the longest: what there is is kept.
     save(&results);
     if words.is_empty() || words.iter().any(|word| word == "sizes") {
-        results.figures.extend(runtime.block_on(scale::sizes()));
-        save(&results);
+        runtime.block_on(scale::sizes(|figures| {
+            results.figures.extend(figures);
+            save(&results);
+        }));
     }
 }
 

@@ -49,27 +49,27 @@ pub async fn groups() -> Vec<Row> {
     rows
 }
 
-/// A daemon with nothing, and with so many connections: memory, and the time from its start to its first answer.
-pub async fn sizes() -> Vec<Figure> {
-    let mut figures = Vec::new();
-    figures.extend(start_and_memory(&mut Daemon::start(), 0).await);
+/// A daemon with nothing, and with so many connections: memory, and the time from its start to its first answer. `keep`
+/// is given what one size has shown.
+pub async fn sizes(mut keep: impl FnMut(Vec<Figure>)) {
+    keep(start_and_memory(&mut Daemon::start(), 0).await);
     let mut by_size = Vec::new();
     for size in SIZES {
         let mut daemon = Daemon::start();
         seed::fill(&daemon.operator().await, size).await;
-        figures.extend(start_and_memory(&mut daemon, size).await);
+        let mut figures = start_and_memory(&mut daemon, size).await;
         if let Some(counter) = Counter::new() {
             let counted = count_any_of(&mut daemon, &counter, size).await;
             let what = format!("instructions of a Resolve, {} connections", words(size));
             figures.push(Figure::new(&what, counted / 1000.0, " thousand", None));
             by_size.push(counted);
         }
+        keep(figures);
     }
     if let [few, .., many] = by_size.as_slice() {
         let what = "instructions at 1 million connections, of those at 1 thousand";
-        figures.push(Figure::new(what, many / few, " ×", Some(1.3)));
+        keep(vec![Figure::new(what, many / few, " ×", Some(1.3))]);
     }
-    figures
 }
 
 async fn start_and_memory(daemon: &mut Daemon, size: usize) -> Vec<Figure> {
