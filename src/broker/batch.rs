@@ -70,7 +70,11 @@ impl Broker {
         let mut committed = self.journal.commit_all(now, resolutions).into_iter();
         let mut conclude = |(request, outcome)| match committed.next() {
             Some(Ok(committed)) => self.conclude(outcome, committed),
-            // Another snapshot was published meanwhile: as if it had been asked for by itself.
+            // Another snapshot was published meanwhile: as if it had been asked for by itself. A refusal has counted.
+            Some(Err(CommitError::Stale)) if outcome.is_err() => {
+                let judged = self.judge_now(opening, &request)?;
+                self.resolve_until_current(opening, &request, None, judged, now)
+            }
             Some(Err(CommitError::Stale)) => self.resolve(opening, &request),
             Some(Err(error)) => {
                 if error == CommitError::TooManyLeases {

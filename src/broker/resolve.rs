@@ -148,7 +148,8 @@ impl Broker {
         outcome
     }
 
-    fn resolve_until_current(
+    /// Decides on the newest snapshot, and does not count.
+    pub(super) fn resolve_until_current(
         &self,
         opening: &LiveOpening,
         request: &ResolveRequest,

@@ -91,6 +91,9 @@ pub enum StartError {
     /// The store.
     #[error(transparent)]
     Store(#[from] StoreError),
+    /// There may be no more threads.
+    #[error("the store and the journal cannot be read ({0}); raise the limit of processes")]
+    Threads(std::io::Error),
 }
 
 /// What a broker is made of.
@@ -143,7 +146,7 @@ impl Foundation {
         let options = Options { file_bytes: u64::from(file_bytes) };
         let replay =
             || Journal::open(journal, Arc::clone(&keyring), authority, options, clock.now());
-        let (replayed, stored) = at_once(replay, || read(store, &keyring));
+        let (replayed, stored) = at_once(replay, || read(store, &keyring))?;
         let (journal, recovery) = replayed?;
         let (store, snapshot) = stored?;
         let head = snapshot.head;
@@ -173,17 +176,21 @@ fn read(path: &Path, keyring: &Keyring) -> Result<(Store, Snapshot), StartError>
         let _ = sender.send(batch);
         opened
     };
-    let (store, catalog) = at_once(read, || load(batches.into_iter().flatten(), keyring));
+    let (store, catalog) = at_once(read, || load(batches.into_iter().flatten(), keyring))?;
     let (store, head) = store?;
     Ok((store, Snapshot { head, catalog: catalog? }))
 }
 
 /// Runs both, one of them on a thread of its own.
-fn at_once<A: Send, B>(one: impl FnOnce() -> A + Send, other: impl FnOnce() -> B) -> (A, B) {
+fn at_once<A: Send, B>(
+    one: impl FnOnce() -> A + Send,
+    other: impl FnOnce() -> B,
+) -> Result<(A, B), StartError> {
     std::thread::scope(|scope| {
-        let one = scope.spawn(one);
+        let one = std::thread::Builder::new().spawn_scoped(scope, one);
+        let one = one.map_err(StartError::Threads)?;
         let other = other();
-        (one.join().unwrap_or_else(|panic| std::panic::resume_unwind(panic)), other)
+        Ok((one.join().unwrap_or_else(|panic| std::panic::resume_unwind(panic)), other))
     })
 }
 

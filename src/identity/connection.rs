@@ -62,6 +62,8 @@ pub struct Connection<T> {
     reading: Reading,
     /// How much was written that may not be on its way, in bytes.
     unsent: usize,
+    /// Whether the other end has no room for it.
+    is_blocked: bool,
     /// For how many sends it still counts as one with several requests at a time.
     crowded: u8,
     _places: Places,
@@ -84,6 +86,7 @@ impl<T> Connection<T> {
             silent: Some(Box::pin(draining.cancelled_owned())),
             reading,
             unsent: 0,
+            is_blocked: false,
             crowded: 0,
             _places: places,
         }
@@ -97,6 +100,7 @@ impl<T> Connection<T> {
     /// Sends what was written.
     fn poll_send(&mut self, context: &mut Context<'_>) -> Poll<io::Result<()>> {
         let sent = Pin::new(&mut self.stream).poll_flush(context);
+        self.is_blocked = sent.is_pending();
         if sent.is_ready() {
             self.unsent = 0;
             self.crowded = self.crowded.saturating_sub(1);
@@ -204,14 +208,15 @@ impl<T> AsyncWrite for Connection<T> {
     }
 
     /// While a request is open, on a connection that has several at a time, what was written goes when those that are
-    /// ready to say something had their turn: at the next [`Connection::poll_read`].
+    /// ready to say something had their turn: at the next [`Connection::poll_read`]. Not while the other end has no room:
+    /// who asks for another turn then, gets one after the other for nothing.
     fn poll_flush(self: Pin<&mut Self>, context: &mut Context<'_>) -> Poll<io::Result<()>> {
         let this = self.get_mut();
         let open = this.peer.traffic.open_requests();
         if open > 1 {
             this.crowded = CROWDED_SENDS;
         }
-        if open == 0 || this.crowded == 0 {
+        if this.is_blocked || open == 0 || this.crowded == 0 {
             return this.poll_send(context);
         }
         if this.unsent > 0 {

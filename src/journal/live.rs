@@ -146,13 +146,9 @@ impl LiveOpening {
         left
     }
 
-    /// Counts a refusal that was journaled.
+    /// Counts a refusal, also one that is more than there may be: of a batch several may be told at once.
     pub fn count_refusal(&self, now: Timestamp, limits: &Limits) {
-        let _ = self.refusals.lock().take(
-            now.millis(),
-            limits.step_refusals_per_second,
-            limits.step_refusal_burst,
-        );
+        self.refusals.lock().owe(now.millis(), limits.step_refusals_per_second);
     }
 
     /// How many requests were refused for their rate since this was last asked.

@@ -41,16 +41,20 @@ impl Resolution<'_> {
         line.watch = self.watch.is_some();
         match self.verdict {
             Verdict::Refuse { reason, by } => {
-                // What was asked for beside the target says nothing to anybody, and can be long.
-                Arc::make_mut(&mut line.ask).fields.clear();
-                line.outcome = Outcome::Refuse { reason: reason.to_owned(), by: by.to_owned() };
-                Ok((line, Settled::Refused))
+                Ok((refused(line, reason.to_owned(), by.to_owned()), Settled::Refused))
             }
             Verdict::Allow(allowed) => {
                 settle_allowed(live, earlier, now, line, allowed, self.watch.flatten())
             }
         }
     }
+}
+
+/// The line of a refusal. What was asked for beside the target says nothing to anybody, and can be long.
+fn refused(mut line: ResolveLine, reason: String, by: String) -> ResolveLine {
+    Arc::make_mut(&mut line.ask).fields.clear();
+    line.outcome = Outcome::Refuse { reason, by };
+    line
 }
 
 /// The line of a decision to hand out, under a lease that is there already or a new one.
@@ -67,17 +71,15 @@ fn settle_allowed(
     let of_opening = || of_opening(earlier, line.opening);
     let begun = || of_opening().filter_map(ResolveLine::new_lease);
     // What is allowed at most may be less than it was. A Watch's lease is nobody else's.
-    let reused = leases
-        .reusable(line.opening, &line.ask, record.uid, version, now)
-        .cloned()
-        .or_else(|| begun().find(|lease| lease.is_for(&line.ask, record.uid, version)))
+    let reused = begun()
+        .find(|lease| lease.is_for(&line.ask, record.uid, version))
+        .or_else(|| leases.reusable(line.opening, &line.ask, record.uid, version, now).cloned())
         .filter(|lease| lease.expire_time <= terms.expire_time && !line.watch);
     let over = of_opening().filter_map(ResolveLine::ended_lease).chain(ended);
     let held = leases.count_of(line.opening) + begun().count()
         - over.filter(|id| leases.find(*id).is_some()).count();
     if reused.is_none() && held >= max_leases as usize {
-        let reason = "TOO_MANY_LEASES".to_owned();
-        line.outcome = Outcome::Refuse { reason, by: String::new() };
+        let line = refused(line, "TOO_MANY_LEASES".to_owned(), String::new());
         return Ok((line, Settled::TooManyLeases));
     }
     let is_reused = reused.is_some();

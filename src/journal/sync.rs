@@ -50,7 +50,7 @@ struct Targets {
 }
 
 /// How long a sync waits for more to join it when the one before had several who waited: about half of what a sync
-/// takes on a fast disk. Whoever is alone never waits.
+/// takes on a fast disk. Whoever is alone for longer than that never waits.
 const GATHER: Duration = Duration::from_micros(100);
 
 /// What is waited for.
@@ -85,6 +85,8 @@ impl SyncThread {
                 if is_crowded {
                     std::thread::sleep(GATHER);
                 }
+                // Who has come meanwhile is covered.
+                while woken.try_recv().is_ok() {}
                 is_crowded = goal.waiting.swap(0, Ordering::AcqRel) > 1;
                 // Read before the sync, and before the file: whatever was written up to here is in it, and
                 // is covered.

@@ -240,6 +240,12 @@ impl Rate {
         Ok(())
     }
 
+    /// Takes one from an allowance of `per_second` whether there is one or not: what was taken too much is waited for.
+    pub fn owe(&mut self, now_millis: i64, per_second: u32) {
+        let next = self.due.max(now_millis.saturating_mul(1000));
+        self.due = next.saturating_add(Self::interval(per_second));
+    }
+
     /// Takes one from an allowance of `per_minute`, all of them at once after a pause.
     ///
     /// # Errors
@@ -258,9 +264,14 @@ impl Rate {
         copy.advance(now_millis, per_second, burst)
     }
 
+    /// In microseconds.
+    fn interval(per_second: u32) -> i64 {
+        1_000_000 / i64::from(per_second.max(1))
+    }
+
     fn advance(&mut self, now_millis: i64, per_second: u32, burst: u32) -> Result<(), Duration> {
         let now = now_millis.saturating_mul(1000);
-        let interval = 1_000_000 / i64::from(per_second.max(1));
+        let interval = Self::interval(per_second);
         let ahead = interval.saturating_mul(i64::from(burst.max(1)) - 1);
         let due = self.due.max(now.saturating_sub(1_000_000 * 3600));
         let early = due.saturating_sub(ahead).saturating_sub(now);
@@ -283,5 +294,13 @@ mod tests {
         let wait = rate.take(5_000, 100, 400).unwrap_err();
         assert_eq!(wait, Duration::from_millis(10));
         assert_eq!((0..1000).filter(|_| rate.take(6_000, 100, 400).is_ok()).count(), 100);
+    }
+
+    #[test]
+    fn what_is_taken_too_much_is_waited_for() {
+        let mut rate = Rate::default();
+        (0..500).for_each(|_| rate.owe(5_000, 100));
+        assert_eq!(rate.check(5_000, 100, 400), Err(Duration::from_millis(1_010)));
+        assert!(rate.check(6_010, 100, 400).is_ok());
     }
 }

@@ -13,7 +13,6 @@ use crate::harness::{
     ServeProcess, identity_in, keyhatch_in, open_request, reason, report, resolve_on, wait_until,
 };
 
-/// USER_HZ, which Linux never changes (proc(5)).
 const TICKS_A_SECOND: f64 = 100.0;
 
 /// A daemon of its own, and its executor.
@@ -70,14 +69,6 @@ impl World {
             Some(resolve_on(channel, crate::harness::request("aws/prod")).await)
         });
         answered.is_some_and(|answer| reason(answer) == "RESOLVE_DENIED")
-    }
-
-    /// The processor time that the daemon has taken, in clock ticks.
-    fn ticks(&self) -> u64 {
-        let pid = self.serving.pid().as_raw_nonzero();
-        let stat = std::fs::read_to_string(format!("/proc/{pid}/stat")).unwrap();
-        let fields: Vec<_> = stat.rsplit(')').next().unwrap().split_whitespace().collect();
-        fields[11].parse::<u64>().unwrap() + fields[12].parse::<u64>().unwrap()
     }
 
     fn open_files(&self) -> u64 {
@@ -141,10 +132,10 @@ fn out_of_file_descriptors_no_processor_time_is_burnt_and_the_log_stays_readable
         sockets.map(|socket| std::os::unix::net::UnixStream::connect(socket).unwrap()).collect();
     let complaints = || world.serving.log().matches("cannot be accepted").count();
     wait_until("it complains", || complaints() > 0);
-    let (ticks, began) = (world.ticks(), std::time::Instant::now());
+    let (ticks, began) = (world.serving.ticks(), std::time::Instant::now());
     wait_until("it has complained for a while", || complaints() >= 30);
     let elapsed = began.elapsed();
-    let burnt = (world.ticks() - ticks) as f64 / TICKS_A_SECOND / elapsed.as_secs_f64();
+    let burnt = (world.serving.ticks() - ticks) as f64 / TICKS_A_SECOND / elapsed.as_secs_f64();
     // A loop that spins takes a whole processor, or two.
     assert!(burnt < 0.2, "{burnt}");
     let told = complaints();

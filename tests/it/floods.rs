@@ -4,20 +4,31 @@
 #[path = "../../benches/flood/mod.rs"]
 mod flood;
 
+use std::os::fd::{AsFd as _, OwnedFd};
 use std::path::{Path, PathBuf};
+use std::pin::Pin;
 use std::process::Command;
+use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, Ordering};
+use std::task::{Context, Poll};
 use std::time::Duration;
 
+use hyper_util::rt::TokioIo;
 use keyhatch::grpc::client::channel;
+use keyhatch::grpc::pb;
+use keyhatch::grpc::pb::connection_service_client::ConnectionServiceClient;
 use keyhatch::grpc::pb::executor_service_client::ExecutorServiceClient;
+use keyhatch::grpc::pb::step_service_client::StepServiceClient;
+use keyhatch::identity::{TlsClientStream, connect};
+use rustix::io::ioctl_fionread;
+use tokio::io::{AsyncRead, AsyncWrite, ReadBuf};
 use tokio::runtime::Runtime;
-use tonic::transport::Channel;
+use tonic::transport::{Channel, Endpoint, Uri};
 
 use self::flood::{KINDS, Kind, Next, Tally, Target};
 use crate::harness::{
-    ServeProcess, by_shell, create_aws, identity_in, keyhatch_in, open_request, report, request,
-    resolve_on, scale, wait_until,
+    ServeProcess, by_shell, bytes, create_aws, identity_in, keyhatch_in, open_request, report,
+    request, resolve_on, scale, wait_until,
 };
 
 /// What a flood may leave behind in the daemon's memory, in KiB.
@@ -81,6 +92,20 @@ impl Field {
     fn admin_target(&self) -> Target {
         let operator = self.directory.path().join("state/operators/admin");
         Target::new(&self.directory.path().join("run/admin.sock"), &operator)
+    }
+
+    async fn replace_secret(&self, secret: &str) {
+        let operator = self.directory.path().join("state/operators/admin");
+        let socket = self.directory.path().join("run/admin.sock");
+        let connection = pb::Connection {
+            name: "connections/aws/prod".to_owned(),
+            fields: bytes(&[("secret_access_key", secret)]),
+            ..Default::default()
+        };
+        let request =
+            pb::UpdateConnectionRequest { connection: Some(connection), ..Default::default() };
+        let channel = channel(&socket, identity_in(&operator)).await.unwrap();
+        ConnectionServiceClient::new(channel).update_connection(request).await.unwrap();
     }
 
     fn holding(&self) -> Holding {
@@ -250,4 +275,107 @@ fn more_clients_than_file_descriptors_keep_nobody_out_who_is_connected_and_nobod
     // Who has made the handshake has said a byte.
     assert!(tally.connected >= FILES * 2, "the control: they all came: {tally:?}");
     assert!(tally.sent < tally.connected, "the control: not all of them came in: {tally:?}");
+}
+
+/// A stream that is read no more once that is said.
+struct Unread {
+    stream: TlsClientStream,
+    is_left: Arc<AtomicBool>,
+}
+
+impl AsyncRead for Unread {
+    fn poll_read(
+        mut self: Pin<&mut Self>,
+        context: &mut Context<'_>,
+        buffer: &mut ReadBuf<'_>,
+    ) -> Poll<std::io::Result<()>> {
+        match self.is_left.load(Ordering::SeqCst) {
+            true => Poll::Pending,
+            false => Pin::new(&mut self.stream).poll_read(context, buffer),
+        }
+    }
+}
+
+impl AsyncWrite for Unread {
+    fn poll_write(
+        mut self: Pin<&mut Self>,
+        context: &mut Context<'_>,
+        bytes: &[u8],
+    ) -> Poll<std::io::Result<usize>> {
+        Pin::new(&mut self.stream).poll_write(context, bytes)
+    }
+
+    fn poll_flush(
+        mut self: Pin<&mut Self>,
+        context: &mut Context<'_>,
+    ) -> Poll<std::io::Result<()>> {
+        Pin::new(&mut self.stream).poll_flush(context)
+    }
+
+    fn poll_shutdown(
+        mut self: Pin<&mut Self>,
+        context: &mut Context<'_>,
+    ) -> Poll<std::io::Result<()>> {
+        Pin::new(&mut self.stream).poll_shutdown(context)
+    }
+}
+
+/// A channel over one connection that is read no more once that is said, and its socket.
+async fn unread(step: &Path, is_left: &Arc<AtomicBool>) -> (Channel, OwnedFd) {
+    // More than the socket has room for.
+    const WINDOW: u32 = 16 << 20;
+    let stream = connect(&step.join("keyhatch.sock"), &identity_in(step)).await.unwrap();
+    let socket = stream.get_ref().0.as_fd().try_clone_to_owned().unwrap();
+    let mut stream = Some(Unread { stream, is_left: Arc::clone(is_left) });
+    let connector = tower::service_fn(move |_: Uri| {
+        let again = || std::io::Error::from(std::io::ErrorKind::NotConnected);
+        std::future::ready(stream.take().map(TokioIo::new).ok_or_else(again))
+    });
+    let endpoint = Endpoint::from_static("https://localhost")
+        .initial_stream_window_size(WINDOW)
+        .initial_connection_window_size(WINDOW);
+    (endpoint.connect_with_connector(connector).await.unwrap(), socket)
+}
+
+/// With two requests open, replies wait for each other to be sent at once: but not for a turn after the other when there
+/// is no room for any.
+#[test]
+fn a_client_that_reads_no_more_costs_no_processor_time() {
+    let field = Field::start(1);
+    // As many replies as a step may leave lying about fill its socket, and one more fits into a TLS record.
+    field.runtime.block_on(field.replace_secret(&"x".repeat(6_000)));
+    let is_left = Arc::new(AtomicBool::new(false));
+    let (channel, socket) = field.runtime.block_on(unread(&field.bad[0], &is_left));
+    let _watches = [(); 2].map(|()| {
+        let mut client = StepServiceClient::new(channel.clone());
+        let request = pb::WatchRequest { request: Some(request("aws/prod")) };
+        field.runtime.block_on(async {
+            let mut watch = client.watch(request).await.unwrap().into_inner();
+            watch.message().await.unwrap().unwrap();
+            watch
+        })
+    });
+    is_left.store(true, Ordering::SeqCst);
+    let mut replies = 0;
+    loop {
+        let before = ioctl_fionread(&socket).unwrap();
+        field.runtime.spawn(resolve_on(channel.clone(), request("aws/prod")));
+        let has_come = || ioctl_fionread(&socket).unwrap() > before;
+        // A reply that does not come within a second has no room.
+        if !(0..100).any(|_| {
+            std::thread::park_timeout(Duration::from_millis(10));
+            has_come()
+        }) {
+            break;
+        }
+        replies += 1;
+        assert!(replies < 1000, "the socket is never full");
+    }
+    assert!((5..30).contains(&replies), "the control: it was full before that: {replies}");
+    let before = field.serving.ticks();
+    std::thread::park_timeout(Duration::from_secs(1));
+    let burnt = field.serving.ticks() - before;
+    // A loop that spins takes a whole processor.
+    assert!(burnt < 20, "{burnt} hundredths of a processor, after {replies} replies");
+    assert!(field.serves());
 }

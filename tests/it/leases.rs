@@ -75,30 +75,63 @@ fn a_step_holds_no_more_live_leases_than_it_may() {
     });
 }
 
+/// What a step that asks for aws/prod for so many seconds each, all at once, is told of each: its lease, or why not.
+fn ask_at_once(broker: &TestBroker, step: &TestStep, seconds: &[i64]) -> Vec<String> {
+    use pb::batch_resolve_result::Result as One;
+    let asked = seconds.iter().map(|seconds| pb::ResolveRequest {
+        ttl: Some(prost_types::Duration { seconds: *seconds, nanos: 0 }),
+        ..request("aws/prod")
+    });
+    let mut client = StepServiceClient::new(step.channel.clone());
+    let batch = pb::BatchResolveRequest { requests: asked.collect() };
+    let got = broker.block_on(client.batch_resolve(batch)).ok().unwrap().into_inner().results;
+    let told = got.into_iter().map(|result| match result.result.unwrap() {
+        One::Response(response) => response.lease.unwrap().name,
+        One::Error(error) => error.reason,
+    });
+    told.collect()
+}
+
 /// All lines of a batch are written at once, and each of its decisions counts with those before it.
 #[test]
 fn in_a_batch_the_same_ask_is_the_same_lease_and_there_are_no_more_than_there_may_be() {
-    use pb::batch_resolve_result::Result as One;
     let broker = TestBroker::start_with(Limits { step_live_leases: 2, ..Limits::default() });
     broker.create_aws("prod", "s", &["workflow:deploy"]);
     let step = broker.open("deploy", "build");
-    let asked = [101, 101, 102, 103].map(|seconds| pb::ResolveRequest {
-        ttl: Some(prost_types::Duration { seconds, nanos: 0 }),
-        ..request("aws/prod")
-    });
-    let mut client = StepServiceClient::new(step.channel);
-    let batch = pb::BatchResolveRequest { requests: asked.to_vec() };
-    let got = broker.block_on(client.batch_resolve(batch)).ok().unwrap().into_inner().results;
-    let told: Vec<_> = got
-        .into_iter()
-        .map(|result| match result.result.unwrap() {
-            One::Response(response) => response.lease.unwrap().name,
-            One::Error(error) => error.reason,
-        })
-        .collect();
+    let told = ask_at_once(&broker, &step, &[101, 101, 102, 103]);
     assert!(told[0] == told[1] && told[1] != told[2] && told[2].starts_with("leases/"), "{told:?}");
     assert_eq!(told[3], "TOO_MANY_LEASES");
     assert_eq!(broker.journaled("resolve").len(), 4);
+}
+
+#[test]
+fn in_a_batch_the_same_ask_is_one_new_lease_also_when_the_old_one_may_not_be_given_again() {
+    let broker = TestBroker::start();
+    broker.create_aws("prod", "s", &["workflow:deploy"]);
+    let step = broker.open("deploy", "build");
+    let old = ask(&broker, &step, Some(100)).lease.name;
+    let mut client = StepServiceClient::new(step.channel.clone());
+    let ttl = Some(prost_types::Duration { seconds: 1000, nanos: 0 });
+    let longer = pb::RenewLeaseRequest { name: old.clone(), ttl };
+    broker.block_on(client.renew_lease(longer)).unwrap();
+    let told = ask_at_once(&broker, &step, &[100, 100, 100]);
+    assert!(told[0] != old && told[1] == told[0] && told[2] == told[0], "{old} {told:?}");
+}
+
+#[test]
+fn each_refusal_of_a_batch_is_waited_for_also_when_they_are_more_than_there_may_be() {
+    let limits = Limits { step_live_leases: 1, step_refusal_burst: 4, ..Limits::default() };
+    let broker = TestBroker::start_with(limits);
+    broker.create_aws("prod", "s", &["workflow:deploy"]);
+    let step = broker.open("deploy", "build");
+    let told = ask_at_once(&broker, &step, &[101, 102, 103, 104, 105, 106, 107, 108, 109]);
+    assert_eq!(told.iter().filter(|told| *told == "TOO_MANY_LEASES").count(), 8, "{told:?}");
+    let again = || ask_at_once(&broker, &step, &[101]);
+    // Half a second for each, of which one and a half may be ahead.
+    broker.advance(2);
+    assert_eq!(again(), ["TOO_MANY_REQUESTS"]);
+    broker.advance(1);
+    assert_eq!(again(), [told[0].clone()]);
 }
 
 #[test]

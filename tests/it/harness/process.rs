@@ -96,6 +96,13 @@ impl ServeProcess {
         rustix::process::Pid::from_child(&self.child)
     }
 
+    /// The processor time that it has taken, in clock ticks of 10 ms: USER_HZ, which Linux never changes (proc(5)).
+    pub fn ticks(&self) -> u64 {
+        let stat = std::fs::read_to_string(format!("/proc/{}/stat", self.child.id())).unwrap();
+        let fields: Vec<_> = stat.rsplit(')').next().unwrap().split_whitespace().collect();
+        fields[11].parse::<u64>().unwrap() + fields[12].parse::<u64>().unwrap()
+    }
+
     /// kill -9
     pub fn kill(mut self) {
         self.child.kill().unwrap();
