@@ -26,7 +26,7 @@ pub fn decide(principal: &Principal, needed: Relation, bindings: &Bindings) -> D
         held.into_iter().find(|(_, one)| one.admits(principal))
     };
     let Some((relation, pattern)) = first(false) else { return Decision::Deny };
-    let by = format!("{relation} {pattern}");
+    let by = [relation.as_str(), " ", &pattern.to_text()].concat();
     let Principal::Step { run_as, .. } = principal else { return Decision::Allow(by) };
     if run_as.is_empty() {
         let is_somebodys = bindings.at_least(needed).any(|(_, one)| one.is_run_as());

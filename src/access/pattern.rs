@@ -105,16 +105,25 @@ impl Pattern {
     pub fn is_run_as(&self) -> bool {
         matches!(self, Self::RunAs(_))
     }
+
+    /// As text, in one piece: each decision names the pattern that allows it.
+    pub fn to_text(&self) -> String {
+        match self {
+            Self::Operator(name) => ["operator:", name.as_str()].concat(),
+            Self::RunAs(name) => name.to_string(),
+            Self::Workflow(Glob::Any) => "workflow:*".to_owned(),
+            Self::Workflow(Glob::Exact(name)) => ["workflow:", name].concat(),
+            Self::Workflow(Glob::Prefix(start)) => ["workflow:", start, "*"].concat(),
+            Self::WorkflowStep(workflow, step) => {
+                ["workflow:", workflow.as_str(), "/step:", step.as_str()].concat()
+            }
+        }
+    }
 }
 
 impl fmt::Display for Pattern {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        match self {
-            Self::Operator(name) => write!(f, "operator:{name}"),
-            Self::RunAs(name) => name.fmt(f),
-            Self::Workflow(glob) => write!(f, "workflow:{glob}"),
-            Self::WorkflowStep(workflow, step) => write!(f, "workflow:{workflow}/step:{step}"),
-        }
+        f.write_str(&self.to_text())
     }
 }
 
@@ -147,7 +156,7 @@ read_from_text!(Pattern, str::parse);
 
 impl From<Pattern> for String {
     fn from(pattern: Pattern) -> Self {
-        pattern.to_string()
+        pattern.to_text()
     }
 }
 

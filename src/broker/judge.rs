@@ -162,7 +162,7 @@ fn judge_group(
     let member = group.select(&target.identifiers).map_err(Refusal::NotSelected)?;
     let connection = catalog.connection(member).map(AsRef::as_ref);
     let found = judge_connection(catalog, principal, connection, asked)?;
-    Ok(Found { by: format!("group {by_group}, {}", found.by), ..found })
+    Ok(Found { by: ["group ", &by_group, ", ", &found.by].concat(), ..found })
 }
 
 /// A connection that is absent has no bindings, and is refused by the same path as one that is not for

@@ -224,7 +224,7 @@ impl Broker {
                 let allowed = Allowed {
                     by: found.by.clone(),
                     record: found.values.key,
-                    resource: (!is_named).then(|| found.name.to_string()),
+                    resource: (!is_named).then(|| found.name.to_text()),
                     version: found.version,
                     fields: found.fields.iter().map(|(_, name)| name.clone()).collect(),
                     terms: propose(request.ttl, &bounds, now),
@@ -315,10 +315,8 @@ pub(super) fn check_form(request: &ResolveRequest) -> Result<(), Error> {
 /// What was asked, as the journal and the lease keep it.
 fn target_text(key: &StepKey, target: &Reference) -> String {
     match target {
-        Reference::Connection(name) => ResourceName::Connection(name.clone()).to_string(),
-        Reference::Default(_) | Reference::Group(_) => target.to_string(),
-        Reference::Secret(name) => {
-            ResourceName::Secret(own_secret(&key.workflow, name)).to_string()
-        }
+        Reference::Connection(name) => ResourceName::Connection(name.clone()).to_text(),
+        Reference::Default(_) | Reference::Group(_) => target.to_text(),
+        Reference::Secret(name) => ResourceName::Secret(own_secret(&key.workflow, name)).to_text(),
     }
 }

@@ -6,6 +6,7 @@
 use std::marker::PhantomData;
 
 use prost::Message;
+use prost::bytes::BufMut as _;
 use tonic::Status;
 use tonic::codec::{BufferSettings, EncodeBuf, Encoder};
 use tonic_prost::ProstDecoder;
@@ -53,9 +54,10 @@ impl<T: Message> Encoder for MessageEncoder<T> {
     type Error = Status;
 
     fn encode(&mut self, message: T, buffer: &mut EncodeBuf<'_>) -> Result<(), Status> {
-        // All at once: a buffer that grows is copied, and what it was is wiped, time and again.
-        buffer.reserve(message.encoded_len());
-        message.encode(buffer).map_err(|error| Status::internal(error.to_string()))
+        // Into a vector, which takes a byte without a call, and from there at once: a buffer that grows is copied, and
+        // what it was is wiped, time and again.
+        buffer.put_slice(&message.encode_to_vec());
+        Ok(())
     }
 
     fn buffer_settings(&self) -> BufferSettings {

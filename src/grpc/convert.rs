@@ -128,7 +128,7 @@ pub(super) fn resolved(resolved: Resolved) -> pb::ResolveResponse {
         .unwrap_or_default();
     let fields = resolved.fields.into_iter().map(|(name, value)| (name, value.into_exposed()));
     pb::ResolveResponse {
-        name: resolved.name.to_string(),
+        name: resolved.name.to_text(),
         integration,
         kind,
         version: count(resolved.version),
@@ -147,7 +147,7 @@ pub(super) fn lease(lease: &Lease, renewable: bool) -> pb::Lease {
         TtlLimit::Step => pb::TtlLimit::Step,
     };
     pb::Lease {
-        name: ResourceName::Lease(lease.id).to_string(),
+        name: ResourceName::Lease(lease.id).to_text(),
         issue_time: timestamp(lease.issue_time),
         expire_time: timestamp(lease.expire_time),
         renewable,

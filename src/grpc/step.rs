@@ -1,6 +1,5 @@
 //! `StepService`.
 
-use std::collections::BTreeMap;
 use std::pin::Pin;
 use std::sync::Arc;
 
@@ -214,7 +213,7 @@ pub(super) fn parse(request: pb::ResolveRequest) -> Result<ResolveRequest, Error
 fn group(target: &pb::GroupTarget) -> Result<GroupRef, Error> {
     let name =
         GroupName::parse(&target.name).map_err(|error| Error::TargetInvalid(error.to_string()))?;
-    let mut identifiers = BTreeMap::new();
+    let mut identifiers = Tags::default();
     for (key, value) in &target.identifiers {
         let key = TagKey::parse(key).map_err(Error::IdentifierTagInvalid)?;
         let value = TagValue::parse(value).map_err(Error::IdentifierTagInvalid)?;
@@ -223,5 +222,5 @@ fn group(target: &pb::GroupTarget) -> Result<GroupRef, Error> {
             return Err(Error::TargetInvalid(text));
         }
     }
-    Ok(GroupRef { name, identifiers: Tags::from_pairs(identifiers) })
+    Ok(GroupRef { name, identifiers })
 }

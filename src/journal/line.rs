@@ -9,8 +9,6 @@
 //!
 //! Both begin with the same hash of the body, so it is gone through once.
 
-use std::io::Write as _;
-
 use aws_lc_rs::digest;
 use serde::Deserialize;
 
@@ -36,7 +34,6 @@ pub struct Parts<'a> {
 }
 
 /// What stands in a line's body.
-#[derive(Deserialize)]
 pub struct Body {
     /// The line's number, from 1.
     pub n: u64,
@@ -45,11 +42,19 @@ pub struct Body {
     /// The hash of the line before, in hexadecimal.
     pub prev: String,
     /// The last line that was known to be on disk when this one was written; 0 on lines that do not say.
-    #[serde(default)]
     pub synced: u64,
     /// What it says.
-    #[serde(flatten)]
     pub event: Event,
+}
+
+/// What stands in it beside the event.
+#[derive(Deserialize)]
+struct Around {
+    n: u64,
+    time: Timestamp,
+    prev: String,
+    #[serde(default)]
+    synced: u64,
 }
 
 impl<'a> Parts<'a> {
@@ -76,9 +81,12 @@ impl<'a> Parts<'a> {
 
     /// What the body says.
     pub fn parse(&self) -> Option<Body> {
-        let mut json = self.body.to_vec();
-        json.push(b'}');
-        serde_json::from_slice(&json).ok()
+        // Checked as a whole, which is faster than text by text.
+        let json = [std::str::from_utf8(self.body).ok()?, "}"].concat();
+        // Twice, which takes less than half as long as one type with the event in it: that would be copied.
+        let Around { n, time, prev, synced } = serde_json::from_str(&json).ok()?;
+        let event = serde_json::from_str(&json).ok()?;
+        Some(Body { n, time, prev, synced, event })
     }
 }
 
@@ -97,15 +105,20 @@ pub fn write(
     synced: u64,
 ) -> serde_json::Result<[u8; 32]> {
     let start = buffer.len();
-    // Writing to a vector does not fail.
-    let _ = write!(buffer, "{{\"n\":{n},\"time\":\"{now}\",");
+    buffer.extend_from_slice(b"{\"n\":");
+    serde_json::to_writer(&mut *buffer, &n)?;
+    buffer.extend_from_slice(b",\"time\":");
+    serde_json::to_writer(&mut *buffer, &now)?;
     let inner = buffer.len();
     serde_json::to_writer(&mut *buffer, event)?;
-    // The event is an object of its own: its opening brace goes, and so does its closing one.
-    buffer.remove(inner);
+    // The event is an object of its own: its opening brace makes way for a comma, and its closing one goes.
+    if let Some(brace) = buffer.get_mut(inner) {
+        *brace = b',';
+    }
     buffer.pop();
     if event.is_always_synced() && synced > 0 {
-        let _ = write!(buffer, ",\"synced\":{synced}");
+        buffer.extend_from_slice(b",\"synced\":");
+        serde_json::to_writer(&mut *buffer, &synced)?;
     }
     buffer.extend_from_slice(b",\"prev\":\"");
     put_hex(buffer, prev);
@@ -127,7 +140,7 @@ pub fn write(
 }
 
 fn put_hex(buffer: &mut Vec<u8>, bytes: &[u8; 32]) {
-    buffer.extend_from_slice(HexDigits::<HEX_BYTES>::of(bytes).as_str().as_bytes());
+    buffer.extend_from_slice(HexDigits::<HEX_BYTES>::of(bytes).as_bytes());
 }
 
 fn split_hex(text: &[u8]) -> Option<(&[u8], [u8; 32])> {
@@ -135,7 +148,7 @@ fn split_hex(text: &[u8]) -> Option<(&[u8], [u8; 32])> {
     let mut bytes = [0; 32];
     hex::decode_to_slice(digits, &mut bytes).ok()?;
     // One writing: a digit in upper case is a line that was changed.
-    let is_ours = HexDigits::<HEX_BYTES>::of(&bytes).as_str().as_bytes() == digits;
+    let is_ours = HexDigits::<HEX_BYTES>::of(&bytes).as_bytes() == digits;
     is_ours.then_some((rest, bytes))
 }
 

@@ -3,8 +3,6 @@
 //! A leaf of the standard library's B-tree has room for eleven entries. Of a hundred thousand connections with
 //! two fields and a tag each, 300 MB were such room.
 
-use std::collections::BTreeMap;
-
 use litemap::LiteMap;
 use serde::{Deserialize, Deserializer, Serialize, Serializer};
 
@@ -34,6 +32,7 @@ where
     V: Deserialize<'de>,
     D: Deserializer<'de>,
 {
-    let sorted = BTreeMap::<K, V>::deserialize(from)?;
-    Ok(LiteMap::from_sorted_store_unchecked(sorted.into_iter().collect()))
+    let mut sorted = LiteMap::<K, V>::deserialize(from)?.into_tuple_vec();
+    sorted.shrink_to_fit();
+    Ok(LiteMap::from_sorted_store_unchecked(sorted))
 }

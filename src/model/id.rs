@@ -24,17 +24,22 @@ impl Id {
     pub const fn as_bytes(&self) -> &[u8; Self::BYTES] {
         &self.0
     }
+
+    /// Its digits.
+    pub fn digits(&self) -> HexDigits<{ 2 * Self::BYTES }> {
+        HexDigits::of(&self.0)
+    }
 }
 
 impl fmt::Display for Id {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        f.write_str(HexDigits::<{ 2 * Self::BYTES }>::of(&self.0).as_str())
+        f.write_str(self.digits().as_str())
     }
 }
 
 impl Serialize for Id {
     fn serialize<S: Serializer>(&self, to: S) -> Result<S::Ok, S::Error> {
-        to.serialize_str(HexDigits::<{ 2 * Self::BYTES }>::of(&self.0).as_str())
+        to.serialize_str(self.digits().as_str())
     }
 }
 

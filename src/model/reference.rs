@@ -1,6 +1,5 @@
 //! References in text: `aws/my-aws-account`, `group:aws-accounts:env=prod`, `secret:token`, `default:slack`.
 
-use std::collections::BTreeMap;
 use std::fmt;
 use std::str::FromStr;
 
@@ -54,14 +53,14 @@ pub struct GroupRef {
     pub identifiers: Tags,
 }
 
-impl fmt::Display for GroupRef {
-    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        write!(f, "group:{}:", self.name)?;
+impl GroupRef {
+    fn to_text(&self) -> String {
+        let mut text = ["group:", self.name.as_str(), ":"].concat();
         for (number, tag) in self.identifiers.iter().enumerate() {
             let comma = if number == 0 { "" } else { "," };
-            write!(f, "{comma}{}={}", tag.key, tag.value)?;
+            text.extend([comma, tag.key.as_str(), "=", tag.value.as_str()]);
         }
-        Ok(())
+        text
     }
 }
 
@@ -72,15 +71,15 @@ impl FromStr for GroupRef {
         let invalid = || Invalid::new("group", text, "write group:NAME:KEY=VALUE,KEY=VALUE");
         let rest = text.strip_prefix("group:").ok_or_else(invalid)?;
         let (name, pairs) = rest.split_once(':').ok_or_else(invalid)?;
-        let mut parsed = BTreeMap::new();
+        let mut identifiers = Tags::default();
         // Without any, it is a group's question all the same: which identifiers it has is its answer.
         for pair in pairs.split(',').filter(|_| !pairs.is_empty()) {
             let (key, value) = pair.split_once('=').ok_or_else(invalid)?;
-            if parsed.insert(TagKey::parse(key)?, TagValue::parse(value)?).is_some() {
+            if identifiers.insert(TagKey::parse(key)?, TagValue::parse(value)?).is_some() {
                 return Err(Invalid::new("group", text, "each identifier is given once"));
             }
         }
-        Ok(Self { name: GroupName::parse(name)?, identifiers: Tags::from_pairs(parsed) })
+        Ok(Self { name: GroupName::parse(name)?, identifiers })
     }
 }
 
@@ -97,14 +96,23 @@ pub enum Reference {
     Secret(SecretName),
 }
 
+impl Reference {
+    /// As text, in one piece: each credential by a group or a default has it.
+    pub fn to_text(&self) -> String {
+        match self {
+            Self::Connection(ConnectionRef { integration, name }) => {
+                [integration.as_str(), "/", name.as_str()].concat()
+            }
+            Self::Default(integration) => ["default:", integration.as_str()].concat(),
+            Self::Group(group) => group.to_text(),
+            Self::Secret(name) => ["secret:", name.as_str()].concat(),
+        }
+    }
+}
+
 impl fmt::Display for Reference {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        match self {
-            Self::Connection(connection) => connection.fmt(f),
-            Self::Default(integration) => write!(f, "default:{integration}"),
-            Self::Group(group) => group.fmt(f),
-            Self::Secret(name) => write!(f, "secret:{name}"),
-        }
+        f.write_str(&self.to_text())
     }
 }
 

@@ -30,20 +30,29 @@ pub enum ResourceName {
     Secret(SecretRef),
 }
 
-impl fmt::Display for ResourceName {
-    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+impl ResourceName {
+    /// As text, in one piece: each credential has several.
+    pub fn to_text(&self) -> String {
         match self {
-            Self::Connection(connection) => write!(f, "connections/{connection}"),
-            Self::Executor(name) => write!(f, "executors/{name}"),
-            Self::Group(name) => write!(f, "groups/{name}"),
-            Self::Integration(name) => write!(f, "integrations/{name}"),
-            Self::Lease(id) => write!(f, "leases/{id}"),
-            Self::Opening(id) => write!(f, "openings/{id}"),
-            Self::Operator(name) => write!(f, "operators/{name}"),
-            Self::Secret(secret) => {
-                write!(f, "workflows/{}/secrets/{}", secret.workflow, secret.name)
+            Self::Connection(ConnectionRef { integration, name }) => {
+                ["connections/", integration.as_str(), "/", name.as_str()].concat()
+            }
+            Self::Executor(name) => ["executors/", name.as_str()].concat(),
+            Self::Group(name) => ["groups/", name.as_str()].concat(),
+            Self::Integration(name) => ["integrations/", name.as_str()].concat(),
+            Self::Lease(id) => ["leases/", id.digits().as_str()].concat(),
+            Self::Opening(id) => ["openings/", id.digits().as_str()].concat(),
+            Self::Operator(name) => ["operators/", name.as_str()].concat(),
+            Self::Secret(SecretRef { workflow, name }) => {
+                ["workflows/", workflow.as_str(), "/secrets/", name.as_str()].concat()
             }
         }
+    }
+}
+
+impl fmt::Display for ResourceName {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.write_str(&self.to_text())
     }
 }
 

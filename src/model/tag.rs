@@ -28,8 +28,17 @@ const RESERVED: &str = "default";
 const RULE: &str = "KEY:VALUE in at most 200 letters, digits or _ - /, the key starting with a letter; default is \
                     reserved";
 
-fn is_allowed(byte: u8) -> bool {
-    byte.is_ascii_lowercase() || byte.is_ascii_digit() || b"_-/".contains(&byte)
+/// A key or a value in lower case, if it may be one.
+fn folded(text: &str) -> Option<Arc<str>> {
+    let is_allowed = |byte: u8| byte.is_ascii_alphanumeric() || b"_-/".contains(&byte);
+    // The other has at least one character, and the colon is one more.
+    let fits = !text.is_empty() && text.len() + 2 <= MAX_TAG_CHARACTERS;
+    let is_admitted = fits && text.bytes().all(is_allowed) && !text.eq_ignore_ascii_case(RESERVED);
+    is_admitted.then(|| {
+        let mut folded = Arc::<str>::from(text);
+        Arc::make_mut(&mut folded).make_ascii_lowercase();
+        folded
+    })
 }
 
 /// The key of a tag, and what a group's identifiers are.
@@ -48,15 +57,9 @@ impl TagKey {
     /// # Errors
     /// If it breaks a rule of tags.
     pub fn parse(text: &str) -> Result<Self, Invalid> {
-        let folded = text.to_ascii_lowercase();
-        let starts_with_letter =
-            folded.bytes().next().is_some_and(|byte| byte.is_ascii_lowercase());
-        // A value has at least one character, and the colon is one more.
-        let fits = folded.len() + 2 <= MAX_TAG_CHARACTERS;
-        if fits && starts_with_letter && folded.bytes().all(is_allowed) && folded != RESERVED {
-            Ok(Self(folded.into()))
-        } else {
-            Err(Invalid::new("identifier", text, RULE))
+        match folded(text) {
+            Some(key) if key.starts_with(|first: char| first.is_ascii_lowercase()) => Ok(Self(key)),
+            _ => Err(Invalid::new("identifier", text, RULE)),
         }
     }
 
@@ -72,13 +75,7 @@ impl TagValue {
     /// # Errors
     /// If it breaks a rule of tags.
     pub fn parse(text: &str) -> Result<Self, Invalid> {
-        let folded = text.to_ascii_lowercase();
-        let fits = !folded.is_empty() && folded.len() + 2 <= MAX_TAG_CHARACTERS;
-        if fits && folded.bytes().all(is_allowed) && folded != RESERVED {
-            Ok(Self(folded.into()))
-        } else {
-            Err(Invalid::new("identifier value", text, RULE))
-        }
+        folded(text).map(Self).ok_or_else(|| Invalid::new("identifier value", text, RULE))
     }
 
     /// The folded value.
@@ -167,9 +164,9 @@ impl Tags {
         self.0.get(key)
     }
 
-    /// Tags out of keys and values that are parsed already.
-    pub fn from_pairs(pairs: impl IntoIterator<Item = (TagKey, TagValue)>) -> Self {
-        Self(pairs.into_iter().collect())
+    /// Adds a tag, and returns the value that its key had.
+    pub fn insert(&mut self, key: TagKey, value: TagValue) -> Option<TagValue> {
+        self.0.insert(key, value)
     }
 
     /// These tags, with others in place of those of the same keys.

@@ -21,7 +21,12 @@ impl<const N: usize> HexDigits<N> {
 
     /// As text.
     pub fn as_str(&self) -> &str {
-        std::str::from_utf8(&self.0).unwrap_or_default()
+        std::str::from_utf8(self.as_bytes()).unwrap_or_default()
+    }
+
+    /// As ASCII.
+    pub fn as_bytes(&self) -> &[u8] {
+        &self.0
     }
 }
 
@@ -71,7 +76,7 @@ pub(crate) use read_from_text;
 
 /// Bytes as hexadecimal digits.
 pub mod hex_bytes {
-    use serde::de::Error;
+    use hex::{FromHex, FromHexError};
     use serde::{Deserializer, Serializer};
 
     use super::parsed;
@@ -91,10 +96,9 @@ pub mod hex_bytes {
     pub fn deserialize<'de, D, T>(from: D) -> Result<T, D::Error>
     where
         D: Deserializer<'de>,
-        T: TryFrom<Vec<u8>>,
+        T: FromHex<Error = FromHexError>,
     {
-        let bytes = parsed(from, |text| hex::decode(text))?;
-        T::try_from(bytes).map_err(|_| D::Error::custom("wrong length"))
+        parsed(from, |text| T::from_hex(text))
     }
 }
 

@@ -40,13 +40,14 @@ impl OpenedFields {
     /// The value of a field, if there is one of this name.
     pub fn get(&self, name: &FieldName) -> Option<&[u8]> {
         let mut fields = fields_in(&self.0).flatten();
-        fields.find(|(field, _)| *field == name.as_str()).map(|(_, value)| value)
+        fields.find(|(field, _)| *field == name.as_str().as_bytes()).map(|(_, value)| value)
     }
 
     /// A copy of all of them; none if a name is none.
     pub fn to_fields(&self) -> Option<Fields> {
         let owned = |(name, value): Field<'_>| {
-            Some((FieldName::parse(name).ok()?, Value::new(value.to_vec())))
+            let name = FieldName::parse(std::str::from_utf8(name).ok()?).ok()?;
+            Some((name, Value::new(value.to_vec())))
         };
         fields_in(&self.0).map(|field| field.and_then(owned)).collect()
     }
@@ -121,7 +122,7 @@ fn encode(fields: &Fields) -> Zeroizing<Vec<u8>> {
 }
 
 /// One field of an encoded credential: its name and its value.
-type Field<'a> = (&'a str, &'a [u8]);
+type Field<'a> = (&'a [u8], &'a [u8]);
 
 /// The fields of an encoded credential; the last is none if it is damaged.
 fn fields_in(mut rest: &[u8]) -> impl Iterator<Item = Option<Field<'_>>> {
@@ -142,7 +143,7 @@ fn split_field(bytes: &[u8]) -> Option<(Field<'_>, &[u8])> {
     let (length, rest) = rest.split_first_chunk::<4>()?;
     let length = usize::try_from(u32::from_be_bytes(*length)).ok()?;
     let (value, rest) = rest.split_at_checked(length)?;
-    Some(((std::str::from_utf8(name).ok()?, value), rest))
+    Some(((name, value), rest))
 }
 
 #[cfg(test)]
