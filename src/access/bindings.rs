@@ -6,8 +6,8 @@ use std::fmt;
 use serde::{Deserialize, Serialize};
 
 use super::pattern::Pattern;
-use crate::model::Invalid;
 use crate::model::limits::MAX_PRINCIPALS;
+use crate::model::{CompactMap, Invalid, compact_map};
 
 /// A relation of a principal to a resource. Each includes the ones before it.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord, Hash, Serialize, Deserialize)]
@@ -21,24 +21,36 @@ pub enum Relation {
     Editor,
 }
 
-impl fmt::Display for Relation {
-    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        f.write_str(match self {
+impl Relation {
+    /// Its word.
+    pub fn as_str(self) -> &'static str {
+        match self {
             Self::Viewer => "viewer",
             Self::Resolver => "resolver",
             Self::Editor => "editor",
-        })
+        }
+    }
+}
+
+impl fmt::Display for Relation {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.write_str(self.as_str())
     }
 }
 
 /// The access bindings of one resource: one flat sorted list, because there are many resources and few principals
 /// on each.
 #[derive(Clone, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
-#[serde(from = "ByRelation", into = "ByRelation")]
+#[serde(from = "Read", into = "ByRelation")]
 pub struct Bindings(Vec<(Relation, Pattern)>);
 
 /// As records have them: `{"resolver": ["workflow:deploy"]}`.
 type ByRelation = BTreeMap<Relation, BTreeSet<Pattern>>;
+
+/// The same while a catalogue is read, without room for eleven of each.
+#[derive(Deserialize)]
+#[serde(transparent)]
+struct Read(#[serde(with = "compact_map")] CompactMap<Relation, Vec<Pattern>>);
 
 impl Bindings {
     /// Gives `patterns` this relation, and takes it from all others.
@@ -96,12 +108,14 @@ impl Bindings {
     }
 }
 
-impl From<ByRelation> for Bindings {
-    fn from(by_relation: ByRelation) -> Self {
-        let with = |(relation, patterns): (Relation, BTreeSet<Pattern>)| {
+impl From<Read> for Bindings {
+    fn from(Read(by_relation): Read) -> Self {
+        let with = |(relation, patterns): (Relation, Vec<Pattern>)| {
             patterns.into_iter().map(move |pattern| (relation, pattern))
         };
         let mut bound: Vec<_> = by_relation.into_iter().flat_map(with).collect();
+        bound.sort_unstable();
+        bound.dedup();
         bound.shrink_to_fit();
         Self(bound)
     }

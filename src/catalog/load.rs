@@ -2,16 +2,16 @@
 
 use std::collections::{HashMap, HashSet};
 use std::hash::Hash;
+use std::sync::Arc;
 
 use serde::Deserialize;
 
 use super::record::{Connection, ConnectionMetadata, Secret, SecretRecord, Values};
 use super::{Catalog, Group, LoadError};
-use crate::model::{CompactMap, FieldName, Id, IntegrationName, KindName};
+use crate::model::{CompactMap, ConnectionRef, FieldName, Id, IntegrationName, KindName};
 use crate::seal::{Keyring, RecordKey, RecordKind, Sealed};
 
-/// Makes a catalogue of the store's records. Values stay sealed, and come before the metadata that they belong to, as
-/// they stand in the store.
+/// Makes a catalogue of the store's records. Values stay sealed, and come before the metadata that they belong to.
 ///
 /// # Errors
 /// If a record fails authentication, or its values are missing.
@@ -21,7 +21,8 @@ pub fn load(
 ) -> Result<Catalog, LoadError> {
     let catalog = Catalog::default();
     let (groups, values) = (HashMap::new(), HashMap::new());
-    let mut loader = Loader { keyring, catalog, groups, values, known: Known::default() };
+    let (connections, known) = (Vec::new(), Known::default());
+    let mut loader = Loader { keyring, catalog, connections, groups, values, known };
     records.into_iter().try_for_each(|(key, sealed)| loader.take(key, sealed))?;
     Ok(loader.finish())
 }
@@ -29,6 +30,7 @@ pub fn load(
 struct Loader<'a> {
     keyring: &'a Keyring,
     catalog: Catalog,
+    connections: Vec<(ConnectionRef, Arc<Connection>)>,
     groups: HashMap<Id, Group>,
     /// Those whose metadata is still to come.
     values: HashMap<RecordKey, Sealed>,
@@ -69,7 +71,7 @@ impl Loader<'_> {
                 let values = self.values_of(key, RecordKind::ConnectionValues)?;
                 let metadata = self.known.share(self.open(key, &sealed)?);
                 let name = metadata.reference();
-                self.catalog.put_by_name(name, Connection { metadata, values });
+                self.connections.push((name, Arc::new(Connection { metadata, values })));
             }
             RecordKind::Group => {
                 self.groups.insert(key.uid, Group::new(self.open(key, &sealed)?));
@@ -95,14 +97,17 @@ impl Loader<'_> {
     }
 
     fn finish(self) -> Catalog {
-        let Self { mut catalog, mut groups, .. } = self;
-        // In one go, and in place: a group of a published catalogue is copied for each member that comes.
-        for connection in catalog.connections_after(None) {
+        let Self { mut catalog, mut connections, mut groups, .. } = self;
+        // They come in the order of their uids; where the next one goes into the tree is where the last one went.
+        connections.sort_unstable_by(|(one, _), (other, _)| one.cmp(other));
+        for (name, connection) in connections {
+            // In place: a group of a published catalogue is copied for each member that comes.
             for uid in &connection.metadata.groups {
                 if let Some(group) = groups.get_mut(uid) {
                     group.insert(&connection.metadata);
                 }
             }
+            catalog.put_by_name(name, connection);
         }
         for group in groups.into_values() {
             catalog.put_whole_group(group);

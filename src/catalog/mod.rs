@@ -87,15 +87,15 @@ impl Catalog {
         for uid in &connection.metadata.groups {
             self.change_group(*uid, |group| group.insert(&connection.metadata));
         }
-        self.put_by_name(name, connection);
+        self.put_by_name(name, Arc::new(connection));
     }
 
     /// Puts a connection under its name, and into no group.
-    fn put_by_name(&mut self, name: ConnectionRef, connection: Connection) {
+    fn put_by_name(&mut self, name: ConnectionRef, connection: Arc<Connection>) {
         if connection.metadata.is_default {
             self.defaults.insert_mut(name.integration.clone(), name.name.clone());
         }
-        self.connections.insert_mut(name, Arc::new(connection));
+        self.connections.insert_mut(name, connection);
     }
 
     /// Puts a connection in place of itself, when nothing of it has changed but how it is sealed.

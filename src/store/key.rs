@@ -16,6 +16,14 @@ pub(super) const CHUNK_BYTES: usize = 4096;
 
 const PREFIX_BYTES: usize = 1 + Id::BYTES;
 
+/// Values have the upper-case letters, which come first, of what they belong to.
+pub(super) const AFTER_VALUES: [u8; 1] = [b'a'];
+
+/// What a record belongs to, in the order of the keys.
+pub(super) fn owner(record: RecordKey) -> (u8, Id) {
+    (record.kind.byte().to_ascii_lowercase(), record.uid)
+}
+
 /// What all chunks of a record start with.
 pub(super) fn prefix(record: RecordKey) -> [u8; PREFIX_BYTES] {
     let mut key = [0; PREFIX_BYTES];

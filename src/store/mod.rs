@@ -123,9 +123,9 @@ impl Store {
         sync_new(path)
     }
 
-    /// Opens the store, hands its records over, by key and still sealed, and proves that it is whole and the one
-    /// that was written last: with it, the sequence of the last batch. What was handed over is worth nothing
-    /// before.
+    /// Opens the store, hands its records over, still sealed, values before what they belong to, and proves that it is
+    /// whole and the one that was written last: with it, the sequence of the last batch. What was handed over is worth
+    /// nothing before.
     ///
     /// # Errors
     /// If it is damaged.
@@ -142,7 +142,7 @@ impl Store {
         let store = Self::open_sled(path)?;
         let (mut digest, mut deks) = (Digest::default(), BTreeMap::<KeyId, u64>::new());
         let mut commit = None;
-        for record in Records::of(&store.db, path) {
+        for record in Records::by_resource(&store.db, path) {
             let (key, sealed) = record?;
             *deks.entry(sealed.dek()).or_default() += 1;
             if key == COMMIT {

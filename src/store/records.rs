@@ -11,7 +11,7 @@ use crate::seal::{RecordKey, Sealed};
 /// so many.
 const CHUNKS_PER_LOOK: usize = 2;
 
-/// Every record, by key. It holds one at a time: a store may be larger than what memory has room for twice.
+/// Records, by key. It holds one at a time: a store may be larger than what memory has room for twice.
 pub(super) struct Records<'a> {
     db: &'a sled::Db,
     chunks: sled::Iter,
@@ -23,8 +23,26 @@ pub(super) struct Records<'a> {
 }
 
 impl<'a> Records<'a> {
+    /// All of them.
     pub(super) fn of(db: &'a sled::Db, path: &'a Path) -> Self {
         Self { db, chunks: db.iter(), read: 0, path, joined: None }
+    }
+
+    /// All of them, the values of something right before its metadata: both are needed to go on with it.
+    pub(super) fn by_resource(
+        db: &'a sled::Db,
+        path: &'a Path,
+    ) -> impl Iterator<Item = <Self as Iterator>::Item> {
+        let in_range = |chunks| Self { chunks, ..Self::of(db, path) };
+        let mut values = in_range(db.range(..key::AFTER_VALUES)).peekable();
+        let mut others = in_range(db.range(key::AFTER_VALUES..)).peekable();
+        std::iter::from_fn(move || match (values.peek(), others.peek()) {
+            (Some(Ok((one, _))), Some(Ok((other, _)))) if key::owner(*one) > key::owner(*other) => {
+                others.next()
+            }
+            (Some(_), _) => values.next(),
+            (None, _) => others.next(),
+        })
     }
 
     fn damaged(&self, what: &str) -> StoreError {
