@@ -64,6 +64,12 @@ impl GroupRef {
     }
 }
 
+impl fmt::Display for GroupRef {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.write_str(&self.to_text())
+    }
+}
+
 impl FromStr for GroupRef {
     type Err = Invalid;
 

@@ -13,7 +13,8 @@ use time::format_description::well_known::Rfc3339;
 
 use super::text::read_from_text;
 
-/// Milliseconds since the Unix epoch. Written as RFC 3339 in UTC, to the millisecond.
+/// Milliseconds since the Unix epoch. Written as RFC 3339 in UTC, with no zeros at the end of a fraction: `keyring.json`
+/// is tagged by such text, and what is read must be written as it was.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord, Hash)]
 pub struct Timestamp(i64);
 
@@ -69,10 +70,11 @@ impl Timestamp {
             .unwrap_or(OffsetDateTime::UNIX_EPOCH)
     }
 
-    /// As text, without a heap block: a line of the journal holds several, and the library takes five times as long.
+    /// As text, without a heap block: a line of the journal holds several, and the library takes several times as long.
     fn with_text<T>(self, then: impl FnOnce(&str) -> T) -> T {
         let seconds = OffsetDateTime::from_unix_timestamp(self.seconds());
         let seconds = seconds.unwrap_or(OffsetDateTime::UNIX_EPOCH);
+        let millis = u32::try_from(self.0.rem_euclid(1000)).unwrap_or_default();
         let mut text = *b"0000-00-00T00:00:00.000Z";
         put::<4>(&mut text, 0, seconds.year().unsigned_abs());
         put::<2>(&mut text, 5, u8::from(seconds.month()).into());
@@ -80,8 +82,18 @@ impl Timestamp {
         put::<2>(&mut text, 11, seconds.hour().into());
         put::<2>(&mut text, 14, seconds.minute().into());
         put::<2>(&mut text, 17, seconds.second().into());
-        put::<3>(&mut text, 20, self.0.rem_euclid(1000).try_into().unwrap_or_default());
-        then(std::str::from_utf8(&text).unwrap_or_default())
+        put::<3>(&mut text, 20, millis);
+        let end = match millis {
+            0 => 19,
+            tenths if tenths.is_multiple_of(100) => 21,
+            hundredths if hundredths.is_multiple_of(10) => 22,
+            _ => 23,
+        };
+        let text = text.get_mut(..=end).unwrap_or_default();
+        if let Some(last) = text.last_mut() {
+            *last = b'Z';
+        }
+        then(std::str::from_utf8(text).unwrap_or_default())
     }
 }
 
@@ -177,9 +189,11 @@ mod tests {
         assert_eq!(moment.to_string(), "2026-11-21T21:55:23.456Z");
         let (first, last) = Timestamp::RANGE.into_inner();
         let some = (0..10_000).map(|n| first + n * ((last - first) / 10_000));
-        for millis in some.chain([-1, 0, 1, 1000, 951_782_400_000, last]) {
+        for millis in some.chain([-1, 0, 1, 10, 100, 120, 1000, 951_782_400_000, last]) {
             let moment = Timestamp::from_millis(millis);
             assert_eq!(moment.to_string().parse::<Timestamp>().unwrap(), moment);
+            // The library's own text, which files of the first versions have, and tags are of.
+            assert_eq!(moment.to_string(), moment.to_offset().format(&Rfc3339).unwrap());
         }
     }
 
