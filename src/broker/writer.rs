@@ -23,7 +23,7 @@ use tokio::task::JoinSet;
 use super::draft::{Asked, Changes, Draft, Finished};
 use super::error::Error;
 use crate::catalog::{Catalog, Snapshot, Snapshots};
-use crate::journal::{Event, Journal, Live, Position, RequestTable, Unavailable};
+use crate::journal::{Event, Intent, Journal, Live, Position, RequestTable, Unavailable};
 use crate::model::limits::DISK_DEADLINE;
 use crate::model::{Clock, Id};
 use crate::seal::Keyring;
@@ -183,7 +183,7 @@ impl WriterTask {
         self.last_batch += 1;
         let number = self.last_batch;
         let Finished { changes, notes, requests, known } = finished;
-        let intent = Event::Intent { batch: number, changes: notes, requests };
+        let intent = Event::Intent(Intent { batch: number, changes: notes, requests });
         self.parts.journal.make_room(&intent).map_err(|_| Error::DiskFull)?;
         let (position, _) = self.parts.journal.append(now, &intent)?;
         self.parts.journal.synced(position).await?;

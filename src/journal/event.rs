@@ -86,15 +86,7 @@ pub enum Event {
         revoked: Vec<Id>,
     },
     /// A batch is about to be written to the store.
-    Intent {
-        /// Its number, never used again.
-        batch: u64,
-        /// What it changes.
-        changes: Vec<ChangeNote>,
-        /// The requests that it does, of those that have an id.
-        #[serde(default, skip_serializing_if = "Vec::is_empty")]
-        requests: Vec<RequestNote>,
-    },
+    Intent(Intent),
     /// A key is about to be replaced: all that can fail before is done.
     KeyRotated {
         /// By whom.
@@ -163,6 +155,19 @@ pub enum Event {
 }
 
 impl Event {
+    /// Reads a line's event, which has this name.
+    ///
+    /// # Errors
+    /// If it is none.
+    pub(super) fn from_json(name: &str, json: &str) -> serde_json::Result<Self> {
+        match name {
+            // What most lines say. Where the name is found in the midst of an event, all of it is copied.
+            "intent" => serde_json::from_str(json).map(Self::Intent),
+            "resolve" => serde_json::from_str(json).map(Self::Resolve),
+            _ => serde_json::from_str(json),
+        }
+    }
+
     /// Whether lines have this name for an event.
     pub fn is_name(name: &str) -> bool {
         // A name without the rest lacks a field; what is none is told by the list of all.
@@ -206,7 +211,7 @@ impl Event {
     /// only the reserve of the disk is left.
     pub fn is_for_reserve(&self) -> bool {
         match self {
-            Self::Intent { changes, .. } => changes.iter().all(ChangeNote::takes_away),
+            Self::Intent(intent) => intent.changes.iter().all(ChangeNote::takes_away),
             Self::QuarantineEnded { .. } => false,
             // A daemon that starts on a full disk can close steps and take access away.
             Self::Rotated { .. } | Self::Signed(_) | Self::Started { .. } => true,
@@ -323,6 +328,18 @@ pub enum RotatedKey {
     Dek,
     /// The one that wraps the others.
     Kek,
+}
+
+/// A batch on its way.
+#[derive(Debug, Serialize, Deserialize)]
+pub struct Intent {
+    /// Its number, never used again.
+    pub batch: u64,
+    /// What it changes.
+    pub changes: Vec<ChangeNote>,
+    /// The requests that it does, of those that have an id.
+    #[serde(default, skip_serializing_if = "Vec::is_empty")]
+    pub requests: Vec<RequestNote>,
 }
 
 /// One change in a batch.

@@ -300,7 +300,7 @@ impl Live {
             Event::ClockSetBack => self.close_all(),
             Event::Closed { opening, .. } => self.close(*opening),
             Event::Head { batch, revoked, .. } => self.take_head(*batch, revoked),
-            Event::Intent { batch, requests, .. } => self.announce(*batch, requests),
+            Event::Intent(intent) => self.announce(intent.batch, &intent.requests),
             Event::LeaseRenewal(line) => {
                 if let RenewalOutcome::Allow { expire_time, limited_by, .. } = line.outcome {
                     self.leases.extend(line.lease, Terms { expire_time, limited_by });
@@ -453,6 +453,7 @@ impl Live {
 
 #[cfg(test)]
 mod tests {
+    use super::super::event::Intent;
     use super::*;
 
     fn announce(batch: u64, id: &str) -> Event {
@@ -461,7 +462,7 @@ mod tests {
             id: RequestId::parse(id).unwrap(),
             what: "CreateConnection".to_owned(),
         };
-        Event::Intent { batch, changes: Vec::new(), requests: vec![request] }
+        Event::Intent(Intent { batch, changes: Vec::new(), requests: vec![request] })
     }
 
     /// The requests that were done when, after two were announced, this came.

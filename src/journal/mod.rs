@@ -40,8 +40,8 @@ use parking_lot::{Mutex, MutexGuard};
 
 pub use ballast::{BALLAST_BYTES, Reserve, free_bytes};
 pub use event::{
-    ChangeNote, Checkpoint, CloseReason, Event, Outcome, RenewalLine, RenewalOutcome, ResolveLine,
-    RotatedKey, Signature, TestLine,
+    ChangeNote, Checkpoint, CloseReason, Event, Intent, Outcome, RenewalLine, RenewalOutcome,
+    ResolveLine, RotatedKey, Signature, TestLine,
 };
 pub use find::WhichRuns;
 pub use index::Use;

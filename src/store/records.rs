@@ -18,8 +18,8 @@ pub(super) struct Records<'a> {
     /// How many chunks were read.
     read: usize,
     path: &'a Path,
-    /// The record whose chunks are being joined.
-    joined: Option<(RecordKey, Vec<u8>)>,
+    /// The record whose chunks are being joined: the first, and those that follow.
+    joined: Option<(RecordKey, sled::IVec, Vec<u8>)>,
 }
 
 impl<'a> Records<'a> {
@@ -71,11 +71,11 @@ impl<'a> Records<'a> {
             let parsed = key::parse(&stored);
             let (key, number) = parsed.ok_or_else(|| self.damaged("an unknown record"))?;
             match &mut self.joined {
-                Some((same, bytes)) if *same == key && number > 0 => {
-                    bytes.extend_from_slice(&chunk);
+                Some((same, _, rest)) if *same == key && number > 0 => {
+                    rest.extend_from_slice(&chunk);
                 }
                 joined => {
-                    if let Some(whole) = joined.replace((key, chunk.to_vec())) {
+                    if let Some(whole) = joined.replace((key, chunk, Vec::new())) {
                         return self.parse(whole).map(Some);
                     }
                 }
@@ -84,8 +84,16 @@ impl<'a> Records<'a> {
         self.joined.take().map(|whole| self.parse(whole)).transpose()
     }
 
-    fn parse(&self, (key, bytes): (RecordKey, Vec<u8>)) -> Result<(RecordKey, Sealed), StoreError> {
-        let sealed = Sealed::parse(&bytes).map_err(|_| self.damaged("a malformed record"))?;
+    fn parse(
+        &self,
+        (key, first, rest): (RecordKey, sled::IVec, Vec<u8>),
+    ) -> Result<(RecordKey, Sealed), StoreError> {
+        let sealed = match rest.as_slice() {
+            // Most are of one chunk, which is copied once.
+            [] => Sealed::parse(&first),
+            rest => Sealed::parse(&[&first, rest].concat()),
+        };
+        let sealed = sealed.map_err(|_| self.damaged("a malformed record"))?;
         Ok((key, sealed))
     }
 }
