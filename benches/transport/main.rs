@@ -89,29 +89,29 @@ async fn run(words: &[String]) -> Results {
     let mut results = Results { date: today(), machine: machine(), ..Results::default() };
     let sides = Sides::start().await;
     if is_wanted("warm") {
-        for (in_flight, calls) in [(1, 4_000), (64, 20_000)] {
+        for (in_flight, calls) in [(1, 1_200), (64, 6_000)] {
             results.rows.push(rows::warm(&sides, in_flight, calls, ROUNDS).await);
         }
     }
     if is_wanted("batch") {
-        results.rows.extend(rows::batch(&sides, 4_000, ROUNDS).await);
+        results.rows.extend(rows::batch(&sides, 1_200, ROUNDS).await);
     }
     if is_wanted("cold") {
-        results.rows.push(rows::cold(&sides, 500, ROUNDS).await);
+        results.rows.push(rows::cold(&sides, 160, ROUNDS).await);
     }
     if is_wanted("openings") {
-        results.rows.push(rows::openings(&sides, 2_000).await);
+        results.rows.push(rows::openings(&sides, 640).await);
     }
     if is_wanted("fan-out") {
         results.rows.push(rows::fan_out().await);
     }
     if is_wanted("writes") {
-        for (in_flight, calls) in [(1, 200), (64, 4_000)] {
+        for (in_flight, calls) in [(1, 64), (64, 1_280)] {
             results.rows.push(rows::writes(&sides, in_flight, calls).await);
         }
     }
     if is_wanted("journal") {
-        for (in_flight, calls) in [(1, 500), (64, 10_000)] {
+        for (in_flight, calls) in [(1, 160), (64, 3_200)] {
             results.rows.push(rows::journal(in_flight, calls).await);
         }
     }

@@ -17,8 +17,9 @@ use crate::measure::{Load, Rounds, Sample, drive};
 use crate::results::{Goal, Row};
 use crate::seed;
 
-/// How often each side is measured.
-pub const ROUNDS: usize = 9;
+/// How often each side is measured. Many short rounds: what a machine gives changes from one second to the next, and is
+/// nearly the same for two that follow at once.
+pub const ROUNDS: usize = 27;
 /// The connections that requests in flight are spread over.
 pub const CONNECTIONS: usize = 4;
 /// The credentials of a BatchResolve, each of another connection.
@@ -27,7 +28,7 @@ const BATCH: usize = 10;
 const WATCHERS: usize = 1_000;
 const WATCHING: (usize, usize) = (16, 2);
 /// New versions in a round.
-const VERSIONS: usize = 20;
+const VERSIONS: usize = 7;
 
 /// Both servers, with a connection `aws/prod`, those of a batch, and a step of workflow bench.
 pub struct Sides {

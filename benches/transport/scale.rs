@@ -35,7 +35,7 @@ pub async fn groups() -> Vec<Row> {
             let steps = steps.clone();
             let ask_one =
                 move |n: usize| resolve_this(steps[n % steps.len()].clone(), request(members, n));
-            let load = Load { calls: 20_000, in_flight: 64 };
+            let load = Load { calls: 6_000, in_flight: 64 };
             drive(&daemon.process, load, ask_one).await
         };
         let rounds = Rounds::measure(
