@@ -87,7 +87,7 @@ impl<'a> Parts<'a> {
     pub fn parse(&self) -> Option<Body> {
         // Checked as a whole, which is faster than text by text.
         let json = [std::str::from_utf8(self.body).ok()?, "}"].concat();
-        // Twice, which takes less than half as long as one type with the event in it: that would be copied.
+        // Twice, which takes less time than one type with the event in it: all of it would be copied.
         let Around { n, time, event, prev, synced } = serde_json::from_str(&json).ok()?;
         let event = Event::from_json(&event, &json).ok()?;
         Some(Body { n, time, prev, synced, event })

@@ -10,8 +10,8 @@
 use super::keyring_file::KeyId;
 use crate::model::Id;
 
-/// What a sealed record holds. The number is part of the AAD and of the store's keys: never reuse one. Values have
-/// capital letters, so that they stand before the metadata that they belong to, and a store can be loaded in one go.
+/// What a sealed record holds. The number is part of the AAD and of the store's keys: never reuse one. Values have the
+/// capital letters of the metadata that they belong to, so that both can be read together.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord, Hash)]
 #[repr(u8)]
 pub enum RecordKind {
