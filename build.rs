@@ -1,9 +1,12 @@
 //! Compiles `proto/` to Rust without protoc, and leaves `Debug` off every message that can carry
-//! plaintext: those with a `debug_redact` field, and those that hold one of these.
+//! plaintext: those with a `debug_redact` field, and those that hold one of these. Links the program for
+//! the C library that is here.
 
 use std::collections::BTreeSet;
+use std::env::var;
 use std::error::Error;
 use std::path::PathBuf;
+use std::process::Command;
 
 use protox::prost_reflect::prost::Message as _;
 use protox::prost_reflect::prost_types::FileDescriptorProto;
@@ -35,9 +38,23 @@ fn main() -> Result<(), Box<dyn Error>> {
     }
     generator.compile_fds(descriptors.clone())?;
     descriptors.file.iter_mut().for_each(keep_comments);
-    let out = PathBuf::from(std::env::var("OUT_DIR")?);
+    let out = PathBuf::from(var("OUT_DIR")?);
     std::fs::write(out.join("descriptors.bin"), descriptors.encode_to_vec())?;
+    if var("HOST")? == var("TARGET")? && has_packed_relocations() {
+        println!("cargo::rustc-link-arg-bins=-Wl,-z,pack-relative-relocs");
+    }
     Ok(())
+}
+
+/// Whether the C library here can relocate a program by DT_RELR: glibc from 2.36 on. What is to be relocated then takes a
+/// hundredth of the space, and an idle daemon 2 MB less (benches/README.md).
+fn has_packed_relocations() -> bool {
+    let Ok(answer) = Command::new("getconf").arg("GNU_LIBC_VERSION").output() else { return false };
+    let answer = String::from_utf8_lossy(&answer.stdout);
+    let version = answer.trim().strip_prefix("glibc ").and_then(|version| version.split_once('.'));
+    version.is_some_and(|(major, minor)| {
+        (major.parse().ok(), minor.parse().ok()) >= (Some(2), Some(36))
+    })
 }
 
 /// Of where each word stands in a file keeps only where our comments do, for whoever reads the API by reflection: with

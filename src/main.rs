@@ -2,12 +2,8 @@
 
 use std::process::ExitCode;
 
-use mimalloc::MiMalloc;
-use zeroizing_alloc::ZeroAlloc;
-
-/// Whatever is freed is wiped first: values pass through buffers of libraries that do not wipe them.
 #[global_allocator]
-static ALLOCATOR: ZeroAlloc<MiMalloc> = ZeroAlloc(MiMalloc);
+static ALLOCATOR: keyhatch::seal::Allocator = keyhatch::seal::ALLOCATOR;
 
 fn main() -> ExitCode {
     // Some twenty threads, each of which has a little memory of its own, would take 50 MB of huge pages where the system

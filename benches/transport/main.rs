@@ -35,8 +35,7 @@ use rows::{ROUNDS, Sides};
 
 /// The daemon's own, because the bare server is this program, too.
 #[global_allocator]
-static ALLOCATOR: zeroizing_alloc::ZeroAlloc<mimalloc::MiMalloc> =
-    zeroizing_alloc::ZeroAlloc(mimalloc::MiMalloc);
+static ALLOCATOR: keyhatch::seal::Allocator = keyhatch::seal::ALLOCATOR;
 
 fn main() {
     // Cargo adds --bench; other words name what to run.
@@ -156,7 +155,7 @@ async fn breakdown() -> Vec<Figure> {
         ),
         ("journal: the line", line),
         ("journal: lock, write(2), lease", ours.of(&["Journal::commit_all"]) - line),
-        ("open the record", ours.of(&["Keyring>::open_values"])),
+        ("open the record", ours.of(&["permit::Permit"])),
         (
             "reply: convert, pad, encode",
             ours.of(&["convert::resolved", "padding::padding", "MessageEncoder"]),

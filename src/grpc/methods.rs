@@ -1,9 +1,37 @@
 //! Every method of each door, as the protos say.
 
-use prost::Message as _;
-use prost_types::FileDescriptorSet;
+use prost::Message;
 
 use super::pb;
+
+/// Of descriptors (google/protobuf/descriptor.proto) what is needed here; what else is in them is skipped, not kept.
+#[derive(Message)]
+struct FileDescriptorSet {
+    #[prost(message, repeated, tag = 1)]
+    file: Vec<FileDescriptor>,
+}
+
+#[derive(Message)]
+struct FileDescriptor {
+    #[prost(string, tag = 2)]
+    package: String,
+    #[prost(message, repeated, tag = 6)]
+    service: Vec<ServiceDescriptor>,
+}
+
+#[derive(Message)]
+struct ServiceDescriptor {
+    #[prost(string, tag = 1)]
+    name: String,
+    #[prost(message, repeated, tag = 2)]
+    method: Vec<MethodDescriptor>,
+}
+
+#[derive(Message)]
+struct MethodDescriptor {
+    #[prost(string, tag = 1)]
+    name: String,
+}
 
 /// The service of the step door.
 const STEP_SERVICE: &str = "keyhatch.v1.StepService";
@@ -31,8 +59,8 @@ pub fn methods() -> Methods {
     let files = sets.into_iter().filter_map(|set| FileDescriptorSet::decode(set).ok());
     for file in files.flat_map(|set| set.file) {
         for service in &file.service {
-            let name = format!("{}.{}", file.package(), service.name());
-            let methods = service.method.iter().map(|method| format!("{name}/{}", method.name()));
+            let name = format!("{}.{}", file.package, service.name);
+            let methods = service.method.iter().map(|method| format!("{name}/{}", method.name));
             if name == STEP_SERVICE || name == HEALTH {
                 steps.extend(methods.clone());
             }

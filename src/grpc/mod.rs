@@ -20,6 +20,7 @@ mod integration;
 mod methods;
 mod padding;
 mod peer;
+mod reflection;
 mod registry;
 #[doc(hidden)]
 pub mod requests;
@@ -156,17 +157,12 @@ pub async fn serve_admin(
     connections: mpsc::Receiver<AdminConnection>,
     metrics: Arc<DoorMetrics>,
     stop: CancellationToken,
-) -> Result<(), Box<dyn std::error::Error + Send + Sync>> {
+) -> Result<(), tonic::transport::Error> {
     let health = health::of_admin(broker.readiness()).await;
     let limits = broker.limits().clone();
     let (requests, seconds) = (limits.admin_requests_in_flight, limits.admin_request_seconds);
     let entrance = DoorLayer::<()>::new(requests, seconds, metrics);
     let door = AdminDoor::new(broker);
-    let reflection = || {
-        tonic_reflection::server::Builder::configure()
-            .register_encoded_file_descriptor_set(pb::DESCRIPTORS)
-            .register_encoded_file_descriptor_set(tonic_health::pb::FILE_DESCRIPTOR_SET)
-    };
     let incoming = ReceiverStream::new(connections).map(Ok::<_, std::io::Error>);
     macro_rules! admin_service {
         ($server:ident) => {
@@ -190,9 +186,8 @@ pub async fn serve_admin(
         .add_service(admin_service!(SecretServiceServer))
         .add_service(admin_service!(SystemServiceServer))
         .add_service(health)
-        .add_service(reflection().build_v1()?)
-        .add_service(reflection().build_v1alpha()?)
+        .add_service(reflection::v1())
+        .add_service(reflection::v1alpha())
         .serve_with_incoming_shutdown(incoming, stop.cancelled_owned())
-        .await?;
-    Ok(())
+        .await
 }

@@ -11,6 +11,7 @@
 //!   [`Keyring::open_values`] has exactly one caller, the journal's `Permit`.
 
 pub mod aad;
+mod allocator;
 mod cipher;
 mod command;
 mod files;
@@ -28,6 +29,7 @@ use aws_lc_rs::rand;
 use zeroize::Zeroizing;
 
 pub use aad::{RecordKey, RecordKind};
+pub use allocator::{ALLOCATOR, Allocator};
 pub use files::replace_file;
 pub use kek::{Kek, KekError, check_private};
 pub use keyring::Keyring;

@@ -307,6 +307,43 @@ fn a_certificate_that_ends_while_its_connection_is_open_is_refused_at_the_next_r
     assert!(broker.resolve(&step, "aws/prod").is_err());
 }
 
+/// What reflection lists, in each of its versions; none where it is not served.
+mod listed {
+    use futures_util::future::BoxFuture;
+    use tonic::transport::Channel;
+
+    macro_rules! version {
+        ($version:ident) => {
+            pub fn $version(channel: Channel) -> BoxFuture<'static, Option<Vec<String>>> {
+                use tonic_reflection::pb::$version as pb;
+                let message =
+                    pb::server_reflection_request::MessageRequest::ListServices(String::new());
+                let request = pb::ServerReflectionRequest {
+                    host: String::new(),
+                    message_request: Some(message),
+                };
+                Box::pin(async move {
+                    let mut client =
+                        pb::server_reflection_client::ServerReflectionClient::new(channel);
+                    let requests = tokio_stream::once(request);
+                    let mut replies =
+                        client.server_reflection_info(requests).await.ok()?.into_inner();
+                    let reply = replies.message().await.unwrap().unwrap().message_response;
+                    let Some(
+                        pb::server_reflection_response::MessageResponse::ListServicesResponse(list),
+                    ) = reply
+                    else {
+                        panic!("{reply:?}")
+                    };
+                    Some(list.service.into_iter().map(|service| service.name).collect())
+                })
+            }
+        };
+    }
+    version!(v1);
+    version!(v1alpha);
+}
+
 /// Health is on both doors; reflection, which lists what there is, only where operators are.
 #[test]
 fn each_door_serves_its_own_services_only() {
@@ -321,13 +358,11 @@ fn each_door_serves_its_own_services_only() {
         let health = broker.block_on(HealthClient::new(door).check(request)).unwrap().into_inner();
         assert_eq!(health.status(), ServingStatus::Serving);
     }
-    let reflects = |channel| {
-        use tonic_reflection::pb::v1::server_reflection_client::ServerReflectionClient;
-        let none = tokio_stream::empty::<tonic_reflection::pb::v1::ServerReflectionRequest>();
-        broker.block_on(ServerReflectionClient::new(channel).server_reflection_info(none)).is_ok()
-    };
-    assert!(reflects(broker.operator()));
-    assert!(!reflects(step.channel.clone()));
+    for list in [listed::v1, listed::v1alpha] {
+        let services = broker.block_on(list(broker.operator())).unwrap();
+        assert!(services.iter().any(|name| name == "keyhatch.v1.StepService"), "{services:?}");
+        assert!(broker.block_on(list(step.channel.clone())).is_none());
+    }
     let list = keyhatch::grpc::pb::ListStepsRequest::default();
     let mut executor =
         keyhatch::grpc::pb::executor_service_client::ExecutorServiceClient::new(step.channel);
