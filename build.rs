@@ -62,7 +62,10 @@ fn has_packed_relocations() -> bool {
 fn keep_comments(file: &mut FileDescriptorProto) {
     let is_ours = file.package().starts_with("keyhatch.");
     if let Some(info) = &mut file.source_code_info {
-        info.location.retain(|location| is_ours && location.leading_comments.is_some());
+        info.location.retain(|location| {
+            let is_before = location.leading_comments.is_some();
+            is_ours && (is_before || !location.leading_detached_comments.is_empty())
+        });
     }
 }
 

@@ -41,7 +41,7 @@ impl fmt::Display for Relation {
 /// The access bindings of one resource: one flat sorted list, because there are many resources and few principals
 /// on each.
 #[derive(Clone, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
-#[serde(from = "Read", into = "ByRelation")]
+#[serde(from = "StoredBindings", into = "ByRelation")]
 pub struct Bindings(Vec<(Relation, Pattern)>);
 
 /// As records have them: `{"resolver": ["workflow:deploy"]}`.
@@ -50,7 +50,7 @@ type ByRelation = BTreeMap<Relation, BTreeSet<Pattern>>;
 /// The same while a catalogue is read, without room for eleven of each.
 #[derive(Deserialize)]
 #[serde(transparent)]
-struct Read(#[serde(with = "compact_map")] CompactMap<Relation, Vec<Pattern>>);
+struct StoredBindings(#[serde(with = "compact_map")] CompactMap<Relation, Vec<Pattern>>);
 
 impl Bindings {
     /// Gives `patterns` this relation, and takes it from all others.
@@ -108,8 +108,8 @@ impl Bindings {
     }
 }
 
-impl From<Read> for Bindings {
-    fn from(Read(by_relation): Read) -> Self {
+impl From<StoredBindings> for Bindings {
+    fn from(StoredBindings(by_relation): StoredBindings) -> Self {
         let with = |(relation, patterns): (Relation, Vec<Pattern>)| {
             patterns.into_iter().map(move |pattern| (relation, pattern))
         };

@@ -55,7 +55,7 @@ impl<T: Message> Encoder for MessageEncoder<T> {
 
     fn encode(&mut self, message: T, buffer: &mut EncodeBuf<'_>) -> Result<(), Status> {
         // Into a vector, which takes a byte without a call, and from there at once: a buffer that grows is copied, and
-        // what it was is wiped, time and again.
+        // what it was is wiped, time and again. The vector is wiped when it is freed, as all are.
         buffer.put_slice(&message.encode_to_vec());
         Ok(())
     }

@@ -217,7 +217,8 @@ fn group(target: &pb::GroupTarget) -> Result<GroupRef, Error> {
     for (key, value) in &target.identifiers {
         let key = TagKey::parse(key).map_err(Error::IdentifierTagInvalid)?;
         let value = TagValue::parse(value).map_err(Error::IdentifierTagInvalid)?;
-        if identifiers.insert(key, value).is_some() {
+        let old = identifiers.insert(key, value).map_err(Error::IdentifierTagInvalid)?;
+        if old.is_some() {
             let text = "an identifier is given twice, in upper and lower case".to_owned();
             return Err(Error::TargetInvalid(text));
         }

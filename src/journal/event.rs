@@ -185,7 +185,7 @@ impl Event {
             | Self::Closed { .. }
             | Self::Continued { .. }
             | Self::Head { .. }
-            | Self::Intent { .. }
+            | Self::Intent(_)
             | Self::KeyRotated { .. }
             | Self::LeaseRevoked { .. }
             | Self::QuarantineEnded { .. }

@@ -81,7 +81,7 @@ impl FromStr for GroupRef {
         // Without any, it is a group's question all the same: which identifiers it has is its answer.
         for pair in pairs.split(',').filter(|_| !pairs.is_empty()) {
             let (key, value) = pair.split_once('=').ok_or_else(invalid)?;
-            if identifiers.insert(TagKey::parse(key)?, TagValue::parse(value)?).is_some() {
+            if identifiers.insert(TagKey::parse(key)?, TagValue::parse(value)?)?.is_some() {
                 return Err(Invalid::new("group", text, "each identifier is given once"));
             }
         }
@@ -170,6 +170,7 @@ mod tests {
             "group:a",
             "group:a:b",
             "group:a:b=c,b=d",
+            &format!("group:a:{}k=v", (0..64).map(|n| format!("k{n}=v,")).collect::<String>()),
         ] {
             assert!(bad.parse::<Reference>().is_err(), "{bad}");
         }

@@ -6,8 +6,8 @@
 //! tag key or as a tag value". Datadog's tags are converted to lower case and have at most 200
 //! characters.
 //!
-//! Folding comes first and checking second, in this one parser, for stored tags, group identifiers and
-//! requests alike: what is stored one way and asked for another would never match.
+//! Checking and folding are in this one parser, for stored tags, group identifiers and requests alike: what is
+//! stored one way and asked for another would never match.
 
 use std::fmt;
 use std::str::FromStr;
@@ -149,14 +149,14 @@ impl Tags {
     /// # Errors
     /// If one is no tag, if a key has two values, or if there are too many.
     pub fn parse<'a>(texts: impl IntoIterator<Item = &'a str>) -> Result<Self, Invalid> {
-        let mut tags = CompactMap::new();
+        let mut tags = Self::default();
         for text in texts {
             let Tag { key, value } = text.parse()?;
-            if tags.insert(key, value.clone()).is_some_and(|old| old != value) {
+            if tags.insert(key, value.clone())?.is_some_and(|old| old != value) {
                 return Err(Invalid::new("identifier tag", text, "one value for each key"));
             }
         }
-        Self(tags).limited()
+        Ok(tags)
     }
 
     /// The value of a key.
@@ -165,8 +165,13 @@ impl Tags {
     }
 
     /// Adds a tag, and returns the value that its key had.
-    pub fn insert(&mut self, key: TagKey, value: TagValue) -> Option<TagValue> {
-        self.0.insert(key, value)
+    ///
+    /// # Errors
+    /// If there would be too many. Who reads a list stops there: each takes as long as there are others.
+    pub fn insert(&mut self, key: TagKey, value: TagValue) -> Result<Option<TagValue>, Invalid> {
+        let old = self.0.insert(key, value);
+        self.check_count()?;
+        Ok(old)
     }
 
     /// These tags, with others in place of those of the same keys.
@@ -174,16 +179,17 @@ impl Tags {
     /// # Errors
     /// If they are too many together.
     pub fn with(&self, others: &Self) -> Result<Self, Invalid> {
-        let mut tags = self.0.clone();
-        tags.extend(others.0.iter().map(|(key, value)| (key.clone(), value.clone())));
-        Self(tags).limited()
+        let mut tags = self.clone();
+        tags.0.extend(others.0.iter().map(|(key, value)| (key.clone(), value.clone())));
+        tags.check_count()?;
+        Ok(tags)
     }
 
-    fn limited(self) -> Result<Self, Invalid> {
+    fn check_count(&self) -> Result<(), Invalid> {
         if self.0.len() > MAX_TAGS {
             return Err(Invalid::new("list of identifier tags", "", "at most 64 tags"));
         }
-        Ok(self)
+        Ok(())
     }
 
     /// The keys.
@@ -309,5 +315,25 @@ mod tests {
     fn a_key_has_one_value_and_the_same_tag_twice_is_one() {
         assert_eq!(Tags::parse(["env:prod", "ENV:PROD"]).unwrap().iter().count(), 1);
         assert!(Tags::parse(["env:prod", "env:staging"]).is_err());
+    }
+
+    #[test]
+    fn a_list_of_too_many_tags_is_read_no_further() {
+        let texts: Vec<_> = (0..1000).map(|n| format!("k{n}:v")).collect();
+        let mut read = 0;
+        let counted = texts.iter().map(|text| {
+            read += 1;
+            text.as_str()
+        });
+        assert!(Tags::parse(counted).is_err());
+        assert_eq!(read, MAX_TAGS + 1);
+    }
+
+    #[test]
+    fn stored_tags_are_a_map_in_any_order() {
+        let read = |json| serde_json::from_str::<Tags>(json);
+        let tags = read(r#"{"region": "eu", "env": "prod"}"#).unwrap();
+        assert_eq!(tags, Tags::parse(["env:prod", "region:eu"]).unwrap());
+        assert!(read(r#"[["env", "prod"]]"#).is_err());
     }
 }

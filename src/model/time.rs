@@ -85,8 +85,8 @@ impl Timestamp {
         put::<3>(&mut text, 20, millis);
         let end = match millis {
             0 => 19,
-            tenths if tenths.is_multiple_of(100) => 21,
-            hundredths if hundredths.is_multiple_of(10) => 22,
+            millis if millis.is_multiple_of(100) => 21,
+            millis if millis.is_multiple_of(10) => 22,
             _ => 23,
         };
         let text = text.get_mut(..=end).unwrap_or_default();

@@ -60,7 +60,7 @@ impl RecordKind {
 
     /// Whether it holds what only a permit may open.
     pub const fn is_values(self) -> bool {
-        matches!(self, Self::ConnectionValues | Self::SecretValue)
+        self.byte().is_ascii_uppercase()
     }
 }
 

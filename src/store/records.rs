@@ -11,7 +11,7 @@ use crate::seal::{RecordKey, Sealed};
 /// so many.
 const CHUNKS_PER_LOOK: usize = 2;
 
-/// Records, by key. It holds one at a time: a store may be larger than what memory has room for twice.
+/// Records, by key. It holds few at a time: a store may be larger than what memory has room for twice.
 pub(super) struct Records<'a> {
     db: &'a sled::Db,
     chunks: sled::Iter,
