@@ -5,7 +5,9 @@ use std::ops::ControlFlow;
 use std::path::PathBuf;
 
 use clap::ValueEnum;
-use tracing_subscriber::EnvFilter;
+use tracing_subscriber::filter::Targets;
+use tracing_subscriber::layer::SubscriberExt as _;
+use tracing_subscriber::util::SubscriberInitExt as _;
 
 use super::Common;
 use super::failure::Failure;
@@ -44,7 +46,7 @@ pub struct Serve {
     /// The form of the log, on stderr.
     #[arg(long, value_enum, default_value_t)]
     log_format: LogFormat,
-    /// What to log: error, warn, info, debug or trace, or a filter by room.
+    /// What to log: error, warn, info, debug or trace, also by room: info,keyhatch::journal=debug.
     #[arg(long, env = "KEYHATCH_LOG", value_name = "FILTER", default_value = "info")]
     log: String,
 }
@@ -100,17 +102,18 @@ fn journal_mode(text: &str) -> Result<JournalMode, String> {
 
 /// Starts logging to stderr.
 pub(super) fn start_log(format: LogFormat, filter: &str) -> Result<(), Failure> {
-    let filter = EnvFilter::try_new(filter)
-        .map_err(|error| Failure::usage(format!("--log {filter}: {error}")))?;
+    let targets: Targets =
+        filter.parse().map_err(|error| Failure::usage(format!("--log {filter}: {error}")))?;
+    let filtered = tracing_subscriber::registry().with(targets);
     // Where the log cannot be written, saying so on stderr would panic.
-    let builder = tracing_subscriber::fmt()
-        .with_env_filter(filter)
-        .with_writer(std::io::stderr)
-        .log_internal_errors(false);
+    let lines =
+        tracing_subscriber::fmt::layer().with_writer(std::io::stderr).log_internal_errors(false);
     // A second start, as in a test process, leaves the first log in place.
     let _ = match format {
-        LogFormat::Json => builder.json().flatten_event(true).try_init(),
-        LogFormat::Text => builder.with_ansi(std::io::stderr().is_terminal()).try_init(),
+        LogFormat::Json => filtered.with(lines.json().flatten_event(true)).try_init(),
+        LogFormat::Text => {
+            filtered.with(lines.with_ansi(std::io::stderr().is_terminal())).try_init()
+        }
     };
     Ok(())
 }

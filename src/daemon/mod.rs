@@ -50,7 +50,7 @@ use crate::identity::{Authority, TlsError};
 use crate::metrics::Metrics;
 use crate::model::limits::DRAIN_DEADLINE;
 use crate::model::{Clock, Invalid, Limits};
-use crate::seal::{NoRandomness, Unlock};
+use crate::seal::{NoRandomness, Unlock, give_back_what_is_free};
 
 /// Why a daemon cannot be made or started.
 #[derive(Debug, thiserror::Error)]
@@ -275,6 +275,7 @@ impl Loaded {
             let _entered = threads.admin.enter();
             scrape.serve(source, stop.clone()).map_err(DaemonError::Threads)?;
         }
+        give_back_what_is_free();
         tracing::info!(socket = %socket.display(), "serving");
         Ok(Daemon { broker, stop, reload, servers, threads, socket, metrics_address, _lock: lock })
     }

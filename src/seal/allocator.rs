@@ -26,6 +26,13 @@ const LARGE_BYTES: usize = 2 * 1024 * 1024;
 /// How mappings are aligned, at least.
 const PAGE_BYTES: usize = 4096;
 
+/// Gives what this thread and those that have ended have freed back to the system. Else it is kept for the next, and a
+/// daemon that nobody asks has no next. Takes a millisecond or so.
+pub fn give_back_what_is_free() {
+    // SAFETY: it concerns free memory only.
+    unsafe { libmimalloc_sys::mi_collect(true) }
+}
+
 /// Small blocks are mimalloc's, large ones mappings of their own.
 pub struct LargeMapped(MiMalloc);
 

@@ -29,7 +29,7 @@ use aws_lc_rs::rand;
 use zeroize::Zeroizing;
 
 pub use aad::{RecordKey, RecordKind};
-pub use allocator::{ALLOCATOR, Allocator};
+pub use allocator::{ALLOCATOR, Allocator, give_back_what_is_free};
 pub use files::replace_file;
 pub use kek::{Kek, KekError, check_private};
 pub use keyring::Keyring;
