@@ -87,7 +87,10 @@ fn of_groups(old: &Group, new: &Group) -> Vec<Difference> {
         let keys = group.metadata.identifiers.iter().map(ToString::to_string);
         keys.collect::<Vec<_>>().join(", ")
     };
-    let members = |group: &Group| group.members().map(ToString::to_string).collect();
+    let members = |group: &Group| {
+        let names = group.members().map(|member| member.metadata.reference().to_string());
+        names.collect()
+    };
     let mut found = Vec::new();
     found.extend(of_texts("identifiers", Some(&keys(old)), Some(&keys(new))));
     found.extend(of_sets("members", &members(old), &members(new)));

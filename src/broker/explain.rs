@@ -176,7 +176,8 @@ fn meant(catalog: &Catalog, target: &Reference) -> Option<ConnectionRef> {
         Reference::Connection(name) => Some(name.clone()),
         Reference::Default(integration) => catalog.default_of(integration),
         Reference::Group(group) => {
-            catalog.group(&group.name)?.select(&group.identifiers).ok().cloned()
+            let member = catalog.group(&group.name)?.select(&group.identifiers).ok()?;
+            Some(member.metadata.reference())
         }
         Reference::Secret(_) => None,
     }
@@ -253,10 +254,9 @@ fn missing(principal: &Principal, examined: &[Examined]) -> Vec<String> {
 fn near(catalog: &Catalog, target: &GroupRef) -> Vec<NearMember> {
     let Some(group) = catalog.group(&target.name) else { return Vec::new() };
     let mut near: Vec<NearMember> = Vec::new();
-    for name in group.members() {
-        let Some(connection) = catalog.connection(name) else { continue };
-        let differences = differences(group, target, &connection.metadata.tags);
-        near.push(NearMember { name: name.clone(), differences });
+    for member in group.members() {
+        let differences = differences(group, target, &member.metadata.tags);
+        near.push(NearMember { name: member.metadata.reference(), differences });
         if near.len() > 64 * MAX_NEAR {
             keep_nearest(&mut near);
         }

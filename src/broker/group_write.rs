@@ -40,7 +40,8 @@ pub(super) fn put(
         let rule = "the integration of a group never changes";
         return Err(Invalid::new("integration", integration.as_str(), rule).into());
     }
-    let current: BTreeSet<ConnectionRef> = found.members().cloned().collect();
+    let current: BTreeSet<ConnectionRef> =
+        found.members().map(|member| member.metadata.reference()).collect();
     let wanted = members.unwrap_or_else(|| current.clone());
     let group = editable(draft, caller, &name)?;
     // Out first and in last: one that is replaced makes room for the other.

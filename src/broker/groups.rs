@@ -139,8 +139,9 @@ impl Broker {
         require_operator(caller)?;
         let snapshot = self.snapshot();
         let group = snapshot.catalog.group(name).ok_or_else(|| absent(name))?;
-        let wanted = group.members().filter(|member| after.is_none_or(|after| *member > after));
-        let mut members: Vec<ConnectionRef> = wanted.cloned().collect();
+        let names = group.members().map(|member| member.metadata.reference());
+        let wanted = names.filter(|name| after.is_none_or(|after| name > after));
+        let mut members: Vec<ConnectionRef> = wanted.collect();
         members.sort_unstable();
         let more = members.len() > size;
         members.truncate(size);

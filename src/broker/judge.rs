@@ -160,8 +160,7 @@ fn judge_group(
         return Err(Refusal::Denied);
     };
     let member = group.select(&target.identifiers).map_err(Refusal::NotSelected)?;
-    let connection = catalog.connection(member).map(AsRef::as_ref);
-    let found = judge_connection(catalog, principal, connection, asked)?;
+    let found = judge_connection(catalog, principal, Some(member), asked)?;
     Ok(Found { by: ["group ", &by_group, ", ", &found.by].concat(), ..found })
 }
 
@@ -290,7 +289,7 @@ pub(super) fn standing(
             let found = catalog.group(&group.name)?;
             let viewing = decide(principal, Relation::Viewer, &found.metadata.access);
             let Decision::Allow(_) = viewing else { return None };
-            found.select(&group.identifiers).ok()?.clone()
+            found.select(&group.identifiers).ok()?.metadata.reference()
         }
         _ => match target.parse().ok()? {
             ResourceName::Connection(name) => name,

@@ -218,7 +218,7 @@ fn reseal_connection(
     let resealed = Connection { metadata: old.metadata.clone(), values };
     let records = resealed.to_store(keyring)?;
     draft.put(records);
-    draft.catalog.put_resealed(resealed);
+    draft.catalog.put_connection(resealed);
     Ok(2)
 }
 

@@ -162,7 +162,7 @@ impl Foundation {
 /// Opens the store. Its records become the catalogue while the rest of them is read.
 fn read(path: &Path, keyring: &Keyring) -> Result<(Store, Snapshot), StartError> {
     let (sender, batches) = std::sync::mpsc::sync_channel(BATCHES_AHEAD);
-    let read = move || {
+    let hand_over = move || {
         let mut batch = Vec::with_capacity(BATCH_RECORDS);
         let opened = Store::open(path, keyring, |key, sealed| {
             batch.push((key, sealed));
@@ -176,7 +176,7 @@ fn read(path: &Path, keyring: &Keyring) -> Result<(Store, Snapshot), StartError>
         let _ = sender.send(batch);
         opened
     };
-    let (store, catalog) = at_once(read, || load(batches.into_iter().flatten(), keyring))?;
+    let (store, catalog) = at_once(hand_over, || load(batches.into_iter().flatten(), keyring))?;
     let (store, head) = store?;
     Ok((store, Snapshot { head, catalog: catalog? }))
 }

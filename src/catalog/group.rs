@@ -1,8 +1,10 @@
 //! A group and its members, found by the values of the group's identifiers.
 
+use std::sync::Arc;
+
 use rpds::HashTrieMapSync;
 
-use super::record::{ConnectionMetadata, GroupMetadata};
+use super::record::{Connection, ConnectionMetadata, GroupMetadata};
 use crate::model::{ConnectionRef, Id, Identifiers, TagKey, TagValue, Tags};
 
 /// A group with its index. Finding a member costs the same whatever the size.
@@ -10,7 +12,8 @@ use crate::model::{ConnectionRef, Id, Identifiers, TagKey, TagValue, Tags};
 pub struct Group {
     /// The group itself.
     pub metadata: GroupMetadata,
-    members: HashTrieMapSync<Vec<TagValue>, ConnectionRef>,
+    /// The same as the catalogue has by name, so that whoever has found one here need not look it up there.
+    members: HashTrieMapSync<Vec<TagValue>, Arc<Connection>>,
 }
 
 /// Why a connection is no member of a group.
@@ -51,7 +54,7 @@ impl Group {
     }
 
     /// Its members, in no order.
-    pub fn members(&self) -> impl Iterator<Item = &ConnectionRef> {
+    pub fn members(&self) -> impl Iterator<Item = &Arc<Connection>> {
         self.members.values()
     }
 
@@ -59,7 +62,7 @@ impl Group {
     ///
     /// # Errors
     /// Why there is none. Never the first that fits.
-    pub fn select(&self, given: &Tags) -> Result<&ConnectionRef, NotSelected> {
+    pub fn select(&self, given: &Tags) -> Result<&Arc<Connection>, NotSelected> {
         let identifiers = &self.metadata.identifiers;
         let known = |key: &TagKey| identifiers.iter().any(|identifier| identifier == key);
         if let Some(unknown) = given.keys().find(|key| !known(key)) {
@@ -80,38 +83,38 @@ impl Group {
         let values =
             self.metadata.identifiers.select(&candidate.tags).map_err(NotAdmitted::Missing)?;
         match self.members.get(&values) {
-            Some(other) if *other != candidate.reference() => {
-                Err(NotAdmitted::Taken(other.clone()))
+            Some(other) if other.metadata.uid != candidate.uid => {
+                Err(NotAdmitted::Taken(other.metadata.reference()))
             }
             _ => Ok(()),
         }
     }
 
-    pub(super) fn insert(&mut self, member: &ConnectionMetadata) {
+    pub(super) fn insert(&mut self, member: &Arc<Connection>) {
         // What was admitted has every identifier.
-        if let Ok(values) = self.metadata.identifiers.select(&member.tags) {
-            self.members.insert_mut(values, member.reference());
+        if let Ok(values) = self.metadata.identifiers.select(&member.metadata.tags) {
+            self.members.insert_mut(values, Arc::clone(member));
         }
     }
 
     pub(super) fn remove(&mut self, member: &ConnectionMetadata) {
         if let Ok(values) = self.metadata.identifiers.select(&member.tags)
-            && self.members.get(&values) == Some(&member.reference())
+            && self.members.get(&values).is_some_and(|found| found.metadata.uid == member.uid)
         {
             self.members.remove_mut(&values);
         }
     }
 
     /// The same group under other identifiers, if its members are told apart by them.
-    pub(super) fn reindexed<'a>(
+    pub(super) fn reindexed(
         &self,
         identifiers: &Identifiers,
-        members: impl Iterator<Item = &'a ConnectionMetadata>,
     ) -> Result<Self, (ConnectionRef, NotAdmitted)> {
         let metadata = GroupMetadata { identifiers: identifiers.clone(), ..self.metadata.clone() };
         let mut group = Self::new(metadata);
-        for member in members {
-            group.admits(member).map_err(|why| (member.reference(), why))?;
+        for member in self.members() {
+            let metadata = &member.metadata;
+            group.admits(metadata).map_err(|why| (metadata.reference(), why))?;
             group.insert(member);
         }
         Ok(group)

@@ -104,7 +104,7 @@ impl Loader<'_> {
             // In place: a group of a published catalogue is copied for each member that comes.
             for uid in &connection.metadata.groups {
                 if let Some(group) = groups.get_mut(uid) {
-                    group.insert(&connection.metadata);
+                    group.insert(&connection);
                 }
             }
             catalog.put_by_name(name, connection);

@@ -82,12 +82,12 @@ impl Catalog {
 
     /// Puts a connection in place of the one of its name, and into the groups it says it is a member of.
     pub fn put_connection(&mut self, connection: Connection) {
-        let name = connection.metadata.reference();
+        let (name, connection) = (connection.metadata.reference(), Arc::new(connection));
         self.leave(&name);
         for uid in &connection.metadata.groups {
-            self.change_group(*uid, |group| group.insert(&connection.metadata));
+            self.change_group(*uid, |group| group.insert(&connection));
         }
-        self.put_by_name(name, Arc::new(connection));
+        self.put_by_name(name, connection);
     }
 
     /// Puts a connection under its name, and into no group.
@@ -96,11 +96,6 @@ impl Catalog {
             self.defaults.insert_mut(name.integration.clone(), name.name.clone());
         }
         self.connections.insert_mut(name, connection);
-    }
-
-    /// Puts a connection in place of itself, when nothing of it has changed but how it is sealed.
-    pub fn put_resealed(&mut self, connection: Connection) {
-        self.connections.insert_mut(connection.metadata.reference(), Arc::new(connection));
     }
 
     /// Removes a connection, from its groups too.
@@ -177,8 +172,7 @@ impl Catalog {
         identifiers: &Identifiers,
     ) -> Result<(), (ConnectionRef, NotAdmitted)> {
         let Some(group) = self.groups.get(&uid) else { return Ok(()) };
-        let members = group.members().filter_map(|name| self.connections.get(name));
-        let replaced = group.reindexed(identifiers, members.map(|member| &member.metadata))?;
+        let replaced = group.reindexed(identifiers)?;
         self.groups.insert_mut(uid, Arc::new(replaced));
         Ok(())
     }

@@ -168,6 +168,18 @@ impl Event {
         }
     }
 
+    /// Reads a line's event, which has this name, but for what an intent changes.
+    ///
+    /// # Errors
+    /// If it is none.
+    pub(super) fn from_json_without_changes(name: &str, json: &str) -> serde_json::Result<Self> {
+        if name != "intent" {
+            return Self::from_json(name, json);
+        }
+        let Announced { batch, requests } = serde_json::from_str(json)?;
+        Ok(Self::Intent(Intent { batch, changes: Vec::new(), requests }))
+    }
+
     /// Whether lines have this name for an event.
     pub fn is_name(name: &str) -> bool {
         // A name without the rest lacks a field; what is none is told by the list of all.

@@ -211,7 +211,8 @@ fn rebuild(directory: &Path, keyring: &Keyring, file: u64) -> std::io::Result<Fi
             return Ok(usage.take_file());
         }
         let parts = Parts::split(line.strip_suffix(b"\n").unwrap_or(&line));
-        let body = parts.filter(|parts| parts.is_tagged(keyring)).and_then(|parts| parts.parse());
+        let tagged = parts.filter(|parts| parts.is_tagged(keyring));
+        let body = tagged.and_then(|parts| parts.parse_without_changes());
         if let Some(body) = body {
             if let Event::Checkpoint(checkpoint) = &body.event {
                 usage.start_from(&checkpoint.openings);

@@ -85,12 +85,20 @@ impl<'a> Parts<'a> {
 
     /// What the body says.
     pub fn parse(&self) -> Option<Body> {
+        self.read(Event::from_json)
+    }
+
+    /// What the body says, but for what an intent changes: that is most of a journal, and no start needs it.
+    pub fn parse_without_changes(&self) -> Option<Body> {
+        self.read(Event::from_json_without_changes)
+    }
+
+    fn read(&self, event: fn(&str, &str) -> serde_json::Result<Event>) -> Option<Body> {
         // Checked as a whole, which is faster than text by text.
         let json = [std::str::from_utf8(self.body).ok()?, "}"].concat();
         // Twice, which takes less time than one type with the event in it: all of it would be copied.
-        let Around { n, time, event, prev, synced } = serde_json::from_str(&json).ok()?;
-        let event = Event::from_json(&event, &json).ok()?;
-        Some(Body { n, time, prev, synced, event })
+        let Around { n, time, event: name, prev, synced } = serde_json::from_str(&json).ok()?;
+        Some(Body { n, time, prev, synced, event: event(&name, &json).ok()? })
     }
 }
 

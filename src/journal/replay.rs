@@ -238,7 +238,7 @@ impl Reader {
         if !parts.is_tagged(keyring) {
             return None;
         }
-        let body = parts.parse()?;
+        let body = parts.parse_without_changes()?;
         let follows = body.n == self.last + 1 && body.prev == hex::encode(self.last_hash);
         let begins = is_first && matches!(body.event, Event::Checkpoint(_));
         // The first line of a later file stands for the last line of the one before, which is not read.

@@ -9,7 +9,7 @@ use crate::seal::{RecordKey, Sealed};
 /// sled looks which pages to give up when 64 were accessed in one of its 256 shards, so that who reads each page
 /// once keeps 16,000 of them, 80 MB, whatever the cache may take. So what was read is looked up again, one chunk of
 /// so many.
-const CHUNKS_PER_LOOK: usize = 2;
+const CHUNKS_PER_LOOK: usize = 3;
 
 /// Records, by key. It holds few at a time: a store may be larger than what memory has room for twice.
 pub(super) struct Records<'a> {

@@ -238,6 +238,55 @@ fn a_change_of_tags_that_would_break_a_group_is_refused_and_another_moves_the_me
 }
 
 #[test]
+fn what_changes_of_a_member_is_seen_through_each_of_its_groups_at_once() {
+    let mut world = World::start();
+    for group in ["g", "h"] {
+        world.create(group, &["account_id"], "workflow:deploy").unwrap();
+        world.members(group, &["aws/connectionA"], true).unwrap();
+    }
+    let change = |document: pb::ConnectionDocument| {
+        let document = pb::ConnectionDocument {
+            integration: "aws".to_owned(),
+            name: "connectionA".to_owned(),
+            ..document
+        };
+        let document = pb::apply_request::Document::Connection(document);
+        world.0.apply(vec![document]).unwrap();
+    };
+    let step = world.0.open("deploy", "build");
+    let by = |target: &str| world.0.resolve(&step, target);
+    let targets =
+        ["group:g:account_id=123456789", "group:h:account_id=123456789", "aws/connectionA"];
+
+    change(pb::ConnectionDocument {
+        fields: bytes(&[("access_key_id", "second")]),
+        ..Default::default()
+    });
+    for target in targets {
+        let got = by(target).unwrap();
+        assert_eq!((&*got.fields["access_key_id"], got.version), ("second", 2), "{target}");
+    }
+    change(pb::ConnectionDocument { disabled: Some(true), ..Default::default() });
+    for target in targets {
+        assert_eq!(reason(by(target)), "CONNECTION_DISABLED", "{target}");
+    }
+    change(pb::ConnectionDocument {
+        disabled: Some(false),
+        access: resolver(&["workflow:other"]),
+        ..Default::default()
+    });
+    for target in targets {
+        assert_eq!(reason(by(target)), "RESOLVE_DENIED", "{target}");
+    }
+    world.0.stop();
+    world.0.serve();
+    let step = world.0.open("deploy", "build");
+    for target in targets {
+        assert_eq!(reason(world.0.resolve(&step, target)), "RESOLVE_DENIED", "{target}");
+    }
+}
+
+#[test]
 fn a_connection_in_a_group_is_deleted_only_by_force_and_leaves_the_group_consistent() {
     let world = World::start();
     world.create("g", &["account_id"], "workflow:deploy").unwrap();
