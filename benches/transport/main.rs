@@ -155,7 +155,7 @@ async fn breakdown() -> Vec<Figure> {
         ),
         ("journal: the line", line),
         ("journal: lock, write(2), lease", ours.of(&["Journal::commit_all"]) - line),
-        ("open the record", ours.of(&["permit::Permit"])),
+        ("open the record: decipher, wipe the stack", ours.of(&["cipher::on_wiped_stack"])),
         (
             "reply: convert, pad, encode",
             ours.of(&["convert::resolved", "padding::padding", "MessageEncoder"]),

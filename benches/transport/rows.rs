@@ -19,7 +19,7 @@ use crate::seed;
 
 /// How often each side is measured. Many short rounds: what a machine gives changes from one second to the next, and is
 /// nearly the same for two that follow at once.
-pub const ROUNDS: usize = 27;
+pub const ROUNDS: usize = 61;
 /// The connections that requests in flight are spread over.
 pub const CONNECTIONS: usize = 4;
 /// The credentials of a BatchResolve, each of another connection.
