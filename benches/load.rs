@@ -160,6 +160,12 @@ impl Daemon {
         self.process.child.wait().unwrap();
     }
 
+    /// Whether its log says so.
+    pub fn says_that_it_serves(&self) -> bool {
+        let log = std::fs::read_to_string(self.places.disk.path().join("log")).unwrap();
+        log.lines().any(|line| line.contains(": serving "))
+    }
+
     /// Serves the same state again, run by these words; it may not be ready when this returns.
     pub fn serve(&mut self, instrument: &[String]) {
         self.process = serve(&self.places, self.files, instrument);
