@@ -148,7 +148,7 @@ pub(super) fn update(
     }
     let is_retagged = metadata.tags != old.metadata.tags;
     if is_retagged {
-        check_membership(draft, &metadata)?;
+        check_membership(draft, caller, &old.metadata, &metadata)?;
     }
     metadata.revision += 1;
     metadata.update_time = stamp.now;

@@ -1,7 +1,8 @@
 //! How a group and its membership are written.
 //!
 //! Every member has every identifier, and no two have the same values. That is checked wherever it could
-//! break: when a member is added, when a member's tags change, when the identifiers are replaced.
+//! break: when a member is added, when a member's tags change, when the identifiers are replaced. A member's
+//! values say what a request to the group gets, so the editors of the group have a say in them.
 
 use std::collections::BTreeSet;
 
@@ -213,13 +214,22 @@ fn change_member(
     Ok(changed)
 }
 
-/// Checks that a connection whose tags changed still fits into its groups.
-pub(super) fn check_membership(draft: &Draft, metadata: &ConnectionMetadata) -> Result<(), Error> {
-    for uid in &metadata.groups {
+/// Checks that a connection whose tags changed still fits into its groups, and that the caller edits each group
+/// whose members are told apart by what changed. Every operator sees every group, so a refusal may name one.
+pub(super) fn check_membership(
+    draft: &Draft,
+    caller: &Principal,
+    old: &ConnectionMetadata,
+    new: &ConnectionMetadata,
+) -> Result<(), Error> {
+    for uid in &new.groups {
         let Some(group) = draft.catalog.group_by_uid(*uid) else { continue };
-        group
-            .admits(metadata)
-            .map_err(|why| not_admitted(&group.metadata.name, metadata.reference(), why))?;
+        let GroupMetadata { name, identifiers, access, .. } = &group.metadata;
+        // Before anything else: whose values they would be is not for everybody to try.
+        if identifiers.select(&old.tags) != identifiers.select(&new.tags) {
+            require_editor(caller, access, &ResourceName::Group(name.clone()))?;
+        }
+        group.admits(new).map_err(|why| not_admitted(name, new.reference(), why))?;
     }
     Ok(())
 }

@@ -60,7 +60,8 @@ pub fn methods() -> BTreeSet<String> {
 
 #[test]
 fn every_method_has_a_row_and_every_row_a_method() {
-    let rows: BTreeSet<String> = table().into_iter().map(|row| row.method).collect();
+    let method = |row: Row| row.method.split('+').next().unwrap().to_owned();
+    let rows: BTreeSet<String> = table().into_iter().map(method).collect();
     assert_eq!(rows, methods());
 }
 
@@ -70,7 +71,7 @@ fn every_identity_may_do_with_every_relation_exactly_what_the_table_says() {
         Limits { step_request_burst: 10_000, step_refusal_burst: 10_000, ..Limits::default() };
     let broker = TestBroker::start_with(limits);
     let rows = table();
-    seed(&broker, rows.len());
+    seed(&broker, &rows);
     let step = broker.open("deploy", "build");
     let channels = [
         step.channel,
@@ -97,21 +98,27 @@ fn every_identity_may_do_with_every_relation_exactly_what_the_table_says() {
     assert!(wrong.is_empty(), "{wrong:#?}");
 }
 
-/// Each cell of the table has a connection and a group of its own, with its one relation on both.
+/// Each cell of the table has a connection and a group of its own, with its one relation on both. In a row
+/// `+member` the connection is a member of the group, and everybody edits the connection.
 fn cell_of(row: usize, identity: usize, relation: usize) -> usize {
     (row * IDENTITIES.len() + identity) * RELATIONS.len() + relation
 }
 
-fn seed(broker: &TestBroker, rows: usize) {
+fn seed(broker: &TestBroker, rows: &[Row]) {
     use pb::apply_request::Document;
     let mut documents = Vec::new();
-    for row in 0..rows {
+    for (row, Row { method, .. }) in rows.iter().enumerate() {
+        let is_member = method.ends_with("+member");
         for (identity, (_, principal)) in IDENTITIES.iter().enumerate() {
             for (held, relation) in RELATIONS.iter().enumerate() {
                 let cell = cell_of(row, identity, held);
                 let access = |of_group: bool| {
                     let is_bound =
                         |relation: &pb::Relation| !of_group || *relation != pb::Relation::Resolver;
+                    let relation = match is_member && !of_group {
+                        true => Some(pb::Relation::Editor),
+                        false => *relation,
+                    };
                     let bound = relation.filter(is_bound).map(|relation| pb::AccessBinding {
                         relation: relation.into(),
                         principals: vec![(*principal).to_owned()],
@@ -131,6 +138,8 @@ fn seed(broker: &TestBroker, rows: usize) {
                     name: format!("g{cell}"),
                     identifiers: vec!["cell".to_owned()],
                     access: access(true),
+                    members: is_member
+                        .then(|| pb::GroupMembers { names: vec![format!("c{cell}")] }),
                     ..Default::default()
                 }));
             }
@@ -297,6 +306,12 @@ async fn connection(channel: Channel, method: &str, cell: usize) -> Result<(), S
         }
         "UpdateConnection" => {
             let connection = Some(pb::Connection { name, disabled: true, ..Default::default() });
+            let request = pb::UpdateConnectionRequest { connection, ..Default::default() };
+            client.update_connection(request).await.map(drop)
+        }
+        "UpdateConnection+member" => {
+            let tags = vec![format!("cell:new{cell}")];
+            let connection = Some(pb::Connection { name, tags, ..Default::default() });
             let request = pb::UpdateConnectionRequest { connection, ..Default::default() };
             client.update_connection(request).await.map(drop)
         }

@@ -10,6 +10,7 @@
 )]
 
 mod access_table;
+mod attacks;
 mod authentication;
 mod backup;
 mod bad_input;

@@ -1,0 +1,4 @@
+//! What somebody tries who may do a little and wants more.
+
+mod groups;
+mod lengths;
