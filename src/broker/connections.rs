@@ -185,6 +185,13 @@ impl Broker {
     ) -> Result<ConnectionInUse, Error> {
         require_role(&caller, Role::Operator)?;
         let name = document.name.clone();
+        // What is refused may depend on what is stored, and a trial can be asked again and again.
+        let is_trial = options.validate_only && document.has_fields();
+        if is_trial && self.snapshot().catalog.connection(&name).is_some() {
+            let compared = vec![ResourceName::Connection(name.clone()).to_string()];
+            self.count_comparison(&caller)?;
+            self.note_comparison(&caller, compared).await?;
+        }
         let asked = Asked::new(&caller, "UpdateConnection", &name, options);
         let change = move |draft: &mut Draft| {
             let name = document.name.clone();

@@ -6,11 +6,11 @@ use super::connection_write::field_metadata;
 use super::connections::{NOTHING_KEPT, Part, Stamp};
 use super::draft::Draft;
 use super::error::Error;
-use crate::catalog::{Connection, ConnectionMetadata, Values};
+use crate::catalog::{Connection, ConnectionMetadata, FieldMetadata, Values};
 use crate::integration::{
     self, Checked, CheckedField, CredentialKind, Present, PresentField, Problem,
 };
-use crate::model::{FieldName, ResourceName, Value};
+use crate::model::{FieldName, ResourceName, Value, size_class};
 use crate::seal::{Change, ReadValues};
 
 /// The fields of a document beside those that a connection has.
@@ -62,12 +62,8 @@ impl Changes {
         };
         let removed: BTreeSet<FieldName> = stored.keys().filter(goes).cloned().collect();
         let stays = stored.iter().filter(|(name, _)| !removed.contains(*name));
-        let present: Present = stays
-            .map(|(name, field)| {
-                let field = PresentField { bytes: field.bytes, value: field.value.clone() };
-                (name.clone(), field)
-            })
-            .collect();
+        let present: Present =
+            stays.map(|(name, field)| (name.clone(), present_field(field))).collect();
         let mut problems = cannot_go(kind, &removed, &present, &given);
         problems.extend(unknown);
         problems.extend(nothing_kept);
@@ -156,6 +152,12 @@ impl Changes {
             })?;
         Ok(Values { key, sealed })
     }
+}
+
+fn present_field(stored: &FieldMetadata) -> PresentField {
+    // Nobody learns how long a secret is by trying how much fits beside it.
+    let room = if stored.sensitive { size_class(stored.bytes) } else { stored.bytes };
+    PresentField { room, value: stored.value.clone() }
 }
 
 /// The fields that are written: another value, or a stricter rule for the same one.

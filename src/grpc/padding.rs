@@ -1,25 +1,17 @@
 //! Replies with a credential have one of a few sizes, so that whoever sees the traffic of a socket does not
 //! learn how long a secret is, and what is recognised by its length stays unknown.
 //!
-//! | encoded reply | is padded to |
-//! |---|---|
-//! | up to 2 KiB | 2 KiB |
-//! | up to 32 KiB | the next power of two |
-//! | longer | the next multiple of 32 KiB |
-//!
-//! The least is 2 KiB, not 1: the longest names and a lease take some 900 bytes, so that a value of up to 900
-//! bytes is below it whatever it is called. Powers of two keep the sizes few where most credentials are;
-//! beyond, steps of 32 KiB bound what is added.
+//! The sizes are those of [`size_class`]. The least is 2 KiB, not 1: the longest names and a lease take some 900
+//! bytes, so that a value of up to 900 bytes is below it whatever it is called. Powers of two keep the sizes few
+//! where most credentials are; beyond, steps of 32 KiB bound what is added.
 
 use prost::Message;
 use prost::bytes::Bytes;
 
-/// The least size of a reply, in bytes.
-const LEAST: usize = 2 * 1024;
-/// From here on sizes are multiples of this, in bytes.
-const STEP: usize = 32 * 1024;
+use crate::model::{SIZE_STEP, size_class};
+
 /// What paddings are cut from; one that is too small for its own header is a step longer.
-static ZEROS: [u8; 2 * STEP] = [0; 2 * STEP];
+static ZEROS: [u8; 2 * SIZE_STEP] = [0; 2 * SIZE_STEP];
 
 /// The padding for a message whose `padding` is still empty, with a field number below 16.
 pub fn padding(message: &impl Message) -> Bytes {
@@ -28,18 +20,13 @@ pub fn padding(message: &impl Message) -> Bytes {
 
 /// The same for a message that takes so many bytes without it. Zeros that are copied only when the message is encoded.
 pub fn padding_for(size: usize) -> Bytes {
-    let mut padded = size_for(size);
+    let mut padded = size_class(size);
     loop {
         if let Some(length) = length_for(padded - size) {
             return Bytes::from_static(ZEROS.get(..length).unwrap_or_default());
         }
-        padded = size_for(padded + 1);
+        padded = size_class(padded + 1);
     }
-}
-
-/// The size of a reply of at least so many bytes.
-fn size_for(bytes: usize) -> usize {
-    if bytes <= STEP { bytes.next_power_of_two().max(LEAST) } else { bytes.next_multiple_of(STEP) }
 }
 
 /// How long a padding is that takes exactly this room with its tag and its length. A few rooms cannot be
@@ -71,12 +58,12 @@ mod tests {
             let result = Some(batch_resolve_result::Result::Error(error));
             let results = vec![BatchResolveResult { result }];
             let mut reply = BatchResolveResponse { results, padding: Bytes::new() };
-            let next = size_for(reply.encoded_len());
+            let next = size_class(reply.encoded_len());
             reply.padding = padding(&reply);
             let size = reply.encoded_len();
             if size != next {
                 exceptions += 1;
-                assert_eq!(size, size_for(next + 1));
+                assert_eq!(size, size_class(next + 1));
             }
             sizes.insert(size);
         }

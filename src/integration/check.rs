@@ -95,8 +95,8 @@ pub type Present = BTreeMap<FieldName, PresentField>;
 
 /// What is known of one of them.
 pub struct PresentField {
-    /// How many bytes the value has.
-    pub bytes: usize,
+    /// What the value counts for in the bound on all of them together, in bytes: never less than it has.
+    pub room: usize,
     /// The value, if it is not sensitive; empty otherwise.
     pub value: Vec<u8>,
 }
@@ -150,15 +150,17 @@ fn check_whole(
     // Name by name, what is there afterwards: the value as text where it can be looked at.
     let mut after: BTreeMap<&FieldName, (usize, &[u8])> = BTreeMap::new();
     for (name, field) in present.into_iter().flatten() {
-        after.insert(name, (field.bytes, &field.value));
+        after.insert(name, (field.room, &field.value));
     }
     for (name, field) in checked {
         after.insert(name, (field.value.len(), field.value.expose()));
     }
-    let total: usize = after.values().map(|(bytes, _)| bytes).sum();
-    if total > MAX_CONNECTION_BYTES {
+    let total: usize = after.values().map(|(room, _)| room).sum();
+    // Who gives nothing makes nothing longer. Neither the sum nor its parts are told: some are stored secrets.
+    if total > MAX_CONNECTION_BYTES && !checked.is_empty() {
         let text = format!(
-            "the values have {total} bytes together; at most {MAX_CONNECTION_BYTES} are allowed"
+            "at most {MAX_CONNECTION_BYTES} bytes are allowed together; a sensitive value that stays counts as \
+             the next size of 2, 4, 8, 16, 32 and 64 KiB, so give such values again, or shorter ones"
         );
         problems.push(Problem::new("", text));
     }

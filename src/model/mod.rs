@@ -35,4 +35,4 @@ pub use tag::{Identifiers, Tag, TagKey, TagValue, Tags};
 pub(crate) use text::read_from_text;
 pub use text::{HexDigits, base64_bytes, hex_bytes, parsed};
 pub use time::{Clock, Timestamp};
-pub use value::{Fields, Value};
+pub use value::{Fields, SIZE_STEP, Value, size_class};

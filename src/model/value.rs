@@ -47,6 +47,25 @@ impl Value {
     }
 }
 
+/// The least size that tells anything of a secret, in bytes.
+const LEAST_SIZE: usize = 2 * 1024;
+/// From here on sizes are multiples of this, in bytes.
+pub const SIZE_STEP: usize = 32 * 1024;
+
+/// The size that stands for so many bytes of secrets wherever somebody may see it: one of a few, and never less.
+///
+/// | bytes | size |
+/// |---|---|
+/// | up to 2 KiB | 2 KiB |
+/// | up to 32 KiB | the next power of two |
+/// | more | the next multiple of 32 KiB |
+pub fn size_class(bytes: usize) -> usize {
+    match bytes <= SIZE_STEP {
+        true => bytes.next_power_of_two().max(LEAST_SIZE),
+        false => bytes.next_multiple_of(SIZE_STEP),
+    }
+}
+
 /// The plaintext of one credential, by field.
 pub type Fields = BTreeMap<FieldName, Value>;
 
