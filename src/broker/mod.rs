@@ -139,6 +139,11 @@ impl Broker {
         self.snapshots.load()
     }
 
+    /// Tells of every new catalogue from now on; of several at once, of the last.
+    pub fn changes(&self) -> tokio::sync::watch::Receiver<u64> {
+        self.snapshots.subscribe()
+    }
+
     /// Takes no new requests from now on.
     pub fn drain(&self) {
         self.is_draining.store(true, Ordering::Release);

@@ -4,9 +4,9 @@ use super::Broker;
 use super::error::Error;
 use crate::access::{Principal, Role};
 use crate::catalog::Registered;
-use crate::identity::Svid;
-use crate::journal::{Event, NotAccepted};
-use crate::model::{ExecutorName, SpiffeId};
+use crate::identity::{NotLetIn, Svid};
+use crate::journal::{Event, LiveOpening, NotAccepted};
+use crate::model::{ExecutorName, SpiffeId, Timestamp};
 
 impl Broker {
     /// The principal behind a certificate on the admin door. It is asked at every request: removal and
@@ -40,6 +40,37 @@ impl Broker {
         })
     }
 
+    /// Whether somebody with this certificate, of this Unix user, is let in at the admin door.
+    ///
+    /// # Errors
+    /// Why not.
+    pub fn let_in_admin(&self, svid: &Svid, uid: u32) -> Result<(), NotLetIn> {
+        self.admin_principal(svid, uid).map(drop).map_err(|error| match error {
+            Error::NotAccepted(NotAccepted::CertificateExpired) => NotLetIn::Ended,
+            _ => NotLetIn::Unknown,
+        })
+    }
+
+    /// Whether somebody with this certificate is let in at the socket of an opening.
+    ///
+    /// # Errors
+    /// Why not.
+    pub fn let_in_step(&self, opening: &LiveOpening, svid: &Svid) -> Result<(), NotLetIn> {
+        check_step(opening, svid, self.now()).map_err(|refusal| match refusal {
+            NotAccepted::CertificateExpired => NotLetIn::Ended,
+            NotAccepted::CertificateUnknown => NotLetIn::Elsewhere,
+            NotAccepted::NotOpen => NotLetIn::Unknown,
+        })
+    }
+
+    /// Whether requests with this certificate are taken at the socket of an opening.
+    ///
+    /// # Errors
+    /// Why not.
+    pub fn check_step(&self, opening: &LiveOpening, svid: &Svid) -> Result<(), Error> {
+        Ok(check_step(opening, svid, self.now())?)
+    }
+
     /// Writes down that an operator or executor was refused.
     pub fn note_refusal(&self, caller: &Principal, method: &str, resource: &str, reason: &str) {
         let event = Event::AdminRefused {
@@ -51,6 +82,15 @@ impl Broker {
         if self.journal.append(self.now(), &event).is_err() {
             tracing::error!(principal = %caller, method, reason, "a refusal could not be journaled");
         }
+    }
+}
+
+/// An opening is open, the certificate is one of its own, and so is the name in it.
+fn check_step(opening: &LiveOpening, svid: &Svid, now: Timestamp) -> Result<(), NotAccepted> {
+    opening.accepts(&svid.sha256, now)?;
+    match opening.record().key.is_of(&svid.id) {
+        true => Ok(()),
+        false => Err(NotAccepted::CertificateUnknown),
     }
 }
 

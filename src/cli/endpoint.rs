@@ -166,13 +166,15 @@ impl Endpoint {
             ConnectError::Io(error) => {
                 [BrokenPipe, ConnectionReset, UnexpectedEof].contains(&error.kind())
             }
+            ConnectError::NotLetIn(refusal) => return Failure::not_let_in(*refusal, error),
             ConnectError::Tls(_) => false,
         };
         let (socket, uid) = (self.socket.display(), rustix::process::geteuid().as_raw());
         let text = match hung_up {
             true => format!(
                 "the broker hung up at {socket} before it said anything ({error}): the socket is another \
-                 user's than {uid}, whom this runs as; open the step with --uid {uid}"
+                 user's than {uid}, whom this runs as (a step is opened for a user with --uid), or as many are \
+                 connected or connecting as may be; the broker's log says which"
             ),
             false => format!(
                 "the broker cannot be reached at {socket} ({error}); is it running? start it with: \

@@ -7,6 +7,7 @@ use tonic_types::StatusExt as _;
 
 use super::output::printable;
 use crate::daemon::DaemonError;
+use crate::identity::{ConnectError, NotLetIn};
 use crate::model::Invalid;
 
 /// Exit codes; README.md lists them.
@@ -49,6 +50,20 @@ impl Failure {
         Self { reason: reason.to_owned(), message: message.into(), details: Vec::new(), exit_code }
     }
 
+    /// A certificate that the broker does not accept.
+    pub(super) fn not_let_in(refusal: NotLetIn, error: &ConnectError) -> Self {
+        let (reason, next) = match refusal {
+            NotLetIn::Elsewhere => {
+                ("SOCKET_MISMATCH", "take socket and certificate from one directory")
+            }
+            NotLetIn::Ended | NotLetIn::Unknown => (
+                "SVID_INVALID",
+                "ask an administrator for another, or the executor for another step",
+            ),
+        };
+        Self::new(reason, format!("{error}; {next}"), exit::FAILED)
+    }
+
     /// Whether the broker was not there, or goes away, or the connection is older than a renewed certificate:
     /// another connection may do.
     pub fn is_of_the_connection(&self) -> bool {
@@ -74,6 +89,10 @@ impl fmt::Display for Failure {
 
 impl From<tonic::Status> for Failure {
     fn from(status: tonic::Status) -> Self {
+        // Met by a channel that had to connect again.
+        if let Some(error @ ConnectError::NotLetIn(refusal)) = ConnectError::behind(&status) {
+            return Self::not_let_in(*refusal, error);
+        }
         let details = status.get_error_details();
         let mut lines = Vec::new();
         for violation in

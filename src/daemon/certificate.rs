@@ -26,7 +26,6 @@ const RENEW_AGAIN: Duration = Duration::from_secs(60);
 pub(super) struct Doors {
     pub(super) steps: Arc<Door>,
     pub(super) admin: Arc<Door>,
-    pub(super) domain: TrustDomain,
     /// When the certificate in force ends.
     pub(super) certificate_end: watch::Receiver<Timestamp>,
 }
@@ -106,7 +105,6 @@ impl Doors {
         let doors = Self {
             steps: Arc::new(Door::new(&steps)?),
             admin: Arc::new(Door::new(&admin)?),
-            domain: authority.domain().clone(),
             certificate_end,
         };
         Ok((doors, pair, end))

@@ -41,7 +41,7 @@ use self::certificate::{CertificateKeeper, Doors};
 use self::files::Shares;
 use self::scrape::{ScrapeListener, Source};
 use self::threads::Threads;
-use self::upkeep::keep_broker;
+use self::upkeep::{keep_broker, keep_connections};
 use self::wiring::Wiring;
 use crate::broker::{Broker, Error, Parts, Runtime, RuntimeError, StartError, StepListener, bind};
 use crate::config::Config;
@@ -255,10 +255,13 @@ impl Loaded {
         let (broker, stop) = (Arc::new(broker), CancellationToken::new());
         let grpc::Methods { steps, admin } = grpc::methods();
         let metrics = Metrics::new(steps, admin);
+        let (steps_open, admin_open) = (Arc::default(), Arc::default());
         let wiring = Wiring {
             broker: Arc::clone(&broker),
             metrics: metrics.clone(),
             doors,
+            steps_open: Arc::clone(&steps_open),
+            admin_open: Arc::clone(&admin_open),
             handshakes: threads.handshakes(),
             stop: stop.clone(),
             running,
@@ -266,6 +269,7 @@ impl Loaded {
         wiring.serve_steps(&threads.steps, new_sockets, shares);
         wiring.serve_admin(&threads.admin, listener, shares)?;
         keep_broker(&threads.admin, &broker, &stop);
+        keep_connections(&threads.admin, &broker, (steps_open, admin_open), &stop);
         threads.steps.spawn(Arc::clone(&broker).fan_out());
         let reload = Arc::new(Notify::new());
         threads.admin.spawn(keeper.run(authority, Arc::clone(&reload), stop.clone()));

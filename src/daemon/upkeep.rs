@@ -7,6 +7,7 @@ use tokio::runtime::Runtime;
 use tokio_util::sync::CancellationToken;
 
 use crate::broker::Broker;
+use crate::identity::OpenConnections;
 
 /// How often ends and renewals are looked for.
 const HOUSEKEEPING: Duration = Duration::from_millis(500);
@@ -22,6 +23,32 @@ pub(super) fn keep_broker(admin: &Runtime, broker: &Arc<Broker>, stop: &Cancella
     keep_disk("the upkeep of the journal", Broker::keep_journal);
     keep_disk("a look at the disk", Broker::look_at_readiness);
     admin.spawn(Arc::clone(broker).keep_resealed(stop.clone()));
+}
+
+/// Ends connections whose certificates end, or are accepted no more: of steps, and of operators and executors.
+///
+/// An opening that closes ends its own connections, and a certificate of a step is never taken away before.
+pub(super) fn keep_connections(
+    admin: &Runtime,
+    broker: &Arc<Broker>,
+    (steps_open, admin_open): (Arc<OpenConnections>, Arc<OpenConnections>),
+    stop: &CancellationToken,
+) {
+    let (clock, registered) = (Arc::clone(broker), Arc::clone(&admin_open));
+    admin.spawn(keep_up(stop.clone(), move || {
+        let now = clock.now();
+        steps_open.end_due(now);
+        admin_open.end_due(now);
+        std::future::ready(())
+    }));
+    let mut changes = broker.changes();
+    let stop = stop.clone();
+    admin.spawn(async move {
+        while stop.run_until_cancelled(changes.changed()).await.is_some_and(|change| change.is_ok())
+        {
+            registered.end_others();
+        }
+    });
 }
 
 /// Does this now and then, one at a time, until `stop`.

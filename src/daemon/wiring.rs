@@ -14,7 +14,10 @@ use super::certificate::Doors;
 use super::files::Shares;
 use crate::broker::{Broker, StepListener};
 use crate::grpc::{self, AdminConnection, StepConnection};
-use crate::identity::{Acceptor, Gate, GuestLimits, Handshakes, PIECE_BYTES, PaceLimits, Patience};
+use crate::identity::{
+    Acceptor, Gate, GuestLimits, Handshakes, LetIn, OpenConnections, PIECE_BYTES, PaceLimits,
+    Patience,
+};
 use crate::journal::LiveOpening;
 use crate::metrics::Metrics;
 use crate::model::Limits;
@@ -27,6 +30,9 @@ pub(super) struct Wiring {
     pub(super) broker: Arc<Broker>,
     pub(super) metrics: Metrics,
     pub(super) doors: Doors,
+    /// The open connections of the step door, and of the admin door.
+    pub(super) steps_open: Arc<OpenConnections>,
+    pub(super) admin_open: Arc<OpenConnections>,
     /// Where the handshakes of steps are made.
     pub(super) handshakes: Handshakes,
     pub(super) stop: CancellationToken,
@@ -41,8 +47,8 @@ impl Wiring {
         shares: Shares,
     ) {
         let (sender, connections) = mpsc::channel::<StepConnection>(WAITING_CONNECTIONS);
-        let limits = self.broker.limits().clone();
-        let (door, domain) = (Arc::clone(&self.doors.steps), self.doors.domain.clone());
+        let (door, open) = (Arc::clone(&self.doors.steps), Arc::clone(&self.steps_open));
+        let broker = Arc::clone(&self.broker);
         let (stop, handshakes) = (self.stop.clone(), self.handshakes.clone());
         let refused = Arc::clone(&self.metrics.steps.refused);
         let files = Arc::new(Semaphore::new(shares.step_connections as usize));
@@ -55,13 +61,13 @@ impl Wiring {
                 let Some(StepListener { listener, opening, stop: closed }) = socket else { return };
                 let acceptor = Acceptor {
                     door: Arc::clone(&door),
-                    domain: domain.clone(),
+                    open: Arc::clone(&open),
                     connections: sender.clone(),
                     handshakes: Some(handshakes.clone()),
                     draining: stop.clone(),
                     refused: Arc::clone(&refused),
                 };
-                let gate = step_gate(opening, closed, &limits, &files);
+                let gate = step_gate(&broker, opening, closed, &files);
                 match UnixListener::from_std(listener) {
                     Ok(listener) => drop(tokio::spawn(acceptor.run(listener, gate))),
                     Err(error) => tracing::error!(%error, "a step's socket cannot be listened on"),
@@ -86,10 +92,13 @@ impl Wiring {
         shares: Shares,
     ) -> Result<(), DaemonError> {
         let limits = self.broker.limits();
+        let broker = Arc::clone(&self.broker);
+        let let_in: LetIn = Arc::new(move |svid, uid| broker.let_in_admin(svid, uid));
         let (sender, connections) = mpsc::channel::<AdminConnection>(WAITING_CONNECTIONS);
         let gate = Gate {
             tag: (),
             uid: None,
+            let_in,
             connections: shares.admin_connections,
             pending_handshakes: limits.admin_pending_handshakes,
             files: None,
@@ -110,7 +119,7 @@ impl Wiring {
         };
         let acceptor = Acceptor {
             door: self.doors.admin,
-            domain: self.doors.domain,
+            open: self.admin_open,
             connections: sender,
             handshakes: None,
             draining: self.stop.clone(),
@@ -133,12 +142,15 @@ impl Wiring {
 }
 
 fn step_gate(
+    broker: &Arc<Broker>,
     opening: Arc<LiveOpening>,
     stop: CancellationToken,
-    limits: &Limits,
     files: &Arc<Semaphore>,
 ) -> Gate<Arc<LiveOpening>> {
+    let limits = broker.limits();
+    let (registry, known) = (Arc::clone(broker), Arc::clone(&opening));
     Gate {
+        let_in: Arc::new(move |svid, _| registry.let_in_step(&known, svid)),
         uid: Some(opening.record().uid).filter(|_| opening.record().is_uid_checked),
         tag: opening,
         connections: limits.step_connections,

@@ -7,7 +7,7 @@ use hyper_util::rt::TokioIo;
 use tonic::transport::{Channel, Endpoint, Uri};
 use tower::service_fn;
 
-use crate::identity::{ClientIdentity, ConnectError, TlsClientStream, connect};
+use crate::identity::{ClientIdentity, ConnectError, TlsClientStream, connect_heard};
 
 /// Connects to the door behind a Unix socket and keeps connecting again when it has to.
 ///
@@ -16,7 +16,7 @@ use crate::identity::{ClientIdentity, ConnectError, TlsClientStream, connect};
 pub async fn channel(socket: &Path, identity: ClientIdentity) -> Result<Channel, ConnectError> {
     let identity = Arc::new(identity);
     // The first one is made here, so that its error is told as it is.
-    let first = connect(socket, &identity).await?;
+    let first = connect_heard(socket, &identity).await?;
     let path: PathBuf = socket.to_owned();
     let mut first = Some(first);
     let connector = service_fn(move |_: Uri| {
@@ -24,7 +24,7 @@ pub async fn channel(socket: &Path, identity: ClientIdentity) -> Result<Channel,
         async move {
             let stream: TlsClientStream = match made {
                 Some(stream) => stream,
-                None => connect(&path, &identity).await?,
+                None => connect_heard(&path, &identity).await?,
             };
             Ok::<_, ConnectError>(TokioIo::new(stream))
         }

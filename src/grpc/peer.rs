@@ -9,7 +9,7 @@ use super::status::to_status;
 use crate::access::Principal;
 use crate::broker::{Broker, Error};
 use crate::identity::{Connection, Peer};
-use crate::journal::{LiveOpening, NotAccepted};
+use crate::journal::LiveOpening;
 
 /// A connection to a step's socket, which belongs to its opening.
 pub type StepConnection = Connection<Arc<LiveOpening>>;
@@ -37,14 +37,9 @@ pub(super) fn step<T>(
         broker.check_serving()?;
         let peer = request.extensions().get::<Arc<Peer<Arc<LiveOpening>>>>();
         let peer = peer.ok_or_else(|| Error::Internal("a request without a peer".to_owned()))?;
-        let now = broker.now();
-        peer.tag.accepts(&peer.svid.sha256, now)?;
-        // A pinned certificate is the opening's own; its name must be, too.
-        if !peer.tag.record().key.is_of(&peer.svid.id) {
-            return Err(Error::NotAccepted(NotAccepted::CertificateUnknown));
-        }
+        broker.check_step(&peer.tag, &peer.svid)?;
         // Before anything is looked at: a flood of malformed requests is a flood, too.
-        peer.tag.take_request(now, broker.limits()).map_err(Error::TooManyRequests)?;
+        take_request(broker, &peer.tag)?;
         Ok(Arc::clone(peer))
     };
     checked().map_err(|error| to_status(&error))

@@ -26,12 +26,11 @@ use super::connection::{Connection, Peer, Places};
 use super::guests::{Guest, GuestLimits, Guests};
 use super::pace::{Pace, PaceLimits, Reading};
 use super::patience::{Patience, Traffic};
+use super::pins::{self, LetIn, OpenConnections};
 use super::quiet;
 use super::refused::{Refusal, Refused};
-use super::svid::Svid;
 use super::tls::Door;
 use crate::metrics::Tally;
-use crate::model::TrustDomain;
 use crate::model::limits::HANDSHAKE_DEADLINE;
 
 /// How long to wait before accepting again when the system has no file descriptor to give: at first, and
@@ -47,6 +46,8 @@ pub struct Gate<T> {
     pub tag: T,
     /// The only Unix user that may connect; any if there is none.
     pub uid: Option<u32>,
+    /// Says whose certificates are accepted.
+    pub let_in: LetIn,
     /// Connections at a time.
     pub connections: u32,
     /// Unfinished handshakes at a time.
@@ -72,8 +73,8 @@ pub struct Gate<T> {
 pub struct Acceptor<T> {
     /// The TLS settings.
     pub door: Arc<Door>,
-    /// The trust domain of the identities.
-    pub domain: TrustDomain,
+    /// The door's connections.
+    pub open: Arc<OpenConnections>,
     /// Where connections go.
     pub connections: mpsc::Sender<Connection<T>>,
     /// Where handshakes are made, if not all where connections are served.
@@ -177,29 +178,36 @@ impl<T: Clone + Send + Sync + 'static> Acceptor<T> {
             return refused.note(Refusal::TooMany, Some(uid));
         };
         let (pending, stay) = guest.map(|Guest { pending, stay }| (pending, stay)).unzip();
-        let places = Places { _socket: connection, _files: files, _stay: stay };
         let reading = Reading::new(entrance.reading.clone());
         let acceptor = TlsAcceptor::from(self.door.settings());
-        let (domain, sender) = (self.domain.clone(), self.connections.clone());
+        let (let_in, open) = (Arc::clone(&gate.let_in), Arc::clone(&self.open));
         let (tag, requests) = (gate.tag.clone(), Arc::clone(&entrance.requests));
-        let (patience, ends) = (gate.patience, (gate.stop.clone(), self.draining.clone()));
+        let (patience, sender) = (gate.patience, self.connections.clone());
+        let (stop, draining) = (gate.stop.child_token(), self.draining.clone());
         let (runtime, place) = match &self.handshakes {
             Some(handshakes) => handshakes.place(),
             None => (Handle::current(), None),
         };
         runtime.spawn(async move {
-            let shaken = tokio::time::timeout(HANDSHAKE_DEADLINE, acceptor.accept(stream)).await;
+            let shaking = pins::asking(Arc::clone(&let_in), uid, acceptor.accept(stream));
+            let shaken = tokio::time::timeout(HANDSHAKE_DEADLINE, shaking).await;
             drop((handshake, pending, place));
-            let stream = match shaken {
-                Ok(Ok(stream)) => stream,
+            let (stream, svid) = match shaken {
+                Ok(Ok((stream, Some(svid)))) => (stream, svid),
+                Ok(Ok((_, None))) => return refused.note(Refusal::NoIdentity, Some(uid)),
                 Ok(Err(error)) => return refused.note_handshake(&error, uid),
                 Err(_) => return refused.note(Refusal::Slow, Some(uid)),
             };
-            let leaf = stream.get_ref().1.peer_certificates().and_then(|chain| chain.first());
-            let Some(Ok(svid)) = leaf.map(|leaf| Svid::parse(leaf, &domain)) else {
+            let peer = Arc::new(Peer { svid, uid, tag, traffic: Traffic::begin(), requests });
+            let asked = Arc::clone(&peer);
+            let is_accepted = move || let_in(&asked.svid, asked.uid).is_ok();
+            let booked = open.book(peer.svid.not_after, is_accepted.clone(), stop.clone());
+            if !is_accepted() {
                 return refused.note(Refusal::NoIdentity, Some(uid));
-            };
-            let peer = Peer { svid, uid, tag, traffic: Traffic::begin(), requests };
+            }
+            let places =
+                Places { _socket: connection, _files: files, _stay: stay, _booked: booked };
+            let ends = (stop, draining);
             let connection = Connection::new(stream, peer, patience, reading, ends, places);
             let _ = sender.send(connection).await;
         });

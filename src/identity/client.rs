@@ -3,13 +3,14 @@
 use std::path::Path;
 use std::sync::Arc;
 
-use rustls::ClientConfig;
-use rustls::RootCertStore;
 use rustls::pki_types::ServerName;
+use rustls::{AlertDescription, ClientConfig, Error as RustlsError, RootCertStore};
+use tokio::io::AsyncBufReadExt as _;
 use tokio::net::UnixStream;
 use tokio_rustls::TlsConnector;
 use zeroize::Zeroizing;
 
+use super::pins::NotLetIn;
 use super::tls::{TlsError, certificates, private_key, provider};
 
 /// A TLS connection to a door.
@@ -31,9 +32,41 @@ pub enum ConnectError {
     /// The socket cannot be reached, or the handshake failed.
     #[error(transparent)]
     Io(#[from] std::io::Error),
+    /// The broker does not accept the certificate.
+    #[error("the broker refuses the certificate: {}", words(*.0))]
+    NotLetIn(NotLetIn),
     /// The identity cannot be used.
     #[error(transparent)]
     Tls(#[from] TlsError),
+}
+
+/// What a refusal says to whom it meets.
+fn words(refusal: NotLetIn) -> &'static str {
+    match refusal {
+        NotLetIn::Elsewhere => "it is not for this socket",
+        NotLetIn::Ended => "it has ended",
+        NotLetIn::Unknown => "it was removed, replaced or never given out by this broker",
+    }
+}
+
+impl ConnectError {
+    /// The one behind another error.
+    pub fn behind<'e>(error: &'e (dyn std::error::Error + 'static)) -> Option<&'e Self> {
+        std::iter::successors(Some(error), |error| error.source())
+            .find_map(|error| error.downcast_ref())
+    }
+}
+
+/// What a broken connection says: a broker tells by its alert what is wrong with a certificate.
+fn told(error: std::io::Error) -> ConnectError {
+    let alert = error.get_ref().and_then(|cause| cause.downcast_ref());
+    let Some(RustlsError::AlertReceived(alert)) = alert else { return error.into() };
+    ConnectError::NotLetIn(match alert {
+        AlertDescription::AccessDenied => NotLetIn::Elsewhere,
+        AlertDescription::CertificateExpired => NotLetIn::Ended,
+        AlertDescription::CertificateRevoked => NotLetIn::Unknown,
+        _ => return error.into(),
+    })
 }
 
 impl ClientIdentity {
@@ -71,4 +104,20 @@ pub async fn connect(
     let stream = UnixStream::connect(socket).await?;
     let name = ServerName::try_from("localhost").map_err(std::io::Error::other)?;
     Ok(connector.connect(name, stream).await?)
+}
+
+/// Connects, and waits for the broker's first word: only then a client of TLS 1.3 knows that it was let in.
+///
+/// # Errors
+/// As [`connect`], or if the certificate is not accepted.
+pub async fn connect_heard(
+    socket: &Path,
+    identity: &ClientIdentity,
+) -> Result<TlsClientStream, ConnectError> {
+    let mut stream = connect(socket, identity).await?;
+    match stream.fill_buf().await {
+        Ok([]) => Err(std::io::Error::from(std::io::ErrorKind::UnexpectedEof).into()),
+        Ok(_) => Ok(stream),
+        Err(error) => Err(told(error)),
+    }
 }

@@ -13,6 +13,7 @@ use tokio_util::sync::{CancellationToken, WaitForCancellationFutureOwned};
 
 use super::pace::Reading;
 use super::patience::{Over, Patience, Traffic, Watchdog};
+use super::pins::Booked;
 use super::quiet;
 use super::svid::Svid;
 
@@ -39,6 +40,8 @@ pub(super) struct Places {
     pub(super) _files: Option<OwnedSemaphorePermit>,
     /// Among the guests, if it is one's.
     pub(super) _stay: Option<OwnedSemaphorePermit>,
+    /// In the book of the door.
+    pub(super) _booked: Booked,
 }
 
 /// What is written without being sent, in bytes: as much as one TLS record holds.
@@ -48,7 +51,7 @@ const UNSENT_BYTES: usize = 16 * 1024;
 /// one that has a single request more than it saves.
 const CROWDED_SENDS: u8 = 32;
 
-/// One verified connection. It reads as ended once its gate is stopped, and when the patience with it is over; before its
+/// One verified connection. It reads as ended once it or its gate is stopped, and when the patience with it is over; before its
 /// first byte, also when the daemon drains.
 ///
 /// What is said on it at one moment is sent at once: HTTP/2 flushes after every reply, and again after its trailers, and
@@ -72,7 +75,7 @@ pub struct Connection<T> {
 impl<T> Connection<T> {
     pub(super) fn new(
         stream: TlsStream<UnixStream>,
-        peer: Peer<T>,
+        peer: Arc<Peer<T>>,
         patience: Patience,
         reading: Reading,
         (stop, draining): (CancellationToken, CancellationToken),
@@ -81,7 +84,7 @@ impl<T> Connection<T> {
         Self {
             stream,
             watchdog: Watchdog::new(patience, Arc::clone(&peer.traffic)),
-            peer: Arc::new(peer),
+            peer,
             stopped: Box::pin(stop.cancelled_owned()),
             silent: Some(Box::pin(draining.cancelled_owned())),
             reading,

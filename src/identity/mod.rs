@@ -14,6 +14,7 @@ mod connection;
 mod guests;
 mod pace;
 mod patience;
+mod pins;
 mod quiet;
 mod refused;
 mod request;
@@ -24,11 +25,12 @@ mod validity;
 
 pub use acceptor::{Acceptor, Gate, Handshakes};
 pub use authority::{Authority, AuthorityError, Issued, KeyAndCertificate};
-pub use client::{ClientIdentity, ConnectError, TlsClientStream, connect};
+pub use client::{ClientIdentity, ConnectError, TlsClientStream, connect, connect_heard};
 pub use connection::{Connection, Peer};
 pub use guests::GuestLimits;
 pub use pace::{PIECE_BYTES, PaceLimits};
 pub use patience::{OpenRequest, Patience, Traffic, WaitingReply};
+pub use pins::{LetIn, NotLetIn, OpenConnections};
 pub use request::{
     PemFault, RequestError, check_certificate, check_pair, check_private_key,
     first_certificate_end, new_request, request_for, requested_key,

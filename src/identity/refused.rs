@@ -123,6 +123,8 @@ fn certificate_fault(fault: &CertificateError) -> &'static str {
         CertificateError::UnknownIssuer | CertificateError::BadSignature => {
             "CERTIFICATE_ISSUER_UNKNOWN"
         }
+        CertificateError::ApplicationVerificationFailure => "CERTIFICATE_ELSEWHERE",
+        CertificateError::Revoked => "CERTIFICATE_UNKNOWN",
         _ => "CERTIFICATE_INVALID",
     }
 }

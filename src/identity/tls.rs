@@ -21,6 +21,7 @@ use rustls::{
     ServerConfig, SignatureScheme,
 };
 
+use super::pins;
 use super::svid::Svid;
 use crate::model::{Clock, Timestamp, TrustDomain};
 
@@ -197,7 +198,7 @@ impl ResolvesServerCert for Http2Only {
     }
 }
 
-/// webpki's verifier (chain, dates, extended key usage), and then the rules of an SVID.
+/// webpki's verifier (chain, dates, extended key usage), then the rules of an SVID, then the registry.
 #[derive(Debug)]
 struct SvidVerifier {
     chain: Arc<dyn ClientCertVerifier>,
@@ -216,8 +217,9 @@ impl ClientCertVerifier for SvidVerifier {
         now: UnixTime,
     ) -> Result<ClientCertVerified, rustls::Error> {
         let verified = self.chain.verify_client_cert(end_entity, intermediates, now)?;
-        Svid::parse(end_entity, &self.domain)
+        let svid = Svid::parse(end_entity, &self.domain)
             .map_err(|error| CertificateError::Other(OtherError(Arc::new(error))))?;
+        pins::ask(svid)?;
         Ok(verified)
     }
 

@@ -1,4 +1,5 @@
 //! What somebody tries who may do a little and wants more.
 
+mod doors;
 mod groups;
 mod lengths;

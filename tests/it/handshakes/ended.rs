@@ -7,7 +7,6 @@ use keyhatch::grpc::pb::operator_service_client::OperatorServiceClient;
 
 use super::Trial;
 use super::client::{Offer, Outcome, ask, handshake, over};
-use super::identities::Reach;
 use super::world::{Door, World};
 
 #[test]
@@ -36,16 +35,16 @@ fn an_identity_that_has_ended_is_refused_on_new_connections_and_on_those_that_it
     removed(world, "leaver");
 
     let outcome = world.runtime.block_on(ask(Door::Step, before));
-    trial.note("a closed step, connected before", Door::Step, None, &outcome);
+    trial.note("a closed step, connected before", Door::Step, true, &outcome);
     for (what, door, identity) in [
         ("another step's certificate", Door::Step, Path::new(&other.directory)),
         ("a closed step's certificate", Door::Step, &kept),
         ("a removed operator", Door::Admin, &operator),
     ] {
-        trial.attempt(what, door, Reach::Request, Offer::in_directory(identity));
+        trial.attempt(what, door, Offer::in_directory(identity));
     }
     let outcome = trial.world.runtime.block_on(ask(Door::Admin, operators));
-    trial.note("a removed operator, connected before", Door::Admin, Some(Reach::Request), &outcome);
+    trial.note("a removed operator, connected before", Door::Admin, true, &outcome);
     trial.end("hostile handshakes: identities that have ended");
 }
 

@@ -9,122 +9,111 @@ use super::forge::{Leaf, Name, Signer};
 use super::world::Door;
 use crate::harness::START;
 
-/// How far somebody gets.
-#[derive(Clone, Copy, Debug, PartialEq)]
-pub enum Reach {
-    /// Refused in the handshake.
-    Handshake,
-    /// A certificate that could have been issued, and was not: refused with its first request.
-    Request,
-}
-
 /// What is changed in a leaf that is right in everything but its registration.
-type Change = (&'static str, Reach, fn(&mut Leaf));
-
-use Reach::{Handshake, Request};
+type Change = (&'static str, fn(&mut Leaf));
 
 pub const CHANGES: [Change; 52] = [
     // Right in everything: never issued.
-    ("the right name, never registered", Request, |_| {}),
-    ("another issuer's key under the issuer's name", Handshake, |leaf| {
+    ("the right name, never registered", |_| {}),
+    ("another issuer's key under the issuer's name", |leaf| {
         leaf.signer = Signer::Stranger;
     }),
-    ("the other door's issuer", Handshake, |leaf| leaf.signer = Signer::OtherDoors),
-    ("the root itself as issuer", Handshake, |leaf| leaf.signer = Signer::Root),
-    ("its own issuer", Handshake, |leaf| leaf.signer = Signer::Itself),
+    ("the other door's issuer", |leaf| leaf.signer = Signer::OtherDoors),
+    ("the root itself as issuer", |leaf| leaf.signer = Signer::Root),
+    ("its own issuer", |leaf| leaf.signer = Signer::Itself),
     // Dates.
-    ("ended a second ago", Handshake, |leaf| leaf.not_after = *START - 1000),
-    ("ended half an hour ago", Handshake, |leaf| leaf.not_after = *START - 1_800_000),
-    ("begins in ten minutes", Handshake, |leaf| leaf.not_before = *START + 600_000),
-    ("begins in 2049", Handshake, |leaf| {
+    ("ended a second ago", |leaf| leaf.not_after = *START - 1000),
+    ("ended half an hour ago", |leaf| leaf.not_after = *START - 1_800_000),
+    ("begins in ten minutes", |leaf| leaf.not_before = *START + 600_000),
+    ("begins in 2049", |leaf| {
         (leaf.not_before, leaf.not_after) = (2_493_072_000_000, 2_493_158_400_000);
     }),
-    ("ended in 1970", Handshake, |leaf| (leaf.not_before, leaf.not_after) = (0, 1000)),
-    ("ends before it begins", Handshake, |leaf| {
+    ("ended in 1970", |leaf| (leaf.not_before, leaf.not_after) = (0, 1000)),
+    ("ends before it begins", |leaf| {
         std::mem::swap(&mut leaf.not_before, &mut leaf.not_after);
     }),
     // What it may be used for.
-    ("a CA", Handshake, |leaf| leaf.ca = IsCa::Ca(BasicConstraints::Unconstrained)),
-    ("a CA of leaves", Handshake, |leaf| leaf.ca = IsCa::Ca(BasicConstraints::Constrained(0))),
-    ("a CA that may sign certificates", Handshake, |leaf| {
+    ("a CA", |leaf| leaf.ca = IsCa::Ca(BasicConstraints::Unconstrained)),
+    ("a CA of leaves", |leaf| leaf.ca = IsCa::Ca(BasicConstraints::Constrained(0))),
+    ("a CA that may sign certificates", |leaf| {
         leaf.ca = IsCa::Ca(BasicConstraints::Unconstrained);
         leaf.usages.push(Usage::KeyCertSign);
     }),
-    ("may sign certificates", Handshake, |leaf| leaf.usages.push(Usage::KeyCertSign)),
-    ("may sign revocation lists", Handshake, |leaf| leaf.usages.push(Usage::CrlSign)),
-    ("may sign certificates only", Handshake, |leaf| leaf.usages = vec![Usage::KeyCertSign]),
-    ("no key usage", Handshake, |leaf| leaf.usages.clear()),
-    ("for enciphering keys", Handshake, |leaf| leaf.usages = vec![Usage::KeyEncipherment]),
-    ("for agreeing on keys", Handshake, |leaf| leaf.usages = vec![Usage::KeyAgreement]),
-    ("for content commitment", Handshake, |leaf| leaf.usages = vec![Usage::ContentCommitment]),
-    ("for enciphering data", Handshake, |leaf| leaf.usages = vec![Usage::DataEncipherment]),
-    ("for servers", Handshake, |leaf| leaf.extended = vec![Extended::ServerAuth]),
-    ("no extended key usage", Handshake, |leaf| leaf.extended.clear()),
-    ("any extended key usage", Handshake, |leaf| leaf.extended = vec![Extended::Any]),
-    ("for signing code", Handshake, |leaf| leaf.extended = vec![Extended::CodeSigning]),
-    ("for mail", Handshake, |leaf| leaf.extended = vec![Extended::EmailProtection]),
-    ("for time stamps", Handshake, |leaf| leaf.extended = vec![Extended::TimeStamping]),
-    ("for OCSP", Handshake, |leaf| leaf.extended = vec![Extended::OcspSigning]),
-    ("for servers and mail", Handshake, |leaf| {
+    ("may sign certificates", |leaf| leaf.usages.push(Usage::KeyCertSign)),
+    ("may sign revocation lists", |leaf| leaf.usages.push(Usage::CrlSign)),
+    ("may sign certificates only", |leaf| leaf.usages = vec![Usage::KeyCertSign]),
+    ("no key usage", |leaf| leaf.usages.clear()),
+    ("for enciphering keys", |leaf| leaf.usages = vec![Usage::KeyEncipherment]),
+    ("for agreeing on keys", |leaf| leaf.usages = vec![Usage::KeyAgreement]),
+    ("for content commitment", |leaf| leaf.usages = vec![Usage::ContentCommitment]),
+    ("for enciphering data", |leaf| leaf.usages = vec![Usage::DataEncipherment]),
+    ("for servers", |leaf| leaf.extended = vec![Extended::ServerAuth]),
+    ("no extended key usage", |leaf| leaf.extended.clear()),
+    ("any extended key usage", |leaf| leaf.extended = vec![Extended::Any]),
+    ("for signing code", |leaf| leaf.extended = vec![Extended::CodeSigning]),
+    ("for mail", |leaf| leaf.extended = vec![Extended::EmailProtection]),
+    ("for time stamps", |leaf| leaf.extended = vec![Extended::TimeStamping]),
+    ("for OCSP", |leaf| leaf.extended = vec![Extended::OcspSigning]),
+    ("for servers and mail", |leaf| {
         leaf.extended = vec![Extended::ServerAuth, Extended::EmailProtection];
     }),
-    ("for clients and servers", Request, |leaf| leaf.extended.push(Extended::ServerAuth)),
+    ("for clients and servers", |leaf| leaf.extended.push(Extended::ServerAuth)),
     // Names.
-    ("no subjectAltName", Handshake, |leaf| leaf.names.clear()),
-    ("an empty subjectAltName", Handshake, |leaf| leaf.names = vec![vec![]]),
-    ("a DNS name only", Handshake, |leaf| leaf.names = vec![vec![Name::Dns("localhost")]]),
-    ("a mail address only", Handshake, |leaf| leaf.names = vec![vec![Name::Email("a@b.example")]]),
-    ("an IP address only", Handshake, |leaf| leaf.names = vec![vec![Name::Ip([127, 0, 0, 1])]]),
-    ("its URI as a DNS name", Handshake, |leaf| {
+    ("no subjectAltName", |leaf| leaf.names.clear()),
+    ("an empty subjectAltName", |leaf| leaf.names = vec![vec![]]),
+    ("a DNS name only", |leaf| leaf.names = vec![vec![Name::Dns("localhost")]]),
+    ("a mail address only", |leaf| leaf.names = vec![vec![Name::Email("a@b.example")]]),
+    ("an IP address only", |leaf| leaf.names = vec![vec![Name::Ip([127, 0, 0, 1])]]),
+    ("its URI as a DNS name", |leaf| {
         leaf.names = vec![vec![Name::Dns("spiffe://keyhatch.local/operator/admin")]];
     }),
-    ("its URI twice", Handshake, |leaf| {
+    ("its URI twice", |leaf| {
         let name = leaf.names[0][0].clone();
         leaf.names[0].push(name);
     }),
-    ("its URI in two extensions", Handshake, |leaf| {
+    ("its URI in two extensions", |leaf| {
         let names = leaf.names[0].clone();
         leaf.names.push(names);
     }),
-    ("another URI behind it", Handshake, |leaf| {
+    ("another URI behind it", |leaf| {
         leaf.names[0].push(Name::Uri(b"https://keyhatch.local/".to_vec()));
     }),
-    ("another URI before it", Handshake, |leaf| {
+    ("another URI before it", |leaf| {
         leaf.names[0].insert(0, Name::Uri(b"spiffe://keyhatch.local/operator/root".to_vec()));
     }),
-    ("three URIs", Handshake, |leaf| {
+    ("three URIs", |leaf| {
         let name = leaf.names[0][0].clone();
         leaf.names[0].extend([name.clone(), name]);
     }),
-    ("an empty URI beside it", Handshake, |leaf| leaf.names[0].push(Name::Uri(Vec::new()))),
-    ("a DNS name beside it", Request, |leaf| leaf.names[0].push(Name::Dns("localhost"))),
-    ("a mail address beside it", Request, |leaf| leaf.names[0].push(Name::Email("a@b.example"))),
+    ("an empty URI beside it", |leaf| leaf.names[0].push(Name::Uri(Vec::new()))),
+    ("a DNS name beside it", |leaf| leaf.names[0].push(Name::Dns("localhost"))),
+    ("a mail address beside it", |leaf| leaf.names[0].push(Name::Email("a@b.example"))),
     // Extensions.
-    ("a critical extension that nobody knows", Handshake, |leaf| {
+    ("a critical extension that nobody knows", |leaf| {
         let mut unknown =
             CustomExtension::from_oid_content(&[1, 3, 6, 1, 4, 1, 99_999, 1], vec![5, 0]);
         unknown.set_criticality(true);
         leaf.extensions.push(unknown);
     }),
-    ("an extension of 40 KiB", Request, |leaf| {
+    ("an extension of 40 KiB", |leaf| {
         let content = vec![0; 40 * 1024];
         let unknown = CustomExtension::from_oid_content(&[1, 3, 6, 1, 4, 1, 99_999, 2], content);
         leaf.extensions.push(unknown);
     }),
-    ("a key usage that is no DER", Handshake, |leaf| {
+    ("a key usage that is no DER", |leaf| {
         leaf.usages.clear();
         leaf.extensions.push(CustomExtension::from_oid_content(&[2, 5, 29, 15], vec![0xff; 8]));
     }),
-    ("a subjectAltName that is no DER", Handshake, |leaf| {
+    ("a subjectAltName that is no DER", |leaf| {
         leaf.names.clear();
         leaf.extensions.push(CustomExtension::from_oid_content(&[2, 5, 29, 17], vec![0xff; 8]));
     }),
     // Keys that the issuer does not sign for.
-    ("an Ed25519 key", Request, |leaf| leaf.key = KeyPair::generate_for(&PKCS_ED25519).unwrap()),
-    ("a P-384 key", Request, |leaf| {
+    ("an Ed25519 key", |leaf| leaf.key = KeyPair::generate_for(&PKCS_ED25519).unwrap()),
+    ("a P-384 key", |leaf| {
         leaf.key = KeyPair::generate_for(&PKCS_ECDSA_P384_SHA384).unwrap();
     }),
-    ("an RSA key", Request, |leaf| leaf.key = KeyPair::generate_for(&PKCS_RSA_SHA256).unwrap()),
+    ("an RSA key", |leaf| leaf.key = KeyPair::generate_for(&PKCS_RSA_SHA256).unwrap()),
 ];
 
 /// SPIFFE IDs that are not the one that is meant, or not written as it is written. GOOD is that one, PATH

@@ -17,7 +17,6 @@ use tokio::io::{AsyncReadExt as _, AsyncWriteExt as _};
 use self::client::{Offer, Outcome, ask, client_hello, handshake, over, send_raw};
 use self::forge::{Leaf, below};
 use self::hello::{Hello, cut};
-use self::identities::Reach;
 use self::world::{Door, World};
 use crate::harness::{report, scale};
 
@@ -46,22 +45,22 @@ impl Trial {
         self.served += 1;
     }
 
-    fn note(&mut self, what: &str, door: Door, expected: Option<Reach>, outcome: &Outcome) {
-        let (reached, why) = match outcome {
-            Outcome::Handshake(why) => (Some(Reach::Handshake), why.as_str()),
-            Outcome::Request(reason) => (Some(Reach::Request), reason.as_str()),
-            Outcome::Served => (None, "served"),
+    /// Notes somebody who came to a door, or had come before: then a request may be what is refused.
+    fn note(&mut self, what: &str, door: Door, came_before: bool, outcome: &Outcome) {
+        let (is_refused, why) = match outcome {
+            Outcome::Handshake(why) => (true, why.as_str()),
+            Outcome::Request(reason) => (came_before, reason.as_str()),
+            Outcome::Served => (false, "served"),
         };
-        let as_expected = reached.is_some() && expected.is_none_or(|reach| reached == Some(reach));
-        match as_expected {
+        match is_refused {
             true => self.refused += 1,
-            false => self.faults.push(format!("{door:?}, {what}: {reached:?}, {why}")),
+            false => self.faults.push(format!("{door:?}, {what}: {why}")),
         }
     }
 
-    fn attempt(&mut self, what: &str, door: Door, reach: Reach, offer: Offer) {
+    fn attempt(&mut self, what: &str, door: Door, offer: Offer) {
         let outcome = self.world.attempt(door, offer);
-        self.note(what, door, Some(reach), &outcome);
+        self.note(what, door, false, &outcome);
     }
 
     fn send(&mut self, what: &str, door: Door, bytes: &[u8], is_alert_due: bool) {
@@ -96,21 +95,21 @@ impl Trial {
 fn a_certificate_that_is_wrong_in_anything_is_refused_at_both_doors() {
     let mut trial = Trial::start();
     for door in Door::BOTH {
-        trial.attempt("nobody", door, Reach::Handshake, Offer::nobody());
-        for (what, reach, change) in identities::CHANGES {
+        trial.attempt("nobody", door, Offer::nobody());
+        for (what, change) in identities::CHANGES {
             let mut leaf = Leaf::of(door);
             change(&mut leaf);
             let offer = leaf.offer(&trial.world, door);
-            trial.attempt(what, door, reach, offer);
+            trial.attempt(what, door, offer);
         }
         for id in identities::malformed_ids(door) {
             let offer = Leaf::with_id(door, &id).offer(&trial.world, door);
             let what = String::from_utf8_lossy(&id[..id.len().min(100)]).into_owned();
-            trial.attempt(&what, door, Reach::Handshake, offer);
+            trial.attempt(&what, door, offer);
         }
         for id in identities::others_ids(door) {
             let offer = Leaf::with_id(door, id.as_bytes()).offer(&trial.world, door);
-            trial.attempt(&id, door, Reach::Request, offer);
+            trial.attempt(&id, door, offer);
         }
     }
     trial.end("hostile handshakes: certificates");
@@ -120,16 +119,15 @@ fn a_certificate_that_is_wrong_in_anything_is_refused_at_both_doors() {
 fn a_chain_that_is_wrong_in_anything_is_refused_at_both_doors() {
     let mut trial = Trial::start();
     for door in Door::BOTH {
-        for (what, reach, offer) in chains(&trial.world, door) {
-            trial.attempt(what, door, reach, offer);
+        for (what, offer) in chains(&trial.world, door) {
+            trial.attempt(what, door, offer);
         }
     }
     trial.end("hostile handshakes: chains");
 }
 
 #[expect(clippy::too_many_lines, reason = "a table of chains")]
-fn chains(world: &World, door: Door) -> Vec<(&'static str, Reach, Offer)> {
-    use Reach::{Handshake, Request};
+fn chains(world: &World, door: Door) -> Vec<(&'static str, Offer)> {
     let (home, other) = (world.home(door), world.home(door.other()));
     let good = || world.good(door);
     let (issuer, issuers) = below(world, door, 1);
@@ -146,43 +144,41 @@ fn chains(world: &World, door: Door) -> Vec<(&'static str, Reach, Offer)> {
     let junk = vec![CertificateDer::from(vec![7; 10_000]); 105];
     let daemon = world.state().join("broker");
     vec![
-        ("an issuer of its own, missing", Handshake, leaf()),
-        ("an issuer of its own", Request, chain_of(leaf(), &issuers)),
-        ("an issuer of its own, behind the root", Request, {
+        ("an issuer of its own, missing", leaf()),
+        ("an issuer of its own", chain_of(leaf(), &issuers)),
+        ("an issuer of its own, behind the root", {
             chain_of(leaf(), &[vec![world.root()], issuers.clone()].concat())
         }),
-        ("20 issuers", Handshake, chain_of(Leaf::of(door).signed_by(&deep), &many)),
-        ("20 issuers without the first", Handshake, {
-            chain_of(Leaf::of(door).signed_by(&deep), &many[1..])
-        }),
-        ("the issuer before the leaf", Handshake, reversed(good())),
-        ("no certificate at all", Handshake, good().with_chain(Vec::new())),
-        ("an empty certificate", Handshake, good().with_chain(vec![CertificateDer::from(vec![])])),
-        ("a certificate that is no DER", Handshake, good().with_chain(junk[..1].to_vec())),
-        ("1 MiB of certificates", Handshake, chain_of(good(), &junk)),
-        ("1 MiB of certificates before it", Handshake, {
+        ("20 issuers", chain_of(Leaf::of(door).signed_by(&deep), &many)),
+        ("20 issuers without the first", { chain_of(Leaf::of(door).signed_by(&deep), &many[1..]) }),
+        ("the issuer before the leaf", reversed(good())),
+        ("no certificate at all", good().with_chain(Vec::new())),
+        ("an empty certificate", good().with_chain(vec![CertificateDer::from(vec![])])),
+        ("a certificate that is no DER", good().with_chain(junk[..1].to_vec())),
+        ("1 MiB of certificates", chain_of(good(), &junk)),
+        ("1 MiB of certificates before it", {
             good().with_chain([&junk[..], &good().chain].concat())
         }),
-        ("a certificate of 1 MiB", Handshake, {
+        ("a certificate of 1 MiB", {
             good().with_chain(vec![CertificateDer::from(vec![0x30; 1 << 20])])
         }),
-        ("bytes behind the certificate", Handshake, {
+        ("bytes behind the certificate", {
             let leaf = [good().chain[0].as_ref(), b"behind"].concat();
             good().with_chain(vec![CertificateDer::from(leaf)])
         }),
-        ("a certificate that is cut off", Handshake, {
+        ("a certificate that is cut off", {
             let leaf = good().chain[0].as_ref().to_vec();
             good().with_chain(vec![CertificateDer::from(leaf[..leaf.len() - 1].to_vec())])
         }),
-        ("the key of another certificate", Handshake, Offer::with_key_of(&home, &other)),
-        ("the daemon's key", Handshake, Offer::with_key_of(&home, &daemon)),
-        ("the daemon's own certificate", Handshake, Offer::in_directory(&daemon)),
-        ("who is at home at the other door", Handshake, Offer::in_directory(&other)),
-        ("the root", Handshake, world.member("root")),
-        ("the door's own issuer", Handshake, world.member(door.issuer())),
-        ("the other door's issuer", Handshake, world.member(door.other().issuer())),
-        ("HTTP/1.1", Handshake, good().speaking(&["http/1.1"])),
-        ("no protocol", Handshake, good().speaking(&[])),
+        ("the key of another certificate", Offer::with_key_of(&home, &other)),
+        ("the daemon's key", Offer::with_key_of(&home, &daemon)),
+        ("the daemon's own certificate", Offer::in_directory(&daemon)),
+        ("who is at home at the other door", Offer::in_directory(&other)),
+        ("the root", world.member("root")),
+        ("the door's own issuer", world.member(door.issuer())),
+        ("the other door's issuer", world.member(door.other().issuer())),
+        ("HTTP/1.1", good().speaking(&["http/1.1"])),
+        ("no protocol", good().speaking(&[])),
     ]
 }
 
@@ -198,7 +194,7 @@ fn a_registered_certificate_with_one_bit_flipped_is_refused() {
             flipped[bit / 8] ^= 1 << (bit % 8);
             let offer = trial.world.good(door).with_chain(vec![CertificateDer::from(flipped)]);
             let outcome = trial.world.attempt(door, offer);
-            trial.note(&format!("bit {bit}"), door, None, &outcome);
+            trial.note(&format!("bit {bit}"), door, false, &outcome);
         }
     }
     trial.end("hostile handshakes: bit flips of a certificate");
@@ -228,7 +224,7 @@ fn a_hello_that_is_wrong_in_anything_is_refused_at_both_doors() {
                 change(&mut hello);
                 hello.bytes()
             });
-            trial.attempt(what, door, Reach::Handshake, offer);
+            trial.attempt(what, door, offer);
         }
     }
     trial.end("hostile handshakes: hellos");
@@ -265,7 +261,7 @@ fn a_hello_with_bits_flipped_on_its_way_is_refused() {
             .collect();
         for (seed, door, attempt) in attempts {
             let outcome = trial.world.runtime.block_on(attempt).unwrap();
-            trial.note(&format!("mutation {seed:#x}"), door, None, &outcome);
+            trial.note(&format!("mutation {seed:#x}"), door, false, &outcome);
         }
     }
     trial.end("hostile handshakes: bit flips of a hello");
@@ -350,7 +346,7 @@ fn a_second_hello_after_the_handshake_ends_the_connection() {
             });
             assert!(ended.0, "{what}: the connection goes on");
             let outcome = trial.world.runtime.block_on(ask(door, ended.1));
-            trial.note(what, door, Some(Reach::Handshake), &outcome);
+            trial.note(what, door, false, &outcome);
         }
     }
     trial.end("hostile handshakes: a second hello");

@@ -25,7 +25,7 @@ use keyhatch::grpc::pb::executor_registry_service_client::ExecutorRegistryServic
 use keyhatch::grpc::pb::executor_service_client::ExecutorServiceClient;
 use keyhatch::grpc::pb::operator_service_client::OperatorServiceClient;
 use keyhatch::grpc::pb::step_service_client::StepServiceClient;
-use keyhatch::identity::{Authority, ClientIdentity};
+use keyhatch::identity::{Authority, ClientIdentity, ConnectError, NotLetIn};
 use keyhatch::model::{Clock, Limits, Timestamp, TrustDomain};
 use tempfile::TempDir;
 use tokio::runtime::Runtime;
@@ -164,6 +164,12 @@ impl TestBroker {
         self.journal().into_iter().filter(|line| line["event"] == event).collect()
     }
 
+    /// Why the first operator is not let in.
+    pub fn operator_refusal(&self) -> String {
+        let identity = identity_in(&self.config.state.join("operators/admin"));
+        self.connect(&self.config.runtime.join("admin.sock"), identity).unwrap_err()
+    }
+
     pub fn operator(&self) -> Channel {
         self.connect_directory(&self.config.state.join("operators/admin"))
     }
@@ -174,6 +180,11 @@ impl TestBroker {
 
     /// Registers an operator, and connects as it.
     pub fn enroll(&self, name: &str, role: pb::Role) -> Channel {
+        self.connect_admin(self.enroll_identity(name, role))
+    }
+
+    /// Registers an operator.
+    pub fn enroll_identity(&self, name: &str, role: pb::Role) -> ClientIdentity {
         let (key_pem, csr) = keyhatch::identity::new_request().unwrap();
         let operator = pb::Operator {
             name: format!("operators/{name}"),
@@ -185,7 +196,7 @@ impl TestBroker {
         let mut client = OperatorServiceClient::new(self.operator());
         let made = self.block_on(client.create_operator(request)).unwrap().into_inner();
         let (ca_pem, chain_pem) = (made.ca_certificate, made.certificate_chain);
-        self.connect_admin(ClientIdentity { ca_pem, chain_pem, key_pem })
+        ClientIdentity { ca_pem, chain_pem, key_pem }
     }
 
     /// Registers an executor, and connects as it.
@@ -212,6 +223,20 @@ impl TestBroker {
 
     fn connect_directory(&self, directory: &Path) -> Channel {
         self.connect_admin(identity_in(directory))
+    }
+
+    /// Tries again while what fails is the connection, as any client does.
+    pub fn insist<T>(&self, mut once: impl FnMut() -> Result<T, Status>) -> Result<T, Status> {
+        let mut outcome = once();
+        for _ in 0..3 {
+            match &outcome {
+                Err(status) if status.get_error_details().error_info().is_none() => {
+                    outcome = once();
+                }
+                _ => break,
+            }
+        }
+        outcome
     }
 
     /// Connects, whoever one is.
@@ -296,19 +321,7 @@ impl TestBroker {
         step: &TestStep,
         request: &pb::ResolveRequest,
     ) -> Result<Got, Status> {
-        let once = || self.block_on(resolve_on(step.channel.clone(), request.clone()));
-        let was_answered = |outcome: &Result<Got, Status>| match outcome {
-            Ok(_) => true,
-            Err(status) => status.get_error_details().error_info().is_some(),
-        };
-        let mut outcome = once();
-        for _ in 0..3 {
-            if was_answered(&outcome) {
-                break;
-            }
-            outcome = once();
-        }
-        outcome
+        self.insist(|| self.block_on(resolve_on(step.channel.clone(), request.clone())))
     }
 
     /// Moves the clock on.
@@ -455,9 +468,13 @@ pub fn secret_document(workflow: &str, name: &str, value: &str) -> pb::apply_req
     })
 }
 
-/// The stable reason of a refusal.
+/// The stable reason of a refusal, be it a handshake's.
 pub fn reason<T: std::fmt::Debug>(outcome: Result<T, Status>) -> String {
     let status = outcome.unwrap_err();
+    if let Some(ConnectError::NotLetIn(refusal)) = ConnectError::behind(&status) {
+        let is_elsewhere = *refusal == NotLetIn::Elsewhere;
+        return if is_elsewhere { "SOCKET_MISMATCH" } else { "SVID_INVALID" }.to_owned();
+    }
     let info = status.get_error_details().error_info().cloned();
     info.map_or_else(|| format!("{:?}: {}", status.code(), status.message()), |info| info.reason)
 }
