@@ -65,7 +65,7 @@ pub fn init(options: &InitOptions) -> Result<Initialised, DaemonError> {
     let _lock = state.make()?;
     let by_default = NewKek::File(PathBuf::from("kek"));
     let kek = options.kek.as_ref().unwrap_or(&by_default);
-    let made = state.key_place(None).create(kek, options.clock.now());
+    let made = state.keys(None).create(kek, options.clock.now());
     let (keyring, kek_file) = made.map_err(|error| {
         clear(&options.state);
         StateError::from(error)
@@ -103,7 +103,6 @@ fn fill(
         format: FORMAT,
         name: options.name.clone(),
         trust_domain: options.trust_domain.clone(),
-        kek_file: None,
     };
     state.write_file(&file)?;
     Ok(Initialised {

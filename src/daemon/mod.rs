@@ -199,9 +199,7 @@ impl Loaded {
         let state = StateDirectory::new(&config.state);
         let file = state.read()?;
         let lock = state.lock()?;
-        let keys = state.keys(&file, unlock);
-        let unlocked = keys.unlock(unlock.and_then(|unlock| unlock.passphrase.as_ref()));
-        let keyring = unlocked.and_then(|unlocked| unlocked.keyring()).map_err(StateError::from)?;
+        let keyring = state.unlock(unlock)?.keyring().map_err(StateError::from)?;
         let authority = Arc::new(state.authority(&keyring)?);
         let runtime = Runtime::open(&config.runtime)?;
         let socket = runtime.admin_socket();
@@ -215,7 +213,7 @@ impl Loaded {
             journal: &state.join("journal"),
             store: &state.join("store"),
             keyring,
-            keys,
+            keys: state.keys(unlock),
             authority: Arc::clone(&authority),
             certificate_end: doors.certificate_end.clone(),
             clock,

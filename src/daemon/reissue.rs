@@ -43,9 +43,9 @@ pub struct Reissued {
 /// If a daemon runs, the KEK is another one, or something cannot be read or written.
 pub fn reissue_admin(options: &ReissueOptions) -> Result<Reissued, DaemonError> {
     let state = StateDirectory::new(&options.state);
-    let file = state.read()?;
+    state.read()?;
     let _lock = state.lock()?;
-    let keyring = state.keyring(&file, Some(&options.unlock))?;
+    let keyring = state.unlock(Some(&options.unlock))?.keyring().map_err(StateError::from)?;
     let authority = Arc::new(state.authority(&keyring)?);
     reissue_into(&state, keyring, &authority, &options.runtime, &options.clock)
 }

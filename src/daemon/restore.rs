@@ -10,7 +10,7 @@ use aws_lc_rs::digest::{Context, SHA256};
 
 use super::init::{clear, issue_daemon};
 use super::reissue::reissue_into;
-use super::state::{BACKED_UP, StateDirectory, StateError};
+use super::state::{BACKED_UP, FORMAT, StateDirectory, StateError};
 use super::{DaemonError, offline};
 use crate::broker::{
     BACKUP_FORMAT, MANIFEST, Manifest, ManifestEntry, Offline, STORE_RECORDS, StartError,
@@ -199,11 +199,19 @@ fn unpack_all(
 
 /// The keys of the archive, by a KEK that is asked for once.
 fn unlock_restored(state: &StateDirectory, unlock: &Unlock) -> Result<Unlocked, DaemonError> {
-    let keys = state.keys(&state.read_as(UNFINISHED_STATE)?, Some(unlock));
+    let (file, keys) = (state.read_as(UNFINISHED_STATE)?, state.keys(Some(unlock)));
     if keys.kek_kind().map_err(StateError::from)? == KekKind::Command {
         return Err(RestoreError::KekCommand.into());
     }
-    Ok(keys.unlock(unlock.passphrase.as_ref()).map_err(StateError::from)?)
+    let unlocked = match file.format {
+        FORMAT => keys.unlock(unlock.passphrase.as_ref()),
+        // The directory is none yet, so nothing has to be announced to 0.1.0.
+        _ => keys.take_over(unlock.passphrase.as_ref()).and_then(|taken| {
+            taken.announce()?;
+            taken.commit()
+        }),
+    };
+    Ok(unlocked.map_err(StateError::from)?)
 }
 
 /// Where unpacking stands.

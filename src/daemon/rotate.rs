@@ -49,10 +49,9 @@ pub struct RotatedOffline {
 pub fn rotate_offline(options: RotateOptions) -> Result<RotatedOffline, DaemonError> {
     let RotateOptions { state, unlock, what, clock } = options;
     let state = StateDirectory::new(&state);
-    let file = state.read()?;
+    state.read()?;
     let _lock = state.lock()?;
-    let keys = state.keys(&file, Some(&unlock));
-    let unlocked = keys.unlock(unlock.passphrase.as_ref()).map_err(StateError::from)?;
+    let (unlocked, keys) = (state.unlock(Some(&unlock))?, state.keys(Some(&unlock)));
     let keyring = unlocked.keyring().map_err(StateError::from)?;
     let (key, rotation) = match what {
         OfflineRotation::Dek => (RotatedKey::Dek, keys.add_dek(unlocked, clock.now())),

@@ -19,14 +19,17 @@ use rustix::fs::{FlockOperation, Mode, flock};
 use serde::{Deserialize, Serialize};
 
 use crate::identity::{Authority, AuthorityError};
-use crate::model::{Id, TrustDomain};
+use crate::journal::written_formats;
+use crate::model::{Formats, Id, TrustDomain};
 use crate::seal::{
-    KeyPlace, Keyring, NoRandomness, PlaceError, RecordKey, RecordKind, Sealed, Unlock,
+    KeyPlace, Keyring, NoRandomness, PlaceError, RecordKey, RecordKind, Sealed, Unlock, Unlocked,
     replace_file,
 };
 
-/// The format of the state directory. In the first, this file said where the KEK is, and the keyring did not.
-pub(super) const FORMAT: u32 = 2;
+/// The format of the state directory.
+pub(super) const FORMAT: u32 = Formats::CURRENT.state;
+/// The format that 0.1.0 wrote. It is taken over by whoever opens the directory, and read by nobody else.
+const OLDER_FORMAT: u32 = 2;
 
 /// What a backup takes, beside journal and store.
 pub(super) const BACKED_UP: [&str; 4] =
@@ -52,6 +55,19 @@ pub enum StateError {
         path: PathBuf,
         /// The cause.
         source: std::io::Error,
+    },
+    /// `state.json` was replaced by an older one.
+    #[error(
+        "{} has format {format} by its state.json, but the journal says that it had format {written}: state.json was \
+         replaced by an older copy; restore the state directory from a backup", .path.display()
+    )]
+    Older {
+        /// The directory.
+        path: PathBuf,
+        /// Its format.
+        format: u32,
+        /// The format that it had.
+        written: u32,
     },
     /// Another daemon runs on it.
     #[error("another keyhatch runs on the state directory {}; stop it first", .0.display())]
@@ -94,9 +110,6 @@ pub struct StateFile {
     pub name: String,
     /// The trust domain.
     pub trust_domain: TrustDomain,
-    /// Where the KEK is, in the first format; relative to the directory, or absolute. The keyring says it now.
-    #[serde(default, skip_serializing_if = "Option::is_none")]
-    pub kek_file: Option<PathBuf>,
 }
 
 /// A state directory by its path; nothing is checked yet.
@@ -191,40 +204,50 @@ impl StateDirectory {
         }
         let damaged = || StateError::Damaged(path.clone());
         let Format { format } = serde_json::from_slice(&text).map_err(|_| damaged())?;
-        if format > FORMAT {
-            return Err(StateError::Newer { path: self.0.clone(), format });
+        match format {
+            OLDER_FORMAT..=FORMAT => serde_json::from_slice(&text).map_err(|_| damaged()),
+            newer if newer > FORMAT => Err(StateError::Newer { path: self.0.clone(), format }),
+            _ => Err(damaged()),
         }
-        serde_json::from_slice(&text).map_err(|_| damaged())
     }
 
-    /// Writes `state.json`: from then on the directory is one.
+    /// Writes `state.json`, in the current format: from then on the directory is one.
     pub(super) fn write_file(&self, file: &StateFile) -> Result<(), StateError> {
-        let text = serde_json::to_vec_pretty(file);
+        let text = serde_json::to_vec_pretty(&StateFile { format: FORMAT, ..file.clone() });
         let text = text.map_err(|_| StateError::Damaged(self.join("state.json")))?;
         self.write("state.json", 0o600, &text)
     }
 
     /// Where the keys are. Nothing is read yet.
-    pub fn keys(&self, state: &StateFile, unlock: Option<&Unlock>) -> KeyPlace {
-        self.key_place(state.kek_file.clone())
-            .with_kek_file(unlock.and_then(|unlock| unlock.kek_file.clone()))
+    pub fn keys(&self, unlock: Option<&Unlock>) -> KeyPlace {
+        let keys = KeyPlace::new(&self.0, vec![(AUTHORITY, self.join("authority.sealed"))]);
+        keys.with_kek_file(unlock.and_then(|unlock| unlock.kek_file.clone()))
     }
 
-    pub(super) fn key_place(&self, first_kek_file: Option<PathBuf>) -> KeyPlace {
-        KeyPlace::new(&self.0, first_kek_file, vec![(AUTHORITY, self.join("authority.sealed"))])
-    }
-
-    /// Unwraps the keyring. The KEK is wiped when this returns.
+    /// Gets the keys, and takes a directory of 0.1.0 over. Whoever calls it holds the lock. The KEK is wiped when
+    /// what this returns is dropped.
     ///
     /// # Errors
-    /// If the KEK cannot be had or is another one.
-    pub fn keyring(
-        &self,
-        state: &StateFile,
-        unlock: Option<&Unlock>,
-    ) -> Result<Keyring, StateError> {
+    /// If the KEK cannot be had or is another one, or `state.json` or `keyring.json` is an older copy.
+    pub fn unlock(&self, unlock: Option<&Unlock>) -> Result<Unlocked, StateError> {
+        let (file, keys) = (self.read()?, self.keys(unlock));
         let ask = unlock.and_then(|unlock| unlock.passphrase.as_ref());
-        Ok(self.keys(state, unlock).unlock(ask)?.keyring()?)
+        if file.format == FORMAT {
+            return Ok(keys.unlock(ask)?);
+        }
+        let taken = keys.take_over(ask)?;
+        let journal = self.join("journal");
+        let written = written_formats(&journal, &taken.keyring()?);
+        let written = written.map_err(|source| io(&journal, source))?;
+        if written.state > file.format {
+            let (path, format, written) = (self.0.clone(), file.format, written.state);
+            return Err(StateError::Older { path, format, written });
+        }
+        taken.announce()?;
+        // From here on 0.1.0 refuses the directory: nothing that it does not know is written before.
+        self.write_file(&file)?;
+        tracing::info!(from = file.format, to = FORMAT, "the state directory is taken over");
+        Ok(taken.commit()?)
     }
 
     /// Opens the CA.

@@ -16,11 +16,11 @@ use super::standing::Unsynced;
 use super::sync::Synced;
 use super::watchdog::Pulse;
 use super::{DecisionId, Position, Unavailable, line};
-use crate::model::Timestamp;
+use crate::model::{Formats, Timestamp};
 use crate::seal::Keyring;
 
-/// The format of the lines.
-pub(super) const FORMAT: u32 = 1;
+/// The format of the lines. In the first, 0.1.0's, checkpoints did not say the highest formats.
+pub(super) const FORMAT: u32 = 2;
 
 /// The name of a file by its number.
 pub(super) fn file_name(number: u64) -> String {
@@ -31,7 +31,8 @@ pub(super) fn file_name(number: u64) -> String {
 pub(super) fn create(directory: &Path, keyring: &Keyring, now: Timestamp) -> std::io::Result<()> {
     let path = directory.join(file_name(1));
     let mut file = OpenOptions::new().write(true).create_new(true).mode(0o600).open(path)?;
-    let checkpoint = Checkpoint { format: FORMAT, file: 1, ..Checkpoint::default() };
+    let formats = Formats::CURRENT;
+    let checkpoint = Checkpoint { format: FORMAT, file: 1, formats, ..Checkpoint::default() };
     let event = Event::Checkpoint(Box::new(checkpoint));
     let mut buffer = Vec::new();
     line::write(&mut buffer, keyring, 1, now, &event, &NO_PREVIOUS, 0)?;

@@ -3,15 +3,18 @@
 use std::collections::BTreeSet;
 use std::sync::Arc;
 
-use serde::{Deserialize, Serialize};
+use serde::de::Error as _;
+use serde::{Deserialize, Deserializer, Serialize};
+use serde_json::Value;
 
+use super::chain::FORMAT;
 use super::live::LiveOpening;
 use super::requests::RequestNote;
 use crate::access::Bindings;
 use crate::lease::{Ask, Lease, TtlLimit};
 use crate::model::{
-    FieldName, Id, Opening, PinnedCertificate, RequestId, RunAs, StepKey, Timestamp, base64_bytes,
-    hex_bytes,
+    FieldName, Formats, Id, Opening, PinnedCertificate, RequestId, RunAs, StepKey, Timestamp,
+    base64_bytes, hex_bytes,
 };
 use crate::seal::KeyId;
 
@@ -76,6 +79,8 @@ pub enum Event {
         /// Its last line.
         line: u64,
     },
+    /// The formats that are written from now on.
+    Formats(Formats),
     /// A batch is in the store and in force.
     Head {
         /// Its number.
@@ -161,6 +166,8 @@ impl Event {
     /// If it is none.
     pub(super) fn from_json(name: &str, json: &str) -> serde_json::Result<Self> {
         match name {
+            "checkpoint" => without_frame(json).map(Self::Checkpoint),
+            "formats" => without_frame(json).map(Self::Formats),
             // What most lines say. Where the name is found in the midst of an event, all of it is copied.
             "intent" => serde_json::from_str(json).map(Self::Intent),
             "resolve" => serde_json::from_str(json).map(Self::Resolve),
@@ -196,6 +203,7 @@ impl Event {
             | Self::ClockSetBack
             | Self::Closed { .. }
             | Self::Continued { .. }
+            | Self::Formats(_)
             | Self::Head { .. }
             | Self::Intent(_)
             | Self::KeyRotated { .. }
@@ -274,13 +282,18 @@ pub struct Announced {
 }
 
 /// What is live where a file begins. A later file's stands for all lines up to its own number, and names the
-/// hash of that line as the one before it.
+/// hash of that line as the one before it. With a key that this version does not know it is not read at all.
 #[derive(Debug, Default, Serialize, Deserialize)]
+#[serde(deny_unknown_fields)]
 pub struct Checkpoint {
     /// The format of the lines.
+    #[serde(deserialize_with = "known_format")]
     pub format: u32,
     /// The file's number.
     pub file: u64,
+    /// The highest formats that were written; 0.1.0 does not say them.
+    #[serde(default)]
+    pub formats: Formats,
     /// The last batch in force.
     pub head: u64,
     /// The last batch announced.
@@ -306,6 +319,23 @@ pub struct Checkpoint {
     /// Whether nothing is resolved since the broker was restored.
     #[serde(default, skip_serializing_if = "std::ops::Not::not")]
     pub quarantined: bool,
+}
+
+/// A format of lines that this version knows.
+fn known_format<'de, D: Deserializer<'de>>(from: D) -> Result<u32, D::Error> {
+    match u32::deserialize(from)? {
+        known @ ..=FORMAT => Ok(known),
+        newer => Err(D::Error::custom(format_args!("format {newer}"))),
+    }
+}
+
+/// What a line says beside its event's name and what every line has: for types that refuse any key they do not know.
+fn without_frame<T: for<'de> Deserialize<'de>>(json: &str) -> serde_json::Result<T> {
+    let mut fields: serde_json::Map<String, Value> = serde_json::from_str(json)?;
+    for framing in ["n", "time", "event", "synced", "prev"] {
+        fields.remove(framing);
+    }
+    serde_json::from_value(Value::Object(fields))
 }
 
 /// Why a step was closed.

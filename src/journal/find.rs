@@ -7,7 +7,7 @@ use std::path::{Path, PathBuf};
 use super::Journal;
 use super::chain::file_name;
 use super::index::{self, RunKey};
-use super::line::{Body, Parts};
+use super::line::{Body, Parts, Unread};
 use super::replay::file_numbers;
 use super::usage::runs_in;
 use crate::model::{ExecutorName, RunName, WorkflowName};
@@ -77,7 +77,8 @@ impl Journal {
         };
         let mut lines = Vec::new();
         for file in file_numbers(&self.directory)?.into_iter().filter(|file| *file < current) {
-            let index = index::load(&self.directory, &self.keyring, file)?;
+            let index =
+                index::load(&self.directory, &self.keyring, file).map_err(std::io::Error::other)?;
             let places = which.places(runs_in(&index, which.run, which.workflow));
             lines.extend(read_at(&self.directory, &self.keyring, file, &places)?);
         }
@@ -111,9 +112,10 @@ fn find(
         }
         if line.starts_with(start.as_bytes()) {
             let parts = Parts::split(line.strip_suffix(b"\n").unwrap_or(&line));
-            return Ok(parts
+            return parts
                 .filter(|parts| parts.is_tagged(keyring))
-                .and_then(|parts| parts.parse()));
+                .map(|parts| parts.parse().map_err(unreadable))
+                .transpose();
         }
     }
 }
@@ -143,9 +145,14 @@ fn read_at(
         position += step + i64::try_from(read).unwrap_or(0);
         let parts = Parts::split(line.strip_suffix(b"\n").unwrap_or(&line));
         let parts = parts.filter(|parts| parts.is_tagged(keyring));
-        lines.extend(parts.and_then(|parts| parts.parse()));
+        lines.extend(parts.map(|parts| parts.parse().map_err(unreadable)).transpose()?);
     }
     Ok(lines)
+}
+
+/// What the broker wrote is told as a whole, or not at all.
+fn unreadable(error: Unread) -> std::io::Error {
+    std::io::Error::other(format!("the line cannot be told ({error}); run the newer keyhatch"))
 }
 
 /// The file and line of a decision id.

@@ -18,6 +18,7 @@ use serde::{Deserialize, Serialize};
 use super::chain::file_name;
 use super::event::Event;
 use super::line::Parts;
+use super::replay::ReplayError;
 use super::usage::Usage;
 use crate::model::{ExecutorName, Id, Opening, RunName, Timestamp, WorkflowName};
 use crate::seal::{Keyring, replace_file};
@@ -164,8 +165,12 @@ pub(super) fn save(
 /// The index of a file, from beside it, or from the file itself; then it is written, too.
 ///
 /// # Errors
-/// If the file cannot be read.
-pub(super) fn load(directory: &Path, keyring: &Keyring, file: u64) -> std::io::Result<FileIndex> {
+/// If the file cannot be read, or a newer keyhatch has written it.
+pub(super) fn load(
+    directory: &Path,
+    keyring: &Keyring,
+    file: u64,
+) -> Result<FileIndex, ReplayError> {
     if let Some(index) = read(&index_path(directory, file), keyring, file) {
         return Ok(index);
     }
@@ -201,19 +206,22 @@ fn read(path: &Path, keyring: &Keyring, file: u64) -> Option<FileIndex> {
 }
 
 /// The index of a file, from the file.
-fn rebuild(directory: &Path, keyring: &Keyring, file: u64) -> std::io::Result<FileIndex> {
-    let mut reader = BufReader::new(File::open(directory.join(file_name(file)))?);
-    let (mut usage, mut line, mut offset) = (Usage::default(), Vec::new(), 0);
+fn rebuild(directory: &Path, keyring: &Keyring, file: u64) -> Result<FileIndex, ReplayError> {
+    let path = directory.join(file_name(file));
+    let mut reader = BufReader::new(File::open(&path)?);
+    let (mut usage, mut line, mut offset, mut place) = (Usage::default(), Vec::new(), 0, 0);
     loop {
         line.clear();
+        place += 1;
         let read = reader.read_until(b'\n', &mut line)?;
         if read == 0 {
             return Ok(usage.take_file());
         }
         let parts = Parts::split(line.strip_suffix(b"\n").unwrap_or(&line));
         let tagged = parts.filter(|parts| parts.is_tagged(keyring));
-        let body = tagged.and_then(|parts| parts.parse_without_changes());
-        if let Some(body) = body {
+        if let Some(parts) = tagged {
+            let body = parts.parse_without_changes();
+            let body = body.map_err(|_| ReplayError::Newer { path: path.clone(), line: place })?;
             if let Event::Checkpoint(checkpoint) = &body.event {
                 usage.start_from(&checkpoint.openings);
             }

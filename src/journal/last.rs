@@ -24,5 +24,5 @@ pub fn last_time(directory: &Path) -> io::Result<Option<Timestamp>> {
     let mut end = Vec::new();
     file.take(END_BYTES).read_to_end(&mut end)?;
     let mut lines = end.rsplit(|byte| *byte == b'\n');
-    Ok(lines.find_map(|line| Some(Parts::split(line)?.parse()?.time)))
+    Ok(lines.find_map(|line| Parts::split(line)?.time()))
 }

@@ -49,6 +49,17 @@ pub struct Body {
     pub event: Event,
 }
 
+/// Why a line cannot be read.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, thiserror::Error)]
+pub enum Unread {
+    /// It has not the form of a line.
+    #[error("it has not the form of a line")]
+    Malformed,
+    /// It says what this version does not know.
+    #[error("a newer keyhatch has written it")]
+    Newer,
+}
+
 /// What stands in it beside the event.
 #[derive(Deserialize)]
 struct Around<'a> {
@@ -84,21 +95,41 @@ impl<'a> Parts<'a> {
     }
 
     /// What the body says.
-    pub fn parse(&self) -> Option<Body> {
+    ///
+    /// # Errors
+    /// If this version does not know what it says, or it says nothing. A line that is tagged was written by a newer
+    /// keyhatch then: it is never taken for one that a crash has torn.
+    pub fn parse(&self) -> Result<Body, Unread> {
         self.read(Event::from_json)
     }
 
     /// What the body says, but for what an intent changes: that is most of a journal, and no start needs it.
-    pub fn parse_without_changes(&self) -> Option<Body> {
+    ///
+    /// # Errors
+    /// As [`Parts::parse`].
+    pub fn parse_without_changes(&self) -> Result<Body, Unread> {
         self.read(Event::from_json_without_changes)
     }
 
-    fn read(&self, event: fn(&str, &str) -> serde_json::Result<Event>) -> Option<Body> {
+    /// When it was written, whatever it says.
+    pub fn time(&self) -> Option<Timestamp> {
+        let json = self.json().ok()?;
+        Some(serde_json::from_str::<Around<'_>>(&json).ok()?.time)
+    }
+
+    fn json(&self) -> Result<String, Unread> {
         // Checked as a whole, which is faster than text by text.
-        let json = [std::str::from_utf8(self.body).ok()?, "}"].concat();
+        let body = std::str::from_utf8(self.body).map_err(|_| Unread::Malformed)?;
+        Ok([body, "}"].concat())
+    }
+
+    fn read(&self, event: fn(&str, &str) -> serde_json::Result<Event>) -> Result<Body, Unread> {
+        let json = self.json()?;
         // Twice, which takes less time than one type with the event in it: all of it would be copied.
-        let Around { n, time, event: name, prev, synced } = serde_json::from_str(&json).ok()?;
-        Some(Body { n, time, prev, synced, event: event(&name, &json).ok()? })
+        let around: Around<'_> = serde_json::from_str(&json).map_err(|_| Unread::Malformed)?;
+        let Around { n, time, event: name, prev, synced } = around;
+        let event = event(&name, &json).map_err(|_| Unread::Newer)?;
+        Ok(Body { n, time, prev, synced, event })
     }
 }
 

@@ -14,7 +14,7 @@ use super::requests::{RequestNote, RequestTable};
 use super::usage::Usage;
 use crate::lease::{LeaseTable, Terms};
 use crate::model::limits::{Limits, MAX_WATCHES, Rate};
-use crate::model::{Id, Opening, PinnedCertificate, RequestId, StepKey, Timestamp};
+use crate::model::{Formats, Id, Opening, PinnedCertificate, RequestId, StepKey, Timestamp};
 
 /// A step is closed after so many heartbeats that did not come.
 const MISSED_HEARTBEATS: u32 = 3;
@@ -206,6 +206,7 @@ pub struct LastAttempt {
 /// Everything that is open and leased.
 #[derive(Debug, Default)]
 pub struct Live {
+    formats: Formats,
     head: u64,
     intent: u64,
     abandoned: u64,
@@ -221,6 +222,11 @@ pub struct Live {
 }
 
 impl Live {
+    /// The highest formats that were written.
+    pub(super) fn formats(&self) -> Formats {
+        self.formats
+    }
+
     /// The last batch in force: the snapshot that decisions must be made on.
     pub fn epoch(&self) -> u64 {
         self.head
@@ -299,6 +305,7 @@ impl Live {
             Event::Checkpoint(checkpoint) => self.start_from(checkpoint),
             Event::ClockSetBack => self.close_all(),
             Event::Closed { opening, .. } => self.close(*opening),
+            Event::Formats(formats) => self.formats = *formats,
             Event::Head { batch, revoked, .. } => self.take_head(*batch, revoked),
             Event::Intent(intent) => self.announce(intent.batch, &intent.requests),
             Event::LeaseRenewal(line) => {
@@ -372,6 +379,7 @@ impl Live {
         usage.start_from(&checkpoint.openings);
         *self = Self {
             usage,
+            formats: checkpoint.formats,
             head: checkpoint.head,
             intent: checkpoint.intent,
             abandoned: checkpoint.abandoned,
@@ -409,6 +417,7 @@ impl Live {
         Checkpoint {
             format,
             file,
+            formats: self.formats,
             head: self.head,
             intent: self.intent,
             abandoned: self.abandoned,

@@ -49,7 +49,7 @@ pub use last::last_time;
 pub use line::Body;
 pub use live::{Live, LiveOpening, NotAccepted};
 pub use permit::{Permit, PermitError};
-pub use replay::{Recovery, ReplayError};
+pub use replay::{Recovery, ReplayError, written_formats};
 pub use requests::{RequestNote, RequestTable};
 pub use standing::{NewestSignature, Standing};
 pub use sync::SyncFailed;

@@ -16,7 +16,7 @@ use super::index;
 use super::line::{Body, NO_PREVIOUS, Parts};
 use super::live::Live;
 use super::watchdog::Pulse;
-use crate::model::Timestamp;
+use crate::model::{Formats, Timestamp};
 use crate::seal::Keyring;
 
 /// Why the journal cannot be continued.
@@ -42,6 +42,23 @@ pub enum ReplayError {
     /// A file between others is not there.
     #[error("{} is missing; put it back, or restore the state directory from a backup", .0.display())]
     Gap(PathBuf),
+    /// A newer version has written here, and this one cannot read what.
+    #[error(
+        "line {line} of {} was written by a newer keyhatch, which this version cannot read; run the newer keyhatch",
+        .path.display()
+    )]
+    Newer {
+        /// The file.
+        path: PathBuf,
+        /// The line's place in it, from 1.
+        line: u64,
+    },
+    /// The formats that were written here are newer than this version's.
+    #[error(
+        "the journal in {} says that a newer keyhatch has written the state directory, but state.json and keyring.json \
+         are older copies; restore both from a backup, and run the newer keyhatch", .0.display()
+    )]
+    NewerFormats(PathBuf),
     /// A line was changed, removed or inserted.
     #[error(
         "line {line} of {} was changed, removed or inserted after it was written, so the journal proves \
@@ -93,6 +110,7 @@ pub(super) fn open(
         return Err(ReplayError::Tampered { path, line: lines + 1 });
     }
     check_gaps(directory, &numbers, number)?;
+    check_formats(directory, reader.live.formats())?;
     for before in numbers {
         let index = index::load(directory, &keyring, before)?;
         reader.live.usage_mut().add_history(&index);
@@ -117,20 +135,32 @@ pub(super) fn open(
     };
     let mut chain = Chain::resume(end, keyring, pulse, now)?;
     if let Some(kept) = torn {
-        write_torn(&mut chain, now, &kept, rest.len())?;
+        let kept_as = kept.file_name().map(|name| name.to_string_lossy().into_owned());
+        let bytes = rest.len() as u64;
+        write(&mut chain, now, &Event::Torn { kept_as: kept_as.unwrap_or_default(), bytes })?;
+    }
+    if chain.live().formats() != Formats::CURRENT {
+        write(&mut chain, now, &Event::Formats(Formats::CURRENT))?;
     }
     Ok((chain, recovery))
 }
 
-/// Writes down that an end was cut off, on disk when this returns.
-fn write_torn(chain: &mut Chain, now: Timestamp, kept: &Path, bytes: usize) -> std::io::Result<()> {
-    let kept_as = kept.file_name().map(|name| name.to_string_lossy().into_owned());
-    let event = Event::Torn { kept_as: kept_as.unwrap_or_default(), bytes: bytes as u64 };
-    let written = chain.append(now, &event);
+/// Writes a line, on disk when this returns.
+fn write(chain: &mut Chain, now: Timestamp, event: &Event) -> std::io::Result<()> {
+    let written = chain.append(now, event);
     written.map_err(|_| std::io::Error::other("the journal cannot be written"))?;
     chain.file()?.sync_data()?;
     chain.synced().reach(chain.last().0);
     Ok(())
+}
+
+/// Whether nothing newer than what this version knows was written here.
+fn check_formats(directory: &Path, written: Formats) -> Result<(), ReplayError> {
+    let current = Formats::CURRENT;
+    match written.state > current.state || written.keyring > current.keyring {
+        true => Err(ReplayError::NewerFormats(directory.to_owned())),
+        false => Ok(()),
+    }
 }
 
 /// Whether all files before the newest are there, but for the oldest, which may be kept elsewhere.
@@ -169,7 +199,7 @@ struct Read {
 }
 
 impl Read {
-    fn from(path: PathBuf, keyring: &Keyring, now: Timestamp) -> std::io::Result<Self> {
+    fn from(path: PathBuf, keyring: &Keyring, now: Timestamp) -> Result<Self, ReplayError> {
         let mut file = BufReader::new(File::open(&path)?);
         let mut reader = Reader::new(now);
         let (mut lines, mut is_begun, mut line) = (0, false, Vec::new());
@@ -182,7 +212,10 @@ impl Read {
         }
         let mut rest = line;
         file.read_to_end(&mut rest)?;
-        Ok(Self { path, reader, rest, lines, is_begun })
+        match newer_line(&rest, keyring) {
+            Some(place) => Err(ReplayError::Newer { path, line: lines + place }),
+            None => Ok(Self { path, reader, rest, lines, is_begun }),
+        }
     }
 
     /// Whether lines were ever written to this file: a crash can leave one behind that was not finished.
@@ -238,7 +271,7 @@ impl Reader {
         if !parts.is_tagged(keyring) {
             return None;
         }
-        let body = parts.parse_without_changes()?;
+        let body = parts.parse_without_changes().ok()?;
         let follows = body.n == self.last + 1 && body.prev == hex::encode(self.last_hash);
         let begins = is_first && matches!(body.event, Event::Checkpoint(_));
         // The first line of a later file stands for the last line of the one before, which is not read.
@@ -283,7 +316,39 @@ fn was_on_disk(line: u64, rest: &[u8], keyring: &Keyring) -> bool {
 /// The lines that the broker wrote, of those that are whole among these bytes.
 fn bodies(text: &[u8], keyring: &Keyring) -> impl Iterator<Item = Body> {
     let lines = text.split(|byte| *byte == b'\n').filter_map(Parts::split);
-    lines.filter(|parts| parts.is_tagged(keyring)).filter_map(|parts| parts.parse())
+    lines.filter(|parts| parts.is_tagged(keyring)).filter_map(|parts| parts.parse().ok())
+}
+
+/// The place, from 1, of the first line among these bytes that the broker wrote and this version cannot read. No crash
+/// leaves such a line.
+fn newer_line(text: &[u8], keyring: &Keyring) -> Option<u64> {
+    let is_newer = |line: &[u8]| {
+        Parts::split(line).is_some_and(|parts| parts.is_tagged(keyring) && parts.parse().is_err())
+    };
+    let place = text.split(|byte| *byte == b'\n').position(is_newer)?;
+    Some(place as u64 + 1)
+}
+
+/// The highest formats that the newest file of a journal says were written, whatever state it is in; 0 where it does not
+/// say. Changes nothing.
+///
+/// # Errors
+/// If it cannot be read.
+pub fn written_formats(directory: &Path, keyring: &Keyring) -> std::io::Result<Formats> {
+    let Some(newest) = file_numbers(directory)?.pop() else { return Ok(Formats::default()) };
+    let mut file = BufReader::new(File::open(directory.join(file_name(newest)))?);
+    let (mut written, mut line) = (Formats::default(), Vec::new());
+    while file.read_until(b'\n', &mut line)? > 0 {
+        let parts = Parts::split(line.strip_suffix(b"\n").unwrap_or(&line));
+        let tagged = parts.filter(|parts| parts.is_tagged(keyring));
+        match tagged.and_then(|parts| parts.parse_without_changes().ok()).map(|body| body.event) {
+            Some(Event::Checkpoint(checkpoint)) => written = checkpoint.formats,
+            Some(Event::Formats(formats)) => written = formats,
+            _ => {}
+        }
+        line.clear();
+    }
+    Ok(written)
 }
 
 /// Keeps the bad end in a file of its own and cuts it off.

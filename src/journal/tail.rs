@@ -155,7 +155,7 @@ fn first_time(directory: &Path, file: u64) -> std::io::Result<Option<Timestamp>>
     let mut line = Vec::new();
     BufReader::new(File::open(directory.join(file_name(file)))?).read_until(b'\n', &mut line)?;
     let parts = Parts::split(line.strip_suffix(b"\n").unwrap_or(&line));
-    Ok(parts.and_then(|parts| parts.parse()).map(|body| body.time))
+    Ok(parts.and_then(|parts| parts.time()))
 }
 
 impl Follower {
@@ -201,7 +201,8 @@ impl Follower {
         // A later file's first line has the number of a line before it.
         let is_new = n > self.last || (event == "checkpoint" && n >= self.last);
         self.last = self.last.max(n);
-        let time = parts.parse()?.time;
+        // Lines of a newer keyhatch are shown, too.
+        let time = parts.time()?;
         // Asked of every line: openings are learned from lines that are not asked for themselves.
         let is_of_steps = self.is_of_steps(&value);
         let is_asked_for = is_new

@@ -11,7 +11,7 @@ use std::path::{Path, PathBuf};
 
 use super::chain::file_name;
 use super::event::{Event, Signature};
-use super::line::{NO_PREVIOUS, Parts};
+use super::line::{NO_PREVIOUS, Parts, Unread};
 use super::replay::{file_numbers, previous};
 use crate::identity::RootKey;
 use crate::model::Timestamp;
@@ -56,6 +56,17 @@ pub enum ProofError {
         line: u64,
         /// What is wrong with it.
         what: &'static str,
+    },
+    /// A newer version has written it.
+    #[error(
+        "line {line} of {} was written by a newer keyhatch, which this version cannot read; verify it with the newer \
+         keyhatch", .path.display()
+    )]
+    Newer {
+        /// The file.
+        path: PathBuf,
+        /// The line's place in it, from 1.
+        line: u64,
     },
     /// Its oldest files are not there.
     #[error(
@@ -177,7 +188,13 @@ impl<'a> Verifier<'a> {
                     "it ends in its middle: the file was cut, or the daemon was killed",
                 ));
             };
-            let line = read(whole).map_err(fault)?;
+            let line = match read(whole) {
+                Ok(line) => line,
+                Err(Fault::Newer) => {
+                    return Err(ProofError::Newer { path: path.to_owned(), line: place });
+                }
+                Err(Fault::Wrong(what)) => return Err(fault(what)),
+            };
             match &mut file {
                 None => file = Some(self.begin(&line, number, is_first).map_err(fault)?),
                 Some(file) => self.check(file, &line).map_err(fault)?,
@@ -297,10 +314,19 @@ impl<'a> Verifier<'a> {
     }
 }
 
-fn read(text: &[u8]) -> Result<Line, &'static str> {
-    let parts = Parts::split(text).ok_or(MALFORMED)?;
-    let hash = parts.verified_hash().ok_or(CHANGED)?;
-    let body = parts.parse().ok_or(MALFORMED)?;
-    let previous = previous(&body.prev).ok_or(MALFORMED)?;
+/// Why a line does not count.
+enum Fault {
+    Newer,
+    Wrong(&'static str),
+}
+
+fn read(text: &[u8]) -> Result<Line, Fault> {
+    let parts = Parts::split(text).ok_or(Fault::Wrong(MALFORMED))?;
+    let hash = parts.verified_hash().ok_or(Fault::Wrong(CHANGED))?;
+    let body = parts.parse().map_err(|unread| match unread {
+        Unread::Newer => Fault::Newer,
+        Unread::Malformed => Fault::Wrong(MALFORMED),
+    })?;
+    let previous = previous(&body.prev).ok_or(Fault::Wrong(MALFORMED))?;
     Ok(Line { n: body.n, hash, previous, time: body.time, event: body.event })
 }

@@ -3,6 +3,7 @@
 
 mod allowed;
 pub mod compact_map;
+mod formats;
 mod id;
 mod label;
 pub mod limits;
@@ -19,6 +20,7 @@ mod value;
 
 pub use allowed::AllowedTarget;
 pub use compact_map::CompactMap;
+pub use formats::Formats;
 pub use id::Id;
 pub use label::Labels;
 pub use limits::{JournalMode, Limits};

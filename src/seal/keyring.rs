@@ -1,14 +1,21 @@
-//! The keyring: the DEKs and one derivation key, unwrapped.
+//! The keyring: the DEKs and two derivation keys, unwrapped.
 //!
-//! The derivation key never encrypts. From it come, by HMAC-SHA-256 over a label, the keys of
-//! everything that is authenticated but not sealed: journal tags, field fingerprints, the store's
-//! digest. They stay the same when a new DEK is added.
+//! Derivation keys never encrypt. From them come, by HMAC-SHA-256 over a label, the keys of everything that is
+//! authenticated but not sealed. They stay the same when a new DEK is added.
+//!
+//! | derivation key | what comes from it |
+//! |---|---|
+//! | `shared` | field fingerprints, MACs of requests: what brokers with the same records agree on |
+//! | `host` | tags of the journal, of backups and of the keyring, the store's digest: what is this broker's own |
+//!
+//! A keyring of 0.1.0 had one derivation key. It is both from then on, under the same labels, so that all that it
+//! has tagged verifies.
 
 use std::collections::BTreeMap;
 use std::sync::Arc;
 
 use arc_swap::ArcSwap;
-use aws_lc_rs::hmac;
+use aws_lc_rs::{constant_time, hmac};
 use zeroize::Zeroizing;
 
 use super::aad::{self, RecordKey};
@@ -24,6 +31,7 @@ pub struct Keyring {
     keys: ArcSwap<Keys>,
     journal: hmac::Key,
     fingerprint: hmac::Key,
+    request: hmac::Key,
     digest: hmac::Key,
     backup: hmac::Key,
     keyring: hmac::Key,
@@ -44,22 +52,25 @@ impl Keyring {
     pub(super) fn new(
         kek_id: KeyId,
         unwrapped: Vec<(Dek, SecretKey)>,
-        derivation: &SecretKey,
+        shared: &SecretKey,
+        host: &SecretKey,
     ) -> Option<Self> {
         let deks: Vec<Dek> = unwrapped.iter().map(|(dek, _)| *dek).collect();
         let newest = deks.last()?.id;
         let keys = unwrapped.into_iter().map(|(dek, key)| (dek.id, Arc::new(key))).collect();
-        let root = hmac::Key::new(hmac::HMAC_SHA256, &*derivation.copy());
-        let derive = |label: &[u8]| {
-            hmac::Key::new(hmac::HMAC_SHA256, &*Zeroizing::new(prf(&root, &[label])))
+        let [shared, host] =
+            [shared, host].map(|key| hmac::Key::new(hmac::HMAC_SHA256, &*key.copy()));
+        let derive = |root: &hmac::Key, label: &[u8]| {
+            hmac::Key::new(hmac::HMAC_SHA256, &*Zeroizing::new(prf(root, &[label])))
         };
         Some(Self {
             keys: ArcSwap::from_pointee(Keys { kek_id, deks, newest, keys }),
-            journal: derive(b"keyhatch/v1/journal tag"),
-            fingerprint: derive(b"keyhatch/v1/field fingerprint"),
-            digest: derive(b"keyhatch/v1/store digest"),
-            backup: derive(b"keyhatch/v1/backup manifest"),
-            keyring: derive(b"keyhatch/v1/keyring tag"),
+            journal: derive(&host, b"keyhatch/v1/journal tag"),
+            fingerprint: derive(&shared, b"keyhatch/v1/field fingerprint"),
+            request: derive(&shared, b"keyhatch/v1/request mac"),
+            digest: derive(&host, b"keyhatch/v1/store digest"),
+            backup: derive(&host, b"keyhatch/v1/backup manifest"),
+            keyring: derive(&host, b"keyhatch/v1/keyring tag"),
         })
     }
 
@@ -171,6 +182,18 @@ impl Keyring {
     pub fn fingerprint(&self, uid: Id, field: &str, value: &[u8]) -> [u8; 32] {
         let length = (field.len() as u64).to_be_bytes();
         prf(&self.fingerprint, &[uid.as_bytes(), &length, field.as_bytes(), value])
+    }
+
+    /// The keyed MAC of a request: of its parts in their order, where each of them ends included.
+    pub fn request_mac(&self, parts: &[&[u8]]) -> [u8; 32] {
+        let lengths: Vec<_> = parts.iter().map(|part| (part.len() as u64).to_be_bytes()).collect();
+        let framed = lengths.iter().zip(parts).flat_map(|(length, part)| [&length[..], *part]);
+        prf(&self.request, &framed.collect::<Vec<_>>())
+    }
+
+    /// Whether `mac` is the keyed MAC of this request. It takes as long whatever differs.
+    pub fn is_request_mac(&self, parts: &[&[u8]], mac: &[u8]) -> bool {
+        constant_time::verify_slices_are_equal(&self.request_mac(parts), mac).is_ok()
     }
 
     /// The keyed tag of a backup's manifest.

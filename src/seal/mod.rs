@@ -18,11 +18,13 @@ mod files;
 mod kek;
 mod keyring;
 mod keyring_file;
+mod older_keyring;
 mod place;
 mod protection;
 mod sealed;
 mod secret_memory;
 mod source;
+mod take_over;
 mod values;
 
 use aws_lc_rs::rand;
@@ -39,6 +41,7 @@ pub use protection::{MemoryProtection, note_wiping_allocator};
 pub use sealed::Sealed;
 pub use secret_memory::{KeyMemory, key_memory};
 pub use source::{AskPassphrase, KekKind, KekSource, NewKek, Passphrase, Recipe, Unlock};
+pub use take_over::TakeOver;
 pub use values::{Change, OpenedFields, ReadValues};
 
 use crate::model::Id;

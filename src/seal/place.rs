@@ -14,6 +14,7 @@
 //! what is to come is dropped, or `keyring.json.next`, and the rename is done now. Where the KEK's source
 //! changes, the source changes with the one rename, because the keyring itself names it.
 
+use std::cmp::Ordering;
 use std::collections::BTreeSet;
 use std::io::ErrorKind;
 use std::os::unix::fs::MetadataExt as _;
@@ -22,7 +23,7 @@ use std::path::{Path, PathBuf};
 use super::files::{beside, rename, replace_file, sync_directory_of, write_new};
 use super::kek::{Kek, KekError};
 use super::keyring::Keyring;
-use super::keyring_file::{KeyId, KeyringError, KeyringFile};
+use super::keyring_file::{KeyId, KeyringError, KeyringFile, Written};
 use super::source::{AskPassphrase, KekKind, KekSource, NewKek, Recipe};
 use super::{NoRandomness, OpenError, ReadValues, RecordKey, Sealed};
 use crate::model::Timestamp;
@@ -95,8 +96,6 @@ impl From<NoRandomness> for PlaceError {
 /// lock, and takes turns within the process.
 pub struct KeyPlace {
     directory: PathBuf,
-    /// Where the KEK is by a keyring that does not say.
-    first_kek_file: PathBuf,
     /// The KEK's file, in place of what the keyring says.
     kek_file: Option<PathBuf>,
     /// What is sealed outside of the store.
@@ -105,16 +104,11 @@ pub struct KeyPlace {
 
 /// A keyring with the KEK that opens it, until both are dropped.
 pub struct Unlocked {
-    file: KeyringFile,
-    kek: Kek,
+    pub(super) file: KeyringFile,
+    pub(super) kek: Kek,
 }
 
 impl Unlocked {
-    fn new(file: KeyringFile, kek: Kek) -> Result<Self, PlaceError> {
-        file.check_tag(&file.open(&kek)?)?;
-        Ok(Self { file, kek })
-    }
-
     /// Unwraps the keys.
     ///
     /// # Errors
@@ -126,17 +120,8 @@ impl Unlocked {
 
 impl KeyPlace {
     /// The keys in this state directory. Files are relative to it.
-    pub fn new(
-        directory: &Path,
-        first_kek_file: Option<PathBuf>,
-        sealed_files: Vec<(RecordKey, PathBuf)>,
-    ) -> Self {
-        Self {
-            directory: directory.to_owned(),
-            first_kek_file: first_kek_file.unwrap_or_else(|| PathBuf::from("kek")),
-            kek_file: None,
-            sealed_files,
-        }
+    pub fn new(directory: &Path, sealed_files: Vec<(RecordKey, PathBuf)>) -> Self {
+        Self { directory: directory.to_owned(), kek_file: None, sealed_files }
     }
 
     /// The same, with the KEK in this file whatever the keyring says.
@@ -166,7 +151,7 @@ impl KeyPlace {
             other => self.take(other)?,
         };
         let filled = || {
-            let file = KeyringFile::create(&kek, Some(source), now)?;
+            let file = KeyringFile::create(&kek, source, now)?;
             let (path, keyring) = (self.keyring_path(), file.open(&kek)?);
             replace_file(&path, 0o600, file.to_text(&keyring)?.as_bytes()).map_err(io(&path))?;
             Ok(keyring)
@@ -181,13 +166,17 @@ impl KeyPlace {
     /// Gets the KEK, and finishes or drops what a rotation has left when it was killed.
     ///
     /// # Errors
-    /// If the KEK cannot be had, or is another one.
+    /// If the KEK cannot be had, or is another one, or the keyring is an older one.
     pub fn unlock(&self, ask: Option<&AskPassphrase>) -> Result<Unlocked, PlaceError> {
-        self.unlock_file(ask).map_err(|error| self.located(error))
+        let unlocked = || {
+            let (file, kek) = self.settle(ask, true)?;
+            Ok(Unlocked { file: file.current()?, kek })
+        };
+        unlocked().map_err(|error| self.located(error))
     }
 
     /// What is wrong with the keyring is said with where it is.
-    fn located(&self, error: PlaceError) -> PlaceError {
+    pub(super) fn located(&self, error: PlaceError) -> PlaceError {
         match error {
             PlaceError::Keyring(error) => {
                 PlaceError::KeyringAt { path: self.keyring_path(), error }
@@ -196,41 +185,47 @@ impl KeyPlace {
         }
     }
 
-    fn unlock_file(&self, ask: Option<&AskPassphrase>) -> Result<Unlocked, PlaceError> {
+    /// The keyring that is in force, as it was written, and its KEK. `is_announced`: `state.json` says the current
+    /// format, so that a keyring on its way there is in force.
+    pub(super) fn settle(
+        &self,
+        ask: Option<&AskPassphrase>,
+        is_announced: bool,
+    ) -> Result<(Written, Kek), PlaceError> {
         let file = self.read()?;
-        let source = self.source(&file);
+        let source = self.source(file.source());
         if source.kind() == KekKind::Command {
             self.check_is_ours()?;
         }
         let kek = source.load(&self.directory, ask)?;
-        let next = self.next_path();
-        match file.check(&kek) {
-            Ok(()) => {
-                if next.exists() {
-                    tracing::info!(
-                        "a rotation of keys was begun and not done: it counts for nothing"
-                    );
-                    if let KekSource::File(path) = source {
-                        let _ = std::fs::remove_file(beside(&self.directory.join(path), "next"));
-                    }
-                    std::fs::remove_file(&next).map_err(io(&next))?;
-                }
-                Unlocked::new(file, kek)
-            }
-            Err(wrong) => {
-                let file = self.begun(&kek).ok_or(wrong)?;
-                tracing::info!(kek = %kek.id(), "a rotation of the KEK is finished");
-                let unlocked = Unlocked::new(file, kek)?;
-                rename(&next, &self.keyring_path()).map_err(io(&next))?;
-                Ok(unlocked)
-            }
+        let (next, is_its_kek) = (self.next_path(), file.check(&kek));
+        let is_in_force = |begun: &Written| match begun.format().cmp(&file.format()) {
+            Ordering::Less => false,
+            Ordering::Equal => is_its_kek.is_err(),
+            Ordering::Greater => is_announced,
+        };
+        if let Some(begun) = self.begun(&kek).filter(is_in_force) {
+            tracing::info!(kek = %kek.id(), "a change of the keyring is finished");
+            begun.check_tag(&kek)?;
+            rename(&next, &self.keyring_path()).map_err(io(&next))?;
+            return Ok((begun, kek));
         }
+        is_its_kek?;
+        if next.exists() {
+            tracing::info!("a change of the keyring was begun and not done: it counts for nothing");
+            if let KekSource::File(path) = source {
+                let _ = std::fs::remove_file(beside(&self.directory.join(path), "next"));
+            }
+            std::fs::remove_file(&next).map_err(io(&next))?;
+        }
+        file.check_tag(&kek)?;
+        Ok((file, kek))
     }
 
-    /// What a rotation has begun, if this is its KEK.
-    fn begun(&self, kek: &Kek) -> Option<KeyringFile> {
+    /// What a change of the keyring has begun, if this is its KEK.
+    fn begun(&self, kek: &Kek) -> Option<Written> {
         let text = std::fs::read_to_string(self.next_path()).ok()?;
-        KeyringFile::parse(&text).ok().filter(|begun| begun.check(kek).is_ok())
+        Written::parse(&text).ok().filter(|begun| begun.check(kek).is_ok())
     }
 
     /// The file of the KEK, if it comes from one.
@@ -239,7 +234,7 @@ impl KeyPlace {
     /// If the keyring cannot be read.
     pub fn kek_path(&self) -> Result<Option<PathBuf>, PlaceError> {
         let file = self.read().map_err(|error| self.located(error))?;
-        Ok(match self.source(&file) {
+        Ok(match self.source(file.source()) {
             KekSource::File(path) => Some(self.directory.join(path)),
             KekSource::Command(_) | KekSource::Passphrase(_) => None,
         })
@@ -264,7 +259,7 @@ impl KeyPlace {
     /// If the keyring cannot be read.
     pub fn kek_kind(&self) -> Result<KekKind, PlaceError> {
         let file = self.read().map_err(|error| self.located(error))?;
-        Ok(self.source(&file).kind())
+        Ok(self.source(file.source()).kind())
     }
 
     /// Prepares a new KEK in the same file.
@@ -273,7 +268,7 @@ impl KeyPlace {
     /// If the KEK is in no file, or files cannot be written beside it.
     pub fn rotate_in_place(&self, unlocked: Unlocked) -> Result<Rotation, PlaceError> {
         let Unlocked { file, kek: old } = unlocked;
-        let source = self.source(&file);
+        let source = self.source(&file.source);
         let KekSource::File(path) = &source else {
             return Err(PlaceError::NotAFile(source.kind()));
         };
@@ -283,9 +278,8 @@ impl KeyPlace {
         let path = std::fs::canonicalize(&path).map_err(not_replaceable)?;
         let new = Kek::generate()?;
         // What is only said to a daemon for a while is no reason to forget what the keyring says.
-        let said = self.said(&file);
-        let said = if said.kind() == KekKind::File { said } else { source };
-        let file = file.rewrapped(&old, &new, Some(said))?;
+        let said = if file.source.kind() == KekKind::File { file.source.clone() } else { source };
+        let file = file.rewrapped(&old, &new, said)?;
         let mut rotation = self.prepare(&file, &new, old.id(), new.id())?;
         let next = beside(&path, "next");
         rotation.made.push(next.clone());
@@ -306,7 +300,7 @@ impl KeyPlace {
     /// # Errors
     /// If it cannot be had, or something cannot be written.
     pub fn change_kek(&self, unlocked: Unlocked, new: &NewKek) -> Result<Rotation, PlaceError> {
-        let own = match self.source(&unlocked.file) {
+        let own = match self.source(&unlocked.file.source) {
             KekSource::File(path) => Some(self.directory.join(path)),
             KekSource::Command(_) | KekSource::Passphrase(_) => None,
         };
@@ -320,7 +314,7 @@ impl KeyPlace {
             NewKek::Command(_) | NewKek::Passphrase(_) => None,
         };
         let (source, kek) = self.take(new)?;
-        let file = unlocked.file.rewrapped(&unlocked.kek, &kek, Some(source))?;
+        let file = unlocked.file.rewrapped(&unlocked.kek, &kek, source)?;
         let mut rotation = self.prepare(&file, &kek, unlocked.kek.id(), kek.id())?;
         rotation.made.extend(made);
         rotation.kept = own;
@@ -333,7 +327,6 @@ impl KeyPlace {
     /// If something cannot be written.
     pub fn add_dek(&self, unlocked: Unlocked, now: Timestamp) -> Result<Rotation, PlaceError> {
         let Unlocked { mut file, kek } = unlocked;
-        file.source = Some(self.said(&file));
         let (old, new) = file.add_dek(&kek, now)?;
         self.prepare(&file, &kek, old, new)
     }
@@ -347,7 +340,7 @@ impl KeyPlace {
         keyring: &Keyring,
         dropped: &BTreeSet<KeyId>,
     ) -> Result<(), PlaceError> {
-        let mut file = self.read()?;
+        let mut file = self.read()?.current()?;
         file.check_tag(keyring)?;
         file.drop_deks(dropped);
         let path = self.keyring_path();
@@ -436,12 +429,12 @@ impl KeyPlace {
         })
     }
 
-    fn read(&self) -> Result<KeyringFile, PlaceError> {
+    fn read(&self) -> Result<Written, PlaceError> {
         let path = self.keyring_path();
         let bytes = std::fs::read(&path).map_err(io(&path))?;
         let text = std::str::from_utf8(&bytes)
             .map_err(|_| KeyringError::Damaged("it is no text".to_owned()))?;
-        Ok(KeyringFile::parse(text)?)
+        Ok(Written::parse(text)?)
     }
 
     /// Nothing seals where the KEK comes from, and a command is run with our rights.
@@ -455,20 +448,15 @@ impl KeyPlace {
         }
     }
 
-    /// Where the keyring says that the KEK comes from.
-    fn said(&self, file: &KeyringFile) -> KekSource {
-        file.source.clone().unwrap_or_else(|| KekSource::File(self.first_kek_file.clone()))
+    fn source(&self, said: &KekSource) -> KekSource {
+        self.kek_file.clone().map_or_else(|| said.clone(), KekSource::File)
     }
 
-    fn source(&self, file: &KeyringFile) -> KekSource {
-        self.kek_file.clone().map_or_else(|| self.said(file), KekSource::File)
-    }
-
-    fn keyring_path(&self) -> PathBuf {
+    pub(super) fn keyring_path(&self) -> PathBuf {
         self.directory.join("keyring.json")
     }
 
-    fn next_path(&self) -> PathBuf {
+    pub(super) fn next_path(&self) -> PathBuf {
         self.directory.join("keyring.json.next")
     }
 }
@@ -530,7 +518,7 @@ fn read_sealed(path: &Path) -> Result<Sealed, PlaceError> {
     Sealed::parse(&bytes).map_err(|_| PlaceError::SealedFile(path.to_owned()))
 }
 
-fn io(path: &Path) -> impl FnOnce(std::io::Error) -> PlaceError {
+pub(super) fn io(path: &Path) -> impl FnOnce(std::io::Error) -> PlaceError {
     let path = path.to_owned();
     |source| PlaceError::Io { path, source }
 }

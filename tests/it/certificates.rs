@@ -43,7 +43,7 @@ fn own_certificate(directory: &Path) -> Svid {
 
 fn authority_of(state: &Path) -> Authority {
     let state = StateDirectory::new(state);
-    let keyring = state.keyring(&state.read().unwrap(), None).unwrap();
+    let keyring = state.unlock(None).unwrap().keyring().unwrap();
     state.authority(&keyring).unwrap()
 }
 

@@ -37,7 +37,7 @@ impl Bare {
         // It brings a runtime of its own.
         tokio::task::spawn_blocking(move || init(&made).unwrap()).await.unwrap();
         let state = StateDirectory::new(&config.state);
-        let keys = state.keys(&state.read().unwrap(), None);
+        let keys = state.keys(None);
         let keyring = keys.unlock(None).unwrap().keyring().unwrap();
         let authority = state.authority(&keyring).unwrap();
         let (listeners, mut opened) = tokio::sync::mpsc::unbounded_channel();

@@ -195,10 +195,9 @@ fn a_keyring_in_which_keys_changed_places_is_refused() {
     assert!(rotated.unwrap().status.success());
     let path = sources.path().join("state/keyring.json");
     let whole = read_json(&path);
-    let changes: [fn(&mut Value); 4] = [
+    let changes: [fn(&mut Value); 3] = [
         |file| file["deks"].as_array_mut().unwrap().reverse(),
         |file| drop(file["deks"].as_array_mut().unwrap().remove(0)),
-        |file| file["format"] = 1.into(),
         |file| file["source"] = serde_json::json!({"file": "elsewhere"}),
     ];
     for change in changes {
@@ -212,38 +211,6 @@ fn a_keyring_in_which_keys_changed_places_is_refused() {
     }
     std::fs::write(&path, whole.to_string()).unwrap();
     assert!(ServeProcess::start(sources.path()).terminate());
-}
-
-#[test]
-fn a_state_directory_of_the_first_format_is_served_and_its_keys_are_rotated() {
-    let mut broker = TestBroker::start();
-    broker.create_aws("prod", "s", &["workflow:w"]);
-    broker.stop();
-    let state = broker.config.state.clone();
-    let edit = |name: &str, change: &dyn Fn(&mut serde_json::Map<String, Value>)| {
-        let mut value = read_json(&state.join(name));
-        change(value.as_object_mut().unwrap());
-        std::fs::write(state.join(name), value.to_string()).unwrap();
-    };
-    edit("state.json", &|file| {
-        file.insert("format".to_owned(), 1.into());
-        file.insert("kek_file".to_owned(), "kek".into());
-    });
-    edit("keyring.json", &|file| {
-        file.insert("format".to_owned(), 1.into());
-        file.remove("source").unwrap();
-        file["deks"][0].as_object_mut().unwrap().remove("create_time").unwrap();
-        file["derivation"].as_object_mut().unwrap().remove("create_time").unwrap();
-    });
-    broker.serve();
-    assert_eq!(keys(&broker).deks[0].create_time, None);
-    rotate_kek(&broker).unwrap();
-    rotate_dek(&broker).unwrap();
-    wait_until("it is sealed again", || keys(&broker).deks.len() == 1);
-    broker.restart();
-    let step = broker.open("w", "s");
-    assert_eq!(broker.resolve(&step, "aws/prod").unwrap().fields["secret_access_key"], "s");
-    assert_eq!(read_json(&state.join("keyring.json"))["source"]["file"], "kek");
 }
 
 fn keys(broker: &TestBroker) -> pb::ListKeysResponse {

@@ -68,5 +68,6 @@ mod sockets;
 mod tampering;
 mod tools;
 mod transcript;
+mod upgrades;
 mod usage;
 mod watch;

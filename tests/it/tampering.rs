@@ -1,8 +1,6 @@
 //! Whatever is changed behind the broker's back is refused, with the way out in the message.
 
-use std::path::Path;
-
-use crate::harness::{ServeProcess, TestBroker, keyhatch_in, wait_until};
+use crate::harness::{ServeProcess, TestBroker, copy_directory, keyhatch_in, wait_until};
 
 fn refusal(broker: &TestBroker) -> String {
     match broker.try_serve() {
@@ -132,19 +130,6 @@ fn a_keyring_that_is_no_text_any_more_is_refused_with_the_way_out() {
         refused.contains("the keyring is damaged") && refused.contains("restore keyring.json"),
         "{refused}"
     );
-}
-
-fn copy_directory(from: &Path, to: &Path) {
-    std::fs::create_dir_all(to).unwrap();
-    for entry in std::fs::read_dir(from).unwrap() {
-        let entry = entry.unwrap();
-        let target = to.join(entry.file_name());
-        if entry.path().is_dir() {
-            copy_directory(&entry.path(), &target);
-        } else {
-            std::fs::copy(entry.path(), target).unwrap();
-        }
-    }
 }
 
 #[test]

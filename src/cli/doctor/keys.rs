@@ -17,9 +17,11 @@ const KEYRING: &str = "keyring";
 pub(super) fn look(site: &Site) -> Vec<Finding> {
     let state = StateDirectory::new(&site.state);
     // That it cannot be read has been said.
-    let Ok(file) = state.read() else { return Vec::new() };
+    if state.read().is_err() {
+        return Vec::new();
+    }
     let unlock = Unlock { kek_file: site.kek_file.clone(), passphrase: None };
-    let keys = state.keys(&file, Some(&unlock));
+    let keys = state.keys(Some(&unlock));
     let from = keys.kek_kind().and_then(|kind| Ok((kind, keys.kek_path()?)));
     match from {
         Err(error) => {

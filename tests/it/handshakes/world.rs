@@ -174,7 +174,7 @@ impl World {
 
 fn authority(state: &Path) -> serde_json::Value {
     let state = StateDirectory::new(state);
-    let keyring = state.keyring(&state.read().unwrap(), None).unwrap();
+    let keyring = state.unlock(None).unwrap().keyring().unwrap();
     let authority = state.authority(&keyring).unwrap();
     serde_json::from_slice(&authority.to_bytes().unwrap()).unwrap()
 }

@@ -11,6 +11,7 @@ mod steps;
 
 use std::collections::BTreeMap;
 use std::net::{Ipv4Addr, SocketAddr};
+use std::os::unix::fs::PermissionsExt;
 use std::path::{Path, PathBuf};
 use std::sync::LazyLock;
 use std::time::Duration;
@@ -86,14 +87,31 @@ impl TestBroker {
         let (state, run) = (directory.path().join("state"), directory.path().join("run"));
         let config = Config { limits, ..Config::in_directories(state, run) };
         init(&init_options(&config, &clock)).unwrap();
+        let mut broker = Self::stopped(directory, config, clock);
+        broker.serve();
+        broker
+    }
+
+    /// A broker with a copy of a state directory below `tests/fixtures`, not serving yet.
+    pub fn of_fixture(name: &str) -> Self {
+        let directory = tempfile::Builder::new().prefix("kh").tempdir().unwrap();
+        let (state, run) = (directory.path().join("state"), directory.path().join("run"));
+        let fixture = Path::new(env!("CARGO_MANIFEST_DIR")).join("tests/fixtures").join(name);
+        copy_directory(&fixture, &state);
+        std::fs::create_dir(state.join("broker")).unwrap();
+        std::fs::set_permissions(&state, PermissionsExt::from_mode(0o700)).unwrap();
+        std::fs::set_permissions(state.join("kek"), PermissionsExt::from_mode(0o400)).unwrap();
+        let clock = Clock::hand_set(Timestamp::from_millis(*START));
+        Self::stopped(directory, Config::in_directories(state, run), clock)
+    }
+
+    fn stopped(directory: TempDir, config: Config, clock: Clock) -> Self {
         let runtime = tokio::runtime::Builder::new_multi_thread()
             .worker_threads(2)
             .enable_all()
             .build()
             .unwrap();
-        let mut broker = Self { daemon: None, config, clock, runtime, directory };
-        broker.serve();
-        broker
+        Self { daemon: None, config, clock, runtime, directory }
     }
 
     /// A new broker that tells metrics, serving.
@@ -145,7 +163,7 @@ impl TestBroker {
     /// The CA with its private keys: a test may issue what it likes.
     pub fn authority(&self) -> Authority {
         let state = StateDirectory::new(&self.config.state);
-        let keyring = state.keyring(&state.read().unwrap(), None).unwrap();
+        let keyring = state.unlock(None).unwrap().keyring().unwrap();
         state.authority(&keyring).unwrap()
     }
 
@@ -333,6 +351,19 @@ impl TestBroker {
 impl Drop for TestBroker {
     fn drop(&mut self) {
         self.stop();
+    }
+}
+
+/// Copies a directory with all that is in it.
+pub fn copy_directory(from: &Path, to: &Path) {
+    std::fs::create_dir(to).unwrap();
+    for entry in std::fs::read_dir(from).unwrap() {
+        let entry = entry.unwrap();
+        let to = to.join(entry.file_name());
+        match entry.file_type().unwrap().is_dir() {
+            true => copy_directory(&entry.path(), &to),
+            false => drop(std::fs::copy(entry.path(), to).unwrap()),
+        }
     }
 }
 

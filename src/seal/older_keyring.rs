@@ -1,0 +1,54 @@
+//! `keyring.json` as 0.1.0 wrote it, format 2: with one derivation key.
+//!
+//! It is read to be taken over into the current format, and by nobody else. Its derivation key becomes both of the
+//! current ones, so that journals, backups, fingerprints and digests of 0.1.0 go on to verify.
+
+use serde::{Deserialize, Serialize};
+
+use super::kek::Kek;
+use super::keyring::Keyring;
+use super::keyring_file::{
+    KeyId, KeyringError, KeyringFile, WrappedKey, check, check_tag, unwrap_deks,
+};
+use super::source::KekSource;
+use crate::model::hex_bytes;
+
+pub(super) const FORMAT: u32 = 2;
+
+const DERIVATION_PURPOSE: &[u8] = b"derivation";
+
+#[derive(Serialize, Deserialize)]
+#[serde(deny_unknown_fields)]
+pub(super) struct OlderKeyring {
+    format: u32,
+    pub(super) source: KekSource,
+    pub(super) kek_id: KeyId,
+    #[serde(with = "hex_bytes")]
+    pub(super) kek_check: [u8; 32],
+    deks: Vec<WrappedKey>,
+    derivation: WrappedKey,
+    /// Over everything else.
+    #[serde(with = "hex_bytes")]
+    tag: Vec<u8>,
+}
+
+impl OlderKeyring {
+    /// Unwraps its keys, if it is as it was written.
+    pub(super) fn open(&self, kek: &Kek) -> Result<Keyring, KeyringError> {
+        check(kek, self.kek_id, &self.kek_check)?;
+        let derivation = self.derivation.unwrap(kek, DERIVATION_PURPOSE, "the derivation key")?;
+        let keyring =
+            Keyring::new(self.kek_id, unwrap_deks(&self.deks, kek)?, &derivation, &derivation);
+        let keyring = keyring.ok_or_else(|| KeyringError::Damaged("no data key".to_owned()))?;
+        check_tag(self, &self.tag, &keyring)?;
+        Ok(keyring)
+    }
+
+    /// The same keys in the current format, if it is as it was written.
+    pub(super) fn taken_over(self, kek: &Kek) -> Result<KeyringFile, KeyringError> {
+        self.open(kek)?;
+        let derivation = self.derivation.unwrap(kek, DERIVATION_PURPOSE, "the derivation key")?;
+        let derivation = (&derivation, self.derivation.create_time);
+        Ok(KeyringFile::with_one_derivation_key(kek, self.source, self.deks, derivation)?)
+    }
+}

@@ -1,0 +1,248 @@
+//! What an older version has written is taken over, and what a newer one has written is never read in part.
+
+use std::os::unix::fs::PermissionsExt as _;
+use std::path::Path;
+
+use aws_lc_rs::digest::{SHA256, digest};
+use keyhatch::daemon::{ReissueOptions, StateDirectory, reissue_admin};
+use keyhatch::grpc::pb;
+use keyhatch::grpc::pb::system_service_client::SystemServiceClient;
+use keyhatch::seal::{Keyring, Unlock};
+use serde::Deserialize;
+use serde_json::Value;
+
+use crate::harness::{TestBroker, keyhatch_in};
+
+const RELEASE: &str = "formats/0.1.0";
+
+fn read_json(path: &Path) -> Value {
+    serde_json::from_slice(&std::fs::read(path).unwrap()).unwrap()
+}
+
+/// The format that a file of the state says.
+fn format(broker: &TestBroker, name: &str) -> Value {
+    read_json(&broker.config.state.join(name))["format"].clone()
+}
+
+/// Why it does not start; nothing if it does.
+fn refusal(broker: &TestBroker) -> String {
+    match broker.try_serve() {
+        Ok(daemon) => {
+            daemon.stop();
+            String::new()
+        }
+        Err(error) => error.to_string(),
+    }
+}
+
+/// The fixture has no private keys of operators and executors.
+fn reissue(broker: &TestBroker) {
+    reissue_admin(&ReissueOptions {
+        state: broker.config.state.clone(),
+        unlock: Unlock::default(),
+        runtime: broker.config.runtime.clone(),
+        clock: broker.clock.clone(),
+    })
+    .unwrap();
+}
+
+fn resolves_all(broker: &TestBroker) {
+    let step = broker.open("deploy", "build");
+    for reference in ["aws/prod", "group:accounts:env=prod"] {
+        let got = broker.resolve(&step, reference).unwrap();
+        assert_eq!(got.fields["secret_access_key"], "not-a-real-secret");
+    }
+    assert_eq!(broker.resolve(&step, "secret:token").unwrap().fields["value"], "not-a-real-secret");
+}
+
+#[test]
+fn a_state_of_the_last_release_goes_on_with_all_it_had() {
+    let mut broker = TestBroker::of_fixture(RELEASE);
+    assert_eq!(refusal(&broker), "");
+    for name in ["state.json", "keyring.json"] {
+        assert_eq!(format(&broker, name), 3, "{name}");
+    }
+    reissue(&broker);
+    broker.serve();
+    resolves_all(&broker);
+    assert_eq!(broker.journaled("formats")[0]["keyring"], 3);
+    // What it tagged and took the fingerprint of is known again: an unchanged document writes nothing.
+    let mut client = SystemServiceClient::new(broker.operator());
+    broker.block_on(client.rotate_dek(pb::RotateDekRequest {})).unwrap();
+    broker.restart();
+    resolves_all(&broker);
+    let verify = keyhatch_in(broker.scratch(), &["journal", "verify"]).output().unwrap();
+    assert!(verify.status.success(), "{}", String::from_utf8_lossy(&verify.stderr));
+}
+
+#[test]
+fn an_offline_command_takes_a_state_of_the_last_release_over() {
+    let mut broker = TestBroker::of_fixture(RELEASE);
+    let rotate = keyhatch_in(broker.scratch(), &["key", "rotate", "--offline"]).output().unwrap();
+    assert!(rotate.status.success(), "{}", String::from_utf8_lossy(&rotate.stderr));
+    assert_eq!(format(&broker, "state.json"), 3);
+    reissue(&broker);
+    broker.serve();
+    resolves_all(&broker);
+}
+
+/// The check that 0.1.0 makes before it reads anything else.
+fn last_release_reads(state: &Path) -> Result<(), String> {
+    #[derive(Deserialize)]
+    struct Format {
+        format: u32,
+    }
+    let text = std::fs::read(state.join("state.json")).unwrap();
+    let Format { format } = serde_json::from_slice(&text).unwrap();
+    if format > 2 {
+        return Err(format!(
+            "{} has format {format}, which this version does not know; run the newer keyhatch",
+            state.display()
+        ));
+    }
+    Ok(())
+}
+
+#[test]
+fn the_last_release_refuses_a_state_of_this_version() {
+    let mut broker = TestBroker::of_fixture(RELEASE);
+    let state = broker.config.state.clone();
+    // The control: it reads its own.
+    assert_eq!(last_release_reads(&state), Ok(()));
+    broker.serve();
+    broker.stop();
+    let refused = last_release_reads(&state).unwrap_err();
+    assert!(
+        refused.ends_with("has format 3, which this version does not know; run the newer keyhatch")
+    );
+    assert!(last_release_reads(&TestBroker::start().config.state).is_err());
+}
+
+#[test]
+fn a_kill_while_a_state_is_taken_over_loses_nothing() {
+    let made = TestBroker::of_fixture(RELEASE);
+    let read =
+        |broker: &TestBroker, name: &str| std::fs::read(broker.config.state.join(name)).unwrap();
+    let before = ["state.json", "keyring.json"].map(|name| read(&made, name));
+    let unlocked = StateDirectory::new(&made.config.state).unlock(None).unwrap();
+    drop(unlocked);
+    let after = ["state.json", "keyring.json"].map(|name| read(&made, name));
+    let ([state2, ring2], [state3, ring3]) = (&before, &after);
+    let torn = ring3[..ring3.len() / 2].to_vec();
+    // What is on disk after each step, and whether 0.1.0 still reads it.
+    let moments = [
+        ("nothing", state2, ring2, None, true),
+        ("a torn keyring", state2, ring2, Some(&torn), true),
+        ("the next keyring", state2, ring2, Some(ring3), true),
+        ("state.json", state3, ring2, Some(ring3), false),
+        ("the keyring", state3, ring3, None, false),
+    ];
+    for (what, state, ring, next, is_read) in moments {
+        let mut broker = TestBroker::of_fixture(RELEASE);
+        let path = |name: &str| broker.config.state.join(name);
+        std::fs::write(path("state.json"), state).unwrap();
+        std::fs::write(path("keyring.json"), ring).unwrap();
+        if let Some(next) = next {
+            std::fs::write(path("keyring.json.next"), next).unwrap();
+        }
+        assert_eq!(last_release_reads(&broker.config.state).is_ok(), is_read, "{what}");
+        reissue(&broker);
+        broker.serve();
+        resolves_all(&broker);
+        broker.stop();
+        assert_eq!(format(&broker, "keyring.json"), 3, "{what}");
+        assert!(!broker.config.state.join("keyring.json.next").exists(), "{what}");
+    }
+}
+
+#[test]
+fn a_state_or_a_keyring_of_an_older_format_never_comes_back() {
+    let mut broker = TestBroker::of_fixture(RELEASE);
+    let older = ["state.json", "keyring.json"]
+        .map(|name| (name, std::fs::read(broker.config.state.join(name)).unwrap()));
+    broker.serve();
+    broker.stop();
+    for put_back in [&older[..1], &older[1..], &older[..]] {
+        let current = older.each_ref().map(|(name, _)| {
+            let path = broker.config.state.join(name);
+            (path.clone(), std::fs::read(path).unwrap())
+        });
+        for (name, content) in put_back {
+            std::fs::write(broker.config.state.join(name), content).unwrap();
+        }
+        // Twice: what was refused leaves nothing behind that is taken.
+        for _ in 0..2 {
+            let refused = refusal(&broker);
+            assert!(refused.contains("older"), "{refused}");
+        }
+        for (path, content) in current {
+            std::fs::write(path, content).unwrap();
+        }
+    }
+    assert_eq!(refusal(&broker), "");
+}
+
+fn sha256(bytes: &[u8]) -> String {
+    hex::encode(digest(&SHA256, bytes))
+}
+
+/// A line as a broker with these keys writes it after `last`, of what this version does not know.
+fn newer_line(keyring: &Keyring, last: &Value, event: &str) -> String {
+    let (n, prev) = (last["n"].as_u64().unwrap() + 1, last["hash"].as_str().unwrap());
+    let time = last["time"].as_str().unwrap();
+    let body = format!(r#"{{"n":{n},"time":"{time}",{event},"prev":"{prev}""#);
+    let hash = digest(&SHA256, body.as_bytes());
+    let tagged = format!(r#"{body},"tag":"{}""#, hex::encode(keyring.journal_tag(hash.as_ref())));
+    format!("{tagged},\"hash\":\"{}\"}}\n", sha256(tagged.as_bytes()))
+}
+
+#[test]
+fn a_line_of_a_newer_version_refuses_the_start_and_stays() {
+    for event in [
+        r#""event":"minted","handle":"h""#,
+        // An event that is known, and says something else.
+        r#""event":"closed","openings":[]"#,
+        r#""event":"checkpoint","format":99,"file":1,"head":0,"intent":0,"abandoned":0,"openings":[],"leases":[]"#,
+        r#""event":"checkpoint","format":2,"file":1,"head":0,"intent":0,"abandoned":0,"openings":[],"leases":[],"new":1"#,
+    ] {
+        let mut broker = TestBroker::start();
+        broker.stop();
+        let keyring = StateDirectory::new(&broker.config.state).unlock(None).unwrap();
+        let (keyring, path) = (keyring.keyring().unwrap(), broker.journal_path());
+        let line = newer_line(&keyring, broker.journal().last().unwrap(), event);
+        let mut text = std::fs::read_to_string(&path).unwrap();
+        text.push_str(&line);
+        // As a crash leaves it: a torn line stands before.
+        let torn = text.replace(&line, &format!("{}\n{line}", &line[..20]));
+        for text in [&text, &torn] {
+            std::fs::write(&path, text).unwrap();
+            let refused = refusal(&broker);
+            assert!(
+                refused.contains("was written by a newer keyhatch")
+                    && refused.contains("run the newer"),
+                "{event}: {refused}"
+            );
+            assert_eq!(&std::fs::read_to_string(&path).unwrap(), text);
+            assert!(!path.with_extension("jsonl.torn").exists());
+        }
+        std::fs::write(&path, &text).unwrap();
+        let verify = keyhatch_in(broker.scratch(), &["journal", "verify"]).output().unwrap();
+        let told = String::from_utf8_lossy(&verify.stderr).into_owned();
+        assert!(told.contains("newer keyhatch"), "{told}");
+    }
+}
+
+#[test]
+fn a_keyring_with_a_key_of_a_newer_version_is_refused() {
+    let mut broker = TestBroker::start();
+    broker.stop();
+    let path = broker.config.state.join("keyring.json");
+    let mut file = read_json(&path);
+    file["attestation"] = "new".into();
+    std::fs::write(&path, file.to_string()).unwrap();
+    std::fs::set_permissions(&path, std::fs::Permissions::from_mode(0o600)).unwrap();
+    assert!(refusal(&broker).contains("unknown field"), "{}", refusal(&broker));
+    file["format"] = 4.into();
+    std::fs::write(&path, file.to_string()).unwrap();
+    assert!(refusal(&broker).contains("run the newer keyhatch"), "{}", refusal(&broker));
+}
