@@ -54,6 +54,7 @@ pub enum ConfigError {
 struct ConfigFile {
     state: Option<PathBuf>,
     runtime: Option<PathBuf>,
+    shared_parent: Vec<PathBuf>,
     admin_group: Option<String>,
     journal: Option<JournalMode>,
     metrics: Option<String>,
@@ -67,6 +68,8 @@ pub struct Given {
     pub state: Option<PathBuf>,
     /// `--runtime`, `KEYHATCH_RUNTIME`
     pub runtime: Option<PathBuf>,
+    /// `--shared-parent`, `KEYHATCH_SHARED_PARENT`
+    pub shared_parents: Vec<PathBuf>,
     /// `--admin-group`, `KEYHATCH_ADMIN_GROUP`
     pub admin_group: Option<String>,
     /// `--journal`, `KEYHATCH_JOURNAL`
@@ -86,6 +89,8 @@ pub struct Config {
     pub state: PathBuf,
     /// Where sockets are made.
     pub runtime: PathBuf,
+    /// The directories above these two that others may write to, and are trusted with.
+    pub shared_parents: Vec<PathBuf>,
     /// The group, by its id, that may connect to the admin socket beside the daemon's own user.
     pub admin_group: Option<u32>,
     /// When a decision on the step door is as good as written.
@@ -104,6 +109,7 @@ impl Config {
         Self {
             state,
             runtime,
+            shared_parents: Vec::new(),
             admin_group: None,
             journal: JournalMode::default(),
             metrics: None,
@@ -121,9 +127,11 @@ impl Config {
         let file = given.file.as_deref().map(read).transpose()?.unwrap_or_default();
         let admin_group = given.admin_group.or(file.admin_group);
         let metrics = given.metrics.or(file.metrics);
+        let is_given = !given.shared_parents.is_empty();
         Ok(Self {
             state: given.state.or(file.state).unwrap_or_else(default_state),
             runtime: given.runtime.or(file.runtime).unwrap_or_else(default_runtime),
+            shared_parents: if is_given { given.shared_parents } else { file.shared_parent },
             admin_group: admin_group.as_deref().map(group).transpose()?,
             journal: given.journal.or(file.journal).unwrap_or_default(),
             metrics: metrics.as_deref().map(loopback).transpose()?,

@@ -22,6 +22,7 @@
 //! | 2 | [`relay`] | Puppet Relay's specs: references, expressions, evaluation (pure) |
 //! | 1 | [`metrics`] | what is counted, and its text: prometheus_client |
 //! | 1 | [`model`] | the words, parsed and checked |
+//! | 1 | [`sys`] | directories that are fit to work in; users and access control lists: rustix |
 //!
 //! # How one Resolve flows
 //!
@@ -41,7 +42,7 @@
 //! | who | what is done about it |
 //! |---|---|
 //! | hostile code in a step | has its own socket and certificate only; what it may resolve is decided by name, and what it may not have looks like what does not exist |
-//! | another user on the host | directories and sockets by mode; SO_PEERCRED beside the certificate; no core dumps; metrics, if they are told, are counts and names of operators and executors |
+//! | another user on the host | works in no directory that others can change, from the top down; steps' directories by access control list, never by a secret name; SO_PEERCRED beside the certificate; no core dumps; metrics, if they are told, are counts and names of operators and executors |
 //! | whoever reads freed memory | every heap block is wiped when it is freed |
 //! | whoever reads another process's memory | the keys that seal the store are where nobody else can read, if the kernel has such memory; values are not |
 //! | a stolen step certificate | works on its own socket only, until the step closes |
@@ -67,3 +68,4 @@ pub mod model;
 pub mod relay;
 pub mod seal;
 pub mod store;
+pub mod sys;

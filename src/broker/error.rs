@@ -310,10 +310,8 @@ pub enum Error {
         "this executor may not open steps of workflow {0}; an administrator registers for which it may"
     )]
     WorkflowNotPermitted(WorkflowName),
-    /// This daemon cannot give files to that user.
-    #[error(
-        "this daemon cannot give files to {0}: it lacks CAP_CHOWN; run it as root, or open the step for its own uid, and a group that it belongs to"
-    )]
+    /// This daemon cannot let that user or group into a directory; with the reason.
+    #[error("this daemon cannot let in {0}")]
     UidNotPermitted(String),
 }
 

@@ -6,7 +6,7 @@ use std::time::Duration;
 use super::Broker;
 use super::error::Error;
 use super::judge::is_executors;
-use super::step_directory::{CERTIFICATE, Owner, StepFile};
+use super::step_directory::{CERTIFICATE, StepFile, guests_of};
 use crate::journal::{CloseReason, Event, LiveOpening};
 use crate::model::Timestamp;
 use crate::model::limits::MAX_STEP_CERTIFICATE_LIFE;
@@ -70,10 +70,9 @@ impl Broker {
         let (id, key) = (record.key.spiffe_id(), &record.public_key);
         let issued = self.authority.issue_client(&id, key, random_id()?, now, end)?;
         self.journal.renew_certificate(now, record.id, issued.pinned)?;
-        let file =
-            StepFile { name: CERTIFICATE, mode: 0o444, content: issued.chain_pem.as_bytes() };
+        let file = StepFile { name: CERTIFICATE, content: issued.chain_pem.as_bytes() };
         self.runtime
-            .replace_file(record.id, Owner::of(record), &file)
+            .replace_file(record.id, guests_of(record), &file)
             .map_err(|error| Error::Internal(format!("the step's directory: {error}")))?;
         opening.certificate_written();
         Ok(())

@@ -72,7 +72,7 @@ pub use resolve::{ResolveRequest, Resolved};
 pub use runs::{LeaseState, Received, RunStep};
 pub use secrets::SecretDocument;
 pub use start::{Parts, StartError};
-pub use step_directory::{Runtime, RuntimeError, StepListener, bind};
+pub use step_directory::{Runtime, RuntimeError, StepListener};
 pub use step_list::{ListedStep, ListedSteps};
 pub use suggest::{Advice, Suggestion};
 pub use tail::TailRequest;

@@ -4,13 +4,14 @@
 //! makes it visible, and what it says of a closing precedes the removal.
 
 use std::collections::BTreeSet;
+use std::io::ErrorKind;
 use std::sync::Arc;
 use std::time::Duration;
 
 use super::Broker;
 use super::error::Error;
 use super::operators::require_executor;
-use super::step_directory::{CERTIFICATE, Owner, StepFile};
+use super::step_directory::{CERTIFICATE, StepFile, guests_of};
 use crate::access::Principal;
 use crate::identity::KeyAndCertificate;
 use crate::journal::{CloseReason, Live, LiveOpening};
@@ -96,13 +97,14 @@ pub struct ClosedStep {
 }
 
 impl Broker {
-    /// Opens a step.
+    /// Opens a step. Its directory is mounted by `peer_uid`, the Unix user who asks.
     ///
     /// # Errors
     /// See `ExecutorService.OpenStep`.
     pub async fn open_step(
         &self,
         caller: &Principal,
+        peer_uid: u32,
         request: StepRequest,
     ) -> Result<OpenedStep, Error> {
         let executor = require_executor(caller)?;
@@ -111,7 +113,7 @@ impl Broker {
         }
         let (opening, certificate) = self.new_opening(executor, request).await?;
         let env = self.step_env(&opening);
-        let prepared = self.prepare_directory(&opening, &certificate, &env);
+        let prepared = self.prepare_directory(&opening, &certificate, &env, peer_uid);
         let listener = prepared.inspect_err(|_| self.remove_directory(opening.id))?;
         let taken = self
             .journal
@@ -124,7 +126,7 @@ impl Broker {
     fn opened(&self, opening: Opening) -> OpenedStep {
         OpenedStep {
             spiffe_id: opening.key.spiffe_id().uri(self.authority.domain()),
-            directory: self.directory_text(opening.id),
+            directory: self.directory_text(&opening),
             env: self.step_env(&opening),
             opening,
         }
@@ -160,7 +162,7 @@ impl Broker {
         let ttl = self.step_ttl(request.ttl)?;
         let mount_path = mount_path(&request.mount_path)?;
         let key = request.key(&executor);
-        let StepOwner { uid, gid, anybody } = request.owner.check()?;
+        let StepOwner { uid, gid, anybody } = request.owner.check(&mount_path)?;
         let heartbeat_seconds = heartbeat_seconds(request.heartbeat)?;
         let executor_uid = self.check_scope(&key, &request.run_as)?;
         let attempt = self.next_attempt(&key, request.attempt).await?;
@@ -274,7 +276,7 @@ impl Broker {
 
     /// Listens again for a step that was open when the daemon went down.
     pub(super) fn reopen(&self, opening: Arc<LiveOpening>) -> std::io::Result<()> {
-        let listener = self.runtime.rebind(opening.record().id, Owner::of(opening.record()))?;
+        let listener = self.runtime.rebind(opening.record().id, guests_of(opening.record()))?;
         // A daemon that was down has heard nobody.
         opening.heartbeat(self.now());
         self.listeners.start(listener, opening);
@@ -352,31 +354,33 @@ impl Broker {
         opening: &Opening,
         certificate: &KeyAndCertificate,
         env: &[(String, String)],
+        opener: u32,
     ) -> Result<std::os::unix::net::UnixListener, Error> {
         let env_text: String =
             env.iter().map(|(name, value)| format!("{name}={value}\n")).collect();
-        let owner = Owner::of(opening);
         let files = [
-            StepFile {
-                name: CERTIFICATE,
-                mode: 0o444,
-                content: certificate.issued.chain_pem.as_bytes(),
-            },
-            StepFile {
-                name: "tls.key",
-                mode: owner.access.key(),
-                content: certificate.key_pem.as_bytes(),
-            },
-            StepFile { name: "ca.crt", mode: 0o444, content: self.authority.root_pem().as_bytes() },
-            StepFile { name: "env", mode: 0o444, content: env_text.as_bytes() },
+            (CERTIFICATE, certificate.issued.chain_pem.as_str()),
+            ("tls.key", &certificate.key_pem),
+            ("ca.crt", self.authority.root_pem()),
+            ("env", &env_text),
         ];
-        self.runtime.prepare(opening.id, owner, &files).map_err(|error| {
-            if error.kind() == std::io::ErrorKind::PermissionDenied {
-                let gid = opening.gid.map_or_else(String::new, |gid| format!(", gid {gid}"));
-                Error::UidNotPermitted(format!("uid {}{gid}", opening.uid))
-            } else {
-                self.directory_unavailable(&error)
-            }
+        let files = files.map(|(name, text)| StepFile { name, content: text.as_bytes() });
+        self.runtime.prepare(opening.id, guests_of(opening), opener, &files).map_err(|error| {
+            let why = match error.kind() {
+                ErrorKind::InvalidInput => "it has no such user or group in its user namespace",
+                ErrorKind::PermissionDenied => {
+                    "its runtime directory keeps no access control lists, and it lacks CAP_CHOWN; have --runtime on \
+                     a file system that keeps them, such as tmpfs"
+                }
+                ErrorKind::Unsupported => {
+                    "its runtime directory keeps no access control lists, and you are neither root nor its own user; \
+                     have --runtime on a file system that keeps them, such as tmpfs"
+                }
+                _ => return self.directory_unavailable(&error),
+            };
+            let gid = opening.gid.map_or_else(String::new, |gid| format!(", gid {gid}"));
+            let whom = if opening.is_for_anybody { opener } else { opening.uid };
+            Error::UidNotPermitted(format!("uid {whom}{gid}: {why}"))
         })
     }
 
@@ -391,14 +395,15 @@ impl Broker {
         }
     }
 
-    pub(super) fn directory_text(&self, id: Id) -> String {
-        self.runtime.step_path(id).to_string_lossy().into_owned()
+    pub(super) fn directory_text(&self, opening: &Opening) -> String {
+        let path = self.runtime.step_path(opening.id, opening.is_for_anybody);
+        path.to_string_lossy().into_owned()
     }
 
     /// The variables for clients that are not ours; the step sees the paths under its mount.
     fn step_env(&self, opening: &Opening) -> Vec<(String, String)> {
         let root = if opening.mount_path == HOST_MOUNT {
-            self.directory_text(opening.id)
+            self.directory_text(opening)
         } else {
             opening.mount_path.clone()
         };
@@ -427,14 +432,18 @@ impl StepRequest {
 }
 
 impl StepOwner {
-    fn check(self) -> Result<Self, Error> {
+    fn check(self, mount_path: &str) -> Result<Self, Error> {
         if self.anybody && (self.uid.is_some() || self.gid.is_some()) {
             let text = "any_uid goes with neither a uid nor a gid";
             return Err(Error::TargetInvalid(text.to_owned()));
         }
-        // chown(2) takes -1 for "leave it as it is".
+        if self.anybody && mount_path == HOST_MOUNT {
+            let text = "any_uid is for a directory that is mounted, and mount_path is \"host\"; name the step's uid";
+            return Err(Error::TargetInvalid(text.to_owned()));
+        }
+        // To the kernel, -1 is no id.
         match [self.uid, self.gid].contains(&Some(u32::MAX)) {
-            true => Err(Error::UidNotPermitted("uid or gid -1".to_owned())),
+            true => Err(Error::UidNotPermitted("uid or gid -1: it is none".to_owned())),
             false => Ok(self),
         }
     }

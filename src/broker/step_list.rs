@@ -63,7 +63,7 @@ impl Broker {
         let next = steps.last().filter(|_| more).map(|(opening, _)| opening.id);
         let steps = steps.drain(..).map(|(opening, live_leases)| ListedStep {
             spiffe_id: opening.key.spiffe_id().uri(self.authority.domain()),
-            directory: self.directory_text(opening.id),
+            directory: self.directory_text(&opening),
             opening,
             live_leases,
         });

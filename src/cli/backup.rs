@@ -13,7 +13,7 @@ use super::failure::{Failure, exit};
 use super::kek::Unlocking;
 use super::output::{self, print, properties, say};
 use super::progress::Progress;
-use super::{Common, block_on};
+use super::{Common, SharedParents, block_on};
 use crate::config::{Config, Given};
 use crate::daemon::{RestoreOptions, restore};
 use crate::grpc::pb;
@@ -39,6 +39,8 @@ pub struct Restore {
     /// Where the broker's sockets will be.
     #[arg(long, env = "KEYHATCH_RUNTIME", value_name = "DIR")]
     runtime: Option<PathBuf>,
+    #[command(flatten)]
+    parents: SharedParents,
     #[command(flatten)]
     unlocking: Unlocking,
 }
@@ -96,8 +98,10 @@ impl Archive {
         let mut unfinished = path.as_os_str().to_owned();
         unfinished.push(".part");
         let unfinished = PathBuf::from(unfinished);
+        // Of an earlier attempt. What cannot be removed is somebody else's, and is not written to.
+        let _ = std::fs::remove_file(&unfinished);
         let mut options = OpenOptions::new();
-        let file = options.write(true).create(true).truncate(true).mode(0o600).open(&unfinished);
+        let file = options.write(true).create_new(true).mode(0o600).open(&unfinished);
         Ok(Self { file: file.map_err(failed)?, path: path.to_owned(), unfinished })
     }
 
@@ -128,7 +132,10 @@ impl Drop for Archive {
 impl Restore {
     pub(super) fn run(self, common: &Common) -> Result<(), Failure> {
         match self.file {
-            Some(file) => restore_from(common, file, self.runtime, self.unlocking),
+            Some(file) => {
+                let shared_parents = self.parents.shared_parent;
+                restore_from(common, file, self.runtime, shared_parents, self.unlocking)
+            }
             None => block_on(confirm(common)),
         }
     }
@@ -138,16 +145,18 @@ fn restore_from(
     common: &Common,
     archive: PathBuf,
     runtime: Option<PathBuf>,
+    shared_parents: Vec<PathBuf>,
     unlocking: Unlocking,
 ) -> Result<(), Failure> {
     let said_runtime = runtime.as_ref().map(|path| format!(" --runtime {}", path.display()));
-    let given = Given { state: common.state.clone(), runtime, ..Given::default() };
+    let given = Given { state: common.state.clone(), runtime, shared_parents, ..Given::default() };
     let config = Config::load(given).map_err(|error| Failure::usage(error.to_string()))?;
     let kek_file = unlocking.kek_file.clone().map(std::path::absolute).transpose()?;
     let unlock = unlocking.unlock()?;
     let options = RestoreOptions {
         archive,
         state: std::path::absolute(config.state)?,
+        shared_parents: config.shared_parents,
         runtime: std::path::absolute(config.runtime)?,
         unlock,
         clock: Clock::system(),

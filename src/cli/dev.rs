@@ -8,7 +8,6 @@ use std::ops::ControlFlow;
 use std::path::{Path, PathBuf};
 
 use super::apply::{apply, word};
-use super::block_on;
 use super::credential::Credential;
 use super::endpoint::Endpoint;
 use super::failure::{Failure, exit};
@@ -16,6 +15,7 @@ use super::output::{line, say};
 use super::seed::{self, Seed, SeedContext};
 use super::serve::{LogFormat, start_log};
 use super::step::{How, Names, close, open, request, run_as};
+use super::{SharedParents, block_on};
 use crate::config::Config;
 use crate::daemon::{Daemon, Hangup, InitOptions, Initialised, init};
 use crate::grpc::pb;
@@ -32,6 +32,8 @@ pub struct Dev {
     /// The workflow whose step is opened; it may resolve every seeded connection that names nobody.
     #[arg(long, value_name = "NAME", default_value = "dev")]
     workflow: String,
+    #[command(flatten)]
+    parents: SharedParents,
     /// What the broker logs, on stderr.
     #[arg(long, env = "KEYHATCH_LOG", value_name = "FILTER", default_value = "warn")]
     log: String,
@@ -74,7 +76,7 @@ impl Dev {
         start_log(LogFormat::Text, &self.log)?;
         // Removed, with everything in it, when this ends.
         let directory = tempfile::Builder::new().prefix("keyhatch-dev-").tempdir()?;
-        let (config, made) = make(directory.path())?;
+        let (config, made) = make(directory.path(), &self.parents.shared_parent)?;
         let daemon = Daemon::start(&config, None, Clock::system())?;
         let outcome = if self.command.is_empty() {
             self.tour(&daemon, &config, &made, documents)
@@ -197,10 +199,14 @@ impl Dev {
     }
 }
 
-fn make(directory: &Path) -> Result<(Config, Initialised), Failure> {
-    let config = Config::in_directories(directory.join("state"), directory.join("run"));
+fn make(directory: &Path, parents: &[PathBuf]) -> Result<(Config, Initialised), Failure> {
+    let config = Config {
+        shared_parents: parents.to_vec(),
+        ..Config::in_directories(directory.join("state"), directory.join("run"))
+    };
     let made = init(&InitOptions {
         state: config.state.clone(),
+        shared_parents: config.shared_parents.clone(),
         runtime: config.runtime.clone(),
         kek: Some(NewKek::File(directory.join("kek"))),
         trust_domain: TrustDomain::parse(TrustDomain::DEFAULT)?,

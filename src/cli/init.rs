@@ -2,10 +2,10 @@
 
 use std::path::PathBuf;
 
-use super::Common;
 use super::failure::Failure;
 use super::kek::{Elsewhere, PASSPHRASE_FILE, Unlocking};
 use super::output::{self, properties, say};
+use super::{Common, SharedParents};
 use crate::config::{Config, Given};
 use crate::daemon::{InitOptions, ReissueOptions, init, reissue_admin};
 use crate::model::{Clock, TrustDomain};
@@ -17,6 +17,8 @@ pub struct Init {
     /// Where the broker's sockets will be.
     #[arg(long, env = "KEYHATCH_RUNTIME", value_name = "DIR")]
     runtime: Option<PathBuf>,
+    #[command(flatten)]
+    parents: SharedParents,
     /// Where to put the key that wraps all others; by default in the state directory.
     #[arg(long, env = "KEYHATCH_KEK_FILE", value_name = "FILE", conflicts_with_all = ["kek_passphrase", "kek_command"])]
     kek_file: Option<PathBuf>,
@@ -42,6 +44,7 @@ impl Init {
         let given = Given {
             state: common.state.clone(),
             runtime: self.runtime.clone(),
+            shared_parents: self.parents.shared_parent,
             ..Given::default()
         };
         let config = Config::load(given).map_err(|error| Failure::usage(error.to_string()))?;
@@ -55,6 +58,7 @@ impl Init {
         let kek = self.elsewhere.read(self.kek_passphrase_file.as_deref())?;
         let options = InitOptions {
             state: std::path::absolute(config.state)?,
+            shared_parents: config.shared_parents,
             runtime: std::path::absolute(config.runtime)?,
             kek: kek.or(kek_file.map(NewKek::File)),
             trust_domain: TrustDomain::parse(&self.trust_domain)?,
@@ -88,6 +92,7 @@ impl Init {
 fn reissue(config: Config, unlock: Unlock) -> Result<(), Failure> {
     let made = reissue_admin(&ReissueOptions {
         state: std::path::absolute(config.state)?,
+        shared_parents: config.shared_parents,
         unlock,
         runtime: std::path::absolute(config.runtime)?,
         clock: Clock::system(),

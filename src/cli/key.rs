@@ -12,7 +12,7 @@ use super::failure::Failure;
 use super::kek::{Elsewhere, KEK_FILE, PASSPHRASE_FILE, Unlocking};
 use super::output::{moment, print, properties, say, second, table};
 use super::progress::Progress;
-use super::{Common, block_on};
+use super::{Common, SharedParents, block_on};
 use crate::config::{Config, Given};
 use crate::daemon::{OfflineRotation, RotateOptions, rotate_offline};
 use crate::grpc::pb;
@@ -45,6 +45,8 @@ pub struct Rotate {
     /// Rotate on this host while no daemon runs. What says where the new KEK comes from does, too.
     #[arg(long)]
     offline: bool,
+    #[command(flatten)]
+    parents: SharedParents,
     /// Take the KEK from this file from now on; it is made unless it is there.
     #[arg(long, value_name = "FILE", conflicts_with_all = ["kek_passphrase", "kek_passphrase_file", "kek_command"])]
     kek_file: Option<PathBuf>,
@@ -96,7 +98,8 @@ impl Rotate {
     }
 
     fn run_offline(self, common: &Common, what: OfflineRotation) -> Result<(), Failure> {
-        let given = Given { state: common.state.clone(), ..Given::default() };
+        let shared_parents = self.parents.shared_parent;
+        let given = Given { state: common.state.clone(), shared_parents, ..Given::default() };
         let config = Config::load(given).map_err(|error| Failure::usage(error.to_string()))?;
         let is_dek = matches!(what, OfflineRotation::Dek);
         let unlocking = Unlocking {
@@ -105,6 +108,7 @@ impl Rotate {
         };
         let rotated = rotate_offline(RotateOptions {
             state: std::path::absolute(config.state)?,
+            shared_parents: config.shared_parents,
             unlock: unlocking.unlock_by("--old-kek-passphrase-file")?,
             what,
             clock: Clock::system(),

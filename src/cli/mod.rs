@@ -86,6 +86,21 @@ struct Common {
     output: Output,
 }
 
+/// What commands take that work in the directories of a broker themselves.
+#[derive(clap::Args)]
+struct SharedParents {
+    /// A directory above those of the broker that others may write to or own, as a volume in Kubernetes is: they are
+    /// trusted not to put another directory in the broker's place. May be given more than once, or with colons
+    /// between.
+    #[arg(
+        long = "shared-parent",
+        env = "KEYHATCH_SHARED_PARENT",
+        value_name = "DIR",
+        value_delimiter = ':'
+    )]
+    shared_parent: Vec<PathBuf>,
+}
+
 #[derive(Subcommand)]
 enum Command {
     /// Run a whole broker in a fresh directory: a tour, or COMMAND as a step of it

@@ -9,9 +9,9 @@ use tracing_subscriber::filter::Targets;
 use tracing_subscriber::layer::SubscriberExt as _;
 use tracing_subscriber::util::SubscriberInitExt as _;
 
-use super::Common;
 use super::failure::Failure;
 use super::kek::Unlocking;
+use super::{Common, SharedParents};
 use crate::config::{Config, Given};
 use crate::daemon::{Hangup, Loaded};
 use crate::model::{Clock, JournalMode};
@@ -22,6 +22,8 @@ pub struct Serve {
     /// Where to make sockets.
     #[arg(long, env = "KEYHATCH_RUNTIME", value_name = "DIR")]
     runtime: Option<PathBuf>,
+    #[command(flatten)]
+    parents: SharedParents,
     #[command(flatten)]
     unlock: Unlocking,
     /// A group, by name or id, whose members may connect to the admin socket, beside this user; who they are
@@ -40,7 +42,7 @@ pub struct Serve {
     /// was replaced by an older copy.
     #[arg(long, value_name = "CHANGE")]
     expect_head: Option<u64>,
-    /// The configuration file: state, runtime, admin_group, journal, metrics and a limits table, in TOML.
+    /// The configuration file: state, runtime, shared_parent, admin_group, journal, metrics and a limits table, in TOML.
     #[arg(long, env = "KEYHATCH_CONFIG", value_name = "FILE")]
     config: Option<PathBuf>,
     /// The form of the log, on stderr.
@@ -67,6 +69,7 @@ impl Serve {
         let given = Given {
             state: common.state.clone(),
             runtime: self.runtime,
+            shared_parents: self.parents.shared_parent,
             admin_group: self.admin_group,
             journal: self.journal,
             metrics: self.metrics,

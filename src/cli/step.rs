@@ -57,7 +57,7 @@ pub struct How {
     #[arg(long, value_name = "PRINCIPAL")]
     run_as: Vec<String>,
     /// The Unix user that the step's processes run as, which this does not switch to; the daemon's own if not
-    /// given. "any" lets whoever reaches the directory be the step.
+    /// given. "any" lets whoever has the directory mounted be the step.
     #[arg(long, value_name = "UID", value_parser = parse_uid)]
     uid: Option<StepUid>,
     /// A Unix group whose members may use the directory, where no --uid is given.

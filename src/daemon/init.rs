@@ -14,6 +14,7 @@ use crate::model::{
 };
 use crate::seal::{Keyring, NewKek, random_id};
 use crate::store::Store;
+use crate::sys::Trust;
 
 /// The first operator, an administrator.
 pub const FIRST_OPERATOR: &str = "admin";
@@ -31,6 +32,8 @@ pub(super) const KEY: &str = "broker/tls.key";
 pub struct InitOptions {
     /// Where everything is kept.
     pub state: PathBuf,
+    /// The directories above the state directory that others may write to, and are trusted with.
+    pub shared_parents: Vec<PathBuf>,
     /// Where its sockets will be.
     pub runtime: PathBuf,
     /// What the KEK is to be; a file in the state directory if unset.
@@ -60,21 +63,21 @@ pub struct Initialised {
 /// # Errors
 /// If the directory is not empty, or something cannot be written. What was made is removed then.
 pub fn init(options: &InitOptions) -> Result<Initialised, DaemonError> {
-    let state = StateDirectory::new(&options.state);
+    let trust = Trust::of_process(&options.shared_parents);
     // Locked first: of two inits at once, one makes it and the other finds it made.
-    let _lock = state.make()?;
+    let (state, _lock) = StateDirectory::make(&options.state, &trust)?;
     let by_default = NewKek::File(PathBuf::from("kek"));
     let kek = options.kek.as_ref().unwrap_or(&by_default);
     let made = state.keys(None).create(kek, options.clock.now());
     let (keyring, kek_file) = made.map_err(|error| {
-        clear(&options.state);
+        clear(state.path());
         StateError::from(error)
     })?;
     let filled = fill(&state, options, keyring, kek_file.as_deref());
     if filled.is_err() {
         // The directory was empty and is locked, and the KEK is our own: all of it is ours to remove.
         let _ = kek_file.map(std::fs::remove_file);
-        clear(&options.state);
+        clear(state.path());
     }
     filled
 }

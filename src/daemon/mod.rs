@@ -35,7 +35,7 @@ pub use reissue::{ReissueOptions, Reissued, reissue_admin};
 pub use restore::{RestoreError, RestoreOptions, Restored, restore};
 pub use rotate::{OfflineRotation, RotateOptions, RotatedOffline, rotate_offline};
 pub use signals::{Hangup, Signals};
-pub use state::{StateDirectory, StateError, StateFile, StateLock};
+pub use state::{StateDirectory, StateError, StateFile};
 
 use self::certificate::{CertificateKeeper, Doors};
 use self::files::Shares;
@@ -43,7 +43,7 @@ use self::scrape::{ScrapeListener, Source};
 use self::threads::Threads;
 use self::upkeep::{keep_broker, keep_connections};
 use self::wiring::Wiring;
-use crate::broker::{Broker, Error, Parts, Runtime, RuntimeError, StartError, StepListener, bind};
+use crate::broker::{Broker, Error, Parts, Runtime, RuntimeError, StartError, StepListener};
 use crate::config::Config;
 use crate::grpc;
 use crate::identity::{Authority, TlsError};
@@ -51,21 +51,11 @@ use crate::metrics::Metrics;
 use crate::model::limits::DRAIN_DEADLINE;
 use crate::model::{Clock, Invalid, Limits};
 use crate::seal::{NoRandomness, Unlock, give_back_what_is_free};
+use crate::sys::{Lock, Trust};
 
 /// Why a daemon cannot be made or started.
 #[derive(Debug, thiserror::Error)]
 pub enum DaemonError {
-    /// The admin socket cannot be a group's.
-    #[error(
-        "the admin socket cannot be given to group {group} ({source}); run the daemon as a member of it, \
-         or as root"
-    )]
-    AdminGroup {
-        /// The group.
-        group: u32,
-        /// The cause.
-        source: std::io::Error,
-    },
     /// The broker refused the first registrations.
     #[error(transparent)]
     Broker(#[from] Error),
@@ -118,7 +108,7 @@ pub struct Loaded {
     new_sockets: mpsc::UnboundedReceiver<StepListener>,
     shares: Shares,
     threads: Threads,
-    lock: StateLock,
+    lock: Lock,
 }
 
 /// A daemon that serves.
@@ -130,7 +120,7 @@ pub struct Daemon {
     threads: Threads,
     socket: PathBuf,
     metrics_address: Option<SocketAddr>,
-    _lock: StateLock,
+    _lock: Lock,
 }
 
 impl Daemon {
@@ -176,7 +166,6 @@ impl Daemon {
                 Err(_) => tracing::error!("the journal's disk hangs; its last lines may be lost"),
             }
         });
-        let _ = std::fs::remove_file(&self.socket);
         self.threads.shut_down();
         tracing::info!("stopped");
     }
@@ -196,14 +185,15 @@ impl Loaded {
         rustix::process::umask(Mode::RWXG | Mode::RWXO);
         shut_out_others();
         let shares = Shares::of_this_process(&config.limits);
-        let state = StateDirectory::new(&config.state);
+        let trust = Trust::of_process(&config.shared_parents);
+        let state = StateDirectory::open(&config.state, &trust)?;
         let file = state.read()?;
         let lock = state.lock()?;
         let keyring = state.unlock(unlock)?.keyring().map_err(StateError::from)?;
         let authority = Arc::new(state.authority(&keyring)?);
-        let runtime = Runtime::open(&config.runtime)?;
+        let runtime = Runtime::open(&config.runtime, &trust)?;
         let socket = runtime.admin_socket();
-        let listener = bind_admin(&socket, config.admin_group)?;
+        let listener = runtime.bind_admin(config.admin_group)?;
         let scrape = config.metrics.map(ScrapeListener::bind).transpose()?;
         init::keep_addresses(&state, &config.runtime)?;
         let (doors, keeper) = Doors::open(&state, &file.name, &authority, &clock)?;
@@ -289,25 +279,6 @@ pub fn shut_out_others() {
     if let Err(error) = set_dumpable_behavior(DumpableBehavior::NotDumpable) {
         tracing::warn!(%error, "core dumps could not be turned off");
     }
-}
-
-/// Listens on the admin socket. The runtime directory is locked, so what is there is a dead daemon's.
-fn bind_admin(
-    path: &Path,
-    group: Option<u32>,
-) -> Result<std::os::unix::net::UnixListener, DaemonError> {
-    let failed = |source| RuntimeError::Io { path: path.to_owned(), source };
-    // Made where nobody else can enter, and renamed into place with its mode set.
-    let staged = path.with_file_name("stage").join("admin.sock");
-    let listener = bind(&staged, 0o600).map_err(failed)?;
-    if let Some(group) = group {
-        std::os::unix::fs::chown(&staged, None, Some(group))
-            .map_err(|source| DaemonError::AdminGroup { group, source })?;
-        rustix::fs::chmod(&staged, Mode::from_raw_mode(0o660))
-            .map_err(|error| failed(error.into()))?;
-    }
-    std::fs::rename(&staged, path).map_err(failed)?;
-    Ok(listener)
 }
 
 /// Runs something that needs a runtime, where no daemon runs.

@@ -15,11 +15,14 @@ use crate::identity::{Authority, KeyAndCertificate, Svid, check_pair};
 use crate::model::limits::CLIENT_CERTIFICATE_LIFE;
 use crate::model::{Clock, ExecutorName, OperatorName, SpiffeId, TrustDomain};
 use crate::seal::{Keyring, Unlock, random_id};
+use crate::sys::{Trust, as_owner_of};
 
 /// What the first operator is made again from.
 pub struct ReissueOptions {
     /// The state directory.
     pub state: PathBuf,
+    /// The directories above the state directory that others may write to, and are trusted with.
+    pub shared_parents: Vec<PathBuf>,
     /// What is given to get at the KEK, beside what the keyring says.
     pub unlock: Unlock,
     /// Where the broker's sockets are: written into identities that do not say so yet.
@@ -42,7 +45,12 @@ pub struct Reissued {
 /// # Errors
 /// If a daemon runs, the KEK is another one, or something cannot be read or written.
 pub fn reissue_admin(options: &ReissueOptions) -> Result<Reissued, DaemonError> {
-    let state = StateDirectory::new(&options.state);
+    as_owner_of(&options.state, || reissue(options)).map_err(DaemonError::Threads)?
+}
+
+fn reissue(options: &ReissueOptions) -> Result<Reissued, DaemonError> {
+    let trust = Trust::of_process(&options.shared_parents);
+    let state = StateDirectory::open(&options.state, &trust)?;
     state.read()?;
     let _lock = state.lock()?;
     let keyring = state.unlock(Some(&options.unlock))?.keyring().map_err(StateError::from)?;

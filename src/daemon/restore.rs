@@ -19,6 +19,7 @@ use crate::broker::{
 use crate::model::{Clock, Timestamp};
 use crate::seal::{KekKind, KeyringError, PlaceError, Unlock, Unlocked};
 use crate::store::Store;
+use crate::sys::Trust;
 
 /// What `state.json` is called until everything else is there: a directory that a kill leaves half made is no
 /// state directory.
@@ -62,6 +63,8 @@ pub struct RestoreOptions {
     pub archive: PathBuf,
     /// The state directory to make; absent or empty.
     pub state: PathBuf,
+    /// The directories above the state directory that others may write to, and are trusted with.
+    pub shared_parents: Vec<PathBuf>,
     /// Where the broker's sockets will be.
     pub runtime: PathBuf,
     /// How to get at the KEK: no backup has it.
@@ -96,11 +99,11 @@ pub fn restore(
 ) -> Result<Restored, DaemonError> {
     let archive = File::open(&options.archive)
         .map_err(|source| StateError::Io { path: options.archive.clone(), source })?;
-    let state = StateDirectory::new(&options.state);
-    let _lock = state.make()?;
+    let trust = Trust::of_process(&options.shared_parents);
+    let (state, _lock) = StateDirectory::make(&options.state, &trust)?;
     let restored = fill(&state, archive, options, progress);
     restored.map_err(|error| {
-        clear(&options.state);
+        clear(state.path());
         blame(error, &options.archive)
     })
 }

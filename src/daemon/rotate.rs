@@ -9,11 +9,14 @@ use crate::broker::Offline;
 use crate::journal::RotatedKey;
 use crate::model::Clock;
 use crate::seal::{KeyId, NewKek, Unlock};
+use crate::sys::{Trust, as_owner_of};
 
 /// What is to be rotated, and how.
 pub struct RotateOptions {
     /// The state directory.
     pub state: PathBuf,
+    /// The directories above the state directory that others may write to, and are trusted with.
+    pub shared_parents: Vec<PathBuf>,
     /// What is given to get at the KEK that is in use.
     pub unlock: Unlock,
     /// What is to be new.
@@ -47,8 +50,13 @@ pub struct RotatedOffline {
 /// # Errors
 /// If a daemon runs, the KEK is another one, or something cannot be read or written.
 pub fn rotate_offline(options: RotateOptions) -> Result<RotatedOffline, DaemonError> {
-    let RotateOptions { state, unlock, what, clock } = options;
-    let state = StateDirectory::new(&state);
+    let state = options.state.clone();
+    as_owner_of(&state, || rotate(options)).map_err(DaemonError::Threads)?
+}
+
+fn rotate(options: RotateOptions) -> Result<RotatedOffline, DaemonError> {
+    let RotateOptions { state, shared_parents, unlock, what, clock } = options;
+    let state = StateDirectory::open(&state, &Trust::of_process(&shared_parents))?;
     state.read()?;
     let _lock = state.lock()?;
     let (unlocked, keys) = (state.unlock(Some(&unlock))?, state.keys(Some(&unlock)));

@@ -11,11 +11,10 @@
 //! STATE/operators/admin/  STATE/executors/local/   identities that work on this host
 //! ```
 
-use std::fs::{DirBuilder, File, OpenOptions};
-use std::os::unix::fs::{DirBuilderExt as _, OpenOptionsExt as _};
+use std::ffi::CString;
 use std::path::{Path, PathBuf};
+use std::sync::Arc;
 
-use rustix::fs::{FlockOperation, Mode, flock};
 use serde::{Deserialize, Serialize};
 
 use crate::identity::{Authority, AuthorityError};
@@ -23,8 +22,8 @@ use crate::journal::written_formats;
 use crate::model::{Formats, Id, TrustDomain};
 use crate::seal::{
     KeyPlace, Keyring, NoRandomness, PlaceError, RecordKey, RecordKind, Sealed, Unlock, Unlocked,
-    replace_file,
 };
+use crate::sys::{Directory, DirectoryError, Lock, Trust};
 
 /// The format of the state directory.
 pub(super) const FORMAT: u32 = Formats::CURRENT.state;
@@ -48,6 +47,9 @@ pub enum StateError {
     /// A file is not what was written.
     #[error("{} is damaged; restore the state directory from a backup", .0.display())]
     Damaged(PathBuf),
+    /// It is not fit to work in.
+    #[error("the state directory cannot be used: {0}")]
+    Directory(#[from] DirectoryError),
     /// A file cannot be read or written.
     #[error("{}: {source}; see to its disk, and that this user may write there", .path.display())]
     Io {
@@ -112,72 +114,77 @@ pub struct StateFile {
     pub trust_domain: TrustDomain,
 }
 
-/// A state directory by its path; nothing is checked yet.
-#[derive(Clone, Debug)]
-pub struct StateDirectory(PathBuf);
+/// What is worked in below it, by other rooms, which take paths. Nobody else can have these lead elsewhere: all that
+/// is above them was found fit, see [`Trust`].
+const WORKED_IN: [&str; 3] = ["broker", "journal", "store"];
 
-/// Held as long as a daemon or an offline command works on the directory.
-pub struct StateLock(File);
-
-impl Drop for StateLock {
-    fn drop(&mut self) {
-        // Closing would do, but for a child that was just forked and holds the file until it execs.
-        let _ = flock(&self.0, FlockOperation::Unlock);
-    }
-}
+/// A state directory that is fit to work in.
+#[derive(Clone)]
+pub struct StateDirectory(Arc<Directory>);
 
 impl StateDirectory {
     /// The directory at this path.
-    pub fn new(path: &Path) -> Self {
-        Self(path.to_owned())
+    ///
+    /// # Errors
+    /// If there is none, or it or what is in it is not fit to work in.
+    pub fn open(path: &Path, trust: &Trust) -> Result<Self, StateError> {
+        let directory = Directory::open(path, trust).map_err(|error| match error.is_missing() {
+            true => StateError::Missing(path.to_owned()),
+            false => error.into(),
+        })?;
+        for name in WORKED_IN {
+            match Directory::open(&directory.path().join(name), trust) {
+                // Some of them are made later, and the others missed by who opens them.
+                Err(error) if error.is_missing() => {}
+                opened => drop(opened?),
+            }
+        }
+        Ok(Self(Arc::new(directory)))
     }
 
     /// Its path.
     pub fn path(&self) -> &Path {
-        &self.0
+        self.0.path()
     }
 
     /// A path in it.
     pub fn join(&self, name: &str) -> PathBuf {
-        self.0.join(name)
+        self.path().join(name)
     }
 
     /// Makes the directory, or takes an empty one, and locks it.
-    pub(super) fn make(&self) -> Result<StateLock, StateError> {
-        make_private(&self.0)?;
-        let is_lock = |entry: std::io::Result<std::fs::DirEntry>| {
-            entry.is_ok_and(|entry| entry.file_name() == "lock")
-        };
-        let check = || {
-            let mut entries = std::fs::read_dir(&self.0).map_err(|source| io(&self.0, source))?;
-            match entries.all(is_lock) {
-                true => Ok(()),
-                false if self.join("state.json").exists() => Err(StateError::Made(self.0.clone())),
-                false => Err(StateError::NotEmpty(self.0.clone())),
-            }
-        };
+    pub(super) fn make(path: &Path, trust: &Trust) -> Result<(Self, Lock), StateError> {
+        let state = Self(Arc::new(Directory::make(path, 0o700, trust)?));
         // Twice: nothing is put into a directory that is somebody's, and nobody else fills it meanwhile.
-        check()?;
-        let lock = self.lock()?;
-        check()?;
-        rustix::fs::chmod(&self.0, Mode::RWXU).map_err(|error| io(&self.0, error.into()))?;
-        Ok(lock)
+        state.check_is_empty()?;
+        let lock = state.lock()?;
+        state.check_is_empty()?;
+        state.0.set_mode(0o700).map_err(|source| io(path, source))?;
+        Ok((state, lock))
+    }
+
+    fn check_is_empty(&self) -> Result<(), StateError> {
+        let path = self.path().to_owned();
+        let names: Result<Vec<CString>, _> = self.0.names().and_then(Iterator::collect);
+        let names = names.map_err(|error| io(&path, error.into()))?;
+        match names.iter().find(|name| name.as_c_str() != c"lock") {
+            None => Ok(()),
+            Some(_) if names.iter().any(|name| name.as_c_str() == c"state.json") => {
+                Err(StateError::Made(path))
+            }
+            Some(_) => Err(StateError::NotEmpty(path)),
+        }
     }
 
     /// Takes the lock.
     ///
     /// # Errors
     /// If somebody holds it, or the directory is none.
-    pub fn lock(&self) -> Result<StateLock, StateError> {
-        let path = self.join("lock");
-        let file =
-            OpenOptions::new().create(true).truncate(false).write(true).mode(0o600).open(&path);
-        let file = file.map_err(|source| io(&path, source))?;
-        match flock(&file, FlockOperation::NonBlockingLockExclusive) {
-            Ok(()) => Ok(StateLock(file)),
-            Err(rustix::io::Errno::WOULDBLOCK) => Err(StateError::Locked(self.0.clone())),
-            Err(error) => Err(io(&path, error.into())),
-        }
+    pub fn lock(&self) -> Result<Lock, StateError> {
+        self.0.lock("lock").map_err(|error| match error.kind() {
+            std::io::ErrorKind::WouldBlock => StateError::Locked(self.path().to_owned()),
+            _ => io(&self.join("lock"), error),
+        })
     }
 
     /// Reads `state.json`.
@@ -191,10 +198,10 @@ impl StateDirectory {
     /// The same of a file that is called otherwise.
     pub(super) fn read_as(&self, name: &str) -> Result<StateFile, StateError> {
         let path = self.join(name);
-        let text = match std::fs::read(&path) {
+        let text = match self.0.read(name) {
             Ok(text) => text,
             Err(error) if error.kind() == std::io::ErrorKind::NotFound => {
-                return Err(StateError::Missing(self.0.clone()));
+                return Err(StateError::Missing(self.path().to_owned()));
             }
             Err(source) => return Err(io(&path, source)),
         };
@@ -206,7 +213,9 @@ impl StateDirectory {
         let Format { format } = serde_json::from_slice(&text).map_err(|_| damaged())?;
         match format {
             OLDER_FORMAT..=FORMAT => serde_json::from_slice(&text).map_err(|_| damaged()),
-            newer if newer > FORMAT => Err(StateError::Newer { path: self.0.clone(), format }),
+            newer if newer > FORMAT => {
+                Err(StateError::Newer { path: self.path().to_owned(), format })
+            }
             _ => Err(damaged()),
         }
     }
@@ -220,7 +229,7 @@ impl StateDirectory {
 
     /// Where the keys are. Nothing is read yet.
     pub fn keys(&self, unlock: Option<&Unlock>) -> KeyPlace {
-        let keys = KeyPlace::new(&self.0, vec![(AUTHORITY, self.join("authority.sealed"))]);
+        let keys = KeyPlace::new(self.path(), vec![(AUTHORITY, self.join("authority.sealed"))]);
         keys.with_kek_file(unlock.and_then(|unlock| unlock.kek_file.clone()))
     }
 
@@ -240,7 +249,7 @@ impl StateDirectory {
         let written = written_formats(&journal, &taken.keyring()?);
         let written = written.map_err(|source| io(&journal, source))?;
         if written.state > file.format {
-            let (path, format, written) = (self.0.clone(), file.format, written.state);
+            let (path, format, written) = (self.path().to_owned(), file.format, written.state);
             return Err(StateError::Older { path, format, written });
         }
         taken.announce()?;
@@ -257,7 +266,7 @@ impl StateDirectory {
     pub fn authority(&self, keyring: &Keyring) -> Result<Authority, StateError> {
         let path = self.join("authority.sealed");
         let damaged = || StateError::Damaged(path.clone());
-        let bytes = std::fs::read(&path).map_err(|source| io(&path, source))?;
+        let bytes = self.0.read("authority.sealed").map_err(|source| io(&path, source))?;
         let sealed = Sealed::parse(&bytes).map_err(|_| damaged())?;
         let keys = keyring.open_metadata(AUTHORITY, &sealed).map_err(|_| damaged())?;
         Ok(Authority::from_bytes(&keys)?)
@@ -278,17 +287,20 @@ impl StateDirectory {
     /// If it cannot be read.
     pub fn read_text(&self, name: &str) -> Result<String, StateError> {
         let path = self.join(name);
-        std::fs::read_to_string(&path).map_err(|source| match source.kind() {
-            // Not text any more: the disk's doing.
-            std::io::ErrorKind::InvalidData => StateError::Damaged(path),
-            _ => io(&path, source),
-        })
+        let bytes = self.0.read(name).map_err(|source| io(&path, source))?;
+        // Not text any more: the disk's doing.
+        String::from_utf8(bytes).map_err(|_| StateError::Damaged(path))
     }
 
     /// Writes a file whole, or not at all: another name, synced, then renamed.
     pub(super) fn write(&self, name: &str, mode: u32, content: &[u8]) -> Result<(), StateError> {
-        let path = self.join(name);
-        replace_file(&path, mode, content).map_err(|source| io(&path, source))
+        let failed = |source| io(&self.join(name), source);
+        match name.rsplit_once('/') {
+            None => self.0.replace(name, mode, content).map_err(failed),
+            Some((below, name)) => {
+                self.0.directory(below)?.replace(name, mode, content).map_err(failed)
+            }
+        }
     }
 
     /// The files beside journal and store that a backup takes as they are: nothing in them is of use without
@@ -299,12 +311,9 @@ impl StateDirectory {
     }
 
     pub(super) fn make_directory(&self, name: &str) -> Result<(), StateError> {
-        make_private(&self.join(name))
+        self.0.make_directory(name, 0o700)?;
+        Ok(())
     }
-}
-
-fn make_private(path: &Path) -> Result<(), StateError> {
-    DirBuilder::new().recursive(true).mode(0o700).create(path).map_err(|source| io(path, source))
 }
 
 fn io(path: &Path, source: std::io::Error) -> StateError {

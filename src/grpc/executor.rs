@@ -6,7 +6,7 @@ use tonic::{Request, Response, Status};
 
 use super::call::AdminDoor;
 use super::pb::executor_service_server::ExecutorService;
-use super::{convert, pb};
+use super::{convert, pb, peer};
 use crate::broker::{
     Error, LeaseState, ListedStep, Received, RunStep, StepOwner, StepRequest, StepSelector,
 };
@@ -25,9 +25,10 @@ impl ExecutorService for AdminDoor {
         let name = |request: &pb::OpenStepRequest| {
             format!("{}/{}/{}", request.workflow, request.run, request.step)
         };
+        let peer_uid = peer::admin_connection(&request)?.uid;
         let (call, request) = self.begin(request, "OpenStep", name)?;
         call.answer(async {
-            let opened = call.broker.open_step(&call.caller, parse(request)?).await?;
+            let opened = call.broker.open_step(&call.caller, peer_uid, parse(request)?).await?;
             call.broker.settle().await?;
             let certificate = opened.opening.certificates.first();
             Ok(pb::OpenedStep {

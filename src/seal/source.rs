@@ -108,7 +108,7 @@ pub enum NewKek {
 }
 
 /// Gives the passphrase, when it is needed.
-pub type AskPassphrase = Box<dyn Fn() -> Result<Passphrase, KekError>>;
+pub type AskPassphrase = Box<dyn Fn() -> Result<Passphrase, KekError> + Send + Sync>;
 
 /// What is given to get at the KEK, beside what the keyring says.
 #[derive(Default)]

@@ -13,6 +13,7 @@ use keyhatch::grpc::pb::system_service_client::SystemServiceClient;
 use keyhatch::identity::{Authority, ClientIdentity, Svid, connect, request_for};
 use keyhatch::model::{Clock, Id, Limits, Timestamp, TrustDomain};
 use keyhatch::seal::Unlock;
+use keyhatch::sys::Trust;
 use tonic::Status;
 use tonic::transport::Channel;
 
@@ -42,7 +43,7 @@ fn own_certificate(directory: &Path) -> Svid {
 }
 
 fn authority_of(state: &Path) -> Authority {
-    let state = StateDirectory::new(state);
+    let state = StateDirectory::open(state, &Trust::of_process(&[])).unwrap();
     let keyring = state.unlock(None).unwrap().keyring().unwrap();
     state.authority(&keyring).unwrap()
 }
@@ -299,6 +300,7 @@ fn a_member_of_the_admin_group_connects_and_hears_that_its_certificate_cannot_be
 fn reissue_options(broker: &TestBroker, kek_file: Option<PathBuf>) -> ReissueOptions {
     ReissueOptions {
         state: broker.config.state.clone(),
+        shared_parents: Vec::new(),
         unlock: Unlock { kek_file, passphrase: None },
         runtime: broker.config.runtime.clone(),
         clock: broker.clock.clone(),

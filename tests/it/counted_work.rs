@@ -14,6 +14,7 @@ use keyhatch::journal::LiveOpening;
 use keyhatch::model::{
     Clock, ExecutorName, Limits, OperatorName, RunName, StepName, Timestamp, Value, WorkflowName,
 };
+use keyhatch::sys::Trust;
 
 use crate::harness::{START, init_options};
 
@@ -36,7 +37,7 @@ impl Bare {
         let made = init_options(&config, &clock);
         // It brings a runtime of its own.
         tokio::task::spawn_blocking(move || init(&made).unwrap()).await.unwrap();
-        let state = StateDirectory::new(&config.state);
+        let state = StateDirectory::open(&config.state, &Trust::of_process(&[])).unwrap();
         let keys = state.keys(None);
         let keyring = keys.unlock(None).unwrap().keyring().unwrap();
         let authority = state.authority(&keyring).unwrap();
@@ -53,7 +54,7 @@ impl Bare {
             journal_mode: config.journal,
             expect_head: None,
             sealed_files: vec![],
-            runtime: Runtime::open(&config.runtime).unwrap(),
+            runtime: Runtime::open(&config.runtime, &Trust::of_process(&[])).unwrap(),
             listeners,
         };
         let (broker, writer) = Broker::start(parts).await.unwrap();
@@ -72,7 +73,7 @@ impl Bare {
             request_id: None,
             mount_path: "host".to_owned(),
         };
-        broker.open_step(&executor, request).await.unwrap();
+        broker.open_step(&executor, 0, request).await.unwrap();
         let opening = opened.recv().await.unwrap().opening;
         Self { broker, opening, _directory: directory }
     }

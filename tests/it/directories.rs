@@ -1,11 +1,13 @@
 //! The directory of a step: whose it is, and what a step can do with it.
 
 use std::os::unix::fs::{MetadataExt as _, PermissionsExt as _, symlink};
-use std::path::Path;
+use std::path::{Path, PathBuf};
 
+use keyhatch::grpc::client::channel;
 use keyhatch::grpc::pb;
+use keyhatch::grpc::pb::executor_service_client::ExecutorServiceClient;
 
-use crate::harness::{TestBroker, open_request, reason, wait_until};
+use crate::harness::{ServeProcess, TestBroker, identity_in, open_request, reason, wait_until};
 
 fn mode(path: &Path) -> u32 {
     std::fs::symlink_metadata(path).unwrap().permissions().mode() & 0o7777
@@ -19,10 +21,10 @@ fn a_steps_directory_holds_its_identity_with_the_right_modes_and_already_listens
     assert_eq!(mode(directory), 0o700);
     assert_eq!(mode(directory.parent().unwrap()), 0o711);
     let expected = [
-        ("ca.crt", 0o444),
-        ("env", 0o444),
+        ("ca.crt", 0o400),
+        ("env", 0o400),
         ("keyhatch.sock", 0o600),
-        ("tls.crt", 0o444),
+        ("tls.crt", 0o400),
         ("tls.key", 0o400),
     ];
     for (name, bits) in expected {
@@ -48,7 +50,7 @@ fn the_environment_speaks_of_the_mount_and_not_of_the_host() {
     assert_eq!(reason(mounted("creds")), "MOUNT_PATH_INVALID");
 }
 
-/// A step owns its directory and can plant what it likes; the broker must not follow.
+/// A step of the daemon's own user owns its directory and can plant what it likes; the broker must not follow.
 #[test]
 fn symlinks_planted_in_a_steps_directory_lead_nowhere_at_renewal_restart_and_close() {
     let mut broker = TestBroker::start();
@@ -112,35 +114,60 @@ fn a_directory_that_was_itself_replaced_by_a_symlink_is_not_followed() {
 }
 
 #[test]
-fn a_step_of_another_user_gets_a_directory_of_its_own_and_lets_nobody_else_in() {
+fn a_step_of_another_user_is_let_into_a_directory_that_stays_the_daemons() {
     let broker = TestBroker::start();
     let request = pb::OpenStepRequest { uid: Some(65_534), ..open_request("deploy", "build") };
-    let opened = broker.try_open(request);
-    if !rustix::process::geteuid().is_root() {
-        assert_eq!(reason(opened), "UID_NOT_PERMITTED");
-        return;
-    }
-    let opened = opened.unwrap();
+    let opened = broker.try_open(request).unwrap();
     let directory = Path::new(&opened.directory);
-    for name in ["", "ca.crt", "env", "keyhatch.sock", "tls.crt", "tls.key"] {
-        assert_eq!(std::fs::metadata(directory.join(name)).unwrap().uid(), 65_534, "{name}");
+    let us = rustix::process::geteuid().as_raw();
+    let expected = [
+        ("", 0o750),
+        ("ca.crt", 0o440),
+        ("env", 0o440),
+        ("keyhatch.sock", 0o660),
+        ("tls.crt", 0o440),
+        ("tls.key", 0o440),
+    ];
+    for (name, bits) in expected {
+        let path = directory.join(name);
+        assert_eq!(std::fs::metadata(&path).unwrap().uid(), us, "{name}");
+        // The group's bits are the mask of the access control list.
+        assert_eq!(mode(&path), bits, "{name}");
     }
-    // Root can open the files, and is turned away at the socket all the same.
-    let identity = crate::harness::identity_in(directory);
+    // The daemon's user can open the files, and is turned away at the socket all the same.
+    let identity = identity_in(directory);
     let connected = broker.connect(&directory.join("keyhatch.sock"), identity);
     assert!(connected.is_err());
 }
 
+/// How many sockets a process listens on.
+fn listening(process: rustix::process::Pid) -> usize {
+    let proc = PathBuf::from(format!("/proc/{}", process.as_raw_nonzero()));
+    let table = std::fs::read_to_string(proc.join("net/unix")).unwrap();
+    let rows = table.lines().map(|row| row.split_whitespace().collect::<Vec<_>>());
+    // Num RefCount Protocol Flags Type St Inode Path, and __SO_ACCEPTCON: proc_pid_net(5).
+    let inodes: Vec<_> =
+        rows.filter(|row| row[3] == "00010000").map(|row| format!("socket:[{}]", row[6])).collect();
+    let open = std::fs::read_dir(proc.join("fd")).unwrap().flatten();
+    let open = open.filter_map(|entry| std::fs::read_link(entry.path()).ok());
+    open.filter(|link| inodes.iter().any(|inode| link.as_os_str() == inode.as_str())).count()
+}
+
 #[test]
 fn steps_opened_and_closed_at_once_leave_no_socket_and_no_directory() {
-    let broker = TestBroker::start();
-    let open = || broker.try_open(open_request("deploy", "build")).is_ok();
+    let directory = tempfile::Builder::new().prefix("kh").tempdir().unwrap();
+    let serving = ServeProcess::start(directory.path());
+    let runtime = tokio::runtime::Runtime::new().unwrap();
+    let identity = identity_in(&directory.path().join("state/executors/local"));
+    let socket = directory.path().join("run/admin.sock");
+    let executor = runtime.block_on(channel(&socket, identity)).unwrap();
+    let client = || ExecutorServiceClient::new(executor.clone());
+    let open = || runtime.block_on(client().open_step(open_request("deploy", "build"))).is_ok();
     let close = || {
         let mut request = pb::CloseStepRequest::default();
         (request.workflow, request.run, request.step) =
             ("deploy".to_owned(), "1".to_owned(), "build".to_owned());
-        let mut client = pb::executor_service_client::ExecutorServiceClient::new(broker.executor());
-        broker.block_on(client.close_step(request)).unwrap().into_inner().closed
+        runtime.block_on(client().close_step(request)).unwrap().into_inner().closed
     };
     std::thread::scope(|scope| {
         scope.spawn(|| (0..100).filter(|_| open()).count());
@@ -148,16 +175,10 @@ fn steps_opened_and_closed_at_once_leave_no_socket_and_no_directory() {
         scope.spawn(|| (0..200).filter(|_| close()).count());
     });
     close();
-    let steps = broker.config.runtime.join("steps");
+    let steps = directory.path().join("run/steps");
     assert_eq!(std::fs::read_dir(steps).unwrap().count(), 0);
-    // Of the sockets that this process listens on, only the admin socket is left in this directory.
-    let sockets = std::fs::read_to_string("/proc/net/unix").unwrap();
-    let below = broker.config.runtime.display().to_string();
-    wait_until("the sockets are closed", || {
-        let sockets = std::fs::read_to_string("/proc/net/unix").unwrap();
-        sockets.lines().filter(|line| line.contains(&below) && line.contains("stage/")).count() <= 1
-    });
-    assert!(sockets.contains(&below));
+    // Of the sockets that it has made, only the admin socket is left.
+    wait_until("the sockets are closed", || listening(serving.pid()) == 1);
 }
 
 #[test]

@@ -3,7 +3,7 @@
 use std::path::{Path, PathBuf};
 
 /// Every room with its layer; a room may use only lower ones.
-const LAYERS: [(&str, u8); 17] = [
+const LAYERS: [(&str, u8); 18] = [
     ("main", 9),
     ("cli", 8),
     ("daemon", 7),
@@ -21,6 +21,7 @@ const LAYERS: [(&str, u8); 17] = [
     ("relay", 2),
     ("metrics", 1),
     ("model", 1),
+    ("sys", 1),
 ];
 
 /// Crates that one room keeps to itself (and who else is excused, with the reason).

@@ -583,6 +583,7 @@ fn the_unit_is_one_that_systemd_takes_and_gives_the_daemon_little() {
         "StateDirectory=keyhatch",
         "RuntimeDirectory=keyhatch-broker",
         "RuntimeDirectoryPreserve=yes",
+        "CapabilityBoundingSet=",
         "NoNewPrivileges=yes",
         "MemoryDenyWriteExecute=yes",
         "LimitCORE=0",
@@ -596,6 +597,7 @@ fn the_unit_is_one_that_systemd_takes_and_gives_the_daemon_little() {
     ] {
         assert!(unit.lines().any(|given| given == line), "{line}");
     }
+    assert!(!unit.contains("AmbientCapabilities"), "{unit}");
     let calls = unit.lines().find(|line| line.starts_with("SystemCallFilter=")).unwrap();
     assert!(calls.contains("memfd_secret") && calls.contains("mlock"), "{calls}");
     if !is_installed("systemd-analyze") {

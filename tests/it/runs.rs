@@ -193,13 +193,14 @@ fn a_directory_is_its_owners_its_groups_or_anybodys() {
     let host = pb::OpenStepRequest { mount_path: "host".to_owned(), ..Default::default() };
     let alone = open("alone", host.clone()).unwrap();
     let modes = ["", "keyhatch.sock", "tls.key", "tls.crt"].map(|name| mode(&alone, name).0);
-    assert_eq!(modes, [0o700, 0o600, 0o400, 0o444]);
+    assert_eq!(modes, [0o700, 0o600, 0o400, 0o400]);
     let shared = open("shared", pb::OpenStepRequest { gid: Some(own), ..host.clone() }).unwrap();
     let modes = ["", "keyhatch.sock", "tls.key"].map(|name| mode(&shared, name));
     assert_eq!(modes, [(0o750, own), (0o660, own), (0o440, own)]);
-    let any = open("any", pb::OpenStepRequest { any_uid: true, ..host.clone() }).unwrap();
-    let modes = ["", "keyhatch.sock", "tls.key"].map(|name| mode(&any, name).0);
-    assert_eq!(modes, [0o755, 0o666, 0o444]);
+    let mounted = pb::OpenStepRequest { any_uid: true, ..Default::default() };
+    let any = open("any", mounted).unwrap();
+    let modes = ["..", "", "keyhatch.sock", "tls.key"].map(|name| mode(&any, name).0);
+    assert_eq!(modes, [0o700, 0o755, 0o666, 0o444]);
     let both = pb::OpenStepRequest { any_uid: true, uid: Some(1), ..host };
     assert_eq!(reason(open("both", both)), "TARGET_INVALID");
     // All of them work.

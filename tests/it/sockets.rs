@@ -28,7 +28,7 @@ fn a_step_without_room_for_its_socket_is_refused_whole_and_opened_when_there_is_
     broker.stop();
     let runtime = broker.scratch().join("small");
     // Each step takes a directory, a socket and four files.
-    let Some(_mounted) = SmallFilesystem::mount(&runtime, "size=1m,nr_inodes=40") else {
+    let Some(_mounted) = SmallFilesystem::mount(&runtime, "size=1m,nr_inodes=40,mode=0755") else {
         skipped("a file system without room", "needs the right to mount");
         return;
     };
@@ -119,7 +119,7 @@ fn a_child_of_another_user_is_turned_away_with_a_good_certificate_unless_anybody
     let who = |opened: &pb::OpenedStep, uid: u32| {
         let directory = Path::new(&opened.directory);
         let_in(directory, 0o755);
-        for name in ["tls.key", "keyhatch.sock"] {
+        for name in ["ca.crt", "tls.crt", "tls.key", "env", "keyhatch.sock"] {
             let_in(&directory.join(name), 0o666);
         }
         let mut command = Command::new(&binary);
@@ -131,8 +131,13 @@ fn a_child_of_another_user_is_turned_away_with_a_good_certificate_unless_anybody
     let refused = who(&own, NOBODY);
     let text = String::from_utf8(refused.stderr).unwrap();
     assert!(!refused.status.success() && text.contains("UNREACHABLE"), "{text}");
-    let request = pb::OpenStepRequest { any_uid: true, ..open_request("w", "anybody") };
+    let request = pb::OpenStepRequest {
+        any_uid: true,
+        mount_path: String::new(),
+        ..open_request("w", "anybody")
+    };
     let anybodys = broker.try_open(request).unwrap();
+    let_in(Path::new(&anybodys.directory).parent().unwrap(), 0o755);
     assert!(who(&anybodys, NOBODY).status.success());
     // And on the admin socket a local executor's certificate is root's and the daemon's own.
     let socket = broker.config.runtime.join("admin.sock");
@@ -184,6 +189,7 @@ fn in_a_pod_everything_is_made_below_volumes_and_the_kek_may_be_lent_to_the_grou
         command.args(arguments).env_clear().uid(USER).gid(USER);
         command.env("KEYHATCH_STATE", data.join("state"));
         command.env("KEYHATCH_RUNTIME", sockets.join("keyhatch"));
+        command.env("KEYHATCH_SHARED_PARENT", std::env::join_paths([&data, &sockets]).unwrap());
         command
     };
     assert!(as_user(&["init"]).output().unwrap().status.success());

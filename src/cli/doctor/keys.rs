@@ -15,8 +15,8 @@ const KEK_PLACE: &str = "KEK's place";
 const KEYRING: &str = "keyring";
 
 pub(super) fn look(site: &Site) -> Vec<Finding> {
-    let state = StateDirectory::new(&site.state);
     // That it cannot be read has been said.
+    let Ok(state) = StateDirectory::open(&site.state, &site.trust) else { return Vec::new() };
     if state.read().is_err() {
         return Vec::new();
     }

@@ -28,12 +28,13 @@ use std::path::PathBuf;
 
 use serde_json::json;
 
-use super::Common;
 use super::failure::{Failure, exit};
 use super::kek::KEK_FILE;
 use super::output::{print, printable};
+use super::{Common, SharedParents};
 use crate::config::{Config, Given};
 use crate::model::{Clock, Limits, Timestamp};
+use crate::sys::{DirectoryError, Trust};
 use finding::{Finding, Level, Remedy, quoted};
 
 /// Arguments of `doctor`.
@@ -42,6 +43,8 @@ pub struct Doctor {
     /// Where the broker makes its sockets.
     #[arg(long, env = "KEYHATCH_RUNTIME", value_name = "DIR")]
     runtime: Option<PathBuf>,
+    #[command(flatten)]
+    parents: SharedParents,
     /// The key that wraps all others, if it is not where init put it.
     #[arg(long, env = KEK_FILE, value_name = "FILE")]
     kek_file: Option<PathBuf>,
@@ -58,6 +61,8 @@ struct Site {
     limits: Limits,
     /// Whose everything has to be: who owns the state directory.
     user: u32,
+    /// What its daemon would work in.
+    trust: Trust,
     now: Timestamp,
 }
 
@@ -78,6 +83,7 @@ impl Doctor {
         let given = Given {
             state: common.state.clone(),
             runtime: self.runtime,
+            shared_parents: self.parents.shared_parent,
             file: self.config,
             ..Given::default()
         };
@@ -90,11 +96,13 @@ impl Doctor {
             }
         };
         let state = std::path::absolute(config.state)?;
+        let user = state::owner(&state);
         Ok(Ok(Site {
             runtime: std::path::absolute(config.runtime)?,
             kek_file: self.kek_file.map(std::path::absolute).transpose()?,
             limits: config.limits,
-            user: state::owner(&state),
+            trust: Trust::of_user(user, &config.shared_parents),
+            user,
             now: Clock::system().now(),
             state,
         }))
@@ -114,6 +122,22 @@ impl Site {
             findings.extend(daemon::look(self).await);
         }
         findings
+    }
+
+    /// A directory that its daemon refuses to work in.
+    fn unfit(&self, what: &'static str, error: &DirectoryError) -> Finding {
+        let remedy = match error {
+            DirectoryError::Foreign { path, .. } => {
+                Remedy::run(&format!("chown {}", self.user), [path.as_path()])
+            }
+            DirectoryError::Writable { path, .. } => Remedy::run("chmod go-w", [path.as_path()]),
+            DirectoryError::Parent { .. }
+            | DirectoryError::Link { .. }
+            | DirectoryError::Io { .. } => {
+                Remedy::Do("do as it says there, then look again".to_owned())
+            }
+        };
+        Finding::fail(what, error.to_string(), remedy)
     }
 
     /// A command on this broker.

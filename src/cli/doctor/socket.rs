@@ -9,7 +9,8 @@ use rustix::fs::{Access, access};
 use super::Site;
 use super::finding::{Finding, Remedy};
 use super::state::permissions;
-use crate::broker::Runtime;
+use crate::broker::{Runtime, RuntimeError};
+use crate::sys::Directory;
 
 const RUNTIME: &str = "runtime directory";
 const SOCKET: &str = "admin socket";
@@ -25,27 +26,29 @@ pub(super) fn look(site: &Site) -> Vec<Finding> {
 
 fn runtime(site: &Site) -> Finding {
     let path = site.runtime.as_path();
-    if let Err(error) = Runtime::check(path) {
-        let advice = "name another directory with --runtime, or KEYHATCH_RUNTIME";
-        return Finding::fail(RUNTIME, error.to_string(), Remedy::Do(advice.to_owned()));
+    match Runtime::check(path, &site.trust) {
+        Ok(()) => {}
+        Err(RuntimeError::Directory(error)) => return site.unfit(RUNTIME, &error),
+        Err(error) => {
+            let advice = "name another directory with --runtime, or KEYHATCH_RUNTIME";
+            return Finding::fail(RUNTIME, error.to_string(), Remedy::Do(advice.to_owned()));
+        }
     }
-    let Ok(metadata) = std::fs::metadata(path) else { return missing(site) };
-    let (mode, owner) = (permissions(&metadata), metadata.uid());
-    if owner != site.user {
-        let text = format!("{} is uid {owner}'s, not uid {}'s", path.display(), site.user);
-        return Finding::fail(RUNTIME, text, Remedy::run(&format!("chown {}", site.user), [path]));
-    }
+    let Ok(directory) = Directory::open(path, &site.trust) else { return missing(site) };
+    let mode = std::fs::metadata(path).map_or(0, |metadata| permissions(&metadata));
     let text = format!("{} has mode {mode:04o} instead of 0755", path.display());
     let chmod = || Remedy::run("chmod 0755", [path]);
-    if mode & 0o022 != 0 {
-        return Finding::fail(
-            RUNTIME,
-            format!("{text}: others can put into it what they like"),
-            chmod(),
-        );
-    }
     if access(path, Access::WRITE_OK | Access::EXEC_OK).is_err() {
         return Finding::fail(RUNTIME, format!("{} cannot be written", path.display()), chmod());
+    }
+    if !directory.keeps_acls() {
+        let text = format!(
+            "{} is on a file system without access control lists: files are given to the users of steps, and a step \
+             outside a container can fill it",
+            path.display()
+        );
+        let advice = "have --runtime on a file system that keeps them, such as tmpfs";
+        return Finding::warn(RUNTIME, text, Remedy::Do(advice.to_owned()));
     }
     match mode & 0o055 {
         0o055 => {

@@ -8,6 +8,7 @@ use std::path::{Path, PathBuf};
 use super::Site;
 use super::finding::{Finding, Remedy, quoted};
 use crate::daemon::{StateDirectory, StateError};
+use crate::sys::Directory;
 
 const DIRECTORY: &str = "state directory";
 const FILES: &str = "files of the state";
@@ -43,6 +44,9 @@ pub(super) fn look(site: &Site) -> Vec<Finding> {
         let text = format!("{} is uid {}'s, not uid {us}'s", path.display(), site.user);
         let command = format!("sudo -u '#{}' {}", site.user, site.keyhatch("doctor"));
         return vec![Finding::fail(DIRECTORY, text, Remedy::Run(command))];
+    }
+    if let Err(error) = Directory::open(path, &site.trust) {
+        return vec![site.unfit(DIRECTORY, &error)];
     }
     let directory = match mode {
         0o700 => Finding::ok(DIRECTORY, format!("{}, uid {}'s", path.display(), site.user)),
@@ -139,7 +143,7 @@ fn is_public(below: &Path) -> bool {
 }
 
 fn format(site: &Site) -> Finding {
-    match StateDirectory::new(&site.state).read() {
+    match StateDirectory::open(&site.state, &site.trust).and_then(|state| state.read()) {
         Ok(file) => Finding::ok(
             FORMAT,
             format!("{}: the broker {} of {}", file.format, file.name, file.trust_domain),

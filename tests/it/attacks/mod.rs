@@ -1,5 +1,6 @@
 //! What somebody tries who may do a little and wants more.
 
+mod directories;
 mod doors;
 mod groups;
 mod lengths;

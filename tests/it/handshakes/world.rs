@@ -6,6 +6,7 @@ use keyhatch::daemon::StateDirectory;
 use keyhatch::grpc::client::channel;
 use keyhatch::grpc::pb;
 use keyhatch::grpc::pb::executor_service_client::ExecutorServiceClient;
+use keyhatch::sys::Trust;
 use rcgen::{Issuer, KeyPair};
 use rustls::pki_types::pem::PemObject as _;
 use rustls::pki_types::{CertificateDer, PrivateKeyDer};
@@ -173,7 +174,7 @@ impl World {
 }
 
 fn authority(state: &Path) -> serde_json::Value {
-    let state = StateDirectory::new(state);
+    let state = StateDirectory::open(state, &Trust::of_process(&[])).unwrap();
     let keyring = state.unlock(None).unwrap().keyring().unwrap();
     let authority = state.authority(&keyring).unwrap();
     serde_json::from_slice(&authority.to_bytes().unwrap()).unwrap()

@@ -28,6 +28,7 @@ use keyhatch::grpc::pb::operator_service_client::OperatorServiceClient;
 use keyhatch::grpc::pb::step_service_client::StepServiceClient;
 use keyhatch::identity::{Authority, ClientIdentity, ConnectError, NotLetIn};
 use keyhatch::model::{Clock, Limits, Timestamp, TrustDomain};
+use keyhatch::sys::Trust;
 use tempfile::TempDir;
 use tokio::runtime::Runtime;
 use tonic::Status;
@@ -162,7 +163,7 @@ impl TestBroker {
 
     /// The CA with its private keys: a test may issue what it likes.
     pub fn authority(&self) -> Authority {
-        let state = StateDirectory::new(&self.config.state);
+        let state = StateDirectory::open(&self.config.state, &Trust::of_process(&[])).unwrap();
         let keyring = state.unlock(None).unwrap().keyring().unwrap();
         state.authority(&keyring).unwrap()
     }
@@ -381,6 +382,7 @@ pub async fn resolve_on(channel: Channel, request: pb::ResolveRequest) -> Result
 pub fn init_options(config: &Config, clock: &Clock) -> InitOptions {
     InitOptions {
         state: config.state.clone(),
+        shared_parents: config.shared_parents.clone(),
         runtime: config.runtime.clone(),
         kek: None,
         trust_domain: TrustDomain::parse(TrustDomain::DEFAULT).unwrap(),

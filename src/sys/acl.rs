@@ -1,0 +1,175 @@
+//! Others are let in to what stays ours: POSIX access control lists, acl(5).
+//!
+//! A list is the extended attribute `system.posix_acl_access`, little endian (linux/posix_acl_xattr.h and
+//! linux/posix_acl.h; what the kernel takes for a valid list is posix_acl_valid in fs/posix_acl.c):
+//!
+//! ```text
+//! 0        4      6      8           12     14     16
+//! ┌────────┬──────┬──────┬───────────┬──────┬──────┬───────────┬─
+//! │ 2: u32 │ tag  │ perm │ id: u32   │ tag  │ perm │ id: u32   │ …
+//! └────────┴──────┴──────┴───────────┴──────┴──────┴───────────┴─
+//!  version   entry: the owner          entry: a user
+//! ```
+//!
+//! Entries stand in the order of their tags: owner, users, owning group, groups, mask, others. A list with a named
+//! user or group has a mask, which bounds every named entry and the owning group. The mask is what chmod changes and
+//! what a mode shows as the group's bits; so a mode is never set after a list.
+
+use std::io;
+
+use rustix::fs::{
+    AtFlags, CWD, Gid, Mode, Uid, XattrFlags, chmod, chownat, fgetxattr_query, setxattr,
+};
+use rustix::io::Errno;
+
+const ATTRIBUTE: &str = "system.posix_acl_access";
+const VERSION: u32 = 2;
+const OWNER: u16 = 0x01;
+const USER: u16 = 0x02;
+const OWNING_GROUP: u16 = 0x04;
+const GROUP: u16 = 0x08;
+const MASK: u16 = 0x10;
+const OTHERS: u16 = 0x20;
+/// The id of entries that name nobody.
+const NO_ID: u32 = u32::MAX;
+
+/// Who may use a file that is ours.
+#[derive(Clone, Copy, Debug)]
+pub enum Guests {
+    /// Nobody but us.
+    Nobody,
+    /// Whoever reaches it.
+    Everybody,
+    /// A user, the members of a group, or both.
+    Named {
+        /// The user, who is not this process's own.
+        uid: Option<u32>,
+        /// The group.
+        gid: Option<u32>,
+    },
+}
+
+/// What guests may do, and nothing else; what we may do beside it is ours.
+#[derive(Clone, Copy, Debug)]
+pub enum Use {
+    /// Connect to a socket.
+    Connect,
+    /// Read a directory, and reach what is in it.
+    Enter,
+    /// Read a file.
+    Read,
+    /// Reach what is in a directory by its name.
+    Search,
+}
+
+impl Use {
+    fn ours(self) -> u16 {
+        match self {
+            Self::Connect => 6,
+            Self::Enter | Self::Search => 7,
+            Self::Read => 4,
+        }
+    }
+
+    fn guests(self) -> u16 {
+        match self {
+            Self::Connect => 6,
+            Self::Enter => 5,
+            Self::Read => 4,
+            Self::Search => 1,
+        }
+    }
+}
+
+/// Lets guests use what is at a path that only we can reach.
+///
+/// # Errors
+/// `EINVAL` if a guest is not known in this user namespace; `EPERM` or `EOPNOTSUPP` if the file system has no lists,
+/// and the file cannot be given away instead.
+pub(super) fn admit(path: &str, what: Use, guests: Guests) -> io::Result<()> {
+    let (ours, theirs) = (what.ours(), what.guests());
+    let (uid, gid) = match guests {
+        Guests::Nobody => return set_mode(path, ours << 6),
+        Guests::Everybody => return set_mode(path, ours << 6 | theirs << 3 | theirs),
+        Guests::Named { uid, gid } => (uid, gid),
+    };
+    match setxattr(path, ATTRIBUTE, &list(what, uid, gid), XattrFlags::empty()) {
+        Err(Errno::OPNOTSUPP) => give(path, what, uid, gid),
+        outcome => Ok(outcome?),
+    }
+}
+
+/// Whether the file system of an open file has lists.
+pub(super) fn are_kept(file: impl std::os::fd::AsFd) -> bool {
+    fgetxattr_query(file, ATTRIBUTE) != Err(Errno::OPNOTSUPP)
+}
+
+fn list(what: Use, uid: Option<u32>, gid: Option<u32>) -> Vec<u8> {
+    let theirs = what.guests();
+    let user = uid.map(|uid| (USER, theirs, uid));
+    let group = gid.map(|gid| (GROUP, theirs, gid));
+    let entries = [
+        Some((OWNER, what.ours(), NO_ID)),
+        user,
+        Some((OWNING_GROUP, 0, NO_ID)),
+        group,
+        Some((MASK, theirs, NO_ID)),
+        Some((OTHERS, 0, NO_ID)),
+    ];
+    let mut bytes = VERSION.to_le_bytes().to_vec();
+    for (tag, permissions, id) in entries.into_iter().flatten() {
+        bytes.extend(tag.to_le_bytes());
+        bytes.extend(permissions.to_le_bytes());
+        bytes.extend(id.to_le_bytes());
+    }
+    bytes
+}
+
+/// Without lists a file is given to the user or group, which takes CAP_CHOWN (chown(2)); a directory stays ours, and
+/// anybody may search it.
+fn give(path: &str, what: Use, uid: Option<u32>, gid: Option<u32>) -> io::Result<()> {
+    match what {
+        Use::Enter => return set_mode(path, 0o711),
+        // A directory that is somebody else's is nothing to work in.
+        Use::Search => return Err(Errno::OPNOTSUPP.into()),
+        Use::Connect | Use::Read => {}
+    }
+    let group = gid.map_or(0, |_| what.guests() << 3);
+    set_mode(path, what.ours() << 6 | group)?;
+    let (uid, gid) = (uid.map(Uid::from_raw), gid.map(Gid::from_raw));
+    Ok(chownat(CWD, path, uid, gid, AtFlags::SYMLINK_NOFOLLOW)?)
+}
+
+fn set_mode(path: &str, mode: u16) -> io::Result<()> {
+    Ok(chmod(path, Mode::from_raw_mode(mode.into()))?)
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    /// As setfacl(1) writes them, byte for byte.
+    #[test]
+    fn a_list_has_the_kernels_layout() {
+        let told =
+            |bytes: &[u8]| bytes.iter().map(|byte| format!("{byte:02x}")).collect::<String>();
+        assert_eq!(
+            told(&list(Use::Read, Some(1000), None)),
+            "02000000\
+             01000400ffffffff\
+             02000400e8030000\
+             04000000ffffffff\
+             10000400ffffffff\
+             20000000ffffffff"
+        );
+        assert_eq!(
+            told(&list(Use::Enter, None, Some(1000))),
+            "02000000\
+             01000700ffffffff\
+             04000000ffffffff\
+             08000500e8030000\
+             10000500ffffffff\
+             20000000ffffffff"
+        );
+    }
+}

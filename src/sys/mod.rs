@@ -1,0 +1,13 @@
+//! Directories, files and users of this system: the only room that opens a directory to work in.
+//!
+//! [`Trust`] says which directories are fit for it, [`Directory`] is one that is open and was found fit.
+
+mod acl;
+mod directory;
+mod trust;
+mod user;
+
+pub use acl::{Guests, Use};
+pub use directory::{Directory, Lock, names_in};
+pub use trust::{DirectoryError, Trust};
+pub use user::as_owner_of;

@@ -1,0 +1,284 @@
+//! Which directories are fit to work in.
+//!
+//! A directory is fit if it is root's or ours, and neither its group nor others may write to it. The same holds for
+//! each directory above it, of which those with the sticky bit may be written by others, because there nobody can
+//! put another thing in our directory's place. A symbolic link on the way is followed if it is root's or ours. So
+//! nobody else can change where the path leads, and a path that was found fit stays so.
+
+use std::collections::VecDeque;
+use std::ffi::{OsStr, OsString};
+use std::io;
+use std::os::fd::OwnedFd;
+use std::os::unix::ffi::OsStringExt as _;
+use std::path::{Component, Path, PathBuf};
+
+use rustix::fs::{
+    CWD, FileType, Mode, OFlags, Stat, fchmod, fstat, mkdirat, openat, readlinkat, stat,
+};
+use rustix::io::Errno;
+
+/// How many links a path may lead over, as in the kernel: path_resolution(7).
+const MAX_LINKS: usize = 40;
+
+/// Why a directory is not worked in.
+#[derive(Debug, thiserror::Error)]
+pub enum DirectoryError {
+    /// It is somebody else's.
+    #[error(
+        "{} is uid {owner}'s, and neither root's nor uid {us}'s: its owner could do with it what he likes; choose \
+         another directory, or run this as uid {owner}", .path.display()
+    )]
+    Foreign {
+        /// The directory.
+        path: PathBuf,
+        /// Whose it is.
+        owner: u32,
+        /// Whose it should be.
+        us: u32,
+    },
+    /// Others may write to it.
+    #[error(
+        "{} has mode {mode:04o}: its group or others may write to it; take that away with: chmod go-w {}",
+        .path.display(), .path.display()
+    )]
+    Writable {
+        /// The directory.
+        path: PathBuf,
+        /// Its mode.
+        mode: u32,
+    },
+    /// A directory above it is not ours alone.
+    #[error(
+        "{}: {} above it {why}, and could have another directory put in its place; choose another directory, or say \
+         --shared-parent {} if everybody who may write there is to be trusted with it",
+        .path.display(), .parent.display(), .parent.display()
+    )]
+    Parent {
+        /// The directory.
+        path: PathBuf,
+        /// The one above.
+        parent: PathBuf,
+        /// What is wrong with it.
+        why: String,
+    },
+    /// A link on the way is somebody else's.
+    #[error(
+        "{}: {} on the way is a symbolic link of uid {owner}, who can have it lead elsewhere; name the directory \
+         itself", .path.display(), .link.display()
+    )]
+    Link {
+        /// The directory.
+        path: PathBuf,
+        /// The link.
+        link: PathBuf,
+        /// Whose it is.
+        owner: u32,
+    },
+    /// It cannot be opened or made.
+    #[error("{}: {source}", .path.display())]
+    Io {
+        /// The directory.
+        path: PathBuf,
+        /// The cause.
+        source: io::Error,
+    },
+}
+
+impl DirectoryError {
+    /// Whether there is no such directory.
+    pub fn is_missing(&self) -> bool {
+        matches!(self, Self::Io { source, .. } if source.kind() == io::ErrorKind::NotFound)
+    }
+}
+
+impl From<DirectoryError> for io::Error {
+    fn from(error: DirectoryError) -> Self {
+        match error {
+            DirectoryError::Io { source, .. } => source,
+            error => Self::other(error),
+        }
+    }
+}
+
+/// Whose directories are worked in, and what is trusted beside it.
+#[derive(Clone, Debug)]
+pub struct Trust {
+    uid: u32,
+    /// The parents that others may write to, by device and inode.
+    shared: Vec<(u64, u64)>,
+}
+
+impl Trust {
+    /// For what this process does as who it is. Whoever may write to `shared_parents`, or owns them, is trusted not
+    /// to put another directory in the place of ours.
+    pub fn of_process(shared_parents: &[PathBuf]) -> Self {
+        Self::of_user(rustix::process::geteuid().as_raw(), shared_parents)
+    }
+
+    /// For what a process of this user does.
+    pub fn of_user(uid: u32, shared_parents: &[PathBuf]) -> Self {
+        // One that is not there is nobody's parent.
+        let found = shared_parents.iter().filter_map(|path| stat(path).ok());
+        Self { uid, shared: found.map(|found| (found.st_dev, found.st_ino)).collect() }
+    }
+
+    /// Opens a directory that is fit to work in. With a mode, what is missing of the path is made with it.
+    pub(super) fn open(
+        &self,
+        path: &Path,
+        make: Option<u32>,
+    ) -> Result<(OwnedFd, PathBuf), DirectoryError> {
+        let failed = |source| DirectoryError::Io { path: path.to_owned(), source };
+        let absolute = std::path::absolute(path).map_err(failed)?;
+        let top =
+            openat(CWD, "/", OFlags::PATH | OFlags::DIRECTORY | OFlags::CLOEXEC, Mode::empty());
+        let top = top.map_err(|error| failed(error.into()))?;
+        let left = names(&absolute);
+        let mut walk =
+            Walk { trust: self, path: &absolute, at: top, here: "/".into(), left, links: 0, make };
+        while let Some(name) = walk.left.pop_front() {
+            walk.step(&name)?;
+        }
+        let opened = openat(&walk.at, ".", READ, Mode::empty());
+        let opened = opened.map_err(|error| walk.failed(error))?;
+        self.check(&opened, &absolute)?;
+        Ok((opened, absolute))
+    }
+
+    /// Opens a directory by its name in another that is fit, following no link.
+    pub(super) fn open_in(
+        &self,
+        parent: &OwnedFd,
+        name: &str,
+        path: &Path,
+    ) -> Result<OwnedFd, DirectoryError> {
+        let opened = openat(parent, name, READ | OFlags::NOFOLLOW, Mode::empty());
+        let opened = opened.map_err(|error| io_error(path, error))?;
+        self.check(&opened, path)?;
+        Ok(opened)
+    }
+
+    fn check(&self, directory: &OwnedFd, path: &Path) -> Result<(), DirectoryError> {
+        let found = fstat(directory).map_err(|error| io_error(path, error))?;
+        let path = path.to_owned();
+        if !self.is_ours(&found) {
+            return Err(DirectoryError::Foreign { path, owner: found.st_uid, us: self.uid });
+        }
+        match found.st_mode & 0o022 {
+            0 => Ok(()),
+            _ => Err(DirectoryError::Writable { path, mode: found.st_mode & 0o7777 }),
+        }
+    }
+
+    fn is_ours(&self, found: &Stat) -> bool {
+        [0, self.uid].contains(&found.st_uid)
+    }
+
+    /// What keeps a directory from being one to have others in, if something does.
+    fn fault_of_parent(&self, found: &Stat) -> Option<String> {
+        let is_sticky = found.st_mode & 0o1000 != 0;
+        if self.shared.contains(&(found.st_dev, found.st_ino)) {
+            None
+        } else if !self.is_ours(found) {
+            Some(format!("is uid {}'s", found.st_uid))
+        } else if found.st_mode & 0o022 != 0 && !is_sticky {
+            Some(format!("has mode {:04o}: others may write to it", found.st_mode & 0o7777))
+        } else {
+            None
+        }
+    }
+}
+
+const READ: OFlags = OFlags::RDONLY.union(OFlags::DIRECTORY).union(OFlags::CLOEXEC);
+
+/// A path on the way to its directory, one name after the other.
+struct Walk<'a> {
+    trust: &'a Trust,
+    path: &'a Path,
+    at: OwnedFd,
+    /// Where that is, in words.
+    here: PathBuf,
+    left: VecDeque<OsString>,
+    links: usize,
+    make: Option<u32>,
+}
+
+impl Walk<'_> {
+    fn step(&mut self, name: &OsStr) -> Result<(), DirectoryError> {
+        let parent = fstat(&self.at).map_err(|error| self.failed(error))?;
+        if let Some(why) = self.trust.fault_of_parent(&parent) {
+            let (path, parent) = (self.path.to_owned(), self.here.clone());
+            return Err(DirectoryError::Parent { path, parent, why });
+        }
+        let entry = self.open_or_make(name).map_err(|error| self.failed(error))?;
+        let found = fstat(&entry).map_err(|error| self.failed(error))?;
+        match FileType::from_raw_mode(found.st_mode) {
+            FileType::Directory => {
+                self.at = entry;
+                match name == ".." {
+                    true => drop(self.here.pop()),
+                    false => self.here.push(name),
+                }
+                Ok(())
+            }
+            FileType::Symlink => self.follow(&entry, &found, name),
+            _ => Err(self.failed(Errno::NOTDIR)),
+        }
+    }
+
+    fn open_or_make(&self, name: &OsStr) -> Result<OwnedFd, Errno> {
+        let flags = OFlags::PATH | OFlags::NOFOLLOW | OFlags::CLOEXEC;
+        let (mode, raw) = match (openat(&self.at, name, flags, Mode::empty()), self.make) {
+            (Err(Errno::NOENT), Some(mode)) => (Mode::from_raw_mode(mode), mode),
+            (opened, _) => return opened,
+        };
+        match mkdirat(&self.at, name, mode) {
+            // Somebody was quicker: looked at as what was there before.
+            Err(Errno::EXIST) => {}
+            made => {
+                made?;
+                // The umask may have taken bits away.
+                let made = openat(&self.at, name, READ | OFlags::NOFOLLOW, Mode::empty())?;
+                fchmod(&made, Mode::from_raw_mode(raw))?;
+            }
+        }
+        openat(&self.at, name, flags, Mode::empty())
+    }
+
+    fn follow(&mut self, link: &OwnedFd, found: &Stat, name: &OsStr) -> Result<(), DirectoryError> {
+        if !self.trust.is_ours(found) {
+            let (path, link) = (self.path.to_owned(), self.here.join(name));
+            return Err(DirectoryError::Link { path, link, owner: found.st_uid });
+        }
+        self.links += 1;
+        if self.links > MAX_LINKS {
+            return Err(self.failed(Errno::LOOP));
+        }
+        let target = readlinkat(link, "", Vec::new()).map_err(|error| self.failed(error))?;
+        let target = PathBuf::from(OsString::from_vec(target.into_bytes()));
+        if target.is_absolute() {
+            let flags = OFlags::PATH | OFlags::DIRECTORY | OFlags::CLOEXEC;
+            self.at = openat(CWD, "/", flags, Mode::empty()).map_err(|error| self.failed(error))?;
+            self.here = "/".into();
+        }
+        for name in names(&target).into_iter().rev() {
+            self.left.push_front(name);
+        }
+        Ok(())
+    }
+
+    fn failed(&self, error: Errno) -> DirectoryError {
+        io_error(self.path, error)
+    }
+}
+
+/// The names of a path, from the top.
+fn names(path: &Path) -> VecDeque<OsString> {
+    let is_name =
+        |part: &Component<'_>| matches!(part, Component::Normal(_) | Component::ParentDir);
+    path.components().filter(is_name).map(|part| part.as_os_str().to_owned()).collect()
+}
+
+fn io_error(path: &Path, error: Errno) -> DirectoryError {
+    DirectoryError::Io { path: path.to_owned(), source: error.into() }
+}
