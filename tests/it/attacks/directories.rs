@@ -38,10 +38,13 @@ fn make(path: &Path, owner: u32, mode: u32) {
 }
 
 /// The program where every user finds it.
-fn lend(broker: &TestBroker) -> PathBuf {
-    let binary = broker.scratch().join("keyhatch");
-    std::fs::copy(env!("CARGO_BIN_EXE_keyhatch"), &binary).unwrap();
-    set_mode(broker.scratch(), 0o755);
+fn lend(directory: &Path) -> PathBuf {
+    let binary = directory.join("keyhatch");
+    // By another process: a child that this one forks meanwhile would hold the file open to write, and nobody could
+    // execute it.
+    let copied = Command::new("cp").arg(env!("CARGO_BIN_EXE_keyhatch")).arg(&binary).status();
+    assert!(copied.unwrap().success());
+    set_mode(directory, 0o755);
     set_mode(&binary, 0o755);
     binary
 }
@@ -94,7 +97,7 @@ fn a_steps_user_reads_and_connects_and_changes_nothing() {
         return;
     }
     let mut broker = TestBroker::start();
-    let binary = lend(&broker);
+    let binary = lend(broker.scratch());
     let request = pb::OpenStepRequest {
         uid: Some(STEP),
         ttl: Some(prost_types::Duration { seconds: 3 * 24 * 3600, nanos: 0 }),
@@ -136,7 +139,7 @@ fn a_steps_group_is_let_in_as_its_user_is() {
         return;
     }
     let broker = TestBroker::start();
-    let binary = lend(&broker);
+    let binary = lend(broker.scratch());
     let request = pb::OpenStepRequest { gid: Some(STEP), ..open_request("w", "s") };
     let opened = broker.try_open(request).unwrap();
     let directory = Path::new(&opened.directory);
@@ -171,7 +174,7 @@ fn a_directory_for_any_user_is_reached_by_who_mounts_it_only() {
         return;
     }
     let mut broker = TestBroker::start();
-    let binary = lend(&broker);
+    let binary = lend(broker.scratch());
     let request = pb::OpenStepRequest { any_uid: true, ..open_request("w", "s") };
     let host = broker.try_open(request.clone());
     assert_eq!(reason(host), "TARGET_INVALID");
@@ -209,7 +212,7 @@ fn an_executor_of_another_user_mounts_in_its_own_user_namespace() {
         return;
     }
     let mut broker = TestBroker::start();
-    let binary = lend(&broker);
+    let binary = lend(broker.scratch());
     let mount = broker.scratch().join("mount");
     make(&mount, 0, 0o755);
     if !by(STEP, "unshare --user --map-root-user --mount true", &mount, &binary).status.success() {
@@ -521,9 +524,7 @@ fn what_root_does_offline_is_its_owners_and_goes_no_further() {
     }
     let place = Place::new();
     make(&place.state, STEP, 0o700);
-    let binary = place.path("keyhatch");
-    std::fs::copy(env!("CARGO_BIN_EXE_keyhatch"), &binary).unwrap();
-    set_mode(&binary, 0o755);
+    let binary = lend(place.directory.path());
     let mut init = Command::new(&binary);
     init.arg("init").env("KEYHATCH_STATE", &place.state).uid(STEP).gid(STEP).current_dir("/");
     let made = init.output().unwrap();
