@@ -5,7 +5,7 @@ use std::os::unix::process::CommandExt as _;
 use std::path::{Path, PathBuf};
 use std::time::Duration;
 
-use keyhatch::daemon::{ReissueOptions, StateDirectory, reissue_admin};
+use keyhatch::daemon::{ReissueOptions, reissue_admin};
 use keyhatch::grpc::pb;
 use keyhatch::grpc::pb::connection_service_client::ConnectionServiceClient;
 use keyhatch::grpc::pb::operator_service_client::OperatorServiceClient;
@@ -13,13 +13,12 @@ use keyhatch::grpc::pb::system_service_client::SystemServiceClient;
 use keyhatch::identity::{Authority, ClientIdentity, Svid, connect, request_for};
 use keyhatch::model::{Clock, Id, Limits, Timestamp, TrustDomain};
 use keyhatch::seal::Unlock;
-use keyhatch::sys::Trust;
 use tonic::Status;
 use tonic::transport::Channel;
 
 use crate::harness::{
-    START, ServeProcess, TestBroker, identity_in, keyhatch, reason, request, resolve_on, skipped,
-    wait_until,
+    START, ServeProcess, TestBroker, identity_in, keyhatch, open_state, reason, request,
+    resolve_on, skipped, wait_until,
 };
 
 const DAY: u64 = 24 * 3600;
@@ -43,7 +42,7 @@ fn own_certificate(directory: &Path) -> Svid {
 }
 
 fn authority_of(state: &Path) -> Authority {
-    let state = StateDirectory::open(state, &Trust::of_process(&[])).unwrap();
+    let state = open_state(state);
     let keyring = state.unlock(None).unwrap().keyring().unwrap();
     state.authority(&keyring).unwrap()
 }

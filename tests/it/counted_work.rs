@@ -9,14 +9,14 @@ use keyhatch::broker::{
     StepRequest, WriteOptions,
 };
 use keyhatch::config::Config;
-use keyhatch::daemon::{StateDirectory, init};
+use keyhatch::daemon::init;
 use keyhatch::journal::LiveOpening;
 use keyhatch::model::{
     Clock, ExecutorName, Limits, OperatorName, RunName, StepName, Timestamp, Value, WorkflowName,
 };
 use keyhatch::sys::Trust;
 
-use crate::harness::{START, init_options};
+use crate::harness::{START, init_options, open_state};
 
 /// A broker without its doors, and a step of it.
 struct Bare {
@@ -37,7 +37,7 @@ impl Bare {
         let made = init_options(&config, &clock);
         // It brings a runtime of its own.
         tokio::task::spawn_blocking(move || init(&made).unwrap()).await.unwrap();
-        let state = StateDirectory::open(&config.state, &Trust::of_process(&[])).unwrap();
+        let state = open_state(&config.state);
         let keys = state.keys(None);
         let keyring = keys.unlock(None).unwrap().keyring().unwrap();
         let authority = state.authority(&keyring).unwrap();

@@ -4,14 +4,14 @@ use std::os::unix::fs::PermissionsExt as _;
 use std::path::Path;
 
 use aws_lc_rs::digest::{SHA256, digest};
-use keyhatch::daemon::{ReissueOptions, StateDirectory, reissue_admin};
+use keyhatch::daemon::{ReissueOptions, reissue_admin};
 use keyhatch::grpc::pb;
 use keyhatch::grpc::pb::system_service_client::SystemServiceClient;
 use keyhatch::seal::{Keyring, Unlock};
 use serde::Deserialize;
 use serde_json::Value;
 
-use crate::harness::{TestBroker, keyhatch_in};
+use crate::harness::{TestBroker, keyhatch_in, open_state};
 
 const RELEASE: &str = "formats/0.1.0";
 
@@ -39,6 +39,7 @@ fn refusal(broker: &TestBroker) -> String {
 fn reissue(broker: &TestBroker) {
     reissue_admin(&ReissueOptions {
         state: broker.config.state.clone(),
+        shared_parents: Vec::new(),
         unlock: Unlock::default(),
         runtime: broker.config.runtime.clone(),
         clock: broker.clock.clone(),
@@ -124,7 +125,7 @@ fn a_kill_while_a_state_is_taken_over_loses_nothing() {
     let read =
         |broker: &TestBroker, name: &str| std::fs::read(broker.config.state.join(name)).unwrap();
     let before = ["state.json", "keyring.json"].map(|name| read(&made, name));
-    let unlocked = StateDirectory::new(&made.config.state).unlock(None).unwrap();
+    let unlocked = open_state(&made.config.state).unlock(None).unwrap();
     drop(unlocked);
     let after = ["state.json", "keyring.json"].map(|name| read(&made, name));
     let ([state2, ring2], [state3, ring3]) = (&before, &after);
@@ -207,7 +208,7 @@ fn a_line_of_a_newer_version_refuses_the_start_and_stays() {
     ] {
         let mut broker = TestBroker::start();
         broker.stop();
-        let keyring = StateDirectory::new(&broker.config.state).unlock(None).unwrap();
+        let keyring = open_state(&broker.config.state).unlock(None).unwrap();
         let (keyring, path) = (keyring.keyring().unwrap(), broker.journal_path());
         let line = newer_line(&keyring, broker.journal().last().unwrap(), event);
         let mut text = std::fs::read_to_string(&path).unwrap();

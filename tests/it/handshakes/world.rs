@@ -2,18 +2,18 @@
 
 use std::path::{Path, PathBuf};
 
-use keyhatch::daemon::StateDirectory;
 use keyhatch::grpc::client::channel;
 use keyhatch::grpc::pb;
 use keyhatch::grpc::pb::executor_service_client::ExecutorServiceClient;
-use keyhatch::sys::Trust;
 use rcgen::{Issuer, KeyPair};
 use rustls::pki_types::pem::PemObject as _;
 use rustls::pki_types::{CertificateDer, PrivateKeyDer};
 use tonic::transport::Channel;
 
 use super::client::{Offer, Outcome, attempt};
-use crate::harness::{ServeProcess, create_aws, identity_in, keyhatch_in, open_request};
+use crate::harness::{
+    ServeProcess, create_aws, identity_in, keyhatch_in, open_request, open_state,
+};
 
 /// The pace of new connections is another promise's; hellos that hang are as many as there are.
 const CONFIG: &str = "
@@ -174,7 +174,7 @@ impl World {
 }
 
 fn authority(state: &Path) -> serde_json::Value {
-    let state = StateDirectory::open(state, &Trust::of_process(&[])).unwrap();
+    let state = open_state(state);
     let keyring = state.unlock(None).unwrap().keyring().unwrap();
     let authority = state.authority(&keyring).unwrap();
     serde_json::from_slice(&authority.to_bytes().unwrap()).unwrap()

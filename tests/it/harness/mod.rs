@@ -163,7 +163,7 @@ impl TestBroker {
 
     /// The CA with its private keys: a test may issue what it likes.
     pub fn authority(&self) -> Authority {
-        let state = StateDirectory::open(&self.config.state, &Trust::of_process(&[])).unwrap();
+        let state = open_state(&self.config.state);
         let keyring = state.unlock(None).unwrap().keyring().unwrap();
         state.authority(&keyring).unwrap()
     }
@@ -389,6 +389,11 @@ pub fn init_options(config: &Config, clock: &Clock) -> InitOptions {
         name: "test".to_owned(),
         clock: clock.clone(),
     }
+}
+
+/// A state directory, as a process of this user may work in it.
+pub fn open_state(path: &Path) -> StateDirectory {
+    StateDirectory::open(path, &Trust::of_process(&[])).unwrap_or_else(|error| panic!("{error}"))
 }
 
 /// Creates connections/aws/prod, which the steps of workflow deploy may resolve.
