@@ -1,25 +1,54 @@
-//! A command that runs as a step: its environment, its signals, its exit code.
+//! A command that runs as a step: how it is started, and its environment.
 
-use std::ffi::OsString;
-use std::os::unix::process::ExitStatusExt as _;
+use std::ffi::{OsStr, OsString};
+use std::os::unix::fs::PermissionsExt as _;
+use std::path::{Path, PathBuf};
 use std::process::Command;
 
-use rustix::process::{Pid, Signal, kill_process};
-use rustix::termios::tcgetpgrp;
-use tokio::signal::unix::{Signal as SignalStream, SignalKind, signal};
+use rustix::io::Errno;
 
 use super::failure::{Failure, exit};
 
-/// The command's first word and its arguments.
+/// Starts a command line in one way or another, such as `Command::spawn`. A file of no format that the kernel knows is a
+/// script for sh, as for shells and execvp(3).
 ///
 /// # Errors
-/// If there is no first word.
-pub fn command(words: &[OsString]) -> Result<Command, Failure> {
+/// If there is no first word, or it cannot be started.
+pub fn start<T>(
+    words: &[OsString],
+    set_up: impl Fn(&mut Command) -> std::io::Result<()>,
+    start: impl Fn(&mut Command) -> std::io::Result<T>,
+) -> Result<T, Failure> {
     let (program, arguments) =
         words.split_first().ok_or_else(|| Failure::usage("no command: write it after --"))?;
+    let started = |command: &mut Command| {
+        set_up(command)?;
+        start(command)
+    };
     let mut command = Command::new(program);
-    command.args(arguments);
-    Ok(command)
+    let outcome = match started(command.args(arguments)) {
+        Err(error) if error.raw_os_error() == Some(Errno::NOEXEC.raw_os_error()) => {
+            let script = located(&command);
+            started(Command::new("/bin/sh").arg(script).args(arguments))
+        }
+        outcome => outcome,
+    };
+    outcome.map_err(|error| not_run(&error, program))
+}
+
+/// The file that a command runs.
+fn located(command: &Command) -> PathBuf {
+    let program = Path::new(command.get_program());
+    let own = command.get_envs().find(|(name, _)| *name == "PATH").and_then(|(_, path)| path);
+    let path = own.map(ToOwned::to_owned).or_else(|| std::env::var_os("PATH")).unwrap_or_default();
+    let is_executable = |file: &PathBuf| {
+        file.metadata().is_ok_and(|file| file.is_file() && file.permissions().mode() & 0o111 != 0)
+    };
+    let searched = match program.components().count() {
+        1 => std::env::split_paths(&path).map(|folder| folder.join(program)).find(is_executable),
+        _ => None,
+    };
+    searched.unwrap_or_else(|| program.to_owned())
 }
 
 /// Makes the command see one identity and no other: inherited `KEYHATCH_*` go, the step's come, and this
@@ -46,108 +75,10 @@ pub fn become_step<'a>(
 }
 
 /// Why the command could not be run, with the exit code that shells use.
-pub fn not_run(error: &std::io::Error, program: &std::ffi::OsStr) -> Failure {
+fn not_run(error: &std::io::Error, program: &OsStr) -> Failure {
     let text = format!("{}: {error}", program.to_string_lossy());
     match error.kind() {
         std::io::ErrorKind::NotFound => Failure::new("COMMAND_NOT_FOUND", text, exit::NOT_FOUND),
         _ => Failure::new("COMMAND_NOT_EXECUTABLE", text, exit::NOT_EXECUTABLE),
     }
-}
-
-/// Runs the command to its end and returns its exit code, 128 + N if signal N ended it. Signals that
-/// this process gets are passed on.
-///
-/// # Errors
-/// If it cannot be started.
-pub async fn run(command: Command) -> Result<u8, Failure> {
-    run_with(command, &mut Signals::listen()?).await
-}
-
-/// The same, where signals are listened for already.
-///
-/// # Errors
-/// If it cannot be started.
-pub async fn run_with(command: Command, signals: &mut Signals) -> Result<u8, Failure> {
-    let program = command.get_program().to_owned();
-    let mut child = tokio::process::Command::from(command)
-        .spawn()
-        .map_err(|error| not_run(&error, &program))?;
-    let pid = child.id().and_then(|id| Pid::from_raw(id.cast_signed()));
-    let status = loop {
-        tokio::select! {
-            status = child.wait() => break status?,
-            signal = signals.next() => {
-                if let Some(pid) = pid {
-                    // It may have ended by itself meanwhile.
-                    let _ = kill_process(pid, signal);
-                }
-            }
-        }
-    };
-    let code = status.code().or_else(|| status.signal().map(|signal| 128 + signal));
-    Ok(code.and_then(|code| u8::try_from(code).ok()).unwrap_or(exit::FAILED))
-}
-
-/// The signals that are passed on. Listening is for the rest of this process's life: who gets none of them from
-/// here any more must end by itself.
-pub struct Signals {
-    /// Whoever started this may have said that some are to be ignored, as nohup does; the command ignores them, too.
-    listened: Vec<(Signal, SignalStream)>,
-}
-
-/// What is passed on. What a keyboard sends is last.
-const PASSED_ON: [Signal; 6] =
-    [Signal::HUP, Signal::TERM, Signal::USR1, Signal::USR2, Signal::INT, Signal::QUIT];
-
-impl Signals {
-    /// Listens from now on.
-    ///
-    /// # Errors
-    /// If the kernel refuses.
-    pub fn listen() -> std::io::Result<Self> {
-        let ignored = ignored_signals();
-        // A terminal gives these to the whole group in its foreground; passing them on would double them.
-        let is_in_foreground = is_in_foreground();
-        let from_terminal =
-            |signal| is_in_foreground && [Signal::INT, Signal::QUIT].contains(&signal);
-        let mut listened = Vec::new();
-        for passed_on in PASSED_ON {
-            let number = passed_on.as_raw();
-            let is_ignored = ignored.checked_shr(number.unsigned_abs() - 1).unwrap_or(0) & 1 == 1;
-            if is_ignored {
-                continue;
-            }
-            let stream = signal(SignalKind::from_raw(number))?;
-            if !from_terminal(passed_on) {
-                listened.push((passed_on, stream));
-            }
-        }
-        Ok(Self { listened })
-    }
-
-    /// The next one.
-    pub async fn next(&mut self) -> Signal {
-        std::future::poll_fn(|context| {
-            let mut streams = self.listened.iter_mut();
-            let found = streams.find_map(|(signal, stream)| {
-                stream.poll_recv(context).is_ready().then_some(*signal)
-            });
-            found.map_or(std::task::Poll::Pending, std::task::Poll::Ready)
-        })
-        .await
-    }
-}
-
-/// The signals that this process has inherited as ignored: SigIgn of proc(5), a bit each.
-fn ignored_signals() -> u64 {
-    let status = std::fs::read_to_string("/proc/self/status").unwrap_or_default();
-    let ignored = status.lines().find_map(|line| line.strip_prefix("SigIgn:"));
-    ignored.and_then(|mask| u64::from_str_radix(mask.trim(), 16).ok()).unwrap_or(0)
-}
-
-/// Whether a terminal's keyboard is for this process's group.
-fn is_in_foreground() -> bool {
-    let terminal = std::fs::File::open("/dev/tty");
-    let group = terminal.ok().and_then(|terminal| tcgetpgrp(terminal).ok());
-    group == Some(rustix::process::getpgrp())
 }

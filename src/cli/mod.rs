@@ -48,6 +48,7 @@ mod secret;
 mod seed;
 mod serve;
 mod session;
+mod signals;
 mod status;
 mod step;
 #[doc(hidden)]

@@ -1,9 +1,11 @@
 //! `keyhatch step`: what an executor does.
 
 use std::ffi::OsString;
+use std::process::Command;
 use std::time::Duration;
 
 use clap::Subcommand;
+use rustix::process::Pid;
 use serde_json::json;
 use tonic::transport::Channel;
 
@@ -15,6 +17,7 @@ use super::get::parse_duration;
 use super::output::{moment, print, properties, say, table};
 use super::pages;
 use super::placeholder::{MOUNT_PATH, filled_in, is_for_a_container};
+use super::signals::Signals;
 use crate::grpc::pb;
 use crate::grpc::pb::executor_service_client::ExecutorServiceClient;
 
@@ -324,13 +327,17 @@ impl Run {
 /// Runs a command as an open step.
 pub(super) async fn run_as(opened: &pb::OpenedStep, words: &[OsString]) -> Result<u8, Failure> {
     let words: Vec<_> = words.iter().map(|word| filled_in(word, &opened.directory)).collect();
-    let mut command = child::command(&words)?;
     let directory = match opened.mount_path.as_str() {
         "host" => &opened.directory,
         mounted => mounted,
     };
-    child::become_step(&mut command, directory, opened.env.iter());
-    child::run(command).await
+    let set_up = |command: &mut Command| {
+        child::become_step(command, directory, opened.env.iter());
+        Ok(())
+    };
+    let mut signals = Signals::listen()?;
+    let child = child::start(&words, set_up, Command::spawn)?;
+    signals.pass_on(Pid::from_child(&child)).await
 }
 
 /// Says again and again that the step still runs. A daemon that is away is tried again: its downtime does

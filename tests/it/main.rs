@@ -18,6 +18,7 @@ mod bit_flips;
 mod canaries;
 mod certificates;
 mod checking;
+mod children;
 mod clients;
 mod command_line;
 mod connections;

@@ -81,7 +81,7 @@ impl Environment {
     }
 
     /// Makes it the command's.
-    pub fn apply(self, command: &mut Command) {
+    pub fn apply(&self, command: &mut Command) {
         if self.pristine {
             command.env_clear();
             for (name, value) in std::env::vars_os() {
@@ -93,9 +93,9 @@ impl Environment {
                 }
             }
         }
-        for name in self.unset {
+        for name in &self.unset {
             command.env_remove(name);
         }
-        command.envs(self.set);
+        command.envs(&self.set);
     }
 }

@@ -20,11 +20,13 @@ use std::process::Command;
 use std::sync::Arc;
 use std::time::Duration;
 
+use rustix::process::Pid;
+
 pub use forms::LEAST_BYTES;
 pub use mask::Masks;
 pub use wanted::{Served, Wanted, WantedFile};
 
-use super::child::{self, Signals, not_run};
+use super::child;
 use super::credential::Credential;
 use super::failure::{Failure, exit};
 use super::get::{parse_duration, within};
@@ -32,6 +34,7 @@ use super::listener::{Listener, RelayInput};
 use super::output::say;
 use super::private_file::TemporaryFile;
 use super::session::Session;
+use super::signals::Signals;
 use super::{Common, block_on};
 use environment::Environment;
 use output::{Outputs, Stream};
@@ -82,7 +85,8 @@ pub struct Exec {
 
 /// What the command is run with, and what outlives its start.
 struct Prepared {
-    command: Command,
+    command: Vec<OsString>,
+    environment: Environment,
     files: Vec<TemporaryFile>,
     listener: Option<Listener>,
     masks: Arc<Masks>,
@@ -140,8 +144,6 @@ impl Exec {
         if let Some(listener) = &listener {
             environment.serve(listener);
         }
-        let mut command = child::command(&self.command)?;
-        environment.apply(&mut command);
         // Last: what goes wrong before leaves nothing behind, and what ends this afterwards is heard.
         let signals = Signals::listen().map_err(Failure::from)?;
         let mut written = Vec::new();
@@ -150,7 +152,8 @@ impl Exec {
                 written.push(TemporaryFile::write(&path, value.expose())?);
             }
         }
-        Ok(Prepared { command, files: written, listener, masks, streams, signals })
+        let command = self.command.clone();
+        Ok(Prepared { command, environment, files: written, listener, masks, streams, signals })
     }
 
     /// Both streams unless stdout is a terminal; then stderr, unless it is one, too.
@@ -169,26 +172,28 @@ impl Prepared {
         let before = |failure: Failure| failure.with_exit_code(exit::BEFORE_COMMAND);
         if self.files.is_empty() && self.listener.is_none() && self.streams.is_empty() {
             // Nothing has to outlive the start of the command, so this process becomes it.
-            let error = self.command.exec();
-            return Err(not_run(&error, self.command.get_program()));
+            let set_up = |command: &mut Command| {
+                self.environment.apply(command);
+                Ok(())
+            };
+            return child::start(&self.command, set_up, |command| Err(command.exec()));
         }
-        let outputs = match self.streams.is_empty() {
-            true => None,
-            false => {
-                let outputs = Outputs::mask(&mut self.command, &self.streams, &self.masks);
-                Some(outputs.map_err(before)?)
-            }
+        let mut outputs = Outputs::open(&self.streams, &self.masks).map_err(before)?;
+        let set_up = |command: &mut Command| {
+            self.environment.apply(command);
+            outputs.attach(command)
         };
-        let code = child::run_with(self.command, &mut self.signals).await?;
-        let Some(outputs) = outputs else { return Ok(code) };
-        // Whoever reads it may take long; a signal means us now.
+        let child = child::start(&self.command, set_up, Command::spawn)?;
+        outputs.begun();
+        let code = self.signals.pass_on(Pid::from_child(&child)).await?;
+        // Whoever reads it may take long; a signal means this process now.
         let rest = tokio::task::spawn_blocking(|| outputs.finish());
         tokio::select! {
             _ = rest => Ok(code),
-            signal = self.signals.next() => {
+            signal = self.signals.ending() => {
                 // The files go, the thread does not: it would be waited for.
                 drop(self.files);
-                std::process::exit(128 + signal.as_raw())
+                std::process::exit(128 + signal?.as_raw())
             }
         }
     }

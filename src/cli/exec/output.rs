@@ -32,39 +32,52 @@ pub enum Stream {
 /// The streams of a command that are masked.
 pub struct Outputs {
     copies: Vec<JoinHandle<bool>>,
+    /// Closed when the command has begun, which has its own.
+    pipes: Vec<(Stream, PipeWriter)>,
     /// Closed when the command has ended.
     ended: PipeWriter,
 }
 
 impl Outputs {
-    /// Takes over streams of the command. They are closed once the command is dropped and has ended.
+    /// Takes over streams of a command.
     ///
     /// # Errors
     /// If there are no descriptors left.
-    pub fn mask(
-        command: &mut Command,
-        streams: &[Stream],
-        masks: &Arc<Masks>,
-    ) -> Result<Self, Failure> {
+    pub fn open(streams: &[Stream], masks: &Arc<Masks>) -> Result<Self, Failure> {
         let (ended_reader, ended) = std::io::pipe()?;
-        let mut copies = Vec::new();
+        let (mut copies, mut pipes) = (Vec::new(), Vec::new());
         for stream in streams {
             let (from, pipe) = std::io::pipe()?;
             let to = match stream {
-                Stream::Stdout => {
-                    command.stdout(Stdio::from(pipe));
-                    own(std::io::stdout().as_fd())?
-                }
-                Stream::Stderr => {
-                    command.stderr(Stdio::from(pipe));
-                    own(std::io::stderr().as_fd())?
-                }
+                Stream::Stdout => own(std::io::stdout().as_fd())?,
+                Stream::Stderr => own(std::io::stderr().as_fd())?,
             };
             let (ended, masks) = (ended_reader.try_clone()?, Arc::clone(masks));
             let copy = move || copy(from, to, &ended, &masks);
             copies.push(std::thread::Builder::new().name("output".to_owned()).spawn(copy)?);
+            pipes.push((*stream, pipe));
         }
-        Ok(Self { copies, ended })
+        Ok(Self { copies, pipes, ended })
+    }
+
+    /// Makes a command write to them.
+    ///
+    /// # Errors
+    /// If there are no descriptors left.
+    pub fn attach(&self, command: &mut Command) -> std::io::Result<()> {
+        for (stream, pipe) in &self.pipes {
+            let pipe = Stdio::from(pipe.try_clone()?);
+            match stream {
+                Stream::Stdout => command.stdout(pipe),
+                Stream::Stderr => command.stderr(pipe),
+            };
+        }
+        Ok(())
+    }
+
+    /// The command has begun: the streams end with it and the processes that it has begun.
+    pub fn begun(&mut self) {
+        self.pipes.clear();
     }
 
     /// Waits for the rest of the output once the command has ended.
