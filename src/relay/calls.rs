@@ -2,7 +2,7 @@
 
 use serde_json::{Value as Json, json};
 
-use super::evaluate::{EvaluationError, Evaluator, Outcome, Result};
+use super::evaluate::{Evaluator, Outcome, Result};
 use super::expression::Expression;
 use super::function::{Named, call};
 use super::path::{Segment, apply};
@@ -100,7 +100,7 @@ impl Evaluator<'_> {
             by_name.insert((*name).to_owned(), value);
         }
         let called = match complete {
-            true => call(name, values.clone(), &by_name).map_err(EvaluationError::new)?,
+            true => call(name, values.clone(), &by_name, &mut self.meter)?,
             false => None,
         };
         Ok(called.map_or_else(|| Called::Unresolved(values, by_name), Called::Value))
@@ -109,6 +109,7 @@ impl Evaluator<'_> {
     /// The first argument that is something. What is passed over is not missing.
     fn coalesce(&mut self, arguments: &[Argument<'_>]) -> Result<Called> {
         for argument in arguments {
+            self.meter.pay(self.unresolvable.len())?;
             let (needs, unresolvable) = (self.needs.len(), self.unresolvable.clone());
             match self.argument(*argument) {
                 Ok(Outcome::Complete(value)) if !value.is_null() => {

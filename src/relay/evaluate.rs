@@ -9,7 +9,7 @@ use std::fmt;
 use serde_json::{Map, Value as Json, json};
 
 use super::expression::{Expression, Operator};
-use super::function::text;
+use super::meter::Meter;
 use super::operator::{arithmetic, compare, equal, matches, truth};
 use super::path::{Segment, apply};
 use super::query::{Piece, Query};
@@ -43,6 +43,15 @@ pub enum Found {
     Nothing,
     /// The connection has no such field.
     NoSuchField,
+}
+
+impl Found {
+    fn value(&self) -> Option<&Json> {
+        match self {
+            Self::Value(value) => Some(value),
+            Self::Nothing | Self::NoSuchField => None,
+        }
+    }
 }
 
 /// What is known when an evaluation begins.
@@ -98,7 +107,10 @@ impl EvaluationError {
 
     /// Without the keys, which may have been made of values.
     fn without_keys(self) -> Self {
-        let problem = "a key that was made of values leads nowhere".to_owned();
+        let problem = match self.is_absence {
+            true => "a key that was made of values leads nowhere".to_owned(),
+            false => self.problem,
+        };
         Self { path: Vec::new(), problem, ..self }
     }
 
@@ -132,10 +144,14 @@ impl Tree {
     /// Evaluates what a query asks for. Look up what it needs and evaluate again, until it needs nothing.
     ///
     /// # Errors
-    /// A path that leads nowhere, or a function that was called wrongly.
+    /// A path that leads nowhere, a function that was called wrongly, or an answer beyond the budget of 4 MiB.
     pub fn evaluate(&self, query: &Query, known: &Known) -> Result<Progress> {
-        let mut evaluator =
-            Evaluator { known, needs: BTreeSet::new(), unresolvable: Unresolvable::new() };
+        let mut evaluator = Evaluator {
+            known,
+            meter: Meter::new(),
+            needs: BTreeSet::new(),
+            unresolvable: Unresolvable::new(),
+        };
         let outcome = evaluator.query(self, query);
         let Evaluator { needs, unresolvable, .. } = evaluator;
         // What is not known yet may have led to an error that there is not.
@@ -149,11 +165,12 @@ impl Tree {
 
 pub(super) struct Evaluator<'a> {
     known: &'a Known,
+    pub(super) meter: Meter,
     pub(super) needs: BTreeSet<Need>,
     pub(super) unresolvable: Unresolvable,
 }
 
-impl Evaluator<'_> {
+impl<'a> Evaluator<'a> {
     /// A value, and whether it is complete.
     fn query(&mut self, tree: &Tree, query: &Query) -> Result<(Json, bool)> {
         Ok(match query {
@@ -177,7 +194,7 @@ impl Evaluator<'_> {
             let value = match piece {
                 Piece::Text(text) => Some(text.clone()),
                 Piece::Path(path) => match self.tree(tree, path)? {
-                    Outcome::Complete(value) => Some(text(&value)),
+                    Outcome::Complete(value) => Some(self.meter.text(&value)?),
                     Outcome::Incomplete(_) | Outcome::Unresolved(_) => None,
                 },
             };
@@ -188,20 +205,21 @@ impl Evaluator<'_> {
 
     pub(super) fn tree(&mut self, tree: &Tree, path: &[Segment]) -> Result<Outcome> {
         match tree {
-            Tree::Plain(value) => apply(value.clone(), path).map(Outcome::Complete),
+            Tree::Plain(value) => apply(self.meter.copy(value)?, path).map(Outcome::Complete),
             Tree::Map(entries) => self.map(entries, path),
             Tree::List(items) => self.list(items, path),
-            Tree::Reference(reference) => {
-                let found = self.reference(reference, path)?;
-                Ok(found
-                    .map_or_else(|| Outcome::Unresolved(reference.to_json()), Outcome::Complete))
-            }
+            Tree::Reference(reference) => match self.reference(reference, path)? {
+                Some(value) => Ok(Outcome::Complete(value)),
+                None => self.meter.made(reference.to_json()).map(Outcome::Unresolved),
+            },
             Tree::Call { name, arguments } => self.call(name, arguments, path),
-            Tree::Template(template) => {
-                let found = self.template(template, path)?;
-                let source = || Json::from(template.source.clone());
-                Ok(found.map_or_else(|| Outcome::Unresolved(source()), Outcome::Complete))
-            }
+            Tree::Template(template) => match self.template(template, path)? {
+                Some(value) => Ok(Outcome::Complete(value)),
+                None => {
+                    let source = Json::from(template.source.clone());
+                    self.meter.made(source).map(Outcome::Unresolved)
+                }
+            },
         }
     }
 
@@ -214,6 +232,7 @@ impl Evaluator<'_> {
         let mut map = Map::new();
         let mut complete = true;
         for (key, tree) in entries {
+            self.meter.pay(key.len())?;
             let part = self.tree(tree, &[]);
             let part = part.map_err(|error| error.under(&Segment::Key(key.clone())))?;
             map.insert(key.clone(), part.into_json(&mut complete));
@@ -246,9 +265,13 @@ impl Evaluator<'_> {
         let mut written = Some(String::new());
         for part in &template.parts {
             let value = match part {
-                Part::Text(text) => Some(text.clone()),
+                Part::Text(text) => {
+                    self.meter.pay(text.len())?;
+                    Some(text.clone())
+                }
                 Part::Expression(expression) => {
-                    self.expression(expression, &[])?.map(|value| text(&value))
+                    let value = self.expression(expression, &[])?;
+                    value.map(|value| self.meter.text(&value)).transpose()?
                 }
             };
             written = written.zip(value).map(|(written, value)| written + &value);
@@ -270,16 +293,16 @@ impl Evaluator<'_> {
                     (Some(Found::NoSuchField), Some(field)) => {
                         return Err(EvaluationError::unknown_key(&field));
                     }
-                    (found, _) => (found, rest),
+                    (found, _) => (found.and_then(Found::value), rest),
                 }
             }
-            Reference::Secret { name } => (self.look_up(Need::Secret { name: name.clone() }), path),
-            Reference::Parameter { name } => {
-                (self.known.parameters.get(name).cloned().map(Found::Value), path)
+            Reference::Secret { name } => {
+                let found = self.look_up(Need::Secret { name: name.clone() });
+                (found.and_then(Found::value), path)
             }
+            Reference::Parameter { name } => (self.known.parameters.get(name), path),
             Reference::Output { from, name } => {
-                let output = self.known.outputs.get(&(from.clone(), name.clone()));
-                (output.cloned().map(Found::Value), path)
+                (self.known.outputs.get(&(from.clone(), name.clone())), path)
             }
             // There is no event, no question and no other step here.
             Reference::Answer { .. } | Reference::Data { .. } | Reference::Status { .. } => {
@@ -287,16 +310,16 @@ impl Evaluator<'_> {
             }
         };
         match found {
-            Some(Found::Value(value)) => apply(value, rest).map(Some),
-            Some(Found::Nothing | Found::NoSuchField) | None => {
+            Some(value) => apply(self.meter.copy(value)?, rest).map(Some),
+            None => {
                 self.unresolvable.insert(reference.clone());
                 Ok(None)
             }
         }
     }
 
-    fn look_up(&mut self, need: Need) -> Option<Found> {
-        let found = self.known.looked_up.get(&need).cloned();
+    fn look_up(&mut self, need: Need) -> Option<&'a Found> {
+        let found = self.known.looked_up.get(&need);
         if found.is_none() {
             self.needs.insert(need);
         }
@@ -310,7 +333,7 @@ impl Evaluator<'_> {
         path: &[Segment],
     ) -> Result<Option<Json>> {
         let value = match expression {
-            Expression::Literal(value) => Some(value.clone()),
+            Expression::Literal(value) => Some(self.meter.copy(value)?),
             // The spec's reader lets neither through.
             Expression::Root | Expression::Name(_) => None,
             Expression::Member(..) => return self.member(expression, path),
@@ -324,7 +347,7 @@ impl Evaluator<'_> {
                 for (key, value) in entries {
                     let (key, value) = (self.expression(key, &[])?, self.expression(value, &[])?);
                     let Some((key, value)) = key.zip(value) else { return Ok(None) };
-                    map.insert(text(&key), value);
+                    map.insert(self.meter.text(&key)?, value);
                 }
                 Some(Json::Object(map))
             }
@@ -333,7 +356,10 @@ impl Evaluator<'_> {
                 None => None,
             },
             Expression::Negative(inner) => match self.expression(inner, &[])? {
-                Some(value) => Some(arithmetic(Operator::Subtract, &json!(0), &value)?),
+                Some(value) => {
+                    let zero = json!(0);
+                    Some(arithmetic(Operator::Subtract, &zero, &value, &mut self.meter)?)
+                }
                 None => None,
             },
             Expression::Binary(operator, left, right) => self.binary(*operator, left, right)?,
@@ -381,17 +407,20 @@ impl Evaluator<'_> {
         let Some(right) = self.expression(right, &[])? else { return Ok(None) };
         let value = match operator {
             Operator::Or | Operator::And => Json::Bool(truth(&right)?),
-            Operator::Equal => Json::Bool(equal(&left, &right)),
-            Operator::NotEqual => Json::Bool(!equal(&left, &right)),
+            Operator::Equal => Json::Bool(equal(&left, &right, &mut self.meter)?),
+            Operator::NotEqual => Json::Bool(!equal(&left, &right, &mut self.meter)?),
             Operator::Less
             | Operator::LessOrEqual
             | Operator::Greater
-            | Operator::GreaterOrEqual => Json::Bool(compare(operator, &left, &right)?),
+            | Operator::GreaterOrEqual => {
+                Json::Bool(compare(operator, &left, &right, &mut self.meter)?)
+            }
             Operator::Matches | Operator::MatchesNot => {
-                Json::Bool(matches(&left, &right)? == (operator == Operator::Matches))
+                let matches = matches(&left, &right, &mut self.meter)?;
+                Json::Bool(matches == (operator == Operator::Matches))
             }
             Operator::Pipe => return Ok(None),
-            operator => arithmetic(operator, &left, &right)?,
+            operator => arithmetic(operator, &left, &right, &mut self.meter)?,
         };
         Ok(Some(value))
     }

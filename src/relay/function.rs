@@ -4,7 +4,9 @@ use std::collections::BTreeMap;
 
 use serde_json::{Map, Value as Json};
 
+use super::evaluate::{EvaluationError, Result};
 use super::expression::parse;
+use super::meter::Meter;
 use super::operator::equal;
 use super::path::{apply, plain};
 
@@ -14,86 +16,82 @@ pub type Named = BTreeMap<String, Json>;
 /// What a function made of its arguments; nothing if there is no such function here.
 ///
 /// # Errors
-/// What it expected. It shows none of the arguments.
-pub fn call(name: &str, arguments: Vec<Json>, named: &Named) -> Result<Option<Json>, String> {
+/// What it expected, or that the budget is spent. It shows none of the arguments.
+pub fn call(
+    name: &str,
+    arguments: Vec<Json>,
+    named: &Named,
+    meter: &mut Meter,
+) -> Result<Option<Json>> {
+    let wants = |what: &str| EvaluationError::new(format!("{name} wants {what}"));
     let one = |what: &str| match arguments.as_slice() {
         [value] => Ok(value),
-        _ => Err(format!("{name} wants {what}")),
+        _ => Err(wants(what)),
     };
     let answer = match name {
         "append" => match arguments.as_slice() {
-            [Json::Array(list), added @ ..] => Json::from([list, added].concat()),
-            _ => return Err("append wants a list first".to_owned()),
+            [Json::Array(list), added @ ..] => meter.made(Json::from([list, added].concat()))?,
+            _ => return Err(wants("a list first")),
         },
-        "concat" => Json::from(arguments.iter().map(text).collect::<String>()),
+        "concat" => {
+            let texts = arguments.iter().map(|value| meter.text(value));
+            Json::from(texts.collect::<Result<String>>()?)
+        }
         "equals" | "notEquals" => match arguments.as_slice() {
-            [left, right] => Json::Bool(equal(left, right) == (name == "equals")),
-            _ => return Err(format!("{name} wants two arguments")),
+            [left, right] => Json::Bool(equal(left, right, meter)? == (name == "equals")),
+            _ => return Err(wants("two arguments")),
         },
-        "jsonMarshal" => Json::from(one("one argument")?.to_string()),
+        "jsonMarshal" => Json::from(meter.json(one("one argument")?)?),
         "jsonUnmarshal" => match one("one text")? {
             // What serde_json says of a text is of no use to whoever asked for a value.
             Json::String(text) => {
-                serde_json::from_str(text).map_err(|_| "jsonUnmarshal wants JSON".to_owned())?
+                meter.made(serde_json::from_str(text).map_err(|_| wants("JSON"))?)?
             }
-            _ => return Err("jsonUnmarshal wants one text".to_owned()),
+            _ => return Err(wants("one text")),
         },
         "merge" => {
             let is_deep = named.get("mode").is_none_or(|mode| mode != "shallow");
-            match named.get("objects") {
-                Some(Json::Array(objects)) => merge(objects.clone(), is_deep)?,
-                Some(_) => return Err("merge wants a list of mappings".to_owned()),
-                None => merge(arguments, is_deep)?,
-            }
-        }
-        "path" => {
-            let of = |name: &str, place: usize| named.get(name).or_else(|| arguments.get(place));
-            let (Some(object), Some(Json::String(query))) = (of("object", 0), of("query", 1))
-            else {
-                return Err("path wants an object and a query".to_owned());
+            let merged = match named.get("objects") {
+                Some(Json::Array(objects)) => merge(objects.clone(), is_deep),
+                Some(_) => return Err(wants("a list of mappings")),
+                None => merge(arguments, is_deep),
             };
-            let path = parse(query).ok().and_then(|expression| plain(&expression));
-            let path = path.ok_or("path wants a query of names and numbers")?;
-            match (apply(object.clone(), &path), of("default", 2)) {
-                (Ok(found), _) => found,
-                (Err(_), Some(default)) => default.clone(),
-                (Err(_), None) => return Err("path leads nowhere".to_owned()),
-            }
+            meter.made(merged.ok_or_else(|| EvaluationError::new("merge wants mappings"))?)?
         }
-        "toString" => Json::from(text(one("one argument")?)),
+        "path" => part(&arguments, named, meter)?,
+        "toString" => Json::from(meter.text(one("one argument")?)?),
         _ => return Ok(None),
     };
     Ok(Some(answer))
 }
 
-/// A value as part of a text: a text as it is, anything else as JSON, indented with tabs as Relay's is.
-pub fn text(value: &Json) -> String {
-    match value {
-        Json::String(text) => text.clone(),
-        Json::Object(_) | Json::Array(_) => {
-            let mut written = Vec::new();
-            let formatter = serde_json::ser::PrettyFormatter::with_indent(b"\t");
-            let mut writer = serde_json::Serializer::with_formatter(&mut written, formatter);
-            match serde::Serialize::serialize(value, &mut writer) {
-                Ok(()) => String::from_utf8(written).unwrap_or_default(),
-                Err(_) => value.to_string(),
-            }
-        }
-        plain => plain.to_string(),
+/// The part of an object that a query leads to, or else a default.
+fn part(arguments: &[Json], named: &Named, meter: &mut Meter) -> Result<Json> {
+    let wants = |what: &str| EvaluationError::new(format!("path wants {what}"));
+    let of = |name: &str, place: usize| named.get(name).or_else(|| arguments.get(place));
+    let (Some(object), Some(Json::String(query))) = (of("object", 0), of("query", 1)) else {
+        return Err(wants("an object and a query"));
+    };
+    let path = parse(query).ok().and_then(|expression| plain(&expression));
+    let path = path.ok_or_else(|| wants("a query of names and numbers"))?;
+    match (apply(meter.copy(object)?, &path), of("default", 2)) {
+        (Ok(found), _) => Ok(found),
+        (Err(_), Some(default)) => meter.copy(default),
+        (Err(_), None) => Err(EvaluationError::new("path leads nowhere")),
     }
 }
 
 /// Maps in one; of two values under one key the later wins, or if both are maps and it is deep, they are merged.
-fn merge(arguments: Vec<Json>, is_deep: bool) -> Result<Json, String> {
+fn merge(arguments: Vec<Json>, is_deep: bool) -> Option<Json> {
     let mut merged = Map::new();
     for argument in arguments {
         match argument {
             Json::Object(map) if is_deep => merge_into(&mut merged, map),
             Json::Object(map) => merged.extend(map),
-            _ => return Err("merge wants mappings".to_owned()),
+            _ => return None,
         }
     }
-    Ok(Json::Object(merged))
+    Some(Json::Object(merged))
 }
 
 fn merge_into(merged: &mut Map<String, Json>, added: Map<String, Json>) {
@@ -116,7 +114,7 @@ mod tests {
     fn functions_answer_or_say_what_they_want() {
         let answer = |name, arguments: Json| {
             let Json::Array(arguments) = arguments else { panic!() };
-            call(name, arguments, &Named::new())
+            call(name, arguments, &Named::new(), &mut Meter::new())
         };
         assert_eq!(answer("concat", json!(["a", 1, "b"])), Ok(Some(json!("a1b"))));
         assert_eq!(answer("equals", json!(["a", "a"])), Ok(Some(json!(true))));
@@ -131,8 +129,9 @@ mod tests {
         for (name, bad) in
             [("append", json!(["a"])), ("jsonUnmarshal", json!(["{canary"])), ("merge", json!([1]))]
         {
-            assert!(!answer(name, bad).unwrap_err().contains("canary"));
+            assert!(!answer(name, bad).unwrap_err().to_string().contains("canary"));
         }
-        assert_eq!(text(&json!({"a": [1]})), "{\n\t\"a\": [\n\t\t1\n\t]\n}");
+        let text = Meter::new().text(&json!({"a": [1]})).unwrap();
+        assert_eq!(text, "{\n\t\"a\": [\n\t\t1\n\t]\n}");
     }
 }

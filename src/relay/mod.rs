@@ -13,6 +13,7 @@ mod calls;
 mod evaluate;
 mod expression;
 mod function;
+mod meter;
 mod operator;
 mod path;
 mod query;

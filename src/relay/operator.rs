@@ -5,7 +5,7 @@ use serde_json::Value as Json;
 
 use super::evaluate::{EvaluationError, Result};
 use super::expression::Operator;
-use super::function::text;
+use super::meter::Meter;
 
 /// A truth value, or the text of one.
 ///
@@ -17,26 +17,31 @@ pub fn truth(value: &Json) -> Result<bool> {
 }
 
 /// Whether two values are the same, also when only one of them is a text.
-pub fn equal(left: &Json, right: &Json) -> bool {
-    match (number(left), number(right)) {
+///
+/// # Errors
+/// If the budget is spent.
+pub fn equal(left: &Json, right: &Json, meter: &mut Meter) -> Result<bool> {
+    Ok(match (number(left), number(right)) {
         (Some(left_number), Some(right_number)) if !(left.is_string() && right.is_string()) => {
             left_number == right_number
         }
         _ if left.is_string() != right.is_string() && is_scalar(left) && is_scalar(right) => {
-            text(left) == text(right)
+            meter.text(left)? == meter.text(right)?
         }
         _ => left == right,
-    }
+    })
 }
 
 /// Whether two numbers, or else two texts, stand in this order.
 ///
 /// # Errors
-/// If they are neither.
-pub fn compare(operator: Operator, left: &Json, right: &Json) -> Result<bool> {
+/// If they are neither, or the budget is spent.
+pub fn compare(operator: Operator, left: &Json, right: &Json, meter: &mut Meter) -> Result<bool> {
     let ordering = match (number(left), number(right)) {
         (Some(left), Some(right)) => left.partial_cmp(&right),
-        _ if is_scalar(left) && is_scalar(right) => Some(text(left).cmp(&text(right))),
+        _ if is_scalar(left) && is_scalar(right) => {
+            Some(meter.text(left)?.cmp(&meter.text(right)?))
+        }
         _ => None,
     };
     let wrong = || EvaluationError::new("only numbers and texts can be compared");
@@ -52,24 +57,36 @@ pub fn compare(operator: Operator, left: &Json, right: &Json) -> Result<bool> {
 /// Whether a text matches a regular expression.
 ///
 /// # Errors
-/// If it is none, or too large.
-pub fn matches(value: &Json, pattern: &Json) -> Result<bool> {
-    /// Matching takes time in proportion to it.
+/// If it is none, too large, or the budget is spent.
+pub fn matches(value: &Json, pattern: &Json, meter: &mut Meter) -> Result<bool> {
+    /// How large a pattern may become when it is compiled.
     const MAX_PATTERN_BYTES: usize = 64 * 1024;
+    /// The most states that a compiled pattern of that size has, about.
+    const MAX_STATES: usize = MAX_PATTERN_BYTES / 32;
     let wrong = || EvaluationError::new("=~ wants a text and a regular expression");
     let pattern = pattern.as_str().filter(|_| is_scalar(value)).ok_or_else(wrong)?;
+    let text = meter.text(value)?;
+    // Only a counted repetition has more states than characters.
+    let states = if pattern.contains('{') { MAX_STATES } else { pattern.len() };
+    // Compiled it is passed through once, then once for each byte of the text.
+    meter.pay(states.saturating_mul(text.len() + 1))?;
     let built = regex_lite::RegexBuilder::new(pattern).size_limit(MAX_PATTERN_BYTES).build();
-    Ok(built.map_err(|_| wrong())?.is_match(&text(value)))
+    Ok(built.map_err(|_| wrong())?.is_match(&text))
 }
 
 /// What comes of two numbers, or of two texts that are added.
 ///
 /// # Errors
-/// If they are neither, or the answer is no finite number.
-pub fn arithmetic(operator: Operator, left: &Json, right: &Json) -> Result<Json> {
+/// If they are neither, the answer is no finite number, or the budget is spent.
+pub fn arithmetic(
+    operator: Operator,
+    left: &Json,
+    right: &Json,
+    meter: &mut Meter,
+) -> Result<Json> {
     let is_text = left.is_string() || right.is_string();
     if operator == Operator::Add && is_text && is_scalar(left) && is_scalar(right) {
-        return Ok(Json::from(text(left) + &text(right)));
+        return Ok(Json::from(meter.text(left)? + &meter.text(right)?));
     }
     if let Some((left, right)) = left.as_i64().zip(right.as_i64()) {
         let answer = match operator {

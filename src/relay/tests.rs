@@ -247,3 +247,29 @@ fn an_error_does_not_name_a_key_that_was_made_of_a_secret() {
         assert!(!error.contains("hush"), "{error}");
     }
 }
+
+#[test]
+fn an_evaluation_has_a_budget_of_texts_lists_and_steps() {
+    let exhausted = |spec: &str, query: &str| {
+        let error = evaluate(spec, query).err().unwrap();
+        assert!(error.contains("more than 4 MiB"), "{error}");
+    };
+    let nested = |function: &str, times: usize, inner: &str| {
+        format!("a: {}{inner}{}\n", format!("!Fn.{function} [").repeat(times), "]".repeat(times))
+    };
+    exhausted(&nested("jsonMarshal", 26, "'\"'"), "a");
+    assert!(evaluate(&nested("jsonMarshal", 12, "'\"'"), "a").is_ok());
+    // Short texts in lists are paid for by what a list takes.
+    let zeros = "0,".repeat(300_000);
+    exhausted(&format!("a: !Fn.jsonUnmarshal ['[{zeros}0]']\n"), "a");
+    let long = "x".repeat(500_000);
+    exhausted(&format!("a: ${{'{long}' =~ '^x{{3}}$'}}\n"), "a");
+    exhausted(&format!("a: ${{'{long}' =~ '(x*)*(x*)*y'}}\nb: 1\n"), "a");
+    let several = format!("b: {{x: '{long}', y: \"${{'{long}' + 'y'}}\"}}\n");
+    assert!(evaluate(&several, "b").is_ok());
+    // What is not asked for costs nothing, and an error of the budget is no absence.
+    assert_eq!(value(&format!("{}b: 1\n", nested("jsonMarshal", 26, "'\"'")), "b"), json!(1));
+    let within = nested("jsonMarshal", 26, "'\"'").replace("a: ", "");
+    exhausted(&format!("a: !Fn.coalesce [{}, x]\n", within.trim()), "a");
+    exhausted(&format!("a: !Fn.exists [{}]\n", within.trim()), "a");
+}

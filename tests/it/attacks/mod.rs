@@ -4,3 +4,4 @@ mod directories;
 mod doors;
 mod groups;
 mod lengths;
+mod relay_bomb;
