@@ -10,6 +10,7 @@ use tonic::transport::Channel;
 
 use super::failure::{Failure, exit};
 use super::output::{moment, second};
+use super::variable::{steers_programs, variable_name};
 use crate::grpc::pb;
 use crate::grpc::pb::step_service_client::StepServiceClient;
 use crate::integration::{self, FieldRule};
@@ -138,9 +139,9 @@ impl Credential {
     /// them, `INTEGRATION_FIELD` otherwise, and a secret under its own name.
     ///
     /// # Errors
-    /// If a value cannot stand in an environment variable.
+    /// If a value cannot stand in an environment variable, or a name would change what programs execute.
     pub fn to_env(&self) -> Result<Vec<(String, &Value)>, Failure> {
-        self.named(|name| match &self.reference {
+        self.named_by_fields(|name| match &self.reference {
             Reference::Secret(secret) => vec![variable_name(secret.as_str())],
             Reference::Connection(_) | Reference::Default(_) | Reference::Group(_) => {
                 let rule = self.rule(name).filter(|rule| !rule.env.is_empty());
@@ -155,17 +156,17 @@ impl Credential {
     /// The values under `PREFIX_FIELD`.
     ///
     /// # Errors
-    /// If a value cannot stand in an environment variable.
+    /// As [`Credential::to_env`].
     pub fn to_env_with_prefix(&self, prefix: &str) -> Result<Vec<(String, &Value)>, Failure> {
-        self.named(|name| vec![variable_name(&format!("{prefix}_{name}"))])
+        self.named_by_fields(|name| vec![variable_name(&format!("{prefix}_{name}"))])
     }
 
-    /// The one value under this name.
+    /// The one value under this name, which whoever runs the command has chosen.
     ///
     /// # Errors
     /// If it cannot stand in an environment variable.
     pub fn to_env_as(&self, variable: &str) -> Result<Vec<(String, &Value)>, Failure> {
-        self.named(|_| vec![variable.to_owned()])
+        self.named(|_| Ok(vec![variable.to_owned()]))
     }
 
     /// The inherited variables that would stand in the way of the customary ones.
@@ -188,9 +189,38 @@ impl Credential {
         integration::find_field(kind, field.as_str())
     }
 
-    fn named(
+    /// The values under variables that their names become.
+    fn named_by_fields(
         &self,
         variables: impl Fn(&FieldName) -> Vec<String>,
+    ) -> Result<Vec<(String, &Value)>, Failure> {
+        self.named(|field| {
+            let variables = variables(field);
+            match variables.iter().find(|variable| steers_programs(variable)) {
+                Some(variable) => Err(self.refuse(field, variable)),
+                None => Ok(variables),
+            }
+        })
+    }
+
+    fn refuse(&self, field: &FieldName, variable: &str) -> Failure {
+        let reference = &self.reference;
+        let (what, only) = match reference {
+            Reference::Secret(_) => (reference.to_string(), reference.to_string()),
+            Reference::Connection(_) | Reference::Default(_) | Reference::Group(_) => {
+                (format!("{field} of {reference}"), format!("{reference}:{field}"))
+            }
+        };
+        let text = format!(
+            "{what} would become {variable}, which changes what programs execute or whom they talk to; name the \
+             variables that you want, each as exec --env NAME={only}"
+        );
+        Failure::new("VARIABLE_REFUSED", text, exit::FAILED)
+    }
+
+    fn named(
+        &self,
+        variables: impl Fn(&FieldName) -> Result<Vec<String>, Failure>,
     ) -> Result<Vec<(String, &Value)>, Failure> {
         let mut named = Vec::new();
         for (field, value) in &self.fields {
@@ -199,7 +229,7 @@ impl Credential {
                     format!("{}: {field} holds a zero byte, which no variable can", self.reference);
                 return Err(Failure::new("VALUE_UNFIT", text, exit::FAILED));
             }
-            named.extend(variables(field).into_iter().map(|variable| (variable, value)));
+            named.extend(variables(field)?.into_iter().map(|variable| (variable, value)));
         }
         Ok(named)
     }
@@ -207,18 +237,6 @@ impl Credential {
 
 fn pairs(identifiers: &Tags) -> BTreeMap<String, String> {
     identifiers.iter().map(|tag| (tag.key.to_string(), tag.value.to_string())).collect()
-}
-
-/// A text as a variable's name: upper case, with `_` for what cannot stand in one.
-pub fn variable_name(text: &str) -> String {
-    let mut name: String = text
-        .chars()
-        .map(|c| if c.is_ascii_alphanumeric() { c.to_ascii_uppercase() } else { '_' })
-        .collect();
-    if name.starts_with(|c: char| c.is_ascii_digit()) {
-        name.insert(0, '_');
-    }
-    name
 }
 
 /// A value as JSON: text, or `{"$base64": "…"}` where it is not UTF-8.

@@ -54,6 +54,7 @@ mod step;
 #[doc(hidden)]
 pub mod texts;
 mod values;
+mod variable;
 
 use std::path::PathBuf;
 use std::pin::Pin;

@@ -5,3 +5,4 @@ mod doors;
 mod groups;
 mod lengths;
 mod relay_bomb;
+mod variables;

@@ -1,0 +1,389 @@
+//! Names of environment variables, and those that a field's name never becomes.
+//!
+//! Whoever edits a connection chooses the names of its fields, so a field could choose what a step's programs
+//! execute. Whoever runs a command may set such a variable by its name: `--env NAME=REF:FIELD`.
+
+/// A text as a variable's name: upper case, with `_` for what cannot stand in one.
+pub fn variable_name(text: &str) -> String {
+    let mut name: String = text
+        .chars()
+        .map(|c| if c.is_ascii_alphanumeric() { c.to_ascii_uppercase() } else { '_' })
+        .collect();
+    if name.starts_with(|c: char| c.is_ascii_digit()) {
+        name.insert(0, '_');
+    }
+    name
+}
+
+/// Whether a variable changes which code programs execute, where they find it, or whom they talk to. Case does not
+/// matter: of `http_proxy` programs read both forms.
+pub fn steers_programs(name: &str) -> bool {
+    let name = name.to_ascii_uppercase();
+    FAMILIES.iter().any(|family| name.starts_with(family))
+        || VARIABLES.iter().any(|group| group.contains(&name.as_str()))
+}
+
+/// Beginnings of names; every variable of the family counts.
+const FAMILIES: [&str; 28] = [
+    "ANSIBLE_",
+    "BASH_FUNC_",
+    "CARGO_BUILD_",
+    "CARGO_TARGET_",
+    "COMPLUS_",
+    "CORECLR_",
+    "COR_PROFILER",
+    "DOTNET_",
+    "DYLD_",
+    "ERL_",
+    "GIT_ATTR_",
+    "GIT_CONFIG",
+    "GIT_PROXY_",
+    "GIT_SSH",
+    "GIT_SSL_",
+    "GIT_TRACE",
+    "GLIBC_",
+    "JULIA_",
+    "KEYHATCH_",
+    "LD_",
+    "LUA_",
+    "MALLOC_",
+    "NPM_CONFIG_",
+    "OPENSSL_",
+    "PERL5",
+    "PIP_",
+    "TF_CLI_",
+    "XDG_",
+];
+
+/// Variables, by who reads them.
+const VARIABLES: [&[&str]; 9] =
+    [SHELLS, LIBRARIES, NETWORK, GIT, EDITORS, RUNTIMES, BUILDS, TOOLS, FILES];
+
+const SHELLS: &[&str] = &[
+    "BASHOPTS",
+    "BASH_ENV",
+    "BASH_LOADABLES_PATH",
+    "CDPATH",
+    "COMSPEC",
+    "ENV",
+    "EXECIGNORE",
+    "FCEDIT",
+    "FPATH",
+    "GLOBIGNORE",
+    "HISTFILE",
+    "HOME",
+    "IFS",
+    "INPUTRC",
+    "OLDPWD",
+    "PATH",
+    "PATHEXT",
+    "PROMPT_COMMAND",
+    "PS0",
+    "PS1",
+    "PS2",
+    "PS4",
+    "PWD",
+    "SHELL",
+    "SHELLOPTS",
+    "TEMP",
+    "TMP",
+    "TMPDIR",
+    "ZDOTDIR",
+];
+
+/// The C library, and libraries that load modules.
+const LIBRARIES: &[&str] = &[
+    "GCONV_PATH",
+    "GDK_PIXBUF_MODULE_FILE",
+    "GETCONF_DIR",
+    "GIO_EXTRA_MODULES",
+    "GTK_MODULES",
+    "GTK_PATH",
+    "LIBMYSQL_PLUGINS",
+    "LIBMYSQL_PLUGIN_DIR",
+    "LIBPATH",
+    "LOCPATH",
+    "NLSPATH",
+    "QT_PLUGIN_PATH",
+    "SASL_PATH",
+    "SHLIB_PATH",
+    "TERMCAP",
+    "TERMINFO",
+    "TERMINFO_DIRS",
+    "TERMPATH",
+    "TZDIR",
+];
+
+/// Where requests go, and whose certificates are believed there.
+const NETWORK: &[&str] = &[
+    "ALL_PROXY",
+    "AWS_CA_BUNDLE",
+    "AWS_ENDPOINT_URL",
+    "CURL_CA_BUNDLE",
+    "DOCKER_HOST",
+    "FTP_PROXY",
+    "HOSTALIASES",
+    "HTTPS_PROXY",
+    "HTTP_PROXY",
+    "LOCALDOMAIN",
+    "NODE_EXTRA_CA_CERTS",
+    "NODE_TLS_REJECT_UNAUTHORIZED",
+    "NO_PROXY",
+    "REQUESTS_CA_BUNDLE",
+    "RESOLV_HOST_CONF",
+    "RES_OPTIONS",
+    "RSYNC_PROXY",
+    "SSH_AUTH_SOCK",
+    "SSLKEYLOGFILE",
+    "SSL_CERT_DIR",
+    "SSL_CERT_FILE",
+    "UV_DEFAULT_INDEX",
+    "UV_EXTRA_INDEX_URL",
+    "UV_INDEX",
+    "UV_INDEX_URL",
+];
+
+const GIT: &[&str] = &[
+    "GIT_ALLOW_PROTOCOL",
+    "GIT_ALTERNATE_OBJECT_DIRECTORIES",
+    "GIT_ASKPASS",
+    "GIT_COMMON_DIR",
+    "GIT_DIR",
+    "GIT_EDITOR",
+    "GIT_EXEC_PATH",
+    "GIT_EXTERNAL_DIFF",
+    "GIT_INDEX_FILE",
+    "GIT_NAMESPACE",
+    "GIT_OBJECT_DIRECTORY",
+    "GIT_PAGER",
+    "GIT_PROTOCOL_FROM_USER",
+    "GIT_SEQUENCE_EDITOR",
+    "GIT_TEMPLATE_DIR",
+    "GIT_WORK_TREE",
+];
+
+const EDITORS: &[&str] = &[
+    "BROWSER",
+    "EDITOR",
+    "EMACSLOADPATH",
+    "EXINIT",
+    "GVIMINIT",
+    "HGEDITOR",
+    "KUBE_EDITOR",
+    "LESSCLOSE",
+    "LESSEDIT",
+    "LESSKEY",
+    "LESSOPEN",
+    "MANPAGER",
+    "MYVIMRC",
+    "PAGER",
+    "PSQL_EDITOR",
+    "PSQL_PAGER",
+    "SSH_ASKPASS",
+    "SSH_ASKPASS_REQUIRE",
+    "SUDO_ASKPASS",
+    "SUDO_EDITOR",
+    "SVN_EDITOR",
+    "SYSTEMD_EDITOR",
+    "SYSTEMD_PAGER",
+    "VIMINIT",
+    "VIMRUNTIME",
+    "VISUAL",
+];
+
+/// Interpreters and virtual machines.
+const RUNTIMES: &[&str] = &[
+    "BUNDLE_GEMFILE",
+    "BUNDLE_PATH",
+    "CATALINA_OPTS",
+    "CLASSPATH",
+    "ELIXIR_ERL_OPTIONS",
+    "GEM_HOME",
+    "GEM_PATH",
+    "IBM_JAVA_OPTIONS",
+    "JAVA_HOME",
+    "JAVA_OPTS",
+    "JAVA_TOOL_OPTIONS",
+    "JDK_JAVA_OPTIONS",
+    "JRUBY_OPTS",
+    "MONO_ENV_OPTIONS",
+    "MONO_PATH",
+    "NODE_OPTIONS",
+    "NODE_PATH",
+    "NODE_REPL_EXTERNAL_MODULE",
+    "OPENJ9_JAVA_OPTIONS",
+    "PERLIO",
+    "PERLLIB",
+    "PERL_MB_OPT",
+    "PERL_MM_OPT",
+    "PHPRC",
+    "PHP_INI_SCAN_DIR",
+    "PYTHONBREAKPOINT",
+    "PYTHONEXECUTABLE",
+    "PYTHONHOME",
+    "PYTHONINSPECT",
+    "PYTHONPATH",
+    "PYTHONPLATLIBDIR",
+    "PYTHONPYCACHEPREFIX",
+    "PYTHONSAFEPATH",
+    "PYTHONSTARTUP",
+    "PYTHONUSERBASE",
+    "PYTHONWARNINGS",
+    "PYTHON_HISTORY",
+    "RUBYLIB",
+    "RUBYOPT",
+    "RUBYPATH",
+    "RUBYSHELL",
+    "R_ENVIRON",
+    "R_ENVIRON_USER",
+    "R_HOME",
+    "R_LIBS",
+    "R_LIBS_SITE",
+    "R_LIBS_USER",
+    "R_PROFILE",
+    "R_PROFILE_USER",
+    "TCLLIBPATH",
+    "UV_PYTHON",
+    "_JAVA_OPTIONS",
+];
+
+/// Compilers and what runs them.
+const BUILDS: &[&str] = &[
+    "ANT_ARGS",
+    "ANT_OPTS",
+    "AR",
+    "AS",
+    "CARGO_ENCODED_RUSTFLAGS",
+    "CARGO_HOME",
+    "CC",
+    "CFLAGS",
+    "COMPILER_PATH",
+    "CPATH",
+    "CPP",
+    "CPPFLAGS",
+    "CXX",
+    "CXXFLAGS",
+    "C_INCLUDE_PATH",
+    "GCC_EXEC_PREFIX",
+    "GNUMAKEFLAGS",
+    "GOENV",
+    "GOFLAGS",
+    "GOINSECURE",
+    "GOPATH",
+    "GOPROXY",
+    "GOROOT",
+    "GOSUMDB",
+    "GOTOOLCHAIN",
+    "GRADLE_OPTS",
+    "GRADLE_USER_HOME",
+    "LD",
+    "LDFLAGS",
+    "LIBRARY_PATH",
+    "MAKEFILES",
+    "MAKEFLAGS",
+    "MAVEN_ARGS",
+    "MAVEN_OPTS",
+    "PKG_CONFIG",
+    "PKG_CONFIG_PATH",
+    "RUSTC",
+    "RUSTC_WORKSPACE_WRAPPER",
+    "RUSTC_WRAPPER",
+    "RUSTDOC",
+    "RUSTFLAGS",
+    "RUSTUP_HOME",
+    "RUSTUP_TOOLCHAIN",
+    "SBT_OPTS",
+];
+
+/// Tools that run a command which a variable names.
+const TOOLS: &[&str] = &[
+    "BORG_PASSCOMMAND",
+    "BORG_RSH",
+    "CVS_RSH",
+    "GREP_OPTIONS",
+    "HELM_PLUGINS",
+    "HGMERGE",
+    "KUBECTL_EXTERNAL_DIFF",
+    "RESTIC_PASSWORD_COMMAND",
+    "RSYNC_CONNECT_PROG",
+    "RSYNC_OLD_ARGS",
+    "RSYNC_RSH",
+    "SSH_SK_PROVIDER",
+    "SVN_SSH",
+    "TAR_OPTIONS",
+];
+
+/// Files of settings that can name commands.
+const FILES: &[&str] = &[
+    "AWS_CONFIG_FILE",
+    "AWS_SHARED_CREDENTIALS_FILE",
+    "COMPOSE_FILE",
+    "CURL_HOME",
+    "DOCKER_CONFIG",
+    "GIT_LFS_CONFIG",
+    "GOOGLE_APPLICATION_CREDENTIALS",
+    "HELM_CONFIG_HOME",
+    "HELM_DATA_HOME",
+    "HGRCPATH",
+    "KRB5_CONFIG",
+    "KUBECONFIG",
+    "MYSQL_HOME",
+    "ODBCINI",
+    "ODBCSYSINI",
+    "PGSERVICEFILE",
+    "PGSYSCONFDIR",
+    "PSQLRC",
+    "TNS_ADMIN",
+    "WGETRC",
+];
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::integration::built_in;
+
+    #[test]
+    fn what_changes_programs_is_known_in_any_case() {
+        for name in [
+            "LD_PRELOAD",
+            "DYLD_INSERT_LIBRARIES",
+            "GIT_SSH_COMMAND",
+            "GIT_CONFIG_KEY_0",
+            "NODE_OPTIONS",
+            "BASH_ENV",
+            "BASH_FUNC_ls",
+            "PYTHONSTARTUP",
+            "PERL5OPT",
+            "RUBYOPT",
+            "_JAVA_OPTIONS",
+            "PATH",
+            "Path",
+            "http_proxy",
+            "https_proxy",
+            "KEYHATCH_KEK_COMMAND",
+        ] {
+            assert!(steers_programs(name), "{name}");
+        }
+        for name in
+            ["GIT_TOKEN", "NODE_AUTH_TOKEN", "DB_PATH", "TF_VAR_password", "PASSWORD", "LDAP_URL"]
+        {
+            assert!(!steers_programs(name), "{name}");
+        }
+    }
+
+    #[test]
+    fn no_customary_variable_of_the_catalogue_is_among_them() {
+        let kinds = built_in().values().flat_map(|integration| &integration.kinds);
+        let customary = kinds.flat_map(|kind| &kind.fields);
+        for rule in customary {
+            let mut names = std::iter::once(&rule.env).chain(&rule.also_env);
+            assert!(names.all(|name| !steers_programs(name)), "{}", rule.name);
+        }
+    }
+
+    #[test]
+    fn a_text_becomes_a_variables_name() {
+        assert_eq!(variable_name("http_api.key-2"), "HTTP_API_KEY_2");
+        assert_eq!(variable_name("4me"), "_4ME");
+    }
+}

@@ -1,0 +1,91 @@
+//! Who edits a connection names its fields, and does not choose what a step's programs execute.
+
+use std::process::Output;
+
+use crate::harness::{Steps, connection, secret};
+
+fn world() -> Steps {
+    let fields = [
+        "ssh_command",
+        "config_count",
+        "options",
+        "preload",
+        "env",
+        "func_ls",
+        "startup",
+        "path",
+        "token",
+    ];
+    let fields = fields.map(|name| (name, "touch ran"));
+    let own = "---\napiVersion: keyhatch/v1\nkind: Integration\nmetadata: {name: git}\nspec:\n  kinds:\n  \
+               - {name: any, fields: [{name: ssh_command, description: x, sensitive: true}, {name: token, description: x, sensitive: true}]}\n";
+    Steps::seeded(
+        &[
+            own.to_owned(),
+            connection("generic", "hostile", &fields),
+            connection("git", "hostile", &[("ssh_command", "touch ran"), ("token", "hush")]),
+            secret("path", "/tmp/evil"),
+            secret("LD_PRELOAD", "/tmp/evil.so"),
+            secret("token", "hush-hush"),
+        ]
+        .concat(),
+    )
+}
+
+fn refused(ran: &Output, variable: &str) {
+    let said = String::from_utf8_lossy(&ran.stderr);
+    assert!(ran.stdout.is_empty() && !ran.status.success(), "{variable}: {said}");
+    assert!(said.contains("error: VARIABLE_REFUSED: "), "{variable}: {said}");
+    assert!(said.contains(variable) && said.contains("exec --env NAME="), "{variable}: {said}");
+}
+
+#[test]
+fn no_field_becomes_a_variable_that_steers_programs() {
+    let world = world();
+    let run = |env: &str| world.run("keyhatch", &["exec", "--env", env, "--", "touch", "ran"]);
+    for (prefix, variable) in [
+        ("GIT", "GIT_CONFIG_COUNT"),
+        ("NODE", "NODE_OPTIONS"),
+        ("LD", "LD_"),
+        ("BASH", "BASH_ENV"),
+        ("bash", "BASH_ENV"),
+        ("JAVA_TOOL", "JAVA_TOOL_OPTIONS"),
+        ("npm_config_x", "NPM_CONFIG_X_"),
+        ("KEYHATCH", "KEYHATCH_"),
+        ("CLASS", ""),
+    ] {
+        let ran = run(&format!("{prefix}=generic/hostile"));
+        match variable {
+            // Harmless beginnings go on.
+            "" => assert!(ran.status.success()),
+            variable => refused(&ran, variable),
+        }
+    }
+    std::fs::remove_file(world.path("ran")).unwrap();
+    refused(&run("git/hostile"), "GIT_SSH_COMMAND");
+    refused(&run("secret:path"), "PATH");
+    refused(&run("secret:LD_PRELOAD"), "LD_PRELOAD");
+    assert!(!world.path("ran").exists());
+}
+
+#[test]
+fn no_form_of_get_sets_one_either() {
+    let world = world();
+    for format in ["env", "dotenv"] {
+        let get = |reference: &str| world.run("keyhatch", &["get", reference, "--format", format]);
+        refused(&get("git/hostile"), "GIT_SSH_COMMAND");
+        refused(&get("secret:path"), "PATH");
+    }
+    // Nothing is lost: every other form has the field.
+    let got = world.text(&["get", "git/hostile", "--field", "ssh_command"]);
+    assert_eq!(got, "touch ran");
+}
+
+#[test]
+fn whoever_runs_a_command_may_name_such_a_variable() {
+    let world = world();
+    let command = ["--", "sh", "-c", "echo \"$GIT_SSH_COMMAND\"; echo \"$NAME\""];
+    let env = ["exec", "--no-mask", "--env", "GIT_SSH_COMMAND=git/hostile:ssh_command", "--env"];
+    let ran = world.run("keyhatch", &[&env[..], &["NAME=secret:token"], &command].concat());
+    assert_eq!(String::from_utf8(ran.stdout).unwrap(), "touch ran\nhush-hush\n");
+}
