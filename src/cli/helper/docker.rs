@@ -49,8 +49,7 @@ pub async fn run(helping: &Helping<'_>, operation: Operation) -> Result<u8, Fail
 async fn get(helping: &Helping<'_>) -> Result<u8, Failure> {
     let question = read_stdin()?;
     let asked = question.trim();
-    let matches = |whom: &str| !whom.is_empty() && server_key(whom) == server_key(asked);
-    let Some(reference) = helping.answer_for(matches) else {
+    let Some(reference) = helping.answer_for(|whom| is_for(whom, asked)) else {
         output::line(NOT_FOUND)?;
         return Ok(exit::FAILED);
     };
@@ -59,6 +58,16 @@ async fn get(helping: &Helping<'_>) -> Result<u8, Failure> {
     let answer =
         json!({ "ServerURL": asked, "Username": login.username, "Secret": login.password });
     output::line(&answer.to_string()).map(|()| 0)
+}
+
+/// Whether the registry that Docker asks for is that of an answer. As with git, only `http://HOST` is for a connection
+/// that everybody on the way can read. Docker itself leaves the protocol out, whichever it uses: that of its
+/// configuration (insecure-registries, and registries on this machine).
+fn is_for(whom: &str, asked: &str) -> bool {
+    let protocol = |server: &str| server.split_once("://").map(|(protocol, _)| protocol.to_owned());
+    let wanted = protocol(whom).unwrap_or_else(|| "https".to_owned());
+    let is_protocol = protocol(asked).is_none_or(|asked| asked == wanted);
+    !whom.is_empty() && is_protocol && server_key(whom) == server_key(asked)
 }
 
 /// Docker lists logins to name them; one that cannot be had is none.
@@ -80,4 +89,24 @@ async fn list(helping: &Helping<'_>) -> Result<u8, Failure> {
         Ok(listed)
     });
     output::line(&Json::Object(listed.await?).to_string()).map(|()| 0)
+}
+
+#[cfg(test)]
+mod tests {
+    use super::is_for;
+
+    #[test]
+    fn an_answer_is_for_its_registry_by_its_protocol() {
+        assert!(is_for("registry.example", "registry.example"));
+        assert!(is_for("registry.example", "https://registry.example/v2/"));
+        assert!(is_for("https://registry.example", "registry.example"));
+        assert!(is_for("docker.io", "https://index.docker.io/v1/"));
+        assert!(is_for("http://127.0.0.1:5000", "127.0.0.1:5000"));
+        assert!(is_for("http://127.0.0.1:5000", "http://127.0.0.1:5000"));
+        assert!(!is_for("http://127.0.0.1:5000", "https://127.0.0.1:5000"));
+        assert!(!is_for("registry.example", "http://registry.example"));
+        assert!(!is_for("registry.example", "ftp://registry.example"));
+        assert!(!is_for("registry.example", "registry.example:5000"));
+        assert!(!is_for("", ""));
+    }
 }

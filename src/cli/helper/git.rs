@@ -1,7 +1,7 @@
 //! git's credential helpers: gitcredentials(7), git-credential(1).
 
 use super::{Helping, read_stdin};
-use crate::cli::failure::Failure;
+use crate::cli::failure::{Failure, exit};
 use crate::cli::format::Login;
 use crate::cli::output;
 
@@ -16,6 +16,9 @@ pub async fn run(helping: &Helping<'_>, operation: &str) -> Result<u8, Failure> 
         |key: &str| question.lines().find_map(|line| line.strip_prefix(key)?.strip_prefix('='));
     let [protocol, host, path] =
         ["protocol", "host", "path"].map(|key| asked(key).unwrap_or_default());
+    if !is_plain(path) {
+        return refuse(helping, host, path);
+    }
     // Silence lets git ask its next helper.
     let found = helping.answer_for(|whom| is_for(whom, protocol, host, path));
     let Some(reference) = found else { return Ok(0) };
@@ -31,12 +34,40 @@ pub async fn run(helping: &Helping<'_>, operation: &str) -> Result<u8, Failure> 
     });
     match answer {
         Ok(answer) => output::write(answer.as_bytes()).map(|()| 0),
-        Err(failure) => {
-            // Or git would ask whoever sits there, and hang where nobody does.
-            output::write(b"quit=1\n")?;
-            Err(failure)
-        }
+        Err(failure) => quit(failure),
     }
+}
+
+/// Ends git's questions: it would ask whoever sits there, and hang where nobody does.
+fn quit(failure: Failure) -> Result<u8, Failure> {
+    output::write(b"quit=1\n")?;
+    Err(failure)
+}
+
+/// Whether a path leads where its text says. Servers and proxies take `..`, `%2e` and `\` for ways out of what an
+/// answer is for; git has decoded the path once.
+fn is_plain(path: &str) -> bool {
+    let is_odd = |c: char| c.is_control() || ['\\', '%', '?', '#', ';'].contains(&c);
+    let is_step = |segment: &str| ["", ".", ".."].contains(&segment);
+    path.is_empty() || !(path.contains(is_odd) || path.split('/').any(is_step))
+}
+
+/// A path that is not plain gets nothing. Of a host that no answer names others may know more.
+fn refuse(helping: &Helping<'_>, host: &str, path: &str) -> Result<u8, Failure> {
+    let is_ours = |whom: &str| host_of(whom).eq_ignore_ascii_case(host);
+    if helping.answer_for(is_ours).is_none() {
+        return Ok(0);
+    }
+    let text = format!(
+        "git asks for {path:?} on {host}, and a path that may lead elsewhere gets nothing: write the URL without . \
+         and .. and // and \\ and % and ? and # and ;"
+    );
+    quit(Failure::new("PATH_REFUSED", text, exit::FAILED))
+}
+
+fn host_of(whom: &str) -> &str {
+    let whom = whom.split_once("://").map_or(whom, |(_, rest)| rest);
+    whom.split('/').next().unwrap_or_default()
 }
 
 /// Whether `HOST` or `HOST/PATH` is what git asks for; it says the path where credential.useHttpPath is set. Only
@@ -69,5 +100,20 @@ mod tests {
         assert!(!is_for("http://github.com", "github.com", ""));
         assert!(!super::is_for("github.com", "http", "github.com", ""));
         assert!(super::is_for("http://127.0.0.1:1", "http", "127.0.0.1:1", ""));
+    }
+
+    #[test]
+    fn a_path_with_a_way_out_is_not_plain() {
+        for path in ["", "org", "org/repo.git", "org/a..b/.github", "gruppe/ä b"] {
+            assert!(super::is_plain(path), "{path}");
+        }
+        for path in
+            ["org/../evil", "..", "org/./a", "org//a", "org/", "/org", "org/..;/a", "org\\a"]
+        {
+            assert!(!super::is_plain(path), "{path}");
+        }
+        for path in ["org/%2e%2e/evil", "org/%2F", "org?a", "org#a", "org/\u{7f}", "org/\u{85}"] {
+            assert!(!super::is_plain(path), "{path}");
+        }
     }
 }

@@ -3,6 +3,7 @@
 mod directories;
 mod doors;
 mod groups;
+mod helpers;
 mod lengths;
 mod relay_bomb;
 mod variables;

@@ -1,0 +1,96 @@
+//! A credential helper answers for what its answers name, and for nothing that a proxy makes of a path.
+
+use std::io::Write as _;
+use std::process::{Output, Stdio};
+
+use crate::harness::{Steps, connection};
+
+const ANSWERS: &str = "github.com/org/repo=github/main;registry.example:5000=docker-registry/main;http://127.0.0.1:5000=docker-registry/main";
+
+fn world() -> Steps {
+    let login = [("server", "registry.example:5000"), ("username", "u"), ("password", "hush")];
+    let token = [("access_token", "not-a-real-token")];
+    Steps::seeded(
+        &[connection("github", "main", &token), connection("docker-registry", "main", &login)]
+            .concat(),
+    )
+}
+
+fn ask(world: &Steps, tool: &str, question: &str) -> Output {
+    let mut command = world.command("keyhatch", &["helper", tool, "get"]);
+    command.env("KEYHATCH_HELPER_ANSWERS", ANSWERS);
+    command.stdin(Stdio::piped()).stdout(Stdio::piped()).stderr(Stdio::piped());
+    let mut child = command.spawn().unwrap();
+    child.stdin.take().unwrap().write_all(question.as_bytes()).unwrap();
+    child.wait_with_output().unwrap()
+}
+
+fn text(bytes: &[u8]) -> String {
+    String::from_utf8(bytes.to_vec()).unwrap()
+}
+
+#[test]
+fn git_gets_nothing_for_a_path_that_leads_out_of_its_answer() {
+    let world = world();
+    let git = |host: &str, path: &str| {
+        ask(&world, "git", &format!("protocol=https\nhost={host}\npath={path}\n\n"))
+    };
+    for path in [
+        "org/repo/../../evil/y.git",
+        "org/repo/./../../evil/y.git",
+        "org/repo/..",
+        "org/repo/%2e%2e/%2e%2e/evil/y.git",
+        "org/repo/..%2f../evil/y.git",
+        "org/repo/..;/..;/evil/y.git",
+        "org/repo/..\\..\\evil\\y.git",
+        "org/repo//y.git",
+        "org/repo/\u{1}/y.git",
+        "org/repo?/../../evil/y.git",
+        "org/repo#/../../evil/y.git",
+    ] {
+        let ran = git("github.com", path);
+        assert_eq!(text(&ran.stdout), "quit=1\n", "{path}");
+        assert!(
+            text(&ran.stderr).contains("error: PATH_REFUSED: "),
+            "{path}: {}",
+            text(&ran.stderr)
+        );
+    }
+    // Of another host's paths another helper may know more.
+    let other = git("other.example", "a/../b");
+    assert!(other.status.success() && other.stdout.is_empty() && other.stderr.is_empty());
+    for fine in ["org/repo", "org/repo.git", "org/repo/info/lfs"] {
+        assert!(text(&git("github.com", fine).stdout).contains("not-a-real-token"), "{fine}");
+    }
+    for host in ["github.com.", "github.com/", "github.com%00", "evil@github.com", "github.com:443"]
+    {
+        let ran = git(host, "org/repo");
+        assert!(ran.stdout.is_empty() && ran.stderr.is_empty(), "{host}");
+    }
+    for protocol in ["http", "HTTPS", "ssh", ""] {
+        let question = format!("protocol={protocol}\nhost=github.com\npath=org/repo\n\n");
+        assert!(ask(&world, "git", &question).stdout.is_empty(), "{protocol}");
+    }
+}
+
+#[test]
+fn docker_gets_nothing_in_clear_that_was_not_said_to_be() {
+    let world = world();
+    for server in
+        ["http://registry.example:5000", "ftp://registry.example:5000", "https://127.0.0.1:5000"]
+    {
+        let ran = ask(&world, "docker", server);
+        assert_eq!(text(&ran.stdout), "credentials not found in native keychain\n", "{server}");
+    }
+    for server in [
+        "registry.example:5000",
+        "https://registry.example:5000",
+        "127.0.0.1:5000",
+        "http://127.0.0.1:5000",
+    ] {
+        assert!(
+            text(&ask(&world, "docker", server).stdout).contains("\"Secret\":\"hush\""),
+            "{server}"
+        );
+    }
+}
