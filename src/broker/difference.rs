@@ -5,13 +5,13 @@ use std::fmt::Display;
 
 use crate::access::{Bindings, Relation};
 use crate::catalog::{Catalog, ConnectionMetadata, FieldMetadata, Group};
-use crate::integration::Integration;
+use crate::integration::{CredentialKind, FieldRule, Integration};
 use crate::model::{ResourceName, Tags};
 
-/// The most that is told of one resource.
+/// The most that is told of one resource beside its access.
 const MAX_DIFFERENCES: usize = 100;
-/// The longest text that is shown, in characters.
-const MAX_SHOWN: usize = 200;
+/// The longest text that is shown, in characters. No principal is longer: of two that begin alike both are seen whole.
+const MAX_SHOWN: usize = 300;
 
 /// One thing that differs.
 pub struct Difference {
@@ -25,49 +25,80 @@ pub struct Difference {
     pub sensitive: bool,
 }
 
-/// What differs of the resource of this name.
-pub(super) fn differences(old: &Catalog, new: &Catalog, name: &ResourceName) -> Vec<Difference> {
-    let mut found = match name {
-        ResourceName::Connection(name) => match (old.connection(name), new.connection(name)) {
-            (Some(old), Some(new)) => of_connections(&old.metadata, &new.metadata),
-            _ => Vec::new(),
-        },
-        ResourceName::Group(name) => match (old.group(name), new.group(name)) {
-            (Some(old), Some(new)) => of_groups(old, new),
-            _ => Vec::new(),
-        },
-        ResourceName::Integration(name) => match (old.integration(name), new.integration(name)) {
-            (Some(old), Some(new)) => of_integrations(old, new),
-            _ => Vec::new(),
-        },
-        ResourceName::Secret(_) => vec![hidden("value".to_owned())],
-        ResourceName::Executor(_)
-        | ResourceName::Lease(_)
-        | ResourceName::Opening(_)
-        | ResourceName::Operator(_) => Vec::new(),
+/// What differs of one resource.
+#[derive(Default)]
+pub struct Differences {
+    /// Who may do what: all of it, and first, so that nothing else can hide it.
+    pub access: Vec<Difference>,
+    /// Everything else, as far as it is told.
+    pub others: Vec<Difference>,
+    /// How many more there are.
+    pub untold: usize,
+}
+
+impl Differences {
+    /// What differs of the resource of this name, which may be new.
+    pub(super) fn between(old: &Catalog, new: &Catalog, name: &ResourceName) -> Self {
+        let mut found = match name {
+            ResourceName::Connection(name) => {
+                let before = old.connection(name).map(|one| &one.metadata);
+                let after = new.connection(name);
+                after.map(|after| of_connections(before, &after.metadata)).unwrap_or_default()
+            }
+            ResourceName::Group(name) => {
+                let after = new.group(name);
+                after
+                    .map(|after| of_groups(old.group(name).map(|group| &**group), after))
+                    .unwrap_or_default()
+            }
+            ResourceName::Integration(name) => {
+                let after = new.integration(name);
+                let others = after.map(|after| of_integrations(old.integration(name), after));
+                Self { others: others.unwrap_or_default(), ..Self::default() }
+            }
+            ResourceName::Secret(_) => {
+                Self { others: vec![hidden("value".to_owned())], ..Self::default() }
+            }
+            ResourceName::Executor(_)
+            | ResourceName::Lease(_)
+            | ResourceName::Opening(_)
+            | ResourceName::Operator(_) => Self::default(),
+        };
+        found.untold = found.others.len().saturating_sub(MAX_DIFFERENCES);
+        found.others.truncate(MAX_DIFFERENCES);
+        found
+    }
+}
+
+fn of_connections(old: Option<&ConnectionMetadata>, new: &ConnectionMetadata) -> Differences {
+    let mut found = Vec::new();
+    found.extend(of_texts("kind", old.map(|old| &old.kind), Some(&new.kind)));
+    let (is_disabled, is_default) = match old {
+        Some(old) => (old.disabled, old.is_default),
+        None => (false, false),
     };
-    found.truncate(MAX_DIFFERENCES);
-    found
-}
-
-fn of_connections(old: &ConnectionMetadata, new: &ConnectionMetadata) -> Vec<Difference> {
-    let mut found = of_fields(old, new);
-    found.extend(of_maps("tags", &tags(&old.tags), &tags(&new.tags)));
-    found.extend(of_maps("labels", old.labels.as_map(), new.labels.as_map()));
-    found.extend(of_access(&old.access, &new.access));
-    found.extend(of_texts("disabled", Some(&old.disabled), Some(&new.disabled)));
-    found.extend(of_texts("default", Some(&old.is_default), Some(&new.is_default)));
-    found.extend(of_texts("expires", old.expires.as_ref(), new.expires.as_ref()));
+    found.extend(of_texts("disabled", Some(&is_disabled), Some(&new.disabled)));
+    found.extend(of_texts("default", Some(&is_default), Some(&new.is_default)));
+    let expires = old.and_then(|old| old.expires.as_ref());
+    found.extend(of_texts("expires", expires, new.expires.as_ref()));
     let seconds = |ttl: Option<u64>| ttl.map(|ttl| format!("{ttl}s"));
-    let (before, after) = (seconds(old.max_ttl_seconds), seconds(new.max_ttl_seconds));
-    found.extend(of_texts("max_ttl", before.as_ref(), after.as_ref()));
-    found
+    let before = seconds(old.and_then(|old| old.max_ttl_seconds));
+    found.extend(of_texts("max_ttl", before.as_ref(), seconds(new.max_ttl_seconds).as_ref()));
+    let before = old.map(|old| tags(&old.tags)).unwrap_or_default();
+    found.extend(of_maps("tags", &before, &tags(&new.tags)));
+    let before = old.map(|old| old.labels.clone()).unwrap_or_default();
+    found.extend(of_maps("labels", before.as_map(), new.labels.as_map()));
+    found.extend(of_fields(old, new));
+    let access = of_access(old.map(|old| &old.access), &new.access);
+    Differences { access, others: found, untold: 0 }
 }
 
-fn of_fields(old: &ConnectionMetadata, new: &ConnectionMetadata) -> Vec<Difference> {
-    let names: BTreeSet<_> = old.fields.keys().chain(new.fields.keys()).collect();
+fn of_fields(old: Option<&ConnectionMetadata>, new: &ConnectionMetadata) -> Vec<Difference> {
+    let of_old = |name| old.and_then(|old| old.fields.get(name));
+    let names = old.into_iter().flat_map(|old| old.fields.keys());
+    let names: BTreeSet<_> = names.chain(new.fields.keys()).collect();
     let differs = names.into_iter().filter_map(|name| {
-        let (before, after) = (old.fields.get(name), new.fields.get(name));
+        let (before, after) = (of_old(name), new.fields.get(name));
         let rule = |field: &FieldMetadata| (field.fingerprint, field.sensitive, field.destination);
         if before.map(rule) == after.map(rule) {
             return None;
@@ -82,46 +113,83 @@ fn of_fields(old: &ConnectionMetadata, new: &ConnectionMetadata) -> Vec<Differen
     differs.collect()
 }
 
-fn of_groups(old: &Group, new: &Group) -> Vec<Difference> {
+fn of_groups(old: Option<&Group>, new: &Group) -> Differences {
     let keys = |group: &Group| {
         let keys = group.metadata.identifiers.iter().map(ToString::to_string);
         keys.collect::<Vec<_>>().join(", ")
     };
     let members = |group: &Group| {
         let names = group.members().map(|member| member.metadata.reference().to_string());
-        names.collect()
+        names.collect::<BTreeSet<String>>()
     };
     let mut found = Vec::new();
-    found.extend(of_texts("identifiers", Some(&keys(old)), Some(&keys(new))));
-    found.extend(of_sets("members", &members(old), &members(new)));
-    let (before, after) = (&old.metadata.labels, &new.metadata.labels);
-    found.extend(of_maps("labels", before.as_map(), after.as_map()));
-    found.extend(of_access(&old.metadata.access, &new.metadata.access));
-    found
+    let before = old.map(|old| &old.metadata.integration);
+    found.extend(of_texts("integration", before, Some(&new.metadata.integration)));
+    found.extend(of_texts("identifiers", old.map(keys).as_ref(), Some(&keys(new))));
+    found.extend(of_sets("members", &old.map(members).unwrap_or_default(), &members(new)));
+    let before = old.map(|old| old.metadata.labels.clone()).unwrap_or_default();
+    found.extend(of_maps("labels", before.as_map(), new.metadata.labels.as_map()));
+    let access = of_access(old.map(|old| &old.metadata.access), &new.metadata.access);
+    Differences { access, others: found, untold: 0 }
 }
 
-fn of_integrations(old: &Integration, new: &Integration) -> Vec<Difference> {
-    let title = of_texts("title", Some(&old.title), Some(&new.title));
-    let kinds: BTreeSet<_> =
-        old.kinds.iter().chain(&new.kinds).map(|kind| kind.name.clone()).collect();
-    let differs = kinds.into_iter().filter_map(|name| {
-        let (before, after) = (old.kind(name.as_str()), new.kind(name.as_str()));
-        let is = |there: bool| there.then(|| name.to_string());
-        let is_same = before == after;
-        (!is_same).then(|| shown("kinds".to_owned(), is(before.is_some()), is(after.is_some())))
-    });
+fn of_integrations(old: Option<&Integration>, new: &Integration) -> Vec<Difference> {
+    let title = of_texts("title", old.map(|old| &old.title), Some(&new.title));
+    let kinds = old.into_iter().chain([new]).flat_map(|one| &one.kinds);
+    let kinds: BTreeSet<_> = kinds.map(|kind| kind.name.as_str()).collect();
+    let differs = kinds
+        .into_iter()
+        .flat_map(|name| of_kinds(name, old.and_then(|old| old.kind(name)), new.kind(name)));
     title.into_iter().chain(differs).collect()
 }
 
-fn of_access(old: &Bindings, new: &Bindings) -> Vec<Difference> {
-    let of = |bindings: &Bindings, relation: Relation| {
-        let bound = bindings.iter().filter(|(bound, _)| *bound == relation);
+fn of_kinds(
+    name: &str,
+    old: Option<&CredentialKind>,
+    new: Option<&CredentialKind>,
+) -> Vec<Difference> {
+    let is = |kind: Option<&CredentialKind>| kind.map(|_| name.to_owned());
+    let (before, after) = (old.map(|old| &old.title), new.map(|new| &new.title));
+    let mut found = Vec::new();
+    found.extend(of_texts("kinds", is(old).as_ref(), is(new).as_ref()));
+    found.extend(of_texts(&format!("kinds.{name}.title"), before, after));
+    let rules = |kind: Option<&CredentialKind>| {
+        let rules = kind.into_iter().flat_map(|kind| &kind.fields);
+        rules.map(|rule| (rule.name.clone(), words(rule))).collect()
+    };
+    found.extend(of_maps(&format!("kinds.{name}"), &rules(old), &rules(new)));
+    found
+}
+
+/// What a field's rule says, what keeps values safe first.
+fn words(rule: &FieldRule) -> String {
+    let is = |is: bool, word: &str| is.then(|| word.to_owned());
+    let has = |word: &str, text: &str| (!text.is_empty()).then(|| format!("{word} {text}"));
+    let words = [
+        is(true, if rule.sensitive { "sensitive" } else { "not sensitive" }),
+        is(rule.destination, "destination"),
+        is(rule.required, "required"),
+        is(rule.template, "template"),
+        rule.form.map(|form| format!("form {form:?}")),
+        has("env", &rule.env),
+        has("pattern", rule.pattern.as_deref().unwrap_or_default()),
+        has("aliases", &rule.aliases.join(" ")),
+        has("example", &rule.example),
+        has("description", &rule.description),
+    ];
+    words.into_iter().flatten().collect::<Vec<_>>().join(", ")
+}
+
+fn of_access(old: Option<&Bindings>, new: &Bindings) -> Vec<Difference> {
+    let of = |bindings: Option<&Bindings>, relation: Relation| {
+        let bound = bindings.into_iter().flat_map(Bindings::iter);
+        let bound = bound.filter(|(bound, _)| *bound == relation);
         let principals = bound.flat_map(|(_, principals)| principals);
         principals.map(ToString::to_string).collect::<BTreeSet<String>>()
     };
     let relations = [Relation::Viewer, Relation::Resolver, Relation::Editor];
     let differs = relations.into_iter().flat_map(|relation| {
-        of_sets(&format!("access.{relation}"), &of(old, relation), &of(new, relation))
+        of_sets(&format!("access.{relation}"), &of(old, relation), &of(Some(new), relation))
     });
     differs.collect()
 }

@@ -55,7 +55,7 @@ pub use connections::{
     Access, ConnectionDocument, ConnectionInUse, Deletion, Holder, ListedConnection,
     ListedConnections, Part, Wanted,
 };
-pub use difference::Difference;
+pub use difference::{Difference, Differences};
 pub use draft::WriteOptions;
 pub use error::Error;
 pub use explain::{DryRun, ExaminedResource, Explanation, NearMember, PastDecision};

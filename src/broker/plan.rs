@@ -8,7 +8,7 @@ use parking_lot::Mutex;
 
 use super::Broker;
 use super::apply::{Action, Applied, Document, apply_all};
-use super::difference::{Difference, differences};
+use super::difference::Differences;
 use super::draft::Draft;
 use super::error::Error;
 use crate::access::Principal;
@@ -21,8 +21,8 @@ use crate::model::limits::{PLANS_PER_MINUTE, Rate};
 pub struct Planned {
     /// The resource, and what would be done.
     pub applied: Applied,
-    /// What would be changed of it, if it exists.
-    pub differences: Vec<Difference>,
+    /// What would be changed of it, or all that it would be if it does not exist.
+    pub differences: Differences,
 }
 
 /// How many names one line of the journal has.
@@ -62,8 +62,10 @@ impl Broker {
             let applied = apply_all(&mut draft, &caller, documents)?;
             let planned = applied.into_iter().map(|applied| {
                 let differences = match applied.action {
-                    Action::Changed => differences(&old, &draft.catalog, &applied.name),
-                    Action::Created | Action::Unchanged => Vec::new(),
+                    Action::Changed | Action::Created => {
+                        Differences::between(&old, &draft.catalog, &applied.name)
+                    }
+                    Action::Unchanged => Differences::default(),
                 };
                 Planned { applied, differences }
             });

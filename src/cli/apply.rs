@@ -9,13 +9,13 @@ use tonic::transport::Channel;
 
 use super::Common;
 use super::connection_update::parse_label;
-use super::diff;
 use super::endpoint::{Caller, connect};
 use super::failure::Failure;
 use super::output::{Output, print, say};
+use super::plan::{self, Step};
 use super::progress::Progress;
 use super::prune::Prunable;
-use super::seed::{self, Place, Seed, SeedContext};
+use super::seed::{self, Allowed, Place, Seed, SeedContext};
 use crate::grpc::pb;
 use crate::grpc::pb::apply_request::Document;
 use crate::grpc::pb::apply_service_client::ApplyServiceClient;
@@ -29,6 +29,8 @@ pub struct Files {
     /// The workflow of secrets that name none.
     #[arg(long, value_name = "NAME")]
     workflow: Option<String>,
+    #[command(flatten)]
+    allowed: Allowed,
 }
 
 /// Arguments of `apply`.
@@ -59,7 +61,8 @@ impl Files {
     /// # Errors
     /// All that is wrong, with file, line and column.
     pub(super) fn read(&self) -> Result<Vec<Seed>, Failure> {
-        let context = SeedContext { workflow: self.workflow.as_deref(), default_resolver: None };
+        let (workflow, allowed) = (self.workflow.as_deref(), &self.allowed);
+        let context = SeedContext { workflow, default_resolver: None, allowed };
         seed::read_all(&self.file, &context)
     }
 }
@@ -77,13 +80,11 @@ impl Apply {
             say("nothing to delete: whatever has the label is in the files");
         }
         if self.dry_run {
-            let planned = diff::plan(channel, seeds).await?;
-            let mut results: Vec<_> = planned.iter().map(Line::of_plan).collect();
-            results.extend(prunable.names().map(Line::deleted));
-            return print_results(common.output, &results, " (dry run)");
+            return print_plan(common.output, &plan::of_seeds(channel, &seeds).await?, &prunable);
         }
         // Asked before anything is written: who says no wants none of it.
-        if !self.yes {
+        if !self.yes && prunable.names().next().is_some() {
+            say(&plan::to_text(&plan::of_seeds(channel.clone(), &seeds).await?));
             prunable.confirm()?;
         }
         let applied = apply(channel.clone(), seeds).await?;
@@ -91,7 +92,7 @@ impl Apply {
         let prunable = prunable.refreshed(&channel, &self.label, &described).await?;
         let deleted = prunable.delete(channel, self.force).await;
         results.extend(deleted.names.iter().map(Line::deleted));
-        print_results(common.output, &results, "")?;
+        print_results(common.output, &results)?;
         deleted.outcome
     }
 }
@@ -101,7 +102,8 @@ pub(super) async fn apply(
     channel: Channel,
     seeds: Vec<Seed>,
 ) -> Result<Vec<pb::ApplyResult>, Failure> {
-    let (documents, places) = split(seeds);
+    let places = places_of(&seeds);
+    let documents = seeds.into_iter().map(|seed| seed.document).collect();
     send(channel, documents).await.map_err(|status| places.located(status))
 }
 
@@ -139,11 +141,10 @@ impl Places {
     }
 }
 
-/// The documents, and where each stands.
-pub(super) fn split(seeds: Vec<Seed>) -> (Vec<Document>, Places) {
+/// Where each document stands.
+pub(super) fn places_of(seeds: &[Seed]) -> Places {
     let places = seeds.iter().map(|seed| (seed::name_of(&seed.document), seed.place.clone()));
-    let places = Places(places.collect());
-    (seeds.into_iter().map(|seed| seed.document).collect(), places)
+    Places(places.collect())
 }
 
 /// A stream of messages that shows how many of them were taken.
@@ -170,10 +171,6 @@ impl Line {
         Self { name: result.name.clone(), action: word(result.action()) }
     }
 
-    fn of_plan(result: &pb::PlannedResult) -> Self {
-        Self { name: result.name.clone(), action: word(result.action()) }
-    }
-
     fn deleted(name: impl AsRef<str>) -> Self {
         Self { name: name.as_ref().to_owned(), action: "deleted" }
     }
@@ -185,14 +182,27 @@ impl Line {
 /// If it cannot be written.
 pub(super) fn print_applied(output: Output, applied: &[pb::ApplyResult]) -> Result<(), Failure> {
     let lines: Vec<_> = applied.iter().map(Line::of_result).collect();
-    print_results(output, &lines, "")
+    print_results(output, &lines)
 }
 
-fn print_results(output: Output, results: &[Line], suffix: &str) -> Result<(), Failure> {
+/// Prints what would be done, with what would be deleted.
+fn print_plan(output: Output, steps: &[Step], prunable: &Prunable) -> Result<(), Failure> {
+    let deleted = prunable.names().map(|name| json!({ "name": name, "action": "deleted" }));
+    let answer: Vec<_> = steps.iter().map(Step::to_json).chain(deleted).collect();
+    let text = || {
+        let deleted = prunable.names().map(|name| format!("- {name}"));
+        steps.iter().map(Step::to_text).chain(deleted).collect::<Vec<_>>().join("\n")
+    };
+    let names =
+        || steps.iter().map(Step::name).chain(prunable.names()).collect::<Vec<_>>().join("\n");
+    print(output, &answer, text, names)
+}
+
+fn print_results(output: Output, results: &[Line]) -> Result<(), Failure> {
     let answer: Vec<_> =
         results.iter().map(|line| json!({ "name": line.name, "action": line.action })).collect();
     let lines = || {
-        let line = |line: &Line| format!("{} {}{suffix}", line.name, line.action);
+        let line = |line: &Line| format!("{} {}", line.name, line.action);
         results.iter().map(line).collect::<Vec<_>>().join("\n")
     };
     let names = || results.iter().map(|line| line.name.clone()).collect::<Vec<_>>().join("\n");

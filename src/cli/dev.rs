@@ -12,7 +12,7 @@ use super::credential::Credential;
 use super::endpoint::Endpoint;
 use super::failure::{Failure, exit};
 use super::output::{line, say};
-use super::seed::{self, Seed, SeedContext};
+use super::seed::{self, Allowed, Reach, Seed, SeedContext, Shown};
 use super::serve::{LogFormat, start_log};
 use super::step::{How, Names, close, open, request, run_as};
 use super::{SharedParents, block_on};
@@ -89,11 +89,14 @@ impl Dev {
 
     fn documents(&self) -> Result<Vec<Seed>, Failure> {
         let resolver = format!("workflow:{}", self.workflow);
-        let context =
-            SeedContext { workflow: Some(&self.workflow), default_resolver: Some(&resolver) };
+        // The broker is theirs whose files these are.
+        let allowed = Allowed::everything();
+        let (workflow, default_resolver) = (Some(self.workflow.as_str()), Some(resolver.as_str()));
+        let context = SeedContext { workflow, default_resolver, allowed: &allowed };
         if self.file.is_empty() {
             let mut parsed = seed::Parsed::default();
-            seed::parse(SAMPLE, Path::new("."), "the sample", &context, &mut parsed);
+            let (shown, reach) = (Shown::new("the sample"), Reach::of_stdin(&allowed));
+            seed::parse(SAMPLE, &shown, &reach, &context, &mut parsed);
             return parsed.finish();
         }
         seed::read_all(&self.file, &context)

@@ -12,6 +12,7 @@ use super::Common;
 use super::connection::confirm;
 use super::endpoint::{Caller, Endpoint};
 use super::failure::{Failure, exit};
+use super::input;
 use super::output::{moment, print, say, table};
 use super::pages;
 use super::renewal::renew_now;
@@ -20,6 +21,9 @@ use crate::grpc::pb::executor_registry_service_client::ExecutorRegistryServiceCl
 use crate::grpc::pb::operator_service_client::OperatorServiceClient;
 use crate::identity::new_request;
 use crate::model::SpiffeId;
+
+/// More than any signing request takes.
+const MAX_CSR_BYTES: usize = 64 * 1024;
 
 /// `keyhatch operator …`
 #[derive(Subcommand)]
@@ -240,9 +244,9 @@ impl Identity {
     /// Makes the key, or reads the request for one that was made elsewhere.
     fn prepare(self) -> Result<Prepared, Failure> {
         if let Some(csr) = self.csr {
-            let request = std::fs::read(&csr)
+            let request = input::file(&csr, MAX_CSR_BYTES)
                 .map_err(|error| Failure::usage(format!("{}: {error}", csr.display())))?;
-            return Ok(Prepared { directory: None, request });
+            return Ok(Prepared { directory: None, request: request.to_vec() });
         }
         let directory = self.out.ok_or_else(|| Failure::usage("--out or --csr is needed"))?;
         let (key, request) =

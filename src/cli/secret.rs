@@ -1,5 +1,7 @@
 //! `keyhatch secret`: values of one workflow.
 
+use std::path::Path;
+
 use clap::{Args, Subcommand};
 use serde_json::json;
 
@@ -94,7 +96,7 @@ impl Secret {
 fn read(source: &str, name: &str) -> Result<Vec<u8>, Failure> {
     match (source, source.strip_prefix('@'), source.strip_prefix("env:")) {
         ("-", ..) => from_stdin(name),
-        (_, Some(path), _) => from_file(path),
+        (_, Some(path), _) => from_file(Path::new(path)),
         (_, _, Some(variable)) => from_environment(variable),
         // Not shown: it may be the value itself.
         _ => Err(Failure::usage("--value: write - (stdin), @FILE or env:VARIABLE")),

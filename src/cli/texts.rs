@@ -2,21 +2,23 @@
 //! that do harm.
 
 use std::ffi::{OsStr, OsString};
-use std::path::{Path, PathBuf};
+use std::path::PathBuf;
 use std::time::Duration;
 
 use super::{endpoint, exec, get, placeholder, seed};
 use crate::grpc::pb::apply_request::Document;
 use crate::model::Reference;
 
-/// The documents of a seed file. `fromEnv` and `fromFile` are read, files from the working directory.
+/// The documents of a seed file. Neither `fromEnv` nor `fromFile` is read.
 ///
 /// # Errors
 /// What is wrong, and where.
 pub fn seed(text: &str, workflow: Option<&str>) -> Result<Vec<Document>, String> {
-    let context = seed::SeedContext { workflow, default_resolver: None };
+    let allowed = seed::Allowed::default();
+    let context = seed::SeedContext { workflow, default_resolver: None, allowed: &allowed };
     let mut parsed = seed::Parsed::default();
-    seed::parse(text, Path::new("."), "seed.yaml", &context, &mut parsed);
+    let (shown, reach) = (seed::Shown::new("seed.yaml"), seed::Reach::of_stdin(&allowed));
+    seed::parse(text, &shown, &reach, &context, &mut parsed);
     let seeds = parsed.finish().map_err(|failure| failure.message)?;
     Ok(seeds.into_iter().map(|seed| seed.document).collect())
 }

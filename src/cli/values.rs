@@ -1,10 +1,13 @@
 //! Field values on the command line: where they come from.
 
 use std::collections::BTreeMap;
-use std::io::{IsTerminal as _, Read as _};
+use std::io::IsTerminal as _;
+use std::path::Path;
 
 use super::failure::Failure;
+use super::input;
 use crate::grpc::pb;
+use crate::model::limits::MAX_VALUE_BYTES;
 
 /// One `--field NAME=…`.
 pub struct FieldArgument {
@@ -72,7 +75,7 @@ pub fn read(
                 value.into_bytes()
             }
             Source::Environment(variable) => from_environment(&variable)?,
-            Source::File(path) => from_file(&path)?,
+            Source::File(path) => from_file(Path::new(&path))?,
             Source::Stdin => from_stdin(&name)?,
         };
         refuse_empty(&value, allow_empty, &name)?;
@@ -157,9 +160,11 @@ pub fn from_environment(variable: &str) -> Result<Vec<u8>, Failure> {
 /// The content of a file, byte for byte.
 ///
 /// # Errors
-/// If it cannot be read.
-pub fn from_file(path: &str) -> Result<Vec<u8>, Failure> {
-    std::fs::read(path).map_err(|error| Failure::usage(format!("{path}: {error}")))
+/// If it cannot be read, is not a regular file, or has more than 64 KiB.
+pub fn from_file(path: &Path) -> Result<Vec<u8>, Failure> {
+    let read = input::file(path, MAX_VALUE_BYTES);
+    let mut value = read.map_err(|error| Failure::usage(format!("{}: {error}", path.display())))?;
+    Ok(std::mem::take(&mut *value))
 }
 
 /// What stands on stdin, without the newline at its end; asked for without echo on a terminal.
@@ -170,12 +175,13 @@ pub fn from_stdin(name: &str) -> Result<Vec<u8>, Failure> {
     if std::io::stdin().is_terminal() {
         return Ok(rpassword::prompt_password(format!("{name}: "))?.into_bytes());
     }
-    let mut value = Vec::new();
-    std::io::stdin().lock().read_to_end(&mut value)?;
+    // The newline that goes is none of the value's bytes.
+    let read = input::stdin(MAX_VALUE_BYTES + 1);
+    let mut value = read.map_err(|error| Failure::usage(format!("{name}: {error}")))?;
     if value.last() == Some(&b'\n') {
         value.pop();
     }
-    Ok(value)
+    Ok(std::mem::take(&mut *value))
 }
 
 /// A field that any kind takes for a sensitive one, or that none knows, is taken for one.

@@ -8,8 +8,8 @@ use super::call::{AdminDoor, Call};
 use super::pb::apply_service_server::ApplyService;
 use super::{convert, group, integration, pb, peer};
 use crate::broker::{
-    Action, Applied, Broker, ConnectionDocument, Difference, Document, Error, GroupDocument, Part,
-    Planned, SecretDocument,
+    Action, Applied, Broker, ConnectionDocument, Difference, Differences, Document, Error,
+    GroupDocument, Part, Planned, SecretDocument,
 };
 use crate::identity::Peer;
 use crate::integration::Problem;
@@ -167,16 +167,37 @@ fn action(action: Action) -> pb::ApplyAction {
 const MAX_PLAN_BYTES: usize = 3 * 1024 * 1024;
 
 fn plan_response(planned: Vec<Planned>) -> pb::PlanResponse {
-    let results = planned.into_iter().map(|planned| pb::PlannedResult {
-        name: planned.applied.name.to_string(),
-        action: action(planned.applied.action).into(),
-        differences: planned.differences.into_iter().map(difference).collect(),
-    });
-    let mut response = pb::PlanResponse { results: results.collect() };
-    if response.encoded_len() > MAX_PLAN_BYTES {
-        response.results.iter_mut().for_each(|result| result.differences.clear());
+    let results = planned.into_iter().map(planned_result).collect();
+    let mut response = pb::PlanResponse { results };
+    let is_access = |one: &pb::Difference| one.path.starts_with("access.");
+    let fewer: [fn(&pb::Difference) -> bool; 2] = [is_access, |_| false];
+    for is_told in fewer {
+        if response.encoded_len() > MAX_PLAN_BYTES {
+            response.results.iter_mut().for_each(|result| tell_only(result, is_told));
+        }
     }
     response
+}
+
+/// What is not told is counted.
+fn tell_only(result: &mut pb::PlannedResult, is_told: fn(&pb::Difference) -> bool) {
+    let all = result.differences.len();
+    result.differences.retain(is_told);
+    result.untold_differences += count(all - result.differences.len());
+}
+
+fn planned_result(planned: Planned) -> pb::PlannedResult {
+    let Planned { applied, differences: Differences { access, others, untold } } = planned;
+    pb::PlannedResult {
+        name: applied.name.to_string(),
+        action: action(applied.action).into(),
+        differences: access.into_iter().chain(others).map(difference).collect(),
+        untold_differences: count(untold),
+    }
+}
+
+fn count(count: usize) -> i32 {
+    i32::try_from(count).unwrap_or(i32::MAX)
 }
 
 fn difference(difference: Difference) -> pb::Difference {

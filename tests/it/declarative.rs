@@ -59,13 +59,24 @@ fn journal_lines(steps: &Steps) -> Vec<String> {
 fn a_dry_run_says_what_apply_would_do_and_does_nothing() {
     let steps = Steps::seeded("connections: {aws/x: {accessKeyID: a, secretAccessKey: b}}\n");
     let planned = on_file(&steps, "new.yaml", SEED, &["apply", "--dry-run"]);
-    let expected = "groups/accounts created (dry run)\nconnections/aws/prod created (dry run)\n\
-                    connections/aws/staging created (dry run)\nworkflows/w/secrets/token created (dry run)\n";
-    assert_eq!(text(&planned.stdout), expected, "{}", text(&planned.stderr));
+    let heads = |said: &str, sign: char| {
+        let heads = said.lines().filter_map(|line| line.strip_prefix(sign)?.strip_prefix(' '));
+        heads.map(|head| head.split(' ').next().unwrap().to_owned()).collect::<Vec<_>>()
+    };
+    let resources = [
+        "groups/accounts",
+        "connections/aws/prod",
+        "connections/aws/staging",
+        "workflows/w/secrets/token",
+    ];
+    assert_eq!(heads(&text(&planned.stdout), '+'), resources, "{}", text(&planned.stderr));
     let listed = steps.serving.run(&["connection", "list", "-o", "name"]);
     assert_eq!(text(&listed.stdout), "aws/x\n");
     let applied = on_file(&steps, "new.yaml", SEED, &["apply"]);
-    assert_eq!(text(&applied.stdout), expected.replace(" (dry run)", ""));
+    let created: String = resources.map(|name| format!("{name} created\n")).concat();
+    assert_eq!(text(&applied.stdout), created);
+    let planned = on_file(&steps, "new.yaml", SEED, &["apply", "--dry-run"]);
+    assert_eq!(heads(&text(&planned.stdout), '='), resources);
     let again = on_file(&steps, "new.yaml", SEED, &["apply"]);
     assert_eq!(text(&again.stdout).matches(" unchanged\n").count(), 4);
     assert_eq!(text(&again.stderr), "4 unchanged\n");
@@ -85,19 +96,28 @@ fn diff_tells_what_differs_and_of_a_sensitive_value_only_that_it_does() {
         .replace("[prod, staging]", "[prod]");
     let differs = on_file(&steps, "changed.yaml", &changed, &["diff"]);
     let expected = "\
-~ groups/accounts
+~ groups/accounts (changed.yaml:1:1)
   - members: aws/staging
-~ connections/aws/prod
-    fields.access_key_id: AKIAPROD -> AKIAOTHER
-    fields.secret_access_key: (changed)
+~ connections/aws/prod (changed.yaml:6:1)
+    values (text): access_key_id, secret_access_key
   - access.resolver: workflow:w
   + access.resolver: workflow:v
-~ connections/aws/staging
+    fields.access_key_id: AKIAPROD -> AKIAOTHER
+    fields.secret_access_key: (changed)
+~ connections/aws/staging (changed.yaml:14:1)
+    values (text): access_key_id, secret_access_key
     tags.env: staging -> stage
-~ workflows/w/secrets/token
+~ workflows/w/secrets/token (changed.yaml:21:1)
+    values (text): value
     value: (changed)
 ";
-    assert_eq!(text(&differs.stdout), expected, "{}", text(&differs.stderr));
+    let directory = format!("{}/", steps.directory.path().display());
+    assert_eq!(
+        text(&differs.stdout).replace(&directory, ""),
+        expected,
+        "{}",
+        text(&differs.stderr)
+    );
     assert_eq!(differs.status.code(), Some(1));
     assert!(!text(&differs.stderr).contains("hush"));
     // Nothing was changed by asking, and an error is told from a difference.
@@ -186,7 +206,7 @@ fn what_a_file_or_a_value_holds_writes_nothing_of_its_own_on_a_terminal() {
     let differs = on_file(&steps, "seed.yaml", SEED, &["diff"]);
     let shown = text(&differs.stdout);
     assert!(shown.contains("forged") && !shown.contains(['\u{1b}', '\u{7}']), "{shown}");
-    assert_eq!(shown.lines().count(), 2, "{shown}");
+    assert_eq!(shown.lines().count(), 3, "{shown}");
     let name = SEED.replace("{name: prod,", "{name: \"a\\e[31mb\",");
     let refused = on_file(&steps, "name.yaml", &name, &["apply"]);
     assert!(!text(&refused.stderr).contains('\u{1b}'));
@@ -220,7 +240,12 @@ fn what_is_exported_is_everything_but_values_and_is_taken_again() {
         .replacen("keep: true", "fromEnv: FILLED", 1);
     std::fs::write(other.path("filled.yaml"), filled).unwrap();
     let mut apply = keyhatch_in(other.directory.path(), &["apply", "-f"]);
-    let applied = apply.arg(other.path("filled.yaml")).env("FILLED", "v").output().unwrap();
+    let applied = apply
+        .arg(other.path("filled.yaml"))
+        .args(["--allow-env", "FILLED"])
+        .env("FILLED", "v")
+        .output()
+        .unwrap();
     assert!(applied.status.success(), "{}", text(&applied.stderr));
     let again = other.serving.run(&["export"]);
     let of_seed = |text: String| {
@@ -250,8 +275,13 @@ fn prune_deletes_what_has_the_label_and_is_not_in_the_files_and_nothing_else() {
     assert!(text(&nobody_to_ask.stderr).contains("connections/aws/staging"));
     assert!(text(&nobody_to_ask.stderr).contains("--yes"));
     let would = prune(&["--label", "team=pay", "--dry-run"]);
+    let file = steps.path("less.yaml");
+    let planned = format!(
+        "= connections/aws/prod ({}:1:1)\n- groups/accounts\n- connections/aws/staging\n",
+        file.display()
+    );
+    assert_eq!(text(&would.stdout), planned);
     let expected = "connections/aws/prod unchanged\ngroups/accounts deleted\nconnections/aws/staging deleted\n";
-    assert_eq!(text(&would.stdout).replace(" (dry run)", ""), expected);
     let names = || text(&steps.serving.run(&["connection", "list", "-o", "name"]).stdout);
     assert_eq!(names(), "aws/other\naws/prod\naws/staging\n");
     let pruned = prune(&["--label", "team=pay", "--yes"]);

@@ -116,7 +116,7 @@ fn a_value_is_in_no_log_no_file_no_error_and_no_answer_to_an_operator() {
     let seed = world.directory.path().join("seed.yaml");
     let text = "connections: {slack/c: {apiToken: {fromEnv: V}, other: {fromEnv: V}}}";
     std::fs::write(&seed, text).unwrap();
-    let apply = ["apply", "-f", seed.to_str().unwrap()];
+    let apply = ["apply", "-f", seed.to_str().unwrap(), "--allow-env", "V"];
     assert!(!world.run(&apply, &[("V", "canary-7f3a9c51-two")]).status.success());
     for arguments in [
         &["connection", "get", "slack/a", "-o", "json"][..],

@@ -10,6 +10,7 @@ mod judge;
 mod known;
 
 use std::collections::{BTreeMap, BTreeSet};
+use std::io::ErrorKind;
 use std::path::{Path, PathBuf};
 
 use serde_json::json;
@@ -20,6 +21,7 @@ use self::known::Known;
 use super::Common;
 use super::endpoint::{Caller, connect};
 use super::failure::Failure;
+use super::input;
 use super::output::{Output, print, printable, say};
 use super::seed::files_in;
 use crate::relay::{MAX_FILE_BYTES, Position, Use, WorkflowFile, find_uses};
@@ -199,15 +201,16 @@ impl Finding {
     }
 }
 
-/// Reads a workflow file; one that is too large is not read at all.
+/// Reads a workflow file.
 fn read(path: &Path) -> Result<WorkflowFile, (Position, String)> {
     let nowhere = |problem: String| (Position { line: 1, column: 1 }, problem);
-    let size = std::fs::metadata(path).map_err(|error| nowhere(error.to_string()))?.len();
-    if size > MAX_FILE_BYTES as u64 {
-        let text = format!("the file has {size} bytes; at most {MAX_FILE_BYTES} are read");
-        return Err(nowhere(text));
-    }
-    let text = std::fs::read_to_string(path).map_err(|error| nowhere(error.to_string()))?;
+    let read = input::file(path, MAX_FILE_BYTES).and_then(input::text);
+    let text = read.map_err(|error| match error.kind() {
+        ErrorKind::FileTooLarge => {
+            nowhere(format!("the file has more bytes; at most {MAX_FILE_BYTES} are read"))
+        }
+        _ => nowhere(error.to_string()),
+    })?;
     find_uses(&text).map_err(|error| (error.at, error.problem))
 }
 

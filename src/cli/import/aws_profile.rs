@@ -155,14 +155,13 @@ impl Part<'_> {
 
 #[cfg(test)]
 mod tests {
-    use std::path::PathBuf;
 
     use super::*;
     use crate::grpc::pb::apply_request::Document;
 
     fn source(shown: &str, text: &str) -> Source {
         let bytes = text.as_bytes().to_vec().into();
-        Source { shown: shown.to_owned(), base: PathBuf::new(), bytes }
+        Source { shown: shown.to_owned(), bytes }
     }
 
     fn fields(found: &Found) -> Vec<(String, Vec<String>)> {

@@ -1,7 +1,8 @@
 //! `keyhatch import`: credentials that somebody has elsewhere become documents, as `apply` sends them.
 //!
 //! A reader makes documents of a file's bytes, and says what it leaves out ([`Found`]); it reads nothing else and
-//! writes nothing. What the files become is shown by name before anything is sent. Values are shown nowhere.
+//! writes nothing. A file is data: values are texts that stand in it, and nothing of whoever imports it gets into them.
+//! What the files become is shown by name before anything is sent. Values are shown nowhere.
 
 mod aws_profile;
 mod docker_config;
@@ -25,14 +26,15 @@ use clap::ValueEnum;
 use super::Common;
 use super::apply::{print_applied, send};
 use super::connection::confirm;
-use super::diff::ask;
 use super::endpoint::{Caller, connect};
 use super::failure::Failure;
 use super::output::printable;
 use super::pages;
+use super::plan::ask;
 use crate::grpc::pb;
 use crate::model::{ConnectionName, WorkflowName};
 use found::Found;
+use plan::Plan;
 use source::Source;
 use wanted::Wanted;
 
@@ -101,10 +103,11 @@ impl Import {
         drop(sources);
         let documents = || found.entries.iter().map(|entry| entry.document.clone());
         let planned = ask(channel.clone(), documents().collect()).await?;
+        let plan = Plan::new(&found, planned);
         if dry_run {
-            return plan::answer(common.output, &found, &planned);
+            return plan.answer(common.output);
         }
-        plan::announce(&found, &planned);
+        plan.announce();
         if !yes {
             confirm(&format!("Import {} document(s)?", found.entries.len()))?;
         }

@@ -3,30 +3,64 @@
 use serde_json::{Value as Json, json};
 
 use super::found::Found;
-use crate::cli::apply::word;
 use crate::cli::failure::Failure;
-use crate::cli::output::{Output, print, printable, say, table};
-use crate::cli::seed::name_of;
+use crate::cli::output::{Output, print, printable, say};
+use crate::cli::plan::{self, Source, Sources, Step};
 use crate::grpc::pb;
 use crate::grpc::pb::apply_request::Document;
 
-/// Says what is planned and what is left out: before a question, on stderr.
-pub fn announce(found: &Found, planned: &[pb::PlannedResult]) {
-    say(&text(found, planned));
-    skipped(found);
+/// What the broker would do with what was found.
+pub struct Plan<'a> {
+    found: &'a Found,
+    steps: Vec<Step>,
 }
 
-/// Prints the plan as the answer.
-///
-/// # Errors
-/// If it cannot be written.
-pub fn answer(output: Output, found: &Found, planned: &[pb::PlannedResult]) -> Result<(), Failure> {
-    let names = || {
-        let names = found.entries.iter().map(|entry| printable(&name_of(&entry.document)));
-        names.collect::<Vec<_>>().join("\n")
-    };
-    skipped(found);
-    print(output, &to_json(found, planned), || text(found, planned), names)
+impl<'a> Plan<'a> {
+    /// Of what was found, as the broker answers of each document.
+    pub fn new(found: &'a Found, planned: Vec<pb::PlannedResult>) -> Self {
+        let entries = found.entries.iter().zip(planned);
+        let steps = entries.map(|(entry, planned)| {
+            let sources = fields(&entry.document).map(|field| (field.to_owned(), Source::Imported));
+            Step::new(entry.from.clone(), Sources::from_iter(sources), planned)
+        });
+        Self { found, steps: steps.collect() }
+    }
+
+    /// Says what is planned and what is left out: before a question, on stderr.
+    pub fn announce(&self) {
+        say(&plan::to_text(&self.steps));
+        skipped(self.found);
+    }
+
+    /// Prints it as the answer.
+    ///
+    /// # Errors
+    /// If it cannot be written.
+    pub fn answer(&self, output: Output) -> Result<(), Failure> {
+        let names = || {
+            let names = self.steps.iter().map(|step| printable(step.name()));
+            names.collect::<Vec<_>>().join("\n")
+        };
+        skipped(self.found);
+        print(output, &self.to_json(), || plan::to_text(&self.steps), names)
+    }
+
+    fn to_json(&self) -> Json {
+        let documents = self.steps.iter().zip(&self.found.entries).map(|(step, entry)| {
+            let mut document = step.to_json();
+            let fields: Vec<_> = fields(&entry.document).collect();
+            if let Some(document) = document.as_object_mut() {
+                document.insert("fields".to_owned(), json!(fields));
+            }
+            document
+        });
+        let skipped = &self.found.skipped;
+        let skipped = skipped.iter().map(|one| json!({ "what": one.what, "why": one.why }));
+        json!({
+            "documents": documents.collect::<Vec<_>>(),
+            "skipped": skipped.collect::<Vec<_>>(),
+        })
+    }
 }
 
 /// Says what is left out.
@@ -36,33 +70,12 @@ pub fn skipped(found: &Found) {
     }
 }
 
-fn text(found: &Found, planned: &[pb::PlannedResult]) -> String {
-    let rows = found.entries.iter().zip(planned).map(|(entry, planned)| {
-        let fields = fields(&entry.document).join(", ");
-        let action = word(planned.action()).to_owned();
-        vec![name_of(&entry.document), action, fields, entry.from.clone()]
-    });
-    table(&["becomes", "would be", "fields", "from"], rows.collect())
-}
-
-fn to_json(found: &Found, planned: &[pb::PlannedResult]) -> Json {
-    let documents = found.entries.iter().zip(planned).map(|(entry, planned)| {
-        let (name, fields) = (name_of(&entry.document), fields(&entry.document));
-        let action = word(planned.action());
-        json!({ "name": name, "action": action, "fields": fields, "from": entry.from })
-    });
-    let skipped = found.skipped.iter().map(|one| json!({ "what": one.what, "why": one.why }));
-    json!({
-        "documents": documents.collect::<Vec<_>>(),
-        "skipped": skipped.collect::<Vec<_>>(),
-    })
-}
-
 /// The names of a document's fields; a secret has one value, and no names.
-fn fields(document: &Document) -> Vec<&str> {
-    match document {
-        Document::Connection(one) => one.fields.keys().map(String::as_str).collect(),
-        Document::Secret(_) => vec!["value"],
-        Document::Group(_) | Document::Integration(_) => Vec::new(),
-    }
+fn fields(document: &Document) -> impl Iterator<Item = &str> {
+    let (fields, value) = match document {
+        Document::Connection(one) => (Some(one.fields.keys().map(String::as_str)), None),
+        Document::Secret(_) => (None, Some("value")),
+        Document::Group(_) | Document::Integration(_) => (None, None),
+    };
+    fields.into_iter().flatten().chain(value)
 }

@@ -1,45 +1,121 @@
-//! `--from relay`: the connections and secrets of Puppet Relay's tools. A seed file may have that form, too.
+//! `--from relay`: the connections and secrets of Puppet Relay's tools. A seed file may have that form, too, and name
+//! files and variables; here a value is the text that stands there, and nothing else.
 
-use super::found::{Entry, Found};
+use std::collections::BTreeMap;
+use std::fmt;
+
+use serde::Deserialize;
+use serde::de::{self, Deserializer, IgnoredAny, Visitor};
+use serde_saphyr::Spanned;
+
+use super::found::{Entry, Found, connection};
 use super::source::Source;
 use super::wanted::Wanted;
-use crate::cli::connection_view::bindings;
-use crate::cli::seed::{self, Parsed, Seed, SeedContext, name_of};
+use crate::cli::output::say;
+use crate::cli::seed::{Place, Shown, relay_reference};
 use crate::grpc::pb;
 use crate::grpc::pb::apply_request::Document;
+use crate::model::SecretName;
+
+#[derive(Deserialize)]
+#[serde(deny_unknown_fields)]
+struct RelayFile {
+    connections: Option<BTreeMap<String, Spanned<BTreeMap<String, Text>>>>,
+    secrets: Option<BTreeMap<String, Spanned<Text>>>,
+    /// Relay's simulated runs.
+    runs: Option<IgnoredAny>,
+    /// Of a seed file.
+    #[serde(rename = "apiVersion")]
+    api_version: Option<Spanned<IgnoredAny>>,
+}
+
+/// A value as it stands in the file.
+struct Text(Vec<u8>);
+
+impl<'de> Deserialize<'de> for Text {
+    fn deserialize<D: Deserializer<'de>>(from: D) -> Result<Self, D::Error> {
+        from.deserialize_any(TextVisitor)
+    }
+}
+
+struct TextVisitor;
+
+impl Visitor<'_> for TextVisitor {
+    type Value = Text;
+
+    fn expecting(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.write_str(
+            "a text, in quotes if it looks like a number or a yes; fromEnv, fromFile and keep are for seed files: \
+             keyhatch apply -f FILE",
+        )
+    }
+
+    fn visit_str<E: de::Error>(self, text: &str) -> Result<Text, E> {
+        Ok(Text(text.as_bytes().to_vec()))
+    }
+}
 
 /// What the file becomes.
 pub fn read(source: &Source, wanted: &Wanted) -> Found {
     let Ok(text) = std::str::from_utf8(&source.bytes) else {
         return Found::problem(format!("{}: this is not UTF-8", source.shown));
     };
-    let context = SeedContext { workflow: wanted.workflow.as_deref(), default_resolver: None };
-    let mut parsed = Parsed::default();
-    seed::parse(text, &source.base, &source.shown, &context, &mut parsed);
-    let (seeds, problems) = parsed.into_parts();
-    let mut found = Found { problems, ..Found::default() };
-    for Seed { mut document, .. } in seeds {
-        match &mut document {
-            Document::Connection(one) if one.access.is_empty() => {
-                one.access = bindings([(pb::Relation::Resolver, wanted.resolvers.clone())]);
-            }
-            Document::Connection(_) | Document::Secret(_) => {}
-            Document::Group(_) | Document::Integration(_) => {
-                let text = format!("{}: this is a seed file: keyhatch apply -f FILE", source.shown);
-                return Found::problem(text);
-            }
-        }
-        let from = format!("{}: {}", source.shown, in_relay(&document));
-        found.entries.push(Entry { from, document });
+    let shown = Shown::new(&source.shown);
+    let documents = shown.documents::<RelayFile>(text).into_iter();
+    documents.map(|document| of_document(document, &shown, wanted)).collect()
+}
+
+fn of_document(
+    document: Result<Spanned<RelayFile>, String>,
+    shown: &Shown,
+    wanted: &Wanted,
+) -> Found {
+    let RelayFile { connections, secrets, runs, api_version } = match document {
+        Ok(document) => document.value,
+        Err(problem) => return Found::problem(problem),
+    };
+    if let Some(version) = api_version {
+        let place = shown.at(Some(version.referenced));
+        return Found::problem(format!("{place}: this is a seed file: keyhatch apply -f FILE"));
+    }
+    if runs.is_some() {
+        say(&format!("note: {shown}: runs: is ignored"));
+    }
+    let mut found = Found::default();
+    for (reference, Spanned { value, referenced, .. }) in connections.unwrap_or_default() {
+        let made = connection_of(&reference, value, wanted);
+        add(&mut found, &shown.at(Some(referenced)), &reference, made);
+    }
+    for (name, Spanned { value, referenced, .. }) in secrets.unwrap_or_default() {
+        add(&mut found, &shown.at(Some(referenced)), &name, secret_of(&name, value, wanted));
     }
     found
 }
 
-/// What Relay calls it.
-fn in_relay(document: &Document) -> String {
-    match document {
-        Document::Connection(one) => format!("{}/{}", one.integration, one.name),
-        Document::Secret(one) => one.name.clone(),
-        other => name_of(other),
+/// Adds what Relay calls by this name.
+fn add(found: &mut Found, place: &Place, name: &str, made: Result<Document, String>) {
+    match made {
+        Ok(document) => found.entries.push(Entry { from: format!("{place}: {name}"), document }),
+        Err(problem) => found.problems.push(format!("{place}: {problem}")),
     }
+}
+
+fn connection_of(
+    reference: &str,
+    fields: BTreeMap<String, Text>,
+    wanted: &Wanted,
+) -> Result<Document, String> {
+    let reference = relay_reference(reference).map_err(|failure| failure.message)?;
+    let fields = fields.into_iter().map(|(name, Text(value))| (name, value));
+    let made = connection(reference, "", fields, &wanted.resolvers);
+    made.map_err(|invalid| invalid.to_string())
+}
+
+fn secret_of(name: &str, Text(value): Text, wanted: &Wanted) -> Result<Document, String> {
+    let Some(workflow) = wanted.workflow.clone() else {
+        return Err(format!("secret {name}: whose workflow is it? say --workflow NAME"));
+    };
+    SecretName::parse(name).map_err(|invalid| format!("secret {name}: {invalid}"))?;
+    let name = name.to_owned();
+    Ok(Document::Secret(pb::SecretDocument { workflow, name, value, kept: false }))
 }

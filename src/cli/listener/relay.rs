@@ -1,8 +1,6 @@
 //! A step's spec, evaluated with what the broker has.
 
 use std::collections::{BTreeMap, BTreeSet};
-use std::fs::File;
-use std::io::Read as _;
 use std::path::Path;
 use std::sync::Arc;
 
@@ -14,6 +12,7 @@ use super::answer::RelayError;
 use super::outputs::Outputs;
 use crate::cli::credential::Credential;
 use crate::cli::failure::{Failure, exit};
+use crate::cli::input;
 use crate::grpc::pb;
 use crate::grpc::pb::step_service_client::StepServiceClient;
 use crate::model::{ConnectionName, ConnectionRef, IntegrationName, Reference, SecretName};
@@ -51,14 +50,8 @@ impl RelayInput {
         };
         let shown = spec.display();
         let wrong = |problem: String| Failure::new("SPEC_INVALID", problem, exit::USAGE);
-        let mut text = Vec::new();
-        let opened = File::open(spec).map(|file| file.take(MAX_SPEC_BYTES as u64 + 1));
-        let read = opened.and_then(|mut file| file.read_to_end(&mut text));
-        read.map_err(|error| wrong(format!("{shown}: {error}")))?;
-        if text.len() > MAX_SPEC_BYTES {
-            return Err(wrong(format!("{shown} is longer than {MAX_SPEC_BYTES} bytes")));
-        }
-        let text = String::from_utf8(text).map_err(|_| wrong(format!("{shown} is not UTF-8")))?;
+        let read = input::file(spec, MAX_SPEC_BYTES).and_then(input::text);
+        let text = read.map_err(|error| wrong(format!("{shown}: {error}")))?;
         let step = StepSpec::parse(&text).map_err(|error| wrong(format!("{shown}:{error}")))?;
         let parameters = parameters.iter().map(|text| parameter(text)).collect::<Result<_, _>>()?;
         Ok(Some(Self { step, parameters }))

@@ -1,14 +1,15 @@
 //! Our own seed documents, each a resource.
 
 use std::collections::BTreeMap;
-use std::path::Path;
 
-use super::SeedContext;
 use super::raw::{Access, Field, FieldSource, Form, Kind, Metadata, RawDocument, Spec};
+use super::reach::Reach;
+use super::{Made, SeedContext};
 use crate::cli::connection_view::bindings;
 use crate::cli::failure::Failure;
 use crate::cli::get::parse_duration;
 use crate::cli::moment;
+use crate::cli::plan::Sources;
 use crate::grpc::pb;
 use crate::grpc::pb::apply_request::Document;
 
@@ -18,9 +19,9 @@ use crate::grpc::pb::apply_request::Document;
 /// What is wrong with it.
 pub(super) fn ours(
     document: RawDocument,
-    base: &Path,
+    reach: &Reach<'_>,
     context: &SeedContext<'_>,
-) -> Result<Document, Failure> {
+) -> Result<Made, Failure> {
     if document.api_version.as_deref() != Some("keyhatch/v1") {
         return Err(Failure::usage("apiVersion must be keyhatch/v1"));
     }
@@ -35,10 +36,14 @@ pub(super) fn ours(
     let spec = document.spec.ok_or_else(|| Failure::usage("spec is missing"))?;
     let name = metadata.name.clone();
     let (what, made) = match document.kind.as_deref() {
-        Some("Connection") => ("connection", connection(metadata, spec, base, context)),
-        Some("ConnectionGroup") => ("group", group(metadata, spec, context)),
-        Some("Integration") => ("integration", integration(&metadata, spec)),
-        _ => ("secret", secret_document(&metadata, spec, base, context)),
+        Some("Connection") => ("connection", connection(metadata, spec, reach, context)),
+        Some("ConnectionGroup") => {
+            ("group", group(metadata, spec, context).map(|group| (group, Sources::new())))
+        }
+        Some("Integration") => {
+            ("integration", integration(&metadata, spec).map(|one| (one, Sources::new())))
+        }
+        _ => ("secret", secret_document(&metadata, spec, reach, context)),
     };
     made.map_err(|failure| match failure.message.starts_with(what) {
         true => failure,
@@ -64,9 +69,9 @@ fn plain(metadata: &Metadata, tags: bool, labels: bool) -> Result<(), Failure> {
 fn connection(
     metadata: Metadata,
     spec: Spec,
-    base: &Path,
+    reach: &Reach<'_>,
     context: &SeedContext<'_>,
-) -> Result<Document, Failure> {
+) -> Result<Made, Failure> {
     plain(&metadata, true, true)?;
     const KEYS: [&str; 8] =
         ["integration", "kind", "fields", "access", "default", "disabled", "expires", "maxTtl"];
@@ -74,13 +79,13 @@ fn connection(
     let name = metadata.name;
     let integration = integration_of(spec.integration)?;
     let fields =
-        read_fields(spec.fields.unwrap_or_default(), base, &format!("{integration}/{name}"))?;
-    let Fields { given: fields, kept: kept_fields } = fields;
+        read_fields(spec.fields.unwrap_or_default(), reach, &format!("{integration}/{name}"))?;
+    let Fields { given: fields, kept: kept_fields, sources } = fields;
     let max_ttl = spec.max_ttl.map(|text| parse_duration(&text)).transpose();
     let max_ttl = max_ttl.map_err(|error| Failure::usage(format!("spec.maxTtl: {error}")))?;
     let expires = spec.expires.map(|text| moment::parse(&text)).transpose();
     let expires = expires.map_err(|error| Failure::usage(format!("spec.expires: {error}")))?;
-    Ok(Document::Connection(pb::ConnectionDocument {
+    let document = Document::Connection(pb::ConnectionDocument {
         integration,
         name,
         expires,
@@ -93,7 +98,8 @@ fn connection(
         default: spec.default,
         disabled: spec.disabled,
         max_ttl: max_ttl.map(|ttl| prost_types::Duration::try_from(ttl).unwrap_or_default()),
-    }))
+    });
+    Ok((document, sources))
 }
 
 fn group(metadata: Metadata, spec: Spec, context: &SeedContext<'_>) -> Result<Document, Failure> {
@@ -157,16 +163,16 @@ fn field_schema(field: Field) -> Result<pb::FieldSchema, Failure> {
 fn secret_document(
     metadata: &Metadata,
     spec: Spec,
-    base: &Path,
+    reach: &Reach<'_>,
     context: &SeedContext<'_>,
-) -> Result<Document, Failure> {
+) -> Result<Made, Failure> {
     spec.only(&["value"])?;
     let workflow = metadata.workflow.as_deref().or(context.workflow);
     if !metadata.tags.is_empty() || !metadata.labels.is_empty() {
         return Err(Failure::usage("a secret has neither tags nor labels"));
     }
     let value = spec.value.ok_or_else(|| Failure::usage("spec.value is missing"))?;
-    secret(&metadata.name, workflow, value, base)
+    secret(&metadata.name, workflow, value, reach)
 }
 
 fn integration_of(given: Option<String>) -> Result<String, Failure> {
@@ -200,15 +206,17 @@ pub(super) fn secret(
     name: &str,
     workflow: Option<&str>,
     value: FieldSource,
-    base: &Path,
-) -> Result<Document, Failure> {
+    reach: &Reach<'_>,
+) -> Result<Made, Failure> {
     let workflow = workflow.ok_or_else(|| {
         Failure::usage(format!("secret {name}: whose workflow is it? say --workflow NAME"))
     })?;
-    let value = value.read(base).map_err(|failure| located(failure, &format!("secret {name}")))?;
+    let read = value.read(reach).map_err(|failure| located(failure, &format!("secret {name}")));
+    let (value, source) = read?;
     let (workflow, name, kept) = (workflow.to_owned(), name.to_owned(), value.is_none());
     let value = value.unwrap_or_default();
-    Ok(Document::Secret(pb::SecretDocument { workflow, name, value, kept }))
+    let document = Document::Secret(pb::SecretDocument { workflow, name, value, kept });
+    Ok((document, Sources::from([("value".to_owned(), source)])))
 }
 
 /// What a document says of fields.
@@ -218,17 +226,22 @@ pub(super) struct Fields {
     pub(super) given: BTreeMap<String, Vec<u8>>,
     /// Those whose stored value stays.
     pub(super) kept: Vec<String>,
+    /// From where each comes.
+    pub(super) sources: Sources,
 }
 
 pub(super) fn read_fields(
     fields: BTreeMap<String, FieldSource>,
-    base: &Path,
+    reach: &Reach<'_>,
     of: &str,
 ) -> Result<Fields, Failure> {
     let mut read = Fields::default();
     for (name, source) in fields {
-        let value = source.read(base);
-        match value.map_err(|failure| located(failure, &format!("{of}: {name}")))? {
+        let taken = source.read(reach);
+        let (value, source) =
+            taken.map_err(|failure| located(failure, &format!("{of}: {name}")))?;
+        read.sources.insert(name.clone(), source);
+        match value {
             Some(value) => drop(read.given.insert(name, value)),
             None => read.kept.push(name),
         }

@@ -20,27 +20,32 @@
 //!
 //! And that of Puppet Relay's `relay dev metadata`: `connections: {"aws/test": {…}}, secrets: {…}`.
 //!
-//! `fromEnv` and `fromFile` are read here, never by the daemon. Errors say where, and never show a value:
-//! the text of a seed file is not repeated in them.
+//! `fromEnv` and `fromFile` are read here, never by the daemon, and only what [`Allowed`] lets them name. Errors say
+//! where, and never show a value: the text of a seed file is not repeated in them.
 
 mod document;
 mod raw;
+mod reach;
+mod yaml;
 
 use std::collections::BTreeMap;
-use std::fmt;
 use std::path::{Path, PathBuf};
-use std::sync::Arc;
 
 use serde_saphyr::{Location, Spanned};
 
 use super::failure::Failure;
+use super::input;
 use super::output::say;
+use super::plan::Sources;
 use crate::grpc::pb;
 use crate::grpc::pb::apply_request::Document;
+use crate::model::limits::MAX_APPLY_BYTES;
 use document::{Fields, default_access, ours, read_fields, secret};
 use raw::{FieldSource, RawDocument};
 
 pub use crate::grpc::document_name as name_of;
+pub use reach::{Allowed, Reach};
+pub use yaml::{Place, Shown, explain};
 
 /// What makes a seed file's documents whole.
 pub struct SeedContext<'a> {
@@ -48,6 +53,8 @@ pub struct SeedContext<'a> {
     pub workflow: Option<&'a str>,
     /// Who resolves a connection, and may view a group, whose document names nobody.
     pub default_resolver: Option<&'a str>,
+    /// What documents may have read.
+    pub allowed: &'a Allowed,
 }
 
 /// A document, and where it stands.
@@ -56,21 +63,12 @@ pub struct Seed {
     pub document: Document,
     /// Where that is written.
     pub place: Place,
+    /// From where its values come.
+    pub sources: Sources,
 }
 
-/// A place in a file.
-#[derive(Clone)]
-pub struct Place {
-    file: Arc<str>,
-    line: u64,
-    column: u64,
-}
-
-impl fmt::Display for Place {
-    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        write!(f, "{}:{}:{}", self.file, self.line, self.column)
-    }
-}
+/// What one document describes.
+type Made = (Document, Sources);
 
 /// Documents, and what is wrong with others, each with its place.
 #[derive(Default)]
@@ -80,9 +78,11 @@ pub struct Parsed {
 }
 
 impl Parsed {
-    /// The documents, and what is wrong with others.
-    pub fn into_parts(self) -> (Vec<Seed>, Vec<String>) {
-        (self.seeds, self.problems)
+    fn take(&mut self, place: Place, made: Result<Made, Failure>) {
+        match made {
+            Ok((document, sources)) => self.seeds.push(Seed { document, place, sources }),
+            Err(failure) => self.problems.push(format!("{place}: {}", failure.message)),
+        }
     }
 
     /// The documents.
@@ -104,7 +104,7 @@ impl Parsed {
 
 fn twice(seeds: &[Seed]) -> Vec<String> {
     let mut first = BTreeMap::<String, &Place>::new();
-    let again = seeds.iter().filter_map(|Seed { document, place }| {
+    let again = seeds.iter().filter_map(|Seed { document, place, .. }| {
         let name = name_of(document);
         let before = first.insert(name.clone(), place)?;
         Some(format!("{place}: {name} is described at {before}, too"))
@@ -152,124 +152,105 @@ pub fn read_all(paths: &[PathBuf], context: &SeedContext<'_>) -> Result<Vec<Seed
 /// # Errors
 /// If it cannot be read.
 fn read(path: &Path, context: &SeedContext<'_>, parsed: &mut Parsed) -> Result<(), Failure> {
-    let (text, base, shown) = if path == Path::new("-") {
-        (std::io::read_to_string(std::io::stdin())?, PathBuf::from("."), "stdin".to_owned())
-    } else {
-        let shown = path.display().to_string();
-        let text = std::fs::read_to_string(path)
-            .map_err(|error| Failure::usage(format!("{shown}: {error}")))?;
-        (text, path.parent().unwrap_or(Path::new(".")).to_owned(), shown)
+    let (read, reach, shown) = match path == Path::new("-") {
+        true => {
+            (input::stdin(MAX_APPLY_BYTES), Reach::of_stdin(context.allowed), Shown::new("stdin"))
+        }
+        false => (
+            input::file(path, MAX_APPLY_BYTES),
+            Reach::of_file(path, context.allowed),
+            Shown::new(&path.display().to_string()),
+        ),
     };
-    parse(&text, &base, &shown, context, parsed);
+    let text = read.and_then(input::text);
+    let text = text.map_err(|error| Failure::usage(format!("{shown}: {error}")))?;
+    parse(&text, &shown, &reach, context, parsed);
     Ok(())
 }
 
 /// Reads the documents of a text.
-pub fn parse(text: &str, base: &Path, shown: &str, context: &SeedContext<'_>, parsed: &mut Parsed) {
-    let file: Arc<str> = Arc::from(shown);
-    let at = |location: Option<Location>| Place {
-        file: Arc::clone(&file),
-        line: location.map_or(1, |at| at.line()),
-        column: location.map_or(1, |at| at.column()),
-    };
-    let options = serde_saphyr::options! { with_snippet: false, strict_booleans: true };
-    let mut bytes = text.as_bytes();
-    let documents = serde_saphyr::read_with_options::<_, Spanned<RawDocument>>(&mut bytes, options);
-    let mut is_empty = true;
+pub fn parse(
+    text: &str,
+    shown: &Shown,
+    reach: &Reach<'_>,
+    context: &SeedContext<'_>,
+    parsed: &mut Parsed,
+) {
+    let documents = shown.documents::<RawDocument>(text);
+    if documents.is_empty() {
+        parsed.problems.push(format!("{shown} holds no document"));
+    }
     for document in documents {
-        is_empty = false;
         let Spanned { value, referenced, .. } = match document {
             Ok(document) => document,
-            Err(error) => {
-                parsed.problems.push(format!("{}: {}", at(error.location()), explain(&error)));
+            Err(problem) => {
+                parsed.problems.push(problem);
                 continue;
             }
         };
-        let place = at(Some(referenced));
         if value.api_version.is_some() || value.kind.is_some() {
-            match ours(value, base, context) {
-                Ok(document) => parsed.seeds.push(Seed { document, place }),
-                Err(failure) => parsed.problems.push(format!("{place}: {}", failure.message)),
-            }
+            parsed.take(shown.at(Some(referenced)), ours(value, reach, context));
         } else {
-            relay(value, &place, &at, base, context, parsed);
+            relay(value, referenced, shown, reach, context, parsed);
         }
     }
-    if is_empty {
-        parsed.problems.push(format!("{shown} holds no document"));
-    }
-}
-
-/// What is wrong and where. What a message says of an unexpected value may show it, so that part goes.
-pub(super) fn explain(error: &serde_saphyr::Error) -> String {
-    let message = error.without_snippet().to_string();
-    let shows_value = message.contains("invalid type") || message.contains("invalid value");
-    // Of a flow mapping gone wrong, a piece of a value can end up as a key.
-    let shows_key = message.contains("unknown field") || message.contains("duplicate");
-    let message = match message.split_once("expected ") {
-        Some((_, expected)) if shows_value => format!("expected {expected}"),
-        Some((_, expected)) if shows_key => format!("unknown key, expected {expected}"),
-        None if shows_key => "a key that stands there twice, or is not known".to_owned(),
-        _ => message,
-    };
-    let first = message.lines().next().unwrap_or_default();
-    // The place is said already.
-    first.split(" at line ").next().unwrap_or(first).to_owned()
 }
 
 /// Reads a document of the form that Relay's tools use.
 fn relay(
     document: RawDocument,
-    place: &Place,
-    at: &impl Fn(Option<Location>) -> Place,
-    base: &Path,
+    location: Location,
+    shown: &Shown,
+    reach: &Reach<'_>,
     context: &SeedContext<'_>,
     parsed: &mut Parsed,
 ) {
     if document.metadata.is_some() || document.spec.is_some() {
+        let place = shown.at(Some(location));
         parsed.problems.push(format!("{place}: apiVersion: keyhatch/v1 is missing"));
         return;
     }
     if document.runs.is_some() {
-        say(&format!("note: {}: runs: is ignored", place.file));
+        say(&format!("note: {shown}: runs: is ignored"));
     }
-    let connections = document.connections.unwrap_or_default().into_iter();
-    let connections = connections
-        .map(|(name, Spanned { value, referenced, .. })| {
-            (referenced, relay_connection(&name, value, base, context))
-        })
-        .collect::<Vec<_>>();
-    let secrets = document.secrets.unwrap_or_default().into_iter();
-    let secrets = secrets.map(|(name, Spanned { value, referenced, .. })| {
-        (referenced, secret(&name, context.workflow, value, base))
-    });
-    for (location, made) in connections.into_iter().chain(secrets) {
-        let place = at(Some(location));
-        match made {
-            Ok(document) => parsed.seeds.push(Seed { document, place }),
-            Err(failure) => parsed.problems.push(format!("{place}: {}", failure.message)),
-        }
+    for (name, Spanned { value, referenced, .. }) in document.connections.unwrap_or_default() {
+        let made = relay_connection(&name, value, reach, context);
+        parsed.take(shown.at(Some(referenced)), made);
+    }
+    for (name, Spanned { value, referenced, .. }) in document.secrets.unwrap_or_default() {
+        let made = secret(&name, context.workflow, value, reach);
+        parsed.take(shown.at(Some(referenced)), made);
     }
 }
 
 fn relay_connection(
     reference: &str,
     fields: BTreeMap<String, FieldSource>,
-    base: &Path,
+    reach: &Reach<'_>,
     context: &SeedContext<'_>,
-) -> Result<Document, Failure> {
-    let (integration, name) = reference.split_once('/').ok_or_else(|| {
-        Failure::usage(format!("connections: {reference:?} is not written INTEGRATION/NAME"))
-    })?;
-    let Fields { given: fields, kept: kept_fields } = read_fields(fields, base, reference)?;
-    Ok(Document::Connection(pb::ConnectionDocument {
+) -> Result<Made, Failure> {
+    let (integration, name) = relay_reference(reference)?;
+    let Fields { given: fields, kept: kept_fields, sources } =
+        read_fields(fields, reach, reference)?;
+    let document = Document::Connection(pb::ConnectionDocument {
         integration: integration.to_owned(),
         name: name.to_owned(),
         fields,
         kept_fields,
         access: default_access(context, pb::Relation::Resolver),
         ..Default::default()
-    }))
+    });
+    Ok((document, sources))
+}
+
+/// Integration and name of a connection under `connections:`.
+///
+/// # Errors
+/// If it is not written `INTEGRATION/NAME`.
+pub fn relay_reference(reference: &str) -> Result<(&str, &str), Failure> {
+    reference.split_once('/').ok_or_else(|| {
+        Failure::usage(format!("connections: {reference:?} is not written INTEGRATION/NAME"))
+    })
 }
 
 #[cfg(test)]
@@ -277,9 +258,12 @@ mod tests {
     use super::*;
 
     fn parse_text(text: &str) -> Result<Vec<Seed>, Failure> {
-        let context = SeedContext { workflow: Some("w"), default_resolver: None };
+        let allowed = Allowed::default();
+        let context =
+            SeedContext { workflow: Some("w"), default_resolver: None, allowed: &allowed };
         let mut parsed = Parsed::default();
-        parse(text, Path::new("."), "seed.yaml", &context, &mut parsed);
+        let (shown, reach) = (Shown::new("seed.yaml"), Reach::of_stdin(&allowed));
+        parse(text, &shown, &reach, &context, &mut parsed);
         parsed.finish()
     }
 

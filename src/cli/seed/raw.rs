@@ -2,14 +2,14 @@
 
 use std::collections::BTreeMap;
 use std::fmt;
-use std::path::Path;
 
 use serde::Deserialize;
 use serde::de::{self, Deserializer, IgnoredAny, MapAccess, Visitor};
 use serde_saphyr::Spanned;
 
+use super::reach::Reach;
 use crate::cli::failure::Failure;
-use crate::cli::values;
+use crate::cli::plan::Source;
 
 #[derive(Deserialize)]
 #[serde(deny_unknown_fields)]
@@ -174,14 +174,16 @@ pub(super) enum FieldSource {
 }
 
 impl FieldSource {
-    /// The value, or none if the stored one stays. Files are found from the seed file's directory.
-    pub(super) fn read(self, base: &Path) -> Result<Option<Vec<u8>>, Failure> {
-        match self {
-            Self::Environment(variable) => values::from_environment(&variable).map(Some),
-            Self::File(path) => values::from_file(&base.join(path).to_string_lossy()).map(Some),
-            Self::Kept => Ok(None),
-            Self::Text(text) => Ok(Some(text.into_bytes())),
-        }
+    /// The value, or none if the stored one stays; and from where it comes.
+    pub(super) fn read(self, reach: &Reach<'_>) -> Result<(Option<Vec<u8>>, Source), Failure> {
+        Ok(match self {
+            Self::Environment(variable) => {
+                (Some(reach.variable(&variable)?), Source::Environment(variable))
+            }
+            Self::File(path) => (Some(reach.file(&path)?), Source::File(path)),
+            Self::Kept => (None, Source::Kept),
+            Self::Text(text) => (Some(text.into_bytes()), Source::Text),
+        })
     }
 }
 

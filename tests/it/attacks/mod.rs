@@ -4,6 +4,8 @@ mod directories;
 mod doors;
 mod groups;
 mod helpers;
+mod importing;
 mod lengths;
+mod plans;
 mod relay_bomb;
 mod variables;
