@@ -8,7 +8,7 @@ use keyhatch::model::{
     AllowedTarget, ConnectionName, ConnectionRef, ExecutorName, FieldName, GroupName, GroupRef, Id,
     Identifiers, IntegrationName, Invalid, KindName, Labels, OperatorName, Reference, RequestId,
     ResourceName, RunAs, RunAsName, RunName, SecretName, SpiffeId, StepName, Tag, TagKey, TagValue,
-    Tags, Timestamp, TrustDomain, WorkflowName,
+    Tags, Timestamp, TrustDomain, WorkflowName, WorkflowPath, is_unseen,
 };
 
 /// The longest name, in bytes.
@@ -48,28 +48,37 @@ fn is_short(invalid: &Invalid) {
 }
 
 /// Names are their own text. They stand in paths, references, patterns and lists: what separates names there
-/// is in none of them.
+/// is in none of them, or in none that it follows.
 pub fn names(data: &[u8]) {
     let text = text(data);
+    // Whatever is in each of them, beside its own.
     macro_rules! name {
-        ($($type:ident)*) => {$(
+        ($none:literal: $($type:ident)*) => {$(
             match $type::parse(text) {
                 Err(invalid) => is_short(&invalid),
                 Ok(name) => {
                     assert_eq!(name.as_str(), text);
-                    assert!((1..=MAX_NAME_BYTES).contains(&text.len()) && text.is_ascii());
-                    assert!(!text.contains(['/', '\\', '*', ',', '=', '%', '"', '\'', '$', '{']));
-                    assert!(!text.contains(|c: char| c.is_control()));
-                    assert!(!text.starts_with(['.', '-', ' ']) && !text.ends_with(' '));
+                    assert!((1..=MAX_NAME_BYTES).contains(&text.len()));
+                    assert!(!text.contains(|c: char| $none.contains(c)), "{text:?}");
+                    assert!(!text.contains(is_unseen) && text.trim() == text);
+                    assert!(!text.split('/').any(|segment| ["", ".", ".."].contains(&segment)));
                     let json = serde_json::to_string(&name).unwrap();
                     assert_eq!(serde_json::from_str::<$type>(&json).unwrap(), name);
+                    assert!(format!("{name}*").parse::<Glob<$type>>().is_ok() || text.len() == MAX_NAME_BYTES);
                 }
             }
         )*};
     }
-    name! {
-        ConnectionName ExecutorName FieldName GroupName IntegrationName KindName OperatorName RequestId
-        RunAsName RunName SecretName StepName WorkflowName
+    name! { "/\\*,=%\"'${": ConnectionName ExecutorName FieldName GroupName IntegrationName KindName OperatorName
+    RequestId RunAsName SecretName }
+    name! { ":~\\*%\"'${": WorkflowName }
+    name! { "/\\*%\"'${": RunName }
+    name! { "\\*%\"'${": StepName }
+    if ConnectionName::parse(text).is_ok() || SecretName::parse(text).is_ok() {
+        assert!(text.is_ascii() && !text.starts_with(['.', '-']));
+    }
+    if let Some(path) = is_its_text::<WorkflowPath>(text) {
+        assert!(path.includes(&path));
     }
     if let Some(id) = comes_back::<Id>(text) {
         assert_eq!(id.to_string(), text.to_ascii_lowercase());
@@ -142,13 +151,15 @@ pub fn patterns(data: &[u8]) {
     if let Some(run_as) = is_its_text::<RunAs>(text) {
         assert_eq!(text.parse(), Ok(Pattern::RunAs(run_as)));
     }
-    let Some(glob) = is_its_text::<Glob>(text) else { return };
+    is_its_text::<Glob<StepName>>(text);
+    let Some(glob) = is_its_text::<Glob<WorkflowName>>(text) else { return };
     assert_eq!(format!("workflow:{text}").parse(), Ok(Pattern::Workflow(glob.clone())));
     let is_meant = match text.strip_suffix('*') {
         None => text == name,
         Some(prefix) => name.starts_with(prefix),
     };
-    assert_eq!(glob.admits(name), is_meant, "{text:?} {name:?}");
+    let Ok(named) = WorkflowName::parse(name) else { return };
+    assert_eq!(glob.admits(&named), is_meant, "{text:?} {name:?}");
 }
 
 /// SPIFFE IDs; of three lines, the ID of the step that they name.

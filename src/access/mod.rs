@@ -9,12 +9,14 @@
 
 mod bindings;
 mod decide;
+mod glob;
 mod pattern;
 mod principal;
 mod scope;
 
 pub use bindings::{Bindings, Relation};
 pub use decide::{Decision, Examined, decide, decide_edit, decide_secret, examine};
-pub use pattern::{Glob, Pattern};
+pub use glob::{Glob, Prefix};
+pub use pattern::Pattern;
 pub use principal::{Principal, Role};
 pub use scope::{RunAsPattern, Scope};

@@ -5,71 +5,11 @@ use std::str::FromStr;
 
 use serde::Serialize;
 
+use super::glob::{Glob, Prefix};
 use super::principal::Principal;
 use crate::model::{
     Invalid, OperatorName, RunAs, RunAsKind, StepName, WorkflowName, read_from_text,
 };
-
-/// A name, the start of names, or any name: `deploy`, `team-a-*`, `*`. A star stands at the end only.
-#[derive(Clone, Debug, PartialEq, Eq, PartialOrd, Ord, Hash, Serialize)]
-#[serde(into = "String")]
-pub enum Glob {
-    /// `*`
-    Any,
-    /// `deploy`
-    Exact(String),
-    /// `team-a-*`: the text is the part before the star.
-    Prefix(String),
-}
-
-impl Glob {
-    /// Whether it admits this name. Names are case-sensitive.
-    pub fn admits(&self, name: &str) -> bool {
-        match self {
-            Self::Any => true,
-            Self::Exact(exact) => exact == name,
-            Self::Prefix(prefix) => name.starts_with(prefix.as_str()),
-        }
-    }
-}
-
-impl fmt::Display for Glob {
-    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        match self {
-            Self::Any => f.write_str("*"),
-            Self::Exact(name) => f.write_str(name),
-            Self::Prefix(prefix) => write!(f, "{prefix}*"),
-        }
-    }
-}
-
-impl FromStr for Glob {
-    type Err = Invalid;
-
-    fn from_str(text: &str) -> Result<Self, Invalid> {
-        // Workflows and run_as principals have the same grammar.
-        match text.strip_suffix('*') {
-            None => WorkflowName::parse(text).map(|name| Self::Exact(name.as_str().to_owned())),
-            Some("") => Ok(Self::Any),
-            // What stands before the star is the start of a name: with one more letter it must be one.
-            Some(prefix) => match WorkflowName::parse(&format!("{prefix}x")) {
-                Ok(_) => Ok(Self::Prefix(prefix.to_owned())),
-                Err(_) => {
-                    let rule = "what stands before the * must be the start of a name";
-                    Err(Invalid::new("pattern", text, rule))
-                }
-            },
-        }
-    }
-}
-
-read_from_text!(Glob, str::parse);
-
-impl From<Glob> for String {
-    fn from(glob: Glob) -> Self {
-        glob.to_string()
-    }
-}
 
 /// Whom a binding admits.
 #[derive(Clone, Debug, PartialEq, Eq, PartialOrd, Ord, Hash, Serialize)]
@@ -80,9 +20,11 @@ pub enum Pattern {
     /// `user:NAME`, `team:NAME`, `role:NAME` or `service-account:NAME`
     RunAs(RunAs),
     /// `workflow:deploy`, `workflow:team-a-*`, `workflow:*`
-    Workflow(Glob),
+    Workflow(Glob<WorkflowName>),
     /// `workflow:deploy/step:build`
     WorkflowStep(WorkflowName, StepName),
+    /// `workflow:deploy/step:notify-*`
+    WorkflowSteps(WorkflowName, Prefix<StepName>),
 }
 
 impl Pattern {
@@ -91,11 +33,12 @@ impl Pattern {
         match (self, principal) {
             (Self::Operator(name), Principal::Operator(operator, _)) => name == operator,
             (Self::RunAs(name), Principal::Step { run_as, .. }) => run_as.contains(name),
-            (Self::Workflow(glob), Principal::Step { workflow, .. }) => {
-                glob.admits(workflow.as_str())
-            }
+            (Self::Workflow(glob), Principal::Step { workflow, .. }) => glob.admits(workflow),
             (Self::WorkflowStep(name, of), Principal::Step { workflow, step, .. }) => {
                 name == workflow && of == step
+            }
+            (Self::WorkflowSteps(name, start), Principal::Step { workflow, step, .. }) => {
+                name == workflow && start.admits(step)
             }
             _ => false,
         }
@@ -112,10 +55,13 @@ impl Pattern {
             Self::Operator(name) => ["operator:", name.as_str()].concat(),
             Self::RunAs(name) => name.to_string(),
             Self::Workflow(Glob::Any) => "workflow:*".to_owned(),
-            Self::Workflow(Glob::Exact(name)) => ["workflow:", name].concat(),
-            Self::Workflow(Glob::Prefix(start)) => ["workflow:", start, "*"].concat(),
+            Self::Workflow(Glob::Exact(name)) => ["workflow:", name.as_str()].concat(),
+            Self::Workflow(Glob::Prefix(start)) => ["workflow:", start.as_str(), "*"].concat(),
             Self::WorkflowStep(workflow, step) => {
                 ["workflow:", workflow.as_str(), "/step:", step.as_str()].concat()
+            }
+            Self::WorkflowSteps(workflow, start) => {
+                ["workflow:", workflow.as_str(), "/step:", start.as_str(), "*"].concat()
             }
         }
     }
@@ -134,21 +80,33 @@ impl FromStr for Pattern {
         let (kind, name) = text.split_once(':').unwrap_or((text, ""));
         match kind {
             "operator" => OperatorName::parse(name).map(Self::Operator),
+            // No workflow's name has a colon, so the first of them separates.
             "workflow" => match name.split_once("/step:") {
-                Some((workflow, step)) => {
-                    Ok(Self::WorkflowStep(WorkflowName::parse(workflow)?, StepName::parse(step)?))
-                }
+                Some((workflow, steps)) => steps_of(WorkflowName::parse(workflow)?, steps),
                 None => name.parse().map(Self::Workflow),
             },
             kind if RunAsKind::ALL.iter().any(|known| known.as_str() == kind) => {
                 text.parse().map(Self::RunAs)
             }
             _ => {
-                let rule = "write workflow:NAME, workflow:NAME/step:NAME, workflow:PREFIX*, workflow:*, \
-                            operator:NAME, user:NAME, team:NAME, role:NAME or service-account:NAME";
+                let rule = "write workflow:NAME, workflow:NAME/step:NAME, workflow:NAME/step:PREFIX*, \
+                            workflow:PREFIX*, workflow:*, operator:NAME, user:NAME, team:NAME, role:NAME or \
+                            service-account:NAME";
                 Err(Invalid::new("principal", text, rule))
             }
         }
+    }
+}
+
+/// Some steps of a workflow. All of them are written in one way only, without a step.
+fn steps_of(workflow: WorkflowName, steps: &str) -> Result<Pattern, Invalid> {
+    match steps.parse()? {
+        Glob::Any => {
+            let rule = "workflow:NAME alone binds all steps of a workflow";
+            Err(Invalid::new("principal", &format!("workflow:{workflow}/step:*"), rule))
+        }
+        Glob::Exact(step) => Ok(Pattern::WorkflowStep(workflow, step)),
+        Glob::Prefix(start) => Ok(Pattern::WorkflowSteps(workflow, start)),
     }
 }
 
@@ -171,6 +129,12 @@ mod tests {
             "workflow:**",
             "workflow:",
             "workflow:a/step:*",
+            "workflow:a*/step:b",
+            "workflow:a/step:b*c",
+            "workflow:a/step: *",
+            "workflow:a/",
+            "workflow:a/step:",
+            "workflow:a:b",
             "user:",
             "user:a*",
             "user",
@@ -189,6 +153,12 @@ mod tests {
             "workflow:team-a-*",
             "workflow:deploy",
             "workflow:deploy/step:build",
+            "workflow:deploy/step:notify-*",
+            "workflow:owner/repo",
+            "workflow:owner/*",
+            "workflow:owner/repo/step:build (ubuntu, 3.12)",
+            "workflow:a/run/step:b/step:c/run:d",
+            "workflow:a/step:b/step:*",
             "user:alice@example.com",
             "service-account:ci",
         ] {

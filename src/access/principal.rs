@@ -5,7 +5,9 @@ use std::fmt;
 
 use serde::{Deserialize, Serialize};
 
-use crate::model::{ExecutorName, OperatorName, RunAs, RunName, StepName, WorkflowName};
+use crate::model::{
+    ExecutorName, OperatorName, RunAs, RunName, StepName, WorkflowName, WorkflowPath,
+};
 
 /// The authenticated caller.
 #[derive(Clone, Debug, PartialEq, Eq)]
@@ -33,7 +35,7 @@ impl fmt::Display for Principal {
             Self::Executor(name) => write!(f, "executor:{name}"),
             Self::Operator(name, _) => write!(f, "operator:{name}"),
             Self::Step { workflow, run, step, .. } => {
-                write!(f, "workflow:{workflow}/run:{run}/step:{step}")
+                WorkflowPath::of_step(workflow, run, step).fmt(f)
             }
         }
     }

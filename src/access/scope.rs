@@ -6,15 +6,15 @@ use std::str::FromStr;
 
 use serde::{Deserialize, Serialize};
 
-use super::pattern::Glob;
-use crate::model::{Invalid, RunAs, RunAsKind, WorkflowName, read_from_text};
+use super::glob::Glob;
+use crate::model::{Invalid, RunAs, RunAsKind, RunAsName, WorkflowName, read_from_text};
 
 /// The workflows whose steps an executor may open, and on whose behalf.
 #[derive(Clone, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
 #[serde(deny_unknown_fields)]
 pub struct Scope {
     /// The workflows.
-    pub workflows: BTreeSet<Glob>,
+    pub workflows: BTreeSet<Glob<WorkflowName>>,
     /// The `run_as` principals that it may assert.
     pub run_as: BTreeSet<RunAsPattern>,
 }
@@ -31,13 +31,13 @@ impl Scope {
 
     /// Whether steps of this workflow may be opened.
     pub fn admits_workflow(&self, workflow: &WorkflowName) -> bool {
-        self.workflows.iter().any(|glob| glob.admits(workflow.as_str()))
+        self.workflows.iter().any(|glob| glob.admits(workflow))
     }
 
     /// Whether this principal may be asserted.
     pub fn admits_run_as(&self, principal: &RunAs) -> bool {
         let admits = |pattern: &RunAsPattern| {
-            pattern.kind == principal.kind && pattern.name.admits(principal.name.as_str())
+            pattern.kind == principal.kind && pattern.name.admits(&principal.name)
         };
         self.run_as.iter().any(admits)
     }
@@ -50,7 +50,7 @@ pub struct RunAsPattern {
     /// What kind.
     pub kind: RunAsKind,
     /// Which names.
-    pub name: Glob,
+    pub name: Glob<RunAsName>,
 }
 
 impl fmt::Display for RunAsPattern {

@@ -4,12 +4,14 @@ use super::Broker;
 use super::error::Error;
 use super::judge::{judge, own_secret, step_principal_of};
 use super::operators::require_operator;
-use crate::access::{Bindings, Decision, Examined, Principal, Relation, decide, examine};
+use crate::access::{
+    Bindings, Decision, Examined, Glob, Pattern, Principal, Relation, decide, examine,
+};
 use crate::catalog::{Catalog, Group};
 use crate::journal::{Body, Event, Outcome, ResolveLine};
 use crate::model::{
     ConnectionRef, GroupName, GroupRef, Reference, ResourceName, RunAs, StepName, Timestamp,
-    WorkflowName,
+    WorkflowName, WorkflowPath,
 };
 
 /// The most members that are shown to be near.
@@ -105,7 +107,9 @@ impl Broker {
             return Err(absent());
         };
         let ResolveLine { principal, run_as, ask, outcome, .. } = *line;
-        let (workflow, step) = names_in(&principal).ok_or_else(absent)?;
+        let Ok(WorkflowPath { workflow, step: Some(step), .. }) = principal.parse() else {
+            return Err(absent());
+        };
         let target = reference_in(&ask.target).ok_or_else(absent)?;
         let dry_run = DryRun { workflow, step, run_as, target, fields: ask.fields.clone() };
         let decision_id = decision_id.to_owned();
@@ -149,7 +153,7 @@ impl Broker {
         };
         Ok(Explanation {
             past: None,
-            principal: format!("workflow:{workflow}/step:{}", asked.step),
+            principal: Pattern::WorkflowStep(workflow.clone(), asked.step.clone()).to_text(),
             run_as: asked.run_as.iter().map(ToString::to_string).collect(),
             target: match target {
                 Reference::Secret(name) => {
@@ -241,8 +245,9 @@ fn missing(principal: &Principal, examined: &[Examined]) -> Vec<String> {
     };
     let mut missing = Vec::new();
     if !has(false) {
-        missing.push(format!("workflow:{workflow}/step:{step}"));
-        missing.push(format!("workflow:{workflow}"));
+        let narrowest = Pattern::WorkflowStep(workflow.clone(), step.clone());
+        let own = Pattern::Workflow(Glob::Exact(workflow.clone()));
+        missing.extend([narrowest.to_text(), own.to_text()]);
     }
     if !run_as.is_empty() && !has(true) {
         missing.extend(run_as.iter().map(ToString::to_string));
@@ -286,13 +291,6 @@ fn differences(
         .map(|key| (key.to_string(), text(target.identifiers.value(key)), text(tags.value(key))))
         .filter(|(_, asked, has)| asked != has)
         .collect()
-}
-
-/// Workflow and step of a principal as a line has it: `workflow:W/run:R/step:S`.
-fn names_in(principal: &str) -> Option<(WorkflowName, StepName)> {
-    let (workflow, rest) = principal.strip_prefix("workflow:")?.split_once("/run:")?;
-    let (_, step) = rest.split_once("/step:")?;
-    Some((WorkflowName::parse(workflow).ok()?, StepName::parse(step).ok()?))
 }
 
 /// What was asked for, as a line has it.

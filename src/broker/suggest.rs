@@ -108,8 +108,8 @@ fn admitting(
     bindings: &Bindings,
 ) -> Vec<(Relation, Pattern)> {
     let admits = |pattern: &Pattern| match pattern {
-        Pattern::Workflow(glob) => glob.admits(workflow.as_str()),
-        Pattern::WorkflowStep(name, _) => name == workflow,
+        Pattern::Workflow(glob) => glob.admits(workflow),
+        Pattern::WorkflowStep(name, _) | Pattern::WorkflowSteps(name, _) => name == workflow,
         Pattern::Operator(_) | Pattern::RunAs(_) => false,
     };
     let bound = bindings.at_least(needed).filter(|(_, pattern)| admits(pattern));
@@ -124,7 +124,8 @@ fn advise(
     is_new: bool,
 ) -> Advice {
     let is_own = |pattern: &Pattern| {
-        matches!(pattern, Pattern::Workflow(Glob::Exact(_)) | Pattern::WorkflowStep(..))
+        use Pattern::{Workflow, WorkflowStep, WorkflowSteps};
+        matches!(pattern, Workflow(Glob::Exact(_)) | WorkflowStep(..) | WorkflowSteps(..))
     };
     let has_own = bound.iter().any(|(_, pattern)| is_own(pattern));
     let is_only_own = bound.iter().all(|(_, pattern)| is_own(pattern));
@@ -150,6 +151,7 @@ mod tests {
         for (pattern, used, others_use, is_new, expected) in [
             ("workflow:w", at(2000), true, false, Advice::Keep),
             ("workflow:w/step:s", at(2000), true, false, Advice::Keep),
+            ("workflow:w/step:s*", at(2000), true, false, Advice::Keep),
             ("workflow:*", at(2000), true, false, Advice::Narrow),
             ("workflow:w*", at(1000), true, false, Advice::Narrow),
             ("workflow:w", at(999), true, false, Advice::Remove),

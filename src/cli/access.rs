@@ -46,8 +46,8 @@ pub struct Change {
     /// Which relation. Each includes the ones before it; a group has no resolver.
     #[arg(long, value_enum)]
     relation: Relation,
-    /// workflow:NAME, workflow:NAME/step:NAME, workflow:PREFIX*, workflow:*, operator:NAME, user:NAME,
-    /// team:NAME, role:NAME or service-account:NAME; may be given more than once.
+    /// workflow:NAME, workflow:NAME/step:NAME, workflow:NAME/step:PREFIX*, workflow:PREFIX*, workflow:*,
+    /// operator:NAME, user:NAME, team:NAME, role:NAME or service-account:NAME; may be given more than once.
     #[arg(long, required = true, value_name = "PRINCIPAL")]
     principal: Vec<String>,
 }

@@ -3,6 +3,7 @@
 use serde_json::json;
 
 use super::Common;
+use super::check::command;
 use super::connection_view::{argument_of, relation_name};
 use super::endpoint::{Caller, connect};
 use super::failure::Failure;
@@ -146,8 +147,10 @@ fn resource_lines(resource: &pb::ExaminedResource) -> Vec<String> {
         ];
         lines.push("to allow it:".to_owned());
         for principal in kinds.into_iter().flatten() {
+            let words = ["access", "add", &reference, "--relation", needed];
             lines.push(format!(
-                "  keyhatch access add {reference} --relation {needed} --principal {principal}"
+                "  {}",
+                command(&[&words[..], &["--principal", principal]].concat())
             ));
         }
     } else if !resource.allowed && !resource.run_as_needed.is_empty() {

@@ -17,6 +17,7 @@ use super::integration::name_of;
 use super::output::{Output, line, moment, print, say};
 use super::pages;
 use crate::grpc::pb;
+use crate::model::ResourceName;
 
 /// Arguments of `export`.
 #[derive(clap::Args)]
@@ -185,7 +186,7 @@ fn integration(one: &pb::Integration) -> Json {
 }
 
 fn secret(one: &pb::Secret) -> Option<Json> {
-    let (workflow, name) = one.name.strip_prefix("workflows/")?.split_once("/secrets/")?;
-    let metadata = json!({ "name": name, "workflow": workflow });
+    let Ok(ResourceName::Secret(secret)) = one.name.parse() else { return None };
+    let metadata = json!({ "name": secret.name.as_str(), "workflow": secret.workflow.as_str() });
     Some(document("Secret", &metadata, &json!({ "value": kept() })))
 }

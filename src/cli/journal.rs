@@ -42,7 +42,8 @@ pub struct Tail {
     /// Only these events: resolve, intent, opened, closed …
     #[arg(long = "event", value_name = "EVENT")]
     events: Vec<String>,
-    /// Only by this principal: operator:NAME, executor:NAME or workflow:NAME.
+    /// Only by this principal: operator:NAME, executor:NAME, workflow:NAME, workflow:NAME/run:NAME or
+    /// workflow:NAME/run:NAME/step:NAME.
     #[arg(long, value_name = "PRINCIPAL")]
     principal: Option<String>,
     /// Only on this resource, such as aws/prod or group:NAME.

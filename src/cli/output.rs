@@ -7,7 +7,7 @@ use comfy_table::{ContentArrangement, Table, presets};
 use serde::Serialize;
 
 use super::failure::{Failure, exit};
-use crate::model::Timestamp;
+use crate::model::{Timestamp, is_unseen};
 
 /// The form of an answer.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq, ValueEnum)]
@@ -106,10 +106,10 @@ pub fn table(header: &[&str], rows: Vec<Vec<String>>) -> String {
     text.lines().map(str::trim_end).collect::<Vec<_>>().join("\n")
 }
 
-/// A text without what a terminal would obey: control characters are written as escapes.
+/// A text without what a terminal would obey or nobody would see: such characters are written as escapes.
 pub fn printable(text: &str) -> String {
     let escape =
-        |c: char| if c.is_control() { c.escape_default().to_string() } else { c.to_string() };
+        |c: char| if is_unseen(c) { c.escape_default().to_string() } else { c.to_string() };
     text.chars().map(escape).collect()
 }
 

@@ -12,6 +12,7 @@ use super::failure::{Failure, exit};
 use super::output::{moment, print, second, table};
 use crate::grpc::pb;
 use crate::grpc::pb::executor_service_client::ExecutorServiceClient;
+use crate::model::{Reference, ResourceName};
 
 /// `keyhatch run …`
 #[derive(Subcommand)]
@@ -98,10 +99,12 @@ fn print_closed(common: &Common, run: &str, steps: i32, leases: i32) -> Result<(
 }
 
 fn short(name: &str) -> String {
-    let short = name.strip_prefix("connections/").map(ToOwned::to_owned);
-    // A secret is named by its workflow, which is the run's own.
-    let secret = || name.split_once("/secrets/").map(|(_, secret)| format!("secret:{secret}"));
-    short.or_else(secret).unwrap_or_else(|| name.to_owned())
+    match name.parse() {
+        Ok(ResourceName::Connection(connection)) => connection.to_string(),
+        // A secret is named by its workflow, which is the run's own.
+        Ok(ResourceName::Secret(secret)) => Reference::Secret(secret.name).to_text(),
+        _ => name.to_owned(),
+    }
 }
 
 fn state(received: &pb::ReceivedCredential) -> String {

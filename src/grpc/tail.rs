@@ -16,7 +16,7 @@ use super::{convert, pb};
 use crate::access::Principal;
 use crate::broker::{Error, TailRequest};
 use crate::identity::Peer;
-use crate::journal::{Event, TailFilter, TailLine};
+use crate::journal::{By, Event, TailFilter, TailLine};
 use crate::model::{Invalid, RunName, WorkflowName};
 
 /// Lines that wait for a reader.
@@ -58,6 +58,7 @@ pub(super) fn begin(
 }
 
 pub(super) fn parse(request: pb::TailJournalRequest) -> Result<TailRequest, Error> {
+    let principal = Some(request.principal).filter(|name| !name.is_empty());
     let workflow = Some(request.workflow).filter(|name| !name.is_empty());
     let run = Some(request.run).filter(|name| !name.is_empty());
     if let Some(unknown) = request.events.iter().find(|name| !Event::is_name(name)) {
@@ -65,7 +66,7 @@ pub(super) fn parse(request: pb::TailJournalRequest) -> Result<TailRequest, Erro
     }
     let filter = TailFilter {
         events: request.events.into_iter().collect(),
-        principal: request.principal,
+        principal: principal.map(|text| By::parse(&text)).transpose()?,
         resource: request.resource,
         workflow: workflow.map(|name| WorkflowName::parse(&name)).transpose()?,
         run: run.map(|name| RunName::parse(&name)).transpose()?,

@@ -14,7 +14,9 @@ use super::requests::{RequestNote, RequestTable};
 use super::usage::Usage;
 use crate::lease::{LeaseTable, Terms};
 use crate::model::limits::{Limits, MAX_WATCHES, Rate};
-use crate::model::{Formats, Id, Opening, PinnedCertificate, RequestId, StepKey, Timestamp};
+use crate::model::{
+    Formats, Id, Opening, PinnedCertificate, RequestId, StepKey, Timestamp, WorkflowPath,
+};
 
 /// A step is closed after so many heartbeats that did not come.
 const MISSED_HEARTBEATS: u32 = 3;
@@ -59,7 +61,7 @@ impl LiveOpening {
     fn new(record: Opening) -> Self {
         let certificates = RwLock::new(record.certificates.clone());
         let key = &record.key;
-        let principal = format!("workflow:{}/run:{}/step:{}", key.workflow, key.run, key.step);
+        let principal = WorkflowPath::of_step(&key.workflow, &key.run, &key.step).to_string();
         Self {
             principal: principal.into(),
             heard: AtomicI64::new(record.open_time.millis()),

@@ -53,7 +53,7 @@ pub use replay::{Recovery, ReplayError, written_formats};
 pub use requests::{RequestNote, RequestTable};
 pub use standing::{NewestSignature, Standing};
 pub use sync::SyncFailed;
-pub use tail::{Follower, TailFilter, TailLine};
+pub use tail::{By, Follower, TailFilter, TailLine};
 pub use usage::Usage;
 pub use verify::{Proof, ProofError, verify};
 

@@ -12,7 +12,7 @@ use super::chain::file_name;
 use super::line::Parts;
 use super::replay::file_numbers;
 use super::{Journal, Unavailable};
-use crate::model::{Id, Opening, RunName, Timestamp, WorkflowName};
+use crate::model::{Id, Invalid, Opening, RunName, Timestamp, WorkflowName, WorkflowPath};
 use crate::seal::Keyring;
 
 /// Which lines somebody asks for; what is unset leaves none out.
@@ -20,8 +20,8 @@ use crate::seal::Keyring;
 pub struct TailFilter {
     /// Of these events, as the lines call them.
     pub events: HashSet<String>,
-    /// By this principal: an operator, an executor, or `workflow:W`, with all of its runs and steps.
-    pub principal: String,
+    /// By this principal.
+    pub principal: Option<By>,
     /// On this resource: the name as the line has it, or as a reference is written.
     pub resource: String,
     /// Of this workflow's steps.
@@ -32,6 +32,35 @@ pub struct TailFilter {
     pub since: Option<Timestamp>,
     /// Of what was refused.
     pub denied: bool,
+}
+
+/// Whose lines somebody asks for.
+#[derive(Clone, Debug)]
+pub enum By {
+    /// An operator's or an executor's, as lines name it.
+    Other(String),
+    /// Those of steps.
+    Steps(WorkflowPath),
+}
+
+impl By {
+    /// As it is asked for: `operator:NAME`, `executor:NAME`, or what [`WorkflowPath`] is written as.
+    ///
+    /// # Errors
+    /// If it begins as a workflow and does not go on as one.
+    pub fn parse(text: &str) -> Result<Self, Invalid> {
+        match text.starts_with("workflow:") {
+            true => text.parse().map(Self::Steps),
+            false => Ok(Self::Other(text.to_owned())),
+        }
+    }
+
+    fn is(&self, principal: &str) -> bool {
+        match self {
+            Self::Other(name) => name == principal,
+            Self::Steps(path) => principal.parse().is_ok_and(|of| path.includes(&of)),
+        }
+    }
 }
 
 /// One line of the journal.
@@ -210,7 +239,7 @@ impl Follower {
             && self.filter.since.is_none_or(|since| time >= since)
             && (self.filter.events.is_empty() || self.filter.events.contains(&event))
             && (!self.filter.denied || is_denial(&value))
-            && is_by(&value, &self.filter.principal)
+            && self.filter.principal.as_ref().is_none_or(|by| is_by(&value, by))
             && is_on(&value, &self.filter.resource);
         let json = std::str::from_utf8(text).ok()?.to_owned();
         is_asked_for.then(|| TailLine { id: format!("{}.{n}", self.file), time, event, json })
@@ -265,12 +294,8 @@ fn is_denial(line: &Value) -> bool {
     is("event", &["admin_refused", "rate_refused"]) || is("decision", &["refuse"])
 }
 
-fn is_by(line: &Value, principal: &str) -> bool {
-    let is = |text: &str| {
-        let rest = text.strip_prefix(principal);
-        rest.is_some_and(|rest| rest.is_empty() || rest.starts_with('/'))
-    };
-    principal.is_empty() || texts(line, &["principal"]).any(is)
+fn is_by(line: &Value, by: &By) -> bool {
+    texts(line, &["principal"]).any(|principal| by.is(principal))
 }
 
 fn is_on(line: &Value, resource: &str) -> bool {

@@ -6,9 +6,11 @@ pub mod compact_map;
 mod formats;
 mod id;
 mod label;
+mod letter;
 pub mod limits;
 mod name;
 mod opening;
+mod path;
 mod reference;
 mod resource;
 mod run_as;
@@ -23,12 +25,14 @@ pub use compact_map::CompactMap;
 pub use formats::Formats;
 pub use id::Id;
 pub use label::Labels;
+pub use letter::is_unseen;
 pub use limits::{JournalMode, Limits};
 pub use name::{
     ConnectionName, ExecutorName, FieldName, GroupName, IntegrationName, Invalid, KindName,
     OperatorName, RequestId, RunAsName, RunName, SecretName, StepName, WorkflowName,
 };
 pub use opening::{Opening, PinnedCertificate, StepKey};
+pub use path::WorkflowPath;
 pub use reference::{ConnectionRef, GroupRef, Reference, SecretRef};
 pub use resource::ResourceName;
 pub use run_as::{RunAs, RunAsKind};

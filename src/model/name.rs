@@ -6,6 +6,7 @@ use std::sync::Arc;
 
 use serde::{Serialize, Serializer};
 
+use super::letter::{is_letter, is_mark};
 use super::text::read_from_text;
 
 /// The longest name, in bytes.
@@ -75,7 +76,7 @@ const SECRET: Grammar = Grammar {
            ending with a letter or digit",
 };
 
-const RUN: Grammar = Grammar {
+const REQUEST: Grammar = Grammar {
     first: alphanumeric,
     middle: |byte| plain(byte) || b":~".contains(&byte),
     last: alphanumeric,
@@ -94,6 +95,54 @@ const FIELD: Grammar = Grammar {
     middle: |byte| byte.is_ascii_alphanumeric() || b"._-".contains(&byte),
     last: |byte| byte.is_ascii_alphanumeric() || byte == b'_',
     rule: "1 to 128 letters, digits or . _ -, starting with a letter or _ and ending with a letter, digit or _",
+};
+
+/// Names that engines choose: `owner/repo`, `scheduled__2026-01-01T00:00:00+00:00`, `build (ubuntu, 3.12)`, `task[3]`.
+///
+/// They stand side by side in texts. A workflow has no colon and a run no slash, so the first `/run:` and the first
+/// `/step:` of `workflow:W/run:R/step:S` separate, and so does the last `/secrets/` of `workflows/W/secrets/NAME`.
+struct Engines {
+    /// What such a name may hold beside what all may.
+    also: &'static str,
+    /// What stands for all names of the kind where the API lists them, and so is none.
+    wildcard: &'static str,
+    rule: &'static str,
+}
+
+impl Engines {
+    fn admits(&self, text: &str) -> bool {
+        let mut is_after_letter = false;
+        (1..=MAX_NAME_BYTES).contains(&text.len())
+            && text != self.wildcard
+            && text.trim_matches(' ') == text
+            && !text.split('/').any(|segment| ["", ".", ".."].contains(&segment))
+            && text.chars().all(|c| {
+                let is_sign = " ._-@+,=#()[]".contains(c) || self.also.contains(c);
+                is_after_letter = is_letter(c) || is_after_letter && is_mark(c);
+                is_after_letter || is_sign
+            })
+    }
+}
+
+const WORKFLOW: Engines = Engines {
+    also: "/",
+    wildcard: "-",
+    rule: "1 to 128 bytes of letters and digits of any script, spaces or . _ - @ + , = # ( ) [ ] /, with no space at \
+           either end and no empty, . or .. between slashes; - alone is none",
+};
+
+const RUN: Engines = Engines {
+    also: ":~",
+    wildcard: "",
+    rule: "1 to 128 bytes of letters and digits of any script, spaces or . _ - @ + , = # ( ) [ ] : ~, with no space at \
+           either end; . and .. are none",
+};
+
+const STEP: Engines = Engines {
+    also: "/:~",
+    wildcard: "",
+    rule: "1 to 128 bytes of letters and digits of any script, spaces or . _ - @ + , = # ( ) [ ] / : ~, with no space \
+           at either end and no empty, . or .. between slashes",
 };
 
 macro_rules! names {
@@ -117,6 +166,12 @@ macro_rules! names {
 
             /// The name as it was written.
             pub fn as_str(&self) -> &str {
+                &self.0
+            }
+        }
+
+        impl AsRef<str> for $type {
+            fn as_ref(&self) -> &str {
                 &self.0
             }
         }
@@ -167,7 +222,7 @@ names! {
     /// The name of an operator.
     OperatorName: "operator name", PLAIN;
     /// What a client calls a request, so that it is done once (AIP-155).
-    RequestId: "request id", RUN;
+    RequestId: "request id", REQUEST;
     /// The name of a user, team, role or service account that a run runs as.
     RunAsName: "run_as name", PLAIN;
     /// The name of a run of a workflow.
@@ -175,9 +230,9 @@ names! {
     /// The name of a secret within its workflow.
     SecretName: "secret name", SECRET;
     /// The name of a step within its workflow.
-    StepName: "step name", PLAIN;
+    StepName: "step name", STEP;
     /// The name of a workflow.
-    WorkflowName: "workflow name", PLAIN;
+    WorkflowName: "workflow name", WORKFLOW;
 }
 
 #[cfg(test)]
@@ -195,9 +250,77 @@ mod tests {
     }
 
     #[test]
-    fn secrets_may_start_with_an_underscore_and_runs_may_hold_colons_and_tildes() {
+    fn secrets_may_start_with_an_underscore_and_request_ids_hold_colons_and_tildes() {
         assert!(SecretName::parse("_token").is_ok());
-        assert!(RunName::parse("2026-11-21T10:00~1").is_ok());
-        assert!(StepName::parse("2026-11-21T10:00~1").is_err());
+        assert!(RequestId::parse("2026-11-21T10:00~1").is_ok());
+        assert!(SecretName::parse("2026-11-21T10:00~1").is_err());
+    }
+
+    /// Whether it may be the name of a workflow, a run and a step.
+    fn kinds(text: &str) -> (bool, bool, bool) {
+        let is = [
+            WorkflowName::parse(text).is_ok(),
+            RunName::parse(text).is_ok(),
+            StepName::parse(text).is_ok(),
+        ];
+        (is[0], is[1], is[2])
+    }
+
+    #[test]
+    fn engines_name_workflows_runs_and_steps_as_they_do() {
+        for (text, expected) in [
+            ("my_dag", (true, true, true)),
+            ("owner/repo", (true, false, true)),
+            ("f/folder/script", (true, false, true)),
+            (".github/workflows/ci.yml@refs/heads/main", (true, false, true)),
+            ("scheduled__2026-01-01T00:00:00+00:00", (false, true, true)),
+            ("wf-abc[0].print(0:a)", (false, true, true)),
+            ("build (ubuntu-latest, 3.12)", (true, true, true)),
+            ("task__2[3]", (true, true, true)),
+            (":rocket: Deploy", (false, true, true)),
+            ("#42", (true, true, true)),
+            ("_private", (true, true, true)),
+            ("...", (true, true, true)),
+            ("Größe", (true, true, true)),
+            ("部署", (true, true, true)),
+            ("развёртывание", (true, true, true)),
+            ("परीक्षण", (true, true, true)),
+            ("ทดสอบแล้ว", (true, true, true)),
+            ("e\u{301}t", (true, true, true)),
+            ("-", (false, true, true)),
+            ("--", (true, true, true)),
+        ] {
+            assert_eq!(kinds(text), expected, "{text:?}");
+        }
+        // Bytes count, not letters.
+        assert_eq!(kinds(&"é".repeat(64)), (true, true, true));
+    }
+
+    #[test]
+    fn no_name_of_an_engine_is_a_pattern_a_path_elsewhere_or_bare() {
+        let mut bad: Vec<String> = "\n\t\0\u{7f}\\\"'%$*{};|&<>?!`^\u{a0}\u{3000}—／🚀"
+            .chars()
+            .map(|c| format!("a{c}b"))
+            .collect();
+        bad.extend(
+            ["", ".", "..", " a", "a ", "*", "a*", "/a", "a/", "a//b", "a/./b", "../a", "/"]
+                .map(str::to_owned),
+        );
+        bad.extend(["é".repeat(65), "a".repeat(129)]);
+        for text in bad {
+            assert_eq!(kinds(&text), (false, false, false), "{text:?}");
+        }
+    }
+
+    #[test]
+    fn no_name_of_an_engine_holds_what_is_not_seen_or_turns_others_around() {
+        let unseen = "\u{ad}\u{34f}\u{115f}\u{200b}\u{200d}\u{2028}\u{202e}\u{2066}\u{3164}\u{fe0f}\u{feff}\u{ffa0}";
+        for c in unseen.chars() {
+            assert_eq!(kinds(&format!("a{c}b")), (false, false, false), "{c:?}");
+        }
+        // Nor is a sign on anything but a letter.
+        for text in ["\u{301}a", "a \u{301}", "a/\u{338}", "a:\u{338}b"] {
+            assert_eq!(kinds(text), (false, false, false), "{text:?}");
+        }
     }
 }

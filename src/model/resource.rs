@@ -65,6 +65,13 @@ impl FromStr for ResourceName {
                 .parse()
                 .map_err(|_| Invalid::new("resource name", text, "its id is 32 hex digits"))
         };
+        let unknown = || Invalid::new("resource name", text, "for example connections/aws/prod");
+        if let Some(rest) = text.strip_prefix("workflows/") {
+            // A workflow's name may hold it, a secret's may not: the last separates.
+            let (workflow, name) = rest.rsplit_once("/secrets/").ok_or_else(unknown)?;
+            let (workflow, name) = (WorkflowName::parse(workflow)?, SecretName::parse(name)?);
+            return Ok(Self::Secret(SecretRef { workflow, name }));
+        }
         match text.split('/').collect::<Vec<_>>().as_slice() {
             ["connections", integration, name] => {
                 Ok(Self::Connection(format!("{integration}/{name}").parse()?))
@@ -75,11 +82,7 @@ impl FromStr for ResourceName {
             ["integrations", name] => Ok(Self::Integration(IntegrationName::parse(name)?)),
             ["leases", digits] => Ok(Self::Lease(id(digits)?)),
             ["openings", digits] => Ok(Self::Opening(id(digits)?)),
-            ["workflows", workflow, "secrets", name] => Ok(Self::Secret(SecretRef {
-                workflow: WorkflowName::parse(workflow)?,
-                name: SecretName::parse(name)?,
-            })),
-            _ => Err(Invalid::new("resource name", text, "for example connections/aws/prod")),
+            _ => Err(unknown()),
         }
     }
 }

@@ -51,6 +51,7 @@ mod leases;
 mod lifecycle;
 mod memory;
 mod metrics;
+mod names;
 mod operating;
 mod own_integrations;
 mod padding;

@@ -1,11 +1,14 @@
 //! Words that come from outside: whatever is sent, nothing panics, and what is taken is taken the same way
 //! everywhere.
 
+use std::cell::Cell;
+
 use keyhatch::access::{Glob, Pattern, RunAsPattern};
 use keyhatch::catalog::ConnectionFilter;
 use keyhatch::model::{
-    ConnectionRef, GroupRef, Identifiers, IntegrationName, Reference, ResourceName, RunAs, RunName,
-    SecretName, SpiffeId, StepName, Tag, TagKey, TagValue, Tags, TrustDomain, WorkflowName,
+    ConnectionRef, GroupRef, Identifiers, IntegrationName, Reference, ResourceName, RunAs,
+    RunAsName, RunName, SecretName, SecretRef, SpiffeId, StepName, Tag, TagKey, TagValue, Tags,
+    TrustDomain, WorkflowName, WorkflowPath,
 };
 use proptest::prelude::*;
 use proptest::test_runner::{Config, TestRunner};
@@ -18,7 +21,17 @@ fn holds<S: Strategy>(words: S, property: impl Fn(S::Value) -> Result<(), TestCa
 where
     S::Value: std::fmt::Debug,
 {
-    let config = Config { cases: CASES, failure_persistence: None, ..Config::default() };
+    holds_of(CASES, words, property);
+}
+
+fn holds_of<S: Strategy>(
+    cases: u32,
+    words: S,
+    property: impl Fn(S::Value) -> Result<(), TestCaseError>,
+) where
+    S::Value: std::fmt::Debug,
+{
+    let config = Config { cases, failure_persistence: None, ..Config::default() };
     TestRunner::new(config).run(&words, property).unwrap_or_else(|error| panic!("{error}"));
 }
 
@@ -61,25 +74,120 @@ fn a_tag_that_is_taken_parses_to_itself_and_is_folded_the_same_everywhere() {
     });
 }
 
+/// Names of engines, of little else than what separates names in texts.
+fn engine_name() -> impl Strategy<Value = String> {
+    of_pieces("(/step:|/run:|/secrets/|workflow:|/|:|~|_2F|_|-|\\.|\\.\\.)")
+}
+
+/// The same of one kind: few, so that two are often nearly the same.
+fn of_pieces(separator: &'static str) -> impl Strategy<Value = String> {
+    let piece = prop_oneof![3 => separator, 3 => "[ab部3]", 1 => "[ \\[\\](),=#@+é]", 1 => "\\PC"];
+    prop::collection::vec(piece, 1..5).prop_map(|pieces| pieces.concat())
+}
+
+/// The names of a workflow, a run and a step, nearly all of them right.
+fn names_of_a_step() -> impl Strategy<Value = [String; 3]> {
+    let separators = [
+        "(/step/|/run/|/secrets/|workflow|/|_2F|_|-|\\.)",
+        "(step:|run:|secrets|:|~|_3A|_|-|\\.)",
+        "(/step:|/run:|/secrets/|workflow:|/|:|~|_2F|-|\\.)",
+    ];
+    separators
+        .map(|separator| ("[aé]", of_pieces(separator), "[b3]").prop_map(|(a, b, c)| a + &b + &c))
+}
+
 #[test]
 fn a_name_that_is_taken_parses_to_itself_and_is_found_again_in_a_spiffe_id() {
     let domain = TrustDomain::parse(TrustDomain::DEFAULT).unwrap();
-    holds(word(), |text| {
-        if let Ok(name) = WorkflowName::parse(&text) {
-            prop_assert_eq!(name.as_str(), text.as_str());
-            prop_assert!(text.is_ascii() && (1..=128).contains(&text.len()));
-            let id = SpiffeId::Step {
-                workflow: name,
-                run: RunName::parse("1:a~b").unwrap(),
-                step: StepName::parse(&text).unwrap(),
-            };
+    holds(prop_oneof![word(), engine_name()], |text| {
+        let step = StepName::parse(&text);
+        if let Ok(workflow) = WorkflowName::parse(&text) {
+            prop_assert_eq!(workflow.as_str(), text.as_str());
+            prop_assert!((1..=128).contains(&text.len()) && !text.contains([':', '*']));
+            // What names a workflow names a step, too.
+            let run = RunName::parse("1:a~b").unwrap();
+            let id = SpiffeId::Step { workflow, run, step: step.clone().unwrap() };
             let uri = id.uri(&domain);
+            prop_assert_eq!(uri.matches('/').count(), 8, "{}", uri);
             prop_assert_eq!(SpiffeId::parse(&uri, &domain).ok(), Some(id));
+        }
+        if let Ok(run) = RunName::parse(&text) {
+            prop_assert!(run.as_str() == text && !text.contains(['/', '*']));
+            prop_assert!(step.is_ok());
         }
         let _ = (SecretName::parse(&text).is_ok(), IntegrationName::parse(&text).is_ok());
         let _ = SpiffeId::parse(&text, &domain).is_ok();
         Ok(())
     });
+}
+
+/// Every text in which the names of a step stand, and its own names.
+fn texts_of(names: &(WorkflowName, RunName, StepName)) -> [String; 6] {
+    let (workflow, run, step) = names;
+    let domain = TrustDomain::parse(TrustDomain::DEFAULT).unwrap();
+    let path = WorkflowPath::of_step(workflow, run, step);
+    let secret = SecretRef { workflow: workflow.clone(), name: SecretName::parse("_s").unwrap() };
+    let id = SpiffeId::Step { workflow: workflow.clone(), run: run.clone(), step: step.clone() };
+    [
+        id.uri(&domain),
+        path.to_string(),
+        WorkflowPath { step: None, ..path.clone() }.to_string(),
+        WorkflowPath { run: None, step: None, ..path }.to_string(),
+        Pattern::WorkflowStep(workflow.clone(), step.clone()).to_string(),
+        ResourceName::Secret(secret).to_string(),
+    ]
+}
+
+#[test]
+fn no_two_steps_give_the_same_text_and_each_is_found_in_its_own() {
+    let domain = TrustDomain::parse(TrustDomain::DEFAULT).unwrap();
+    let named = |[workflow, run, step]: [String; 3]| {
+        Some((workflow.parse().ok()?, run.parse().ok()?, step.parse().ok()?))
+    };
+    let (cases, tried) = (CASES / 5, Cell::new(0));
+    // One or two of the names are the same.
+    let steps = (names_of_a_step(), names_of_a_step(), any::<[bool; 3]>());
+    holds_of(cases, steps, |(one, other, same)| {
+        let pick =
+            |place: usize| if same[place] { one[place].clone() } else { other[place].clone() };
+        let (Some(other), Some(one)) = (named([0, 1, 2].map(pick)), named(one.clone())) else {
+            return Ok(());
+        };
+        tried.set(tried.get() + 1);
+        let (workflow, run, step) = &one;
+        let (ours, theirs) = (texts_of(&one), texts_of(&other));
+        let in_workflow = *workflow == other.0;
+        let in_run = in_workflow && *run == other.1;
+        let step_too = *step == other.2;
+        let same = [
+            in_run && step_too,
+            in_run && step_too,
+            in_run,
+            in_workflow,
+            in_workflow && step_too,
+            in_workflow,
+        ];
+        for (place, is_same) in same.into_iter().enumerate() {
+            let (ours, theirs) = (&ours[place], &theirs[place]);
+            prop_assert_eq!(ours == theirs, is_same, "{} {}", ours, theirs);
+        }
+        let found = SpiffeId::parse(&ours[0], &domain).unwrap();
+        prop_assert_eq!(&found.uri(&domain), &ours[0]);
+        for place in 1..=3 {
+            let found: WorkflowPath = ours[place].parse().unwrap();
+            prop_assert_eq!(&found.to_string(), &ours[place]);
+            prop_assert_eq!(&found.workflow, workflow);
+            prop_assert!(found.run.as_ref().is_none_or(|found| found == run));
+            prop_assert!(found.step.as_ref().is_none_or(|found| found == step));
+            prop_assert_eq!(found.includes(&theirs[1].parse().unwrap()), same[place]);
+        }
+        let bound = Pattern::WorkflowStep(workflow.clone(), step.clone());
+        prop_assert_eq!(ours[4].parse::<Pattern>().unwrap(), bound);
+        let Ok(ResourceName::Secret(secret)) = ours[5].parse() else { panic!("{}", ours[5]) };
+        prop_assert_eq!(&secret.workflow, workflow);
+        Ok(())
+    });
+    assert!(tried.get() > cases / 4, "{} of {cases}", tried.get());
 }
 
 #[test]
@@ -93,14 +201,19 @@ fn a_reference_that_is_taken_parses_to_itself() {
         }
         Ok(())
     }
-    holds(word(), |text| {
+    let name = "(|workflow:|workflows/|group:|secret:|connections/)"
+        .prop_flat_map(|start| engine_name().prop_map(move |name| format!("{start}{name}")));
+    holds(prop_oneof![word(), name], |text| {
         same::<ConnectionRef>(&text)?;
         same::<GroupRef>(&text)?;
         same::<Reference>(&text)?;
         same::<ResourceName>(&text)?;
         same::<RunAs>(&text)?;
         same::<RunAsPattern>(&text)?;
-        same::<Glob>(&text)?;
+        same::<Glob<RunAsName>>(&text)?;
+        same::<Glob<StepName>>(&text)?;
+        same::<Glob<WorkflowName>>(&text)?;
+        same::<WorkflowPath>(&text)?;
         same::<Pattern>(&text)?;
         // What a lease says it is for is never two things.
         prop_assert!(

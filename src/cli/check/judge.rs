@@ -231,7 +231,13 @@ impl Judge<'_> {
         let name = target.trim_start_matches("secret:");
         let others = self.known.secrets(self.workflow).await?.to_vec();
         let what = format!("workflow {} has no such secret", self.workflow);
-        let put = ["secret", "put", "--workflow", self.workflow, name, "--value", "@FILE"];
+        // In one word where the name begins as an option does.
+        let joined = format!("--workflow={}", self.workflow);
+        let of: &[&str] = match self.workflow.starts_with('-') {
+            true => &[&joined],
+            false => &["--workflow", self.workflow],
+        };
+        let put = [&["secret", "put"], of, &[name, "--value", "@FILE"]].concat();
         Ok(Verdict::missing(&what, nearest(name, others)).with_command(&put))
     }
 
