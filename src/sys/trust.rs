@@ -25,8 +25,8 @@ const MAX_LINKS: usize = 40;
 pub enum DirectoryError {
     /// It is somebody else's.
     #[error(
-        "{} is uid {owner}'s, and neither root's nor uid {us}'s: its owner could do with it what he likes; choose \
-         another directory, or run this as uid {owner}", .path.display()
+        "{} is uid {owner}'s, who could do with it what he likes, and this is uid {us}; choose another directory, or \
+         run this as uid {owner}", .path.display()
     )]
     Foreign {
         /// The directory.
