@@ -179,10 +179,11 @@ pub(super) fn write_identity(
 
 /// Sees to it that the identities of this host find the daemon.
 pub(super) fn keep_addresses(state: &StateDirectory, runtime: &Path) -> Result<(), DaemonError> {
-    // Whoever has moved them elsewhere keeps them right there.
-    let mut here = [OPERATOR_DIRECTORY, EXECUTOR_DIRECTORY]
-        .into_iter()
-        .filter(|identity| state.join(identity).is_dir());
+    // Whoever has moved them elsewhere, perhaps with a link to there, keeps them right.
+    let is_here = |identity: &&str| {
+        std::fs::symlink_metadata(state.join(identity)).is_ok_and(|found| found.is_dir())
+    };
+    let mut here = [OPERATOR_DIRECTORY, EXECUTOR_DIRECTORY].into_iter().filter(is_here);
     here.try_for_each(|identity| write_address(state, identity, runtime))
 }
 

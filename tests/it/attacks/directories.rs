@@ -134,6 +134,47 @@ fn a_steps_user_reads_and_connects_and_changes_nothing() {
 }
 
 #[test]
+fn a_daemon_without_any_capability_lets_in_a_step_of_another_user() {
+    const DAEMON: u32 = 54_320;
+    if !is_root("a daemon and a step of two users") {
+        return;
+    }
+    let place = Place::new();
+    let binary = lend(place.directory.path());
+    for directory in [&place.state, &place.runtime] {
+        make(directory, DAEMON, 0o700);
+    }
+    let command = |arguments: &[&str]| {
+        let mut command = Command::new(&binary);
+        command.args(arguments).current_dir("/").uid(DAEMON).gid(DAEMON);
+        command.env("KEYHATCH_STATE", &place.state).env("KEYHATCH_RUNTIME", &place.runtime);
+        command
+    };
+    assert!(command(INIT).output().unwrap().status.success());
+    let serving = ServeProcess::spawn(place.directory.path(), command(SERVE));
+    let capabilities = format!("/proc/{}/status", serving.pid().as_raw_nonzero());
+    let capabilities = std::fs::read_to_string(capabilities).unwrap();
+    assert!(capabilities.contains("CapEff:\t0000000000000000"), "{capabilities}");
+    let names = ["step", "open", "--workflow", "w", "--run", "1", "--step", "s", "-o", "json"];
+    let opened = command(&names).args(["--uid", &STEP.to_string()]).output().unwrap();
+    assert!(opened.status.success(), "{}", text(&opened.stderr));
+    let opened: serde_json::Value = serde_json::from_slice(&opened.stdout).unwrap();
+    let directory = Path::new(opened["directory"].as_str().unwrap());
+    let before = contents(directory);
+    for line in READS {
+        assert!(by(STEP, line, directory, &binary).status.success(), "{line}");
+        assert!(!by(THIEF, line, directory, &binary).status.success(), "{line}");
+    }
+    for line in CHANGES {
+        assert!(!by(STEP, line, directory, &binary).status.success(), "{line}");
+    }
+    assert_eq!(contents(directory), before);
+    let close = ["step", "close", "--workflow", "w", "--run", "1", "--step", "s"];
+    assert!(command(&close).output().unwrap().status.success());
+    assert!(!directory.exists());
+}
+
+#[test]
 fn a_steps_group_is_let_in_as_its_user_is() {
     if !is_root("a step of another group") {
         return;
