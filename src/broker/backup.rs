@@ -109,6 +109,7 @@ impl Broker {
         require_role(caller, Role::Administrator)?;
         let only = Arc::clone(&self.backups).try_acquire_owned().map_err(|_| Error::BackupRuns)?;
         let now = self.now();
+        self.writer.budgets.take(caller, "Backup", now)?;
         self.journal.append(now, &Event::BackedUp { principal: caller.to_string() })?;
         let unreadable =
             |error: &dyn std::fmt::Display| Error::Internal(format!("backup: {error}"));

@@ -3,6 +3,7 @@
 use std::collections::BTreeSet;
 use std::sync::Arc;
 
+use super::budgets::Budgets;
 use super::error::Error;
 use super::judge::is_still_allowed;
 use crate::access::Principal;
@@ -169,10 +170,12 @@ impl Draft {
         outcome
     }
 
-    /// Runs one change as it was asked for: once under its id, and only on trial if that was asked.
+    /// Runs one change as it was asked for: once under its id, and only on trial if that was asked. A change that
+    /// changes nothing costs a line for its id.
     pub(super) fn run<T>(
         &mut self,
         asked: &Asked,
+        budgets: &Budgets,
         change: impl FnOnce(&mut Self) -> Result<T, Error>,
         again: impl FnOnce(&Catalog) -> Result<T, Error>,
     ) -> Result<T, Error> {
@@ -187,8 +190,12 @@ impl Draft {
                 false => Err(Error::RequestIdReused(id.clone())),
             };
         }
+        let before = self.operations.len();
         let outcome = self.attempt_and_keep(!asked.options.validate_only, change)?;
         if let Some(id) = id {
+            if self.operations.len() == before {
+                budgets.take(&asked.caller, "unchanged", self.now)?;
+            }
             let note = RequestNote { principal, id: id.clone(), what: asked.what.clone() };
             self.known.insert(note.clone());
             self.requests.push(note);

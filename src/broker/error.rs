@@ -40,18 +40,20 @@ pub enum Error {
         "this step may not resolve it; an operator sees why with: keyhatch explain {decision_id}"
     )]
     Denied {
-        /// Where the decision stands in the journal.
+        /// What stands for its place in the journal: for a step, which is not to count lines.
         decision_id: String,
     },
     /// A certificate signing request cannot be used.
     #[error("the certificate signing request: {0}")]
     CsrInvalid(#[from] RequestError),
     /// A decision id is not one.
-    #[error("{0:?} is no decision id; a denial carries one, such as 1.42")]
+    #[error(
+        "{0:?} is no decision id; a denial carries one of 32 digits, and journal tail shows FILE.LINE, such as 1.42"
+    )]
     DecisionInvalid(String),
     /// There is no decision of this id.
-    #[error("the journal has no decision {0}")]
-    DecisionNotFound(String),
+    #[error("the journal has no such decision")]
+    DecisionNotFound,
     /// An operator has switched the connection off.
     #[error("{0} is disabled; an operator may enable it")]
     Disabled(ResourceName),
@@ -280,8 +282,8 @@ pub enum Error {
     /// The step holds too many live leases.
     #[error("this step holds as many live leases as it may ({0}); let some expire")]
     TooManyLeases(u32),
-    /// The step asks too often.
-    #[error("this step asks too often; try again later")]
+    /// The caller asks too often, or for too much that changes nothing.
+    #[error("you ask too often; try again later")]
     TooManyRequests(Duration),
     /// The step watches as much as it may.
     #[error("this step has as many Watches as it may ({0}); end one")]

@@ -8,7 +8,7 @@ use crate::access::{
     Bindings, Decision, Examined, Glob, Pattern, Principal, Relation, decide, examine,
 };
 use crate::catalog::{Catalog, Group};
-use crate::journal::{Body, Event, Outcome, ResolveLine};
+use crate::journal::{Body, DecisionName, Event, Outcome, ResolveLine};
 use crate::model::{
     ConnectionRef, GroupName, GroupRef, Reference, ResourceName, RunAs, StepName, Timestamp,
     WorkflowName, WorkflowPath,
@@ -33,7 +33,7 @@ pub struct DryRun {
 
 /// A decision as it stands in the journal.
 pub struct PastDecision {
-    /// Where.
+    /// Where: "FILE.LINE".
     pub decision_id: String,
     /// When.
     pub time: Timestamp,
@@ -97,13 +97,13 @@ impl Broker {
     pub fn explain_decision(
         &self,
         caller: &Principal,
-        decision_id: &str,
+        name: DecisionName,
     ) -> Result<Explanation, Error> {
         require_operator(caller)?;
-        let absent = || Error::DecisionNotFound(decision_id.to_owned());
-        let found = self.journal.find(decision_id);
+        let absent = || Error::DecisionNotFound;
+        let found = self.journal.find(name);
         let found = found.map_err(|error| Error::Internal(format!("the journal: {error}")))?;
-        let Some(Body { time, event: Event::Resolve(line), .. }) = found else {
+        let Some((id, Body { time, event: Event::Resolve(line), .. })) = found else {
             return Err(absent());
         };
         let ResolveLine { principal, run_as, ask, outcome, .. } = *line;
@@ -112,8 +112,7 @@ impl Broker {
         };
         let target = reference_in(&ask.target).ok_or_else(absent)?;
         let dry_run = DryRun { workflow, step, run_as, target, fields: ask.fields.clone() };
-        let decision_id = decision_id.to_owned();
-        let past = PastDecision { decision_id, time, outcome };
+        let past = PastDecision { decision_id: id.to_string(), time, outcome };
         let now = self.tell(&dry_run)?;
         Ok(Explanation { past: Some(past), principal: principal.to_string(), ..now })
     }

@@ -4,7 +4,7 @@ use std::fmt;
 
 use super::Broker;
 use crate::catalog::Registered;
-use crate::journal::{NewestSignature, Standing};
+use crate::journal::{CommitError, NewestSignature, Standing};
 use crate::model::{JournalMode, ResourceName, Timestamp};
 use crate::seal::{KekKind, KeyId, MemoryProtection};
 
@@ -19,11 +19,14 @@ pub enum State {
     Quarantined,
     /// Neither: the journal takes no lines.
     NoSecrets,
+    /// Neither: it is shutting down.
+    Draining,
 }
 
 impl State {
     /// All there are.
-    pub const ALL: [Self; 4] = [Self::Serving, Self::ReadOnly, Self::Quarantined, Self::NoSecrets];
+    pub const ALL: [Self; 5] =
+        [Self::Serving, Self::ReadOnly, Self::Quarantined, Self::NoSecrets, Self::Draining];
 }
 
 impl fmt::Display for State {
@@ -33,6 +36,7 @@ impl fmt::Display for State {
             Self::ReadOnly => "read-only",
             Self::Quarantined => "quarantined",
             Self::NoSecrets => "no-secrets",
+            Self::Draining => "draining",
         })
     }
 }
@@ -109,12 +113,10 @@ impl KeyState {
 impl Broker {
     /// How it is doing. What a journal that hangs would have to say is left out.
     pub fn health(&self) -> Health {
-        let looked = self
-            .journal
-            .look(|live| (live.open_count(), live.leases().len(), live.is_quarantined()));
-        let (open_steps, live_leases, is_quarantined) = looked.unwrap_or_default();
+        let looked = self.journal.look(|live| (live.open_count(), live.leases().len()));
+        let (open_steps, live_leases) = looked.unwrap_or_default();
         Health {
-            state: self.state(is_quarantined),
+            state: self.state(),
             start_time: self.start_time,
             trust_domain: self.authority.domain().to_string(),
             counts: Counts { open_steps, live_leases, ..self.counts() },
@@ -133,13 +135,17 @@ impl Broker {
         }
     }
 
-    fn state(&self, is_quarantined: bool) -> State {
-        let is_writable = self.store.is_writable() && self.journal.has_room();
-        match (self.journal.is_writable(), is_writable) {
-            (false, _) => State::NoSecrets,
-            _ if is_quarantined => State::Quarantined,
-            (true, false) => State::ReadOnly,
-            (true, true) => State::Serving,
+    /// What it does for those who ask. All that is told of the broker's health is told from here: status, metrics,
+    /// and health on both doors.
+    pub(super) fn state(&self) -> State {
+        if self.check_serving().is_err() {
+            return State::Draining;
+        }
+        match self.journal.may_decide() {
+            Err(CommitError::Quarantined) => State::Quarantined,
+            Err(_) => State::NoSecrets,
+            Ok(()) if self.store.is_writable() && self.journal.has_room() => State::Serving,
+            Ok(()) => State::ReadOnly,
         }
     }
 

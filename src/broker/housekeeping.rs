@@ -7,31 +7,25 @@ use super::Broker;
 use super::error::Error;
 use super::judge::is_executors;
 use super::step_directory::{CERTIFICATE, StepFile, guests_of};
-use crate::journal::{CloseReason, Event, LiveOpening};
-use crate::model::Timestamp;
+use crate::journal::{CloseReason, LiveOpening};
 use crate::model::limits::MAX_STEP_CERTIFICATE_LIFE;
+use crate::model::{Quiet, Timestamp};
 use crate::seal::random_id;
 
 /// When a renewal is tried again whose certificate may not have reached the step.
 const RENEW_AGAIN: Duration = Duration::from_secs(60);
 
 impl Broker {
-    /// What has to be done as time goes by: ends steps and leases, renews certificates, and writes down
-    /// how many requests were refused for their rate. Called about once a second.
+    /// What has to be done as time goes by: ends steps and leases, and renews certificates. Called about once a
+    /// second.
     pub async fn keep_house(self: Arc<Self>) {
+        static SAID: Quiet = Quiet::new(1);
         let now = self.now();
         self.journal.expire(now);
-        let Ok(openings) = self.journal.look(|live| live.openings().cloned().collect::<Vec<_>>())
-        else {
-            return tracing::error!("the journal hangs");
-        };
-        for opening in openings {
+        // A journal that hangs says so itself.
+        let openings = self.journal.look(|live| live.openings().cloned().collect::<Vec<_>>());
+        for opening in openings.unwrap_or_default() {
             let id = opening.record().id;
-            let requests = opening.take_refused();
-            let counted = Event::RateRefused { opening: id, requests };
-            if requests > 0 && self.journal.append(now, &counted).is_err() {
-                tracing::error!(opening.id = %id, requests, "refusals could not be journaled");
-            }
             let outcome = if now >= opening.record().expire_time {
                 self.close_opening(id, CloseReason::Expired).await.map(drop)
             } else if !is_executors(&self.snapshot().catalog, opening.record()) {
@@ -41,8 +35,10 @@ impl Broker {
             } else {
                 self.renew_if_due(&opening, now)
             };
-            if let Err(error) = outcome {
-                tracing::error!(opening.id = %id, %error, "a step could not be kept up");
+            if let Err(error) = outcome
+                && let Some(unsaid) = SAID.next()
+            {
+                tracing::error!(opening.id = %id, %error, unsaid, "a step could not be kept up");
             }
         }
     }

@@ -66,8 +66,11 @@ impl Broker {
             version: metadata.version,
             by,
         };
-        let record = connection.values.key;
-        let permit = self.journal.commit_test(self.now(), snapshot.head, record, line)?;
+        let (record, now) = (connection.values.key, self.now());
+        if let Err(error) = self.writer.budgets.take(caller, "TestConnection", now) {
+            return Ok(Err(error));
+        }
+        let permit = self.journal.commit_test(now, snapshot.head, record, line)?;
         let decision_id = permit.decision_id().to_string();
         let opened = permit.open(&connection.values.sealed, &self.keyring).ok();
         let fields = opened.and_then(|opened| opened.to_fields()).ok_or(Error::Corrupt);

@@ -83,7 +83,8 @@ impl Broker {
                 Some(standing) => standing,
                 None => {
                     let decision_id = commit(refuse(Refusal::Denied.reason()))?;
-                    return Ok(Err(Refusal::Denied.into_error(decision_id.to_string())));
+                    let decision_id = decision_id.to_opaque(&self.keyring);
+                    return Ok(Err(Refusal::Denied.into_error(decision_id)));
                 }
             };
         if version != lease.version {

@@ -6,6 +6,7 @@
 mod apply;
 mod backup;
 mod batch;
+mod budgets;
 mod connection_write;
 mod connections;
 mod difference;
@@ -170,16 +171,15 @@ impl Broker {
         }
     }
 
-    /// Tells whether whatever may be asked of the broker can be done: it does not drain, and journal and store
-    /// can be written.
+    /// Tells whether whatever may be asked of the broker can be done: whether it is [`State::Serving`].
     pub fn readiness(&self) -> tokio::sync::watch::Receiver<bool> {
         self.readiness.subscribe()
     }
 
-    /// Looks whether it is so, and tells it. It waits for a journal that begins to hang.
+    /// Looks at the disk and whether it is so, and tells it. It waits for a journal that begins to hang.
     pub fn look_at_readiness(&self) {
-        let can_write = self.journal.is_writable() && self.store.is_writable();
-        let is_ready = can_write && self.check_serving().is_ok();
+        self.journal.look_at_disk(self.now());
+        let is_ready = self.state() == State::Serving;
         self.readiness.send_if_modified(|was| std::mem::replace(was, is_ready) != is_ready);
     }
 }

@@ -103,7 +103,7 @@ impl Offline<'_> {
         change: impl FnOnce(&mut Draft) -> Result<T, Error> + Send + 'static,
     ) -> Result<T, StartError> {
         let foundation = self.foundation().await?;
-        let (writer, queue) = Writer::new();
+        let (writer, queue) = Writer::new(Limits::default().admin_lines());
         let known = foundation.parts.journal.look(|live| live.requests().clone())?;
         let task = WriterTask::new(foundation.parts, queue, foundation.last_batch, known);
         let task = tokio::spawn(task.run());

@@ -5,7 +5,7 @@ use super::error::Error;
 use crate::access::{Principal, Role};
 use crate::catalog::Registered;
 use crate::identity::{NotLetIn, Svid};
-use crate::journal::{Event, LiveOpening, NotAccepted};
+use crate::journal::{LiveOpening, NotAccepted};
 use crate::model::{ExecutorName, SpiffeId, Timestamp};
 
 impl Broker {
@@ -69,19 +69,6 @@ impl Broker {
     /// Why not.
     pub fn check_step(&self, opening: &LiveOpening, svid: &Svid) -> Result<(), Error> {
         Ok(check_step(opening, svid, self.now())?)
-    }
-
-    /// Writes down that an operator or executor was refused.
-    pub fn note_refusal(&self, caller: &Principal, method: &str, resource: &str, reason: &str) {
-        let event = Event::AdminRefused {
-            principal: caller.to_string(),
-            method: method.to_owned(),
-            resource: resource.to_owned(),
-            reason: reason.to_owned(),
-        };
-        if self.journal.append(self.now(), &event).is_err() {
-            tracing::error!(principal = %caller, method, reason, "a refusal could not be journaled");
-        }
     }
 }
 

@@ -21,8 +21,8 @@ use crate::journal::{
 use crate::lease::{Ask, Bounds, Lease, is_renewable, propose};
 use crate::model::limits::{MAX_REQUESTED_FIELDS, MAX_TTL, MIN_TTL};
 use crate::model::{
-    FieldName, Id, IntegrationName, KindName, Opening, Reference, ResourceName, StepKey, Timestamp,
-    Value,
+    FieldName, Id, IntegrationName, KindName, Opening, Quiet, Reference, ResourceName, StepKey,
+    Timestamp, Value,
 };
 use crate::seal::OpenedFields;
 
@@ -182,7 +182,7 @@ impl Broker {
                 hand_out(found, &opened, lease, &bounds)
             }
             (Err(refusal), Committed::Refused(decision_id)) => {
-                Err(refusal.into_error(decision_id.to_string()))
+                Err(refusal.into_error(decision_id.to_opaque(&self.keyring)))
             }
             _ => Err(Error::Internal("a decision came out as another".to_owned())),
         }
@@ -253,7 +253,10 @@ impl Broker {
 
 /// A record that does not open; the journal says that it was to be handed out.
 pub(super) fn corrupt(found: &Found, error: PermitError) -> Error {
-    tracing::error!(resource.name = %found.name, %error, "a stored credential cannot be opened");
+    static SAID: Quiet = Quiet::new(1);
+    if let Some(unsaid) = SAID.next() {
+        tracing::error!(resource.name = %found.name, %error, unsaid, "a stored credential cannot be opened");
+    }
     Error::Corrupt
 }
 

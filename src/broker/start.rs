@@ -243,7 +243,7 @@ impl Broker {
         if let Some(expected) = parts.expect_head.filter(|expected| head < *expected) {
             return Err(StartError::OlderThanExpected { expected, head });
         }
-        let (writer, queue) = Writer::new();
+        let (writer, queue) = Writer::new(parts.limits.admin_lines());
         let keys = Arc::new(Keys::new(parts.keys, foundation.parts.clone())?);
         let WriterParts { snapshots, journal, store, keyring, .. } = foundation.parts.clone();
         let broker = Self {
@@ -272,13 +272,14 @@ impl Broker {
         broker.restore_openings(&foundation.recovery).await?;
         let version = env!("CARGO_PKG_VERSION").to_owned();
         broker.journal.append(now, &Event::Started { version })?;
-        broker.say_quarantine();
+        broker.say_how_it_is();
         let known = broker.journal.look(|live| live.requests().clone())?;
         let task = WriterTask::new(foundation.parts, queue, foundation.last_batch, known);
         Ok((broker, task.run()))
     }
 
-    fn say_quarantine(&self) {
+    fn say_how_it_is(&self) {
+        self.look_at_readiness();
         if self.journal.look(Live::is_quarantined).unwrap_or_default() {
             tracing::warn!(
                 "restored from a backup: nothing is resolved until an administrator says: keyhatch restore --confirm"
@@ -334,6 +335,7 @@ impl Broker {
     /// # Errors
     /// If the journal cannot be written.
     pub async fn stop(&self) -> Result<(), Unavailable> {
+        self.say_what_is_unsaid();
         // First what came before, so that the last lines vouch for all of it.
         self.journal.synced(self.journal.last()?).await?;
         self.journal.append(self.now(), &Event::Stopped)?;

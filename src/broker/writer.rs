@@ -20,12 +20,13 @@ use std::time::Duration;
 use tokio::sync::{mpsc, oneshot};
 use tokio::task::JoinSet;
 
+use super::budgets::Budgets;
 use super::draft::{Asked, Changes, Draft, Finished};
 use super::error::Error;
 use crate::catalog::{Catalog, Snapshot, Snapshots};
 use crate::journal::{Event, Intent, Journal, Live, Position, RequestTable, Unavailable};
-use crate::model::limits::DISK_DEADLINE;
-use crate::model::{Clock, Id};
+use crate::model::limits::{Allowance, DISK_DEADLINE};
+use crate::model::{Clock, Id, Quiet};
 use crate::seal::Keyring;
 use crate::store::Store;
 
@@ -40,16 +41,21 @@ type Acknowledge = Box<dyn FnOnce(Result<(), Error>) + Send>;
 type Job = Box<dyn FnOnce(&mut Draft) -> Option<Acknowledge> + Send>;
 
 /// Where changes are handed in.
-pub(super) struct Writer(mpsc::Sender<Job>);
+pub(super) struct Writer {
+    jobs: mpsc::Sender<Job>,
+    /// What costs a line and changes nothing costs its caller.
+    pub(super) budgets: Arc<Budgets>,
+}
 
 /// The other end of a [`Writer`].
 pub(super) struct WriterQueue(mpsc::Receiver<Job>);
 
 impl Writer {
-    /// Where changes are handed in, and where the task takes them from.
-    pub(super) fn new() -> (Self, WriterQueue) {
+    /// Where changes are handed in, and where the task takes them from; each caller may have so many lines for
+    /// what changes nothing.
+    pub(super) fn new(lines: Allowance) -> (Self, WriterQueue) {
         let (sender, jobs) = mpsc::channel(MAX_BATCH);
-        (Self(sender), WriterQueue(jobs))
+        (Self { jobs: sender, budgets: Arc::new(Budgets::new(lines)) }, WriterQueue(jobs))
     }
 
     /// Runs a change as it was asked for, and waits until it is in force and on disk. `again` answers for
@@ -60,7 +66,8 @@ impl Writer {
         change: impl FnOnce(&mut Draft) -> Result<T, Error> + Send + 'static,
         again: impl FnOnce(&Catalog) -> Result<T, Error> + Send + 'static,
     ) -> Result<T, Error> {
-        self.submit(move |draft| draft.run(&asked, change, again)).await
+        let budgets = Arc::clone(&self.budgets);
+        self.submit(move |draft| draft.run(&asked, &budgets, change, again)).await
     }
 
     /// Runs a change on the draft, and waits until it is in force and on disk.
@@ -78,7 +85,7 @@ impl Writer {
                 None
             }
         });
-        self.0.send(job).await.map_err(|_| Error::Draining)?;
+        self.jobs.send(job).await.map_err(|_| Error::Draining)?;
         answered.await.map_err(|_| Error::Internal("the change was dropped".to_owned()))?
     }
 }
@@ -275,8 +282,11 @@ impl Committer {
 }
 
 fn acknowledge_all(waiting: Vec<Acknowledge>, outcome: &Result<(), Error>) {
-    if let Err(error) = outcome {
-        tracing::error!(%error, "a batch of changes was not committed");
+    static SAID: Quiet = Quiet::new(1);
+    if let Err(error) = outcome
+        && let Some(unsaid) = SAID.next()
+    {
+        tracing::error!(%error, unsaid, "a batch of changes was not committed");
     }
     for acknowledge in waiting {
         acknowledge(outcome.clone());

@@ -15,7 +15,7 @@ use crate::grpc::pb::system_service_client::SystemServiceClient;
 /// Arguments of `explain`.
 #[derive(clap::Args)]
 pub struct Explain {
-    /// The id of a decision, such as 1.42, as a refusal shows it; or, with --workflow and --step, what a
+    /// The id of a decision, as a refusal shows it, or its line as `journal tail` does, such as 1.42; or, with --workflow and --step, what a
     /// step would ask for: aws/prod, group:NAME:KEY=VALUE, secret:NAME, default:INTEGRATION.
     #[arg(value_name = "DECISION|REF")]
     what: String,

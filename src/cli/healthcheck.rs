@@ -23,9 +23,9 @@ pub(super) async fn run(common: &Common) -> Result<(), Failure> {
     };
     match tokio::time::timeout(PATIENCE, asked).await {
         Ok(Ok(true)) => line("serving"),
-        Ok(Ok(false)) => {
-            Err(unhealthy("the broker hands out nothing now; keyhatch status says why"))
-        }
+        Ok(Ok(false)) => Err(unhealthy(
+            "the broker does not do all of its work now; keyhatch status says what it does",
+        )),
         Ok(Err(failure)) => Err(failure.with_exit_code(exit::FAILED)),
         Err(_) => Err(unhealthy(&format!("{}; restart it", silence()))),
     }

@@ -145,6 +145,8 @@ fn for_people(told: &pb::JournalLine) -> String {
     words.extend(["file", "line", "batch", "requests"].iter().filter_map(|name| {
         body.get(name).and_then(Value::as_u64).map(|number| format!("{name} {number}"))
     }));
+    let methods = body.get("methods").and_then(Value::as_object);
+    words.extend(methods.into_iter().flatten().map(|(name, count)| format!("{name} {count}")));
     words.retain(|word| !word.is_empty());
     let time = moment(told.time.as_ref());
     printable(

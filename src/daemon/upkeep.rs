@@ -12,16 +12,21 @@ use crate::identity::OpenConnections;
 /// How often ends and renewals are looked for.
 const HOUSEKEEPING: Duration = Duration::from_millis(500);
 
+/// How often it is told how many were refused without a word.
+const UNSAID: Duration = Duration::from_secs(1);
+
 /// Has the broker do it.
 pub(super) fn keep_broker(admin: &Runtime, broker: &Arc<Broker>, stop: &CancellationToken) {
     let house = Arc::clone(broker);
-    admin.spawn(keep_up(stop.clone(), move || Arc::clone(&house).keep_house()));
-    let keep_disk = |what: &'static str, work: fn(&Broker)| {
+    admin.spawn(keep_up(HOUSEKEEPING, stop.clone(), move || Arc::clone(&house).keep_house()));
+    let keep_disk = |every: Duration, what: &'static str, work: fn(&Broker)| {
         let broker = Arc::clone(broker);
-        admin.spawn(keep_up(stop.clone(), move || wait_for_disk(Arc::clone(&broker), what, work)));
+        let work = move || wait_for_disk(Arc::clone(&broker), what, work);
+        admin.spawn(keep_up(every, stop.clone(), work));
     };
-    keep_disk("the upkeep of the journal", Broker::keep_journal);
-    keep_disk("a look at the disk", Broker::look_at_readiness);
+    keep_disk(HOUSEKEEPING, "the upkeep of the journal", Broker::keep_journal);
+    keep_disk(HOUSEKEEPING, "a look at the disk", Broker::look_at_readiness);
+    keep_disk(UNSAID, "a count of refusals", Broker::say_what_is_unsaid);
     admin.spawn(Arc::clone(broker).keep_resealed(stop.clone()));
 }
 
@@ -53,10 +58,11 @@ pub(super) fn keep_connections(
 
 /// Does this now and then, one at a time, until `stop`.
 async fn keep_up<Work: Future<Output = ()>>(
+    every: Duration,
     stop: CancellationToken,
     mut work: impl FnMut() -> Work,
 ) {
-    let mut ticks = tokio::time::interval(HOUSEKEEPING);
+    let mut ticks = tokio::time::interval(every);
     ticks.set_missed_tick_behavior(tokio::time::MissedTickBehavior::Delay);
     loop {
         tokio::select! {

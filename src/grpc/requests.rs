@@ -158,7 +158,7 @@ pub const OTHER_REQUESTS: &[Request] = &[
     request!(DeleteOperatorRequest, |one| registry::operator_name(&one.name).map(drop)),
     request!(ExplainRequest, |one| match one.question {
         None => Err(Error::DecisionInvalid(String::new())),
-        Some(pb::explain_request::Question::DecisionId(id)) => system::check_id(&id),
+        Some(pb::explain_request::Question::DecisionId(id)) => system::decision_name(&id).map(drop),
         Some(pb::explain_request::Question::DryRun(asked)) => system::dry_run(&asked).map(drop),
     }),
     request!(GetExecutorRequest, |one| registry::executor_name(&one.name).map(drop)),

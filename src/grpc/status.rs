@@ -40,7 +40,7 @@ fn code_and_reason(error: &Error) -> (Code, &'static str) {
         Error::Corrupt => (Code::DataLoss, "RECORD_CORRUPT"),
         Error::CsrInvalid(_) => (Code::InvalidArgument, "CSR_INVALID"),
         Error::DecisionInvalid(_) => (Code::InvalidArgument, "DECISION_INVALID"),
-        Error::DecisionNotFound(_) => (Code::NotFound, "DECISION_NOT_FOUND"),
+        Error::DecisionNotFound => (Code::NotFound, "DECISION_NOT_FOUND"),
         Error::Disabled(_) => (Code::FailedPrecondition, "CONNECTION_DISABLED"),
         Error::Denied { .. } => (Code::PermissionDenied, "RESOLVE_DENIED"),
         Error::DirectoryUnavailable { .. } => (Code::Unavailable, "DIRECTORY_UNAVAILABLE"),

@@ -14,7 +14,7 @@ use crate::broker::{
     DryRun, Error, ExaminedResource, Explanation, Health, ListedDek, ListedKeys, NearMember,
     PastDecision,
 };
-use crate::journal::{Outcome, Standing};
+use crate::journal::{DecisionName, Outcome, Standing};
 use crate::model::{ResourceName, StepName, Timestamp, WorkflowName};
 
 #[tonic::async_trait]
@@ -120,10 +120,10 @@ impl SystemService for AdminDoor {
                     call.broker.explain(&call.caller, &dry_run(&asked)?)
                 }
                 Some(Question::DecisionId(id)) => {
-                    check_id(&id)?;
+                    let name = decision_name(&id)?;
                     // A journal is long, and is read from a disk.
                     let (broker, caller) = (Arc::clone(&call.broker), call.caller.clone());
-                    let told = move || broker.explain_decision(&caller, &id);
+                    let told = move || broker.explain_decision(&caller, name);
                     let told = tokio::task::spawn_blocking(told).await;
                     told.map_err(|error| Error::Internal(error.to_string()))?
                 }
@@ -224,12 +224,8 @@ fn keys(listed: ListedKeys) -> pb::ListKeysResponse {
     }
 }
 
-pub(super) fn check_id(id: &str) -> Result<(), Error> {
-    let is_number = |text: &str| text.parse::<u64>().is_ok();
-    match id.split_once('.') {
-        Some((file, line)) if is_number(file) && is_number(line) => Ok(()),
-        _ => Err(Error::DecisionInvalid(id.chars().take(64).collect())),
-    }
+pub(super) fn decision_name(id: &str) -> Result<DecisionName, Error> {
+    id.parse().map_err(|_| Error::DecisionInvalid(id.chars().take(64).collect()))
 }
 
 pub(super) fn dry_run(asked: &pb::DryRun) -> Result<DryRun, Error> {

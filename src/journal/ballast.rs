@@ -9,6 +9,8 @@ use std::path::{Path, PathBuf};
 
 use rustix::fs::{FallocateFlags, fallocate, statvfs};
 
+use crate::model::Quiet;
+
 /// The reserve, in bytes: many thousand lines, and batches of the store.
 pub const BALLAST_BYTES: u64 = 16 * 1024 * 1024;
 /// The reserve is made again when so much more than it is free, so that it does not come and go.
@@ -87,6 +89,7 @@ impl Ballast {
 
     /// Takes the reserve again if there is room for it and more. Costs nothing while it is held.
     pub(super) fn restore(&mut self) {
+        static SAID: Quiet = Quiet::new(1);
         if self.state == Reserve::Held
             || free_bytes(self.path.parent().unwrap_or(&self.path)) < BALLAST_BYTES + MARGIN_BYTES
         {
@@ -98,7 +101,9 @@ impl Ballast {
                 if self.state == Reserve::Absent {
                     let _ = std::fs::remove_file(&self.path);
                 }
-                tracing::warn!(path = %self.path.display(), %error, "no reserve could be made on the disk");
+                if let Some(unsaid) = SAID.next() {
+                    tracing::warn!(path = %self.path.display(), %error, unsaid, "no reserve could be made on the disk");
+                }
             }
         }
     }

@@ -7,7 +7,9 @@ use std::os::unix::fs::OpenOptionsExt as _;
 use std::path::{Path, PathBuf};
 use std::sync::Arc;
 
-use super::ballast::Ballast;
+use rustix::fs::{FallocateFlags, fallocate};
+
+use super::ballast::{Ballast, free_bytes};
 use super::event::{Checkpoint, Event};
 use super::line::NO_PREVIOUS;
 use super::live::Live;
@@ -16,8 +18,12 @@ use super::standing::Unsynced;
 use super::sync::Synced;
 use super::watchdog::Pulse;
 use super::{DecisionId, Position, Unavailable, line};
-use crate::model::{Formats, Timestamp};
+use crate::model::limits::MIN_FREE_BYTES;
+use crate::model::{Formats, Quiet, Timestamp};
 use crate::seal::Keyring;
+
+/// With less room than this after the last line the disk is full.
+const LINES_BYTES: u64 = 64 * 1024;
 
 /// The format of the lines. In the first, 0.1.0's, checkpoints did not say the highest formats.
 pub(super) const FORMAT: u32 = 2;
@@ -60,8 +66,19 @@ pub(super) struct Chain {
     checkpoint: [u8; 32],
     ballast: Ballast,
     pulse: Arc<Pulse>,
+    /// Why lines that are not for the reserve are not taken, or were not taken last.
+    trouble: Option<Trouble>,
     /// Nothing may follow what is written: a line was torn and could not be cut off, or the file is gone.
     is_over: bool,
+}
+
+/// What is wrong with the disk for as long as it lasts.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+enum Trouble {
+    /// The last write failed, and the next may not.
+    Failing,
+    /// There is no room for more lines.
+    Full,
 }
 
 /// A file that is ready to be gone on in.
@@ -113,6 +130,7 @@ impl Chain {
             checkpoint: end.checkpoint,
             ballast,
             pulse,
+            trouble: None,
             is_over: false,
         })
     }
@@ -156,9 +174,10 @@ impl Chain {
         Ok(Position(first))
     }
 
-    /// While the disk's reserve is given up it is for what takes access away.
+    /// What is left of a full disk is for what takes access away.
     fn may_write(&self, events: &[Event]) -> bool {
-        !self.ballast.is_given_up() || events.iter().all(Event::is_for_reserve)
+        let is_full = self.ballast.is_given_up() || self.trouble == Some(Trouble::Full);
+        !is_full || events.iter().all(Event::is_for_reserve)
     }
 
     /// Brings the buffer into the file. On a full disk the reserve is given up for what may use it.
@@ -170,12 +189,16 @@ impl Chain {
                 self.file.write(&self.buffer)
             };
             let error = match written {
-                Ok(length) if length == self.buffer.len() => return Ok(()),
+                Ok(length) if length == self.buffer.len() => {
+                    self.trouble.take_if(|trouble| *trouble == Trouble::Failing);
+                    return Ok(());
+                }
                 // A disk that is nearly full takes a part.
                 Ok(_) => ErrorKind::StorageFull.into(),
                 Err(error) => error,
             };
-            let is_full = error.kind() == ErrorKind::StorageFull;
+            let is_full = is_full(&error);
+            self.trouble = Some(if is_full { Trouble::Full } else { Trouble::Failing });
             self.cut_back(&error);
             if !(is_full && may_use_reserve && !self.is_over && self.ballast.release()) {
                 return Err(Unavailable);
@@ -185,13 +208,17 @@ impl Chain {
 
     /// Cuts off what a failed write left. If that fails too, nothing is written from then on.
     fn cut_back(&mut self, error: &std::io::Error) {
+        static SAID: Quiet = Quiet::new(1);
         self.is_over |= self.file.set_len(self.length).is_err();
-        tracing::error!(
-            journal.file = %self.path.display(),
-            %error,
-            final_failure = self.is_over,
-            "the journal cannot be written: nothing is resolved or changed; free space on its disk"
-        );
+        if let Some(unsaid) = SAID.next() {
+            tracing::error!(
+                journal.file = %self.path.display(),
+                %error,
+                final_failure = self.is_over,
+                unsaid,
+                "the journal cannot be written: nothing is resolved or changed; free space on its disk"
+            );
+        }
     }
 
     /// Nothing is written from now on.
@@ -205,7 +232,23 @@ impl Chain {
 
     /// Whether any line can be written, and not only those that the disk's reserve is for.
     pub(super) fn is_open_to_all(&self) -> bool {
-        !self.is_over && !self.ballast.is_given_up()
+        !self.is_over && !self.ballast.is_given_up() && self.trouble.is_none()
+    }
+
+    /// Takes the disk's reserve again if there is room for it, and looks whether there is room for lines. Whether
+    /// the last write failed for another cause, which only the next one tells to be over.
+    pub(super) fn look_at_disk(&mut self) -> bool {
+        self.ballast.restore();
+        let is_known_full = self.trouble == Some(Trouble::Full);
+        if is_known_full || free_bytes(self.path.parent().unwrap_or(&self.path)) < MIN_FREE_BYTES {
+            // Also for root, who may have more than others: the room is taken for the lines to come.
+            match fallocate(&self.file, FallocateFlags::KEEP_SIZE, self.length, LINES_BYTES) {
+                Err(error) if is_full(&error.into()) => self.trouble = Some(Trouble::Full),
+                _ if is_known_full => self.trouble = None,
+                _ => {}
+            }
+        }
+        !self.is_over && self.trouble == Some(Trouble::Failing)
     }
 
     pub(super) fn ballast_mut(&mut self) -> &mut Ballast {
@@ -292,4 +335,8 @@ impl Chain {
     pub(super) fn decision_id(&self, position: Position) -> DecisionId {
         DecisionId { file: self.number, line: position.0 }
     }
+}
+
+fn is_full(error: &std::io::Error) -> bool {
+    matches!(error.kind(), ErrorKind::StorageFull | ErrorKind::QuotaExceeded)
 }

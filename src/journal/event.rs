@@ -1,6 +1,6 @@
 //! What journal lines say.
 
-use std::collections::BTreeSet;
+use std::collections::{BTreeMap, BTreeSet};
 use std::sync::Arc;
 
 use serde::de::Error as _;
@@ -119,12 +119,22 @@ pub enum Event {
         /// Who.
         principal: String,
     },
-    /// Requests over the rate, refused without a decision.
+    /// Requests that were refused without lines of their own: those of a step over its rate without a decision.
     RateRefused {
-        /// Whose.
-        opening: Id,
+        /// A step's opening.
+        #[serde(default, skip_serializing_if = "Option::is_none")]
+        opening: Option<Id>,
+        /// Whose; older lines do not say.
+        #[serde(default, skip_serializing_if = "String::is_empty")]
+        principal: String,
         /// How many since the last such line.
         requests: u64,
+        /// In how many seconds.
+        #[serde(default)]
+        seconds: u64,
+        /// How many of which method, of operators and executors.
+        #[serde(default, skip_serializing_if = "BTreeMap::is_empty")]
+        methods: BTreeMap<String, u64>,
     },
     /// A decision on the step door.
     Resolve(Box<ResolveLine>),

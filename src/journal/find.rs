@@ -1,17 +1,21 @@
 //! Looking a line up again, for whoever asks why.
 
 use std::fs::File;
-use std::io::{BufRead as _, BufReader};
+use std::io::{self, BufRead as _, BufReader, Read as _, Seek as _, SeekFrom};
 use std::path::{Path, PathBuf};
 
 use super::Journal;
 use super::chain::file_name;
+use super::decision::{DecisionId, DecisionName};
 use super::index::{self, RunKey};
 use super::line::{Body, Parts, Unread};
 use super::replay::file_numbers;
 use super::usage::runs_in;
 use crate::model::{ExecutorName, RunName, WorkflowName};
 use crate::seal::Keyring;
+
+/// How much is read at a look at one line: most are shorter.
+const LOOK_BYTES: usize = 2048;
 
 /// Which runs somebody asks for.
 #[derive(Clone, Copy, Debug)]
@@ -34,23 +38,38 @@ impl WhichRuns<'_> {
 }
 
 impl Journal {
-    /// The line of a decision id, "FILE.LINE", if there is one. Reads the file: call it where waiting is
-    /// allowed.
+    /// The line of a decision, and where it stands, if there is one. Reads a little of one file: call it where
+    /// waiting is allowed.
     ///
     /// # Errors
-    /// If the file cannot be read.
-    pub fn find(&self, decision_id: &str) -> std::io::Result<Option<Body>> {
-        match parse_id(decision_id) {
-            Some(place) => find(&self.directory, &self.keyring, place),
-            None => Ok(None),
+    /// If the file cannot be read, or the journal hangs.
+    pub fn find(&self, name: DecisionName) -> io::Result<Option<(DecisionId, Body)>> {
+        let Some(id) = name.place(&self.keyring) else { return Ok(None) };
+        let (current, length, last) = {
+            let chain = self.lock_to_read()?;
+            (chain.number(), chain.length(), chain.last().0)
+        };
+        if id.file > current || id.line > last {
+            return Ok(None);
         }
+        let file = match File::open(self.directory.join(file_name(id.file))) {
+            Ok(file) => file,
+            Err(error) if error.kind() == io::ErrorKind::NotFound => return Ok(None),
+            Err(error) => return Err(error),
+        };
+        let end = if id.file == current { length } else { file.metadata()?.len() };
+        let line = line_in(&file, end, id.line)?;
+        let parts = line.as_deref().and_then(Parts::split);
+        let parts = parts.filter(|parts| parts.is_tagged(&self.keyring));
+        let body = parts.map(|parts| parts.parse().map_err(unreadable)).transpose()?;
+        Ok(body.map(|body| (id, body)))
     }
 
     /// Every file, oldest first, and how long it is now.
     ///
     /// # Errors
     /// If the directory cannot be read, or the journal hangs.
-    pub fn extent(&self) -> std::io::Result<Vec<(PathBuf, u64)>> {
+    pub fn extent(&self) -> io::Result<Vec<(PathBuf, u64)>> {
         let chain = self.lock_to_read()?;
         let mut files = Vec::new();
         for number in file_numbers(&self.directory)? {
@@ -69,7 +88,7 @@ impl Journal {
     ///
     /// # Errors
     /// If a file cannot be read, or the journal hangs.
-    pub fn run_lines(&self, which: WhichRuns<'_>) -> std::io::Result<Vec<Body>> {
+    pub fn run_lines(&self, which: WhichRuns<'_>) -> io::Result<Vec<Body>> {
         let (current, places) = {
             let chain = self.lock_to_read()?;
             let runs = chain.live().usage().runs(which.run, which.workflow);
@@ -78,7 +97,7 @@ impl Journal {
         let mut lines = Vec::new();
         for file in file_numbers(&self.directory)?.into_iter().filter(|file| *file < current) {
             let index =
-                index::load(&self.directory, &self.keyring, file).map_err(std::io::Error::other)?;
+                index::load(&self.directory, &self.keyring, file).map_err(io::Error::other)?;
             let places = which.places(runs_in(&index, which.run, which.workflow));
             lines.extend(read_at(&self.directory, &self.keyring, file, &places)?);
         }
@@ -87,37 +106,59 @@ impl Journal {
     }
 }
 
-/// The line of a decision id, "FILE.LINE"; none if there is no such line, or it is not one that the broker
-/// wrote. Reads the file up to the line: call it where waiting is allowed.
+/// The line of this number, without its newline, of a file that is `end` bytes long; none if it has no such line.
 ///
-/// # Errors
-/// If the file cannot be read.
-fn find(
-    directory: &Path,
-    keyring: &Keyring,
-    (file, number): (u64, u64),
-) -> std::io::Result<Option<Body>> {
-    let path = directory.join(file_name(file));
-    let mut reader = match File::open(path) {
-        Ok(file) => BufReader::new(file),
-        Err(error) if error.kind() == std::io::ErrorKind::NotFound => return Ok(None),
-        Err(error) => return Err(error),
-    };
-    let start = format!("{{\"n\":{number},");
-    let mut line = Vec::new();
-    loop {
-        line.clear();
-        if reader.read_until(b'\n', &mut line)? == 0 {
-            return Ok(None);
+/// The numbers of a file's lines go up by one, so a few looks find any of them. The first line may be very long,
+/// and is gone through once.
+fn line_in(file: &File, end: u64, number: u64) -> io::Result<Option<Vec<u8>>> {
+    let first = line_at(file, 0, end)?;
+    if number_of(&first) == Some(number) {
+        return Ok(Some(first));
+    }
+    // What is looked for begins at `low` or later, and before `high`.
+    let (mut low, mut high) = (first.len() as u64 + 1, end);
+    while low < high {
+        let middle = low + (high - low) / 2;
+        let start = if middle == low { low } else { first_start(file, middle, high)? };
+        if start >= high {
+            high = middle;
+            continue;
         }
-        if line.starts_with(start.as_bytes()) {
-            let parts = Parts::split(line.strip_suffix(b"\n").unwrap_or(&line));
-            return parts
-                .filter(|parts| parts.is_tagged(keyring))
-                .map(|parts| parts.parse().map_err(unreadable))
-                .transpose();
+        let line = line_at(file, start, end)?;
+        match number_of(&line) {
+            Some(found) if found == number => return Ok(Some(line)),
+            Some(found) if found < number => low = start + line.len() as u64 + 1,
+            Some(_) => high = middle,
+            None => return Ok(None),
         }
     }
+    Ok(None)
+}
+
+/// The first place from `from` on where a line starts, and no place after `end`. It is not where the file begins.
+fn first_start(file: &File, from: u64, end: u64) -> io::Result<u64> {
+    let before = from - 1;
+    let mut reader = reader_at(file, before)?.take(end - before);
+    Ok(before + reader.skip_until(b'\n')? as u64)
+}
+
+fn line_at(file: &File, start: u64, end: u64) -> io::Result<Vec<u8>> {
+    let mut line = Vec::new();
+    reader_at(file, start)?.take(end.saturating_sub(start)).read_until(b'\n', &mut line)?;
+    line.pop_if(|last| *last == b'\n');
+    Ok(line)
+}
+
+fn reader_at(mut file: &File, start: u64) -> io::Result<BufReader<&File>> {
+    file.seek(SeekFrom::Start(start))?;
+    Ok(BufReader::with_capacity(LOOK_BYTES, file))
+}
+
+/// The number that a line begins with.
+fn number_of(line: &[u8]) -> Option<u64> {
+    let rest = line.strip_prefix(b"{\"n\":")?;
+    let digits = rest.split(|byte| *byte == b',').next()?;
+    std::str::from_utf8(digits).ok()?.parse().ok()
 }
 
 /// The lines that start at these offsets of a file; what is no line of the broker's is left out.
@@ -129,7 +170,7 @@ fn read_at(
     keyring: &Keyring,
     file: u64,
     offsets: &[u64],
-) -> std::io::Result<Vec<Body>> {
+) -> io::Result<Vec<Body>> {
     if offsets.is_empty() {
         return Ok(Vec::new());
     }
@@ -151,12 +192,6 @@ fn read_at(
 }
 
 /// What the broker wrote is told as a whole, or not at all.
-fn unreadable(error: Unread) -> std::io::Error {
-    std::io::Error::other(format!("the line cannot be told ({error}); run the newer keyhatch"))
-}
-
-/// The file and line of a decision id.
-fn parse_id(text: &str) -> Option<(u64, u64)> {
-    let (file, line) = text.split_once('.')?;
-    Some((file.parse().ok()?, line.parse().ok()?))
+fn unreadable(error: Unread) -> io::Error {
+    io::Error::other(format!("the line cannot be told ({error}); run the newer keyhatch"))
 }

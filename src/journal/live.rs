@@ -2,13 +2,14 @@
 
 use std::collections::{HashMap, VecDeque};
 use std::sync::Arc;
-use std::sync::atomic::{AtomicBool, AtomicI64, AtomicU64, Ordering};
+use std::sync::atomic::{AtomicBool, AtomicI64, Ordering};
 use std::time::Duration;
 
 use parking_lot::{Mutex, RwLock};
 use tokio::sync::{OwnedSemaphorePermit, Semaphore};
 use tokio_util::sync::{CancellationToken, WaitForCancellationFutureOwned};
 
+use super::budget::LineBudget;
 use super::event::{Announced, Attempt, Checkpoint, Event, RenewalOutcome};
 use super::requests::{RequestNote, RequestTable};
 use super::usage::Usage;
@@ -48,8 +49,7 @@ pub struct LiveOpening {
     /// The newest certificate is journaled, but perhaps not in the step's directory.
     is_unwritten: AtomicBool,
     rate: Mutex<Rate>,
-    refusals: Mutex<Rate>,
-    refused: AtomicU64,
+    lines: LineBudget,
     /// When its executor was last heard of, in milliseconds.
     heard: AtomicI64,
     /// Cancelled when it is closed, for whoever waits.
@@ -72,8 +72,7 @@ impl LiveOpening {
             closed: AtomicBool::new(false),
             is_unwritten: AtomicBool::new(false),
             rate: Mutex::default(),
-            refusals: Mutex::default(),
-            refused: AtomicU64::new(0),
+            lines: LineBudget::default(),
         }
     }
 
@@ -126,7 +125,7 @@ impl LiveOpening {
             limits.step_request_burst,
         );
         if taken.is_err() {
-            self.refused.fetch_add(1, Ordering::Relaxed);
+            self.lines.leave_unsaid(now, "");
         }
         taken
     }
@@ -137,25 +136,17 @@ impl LiveOpening {
     /// # Errors
     /// How long to wait, if not. The refusal is counted.
     pub fn check_refusals(&self, now: Timestamp, limits: &Limits) -> Result<(), Duration> {
-        let left = self.refusals.lock().check(
-            now.millis(),
-            limits.step_refusals_per_second,
-            limits.step_refusal_burst,
-        );
-        if left.is_err() {
-            self.refused.fetch_add(1, Ordering::Relaxed);
-        }
-        left
+        self.lines.check(now, limits.step_lines())
     }
 
     /// Counts a refusal, also one that is more than there may be: of a batch several may be told at once.
     pub fn count_refusal(&self, now: Timestamp, limits: &Limits) {
-        self.refusals.lock().owe(now.millis(), limits.step_refusals_per_second);
+        self.lines.owe(now, limits.step_lines());
     }
 
-    /// How many requests were refused for their rate since this was last asked.
-    pub fn take_refused(&self) -> u64 {
-        self.refused.swap(0, Ordering::Relaxed)
+    /// Has `write` write down how often it was refused without a line, if it was; it says whether it did.
+    pub fn say_what_is_unsaid(&self, now: Timestamp, write: impl FnOnce(&Event) -> bool) {
+        self.lines.say(now, &self.principal, Some(self.record.id), write);
     }
 
     /// Waits until it is closed.

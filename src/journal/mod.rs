@@ -11,7 +11,9 @@
 //!   people read them, and never a value.
 
 mod ballast;
+mod budget;
 mod chain;
+mod decision;
 mod event;
 mod find;
 mod index;
@@ -39,6 +41,8 @@ use std::sync::Arc;
 use parking_lot::{Mutex, MutexGuard};
 
 pub use ballast::{BALLAST_BYTES, Reserve, free_bytes};
+pub use budget::LineBudget;
+pub use decision::{DecisionId, DecisionName};
 pub use event::{
     ChangeNote, Checkpoint, CloseReason, Event, Intent, Outcome, RenewalLine, RenewalOutcome,
     ResolveLine, RotatedKey, Signature, TestLine,
@@ -138,19 +142,6 @@ pub struct Allowed {
     pub terms: Terms,
     /// The most leases that this opening may hold.
     pub max_leases: u32,
-}
-
-/// Where a decision stands in the journal: what an operator looks it up by.
-#[derive(Clone, Copy, Debug)]
-pub struct DecisionId {
-    file: u64,
-    line: u64,
-}
-
-impl std::fmt::Display for DecisionId {
-    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
-        write!(f, "{}.{}", self.file, self.line)
-    }
 }
 
 /// A committed decision.
@@ -449,9 +440,9 @@ impl Journal {
         reason: CloseReason,
     ) -> Result<Option<(Position, Vec<Id>)>, Unavailable> {
         let mut chain = self.lock()?;
-        if chain.live().opening(opening).is_none() {
-            return Ok(None);
-        }
+        let Some(live) = chain.live().opening(opening).cloned() else { return Ok(None) };
+        // As long as it is open: nobody looks for what it has left unsaid later.
+        live.say_what_is_unsaid(now, |event| chain.append(now, event).is_ok());
         chain.live_mut().expire(now);
         let revoked = chain.live().leases().of_opening(opening);
         let event = Event::Closed { opening, reason, revoked: revoked.clone() };
@@ -508,8 +499,15 @@ impl Journal {
         self.sync.has_failed() || self.lock_to_look().is_ok_and(|chain| chain.is_over())
     }
 
-    /// Whether lines can still be written.
-    pub fn is_writable(&self) -> bool {
-        self.lock().is_ok_and(|chain| chain.is_open_to_all())
+    /// Whether decisions can be committed now: whether a secret can be handed out at all.
+    ///
+    /// # Errors
+    /// What keeps them all from it, as [`Journal::commit`] says it.
+    pub fn may_decide(&self) -> Result<(), CommitError> {
+        let chain = self.lock()?;
+        if !chain.is_open_to_all() {
+            return Err(Unavailable.into());
+        }
+        if chain.live().is_quarantined() { Err(CommitError::Quarantined) } else { Ok(()) }
     }
 }

@@ -6,19 +6,17 @@ use super::ballast::free_bytes;
 use super::event::Event;
 use super::signature::Place;
 use super::{Journal, NewestSignature, Unavailable};
-use crate::model::Timestamp;
 use crate::model::limits::{MIN_FREE_BYTES, SIGNATURE_INTERVAL};
+use crate::model::{Quiet, Timestamp};
 
 impl Journal {
-    /// Looks whether the file is still the one that is written, takes the disk's reserve again if there is
-    /// room, goes on in a new file if this one is full, and signs now and then.
+    /// Goes on in a new file if this one is full, and signs now and then.
     pub fn keep_up(&self, now: Timestamp) {
-        self.check_file();
-        if let Ok(mut chain) = self.lock_to_look() {
-            chain.ballast_mut().restore();
-        }
+        static SAID: Quiet = Quiet::new(1);
         let is_new = self.rotate_if_full(now).unwrap_or_else(|error| {
-            tracing::error!(%error, "the journal cannot go on in a new file");
+            if let Some(unsaid) = SAID.next() {
+                tracing::error!(%error, unsaid, "the journal cannot go on in a new file");
+            }
             false
         });
         let is_due = {
@@ -31,6 +29,21 @@ impl Journal {
         };
         if is_due {
             self.sign(now);
+        }
+    }
+
+    /// Looks whether the file is still the one that is written, whether there is room for more lines, and, if one
+    /// could not be written, whether they can be written again: nobody may ask for anything as long as health says
+    /// that nothing is resolved. Takes the disk's reserve again if there is room.
+    pub fn look_at_disk(&self, now: Timestamp) {
+        self.check_file();
+        let Ok(mut chain) = self.lock_to_look() else { return };
+        let has_failed = chain.look_at_disk();
+        let place = chain.place();
+        drop(chain);
+        // Any line would do; it says in the log itself whether it fails.
+        if has_failed && let Ok(own) = self.write_signature(now, place) {
+            *self.signed.lock() = own;
         }
     }
 

@@ -158,6 +158,12 @@ limits! {
     step_requests_in_flight: 128,
     /// Requests of all openings together in flight at a time.
     all_steps_requests_in_flight: 4096,
+    /// Lines of the journal a second of one operator or executor that say of no change: refusals, tests of
+    /// connections, backups, changes that change nothing. Refusals beyond it are told as a count once a second; the
+    /// rest is refused.
+    admin_refusals_per_second: 2,
+    /// Such lines of one operator or executor at once, after a pause.
+    admin_refusal_burst: 100,
     /// Requests on the admin socket in flight at a time.
     admin_requests_in_flight: 512,
     /// How long one request of a step may take, its message included, in seconds.
@@ -187,7 +193,26 @@ limits! {
     journal_file_bytes: 64 * 1024 * 1024,
 }
 
+/// So many a second, and so many at once after a pause.
+#[derive(Clone, Copy, Debug)]
+pub struct Allowance {
+    /// A second.
+    pub per_second: u32,
+    /// At once.
+    pub burst: u32,
+}
+
 impl Limits {
+    /// How many refusals of one opening are lines of the journal.
+    pub fn step_lines(&self) -> Allowance {
+        Allowance { per_second: self.step_refusals_per_second, burst: self.step_refusal_burst }
+    }
+
+    /// How many lines that say of no change an operator or executor may have.
+    pub fn admin_lines(&self) -> Allowance {
+        Allowance { per_second: self.admin_refusals_per_second, burst: self.admin_refusal_burst }
+    }
+
     /// The names of the limits that are zero: nothing could be done under such a limit.
     pub fn zeros(&self) -> Vec<&'static str> {
         let zeros = self.all().into_iter().filter(|limit| limit.value == 0);

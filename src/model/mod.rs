@@ -11,6 +11,7 @@ pub mod limits;
 mod name;
 mod opening;
 mod path;
+mod quiet;
 mod reference;
 mod resource;
 mod run_as;
@@ -33,6 +34,7 @@ pub use name::{
 };
 pub use opening::{Opening, PinnedCertificate, StepKey};
 pub use path::WorkflowPath;
+pub use quiet::Quiet;
 pub use reference::{ConnectionRef, GroupRef, Reference, SecretRef};
 pub use resource::ResourceName;
 pub use run_as::{RunAs, RunAsKind};

@@ -6,7 +6,7 @@
 //! | derivation key | what comes from it |
 //! |---|---|
 //! | `shared` | field fingerprints, MACs of requests: what brokers with the same records agree on |
-//! | `host` | tags of the journal, of backups and of the keyring, the store's digest: what is this broker's own |
+//! | `host` | tags of the journal, of backups and of the keyring, the store's digest, decision ids: what is this broker's own |
 //!
 //! A keyring of 0.1.0 had one derivation key. It is both from then on, under the same labels, so that all that it
 //! has tagged verifies.
@@ -21,6 +21,7 @@ use zeroize::Zeroizing;
 use super::aad::{self, RecordKey};
 use super::cipher;
 use super::keyring_file::{Dek, KeyId};
+use super::permutation::{invert, permute};
 use super::sealed::Sealed;
 use super::secret_memory::SecretKey;
 use super::{NoRandomness, OpenError, random};
@@ -35,6 +36,7 @@ pub struct Keyring {
     digest: hmac::Key,
     backup: hmac::Key,
     keyring: hmac::Key,
+    place: hmac::Key,
 }
 
 #[derive(Clone)]
@@ -71,6 +73,7 @@ impl Keyring {
             digest: derive(&host, b"keyhatch/v1/store digest"),
             backup: derive(&host, b"keyhatch/v1/backup manifest"),
             keyring: derive(&host, b"keyhatch/v1/keyring tag"),
+            place: derive(&host, b"keyhatch/v1/decision id"),
         })
     }
 
@@ -214,6 +217,16 @@ impl Keyring {
     /// Whether `tag` is the keyed tag of this `keyring.json`.
     pub(super) fn is_keyring_tag(&self, file: &[u8], tag: &[u8]) -> bool {
         hmac::verify(&self.keyring, file, tag).is_ok()
+    }
+
+    /// What stands for a place in the journal where the place itself would tell too much.
+    pub fn hide_place(&self, place: u128) -> u128 {
+        permute(&self.place, place)
+    }
+
+    /// The place that this stands for.
+    pub fn reveal_place(&self, hidden: u128) -> u128 {
+        invert(&self.place, hidden)
     }
 
     /// The share of one record in the store's digest.

@@ -19,6 +19,7 @@ mod kek;
 mod keyring;
 mod keyring_file;
 mod older_keyring;
+mod permutation;
 mod place;
 mod protection;
 mod sealed;

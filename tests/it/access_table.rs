@@ -67,8 +67,12 @@ fn every_method_has_a_row_and_every_row_a_method() {
 
 #[test]
 fn every_identity_may_do_with_every_relation_exactly_what_the_table_says() {
-    let limits =
-        Limits { step_request_burst: 10_000, step_refusal_burst: 10_000, ..Limits::default() };
+    let limits = Limits {
+        step_request_burst: 10_000,
+        step_refusal_burst: 10_000,
+        admin_refusal_burst: 10_000,
+        ..Limits::default()
+    };
     let broker = TestBroker::start_with(limits);
     let rows = table();
     seed(&broker, &rows);

@@ -26,7 +26,7 @@ pub(super) fn read(broker: &Broker) -> Vec<Gauge> {
 
 fn state(state: State) -> Gauge {
     let help = "1 for what the broker does: serving, read-only (the store takes no writes), quarantined (it was \
-                restored and not confirmed) or no-secrets (the journal takes no lines).";
+                restored and not confirmed), no-secrets (the journal takes no lines) or draining.";
     let is_it = |one: State| (one.to_string(), i64::from(one == state));
     Gauge::by("state", help, "state", State::ALL.map(is_it))
 }

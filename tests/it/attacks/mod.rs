@@ -1,10 +1,13 @@
 //! What somebody tries who may do a little and wants more.
 
+mod decision_ids;
 mod directories;
 mod doors;
 mod groups;
+mod health;
 mod helpers;
 mod importing;
+mod journal_growth;
 mod lengths;
 mod plans;
 mod relay_bomb;

@@ -1,0 +1,137 @@
+//! Asking costs nothing, and a line of the journal is there for ever: nobody fills the disk by asking.
+
+use keyhatch::grpc::pb;
+use keyhatch::grpc::pb::connection_service_client::ConnectionServiceClient;
+use keyhatch::model::Limits;
+use tonic::Status;
+use tonic::transport::Channel;
+
+use crate::harness::{TestBroker, reason, wait_until};
+
+/// Each of these calls, at once, must be refused; the words of each refusal.
+fn refused_deletes(broker: &TestBroker, who: &Channel, count: usize) -> Vec<String> {
+    let name = format!("connections/aws/{}", "x".repeat(128));
+    let delete = || {
+        let request = pb::DeleteConnectionRequest { name: name.clone(), ..Default::default() };
+        let mut client = ConnectionServiceClient::new(who.clone());
+        async move { client.delete_connection(request).await.unwrap_err() }
+    };
+    let all = futures_util::future::join_all((0..count).map(|_| delete()));
+    broker.block_on(all).iter().map(|status| format!("{status:?}")).collect()
+}
+
+/// How many requests of a principal the journal counts that have no line of their own.
+fn counted(broker: &TestBroker, principal: &str) -> u64 {
+    let lines = broker.journaled("rate_refused");
+    let own = lines.iter().filter(|line| line["principal"] == principal);
+    own.filter_map(|line| line["requests"].as_u64()).sum()
+}
+
+fn journal_bytes(broker: &TestBroker) -> u64 {
+    broker.journal_path().metadata().unwrap().len()
+}
+
+#[test]
+fn a_refused_viewer_cannot_grow_the_journal() {
+    let broker = TestBroker::start();
+    let viewer = broker.enroll("looks", pb::Role::Viewer);
+    let before = journal_bytes(&broker);
+    for _second in 0..60 {
+        refused_deletes(&broker, &viewer, 30);
+        broker.advance(1);
+    }
+    // What comes as fast as it can in one moment is no more.
+    for _ in 0..40 {
+        refused_deletes(&broker, &viewer, 30);
+    }
+    let lines = broker.journaled("admin_refused").len();
+    let most = 100 + 2 * 61;
+    assert!((100..=most).contains(&lines), "{lines}");
+    wait_until("the rest is counted", || {
+        counted(&broker, "operator:looks") + lines as u64 == 100 * 30
+    });
+    let grown = journal_bytes(&broker) - before;
+    assert!(grown < 1 << 20, "{grown} bytes");
+}
+
+#[test]
+fn what_was_refused_beyond_the_budget_is_counted() {
+    let limits = Limits { admin_refusal_burst: 5, ..Limits::default() };
+    let mut broker = TestBroker::start_with(limits);
+    let viewer = broker.enroll("looks", pb::Role::Viewer);
+    let other = broker.enroll("sees", pb::Role::Viewer);
+    let words = refused_deletes(&broker, &viewer, 20);
+    assert!(words.iter().all(|one| *one == words[0] && one.contains("ROLE_REQUIRED")), "{words:?}");
+    // Nobody else's budget is touched by it.
+    assert_eq!(refused_deletes(&broker, &other, 1).len(), 1);
+    // A daemon that stops tells what is left.
+    broker.stop();
+    let told = broker.journaled("admin_refused");
+    let of = |who: &str| told.iter().filter(|line| line["principal"] == who).count();
+    assert_eq!((of("operator:looks"), of("operator:sees")), (5, 1));
+    assert_eq!((counted(&broker, "operator:looks"), counted(&broker, "operator:sees")), (15, 0));
+    let lines = broker.journaled("rate_refused");
+    let methods = lines.iter().filter_map(|line| line["methods"]["DeleteConnection"].as_u64());
+    assert_eq!(methods.sum::<u64>(), 15);
+}
+
+#[test]
+fn a_step_that_is_closed_leaves_no_refusal_uncounted() {
+    let limits = Limits { step_request_burst: 3, ..Limits::default() };
+    let broker = TestBroker::start_with(limits);
+    let step = broker.open("deploy", "build");
+    for _ in 0..10 {
+        let _ = broker.resolve(&step, "aws/nothere");
+    }
+    broker.close(&step);
+    let principal = "workflow:deploy/run:1/step:build";
+    assert_eq!(broker.journaled("resolve").len() as u64 + counted(&broker, principal), 10);
+    assert_eq!(broker.journaled("closed").len(), 1);
+}
+
+fn update(
+    broker: &TestBroker,
+    who: &Channel,
+    label: &str,
+    request_id: String,
+) -> Result<(), Status> {
+    let connection = pb::Connection {
+        name: "connections/aws/prod".to_owned(),
+        labels: [("a".to_owned(), label.to_owned())].into(),
+        ..Default::default()
+    };
+    let update_mask = Some(prost_types::FieldMask { paths: vec!["labels".to_owned()] });
+    let connection = Some(connection);
+    let request =
+        pb::UpdateConnectionRequest { connection, update_mask, request_id, ..Default::default() };
+    let mut client = ConnectionServiceClient::new(who.clone());
+    broker.block_on(client.update_connection(request)).map(drop)
+}
+
+#[test]
+fn what_changes_nothing_costs_the_same_budget() {
+    let limits = Limits { admin_refusal_burst: 4, ..Limits::default() };
+    let broker = TestBroker::start_with(limits);
+    broker.create_aws("prod", "s3cret", &[]);
+    let operator = broker.operator();
+    update(&broker, &operator, "1", "first".to_owned()).unwrap();
+    let lines = broker.journal().len();
+    let outcomes: Vec<_> =
+        (0..10).map(|number| update(&broker, &operator, "1", format!("again-{number}"))).collect();
+    assert_eq!(outcomes.iter().filter(|outcome| outcome.is_ok()).count(), 4);
+    assert_eq!(reason(outcomes.into_iter().next_back().unwrap()), "TOO_MANY_REQUESTS");
+    // Each has an intent and a head.
+    let written = broker.journal().len() - lines;
+    assert!(written <= 4 * 2 + 2, "{written}");
+    // So does a look at values, which must have its line; and without an id there is none to remember.
+    let test = pb::TestConnectionRequest { name: "connections/aws/prod".to_owned() };
+    let mut client = ConnectionServiceClient::new(operator.clone());
+    let tested = broker.block_on(client.test_connection(test.clone()));
+    assert_eq!(reason(tested), "TOO_MANY_REQUESTS");
+    update(&broker, &operator, "1", String::new()).unwrap();
+    // A change is a change, and with time all comes back.
+    update(&broker, &operator, "2", "second".to_owned()).unwrap();
+    broker.advance(1);
+    broker.block_on(client.test_connection(test)).unwrap();
+    assert_eq!(broker.journaled("tested").len(), 1);
+}
