@@ -40,7 +40,7 @@ pub(super) fn keep_connections(
     stop: &CancellationToken,
 ) {
     let (clock, registered) = (Arc::clone(broker), Arc::clone(&admin_open));
-    admin.spawn(keep_up(stop.clone(), move || {
+    admin.spawn(keep_up(HOUSEKEEPING, stop.clone(), move || {
         let now = clock.now();
         steps_open.end_due(now);
         admin_open.end_due(now);
