@@ -24,9 +24,12 @@ struct RelayFile {
     secrets: Option<BTreeMap<String, Spanned<Text>>>,
     /// Relay's simulated runs.
     runs: Option<IgnoredAny>,
-    /// Of a seed file.
+    /// Of a seed file, like the three that follow.
     #[serde(rename = "apiVersion")]
     api_version: Option<Spanned<IgnoredAny>>,
+    kind: Option<Spanned<IgnoredAny>>,
+    metadata: Option<Spanned<IgnoredAny>>,
+    spec: Option<Spanned<IgnoredAny>>,
 }
 
 /// A value as it stands in the file.
@@ -70,12 +73,13 @@ fn of_document(
     shown: &Shown,
     wanted: &Wanted,
 ) -> Found {
-    let RelayFile { connections, secrets, runs, api_version } = match document {
+    let file = match document {
         Ok(document) => document.value,
         Err(problem) => return Found::problem(problem),
     };
-    if let Some(version) = api_version {
-        let place = shown.at(Some(version.referenced));
+    let RelayFile { connections, secrets, runs, api_version, kind, metadata, spec } = file;
+    if let Some(of_seed) = api_version.or(kind).or(metadata).or(spec) {
+        let place = shown.at(Some(of_seed.referenced));
         return Found::problem(format!("{place}: this is a seed file: keyhatch apply -f FILE"));
     }
     if runs.is_some() {

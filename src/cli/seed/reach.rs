@@ -84,7 +84,7 @@ impl<'a> Reach<'a> {
         let why = match &self.directory {
             Some(directory) => match below(directory, path) {
                 Ok(file) => return read(file, &named),
-                Err(Errno::XDEV) => format!("is not below {}", directory.display()),
+                Err(Errno::XDEV) => format!("is no path below {}", directory.display()),
                 Err(error @ (Errno::NOSYS | Errno::PERM)) => {
                     let why = "the kernel cannot tell whether it is below";
                     format!("is refused: {why} {} (openat2: {error})", directory.display())

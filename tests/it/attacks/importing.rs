@@ -63,10 +63,9 @@ fn import_takes_texts_and_nothing_of_the_importer() {
     }
     let hand_over = "connections: {}\n---\napiVersion: keyhatch/v1\nkind: Connection\nmetadata: {name: prod}\n\
                      spec:\n  integration: aws\n  access: {resolver: ['workflow:evil']}\n";
-    let problem = import(hand_over);
-    refused(&problem, &["given.yaml:"]);
-    let only = "apiVersion: keyhatch/v1\nconnections: {}\n";
-    refused(&import(only), &["given.yaml:1:", "this is a seed file: keyhatch apply -f FILE"]);
+    let seed_file = "this is a seed file: keyhatch apply -f FILE";
+    refused(&import(hand_over), &["given.yaml:3:", seed_file]);
+    refused(&import("apiVersion: keyhatch/v1\nconnections: {}\n"), &["given.yaml:1:", seed_file]);
     let kubernetes = "apiVersion: v1\nkind: Secret\nmetadata: {name: a}\nstringData: {a: {fromEnv: KH_CANARY}}\n";
     let from = ["import", "--from", "kubernetes-secret"];
     refused(&on_file(&world, kubernetes, &from, &["--workflow", "evil", "--yes"]), &["line 4"]);
