@@ -4,6 +4,7 @@
 //! defaults are. It is the only reader of the configuration file.
 
 use std::net::SocketAddr;
+use std::os::unix::fs::MetadataExt as _;
 use std::path::{Path, PathBuf};
 
 use serde::{Deserialize, Serialize};
@@ -20,6 +21,14 @@ pub enum ConfigError {
         path: PathBuf,
         /// The limit.
         limit: &'static str,
+    },
+    /// The table `kek` cannot be used.
+    #[error("the table kek of the configuration file {}: {message}", .path.display())]
+    Kek {
+        /// The file.
+        path: PathBuf,
+        /// What is wrong.
+        message: String,
     },
     /// There is no such group.
     #[error("the admin group {0:?} is neither a group of this system nor a group id")]
@@ -48,6 +57,18 @@ pub enum ConfigError {
     },
 }
 
+/// Where the KEK comes from, by the table `kek` of the file: one of these.
+#[derive(Clone, Debug, Default, Deserialize, Serialize)]
+#[serde(default, deny_unknown_fields)]
+pub struct KekTable {
+    /// The file that holds it.
+    pub file: Option<PathBuf>,
+    /// The program that prints it, and its arguments.
+    pub command: Option<Vec<String>>,
+    /// A file that holds the passphrase that it is made of.
+    pub passphrase_file: Option<PathBuf>,
+}
+
 /// What the file may say.
 #[derive(Debug, Default, Deserialize, Serialize)]
 #[serde(default, deny_unknown_fields)]
@@ -58,6 +79,7 @@ struct ConfigFile {
     admin_group: Option<String>,
     journal: Option<JournalMode>,
     metrics: Option<String>,
+    kek: Option<KekTable>,
     limits: Limits,
 }
 
@@ -99,6 +121,8 @@ pub struct Config {
     pub metrics: Option<SocketAddr>,
     /// The least change that the store must be at, if somebody has noted one.
     pub expect_head: Option<u64>,
+    /// Where the KEK comes from, if the file says it.
+    pub kek: Option<KekTable>,
     /// The limits.
     pub limits: Limits,
 }
@@ -114,6 +138,7 @@ impl Config {
             journal: JournalMode::default(),
             metrics: None,
             expect_head: None,
+            kek: None,
             limits: Limits::default(),
         }
     }
@@ -128,23 +153,58 @@ impl Config {
         let admin_group = given.admin_group.or(file.admin_group);
         let metrics = given.metrics.or(file.metrics);
         let is_given = !given.shared_parents.is_empty();
+        let state = given.state.or(file.state).unwrap_or_else(default_state);
+        if let (Some(kek), Some(path)) = (&file.kek, &given.file) {
+            check_kek(kek, path, &state)?;
+        }
         Ok(Self {
-            state: given.state.or(file.state).unwrap_or_else(default_state),
+            state,
             runtime: given.runtime.or(file.runtime).unwrap_or_else(default_runtime),
             shared_parents: if is_given { given.shared_parents } else { file.shared_parent },
             admin_group: admin_group.as_deref().map(group).transpose()?,
             journal: given.journal.or(file.journal).unwrap_or_default(),
             metrics: metrics.as_deref().map(loopback).transpose()?,
             expect_head: given.expect_head,
+            kek: file.kek,
             limits: file.limits,
         })
     }
 }
 
-/// Every key that the file may have.
+/// Whether a table `kek` may decide where the KEK comes from: who can write the state directory must not.
+fn check_kek(kek: &KekTable, path: &Path, state: &Path) -> Result<(), ConfigError> {
+    let failed =
+        |message: &str| ConfigError::Kek { path: path.to_owned(), message: message.to_owned() };
+    let said = [kek.file.is_some(), kek.command.is_some(), kek.passphrase_file.is_some()];
+    if said.into_iter().filter(|said| *said).count() != 1 {
+        return Err(failed("it says one of file, command and passphrase_file"));
+    }
+    let canonical = |path: &Path| std::fs::canonicalize(path).unwrap_or_else(|_| path.to_owned());
+    if canonical(path).starts_with(canonical(state)) {
+        return Err(failed("it is for a file outside of the state directory; move it elsewhere"));
+    }
+    let metadata = std::fs::metadata(path)
+        .map_err(|source| ConfigError::Read { path: path.to_owned(), source })?;
+    let is_ours = [0, rustix::process::geteuid().as_raw()].contains(&metadata.uid());
+    match is_ours && metadata.mode() & 0o022 == 0 {
+        true => Ok(()),
+        false => Err(failed(
+            "somebody else could have written it; make the file root's or the daemon's, with mode 0644",
+        )),
+    }
+}
+
+/// Every key that the file may have; of the table `kek` as `kek.file`.
 pub fn file_keys() -> Vec<String> {
-    let file = serde_json::to_value(ConfigFile::default()).unwrap_or_default();
-    file.as_object().map(|keys| keys.keys().cloned().collect()).unwrap_or_default()
+    let keys = |value: serde_json::Result<serde_json::Value>| {
+        let value = value.unwrap_or_default();
+        let keys = value.as_object().map(|keys| keys.keys().cloned().collect::<Vec<_>>());
+        keys.unwrap_or_default()
+    };
+    let of_kek = keys(serde_json::to_value(KekTable::default()));
+    let file = keys(serde_json::to_value(ConfigFile::default())).into_iter();
+    let file = file.filter(|key| key != "kek");
+    file.chain(of_kek.into_iter().map(|key| format!("kek.{key}"))).collect()
 }
 
 /// What holds where a key of the file is said nowhere, in words; nothing where there is no default.

@@ -14,7 +14,7 @@ use super::words::text;
 /// Keys that no input was made with.
 static KEYRING: LazyLock<Keyring> = LazyLock::new(|| {
     let directory = tempfile::tempdir().unwrap();
-    let place = KeyPlace::new(directory.path(), Vec::new());
+    let place = KeyPlace::new(directory.path(), None, Vec::new());
     let now = Timestamp::from_millis(1_795_298_123_456);
     place.create(&NewKek::File("kek".into()), now).unwrap_or_else(|error| panic!("{error}")).0
 });

@@ -35,11 +35,10 @@ pub(super) struct Keys {
 }
 
 impl Keys {
-    /// Reads the keyring's file.
-    pub(super) fn new(place: KeyPlace, parts: WriterParts) -> Result<Self, PlaceError> {
+    pub(super) fn new(place: KeyPlace, parts: WriterParts) -> Self {
         let WriterParts { journal, store, keyring, clock, .. } = parts;
-        let (turn, wake, kek_kind) = (Mutex::default(), Notify::new(), place.kek_kind()?);
-        Ok(Self { place, kek_kind, keyring, journal, store, clock, turn, wake })
+        let (turn, wake, kek_kind) = (Mutex::default(), Notify::new(), place.kek_kind());
+        Self { place, kek_kind, keyring, journal, store, clock, turn, wake }
     }
 }
 
@@ -90,7 +89,7 @@ impl Broker {
             });
             Ok(ListedKeys {
                 kek: keys.keyring.kek_id(),
-                kek_kind: keys.place.kek_kind()?,
+                kek_kind: keys.kek_kind,
                 deks: listed.collect(),
             })
         })
@@ -209,7 +208,7 @@ fn refused(error: &PlaceError) -> Error {
         | PlaceError::Kek(_)
         | PlaceError::Keyring(_)
         | PlaceError::KeyringAt { .. }
-        | PlaceError::NotOurs(_)
+        | PlaceError::OtherSource { .. }
         | PlaceError::NotRepeatable
         | PlaceError::SealedFile(_) => Error::KeyringUnwritable(error.to_string()),
     }

@@ -244,7 +244,7 @@ impl Broker {
             return Err(StartError::OlderThanExpected { expected, head });
         }
         let (writer, queue) = Writer::new(parts.limits.admin_lines());
-        let keys = Arc::new(Keys::new(parts.keys, foundation.parts.clone())?);
+        let keys = Arc::new(Keys::new(parts.keys, foundation.parts.clone()));
         let WriterParts { snapshots, journal, store, keyring, .. } = foundation.parts.clone();
         let broker = Self {
             keys,

@@ -10,7 +10,7 @@ use tonic::transport::Channel;
 
 use super::endpoint::{Caller, connect};
 use super::failure::{Failure, exit};
-use super::kek::Unlocking;
+use super::kek::{KekArgs, unlock};
 use super::output::{self, print, properties, say};
 use super::progress::Progress;
 use super::{Common, SharedParents, block_on};
@@ -42,7 +42,7 @@ pub struct Restore {
     #[command(flatten)]
     parents: SharedParents,
     #[command(flatten)]
-    unlocking: Unlocking,
+    kek: KekArgs,
 }
 
 impl Backup {
@@ -134,7 +134,7 @@ impl Restore {
         match self.file {
             Some(file) => {
                 let shared_parents = self.parents.shared_parent;
-                restore_from(common, file, self.runtime, shared_parents, self.unlocking)
+                restore_from(common, file, self.runtime, shared_parents, self.kek)
             }
             None => block_on(confirm(common)),
         }
@@ -146,19 +146,18 @@ fn restore_from(
     archive: PathBuf,
     runtime: Option<PathBuf>,
     shared_parents: Vec<PathBuf>,
-    unlocking: Unlocking,
+    kek: KekArgs,
 ) -> Result<(), Failure> {
     let said_runtime = runtime.as_ref().map(|path| format!(" --runtime {}", path.display()));
     let given = Given { state: common.state.clone(), runtime, shared_parents, ..Given::default() };
     let config = Config::load(given).map_err(|error| Failure::usage(error.to_string()))?;
-    let kek_file = unlocking.kek_file.clone().map(std::path::absolute).transpose()?;
-    let unlock = unlocking.unlock()?;
+    let (said, state) = (kek.said(None)?, std::path::absolute(config.state)?);
     let options = RestoreOptions {
         archive,
-        state: std::path::absolute(config.state)?,
         shared_parents: config.shared_parents,
+        unlock: unlock(said.as_ref(), &state, "--kek-passphrase-file"),
+        state,
         runtime: std::path::absolute(config.runtime)?,
-        unlock,
         clock: Clock::system(),
     };
     let mut progress = Progress::begin("restore");
@@ -183,7 +182,7 @@ fn restore_from(
         ])
     };
     print(common.output, &answer, table, || state.clone())?;
-    let said_kek = kek_file.map(|path| format!(" --kek-file {}", path.display()));
+    let said_kek = said.map(|said| format!(" {}", said.flag()));
     let given = format!("{}{}", said_runtime.unwrap_or_default(), said_kek.unwrap_or_default());
     say(&format!(
         "the operator admin and the local executor have new keys; every step is closed, and nothing is resolved \

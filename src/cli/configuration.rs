@@ -58,7 +58,7 @@ fn reference() -> String {
         text.push_str(&row(argument, &keys));
     }
     let has_flag =
-        |key: &&String| arguments.iter().any(|argument| argument.get_id() == key.as_str());
+        |key: &&String| arguments.iter().any(|argument| is_of(key, argument.get_id().as_str()));
     for key in keys.iter().filter(|key| *key != "limits" && !has_flag(key)) {
         let default = default_in_words(key).unwrap_or_default();
         // Writing to a text does not fail.
@@ -73,9 +73,14 @@ fn reference() -> String {
     text.trim_end().to_owned()
 }
 
+/// Whether a key says the same as the argument of this id: `kek.file` as `kek_file`.
+fn is_of(key: &str, id: &str) -> bool {
+    key.replace('.', "_") == id
+}
+
 fn row(argument: &Arg, keys: &[String]) -> String {
     let id = argument.get_id().as_str();
-    let is_key = keys.iter().any(|key| key == id);
+    let key = keys.iter().find(|key| is_of(key, id));
     let flag = argument.get_long().map(|long| code(&format!("--{long}")));
     let variable = argument.get_env().map(|name| code(&name.to_string_lossy()));
     let mut values: Vec<String> =
@@ -85,13 +90,13 @@ fn row(argument: &Arg, keys: &[String]) -> String {
             .extend(argument.get_value_names().unwrap_or_default().iter().map(ToString::to_string));
     }
     let defaults = argument.get_default_values().iter().map(|value| code(&value.to_string_lossy()));
-    let default = default_in_words(id).filter(|_| is_key);
+    let default = default_in_words(id).filter(|_| key.is_some());
     let default = default.or_else(|| defaults.reduce(|all, one| format!("{all} {one}")));
     let help = argument.get_help().map(ToString::to_string).unwrap_or_default();
     let cells = [
         flag.unwrap_or_default(),
         variable.unwrap_or_default(),
-        if is_key { code(id) } else { String::new() },
+        key.map(|key| code(key)).unwrap_or_default(),
         values.join(", "),
         default.unwrap_or_default(),
         cell(&help),

@@ -21,7 +21,6 @@ use crate::daemon::{Daemon, Hangup, InitOptions, Initialised, init};
 use crate::grpc::pb;
 use crate::grpc::pb::apply_request::Document;
 use crate::model::{Clock, Reference, TrustDomain, WorkflowName};
-use crate::seal::NewKek;
 
 /// Arguments of `dev`.
 #[derive(clap::Args)]
@@ -211,7 +210,7 @@ fn make(directory: &Path, parents: &[PathBuf]) -> Result<(Config, Initialised), 
         state: config.state.clone(),
         shared_parents: config.shared_parents.clone(),
         runtime: config.runtime.clone(),
-        kek: Some(NewKek::File(directory.join("kek"))),
+        kek: None,
         trust_domain: TrustDomain::parse(TrustDomain::DEFAULT)?,
         name: "dev".to_owned(),
         clock: Clock::system(),

@@ -3,13 +3,13 @@
 use std::path::PathBuf;
 
 use super::failure::Failure;
-use super::kek::{Elsewhere, PASSPHRASE_FILE, Unlocking};
+use super::kek::{KekArgs, unlock};
 use super::output::{self, properties, say};
 use super::{Common, SharedParents};
 use crate::config::{Config, Given};
 use crate::daemon::{InitOptions, ReissueOptions, init, reissue_admin};
 use crate::model::{Clock, TrustDomain};
-use crate::seal::{NewKek, Unlock};
+use crate::seal::Unlock;
 
 /// Arguments of `init`.
 #[derive(clap::Args)]
@@ -19,14 +19,8 @@ pub struct Init {
     runtime: Option<PathBuf>,
     #[command(flatten)]
     parents: SharedParents,
-    /// Where to put the key that wraps all others; by default in the state directory.
-    #[arg(long, env = "KEYHATCH_KEK_FILE", value_name = "FILE", conflicts_with_all = ["kek_passphrase", "kek_command"])]
-    kek_file: Option<PathBuf>,
     #[command(flatten)]
-    elsewhere: Elsewhere,
-    /// A file that holds the passphrase, or - for stdin; implies --kek-passphrase.
-    #[arg(long, value_name = "FILE", conflicts_with_all = ["kek_file", "kek_command"])]
-    kek_passphrase_file: Option<PathBuf>,
+    kek: KekArgs,
     /// The trust domain of all identities.
     #[arg(long, value_name = "DOMAIN", default_value = TrustDomain::DEFAULT)]
     trust_domain: String,
@@ -35,7 +29,7 @@ pub struct Init {
     name: String,
     /// Do not make a broker: give the operator admin of one that is there, and is not running, a new key and
     /// certificate. The old ones are refused from then on.
-    #[arg(long, conflicts_with_all = ["trust_domain", "name", "kek_passphrase", "kek_command"])]
+    #[arg(long, conflicts_with_all = ["trust_domain", "name"])]
     reissue_admin: bool,
 }
 
@@ -48,19 +42,16 @@ impl Init {
             ..Given::default()
         };
         let config = Config::load(given).map_err(|error| Failure::usage(error.to_string()))?;
-        let kek_file = self.kek_file.as_ref().map(std::path::absolute).transpose()?;
+        let (said, state) = (self.kek.said(None)?, std::path::absolute(&config.state)?);
         if self.reissue_admin {
-            let variable = || std::env::var_os(PASSPHRASE_FILE).map(PathBuf::from);
-            let kek_passphrase_file = self.kek_passphrase_file.or_else(variable);
-            let given = Unlocking { kek_file, kek_passphrase_file };
-            return reissue(config, given.unlock()?);
+            return reissue(config, unlock(said.as_ref(), &state, "--kek-passphrase-file"));
         }
-        let kek = self.elsewhere.read(self.kek_passphrase_file.as_deref())?;
+        let flag = said.as_ref().map(|said| format!(" {}", said.flag())).unwrap_or_default();
         let options = InitOptions {
-            state: std::path::absolute(config.state)?,
+            kek: said.map(|said| said.into_new(&state)).transpose()?,
             shared_parents: config.shared_parents,
+            state,
             runtime: std::path::absolute(config.runtime)?,
-            kek: kek.or(kek_file.map(NewKek::File)),
             trust_domain: TrustDomain::parse(&self.trust_domain)?,
             name: self.name,
             clock: Clock::system(),
@@ -84,7 +75,7 @@ impl Init {
             Some(_) => format!(" --runtime {}", options.runtime.display()),
             None => String::new(),
         };
-        say(&format!("next: keyhatch serve --state {state}{runtime}"));
+        say(&format!("next: keyhatch serve --state {state}{runtime}{flag}"));
         Ok(())
     }
 }

@@ -1,6 +1,6 @@
 //! `keyhatch key`: the keys that seal the store.
 
-use std::path::{Path, PathBuf};
+use std::path::PathBuf;
 use std::time::Duration;
 
 use clap::Subcommand;
@@ -9,7 +9,7 @@ use tonic::transport::Channel;
 
 use super::endpoint::{Caller, connect};
 use super::failure::Failure;
-use super::kek::{Elsewhere, KEK_FILE, PASSPHRASE_FILE, Unlocking};
+use super::kek::{NewKekArgs, OldKekArgs, SaidKek, unlock};
 use super::output::{moment, print, properties, say, second, table};
 use super::progress::Progress;
 use super::{Common, SharedParents, block_on};
@@ -18,7 +18,6 @@ use crate::daemon::{OfflineRotation, RotateOptions, rotate_offline};
 use crate::grpc::pb;
 use crate::grpc::pb::system_service_client::SystemServiceClient;
 use crate::model::Clock;
-use crate::seal::NewKek;
 
 /// How often it is asked how far the broker is.
 const LOOK: Duration = Duration::from_millis(200);
@@ -37,7 +36,7 @@ pub enum Key {
 pub struct Rotate {
     /// Rotate the key that records are sealed under, and wait until all are sealed again. That goes on when
     /// this is interrupted.
-    #[arg(long, conflicts_with_all = ["kek_file", "kek_passphrase", "kek_passphrase_file", "kek_command"])]
+    #[arg(long, conflicts_with = "NewKekArgs")]
     data: bool,
     /// With --data: do not wait.
     #[arg(long, requires = "data", conflicts_with = "offline")]
@@ -47,20 +46,10 @@ pub struct Rotate {
     offline: bool,
     #[command(flatten)]
     parents: SharedParents,
-    /// Take the KEK from this file from now on; it is made unless it is there.
-    #[arg(long, value_name = "FILE", conflicts_with_all = ["kek_passphrase", "kek_passphrase_file", "kek_command"])]
-    kek_file: Option<PathBuf>,
     #[command(flatten)]
-    elsewhere: Elsewhere,
-    /// A file that holds the new passphrase, or - for stdin; implies --kek-passphrase.
-    #[arg(long, value_name = "FILE", conflicts_with = "kek_command")]
-    kek_passphrase_file: Option<PathBuf>,
-    /// Offline: the KEK that is in use, if it is not where the broker knows it to be.
-    #[arg(long, env = KEK_FILE, value_name = "FILE")]
-    old_kek_file: Option<PathBuf>,
-    /// Offline: a file that holds the passphrase that is in use, or - for stdin.
-    #[arg(long, env = PASSPHRASE_FILE, value_name = "FILE")]
-    old_kek_passphrase_file: Option<PathBuf>,
+    new: NewKekArgs,
+    #[command(flatten)]
+    old: OldKekArgs,
 }
 
 impl Key {
@@ -74,53 +63,61 @@ impl Key {
 
 impl Rotate {
     fn run(self, common: &Common) -> Result<(), Failure> {
-        let is_dash = |file: &Option<PathBuf>| file.as_deref() == Some(Path::new("-"));
-        if is_dash(&self.kek_passphrase_file) && is_dash(&self.old_kek_passphrase_file) {
+        let Self { data, no_wait, offline, parents, new, old } = self;
+        let is_old_said = old.is_by_flag();
+        let (new, old): (Option<SaidKek>, Option<SaidKek>) = (new.try_into()?, old.try_into()?);
+        if [&new, &old].into_iter().flatten().all(SaidKek::is_stdin)
+            && new.is_some()
+            && old.is_some()
+        {
             return Err(Failure::usage("only one passphrase can be read from stdin"));
         }
-        let new = match &self.kek_file {
-            Some(file) => Some(NewKek::File(std::path::absolute(file)?)),
-            None => self.elsewhere.read(self.kek_passphrase_file.as_deref())?,
-        };
-        let is_old_said = self.old_kek_file.is_some() && std::env::var_os(KEK_FILE).is_none();
-        if is_old_said && !self.offline && new.is_none() {
+        if is_old_said && !offline && new.is_none() {
             return Err(Failure::usage(
-                "the daemon knows its KEK itself: leave out --old-kek-file, or stop it and add --offline",
+                "the daemon knows its KEK itself: leave out --old-kek-…, or stop it and add --offline",
             ));
         }
-        match (self.offline, new, self.data) {
-            (false, None, true) => block_on(rotate_dek(common, self.no_wait)),
+        match (offline, new, data) {
+            (false, None, true) => block_on(rotate_dek(common, no_wait)),
             (false, None, false) => block_on(rotate_kek(common)),
-            (_, None, true) => self.run_offline(common, OfflineRotation::Dek),
-            (_, None, false) => self.run_offline(common, OfflineRotation::Kek),
-            (_, Some(new), _) => self.run_offline(common, OfflineRotation::KekFrom(new)),
+            (_, new, data) => {
+                rotate_stopped(common, parents.shared_parent, new, old.as_ref(), data)
+            }
         }
     }
+}
 
-    fn run_offline(self, common: &Common, what: OfflineRotation) -> Result<(), Failure> {
-        let shared_parents = self.parents.shared_parent;
-        let given = Given { state: common.state.clone(), shared_parents, ..Given::default() };
-        let config = Config::load(given).map_err(|error| Failure::usage(error.to_string()))?;
-        let is_dek = matches!(what, OfflineRotation::Dek);
-        let unlocking = Unlocking {
-            kek_file: self.old_kek_file,
-            kek_passphrase_file: self.old_kek_passphrase_file,
-        };
-        let rotated = rotate_offline(RotateOptions {
-            state: std::path::absolute(config.state)?,
-            shared_parents: config.shared_parents,
-            unlock: unlocking.unlock_by("--old-kek-passphrase-file")?,
-            what,
-            clock: Clock::system(),
-        })?;
-        let (old, new) = (rotated.old.to_string(), rotated.new.to_string());
-        if is_dek {
-            say("the next keyhatch serve seals everything again under the new key");
-            return print_dek(common, &new);
-        }
-        let kept = rotated.kept.map(|file| file.display().to_string()).unwrap_or_default();
-        print_kek(common, &old, &new, &kept)
+/// Rotates where no daemon runs.
+fn rotate_stopped(
+    common: &Common,
+    shared_parents: Vec<PathBuf>,
+    new: Option<SaidKek>,
+    old: Option<&SaidKek>,
+    is_dek: bool,
+) -> Result<(), Failure> {
+    let given = Given { state: common.state.clone(), shared_parents, ..Given::default() };
+    let config = Config::load(given).map_err(|error| Failure::usage(error.to_string()))?;
+    let shared_parents = config.shared_parents;
+    let state = std::path::absolute(config.state)?;
+    let flag = new.as_ref().map(SaidKek::flag);
+    let what = match new {
+        Some(new) => OfflineRotation::KekFrom(new.into_new(&state)?),
+        None if is_dek => OfflineRotation::Dek,
+        None => OfflineRotation::Kek,
+    };
+    let unlock = unlock(old, &state, "--old-kek-passphrase-file");
+    let clock = Clock::system();
+    let rotated = rotate_offline(RotateOptions { state, shared_parents, unlock, what, clock })?;
+    let (old, new) = (rotated.old.to_string(), rotated.new.to_string());
+    if is_dek {
+        say("the next keyhatch serve seals everything again under the new key");
+        return print_dek(common, &new);
     }
+    if let Some(flag) = flag {
+        say(&format!("give the daemon, and commands while it is stopped, from now on: {flag}"));
+    }
+    let kept = rotated.kept.map(|file| file.display().to_string()).unwrap_or_default();
+    print_kek(common, &old, &new, &kept)
 }
 
 async fn list(common: &Common) -> Result<(), Failure> {

@@ -10,7 +10,7 @@ use tracing_subscriber::layer::SubscriberExt as _;
 use tracing_subscriber::util::SubscriberInitExt as _;
 
 use super::failure::Failure;
-use super::kek::Unlocking;
+use super::kek::{KekArgs, unlock};
 use super::{Common, SharedParents};
 use crate::config::{Config, Given};
 use crate::daemon::{Hangup, Loaded};
@@ -25,7 +25,7 @@ pub struct Serve {
     #[command(flatten)]
     parents: SharedParents,
     #[command(flatten)]
-    unlock: Unlocking,
+    kek: KekArgs,
     /// A group, by name or id, whose members may connect to the admin socket, beside this user; who they are
     /// is still for their certificates to say.
     #[arg(long, env = "KEYHATCH_ADMIN_GROUP", value_name = "GROUP")]
@@ -42,7 +42,8 @@ pub struct Serve {
     /// was replaced by an older copy.
     #[arg(long, value_name = "CHANGE")]
     expect_head: Option<u64>,
-    /// The configuration file: state, runtime, shared_parent, admin_group, journal, metrics and a limits table, in TOML.
+    /// The configuration file: state, runtime, shared_parent, admin_group, journal, metrics, and the tables kek and
+    /// limits, in TOML.
     #[arg(long, env = "KEYHATCH_CONFIG", value_name = "FILE")]
     config: Option<PathBuf>,
     /// The form of the log, on stderr.
@@ -80,7 +81,8 @@ impl Serve {
         // Clients get these paths, and may stand elsewhere.
         config.state = std::path::absolute(config.state)?;
         config.runtime = std::path::absolute(config.runtime)?;
-        let unlock = self.unlock.unlock()?;
+        let said = self.kek.said(config.kek.as_ref())?;
+        let unlock = unlock(said.as_ref(), &config.state, "--kek-passphrase-file");
         let hangup = Hangup::catch()?;
         let loaded = Loaded::load(&config, Some(&unlock), Clock::system())?;
         drop(unlock);

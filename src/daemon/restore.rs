@@ -17,7 +17,7 @@ use crate::broker::{
     read_record,
 };
 use crate::model::{Clock, Timestamp};
-use crate::seal::{KekKind, KeyringError, PlaceError, Unlock, Unlocked};
+use crate::seal::{KeyringError, PlaceError, Unlock, Unlocked};
 use crate::store::Store;
 use crate::sys::Trust;
 
@@ -44,12 +44,6 @@ pub enum RestoreError {
     /// It cannot be read, or what is made of it cannot be written.
     #[error("the backup cannot be restored: {0}")]
     Io(#[from] std::io::Error),
-    /// It would have a command of the archive's choice run.
-    #[error(
-        "the backup's KEK comes from a command, and an archive does not say here what is run; put the key that \
-         the command prints into a file and give it with --kek-file"
-    )]
-    KekCommand,
     /// It is of a later version.
     #[error(
         "the backup is of a later format ({0}); restore it with the keyhatch that made it, or a newer one"
@@ -203,9 +197,6 @@ fn unpack_all(
 /// The keys of the archive, by a KEK that is asked for once.
 fn unlock_restored(state: &StateDirectory, unlock: &Unlock) -> Result<Unlocked, DaemonError> {
     let (file, keys) = (state.read_as(UNFINISHED_STATE)?, state.keys(Some(unlock)));
-    if keys.kek_kind().map_err(StateError::from)? == KekKind::Command {
-        return Err(RestoreError::KekCommand.into());
-    }
     let unlocked = match file.format {
         FORMAT => keys.unlock(unlock.passphrase.as_ref()),
         // The directory is none yet, so nothing has to be announced to 0.1.0.

@@ -229,8 +229,8 @@ impl StateDirectory {
 
     /// Where the keys are. Nothing is read yet.
     pub fn keys(&self, unlock: Option<&Unlock>) -> KeyPlace {
-        let keys = KeyPlace::new(self.path(), vec![(AUTHORITY, self.join("authority.sealed"))]);
-        keys.with_kek_file(unlock.and_then(|unlock| unlock.kek_file.clone()))
+        let told = unlock.and_then(|unlock| unlock.source.clone());
+        KeyPlace::new(self.path(), told, vec![(AUTHORITY, self.join("authority.sealed"))])
     }
 
     /// Gets the keys, and takes a directory of 0.1.0 over. Whoever calls it holds the lock. The KEK is wiped when

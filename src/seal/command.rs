@@ -1,6 +1,7 @@
 //! A KEK that a command prints: any key management service, a smart card, systemd-creds.
 
-use std::io::Read as _;
+use std::io::{ErrorKind, Read as _};
+use std::path::{Path, PathBuf};
 use std::process::{Child, ChildStdout, Command, ExitStatus, Stdio};
 use std::time::Duration;
 
@@ -8,8 +9,9 @@ use rustix::event::{PollFd, PollFlags, Timespec, poll};
 use rustix::process::{Pid, PidfdFlags, pidfd_open};
 use zeroize::Zeroizing;
 
-use super::kek::{KekError, decode_digits};
+use super::kek::{Kek, KekError, check_owner, decode_digits};
 use super::secret_memory::SecretKey;
+use super::source::KekKind;
 use crate::model::{Clock, Timestamp};
 
 /// How long a command may take. Shorter than a request, so that whoever asked is told.
@@ -18,13 +20,17 @@ const DEADLINE: Duration = Duration::from_secs(30);
 const MAX_OUTPUT_BYTES: usize = 128;
 
 /// Runs a command, without a shell, and takes the key that it prints: 64 hexadecimal digits, or 32 bytes.
-/// What it says on stderr is for whoever runs us; what it prints is told to nobody.
-pub(super) fn run(words: &[String]) -> Result<SecretKey, KekError> {
+/// What it says on stderr is for whoever runs us; what it prints is told to nobody. The program is root's or the
+/// broker's, whose state directory is `state`.
+pub(super) fn run(words: &[String], state: &Path) -> Result<Kek, KekError> {
     let (program, arguments) = words.split_first().ok_or(KekError::NoCommand)?;
     let failed = |what: String| KekError::Command { program: program.clone(), what };
-    let mut command = Command::new(program);
+    let unrunnable = |error: std::io::Error| failed(format!("cannot be run: {error}"));
+    let path = find(program).ok_or_else(|| unrunnable(ErrorKind::NotFound.into()))?;
+    check_owner(&path, &std::fs::metadata(&path).map_err(unrunnable)?, state)?;
+    let mut command = Command::new(&path);
     command.args(arguments).stdin(Stdio::null()).stdout(Stdio::piped());
-    let mut child = command.spawn().map_err(|error| failed(format!("cannot be run: {error}")))?;
+    let mut child = command.spawn().map_err(unrunnable)?;
     let mut output = Zeroizing::new([0_u8; MAX_OUTPUT_BYTES]);
     let ended = finish(&mut child, &mut *output);
     if ended.is_err() {
@@ -32,7 +38,7 @@ pub(super) fn run(words: &[String]) -> Result<SecretKey, KekError> {
         let _ = child.kill().and_then(|()| child.wait());
     }
     let (length, status) = ended.map_err(|error| match error.kind() {
-        std::io::ErrorKind::TimedOut => failed(format!("took more than {} s", DEADLINE.as_secs())),
+        ErrorKind::TimedOut => failed(format!("took more than {} s", DEADLINE.as_secs())),
         _ => failed(error.to_string()),
     })?;
     if !status.success() {
@@ -41,7 +47,19 @@ pub(super) fn run(words: &[String]) -> Result<SecretKey, KekError> {
     }
     let printed = output.get(..length).unwrap_or_default();
     parse(printed)
+        .map(|key| Kek::new(key, KekKind::Command))
         .ok_or_else(|| failed("printed neither 64 hexadecimal digits nor 32 bytes".to_owned()))
+}
+
+/// Where a program is, as execvp(3) finds it.
+fn find(program: &str) -> Option<PathBuf> {
+    if program.contains('/') {
+        return Some(PathBuf::from(program));
+    }
+    let path = std::env::var_os("PATH")?;
+    std::env::split_paths(&path)
+        .map(|directory| directory.join(program))
+        .find(|path| path.is_file())
 }
 
 fn parse(printed: &[u8]) -> Option<SecretKey> {
@@ -88,7 +106,7 @@ impl Deadline {
         loop {
             let timeout = Timespec::try_from(self.until.since(self.clock.now())).ok();
             match poll(&mut waited, timeout.as_ref()) {
-                Ok(0) => return Err(std::io::ErrorKind::TimedOut.into()),
+                Ok(0) => return Err(ErrorKind::TimedOut.into()),
                 Ok(_) => return Ok(()),
                 Err(rustix::io::Errno::INTR) => {}
                 Err(error) => return Err(error.into()),

@@ -49,6 +49,17 @@ pub enum KekError {
         /// Its permission bits.
         mode: u32,
     },
+    /// Somebody else could replace it.
+    #[error(
+        "{} belongs to uid {owner} or can be written by others, who could put theirs in its place; make it root's or \
+         the daemon's, and writable by nobody else", .path.display()
+    )]
+    NotOurs {
+        /// The file.
+        path: PathBuf,
+        /// Its owner.
+        owner: u32,
+    },
     /// It cannot be read or written.
     #[error(
         "the KEK file {}: {source}; say where the key is with --kek-file, or restore the file from your copy",
@@ -121,18 +132,20 @@ impl Kek {
         digits
     }
 
-    /// Reads the key.
+    /// Reads the key of the broker with this state directory.
     ///
     /// # Errors
-    /// If the file cannot be read, can be read by others, or holds no key.
-    pub fn load(path: &Path) -> Result<Self, KekError> {
+    /// If the file cannot be read, is somebody else's, can be read by others, or holds no key.
+    pub fn load(path: &Path, state: &Path) -> Result<Self, KekError> {
         let file_error = |source| KekError::File { path: path.to_owned(), source };
         let mut file: File = OpenOptions::new()
             .read(true)
             .custom_flags(OFlags::CLOEXEC.bits().cast_signed())
             .open(path)
             .map_err(file_error)?;
-        check_private(path, &file.metadata().map_err(file_error)?)?;
+        let metadata = file.metadata().map_err(file_error)?;
+        check_private(path, &metadata)?;
+        check_owner(path, &metadata, state)?;
         // One byte more than the digits and a newline, to notice a file that is longer.
         let mut text = Zeroizing::new([0_u8; 66]);
         let mut length = 0;
@@ -189,6 +202,21 @@ pub fn check_private(path: &Path, file: &Metadata) -> Result<(), KekError> {
     match mode & 0o077 == 0 || (mode & 0o037 == 0 && is_lent(file)) {
         true => Ok(()),
         false => Err(KekError::OpenToOthers { path: path.to_owned(), mode }),
+    }
+}
+
+/// Whether a file that a key comes from, or that is run for it, is in the hands of root or of the broker's user only.
+///
+/// # Errors
+/// If it is somebody else's, or others can write it.
+pub fn check_owner(path: &Path, file: &Metadata, state: &Path) -> Result<(), KekError> {
+    let (us, owner) = (rustix::process::geteuid(), file.uid());
+    // Root may work on the state of the daemon's user.
+    let is_daemons =
+        || us.is_root() && std::fs::metadata(state).is_ok_and(|state| state.uid() == owner);
+    match (owner == 0 || owner == us.as_raw() || is_daemons()) && file.mode() & 0o022 == 0 {
+        true => Ok(()),
+        false => Err(KekError::NotOurs { path: path.to_owned(), owner }),
     }
 }
 

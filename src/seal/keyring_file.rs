@@ -1,7 +1,8 @@
-//! `keyring.json`: the DEKs and the derivation keys, wrapped by the KEK, and where the KEK comes from.
+//! `keyring.json`: the DEKs and the derivation keys, wrapped by the KEK, and a note of where the KEK comes from.
 //!
-//! It says where the KEK comes from, so that one rename changes key and source together, and carries a keyed tag:
-//! an old DEK that was put in the place of the newest would be what everything is sealed under again.
+//! The note is compared with what the process is told, before anything is run or read, and decides nothing. The file
+//! carries a keyed tag: an old DEK that was put in the place of the newest would be what everything is sealed under
+//! again.
 //!
 //! | format | written by | derivation keys |
 //! |---|---|---|
@@ -23,7 +24,7 @@ use super::kek::Kek;
 use super::keyring::Keyring;
 use super::older_keyring::{self, OlderKeyring};
 use super::secret_memory::SecretKey;
-use super::source::{KekKind, KekSource};
+use super::source::{KekKind, NotedSource};
 use super::{NoRandomness, random, random_key};
 use crate::model::{Formats, Timestamp, hex_bytes};
 
@@ -99,7 +100,7 @@ pub struct Dek {
 #[serde(deny_unknown_fields)]
 pub(super) struct KeyringFile {
     format: u32,
-    pub(super) source: KekSource,
+    pub(super) source: NotedSource,
     pub(super) kek_id: KeyId,
     #[serde(with = "hex_bytes")]
     kek_check: [u8; 32],
@@ -161,11 +162,11 @@ impl Written {
         }
     }
 
-    /// Where it says that the KEK comes from.
-    pub(super) fn source(&self) -> &KekSource {
+    /// What it notes of where the KEK comes from.
+    pub(super) fn source(&self) -> NotedSource {
         match self {
-            Self::Current(file) => &file.source,
-            Self::Older(file) => &file.source,
+            Self::Current(file) => file.source.clone(),
+            Self::Older(file) => file.source(),
         }
     }
 
@@ -238,7 +239,7 @@ impl KeyringFile {
     /// Makes new keys.
     pub(super) fn create(
         kek: &Kek,
-        source: KekSource,
+        source: NotedSource,
         now: Timestamp,
     ) -> Result<Self, NoRandomness> {
         let deks = vec![WrappedKey::create(kek, DEK_PURPOSE, now)?];
@@ -249,7 +250,7 @@ impl KeyringFile {
 
     fn of(
         kek: &Kek,
-        source: KekSource,
+        source: NotedSource,
         deks: Vec<WrappedKey>,
         shared: WrappedKey,
         host: WrappedKey,
@@ -261,7 +262,7 @@ impl KeyringFile {
     /// The keys of a keyring that had one derivation key, which is both from now on.
     pub(super) fn with_one_derivation_key(
         kek: &Kek,
-        source: KekSource,
+        source: NotedSource,
         deks: Vec<WrappedKey>,
         derivation: (&SecretKey, Option<Timestamp>),
     ) -> Result<Self, NoRandomness> {
@@ -304,7 +305,7 @@ impl KeyringFile {
         &self,
         old: &Kek,
         new: &Kek,
-        source: KekSource,
+        source: NotedSource,
     ) -> Result<Self, KeyringError> {
         self.check(old)?;
         let rewrap = |wrapped: &WrappedKey, purpose| wrapped.rewrapped(old, new, purpose);

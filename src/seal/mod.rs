@@ -34,7 +34,7 @@ use zeroize::Zeroizing;
 pub use aad::{RecordKey, RecordKind};
 pub use allocator::{ALLOCATOR, Allocator, give_back_what_is_free};
 pub use files::replace_file;
-pub use kek::{Kek, KekError, check_private};
+pub use kek::{Kek, KekError, check_owner, check_private};
 pub use keyring::Keyring;
 pub use keyring_file::{Dek, KeyId, KeyringError};
 pub use place::{KeyPlace, PlaceError, Rotation, Unlocked};

@@ -3,6 +3,8 @@
 //! It is read to be taken over into the current format, and by nobody else. Its derivation key becomes both of the
 //! current ones, so that journals, backups, fingerprints and digests of 0.1.0 go on to verify.
 
+use std::path::PathBuf;
+
 use serde::{Deserialize, Serialize};
 
 use super::kek::Kek;
@@ -10,7 +12,7 @@ use super::keyring::Keyring;
 use super::keyring_file::{
     KeyId, KeyringError, KeyringFile, WrappedKey, check, check_tag, unwrap_deks,
 };
-use super::source::KekSource;
+use super::source::{NotedSource, Recipe};
 use crate::model::hex_bytes;
 
 pub(super) const FORMAT: u32 = 2;
@@ -21,7 +23,7 @@ const DERIVATION_PURPOSE: &[u8] = b"derivation";
 #[serde(deny_unknown_fields)]
 pub(super) struct OlderKeyring {
     format: u32,
-    pub(super) source: KekSource,
+    source: OlderSource,
     pub(super) kek_id: KeyId,
     #[serde(with = "hex_bytes")]
     pub(super) kek_check: [u8; 32],
@@ -32,7 +34,25 @@ pub(super) struct OlderKeyring {
     tag: Vec<u8>,
 }
 
+/// Where it said that the KEK comes from: it decided that.
+#[derive(Serialize, Deserialize)]
+#[serde(rename_all = "snake_case")]
+enum OlderSource {
+    Command(Vec<String>),
+    File(PathBuf),
+    Passphrase(Recipe),
+}
+
 impl OlderKeyring {
+    /// What is noted of the source from now on.
+    pub(super) fn source(&self) -> NotedSource {
+        match &self.source {
+            OlderSource::Command(_) => NotedSource::Command,
+            OlderSource::File(path) => NotedSource::File(path.clone()),
+            OlderSource::Passphrase(recipe) => NotedSource::Passphrase(recipe.clone()),
+        }
+    }
+
     /// Unwraps its keys, if it is as it was written.
     pub(super) fn open(&self, kek: &Kek) -> Result<Keyring, KeyringError> {
         check(kek, self.kek_id, &self.kek_check)?;
@@ -49,6 +69,6 @@ impl OlderKeyring {
         self.open(kek)?;
         let derivation = self.derivation.unwrap(kek, DERIVATION_PURPOSE, "the derivation key")?;
         let derivation = (&derivation, self.derivation.create_time);
-        Ok(KeyringFile::with_one_derivation_key(kek, self.source, self.deks, derivation)?)
+        Ok(KeyringFile::with_one_derivation_key(kek, self.source(), self.deks, derivation)?)
     }
 }

@@ -2,7 +2,7 @@
 //! keyring that opens.
 //!
 //! ```text
-//! keyring.json        the DEKs, wrapped by the KEK, and where the KEK comes from
+//! keyring.json        the DEKs, wrapped by the KEK, and a note of where the KEK comes from
 //! keyring.json.next   what it is about to be
 //! KEKFILE             the KEK, if it comes from a file
 //! KEKFILE.next        what it is about to be
@@ -11,20 +11,23 @@
 //!
 //! `keyring.json.next` is written first. Then the KEK in its file is replaced, then `keyring.json`: each by a
 //! rename, each on disk before the next. So the KEK opens one of the two at any moment: `keyring.json`, and
-//! what is to come is dropped, or `keyring.json.next`, and the rename is done now. Where the KEK's source
-//! changes, the source changes with the one rename, because the keyring itself names it.
+//! what is to come is dropped, or `keyring.json.next`, and the rename is done now.
+//!
+//! Whoever can write these files decides neither what is run nor what is read. The KEK comes from where the process was
+//! told, else from the file `kek` in the state directory. The keyring's note is compared with that first: another kind,
+//! or another file where nothing was told, and nothing is run or read.
 
 use std::cmp::Ordering;
 use std::collections::BTreeSet;
 use std::io::ErrorKind;
-use std::os::unix::fs::MetadataExt as _;
 use std::path::{Path, PathBuf};
 
+use super::command;
 use super::files::{beside, rename, replace_file, sync_directory_of, write_new};
 use super::kek::{Kek, KekError};
 use super::keyring::Keyring;
 use super::keyring_file::{KeyId, KeyringError, KeyringFile, Written};
-use super::source::{AskPassphrase, KekKind, KekSource, NewKek, Recipe};
+use super::source::{AskPassphrase, KekKind, KekSource, NewKek, NotedSource, Recipe};
 use super::{NoRandomness, OpenError, ReadValues, RecordKey, Sealed};
 use crate::model::Timestamp;
 
@@ -76,11 +79,21 @@ pub enum PlaceError {
         /// What is wrong.
         error: KeyringError,
     },
-    /// Others could have the keyring name a command of theirs.
+    /// The keyring notes another source than the process was told.
     #[error(
-        "{} names a command that gives the KEK, and somebody else could have written that; see that it is right,          then make the file belong to root or to the daemon's user, with mode 0600", .0.display()
+        "{} notes that the KEK comes from a {noted}, but it was to come from {told}; nothing was run or read. If that is \
+         right, give {flag}; key rotate takes what is in use with --old-kek-…", .path.display()
     )]
-    NotOurs(PathBuf),
+    OtherSource {
+        /// The keyring.
+        path: PathBuf,
+        /// What it notes.
+        noted: KekKind,
+        /// What was told.
+        told: String,
+        /// The flag that says what it notes.
+        flag: String,
+    },
     /// A sealed file does not open.
     #[error("{} is damaged; restore the state directory from a backup", .0.display())]
     SealedFile(PathBuf),
@@ -96,8 +109,8 @@ impl From<NoRandomness> for PlaceError {
 /// lock, and takes turns within the process.
 pub struct KeyPlace {
     directory: PathBuf,
-    /// The KEK's file, in place of what the keyring says.
-    kek_file: Option<PathBuf>,
+    /// Where the KEK comes from, if the process was told.
+    told: Option<KekSource>,
     /// What is sealed outside of the store.
     sealed_files: Vec<(RecordKey, PathBuf)>,
 }
@@ -119,15 +132,14 @@ impl Unlocked {
 }
 
 impl KeyPlace {
-    /// The keys in this state directory. Files are relative to it.
-    pub fn new(directory: &Path, sealed_files: Vec<(RecordKey, PathBuf)>) -> Self {
-        Self { directory: directory.to_owned(), kek_file: None, sealed_files }
-    }
-
-    /// The same, with the KEK in this file whatever the keyring says.
-    #[must_use]
-    pub fn with_kek_file(self, kek_file: Option<PathBuf>) -> Self {
-        Self { kek_file, ..self }
+    /// The keys in this state directory. Files are relative to it. `told` is where the KEK comes from; the file `kek`
+    /// where nothing is told.
+    pub fn new(
+        directory: &Path,
+        told: Option<KekSource>,
+        sealed_files: Vec<(RecordKey, PathBuf)>,
+    ) -> Self {
+        Self { directory: directory.to_owned(), told, sealed_files }
     }
 
     /// Makes the keys of a new broker: the keyring, and the KEK's file if one was made.
@@ -146,7 +158,7 @@ impl KeyPlace {
         let (source, kek) = match new {
             NewKek::File(path) => {
                 let kek = Kek::create(&self.directory.join(path))?;
-                (KekSource::File(path.clone()), kek)
+                (self.note_file(path), kek)
             }
             other => self.take(other)?,
         };
@@ -193,11 +205,7 @@ impl KeyPlace {
         is_announced: bool,
     ) -> Result<(Written, Kek), PlaceError> {
         let file = self.read()?;
-        let source = self.source(file.source());
-        if source.kind() == KekKind::Command {
-            self.check_is_ours()?;
-        }
-        let kek = source.load(&self.directory, ask)?;
+        let kek = self.load(&file.source(), ask)?;
         let (next, is_its_kek) = (self.next_path(), file.check(&kek));
         let is_in_force = |begun: &Written| match begun.format().cmp(&file.format()) {
             Ordering::Less => false,
@@ -213,8 +221,8 @@ impl KeyPlace {
         is_its_kek?;
         if next.exists() {
             tracing::info!("a change of the keyring was begun and not done: it counts for nothing");
-            if let KekSource::File(path) = source {
-                let _ = std::fs::remove_file(beside(&self.directory.join(path), "next"));
+            if let Some(path) = self.kek_path() {
+                let _ = std::fs::remove_file(beside(&path, "next"));
             }
             std::fs::remove_file(&next).map_err(io(&next))?;
         }
@@ -228,16 +236,55 @@ impl KeyPlace {
         Written::parse(&text).ok().filter(|begun| begun.check(kek).is_ok())
     }
 
-    /// The file of the KEK, if it comes from one.
+    /// The KEK, from where the process was told, if the keyring notes the same.
+    fn load(&self, noted: &NotedSource, ask: Option<&AskPassphrase>) -> Result<Kek, PlaceError> {
+        self.check_noted(noted)?;
+        Ok(match (self.source(), noted) {
+            (KekSource::Command(words), _) => command::run(&words, &self.directory)?,
+            (KekSource::File(path), _) => Kek::load(&self.directory.join(path), &self.directory)?,
+            (KekSource::Passphrase, NotedSource::Passphrase(recipe)) => {
+                recipe.parameters()?;
+                recipe.derive(&ask.ok_or(KekError::PassphraseNotKept)?()?)?
+            }
+            (KekSource::Passphrase, _) => return Err(KekError::PassphraseNotKept.into()),
+        })
+    }
+
+    fn check_noted(&self, noted: &NotedSource) -> Result<(), PlaceError> {
+        let source = self.source();
+        let is_same = match (noted, &source) {
+            // A file that was moved is told; which file it is by default is not for the keyring to say.
+            (NotedSource::File(noted), KekSource::File(path)) => {
+                self.told.is_some() || self.directory.join(noted) == self.directory.join(path)
+            }
+            _ => noted.kind() == source.kind(),
+        };
+        if is_same {
+            return Ok(());
+        }
+        let told = match &source {
+            KekSource::File(path) => format!("the file {:?}", self.directory.join(path)),
+            KekSource::Command(_) | KekSource::Passphrase => format!("a {}", source.kind()),
+        };
+        let (path, noted, flag) = (self.keyring_path(), noted.kind(), noted.flag(&self.directory));
+        Err(PlaceError::OtherSource { path, noted, told, flag })
+    }
+
+    /// Whether the keyring notes the source that the process was told. Nothing is run, and no KEK is read.
     ///
     /// # Errors
-    /// If the keyring cannot be read.
-    pub fn kek_path(&self) -> Result<Option<PathBuf>, PlaceError> {
+    /// If not, or the keyring cannot be read.
+    pub fn check_source(&self) -> Result<(), PlaceError> {
         let file = self.read().map_err(|error| self.located(error))?;
-        Ok(match self.source(file.source()) {
+        self.check_noted(&file.source())
+    }
+
+    /// The file of the KEK, if it comes from one.
+    pub fn kek_path(&self) -> Option<PathBuf> {
+        match self.source() {
             KekSource::File(path) => Some(self.directory.join(path)),
-            KekSource::Command(_) | KekSource::Passphrase(_) => None,
-        })
+            KekSource::Command(_) | KekSource::Passphrase => None,
+        }
     }
 
     /// Whether the KEK in this file is the one, and which. Changes nothing: what a rotation has left is for
@@ -246,7 +293,7 @@ impl KeyPlace {
     /// # Errors
     /// If it cannot be read or is another one, or the keyring cannot be read.
     pub fn check_kek(&self, path: &Path) -> Result<KeyId, PlaceError> {
-        let kek = Kek::load(path)?;
+        let kek = Kek::load(path, &self.directory)?;
         match self.read().map_err(|error| self.located(error))?.check(&kek) {
             Err(wrong) if self.begun(&kek).is_none() => Err(self.located(wrong.into())),
             _ => Ok(kek.id()),
@@ -254,12 +301,8 @@ impl KeyPlace {
     }
 
     /// Where the KEK comes from.
-    ///
-    /// # Errors
-    /// If the keyring cannot be read.
-    pub fn kek_kind(&self) -> Result<KekKind, PlaceError> {
-        let file = self.read().map_err(|error| self.located(error))?;
-        Ok(self.source(file.source()).kind())
+    pub fn kek_kind(&self) -> KekKind {
+        self.source().kind()
     }
 
     /// Prepares a new KEK in the same file.
@@ -268,25 +311,20 @@ impl KeyPlace {
     /// If the KEK is in no file, or files cannot be written beside it.
     pub fn rotate_in_place(&self, unlocked: Unlocked) -> Result<Rotation, PlaceError> {
         let Unlocked { file, kek: old } = unlocked;
-        let source = self.source(&file.source);
-        let KekSource::File(path) = &source else {
-            return Err(PlaceError::NotAFile(source.kind()));
-        };
-        let path = self.directory.join(path);
+        let path = self.kek_path().ok_or(PlaceError::NotAFile(self.kek_kind()))?;
+        let noted = self.note_file(&path);
         let not_replaceable = |source| PlaceError::NotReplaceable { path: path.clone(), source };
         // Behind a link is the file that counts.
         let path = std::fs::canonicalize(&path).map_err(not_replaceable)?;
         let new = Kek::generate()?;
-        // What is only said to a daemon for a while is no reason to forget what the keyring says.
-        let said = if file.source.kind() == KekKind::File { file.source.clone() } else { source };
-        let file = file.rewrapped(&old, &new, said)?;
+        let file = file.rewrapped(&old, &new, noted)?;
         let mut rotation = self.prepare(&file, &new, old.id(), new.id())?;
         let next = beside(&path, "next");
         rotation.made.push(next.clone());
         new.write(&next).map_err(not_replaceable)?;
         let kept = beside(&path, &old.id().to_string());
         // One that is there already is of a rotation that came to nothing.
-        if !Kek::load(&kept).is_ok_and(|kept| kept.id() == old.id()) {
+        if !Kek::load(&kept, &self.directory).is_ok_and(|kept| kept.id() == old.id()) {
             rotation.made.push(kept.clone());
             old.write(&kept).map_err(not_replaceable)?;
         }
@@ -300,10 +338,7 @@ impl KeyPlace {
     /// # Errors
     /// If it cannot be had, or something cannot be written.
     pub fn change_kek(&self, unlocked: Unlocked, new: &NewKek) -> Result<Rotation, PlaceError> {
-        let own = match self.source(&unlocked.file.source) {
-            KekSource::File(path) => Some(self.directory.join(path)),
-            KekSource::Command(_) | KekSource::Passphrase(_) => None,
-        };
+        let own = self.kek_path();
         if let (NewKek::File(path), Some(own)) = (new, &own)
             && is_same_file(&self.directory.join(path), own)
         {
@@ -376,14 +411,21 @@ impl KeyPlace {
     }
 
     /// Gets a KEK that is to be the one from now on. A file that is not there is made, whole or not at all.
-    fn take(&self, new: &NewKek) -> Result<(KekSource, Kek), PlaceError> {
-        let source = match new {
-            NewKek::Command(words) => KekSource::Command(words.clone()),
+    fn take(&self, new: &NewKek) -> Result<(NotedSource, Kek), PlaceError> {
+        match new {
+            NewKek::Command(words) => {
+                let kek = command::run(words, &self.directory)?;
+                // A command that prints another key each time would lock everything up for ever.
+                match command::run(words, &self.directory)?.id() == kek.id() {
+                    true => Ok((NotedSource::Command, kek)),
+                    false => Err(PlaceError::NotRepeatable),
+                }
+            }
             NewKek::Passphrase(passphrase) => {
                 passphrase.check_new()?;
                 let recipe = Recipe::new()?;
                 let kek = recipe.derive(passphrase)?;
-                return Ok((KekSource::Passphrase(recipe), kek));
+                Ok((NotedSource::Passphrase(recipe), kek))
             }
             NewKek::File(path) => {
                 let file = self.directory.join(path);
@@ -392,16 +434,14 @@ impl KeyPlace {
                     let made = Kek::generate()?.write(&next).and_then(|()| rename(&next, &file));
                     made.map_err(io(&file))?;
                 }
-                KekSource::File(path.clone())
+                Ok((self.note_file(path), Kek::load(&file, &self.directory)?))
             }
-        };
-        let kek = source.load(&self.directory, None)?;
-        // A command that prints another key each time would lock everything up for ever.
-        if source.kind() == KekKind::Command && source.load(&self.directory, None)?.id() != kek.id()
-        {
-            return Err(PlaceError::NotRepeatable);
         }
-        Ok((source, kek))
+    }
+
+    /// Below the state directory the note stays right when that is moved.
+    fn note_file(&self, path: &Path) -> NotedSource {
+        NotedSource::File(path.strip_prefix(&self.directory).unwrap_or(path).to_owned())
     }
 
     fn prepare(
@@ -437,19 +477,8 @@ impl KeyPlace {
         Ok(Written::parse(text)?)
     }
 
-    /// Nothing seals where the KEK comes from, and a command is run with our rights.
-    fn check_is_ours(&self) -> Result<(), PlaceError> {
-        let path = self.keyring_path();
-        let metadata = std::fs::metadata(&path).map_err(io(&path))?;
-        let is_ours = [0, rustix::process::geteuid().as_raw()].contains(&metadata.uid());
-        match is_ours && metadata.mode() & 0o022 == 0 {
-            true => Ok(()),
-            false => Err(PlaceError::NotOurs(path)),
-        }
-    }
-
-    fn source(&self, said: &KekSource) -> KekSource {
-        self.kek_file.clone().map_or_else(|| said.clone(), KekSource::File)
+    fn source(&self) -> KekSource {
+        self.told.clone().unwrap_or_else(KekSource::by_default)
     }
 
     pub(super) fn keyring_path(&self) -> PathBuf {

@@ -1,4 +1,4 @@
-//! Where the KEK comes from, as the keyring says it: a file, a passphrase, or a command.
+//! Where the KEK comes from: a file, a passphrase, or a command.
 
 use std::fmt;
 use std::path::{Path, PathBuf};
@@ -8,23 +8,37 @@ use serde::{Deserialize, Serialize};
 use zeroize::Zeroizing;
 
 use super::cipher::on_wiped_stack;
-use super::command;
 use super::kek::{Kek, KekError};
 use super::secret_memory::SecretKey;
 use super::{NoRandomness, random};
 use crate::model::hex_bytes;
 
-/// Where the KEK comes from. Holds nothing secret.
-#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
-#[serde(rename_all = "snake_case")]
+/// Where the KEK comes from, as whoever starts this process says it. Nothing in the state directory says it.
+#[derive(Clone, Debug, PartialEq, Eq)]
 pub enum KekSource {
     /// A program and its arguments; what it prints is the key.
     Command(Vec<String>),
     /// A file; relative to the state directory, or absolute.
     File(PathBuf),
     /// A passphrase that is given at every start.
+    Passphrase,
+}
+
+/// What the keyring notes of the source, to be compared with what is said: it decides neither what is run nor what is
+/// read. Holds nothing secret.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(rename_all = "snake_case")]
+pub(super) enum NotedSource {
+    /// A command. Which is not noted.
+    Command,
+    /// A file; relative to the state directory, or absolute.
+    File(PathBuf),
+    /// A passphrase, and how it becomes a key.
     Passphrase(Recipe),
 }
+
+/// The file that the KEK is in where nothing else is said, in the state directory.
+const DEFAULT_FILE: &str = "kek";
 
 /// The kinds of sources.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -64,6 +78,8 @@ const PASSES: u32 = 3;
 const LANES: u32 = 1;
 /// A keyring that asks for more was not written by us.
 const MAX_MEMORY_KIB: u32 = 1024 * 1024;
+const MAX_PASSES: u32 = 16;
+const MAX_LANES: u32 = 16;
 
 /// A passphrase, as bytes. Wiped on drop.
 pub struct Passphrase(Zeroizing<Vec<u8>>);
@@ -110,35 +126,46 @@ pub enum NewKek {
 /// Gives the passphrase, when it is needed.
 pub type AskPassphrase = Box<dyn Fn() -> Result<Passphrase, KekError> + Send + Sync>;
 
-/// What is given to get at the KEK, beside what the keyring says.
+/// What is said of the KEK by whoever starts this process.
 #[derive(Default)]
 pub struct Unlock {
-    /// The KEK's file, in place of what the keyring says.
-    pub kek_file: Option<PathBuf>,
+    /// Where it comes from; a file in the state directory if unset.
+    pub source: Option<KekSource>,
     /// Who knows the passphrase.
     pub passphrase: Option<AskPassphrase>,
 }
 
 impl KekSource {
+    /// The source where nothing is said.
+    pub(super) fn by_default() -> Self {
+        Self::File(PathBuf::from(DEFAULT_FILE))
+    }
+
     /// Of which kind it is.
     pub fn kind(&self) -> KekKind {
         match self {
             Self::Command(_) => KekKind::Command,
             Self::File(_) => KekKind::File,
+            Self::Passphrase => KekKind::Passphrase,
+        }
+    }
+}
+
+impl NotedSource {
+    pub(super) fn kind(&self) -> KekKind {
+        match self {
+            Self::Command => KekKind::Command,
+            Self::File(_) => KekKind::File,
             Self::Passphrase(_) => KekKind::Passphrase,
         }
     }
 
-    /// Gets the key. Paths are relative to `directory`.
-    pub(super) fn load(
-        &self,
-        directory: &Path,
-        ask: Option<&AskPassphrase>,
-    ) -> Result<Kek, KekError> {
+    /// The flag that says the same. A path is quoted: anybody may have written it.
+    pub(super) fn flag(&self, directory: &Path) -> String {
         match self {
-            Self::Command(words) => Ok(Kek::new(command::run(words)?, KekKind::Command)),
-            Self::File(path) => Kek::load(&directory.join(path)),
-            Self::Passphrase(recipe) => recipe.derive(&ask.ok_or(KekError::PassphraseNotKept)?()?),
+            Self::Command => "--kek-command COMMAND, with the command that you know".to_owned(),
+            Self::File(path) => format!("--kek-file {:?}", directory.join(path)),
+            Self::Passphrase(_) => "--kek-passphrase, or --kek-passphrase-file FILE".to_owned(),
         }
     }
 }
@@ -148,13 +175,21 @@ impl Recipe {
         Ok(Self { salt: random()?, memory_kib: MEMORY_KIB, passes: PASSES, lanes: LANES })
     }
 
+    /// What it asks for, if that is no more than we ever wrote: a keyring cannot keep a start busy.
+    pub(super) fn parameters(&self) -> Result<Params, KekError> {
+        let Self { memory_kib, passes, lanes, .. } = *self;
+        if memory_kib > MAX_MEMORY_KIB || passes > MAX_PASSES || lanes > MAX_LANES {
+            return Err(KekError::Recipe(format!(
+                "it asks for {memory_kib} KiB of memory, {passes} passes and {lanes} lanes"
+            )));
+        }
+        Params::new(memory_kib, passes, lanes, Some(32))
+            .map_err(|error| KekError::Recipe(error.to_string()))
+    }
+
     pub(super) fn derive(&self, passphrase: &Passphrase) -> Result<Kek, KekError> {
         let refused = |error: argon2::Error| KekError::Recipe(error.to_string());
-        if self.memory_kib > MAX_MEMORY_KIB {
-            return Err(KekError::Recipe(format!("it asks for {} KiB of memory", self.memory_kib)));
-        }
-        let parameters = Params::new(self.memory_kib, self.passes, self.lanes, Some(32));
-        let argon2 = Argon2::new(Algorithm::Argon2id, Version::V0x13, parameters.map_err(refused)?);
+        let argon2 = Argon2::new(Algorithm::Argon2id, Version::V0x13, self.parameters()?);
         on_wiped_stack(|| {
             let mut key = Zeroizing::new([0; 32]);
             argon2.hash_password_into(&passphrase.0, &self.salt, &mut *key).map_err(refused)?;
@@ -185,9 +220,14 @@ mod tests {
     }
 
     #[test]
-    fn a_recipe_that_would_take_all_memory_and_a_passphrase_that_is_too_short_are_refused() {
-        let greedy = Recipe { memory_kib: u32::MAX, ..recipe() };
-        assert!(matches!(greedy.derive(&passphrase("x")), Err(KekError::Recipe(_))));
+    fn a_greedy_recipe_and_a_short_passphrase_are_refused() {
+        for greedy in [
+            Recipe { memory_kib: u32::MAX, ..recipe() },
+            Recipe { passes: u32::MAX, ..recipe() },
+            Recipe { lanes: 1024, memory_kib: 8 * 1024, ..recipe() },
+        ] {
+            assert!(matches!(greedy.derive(&passphrase("x")), Err(KekError::Recipe(_))));
+        }
         assert!(passphrase("eleven-char").check_new().is_err());
         assert!(passphrase("twelve-chars").check_new().is_ok());
     }

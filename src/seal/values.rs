@@ -149,14 +149,15 @@ fn split_field(bytes: &[u8]) -> Option<(Field<'_>, &[u8])> {
 #[cfg(test)]
 mod tests {
     use super::super::keyring_file::KeyringFile;
-    use super::super::{Kek, KekSource, RecordKind};
+    use super::super::source::NotedSource;
+    use super::super::{Kek, RecordKind};
     use super::*;
     use crate::model::{Id, Timestamp};
 
     fn keyring() -> Keyring {
         let directory = tempfile::tempdir().unwrap();
         let kek = Kek::create(&directory.path().join("kek")).unwrap();
-        let (source, now) = (KekSource::File("kek".into()), Timestamp::from_millis(0));
+        let (source, now) = (NotedSource::File("kek".into()), Timestamp::from_millis(0));
         KeyringFile::create(&kek, source, now).unwrap().open(&kek).unwrap()
     }
 

@@ -20,7 +20,7 @@ fn must(output: &Output) -> String {
 fn seeded(directory: &Path) -> ServeProcess {
     let kek = directory.join("kek");
     must(&keyhatch_in(directory, &["init", "--kek-file", kek.to_str().unwrap()]).output().unwrap());
-    let serving = ServeProcess::start(directory);
+    let serving = serve(directory, &kek);
     let seed = directory.join("seed.yaml");
     let document =
         format!("connections: {{\"aws/prod\": {{accessKeyID: A, secretAccessKey: {SECRET}}}}}\n");
@@ -30,6 +30,12 @@ fn seeded(directory: &Path) -> ServeProcess {
         ["access", "add", "aws/prod", "--relation", "resolver", "--principal", "workflow:deploy"];
     must(&serving.run(&bind));
     serving
+}
+
+/// Serves the broker in `directory`, whose KEK is in this file.
+fn serve(directory: &Path, kek: &Path) -> ServeProcess {
+    let kek = ["serve", "--kek-file", kek.to_str().unwrap()];
+    ServeProcess::spawn(directory, keyhatch_in(directory, &kek))
 }
 
 fn get(directory: &Path) -> Output {
@@ -78,8 +84,9 @@ fn what_is_restored_resolves_nothing_until_it_is_confirmed_and_then_everything()
     }
 
     let other = tempfile::Builder::new().prefix("kh").tempdir().unwrap();
-    must(&restore(other.path(), &archive, &directory.path().join("kek")));
-    let serving = ServeProcess::start(other.path());
+    let kek = directory.path().join("kek");
+    must(&restore(other.path(), &archive, &kek));
+    let serving = serve(other.path(), &kek);
     assert!(must(&serving.run(&["status"])).contains("quarantined"));
     let steps = must(&serving.run(&["step", "list", "-o", "name"]));
     assert_eq!(steps.trim(), "", "every step of the old broker is closed");
@@ -87,7 +94,7 @@ fn what_is_restored_resolves_nothing_until_it_is_confirmed_and_then_everything()
     assert!(text(&refused.stderr).contains("error: QUARANTINED"), "{}", text(&refused.stderr));
     // A restart changes nothing about it.
     assert!(serving.terminate());
-    let serving = ServeProcess::start(other.path());
+    let serving = serve(other.path(), &kek);
     assert!(text(&get(other.path()).stderr).contains("error: QUARANTINED"));
     must(&serving.run(&["restore", "--confirm"]));
     assert_eq!(must(&get(other.path())).trim(), SECRET);
@@ -165,6 +172,6 @@ fn backups_that_are_made_while_changes_go_on_are_each_as_of_one_change() {
         }
         is_over.store(true, std::sync::atomic::Ordering::SeqCst);
     });
-    let restored = ServeProcess::start(&directory.path().join("restored-4"));
+    let restored = serve(&directory.path().join("restored-4"), &directory.path().join("kek"));
     assert!(must(&restored.run(&["connection", "list"])).contains("aws/prod"));
 }

@@ -12,7 +12,7 @@ use keyhatch::grpc::pb::operator_service_client::OperatorServiceClient;
 use keyhatch::grpc::pb::system_service_client::SystemServiceClient;
 use keyhatch::identity::{Authority, ClientIdentity, Svid, connect, request_for};
 use keyhatch::model::{Clock, Id, Limits, Timestamp, TrustDomain};
-use keyhatch::seal::Unlock;
+use keyhatch::seal::{KekSource, Unlock};
 use tonic::Status;
 use tonic::transport::Channel;
 
@@ -300,7 +300,7 @@ fn reissue_options(broker: &TestBroker, kek_file: Option<PathBuf>) -> ReissueOpt
     ReissueOptions {
         state: broker.config.state.clone(),
         shared_parents: Vec::new(),
-        unlock: Unlock { kek_file, passphrase: None },
+        unlock: Unlock { source: kek_file.map(KekSource::File), passphrase: None },
         runtime: broker.config.runtime.clone(),
         clock: broker.clock.clone(),
     }

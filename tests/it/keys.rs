@@ -100,9 +100,9 @@ impl Sources {
         self.passphrase.to_str().unwrap()
     }
 
-    fn serve(&self) -> ServeProcess {
-        let mut command = keyhatch_in(self.path(), &["serve"]);
-        command.env("KEYHATCH_KEK_PASSPHRASE_FILE", &self.passphrase);
+    /// Serves, told where the KEK comes from by these flags.
+    fn serve(&self, kek: &[&str]) -> ServeProcess {
+        let command = keyhatch_in(self.path(), &[&["serve"], kek].concat());
         ServeProcess::spawn(self.path(), command)
     }
 }
@@ -141,17 +141,16 @@ fn the_kek_comes_from_a_file_a_passphrase_or_a_command_and_another_one_is_refuse
             word => word.to_owned(),
         };
         let arguments: Vec<String> = arguments.iter().map(meant).collect();
+        let arguments: Vec<&str> = arguments.iter().map(String::as_str).collect();
         let mut init = keyhatch_in(sources.path(), &["init"]);
         assert!(init.args(&arguments).output().unwrap().status.success(), "{kind}");
         assert!(!sources.path().join("state/kek").exists());
-        let serving = sources.serve();
+        let serving = sources.serve(&arguments);
         let listed = json(&done(sources.path(), &["key", "list", "-o", "json"]));
         assert_eq!(listed["kek_source"], kind);
         assert!(serving.terminate());
         change(&sources);
-        let mut serve = keyhatch_in(sources.path(), &["serve"]);
-        serve.env("KEYHATCH_KEK_PASSPHRASE_FILE", &sources.passphrase);
-        let wrong = serve.output().unwrap();
+        let wrong = keyhatch_in(sources.path(), &["serve"]).args(&arguments).output().unwrap();
         let told = text(&wrong.stderr);
         assert!(!wrong.status.success() && told.contains(hint), "{kind}: {told}");
         assert_eq!(key_ids(&told), 2, "{kind}: {told}");
@@ -556,24 +555,29 @@ fn while_no_daemon_runs_the_kek_moves_to_wherever_it_is_to_come_from() {
     let first = directory.join("state/kek");
     let elsewhere = directory.join("elsewhere");
     let (command, pass) = (sources.command.as_str(), sources.passphrase());
-    let serving = sources.serve();
+    let serving = sources.serve(&[]);
     let told = refused(directory, &["key", "rotate", "--kek-command", command]);
     assert!(told.contains("stop it first"), "{told}");
     assert!(serving.terminate());
 
-    let moves: [(&str, &[&str]); 4] = [
-        ("passphrase", &["--kek-passphrase-file", pass]),
-        ("command", &["--old-kek-passphrase-file", pass, "--kek-command", command]),
-        ("file", &["--kek-file", elsewhere.to_str().unwrap()]),
-        ("file", &["--offline"]),
+    let file = elsewhere.to_str().unwrap();
+    // What is new, as the daemon is told it from then on, and what is in use.
+    let moves: [(&str, [&str; 2], &[&str]); 4] = [
+        ("passphrase", ["--kek-passphrase-file", pass], &[]),
+        ("command", ["--kek-command", command], &["--old-kek-passphrase-file", pass]),
+        ("file", ["--kek-file", file], &["--old-kek-command", command]),
+        ("file", ["--kek-file", file], &["--old-kek-file", file]),
     ];
-    for (kind, arguments) in moves {
+    for (kind, new, old) in moves {
+        let arguments = [&new[..], old].concat();
         let before = keyring_of(directory)["kek_id"].clone();
-        let rotate = [&["key", "rotate", "-o", "json"], arguments].concat();
-        let rotated = json(&done(directory, &rotate));
+        let rotate = [&["key", "rotate", "-o", "json"], &arguments[..]].concat();
+        let output = keyhatch_in(directory, &rotate).output().unwrap();
+        assert!(text(&output.stderr).contains(new[0]), "{}", text(&output.stderr));
+        let rotated = json(&text(&output.stdout));
         assert_eq!(rotated["old_kek_id"], before);
         assert_eq!(keyring_of(directory)["kek_id"], rotated["kek_id"]);
-        let serving = sources.serve();
+        let serving = sources.serve(&new);
         let listed = json(&done(directory, &["key", "list", "-o", "json"]));
         assert_eq!((&listed["kek_source"], &listed["kek_id"]), (&kind.into(), &rotated["kek_id"]));
         match kind {
@@ -603,19 +607,20 @@ fn while_no_daemon_runs_the_kek_moves_to_wherever_it_is_to_come_from() {
 fn a_data_key_that_was_added_while_no_daemon_ran_is_used_by_the_next_one() {
     let sources = Sources::new();
     let directory = sources.path();
-    done(directory, &["init", "--kek-passphrase-file", sources.passphrase()]);
-    let serving = sources.serve();
+    let kek = ["--kek-passphrase-file", sources.passphrase()];
+    done(directory, &[&["init"], &kek[..]].concat());
+    let serving = sources.serve(&kek);
     let seed = directory.join("seed.yaml");
     std::fs::write(&seed, "connections: {\"slack/a\": {apiToken: hush}}\n").unwrap();
     done(directory, &["apply", "-f", seed.to_str().unwrap()]);
     assert!(serving.terminate());
     let rotate = ["key", "rotate", "--data", "--offline", "-o", "name"];
     let told = refused(directory, &rotate);
-    assert!(told.contains("--old-kek-passphrase-file"), "{told}");
+    assert!(told.contains(kek[0]) && told.contains("--old-kek-"), "{told}");
     let with = [&rotate[..], &["--old-kek-passphrase-file", sources.passphrase()]].concat();
     let dek = done(directory, &with);
     assert_eq!(keyring_of(directory)["deks"].as_array().unwrap().len(), 2);
-    let serving = sources.serve();
+    let serving = sources.serve(&kek);
     wait_until("everything is sealed again", || {
         let listed = json(&done(directory, &["key", "list", "-o", "json"]));
         let deks = listed["deks"].as_array().unwrap();

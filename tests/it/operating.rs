@@ -118,15 +118,21 @@ impl Drop for Started {
 fn a_healthy_broker_gets_no_failure() {
     let directory = tempfile::Builder::new().prefix("kh").tempdir().unwrap();
     let kek = directory.path().join("elsewhere");
-    let init = keyhatch_in(directory.path(), &["init", "--kek-file", kek.to_str().unwrap()]);
-    assert!({ init }.output().unwrap().status.success());
-    let serving = ServeProcess::start(directory.path());
-    let diagnosis = doctor(directory.path());
+    let with_kek = |command: &str| {
+        let mut command = keyhatch_in(directory.path(), &[command]);
+        command.env("KEYHATCH_KEK_FILE", &kek);
+        command
+    };
+    assert!(with_kek("init").output().unwrap().status.success());
+    let _serving = ServeProcess::spawn(directory.path(), with_kek("serve"));
+    let mut doctor = with_kek("doctor");
+    doctor.args(["-o", "json"]);
+    let diagnosis = Diagnosis::of(doctor);
     assert_eq!((diagnosis.exit_code, diagnosis.at("fail")), (0, vec![]));
     for what in ["KEK's place", "KEK", "clock", "daemon", "version", "admin socket"] {
         assert_eq!(diagnosis.level(what), "ok", "{:#}", diagnosis.get(what));
     }
-    let lines = stdout(&serving.run(&["doctor"]));
+    let lines = stdout(&with_kek("doctor").output().unwrap());
     let starts = ["ok  ", "warn", "    "];
     assert!(
         lines.lines().all(|line| starts.iter().any(|start| line.starts_with(start))),

@@ -7,7 +7,7 @@ use super::Site;
 use super::finding::{Finding, Level, Remedy};
 use super::state::permissions;
 use crate::daemon::StateDirectory;
-use crate::seal::{KeyPlace, Unlock, check_private};
+use crate::seal::{KeyPlace, PlaceError, check_private};
 
 const KEK: &str = "KEK";
 const KEK_FILE: &str = "KEK file";
@@ -20,26 +20,23 @@ pub(super) fn look(site: &Site) -> Vec<Finding> {
     if state.read().is_err() {
         return Vec::new();
     }
-    let unlock = Unlock { kek_file: site.kek_file.clone(), passphrase: None };
-    let keys = state.keys(Some(&unlock));
-    let from = keys.kek_kind().and_then(|kind| Ok((kind, keys.kek_path()?)));
-    match from {
-        Err(error) => {
-            let advice = "restore keyring.json from a backup, with its mode 0600";
-            vec![Finding::fail(KEYRING, error.to_string(), Remedy::Do(advice.to_owned()))]
-        }
-        Ok((kind, None)) => {
-            let text =
-                format!("comes from a {kind}, which is asked at a start only: not looked at");
-            vec![Finding::ok(KEK, text)]
-        }
-        Ok((_, Some(path))) => {
-            let file = kek_file(site, &path);
-            match file.level {
-                Level::Fail => vec![file],
-                Level::Ok | Level::Warn => vec![file, place(site, &path), id(&keys, &path)],
-            }
-        }
+    let keys = state.keys(Some(&site.unlock));
+    if let Err(error) = keys.check_source() {
+        let advice = match error {
+            PlaceError::OtherSource { .. } => "start doctor and the daemon with that flag",
+            _ => "restore keyring.json from a backup, with its mode 0600",
+        };
+        return vec![Finding::fail(KEYRING, error.to_string(), Remedy::Do(advice.to_owned()))];
+    }
+    let Some(path) = keys.kek_path() else {
+        let kind = keys.kek_kind();
+        let text = format!("comes from a {kind}, which is asked at a start only: not looked at");
+        return vec![Finding::ok(KEK, text)];
+    };
+    let file = kek_file(site, &path);
+    match file.level {
+        Level::Fail => vec![file],
+        Level::Ok | Level::Warn => vec![file, place(site, &path), id(&keys, &path)],
     }
 }
 

@@ -29,11 +29,12 @@ use std::path::PathBuf;
 use serde_json::json;
 
 use super::failure::{Failure, exit};
-use super::kek::KEK_FILE;
+use super::kek::{KekArgs, unlock};
 use super::output::{print, printable};
 use super::{Common, SharedParents};
 use crate::config::{Config, Given};
 use crate::model::{Clock, Limits, Timestamp};
+use crate::seal::Unlock;
 use crate::sys::{DirectoryError, Trust};
 use finding::{Finding, Level, Remedy, quoted};
 
@@ -45,9 +46,8 @@ pub struct Doctor {
     runtime: Option<PathBuf>,
     #[command(flatten)]
     parents: SharedParents,
-    /// The key that wraps all others, if it is not where init put it.
-    #[arg(long, env = KEK_FILE, value_name = "FILE")]
-    kek_file: Option<PathBuf>,
+    #[command(flatten)]
+    kek: KekArgs,
     /// The configuration file that serve is given.
     #[arg(long, env = "KEYHATCH_CONFIG", value_name = "FILE")]
     config: Option<PathBuf>,
@@ -57,7 +57,7 @@ pub struct Doctor {
 struct Site {
     state: PathBuf,
     runtime: PathBuf,
-    kek_file: Option<PathBuf>,
+    unlock: Unlock,
     limits: Limits,
     /// Whose everything has to be: who owns the state directory.
     user: u32,
@@ -99,7 +99,7 @@ impl Doctor {
         let user = state::owner(&state);
         Ok(Ok(Site {
             runtime: std::path::absolute(config.runtime)?,
-            kek_file: self.kek_file.map(std::path::absolute).transpose()?,
+            unlock: unlock(self.kek.said(config.kek.as_ref())?.as_ref(), &state, ""),
             limits: config.limits,
             trust: Trust::of_user(user, &config.shared_parents),
             user,

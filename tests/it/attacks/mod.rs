@@ -8,6 +8,7 @@ mod health;
 mod helpers;
 mod importing;
 mod journal_growth;
+mod keyring;
 mod lengths;
 mod plans;
 mod relay_bomb;

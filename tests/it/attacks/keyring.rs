@@ -1,0 +1,186 @@
+//! Who edits the state directory decides neither what the daemon runs nor what it reads.
+
+use std::os::unix::fs::{PermissionsExt as _, chown};
+use std::path::{Path, PathBuf};
+
+use serde_json::{Value, json};
+use tempfile::TempDir;
+
+use crate::harness::{keyhatch_in, skipped};
+
+/// A broker that is not running, and a mark that a command of somebody else's would leave.
+struct World {
+    directory: TempDir,
+    mark: PathBuf,
+}
+
+/// Every command that needs the KEK and runs without a daemon.
+const OFFLINE: [&[&str]; 5] = [
+    &["serve"],
+    &["doctor"],
+    &["init", "--reissue-admin"],
+    &["key", "rotate", "--offline"],
+    &["key", "rotate", "--offline", "--data"],
+];
+
+impl World {
+    /// A broker whose KEK comes from where these flags of init say.
+    fn new(kek: &[&str]) -> Self {
+        let directory = tempfile::Builder::new().prefix("kh").tempdir().unwrap();
+        let mark = directory.path().join("mark");
+        let world = Self { directory, mark };
+        let init = keyhatch_in(world.path(), &[&["init"], kek].concat()).output().unwrap();
+        assert!(init.status.success(), "{}", String::from_utf8_lossy(&init.stderr));
+        world
+    }
+
+    fn path(&self) -> &Path {
+        self.directory.path()
+    }
+
+    fn keyring(&self) -> Value {
+        let text = std::fs::read(self.path().join("state/keyring.json")).unwrap();
+        serde_json::from_slice(&text).unwrap()
+    }
+
+    /// Edits the keyring, as whoever can write the state directory may.
+    fn edit(&self, change: impl FnOnce(&mut Value)) {
+        let mut keyring = self.keyring();
+        change(&mut keyring);
+        std::fs::write(self.path().join("state/keyring.json"), keyring.to_string()).unwrap();
+    }
+
+    /// What a command says that must fail.
+    fn refused(&self, arguments: &[&str]) -> String {
+        let output = keyhatch_in(self.path(), arguments).output().unwrap();
+        let said = [output.stdout, output.stderr].concat();
+        let said = String::from_utf8_lossy(&said).into_owned();
+        assert!(!output.status.success(), "{arguments:?}: {said}");
+        said
+    }
+
+    fn leave_a_mark(&self) -> Value {
+        json!([
+            "/bin/sh",
+            "-c",
+            format!("touch {}; cat {}/kek", self.mark.display(), self.path().display())
+        ])
+    }
+}
+
+/// Writes a file, with this mode.
+fn write(path: &Path, content: &[u8], mode: u32) {
+    let _ = std::fs::remove_file(path);
+    std::fs::write(path, content).unwrap();
+    std::fs::set_permissions(path, std::fs::Permissions::from_mode(mode)).unwrap();
+}
+
+#[test]
+fn an_edited_keyring_runs_nothing_and_reads_nothing() {
+    type Edit = fn(&mut Value, Value);
+    let edits: [(&str, Edit); 5] = [
+        ("a command", |keyring, command| keyring["source"] = json!({ "command": command })),
+        ("the command of an older format, without its tag", |keyring, command| {
+            keyring["source"] = json!({ "command": command });
+            keyring["format"] = 2.into();
+            keyring.as_object_mut().unwrap().remove("tag");
+        }),
+        ("the command of the first format", |keyring, command| {
+            keyring["source"] = json!({ "command": command });
+            keyring["format"] = 1.into();
+            keyring.as_object_mut().unwrap().remove("tag");
+        }),
+        ("any command", |keyring, _| keyring["source"] = "command".into()),
+        ("another file", |keyring, _| keyring["source"] = json!({ "file": "/proc/self/environ" })),
+    ];
+    for (what, edit) in edits {
+        let world = World::new(&[]);
+        let command = world.leave_a_mark();
+        world.edit(|keyring| edit(keyring, command));
+        for arguments in OFFLINE {
+            let said = world.refused(arguments);
+            assert!(!world.mark.exists(), "{what}: {arguments:?} ran it");
+            assert!(!said.contains("/bin/sh"), "{said}");
+            if what.starts_with("an") {
+                assert!(
+                    said.contains("nothing was run or read") && said.contains("--kek-"),
+                    "{said}"
+                );
+            }
+        }
+    }
+}
+
+#[test]
+fn a_kek_that_nobody_told_of_is_read_from_no_other_place() {
+    let directory = tempfile::Builder::new().prefix("kh").tempdir().unwrap();
+    let kek = directory.path().join("elsewhere");
+    let world = World::new(&["--kek-file", kek.to_str().unwrap()]);
+    for arguments in OFFLINE {
+        let said = world.refused(arguments);
+        assert!(said.contains(&format!("--kek-file {kek:?}")), "{said}");
+    }
+    // Told, it is read, by flag, variable and configuration alike.
+    let doctor = |arguments: &[&str]| {
+        let output =
+            keyhatch_in(world.path(), &[&["doctor"], arguments].concat()).output().unwrap();
+        String::from_utf8_lossy(&output.stdout).into_owned()
+    };
+    assert!(doctor(&["--kek-file", kek.to_str().unwrap()]).contains("as the keyring says"));
+    let config = directory.path().join("keyhatch.toml");
+    write(&config, format!("[kek]\nfile = {kek:?}\n").as_bytes(), 0o644);
+    assert!(doctor(&["--config", config.to_str().unwrap()]).contains("as the keyring says"));
+    // Whoever writes the state directory writes no configuration.
+    let inside = world.path().join("state/keyhatch.toml");
+    std::fs::copy(&config, &inside).unwrap();
+    let said = world.refused(&["serve", "--config", inside.to_str().unwrap()]);
+    assert!(said.contains("outside of the state directory"), "{said}");
+    std::fs::set_permissions(&config, std::fs::Permissions::from_mode(0o666)).unwrap();
+    let said = world.refused(&["serve", "--config", config.to_str().unwrap()]);
+    assert!(said.contains("somebody else could have written it"), "{said}");
+}
+
+#[test]
+fn a_keyring_that_asks_for_endless_passes_is_refused() {
+    let directory = tempfile::Builder::new().prefix("kh").tempdir().unwrap();
+    let passphrase = directory.path().join("passphrase");
+    write(&passphrase, b"correct horse battery staple", 0o400);
+    let kek = ["--kek-passphrase-file", passphrase.to_str().unwrap()];
+    let world = World::new(&kek);
+    for name in ["passes", "lanes", "memory_kib"] {
+        let whole = world.keyring();
+        world.edit(|keyring| keyring["source"]["passphrase"][name] = 4_000_000_000_u32.into());
+        let said = world.refused(&[&["serve"], &kek[..]].concat());
+        assert!(said.contains("it asks for"), "{said}");
+        world.edit(|keyring| *keyring = whole);
+    }
+}
+
+#[test]
+fn a_source_of_the_kek_that_others_can_replace_is_refused() {
+    const NOBODY: u32 = 65_534;
+    if !rustix::process::geteuid().is_root() {
+        skipped("files of another user", "needs root");
+        return;
+    }
+    let directory = tempfile::Builder::new().prefix("kh").tempdir().unwrap();
+    let path = |name: &str| directory.path().join(name);
+    write(&path("passphrase"), b"correct horse battery staple", 0o400);
+    write(&path("program"), format!("#!/bin/sh\necho {}\n", "5a".repeat(32)).as_bytes(), 0o700);
+    let text = |name: &str| path(name).to_str().unwrap().to_owned();
+    for (flag, name) in [
+        ("--kek-file", "kek"),
+        ("--kek-passphrase-file", "passphrase"),
+        ("--kek-command", "program"),
+    ] {
+        let file = text(name);
+        let world = World::new(&[flag, &file]);
+        chown(&file, Some(NOBODY), None).unwrap();
+        let said = world.refused(&["serve", flag, &file]);
+        assert!(said.contains("belongs to uid 65534"), "{said}");
+        chown(&file, Some(0), None).unwrap();
+        std::fs::set_permissions(&file, std::fs::Permissions::from_mode(0o722)).unwrap();
+        let said = world.refused(&["serve", flag, &file]);
+        assert!(said.contains("others"), "{said}");
+    }
+}
