@@ -36,7 +36,9 @@ fn main() -> Result<(), Box<dyn Error>> {
     for padding in paddings(&messages) {
         generator = generator.bytes(padding);
     }
-    generator.compile_fds(descriptors.clone())?;
+    let mut config = tonic_prost_build::Config::new();
+    config.enable_type_names();
+    generator.compile_fds_with_config(descriptors.clone(), config)?;
     descriptors.file.iter_mut().for_each(keep_comments);
     let out = PathBuf::from(var("OUT_DIR")?);
     std::fs::write(out.join("descriptors.bin"), descriptors.encode_to_vec())?;

@@ -78,10 +78,10 @@ pub fn decide_secret(principal: &Principal, owner: &WorkflowName) -> Decision {
 /// Decides whether an operator may change a resource: bindings say so, or it is an administrator.
 pub fn decide_edit(principal: &Principal, bindings: &Bindings) -> Decision {
     match principal {
-        Principal::Operator(_, Role::Administrator) => {
+        Principal::Operator(_, Role::Administrator, _) => {
             Decision::Allow("role administrator".to_owned())
         }
-        Principal::Operator(_, Role::Operator) => decide(principal, Relation::Editor, bindings),
+        Principal::Operator(_, Role::Operator, _) => decide(principal, Relation::Editor, bindings),
         _ => Decision::Deny,
     }
 }

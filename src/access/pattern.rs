@@ -31,7 +31,7 @@ impl Pattern {
     /// Whether it admits this caller, or one of those on whose behalf it runs.
     pub fn admits(&self, principal: &Principal) -> bool {
         match (self, principal) {
-            (Self::Operator(name), Principal::Operator(operator, _)) => name == operator,
+            (Self::Operator(name), Principal::Operator(operator, ..)) => name == operator,
             (Self::RunAs(name), Principal::Step { run_as, .. }) => run_as.contains(name),
             (Self::Workflow(glob), Principal::Step { workflow, .. }) => glob.admits(workflow),
             (Self::WorkflowStep(name, of), Principal::Step { workflow, step, .. }) => {

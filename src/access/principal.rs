@@ -6,16 +6,16 @@ use std::fmt;
 use serde::{Deserialize, Serialize};
 
 use crate::model::{
-    ExecutorName, OperatorName, RunAs, RunName, StepName, WorkflowName, WorkflowPath,
+    ExecutorName, Id, OperatorName, RunAs, RunName, StepName, WorkflowName, WorkflowPath,
 };
 
 /// The authenticated caller.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub enum Principal {
-    /// An executor.
-    Executor(ExecutorName),
-    /// An operator, with the one role it has.
-    Operator(OperatorName, Role),
+    /// An executor, by its registration: another of the same name is another.
+    Executor(ExecutorName, Id),
+    /// An operator, with the one role it has, by its registration.
+    Operator(OperatorName, Role, Id),
     /// A step of a run.
     Step {
         /// Its workflow.
@@ -32,8 +32,8 @@ pub enum Principal {
 impl fmt::Display for Principal {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         match self {
-            Self::Executor(name) => write!(f, "executor:{name}"),
-            Self::Operator(name, _) => write!(f, "operator:{name}"),
+            Self::Executor(name, _) => write!(f, "executor:{name}"),
+            Self::Operator(name, ..) => write!(f, "operator:{name}"),
             Self::Step { workflow, run, step, .. } => {
                 WorkflowPath::of_step(workflow, run, step).fmt(f)
             }

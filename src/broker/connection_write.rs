@@ -97,7 +97,7 @@ pub(super) fn create(
 pub(super) fn first_access(caller: &Principal, given: Access) -> Result<Bindings, Error> {
     let mut access = Bindings::default();
     access.replace_all(given).map_err(Error::PrincipalInvalid)?;
-    if let Principal::Operator(name, _) = caller {
+    if let Principal::Operator(name, ..) = caller {
         access.add(Relation::Editor, Pattern::Operator(name.clone()));
     }
     Ok(access)

@@ -162,7 +162,7 @@ impl Broker {
     ) -> Result<ConnectionInUse, Error> {
         require_role(&caller, Role::Operator)?;
         let name = document.name.clone();
-        let asked = Asked::new(&caller, "CreateConnection", &name, options);
+        let asked = Asked::new(&caller, options);
         let change = move |draft: &mut Draft| match draft.catalog.connection(&document.name) {
             Some(_) => Err(Error::AlreadyExists(ResourceName::Connection(document.name))),
             None => create(draft, &caller, document),
@@ -192,7 +192,7 @@ impl Broker {
             self.count_comparison(&caller)?;
             self.note_comparison(&caller, compared).await?;
         }
-        let asked = Asked::new(&caller, "UpdateConnection", &name, options);
+        let asked = Asked::new(&caller, options);
         let change = move |draft: &mut Draft| {
             let name = document.name.clone();
             match draft.catalog.connection(&name).cloned() {
@@ -280,7 +280,7 @@ impl Broker {
         options: WriteOptions,
     ) -> Result<(), Error> {
         require_role(&caller, Role::Operator)?;
-        let asked = Asked::new(&caller, "DeleteConnection", &name, options);
+        let asked = Asked::new(&caller, options);
         let uid = self.snapshot().catalog.connection(&name).map(|found| found.metadata.uid);
         let runs = self
             .recent(|usage, since| uid.map(|uid| usage.users_of(uid, since)).unwrap_or_default())?;

@@ -10,7 +10,7 @@ use crate::access::Principal;
 use crate::catalog::{Catalog, Connection};
 use crate::journal::{ChangeNote, Live, RequestNote, RequestTable};
 use crate::lease::Lease;
-use crate::model::{Id, RequestId, Timestamp};
+use crate::model::{Id, NamedRequest, Timestamp};
 use crate::seal::{Keyring, RecordKey, Sealed};
 use crate::store::Operation;
 
@@ -179,38 +179,38 @@ impl Draft {
         change: impl FnOnce(&mut Self) -> Result<T, Error>,
         again: impl FnOnce(&Catalog) -> Result<T, Error>,
     ) -> Result<T, Error> {
-        self.check_caller(&asked.caller)?;
-        let principal = asked.caller.to_string();
-        let id = asked.options.request_id.as_ref().filter(|_| !asked.options.validate_only);
-        if let Some(id) = id
-            && let Some(done) = self.known.find(&principal, id)
+        let registration = self.check_caller(&asked.caller)?;
+        let request = asked.options.request.as_ref().filter(|_| !asked.options.validate_only);
+        if let Some(NamedRequest { id, mac }) = request
+            && let Some(done) = self.known.find(registration, id)
         {
-            return match done == asked.what {
+            return match done.mac == *mac {
                 true => again(&self.catalog),
                 false => Err(Error::RequestIdReused(id.clone())),
             };
         }
         let before = self.operations.len();
         let outcome = self.attempt_and_keep(!asked.options.validate_only, change)?;
-        if let Some(id) = id {
+        if let Some(request) = request {
             if self.operations.len() == before {
                 budgets.take(&asked.caller, "unchanged", self.now)?;
             }
-            let note = RequestNote { principal, id: id.clone(), what: asked.what.clone() };
+            let note = RequestNote { registration, request: request.clone(), opening: None };
             self.known.insert(note.clone());
             self.requests.push(note);
         }
         Ok(outcome)
     }
 
-    /// Whether whoever asked is still who he was: changes wait, and others may have removed him meanwhile.
-    pub(super) fn check_caller(&self, caller: &Principal) -> Result<(), Error> {
+    /// The registration of whoever asked, if it is still there: changes wait, and others may have removed it
+    /// meanwhile.
+    pub(super) fn check_caller(&self, caller: &Principal) -> Result<Id, Error> {
         match caller {
-            Principal::Operator(name, role) => match self.catalog.operator(name) {
-                Some(found) if found.role == Some(*role) => Ok(()),
+            Principal::Operator(name, role, uid) => match self.catalog.operator(name) {
+                Some(found) if found.uid == *uid && found.role == Some(*role) => Ok(*uid),
                 _ => Err(Error::Unregistered),
             },
-            Principal::Executor(_) | Principal::Step { .. } => Err(Error::OperatorRequired),
+            Principal::Executor(..) | Principal::Step { .. } => Err(Error::OperatorRequired),
         }
     }
 }
@@ -229,28 +229,21 @@ pub(super) enum Written {
 /// How a change is to be made.
 #[derive(Clone, Debug, Default)]
 pub struct WriteOptions {
-    /// What the client calls the request, so that it is done once.
-    pub request_id: Option<RequestId>,
+    /// The request, if the client gave it an id, so that it is done once.
+    pub request: Option<NamedRequest>,
     /// Check everything and change nothing.
     pub validate_only: bool,
 }
 
-/// Who asks for a change, for what, and how.
+/// Who asks for a change, and how.
 pub(super) struct Asked {
     caller: Principal,
-    what: String,
     options: WriteOptions,
 }
 
 impl Asked {
-    /// A change by `caller`: the method and the resource say what it is.
-    pub(super) fn new(
-        caller: &Principal,
-        method: &str,
-        resource: &dyn std::fmt::Display,
-        options: WriteOptions,
-    ) -> Self {
-        Self { caller: caller.clone(), what: format!("{method} {resource}"), options }
+    pub(super) fn new(caller: &Principal, options: WriteOptions) -> Self {
+        Self { caller: caller.clone(), options }
     }
 }
 

@@ -291,6 +291,17 @@ pub enum Error {
     /// Too many steps are open.
     #[error("as many steps are open as this broker allows ({0})")]
     TooManySteps(u32),
+    /// One of several executors has too many steps open.
+    #[error(
+        "this executor has {share} steps open: a quarter of what this broker allows ({all}) is the most for one of \
+         several executors; close some"
+    )]
+    TooManyStepsOfOne {
+        /// The most for one.
+        share: u32,
+        /// The most for all.
+        all: u32,
+    },
     /// A TTL is out of range.
     #[error("the {what} must be between {} s and {} s", .least.as_secs(), .most.as_secs())]
     TtlOutOfRange {

@@ -91,7 +91,7 @@ impl Broker {
     ) -> Result<ListedGroup, Error> {
         require_role(&caller, Role::Operator)?;
         let name = new.name.clone();
-        let asked = Asked::new(&caller, "CreateGroup", &name, options);
+        let asked = Asked::new(&caller, options);
         let change = move |draft: &mut Draft| create(draft, &caller, new);
         self.writer.run(asked, change, move |catalog| find(catalog, &name)).await
     }
@@ -162,7 +162,7 @@ impl Broker {
         options: WriteOptions,
     ) -> Result<ListedGroup, Error> {
         require_role(&caller, Role::Operator)?;
-        let asked = Asked::new(&caller, "UpdateGroup", &name, options);
+        let asked = Asked::new(&caller, options);
         let new_name = change.new_name.clone().unwrap_or_else(|| name.clone());
         let again = new_name.clone();
         let change = move |draft: &mut Draft| {
@@ -186,7 +186,7 @@ impl Broker {
         options: WriteOptions,
     ) -> Result<(), Error> {
         require_role(&caller, Role::Operator)?;
-        let asked = Asked::new(&caller, "DeleteGroup", &name, options);
+        let asked = Asked::new(&caller, options);
         let users = self.recent(|usage, since| usage.users_of_group(&name, since))?;
         let change = move |draft: &mut Draft| {
             if deletion.allow_missing && draft.catalog.group(&name).is_none() {
@@ -222,8 +222,7 @@ impl Broker {
         options: WriteOptions,
     ) -> Result<ListedGroup, Error> {
         require_role(&caller, Role::Operator)?;
-        let method = if change.add { "AddMembers" } else { "RemoveMembers" };
-        let asked = Asked::new(&caller, method, &name, options);
+        let asked = Asked::new(&caller, options);
         let again = name.clone();
         let change = move |draft: &mut Draft| {
             let group = editable(draft, &caller, &name)?;

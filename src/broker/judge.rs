@@ -266,7 +266,7 @@ pub(super) struct Standing {
 /// Whether the executor that opened this is still registered, and no other under its name.
 pub(super) fn is_executors(catalog: &Catalog, opening: &Opening) -> bool {
     let executor = catalog.executor(&opening.key.executor);
-    executor.is_some_and(|executor| executor.uid == opening.executor_uid)
+    executor.is_some_and(|executor| executor.uid == opening.key.executor_uid)
 }
 
 /// Whether a lease would still be given: its resource is there, and access allows it.

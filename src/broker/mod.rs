@@ -84,7 +84,7 @@ use tokio::sync::Semaphore;
 use crate::catalog::{Snapshot, Snapshots};
 use crate::identity::Authority;
 use crate::journal::Journal;
-use crate::model::{Clock, JournalMode, Limits, Timestamp};
+use crate::model::{Clock, JournalMode, Limits, RequestMac, Timestamp};
 use crate::seal::Keyring;
 use crate::store::Store;
 use keys::Keys;
@@ -133,6 +133,11 @@ impl Broker {
     /// The CA.
     pub fn authority(&self) -> &Authority {
         &self.authority
+    }
+
+    /// What stands for a request: its method and all that it says, bound by a key that nobody else has.
+    pub fn request_mac(&self, method: &str, message: &[u8]) -> RequestMac {
+        self.keyring.request_mac(&[method.as_bytes(), message]).into()
     }
 
     /// The catalogue in force.

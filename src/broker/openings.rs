@@ -10,15 +10,15 @@ use std::time::Duration;
 
 use super::Broker;
 use super::error::Error;
-use super::operators::require_executor;
+use super::operators::{Executor, require_executor};
 use super::step_directory::{CERTIFICATE, StepFile, guests_of};
 use crate::access::Principal;
 use crate::identity::KeyAndCertificate;
 use crate::journal::{CloseReason, Live, LiveOpening};
 use crate::model::limits::{MAX_HEARTBEAT, MAX_PATH_BYTES, MAX_STEP_CERTIFICATE_LIFE, MIN_TTL};
 use crate::model::{
-    AllowedTarget, ExecutorName, Id, Opening, RequestId, RunAs, RunName, StepKey, StepName,
-    Timestamp, WorkflowName,
+    AllowedTarget, Id, NamedRequest, Opening, RunAs, RunName, StepKey, StepName, Timestamp,
+    WorkflowName,
 };
 use crate::seal::random_id;
 
@@ -48,8 +48,8 @@ pub struct StepRequest {
     pub heartbeat: Option<Duration>,
     /// What it may ask for at most; everything if empty.
     pub allowed_targets: Vec<AllowedTarget>,
-    /// What its executor calls the request.
-    pub request_id: Option<RequestId>,
+    /// The request, if its executor gave it an id.
+    pub named: Option<NamedRequest>,
     /// An absolute path, `host`, or empty for the default.
     pub mount_path: String,
 }
@@ -135,19 +135,21 @@ impl Broker {
     /// What the same request has opened already.
     fn opened_before(
         &self,
-        executor: &ExecutorName,
+        executor: &Executor,
         request: &StepRequest,
     ) -> Result<Option<Arc<LiveOpening>>, Error> {
-        let Some(id) = &request.request_id else { return Ok(None) };
-        let key = request.key(executor);
-        let (open, last) = self
-            .journal
-            .look(|live| (live.open_attempt(&key).cloned(), live.last_attempt(&key)))?;
-        match open.filter(|open| open.record().request_id.as_ref() == Some(id)) {
-            Some(open) => Ok(Some(open)),
+        let Some(NamedRequest { id, mac }) = &request.named else { return Ok(None) };
+        let (done, open) = self.journal.look(|live| {
+            let done = live.open_request(executor.uid, id);
+            let opening = done.and_then(|done| done.opening);
+            (done, opening.and_then(|opening| live.opening(opening)).cloned())
+        })?;
+        match (done, open) {
+            (None, _) => Ok(None),
+            (Some(done), _) if done.mac != *mac => Err(Error::RequestIdReused(id.clone())),
+            (Some(_), Some(open)) => Ok(Some(open)),
             // It was opened, and closed since.
-            None if last.request_id.as_ref() == Some(id) => Err(Error::OpenedBefore(id.clone())),
-            None => Ok(None),
+            (Some(_), None) => Err(Error::OpenedBefore(id.clone())),
         }
     }
 
@@ -155,7 +157,7 @@ impl Broker {
     /// closed by then.
     async fn new_opening(
         &self,
-        executor: ExecutorName,
+        executor: Executor,
         request: StepRequest,
     ) -> Result<(Opening, KeyAndCertificate), Error> {
         let now = self.now();
@@ -164,14 +166,13 @@ impl Broker {
         let key = request.key(&executor);
         let StepOwner { uid, gid, anybody } = request.owner.check(&mount_path)?;
         let heartbeat_seconds = heartbeat_seconds(request.heartbeat)?;
-        let executor_uid = self.check_scope(&key, &request.run_as)?;
-        let attempt = self.next_attempt(&key, request.attempt).await?;
+        self.check_scope(&key, &request.run_as)?;
+        let attempt = self.next_attempt(&key, &request).await?;
         let expire_time = now.after(ttl);
         let certificate = self.issue_step(&key, now, expire_time)?;
         let opening = Opening {
             id: random_id()?,
             key,
-            executor_uid,
             attempt,
             run_as: request.run_as,
             uid: uid.unwrap_or_else(|| rustix::process::geteuid().as_raw()),
@@ -181,7 +182,7 @@ impl Broker {
             is_for_anybody: anybody,
             heartbeat_seconds,
             allowed_targets: request.allowed_targets,
-            request_id: request.request_id,
+            request: request.named,
             open_time: now,
             expire_time,
             public_key: certificate.public_key.clone(),
@@ -235,21 +236,22 @@ impl Broker {
     /// An executor's open step. Another's is as unknown as one that never was.
     pub(super) fn find_own(
         &self,
-        executor: &ExecutorName,
+        executor: &Executor,
         selector: &StepSelector,
     ) -> Result<Option<Arc<LiveOpening>>, Error> {
         let found = self.journal.look(|live| match selector {
             StepSelector::Opening(id) => live.opening(*id).cloned(),
             StepSelector::Step(workflow, run, step) => live
                 .open_attempt(&StepKey {
-                    executor: executor.clone(),
+                    executor: executor.name.clone(),
+                    executor_uid: executor.uid,
                     workflow: workflow.clone(),
                     run: run.clone(),
                     step: step.clone(),
                 })
                 .cloned(),
         })?;
-        Ok(found.filter(|opening| opening.record().key.executor == *executor))
+        Ok(found.filter(|opening| opening.record().key.executor_uid == executor.uid))
     }
 
     /// There is nothing to close now; if somebody else is closing it, that is on disk when this returns.
@@ -284,25 +286,30 @@ impl Broker {
     }
 
     /// Whether an executor is registered, for this workflow and to assert these principals.
-    fn check_scope(&self, key: &StepKey, run_as: &BTreeSet<RunAs>) -> Result<Id, Error> {
+    fn check_scope(&self, key: &StepKey, run_as: &BTreeSet<RunAs>) -> Result<(), Error> {
         let snapshot = self.snapshot();
         let executor = snapshot.catalog.executor(&key.executor).ok_or(Error::Unregistered)?;
+        if executor.uid != key.executor_uid {
+            return Err(Error::Unregistered);
+        }
         if !executor.scope.admits_workflow(&key.workflow) {
             return Err(Error::WorkflowNotPermitted(key.workflow.clone()));
         }
         match run_as.iter().find(|one| !executor.scope.admits_run_as(one)) {
             Some(one) => Err(Error::RunAsNotPermitted(one.clone())),
-            None => Ok(executor.uid),
+            None => Ok(()),
         }
     }
 
     fn may_open(&self, live: &Live, opening: &Opening) -> Result<(), Error> {
         // Asked again where nothing can change: an executor that was removed meanwhile opens nothing.
-        if self.check_scope(&opening.key, &opening.run_as)? != opening.executor_uid {
-            return Err(Error::Unregistered);
-        }
-        if live.open_count() >= self.limits.open_steps as usize {
-            return Err(Error::TooManySteps(self.limits.open_steps));
+        self.check_scope(&opening.key, &opening.run_as)?;
+        self.check_room(live, opening.key.executor_uid)?;
+        if let Some(NamedRequest { id, mac }) = &opening.request
+            && let Some(done) = live.open_request(opening.key.executor_uid, id)
+            && done.mac != *mac
+        {
+            return Err(Error::RequestIdReused(id.clone()));
         }
         match live.open_attempt(&opening.key) {
             Some(open) => Err(Error::StepExists(open.record().attempt)),
@@ -310,19 +317,36 @@ impl Broker {
         }
     }
 
+    /// Whether one more step may be open: while others are registered, no executor has more than a quarter of all.
+    fn check_room(&self, live: &Live, executor: Id) -> Result<(), Error> {
+        let all = self.limits.open_steps;
+        if live.open_count() >= all as usize {
+            return Err(Error::TooManySteps(all));
+        }
+        let share = (all / 4).max(1);
+        let is_full = live.open_count_of(executor) >= share as usize;
+        match is_full && self.snapshot().catalog.has_other_executor(executor) {
+            true => Err(Error::TooManyStepsOfOne { share, all }),
+            false => Ok(()),
+        }
+    }
+
     /// The number of this attempt; an older one that is open is closed first.
-    async fn next_attempt(&self, key: &StepKey, asked: Option<i32>) -> Result<i32, Error> {
+    async fn next_attempt(&self, key: &StepKey, request: &StepRequest) -> Result<i32, Error> {
         let (open, last) =
             self.journal.look(|live| (live.open_attempt(key).cloned(), live.last_attempt(key)))?;
-        let attempt = asked.unwrap_or_else(|| last.number.saturating_add(1));
+        let attempt = request.attempt.unwrap_or_else(|| last.saturating_add(1));
         if attempt < 1 {
             return Err(Error::TargetInvalid("attempt counts from 1".to_owned()));
         }
         if let Some(open) = open {
-            if attempt <= open.record().attempt {
-                return Err(Error::StepExists(open.record().attempt));
+            let record = open.record();
+            // The same request may be under way twice: what it has opened a moment ago it does not close.
+            let is_same = record.request.is_some() && record.request == request.named;
+            if attempt <= record.attempt || is_same {
+                return Err(Error::StepExists(record.attempt));
             }
-            self.close_opening(open.record().id, CloseReason::NewAttempt).await?;
+            self.close_opening(record.id, CloseReason::NewAttempt).await?;
         }
         Ok(attempt)
     }
@@ -421,9 +445,10 @@ impl Broker {
 
 impl StepRequest {
     /// Which step it is of.
-    fn key(&self, executor: &ExecutorName) -> StepKey {
+    fn key(&self, executor: &Executor) -> StepKey {
         StepKey {
-            executor: executor.clone(),
+            executor: executor.name.clone(),
+            executor_uid: executor.uid,
             workflow: self.workflow.clone(),
             run: self.run.clone(),
             step: self.step.clone(),

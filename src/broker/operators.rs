@@ -6,7 +6,7 @@ use crate::access::{Principal, Role};
 use crate::catalog::Registered;
 use crate::identity::{NotLetIn, Svid};
 use crate::journal::{LiveOpening, NotAccepted};
-use crate::model::{ExecutorName, SpiffeId, Timestamp};
+use crate::model::{ExecutorName, Id, SpiffeId, Timestamp};
 
 impl Broker {
     /// The principal behind a certificate on the admin door. It is asked at every request: removal and
@@ -32,10 +32,11 @@ impl Broker {
         if registration.local_only && !is_local() {
             return Err(Error::Unregistered);
         }
+        let uid = registration.uid;
         Ok(match (&registration.who, registration.role) {
-            (Registered::Executor(name), _) => Principal::Executor(name.clone()),
+            (Registered::Executor(name), _) => Principal::Executor(name.clone(), uid),
             (Registered::Operator(name), role) => {
-                Principal::Operator(name.clone(), role.unwrap_or(Role::Viewer))
+                Principal::Operator(name.clone(), role.unwrap_or(Role::Viewer), uid)
             }
         })
     }
@@ -92,16 +93,30 @@ pub(super) fn require_operator(caller: &Principal) -> Result<(), Error> {
 /// An operator with at least this role.
 pub(super) fn require_role(caller: &Principal, needed: Role) -> Result<(), Error> {
     match caller {
-        Principal::Operator(_, role) if *role >= needed => Ok(()),
+        Principal::Operator(_, role, _) if *role >= needed => Ok(()),
         Principal::Operator(..) => Err(Error::RoleRequired(needed)),
         _ => Err(Error::OperatorRequired),
     }
 }
 
-/// The executor's name.
-pub(super) fn require_executor(caller: &Principal) -> Result<ExecutorName, Error> {
+/// An executor, by its registration: another of the same name is another.
+pub(super) struct Executor {
+    pub(super) name: ExecutorName,
+    pub(super) uid: Id,
+}
+
+/// The executor that calls.
+pub(super) fn require_executor(caller: &Principal) -> Result<Executor, Error> {
     match caller {
-        Principal::Executor(name) => Ok(name.clone()),
+        Principal::Executor(name, uid) => Ok(Executor { name: name.clone(), uid: *uid }),
         _ => Err(Error::ExecutorRequired),
+    }
+}
+
+/// Whose steps and runs a caller sees: an executor its own, an operator everybody's.
+pub(super) fn seen_by(caller: &Principal) -> Result<Option<Executor>, Error> {
+    match caller {
+        Principal::Operator(..) => Ok(None),
+        _ => require_executor(caller).map(Some),
     }
 }

@@ -130,7 +130,7 @@ impl Broker {
         caller: &Principal,
         ask: impl FnOnce(&mut Rate, i64) -> Result<(), Duration>,
     ) -> Result<(), Error> {
-        let Principal::Operator(name, _) = caller else { return Err(Error::OperatorRequired) };
+        let Principal::Operator(name, ..) = caller else { return Err(Error::OperatorRequired) };
         let now = self.now().millis();
         let mut rates = self.comparisons.rates.lock();
         // Of those that asked long ago nothing need be known.

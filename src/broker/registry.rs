@@ -91,7 +91,7 @@ impl Broker {
             false => self.authority.issue_client(&who.spiffe_id(), &key, random_id()?, now, end)?,
         };
         let pinned = issued.pinned.clone();
-        let asked = Asked::new(&caller, "Enroll", &who.resource(), options);
+        let asked = Asked::new(&caller, options);
         let change = move |draft: &mut Draft| {
             if draft.catalog.registration(&who).is_some() {
                 return Err(Error::AlreadyExists(who.resource()));
@@ -115,8 +115,8 @@ impl Broker {
         request: &[u8],
     ) -> Result<Issued, Error> {
         let who = match caller {
-            Principal::Operator(name, _) => Registered::Operator(name.clone()),
-            Principal::Executor(name) => Registered::Executor(name.clone()),
+            Principal::Operator(name, ..) => Registered::Operator(name.clone()),
+            Principal::Executor(name, _) => Registered::Executor(name.clone()),
             Principal::Step { .. } => return Err(Error::OperatorRequired),
         };
         let key = requested_key(request)?;
@@ -184,7 +184,7 @@ impl Broker {
     ) -> Result<(), Error> {
         require_role(&caller, Role::Administrator)?;
         let validate_only = options.validate_only;
-        let asked = Asked::new(&caller, "Dismiss", &who.resource(), options);
+        let asked = Asked::new(&caller, options);
         let gone = who.clone();
         let change = move |draft: &mut Draft| remove(draft, &caller, &who, allow_missing);
         self.writer.run(asked, change, |_| Ok(())).await?;
@@ -194,13 +194,18 @@ impl Broker {
         self.close_all_of(&gone).await
     }
 
-    /// Closes every step that an executor has open. They resolve nothing since the removal, and no more are
+    /// Closes every step that a removed executor has open. They resolve nothing since the removal, and no more are
     /// opened; whoever does not wait for this leaves the rest to [`Broker::keep_house`].
     async fn close_all_of(&self, who: &Registered) -> Result<(), Error> {
         let Registered::Executor(name) = who else { return Ok(()) };
+        // Another may have the name by now.
+        let snapshot = self.snapshot();
+        let present = snapshot.catalog.executor(name).map(|executor| executor.uid);
         let theirs = self.journal.look(|live| {
             let all = live.openings().map(|opening| opening.record());
-            all.filter(|record| record.key.executor == *name).map(|one| one.id).collect::<Vec<_>>()
+            let gone = all
+                .filter(|one| one.key.executor == *name && Some(one.key.executor_uid) != present);
+            gone.map(|one| one.id).collect::<Vec<_>>()
         })?;
         for id in theirs {
             self.close_opening(id, CloseReason::ExecutorRemoved).await?;
@@ -323,7 +328,7 @@ fn remove(
     allow_missing: bool,
 ) -> Result<(), Error> {
     // So one administrator is always left.
-    if matches!((caller, who), (Principal::Operator(own, _), Registered::Operator(name)) if own == name)
+    if matches!((caller, who), (Principal::Operator(own, ..), Registered::Operator(name)) if own == name)
     {
         return Err(Error::OwnRegistration);
     }

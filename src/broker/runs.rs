@@ -5,7 +5,7 @@ use std::collections::BTreeMap;
 use super::Broker;
 use super::error::Error;
 use super::openings::{ClosedStep, StepSelector};
-use super::operators::require_executor;
+use super::operators::{require_executor, seen_by};
 use crate::access::Principal;
 use crate::journal::{Body, CloseReason, Event, Outcome, RenewalOutcome, WhichRuns};
 use crate::model::{FieldName, Id, Opening, RunName, Timestamp, WorkflowName};
@@ -67,17 +67,17 @@ impl Broker {
         workflow: Option<&WorkflowName>,
         run: &RunName,
     ) -> Result<Vec<RunStep>, Error> {
-        let own = match caller {
-            Principal::Executor(name) => Some(name),
-            Principal::Operator(..) => None,
-            Principal::Step { .. } => return Err(Error::ExecutorRequired),
-        };
-        let lines = self.journal.run_lines(WhichRuns { run, workflow, executor: own });
+        let own = seen_by(caller)?;
+        let executor = own.as_ref().map(|own| &own.name);
+        let lines = self.journal.run_lines(WhichRuns { run, workflow, executor });
         let lines = lines.map_err(|error| Error::Internal(format!("the journal: {error}")))?;
-        if lines.is_empty() {
+        let mut steps = fold(lines);
+        // Runs are found by name; those of another registration of the name are another's.
+        let is_seen = |uid: Id| own.as_ref().is_none_or(|own| own.uid == uid);
+        steps.retain(|step| is_seen(step.opening.key.executor_uid));
+        if steps.is_empty() {
             return Err(Error::RunNotFound(run.clone()));
         }
-        let mut steps = fold(lines);
         let now = self.now();
         self.journal.look(|live| {
             for received in steps.iter_mut().flat_map(|step| &mut step.received) {
@@ -113,7 +113,7 @@ impl Broker {
         let executor = require_executor(caller)?;
         let open: Vec<Id> = self.journal.look(|live| {
             let all = live.openings().map(|opening| opening.record());
-            all.filter(|one| one.key.executor == executor)
+            all.filter(|one| one.key.executor_uid == executor.uid)
                 .filter(|one| one.key.workflow == *workflow && one.key.run == *run)
                 .map(|one| one.id)
                 .collect()

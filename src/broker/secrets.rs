@@ -70,8 +70,7 @@ impl Broker {
     ) -> Result<SecretMetadata, Error> {
         require_role(&caller, Role::Operator)?;
         let name = document.name.clone();
-        let resource = ResourceName::Secret(name.clone());
-        let asked = Asked::new(&caller, "PutSecret", &resource, options);
+        let asked = Asked::new(&caller, options);
         let change = move |draft: &mut Draft| {
             let name = document.name.clone();
             put(draft, &caller, document)?;
@@ -93,7 +92,7 @@ impl Broker {
     ) -> Result<(), Error> {
         require_role(&caller, Role::Operator)?;
         let resource = ResourceName::Secret(name.clone());
-        let asked = Asked::new(&caller, "DeleteSecret", &resource, options);
+        let asked = Asked::new(&caller, options);
         let change = move |draft: &mut Draft| {
             let secret = match draft.catalog.secret(&name) {
                 Some(found) => found.metadata.clone(),

@@ -2,6 +2,7 @@
 
 use super::Broker;
 use super::error::Error;
+use super::operators::seen_by;
 use crate::access::Principal;
 use crate::model::{Id, Opening};
 
@@ -39,13 +40,10 @@ impl Broker {
         after: Option<Id>,
         size: usize,
     ) -> Result<ListedSteps, Error> {
-        let own = match caller {
-            Principal::Executor(name) => Some(name),
-            Principal::Operator(..) => None,
-            Principal::Step { .. } => return Err(Error::ExecutorRequired),
-        };
+        let own = seen_by(caller)?;
+        let own = own.as_ref();
         let is_wanted = |opening: &Opening| {
-            own.is_none_or(|own| *own == opening.key.executor)
+            own.is_none_or(|own| own.uid == opening.key.executor_uid)
                 && workflow.is_none_or(|workflow| opening.key.workflow.as_str() == workflow)
                 && after.is_none_or(|after| opening.id > after)
         };

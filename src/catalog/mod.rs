@@ -265,6 +265,14 @@ impl Catalog {
         self.registrations.get(who)
     }
 
+    /// Whether an executor beside this one is registered. It costs the same however many there are: executors come
+    /// before operators.
+    pub fn has_other_executor(&self, uid: Id) -> bool {
+        let executors = self.registrations.values().take(2);
+        let mut others = executors.filter(|one| matches!(one.who, Registered::Executor(_)));
+        others.any(|one| one.uid != uid)
+    }
+
     /// Executors and operators, each by name.
     pub fn registrations(&self) -> impl Iterator<Item = &Arc<Registration>> {
         self.registrations.values()

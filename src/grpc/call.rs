@@ -2,12 +2,14 @@
 
 use std::sync::Arc;
 
+use prost::Message;
 use tonic::{Request, Response, Status};
 
-use super::peer;
 use super::status::{reason_of, to_status};
+use super::{convert, peer};
 use crate::access::Principal;
-use crate::broker::{Broker, Error};
+use crate::broker::{Broker, Error, WriteOptions};
+use crate::model::NamedRequest;
 
 /// The admin door's services, each in a file of its own.
 #[derive(Clone)]
@@ -55,6 +57,33 @@ impl Call {
         work: impl Future<Output = Result<T, Error>>,
     ) -> Result<Response<T>, Status> {
         work.await.map(Response::new).map_err(|error| self.refuse(&error))
+    }
+
+    /// How a change is to be made: an id is bound to the whole request.
+    ///
+    /// # Errors
+    /// If the id is not well formed.
+    pub(super) fn options(
+        &self,
+        request: &impl Message,
+        id: &str,
+        validate_only: bool,
+    ) -> Result<WriteOptions, Error> {
+        Ok(WriteOptions { request: self.named(request, id)?, validate_only })
+    }
+
+    /// The request under its id, if it has one. Encoding is the same for the same request, its maps being sorted.
+    ///
+    /// # Errors
+    /// If the id is not well formed.
+    pub(super) fn named(
+        &self,
+        request: &impl Message,
+        id: &str,
+    ) -> Result<Option<NamedRequest>, Error> {
+        let Some(id) = convert::request_id(id)? else { return Ok(None) };
+        let mac = self.broker.request_mac(self.method, &request.encode_to_vec());
+        Ok(Some(NamedRequest { id, mac }))
     }
 
     /// The status for an error.

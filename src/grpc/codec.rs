@@ -5,11 +5,13 @@
 
 use std::marker::PhantomData;
 
-use prost::Message;
-use prost::bytes::BufMut as _;
+use prost::bytes::{Buf as _, BufMut as _};
+use prost::{Message, Name};
 use tonic::Status;
-use tonic::codec::{BufferSettings, EncodeBuf, Encoder};
+use tonic::codec::{BufferSettings, DecodeBuf, Decoder, EncodeBuf, Encoder};
 use tonic_prost::ProstDecoder;
+
+use super::known;
 
 /// What a request is read into; most are smaller, and a larger one gets what it needs.
 const REQUEST_BYTES: usize = 256;
@@ -30,19 +32,37 @@ impl<T, U> Default for Codec<T, U> {
 impl<T, U> tonic::codec::Codec for Codec<T, U>
 where
     T: Message + 'static,
-    U: Message + Default + 'static,
+    U: Message + Name + Default + 'static,
 {
     type Encode = T;
     type Decode = U;
     type Encoder = MessageEncoder<T>;
-    type Decoder = ProstDecoder<U>;
+    type Decoder = MessageDecoder<U>;
 
     fn encoder(&mut self) -> Self::Encoder {
         MessageEncoder(PhantomData)
     }
 
     fn decoder(&mut self) -> Self::Decoder {
-        ProstDecoder::new(BufferSettings::new(REQUEST_BYTES, YIELD_BYTES))
+        MessageDecoder(ProstDecoder::new(BufferSettings::new(REQUEST_BYTES, YIELD_BYTES)))
+    }
+}
+
+/// Reads messages.
+pub struct MessageDecoder<U>(ProstDecoder<U>);
+
+impl<U: Message + Name + Default> Decoder for MessageDecoder<U> {
+    type Item = U;
+    type Error = Status;
+
+    fn decode(&mut self, buffer: &mut DecodeBuf<'_>) -> Result<Option<U>, Status> {
+        // A message is read when it is there as a whole, in one piece.
+        known::check::<U>(buffer.chunk())?;
+        self.0.decode(buffer)
+    }
+
+    fn buffer_settings(&self) -> BufferSettings {
+        self.0.buffer_settings()
     }
 }
 

@@ -23,7 +23,7 @@ impl ConnectionService for AdminDoor {
         let name = |request: &pb::CreateConnectionRequest| name_of(request.connection.as_ref());
         let (call, request) = self.begin(request, "CreateConnection", name)?;
         call.answer(async {
-            let options = convert::options(&request.request_id, request.validate_only)?;
+            let options = call.options(&request, &request.request_id, request.validate_only)?;
             let document = document(request.connection.unwrap_or_default())?;
             let created =
                 call.broker.create_connection(call.caller.clone(), document, options).await?;
@@ -74,7 +74,7 @@ impl ConnectionService for AdminDoor {
         let name = |request: &pb::UpdateConnectionRequest| name_of(request.connection.as_ref());
         let (call, request) = self.begin(request, "UpdateConnection", name)?;
         call.answer(async {
-            let options = convert::options(&request.request_id, request.validate_only)?;
+            let options = call.options(&request, &request.request_id, request.validate_only)?;
             let connection = request.connection.unwrap_or_default();
             let etag = convert::given(&connection.etag);
             let document = match convert::mask(request.update_mask) {
@@ -95,7 +95,7 @@ impl ConnectionService for AdminDoor {
     ) -> Result<Response<()>, Status> {
         let (call, request) = self.begin(request, "DeleteConnection", |one| one.name.clone())?;
         call.answer(async {
-            let options = convert::options(&request.request_id, request.validate_only)?;
+            let options = call.options(&request, &request.request_id, request.validate_only)?;
             let name = convert::connection_name(&request.name)?;
             let deletion = Deletion {
                 etag: convert::given(&request.etag),

@@ -8,7 +8,7 @@ use base64::engine::general_purpose::URL_SAFE_NO_PAD;
 
 use super::pb;
 use crate::access::{Bindings, Pattern, Relation};
-use crate::broker::{Error, Resolved, WriteOptions};
+use crate::broker::{Error, Resolved};
 use crate::lease::{Lease, TtlLimit};
 use crate::model::limits::MAX_PAGE_BYTES;
 use crate::model::{
@@ -216,10 +216,9 @@ pub(super) fn mask(given: Option<prost_types::FieldMask>) -> Option<BTreeSet<Str
     Some(paths).filter(|paths| !paths.is_empty())
 }
 
-/// How a change is to be made.
-pub(super) fn options(request_id: &str, validate_only: bool) -> Result<WriteOptions, Error> {
-    let request_id = given(request_id).map(|id| RequestId::parse(&id)).transpose()?;
-    Ok(WriteOptions { request_id, validate_only })
+/// What a client calls its request, if it says so.
+pub(super) fn request_id(given: &str) -> Result<Option<RequestId>, Error> {
+    Ok(self::given(given).map(|id| RequestId::parse(&id)).transpose()?)
 }
 
 /// A count for the wire, which has signed numbers only.

@@ -13,7 +13,7 @@ use crate::broker::{
 use crate::journal::CloseReason;
 use crate::model::limits::MAX_ALLOWED_TARGETS;
 use crate::model::{
-    AllowedTarget, Invalid, RequestId, ResourceName, RunName, StepName, WorkflowName,
+    AllowedTarget, Invalid, NamedRequest, ResourceName, RunName, StepName, WorkflowName,
 };
 
 #[tonic::async_trait]
@@ -28,7 +28,9 @@ impl ExecutorService for AdminDoor {
         let peer_uid = peer::admin_connection(&request)?.uid;
         let (call, request) = self.begin(request, "OpenStep", name)?;
         call.answer(async {
-            let opened = call.broker.open_step(&call.caller, peer_uid, parse(request)?).await?;
+            let named = call.named(&request, &request.request_id)?;
+            let asked = parse(request, named)?;
+            let opened = call.broker.open_step(&call.caller, peer_uid, asked).await?;
             call.broker.settle().await?;
             let certificate = opened.opening.certificates.first();
             Ok(pb::OpenedStep {
@@ -132,8 +134,10 @@ impl ExecutorService for AdminDoor {
     }
 }
 
-pub(super) fn parse(request: pb::OpenStepRequest) -> Result<StepRequest, Error> {
-    let request_id = convert::given(&request.request_id);
+pub(super) fn parse(
+    request: pb::OpenStepRequest,
+    named: Option<NamedRequest>,
+) -> Result<StepRequest, Error> {
     Ok(StepRequest {
         workflow: WorkflowName::parse(&request.workflow)?,
         run: RunName::parse(&request.run)?,
@@ -144,7 +148,7 @@ pub(super) fn parse(request: pb::OpenStepRequest) -> Result<StepRequest, Error> 
         ttl: convert::duration(request.ttl),
         heartbeat: convert::duration(request.heartbeat),
         allowed_targets: allowed_targets(&request.allowed_targets)?,
-        request_id: request_id.map(|id| RequestId::parse(&id)).transpose()?,
+        named,
         mount_path: request.mount_path,
     })
 }

@@ -24,7 +24,7 @@ impl GroupService for AdminDoor {
         let name = |request: &pb::CreateGroupRequest| name_of(request.group.as_ref());
         let (call, request) = self.begin(request, "CreateGroup", name)?;
         call.answer(async {
-            let options = convert::options(&request.request_id, request.validate_only)?;
+            let options = call.options(&request, &request.request_id, request.validate_only)?;
             let new = new_group(request.group.unwrap_or_default())?;
             let created = call.broker.create_group(call.caller.clone(), new, options).await?;
             Ok(to_message(&created))
@@ -69,7 +69,7 @@ impl GroupService for AdminDoor {
         let name = |request: &pb::UpdateGroupRequest| name_of(request.group.as_ref());
         let (call, request) = self.begin(request, "UpdateGroup", name)?;
         call.answer(async {
-            let options = convert::options(&request.request_id, request.validate_only)?;
+            let options = call.options(&request, &request.request_id, request.validate_only)?;
             let group = request.group.unwrap_or_default();
             let (name, etag) = (group_name(&group.name)?, convert::given(&group.etag));
             let mut change = change(group, convert::mask(request.update_mask).as_ref())?;
@@ -88,7 +88,7 @@ impl GroupService for AdminDoor {
     ) -> Result<Response<()>, Status> {
         let (call, request) = self.begin(request, "DeleteGroup", |one| one.name.clone())?;
         call.answer(async {
-            let options = convert::options(&request.request_id, request.validate_only)?;
+            let options = call.options(&request, &request.request_id, request.validate_only)?;
             let name = group_name(&request.name)?;
             let (etag, allow_missing) = (convert::given(&request.etag), request.allow_missing);
             let deletion = Deletion { etag, force: request.force, allow_missing };
@@ -123,7 +123,7 @@ impl GroupService for AdminDoor {
     ) -> Result<Response<pb::ConnectionGroup>, Status> {
         let (call, request) = self.begin(request, "AddMembers", |one| one.name.clone())?;
         call.answer(async {
-            let options = convert::options(&request.request_id, request.validate_only)?;
+            let options = call.options(&request, &request.request_id, request.validate_only)?;
             change_members(&call, &request.name, &request.members, true, options).await
         })
         .await
@@ -135,7 +135,7 @@ impl GroupService for AdminDoor {
     ) -> Result<Response<pb::ConnectionGroup>, Status> {
         let (call, request) = self.begin(request, "RemoveMembers", |one| one.name.clone())?;
         call.answer(async {
-            let options = convert::options(&request.request_id, request.validate_only)?;
+            let options = call.options(&request, &request.request_id, request.validate_only)?;
             change_members(&call, &request.name, &request.members, false, options).await
         })
         .await

@@ -46,7 +46,7 @@ impl IntegrationService for AdminDoor {
         let name = |request: &pb::CreateIntegrationRequest| name_of(request.integration.as_ref());
         let (call, request) = self.begin(request, "CreateIntegration", name)?;
         call.answer(async {
-            let options = convert::options(&request.request_id, request.validate_only)?;
+            let options = call.options(&request, &request.request_id, request.validate_only)?;
             let integration = from_message(request.integration.unwrap_or_default())?;
             let caller = call.caller.clone();
             let created = call.broker.create_integration(caller, integration, options).await?;
@@ -62,7 +62,7 @@ impl IntegrationService for AdminDoor {
         let name = |request: &pb::UpdateIntegrationRequest| name_of(request.integration.as_ref());
         let (call, request) = self.begin(request, "UpdateIntegration", name)?;
         call.answer(async {
-            let options = convert::options(&request.request_id, request.validate_only)?;
+            let options = call.options(&request, &request.request_id, request.validate_only)?;
             let integration = request.integration.unwrap_or_default();
             let etag = convert::given(&integration.etag);
             let integration = from_message(integration)?;
@@ -80,7 +80,7 @@ impl IntegrationService for AdminDoor {
     ) -> Result<Response<()>, Status> {
         let (call, request) = self.begin(request, "DeleteIntegration", |one| one.name.clone())?;
         call.answer(async {
-            let options = convert::options(&request.request_id, request.validate_only)?;
+            let options = call.options(&request, &request.request_id, request.validate_only)?;
             let name = integration_name(&request.name)?;
             let (etag, allow_missing) = (convert::given(&request.etag), request.allow_missing);
             let deletion = Deletion { etag, force: false, allow_missing };

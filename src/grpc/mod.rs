@@ -17,6 +17,7 @@ mod feed;
 mod group;
 mod health;
 mod integration;
+mod known;
 mod methods;
 mod padding;
 mod peer;

@@ -163,7 +163,7 @@ async fn dismiss(
 }
 
 fn trial(validate_only: bool) -> WriteOptions {
-    WriteOptions { request_id: None, validate_only }
+    WriteOptions { request: None, validate_only }
 }
 
 pub(super) fn operator_name(name: &str) -> Result<OperatorName, Error> {

@@ -2,12 +2,12 @@
 //! functions that the services use. Nobody is served here. It is for whoever looks for bytes that do harm,
 //! who needs neither connection nor caller nor store for it.
 
-use prost::Message;
+use prost::{Message, Name};
 use tonic::Status;
 
 use super::{
-    apply, connection, convert, executor, group, integration, pb, registry, secret, status, step,
-    system, tail,
+    apply, connection, convert, executor, group, integration, known, pb, registry, secret, status,
+    step, system, tail,
 };
 use crate::broker::Error;
 use crate::catalog::ConnectionFilter;
@@ -26,7 +26,13 @@ pub enum Read {
 /// A request's message by name, and how it is read.
 pub type Request = (&'static str, fn(&[u8]) -> Read);
 
-fn read<T: Message + Default>(bytes: &[u8], parse: impl FnOnce(T) -> Result<(), Error>) -> Read {
+fn read<T: Message + Name + Default>(
+    bytes: &[u8],
+    parse: impl FnOnce(T) -> Result<(), Error>,
+) -> Read {
+    if let Err(status) = known::check::<T>(bytes) {
+        return Read::Refused(status);
+    }
     match T::decode(bytes) {
         Err(_) => Read::Malformed,
         Ok(message) => match parse(message) {
@@ -62,37 +68,37 @@ pub const STEP_REQUESTS: &[Request] = &[
 /// The requests of the admin door about what is stored.
 pub const RESOURCE_REQUESTS: &[Request] = &[
     request!(AddMembersRequest, |one| {
-        convert::options(&one.request_id, one.validate_only)?;
+        convert::request_id(&one.request_id)?;
         group::group_name(&one.name)?;
         group::parse_members(&one.members).map(drop)
     }),
     request!(ApplyRequest, |one| apply::document(one).map(drop)),
     request!(CreateConnectionRequest, |one| {
-        convert::options(&one.request_id, one.validate_only)?;
+        convert::request_id(&one.request_id)?;
         connection::document(one.connection.unwrap_or_default()).map(drop)
     }),
     request!(CreateGroupRequest, |one| {
-        convert::options(&one.request_id, one.validate_only)?;
+        convert::request_id(&one.request_id)?;
         group::new_group(one.group.unwrap_or_default()).map(drop)
     }),
     request!(CreateIntegrationRequest, |one| {
-        convert::options(&one.request_id, one.validate_only)?;
+        convert::request_id(&one.request_id)?;
         checked_integration(one.integration)
     }),
     request!(DeleteConnectionRequest, |one| {
-        convert::options(&one.request_id, one.validate_only)?;
+        convert::request_id(&one.request_id)?;
         convert::connection_name(&one.name).map(drop)
     }),
     request!(DeleteGroupRequest, |one| {
-        convert::options(&one.request_id, one.validate_only)?;
+        convert::request_id(&one.request_id)?;
         group::group_name(&one.name).map(drop)
     }),
     request!(DeleteIntegrationRequest, |one| {
-        convert::options(&one.request_id, one.validate_only)?;
+        convert::request_id(&one.request_id)?;
         integration::integration_name(&one.name).map(drop)
     }),
     request!(DeleteSecretRequest, |one| {
-        convert::options(&one.request_id, one.validate_only)?;
+        convert::request_id(&one.request_id)?;
         secret::secret_name(&one.name).map(drop)
     }),
     request!(GetConnectionRequest, |one| convert::connection_name(&one.name).map(drop)),
@@ -119,7 +125,10 @@ pub const RESOURCE_REQUESTS: &[Request] = &[
         paged::<WorkflowName>(one.page_size, "")
     }),
     request!(PlanRequest, |one| apply::document(one.document.unwrap_or_default()).map(drop)),
-    request!(PutSecretRequest, |one| secret::secret_name(&one.name).map(drop)),
+    request!(PutSecretRequest, |one| {
+        convert::request_id(&one.request_id)?;
+        secret::secret_name(&one.name).map(drop)
+    }),
     request!(RemoveMembersRequest, |one| {
         group::group_name(&one.name)?;
         group::parse_members(&one.members).map(drop)
@@ -186,7 +195,10 @@ pub const OTHER_REQUESTS: &[Request] = &[
         .map(drop)
     }),
     request!(ListStepsRequest, |one| convert::from_page_token::<Id>(&one.page_token).map(drop)),
-    request!(OpenStepRequest, |one| executor::parse(one).map(drop)),
+    request!(OpenStepRequest, |one| {
+        convert::request_id(&one.request_id)?;
+        executor::parse(one, None).map(drop)
+    }),
     request!(RenewCertificateRequest, |one| {
         crate::identity::requested_key(&one.csr).map(drop).map_err(Error::from)
     }),

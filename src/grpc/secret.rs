@@ -17,7 +17,7 @@ impl SecretService for AdminDoor {
     ) -> Result<Response<pb::Secret>, Status> {
         let (call, request) = self.begin(request, "PutSecret", |one| one.name.clone())?;
         call.answer(async {
-            let options = convert::options(&request.request_id, request.validate_only)?;
+            let options = call.options(&request, &request.request_id, request.validate_only)?;
             let value = Some(Value::new(request.value));
             let document = SecretDocument { name: secret_name(&request.name)?, value };
             let put = call.broker.put_secret(call.caller.clone(), document, options).await?;
@@ -53,7 +53,7 @@ impl SecretService for AdminDoor {
     ) -> Result<Response<()>, Status> {
         let (call, request) = self.begin(request, "DeleteSecret", |one| one.name.clone())?;
         call.answer(async {
-            let options = convert::options(&request.request_id, request.validate_only)?;
+            let options = call.options(&request, &request.request_id, request.validate_only)?;
             let name = secret_name(&request.name)?;
             let deletion = Deletion { allow_missing: request.allow_missing, ..Deletion::default() };
             call.broker.delete_secret(call.caller.clone(), name, deletion, options).await

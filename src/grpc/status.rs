@@ -105,7 +105,9 @@ fn code_and_reason(error: &Error) -> (Code, &'static str) {
         Error::BackupRuns => (Code::ResourceExhausted, "BACKUP_RUNS"),
         Error::TooManyReaders(_) => (Code::ResourceExhausted, "TOO_MANY_READERS"),
         Error::TooManyWatches(_) => (Code::ResourceExhausted, "TOO_MANY_WATCHES"),
-        Error::TooManySteps(_) => (Code::ResourceExhausted, "TOO_MANY_STEPS"),
+        Error::TooManySteps(_) | Error::TooManyStepsOfOne { .. } => {
+            (Code::ResourceExhausted, "TOO_MANY_STEPS")
+        }
         Error::TtlOutOfRange { .. } => (Code::InvalidArgument, "TTL_OUT_OF_RANGE"),
         Error::UpdateMaskInvalid(_) => (Code::InvalidArgument, "UPDATE_MASK_INVALID"),
         Error::VersionSuperseded => (Code::FailedPrecondition, "VERSION_SUPERSEDED"),
@@ -247,7 +249,8 @@ pub(super) fn to_status(error: &Error) -> Status {
         | Error::Draining
         | Error::JournalUnavailable
         | Error::TooManyLeases(_)
-        | Error::TooManySteps(_) => {
+        | Error::TooManySteps(_)
+        | Error::TooManyStepsOfOne { .. } => {
             details.set_retry_info(Some(RETRY_AFTER));
         }
         Error::Internal(cause) => {

@@ -9,12 +9,12 @@ use serde_json::Value;
 
 use super::chain::FORMAT;
 use super::live::LiveOpening;
-use super::requests::RequestNote;
+use super::requests::{RequestNote, of_registrations};
 use crate::access::Bindings;
 use crate::lease::{Ask, Lease, TtlLimit};
 use crate::model::{
-    FieldName, Formats, Id, Opening, PinnedCertificate, RequestId, RunAs, StepKey, Timestamp,
-    base64_bytes, hex_bytes,
+    FieldName, Formats, Id, Opening, PinnedCertificate, RunAs, StepKey, Timestamp, base64_bytes,
+    hex_bytes,
 };
 use crate::seal::KeyId;
 
@@ -276,9 +276,6 @@ pub struct Attempt {
     pub key: StepKey,
     /// The attempt's number.
     pub number: i32,
-    /// What its executor calls the request that opened it.
-    #[serde(default, skip_serializing_if = "Option::is_none")]
-    pub request_id: Option<RequestId>,
 }
 
 /// A batch that is announced and not in force yet.
@@ -287,7 +284,7 @@ pub struct Announced {
     /// Its number.
     pub batch: u64,
     /// The requests that it does.
-    #[serde(default, skip_serializing_if = "Vec::is_empty")]
+    #[serde(default, deserialize_with = "of_registrations", skip_serializing_if = "Vec::is_empty")]
     pub requests: Vec<RequestNote>,
 }
 
@@ -315,13 +312,13 @@ pub struct Checkpoint {
     /// Live leases.
     pub leases: Vec<Lease>,
     /// Requests that are remembered.
-    #[serde(default)]
+    #[serde(default, deserialize_with = "of_registrations")]
     pub requests: Vec<RequestNote>,
     /// Batches on their way.
     #[serde(default, skip_serializing_if = "Vec::is_empty")]
     pub announced: Vec<Announced>,
     /// The last attempts at steps that are not open.
-    #[serde(default, skip_serializing_if = "Vec::is_empty")]
+    #[serde(default, deserialize_with = "of_registrations", skip_serializing_if = "Vec::is_empty")]
     pub attempts: Vec<Attempt>,
     /// The openings whose newest certificate may not have reached their directories.
     #[serde(default, skip_serializing_if = "Vec::is_empty")]
@@ -390,7 +387,7 @@ pub struct Intent {
     /// What it changes.
     pub changes: Vec<ChangeNote>,
     /// The requests that it does, of those that have an id.
-    #[serde(default, skip_serializing_if = "Vec::is_empty")]
+    #[serde(default, deserialize_with = "of_registrations", skip_serializing_if = "Vec::is_empty")]
     pub requests: Vec<RequestNote>,
 }
 

@@ -11,7 +11,8 @@ use tokio_util::sync::{CancellationToken, WaitForCancellationFutureOwned};
 
 use super::budget::LineBudget;
 use super::event::{Announced, Attempt, Checkpoint, Event, RenewalOutcome};
-use super::requests::{RequestNote, RequestTable};
+use super::remembered::Remembered;
+use super::requests::{DoneRequest, RequestNote, RequestTable};
 use super::usage::Usage;
 use crate::lease::{LeaseTable, Terms};
 use crate::model::limits::{Limits, MAX_WATCHES, Rate};
@@ -187,15 +188,6 @@ impl LiveOpening {
     }
 }
 
-/// The last attempt at a step.
-#[derive(Clone, Debug, Default)]
-pub struct LastAttempt {
-    /// Its number, from 1.
-    pub number: i32,
-    /// What its executor calls the request that opened it.
-    pub request_id: Option<RequestId>,
-}
-
 /// Everything that is open and leased.
 #[derive(Debug, Default)]
 pub struct Live {
@@ -205,7 +197,12 @@ pub struct Live {
     abandoned: u64,
     openings: HashMap<Id, Arc<LiveOpening>>,
     open_steps: HashMap<StepKey, Id>,
-    attempts: HashMap<StepKey, LastAttempt>,
+    /// How many steps each registered executor has open.
+    open_counts: HashMap<Id, usize>,
+    /// What the requests with an id have opened that is open: by registration and id.
+    open_requests: HashMap<(Id, RequestId), Id>,
+    /// The last attempts at closed steps.
+    attempts: Remembered<StepKey, i32, MAX_CLOSED_ATTEMPTS>,
     leases: LeaseTable,
     requests: RequestTable,
     usage: Usage,
@@ -254,9 +251,21 @@ impl Live {
         &mut self.usage
     }
 
-    /// The requests that were done.
+    /// The requests that were done, but for those that opened what is still open.
     pub fn requests(&self) -> &RequestTable {
         &self.requests
+    }
+
+    /// What an executor asked for under this id, if it did.
+    pub fn open_request(&self, registration: Id, id: &RequestId) -> Option<DoneRequest> {
+        let open = self.open_requests.get(&(registration, id.clone()));
+        let open = open.and_then(|opening| self.openings.get(opening));
+        match open.and_then(|open| open.record.request.as_ref().zip(Some(open.record.id))) {
+            Some((request, opening)) => {
+                Some(DoneRequest { mac: request.mac, opening: Some(opening) })
+            }
+            None => self.requests.find(registration, id),
+        }
     }
 
     /// The open step of this id.
@@ -274,14 +283,21 @@ impl Live {
         self.openings.len()
     }
 
+    /// How many steps a registered executor has open.
+    pub fn open_count_of(&self, registration: Id) -> usize {
+        self.open_counts.get(&registration).copied().unwrap_or_default()
+    }
+
     /// The open attempt at this step.
     pub fn open_attempt(&self, key: &StepKey) -> Option<&Arc<LiveOpening>> {
         self.openings.get(self.open_steps.get(key)?)
     }
 
-    /// The last attempt at this step, open or closed; number 0 if there was none.
-    pub fn last_attempt(&self, key: &StepKey) -> LastAttempt {
-        self.attempts.get(key).cloned().unwrap_or_default()
+    /// The number of the last attempt at this step, open or closed; 0 if there was none, or it is forgotten.
+    pub fn last_attempt(&self, key: &StepKey) -> i32 {
+        let open = self.open_attempt(key).map(|open| open.record.attempt);
+        let closed = || self.attempts.find(key.executor_uid, key).copied();
+        open.or_else(closed).unwrap_or_default()
     }
 
     pub(super) fn expire(&mut self, now: Timestamp) {
@@ -380,9 +396,8 @@ impl Live {
             is_quarantined: checkpoint.quarantined,
             ..Self::default()
         };
-        for Attempt { key, number, request_id } in &checkpoint.attempts {
-            let last = LastAttempt { number: *number, request_id: request_id.clone() };
-            self.attempts.insert(key.clone(), last);
+        for Attempt { key, number } in &checkpoint.attempts {
+            self.attempts.insert(key.executor_uid, key.clone(), *number);
         }
         for opening in &checkpoint.openings {
             self.open(opening);
@@ -400,12 +415,9 @@ impl Live {
 
     /// Everything that a later file begins with.
     pub(super) fn checkpoint(&self, format: u32, file: u64) -> Checkpoint {
-        let closed = self.attempts.iter().filter(|(key, _)| !self.open_steps.contains_key(*key));
-        let attempts = closed.map(|(key, last)| Attempt {
-            key: key.clone(),
-            number: last.number,
-            request_id: last.request_id.clone(),
-        });
+        let attempts = self.attempts.iter();
+        let closed = attempts.filter(|(_, key, _)| !self.open_steps.contains_key(*key));
+        let attempts = closed.map(|(_, key, number)| Attempt { key: key.clone(), number: *number });
         let unwritten = self.openings.values().filter(|opening| opening.is_certificate_unwritten());
         Checkpoint {
             format,
@@ -430,9 +442,12 @@ impl Live {
     }
 
     fn open(&mut self, opening: &Opening) {
+        let registration = opening.key.executor_uid;
         self.open_steps.insert(opening.key.clone(), opening.id);
-        let (number, request_id) = (opening.attempt, opening.request_id.clone());
-        self.attempts.insert(opening.key.clone(), LastAttempt { number, request_id });
+        *self.open_counts.entry(registration).or_default() += 1;
+        if let Some(request) = &opening.request {
+            self.open_requests.insert((registration, request.id.clone()), opening.id);
+        }
         self.openings.insert(opening.id, Arc::new(LiveOpening::new(opening.clone())));
     }
 
@@ -440,16 +455,26 @@ impl Live {
         if let Some(live) = self.openings.remove(&id) {
             live.closed.store(true, Ordering::Release);
             live.ended.cancel();
-            if self.open_steps.get(&live.record.key) == Some(&id) {
-                self.open_steps.remove(&live.record.key);
-            }
+            self.remember(&live.record);
         }
         self.leases.remove_opening(id);
-        // Attempts at closed steps are remembered for as long as that costs little.
-        if self.attempts.len() > 4 * self.open_steps.len() + MAX_CLOSED_ATTEMPTS {
-            let open = &self.open_steps;
-            self.attempts.retain(|key, _| open.contains_key(key));
+    }
+
+    /// Keeps of a closed step what a later request may ask about.
+    fn remember(&mut self, closed: &Opening) {
+        let (key, registration) = (&closed.key, closed.key.executor_uid);
+        if self.open_steps.get(key) == Some(&closed.id) {
+            self.open_steps.remove(key);
         }
+        let left = self.open_count_of(registration).saturating_sub(1);
+        match left {
+            0 => drop(self.open_counts.remove(&registration)),
+            _ => drop(self.open_counts.insert(registration, left)),
+        }
+        self.attempts.insert(registration, key.clone(), closed.attempt);
+        let Some(request) = closed.request.clone() else { return };
+        self.open_requests.remove(&(registration, request.id.clone()));
+        self.requests.insert(RequestNote { registration, request, opening: Some(closed.id) });
     }
 }
 
@@ -457,13 +482,12 @@ impl Live {
 mod tests {
     use super::super::event::Intent;
     use super::*;
+    use crate::model::NamedRequest;
 
     fn announce(batch: u64, id: &str) -> Event {
-        let request = RequestNote {
-            principal: "operator:admin".to_owned(),
-            id: RequestId::parse(id).unwrap(),
-            what: "CreateConnection".to_owned(),
-        };
+        let request = NamedRequest { id: RequestId::parse(id).unwrap(), mac: [1; 32].into() };
+        let registration = Id::from_bytes([7; 16]);
+        let request = RequestNote { registration, request, opening: None };
         Event::Intent(Intent { batch, changes: Vec::new(), requests: vec![request] })
     }
 
@@ -473,7 +497,7 @@ mod tests {
         let announced = [announce(1, "a"), announce(2, "b")];
         let events = announced.iter().chain(last);
         events.for_each(|event| live.apply(event, Timestamp::from_millis(0), 0));
-        live.requests().iter().map(|request| request.id.to_string()).collect()
+        live.requests().iter().map(|note| note.request.id.to_string()).collect()
     }
 
     /// One batch is announced while the one before is committed, so a kill can leave two without a head.

@@ -1,57 +1,81 @@
 //! The requests that were done, so that none is done twice (AIP-155).
 
-use rpds::{HashTrieMapSync, QueueSync};
-use serde::{Deserialize, Serialize};
+use serde::de::{DeserializeOwned, IgnoredAny};
+use serde::{Deserialize, Deserializer, Serialize};
 
-use crate::model::RequestId;
+use super::remembered::Remembered;
+use crate::model::{Id, NamedRequest, RequestId, RequestMac};
 
 /// How many are remembered.
-const MAX_REMEMBERED: usize = 10_000;
+const MAX_REMEMBERED: usize = 50_000;
 
 /// One request that was done.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
 pub struct RequestNote {
-    /// Who asked. Nobody sees another's ids.
-    pub principal: String,
-    /// What the client called it.
-    pub id: RequestId,
-    /// What was asked for: the method and the resource.
-    pub what: String,
+    /// The registration of who asked. Nobody sees another's ids, and another of the same name is another.
+    pub registration: Id,
+    /// What was asked for.
+    #[serde(flatten)]
+    pub request: NamedRequest,
+    /// What it opened, if it opened a step.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub opening: Option<Id>,
+}
+
+/// A request under an id, as far as it is remembered.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct DoneRequest {
+    /// What it was.
+    pub mac: RequestMac,
+    /// What it opened, if it opened a step.
+    pub opening: Option<Id>,
 }
 
 /// The last requests that were done. Copies share what they have in common.
 #[derive(Clone, Debug, Default)]
-pub struct RequestTable {
-    known: HashTrieMapSync<(String, RequestId), String>,
-    by_age: QueueSync<(String, RequestId)>,
-}
+pub struct RequestTable(Remembered<RequestId, DoneRequest, MAX_REMEMBERED>);
 
 impl RequestTable {
-    /// What was asked for under this id, if anything was.
-    pub fn find(&self, principal: &str, id: &RequestId) -> Option<&str> {
-        self.known.get(&(principal.to_owned(), id.clone())).map(String::as_str)
+    /// What a registration asked for under this id, if it did.
+    pub fn find(&self, registration: Id, id: &RequestId) -> Option<DoneRequest> {
+        self.0.find(registration, id).copied()
     }
 
-    /// Takes a request in, and forgets the oldest beyond the number that is remembered.
+    /// Takes a request in.
     pub fn insert(&mut self, note: RequestNote) {
-        let key = (note.principal, note.id);
-        self.known.insert_mut(key.clone(), note.what);
-        self.by_age.enqueue_mut(key);
-        while self.by_age.len() > MAX_REMEMBERED {
-            if let Some(oldest) = self.by_age.peek() {
-                self.known.remove_mut(oldest);
-            }
-            self.by_age.dequeue_mut();
-        }
+        let RequestNote { registration, request, opening } = note;
+        self.0.insert(registration, request.id, DoneRequest { mac: request.mac, opening });
     }
 
-    /// All of them, oldest first.
+    /// All of them, oldest first of each registration.
     pub fn iter(&self) -> impl Iterator<Item = RequestNote> + '_ {
-        self.by_age.iter().filter_map(|key| {
-            let (principal, id) = key.clone();
-            Some(RequestNote { principal, id, what: self.known.get(key)?.clone() })
+        self.0.iter().map(|(registration, id, done)| RequestNote {
+            registration,
+            request: NamedRequest { id: id.clone(), mac: done.mac },
+            opening: done.opening,
         })
     }
+}
+
+/// Reads a list of what registrations did. 0.1.0 named who did it by name alone, and a request by its method and
+/// resource: that stands for no registration and for no request, so it is forgotten.
+pub(super) fn of_registrations<'de, D, T>(from: D) -> Result<Vec<T>, D::Error>
+where
+    D: Deserializer<'de>,
+    T: DeserializeOwned,
+{
+    #[derive(Deserialize)]
+    #[serde(untagged)]
+    enum Entry<T> {
+        Known(T),
+        Forgotten(IgnoredAny),
+    }
+    let entries = Vec::<Entry<T>>::deserialize(from)?;
+    let known = entries.into_iter().filter_map(|entry| match entry {
+        Entry::Known(known) => Some(known),
+        Entry::Forgotten(_) => None,
+    });
+    Ok(known.collect())
 }
 
 #[cfg(test)]
@@ -59,17 +83,16 @@ mod tests {
     use super::*;
 
     #[test]
-    fn the_last_requests_are_known_and_the_oldest_forgotten() {
-        let mut table = RequestTable::default();
-        let note = |n: usize| RequestNote {
-            principal: "operator:a".to_owned(),
-            id: RequestId::parse(&n.to_string()).unwrap(),
-            what: format!("what {n}"),
+    fn requests_of_the_first_version_are_forgotten_and_others_read() {
+        let mine = RequestNote {
+            registration: Id::from_bytes([7; 16]),
+            request: NamedRequest { id: RequestId::parse("r").unwrap(), mac: [1; 32].into() },
+            opening: None,
         };
-        (0..=MAX_REMEMBERED).for_each(|n| table.insert(note(n)));
-        let find = |n: usize| table.find("operator:a", &note(n).id).map(ToOwned::to_owned);
-        assert_eq!((find(0), find(1)), (None, Some("what 1".to_owned())));
-        assert_eq!(table.find("operator:b", &note(1).id), None);
-        assert_eq!(table.iter().count(), MAX_REMEMBERED);
+        let old =
+            r#"{"principal":"operator:admin","id":"r","what":"PutSecret workflows/w/secrets/s"}"#;
+        let text = format!("[{old},{}]", serde_json::to_string(&mine).unwrap());
+        let mut reader = serde_json::Deserializer::from_str(&text);
+        assert_eq!(of_registrations::<_, RequestNote>(&mut reader).unwrap(), [mine]);
     }
 }

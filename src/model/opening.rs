@@ -6,18 +6,21 @@ use serde::{Deserialize, Serialize};
 
 use super::allowed::AllowedTarget;
 use super::id::Id;
-use super::name::{ExecutorName, RequestId, RunName, StepName, WorkflowName};
+use super::name::{ExecutorName, RunName, StepName, WorkflowName};
+use super::request::NamedRequest;
 use super::run_as::RunAs;
 use super::spiffe::SpiffeId;
 use super::text::{base64_bytes, hex_bytes};
 use super::time::Timestamp;
 
-/// Which step: openings of one step share it. Steps are keyed by executor too, so that no executor can
-/// close another's.
+/// Which step: openings of one step share it. Steps are keyed by executor too, and by its registration: no
+/// executor can close another's, and another of the same name is another.
 #[derive(Clone, Debug, PartialEq, Eq, Hash, PartialOrd, Ord, Serialize, Deserialize)]
 pub struct StepKey {
     /// Who opened it.
     pub executor: ExecutorName,
+    /// The registration of the executor.
+    pub executor_uid: Id,
     /// Its workflow.
     pub workflow: WorkflowName,
     /// Its run.
@@ -51,8 +54,6 @@ pub struct Opening {
     /// Which step.
     #[serde(flatten)]
     pub key: StepKey,
-    /// The registration of the executor that opened it: another of the same name is another.
-    pub executor_uid: Id,
     /// Which try at it, from 1.
     pub attempt: i32,
     /// On whose behalf it runs.
@@ -75,9 +76,9 @@ pub struct Opening {
     /// What it may ask for at most; everything if empty.
     #[serde(default, skip_serializing_if = "Vec::is_empty")]
     pub allowed_targets: Vec<AllowedTarget>,
-    /// What its executor calls the request that opened it.
-    #[serde(default, skip_serializing_if = "Option::is_none")]
-    pub request_id: Option<RequestId>,
+    /// The request that opened it, if its executor gave it an id.
+    #[serde(default, flatten)]
+    pub request: Option<NamedRequest>,
     /// When it was opened.
     pub open_time: Timestamp,
     /// When it is closed at the latest.

@@ -15,7 +15,7 @@ use std::collections::BTreeMap;
 use std::sync::Arc;
 
 use arc_swap::ArcSwap;
-use aws_lc_rs::{constant_time, hmac};
+use aws_lc_rs::hmac;
 use zeroize::Zeroizing;
 
 use super::aad::{self, RecordKey};
@@ -192,11 +192,6 @@ impl Keyring {
         let lengths: Vec<_> = parts.iter().map(|part| (part.len() as u64).to_be_bytes()).collect();
         let framed = lengths.iter().zip(parts).flat_map(|(length, part)| [&length[..], *part]);
         prf(&self.request, &framed.collect::<Vec<_>>())
-    }
-
-    /// Whether `mac` is the keyed MAC of this request. It takes as long whatever differs.
-    pub fn is_request_mac(&self, parts: &[&[u8]], mac: &[u8]) -> bool {
-        constant_time::verify_slices_are_equal(&self.request_mac(parts), mac).is_ok()
     }
 
     /// The keyed tag of a backup's manifest.

@@ -8,15 +8,24 @@ use keyhatch::broker::{
     Broker, ConnectionDocument, Error, Part, Parts, ResolveRequest, Runtime, StepOwner,
     StepRequest, WriteOptions,
 };
+use keyhatch::catalog::Registered;
 use keyhatch::config::Config;
 use keyhatch::daemon::init;
 use keyhatch::journal::LiveOpening;
 use keyhatch::model::{
-    Clock, ExecutorName, Limits, OperatorName, RunName, StepName, Timestamp, Value, WorkflowName,
+    Clock, ExecutorName, Id, Limits, OperatorName, RunName, StepName, Timestamp, Value,
+    WorkflowName,
 };
 use keyhatch::sys::Trust;
 
 use crate::harness::{START, init_options, open_state};
+
+/// The registration of an operator or executor.
+fn uid_of(broker: &Broker, who: &Registered) -> Id {
+    let anybody = OperatorName::parse("admin").unwrap();
+    let anybody = Principal::Operator(anybody, Role::Viewer, Id::from_bytes([0; 16]));
+    broker.registration(&anybody, who).unwrap().uid
+}
 
 /// A broker without its doors, and a step of it.
 struct Bare {
@@ -59,7 +68,9 @@ impl Bare {
         };
         let (broker, writer) = Broker::start(parts).await.unwrap();
         tokio::spawn(writer);
-        let executor = Principal::Executor(ExecutorName::parse("local").unwrap());
+        let name = ExecutorName::parse("local").unwrap();
+        let executor = Registered::Executor(name.clone());
+        let executor = Principal::Executor(name, uid_of(&broker, &executor));
         let request = StepRequest {
             workflow: WorkflowName::parse("deploy").unwrap(),
             run: RunName::parse("1").unwrap(),
@@ -70,12 +81,11 @@ impl Bare {
             ttl: None,
             heartbeat: None,
             allowed_targets: vec![],
-            request_id: None,
+            named: None,
             mount_path: "host".to_owned(),
         };
         broker.open_step(&executor, 0, request).await.unwrap();
-        let opening = opened.recv().await.unwrap().opening;
-        Self { broker, opening, _directory: directory }
+        Self { broker, opening: opened.recv().await.unwrap().opening, _directory: directory }
     }
 
     async fn create(&self, name: &str, resolver: &str) {
@@ -87,7 +97,8 @@ impl Bare {
             access: Part::Merge([(keyhatch::access::Relation::Resolver, resolvers)].into()),
             ..ConnectionDocument::new(name.parse().unwrap())
         };
-        let caller = Principal::Operator(operator, Role::Administrator);
+        let uid = uid_of(&self.broker, &Registered::Operator(operator.clone()));
+        let caller = Principal::Operator(operator, Role::Administrator, uid);
         let made = self.broker.create_connection(caller, document, WriteOptions::default()).await;
         made.unwrap_or_else(|error| panic!("{error}"));
     }
