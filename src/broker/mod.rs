@@ -25,6 +25,7 @@ mod judge;
 mod keys;
 mod leases;
 mod listeners;
+mod may_open;
 mod offline;
 mod openings;
 mod operators;

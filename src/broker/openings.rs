@@ -14,7 +14,7 @@ use super::operators::{Executor, require_executor};
 use super::step_directory::{CERTIFICATE, StepFile, guests_of};
 use crate::access::Principal;
 use crate::identity::KeyAndCertificate;
-use crate::journal::{CloseReason, Live, LiveOpening};
+use crate::journal::{CloseReason, LiveOpening};
 use crate::model::limits::{MAX_HEARTBEAT, MAX_PATH_BYTES, MAX_STEP_CERTIFICATE_LIFE, MIN_TTL};
 use crate::model::{
     AllowedTarget, Id, NamedRequest, Opening, RunAs, RunName, StepKey, StepName, Timestamp,
@@ -129,27 +129,6 @@ impl Broker {
             directory: self.directory_text(&opening),
             env: self.step_env(&opening),
             opening,
-        }
-    }
-
-    /// What the same request has opened already.
-    fn opened_before(
-        &self,
-        executor: &Executor,
-        request: &StepRequest,
-    ) -> Result<Option<Arc<LiveOpening>>, Error> {
-        let Some(NamedRequest { id, mac }) = &request.named else { return Ok(None) };
-        let (done, open) = self.journal.look(|live| {
-            let done = live.open_request(executor.uid, id);
-            let opening = done.and_then(|done| done.opening);
-            (done, opening.and_then(|opening| live.opening(opening)).cloned())
-        })?;
-        match (done, open) {
-            (None, _) => Ok(None),
-            (Some(done), _) if done.mac != *mac => Err(Error::RequestIdReused(id.clone())),
-            (Some(_), Some(open)) => Ok(Some(open)),
-            // It was opened, and closed since.
-            (Some(_), None) => Err(Error::OpenedBefore(id.clone())),
         }
     }
 
@@ -283,52 +262,6 @@ impl Broker {
         opening.heartbeat(self.now());
         self.listeners.start(listener, opening);
         Ok(())
-    }
-
-    /// Whether an executor is registered, for this workflow and to assert these principals.
-    fn check_scope(&self, key: &StepKey, run_as: &BTreeSet<RunAs>) -> Result<(), Error> {
-        let snapshot = self.snapshot();
-        let executor = snapshot.catalog.executor(&key.executor).ok_or(Error::Unregistered)?;
-        if executor.uid != key.executor_uid {
-            return Err(Error::Unregistered);
-        }
-        if !executor.scope.admits_workflow(&key.workflow) {
-            return Err(Error::WorkflowNotPermitted(key.workflow.clone()));
-        }
-        match run_as.iter().find(|one| !executor.scope.admits_run_as(one)) {
-            Some(one) => Err(Error::RunAsNotPermitted(one.clone())),
-            None => Ok(()),
-        }
-    }
-
-    fn may_open(&self, live: &Live, opening: &Opening) -> Result<(), Error> {
-        // Asked again where nothing can change: an executor that was removed meanwhile opens nothing.
-        self.check_scope(&opening.key, &opening.run_as)?;
-        self.check_room(live, opening.key.executor_uid)?;
-        if let Some(NamedRequest { id, mac }) = &opening.request
-            && let Some(done) = live.open_request(opening.key.executor_uid, id)
-            && done.mac != *mac
-        {
-            return Err(Error::RequestIdReused(id.clone()));
-        }
-        match live.open_attempt(&opening.key) {
-            Some(open) => Err(Error::StepExists(open.record().attempt)),
-            None => Ok(()),
-        }
-    }
-
-    /// Whether one more step may be open: while others are registered, no executor has more than a quarter of all.
-    fn check_room(&self, live: &Live, executor: Id) -> Result<(), Error> {
-        let all = self.limits.open_steps;
-        if live.open_count() >= all as usize {
-            return Err(Error::TooManySteps(all));
-        }
-        let share = (all / 4).max(1);
-        let is_full = live.open_count_of(executor) >= share as usize;
-        match is_full && self.snapshot().catalog.has_other_executor(executor) {
-            true => Err(Error::TooManyStepsOfOne { share, all }),
-            false => Ok(()),
-        }
     }
 
     /// The number of this attempt; an older one that is open is closed first.

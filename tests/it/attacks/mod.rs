@@ -11,10 +11,7 @@ mod importing;
 mod journal_growth;
 mod keyring;
 mod lengths;
-<<<<<<< HEAD
 mod plans;
 mod relay_bomb;
-mod variables;
-=======
 mod request_ids;
->>>>>>> db7639e (broker: an id binds its whole request, and a step its registration)
+mod variables;
