@@ -46,9 +46,10 @@ pub fn address(env_file: &str) -> Option<PathBuf> {
     endpoint::address_in_text(env_file)
 }
 
-/// Output in which a value and its forms are masked, as it comes in pieces. None if the value is too short.
+/// Output in which a value and its forms are masked, as it comes in pieces. None if the value is too short or common.
 pub fn masked(value: &[u8], pieces: &[&[u8]]) -> Option<Vec<u8>> {
     let masks = exec::Masks::default();
-    let is_masked = masks.add(value).ok()?;
+    let unmasked = masks.add(value).ok()?;
+    let is_masked = unmasked.is_none_or(|why| why == exec::Unmasked::Parts);
     is_masked.then(|| masks.masked_pieces(pieces))
 }

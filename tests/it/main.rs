@@ -49,6 +49,7 @@ mod killed;
 mod layering;
 mod leases;
 mod lifecycle;
+mod masking;
 mod memory;
 mod metrics;
 mod names;

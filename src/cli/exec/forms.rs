@@ -7,12 +7,20 @@ use base64::engine::general_purpose::{STANDARD, URL_SAFE};
 use percent_encoding::{AsciiSet, NON_ALPHANUMERIC, percent_encode};
 use serde_json::Value as Json;
 
-/// What is shorter than this stands in everything by chance, in bytes.
-pub const LEAST_BYTES: usize = 6;
+use super::parts::{LEAST_BYTES, Parts};
+
 /// Base64 in lines is found by pieces of so many characters, at every group of four: a line's end may be anywhere.
 const BASE64_PIECE: usize = 8;
-/// What is longer is found in Base64 as a whole only, in bytes.
-const LONGEST_IN_PIECES: usize = 16 * 1024;
+/// What is in such a piece.
+const PIECE_BYTES: usize = 6;
+/// What stands in other keys and in certificates, too: the boundaries of PEM, and the names of algorithms.
+const COMMON: [&str; 5] = [
+    "-----BEGIN ",
+    "-----END ",
+    " PRIVATE KEY-----\n",
+    "ADANBgkqhkiG9w0BAQEFAASC",
+    "AgEAMBMGByqGSM49AgEGCCqGSM49AwEHBG0wawIBAQQg",
+];
 /// RFC 3986, section 2.3.
 const UNRESERVED: &AsciiSet = &NON_ALPHANUMERIC.remove(b'-').remove(b'.').remove(b'_').remove(b'~');
 /// Python's `quote` leaves the slash as it is.
@@ -20,45 +28,15 @@ const AND_SLASH: &AsciiSet = &UNRESERVED.remove(b'/');
 /// JavaScript's `encodeURIComponent` leaves these.
 const AND_MARKS: &AsciiSet =
     &UNRESERVED.remove(b'!').remove(b'\'').remove(b'(').remove(b')').remove(b'*');
-/// Words in the keys of a JSON document under which its secrets are.
-const SECRET_KEYS: [&str; 7] = ["auth", "credential", "key", "pass", "pwd", "secret", "token"];
-
-/// A value as it is and its lines; in Base64, in URLs and in JSON. What is too short is not there.
-pub fn of(value: &[u8]) -> BTreeSet<Vec<u8>> {
-    let mut forms = BTreeSet::new();
-    add(&mut forms, value);
-    // What a shell makes of $(cat FILE).
-    add(&mut forms, value.trim_ascii_end());
-    // Many keep files as Base64, and print what is in them.
-    let joined: Vec<u8> =
-        value.iter().copied().filter(|byte| !byte.is_ascii_whitespace()).collect();
-    if let Some(text) =
-        STANDARD.decode(joined).ok().filter(|text| std::str::from_utf8(text).is_ok())
-    {
-        add(&mut forms, &text);
-        add(&mut forms, text.trim_ascii_end());
-    }
-    // The key file of a service account is printed by parts.
-    if let Ok(document) = serde_json::from_slice(value) {
-        parts(&mut forms, &document, false);
+/// What is secret of a value, as it is and its lines; in Base64, in URLs, in JSON and in hexadecimal digits. What is
+/// too short is not there.
+pub fn of(parts: &Parts) -> BTreeSet<Vec<u8>> {
+    let mut forms = parts.lines.clone();
+    for secret in &parts.secrets {
+        add(&mut forms, secret);
     }
     forms.retain(|form| form.len() >= LEAST_BYTES);
     forms
-}
-
-/// The texts of a JSON document that are under the key of a secret.
-fn parts(forms: &mut BTreeSet<Vec<u8>>, part: &Json, is_secret: bool) {
-    match part {
-        Json::String(text) if is_secret => add(forms, text.as_bytes()),
-        Json::Array(items) => items.iter().for_each(|item| parts(forms, item, is_secret)),
-        Json::Object(map) => {
-            for (key, part) in map {
-                let key = key.to_ascii_lowercase();
-                parts(forms, part, is_secret || SECRET_KEYS.iter().any(|word| key.contains(word)));
-            }
-        }
-        _ => {}
-    }
 }
 
 fn add(forms: &mut BTreeSet<Vec<u8>>, value: &[u8]) {
@@ -66,9 +44,8 @@ fn add(forms: &mut BTreeSet<Vec<u8>>, value: &[u8]) {
         return;
     }
     forms.insert(value.to_vec());
-    for line in value.split(|byte| *byte == b'\n') {
-        forms.insert(line.trim_ascii().to_vec());
-    }
+    forms.insert(hex::encode(value).into_bytes());
+    forms.insert(hex::encode_upper(value).into_bytes());
     base64(forms, value);
     for set in [UNRESERVED, AND_SLASH, AND_MARKS] {
         let encoded = percent_encode(value, set).to_string();
@@ -133,14 +110,22 @@ fn base64(forms: &mut BTreeSet<Vec<u8>>, value: &[u8]) {
             for end in [end, unpadded] {
                 forms.insert(encoded.as_bytes().get(start..end).unwrap_or_default().to_vec());
             }
-            if value.len() > LONGEST_IN_PIECES {
-                continue;
-            }
-            let whole_groups = if before == 0 { 0 } else { 4 };
-            let groups = encoded.as_bytes().get(whole_groups..end).unwrap_or_default();
-            forms.extend(groups.windows(BASE64_PIECE).step_by(4).map(<[u8]>::to_vec));
+            let whole_groups = if before == 0 { 0 } else { 1 };
+            let groups = encoded.as_bytes().get(whole_groups * 4..end).unwrap_or_default();
+            let texts =
+                longer.get(whole_groups * 3..).unwrap_or_default().windows(PIECE_BYTES).step_by(3);
+            let pieces = groups.windows(BASE64_PIECE).step_by(4).zip(texts);
+            let own = pieces.filter(|(_, text)| !is_common(text));
+            forms.extend(own.map(|(piece, _)| piece.to_vec()));
         }
     }
+}
+
+fn is_common(piece: &[u8]) -> bool {
+    // What stands between the lines of PEM.
+    let filling = piece.iter().filter(|byte| b"-=\n".contains(byte)).count();
+    filling * 2 >= piece.len()
+        || COMMON.iter().any(|text| text.as_bytes().windows(piece.len()).any(|part| part == piece))
 }
 
 /// As a JSON string: as Rust and JavaScript write it, as Python does (ASCII only), and as Go does (no HTML).
@@ -166,6 +151,10 @@ fn json(text: &str) -> Vec<String> {
 #[cfg(test)]
 mod tests {
     use super::*;
+
+    fn of(value: &[u8]) -> BTreeSet<Vec<u8>> {
+        super::of(&Parts::of(value))
+    }
 
     /// What is left of a text in Base64 once the forms of a value in it are taken out.
     fn left(value: &[u8], text: &str) -> usize {

@@ -1,7 +1,8 @@
 //! Output in which values are masked.
 //!
 //! Whatever any form of a value covers is masked, also where forms overlap, and across the pieces in which
-//! output comes: an end that a form begins with is held back until it is clear what it is.
+//! output comes: an end that a form begins with is held back until it is clear what it is, or nothing follows in time.
+//! Colours and carriage returns within a value do not hide it.
 //!
 //! ```text
 //! … the token is s3cr | et-token; bye       two pieces
@@ -15,7 +16,9 @@ use std::sync::Arc;
 use aho_corasick::{AhoCorasick, AhoCorasickKind};
 use parking_lot::RwLock;
 
+use super::escapes::{Plain, escapes};
 use super::forms;
+use super::parts::{LEAST_BYTES, Parts, Unmasked};
 use crate::cli::failure::{Failure, exit};
 
 /// What stands in a value's place.
@@ -27,31 +30,35 @@ const MOST_IN_A_TABLE: usize = 8 * 1024;
 #[derive(Default)]
 pub struct Masks {
     forms: RwLock<BTreeSet<Vec<u8>>>,
-    /// What was said to be too short.
-    too_short: RwLock<BTreeSet<String>>,
+    /// What was said not to be masked.
+    unmasked: RwLock<BTreeSet<String>>,
     patterns: RwLock<Arc<Patterns>>,
 }
 
 impl Masks {
-    /// Masks a value from now on. Says whether it is long enough to be.
+    /// Masks a value from now on. Says what of it is not.
     ///
     /// # Errors
     /// If there are more values than can be looked for.
-    pub fn add(&self, value: &[u8]) -> Result<bool, Failure> {
-        let new = forms::of(value);
-        let is_masked = !new.is_empty();
+    pub fn add(&self, value: &[u8]) -> Result<Option<Unmasked>, Failure> {
+        let parts = Parts::of(value);
+        let new = forms::of(&parts);
+        let plain: Vec<_> = new.iter().filter_map(|form| Plain::of(form)).collect();
         let mut all = self.forms.write();
         let before = all.len();
         all.extend(new);
+        all.extend(
+            plain.into_iter().map(|plain| plain.text).filter(|text| text.len() >= LEAST_BYTES),
+        );
         if all.len() > before {
             *self.patterns.write() = Arc::new(Patterns::new(&all)?);
         }
-        Ok(is_masked)
+        Ok(parts.unmasked)
     }
 
-    /// Whether it is to be said that this is too short: it was not said before.
-    pub fn is_newly_too_short(&self, what: String) -> bool {
-        self.too_short.write().insert(what)
+    /// Whether it is to be said that this is not masked: it was not said before.
+    pub fn is_newly_unmasked(&self, what: String) -> bool {
+        self.unmasked.write().insert(what)
     }
 
     /// A text with the values masked.
@@ -101,37 +108,62 @@ impl Patterns {
 
     /// Where the end begins that a form could begin with.
     fn open_end(&self, text: &[u8]) -> usize {
+        let plain = Plain::of(text);
+        let in_plain = plain.map(|plain| {
+            let end = self.open_end_of(&plain.text);
+            plain.places.get(end).copied().unwrap_or(text.len())
+        });
+        self.open_end_of(text).min(in_plain.unwrap_or(text.len()))
+    }
+
+    fn open_end_of(&self, text: &[u8]) -> usize {
         let earliest = text.len().saturating_sub(self.longest.saturating_sub(1));
-        let begins = |start: &usize| {
-            let end = text.get(*start..).unwrap_or_default();
-            // They are sorted: what begins with it stands right behind it.
-            let behind = self.texts.partition_point(|form| form.as_slice() <= end);
-            self.texts.get(behind).is_some_and(|form| form.starts_with(end))
-        };
+        let begins =
+            |start: &usize| self.beginning_with(text.get(*start..).unwrap_or_default()).is_some();
         (earliest..text.len()).find(begins).unwrap_or(text.len())
+    }
+
+    /// The shortest form that begins with a text and goes on.
+    fn beginning_with(&self, text: &[u8]) -> Option<usize> {
+        // They are sorted: those that begin with it stand right behind it.
+        let behind = self.texts.partition_point(|form| form.as_slice() <= text);
+        let begun = self.texts.get(behind..)?.iter().take_while(|form| form.starts_with(text));
+        begun.map(Vec::len).min()
     }
 
     /// What forms cover, in order, where they overlap as one.
     fn covered(&self, text: &[u8]) -> Vec<(usize, usize)> {
+        let mut found = self.found(text);
+        if let Some(plain) = Plain::of(text) {
+            let place = |at: usize| plain.places.get(at).copied().unwrap_or(text.len());
+            let in_plain = self.found(&plain.text);
+            found.extend(in_plain.iter().map(|(start, end)| (place(*start), place(end - 1) + 1)));
+            found.sort_unstable();
+        }
         let mut covered: Vec<(usize, usize)> = Vec::new();
-        let Some(search) = &self.search else { return covered };
-        // In the order of their ends.
-        for found in search.find_overlapping_iter(text) {
-            let (mut start, end) = (found.start(), found.end());
-            while let Some((before, _)) = covered.pop_if(|(_, before_end)| *before_end > start) {
-                start = start.min(before);
+        // In the order of their ends, or of their starts.
+        for (mut start, mut end) in found {
+            while let Some((before, stop)) = covered.pop_if(|(_, stop)| *stop > start) {
+                (start, end) = (start.min(before), end.max(stop));
             }
             covered.push((start, end));
         }
         covered
+    }
+
+    fn found(&self, text: &[u8]) -> Vec<(usize, usize)> {
+        let search = self.search.iter().flat_map(|search| search.find_overlapping_iter(text));
+        search.map(|found| (found.start(), found.end())).collect()
     }
 }
 
 /// One stream of output.
 #[derive(Default)]
 pub struct Masked {
-    /// What was not written yet.
+    /// What may belong to a form that has not ended.
     held: Vec<u8>,
+    /// How much of it was written already, as it is or masked.
+    written: usize,
     /// How much of it is covered by a mask that was written.
     covered: usize,
 }
@@ -149,23 +181,51 @@ impl Masked {
         self.write(patterns, self.held.len())
     }
 
+    /// Whether something waits for what follows.
+    pub fn is_holding(&self) -> bool {
+        self.written < self.held.len()
+    }
+
+    /// What is to be written because nothing has followed in time: a beginning that gives little away as it is, a
+    /// longer one as a mask. The rest of the value is masked when it comes.
+    pub fn release(&mut self, patterns: &Patterns) -> Vec<u8> {
+        let plain = Plain::of(&self.held).map_or_else(|| self.held.clone(), |plain| plain.text);
+        let form = patterns.beginning_with(&plain);
+        let gives_away =
+            plain.len() >= LEAST_BYTES || form.is_some_and(|form| plain.len() > form / 2);
+        let held = self.held.get(self.written..).unwrap_or_default();
+        let written = match (gives_away, self.covered < self.written || self.covered == 0) {
+            (false, _) => held.to_vec(),
+            (true, true) => [MASK.to_vec(), escapes(held)].concat(),
+            (true, false) => escapes(held),
+        };
+        self.written = self.held.len();
+        if gives_away {
+            self.covered = self.written;
+        }
+        written
+    }
+
     /// Writes what is held up to `end`. A value that begins behind it is decided with what follows.
     fn write(&mut self, patterns: &Patterns, end: usize) -> Vec<u8> {
         let mut written = Vec::with_capacity(end);
-        let mut position = self.covered;
+        let (mut position, mut covered) = (self.written, self.covered);
         for (start, stop) in patterns.covered(&self.held) {
             if start >= end {
                 break;
             }
             written.extend_from_slice(self.held.get(position..start).unwrap_or_default());
-            let is_part_of_a_mask = start < position;
-            if !is_part_of_a_mask {
+            let is_part_of_a_mask = start < self.covered;
+            if !is_part_of_a_mask && stop > position {
                 written.extend_from_slice(MASK);
             }
-            position = position.max(stop);
+            // A terminal that was told to change colours within it is to be told to change them back.
+            written.extend(escapes(self.held.get(position.max(start)..stop).unwrap_or_default()));
+            (position, covered) = (position.max(stop), covered.max(stop));
         }
         written.extend_from_slice(self.held.get(position..end).unwrap_or_default());
-        self.covered = position.saturating_sub(end);
+        self.written = position.saturating_sub(end);
+        self.covered = covered.saturating_sub(end);
         self.held.drain(..end);
         written
     }
@@ -203,10 +263,41 @@ mod tests {
 
     #[test]
     fn of_values_that_overlap_nothing_is_left() {
-        let values = ["abcdefgh", "efghijkl", "abcdef", "ghijkl-more"];
-        assert_eq!(masked(&values, &[b"xabcdefghijkl-more."]), b"x***.");
-        assert_eq!(masked(&values, &[b"xabcd", b"efgh", b"ijkl", b"-mor", b"e."]), b"x***.");
-        assert_eq!(masked(&values, &[b"xabcdef", b"gzz"]), b"x***gzz");
+        let values = ["abcde4gh", "e4ghijkl", "abcde4", "ghijkl-more"];
+        assert_eq!(masked(&values, &[b"xabcde4ghijkl-more."]), b"x***.");
+        assert_eq!(masked(&values, &[b"xabcd", b"e4gh", b"ijkl", b"-mor", b"e."]), b"x***.");
+        assert_eq!(masked(&values, &[b"xabcde4", b"gzz"]), b"x***gzz");
+    }
+
+    #[test]
+    fn colours_within_a_value_do_not_hide_it() {
+        let coloured: &[u8] = b"a hun\x1b[01;31m\x1b[Kter22\x1b[m\x1b[K b";
+        let expected: &[u8] = b"a ***\x1b[01;31m\x1b[K\x1b[m\x1b[K b";
+        assert_eq!(masked(&["hunter22"], &[coloured]), expected);
+        let bytes: Vec<&[u8]> = coloured.chunks(1).collect();
+        assert_eq!(masked(&["hunter22"], &bytes), expected);
+        assert_eq!(masked(&["one-line\ntwo-line"], &[b"one-line\r\ntwo-line"]), b"***");
+    }
+
+    #[test]
+    fn what_nothing_follows_is_released_and_its_rest_is_masked() {
+        let masks = Masks::default();
+        masks.add(b"hunter22-and-more").unwrap();
+        let (patterns, mut stream) = (masks.patterns(), Masked::default());
+        assert_eq!(stream.feed(&patterns, b"an h"), b"an ");
+        assert!(stream.is_holding());
+        assert_eq!(stream.release(&patterns), b"h");
+        assert!(!stream.is_holding());
+        assert_eq!(stream.feed(&patterns, b"unt"), b"");
+        assert_eq!(stream.release(&patterns), b"unt");
+        assert_eq!(stream.feed(&patterns, b"er22"), b"");
+        assert_eq!(stream.release(&patterns), b"***");
+        assert_eq!(stream.feed(&patterns, b"-and-more; bye"), b"; bye");
+        // What was none after all is as it is but for what was masked.
+        assert_eq!(stream.feed(&patterns, b"hunter22"), b"");
+        assert_eq!(stream.release(&patterns), b"***");
+        assert_eq!(stream.feed(&patterns, b" hunter22-and-more"), b" ***");
+        assert_eq!(stream.finish(&patterns), b"");
     }
 
     #[test]

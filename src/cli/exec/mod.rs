@@ -4,16 +4,22 @@
 //! |---|---|
 //! | `wanted` | what is asked for |
 //! | `environment` | the command's variables |
-//! | `forms`, `mask`, `output` | what the command prints, without values |
+//! | `streams` | which of the command's streams are masked |
+//! | `parts`, `pem` | what of a value is secret |
+//! | `forms` | how programs print it |
+//! | `mask`, `escapes`, `output` | what the command prints, without values |
 
 mod environment;
+mod escapes;
 mod forms;
 mod mask;
 mod output;
+mod parts;
+mod pem;
+mod streams;
 mod wanted;
 
 use std::ffi::OsString;
-use std::io::IsTerminal as _;
 use std::os::unix::process::CommandExt as _;
 use std::path::PathBuf;
 use std::process::Command;
@@ -22,8 +28,8 @@ use std::time::Duration;
 
 use rustix::process::Pid;
 
-pub use forms::LEAST_BYTES;
 pub use mask::Masks;
+pub use parts::{LEAST_BYTES, Unmasked};
 pub use wanted::{Served, Wanted, WantedFile};
 
 use super::child;
@@ -37,7 +43,8 @@ use super::session::Session;
 use super::signals::Signals;
 use super::{Common, block_on};
 use environment::Environment;
-use output::{Outputs, Stream};
+use output::Outputs;
+use streams::{Mask, Stream, Streams};
 
 /// Arguments of `exec`.
 #[derive(clap::Args)]
@@ -69,11 +76,14 @@ pub struct Exec {
     /// the language.
     #[arg(long)]
     pristine: bool,
-    /// Mask values in what the command prints, also on a terminal.
-    #[arg(long, conflicts_with = "no_mask")]
-    mask: bool,
-    /// Leave what the command prints as it is, which is what happens on a terminal.
-    #[arg(long)]
+    /// Mask values in what the command prints. auto: in pipes and sockets, in a file that stdout and stderr share, in
+    /// stderr's file and, where CI, BUILDKITE or JENKINS_URL is set, on terminals; a file that stdout alone goes to is
+    /// data and left alone. Masking is for logs: other encodings, encrypted or compressed output, and short or
+    /// common values are not found.
+    #[arg(long, value_enum, value_name = "WHEN", num_args = 0..=1, default_value = "auto", default_missing_value = "always")]
+    mask: Mask,
+    /// The same as --mask never.
+    #[arg(long, conflicts_with = "mask")]
     no_mask: bool,
     /// How long the broker may take before the command is run.
     #[arg(long, value_parser = parse_duration, default_value = "10s")]
@@ -118,7 +128,9 @@ impl Exec {
             &self.parameter,
         )?;
 
-        let (masks, streams) = (Arc::<Masks>::default(), self.masked_streams());
+        let mask = if self.no_mask { Mask::Never } else { self.mask };
+        let Streams { masked: streams, spares_a_file } = Streams::of_this_process(mask);
+        let masks = Arc::<Masks>::default();
         let masked = (!streams.is_empty()).then_some(masks.as_ref());
         let session = Arc::new(Session::open(common).await?);
         let mut environment = Environment::inherited(self.pristine);
@@ -152,18 +164,13 @@ impl Exec {
                 written.push(TemporaryFile::write(&path, value.expose())?);
             }
         }
+        if spares_a_file {
+            say(
+                "stdout is a file, and nothing that is written to it is masked; --mask always masks that, too",
+            );
+        }
         let command = self.command.clone();
         Ok(Prepared { command, environment, files: written, listener, masks, streams, signals })
-    }
-
-    /// Both streams unless stdout is a terminal; then stderr, unless it is one, too.
-    fn masked_streams(&self) -> Vec<Stream> {
-        let (stdout, stderr) = (std::io::stdout().is_terminal(), std::io::stderr().is_terminal());
-        match (self.no_mask, self.mask || !stdout, stderr) {
-            (true, ..) | (false, false, true) => Vec::new(),
-            (false, true, _) => vec![Stream::Stdout, Stream::Stderr],
-            (false, false, false) => vec![Stream::Stderr],
-        }
     }
 }
 
@@ -209,12 +216,18 @@ pub(super) fn mask_values(masks: Option<&Masks>, credential: &Credential) -> Res
         if !credential.is_sensitive(field) {
             continue;
         }
-        let is_masked = masks.add(value.expose())?;
+        let unmasked = masks.add(value.expose())?;
         let what = format!("{field} of {}", credential.reference);
-        if !is_masked && !value.is_empty() && masks.is_newly_too_short(what.clone()) {
-            say(&format!(
-                "{what} has fewer than {LEAST_BYTES} bytes and is not masked in what the command prints"
-            ));
+        let said = match unmasked {
+            Some(Unmasked::Short) => format!("{what} has fewer than {LEAST_BYTES} bytes and"),
+            Some(Unmasked::Common) => format!("{what} is a word, a short number or a ruler, and"),
+            Some(Unmasked::Parts) => {
+                format!("{what} has parts that are short or common; what stands alone of those")
+            }
+            None => continue,
+        };
+        if !value.is_empty() && masks.is_newly_unmasked(what) {
+            say(&format!("{said} is not masked in what the command prints"));
         }
     }
     Ok(())

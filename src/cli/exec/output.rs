@@ -11,6 +11,7 @@ use std::time::Duration;
 use rustix::event::{PollFd, PollFlags, Timespec, poll};
 
 use super::mask::{Masked, Masks};
+use super::streams::Stream;
 use crate::cli::failure::Failure;
 use crate::cli::output::say;
 use crate::model::{Clock, Timestamp};
@@ -20,13 +21,17 @@ const PIECE_BYTES: usize = 64 * 1024;
 /// How long the output of a process that the command left behind is still passed on.
 const GRACE: Duration = Duration::from_secs(2);
 
-/// One of a command's streams.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub enum Stream {
-    /// The answer.
-    Stdout,
-    /// The talk.
-    Stderr,
+/// How long output waits for what may follow. A program that writes a value by the byte is faster.
+const QUIET: Duration = Duration::from_millis(100);
+
+/// What has come of waiting.
+enum Waited {
+    /// There is output, or its end.
+    Output,
+    /// Nothing follows for now.
+    Quiet,
+    /// Nobody waits any longer.
+    GivenUp,
 }
 
 /// The streams of a command that are masked.
@@ -104,9 +109,15 @@ fn copy(mut from: PipeReader, mut to: File, ended: &PipeReader, masks: &Masks) -
     let mut piece = vec![0; PIECE_BYTES];
     let mut deadline = None;
     let is_cut = loop {
-        match wait(&from, ended, &mut deadline) {
-            Ok(true) => {}
-            Ok(false) | Err(_) => break true,
+        match wait(&from, ended, &mut deadline, stream.is_holding().then_some(QUIET)) {
+            Ok(Waited::Output) => {}
+            Ok(Waited::Quiet) => {
+                if to.write_all(&stream.release(&masks.patterns())).is_err() {
+                    return false;
+                }
+                continue;
+            }
+            Ok(Waited::GivenUp) | Err(_) => break true,
         }
         match from.read(&mut piece) {
             Ok(0) => break false,
@@ -126,30 +137,39 @@ fn copy(mut from: PipeReader, mut to: File, ended: &PipeReader, masks: &Masks) -
     is_cut
 }
 
-/// Waits for output: for ever while the command runs, and for a while after. Says whether there is some, or its end.
+/// Waits for output: for ever while the command runs, and for a while after; or until it has been quiet for so long.
 fn wait(
     from: &PipeReader,
     ended: &PipeReader,
     deadline: &mut Option<Timestamp>,
-) -> rustix::io::Result<bool> {
+    quiet: Option<Duration>,
+) -> rustix::io::Result<Waited> {
     if deadline.is_none() {
         let mut both = [PollFd::new(from, PollFlags::IN), PollFd::new(ended, PollFlags::IN)];
-        polled(&mut both, None)?;
-        let [output, ended] = &both;
+        if !polled(&mut both, quiet)? {
+            return Ok(Waited::Quiet);
+        }
+        let [_, ended] = &both;
         if ended.revents().is_empty() {
-            return Ok(!output.revents().is_empty());
+            return Ok(Waited::Output);
         }
         *deadline = Some(Clock::system().now().after(GRACE));
     }
     let left = deadline.map_or(Duration::ZERO, |deadline| deadline.since(Clock::system().now()));
-    let left = Timespec::try_from(left).unwrap_or_default();
-    polled(&mut [PollFd::new(from, PollFlags::IN)], Some(&left))
+    let patience = quiet.map_or(left, |quiet| quiet.min(left));
+    let is_ready = polled(&mut [PollFd::new(from, PollFlags::IN)], Some(patience))?;
+    Ok(match is_ready {
+        true => Waited::Output,
+        false if patience < left => Waited::Quiet,
+        false => Waited::GivenUp,
+    })
 }
 
 /// poll(2), begun again when a signal ends it. Says whether anything is ready.
-fn polled(descriptors: &mut [PollFd<'_>], patience: Option<&Timespec>) -> rustix::io::Result<bool> {
+fn polled(descriptors: &mut [PollFd<'_>], patience: Option<Duration>) -> rustix::io::Result<bool> {
+    let patience = patience.map(|patience| Timespec::try_from(patience).unwrap_or_default());
     loop {
-        match poll(descriptors, patience) {
+        match poll(descriptors, patience.as_ref()) {
             Err(rustix::io::Errno::INTR) => {}
             Err(error) => return Err(error),
             Ok(ready) => return Ok(ready > 0),

@@ -1,0 +1,84 @@
+//! Output without what changes colours: ECMA-48, section 5.4 and what terminals understand beside it.
+
+/// The beginning of every sequence.
+const ESCAPE: u8 = 0x1b;
+
+/// A text without escape sequences and carriage returns.
+pub struct Plain {
+    /// What is left.
+    pub text: Vec<u8>,
+    /// Where each of its bytes stood.
+    pub places: Vec<usize>,
+}
+
+impl Plain {
+    /// Nothing if there is nothing to leave out.
+    pub fn of(text: &[u8]) -> Option<Self> {
+        if !text.iter().any(|byte| [ESCAPE, b'\r'].contains(byte)) {
+            return None;
+        }
+        let mut plain = Self { text: Vec::new(), places: Vec::new() };
+        let mut place = 0;
+        while let Some(rest) = text.get(place..).filter(|rest| !rest.is_empty()) {
+            let length = sequence(rest);
+            if let (0, Some(byte)) = (length, rest.first()) {
+                plain.text.push(*byte);
+                plain.places.push(place);
+            }
+            place += length.max(1);
+        }
+        Some(plain)
+    }
+}
+
+/// The escape sequences of a text, one after the other.
+pub fn escapes(text: &[u8]) -> Vec<u8> {
+    let mut found = Vec::new();
+    let mut rest = text;
+    while let Some(start) = rest.iter().position(|byte| *byte == ESCAPE) {
+        rest = rest.get(start..).unwrap_or_default();
+        let (own, behind) = rest.split_at_checked(sequence(rest).max(1)).unwrap_or((rest, &[]));
+        found.extend_from_slice(own);
+        rest = behind;
+    }
+    found
+}
+
+/// How long the sequence is that a text begins with, also where its end is still to come. 0 if it begins with none.
+fn sequence(text: &[u8]) -> usize {
+    let count = |from: usize, range: std::ops::RangeInclusive<u8>| {
+        text.get(from..).unwrap_or_default().iter().take_while(|byte| range.contains(byte)).count()
+    };
+    match text {
+        [b'\r', ..] => 1,
+        [ESCAPE, b'[', ..] => {
+            let parameters = 2 + count(2, 0x30..=0x3f);
+            let middle = parameters + count(parameters, 0x20..=0x2f);
+            (middle + 1).min(text.len())
+        }
+        [ESCAPE, ..] => {
+            let middle = 1 + count(1, 0x20..=0x2f);
+            (middle + 1).min(text.len())
+        }
+        _ => 0,
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn colours_are_left_out_and_found_again() {
+        let coloured = b"hun\x1b[01;31m\x1b[Kter\x1b(B\x1b[m22\r\n";
+        let plain = Plain::of(coloured).unwrap();
+        assert_eq!(plain.text, b"hunter22\n");
+        assert_eq!(
+            plain.places.first().zip(plain.places.last()),
+            Some((&0, &(coloured.len() - 1)))
+        );
+        assert_eq!(escapes(coloured), b"\x1b[01;31m\x1b[K\x1b(B\x1b[m");
+        assert!(Plain::of(b"hunter22\n").is_none());
+        assert_eq!(Plain::of(b"hun\x1b[0").unwrap().text, b"hun");
+    }
+}

@@ -1,0 +1,306 @@
+//! What of a value is secret: all of it, or of a document the members that are.
+//!
+//! Words and short numbers stand in every log by chance, and so do the lines of a manifest. What is looked for must be
+//! hard to guess itself.
+
+use std::collections::BTreeSet;
+
+use base64::Engine as _;
+use base64::engine::general_purpose::STANDARD;
+use percent_encoding::percent_decode_str;
+use serde_json::Value as Json;
+
+use super::pem::{self, Block};
+
+/// What is shorter than this stands in everything by chance, in bytes.
+pub const LEAST_BYTES: usize = 6;
+/// A word of letters alone is no longer.
+const LONGEST_WORD: usize = 12;
+/// A number by which things are counted has no more digits.
+const LONGEST_NUMBER: usize = 9;
+/// A text that looks random is no shorter.
+const LEAST_RANDOM: usize = 16;
+/// Words in the names of members that are secret.
+const SECRET_KEYS: [&str; 7] = ["auth", "credential", "key", "pass", "pwd", "secret", "token"];
+
+/// What to look for of a value.
+#[derive(Default)]
+pub struct Parts {
+    /// In every encoding.
+    pub secrets: BTreeSet<Vec<u8>>,
+    /// Only as they are.
+    pub lines: BTreeSet<Vec<u8>>,
+    /// What is not looked for.
+    pub unmasked: Option<Unmasked>,
+}
+
+/// Why something is not looked for.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Unmasked {
+    /// It has fewer than [`LEAST_BYTES`].
+    Short,
+    /// It is a word or a short number.
+    Common,
+    /// Some of its lines or members are one or the other.
+    Parts,
+}
+
+impl Parts {
+    /// Looks into a value.
+    pub fn of(value: &[u8]) -> Self {
+        let mut parts = Self::default();
+        parts.unmasked = unfit(value.trim_ascii());
+        if parts.unmasked.is_some() {
+            return parts;
+        }
+        let text = std::str::from_utf8(value).unwrap_or_default();
+        let is_document = parts.member(text, false);
+        let is_one_setting = !text.trim().contains(['\n', '{']);
+        if !is_document || is_one_setting || parts.secrets.is_empty() {
+            parts.whole(value);
+        }
+        parts
+    }
+
+    /// A text that has no structure, and its lines.
+    fn whole(&mut self, text: &[u8]) {
+        self.secrets.insert(text.to_vec());
+        // As a shell makes it of $(cat FILE).
+        self.secrets.insert(text.trim_ascii_end().to_vec());
+        self.decoded(text);
+        let lines = || text.split(|byte| *byte == b'\n').map(<[u8]>::trim_ascii);
+        let filled: Vec<&[u8]> = lines().filter(|line| !line.is_empty()).collect();
+        if filled.len() < 2 {
+            return;
+        }
+        // As a shell makes it of an unquoted variable, and as many store a key in a variable of one line.
+        for between in [b" ".as_slice(), b""] {
+            self.lines.insert(filled.join(between));
+        }
+        let is_key = filled.iter().any(|line| pem::is_boundary(line));
+        for line in filled {
+            match unfit(line) {
+                None if pem::is_public_boundary(line) => {}
+                None => drop(self.lines.insert(line.to_vec())),
+                // The last line of a key has any length.
+                Some(_) if is_key => {}
+                Some(_) => self.unmasked = Some(Unmasked::Parts),
+            }
+        }
+    }
+
+    /// Many keep texts as Base64, and print what is in them.
+    fn decoded(&mut self, text: &[u8]) {
+        let joined: Vec<u8> =
+            text.iter().copied().filter(|byte| !byte.is_ascii_whitespace()).collect();
+        let decoded = STANDARD.decode(joined).ok();
+        let Some(decoded) = decoded.filter(|decoded| std::str::from_utf8(decoded).is_ok()) else {
+            return;
+        };
+        // A login, as in Docker's configuration.
+        let password = decoded.iter().position(|byte| *byte == b':').map(|colon| colon + 1);
+        let password = password.and_then(|start| decoded.get(start..)).unwrap_or_default();
+        for decoded in [&decoded, password] {
+            let Self { secrets, lines, .. } = Self::of(decoded);
+            self.secrets.extend(secrets);
+            self.lines.extend(lines);
+        }
+    }
+
+    /// A member of a document, or a whole one: what of it is secret, because its name or its own look says so. Says
+    /// whether it has members itself.
+    fn member(&mut self, text: &str, is_secret: bool) -> bool {
+        if let Ok(document) = serde_json::from_str::<Json>(text)
+            && (document.is_object() || document.is_array())
+        {
+            self.json(&document, is_secret);
+            return true;
+        }
+        let (blocks, rest) = pem::blocks(text);
+        for block in blocks.iter().filter(|block| !block.is_public) {
+            let Block { text, .. } = block;
+            self.whole(text.as_bytes());
+        }
+        let pairs: Vec<(&str, &str)> = rest.iter().filter_map(|line| pair(line)).collect();
+        for (name, text) in &pairs {
+            self.member(text, is_secret || names_a_secret(name));
+        }
+        if !blocks.is_empty() || !pairs.is_empty() {
+            // Such as the lines of a folded text.
+            let is_secret =
+                |line: &&str| pairs.is_empty() || (pair(line).is_none() && is_random(line));
+            let lines = rest.iter().copied().filter(is_secret).map(|line| line.trim().as_bytes());
+            self.lines.extend(lines.filter(|line| unfit(line).is_none()).map(<[u8]>::to_vec));
+            return true;
+        }
+        let text = text.trim();
+        self.settings(text);
+        let is_address = text.contains("://");
+        let is_itself =
+            (is_secret && !is_address) || text.split(['/', '?', '&', '=']).any(is_random);
+        match unfit(text.as_bytes()) {
+            None if is_itself => self.whole(text.as_bytes()),
+            Some(_) if is_itself && !text.is_empty() => self.unmasked = Some(Unmasked::Parts),
+            _ => {}
+        }
+        false
+    }
+
+    /// The texts of a JSON document.
+    fn json(&mut self, part: &Json, is_secret: bool) {
+        match part {
+            Json::String(text) => drop(self.member(text, is_secret)),
+            Json::Array(items) => items.iter().for_each(|item| self.json(item, is_secret)),
+            Json::Object(map) => {
+                for (name, part) in map {
+                    self.json(part, is_secret || names_a_secret(name));
+                }
+            }
+            _ => {}
+        }
+    }
+
+    /// The password of an address, and the settings in it or in a connection string.
+    fn settings(&mut self, text: &str) {
+        let authority = text
+            .split_once("://")
+            .map(|(_, rest)| rest.split(['/', '?', '#']).next().unwrap_or_default());
+        let login = authority.and_then(|authority| Some(authority.rsplit_once('@')?.0));
+        let password = login.and_then(|login| Some(login.split_once(':')?.1));
+        let settings = text.split(|c: char| c.is_whitespace() || "?&;,".contains(c));
+        let settings = settings.filter_map(|setting| setting.split_once('='));
+        let secrets = settings.filter(|(name, _)| names_a_secret(name)).map(|(_, value)| value);
+        for secret in password.into_iter().chain(secrets) {
+            let decoded = percent_decode_str(secret).decode_utf8_lossy();
+            for secret in [secret, decoded.as_ref()] {
+                if unfit(secret.as_bytes()).is_none() {
+                    self.secrets.insert(secret.as_bytes().to_vec());
+                }
+            }
+        }
+    }
+}
+
+/// Why a text stands in everything by chance.
+fn unfit(text: &[u8]) -> Option<Unmasked> {
+    let (first, rest) = text.split_first().unwrap_or((&0, &[]));
+    let is_word = text.len() <= LONGEST_WORD
+        && text.iter().all(u8::is_ascii_alphabetic)
+        && (rest.iter().all(u8::is_ascii_lowercase) || text.iter().all(u8::is_ascii_uppercase));
+    let is_number = text.len() <= LONGEST_NUMBER && text.iter().all(u8::is_ascii_digit);
+    let is_ruler = rest.iter().all(|byte| byte == first);
+    match text.len() {
+        0..LEAST_BYTES => Some(Unmasked::Short),
+        _ if is_word || is_number || is_ruler => Some(Unmasked::Common),
+        _ => None,
+    }
+}
+
+fn names_a_secret(name: &str) -> bool {
+    let name = name.to_ascii_lowercase();
+    SECRET_KEYS.iter().any(|word| name.contains(word))
+}
+
+/// Whether a text looks like one that a machine has drawn: letters and digits take turns.
+fn is_random(text: &str) -> bool {
+    let text = text.trim();
+    let class = |byte: &u8| match byte {
+        b'a'..=b'z' => Some(0),
+        b'A'..=b'Z' => Some(1),
+        b'0'..=b'9' => Some(2),
+        _ => None,
+    };
+    let is_token = |byte: u8| byte.is_ascii_alphanumeric() || b"+/=_-.~".contains(&byte);
+    let classes: Vec<u8> = text.as_bytes().iter().filter_map(class).collect();
+    let turns = classes.windows(2).filter(|pair| pair.first() != pair.last()).count();
+    text.len() >= LEAST_RANDOM && text.bytes().all(is_token) && turns * 4 >= text.len()
+}
+
+/// A line of YAML, of an INI file or of a .env file: a name, and what stands behind it.
+fn pair(line: &str) -> Option<(&str, &str)> {
+    let line = line.trim();
+    let line = line.strip_prefix("- ").or_else(|| line.strip_prefix("export ")).unwrap_or(line);
+    let at = line.find([':', '='])?;
+    let (name, rest) = line.split_at_checked(at)?;
+    let is_yaml = rest.starts_with(':');
+    let value = rest.get(1..)?;
+    let name = name.trim().trim_matches(['"', '\'']);
+    let is_name = !name.is_empty()
+        && !name.starts_with(|c: char| c.is_ascii_digit())
+        && name.bytes().all(|byte| byte.is_ascii_alphanumeric() || b"_-.".contains(&byte));
+    // Base64 ends with =, and a login is USER:PASSWORD.
+    let is_pair = match is_yaml {
+        true => value.is_empty() || value.starts_with(char::is_whitespace),
+        false => !value.trim_matches('=').is_empty(),
+    };
+    let value = value.trim().trim_end_matches(',').trim_matches(['"', '\'']);
+    (is_name && is_pair).then_some((name, value))
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn secrets(value: &str) -> Vec<String> {
+        let parts = Parts::of(value.as_bytes());
+        parts.secrets.iter().map(|secret| String::from_utf8(secret.clone()).unwrap()).collect()
+    }
+
+    #[test]
+    fn of_a_document_the_secret_members_are_looked_for() {
+        let pem = "-----BEGIN PRIVATE KEY-----\\nMIIEvQIBADAN\\n-----END PRIVATE KEY-----\\n";
+        for (document, secret) in [
+            (r#"{"name": "main", "password": "foobar99"}"#, "foobar99"),
+            (r#"{"name": "main", "login": {"token": ["foobar99"]}}"#, "foobar99"),
+            ("user: bob\npassword: foobar99\n", "foobar99"),
+            ("users:\n- name: u\n  user:\n    token: \"abcdef123456\"\n", "abcdef123456"),
+            ("[default]\naws_secret_access_key = sEcr3tValue1\n", "sEcr3tValue1"),
+            ("A=1\nexport DB_PASSWORD='hunter22x'\n", "hunter22x"),
+            (r#"{"dsn": "postgres://u:hunter22x@h/d"}"#, "hunter22x"),
+            ("url: https://h/?user=u&api_key=hunter22x\nname: main\n", "hunter22x"),
+            ("dsn: host=h password=hunter22x\nname: main\n", "hunter22x"),
+            ("A=1\nB=8d2f0b1c9e7a4f63\n", "8d2f0b1c9e7a4f63"),
+            (r#"{"auths": {"r.example": {"auth": "dXNlcjpodW50ZXIyMng="}}}"#, "hunter22x"),
+        ] {
+            let found = secrets(document);
+            assert!(found.iter().any(|found| found == secret), "{document}: {found:?}");
+            assert!(!found.iter().any(|found| found.contains("main")), "{document}: {found:?}");
+        }
+        let key = format!(r#"{{"anything": "{pem}", "client_email": "a@b.example"}}"#);
+        assert!(Parts::of(key.as_bytes()).lines.contains(b"MIIEvQIBADAN".as_slice()));
+    }
+
+    #[test]
+    fn what_stands_everywhere_is_not_looked_for() {
+        for (value, why) in [
+            ("12345", Unmasked::Short),
+            ("postgres", Unmasked::Common),
+            ("Production", Unmasked::Common),
+            ("123456", Unmasked::Common),
+            ("--------", Unmasked::Common),
+            ("12345\n67890\n", Unmasked::Parts),
+        ] {
+            assert_eq!(Parts::of(value.as_bytes()).unmasked, Some(why), "{value}");
+        }
+        for value in ["hunter22", "correct-horse", "abcdefghijklmnop", "123456789012"] {
+            assert_eq!(secrets(value), [value]);
+        }
+        let kubeconfig = "apiVersion: v1\nkind: Config\nclusters:\n- cluster:\n    server: https://k.example\n  name: c\n\
+                          users:\n- name: u\n  user:\n    token: abcdef123456\n";
+        assert_eq!(secrets(kubeconfig), ["abcdef123456"]);
+        assert!(Parts::of(kubeconfig.as_bytes()).lines.is_empty());
+    }
+
+    #[test]
+    fn of_a_certificate_and_its_key_the_key_is_looked_for() {
+        let block = |label: &str, line: &str| {
+            format!("-----BEGIN {label}-----\n{line}\n-----END {label}-----\n")
+        };
+        let both =
+            block("CERTIFICATE", "MIIDATCCAemgAwIB") + &block("EC PRIVATE KEY", "MHcCAQEEIK9z");
+        let parts = Parts::of(both.as_bytes());
+        assert!(parts.lines.contains(b"MHcCAQEEIK9z".as_slice()));
+        assert!(!parts.lines.contains(b"MIIDATCCAemgAwIB".as_slice()));
+        assert!(!parts.lines.contains(b"-----BEGIN CERTIFICATE-----".as_slice()));
+    }
+}

@@ -1,0 +1,49 @@
+//! Blocks of PEM within a text: RFC 7468, and the indented and shortened ones that are found in documents.
+
+/// A block, boundaries included, or the rest of a text that has no second boundary.
+pub struct Block {
+    /// Its lines, without what they are indented by.
+    pub text: String,
+    /// Everybody may see it.
+    pub is_public: bool,
+}
+
+/// What everybody may see.
+const PUBLIC: [&str; 4] = ["CERTIFICATE", "PUBLIC KEY", "PARAMETERS", "CRL"];
+
+/// The blocks of a text, and the lines that are in none.
+pub fn blocks(text: &str) -> (Vec<Block>, Vec<&str>) {
+    let (mut blocks, mut rest) = (Vec::new(), Vec::new());
+    let mut open: Option<Block> = None;
+    for line in text.lines() {
+        let trimmed = line.trim();
+        if trimmed.starts_with("-----BEGIN ") && is_boundary(trimmed.as_bytes()) {
+            let is_public = is_public_boundary(trimmed.as_bytes());
+            blocks.extend(open.replace(Block { text: String::new(), is_public }));
+        }
+        match &mut open {
+            Some(block) => {
+                block.text.push_str(trimmed);
+                block.text.push('\n');
+            }
+            None => rest.push(line),
+        }
+        if trimmed.starts_with("-----END ") {
+            blocks.extend(open.take());
+        }
+    }
+    blocks.extend(open);
+    (blocks, rest)
+}
+
+/// Whether a line begins or ends a block.
+pub fn is_boundary(line: &[u8]) -> bool {
+    let is_either = line.starts_with(b"-----BEGIN ") || line.starts_with(b"-----END ");
+    is_either && line.ends_with(b"-----")
+}
+
+/// Whether a line begins or ends a block that everybody may see.
+pub fn is_public_boundary(line: &[u8]) -> bool {
+    let label = String::from_utf8_lossy(line);
+    is_boundary(line) && PUBLIC.iter().any(|word| label.contains(word))
+}
