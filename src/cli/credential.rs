@@ -94,6 +94,19 @@ impl Credential {
         })
     }
 
+    /// What was resolved, in full, and its version.
+    pub fn name_and_version(&self) -> (&str, i64) {
+        (&self.name, self.version)
+    }
+
+    /// The values, or that of one field alone by the name that was asked for.
+    pub fn values_of<'a>(
+        &'a self,
+        field: Option<&'a str>,
+    ) -> impl Iterator<Item = (&'a FieldName, &'a Value)> {
+        self.fields.iter().filter(move |(name, _)| field.is_none_or(|field| name.as_str() == field))
+    }
+
     /// When the lease ends.
     pub fn expire_time(&self) -> String {
         moment(self.lease.expire_time.as_ref())
@@ -161,12 +174,16 @@ impl Credential {
         self.named_by_fields(|name| vec![variable_name(&format!("{prefix}_{name}"))])
     }
 
-    /// The one value under this name, which whoever runs the command has chosen.
+    /// The value of a field, or the only value, under this name, which whoever runs the command has chosen.
     ///
     /// # Errors
     /// If it cannot stand in an environment variable.
-    pub fn to_env_as(&self, variable: &str) -> Result<Vec<(String, &Value)>, Failure> {
-        self.named(|_| Ok(vec![variable.to_owned()]))
+    pub fn to_env_as<'a>(
+        &'a self,
+        variable: &str,
+        field: Option<&'a str>,
+    ) -> Result<Vec<(String, &'a Value)>, Failure> {
+        self.named(field, |_| Ok(vec![variable.to_owned()]))
     }
 
     /// The inherited variables that would stand in the way of the customary ones.
@@ -194,7 +211,7 @@ impl Credential {
         &self,
         variables: impl Fn(&FieldName) -> Vec<String>,
     ) -> Result<Vec<(String, &Value)>, Failure> {
-        self.named(|field| {
+        self.named(None, |field| {
             let variables = variables(field);
             match variables.iter().find(|variable| steers_programs(variable)) {
                 Some(variable) => Err(self.refuse(field, variable)),
@@ -218,12 +235,13 @@ impl Credential {
         Failure::new("VARIABLE_REFUSED", text, exit::FAILED)
     }
 
-    fn named(
-        &self,
+    fn named<'a>(
+        &'a self,
+        field: Option<&'a str>,
         variables: impl Fn(&FieldName) -> Result<Vec<String>, Failure>,
-    ) -> Result<Vec<(String, &Value)>, Failure> {
+    ) -> Result<Vec<(String, &'a Value)>, Failure> {
         let mut named = Vec::new();
-        for (field, value) in &self.fields {
+        for (field, value) in self.values_of(field) {
             if value.expose().contains(&0) {
                 let text =
                     format!("{}: {field} holds a zero byte, which no variable can", self.reference);

@@ -1,6 +1,8 @@
 //! The broker as a step sees it, also when it is restarted meanwhile.
 
+use std::collections::BTreeMap;
 use std::path::PathBuf;
+use std::sync::Arc;
 
 use tokio::sync::Mutex;
 use tonic::transport::Channel;
@@ -8,8 +10,26 @@ use tonic::transport::Channel;
 use super::Common;
 use super::credential::Credential;
 use super::endpoint::{Caller, connect};
-use super::failure::Failure;
+use super::failure::{Failure, exit};
 use crate::model::Reference;
+
+/// How often something is read anew that changes while it is read.
+pub const MOST_READS: usize = 16;
+
+/// What is wanted of a reference: one field, or all there is.
+pub type Want<'a> = (&'a Reference, Option<&'a str>);
+
+/// The versions of what was resolved, by name.
+#[derive(Default)]
+pub struct Versions(BTreeMap<String, i64>);
+
+impl Versions {
+    /// Takes note of a credential. Says whether everything else of the same name is of the same version.
+    pub fn agree(&mut self, credential: &Credential) -> bool {
+        let (name, version) = credential.name_and_version();
+        *self.0.entry(name.to_owned()).or_insert(version) == version
+    }
+}
 
 /// A connection that is made again when it is gone.
 pub struct Session {
@@ -52,4 +72,49 @@ impl Session {
             resolved => resolved,
         }
     }
+
+    /// Resolves all that a command takes, in its order: every field of a connection is of the same version, since an
+    /// identifier and a secret of two versions are no credential.
+    ///
+    /// # Errors
+    /// As [`Credential::resolve`], or if something changes too often to be read.
+    pub async fn resolve_all(&self, wants: &[Want<'_>]) -> Result<Vec<Arc<Credential>>, Failure> {
+        let mut requests: Vec<(&Reference, Vec<String>)> = Vec::new();
+        let mut places = Vec::new();
+        for (reference, field) in wants {
+            let is_for = |(other, fields): &(&Reference, Vec<String>)| {
+                other == reference && fields.is_empty() == field.is_none()
+            };
+            let place = requests.iter().position(is_for).unwrap_or(requests.len());
+            places.push(place);
+            match (requests.get_mut(place), field) {
+                (None, field) => {
+                    requests.push((*reference, field.iter().map(ToString::to_string).collect()))
+                }
+                (Some((_, fields)), Some(field)) if !fields.iter().any(|other| other == field) => {
+                    fields.push((*field).to_owned());
+                }
+                (Some(_), _) => {}
+            }
+        }
+        for _ in 0..MOST_READS {
+            let (mut versions, mut resolved) = (Versions::default(), Vec::new());
+            for (reference, fields) in &requests {
+                resolved.push(Arc::new(self.resolve(reference, fields.clone()).await?));
+            }
+            if resolved.iter().all(|credential| versions.agree(credential)) {
+                return Ok(places
+                    .iter()
+                    .filter_map(|place| resolved.get(*place).cloned())
+                    .collect());
+            }
+        }
+        Err(changing())
+    }
+}
+
+/// Something has a new version whenever it is read.
+pub fn changing() -> Failure {
+    let text = "what is asked for changes faster than it can be read as of one version; try again";
+    Failure::new("VERSION_SUPERSEDED", text, exit::FAILED)
 }

@@ -263,3 +263,33 @@ fn what_is_asked_for_wrongly_is_refused_before_anything_is_run() {
     }
     assert!(!world.path("ran").exists());
 }
+
+#[test]
+fn all_that_is_taken_of_a_connection_is_of_one_version() {
+    let world = world();
+    let resolved = || {
+        let tail = ["journal", "tail", "--event", "resolve", "-n", "1000", "-o", "json"];
+        let lines = text(&world.serving.run(&tail).stdout);
+        lines.lines().filter(|line| line.contains("aws/prod")).count()
+    };
+    for (options, times) in [
+        (&["--env", "I=aws/prod:access_key_id", "--env", "S=aws/prod:secret_access_key"][..], 1),
+        (&["--file", "i=aws/prod:access_key_id", "--env", "S=aws/prod:secret_access_key"], 1),
+        (&["--file", "i=aws/prod:access_key_id", "--file", "s=aws/prod:secret_access_key"], 1),
+        (&["--env", "aws/prod", "--env", "X=aws/prod", "--env", "Y=aws/prod"], 1),
+        // Under its alias a field is asked for by itself, and is of the same version all the same.
+        (&["--env", "aws/prod", "--env", "S=aws/prod:secretAccessKey"], 2),
+    ] {
+        let before = resolved();
+        let script = "for f in i s; do [ ! -e $f ] || echo $f=$(cat $f); done; env | grep -E '^(I|S|AWS_SEC[A-Z_]*|[XY]_SEC[A-Z_]*)='";
+        let ran = exec(&world, &[&["--no-mask"], options].concat(), script);
+        assert_eq!(resolved() - before, times, "{options:?}: {}", text(&ran.stderr));
+        let mut printed: Vec<_> = text(&ran.stdout).lines().map(ToOwned::to_owned).collect();
+        printed.sort();
+        let is_right = |line: &String| {
+            let (name, value) = line.split_once('=').unwrap();
+            value == if name.eq_ignore_ascii_case("i") { "AKIAEXAMPLE" } else { SECRET }
+        };
+        assert!(printed.len() >= 2 && printed.iter().all(is_right), "{options:?}: {printed:?}");
+    }
+}

@@ -196,7 +196,8 @@ fn every_line_of_a_large_file_in_base64_is_masked() {
     let ran = world.run("keyhatch", &["exec", "--file", "f=secret:s", "--", "base64", "f"]);
     let lines = text(&ran.stdout);
     assert!(lines.lines().count() > 1000, "{}", text(&ran.stderr));
-    let shown: Vec<_> = lines.lines().filter(|line| *line != "***").collect();
+    let shown = lines.lines().map(|line| line.replace("***", ""));
+    let shown: Vec<String> = shown.filter(|line| !line.is_empty()).collect();
     // The end of the last line is less than two groups.
     assert!(shown.len() <= 1 && shown.iter().all(|line| line.len() < 12), "{shown:?}");
 }

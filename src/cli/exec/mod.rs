@@ -134,17 +134,15 @@ impl Exec {
         let masked = (!streams.is_empty()).then_some(masks.as_ref());
         let session = Arc::new(Session::open(common).await?);
         let mut environment = Environment::inherited(self.pristine);
-        for wanted in wanted {
-            let fields = wanted.field.iter().cloned().collect();
-            let credential = session.resolve(&wanted.reference, fields).await?;
-            environment.add(&wanted, &credential)?;
-            mask_values(masked, &credential)?;
+        let for_env = wanted.iter().map(|wanted| (&wanted.reference, wanted.field.as_deref()));
+        let for_files = files.iter().map(|file| (&file.reference, file.field.as_deref()));
+        let taken = session.resolve_all(&for_env.chain(for_files).collect::<Vec<_>>()).await?;
+        for credential in &taken {
+            mask_values(masked, credential)?;
         }
-        let mut contents = Vec::new();
-        for WantedFile { path, reference, field } in files {
-            let credential = session.resolve(&reference, field.into_iter().collect()).await?;
-            mask_values(masked, &credential)?;
-            contents.push((path, credential));
+        let (for_env, for_files) = taken.split_at_checked(wanted.len()).unwrap_or_default();
+        for (wanted, credential) in wanted.iter().zip(for_env) {
+            environment.add(wanted, credential)?;
         }
         let listener = match served.is_empty() {
             true => None,
@@ -159,9 +157,9 @@ impl Exec {
         // Last: what goes wrong before leaves nothing behind, and what ends this afterwards is heard.
         let signals = Signals::listen().map_err(Failure::from)?;
         let mut written = Vec::new();
-        for (path, credential) in contents {
-            for value in credential.fields.values() {
-                written.push(TemporaryFile::write(&path, value.expose())?);
+        for (file, credential) in files.iter().zip(for_files) {
+            for (_, value) in credential.values_of(file.field.as_deref()) {
+                written.push(TemporaryFile::write(&file.path, value.expose())?);
             }
         }
         if spares_a_file {

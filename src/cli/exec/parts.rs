@@ -77,13 +77,14 @@ impl Parts {
         for between in [b" ".as_slice(), b""] {
             self.lines.insert(filled.join(between));
         }
-        let is_key = filled.iter().any(|line| pem::is_boundary(line));
+        // The last line of a key has any length, and what is no text has no lines.
+        let has_odd_lines =
+            filled.iter().any(|line| pem::is_boundary(line)) || std::str::from_utf8(text).is_err();
         for line in filled {
             match unfit(line) {
                 None if pem::is_public_boundary(line) => {}
                 None => drop(self.lines.insert(line.to_vec())),
-                // The last line of a key has any length.
-                Some(_) if is_key => {}
+                Some(_) if has_odd_lines => {}
                 Some(_) => self.unmasked = Some(Unmasked::Parts),
             }
         }

@@ -113,13 +113,13 @@ impl Wanted {
 
     /// The variables, by name.
     pub fn variables<'a>(
-        &self,
+        &'a self,
         credential: &'a Credential,
     ) -> Result<Vec<(String, &'a Value)>, Failure> {
         let is_one = self.field.is_some() || matches!(self.reference, Reference::Secret(_));
         match &self.name {
             None => credential.to_env(),
-            Some(name) if is_one => credential.to_env_as(name),
+            Some(name) if is_one => credential.to_env_as(name, self.field.as_deref()),
             Some(prefix) => credential.to_env_with_prefix(prefix),
         }
     }

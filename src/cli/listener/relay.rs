@@ -13,6 +13,7 @@ use super::outputs::Outputs;
 use crate::cli::credential::Credential;
 use crate::cli::failure::{Failure, exit};
 use crate::cli::input;
+use crate::cli::session::{MOST_READS, Versions, changing};
 use crate::grpc::pb;
 use crate::grpc::pb::step_service_client::StepServiceClient;
 use crate::model::{ConnectionName, ConnectionRef, IntegrationName, Reference, SecretName};
@@ -105,13 +106,35 @@ impl Relay {
             outputs: outputs.map(|(name, value)| ((self.step.clone(), name), value)).collect(),
             ..Known::default()
         };
+        for _ in 0..MOST_READS {
+            let mut versions = Versions::default();
+            known.looked_up.clear();
+            if let Some(evaluated) =
+                self.evaluate_once(tree, query, &mut known, &mut versions).await?
+            {
+                return Ok(evaluated);
+            }
+        }
+        Err(RelayError::read(changing().message))
+    }
+
+    /// Nothing if parts of it are of two versions of one connection, which do not belong together.
+    async fn evaluate_once(
+        &self,
+        tree: &Tree,
+        query: &Query,
+        known: &mut Known,
+        versions: &mut Versions,
+    ) -> Result<Option<Evaluated>, RelayError> {
         loop {
-            let progress = tree.evaluate(query, &known);
+            let progress = tree.evaluate(query, known);
             match progress.map_err(|error| RelayError::evaluation(error.to_string()))? {
-                Progress::Done(evaluated) => return Ok(evaluated),
+                Progress::Done(evaluated) => return Ok(Some(evaluated)),
                 Progress::Needs(needs) => {
                     for need in needs {
-                        let found = self.look_up(&need).await?;
+                        let Some(found) = self.look_up(&need, versions).await? else {
+                            return Ok(None);
+                        };
                         known.looked_up.insert(need, found);
                     }
                 }
@@ -121,13 +144,19 @@ impl Relay {
 
     /// A secret of the workflow.
     pub async fn secret(&self, name: &str) -> Result<Json, RelayError> {
-        match self.look_up(&Need::Secret { name: name.to_owned() }).await? {
-            Found::Value(value) => Ok(value),
-            Found::Nothing | Found::NoSuchField => Err(RelayError::not_found("no such secret")),
+        let need = Need::Secret { name: name.to_owned() };
+        match self.look_up(&need, &mut Versions::default()).await? {
+            Some(Found::Value(value)) => Ok(value),
+            _ => Err(RelayError::not_found("no such secret")),
         }
     }
 
-    async fn look_up(&self, need: &Need) -> Result<Found, RelayError> {
+    /// Nothing if it is of another version than what was looked up before of the same connection.
+    async fn look_up(
+        &self,
+        need: &Need,
+        versions: &mut Versions,
+    ) -> Result<Option<Found>, RelayError> {
         let (reference, field) = match need {
             Need::Connection { kind, name, field } => {
                 let names = IntegrationName::parse(kind).ok().zip(ConnectionName::parse(name).ok());
@@ -139,17 +168,20 @@ impl Relay {
             Need::Secret { name } => (SecretName::parse(name).ok().map(Reference::Secret), None),
         };
         // What cannot be a name is the name of nothing.
-        let Some(reference) = reference else { return Ok(Found::Nothing) };
+        let Some(reference) = reference else { return Ok(Some(Found::Nothing)) };
         let resolved = self.broker.resolve(&reference, field.clone().into_iter().collect()).await;
         match resolved {
-            Ok(credential) => Ok(found(&credential, field.is_none())),
-            Err(failure) if failure.reason == "FIELD_UNKNOWN" => Ok(Found::NoSuchField),
+            Ok(credential) => {
+                let is_of_one = versions.agree(&credential);
+                Ok(is_of_one.then(|| found(&credential, field.is_none())))
+            }
+            Err(failure) if failure.reason == "FIELD_UNKNOWN" => Ok(Some(Found::NoSuchField)),
             Err(failure) if REFUSALS.contains(&failure.reason.as_str()) => {
                 if self.said.lock().insert(reference.to_string()) {
                     let text = format!("{reference}: {}: {}", failure.reason, failure.message);
                     self.broker.say(&text);
                 }
-                Ok(Found::Nothing)
+                Ok(Some(Found::Nothing))
             }
             Err(failure) => {
                 Err(RelayError::read(format!("{}: {}", failure.reason, failure.message)))
