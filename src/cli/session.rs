@@ -89,7 +89,7 @@ impl Session {
             places.push(place);
             match (requests.get_mut(place), field) {
                 (None, field) => {
-                    requests.push((*reference, field.iter().map(ToString::to_string).collect()))
+                    requests.push((*reference, field.iter().map(ToString::to_string).collect()));
                 }
                 (Some((_, fields)), Some(field)) if !fields.iter().any(|other| other == field) => {
                     fields.push((*field).to_owned());

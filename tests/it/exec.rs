@@ -293,3 +293,33 @@ fn all_that_is_taken_of_a_connection_is_of_one_version() {
         assert!(printed.len() >= 2 && printed.iter().all(is_right), "{options:?}: {printed:?}");
     }
 }
+
+#[test]
+fn a_file_of_references_is_read_and_a_file_of_values_is_not_told() {
+    let world = world();
+    let write = |text: &str| std::fs::write(world.path("refs.env"), text).unwrap();
+    write(
+        "# for the tests\n\nDB=postgres/main\n  T=secret:token\nK=aws/prod:access_key_id\naws/prod\n",
+    );
+    let options = ["--no-mask", "--env-file", "refs.env"];
+    let ran = exec(&world, &options, "echo $DB_PASSWORD $T $K $AWS_SECRET_ACCESS_KEY");
+    assert_eq!(text(&ran.stdout), format!("hush! hush-hush-hush AKIAEXAMPLE {SECRET}\n"));
+    // What is said on the command line wins.
+    let ran = exec(&world, &[&options[..], &["--env", "T=secret:empty"]].concat(), "echo .$T.");
+    assert_eq!(text(&ran.stdout), "..\n");
+    for (line, said) in [
+        ("T=hunter2", ":2: T is not followed by a reference"),
+        ("hunter2", ":2: the line is not followed"),
+        ("=hunter2", ":2: the line is not followed"),
+        ("T=\"hunter2\"", ":2: T is not followed"),
+    ] {
+        write(&format!("A=secret:token\n{line}\n"));
+        let ran = exec(&world, &options, "touch ran");
+        let stderr = text(&ran.stderr);
+        assert_eq!(ran.status.code(), Some(125), "{line}");
+        assert!(stderr.contains(said) && !stderr.contains("hunter2"), "{stderr}");
+    }
+    let ran = exec(&world, &["--env-file", "/dev/zero"], "touch ran");
+    assert!(text(&ran.stderr).contains("not a regular file"), "{}", text(&ran.stderr));
+    assert!(!world.path("ran").exists());
+}

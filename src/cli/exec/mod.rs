@@ -48,13 +48,17 @@ use streams::{Mask, Stream, Streams};
 
 /// Arguments of `exec`.
 #[derive(clap::Args)]
-#[command(group = clap::ArgGroup::new("what").required(true).multiple(true).args(["env", "file", "serve"]))]
+#[command(group = clap::ArgGroup::new("what").required(true).multiple(true).args(["env", "env_file", "file", "serve"]))]
 pub struct Exec {
     /// What to put into the environment; may be given more than once. REF: every field under its
     /// customary name, such as AWS_ACCESS_KEY_ID. PREFIX=REF: every field as PREFIX_FIELD.
     /// NAME=REF:FIELD: one field. NAME=secret:SECRET: a secret.
     #[arg(long, value_name = "WHAT")]
     env: Vec<String>,
+    /// A file of what --env takes, one a line, and lines with #: references only and no values, so that it can be
+    /// committed. May be given more than once; --env wins.
+    #[arg(long, value_name = "FILE")]
+    env_file: Vec<PathBuf>,
     /// A file to make for as long as the command runs, of mode 0600: PATH=REF:FIELD or PATH=secret:SECRET; may
     /// be given more than once.
     #[arg(long, value_name = "PATH=WHAT")]
@@ -93,6 +97,14 @@ pub struct Exec {
     command: Vec<OsString>,
 }
 
+/// What the options ask for.
+struct Asked {
+    wanted: Vec<Wanted>,
+    files: Vec<WantedFile>,
+    served: Vec<Served>,
+    relay: Option<RelayInput>,
+}
+
 /// What the command is run with, and what outlives its start.
 struct Prepared {
     command: Vec<OsString>,
@@ -115,19 +127,25 @@ impl Exec {
         })
     }
 
-    async fn prepare(&self, common: &Common) -> Result<Prepared, Failure> {
-        let wanted =
-            self.env.iter().map(|text| Wanted::parse(text)).collect::<Result<Vec<_>, _>>()?;
+    fn asked(&self) -> Result<Asked, Failure> {
+        let mut wanted = Vec::new();
+        for file in &self.env_file {
+            wanted.extend(Wanted::read(file)?);
+        }
+        for text in &self.env {
+            wanted.push(Wanted::parse(text)?);
+        }
         let files = self.file.iter().map(|text| WantedFile::parse(text));
         let files = files.collect::<Result<Vec<_>, _>>()?;
         let served = self.serve.iter().map(|text| Served::parse(text));
         let served = served.collect::<Result<Vec<_>, _>>()?;
-        let relay = RelayInput::read(
-            served.contains(&Served::Relay),
-            self.spec.as_deref(),
-            &self.parameter,
-        )?;
+        let serves_relay = served.contains(&Served::Relay);
+        let relay = RelayInput::read(serves_relay, self.spec.as_deref(), &self.parameter)?;
+        Ok(Asked { wanted, files, served, relay })
+    }
 
+    async fn prepare(&self, common: &Common) -> Result<Prepared, Failure> {
+        let Asked { wanted, files, served, relay } = self.asked()?;
         let mask = if self.no_mask { Mask::Never } else { self.mask };
         let Streams { masked: streams, spares_a_file } = Streams::of_this_process(mask);
         let masks = Arc::<Masks>::default();

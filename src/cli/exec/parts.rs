@@ -48,8 +48,7 @@ pub enum Unmasked {
 impl Parts {
     /// Looks into a value.
     pub fn of(value: &[u8]) -> Self {
-        let mut parts = Self::default();
-        parts.unmasked = unfit(value.trim_ascii());
+        let mut parts = Self { unmasked: unfit(value.trim_ascii()), ..Self::default() };
         if parts.unmasked.is_some() {
             return parts;
         }
@@ -115,6 +114,7 @@ impl Parts {
             && (document.is_object() || document.is_array())
         {
             self.json(&document, is_secret);
+            self.escaped(text);
             return true;
         }
         let (blocks, rest) = pem::blocks(text);
@@ -135,6 +135,9 @@ impl Parts {
             return true;
         }
         let text = text.trim();
+        if is_public(text) {
+            return false;
+        }
         self.settings(text);
         let is_address = text.contains("://");
         let is_itself =
@@ -161,6 +164,23 @@ impl Parts {
         }
     }
 
+    /// The secrets of a JSON document that stand in it in other letters than their own.
+    fn escaped(&mut self, document: &str) {
+        let contains = |text: &str, secret: &[u8]| {
+            text.as_bytes().windows(secret.len().max(1)).any(|part| part == secret)
+        };
+        for literal in literals(document).filter(|literal| literal.contains('\\')) {
+            let Ok(text) = serde_json::from_str::<String>(&format!("\"{literal}\"")) else {
+                continue;
+            };
+            let is_hidden =
+                |secret: &Vec<u8>| contains(&text, secret) && !contains(literal, secret);
+            if self.secrets.iter().any(is_hidden) {
+                self.lines.insert(literal.as_bytes().to_vec());
+            }
+        }
+    }
+
     /// The password of an address, and the settings in it or in a connection string.
     fn settings(&mut self, text: &str) {
         let authority = text
@@ -168,9 +188,16 @@ impl Parts {
             .map(|(_, rest)| rest.split(['/', '?', '#']).next().unwrap_or_default());
         let login = authority.and_then(|authority| Some(authority.rsplit_once('@')?.0));
         let password = login.and_then(|login| Some(login.split_once(':')?.1));
-        let settings = text.split(|c: char| c.is_whitespace() || "?&;,".contains(c));
-        let settings = settings.filter_map(|setting| setting.split_once('='));
-        let secrets = settings.filter(|(name, _)| names_a_secret(name)).map(|(_, value)| value);
+        let words = text.split(|c: char| c.is_whitespace() || "?&;,{}[]".contains(c));
+        let words: Vec<&str> = words.filter(|word| !word.is_empty()).collect();
+        let settings = words.iter().filter_map(|word| word.split_once('='));
+        // Of YAML in one line, and of a .netrc.
+        let named = words.iter().zip(words.iter().skip(1)).filter_map(|(name, value)| {
+            let name = name.strip_suffix(':').or_else(|| (*name == "password").then_some(name))?;
+            Some((name, *value))
+        });
+        let secrets = settings.chain(named).filter(|(name, _)| names_a_secret(name));
+        let secrets = secrets.map(|(_, value)| value.trim_matches(['"', '\'']));
         for secret in password.into_iter().chain(secrets) {
             let decoded = percent_decode_str(secret).decode_utf8_lossy();
             for secret in [secret, decoded.as_ref()] {
@@ -195,6 +222,31 @@ fn unfit(text: &[u8]) -> Option<Unmasked> {
         _ if is_word || is_number || is_ruler => Some(Unmasked::Common),
         _ => None,
     }
+}
+
+/// What stands within the quotes of a JSON document.
+fn literals(document: &str) -> impl Iterator<Item = &str> {
+    let mut rest = document;
+    std::iter::from_fn(move || {
+        let (_, behind) = rest.split_once('"')?;
+        let mut is_escaped = false;
+        let end = behind.find(|c| {
+            let ends = c == '"' && !is_escaped;
+            is_escaped = c == '\\' && !is_escaped;
+            ends
+        })?;
+        let (literal, behind) = behind.split_at_checked(end)?;
+        rest = behind.get(1..)?;
+        Some(literal)
+    })
+}
+
+/// Whether a member is a certificate or the like, as it is or in Base64, as in a kubeconfig.
+fn is_public(text: &str) -> bool {
+    let decoded = STANDARD.decode(text).ok().and_then(|bytes| String::from_utf8(bytes).ok());
+    let (blocks, rest) = pem::blocks(decoded.as_deref().unwrap_or(text));
+    let is_empty = rest.iter().all(|line| line.trim().is_empty());
+    is_empty && !blocks.is_empty() && blocks.iter().all(|block| block.is_public)
 }
 
 fn names_a_secret(name: &str) -> bool {
@@ -261,12 +313,17 @@ mod tests {
             ("url: https://h/?user=u&api_key=hunter22x\nname: main\n", "hunter22x"),
             ("dsn: host=h password=hunter22x\nname: main\n", "hunter22x"),
             ("A=1\nB=8d2f0b1c9e7a4f63\n", "8d2f0b1c9e7a4f63"),
+            ("users:\n- user: {name: main, token: hunter22x}\n", "hunter22x"),
             (r#"{"auths": {"r.example": {"auth": "dXNlcjpodW50ZXIyMng="}}}"#, "hunter22x"),
         ] {
             let found = secrets(document);
             assert!(found.iter().any(|found| found == secret), "{document}: {found:?}");
             assert!(!found.iter().any(|found| found.contains("main")), "{document}: {found:?}");
         }
+        let escaped = Parts::of(br#"{"name": "main", "password": "f\u006f\u006fbar99"}"#);
+        assert!(escaped.lines.contains(br"f\u006f\u006fbar99".as_slice()));
+        let netrc = secrets("machine main\n  login u\n  password hunter22x\n");
+        assert!(netrc.contains(&"hunter22x".to_owned()), "{netrc:?}");
         let key = format!(r#"{{"anything": "{pem}", "client_email": "a@b.example"}}"#);
         assert!(Parts::of(key.as_bytes()).lines.contains(b"MIIEvQIBADAN".as_slice()));
     }
@@ -290,6 +347,10 @@ mod tests {
                           users:\n- name: u\n  user:\n    token: abcdef123456\n";
         assert_eq!(secrets(kubeconfig), ["abcdef123456"]);
         assert!(Parts::of(kubeconfig.as_bytes()).lines.is_empty());
+        let block = "-----BEGIN CERTIFICATE-----\nMIIDATCCAemgAwIB\n-----END CERTIFICATE-----\n";
+        let authority =
+            format!("{kubeconfig}certificate-authority-data: {}\n", STANDARD.encode(block));
+        assert_eq!(secrets(&authority), ["abcdef123456"]);
     }
 
     #[test]

@@ -1,10 +1,14 @@
 //! What `exec` is asked to hand to its command.
 
-use std::path::PathBuf;
+use std::path::{Path, PathBuf};
 
 use crate::cli::credential::Credential;
 use crate::cli::failure::Failure;
+use crate::cli::input;
 use crate::model::{Reference, Value};
+
+/// The longest file of references, in bytes.
+const MAX_FILE_BYTES: usize = 1024 * 1024;
 
 /// One `--env`.
 #[derive(Debug, PartialEq, Eq)]
@@ -104,6 +108,29 @@ impl Wanted {
             return Err(Failure::usage(text));
         }
         Ok(wanted)
+    }
+
+    /// Reads a file of references: what `--env` takes, one a line. Blank lines and lines with # are passed over.
+    ///
+    /// # Errors
+    /// If it cannot be read, or a line is something else; the line itself may hold a value and is not said.
+    pub fn read(path: &Path) -> Result<Vec<Self>, Failure> {
+        let wrong = |text: String| Failure::usage(format!("--env-file {}{text}", path.display()));
+        let text = input::file(path, MAX_FILE_BYTES).and_then(input::text);
+        let text = text.map_err(|error| wrong(format!(": {error}")))?;
+        let lines = text.lines().map(str::trim).zip(1..);
+        let lines = lines.filter(|(line, _)| !line.is_empty() && !line.starts_with('#'));
+        let parsed = lines.map(|(line, number)| {
+            Self::parse(line).map_err(|_| {
+                let name = line.split_once('=').map(|(name, _)| name);
+                let name = name.filter(|name| is_variable_name(name)).unwrap_or("the line");
+                wrong(format!(
+                    ":{number}: {name} is not followed by a reference: write NAME=REF:FIELD, NAME=secret:SECRET or REF; \
+                     such a file holds no values"
+                ))
+            })
+        });
+        parsed.collect()
     }
 
     /// Whether every field is wanted under its customary name.
