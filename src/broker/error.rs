@@ -67,8 +67,8 @@ pub enum Error {
     #[error("a backup is being made already; try again when it is done")]
     BackupRuns,
     /// As many read the journal as may.
-    #[error("{0} callers read the journal already; try again when one of them has ended")]
-    TooManyReaders(usize),
+    #[error("as many read the journal as may, which is {0}; try again when one of them has ended")]
+    TooManyReaders(u32),
     /// A step's directory or socket cannot be made.
     #[error(
         "the step's directory cannot be made below {directory} ({cause}); see to it there, and open the \

@@ -1,9 +1,12 @@
 //! Why a step was refused, or would be: the full story, for operators.
 
+use std::sync::Arc;
+
 use super::Broker;
 use super::error::Error;
 use super::judge::{judge, own_secret, step_principal_of};
 use super::operators::require_operator;
+use super::tail::unreadable;
 use crate::access::{
     Bindings, Decision, Examined, Glob, Pattern, Principal, Relation, decide, examine,
 };
@@ -90,19 +93,20 @@ pub struct NearMember {
 }
 
 impl Broker {
-    /// Explains a decision of the journal. Reads a file: call it where waiting is allowed.
+    /// Explains a decision of the journal.
     ///
     /// # Errors
     /// See `SystemService.Explain`.
-    pub fn explain_decision(
+    pub async fn explain_decision(
         &self,
         caller: &Principal,
         name: DecisionName,
     ) -> Result<Explanation, Error> {
         require_operator(caller)?;
         let absent = || Error::DecisionNotFound;
-        let found = self.journal.find(name);
-        let found = found.map_err(|error| Error::Internal(format!("the journal: {error}")))?;
+        let journal = Arc::clone(&self.journal);
+        let found = self.readers.look(caller, move |_| journal.find(name)).await?;
+        let found = found.map_err(|error| unreadable(&error))?;
         let Some((id, Body { time, event: Event::Resolve(line), .. })) = found else {
             return Err(absent());
         };

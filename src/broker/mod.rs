@@ -31,6 +31,7 @@ mod openings;
 mod operators;
 mod plan;
 mod quarantine;
+mod readers;
 mod reaper;
 mod registry;
 mod reseal;
@@ -77,7 +78,7 @@ pub use start::{Parts, StartError};
 pub use step_directory::{Runtime, RuntimeError, StepListener};
 pub use step_list::{ListedStep, ListedSteps};
 pub use suggest::{Advice, Suggestion};
-pub use tail::TailRequest;
+pub use tail::{Tail, TailRequest};
 pub use watch::{Delivery, Watch};
 
 use tokio::sync::Semaphore;
@@ -91,6 +92,7 @@ use crate::store::Store;
 use keys::Keys;
 use listeners::Listeners;
 use plan::Comparisons;
+use readers::Readers;
 use watch::Watchers;
 use writer::Writer;
 
@@ -107,7 +109,7 @@ pub struct Broker {
     journal_mode: JournalMode,
     runtime: Runtime,
     sealed_files: Vec<PathBuf>,
-    readers: Arc<Semaphore>,
+    readers: Readers,
     backups: Arc<Semaphore>,
     comparisons: Comparisons,
     listeners: Listeners,

@@ -1,11 +1,13 @@
 //! Runs: what each has received, and its end.
 
 use std::collections::BTreeMap;
+use std::sync::Arc;
 
 use super::Broker;
 use super::error::Error;
 use super::openings::{ClosedStep, StepSelector};
 use super::operators::{require_executor, seen_by};
+use super::tail::unreadable;
 use crate::access::Principal;
 use crate::journal::{Body, CloseReason, Event, Outcome, RenewalOutcome, WhichRuns};
 use crate::model::{FieldName, Id, Opening, RunName, Timestamp, WorkflowName};
@@ -56,21 +58,35 @@ pub enum LeaseState {
 }
 
 impl Broker {
-    /// What a run has received: an executor's own runs, everybody's for an operator. Reads the journal's
-    /// file: call it where waiting is allowed.
+    /// What a run has received: an executor's own runs, everybody's for an operator.
     ///
     /// # Errors
     /// See `ExecutorService.GetRun`.
-    pub fn run(
+    pub async fn run(
+        self: &Arc<Self>,
+        caller: &Principal,
+        workflow: Option<WorkflowName>,
+        run: RunName,
+    ) -> Result<Vec<RunStep>, Error> {
+        let (broker, asking) = (Arc::clone(self), caller.clone());
+        let read = move |is_cancelled: &dyn Fn() -> bool| {
+            broker.read_run(&asking, workflow.as_ref(), &run, is_cancelled)
+        };
+        self.readers.look(caller, read).await?
+    }
+
+    fn read_run(
         &self,
         caller: &Principal,
         workflow: Option<&WorkflowName>,
         run: &RunName,
+        is_cancelled: &dyn Fn() -> bool,
     ) -> Result<Vec<RunStep>, Error> {
         let own = seen_by(caller)?;
         let executor = own.as_ref().map(|own| &own.name);
-        let lines = self.journal.run_lines(WhichRuns { run, workflow, executor });
-        let lines = lines.map_err(|error| Error::Internal(format!("the journal: {error}")))?;
+        let which = WhichRuns { run, workflow, executor };
+        let lines =
+            self.journal.run_lines(which, is_cancelled).map_err(|error| unreadable(&error))?;
         let mut steps = fold(lines);
         // Runs are found by name; those of another registration of the name are another's.
         let is_seen = |uid: Id| own.as_ref().is_none_or(|own| own.uid == uid);

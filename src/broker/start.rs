@@ -22,8 +22,8 @@ use super::draft::revoked_by_all;
 use super::error::Error;
 use super::keys::Keys;
 use super::listeners::Listeners;
+use super::readers::Readers;
 use super::step_directory::{Runtime, StepListener};
-use super::tail::MAX_READERS;
 use super::watch::Watchers;
 use super::writer::{Writer, WriterParts, WriterTask};
 use crate::catalog::{LoadError, Snapshot, Snapshots, load};
@@ -254,11 +254,11 @@ impl Broker {
             keyring,
             authority: parts.authority,
             clock: parts.clock,
+            readers: Readers::start(&parts.limits).map_err(StartError::Threads)?,
             limits: parts.limits,
             journal_mode: parts.journal_mode,
             runtime: parts.runtime,
             sealed_files: parts.sealed_files,
-            readers: Arc::new(Semaphore::new(MAX_READERS)),
             backups: Arc::new(Semaphore::new(1)),
             comparisons: super::plan::Comparisons::default(),
             listeners: Listeners::new(parts.listeners),

@@ -3,13 +3,12 @@
 use std::sync::Arc;
 use std::time::Duration;
 
-use tokio::sync::OwnedSemaphorePermit;
-
 use super::Broker;
 use super::error::Error;
-use super::operators::require_role;
-use crate::access::{Principal, Role};
-use crate::journal::{Follower, TailFilter, TailLine};
+use super::operators::require_operator;
+use super::readers::StreamPlace;
+use crate::access::Principal;
+use crate::journal::{TailFilter, TailRead, TailReader};
 
 /// How often a reader looks whether there is more.
 const LOOK: Duration = Duration::from_millis(200);
@@ -26,63 +25,71 @@ pub struct TailRequest {
     pub filter: TailFilter,
 }
 
-/// How many read at a time: each takes a thread.
-pub(super) const MAX_READERS: usize = 8;
+/// Somebody who is told lines.
+pub struct Tail {
+    broker: Arc<Broker>,
+    caller: Principal,
+    /// None once it has ended.
+    reader: Option<TailReader>,
+    follow: bool,
+    /// Everything that was there is told.
+    is_following: bool,
+    _place: StreamPlace,
+}
 
 impl Broker {
-    /// Leave to read the journal, until it is dropped.
+    /// Begins to read for an operator.
     ///
     /// # Errors
-    /// [`Error::TooManyReaders`] if as many read it as may.
-    pub fn begin_reading(&self) -> Result<OwnedSemaphorePermit, Error> {
-        let reader = Arc::clone(&self.readers).try_acquire_owned();
-        reader.map_err(|_| Error::TooManyReaders(MAX_READERS))
-    }
-
-    /// Reads lines, until the end or, if it follows, until `may_go_on` says no; `send` says whether it took one.
-    /// Reads files, and waits: call it on a thread of its own.
-    ///
-    /// # Errors
-    /// [`Error::OperatorRequired`], or if a file cannot be read.
-    pub fn tail_journal(
+    /// [`Error::OperatorRequired`], [`Error::TooManyReaders`], or if a file cannot be read.
+    pub async fn begin_tail(
         self: &Arc<Self>,
         caller: &Principal,
-        request: &TailRequest,
-        send: impl Fn(TailLine) -> bool,
-        may_go_on: impl Fn() -> bool,
-    ) -> Result<(), Error> {
-        require_role(caller, Role::Viewer)?;
-        let unreadable = |error: std::io::Error| Error::Internal(format!("the journal: {error}"));
-        let mut follower = self.begin_tail(request, &send).map_err(unreadable)?;
-        let mut seen = follower.last();
-        while request.follow && may_go_on() {
-            if self.journal.last_line().is_ok_and(|last| last > seen) {
-                follower.read(&send).map_err(unreadable)?;
-                seen = follower.last();
-            } else {
-                std::thread::park_timeout(LOOK);
-            }
-        }
-        Ok(())
+        request: TailRequest,
+    ) -> Result<Tail, Error> {
+        require_operator(caller)?;
+        let place = self.readers.begin_stream(caller)?;
+        let TailRequest { last, follow, filter } = request;
+        let (journal, bytes) = (Arc::clone(&self.journal), u64::from(self.limits.tail_bytes));
+        let begin =
+            move |_: &dyn Fn() -> bool| journal.begin_tail(&filter, last.min(MAX_LAST), bytes);
+        let reader = self.readers.look(caller, begin).await?.map_err(|error| unreadable(&error))?;
+        Ok(Tail {
+            broker: Arc::clone(self),
+            caller: caller.clone(),
+            reader: Some(reader),
+            follow,
+            is_following: false,
+            _place: place,
+        })
     }
+}
 
-    fn begin_tail(
-        &self,
-        request: &TailRequest,
-        send: impl Fn(TailLine) -> bool,
-    ) -> std::io::Result<Follower> {
-        if request.filter.since.is_some() {
-            let mut follower = self.journal.follow(request.filter.clone())?;
-            follower.read(send)?;
-            return Ok(follower);
+impl Tail {
+    /// The next lines, which may be none for now; nothing at the end.
+    ///
+    /// # Errors
+    /// If a file cannot be read.
+    pub async fn next(&mut self) -> Result<Option<TailRead>, Error> {
+        let Some(mut reader) = self.reader.take() else { return Ok(None) };
+        if self.is_following && self.broker.journal.written() <= reader.last() {
+            tokio::time::sleep(LOOK).await;
+            self.reader = Some(reader);
+            return Ok(Some(TailRead::default()));
         }
-        let (last, follower) =
-            self.journal.last_lines(request.last.min(MAX_LAST), &request.filter)?;
-        for line in last {
-            if !send(line) {
-                break;
-            }
-        }
-        Ok(follower)
+        let look = move |is_cancelled: &dyn Fn() -> bool| {
+            let read = reader.read(is_cancelled)?;
+            Ok::<_, std::io::Error>((reader, read))
+        };
+        let looked = self.broker.readers.look(&self.caller, look).await?;
+        let (reader, read) = looked.map_err(|error| unreadable(&error))?;
+        self.is_following |= read.is_end;
+        let is_over = read.is_end && (!self.follow || read.stopped.is_some());
+        self.reader = Some(reader).filter(|_| !is_over);
+        Ok(Some(read))
     }
+}
+
+pub(super) fn unreadable(error: &std::io::Error) -> Error {
+    Error::Internal(format!("the journal: {error}"))
 }

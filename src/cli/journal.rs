@@ -99,6 +99,10 @@ impl Tail {
         };
         let mut lines = SystemServiceClient::new(channel).tail_journal(request).await?.into_inner();
         while let Some(told) = lines.message().await? {
+            if told.stopped {
+                stopped(&told, self.since.is_some())?;
+                continue;
+            }
             let text = match common.output {
                 Output::Table => for_people(&told),
                 Output::Json => told.json,
@@ -109,6 +113,22 @@ impl Tail {
         }
         Ok(())
     }
+}
+
+/// Not all was looked through: where it begins that was, the older lines can be asked for; where it ends that was,
+/// the answer is not whole.
+fn stopped(told: &pb::JournalLine, is_end: bool) -> Result<(), Failure> {
+    let (id, time) = (&told.id, moment(told.time.as_ref()));
+    if !is_end {
+        say(&format!(
+            "the lines before {id} were not looked through; for some of them say --since TIME, earlier than {time}"
+        ));
+        return Ok(());
+    }
+    let text = format!(
+        "stopped at line {id}: that is as much as is read at once; go on with --since {time}"
+    );
+    Err(Failure::new("TAIL_STOPPED", text, exit::FAILED))
 }
 
 fn since(text: &str) -> Result<prost_types::Timestamp, String> {

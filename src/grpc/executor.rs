@@ -1,7 +1,5 @@
 //! `ExecutorService`.
 
-use std::sync::Arc;
-
 use tonic::{Request, Response, Status};
 
 use super::call::AdminDoor;
@@ -104,11 +102,7 @@ impl ExecutorService for AdminDoor {
             let run = RunName::parse(&request.run)?;
             let workflow = convert::given(&request.workflow);
             let workflow = workflow.map(|name| WorkflowName::parse(&name)).transpose()?;
-            // A journal is long, and is read from a disk.
-            let (broker, caller) = (Arc::clone(&call.broker), call.caller.clone());
-            let told = move || broker.run(&caller, workflow.as_ref(), &run);
-            let told = tokio::task::spawn_blocking(told).await;
-            let steps = told.map_err(|error| Error::Internal(error.to_string()))??;
+            let steps = call.broker.run(&call.caller, workflow, run).await?;
             Ok(pb::Run { steps: steps.into_iter().map(run_step).collect() })
         })
         .await

@@ -62,7 +62,7 @@ impl SystemService for AdminDoor {
     ) -> Result<Response<TailStream>, Status> {
         let peer = peer::admin_connection(&request)?;
         let (call, request) = self.begin(request, "TailJournal", |_| String::new())?;
-        call.answer(async { tail::begin(&call, peer, request) }).await
+        call.answer(tail::begin(&call, peer, request)).await
     }
 
     type BackupStream = BackupStream;
@@ -121,11 +121,7 @@ impl SystemService for AdminDoor {
                 }
                 Some(Question::DecisionId(id)) => {
                     let name = decision_name(&id)?;
-                    // A journal is long, and is read from a disk.
-                    let (broker, caller) = (Arc::clone(&call.broker), call.caller.clone());
-                    let told = move || broker.explain_decision(&caller, name);
-                    let told = tokio::task::spawn_blocking(told).await;
-                    told.map_err(|error| Error::Internal(error.to_string()))?
+                    call.broker.explain_decision(&call.caller, name).await
                 }
             };
             told.map(to_message)

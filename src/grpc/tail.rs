@@ -1,4 +1,4 @@
-//! `SystemService.TailJournal`: lines from a thread that reads files to a stream.
+//! `SystemService.TailJournal`: lines from those who read files to a stream.
 
 use std::pin::Pin;
 use std::sync::Arc;
@@ -13,14 +13,13 @@ use super::call::Call;
 use super::feed::Feed;
 use super::status::to_status;
 use super::{convert, pb};
-use crate::access::Principal;
-use crate::broker::{Error, TailRequest};
+use crate::broker::{Error, Tail, TailRequest};
 use crate::identity::Peer;
-use crate::journal::{By, Event, TailFilter, TailLine};
+use crate::journal::{By, Event, Stopped, TailFilter, TailLine};
 use crate::model::{Invalid, RunName, WorkflowName};
 
-/// Lines that wait for a reader.
-const WAITING_LINES: usize = 64;
+/// Lines that wait for a reader, beside those that were read at once.
+const WAITING_LINES: usize = 4;
 
 /// Lines, as they are read.
 pub(super) type TailStream = Pin<Box<dyn Stream<Item = Result<pb::JournalLine, Status>> + Send>>;
@@ -29,41 +28,54 @@ pub(super) type TailStream = Pin<Box<dyn Stream<Item = Result<pb::JournalLine, S
 ///
 /// # Errors
 /// See `SystemService.TailJournal`.
-pub(super) fn begin(
+pub(super) async fn begin(
     call: &Call,
     peer: Arc<Peer<()>>,
     request: pb::TailJournalRequest,
 ) -> Result<TailStream, Error> {
-    if !matches!(call.caller, Principal::Operator(..)) {
-        return Err(Error::OperatorRequired);
-    }
-    let request = parse(request)?;
-    let reader = call.broker.begin_reading()?;
+    let tail = call.broker.begin_tail(&call.caller, parse(request)?).await?;
     let (lines, read) = mpsc::channel(WAITING_LINES);
-    let (broker, caller) = (Arc::clone(&call.broker), call.caller.clone());
-    let reading = tokio::task::spawn_blocking(move || {
-        let _reader = reader;
-        let lines = Feed::new(lines, Arc::clone(&broker), peer);
-        broker.tail_journal(&caller, &request, |line| lines.send(line), || lines.may_go_on())
-    });
-    let told = ReceiverStream::new(read).map(|line| Ok(to_message(line)));
+    let feed = Feed::new(lines, Arc::clone(&call.broker), peer);
+    let telling = tokio::spawn(tell(tail, feed));
     let end = futures_util::stream::once(async {
-        match reading.await {
+        match telling.await {
             Ok(Ok(())) => None,
             Ok(Err(error)) => Some(Err(to_status(&error))),
             Err(error) => Some(Err(to_status(&Error::Internal(error.to_string())))),
         }
     });
+    let told = ReceiverStream::new(read).map(Ok);
     Ok(Box::pin(told.chain(end.filter_map(|end| end))))
 }
 
+/// Hands on lines until the end, or until nobody takes them, or may have them.
+async fn tell(mut tail: Tail, feed: Feed<pb::JournalLine>) -> Result<(), Error> {
+    loop {
+        // A look that is under way stops when nobody waits for it.
+        let read = tokio::select! {
+            () = feed.closed() => return Ok(()),
+            read = tail.next() => read?,
+        };
+        let Some(read) = read else { return Ok(()) };
+        let stopped = read.stopped.map(to_note);
+        for line in stopped.into_iter().chain(read.lines.into_iter().map(to_message)) {
+            if !feed.offer(line).await {
+                return Ok(());
+            }
+        }
+        if !feed.may_go_on() {
+            return Ok(());
+        }
+    }
+}
+
 pub(super) fn parse(request: pb::TailJournalRequest) -> Result<TailRequest, Error> {
-    let principal = Some(request.principal).filter(|name| !name.is_empty());
     let workflow = Some(request.workflow).filter(|name| !name.is_empty());
     let run = Some(request.run).filter(|name| !name.is_empty());
     if let Some(unknown) = request.events.iter().find(|name| !Event::is_name(name)) {
         return Err(Invalid::new("event", unknown, "see the events in the journal").into());
     }
+    let principal = Some(request.principal).filter(|name| !name.is_empty());
     let filter = TailFilter {
         events: request.events.into_iter().collect(),
         principal: principal.map(|text| By::parse(&text)).transpose()?,
@@ -83,5 +95,11 @@ fn to_message(line: TailLine) -> pb::JournalLine {
         time: convert::timestamp(line.time),
         event: line.event,
         json: line.json,
+        stopped: false,
     }
+}
+
+fn to_note(stopped: Stopped) -> pb::JournalLine {
+    let time = convert::timestamp(stopped.time);
+    pb::JournalLine { id: stopped.id, time, stopped: true, ..Default::default() }
 }

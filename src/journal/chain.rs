@@ -58,6 +58,7 @@ pub(super) struct Chain {
     /// How many bytes of the file are whole lines.
     length: u64,
     synced: Synced,
+    written: Synced,
     unsynced: Unsynced,
     buffer: Vec<u8>,
     keyring: Arc<Keyring>,
@@ -123,6 +124,7 @@ impl Chain {
             last_hash: end.last_hash,
             length: end.length,
             synced: Synced::from(end.synced),
+            written: Synced::from(end.last),
             unsynced: Unsynced::new(now),
             buffer: Vec::with_capacity(4096),
             keyring,
@@ -167,6 +169,7 @@ impl Chain {
         self.write_buffer(events)?;
         self.length += self.buffer.len() as u64;
         (self.last, self.last_hash) = (n, hash);
+        self.written.reach(n);
         self.unsynced.wrote(first, self.synced.line(), now);
         for (event, offset) in events.iter().zip(offsets) {
             self.live.apply(event, now, offset);
@@ -316,6 +319,11 @@ impl Chain {
     /// How far the file is known to be on disk.
     pub(super) fn synced(&self) -> &Synced {
         &self.synced
+    }
+
+    /// How far lines are written.
+    pub(super) fn written(&self) -> &Synced {
+        &self.written
     }
 
     /// Since when lines wait to be there.

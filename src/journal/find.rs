@@ -87,8 +87,12 @@ impl Journal {
     /// it where waiting is allowed.
     ///
     /// # Errors
-    /// If a file cannot be read, or the journal hangs.
-    pub fn run_lines(&self, which: WhichRuns<'_>) -> io::Result<Vec<Body>> {
+    /// If a file cannot be read, the journal hangs, or nobody waits for the lines.
+    pub fn run_lines(
+        &self,
+        which: WhichRuns<'_>,
+        is_cancelled: &dyn Fn() -> bool,
+    ) -> io::Result<Vec<Body>> {
         let (current, places) = {
             let chain = self.lock_to_read()?;
             let runs = chain.live().usage().runs(which.run, which.workflow);
@@ -96,6 +100,9 @@ impl Journal {
         };
         let mut lines = Vec::new();
         for file in file_numbers(&self.directory)?.into_iter().filter(|file| *file < current) {
+            if is_cancelled() {
+                return Err(io::ErrorKind::Interrupted.into());
+            }
             let index =
                 index::load(&self.directory, &self.keyring, file).map_err(io::Error::other)?;
             let places = which.places(runs_in(&index, which.run, which.workflow));
@@ -142,7 +149,7 @@ fn first_start(file: &File, from: u64, end: u64) -> io::Result<u64> {
     Ok(before + reader.skip_until(b'\n')? as u64)
 }
 
-fn line_at(file: &File, start: u64, end: u64) -> io::Result<Vec<u8>> {
+pub(super) fn line_at(file: &File, start: u64, end: u64) -> io::Result<Vec<u8>> {
     let mut line = Vec::new();
     reader_at(file, start)?.take(end.saturating_sub(start)).read_until(b'\n', &mut line)?;
     line.pop_if(|last| *last == b'\n');

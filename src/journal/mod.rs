@@ -10,6 +10,7 @@
 //! - Lines are JSON, hash-chained, and carry a keyed tag: see [`mod@line`]. They hold names, because
 //!   people read them, and never a value.
 
+mod backward;
 mod ballast;
 mod budget;
 mod chain;
@@ -30,6 +31,7 @@ mod signature;
 mod standing;
 mod sync;
 mod tail;
+mod tail_filter;
 mod upkeep;
 mod usage;
 mod verify;
@@ -58,7 +60,8 @@ pub use replay::{Recovery, ReplayError, written_formats};
 pub use requests::{DoneRequest, RequestNote, RequestTable};
 pub use standing::{NewestSignature, Standing};
 pub use sync::SyncFailed;
-pub use tail::{By, Follower, TailFilter, TailLine};
+pub use tail::{Stopped, TailRead, TailReader};
+pub use tail_filter::{By, TailFilter, TailLine};
 pub use usage::Usage;
 pub use verify::{Proof, ProofError, verify};
 
@@ -69,7 +72,7 @@ use crate::model::{FieldName, Id, Opening, PinnedCertificate, Timestamp};
 use crate::seal::{Keyring, RecordKey};
 use chain::Chain;
 use proposal::Settled;
-use sync::SyncThread;
+use sync::{SyncThread, Synced};
 use watchdog::Pulse;
 
 /// The journal cannot be written: nothing is resolved and nothing is changed.
@@ -173,6 +176,8 @@ pub struct Journal {
     keyring: Arc<Keyring>,
     authority: Arc<Authority>,
     options: Options,
+    /// The last line that is written, for who must not wait.
+    written: Synced,
     /// The last line that is signed.
     signed: Mutex<u64>,
     /// Apart from it, so that nobody who looks waits for a signature that is being made.
@@ -212,6 +217,7 @@ impl Journal {
         let file = chain.file().map_err(at)?;
         let journal = Self {
             sync: SyncThread::start(file, chain.synced().clone(), Arc::clone(&pulse)),
+            written: chain.written().clone(),
             chain: Mutex::new(chain),
             pulse,
             directory: directory.to_owned(),
@@ -493,6 +499,11 @@ impl Journal {
     /// If the journal hangs or has failed.
     pub fn last(&self) -> Result<Position, Unavailable> {
         Ok(self.lock()?.last())
+    }
+
+    /// The number of the last line, without waiting: whether a reader has something to read.
+    pub fn written(&self) -> u64 {
+        self.written.line()
     }
 
     /// Whether it has failed for good: only a restart can tell what the disk holds.

@@ -15,7 +15,7 @@ use super::watchdog::Pulse;
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub struct SyncFailed;
 
-/// The last line that is known to be on disk: a clone is told what the other is told.
+/// The last line that is known to be on disk, or to be written: a clone is told what the other is told.
 #[derive(Clone)]
 pub(super) struct Synced(Arc<AtomicU64>);
 

@@ -1,122 +1,159 @@
-//! Reading the journal as it grows.
+//! Reading the journal, a little at a time, as it grows.
+//!
+//! A reader is a value that is asked for the next few lines again and again, so that nobody holds a thread while
+//! somebody takes lines, or none.
 
-use std::collections::{HashSet, VecDeque};
 use std::fs::File;
-use std::io::{BufRead as _, BufReader, Seek as _, SeekFrom};
+use std::io::{self, BufRead as _, BufReader, Read as _, Seek as _, SeekFrom};
 use std::path::{Path, PathBuf};
 use std::sync::Arc;
 
-use serde_json::Value;
+use serde::Deserialize as _;
 
+use super::Journal;
+use super::backward::Search;
 use super::chain::file_name;
-use super::line::Parts;
+use super::find::line_at;
 use super::replay::file_numbers;
-use super::{Journal, Unavailable};
-use crate::model::{Id, Invalid, Opening, RunName, Timestamp, WorkflowName, WorkflowPath};
+use super::tail_filter::{KnownSteps, OfSteps, ReadLine, TailFilter, TailLine};
+use crate::model::Timestamp;
 use crate::seal::Keyring;
 
-/// Which lines somebody asks for; what is unset leaves none out.
-#[derive(Clone, Debug, Default)]
-pub struct TailFilter {
-    /// Of these events, as the lines call them.
-    pub events: HashSet<String>,
-    /// By this principal.
-    pub principal: Option<By>,
-    /// On this resource: the name as the line has it, or as a reference is written.
-    pub resource: String,
-    /// Of this workflow's steps.
-    pub workflow: Option<WorkflowName>,
-    /// Of this run's steps.
-    pub run: Option<RunName>,
-    /// Not older than this.
-    pub since: Option<Timestamp>,
-    /// Of what was refused.
-    pub denied: bool,
+/// So many bytes are read at a look, at most, and how often it is asked meanwhile whether anybody waits for it.
+const LOOK_BYTES: u64 = 4 * 1024 * 1024;
+const ASK_BYTES: u64 = 64 * 1024;
+/// So many lines, or bytes of lines, are told at a look; a line may be longer.
+const TOLD_LINES: usize = 64;
+const TOLD_BYTES: usize = 256 * 1024;
+/// The head of a line has its number and its time.
+const HEAD_BYTES: u64 = 128;
+
+/// One look at the files.
+pub(super) struct Look<'a> {
+    bytes: u64,
+    /// Of them, those of lines that stand before what is asked for.
+    skipped: u64,
+    most: u64,
+    unasked: u64,
+    is_cancelled: &'a dyn Fn() -> bool,
+    lines: Vec<TailLine>,
+    told_bytes: usize,
 }
 
-/// Whose lines somebody asks for.
+/// Where a line stands.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord)]
+pub(super) struct Place {
+    pub(super) file: u64,
+    pub(super) offset: u64,
+}
+
+/// Where a reader has stopped, because it had read as much as it may.
 #[derive(Clone, Debug)]
-pub enum By {
-    /// An operator's or an executor's, as lines name it.
-    Other(String),
-    /// Those of steps.
-    Steps(WorkflowPath),
-}
-
-impl By {
-    /// As it is asked for: `operator:NAME`, `executor:NAME`, or what [`WorkflowPath`] is written as.
-    ///
-    /// # Errors
-    /// If it begins as a workflow and does not go on as one.
-    pub fn parse(text: &str) -> Result<Self, Invalid> {
-        match text.starts_with("workflow:") {
-            true => text.parse().map(Self::Steps),
-            false => Ok(Self::Other(text.to_owned())),
-        }
-    }
-
-    fn is(&self, principal: &str) -> bool {
-        match self {
-            Self::Other(name) => name == principal,
-            Self::Steps(path) => principal.parse().is_ok_and(|of| path.includes(&of)),
-        }
-    }
-}
-
-/// One line of the journal.
-#[derive(Clone, Debug)]
-pub struct TailLine {
-    /// Its decision id, "FILE.LINE".
+pub struct Stopped {
+    /// The last line that was looked at, "FILE.LINE".
     pub id: String,
     /// When it was written.
     pub time: Timestamp,
-    /// What happened.
-    pub event: String,
-    /// The line, as it stands in the file.
-    pub json: String,
 }
 
-/// Somebody who reads lines one after the other, from file to file.
-pub struct Follower {
-    directory: PathBuf,
-    keyring: Arc<Keyring>,
-    filter: TailFilter,
-    /// The openings of the steps that are asked for.
-    openings: HashSet<Id>,
-    file: u64,
-    offset: u64,
-    /// The last line that was read: what comes again in the next file is left out.
-    last: u64,
+/// What came of one look.
+#[derive(Debug, Default)]
+pub struct TailRead {
+    /// Lines that are asked for.
+    pub lines: Vec<TailLine>,
+    /// If there is more that was not looked at.
+    pub stopped: Option<Stopped>,
+    /// There is nothing more for now; or, with `stopped`, for this reader.
+    pub is_end: bool,
+}
+
+/// Somebody who reads the journal.
+pub struct TailReader {
+    phase: Phase,
+    /// Goes on where the other phases end.
+    follower: Follower,
+    /// How many bytes may be read yet.
+    left: u64,
+}
+
+enum Phase {
+    /// Where do the last lines stand?
+    Search(Box<Search>),
+    /// There, oldest first.
+    Places(std::vec::IntoIter<Place>),
+    Forward,
+}
+
+impl Look<'_> {
+    /// So much was read.
+    pub(super) fn read(&mut self, bytes: u64) {
+        self.bytes += bytes;
+        self.unasked += bytes;
+    }
+
+    /// Whether that was enough, or nobody waits for more.
+    pub(super) fn is_over(&mut self) -> bool {
+        if self.unasked >= ASK_BYTES {
+            self.unasked = 0;
+            if (self.is_cancelled)() {
+                return true;
+            }
+        }
+        self.bytes >= self.most || self.lines.len() >= TOLD_LINES || self.told_bytes >= TOLD_BYTES
+    }
+
+    fn tell(&mut self, line: TailLine) {
+        self.told_bytes += line.json.len();
+        self.lines.push(line);
+    }
 }
 
 impl Journal {
-    /// A reader that begins with the oldest line that is asked for.
+    /// A reader of the last `count` lines that are asked for, or of all since a time if that is asked for, and of
+    /// those that follow. It looks through so many bytes of what there is, at most.
     ///
     /// # Errors
-    /// If a file cannot be read.
-    pub fn follow(&self, filter: TailFilter) -> std::io::Result<Follower> {
-        let mut files = file_numbers(&self.directory)?;
+    /// If a file cannot be read, or the journal hangs.
+    pub fn begin_tail(
+        &self,
+        filter: &TailFilter,
+        count: usize,
+        bytes: u64,
+    ) -> io::Result<TailReader> {
+        let files = file_numbers(&self.directory)?;
         if let Some(since) = filter.since {
-            while let [.., _, newer] = files.as_slice() {
-                // What begins later has all of it only if nothing before is asked for.
-                if first_time(&self.directory, *newer)?.is_none_or(|time| time >= since) {
-                    files.pop();
-                } else {
-                    break;
-                }
-            }
-            files = files.pop().into_iter().collect();
+            let file = self.first_since(&files, since)?;
+            let follower = self.follow_from(filter, file);
+            return Ok(TailReader { phase: Phase::Forward, follower, left: bytes });
         }
-        Ok(self.follow_from(files.first().copied().unwrap_or(1), filter))
+        let follower = self.follow_from_end(filter)?;
+        let (file, offset) = (follower.file, follower.offset);
+        let before = files.into_iter().filter(|other| *other < file).collect();
+        let (directory, keyring) = (self.directory.clone(), Arc::clone(&self.keyring));
+        let (known, end) = (follower.known.clone(), (before, file, offset));
+        let search = Search::new(directory, keyring, filter.clone(), count, end, known)?;
+        Ok(TailReader { phase: Phase::Search(Box::new(search)), follower, left: bytes })
     }
 
-    /// A reader that begins with this file.
-    fn follow_from(&self, file: u64, filter: TailFilter) -> Follower {
+    /// The file that holds the first line that is not older than this.
+    fn first_since(&self, files: &[u64], since: Timestamp) -> io::Result<u64> {
+        let mut file = files.last().copied().unwrap_or(1);
+        for before in files.iter().rev().skip(1) {
+            // What begins later has all of it only if nothing before is asked for.
+            if first_time(&self.directory, file)?.is_some_and(|time| time < since) {
+                break;
+            }
+            file = *before;
+        }
+        Ok(file)
+    }
+
+    fn follow_from(&self, filter: &TailFilter, file: u64) -> Follower {
         Follower {
             directory: self.directory.clone(),
             keyring: Arc::clone(&self.keyring),
-            filter,
-            openings: HashSet::new(),
+            filter: filter.clone(),
+            known: KnownSteps::default(),
             file,
             offset: 0,
             last: 0,
@@ -124,186 +161,164 @@ impl Journal {
     }
 
     /// A reader that begins with what is written next.
-    fn follow_from_end(&self, filter: TailFilter) -> std::io::Result<Follower> {
+    fn follow_from_end(&self, filter: &TailFilter) -> io::Result<Follower> {
         let chain = self.lock_to_read()?;
-        let records = chain.live().openings().map(|opening| opening.record());
-        let is_asked_for = |one: &&Opening| {
-            filter.workflow.as_ref().is_none_or(|name| *name == one.key.workflow)
-                && filter.run.as_ref().is_none_or(|name| *name == one.key.run)
-        };
-        let openings = records.filter(is_asked_for).map(|one| one.id).collect();
-        let (offset, last) = (chain.length(), chain.last().0);
-        let follower = self.follow_from(chain.number(), filter);
-        Ok(Follower { openings, offset, last, ..follower })
-    }
-
-    /// The last `count` lines that are asked for, and the reader that goes on after them. It looks through no
-    /// more files than it must.
-    ///
-    /// # Errors
-    /// If a file cannot be read.
-    pub fn last_lines(
-        &self,
-        count: usize,
-        filter: &TailFilter,
-    ) -> std::io::Result<(Vec<TailLine>, Follower)> {
-        if count == 0 {
-            return Ok((Vec::new(), self.follow_from_end(filter.clone())?));
-        }
-        let files = file_numbers(&self.directory)?;
-        let mut begin = files.len().saturating_sub(1);
-        loop {
-            let file = files.get(begin).copied().unwrap_or(1);
-            let mut follower = self.follow_from(file, filter.clone());
-            let mut lines = VecDeque::new();
-            follower.read(|line| {
-                lines.push_back(line);
-                if lines.len() > count {
-                    lines.pop_front();
-                }
-                true
-            })?;
-            if lines.len() >= count || begin == 0 {
-                return Ok((lines.into(), follower));
+        let mut known = KnownSteps::default();
+        for key in chain.live().openings().map(|opening| opening.record()) {
+            if filter.has_steps() && filter.is_of(key.key.workflow.as_str(), key.key.run.as_str()) {
+                known.insert(key.id);
             }
-            begin -= 1;
         }
-    }
-
-    /// The number of the last line: whether a reader has something to read.
-    ///
-    /// # Errors
-    /// If the journal hangs.
-    pub fn last_line(&self) -> Result<u64, Unavailable> {
-        Ok(self.lock_to_look()?.last().0)
+        let (offset, last) = (chain.length(), chain.last().0);
+        let follower = self.follow_from(filter, chain.number());
+        Ok(Follower { known, offset, last, ..follower })
     }
 }
 
-/// When a file was begun; none if its first line is not the broker's.
-fn first_time(directory: &Path, file: u64) -> std::io::Result<Option<Timestamp>> {
-    let mut line = Vec::new();
-    BufReader::new(File::open(directory.join(file_name(file)))?).read_until(b'\n', &mut line)?;
-    let parts = Parts::split(line.strip_suffix(b"\n").unwrap_or(&line));
-    Ok(parts.and_then(|parts| parts.time()))
+/// When a file was begun; none if its first line does not say.
+fn first_time(directory: &Path, file: u64) -> io::Result<Option<Timestamp>> {
+    let mut head = Vec::new();
+    File::open(directory.join(file_name(file)))?.take(HEAD_BYTES).read_to_end(&mut head)?;
+    let text = String::from_utf8_lossy(&head);
+    let time = text.split_once("\"time\":\"").and_then(|(_, rest)| rest.split_once('"'));
+    Ok(time.and_then(|(time, _)| Timestamp::deserialize(&serde_json::Value::from(time)).ok()))
+}
+
+impl TailReader {
+    /// The number of the last line that was read, once it follows.
+    pub fn last(&self) -> u64 {
+        self.follower.last
+    }
+
+    /// Reads on a little. Reads files: call it where waiting is allowed.
+    ///
+    /// # Errors
+    /// If a file cannot be read.
+    pub fn read(&mut self, is_cancelled: &dyn Fn() -> bool) -> io::Result<TailRead> {
+        let mut look = Look {
+            bytes: 0,
+            skipped: 0,
+            most: LOOK_BYTES.min(self.left),
+            // It may have waited for long.
+            unasked: ASK_BYTES,
+            is_cancelled,
+            lines: Vec::new(),
+            told_bytes: 0,
+        };
+        let mut read = TailRead::default();
+        match &mut self.phase {
+            Phase::Search(search) => {
+                let is_found = search.step(&mut look)?;
+                self.left = self.left.saturating_sub(look.bytes);
+                if is_found || self.left == 0 {
+                    let (places, reached) = search.end();
+                    read.stopped = reached.filter(|_| !is_found);
+                    self.phase = Phase::Places(places.into_iter());
+                }
+            }
+            Phase::Places(places) => {
+                self.follower.read_at(places, &mut look)?;
+                if places.as_slice().is_empty() {
+                    self.phase = Phase::Forward;
+                    self.left = u64::MAX;
+                    read.is_end = true;
+                }
+            }
+            Phase::Forward => {
+                let (is_end, reached) = self.follower.read(&mut look)?;
+                self.left = self.left.saturating_sub(look.bytes - look.skipped);
+                // What follows is only as much as is written.
+                self.left = if is_end { u64::MAX } else { self.left };
+                read.stopped = reached.filter(|_| self.left == 0);
+                read.is_end = is_end || self.left == 0;
+            }
+        }
+        read.lines = look.lines;
+        Ok(read)
+    }
+}
+
+/// Reads lines one after the other, from file to file.
+struct Follower {
+    directory: PathBuf,
+    keyring: Arc<Keyring>,
+    filter: TailFilter,
+    known: KnownSteps,
+    file: u64,
+    offset: u64,
+    /// The last line that was read: what comes again in the next file is left out.
+    last: u64,
 }
 
 impl Follower {
-    /// The number of the last line that was read.
-    pub fn last(&self) -> u64 {
-        self.last
-    }
-
-    /// Reads on, and gives the lines that are asked for to `take`, until the end is reached or `take` wants no
-    /// more. What is no line of the broker's is left out. Reads files: call it where waiting is allowed.
-    ///
-    /// # Errors
-    /// If a file cannot be read.
-    pub fn read(&mut self, mut take: impl FnMut(TailLine) -> bool) -> std::io::Result<()> {
+    /// Reads on. Whether the end is reached, and the last line that was looked at.
+    fn read(&mut self, look: &mut Look<'_>) -> io::Result<(bool, Option<Stopped>)> {
+        let mut reached = None;
         loop {
             let mut reader = BufReader::new(File::open(self.directory.join(file_name(self.file)))?);
             reader.seek(SeekFrom::Start(self.offset))?;
             let mut line = Vec::new();
-            loop {
+            while !look.is_over() {
                 line.clear();
-                let read = reader.read_until(b'\n', &mut line)?;
+                let read = reader.read_until(b'\n', &mut line)? as u64;
                 // The end, or a line that is being written.
                 let Some(text) = line.strip_suffix(b"\n") else { break };
-                self.offset += read as u64;
-                if let Some(found) = self.look(text)
-                    && !take(found)
-                {
-                    return Ok(());
+                self.offset += read;
+                look.read(read);
+                let Some(line) = ReadLine::parse(text, &self.keyring) else { continue };
+                // They are fewer than a file has: a file is begun to be read where it begins.
+                if self.filter.since.is_some_and(|since| line.time < since) {
+                    look.skipped += read;
                 }
+                let id = format!("{}.{}", self.file, line.n);
+                reached = Some(Stopped { id, time: line.time });
+                self.take(line, look);
+            }
+            if look.is_over() {
+                return Ok((false, reached));
             }
             if !self.directory.join(file_name(self.file + 1)).exists() {
-                return Ok(());
+                return Ok((true, reached));
             }
             (self.file, self.offset) = (self.file + 1, 0);
         }
     }
 
-    fn look(&mut self, text: &[u8]) -> Option<TailLine> {
-        let parts = Parts::split(text).filter(|parts| parts.is_tagged(&self.keyring))?;
-        let value: Value = serde_json::from_slice(text).ok()?;
-        let n = value.get("n")?.as_u64()?;
-        let event = value.get("event")?.as_str()?.to_owned();
+    fn take(&mut self, line: ReadLine, look: &mut Look<'_>) {
         // A later file's first line has the number of a line before it.
-        let is_new = n > self.last || (event == "checkpoint" && n >= self.last);
-        self.last = self.last.max(n);
-        // Lines of a newer keyhatch are shown, too.
-        let time = parts.time()?;
-        // Asked of every line: openings are learned from lines that are not asked for themselves.
-        let is_of_steps = self.is_of_steps(&value);
+        let is_new = line.n > self.last || (line.event == "checkpoint" && line.n >= self.last);
+        self.last = self.last.max(line.n);
+        // Of every line: openings are learned from lines that are not asked for themselves.
+        self.known.learn(&self.filter, &line, false);
         let is_asked_for = is_new
-            && is_of_steps
-            && self.filter.since.is_none_or(|since| time >= since)
-            && (self.filter.events.is_empty() || self.filter.events.contains(&event))
-            && (!self.filter.denied || is_denial(&value))
-            && self.filter.principal.as_ref().is_none_or(|by| is_by(&value, by))
-            && is_on(&value, &self.filter.resource);
-        let json = std::str::from_utf8(text).ok()?.to_owned();
-        is_asked_for.then(|| TailLine { id: format!("{}.{n}", self.file), time, event, json })
-    }
-
-    /// Whether a line is of the workflow and run that are asked for. Many name the opening only, so those
-    /// that were seen are remembered.
-    fn is_of_steps(&mut self, line: &Value) -> bool {
-        if self.filter.workflow.is_none() && self.filter.run.is_none() {
-            return true;
-        }
-        let is_opened = line.get("event").and_then(Value::as_str) == Some("opened");
-        let is_checkpoint = line.get("event").and_then(Value::as_str) == Some("checkpoint");
-        if is_opened {
-            return self.remember(line);
-        }
-        if is_checkpoint {
-            for opening in line.get("openings").and_then(Value::as_array).into_iter().flatten() {
-                self.remember(opening);
-            }
-            return false;
-        }
-        let opening = line.get("opening").and_then(Value::as_str);
-        opening.and_then(|id| id.parse().ok()).is_some_and(|id| self.openings.contains(&id))
-    }
-
-    fn remember(&mut self, opening: &Value) -> bool {
-        let is = |name: &str, wanted: Option<&str>| {
-            wanted.is_none_or(|wanted| opening.get(name).and_then(Value::as_str) == Some(wanted))
-        };
-        let is_asked_for = is("workflow", self.filter.workflow.as_ref().map(|name| name.as_str()))
-            && is("run", self.filter.run.as_ref().map(|name| name.as_str()));
-        let id = opening.get("id").and_then(Value::as_str);
+            && self.filter.admits(&line)
+            && self.filter.steps(&line, &self.known) == OfSteps::Yes;
         if is_asked_for {
-            self.openings.extend(id.and_then(|id| id.parse::<Id>().ok()));
+            look.tell(line.told(self.file));
         }
-        is_asked_for
     }
-}
 
-/// The texts that stand under a name in a line, or in one of its changes.
-fn texts<'a>(line: &'a Value, names: &'a [&str]) -> impl Iterator<Item = &'a str> {
-    let changes = line.get("changes").and_then(Value::as_array).into_iter().flatten();
-    let places = std::iter::once(line).chain(changes);
-    places.flat_map(move |place| names.iter().filter_map(|name| place.get(*name)?.as_str()))
-}
-
-fn is_denial(line: &Value) -> bool {
-    let is = |name: &str, texts: &[&str]| {
-        line.get(name).and_then(Value::as_str).is_some_and(|text| texts.contains(&text))
-    };
-    is("event", &["admin_refused", "rate_refused"]) || is("decision", &["refuse"])
-}
-
-fn is_by(line: &Value, by: &By) -> bool {
-    texts(line, &["principal"]).any(|principal| by.is(principal))
-}
-
-fn is_on(line: &Value, resource: &str) -> bool {
-    // "connections/aws/prod" is asked for as "aws/prod", too; a group's target goes on with identifiers.
-    let is = |text: &str| {
-        text == resource
-            || text.strip_prefix("connections/") == Some(resource)
-            || text.strip_prefix(resource).is_some_and(|rest| rest.starts_with(':'))
-    };
-    resource.is_empty() || texts(line, &["resource", "target"]).any(is)
+    /// Reads the lines that stand there, which are asked for.
+    fn read_at(
+        &self,
+        places: &mut std::vec::IntoIter<Place>,
+        look: &mut Look<'_>,
+    ) -> io::Result<()> {
+        let mut open: Option<(u64, File)> = None;
+        while !look.is_over()
+            && let Some(place) = places.next()
+        {
+            let file = match open.take().filter(|(number, _)| *number == place.file) {
+                Some((_, file)) => file,
+                None => File::open(self.directory.join(file_name(place.file)))?,
+            };
+            let line = line_at(&file, place.offset, u64::MAX)?;
+            look.read(line.len() as u64);
+            open = Some((place.file, file));
+            if let Some(line) = ReadLine::parse(&line, &self.keyring) {
+                look.tell(line.told(place.file));
+            }
+        }
+        Ok(())
+    }
 }

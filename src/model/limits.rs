@@ -164,6 +164,13 @@ limits! {
     admin_refusals_per_second: 2,
     /// Such lines of one operator or executor at once, after a pause.
     admin_refusal_burst: 100,
+    /// Streams of journal lines to operators at a time.
+    journal_readers: 32,
+    /// Streams of journal lines to one operator at a time.
+    journal_readers_of_one: 4,
+    /// How many bytes of the journal one TailJournal looks through for what was written before it says where it has
+    /// stopped.
+    tail_bytes: 256 * 1024 * 1024,
     /// Requests on the admin socket in flight at a time.
     admin_requests_in_flight: 512,
     /// How long one request of a step may take, its message included, in seconds.

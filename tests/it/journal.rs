@@ -401,7 +401,7 @@ fn readers_that_take_nothing_are_cut_off_and_make_room_for_others() {
         let request = pb::TailJournalRequest { since, follow: true, ..Default::default() };
         broker.block_on(SystemServiceClient::new(broker.operator()).tail_journal(request))
     };
-    let silent: Vec<_> = (0..8).map(|_| tail().unwrap()).collect();
+    let silent: Vec<_> = (0..4).map(|_| tail().unwrap()).collect();
     assert_eq!(reason(tail()), "TOO_MANY_READERS");
     wait_until("there is room again", || tail().is_ok());
     drop(silent);

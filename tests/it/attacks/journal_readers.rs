@@ -1,0 +1,219 @@
+//! Whoever may read the journal reads it without keeping others from anything.
+
+use std::collections::BTreeSet;
+
+use keyhatch::grpc::pb;
+use keyhatch::grpc::pb::explain_request::Question;
+use keyhatch::grpc::pb::system_service_client::SystemServiceClient;
+use keyhatch::model::Limits;
+use tonic::transport::Channel;
+use tonic::{Status, Streaming};
+use tonic_types::StatusExt as _;
+
+use crate::harness::{TestBroker, TestStep, reason, wait_until};
+
+fn busy() -> Limits {
+    Limits {
+        step_requests_per_second: 1_000_000,
+        step_request_burst: 1_000_000,
+        ..Limits::default()
+    }
+}
+
+fn tail(
+    broker: &TestBroker,
+    who: &Channel,
+    request: pb::TailJournalRequest,
+) -> Result<Streaming<pb::JournalLine>, Status> {
+    let mut client = SystemServiceClient::new(who.clone());
+    broker.block_on(client.tail_journal(request)).map(tonic::Response::into_inner)
+}
+
+/// All that is told, to the end.
+fn told(broker: &TestBroker, request: pb::TailJournalRequest) -> Vec<pb::JournalLine> {
+    let mut lines = tail(broker, &broker.operator(), request).unwrap();
+    let mut told = Vec::new();
+    while let Some(line) = broker.block_on(lines.message()).unwrap() {
+        told.push(line);
+    }
+    told
+}
+
+/// All lines since the beginning.
+fn all(filter: &pb::TailJournalRequest) -> pb::TailJournalRequest {
+    pb::TailJournalRequest { since: Some(prost_types::Timestamp::default()), ..filter.clone() }
+}
+
+fn files(broker: &TestBroker) -> usize {
+    let entries = std::fs::read_dir(broker.config.state.join("journal")).unwrap();
+    entries
+        .filter(|one| one.as_ref().unwrap().path().extension().is_some_and(|end| end == "jsonl"))
+        .count()
+}
+
+fn resolve_times(broker: &TestBroker, step: &TestStep, times: usize) {
+    for _ in 0..times {
+        broker.resolve(step, "aws/prod").unwrap();
+    }
+}
+
+#[test]
+fn one_operator_cannot_take_every_journal_reader() {
+    let broker = TestBroker::start();
+    let (viewer, other) =
+        (broker.enroll("looks", pb::Role::Viewer), broker.enroll("sees", pb::Role::Viewer));
+    let follow = || pb::TailJournalRequest { follow: true, ..Default::default() };
+    let held: Vec<_> = (0..4).map(|_| tail(&broker, &viewer, follow()).unwrap()).collect();
+    assert_eq!(reason(tail(&broker, &viewer, follow())), "TOO_MANY_READERS");
+    let mut lines = tail(&broker, &other, pb::TailJournalRequest { last: 1, ..follow() }).unwrap();
+    assert!(broker.block_on(lines.message()).unwrap().is_some());
+    drop(held);
+    wait_until("there is room again", || tail(&broker, &viewer, follow()).is_ok());
+}
+
+/// The bytes that the threads have read which read the journal, of those that are not among `before`.
+fn bytes_read(before: &BTreeSet<String>) -> u64 {
+    let tasks = tasks().into_iter().filter(|task| !before.contains(task));
+    let read = tasks.filter_map(|task| std::fs::read_to_string(format!("{task}/io")).ok());
+    read.filter_map(|io| io.strip_prefix("rchar: ")?.lines().next()?.parse::<u64>().ok()).sum()
+}
+
+/// The threads of this process that read journals.
+fn tasks() -> BTreeSet<String> {
+    let tasks = std::fs::read_dir("/proc/self/task").unwrap();
+    let paths = tasks.map(|task| task.unwrap().path().display().to_string());
+    let is_reader = |task: &String| {
+        std::fs::read_to_string(format!("{task}/comm"))
+            .is_ok_and(|name| name.trim() == "journal-reader")
+    };
+    paths.filter(is_reader).collect()
+}
+
+fn explain(broker: &TestBroker, id: &str) -> Result<pb::ExplainResponse, Status> {
+    let request = pb::ExplainRequest { question: Some(Question::DecisionId(id.to_owned())) };
+    let mut client = SystemServiceClient::new(broker.operator());
+    broker.block_on(client.explain(request)).map(tonic::Response::into_inner)
+}
+
+#[test]
+fn explain_reads_one_line() {
+    let before = tasks();
+    let broker = TestBroker::start_with(busy());
+    broker.create_aws("prod", "s3cret", &["workflow:deploy"]);
+    let step = broker.open("deploy", "build");
+    resolve_times(&broker, &step, 1500);
+    let file = broker.journal_path().metadata().unwrap().len();
+    let decisions = broker.journaled("resolve");
+    let read = bytes_read(&before);
+    for line in decisions.iter().step_by(40) {
+        let id = format!("1.{}", line["n"]);
+        assert_eq!(explain(&broker, &id).unwrap().past.unwrap().decision_id, id);
+    }
+    for unknown in ["1.99999999", "2.1", "1.0", "999999.1"] {
+        assert_eq!(reason(explain(&broker, unknown)), "DECISION_NOT_FOUND", "{unknown}");
+    }
+    let read = bytes_read(&before) - read;
+    assert!(read < 4 * file, "{read} bytes for 38 decisions in a file of {file}");
+}
+
+/// From the end or from the beginning: the same lines, however files and steps come and go.
+#[test]
+fn the_last_lines_are_the_last_of_all_lines() {
+    let broker = TestBroker::start_with(Limits { journal_file_bytes: 30_000, ..busy() });
+    broker.create_aws("prod", "s3cret", &["workflow:*"]);
+    let long = broker.open("a", "long");
+    for round in 0..3 {
+        let (one, other) = (broker.open("a", "short"), broker.open("b", "short"));
+        for step in [&long, &one, &other] {
+            resolve_times(&broker, step, 15);
+        }
+        assert!(broker.resolve(&one, "aws/nothere").is_err());
+        broker.close(&one);
+        broker.close(&other);
+        wait_until("it goes on in a new file", || files(&broker) > round + 1);
+    }
+    let filters = [
+        pb::TailJournalRequest::default(),
+        pb::TailJournalRequest { workflow: "a".to_owned(), ..Default::default() },
+        pb::TailJournalRequest {
+            workflow: "b".to_owned(),
+            run: "1".to_owned(),
+            ..Default::default()
+        },
+        pb::TailJournalRequest { workflow: "none".to_owned(), ..Default::default() },
+        pb::TailJournalRequest { denied: true, ..Default::default() },
+        pb::TailJournalRequest {
+            events: vec!["closed".to_owned()],
+            workflow: "a".to_owned(),
+            ..Default::default()
+        },
+    ];
+    for filter in filters {
+        // Signatures come when they come.
+        let all = told(&broker, all(&filter));
+        for count in [0, 1, 2, 5, 60, 1000] {
+            let last = told(&broker, pb::TailJournalRequest { last: count, ..filter.clone() });
+            let ids = |lines: &[pb::JournalLine]| {
+                let lines = lines.iter().filter(|line| line.event != "signed");
+                lines.map(|line| line.id.clone()).collect::<Vec<_>>()
+            };
+            let (all, last) = (ids(&all), ids(&last));
+            assert!(all.ends_with(&last), "{filter:?} {count}: {last:?} of {all:?}");
+            assert!(last.len() + 4 >= all.len().min(count as usize), "{filter:?} {count}");
+        }
+    }
+    assert!(told(&broker, all(&pb::TailJournalRequest::default())).len() > 150);
+}
+
+#[test]
+fn a_tail_stops_after_so_many_bytes_and_says_where() {
+    let broker = TestBroker::start_with(Limits { tail_bytes: 100_000, ..busy() });
+    broker.create_aws("prod", "s3cret", &["workflow:deploy"]);
+    let step = broker.open("deploy", "build");
+    for _ in 0..12 {
+        resolve_times(&broker, &step, 40);
+        broker.advance(1);
+    }
+    assert!(broker.journal_path().metadata().unwrap().len() > 200_000);
+    // Backwards: it is said before the lines that were found.
+    let nothing =
+        pb::TailJournalRequest { resource: "none".to_owned(), last: 5, ..Default::default() };
+    let found = told(&broker, nothing);
+    assert_eq!(found.len(), 1);
+    assert!(found[0].stopped && found[0].json.is_empty() && found[0].time.is_some());
+    let newest = told(&broker, pb::TailJournalRequest { last: 5, ..Default::default() });
+    assert!(newest.len() == 5 && newest.iter().all(|line| !line.stopped));
+    // Forwards: it ends there, and goes on from there.
+    let resolves =
+        pb::TailJournalRequest { events: vec!["resolve".to_owned()], ..Default::default() };
+    let (mut seen, mut calls) = (BTreeSet::new(), 0);
+    let mut next = Some(prost_types::Timestamp::default());
+    while let Some(since) = next.take() {
+        let lines =
+            told(&broker, pb::TailJournalRequest { since: Some(since), ..resolves.clone() });
+        next = lines.iter().find(|line| line.stopped).map(|note| note.time.unwrap());
+        seen.extend(lines.into_iter().filter(|line| !line.stopped).map(|line| line.id));
+        calls += 1;
+    }
+    assert_eq!(seen.len(), 12 * 40);
+    assert!((3..40).contains(&calls), "{calls}");
+}
+
+/// A step's refusal leads an operator to the line among many.
+#[test]
+fn a_refusal_among_many_lines_is_explained() {
+    let broker = TestBroker::start_with(Limits { journal_file_bytes: 20_000, ..busy() });
+    broker.create_aws("prod", "s3cret", &["workflow:deploy"]);
+    let step = broker.open("deploy", "build");
+    let mut ids = Vec::new();
+    for round in 0..3 {
+        let status = broker.resolve(&step, "aws/nothere").unwrap_err();
+        let details = status.get_error_details();
+        ids.push(details.error_info().unwrap().metadata["decision_id"].clone());
+        resolve_times(&broker, &step, 40);
+        wait_until("it goes on in a new file", || files(&broker) > round + 1);
+    }
+    for id in ids {
+        assert_eq!(explain(&broker, &id).unwrap().past.unwrap().outcome, "RESOLVE_DENIED");
+    }
+}
