@@ -115,7 +115,7 @@ fn a_repeated_open_of_an_earlier_attempt_closes_nothing() {
     ] {
         assert_eq!(reason(open(&broker, &executor, other)), "REQUEST_ID_REUSED");
     }
-    // It stays so in the journal's next file, and of an executor nobody else's ids count.
+    // Closed, too; and of an executor nobody else's ids count.
     close(&broker, &second);
     assert_eq!(reason(open(&broker, &executor, named("s", "two"))), "STEP_CLOSED");
     let other = broker.enroll_executor("other", &["*"], &[]);
