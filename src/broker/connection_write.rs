@@ -9,7 +9,7 @@ use super::connections::{
 use super::draft::{Draft, Written};
 use super::error::Error;
 use super::field_changes::Changes;
-use super::group_write::check_membership;
+use super::group_write::check_identifying;
 use super::operators::require_role;
 use crate::access::{Bindings, Pattern, Principal, Relation, Role};
 use crate::catalog::{Catalog, Connection, ConnectionMetadata, FieldMetadata, Values};
@@ -148,7 +148,7 @@ pub(super) fn update(
     }
     let is_retagged = metadata.tags != old.metadata.tags;
     if is_retagged {
-        check_membership(draft, caller, &old.metadata, &metadata)?;
+        check_identifying(draft, caller, &old.metadata, &metadata)?;
     }
     metadata.revision += 1;
     metadata.update_time = stamp.now;

@@ -160,6 +160,10 @@ impl Draft {
         self.is_trial = !keep;
         let outcome = change(self);
         self.is_trial = false;
+        let outcome = outcome.and_then(|answer| {
+            self.catalog.settle()?;
+            Ok(answer)
+        });
         if outcome.is_err() || !keep {
             self.catalog = before;
             self.operations.truncate(lengths.0);

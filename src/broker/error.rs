@@ -3,6 +3,7 @@
 use std::time::Duration;
 
 use crate::access::Role;
+use crate::catalog::{Misfit, NotAdmitted};
 use crate::identity::{AuthorityError, RequestError};
 use crate::integration::Problem;
 use crate::journal::{NotAccepted, Unavailable};
@@ -349,6 +350,17 @@ impl From<AuthorityError> for Error {
 impl From<Unavailable> for Error {
     fn from(_: Unavailable) -> Self {
         Self::JournalUnavailable
+    }
+}
+
+impl From<Misfit> for Error {
+    fn from(Misfit { group, connection, why }: Misfit) -> Self {
+        match why {
+            NotAdmitted::Missing(identifier) => {
+                Self::IdentifierMissing { group, connection, identifier: identifier.to_string() }
+            }
+            NotAdmitted::Taken(other) => Self::IdentifiersNotUnique { group, connection, other },
+        }
     }
 }
 

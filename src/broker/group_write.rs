@@ -1,8 +1,9 @@
 //! How a group and its membership are written.
 //!
-//! Every member has every identifier, and no two have the same values. That is checked wherever it could
-//! break: when a member is added, when a member's tags change, when the identifiers are replaced. A member's
-//! values say what a request to the group gets, so the editors of the group have a say in them.
+//! Every member has every identifier, and no two have the same values. That is checked where a change ends
+//! ([`crate::catalog::Catalog::settle`]): members may come, their tags change and identifiers be replaced in any
+//! order until then. A member's values say what a request to the group gets, so the editors of the group have a
+//! say in them.
 
 use std::collections::BTreeSet;
 
@@ -11,9 +12,9 @@ use super::connection_write::first_access;
 use super::connections::{Access, Part, Stamp, require_editor};
 use super::draft::{Draft, Written};
 use super::error::Error;
-use super::groups::{GroupChange, GroupDocument, ListedGroup, MemberChange, NewGroup};
+use super::groups::{GroupChange, GroupDocument, MemberChange, NewGroup};
 use crate::access::{Decision, Principal, Relation, decide, decide_edit};
-use crate::catalog::{Connection, ConnectionMetadata, GroupMetadata, NotAdmitted};
+use crate::catalog::{Connection, ConnectionMetadata, GroupMetadata};
 use crate::journal::ChangeNote;
 use crate::model::{ConnectionRef, GroupName, Invalid, ResourceName};
 use crate::seal::random_id;
@@ -25,16 +26,14 @@ pub(super) fn put(
     document: GroupDocument,
 ) -> Result<Action, Error> {
     let GroupDocument { name, integration, identifiers, members, access, labels } = document;
-    let found = draft.catalog.group(&name).cloned();
-    let Some(found) = found else {
+    let Some(found) = draft.catalog.group(&name).cloned() else {
         let identifiers = identifiers.ok_or_else(|| {
             let rule = "a new group needs one to three identifiers";
             Error::IdentifierTagInvalid(Invalid::new("list of identifiers", "", rule))
         })?;
-        let group = NewGroup { name, integration, identifiers, access, labels };
-        let group = create(draft, caller, group)?.metadata;
         let members = members.unwrap_or_default().into_iter().collect();
-        change_members(draft, caller, &group, &MemberChange { add: true, members })?;
+        let group = NewGroup { name, integration, identifiers, members, access, labels };
+        create(draft, caller, group)?;
         return Ok(Action::Created);
     };
     if found.metadata.integration != integration {
@@ -45,27 +44,18 @@ pub(super) fn put(
         found.members().map(|member| member.metadata.reference()).collect();
     let wanted = members.unwrap_or_else(|| current.clone());
     let group = editable(draft, caller, &name)?;
-    // Out first and in last: one that is replaced makes room for the other.
-    let gone = MemberChange { add: false, members: current.difference(&wanted).cloned().collect() };
-    let come = MemberChange { add: true, members: wanted.difference(&current).cloned().collect() };
-    change_members(draft, caller, &group, &gone)?;
     let change = GroupChange {
         new_name: None,
         identifiers: identifiers.filter(|keys| *keys != group.identifiers),
         access: Part::Merge(access),
         labels: Part::Merge(labels),
+        removed: current.difference(&wanted).cloned().collect(),
+        added: wanted.difference(&current).cloned().collect(),
     };
-    let action = update(draft, caller, &group, change)?;
-    change_members(draft, caller, &group, &come)?;
-    let is_same = gone.members.is_empty() && come.members.is_empty();
-    Ok(if is_same { action } else { Action::Changed })
+    update(draft, caller, &group, change)
 }
 
-pub(super) fn create(
-    draft: &mut Draft,
-    caller: &Principal,
-    new: NewGroup,
-) -> Result<ListedGroup, Error> {
+pub(super) fn create(draft: &mut Draft, caller: &Principal, new: NewGroup) -> Result<(), Error> {
     if draft.catalog.group(&new.name).is_some() {
         return Err(Error::AlreadyExists(ResourceName::Group(new.name)));
     }
@@ -90,15 +80,33 @@ pub(super) fn create(
     let access = Some(group.access.clone());
     draft.note(ChangeNote { access, ..note(caller, "group.create", &group) });
     draft.catalog.put_group(group.clone());
-    Ok(ListedGroup { metadata: group, members: 0 })
+    change_members(draft, caller, &group, &MemberChange { add: true, members: new.members })?;
+    Ok(())
 }
 
+/// Changes a group, its members and what tells them apart, as one.
 pub(super) fn update(
     draft: &mut Draft,
     caller: &Principal,
     old: &GroupMetadata,
     change: GroupChange,
 ) -> Result<Action, Error> {
+    let GroupChange { removed, added, .. } = &change;
+    let gone = MemberChange { add: false, members: removed.clone() };
+    let come = MemberChange { add: true, members: added.clone() };
+    let is_changed = change_settings(draft, caller, old, change)?
+        | change_members(draft, caller, old, &gone)?
+        | change_members(draft, caller, old, &come)?;
+    Ok(if is_changed { Action::Changed } else { Action::Unchanged })
+}
+
+/// Changes what a group is beside its members, and says whether that changed anything.
+fn change_settings(
+    draft: &mut Draft,
+    caller: &Principal,
+    old: &GroupMetadata,
+    change: GroupChange,
+) -> Result<bool, Error> {
     let mut group = old.clone();
     if let Some(new_name) = change.new_name.filter(|new_name| *new_name != old.name) {
         if draft.catalog.group(&new_name).is_some() {
@@ -107,10 +115,7 @@ pub(super) fn update(
         group.name = new_name;
     }
     if let Some(identifiers) = change.identifiers {
-        draft
-            .catalog
-            .replace_identifiers(group.uid, &identifiers)
-            .map_err(|(member, why)| not_admitted(&old.name, member, why))?;
+        draft.catalog.replace_identifiers(group.uid, &identifiers);
         group.identifiers = identifiers;
     }
     let (Part::Merge(given) | Part::Replace(given)) = &change.access;
@@ -123,7 +128,7 @@ pub(super) fn update(
     let settings = settings_changed(old, &group);
     let access = (group.access != old.access).then(|| group.access.clone());
     if settings.is_empty() && access.is_none() {
-        return Ok(Action::Unchanged);
+        return Ok(false);
     }
     let stamp = Stamp::new(caller, draft.now);
     group.revision += 1;
@@ -132,7 +137,7 @@ pub(super) fn update(
     draft.put([group.to_store(&draft.keyring.clone())?]);
     draft.note_group(ChangeNote { access, settings, ..note(caller, "group.update", &group) });
     draft.catalog.put_group(group);
-    Ok(Action::Changed)
+    Ok(true)
 }
 
 /// What changed beside access, for the journal.
@@ -151,12 +156,13 @@ fn settings_changed(old: &GroupMetadata, new: &GroupMetadata) -> Vec<String> {
     settings
 }
 
+/// Adds members, or takes them out, and says whether that changed anything.
 pub(super) fn change_members(
     draft: &mut Draft,
     caller: &Principal,
     group: &GroupMetadata,
     change: &MemberChange,
-) -> Result<(), Error> {
+) -> Result<bool, Error> {
     let mut changed = Vec::new();
     for member in &change.members {
         if change_member(draft, caller, group, member, change.add)? {
@@ -164,7 +170,7 @@ pub(super) fn change_members(
         }
     }
     if changed.is_empty() {
-        return Ok(());
+        return Ok(false);
     }
     // As it is now: a document may have changed it before.
     let current = draft.catalog.group_by_uid(group.uid).ok_or_else(|| absent(&group.name))?;
@@ -182,7 +188,7 @@ pub(super) fn change_members(
         draft.note_group(noted);
     }
     draft.catalog.put_group(group);
-    Ok(())
+    Ok(true)
 }
 
 /// Adds a member, or takes it out, and says whether that changed anything.
@@ -198,8 +204,10 @@ fn change_member(
     let mut metadata = found.metadata.clone();
     let changed = if add {
         require_resolver(caller, &metadata)?;
-        let current = draft.catalog.group_by_uid(group.uid).ok_or_else(|| absent(&group.name))?;
-        current.admits(&metadata).map_err(|why| not_admitted(&group.name, member.clone(), why))?;
+        if metadata.integration != group.integration {
+            let (group, connection) = (group.name.clone(), member.clone());
+            return Err(Error::IntegrationMismatch { group, connection });
+        }
         metadata.groups.insert(group.uid)
     } else {
         metadata.groups.remove(&group.uid)
@@ -214,22 +222,20 @@ fn change_member(
     Ok(changed)
 }
 
-/// Checks that a connection whose tags changed still fits into its groups, and that the caller edits each group
-/// whose members are told apart by what changed. Every operator sees every group, so a refusal may name one.
-pub(super) fn check_membership(
+/// Checks that the caller edits each group whose members are told apart by what changed of a connection's tags.
+/// Every operator sees every group, so a refusal may name one.
+pub(super) fn check_identifying(
     draft: &Draft,
     caller: &Principal,
     old: &ConnectionMetadata,
     new: &ConnectionMetadata,
 ) -> Result<(), Error> {
-    for uid in &new.groups {
-        let Some(group) = draft.catalog.group_by_uid(*uid) else { continue };
-        let GroupMetadata { name, identifiers, access, .. } = &group.metadata;
-        // Before anything else: whose values they would be is not for everybody to try.
+    let groups = new.groups.iter().filter_map(|uid| draft.catalog.group_by_uid(*uid));
+    for GroupMetadata { name, identifiers, access, .. } in groups.map(|group| &group.metadata) {
+        // Before it is known whether they fit: whose values they would be is not for everybody to try.
         if identifiers.select(&old.tags) != identifiers.select(&new.tags) {
             require_editor(caller, access, &ResourceName::Group(name.clone()))?;
         }
-        group.admits(new).map_err(|why| not_admitted(name, new.reference(), why))?;
     }
     Ok(())
 }
@@ -264,17 +270,6 @@ fn check_relations(access: &Access) -> Result<(), Error> {
             Err(Error::PrincipalInvalid(Invalid::new("relation", "resolver", rule)))
         }
         false => Ok(()),
-    }
-}
-
-fn not_admitted(group: &GroupName, connection: ConnectionRef, why: NotAdmitted) -> Error {
-    let group = group.clone();
-    match why {
-        NotAdmitted::Integration => Error::IntegrationMismatch { group, connection },
-        NotAdmitted::Missing(identifier) => {
-            Error::IdentifierMissing { group, connection, identifier: identifier.to_string() }
-        }
-        NotAdmitted::Taken(other) => Error::IdentifiersNotUnique { group, connection, other },
     }
 }
 

@@ -21,6 +21,8 @@ pub struct NewGroup {
     pub integration: IntegrationName,
     /// What tells its members apart.
     pub identifiers: Identifiers,
+    /// Its members.
+    pub members: Vec<ConnectionRef>,
     /// Viewers and editors.
     pub access: Access,
     /// Its labels.
@@ -38,6 +40,10 @@ pub struct GroupChange {
     pub access: Part<Access>,
     /// Its labels.
     pub labels: Part<Labels>,
+    /// Members that leave.
+    pub removed: Vec<ConnectionRef>,
+    /// Members that come; after those that leave.
+    pub added: Vec<ConnectionRef>,
 }
 
 /// A group as it should be. What it does not name stays as it is.
@@ -79,7 +85,7 @@ impl From<&Group> for ListedGroup {
 }
 
 impl Broker {
-    /// Creates an empty group; the caller becomes an editor.
+    /// Creates a group with its members; the caller becomes an editor.
     ///
     /// # Errors
     /// See `GroupService.CreateGroup`.
@@ -92,8 +98,12 @@ impl Broker {
         require_role(&caller, Role::Operator)?;
         let name = new.name.clone();
         let asked = Asked::new(&caller, options);
-        let change = move |draft: &mut Draft| create(draft, &caller, new);
-        self.writer.run(asked, change, move |catalog| find(catalog, &name)).await
+        let again = name.clone();
+        let change = move |draft: &mut Draft| {
+            create(draft, &caller, new)?;
+            find(&draft.catalog, &name)
+        };
+        self.writer.run(asked, change, move |catalog| find(catalog, &again)).await
     }
 
     /// A group.
@@ -149,7 +159,7 @@ impl Broker {
         Ok((members, next))
     }
 
-    /// Renames a group, replaces its identifiers or its access.
+    /// Renames a group, replaces its identifiers or its access, changes its members: all of it or nothing.
     ///
     /// # Errors
     /// See `GroupService.UpdateGroup`.

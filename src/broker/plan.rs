@@ -59,7 +59,7 @@ impl Broker {
         let work = tokio::task::spawn_blocking(move || {
             let mut draft = Draft::new(old.clone(), RequestTable::default(), now, keyring);
             draft.check_caller(&caller)?;
-            let applied = apply_all(&mut draft, &caller, documents)?;
+            let applied = draft.attempt(|draft| apply_all(draft, &caller, documents))?;
             let planned = applied.into_iter().map(|applied| {
                 let differences = match applied.action {
                     Action::Changed | Action::Created => {

@@ -10,13 +10,14 @@ mod load;
 mod record;
 mod snapshot;
 
+use std::collections::BTreeSet;
 use std::ops::Bound;
 use std::sync::Arc;
 
 use rpds::{HashTrieMapSync, RedBlackTreeMapSync};
 
 pub use filter::ConnectionFilter;
-pub use group::{Group, NotAdmitted, NotSelected};
+pub use group::{Group, Misfit, NotAdmitted, NotSelected};
 pub use load::load;
 pub use record::{
     Connection, ConnectionMetadata, FieldMetadata, GroupMetadata, OwnIntegration, Registered,
@@ -49,6 +50,8 @@ pub struct Catalog {
     defaults: HashTrieMapSync<IntegrationName, ConnectionName>,
     groups: HashTrieMapSync<Id, Arc<Group>>,
     group_names: RedBlackTreeMapSync<GroupName, Id>,
+    /// The groups that not every member fits into as things are; none outside of a change.
+    unsettled: BTreeSet<Id>,
     integrations: RedBlackTreeMapSync<IntegrationName, Arc<OwnIntegration>>,
     secrets: HashTrieMapSync<SecretRef, Arc<Secret>>,
     registrations: RedBlackTreeMapSync<Registered, Arc<Registration>>,
@@ -119,8 +122,15 @@ impl Catalog {
         if let Some(group) = self.groups.get(&uid) {
             let mut changed = Group::clone(group);
             change(&mut changed);
-            self.groups.insert_mut(uid, Arc::new(changed));
+            self.replace_group(changed);
         }
+    }
+
+    fn replace_group(&mut self, group: Group) {
+        if !group.is_settled() {
+            self.unsettled.insert(group.uid());
+        }
+        self.groups.insert_mut(group.uid(), Arc::new(group));
     }
 
     /// The group of this name.
@@ -162,18 +172,29 @@ impl Catalog {
         self.groups.insert_mut(group.uid(), Arc::new(group));
     }
 
-    /// Gives a group other identifiers, if all of its members have them and are told apart by them.
+    /// Gives a group other identifiers.
+    pub fn replace_identifiers(&mut self, uid: Id, identifiers: &Identifiers) {
+        if let Some(group) = self.groups.get(&uid) {
+            self.replace_group(group.reindexed(identifiers));
+        }
+    }
+
+    /// Ends a change: in every group, each member must have every identifier, and no two the same values. Until
+    /// then they need not, so that one change may give members, their tags and identifiers in any order.
     ///
     /// # Errors
-    /// The member that is in the way, and why.
-    pub fn replace_identifiers(
-        &mut self,
-        uid: Id,
-        identifiers: &Identifiers,
-    ) -> Result<(), (ConnectionRef, NotAdmitted)> {
-        let Some(group) = self.groups.get(&uid) else { return Ok(()) };
-        let replaced = group.reindexed(identifiers)?;
-        self.groups.insert_mut(uid, Arc::new(replaced));
+    /// The first member that does not fit.
+    pub fn settle(&mut self) -> Result<(), Misfit> {
+        while let Some(uid) = self.unsettled.pop_first() {
+            // It may be gone since.
+            let Some(group) = self.groups.get(&uid) else { continue };
+            let settled = group.settled().map_err(|(connection, why)| Misfit {
+                group: group.metadata.name.clone(),
+                connection,
+                why,
+            })?;
+            self.groups.insert_mut(uid, Arc::new(settled));
+        }
         Ok(())
     }
 

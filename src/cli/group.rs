@@ -139,21 +139,9 @@ impl Create {
             labels: self.label.into_iter().collect(),
             ..Default::default()
         };
-        let request = pb::CreateGroupRequest { group: Some(group), ..Default::default() };
-        let mut group = client.create_group(request).await?.into_inner();
-        if !self.member.is_empty() {
-            let request = members(&self.name, &self.member);
-            match client.add_members(request).await {
-                Ok(filled) => group = filled.into_inner(),
-                Err(status) => {
-                    // A group without the members it was made for is of no use to anybody.
-                    let name = full(&self.name);
-                    let request = pb::DeleteGroupRequest { name, ..Default::default() };
-                    client.delete_group(request).await?;
-                    return Err(status.into());
-                }
-            }
-        }
+        let members = members(&self.member);
+        let request = pb::CreateGroupRequest { group: Some(group), members, ..Default::default() };
+        let group = client.create_group(request).await?.into_inner();
         print(common.output, &to_json(&group), || line(&group), || self.name.clone())
     }
 }
@@ -164,37 +152,23 @@ impl Update {
         common: &Common,
         mut client: GroupServiceClient<Channel>,
     ) -> Result<(), Failure> {
-        // Members first, in this order: one that is replaced makes room for the other.
-        let mut name = self.name.clone();
-        if !self.remove_member.is_empty() {
-            let pb::AddMembersRequest { name, members, .. } = members(&name, &self.remove_member);
-            let request = pb::RemoveMembersRequest { name, members, ..Default::default() };
-            client.remove_members(request).await?;
-        }
-        if !self.add_member.is_empty() {
-            client.add_members(members(&name, &self.add_member)).await?;
-        }
-        let is_changed = self.rename.is_some()
-            || !self.identifier.is_empty()
-            || !self.viewer.is_empty()
-            || !self.label.is_empty();
-        if is_changed {
-            let change = pb::ConnectionGroup {
-                name: full(&name),
-                identifiers: self.identifier,
-                access: bindings([(pb::Relation::Viewer, self.viewer)]),
-                labels: self.label.into_iter().collect(),
-                ..Default::default()
-            };
-            let new_name = self.rename.clone().unwrap_or_default();
-            let request =
-                pb::UpdateGroupRequest { group: Some(change), new_name, ..Default::default() };
-            client.update_group(request).await?;
-            name = self.rename.unwrap_or(name);
-        }
-        let request = pb::GetGroupRequest { name: full(&name) };
-        let group = client.get_group(request).await?.into_inner();
-        print(common.output, &to_json(&group), || line(&group), || name.clone())
+        let change = pb::ConnectionGroup {
+            name: full(&self.name),
+            identifiers: self.identifier,
+            access: bindings([(pb::Relation::Viewer, self.viewer)]),
+            labels: self.label.into_iter().collect(),
+            ..Default::default()
+        };
+        let request = pb::UpdateGroupRequest {
+            group: Some(change),
+            new_name: self.rename.unwrap_or_default(),
+            remove_members: members(&self.remove_member),
+            add_members: members(&self.add_member),
+            ..Default::default()
+        };
+        let group = client.update_group(request).await?.into_inner();
+        let name = || short(&group.name, "groups/");
+        print(common.output, &to_json(&group), || line(&group), name)
     }
 }
 
@@ -250,9 +224,8 @@ fn full(name: &str) -> String {
     format!("groups/{name}")
 }
 
-fn members(group: &str, references: &[String]) -> pb::AddMembersRequest {
-    let members = references.iter().map(|reference| format!("connections/{reference}")).collect();
-    pb::AddMembersRequest { name: full(group), members, ..Default::default() }
+fn members(references: &[String]) -> Vec<String> {
+    references.iter().map(|reference| format!("connections/{reference}")).collect()
 }
 
 fn short(name: &str, prefix: &str) -> String {

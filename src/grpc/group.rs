@@ -25,7 +25,7 @@ impl GroupService for AdminDoor {
         let (call, request) = self.begin(request, "CreateGroup", name)?;
         call.answer(async {
             let options = call.options(&request, &request.request_id, request.validate_only)?;
-            let new = new_group(request.group.unwrap_or_default())?;
+            let new = new_group(request.group.unwrap_or_default(), &request.members)?;
             let created = call.broker.create_group(call.caller.clone(), new, options).await?;
             Ok(to_message(&created))
         })
@@ -75,6 +75,8 @@ impl GroupService for AdminDoor {
             let mut change = change(group, convert::mask(request.update_mask).as_ref())?;
             let new_name = convert::given(&request.new_name);
             change.new_name = new_name.map(|name| GroupName::parse(&name)).transpose()?;
+            change.removed = parse_members(&request.remove_members)?;
+            change.added = parse_members(&request.add_members)?;
             let caller = call.caller.clone();
             let updated = call.broker.update_group(caller, name, change, etag, options).await?;
             Ok(to_message(&updated))
@@ -170,11 +172,12 @@ pub(super) fn identifiers(given: &[String]) -> Result<Identifiers, Error> {
     Identifiers::parse(given.iter().map(String::as_str)).map_err(Error::IdentifierTagInvalid)
 }
 
-pub(super) fn new_group(group: pb::ConnectionGroup) -> Result<NewGroup, Error> {
+pub(super) fn new_group(group: pb::ConnectionGroup, members: &[String]) -> Result<NewGroup, Error> {
     Ok(NewGroup {
         name: group_name(&group.name)?,
         integration: IntegrationName::parse(&group.integration)?,
         identifiers: identifiers(&group.identifiers)?,
+        members: parse_members(members)?,
         access: convert::bindings(&group.access)?,
         labels: convert::labels(group.labels)?,
     })

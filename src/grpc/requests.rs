@@ -79,7 +79,7 @@ pub const RESOURCE_REQUESTS: &[Request] = &[
     }),
     request!(CreateGroupRequest, |one| {
         convert::request_id(&one.request_id)?;
-        group::new_group(one.group.unwrap_or_default()).map(drop)
+        group::new_group(one.group.unwrap_or_default(), &one.members).map(drop)
     }),
     request!(CreateIntegrationRequest, |one| {
         convert::request_id(&one.request_id)?;
@@ -144,6 +144,8 @@ pub const RESOURCE_REQUESTS: &[Request] = &[
     request!(UpdateGroupRequest, |one| {
         let group = one.group.unwrap_or_default();
         group::group_name(&group.name)?;
+        group::parse_members(&one.remove_members)?;
+        group::parse_members(&one.add_members)?;
         group::change(group, convert::mask(one.update_mask).as_ref()).map(drop)
     }),
     request!(UpdateIntegrationRequest, |one| checked_integration(one.integration)),

@@ -229,7 +229,8 @@ impl Identifiers {
         if (1..=3).contains(&keys.len()) {
             Ok(Self(keys))
         } else {
-            Err(Invalid::new("list of identifiers", "", "a group has one to three identifiers"))
+            let given = keys.iter().map(TagKey::as_str).collect::<Vec<_>>().join(", ");
+            Err(Invalid::new("list of identifiers", &given, "a group has one to three identifiers"))
         }
     }
 

@@ -74,3 +74,4 @@ mod transcript;
 mod upgrades;
 mod usage;
 mod watch;
+mod whole_groups;

@@ -150,6 +150,44 @@ fn a_members_editor_does_not_choose_what_a_group_selects() {
 }
 
 #[test]
+fn a_whole_change_needs_each_editor_that_its_parts_need() {
+    let world = World::start();
+    let tag = pb::apply_request::Document::Connection(pb::ConnectionDocument {
+        integration: "slack".to_owned(),
+        name: "az4".to_owned(),
+        tags: vec!["region:cn".to_owned(), "team:b".to_owned()],
+        ..Default::default()
+    });
+    let group = |name: &str| {
+        pb::apply_request::Document::Group(pb::GroupDocument {
+            name: name.to_owned(),
+            integration: "slack".to_owned(),
+            identifiers: vec!["team".to_owned()],
+            members: (name == "his").then(|| pb::GroupMembers { names: vec!["az4".to_owned()] }),
+            ..Default::default()
+        })
+    };
+    // Neither the keys that the group has afterwards nor a group of his own excuses him.
+    for documents in [
+        vec![group("azg"), tag.clone()],
+        vec![tag.clone(), group("azg")],
+        vec![group("his"), tag.clone()],
+        vec![group("azg")],
+    ] {
+        let requests = documents.into_iter().map(|one| pb::ApplyRequest { document: Some(one) });
+        let mut client = ApplyServiceClient::new(world.editor.clone());
+        let outcome =
+            world.broker.block_on(client.apply(tokio_stream::iter(requests.collect::<Vec<_>>())));
+        assert_eq!(reason(outcome), "EDIT_DENIED");
+        assert_eq!(world.selected("br"), Ok("az4".to_owned()));
+    }
+    world.broker.apply(vec![group("azg"), tag]).unwrap();
+    let step = world.broker.open("az", "team");
+    let got = world.broker.resolve(&step, "group:azg:team=b").unwrap();
+    assert_eq!(got.fields["api_token"], "az4");
+}
+
+#[test]
 fn nobody_takes_the_value_of_a_member_that_is_out() {
     let world = World::start();
     world.members(&["az1"], false);
