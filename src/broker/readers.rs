@@ -132,10 +132,11 @@ mod tests {
 
     use super::*;
     use crate::access::Role;
-    use crate::model::OperatorName;
+    use crate::model::{Id, OperatorName};
 
     fn operator(name: &str) -> Principal {
-        Principal::Operator(OperatorName::parse(name).unwrap(), Role::Viewer)
+        let uid = Id::from_bytes([7; Id::BYTES]);
+        Principal::Operator(OperatorName::parse(name).unwrap(), Role::Viewer, uid)
     }
 
     /// Looks until nobody waits for it, and says when it begins and when it ends.

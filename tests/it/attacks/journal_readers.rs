@@ -159,7 +159,10 @@ fn the_last_lines_are_the_last_of_all_lines() {
             };
             let (all, last) = (ids(&all), ids(&last));
             assert!(all.ends_with(&last), "{filter:?} {count}: {last:?} of {all:?}");
-            assert!(last.len() + 4 >= all.len().min(count as usize), "{filter:?} {count}");
+            assert!(
+                last.len() + 4 >= all.len().min(usize::try_from(count).unwrap()),
+                "{filter:?} {count}"
+            );
         }
     }
     assert!(told(&broker, all(&pb::TailJournalRequest::default())).len() > 150);
