@@ -4,11 +4,92 @@ use std::sync::Arc;
 
 use super::Broker;
 use super::error::Error;
-use super::resolve::{Decided, Judged, ResolveRequest, Resolved};
-use crate::journal::{CommitError, LiveOpening};
+use super::judge::{Found, Refusal};
+use super::resolve::{Decided, Judged, ResolveRequest, Resolved, corrupt, hand_out};
+use crate::catalog::Values;
+use crate::journal::{CommitError, Committed, DecisionId, LiveOpening, Permit, PermitError};
+use crate::lease::{Bounds, Lease};
 use crate::model::Timestamp;
+use crate::seal::OpenedFields;
+
+/// What the journal has said to a decision of a batch.
+enum Answer {
+    Opened(Arc<Result<OpenedFields, PermitError>>, Lease),
+    Refused(DecisionId),
+    Failed(CommitError),
+    /// It is to be opened with others.
+    Unopened,
+}
+
+/// A decision on its way.
+type Waiting = Result<(ResolveRequest, Outcome), Error>;
+type Outcome = Result<(Found, Bounds), Refusal>;
+
+/// The credential of a decision to hand it out.
+fn told(
+    outcome: Outcome,
+    opened: &Result<OpenedFields, PermitError>,
+    lease: Lease,
+) -> Result<Resolved, Error> {
+    match (outcome, opened) {
+        (Ok((found, bounds)), Ok(opened)) => hand_out(found, opened, lease, &bounds),
+        (Ok((found, _)), Err(error)) => Err(corrupt(&found, *error)),
+        (Err(_), _) => Err(Error::Internal("a decision came out as another".to_owned())),
+    }
+}
+
+/// Of one record all that may be opened, and where they stand in the batch.
+struct Alike<'a> {
+    values: &'a Values,
+    version: u64,
+    permits: Vec<Permit>,
+    places: Vec<(usize, Lease)>,
+}
+
+/// Puts a permit to those for the same version of the same record.
+fn gather<'a>(alike: &mut Vec<Alike<'a>>, found: &'a Found, permit: Permit, place: (usize, Lease)) {
+    let (values, version) = (&found.values, found.version);
+    match alike.iter_mut().find(|one| (one.values.key, one.version) == (values.key, version)) {
+        Some(one) => {
+            one.permits.push(permit);
+            one.places.push(place);
+        }
+        None => alike.push(Alike { values, version, permits: vec![permit], places: vec![place] }),
+    }
+}
 
 impl Broker {
+    /// Opens each record once, however often it was asked for.
+    fn open_once_each(
+        &self,
+        waiting: &[Waiting],
+        committed: Vec<Result<Committed, CommitError>>,
+    ) -> Vec<Answer> {
+        let mut alike: Vec<Alike<'_>> = Vec::new();
+        let decided = waiting.iter().filter_map(|one| one.as_ref().ok());
+        let looked = decided.zip(committed).enumerate();
+        let mut answers: Vec<Answer> = looked
+            .map(|(place, ((_, outcome), committed))| match (committed, outcome) {
+                (Ok(Committed::Permitted(permit, lease)), Ok((found, _))) => {
+                    gather(&mut alike, found, permit, (place, lease));
+                    Answer::Unopened
+                }
+                (Ok(Committed::Permitted(..)), Err(_)) => Answer::Unopened,
+                (Ok(Committed::Refused(id)), _) => Answer::Refused(id),
+                (Err(error), _) => Answer::Failed(error),
+            })
+            .collect();
+        for Alike { values, permits, places, .. } in alike {
+            let opened = Arc::new(Permit::open_once(permits, &values.sealed, &self.keyring));
+            for (place, lease) in places {
+                if let Some(answer) = answers.get_mut(place) {
+                    *answer = Answer::Opened(Arc::clone(&opened), lease);
+                }
+            }
+        }
+        answers
+    }
+
     /// Resolves the next of these for the step behind this opening, in order, as [`Broker::resolve`] does: all of them,
     /// or as many as may fill `room` bytes, and one at least.
     ///
@@ -66,23 +147,25 @@ impl Broker {
             resolutions.push(resolution);
             (request, outcome)
         };
-        let waiting: Vec<_> = judged.into_iter().map(|one| one.map(&mut decide)).collect();
-        let mut committed = self.journal.commit_all(now, resolutions).into_iter();
+        let waiting: Vec<Waiting> = judged.into_iter().map(|one| one.map(&mut decide)).collect();
+        let committed = self.journal.commit_all(now, resolutions);
+        let mut committed = self.open_once_each(&waiting, committed).into_iter();
         let mut conclude = |(request, outcome)| match committed.next() {
-            Some(Ok(committed)) => self.conclude(outcome, committed),
+            Some(Answer::Opened(opened, lease)) => told(outcome, &opened, lease),
+            Some(Answer::Refused(id)) => self.conclude(outcome, Committed::Refused(id)),
             // Another snapshot was published meanwhile: as if it had been asked for by itself. A refusal has counted.
-            Some(Err(CommitError::Stale)) if outcome.is_err() => {
+            Some(Answer::Failed(CommitError::Stale)) if outcome.is_err() => {
                 let judged = self.judge_now(opening, &request)?;
                 self.resolve_until_current(opening, &request, None, judged, now)
             }
-            Some(Err(CommitError::Stale)) => self.resolve(opening, &request),
-            Some(Err(error)) => {
+            Some(Answer::Failed(CommitError::Stale)) => self.resolve(opening, &request),
+            Some(Answer::Failed(error)) => {
                 if error == CommitError::TooManyLeases {
                     opening.count_refusal(now, &self.limits);
                 }
                 Err(self.not_committed(error))
             }
-            None => Err(Error::Internal("a decision was lost".to_owned())),
+            Some(Answer::Unopened) | None => Err(Error::Internal("a decision was lost".to_owned())),
         };
         waiting.into_iter().map(|one| one.and_then(&mut conclude)).collect()
     }

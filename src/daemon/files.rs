@@ -12,9 +12,11 @@ const OWN: u64 = 128;
 pub(super) struct Shares {
     /// Connections to the admin socket.
     pub(super) admin_connections: u32,
-    /// Sockets of open steps, which each take one to listen.
+    /// Unfinished handshakes there.
+    pub(super) admin_handshakes: u32,
+    /// Sockets of open steps, which each take one to listen, and its own connections.
     pub(super) open_steps: u32,
-    /// Connections of all steps together.
+    /// Connections of all steps together, beside each one's own.
     pub(super) step_connections: u32,
 }
 
@@ -40,19 +42,23 @@ impl Shares {
         shares
     }
 
-    /// The daemon's own come first, then the admin door's; of the rest steps have half to listen, and what
-    /// is left to connect.
+    /// The daemon's own come first, then the admin door's; of the rest steps have three quarters to listen and to
+    /// connect in any case, and what is left to connect beside that.
     fn of(files: u64, limits: &Limits) -> Self {
         let own = OWN.min(files / 4);
-        let admin = u64::from(limits.admin_connections).min(files / 4).max(1);
+        let pending = u64::from(limits.admin_pending_handshakes);
+        let admin = (u64::from(limits.admin_connections) + pending).min(files / 4).max(2);
+        let handshakes = pending.min(admin / 4).max(1);
         let rest = files.saturating_sub(own + admin);
-        let listening = u64::from(limits.open_steps).min(rest / 2).max(1);
+        let each = 1 + u64::from(limits.own_connections);
+        let listening = u64::from(limits.open_steps).min(rest / 4 * 3 / each).max(1);
         // More could not be there in any case.
         let all = u64::from(limits.open_steps) * u64::from(limits.step_connections);
-        let connected = rest.saturating_sub(listening).min(all).max(1);
+        let connected = rest.saturating_sub(listening * each).min(all).max(1);
         let count = |files: u64| u32::try_from(files).unwrap_or(u32::MAX);
         Self {
-            admin_connections: count(admin),
+            admin_connections: count(admin - handshakes),
+            admin_handshakes: count(handshakes),
             open_steps: count(listening),
             step_connections: count(connected),
         }
@@ -73,8 +79,10 @@ mod tests {
         let limits = Limits::default();
         for files in [64, 256, 1024, 4096, 65_536, 1_048_576, u64::MAX] {
             let shares = Shares::of(files, &limits);
-            let taken = [shares.admin_connections, shares.open_steps, shares.step_connections];
-            let taken: u64 = taken.into_iter().map(u64::from).sum();
+            let steps = shares.open_steps.saturating_mul(1 + limits.own_connections);
+            let admin = shares.admin_connections + shares.admin_handshakes;
+            let taken: u64 =
+                [admin, steps, shares.step_connections].into_iter().map(u64::from).sum();
             assert!(taken + OWN.min(files / 4) <= files, "{files}: {shares:?}");
         }
         let plenty = Shares::of(1_048_576, &limits);

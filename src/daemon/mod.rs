@@ -4,6 +4,7 @@
 //! of steps nor a disk that hangs keeps operators from being answered.
 
 mod certificate;
+mod commons;
 mod files;
 mod init;
 mod reissue;

@@ -6,17 +6,18 @@ use std::time::Duration;
 
 use tokio::net::UnixListener;
 use tokio::runtime::Runtime as AsyncRuntime;
-use tokio::sync::{Semaphore, mpsc};
+use tokio::sync::mpsc;
 use tokio_util::sync::CancellationToken;
 
 use super::DaemonError;
 use super::certificate::Doors;
+use super::commons::{AdminCommons, StepCommons};
 use super::files::Shares;
 use crate::broker::{Broker, StepListener};
 use crate::grpc::{self, AdminConnection, StepConnection};
 use crate::identity::{
-    Acceptor, Gate, GuestLimits, Handshakes, LetIn, OpenConnections, PIECE_BYTES, PaceLimits,
-    Patience,
+    Acceptor, Entrance, Gate, Handshakes, LetIn, LobbyLimits, OpenConnections, PIECE_BYTES,
+    PaceLimits, Patience, Stand, Standing,
 };
 use crate::journal::LiveOpening;
 use crate::metrics::Metrics;
@@ -51,7 +52,7 @@ impl Wiring {
         let broker = Arc::clone(&self.broker);
         let (stop, handshakes) = (self.stop.clone(), self.handshakes.clone());
         let refused = Arc::clone(&self.metrics.steps.refused);
-        let files = Arc::new(Semaphore::new(shares.step_connections as usize));
+        let commons = StepCommons::new(broker.limits(), shares);
         runtime.spawn(async move {
             loop {
                 let socket = tokio::select! {
@@ -67,7 +68,8 @@ impl Wiring {
                     draining: stop.clone(),
                     refused: Arc::clone(&refused),
                 };
-                let gate = step_gate(&broker, opening, closed, &files);
+                let standing = commons.stand(&opening.record().key);
+                let gate = step_gate(&broker, opening, closed, standing);
                 match UnixListener::from_std(listener) {
                     Ok(listener) => drop(tokio::spawn(acceptor.run(listener, gate))),
                     Err(error) => tracing::error!(%error, "a step's socket cannot be listened on"),
@@ -93,25 +95,25 @@ impl Wiring {
     ) -> Result<(), DaemonError> {
         let limits = self.broker.limits();
         let broker = Arc::clone(&self.broker);
+        let commons = AdminCommons::new(limits, shares);
+        let stand: Stand = Arc::new(move |svid| commons.stand(svid));
         let let_in: LetIn = Arc::new(move |svid, uid| broker.let_in_admin(svid, uid));
         let (sender, connections) = mpsc::channel::<AdminConnection>(WAITING_CONNECTIONS);
         let gate = Gate {
             tag: (),
             uid: None,
             let_in,
-            connections: shares.admin_connections,
-            pending_handshakes: limits.admin_pending_handshakes,
-            files: None,
-            requests: limits.admin_requests_in_flight,
-            // They are of the admin group, if there is one.
-            guests: Some(GuestLimits {
-                pending_handshakes: limits.admin_pending_handshakes.div_ceil(4),
-                connections: shares.admin_connections / 2,
-                pace: PaceLimits {
-                    per_second: limits.admin_guest_connections_per_second,
-                    burst: limits.admin_guest_connection_burst,
+            entrance: Entrance::Many {
+                lobby: LobbyLimits {
+                    places: shares.admin_handshakes,
+                    // They are of the admin group, if there is one.
+                    guests: PaceLimits {
+                        per_second: limits.admin_guest_connections_per_second,
+                        burst: limits.admin_guest_connection_burst,
+                    },
                 },
-            }),
+                stand,
+            },
             patience: patience(limits),
             pace: None,
             reading: None,
@@ -145,7 +147,7 @@ fn step_gate(
     broker: &Arc<Broker>,
     opening: Arc<LiveOpening>,
     stop: CancellationToken,
-    files: &Arc<Semaphore>,
+    standing: Arc<Standing>,
 ) -> Gate<Arc<LiveOpening>> {
     let limits = broker.limits();
     let (registry, known) = (Arc::clone(broker), Arc::clone(&opening));
@@ -153,11 +155,11 @@ fn step_gate(
         let_in: Arc::new(move |svid, _| registry.let_in_step(&known, svid)),
         uid: Some(opening.record().uid).filter(|_| opening.record().is_uid_checked),
         tag: opening,
-        connections: limits.step_connections,
-        pending_handshakes: limits.step_pending_handshakes,
-        files: Some(Arc::clone(files)),
-        requests: limits.step_requests_in_flight,
-        guests: None,
+        entrance: Entrance::One {
+            standing,
+            connections: limits.step_connections,
+            handshakes: limits.step_pending_handshakes,
+        },
         patience: patience(limits),
         pace: Some(PaceLimits {
             per_second: limits.step_new_connections_per_second,

@@ -5,10 +5,12 @@ use std::sync::Arc;
 use prost::Message;
 use tonic::{Request, Response, Status};
 
+use super::budget::Weighed;
 use super::status::{reason_of, to_status};
 use super::{convert, peer};
 use crate::access::Principal;
 use crate::broker::{Broker, Error, WriteOptions};
+use crate::identity::Standing;
 use crate::model::NamedRequest;
 
 /// The admin door's services, each in a file of its own.
@@ -33,9 +35,11 @@ impl AdminDoor {
         resource: impl FnOnce(&T) -> String,
     ) -> Result<(Call, T), Status> {
         let caller = peer::admin(&self.broker, &request)?;
+        let standing = Arc::clone(&peer::admin_connection(&request)?.standing);
         let message = request.into_inner();
         let resource = resource(&message);
-        Ok((Call { broker: Arc::clone(&self.broker), caller, method, resource }, message))
+        let broker = Arc::clone(&self.broker);
+        Ok((Call { broker, caller, standing, method, resource }, message))
     }
 }
 
@@ -43,6 +47,7 @@ impl AdminDoor {
 pub(super) struct Call {
     pub(super) broker: Arc<Broker>,
     pub(super) caller: Principal,
+    standing: Arc<Standing>,
     method: &'static str,
     resource: String,
 }
@@ -52,7 +57,19 @@ impl Call {
     ///
     /// # Errors
     /// The status to answer with.
-    pub(super) async fn answer<T>(
+    pub(super) async fn answer<T: Message>(
+        &self,
+        work: impl Future<Output = Result<T, Error>>,
+    ) -> Result<Response<T>, Status> {
+        let reply = work.await.map_err(|error| self.refuse(&error))?;
+        Ok(Weighed::answer(Weighed::of(&self.standing, &reply), reply))
+    }
+
+    /// The same where the answer is a stream.
+    ///
+    /// # Errors
+    /// The status to answer with.
+    pub(super) async fn stream<T>(
         &self,
         work: impl Future<Output = Result<T, Error>>,
     ) -> Result<Response<T>, Status> {

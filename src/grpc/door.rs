@@ -1,15 +1,15 @@
 //! What every request passes before its service: its form, its place among those in flight, its time.
 //!
 //! ```text
-//! strict ─ room for one more? ─ deadline ─ service ─ reply ─ taken by the client: the place is free again
-//!             └ no: RESOURCE_EXHAUSTED at once; nothing waits in a queue
+//! strict ─ rate ─ head ─ message whole ─ place? ─ service ─ reply ─ taken by the client: the place is free again
+//!                        └ in time      └ no: RESOURCE_EXHAUSTED at once; nothing waits in a queue
 //! ```
 //!
-//! Whatever way a request takes, it is [counted](Count).
+//! Whatever way a request takes, it is [counted](Count). Which place it takes, of which there are how many, is told in
+//! [`places`](super::places): of one's own, of a share, and none before the message is there.
 //!
-//! A connection has [`MAX_STREAMS`](super::MAX_STREAMS) requests at most, by HTTP/2 itself; here are the
-//! bounds on all connections of one socket and on all sockets of a door. A reply counts until its bytes are
-//! on their way, so that a client that reads nothing cannot have replies heaped up. Streams that the server
+//! A connection has [`MAX_STREAMS`](super::MAX_STREAMS) requests at most, by HTTP/2 itself. A reply counts until its
+//! bytes are on their way, so that a client that reads nothing cannot have replies heaped up. Streams that the server
 //! sends are counted only until they begin: Watches have a bound of their own.
 
 use std::marker::PhantomData;
@@ -20,47 +20,48 @@ use std::time::Duration;
 
 use http_body::{Frame, SizeHint};
 use pin_project_lite::pin_project;
-use tokio::sync::{OwnedSemaphorePermit, Semaphore};
-use tokio::time::Sleep;
+use tokio::time::{Instant, Sleep};
 use tonic::body::Body;
 use tonic::codegen::Bytes;
 use tonic::codegen::http::{Request, Response};
 use tonic::{Code, Status};
 use tower::{Layer, Service};
 
+use super::budget::Weighed;
 use super::count::{Count, StreamCount};
+use super::peer::Visitor;
+use super::places::{self, Arriving, InFlight, Way};
+use super::status::to_status;
 use super::{status, strict};
-use crate::identity::{OpenRequest, Peer, Traffic, WaitingReply};
+use crate::broker::Broker;
+use crate::identity::Peer;
 use crate::metrics::DoorMetrics;
 
-/// Methods whose reply is a stream, which may be open for days.
-const STREAMS: [&str; 6] = [
-    "/keyhatch.v1.StepService/Watch",
-    "/keyhatch.v1.SystemService/Backup",
-    "/keyhatch.v1.SystemService/TailJournal",
-    "/grpc.health.v1.Health/Watch",
-    "/grpc.reflection.v1.ServerReflection/ServerReflectionInfo",
-    "/grpc.reflection.v1alpha.ServerReflection/ServerReflectionInfo",
-];
-/// Whether the broker lives is asked when it is overloaded, too.
-const HEALTH: &str = "/grpc.health.v1.Health/Check";
 /// When to try again what was refused for want of room.
-const RETRY_AFTER: Duration = Duration::from_secs(1);
+pub(super) const RETRY_AFTER: Duration = Duration::from_secs(1);
 
 /// Makes a [`Door`] around the services of connections whose sockets stand for a `T`.
 pub(super) struct DoorLayer<T> {
-    room: Arc<Semaphore>,
+    broker: Arc<Broker>,
+    arrival: Duration,
     deadline: Duration,
     metrics: Arc<DoorMetrics>,
     tag: PhantomData<fn() -> T>,
 }
 
 impl<T> DoorLayer<T> {
-    /// A door for this many requests in flight, each of which may take so long.
-    pub(super) fn new(requests: u32, deadline_seconds: u32, metrics: Arc<DoorMetrics>) -> Self {
+    /// A door for requests each of which may take so long.
+    pub(super) fn new(
+        broker: &Arc<Broker>,
+        deadline_seconds: u32,
+        metrics: Arc<DoorMetrics>,
+    ) -> Self {
+        let deadline = Duration::from_secs(deadline_seconds.into());
+        let arrival = Duration::from_secs(broker.limits().arrival_seconds.into());
         Self {
-            room: Arc::new(Semaphore::new(requests as usize)),
-            deadline: Duration::from_secs(deadline_seconds.into()),
+            broker: Arc::clone(broker),
+            arrival: arrival.min(deadline),
+            deadline,
             metrics,
             tag: PhantomData,
         }
@@ -70,7 +71,8 @@ impl<T> DoorLayer<T> {
 impl<T> Clone for DoorLayer<T> {
     fn clone(&self) -> Self {
         Self {
-            room: Arc::clone(&self.room),
+            broker: Arc::clone(&self.broker),
+            arrival: self.arrival,
             deadline: self.deadline,
             metrics: Arc::clone(&self.metrics),
             tag: PhantomData,
@@ -98,44 +100,39 @@ impl<S: Clone, T> Clone for Door<S, T> {
     }
 }
 
-impl<S, T> Door<S, T>
-where
-    T: Send + Sync + 'static,
-{
-    /// A place for a request, or the answer to give it.
-    fn admit(&self, request: &Request<Body>) -> Result<Place, Box<Response<Body>>> {
+impl<S, T: Visitor> Door<S, T> {
+    /// Lets a request come, or says what to answer.
+    fn admit(&self, request: &Request<Body>) -> Result<Arc<InFlight>, Box<Response<Body>>> {
         if let Some(refusal) = strict::refusal(request) {
             return Err(refusal.into());
         }
         let Some(peer) = request.extensions().get::<Arc<Peer<T>>>() else {
             return Err(Status::internal("a request without a peer").into_http().into());
         };
-        let path = request.uri().path();
-        let permits = if path == HEALTH {
-            None
-        } else {
-            let places = [&peer.requests, &self.layer.room];
-            let [socket, door] = places.map(|room| Arc::clone(room).try_acquire_owned());
-            let (Ok(socket), Ok(door)) = (socket, door) else {
-                return Err(overloaded().into_http().into());
-            };
-            Some([socket, door])
-        };
-        Ok(Place {
-            permits,
-            is_stream: STREAMS.contains(&path),
-            traffic: Arc::clone(&peer.traffic),
-            request: peer.traffic.request(),
-        })
+        let (broker, way) = (&self.layer.broker, Way::of(request.uri().path()));
+        let charged = T::charge(broker, peer);
+        charged
+            .and_then(|()| if way.is_foreign() { T::check(broker, peer) } else { Ok(()) })
+            .map_err(|error| {
+                places::fine(peer);
+                Box::new(to_status(&error).into_http())
+            })?;
+        let in_flight = InFlight::new(way, peer);
+        // Its messages may go on as long as it does.
+        if way == Way::Looking {
+            in_flight.complete().map_err(|status| Box::new(status.into_http()))?;
+        }
+        Ok(in_flight)
+    }
+
+    /// How long the message may take to come. Documents have all of the time.
+    fn arrival(&self, way: Way) -> Duration {
+        if way == Way::Documents { self.layer.deadline } else { self.layer.arrival }
     }
 }
 
-fn overloaded() -> Status {
-    let text = "as many requests are in flight as the broker takes at once; try again";
-    status::at_the_door(Code::ResourceExhausted, "OVERLOADED", text, Some(RETRY_AFTER))
-}
-
-fn too_slow() -> Status {
+/// A request that takes too long, or whose message does.
+pub(super) fn too_slow() -> Status {
     let text = "the request was not complete, or not done, in the time that it may take";
     status::at_the_door(Code::DeadlineExceeded, "REQUEST_TOO_SLOW", text, None)
 }
@@ -143,7 +140,7 @@ fn too_slow() -> Status {
 impl<S, T> Service<Request<Body>> for Door<S, T>
 where
     S: Service<Request<Body>, Response = Response<Body>>,
-    T: Send + Sync + 'static,
+    T: Visitor,
 {
     type Response = Response<Reply>;
     type Error = S::Error;
@@ -160,38 +157,36 @@ where
                 count.refuse(&answer);
                 Answering::Refused { answer: Some(*answer) }
             }
-            Ok(place) => Answering::Served {
-                work: self.inner.call(request),
-                deadline: tokio::time::sleep_until(count.began() + self.layer.deadline),
-                underway: Some((place, count)),
-            },
+            Ok(in_flight) => {
+                let arrives = count.began() + self.arrival(in_flight.way());
+                let (coming, patience) = (Arc::clone(&in_flight), self.layer.arrival);
+                Answering::Served {
+                    work: self
+                        .inner
+                        .call(request.map(|body| Body::new(Arriving::new(body, coming, patience)))),
+                    deadline: tokio::time::sleep_until(arrives),
+                    end: count.began() + self.layer.deadline,
+                    underway: Some((in_flight, count)),
+                }
+            }
         }
     }
 }
 
-/// What a request holds until it is answered.
-pub(super) struct Place {
-    permits: Option<[OwnedSemaphorePermit; 2]>,
-    is_stream: bool,
-    traffic: Arc<Traffic>,
-    request: OpenRequest,
-}
-
-impl Place {
-    /// What its reply holds.
-    fn reply(self, body: Body, count: &Count) -> Reply {
-        // A refusal is but a head.
-        if http_body::Body::is_end_stream(&body) {
-            return Reply { body, held: Held::Nothing };
-        }
-        let held = if self.is_stream {
-            Held::Stream { _request: self.request, count: count.stream() }
-        } else {
-            let _reply = self.traffic.reply();
-            Held::Reply(Arc::new(Unsent { _permits: self.permits, _request: self.request, _reply }))
-        };
-        Reply { body, held }
-    }
+/// What is answered, with what it holds.
+fn reply(in_flight: Arc<InFlight>, response: Response<Body>, count: &Count) -> Response<Reply> {
+    let (mut head, body) = response.into_parts();
+    // A refusal is but a head.
+    let held = if http_body::Body::is_end_stream(&body) {
+        Held::Nothing
+    } else if in_flight.way().is_stream() {
+        in_flight.begin_stream();
+        Held::Stream { in_flight, count: count.stream() }
+    } else {
+        in_flight.answer(head.extensions.remove());
+        Held::Reply(in_flight)
+    };
+    Response::from_parts(head, Reply { body, held })
 }
 
 pin_project! {
@@ -204,7 +199,8 @@ pin_project! {
             work: F,
             #[pin]
             deadline: Sleep,
-            underway: Option<(Place, Count)>,
+            end: Instant,
+            underway: Option<(Arc<InFlight>, Count)>,
         },
     }
 }
@@ -221,18 +217,26 @@ where
             AnsweringPinned::Refused { answer } => {
                 Poll::Ready(Ok(answer.take().unwrap_or_default().map(unheld)))
             }
-            AnsweringPinned::Served { work, deadline, underway } => match work.poll(context) {
+            AnsweringPinned::Served { work, mut deadline, end, underway } => match work
+                .poll(context)
+            {
                 Poll::Ready(answer) => Poll::Ready(answer.map(|response| match underway.take() {
-                    Some((place, mut count)) => {
+                    Some((in_flight, mut count)) => {
                         count.answer(&response);
-                        response.map(|body| place.reply(body, &count))
+                        reply(in_flight, response, &count)
                     }
                     None => response.map(unheld),
                 })),
                 Poll::Pending => {
-                    ready!(deadline.poll(context));
+                    ready!(deadline.as_mut().poll(context));
+                    let is_whole = |(in_flight, _): &(Arc<InFlight>, _)| in_flight.is_whole();
+                    if deadline.deadline() < *end && underway.as_ref().is_some_and(is_whole) {
+                        deadline.as_mut().reset(*end);
+                        ready!(deadline.poll(context));
+                    }
                     let answer = too_slow().into_http();
-                    if let Some((_, mut count)) = underway.take() {
+                    if let Some((in_flight, mut count)) = underway.take() {
+                        in_flight.fine();
                         count.answer(&answer);
                     }
                     Poll::Ready(Ok(answer.map(unheld)))
@@ -250,26 +254,39 @@ pub(super) struct Reply {
 
 enum Held {
     Nothing,
-    Reply(Arc<Unsent>),
-    Stream { _request: OpenRequest, count: StreamCount },
+    Reply(Arc<InFlight>),
+    Stream { in_flight: Arc<InFlight>, count: StreamCount },
 }
 
-/// What is free again when the last byte of a reply is on its way.
-struct Unsent {
-    _permits: Option<[OwnedSemaphorePermit; 2]>,
-    _request: OpenRequest,
-    _reply: WaitingReply,
-}
-
-/// Bytes of a reply.
+/// Bytes of a reply. What it holds is free when the last of them is on its way.
 struct UnsentBytes {
     bytes: Bytes,
-    _unsent: Arc<Unsent>,
+    _in_flight: Arc<InFlight>,
+    _weighed: Option<Weighed>,
 }
 
 impl AsRef<[u8]> for UnsentBytes {
     fn as_ref(&self) -> &[u8] {
         &self.bytes
+    }
+}
+
+impl Held {
+    /// Bytes that are to go out, with what they hold.
+    fn hold(&self, bytes: Bytes) -> Bytes {
+        let (in_flight, weighed) = match self {
+            Self::Reply(in_flight) => (in_flight, None),
+            // Of a stream each message counts by itself, if it does.
+            Self::Stream { in_flight, .. } => {
+                match Weighed::new(in_flight.standing(), bytes.len()) {
+                    None => return bytes,
+                    weighed => (in_flight, weighed),
+                }
+            }
+            Self::Nothing => return bytes,
+        };
+        let _in_flight = Arc::clone(in_flight);
+        Bytes::from_owner(UnsentBytes { bytes, _in_flight, _weighed: weighed })
     }
 }
 
@@ -288,10 +305,7 @@ impl http_body::Body for Reply {
             return Poll::Ready(frame);
         };
         let frame = match (frame.into_data(), &mut this.held) {
-            (Ok(bytes), Held::Reply(unsent)) => {
-                Frame::data(Bytes::from_owner(UnsentBytes { bytes, _unsent: Arc::clone(unsent) }))
-            }
-            (Ok(bytes), _) => Frame::data(bytes),
+            (Ok(bytes), held) => Frame::data(held.hold(bytes)),
             (Err(trailers), _) => {
                 if let (Held::Stream { count, .. }, Some(trailers)) =
                     (&mut this.held, trailers.trailers_ref())

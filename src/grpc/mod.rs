@@ -5,6 +5,7 @@
 
 mod apply;
 mod backup;
+mod budget;
 mod call;
 pub mod client;
 pub mod codec;
@@ -21,6 +22,7 @@ mod known;
 mod methods;
 mod padding;
 mod peer;
+mod places;
 mod reflection;
 mod registry;
 #[doc(hidden)]
@@ -99,9 +101,10 @@ const MAX_FAULTS: usize = 1024;
 /// SETTINGS by one answer at a time, without which no more is read.
 const STEP_WINDOW: u32 = 128 * 1024;
 const STEP_CONNECTION_WINDOW: u32 = 256 * 1024;
-/// The same for operators and executors: an Apply streams up to 64 MiB.
-const ADMIN_WINDOW: u32 = 1024 * 1024;
-const ADMIN_CONNECTION_WINDOW: u32 = 2 * 1024 * 1024;
+/// The same for operators and executors. An Apply that waits for its turn is not read: though each stream of a
+/// connection were one, there is room for it.
+const ADMIN_WINDOW: u32 = 64 * 1024;
+const ADMIN_CONNECTION_WINDOW: u32 = MAX_STREAMS * ADMIN_WINDOW;
 
 /// The settings of HTTP/2 on both doors.
 ///
@@ -131,11 +134,7 @@ pub async fn serve_steps(
 ) -> Result<(), tonic::transport::Error> {
     let health = health::of_steps(broker.readiness()).await;
     let limits = broker.limits().clone();
-    let door = DoorLayer::<Arc<LiveOpening>>::new(
-        limits.all_steps_requests_in_flight,
-        limits.step_request_seconds,
-        metrics,
-    );
+    let door = DoorLayer::<Arc<LiveOpening>>::new(&broker, limits.step_request_seconds, metrics);
     let steps = StepServiceServer::new(step::Steps::new(broker))
         .max_decoding_message_size(MAX_STEP_REQUEST_BYTES);
     let incoming = ReceiverStream::new(connections).map(Ok::<_, std::io::Error>);
@@ -161,8 +160,7 @@ pub async fn serve_admin(
 ) -> Result<(), tonic::transport::Error> {
     let health = health::of_admin(broker.readiness()).await;
     let limits = broker.limits().clone();
-    let (requests, seconds) = (limits.admin_requests_in_flight, limits.admin_request_seconds);
-    let entrance = DoorLayer::<()>::new(requests, seconds, metrics);
+    let entrance = DoorLayer::<()>::new(&broker, limits.admin_request_seconds, metrics);
     let door = AdminDoor::new(broker);
     let incoming = ReceiverStream::new(connections).map(Ok::<_, std::io::Error>);
     macro_rules! admin_service {

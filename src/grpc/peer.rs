@@ -24,8 +24,43 @@ impl<T: Clone + Send + Sync + 'static> Connected for Connection<T> {
     }
 }
 
-/// The step behind a request: its opening is open, its certificate is one of the opening's, and it has
-/// requests left of its rate.
+/// Who stands behind the connections of a door.
+pub(super) trait Visitor: Clone + Send + Sync + 'static {
+    /// Takes one request of the rate, before anything of it is looked at: a flood of heads, or of malformed requests,
+    /// is a flood, too.
+    ///
+    /// # Errors
+    /// If there is none left.
+    fn charge(broker: &Broker, peer: &Peer<Self>) -> Result<(), Error>;
+
+    /// Whether this is somebody still.
+    ///
+    /// # Errors
+    /// Why not.
+    fn check(broker: &Broker, peer: &Peer<Self>) -> Result<(), Error>;
+}
+
+impl Visitor for Arc<LiveOpening> {
+    fn charge(broker: &Broker, peer: &Peer<Self>) -> Result<(), Error> {
+        take_request(broker, &peer.tag)
+    }
+
+    fn check(broker: &Broker, peer: &Peer<Self>) -> Result<(), Error> {
+        broker.check_step(&peer.tag, &peer.svid)
+    }
+}
+
+impl Visitor for () {
+    fn charge(_: &Broker, _: &Peer<Self>) -> Result<(), Error> {
+        Ok(())
+    }
+
+    fn check(broker: &Broker, peer: &Peer<Self>) -> Result<(), Error> {
+        broker.admin_principal(&peer.svid, peer.uid).map(drop)
+    }
+}
+
+/// The step behind a request: its opening is open, and its certificate is one of the opening's.
 ///
 /// # Errors
 /// The status to answer with.
@@ -38,8 +73,6 @@ pub(super) fn step<T>(
         let peer = request.extensions().get::<Arc<Peer<Arc<LiveOpening>>>>();
         let peer = peer.ok_or_else(|| Error::Internal("a request without a peer".to_owned()))?;
         broker.check_step(&peer.tag, &peer.svid)?;
-        // Before anything is looked at: a flood of malformed requests is a flood, too.
-        take_request(broker, &peer.tag)?;
         Ok(Arc::clone(peer))
     };
     checked().map_err(|error| to_status(&error))

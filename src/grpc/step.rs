@@ -6,6 +6,7 @@ use std::sync::Arc;
 use futures_util::{Stream, stream};
 use tonic::{Request, Response, Status};
 
+use super::budget::Weighed;
 use super::padding::{padding, padding_for};
 use super::pb::step_service_server::StepService;
 use super::status::{to_message, to_status};
@@ -42,10 +43,11 @@ impl StepService for Steps {
         let resolved = parse(request.into_inner())
             .and_then(|request| self.broker.resolve(&peer.tag, &request))
             .map_err(|error| to_status(&error))?;
-        self.settle().await?;
         let mut reply = convert::resolved(resolved);
         reply.padding = padding(&reply);
-        Ok(Response::new(reply))
+        let weighed = Weighed::of(&peer.standing, &reply);
+        self.settle().await?;
+        Ok(Weighed::answer(weighed, reply))
     }
 
     async fn batch_resolve(
@@ -79,9 +81,10 @@ impl StepService for Steps {
                 results.push(result);
             }
         }
-        self.settle().await?;
         let reply = pb::BatchResolveResponse { results, padding: padding_for(bytes) };
-        Ok(Response::new(reply))
+        let weighed = Weighed::of(&peer.standing, &reply);
+        self.settle().await?;
+        Ok(Weighed::answer(weighed, reply))
     }
 
     type WatchStream = Pin<Box<dyn Stream<Item = Result<pb::WatchResponse, Status>> + Send>>;

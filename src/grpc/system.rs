@@ -62,7 +62,7 @@ impl SystemService for AdminDoor {
     ) -> Result<Response<TailStream>, Status> {
         let peer = peer::admin_connection(&request)?;
         let (call, request) = self.begin(request, "TailJournal", |_| String::new())?;
-        call.answer(tail::begin(&call, peer, request)).await
+        call.stream(tail::begin(&call, peer, request)).await
     }
 
     type BackupStream = BackupStream;
@@ -73,7 +73,7 @@ impl SystemService for AdminDoor {
     ) -> Result<Response<BackupStream>, Status> {
         let peer = peer::admin_connection(&request)?;
         let (call, _) = self.begin(request, "Backup", |_| String::new())?;
-        call.answer(backup::begin(&call, peer)).await
+        call.stream(backup::begin(&call, peer)).await
     }
 
     async fn end_quarantine(

@@ -4,31 +4,35 @@
 //! process is out of file descriptors, so this one takes its place:
 //!
 //! ```text
-//! permit (connections) → permit (handshakes) → accept → pace → SO_PEERCRED → handshake, with a deadline
+//! turn → accept → pace → SO_PEERCRED → a place in front → handshake, with a deadline → a place to stay
 //! ```
 //!
-//! What is beyond a bound waits in the kernel's queue. Who has gone while it waited there takes no turn: else
-//! whoever connects and closes, again and again, would keep a queue of thousands before the next good client. A
-//! bad client ends its own connection only.
+//! On a socket of one, what is beyond a bound waits in the kernel's queue. Who has gone while it waited there takes no
+//! turn: else whoever connects and closes, again and again, would keep a queue of thousands before the next good
+//! client. On a socket of many nobody waits for others: see [`lobby`](super::lobby). A bad client ends its own
+//! connection only.
 
 use std::sync::Arc;
 use std::time::Duration;
 
 use parking_lot::Mutex;
 use rustix::event::{PollFd, PollFlags, Timespec, poll};
+use tokio::io::Interest;
 use tokio::net::{UnixListener, UnixStream};
 use tokio::runtime::Handle;
 use tokio::sync::{OwnedSemaphorePermit, Semaphore, mpsc};
 use tokio_rustls::TlsAcceptor;
+use tokio_rustls::server::TlsStream;
 use tokio_util::sync::CancellationToken;
 
 use super::connection::{Connection, Peer, Places};
-use super::guests::{Guest, GuestLimits, Guests};
+use super::entrance::{Arrival, Entrance, Hall};
 use super::pace::{Pace, PaceLimits, Reading};
 use super::patience::{Patience, Traffic};
 use super::pins::{self, LetIn, OpenConnections};
 use super::quiet;
 use super::refused::{Refusal, Refused};
+use super::svid::Svid;
 use super::tls::Door;
 use crate::metrics::Tally;
 use crate::model::limits::HANDSHAKE_DEADLINE;
@@ -48,17 +52,8 @@ pub struct Gate<T> {
     pub uid: Option<u32>,
     /// Says whose certificates are accepted.
     pub let_in: LetIn,
-    /// Connections at a time.
-    pub connections: u32,
-    /// Unfinished handshakes at a time.
-    pub pending_handshakes: u32,
-    /// Connections at a time of all sockets like this one, so that file descriptors are left for others;
-    /// beyond it a peer is turned away.
-    pub files: Option<Arc<Semaphore>>,
-    /// Requests in flight at a time, on all connections together.
-    pub requests: u32,
-    /// What users may do who are neither root nor the daemon's own, where not all are alike.
-    pub guests: Option<GuestLimits>,
+    /// Who comes, and how many may.
+    pub entrance: Entrance,
     /// How long clients are waited for.
     pub patience: Patience,
     /// New connections.
@@ -121,16 +116,12 @@ impl<T: Clone + Send + Sync + 'static> Acceptor<T> {
     }
 
     async fn accept(&self, listener: UnixListener, gate: &Gate<T>) {
-        let entrance = Entrance::new(gate);
+        let hall = Hall::new(&gate.entrance);
+        let reading = gate.reading.map(|limits| Arc::new(Mutex::new(Pace::new(limits))));
         let (mut pace, mut gone) = (gate.pace.map(Pace::new), Pace::new(GONE_PACE));
         let mut pause = OUT_OF_FILES_PAUSE;
         loop {
-            let permits = (
-                Arc::clone(&entrance.connections).acquire_owned().await,
-                Arc::clone(&entrance.handshakes).acquire_owned().await,
-            );
-            // The semaphores are never closed.
-            let (Ok(connection), Ok(handshake)) = permits else { return };
+            let turn = hall.turn().await;
             let stream = match listener.accept().await {
                 Ok((stream, _)) => stream,
                 Err(error) => {
@@ -143,7 +134,8 @@ impl<T: Clone + Send + Sync + 'static> Acceptor<T> {
                 }
             };
             pause = OUT_OF_FILES_PAUSE;
-            if has_gone(&stream) {
+            let (has_spoken, has_gone) = look_at(&stream);
+            if has_gone {
                 self.refused().note(Refusal::Gone, None);
                 gone.keep().await;
                 continue;
@@ -151,7 +143,13 @@ impl<T: Clone + Send + Sync + 'static> Acceptor<T> {
             if let Some(pace) = &mut pace {
                 pace.keep().await;
             }
-            self.greet(stream, gate, &entrance, (connection, handshake));
+            match peer_uid(&stream, gate.uid) {
+                Ok(uid) => match hall.admit(uid, has_spoken, turn).await {
+                    Ok(arrival) => self.greet((stream, uid), gate, arrival, reading.clone()),
+                    Err(refusal) => self.refused().note(refusal, Some(uid)),
+                },
+                Err((refusal, uid)) => self.refused().note(refusal, uid),
+            }
         }
     }
 
@@ -162,105 +160,99 @@ impl<T: Clone + Send + Sync + 'static> Acceptor<T> {
     /// Hands a new connection over to a task of its own, for the handshake.
     fn greet(
         &self,
-        stream: UnixStream,
+        (stream, uid): (UnixStream, u32),
         gate: &Gate<T>,
-        entrance: &Entrance,
-        (connection, handshake): (OwnedSemaphorePermit, OwnedSemaphorePermit),
+        arrival: Arrival,
+        reading: Option<Arc<Mutex<Pace>>>,
     ) {
         let refused = self.refused();
-        let (uid, guest) = match admit(&stream, gate, entrance) {
-            Ok(admitted) => admitted,
-            Err((refusal, uid)) => return refused.note(refusal, uid),
-        };
-        // After it was accepted: a socket before which nobody stands must hold no place.
-        let files = gate.files.as_ref().map(|files| Arc::clone(files).try_acquire_owned());
-        let Ok(files) = files.transpose() else {
-            return refused.note(Refusal::TooMany, Some(uid));
-        };
-        let (pending, stay) = guest.map(|Guest { pending, stay }| (pending, stay)).unzip();
-        let reading = Reading::new(entrance.reading.clone());
         let acceptor = TlsAcceptor::from(self.door.settings());
         let (let_in, open) = (Arc::clone(&gate.let_in), Arc::clone(&self.open));
-        let (tag, requests) = (gate.tag.clone(), Arc::clone(&entrance.requests));
-        let (patience, sender) = (gate.patience, self.connections.clone());
+        let (tag, patience, sender) = (gate.tag.clone(), gate.patience, self.connections.clone());
         let (stop, draining) = (gate.stop.child_token(), self.draining.clone());
         let (runtime, place) = match &self.handshakes {
             Some(handshakes) => handshakes.place(),
             None => (Handle::current(), None),
         };
         runtime.spawn(async move {
-            let shaking = pins::asking(Arc::clone(&let_in), uid, acceptor.accept(stream));
-            let shaken = tokio::time::timeout(HANDSHAKE_DEADLINE, shaking).await;
-            drop((handshake, pending, place));
-            let (stream, svid) = match shaken {
-                Ok(Ok((stream, Some(svid)))) => (stream, svid),
-                Ok(Ok((_, None))) => return refused.note(Refusal::NoIdentity, Some(uid)),
-                Ok(Err(error)) => return refused.note_handshake(&error, uid),
-                Err(_) => return refused.note(Refusal::Slow, Some(uid)),
+            let shaken = shake(&arrival, stream, &acceptor, Arc::clone(&let_in), uid).await;
+            drop(place);
+            let come = shaken.and_then(|(stream, svid)| {
+                let place = arrival.come_in(&svid).map_err(Failed::Refused)?;
+                Ok((stream, svid, place))
+            });
+            let (stream, svid, place) = match come {
+                Ok(come) => come,
+                Err(Failed::Refused(refusal)) => return refused.note(refusal, Some(uid)),
+                Err(Failed::Handshake(error)) => return refused.note_handshake(&error, uid),
             };
-            let peer = Arc::new(Peer { svid, uid, tag, traffic: Traffic::begin(), requests });
+            let standing = Arc::clone(&place.standing);
+            let peer = Arc::new(Peer { svid, uid, tag, traffic: Traffic::begin(), standing });
             let asked = Arc::clone(&peer);
             let is_accepted = move || let_in(&asked.svid, asked.uid).is_ok();
             let booked = open.book(peer.svid.not_after, is_accepted.clone(), stop.clone());
             if !is_accepted() {
                 return refused.note(Refusal::NoIdentity, Some(uid));
             }
-            let places =
-                Places { _socket: connection, _files: files, _stay: stay, _booked: booked };
-            let ends = (stop, draining);
+            let places = Places { _place: place, _booked: booked };
+            let (reading, ends) = (Reading::new(reading), (stop, draining));
             let connection = Connection::new(stream, peer, patience, reading, ends, places);
             let _ = sender.send(connection).await;
         });
     }
 }
 
-/// Whether the other end is closed.
-fn has_gone(stream: &UnixStream) -> bool {
-    let mut asked = [PollFd::new(stream, PollFlags::empty())];
+/// Why nobody comes in.
+enum Failed {
+    Handshake(std::io::Error),
+    Refused(Refusal),
+}
+
+/// Makes the handshake, unless it takes too long, or somebody else needs the place.
+async fn shake(
+    arrival: &Arrival,
+    stream: UnixStream,
+    acceptor: &TlsAcceptor,
+    let_in: LetIn,
+    uid: u32,
+) -> Result<(TlsStream<UnixStream>, Svid), Failed> {
+    let made = async {
+        // A new socket counts as readable until somebody has looked.
+        let has_spoken = || match look_at(&stream) {
+            (true, _) => Ok(()),
+            (false, _) => Err(std::io::ErrorKind::WouldBlock.into()),
+        };
+        stream.async_io(Interest::READABLE, has_spoken).await?;
+        arrival.speak();
+        pins::asking(let_in, uid, acceptor.accept(stream)).await
+    };
+    let shaken = tokio::select! {
+        shaken = tokio::time::timeout(HANDSHAKE_DEADLINE, made) => shaken,
+        () = arrival.evicted() => return Err(Failed::Refused(Refusal::GaveWay)),
+    };
+    match shaken {
+        Ok(Ok((stream, Some(svid)))) => Ok((stream, svid)),
+        Ok(Ok((_, None))) => Err(Failed::Refused(Refusal::NoIdentity)),
+        Ok(Err(error)) => Err(Failed::Handshake(error)),
+        Err(_) => Err(Failed::Refused(Refusal::Slow)),
+    }
+}
+
+/// Whether the other end has said something, and whether it is closed.
+fn look_at(stream: &UnixStream) -> (bool, bool) {
+    let mut asked = [PollFd::new(stream, PollFlags::IN)];
     let now = Timespec { tv_sec: 0, tv_nsec: 0 };
     let is_told = poll(&mut asked, Some(&now)).is_ok_and(|count| count > 0);
-    is_told && asked.iter().any(|asked| asked.revents().contains(PollFlags::HUP))
+    let told = |flag| is_told && asked.iter().any(|asked| asked.revents().contains(flag));
+    (told(PollFlags::IN), told(PollFlags::HUP))
 }
 
-/// What the connections of one socket share.
-struct Entrance {
-    connections: Arc<Semaphore>,
-    handshakes: Arc<Semaphore>,
-    requests: Arc<Semaphore>,
-    guests: Option<Guests>,
-    reading: Option<Arc<Mutex<Pace>>>,
-}
-
-impl Entrance {
-    fn new<T>(gate: &Gate<T>) -> Self {
-        let places = |most: u32| Arc::new(Semaphore::new(most as usize));
-        Self {
-            connections: places(gate.connections),
-            handshakes: places(gate.pending_handshakes),
-            requests: places(gate.requests),
-            guests: gate.guests.map(Guests::new),
-            reading: gate.reading.map(|limits| Arc::new(Mutex::new(Pace::new(limits)))),
-        }
-    }
-}
-
-/// Whose connection it is, and its place among the guests if it is one's.
-fn admit<T>(
-    stream: &UnixStream,
-    gate: &Gate<T>,
-    entrance: &Entrance,
-) -> Result<(u32, Option<Guest>), (Refusal, Option<u32>)> {
+/// Whose connection it is, if it is of this user, or of any if none is named.
+fn peer_uid(stream: &UnixStream, expected: Option<u32>) -> Result<u32, (Refusal, Option<u32>)> {
     let credentials = stream.peer_cred().map_err(|_| (Refusal::NoCredentials, None))?;
     let uid = credentials.uid();
-    if gate.uid.is_some_and(|expected| expected != uid) {
-        return Err((Refusal::OtherUser, Some(uid)));
+    match expected {
+        Some(expected) if expected != uid => Err((Refusal::OtherUser, Some(uid))),
+        _ => Ok(uid),
     }
-    let guests = entrance.guests.as_ref().filter(|_| !is_at_home(uid));
-    let guest = guests.map(|guests| guests.admit(uid)).transpose();
-    guest.map(|guest| (uid, guest)).map_err(|refusal| (refusal, Some(uid)))
-}
-
-/// Whether a user is root, or the daemon's own.
-fn is_at_home(uid: u32) -> bool {
-    uid == 0 || uid == rustix::process::geteuid().as_raw()
 }

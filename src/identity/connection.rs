@@ -7,14 +7,15 @@ use std::task::{Context, Poll, ready};
 
 use tokio::io::{AsyncRead, AsyncWrite, ReadBuf};
 use tokio::net::UnixStream;
-use tokio::sync::{OwnedSemaphorePermit, Semaphore};
 use tokio_rustls::server::TlsStream;
 use tokio_util::sync::{CancellationToken, WaitForCancellationFutureOwned};
 
+use super::entrance::Place;
 use super::pace::Reading;
 use super::patience::{Over, Patience, Traffic, Watchdog};
 use super::pins::Booked;
 use super::quiet;
+use super::standing::Standing;
 use super::svid::Svid;
 
 /// Who is at the other end, verified.
@@ -28,18 +29,14 @@ pub struct Peer<T> {
     pub tag: T,
     /// What goes on on this connection.
     pub traffic: Arc<Traffic>,
-    /// The requests that all connections of the socket may have in flight together.
-    pub requests: Arc<Semaphore>,
+    /// What it holds, and may hold.
+    pub standing: Arc<Standing>,
 }
 
 /// What a connection holds for as long as it lasts.
 pub(super) struct Places {
-    /// Among the connections of its socket.
-    pub(super) _socket: OwnedSemaphorePermit,
-    /// Among the connections of all sockets like it.
-    pub(super) _files: Option<OwnedSemaphorePermit>,
-    /// Among the guests, if it is one's.
-    pub(super) _stay: Option<OwnedSemaphorePermit>,
+    /// Among the connections.
+    pub(super) _place: Place,
     /// In the book of the door.
     pub(super) _booked: Booked,
 }
@@ -165,6 +162,7 @@ impl<T> AsyncRead for Connection<T> {
                 return Poll::Ready(Ok(()));
             }
         };
+        this.reading.read(this.peer.traffic.take_fines());
         ready!(this.reading.poll_turn(context));
         let before = buffer.filled().len();
         match Pin::new(&mut this.stream).poll_read(context, buffer) {

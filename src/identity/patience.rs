@@ -40,6 +40,7 @@ pub struct Traffic {
     began: Instant,
     requests: Gauge,
     replies: Gauge,
+    fines: AtomicUsize,
 }
 
 /// How many there are, and when the last one went, or the first one came, in milliseconds.
@@ -55,6 +56,7 @@ impl Traffic {
             began: Instant::now(),
             requests: Gauge::default(),
             replies: Gauge::default(),
+            fines: AtomicUsize::new(0),
         })
     }
 
@@ -70,6 +72,19 @@ impl Traffic {
             self.replies.since.store(self.now(), Ordering::Release);
         }
         WaitingReply(Arc::clone(self))
+    }
+
+    /// Has the client wait as if it had said so many bytes more: what is refused must cost whoever sent it.
+    pub fn fine(&self, bytes: usize) {
+        self.fines.fetch_add(bytes, Ordering::Relaxed);
+    }
+
+    /// The fines since this was last asked, in bytes.
+    pub(super) fn take_fines(&self) -> usize {
+        match self.fines.load(Ordering::Relaxed) {
+            0 => 0,
+            _ => self.fines.swap(0, Ordering::Relaxed),
+        }
     }
 
     /// How many requests are open.
@@ -105,6 +120,13 @@ impl Traffic {
 /// A request that is open.
 #[derive(Debug)]
 pub struct OpenRequest(Arc<Traffic>);
+
+impl OpenRequest {
+    /// What goes on on its connection.
+    pub fn traffic(&self) -> &Arc<Traffic> {
+        &self.0
+    }
+}
 
 impl Drop for OpenRequest {
     fn drop(&mut self) {

@@ -14,11 +14,11 @@ pub(super) enum Refusal {
     /// It was closed by the other end before its turn came.
     Gone,
     /// Too many of a kind stand in the door.
-    GuestsAtDoor,
-    /// Too many of a kind are connected.
-    GuestsConnected,
+    AtDoor,
+    /// It stood in the door, and somebody came who needed the place.
+    GaveWay,
     /// One user connects too often.
-    GuestTooOften,
+    TooOften,
     /// The system does not say whose it is.
     NoCredentials,
     /// Its certificate says nobody.
@@ -27,7 +27,7 @@ pub(super) enum Refusal {
     OtherUser,
     /// Its handshake took too long.
     Slow,
-    /// No file descriptor is left for it.
+    /// As many are connected as may be.
     TooMany,
 }
 
@@ -36,17 +36,15 @@ impl Refusal {
     fn words(self) -> (&'static str, &'static str) {
         match self {
             Self::Gone => ("GONE", "a peer had gone before its turn came"),
-            Self::GuestsAtDoor => (
+            Self::AtDoor => (
                 "TOO_MANY_HANDSHAKES",
                 "a peer was turned away: too many of its like are at the door",
             ),
-            Self::GuestsConnected => (
-                "TOO_MANY_CONNECTIONS",
-                "a peer was turned away: too many of its like are connected",
+            Self::GaveWay => (
+                "TOO_MANY_HANDSHAKES",
+                "a silent peer gave way to another: too many of its like are at the door",
             ),
-            Self::GuestTooOften => {
-                ("TOO_OFTEN", "a peer was turned away: its user connects too often")
-            }
+            Self::TooOften => ("TOO_OFTEN", "a peer was turned away: its user connects too often"),
             Self::NoCredentials => ("NO_CREDENTIALS", "a peer without credentials was turned away"),
             Self::NoIdentity => ("NO_IDENTITY", "a handshake without an identity was dropped"),
             Self::OtherUser => ("OTHER_USER", "a peer of another user was turned away"),

@@ -153,10 +153,15 @@ limits! {
     admin_guest_connections_per_second: 50,
     /// New connections of such a user at once, after a pause.
     admin_guest_connection_burst: 200,
+    /// Connections that each opening, operator and executor has for itself, whatever others hold. What is above
+    /// that is shared: a quarter for one at most, a quarter for a workflow's openings, a half for an executor's.
+    own_connections: 2,
+    /// Requests in flight that each opening, operator and executor has for itself, likewise.
+    own_requests_in_flight: 8,
     /// Requests of one opening in flight at a time, until their replies are taken. Watches are counted
     /// apart. Beyond it a request is answered RESOURCE_EXHAUSTED at once.
     step_requests_in_flight: 128,
-    /// Requests of all openings together in flight at a time.
+    /// Requests of all openings together in flight at a time, beside each opening's own.
     all_steps_requests_in_flight: 4096,
     /// Lines of the journal a second of one operator or executor that say of no change: refusals, tests of
     /// connections, backups, changes that change nothing. Refusals beyond it are told as a count once a second; the
@@ -171,8 +176,15 @@ limits! {
     /// How many bytes of the journal one TailJournal looks through for what was written before it says where it has
     /// stopped.
     tail_bytes: 256 * 1024 * 1024,
-    /// Requests on the admin socket in flight at a time.
+    /// Requests on the admin socket in flight at a time, beside each operator's and executor's own.
     admin_requests_in_flight: 512,
+    /// What messages and unsent replies of all openings together take, in KiB: an eighth for one at most, a
+    /// quarter for a workflow's, a half for an executor's. What is below 4 KiB is not counted.
+    all_steps_message_kib: 64 * 1024,
+    /// The same of operators and executors: an eighth for each. An Apply that is larger waits for its turn.
+    admin_message_kib: 64 * 1024,
+    /// How long the message of a request may take to come, in seconds. It takes no place before it is whole.
+    arrival_seconds: 5,
     /// How long one request of a step may take, its message included, in seconds.
     step_request_seconds: 10,
     /// How long one request of an operator or executor may take, in seconds; only an Apply of very many

@@ -78,7 +78,7 @@ impl From<TrustDomain> for String {
 }
 
 /// Whom a certificate of one trust domain speaks for.
-#[derive(Clone, Debug, PartialEq, Eq)]
+#[derive(Clone, Debug, PartialEq, Eq, Hash)]
 pub enum SpiffeId {
     /// A daemon; no client.
     Broker(String),

@@ -87,13 +87,13 @@ impl World {
 fn steps_that_take_every_descriptor_there_is_leave_the_admin_door_its_own() {
     let world = World::start(Some(256));
     let steps: Vec<_> = (0..8).map(|number| world.open(&format!("s{number}")).unwrap()).collect();
-    // Sixteen each are more than all may have together.
+    // Sixteen each are more than they may have: two of their own each, and a quarter of what all share.
     let held: Vec<_> = steps
         .iter()
         .flat_map(|step| (0..16).map(|_| world.connect(step)).collect::<Vec<_>>())
         .collect();
     let connected = held.iter().flatten().count();
-    assert!((32..128).contains(&connected), "{connected}");
+    assert!((16..32).contains(&connected), "{connected}");
     assert!(held.last().unwrap().is_none());
     let status = world.serving.run(&["status"]);
     assert!(status.status.success(), "{}", String::from_utf8_lossy(&status.stderr));

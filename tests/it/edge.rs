@@ -77,6 +77,12 @@ impl World {
         half
     }
 
+    /// A good request whose reply is never read.
+    fn leave_untaken(&self, deaf: &Raw) -> tonic::codegen::http::Response<h2::RecvStream> {
+        let asked = deaf.send(good(), Some(message()));
+        self.broker.block_on(async { asked.await.unwrap().await.unwrap() })
+    }
+
     fn is_well(&self) {
         self.broker.resolve(&self.step, "aws/prod").unwrap();
     }
@@ -196,11 +202,12 @@ fn what_is_not_of_grpcs_form_is_refused_and_the_connection_goes_on() {
 #[test]
 fn a_step_with_as_many_requests_as_it_may_have_is_told_at_once_and_others_are_served() {
     let world = World::start(Limits { step_requests_in_flight: 2, ..Limits::default() });
-    let raw = world.connect();
-    let halves = [world.begin(&raw), world.begin(&raw)];
-    let another = world.connect();
-    for raw in [&raw, &another] {
-        let shed = world.ask(raw, good(), Some(message()));
+    let deaf = world.connect_with(&world.step, 0);
+    // A message that is not whole takes no place.
+    let half = world.begin(&deaf);
+    let untaken = [world.leave_untaken(&deaf), world.leave_untaken(&deaf)];
+    for raw in [world.connect(), world.connect()] {
+        let shed = world.ask(&raw, good(), Some(message()));
         assert_eq!(shed.reason(), "OVERLOADED");
         let status = shed.status.unwrap();
         assert_eq!(status.code(), tonic::Code::ResourceExhausted);
@@ -208,38 +215,36 @@ fn a_step_with_as_many_requests_as_it_may_have_is_told_at_once_and_others_are_se
     }
     let neighbour = world.broker.open("w", "neighbour");
     world.broker.resolve(&neighbour, "aws/prod").unwrap();
+    let raw = world.connect();
     assert_eq!(world.ask(&raw, post(HEALTH).body(()).unwrap(), Some(framed(&()))).reason(), "Ok");
-    for half in halves {
-        assert_eq!(world.broker.block_on(half.finish()).unwrap().reason(), "Ok");
-    }
-    wait_until("a place is free", || world.ask_well(&another) == "Ok");
+    assert_eq!(world.broker.block_on(half.finish()).unwrap().reason(), "OVERLOADED");
+    drop((untaken, deaf));
+    wait_until("a place is free", || world.ask_well(&raw) == "Ok");
 }
 
 #[test]
-fn a_door_with_as_many_requests_as_it_may_have_says_so_and_its_health_is_told_still() {
+fn a_door_with_as_many_requests_as_it_may_have_has_places_for_each_still() {
     let limits = Limits {
+        own_requests_in_flight: 1,
         all_steps_requests_in_flight: 1,
         admin_requests_in_flight: 1,
         ..Limits::default()
     };
     let world = World::start(limits);
+    let deaf = world.connect_with(&world.step, 0);
+    let untaken = [world.leave_untaken(&deaf), world.leave_untaken(&deaf)];
     let raw = world.connect();
-    let half = world.begin(&raw);
+    assert_eq!(world.ask_well(&raw), "OVERLOADED", "its own place and the pool's are taken");
     let neighbour = world.broker.open("w", "neighbour");
     let neighbours = world.connect_with(&neighbour, WINDOW);
+    assert_eq!(world.ask_well(&neighbours), "Ok");
+    let others = world.connect_with(&neighbour, 0);
+    let others_untaken = world.leave_untaken(&others);
     assert_eq!(world.ask_well(&neighbours), "OVERLOADED");
-    // The other door has room of its own.
     let admin = world.connect_admin();
-    let status = || post(STATUS).body(()).unwrap();
-    // On one connection a place is free before the reply is there, on another in the next moment.
-    let ask_status = || world.ask(&admin, status(), Some(framed(&()))).reason();
-    wait_until("the admin door has nothing to do", || ask_status() == "Ok");
-    let asking = world.broker.block_on(admin.begin(status(), &Bytes::from_static(&[0; 5])));
-    assert_eq!(world.ask(&admin, wrong_method(), None).reason(), "HTTP_INVALID");
-    assert_eq!(ask_status(), "OVERLOADED");
-    assert_eq!(world.ask(&admin, post(HEALTH).body(()).unwrap(), Some(framed(&()))).reason(), "Ok");
-    assert_eq!(world.broker.block_on(asking.finish()).unwrap().reason(), "Ok");
-    assert_eq!(world.broker.block_on(half.finish()).unwrap().reason(), "Ok");
+    assert_eq!(world.ask(&admin, post(STATUS).body(()).unwrap(), Some(framed(&()))).reason(), "Ok");
+    assert_eq!(world.ask(&raw, post(HEALTH).body(()).unwrap(), Some(framed(&()))).reason(), "Ok");
+    drop((untaken, deaf, others_untaken, others));
     wait_until("the place is free", || world.ask_well(&neighbours) == "Ok");
 }
 
@@ -271,8 +276,7 @@ fn replies_that_are_not_taken_count_until_their_reader_is_cut_off() {
     let world = World::start(limits);
     for window in [0, 1] {
         let deaf = world.connect_with(&world.step, window);
-        let asked = deaf.send(good(), Some(message()));
-        let response = world.broker.block_on(async { asked.await.unwrap().await.unwrap() });
+        let response = world.leave_untaken(&deaf);
         assert_eq!(world.ask_well(&world.connect()), "OVERLOADED");
         world.broker.block_on(deaf.end());
         drop(response);

@@ -1,13 +1,15 @@
 //! Where Prometheus fetches metrics: an address of this machine, if the configuration names one.
 //!
 //! Whoever can connect may read, and everybody on this machine can connect. So nothing is told that is secret,
-//! no name but those of operators and executors; and whoever asks without end, or says nothing, takes places from
-//! others who want to read, and nothing from steps: see the bounds below.
+//! no name but those of operators and executors. Whoever says nothing keeps no place from others who want to read;
+//! whoever asks without end takes turns from them, and nothing from steps: see the bounds below.
 
 mod door;
 mod gauges;
+mod places;
 
 use std::net::{SocketAddr, TcpListener as StdTcpListener};
+use std::os::fd::AsFd as _;
 use std::sync::Arc;
 use std::time::Duration;
 
@@ -18,25 +20,24 @@ use tokio::net::{TcpListener, TcpStream};
 use tokio::sync::Semaphore;
 use tokio_util::sync::CancellationToken;
 
+use self::places::{Place, Places};
 use super::DaemonError;
 use crate::broker::Broker;
 use crate::metrics::Metrics;
 
-/// Connections at a time; more wait.
-const MAX_CONNECTIONS: usize = 8;
 /// How many of them look at the broker at a time: no more threads wait for a disk that hangs, though their clients
 /// are gone by then.
 const MAX_READERS: usize = 2;
 /// How long the head of a request may take.
-const HEAD_PATIENCE: Duration = Duration::from_secs(2);
+const HEAD_PATIENCE: Duration = Duration::from_secs(1);
 /// How long all of it may take, until the answer is read.
 const PATIENCE: Duration = Duration::from_secs(10);
 /// The longest head of a request, in bytes: the least that hyper takes.
 const MAX_HEAD_BYTES: usize = 8 * 1024;
 /// The most headers of a request.
 const MAX_HEADERS: usize = 32;
-/// How long the place of a connection stays taken when it is over: so many answers a second are given at most, as
-/// these and the places make.
+/// How long the place of a connection stays taken when it was answered: so many answers a second are given at most,
+/// as these and the places make.
 const PAUSE: Duration = Duration::from_millis(100);
 /// How long to wait before accepting again when the system has no file descriptor to give.
 const OUT_OF_FILES_PAUSE: Duration = Duration::from_millis(250);
@@ -98,25 +99,32 @@ impl ScrapeListener {
 }
 
 async fn accept(listener: TcpListener, source: Source) {
-    let places = Arc::new(Semaphore::new(MAX_CONNECTIONS));
+    let places = Arc::new(Places::default());
     loop {
-        // The semaphore is never closed.
-        let Ok(place) = Arc::clone(&places).acquire_owned().await else { return };
         let Ok((stream, _)) = listener.accept().await else {
             tokio::time::sleep(OUT_OF_FILES_PAUSE).await;
             continue;
         };
-        let source = source.clone();
+        let (source, places) = (source.clone(), Arc::clone(&places));
+        let place = places.take(stream.as_fd().try_clone_to_owned().ok()).await;
         tokio::spawn(async move {
-            converse(stream, &source).await;
-            tokio::time::sleep(PAUSE).await;
-            drop(place);
+            tokio::select! {
+                () = place.taken_away() => return,
+                () = converse(stream, &source, &place) => {}
+            }
+            if place.has_asked() {
+                tokio::time::sleep(PAUSE).await;
+            }
+            places.give(&place);
         });
     }
 }
 
-async fn converse(stream: TcpStream, source: &Source) {
-    let answer = service_fn(|request| door::answer(source, request));
+async fn converse(stream: TcpStream, source: &Source, place: &Place) {
+    let answer = service_fn(|request| {
+        place.ask();
+        door::answer(source, request)
+    });
     let connection = http1::Builder::new()
         .timer(TokioTimer::new())
         .header_read_timeout(HEAD_PATIENCE)

@@ -1,15 +1,26 @@
 //! Nobody holds a door who is not known, and nobody holds all of it.
 
+use std::net::{SocketAddr, TcpStream};
+use std::os::unix::fs::PermissionsExt;
+use std::os::unix::process::CommandExt as _;
+use std::path::Path;
+use std::process::{Command, Stdio};
+use std::sync::atomic::{AtomicBool, Ordering};
 use std::time::Duration;
 
 use keyhatch::grpc::pb;
+use keyhatch::grpc::pb::executor_service_client::ExecutorServiceClient;
 use keyhatch::grpc::pb::operator_service_client::OperatorServiceClient;
 use keyhatch::identity::ClientIdentity;
+use keyhatch::model::Limits;
 use tonic::codegen::Bytes;
-use tonic::codegen::http::Request;
+use tonic::codegen::http::{Request, Response};
 
-use crate::harness::raw::{Raw, framed, post};
-use crate::harness::{TestBroker, identity_in, open_request, wait_until};
+use crate::harness::raw::{RESOLVE, Raw, framed, post};
+use crate::harness::{
+    Scrape, ServeProcess, TestBroker, TestStep, identity_in, keyhatch, keyhatch_in, open_request,
+    request, skipped, wait_until,
+};
 
 const HEALTH_WATCH: &str = "/grpc.health.v1.Health/Watch";
 const REFLECTION: &str = "/grpc.reflection.v1.ServerReflection/ServerReflectionInfo";
@@ -27,6 +38,11 @@ fn connect_admin(broker: &TestBroker, identity: &ClientIdentity) -> Raw {
     broker.block_on(Raw::connect(&socket, identity, WINDOW))
 }
 
+fn connect_step(broker: &TestBroker, directory: &Path, window: u32) -> Raw {
+    let socket = directory.join("keyhatch.sock");
+    broker.block_on(Raw::connect(&socket, &identity_in(directory), window))
+}
+
 fn remove_operator(broker: &TestBroker, name: &str) {
     let name = format!("operators/{name}");
     let request = pb::DeleteOperatorRequest { name, ..Default::default() };
@@ -35,10 +51,13 @@ fn remove_operator(broker: &TestBroker, name: &str) {
 }
 
 /// With a stream open on it that the server ends of itself only with the connection.
-fn watching(broker: &TestBroker, raw: &Raw, path: &str) {
+fn watching(broker: &TestBroker, raw: &Raw, path: &str) -> Response<h2::RecvStream> {
     let (request, message) = ask(path);
     let head = broker.block_on(async { raw.send(request, Some(message)).await?.await });
-    assert_eq!(head.unwrap().status(), 200);
+    let head = head.unwrap();
+    assert_eq!(head.status(), 200);
+    assert!(!head.headers().contains_key("grpc-status"), "it was refused: {head:?}");
+    head
 }
 
 /// The other side ends it, and does not leave it to the end of an idle connection.
@@ -52,9 +71,9 @@ fn a_removed_operators_open_connections_end() {
     let broker = TestBroker::start();
     let gone = broker.enroll_identity("gone", pb::Role::Viewer);
     let held: Vec<_> = (0..3).map(|_| connect_admin(&broker, &gone)).collect();
-    for (raw, path) in held.iter().zip([HEALTH_WATCH, HEALTH_WATCH, REFLECTION]) {
-        watching(&broker, raw, path);
-    }
+    let paths = [HEALTH_WATCH, HEALTH_WATCH, REFLECTION];
+    let streams = held.iter().zip(paths).map(|(raw, path)| watching(&broker, raw, path));
+    let _streams: Vec<_> = streams.collect();
     remove_operator(&broker, "gone");
     held.into_iter().for_each(|raw| assert_ends(&broker, raw));
     let refused = broker.connect(&broker.config.runtime.join("admin.sock"), gone).unwrap_err();
@@ -66,14 +85,10 @@ fn a_connection_ends_with_its_certificate_at_both_doors() {
     let broker = TestBroker::start();
     let ttl = Some(prost_types::Duration { seconds: 100, nanos: 0 });
     let opened = broker.try_open(pb::OpenStepRequest { ttl, ..open_request("w", "s") }).unwrap();
-    let directory = std::path::PathBuf::from(&opened.directory);
-    let (socket, identity) = (directory.join("keyhatch.sock"), identity_in(&directory));
-    let step = broker.block_on(Raw::connect(&socket, &identity, WINDOW));
+    let step = connect_step(&broker, Path::new(&opened.directory), WINDOW);
     let operator = identity_in(&broker.config.state.join("operators/admin"));
     let admin = connect_admin(&broker, &operator);
-    for raw in [&step, &admin] {
-        watching(&broker, raw, HEALTH_WATCH);
-    }
+    let _streams = [&step, &admin].map(|raw| watching(&broker, raw, HEALTH_WATCH));
     broker.advance(100);
     assert_ends(&broker, step);
     broker.advance(90 * 24 * 3600);
@@ -84,10 +99,8 @@ fn a_connection_ends_with_its_certificate_at_both_doors() {
 fn a_closed_steps_connections_end_whatever_is_open() {
     let broker = TestBroker::start();
     let step = broker.open("w", "s");
-    let directory = std::path::PathBuf::from(&step.opened.directory);
-    let (socket, identity) = (directory.join("keyhatch.sock"), identity_in(&directory));
-    let raw = broker.block_on(Raw::connect(&socket, &identity, WINDOW));
-    watching(&broker, &raw, HEALTH_WATCH);
+    let raw = connect_step(&broker, Path::new(&step.opened.directory), WINDOW);
+    let _stream = watching(&broker, &raw, HEALTH_WATCH);
     broker.close(&step);
     assert_ends(&broker, raw);
 }
@@ -108,7 +121,7 @@ fn who_is_refused_in_the_handshake_is_told_why_by_the_cli() {
         std::fs::write(directory.join(name), text).unwrap();
     }
     let status = || {
-        let mut command = crate::harness::keyhatch(&["status"]);
+        let mut command = keyhatch(&["status"]);
         command.env("KEYHATCH_DIR", &directory).output().unwrap()
     };
     wait_until("the control: it is let in", || status().status.success());
@@ -118,4 +131,267 @@ fn who_is_refused_in_the_handshake_is_told_why_by_the_cli() {
     assert!(text.contains("SVID_INVALID") && text.contains("was removed"), "{text}");
     assert!(!text.contains("--uid"), "{text}");
     assert_eq!(refused.status.code(), Some(1));
+}
+
+/// As many as one connection may have open.
+const STREAMS: usize = 32;
+
+/// Connections full of requests whose messages never come.
+fn heads(broker: &TestBroker, raws: &[Raw], path: &str) -> Vec<impl Sized + use<>> {
+    let mut held = Vec::new();
+    for raw in raws {
+        for _ in 0..STREAMS {
+            held.push(broker.block_on(raw.head(post(path).body(()).unwrap())));
+        }
+        // Frames of a connection are seen in their order: when this is answered, the others were seen.
+        if let Some(last) = held.pop() {
+            drop(last);
+        }
+        let (request, message) = ask("/grpc.health.v1.Health/Check");
+        broker.block_on(raw.ask(request, Some(message))).unwrap();
+    }
+    held
+}
+
+fn renew(broker: &TestBroker, step: &TestStep) -> Result<(), tonic::Status> {
+    let request = pb::RenewStepRequest { name: step.opened.name.clone(), ..Default::default() };
+    let mut client = ExecutorServiceClient::new(broker.executor());
+    broker.block_on(client.renew_step(request)).map(drop)
+}
+
+#[test]
+fn heads_without_messages_hold_no_place_of_the_admin_door() {
+    let limits = Limits { admin_requests_in_flight: 64, ..Limits::default() };
+    let broker = TestBroker::start_with(limits);
+    broker.create_aws("prod", "s", &["workflow:*"]);
+    let step = broker.open("w", "s");
+    let viewer = broker.enroll_identity("viewer", pb::Role::Viewer);
+    let raws: Vec<_> = (0..8).map(|_| connect_admin(&broker, &viewer)).collect();
+    let _held = heads(&broker, &raws, "/keyhatch.v1.SystemService/GetStatus");
+    renew(&broker, &step).unwrap();
+    broker.resolve(&step, "aws/prod").unwrap();
+    broker.create_aws("other", "s", &[]);
+    broker.open("w", "another");
+    assert!(broker.close(&step).closed);
+}
+
+#[test]
+fn unread_replies_of_one_identity_keep_nobody_from_closing() {
+    let limits = Limits { admin_requests_in_flight: 16, ..Limits::default() };
+    let broker = TestBroker::start_with(limits);
+    let step = broker.open("w", "s");
+    let viewer = broker.enroll_identity("viewer", pb::Role::Viewer);
+    let socket = broker.config.runtime.join("admin.sock");
+    let raws: Vec<_> = (0..2).map(|_| broker.block_on(Raw::connect(&socket, &viewer, 0))).collect();
+    let (mut held, mut refused) = (Vec::new(), 0);
+    for _ in 0..20 {
+        for raw in &raws {
+            let (request, message) = ask("/keyhatch.v1.SystemService/GetStatus");
+            let head = broker.block_on(async { raw.send(request, Some(message)).await?.await });
+            let head = head.unwrap();
+            // A refusal is a head with its status.
+            refused += usize::from(head.headers().contains_key("grpc-status"));
+            held.push(head);
+        }
+    }
+    let taken = held.len() - refused;
+    assert_eq!(taken, 8 + 4, "the viewer's own places, and a quarter");
+    renew(&broker, &step).unwrap();
+    assert!(broker.close(&step).closed);
+}
+
+#[test]
+fn steps_of_one_workflow_cannot_hold_the_step_door() {
+    let limits = Limits {
+        all_steps_requests_in_flight: 64,
+        step_requests_in_flight: 32,
+        ..Limits::default()
+    };
+    let broker = TestBroker::start_with(limits);
+    broker.create_aws("prod", "s", &["workflow:*"]);
+    let others = broker.open("others", "s");
+    let resolve = || (post(RESOLVE).body(()).unwrap(), framed(&request("aws/prod")));
+    let (mut held, mut refused) = (Vec::new(), 0);
+    for number in 0..12 {
+        let step = broker.try_open(open_request("flood", &format!("s{number}"))).unwrap();
+        let raw = connect_step(&broker, Path::new(&step.directory), 0);
+        for _ in 0..20 {
+            let (request, message) = resolve();
+            let head = broker.block_on(async { raw.send(request, Some(message)).await?.await });
+            let head = head.unwrap();
+            refused += usize::from(head.headers().contains_key("grpc-status"));
+            held.push((head, None));
+        }
+        held.last_mut().unwrap().1 = Some(raw);
+    }
+    assert_eq!(held.len() - refused, 12 * 8 + 16, "each one's own, and a quarter for all");
+    broker.resolve(&others, "aws/prod").unwrap();
+    let neighbour = connect_step(&broker, Path::new(&others.opened.directory), WINDOW);
+    for _ in 0..STREAMS {
+        let (request, message) = resolve();
+        let answer = broker.block_on(neighbour.ask(request, Some(message))).unwrap();
+        assert_eq!(answer.reason(), "Ok");
+    }
+}
+
+#[test]
+fn heads_of_a_step_use_up_its_rate_and_nothing_else() {
+    let limits = Limits { step_request_burst: 200, ..Limits::default() };
+    let broker = TestBroker::start_with(limits);
+    broker.create_aws("prod", "s", &["workflow:*"]);
+    let (flooding, others) = (broker.open("w", "flooding"), broker.open("w", "others"));
+    let directory = Path::new(&flooding.opened.directory);
+    let raws: Vec<_> = (0..8).map(|_| connect_step(&broker, directory, WINDOW)).collect();
+    let mut held = Vec::new();
+    for raw in &raws {
+        for _ in 0..STREAMS {
+            held.push(broker.block_on(raw.head(post(RESOLVE).body(()).unwrap())));
+        }
+    }
+    wait_until("its rate is used up", || {
+        let refused = broker.resolve(&flooding, "aws/prod");
+        refused
+            .is_err_and(|status| crate::harness::reason::<()>(Err(status)) == "TOO_MANY_REQUESTS")
+    });
+    broker.resolve(&others, "aws/prod").unwrap();
+}
+
+#[test]
+fn streams_of_health_are_few_for_each_identity() {
+    let broker = TestBroker::start();
+    let viewer = broker.enroll_identity("viewer", pb::Role::Viewer);
+    let raw = connect_admin(&broker, &viewer);
+    let _streams: Vec<_> = (0..4).map(|_| watching(&broker, &raw, HEALTH_WATCH)).collect();
+    let another = connect_admin(&broker, &viewer);
+    for path in [HEALTH_WATCH, REFLECTION] {
+        let (request, message) = ask(path);
+        let answer = broker.block_on(another.ask(request, Some(message))).unwrap();
+        assert_eq!(answer.reason(), "OVERLOADED");
+    }
+    let operator = identity_in(&broker.config.state.join("operators/admin"));
+    watching(&broker, &connect_admin(&broker, &operator), HEALTH_WATCH);
+}
+
+#[test]
+fn connections_of_one_identity_leave_room_for_others() {
+    let limits = Limits { admin_connections: 32, admin_pending_handshakes: 8, ..Limits::default() };
+    let broker = TestBroker::start_with(limits);
+    let viewer = broker.enroll_identity("viewer", pb::Role::Viewer);
+    let socket = broker.config.runtime.join("admin.sock");
+    let connect = || {
+        let identity = ClientIdentity {
+            ca_pem: viewer.ca_pem.clone(),
+            chain_pem: viewer.chain_pem.clone(),
+            key_pem: viewer.key_pem.clone(),
+        };
+        broker.connect(&socket, identity).ok()
+    };
+    let held: Vec<_> = (0..40).filter_map(|_| connect()).collect();
+    assert_eq!(held.len(), 2 + 4, "its own, and a quarter of what all share");
+    broker.open("w", "s");
+    drop(held);
+    wait_until("it is let in again", || connect().is_some());
+}
+
+/// Everything of the admin group's that a command of another user needs.
+fn admin_of_group(directory: &Path, serving: &ServeProcess, name: &str, uid: u32) -> Command {
+    let identity = directory.join(name);
+    let add = ["operator", "add", name, "--role", "viewer", "--out", identity.to_str().unwrap()];
+    let added = serving.run(&add);
+    assert!(added.status.success(), "{}", String::from_utf8_lossy(&added.stderr));
+    let entries = std::fs::read_dir(&identity).unwrap().map(|entry| entry.unwrap().path());
+    for path in entries.chain([identity.clone()]) {
+        std::os::unix::fs::chown(path, Some(uid), Some(GROUP)).unwrap();
+    }
+    let binary = directory.join("keyhatch");
+    if !binary.exists() {
+        std::fs::copy(env!("CARGO_BIN_EXE_keyhatch"), &binary).unwrap();
+        std::fs::set_permissions(&binary, PermissionsExt::from_mode(0o755)).unwrap();
+    }
+    let mut command = Command::new(binary);
+    command.args(["connection", "list"]).env_clear().env("KEYHATCH_DIR", identity);
+    command.uid(uid).gid(GROUP);
+    command
+}
+
+const GROUP: u32 = 65_534;
+
+#[test]
+fn silent_guests_keep_no_other_guest_out() {
+    if !rustix::process::geteuid().is_root() {
+        skipped("two users of the admin group", "needs root");
+        return;
+    }
+    let directory = tempfile::Builder::new().prefix("kh").tempdir().unwrap();
+    std::fs::set_permissions(directory.path(), PermissionsExt::from_mode(0o755)).unwrap();
+    assert!(keyhatch_in(directory.path(), &["init"]).output().unwrap().status.success());
+    let serve = keyhatch_in(directory.path(), &["serve", "--admin-group", &GROUP.to_string()]);
+    let serving = ServeProcess::spawn(directory.path(), serve);
+    let mut honest = admin_of_group(directory.path(), &serving, "honest", 54_322);
+    assert!(honest.output().unwrap().status.success(), "the control");
+    let script = "import socket, sys, select\n\
+                  held = []\n\
+                  print('ready', flush=True)\n\
+                  while not select.select([sys.stdin], [], [], 0.01)[0]:\n\
+                  \x20   while len(held) < 40:\n\
+                  \x20       one = socket.socket(socket.AF_UNIX)\n\
+                  \x20       one.setblocking(False)\n\
+                  \x20       try: one.connect(sys.argv[1])\n\
+                  \x20       except OSError: break\n\
+                  \x20       held.append(one)\n\
+                  \x20   gone = select.select(held, [], [], 0)[0]\n\
+                  \x20   held = [one for one in held if one not in gone]\n";
+    let mut silent = Command::new("python3");
+    silent.args(["-c", script]).arg(directory.path().join("run/admin.sock"));
+    silent.uid(54_321).gid(GROUP).stdin(Stdio::piped()).stdout(Stdio::piped());
+    let Ok(mut silent) = silent.spawn() else {
+        skipped("silent connections of another user", "needs python3");
+        return;
+    };
+    let mut ready = String::new();
+    let mut told = std::io::BufReader::new(silent.stdout.take().unwrap());
+    std::io::BufRead::read_line(&mut told, &mut ready).unwrap();
+    for _ in 0..20 {
+        let listed = honest.output().unwrap();
+        assert!(listed.status.success(), "{}", String::from_utf8_lossy(&listed.stderr));
+        assert!(serving.run(&["status"]).status.success());
+    }
+    drop(silent.stdin.take());
+    assert!(silent.wait().unwrap().success());
+}
+
+/// A scraper waits no longer than Prometheus does.
+fn scrapes(address: SocketAddr) -> bool {
+    use std::io::{Read as _, Write as _};
+    let mut stream = TcpStream::connect(address).unwrap();
+    stream.set_read_timeout(Some(Duration::from_secs(10))).unwrap();
+    write!(stream, "GET /metrics HTTP/1.1\r\nHost: {address}\r\n\r\n").unwrap();
+    let mut told = String::new();
+    stream.read_to_string(&mut told).is_ok() && told.starts_with("HTTP/1.1 200")
+}
+
+#[test]
+fn silent_connections_keep_no_scraper_waiting() {
+    let broker = TestBroker::start_with_metrics();
+    let address = broker.metrics_address();
+    let is_over = AtomicBool::new(false);
+    std::thread::scope(|scope| {
+        scope.spawn(|| {
+            let mut held: Vec<TcpStream> = Vec::new();
+            while !is_over.load(Ordering::SeqCst) {
+                // As soon as one is closed, another comes.
+                held.retain(|stream| {
+                    stream.set_nonblocking(true).unwrap();
+                    stream.peek(&mut [0]).is_err()
+                });
+                while held.len() < 100 {
+                    held.push(TcpStream::connect(address).unwrap());
+                }
+            }
+        });
+        let told: Vec<_> = (0..6).map(|_| scrapes(address)).collect();
+        is_over.store(true, Ordering::SeqCst);
+        assert!(told.iter().all(|told| *told), "{told:?}");
+    });
+    Scrape::of(address);
 }

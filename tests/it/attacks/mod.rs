@@ -12,6 +12,7 @@ mod journal_growth;
 mod journal_readers;
 mod keyring;
 mod lengths;
+mod memory;
 mod plans;
 mod relay_bomb;
 mod request_ids;

@@ -73,6 +73,11 @@ impl Raw {
         answer(self.send(request, message).await?).await
     }
 
+    /// Sends the head of a request whose message never comes.
+    pub async fn head(&self, request: Request<()>) -> (ResponseFuture, SendStream<Bytes>) {
+        self.sender.clone().ready().await.unwrap().send_request(request, false).unwrap()
+    }
+
     /// Begins a request, and stops in the middle of its message.
     pub async fn begin(&self, request: Request<()>, message: &Bytes) -> Half {
         let mut sender = self.sender.clone().ready().await.unwrap();

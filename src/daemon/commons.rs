@@ -1,0 +1,79 @@
+//! What those who come to a door share: all openings, by executor and by workflow, and all who are registered.
+
+use std::sync::Arc;
+
+use super::files::Shares;
+use crate::identity::{Amount, Commons, DoorShares, Present, Standing, Svid};
+use crate::model::limits::{MAX_ADMIN_REQUEST_BYTES, MAX_STEP_REQUEST_BYTES};
+use crate::model::{ExecutorName, Limits, SpiffeId, StepKey, WorkflowName};
+
+/// An executor's part of the step door, and what a workflow has of that: a quarter of the door.
+const OF_EXECUTOR: u64 = 2;
+const OF_WORKFLOW: u64 = 4;
+
+/// What the openings share.
+pub(super) struct StepCommons {
+    door: Arc<Commons>,
+    executors: Present<ExecutorName, Commons>,
+    workflows: Present<(ExecutorName, WorkflowName), Commons>,
+}
+
+impl StepCommons {
+    pub(super) fn new(limits: &Limits, shares: Shares) -> Self {
+        let requests = Amount {
+            own: limits.own_requests_in_flight.into(),
+            most: limits.step_requests_in_flight.into(),
+            pool: limits.all_steps_requests_in_flight.into(),
+        };
+        let connections = Amount {
+            own: limits.own_connections.into(),
+            most: limits.step_connections.into(),
+            pool: shares.step_connections.into(),
+        };
+        let bytes = bytes(MAX_STEP_REQUEST_BYTES, limits.all_steps_message_kib);
+        let door = Commons::new(DoorShares { requests, connections, bytes });
+        Self { door, executors: Present::default(), workflows: Present::default() }
+    }
+
+    /// What an opening of this step may hold.
+    pub(super) fn stand(&self, step: &StepKey) -> Arc<Standing> {
+        let executor = || self.executors.of(step.executor.clone(), || self.door.part(OF_EXECUTOR));
+        let workflow = (step.executor.clone(), step.workflow.clone());
+        self.workflows.of(workflow, || executor().part(OF_WORKFLOW)).stand()
+    }
+}
+
+/// What operators and executors share.
+pub(super) struct AdminCommons {
+    door: Arc<Commons>,
+    registered: Present<SpiffeId, Standing>,
+}
+
+impl AdminCommons {
+    pub(super) fn new(limits: &Limits, shares: Shares) -> Self {
+        let amount = |own: u32, pool: u32| Amount {
+            own: own.into(),
+            most: u64::from(own) + u64::from(pool),
+            pool: pool.into(),
+        };
+        // The other half is for what each has for itself.
+        let connections = amount(limits.own_connections, shares.admin_connections / 2);
+        let requests = amount(limits.own_requests_in_flight, limits.admin_requests_in_flight);
+        let bytes = bytes(MAX_ADMIN_REQUEST_BYTES, limits.admin_message_kib);
+        let door = Commons::new(DoorShares { requests, connections, bytes });
+        Self { door, registered: Present::default() }
+    }
+
+    /// What somebody with this certificate may hold, together with all who have another of the same name.
+    pub(super) fn stand(&self, svid: &Svid) -> Arc<Standing> {
+        self.registered.of(svid.id.clone(), || self.door.stand())
+    }
+}
+
+fn bytes(own: usize, kib: u32) -> Amount {
+    Amount {
+        own: u64::try_from(own).unwrap_or(u64::MAX),
+        most: u64::MAX,
+        pool: u64::from(kib) * 1024,
+    }
+}
