@@ -98,10 +98,18 @@ impl Wanted {
             _ => (None, text),
         };
         if name.as_deref().is_some_and(|name| !is_variable_name(name)) {
-            let text = format!("--env {text}: what stands before = must be a variable's name");
+            let name = name.unwrap_or_default();
+            let text = format!("--env {name}: what stands before = must be a variable's name");
             return Err(Failure::usage(text));
         }
-        let (reference, field) = reference_and_field(rest)?;
+        let (reference, field) = reference_and_field(rest).map_err(|failure| match &name {
+            // Docker takes a value here, which is not to be found in a log.
+            Some(name) => Failure::usage(format!(
+                "--env {name} is not followed by a reference: write {name}=REF:FIELD or {name}=secret:SECRET; \
+                 a value is set without this option"
+            )),
+            None => failure,
+        })?;
         let wanted = Self { name, reference, field };
         if wanted.field.is_some() && wanted.name.is_none() {
             let text = format!("--env {text}: one field needs a name; write NAME={text}");
