@@ -59,8 +59,9 @@ pub fn records(data: &[u8]) {
         let record = (key(kind), KEYRING.seal(key(kind), 1, data).unwrap());
         let has_values = matches!(kind, RecordKind::Connection | RecordKind::Secret);
         let loaded = load(vec![record], &KEYRING);
-        // A half of a pair is refused whatever it says.
-        assert!(!has_values || loaded.is_err());
+        // A half of a pair is refused whatever it says, unless this version uses nothing of it.
+        let is_used = loaded.is_ok_and(|catalog| catalog.all_newer().next().is_none());
+        assert!(!(has_values && is_used));
     }
 }
 

@@ -353,7 +353,7 @@ fn delete(
     let resource = ResourceName::Connection(name.clone());
     let metadata = match draft.catalog.connection(name) {
         Some(found) => found.metadata.clone(),
-        None if deletion.allow_missing => return Ok(()),
+        None if deletion.allow_missing && !draft.catalog.is_newer(&resource) => return Ok(()),
         None => return Err(Error::NotFound(resource)),
     };
     require_editor(caller, &metadata.access, &resource)?;
@@ -374,7 +374,8 @@ fn delete(
 
 fn find(catalog: &Catalog, name: &ConnectionRef) -> Result<ConnectionMetadata, Error> {
     let found = catalog.connection(name).map(|connection| connection.metadata.clone());
-    found.ok_or_else(|| Error::NotFound(ResourceName::Connection(name.clone())))
+    let absent = || Error::NotFound(ResourceName::Connection(name.clone())).or_newer(catalog);
+    found.ok_or_else(absent)
 }
 
 /// Who writes, and when.

@@ -7,7 +7,7 @@ use super::budgets::Budgets;
 use super::error::Error;
 use super::judge::is_still_allowed;
 use crate::access::Principal;
-use crate::catalog::{Catalog, Connection};
+use crate::catalog::{Catalog, Connection, ConnectionMetadata};
 use crate::journal::{ChangeNote, Live, RequestNote, RequestTable};
 use crate::lease::Lease;
 use crate::model::{Id, NamedRequest, Timestamp};
@@ -102,8 +102,12 @@ impl Draft {
         mut connection: Connection,
         written: Written,
     ) -> Result<(), Error> {
+        self.check_newer_groups(&connection.metadata)?;
+        let catalog = &self.catalog;
         // Groups that were deleted meanwhile are forgotten.
-        connection.metadata.groups.retain(|uid| self.catalog.group_by_uid(*uid).is_some());
+        let is_there =
+            |uid: &Id| catalog.group_by_uid(*uid).is_some() || catalog.newer_group(*uid).is_some();
+        connection.metadata.groups.retain(is_there);
         let [metadata, values] = connection.to_store(&self.keyring)?;
         match written {
             Written::All => self.put([metadata, values]),
@@ -158,7 +162,8 @@ impl Draft {
         let lengths = (self.operations.len(), self.notes.len(), self.touched.resources.len());
         let everything = self.touched.everything;
         self.is_trial = !keep;
-        let outcome = change(self);
+        let outcome = change(self).map_err(|error| error.or_newer(&self.catalog));
+        let outcome = outcome.and_then(|done| self.check_newer(lengths.1).map(|()| done));
         self.is_trial = false;
         let outcome = outcome.and_then(|answer| {
             self.catalog.settle()?;
@@ -172,6 +177,26 @@ impl Draft {
             self.touched.everything = everything;
         }
         outcome
+    }
+
+    /// Whether what was changed, of which the notes from this one on tell, is not a newer version's.
+    fn check_newer(&self, from: usize) -> Result<(), Error> {
+        let mut changed = self.notes.iter().skip(from).map(|note| note.resource.as_str());
+        match changed.find(|name| self.catalog.newer(name).is_some()) {
+            Some(name) => Err(Error::Newer(name.to_owned())),
+            None => Ok(()),
+        }
+    }
+
+    /// Whether the groups of a newer version, which tell their members apart by tags, can stay as they are.
+    fn check_newer_groups(&self, connection: &ConnectionMetadata) -> Result<(), Error> {
+        let mut newer = connection.groups.iter().filter_map(|uid| self.catalog.newer_group(*uid));
+        let old = self.catalog.connection(&connection.reference());
+        let is_same = old.is_some_and(|old| old.metadata.tags == connection.tags);
+        match newer.next().filter(|_| !is_same) {
+            Some(group) => Err(Error::Newer(group.name.clone())),
+            None => Ok(()),
+        }
     }
 
     /// Runs one change as it was asked for: once under its id, and only on trial if that was asked. A change that

@@ -3,7 +3,7 @@
 use std::time::Duration;
 
 use crate::access::Role;
-use crate::catalog::{Misfit, NotAdmitted};
+use crate::catalog::{Catalog, Misfit, NotAdmitted};
 use crate::identity::{AuthorityError, RequestError};
 use crate::integration::Problem;
 use crate::journal::{NotAccepted, Unavailable};
@@ -16,6 +16,11 @@ use crate::seal::NoRandomness;
 /// Why a request was refused or failed.
 #[derive(Debug, Clone, thiserror::Error)]
 pub enum Error {
+    /// A newer version has written it, and this one cannot read what.
+    #[error(
+        "{0} was written by a newer keyhatch, and this version uses nothing of it; run the newer keyhatch"
+    )]
+    Newer(String),
     /// A resource of this name exists.
     #[error("{0} exists already")]
     AlreadyExists(ResourceName),
@@ -367,5 +372,15 @@ impl From<Misfit> for Error {
 impl From<NoRandomness> for Error {
     fn from(error: NoRandomness) -> Self {
         Self::Internal(error.to_string())
+    }
+}
+
+impl Error {
+    /// The same, unless what was not found is there, written by a newer version.
+    pub(super) fn or_newer(self, catalog: &Catalog) -> Self {
+        match self {
+            Self::NotFound(name) if catalog.is_newer(&name) => Self::Newer(name.to_string()),
+            error => error,
+        }
     }
 }

@@ -137,6 +137,7 @@ impl Broker {
         let DryRun { workflow, target, fields, .. } = asked;
         let judged = judge(catalog, &principal, workflow, target, fields);
         let connection = meant(catalog, target);
+        check_newer(catalog, workflow, target, connection.as_ref())?;
         let mut resources = Vec::new();
         if let Reference::Group(group) = target {
             resources.push(examine_group(catalog, &principal, &group.name));
@@ -187,6 +188,26 @@ fn meant(catalog: &Catalog, target: &Reference) -> Option<ConnectionRef> {
             Some(member.metadata.reference())
         }
         Reference::Secret(_) => None,
+    }
+}
+
+/// Whether this version can read what is asked for.
+fn check_newer(
+    catalog: &Catalog,
+    workflow: &WorkflowName,
+    target: &Reference,
+    connection: Option<&ConnectionRef>,
+) -> Result<(), Error> {
+    let asked_for = match target {
+        Reference::Group(group) => Some(ResourceName::Group(group.name.clone())),
+        Reference::Secret(name) => Some(ResourceName::Secret(own_secret(workflow, name))),
+        Reference::Connection(_) | Reference::Default(_) => {
+            connection.cloned().map(ResourceName::Connection)
+        }
+    };
+    match asked_for.filter(|name| catalog.is_newer(name)) {
+        Some(newer) => Err(Error::Newer(newer.to_string())),
+        None => Ok(()),
     }
 }
 

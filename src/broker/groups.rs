@@ -199,7 +199,10 @@ impl Broker {
         let asked = Asked::new(&caller, options);
         let users = self.recent(|usage, since| usage.users_of_group(&name, since))?;
         let change = move |draft: &mut Draft| {
-            if deletion.allow_missing && draft.catalog.group(&name).is_none() {
+            let resource = ResourceName::Group(name.clone());
+            let is_there =
+                draft.catalog.group(&name).is_some() || draft.catalog.is_newer(&resource);
+            if deletion.allow_missing && !is_there {
                 return Ok(());
             }
             let group = editable(draft, &caller, &name)?;
@@ -251,5 +254,5 @@ pub(super) fn groups_of(draft: &Draft, metadata: &ConnectionMetadata) -> Vec<Gro
 
 fn find(catalog: &Catalog, name: &GroupName) -> Result<ListedGroup, Error> {
     let found = catalog.group(name).map(|group| ListedGroup::from(group.as_ref()));
-    found.ok_or_else(|| absent(name))
+    found.ok_or_else(|| absent(name).or_newer(catalog))
 }

@@ -67,6 +67,10 @@ pub struct Health {
     pub certificate_end: Timestamp,
     /// The end of the CA.
     pub authority_end: Timestamp,
+    /// The SHA-256 of the CA's root certificate.
+    pub authority_sha256: [u8; 32],
+    /// The full names of what a newer keyhatch has written.
+    pub newer: Vec<String>,
 }
 
 /// How much there is of everything. What is open and leased is unknown, and told as none, while the journal hangs.
@@ -132,6 +136,8 @@ impl Broker {
             memory: MemoryProtection::of_this_process(),
             certificate_end: *self.certificate_end.borrow(),
             authority_end: self.authority.expire_time(),
+            authority_sha256: self.authority.root_sha256(),
+            newer: self.newer("", ""),
         }
     }
 
@@ -165,6 +171,17 @@ impl Broker {
             watches: self.watchers.count(),
             ..Counts::default()
         }
+    }
+
+    /// The full names, which begin so, of what a newer keyhatch has written: for the last page of a list, which has no
+    /// token of a next.
+    pub fn newer(&self, begin: &str, next_page_token: &str) -> Vec<String> {
+        if !next_page_token.is_empty() {
+            return Vec::new();
+        }
+        let snapshot = self.snapshot();
+        let names = snapshot.catalog.all_newer().map(|one| one.name.clone());
+        names.filter(|name| name.starts_with(begin)).collect()
     }
 
     /// When the newest certificate of each operator and executor ends.

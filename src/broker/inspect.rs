@@ -53,7 +53,7 @@ impl Broker {
         let snapshot = self.snapshot();
         let resource = ResourceName::Connection(name.clone());
         let Some(connection) = snapshot.catalog.connection(name) else {
-            return Ok(Err(Error::NotFound(resource)));
+            return Ok(Err(Error::NotFound(resource).or_newer(&snapshot.catalog)));
         };
         let metadata = &connection.metadata;
         let Decision::Allow(by) = decide_edit(caller, &metadata.access) else {

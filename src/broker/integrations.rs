@@ -180,7 +180,7 @@ fn delete(
     }
     let own = match draft.catalog.own_integration(name).cloned() {
         Some(own) => own,
-        None if deletion.allow_missing => return Ok(()),
+        None if deletion.allow_missing && !draft.catalog.is_newer(&resource) => return Ok(()),
         None => return Err(Error::NotFound(resource)),
     };
     check_etag(deletion.etag, &own.etag(), || resource.clone())?;
@@ -249,7 +249,7 @@ fn find(catalog: &Catalog, name: &IntegrationName) -> Result<ListedIntegration, 
     let built_in = integration::find(name).cloned();
     built_in
         .map(|integration| ListedIntegration { integration, etag: None })
-        .ok_or_else(|| Error::NotFound(ResourceName::Integration(name.clone())))
+        .ok_or_else(|| Error::NotFound(ResourceName::Integration(name.clone())).or_newer(catalog))
 }
 
 fn listed(own: &OwnIntegration) -> ListedIntegration {

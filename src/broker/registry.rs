@@ -152,7 +152,8 @@ impl Broker {
         require_operator(caller)?;
         let snapshot = self.snapshot();
         let found = snapshot.catalog.registration(who);
-        found.map(|found| found.as_ref().clone()).ok_or_else(|| Error::NotFound(who.resource()))
+        let absent = || Error::NotFound(who.resource()).or_newer(&snapshot.catalog);
+        found.map(|found| found.as_ref().clone()).ok_or_else(absent)
     }
 
     /// All operators, or all executors, by name.
@@ -334,7 +335,7 @@ fn remove(
     }
     let registration = match draft.catalog.registration(who).cloned() {
         Some(registration) => registration,
-        None if allow_missing => return Ok(()),
+        None if allow_missing && !draft.catalog.is_newer(&who.resource()) => return Ok(()),
         None => return Err(Error::NotFound(who.resource())),
     };
     draft.catalog.remove_registration(who);

@@ -17,7 +17,7 @@ use super::Broker;
 use super::draft::Draft;
 use super::error::Error;
 use super::keys::blocking;
-use crate::catalog::{Catalog, Connection, Registered, Secret, Values};
+use crate::catalog::{Catalog, Connection, NewerRecord, Registered, Secret, Values};
 use crate::journal::ChangeNote;
 use crate::model::{ConnectionRef, GroupName, Id, IntegrationName, SecretRef};
 use crate::seal::{KeyId, Keyring, ReadValues, RecordKey, Sealed};
@@ -39,6 +39,8 @@ const GRACE: Duration = Duration::from_secs(120);
 enum Item {
     Connection(ConnectionRef),
     Group(GroupName),
+    /// What a newer version has written, by its full name.
+    Newer(String),
     Integration(IntegrationName),
     Registration(Registered),
     Secret(SecretRef),
@@ -135,7 +137,9 @@ impl Walk {
         let is_wanted = |one: &&Arc<Secret>| everything || one.values.sealed.dek() != newest;
         let secrets = catalog.secrets().filter(is_wanted);
         let secrets = secrets.map(|one| Item::Secret(one.metadata.name.clone()));
-        let items = groups.chain(integrations).chain(registrations).chain(secrets).collect();
+        let newer = catalog.all_newer().map(|one| Item::Newer(one.name.clone()));
+        let items = groups.chain(integrations).chain(registrations).chain(secrets).chain(newer);
+        let items = items.collect();
         Self { newest, everything, items, after: None }
     }
 
@@ -180,6 +184,7 @@ fn reseal_all(draft: &mut Draft, items: &[Item]) -> Result<(), Error> {
                 let sealed = own.map(|own| own.to_store(&keyring)).transpose()?;
                 put(draft, sealed)
             }
+            Item::Newer(name) => reseal_newer(draft, &keyring, name)?,
             Item::Registration(who) => {
                 let found = draft.catalog.registration(who).cloned();
                 let sealed = found.map(|found| found.to_store(&keyring)).transpose()?;
@@ -230,6 +235,21 @@ fn reseal_secret(draft: &mut Draft, keyring: &Keyring, name: &SecretRef) -> Resu
     draft.put(records);
     draft.catalog.put_secret(resealed);
     Ok(2)
+}
+
+/// Bytes that this version does not read can be sealed again as well.
+fn reseal_newer(draft: &mut Draft, keyring: &Keyring, name: &str) -> Result<usize, Error> {
+    let Some(old) = draft.catalog.newer(name).cloned() else { return Ok(0) };
+    let mut records = Vec::new();
+    for (key, sealed) in &old.records {
+        let old = Values { key: *key, sealed: sealed.clone() };
+        let Some(Values { key, sealed }) = reseal(keyring, &old)? else { return Ok(0) };
+        records.push((key, sealed));
+    }
+    let resealed = records.len();
+    draft.put(records.clone());
+    draft.catalog.put_newer(NewerRecord { name: name.to_owned(), records });
+    Ok(resealed)
 }
 
 /// Values under the newest DEK. None if they do not open: they stay as they are, and so does their DEK.

@@ -96,7 +96,9 @@ impl Broker {
         let change = move |draft: &mut Draft| {
             let secret = match draft.catalog.secret(&name) {
                 Some(found) => found.metadata.clone(),
-                None if deletion.allow_missing => return Ok(()),
+                None if deletion.allow_missing && !draft.catalog.is_newer(&resource) => {
+                    return Ok(());
+                }
                 None => return Err(Error::NotFound(resource)),
             };
             draft.catalog.remove_secret(&name);

@@ -6,6 +6,7 @@ use std::sync::Arc;
 
 use serde::Deserialize;
 
+use super::newer::{self, NewerRecord};
 use super::record::{Connection, ConnectionMetadata, Secret, SecretRecord, Values};
 use super::{Catalog, Group, LoadError};
 use crate::model::{CompactMap, ConnectionRef, FieldName, Id, IntegrationName, KindName};
@@ -14,7 +15,7 @@ use crate::seal::{Keyring, RecordKey, RecordKind, Sealed};
 /// Makes a catalogue of the store's records. Values stay sealed, and come before the metadata that they belong to.
 ///
 /// # Errors
-/// If a record fails authentication, or its values are missing.
+/// If a record fails authentication, its values are missing, or no version can have written it.
 pub fn load(
     records: impl IntoIterator<Item = (RecordKey, Sealed)>,
     keyring: &Keyring,
@@ -68,25 +69,29 @@ impl Loader<'_> {
     fn take(&mut self, key: RecordKey, sealed: Sealed) -> Result<(), LoadError> {
         match key.kind {
             RecordKind::Connection => {
+                let Some(metadata) = self.open(key, &sealed)? else { return Ok(()) };
                 let values = self.values_of(key, RecordKind::ConnectionValues)?;
-                let metadata = self.known.share(self.open(key, &sealed)?);
+                let metadata = self.known.share(metadata);
                 let name = metadata.reference();
                 self.connections.push((name, Arc::new(Connection { metadata, values })));
             }
             RecordKind::Group => {
-                self.groups.insert(key.uid, Group::new(self.open(key, &sealed)?));
+                let Some(metadata) = self.open(key, &sealed)? else { return Ok(()) };
+                self.groups.insert(key.uid, Group::new(metadata));
             }
             RecordKind::Integration => {
-                self.catalog.put_integration(self.open(key, &sealed)?);
+                let Some(integration) = self.open(key, &sealed)? else { return Ok(()) };
+                self.catalog.put_integration(integration);
             }
             RecordKind::Secret => {
+                let Some(record) = self.open::<SecretRecord>(key, &sealed)? else { return Ok(()) };
                 let values = self.values_of(key, RecordKind::SecretValue)?;
-                let record: SecretRecord = self.open(key, &sealed)?;
                 let metadata = record.into_metadata(key.uid);
                 self.catalog.put_secret(Secret { metadata, values });
             }
             RecordKind::Registration => {
-                self.catalog.put_registration(self.open(key, &sealed)?);
+                let Some(registration) = self.open(key, &sealed)? else { return Ok(()) };
+                self.catalog.put_registration(registration);
             }
             RecordKind::ConnectionValues | RecordKind::SecretValue => {
                 self.values.insert(key, sealed);
@@ -122,15 +127,27 @@ impl Loader<'_> {
         Ok(Values { key: values, sealed })
     }
 
+    /// What a record says. None if a newer keyhatch has written it: the catalogue knows it as such then.
     fn open<T: for<'de> Deserialize<'de>>(
-        &self,
+        &mut self,
         key: RecordKey,
         sealed: &Sealed,
-    ) -> Result<T, LoadError> {
+    ) -> Result<Option<T>, LoadError> {
         let corrupt = || LoadError::Corrupt { kind: key.kind };
         let json = self.keyring.open_metadata(key, sealed).map_err(|_| corrupt())?;
         // Checked as a whole, which is faster than text by text.
         let json = std::str::from_utf8(&json).map_err(|_| corrupt())?;
-        serde_json::from_str(json).map_err(|_| corrupt())
+        if let Ok(read) = serde_json::from_str(json) {
+            return Ok(Some(read));
+        }
+        let name = newer::name(key.kind, json).ok_or_else(corrupt)?;
+        tracing::warn!(resource = %name, "a newer keyhatch has written it: nothing of it is used");
+        let mut records = vec![(key, sealed.clone())];
+        for kind in [RecordKind::ConnectionValues, RecordKind::SecretValue] {
+            let values = RecordKey { kind, uid: key.uid };
+            records.extend(self.values.remove(&values).map(|sealed| (values, sealed)));
+        }
+        self.catalog.put_newer(NewerRecord { name, records });
+        Ok(None)
     }
 }

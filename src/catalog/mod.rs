@@ -7,6 +7,7 @@
 mod filter;
 mod group;
 mod load;
+mod newer;
 mod record;
 mod snapshot;
 
@@ -19,6 +20,7 @@ use rpds::{HashTrieMapSync, RedBlackTreeMapSync};
 pub use filter::ConnectionFilter;
 pub use group::{Group, Misfit, NotAdmitted, NotSelected};
 pub use load::load;
+pub use newer::NewerRecord;
 pub use record::{
     Connection, ConnectionMetadata, FieldMetadata, GroupMetadata, OwnIntegration, Registered,
     Registration, Secret, SecretMetadata, Values,
@@ -28,14 +30,14 @@ pub use snapshot::{Snapshot, Snapshots};
 use crate::integration::{self, Integration};
 use crate::model::{
     ConnectionName, ConnectionRef, ExecutorName, GroupName, Id, Identifiers, IntegrationName,
-    OperatorName, SecretRef,
+    OperatorName, ResourceName, SecretRef,
 };
-use crate::seal::RecordKind;
+use crate::seal::{RecordKey, RecordKind};
 
 /// A record that cannot be taken in.
 #[derive(Debug, thiserror::Error)]
 pub enum LoadError {
-    /// It fails authentication, or holds what this version does not know.
+    /// It fails authentication, or no version can have written it.
     #[error("a {kind:?} record cannot be opened; restore the state directory from a backup")]
     Corrupt {
         /// What kind of record.
@@ -55,6 +57,8 @@ pub struct Catalog {
     integrations: RedBlackTreeMapSync<IntegrationName, Arc<OwnIntegration>>,
     secrets: HashTrieMapSync<SecretRef, Arc<Secret>>,
     registrations: RedBlackTreeMapSync<Registered, Arc<Registration>>,
+    /// What a newer keyhatch has written, by its full name.
+    newer: RedBlackTreeMapSync<String, Arc<NewerRecord>>,
 }
 
 impl Catalog {
@@ -297,6 +301,32 @@ impl Catalog {
     /// Executors and operators, each by name.
     pub fn registrations(&self) -> impl Iterator<Item = &Arc<Registration>> {
         self.registrations.values()
+    }
+
+    /// Whether a newer keyhatch has written the resource of this full name.
+    pub fn is_newer(&self, name: &ResourceName) -> bool {
+        !self.newer.is_empty() && self.newer.contains_key(&name.to_text())
+    }
+
+    /// The same of a name as text.
+    pub fn newer(&self, name: &str) -> Option<&Arc<NewerRecord>> {
+        self.newer.get(name)
+    }
+
+    /// What a newer keyhatch has written, by full name.
+    pub fn all_newer(&self) -> impl Iterator<Item = &Arc<NewerRecord>> {
+        self.newer.values()
+    }
+
+    /// The group of this uid, if a newer keyhatch has written it.
+    pub fn newer_group(&self, uid: Id) -> Option<&Arc<NewerRecord>> {
+        let key = RecordKey { kind: RecordKind::Group, uid };
+        self.newer.values().find(|one| one.records.iter().any(|(other, _)| *other == key))
+    }
+
+    /// Takes in what a newer keyhatch has written.
+    pub fn put_newer(&mut self, record: NewerRecord) {
+        self.newer.insert_mut(record.name.clone(), Arc::new(record));
     }
 
     /// Removes an operator or executor.

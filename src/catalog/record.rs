@@ -1,4 +1,21 @@
 //! The records of the catalogue: metadata as sealed JSON, values as they are sealed.
+//!
+//! Every version reads the part of a record that names the resource, which never changes: the uid is in the record's
+//! key, and beside it stand
+//!
+//! ```text
+//! connection     integration, name
+//! group          name
+//! integration    integration.name
+//! secret         workflow, name
+//! registration   who: {executor|operator: name}
+//! ```
+//!
+//! A record with a key that its type here does not have, or otherwise of no form that is known, is of a newer keyhatch,
+//! and is denied whole: it is read no further, resolves nothing, admits nobody, is in no group and the default of
+//! nothing. Its name is not given to another, and nothing overwrites or removes it; `get`, `list`, `explain`, `status`
+//! and `doctor` say whose it is. It never keeps the daemon from starting. A record without the part that every version
+//! reads was written by none: that is damage, and refuses the start.
 
 use std::collections::BTreeSet;
 

@@ -18,6 +18,8 @@ pub mod exit {
     pub const USAGE: u8 = 2;
     /// The broker cannot be reached.
     pub const UNREACHABLE: u8 = 3;
+    /// `journal verify` found nothing wrong, and was not told which CA is the broker's.
+    pub const NO_PROOF: u8 = 4;
     /// `exec`, `step run` and `dev` failed before the command could be run.
     pub const BEFORE_COMMAND: u8 = 125;
     /// The command cannot be executed.

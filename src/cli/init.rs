@@ -62,6 +62,7 @@ impl Init {
         output::line(&properties(&[
             ("state", state.to_string()),
             ("key (KEK)", kek.unwrap_or_else(|| "not stored".to_owned())),
+            ("CA's SHA-256", hex::encode(made.ca_sha256)),
             ("operator", made.operator.display().to_string()),
             ("executor", made.executor.display().to_string()),
         ]))?;

@@ -1,6 +1,6 @@
 //! `keyhatch journal`: what happened, and the proof that nothing was changed since.
 
-use std::path::PathBuf;
+use std::path::{Path, PathBuf};
 
 use clap::Subcommand;
 use serde_json::{Value, json};
@@ -13,7 +13,7 @@ use crate::config::{Config, Given};
 use crate::grpc::pb;
 use crate::grpc::pb::system_service_client::SystemServiceClient;
 use crate::identity::RootKey;
-use crate::journal::verify;
+use crate::journal::{Proof, ProofError, verify};
 
 /// `keyhatch journal …`
 #[derive(Subcommand)]
@@ -62,9 +62,13 @@ pub struct Tail {
 pub struct Verify {
     /// The directory of the journal's files; by default the one in the state directory.
     directory: Option<PathBuf>,
-    /// The root certificate; by default ca.crt beside the journal's directory.
+    /// The root certificate, as it is kept elsewhere: without it or --ca-fingerprint, ca.crt beside the journal's
+    /// directory is believed, and the exit code is 4.
     #[arg(long, value_name = "FILE")]
     ca: Option<PathBuf>,
+    /// The SHA-256 of the root certificate, in hexadecimal, as init and status print it.
+    #[arg(long, value_name = "HEX", value_parser = fingerprint)]
+    ca_fingerprint: Option<Fingerprint>,
     /// A line that must be there, as an earlier proof ended with it: then a journal that was cut back since is
     /// refused.
     #[arg(long, value_name = "LINE:HASH")]
@@ -180,47 +184,112 @@ impl Verify {
             .map_err(|error| Failure::usage(error.to_string()))?
             .state;
         let directory = self.directory.unwrap_or_else(|| state.join("journal"));
+        let is_told = self.ca.is_some() || self.ca_fingerprint.is_some();
         let ca = self.ca.unwrap_or_else(|| directory.join("../ca.crt"));
-        let pem = std::fs::read_to_string(&ca).map_err(|error| {
-            Failure::usage(format!("{}: {error}; name ca.crt with --ca", ca.display()))
-        })?;
-        let root = RootKey::from_pem(&pem).ok_or_else(|| {
-            Failure::usage(format!("{} holds no certificate in PEM", ca.display()))
-        })?;
+        let root = read_root(&ca, self.ca_fingerprint)?;
         let expected = self.expect.as_deref().map(parse_expected).transpose()?;
-        let proof = verify(&directory, &root, self.from, expected)
-            .map_err(|error| Failure::new("JOURNAL_DAMAGED", error.to_string(), exit::FAILED))?;
-        let last = format!("{}:{}", proof.last_line, hex::encode(proof.last_hash));
-        let signed = proof.signed.map(|(line, time)| (line, time.to_string()));
-        let answer = json!({
-            "directory": directory,
-            "first_file": proof.first_file,
-            "files": proof.files,
-            "last": last,
-            "signed_line": signed.as_ref().map(|(line, _)| line),
-            "signed_time": signed.as_ref().map(|(_, time)| time),
-            "unproven_lines": proof.unproven,
-        });
-        let table = || {
-            let signed = signed.as_ref().map_or("nothing".to_owned(), |(line, time)| {
-                format!("up to line {line}, at {time}")
-            });
-            properties(&[
-                ("journal", directory.display().to_string()),
-                ("files", format!("{}, from {:06}", proof.files, proof.first_file)),
-                ("last line", last.clone()),
-                ("signed", signed),
-                ("lines after that", proof.unproven.to_string()),
-            ])
-        };
-        print(common.output, &answer, table, || last.clone())?;
-        if proof.unproven > 1 {
-            say(
-                "the lines that are not signed yet hang together, but only the broker can tell whether they are \
-                 its own",
-            );
+        let proof = verify(&directory, &root, self.from, expected);
+        let proof = proof.map_err(|error| not_proven(&error))?;
+        tell(common, &directory, &root, is_told, &proof)?;
+        match is_told {
+            true => Ok(()),
+            false => Err(Failure::new(
+                "CA_NOT_COMPARED",
+                format!(
+                    "the lines hang together, but {} was read beside the journal, and whoever could write one could \
+                     write the other: compare its SHA-256 with what init or status printed, or give --ca-fingerprint \
+                     or --ca",
+                    ca.display()
+                ),
+                exit::NO_PROOF,
+            )),
         }
-        Ok(())
+    }
+}
+
+/// The root that is believed, if it is the one that was told of.
+fn read_root(ca: &Path, told: Option<Fingerprint>) -> Result<RootKey, Failure> {
+    let pem = std::fs::read_to_string(ca).map_err(|error| {
+        Failure::usage(format!("{}: {error}; name ca.crt with --ca", ca.display()))
+    })?;
+    let root = RootKey::from_pem(&pem)
+        .ok_or_else(|| Failure::usage(format!("{} holds no certificate in PEM", ca.display())))?;
+    match told {
+        Some(Fingerprint(told)) if told != root.sha256() => Err(Failure::new(
+            "CA_MISMATCH",
+            format!(
+                "the root certificate {} has the SHA-256 {}, not the one that was given: it is another CA's, and the \
+                 journal is not this broker's",
+                ca.display(),
+                hex::encode(root.sha256())
+            ),
+            exit::FAILED,
+        )),
+        _ => Ok(root),
+    }
+}
+
+fn tell(
+    common: &Common,
+    directory: &Path,
+    root: &RootKey,
+    is_told: bool,
+    proof: &Proof,
+) -> Result<(), Failure> {
+    let sha256 = hex::encode(root.sha256());
+    let last = format!("{}:{}", proof.last_line, hex::encode(proof.last_hash));
+    let signed = proof.signed.map(|(line, time)| (line, time.to_string()));
+    let answer = json!({
+        "directory": directory,
+        "ca_sha256": sha256,
+        "ca_compared": is_told,
+        "first_file": proof.first_file,
+        "files": proof.files,
+        "last": last,
+        "signed_line": signed.as_ref().map(|(line, _)| line),
+        "signed_time": signed.as_ref().map(|(_, time)| time),
+        "unproven_lines": proof.unproven,
+    });
+    let table = || {
+        let signed = signed
+            .as_ref()
+            .map_or("nothing".to_owned(), |(line, time)| format!("up to line {line}, at {time}"));
+        properties(&[
+            ("journal", directory.display().to_string()),
+            ("files", format!("{}, from {:06}", proof.files, proof.first_file)),
+            ("last line", last.clone()),
+            ("signed", signed),
+            ("lines after that", proof.unproven.to_string()),
+            ("CA's SHA-256", sha256.clone()),
+        ])
+    };
+    print(common.output, &answer, table, || last.clone())?;
+    if proof.unproven > 1 {
+        say(
+            "the lines that are not signed yet hang together, but only the broker can tell whether they are its own",
+        );
+    }
+    Ok(())
+}
+
+fn not_proven(error: &ProofError) -> Failure {
+    let reason = match error {
+        ProofError::Newer { .. } => "FORMAT_NEWER",
+        _ => "JOURNAL_DAMAGED",
+    };
+    Failure::new(reason, error.to_string(), exit::FAILED)
+}
+
+/// The SHA-256 of a certificate.
+#[derive(Clone, Copy)]
+struct Fingerprint([u8; 32]);
+
+/// In hexadecimal, with colons between the bytes or without.
+fn fingerprint(text: &str) -> Result<Fingerprint, String> {
+    let mut sha256 = [0; 32];
+    match hex::decode_to_slice(text.replace(':', ""), &mut sha256) {
+        Ok(()) => Ok(Fingerprint(sha256)),
+        Err(_) => Err("it is a SHA-256: 64 hexadecimal digits".to_owned()),
     }
 }
 

@@ -3,6 +3,7 @@
 use tonic::transport::Channel;
 
 use super::failure::Failure;
+use super::output::say;
 use crate::grpc::pb;
 use crate::grpc::pb::connection_service_client::ConnectionServiceClient;
 use crate::grpc::pb::group_service_client::GroupServiceClient;
@@ -29,6 +30,15 @@ where
             return Ok(found);
         }
         token = next;
+    }
+}
+
+/// Says what a list leaves out, because the broker cannot read it.
+pub fn tell_newer(names: &[String]) {
+    for name in names {
+        say(&format!(
+            "{name} was written by a newer keyhatch, and this version uses nothing of it; run the newer keyhatch"
+        ));
     }
 }
 
@@ -63,6 +73,7 @@ pub async fn connections_by_page(
     loop {
         let page = client.list_connections(wanted.clone()).await?.into_inner();
         take(page.connections)?;
+        tell_newer(&page.newer);
         if page.next_page_token.is_empty() {
             return Ok(());
         }
@@ -81,6 +92,7 @@ pub async fn groups(channel: &Channel) -> Result<Vec<pb::ConnectionGroup>, Failu
         let mut client = client.clone();
         async move {
             let page = client.list_groups(request).await?.into_inner();
+            tell_newer(&page.newer);
             Ok((page.groups, page.next_page_token))
         }
     };
@@ -116,6 +128,7 @@ pub async fn integrations(channel: &Channel) -> Result<Vec<pb::Integration>, Fai
         let mut client = client.clone();
         async move {
             let page = client.list_integrations(request).await?.into_inner();
+            tell_newer(&page.newer);
             Ok((page.integrations, page.next_page_token))
         }
     };
@@ -137,6 +150,7 @@ pub async fn secrets(
         let mut client = client.clone();
         async move {
             let page = client.list_secrets(request).await?.into_inner();
+            tell_newer(&page.newer);
             Ok((page.secrets, page.next_page_token))
         }
     };

@@ -328,6 +328,7 @@ async fn list_operators(
         let mut client = client.clone();
         async move {
             let page = client.list_operators(request).await?.into_inner();
+            pages::tell_newer(&page.newer);
             Ok((page.operators, page.next_page_token))
         }
     });
@@ -364,6 +365,7 @@ async fn list_executors(
         let mut client = client.clone();
         async move {
             let page = client.list_executors(request).await?.into_inner();
+            pages::tell_newer(&page.newer);
             Ok((page.executors, page.next_page_token))
         }
     });

@@ -50,6 +50,8 @@ fn answer(status: &pb::Status) -> Json {
         "daemon_certificate_expire_time": moment(status.daemon_certificate_expire_time.as_ref()),
         "ca_expire_time": moment(status.ca_expire_time.as_ref()),
         "caller_certificate_expire_time": moment(status.caller_certificate_expire_time.as_ref()),
+        "ca_sha256": status.ca_sha256,
+        "newer": status.newer,
     })
 }
 
@@ -82,6 +84,8 @@ fn table(status: &pb::Status) -> String {
         ("daemon's certificate", until(status.daemon_certificate_expire_time.as_ref())),
         ("CA", until(status.ca_expire_time.as_ref())),
         ("your certificate", until(status.caller_certificate_expire_time.as_ref())),
+        ("CA's SHA-256", status.ca_sha256.clone()),
+        ("of a newer version", newer(status)),
     ])
 }
 
@@ -112,6 +116,14 @@ fn data_keys(status: &pb::Status) -> String {
     match status.resealing {
         true => format!("{}: records are being sealed again under the newest", status.deks),
         false => status.deks.to_string(),
+    }
+}
+
+/// What this version uses nothing of.
+fn newer(status: &pb::Status) -> String {
+    match status.newer.is_empty() {
+        true => "nothing".to_owned(),
+        false => format!("{}; run the newer keyhatch", status.newer.join(", ")),
     }
 }
 

@@ -52,6 +52,8 @@ pub struct Initialised {
     pub kek_file: Option<PathBuf>,
     /// Whether KEK and store share a directory.
     pub kek_beside_store: bool,
+    /// The SHA-256 of the CA's root certificate.
+    pub ca_sha256: [u8; 32],
     /// The first operator's identity directory.
     pub operator: PathBuf,
     /// The local executor's identity directory.
@@ -111,6 +113,7 @@ fn fill(
     Ok(Initialised {
         kek_beside_store: kek_file.is_some_and(|file| file.starts_with(state.path())),
         kek_file: kek_file.map(Path::to_owned),
+        ca_sha256: authority.root_sha256(),
         operator: state.join(OPERATOR_DIRECTORY),
         executor: state.join(EXECUTOR_DIRECTORY),
     })

@@ -62,7 +62,9 @@ impl ConnectionService for AdminDoor {
                 expires_before: request.expires_before.as_ref().map(convert::moment),
             };
             let (caller, after) = (&call.caller, after.as_ref());
-            Ok(page(&call.broker.connections(caller, &filter, wanted, after, size)?))
+            let page = page(&call.broker.connections(caller, &filter, wanted, after, size)?);
+            let newer = call.broker.newer("connections/", &page.next_page_token);
+            Ok(pb::ListConnectionsResponse { newer, ..page })
         })
         .await
     }
@@ -267,7 +269,7 @@ fn page(listed: &ListedConnections) -> pb::ListConnectionsResponse {
     let messages = listed.connections.iter().map(to_message);
     let (connections, next_page_token) =
         convert::page(messages, listed.next.is_some(), |one| short(&one.name));
-    pb::ListConnectionsResponse { connections, next_page_token }
+    pb::ListConnectionsResponse { connections, next_page_token, newer: Vec::new() }
 }
 
 fn short(name: &str) -> String {

@@ -57,7 +57,8 @@ impl GroupService for AdminDoor {
             let short =
                 |one: &pb::ConnectionGroup| one.name.trim_start_matches("groups/").to_owned();
             let (groups, next_page_token) = convert::page(messages, next.is_some(), short);
-            Ok(pb::ListGroupsResponse { groups, next_page_token })
+            let newer = call.broker.newer("groups/", &next_page_token);
+            Ok(pb::ListGroupsResponse { groups, next_page_token, newer })
         })
         .await
     }

@@ -34,7 +34,8 @@ impl IntegrationService for AdminDoor {
             let (size, token) = (request.page_size, &request.page_token);
             let (integrations, next_page_token) =
                 convert::page_of(all, size, token, |one: &pb::Integration| one.name.clone())?;
-            Ok(pb::ListIntegrationsResponse { integrations, next_page_token })
+            let newer = call.broker.newer("integrations/", &next_page_token);
+            Ok(pb::ListIntegrationsResponse { integrations, next_page_token, newer })
         })
         .await
     }

@@ -68,7 +68,8 @@ impl OperatorService for AdminDoor {
             let (size, token) = (request.page_size, &request.page_token);
             let (operators, next_page_token) =
                 convert::page_of(all, size, token, |one: &pb::Operator| one.name.clone())?;
-            Ok(pb::ListOperatorsResponse { operators, next_page_token })
+            let newer = call.broker.newer("operators/", &next_page_token);
+            Ok(pb::ListOperatorsResponse { operators, next_page_token, newer })
         })
         .await
     }
@@ -135,7 +136,8 @@ impl ExecutorRegistryService for AdminDoor {
             let (size, token) = (request.page_size, &request.page_token);
             let (executors, next_page_token) =
                 convert::page_of(all, size, token, |one: &pb::Executor| one.name.clone())?;
-            Ok(pb::ListExecutorsResponse { executors, next_page_token })
+            let newer = call.broker.newer("executors/", &next_page_token);
+            Ok(pb::ListExecutorsResponse { executors, next_page_token, newer })
         })
         .await
     }

@@ -38,10 +38,16 @@ impl SecretService for AdminDoor {
             let (secrets, more) =
                 call.broker.secrets(&call.caller, workflow.as_ref(), after.as_ref(), size)?;
             let next = secrets.last().filter(|_| more);
-            let next = next.map(|last| convert::to_page_token(&full(last)));
+            let next_page_token = next.map(|last| convert::to_page_token(&full(last)));
+            let next_page_token = next_page_token.unwrap_or_default();
+            let of = workflow.map_or_else(
+                || "workflows/".to_owned(),
+                |workflow| format!("workflows/{workflow}/secrets/"),
+            );
             Ok(pb::ListSecretsResponse {
                 secrets: secrets.iter().map(to_message).collect(),
-                next_page_token: next.unwrap_or_default(),
+                newer: call.broker.newer(&of, &next_page_token),
+                next_page_token,
             })
         })
         .await

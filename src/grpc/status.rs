@@ -81,6 +81,7 @@ fn code_and_reason(error: &Error) -> (Code, &'static str) {
             (Code::Unauthenticated, "SOCKET_MISMATCH")
         }
         Error::NotAccepted(NotAccepted::NotOpen) => (Code::Unauthenticated, "STEP_NOT_OPEN"),
+        Error::Newer(_) => (Code::FailedPrecondition, "RECORD_NEWER"),
         Error::NoMember => (Code::NotFound, "GROUP_MEMBER_NOT_FOUND"),
         Error::NotFound(name) => (Code::NotFound, absent_reason(name)),
         Error::OwnRegistration => (Code::FailedPrecondition, "OWN_REGISTRATION"),

@@ -202,6 +202,8 @@ fn status(health: Health) -> pb::Status {
         daemon_certificate_expire_time: convert::timestamp(health.certificate_end),
         ca_expire_time: convert::timestamp(health.authority_end),
         caller_certificate_expire_time: None,
+        ca_sha256: hex::encode(health.authority_sha256),
+        newer: health.newer,
     }
 }
 

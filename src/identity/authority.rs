@@ -21,6 +21,7 @@ use std::time::Duration;
 use x509_parser::prelude::{FromDer as _, X509Certificate};
 use zeroize::{Zeroize, Zeroizing};
 
+use super::root::fingerprint;
 use super::svid::sha256;
 use crate::model::{Id, PinnedCertificate, SpiffeId, Timestamp, TrustDomain};
 
@@ -174,6 +175,11 @@ impl Authority {
     /// The root, in PEM: what clients trust.
     pub fn root_pem(&self) -> &str {
         &self.root.pem
+    }
+
+    /// The SHA-256 of the root certificate: what people compare.
+    pub fn root_sha256(&self) -> [u8; 32] {
+        fingerprint(&self.root.certificate)
     }
 
     /// The root: what clients trust.

@@ -99,7 +99,8 @@ fn what_is_restored_resolves_nothing_until_it_is_confirmed_and_then_everything()
     must(&serving.run(&["restore", "--confirm"]));
     assert_eq!(must(&get(other.path())).trim(), SECRET);
     assert!(must(&serving.run(&["status"])).contains("serving"));
-    must(&serving.run(&["journal", "verify"]));
+    let ca = directory.path().join("state/ca.crt");
+    must(&serving.run(&["journal", "verify", "--ca", ca.to_str().unwrap()]));
 }
 
 #[test]

@@ -7,11 +7,12 @@ use aws_lc_rs::digest::{SHA256, digest};
 use keyhatch::daemon::{ReissueOptions, reissue_admin};
 use keyhatch::grpc::pb;
 use keyhatch::grpc::pb::system_service_client::SystemServiceClient;
-use keyhatch::seal::{Keyring, Unlock};
+use keyhatch::seal::{Keyring, RecordKey, RecordKind, Sealed, Unlock};
+use keyhatch::store::{Operation, Store};
 use serde::Deserialize;
 use serde_json::Value;
 
-use crate::harness::{TestBroker, keyhatch_in, open_state};
+use crate::harness::{TestBroker, keyhatch_in, open_state, reason, wait_until};
 
 const RELEASE: &str = "formats/0.1.0";
 
@@ -73,7 +74,7 @@ fn a_state_of_the_last_release_goes_on_with_all_it_had() {
     broker.restart();
     resolves_all(&broker);
     let verify = keyhatch_in(broker.scratch(), &["journal", "verify"]).output().unwrap();
-    assert!(verify.status.success(), "{}", String::from_utf8_lossy(&verify.stderr));
+    assert_eq!(verify.status.code(), Some(4), "{}", String::from_utf8_lossy(&verify.stderr));
 }
 
 #[test]
@@ -246,4 +247,113 @@ fn a_keyring_with_a_key_of_a_newer_version_is_refused() {
     file["format"] = 4.into();
     std::fs::write(&path, file.to_string()).unwrap();
     assert!(refusal(&broker).contains("run the newer keyhatch"), "{}", refusal(&broker));
+}
+
+/// The records of these resources, each known by a text in it, get a key that this version does not know.
+fn write_as_newer(broker: &TestBroker, marks: &[(RecordKind, &str)]) -> Vec<(RecordKey, Sealed)> {
+    let keyring = open_state(&broker.config.state).unlock(None).unwrap().keyring().unwrap();
+    let mut records = Vec::new();
+    let path = broker.config.state.join("store");
+    let (store, head) =
+        Store::open(&path, &keyring, |key, sealed| records.push((key, sealed))).unwrap();
+    let rewritten = records.iter().filter_map(|(key, sealed)| {
+        let (_, mark) = marks.iter().find(|(kind, _)| *kind == key.kind)?;
+        let json = keyring.open_metadata(*key, sealed).unwrap();
+        let text = std::str::from_utf8(&json).unwrap();
+        let newer = text.replacen('{', r#"{"of_tomorrow":{"rule":"x"},"#, 1);
+        let sealed = keyring.seal(*key, sealed.version(), newer.as_bytes()).unwrap();
+        text.contains(mark).then_some((*key, sealed))
+    });
+    let rewritten: Vec<_> = rewritten.collect();
+    assert_eq!(rewritten.len(), marks.len());
+    let put = rewritten.iter().map(|(key, sealed)| Operation::Put(*key, sealed.clone()));
+    store.commit(&keyring, head, &put.collect::<Vec<_>>()).unwrap();
+    rewritten
+}
+
+/// A broker with a connection, a group and a secret, and an operator bob, all of a newer version.
+fn with_newer_records() -> TestBroker {
+    let mut broker = TestBroker::of_fixture(RELEASE);
+    reissue(&broker);
+    broker.serve();
+    broker.create_aws("own", "s", &["workflow:deploy"]);
+    broker.stop();
+    write_as_newer(
+        &broker,
+        &[
+            (RecordKind::Connection, r#""name":"prod""#),
+            (RecordKind::Group, "accounts"),
+            (RecordKind::Secret, "token"),
+            (RecordKind::Registration, "bob"),
+        ],
+    );
+    broker.serve();
+    broker
+}
+
+const NEWER: [&str; 4] =
+    ["connections/aws/prod", "groups/accounts", "operators/bob", "workflows/deploy/secrets/token"];
+
+#[test]
+fn a_record_of_a_newer_version_is_denied_whole_and_stays() {
+    let broker = with_newer_records();
+    let step = broker.open("deploy", "build");
+    for reference in ["aws/prod", "group:accounts:env=prod"] {
+        assert_eq!(reason(broker.resolve(&step, reference)), "RESOLVE_DENIED");
+    }
+    assert_eq!(reason(broker.resolve(&step, "secret:token")), "SECRET_NOT_FOUND");
+    // The control: what this version knows goes on.
+    broker.resolve(&step, "aws/own").unwrap();
+    let run = |arguments: &str| {
+        let arguments: Vec<&str> = arguments.split(' ').collect();
+        let output = keyhatch_in(broker.scratch(), &arguments).output().unwrap();
+        let said = [output.stdout, output.stderr].concat();
+        (output.status.success(), String::from_utf8_lossy(&said).into_owned())
+    };
+    // No name is another's, and nothing is overwritten or removed.
+    for refused in [
+        "connection get aws/prod",
+        "connection create aws/prod --field access_key_id=A --field secret_access_key=env:PATH",
+        "connection update aws/prod --disable",
+        "connection delete aws/prod --force --yes",
+        "connection test aws/prod",
+        "group get accounts",
+        "group create accounts --integration aws --identifier env",
+        "group delete accounts --yes",
+        "secret put --workflow deploy token --allow-empty",
+        "secret delete --workflow deploy token --yes",
+        &format!("operator add bob --role viewer --out {}", broker.scratch().join("bob").display()),
+        "operator remove bob --yes",
+        "explain --workflow deploy --step build aws/prod",
+    ] {
+        let (done, said) = run(refused);
+        assert!(!done && said.contains("error: RECORD_NEWER: "), "{refused}: {said}");
+    }
+    for (list, name) in [
+        ("connection list", NEWER[0]),
+        ("group list", NEWER[1]),
+        ("operator list", NEWER[2]),
+        ("secret list --workflow deploy", NEWER[3]),
+        ("status", NEWER[0]),
+        ("doctor", NEWER[3]),
+    ] {
+        let (_, said) = run(list);
+        let newer = said.contains("newer") && said.contains(name);
+        assert!(newer, "{list}: {said}");
+    }
+}
+
+#[test]
+fn a_record_of_a_newer_version_is_sealed_again_unread() {
+    let mut broker = with_newer_records();
+    let mut client = SystemServiceClient::new(broker.operator());
+    broker.block_on(client.rotate_dek(pb::RotateDekRequest {})).unwrap();
+    wait_until("one data key is left", || {
+        let listed = broker.block_on(client.list_keys(pb::ListKeysRequest {}));
+        listed.unwrap().into_inner().deks.len() == 1
+    });
+    broker.restart();
+    let mut client = SystemServiceClient::new(broker.operator());
+    let status = broker.block_on(client.get_status(pb::GetStatusRequest {})).unwrap().into_inner();
+    assert_eq!(status.newer, NEWER);
 }

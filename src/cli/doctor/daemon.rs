@@ -16,6 +16,7 @@ use crate::grpc::pb::system_service_client::SystemServiceClient;
 
 const DAEMON: &str = "daemon";
 const VERSION: &str = "version";
+const RECORDS: &str = "records";
 
 /// What a daemon has said.
 struct Answer {
@@ -43,6 +44,7 @@ pub(super) async fn look(site: &Site) -> Vec<Finding> {
     }];
     let status = asked.ok().and_then(Result::ok).and_then(|answer| answer.status);
     findings.extend(status.as_ref().map(|status| version(&status.version)));
+    findings.extend(status.as_ref().and_then(newer));
     let memory = status.as_ref().map(|status| status.key_memory.as_str());
     findings.extend(limits::look(site, granted.unwrap_or_else(Granted::here), memory));
     findings
@@ -85,6 +87,18 @@ fn state(answer: &Answer) -> Finding {
             ),
         ),
     }
+}
+
+/// What the daemon's version uses nothing of, if there is anything.
+fn newer(status: &pb::Status) -> Option<Finding> {
+    let names = status.newer.join(", ");
+    (!names.is_empty()).then(|| {
+        Finding::warn(
+            RECORDS,
+            format!("a newer keyhatch has written {names}: the daemon uses nothing of it"),
+            Remedy::Do("run the newer keyhatch".to_owned()),
+        )
+    })
 }
 
 fn version(theirs: &str) -> Finding {

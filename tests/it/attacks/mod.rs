@@ -9,6 +9,7 @@ mod health;
 mod helpers;
 mod importing;
 mod journal_growth;
+mod journal_origin;
 mod journal_readers;
 mod keyring;
 mod lengths;

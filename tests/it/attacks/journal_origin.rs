@@ -1,0 +1,54 @@
+//! A journal that somebody has written anew, with a CA of their own beside it, is no proof of anything.
+
+use std::path::Path;
+use std::process::Output;
+
+use serde_json::Value;
+
+use crate::harness::{ServeProcess, keyhatch_in};
+
+fn verify(directory: &Path, arguments: &[&str]) -> Output {
+    keyhatch_in(directory, &[&["journal", "verify"], arguments].concat()).output().unwrap()
+}
+
+/// What init has printed of the CA.
+fn fingerprint(said: &[u8]) -> String {
+    let said = String::from_utf8_lossy(said);
+    let line = said.lines().find(|line| line.starts_with("CA's SHA-256")).unwrap();
+    line.split_whitespace().last().unwrap().to_owned()
+}
+
+#[test]
+fn a_forged_journal_with_its_own_ca_is_not_proven() {
+    let scratch = || tempfile::Builder::new().prefix("kh").tempdir().unwrap();
+    let (ours, forged) = (scratch(), scratch());
+    let made = keyhatch_in(ours.path(), &["init"]).output().unwrap();
+    let noted = fingerprint(&made.stdout);
+    for directory in [&ours, &forged] {
+        let serving = ServeProcess::start(directory.path());
+        let status = serving.run(&["status", "-o", "json"]).stdout;
+        let status: Value = serde_json::from_slice(&status).unwrap();
+        assert_eq!(status["ca_sha256"] == noted.as_str(), directory.path() == ours.path());
+        assert!(serving.terminate());
+    }
+    std::fs::copy(ours.path().join("state/ca.crt"), ours.path().join("ca.crt")).unwrap();
+    let ca = ours.path().join("ca.crt");
+    let told: [&[&str]; 2] = [&["--ca-fingerprint", &noted], &["--ca", ca.to_str().unwrap()]];
+    for told in told {
+        let proven = verify(ours.path(), told);
+        assert!(proven.status.success(), "{}", String::from_utf8_lossy(&proven.stderr));
+    }
+    // Somebody puts the whole of another in its place, signed by a CA of theirs.
+    for name in ["journal/000001.jsonl", "ca.crt"] {
+        let to = ours.path().join("state").join(name);
+        let _ = std::fs::remove_file(&to);
+        std::fs::copy(forged.path().join("state").join(name), to).unwrap();
+    }
+    let believed = verify(ours.path(), &[]);
+    let said = String::from_utf8_lossy(&believed.stderr).into_owned();
+    assert_eq!(believed.status.code(), Some(4), "{said}");
+    assert!(said.contains("error: CA_NOT_COMPARED: ") && said.contains("compare"), "{said}");
+    for told in told {
+        assert_eq!(verify(ours.path(), told).status.code(), Some(1));
+    }
+}
