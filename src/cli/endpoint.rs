@@ -162,13 +162,11 @@ impl Endpoint {
 
     fn unreachable(&self, error: &ConnectError) -> Failure {
         use std::io::ErrorKind::{BrokenPipe, ConnectionReset, UnexpectedEof};
-        let hung_up = match error {
-            ConnectError::Io(error) => {
-                [BrokenPipe, ConnectionReset, UnexpectedEof].contains(&error.kind())
-            }
-            ConnectError::NotLetIn(refusal) => return Failure::not_let_in(*refusal, error),
-            ConnectError::Tls(_) => false,
-        };
+        if let Some(failure) = Failure::of_certificates(error) {
+            return failure;
+        }
+        let hung_up = matches!(error, ConnectError::Io(error)
+            if [BrokenPipe, ConnectionReset, UnexpectedEof].contains(&error.kind()));
         let (socket, uid) = (self.socket.display(), rustix::process::geteuid().as_raw());
         let text = match hung_up {
             true => format!(

@@ -52,18 +52,31 @@ impl Failure {
         Self { reason: reason.to_owned(), message: message.into(), details: Vec::new(), exit_code }
     }
 
-    /// A certificate that the broker does not accept.
-    pub(super) fn not_let_in(refusal: NotLetIn, error: &ConnectError) -> Self {
-        let (reason, next) = match refusal {
-            NotLetIn::Elsewhere => {
+    /// A certificate of either side that the other does not accept; none of any other error.
+    pub(super) fn of_certificates(error: &ConnectError) -> Option<Self> {
+        let (reason, next) = match error {
+            ConnectError::Io(_) | ConnectError::Tls(_) => return None,
+            ConnectError::NotYetValid { .. } => (
+                "CERTIFICATE_NOT_YET_VALID",
+                "the clock here is behind the broker's; set it, for example with: timedatectl set-ntp true",
+            ),
+            ConnectError::Expired { .. } => (
+                "CERTIFICATE_EXPIRED",
+                "if the clock here is right, the daemon could not renew it: see keyhatch doctor and the daemon's log",
+            ),
+            ConnectError::NotLetIn(NotLetIn::Elsewhere) => {
                 ("SOCKET_MISMATCH", "take socket and certificate from one directory")
             }
-            NotLetIn::Ended | NotLetIn::Unknown => (
+            ConnectError::NotLetIn(NotLetIn::Ended) => (
+                "SVID_INVALID",
+                "if the broker's clock is right, ask an administrator for another, or the executor for another step",
+            ),
+            ConnectError::NotLetIn(NotLetIn::Unknown) => (
                 "SVID_INVALID",
                 "ask an administrator for another, or the executor for another step",
             ),
         };
-        Self::new(reason, format!("{error}; {next}"), exit::FAILED)
+        Some(Self::new(reason, format!("{error}; {next}"), exit::FAILED))
     }
 
     /// Whether the broker was not there, or goes away, or the connection is older than a renewed certificate:
@@ -92,8 +105,8 @@ impl fmt::Display for Failure {
 impl From<tonic::Status> for Failure {
     fn from(status: tonic::Status) -> Self {
         // Met by a channel that had to connect again.
-        if let Some(error @ ConnectError::NotLetIn(refusal)) = ConnectError::behind(&status) {
-            return Self::not_let_in(*refusal, error);
+        if let Some(failure) = ConnectError::behind(&status).and_then(Self::of_certificates) {
+            return failure;
         }
         let details = status.get_error_details();
         let mut lines = Vec::new();

@@ -3,8 +3,10 @@
 use std::path::Path;
 use std::sync::Arc;
 
-use rustls::pki_types::ServerName;
-use rustls::{AlertDescription, ClientConfig, Error as RustlsError, RootCertStore};
+use rustls::pki_types::{ServerName, UnixTime};
+use rustls::{
+    AlertDescription, CertificateError, ClientConfig, Error as RustlsError, RootCertStore,
+};
 use tokio::io::AsyncBufReadExt as _;
 use tokio::net::UnixStream;
 use tokio_rustls::TlsConnector;
@@ -12,6 +14,7 @@ use zeroize::Zeroizing;
 
 use super::pins::NotLetIn;
 use super::tls::{TlsError, certificates, private_key, provider};
+use crate::model::Timestamp;
 
 /// A TLS connection to a door.
 pub type TlsClientStream = tokio_rustls::client::TlsStream<UnixStream>;
@@ -32,6 +35,26 @@ pub enum ConnectError {
     /// The socket cannot be reached, or the handshake failed.
     #[error(transparent)]
     Io(#[from] std::io::Error),
+    /// By the clock of this side the broker's certificate has ended.
+    #[error(
+        "the broker's certificate has expired: it ended at {at}, and by this clock it is {now}"
+    )]
+    Expired {
+        /// When it ended.
+        at: Timestamp,
+        /// This side's time.
+        now: Timestamp,
+    },
+    /// By the clock of this side the broker's certificate is not in force yet.
+    #[error(
+        "the broker's certificate is not valid yet: it begins at {at}, and by this clock it is {now}"
+    )]
+    NotYetValid {
+        /// When it begins.
+        at: Timestamp,
+        /// This side's time.
+        now: Timestamp,
+    },
     /// The broker does not accept the certificate.
     #[error("the broker refuses the certificate: {}", words(*.0))]
     NotLetIn(NotLetIn),
@@ -57,16 +80,27 @@ impl ConnectError {
     }
 }
 
-/// What a broken connection says: a broker tells by its alert what is wrong with a certificate.
+/// What a connection that did not come to be says: a clock that is wrong, or what the broker tells by its alert.
 fn told(error: std::io::Error) -> ConnectError {
-    let alert = error.get_ref().and_then(|cause| cause.downcast_ref());
-    let Some(RustlsError::AlertReceived(alert)) = alert else { return error.into() };
-    ConnectError::NotLetIn(match alert {
-        AlertDescription::AccessDenied => NotLetIn::Elsewhere,
-        AlertDescription::CertificateExpired => NotLetIn::Ended,
-        AlertDescription::CertificateRevoked => NotLetIn::Unknown,
+    let moment = |time: UnixTime| {
+        let seconds = i64::try_from(time.as_secs()).unwrap_or(i64::MAX);
+        Timestamp::from_millis(seconds.saturating_mul(1000))
+    };
+    let refusal = match error.get_ref().and_then(|cause| cause.downcast_ref()) {
+        Some(RustlsError::AlertReceived(AlertDescription::AccessDenied)) => NotLetIn::Elsewhere,
+        Some(RustlsError::AlertReceived(AlertDescription::CertificateExpired)) => NotLetIn::Ended,
+        Some(RustlsError::AlertReceived(AlertDescription::CertificateRevoked)) => NotLetIn::Unknown,
+        Some(RustlsError::InvalidCertificate(CertificateError::ExpiredContext {
+            time,
+            not_after,
+        })) => return ConnectError::Expired { at: moment(*not_after), now: moment(*time) },
+        Some(RustlsError::InvalidCertificate(CertificateError::NotValidYetContext {
+            time,
+            not_before,
+        })) => return ConnectError::NotYetValid { at: moment(*not_before), now: moment(*time) },
         _ => return error.into(),
-    })
+    };
+    ConnectError::NotLetIn(refusal)
 }
 
 impl ClientIdentity {
@@ -103,7 +137,7 @@ pub async fn connect(
     let connector = TlsConnector::from(Arc::new(identity.config()?));
     let stream = UnixStream::connect(socket).await?;
     let name = ServerName::try_from("localhost").map_err(std::io::Error::other)?;
-    Ok(connector.connect(name, stream).await?)
+    connector.connect(name, stream).await.map_err(told)
 }
 
 /// Connects, and waits for the broker's first word: only then a client of TLS 1.3 knows that it was let in.

@@ -17,8 +17,8 @@ use tonic::Status;
 use tonic::transport::Channel;
 
 use crate::harness::{
-    START, ServeProcess, TestBroker, identity_in, keyhatch, open_state, reason, request,
-    resolve_on, skipped, wait_until,
+    START, ServeProcess, TestBroker, identity_in, keyhatch, keyhatch_in, open_state, reason,
+    request, resolve_on, skipped, wait_until,
 };
 
 const DAY: u64 = 24 * 3600;
@@ -359,4 +359,20 @@ fn an_operator_may_move_the_first_identity_off_the_host() {
     let socket = broker.config.runtime.join("admin.sock");
     let moved = broker.connect(&socket, identity_in(&to.join("admin"))).unwrap();
     list(&broker, &moved).unwrap();
+}
+
+#[test]
+fn a_clock_that_is_wrong_is_named_as_what_it_is() {
+    let now = Clock::system().now();
+    let year = Duration::from_secs(365 * 86_400);
+    for (then, reason) in [
+        (now.after(Duration::from_secs(3600)), "CERTIFICATE_NOT_YET_VALID"),
+        (now.before(3 * year), "CERTIFICATE_EXPIRED"),
+    ] {
+        let broker = TestBroker::start_at(Clock::hand_set(then), Limits::default());
+        let ran = keyhatch_in(broker.scratch(), &["connection", "list"]).output().unwrap();
+        let stderr = String::from_utf8_lossy(&ran.stderr).into_owned();
+        assert!(stderr.contains(reason) && stderr.contains("clock"), "{stderr}");
+        assert!(ran.status.code() == Some(1) && !stderr.contains("keyhatch serve"), "{stderr}");
+    }
 }
