@@ -23,12 +23,11 @@ use zeroize::{Zeroize, Zeroizing};
 
 use super::root::fingerprint;
 use super::svid::sha256;
+use crate::model::limits::MAX_CLOCK_STEP_BACK;
 use crate::model::{Id, PinnedCertificate, SpiffeId, Timestamp, TrustDomain};
 
 /// How long the root and the issuers last: longer than a deployment is likely to.
 const AUTHORITY_LIFE: Duration = Duration::from_secs(10 * 365 * 24 * 3600);
-/// Certificates start this much earlier, for clients whose clock is a little behind.
-const BACKDATE_MILLIS: i64 = 60_000;
 
 /// What can go wrong with the CA.
 #[derive(Debug, thiserror::Error)]
@@ -324,7 +323,8 @@ fn params(
     params.distinguished_name = DistinguishedName::new();
     params.distinguished_name.push(DnType::CommonName, common_name);
     params.serial_number = Some(SerialNumber::from_slice(serial.as_bytes()));
-    params.not_before = Timestamp::from_millis(now.millis() - BACKDATE_MILLIS).to_offset();
+    // A client whose clock is as far behind as ours may go back takes it all the same.
+    params.not_before = now.before(MAX_CLOCK_STEP_BACK).to_offset();
     // Certificates know whole seconds only: what it stands for must not end before its time.
     params.not_after = not_after.rounded_up().to_offset();
     params
