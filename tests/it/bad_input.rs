@@ -86,12 +86,16 @@ fn a_runtime_directory_that_is_somebody_elses_is_refused_and_left_as_it_is() {
     let theirs = directory.path().join("theirs");
     std::fs::create_dir_all(theirs.join("stage")).unwrap();
     std::fs::write(theirs.join("stage/file"), "theirs").unwrap();
-    std::fs::set_permissions(&theirs, std::fs::Permissions::from_mode(0o1777)).unwrap();
-    assert_refused(&serve_in(&theirs), &["theirs", "stage", "--runtime"]);
-    assert_eq!(std::fs::read(theirs.join("stage/file")).unwrap(), b"theirs");
-    assert_eq!(std::fs::read_dir(&theirs).unwrap().count(), 1);
-    let mode = std::fs::metadata(&theirs).unwrap().permissions().mode();
-    assert_eq!(mode & 0o7777, 0o1777);
+    let refusals: [(u32, &[&str]); 2] =
+        [(0o755, &["theirs", "stage", "--runtime"]), (0o1777, &["theirs", "others may write"])];
+    for (mode, named) in refusals {
+        std::fs::set_permissions(&theirs, std::fs::Permissions::from_mode(mode)).unwrap();
+        assert_refused(&serve_in(&theirs), named);
+        assert_eq!(std::fs::read(theirs.join("stage/file")).unwrap(), b"theirs");
+        assert_eq!(std::fs::read_dir(&theirs).unwrap().count(), 1);
+        let left = std::fs::metadata(&theirs).unwrap().permissions().mode();
+        assert_eq!(left & 0o7777, mode);
+    }
     // One that a daemon has left is taken again.
     ServeProcess::start(directory.path()).kill();
     assert!(ServeProcess::start(directory.path()).terminate());

@@ -78,6 +78,21 @@ fn a_state_of_the_last_release_goes_on_with_all_it_had() {
 }
 
 #[test]
+fn a_state_of_this_format_is_read_as_it_was_written() {
+    let mut broker = TestBroker::of_fixture("formats/3");
+    let written = ["state.json", "keyring.json"];
+    let read = |broker: &TestBroker| {
+        written.map(|name| std::fs::read(broker.config.state.join(name)).unwrap())
+    };
+    let before = read(&broker);
+    assert_eq!(refusal(&broker), "");
+    assert_eq!(read(&broker), before, "nothing is taken over");
+    reissue(&broker);
+    broker.serve();
+    resolves_all(&broker);
+}
+
+#[test]
 fn an_offline_command_takes_a_state_of_the_last_release_over() {
     let mut broker = TestBroker::of_fixture(RELEASE);
     let rotate = keyhatch_in(broker.scratch(), &["key", "rotate", "--offline"]).output().unwrap();

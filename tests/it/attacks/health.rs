@@ -254,14 +254,15 @@ fn a_quarantine_shows_until_it_is_over() {
     let kek = directory.path().join("kek").display().to_string();
     let made = keyhatch_in(directory.path(), &["init", "--kek-file", &kek]).output().unwrap();
     assert!(made.status.success(), "{}", String::from_utf8_lossy(&made.stderr));
-    let world = World::start(directory.path(), &[]);
+    let world = World::start(directory.path(), &[("KEYHATCH_KEK_FILE", &kek)]);
     let archive = directory.path().join("backup.tar").display().to_string();
     assert!(world.run(&["backup", &archive]).status.success());
     let other = scratch();
     let restored = keyhatch_in(other.path(), &["restore", &archive, "--kek-file", &kek]).output();
     let restored = restored.unwrap();
     assert!(restored.status.success(), "{}", String::from_utf8_lossy(&restored.stderr));
-    let serving = ServeProcess::start(other.path());
+    let serve = keyhatch_in(other.path(), &["serve", "--kek-file", &kek]);
+    let serving = ServeProcess::spawn(other.path(), serve);
     let healthy = || serving.run(&["healthcheck"]).status.success();
     assert!(!healthy(), "it shows from the start");
     assert!(serving.run(&["restore", "--confirm"]).status.success());
