@@ -23,7 +23,7 @@ pub(super) fn file(path: &Path, most: usize) -> io::Result<Zeroizing<Vec<u8>>> {
 /// Reads a file that was opened with [`FLAGS`].
 ///
 /// # Errors
-/// As [`file`].
+/// As [`file()`].
 pub(super) fn open_file(file: File, most: usize) -> io::Result<Zeroizing<Vec<u8>>> {
     if FileType::from_raw_mode(fstat(&file)?.st_mode) != FileType::RegularFile {
         return Err(io::Error::new(io::ErrorKind::InvalidInput, "not a regular file"));

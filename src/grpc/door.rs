@@ -6,7 +6,7 @@
 //! ```
 //!
 //! Whatever way a request takes, it is [counted](Count). Which place it takes, of which there are how many, is told in
-//! [`places`](super::places): of one's own, of a share, and none before the message is there.
+//! [`places`]: of one's own, of a share, and none before the message is there.
 //!
 //! A connection has [`MAX_STREAMS`](super::MAX_STREAMS) requests at most, by HTTP/2 itself. A reply counts until its
 //! bytes are on their way, so that a client that reads nothing cannot have replies heaped up. Streams that the server

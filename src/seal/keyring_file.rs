@@ -7,7 +7,7 @@
 //! | format | written by | derivation keys |
 //! |---|---|---|
 //! | 3 | this version | `shared` and `host` |
-//! | 2 | 0.1.0 | one: see [`OlderKeyring`](super::older_keyring::OlderKeyring), which becomes format 3 |
+//! | 2 | 0.1.0 | one: see [`OlderKeyring`], which becomes format 3 |
 //!
 //! A key that a format does not have is refused, and so is a newer format.
 
