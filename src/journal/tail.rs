@@ -255,6 +255,8 @@ impl Follower {
     fn read(&mut self, look: &mut Look<'_>) -> io::Result<(bool, Option<Stopped>)> {
         let mut reached = None;
         loop {
+            // Asked before the file is read: only of a file that has a next nothing comes after its end.
+            let has_next = self.directory.join(file_name(self.file + 1)).exists();
             let mut reader = BufReader::new(File::open(self.directory.join(file_name(self.file)))?);
             reader.seek(SeekFrom::Start(self.offset))?;
             let mut line = Vec::new();
@@ -277,7 +279,7 @@ impl Follower {
             if look.is_over() {
                 return Ok((false, reached));
             }
-            if !self.directory.join(file_name(self.file + 1)).exists() {
+            if !has_next {
                 return Ok((true, reached));
             }
             (self.file, self.offset) = (self.file + 1, 0);
