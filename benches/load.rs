@@ -153,6 +153,12 @@ impl Daemon {
         daemon
     }
 
+    /// Runs a command of the program beside it.
+    pub fn run(&self, arguments: &[&str]) {
+        let status = command(&self.places, None, &[], arguments).stdin(Stdio::null()).status();
+        assert!(status.unwrap().success(), "{arguments:?}");
+    }
+
     /// Has it stop in order.
     pub fn stop(&mut self) {
         let pid = self.process.id().to_string();
@@ -236,16 +242,28 @@ fn serve(places: &Places, files: Option<u32>, instrument: &[String]) -> Process 
 }
 
 /// Opens a step of workflow bench.
-pub async fn open(mut executor: ExecutorServiceClient<Channel>, step: &str) -> pb::OpenedStep {
-    let request = pb::OpenStepRequest {
-        workflow: "bench".to_owned(),
+pub async fn open(executor: ExecutorServiceClient<Channel>, step: &str) -> pb::OpenedStep {
+    open_of(executor, "bench", step).await
+}
+
+/// Opens a step of this workflow.
+pub async fn open_of(
+    mut executor: ExecutorServiceClient<Channel>,
+    workflow: &str,
+    step: &str,
+) -> pb::OpenedStep {
+    let opened = executor.open_step(opening(workflow, step)).await;
+    opened.unwrap_or_else(|status| panic!("{}", status.message())).into_inner()
+}
+
+pub fn opening(workflow: &str, step: &str) -> pb::OpenStepRequest {
+    pb::OpenStepRequest {
+        workflow: workflow.to_owned(),
         run: "1".to_owned(),
         step: step.to_owned(),
         mount_path: "host".to_owned(),
         ..Default::default()
-    };
-    let opened = executor.open_step(request).await;
-    opened.unwrap_or_else(|status| panic!("{}", status.message())).into_inner()
+    }
 }
 
 /// A connection to this socket with this identity.

@@ -6,15 +6,18 @@ use super::{BATCH, Kind, Next, Pace, Tally, Target};
 /// What an HTTP/2 client says first: its preface and empty SETTINGS.
 pub const PREFACE: &[u8] = b"PRI * HTTP/2.0\r\n\r\nSM\r\n\r\n\0\0\0\x04\0\0\0\0\0";
 
-const DATA: u8 = 0;
-const HEADERS: u8 = 1;
-const RST_STREAM: u8 = 3;
-const SETTINGS: u8 = 4;
-const PING: u8 = 6;
+pub const DATA: u8 = 0;
+pub const HEADERS: u8 = 1;
+pub const RST_STREAM: u8 = 3;
+pub const SETTINGS: u8 = 4;
+pub const PING: u8 = 6;
+pub const WINDOW_UPDATE: u8 = 8;
 const CONTINUATION: u8 = 9;
 
-const END_STREAM: u8 = 1;
-const END_HEADERS: u8 = 4;
+pub const END_STREAM: u8 = 1;
+pub const END_HEADERS: u8 = 4;
+/// Of SETTINGS and PING.
+pub const ACK: u8 = 1;
 /// CANCEL
 const CANCEL: [u8; 4] = [0, 0, 0, 8];
 /// The largest frame that a server takes that says nothing else.
@@ -29,13 +32,18 @@ pub fn frame(kind: u8, flags: u8, stream: u32, payload: &[u8]) -> Vec<u8> {
     frame
 }
 
-/// The headers of a request for an identity, without a table (RFC 7541, 6.2.2).
+/// The headers of a request for an identity.
 pub fn request_headers() -> Vec<u8> {
+    headers_of("/keyhatch.v1.StepService/WhoAmI")
+}
+
+/// The headers of a request for this path, without a table (RFC 7541, 6.2.2).
+pub fn headers_of(path: &str) -> Vec<u8> {
     const METHOD_POST: u8 = 0x83;
     const SCHEME_HTTPS: u8 = 0x87;
     let mut block = vec![METHOD_POST, SCHEME_HTTPS];
     for (name, value) in [
-        (&[0x04][..], "/keyhatch.v1.StepService/WhoAmI"),
+        (&[0x04][..], path),
         (&[0x01], "localhost"),
         (&[0x0f, 0x10], "application/grpc"),
         (b"\0\x02te", "trailers"),

@@ -1,6 +1,7 @@
 //! Floods: what a hostile client with a good certificate, or none, does to a door. One thread, and no clock:
 //! whoever drives a flood says when it goes on.
 
+pub mod callers;
 mod frames;
 mod slow;
 mod wire;
@@ -25,6 +26,8 @@ const BATCH: usize = 32;
 pub struct Target {
     socket: PathBuf,
     config: Arc<ClientConfig>,
+    /// Whether it is the identity of a step.
+    is_step: bool,
 }
 
 impl Target {
@@ -42,7 +45,8 @@ impl Target {
             .unwrap();
         config.alpn_protocols = vec![b"h2".to_vec()];
         config.resumption = rustls::client::Resumption::disabled();
-        Self { socket: socket.to_owned(), config: Arc::new(config) }
+        let is_step = identity.join("keyhatch.sock").exists();
+        Self { socket: socket.to_owned(), config: Arc::new(config), is_step }
     }
 }
 
@@ -89,10 +93,18 @@ pub enum Kind {
     Handshakes,
     SlowClients,
     IdleClients,
+    /// Heads of requests without messages, at every door.
+    Heads,
+    /// The admin door's calls that a viewer is refused, readers of the journal, and heads.
+    Viewer,
+    /// Only the calls that are refused.
+    Refusals,
+    /// Batches of steps whose replies are not read, and heads at the admin door.
+    Unread,
 }
 
 /// Every kind with its name.
-pub const KINDS: [(&str, Kind); 11] = [
+pub const KINDS: [(&str, Kind); 15] = [
     ("rapid-reset", Kind::RapidReset),
     ("header-lists", Kind::HeaderLists),
     ("continuations", Kind::Continuations),
@@ -104,14 +116,22 @@ pub const KINDS: [(&str, Kind); 11] = [
     ("handshakes", Kind::Handshakes),
     ("slow-clients", Kind::SlowClients),
     ("idle-clients", Kind::IdleClients),
+    ("heads", Kind::Heads),
+    ("viewer", Kind::Viewer),
+    ("refusals", Kind::Refusals),
+    ("unread", Kind::Unread),
 ];
 
-/// Floods these targets, one after the other or, if its kind is slow, `count` times at once.
+/// Floods these targets: one after the other, or if its kind is slow, `count` times at once, or if it is of callers,
+/// over some connections to each at once.
 pub fn run(kind: Kind, targets: &[Target], count: usize, pace: Pace<'_>) -> Tally {
     match kind {
         Kind::Connections | Kind::HalfHellos | Kind::Handshakes => knock(kind, targets, pace),
         Kind::SlowClients => slow::run(targets, count, &slow::EVERY_STAGE, pace),
         Kind::IdleClients => slow::run(targets, count, &[slow::Stage::Tls], pace),
+        Kind::Heads | Kind::Viewer | Kind::Refusals | Kind::Unread => {
+            callers::run(kind, targets, pace)
+        }
         _ => frames::run(kind, &targets[0], pace),
     }
 }

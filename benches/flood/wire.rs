@@ -12,6 +12,9 @@ use rustls::pki_types::ServerName;
 
 use super::{Next, PATIENCE, Tally, Target};
 
+/// Reads in a row from one connection.
+const MOST_READS: usize = 64;
+
 pub struct Wire {
     pub socket: UnixStream,
     pub tls: ClientConnection,
@@ -52,6 +55,14 @@ impl Wire {
     /// # Errors
     /// If the connection has ended.
     pub fn exchange(&mut self) -> io::Result<bool> {
+        self.hear(&mut |_| {})
+    }
+
+    /// The same, with what the server has said.
+    ///
+    /// # Errors
+    /// If the connection has ended.
+    pub fn hear(&mut self, heard: &mut dyn FnMut(&[u8])) -> io::Result<bool> {
         let mut has_moved = false;
         while self.tls.wants_write() {
             match self.tls.write_tls(&mut self.socket) {
@@ -60,7 +71,8 @@ impl Wire {
                 Err(error) => return Err(error),
             }
         }
-        loop {
+        // Who is sent more and more does not only listen.
+        for _ in 0..MOST_READS {
             match self.tls.read_tls(&mut self.socket) {
                 Ok(0) => return Err(io::ErrorKind::UnexpectedEof.into()),
                 Ok(_) => has_moved = true,
@@ -69,7 +81,27 @@ impl Wire {
             }
             self.tls.process_new_packets().map_err(io::Error::other)?;
             let mut said = [0; 4096];
-            while self.tls.reader().read(&mut said).is_ok_and(|count| count > 0) {}
+            while let Ok(count @ 1..) = self.tls.reader().read(&mut said) {
+                heard(&said[..count]);
+            }
+        }
+        Ok(has_moved)
+    }
+
+    /// Whether the server takes no more just now.
+    pub fn is_full(&mut self) -> bool {
+        while self.tls.wants_write() {
+            if self.tls.write_tls(&mut self.socket).is_err() {
+                return true;
+            }
+        }
+        false
+    }
+
+    fn wanted(&self) -> PollFlags {
+        match self.tls.wants_write() {
+            true => PollFlags::IN | PollFlags::OUT,
+            false => PollFlags::IN,
         }
     }
 
@@ -102,11 +134,7 @@ impl Wire {
         if self.exchange()? {
             return Ok(());
         }
-        let wanted = match self.tls.wants_write() {
-            true => PollFlags::IN | PollFlags::OUT,
-            false => PollFlags::IN,
-        };
-        wait(&self.socket, wanted, PATIENCE)?;
+        wait_for_any(std::iter::once(&*self), PATIENCE)?;
         match pace(&Tally::default()) {
             Next::End => Err(io::ErrorKind::Interrupted.into()),
             _ => Ok(()),
@@ -114,8 +142,16 @@ impl Wire {
     }
 }
 
-fn wait(socket: &UnixStream, wanted: PollFlags, at_most: Duration) -> io::Result<()> {
+/// Waits until something can be moved on any of these.
+///
+/// # Errors
+/// As poll(2).
+pub fn wait_for_any<'a>(
+    wires: impl Iterator<Item = &'a Wire>,
+    at_most: Duration,
+) -> io::Result<()> {
     let timeout = Timespec::try_from(at_most).map_err(io::Error::other)?;
-    poll(&mut [PollFd::new(socket, wanted)], Some(&timeout))?;
+    let mut sockets: Vec<_> = wires.map(|wire| PollFd::new(&wire.socket, wire.wanted())).collect();
+    poll(&mut sockets, Some(&timeout))?;
     Ok(())
 }

@@ -1,0 +1,161 @@
+//! The doors that are flooded, with the identities that flood them.
+
+use std::path::{Path, PathBuf};
+
+use keyhatch::grpc::pb;
+use keyhatch::grpc::pb::connection_service_client::ConnectionServiceClient;
+use keyhatch::grpc::pb::executor_service_client::ExecutorServiceClient;
+use tonic::transport::Channel;
+
+use crate::flood::callers::LARGE;
+use crate::load;
+use crate::load::Daemon;
+
+/// The steps over which slow clients are spread, beside the admin door.
+const SLOW_STEPS: usize = 100;
+/// The steps of a limited executor: four connections of 32 streams to each are all places of the step door.
+const LIMITED_STEPS: usize = 32;
+/// Steps that read no replies.
+const UNREAD_STEPS: usize = 4;
+/// How often the admin door is among what is flooded at both doors: 16 connections, which are 512 streams.
+const ADMIN_TIMES: usize = 4;
+/// The workflow of the limited executor's steps.
+pub const LIMITED: &str = "team-a-x";
+
+/// A step may ask as often as it likes.
+const NO_RATES: &str = "
+[limits]
+step_requests_per_second = 1000000
+step_request_burst = 1000000
+step_live_leases = 1000000
+";
+
+/// What is flooded, and by whom.
+#[derive(Clone, Copy, PartialEq)]
+pub enum Doors {
+    /// One step's socket, by the step.
+    Step,
+    /// The admin socket, by an operator.
+    Admin,
+    /// Many steps' sockets and the admin socket.
+    Many,
+    /// Both doors, with the certificate of an operator who was removed.
+    RemovedOperator,
+    /// Both doors, by an executor that may open some workflows' steps, and by all these steps.
+    LimitedExecutor,
+    /// The admin door by a viewer, and a step's by that step.
+    Viewer,
+    /// A few steps' doors by these steps, and the admin door by their executor.
+    SlowReader,
+}
+
+/// A socket, and the directory of an identity.
+pub type Door = (PathBuf, PathBuf);
+
+impl Doors {
+    /// Whether an executor's calls are measured, too.
+    pub fn are_both(self) -> bool {
+        !matches!(self, Self::Step | Self::Admin | Self::Many)
+    }
+
+    pub fn configuration(self) -> &'static str {
+        match self {
+            // Places and bytes are to be what it lacks, not its rate.
+            Self::SlowReader => NO_RATES,
+            _ => "",
+        }
+    }
+
+    /// Makes who is needed, and says where they go.
+    pub async fn open(self, daemon: &Daemon, local: &ExecutorServiceClient<Channel>) -> Vec<Door> {
+        let administrator = daemon.state().join("operators/admin");
+        let admin = |identity: PathBuf| (daemon.admin_socket(), identity);
+        let often = |identity: PathBuf| vec![admin(identity); ADMIN_TIMES];
+        match self {
+            Self::Step => steps(local, "bench", 1).await,
+            Self::Admin => vec![admin(administrator)],
+            Self::Many => {
+                let mut doors = steps(local, "bench", SLOW_STEPS).await;
+                doors.push(admin(administrator));
+                doors
+            }
+            Self::RemovedOperator => {
+                let gone = enrolled(daemon, "gone", &["operator", "add"], &["--role", "viewer"]);
+                daemon.run(&["operator", "remove", "gone", "--yes"]);
+                let step = steps(local, "bench", 1).await.swap_remove(0);
+                [often(gone.clone()), vec![(step.0, gone); ADMIN_TIMES]].concat()
+            }
+            Self::LimitedExecutor => {
+                let (team, client) = limited_executor(daemon).await;
+                [steps(&client, LIMITED, LIMITED_STEPS).await, often(team)].concat()
+            }
+            Self::Viewer => [often(viewer(daemon)), steps(local, LIMITED, 1).await].concat(),
+            Self::SlowReader => {
+                let value = "x".repeat(65_000);
+                let fields = ["a", "b", "c", "d"].map(|name| (name, value.as_str()));
+                create(daemon, LARGE, &fields, &[LIMITED]).await;
+                let (team, client) = limited_executor(daemon).await;
+                [steps(&client, LIMITED, UNREAD_STEPS).await, often(team)].concat()
+            }
+        }
+    }
+}
+
+async fn limited_executor(daemon: &Daemon) -> (PathBuf, ExecutorServiceClient<Channel>) {
+    let team = enrolled(daemon, "team-a", &["executor", "add"], &["--workflow", "team-a-*"]);
+    let client = ExecutorServiceClient::new(daemon.connect(&team).await);
+    (team, client)
+}
+
+/// The directory of a viewer's identity.
+pub fn viewer(daemon: &Daemon) -> PathBuf {
+    enrolled(daemon, "viewer", &["operator", "add"], &["--role", "viewer"])
+}
+
+/// Registers somebody: the directory of the identity.
+fn enrolled(daemon: &Daemon, name: &str, command: &[&str], how: &[&str]) -> PathBuf {
+    let directory = daemon.state().with_file_name(name);
+    daemon.run(&[command, &[name, "--out", directory.to_str().unwrap()], how].concat());
+    directory
+}
+
+async fn steps(
+    executor: &ExecutorServiceClient<Channel>,
+    workflow: &str,
+    count: usize,
+) -> Vec<Door> {
+    let mut doors = Vec::new();
+    for n in 0..count {
+        let opened = load::open_of(executor.clone(), workflow, &format!("bad{n}")).await;
+        let directory = PathBuf::from(opened.directory);
+        doors.push((directory.join("keyhatch.sock"), directory));
+    }
+    doors
+}
+
+/// Creates a connection that these workflows' steps may resolve.
+pub async fn create(
+    daemon: &Daemon,
+    (integration, name): (&str, &str),
+    fields: &[(&str, &str)],
+    workflows: &[&str],
+) {
+    let principals = workflows.iter().map(|workflow| format!("workflow:{workflow}")).collect();
+    let fields = fields.iter().map(|(name, value)| ((*name).to_owned(), (*value).into()));
+    let connection = pb::Connection {
+        name: format!("connections/{integration}/{name}"),
+        fields: fields.collect(),
+        access: vec![pb::AccessBinding { relation: pb::Relation::Resolver.into(), principals }],
+        ..Default::default()
+    };
+    let connection = Some(connection);
+    let request = pb::CreateConnectionRequest { connection, ..Default::default() };
+    let mut client = ConnectionServiceClient::new(daemon.operator().await);
+    client.create_connection(request).await.unwrap();
+}
+
+/// How many bytes the files of a directory have.
+pub fn bytes_in(directory: &Path) -> u64 {
+    let files = std::fs::read_dir(directory).unwrap().map(|file| file.unwrap());
+    files.map(|file| file.metadata().unwrap().len()).sum()
+}
