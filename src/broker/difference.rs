@@ -8,10 +8,12 @@ use crate::catalog::{Catalog, ConnectionMetadata, FieldMetadata, Group};
 use crate::integration::{CredentialKind, FieldRule, Integration};
 use crate::model::{ResourceName, Tags};
 
-/// The most that is told of one resource beside its access.
+/// The most that is told of one resource beside its access and what keeps values safe.
 const MAX_DIFFERENCES: usize = 100;
 /// The longest text that is shown, in characters. No principal is longer: of two that begin alike both are seen whole.
 const MAX_SHOWN: usize = 300;
+/// How much of what two long texts have in common is shown before they differ, in characters.
+const CONTEXT: usize = 20;
 
 /// One thing that differs.
 pub struct Difference {
@@ -30,6 +32,8 @@ pub struct Difference {
 pub struct Differences {
     /// Who may do what: all of it, and first, so that nothing else can hide it.
     pub access: Vec<Difference>,
+    /// What keeps values safe: the kind, where credentials are sent, which fields are sensitive. All of it, too.
+    pub safety: Vec<Difference>,
     /// Everything else, as far as it is told.
     pub others: Vec<Difference>,
     /// How many more there are.
@@ -53,8 +57,7 @@ impl Differences {
             }
             ResourceName::Integration(name) => {
                 let after = new.integration(name);
-                let others = after.map(|after| of_integrations(old.integration(name), after));
-                Self { others: others.unwrap_or_default(), ..Self::default() }
+                after.map(|after| of_integrations(old.integration(name), after)).unwrap_or_default()
             }
             ResourceName::Secret(_) => {
                 Self { others: vec![hidden("value".to_owned())], ..Self::default() }
@@ -71,8 +74,9 @@ impl Differences {
 }
 
 fn of_connections(old: Option<&ConnectionMetadata>, new: &ConnectionMetadata) -> Differences {
+    let kind = of_texts("kind", old.map(|old| &old.kind), Some(&new.kind));
+    let safety = kind.into_iter().chain(of_fields(old, new, true)).collect();
     let mut found = Vec::new();
-    found.extend(of_texts("kind", old.map(|old| &old.kind), Some(&new.kind)));
     let (is_disabled, is_default) = match old {
         Some(old) => (old.disabled, old.is_default),
         None => (false, false),
@@ -88,19 +92,25 @@ fn of_connections(old: Option<&ConnectionMetadata>, new: &ConnectionMetadata) ->
     found.extend(of_maps("tags", &before, &tags(&new.tags)));
     let before = old.map(|old| old.labels.clone()).unwrap_or_default();
     found.extend(of_maps("labels", before.as_map(), new.labels.as_map()));
-    found.extend(of_fields(old, new));
+    found.extend(of_fields(old, new, false));
     let access = of_access(old.map(|old| &old.access), &new.access);
-    Differences { access, others: found, untold: 0 }
+    Differences { access, safety, others: found, untold: 0 }
 }
 
-fn of_fields(old: Option<&ConnectionMetadata>, new: &ConnectionMetadata) -> Vec<Difference> {
+/// Of the fields that say where the credential is sent, or of the others.
+fn of_fields(
+    old: Option<&ConnectionMetadata>,
+    new: &ConnectionMetadata,
+    destinations: bool,
+) -> Vec<Difference> {
     let of_old = |name| old.and_then(|old| old.fields.get(name));
     let names = old.into_iter().flat_map(|old| old.fields.keys());
     let names: BTreeSet<_> = names.chain(new.fields.keys()).collect();
     let differs = names.into_iter().filter_map(|name| {
         let (before, after) = (of_old(name), new.fields.get(name));
         let rule = |field: &FieldMetadata| (field.fingerprint, field.sensitive, field.destination);
-        if before.map(rule) == after.map(rule) {
+        let is_destination = before.into_iter().chain(after).any(|field| field.destination);
+        if is_destination != destinations || before.map(rule) == after.map(rule) {
             return None;
         }
         let path = format!("fields.{name}");
@@ -130,54 +140,92 @@ fn of_groups(old: Option<&Group>, new: &Group) -> Differences {
     let before = old.map(|old| old.metadata.labels.clone()).unwrap_or_default();
     found.extend(of_maps("labels", before.as_map(), new.metadata.labels.as_map()));
     let access = of_access(old.map(|old| &old.metadata.access), &new.metadata.access);
-    Differences { access, others: found, untold: 0 }
+    Differences { access, others: found, ..Differences::default() }
 }
 
-fn of_integrations(old: Option<&Integration>, new: &Integration) -> Vec<Difference> {
-    let title = of_texts("title", old.map(|old| &old.title), Some(&new.title));
+fn of_integrations(old: Option<&Integration>, new: &Integration) -> Differences {
     let kinds = old.into_iter().chain([new]).flat_map(|one| &one.kinds);
     let kinds: BTreeSet<_> = kinds.map(|kind| kind.name.as_str()).collect();
-    let differs = kinds
-        .into_iter()
-        .flat_map(|name| of_kinds(name, old.and_then(|old| old.kind(name)), new.kind(name)));
-    title.into_iter().chain(differs).collect()
-}
-
-fn of_kinds(
-    name: &str,
-    old: Option<&CredentialKind>,
-    new: Option<&CredentialKind>,
-) -> Vec<Difference> {
-    let is = |kind: Option<&CredentialKind>| kind.map(|_| name.to_owned());
-    let (before, after) = (old.map(|old| &old.title), new.map(|new| &new.title));
-    let mut found = Vec::new();
-    found.extend(of_texts("kinds", is(old).as_ref(), is(new).as_ref()));
-    found.extend(of_texts(&format!("kinds.{name}.title"), before, after));
-    let rules = |kind: Option<&CredentialKind>| {
-        let rules = kind.into_iter().flat_map(|kind| &kind.fields);
-        rules.map(|rule| (rule.name.clone(), words(rule))).collect()
-    };
-    found.extend(of_maps(&format!("kinds.{name}"), &rules(old), &rules(new)));
+    let mut found = Differences::default();
+    let mut texts = Vec::from_iter(of_texts("title", old.map(|old| &old.title), Some(&new.title)));
+    for name in kinds {
+        let (before, after) = (old.and_then(|old| old.kind(name)), new.kind(name));
+        let is = |kind: Option<&CredentialKind>| kind.map(|_| name.to_owned());
+        let of_rules = |attributes| of_rules(name, before, after, attributes);
+        found.safety.extend(of_texts("kinds", is(before).as_ref(), is(after).as_ref()));
+        found.safety.extend(of_rules(safety));
+        found.safety.extend(of_aliases(name, before, after));
+        found.others.extend(of_rules(forms));
+        let (before, after) = (before.map(|kind| &kind.title), after.map(|kind| &kind.title));
+        texts.extend(of_texts(&format!("kinds.{name}.title"), before, after));
+        texts.extend(of_rules(descriptions));
+    }
+    found.others.append(&mut texts);
     found
 }
 
-/// What a field's rule says, what keeps values safe first.
-fn words(rule: &FieldRule) -> String {
-    let is = |is: bool, word: &str| is.then(|| word.to_owned());
-    let has = |word: &str, text: &str| (!text.is_empty()).then(|| format!("{word} {text}"));
-    let words = [
-        is(true, if rule.sensitive { "sensitive" } else { "not sensitive" }),
-        is(rule.destination, "destination"),
-        is(rule.required, "required"),
-        is(rule.template, "template"),
-        rule.form.map(|form| format!("form {form:?}")),
-        has("env", &rule.env),
-        has("pattern", rule.pattern.as_deref().unwrap_or_default()),
-        has("aliases", &rule.aliases.join(" ")),
-        has("example", &rule.example),
-        has("description", &rule.description),
-    ];
-    words.into_iter().flatten().collect::<Vec<_>>().join(", ")
+/// Attributes of a field's rule, and what they say; nothing where a text is empty.
+type Attributes = Vec<(&'static str, String)>;
+
+/// What keeps values safe. Every field is sensitive or not, so that it is seen to come and to go.
+fn safety(rule: &FieldRule) -> Attributes {
+    let when = |is: bool| if is { is.to_string() } else { String::new() };
+    vec![
+        ("sensitive", rule.sensitive.to_string()),
+        ("destination", when(rule.destination)),
+        ("required", when(rule.required)),
+        ("template", when(rule.template)),
+        ("env", rule.env.clone()),
+    ]
+}
+
+/// Which values are taken.
+fn forms(rule: &FieldRule) -> Attributes {
+    let form = rule.form.map(|form| format!("{form:?}"));
+    vec![("form", form.unwrap_or_default()), ("pattern", rule.pattern.clone().unwrap_or_default())]
+}
+
+/// What people read.
+fn descriptions(rule: &FieldRule) -> Attributes {
+    vec![("example", rule.example.clone()), ("description", rule.description.clone())]
+}
+
+fn of_rules(
+    kind: &str,
+    old: Option<&CredentialKind>,
+    new: Option<&CredentialKind>,
+    attributes: fn(&FieldRule) -> Attributes,
+) -> Vec<Difference> {
+    let of = |kind: Option<&CredentialKind>| {
+        let rules = kind.into_iter().flat_map(|kind| &kind.fields);
+        let said = rules.flat_map(|rule| {
+            let at = |(attribute, text)| (format!("{}.{attribute}", rule.name), text);
+            attributes(rule).into_iter().filter(|(_, text)| !text.is_empty()).map(at)
+        });
+        said.collect()
+    };
+    of_maps(&format!("kinds.{kind}"), &of(old), &of(new))
+}
+
+fn of_aliases(
+    kind: &str,
+    old: Option<&CredentialKind>,
+    new: Option<&CredentialKind>,
+) -> Vec<Difference> {
+    let rules = |kind: Option<&CredentialKind>| {
+        let rules = kind.into_iter().flat_map(|kind| &kind.fields);
+        let aliases =
+            |rule: &FieldRule| (rule.name.clone(), rule.aliases.iter().cloned().collect());
+        rules.map(aliases).collect::<BTreeMap<String, BTreeSet<String>>>()
+    };
+    let (mut old, mut new) = (rules(old), rules(new));
+    let fields: BTreeSet<String> = old.keys().chain(new.keys()).cloned().collect();
+    let differs = fields.into_iter().flat_map(|field| {
+        let (old, new) = (old.remove(&field), new.remove(&field));
+        let path = format!("kinds.{kind}.{field}.aliases");
+        of_sets(&path, &old.unwrap_or_default(), &new.unwrap_or_default())
+    });
+    differs.collect()
 }
 
 fn of_access(old: Option<&Bindings>, new: &Bindings) -> Vec<Difference> {
@@ -225,10 +273,22 @@ fn of_texts<T: Display + PartialEq>(
         .then(|| shown(path.to_owned(), old.map(ToString::to_string), new.map(ToString::to_string)))
 }
 
+/// Two texts, of which long ones begin a little before they differ.
 fn shown(path: String, old: Option<String>, new: Option<String>) -> Difference {
-    let short = |text: String| match text.char_indices().nth(MAX_SHOWN) {
-        Some((end, _)) => format!("{} …", text.get(..end).unwrap_or_default()),
-        None => text,
+    let is_long = |text: &String| text.chars().nth(MAX_SHOWN).is_some();
+    let start = match (&old, &new) {
+        (Some(old), Some(new)) if is_long(old) || is_long(new) => {
+            let alike = old.chars().zip(new.chars()).take_while(|(old, new)| old == new);
+            alike.count().saturating_sub(CONTEXT)
+        }
+        _ => 0,
+    };
+    let short = |text: String| {
+        let mut rest = text.chars().skip(start);
+        let shown: String = rest.by_ref().take(MAX_SHOWN).collect();
+        let before = if start > 0 { "… " } else { "" };
+        let after = if rest.next().is_some() { " …" } else { "" };
+        format!("{before}{shown}{after}")
     };
     Difference { path, old: old.map(short), new: new.map(short), sensitive: false }
 }

@@ -167,31 +167,34 @@ fn action(action: Action) -> pb::ApplyAction {
 const MAX_PLAN_BYTES: usize = 3 * 1024 * 1024;
 
 fn plan_response(planned: Vec<Planned>) -> pb::PlanResponse {
+    let of_safety = |one: &Planned| one.differences.access.len() + one.differences.safety.len();
+    let fewer: [Vec<usize>; 3] = [
+        planned.iter().map(of_safety).collect(),
+        planned.iter().map(|one| one.differences.access.len()).collect(),
+        planned.iter().map(|_| 0).collect(),
+    ];
     let results = planned.into_iter().map(planned_result).collect();
     let mut response = pb::PlanResponse { results };
-    let is_access = |one: &pb::Difference| one.path.starts_with("access.");
-    let fewer: [fn(&pb::Difference) -> bool; 2] = [is_access, |_| false];
-    for is_told in fewer {
+    for most in fewer {
         if response.encoded_len() > MAX_PLAN_BYTES {
-            response.results.iter_mut().for_each(|result| tell_only(result, is_told));
+            response.results.iter_mut().zip(most).for_each(|(result, most)| tell(result, most));
         }
     }
     response
 }
 
-/// What is not told is counted.
-fn tell_only(result: &mut pb::PlannedResult, is_told: fn(&pb::Difference) -> bool) {
-    let all = result.differences.len();
-    result.differences.retain(is_told);
-    result.untold_differences += count(all - result.differences.len());
+/// Tells no more than the first of what differs; the rest is counted.
+fn tell(result: &mut pb::PlannedResult, most: usize) {
+    result.untold_differences += count(result.differences.len().saturating_sub(most));
+    result.differences.truncate(most);
 }
 
 fn planned_result(planned: Planned) -> pb::PlannedResult {
-    let Planned { applied, differences: Differences { access, others, untold } } = planned;
+    let Planned { applied, differences: Differences { access, safety, others, untold } } = planned;
     pb::PlannedResult {
         name: applied.name.to_string(),
         action: action(applied.action).into(),
-        differences: access.into_iter().chain(others).map(difference).collect(),
+        differences: access.into_iter().chain(safety).chain(others).map(difference).collect(),
         untold_differences: count(untold),
     }
 }

@@ -161,3 +161,61 @@ fn no_number_of_other_changes_hides_a_change_of_access() {
     assert_eq!(answer[0]["untold_differences"], json!(80));
     assert_eq!(answer[0]["differences"][0]["path"], "access.resolver");
 }
+
+/// An integration of many fields; one of them has a pattern that is longer than what a plan shows.
+fn own(description: &str, of_token: &str, of_pattern: &str) -> String {
+    let others: String = (0..126)
+        .map(|n| format!("    - {{name: f{n}, description: {description}, sensitive: true}}\n"))
+        .collect();
+    let pattern = "a".repeat(330);
+    format!(
+        "apiVersion: keyhatch/v1\nkind: Integration\nmetadata: {{name: own}}\nspec:\n  title: {description}\n  kinds:\n  \
+         - name: k\n    fields:\n{others}    - {{name: token, description: x, {of_token}}}\n    \
+         - {{name: url, description: x, sensitive: false, pattern: '{pattern}{of_pattern}}}\n"
+    )
+}
+
+#[test]
+fn no_description_hides_how_an_integration_keeps_values() {
+    let world = Steps::seeded(PROD);
+    let before = own("old", "sensitive: true, required: true", "'");
+    let ran = run(&world, &["apply"], &before);
+    assert!(ran.status.success(), "{}", text(&ran.stderr));
+    let hostile = own(
+        "new",
+        "sensitive: false, destination: true, env: EVIL",
+        "b', aliases: [evil], template: true",
+    );
+    let plan = text(&run(&world, &["diff"], &hostile).stdout);
+    let alike = "a".repeat(20);
+    for line in [
+        "    kinds.k.token.sensitive: true -> false\n",
+        "  + kinds.k.token.destination: true\n",
+        "  - kinds.k.token.required: true\n",
+        "  + kinds.k.token.env: EVIL\n",
+        "  + kinds.k.url.aliases: evil\n",
+        "  + kinds.k.url.template: true\n",
+        &format!("    kinds.k.url.pattern: … {alike} -> … {alike}b\n"),
+        "    and 28 more, which the broker does not tell",
+    ] {
+        assert!(plan.contains(line), "{line}\n{plan}");
+    }
+}
+
+#[test]
+fn no_number_of_tags_hides_where_a_credential_is_sent() {
+    let world = Steps::seeded(PROD);
+    let document = |url: &str, n: usize| {
+        let many: Vec<_> = (0..n).map(|n| format!("l{n}: v")).collect();
+        let many = many.join(", ");
+        format!(
+            "apiVersion: keyhatch/v1\nkind: Connection\nmetadata: {{name: many, labels: {{{many}}}, tags: {{{many}}}}}\n\
+             spec: {{integration: http, kind: none, fields: {{base_url: '{url}'}}}}\n"
+        )
+    };
+    let ran = run(&world, &["apply"], &document("https://a.example/", 0));
+    assert!(ran.status.success(), "{}", text(&ran.stderr));
+    let plan = text(&run(&world, &["diff"], &document("https://evil.example/", 60)).stdout);
+    let line = "    fields.base_url: https://a.example/ -> https://evil.example/\n";
+    assert!(plan.contains(line) && plan.contains("which the broker does not tell"), "{plan}");
+}
