@@ -1,5 +1,7 @@
 //! git's credential helpers: gitcredentials(7), git-credential(1).
 
+use std::collections::BTreeMap;
+
 use super::{Helping, read_stdin};
 use crate::cli::failure::{Failure, exit};
 use crate::cli::format::Login;
@@ -12,10 +14,12 @@ pub async fn run(helping: &Helping<'_>, operation: &str) -> Result<u8, Failure> 
     if operation != "get" {
         return Ok(0);
     }
-    let asked =
-        |key: &str| question.lines().find_map(|line| line.strip_prefix(key)?.strip_prefix('='));
+    let asked = match attributes(&question) {
+        Ok(asked) => asked,
+        Err(text) => return quit(Failure::new("QUESTION_REFUSED", text, exit::FAILED)),
+    };
     let [protocol, host, path] =
-        ["protocol", "host", "path"].map(|key| asked(key).unwrap_or_default());
+        ["protocol", "host", "path"].map(|key| asked.get(key).copied().unwrap_or_default());
     if !is_plain(path) {
         return refuse(helping, host, path);
     }
@@ -36,6 +40,32 @@ pub async fn run(helping: &Helping<'_>, operation: &str) -> Result<u8, Failure> 
         Ok(answer) => output::write(answer.as_bytes()).map(|()| 0),
         Err(failure) => quit(failure),
     }
+}
+
+/// The values of a question, by key. git ends lines with LF alone, says each key once, and no control character but in
+/// lists (`wwwauth[]`), of which nothing is read. A path has a refusal of its own: [`is_plain`].
+///
+/// # Errors
+/// If git does not ask so: others might read the question otherwise. No value is told.
+fn attributes(question: &str) -> Result<BTreeMap<&str, &str>, String> {
+    let mut found = BTreeMap::new();
+    for line in question.split('\n').take_while(|line| !line.is_empty()) {
+        let Some((key, value)) = line.split_once('=') else {
+            return Err("a line of git's question has no =; end lines with LF alone".to_owned());
+        };
+        if key.ends_with("[]") {
+            continue;
+        }
+        if key != "path" && value.contains(char::is_control) {
+            return Err(format!(
+                "{key:?} of git's question holds a control character; write the URL without, and end lines with LF alone"
+            ));
+        }
+        if found.insert(key, value).is_some() {
+            return Err(format!("git's question says {key:?} twice; say every key once"));
+        }
+    }
+    Ok(found)
 }
 
 /// Ends git's questions: it would ask whoever sits there, and hang where nobody does.

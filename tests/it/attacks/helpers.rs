@@ -74,6 +74,39 @@ fn git_gets_nothing_for_a_path_that_leads_out_of_its_answer() {
 }
 
 #[test]
+fn git_gets_nothing_for_a_question_that_git_does_not_ask() {
+    let world = world();
+    let plain = ["protocol=https", "host=github.com", "path=org/repo"];
+    let git = |lines: &[&str], end: &str| ask(&world, "git", &(lines.join(end) + end + end));
+    let listed = ["wwwauth[]=Basic realm=\"a\tb\"", "wwwauth[]=Negotiate", "capability[]=state"];
+    let fine = git(&[&listed[..], &plain].concat(), "\n");
+    assert!(text(&fine.stdout).contains("not-a-real-token"), "{}", text(&fine.stderr));
+    for (lines, end, reason) in [
+        (&["protocol=https", "host=github.com\r", "path=org/repo"][..], "\n", "QUESTION"),
+        (&["protocol=https\r", "host=github.com", "path=org/repo"], "\n", "QUESTION"),
+        (&["protocol=https", "host=github.com", "path=org/repo\r"], "\n", "PATH"),
+        (&plain, "\r\n", "QUESTION"),
+        (
+            &["protocol=https", "host=evil.example", "host=github.com", "path=org/repo"],
+            "\n",
+            "QUESTION",
+        ),
+        (&["protocol=https", "host=github.com", "path=org/repo", "path=evil"], "\n", "QUESTION"),
+        (
+            &["protocol=https", "host=github.com", "path=org/repo", "username=a\0b"],
+            "\n",
+            "QUESTION",
+        ),
+        (&["protocol=https", "host=github.com", "path=org/repo", "odd"], "\n", "QUESTION"),
+    ] {
+        let ran = git(lines, end);
+        assert_eq!(text(&ran.stdout), "quit=1\n", "{lines:?}");
+        let said = text(&ran.stderr);
+        assert!(said.contains(&format!("error: {reason}_REFUSED: ")), "{lines:?}: {said}");
+    }
+}
+
+#[test]
 fn docker_gets_nothing_in_clear_that_was_not_said_to_be() {
     let world = world();
     for server in
