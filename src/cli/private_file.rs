@@ -1,10 +1,14 @@
 //! Files that hold values: for their owner alone, and there as a whole or not at all.
 
-use std::fs::{File, Metadata, OpenOptions};
-use std::io::{ErrorKind, Write as _};
-use std::os::unix::fs::{MetadataExt as _, OpenOptionsExt as _};
-use std::path::{Path, PathBuf};
+use std::ffi::OsString;
+use std::fs::{File, Metadata};
+use std::io::{self, Write as _};
+use std::os::fd::OwnedFd;
+use std::os::unix::fs::MetadataExt as _;
+use std::path::Path;
 
+use rustix::fs::{AtFlags, Mode, OFlags, fstat, open, openat, statat, unlinkat};
+use rustix::io::Errno;
 use rustix::process::geteuid;
 
 use super::failure::{Failure, exit};
@@ -22,8 +26,7 @@ pub fn write_private(path: &Path, content: &[u8]) -> Result<(), Failure> {
         );
         return Err(Failure::new("FILE", text, exit::FAILED));
     }
-    let directory = path.parent().filter(|parent| !parent.as_os_str().is_empty());
-    let directory = directory.unwrap_or(Path::new("."));
+    let directory = directory_of(path);
     // tempfile makes it 0600.
     let mut file = tempfile::Builder::new()
         .prefix(".keyhatch-")
@@ -34,9 +37,13 @@ pub fn write_private(path: &Path, content: &[u8]) -> Result<(), Failure> {
     Ok(())
 }
 
-/// A file of mode 0600 that is removed when this is dropped.
+/// A file of mode 0600 that is removed when this is dropped, from the directory that it was made in, wherever that has
+/// gone to meanwhile. What has taken its place stays.
 pub struct TemporaryFile {
-    path: PathBuf,
+    directory: OwnedFd,
+    name: OsString,
+    /// Held open, so that no other file gets its number.
+    file: File,
 }
 
 impl TemporaryFile {
@@ -45,23 +52,41 @@ impl TemporaryFile {
     /// # Errors
     /// If something is there, or it cannot be written.
     pub fn write(path: &Path, content: &[u8]) -> Result<Self, Failure> {
-        let opened = OpenOptions::new().write(true).create_new(true).mode(0o600).open(path);
-        let mut file: File = opened.map_err(|error| match error.kind() {
-            ErrorKind::AlreadyExists => in_the_way(path),
-            _ => unwritable(path, &error),
+        let failed = |error: Errno| unwritable(path, &error.into());
+        let Some(name) = path.file_name() else { return Err(in_the_way(path)) };
+        let flags = OFlags::PATH | OFlags::DIRECTORY | OFlags::CLOEXEC;
+        let directory = open(directory_of(path), flags, Mode::empty()).map_err(failed)?;
+        let flags = OFlags::WRONLY | OFlags::CREATE | OFlags::EXCL | OFlags::CLOEXEC;
+        let opened = openat(&directory, name, flags, Mode::RUSR | Mode::WUSR);
+        let file = opened.map_err(|error| match error {
+            Errno::EXIST => in_the_way(path),
+            error => failed(error),
         })?;
-        // From here on it is removed, whatever happens, and wherever the command has gone to meanwhile.
-        let path = std::path::absolute(path)?;
-        let written = Self { path };
-        file.write_all(content).map_err(|error| unwritable(&written.path, &error))?;
+        // From here on it is removed, whatever happens.
+        let mut written = Self { directory, name: name.to_owned(), file: file.into() };
+        written.file.write_all(content).map_err(|error| unwritable(path, &error))?;
         Ok(written)
+    }
+
+    fn remove(&self) -> Result<(), Errno> {
+        let (ours, found) =
+            (fstat(&self.file)?, statat(&self.directory, &self.name, AtFlags::SYMLINK_NOFOLLOW)?);
+        match (ours.st_dev, ours.st_ino) == (found.st_dev, found.st_ino) {
+            true => unlinkat(&self.directory, &self.name, AtFlags::empty()),
+            false => Ok(()),
+        }
     }
 }
 
 impl Drop for TemporaryFile {
     fn drop(&mut self) {
-        let _ = std::fs::remove_file(&self.path);
+        let _ = self.remove();
     }
+}
+
+fn directory_of(path: &Path) -> &Path {
+    let directory = path.parent().filter(|parent| !parent.as_os_str().is_empty());
+    directory.unwrap_or(Path::new("."))
 }
 
 /// Why a file that is there is not replaced, and what to do.
@@ -80,6 +105,6 @@ fn in_the_way(path: &Path) -> Failure {
     Failure::new("FILE", text, exit::FAILED)
 }
 
-fn unwritable(path: &Path, error: &std::io::Error) -> Failure {
+fn unwritable(path: &Path, error: &io::Error) -> Failure {
     Failure::new("FILE", format!("{} cannot be written: {error}", path.display()), exit::FAILED)
 }

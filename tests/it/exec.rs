@@ -181,6 +181,24 @@ fn files_are_for_their_owner_alone_and_go_with_the_command() {
 }
 
 #[test]
+fn a_file_is_removed_where_its_directory_went_and_no_other() {
+    let world = world();
+    let exec = |script: &str| {
+        std::fs::create_dir(world.path("dd")).unwrap();
+        let options = ["--no-mask", "--file", "dd/f=secret:token"];
+        let ran = exec(&world, &options, script);
+        assert_eq!(text(&ran.stdout), "hush-hush-hush", "{}", text(&ran.stderr));
+    };
+    exec("cat dd/f; mv dd ee; mkdir dd; printf keep > dd/f");
+    assert!(!world.path("ee/f").exists());
+    assert_eq!(std::fs::read(world.path("dd/f")).unwrap(), b"keep");
+    std::fs::remove_dir_all(world.path("dd")).unwrap();
+    // Nor is what took its name.
+    exec("cat dd/f; rm dd/f; printf keep > dd/f");
+    assert_eq!(std::fs::read(world.path("dd/f")).unwrap(), b"keep");
+}
+
+#[test]
 fn inherited_variables_that_would_stand_in_the_way_are_taken_away() {
     let world = world();
     let inherited = [
