@@ -65,18 +65,18 @@ pub fn command_line(data: &[u8]) {
 }
 
 fn env_argument(text: &str) {
-    let Some((name, reference, field)) = texts::env_argument(text) else { return };
+    let Some((name, reference, fields)) = texts::env_argument(text) else { return };
     let mut written = reference.to_string();
-    if let Some(field) = &field {
-        assert!(!field.contains(':') && name.is_some());
-        written = format!("{written}:{field}");
+    if !fields.is_empty() {
+        assert!(name.is_some());
+        written = format!("{written}:{}", fields.join(","));
     }
     if let Some(name) = &name {
         written = format!("{name}={written}");
     }
-    let is_plain = field.as_ref().is_none_or(|field| FieldName::parse(field).is_ok());
+    let is_plain = fields.iter().all(|field| FieldName::parse(field).is_ok());
     let again = texts::env_argument(&written);
-    assert!(!is_plain || again == Some((name, reference, field)), "{text:?} {written:?}");
+    assert!(!is_plain || again == Some((name, reference, fields)), "{text:?} {written:?}");
 }
 
 fn placeholders(word: &[u8]) {

@@ -10,7 +10,7 @@ use tonic::transport::Channel;
 
 use super::failure::{Failure, exit};
 use super::output::{moment, second};
-use super::variable::{steers_programs, variable_name};
+use super::variable::{prefixed, steers_programs, variable_name};
 use crate::grpc::pb;
 use crate::grpc::pb::step_service_client::StepServiceClient;
 use crate::integration::{self, FieldRule};
@@ -160,7 +160,7 @@ impl Credential {
                 let rule = self.rule(name).filter(|rule| !rule.env.is_empty());
                 match rule {
                     Some(rule) => [std::slice::from_ref(&rule.env), &rule.also_env].concat(),
-                    None => vec![variable_name(&format!("{}_{name}", self.integration))],
+                    None => vec![prefixed(&self.integration, name.as_str())],
                 }
             }
         })
@@ -169,9 +169,14 @@ impl Credential {
     /// The values under `PREFIX_FIELD`.
     ///
     /// # Errors
-    /// As [`Credential::to_env`].
+    /// As [`Credential::to_env`], and if an editor of the connection chose a field's name: with a prefix such a name
+    /// could be that of any variable.
     pub fn to_env_with_prefix(&self, prefix: &str) -> Result<Vec<(String, &Value)>, Failure> {
-        self.named_by_fields(|name| vec![variable_name(&format!("{prefix}_{name}"))])
+        let named = self.named_by_fields(|name| vec![prefixed(prefix, name.as_str())])?;
+        match self.fields.keys().any(|name| self.is_free(name)) {
+            true => Err(self.refuse_prefix(prefix)),
+            false => Ok(named),
+        }
     }
 
     /// The value of a field, or the only value, under this name, which whoever runs the command has chosen.
@@ -206,6 +211,11 @@ impl Credential {
         integration::find_field(kind, field.as_str())
     }
 
+    /// Whether no built-in integration fixes a field's name.
+    fn is_free(&self, field: &FieldName) -> bool {
+        self.rule(field).is_none_or(|rule| rule.family().is_some())
+    }
+
     /// The values under variables that their names become.
     fn named_by_fields(
         &self,
@@ -231,6 +241,21 @@ impl Credential {
         let text = format!(
             "{what} would become {variable}, which changes what programs execute or whom they talk to; name the \
              variables that you want, each as exec --env NAME={only}"
+        );
+        Failure::new("VARIABLE_REFUSED", text, exit::FAILED)
+    }
+
+    fn refuse_prefix(&self, prefix: &str) -> Failure {
+        let reference = &self.reference;
+        let fields: Vec<&str> = self.fields.keys().map(FieldName::as_str).collect();
+        let variable = match fields.as_slice() {
+            [field] => prefixed(prefix, field),
+            _ => prefix.to_owned(),
+        };
+        let text = format!(
+            "the fields of {reference} have names that its editors choose, and no such name becomes a variable by a \
+             prefix alone; name the fields that you want: exec --env {variable}={reference}:{}",
+            fields.join(",")
         );
         Failure::new("VARIABLE_REFUSED", text, exit::FAILED)
     }

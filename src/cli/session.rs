@@ -16,8 +16,8 @@ use crate::model::Reference;
 /// How often something is read anew that changes while it is read.
 pub const MOST_READS: usize = 16;
 
-/// What is wanted of a reference: one field, or all there is.
-pub type Want<'a> = (&'a Reference, Option<&'a str>);
+/// What is wanted of a reference: these fields, or all there are if this is empty.
+pub type Want<'a> = (&'a Reference, &'a [String]);
 
 /// The versions of what was resolved, by name.
 #[derive(Default)]
@@ -81,20 +81,20 @@ impl Session {
     pub async fn resolve_all(&self, wants: &[Want<'_>]) -> Result<Vec<Arc<Credential>>, Failure> {
         let mut requests: Vec<(&Reference, Vec<String>)> = Vec::new();
         let mut places = Vec::new();
-        for (reference, field) in wants {
+        for (reference, wanted) in wants {
             let is_for = |(other, fields): &(&Reference, Vec<String>)| {
-                other == reference && fields.is_empty() == field.is_none()
+                other == reference && fields.is_empty() == wanted.is_empty()
             };
             let place = requests.iter().position(is_for).unwrap_or(requests.len());
             places.push(place);
-            match (requests.get_mut(place), field) {
-                (None, field) => {
-                    requests.push((*reference, field.iter().map(ToString::to_string).collect()));
+            if place == requests.len() {
+                requests.push((*reference, Vec::new()));
+            }
+            let Some((_, fields)) = requests.get_mut(place) else { continue };
+            for field in *wanted {
+                if !fields.contains(field) {
+                    fields.push(field.clone());
                 }
-                (Some((_, fields)), Some(field)) if !fields.iter().any(|other| other == field) => {
-                    fields.push((*field).to_owned());
-                }
-                (Some(_), _) => {}
             }
         }
         for _ in 0..MOST_READS {

@@ -23,8 +23,8 @@ pub fn seed(text: &str, workflow: Option<&str>) -> Result<Vec<Document>, String>
     Ok(seeds.into_iter().map(|seed| seed.document).collect())
 }
 
-/// An `--env`: its variable or prefix, the reference and the field. None if it is not well formed.
-pub fn env_argument(text: &str) -> Option<(Option<String>, Reference, Option<String>)> {
+/// An `--env`: its variable or prefix, the reference and the fields. None if it is not well formed.
+pub fn env_argument(text: &str) -> Option<(Option<String>, Reference, Vec<String>)> {
     exec::Wanted::parse(text).ok().map(exec::Wanted::into_parts)
 }
 

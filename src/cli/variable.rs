@@ -1,7 +1,8 @@
 //! Names of environment variables, and those that a field's name never becomes.
 //!
 //! Whoever edits a connection chooses the names of its fields, so a field could choose what a step's programs
-//! execute. Whoever runs a command may set such a variable by its name: `--env NAME=REF:FIELD`.
+//! execute. Whoever runs a command may set such a variable by its name: `--env NAME=REF:FIELD`. No list of variables is
+//! ever complete: it is for names that an integration fixes or begins, and other names need that the caller says them.
 
 /// A text as a variable's name: upper case, with `_` for what cannot stand in one.
 pub fn variable_name(text: &str) -> String {
@@ -15,23 +16,31 @@ pub fn variable_name(text: &str) -> String {
     name
 }
 
+/// The variable of a field under a prefix.
+pub fn prefixed(prefix: &str, field: &str) -> String {
+    variable_name(&format!("{prefix}_{field}"))
+}
+
 /// Whether a variable changes which code programs execute, where they find it, or whom they talk to. Case does not
 /// matter: of `http_proxy` programs read both forms.
 pub fn steers_programs(name: &str) -> bool {
     let name = name.to_ascii_uppercase();
     FAMILIES.iter().any(|family| name.starts_with(family))
+        || ENDINGS.iter().any(|ending| name.ends_with(ending))
         || VARIABLES.iter().any(|group| group.contains(&name.as_str()))
 }
 
 /// Beginnings of names; every variable of the family counts.
-const FAMILIES: [&str; 28] = [
+const FAMILIES: [&str; 30] = [
     "ANSIBLE_",
+    "AWS_ENDPOINT_URL",
     "BASH_FUNC_",
-    "CARGO_BUILD_",
-    "CARGO_TARGET_",
+    "CARGO_",
+    "CMAKE_",
     "COMPLUS_",
     "CORECLR_",
     "COR_PROFILER",
+    "DBUS_",
     "DOTNET_",
     "DYLD_",
     "ERL_",
@@ -53,6 +62,19 @@ const FAMILIES: [&str; 28] = [
     "PIP_",
     "TF_CLI_",
     "XDG_",
+];
+
+/// Endings of names by which tools look for commands, and for options that name commands.
+const ENDINGS: [&str; 9] = [
+    "_CMD",
+    "_COMMAND",
+    "_EDITOR",
+    "_HOOK",
+    "_LAUNCHER",
+    "_OPTS",
+    "_PAGER",
+    "_PLUGINS",
+    "_WRAPPER",
 ];
 
 /// Variables, by who reads them.
@@ -77,7 +99,6 @@ const SHELLS: &[&str] = &[
     "OLDPWD",
     "PATH",
     "PATHEXT",
-    "PROMPT_COMMAND",
     "PS0",
     "PS1",
     "PS2",
@@ -99,7 +120,6 @@ const LIBRARIES: &[&str] = &[
     "GIO_EXTRA_MODULES",
     "GTK_MODULES",
     "GTK_PATH",
-    "LIBMYSQL_PLUGINS",
     "LIBMYSQL_PLUGIN_DIR",
     "LIBPATH",
     "LOCPATH",
@@ -118,10 +138,11 @@ const LIBRARIES: &[&str] = &[
 const NETWORK: &[&str] = &[
     "ALL_PROXY",
     "AWS_CA_BUNDLE",
-    "AWS_ENDPOINT_URL",
     "CURL_CA_BUNDLE",
     "DOCKER_HOST",
     "FTP_PROXY",
+    "GH_HOST",
+    "GH_REPO",
     "HOSTALIASES",
     "HTTPS_PROXY",
     "HTTP_PROXY",
@@ -149,15 +170,12 @@ const GIT: &[&str] = &[
     "GIT_ASKPASS",
     "GIT_COMMON_DIR",
     "GIT_DIR",
-    "GIT_EDITOR",
     "GIT_EXEC_PATH",
     "GIT_EXTERNAL_DIFF",
     "GIT_INDEX_FILE",
     "GIT_NAMESPACE",
     "GIT_OBJECT_DIRECTORY",
-    "GIT_PAGER",
     "GIT_PROTOCOL_FROM_USER",
-    "GIT_SEQUENCE_EDITOR",
     "GIT_TEMPLATE_DIR",
     "GIT_WORK_TREE",
 ];
@@ -169,7 +187,6 @@ const EDITORS: &[&str] = &[
     "EXINIT",
     "GVIMINIT",
     "HGEDITOR",
-    "KUBE_EDITOR",
     "LESSCLOSE",
     "LESSEDIT",
     "LESSKEY",
@@ -177,15 +194,9 @@ const EDITORS: &[&str] = &[
     "MANPAGER",
     "MYVIMRC",
     "PAGER",
-    "PSQL_EDITOR",
-    "PSQL_PAGER",
     "SSH_ASKPASS",
     "SSH_ASKPASS_REQUIRE",
     "SUDO_ASKPASS",
-    "SUDO_EDITOR",
-    "SVN_EDITOR",
-    "SYSTEMD_EDITOR",
-    "SYSTEMD_PAGER",
     "VIMINIT",
     "VIMRUNTIME",
     "VISUAL",
@@ -195,17 +206,14 @@ const EDITORS: &[&str] = &[
 const RUNTIMES: &[&str] = &[
     "BUNDLE_GEMFILE",
     "BUNDLE_PATH",
-    "CATALINA_OPTS",
     "CLASSPATH",
     "ELIXIR_ERL_OPTIONS",
     "GEM_HOME",
     "GEM_PATH",
     "IBM_JAVA_OPTIONS",
     "JAVA_HOME",
-    "JAVA_OPTS",
     "JAVA_TOOL_OPTIONS",
     "JDK_JAVA_OPTIONS",
-    "JRUBY_OPTS",
     "MONO_ENV_OPTIONS",
     "MONO_PATH",
     "NODE_OPTIONS",
@@ -250,11 +258,8 @@ const RUNTIMES: &[&str] = &[
 /// Compilers and what runs them.
 const BUILDS: &[&str] = &[
     "ANT_ARGS",
-    "ANT_OPTS",
     "AR",
     "AS",
-    "CARGO_ENCODED_RUSTFLAGS",
-    "CARGO_HOME",
     "CC",
     "CFLAGS",
     "COMPILER_PATH",
@@ -274,7 +279,6 @@ const BUILDS: &[&str] = &[
     "GOROOT",
     "GOSUMDB",
     "GOTOOLCHAIN",
-    "GRADLE_OPTS",
     "GRADLE_USER_HOME",
     "LD",
     "LDFLAGS",
@@ -282,17 +286,13 @@ const BUILDS: &[&str] = &[
     "MAKEFILES",
     "MAKEFLAGS",
     "MAVEN_ARGS",
-    "MAVEN_OPTS",
     "PKG_CONFIG",
     "PKG_CONFIG_PATH",
     "RUSTC",
-    "RUSTC_WORKSPACE_WRAPPER",
-    "RUSTC_WRAPPER",
     "RUSTDOC",
     "RUSTFLAGS",
     "RUSTUP_HOME",
     "RUSTUP_TOOLCHAIN",
-    "SBT_OPTS",
 ];
 
 /// Tools that run a command which a variable names.
@@ -300,11 +300,11 @@ const TOOLS: &[&str] = &[
     "BORG_PASSCOMMAND",
     "BORG_RSH",
     "CVS_RSH",
+    "GH_BROWSER",
+    "GH_PATH",
     "GREP_OPTIONS",
-    "HELM_PLUGINS",
     "HGMERGE",
     "KUBECTL_EXTERNAL_DIFF",
-    "RESTIC_PASSWORD_COMMAND",
     "RSYNC_CONNECT_PROG",
     "RSYNC_OLD_ARGS",
     "RSYNC_RSH",
@@ -320,6 +320,7 @@ const FILES: &[&str] = &[
     "COMPOSE_FILE",
     "CURL_HOME",
     "DOCKER_CONFIG",
+    "GH_CONFIG_DIR",
     "GIT_LFS_CONFIG",
     "GOOGLE_APPLICATION_CREDENTIALS",
     "HELM_CONFIG_HOME",
@@ -361,6 +362,16 @@ mod tests {
             "http_proxy",
             "https_proxy",
             "KEYHATCH_KEK_COMMAND",
+            "AWS_ENDPOINT_URL_S3",
+            "AWS_PAGER",
+            "CARGO_REGISTRY_CREDENTIAL_PROVIDER",
+            "CMAKE_C_COMPILER_LAUNCHER",
+            "DBUS_SESSION_BUS_ADDRESS",
+            "GH_CONFIG_DIR",
+            "GH_EDITOR",
+            "RUSTC_WRAPPER",
+            "SBT_OPTS",
+            "TF_PLUGINS",
         ] {
             assert!(steers_programs(name), "{name}");
         }
@@ -373,11 +384,15 @@ mod tests {
 
     #[test]
     fn no_customary_variable_of_the_catalogue_is_among_them() {
-        let kinds = built_in().values().flat_map(|integration| &integration.kinds);
-        let customary = kinds.flat_map(|kind| &kind.fields);
-        for rule in customary {
-            let mut names = std::iter::once(&rule.env).chain(&rule.also_env);
-            assert!(names.all(|name| !steers_programs(name)), "{}", rule.name);
+        for integration in built_in().values() {
+            for rule in integration.kinds.iter().flat_map(|kind| &kind.fields) {
+                let named = match rule.env.as_str() {
+                    "" => prefixed(integration.name.as_str(), rule.family().unwrap_or(&rule.name)),
+                    env => env.to_owned(),
+                };
+                let mut names = std::iter::once(&named).chain(&rule.also_env);
+                assert!(names.all(|name| !steers_programs(name)), "{named}");
+            }
         }
     }
 

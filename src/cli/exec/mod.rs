@@ -51,8 +51,9 @@ use streams::{Mask, Stream, Streams};
 #[command(group = clap::ArgGroup::new("what").required(true).multiple(true).args(["env", "env_file", "file", "serve"]))]
 pub struct Exec {
     /// What to put into the environment; may be given more than once. REF: every field under its
-    /// customary name, such as AWS_ACCESS_KEY_ID. PREFIX=REF: every field as PREFIX_FIELD.
-    /// NAME=REF:FIELD: one field. NAME=secret:SECRET: a secret.
+    /// customary name, such as AWS_ACCESS_KEY_ID. PREFIX=REF:A,B: these fields as PREFIX_A and PREFIX_B.
+    /// PREFIX=REF: every field, where the integration fixes their names. NAME=REF:FIELD: one field.
+    /// NAME=secret:SECRET: a secret.
     #[arg(long, value_name = "WHAT")]
     env: Vec<String>,
     /// A file of what --env takes, one a line, and lines with #: references only and no values, so that it can be
@@ -152,8 +153,8 @@ impl Exec {
         let masked = (!streams.is_empty()).then_some(masks.as_ref());
         let session = Arc::new(Session::open(common).await?);
         let mut environment = Environment::inherited(self.pristine);
-        let for_env = wanted.iter().map(|wanted| (&wanted.reference, wanted.field.as_deref()));
-        let for_files = files.iter().map(|file| (&file.reference, file.field.as_deref()));
+        let for_env = wanted.iter().map(|wanted| (&wanted.reference, wanted.fields.as_slice()));
+        let for_files = files.iter().map(|file| (&file.reference, file.field.as_slice()));
         let taken = session.resolve_all(&for_env.chain(for_files).collect::<Vec<_>>()).await?;
         for credential in &taken {
             mask_values(masked, credential)?;

@@ -5,6 +5,7 @@ use std::path::{Path, PathBuf};
 use crate::cli::credential::Credential;
 use crate::cli::failure::Failure;
 use crate::cli::input;
+use crate::cli::variable::prefixed;
 use crate::model::{Reference, Value};
 
 /// The longest file of references, in bytes.
@@ -17,8 +18,8 @@ pub struct Wanted {
     name: Option<String>,
     /// What is to be resolved.
     pub reference: Reference,
-    /// This field of it alone.
-    pub field: Option<String>,
+    /// These fields of it alone; all of them if empty.
+    pub fields: Vec<String>,
 }
 
 /// One `--file`.
@@ -85,12 +86,12 @@ fn reference_and_field(text: &str) -> Result<(Reference, Option<String>), Failur
 }
 
 impl Wanted {
-    /// The variable or prefix, the reference and the field.
-    pub fn into_parts(self) -> (Option<String>, Reference, Option<String>) {
-        (self.name, self.reference, self.field)
+    /// The variable or prefix, the reference and the fields.
+    pub fn into_parts(self) -> (Option<String>, Reference, Vec<String>) {
+        (self.name, self.reference, self.fields)
     }
 
-    /// `REF`, `PREFIX=REF`, `NAME=REF:FIELD` or `NAME=secret:SECRET`
+    /// `REF`, `PREFIX=REF`, `PREFIX=REF:FIELD,FIELD`, `NAME=REF:FIELD` or `NAME=secret:SECRET`
     pub fn parse(text: &str) -> Result<Self, Failure> {
         // A group's own = stands behind its colons.
         let (name, rest) = match text.split_once('=') {
@@ -110,12 +111,17 @@ impl Wanted {
             )),
             None => failure,
         })?;
-        let wanted = Self { name, reference, field };
-        if wanted.field.is_some() && wanted.name.is_none() {
+        let fields = field.iter().flat_map(|list| list.split(','));
+        let fields: Vec<String> = fields.map(ToOwned::to_owned).collect();
+        if !fields.is_empty() && name.is_none() {
             let text = format!("--env {text}: one field needs a name; write NAME={text}");
             return Err(Failure::usage(text));
         }
-        Ok(wanted)
+        if fields.iter().any(String::is_empty) {
+            let text = format!("--env {text}: a field's name is empty; write REF:FIELD,FIELD");
+            return Err(Failure::usage(text));
+        }
+        Ok(Self { name, reference, fields })
     }
 
     /// Reads a file of references: what `--env` takes, one a line. Blank lines and lines with # are passed over.
@@ -151,11 +157,18 @@ impl Wanted {
         &'a self,
         credential: &'a Credential,
     ) -> Result<Vec<(String, &'a Value)>, Failure> {
-        let is_one = self.field.is_some() || matches!(self.reference, Reference::Secret(_));
-        match &self.name {
-            None => credential.to_env(),
-            Some(name) if is_one => credential.to_env_as(name, self.field.as_deref()),
-            Some(prefix) => credential.to_env_with_prefix(prefix),
+        let is_secret = matches!(self.reference, Reference::Secret(_));
+        match (&self.name, self.fields.as_slice()) {
+            (None, _) => credential.to_env(),
+            (Some(name), []) if is_secret => credential.to_env_as(name, None),
+            (Some(prefix), []) => credential.to_env_with_prefix(prefix),
+            (Some(name), [field]) => credential.to_env_as(name, Some(field)),
+            (Some(prefix), fields) => {
+                let named = fields
+                    .iter()
+                    .map(|field| credential.to_env_as(&prefixed(prefix, field), Some(field)));
+                Ok(named.collect::<Result<Vec<_>, _>>()?.concat())
+            }
         }
     }
 }
@@ -193,29 +206,39 @@ mod tests {
     fn every_form_of_env_is_understood() {
         let parse = |text: &str| {
             let wanted = Wanted::parse(text).unwrap();
-            (wanted.name, wanted.reference.to_string(), wanted.field)
+            (wanted.name, wanted.reference.to_string(), wanted.fields.join(" "))
         };
         let some = |text: &str| Some(text.to_owned());
-        assert_eq!(parse("aws/prod"), (None, "aws/prod".into(), None));
-        assert_eq!(parse("AWS=aws/prod"), (some("AWS"), "aws/prod".into(), None));
+        let none = String::new;
+        assert_eq!(parse("aws/prod"), (None, "aws/prod".into(), none()));
+        assert_eq!(parse("AWS=aws/prod"), (some("AWS"), "aws/prod".into(), none()));
+        assert_eq!(parse("DB=aws/prod:a,b.c"), (some("DB"), "aws/prod".into(), "a b.c".into()));
         assert_eq!(
             parse("PW=postgres/main:password"),
-            (some("PW"), "postgres/main".into(), some("password"))
+            (some("PW"), "postgres/main".into(), "password".into())
         );
-        assert_eq!(parse("TOKEN=secret:token"), (some("TOKEN"), "secret:token".into(), None));
-        assert_eq!(parse("default:slack"), (None, "default:slack".into(), None));
+        assert_eq!(parse("TOKEN=secret:token"), (some("TOKEN"), "secret:token".into(), none()));
+        assert_eq!(parse("default:slack"), (None, "default:slack".into(), none()));
         assert_eq!(
             parse("X=default:slack:api_token"),
-            (some("X"), "default:slack".into(), some("api_token"))
+            (some("X"), "default:slack".into(), "api_token".into())
         );
         let group = "group:accounts:env=prod,region=eu";
-        assert_eq!(parse(group), (None, group.into(), None));
-        assert_eq!(parse(&format!("P={group}")), (some("P"), group.into(), None));
+        assert_eq!(parse(group), (None, group.into(), none()));
+        assert_eq!(parse(&format!("P={group}")), (some("P"), group.into(), none()));
         assert_eq!(
             parse(&format!("K={group}:access_key_id")),
-            (some("K"), group.into(), some("access_key_id"))
+            (some("K"), group.into(), "access_key_id".into())
         );
-        for bad in ["", "1A=aws/prod", "aws", "aws/prod:password", "A B=aws/prod"] {
+        for bad in [
+            "",
+            "1A=aws/prod",
+            "aws",
+            "aws/prod:password",
+            "A B=aws/prod",
+            "A=aws/b:c,",
+            "A=aws/b:",
+        ] {
             assert!(Wanted::parse(bad).is_err(), "{bad}");
         }
     }

@@ -52,16 +52,9 @@ fn no_field_becomes_a_variable_that_steers_programs() {
         ("JAVA_TOOL", "JAVA_TOOL_OPTIONS"),
         ("npm_config_x", "NPM_CONFIG_X_"),
         ("KEYHATCH", "KEYHATCH_"),
-        ("CLASS", ""),
     ] {
-        let ran = run(&format!("{prefix}=generic/hostile"));
-        match variable {
-            // Harmless beginnings go on.
-            "" => assert!(ran.status.success()),
-            variable => refused(&ran, variable),
-        }
+        refused(&run(&format!("{prefix}=generic/hostile")), variable);
     }
-    std::fs::remove_file(world.path("ran")).unwrap();
     refused(&run("git/hostile"), "GIT_SSH_COMMAND");
     refused(&run("secret:path"), "PATH");
     refused(&run("secret:LD_PRELOAD"), "LD_PRELOAD");
@@ -88,4 +81,48 @@ fn whoever_runs_a_command_may_name_such_a_variable() {
     let env = ["exec", "--no-mask", "--env", "GIT_SSH_COMMAND=git/hostile:ssh_command", "--env"];
     let ran = world.run("keyhatch", &[&env[..], &["NAME=secret:token"], &command].concat());
     assert_eq!(String::from_utf8(ran.stdout).unwrap(), "touch ran\nhush-hush\n");
+}
+
+#[test]
+fn no_prefix_alone_sets_names_that_an_editor_chose() {
+    let own = "---\napiVersion: keyhatch/v1\nkind: Integration\nmetadata: {name: own}\nspec:\n  kinds:\n  \
+               - {name: any, fields: [{name: '*', description: x, sensitive: true}]}\n";
+    let fields = [("new_way_in", "hush-1"), ("url", "hush-2")];
+    let world = Steps::seeded(
+        &[
+            own.to_owned(),
+            connection("generic", "app", &fields),
+            connection("generic", "one", &[("new.way", "hush-1")]),
+            connection("own", "app", &fields),
+            connection("http", "none", &[("base_url", "https://a.example"), ("tokens.in", "hush")]),
+        ]
+        .concat(),
+    );
+    let run = |options: &[&str]| {
+        let command = ["--", "sh", "-c", "env | grep ^TOOL_ | sort"];
+        world.run("keyhatch", &[&["exec", "--no-mask"], options, &command].concat())
+    };
+    for (asked, typed) in [
+        ("TOOL=generic/app", "TOOL=generic/app:new_way_in,url"),
+        ("TOOL=generic/one", "TOOL_NEW_WAY=generic/one:new.way"),
+        ("TOOL=own/app", "TOOL=own/app:new_way_in,url"),
+        ("TOOL=http/none", "TOOL=http/none:base_url,tokens.in"),
+    ] {
+        std::fs::write(world.path("refs"), asked).unwrap();
+        for options in [["--env", asked], ["--env-file", "refs"]] {
+            let ran = run(&options);
+            let said = String::from_utf8_lossy(&ran.stderr);
+            assert!(!ran.status.success() && ran.stdout.is_empty(), "{asked}: {said}");
+            assert!(said.contains("error: VARIABLE_REFUSED: "), "{asked}: {said}");
+            assert!(said.contains(&format!(": exec --env {typed}\n")), "{asked}: {said}");
+        }
+        // That command is all there is to type.
+        assert!(run(&["--env", typed]).status.success(), "{typed}");
+    }
+    let ran = run(&["--env", "tool=generic/app:url,new_way_in"]);
+    let set = String::from_utf8(ran.stdout).unwrap();
+    assert_eq!(set, "TOOL_NEW_WAY_IN=hush-1\nTOOL_URL=hush-2\n");
+    // A fixed beginning is no way to other programs' variables.
+    let command = ["exec", "--no-mask", "--env", "generic/app", "--", "printenv", "GENERIC_URL"];
+    assert_eq!(world.run("keyhatch", &command).stdout, b"hush-2\n");
 }
