@@ -7,6 +7,9 @@
 //!
 //! A share takes of its own first, and only what is above that of the pools. So whoever holds all that he may have of
 //! a pool keeps from others what is in the pool, and never what is their own. Counters only: no lock, and no queue.
+//!
+//! A pool counts what a share takes before the share does, and gives it back after the share. So a pool holds at least
+//! what its shares hold, and no counter falls below 0.
 
 use std::sync::Arc;
 use std::sync::atomic::{AtomicU64, Ordering};
@@ -30,9 +33,11 @@ impl Pool {
     }
 
     fn take(&self, count: u64) -> bool {
-        let before = self.taken.fetch_add(count, Ordering::AcqRel);
-        let fits = before + count <= self.most;
-        if fits && self.above.as_ref().is_none_or(|above| above.take(count)) {
+        let after = |taken: u64| taken.checked_add(count).filter(|after| *after <= self.most);
+        if self.taken.fetch_update(Ordering::AcqRel, Ordering::Acquire, after).is_err() {
+            return false;
+        }
+        if self.above.as_ref().is_none_or(|above| above.take(count)) {
             return true;
         }
         self.taken.fetch_sub(count, Ordering::AcqRel);
@@ -78,14 +83,24 @@ impl Share {
 
     /// Takes so much, if there is so much.
     pub(super) fn take(&self, count: u64) -> bool {
+        self.add(count, self.most, |pooled| self.pool.take(pooled))
+    }
+
+    /// Takes so much of what there is, or is not: more is taken when it was given back.
+    pub(super) fn owe(&self, count: u64) {
+        self.add(count, u64::MAX, |pooled| {
+            self.pool.owe(pooled);
+            true
+        });
+    }
+
+    fn add(&self, count: u64, most: u64, take_of_pool: impl Fn(u64) -> bool) -> bool {
         let mut taken = self.taken.load(Ordering::Acquire);
         loop {
-            let after = taken + count;
-            if after > self.most {
-                return false;
-            }
+            let after = taken.checked_add(count).filter(|after| *after <= most);
+            let Some(after) = after else { return false };
             let pooled = self.above_own(after) - self.above_own(taken);
-            if pooled > 0 && !self.pool.take(pooled) {
+            if pooled > 0 && !take_of_pool(pooled) {
                 return false;
             }
             let swapped =
@@ -95,15 +110,6 @@ impl Share {
                 self.pool.give(pooled);
             }
             taken = now;
-        }
-    }
-
-    /// Takes so much of what there is, or is not: more is taken when it was given back.
-    pub(super) fn owe(&self, count: u64) {
-        let before = self.taken.fetch_add(count, Ordering::AcqRel);
-        let pooled = self.above_own(before + count) - self.above_own(before);
-        if pooled > 0 {
-            self.pool.owe(pooled);
         }
     }
 
@@ -160,6 +166,35 @@ mod tests {
         share.give(13);
         assert!(share.take(1) && !share.take(1));
         share.give(8);
+        assert_eq!(door.taken.load(Ordering::Acquire), 0);
+    }
+
+    #[test]
+    fn who_owes_and_gives_at_once_leaves_nothing_behind() {
+        let door = Pool::new(1_000);
+        let share = Share::new(1, 100, &door.part(1_000));
+        std::thread::scope(|scope| {
+            for thread in 0..4 {
+                let share = &share;
+                scope.spawn(move || {
+                    for _ in 0..300_000 {
+                        if thread % 2 == 0 {
+                            share.owe(1);
+                            share.give(1);
+                        } else if share.take(1) {
+                            share.give(1);
+                        }
+                    }
+                });
+            }
+            scope.spawn(|| {
+                for _ in 0..300_000 {
+                    let taken = door.taken.load(Ordering::Acquire);
+                    assert!(taken <= 8, "{taken}");
+                }
+            });
+        });
+        assert_eq!(share.taken.load(Ordering::Acquire), 0);
         assert_eq!(door.taken.load(Ordering::Acquire), 0);
     }
 
