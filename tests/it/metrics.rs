@@ -4,6 +4,7 @@ use std::io::Write as _;
 use std::net::{SocketAddr, TcpStream};
 use std::os::unix::net::UnixStream;
 use std::path::Path;
+use std::sync::atomic::{AtomicBool, Ordering};
 use std::time::Duration;
 
 use allocation_counter::measure;
@@ -388,6 +389,27 @@ fn slow_and_garbled_clients_hold_up_no_step_and_are_cut_off() {
     let told = Scrape::of(address);
     assert_eq!(told.requests("steps", &format!("{STEP}/Resolve"), "OK"), 1);
     assert!(world.serving.terminate());
+}
+
+#[test]
+fn requests_for_other_paths_keep_no_scraper_waiting() {
+    let world = World::start();
+    let address = world.address();
+    let is_over = AtomicBool::new(false);
+    std::thread::scope(|scope| {
+        for _ in 0..20 {
+            scope.spawn(|| {
+                while !is_over.load(Ordering::SeqCst) {
+                    say(address, b"GET /x HTTP/1.1\r\nHost: localhost\r\n\r\n");
+                }
+            });
+        }
+        let request = b"GET /metrics HTTP/1.1\r\nHost: localhost\r\n\r\n";
+        // More than there are places, many times over.
+        let told: Vec<_> = (0..200).map(|_| say(address, request).0).collect();
+        is_over.store(true, Ordering::SeqCst);
+        assert!(told.iter().all(|status| *status == 200), "{told:?}");
+    });
 }
 
 #[test]

@@ -9,6 +9,8 @@ use hyper::body::{Bytes, Incoming};
 use hyper::header::{ALLOW, CACHE_CONTROL, CONTENT_TYPE, HOST, HeaderMap, HeaderValue};
 use hyper::{Method, Request, Response, StatusCode};
 
+use tokio::time::Instant;
+
 use super::{Source, gauges};
 use crate::metrics;
 
@@ -43,15 +45,23 @@ pub(super) async fn answer(
     })
 }
 
-async fn text(source: Source) -> Option<String> {
+async fn text(source: Source) -> Option<Bytes> {
+    let begun = Instant::now();
+    if let Some(text) = source.told.again(begun) {
+        return Some(text);
+    }
     let turn = Arc::clone(&source.readers).acquire_owned().await.ok()?;
     // It looks at the journal, whose disk may hang.
     let text = tokio::task::spawn_blocking(move || {
         let text = metrics::text(&source.metrics, gauges::read(&source.broker));
+        let text = text.ok().map(Bytes::from);
+        if let Some(text) = &text {
+            source.told.keep(begun, text);
+        }
         drop(turn);
         text
     });
-    text.await.ok()?.ok()
+    text.await.ok()?
 }
 
 /// A page that a browser shows can have a name of its own lead to this address (DNS rebinding), and then says that
@@ -73,8 +83,8 @@ fn plain(status: StatusCode, text: &'static str) -> Answer {
     with(status, PLAIN, format!("{text}\n"))
 }
 
-fn with(status: StatusCode, kind: &'static str, body: String) -> Answer {
-    let mut answer = Response::new(Full::new(Bytes::from(body)));
+fn with(status: StatusCode, kind: &'static str, body: impl Into<Bytes>) -> Answer {
+    let mut answer = Response::new(Full::new(body.into()));
     *answer.status_mut() = status;
     answer.headers_mut().insert(CONTENT_TYPE, HeaderValue::from_static(kind));
     answer.headers_mut().insert(CACHE_CONTROL, HeaderValue::from_static("no-store"));

@@ -1,12 +1,13 @@
 //! Where Prometheus fetches metrics: an address of this machine, if the configuration names one.
 //!
 //! Whoever can connect may read, and everybody on this machine can connect. So nothing is told that is secret,
-//! no name but those of operators and executors. Whoever says nothing keeps no place from others who want to read;
-//! whoever asks without end takes turns from them, and nothing from steps: see the bounds below.
+//! no name but those of operators and executors. Everybody is accepted at once, and the oldest gives way where there are
+//! too many: nobody waits for somebody else to go. Whoever asks without end is told a text that was made already.
 
 mod door;
 mod gauges;
 mod places;
+mod told;
 
 use std::net::{SocketAddr, TcpListener as StdTcpListener};
 use std::os::fd::AsFd as _;
@@ -21,6 +22,7 @@ use tokio::sync::Semaphore;
 use tokio_util::sync::CancellationToken;
 
 use self::places::{Place, Places};
+use self::told::Told;
 use super::DaemonError;
 use crate::broker::Broker;
 use crate::metrics::Metrics;
@@ -36,9 +38,6 @@ const PATIENCE: Duration = Duration::from_secs(10);
 const MAX_HEAD_BYTES: usize = 8 * 1024;
 /// The most headers of a request.
 const MAX_HEADERS: usize = 32;
-/// How long the place of a connection stays taken when it was answered: so many answers a second are given at most,
-/// as these and the places make.
-const PAUSE: Duration = Duration::from_millis(100);
 /// How long to wait before accepting again when the system has no file descriptor to give.
 const OUT_OF_FILES_PAUSE: Duration = Duration::from_millis(250);
 
@@ -48,11 +47,17 @@ pub(super) struct Source {
     broker: Arc<Broker>,
     metrics: Metrics,
     readers: Arc<Semaphore>,
+    told: Arc<Told>,
 }
 
 impl Source {
     pub(super) fn new(broker: Arc<Broker>, metrics: Metrics) -> Self {
-        Self { broker, metrics, readers: Arc::new(Semaphore::new(MAX_READERS)) }
+        Self {
+            broker,
+            metrics,
+            readers: Arc::new(Semaphore::new(MAX_READERS)),
+            told: Arc::default(),
+        }
     }
 }
 
@@ -106,14 +111,11 @@ async fn accept(listener: TcpListener, source: Source) {
             continue;
         };
         let (source, places) = (source.clone(), Arc::clone(&places));
-        let place = places.take(stream.as_fd().try_clone_to_owned().ok()).await;
+        let place = places.take(stream.as_fd().try_clone_to_owned().ok());
         tokio::spawn(async move {
             tokio::select! {
-                () = place.taken_away() => return,
+                () = place.taken_away() => {}
                 () = converse(stream, &source, &place) => {}
-            }
-            if place.has_asked() {
-                tokio::time::sleep(PAUSE).await;
             }
             places.give(&place);
         });
