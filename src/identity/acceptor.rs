@@ -9,8 +9,8 @@
 //!
 //! On a socket of one, what is beyond a bound waits in the kernel's queue. Who has gone while it waited there takes no
 //! turn: else whoever connects and closes, again and again, would keep a queue of thousands before the next good
-//! client. On a socket of many nobody waits for others: see [`lobby`](super::lobby). A bad client ends its own
-//! connection only.
+//! client. On a socket of many everybody is accepted at once, and the loop waits for nobody's handshake: see
+//! [`lobby`](super::lobby). A bad client ends its own connection only.
 
 use std::sync::Arc;
 use std::time::Duration;
@@ -27,6 +27,7 @@ use tokio_util::sync::CancellationToken;
 
 use super::connection::{Connection, Peer, Places};
 use super::entrance::{Arrival, Entrance, Hall};
+use super::lobby::Origin;
 use super::pace::{Pace, PaceLimits, Reading};
 use super::patience::{Patience, Traffic};
 use super::pins::{self, LetIn, OpenConnections};
@@ -143,10 +144,10 @@ impl<T: Clone + Send + Sync + 'static> Acceptor<T> {
             if let Some(pace) = &mut pace {
                 pace.keep().await;
             }
-            match peer_uid(&stream, gate.uid) {
-                Ok(uid) => match hall.admit(uid, has_spoken, turn).await {
-                    Ok(arrival) => self.greet((stream, uid), gate, arrival, reading.clone()),
-                    Err(refusal) => self.refused().note(refusal, Some(uid)),
+            match origin(&stream, gate.uid) {
+                Ok(origin) => match hall.admit(origin, has_spoken, turn) {
+                    Ok(arrival) => self.greet((stream, origin.uid), gate, arrival, reading.clone()),
+                    Err(refusal) => self.refused().note(refusal, Some(origin.uid)),
                 },
                 Err((refusal, uid)) => self.refused().note(refusal, uid),
             }
@@ -248,11 +249,11 @@ fn look_at(stream: &UnixStream) -> (bool, bool) {
 }
 
 /// Whose connection it is, if it is of this user, or of any if none is named.
-fn peer_uid(stream: &UnixStream, expected: Option<u32>) -> Result<u32, (Refusal, Option<u32>)> {
+fn origin(stream: &UnixStream, expected: Option<u32>) -> Result<Origin, (Refusal, Option<u32>)> {
     let credentials = stream.peer_cred().map_err(|_| (Refusal::NoCredentials, None))?;
     let uid = credentials.uid();
     match expected {
         Some(expected) if expected != uid => Err((Refusal::OtherUser, Some(uid))),
-        _ => Ok(uid),
+        _ => Ok(Origin { uid, process: credentials.pid().unwrap_or_default() }),
     }
 }

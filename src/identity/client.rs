@@ -1,7 +1,9 @@
 //! The other side of a door: how the CLI and the tests connect.
 
+use std::io::ErrorKind::WouldBlock;
 use std::path::Path;
 use std::sync::Arc;
+use std::time::Duration;
 
 use rustls::pki_types::{ServerName, UnixTime};
 use rustls::{
@@ -9,12 +11,18 @@ use rustls::{
 };
 use tokio::io::AsyncBufReadExt as _;
 use tokio::net::UnixStream;
+use tokio::time::Instant;
 use tokio_rustls::TlsConnector;
 use zeroize::Zeroizing;
 
 use super::pins::NotLetIn;
 use super::tls::{TlsError, certificates, private_key, provider};
 use crate::model::Timestamp;
+
+/// How long a client tries to come into a socket's queue that is full, and how long it waits before each try.
+const QUEUE_PATIENCE: Duration = Duration::from_secs(5);
+const FIRST_PAUSE: Duration = Duration::from_millis(1);
+const LONGEST_PAUSE: Duration = Duration::from_millis(20);
 
 /// A TLS connection to a door.
 pub type TlsClientStream = tokio_rustls::client::TlsStream<UnixStream>;
@@ -126,6 +134,20 @@ impl ClientIdentity {
     }
 }
 
+/// Linux refuses at once (EAGAIN) where a Unix socket's queue is full, which it seldom is for long.
+async fn reach(socket: &Path) -> std::io::Result<UnixStream> {
+    let (end, mut pause) = (Instant::now() + QUEUE_PATIENCE, FIRST_PAUSE);
+    loop {
+        match UnixStream::connect(socket).await {
+            Err(error) if error.kind() == WouldBlock && Instant::now() < end => {
+                tokio::time::sleep(pause).await;
+                pause = (pause * 2).min(LONGEST_PAUSE);
+            }
+            reached => return reached,
+        }
+    }
+}
+
 /// Connects to the door behind a Unix socket.
 ///
 /// # Errors
@@ -135,7 +157,7 @@ pub async fn connect(
     identity: &ClientIdentity,
 ) -> Result<TlsClientStream, ConnectError> {
     let connector = TlsConnector::from(Arc::new(identity.config()?));
-    let stream = UnixStream::connect(socket).await?;
+    let stream = reach(socket).await?;
     let name = ServerName::try_from("localhost").map_err(std::io::Error::other)?;
     connector.connect(name, stream).await.map_err(told)
 }

@@ -4,7 +4,7 @@ use std::sync::Arc;
 
 use tokio::sync::{OwnedSemaphorePermit, Semaphore};
 
-use super::lobby::{Lobby, LobbyLimits, Seat};
+use super::lobby::{Lobby, LobbyLimits, Origin, Seat};
 use super::refused::Refusal;
 use super::standing::{Standing, Stay};
 use super::svid::Svid;
@@ -78,10 +78,10 @@ impl Hall {
         connection.ok().zip(handshake.ok())
     }
 
-    /// Lets somebody of this user come in front of the handshake.
-    pub(super) async fn admit(
+    /// Lets somebody come in front of the handshake. Never waits: others stand behind.
+    pub(super) fn admit(
         &self,
-        uid: u32,
+        origin: Origin,
         has_spoken: bool,
         turn: Turn,
     ) -> Result<Arrival, Refusal> {
@@ -92,7 +92,7 @@ impl Hall {
                 Ok(Arrival::One { standing: Arc::clone(standing), stay, turn })
             }
             Self::Many { lobby, stand } => {
-                let seat = lobby.admit(uid, has_spoken).await?;
+                let seat = lobby.admit(origin, has_spoken)?;
                 Ok(Arrival::Many { seat, stand: Arc::clone(stand) })
             }
         }

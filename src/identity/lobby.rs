@@ -1,14 +1,17 @@
-//! Those at a door of many whose handshakes are not done, and of whom only the Unix user is known.
+//! Those at a door of many whose handshakes are not done, and of whom only the Unix user and the process are known.
 //!
-//! Root and the daemon's own user have three quarters of the places, half of these for each, if they are two. Others have
-//! the last quarter, half of that for each, at a pace of their own. Where there is no place a silent one gives way:
-//! first whoever has said nothing, then whoever has begun and gone on for too long. A client that means it speaks at
-//! once, so whoever keeps silence keeps nobody out. Where all speak, root waits for a moment, and others are turned
-//! away.
+//! Root and the daemon's own user have three quarters of the places: all of these if they are the same user, as in a
+//! daemon that runs as root, and half for each if they are two. Others have the last quarter, half of that for each, at
+//! a pace of their own. Nobody waits here, since all who come later would wait with him: where there is no place,
+//! somebody gives way or the newcomer is turned away.
 //!
-//! Processes of one user cannot be told from each other here. A step that runs as the daemon's own user, which could
-//! as well end the daemon, can take turns of others of that user by speaking and stopping; it takes none of root's
-//! and none of other users'.
+//! The process with the most connections gives way, the silent ones of these first and then the oldest: at once to a
+//! process that has fewer, and to another of its own only after a moment. So one process, whatever it says or keeps
+//! to itself, keeps out only itself, also of root and also where root is the daemon's own user.
+//!
+//! Processes of one user cannot be told apart by more than their numbers. A user with as many processes as there are
+//! places for him can take turns of his other processes, by each speaking and stopping. He takes none of other users',
+//! but for one case: a daemon that runs as root shares its places with everything else that root runs.
 
 use std::collections::{HashMap, VecDeque};
 use std::sync::Arc;
@@ -16,7 +19,6 @@ use std::sync::atomic::{AtomicBool, Ordering};
 use std::time::Duration;
 
 use parking_lot::Mutex;
-use tokio::sync::Notify;
 use tokio::time::Instant;
 use tokio_util::sync::CancellationToken;
 
@@ -25,11 +27,10 @@ use super::refused::Refusal;
 
 /// The most users whose pace is remembered; who comes beyond them waits until one is forgotten.
 const MAX_USERS: usize = 1024;
-/// Who has spoken is given this long before another may take its place, and who has not, this long to begin.
-const GRACE: Duration = Duration::from_millis(500);
+/// Who has spoken is given this long before another may take its place, and who has not, this long to begin; none of
+/// it where a process with more gives way to a process with fewer.
+const GRACE: Duration = Duration::from_millis(100);
 const BEGINNING: Duration = Duration::from_millis(20);
-/// How long root waits before it looks again whether somebody can give way.
-const MOMENT: Duration = Duration::from_millis(20);
 
 /// How many there may be.
 #[derive(Clone, Copy, Debug)]
@@ -40,16 +41,24 @@ pub struct LobbyLimits {
     pub guests: PaceLimits,
 }
 
+/// Whose a connection is, as the kernel noted it when it was made.
+#[derive(Clone, Copy, Debug)]
+pub(super) struct Origin {
+    /// The Unix user.
+    pub(super) uid: u32,
+    /// The process; 0 for all that the daemon's PID namespace does not show.
+    pub(super) process: i32,
+}
+
 /// Who stands there, the oldest first.
 pub(super) struct Lobby {
     limits: LobbyLimits,
     standing: Mutex<VecDeque<Entrant>>,
-    left: Notify,
     paces: Mutex<HashMap<u32, Pace>>,
 }
 
 struct Entrant {
-    uid: u32,
+    origin: Origin,
     since: Instant,
     has_spoken: Arc<AtomicBool>,
     evicted: CancellationToken,
@@ -78,41 +87,28 @@ impl Drop for Seat {
     fn drop(&mut self) {
         let is_it = |one: &Entrant| Arc::ptr_eq(&one.has_spoken, &self.has_spoken);
         self.lobby.standing.lock().retain(|one| !is_it(one));
-        self.lobby.left.notify_one();
     }
 }
 
 impl Lobby {
     pub(super) fn new(limits: LobbyLimits) -> Arc<Self> {
-        Arc::new(Self {
-            limits,
-            standing: Mutex::default(),
-            left: Notify::new(),
-            paces: Mutex::default(),
-        })
+        Arc::new(Self { limits, standing: Mutex::default(), paces: Mutex::default() })
     }
 
-    /// A place for somebody of this user, who may have spoken already, or why there is none.
-    pub(super) async fn admit(
+    /// A place for somebody who may have spoken already, or why there is none.
+    pub(super) fn admit(
         self: &Arc<Self>,
-        uid: u32,
+        origin: Origin,
         has_spoken: bool,
     ) -> Result<Seat, Refusal> {
-        if !is_at_home(uid) && self.comes_too_often(uid) {
+        if !is_at_home(origin.uid) && self.comes_too_often(origin.uid) {
             return Err(Refusal::TooOften);
         }
-        loop {
-            match self.find_place(uid, has_spoken) {
-                Some(seat) => return Ok(seat),
-                None if uid == 0 => {
-                    let _ = tokio::time::timeout(MOMENT, self.left.notified()).await;
-                }
-                None => return Err(Refusal::AtDoor),
-            }
-        }
+        self.find_place(origin, has_spoken).ok_or(Refusal::AtDoor)
     }
 
-    fn find_place(self: &Arc<Self>, uid: u32, has_spoken: bool) -> Option<Seat> {
+    fn find_place(self: &Arc<Self>, origin: Origin, has_spoken: bool) -> Option<Seat> {
+        let uid = origin.uid;
         let places = usize::try_from(self.limits.places).unwrap_or(usize::MAX);
         let guests = places.div_ceil(4);
         let of_kind = if is_at_home(uid) { places.saturating_sub(guests).max(1) } else { guests };
@@ -121,16 +117,16 @@ impl Lobby {
         let of_user = if is_alone { of_kind } else { of_kind.div_ceil(2) };
         let mut standing = self.standing.lock();
         let count = |standing: &VecDeque<Entrant>, is_one: &dyn Fn(u32) -> bool| {
-            standing.iter().filter(|one| is_one(one.uid)).count()
+            standing.iter().filter(|one| is_one(one.origin.uid)).count()
         };
         let is_alike = |other: u32| is_at_home(other) == is_at_home(uid);
         if count(&standing, &|other| other == uid) >= of_user {
-            evict(&mut standing, |other| other == uid)?;
+            evict(&mut standing, origin.process, |other| other == uid)?;
         } else if count(&standing, &is_alike) >= of_kind {
             // Of the user that takes the most.
-            let alike = standing.iter().map(|one| one.uid).filter(|other| is_alike(*other));
+            let alike = standing.iter().map(|one| one.origin.uid).filter(|other| is_alike(*other));
             let most = alike.max_by_key(|other| count(&standing, &|one| one == *other))?;
-            evict(&mut standing, |other| other == most)?;
+            evict(&mut standing, origin.process, |other| other == most)?;
         }
         let has_spoken = Arc::new(AtomicBool::new(has_spoken));
         let evicted = CancellationToken::new();
@@ -139,7 +135,7 @@ impl Lobby {
             has_spoken: Arc::clone(&has_spoken),
             evicted: evicted.clone(),
         };
-        standing.push_back(Entrant { uid, since: Instant::now(), has_spoken, evicted });
+        standing.push_back(Entrant { origin, since: Instant::now(), has_spoken, evicted });
         Some(seat)
     }
 
@@ -157,15 +153,30 @@ impl Lobby {
     }
 }
 
-/// Has one of these users' give way, if one can.
-fn evict(standing: &mut VecDeque<Entrant>, is_theirs: impl Fn(u32) -> bool) -> Option<()> {
+/// Has one of these users' give way to a newcomer of this process, if one can.
+fn evict(
+    standing: &mut VecDeque<Entrant>,
+    newcomer: i32,
+    is_theirs: impl Fn(u32) -> bool,
+) -> Option<()> {
+    let mut counts: HashMap<i32, usize> = HashMap::new();
+    for one in standing.iter().filter(|one| is_theirs(one.origin.uid)) {
+        *counts.entry(one.origin.process).or_default() += 1;
+    }
+    let own = counts.get(&newcomer).copied().unwrap_or_default();
+    let (heaviest, most) = counts.into_iter().max_by_key(|(_, count)| *count)?;
+    let (beginning, grace) =
+        if most > own + 1 { (Duration::ZERO, Duration::ZERO) } else { (BEGINNING, GRACE) };
+    let now = Instant::now();
     let oldest = |least: Duration, may_speak: bool| {
         standing.iter().position(|one| {
             let is_it = may_speak || !one.has_spoken.load(Ordering::Acquire);
-            is_it && is_theirs(one.uid) && one.since.elapsed() >= least
+            // Where each has one, nobody's process is to blame.
+            let is_of_it = most == 1 || one.origin.process == heaviest;
+            is_it && is_of_it && is_theirs(one.origin.uid) && now - one.since >= least
         })
     };
-    let oldest = oldest(BEGINNING, false).or_else(|| oldest(GRACE, true));
+    let oldest = oldest(beginning, false).or_else(|| oldest(grace, true));
     let evicted = standing.remove(oldest?)?;
     evicted.evicted.cancel();
     Some(())
@@ -191,54 +202,71 @@ mod tests {
         Lobby::new(LobbyLimits { places: 16, guests: GUESTS })
     }
 
-    async fn come(lobby: &Arc<Lobby>, uid: u32, has_spoken: bool) -> Option<Seat> {
-        lobby.admit(uid, has_spoken).await.ok()
+    fn come(lobby: &Arc<Lobby>, uid: u32, process: i32, has_spoken: bool) -> Option<Seat> {
+        lobby.admit(Origin { uid, process }, has_spoken).ok()
+    }
+
+    fn stays(seat: &Seat) -> bool {
+        !seat.evicted.is_cancelled()
     }
 
     #[tokio::test]
     async fn a_silent_one_gives_way_to_its_like_and_keeps_nobody_out() {
         let lobby = lobby();
-        let mut seats = vec![come(&lobby, GUEST, false).await.unwrap()];
-        seats.push(come(&lobby, GUEST, false).await.unwrap());
-        assert!(come(&lobby, GUEST, false).await.is_none(), "they are given a moment to begin");
+        let mut seats = vec![come(&lobby, GUEST, 1, false).unwrap()];
+        seats.push(come(&lobby, GUEST, 1, false).unwrap());
+        assert!(come(&lobby, GUEST, 1, false).is_none(), "they are given a moment to begin");
         // Another user has places, though the first would have them all.
         for uid in [GUEST + 1, GUEST + 2, 0] {
-            seats.push(come(&lobby, uid, false).await.unwrap());
+            seats.push(come(&lobby, uid, 2, false).unwrap());
         }
         tokio::time::sleep(BEGINNING).await;
-        let next = come(&lobby, GUEST, true).await.unwrap();
+        let next = come(&lobby, GUEST, 1, true).unwrap();
         seats[0].evicted().await;
-        assert!(!next.evicted.is_cancelled());
-        assert!(seats.iter().skip(1).all(|seat| !seat.evicted.is_cancelled()));
+        assert!(stays(&next) && seats.iter().skip(1).all(stays));
     }
 
-    #[tokio::test]
-    async fn who_speaks_does_not_give_way_at_once() {
+    #[test]
+    fn a_process_gives_way_at_once_to_those_that_have_fewer() {
         let lobby = lobby();
-        let mut seats = Vec::new();
-        while let Some(seat) = come(&lobby, GUEST, true).await {
-            seats.push(seat);
+        for uid in [0, own_uid(), GUEST] {
+            let seats: Vec<_> = std::iter::from_fn(|| come(&lobby, uid, 1, true)).collect();
+            let mut others = Vec::new();
+            while others.len() + 1 < seats.len().div_ceil(2) {
+                others.push(come(&lobby, uid, 2, true).unwrap());
+                assert!(come(&lobby, uid, 1, true).is_none(), "not to one of its own");
+            }
+            let next = come(&lobby, uid, 3, true).unwrap();
+            assert!(stays(&next) && others.iter().all(stays));
+            let gone = seats.iter().take_while(|seat| !stays(seat)).count();
+            assert_eq!(gone, others.len() + 1, "the oldest have gone, and no more");
+            assert!(seats.iter().skip(gone).all(stays));
         }
-        assert_eq!(seats.len(), 2);
-        // Root waits for a moment, until one has left.
-        let of_root = if own_uid() == 0 { 12 } else { 6 };
-        for _ in 0..of_root {
-            seats.push(come(&lobby, 0, true).await.unwrap());
-        }
-        let (waiting, ()) = tokio::join!(come(&lobby, 0, true), async { drop(seats.pop()) });
-        assert!(waiting.is_some());
     }
 
-    #[tokio::test]
-    async fn guests_come_at_a_pace_and_those_that_are_remembered_are_bounded() {
+    #[test]
+    fn who_speaks_does_not_give_way_where_each_process_has_a_place() {
+        let lobby = lobby();
+        let mut process = 0;
+        let seats = std::iter::from_fn(|| {
+            process += 1;
+            come(&lobby, 0, process, true)
+        });
+        let seats: Vec<_> = seats.collect();
+        assert_eq!(seats.len(), if own_uid() == 0 { 12 } else { 6 });
+        assert!(seats.iter().all(stays));
+    }
+
+    #[test]
+    fn guests_come_at_a_pace_and_those_that_are_remembered_are_bounded() {
         let lobby = lobby();
         let mut let_in = 0;
         for _ in 0..100 {
-            let_in += usize::from(come(&lobby, GUEST, true).await.is_some());
+            let_in += usize::from(come(&lobby, GUEST, 1, true).is_some());
         }
         assert_eq!(let_in, 30);
         for uid in 0..5000 {
-            let _ = come(&lobby, GUEST + uid, true).await;
+            let _ = come(&lobby, GUEST + uid, 1, true);
         }
         assert!(lobby.paces.lock().len() <= MAX_USERS);
     }

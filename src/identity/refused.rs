@@ -42,7 +42,7 @@ impl Refusal {
             ),
             Self::GaveWay => (
                 "TOO_MANY_HANDSHAKES",
-                "a silent peer gave way to another: too many of its like are at the door",
+                "a peer gave way to another: too many of its like are at the door",
             ),
             Self::TooOften => ("TOO_OFTEN", "a peer was turned away: its user connects too often"),
             Self::NoCredentials => ("NO_CREDENTIALS", "a peer without credentials was turned away"),

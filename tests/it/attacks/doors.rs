@@ -2,6 +2,7 @@
 
 use std::net::{SocketAddr, TcpStream};
 use std::os::unix::fs::PermissionsExt;
+use std::os::unix::net::UnixStream;
 use std::os::unix::process::CommandExt as _;
 use std::path::Path;
 use std::process::{Command, Stdio};
@@ -358,6 +359,40 @@ fn silent_guests_keep_no_other_guest_out() {
     }
     drop(silent.stdin.take());
     assert!(silent.wait().unwrap().success());
+}
+
+/// Connections that this process makes, each with the beginning of a handshake that never goes on.
+fn begin_handshakes(socket: &Path, is_over: &AtomicBool) {
+    use std::io::Write as _;
+    let mut held = std::collections::VecDeque::new();
+    while !is_over.load(Ordering::SeqCst) {
+        let Ok(mut stream) = UnixStream::connect(socket) else { continue };
+        // It may have been turned away already.
+        let _ = stream.write_all(b"\x16\x03\x01\x02\x00\x01");
+        held.push_back(stream);
+        if held.len() > 200 {
+            held.pop_front();
+        }
+    }
+}
+
+#[test]
+fn half_handshakes_of_the_daemons_user_keep_nobody_out() {
+    let directory = tempfile::Builder::new().prefix("kh").tempdir().unwrap();
+    let serving = ServeProcess::start(directory.path());
+    let socket = directory.path().join("run/admin.sock");
+    let is_over = AtomicBool::new(false);
+    let told: Vec<_> = std::thread::scope(|scope| {
+        for _ in 0..3 {
+            scope.spawn(|| begin_handshakes(&socket, &is_over));
+        }
+        let told = (0..20).map(|_| serving.run(&["status"])).collect();
+        is_over.store(true, Ordering::SeqCst);
+        told
+    });
+    for told in told {
+        assert!(told.status.success(), "{}", String::from_utf8_lossy(&told.stderr));
+    }
 }
 
 /// A scraper waits no longer than Prometheus does.
