@@ -22,6 +22,8 @@ use zeroize::Zeroizing;
 /// Rates are not what is measured; the check of them is made all the same.
 pub const CONFIG: &str = "
 [limits]
+executor_opens_per_second = 1000000
+executor_open_burst = 1000000
 step_connections = 1024
 step_new_connections_per_second = 1000000
 step_new_connection_burst = 1000000

@@ -92,9 +92,15 @@ impl Broker {
         for (principal, budget) in self.writer.budgets.all(now) {
             budget.say(now, &principal, None, write);
         }
-        let openings = self.journal.look(|live| live.openings().cloned().collect::<Vec<_>>());
-        for opening in openings.unwrap_or_default() {
-            opening.say_what_is_unsaid(now, write);
+        let looked = self.journal.look(|live| {
+            (live.openings().cloned().collect::<Vec<_>>(), live.executor_budgets(now))
+        });
+        let (openings, executors) = looked.unwrap_or_default();
+        for opening in openings {
+            opening.say_what_is_unsaid(now, &self.limits, write);
+        }
+        for executor in executors {
+            executor.say_what_is_unsaid(now, write);
         }
     }
 }

@@ -32,6 +32,13 @@ impl Broker {
         }
     }
 
+    /// Takes one from how many steps the executor may open, before an older attempt is closed for it.
+    pub(super) fn take_open(&self, executor: &Executor) -> Result<(), Error> {
+        let budget =
+            self.journal.look(|live| live.executor_budget(executor.uid, &executor.name))?;
+        budget.take_open(self.now(), &self.limits).map_err(Error::TooManyRequests)
+    }
+
     /// Whether an executor is registered, for this workflow and to assert these principals.
     pub(super) fn check_scope(&self, key: &StepKey, run_as: &BTreeSet<RunAs>) -> Result<(), Error> {
         let snapshot = self.snapshot();

@@ -111,6 +111,7 @@ impl Broker {
         if let Some(open) = self.opened_before(&executor, &request)? {
             return Ok(self.opened(open.record().clone()));
         }
+        self.take_open(&executor)?;
         let (opening, certificate) = self.new_opening(executor, request).await?;
         let env = self.step_env(&opening);
         let prepared = self.prepare_directory(&opening, &certificate, &env, peer_uid);
@@ -244,7 +245,8 @@ impl Broker {
         id: Id,
         reason: CloseReason,
     ) -> Result<ClosedStep, Error> {
-        let Some((position, revoked)) = self.journal.close(self.now(), id, reason)? else {
+        let Some((position, revoked)) = self.journal.close(self.now(), id, reason, &self.limits)?
+        else {
             return self.nothing_to_close().await;
         };
         // All of it before the first wait: a caller that goes away leaves nothing half done. A crash

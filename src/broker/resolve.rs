@@ -90,7 +90,23 @@ impl Broker {
     ) -> Result<Judged, Error> {
         check_form(request)?;
         opening.check_refusals(now, &self.limits).map_err(Error::TooManyRequests)?;
-        self.judge_now(opening, request)
+        let judged = self.judge_now(opening, request)?;
+        self.check_line_of(opening, &judged, now)?;
+        Ok(judged)
+    }
+
+    /// Whether a refusal may have its line.
+    fn check_line_of(
+        &self,
+        opening: &LiveOpening,
+        judged: &Judged,
+        now: Timestamp,
+    ) -> Result<(), Error> {
+        if judged.outcome.is_ok() {
+            return Ok(());
+        }
+        let checked = opening.check_executor_refusals(now, &self.limits);
+        checked.map_err(Error::TooManyRequests)
     }
 
     /// One delivery of a Watch, in place of the one before.
@@ -103,6 +119,7 @@ impl Broker {
         now: Timestamp,
     ) -> Result<Resolved, Error> {
         opening.check_refusals(now, &self.limits).map_err(Error::TooManyRequests)?;
+        self.check_line_of(opening, &judged, now)?;
         self.decide_and_count(opening, request, Some(before), judged, now)
     }
 

@@ -40,8 +40,12 @@ impl LineBudget {
         lines: Allowance,
         method: &'static str,
     ) -> Result<(), Duration> {
-        let taken = self.rate.lock().take(now.millis(), lines.per_second, lines.burst);
-        taken.inspect_err(|_| self.leave_unsaid(now, method))
+        self.try_take(now, lines).inspect_err(|_| self.leave_unsaid(now, method))
+    }
+
+    /// Takes a line, and counts nothing if there is none left.
+    pub(super) fn try_take(&self, now: Timestamp, lines: Allowance) -> Result<(), Duration> {
+        self.rate.lock().take(now.millis(), lines.per_second, lines.burst)
     }
 
     /// Whether there is a line left, without taking it.
@@ -91,9 +95,20 @@ impl LineBudget {
         }
     }
 
+    /// Whether anything was refused without a line that is not told yet.
+    pub(super) fn has_unsaid(&self) -> bool {
+        self.unsaid.lock().is_some()
+    }
+
+    /// Has `other` tell what was refused without a line here.
+    pub(super) fn leave_to(&self, other: &Self) {
+        let Some(unsaid) = self.unsaid.lock().take() else { return };
+        other.unsaid.lock().get_or_insert_with(|| Unsaid::new(unsaid.since)).add(unsaid);
+    }
+
     /// Whether it is as if nothing had ever been asked.
     pub fn is_rested(&self, now: Timestamp) -> bool {
-        self.rate.lock().is_rested(now.millis()) && self.unsaid.lock().is_none()
+        self.rate.lock().is_rested(now.millis()) && !self.has_unsaid()
     }
 }
 

@@ -11,13 +11,15 @@ use tokio_util::sync::{CancellationToken, WaitForCancellationFutureOwned};
 
 use super::budget::LineBudget;
 use super::event::{Announced, Attempt, Checkpoint, Event, RenewalOutcome};
+use super::executor_budget::{ExecutorBudget, ExecutorBudgets};
 use super::remembered::Remembered;
 use super::requests::{DoneRequest, RequestNote, RequestTable};
 use super::usage::Usage;
 use crate::lease::{LeaseTable, Terms};
 use crate::model::limits::{Limits, MAX_WATCHES, Rate};
 use crate::model::{
-    Formats, Id, Opening, PinnedCertificate, RequestId, StepKey, Timestamp, WorkflowPath,
+    ExecutorName, Formats, Id, Opening, PinnedCertificate, RequestId, StepKey, Timestamp,
+    WorkflowPath,
 };
 
 /// A step is closed after so many heartbeats that did not come.
@@ -51,6 +53,7 @@ pub struct LiveOpening {
     is_unwritten: AtomicBool,
     rate: Mutex<Rate>,
     lines: LineBudget,
+    executor: Arc<ExecutorBudget>,
     /// When its executor was last heard of, in milliseconds.
     heard: AtomicI64,
     /// Cancelled when it is closed, for whoever waits.
@@ -59,7 +62,7 @@ pub struct LiveOpening {
 }
 
 impl LiveOpening {
-    fn new(record: Opening) -> Self {
+    fn new(record: Opening, executor: Arc<ExecutorBudget>) -> Self {
         let certificates = RwLock::new(record.certificates.clone());
         let key = &record.key;
         let principal = WorkflowPath::of_step(&key.workflow, &key.run, &key.step).to_string();
@@ -74,6 +77,7 @@ impl LiveOpening {
             is_unwritten: AtomicBool::new(false),
             rate: Mutex::default(),
             lines: LineBudget::default(),
+            executor,
         }
     }
 
@@ -140,14 +144,32 @@ impl LiveOpening {
         self.lines.check(now, limits.step_lines())
     }
 
+    /// Whether a refusal may be a line by its executor's budget, too. Only what is refused is asked: another step
+    /// of the same executor must not keep this one from what it may have.
+    ///
+    /// # Errors
+    /// How long to wait, if not. The refusal is counted.
+    pub fn check_executor_refusals(&self, now: Timestamp, limits: &Limits) -> Result<(), Duration> {
+        self.executor.check_refusals(now, limits)
+    }
+
     /// Counts a refusal, also one that is more than there may be: of a batch several may be told at once.
     pub fn count_refusal(&self, now: Timestamp, limits: &Limits) {
         self.lines.owe(now, limits.step_lines());
+        self.executor.count_refusal(now, limits);
     }
 
-    /// Has `write` write down how often it was refused without a line, if it was; it says whether it did.
-    pub fn say_what_is_unsaid(&self, now: Timestamp, write: impl FnOnce(&Event) -> bool) {
-        self.lines.say(now, &self.principal, Some(self.record.id), write);
+    /// Has `write` write down how often it was refused without a line, if it was; it says whether it did. That
+    /// takes a line of its executor's, which tells it later with all else if there is none left.
+    pub fn say_what_is_unsaid(
+        &self,
+        now: Timestamp,
+        limits: &Limits,
+        write: impl FnOnce(&Event) -> bool,
+    ) {
+        if self.lines.has_unsaid() && self.executor.take_line_of(&self.lines, now, limits) {
+            self.lines.say(now, &self.principal, Some(self.record.id), write);
+        }
     }
 
     /// Waits until it is closed.
@@ -199,6 +221,7 @@ pub struct Live {
     open_steps: HashMap<StepKey, Id>,
     /// How many steps each registered executor has open.
     open_counts: HashMap<Id, usize>,
+    executors: ExecutorBudgets,
     /// What the requests with an id have opened that is open: by registration and id.
     open_requests: HashMap<(Id, RequestId), Id>,
     /// The last attempts at closed steps.
@@ -286,6 +309,16 @@ impl Live {
     /// How many steps a registered executor has open.
     pub fn open_count_of(&self, registration: Id) -> usize {
         self.open_counts.get(&registration).copied().unwrap_or_default()
+    }
+
+    /// What a registered executor may use up.
+    pub fn executor_budget(&self, registration: Id, name: &ExecutorName) -> Arc<ExecutorBudget> {
+        self.executors.of(registration, name)
+    }
+
+    /// The same of all that have used any of late.
+    pub fn executor_budgets(&self, now: Timestamp) -> Vec<Arc<ExecutorBudget>> {
+        self.executors.all(now)
     }
 
     /// The open attempt at this step.
@@ -388,6 +421,7 @@ impl Live {
         usage.start_from(&checkpoint.openings);
         *self = Self {
             usage,
+            executors: std::mem::take(&mut self.executors),
             formats: checkpoint.formats,
             head: checkpoint.head,
             intent: checkpoint.intent,
@@ -448,7 +482,8 @@ impl Live {
         if let Some(request) = &opening.request {
             self.open_requests.insert((registration, request.id.clone()), opening.id);
         }
-        self.openings.insert(opening.id, Arc::new(LiveOpening::new(opening.clone())));
+        let executor = self.executor_budget(registration, &opening.key.executor);
+        self.openings.insert(opening.id, Arc::new(LiveOpening::new(opening.clone(), executor)));
     }
 
     fn close(&mut self, id: Id) {

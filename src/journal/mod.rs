@@ -16,6 +16,7 @@ mod budget;
 mod chain;
 mod decision;
 mod event;
+mod executor_budget;
 mod find;
 mod index;
 mod last;
@@ -67,7 +68,7 @@ pub use verify::{Proof, ProofError, verify};
 
 use crate::identity::Authority;
 use crate::lease::{Ask, Lease, Terms};
-use crate::model::limits::JOURNAL_DEADLINE;
+use crate::model::limits::{JOURNAL_DEADLINE, Limits};
 use crate::model::{FieldName, Id, Opening, PinnedCertificate, Timestamp};
 use crate::seal::{Keyring, RecordKey};
 use chain::Chain;
@@ -445,11 +446,12 @@ impl Journal {
         now: Timestamp,
         opening: Id,
         reason: CloseReason,
+        limits: &Limits,
     ) -> Result<Option<(Position, Vec<Id>)>, Unavailable> {
         let mut chain = self.lock()?;
         let Some(live) = chain.live().opening(opening).cloned() else { return Ok(None) };
         // As long as it is open: nobody looks for what it has left unsaid later.
-        live.say_what_is_unsaid(now, |event| chain.append(now, event).is_ok());
+        live.say_what_is_unsaid(now, limits, |event| chain.append(now, event).is_ok());
         chain.live_mut().expire(now);
         let revoked = chain.live().leases().of_opening(opening);
         let event = Event::Closed { opening, reason, revoked: revoked.clone() };

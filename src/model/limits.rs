@@ -129,6 +129,15 @@ limits! {
     step_refusals_per_second: 2,
     /// Refusals of one opening at once, after a pause.
     step_refusal_burst: 100,
+    /// Refusals a second of all openings of one executor together that are lines of the journal, and lines that count
+    /// the rest. It is the executor's, however often it opens; beyond it they are told as a count once a second.
+    executor_refusals_per_second: 20,
+    /// Such lines of one executor's openings at once, after a pause.
+    executor_refusal_burst: 1000,
+    /// Steps that one executor may open a second. Closing and renewing have no rate.
+    executor_opens_per_second: 100,
+    /// Steps that one executor may open at once, after a pause.
+    executor_open_burst: 2000,
     /// Connections of one opening at a time.
     step_connections: 16,
     /// New connections a second to one opening's socket; beyond it the listener waits.
@@ -225,6 +234,19 @@ impl Limits {
     /// How many refusals of one opening are lines of the journal.
     pub fn step_lines(&self) -> Allowance {
         Allowance { per_second: self.step_refusals_per_second, burst: self.step_refusal_burst }
+    }
+
+    /// How many refusals of all openings of one executor are lines of the journal.
+    pub fn executor_lines(&self) -> Allowance {
+        Allowance {
+            per_second: self.executor_refusals_per_second,
+            burst: self.executor_refusal_burst,
+        }
+    }
+
+    /// How many steps one executor may open.
+    pub fn executor_opens(&self) -> Allowance {
+        Allowance { per_second: self.executor_opens_per_second, burst: self.executor_open_burst }
     }
 
     /// How many lines that say of no change an operator or executor may have.

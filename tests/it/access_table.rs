@@ -70,6 +70,8 @@ fn every_identity_may_do_with_every_relation_exactly_what_the_table_says() {
     let limits = Limits {
         step_request_burst: 10_000,
         step_refusal_burst: 10_000,
+        executor_refusal_burst: 10_000,
+        executor_open_burst: 10_000,
         admin_refusal_burst: 10_000,
         ..Limits::default()
     };

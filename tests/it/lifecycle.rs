@@ -144,6 +144,8 @@ impl World {
             step_request_burst: many,
             step_refusals_per_second: many,
             step_refusal_burst: many,
+            executor_refusal_burst: many,
+            executor_open_burst: many,
             step_live_leases: u32::try_from(MOST_LEASES).unwrap(),
             max_lease_seconds: 7_200,
             ..Limits::default()

@@ -357,6 +357,8 @@ fn racing_broker() -> TestBroker {
         step_request_burst: 1_000_000,
         step_refusals_per_second: 1_000_000,
         step_refusal_burst: 1_000_000,
+        executor_refusals_per_second: 1_000_000,
+        executor_refusal_burst: 1_000_000,
         ..Limits::default()
     };
     let broker = TestBroker::start_with(limits);

@@ -2,11 +2,13 @@
 
 use keyhatch::grpc::pb;
 use keyhatch::grpc::pb::connection_service_client::ConnectionServiceClient;
+use keyhatch::grpc::pb::executor_service_client::ExecutorServiceClient;
 use keyhatch::model::Limits;
 use tonic::Status;
 use tonic::transport::Channel;
+use tonic_types::StatusExt as _;
 
-use crate::harness::{TestBroker, reason, wait_until};
+use crate::harness::{TestBroker, open_request, reason, wait_until};
 
 /// Each of these calls, at once, must be refused; the words of each refusal.
 fn refused_deletes(broker: &TestBroker, who: &Channel, count: usize) -> Vec<String> {
@@ -134,4 +136,86 @@ fn what_changes_nothing_costs_the_same_budget() {
     broker.advance(1);
     broker.block_on(client.test_connection(test)).unwrap();
     assert_eq!(broker.journaled("tested").len(), 1);
+}
+
+#[test]
+fn new_openings_bring_no_new_budget() {
+    let limits = Limits { step_refusal_burst: 10, executor_refusal_burst: 25, ..Limits::default() };
+    let mut broker = TestBroker::start_with(limits);
+    broker.create_aws("prod", "s3cret", &["workflow:deploy"]);
+    for _ in 0..8 {
+        let step = broker.open("deploy", "build");
+        for _ in 0..12 {
+            broker.resolve(&step, "aws/nothere").unwrap_err();
+        }
+        // Where nothing is left for refusals, nothing is lost that a step may have.
+        let other = broker.open("deploy", "good");
+        broker.resolve(&other, "aws/prod").unwrap();
+        broker.close(&step);
+        broker.close(&other);
+    }
+    // Another executor has a budget of its own.
+    let other = broker.enroll_executor("other", &["deploy"], &[]);
+    let mut client = ExecutorServiceClient::new(other);
+    let opened = broker.block_on(client.open_step(open_request("deploy", "theirs"))).unwrap();
+    let theirs = broker.become_step(opened.into_inner());
+    assert_eq!(reason(broker.resolve(&theirs, "aws/nothere")), "RESOLVE_DENIED");
+    broker.stop();
+    let of = |principal: &str| {
+        let lines = broker.journaled("resolve").into_iter();
+        lines.filter(|line| line["principal"] == principal).count() as u64
+    };
+    let step = "workflow:deploy/run:1/step:build";
+    let told = of(step) + counted(&broker, step) + counted(&broker, "executor:local");
+    assert_eq!(told, 8 * 12);
+    let sums = broker.journaled("rate_refused").into_iter();
+    let sums = sums.filter(|line| line["principal"] == step).count() as u64;
+    assert!((10..=25).contains(&(of(step) + sums)), "{} and {sums}", of(step));
+    assert_eq!(of("workflow:deploy/run:1/step:theirs"), 1);
+}
+
+#[test]
+fn an_executor_opens_no_faster_than_its_rate() {
+    let limits =
+        Limits { executor_opens_per_second: 1, executor_open_burst: 3, ..Limits::default() };
+    let broker = TestBroker::start_with(limits);
+    let open = |caller: &Channel, step: &str| {
+        let request =
+            pb::OpenStepRequest { request_id: step.to_owned(), ..open_request("deploy", step) };
+        broker.block_on(ExecutorServiceClient::new(caller.clone()).open_step(request)).map(drop)
+    };
+    let local = broker.executor();
+    for step in ["a", "b", "c"] {
+        open(&local, step).unwrap();
+    }
+    let before = broker.journal().len();
+    let refused = open(&local, "d").unwrap_err();
+    assert!(refused.get_error_details().retry_info().is_some());
+    assert_eq!(reason(Err::<(), _>(refused)), "TOO_MANY_REQUESTS");
+    // Nothing was written, and an older attempt of a step is as open as it was.
+    assert_eq!(reason(broker.try_open(open_request("deploy", "a"))), "TOO_MANY_REQUESTS");
+    assert_eq!(broker.journal().len(), before);
+    // A request that has opened its step is answered again, and others have a rate of their own.
+    open(&local, "a").unwrap();
+    open(&broker.enroll_executor("other", &["deploy"], &[]), "theirs").unwrap();
+    broker.advance(1);
+    open(&local, "d").unwrap();
+}
+
+#[test]
+fn closing_never_waits_for_a_rate() {
+    let limits = Limits { executor_open_burst: 3, ..Limits::default() };
+    let broker = TestBroker::start_with(limits);
+    let steps = ["a", "b", "c"].map(|step| broker.open("deploy", step));
+    assert_eq!(reason(broker.try_open(open_request("deploy", "d"))), "TOO_MANY_REQUESTS");
+    let mut client = ExecutorServiceClient::new(broker.executor());
+    for _ in 0..200 {
+        let name = steps[0].opened.name.clone();
+        let renew = pb::RenewStepRequest { name, ..Default::default() };
+        broker.block_on(client.renew_step(renew)).unwrap();
+    }
+    assert!(broker.close(&steps[0]).closed);
+    let (workflow, run) = ("deploy".to_owned(), "1".to_owned());
+    let run = pb::CloseRunRequest { workflow, run };
+    assert_eq!(broker.block_on(client.close_run(run)).unwrap().into_inner().closed_steps, 2);
 }

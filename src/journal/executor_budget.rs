@@ -1,0 +1,102 @@
+//! What one executor's registration may use up, whatever it opens and closes.
+//!
+//! An opening has budgets of its own, and a new opening has new ones. An executor opens as many as it likes, one
+//! after another, so what they cost the journal's disk is bounded here once more.
+
+use std::collections::HashMap;
+use std::sync::Arc;
+use std::time::Duration;
+
+use parking_lot::Mutex;
+
+use super::budget::LineBudget;
+use super::event::Event;
+use crate::model::limits::{Limits, Rate};
+use crate::model::{ExecutorName, Id, Timestamp};
+
+/// The budget of one registration.
+#[derive(Debug)]
+pub struct ExecutorBudget {
+    /// As lines name it.
+    principal: String,
+    opens: Mutex<Rate>,
+    /// Of all its openings together.
+    lines: LineBudget,
+}
+
+impl ExecutorBudget {
+    fn new(name: &ExecutorName) -> Self {
+        Self {
+            principal: format!("executor:{name}"),
+            opens: Mutex::default(),
+            lines: LineBudget::default(),
+        }
+    }
+
+    /// Takes a step to open.
+    ///
+    /// # Errors
+    /// How long to wait, if there is none left.
+    pub fn take_open(&self, now: Timestamp, limits: &Limits) -> Result<(), Duration> {
+        let opens = limits.executor_opens();
+        self.opens.lock().take(now.millis(), opens.per_second, opens.burst)
+    }
+
+    /// Whether one more refusal of its openings may be a line.
+    ///
+    /// # Errors
+    /// How long to wait, if not. The refusal is counted.
+    pub(super) fn check_refusals(&self, now: Timestamp, limits: &Limits) -> Result<(), Duration> {
+        self.lines.check(now, limits.executor_lines())
+    }
+
+    /// Counts a refusal that is a line.
+    pub(super) fn count_refusal(&self, now: Timestamp, limits: &Limits) {
+        self.lines.owe(now, limits.executor_lines());
+    }
+
+    /// Takes the line that tells what one of its openings was refused without a line. If there is none left,
+    /// that is told with the executor's own.
+    pub(super) fn take_line_of(
+        &self,
+        opening: &LineBudget,
+        now: Timestamp,
+        limits: &Limits,
+    ) -> bool {
+        let is_taken = self.lines.try_take(now, limits.executor_lines()).is_ok();
+        if !is_taken {
+            opening.leave_to(&self.lines);
+        }
+        is_taken
+    }
+
+    /// Has `write` write down how often its openings were refused without a line, if they were; it says whether it
+    /// did.
+    pub fn say_what_is_unsaid(&self, now: Timestamp, write: impl FnOnce(&Event) -> bool) {
+        self.lines.say(now, &self.principal, None, write);
+    }
+
+    fn is_rested(&self, now: Timestamp) -> bool {
+        self.lines.is_rested(now) && self.opens.lock().is_rested(now.millis())
+    }
+}
+
+/// The budgets, by registration.
+#[derive(Debug, Default)]
+pub(super) struct ExecutorBudgets(Mutex<HashMap<Id, Arc<ExecutorBudget>>>);
+
+impl ExecutorBudgets {
+    /// That of this registration.
+    pub(super) fn of(&self, registration: Id, name: &ExecutorName) -> Arc<ExecutorBudget> {
+        let mut budgets = self.0.lock();
+        let budget = budgets.entry(registration);
+        Arc::clone(budget.or_insert_with(|| Arc::new(ExecutorBudget::new(name))))
+    }
+
+    /// All there are; those that nobody holds and nobody has used of late are forgotten.
+    pub(super) fn all(&self, now: Timestamp) -> Vec<Arc<ExecutorBudget>> {
+        let mut budgets = self.0.lock();
+        budgets.retain(|_, budget| Arc::strong_count(budget) > 1 || !budget.is_rested(now));
+        budgets.values().cloned().collect()
+    }
+}
