@@ -5,7 +5,7 @@ use std::sync::Arc;
 use super::Broker;
 use super::error::Error;
 use super::judge::{Found, Refusal};
-use super::resolve::{Decided, Judged, ResolveRequest, Resolved, corrupt, hand_out};
+use super::resolve::{Decided, Judged, ResolveRequest, Resolved, Room, corrupt, hand_out};
 use crate::catalog::Values;
 use crate::journal::{CommitError, Committed, DecisionId, LiveOpening, Permit, PermitError};
 use crate::lease::{Bounds, Lease};
@@ -91,7 +91,7 @@ impl Broker {
     }
 
     /// Resolves the next of these for the step behind this opening, in order, as [`Broker::resolve`] does: all of them,
-    /// or as many as may fill `room` bytes, and one at least.
+    /// or as many as may fill `most` bytes, and one at least. What has no room is not decided on.
     ///
     /// # Errors
     /// For each, as [`Broker::resolve`], or the error that stands in its place.
@@ -99,24 +99,25 @@ impl Broker {
         &self,
         opening: &Arc<LiveOpening>,
         asked: &mut impl Iterator<Item = Result<ResolveRequest, Error>>,
-        room: usize,
+        most: usize,
+        room: &mut dyn Room,
     ) -> Vec<Result<Resolved, Error>> {
         let now = self.now();
         let (mut judged, mut bytes) = (Vec::new(), 0);
-        while bytes < room.max(1)
+        while bytes < most.max(1)
             && let Some(request) = asked.next()
         {
             let one = request.and_then(|request| {
                 let judged = self.judge_one(opening, &request, now)?;
+                if !room.take(judged.bytes()) {
+                    return Err(Error::Overloaded);
+                }
+                bytes += judged.bytes();
                 Ok((request, judged))
             });
-            if let Ok((_, Judged { outcome: Ok(found), .. })) = &one {
-                // No less than what is in it.
-                bytes += found.values.sealed.as_bytes().len();
-            }
             judged.push(one);
         }
-        self.commit_judged(opening, judged, now)
+        self.commit_judged(opening, judged, now, room)
     }
 
     /// What the newest snapshot says of a request, if it may be answered at all. A refusal counts at once: the next
@@ -139,6 +140,7 @@ impl Broker {
         opening: &Arc<LiveOpening>,
         judged: Vec<Result<(ResolveRequest, Judged), Error>>,
         now: Timestamp,
+        room: &mut dyn Room,
     ) -> Vec<Result<Resolved, Error>> {
         let mut resolutions = Vec::with_capacity(judged.len());
         let mut decide = |(request, judged): (ResolveRequest, Judged)| {
@@ -156,9 +158,9 @@ impl Broker {
             // Another snapshot was published meanwhile: as if it had been asked for by itself. A refusal has counted.
             Some(Answer::Failed(CommitError::Stale)) if outcome.is_err() => {
                 let judged = self.judge_now(opening, &request)?;
-                self.resolve_until_current(opening, &request, None, judged, now)
+                self.resolve_until_current(opening, &request, None, judged, now, &mut *room)
             }
-            Some(Answer::Failed(CommitError::Stale)) => self.resolve(opening, &request),
+            Some(Answer::Failed(CommitError::Stale)) => self.resolve(opening, &request, &mut *room),
             Some(Answer::Failed(error)) => {
                 if error == CommitError::TooManyLeases {
                     opening.count_refusal(now, &self.limits);

@@ -285,6 +285,9 @@ pub enum Error {
     /// The request is larger than allowed.
     #[error("{0}")]
     TooLarge(String),
+    /// Replies that nobody reads hold all bytes that there are for the caller.
+    #[error("unread replies hold as many bytes as there are for you; read them, and try again")]
+    Overloaded,
     /// The step holds too many live leases.
     #[error("this step holds as many live leases as it may ({0}); let some expire")]
     TooManyLeases(u32),

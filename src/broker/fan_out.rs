@@ -9,7 +9,7 @@ use parking_lot::MutexGuard;
 use super::Broker;
 use super::error::Error;
 use super::judge::Found;
-use super::resolve::{Decided, Judged, corrupt, hand_out};
+use super::resolve::{Decided, Judged, Room, corrupt, hand_out};
 use super::watch::{Watcher, WatcherState};
 use crate::journal::{CommitError, Committed, Permit};
 use crate::lease::{Bounds, Lease};
@@ -17,6 +17,17 @@ use crate::model::Timestamp;
 
 /// How many are told at a time. Others get a turn in between.
 const AT_A_TIME: usize = 64;
+/// The most bytes that are opened for a stream which has not asked for them.
+const MAX_LETTER_BYTES: usize = 4 * 1024;
+
+/// A mailbox, whose stream may never come by.
+struct Mailbox;
+
+impl Room for Mailbox {
+    fn take(&mut self, bytes: usize) -> bool {
+        bytes <= MAX_LETTER_BYTES
+    }
+}
 
 /// A watcher with something new.
 struct Due<'a> {
@@ -77,6 +88,7 @@ impl Broker {
         }
         match watcher.look(self, &state, now) {
             Ok(None) => return None,
+            Ok(Some(judged)) if !Mailbox.take(judged.bytes()) => state.fall_behind(),
             Ok(Some(judged)) if judged.outcome.is_ok() => {
                 let Err(wait) = watcher.opening.check_refusals(now, &self.limits) else {
                     return Some(Due { watcher, state, judged });
@@ -85,8 +97,10 @@ impl Broker {
             }
             Ok(Some(judged)) => {
                 let epoch = judged.epoch;
-                let refused = watcher.decide(self, &mut state, judged, now);
-                state.put(epoch, refused);
+                match watcher.decide(self, &mut state, judged, now, &mut Mailbox) {
+                    Err(Error::Overloaded) => state.fall_behind(),
+                    refused => state.put(epoch, refused),
+                }
             }
             Err(error) => state.put(0, Err(error)),
         }

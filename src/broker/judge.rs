@@ -31,6 +31,15 @@ pub(super) struct Found {
     pub(super) fields: Vec<(String, FieldName)>,
 }
 
+impl Found {
+    /// The most bytes that its values have when they are handed out: a field may be asked for by many of its names.
+    pub(super) fn bytes(&self) -> usize {
+        let copies = |name| self.fields.iter().filter(|(_, other)| other == name).count();
+        let most = self.fields.iter().map(|(_, name)| copies(name)).max().unwrap_or(0);
+        self.values.sealed.as_bytes().len().saturating_mul(most)
+    }
+}
+
 /// Why nothing is handed out.
 #[derive(Debug)]
 pub(super) enum Refusal {

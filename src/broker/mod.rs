@@ -71,7 +71,7 @@ pub use offline::{LocalExecutor, Offline};
 pub use openings::{ClosedStep, OpenedStep, StepOwner, StepRequest, StepSelector};
 pub use plan::Planned;
 pub use registry::{Enrolled, LOCAL_EXECUTOR, NewRegistration};
-pub use resolve::{ResolveRequest, Resolved};
+pub use resolve::{ResolveRequest, Resolved, Room};
 pub use runs::{LeaseState, Received, RunStep};
 pub use secrets::SecretDocument;
 pub use start::{Parts, StartError};

@@ -37,10 +37,23 @@ pub struct ResolveRequest {
     pub ttl: Option<Duration>,
 }
 
+/// Room for what is opened. It is taken before anything is decided: nothing is opened that has none.
+pub trait Room: Send {
+    /// Takes so many bytes more, if there are so many.
+    fn take(&mut self, bytes: usize) -> bool;
+}
+
 /// What one snapshot says of a request.
 pub(super) struct Judged {
     pub(super) epoch: u64,
     pub(super) outcome: Result<Found, Refusal>,
+}
+
+impl Judged {
+    /// The most bytes of values that come of it.
+    pub(super) fn bytes(&self) -> usize {
+        self.outcome.as_ref().map_or(0, Found::bytes)
+    }
 }
 
 /// A decision on its way into the journal.
@@ -67,7 +80,7 @@ pub struct Resolved {
 }
 
 impl Broker {
-    /// Resolves a credential for the step behind this opening.
+    /// Resolves a credential for the step behind this opening, if it has room.
     ///
     /// # Errors
     /// See `StepService.Resolve` in `proto/keyhatch/v1/step.proto`.
@@ -75,10 +88,11 @@ impl Broker {
         &self,
         opening: &Arc<LiveOpening>,
         request: &ResolveRequest,
+        room: &mut dyn Room,
     ) -> Result<Resolved, Error> {
         let now = self.now();
         let judged = self.judge_if_due(opening, request, now)?;
-        self.decide_and_count(opening, request, None, judged, now)
+        self.decide_and_count(opening, request, None, judged, now, room)
     }
 
     /// What the newest snapshot says of a request, if it is well formed and the opening may still be refused.
@@ -117,10 +131,11 @@ impl Broker {
         before: Option<Id>,
         judged: Judged,
         now: Timestamp,
+        room: &mut dyn Room,
     ) -> Result<Resolved, Error> {
         opening.check_refusals(now, &self.limits).map_err(Error::TooManyRequests)?;
         self.check_line_of(opening, &judged, now)?;
-        self.decide_and_count(opening, request, Some(before), judged, now)
+        self.decide_and_count(opening, request, Some(before), judged, now, room)
     }
 
     /// What the newest snapshot says of a request.
@@ -147,8 +162,9 @@ impl Broker {
         watch: Option<Option<Id>>,
         judged: Judged,
         now: Timestamp,
+        room: &mut dyn Room,
     ) -> Result<Resolved, Error> {
-        let outcome = self.resolve_until_current(opening, request, watch, judged, now);
+        let outcome = self.resolve_until_current(opening, request, watch, judged, now, room);
         if let Err(
             Error::Denied { .. }
             | Error::Disabled(_)
@@ -173,9 +189,16 @@ impl Broker {
         watch: Option<Option<Id>>,
         mut judged: Judged,
         now: Timestamp,
+        room: &mut dyn Room,
     ) -> Result<Resolved, Error> {
+        let mut taken = 0;
         // Each turn means that somebody's change was published, so this ends.
         loop {
+            let bytes = judged.bytes();
+            if bytes > taken && !room.take(bytes - taken) {
+                return Err(Error::Overloaded);
+            }
+            taken = taken.max(bytes);
             let Decided { resolution, outcome } =
                 self.decided(opening, request, watch, judged, now);
             match self.journal.commit(now, resolution) {

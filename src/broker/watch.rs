@@ -7,7 +7,7 @@
 //!
 //! The writer only says that there is another snapshot, and waits for nobody. Whoever reads slowly has one
 //! delivery waiting, which is dropped for the newest when he comes back: nothing older than what is in force
-//! is ever sent.
+//! is ever sent. What is large is not opened for a mailbox: its stream decides when it comes by and has room.
 
 use std::collections::HashMap;
 use std::pin::Pin;
@@ -22,13 +22,15 @@ use tokio_util::sync::WaitForCancellationFutureOwned;
 
 use super::Broker;
 use super::error::Error;
-use super::resolve::{Judged, ResolveRequest, Resolved, check_form};
+use super::resolve::{Judged, ResolveRequest, Resolved, Room, check_form};
 use crate::journal::{LiveOpening, NotAccepted};
 use crate::model::limits::MAX_WATCHES;
 use crate::model::{Id, Reference, ResourceName, Timestamp};
 
 /// The longest that a Watch sleeps without a look at the clock.
 const LONGEST_SLEEP: Duration = Duration::from_secs(30);
+/// How long a Watch without room for what it is behind waits before it looks again.
+const ROOM_PATIENCE: Duration = Duration::from_secs(1);
 
 /// One Watch of one step: the end that its stream reads from.
 pub struct Watch {
@@ -149,15 +151,15 @@ impl Drop for Watch {
 }
 
 impl Watch {
-    /// The next delivery: the first at once, later ones when there is something new.
+    /// The next delivery: the first at once, later ones when there is something new and room for it.
     ///
     /// # Errors
     /// Why the Watch ends. Nothing comes after an error.
-    pub async fn next(&mut self) -> Result<Delivery, Error> {
+    pub async fn next(&mut self, room: &mut dyn Room) -> Result<Delivery, Error> {
         loop {
             let now = self.broker.now();
             let must_look = std::mem::take(&mut self.must_look);
-            if let Some(outcome) = self.watcher.next(&self.broker, now, must_look) {
+            if let Some(outcome) = self.watcher.next(&self.broker, now, must_look, room) {
                 return outcome;
             }
             self.set_alarm(now);
@@ -172,10 +174,14 @@ impl Watch {
     /// Sets the alarm for the next moment at which something is due by itself. One that rings too early does
     /// no harm, so it is set again only where it would be late.
     fn set_alarm(&mut self, now: Timestamp) {
-        let due = self.watcher.state.lock().last.as_ref().map(|last| last.due);
+        let (due, longest) = {
+            let state = self.watcher.state.lock();
+            let longest = if state.is_behind { ROOM_PATIENCE } else { LONGEST_SLEEP };
+            (state.last.as_ref().map(|last| last.due), longest)
+        };
         let ends = [self.watcher.certificate_end, self.watcher.opening.record().expire_time];
-        let next = ends.into_iter().chain(due).min().map_or(LONGEST_SLEEP, |next| next.since(now));
-        let wanted = Instant::now() + next.clamp(Duration::from_millis(1), LONGEST_SLEEP);
+        let next = ends.into_iter().chain(due).min().map_or(longest, |next| next.since(now));
+        let wanted = Instant::now() + next.clamp(Duration::from_millis(1), longest);
         if self.alarm.is_elapsed() || wanted < self.alarm.deadline() {
             self.alarm.as_mut().reset(wanted);
         }
@@ -189,6 +195,7 @@ impl Watcher {
         broker: &Broker,
         now: Timestamp,
         must_look: bool,
+        room: &mut dyn Room,
     ) -> Option<Result<Delivery, Error>> {
         let mut state = self.state.lock();
         if let Some(letter) = state.mailbox.take() {
@@ -207,10 +214,14 @@ impl Watcher {
         }
         match self.look(broker, &state, now) {
             Ok(None) => None,
-            Ok(Some(judged)) => {
-                let decided = self.decide(broker, &mut state, judged, now);
-                Some(decided.map(|resolved| state.seen(resolved)))
-            }
+            Ok(Some(judged)) => match self.decide(broker, &mut state, judged, now, room) {
+                // The first is refused, as a Resolve would be.
+                Err(Error::Overloaded) if state.last.is_some() => {
+                    state.is_behind = true;
+                    None
+                }
+                decided => Some(decided.map(|resolved| state.seen(resolved))),
+            },
             Err(error) => Some(Err(error)),
         }
     }
@@ -247,9 +258,10 @@ impl Watcher {
         state: &mut WatcherState,
         judged: Judged,
         now: Timestamp,
+        room: &mut dyn Room,
     ) -> Result<Resolved, Error> {
-        let resolved = broker.deliver(&self.opening, &self.request, state.before(), judged, now);
-        resolved
+        broker
+            .deliver(&self.opening, &self.request, state.before(), judged, now, room)
             .inspect(|resolved| state.decided(resolved))
             .map_err(|error| self.told(broker, state, error))
     }
@@ -275,6 +287,11 @@ impl WatcherState {
     pub(super) fn has_room(&mut self) -> bool {
         self.is_behind |= self.mailbox.is_some();
         self.mailbox.is_none()
+    }
+
+    /// Leaves it to the stream to look for itself.
+    pub(super) fn fall_behind(&mut self) {
+        self.is_behind = true;
     }
 
     /// Leaves what was decided on the snapshot `epoch` for the stream to take.

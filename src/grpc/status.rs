@@ -84,6 +84,7 @@ fn code_and_reason(error: &Error) -> (Code, &'static str) {
         Error::Newer(_) => (Code::FailedPrecondition, "RECORD_NEWER"),
         Error::NoMember => (Code::NotFound, "GROUP_MEMBER_NOT_FOUND"),
         Error::NotFound(name) => (Code::NotFound, absent_reason(name)),
+        Error::Overloaded => (Code::ResourceExhausted, "OVERLOADED"),
         Error::OwnRegistration => (Code::FailedPrecondition, "OWN_REGISTRATION"),
         Error::PageTokenInvalid => (Code::InvalidArgument, "PAGE_TOKEN_INVALID"),
         Error::PrincipalInvalid(_) => (Code::InvalidArgument, "PRINCIPAL_INVALID"),
@@ -249,6 +250,7 @@ pub(super) fn to_status(error: &Error) -> Status {
         | Error::DiskFull
         | Error::Draining
         | Error::JournalUnavailable
+        | Error::Overloaded
         | Error::TooManyLeases(_)
         | Error::TooManySteps(_)
         | Error::TooManyStepsOfOne { .. } => {

@@ -40,12 +40,13 @@ impl StepService for Steps {
         request: Request<pb::ResolveRequest>,
     ) -> Result<Response<pb::ResolveResponse>, Status> {
         let peer = peer::step(&self.broker, &request)?;
+        let mut weighed = Weighed::nothing(&peer.standing);
         let resolved = parse(request.into_inner())
-            .and_then(|request| self.broker.resolve(&peer.tag, &request))
+            .and_then(|request| self.broker.resolve(&peer.tag, &request, &mut weighed))
             .map_err(|error| to_status(&error))?;
         let mut reply = convert::resolved(resolved);
         reply.padding = padding(&reply);
-        let weighed = Weighed::of(&peer.standing, &reply);
+        let weighed = weighed.made(&reply);
         self.settle().await?;
         Ok(Weighed::answer(weighed, reply))
     }
@@ -65,10 +66,11 @@ impl StepService for Steps {
             }
             parse(request)
         });
+        let mut weighed = Weighed::nothing(&peer.standing);
         while results.len() < count {
             let resolved = match MAX_BATCH_REPLY_BYTES.saturating_sub(bytes) {
                 0 => asked.by_ref().map(|one| one.and(Err(full()))).collect(),
-                room => self.broker.resolve_some(&peer.tag, &mut asked, room),
+                most => self.broker.resolve_some(&peer.tag, &mut asked, most, &mut weighed),
             };
             for one in resolved {
                 let result = match one.map(convert::resolved) {
@@ -82,7 +84,7 @@ impl StepService for Steps {
             }
         }
         let reply = pb::BatchResolveResponse { results, padding: padding_for(bytes) };
-        let weighed = Weighed::of(&peer.standing, &reply);
+        let weighed = weighed.made(&reply);
         self.settle().await?;
         Ok(Weighed::answer(weighed, reply))
     }
@@ -99,20 +101,28 @@ impl StepService for Steps {
             .and_then(|request| self.broker.watch(&peer.tag, peer.svid.not_after, request))
             .map_err(|error| to_status(&error))?;
         // What is wrong with the first is an answer to the call.
-        let first = watch.next().await.map_err(|error| to_status(&error))?;
-        let start = (watch, Some(first), Arc::clone(&self.broker));
+        let standing = Arc::clone(&peer.standing);
+        let mut weighed = Weighed::nothing(&standing);
+        let first = watch.next(&mut weighed).await.map_err(|error| to_status(&error))?;
+        let start = (watch, Some((first, weighed)), Arc::clone(&self.broker), standing);
         let deliveries = stream::unfold(Some(start), |state| async {
-            let (mut watch, first, broker) = state?;
-            let next = match first {
-                Some(first) => Ok(first),
-                None => watch.next().await,
+            let (mut watch, first, broker, standing) = state?;
+            // Held until the message is there, which the door counts by itself.
+            let (next, _weighed) = match first {
+                Some((first, weighed)) => (Ok(first), weighed),
+                None => {
+                    let mut weighed = Weighed::nothing(&standing);
+                    (watch.next(&mut weighed).await, weighed)
+                }
             };
             let next = match broker.settle().await {
                 Ok(()) => next,
                 Err(error) => Err(error),
             };
             match next {
-                Ok(delivery) => Some((Ok(delivered(delivery)), Some((watch, None, broker)))),
+                Ok(delivery) => {
+                    Some((Ok(delivered(delivery)), Some((watch, None, broker, standing))))
+                }
                 Err(error) => Some((Err(to_status(&error)), None)),
             }
         });

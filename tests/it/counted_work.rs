@@ -5,7 +5,7 @@ use std::sync::Arc;
 use allocation_counter::measure;
 use keyhatch::access::{Principal, Role};
 use keyhatch::broker::{
-    Broker, ConnectionDocument, Error, Part, Parts, ResolveRequest, Runtime, StepOwner,
+    Broker, ConnectionDocument, Error, Part, Parts, ResolveRequest, Room, Runtime, StepOwner,
     StepRequest, WriteOptions,
 };
 use keyhatch::catalog::Registered;
@@ -25,6 +25,14 @@ fn uid_of(broker: &Broker, who: &Registered) -> Id {
     let anybody = OperatorName::parse("admin").unwrap();
     let anybody = Principal::Operator(anybody, Role::Viewer, Id::from_bytes([0; 16]));
     broker.registration(&anybody, who).unwrap().uid
+}
+
+struct Endless;
+
+impl Room for Endless {
+    fn take(&mut self, _bytes: usize) -> bool {
+        true
+    }
 }
 
 /// A broker without its doors, and a step of it.
@@ -111,7 +119,9 @@ impl Bare {
             ttl: None,
         };
         let mut outcome = None;
-        let used = measure(|| outcome = Some(self.broker.resolve(&self.opening, &request)));
+        let used = measure(|| {
+            outcome = Some(self.broker.resolve(&self.opening, &request, &mut Endless));
+        });
         match outcome.unwrap() {
             Ok(_) | Err(Error::Denied { .. }) => (used.count_total, used.bytes_total),
             Err(error) => panic!("{reference}: {error}"),

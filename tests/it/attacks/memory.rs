@@ -4,12 +4,16 @@ use std::path::{Path, PathBuf};
 use std::sync::Arc;
 use std::sync::atomic::{AtomicUsize, Ordering};
 
+use h2::RecvStream;
 use keyhatch::grpc::client::channel;
 use keyhatch::grpc::pb;
 use keyhatch::grpc::pb::apply_service_client::ApplyServiceClient;
 use keyhatch::grpc::pb::connection_service_client::ConnectionServiceClient;
 use keyhatch::grpc::pb::executor_service_client::ExecutorServiceClient;
+use keyhatch::grpc::pb::step_service_client::StepServiceClient;
 use tokio_stream::StreamExt as _;
+use tonic::codegen::Bytes;
+use tonic::codegen::http::Response;
 use tonic::transport::Channel;
 
 use crate::harness::raw::{Raw, framed, post};
@@ -21,6 +25,19 @@ use crate::harness::{
 /// What may be held more, in KiB.
 const MOST_GROWTH: u64 = 150 * 1024;
 const BATCH: &str = "/keyhatch.v1.StepService/BatchResolve";
+const WATCH: &str = "/keyhatch.v1.StepService/Watch";
+
+/// Four fields of this size, for steps of two workflows.
+fn connection(name: &str, size: usize) -> pb::Connection {
+    let value = "x".repeat(size);
+    let fields: Vec<_> = ["a", "b", "c", "d"].map(|name| (name, value.as_str())).into();
+    pb::Connection {
+        name: format!("connections/generic/{name}"),
+        fields: bytes(&fields),
+        access: resolver(&["workflow:v", "workflow:w"]),
+        ..Default::default()
+    }
+}
 
 struct Field {
     serving: ServeProcess,
@@ -42,6 +59,65 @@ impl Field {
         let serving = ServeProcess::spawn(directory.path(), serve);
         let runtime = tokio::runtime::Builder::new_multi_thread().enable_all().build().unwrap();
         Self { serving, runtime, directory }
+    }
+
+    /// One with a connection of 254 KiB and one of a few bytes.
+    fn with_values() -> Self {
+        let field = Self::start();
+        let mut client = ConnectionServiceClient::new(field.admin("operators/admin"));
+        for (name, size) in [("big", 65_000), ("small", 5)] {
+            let connection = Some(connection(name, size));
+            let create = pb::CreateConnectionRequest { connection, ..Default::default() };
+            field.runtime.block_on(client.create_connection(create)).unwrap();
+        }
+        field
+    }
+
+    /// Rotates the small one to values of this size.
+    fn grow(&self, size: usize) {
+        let connection = Some(connection("small", size));
+        let update = pb::UpdateConnectionRequest { connection, ..Default::default() };
+        let mut client = ConnectionServiceClient::new(self.admin("operators/admin"));
+        self.runtime.block_on(client.update_connection(update)).unwrap();
+    }
+
+    fn steps(&self, workflow: &str, count: usize) -> Vec<PathBuf> {
+        let mut executor = ExecutorServiceClient::new(self.admin("executors/local"));
+        let mut open = |number| {
+            let opening = executor.open_step(open_request(workflow, &format!("s{number}")));
+            PathBuf::from(self.runtime.block_on(opening).unwrap().into_inner().directory)
+        };
+        (0..count).map(&mut open).collect()
+    }
+
+    /// Asks for all of this on one connection, and reads the heads of what is answered.
+    fn ask_and_never_read(
+        &self,
+        step: &Path,
+        window: u32,
+        path: &str,
+        asked: &[Bytes],
+    ) -> (Raw, Vec<Response<RecvStream>>) {
+        self.runtime.block_on(async {
+            let raw = Raw::connect(&step.join("keyhatch.sock"), &identity_in(step), window).await;
+            let mut heads = Vec::with_capacity(asked.len());
+            for message in asked {
+                let sent = raw.send(post(path).body(()).unwrap(), Some(message.clone())).await;
+                heads.push(sent.unwrap().await.unwrap());
+            }
+            (raw, heads)
+        })
+    }
+
+    fn held_a_share(&self, what: &str, before: u64, held: &[(Raw, Vec<Response<RecvStream>>)]) {
+        let heads = || held.iter().flat_map(|(_, heads)| heads);
+        let is_answered = |head: &&Response<_>| !head.headers().contains_key("grpc-status");
+        let answered = heads().filter(is_answered).count();
+        let grown = self.most() - before;
+        let outcome = format!("{answered} answered, {} MiB more", grown >> 10);
+        report(what, heads().count(), outcome, "-");
+        assert!(answered >= held.len() / 4, "each has its share: {answered}");
+        assert!(grown < MOST_GROWTH, "{grown} KiB");
     }
 
     fn admin(&self, identity: &str) -> Channel {
@@ -89,56 +165,64 @@ fn forty_applies_that_stop_midway_hold_one_applys_memory() {
 
 #[test]
 fn batches_that_nobody_reads_hold_a_share_of_memory() {
-    let field = Field::start();
-    let value = "x".repeat(64 * 1024);
-    let fields: Vec<_> = ["a", "b", "c", "d"].map(|name| (name, &value[..65_000])).into();
-    let connection = pb::Connection {
-        name: "connections/generic/big".to_owned(),
-        fields: bytes(&fields),
-        access: resolver(&["workflow:w"]),
-        ..Default::default()
-    };
-    let create = pb::CreateConnectionRequest { connection: Some(connection), ..Default::default() };
-    let mut client = ConnectionServiceClient::new(field.admin("operators/admin"));
-    field.runtime.block_on(client.create_connection(create)).unwrap();
-    let mut executor = ExecutorServiceClient::new(field.admin("executors/local"));
-    let steps: Vec<_> = (0..5)
-        .map(|number| {
-            let opening = executor.open_step(open_request("w", &format!("s{number}")));
-            PathBuf::from(field.runtime.block_on(opening).unwrap().into_inner().directory)
-        })
-        .collect();
-    let batch = framed(&pb::BatchResolveRequest { requests: vec![request("generic/big"); 11] });
-    let before = field.most();
-    let (mut held, mut answered) = (Vec::new(), 0);
+    let field = Field::with_values();
+    let steps = field.steps("w", 5);
+    let (before, mut held) = (field.most(), Vec::new());
     for step in &steps[1..] {
         for _ in 0..4 {
-            let raw = field.runtime.block_on(deaf(step));
-            for _ in 0..32 {
-                let head = field.runtime.block_on(async {
-                    raw.send(post(BATCH).body(()).unwrap(), Some(batch.clone())).await?.await
-                });
-                let head = head.unwrap();
-                answered += usize::from(!head.headers().contains_key("grpc-status"));
-                held.push(head);
-            }
-            held.last_mut().unwrap().extensions_mut().insert(Arc::new(raw));
+            held.push(field.ask_and_never_read(step, 0, BATCH, &vec![batch(); 32]));
         }
     }
-    let grown = field.most() - before;
-    let outcome = format!("{answered} answered, {} MiB more", grown >> 10);
-    report("4 steps that read none of 128 batches of 2.8 MiB", held.len(), outcome, "-");
-    assert!(answered >= steps.len() - 1, "each has its share: {answered}");
-    assert!(grown < MOST_GROWTH, "{grown} KiB");
-    let got = keyhatch_get(&steps[0]);
-    assert!(got.status.success(), "{}", String::from_utf8_lossy(&got.stderr));
+    field.held_a_share("4 steps that read none of 128 batches of 2.8 MiB", before, &held);
+    let small = keyhatch_get(&steps[0], "generic/small");
+    assert!(small.status.success(), "{}", String::from_utf8_lossy(&small.stderr));
+    let other = keyhatch_get(&field.steps("v", 1)[0], "generic/big");
+    assert!(other.status.success(), "{}", String::from_utf8_lossy(&other.stderr));
 }
 
-async fn deaf(step: &Path) -> Raw {
-    Raw::connect(&step.join("keyhatch.sock"), &identity_in(step), 0).await
+#[test]
+fn many_steps_that_read_no_batch_hold_a_share_of_memory() {
+    let field = Field::with_values();
+    let steps = field.steps("w", 80);
+    let before = field.most();
+    let ask = |step: &PathBuf| field.ask_and_never_read(step, 0, BATCH, &[batch()]);
+    let held: Vec<_> = steps.iter().map(ask).collect();
+    field.held_a_share("80 steps that read none of a batch of 2.8 MiB each", before, &held);
+    let other = keyhatch_get(&field.steps("v", 1)[0], "generic/big");
+    assert!(other.status.success(), "{}", String::from_utf8_lossy(&other.stderr));
 }
 
-fn keyhatch_get(step: &Path) -> std::process::Output {
-    let mut command = crate::harness::keyhatch(&["get", "generic/big"]);
+#[test]
+fn watches_that_nobody_reads_hold_a_share_when_values_grow() {
+    let field = Field::with_values();
+    let steps = field.steps("w", 12);
+    let before = field.most();
+    let watch = framed(&pb::WatchRequest { request: Some(request("generic/small")) });
+    let asked = vec![watch; 32];
+    // Enough for the first delivery, and for the beginning of another.
+    let ask = |step: &PathBuf| field.ask_and_never_read(step, 5000, WATCH, &asked);
+    let held: Vec<_> = steps.iter().chain(&steps).map(ask).collect();
+    let reader = field.steps("v", 1).remove(0);
+    let channel =
+        field.runtime.block_on(channel(&reader.join("keyhatch.sock"), identity_in(&reader)));
+    let mut client = StepServiceClient::new(channel.unwrap());
+    let watch = pb::WatchRequest { request: Some(request("generic/small")) };
+    let mut watch = field.runtime.block_on(client.watch(watch)).unwrap().into_inner();
+    let mut told = || field.runtime.block_on(watch.message()).unwrap().unwrap().credential.unwrap();
+    assert_eq!(told().version, 1);
+    for (version, size) in [(2, 65_000), (3, 64_999), (4, 64_998)] {
+        // Who reads is told while others read nothing; all were told of one change before any is of the next.
+        field.grow(size);
+        assert_eq!(told().version, version);
+    }
+    field.held_a_share("768 Watches that read none of 254 KiB", before, &held);
+}
+
+fn batch() -> Bytes {
+    framed(&pb::BatchResolveRequest { requests: vec![request("generic/big"); 11] })
+}
+
+fn keyhatch_get(step: &Path, reference: &str) -> std::process::Output {
+    let mut command = crate::harness::keyhatch(&["get", reference]);
     command.env("KEYHATCH_DIR", step).output().unwrap()
 }
