@@ -5,6 +5,7 @@
 
 use std::ffi::OsString;
 use std::ops::ControlFlow;
+use std::os::unix::fs::PermissionsExt as _;
 use std::path::{Path, PathBuf};
 
 use super::apply::{apply, word};
@@ -74,7 +75,9 @@ impl Dev {
         let documents = self.documents()?;
         start_log(LogFormat::Text, &self.log)?;
         // Removed, with everything in it, when this ends.
-        let directory = tempfile::Builder::new().prefix("keyhatch-dev-").tempdir()?;
+        let private = std::fs::Permissions::from_mode(0o700);
+        let directory =
+            tempfile::Builder::new().prefix("keyhatch-dev-").permissions(private).tempdir()?;
         let (config, made) = make(directory.path(), &self.parents.shared_parent)?;
         let daemon = Daemon::start(&config, None, Clock::system())?;
         let outcome = if self.command.is_empty() {
