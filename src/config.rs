@@ -4,12 +4,12 @@
 //! defaults are. It is the only reader of the configuration file.
 
 use std::net::SocketAddr;
-use std::os::unix::fs::MetadataExt as _;
 use std::path::{Path, PathBuf};
 
 use serde::{Deserialize, Serialize};
 
 use crate::model::{JournalMode, Limits};
+use crate::sys::{DirectoryError, Trust, input};
 
 /// Why the configuration cannot be used.
 #[derive(Debug, thiserror::Error)]
@@ -149,13 +149,15 @@ impl Config {
     /// If the file cannot be read, is not well formed, or says what cannot be; if there is no such group; if
     /// metrics would be told to other hosts.
     pub fn load(given: Given) -> Result<Self, ConfigError> {
-        let file = given.file.as_deref().map(read).transpose()?.unwrap_or_default();
+        let trust = Trust::of_process(&given.shared_parents);
+        let read = given.file.as_deref().map(|path| read(path, &trust)).transpose()?;
+        let (file, fault) = read.unwrap_or_default();
         let admin_group = given.admin_group.or(file.admin_group);
         let metrics = given.metrics.or(file.metrics);
         let is_given = !given.shared_parents.is_empty();
         let state = given.state.or(file.state).unwrap_or_else(default_state);
         if let (Some(kek), Some(path)) = (&file.kek, &given.file) {
-            check_kek(kek, path, &state)?;
+            check_kek(kek, path, &state, fault)?;
         }
         Ok(Self {
             state,
@@ -171,10 +173,16 @@ impl Config {
     }
 }
 
-/// Whether a table `kek` may decide where the KEK comes from: who can write the state directory must not.
-fn check_kek(kek: &KekTable, path: &Path, state: &Path) -> Result<(), ConfigError> {
-    let failed =
-        |message: &str| ConfigError::Kek { path: path.to_owned(), message: message.to_owned() };
+/// Whether a table `kek` may decide where the KEK comes from: who can write the state directory must not, nor who is at
+/// `fault` for the file.
+fn check_kek(
+    kek: &KekTable,
+    path: &Path,
+    state: &Path,
+    fault: Option<String>,
+) -> Result<(), ConfigError> {
+    let kek_error = |message: String| ConfigError::Kek { path: path.to_owned(), message };
+    let failed = |message: &str| kek_error(message.to_owned());
     let said = [kek.file.is_some(), kek.command.is_some(), kek.passphrase_file.is_some()];
     if said.into_iter().filter(|said| *said).count() != 1 {
         return Err(failed("it says one of file, command and passphrase_file"));
@@ -183,15 +191,7 @@ fn check_kek(kek: &KekTable, path: &Path, state: &Path) -> Result<(), ConfigErro
     if canonical(path).starts_with(canonical(state)) {
         return Err(failed("it is for a file outside of the state directory; move it elsewhere"));
     }
-    let metadata = std::fs::metadata(path)
-        .map_err(|source| ConfigError::Read { path: path.to_owned(), source })?;
-    let is_ours = [0, rustix::process::geteuid().as_raw()].contains(&metadata.uid());
-    match is_ours && metadata.mode() & 0o022 == 0 {
-        true => Ok(()),
-        false => Err(failed(
-            "somebody else could have written it; make the file root's or the daemon's, with mode 0644",
-        )),
-    }
+    fault.map_or(Ok(()), |message| Err(kek_error(message)))
 }
 
 /// Every key that the file may have; of the table `kek` as `kek.file`.
@@ -237,10 +237,29 @@ fn loopback(text: &str) -> Result<SocketAddr, ConfigError> {
     address.ok_or_else(|| ConfigError::MetricsAddress(text.to_owned()))
 }
 
-fn read(path: &Path) -> Result<ConfigFile, ConfigError> {
-    let text = std::fs::read_to_string(path)
-        .map_err(|source| ConfigError::Read { path: path.to_owned(), source })?;
-    let file: ConfigFile = toml::from_str(&text).map_err(|error| {
+/// Reads the file, and says why somebody else could have written it, if so. It is open meanwhile: what is looked at is
+/// what was read.
+fn read(path: &Path, trust: &Trust) -> Result<(ConfigFile, Option<String>), ConfigError> {
+    let failed = |source| ConfigError::Read { path: path.to_owned(), source };
+    let (file, fault) = match trust.open_file(path) {
+        Err(DirectoryError::Io { source, .. }) => return Err(failed(source)),
+        Err(fault) => (input::open(path).map_err(failed)?, Some(fault.to_string())),
+        Ok(file) => match trust.is_in_our_hands(&file.metadata().map_err(failed)?) {
+            true => (file, None),
+            false => (file, Some(WRITTEN_BY_OTHERS.to_owned())),
+        },
+    };
+    let text = input::open_file(file, MAX_FILE_BYTES).and_then(input::text).map_err(failed)?;
+    Ok((parse(path, &text)?, fault))
+}
+
+/// No configuration is longer.
+const MAX_FILE_BYTES: usize = 1024 * 1024;
+const WRITTEN_BY_OTHERS: &str =
+    "somebody else could have written it; make the file root's or the daemon's, with mode 0644";
+
+fn parse(path: &Path, text: &str) -> Result<ConfigFile, ConfigError> {
+    let file: ConfigFile = toml::from_str(text).map_err(|error| {
         let line = error.span().and_then(|span| text.get(..span.start)).unwrap_or_default();
         let line = line.matches('\n').count() + 1;
         let message = format!("line {line}: {}", error.message());

@@ -1,6 +1,6 @@
 //! What is read from disks and from TLS: records, journal lines, certificates.
 
-use std::sync::LazyLock;
+use std::sync::{Arc, LazyLock};
 
 use keyhatch::catalog::load;
 use keyhatch::identity::{Svid, check_certificate, check_pair, check_private_key, requested_key};
@@ -8,13 +8,15 @@ use keyhatch::journal::line::{NO_PREVIOUS, Parts, write};
 use keyhatch::journal::{Body, Event};
 use keyhatch::model::{Fields, Id, Timestamp, TrustDomain, Value};
 use keyhatch::seal::{KeyPlace, Keyring, NewKek, RecordKey, RecordKind, Sealed};
+use keyhatch::sys::{Directory, Trust};
 
 use super::words::text;
 
 /// Keys that no input was made with.
 static KEYRING: LazyLock<Keyring> = LazyLock::new(|| {
     let directory = tempfile::tempdir().unwrap();
-    let place = KeyPlace::new(directory.path(), None, Vec::new());
+    let home = Directory::open(directory.path(), &Trust::of_process(&[])).unwrap();
+    let place = KeyPlace::new(Arc::new(home), None, Vec::new());
     let now = Timestamp::from_millis(1_795_298_123_456);
     place.create(&NewKek::File("kek".into()), now).unwrap_or_else(|error| panic!("{error}")).0
 });

@@ -19,6 +19,7 @@ use crate::daemon::{RestoreOptions, restore};
 use crate::grpc::pb;
 use crate::grpc::pb::system_service_client::SystemServiceClient;
 use crate::model::Clock;
+use crate::sys::Trust;
 
 /// Arguments of `backup`.
 #[derive(clap::Args)]
@@ -152,10 +153,11 @@ fn restore_from(
     let given = Given { state: common.state.clone(), runtime, shared_parents, ..Given::default() };
     let config = Config::load(given).map_err(|error| Failure::usage(error.to_string()))?;
     let (said, state) = (kek.said(None)?, std::path::absolute(config.state)?);
+    let trust = Trust::of_owner(&state, &config.shared_parents);
     let options = RestoreOptions {
         archive,
         shared_parents: config.shared_parents,
-        unlock: unlock(said.as_ref(), &state, "--kek-passphrase-file"),
+        unlock: unlock(said.as_ref(), &trust, "--kek-passphrase-file"),
         state,
         runtime: std::path::absolute(config.runtime)?,
         clock: Clock::system(),

@@ -4,9 +4,8 @@ use std::fs::File;
 use std::io;
 use std::path::Path;
 
+use crate::sys::input;
 use zeroize::Zeroizing;
-
-use super::input;
 
 /// More than any chain of certificates takes.
 const MAX_BYTES: usize = 256 * 1024;

@@ -10,6 +10,7 @@ use crate::config::{Config, Given};
 use crate::daemon::{InitOptions, ReissueOptions, init, reissue_admin};
 use crate::model::{Clock, TrustDomain};
 use crate::seal::Unlock;
+use crate::sys::Trust;
 
 /// Arguments of `init`.
 #[derive(clap::Args)]
@@ -43,12 +44,13 @@ impl Init {
         };
         let config = Config::load(given).map_err(|error| Failure::usage(error.to_string()))?;
         let (said, state) = (self.kek.said(None)?, std::path::absolute(&config.state)?);
+        let trust = Trust::of_owner(&state, &config.shared_parents);
         if self.reissue_admin {
-            return reissue(config, unlock(said.as_ref(), &state, "--kek-passphrase-file"));
+            return reissue(config, unlock(said.as_ref(), &trust, "--kek-passphrase-file"));
         }
         let flag = said.as_ref().map(|said| format!(" {}", said.flag())).unwrap_or_default();
         let options = InitOptions {
-            kek: said.map(|said| said.into_new(&state)).transpose()?,
+            kek: said.map(|said| said.into_new(&trust)).transpose()?,
             shared_parents: config.shared_parents,
             state,
             runtime: std::path::absolute(config.runtime)?,

@@ -14,6 +14,10 @@ use crate::grpc::pb;
 use crate::grpc::pb::system_service_client::SystemServiceClient;
 use crate::identity::RootKey;
 use crate::journal::{Proof, ProofError, verify};
+use crate::sys::input;
+
+/// No root certificate is longer.
+const MAX_CA_BYTES: usize = 64 * 1024;
 
 /// `keyhatch journal …`
 #[derive(Subcommand)]
@@ -209,7 +213,7 @@ impl Verify {
 
 /// The root that is believed, if it is the one that was told of.
 fn read_root(ca: &Path, told: Option<Fingerprint>) -> Result<RootKey, Failure> {
-    let pem = std::fs::read_to_string(ca).map_err(|error| {
+    let pem = input::file(ca, MAX_CA_BYTES).and_then(input::text).map_err(|error| {
         Failure::usage(format!("{}: {error}; name ca.crt with --ca", ca.display()))
     })?;
     let root = RootKey::from_pem(&pem)

@@ -10,6 +10,7 @@ use crate::config::KekTable;
 use crate::seal::{
     AskPassphrase, KekError, KekSource, NewKek, Passphrase, Unlock, check_owner, check_private,
 };
+use crate::sys::Trust;
 
 /// The environment variable that names the KEK's file.
 const KEK_FILE: &str = "KEYHATCH_KEK_FILE";
@@ -183,28 +184,28 @@ impl SaidKek {
     ///
     /// # Errors
     /// If the passphrase cannot be read or is too short.
-    pub(super) fn into_new(self, state: &Path) -> Result<NewKek, Failure> {
+    pub(super) fn into_new(self, trust: &Trust) -> Result<NewKek, Failure> {
         let passphrase = match self {
             Self::Command(words) => return Ok(NewKek::Command(words)),
             Self::File(path) => return Ok(NewKek::File(path)),
             Self::Passphrase => ask_twice(),
-            Self::PassphraseFile(file) => read(&file, state),
+            Self::PassphraseFile(file) => read(&file, trust),
         };
         let usable = passphrase.and_then(|one| one.check_new().map(|()| one));
         Ok(NewKek::Passphrase(usable.map_err(|error| Failure::usage(error.to_string()))?))
     }
 }
 
-/// What is said of the KEK of the broker with this state directory. Nobody is asked before it is needed; where nobody
+/// What is said of the KEK, by files that are trusted so. Nobody is asked before it is needed; where nobody
 /// can be, `flag` names the way to give a passphrase.
-pub(super) fn unlock(said: Option<&SaidKek>, state: &Path, flag: &'static str) -> Unlock {
+pub(super) fn unlock(said: Option<&SaidKek>, trust: &Trust, flag: &'static str) -> Unlock {
     let file = match said {
         Some(SaidKek::PassphraseFile(file)) => Some(file.clone()),
         _ => None,
     };
-    let state = state.to_owned();
+    let trust = trust.clone();
     let ask: AskPassphrase = Box::new(move || match &file {
-        Some(file) => read(file, &state),
+        Some(file) => read(file, &trust),
         None if !std::io::stdin().is_terminal() => Err(KekError::PassphraseNotGiven(flag)),
         None => prompt("passphrase of the KEK: "),
     });
@@ -229,7 +230,7 @@ fn prompt(text: &str) -> Result<Passphrase, KekError> {
     Ok(Passphrase::new(Zeroizing::new(typed.into_bytes())))
 }
 
-fn read(file: &Path, state: &Path) -> Result<Passphrase, KekError> {
+fn read(file: &Path, trust: &Trust) -> Result<Passphrase, KekError> {
     let unreadable = |error: std::io::Error| {
         KekError::PassphraseUnreadable(format!("{}: {error}", file.display()))
     };
@@ -238,10 +239,10 @@ fn read(file: &Path, state: &Path) -> Result<Passphrase, KekError> {
     let source: Box<dyn std::io::Read> = match file == Path::new("-") {
         true => Box::new(std::io::stdin()),
         false => {
-            let opened = std::fs::File::open(file).map_err(unreadable)?;
+            let opened = trust.open_file(file).map_err(|error| unreadable(error.into()))?;
             let metadata = opened.metadata().map_err(unreadable)?;
             check_private(file, &metadata)?;
-            check_owner(file, &metadata, state)?;
+            check_owner(file, &metadata, trust)?;
             Box::new(opened)
         }
     };

@@ -18,6 +18,7 @@ use crate::daemon::{OfflineRotation, RotateOptions, rotate_offline};
 use crate::grpc::pb;
 use crate::grpc::pb::system_service_client::SystemServiceClient;
 use crate::model::Clock;
+use crate::sys::Trust;
 
 /// How often it is asked how far the broker is.
 const LOOK: Duration = Duration::from_millis(200);
@@ -99,13 +100,14 @@ fn rotate_stopped(
     let config = Config::load(given).map_err(|error| Failure::usage(error.to_string()))?;
     let shared_parents = config.shared_parents;
     let state = std::path::absolute(config.state)?;
+    let trust = Trust::of_owner(&state, &shared_parents);
     let flag = new.as_ref().map(SaidKek::flag);
     let what = match new {
-        Some(new) => OfflineRotation::KekFrom(new.into_new(&state)?),
+        Some(new) => OfflineRotation::KekFrom(new.into_new(&trust)?),
         None if is_dek => OfflineRotation::Dek,
         None => OfflineRotation::Kek,
     };
-    let unlock = unlock(old, &state, "--old-kek-passphrase-file");
+    let unlock = unlock(old, &trust, "--old-kek-passphrase-file");
     let clock = Clock::system();
     let rotated = rotate_offline(RotateOptions { state, shared_parents, unlock, what, clock })?;
     let (old, new) = (rotated.old.to_string(), rotated.new.to_string());

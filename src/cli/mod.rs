@@ -28,7 +28,6 @@ mod helper;
 mod identity_file;
 mod import;
 mod init;
-mod input;
 mod integration;
 mod journal;
 mod kek;

@@ -12,7 +12,6 @@ use super::Common;
 use super::connection::confirm;
 use super::endpoint::{Caller, Endpoint};
 use super::failure::{Failure, exit};
-use super::input;
 use super::output::{moment, print, say, table};
 use super::pages;
 use super::renewal::renew_now;
@@ -21,6 +20,7 @@ use crate::grpc::pb::executor_registry_service_client::ExecutorRegistryServiceCl
 use crate::grpc::pb::operator_service_client::OperatorServiceClient;
 use crate::identity::new_request;
 use crate::model::SpiffeId;
+use crate::sys::input;
 
 /// More than any signing request takes.
 const MAX_CSR_BYTES: usize = 64 * 1024;

@@ -15,6 +15,7 @@ use super::{Common, SharedParents};
 use crate::config::{Config, Given};
 use crate::daemon::{Hangup, Loaded};
 use crate::model::{Clock, JournalMode};
+use crate::sys::Trust;
 
 /// Arguments of `serve`.
 #[derive(clap::Args)]
@@ -82,7 +83,8 @@ impl Serve {
         config.state = std::path::absolute(config.state)?;
         config.runtime = std::path::absolute(config.runtime)?;
         let said = self.kek.said(config.kek.as_ref())?;
-        let unlock = unlock(said.as_ref(), &config.state, "--kek-passphrase-file");
+        let trust = Trust::of_owner(&config.state, &config.shared_parents);
+        let unlock = unlock(said.as_ref(), &trust, "--kek-passphrase-file");
         let hangup = Hangup::catch()?;
         let loaded = Loaded::load(&config, Some(&unlock), Clock::system())?;
         drop(unlock);

@@ -5,9 +5,9 @@ use std::io::IsTerminal as _;
 use std::path::Path;
 
 use super::failure::Failure;
-use super::input;
 use crate::grpc::pb;
 use crate::model::limits::MAX_VALUE_BYTES;
+use crate::sys::input;
 
 /// One `--field NAME=…`.
 pub struct FieldArgument {

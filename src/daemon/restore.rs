@@ -19,7 +19,7 @@ use crate::broker::{
 use crate::model::{Clock, Timestamp};
 use crate::seal::{KeyringError, PlaceError, Unlock, Unlocked};
 use crate::store::Store;
-use crate::sys::Trust;
+use crate::sys::{Trust, input};
 
 /// What `state.json` is called until everything else is there: a directory that a kill leaves half made is no
 /// state directory.
@@ -91,7 +91,7 @@ pub fn restore(
     options: &RestoreOptions,
     progress: impl FnMut(u64, u64),
 ) -> Result<Restored, DaemonError> {
-    let archive = File::open(&options.archive)
+    let archive = input::open(&options.archive)
         .map_err(|source| StateError::Io { path: options.archive.clone(), source })?;
     let trust = Trust::of_process(&options.shared_parents);
     let (state, _lock) = StateDirectory::make(&options.state, &trust)?;

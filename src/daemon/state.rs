@@ -230,7 +230,7 @@ impl StateDirectory {
     /// Where the keys are. Nothing is read yet.
     pub fn keys(&self, unlock: Option<&Unlock>) -> KeyPlace {
         let told = unlock.and_then(|unlock| unlock.source.clone());
-        KeyPlace::new(self.path(), told, vec![(AUTHORITY, self.join("authority.sealed"))])
+        KeyPlace::new(Arc::clone(&self.0), told, vec![(AUTHORITY, self.join("authority.sealed"))])
     }
 
     /// Gets the keys, and takes a directory of 0.1.0 over. Whoever calls it holds the lock. The KEK is wiped when

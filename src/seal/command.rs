@@ -1,7 +1,7 @@
 //! A KEK that a command prints: any key management service, a smart card, systemd-creds.
 
 use std::io::{ErrorKind, Read as _};
-use std::path::{Path, PathBuf};
+use std::path::PathBuf;
 use std::process::{Child, ChildStdout, Command, ExitStatus, Stdio};
 use std::time::Duration;
 
@@ -9,10 +9,11 @@ use rustix::event::{PollFd, PollFlags, Timespec, poll};
 use rustix::process::{Pid, PidfdFlags, pidfd_open};
 use zeroize::Zeroizing;
 
-use super::kek::{Kek, KekError, check_owner, decode_digits};
+use super::kek::{Kek, KekError, check_owner, decode_digits, not_found};
 use super::secret_memory::SecretKey;
 use super::source::KekKind;
 use crate::model::{Clock, Timestamp};
+use crate::sys::Trust;
 
 /// How long a command may take. Shorter than a request, so that whoever asked is told.
 const DEADLINE: Duration = Duration::from_secs(30);
@@ -21,13 +22,14 @@ const MAX_OUTPUT_BYTES: usize = 128;
 
 /// Runs a command, without a shell, and takes the key that it prints: 64 hexadecimal digits, or 32 bytes.
 /// What it says on stderr is for whoever runs us; what it prints is told to nobody. The program is root's or the
-/// broker's, whose state directory is `state`.
-pub(super) fn run(words: &[String], state: &Path) -> Result<Kek, KekError> {
+/// broker's, and so is all that leads to it: nobody else can put another in its place before it is run by its path.
+pub(super) fn run(words: &[String], trust: &Trust) -> Result<Kek, KekError> {
     let (program, arguments) = words.split_first().ok_or(KekError::NoCommand)?;
     let failed = |what: String| KekError::Command { program: program.clone(), what };
     let unrunnable = |error: std::io::Error| failed(format!("cannot be run: {error}"));
     let path = find(program).ok_or_else(|| unrunnable(ErrorKind::NotFound.into()))?;
-    check_owner(&path, &std::fs::metadata(&path).map_err(unrunnable)?, state)?;
+    let found = trust.locate(&path).map_err(not_found(&path))?;
+    check_owner(&found, &std::fs::metadata(&found).map_err(unrunnable)?, trust)?;
     let mut command = Command::new(&path);
     command.args(arguments).stdin(Stdio::null()).stdout(Stdio::piped());
     let mut child = command.spawn().map_err(unrunnable)?;

@@ -1,12 +1,11 @@
 //! The KEK: the key that wraps the keyring, and the file outside the store that it comes from by default.
 
-use std::fs::{File, Metadata, OpenOptions};
+use std::fs::{File, Metadata};
 use std::io::Read as _;
-use std::os::unix::fs::{MetadataExt as _, OpenOptionsExt as _};
+use std::os::unix::fs::MetadataExt as _;
 use std::path::{Path, PathBuf};
 
 use aws_lc_rs::hmac;
-use rustix::fs::OFlags;
 use zeroize::Zeroizing;
 
 use super::files::{create_new, sync_directory_of, write_new};
@@ -14,6 +13,7 @@ use super::keyring_file::KeyId;
 use super::secret_memory::SecretKey;
 use super::source::KekKind;
 use super::{NoRandomness, random_key};
+use crate::sys::{DirectoryError, Trust};
 
 /// The key-encryption key. Wiped on drop.
 pub struct Kek {
@@ -71,6 +71,15 @@ pub enum KekError {
         /// The cause.
         source: std::io::Error,
     },
+    /// The default file is a link.
+    #[error(
+        "{} is a symbolic link: whoever writes the state directory could have it lead anywhere; say where the key is \
+         with --kek-file", .0.display()
+    )]
+    Link(PathBuf),
+    /// Somebody else could put another thing in its place.
+    #[error("the KEK cannot come from there: {0}")]
+    Place(DirectoryError),
     /// No random numbers.
     #[error(transparent)]
     NoRandomness(#[from] NoRandomness),
@@ -132,20 +141,21 @@ impl Kek {
         digits
     }
 
-    /// Reads the key of the broker with this state directory.
+    /// Reads the key.
     ///
     /// # Errors
-    /// If the file cannot be read, is somebody else's, can be read by others, or holds no key.
-    pub fn load(path: &Path, state: &Path) -> Result<Self, KekError> {
+    /// If the file cannot be read, is somebody else's or could be replaced by somebody else, can be read by others, or
+    /// holds no key.
+    pub fn load(path: &Path, trust: &Trust) -> Result<Self, KekError> {
+        Self::read(trust.open_file(path).map_err(not_found(path))?, path, trust)
+    }
+
+    /// The same of a file that is open.
+    pub(super) fn read(mut file: File, path: &Path, trust: &Trust) -> Result<Self, KekError> {
         let file_error = |source| KekError::File { path: path.to_owned(), source };
-        let mut file: File = OpenOptions::new()
-            .read(true)
-            .custom_flags(OFlags::CLOEXEC.bits().cast_signed())
-            .open(path)
-            .map_err(file_error)?;
         let metadata = file.metadata().map_err(file_error)?;
         check_private(path, &metadata)?;
-        check_owner(path, &metadata, state)?;
+        check_owner(path, &metadata, trust)?;
         // One byte more than the digits and a newline, to notice a file that is longer.
         let mut text = Zeroizing::new([0_u8; 66]);
         let mut length = 0;
@@ -209,14 +219,19 @@ pub fn check_private(path: &Path, file: &Metadata) -> Result<(), KekError> {
 ///
 /// # Errors
 /// If it is somebody else's, or others can write it.
-pub fn check_owner(path: &Path, file: &Metadata, state: &Path) -> Result<(), KekError> {
-    let (us, owner) = (rustix::process::geteuid(), file.uid());
-    // Root may work on the state of the daemon's user.
-    let is_daemons =
-        || us.is_root() && std::fs::metadata(state).is_ok_and(|state| state.uid() == owner);
-    match (owner == 0 || owner == us.as_raw() || is_daemons()) && file.mode() & 0o022 == 0 {
+pub fn check_owner(path: &Path, file: &Metadata, trust: &Trust) -> Result<(), KekError> {
+    match trust.is_in_our_hands(file) {
         true => Ok(()),
-        false => Err(KekError::NotOurs { path: path.to_owned(), owner }),
+        false => Err(KekError::NotOurs { path: path.to_owned(), owner: file.uid() }),
+    }
+}
+
+/// What is said of a file that a key comes from, and that is not there or could be replaced.
+pub(super) fn not_found(path: &Path) -> impl FnOnce(DirectoryError) -> KekError {
+    let path = path.to_owned();
+    |error| match error {
+        DirectoryError::Io { source, .. } => KekError::File { path, source },
+        error => KekError::Place(error),
     }
 }
 

@@ -21,15 +21,20 @@ use std::cmp::Ordering;
 use std::collections::BTreeSet;
 use std::io::ErrorKind;
 use std::path::{Path, PathBuf};
+use std::sync::Arc;
+
+use rustix::io::Errno;
 
 use super::command;
 use super::files::{beside, rename, replace_file, sync_directory_of, write_new};
-use super::kek::{Kek, KekError};
+use super::kek::{Kek, KekError, not_found};
 use super::keyring::Keyring;
 use super::keyring_file::{KeyId, KeyringError, KeyringFile, Written};
-use super::source::{AskPassphrase, KekKind, KekSource, NewKek, NotedSource, Recipe};
+use super::rotation::Rotation;
+use super::source::{AskPassphrase, DEFAULT_FILE, KekKind, KekSource, NewKek, NotedSource, Recipe};
 use super::{NoRandomness, OpenError, ReadValues, RecordKey, Sealed};
 use crate::model::Timestamp;
+use crate::sys::Directory;
 
 /// Why keys cannot be had or changed.
 #[derive(Debug, thiserror::Error)]
@@ -108,7 +113,7 @@ impl From<NoRandomness> for PlaceError {
 /// Where the keys of one broker are. One at a time changes them: whoever does holds the state directory's
 /// lock, and takes turns within the process.
 pub struct KeyPlace {
-    directory: PathBuf,
+    home: Arc<Directory>,
     /// Where the KEK comes from, if the process was told.
     told: Option<KekSource>,
     /// What is sealed outside of the store.
@@ -135,11 +140,11 @@ impl KeyPlace {
     /// The keys in this state directory. Files are relative to it. `told` is where the KEK comes from; the file `kek`
     /// where nothing is told.
     pub fn new(
-        directory: &Path,
+        home: Arc<Directory>,
         told: Option<KekSource>,
         sealed_files: Vec<(RecordKey, PathBuf)>,
     ) -> Self {
-        Self { directory: directory.to_owned(), told, sealed_files }
+        Self { home, told, sealed_files }
     }
 
     /// Makes the keys of a new broker: the keyring, and the KEK's file if one was made.
@@ -152,15 +157,12 @@ impl KeyPlace {
         now: Timestamp,
     ) -> Result<(Keyring, Option<PathBuf>), PlaceError> {
         let made = match new {
-            NewKek::File(path) => Some(self.directory.join(path)),
+            NewKek::File(path) => Some(self.locate(path)?),
             NewKek::Command(_) | NewKek::Passphrase(_) => None,
         };
-        let (source, kek) = match new {
-            NewKek::File(path) => {
-                let kek = Kek::create(&self.directory.join(path))?;
-                (self.note_file(path), kek)
-            }
-            other => self.take(other)?,
+        let (source, kek) = match (new, &made) {
+            (NewKek::File(path), Some(file)) => (self.note_file(path), Kek::create(file)?),
+            _ => self.take(new)?,
         };
         let filled = || {
             let file = KeyringFile::create(&kek, source, now)?;
@@ -221,7 +223,7 @@ impl KeyPlace {
         is_its_kek?;
         if next.exists() {
             tracing::info!("a change of the keyring was begun and not done: it counts for nothing");
-            if let Some(path) = self.kek_path() {
+            if let Some(path) = self.kek_path().and_then(|path| self.locate(&path).ok()) {
                 let _ = std::fs::remove_file(beside(&path, "next"));
             }
             std::fs::remove_file(&next).map_err(io(&next))?;
@@ -240,8 +242,8 @@ impl KeyPlace {
     fn load(&self, noted: &NotedSource, ask: Option<&AskPassphrase>) -> Result<Kek, PlaceError> {
         self.check_noted(noted)?;
         Ok(match (self.source(), noted) {
-            (KekSource::Command(words), _) => command::run(&words, &self.directory)?,
-            (KekSource::File(path), _) => Kek::load(&self.directory.join(path), &self.directory)?,
+            (KekSource::Command(words), _) => command::run(&words, self.home.trust())?,
+            (KekSource::File(path), _) => self.read_kek(&path)?,
             (KekSource::Passphrase, NotedSource::Passphrase(recipe)) => {
                 recipe.parameters()?;
                 recipe.derive(&ask.ok_or(KekError::PassphraseNotKept)?()?)?
@@ -250,12 +252,34 @@ impl KeyPlace {
         })
     }
 
+    /// Reads the KEK's file. The default is a file in the state directory itself: by a link, who can write there would
+    /// have root read any key.
+    fn read_kek(&self, path: &Path) -> Result<Kek, KekError> {
+        let (path, trust) = (self.home.path().join(path), self.home.trust());
+        if self.told.is_some() {
+            return Kek::load(&path, trust);
+        }
+        let file = match self.home.open_file(DEFAULT_FILE) {
+            Err(error) if error.raw_os_error() == Some(Errno::LOOP.raw_os_error()) => {
+                return Err(KekError::Link(path));
+            }
+            opened => opened.map_err(|source| KekError::File { path: path.clone(), source })?,
+        };
+        Kek::read(file, &path, trust)
+    }
+
+    /// Where a file is, or would be, by a path that nobody else can have lead elsewhere.
+    fn locate(&self, path: &Path) -> Result<PathBuf, KekError> {
+        let path = self.home.path().join(path);
+        self.home.trust().locate(&path).map_err(not_found(&path))
+    }
+
     fn check_noted(&self, noted: &NotedSource) -> Result<(), PlaceError> {
         let source = self.source();
         let is_same = match (noted, &source) {
             // A file that was moved is told; which file it is by default is not for the keyring to say.
             (NotedSource::File(noted), KekSource::File(path)) => {
-                self.told.is_some() || self.directory.join(noted) == self.directory.join(path)
+                self.told.is_some() || self.home.path().join(noted) == self.home.path().join(path)
             }
             _ => noted.kind() == source.kind(),
         };
@@ -263,10 +287,10 @@ impl KeyPlace {
             return Ok(());
         }
         let told = match &source {
-            KekSource::File(path) => format!("the file {:?}", self.directory.join(path)),
+            KekSource::File(path) => format!("the file {:?}", self.home.path().join(path)),
             KekSource::Command(_) | KekSource::Passphrase => format!("a {}", source.kind()),
         };
-        let (path, noted, flag) = (self.keyring_path(), noted.kind(), noted.flag(&self.directory));
+        let (path, noted, flag) = (self.keyring_path(), noted.kind(), noted.flag(self.home.path()));
         Err(PlaceError::OtherSource { path, noted, told, flag })
     }
 
@@ -282,7 +306,7 @@ impl KeyPlace {
     /// The file of the KEK, if it comes from one.
     pub fn kek_path(&self) -> Option<PathBuf> {
         match self.source() {
-            KekSource::File(path) => Some(self.directory.join(path)),
+            KekSource::File(path) => Some(self.home.path().join(path)),
             KekSource::Command(_) | KekSource::Passphrase => None,
         }
     }
@@ -293,7 +317,7 @@ impl KeyPlace {
     /// # Errors
     /// If it cannot be read or is another one, or the keyring cannot be read.
     pub fn check_kek(&self, path: &Path) -> Result<KeyId, PlaceError> {
-        let kek = Kek::load(path, &self.directory)?;
+        let kek = self.read_kek(path)?;
         match self.read().map_err(|error| self.located(error))?.check(&kek) {
             Err(wrong) if self.begun(&kek).is_none() => Err(self.located(wrong.into())),
             _ => Ok(kek.id()),
@@ -315,7 +339,8 @@ impl KeyPlace {
         let noted = self.note_file(&path);
         let not_replaceable = |source| PlaceError::NotReplaceable { path: path.clone(), source };
         // Behind a link is the file that counts.
-        let path = std::fs::canonicalize(&path).map_err(not_replaceable)?;
+        let path =
+            self.home.trust().locate(&path).map_err(|error| not_replaceable(error.into()))?;
         let new = Kek::generate()?;
         let file = file.rewrapped(&old, &new, noted)?;
         let mut rotation = self.prepare(&file, &new, old.id(), new.id())?;
@@ -324,7 +349,7 @@ impl KeyPlace {
         new.write(&next).map_err(not_replaceable)?;
         let kept = beside(&path, &old.id().to_string());
         // One that is there already is of a rotation that came to nothing.
-        if !Kek::load(&kept, &self.directory).is_ok_and(|kept| kept.id() == old.id()) {
+        if !Kek::load(&kept, self.home.trust()).is_ok_and(|kept| kept.id() == old.id()) {
             rotation.made.push(kept.clone());
             old.write(&kept).map_err(not_replaceable)?;
         }
@@ -340,12 +365,12 @@ impl KeyPlace {
     pub fn change_kek(&self, unlocked: Unlocked, new: &NewKek) -> Result<Rotation, PlaceError> {
         let own = self.kek_path();
         if let (NewKek::File(path), Some(own)) = (new, &own)
-            && is_same_file(&self.directory.join(path), own)
+            && is_same_file(&self.home.path().join(path), own)
         {
             return self.rotate_in_place(unlocked);
         }
         let made = match new {
-            NewKek::File(path) => Some(self.directory.join(path)).filter(|path| !path.exists()),
+            NewKek::File(path) => Some(self.locate(path)?).filter(|path| !path.exists()),
             NewKek::Command(_) | NewKek::Passphrase(_) => None,
         };
         let (source, kek) = self.take(new)?;
@@ -414,9 +439,9 @@ impl KeyPlace {
     fn take(&self, new: &NewKek) -> Result<(NotedSource, Kek), PlaceError> {
         match new {
             NewKek::Command(words) => {
-                let kek = command::run(words, &self.directory)?;
+                let kek = command::run(words, self.home.trust())?;
                 // A command that prints another key each time would lock everything up for ever.
-                match command::run(words, &self.directory)?.id() == kek.id() {
+                match command::run(words, self.home.trust())?.id() == kek.id() {
                     true => Ok((NotedSource::Command, kek)),
                     false => Err(PlaceError::NotRepeatable),
                 }
@@ -428,20 +453,20 @@ impl KeyPlace {
                 Ok((NotedSource::Passphrase(recipe), kek))
             }
             NewKek::File(path) => {
-                let file = self.directory.join(path);
+                let file = self.locate(path)?;
                 if !file.exists() {
                     let next = beside(&file, "next");
                     let made = Kek::generate()?.write(&next).and_then(|()| rename(&next, &file));
                     made.map_err(io(&file))?;
                 }
-                Ok((self.note_file(path), Kek::load(&file, &self.directory)?))
+                Ok((self.note_file(path), Kek::load(&file, self.home.trust())?))
             }
         }
     }
 
     /// Below the state directory the note stays right when that is moved.
     fn note_file(&self, path: &Path) -> NotedSource {
-        NotedSource::File(path.strip_prefix(&self.directory).unwrap_or(path).to_owned())
+        NotedSource::File(path.strip_prefix(self.home.path()).unwrap_or(path).to_owned())
     }
 
     fn prepare(
@@ -482,55 +507,11 @@ impl KeyPlace {
     }
 
     pub(super) fn keyring_path(&self) -> PathBuf {
-        self.directory.join("keyring.json")
+        self.home.path().join("keyring.json")
     }
 
     pub(super) fn next_path(&self) -> PathBuf {
-        self.directory.join("keyring.json.next")
-    }
-}
-
-/// A change of keys that is prepared, and takes effect by [`Rotation::commit`]. Dropped, it leaves nothing.
-pub struct Rotation {
-    /// The key that was in use.
-    pub old: KeyId,
-    /// The key that is to be.
-    pub new: KeyId,
-    /// Where the old KEK is kept, if it is in a file.
-    pub kept: Option<PathBuf>,
-    keyring: Keyring,
-    /// The KEK's file that is to be replaced, by which.
-    replaced: Option<(PathBuf, PathBuf)>,
-    next: PathBuf,
-    to: PathBuf,
-    /// What is removed if it comes to nothing.
-    made: Vec<PathBuf>,
-}
-
-impl Rotation {
-    /// Puts it in force, on disk when this returns, and then in the keyring that is in use.
-    ///
-    /// # Errors
-    /// If a file cannot be replaced. Half of it may be done then: [`KeyPlace::unlock`] does the rest.
-    pub fn commit(mut self, in_use: &Keyring) -> Result<(), PlaceError> {
-        // From here on the new KEK may be the one that is needed, and nothing of it may go.
-        self.made.clear();
-        if let Some((next, path)) = self.replaced.take() {
-            rename(&next, &path)
-                .map_err(|source| PlaceError::NotReplaceable { path: path.clone(), source })?;
-        }
-        rename(&self.next, &self.to).map_err(io(&self.to))?;
-        in_use.adopt(&self.keyring);
-        Ok(())
-    }
-}
-
-impl Drop for Rotation {
-    fn drop(&mut self) {
-        // The keyring last: while it is there, the rest is known to be a rotation's.
-        for path in self.made.iter().rev() {
-            let _ = std::fs::remove_file(path);
-        }
+        self.home.path().join("keyring.json.next")
     }
 }
 

@@ -38,7 +38,7 @@ pub(super) enum NotedSource {
 }
 
 /// The file that the KEK is in where nothing else is said, in the state directory.
-const DEFAULT_FILE: &str = "kek";
+pub(super) const DEFAULT_FILE: &str = "kek";
 
 /// The kinds of sources.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]

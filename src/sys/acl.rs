@@ -16,9 +16,10 @@
 //! what a mode shows as the group's bits; so a mode is never set after a list.
 
 use std::io;
+use std::os::fd::{AsRawFd as _, BorrowedFd};
 
 use rustix::fs::{
-    AtFlags, CWD, Gid, Mode, Uid, XattrFlags, chmod, chownat, fgetxattr_query, setxattr,
+    AtFlags, CWD, Gid, Mode, Uid, XattrFlags, chmod, chownat, fgetxattr_query, getxattr, setxattr,
 };
 use rustix::io::Errno;
 
@@ -102,6 +103,13 @@ pub(super) fn admit(path: &str, what: Use, guests: Guests) -> io::Result<()> {
 /// Whether the file system of an open file has lists.
 pub(super) fn are_kept(file: impl std::os::fd::AsFd) -> bool {
     fgetxattr_query(file, ATTRIBUTE) != Err(Errno::OPNOTSUPP)
+}
+
+/// Whether an open file, even by its path only, has a list with more than its mode says.
+pub(super) fn is_extended(file: BorrowedFd<'_>) -> bool {
+    let path = format!("/proc/self/fd/{}", file.as_raw_fd());
+    let mut none: [u8; 0] = [];
+    !matches!(getxattr(path, ATTRIBUTE, &mut none), Err(Errno::NODATA | Errno::OPNOTSUPP))
 }
 
 fn list(what: Use, uid: Option<u32>, gid: Option<u32>) -> Vec<u8> {

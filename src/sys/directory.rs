@@ -16,6 +16,7 @@ use rustix::fs::{
 use rustix::io::Errno;
 
 use super::acl::{self, Guests, Use};
+use super::input;
 use super::trust::{DirectoryError, Trust};
 
 /// An open directory that was found fit to work in.
@@ -127,10 +128,24 @@ impl Directory {
     /// # Errors
     /// If it cannot be read.
     pub fn read(&self, path: &str) -> io::Result<Vec<u8>> {
-        let file = openat(&self.fd, path, OFlags::RDONLY | OFlags::CLOEXEC, Mode::empty())?;
         let mut content = Vec::new();
-        File::from(file).read_to_end(&mut content)?;
+        input::regular(File::from(openat(&self.fd, path, input::FLAGS, Mode::empty())?))?
+            .read_to_end(&mut content)?;
         Ok(content)
+    }
+
+    /// Opens a regular file to read, following no link.
+    ///
+    /// # Errors
+    /// `ELOOP` if it is a link; if it cannot be opened.
+    pub fn open_file(&self, name: &str) -> io::Result<File> {
+        let opened = openat(&self.fd, name, input::FLAGS | OFlags::NOFOLLOW, Mode::empty())?;
+        input::regular(File::from(opened))
+    }
+
+    /// What it was found fit by.
+    pub fn trust(&self) -> &Trust {
+        &self.trust
     }
 
     /// Makes a file that is not there yet.

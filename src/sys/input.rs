@@ -1,5 +1,5 @@
-//! Input files, read whole and up to a bound. Somebody else may have named or made them: a pipe or a device in their
-//! place must neither hang a command nor fill its memory.
+//! Files that somebody else may have named or made: a pipe or a device in their place must neither hang this process
+//! nor fill its memory.
 
 use std::fs::File;
 use std::io::{self, Read};
@@ -9,33 +9,49 @@ use rustix::fs::{CWD, FileType, Mode, OFlags, fstat, openat};
 use zeroize::Zeroizing;
 
 /// How an input file is opened: opening a pipe waits for its other end.
-pub(super) const FLAGS: OFlags =
+pub const FLAGS: OFlags =
     OFlags::RDONLY.union(OFlags::NONBLOCK).union(OFlags::NOCTTY).union(OFlags::CLOEXEC);
 
 /// Reads a file that is named by its path, of at most so many bytes.
 ///
 /// # Errors
 /// If it is not a regular file, or [`io::ErrorKind::FileTooLarge`].
-pub(super) fn file(path: &Path, most: usize) -> io::Result<Zeroizing<Vec<u8>>> {
-    open_file(File::from(openat(CWD, path, FLAGS, Mode::empty())?), most)
+pub fn file(path: &Path, most: usize) -> io::Result<Zeroizing<Vec<u8>>> {
+    whole(open(path)?, most)
+}
+
+/// Opens a file that is named by its path, to be read piece by piece.
+///
+/// # Errors
+/// If it is not a regular file, or cannot be opened.
+pub fn open(path: &Path) -> io::Result<File> {
+    regular(File::from(openat(CWD, path, FLAGS, Mode::empty())?))
+}
+
+/// The file that was opened with [`FLAGS`].
+///
+/// # Errors
+/// If it is not a regular file.
+pub fn regular(file: File) -> io::Result<File> {
+    match FileType::from_raw_mode(fstat(&file)?.st_mode) {
+        FileType::RegularFile => Ok(file),
+        _ => Err(io::Error::new(io::ErrorKind::InvalidInput, "not a regular file")),
+    }
 }
 
 /// Reads a file that was opened with [`FLAGS`].
 ///
 /// # Errors
 /// As [`file()`].
-pub(super) fn open_file(file: File, most: usize) -> io::Result<Zeroizing<Vec<u8>>> {
-    if FileType::from_raw_mode(fstat(&file)?.st_mode) != FileType::RegularFile {
-        return Err(io::Error::new(io::ErrorKind::InvalidInput, "not a regular file"));
-    }
-    whole(file, most)
+pub fn open_file(file: File, most: usize) -> io::Result<Zeroizing<Vec<u8>>> {
+    whole(regular(file)?, most)
 }
 
 /// Reads stdin to its end.
 ///
 /// # Errors
 /// [`io::ErrorKind::FileTooLarge`]
-pub(super) fn stdin(most: usize) -> io::Result<Zeroizing<Vec<u8>>> {
+pub fn stdin(most: usize) -> io::Result<Zeroizing<Vec<u8>>> {
     whole(io::stdin().lock(), most)
 }
 
@@ -52,7 +68,7 @@ fn whole(from: impl Read, most: usize) -> io::Result<Zeroizing<Vec<u8>>> {
 ///
 /// # Errors
 /// If it is not UTF-8.
-pub(super) fn text(mut bytes: Zeroizing<Vec<u8>>) -> io::Result<Zeroizing<String>> {
+pub fn text(mut bytes: Zeroizing<Vec<u8>>) -> io::Result<Zeroizing<String>> {
     let text = String::from_utf8(std::mem::take(&mut *bytes));
     let wrong = |_| io::Error::new(io::ErrorKind::InvalidData, "this is not UTF-8");
     text.map(Zeroizing::new).map_err(wrong)

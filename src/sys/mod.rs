@@ -4,6 +4,7 @@
 
 mod acl;
 mod directory;
+pub mod input;
 mod trust;
 mod user;
 

@@ -2,20 +2,26 @@
 //!
 //! A directory is fit if it is root's or ours, and neither its group nor others may write to it. The same holds for
 //! each directory above it, of which those with the sticky bit may be written by others, because there nobody can
-//! put another thing in our directory's place. A symbolic link on the way is followed if it is root's or ours. So
-//! nobody else can change where the path leads, and a path that was found fit stays so.
+//! put another thing in our directory's place. A directory that its owner's private group may write is as good as
+//! its owner's. A symbolic link on the way is followed if it is root's or ours. So nobody else can change where the
+//! path leads, and a path that was found fit stays so. The same holds for a file that decides something, such as where
+//! the KEK comes from: what is above it is looked at as what is above a directory.
 
 use std::collections::VecDeque;
 use std::ffi::{OsStr, OsString};
+use std::fs::{File, Metadata};
 use std::io;
-use std::os::fd::OwnedFd;
+use std::os::fd::{AsFd, OwnedFd};
 use std::os::unix::ffi::OsStringExt as _;
+use std::os::unix::fs::MetadataExt as _;
 use std::path::{Component, Path, PathBuf};
 
 use rustix::fs::{
     CWD, FileType, Mode, OFlags, Stat, fchmod, fstat, mkdirat, openat, readlinkat, stat,
 };
 use rustix::io::Errno;
+
+use super::{acl, input, user};
 
 /// How many links a path may lead over, as in the kernel: path_resolution(7).
 const MAX_LINKS: usize = 40;
@@ -49,7 +55,7 @@ pub enum DirectoryError {
     },
     /// A directory above it is not ours alone.
     #[error(
-        "{}: {} above it {why}, and could have another directory put in its place; choose another directory, or say \
+        "{}: {} above it {why}, and could have something else put in its place; choose another place, or say \
          --shared-parent {} if everybody who may write there is to be trusted with it",
         .path.display(), .parent.display(), .parent.display()
     )]
@@ -63,8 +69,8 @@ pub enum DirectoryError {
     },
     /// A link on the way is somebody else's.
     #[error(
-        "{}: {} on the way is a symbolic link of uid {owner}, who can have it lead elsewhere; name the directory \
-         itself", .path.display(), .link.display()
+        "{}: {} on the way is a symbolic link of uid {owner}, who can have it lead elsewhere; name what it leads \
+         to", .path.display(), .link.display()
     )]
     Link {
         /// The directory.
@@ -122,27 +128,63 @@ impl Trust {
         Self { uid, shared: found.map(|found| (found.st_dev, found.st_ino)).collect() }
     }
 
+    /// For what is done in a directory, as [`super::as_owner_of`] does it: as its owner if this process is root.
+    pub fn of_owner(directory: &Path, shared_parents: &[PathBuf]) -> Self {
+        let us = rustix::process::geteuid();
+        let owner = stat(directory).ok().filter(|_| us.is_root()).map(|found| found.st_uid);
+        Self::of_user(owner.unwrap_or(us.as_raw()), shared_parents)
+    }
+
+    /// Opens a regular file to read, below directories where nobody else can put another in its place. Whose the file
+    /// itself is, [`Trust::is_in_our_hands`] says of what is open.
+    ///
+    /// # Errors
+    /// If somebody else can, it is not a regular file, or it cannot be opened.
+    pub fn open_file(&self, path: &Path) -> Result<File, DirectoryError> {
+        let (parent, found) = self.find_file(path)?;
+        let name = found.file_name().unwrap_or_default();
+        let opened = openat(parent, name, input::FLAGS | OFlags::NOFOLLOW, Mode::empty());
+        let opened = opened.map_err(|error| io_error(path, error))?;
+        let failed = |source| DirectoryError::Io { path: path.to_owned(), source };
+        input::regular(File::from(opened)).map_err(failed)
+    }
+
+    /// Where a file is, or would be: its path without links, below directories where nobody else can put another in
+    /// its place. So whatever is done by this path is done to that file.
+    ///
+    /// # Errors
+    /// If somebody else can, or there is no such directory.
+    pub fn locate(&self, path: &Path) -> Result<PathBuf, DirectoryError> {
+        self.find_file(path).map(|(_, found)| found)
+    }
+
+    /// Whether a file is root's or ours, and can be written by nobody else.
+    pub fn is_in_our_hands(&self, file: &Metadata) -> bool {
+        [0, self.uid].contains(&file.uid()) && file.mode() & 0o022 == 0
+    }
+
+    fn find_file(&self, path: &Path) -> Result<(OwnedFd, PathBuf), DirectoryError> {
+        let mut walk = Walk::begin(self, path, None)?;
+        walk.wants_file = true;
+        walk.finish()?;
+        match walk.file.take() {
+            Some(name) => Ok((walk.at, walk.here.join(name))),
+            None => Err(walk.failed(Errno::ISDIR)),
+        }
+    }
+
     /// Opens a directory that is fit to work in. With a mode, what is missing of the path is made with it.
     pub(super) fn open(
         &self,
         path: &Path,
         make: Option<u32>,
     ) -> Result<(OwnedFd, PathBuf), DirectoryError> {
-        let failed = |source| DirectoryError::Io { path: path.to_owned(), source };
-        let absolute = std::path::absolute(path).map_err(failed)?;
-        let top =
-            openat(CWD, "/", OFlags::PATH | OFlags::DIRECTORY | OFlags::CLOEXEC, Mode::empty());
-        let top = top.map_err(|error| failed(error.into()))?;
-        let left = names(&absolute);
-        let mut walk =
-            Walk { trust: self, path: &absolute, at: top, here: "/".into(), left, links: 0, make };
-        while let Some(name) = walk.left.pop_front() {
-            walk.step(&name)?;
-        }
+        let mut walk = Walk::begin(self, path, make)?;
+        walk.finish()?;
         let opened = openat(&walk.at, ".", READ, Mode::empty());
         let opened = opened.map_err(|error| walk.failed(error))?;
-        self.check(&opened, &absolute)?;
-        Ok((opened, absolute))
+        self.check(&opened, &walk.path)?;
+        Ok((opened, walk.path))
     }
 
     /// Opens a directory by its name in another that is fit, following no link.
@@ -175,13 +217,19 @@ impl Trust {
     }
 
     /// What keeps a directory from being one to have others in, if something does.
-    fn fault_of_parent(&self, found: &Stat) -> Option<String> {
+    fn fault_of_parent(&self, parent: &OwnedFd, found: &Stat) -> Option<String> {
         let is_sticky = found.st_mode & 0o1000 != 0;
+        // With umask 002, as it is usual where every user has a group of his own.
+        let is_own_groups = || {
+            found.st_mode & 0o002 == 0
+                && !acl::is_extended(parent.as_fd())
+                && user::is_private_group(found.st_uid, found.st_gid)
+        };
         if self.shared.contains(&(found.st_dev, found.st_ino)) {
             None
         } else if !self.is_ours(found) {
             Some(format!("is uid {}'s", found.st_uid))
-        } else if found.st_mode & 0o022 != 0 && !is_sticky {
+        } else if found.st_mode & 0o022 != 0 && !is_sticky && !is_own_groups() {
             Some(format!("has mode {:04o}: others may write to it", found.st_mode & 0o7777))
         } else {
             None
@@ -194,23 +242,51 @@ const READ: OFlags = OFlags::RDONLY.union(OFlags::DIRECTORY).union(OFlags::CLOEX
 /// A path on the way to its directory, one name after the other.
 struct Walk<'a> {
     trust: &'a Trust,
-    path: &'a Path,
+    path: PathBuf,
     at: OwnedFd,
     /// Where that is, in words.
     here: PathBuf,
     left: VecDeque<OsString>,
     links: usize,
     make: Option<u32>,
+    /// Whether it leads to a file.
+    wants_file: bool,
+    /// The name of that file, once it is reached. It may not be there.
+    file: Option<OsString>,
 }
 
-impl Walk<'_> {
+impl<'a> Walk<'a> {
+    fn begin(trust: &'a Trust, path: &Path, make: Option<u32>) -> Result<Self, DirectoryError> {
+        let failed = |source| DirectoryError::Io { path: path.to_owned(), source };
+        let path = std::path::absolute(path).map_err(failed)?;
+        let top =
+            openat(CWD, "/", OFlags::PATH | OFlags::DIRECTORY | OFlags::CLOEXEC, Mode::empty());
+        let (at, left) = (top.map_err(|error| failed(error.into()))?, names(&path));
+        let (here, links, wants_file, file) = ("/".into(), 0, false, None);
+        Ok(Self { trust, path, at, here, left, links, make, wants_file, file })
+    }
+
+    fn finish(&mut self) -> Result<(), DirectoryError> {
+        while let Some(name) = self.left.pop_front() {
+            self.step(&name)?;
+        }
+        Ok(())
+    }
+
     fn step(&mut self, name: &OsStr) -> Result<(), DirectoryError> {
         let parent = fstat(&self.at).map_err(|error| self.failed(error))?;
-        if let Some(why) = self.trust.fault_of_parent(&parent) {
-            let (path, parent) = (self.path.to_owned(), self.here.clone());
+        if let Some(why) = self.trust.fault_of_parent(&self.at, &parent) {
+            let (path, parent) = (self.path.clone(), self.here.clone());
             return Err(DirectoryError::Parent { path, parent, why });
         }
-        let entry = self.open_or_make(name).map_err(|error| self.failed(error))?;
+        let is_last = self.wants_file && self.left.is_empty();
+        let entry = match self.open_or_make(name) {
+            Err(Errno::NOENT) if is_last => {
+                self.file = Some(name.to_owned());
+                return Ok(());
+            }
+            opened => opened.map_err(|error| self.failed(error))?,
+        };
         let found = fstat(&entry).map_err(|error| self.failed(error))?;
         match FileType::from_raw_mode(found.st_mode) {
             FileType::Directory => {
@@ -222,6 +298,10 @@ impl Walk<'_> {
                 Ok(())
             }
             FileType::Symlink => self.follow(&entry, &found, name),
+            _ if is_last => {
+                self.file = Some(name.to_owned());
+                Ok(())
+            }
             _ => Err(self.failed(Errno::NOTDIR)),
         }
     }
@@ -247,7 +327,7 @@ impl Walk<'_> {
 
     fn follow(&mut self, link: &OwnedFd, found: &Stat, name: &OsStr) -> Result<(), DirectoryError> {
         if !self.trust.is_ours(found) {
-            let (path, link) = (self.path.to_owned(), self.here.join(name));
+            let (path, link) = (self.path.clone(), self.here.join(name));
             return Err(DirectoryError::Link { path, link, owner: found.st_uid });
         }
         self.links += 1;
@@ -268,7 +348,7 @@ impl Walk<'_> {
     }
 
     fn failed(&self, error: Errno) -> DirectoryError {
-        io_error(self.path, error)
+        io_error(&self.path, error)
     }
 }
 

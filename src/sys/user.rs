@@ -4,6 +4,7 @@ use std::io;
 use std::os::unix::fs::MetadataExt as _;
 use std::path::Path;
 
+use nix::unistd::{Group, User};
 use rustix::thread::{
     CapabilitySet, CapabilitySets, capabilities, set_capabilities, set_keep_capabilities,
     set_thread_groups, set_thread_res_gid, set_thread_res_uid,
@@ -29,6 +30,17 @@ pub fn as_owner_of<T: Send>(path: &Path, work: impl FnOnce() -> T + Send) -> io:
         };
         let done = std::thread::Builder::new().spawn_scoped(scope, work)?;
         done.join().unwrap_or_else(|panic| std::panic::resume_unwind(panic))
+    })
+}
+
+/// Whether a group is a user's private one: it has the user's name, and no other member.
+pub(super) fn is_private_group(uid: u32, gid: u32) -> bool {
+    // Containers run as any user in root's group.
+    let user = Some(uid).filter(|uid| *uid != 0);
+    let user = user.and_then(|uid| User::from_uid(uid.into()).ok().flatten());
+    let group = Group::from_gid(gid.into()).ok().flatten();
+    user.zip(group).is_some_and(|(user, group)| {
+        user.name == group.name && group.mem.iter().all(|member| *member == user.name)
     })
 }
 

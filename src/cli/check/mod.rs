@@ -21,10 +21,10 @@ use self::known::Known;
 use super::Common;
 use super::endpoint::{Caller, connect};
 use super::failure::Failure;
-use super::input;
 use super::output::{Output, print, printable, say};
 use super::seed::files_in;
 use crate::relay::{MAX_FILE_BYTES, Position, Use, WorkflowFile, find_uses};
+use crate::sys::input;
 
 /// Something will not work.
 const FOUND: u8 = 1;

@@ -97,11 +97,12 @@ impl Doctor {
         };
         let state = std::path::absolute(config.state)?;
         let user = state::owner(&state);
+        let trust = Trust::of_user(user, &config.shared_parents);
         Ok(Ok(Site {
             runtime: std::path::absolute(config.runtime)?,
-            unlock: unlock(self.kek.said(config.kek.as_ref())?.as_ref(), &state, ""),
+            unlock: unlock(self.kek.said(config.kek.as_ref())?.as_ref(), &trust, ""),
             limits: config.limits,
-            trust: Trust::of_user(user, &config.shared_parents),
+            trust,
             user,
             now: Clock::system().now(),
             state,

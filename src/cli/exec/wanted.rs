@@ -4,9 +4,9 @@ use std::path::{Path, PathBuf};
 
 use crate::cli::credential::Credential;
 use crate::cli::failure::Failure;
-use crate::cli::input;
 use crate::cli::variable::prefixed;
 use crate::model::{Reference, Value};
+use crate::sys::input;
 
 /// The longest file of references, in bytes.
 const MAX_FILE_BYTES: usize = 1024 * 1024;

@@ -6,8 +6,8 @@ use std::path::Path;
 use zeroize::Zeroizing;
 
 use crate::cli::failure::Failure;
-use crate::cli::input;
 use crate::model::limits::MAX_APPLY_BYTES;
+use crate::sys::input;
 
 /// A file, read.
 pub struct Source {

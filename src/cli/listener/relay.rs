@@ -12,12 +12,12 @@ use super::answer::RelayError;
 use super::outputs::Outputs;
 use crate::cli::credential::Credential;
 use crate::cli::failure::{Failure, exit};
-use crate::cli::input;
 use crate::cli::session::{MOST_READS, Versions, changing};
 use crate::grpc::pb;
 use crate::grpc::pb::step_service_client::StepServiceClient;
 use crate::model::{ConnectionName, ConnectionRef, IntegrationName, Reference, SecretName};
 use crate::relay::{self, Evaluated, Found, Known, Need, Progress, Query, StepSpec, Tree};
+use crate::sys::input;
 
 /// The longest file of a spec, in bytes.
 const MAX_SPEC_BYTES: usize = 1024 * 1024;

@@ -34,12 +34,12 @@ use std::path::{Path, PathBuf};
 use serde_saphyr::{Location, Spanned};
 
 use super::failure::Failure;
-use super::input;
 use super::output::say;
 use super::plan::Sources;
 use crate::grpc::pb;
 use crate::grpc::pb::apply_request::Document;
 use crate::model::limits::MAX_APPLY_BYTES;
+use crate::sys::input;
 use document::{Fields, default_access, ours, read_fields, secret};
 use raw::{FieldSource, RawDocument};
 

@@ -8,9 +8,9 @@ use rustix::fs::{CWD, Mode, OFlags, ResolveFlags, openat, openat2, stat};
 use rustix::io::Errno;
 
 use crate::cli::failure::Failure;
-use crate::cli::input;
 use crate::cli::values::{from_environment, from_file};
 use crate::model::limits::MAX_VALUE_BYTES;
+use crate::sys::input;
 
 /// How often a file is opened again while somebody renames directories on the way to it.
 const MOST_ATTEMPTS: usize = 16;

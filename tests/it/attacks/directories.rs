@@ -594,3 +594,72 @@ fn what_root_does_offline_is_its_owners_and_goes_no_further() {
     assert_eq!(std::fs::read(victim.join("tls.key")).unwrap(), b"root's");
     assert_eq!(std::fs::read_dir(&victim).unwrap().count(), 1);
 }
+
+#[test]
+fn no_umask_opens_or_spoils_a_directory_of_ours() {
+    for umask in ["000", "002", "077"] {
+        let place = Place::new();
+        let masked = |arguments: &str| {
+            let mut shell = Command::new("sh");
+            shell.args(["-c", &format!("umask {umask}; exec \"$K\" {arguments}")]);
+            shell.env("K", env!("CARGO_BIN_EXE_keyhatch")).env("KEYHATCH_STATE", &place.state);
+            shell.env("KEYHATCH_RUNTIME", &place.runtime).output().unwrap()
+        };
+        let ran = masked("dev -- true");
+        assert!(ran.status.success(), "{umask}: {}", text(&ran.stderr));
+        let ran = masked("init");
+        assert!(ran.status.success(), "{umask}: {}", text(&ran.stderr));
+        // The store's crate makes what is in there; nobody else gets into the store.
+        let mut find = Command::new("find");
+        find.arg(&place.state).args(["-path", "*/store/*", "-prune", "-o", "-perm", "/022"]);
+        let find = find.arg("-print").output();
+        assert_eq!(text(&find.unwrap().stdout), "", "{umask}");
+        let serving = ServeProcess::spawn(place.directory.path(), place.command(&["serve"]));
+        assert!(serving.terminate());
+    }
+}
+
+#[test]
+fn a_parent_that_its_owners_private_group_may_write_is_taken() {
+    /// As every Linux system has them, each with a group of its name and number.
+    const DAEMON: u32 = 1;
+    const BIN: u32 = 2;
+    if !is_root("a user with a private group") {
+        return;
+    }
+    let place = Place::new();
+    let binary = lend(place.directory.path());
+    let home = place.path("home");
+    make(&home, DAEMON, 0o775);
+    let init = |name: &str| {
+        let line = format!("KEYHATCH_DIR= \"$K\" init --state \"$D/{name}\"");
+        by(DAEMON, &line, &home, &binary)
+    };
+    let made = init("state");
+    assert!(made.status.success(), "{}", text(&made.stderr));
+    let is_refused = |name: &str| {
+        let refused = text(&init(name).stderr);
+        assert!(refused.contains("/home above it has mode 0775"), "{refused}");
+    };
+    // The group lets somebody else write.
+    chown(&home, None, Some(BIN)).unwrap();
+    is_refused("group");
+    // So does a list: the owner, another user, the group, the mask, others.
+    chown(&home, None, Some(DAEMON)).unwrap();
+    let entries = [
+        (0x01, 7, u32::MAX),
+        (0x02, 7, THIEF),
+        (0x04, 5, u32::MAX),
+        (0x10, 7, u32::MAX),
+        (0x20, 5, u32::MAX),
+    ];
+    let mut list = 2_u32.to_le_bytes().to_vec();
+    for (tag, permissions, id) in entries {
+        list.extend(u16::to_le_bytes(tag));
+        list.extend(u16::to_le_bytes(permissions));
+        list.extend(u32::to_le_bytes(id));
+    }
+    let flags = rustix::fs::XattrFlags::empty();
+    rustix::fs::setxattr(&home, "system.posix_acl_access", &list, flags).unwrap();
+    is_refused("list");
+}

@@ -154,6 +154,25 @@ fn applied_files_read_only_variables_that_are_allowed() {
 }
 
 #[test]
+fn what_a_command_reads_of_a_broker_is_a_regular_file() {
+    let world = world();
+    let pipe = world.path("pipe");
+    mknodat(CWD, &pipe, FileType::Fifo, Mode::from_raw_mode(0o600), 0).unwrap();
+    let state = world.path("restored");
+    for file in [pipe.to_str().unwrap(), "/dev/zero"] {
+        for arguments in [
+            &["serve", "--config", file][..],
+            &["restore", file, "--state", state.to_str().unwrap()],
+            &["journal", "verify", "--ca", file],
+        ] {
+            let ran = world.serving.run(arguments);
+            assert!(!ran.status.success(), "{arguments:?}");
+            assert!(said(&ran).contains("not a regular file"), "{arguments:?}: {}", said(&ran));
+        }
+    }
+}
+
+#[test]
 fn a_pipe_or_a_device_is_no_input_file() {
     let world = world();
     let pipe = world.path("pipe");

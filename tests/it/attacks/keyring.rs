@@ -1,8 +1,9 @@
 //! Who edits the state directory decides neither what the daemon runs nor what it reads.
 
-use std::os::unix::fs::{PermissionsExt as _, chown};
+use std::os::unix::fs::{PermissionsExt as _, chown, lchown, symlink};
 use std::path::{Path, PathBuf};
 
+use rustix::fs::{CWD, FileType, Mode, mknodat};
 use serde_json::{Value, json};
 use tempfile::TempDir;
 
@@ -156,24 +157,138 @@ fn a_keyring_that_asks_for_endless_passes_is_refused() {
     }
 }
 
+/// Another user.
+const NOBODY: u32 = 65_534;
+
+/// The sources of a KEK that are files, in a directory: the flag, and the file.
+fn sources(directory: &Path) -> [(&'static str, String); 3] {
+    let path = |name: &str| directory.join(name);
+    write(&path("passphrase"), b"correct horse battery staple", 0o400);
+    write(&path("program"), format!("#!/bin/sh\necho {}\n", "5a".repeat(32)).as_bytes(), 0o700);
+    let text = |name: &str| path(name).to_str().unwrap().to_owned();
+    [
+        ("--kek-file", text("kek")),
+        ("--kek-passphrase-file", text("passphrase")),
+        ("--kek-command", text("program")),
+    ]
+}
+
+#[test]
+fn nobody_elses_directory_holds_a_source_of_the_kek() {
+    if !rustix::process::geteuid().is_root() {
+        skipped("directories of another user", "needs root");
+        return;
+    }
+    let directory = tempfile::Builder::new().prefix("kh").tempdir().unwrap();
+    for (flag, file) in sources(directory.path()) {
+        let world = World::new(&[flag, &file]);
+        chown(directory.path(), Some(NOBODY), None).unwrap();
+        let said = world.refused(&["serve", flag, &file]);
+        assert!(said.contains("above it is uid 65534's"), "{said}");
+        let advice = format!("--shared-parent {}", directory.path().display());
+        assert!(said.contains(&advice), "{said}");
+        // A configuration there does not say where the KEK comes from, either.
+        let config = directory.path().join("keyhatch.toml");
+        write(&config, format!("[kek]\nfile = {file:?}\n").as_bytes(), 0o644);
+        let said = world.refused(&["serve", "--config", config.to_str().unwrap()]);
+        assert!(said.contains("table kek") && said.contains("above it is uid 65534's"), "{said}");
+        chown(directory.path(), Some(0), None).unwrap();
+        // A link of theirs leads to nothing that is ours.
+        let link = world.path().join("link");
+        symlink(&file, &link).unwrap();
+        lchown(&link, Some(NOBODY), None).unwrap();
+        let said = world.refused(&["serve", flag, link.to_str().unwrap()]);
+        assert!(said.contains("a symbolic link of uid 65534"), "{said}");
+    }
+}
+
+#[test]
+fn no_kek_is_made_or_removed_by_a_strangers_link() {
+    if !rustix::process::geteuid().is_root() {
+        skipped("links of another user", "needs root");
+        return;
+    }
+    let directory = tempfile::Builder::new().prefix("kh").tempdir().unwrap();
+    let (ours, theirs) = (directory.path().join("ours"), directory.path().join("theirs"));
+    std::fs::create_dir(&ours).unwrap();
+    std::fs::create_dir(&theirs).unwrap();
+    write(&ours.join("kek.next"), b"ours", 0o600);
+    symlink(&ours, theirs.join("link")).unwrap();
+    chown(&theirs, Some(NOBODY), None).unwrap();
+    let kek = theirs.join("link/kek");
+    let kek = kek.to_str().unwrap();
+    let state = directory.path().join("state");
+    let arguments = ["init", "--kek-file", kek, "--state", state.to_str().unwrap()];
+    let made = keyhatch_in(directory.path(), &arguments).output().unwrap();
+    assert!(!made.status.success());
+    let world = World::new(&[]);
+    let said = world.refused(&["key", "rotate", "--offline", "--kek-file", kek]);
+    assert!(said.contains("above it is uid 65534's"), "{said}");
+    assert_eq!(std::fs::read(ours.join("kek.next")).unwrap(), b"ours");
+    assert_eq!(std::fs::read_dir(&ours).unwrap().count(), 1);
+}
+
+#[test]
+fn a_mounted_secret_is_read_when_its_volume_is_trusted() {
+    let directory = tempfile::Builder::new().prefix("kh").tempdir().unwrap();
+    let volume = directory.path().join("volume");
+    // As Kubernetes lays it out.
+    std::fs::create_dir_all(volume.join("..2026")).unwrap();
+    let kek = volume.join("kek");
+    symlink("..2026", volume.join("..data")).unwrap();
+    symlink("..data/kek", &kek).unwrap();
+    let kek = kek.to_str().unwrap();
+    let world = World::new(&["--kek-file", kek]);
+    assert!(volume.join("..2026/kek").is_file());
+    std::fs::set_permissions(&volume, std::fs::Permissions::from_mode(0o777)).unwrap();
+    let said = world.refused(&["serve", "--kek-file", kek]);
+    assert!(said.contains(&format!("--shared-parent {}", volume.display())), "{said}");
+    let trusted = ["doctor", "--kek-file", kek, "--shared-parent", volume.to_str().unwrap()];
+    let output = keyhatch_in(world.path(), &trusted).output().unwrap();
+    let said = String::from_utf8_lossy(&output.stdout).into_owned();
+    assert!(said.contains("as the keyring says"), "{said}");
+}
+
+#[test]
+fn the_default_kek_is_no_link_and_no_pipe() {
+    let elsewhere = World::new(&[]);
+    let world = World::new(&[]);
+    let kek = world.path().join("state/kek");
+    std::fs::remove_file(&kek).unwrap();
+    symlink(elsewhere.path().join("state/kek"), &kek).unwrap();
+    // To be seen to read root's key, the state must be that of another user.
+    if rustix::process::geteuid().is_root() {
+        let theirs = format!("{NOBODY}:{NOBODY}");
+        let mut give = std::process::Command::new("chown");
+        assert!(give.args(["-hR", &theirs]).arg(world.path()).status().unwrap().success());
+    }
+    std::fs::copy(
+        elsewhere.path().join("state/keyring.json"),
+        world.path().join("state/keyring.json"),
+    )
+    .unwrap();
+    for arguments in [&["key", "rotate", "--offline"][..], &["init", "--reissue-admin"]] {
+        let said = world.refused(arguments);
+        assert!(said.contains("kek is a symbolic link"), "{said}");
+    }
+    let world = World::new(&[]);
+    let kek = world.path().join("state/kek");
+    std::fs::remove_file(&kek).unwrap();
+    mknodat(CWD, &kek, FileType::Fifo, Mode::from_raw_mode(0o400), 0).unwrap();
+    for arguments in OFFLINE {
+        let said = world.refused(arguments);
+        assert!(said.contains("not a regular file"), "{said}");
+    }
+}
+
 #[test]
 fn a_source_of_the_kek_that_others_can_replace_is_refused() {
-    const NOBODY: u32 = 65_534;
     if !rustix::process::geteuid().is_root() {
         skipped("files of another user", "needs root");
         return;
     }
     let directory = tempfile::Builder::new().prefix("kh").tempdir().unwrap();
-    let path = |name: &str| directory.path().join(name);
-    write(&path("passphrase"), b"correct horse battery staple", 0o400);
-    write(&path("program"), format!("#!/bin/sh\necho {}\n", "5a".repeat(32)).as_bytes(), 0o700);
-    let text = |name: &str| path(name).to_str().unwrap().to_owned();
-    for (flag, name) in [
-        ("--kek-file", "kek"),
-        ("--kek-passphrase-file", "passphrase"),
-        ("--kek-command", "program"),
-    ] {
-        let file = text(name);
+    for (flag, file) in sources(directory.path()) {
         let world = World::new(&[flag, &file]);
         chown(&file, Some(NOBODY), None).unwrap();
         let said = world.refused(&["serve", flag, &file]);
