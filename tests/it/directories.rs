@@ -114,7 +114,7 @@ fn a_directory_that_was_itself_replaced_by_a_symlink_is_not_followed() {
 }
 
 #[test]
-fn a_step_of_another_user_is_let_into_a_directory_that_stays_the_daemons() {
+fn another_users_step_enters_a_directory_of_the_daemons() {
     let broker = TestBroker::start();
     let request = pb::OpenStepRequest { uid: Some(65_534), ..open_request("deploy", "build") };
     let opened = broker.try_open(request).unwrap();

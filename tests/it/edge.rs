@@ -223,7 +223,7 @@ fn a_step_with_as_many_requests_as_it_may_have_is_told_at_once_and_others_are_se
 }
 
 #[test]
-fn a_door_with_as_many_requests_as_it_may_have_has_places_for_each_still() {
+fn a_full_door_has_places_for_each_still() {
     let limits = Limits {
         own_requests_in_flight: 1,
         all_steps_requests_in_flight: 1,

@@ -317,7 +317,7 @@ fn all_that_is_taken_of_a_connection_is_of_one_version() {
 }
 
 #[test]
-fn a_file_of_references_is_read_and_a_file_of_values_is_not_told() {
+fn an_env_file_holds_references_and_no_value_is_told() {
     let world = world();
     let write = |text: &str| std::fs::write(world.path("refs.env"), text).unwrap();
     write(

@@ -101,7 +101,7 @@ fn words_and_short_numbers_are_left_alone_and_that_is_said() {
 }
 
 #[test]
-fn of_a_manifest_the_token_is_masked_and_other_manifests_are_whole() {
+fn a_manifests_token_is_masked_and_others_are_whole() {
     let manifest = "apiVersion: v1\nkind: Config\nclusters:\n- cluster:\n    server: https://k.example\n  name: c\n\
                     users:\n- name: u\n  user:\n    token: abcdef123456\n";
     let world = world(&[("s", manifest)]);

@@ -134,7 +134,7 @@ fn a_steps_user_reads_and_connects_and_changes_nothing() {
 }
 
 #[test]
-fn a_daemon_without_any_capability_lets_in_a_step_of_another_user() {
+fn without_any_capability_another_users_step_is_let_in() {
     const DAEMON: u32 = 54_320;
     if !is_root("a daemon and a step of two users") {
         return;
@@ -318,7 +318,7 @@ fn a_user_that_the_daemons_namespace_does_not_know_is_refused() {
 }
 
 #[test]
-fn without_access_control_lists_a_steps_files_are_given_to_its_user() {
+fn without_acls_a_steps_files_are_given_to_its_user() {
     let directory = tempfile::Builder::new().prefix("kh").tempdir().unwrap();
     let run = directory.path().join("run");
     make(&run, 0, 0o755);
@@ -500,7 +500,7 @@ fn a_daemon_does_not_work_in_a_directory_of_another_users() {
 }
 
 #[test]
-fn a_link_is_followed_if_it_is_ours_and_lies_where_nobody_else_writes() {
+fn a_link_is_followed_if_nobody_else_can_change_it() {
     if !is_root("links of another user") {
         return;
     }
