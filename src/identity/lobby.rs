@@ -258,7 +258,7 @@ mod tests {
     }
 
     #[test]
-    fn guests_come_at_a_pace_and_those_that_are_remembered_are_bounded() {
+    fn guests_come_at_a_pace_and_few_are_remembered() {
         let lobby = lobby();
         let mut let_in = 0;
         for _ in 0..100 {

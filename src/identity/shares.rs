@@ -138,7 +138,7 @@ mod tests {
     use super::*;
 
     #[test]
-    fn what_is_ones_own_nobody_takes_and_of_a_pool_each_takes_a_part() {
+    fn nobody_takes_anothers_own_and_each_a_part_of_a_pool() {
         let door = Pool::new(8);
         let group = door.part(4);
         let (one, two) = (Share::new(2, 5, &group), Share::new(2, 5, &group));

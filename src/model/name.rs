@@ -250,7 +250,7 @@ mod tests {
     }
 
     #[test]
-    fn secrets_may_start_with_an_underscore_and_request_ids_hold_colons_and_tildes() {
+    fn secrets_and_request_ids_have_letters_of_their_own() {
         assert!(SecretName::parse("_token").is_ok());
         assert!(RequestId::parse("2026-11-21T10:00~1").is_ok());
         assert!(SecretName::parse("2026-11-21T10:00~1").is_err());
@@ -313,7 +313,7 @@ mod tests {
     }
 
     #[test]
-    fn no_name_of_an_engine_holds_what_is_not_seen_or_turns_others_around() {
+    fn no_name_holds_what_is_unseen_or_turns_text_around() {
         let unseen = "\u{ad}\u{34f}\u{115f}\u{200b}\u{200d}\u{2028}\u{202e}\u{2066}\u{3164}\u{fe0f}\u{feff}\u{ffa0}";
         for c in unseen.chars() {
             assert_eq!(kinds(&format!("a{c}b")), (false, false, false), "{c:?}");
