@@ -13,7 +13,8 @@
 use std::collections::BTreeSet;
 use std::sync::Arc;
 
-use aho_corasick::{AhoCorasick, AhoCorasickKind};
+use aho_corasick::automaton::{Automaton, StateID};
+use aho_corasick::{Anchored, BuildError, dfa, nfa::contiguous};
 use parking_lot::RwLock;
 
 use super::escapes::{Plain, escapes};
@@ -84,20 +85,57 @@ impl Masks {
 /// What to look for.
 #[derive(Default)]
 pub struct Patterns {
-    search: Option<AhoCorasick>,
+    search: Option<Search>,
     texts: Vec<Vec<u8>>,
     longest: usize,
+}
+
+/// The automaton of all forms.
+enum Search {
+    Table(dfa::DFA),
+    Graph(contiguous::NFA),
+}
+
+impl Search {
+    fn new(texts: &[Vec<u8>]) -> Result<Self, BuildError> {
+        match texts.iter().map(Vec::len).sum::<usize>() <= MOST_IN_A_TABLE {
+            true => dfa::DFA::new(texts).map(Self::Table),
+            false => contiguous::NFA::new(texts).map(Self::Graph),
+        }
+    }
+
+    /// The longest form that ends at each place, where one does: at most one for each byte, in the order of their
+    /// ends. Shorter forms that end there are within it.
+    fn longest(&self, text: &[u8]) -> Vec<(usize, usize)> {
+        match self {
+            Self::Table(automaton) => longest(automaton, text),
+            Self::Graph(automaton) => longest(automaton, text),
+        }
+    }
+}
+
+fn longest(automaton: &impl Automaton, text: &[u8]) -> Vec<(usize, usize)> {
+    // Both begin anywhere.
+    let Ok(mut state) = automaton.start_state(Anchored::No) else { return Vec::new() };
+    let mut end_at = |(place, byte): (usize, &u8)| {
+        state = automaton.next_state(Anchored::No, state, *byte);
+        let length = match_length(automaton, state)?;
+        Some(((place + 1).saturating_sub(length), place + 1))
+    };
+    let ends = text.iter().enumerate().filter_map(&mut end_at);
+    ends.collect()
+}
+
+/// How long the longest form is that ends in a state: the automaton has it first.
+fn match_length(automaton: &impl Automaton, state: StateID) -> Option<usize> {
+    let is_match = automaton.is_special(state) && automaton.is_match(state);
+    is_match.then(|| automaton.pattern_len(automaton.match_pattern(state, 0)))
 }
 
 impl Patterns {
     fn new(forms: &BTreeSet<Vec<u8>>) -> Result<Self, Failure> {
         let texts: Vec<Vec<u8>> = forms.iter().cloned().collect();
-        let total: usize = texts.iter().map(Vec::len).sum();
-        let kind = match total <= MOST_IN_A_TABLE {
-            true => AhoCorasickKind::DFA,
-            false => AhoCorasickKind::ContiguousNFA,
-        };
-        let search = AhoCorasick::builder().kind(Some(kind)).build(&texts).map_err(|_| {
+        let search = Search::new(&texts).map_err(|_| {
             let text =
                 "the values are too large to be masked; say --no-mask to leave the output as it is";
             Failure::new("VALUE_UNFIT", text, exit::FAILED)
@@ -119,16 +157,16 @@ impl Patterns {
     fn open_end_of(&self, text: &[u8]) -> usize {
         let earliest = text.len().saturating_sub(self.longest.saturating_sub(1));
         let begins =
-            |start: &usize| self.beginning_with(text.get(*start..).unwrap_or_default()).is_some();
+            |start: &usize| self.begun_by(text.get(*start..).unwrap_or_default()).next().is_some();
         (earliest..text.len()).find(begins).unwrap_or(text.len())
     }
 
-    /// The shortest form that begins with a text and goes on.
-    fn beginning_with(&self, text: &[u8]) -> Option<usize> {
+    /// The forms that begin with a text and go on.
+    fn begun_by<'a>(&'a self, text: &'a [u8]) -> impl Iterator<Item = &'a Vec<u8>> {
         // They are sorted: those that begin with it stand right behind it.
         let behind = self.texts.partition_point(|form| form.as_slice() <= text);
-        let begun = self.texts.get(behind..)?.iter().take_while(|form| form.starts_with(text));
-        begun.map(Vec::len).min()
+        let behind = self.texts.get(behind..).unwrap_or_default();
+        behind.iter().take_while(|form| form.starts_with(text))
     }
 
     /// What forms cover, in order, where they overlap as one.
@@ -152,8 +190,7 @@ impl Patterns {
     }
 
     fn found(&self, text: &[u8]) -> Vec<(usize, usize)> {
-        let search = self.search.iter().flat_map(|search| search.find_overlapping_iter(text));
-        search.map(|found| (found.start(), found.end())).collect()
+        self.search.as_ref().map(|search| search.longest(text)).unwrap_or_default()
     }
 }
 
@@ -190,7 +227,7 @@ impl Masked {
     /// longer one as a mask. The rest of the value is masked when it comes.
     pub fn release(&mut self, patterns: &Patterns) -> Vec<u8> {
         let plain = Plain::of(&self.held).map_or_else(|| self.held.clone(), |plain| plain.text);
-        let form = patterns.beginning_with(&plain);
+        let form = patterns.begun_by(&plain).map(Vec::len).min();
         let gives_away =
             plain.len() >= LEAST_BYTES || form.is_some_and(|form| plain.len() > form / 2);
         let held = self.held.get(self.written..).unwrap_or_default();
@@ -267,6 +304,17 @@ mod tests {
         assert_eq!(masked(&values, &[b"xabcde4ghijkl-more."]), b"x***.");
         assert_eq!(masked(&values, &[b"xabcd", b"e4gh", b"ijkl", b"-mor", b"e."]), b"x***.");
         assert_eq!(masked(&values, &[b"xabcde4", b"gzz"]), b"x***gzz");
+    }
+
+    #[test]
+    fn of_forms_within_forms_a_byte_of_output_costs_no_more_than_of_one() {
+        let lines: Vec<String> = (3..250).map(|count| "ab".repeat(count)).collect();
+        let masks = Masks::default();
+        masks.add(lines.join("\n").as_bytes()).unwrap();
+        let (patterns, output) = (masks.patterns(), "ab".repeat(50_000));
+        assert!(patterns.found(output.as_bytes()).len() <= output.len());
+        assert_eq!(patterns.covered(output.as_bytes()), [(0, output.len())]);
+        assert_eq!(masks.masked(&format!("x{output}x")), "x***x");
     }
 
     #[test]
