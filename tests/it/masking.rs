@@ -175,6 +175,22 @@ fn a_certificate_is_whole_beside_the_masks_of_a_key() {
 }
 
 #[test]
+fn a_value_in_a_literal_of_any_language_is_masked() {
+    let world = world(&[("s", r#"Xy"7\kQ-9'z!pT"#)]);
+    for literal in [
+        r#"{'password': 'Xy"7\\kQ-9\'z!pT'}"#,
+        r#"{"password": "Xy\"7\\kQ-9'z!pT"}"#,
+        r#"{ password: `Xy"7\\kQ-9'z!pT` }"#,
+        r#"{"error": "invalid literal: 'Xy\"7\\\\kQ-9\\'z!pT'"}"#,
+    ] {
+        let arguments = ["exec", "--env", "S=secret:s", "--", "echo", literal];
+        let ran = world.run("keyhatch", &arguments);
+        let shown = text(&ran.stdout);
+        assert!(shown.contains("***") && !shown.contains("kQ-9"), "{shown}");
+    }
+}
+
+#[test]
 fn colours_within_a_value_do_not_hide_it() {
     let world = world(&[("s", "hunter2hunter9")]);
     let script = "echo \"$S\" | grep --color=always ter9; printf '\\033[31m%s\\033[0m\\n' \"$S\"";

@@ -7,6 +7,7 @@ use base64::engine::general_purpose::{STANDARD, URL_SAFE};
 use percent_encoding::{AsciiSet, NON_ALPHANUMERIC, percent_encode};
 use serde_json::Value as Json;
 
+use super::literals;
 use super::parts::{LEAST_BYTES, Parts};
 
 /// Base64 in lines is found by pieces of so many characters, at every group of four: a line's end may be anywhere.
@@ -28,10 +29,14 @@ const AND_SLASH: &AsciiSet = &UNRESERVED.remove(b'/');
 /// JavaScript's `encodeURIComponent` leaves these.
 const AND_MARKS: &AsciiSet =
     &UNRESERVED.remove(b'!').remove(b'\'').remove(b'(').remove(b')').remove(b'*');
-/// What is secret of a value, as it is and its lines; in Base64, in URLs, in JSON and in hexadecimal digits. What is
-/// too short is not there.
+
+/// What is secret of a value, as it is and its lines; in Base64, in URLs, in JSON, in the literals of programming
+/// languages and in hexadecimal digits. What is too short is not there.
 pub fn of(parts: &Parts) -> BTreeSet<Vec<u8>> {
     let mut forms = parts.lines.clone();
+    for line in &parts.lines {
+        forms.extend(literals::of(line));
+    }
     for secret in &parts.secrets {
         add(&mut forms, secret);
     }
@@ -47,6 +52,7 @@ fn add(forms: &mut BTreeSet<Vec<u8>>, value: &[u8]) {
     forms.insert(hex::encode(value).into_bytes());
     forms.insert(hex::encode_upper(value).into_bytes());
     base64(forms, value);
+    forms.extend(literals::of(value));
     for set in [UNRESERVED, AND_SLASH, AND_MARKS] {
         let encoded = percent_encode(value, set).to_string();
         for encoded in [lower_hex(&encoded), encoded] {
@@ -55,8 +61,8 @@ fn add(forms: &mut BTreeSet<Vec<u8>>, value: &[u8]) {
         }
     }
     if let Ok(text) = std::str::from_utf8(value) {
-        // Loggers write JSON in JSON.
-        for once in json(text) {
+        // Loggers write JSON in JSON, and literals in it.
+        for once in json(text).into_iter().chain(literals::plain(text)) {
             forms.extend(json(&once).into_iter().map(String::into_bytes));
             forms.insert(once.into_bytes());
         }

@@ -12,6 +12,7 @@
 mod environment;
 mod escapes;
 mod forms;
+mod literals;
 mod mask;
 mod output;
 mod parts;
