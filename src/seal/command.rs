@@ -9,11 +9,11 @@ use rustix::event::{PollFd, PollFlags, Timespec, poll};
 use rustix::process::{Pid, PidfdFlags, pidfd_open};
 use zeroize::Zeroizing;
 
-use super::kek::{Kek, KekError, check_owner, decode_digits, not_found};
+use super::kek::{Kek, KekError, check_owner, decode_digits};
 use super::secret_memory::SecretKey;
 use super::source::KekKind;
 use crate::model::{Clock, Timestamp};
-use crate::sys::Trust;
+use crate::sys::{DirectoryError, Trust};
 
 /// How long a command may take. Shorter than a request, so that whoever asked is told.
 const DEADLINE: Duration = Duration::from_secs(30);
@@ -28,7 +28,10 @@ pub(super) fn run(words: &[String], trust: &Trust) -> Result<Kek, KekError> {
     let failed = |what: String| KekError::Command { program: program.clone(), what };
     let unrunnable = |error: std::io::Error| failed(format!("cannot be run: {error}"));
     let path = find(program).ok_or_else(|| unrunnable(ErrorKind::NotFound.into()))?;
-    let found = trust.locate(&path).map_err(not_found(&path))?;
+    let found = trust.locate(&path).map_err(|error| match error {
+        DirectoryError::Io { source, .. } => unrunnable(source),
+        error => KekError::Place(error),
+    })?;
     check_owner(&found, &std::fs::metadata(&found).map_err(unrunnable)?, trust)?;
     let mut command = Command::new(&path);
     command.args(arguments).stdin(Stdio::null()).stdout(Stdio::piped());
