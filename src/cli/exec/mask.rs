@@ -307,7 +307,7 @@ mod tests {
     }
 
     #[test]
-    fn of_forms_within_forms_a_byte_of_output_costs_no_more_than_of_one() {
+    fn values_within_values_cost_no_more_than_one() {
         let lines: Vec<String> = (3..250).map(|count| "ab".repeat(count)).collect();
         let masks = Masks::default();
         masks.add(lines.join("\n").as_bytes()).unwrap();
