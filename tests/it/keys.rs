@@ -228,17 +228,6 @@ fn rotate_dek(broker: &TestBroker) -> Result<String, Status> {
     rotated.map(|response| response.into_inner().dek_id)
 }
 
-/// Why it does not start; nothing if it does.
-fn refusal(broker: &TestBroker) -> String {
-    match broker.try_serve() {
-        Ok(daemon) => {
-            daemon.stop();
-            String::new()
-        }
-        Err(error) => error.to_string(),
-    }
-}
-
 #[test]
 fn a_new_kek_takes_the_place_of_the_old_one_which_is_kept_and_opens_nothing_new() {
     let mut broker = TestBroker::start();
@@ -265,13 +254,13 @@ fn a_new_kek_takes_the_place_of_the_old_one_which_is_kept_and_opens_nothing_new(
     broker.stop();
     let newest = std::fs::read(&kek).unwrap();
     private(&kek, &before);
-    let told = refusal(&broker);
+    let told = broker.refusal();
     assert!(told.contains("is not the one") && key_ids(&told) == 2, "{told}");
     // The control: it opens what was written before.
     std::fs::write(broker.config.state.join("keyring.json"), old_keyring).unwrap();
-    assert_eq!(refusal(&broker), "");
+    assert_eq!(broker.refusal(), "");
     private(&kek, &newest);
-    assert!(refusal(&broker).contains("is not the one"));
+    assert!(broker.refusal().contains("is not the one"));
 }
 
 #[test]
@@ -346,7 +335,7 @@ fn a_kill_between_any_two_steps_of_a_rotation_leaves_a_keyring_that_opens() {
     }
     // The control: without the next keyring, the new KEK opens nothing.
     lay(&[("kek", kek1), ("keyring.json", ring0)]);
-    assert!(refusal(&broker).contains("is not the one"));
+    assert!(broker.refusal().contains("is not the one"));
     report("kill between two steps of a KEK rotation", states.len(), "each starts", "refused");
 }
 

@@ -25,17 +25,6 @@ fn format(broker: &TestBroker, name: &str) -> Value {
     read_json(&broker.config.state.join(name))["format"].clone()
 }
 
-/// Why it does not start; nothing if it does.
-fn refusal(broker: &TestBroker) -> String {
-    match broker.try_serve() {
-        Ok(daemon) => {
-            daemon.stop();
-            String::new()
-        }
-        Err(error) => error.to_string(),
-    }
-}
-
 /// The fixture has no private keys of operators and executors.
 fn reissue(broker: &TestBroker) {
     reissue_admin(&ReissueOptions {
@@ -60,7 +49,7 @@ fn resolves_all(broker: &TestBroker) {
 #[test]
 fn a_state_of_the_last_release_goes_on_with_all_it_had() {
     let mut broker = TestBroker::of_fixture(RELEASE);
-    assert_eq!(refusal(&broker), "");
+    assert_eq!(broker.refusal(), "");
     for name in ["state.json", "keyring.json"] {
         assert_eq!(format(&broker, name), 3, "{name}");
     }
@@ -85,7 +74,7 @@ fn a_state_of_this_format_is_read_as_it_was_written() {
         written.map(|name| std::fs::read(broker.config.state.join(name)).unwrap())
     };
     let before = read(&broker);
-    assert_eq!(refusal(&broker), "");
+    assert_eq!(broker.refusal(), "");
     assert_eq!(read(&broker), before, "nothing is taken over");
     reissue(&broker);
     broker.serve();
@@ -189,14 +178,14 @@ fn a_state_or_a_keyring_of_an_older_format_never_comes_back() {
         }
         // Twice: what was refused leaves nothing behind that is taken.
         for _ in 0..2 {
-            let refused = refusal(&broker);
+            let refused = broker.refusal();
             assert!(refused.contains("older"), "{refused}");
         }
         for (path, content) in current {
             std::fs::write(path, content).unwrap();
         }
     }
-    assert_eq!(refusal(&broker), "");
+    assert_eq!(broker.refusal(), "");
 }
 
 fn sha256(bytes: &[u8]) -> String {
@@ -233,7 +222,7 @@ fn a_line_of_a_newer_version_refuses_the_start_and_stays() {
         let torn = text.replace(&line, &format!("{}\n{line}", &line[..20]));
         for text in [&text, &torn] {
             std::fs::write(&path, text).unwrap();
-            let refused = refusal(&broker);
+            let refused = broker.refusal();
             assert!(
                 refused.contains("was written by a newer keyhatch")
                     && refused.contains("run the newer"),
@@ -258,10 +247,10 @@ fn a_keyring_with_a_key_of_a_newer_version_is_refused() {
     file["attestation"] = "new".into();
     std::fs::write(&path, file.to_string()).unwrap();
     std::fs::set_permissions(&path, std::fs::Permissions::from_mode(0o600)).unwrap();
-    assert!(refusal(&broker).contains("unknown field"), "{}", refusal(&broker));
+    assert!(broker.refusal().contains("unknown field"), "{}", broker.refusal());
     file["format"] = 4.into();
     std::fs::write(&path, file.to_string()).unwrap();
-    assert!(refusal(&broker).contains("run the newer keyhatch"), "{}", refusal(&broker));
+    assert!(broker.refusal().contains("run the newer keyhatch"), "{}", broker.refusal());
 }
 
 /// The records of these resources, each known by a text in it, get a key that this version does not know.

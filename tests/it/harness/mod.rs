@@ -140,6 +140,17 @@ impl TestBroker {
         Daemon::start(&self.config, None, self.clock.clone())
     }
 
+    /// Why it does not start; nothing if it does.
+    pub fn refusal(&self) -> String {
+        match self.try_serve() {
+            Ok(daemon) => {
+                daemon.stop();
+                String::new()
+            }
+            Err(error) => error.to_string(),
+        }
+    }
+
     /// Drains and stops the daemon; the directories stay.
     pub fn stop(&mut self) {
         if let Some(daemon) = self.daemon.take() {
