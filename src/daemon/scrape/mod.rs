@@ -1,8 +1,9 @@
 //! Where Prometheus fetches metrics: an address of this machine, if the configuration names one.
 //!
 //! Whoever can connect may read, and everybody on this machine can connect. So nothing is told that is secret,
-//! no name but those of operators and executors. Everybody is accepted at once, and the oldest gives way where there are
-//! too many: nobody waits for somebody else to go. Whoever asks without end is told a text that was made already.
+//! no name but those of operators and executors. Each connection has a moment to ask and to be answered, then it gives
+//! way where others wait: nobody waits for long, whatever others do. Callers who ask without end are told a text that
+//! was made already.
 
 mod door;
 mod gauges;
@@ -38,6 +39,8 @@ const PATIENCE: Duration = Duration::from_secs(10);
 const MAX_HEAD_BYTES: usize = 8 * 1024;
 /// The most headers of a request.
 const MAX_HEADERS: usize = 32;
+/// How many connections wait in the kernel, at most as many as the system allows: the next is tried again after a second.
+const BACKLOG: i32 = 4096;
 /// How long to wait before accepting again when the system has no file descriptor to give.
 const OUT_OF_FILES_PAUSE: Duration = Duration::from_millis(250);
 
@@ -75,6 +78,7 @@ impl ScrapeListener {
     pub(super) fn bind(address: SocketAddr) -> Result<Self, DaemonError> {
         let bound = StdTcpListener::bind(address).and_then(|listener| {
             listener.set_nonblocking(true)?;
+            rustix::net::listen(&listener, BACKLOG)?;
             let address = listener.local_addr()?;
             Ok(Self { listener, address })
         });
@@ -106,6 +110,7 @@ impl ScrapeListener {
 async fn accept(listener: TcpListener, source: Source) {
     let places = Arc::new(Places::default());
     loop {
+        places.wait().await;
         let Ok((stream, _)) = listener.accept().await else {
             tokio::time::sleep(OUT_OF_FILES_PAUSE).await;
             continue;

@@ -405,28 +405,47 @@ fn scrapes(address: SocketAddr) -> bool {
     stream.read_to_string(&mut told).is_ok() && told.starts_with("HTTP/1.1 200")
 }
 
-#[test]
-fn silent_connections_keep_no_scraper_waiting() {
+/// Holds a hundred connections that say `words`; as soon as one is closed, another comes.
+fn hold_connections(address: SocketAddr, words: &[u8], is_over: &AtomicBool) {
+    use std::io::Write as _;
+    let mut held: Vec<TcpStream> = Vec::new();
+    while !is_over.load(Ordering::SeqCst) {
+        held.retain(|stream| {
+            stream.set_nonblocking(true).unwrap();
+            stream.peek(&mut [0]).is_err()
+        });
+        while held.len() < 100 {
+            let mut stream = TcpStream::connect(address).unwrap();
+            // The daemon may have closed the connection by now.
+            let _ = stream.write_all(words);
+            held.push(stream);
+        }
+    }
+}
+
+/// Whether a scraper is answered six times while four threads hold connections that say `words`.
+fn scrapes_beside(words: &[u8]) -> bool {
     let broker = TestBroker::start_with_metrics();
     let address = broker.metrics_address();
     let is_over = AtomicBool::new(false);
-    std::thread::scope(|scope| {
-        scope.spawn(|| {
-            let mut held: Vec<TcpStream> = Vec::new();
-            while !is_over.load(Ordering::SeqCst) {
-                // As soon as one is closed, another comes.
-                held.retain(|stream| {
-                    stream.set_nonblocking(true).unwrap();
-                    stream.peek(&mut [0]).is_err()
-                });
-                while held.len() < 100 {
-                    held.push(TcpStream::connect(address).unwrap());
-                }
-            }
-        });
-        let told: Vec<_> = (0..6).map(|_| scrapes(address)).collect();
+    let told: Vec<_> = std::thread::scope(|scope| {
+        for _ in 0..4 {
+            scope.spawn(|| hold_connections(address, words, &is_over));
+        }
+        let told = (0..6).map(|_| scrapes(address)).collect();
         is_over.store(true, Ordering::SeqCst);
-        assert!(told.iter().all(|told| *told), "{told:?}");
+        told
     });
     Scrape::of(address);
+    told.iter().all(|told| *told)
+}
+
+#[test]
+fn silent_connections_keep_no_scraper_waiting() {
+    assert!(scrapes_beside(b""));
+}
+
+#[test]
+fn callers_of_metrics_without_end_keep_no_scraper_waiting() {
+    assert!(scrapes_beside(b"GET /metrics HTTP/1.1\r\nHost: localhost\r\n\r\n"));
 }
