@@ -15,7 +15,8 @@ use super::failure::{Failure, exit};
 use super::output::{line, say};
 use super::seed::{self, Allowed, Reach, Seed, SeedContext, Shown};
 use super::serve::{LogFormat, start_log};
-use super::step::{How, Names, close, open, request, run_as};
+use super::step::{How, Names, close, open, request};
+use super::step_run::run_as;
 use super::{SharedParents, block_on};
 use crate::config::Config;
 use crate::daemon::{Daemon, Hangup, InitOptions, Initialised, init};
@@ -109,7 +110,7 @@ impl Dev {
         apply(operator, documents).await?;
         let executor = Endpoint::in_directory(&made.executor)?.connect().await?;
         let opened = self.open(executor.clone()).await?;
-        let ran = run_as(&opened, &self.command).await;
+        let ran = run_as(&opened, None, &self.command).await;
         let request = pb::CloseStepRequest { name: opened.name, ..Default::default() };
         close(executor, request).await?;
         ran

@@ -8,18 +8,20 @@
 //!    operator or the local executor.
 
 use std::path::{Path, PathBuf};
+use std::time::Duration;
 
 use tonic::transport::Channel;
 use zeroize::Zeroizing;
 
 use super::failure::{Failure, exit};
 use super::identity_file;
+use super::patience::{PATIENCE, Patience};
 use super::renewal::{certificate_of, renew_if_due};
 use crate::config::default_state;
 use crate::daemon::{EXECUTOR_DIRECTORY, OPERATOR_DIRECTORY};
 use crate::grpc::client::channel;
 use crate::identity::{ClientIdentity, ConnectError};
-use crate::model::SpiffeId;
+use crate::model::{Id, SpiffeId};
 
 /// Whose work a command does.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -50,7 +52,12 @@ pub struct Endpoint {
     ca: PathBuf,
     pub(super) certificate: PathBuf,
     key: PathBuf,
+    /// Where it is, if it is a step's: the step is over when its key is gone.
+    step: Option<PathBuf>,
 }
+
+/// How often a broker may hang up that has heard nothing yet: one that ends does, and so does one that refuses.
+const MOST_HANG_UPS: u32 = 3;
 
 const STEP_MOUNT: &str = "/run/keyhatch";
 
@@ -66,7 +73,7 @@ impl Endpoint {
     pub fn find(caller: Caller, state: Option<&Path>) -> Result<Self, Failure> {
         let named = std::env::var_os("KEYHATCH_DIR").filter(|directory| !directory.is_empty());
         if let Some(directory) = named {
-            return Self::in_directory(Path::new(&directory)).map_err(|failure| Failure {
+            return Self::for_caller(caller, Path::new(&directory)).map_err(|failure| Failure {
                 message: format!("{}; KEYHATCH_DIR names that directory", failure.message),
                 ..failure
             });
@@ -80,10 +87,27 @@ impl Endpoint {
             Caller::Operator => (state.join(OPERATOR_DIRECTORY), ON_THIS_HOST),
             Caller::Step => (PathBuf::from(STEP_MOUNT), AS_A_STEP),
         };
+        if caller == Caller::Step && directory.exists() {
+            return Self::for_caller(caller, &directory);
+        }
         Self::in_directory(&directory).map_err(|failure| Failure {
             message: format!("{}; {hint}", failure.message),
             ..failure
         })
+    }
+
+    fn for_caller(caller: Caller, directory: &Path) -> Result<Self, Failure> {
+        if caller != Caller::Step {
+            return Self::in_directory(directory);
+        }
+        // One that is gone as a whole was a step's if it is called as an opening is.
+        let is_opening =
+            || directory.file_name().and_then(|name| name.to_str()?.parse::<Id>().ok());
+        let was_steps = directory.exists() || is_opening().is_some();
+        if was_steps && is_missing(&directory.join("tls.key")) {
+            return Err(step_is_over(directory));
+        }
+        Ok(Self { step: Some(directory.to_owned()), ..Self::in_directory(directory)? })
     }
 
     /// Finds an operator's identity, or else an executor's, for what either may ask.
@@ -118,6 +142,7 @@ impl Endpoint {
             ca: directory.join("ca.crt"),
             certificate: directory.join("tls.crt"),
             key: directory.join("tls.key"),
+            step: None,
         })
     }
 
@@ -128,6 +153,7 @@ impl Endpoint {
             ca: path("KEYHATCH_CACERT")?,
             certificate: path("KEYHATCH_CLIENT_CERT")?,
             key: path("KEYHATCH_CLIENT_KEY")?,
+            step: None,
         })
     }
 
@@ -136,39 +162,94 @@ impl Endpoint {
         &self.socket
     }
 
-    /// Connects.
+    /// Connects. A broker that is away, as while it restarts, is waited for.
     ///
     /// # Errors
-    /// If a file cannot be read, or the broker cannot be reached or refuses the certificate.
+    /// If a file cannot be read, or the broker cannot be reached or refuses the certificate. `STEP_NOT_OPEN` at once if
+    /// the step is over.
     pub async fn connect(&self) -> Result<Channel, Failure> {
-        let connected = self.reach().await?;
+        self.connect_within(&mut Patience::of(PATIENCE)).await
+    }
+
+    /// The same within this time; at once or not at all if it is none.
+    ///
+    /// # Errors
+    /// As [`Endpoint::connect`].
+    pub(super) async fn connect_within(&self, patience: &mut Patience) -> Result<Channel, Failure> {
+        let connected = self.reach_within(patience).await?;
         renew_if_due(self, &connected).await;
         Ok(connected)
     }
 
-    /// The same, and leaves a certificate that is due as it is.
+    /// Connects at once or not at all, and leaves a certificate that is due as it is.
     ///
     /// # Errors
     /// As [`Endpoint::connect`].
     pub(super) async fn reach(&self) -> Result<Channel, Failure> {
-        let identity = ClientIdentity {
-            ca_pem: read(&self.ca)?.to_string(),
-            chain_pem: self.read_certificate()?,
-            key_pem: self.read_key()?,
-        };
-        let connected = channel(&self.socket, identity).await;
-        connected.map_err(|error| self.unreachable(&error))
+        self.reach_within(&mut Patience::of(Duration::ZERO)).await
+    }
+
+    /// The same within this time.
+    ///
+    /// # Errors
+    /// As [`Endpoint::connect`].
+    pub(super) async fn reach_within(&self, patience: &mut Patience) -> Result<Channel, Failure> {
+        let mut hang_ups = 0;
+        loop {
+            let identity = ClientIdentity {
+                ca_pem: read(&self.ca)?.to_string(),
+                chain_pem: self.read_certificate()?,
+                key_pem: self.read_key()?,
+            };
+            let error = match channel(&self.socket, identity).await {
+                Ok(connected) => return Ok(connected),
+                Err(error) => error,
+            };
+            let is_hang_up = has_hung_up(&error);
+            hang_ups += u32::from(is_hang_up);
+            let may_be_back = match is_hang_up {
+                true => hang_ups < MOST_HANG_UPS,
+                false => self.is_away(&error),
+            };
+            if !may_be_back || !patience.pause().await {
+                return Err(self.unreachable(&error));
+            }
+        }
+    }
+
+    /// Does work that may be done twice: again, on another connection, while the broker goes away or is away.
+    ///
+    /// # Errors
+    /// The work's; as [`Endpoint::connect`].
+    pub(super) async fn insist<T>(
+        &self,
+        patience: Duration,
+        work: impl AsyncFn(Channel) -> Result<T, Failure>,
+    ) -> Result<T, Failure> {
+        let mut patience = Patience::of(patience);
+        loop {
+            let done = work(self.connect_within(&mut patience).await?).await;
+            match done {
+                Err(failure) if patience.allows(&failure).await => {}
+                done => return done,
+            }
+        }
+    }
+
+    /// Whether nobody listens at the socket now, and somebody may again: its directory is there.
+    fn is_away(&self, error: &ConnectError) -> bool {
+        use std::io::ErrorKind::{ConnectionRefused, NotFound};
+        let is_absent = matches!(error, ConnectError::Io(error)
+            if [ConnectionRefused, NotFound].contains(&error.kind()));
+        is_absent && self.socket.parent().is_some_and(Path::exists)
     }
 
     fn unreachable(&self, error: &ConnectError) -> Failure {
-        use std::io::ErrorKind::{BrokenPipe, ConnectionReset, UnexpectedEof};
         if let Some(failure) = Failure::of_certificates(error) {
             return failure;
         }
-        let hung_up = matches!(error, ConnectError::Io(error)
-            if [BrokenPipe, ConnectionReset, UnexpectedEof].contains(&error.kind()));
         let (socket, uid) = (self.socket.display(), rustix::process::geteuid().as_raw());
-        let text = match hung_up {
+        let text = match has_hung_up(error) {
             true => format!(
                 "the broker hung up at {socket} before it said anything ({error}): the socket is another \
                  user's than {uid}, whom this runs as (a step is opened for a user with --uid), or as many are \
@@ -195,8 +276,31 @@ impl Endpoint {
     }
 
     pub(super) fn read_key(&self) -> Result<Zeroizing<String>, Failure> {
-        read(&self.key)
+        match &self.step {
+            Some(directory) if is_missing(&self.key) => Err(step_is_over(directory)),
+            _ => read(&self.key),
+        }
     }
+}
+
+fn has_hung_up(error: &ConnectError) -> bool {
+    use std::io::ErrorKind::{BrokenPipe, ConnectionReset, UnexpectedEof};
+    matches!(error, ConnectError::Io(error)
+        if [BrokenPipe, ConnectionReset, UnexpectedEof].contains(&error.kind()))
+}
+
+fn is_missing(path: &Path) -> bool {
+    let found = std::fs::symlink_metadata(path);
+    found.is_err_and(|error| error.kind() == std::io::ErrorKind::NotFound)
+}
+
+/// The broker takes a step's key away when the step ends.
+fn step_is_over(directory: &Path) -> Failure {
+    let text = format!(
+        "{} has no tls.key: the step is over, or this is no step's directory; have the executor open another step",
+        directory.display()
+    );
+    Failure::new("STEP_NOT_OPEN", text, exit::FAILED)
 }
 
 /// Finds the identity for this work, and connects.

@@ -9,10 +9,11 @@ use tonic::transport::Channel;
 
 use super::Common;
 use super::credential::Credential;
-use super::endpoint::{Caller, connect};
+use super::endpoint::{Caller, Endpoint};
 use super::failure::{Failure, exit};
 use super::format::Format;
 use super::output::{self, Output, moment, print, properties, say};
+use super::patience::{PATIENCE, Patience};
 use super::private_file::write_private;
 use crate::grpc::pb;
 use crate::grpc::pb::step_service_client::StepServiceClient;
@@ -41,17 +42,16 @@ pub struct Get {
     /// How long the lease should last, such as 15m.
     #[arg(long, value_parser = parse_duration)]
     ttl: Option<Duration>,
-    /// How long the broker may take.
+    /// How long the broker may take; one that restarts is waited for.
     #[arg(long, value_parser = parse_duration, default_value = TIMEOUT)]
     timeout: Duration,
 }
 
-/// Tools that run a helper give it two seconds or little more.
-pub(super) const TIMEOUT: &str = "1900ms";
+/// A daemon that restarts is back long before, and no tool gives up on its helper earlier.
+pub(super) const TIMEOUT: &str = "10s";
 
-/// How long a daemon that is away is left alone before it is tried again, and how often.
-const AWAY: Duration = Duration::from_secs(1);
-const MOST_ATTEMPTS: u32 = 300;
+/// How long a Watch waits for a daemon that is away.
+const AWAY: Duration = Duration::from_secs(300);
 
 impl Get {
     pub(super) async fn run(self, common: &Common) -> Result<(), Failure> {
@@ -68,8 +68,9 @@ impl Get {
         }
         let fields: Vec<String> = self.field.into_iter().collect();
         if self.watch {
-            let channel = connect(Caller::Step, common.state.as_deref()).await?;
-            return watch(common, channel, reference, fields, self.ttl).await;
+            let endpoint = Endpoint::find(Caller::Step, common.state.as_deref())?;
+            let channel = endpoint.connect_within(&mut Patience::of(self.timeout)).await?;
+            return watch(&endpoint, channel, reference, fields, self.ttl).await;
         }
         let credential = resolve(common, self.timeout, reference, fields, self.ttl).await?;
         let document = format.render(&credential)?;
@@ -92,11 +93,11 @@ pub(super) async fn resolve(
     fields: Vec<String>,
     ttl: Option<Duration>,
 ) -> Result<Credential, Failure> {
-    within(timeout, async {
-        let channel = connect(Caller::Step, common.state.as_deref()).await?;
-        Credential::resolve(channel, reference, fields, ttl).await
-    })
-    .await
+    let endpoint = Endpoint::find(Caller::Step, common.state.as_deref())?;
+    let resolved = endpoint.insist(timeout, async |channel| {
+        Credential::resolve(channel, reference.clone(), fields.clone(), ttl).await
+    });
+    within(timeout, resolved).await
 }
 
 /// The work's outcome, if it comes in time: whoever runs a helper waits for it, and has a limit of its own.
@@ -116,7 +117,7 @@ pub(super) async fn within<T>(
 /// Prints every version of a Watch until it ends for a reason. A daemon that is away is waited for: the step
 /// is open when it comes back.
 async fn watch(
-    common: &Common,
+    endpoint: &Endpoint,
     mut channel: Channel,
     reference: Reference,
     fields: Vec<String>,
@@ -127,26 +128,12 @@ async fn watch(
     loop {
         let ended = follow(channel, &request, &reference, &mut printed).await;
         let Err(failure) = ended else { return Ok(()) };
-        if !failure.is_of_the_connection() || printed.is_none() {
+        let mut patience = Patience::of(AWAY);
+        if printed.is_none() || !patience.allows(&failure).await {
             return Err(failure);
         }
         say(&format!("{}; trying again", failure.message));
-        channel = connect_again(common).await?;
-    }
-}
-
-/// A connection to a daemon that is away, when it is back.
-async fn connect_again(common: &Common) -> Result<Channel, Failure> {
-    let mut attempts = 0;
-    loop {
-        tokio::time::sleep(AWAY).await;
-        let connected = connect(Caller::Step, common.state.as_deref()).await;
-        match connected {
-            Err(failure) if failure.reason == "UNREACHABLE" && attempts < MOST_ATTEMPTS => {
-                attempts += 1;
-            }
-            connected => return connected,
-        }
+        channel = endpoint.connect_within(&mut patience).await?;
     }
 }
 
@@ -179,8 +166,11 @@ async fn follow(
 
 /// `keyhatch whoami`
 pub(super) async fn whoami(common: &Common) -> Result<(), Failure> {
-    let channel = connect(Caller::Step, common.state.as_deref()).await?;
-    let me = StepServiceClient::new(channel).who_am_i(pb::WhoAmIRequest {}).await?.into_inner();
+    let endpoint = Endpoint::find(Caller::Step, common.state.as_deref())?;
+    let asked = endpoint.insist(PATIENCE, async |channel| {
+        Ok(StepServiceClient::new(channel).who_am_i(pb::WhoAmIRequest {}).await?.into_inner())
+    });
+    let me = asked.await?;
     let certificate_end = moment(me.certificate_expire_time.as_ref());
     let step_end = moment(me.step_expire_time.as_ref());
     let answer = json!({

@@ -11,6 +11,7 @@ use super::Common;
 use super::endpoint::Endpoint;
 use super::failure::{Failure, exit};
 use super::output::line;
+use super::patience::Patience;
 
 /// How long a daemon may take to say that it serves.
 pub(super) const PATIENCE: Duration = Duration::from_secs(2);
@@ -18,7 +19,8 @@ pub(super) const PATIENCE: Duration = Duration::from_secs(2);
 pub(super) async fn run(common: &Common) -> Result<(), Failure> {
     let asked = async {
         // Not only reached: where nothing but probes uses the identity, they are who renews its certificate.
-        let channel = Endpoint::find_any(common.state.as_deref())?.connect().await?;
+        let endpoint = Endpoint::find_any(common.state.as_deref())?;
+        let channel = endpoint.connect_within(&mut Patience::of(Duration::ZERO)).await?;
         is_serving(channel).await
     };
     match tokio::time::timeout(PATIENCE, asked).await {

@@ -37,6 +37,7 @@ mod manual;
 mod moment;
 mod output;
 mod pages;
+mod patience;
 mod placeholder;
 mod plan;
 mod private_file;
@@ -52,6 +53,7 @@ mod session;
 mod signals;
 mod status;
 mod step;
+mod step_run;
 #[doc(hidden)]
 pub mod texts;
 mod values;

@@ -14,6 +14,7 @@ use super::endpoint::{Caller, Endpoint};
 use super::failure::{Failure, exit};
 use super::output::{moment, print, say, table};
 use super::pages;
+use super::patience::{PATIENCE, Patience};
 use super::renewal::renew_now;
 use crate::grpc::pb;
 use crate::grpc::pb::executor_registry_service_client::ExecutorRegistryServiceClient;
@@ -110,7 +111,7 @@ impl Operator {
         let endpoint = Endpoint::find(Caller::Operator, common.state.as_deref())?;
         let channel = match &self {
             // It is renewed here, and not on the way, too.
-            Self::Renew => endpoint.reach().await?,
+            Self::Renew => endpoint.reach_within(&mut Patience::of(PATIENCE)).await?,
             _ => endpoint.connect().await?,
         };
         let mut client = OperatorServiceClient::new(channel.clone());
@@ -165,7 +166,7 @@ impl Executor {
         let endpoint = Endpoint::find(caller, common.state.as_deref())?;
         let channel = match &self {
             // It is renewed here, and not on the way, too.
-            Self::Renew => endpoint.reach().await?,
+            Self::Renew => endpoint.reach_within(&mut Patience::of(PATIENCE)).await?,
             _ => endpoint.connect().await?,
         };
         let mut client = ExecutorRegistryServiceClient::new(channel.clone());

@@ -15,7 +15,7 @@ use super::{Common, SharedParents};
 use crate::config::{Config, Given};
 use crate::daemon::{Hangup, Loaded};
 use crate::model::{Clock, JournalMode};
-use crate::sys::Trust;
+use crate::sys::{Trust, notify};
 
 /// Arguments of `serve`.
 #[derive(clap::Args)]
@@ -90,6 +90,9 @@ impl Serve {
         drop(unlock);
         let signals = hangup.and_the_end()?;
         let daemon = loaded.serve()?;
+        if let Err(error) = notify::ready() {
+            tracing::warn!(%error, "the service manager could not be told that this serves");
+        }
         signals.wait(|| {
             daemon.reload();
             ControlFlow::Continue(())

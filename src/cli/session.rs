@@ -1,16 +1,17 @@
 //! The broker as a step sees it, also when it is restarted meanwhile.
 
 use std::collections::BTreeMap;
-use std::path::PathBuf;
 use std::sync::Arc;
+use std::time::Duration;
 
 use tokio::sync::Mutex;
 use tonic::transport::Channel;
 
 use super::Common;
 use super::credential::Credential;
-use super::endpoint::{Caller, connect};
+use super::endpoint::{Caller, Endpoint};
 use super::failure::{Failure, exit};
+use super::patience::Patience;
 use crate::model::Reference;
 
 /// How often something is read anew that changes while it is read.
@@ -33,18 +34,20 @@ impl Versions {
 
 /// A connection that is made again when it is gone.
 pub struct Session {
-    state: Option<PathBuf>,
+    endpoint: Endpoint,
+    patience: Duration,
     channel: Mutex<Channel>,
 }
 
 impl Session {
-    /// Connects.
+    /// Connects. A broker that is away is waited for, now and later, for so long.
     ///
     /// # Errors
-    /// As [`connect`].
-    pub async fn open(common: &Common) -> Result<Self, Failure> {
-        let channel = connect(Caller::Step, common.state.as_deref()).await?;
-        Ok(Self { state: common.state.clone(), channel: Mutex::new(channel) })
+    /// As [`Endpoint::find`] and [`Endpoint::connect`].
+    pub async fn open(common: &Common, patience: Duration) -> Result<Self, Failure> {
+        let endpoint = Endpoint::find(Caller::Step, common.state.as_deref())?;
+        let channel = endpoint.connect_within(&mut Patience::of(patience)).await?;
+        Ok(Self { endpoint, patience, channel: Mutex::new(channel) })
     }
 
     /// The connection as it is now.
@@ -52,7 +55,7 @@ impl Session {
         self.channel.lock().await.clone()
     }
 
-    /// Resolves a reference; once more by a new connection if the broker is not there on this one.
+    /// Resolves a reference; by a new connection if the broker is not there on this one.
     ///
     /// # Errors
     /// As [`Credential::resolve`].
@@ -61,15 +64,18 @@ impl Session {
         reference: &Reference,
         fields: Vec<String>,
     ) -> Result<Credential, Failure> {
-        let channel = self.channel().await;
-        let resolved = Credential::resolve(channel, reference.clone(), fields.clone(), None).await;
-        match resolved {
-            Err(failure) if failure.is_of_the_connection() => {
-                let channel = connect(Caller::Step, self.state.as_deref()).await?;
-                *self.channel.lock().await = channel.clone();
-                Credential::resolve(channel, reference.clone(), fields, None).await
+        let mut patience = Patience::of(self.patience);
+        let mut channel = self.channel().await;
+        loop {
+            let resolved =
+                Credential::resolve(channel, reference.clone(), fields.clone(), None).await;
+            match resolved {
+                Err(failure) if patience.allows(&failure).await => {
+                    channel = self.endpoint.connect_within(&mut patience).await?;
+                    *self.channel.lock().await = channel.clone();
+                }
+                resolved => return resolved,
             }
-            resolved => resolved,
         }
     }
 

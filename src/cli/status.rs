@@ -1,16 +1,21 @@
 //! `keyhatch status`
 
+use std::time::Duration;
+
 use serde_json::{Value as Json, json};
 
 use super::Common;
-use super::endpoint::{Caller, connect};
+use super::endpoint::{Caller, Endpoint};
 use super::failure::Failure;
 use super::output::{moment, print, properties, second};
+use super::patience::Patience;
 use crate::grpc::pb;
 use crate::grpc::pb::system_service_client::SystemServiceClient;
 
 pub(super) async fn run(common: &Common) -> Result<(), Failure> {
-    let channel = connect(Caller::Operator, common.state.as_deref()).await?;
+    // How it is now, and not when it is back.
+    let endpoint = Endpoint::find(Caller::Operator, common.state.as_deref())?;
+    let channel = endpoint.connect_within(&mut Patience::of(Duration::ZERO)).await?;
     let status = SystemServiceClient::new(channel).get_status(pb::GetStatusRequest {}).await?;
     let status = status.into_inner();
     print(common.output, &answer(&status), || table(&status), || status.state.clone())

@@ -1,23 +1,20 @@
 //! `keyhatch step`: what an executor does.
 
-use std::ffi::OsString;
-use std::process::Command;
+use std::os::unix::fs::MetadataExt as _;
 use std::time::Duration;
 
 use clap::Subcommand;
-use rustix::process::Pid;
 use serde_json::json;
 use tonic::transport::Channel;
 
 use super::Common;
-use super::child;
-use super::endpoint::{Caller, connect};
+use super::endpoint::{Caller, Endpoint};
 use super::failure::{Failure, exit};
 use super::get::parse_duration;
-use super::output::{moment, print, properties, say, table};
+use super::output::{moment, print, properties, table};
 use super::pages;
-use super::placeholder::{MOUNT_PATH, filled_in, is_for_a_container};
-use super::signals::Signals;
+use super::patience::PATIENCE;
+use super::step_run::Run;
 use crate::grpc::pb;
 use crate::grpc::pb::executor_service_client::ExecutorServiceClient;
 
@@ -59,10 +56,10 @@ pub struct How {
     /// On whose behalf it runs, such as user:alice or team:ops; may be given more than once.
     #[arg(long, value_name = "PRINCIPAL")]
     run_as: Vec<String>,
-    /// The Unix user that the step's processes run as, which this does not switch to; the daemon's own if not
-    /// given. "any" lets whoever has the directory mounted be the step.
+    /// The Unix user that the step's processes run as; if not given, the user of this command where the step reads the
+    /// directory where it is, else the daemon's own. "any" lets whoever has the directory mounted be the step.
     #[arg(long, value_name = "UID", value_parser = parse_uid)]
-    uid: Option<StepUid>,
+    pub(super) uid: Option<StepUid>,
     /// A Unix group whose members may use the directory, where no --uid is given.
     #[arg(long, value_name = "GID")]
     gid: Option<u32>,
@@ -77,7 +74,7 @@ pub struct How {
 
 /// Who may connect.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
-enum StepUid {
+pub(super) enum StepUid {
     Any,
     Only(u32),
 }
@@ -150,32 +147,16 @@ pub struct List {
     workflow: Option<String>,
 }
 
-/// Arguments of `step run`.
-#[derive(clap::Args)]
-pub struct Run {
-    #[command(flatten)]
-    names: Names,
-    #[command(flatten)]
-    how: How,
-    /// The command. {mount} in it becomes DIRECTORY:/run/keyhatch:ro, for `docker run -v {mount}`, and
-    /// {env-file} the file with the step's variables, for `docker run --env-file {env-file}`.
-    #[arg(last = true, required = true, value_name = "COMMAND")]
-    command: Vec<OsString>,
-}
-
-/// How often `step run` says that its step still runs.
-const HEARTBEAT: Duration = Duration::from_secs(60);
-
 impl Step {
     pub(super) async fn run(self, common: &Common) -> Result<u8, Failure> {
-        let connected = connect(Caller::Executor, common.state.as_deref());
+        let endpoint = Endpoint::find(Caller::Executor, common.state.as_deref());
         match self {
-            Self::Open(open) => open.run(common, connected.await?).await.map(|()| 0),
-            Self::Close(step) => close_selected(common, step, connected).await.map(|()| 0),
-            Self::Renew(step) => renew_selected(common, step, connected).await.map(|()| 0),
-            Self::List(list) => list.run(common, connected.await?).await.map(|()| 0),
-            Self::Run(run) => match connected.await {
-                Ok(channel) => run.run(channel).await,
+            Self::Open(open) => open.run(common, &endpoint?).await.map(|()| 0),
+            Self::Close(step) => close_selected(common, step, endpoint).await.map(|()| 0),
+            Self::Renew(step) => renew_selected(common, step, endpoint).await.map(|()| 0),
+            Self::List(list) => list.run(common, endpoint?.connect().await?).await.map(|()| 0),
+            Self::Run(run) => match endpoint {
+                Ok(endpoint) => run.run(&endpoint).await,
                 Err(failure) => Err(failure.with_exit_code(exit::BEFORE_COMMAND)),
             },
         }
@@ -183,14 +164,15 @@ impl Step {
 }
 
 impl Open {
-    async fn run(self, common: &Common, channel: Channel) -> Result<(), Failure> {
+    async fn run(self, common: &Common, endpoint: &Endpoint) -> Result<(), Failure> {
         let (heartbeat, request_id) = (self.heartbeat, self.request_id.unwrap_or_default());
+        let how = self.how.here(&self.mount_path, endpoint);
         let request = pb::OpenStepRequest {
             heartbeat: heartbeat.map(to_message),
             request_id,
-            ..request(self.names, &self.how, self.mount_path)
+            ..request(self.names, &how, self.mount_path)
         };
-        let opened = open(channel, request).await?;
+        let opened = open(endpoint.connect().await?, request).await?;
         let expire_time = moment(opened.expire_time.as_ref());
         let answer = json!({
             "directory": opened.directory,
@@ -221,12 +203,14 @@ impl Open {
 async fn renew_selected(
     common: &Common,
     step: Selected,
-    connected: impl Future<Output = Result<Channel, Failure>>,
+    endpoint: Result<Endpoint, Failure>,
 ) -> Result<(), Failure> {
     let (name, [workflow, run, step]) = step.names()?;
     let request = pb::RenewStepRequest { name, workflow, run, step };
-    let mut client = ExecutorServiceClient::new(connected.await?);
-    let renewed = client.renew_step(request.clone()).await?.into_inner();
+    let renew = async |channel| {
+        Ok(ExecutorServiceClient::new(channel).renew_step(request.clone()).await?.into_inner())
+    };
+    let renewed = endpoint?.insist(PATIENCE, renew).await?;
     let until = moment(renewed.expire_time.as_ref());
     let answer = json!({ "opening": request.name, "expire_time": until });
     print(common.output, &answer, || format!("open until {until}"), || request.name.clone())
@@ -235,11 +219,12 @@ async fn renew_selected(
 async fn close_selected(
     common: &Common,
     step: Selected,
-    connected: impl Future<Output = Result<Channel, Failure>>,
+    endpoint: Result<Endpoint, Failure>,
 ) -> Result<(), Failure> {
     let (name, [workflow, run, step]) = step.names()?;
     let request = pb::CloseStepRequest { name, workflow, run, step };
-    let closed = close(connected.await?, request).await?;
+    let close = async |channel| close(channel, request.clone()).await;
+    let closed = endpoint?.insist(PATIENCE, close).await?;
     let answer = json!({ "closed": closed.closed, "revoked_leases": closed.revoked_leases });
     let text = if closed.closed {
         format!("closed; {} lease(s) revoked", closed.revoked_leases)
@@ -291,66 +276,7 @@ impl List {
     }
 }
 
-impl Run {
-    async fn run(self, channel: Channel) -> Result<u8, Failure> {
-        let mount_path = if is_for_a_container(&self.command) { MOUNT_PATH } else { "host" };
-        let request = pb::OpenStepRequest {
-            heartbeat: Some(to_message(HEARTBEAT)),
-            ..request(self.names, &self.how, mount_path.to_owned())
-        };
-        let opened = open(channel.clone(), request)
-            .await
-            .map_err(|failure| failure.with_exit_code(exit::BEFORE_COMMAND))?;
-        let ran = tokio::select! {
-            ran = run_as(&opened, &self.command) => ran,
-            never = beat(channel.clone(), opened.name.clone()) => match never {},
-        };
-        let request = pb::CloseStepRequest { name: opened.name.clone(), ..Default::default() };
-        // The command's end is what matters; a step that cannot be closed ends by itself in time.
-        match close(channel, request).await {
-            Ok(closed) if closed.closed => {}
-            Ok(_) => say(
-                "warning: the step had ended before its command did: its ttl was over, or it was closed",
-            ),
-            Err(failure) => say(&format!(
-                "warning: {} could not be closed, and stays open until {}: {}: {}",
-                opened.name,
-                moment(opened.expire_time.as_ref()),
-                failure.reason,
-                failure.message
-            )),
-        }
-        ran
-    }
-}
-
-/// Runs a command as an open step.
-pub(super) async fn run_as(opened: &pb::OpenedStep, words: &[OsString]) -> Result<u8, Failure> {
-    let words: Vec<_> = words.iter().map(|word| filled_in(word, &opened.directory)).collect();
-    let directory = match opened.mount_path.as_str() {
-        "host" => &opened.directory,
-        mounted => mounted,
-    };
-    let set_up = |command: &mut Command| {
-        child::become_step(command, directory, opened.env.iter());
-        Ok(())
-    };
-    let mut signals = Signals::listen()?;
-    let child = child::start(&words, set_up, Command::spawn)?;
-    signals.pass_on(Pid::from_child(&child)).await
-}
-
-/// Says again and again that the step still runs. A daemon that is away is tried again: its downtime does
-/// not count.
-async fn beat(channel: Channel, opening: String) -> std::convert::Infallible {
-    loop {
-        tokio::time::sleep(HEARTBEAT).await;
-        let request = pb::RenewStepRequest { name: opening.clone(), ..Default::default() };
-        let _ = ExecutorServiceClient::new(channel.clone()).renew_step(request).await;
-    }
-}
-
-fn to_message(duration: Duration) -> prost_types::Duration {
+pub(super) fn to_message(duration: Duration) -> prost_types::Duration {
     prost_types::Duration::try_from(duration).unwrap_or_default()
 }
 
@@ -412,6 +338,18 @@ impl Names {
 }
 
 impl How {
+    /// The same for who opens a step by this endpoint: where the directory is used where it is, and nobody is named, the
+    /// user of this process is let in, who is about to use it. The daemon's own user is in anyway.
+    pub(super) fn here(self, mount_path: &str, endpoint: &Endpoint) -> Self {
+        let own = rustix::process::geteuid().as_raw();
+        let is_for_us = mount_path == "host" && self.uid.is_none() && self.gid.is_none();
+        let daemon = std::fs::metadata(endpoint.socket()).map(|socket| socket.uid());
+        match is_for_us && !daemon.is_ok_and(|daemon| daemon == own) {
+            true => Self { uid: Some(StepUid::Only(own)), ..self },
+            false => self,
+        }
+    }
+
     pub(super) const fn default_for_dev() -> Self {
         Self {
             attempt: None,

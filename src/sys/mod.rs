@@ -5,10 +5,11 @@
 mod acl;
 mod directory;
 pub mod input;
+pub mod notify;
 mod trust;
 mod user;
 
 pub use acl::{Guests, Use};
 pub use directory::{Directory, Lock, names_in};
 pub use trust::{DirectoryError, Trust};
-pub use user::as_owner_of;
+pub use user::{OtherUser, as_owner_of};

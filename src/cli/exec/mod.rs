@@ -152,7 +152,7 @@ impl Exec {
         let Streams { masked: streams, spares_a_file } = Streams::of_this_process(mask);
         let masks = Arc::<Masks>::default();
         let masked = (!streams.is_empty()).then_some(masks.as_ref());
-        let session = Arc::new(Session::open(common).await?);
+        let session = Arc::new(Session::open(common, self.timeout).await?);
         let mut environment = Environment::inherited(self.pristine);
         let for_env = wanted.iter().map(|wanted| (&wanted.reference, wanted.fields.as_slice()));
         let for_files = files.iter().map(|file| (&file.reference, file.field.as_slice()));

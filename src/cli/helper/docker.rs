@@ -72,7 +72,7 @@ fn is_for(whom: &str, asked: &str) -> bool {
 
 /// Docker lists logins to name them; one that cannot be had is none.
 async fn list(helping: &Helping<'_>) -> Result<u8, Failure> {
-    let session = Session::open(helping.common);
+    let session = Session::open(helping.common, helping.timeout);
     let listed = within(helping.timeout, async {
         let session = session.await?;
         let mut listed = Map::new();
