@@ -128,10 +128,7 @@ async fn accept(listener: TcpListener, source: Source) {
 }
 
 async fn converse(stream: TcpStream, source: &Source, place: &Place) {
-    let answer = service_fn(|request| {
-        place.ask();
-        door::answer(source, request)
-    });
+    let answer = service_fn(|request| place.answer(door::answer(source, request)));
     let connection = http1::Builder::new()
         .timer(TokioTimer::new())
         .header_read_timeout(HEAD_PATIENCE)

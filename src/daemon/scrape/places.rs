@@ -15,10 +15,10 @@ use tokio_util::sync::CancellationToken;
 
 /// Connections at a time.
 const MAX_CONNECTIONS: usize = 256;
-/// How long a connection that says nothing has for itself when others wait.
+/// How long a connection that asks nothing, or does not read its answer, has for itself when others wait.
 const SILENT_MOMENT: Duration = Duration::from_millis(100);
-/// How long a connection that has asked has for itself when others wait: an answer takes a thousandth of this time.
-const ASKED_MOMENT: Duration = Duration::from_secs(1);
+/// How long a connection whose answer is being made has for itself when others wait.
+const ASKED_MOMENT: Duration = Duration::from_secs(5);
 
 /// Who is connected, the oldest first.
 #[derive(Default)]
@@ -32,21 +32,24 @@ pub(super) struct Place {
     /// The connection, to look whether anything was said on it that nobody has read yet.
     socket: Option<OwnedFd>,
     since: Instant,
-    has_asked: AtomicBool,
+    is_being_answered: AtomicBool,
     taken_away: CancellationToken,
 }
 
 impl Place {
-    /// The connection has asked for something.
-    pub(super) fn ask(&self) {
-        self.has_asked.store(true, Ordering::Release);
+    /// Makes the answer to what the connection has asked.
+    pub(super) async fn answer<T>(&self, making: impl Future<Output = T>) -> T {
+        self.is_being_answered.store(true, Ordering::Release);
+        let answer = making.await;
+        self.is_being_answered.store(false, Ordering::Release);
+        answer
     }
 
     fn is_silent(&self) -> bool {
         let Some(socket) = &self.socket else { return false };
         let mut asked = [PollFd::new(socket, PollFlags::IN)];
         let now = Timespec { tv_sec: 0, tv_nsec: 0 };
-        !self.has_asked.load(Ordering::Acquire)
+        !self.is_being_answered.load(Ordering::Acquire)
             && poll(&mut asked, Some(&now)).is_ok_and(|count| count == 0)
     }
 
@@ -95,8 +98,12 @@ impl Places {
 
     /// A place for a connection that was accepted after [`Self::wait`].
     pub(super) fn take(&self, socket: Option<OwnedFd>) -> Arc<Place> {
-        let (has_asked, taken_away) = (AtomicBool::new(false), CancellationToken::new());
-        let place = Arc::new(Place { socket, since: Instant::now(), has_asked, taken_away });
+        let place = Arc::new(Place {
+            socket,
+            since: Instant::now(),
+            is_being_answered: AtomicBool::new(false),
+            taken_away: CancellationToken::new(),
+        });
         self.taken.lock().push_back(Arc::clone(&place));
         place
     }
@@ -129,7 +136,7 @@ mod tests {
         all.iter()
             .enumerate()
             .filter(|(number, _)| *number != 3)
-            .for_each(|(_, place)| place.ask());
+            .for_each(|(_, place)| place.is_being_answered.store(true, Ordering::Release));
         let silent_end = all[3].since + SILENT_MOMENT;
         assert_eq!(places.make_room(all[3].since), Err(silent_end));
         assert_eq!(gone(&all), [0; 0]);

@@ -37,10 +37,13 @@ impl Told {
     pub(super) fn again(&self, now: Instant) -> Option<Bytes> {
         let since = now.saturating_duration_since(self.started).as_millis();
         let millis = i64::try_from(since).unwrap_or(i64::MAX);
-        let mut last = self.last.lock();
-        if last.rate.take(millis, TEXTS_PER_SECOND, TEXT_BURST).is_ok() {
-            return None;
-        }
+        let has_turn = self.last.lock().rate.take(millis, TEXTS_PER_SECOND, TEXT_BURST).is_ok();
+        if has_turn { None } else { self.last(now) }
+    }
+
+    /// The last text, if it is no older than a second.
+    pub(super) fn last(&self, now: Instant) -> Option<Bytes> {
+        let last = self.last.lock();
         let (made, text) = last.text.as_ref()?;
         (now.saturating_duration_since(*made) < MAX_AGE).then(|| text.clone())
     }
