@@ -245,6 +245,15 @@ impl Credential {
         Failure::new("VARIABLE_REFUSED", text, exit::FAILED)
     }
 
+    fn refuse_both(&self, field: &FieldName, variable: &str) -> Failure {
+        let reference = &self.reference;
+        let text = format!(
+            "{field} and another field of {reference} would both become {variable}; name the variables that you want, \
+             each as exec --env NAME={reference}:{field}"
+        );
+        Failure::new("VARIABLE_TWICE", text, exit::FAILED)
+    }
+
     fn refuse_prefix(&self, prefix: &str) -> Failure {
         let reference = &self.reference;
         let fields: Vec<&str> = self.fields.keys().map(FieldName::as_str).collect();
@@ -265,14 +274,19 @@ impl Credential {
         field: Option<&'a str>,
         variables: impl Fn(&FieldName) -> Result<Vec<String>, Failure>,
     ) -> Result<Vec<(String, &'a Value)>, Failure> {
-        let mut named = Vec::new();
+        let mut named: Vec<(String, &Value)> = Vec::new();
         for (field, value) in self.values_of(field) {
             if value.expose().contains(&0) {
                 let text =
                     format!("{}: {field} holds a zero byte, which no variable can", self.reference);
                 return Err(Failure::new("VALUE_UNFIT", text, exit::FAILED));
             }
-            named.extend(variables(field)?.into_iter().map(|variable| (variable, value)));
+            for variable in variables(field)? {
+                if named.iter().any(|(other, _)| *other == variable) {
+                    return Err(self.refuse_both(field, &variable));
+                }
+                named.push((variable, value));
+            }
         }
         Ok(named)
     }

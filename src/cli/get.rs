@@ -1,7 +1,7 @@
 //! `keyhatch get` and `keyhatch whoami`: what a step asks.
 
 use std::io::IsTerminal as _;
-use std::path::PathBuf;
+use std::path::{Path, PathBuf};
 use std::time::Duration;
 
 use serde_json::json;
@@ -32,7 +32,8 @@ pub struct Get {
     /// The form of the credential: json if nothing is said, raw with --field.
     #[arg(long, value_enum)]
     format: Option<Format>,
-    /// Write to this file instead of stdout: of mode 0600, and replaced as a whole.
+    /// Write to this file instead of stdout (-): replaced as a whole, with the owner, group and mode that it has if
+    /// others may not read it, of mode 0600 otherwise.
     #[arg(long, value_name = "FILE", conflicts_with = "watch")]
     out: Option<PathBuf>,
     /// Print the credential now and again with every new version, a line of JSON each, until it is removed,
@@ -74,7 +75,7 @@ impl Get {
         }
         let credential = resolve(common, self.timeout, reference, fields, self.ttl).await?;
         let document = format.render(&credential)?;
-        match self.out {
+        match self.out.filter(|path| path.as_path() != Path::new("-")) {
             Some(path) => write_private(&path, &document),
             None => {
                 output::write(&document)?;

@@ -7,19 +7,25 @@ use std::os::fd::OwnedFd;
 use std::os::unix::fs::MetadataExt as _;
 use std::path::Path;
 
-use rustix::fs::{AtFlags, Mode, OFlags, fstat, open, openat, statat, unlinkat};
+use rustix::fs::{
+    AtFlags, Gid, Mode, OFlags, Uid, fchmod, fchown, fstat, open, openat, statat, unlinkat,
+};
 use rustix::io::Errno;
 use rustix::process::geteuid;
 
 use super::failure::{Failure, exit};
+use super::output::say;
+use crate::sys::copy_list;
 
-/// Writes a file of mode 0600, in place of the one that is there.
+/// Writes a file in place of the one that is there, with its owner, group, mode and access control list. Where there
+/// is none, or others may use it, the file is of mode 0600.
 ///
 /// # Errors
-/// If what is there is no file, or it cannot be written.
+/// If what is there is no file or its owner cannot be kept, or it cannot be written.
 pub fn write_private(path: &Path, content: &[u8]) -> Result<(), Failure> {
+    let found = std::fs::symlink_metadata(path).ok();
     // A rename would put a file in the place of a device or of somebody's link.
-    if std::fs::symlink_metadata(path).is_ok_and(|found| !found.is_file()) {
+    if found.as_ref().is_some_and(|found| !found.is_file()) {
         let text = format!(
             "{} is a link or no regular file, and is not replaced; choose another name",
             path.display()
@@ -33,8 +39,51 @@ pub fn write_private(path: &Path, content: &[u8]) -> Result<(), Failure> {
         .tempfile_in(directory)
         .map_err(|error| unwritable(path, &error))?;
     file.write_all(content).map_err(|error| unwritable(path, &error))?;
+    if let Some(found) = &found {
+        keep(path, found, file.as_file())?;
+    }
     file.persist(path).map_err(|error| unwritable(path, &error.error))?;
     Ok(())
+}
+
+/// Gives a new file what the one has that it replaces.
+fn keep(path: &Path, found: &Metadata, file: &File) -> Result<(), Failure> {
+    let directory = std::fs::metadata(directory_of(path)).map_err(|e| unwritable(path, &e))?;
+    let is_shared = directory.mode() & 0o002 != 0;
+    let is_trusted = [geteuid().as_raw(), directory.uid()].contains(&found.uid());
+    if is_shared && !is_trusted {
+        let text = format!(
+            "{} is uid {}'s, who may have put it there to read what is written: everybody may write to its directory; \
+             remove the file, or choose another name",
+            path.display(),
+            found.uid()
+        );
+        return Err(Failure::new("FILE", text, exit::FAILED));
+    }
+    let (mode, is_open) = (found.mode() & 0o777, found.mode() & 0o007 != 0);
+    let mode = if is_open { 0o600 } else { mode };
+    let (uid, gid) = (Uid::from_raw(found.uid()), Gid::from_raw(found.gid()));
+    match fchown(file, Some(uid), Some(gid)) {
+        // A group that may do nothing need not be kept.
+        Err(_) if uid == geteuid() && mode & 0o070 == 0 => {}
+        Err(error) => {
+            let text = format!(
+                "{} is uid {}'s and gid {}'s, and cannot be given to them ({error}); remove it, or run this as its owner",
+                path.display(),
+                found.uid(),
+                found.gid()
+            );
+            return Err(Failure::new("FILE", text, exit::FAILED));
+        }
+        Ok(()) => {}
+    }
+    fchmod(file, Mode::from_raw_mode(mode)).map_err(|error| unwritable(path, &error.into()))?;
+    if is_open {
+        let was = found.mode() & 0o777;
+        say(&format!("note: {} was of mode {was:04o}, and is of mode 0600 now", path.display()));
+        return Ok(());
+    }
+    copy_list(path, file).map_err(|error| unwritable(path, &error))
 }
 
 /// A file of mode 0600 that is removed when this is dropped, from the directory that it was made in, wherever that has

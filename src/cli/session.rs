@@ -11,13 +11,15 @@ use super::Common;
 use super::credential::Credential;
 use super::endpoint::{Caller, Endpoint};
 use super::failure::{Failure, exit};
+use super::format::{URI_FIELD, add_uri, may_have_uri};
 use super::patience::Patience;
 use crate::model::Reference;
 
 /// How often something is read anew that changes while it is read.
 pub const MOST_READS: usize = 16;
 
-/// What is wanted of a reference: these fields, or all there are if this is empty.
+/// What is wanted of a reference: these fields, or all there are if this is empty. `uri` of a database is its address with
+/// the login in it, which takes all of them.
 pub type Want<'a> = (&'a Reference, &'a [String]);
 
 /// The versions of what was resolved, by name.
@@ -30,6 +32,34 @@ impl Versions {
         let (name, version) = credential.name_and_version();
         *self.0.entry(name.to_owned()).or_insert(version) == version
     }
+}
+
+/// What of a reference is asked for by itself.
+#[derive(Clone, Copy, PartialEq, Eq)]
+enum Part {
+    Everything,
+    Fields,
+    /// Everything, and what is made of it.
+    WithUri,
+}
+
+impl Part {
+    fn of(reference: &Reference, wanted: &[String]) -> Self {
+        match wanted {
+            [] => Self::Everything,
+            _ if may_have_uri(reference) && wanted.iter().any(|field| field == URI_FIELD) => {
+                Self::WithUri
+            }
+            _ => Self::Fields,
+        }
+    }
+}
+
+/// One question to the broker.
+struct Request<'a> {
+    reference: &'a Reference,
+    part: Part,
+    fields: Vec<String>,
 }
 
 /// A connection that is made again when it is gone.
@@ -85,19 +115,18 @@ impl Session {
     /// # Errors
     /// As [`Credential::resolve`], or if something changes too often to be read.
     pub async fn resolve_all(&self, wants: &[Want<'_>]) -> Result<Vec<Arc<Credential>>, Failure> {
-        let mut requests: Vec<(&Reference, Vec<String>)> = Vec::new();
+        let mut requests: Vec<Request<'_>> = Vec::new();
         let mut places = Vec::new();
         for (reference, wanted) in wants {
-            let is_for = |(other, fields): &(&Reference, Vec<String>)| {
-                other == reference && fields.is_empty() == wanted.is_empty()
-            };
+            let part = Part::of(reference, wanted);
+            let is_for = |other: &Request<'_>| other.reference == *reference && other.part == part;
             let place = requests.iter().position(is_for).unwrap_or(requests.len());
             places.push(place);
             if place == requests.len() {
-                requests.push((*reference, Vec::new()));
+                requests.push(Request { reference, part, fields: Vec::new() });
             }
-            let Some((_, fields)) = requests.get_mut(place) else { continue };
-            for field in *wanted {
+            let Some(Request { fields, .. }) = requests.get_mut(place) else { continue };
+            for field in wanted.iter().filter(|_| part == Part::Fields) {
                 if !fields.contains(field) {
                     fields.push(field.clone());
                 }
@@ -105,8 +134,12 @@ impl Session {
         }
         for _ in 0..MOST_READS {
             let (mut versions, mut resolved) = (Versions::default(), Vec::new());
-            for (reference, fields) in &requests {
-                resolved.push(Arc::new(self.resolve(reference, fields.clone()).await?));
+            for Request { reference, part, fields } in &requests {
+                let mut credential = self.resolve(reference, fields.clone()).await?;
+                if *part == Part::WithUri {
+                    add_uri(&mut credential)?;
+                }
+                resolved.push(Arc::new(credential));
             }
             if resolved.iter().all(|credential| versions.agree(credential)) {
                 return Ok(places

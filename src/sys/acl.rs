@@ -16,10 +16,12 @@
 //! what a mode shows as the group's bits; so a mode is never set after a list.
 
 use std::io;
-use std::os::fd::{AsRawFd as _, BorrowedFd};
+use std::os::fd::{AsFd, AsRawFd as _, BorrowedFd};
+use std::path::Path;
 
 use rustix::fs::{
-    AtFlags, CWD, Gid, Mode, Uid, XattrFlags, chmod, chownat, fgetxattr_query, getxattr, setxattr,
+    AtFlags, CWD, Gid, Mode, Uid, XattrFlags, chmod, chownat, fgetxattr_query, fsetxattr, getxattr,
+    lgetxattr, setxattr,
 };
 use rustix::io::Errno;
 
@@ -31,6 +33,8 @@ const OWNING_GROUP: u16 = 0x04;
 const GROUP: u16 = 0x08;
 const MASK: u16 = 0x10;
 const OTHERS: u16 = 0x20;
+/// The longest extended attribute, in bytes: xattr(7).
+const MAX_LIST_BYTES: usize = 64 * 1024;
 /// The id of entries that name nobody.
 const NO_ID: u32 = u32::MAX;
 
@@ -101,7 +105,7 @@ pub(super) fn admit(path: &str, what: Use, guests: Guests) -> io::Result<()> {
 }
 
 /// Whether the file system of an open file has lists.
-pub(super) fn are_kept(file: impl std::os::fd::AsFd) -> bool {
+pub(super) fn are_kept(file: impl AsFd) -> bool {
     fgetxattr_query(file, ATTRIBUTE) != Err(Errno::OPNOTSUPP)
 }
 
@@ -110,6 +114,20 @@ pub(super) fn is_extended(file: BorrowedFd<'_>) -> bool {
     let path = format!("/proc/self/fd/{}", file.as_raw_fd());
     let mut none: [u8; 0] = [];
     !matches!(getxattr(path, ATTRIBUTE, &mut none), Err(Errno::NODATA | Errno::OPNOTSUPP))
+}
+
+/// Gives an open file the list of another, if that has more than its mode says.
+///
+/// # Errors
+/// If it cannot be read, or set.
+pub fn copy_list(from: &Path, to: impl AsFd) -> io::Result<()> {
+    let mut list = vec![0; MAX_LIST_BYTES];
+    let length = match lgetxattr(from, ATTRIBUTE, list.as_mut_slice()) {
+        Err(Errno::NODATA | Errno::OPNOTSUPP) => return Ok(()),
+        read => read?,
+    };
+    list.truncate(length);
+    Ok(fsetxattr(to, ATTRIBUTE, &list, XattrFlags::empty())?)
 }
 
 fn list(what: Use, uid: Option<u32>, gid: Option<u32>) -> Vec<u8> {

@@ -7,7 +7,9 @@ use keyhatch::grpc::client::channel;
 use keyhatch::grpc::pb;
 use keyhatch::grpc::pb::executor_service_client::ExecutorServiceClient;
 
-use crate::harness::{ServeProcess, TestBroker, identity_in, open_request, reason, wait_until};
+use crate::harness::{
+    ServeProcess, TestBroker, identity_in, keyhatch, open_request, reason, wait_until,
+};
 
 fn mode(path: &Path) -> u32 {
     std::fs::symlink_metadata(path).unwrap().permissions().mode() & 0o7777
@@ -195,4 +197,33 @@ fn a_step_is_opened_once_and_another_attempt_must_be_higher() {
     assert_eq!(reason(attempt(Some(0))), "TARGET_INVALID");
     let directories = std::fs::read_dir(broker.config.runtime.join("steps")).unwrap();
     assert_eq!(directories.count(), 1);
+}
+
+#[test]
+fn init_refuses_a_runtime_directory_that_serve_would() {
+    let directory = tempfile::Builder::new().prefix("kh").tempdir().unwrap();
+    let at = |name: &str| directory.path().join(name);
+    std::fs::write(at("file"), "").unwrap();
+    for (name, bits) in [("open", 0o777), ("full", 0o700)] {
+        std::fs::create_dir(at(name)).unwrap();
+        std::fs::set_permissions(at(name), std::fs::Permissions::from_mode(bits)).unwrap();
+    }
+    std::fs::write(at("full/theirs"), "").unwrap();
+    let init = |runtime: &str| {
+        let (state, runtime) = (at("state"), at(runtime));
+        let options = ["--state", state.to_str().unwrap(), "--runtime", runtime.to_str().unwrap()];
+        keyhatch(&[&["init"], &options[..]].concat()).output().unwrap()
+    };
+    for (runtime, said) in [
+        (&*"x".repeat(80), "choose a shorter one with --runtime"),
+        ("file", "file"),
+        ("open", "open"),
+        ("full", "holds theirs"),
+    ] {
+        let ran = init(runtime);
+        let stderr = String::from_utf8(ran.stderr).unwrap();
+        assert_eq!(ran.status.code(), Some(1), "{runtime}: {stderr}");
+        assert!(stderr.contains(said) && !at("state").exists(), "{runtime}: {stderr}");
+    }
+    assert!(init("run").status.success());
 }

@@ -226,9 +226,95 @@ fn inherited_variables_that_would_stand_in_the_way_are_taken_away() {
         !env.contains("OTHER") && !env.contains("KEYHATCH_") && !env.contains("AWS_PROFILE"),
         "{env}"
     );
-    let (env, warning) = run(&["--env", "TOKEN=secret:token", "--env", "TOKEN=secret:empty"]);
-    assert!(has(&env, "TOKEN="), "{env}");
-    assert_eq!(warning, "warning: TOKEN is given twice; secret:empty wins\n");
+}
+
+#[test]
+fn no_variable_is_set_by_two_and_no_credential_by_halves() {
+    let world = world();
+    let session =
+        [("access_key_id", "AKIAOTHER"), ("secret_access_key", "x"), ("session_token", "y")];
+    let documents = [
+        connection("aws", "session", &session),
+        connection("generic", "app", &[("a-b", "1"), ("a_b", "2")]),
+    ];
+    world.apply(&documents.concat());
+    let run = |options: &[&str]| {
+        let ran = exec(&world, &[&["--no-mask"], options].concat(), "env");
+        (text(&ran.stdout), text(&ran.stderr))
+    };
+    for (options, variable) in [
+        (&["--env", "TOKEN=secret:token", "--env", "TOKEN=secret:empty"][..], "TOKEN"),
+        (&["--env", "aws/prod", "--env", "aws/session"], "AWS_ACCESS_KEY_ID"),
+        (&["--env", "aws/prod", "--env", "AWS_REGION=secret:token"], "AWS_REGION"),
+        (&["--env", "AWS_REGION=secret:token", "--serve", "aws=aws/prod"], "AWS_REGION"),
+        (&["--env", "generic/app"], "GENERIC_A_B"),
+        (&["--env", "X=generic/app:a-b,a_b"], "X_A_B"),
+    ] {
+        let (env, said) = run(options);
+        assert!(env.is_empty() && said.contains("error: VARIABLE_TWICE: "), "{options:?}: {said}");
+        assert!(said.contains(variable) && said.contains("--env NAME="), "{options:?}: {said}");
+    }
+    for format in ["env", "dotenv", "docker-env"] {
+        let (code, line) = world.refusal(&["get", "generic/app", "--format", format]);
+        assert!(code == Some(1) && line.starts_with("error: VARIABLE_TWICE: "), "{line}");
+    }
+    // The same twice is no other, and the command line wins over files: with all of a credential, or for a variable.
+    let (env, _) = run(&["--env", "TOKEN=secret:token", "--env", "TOKEN=secret:token"]);
+    assert!(env.contains("TOKEN=hush-hush-hush\n"), "{env}");
+    std::fs::write(world.path("refs"), "aws/session\n").unwrap();
+    let (env, _) = run(&["--env-file", "refs", "--env", "aws/prod"]);
+    assert!(env.contains("AWS_ACCESS_KEY_ID=AKIAEXAMPLE\n"), "{env}");
+    assert!(!env.contains("AWS_SESSION_TOKEN"), "{env}");
+    let (env, _) = run(&["--env-file", "refs", "--env", "AWS_ACCESS_KEY_ID=secret:token"]);
+    for line in ["AWS_ACCESS_KEY_ID=hush-hush-hush\n", "AWS_SESSION_TOKEN=y\n"] {
+        assert!(env.contains(line), "{env}");
+    }
+}
+
+#[test]
+fn a_database_has_an_address_with_the_login_in_it() {
+    let world = world();
+    let fields = [("host", "db"), ("user", "u"), ("password", "p@ss/w:rd"), ("database", "d")];
+    world
+        .apply(&[connection("postgres", "b", &fields), connection("mysql", "b", &fields)].concat());
+    let options = ["--no-mask", "--env", "DATABASE_URL=postgres/b:uri", "--env", "M=mysql/b:uri"];
+    let options = [&options[..], &["--env", "postgres/b", "--file", "f=postgres/b:uri"]].concat();
+    let ran =
+        exec(&world, &options, "echo \"$DATABASE_URL $M $PGUSER $PG_URI$POSTGRES_URI\"; cat f");
+    let uri = "postgresql://u:p%40ss%2Fw%3Ard@db/d";
+    let mysql = uri.replace("postgresql", "mysql");
+    assert_eq!(text(&ran.stdout), format!("{uri} {mysql} u \n{uri}"), "{}", text(&ran.stderr));
+    let masked = exec(&world, &["--env", "U=postgres/b:uri"], "echo \"$U\"");
+    assert!(!text(&masked.stdout).contains("%40ss"), "{}", text(&masked.stdout));
+    // Of other integrations it is a field like any other.
+    world.apply(&connection("generic", "own", &[("uri", "x://y")]));
+    let ran = exec(&world, &["--no-mask", "--env", "U=generic/own:uri"], "echo $U");
+    assert_eq!(text(&ran.stdout), "x://y\n");
+    let refused = exec(&world, &["--env", "U=aws/prod:uri"], "true");
+    assert!(text(&refused.stderr).contains("FIELD_UNKNOWN"), "{}", text(&refused.stderr));
+}
+
+#[test]
+fn what_is_served_at_another_address_is_answered_there_alone() {
+    let world = world();
+    let ask = "curl -sS -H \"Authorization: $AWS_CONTAINER_AUTHORIZATION_TOKEN\" $AWS_CONTAINER_CREDENTIALS_FULL_URI";
+    let serve = ["--no-mask", "--serve", "aws=aws/prod", "--serve-address", "127.0.0.2"];
+    let script = format!(
+        "echo $AWS_CONTAINER_CREDENTIALS_FULL_URI; {ask}; echo; {ask} -H 'Host: localhost:1'"
+    );
+    let ran = exec(&world, &serve, &script);
+    let printed = text(&ran.stdout);
+    assert!(printed.starts_with("http://127.0.0.2:"), "{printed}{}", text(&ran.stderr));
+    assert!(printed.contains("\"AKIAEXAMPLE\""), "{printed}");
+    assert!(printed.ends_with("this address is 127.0.0.2 and nothing else"), "{printed}");
+    let options = |address| ["--serve", "aws=aws/prod", "--serve-address", address];
+    for bad in ["0.0.0.0", "localhost", "::1", "127.0.0.1:x"] {
+        let ran = exec(&world, &options(bad), "touch ran");
+        assert!(text(&ran.stderr).contains("one address of this machine"), "{bad}");
+    }
+    let elsewhere = exec(&world, &options("192.0.2.1"), "touch ran");
+    assert!(text(&elsewhere.stderr).contains("error: ADDRESS: "), "{}", text(&elsewhere.stderr));
+    assert!(!world.path("ran").exists());
 }
 
 #[test]

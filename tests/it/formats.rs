@@ -4,7 +4,7 @@ use std::os::unix::fs::PermissionsExt as _;
 
 use serde_json::{Value as Json, json};
 
-use crate::harness::{Steps, connection, keyhatch_in, secret, wait_until};
+use crate::harness::{Steps, connection, keyhatch_in, secret, skipped, wait_until};
 
 /// A text that every form must keep as it is, or refuse.
 const AWKWARD: &str = "sp ace'quote\"$HOME`id`\\back";
@@ -107,6 +107,10 @@ fn kubectl_gets_the_version_that_it_asks_for_and_an_unknown_one_is_refused() {
     let unknown = asked("client.authentication.k8s.io/v1alpha1");
     let stderr = String::from_utf8(unknown.stderr).unwrap();
     assert!(stderr.contains("API_VERSION_UNKNOWN") && unknown.stdout.is_empty(), "{stderr}");
+    // Empty is as if nothing were asked.
+    let get = ["get", "kubernetes/prod", "--format", "kubectl"];
+    let empty = world.command("keyhatch", &get).env("KUBERNETES_EXEC_INFO", "").output().unwrap();
+    assert_eq!(json_of(&empty.stdout)["apiVersion"], "client.authentication.k8s.io/v1");
 }
 
 /// A shell gets back byte for byte what was stored.
@@ -229,9 +233,10 @@ fn a_file_is_for_its_owner_alone_replaced_as_a_whole_and_never_in_the_place_of_s
     std::fs::write(&out, "old").unwrap();
     std::fs::set_permissions(&out, std::fs::Permissions::from_mode(0o644)).unwrap();
     let path = out.to_str().unwrap();
-    assert!(
-        world.answer(&["get", "gcp/prod", "--format", "gcp-key-file", "--out", path]).is_empty()
-    );
+    let ran =
+        world.run("keyhatch", &["get", "gcp/prod", "--format", "gcp-key-file", "--out", path]);
+    let said = String::from_utf8(ran.stderr).unwrap();
+    assert!(ran.stdout.is_empty() && said.contains("was of mode 0644"), "{said}");
     assert_eq!(std::fs::metadata(&out).unwrap().permissions().mode() & 0o777, 0o600);
     assert_eq!(json_of(&std::fs::read(&out).unwrap())["private_key"], "not-a-key");
     // A refusal leaves it as it was, and nothing beside it.
@@ -253,6 +258,164 @@ fn a_file_is_for_its_owner_alone_replaced_as_a_whole_and_never_in_the_place_of_s
         entry.as_ref().unwrap().file_name().to_string_lossy().starts_with(".keyhatch-")
     });
     assert_eq!(left.count(), 0);
+}
+
+#[test]
+fn a_file_that_is_written_over_stays_its_owners_and_its_modes() {
+    use std::os::unix::fs::{MetadataExt as _, chown};
+    let world = world();
+    let out = world.path("key.json");
+    let path = out.to_str().unwrap();
+    let write = || world.run("keyhatch", &["get", "aws/prod", "--out", path]);
+    for mode in [0o640, 0o400, 0o660] {
+        std::fs::write(&out, "old").unwrap();
+        std::fs::set_permissions(&out, std::fs::Permissions::from_mode(mode)).unwrap();
+        let ran = write();
+        let found = std::fs::metadata(&out).unwrap();
+        assert_eq!(found.permissions().mode() & 0o777, mode, "{mode:o}");
+        assert!(ran.status.success() && ran.stderr.is_empty() && found.len() > 3, "{mode:o}");
+        std::fs::remove_file(&out).unwrap();
+    }
+    // To stdout, by the name that other commands give it.
+    let answer = world.text(&["get", "aws/prod", "--field", "access_key_id", "--out", "-"]);
+    assert_eq!(answer, "AKIAEXAMPLE");
+    assert!(!world.path("-").exists());
+    if !rustix::process::geteuid().is_root() {
+        return skipped("owners of files", "this is not root");
+    }
+    std::fs::write(&out, "old").unwrap();
+    std::fs::set_permissions(&out, std::fs::Permissions::from_mode(0o640)).unwrap();
+    chown(&out, Some(65_533), Some(65_532)).unwrap();
+    assert!(write().status.success());
+    let found = std::fs::metadata(&out).unwrap();
+    assert_eq!((found.uid(), found.gid(), found.mode() & 0o777), (65_533, 65_532, 0o640));
+    // Where everybody may put files, somebody may have put this one there.
+    let shared = world.path("shared");
+    std::fs::create_dir(&shared).unwrap();
+    std::fs::set_permissions(&shared, std::fs::Permissions::from_mode(0o1777)).unwrap();
+    std::fs::rename(&out, shared.join("key.json")).unwrap();
+    let path = shared.join("key.json");
+    let (code, line) = world.refusal(&["get", "aws/static", "--out", path.to_str().unwrap()]);
+    assert!(code == Some(1) && line.contains("uid 65533's"), "{line}");
+    assert!(!std::fs::read_to_string(&path).unwrap().contains("aws/static"));
+}
+
+#[test]
+fn a_list_of_a_file_that_is_written_over_stays() {
+    let world = world();
+    let out = world.path("key.json");
+    std::fs::write(&out, "old").unwrap();
+    std::fs::set_permissions(&out, std::fs::Permissions::from_mode(0o600)).unwrap();
+    let path = out.to_str().unwrap();
+    let set = std::process::Command::new("setfacl").args(["-m", "u:65533:r", path]).status();
+    if !set.is_ok_and(|set| set.success()) {
+        return skipped("lists of files", "there is no setfacl, or the file system has no lists");
+    }
+    assert!(world.answer(&["get", "aws/prod", "--out", path]).is_empty());
+    let list = std::process::Command::new("getfacl").args(["-n", path]).output().unwrap();
+    let list = String::from_utf8(list.stdout).unwrap();
+    for entry in ["user:65533:r--", "group::---", "other::---"] {
+        assert!(list.contains(entry), "{list}");
+    }
+}
+
+#[test]
+fn a_password_file_says_hosts_as_libpq_looks_for_them() {
+    let world = world();
+    let pgpass = |host: &str, user: &str, port: Option<&str>| {
+        let mut fields = vec![("host", host), ("user", user), ("password", "c:d")];
+        fields.extend(port.map(|port| ("port", port)));
+        world.apply(&connection("postgres", "h", &fields));
+        world.text(&["get", "postgres/h", "--format", "pgpass"])
+    };
+    assert_eq!(pgpass("h1,h2", "u", None), "h1:5432:*:u:c\\:d\nh2:5432:*:u:c\\:d\n");
+    assert_eq!(pgpass("h1,::1", "u", Some("1")), "h1:1:*:u:c\\:d\n\\:\\:1:1:*:u:c\\:d\n");
+    assert_eq!(pgpass("h1,h2", "u", Some("1,2")), "h1:1:*:u:c\\:d\nh2:2:*:u:c\\:d\n");
+    // A build of libpq has one of these, and then looks for localhost.
+    for directory in ["/var/run/postgresql", "/tmp"] {
+        let lines = format!("localhost:1:*:u:c\\:d\n{directory}:1:*:u:c\\:d\n");
+        assert_eq!(pgpass(directory, "u", Some("1")), lines);
+    }
+    assert_eq!(pgpass("/srv/pg", "u", Some("1")), "/srv/pg:1:*:u:c\\:d\n");
+    // What stands for everything, or begins a comment, is itself.
+    assert_eq!(pgpass("#h", "*", Some("1")), "\\#h:1:*:\\*:c\\:d\n");
+    world.apply(&connection(
+        "postgres",
+        "odd",
+        &[("host", "h1,h2"), ("user", "u"), ("password", "p"), ("port", "1,2,3")],
+    ));
+    let (code, line) = world.refusal(&["get", "postgres/odd", "--format", "pgpass"]);
+    assert!(code == Some(1) && line.starts_with("error: VALUE_UNFIT: port "), "{line}");
+}
+
+#[test]
+fn an_address_holds_every_character_of_a_login() {
+    let world = world();
+    let uri = |integration: &str, fields: &[(&str, &str)]| {
+        world.apply(&connection(integration, "u", fields));
+        world.text(&["get", &format!("{integration}/u"), "--format", "uri"])
+    };
+    let login = [("user", "a:b"), ("password", "p@ss/w:rd?#% é+")];
+    let written = "a%3Ab:p%40ss%2Fw%3Ard%3F%23%25%20%C3%A9%2B";
+    let at = |fields: &[(&'static str, &'static str)]| [&login[..], fields].concat();
+    for (fields, rest) in [
+        (at(&[("host", "db.example"), ("database", "my/db")]), "db.example/my%2Fdb"),
+        (at(&[("host", "h"), ("port", "1"), ("sslmode", "require")]), "h:1/?sslmode=require"),
+        (at(&[("host", "/var/run/postgresql")]), "%2Fvar%2Frun%2Fpostgresql/"),
+        (at(&[("host", "fe80::1%eth0,h2"), ("port", "1")]), "[fe80::1%25eth0]:1,h2:1/"),
+        (at(&[("host", "h1,h2"), ("port", "1,2")]), "h1:1,h2:2/"),
+    ] {
+        // What a document does not name would stay.
+        world.serving.run(&["connection", "delete", "postgres/u", "--yes", "--force"]);
+        assert_eq!(uri("postgres", &fields), format!("postgresql://{written}@{rest}\n"));
+    }
+    let mysql = at(&[("host", "h"), ("sslmode", "VERIFY_CA")]);
+    assert_eq!(uri("mysql", &mysql), format!("mysql://{written}@h/?ssl-mode=VERIFY_CA\n"));
+    let fields = [("base_url", "https://h:1/a?b"), ("username", "a:b"), ("password", "p@")];
+    assert_eq!(uri("http", &fields), "https://a%3Ab:p%40@h:1/a?b\n");
+    let (code, line) = world.refusal(&["get", "aws/prod", "--format", "uri"]);
+    assert!(code == Some(1) && line.starts_with("error: INTEGRATION_UNFIT: "), "{line}");
+}
+
+#[test]
+fn docker_reads_variables_without_quotes_and_in_one_line() {
+    let world = world();
+    let value = "  pa$s 'wo#rd\" \\ ";
+    world.apply(&connection("generic", "fit", &[("a", value), ("b", "")]));
+    let lines = world.text(&["get", "generic/fit", "--format", "docker-env"]);
+    assert_eq!(lines, format!("GENERIC_A={value}\nGENERIC_B=\n"));
+    for unfit in ["canary\ntwo", "canary\r", &"canary".repeat(10_921)] {
+        world.apply(&connection("generic", "unfit", &[("a", unfit)]));
+        let (code, line) = world.refusal(&["get", "generic/unfit", "--format", "docker-env"]);
+        assert!(code == Some(1) && line.starts_with("error: VALUE_UNFIT: "), "{line}");
+        assert!(!line.contains("canary"), "{line}");
+    }
+}
+
+#[test]
+fn what_goes_into_a_header_is_fit_for_it() {
+    let world = world();
+    let kubernetes = |token: &str| {
+        let server = ("server", "https://k8s.example:6443");
+        let fields = [server, ("certificate_authority", "none"), ("token", token)];
+        connection("kubernetes", "odd", &fields)
+    };
+    let aws = |id: &str, session: &str| {
+        let key = [("access_key_id", id), ("secret_access_key", "hush-hush")];
+        connection("aws", "odd", &[&key[..], &[("session_token", session)]].concat())
+    };
+    for (document, get) in [
+        (kubernetes("canary\n"), ["kubernetes/odd", "kubectl"]),
+        (kubernetes(" canary"), ["kubernetes/odd", "kubectl"]),
+        (kubernetes("canaré"), ["kubernetes/odd", "kubectl"]),
+        (aws("canary\n", "x"), ["aws/odd", "aws-credential-process"]),
+        (aws("AKIA", "canary\r\nX: y"), ["aws/odd", "aws-credential-process"]),
+    ] {
+        world.apply(&document);
+        let (code, line) = world.refusal(&["get", get[0], "--format", get[1]]);
+        assert!(code == Some(1) && line.starts_with("error: VALUE_UNFIT: "), "{line}");
+        assert!(!line.contains("canar"), "{line}");
+    }
 }
 
 /// Stopped, a daemon takes connections and says nothing: the longest that a helper can wait.

@@ -146,6 +146,136 @@ fn docker_gets_its_documents_and_its_own_words_where_there_is_nothing() {
     assert!(text(&docker("version", "").stdout).starts_with("keyhatch "));
 }
 
+/// Connections with a login each, for one host.
+fn world_of_users() -> Steps {
+    let login = |name: &str, user: &str| {
+        let url = ("base_url", "https://git.example");
+        connection("http", name, &[url, ("username", user), ("password", &format!("pw-{name}"))])
+    };
+    let token = [("access_token", "not-a-real-token")];
+    Steps::seeded(
+        &[
+            login("work", "alice-work"),
+            login("home", "alice-home"),
+            connection("github", "main", &token),
+            connection("github", "org", &[("access_token", "not-a-real-token-of-org")]),
+        ]
+        .concat(),
+    )
+}
+
+#[test]
+fn git_gets_the_login_of_the_user_it_asks_for() {
+    let world = world_of_users();
+    let git = |answers: &[&str], user: &str, host: &str| {
+        let mut command = world.command("keyhatch", &["helper", "git", "get"]);
+        command.env("KEYHATCH_HELPER_ANSWERS", answers.join(";"));
+        command.stdin(Stdio::piped()).stdout(Stdio::piped()).stderr(Stdio::piped());
+        let mut child = command.spawn().unwrap();
+        let question = format!("protocol=https\nhost={host}\n{user}\n");
+        child.stdin.take().unwrap().write_all(question.as_bytes()).unwrap();
+        let output = child.wait_with_output().unwrap();
+        let stdout = text(&output.stdout);
+        let password = stdout.lines().find_map(|line| line.strip_prefix("password="));
+        (password.unwrap_or_default().to_owned(), text(&output.stderr), output.status.success())
+    };
+    let (work, home) = ("git.example=http/work", "git.example=http/home");
+    let refused = "git.example=http/nothere";
+    for (answers, user, password) in [
+        (&[work, home][..], "", "pw-work"),
+        (&[work, home], "username=\n", "pw-work"),
+        (&[work, home], "username=alice-work\n", "pw-work"),
+        (&[work, home], "username=alice-home\n", "pw-home"),
+        (&[refused, home], "username=alice-home\n", "pw-home"),
+        (&[work, "alice-home@git.example=http/home"], "username=alice-home\n", "pw-home"),
+        (&["alice-home@git.example=http/home", work], "", "pw-work"),
+        (&["b%40c@git.example=http/home"], "username=b@c\n", "pw-home"),
+    ] {
+        let (got, said, is_done) = git(answers, user, "git.example");
+        assert!(is_done && got == password, "{answers:?} {user}: {got} {said}");
+    }
+    let (got, said, is_done) = git(&[work], "username=bob\n", "git.example");
+    assert!(got.is_empty() && is_done, "{said}");
+    assert!(said.contains("say --answer bob@git.example=http/work"), "{said}");
+    let (got, said, is_done) = git(&[refused], "username=bob\n", "git.example");
+    assert!(got.is_empty() && !is_done && said.contains("RESOLVE_DENIED"), "{said}");
+    // A token's user has a name of the host's making; whose it is only the answer can say.
+    assert_eq!(git(&["github.com=github/main"], "username=bob\n", "github.com").0, "");
+    let named = ["github.com=github/org", "bob@github.com=github/main"];
+    assert_eq!(git(&named, "username=bob\n", "github.com").0, "not-a-real-token");
+}
+
+#[test]
+fn of_several_answers_the_nearest_is_gits() {
+    let world = world_of_users();
+    let git = |answers: [&str; 2], question: &str| {
+        let answers = ["--answer", answers[0], "--answer", answers[1]];
+        let ran = ask(&world, &[&["helper", "git", "get"][..], &answers].concat(), question);
+        let stdout = text(&ran.stdout);
+        stdout.lines().nth(1).unwrap_or_default().replace("password=", "")
+    };
+    let (main, org) = ("GitHub.com=github/main", "github.com/org.git/=github/org");
+    for answers in [[main, org], [org, main]] {
+        for (host, path, password) in [
+            ("github.com", "org/repo.git", "not-a-real-token-of-org"),
+            ("github.com:443", "org/repo.git", "not-a-real-token-of-org"),
+            ("GITHUB.com", "org", "not-a-real-token-of-org"),
+            ("github.com", "other/repo.git", "not-a-real-token"),
+            ("github.com", "Org/repo.git", "not-a-real-token"),
+            ("github.com:8443", "org/repo.git", ""),
+        ] {
+            let question = format!("protocol=https\nhost={host}\npath={path}\n\n");
+            assert_eq!(git(answers, &question), password, "{answers:?} {host} {path}");
+        }
+    }
+    // A nearer answer that is refused is no reason for a farther one.
+    let answers = ["github.com/org=github/nothere", main];
+    let question = "protocol=https\nhost=github.com\npath=org/repo.git\n\n";
+    assert_eq!(git(answers, question), "");
+}
+
+#[test]
+fn docker_gets_tokens_for_what_they_are_and_none_else() {
+    let world = world();
+    let login = |name: &str, user: &str| {
+        let fields = [("server", "docker.io"), ("username", user), ("password", "hush-hush")];
+        connection("docker-registry", name, &fields)
+    };
+    world.apply(&[login("hub", "u"), login("token", "<token>")].concat());
+    let docker = |answers: &str, question: &str| {
+        let arguments = ["helper", "docker", "--answer", answers, "get"];
+        text(&ask(&world, &arguments, question).stdout)
+    };
+    let (hub, here) = ("docker.io=docker-registry/hub", "registry.example=docker-registry/hub");
+    for (answers, question) in [
+        (hub, "https://index.docker.io/v1/"),
+        (hub, "Docker.io"),
+        (here, "REGISTRY.example"),
+        (here, "registry.example:443\n"),
+        (here, "https://registry.example/v2"),
+    ] {
+        let answer = docker(answers, question);
+        assert!(answer.contains("\"Secret\":\"hush-hush\""), "{question}: {answer}");
+    }
+    for question in [
+        "https://index.docker.io/v1/refresh-token",
+        "https://index.docker.io/v1/access-token",
+        "https://index.docker.io/other",
+        "u@index.docker.io",
+        "index.docker.io:80",
+    ] {
+        let answer = docker(hub, question);
+        assert_eq!(answer, "credentials not found in native keychain\n", "{question}");
+    }
+    assert_eq!(docker(hub, "\n"), "no credentials server URL\n");
+    let answer = docker("docker.io=docker-registry/token", "docker.io");
+    assert!(answer.contains("\"Username\":\"<token>\""), "{answer}");
+    let get = ["get", "docker-registry/token", "--format", "docker-config"];
+    let config: Json = serde_json::from_slice(&world.answer(&get)).unwrap();
+    let expected = json!({ "https://index.docker.io/v1/": { "identitytoken": "hush-hush" } });
+    assert_eq!(config["auths"], expected);
+}
+
 #[test]
 fn kubectl_and_aws_get_the_connection_that_is_named_or_that_the_cluster_or_profile_is_answered_by()
 {
@@ -162,7 +292,9 @@ fn kubectl_and_aws_get_the_connection_that_is_named_or_that_the_cluster_or_profi
         let mut command = world.command("keyhatch", &["helper", "kubectl", "--answer", &answer]);
         command.env("KUBERNETES_EXEC_INFO", info.to_string()).output().unwrap()
     };
-    assert!(by_server("https://k8s.example").status.success());
+    for same in ["https://k8s.example", "HTTPS://K8S.example:443", "https://k8s.example/"] {
+        assert!(by_server(same).status.success(), "{same}");
+    }
     let other = by_server("https://other.example");
     assert_eq!(other.status.code(), Some(2));
     assert!(other.stdout.is_empty());

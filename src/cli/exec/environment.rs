@@ -7,14 +7,15 @@ use std::process::Command;
 
 use super::wanted::Wanted;
 use crate::cli::credential::Credential;
-use crate::cli::failure::Failure;
+use crate::cli::failure::{Failure, exit};
 use crate::cli::listener::Listener;
 use crate::cli::output::say;
+use crate::model::Reference;
 
 /// What programs need to find themselves, and no credential is in.
 const PRISTINE: [&str; 9] =
     ["HOME", "LANG", "LOGNAME", "PATH", "SHELL", "TERM", "TMPDIR", "TZ", "USER"];
-/// A request to this machine must not go to a proxy, with the token.
+/// Where requests go to a proxy.
 const PROXIES: [&str; 4] = ["HTTP_PROXY", "http_proxy", "ALL_PROXY", "all_proxy"];
 const NO_PROXY: [&str; 2] = ["NO_PROXY", "no_proxy"];
 
@@ -22,24 +23,47 @@ const NO_PROXY: [&str; 2] = ["NO_PROXY", "no_proxy"];
 pub struct Environment {
     pristine: bool,
     set: BTreeMap<String, OsString>,
+    /// By what each variable is set.
+    givers: BTreeMap<String, Giver>,
     unset: BTreeSet<String>,
+}
+
+/// An option that sets variables.
+#[derive(Clone, PartialEq, Eq)]
+struct Giver {
+    reference: Reference,
+    is_of_file: bool,
+    has_customary_names: bool,
 }
 
 impl Environment {
     /// The environment that this process has, or next to nothing of it.
     pub fn inherited(pristine: bool) -> Self {
-        Self { pristine, set: BTreeMap::new(), unset: BTreeSet::new() }
+        Self { pristine, set: BTreeMap::new(), givers: BTreeMap::new(), unset: BTreeSet::new() }
     }
 
-    /// Sets what was wanted of a credential, and takes away what would stand in its way.
+    /// Sets what was wanted of a credential, and takes away what would stand in its way. What stands in a file comes
+    /// first, and gives way to the command line.
     ///
     /// # Errors
-    /// If a value cannot stand in a variable.
+    /// If a value cannot stand in a variable, or a variable is set already.
     pub fn add(&mut self, wanted: &Wanted, credential: &Credential) -> Result<(), Failure> {
+        let giver = Giver {
+            reference: wanted.reference.clone(),
+            is_of_file: wanted.is_of_file,
+            has_customary_names: wanted.has_customary_names(),
+        };
         for (name, value) in wanted.variables(credential)? {
-            if self.set.contains_key(&name) {
-                say(&format!("warning: {name} is given twice; {} wins", wanted.reference));
+            match self.givers.get(&name).cloned() {
+                None => {}
+                Some(before) if before.is_of_file && !giver.is_of_file => {
+                    self.give_way(&name, &before, &giver);
+                }
+                Some(before) => {
+                    return Err(set_twice(&name, &before.reference, &giver.reference.to_string()));
+                }
             }
+            self.givers.insert(name.clone(), giver.clone());
             self.set.insert(name, OsStr::from_bytes(value.expose()).to_owned());
         }
         if wanted.has_customary_names() {
@@ -48,8 +72,27 @@ impl Environment {
         Ok(())
     }
 
+    /// Of two whole credentials no part of the one stays with the other.
+    fn give_way(&mut self, name: &str, before: &Giver, to: &Giver) {
+        let is_whole = before.has_customary_names && to.has_customary_names;
+        let goes = |other: &String, giver: &Giver| other == name || (is_whole && giver == before);
+        let gone: Vec<String> = self
+            .givers
+            .iter()
+            .filter(|(other, giver)| goes(other, giver))
+            .map(|(other, _)| other.clone())
+            .collect();
+        for name in gone {
+            self.givers.remove(&name);
+            self.set.remove(&name);
+        }
+    }
+
     /// Sets what leads the command's tools to the listener.
-    pub fn serve(&mut self, listener: &Listener) {
+    ///
+    /// # Errors
+    /// If a variable is set already.
+    pub fn serve(&mut self, listener: &Listener) -> Result<(), Failure> {
         for name in listener.shadowing() {
             if self.set.contains_key(&name) {
                 say(&format!("warning: {name} is set by --env, and tools prefer it to --serve"));
@@ -57,11 +100,17 @@ impl Environment {
             self.unset.insert(name);
         }
         for (name, value) in listener.variables() {
-            if self.set.contains_key(&name) {
-                say(&format!("warning: {name} is given twice; --serve wins"));
+            if let Some(before) = self.givers.get(&name) {
+                return Err(set_twice(&name, &before.reference, "--serve"));
             }
             self.set.insert(name, OsString::from(value));
         }
+        self.spare_proxies(&listener.host());
+        Ok(())
+    }
+
+    /// A request to the listener goes to it and to no proxy, with the token.
+    fn spare_proxies(&mut self, host: &str) {
         if PROXIES.iter().any(|name| std::env::var_os(name).is_some()) {
             // Some tools read the one, some the other.
             let own = NO_PROXY.map(|name| {
@@ -74,7 +123,7 @@ impl Environment {
                 if !list.is_empty() {
                     list.push(",");
                 }
-                list.push("127.0.0.1");
+                list.push(host);
                 self.set.insert(name.to_owned(), list);
             }
         }
@@ -98,4 +147,11 @@ impl Environment {
         }
         command.envs(&self.set);
     }
+}
+
+fn set_twice(name: &str, one: &Reference, other: &str) -> Failure {
+    let text = format!(
+        "{name} would be set by {one} and by {other}; name the variables that you want, each as --env NAME=REF:FIELD"
+    );
+    Failure::new("VARIABLE_TWICE", text, exit::FAILED)
 }

@@ -21,6 +21,7 @@ mod streams;
 mod wanted;
 
 use std::ffi::OsString;
+use std::net::SocketAddrV4;
 use std::os::unix::process::CommandExt as _;
 use std::path::PathBuf;
 use std::process::Command;
@@ -37,7 +38,7 @@ use super::child;
 use super::credential::Credential;
 use super::failure::{Failure, exit};
 use super::get::{parse_duration, within};
-use super::listener::{Listener, RelayInput};
+use super::listener::{Listener, RelayInput, parse_place};
 use super::output::say;
 use super::private_file::TemporaryFile;
 use super::session::Session;
@@ -53,8 +54,8 @@ use streams::{Mask, Stream, Streams};
 pub struct Exec {
     /// What to put into the environment; may be given more than once. REF: every field under its
     /// customary name, such as AWS_ACCESS_KEY_ID. PREFIX=REF:A,B: these fields as PREFIX_A and PREFIX_B.
-    /// PREFIX=REF: every field, where the integration fixes their names. NAME=REF:FIELD: one field.
-    /// NAME=secret:SECRET: a secret.
+    /// PREFIX=REF: every field, where the integration fixes their names. NAME=REF:FIELD: one field;
+    /// DATABASE_URL=postgres/NAME:uri the address with the login in it, of mysql, too. NAME=secret:SECRET: a secret.
     #[arg(long, value_name = "WHAT")]
     env: Vec<String>,
     /// A file of what --env takes, one a line, and lines with #: references only and no values, so that it can be
@@ -72,6 +73,10 @@ pub struct Exec {
     /// The user that the command becomes, if it is another one: what is served is for this user and nobody else.
     #[arg(long, value_name = "UID", requires = "serve")]
     serve_uid: Option<u32>,
+    /// Another address of this machine to serve at, for a container with a network of its own; whoever has the token
+    /// may ask from there. AWS SDKs take 169.254.170.2 and 169.254.170.23 beside 127.0.0.1.
+    #[arg(long, value_name = "IP[:PORT]", requires = "serve", value_parser = parse_place, default_value = "127.0.0.1")]
+    serve_address: SocketAddrV4,
     /// What --serve relay serves: a step's spec as in a Relay workflow, or the whole step.
     #[arg(long, value_name = "FILE")]
     spec: Option<PathBuf>,
@@ -130,12 +135,15 @@ impl Exec {
     }
 
     fn asked(&self) -> Result<Asked, Failure> {
+        let of_files = self.env_file.iter().map(|file| Wanted::read(file));
+        let of_files = of_files.collect::<Result<Vec<_>, _>>()?.into_iter().flatten();
+        let said = self.env.iter().map(|text| Wanted::parse(text));
         let mut wanted = Vec::new();
-        for file in &self.env_file {
-            wanted.extend(Wanted::read(file)?);
-        }
-        for text in &self.env {
-            wanted.push(Wanted::parse(text)?);
+        for one in of_files.chain(said.collect::<Result<Vec<_>, _>>()?) {
+            // The same once more is no other variable.
+            if !wanted.contains(&one) {
+                wanted.push(one);
+            }
         }
         let files = self.file.iter().map(|text| WantedFile::parse(text));
         let files = files.collect::<Result<Vec<_>, _>>()?;
@@ -168,11 +176,12 @@ impl Exec {
             true => None,
             false => Some({
                 let masks = masked.map(|_| Arc::clone(&masks));
-                Listener::start(served, relay, Arc::clone(&session), masks, self.serve_uid).await?
+                let place = (self.serve_address, self.serve_uid);
+                Listener::start(served, relay, Arc::clone(&session), masks, place).await?
             }),
         };
         if let Some(listener) = &listener {
-            environment.serve(listener);
+            environment.serve(listener)?;
         }
         // Last: what goes wrong before leaves nothing behind, and what ends this afterwards is heard.
         let signals = Signals::listen().map_err(Failure::from)?;

@@ -20,6 +20,8 @@ pub struct Wanted {
     pub reference: Reference,
     /// These fields of it alone; all of them if empty.
     pub fields: Vec<String>,
+    /// Whether it stands in a file: the command line wins.
+    pub is_of_file: bool,
 }
 
 /// One `--file`.
@@ -121,7 +123,7 @@ impl Wanted {
             let text = format!("--env {text}: a field's name is empty; write REF:FIELD,FIELD");
             return Err(Failure::usage(text));
         }
-        Ok(Self { name, reference, fields })
+        Ok(Self { name, reference, fields, is_of_file: false })
     }
 
     /// Reads a file of references: what `--env` takes, one a line. Blank lines and lines with # are passed over.
@@ -135,7 +137,8 @@ impl Wanted {
         let lines = text.lines().map(str::trim).zip(1..);
         let lines = lines.filter(|(line, _)| !line.is_empty() && !line.starts_with('#'));
         let parsed = lines.map(|(line, number)| {
-            Self::parse(line).map_err(|_| {
+            let wanted = Self::parse(line);
+            wanted.map(|wanted| Self { is_of_file: true, ..wanted }).map_err(|_| {
                 let name = line.split_once('=').map(|(name, _)| name);
                 let name = name.filter(|name| is_variable_name(name)).unwrap_or("the line");
                 wrong(format!(

@@ -14,7 +14,10 @@ const DOCKER_HUB: &str = "https://index.docker.io/v1/";
 const HUB_NAMES: [&str; 4] =
     ["docker.io", "index.docker.io", "registry-1.docker.io", "registry.hub.docker.com"];
 
-/// `{"auths": {SERVER: {"auth": …}}}`
+/// The user by whose name Docker knows that a login is an identity token, which it exchanges for others.
+const TOKEN_USER: &str = "<token>";
+
+/// `{"auths": {SERVER: {"auth": …}}}`, or `"identitytoken"` in its place.
 ///
 /// # Errors
 /// If the connection has no login and server.
@@ -22,6 +25,10 @@ pub fn config(picker: &Picker<'_>) -> Result<String, Failure> {
     let Login { server, username, password } = Login::of(picker)?;
     let server =
         server.ok_or_else(|| picker.wrong_integration("connections that name a server"))?;
+    if username == TOKEN_USER {
+        let login = json!({ "identitytoken": password });
+        return Ok(output::json(&json!({ "auths": { server_key(server): login } }))? + "\n");
+    }
     if username.contains(':') {
         // The password begins after the first colon.
         return Err(picker.unfit("the user name", "holds a colon"));
@@ -33,5 +40,6 @@ pub fn config(picker: &Picker<'_>) -> Result<String, Failure> {
 /// A registry as Docker names it.
 pub fn server_key(server: &str) -> &str {
     let authority = authority_of(server);
-    if HUB_NAMES.contains(&authority) { DOCKER_HUB } else { authority }
+    let is_hub = HUB_NAMES.iter().any(|name| name.eq_ignore_ascii_case(authority));
+    if is_hub { DOCKER_HUB } else { authority }
 }

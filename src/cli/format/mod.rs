@@ -1,6 +1,7 @@
 //! The forms in which tools take a credential. Each is exactly the document, or an error that shows no value:
 //! what a form cannot hold is refused, never bent.
 
+mod database;
 mod docker;
 mod login;
 mod password_file;
@@ -11,9 +12,10 @@ mod token;
 use clap::ValueEnum;
 use zeroize::Zeroizing;
 
+pub use database::{URI_FIELD, add_uri, may_have_uri};
 pub use docker::server_key;
 pub use login::Login;
-pub use token::aws_container;
+pub use token::{aws_container, exec_info};
 
 use super::credential::Credential;
 use super::failure::Failure;
@@ -27,7 +29,10 @@ pub enum Format {
     AwsCredentialProcess,
     /// Docker's config.json with the login of one registry.
     DockerConfig,
-    /// `NAME='value'` lines, as dotenv libraries and shells read them.
+    /// `NAME=value` lines without quotes, as `docker run --env-file` reads them.
+    DockerEnv,
+    /// `NAME='value'` lines, as dotenv libraries and shells read them; `docker run --env-file` would take the quotes for
+    /// the value's.
     Dotenv,
     /// `export NAME='value'` lines for a shell to evaluate.
     Env,
@@ -43,6 +48,8 @@ pub enum Format {
     Pgpass,
     /// The bytes of one value, and nothing else. On a terminal a newline follows.
     Raw,
+    /// An address with the login in it, as in DATABASE_URL: of PostgreSQL, of MySQL, or the connection's own.
+    Uri,
     /// One YAML document.
     Yaml,
 }
@@ -57,20 +64,19 @@ impl Format {
         let text = match self {
             Self::AwsCredentialProcess => token::aws_process(&picker)?,
             Self::DockerConfig => docker::config(&picker)?,
+            Self::DockerEnv => shell::docker_env(&picker)?,
             Self::Dotenv => shell::dotenv(&picker)?,
             Self::Env => shell::exports(&picker)?,
             Self::GcpKeyFile => token::gcp_key_file(&picker)?,
             Self::Json => output::json(&credential.to_json())? + "\n",
-            Self::Kubectl => {
-                let asked = std::env::var("KUBERNETES_EXEC_INFO").ok();
-                token::kubectl(&picker, asked.as_deref())?
-            }
+            Self::Kubectl => token::kubectl(&picker, exec_info().as_deref())?,
             Self::Netrc => password_file::netrc(&picker)?,
             Self::Pgpass => password_file::pgpass(&picker)?,
             Self::Raw => {
                 let values = credential.fields.values().map(|value| value.expose());
                 return Ok(Zeroizing::new(values.collect::<Vec<_>>().concat()));
             }
+            Self::Uri => database::uri(&picker)? + "\n",
             Self::Yaml => output::yaml(&credential.to_json())?,
         };
         Ok(Zeroizing::new(text.into_bytes()))
@@ -81,6 +87,7 @@ impl Format {
         match self {
             Self::AwsCredentialProcess => "aws-credential-process",
             Self::DockerConfig => "docker-config",
+            Self::DockerEnv => "docker-env",
             Self::Dotenv => "dotenv",
             Self::Env => "env",
             Self::GcpKeyFile => "gcp-key-file",
@@ -89,6 +96,7 @@ impl Format {
             Self::Netrc => "netrc",
             Self::Pgpass => "pgpass",
             Self::Raw => "raw",
+            Self::Uri => "uri",
             Self::Yaml => "yaml",
         }
     }

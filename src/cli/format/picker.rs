@@ -71,4 +71,17 @@ impl<'a> Picker<'a> {
             Failure::new("INTEGRATION_UNFIT", text, exit::FAILED)
         })
     }
+
+    /// A field's value, for a header of HTTP: printable, and without spaces at its ends.
+    ///
+    /// # Errors
+    /// If it is not, or as [`Picker::get`].
+    pub fn get_for_header(&self, field: &str) -> Result<&'a str, Failure> {
+        let value = self.get(field)?;
+        let is_fit = value.trim() == value && value.chars().all(|c| matches!(c, ' '..='~'));
+        match is_fit {
+            true => Ok(value),
+            false => Err(self.unfit(field, "holds characters that no header of HTTP may")),
+        }
+    }
 }

@@ -3,6 +3,9 @@
 use super::picker::Picker;
 use crate::cli::failure::Failure;
 
+/// The longest line that Docker reads, with its end, in bytes: Go's bufio.MaxScanTokenSize.
+const LONGEST_DOCKER_LINE: usize = 64 * 1024;
+
 /// `export NAME='value'`
 ///
 /// # Errors
@@ -41,7 +44,6 @@ fn quoted(text: &str) -> Option<String> {
     }
     let is_plain = |c: char| c.is_ascii_alphanumeric() || "_-./:@%+,=".contains(c);
     if !text.is_empty() && text.chars().all(is_plain) {
-        // Also what `docker run --env-file` reads, which knows no quotes.
         return Some(text.to_owned());
     }
     // Python's takes \\ and \' within single quotes for escapes, Node's does not.
@@ -52,16 +54,29 @@ fn quoted(text: &str) -> Option<String> {
     (!text.contains(is_read_differently)).then(|| format!("\"{text}\""))
 }
 
-fn variables<'a>(picker: &Picker<'a>) -> Result<Vec<(String, &'a str)>, Failure> {
-    let mut variables: Vec<(String, &str)> = Vec::new();
-    for (name, value) in picker.credential.to_env()? {
-        if variables.iter().any(|(other, _)| *other == name) {
-            return Err(picker.unfit(&name, "would be two fields' variable"));
+/// `NAME=value`: Docker takes what stands behind = as it is, up to the end of the line.
+///
+/// # Errors
+/// As [`exports`], and if a value holds a line break or is longer than the lines that Docker reads.
+pub fn docker_env(picker: &Picker<'_>) -> Result<String, Failure> {
+    let mut lines = String::new();
+    for (name, text) in variables(picker)? {
+        let line = format!("{name}={text}\n");
+        if text.contains(['\n', '\r']) || line.len() > LONGEST_DOCKER_LINE {
+            return Err(picker.unfit(&name, "holds a line break, or is too long for a line"));
         }
-        let text = std::str::from_utf8(value.expose());
-        variables.push((name.clone(), text.map_err(|_| picker.unfit(&name, "is not UTF-8"))?));
+        lines.push_str(&line);
     }
-    Ok(variables)
+    Ok(lines)
+}
+
+fn variables<'a>(picker: &Picker<'a>) -> Result<Vec<(String, &'a str)>, Failure> {
+    let variables = picker.credential.to_env()?.into_iter();
+    let texts = variables.map(|(name, value)| {
+        let text = std::str::from_utf8(value.expose());
+        text.map(|text| (name.clone(), text)).map_err(|_| picker.unfit(&name, "is not UTF-8"))
+    });
+    texts.collect()
 }
 
 #[cfg(test)]

@@ -39,13 +39,21 @@ fn aws(picker: &Picker<'_>, token: &str) -> Result<Map<String, Json>, Failure> {
         return Err(picker.wrong_integration("aws connections of kind access_key"));
     }
     let mut answer = Map::new();
-    answer.insert("AccessKeyId".to_owned(), json!(picker.get("access_key_id")?));
-    answer.insert("SecretAccessKey".to_owned(), json!(picker.get("secret_access_key")?));
-    if let Some(session) = picker.find("session_token")? {
-        answer.insert(token.to_owned(), json!(session));
+    for (name, field) in
+        [("AccessKeyId", "access_key_id"), ("SecretAccessKey", "secret_access_key")]
+    {
+        answer.insert(name.to_owned(), json!(picker.get_for_header(field)?));
+    }
+    if picker.find("session_token")?.is_some() {
+        answer.insert(token.to_owned(), json!(picker.get_for_header("session_token")?));
     }
     answer.insert("Expiration".to_owned(), json!(picker.credential.expire_second()));
     Ok(answer)
+}
+
+/// What client-go says to the command of a kubeconfig's `exec`, if it says anything.
+pub fn exec_info() -> Option<String> {
+    std::env::var("KUBERNETES_EXEC_INFO").ok().filter(|info| !info.trim().is_empty())
 }
 
 /// For a kubeconfig user's `exec` (client.authentication.k8s.io), in the version that was asked for.
@@ -72,7 +80,7 @@ pub fn kubectl(picker: &Picker<'_>, exec_info: Option<&str>) -> Result<String, F
         "apiVersion": version,
         "kind": "ExecCredential",
         "status": {
-            "token": picker.get("token")?,
+            "token": picker.get_for_header("token")?,
             "expirationTimestamp": picker.credential.expire_second(),
         },
     });

@@ -3,6 +3,7 @@
 use clap::ValueEnum;
 use serde_json::{Map, Value as Json, json};
 
+use super::address::{Address, HTTPS, is_same_host};
 use super::{Helping, read_stdin};
 use crate::cli::failure::{Failure, exit};
 use crate::cli::format::{Login, server_key};
@@ -27,6 +28,11 @@ pub enum Operation {
 
 /// The words by which Docker knows that it may go on without a login. They belong on stdout.
 const NOT_FOUND: &str = "credentials not found in native keychain";
+/// The words by which it knows that it has not said which registry.
+const NO_SERVER: &str = "no credentials server URL";
+/// What stands behind the host of a registry itself: the versions of its API. Docker keeps other things below other
+/// paths, such as the tokens of its own registry.
+const PATHS: [&str; 3] = ["", "v1", "v2"];
 
 /// Answers one question.
 pub async fn run(helping: &Helping<'_>, operation: Operation) -> Result<u8, Failure> {
@@ -49,6 +55,10 @@ pub async fn run(helping: &Helping<'_>, operation: Operation) -> Result<u8, Fail
 async fn get(helping: &Helping<'_>) -> Result<u8, Failure> {
     let question = read_stdin()?;
     let asked = question.trim();
+    if asked.is_empty() {
+        output::line(NO_SERVER)?;
+        return Ok(exit::FAILED);
+    }
     let Some(reference) = helping.answer_for(|whom| is_for(whom, asked)) else {
         output::line(NOT_FOUND)?;
         return Ok(exit::FAILED);
@@ -60,14 +70,15 @@ async fn get(helping: &Helping<'_>) -> Result<u8, Failure> {
     output::line(&answer.to_string()).map(|()| 0)
 }
 
-/// Whether the registry that Docker asks for is that of an answer. As with git, only `http://HOST` is for a connection
-/// that everybody on the way can read. Docker itself leaves the protocol out, whichever it uses: that of its
-/// configuration (insecure-registries, and registries on this machine).
+/// Whether the registry that Docker asks for is that of an answer. Docker itself leaves the protocol out, whichever it
+/// uses: that of its configuration (insecure-registries, and registries on this machine).
 fn is_for(whom: &str, asked: &str) -> bool {
-    let protocol = |server: &str| server.split_once("://").map(|(protocol, _)| protocol.to_owned());
-    let wanted = protocol(whom).unwrap_or_else(|| "https".to_owned());
-    let is_protocol = protocol(asked).is_none_or(|asked| asked == wanted);
-    !whom.is_empty() && is_protocol && server_key(whom) == server_key(asked)
+    let [answer, question] = [whom, asked].map(Address::parse);
+    let protocol = answer.protocol().unwrap_or(HTTPS);
+    question.protocol().is_none_or(|asked| answer.is_of(asked))
+        && question.user().is_none()
+        && PATHS.contains(&question.path())
+        && is_same_host(server_key(whom), server_key(asked), protocol)
 }
 
 /// Docker lists logins to name them; one that cannot be had is none.
@@ -108,5 +119,11 @@ mod tests {
         assert!(!is_for("registry.example", "ftp://registry.example"));
         assert!(!is_for("registry.example", "registry.example:5000"));
         assert!(!is_for("", ""));
+        assert!(is_for("registry.example", "Registry.Example:443"));
+        assert!(is_for("Docker.io", "index.docker.io"));
+        assert!(!is_for("registry.example", "u@registry.example"));
+        for path in ["refresh-token", "access-token", "v1/refresh-token", "v3", "v1/../x"] {
+            assert!(!is_for("docker.io", &format!("https://index.docker.io/{path}")), "{path}");
+        }
     }
 }

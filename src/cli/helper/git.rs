@@ -2,10 +2,20 @@
 
 use std::collections::BTreeMap;
 
-use super::{Helping, read_stdin};
+use super::address::{Address, HTTPS, is_same_host};
+use super::{Answer, Helping, read_stdin};
 use crate::cli::failure::{Failure, exit};
 use crate::cli::format::Login;
-use crate::cli::output;
+use crate::cli::output::{self, say};
+
+/// What git asks for.
+struct Question<'a> {
+    protocol: &'a str,
+    host: &'a str,
+    path: &'a str,
+    /// Whose login it is to be, where git knows: from the URL, or from credential.username.
+    username: Option<&'a str>,
+}
 
 /// Answers one question.
 pub async fn run(helping: &Helping<'_>, operation: &str) -> Result<u8, Failure> {
@@ -18,28 +28,62 @@ pub async fn run(helping: &Helping<'_>, operation: &str) -> Result<u8, Failure> 
         Ok(asked) => asked,
         Err(text) => return quit(Failure::new("QUESTION_REFUSED", text, exit::FAILED)),
     };
-    let [protocol, host, path] =
-        ["protocol", "host", "path"].map(|key| asked.get(key).copied().unwrap_or_default());
-    if !is_plain(path) {
-        return refuse(helping, host, path);
+    let said = |key| asked.get(key).copied().unwrap_or_default();
+    let question = Question {
+        protocol: said("protocol"),
+        host: said("host"),
+        path: said("path"),
+        username: asked.get("username").copied().filter(|name| !name.is_empty()),
+    };
+    if !is_plain(question.path) {
+        return refuse(helping, &question);
     }
-    // Silence lets git ask its next helper.
-    let found = helping.answer_for(|whom| is_for(whom, protocol, host, path));
-    let Some(reference) = found else { return Ok(0) };
-    let credential = helping.resolve(reference).await;
-    let answer = credential.and_then(|credential| {
-        let login = Login::for_helper(&credential, "helper git")?;
-        Ok(format!(
-            "username={}\npassword={}\npassword_expiry_utc={}\n",
-            login.username,
-            login.password,
-            credential.expire_epoch()
-        ))
-    });
-    match answer {
-        Ok(answer) => output::write(answer.as_bytes()).map(|()| 0),
+    match answer(helping, &question).await {
+        // Silence lets git ask its next helper.
+        Ok(answer) => output::write(answer.unwrap_or_default().as_bytes()).map(|()| 0),
         Err(failure) => quit(failure),
     }
+}
+
+/// The nearest answer, or, where git says whose login it wants and answers do not, the nearest of that user's.
+async fn answer(helping: &Helping<'_>, question: &Question<'_>) -> Result<Option<String>, Failure> {
+    let is_for = |answer: &&Answer| question.is_answered_by(&answer.whom);
+    let mut answers: Vec<&Answer> = helping.answers.iter().filter(is_for).collect();
+    // Of answers that are equally near the first one counts.
+    answers.sort_by_key(|answer| std::cmp::Reverse(nearness(&answer.whom)));
+    let (mut others, mut failed) = (Vec::new(), None);
+    for answer in answers {
+        match login(helping, answer, question.username).await {
+            Ok(Some(login)) => return Ok(Some(login)),
+            Ok(None) => others.push(&answer.reference),
+            // Whose it is cannot be known.
+            Err(failure) if question.username.is_some() => failed = failed.or(Some(failure)),
+            Err(failure) => return Err(failure),
+        }
+    }
+    if let (Some(asked), [reference, ..]) = (question.username, others.as_slice()) {
+        let host = question.host;
+        say(&format!(
+            "note: git asks for the login of {asked:?} on {host}, and {reference} has another user's; if it is meant, \
+             say --answer {asked}@{host}={reference}"
+        ));
+    }
+    failed.map_or(Ok(None), Err)
+}
+
+/// The login of an answer, unless another user's is asked for than it names or has.
+async fn login(
+    helping: &Helping<'_>,
+    answer: &Answer,
+    asked: Option<&str>,
+) -> Result<Option<String>, Failure> {
+    let credential = helping.resolve(&answer.reference).await?;
+    let Login { username, password, .. } = Login::for_helper(&credential, "helper git")?;
+    let is_named = Address::parse(&answer.whom).user().is_some();
+    let is_asked = asked.is_none_or(|asked| is_named || asked == username);
+    let end = credential.expire_epoch();
+    let text = || format!("username={username}\npassword={password}\npassword_expiry_utc={end}\n");
+    Ok(is_asked.then(text))
 }
 
 /// The values of a question, by key. git ends lines with LF alone, says each key once, and no control character but in
@@ -83,8 +127,9 @@ fn is_plain(path: &str) -> bool {
 }
 
 /// A path that is not plain gets nothing. Of a host that no answer names others may know more.
-fn refuse(helping: &Helping<'_>, host: &str, path: &str) -> Result<u8, Failure> {
-    let is_ours = |whom: &str| host_of(whom).eq_ignore_ascii_case(host);
+fn refuse(helping: &Helping<'_>, question: &Question<'_>) -> Result<u8, Failure> {
+    let Question { protocol, host, path, .. } = question;
+    let is_ours = |whom: &str| is_same_host(Address::parse(whom).host(), host, protocol);
     if helping.answer_for(is_ours).is_none() {
         return Ok(0);
     }
@@ -95,41 +140,79 @@ fn refuse(helping: &Helping<'_>, host: &str, path: &str) -> Result<u8, Failure> 
     quit(Failure::new("PATH_REFUSED", text, exit::FAILED))
 }
 
-fn host_of(whom: &str) -> &str {
-    let whom = whom.split_once("://").map_or(whom, |(_, rest)| rest);
-    whom.split('/').next().unwrap_or_default()
+impl Question<'_> {
+    /// Whether `[PROTOCOL://][USER@]HOST[/PATH]` is what git asks for, as in gitcredentials(7): what an answer names has
+    /// to be asked for. git says the path where credential.useHttpPath is set.
+    fn is_answered_by(&self, whom: &str) -> bool {
+        let answer = Address::parse(whom);
+        let wanted = repository(&answer);
+        let is_below = self.path.strip_prefix(wanted).is_some_and(|rest| {
+            wanted.is_empty() || rest.is_empty() || rest.starts_with('/') || rest == ".git"
+        });
+        answer.protocol().unwrap_or(HTTPS) == self.protocol
+            && is_same_host(answer.host(), self.host, self.protocol)
+            && answer.user().is_none_or(|user| self.username == Some(user))
+            && is_below
+    }
 }
 
-/// Whether `HOST` or `HOST/PATH` is what git asks for; it says the path where credential.useHttpPath is set. Only
-/// `http://HOST` is for a connection that everybody on the way can read.
-fn is_for(whom: &str, protocol: &str, host: &str, path: &str) -> bool {
-    let (wanted_protocol, whom) = whom.split_once("://").unwrap_or(("https", whom));
-    let (wanted_host, wanted_path) = whom.split_once('/').unwrap_or((whom, ""));
-    let wanted_path = wanted_path.trim_end_matches('/');
-    let is_below = path.strip_prefix(wanted_path).is_some_and(|rest| {
-        wanted_path.is_empty() || rest.is_empty() || rest.starts_with('/') || rest == ".git"
-    });
-    wanted_protocol == protocol && wanted_host.eq_ignore_ascii_case(host) && is_below
+/// The path of an answer. Servers take a repository's name with and without its ending.
+fn repository<'a>(answer: &Address<'a>) -> &'a str {
+    let path = answer.path();
+    path.strip_suffix(".git").unwrap_or(path)
+}
+
+/// How much an answer says: the longer path is the nearer one, and the user's own of two for one path.
+fn nearness(whom: &str) -> (usize, bool) {
+    let answer = Address::parse(whom);
+    (repository(&answer).len(), answer.user().is_some())
 }
 
 #[cfg(test)]
 mod tests {
+    use super::{Question, nearness};
+
     #[test]
     fn an_answer_is_for_its_host_and_what_is_below_its_path() {
-        let is_for = |whom: &str, host: &str, path: &str| super::is_for(whom, "https", host, path);
+        let is_for = |whom: &str, host: &str, path: &str| {
+            let question = Question { protocol: "https", host, path, username: None };
+            question.is_answered_by(whom)
+        };
         assert!(is_for("github.com", "github.com", ""));
         assert!(is_for("https://github.com", "GitHub.com", "org/repo.git"));
+        assert!(is_for("github.com:443", "github.com", ""));
+        assert!(is_for("github.com", "github.com:443", ""));
+        assert!(is_for("github.com:8443", "GitHub.com:8443", ""));
         assert!(is_for("github.com/org", "github.com", "org/repo.git"));
         assert!(is_for("github.com/org/repo", "github.com", "org/repo.git"));
+        assert!(is_for("github.com/org/repo.git/", "github.com", "org/repo"));
         assert!(!is_for("github.com/org", "github.com", "organisation/repo.git"));
         assert!(!is_for("github.com/org", "github.com", "org.evil/repo.git"));
+        assert!(!is_for("github.com/org", "github.com", "Org/repo.git"));
         assert!(!is_for("github.com/org", "github.com", ""));
         assert!(!is_for("github.com", "github.com.example", ""));
         assert!(!is_for("github.com", "github.com:8443", ""));
+        assert!(!is_for("github.com", "github.com:80", ""));
+        assert!(!is_for("alice@github.com", "github.com", ""));
         assert!(!is_for("", "github.com", ""));
         assert!(!is_for("http://github.com", "github.com", ""));
-        assert!(!super::is_for("github.com", "http", "github.com", ""));
-        assert!(super::is_for("http://127.0.0.1:1", "http", "127.0.0.1:1", ""));
+        let asked = |whom: &str, protocol, host, username| {
+            Question { protocol, host, path: "", username }.is_answered_by(whom)
+        };
+        assert!(!asked("github.com", "http", "github.com", None));
+        assert!(asked("http://127.0.0.1:1", "http", "127.0.0.1:1", None));
+        assert!(asked("http://h", "http", "h:80", None));
+        assert!(asked("alice@h", "https", "h", Some("alice")));
+        assert!(asked("a%40b@h", "https", "h", Some("a@b")));
+        assert!(!asked("alice@h", "https", "h", Some("Alice")));
+        assert!(asked("h", "https", "h", Some("alice")));
+    }
+
+    #[test]
+    fn what_says_more_is_nearer() {
+        for (near, far) in [("h/a/b", "h/a"), ("h/a", "u@h"), ("u@h/a", "h/a"), ("u@h", "h")] {
+            assert!(nearness(near) > nearness(far), "{near} {far}");
+        }
     }
 
     #[test]

@@ -3,6 +3,7 @@
 //! Which reference answers which host is said by whoever sets the helper up, and nobody else: a tool that is
 //! sent to another host gets nothing for it.
 
+mod address;
 mod docker;
 mod git;
 
@@ -16,10 +17,11 @@ use clap::Subcommand;
 use super::Common;
 use super::credential::Credential;
 use super::failure::Failure;
-use super::format::Format;
+use super::format::{Format, exec_info};
 use super::get::{TIMEOUT, parse_duration, resolve};
 use super::output;
 use crate::model::Reference;
+use address::is_same_server;
 
 /// `keyhatch helper …`
 #[derive(clap::Args)]
@@ -27,7 +29,8 @@ pub struct Helper {
     #[command(subcommand)]
     tool: Tool,
     /// What answers whom: HOST=REF for git and docker, PROFILE=REF for aws, SERVER=REF for kubectl; may be given
-    /// more than once. git's HOST may be http://HOST, and HOST/PATH where credential.useHttpPath is set. In the variable they stand with ; between them.
+    /// more than once. HOST may be http://HOST; git's also USER@HOST, and HOST/PATH where credential.useHttpPath is
+    /// set: the nearest answers. In the variable they stand with ; between them.
     #[arg(
         long = "answer",
         global = true,
@@ -100,7 +103,8 @@ impl Helper {
             }
             Tool::Kubectl { reference } => {
                 let server = asking_cluster();
-                let matches = |whom: &str| server.as_deref() == Some(whom.trim_end_matches('/'));
+                let matches =
+                    |whom: &str| server.as_deref().is_some_and(|asks| is_same_server(whom, asks));
                 helping.print(reference, matches, Format::Kubectl).await
             }
             Tool::Aws { reference, profile } => {
@@ -152,10 +156,8 @@ impl Helping<'_> {
 
 /// The server of the cluster that client-go asks for, where the kubeconfig says provideClusterInfo.
 fn asking_cluster() -> Option<String> {
-    let info = std::env::var("KUBERNETES_EXEC_INFO").ok()?;
-    let info: serde_json::Value = serde_json::from_str(&info).ok()?;
-    let server = info.pointer("/spec/cluster/server")?.as_str()?;
-    Some(server.trim_end_matches('/').to_owned())
+    let info: serde_json::Value = serde_json::from_str(&exec_info()?).ok()?;
+    Some(info.pointer("/spec/cluster/server")?.as_str()?.to_owned())
 }
 
 /// What a tool writes to its helper.

@@ -1,5 +1,6 @@
 //! The container credentials endpoint of AWS SDKs.
 
+use std::net::SocketAddrV4;
 use std::sync::Arc;
 
 use hyper::StatusCode;
@@ -39,8 +40,8 @@ impl Aws {
     }
 
     /// The variables by which SDKs find it.
-    pub fn variables(&self, port: u16, token: &str) -> Vec<(String, String)> {
-        let url = format!("http://127.0.0.1:{port}{PATH}");
+    pub fn variables(&self, address: SocketAddrV4, token: &str) -> Vec<(String, String)> {
+        let url = format!("http://{address}{PATH}");
         let regions =
             ["AWS_REGION", "AWS_DEFAULT_REGION"].into_iter().zip(self.region.iter().cycle());
         let regions = regions.map(|(name, region)| (name.to_owned(), region.clone()));

@@ -1,6 +1,7 @@
 //! Who may ask, and who answers.
 
 use std::convert::Infallible;
+use std::net::SocketAddrV4;
 
 use aws_lc_rs::constant_time::verify_slices_are_equal;
 use base64::Engine as _;
@@ -17,9 +18,9 @@ use super::{aws, relay_api};
 /// Answers one request.
 pub async fn answer(shared: &Shared, request: Request<Incoming>) -> Result<Answer, Infallible> {
     let headers = request.headers();
-    if !is_for_this_address(headers, shared.port) {
-        let text = "this address is 127.0.0.1 and nothing else";
-        return Ok(answer::text(StatusCode::MISDIRECTED_REQUEST, text));
+    if !is_for_this_address(headers, shared.address) {
+        let text = format!("this address is {} and nothing else", shared.address.ip());
+        return Ok(answer::text(StatusCode::MISDIRECTED_REQUEST, &text));
     }
     let path = request.uri().path();
     if path == "/healthz" && request.method() == Method::GET {
@@ -43,9 +44,15 @@ pub async fn answer(shared: &Shared, request: Request<Incoming>) -> Result<Answe
 }
 
 /// A browser that was led here by a name says that name.
-fn is_for_this_address(headers: &HeaderMap, port: u16) -> bool {
+fn is_for_this_address(headers: &HeaderMap, address: SocketAddrV4) -> bool {
     let host = headers.get(HOST).and_then(|host| host.to_str().ok()).unwrap_or_default();
-    host == format!("127.0.0.1:{port}") || host == format!("localhost:{port}")
+    // The port of the protocol itself is left out.
+    let port = match address.port() {
+        80 if !host.contains(':') => String::new(),
+        port => format!(":{port}"),
+    };
+    let is_local = address.ip().is_loopback() && host == format!("localhost{port}");
+    is_local || host == format!("{}{port}", address.ip())
 }
 
 /// The token alone, as AWS SDKs send it; as a bearer's; or as the password of nobody or of `token`, as Relay's do.

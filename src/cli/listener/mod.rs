@@ -2,7 +2,7 @@
 //!
 //! Other users of the machine can reach it, too. So a connection must be of this user's, every request carries a
 //! token that only the command has, and it names this address as its host: a page in a browser can be sent here, but
-//! cannot say that.
+//! cannot say that. At an address that containers reach, whose users the kernel does not tell, the token has to do.
 
 mod answer;
 mod aws;
@@ -12,7 +12,7 @@ mod peer;
 mod relay;
 mod relay_api;
 
-use std::net::Ipv4Addr;
+use std::net::{Ipv4Addr, SocketAddrV4};
 use std::sync::Arc;
 use std::time::Duration;
 
@@ -50,7 +50,7 @@ const TOKEN_BYTES: usize = 32;
 /// What the requests are answered from.
 struct Shared {
     token: Zeroizing<String>,
-    port: u16,
+    address: SocketAddrV4,
     aws: Option<Aws>,
     relay: Option<Relay>,
 }
@@ -62,7 +62,8 @@ pub struct Listener {
 }
 
 impl Listener {
-    /// Opens it. What cannot be resolved at all fails here, before the command is run.
+    /// Opens it at an address, for one user or this process's own. What cannot be resolved at all fails here, before
+    /// the command is run.
     ///
     /// # Errors
     /// As the broker's, or if there is no address to be had.
@@ -71,7 +72,7 @@ impl Listener {
         relay: Option<RelayInput>,
         session: Arc<Session>,
         masks: Option<Arc<Masks>>,
-        uid: Option<u32>,
+        (address, uid): (SocketAddrV4, Option<u32>),
     ) -> Result<Self, Failure> {
         let broker = Arc::new(Broker { session, masks: masks.clone() });
         let mut aws = None;
@@ -92,13 +93,18 @@ impl Listener {
             Some(input) => Some(Relay::open(input, broker).await?),
             None => None,
         };
-        let listener = TcpListener::bind((Ipv4Addr::LOCALHOST, 0)).await?;
-        let port = listener.local_addr()?.port();
+        let listener = TcpListener::bind(address).await.map_err(|error| {
+            let text = format!(
+                "nothing can be served at {address} ({error}); name an address of this machine"
+            );
+            Failure::new("ADDRESS", text, exit::FAILED)
+        })?;
+        let address = SocketAddrV4::new(*address.ip(), listener.local_addr()?.port());
         let token = token()?;
         if let Some(masks) = masks {
             masks.add(token.as_bytes())?;
         }
-        let shared = Arc::new(Shared { token, port, aws, relay });
+        let shared = Arc::new(Shared { token, address, aws, relay });
         let uid = uid.unwrap_or_else(|| rustix::process::geteuid().as_raw());
         let serving = tokio::spawn(serve(listener, uid, Arc::clone(&shared)));
         Ok(Self { shared, serving })
@@ -106,16 +112,21 @@ impl Listener {
 
     /// The variables by which tools find it.
     pub fn variables(&self) -> Vec<(String, String)> {
-        let Shared { token, port, aws, relay } = self.shared.as_ref();
+        let Shared { token, address, aws, relay } = self.shared.as_ref();
         let mut variables = Vec::new();
         if let Some(aws) = aws {
-            variables.extend(aws.variables(*port, token));
+            variables.extend(aws.variables(*address, token));
         }
         if relay.is_some() {
-            let url = format!("http://:{}@127.0.0.1:{port}", token.as_str());
+            let url = format!("http://:{}@{address}", token.as_str());
             variables.push(("METADATA_API_URL".to_owned(), url));
         }
         variables
+    }
+
+    /// The host of its address.
+    pub fn host(&self) -> String {
+        self.shared.address.ip().to_string()
     }
 
     /// The variables that tools prefer to those.
@@ -157,6 +168,18 @@ impl Broker {
     }
 }
 
+/// `IP` or `IP:PORT`, of one address.
+pub fn parse_place(text: &str) -> Result<SocketAddrV4, String> {
+    let place = text.parse().or_else(|_| text.parse().map(|ip: Ipv4Addr| SocketAddrV4::new(ip, 0)));
+    match place {
+        Ok(place) if !place.ip().is_unspecified() => Ok(place),
+        _ => {
+            Err("write one address of this machine, such as 172.17.0.1 or 172.17.0.1:8080"
+                .to_owned())
+        }
+    }
+}
+
 fn token() -> Result<Zeroizing<String>, Failure> {
     let mut bytes = Zeroizing::new([0; TOKEN_BYTES]);
     aws_lc_rs::rand::fill(bytes.as_mut_slice())
@@ -173,7 +196,7 @@ async fn serve(listener: TcpListener, uid: u32, shared: Arc<Shared>) {
             continue;
         };
         // Before a place is taken: nobody else can take them all.
-        if !peer::is_of(uid, peer, shared.port) {
+        if !peer::is_of(uid, peer, shared.address) {
             continue;
         }
         let Ok(place) = Arc::clone(&places).acquire_owned().await else { return };

@@ -1,14 +1,19 @@
 //! Whose the other end of a connection on this machine is: proc(5), `/proc/net/tcp`.
 
-use std::net::SocketAddr;
+use std::net::{SocketAddr, SocketAddrV4};
 
-/// Whether it is this user's. Where the kernel does not say, the token has to do.
-pub fn is_of(uid: u32, peer: SocketAddr, port: u16) -> bool {
+/// Whether it is this user's. Where the kernel does not say, as of another network's, the token has to do.
+pub fn is_of(uid: u32, peer: SocketAddr, own: SocketAddrV4) -> bool {
     let SocketAddr::V4(peer) = peer else { return false };
     let Ok(table) = std::fs::read_to_string("/proc/net/tcp") else { return true };
     // Addresses are written as the machine's own numbers, ports are not.
-    let address = |port: u16| format!("{:08X}:{port:04X}", u32::from_ne_bytes(peer.ip().octets()));
-    owner(&table, &address(peer.port()), &address(port)) == Some(uid)
+    let written = |end: SocketAddrV4| {
+        format!("{:08X}:{:04X}", u32::from_ne_bytes(end.ip().octets()), end.port())
+    };
+    match owner(&table, &written(peer), &written(own)) {
+        Some(owner) => owner == uid,
+        None => !own.ip().is_loopback(),
+    }
 }
 
 /// The user of the socket with these ends.
@@ -31,10 +36,15 @@ mod tests {
     fn a_connection_is_its_users_and_nobody_elses() {
         let listener = TcpListener::bind((Ipv4Addr::LOCALHOST, 0)).unwrap();
         let port = listener.local_addr().unwrap().port();
-        let client = TcpStream::connect((Ipv4Addr::LOCALHOST, port)).unwrap();
+        let place = SocketAddrV4::new(Ipv4Addr::LOCALHOST, port);
+        let client = TcpStream::connect(place).unwrap();
         let own = rustix::process::geteuid().as_raw();
-        assert!(is_of(own, client.local_addr().unwrap(), port));
-        assert!(!is_of(own + 1, client.local_addr().unwrap(), port));
+        assert!(is_of(own, client.local_addr().unwrap(), place));
+        assert!(!is_of(own + 1, client.local_addr().unwrap(), place));
+        // Of a connection that this network does not have, at this machine's own address and at a container's bridge.
+        let nowhere = "172.17.0.2:1".parse().unwrap();
+        assert!(!is_of(own, nowhere, place));
+        assert!(is_of(own, nowhere, "172.17.0.1:80".parse().unwrap()));
         let table = "  sl  local_address rem_address   st tx_queue rx_queue tr tm->when retrnsmt   uid  timeout inode\n   \
                      0: 0100007F:1F90 0100007F:A0B1 01 00000000:00000000 00:00000000 00000000  1000        0 1 1\n";
         assert_eq!(owner(table, "0100007F:1F90", "0100007F:A0B1"), Some(1000));
