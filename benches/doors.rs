@@ -27,6 +27,8 @@ const NO_RATES: &str = "
 [limits]
 step_requests_per_second = 1000000
 step_request_burst = 1000000
+executor_decisions_per_second = 1000000
+executor_decision_burst = 1000000
 step_live_leases = 1000000
 ";
 

@@ -24,6 +24,8 @@ pub const CONFIG: &str = "
 [limits]
 executor_opens_per_second = 1000000
 executor_open_burst = 1000000
+executor_decisions_per_second = 1000000
+executor_decision_burst = 1000000
 step_connections = 1024
 step_new_connections_per_second = 1000000
 step_new_connection_burst = 1000000

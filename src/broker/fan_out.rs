@@ -90,10 +90,10 @@ impl Broker {
             Ok(None) => return None,
             Ok(Some(judged)) if !Mailbox.take(judged.bytes()) => state.fall_behind(),
             Ok(Some(judged)) if judged.outcome.is_ok() => {
-                let Err(wait) = watcher.opening.check_refusals(now, &self.limits) else {
+                if watcher.opening.check_refusals(now, &self.limits).is_ok() {
                     return Some(Due { watcher, state, judged });
-                };
-                state.put(0, Err(Error::TooManyRequests(wait)));
+                }
+                state.fall_behind();
             }
             Ok(Some(judged)) => {
                 let epoch = judged.epoch;

@@ -10,7 +10,7 @@ use crate::integration;
 use crate::journal::Live;
 use crate::lease::Lease;
 use crate::model::{
-    FieldName, GroupRef, IntegrationName, Invalid, KindName, Opening, Reference, ResourceName,
+    FieldName, GroupRef, Id, IntegrationName, Invalid, KindName, Opening, Reference, ResourceName,
     RunAs, RunName, SecretName, SecretRef, StepName, WorkflowName,
 };
 
@@ -32,6 +32,11 @@ pub(super) struct Found {
 }
 
 impl Found {
+    /// Which record it is, in which version.
+    pub(super) fn edition(&self) -> (Id, u64) {
+        (self.values.key.uid, self.version)
+    }
+
     /// The most bytes that its values have when they are handed out: a field may be asked for by many of its names.
     pub(super) fn bytes(&self) -> usize {
         let copies = |name| self.fields.iter().filter(|(_, other)| other == name).count();

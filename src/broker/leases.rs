@@ -28,6 +28,7 @@ impl Broker {
         }
         let now = self.now();
         opening.check_refusals(now, &self.limits).map_err(Error::TooManyRequests)?;
+        opening.take_decision(now, &self.limits).map_err(Error::TooManyRequests)?;
         // Each turn means that somebody's change was published, so this ends.
         let outcome = loop {
             match self.renew_once(opening, id, ttl, now) {

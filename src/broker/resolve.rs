@@ -95,7 +95,7 @@ impl Broker {
         self.decide_and_count(opening, request, None, judged, now, room)
     }
 
-    /// What the newest snapshot says of a request, if it is well formed and the opening may still be refused.
+    /// What the newest snapshot says of a request, if it is well formed and its answer may still have a line.
     pub(super) fn judge_if_due(
         &self,
         opening: &LiveOpening,
@@ -105,25 +105,15 @@ impl Broker {
         check_form(request)?;
         opening.check_refusals(now, &self.limits).map_err(Error::TooManyRequests)?;
         let judged = self.judge_now(opening, request)?;
-        self.check_line_of(opening, &judged, now)?;
+        let checked = match judged.outcome {
+            Ok(_) => opening.take_decision(now, &self.limits),
+            Err(_) => opening.check_executor_refusals(now, &self.limits),
+        };
+        checked.map_err(Error::TooManyRequests)?;
         Ok(judged)
     }
 
-    /// Whether a refusal may have its line.
-    fn check_line_of(
-        &self,
-        opening: &LiveOpening,
-        judged: &Judged,
-        now: Timestamp,
-    ) -> Result<(), Error> {
-        if judged.outcome.is_ok() {
-            return Ok(());
-        }
-        let checked = opening.check_executor_refusals(now, &self.limits);
-        checked.map_err(Error::TooManyRequests)
-    }
-
-    /// One delivery of a Watch, in place of the one before.
+    /// One delivery of a Watch, in place of the one before. What it gives was [paid for](super::watch) before.
     pub(super) fn deliver(
         &self,
         opening: &Arc<LiveOpening>,
@@ -134,7 +124,10 @@ impl Broker {
         room: &mut dyn Room,
     ) -> Result<Resolved, Error> {
         opening.check_refusals(now, &self.limits).map_err(Error::TooManyRequests)?;
-        self.check_line_of(opening, &judged, now)?;
+        if judged.outcome.is_err() {
+            let checked = opening.check_executor_refusals(now, &self.limits);
+            checked.map_err(Error::TooManyRequests)?;
+        }
         self.decide_and_count(opening, request, Some(before), judged, now, room)
     }
 

@@ -29,8 +29,8 @@ use crate::model::{Id, Reference, ResourceName, Timestamp};
 
 /// The longest that a Watch sleeps without a look at the clock.
 const LONGEST_SLEEP: Duration = Duration::from_secs(30);
-/// How long a Watch without room for what it is behind waits before it looks again.
-const ROOM_PATIENCE: Duration = Duration::from_secs(1);
+/// How long a Watch without room or rate for what it is behind waits before it looks again.
+const PATIENCE: Duration = Duration::from_secs(1);
 
 /// One Watch of one step: the end that its stream reads from.
 pub struct Watch {
@@ -176,7 +176,7 @@ impl Watch {
     fn set_alarm(&mut self, now: Timestamp) {
         let (due, longest) = {
             let state = self.watcher.state.lock();
-            let longest = if state.is_behind { ROOM_PATIENCE } else { LONGEST_SLEEP };
+            let longest = if state.is_behind { PATIENCE } else { LONGEST_SLEEP };
             (state.last.as_ref().map(|last| last.due), longest)
         };
         let ends = [self.watcher.certificate_end, self.watcher.opening.record().expire_time];
@@ -214,15 +214,37 @@ impl Watcher {
         }
         match self.look(broker, &state, now) {
             Ok(None) => None,
-            Ok(Some(judged)) => match self.decide(broker, &mut state, judged, now, room) {
+            Ok(Some(judged)) => {
                 // The first is refused, as a Resolve would be.
-                Err(Error::Overloaded) if state.last.is_some() => {
-                    state.is_behind = true;
-                    None
+                let may_wait = state.last.is_some() && judged.outcome.is_ok();
+                let paid = self.pay(broker, &state, &judged, now);
+                match paid.and_then(|()| self.decide(broker, &mut state, judged, now, room)) {
+                    Err(Error::Overloaded | Error::TooManyRequests(_)) if may_wait => {
+                        state.is_behind = true;
+                        None
+                    }
+                    decided => Some(decided.map(|resolved| state.seen(resolved))),
                 }
-                decided => Some(decided.map(|resolved| state.seen(resolved))),
-            },
+            }
             Err(error) => Some(Err(error)),
+        }
+    }
+
+    /// Pays for a delivery that its step brings about, as a Resolve does: the first, and those that come as time goes
+    /// by. The others come of somebody's change.
+    fn pay(
+        &self,
+        broker: &Broker,
+        state: &WatcherState,
+        judged: &Judged,
+        now: Timestamp,
+    ) -> Result<(), Error> {
+        match &judged.outcome {
+            Ok(found) if state.seen.is_none_or(|seen| seen == found.edition()) => {
+                let taken = self.opening.take_decision(now, broker.limits());
+                taken.map_err(Error::TooManyRequests)
+            }
+            _ => Ok(()),
         }
     }
 
@@ -243,9 +265,7 @@ impl Watcher {
         }
         let judged = broker.judge_now(&self.opening, &self.request)?;
         let is_as_it_was = match (&state.last, &judged.outcome) {
-            (Some(last), Ok(found)) => {
-                state.seen == Some((found.values.key.uid, found.version)) && now < last.due
-            }
+            (Some(last), Ok(found)) => state.seen == Some(found.edition()) && now < last.due,
             _ => false,
         };
         Ok(if is_as_it_was { None } else { Some(judged) })

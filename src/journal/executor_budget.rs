@@ -1,7 +1,8 @@
 //! What one executor's registration may use up, whatever it opens and closes.
 //!
 //! An opening has budgets of its own, and a new opening has new ones. An executor opens as many as it likes, one
-//! after another, so what they cost the journal's disk is bounded here once more.
+//! after another, so what they cost the journal's disk is bounded here once more. Of what is given, a workflow has a
+//! quarter at most: its steps must not keep those of others from what they may have.
 
 use std::collections::HashMap;
 use std::sync::Arc;
@@ -11,8 +12,8 @@ use parking_lot::Mutex;
 
 use super::budget::LineBudget;
 use super::event::Event;
-use crate::model::limits::{Limits, Rate};
-use crate::model::{ExecutorName, Id, Timestamp};
+use crate::model::limits::{Allowance, Limits, Rate};
+use crate::model::{ExecutorName, Id, Timestamp, WorkflowName};
 
 /// The budget of one registration.
 #[derive(Debug)]
@@ -22,7 +23,14 @@ pub struct ExecutorBudget {
     opens: Mutex<Rate>,
     /// Of all its openings together.
     lines: LineBudget,
+    /// Of what all its openings are given.
+    decisions: Mutex<Rate>,
+    workflows: Mutex<HashMap<WorkflowName, Arc<WorkflowBudget>>>,
 }
+
+/// What the openings of one workflow are given, of one executor.
+#[derive(Debug, Default)]
+pub(super) struct WorkflowBudget(Mutex<Rate>);
 
 impl ExecutorBudget {
     fn new(name: &ExecutorName) -> Self {
@@ -30,7 +38,28 @@ impl ExecutorBudget {
             principal: format!("executor:{name}"),
             opens: Mutex::default(),
             lines: LineBudget::default(),
+            decisions: Mutex::default(),
+            workflows: Mutex::default(),
         }
+    }
+
+    /// That of the openings of this workflow.
+    pub(super) fn of_workflow(&self, workflow: &WorkflowName) -> Arc<WorkflowBudget> {
+        Arc::clone(self.workflows.lock().entry(workflow.clone()).or_default())
+    }
+
+    /// Takes a decision that gives something to an opening of this workflow.
+    ///
+    /// # Errors
+    /// How long to wait, if there is none left.
+    pub(super) fn take_decision(
+        &self,
+        of: &WorkflowBudget,
+        now: Timestamp,
+        limits: &Limits,
+    ) -> Result<(), Duration> {
+        take(&of.0, now, limits.workflow_decisions())?;
+        take(&self.decisions, now, limits.executor_decisions())
     }
 
     /// Takes a step to open.
@@ -38,8 +67,7 @@ impl ExecutorBudget {
     /// # Errors
     /// How long to wait, if there is none left.
     pub fn take_open(&self, now: Timestamp, limits: &Limits) -> Result<(), Duration> {
-        let opens = limits.executor_opens();
-        self.opens.lock().take(now.millis(), opens.per_second, opens.burst)
+        take(&self.opens, now, limits.executor_opens())
     }
 
     /// Whether one more refusal of its openings may be a line.
@@ -76,9 +104,23 @@ impl ExecutorBudget {
         self.lines.say(now, &self.principal, None, write);
     }
 
-    fn is_rested(&self, now: Timestamp) -> bool {
-        self.lines.is_rested(now) && self.opens.lock().is_rested(now.millis())
+    /// Forgets the workflows that nobody holds and nobody has used of late.
+    fn forget_rested(&self, now: Timestamp) {
+        self.workflows.lock().retain(|_, budget| {
+            Arc::strong_count(budget) > 1 || !budget.0.lock().is_rested(now.millis())
+        });
     }
+
+    fn is_rested(&self, now: Timestamp) -> bool {
+        self.lines.is_rested(now)
+            && self.opens.lock().is_rested(now.millis())
+            && self.decisions.lock().is_rested(now.millis())
+            && self.workflows.lock().is_empty()
+    }
+}
+
+fn take(rate: &Mutex<Rate>, now: Timestamp, allowance: Allowance) -> Result<(), Duration> {
+    rate.lock().take(now.millis(), allowance.per_second, allowance.burst)
 }
 
 /// The budgets, by registration.
@@ -96,6 +138,7 @@ impl ExecutorBudgets {
     /// All there are; those that nobody holds and nobody has used of late are forgotten.
     pub(super) fn all(&self, now: Timestamp) -> Vec<Arc<ExecutorBudget>> {
         let mut budgets = self.0.lock();
+        budgets.values().for_each(|budget| budget.forget_rested(now));
         budgets.retain(|_, budget| Arc::strong_count(budget) > 1 || !budget.is_rested(now));
         budgets.values().cloned().collect()
     }

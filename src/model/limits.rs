@@ -134,6 +134,14 @@ limits! {
     executor_refusals_per_second: 20,
     /// Such lines of one executor's openings at once, after a pause.
     executor_refusal_burst: 1000,
+    /// Decisions that give something, a second, of all openings of one executor together, beside each opening's own;
+    /// a quarter for a workflow's at most. Each is a line of the journal. It is the executor's, however often it opens;
+    /// beyond it a step is refused before the decision, and a Watch waits.
+    executor_decisions_per_second: 500,
+    /// Such decisions at once, after a pause; a quarter for a workflow's openings.
+    executor_decision_burst: 40_000,
+    /// Such decisions that each opening has for itself, from its opening to its end, whatever others use up.
+    own_decisions: 8,
     /// Steps that one executor may open a second. Closing and renewing have no rate.
     executor_opens_per_second: 100,
     /// Steps that one executor may open at once, after a pause.
@@ -242,6 +250,20 @@ impl Limits {
             per_second: self.executor_refusals_per_second,
             burst: self.executor_refusal_burst,
         }
+    }
+
+    /// How many decisions that give something the openings of one executor may have together.
+    pub fn executor_decisions(&self) -> Allowance {
+        Allowance {
+            per_second: self.executor_decisions_per_second,
+            burst: self.executor_decision_burst,
+        }
+    }
+
+    /// How many of them the openings of one workflow may have.
+    pub fn workflow_decisions(&self) -> Allowance {
+        let Allowance { per_second, burst } = self.executor_decisions();
+        Allowance { per_second: (per_second / 4).max(1), burst: (burst / 4).max(1) }
     }
 
     /// How many steps one executor may open.

@@ -146,6 +146,7 @@ impl World {
             step_refusal_burst: many,
             executor_refusal_burst: many,
             executor_open_burst: many,
+            executor_decision_burst: many,
             step_live_leases: u32::try_from(MOST_LEASES).unwrap(),
             max_lease_seconds: 7_200,
             ..Limits::default()

@@ -359,6 +359,7 @@ fn racing_broker() -> TestBroker {
         step_refusal_burst: 1_000_000,
         executor_refusals_per_second: 1_000_000,
         executor_refusal_burst: 1_000_000,
+        executor_decision_burst: 1_000_000,
         ..Limits::default()
     };
     let broker = TestBroker::start_with(limits);

@@ -3,12 +3,15 @@
 use keyhatch::grpc::pb;
 use keyhatch::grpc::pb::connection_service_client::ConnectionServiceClient;
 use keyhatch::grpc::pb::executor_service_client::ExecutorServiceClient;
+use keyhatch::grpc::pb::step_service_client::StepServiceClient;
 use keyhatch::model::Limits;
 use tonic::Status;
 use tonic::transport::Channel;
 use tonic_types::StatusExt as _;
 
-use crate::harness::{TestBroker, open_request, reason, wait_until};
+use crate::harness::{
+    TestBroker, TestStep, connection_document, open_request, reason, request, wait_until,
+};
 
 /// Each of these calls, at once, must be refused; the words of each refusal.
 fn refused_deletes(broker: &TestBroker, who: &Channel, count: usize) -> Vec<String> {
@@ -172,6 +175,83 @@ fn new_openings_bring_no_new_budget() {
     let sums = sums.filter(|line| line["principal"] == step).count() as u64;
     assert!((10..=25).contains(&(of(step) + sums)), "{} and {sums}", of(step));
     assert_eq!(of("workflow:deploy/run:1/step:theirs"), 1);
+}
+
+/// How many of so many requests are answered; the others are refused by their rate.
+fn resolved(broker: &TestBroker, step: &TestStep, times: usize) -> usize {
+    let outcomes = (0..times).map(|_| broker.resolve(step, "aws/prod").map(drop));
+    let (answered, refused): (Vec<_>, Vec<_>) = outcomes.partition(Result::is_ok);
+    for outcome in refused {
+        let status = outcome.unwrap_err();
+        assert!(status.get_error_details().retry_info().is_some());
+        assert_eq!(reason(Err::<(), _>(status)), "TOO_MANY_REQUESTS");
+    }
+    answered.len()
+}
+
+/// Of a workflow 10 at once and one a second, of the executor 40 and four, and of each opening two.
+fn paced() -> Limits {
+    Limits {
+        executor_decisions_per_second: 4,
+        executor_decision_burst: 40,
+        own_decisions: 2,
+        ..Limits::default()
+    }
+}
+
+#[test]
+fn a_new_opening_brings_no_new_rate_of_resolving() {
+    let mut broker = TestBroker::start_with(paced());
+    broker.create_aws("prod", "s3cret", &["workflow:*"]);
+    let mut answered = 0;
+    for _ in 0..8 {
+        let step = broker.open("deploy", "build");
+        answered += resolved(&broker, &step, 10);
+        broker.close(&step);
+    }
+    // Each opening has its own, and then what is left of its workflow's.
+    assert_eq!(answered, 8 * 2 + 10);
+    // A workflow has a quarter of its executor's, and others have what is theirs.
+    let others = ["a", "b", "c", "d"].map(|workflow| broker.open(workflow, "build"));
+    let answers = others.each_ref().map(|step| resolved(&broker, step, 14));
+    assert_eq!(answers, [12, 12, 12, 2]);
+    let theirs = broker.enroll_executor("other", &["deploy"], &[]);
+    let mut client = ExecutorServiceClient::new(theirs);
+    let opened = broker.block_on(client.open_step(open_request("deploy", "theirs"))).unwrap();
+    let theirs = broker.become_step(opened.into_inner());
+    assert_eq!(resolved(&broker, &theirs, 12), 12);
+    broker.advance(1);
+    assert_eq!(resolved(&broker, &others[3], 14), 1);
+    broker.stop();
+    // No line was written for what was refused, but for their number.
+    let lines = broker.journaled("resolve").len();
+    assert_eq!(lines, 26 + 38 + 12 + 1);
+    let counts = broker.journaled("rate_refused");
+    let counted: u64 = counts.iter().filter_map(|line| line["requests"].as_u64()).sum();
+    assert_eq!(counted, 54 + 18 + 13);
+}
+
+#[test]
+fn renewals_and_watches_cost_the_same_rate() {
+    let limits = Limits { own_decisions: 1, executor_decision_burst: 8, ..paced() };
+    let broker = TestBroker::start_with(limits);
+    broker.create_aws("prod", "s3cret", &["workflow:deploy"]);
+    let step = broker.open("deploy", "build");
+    let mut client = StepServiceClient::new(step.channel.clone());
+    let watch = || pb::WatchRequest { request: Some(request("aws/prod")) };
+    let mut watching = broker.block_on(client.watch(watch())).unwrap().into_inner();
+    broker.block_on(watching.message()).unwrap().unwrap();
+    let name = broker.resolve(&step, "aws/prod").unwrap().lease.name;
+    let renew = pb::RenewLeaseRequest { name: name.clone(), ..Default::default() };
+    broker.block_on(client.renew_lease(renew.clone())).unwrap();
+    assert_eq!(reason(broker.block_on(client.renew_lease(renew))), "TOO_MANY_REQUESTS");
+    assert_eq!(reason(broker.block_on(client.watch(watch())).map(drop)), "TOO_MANY_REQUESTS");
+    // What somebody has changed is delivered all the same, and what is given back is taken.
+    let document = connection_document("aws/prod", &[("secret_access_key", "new")], vec![]);
+    broker.apply(vec![document]).unwrap();
+    let delivery = broker.block_on(watching.message()).unwrap().unwrap();
+    assert_eq!(delivery.credential.unwrap().version, 2);
+    broker.block_on(client.revoke_lease(pb::RevokeLeaseRequest { name })).unwrap();
 }
 
 #[test]

@@ -52,7 +52,8 @@ impl Field {
         let config = directory.path().join("config.toml");
         // Rates and leases are other promises.
         let limits = "[limits]\nstep_requests_per_second = 1000000\n\
-                      step_request_burst = 1000000\nstep_live_leases = 1000000\n";
+                      step_request_burst = 1000000\nstep_live_leases = 1000000\n\
+                      executor_decision_burst = 1000000\n";
         std::fs::write(&config, limits).unwrap();
         let serve = ["serve", "--config", config.to_str().unwrap()];
         let serve = keyhatch_in(directory.path(), &serve);
