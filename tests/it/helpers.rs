@@ -1,7 +1,7 @@
 //! `keyhatch helper`: the protocols of git and docker, byte for byte. The tools themselves are in `tools`.
 
 use std::io::Write as _;
-use std::process::{Output, Stdio};
+use std::process::{Command, Output, Stdio};
 
 use serde_json::{Value as Json, json};
 
@@ -54,15 +54,19 @@ const ANSWERS: &str = "github.com=github/main; gitlab.example/group=gitlab/main;
 
 /// The helper of a tool, asked on stdin.
 fn ask(world: &Steps, arguments: &[&str], question: &str) -> Output {
-    let mut command = world.command("keyhatch", arguments);
-    command.env("KEYHATCH_HELPER_ANSWERS", ANSWERS);
-    command.stdin(Stdio::piped()).stdout(Stdio::piped()).stderr(Stdio::piped());
-    let mut child = command.spawn().unwrap();
+    asked(world.command("keyhatch", arguments), ANSWERS, question)
+}
+
+/// A helper that has these answers, asked on stdin.
+pub fn asked(mut helper: Command, answers: &str, question: &str) -> Output {
+    helper.env("KEYHATCH_HELPER_ANSWERS", answers);
+    helper.stdin(Stdio::piped()).stdout(Stdio::piped()).stderr(Stdio::piped());
+    let mut child = helper.spawn().unwrap();
     child.stdin.take().unwrap().write_all(question.as_bytes()).unwrap();
     child.wait_with_output().unwrap()
 }
 
-fn text(bytes: &[u8]) -> String {
+pub fn text(bytes: &[u8]) -> String {
     String::from_utf8(bytes.to_vec()).unwrap()
 }
 
@@ -121,12 +125,7 @@ fn docker_gets_its_documents_and_its_own_words_where_there_is_nothing() {
     std::os::unix::fs::symlink(env!("CARGO_BIN_EXE_keyhatch"), &link).unwrap();
     let answers = "https://registry.example:5000/v2/=docker-registry/main;docker.io=github/nothere";
     let docker = |operation: &str, question: &str| {
-        let mut command = world.command(link.to_str().unwrap(), &[operation]);
-        command.env("KEYHATCH_HELPER_ANSWERS", answers);
-        command.stdin(Stdio::piped()).stdout(Stdio::piped()).stderr(Stdio::piped());
-        let mut child = command.spawn().unwrap();
-        child.stdin.take().unwrap().write_all(question.as_bytes()).unwrap();
-        child.wait_with_output().unwrap()
+        asked(world.command(link.to_str().unwrap(), &[operation]), answers, question)
     };
     let got: Json = serde_json::from_slice(&docker("get", "registry.example:5000").stdout).unwrap();
     let expected = json!({ "ServerURL": "registry.example:5000", "Username": "u", "Secret": "not-a-real-password" });

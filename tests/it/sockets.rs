@@ -9,8 +9,8 @@ use keyhatch::daemon::init;
 use keyhatch::grpc::pb;
 
 use crate::harness::{
-    ServeProcess, SmallFilesystem, TestBroker, identity_in, init_options, keyhatch_in,
-    open_request, reason, skipped,
+    GroupDaemon, SmallFilesystem, TestBroker, identity_in, init_options, open_request, reason,
+    skipped,
 };
 
 const NOBODY: u32 = 65_534;
@@ -213,16 +213,7 @@ fn in_a_pod_everything_is_made_below_volumes_and_the_kek_may_be_lent_to_the_grou
 
 #[test]
 fn silent_members_of_the_admin_group_take_nobodys_turn_and_cannot_fill_the_log() {
-    if !rustix::process::geteuid().is_root() {
-        skipped("another user in the admin group", "needs root");
-        return;
-    }
-    let directory = tempfile::Builder::new().prefix("kh").tempdir().unwrap();
-    std::fs::set_permissions(directory.path(), PermissionsExt::from_mode(0o755)).unwrap();
-    let made = keyhatch_in(directory.path(), &["init"]).output().unwrap();
-    assert!(made.status.success());
-    let serve = keyhatch_in(directory.path(), &["serve", "--admin-group", &NOBODY.to_string()]);
-    let serving = ServeProcess::spawn(directory.path(), serve);
+    let Some(daemon) = GroupDaemon::start("another user in the admin group", "") else { return };
     let script = "import socket, sys\n\
                   held = []\n\
                   for n in range(600):\n\
@@ -232,22 +223,12 @@ fn silent_members_of_the_admin_group_take_nobodys_turn_and_cannot_fill_the_log()
                   \x20   else: one.close()\n\
                   print('ready', flush=True)\n\
                   sys.stdin.read()\n";
-    let socket = directory.path().join("run/admin.sock");
-    let mut silent = Command::new("python3");
-    silent.args(["-c", script]).arg(socket).uid(NOBODY).gid(NOBODY);
-    silent.stdin(std::process::Stdio::piped()).stdout(std::process::Stdio::piped());
-    let Ok(mut silent) = silent.spawn() else {
-        skipped("silent connections of another user", "needs python3");
-        return;
-    };
-    let mut ready = String::new();
-    let mut told = std::io::BufReader::new(silent.stdout.take().unwrap());
-    std::io::BufRead::read_line(&mut told, &mut ready).unwrap();
-    let status = serving.run(&["status"]);
+    let Some(mut silent) = daemon.ready_script(NOBODY, script) else { return };
+    let status = daemon.serving.run(&["status"]);
     drop(silent.stdin.take());
     assert!(silent.wait().unwrap().success());
     assert!(status.status.success());
-    let log = serving.log();
+    let log = daemon.serving.log();
     assert!(log.contains("too many of its like"), "{log}");
     // Ten a second, and it has not taken ten seconds.
     assert!(log.lines().count() < 200, "{}", log.lines().count());
@@ -255,20 +236,10 @@ fn silent_members_of_the_admin_group_take_nobodys_turn_and_cannot_fill_the_log()
 
 #[test]
 fn a_member_of_the_admin_group_who_connects_all_the_time_is_turned_away_and_nobody_else_is() {
-    if !rustix::process::geteuid().is_root() {
-        skipped("another user in the admin group", "needs root");
+    let limits = "admin_guest_connections_per_second = 1\nadmin_guest_connection_burst = 5\n";
+    let Some(daemon) = GroupDaemon::start("another user in the admin group", limits) else {
         return;
-    }
-    let directory = tempfile::Builder::new().prefix("kh").tempdir().unwrap();
-    std::fs::set_permissions(directory.path(), PermissionsExt::from_mode(0o755)).unwrap();
-    assert!(keyhatch_in(directory.path(), &["init"]).output().unwrap().status.success());
-    let config = directory.path().join("keyhatch.toml");
-    let limits = "[limits]\nadmin_guest_connections_per_second = 1\n\
-                  admin_guest_connection_burst = 5\n";
-    std::fs::write(&config, limits).unwrap();
-    let group = NOBODY.to_string();
-    let serve = ["serve", "--admin-group", &group, "--config", config.to_str().unwrap()];
-    let serving = ServeProcess::spawn(directory.path(), keyhatch_in(directory.path(), &serve));
+    };
     // One at a time, each to its end: there is never more than one at the door.
     let script = "import socket, sys\n\
                   for n in range(20):\n\
@@ -276,16 +247,11 @@ fn a_member_of_the_admin_group_who_connects_all_the_time_is_turned_away_and_nobo
                   \x20   one.connect(sys.argv[1])\n\
                   \x20   one.shutdown(socket.SHUT_WR)\n\
                   \x20   while one.recv(100): pass\n";
-    let mut busy = Command::new("python3");
-    busy.args(["-c", script]).arg(directory.path().join("run/admin.sock")).uid(NOBODY).gid(NOBODY);
-    let Ok(ended) = busy.status() else {
-        skipped("connections of another user", "needs python3");
-        return;
-    };
-    assert!(ended.success());
+    let Some(mut busy) = daemon.script(NOBODY, script) else { return };
+    assert!(busy.wait().unwrap().success());
     for _ in 0..10 {
-        assert!(serving.run(&["status"]).status.success());
+        assert!(daemon.serving.run(&["status"]).status.success());
     }
-    let log = serving.log();
+    let log = daemon.serving.log();
     assert!(log.contains("connects too often") && !log.contains("too many of its like"), "{log}");
 }

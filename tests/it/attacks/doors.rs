@@ -5,7 +5,7 @@ use std::os::unix::fs::PermissionsExt;
 use std::os::unix::net::UnixStream;
 use std::os::unix::process::CommandExt as _;
 use std::path::Path;
-use std::process::{Command, Stdio};
+use std::process::Command;
 use std::sync::atomic::{AtomicBool, Ordering};
 use std::time::Duration;
 
@@ -19,8 +19,8 @@ use tonic::codegen::http::{Request, Response};
 
 use crate::harness::raw::{RESOLVE, Raw, framed, post};
 use crate::harness::{
-    Scrape, ServeProcess, TestBroker, TestStep, identity_in, keyhatch, keyhatch_in, open_request,
-    request, skipped, wait_until,
+    GROUP, GroupDaemon, Scrape, ServeProcess, TestBroker, TestStep, identity_in, keyhatch,
+    open_request, request, wait_until,
 };
 
 const HEALTH_WATCH: &str = "/grpc.health.v1.Health/Watch";
@@ -315,20 +315,11 @@ fn admin_of_group(directory: &Path, serving: &ServeProcess, name: &str, uid: u32
     command
 }
 
-const GROUP: u32 = 65_534;
-
 #[test]
 fn silent_guests_keep_no_other_guest_out() {
-    if !rustix::process::geteuid().is_root() {
-        skipped("two users of the admin group", "needs root");
-        return;
-    }
-    let directory = tempfile::Builder::new().prefix("kh").tempdir().unwrap();
-    std::fs::set_permissions(directory.path(), PermissionsExt::from_mode(0o755)).unwrap();
-    assert!(keyhatch_in(directory.path(), &["init"]).output().unwrap().status.success());
-    let serve = keyhatch_in(directory.path(), &["serve", "--admin-group", &GROUP.to_string()]);
-    let serving = ServeProcess::spawn(directory.path(), serve);
-    let mut honest = admin_of_group(directory.path(), &serving, "honest", 54_322);
+    let Some(daemon) = GroupDaemon::start("two users of the admin group", "") else { return };
+    let GroupDaemon { directory, serving } = &daemon;
+    let mut honest = admin_of_group(directory.path(), serving, "honest", 54_322);
     assert!(honest.output().unwrap().status.success(), "the control");
     let script = "import socket, sys, select\n\
                   held = []\n\
@@ -342,16 +333,7 @@ fn silent_guests_keep_no_other_guest_out() {
                   \x20       held.append(one)\n\
                   \x20   gone = select.select(held, [], [], 0)[0]\n\
                   \x20   held = [one for one in held if one not in gone]\n";
-    let mut silent = Command::new("python3");
-    silent.args(["-c", script]).arg(directory.path().join("run/admin.sock"));
-    silent.uid(54_321).gid(GROUP).stdin(Stdio::piped()).stdout(Stdio::piped());
-    let Ok(mut silent) = silent.spawn() else {
-        skipped("silent connections of another user", "needs python3");
-        return;
-    };
-    let mut ready = String::new();
-    let mut told = std::io::BufReader::new(silent.stdout.take().unwrap());
-    std::io::BufRead::read_line(&mut told, &mut ready).unwrap();
+    let Some(mut silent) = daemon.ready_script(54_321, script) else { return };
     for _ in 0..20 {
         let listed = honest.output().unwrap();
         assert!(listed.status.success(), "{}", String::from_utf8_lossy(&listed.stderr));

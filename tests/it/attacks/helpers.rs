@@ -1,9 +1,9 @@
 //! A credential helper answers for what its answers name, and for nothing that a proxy makes of a path.
 
-use std::io::Write as _;
-use std::process::{Output, Stdio};
+use std::process::Output;
 
 use crate::harness::{Steps, connection};
+use crate::helpers::{asked, text};
 
 const ANSWERS: &str = "github.com/org/repo=github/main;registry.example:5000=docker-registry/main;http://127.0.0.1:5000=docker-registry/main";
 
@@ -17,16 +17,7 @@ fn world() -> Steps {
 }
 
 fn ask(world: &Steps, tool: &str, question: &str) -> Output {
-    let mut command = world.command("keyhatch", &["helper", tool, "get"]);
-    command.env("KEYHATCH_HELPER_ANSWERS", ANSWERS);
-    command.stdin(Stdio::piped()).stdout(Stdio::piped()).stderr(Stdio::piped());
-    let mut child = command.spawn().unwrap();
-    child.stdin.take().unwrap().write_all(question.as_bytes()).unwrap();
-    child.wait_with_output().unwrap()
-}
-
-fn text(bytes: &[u8]) -> String {
-    String::from_utf8(bytes.to_vec()).unwrap()
+    asked(world.command("keyhatch", &["helper", tool, "get"]), ANSWERS, question)
 }
 
 #[test]

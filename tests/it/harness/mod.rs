@@ -1,5 +1,6 @@
 //! One world: a real daemon on its own sockets with its own CA, and a clock set by hand.
 
+mod guests;
 mod http;
 mod metrics;
 mod process;
@@ -36,6 +37,7 @@ use tonic::transport::Channel;
 use tonic_types::StatusExt as _;
 use zeroize::Zeroizing;
 
+pub use guests::{GROUP, GroupDaemon};
 pub use http::{Asked, HttpServer, Told};
 pub use metrics::{Scrape, say};
 pub use process::{ServeProcess, by_shell, keyhatch, keyhatch_in, path_with_binary, wait_until};

@@ -1,0 +1,57 @@
+//! Members of the admin group who are neither root nor the daemon's user.
+
+use std::io::{BufRead as _, BufReader};
+use std::os::unix::fs::PermissionsExt;
+use std::os::unix::process::CommandExt as _;
+use std::process::{Child, Command, Stdio};
+
+use super::{ServeProcess, keyhatch_in, skipped};
+
+/// The admin group.
+pub const GROUP: u32 = 65_534;
+
+/// A daemon that lets in this group.
+pub struct GroupDaemon {
+    pub directory: tempfile::TempDir,
+    pub serving: ServeProcess,
+}
+
+impl GroupDaemon {
+    /// With these limits; none without the right to be other users, and then says what is left out.
+    pub fn start(what: &str, limits: &str) -> Option<Self> {
+        if !rustix::process::geteuid().is_root() {
+            skipped(what, "needs root");
+            return None;
+        }
+        let directory = tempfile::Builder::new().prefix("kh").tempdir().unwrap();
+        std::fs::set_permissions(directory.path(), PermissionsExt::from_mode(0o755)).unwrap();
+        assert!(keyhatch_in(directory.path(), &["init"]).output().unwrap().status.success());
+        let config = directory.path().join("keyhatch.toml");
+        std::fs::write(&config, format!("[limits]\n{limits}")).unwrap();
+        let (group, config) = (GROUP.to_string(), config.to_str().unwrap());
+        let serve = ["serve", "--admin-group", &group, "--config", config];
+        let serve = keyhatch_in(directory.path(), &serve);
+        let serving = ServeProcess::spawn(directory.path(), serve);
+        Some(Self { directory, serving })
+    }
+
+    /// A script of a member's, which is given the admin socket; none without python3, and then says so.
+    pub fn script(&self, uid: u32, script: &str) -> Option<Child> {
+        let mut guest = Command::new("python3");
+        guest.args(["-c", script]).arg(self.directory.path().join("run/admin.sock"));
+        guest.uid(uid).gid(GROUP).stdin(Stdio::piped()).stdout(Stdio::piped());
+        let spawned = guest.spawn().ok();
+        if spawned.is_none() {
+            skipped("connections of another user", "needs python3");
+        }
+        spawned
+    }
+
+    /// A script that says when it is ready, and ends with its stdin.
+    pub fn ready_script(&self, uid: u32, script: &str) -> Option<Child> {
+        let mut guest = self.script(uid, script)?;
+        let mut told = BufReader::new(guest.stdout.take().unwrap());
+        told.read_line(&mut String::new()).unwrap();
+        Some(guest)
+    }
+}
