@@ -186,20 +186,31 @@ fn append<W: Write>(
     let mut header = tar::Header::new_ustar();
     header.set_size(bytes);
     header.set_mode(0o600);
-    let mut hashed = Hashed { content, hash: Context::new(&SHA256), bytes: 0 };
+    let mut hashed = Hashed::of(content);
     archive.append_data(&mut header, name, &mut hashed)?;
     if hashed.bytes != bytes {
         return Err(std::io::Error::other(format!("{name} was cut while it was read")));
     }
-    let sha256 = hex::encode(hashed.hash.finish());
-    Ok(ManifestEntry { name: name.to_owned(), bytes, sha256 })
+    Ok(ManifestEntry { name: name.to_owned(), bytes, sha256: hashed.finish() })
 }
 
 /// Hashes what is read.
-struct Hashed<R> {
+pub struct Hashed<R> {
     content: R,
     hash: Context,
     bytes: u64,
+}
+
+impl<R> Hashed<R> {
+    /// Of which nothing is read yet.
+    pub fn of(content: R) -> Self {
+        Self { content, hash: Context::new(&SHA256), bytes: 0 }
+    }
+
+    /// The SHA-256 of what was read, in hexadecimal.
+    pub fn finish(self) -> String {
+        hex::encode(self.hash.finish())
+    }
 }
 
 impl<R: Read> Read for Hashed<R> {
@@ -251,12 +262,13 @@ impl Read for RecordReader<'_> {
 /// The next record of a backup's records; none at their end.
 ///
 /// # Errors
-/// If they are cut, or a record is malformed or longer than any record is.
+/// If they are cut, or a record is malformed or longer than any record is; [`std::io::ErrorKind::Unsupported`] if it is
+/// of a kind that this version does not know.
 pub fn read_record(records: &mut impl Read) -> std::io::Result<Option<(RecordKey, Sealed)>> {
     use crate::model::Id;
     use crate::seal::RecordKind;
     const MAX_RECORD_BYTES: usize = 4 * 1024 * 1024;
-    let malformed = || std::io::Error::other("a record of the backup is malformed");
+    let malformed = || std::io::Error::other("a record is malformed");
     let mut kind = [0; 1];
     if records.read(&mut kind)? == 0 {
         return Ok(None);
@@ -264,7 +276,12 @@ pub fn read_record(records: &mut impl Read) -> std::io::Result<Option<(RecordKey
     let (mut uid, mut length) = ([0; Id::BYTES], [0; 4]);
     records.read_exact(&mut uid)?;
     records.read_exact(&mut length)?;
-    let kind = RecordKind::from_byte(u8::from_be_bytes(kind)).ok_or_else(malformed)?;
+    let kind = u8::from_be_bytes(kind);
+    let kind = match RecordKind::from_byte(kind) {
+        Some(kind) => kind,
+        None if kind.is_ascii_alphabetic() => return Err(std::io::ErrorKind::Unsupported.into()),
+        None => return Err(malformed()),
+    };
     let length = usize::try_from(u32::from_be_bytes(length)).map_err(std::io::Error::other)?;
     if length > MAX_RECORD_BYTES {
         return Err(malformed());

@@ -6,7 +6,7 @@ use crate::access::Role;
 use crate::catalog::{Catalog, Misfit, NotAdmitted};
 use crate::identity::{AuthorityError, RequestError};
 use crate::integration::Problem;
-use crate::journal::{NotAccepted, Unavailable};
+use crate::journal::{NotAccepted, ReadError, Unavailable};
 use crate::model::{
     ConnectionRef, GroupName, IntegrationName, Invalid, RequestId, ResourceName, RunAs, RunName,
     WorkflowName,
@@ -241,6 +241,12 @@ pub enum Error {
         "there is no run {0} in the journal, or it is another executor's; operators see every executor's"
     )]
     RunNotFound(RunName),
+    /// An answer cannot hold all that a run has received.
+    #[error(
+        "run {0} has received more than an answer holds; an operator reads it line by line with: keyhatch journal tail \
+         --run {0} --since TIME"
+    )]
+    RunTooLarge(RunName),
     /// Whoever adds a connection to a group must be a resolver of it.
     #[error("you are not a resolver of {0}")]
     ResolverRequired(ResourceName),
@@ -358,6 +364,15 @@ impl From<AuthorityError> for Error {
 impl From<Unavailable> for Error {
     fn from(_: Unavailable) -> Self {
         Self::JournalUnavailable
+    }
+}
+
+impl From<ReadError> for Error {
+    fn from(error: ReadError) -> Self {
+        match error {
+            ReadError::Io(error) => Self::Internal(format!("the journal: {error}")),
+            ReadError::Newer(what) => Self::Newer(what),
+        }
     }
 }
 

@@ -6,7 +6,6 @@ use super::Broker;
 use super::error::Error;
 use super::judge::{judge, own_secret, step_principal_of};
 use super::operators::require_operator;
-use super::tail::unreadable;
 use crate::access::{
     Bindings, Decision, Examined, Glob, Pattern, Principal, Relation, decide, examine,
 };
@@ -105,8 +104,7 @@ impl Broker {
         require_operator(caller)?;
         let absent = || Error::DecisionNotFound;
         let journal = Arc::clone(&self.journal);
-        let found = self.readers.look(caller, move |_| journal.find(name)).await?;
-        let found = found.map_err(|error| unreadable(&error))?;
+        let found = self.readers.look(caller, move |_| journal.find(name)).await??;
         let Some((id, Body { time, event: Event::Resolve(line), .. })) = found else {
             return Err(absent());
         };

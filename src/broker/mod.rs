@@ -52,7 +52,7 @@ use std::sync::atomic::{AtomicBool, Ordering};
 
 pub use apply::{Action, Applied, Document};
 pub use backup::{
-    BACKUP_FORMAT, Backup, MANIFEST, Manifest, ManifestEntry, STORE_RECORDS, read_record,
+    BACKUP_FORMAT, Backup, Hashed, MANIFEST, Manifest, ManifestEntry, STORE_RECORDS, read_record,
 };
 pub use connections::{
     Access, ConnectionDocument, ConnectionInUse, Deletion, Holder, ListedConnection,
@@ -77,7 +77,7 @@ pub use secrets::SecretDocument;
 pub use start::{Parts, StartError};
 pub use step_directory::{Runtime, RuntimeError, StepListener};
 pub use step_list::{ListedStep, ListedSteps};
-pub use suggest::{Advice, Suggestion};
+pub use suggest::{Advice, Suggestion, Suggestions};
 pub use tail::{Tail, TailRequest};
 pub use watch::{Delivery, Watch};
 

@@ -1,16 +1,16 @@
 //! Runs: what each has received, and its end.
 
-use std::collections::BTreeMap;
+use std::collections::HashMap;
 use std::sync::Arc;
 
 use super::Broker;
 use super::error::Error;
 use super::openings::{ClosedStep, StepSelector};
 use super::operators::{require_executor, seen_by};
-use super::tail::unreadable;
 use crate::access::Principal;
-use crate::journal::{Body, CloseReason, Event, Outcome, RenewalOutcome, WhichRuns};
-use crate::model::{FieldName, Id, Opening, RunName, Timestamp, WorkflowName};
+use crate::journal::{Body, CloseReason, Event, Outcome, RenewalOutcome, ResolveLine, WhichRuns};
+use crate::model::limits::MAX_RUN_BYTES;
+use crate::model::{FieldName, Id, Opening, RunName, StepKey, Timestamp, WorkflowName};
 
 /// One opening of a step of a run, open or closed.
 pub struct RunStep {
@@ -85,12 +85,13 @@ impl Broker {
         let own = seen_by(caller)?;
         let executor = own.as_ref().map(|own| &own.name);
         let which = WhichRuns { run, workflow, executor };
-        let lines =
-            self.journal.run_lines(which, is_cancelled).map_err(|error| unreadable(&error))?;
-        let mut steps = fold(lines);
         // Runs are found by name; those of another registration of the name are another's.
-        let is_seen = |uid: Id| own.as_ref().is_none_or(|own| own.uid == uid);
-        steps.retain(|step| is_seen(step.opening.key.executor_uid));
+        let mut fold = Fold { of: own.as_ref().map(|own| own.uid), ..Fold::default() };
+        self.journal.run_lines(which, is_cancelled, |line| match fold.take(line) {
+            bytes if bytes > MAX_RUN_BYTES => Err(Error::RunTooLarge(run.clone())),
+            _ => Ok(()),
+        })?;
+        let mut steps = fold.steps;
         if steps.is_empty() {
             return Err(Error::RunNotFound(run.clone()));
         }
@@ -161,72 +162,94 @@ impl Broker {
     }
 }
 
-/// Lines of runs, in order, as steps with what they received.
-fn fold(lines: Vec<Body>) -> Vec<RunStep> {
-    let mut steps: Vec<RunStep> = Vec::new();
-    let mut places = BTreeMap::new();
-    for Body { time, event, .. } in lines {
+/// Lines of runs, taken in order, as steps with what they received.
+#[derive(Default)]
+struct Fold {
+    /// Of one registration, or all.
+    of: Option<Id>,
+    steps: Vec<RunStep>,
+    openings: HashMap<Id, usize>,
+    /// Where each lease stands in its step.
+    leases: HashMap<Id, usize>,
+    /// How many bytes an answer has that tells it, at most.
+    bytes: usize,
+}
+
+/// What each step, and each lease, has in an answer beside its names, at most.
+const STEP_BYTES: usize = 160;
+const RECEIVED_BYTES: usize = 160;
+
+impl Fold {
+    /// Takes a line; how many bytes an answer has by now, at most.
+    fn take(&mut self, Body { time, event, .. }: Body) -> usize {
         match event {
-            Event::Opened(opening) => {
-                places.insert(opening.id, steps.len());
-                steps.push(RunStep { opening: *opening, closed: None, received: Vec::new() });
-            }
+            Event::Opened(opening) => self.open(*opening),
             Event::Closed { opening, reason, .. } => {
-                if let Some(step) = step_of(&mut steps, &places, opening) {
+                if let Some(step) = self.step(opening) {
                     step.closed = Some((time, reason));
                 }
             }
-            Event::ClockSetBack => close_all(&mut steps, time, CloseReason::ClockSetBack),
-            Event::Restored { .. } => close_all(&mut steps, time, CloseReason::Restored),
+            Event::ClockSetBack => self.close_all(time, CloseReason::ClockSetBack),
+            Event::Restored { .. } => self.close_all(time, CloseReason::Restored),
             Event::LeaseRenewal(line) => {
-                let found = step_of(&mut steps, &places, line.opening).and_then(|step| {
-                    step.received.iter_mut().find(|received| received.lease == line.lease)
-                });
+                let place = self.leases.get(&line.lease).copied();
+                let step = self.step(line.opening);
+                let received = step.zip(place).and_then(|(step, at)| step.received.get_mut(at));
                 if let (Some(received), RenewalOutcome::Allow { expire_time, .. }) =
-                    (found, line.outcome)
+                    (received, line.outcome)
                 {
                     received.expire_time = expire_time;
                 }
             }
-            Event::Resolve(line) => {
-                if let Some(step) = step_of(&mut steps, &places, line.opening) {
-                    receive(step, time, &line.ask.target, line.outcome);
-                }
-            }
+            Event::Resolve(line) => self.receive(time, *line),
             _ => {}
         }
+        self.bytes
     }
-    steps
-}
 
-fn close_all(steps: &mut [RunStep], time: Timestamp, reason: CloseReason) {
-    for step in steps.iter_mut().filter(|step| step.closed.is_none()) {
-        step.closed = Some((time, reason));
+    fn open(&mut self, mut opening: Opening) {
+        if self.of.is_some_and(|uid| uid != opening.key.executor_uid) {
+            return;
+        }
+        // None of these is told, and they may be long.
+        opening.allowed_targets = Vec::new();
+        opening.certificates = Vec::new();
+        opening.public_key = Vec::new();
+        let run_as: usize = opening.run_as.iter().map(|one| one.to_string().len() + 3).sum();
+        let StepKey { executor, workflow, run, step, .. } = &opening.key;
+        let names = [executor.as_str(), workflow.as_str(), run.as_str(), step.as_str()];
+        self.bytes += STEP_BYTES + run_as + names.map(str::len).iter().sum::<usize>();
+        self.openings.insert(opening.id, self.steps.len());
+        self.steps.push(RunStep { opening, closed: None, received: Vec::new() });
     }
-}
 
-fn step_of<'a>(
-    steps: &'a mut [RunStep],
-    places: &BTreeMap<Id, usize>,
-    opening: Id,
-) -> Option<&'a mut RunStep> {
-    steps.get_mut(*places.get(&opening)?)
-}
+    fn close_all(&mut self, time: Timestamp, reason: CloseReason) {
+        for step in self.steps.iter_mut().filter(|step| step.closed.is_none()) {
+            step.closed = Some((time, reason));
+        }
+    }
 
-/// A lease that is handed out once more is the same one.
-fn receive(step: &mut RunStep, time: Timestamp, target: &str, outcome: Outcome) {
-    let Outcome::Allow { resource, version, released, lease, expire_time, .. } = outcome else {
-        return;
-    };
-    match step.received.iter_mut().find(|received| received.lease == lease) {
-        Some(received) => {
+    fn step(&mut self, opening: Id) -> Option<&mut RunStep> {
+        self.steps.get_mut(*self.openings.get(&opening)?)
+    }
+
+    /// A lease that is handed out once more is the same one.
+    fn receive(&mut self, time: Timestamp, line: ResolveLine) {
+        let ResolveLine { opening, ask, outcome, .. } = line;
+        let Outcome::Allow { resource, version, released, lease, expire_time, .. } = outcome else {
+            return;
+        };
+        let place = self.leases.get(&lease).copied();
+        let Some(step) = self.step(opening) else { return };
+        if let Some(received) = place.and_then(|at| step.received.get_mut(at)) {
             received.last = time;
             received.times += 1;
+            return;
         }
-        None => step.received.push(Received {
+        let received = Received {
             lease,
-            resource: resource.unwrap_or_else(|| target.to_owned()),
-            target: target.to_owned(),
+            resource: resource.unwrap_or_else(|| ask.target.clone()),
+            target: ask.target.clone(),
             version,
             fields: released,
             first: time,
@@ -234,6 +257,12 @@ fn receive(step: &mut RunStep, time: Timestamp, target: &str, outcome: Outcome) 
             times: 1,
             expire_time,
             state: LeaseState::Live,
-        }),
+        };
+        let fields: usize = received.fields.iter().map(|name| name.as_str().len() + 2).sum();
+        let bytes = RECEIVED_BYTES + received.resource.len() + received.target.len() + fields;
+        let at = step.received.len();
+        step.received.push(received);
+        self.leases.insert(lease, at);
+        self.bytes += bytes;
     }
 }

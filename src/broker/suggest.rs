@@ -1,11 +1,27 @@
 //! The least access that a workflow can do with, by what the journal shows it has used.
 
+use std::sync::Arc;
+
 use super::Broker;
 use super::error::Error;
 use super::operators::require_operator;
 use crate::access::{Bindings, Glob, Pattern, Principal, Relation};
 use crate::journal::Use;
 use crate::model::{Id, ResourceName, Timestamp, WorkflowName};
+
+/// The most that one answer holds.
+const MAX_SUGGESTIONS: usize = 1000;
+/// After so many resources it is asked whether anybody waits.
+const ASK_RESOURCES: usize = 1000;
+
+/// What is suggested, the most urgent first.
+#[derive(Default)]
+pub struct Suggestions {
+    /// As many as an answer holds.
+    pub first: Vec<Suggestion>,
+    /// How many more there are.
+    pub more: usize,
+}
 
 /// What is suggested of one resource that a workflow may use.
 pub struct Suggestion {
@@ -41,16 +57,33 @@ impl Broker {
     ///
     /// # Errors
     /// See `SystemService.SuggestAccess`.
-    pub fn suggest_access(
-        &self,
+    pub async fn suggest_access(
+        self: &Arc<Self>,
         caller: &Principal,
+        workflow: WorkflowName,
+        since: Timestamp,
+    ) -> Result<Suggestions, Error> {
+        require_operator(caller)?;
+        let broker = Arc::clone(self);
+        let look = move |is_cancelled: &dyn Fn() -> bool| {
+            broker.look_for_suggestions(&workflow, since, is_cancelled)
+        };
+        self.readers.look(caller, look).await?
+    }
+
+    /// Looks at every connection and group.
+    fn look_for_suggestions(
+        &self,
         workflow: &WorkflowName,
         since: Timestamp,
-    ) -> Result<Vec<Suggestion>, Error> {
-        require_operator(caller)?;
+        is_cancelled: &dyn Fn() -> bool,
+    ) -> Result<Suggestions, Error> {
         let snapshot = self.snapshot();
-        let mut suggestions = Vec::new();
-        for connection in snapshot.catalog.connections_after(None) {
+        let mut suggestions = Suggestions::default();
+        for (number, connection) in snapshot.catalog.connections_after(None).enumerate() {
+            if number.is_multiple_of(ASK_RESOURCES) && is_cancelled() {
+                break;
+            }
             let metadata = &connection.metadata;
             let bound = admitting(workflow, Relation::Resolver, &metadata.access);
             if bound.is_empty() {
@@ -61,12 +94,12 @@ impl Broker {
             let resource = ResourceName::Connection(metadata.reference());
             let advice = advise(&bound, used, others_use, since, is_new);
             let needed = Relation::Resolver;
-            suggestions.push(Suggestion { resource, needed, bound, used, others_use, advice });
+            suggestions.add(Suggestion { resource, needed, bound, used, others_use, advice });
         }
         for group in snapshot.catalog.groups_after(None) {
             let metadata = &group.metadata;
             let bound = admitting(workflow, Relation::Viewer, &metadata.access);
-            if bound.is_empty() {
+            if bound.is_empty() || is_cancelled() {
                 continue;
             }
             let always = Timestamp::from_millis(i64::MIN);
@@ -79,9 +112,9 @@ impl Broker {
             let is_new = metadata.create_time >= since;
             let advice = advise(&bound, used, others_use, since, is_new);
             let (resource, needed) = (ResourceName::Group(metadata.name.clone()), Relation::Viewer);
-            suggestions.push(Suggestion { resource, needed, bound, used, others_use, advice });
+            suggestions.add(Suggestion { resource, needed, bound, used, others_use, advice });
         }
-        suggestions.sort_by_key(|one| one.advice);
+        suggestions.keep_first();
         Ok(suggestions)
     }
 
@@ -98,6 +131,21 @@ impl Broker {
             (live.usage().use_by(uid, workflow), others_use)
         });
         Ok(looked?)
+    }
+}
+
+impl Suggestions {
+    fn add(&mut self, one: Suggestion) {
+        self.first.push(one);
+        if self.first.len() >= 2 * MAX_SUGGESTIONS {
+            self.keep_first();
+        }
+    }
+
+    fn keep_first(&mut self) {
+        self.first.sort_by_key(|one| one.advice);
+        self.more += self.first.len().saturating_sub(MAX_SUGGESTIONS);
+        self.first.truncate(MAX_SUGGESTIONS);
     }
 }
 

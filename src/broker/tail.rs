@@ -8,7 +8,7 @@ use super::error::Error;
 use super::operators::require_operator;
 use super::readers::StreamPlace;
 use crate::access::Principal;
-use crate::journal::{TailFilter, TailRead, TailReader};
+use crate::journal::{ReadError, TailFilter, TailRead, TailReader};
 
 /// How often a reader looks whether there is more.
 const LOOK: Duration = Duration::from_millis(200);
@@ -53,7 +53,7 @@ impl Broker {
         let (journal, bytes) = (Arc::clone(&self.journal), u64::from(self.limits.tail_bytes));
         let begin =
             move |_: &dyn Fn() -> bool| journal.begin_tail(&filter, last.min(MAX_LAST), bytes);
-        let reader = self.readers.look(caller, begin).await?.map_err(|error| unreadable(&error))?;
+        let reader = self.readers.look(caller, begin).await?.map_err(unreadable)?;
         Ok(Tail {
             broker: Arc::clone(self),
             caller: caller.clone(),
@@ -82,7 +82,7 @@ impl Tail {
             Ok::<_, std::io::Error>((reader, read))
         };
         let looked = self.broker.readers.look(&self.caller, look).await?;
-        let (reader, read) = looked.map_err(|error| unreadable(&error))?;
+        let (reader, read) = looked.map_err(unreadable)?;
         self.is_following |= read.is_end;
         let is_over = read.is_end && (!self.follow || read.stopped.is_some());
         self.reader = Some(reader).filter(|_| !is_over);
@@ -90,6 +90,6 @@ impl Tail {
     }
 }
 
-pub(super) fn unreadable(error: &std::io::Error) -> Error {
-    Error::Internal(format!("the journal: {error}"))
+fn unreadable(error: std::io::Error) -> Error {
+    ReadError::from(error).into()
 }

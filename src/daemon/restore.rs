@@ -1,21 +1,21 @@
 //! `keyhatch restore`: a broker from a backup, in quarantine.
 
 use std::fs::{File, OpenOptions};
-use std::io::{BufReader, Read, Write as _};
+use std::io::{BufReader, ErrorKind, Read, Write as _};
 use std::os::unix::fs::OpenOptionsExt as _;
 use std::path::{Path, PathBuf};
 use std::sync::Arc;
-
-use aws_lc_rs::digest::{Context, SHA256};
 
 use super::init::{clear, issue_daemon};
 use super::reissue::reissue_into;
 use super::state::{BACKED_UP, FORMAT, StateDirectory, StateError};
 use super::{DaemonError, offline};
 use crate::broker::{
-    BACKUP_FORMAT, MANIFEST, Manifest, ManifestEntry, Offline, STORE_RECORDS, StartError,
+    BACKUP_FORMAT, Hashed, MANIFEST, Manifest, ManifestEntry, Offline, STORE_RECORDS, StartError,
     read_record,
 };
+use crate::journal::free_bytes;
+use crate::model::limits::MIN_FREE_BYTES;
 use crate::model::{Clock, Timestamp};
 use crate::seal::{KeyringError, PlaceError, Unlock, Unlocked};
 use crate::store::Store;
@@ -46,9 +46,22 @@ pub enum RestoreError {
     Io(#[from] std::io::Error),
     /// It is of a later version.
     #[error(
-        "the backup is of a later format ({0}); restore it with the keyhatch that made it, or a newer one"
+        "the backup is of a newer keyhatch ({0}); restore it with the keyhatch that made it, or a newer one"
     )]
-    Newer(u32),
+    Newer(String),
+    /// It is larger than what the disk has room for.
+    #[error(
+        "the backup has {bytes} bytes, and the disk of {} has room for {free}; restore it where there is more",
+        .state.display()
+    )]
+    NoRoom {
+        /// How long it is.
+        bytes: u64,
+        /// How much can be written.
+        free: u64,
+        /// The state directory.
+        state: PathBuf,
+    },
 }
 
 /// What to restore, and where.
@@ -131,7 +144,6 @@ fn fill(
     let (unlocked, manifest, bytes) = unpack_all(state, archive, &options.unlock, progress)?;
     let file = state.read_as(UNFINISHED_STATE)?;
     let keyring = unlocked.keyring().map_err(StateError::from)?;
-    import_store(state)?;
     let authority = Arc::new(state.authority(&keyring)?);
     state.make_directory("broker")?;
     issue_daemon(state, &authority, &file.name, options.clock.now())?;
@@ -164,11 +176,17 @@ fn unpack_all(
     mut progress: impl FnMut(u64, u64),
 ) -> Result<(Unlocked, Manifest, u64), DaemonError> {
     let total = archive.metadata().map_err(RestoreError::from)?.len();
+    let free = free_bytes(state.path()).saturating_sub(MIN_FREE_BYTES);
+    if total > free {
+        let state = state.path().to_owned();
+        return Err(RestoreError::NoRoom { bytes: total, free, state }.into());
+    }
     state.make_directory("journal")?;
     let entries = Vec::new();
     let mut unpacking = Unpacking { state, entries, unlocked: None, manifest: None, bytes: 0 };
     let mut archive = tar::Archive::new(BufReader::new(archive));
-    for entry in archive.entries().map_err(RestoreError::from)? {
+    // As they stand: no entry says of another what would have to be kept in memory.
+    for entry in archive.entries().map_err(RestoreError::from)?.raw(true) {
         let entry = entry.map_err(|error| RestoreError::Damaged(printable(&error)))?;
         let name = unpacking.take(entry)?;
         progress(unpacking.bytes, total);
@@ -185,7 +203,7 @@ fn unpack_all(
     let manifest = Manifest::parse(&manifest, &keyring)
         .ok_or_else(|| RestoreError::Damaged("its manifest is not the broker's".to_owned()))?;
     if manifest.format != BACKUP_FORMAT {
-        return Err(RestoreError::Newer(manifest.format).into());
+        return Err(RestoreError::Newer(format!("format {}", manifest.format)).into());
     }
     if manifest.entries != entries {
         let text = "what is in it is not what its manifest says".to_owned();
@@ -245,12 +263,18 @@ impl Unpacking<'_> {
             let mut text = Vec::new();
             entry.take(MAX_SMALL_BYTES).read_to_end(&mut text).map_err(RestoreError::from)?;
             self.manifest = Some(text);
+            return Ok(name);
+        }
+        let mut hashed = Hashed::of(entry);
+        if name == STORE_RECORDS {
+            import_store(self.state, &mut hashed)?;
         } else {
             let mode = if name == "ca.crt" { 0o444 } else { 0o600 };
             let to = if name == "state.json" { UNFINISHED_STATE } else { name.as_str() };
-            let sha256 = unpack(&name, entry, &self.state.join(to), mode)?;
-            self.entries.push(ManifestEntry { name: name.clone(), bytes, sha256 });
+            unpack(&name, &mut hashed, &self.state.join(to), mode)?;
         }
+        let sha256 = hashed.finish();
+        self.entries.push(ManifestEntry { name: name.clone(), bytes, sha256 });
         Ok(name)
     }
 }
@@ -265,12 +289,11 @@ fn is_journal(name: &str) -> bool {
     number.is_some_and(|number| number.len() >= 6 && number.bytes().all(|b| b.is_ascii_digit()))
 }
 
-/// Writes an entry to a new file, and returns its SHA-256 in hexadecimal.
-fn unpack(name: &str, mut entry: impl Read, path: &Path, mode: u32) -> Result<String, DaemonError> {
+/// Writes an entry to a new file.
+fn unpack(name: &str, entry: &mut impl Read, path: &Path, mode: u32) -> Result<(), DaemonError> {
     let unwritten = |source| StateError::Io { path: path.to_owned(), source };
     let mut options = OpenOptions::new();
     let mut file = options.write(true).create_new(true).mode(mode).open(path).map_err(unwritten)?;
-    let mut hash = Context::new(&SHA256);
     let mut buffer = vec![0; 64 * 1024];
     loop {
         let read = entry.read(&mut buffer);
@@ -278,20 +301,28 @@ fn unpack(name: &str, mut entry: impl Read, path: &Path, mode: u32) -> Result<St
         if read == 0 {
             break;
         }
-        let piece = buffer.get(..read).unwrap_or_default();
-        hash.update(piece);
-        file.write_all(piece).map_err(unwritten)?;
+        file.write_all(buffer.get(..read).unwrap_or_default()).map_err(unwritten)?;
     }
     file.sync_all().map_err(unwritten)?;
-    Ok(hex::encode(hash.finish()))
+    Ok(())
 }
 
-/// Makes the store of its records. Opening it proves that it is whole.
-fn import_store(state: &StateDirectory) -> Result<(), DaemonError> {
-    let packed = state.join(STORE_RECORDS);
-    let mut records = BufReader::new(File::open(&packed).map_err(RestoreError::from)?);
-    let records = std::iter::from_fn(|| read_record(&mut records).transpose());
+/// Makes the store of an entry's records, as they come. Opening it proves that it is whole.
+fn import_store(state: &StateDirectory, entry: &mut impl Read) -> Result<(), DaemonError> {
+    let (mut records, mut fault) = (BufReader::new(entry), None);
+    let records = std::iter::from_fn(|| match read_record(&mut records) {
+        Ok(record) => record,
+        Err(error) => {
+            fault = Some(error);
+            None
+        }
+    });
     Store::import(&state.join("store"), records).map_err(StartError::from)?;
-    std::fs::remove_file(packed).map_err(RestoreError::from)?;
-    Ok(())
+    match fault {
+        None => Ok(()),
+        Some(error) if error.kind() == ErrorKind::Unsupported => {
+            Err(RestoreError::Newer("a record of an unknown kind".to_owned()).into())
+        }
+        Some(error) => Err(RestoreError::Damaged(format!("{STORE_RECORDS}: {error}")).into()),
+    }
 }

@@ -99,7 +99,7 @@ fn code_and_reason(error: &Error) -> (Code, &'static str) {
         Error::StepExists(_) => (Code::AlreadyExists, "STEP_EXISTS"),
         Error::StoreReadOnly => (Code::Unavailable, "STORE_READ_ONLY"),
         Error::TargetInvalid(_) => (Code::InvalidArgument, "TARGET_INVALID"),
-        Error::TooLarge(_) => (Code::ResourceExhausted, "TOO_LARGE"),
+        Error::RunTooLarge(_) | Error::TooLarge(_) => (Code::ResourceExhausted, "TOO_LARGE"),
         Error::TooManyLeases(_) => (Code::ResourceExhausted, "TOO_MANY_LEASES"),
         Error::ComparedLately(_) | Error::RenewedLately(_) | Error::TooManyRequests(_) => {
             (Code::ResourceExhausted, "TOO_MANY_REQUESTS")

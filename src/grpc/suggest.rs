@@ -4,16 +4,11 @@ use std::collections::BTreeMap;
 
 use super::{convert, pb};
 use crate::access::Relation;
-use crate::broker::{Advice, Suggestion};
+use crate::broker::{Advice, Suggestion, Suggestions};
 
-/// The most that one answer holds.
-const MAX_SUGGESTIONS: usize = 1000;
-
-pub(super) fn response(mut suggestions: Vec<Suggestion>) -> pb::SuggestAccessResponse {
-    let more = suggestions.len().saturating_sub(MAX_SUGGESTIONS);
-    suggestions.truncate(MAX_SUGGESTIONS);
-    let suggestions = suggestions.iter().map(message).collect();
-    pb::SuggestAccessResponse { suggestions, more: convert::count(more) }
+pub(super) fn response(suggested: &Suggestions) -> pb::SuggestAccessResponse {
+    let suggestions = suggested.first.iter().map(message).collect();
+    pb::SuggestAccessResponse { suggestions, more: convert::count(suggested.more) }
 }
 
 fn message(one: &Suggestion) -> pb::AccessSuggestion {

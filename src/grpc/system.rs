@@ -1,7 +1,5 @@
 //! `SystemService`.
 
-use std::sync::Arc;
-
 use tonic::{Request, Response, Status};
 
 use super::backup::{self, BackupStream};
@@ -97,12 +95,8 @@ impl SystemService for AdminDoor {
             let workflow = WorkflowName::parse(&request.workflow)?;
             let since = request.since.as_ref().map(convert::moment);
             let since = since.unwrap_or(Timestamp::from_millis(i64::MIN));
-            // It looks at every connection.
-            let (broker, caller) = (Arc::clone(&call.broker), call.caller.clone());
-            let suggested = move || broker.suggest_access(&caller, &workflow, since);
-            let suggested = tokio::task::spawn_blocking(suggested).await;
-            let suggested = suggested.map_err(|error| Error::Internal(error.to_string()))?;
-            Ok(suggest::response(suggested?))
+            let suggested = call.broker.suggest_access(&call.caller, workflow, since).await?;
+            Ok(suggest::response(&suggested))
         })
         .await
     }

@@ -6,6 +6,7 @@
 
 use std::collections::HashMap;
 use std::sync::Arc;
+use std::sync::atomic::{AtomicU32, Ordering};
 use std::time::Duration;
 
 use parking_lot::Mutex;
@@ -29,8 +30,40 @@ pub struct ExecutorBudget {
 }
 
 /// What the openings of one workflow are given, of one executor.
-#[derive(Debug, Default)]
-pub(super) struct WorkflowBudget(Mutex<Rate>);
+type WorkflowBudget = Mutex<Rate>;
+
+/// The decisions that give one opening something.
+#[derive(Debug)]
+pub(super) struct Decisions {
+    /// How many it has taken of those that it has for itself.
+    own: AtomicU32,
+    workflow: Arc<WorkflowBudget>,
+}
+
+impl Decisions {
+    pub(super) fn of(executor: &ExecutorBudget, workflow: &WorkflowName) -> Self {
+        let workflow = Arc::clone(executor.workflows.lock().entry(workflow.clone()).or_default());
+        Self { own: AtomicU32::new(0), workflow }
+    }
+
+    /// Takes one of its own, or else one of its workflow's and executor's.
+    ///
+    /// # Errors
+    /// How long to wait, if there is none left.
+    pub(super) fn take(
+        &self,
+        executor: &ExecutorBudget,
+        now: Timestamp,
+        limits: &Limits,
+    ) -> Result<(), Duration> {
+        let own = |taken: u32| (taken < limits.own_decisions).then(|| taken + 1);
+        if self.own.fetch_update(Ordering::Relaxed, Ordering::Relaxed, own).is_ok() {
+            return Ok(());
+        }
+        take(&self.workflow, now, limits.workflow_decisions())?;
+        take(&executor.decisions, now, limits.executor_decisions())
+    }
+}
 
 impl ExecutorBudget {
     fn new(name: &ExecutorName) -> Self {
@@ -41,25 +74,6 @@ impl ExecutorBudget {
             decisions: Mutex::default(),
             workflows: Mutex::default(),
         }
-    }
-
-    /// That of the openings of this workflow.
-    pub(super) fn of_workflow(&self, workflow: &WorkflowName) -> Arc<WorkflowBudget> {
-        Arc::clone(self.workflows.lock().entry(workflow.clone()).or_default())
-    }
-
-    /// Takes a decision that gives something to an opening of this workflow.
-    ///
-    /// # Errors
-    /// How long to wait, if there is none left.
-    pub(super) fn take_decision(
-        &self,
-        of: &WorkflowBudget,
-        now: Timestamp,
-        limits: &Limits,
-    ) -> Result<(), Duration> {
-        take(&of.0, now, limits.workflow_decisions())?;
-        take(&self.decisions, now, limits.executor_decisions())
     }
 
     /// Takes a step to open.
@@ -107,7 +121,7 @@ impl ExecutorBudget {
     /// Forgets the workflows that nobody holds and nobody has used of late.
     fn forget_rested(&self, now: Timestamp) {
         self.workflows.lock().retain(|_, budget| {
-            Arc::strong_count(budget) > 1 || !budget.0.lock().is_rested(now.millis())
+            Arc::strong_count(budget) > 1 || !budget.lock().is_rested(now.millis())
         });
     }
 

@@ -2,17 +2,17 @@
 
 use std::fs::File;
 use std::io::{self, BufRead as _, BufReader, Read as _, Seek as _, SeekFrom};
-use std::path::{Path, PathBuf};
+use std::path::PathBuf;
 
 use super::Journal;
+use super::audience::{Audience, ReadError};
 use super::chain::file_name;
 use super::decision::{DecisionId, DecisionName};
 use super::index::{self, RunKey};
-use super::line::{Body, Parts, Unread};
+use super::line::{Body, Parts};
 use super::replay::file_numbers;
 use super::usage::runs_in;
 use crate::model::{ExecutorName, RunName, WorkflowName};
-use crate::seal::Keyring;
 
 /// How much is read at a look at one line: most are shorter.
 const LOOK_BYTES: usize = 2048;
@@ -42,8 +42,8 @@ impl Journal {
     /// waiting is allowed.
     ///
     /// # Errors
-    /// If the file cannot be read, or the journal hangs.
-    pub fn find(&self, name: DecisionName) -> io::Result<Option<(DecisionId, Body)>> {
+    /// If the file cannot be read, the journal hangs, or a newer keyhatch has written the line.
+    pub fn find(&self, name: DecisionName) -> Result<Option<(DecisionId, Body)>, ReadError> {
         let Some(id) = name.place(&self.keyring) else { return Ok(None) };
         let (current, length, last) = {
             let chain = self.lock_to_read()?;
@@ -55,13 +55,14 @@ impl Journal {
         let file = match File::open(self.directory.join(file_name(id.file))) {
             Ok(file) => file,
             Err(error) if error.kind() == io::ErrorKind::NotFound => return Ok(None),
-            Err(error) => return Err(error),
+            Err(error) => return Err(error.into()),
         };
         let end = if id.file == current { length } else { file.metadata()?.len() };
         let line = line_in(&file, end, id.line)?;
         let parts = line.as_deref().and_then(Parts::split);
         let parts = parts.filter(|parts| parts.is_tagged(&self.keyring));
-        let body = parts.map(|parts| parts.parse().map_err(unreadable)).transpose()?;
+        let body =
+            parts.map(|parts| parts.parse().map_err(|_| ReadError::newer(id))).transpose()?;
         Ok(body.map(|body| (id, body)))
     }
 
@@ -83,47 +84,81 @@ impl Journal {
         Ok(files)
     }
 
-    /// The lines of some runs, from all files, oldest first; none if there are no such runs. Reads files: call
-    /// it where waiting is allowed.
+    /// Hands the lines of some runs to `take`, one after the other, from all files, oldest first; none if there are
+    /// no such runs. Reads files: call it where waiting is allowed.
     ///
     /// # Errors
-    /// If a file cannot be read, the journal hangs, or nobody waits for the lines.
-    pub fn run_lines(
+    /// As `take`, or if a file cannot be read, a newer keyhatch has written a line, the journal hangs, or nobody waits
+    /// for the lines.
+    pub fn run_lines<E: From<ReadError>>(
         &self,
         which: WhichRuns<'_>,
         is_cancelled: &dyn Fn() -> bool,
-    ) -> io::Result<Vec<Body>> {
+        mut take: impl FnMut(Body) -> Result<(), E>,
+    ) -> Result<(), E> {
+        let failed = |error: io::Error| ReadError::from(error);
         let (current, places) = {
-            let chain = self.lock_to_read()?;
+            let chain = self.lock_to_read().map_err(failed)?;
             let runs = chain.live().usage().runs(which.run, which.workflow);
             (chain.number(), which.places(runs))
         };
-        let mut lines = Vec::new();
-        for file in file_numbers(&self.directory)?.into_iter().filter(|file| *file < current) {
-            if is_cancelled() {
-                return Err(io::ErrorKind::Interrupted.into());
-            }
-            let index =
-                index::load(&self.directory, &self.keyring, file).map_err(io::Error::other)?;
+        let mut audience = Audience::new(is_cancelled);
+        let files = file_numbers(&self.directory).map_err(failed)?;
+        for file in files.into_iter().filter(|file| *file < current) {
+            let index = index::load(&self.directory, &self.keyring, file, &mut audience);
+            let index = index.map_err(ReadError::from)?;
             let places = which.places(runs_in(&index, which.run, which.workflow));
-            lines.extend(read_at(&self.directory, &self.keyring, file, &places)?);
+            drop(index);
+            self.read_at(file, &places, &mut audience, &mut take)?;
         }
-        lines.extend(read_at(&self.directory, &self.keyring, current, &places)?);
-        Ok(lines)
+        self.read_at(current, &places, &mut audience, &mut take)
+    }
+
+    /// Hands over the lines that start at these offsets of a file; what is no line of the broker's is left out.
+    fn read_at<E: From<ReadError>>(
+        &self,
+        file: u64,
+        offsets: &[u64],
+        audience: &mut Audience<'_>,
+        take: &mut impl FnMut(Body) -> Result<(), E>,
+    ) -> Result<(), E> {
+        if offsets.is_empty() {
+            return Ok(());
+        }
+        let failed = |error: io::Error| ReadError::from(error);
+        let opened = File::open(self.directory.join(file_name(file))).map_err(failed)?;
+        let (mut reader, mut line, mut position) = (BufReader::new(opened), Vec::new(), 0);
+        for offset in offsets {
+            // Mostly forward and near: what is buffered is used.
+            let step = i64::try_from(*offset).unwrap_or(i64::MAX) - position;
+            reader.seek_relative(step).map_err(failed)?;
+            line.clear();
+            let read = reader.read_until(b'\n', &mut line).map_err(failed)?;
+            position += step + i64::try_from(read).unwrap_or(0);
+            // A line that stands alone in its block costs a block.
+            audience.go_on(read.max(LOOK_BYTES) as u64).map_err(failed)?;
+            let text = line.strip_suffix(b"\n").unwrap_or(&line);
+            let Some(parts) = Parts::split(text) else { continue };
+            if parts.is_tagged(&self.keyring) {
+                let newer = |_| {
+                    let line = number_of(text).unwrap_or_default();
+                    ReadError::newer(DecisionId { file, line })
+                };
+                take(parts.parse().map_err(newer)?)?;
+            }
+        }
+        Ok(())
     }
 }
 
 /// The line of this number, without its newline, of a file that is `end` bytes long; none if it has no such line.
 ///
-/// The numbers of a file's lines go up by one, so a few looks find any of them. The first line may be very long,
-/// and is gone through once.
+/// The numbers of a file's lines go up by one, so a few looks find any of them. The first line is no decision; it may
+/// be very long, and is gone through once.
 fn line_in(file: &File, end: u64, number: u64) -> io::Result<Option<Vec<u8>>> {
-    let first = line_at(file, 0, end)?;
-    if number_of(&first) == Some(number) {
-        return Ok(Some(first));
-    }
+    let first = reader_at(file, 0)?.skip_until(b'\n')? as u64;
     // What is looked for begins at `low` or later, and before `high`.
-    let (mut low, mut high) = (first.len() as u64 + 1, end);
+    let (mut low, mut high) = (first, end);
     while low < high {
         let middle = low + (high - low) / 2;
         let start = if middle == low { low } else { first_start(file, middle, high)? };
@@ -166,39 +201,4 @@ fn number_of(line: &[u8]) -> Option<u64> {
     let rest = line.strip_prefix(b"{\"n\":")?;
     let digits = rest.split(|byte| *byte == b',').next()?;
     std::str::from_utf8(digits).ok()?.parse().ok()
-}
-
-/// The lines that start at these offsets of a file; what is no line of the broker's is left out.
-///
-/// # Errors
-/// If the file cannot be read.
-fn read_at(
-    directory: &Path,
-    keyring: &Keyring,
-    file: u64,
-    offsets: &[u64],
-) -> io::Result<Vec<Body>> {
-    if offsets.is_empty() {
-        return Ok(Vec::new());
-    }
-    let mut reader = BufReader::new(File::open(directory.join(file_name(file)))?);
-    let (mut lines, mut line) = (Vec::new(), Vec::new());
-    let mut position = 0;
-    for offset in offsets {
-        // Mostly forward and near: what is buffered is used.
-        let step = i64::try_from(*offset).unwrap_or(i64::MAX) - position;
-        reader.seek_relative(step)?;
-        line.clear();
-        let read = reader.read_until(b'\n', &mut line)?;
-        position += step + i64::try_from(read).unwrap_or(0);
-        let parts = Parts::split(line.strip_suffix(b"\n").unwrap_or(&line));
-        let parts = parts.filter(|parts| parts.is_tagged(keyring));
-        lines.extend(parts.map(|parts| parts.parse().map_err(unreadable)).transpose()?);
-    }
-    Ok(lines)
-}
-
-/// What the broker wrote is told as a whole, or not at all.
-fn unreadable(error: Unread) -> io::Error {
-    io::Error::other(format!("the line cannot be told ({error}); run the newer keyhatch"))
 }

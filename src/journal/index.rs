@@ -15,6 +15,7 @@ use std::path::{Path, PathBuf};
 
 use serde::{Deserialize, Serialize};
 
+use super::audience::Audience;
 use super::chain::file_name;
 use super::event::Event;
 use super::line::Parts;
@@ -165,17 +166,18 @@ pub(super) fn save(
 /// The index of a file, from beside it, or from the file itself; then it is written, too.
 ///
 /// # Errors
-/// If the file cannot be read, or a newer keyhatch has written it.
+/// If the file cannot be read, a newer keyhatch has written it, or nobody waits.
 pub(super) fn load(
     directory: &Path,
     keyring: &Keyring,
     file: u64,
+    audience: &mut Audience<'_>,
 ) -> Result<FileIndex, ReplayError> {
     if let Some(index) = read(&index_path(directory, file), keyring, file) {
         return Ok(index);
     }
     tracing::info!(journal.file = file, "the index of a file of the journal is made again");
-    let index = rebuild(directory, keyring, file)?;
+    let index = rebuild(directory, keyring, file, audience)?;
     if let Err(error) = save(directory, keyring, file, &index) {
         tracing::warn!(journal.file = file, %error, "the index could not be written");
     }
@@ -206,7 +208,12 @@ fn read(path: &Path, keyring: &Keyring, file: u64) -> Option<FileIndex> {
 }
 
 /// The index of a file, from the file.
-fn rebuild(directory: &Path, keyring: &Keyring, file: u64) -> Result<FileIndex, ReplayError> {
+fn rebuild(
+    directory: &Path,
+    keyring: &Keyring,
+    file: u64,
+    audience: &mut Audience<'_>,
+) -> Result<FileIndex, ReplayError> {
     let path = directory.join(file_name(file));
     let mut reader = BufReader::new(File::open(&path)?);
     let (mut usage, mut line, mut offset, mut place) = (Usage::default(), Vec::new(), 0, 0);
@@ -228,5 +235,6 @@ fn rebuild(directory: &Path, keyring: &Keyring, file: u64) -> Result<FileIndex, 
             usage.take(&body.event, body.time, offset);
         }
         offset += read as u64;
+        audience.go_on(read as u64)?;
     }
 }

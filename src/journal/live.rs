@@ -2,7 +2,7 @@
 
 use std::collections::{HashMap, VecDeque};
 use std::sync::Arc;
-use std::sync::atomic::{AtomicBool, AtomicI64, AtomicU32, Ordering};
+use std::sync::atomic::{AtomicBool, AtomicI64, Ordering};
 use std::time::Duration;
 
 use parking_lot::{Mutex, RwLock};
@@ -11,7 +11,7 @@ use tokio_util::sync::{CancellationToken, WaitForCancellationFutureOwned};
 
 use super::budget::LineBudget;
 use super::event::{Announced, Attempt, Checkpoint, Event, RenewalOutcome};
-use super::executor_budget::{ExecutorBudget, ExecutorBudgets, WorkflowBudget};
+use super::executor_budget::{Decisions, ExecutorBudget, ExecutorBudgets};
 use super::remembered::Remembered;
 use super::requests::{DoneRequest, RequestNote, RequestTable};
 use super::usage::Usage;
@@ -54,9 +54,7 @@ pub struct LiveOpening {
     rate: Mutex<Rate>,
     lines: LineBudget,
     executor: Arc<ExecutorBudget>,
-    workflow: Arc<WorkflowBudget>,
-    /// How many decisions have given it something, of those that it has for itself.
-    decisions: AtomicU32,
+    decisions: Decisions,
     /// When its executor was last heard of, in milliseconds.
     heard: AtomicI64,
     /// Cancelled when it is closed, for whoever waits.
@@ -69,7 +67,7 @@ impl LiveOpening {
         let certificates = RwLock::new(record.certificates.clone());
         let key = &record.key;
         let principal = WorkflowPath::of_step(&key.workflow, &key.run, &key.step).to_string();
-        let workflow = executor.of_workflow(&key.workflow);
+        let decisions = Decisions::of(&executor, &key.workflow);
         Self {
             principal: principal.into(),
             heard: AtomicI64::new(record.open_time.millis()),
@@ -81,8 +79,7 @@ impl LiveOpening {
             is_unwritten: AtomicBool::new(false),
             rate: Mutex::default(),
             lines: LineBudget::default(),
-            workflow,
-            decisions: AtomicU32::new(0),
+            decisions,
             executor,
         }
     }
@@ -164,11 +161,7 @@ impl LiveOpening {
     /// # Errors
     /// How long to wait, if there is none left. The refusal is counted.
     pub fn take_decision(&self, now: Timestamp, limits: &Limits) -> Result<(), Duration> {
-        let own = |taken: u32| (taken < limits.own_decisions).then(|| taken + 1);
-        if self.decisions.fetch_update(Ordering::Relaxed, Ordering::Relaxed, own).is_ok() {
-            return Ok(());
-        }
-        let taken = self.executor.take_decision(&self.workflow, now, limits);
+        let taken = self.decisions.take(&self.executor, now, limits);
         taken.inspect_err(|_| self.lines.leave_unsaid(now, ""))
     }
 

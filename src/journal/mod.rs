@@ -10,6 +10,7 @@
 //! - Lines are JSON, hash-chained, and carry a keyed tag: see [`mod@line`]. They hold names, because
 //!   people read them, and never a value.
 
+mod audience;
 mod backward;
 mod ballast;
 mod budget;
@@ -44,6 +45,7 @@ use std::sync::Arc;
 
 use parking_lot::{Mutex, MutexGuard};
 
+pub use audience::ReadError;
 pub use ballast::{BALLAST_BYTES, Reserve, free_bytes};
 pub use budget::LineBudget;
 pub use decision::{DecisionId, DecisionName};

@@ -10,6 +10,7 @@ use std::io::{BufRead as _, BufReader, Read as _, Write as _};
 use std::path::{Path, PathBuf};
 use std::sync::Arc;
 
+use super::audience::Audience;
 use super::chain::{Chain, End, file_name};
 use super::event::Event;
 use super::index;
@@ -112,7 +113,7 @@ pub(super) fn open(
     check_gaps(directory, &numbers, number)?;
     check_formats(directory, reader.live.formats())?;
     for before in numbers {
-        let index = index::load(directory, &keyring, before)?;
+        let index = index::load(directory, &keyring, before, &mut Audience::new(&|| false))?;
         reader.live.usage_mut().add_history(&index);
     }
     let torn = (!rest.is_empty()).then(|| cut(&path, reader.length, &rest)).transpose()?;

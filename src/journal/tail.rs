@@ -11,6 +11,7 @@ use std::sync::Arc;
 use serde::Deserialize as _;
 
 use super::Journal;
+use super::audience::Audience;
 use super::backward::Search;
 use super::chain::file_name;
 use super::find::line_at;
@@ -19,9 +20,8 @@ use super::tail_filter::{KnownSteps, OfSteps, ReadLine, TailFilter, TailLine};
 use crate::model::Timestamp;
 use crate::seal::Keyring;
 
-/// So many bytes are read at a look, at most, and how often it is asked meanwhile whether anybody waits for it.
+/// So many bytes are read at a look, at most.
 const LOOK_BYTES: u64 = 4 * 1024 * 1024;
-const ASK_BYTES: u64 = 64 * 1024;
 /// So many lines, or bytes of lines, are told at a look; a line may be longer.
 const TOLD_LINES: usize = 64;
 const TOLD_BYTES: usize = 256 * 1024;
@@ -34,8 +34,7 @@ pub(super) struct Look<'a> {
     /// Of them, those of lines that stand before what is asked for.
     skipped: u64,
     most: u64,
-    unasked: u64,
-    is_cancelled: &'a dyn Fn() -> bool,
+    audience: Audience<'a>,
     lines: Vec<TailLine>,
     told_bytes: usize,
 }
@@ -88,18 +87,15 @@ impl Look<'_> {
     /// So much was read.
     pub(super) fn read(&mut self, bytes: u64) {
         self.bytes += bytes;
-        self.unasked += bytes;
+        self.audience.read(bytes);
     }
 
     /// Whether that was enough, or nobody waits for more.
     pub(super) fn is_over(&mut self) -> bool {
-        if self.unasked >= ASK_BYTES {
-            self.unasked = 0;
-            if (self.is_cancelled)() {
-                return true;
-            }
-        }
-        self.bytes >= self.most || self.lines.len() >= TOLD_LINES || self.told_bytes >= TOLD_BYTES
+        self.audience.is_gone()
+            || self.bytes >= self.most
+            || self.lines.len() >= TOLD_LINES
+            || self.told_bytes >= TOLD_BYTES
     }
 
     fn tell(&mut self, line: TailLine) {
@@ -200,8 +196,7 @@ impl TailReader {
             skipped: 0,
             most: LOOK_BYTES.min(self.left),
             // It may have waited for long.
-            unasked: ASK_BYTES,
-            is_cancelled,
+            audience: Audience::of_long_ago(is_cancelled),
             lines: Vec::new(),
             told_bytes: 0,
         };

@@ -5,7 +5,6 @@
 //! that is missing and a file that is missing are found; lines after the last signature hang together, but
 //! whether the broker wrote them only its keys can tell.
 
-use std::fs::File;
 use std::io::{BufRead as _, BufReader};
 use std::path::{Path, PathBuf};
 
@@ -15,6 +14,7 @@ use super::line::{NO_PREVIOUS, Parts, Unread};
 use super::replay::{file_numbers, previous};
 use crate::identity::RootKey;
 use crate::model::Timestamp;
+use crate::sys::input;
 
 /// What was found to hold.
 #[derive(Debug)]
@@ -173,7 +173,7 @@ impl<'a> Verifier<'a> {
 
     fn check_file(&mut self, path: &Path, number: u64, is_first: bool) -> Result<(), ProofError> {
         let io = |source| ProofError::Io { path: path.to_owned(), source };
-        let mut reader = BufReader::new(File::open(path).map_err(io)?);
+        let mut reader = BufReader::new(input::open(path).map_err(io)?);
         let (mut text, mut place) = (Vec::new(), 0);
         let mut file: Option<InFile> = None;
         loop {

@@ -17,6 +17,8 @@ pub const MAX_PATH_BYTES: usize = 4095;
 pub const MAX_FIELDS: usize = 128;
 /// A page of a list ends at this many bytes, so that any client can take it (gRPC's usual limit is 4 MiB).
 pub const MAX_PAGE_BYTES: usize = 1024 * 1024;
+/// A run whose steps have received more than an answer of so many bytes holds is not told in one: likewise.
+pub const MAX_RUN_BYTES: usize = 3 * 1024 * 1024;
 /// The longest value of one field, in bytes.
 pub const MAX_VALUE_BYTES: usize = 64 * 1024;
 /// All values of one connection, in bytes.

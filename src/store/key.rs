@@ -41,10 +41,25 @@ pub(super) fn chunk(record: RecordKey, number: usize) -> Vec<u8> {
     key
 }
 
+/// Why a key stands for no record.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(super) enum NoRecord {
+    /// It has not the form of a key.
+    Malformed,
+    /// Its record is of a kind that this version does not know.
+    Newer,
+}
+
 /// The record and the chunk's number that a key stands for.
-pub(super) fn parse(key: &[u8]) -> Option<(RecordKey, u16)> {
-    let (kind, rest) = key.split_first()?;
-    let (uid, number) = rest.split_first_chunk::<{ Id::BYTES }>()?;
-    let record = RecordKey { kind: RecordKind::from_byte(*kind)?, uid: Id::from_bytes(*uid) };
-    Some((record, u16::from_be_bytes(number.try_into().ok()?)))
+pub(super) fn parse(key: &[u8]) -> Result<(RecordKey, u16), NoRecord> {
+    let malformed = || NoRecord::Malformed;
+    let (kind, rest) = key.split_first().ok_or_else(malformed)?;
+    let (uid, number) = rest.split_first_chunk::<{ Id::BYTES }>().ok_or_else(malformed)?;
+    let number = number.try_into().map_err(|_| NoRecord::Malformed)?;
+    let kind = match RecordKind::from_byte(*kind) {
+        Some(kind) => kind,
+        None if kind.is_ascii_alphabetic() => return Err(NoRecord::Newer),
+        None => return Err(NoRecord::Malformed),
+    };
+    Ok((RecordKey { kind, uid: Id::from_bytes(*uid) }, u16::from_be_bytes(number)))
 }

@@ -42,6 +42,12 @@ pub enum StoreError {
         /// What was found.
         what: String,
     },
+    /// A newer version has written here, and this one cannot read what.
+    #[error(
+        "the store in {} has a record of a kind that only a newer keyhatch knows, which has written it; run the newer \
+         keyhatch", .0.display()
+    )]
+    Newer(PathBuf),
     /// A write or sync failed. What the disk holds is not known, so it is final.
     #[error("the store cannot be written: {0}")]
     Failed(String),
@@ -201,18 +207,17 @@ impl Store {
     /// [`Store::open`] to prove.
     ///
     /// # Errors
-    /// As `records`, or if it cannot be written.
+    /// If it cannot be written.
     pub fn import(
         path: &Path,
-        records: impl Iterator<Item = std::io::Result<(RecordKey, Sealed)>>,
+        records: impl Iterator<Item = (RecordKey, Sealed)>,
     ) -> Result<(), StoreError> {
         let unreadable = |source| StoreError::Unreadable { path: path.to_owned(), source };
         let failed = |error: sled::Error| StoreError::Failed(error.to_string());
         make_directory(path)?;
         let store = Self::open_sled(path)?;
         let (mut batch, mut bytes) = (sled::Batch::default(), 0);
-        for record in records {
-            let (key, sealed) = record.map_err(unreadable)?;
+        for (key, sealed) in records {
             put(&mut batch, key, sealed.as_bytes(), 0);
             bytes += sealed.as_bytes().len();
             if bytes > IMPORT_BATCH_BYTES {

@@ -3,6 +3,7 @@
 use std::panic::{AssertUnwindSafe, catch_unwind};
 use std::path::Path;
 
+use super::key::NoRecord;
 use super::{StoreError, key};
 use crate::seal::{RecordKey, Sealed};
 
@@ -68,8 +69,10 @@ impl<'a> Records<'a> {
     fn record(&mut self) -> Result<Option<(RecordKey, Sealed)>, StoreError> {
         loop {
             let Some((stored, chunk)) = self.chunk()? else { break };
-            let parsed = key::parse(&stored);
-            let (key, number) = parsed.ok_or_else(|| self.damaged("an unknown record"))?;
+            let (key, number) = key::parse(&stored).map_err(|fault| match fault {
+                NoRecord::Malformed => self.damaged("an unknown record"),
+                NoRecord::Newer => StoreError::Newer(self.path.to_owned()),
+            })?;
             match &mut self.joined {
                 Some((same, _, rest)) if *same == key && number > 0 => {
                     rest.extend_from_slice(&chunk);

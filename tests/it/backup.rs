@@ -176,3 +176,37 @@ fn backups_that_are_made_while_changes_go_on_are_each_as_of_one_change() {
     let restored = serve(&directory.path().join("restored-4"), &directory.path().join("kek"));
     assert!(must(&restored.run(&["connection", "list"])).contains("aws/prod"));
 }
+
+#[test]
+fn an_archive_fills_neither_memory_nor_disk() {
+    let directory = tempfile::Builder::new().prefix("kh").tempdir().unwrap();
+    let serving = seeded(directory.path());
+    let archive = directory.path().join("backup.tar");
+    must(&serving.run(&["backup", archive.to_str().unwrap()]));
+    drop(serving);
+    let kek = directory.path().join("kek");
+    let target = directory.path().join("other");
+    std::fs::create_dir(&target).unwrap();
+    let refused = |what: &str| {
+        let output = restore(&target, &archive, &kek);
+        let said = text(&output.stderr);
+        assert!(!output.status.success() && said.contains(what), "{what}: {said}");
+    };
+    // An entry that says how the next is called, which a reader would keep in memory.
+    let whole = std::fs::read(&archive).unwrap();
+    let mut header = tar::Header::new_gnu();
+    header.set_path("././@LongLink").unwrap();
+    header.set_entry_type(tar::EntryType::GNULongName);
+    header.set_size(1 << 20);
+    header.set_cksum();
+    let name = vec![b'x'; 1 << 20];
+    std::fs::write(&archive, [header.as_bytes(), &name[..], &whole[..]].concat()).unwrap();
+    refused("@LongLink is not where it belongs");
+    // A file with a hole, larger than any disk.
+    let file = std::fs::OpenOptions::new().write(true).open(&archive).unwrap();
+    file.set_len(1 << 42).unwrap();
+    refused("has room for");
+    std::fs::remove_file(&archive).unwrap();
+    std::fs::write(&archive, &whole).unwrap();
+    must(&restore(&target, &archive, &kek));
+}

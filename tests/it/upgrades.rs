@@ -6,7 +6,9 @@ use std::path::Path;
 use aws_lc_rs::digest::{SHA256, digest};
 use keyhatch::daemon::{ReissueOptions, reissue_admin};
 use keyhatch::grpc::pb;
+use keyhatch::grpc::pb::executor_service_client::ExecutorServiceClient;
 use keyhatch::grpc::pb::system_service_client::SystemServiceClient;
+use keyhatch::model::Limits;
 use keyhatch::seal::{Keyring, RecordKey, RecordKind, Sealed, Unlock};
 use keyhatch::store::{Operation, Store};
 use serde::Deserialize;
@@ -236,6 +238,81 @@ fn a_line_of_a_newer_version_refuses_the_start_and_stays() {
         let told = String::from_utf8_lossy(&verify.stderr).into_owned();
         assert!(told.contains("newer keyhatch"), "{told}");
     }
+}
+
+/// Of older files only the lines that somebody asks for are read.
+#[test]
+fn a_newer_line_in_an_older_file_is_told_as_newer() {
+    let limits = Limits { journal_file_bytes: 16 * 1024, ..Limits::default() };
+    let mut broker = TestBroker::start_with(limits);
+    broker.create_aws("prod", "s", &["workflow:deploy"]);
+    let step = broker.open("deploy", "build");
+    for _ in 0..40 {
+        broker.resolve(&step, "aws/prod").unwrap();
+    }
+    let newest = broker.config.state.join("journal/000002.jsonl");
+    wait_until("it goes on in a new file", || newest.exists());
+    broker.stop();
+    let keyring = open_state(&broker.config.state).unlock(None).unwrap().keyring().unwrap();
+    let first = broker.config.state.join("journal/000001.jsonl");
+    let text = std::fs::read_to_string(&first).unwrap();
+    let lines: Vec<&str> = text.split_inclusive('\n').collect();
+    let at = lines.iter().position(|line| line.contains(r#""event":"resolve""#)).unwrap();
+    let before: Value = serde_json::from_str(lines[at - 1]).unwrap();
+    // Of the same length, so that the others are where they were.
+    let newer = |handle: usize| {
+        let event = format!(r#""event":"minted","handle":"{}""#, "h".repeat(handle));
+        newer_line(&keyring, &before, &event)
+    };
+    let line = newer(lines[at].len() - newer(0).len());
+    let decision = format!("1.{}", before["n"].as_u64().unwrap() + 1);
+    std::fs::write(&first, [&lines[..at], &[&line], &lines[at + 1..]].concat().concat()).unwrap();
+    broker.serve();
+    let question = Some(pb::explain_request::Question::DecisionId(decision.clone()));
+    let mut client = SystemServiceClient::new(broker.operator());
+    let told = broker.block_on(client.explain(pb::ExplainRequest { question })).unwrap_err();
+    assert!(told.message().contains(&format!("line {decision} of the journal")), "{told}");
+    assert_eq!(reason(Err::<(), _>(told)), "RECORD_NEWER");
+    let run = pb::GetRunRequest { workflow: "deploy".to_owned(), run: "1".to_owned() };
+    let mut client = ExecutorServiceClient::new(broker.executor());
+    assert_eq!(reason(broker.block_on(client.get_run(run))), "RECORD_NEWER");
+}
+
+/// A record of a kind that this version does not know may say who gets what: nothing is served without it.
+#[test]
+fn a_record_of_an_unknown_kind_is_told_as_newer() {
+    let mut broker = TestBroker::start();
+    broker.create_aws("prod", "s", &["workflow:deploy"]);
+    let archive = broker.scratch().join("backup.tar");
+    let kek = broker.config.state.join("kek");
+    let backup = ["backup", archive.to_str().unwrap()];
+    let backup = keyhatch_in(broker.scratch(), &backup).output().unwrap();
+    assert!(backup.status.success(), "{}", String::from_utf8_lossy(&backup.stderr));
+    broker.stop();
+    for (kind, told) in [(b'M', "run the newer keyhatch"), (b'\0', "is damaged")] {
+        let db = sled::open(broker.config.state.join("store")).unwrap();
+        let key = [&[kind][..], &[7; 16], &[0, 0]].concat();
+        db.insert(&key, &b"sealed"[..]).unwrap();
+        db.flush().unwrap();
+        drop(db);
+        let refused = broker.refusal();
+        assert!(refused.contains("the store in ") && refused.contains(told), "{refused}");
+        let db = sled::open(broker.config.state.join("store")).unwrap();
+        db.remove(&key).unwrap();
+        db.flush().unwrap();
+    }
+    // The same in a backup, whose records begin where the name of their entry is.
+    let mut bytes = std::fs::read(&archive).unwrap();
+    let name = b"store.records\0";
+    let header = bytes.windows(name.len()).position(|part| part == name).unwrap();
+    bytes[header + 512] = b'M';
+    std::fs::write(&archive, bytes).unwrap();
+    let other = broker.scratch().join("other");
+    std::fs::create_dir(&other).unwrap();
+    let restore = ["restore", archive.to_str().unwrap(), "--kek-file", kek.to_str().unwrap()];
+    let restored = keyhatch_in(&other, &restore).output().unwrap();
+    let said = String::from_utf8_lossy(&restored.stderr).into_owned();
+    assert!(!restored.status.success() && said.contains("is of a newer keyhatch"), "{said}");
 }
 
 #[test]

@@ -3,6 +3,7 @@
 use std::path::Path;
 use std::process::Output;
 
+use rustix::fs::{CWD, FileType, Mode, mknodat};
 use serde_json::Value;
 
 use crate::harness::{ServeProcess, keyhatch_in};
@@ -51,4 +52,18 @@ fn a_forged_journal_with_its_own_ca_is_not_proven() {
     for told in told {
         assert_eq!(verify(ours.path(), told).status.code(), Some(1));
     }
+}
+
+/// Who verifies a journal has it from anywhere.
+#[test]
+fn a_pipe_in_place_of_a_journals_file_is_not_waited_for() {
+    let directory = tempfile::Builder::new().prefix("kh").tempdir().unwrap();
+    assert!(keyhatch_in(directory.path(), &["init"]).output().unwrap().status.success());
+    let file = directory.path().join("state/journal/000001.jsonl");
+    std::fs::remove_file(&file).unwrap();
+    mknodat(CWD, &file, FileType::Fifo, Mode::from_raw_mode(0o600), 0).unwrap();
+    let refused = verify(directory.path(), &[]);
+    let said = String::from_utf8_lossy(&refused.stderr).into_owned();
+    assert_eq!(refused.status.code(), Some(1), "{said}");
+    assert!(said.contains("000001.jsonl: not a regular file"), "{said}");
 }

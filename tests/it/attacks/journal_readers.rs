@@ -1,16 +1,19 @@
 //! Whoever may read the journal reads it without keeping others from anything.
 
 use std::collections::BTreeSet;
+use std::sync::Arc;
 
 use keyhatch::grpc::pb;
+use keyhatch::grpc::pb::executor_service_client::ExecutorServiceClient;
 use keyhatch::grpc::pb::explain_request::Question;
 use keyhatch::grpc::pb::system_service_client::SystemServiceClient;
-use keyhatch::model::Limits;
+use keyhatch::journal::{Journal, Options, ReadError, WhichRuns};
+use keyhatch::model::{Limits, RunName};
 use tonic::transport::Channel;
 use tonic::{Status, Streaming};
 use tonic_types::StatusExt as _;
 
-use crate::harness::{TestBroker, TestStep, reason, wait_until};
+use crate::harness::{TestBroker, TestStep, open_request, open_state, reason, wait_until};
 
 fn busy() -> Limits {
     Limits {
@@ -219,4 +222,62 @@ fn a_refusal_among_many_lines_is_explained() {
     for id in ids {
         assert_eq!(explain(&broker, &id).unwrap().past.unwrap().outcome, "RESOLVE_DENIED");
     }
+}
+
+/// The lines of a run, and of the index of a file that is made again, are read as long as somebody waits.
+#[test]
+fn a_run_that_nobody_waits_for_is_not_read_to_its_end() {
+    let mut broker = TestBroker::start_with(Limits { journal_file_bytes: 100_000, ..busy() });
+    broker.create_aws("prod", "s3cret", &["workflow:deploy"]);
+    let step = broker.open("deploy", "build");
+    resolve_times(&broker, &step, 300);
+    wait_until("it goes on in a new file", || files(&broker) > 1);
+    resolve_times(&broker, &step, 300);
+    broker.stop();
+    let keyring = open_state(&broker.config.state).unlock(None).unwrap().keyring().unwrap();
+    let directory = broker.config.state.join("journal");
+    let (authority, options) = (Arc::new(broker.authority()), Options { file_bytes: 100_000 });
+    let opened =
+        Journal::open(&directory, Arc::new(keyring), authority, options, broker.clock.now());
+    let (journal, _) = opened.unwrap();
+    let run = RunName::parse("1").unwrap();
+    let which = WhichRuns { run: &run, workflow: None, executor: None };
+    let read = |is_cancelled: &dyn Fn() -> bool| {
+        let mut lines = 0;
+        let take = |_| {
+            lines += 1;
+            Ok::<_, ReadError>(())
+        };
+        let ended = journal.run_lines(which, is_cancelled, take);
+        (lines, ended.is_ok())
+    };
+    assert_eq!(read(&|| false), (601, true));
+    let (lines, is_whole) = read(&|| true);
+    assert!(lines < 100 && !is_whole, "{lines}");
+    let index = directory.join("000001.index");
+    std::fs::remove_file(&index).unwrap();
+    assert_eq!(read(&|| true), (0, false));
+    assert!(!index.exists());
+    assert_eq!(read(&|| false), (601, true));
+}
+
+#[test]
+fn a_run_that_no_answer_holds_is_refused_by_name() {
+    let broker = TestBroker::start();
+    let run_as: Vec<String> =
+        (0..100).map(|number| format!("user:{number}-{}", "x".repeat(120))).collect();
+    let mut client = ExecutorServiceClient::new(broker.executor());
+    for number in 0..300 {
+        let request = pb::OpenStepRequest {
+            run_as: run_as.clone(),
+            ..open_request("deploy", &format!("step-{number}"))
+        };
+        let opened = broker.block_on(client.open_step(request)).unwrap().into_inner();
+        let close = pb::CloseStepRequest { name: opened.name, ..Default::default() };
+        broker.block_on(client.close_step(close)).unwrap();
+    }
+    let run = pb::GetRunRequest { workflow: "deploy".to_owned(), run: "1".to_owned() };
+    let refused = broker.block_on(client.get_run(run)).unwrap_err();
+    assert!(refused.message().contains("journal tail --run 1"), "{refused}");
+    assert_eq!(reason(Err::<(), _>(refused)), "TOO_LARGE");
 }
