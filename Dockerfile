@@ -4,6 +4,9 @@
 #
 # It may not change owners, so it opens steps for its own uid, 10001. It needs no network (--network none), and
 # writes its two volumes only (--read-only).
+#
+# The program is static, so it runs in an image of any kind, which needs no other line than this:
+#   COPY --from=IMAGE /usr/local/bin/keyhatch /usr/local/bin/keyhatch
 
 FROM rust:1.95-bookworm AS build
 WORKDIR /src
@@ -12,9 +15,9 @@ COPY .cargo .cargo
 COPY Cargo.toml Cargo.lock build.rs ./
 COPY proto proto
 COPY src src
-RUN cargo build --release --locked --bin keyhatch
+RUN cargo build-static
 
-# The same Debian as above, for its libc. Nothing below needs a shell once the image is made.
+# The program needs nothing of it; a KEK command does.
 FROM debian:bookworm-slim
 COPY --from=build /src/target/release/keyhatch /usr/local/bin/keyhatch
 RUN install -d -o 10001 -g 10001 -m 0700 /var/lib/keyhatch \

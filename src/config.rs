@@ -9,7 +9,7 @@ use std::path::{Path, PathBuf};
 use serde::{Deserialize, Serialize};
 
 use crate::model::{JournalMode, Limits};
-use crate::sys::{DirectoryError, Trust, input};
+use crate::sys::{DirectoryError, Trust, group_id, input};
 
 /// Why the configuration cannot be used.
 #[derive(Debug, thiserror::Error)]
@@ -31,7 +31,10 @@ pub enum ConfigError {
         message: String,
     },
     /// There is no such group.
-    #[error("the admin group {0:?} is neither a group of this system nor a group id")]
+    #[error(
+        "the admin group {0:?} is neither a group of /etc/group nor a group id; of a directory service's group give the \
+         id, which is the third part of what this prints: getent group NAME"
+    )]
     GroupUnknown(String),
     /// Metrics are not for other hosts.
     #[error(
@@ -224,10 +227,9 @@ pub fn default_in_words(key: &str) -> Option<String> {
 
 /// A group by its name or id.
 fn group(text: &str) -> Result<u32, ConfigError> {
-    let by_name = || nix::unistd::Group::from_name(text).ok().flatten();
     // chown(2) takes -1 for "leave it as it is".
     let is_one = |gid: &u32| *gid != u32::MAX;
-    let id = text.parse().ok().filter(is_one).or_else(|| by_name().map(|group| group.gid.as_raw()));
+    let id = text.parse().ok().or_else(|| group_id(text)).filter(is_one);
     id.ok_or_else(|| ConfigError::GroupUnknown(text.to_owned()))
 }
 

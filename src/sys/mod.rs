@@ -12,4 +12,4 @@ mod user;
 pub use acl::{Guests, Use, copy_list};
 pub use directory::{Directory, Lock, names_in};
 pub use trust::{DirectoryError, Trust};
-pub use user::{OtherUser, as_owner_of};
+pub use user::{OtherUser, as_owner_of, group_id};

@@ -1,15 +1,31 @@
 //! What root does in somebody else's directory, it does as that user; what it runs for somebody else, too.
+//!
+//! Accounts and groups are those of /etc/passwd and /etc/group: passwd(5), group(5). The C library would ask whatever
+//! nsswitch.conf(5) names, by libraries of the host that a static program must not load and a small image does not have.
+//! Users and groups of a directory service are known by their ids.
 
-use std::ffi::{CString, OsString};
+use std::ffi::OsString;
 use std::io;
 use std::os::unix::fs::MetadataExt as _;
 use std::path::Path;
 
-use nix::unistd::{Group, User, getgrouplist};
 use rustix::thread::{
     CapabilitySet, CapabilitySets, capabilities, set_capabilities, set_keep_capabilities,
     set_thread_groups, set_thread_res_gid, set_thread_res_uid,
 };
+
+use super::input;
+
+const ACCOUNTS: &str = "/etc/passwd";
+const GROUPS: &str = "/etc/group";
+/// No list is longer, in bytes.
+const MOST_BYTES: usize = 64 * 1024 * 1024;
+
+/// The id of a group by its name.
+pub fn group_id(name: &str) -> Option<u32> {
+    let list = read(GROUPS).ok()?;
+    groups(&list).find(|group| group.name == name).map(|group| group.gid)
+}
 
 /// Does work in a directory. If this process is root and the directory another user's, the work is done as that user:
 /// what it makes is his, and nothing that he has put there leads to more than he may write. It still reads what root
@@ -45,24 +61,27 @@ pub struct OtherUser {
     uid: u32,
     gid: u32,
     groups: Vec<u32>,
-    /// The account, if the system knows one.
-    account: Option<User>,
+    /// What the account says, if there is one.
+    variables: Vec<(&'static str, OsString)>,
 }
 
 impl OtherUser {
-    /// The user with this id, and the groups of the account. One that this system does not know has a group of the same
-    /// number and no other: no group of root's.
+    /// The user with this id, and the groups of the account. One without an account has a group of the same number and no
+    /// other: no group of root's.
     ///
     /// # Errors
-    /// If accounts or groups cannot be looked up.
+    /// If accounts or groups cannot be read.
     pub fn find(uid: u32) -> io::Result<Self> {
-        let Some(account) = User::from_uid(uid.into())? else {
-            return Ok(Self { uid, gid: uid, groups: Vec::new(), account: None });
+        let (accounts_list, groups_list) = (read(ACCOUNTS)?, read(GROUPS)?);
+        let Some(account) = accounts(&accounts_list).find(|account| account.uid == uid) else {
+            return Ok(Self { uid, gid: uid, groups: Vec::new(), variables: Vec::new() });
         };
-        let name = CString::new(account.name.clone())?;
-        let groups = getgrouplist(&name, account.gid)?.into_iter().map(|gid| gid.as_raw());
-        let (gid, groups) = (account.gid.as_raw(), groups.collect());
-        Ok(Self { uid, gid, groups, account: Some(account) })
+        let own = groups(&groups_list).filter(|group| group.has(account.name));
+        let groups = std::iter::once(account.gid).chain(own.map(|group| group.gid)).collect();
+        let said = [("HOME", account.home), ("SHELL", account.shell)];
+        let named = ["USER", "LOGNAME"].map(|variable| (variable, account.name));
+        let variables = said.into_iter().chain(named).map(|(name, value)| (name, value.into()));
+        Ok(Self { uid, gid: account.gid, groups, variables: variables.collect() })
     }
 
     /// Does work as this user, with no right of root's left: also what it starts.
@@ -78,22 +97,77 @@ impl OtherUser {
 
     /// The variables that say who a user is.
     pub fn variables(&self) -> Vec<(&'static str, OsString)> {
-        let Some(User { name, dir, shell, .. }) = &self.account else { return Vec::new() };
-        let home = dir.clone().into_os_string();
-        let shell = shell.clone().into_os_string();
-        vec![("HOME", home), ("SHELL", shell), ("USER", name.into()), ("LOGNAME", name.into())]
+        self.variables.clone()
     }
 }
 
 /// Whether a group is a user's private one: it has the user's name, and no other member.
 pub(super) fn is_private_group(uid: u32, gid: u32) -> bool {
     // Containers run as any user in root's group.
-    let user = Some(uid).filter(|uid| *uid != 0);
-    let user = user.and_then(|uid| User::from_uid(uid.into()).ok().flatten());
-    let group = Group::from_gid(gid.into()).ok().flatten();
-    user.zip(group).is_some_and(|(user, group)| {
-        user.name == group.name && group.mem.iter().all(|member| *member == user.name)
+    let lists = (uid != 0).then(|| read(ACCOUNTS).ok().zip(read(GROUPS).ok())).flatten();
+    lists.is_some_and(|(accounts, groups)| is_private(&accounts, &groups, uid, gid))
+}
+
+fn is_private(account_list: &str, group_list: &str, uid: u32, gid: u32) -> bool {
+    let account = accounts(account_list).find(|account| account.uid == uid);
+    let group = groups(group_list).find(|group| group.gid == gid);
+    account.zip(group).is_some_and(|(account, group)| {
+        account.name == group.name && group.members().all(|member| member == account.name)
     })
+}
+
+/// A line of passwd(5).
+struct Account<'a> {
+    name: &'a str,
+    uid: u32,
+    gid: u32,
+    home: &'a str,
+    shell: &'a str,
+}
+
+/// A line of group(5).
+struct Group<'a> {
+    name: &'a str,
+    gid: u32,
+    list: &'a str,
+}
+
+impl<'a> Group<'a> {
+    fn members(&self) -> impl Iterator<Item = &'a str> + use<'a> {
+        self.list.split(',').map(str::trim).filter(|member| !member.is_empty())
+    }
+
+    fn has(&self, name: &str) -> bool {
+        self.members().any(|member| member == name)
+    }
+}
+
+fn accounts(list: &str) -> impl Iterator<Item = Account<'_>> {
+    entries(list).filter_map(|parts| {
+        let [name, _, uid, gid, _, home, shell] = parts.try_into().ok()?;
+        Some(Account { name, uid: uid.parse().ok()?, gid: gid.parse().ok()?, home, shell })
+    })
+}
+
+fn groups(list: &str) -> impl Iterator<Item = Group<'_>> {
+    entries(list).filter_map(|parts| {
+        let [name, _, gid, list] = parts.try_into().ok()?;
+        Some(Group { name, gid: gid.parse().ok()?, list })
+    })
+}
+
+/// The lines of a list, in their parts. What refers to another list (`+` and `-`, of NIS) is no entry.
+fn entries(list: &str) -> impl Iterator<Item = Vec<&str>> {
+    let is_entry = |line: &&str| !line.is_empty() && !line.starts_with(['+', '-', '#', ':']);
+    list.lines().filter(is_entry).map(|line| line.split(':').collect())
+}
+
+/// A list; nothing where there is none.
+fn read(path: &str) -> io::Result<String> {
+    match input::file(Path::new(path), MOST_BYTES) {
+        Err(error) if error.kind() == io::ErrorKind::NotFound => Ok(String::new()),
+        list => Ok(String::from_utf8_lossy(&list?).into_owned()),
+    }
 }
 
 /// Makes this thread another user's, with these capabilities of root's left, as far as a container has left them to root.
@@ -108,4 +182,34 @@ fn become_user(uid: u32, gid: u32, groups: &[u32], kept: CapabilitySet) -> io::R
     let inheritable = CapabilitySet::empty();
     let sets = CapabilitySets { effective: kept, permitted: kept, inheritable };
     Ok(set_capabilities(None, sets)?)
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    const ACCOUNTS: &str = "root:x:0:0:root:/root:/bin/sh\nann:x:1000:1000:Ann,,,:/home/ann:/bin/sh\n\
+                            bob:x:1001:1001::/:\n+::::::\nbroken:x:1002\n";
+    const GROUPS: &str =
+        "root:x:0:\nann:x:1000:\nbob:x:1001:bob,ann\n# x:x:7:\nbroken\n+:::\nown:x:1002:bob\n";
+
+    #[test]
+    fn accounts_and_groups_are_read_as_the_system_does() {
+        let bob = accounts(ACCOUNTS).find(|account| account.name == "bob").unwrap();
+        assert_eq!((bob.uid, bob.gid, bob.home, bob.shell), (1001, 1001, "/", ""));
+        assert_eq!(accounts(ACCOUNTS).count(), 3);
+        let names: Vec<_> = groups(GROUPS).map(|group| (group.name, group.gid)).collect();
+        assert_eq!(names, [("root", 0), ("ann", 1000), ("bob", 1001), ("own", 1002)]);
+        let of = |name: &str| groups(GROUPS).filter(|group| group.has(name)).count();
+        assert_eq!((of("bob"), of("ann"), of("")), (2, 1, 0));
+        for (uid, gid, expected) in [
+            (1000, 1000, true),
+            (1001, 1001, false),
+            (1001, 1002, false),
+            (1000, 1002, false),
+            (7, 1000, false),
+        ] {
+            assert_eq!(is_private(ACCOUNTS, GROUPS, uid, gid), expected, "{uid} {gid}");
+        }
+    }
 }
