@@ -99,6 +99,12 @@ impl Credential {
         (&self.name, self.version)
     }
 
+    /// Whether each value is the same as another credential's.
+    pub fn has_values_of(&self, other: &Self) -> bool {
+        let others = other.fields.iter().map(|(name, value)| (name, value.expose()));
+        self.fields.iter().map(|(name, value)| (name, value.expose())).eq(others)
+    }
+
     /// The values, or that of one field alone by the name that was asked for.
     pub fn values_of<'a>(
         &'a self,

@@ -2,19 +2,21 @@
 
 use std::io::IsTerminal as _;
 use std::path::{Path, PathBuf};
+use std::sync::Arc;
 use std::time::Duration;
 
 use serde_json::json;
-use tonic::transport::Channel;
 
 use super::Common;
 use super::credential::Credential;
 use super::endpoint::{Caller, Endpoint};
 use super::failure::{Failure, exit};
 use super::format::Format;
-use super::output::{self, Output, moment, print, properties, say};
-use super::patience::{PATIENCE, Patience};
+use super::output::{self, Output, moment, print, properties};
+use super::patience::PATIENCE;
 use super::private_file::write_private;
+use super::session::{Request, Session};
+use super::watch::{Delivery, Watch};
 use crate::grpc::pb;
 use crate::grpc::pb::step_service_client::StepServiceClient;
 use crate::model::Reference;
@@ -51,9 +53,6 @@ pub struct Get {
 /// A daemon that restarts is back long before, and no tool gives up on its helper earlier.
 pub(super) const TIMEOUT: &str = "10s";
 
-/// How long a Watch waits for a daemon that is away.
-const AWAY: Duration = Duration::from_secs(300);
-
 impl Get {
     pub(super) async fn run(self, common: &Common) -> Result<(), Failure> {
         let reference: Reference = self.reference.parse()?;
@@ -69,9 +68,9 @@ impl Get {
         }
         let fields: Vec<String> = self.field.into_iter().collect();
         if self.watch {
-            let endpoint = Endpoint::find(Caller::Step, common.state.as_deref())?;
-            let channel = endpoint.connect_within(&mut Patience::of(self.timeout)).await?;
-            return watch(&endpoint, channel, reference, fields, self.ttl).await;
+            let session = Arc::new(Session::open(common, self.timeout).await?);
+            let request = Request::of(reference, fields);
+            return watch(Watch::new(session, request, self.ttl)).await;
         }
         let credential = resolve(common, self.timeout, reference, fields, self.ttl).await?;
         let document = format.render(&credential)?;
@@ -115,54 +114,16 @@ pub(super) async fn within<T>(
     })
 }
 
-/// Prints every version of a Watch until it ends for a reason. A daemon that is away is waited for: the step
-/// is open when it comes back.
-async fn watch(
-    endpoint: &Endpoint,
-    mut channel: Channel,
-    reference: Reference,
-    fields: Vec<String>,
-    ttl: Option<Duration>,
-) -> Result<(), Failure> {
-    let request = pb::WatchRequest { request: Some(Credential::request(&reference, fields, ttl)) };
-    let mut printed = None;
+/// Prints every version until the Watch ends for a reason.
+async fn watch(mut watch: Watch) -> Result<(), Failure> {
     loop {
-        let ended = follow(channel, &request, &reference, &mut printed).await;
-        let Err(failure) = ended else { return Ok(()) };
-        let mut patience = Patience::of(AWAY);
-        if printed.is_none() || !patience.allows(&failure).await {
-            return Err(failure);
-        }
-        say(&format!("{}; trying again", failure.message));
-        channel = endpoint.connect_within(&mut patience).await?;
-    }
-}
-
-/// Prints the deliveries of one stream but for what was printed last.
-async fn follow(
-    channel: Channel,
-    request: &pb::WatchRequest,
-    reference: &Reference,
-    printed: &mut Option<(String, i64)>,
-) -> Result<(), Failure> {
-    let mut client = StepServiceClient::new(channel);
-    let mut deliveries = client.watch(request.clone()).await?.into_inner();
-    let mut is_first = true;
-    while let Some(delivery) = deliveries.message().await? {
-        let response = delivery.credential.unwrap_or_default();
-        let version = Some((response.name.clone(), response.version));
-        let is_repeated = std::mem::take(&mut is_first) && *printed == version;
-        *printed = version;
-        if is_repeated {
-            continue;
-        }
-        let mut line = Credential::from_response(reference.clone(), response)?.to_json();
+        let Delivery { credential, skipped_versions } = watch.next().await?;
+        let mut line = credential.to_json();
         if let Some(line) = line.as_object_mut() {
-            line.insert("skipped_versions".to_owned(), json!(delivery.skipped_versions));
+            line.insert("skipped_versions".to_owned(), json!(skipped_versions));
         }
         output::line(&line.to_string())?;
     }
-    Ok(())
 }
 
 /// `keyhatch whoami`

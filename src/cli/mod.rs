@@ -28,6 +28,7 @@ mod helper;
 mod identity_file;
 mod import;
 mod init;
+mod inject;
 mod integration;
 mod journal;
 mod kek;
@@ -58,6 +59,7 @@ mod step_run;
 pub mod texts;
 mod values;
 mod variable;
+mod watch;
 
 use std::path::PathBuf;
 use std::pin::Pin;
@@ -131,6 +133,8 @@ enum Command {
     Get(get::Get),
     /// Run a command with credentials in its environment, as a step
     Exec(exec::Exec),
+    /// Fill a template that holds references with their values, as a step
+    Inject(inject::Inject),
     /// Answer git, docker, kubectl or an AWS profile in its own protocol, as a step
     Helper(helper::Helper),
     /// Say who this step is to the broker
@@ -234,6 +238,7 @@ fn dispatch(common: &Common, command: Command) -> Result<u8, Failure> {
         Command::Init(init) => init.run(common).map(|()| 0),
         Command::Serve(serve) => serve.run(common).map(|()| 0),
         Command::Exec(exec) => exec.run(common),
+        Command::Inject(inject) => block_on(inject.run(common)).map(|()| 0),
         Command::Helper(helper) => block_on(helper.run(common)),
         Command::Step(step) => block_on(step.run(common)),
         Command::Key(key) => key.run(common).map(|()| 0),

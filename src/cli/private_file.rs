@@ -1,6 +1,6 @@
 //! Files that hold values: for their owner alone, and there as a whole or not at all.
 
-use std::ffi::OsString;
+use std::ffi::{OsStr, OsString};
 use std::fs::{File, Metadata};
 use std::io::{self, Write as _};
 use std::os::fd::OwnedFd;
@@ -8,14 +8,15 @@ use std::os::unix::fs::MetadataExt as _;
 use std::path::Path;
 
 use rustix::fs::{
-    AtFlags, Gid, Mode, OFlags, Uid, fchmod, fchown, fstat, open, openat, statat, unlinkat,
+    AtFlags, Gid, Mode, OFlags, Uid, fchmod, fchown, fstat, open, openat, renameat, statat,
+    unlinkat,
 };
 use rustix::io::Errno;
 use rustix::process::geteuid;
 
 use super::failure::{Failure, exit};
 use super::output::say;
-use crate::sys::copy_list;
+use crate::sys::{copy_list, copy_list_of_open};
 
 /// Writes a file in place of the one that is there, with its owner, group, mode and access control list. Where there
 /// is none, or others may use it, the file is of mode 0600.
@@ -105,31 +106,68 @@ impl TemporaryFile {
         let Some(name) = path.file_name() else { return Err(in_the_way(path)) };
         let flags = OFlags::PATH | OFlags::DIRECTORY | OFlags::CLOEXEC;
         let directory = open(directory_of(path), flags, Mode::empty()).map_err(failed)?;
+        Self::write_in(directory, name.to_owned(), content).map_err(|error| match error.kind() {
+            io::ErrorKind::AlreadyExists => in_the_way(path),
+            _ => unwritable(path, &error),
+        })
+    }
+
+    fn write_in(directory: OwnedFd, name: OsString, content: &[u8]) -> io::Result<Self> {
         let flags = OFlags::WRONLY | OFlags::CREATE | OFlags::EXCL | OFlags::CLOEXEC;
-        let opened = openat(&directory, name, flags, Mode::RUSR | Mode::WUSR);
-        let file = opened.map_err(|error| match error {
-            Errno::EXIST => in_the_way(path),
-            error => failed(error),
-        })?;
+        let file = openat(&directory, &name, flags, Mode::RUSR | Mode::WUSR)?;
         // From here on it is removed, whatever happens.
-        let mut written = Self { directory, name: name.to_owned(), file: file.into() };
-        written.file.write_all(content).map_err(|error| unwritable(path, &error))?;
+        let mut written = Self { directory, name, file: file.into() };
+        written.file.write_all(content)?;
         Ok(written)
     }
 
-    fn remove(&self) -> Result<(), Errno> {
-        let (ours, found) =
-            (fstat(&self.file)?, statat(&self.directory, &self.name, AtFlags::SYMLINK_NOFOLLOW)?);
-        match (ours.st_dev, ours.st_ino) == (found.st_dev, found.st_ino) {
-            true => unlinkat(&self.directory, &self.name, AtFlags::empty()),
-            false => Ok(()),
+    /// A file beside this one with another content, and with the owner, mode and access control list that this one has by
+    /// now: it can take this one's place. Its name is this one's with a dot before and `.keyhatch` behind.
+    ///
+    /// # Errors
+    /// If it cannot be written.
+    pub fn write_beside(&self, content: &[u8]) -> io::Result<Self> {
+        let name = [OsStr::new("."), &self.name, OsStr::new(".keyhatch")];
+        let name = name.into_iter().collect::<OsString>();
+        // A run that was killed may have left it behind.
+        let _ = unlinkat(&self.directory, &name, AtFlags::empty());
+        let written = Self::write_in(self.directory.try_clone()?, name, content)?;
+        let (found, made) = (fstat(&self.file)?, fstat(&written.file)?);
+        if (found.st_uid, found.st_gid) != (made.st_uid, made.st_gid) {
+            let owner = (Uid::from_raw(found.st_uid), Gid::from_raw(found.st_gid));
+            fchown(&written.file, Some(owner.0), Some(owner.1))?;
         }
+        fchmod(&written.file, Mode::from_raw_mode(found.st_mode))?;
+        copy_list_of_open(&self.file, &written.file)?;
+        Ok(written)
+    }
+
+    /// Puts a file in the place of this one, so that readers see either as a whole. Says whether that was done: what
+    /// has taken this one's place stays.
+    ///
+    /// # Errors
+    /// If it cannot be renamed.
+    pub fn replace_by(&mut self, mut other: Self) -> io::Result<bool> {
+        if !self.is_there() {
+            return Ok(false);
+        }
+        renameat(&other.directory, &other.name, &self.directory, &self.name)?;
+        std::mem::swap(&mut self.file, &mut other.file);
+        Ok(true)
+    }
+
+    fn is_there(&self) -> bool {
+        let found = statat(&self.directory, &self.name, AtFlags::SYMLINK_NOFOLLOW);
+        let ours = fstat(&self.file).ok().map(|ours| (ours.st_dev, ours.st_ino));
+        ours.is_some() && ours == found.ok().map(|found| (found.st_dev, found.st_ino))
     }
 }
 
 impl Drop for TemporaryFile {
     fn drop(&mut self) {
-        let _ = self.remove();
+        if self.is_there() {
+            let _ = unlinkat(&self.directory, &self.name, AtFlags::empty());
+        }
     }
 }
 
@@ -154,6 +192,7 @@ fn in_the_way(path: &Path) -> Failure {
     Failure::new("FILE", text, exit::FAILED)
 }
 
-fn unwritable(path: &Path, error: &io::Error) -> Failure {
+/// Why a file is not written.
+pub fn unwritable(path: &Path, error: &io::Error) -> Failure {
     Failure::new("FILE", format!("{} cannot be written: {error}", path.display()), exit::FAILED)
 }

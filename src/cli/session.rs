@@ -12,6 +12,7 @@ use super::credential::Credential;
 use super::endpoint::{Caller, Endpoint};
 use super::failure::{Failure, exit};
 use super::format::{URI_FIELD, add_uri, may_have_uri};
+use super::output::say;
 use super::patience::Patience;
 use crate::model::Reference;
 
@@ -56,17 +57,57 @@ impl Part {
 }
 
 /// One question to the broker.
-struct Request<'a> {
-    reference: &'a Reference,
+pub struct Request {
+    /// What it is about.
+    pub reference: Reference,
     part: Part,
-    fields: Vec<String>,
+    /// These fields, or all there are.
+    pub fields: Vec<String>,
+}
+
+impl Request {
+    /// A question about these fields, or all there are.
+    pub fn of(reference: Reference, fields: Vec<String>) -> Self {
+        let part = Part::of(&reference, &fields);
+        let mut request = Self { reference, part, fields: Vec::new() };
+        request.add(fields);
+        request
+    }
+
+    fn add(&mut self, fields: Vec<String>) {
+        for field in fields.into_iter().filter(|_| self.part == Part::Fields) {
+            if !self.fields.contains(&field) {
+                self.fields.push(field);
+            }
+        }
+    }
+
+    /// Adds to an answer what the broker does not give, but what is made of it.
+    ///
+    /// # Errors
+    /// As [`add_uri`].
+    pub fn complete(&self, credential: &mut Credential) -> Result<(), Failure> {
+        match self.part {
+            Part::WithUri => add_uri(credential),
+            Part::Everything | Part::Fields => Ok(()),
+        }
+    }
 }
 
 /// A connection that is made again when it is gone.
 pub struct Session {
     endpoint: Endpoint,
     patience: Duration,
-    channel: Mutex<Channel>,
+    connection: Mutex<Connection>,
+}
+
+/// A connection of a session.
+#[derive(Clone)]
+pub struct Connection {
+    /// For requests.
+    pub channel: Channel,
+    /// How many there were before.
+    number: u64,
 }
 
 impl Session {
@@ -77,12 +118,40 @@ impl Session {
     pub async fn open(common: &Common, patience: Duration) -> Result<Self, Failure> {
         let endpoint = Endpoint::find(Caller::Step, common.state.as_deref())?;
         let channel = endpoint.connect_within(&mut Patience::of(patience)).await?;
-        Ok(Self { endpoint, patience, channel: Mutex::new(channel) })
+        let connection = Mutex::new(Connection { channel, number: 0 });
+        Ok(Self { endpoint, patience, connection })
+    }
+
+    /// How long a broker that is away is waited for.
+    pub fn patience(&self) -> Patience {
+        Patience::of(self.patience)
     }
 
     /// The connection as it is now.
-    pub async fn channel(&self) -> Channel {
-        self.channel.lock().await.clone()
+    pub async fn connection(&self) -> Connection {
+        self.connection.lock().await.clone()
+    }
+
+    /// A connection in the place of one that has failed: a new one, unless there is one already. Says what it is for,
+    /// where that is given.
+    ///
+    /// # Errors
+    /// As [`Endpoint::connect`].
+    pub async fn another(
+        &self,
+        failed: &Connection,
+        patience: &mut Patience,
+        said: Option<&Failure>,
+    ) -> Result<Connection, Failure> {
+        let mut newest = self.connection.lock().await;
+        if newest.number == failed.number {
+            if let Some(failure) = said {
+                say(&format!("{}; trying again", failure.message));
+            }
+            let channel = self.endpoint.connect_within(patience).await?;
+            *newest = Connection { channel, number: failed.number + 1 };
+        }
+        Ok(newest.clone())
     }
 
     /// Resolves a reference; by a new connection if the broker is not there on this one.
@@ -94,15 +163,15 @@ impl Session {
         reference: &Reference,
         fields: Vec<String>,
     ) -> Result<Credential, Failure> {
-        let mut patience = Patience::of(self.patience);
-        let mut channel = self.channel().await;
+        let mut patience = self.patience();
+        let mut connection = self.connection().await;
         loop {
+            let channel = connection.channel.clone();
             let resolved =
                 Credential::resolve(channel, reference.clone(), fields.clone(), None).await;
             match resolved {
                 Err(failure) if patience.allows(&failure).await => {
-                    channel = self.endpoint.connect_within(&mut patience).await?;
-                    *self.channel.lock().await = channel.clone();
+                    connection = self.another(&connection, &mut patience, None).await?;
                 }
                 resolved => return resolved,
             }
@@ -115,30 +184,13 @@ impl Session {
     /// # Errors
     /// As [`Credential::resolve`], or if something changes too often to be read.
     pub async fn resolve_all(&self, wants: &[Want<'_>]) -> Result<Vec<Arc<Credential>>, Failure> {
-        let mut requests: Vec<Request<'_>> = Vec::new();
-        let mut places = Vec::new();
-        for (reference, wanted) in wants {
-            let part = Part::of(reference, wanted);
-            let is_for = |other: &Request<'_>| other.reference == *reference && other.part == part;
-            let place = requests.iter().position(is_for).unwrap_or(requests.len());
-            places.push(place);
-            if place == requests.len() {
-                requests.push(Request { reference, part, fields: Vec::new() });
-            }
-            let Some(Request { fields, .. }) = requests.get_mut(place) else { continue };
-            for field in wanted.iter().filter(|_| part == Part::Fields) {
-                if !fields.contains(field) {
-                    fields.push(field.clone());
-                }
-            }
-        }
+        let (requests, places) = requests(wants);
         for _ in 0..MOST_READS {
             let (mut versions, mut resolved) = (Versions::default(), Vec::new());
-            for Request { reference, part, fields } in &requests {
-                let mut credential = self.resolve(reference, fields.clone()).await?;
-                if *part == Part::WithUri {
-                    add_uri(&mut credential)?;
-                }
+            for request in &requests {
+                let mut credential =
+                    self.resolve(&request.reference, request.fields.clone()).await?;
+                request.complete(&mut credential)?;
                 resolved.push(Arc::new(credential));
             }
             if resolved.iter().all(|credential| versions.agree(credential)) {
@@ -150,6 +202,23 @@ impl Session {
         }
         Err(changing())
     }
+}
+
+/// What to ask for, and where in that each of those wants finds its answer.
+pub fn requests(wants: &[Want<'_>]) -> (Vec<Request>, Vec<usize>) {
+    let (mut requests, mut places) = (Vec::<Request>::new(), Vec::new());
+    for (reference, wanted) in wants {
+        let request = Request::of((*reference).clone(), wanted.to_vec());
+        let is_for =
+            |other: &Request| other.reference == request.reference && other.part == request.part;
+        let place = requests.iter().position(is_for).unwrap_or(requests.len());
+        places.push(place);
+        match requests.get_mut(place) {
+            None => requests.push(request),
+            Some(known) => known.add(request.fields),
+        }
+    }
+    (requests, places)
 }
 
 /// Something has a new version whenever it is read.

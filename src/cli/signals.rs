@@ -1,5 +1,7 @@
 //! The signals of a process that runs a command: the command gets what the process was sent.
 
+use std::time::Duration;
+
 use nix::unistd::getsid;
 use rustix::process::{Pid, Signal, WaitOptions, WaitStatus, getpid, kill_process};
 use rustix_libc_wrappers::process::SignalExt as _;
@@ -37,11 +39,16 @@ const HARMLESS: [Signal; 7] = [
     Signal::WINCH,
 ];
 
+/// With these a process is told to end.
+const ENDING: [Signal; 3] = [Signal::INT, Signal::QUIT, Signal::TERM];
+
 /// Every signal that can be passed on. Listening is for the rest of this process's life: signals no longer end it.
 pub struct Signals {
     arrived: UnboundedReceiver<Arrived>,
     /// This process has stopped after the command, and goes on now.
     was_stopped: bool,
+    /// Whether this process was told to end, and so was the command.
+    pub is_ending: bool,
 }
 
 /// A signal, and whether the kernel sent it to a whole group.
@@ -78,7 +85,7 @@ impl Signals {
                 }
             }
         })?;
-        Ok(Self { arrived, was_stopped: false })
+        Ok(Self { arrived, was_stopped: false, is_ending: false })
     }
 
     /// Passes signals on to the command until it has ended; 128 + N if signal N ended it. As process 1, and wherever
@@ -97,6 +104,7 @@ impl Signals {
                 }
                 continue;
             }
+            self.is_ending |= ENDING.contains(&signal);
             // The shell that lets this process go on lets its whole group go on.
             let has_it = signal == Signal::CONT
                 && std::mem::take(&mut self.was_stopped)
@@ -106,6 +114,29 @@ impl Signals {
                 let _ = kill_process(command, signal);
             }
         }
+    }
+
+    /// Ends the command, by force after this time. Gives its exit code if it is not to be begun again: it has ended by
+    /// itself before, or this process was told to end meanwhile.
+    ///
+    /// # Errors
+    /// If the command is not this process's child.
+    pub async fn end(&mut self, command: Pid, patience: Duration) -> Result<Option<u8>, Failure> {
+        if let Some(status) = reap(command)?.filter(|status| !status.stopped()) {
+            return Ok(Some(exit_code(status)));
+        }
+        for signal in [Signal::TERM, Signal::CONT] {
+            let _ = kill_process(command, signal);
+        }
+        let ended = tokio::time::timeout(patience, self.pass_on(command)).await;
+        let code = match ended {
+            Ok(code) => code?,
+            Err(_) => {
+                let _ = kill_process(command, Signal::KILL);
+                self.pass_on(command).await?
+            }
+        };
+        Ok(self.is_ending.then_some(code))
     }
 
     /// Waits for a signal that means this process, the command having ended.

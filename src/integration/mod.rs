@@ -5,7 +5,7 @@ mod expiry;
 mod findings;
 mod own;
 mod schema;
-mod template;
+pub mod template;
 
 use std::collections::BTreeMap;
 use std::sync::LazyLock;

@@ -4,27 +4,55 @@
 //! error when the connection is written. Only a name may stand between the braces, as in Datadog's own
 //! runner: "`{{ }}`, `{{ .. }}`, `{{ a/b }}`" are errors there, too.
 
+/// A part of a text.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Part<'a> {
+    /// As it is.
+    Text(&'a str),
+    /// What stands between `{{` and `}}`.
+    Reference(&'a str),
+    /// A `{{` without its `}}`; the last part.
+    Unclosed,
+}
+
+/// The parts of a text, in its order.
+pub fn parts(text: &str) -> Vec<Part<'_>> {
+    let (mut parts, mut rest) = (Vec::new(), text);
+    while let Some((before, inside)) = rest.split_once("{{") {
+        parts.push(Part::Text(before));
+        let Some((reference, after)) = inside.split_once("}}") else {
+            parts.push(Part::Unclosed);
+            return parts;
+        };
+        parts.push(Part::Reference(reference));
+        rest = after;
+    }
+    parts.push(Part::Text(rest));
+    parts
+}
+
 /// The names that a text refers to.
 ///
 /// # Errors
 /// What is wrong with its braces.
 pub fn references(text: &str) -> Result<Vec<&str>, &'static str> {
-    let mut names = Vec::new();
-    let mut rest = text;
-    while let Some((_, inside)) = rest.split_once("{{") {
-        let (name, after) = inside.split_once("}}").ok_or("a {{ has no }}")?;
-        let name = name.trim();
-        let is_name = name.starts_with(|c: char| c.is_ascii_alphabetic())
-            && name.bytes().all(|byte| byte.is_ascii_alphanumeric());
-        if !is_name {
-            return Err(
-                "between {{ and }} stands a token's name: letters and digits, starting with a letter",
-            );
-        }
-        names.push(name);
-        rest = after;
+    let names = parts(text).into_iter().filter_map(|part| match part {
+        Part::Text(_) => None,
+        Part::Reference(name) => Some(token(name.trim())),
+        Part::Unclosed => Some(Err("a {{ has no }}")),
+    });
+    names.collect()
+}
+
+fn token(name: &str) -> Result<&str, &'static str> {
+    let is_name = name.starts_with(|c: char| c.is_ascii_alphabetic())
+        && name.bytes().all(|byte| byte.is_ascii_alphanumeric());
+    match is_name {
+        true => Ok(name),
+        false => Err(
+            "between {{ and }} stands a token's name: letters and digits, starting with a letter",
+        ),
     }
-    Ok(names)
 }
 
 #[cfg(test)]

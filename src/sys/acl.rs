@@ -20,8 +20,8 @@ use std::os::fd::{AsFd, AsRawFd as _, BorrowedFd};
 use std::path::Path;
 
 use rustix::fs::{
-    AtFlags, CWD, Gid, Mode, Uid, XattrFlags, chmod, chownat, fgetxattr_query, fsetxattr, getxattr,
-    lgetxattr, setxattr,
+    AtFlags, CWD, Gid, Mode, Uid, XattrFlags, chmod, chownat, fgetxattr, fgetxattr_query,
+    fsetxattr, getxattr, lgetxattr, setxattr,
 };
 use rustix::io::Errno;
 
@@ -121,8 +121,20 @@ pub(super) fn is_extended(file: BorrowedFd<'_>) -> bool {
 /// # Errors
 /// If it cannot be read, or set.
 pub fn copy_list(from: &Path, to: impl AsFd) -> io::Result<()> {
+    copy(to, |list| lgetxattr(from, ATTRIBUTE, list))
+}
+
+/// The same of two open files.
+///
+/// # Errors
+/// As [`copy_list`].
+pub fn copy_list_of_open(from: impl AsFd, to: impl AsFd) -> io::Result<()> {
+    copy(to, |list| fgetxattr(from, ATTRIBUTE, list))
+}
+
+fn copy(to: impl AsFd, read: impl FnOnce(&mut [u8]) -> Result<usize, Errno>) -> io::Result<()> {
     let mut list = vec![0; MAX_LIST_BYTES];
-    let length = match lgetxattr(from, ATTRIBUTE, list.as_mut_slice()) {
+    let length = match read(list.as_mut_slice()) {
         Err(Errno::NODATA | Errno::OPNOTSUPP) => return Ok(()),
         read => read?,
     };

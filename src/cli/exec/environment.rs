@@ -4,6 +4,7 @@ use std::collections::{BTreeMap, BTreeSet};
 use std::ffi::{OsStr, OsString};
 use std::os::unix::ffi::OsStrExt as _;
 use std::process::Command;
+use std::sync::Arc;
 
 use super::wanted::Wanted;
 use crate::cli::credential::Credential;
@@ -19,9 +20,11 @@ const PRISTINE: [&str; 9] =
 const PROXIES: [&str; 4] = ["HTTP_PROXY", "http_proxy", "ALL_PROXY", "all_proxy"];
 const NO_PROXY: [&str; 2] = ["NO_PROXY", "no_proxy"];
 
-/// What is set and what is taken away.
+/// What is set and what is taken away, and what that is made of.
 pub struct Environment {
     pristine: bool,
+    wanted: Arc<[Wanted]>,
+    taken: Vec<Arc<Credential>>,
     set: BTreeMap<String, OsString>,
     /// By what each variable is set.
     givers: BTreeMap<String, Giver>,
@@ -37,9 +40,49 @@ struct Giver {
 }
 
 impl Environment {
-    /// The environment that this process has, or next to nothing of it.
-    pub fn inherited(pristine: bool) -> Self {
-        Self { pristine, set: BTreeMap::new(), givers: BTreeMap::new(), unset: BTreeSet::new() }
+    /// The environment that this process has, or next to nothing of it, what was wanted of credentials, and what leads
+    /// the command's tools to the listener.
+    ///
+    /// # Errors
+    /// If a value cannot stand in a variable, or two are for one variable.
+    pub fn of(
+        pristine: bool,
+        wanted: Arc<[Wanted]>,
+        taken: &[Arc<Credential>],
+        listener: Option<&Listener>,
+    ) -> Result<Self, Failure> {
+        let (set, givers, unset) = (BTreeMap::new(), BTreeMap::new(), BTreeSet::new());
+        let parts = Arc::clone(&wanted);
+        let mut environment = Self { pristine, wanted, taken: taken.to_vec(), set, givers, unset };
+        for (wanted, credential) in parts.iter().zip(taken) {
+            environment.add(wanted, credential)?;
+        }
+        if let Some(listener) = listener {
+            environment.serve(listener)?;
+        }
+        Ok(environment)
+    }
+
+    /// The same of other credentials.
+    ///
+    /// # Errors
+    /// As [`Environment::of`].
+    pub fn with(
+        &self,
+        taken: &[Arc<Credential>],
+        listener: Option<&Listener>,
+    ) -> Result<Self, Failure> {
+        Self::of(self.pristine, Arc::clone(&self.wanted), taken, listener)
+    }
+
+    /// Whether these credentials have the values that it was made of.
+    pub fn is_of(&self, taken: &[Arc<Credential>]) -> bool {
+        self.taken.iter().zip(taken).all(|(ours, other)| ours.has_values_of(other))
+    }
+
+    /// How many credentials it is made of.
+    pub fn parts(&self) -> usize {
+        self.wanted.len()
     }
 
     /// Sets what was wanted of a credential, and takes away what would stand in its way. What stands in a file comes
@@ -47,7 +90,7 @@ impl Environment {
     ///
     /// # Errors
     /// If a value cannot stand in a variable, or a variable is set already.
-    pub fn add(&mut self, wanted: &Wanted, credential: &Credential) -> Result<(), Failure> {
+    fn add(&mut self, wanted: &Wanted, credential: &Credential) -> Result<(), Failure> {
         let giver = Giver {
             reference: wanted.reference.clone(),
             is_of_file: wanted.is_of_file,
@@ -92,7 +135,7 @@ impl Environment {
     ///
     /// # Errors
     /// If a variable is set already.
-    pub fn serve(&mut self, listener: &Listener) -> Result<(), Failure> {
+    fn serve(&mut self, listener: &Listener) -> Result<(), Failure> {
         for name in listener.shadowing() {
             if self.set.contains_key(&name) {
                 say(&format!("warning: {name} is set by --env, and tools prefer it to --serve"));

@@ -3,7 +3,9 @@
 //! | file | |
 //! |---|---|
 //! | `wanted` | what is asked for |
-//! | `environment` | the command's variables |
+//! | `environment`, `files` | the command's variables and files |
+//! | `follow` | what of it has a new version |
+//! | `running` | the command from its start to its end |
 //! | `streams` | which of the command's streams are masked |
 //! | `parts`, `pem` | what of a value is secret |
 //! | `forms` | how programs print it |
@@ -11,42 +13,41 @@
 
 mod environment;
 mod escapes;
+mod files;
+mod follow;
 mod forms;
 mod literals;
 mod mask;
 mod output;
 mod parts;
 mod pem;
+mod running;
 mod streams;
 mod wanted;
 
 use std::ffi::OsString;
 use std::net::SocketAddrV4;
-use std::os::unix::process::CommandExt as _;
 use std::path::PathBuf;
-use std::process::Command;
 use std::sync::Arc;
 use std::time::Duration;
 
-use rustix::process::Pid;
-
 pub use mask::Masks;
 pub use parts::{LEAST_BYTES, Unmasked};
-pub use wanted::{Served, Wanted, WantedFile};
+pub use wanted::{MAX_FILE_BYTES, Served, Wanted, WantedFile, WantedValue};
 
-use super::child;
 use super::credential::Credential;
 use super::failure::{Failure, exit};
 use super::get::{parse_duration, within};
 use super::listener::{Listener, RelayInput, parse_place};
 use super::output::say;
-use super::private_file::TemporaryFile;
-use super::session::Session;
+use super::session::{Session, Want};
 use super::signals::Signals;
 use super::{Common, block_on};
 use environment::Environment;
-use output::Outputs;
-use streams::{Mask, Stream, Streams};
+use files::Files;
+use follow::{Follow, Followed};
+use running::Running;
+use streams::{Mask, Streams};
 
 /// Arguments of `exec`.
 #[derive(clap::Args)]
@@ -93,6 +94,15 @@ pub struct Exec {
     /// common values are not found.
     #[arg(long, value_enum, value_name = "WHEN", num_args = 0..=1, default_value = "auto", default_missing_value = "always")]
     mask: Mask,
+    /// Follow new versions of what --env and --file name: write the files anew, each replaced as a whole, and, if a value
+    /// has changed, send the command a signal such as HUP, or end it by TERM and begin it again: restart. Variables of a
+    /// command that runs stay as they are, so new ones take restart. What is revoked or removed is said on stderr, and the
+    /// command keeps what it has.
+    #[arg(long, value_parser = Follow::parse, value_name = "HOW", num_args = 0..=1, default_missing_value = "files")]
+    follow: Option<Follow>,
+    /// How long the command may take to end before it is begun again; then it is killed.
+    #[arg(long, value_parser = parse_duration, default_value = "30s", requires = "follow")]
+    stop_timeout: Duration,
     /// The same as --mask never.
     #[arg(long, conflicts_with = "mask")]
     no_mask: bool,
@@ -110,18 +120,6 @@ struct Asked {
     files: Vec<WantedFile>,
     served: Vec<Served>,
     relay: Option<RelayInput>,
-}
-
-/// What the command is run with, and what outlives its start.
-struct Prepared {
-    command: Vec<OsString>,
-    environment: Environment,
-    files: Vec<TemporaryFile>,
-    listener: Option<Listener>,
-    masks: Arc<Masks>,
-    /// What is masked.
-    streams: Vec<Stream>,
-    signals: Signals,
 }
 
 impl Exec {
@@ -151,27 +149,43 @@ impl Exec {
         let served = served.collect::<Result<Vec<_>, _>>()?;
         let serves_relay = served.contains(&Served::Relay);
         let relay = RelayInput::read(serves_relay, self.spec.as_deref(), &self.parameter)?;
+        let has_variables = self.follow == Some(Follow::Restart) && !wanted.is_empty();
+        if self.follow.is_some() && files.is_empty() && !has_variables {
+            return Err(Failure::usage(
+                "--follow is for --file, since the variables of a command that runs do not change; for --env write \
+                 --follow restart",
+            ));
+        }
         Ok(Asked { wanted, files, served, relay })
     }
 
-    async fn prepare(&self, common: &Common) -> Result<Prepared, Failure> {
+    /// Everything that is wanted, and what comes after that if it is followed.
+    async fn take(
+        &self,
+        common: &Common,
+        session: &Arc<Session>,
+        wants: &[Want<'_>],
+    ) -> Result<(Vec<Arc<Credential>>, Option<(Follow, Followed)>), Failure> {
+        let Some(how) = self.follow else { return Ok((session.resolve_all(wants).await?, None)) };
+        let followed = Followed::begin(common, self.timeout, session, wants).await?;
+        Ok((followed.given().to_vec(), Some((how, followed))))
+    }
+
+    async fn prepare(&self, common: &Common) -> Result<Running, Failure> {
         let Asked { wanted, files, served, relay } = self.asked()?;
         let mask = if self.no_mask { Mask::Never } else { self.mask };
         let Streams { masked: streams, spares_a_file } = Streams::of_this_process(mask);
         let masks = Arc::<Masks>::default();
         let masked = (!streams.is_empty()).then_some(masks.as_ref());
         let session = Arc::new(Session::open(common, self.timeout).await?);
-        let mut environment = Environment::inherited(self.pristine);
         let for_env = wanted.iter().map(|wanted| (&wanted.reference, wanted.fields.as_slice()));
-        let for_files = files.iter().map(|file| (&file.reference, file.field.as_slice()));
-        let taken = session.resolve_all(&for_env.chain(for_files).collect::<Vec<_>>()).await?;
+        let for_files = files.iter().map(|file| file.value.want());
+        let wants: Vec<_> = for_env.chain(for_files).collect();
+        let (taken, following) = self.take(common, &session, &wants).await?;
         for credential in &taken {
             mask_values(masked, credential)?;
         }
         let (for_env, for_files) = taken.split_at_checked(wanted.len()).unwrap_or_default();
-        for (wanted, credential) in wanted.iter().zip(for_env) {
-            environment.add(wanted, credential)?;
-        }
         let listener = match served.is_empty() {
             true => None,
             false => Some({
@@ -180,56 +194,28 @@ impl Exec {
                 Listener::start(served, relay, Arc::clone(&session), masks, place).await?
             }),
         };
-        if let Some(listener) = &listener {
-            environment.serve(listener)?;
-        }
+        let environment =
+            Environment::of(self.pristine, wanted.into(), for_env, listener.as_ref())?;
         // Last: what goes wrong before leaves nothing behind, and what ends this afterwards is heard.
         let signals = Signals::listen().map_err(Failure::from)?;
-        let mut written = Vec::new();
-        for (file, credential) in files.iter().zip(for_files) {
-            for (_, value) in credential.values_of(file.field.as_deref()) {
-                written.push(TemporaryFile::write(&file.path, value.expose())?);
-            }
-        }
+        let files = Files::write(files, for_files)?;
         if spares_a_file {
             say(
                 "stdout is a file, and nothing that is written to it is masked; --mask always masks that, too",
             );
         }
-        let command = self.command.clone();
-        Ok(Prepared { command, environment, files: written, listener, masks, streams, signals })
-    }
-}
-
-impl Prepared {
-    async fn run(mut self) -> Result<u8, Failure> {
-        let before = |failure: Failure| failure.with_exit_code(exit::BEFORE_COMMAND);
-        if self.files.is_empty() && self.listener.is_none() && self.streams.is_empty() {
-            // Nothing has to outlive the start of the command, so this process becomes it.
-            let set_up = |command: &mut Command| {
-                self.environment.apply(command);
-                Ok(())
-            };
-            return child::start(&self.command, set_up, |command| Err(command.exec()));
-        }
-        let mut outputs = Outputs::open(&self.streams, &self.masks).map_err(before)?;
-        let set_up = |command: &mut Command| {
-            self.environment.apply(command);
-            outputs.attach(command)
-        };
-        let child = child::start(&self.command, set_up, Command::spawn)?;
-        outputs.begun();
-        let code = self.signals.pass_on(Pid::from_child(&child)).await?;
-        // Whoever reads it may take long; a signal means this process now.
-        let rest = tokio::task::spawn_blocking(|| outputs.finish());
-        tokio::select! {
-            _ = rest => Ok(code),
-            signal = self.signals.ending() => {
-                // The files go, the thread does not: it would be waited for.
-                drop(self.files);
-                std::process::exit(128 + signal?.as_raw())
-            }
-        }
+        let (command, stop_timeout) = (self.command.clone(), self.stop_timeout);
+        Ok(Running {
+            command,
+            environment,
+            files,
+            following,
+            stop_timeout,
+            listener,
+            masks,
+            streams,
+            signals,
+        })
     }
 }
 

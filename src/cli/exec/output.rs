@@ -37,7 +37,7 @@ enum Waited {
 /// The streams of a command that are masked.
 pub struct Outputs {
     copies: Vec<JoinHandle<bool>>,
-    /// Closed when the command has begun, which has its own.
+    /// What the command writes to, and the next if it is begun again.
     pipes: Vec<(Stream, PipeWriter)>,
     /// Closed when the command has ended.
     ended: PipeWriter,
@@ -80,14 +80,9 @@ impl Outputs {
         Ok(())
     }
 
-    /// The command has begun: the streams end with it and the processes that it has begun.
-    pub fn begun(&mut self) {
-        self.pipes.clear();
-    }
-
     /// Waits for the rest of the output once the command has ended.
     pub fn finish(self) {
-        drop(self.ended);
+        drop((self.pipes, self.ended));
         // All are waited for. A panic of one is a stream that was not written to its end.
         let cut: Vec<bool> =
             self.copies.into_iter().map(|copy| copy.join().unwrap_or(true)).collect();

@@ -4,12 +4,13 @@ use std::path::{Path, PathBuf};
 
 use crate::cli::credential::Credential;
 use crate::cli::failure::Failure;
+use crate::cli::session::Want;
 use crate::cli::variable::prefixed;
 use crate::model::{Reference, Value};
 use crate::sys::input;
 
 /// The longest file of references, in bytes.
-const MAX_FILE_BYTES: usize = 1024 * 1024;
+pub const MAX_FILE_BYTES: usize = 1024 * 1024;
 
 /// One `--env`.
 #[derive(Debug, PartialEq, Eq)]
@@ -24,15 +25,22 @@ pub struct Wanted {
     pub is_of_file: bool,
 }
 
+/// A value by itself.
+#[derive(Debug, PartialEq, Eq)]
+pub struct WantedValue {
+    /// What is to be resolved.
+    pub reference: Reference,
+    /// This field of it; nothing for a secret.
+    pub field: Option<String>,
+}
+
 /// One `--file`.
 #[derive(Debug, PartialEq, Eq)]
 pub struct WantedFile {
     /// Where to.
     pub path: PathBuf,
-    /// What is to be resolved.
-    pub reference: Reference,
-    /// This field of it; nothing for a secret.
-    pub field: Option<String>,
+    /// What.
+    pub value: WantedValue,
 }
 
 /// One `--serve`.
@@ -58,6 +66,29 @@ impl Served {
     }
 }
 
+impl WantedValue {
+    /// `REF:FIELD` or `secret:NAME`
+    pub fn parse(text: &str) -> Result<Self, Failure> {
+        let (reference, field) = reference_and_field(text)?;
+        match field.is_some() || matches!(reference, Reference::Secret(_)) {
+            true => Ok(Self { reference, field }),
+            false => Err(Failure::usage(format!("{text}: name the field, as in {text}:FIELD"))),
+        }
+    }
+
+    /// What is to be asked for.
+    pub fn want(&self) -> Want<'_> {
+        (&self.reference, self.field.as_slice())
+    }
+
+    /// It, of what was resolved.
+    pub fn of<'a>(&'a self, credential: &'a Credential) -> &'a [u8] {
+        let mut values = credential.values_of(self.field.as_deref());
+        // What is asked for is there, or the broker's answer is an error.
+        values.next().map_or(&[], |(_, value)| value.expose())
+    }
+}
+
 impl WantedFile {
     /// `PATH=REF:FIELD` or `PATH=secret:NAME`
     pub fn parse(text: &str) -> Result<Self, Failure> {
@@ -65,13 +96,9 @@ impl WantedFile {
             text.split_once('=').filter(|(path, _)| !path.is_empty()).ok_or_else(|| {
                 Failure::usage(format!("--file {text}: write PATH=REF:FIELD or PATH=secret:NAME"))
             })?;
-        let (reference, field) = reference_and_field(rest)?;
-        if field.is_none() && !matches!(reference, Reference::Secret(_)) {
-            return Err(Failure::usage(format!(
-                "--file {text}: name the field, as in {text}:FIELD"
-            )));
-        }
-        Ok(Self { path: PathBuf::from(path), reference, field })
+        let value = WantedValue::parse(rest)
+            .map_err(|failure| Failure::usage(format!("--file {}", failure.message)))?;
+        Ok(Self { path: PathBuf::from(path), value })
     }
 }
 
@@ -189,7 +216,7 @@ mod tests {
     #[test]
     fn every_form_of_file_and_serve_is_understood() {
         let parse = |text: &str| {
-            WantedFile::parse(text).map(|file| (file.reference.to_string(), file.field))
+            WantedFile::parse(text).map(|file| (file.value.reference.to_string(), file.value.field))
         };
         let some = |text: &str| Some(text.to_owned());
         assert_eq!(parse("a/b=aws/prod:region").unwrap(), ("aws/prod".into(), some("region")));

@@ -87,7 +87,7 @@ impl Relay {
     /// # Errors
     /// If the broker does not say who this is.
     pub(super) async fn open(input: RelayInput, broker: Arc<Broker>) -> Result<Self, Failure> {
-        let mut client = StepServiceClient::new(broker.session.channel().await);
+        let mut client = StepServiceClient::new(broker.session.connection().await.channel);
         let step = client.who_am_i(pb::WhoAmIRequest {}).await?.into_inner().step;
         let (outputs, said) = (Outputs::default(), Mutex::default());
         Ok(Self { input, broker, step, outputs, said })

@@ -1,0 +1,192 @@
+//! `exec --follow`: a command that runs gets new versions of what it was given.
+
+use std::process::{Child, Stdio};
+
+use rustix::process::{Pid, Signal, kill_process};
+
+use crate::harness::{ServeProcess, Steps, connection, secret, wait_until};
+
+fn keys(id: &str, secret: &str) -> String {
+    connection("aws", "prod", &[("access_key_id", id), ("secret_access_key", secret)])
+}
+
+fn begin(world: &Steps, options: &[&str], script: &str) -> Child {
+    let words = [&["exec"], options, &["--", "sh", "-c", script]].concat();
+    let mut command = world.command("keyhatch", &words);
+    command.stdout(Stdio::piped()).stderr(Stdio::piped()).spawn().unwrap()
+}
+
+fn text(world: &Steps, name: &str) -> String {
+    std::fs::read_to_string(world.path(name)).unwrap_or_default()
+}
+
+/// Waits until a file has this text, which the command writes or finds.
+fn until(world: &Steps, name: &str, expected: &str) {
+    wait_until(&format!("{name} is {expected:?}"), || text(world, name) == expected);
+}
+
+/// Ends a command by TERM. Gives its exit code, and what it and keyhatch said.
+fn end(command: Child) -> (Option<i32>, String, String) {
+    kill_process(Pid::from_child(&command), Signal::TERM).unwrap();
+    ended(command)
+}
+
+fn ended(command: Child) -> (Option<i32>, String, String) {
+    let ended = command.wait_with_output().unwrap();
+    let text = |bytes| String::from_utf8(bytes).unwrap();
+    (ended.status.code(), text(ended.stdout), text(ended.stderr))
+}
+
+#[test]
+fn files_follow_a_rotation_and_the_command_gets_a_signal() {
+    let world = Steps::seeded(&keys("AKIAEXAMPLE1", "first-secret"));
+    let script = "chmod 640 i; exec 3< s; trap 'cat i s; cat i s >> seen' HUP; touch ready; \
+                  until [ -e stop ]; do sleep 0.02; done; cat <&3; stat -c %a i s > modes";
+    let options = [
+        &["--follow", "HUP", "--file", "i=aws/prod:access_key_id"][..],
+        &["--file", "s=aws/prod:secret_access_key"],
+    ];
+    let command = begin(&world, &options.concat(), script);
+    wait_until("it is ready", || world.path("ready").exists());
+    world.apply(&keys("AKIAEXAMPLE2", "second-secret"));
+    until(&world, "seen", "AKIAEXAMPLE2second-secret");
+    std::fs::write(world.path("stop"), "").unwrap();
+    let (code, stdout, stderr) = ended(command);
+    // Who had the old file open has it whole, and what is new is masked.
+    assert_eq!((code, stdout.as_str()), (Some(0), "AKIAEXAMPLE2******"), "{stderr}");
+    assert_eq!(text(&world, "modes"), "640\n600\n");
+    let said = "a new version: i is written anew, s is written anew, the command gets SIGHUP";
+    assert!(stderr.contains(said), "{stderr}");
+    for name in ["i", "s", ".i.keyhatch", ".s.keyhatch"] {
+        assert!(!world.path(name).exists(), "{name}");
+    }
+}
+
+#[test]
+fn a_command_begins_again_with_new_variables() {
+    let world = Steps::seeded(&secret("token", "first-token"));
+    let script =
+        "echo $T; cat f >> seen; trap 'echo . >> seen; exit 3' TERM; while :; do sleep 0.02; done";
+    let options = ["--follow", "restart", "--env", "T=secret:token", "--file", "f=secret:token"];
+    let command = begin(&world, &options, script);
+    until(&world, "seen", "first-token");
+    world.apply(&secret("token", "second-token"));
+    until(&world, "seen", "first-token.\nsecond-token");
+    // Whoever ends keyhatch ends the command, for good.
+    let (code, stdout, stderr) = end(command);
+    assert_eq!((code, stdout.as_str()), (Some(3), "***\n***\n"), "{stderr}");
+    assert_eq!(text(&world, "seen"), "first-token.\nsecond-token.\n");
+    assert!(stderr.contains("variables are set anew, the command is begun again"), "{stderr}");
+    assert!(!world.path("f").exists());
+}
+
+#[test]
+fn a_command_that_does_not_end_in_time_is_killed() {
+    let world = Steps::seeded(&secret("token", "one"));
+    let script = "trap '' TERM; echo $T >> seen; until [ -e stop ]; do sleep 0.02; done; exit 4";
+    let options =
+        ["--no-mask", "--follow", "restart", "--stop-timeout", "100ms", "--env", "T=secret:token"];
+    let command = begin(&world, &options, script);
+    until(&world, "seen", "one\n");
+    world.apply(&secret("token", "two"));
+    until(&world, "seen", "one\ntwo\n");
+    std::fs::write(world.path("stop"), "").unwrap();
+    assert_eq!(ended(command).0, Some(4));
+}
+
+#[test]
+fn what_is_taken_away_is_said_and_the_command_keeps_it() {
+    let world = Steps::seeded(&[keys("AKIAEXAMPLE1", "one"), secret("token", "kept")].concat());
+    let script = "touch ready; until [ -e stop ]; do sleep 0.02; done; exit 5";
+    let options = [
+        &[
+            "--follow",
+            "--file",
+            "i=aws/prod:access_key_id",
+            "--env",
+            "S=aws/prod:secret_access_key",
+        ][..],
+        &["--file", "t=secret:token"],
+    ];
+    let command = begin(&world, &options.concat(), script);
+    wait_until("it is ready", || world.path("ready").exists());
+    let run = |arguments: &[&str]| assert!(world.serving.run(arguments).status.success());
+    run(&["connection", "delete", "aws/prod", "--yes", "--force"]);
+    // What is still there is followed as before.
+    world.apply(&secret("token", "new"));
+    until(&world, "t", "new");
+    assert_eq!(text(&world, "i"), "AKIAEXAMPLE1");
+    // What comes back is followed again.
+    world.apply(&keys("AKIAEXAMPLE2", "two"));
+    until(&world, "i", "AKIAEXAMPLE2");
+    std::fs::write(world.path("stop"), "").unwrap();
+    let (code, _, stderr) = ended(command);
+    assert_eq!(code, Some(5));
+    let said = "aws/prod is not followed now: CONNECTION_NOT_FOUND: ";
+    assert!(
+        stderr.contains(said) && stderr.contains("; the command keeps what it has"),
+        "{stderr}"
+    );
+    assert!(stderr.contains("i is written anew, variables stay as they are"), "{stderr}");
+}
+
+#[test]
+fn a_daemon_that_is_restarted_is_waited_for() {
+    let world = Steps::seeded(&secret("token", "one"));
+    let script = "touch ready; until [ -e stop ]; do sleep 0.02; done";
+    let command = begin(&world, &["--follow", "--file", "t=secret:token"], script);
+    wait_until("it is ready", || world.path("ready").exists());
+    let Steps { directory, serving } = world;
+    serving.kill();
+    let serving = ServeProcess::start(directory.path());
+    let world = Steps { directory, serving };
+    world.apply(&secret("token", "two"));
+    until(&world, "t", "two");
+    std::fs::write(world.path("stop"), "").unwrap();
+    let (code, _, stderr) = ended(command);
+    assert!(code == Some(0) && stderr.contains("; trying again"), "{stderr}");
+}
+
+#[test]
+fn what_the_command_puts_in_a_files_place_stays() {
+    let world = Steps::seeded(&[secret("token", "one"), secret("other", "one")].concat());
+    let script = "rm t; echo mine > t; touch ready; until [ -e stop ]; do sleep 0.02; done";
+    let options = ["--follow", "--file", "t=secret:token", "--file", "o=secret:other"];
+    let command = begin(&world, &options, script);
+    wait_until("it is ready", || world.path("ready").exists());
+    world.apply(&[secret("token", "two"), secret("other", "two")].concat());
+    until(&world, "o", "two");
+    std::fs::write(world.path("stop"), "").unwrap();
+    let (code, _, stderr) = ended(command);
+    assert!(code == Some(0) && stderr.contains("t is not the file any more"), "{stderr}");
+    assert_eq!(text(&world, "t"), "mine\n");
+}
+
+#[test]
+fn more_is_followed_than_one_connection_carries() {
+    let names: Vec<_> = (0..50).map(|n| format!("s{n}")).collect();
+    let world = Steps::seeded(&names.iter().map(|name| secret(name, name)).collect::<String>());
+    let lines: String = names.iter().map(|name| format!("V_{name}=secret:{name}\n")).collect();
+    std::fs::write(world.path("refs.env"), lines).unwrap();
+    let options = ["--no-mask", "--follow", "restart", "--env-file", "refs.env"];
+    let command = begin(&world, &options, "echo $V_s0 $V_s23 $V_s24 $V_s49; exit 6");
+    let (code, stdout, stderr) = ended(command);
+    assert_eq!((code, stdout.as_str()), (Some(6), "s0 s23 s24 s49\n"), "{stderr}");
+}
+
+#[test]
+fn following_what_cannot_change_is_refused() {
+    let world = Steps::seeded(&secret("token", "one"));
+    for (options, code, said) in [
+        (&["--follow", "--env", "T=secret:token"][..], 125, "for --env write --follow restart"),
+        (&["--follow", "HUP", "--env", "T=secret:token"], 125, "for --env write --follow restart"),
+        (&["--follow", "restart", "--serve", "aws"], 125, "--follow is for --file"),
+        (&["--follow", "KILL", "--file", "t=secret:token"], 2, "there are files, restart, HUP"),
+        (&["--stop-timeout", "1s", "--file", "t=secret:token"], 2, "--follow"),
+        (&["--follow", "--file", "t=secret:nothere"], 125, "SECRET_NOT_FOUND"),
+    ] {
+        let (found, _, stderr) = ended(begin(&world, options, "touch ran"));
+        assert!(found == Some(code) && stderr.contains(said), "{options:?}: {stderr}");
+    }
+    assert!(!world.path("ran").exists() && !world.path("t").exists());
+}
