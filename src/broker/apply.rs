@@ -9,9 +9,9 @@ use super::error::Error;
 use super::groups::GroupDocument;
 use super::operators::require_role;
 use super::secrets::SecretDocument;
-use super::{connection_write, group_write, integrations, secrets};
+use super::{connection_write, group_write, inspect, integrations, secrets};
 use crate::access::{Principal, Role};
-use crate::integration::{Integration, Problem};
+use crate::integration::{Finding, Integration, Problem};
 use crate::model::ResourceName;
 
 /// One document.
@@ -44,6 +44,8 @@ pub struct Applied {
     pub name: ResourceName,
     /// What was done.
     pub action: Action,
+    /// What is odd about the values that were given, where anything was written.
+    pub findings: Vec<Finding>,
 }
 
 impl Document {
@@ -125,8 +127,12 @@ pub(super) fn apply_all(
     ordered.sort_by_key(|(_, document)| document.rank());
     for (place, document) in ordered {
         let name = document.name();
+        let findings = inspect::of_document(&draft.catalog, &document);
         match put(draft, caller, document) {
-            Ok(action) => applied.push((place, Applied { name, action })),
+            Ok(action) => {
+                let findings = if action == Action::Unchanged { Vec::new() } else { findings };
+                applied.push((place, Applied { name, action, findings }));
+            }
             Err(error) => match problems_of(&name, error) {
                 Ok(found) => problems.extend(found),
                 Err(error) if problems.is_empty() => return Err(error),

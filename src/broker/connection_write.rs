@@ -109,6 +109,7 @@ fn generated(rule: &FieldRule) -> Result<CheckedField, Error> {
         sensitive: rule.sensitive,
         destination: rule.destination,
         value: Value::new(random_id()?.to_string().into_bytes()),
+        is_mended: false,
     })
 }
 
@@ -269,6 +270,7 @@ pub(super) fn field_metadata(
         fingerprint,
         value: readable,
         expire_time: end_of(&field.value),
+        is_mended: field.is_mended,
         update_time: stamp.now,
         updated_by: stamp.by.clone(),
     }

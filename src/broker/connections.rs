@@ -8,9 +8,11 @@ use super::connection_write::{create, update};
 use super::draft::{Asked, Draft, WriteOptions};
 use super::error::Error;
 use super::groups::groups_of;
+use super::inspect;
 use super::operators::{require_operator, require_role};
 use crate::access::{Bindings, Decision, Pattern, Principal, Relation, Role, decide_edit};
 use crate::catalog::{Catalog, ConnectionFilter, ConnectionMetadata};
+use crate::integration::Finding;
 use crate::journal::{ChangeNote, Usage, Use};
 use crate::lease::Lease;
 use crate::model::limits::RECENTLY_USED;
@@ -117,6 +119,8 @@ pub struct ConnectionInUse {
     pub users: Vec<(WorkflowName, Use)>,
     /// The steps that hold live leases on it; no more than [`MAX_HOLDERS`].
     pub holders: Vec<Holder>,
+    /// What is odd about the values that were given, if it was just written.
+    pub findings: Vec<Finding>,
 }
 
 /// A step that holds a credential.
@@ -163,12 +167,14 @@ impl Broker {
         require_role(&caller, Role::Operator)?;
         let name = document.name.clone();
         let asked = Asked::new(&caller, options);
+        let findings = inspect::of_connection(&self.snapshot().catalog, &document);
         let change = move |draft: &mut Draft| match draft.catalog.connection(&document.name) {
             Some(_) => Err(Error::AlreadyExists(ResourceName::Connection(document.name))),
             None => create(draft, &caller, document),
         };
         let again = move |catalog: &Catalog| find(catalog, &name);
-        self.writer.run(asked, change, again).await.map(|made| self.in_use(made))
+        let made = self.writer.run(asked, change, again).await?;
+        Ok(ConnectionInUse { findings, ..self.in_use(made) })
     }
 
     /// Changes what the document names, if `etag` is still the connection's.
@@ -193,6 +199,7 @@ impl Broker {
             self.note_comparison(&caller, compared).await?;
         }
         let asked = Asked::new(&caller, options);
+        let findings = inspect::of_connection(&self.snapshot().catalog, &document);
         let change = move |draft: &mut Draft| {
             let name = document.name.clone();
             match draft.catalog.connection(&name).cloned() {
@@ -213,7 +220,8 @@ impl Broker {
             }
         };
         let again = move |catalog: &Catalog| find(catalog, &name);
-        self.writer.run(asked, change, again).await.map(|made| self.in_use(made))
+        let made = self.writer.run(asked, change, again).await?;
+        Ok(ConnectionInUse { findings, ..self.in_use(made) })
     }
 
     /// A connection without its values, and who uses it.
@@ -328,7 +336,7 @@ impl Broker {
         });
         let (users, mut holders) = looked.unwrap_or_default();
         holders.sort_by(|one, other| (one.version, &one.step).cmp(&(other.version, &other.step)));
-        ConnectionInUse { listed: self.listed(metadata), users, holders }
+        ConnectionInUse { listed: self.listed(metadata), users, holders, findings: Vec::new() }
     }
 }
 

@@ -25,6 +25,8 @@ pub struct Difference {
     pub new: Option<String>,
     /// Whether it is a value that is never shown.
     pub sensitive: bool,
+    /// Whether it is there no more.
+    pub removed: bool,
 }
 
 /// What differs of one resource.
@@ -115,7 +117,7 @@ fn of_fields(
         }
         let path = format!("fields.{name}");
         if before.into_iter().chain(after).any(|field| field.sensitive) {
-            return Some(hidden(path));
+            return Some(Difference { removed: after.is_none(), ..hidden(path) });
         }
         let text = |field: &FieldMetadata| String::from_utf8_lossy(&field.value).into_owned();
         Some(shown(path, before.map(text), after.map(text)))
@@ -290,9 +292,10 @@ fn shown(path: String, old: Option<String>, new: Option<String>) -> Difference {
         let after = if rest.next().is_some() { " …" } else { "" };
         format!("{before}{shown}{after}")
     };
-    Difference { path, old: old.map(short), new: new.map(short), sensitive: false }
+    let removed = new.is_none();
+    Difference { path, old: old.map(short), new: new.map(short), sensitive: false, removed }
 }
 
 fn hidden(path: String) -> Difference {
-    Difference { path, old: None, new: None, sensitive: true }
+    Difference { path, old: None, new: None, sensitive: true, removed: false }
 }

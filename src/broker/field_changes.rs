@@ -42,16 +42,10 @@ impl Changes {
                 || integration::find_field(kind, name).and_then(|rule| rule.canonical(name));
             own.or_else(by_rule)
         };
-        let unknown: Vec<Problem> = named
-            .iter()
-            .filter(|name| canonical(name).is_none())
-            .map(|name| Problem::new(name, "there is no such field to remove"))
-            .collect();
-        let is_stored =
-            |name: &&String| canonical(name).is_some_and(|name| stored.contains_key(&name));
-        let nothing_kept = kept.iter().filter(|name| !is_stored(name));
-        let nothing_kept = nothing_kept.map(|name| Problem::new(name, NOTHING_KEPT));
-        let nothing_kept: Vec<Problem> = nothing_kept.collect();
+        let is_stored = |name: &str| canonical(name).is_some_and(|name| stored.contains_key(&name));
+        let is_known = |name: &str| canonical(name).is_some();
+        let unknown = absent(named, is_known, "there is no such field to remove");
+        let nothing_kept = absent(kept, is_stored, NOTHING_KEPT);
         let named: BTreeSet<FieldName> = named.iter().filter_map(|name| canonical(name)).collect();
         let given: BTreeSet<FieldName> = fields.keys().filter_map(|name| canonical(name)).collect();
         let rule_of = |name: &FieldName| integration::find_field(kind, name.as_str());
@@ -60,7 +54,7 @@ impl Changes {
             let is_named = named.contains(*name) || (is_whole && !is_generated);
             is_named && !given.contains(*name)
         };
-        let removed: BTreeSet<FieldName> = stored.keys().filter(goes).cloned().collect();
+        let mut removed: BTreeSet<FieldName> = stored.keys().filter(goes).cloned().collect();
         let stays = stored.iter().filter(|(name, _)| !removed.contains(*name));
         let present: Present =
             stays.map(|(name, field)| (name.clone(), present_field(field))).collect();
@@ -78,6 +72,11 @@ impl Changes {
             return Err(Error::FieldsInvalid(problems));
         }
         let changed = changed(draft, old, checked);
+        let is_kept =
+            |name: &FieldName| kept.iter().any(|one| canonical(one).as_ref() == Some(name));
+        let goes =
+            |name: &FieldName| stored.contains_key(name) && !given.contains(name) && !is_kept(name);
+        removed.extend(parts_of(kind, &changed).filter(goes));
         Ok(Self { given, changed, removed })
     }
 
@@ -182,6 +181,26 @@ fn changed(
         })
     };
     with_print.filter(|(name, (field, print))| is_written(name, field, print)).collect()
+}
+
+/// A problem for each of these names that is not what it should be.
+fn absent(
+    names: &BTreeSet<String>,
+    is_there: impl Fn(&str) -> bool,
+    text: &'static str,
+) -> Vec<Problem> {
+    let absent = names.iter().filter(|name| !is_there(name));
+    absent.map(|name| Problem::new(name, text)).collect()
+}
+
+/// The fields that go with others that change: of another credential they are worth nothing.
+fn parts_of<'a>(
+    kind: &'a CredentialKind,
+    changed: &'a BTreeMap<FieldName, (CheckedField, [u8; 32])>,
+) -> impl Iterator<Item = FieldName> + 'a {
+    let changes = |whole: &str| changed.keys().any(|name| name.as_str() == whole);
+    let parts = kind.fields.iter().filter(move |rule| rule.part_of.as_deref().is_some_and(changes));
+    parts.filter_map(|rule| rule.canonical(&rule.name))
 }
 
 /// Fields that have to stay.

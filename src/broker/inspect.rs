@@ -1,14 +1,22 @@
 //! A look at a connection's values for what is wrong with them, which hands none out.
 
+use std::collections::{BTreeMap, BTreeSet};
+
 use super::Broker;
+use super::apply::Document;
+use super::connections::{ConnectionDocument, Part};
 use super::error::Error;
 use super::operators::require_role;
+use super::secrets::SecretDocument;
 use crate::access::{Decision, Principal, Role, decide_edit};
 use crate::catalog::{Catalog, Connection};
 use crate::identity::{PemFault, check_certificate, check_pair, check_private_key};
-use crate::integration::{CredentialKind, Finding, Form, find_field, findings};
+use crate::integration::{
+    CredentialKind, Finding, Form, doubts, find_field, findings, infer_kind, needs_newline,
+    text_findings,
+};
 use crate::journal::{CommitError, TestLine, Unavailable};
-use crate::model::{ConnectionRef, Fields, ResourceName};
+use crate::model::{ConnectionRef, FieldName, Fields, ResourceName, Value};
 
 /// What a look at the values found.
 pub struct Inspected {
@@ -86,16 +94,66 @@ fn all_findings(catalog: &Catalog, connection: &Connection, fields: &Fields) -> 
     let metadata = &connection.metadata;
     let integration = catalog.integration(&metadata.integration);
     let Some(kind) = integration.and_then(|found| found.kind(metadata.kind.as_str())) else {
-        return vec![Finding::new("", "its kind is gone from its integration")];
+        return vec![Finding::error("", "its kind is gone from its integration")];
     };
-    let mut found = findings(kind, fields);
-    found.extend(pem_findings(kind, fields));
+    let mended = metadata.fields.iter().filter(|(_, field)| field.is_mended);
+    let mut found: Vec<_> = mended.map(|(name, _)| Finding::mended(name.as_str())).collect();
+    let fields = fields.iter().map(|(name, value)| (name.clone(), value)).collect();
+    found.extend(of_values(kind, &fields));
+    found.extend(doubts(&fields));
     found.sort_by(|one, other| one.field.cmp(&other.field));
     found
 }
 
+/// What is wrong with values of a kind, each and together.
+fn of_values(kind: &CredentialKind, fields: &BTreeMap<FieldName, &Value>) -> Vec<Finding> {
+    let mut found = findings(kind, fields);
+    let is_judged: BTreeSet<String> = found.iter().map(|one| one.field.clone()).collect();
+    // A text whose form is at fault needs no second word on it.
+    let of_pem = pem_findings(kind, fields);
+    found.extend(of_pem.into_iter().filter(|one| !is_judged.contains(&one.field)));
+    found
+}
+
+/// What is odd about the values that a document gives, as a test would tell of them. Of what is stored beside them it
+/// tells nothing: whoever may write need not be who may test.
+pub(super) fn of_document(catalog: &Catalog, document: &Document) -> Vec<Finding> {
+    match document {
+        Document::Connection(given) => of_connection(catalog, given),
+        Document::Secret(SecretDocument { value: Some(value), .. }) => of_secret(value),
+        Document::Secret(_) | Document::Group(_) | Document::Integration(_) => Vec::new(),
+    }
+}
+
+pub(super) fn of_secret(value: &Value) -> Vec<Finding> {
+    let mended = needs_newline(value).then(|| Finding::mended("value"));
+    mended.into_iter().chain(text_findings("value", value)).collect()
+}
+
+pub(super) fn of_connection(catalog: &Catalog, given: &ConnectionDocument) -> Vec<Finding> {
+    let (Part::Merge(fields) | Part::Replace(fields)) = &given.fields;
+    let integration = catalog.integration(&given.name.integration);
+    let old = catalog.connection(&given.name);
+    let kind = old.map(|old| &old.metadata.kind).or(given.kind.as_ref());
+    let names = fields.keys().map(String::as_str).collect();
+    let Some(kind) = integration.and_then(|found| infer_kind(found, kind, &names).ok()) else {
+        return Vec::new();
+    };
+    let named = fields.iter().filter_map(|(name, value)| {
+        let rule = find_field(kind, name)?;
+        Some((rule.canonical(name)?, value))
+    });
+    let fields: BTreeMap<FieldName, &Value> = named.collect();
+    let mended = fields.iter().filter(|(_, value)| needs_newline(value));
+    let mut found: Vec<_> = mended.map(|(name, _)| Finding::mended(name.as_str())).collect();
+    found.extend(of_values(kind, &fields));
+    // What is not given may be there already.
+    found.retain(|one| old.is_none() || fields.keys().any(|name| name.as_str() == one.field));
+    found
+}
+
 /// Certificates and keys that do not parse, or do not belong together.
-fn pem_findings(kind: &CredentialKind, fields: &Fields) -> Vec<Finding> {
+fn pem_findings(kind: &CredentialKind, fields: &BTreeMap<FieldName, &Value>) -> Vec<Finding> {
     let of_form = |form: Form| {
         fields.iter().filter(move |(name, _)| {
             find_field(kind, name.as_str()).is_some_and(|rule| rule.form == Some(form))
@@ -104,7 +162,7 @@ fn pem_findings(kind: &CredentialKind, fields: &Fields) -> Vec<Finding> {
     let mut found = Vec::new();
     let mut note = |field: &str, outcome: Result<(), PemFault>| {
         if let Err(fault) = outcome {
-            found.push(Finding::new(field, fault.to_string()));
+            found.push(Finding::error(field, fault.to_string()));
         }
     };
     for (name, value) in of_form(Form::Certificate) {

@@ -1,6 +1,6 @@
 //! What a set of documents would change, without changing it.
 
-use std::collections::HashMap;
+use std::collections::{BTreeSet, HashMap};
 use std::sync::Arc;
 use std::time::Duration;
 
@@ -8,14 +8,16 @@ use parking_lot::Mutex;
 
 use super::Broker;
 use super::apply::{Action, Applied, Document, apply_all};
+use super::connections::Part;
 use super::difference::Differences;
 use super::draft::Draft;
 use super::error::Error;
 use crate::access::Principal;
 use crate::catalog::Catalog;
+use crate::integration::find_field;
 use crate::journal::{Event, RequestTable};
-use crate::model::OperatorName;
 use crate::model::limits::{PLANS_PER_MINUTE, Rate};
+use crate::model::{FieldName, OperatorName, ResourceName};
 
 /// What Apply would do with one document.
 pub struct Planned {
@@ -23,6 +25,27 @@ pub struct Planned {
     pub applied: Applied,
     /// What would be changed of it, or all that it would be if it does not exist.
     pub differences: Differences,
+    /// Of a connection that would be changed, the fields that stay although the document does not name them.
+    pub staying: Vec<FieldName>,
+}
+
+/// The fields of a connection that a document names, by our names. None where it names none, or is of something else.
+fn named(catalog: &Catalog, document: &Document) -> BTreeSet<FieldName> {
+    let Document::Connection(given) = document else { return BTreeSet::new() };
+    let old = catalog.connection(&given.name).map(|old| &old.metadata);
+    let kind = old.and_then(|old| catalog.integration(&old.integration)?.kind(old.kind.as_str()));
+    let (Some(kind), true) = (kind, given.has_fields()) else { return BTreeSet::new() };
+    let (Part::Merge(fields) | Part::Replace(fields)) = &given.fields;
+    let names = fields.keys().chain(&given.kept);
+    names.filter_map(|name| find_field(kind, name)?.canonical(name)).collect()
+}
+
+/// What a connection has afterwards beside what was named, if anything was.
+fn staying(catalog: &Catalog, name: &ResourceName, named: &BTreeSet<FieldName>) -> Vec<FieldName> {
+    let ResourceName::Connection(name) = name else { return Vec::new() };
+    let connection = catalog.connection(name).filter(|_| !named.is_empty());
+    let fields = connection.into_iter().flat_map(|connection| connection.metadata.fields.keys());
+    fields.filter(|field| !named.contains(*field)).cloned().collect()
 }
 
 /// How many names one line of the journal has.
@@ -59,15 +82,20 @@ impl Broker {
         let work = tokio::task::spawn_blocking(move || {
             let mut draft = Draft::new(old.clone(), RequestTable::default(), now, keyring);
             draft.check_caller(&caller)?;
+            let named: Vec<_> = documents.iter().map(|document| named(&old, document)).collect();
             let applied = draft.attempt(|draft| apply_all(draft, &caller, documents))?;
-            let planned = applied.into_iter().map(|applied| {
+            let planned = applied.into_iter().zip(named).map(|(applied, named)| {
                 let differences = match applied.action {
                     Action::Changed | Action::Created => {
                         Differences::between(&old, &draft.catalog, &applied.name)
                     }
                     Action::Unchanged => Differences::default(),
                 };
-                Planned { applied, differences }
+                let staying = match applied.action {
+                    Action::Changed => staying(&draft.catalog, &applied.name, &named),
+                    Action::Created | Action::Unchanged => Vec::new(),
+                };
+                Planned { applied, differences, staying }
             });
             Ok::<Vec<_>, Error>(planned.collect())
         });

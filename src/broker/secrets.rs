@@ -7,10 +7,11 @@ use super::apply::Action;
 use super::connections::{Deletion, NOTHING_KEPT};
 use super::draft::{Asked, Draft, WriteOptions};
 use super::error::Error;
+use super::inspect;
 use super::operators::{require_operator, require_role};
 use crate::access::{Principal, Role};
 use crate::catalog::{Catalog, Secret, SecretMetadata, Values};
-use crate::integration::Problem;
+use crate::integration::{Finding, Problem, with_last_newline};
 use crate::journal::ChangeNote;
 use crate::model::limits::MAX_VALUE_BYTES;
 use crate::model::{FieldName, Fields, ResourceName, SecretRef, Value, WorkflowName};
@@ -58,7 +59,7 @@ impl Broker {
         Ok((secrets.into_iter().take(size).cloned().collect(), more))
     }
 
-    /// Creates a secret or overwrites it.
+    /// Creates a secret or overwrites it. Tells what is odd about the value.
     ///
     /// # Errors
     /// See `SecretService.PutSecret`.
@@ -67,16 +68,18 @@ impl Broker {
         caller: Principal,
         document: SecretDocument,
         options: WriteOptions,
-    ) -> Result<SecretMetadata, Error> {
+    ) -> Result<(SecretMetadata, Vec<Finding>), Error> {
         require_role(&caller, Role::Operator)?;
         let name = document.name.clone();
+        let findings = document.value.as_ref().map(inspect::of_secret).unwrap_or_default();
         let asked = Asked::new(&caller, options);
         let change = move |draft: &mut Draft| {
             let name = document.name.clone();
             put(draft, &caller, document)?;
             find(&draft.catalog, &name)
         };
-        self.writer.run(asked, change, move |catalog| find(catalog, &name)).await
+        let put = self.writer.run(asked, change, move |catalog| find(catalog, &name)).await?;
+        Ok((put, findings))
     }
 
     /// Deletes a secret and revokes its leases.
@@ -125,6 +128,7 @@ pub(super) fn put(
         };
     };
     check(&value)?;
+    let (value, _) = with_last_newline(value);
     let uid = old.as_ref().map_or_else(random_id, |old| Ok(old.uid))?;
     let fingerprint = draft.keyring.fingerprint(uid, "value", value.expose());
     // A trial does not tell whether a value is the one that is stored: it could be asked again and again.

@@ -117,6 +117,9 @@ pub struct FieldMetadata {
     /// When the value itself says that it ends, as certificates and JSON Web Tokens do.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub expire_time: Option<Timestamp>,
+    /// Whether the newline at its end was added when it was written.
+    #[serde(default, skip_serializing_if = "std::ops::Not::not")]
+    pub is_mended: bool,
     /// When the value was written.
     pub update_time: Timestamp,
     /// Who wrote it.

@@ -15,6 +15,7 @@ use super::output::{Output, print, say};
 use super::plan::{self, Step};
 use super::progress::Progress;
 use super::prune::Prunable;
+use super::remarks;
 use super::seed::{self, Allowed, Place, Seed, SeedContext};
 use crate::grpc::pb;
 use crate::grpc::pb::apply_request::Document;
@@ -97,14 +98,18 @@ impl Apply {
     }
 }
 
-/// Sends the documents to the broker.
+/// Sends the documents to the broker, and says what is odd about their values.
 pub(super) async fn apply(
     channel: Channel,
     seeds: Vec<Seed>,
 ) -> Result<Vec<pb::ApplyResult>, Failure> {
     let places = places_of(&seeds);
     let documents = seeds.into_iter().map(|seed| seed.document).collect();
-    send(channel, documents).await.map_err(|status| places.located(status))
+    let applied = send(channel, documents).await.map_err(|status| places.located(status))?;
+    for result in &applied {
+        remarks::announce(&result.name, &result.findings);
+    }
+    Ok(applied)
 }
 
 /// The same of documents that stand in no file.

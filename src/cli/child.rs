@@ -78,6 +78,12 @@ pub fn become_step<'a>(
 fn not_run(error: &std::io::Error, program: &OsStr) -> Failure {
     let text = format!("{}: {error}", program.to_string_lossy());
     match error.kind() {
+        std::io::ErrorKind::ArgumentListTooLong => {
+            let text = format!(
+                "{text}; its arguments and environment are too large together: give large values by --file"
+            );
+            Failure::new("COMMAND_NOT_EXECUTABLE", text, exit::NOT_EXECUTABLE)
+        }
         std::io::ErrorKind::NotFound => Failure::new("COMMAND_NOT_FOUND", text, exit::NOT_FOUND),
         _ => Failure::new("COMMAND_NOT_EXECUTABLE", text, exit::NOT_EXECUTABLE),
     }

@@ -16,7 +16,7 @@ use super::get::parse_duration;
 use super::integration;
 use super::moment;
 use super::output::{Output, line, moment, print, say, table};
-use super::{pages, values};
+use super::{pages, remarks, values};
 use crate::grpc::pb;
 use crate::grpc::pb::connection_service_client::ConnectionServiceClient;
 use crate::model::{ConnectionRef, Tag};
@@ -34,7 +34,7 @@ pub enum Connection {
     Update(Update),
     /// Delete a connection and revoke its leases
     Delete(Delete),
-    /// Look at a connection's values for what is wrong with them
+    /// Look at a connection's values for what is wrong with them; exit with 1 if it cannot work
     Test(Test),
 }
 
@@ -184,6 +184,7 @@ impl Create {
             pb::CreateConnectionRequest { connection: Some(connection), ..Default::default() };
         let created = ConnectionServiceClient::new(channel).create_connection(request).await?;
         let created = created.into_inner();
+        remarks::announce(&reference.to_string(), &created.findings);
         let text = || format!("{reference} created");
         print(common.output, &to_json(&created), text, || reference.to_string())
     }
@@ -299,27 +300,25 @@ impl Test {
         let request = pb::TestConnectionRequest { name: resource_name(&reference) };
         let mut client = ConnectionServiceClient::new(channel);
         let tested = client.test_connection(request).await?.into_inner();
-        let findings = tested
-            .findings
-            .iter()
-            .map(|finding| json!({ "field": finding.field, "description": finding.description }));
+        let findings = &tested.findings;
         let answer = json!({
             "connection": reference.to_string(),
             "version": tested.version,
             "decision_id": tested.decision_id,
-            "findings": findings.collect::<Vec<_>>(),
+            "findings": findings.iter().map(remarks::to_json).collect::<Vec<_>>(),
         });
-        let text = || {
-            let lines = tested.findings.iter().map(|finding| match finding.field.as_str() {
-                "" => format!("warning: {}", finding.description),
-                field => format!("warning: {field}: {}", finding.description),
-            });
-            match tested.findings.is_empty() {
-                true => format!("{reference}, version {}: nothing found", tested.version),
-                false => lines.collect::<Vec<_>>().join("\n"),
-            }
+        let text = || match findings.is_empty() {
+            true => format!("{reference}, version {}: nothing found", tested.version),
+            false => findings.iter().map(remarks::tested).collect::<Vec<_>>().join("\n"),
         };
-        print(common.output, &answer, text, || reference.to_string())
+        print(common.output, &answer, text, || reference.to_string())?;
+        match findings.iter().any(|one| one.severity() == pb::Severity::Error) {
+            true => {
+                let text = format!("{reference}, version {}, cannot work as it is", tested.version);
+                Err(Failure::new("TEST_FAILED", text, exit::FAILED))
+            }
+            false => Ok(()),
+        }
     }
 }
 

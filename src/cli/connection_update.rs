@@ -11,8 +11,8 @@ use super::failure::Failure;
 use super::get::parse_duration;
 use super::integration;
 use super::moment;
-use super::output::print;
-use super::values;
+use super::output::{print, say};
+use super::{remarks, values};
 use crate::grpc::pb;
 use crate::grpc::pb::connection_service_client::ConnectionServiceClient;
 use crate::model::ConnectionRef;
@@ -85,6 +85,7 @@ impl Update {
             return Err(Failure::usage(text));
         }
         let dry_run = self.dry_run;
+        let named_to_go = self.remove_field.clone();
         let (connection, paths) = self.change(&current, fields);
         if paths.is_empty() {
             return Err(Failure::usage("nothing to update: name a field, a tag or a setting"));
@@ -96,6 +97,10 @@ impl Update {
             ..Default::default()
         };
         let updated = client.update_connection(request).await?.into_inner();
+        remarks::announce(&reference.to_string(), &updated.findings);
+        for gone in gone(&current, &updated).filter(|name| !named_to_go.contains(name)) {
+            say(&format!("note: {reference}: {gone} goes with the value that it was part of"));
+        }
         let text = || match (dry_run, updated.etag == current.etag) {
             (true, _) => format!("{reference} would be updated"),
             (false, true) => format!("{reference} unchanged"),
@@ -158,6 +163,15 @@ impl Update {
         }
         (change, paths)
     }
+}
+
+/// The fields that are there no more.
+fn gone<'a>(
+    before: &'a pb::Connection,
+    after: &'a pb::Connection,
+) -> impl Iterator<Item = &'a String> {
+    let stays = |name: &String| after.field_states.iter().any(|state| state.name == *name);
+    before.field_states.iter().map(|state| &state.name).filter(move |name| !stays(name))
 }
 
 fn with_tags(current: &[String], added: Vec<String>, removed: &[String]) -> Vec<String> {

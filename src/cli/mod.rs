@@ -45,6 +45,7 @@ mod private_file;
 mod progress;
 mod prune;
 mod registry;
+mod remarks;
 mod renewal;
 mod run;
 mod secret;

@@ -5,6 +5,7 @@
 //! ~ connections/aws/prod (seed.yaml:1:1)
 //!     values (text): access_key_id
 //!     values (variable AWS_SECRET): secret_access_key
+//!     stays: region
 //!   + access.resolver: workflow:deploy
 //!     fields.secret_access_key: (changed)
 //! ```
@@ -18,6 +19,7 @@ use tonic::transport::Channel;
 use super::apply::{counted, places_of, word};
 use super::failure::Failure;
 use super::output::printable;
+use super::remarks;
 use super::seed::Seed;
 use crate::grpc::pb;
 use crate::grpc::pb::apply_request::Document;
@@ -87,7 +89,7 @@ impl Step {
 
     /// For scripts.
     pub fn to_json(&self) -> Json {
-        let difference = |one: &pb::Difference| json!({ "path": one.path, "old": one.old, "new": one.new, "sensitive": one.sensitive });
+        let difference = |one: &pb::Difference| json!({ "path": one.path, "old": one.old, "new": one.new, "sensitive": one.sensitive, "removed": one.removed });
         let sources = self.sources.iter().map(|(field, source)| (field, source.to_string()));
         json!({
             "name": self.planned.name,
@@ -96,6 +98,8 @@ impl Step {
             "sources": sources.collect::<BTreeMap<_, _>>(),
             "differences": self.planned.differences.iter().map(difference).collect::<Vec<_>>(),
             "untold_differences": self.planned.untold_differences,
+            "staying_fields": self.planned.staying_fields,
+            "findings": self.planned.findings.iter().map(remarks::to_json).collect::<Vec<_>>(),
         })
     }
 
@@ -124,7 +128,13 @@ impl Step {
         let untold = Some(self.planned.untold_differences).filter(|count| *count > 0);
         let untold =
             untold.map(|count| format!("    and {count} more, which the broker does not tell"));
-        let lines = std::iter::once(head).chain(values).chain(told.map(line)).chain(untold);
+        let staying = self.planned.staying_fields.as_slice();
+        let staying = Some(staying.join(", ")).filter(|names| !names.is_empty());
+        let staying = staying.map(|names| format!("    stays: {}", printable(&names)));
+        let odd = self.planned.findings.iter();
+        let odd = odd.map(|finding| format!("    {}", remarks::planned(finding)));
+        let lines = std::iter::once(head).chain(values).chain(staying).chain(odd);
+        let lines = lines.chain(told.map(line)).chain(untold);
         lines.collect::<Vec<_>>().join("\n")
     }
 }
@@ -132,6 +142,7 @@ impl Step {
 fn line(one: &pb::Difference) -> String {
     let path = printable(&one.path);
     match (one.sensitive, &one.old, &one.new) {
+        _ if one.removed && one.old.is_none() => format!("  - {path}: (removed)"),
         (true, ..) | (_, None, None) => format!("    {path}: (changed)"),
         (_, Some(old), Some(new)) => {
             format!("    {path}: {} -> {}", printable(old), printable(new))

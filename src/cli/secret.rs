@@ -10,8 +10,8 @@ use super::connection::confirm;
 use super::endpoint::{Caller, connect};
 use super::failure::Failure;
 use super::output::{moment, print, say, table};
-use super::pages;
 use super::values::{from_environment, from_file, from_stdin, refuse_empty};
+use super::{pages, remarks};
 use crate::grpc::pb;
 use crate::grpc::pb::secret_service_client::SecretServiceClient;
 
@@ -73,7 +73,9 @@ impl Secret {
                 let name_of = of.full(&name);
                 let request = pb::PutSecretRequest { name: name_of, value, ..Default::default() };
                 let put = client.put_secret(request).await?.into_inner();
-                let text = || format!("secret {name} of {}: version {}", of.workflow, put.version);
+                let called = format!("secret {name} of {}", of.workflow);
+                remarks::announce(&called, &put.findings);
+                let text = || format!("{called}: version {}", put.version);
                 print(common.output, &to_json(&put), text, || name.clone())
             }
             Self::List { of } => {

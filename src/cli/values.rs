@@ -4,7 +4,8 @@ use std::collections::BTreeMap;
 use std::io::IsTerminal as _;
 use std::path::Path;
 
-use super::failure::Failure;
+use super::failure::{Failure, exit};
+use super::output::say;
 use crate::grpc::pb;
 use crate::model::limits::MAX_VALUE_BYTES;
 use crate::sys::input;
@@ -22,7 +23,7 @@ enum Source {
     Environment(String),
     /// `NAME=@FILE`, byte for byte.
     File(String),
-    /// `NAME=-`, without the newline at its end.
+    /// `NAME=-`; of one line without its end.
     Stdin,
 }
 
@@ -163,11 +164,12 @@ pub fn from_environment(variable: &str) -> Result<Vec<u8>, Failure> {
 /// If it cannot be read, is not a regular file, or has more than 64 KiB.
 pub fn from_file(path: &Path) -> Result<Vec<u8>, Failure> {
     let read = input::file(path, MAX_VALUE_BYTES);
-    let mut value = read.map_err(|error| Failure::usage(format!("{}: {error}", path.display())))?;
+    let mut value = read.map_err(|error| unreadable(&path.display().to_string(), &error))?;
     Ok(std::mem::take(&mut *value))
 }
 
-/// What stands on stdin, without the newline at its end; asked for without echo on a terminal.
+/// What stands on stdin, byte for byte, but that of one line its end is left out, which is said; asked for without echo
+/// on a terminal.
 ///
 /// # Errors
 /// If it cannot be read.
@@ -175,13 +177,33 @@ pub fn from_stdin(name: &str) -> Result<Vec<u8>, Failure> {
     if std::io::stdin().is_terminal() {
         return Ok(rpassword::prompt_password(format!("{name}: "))?.into_bytes());
     }
-    // The newline that goes is none of the value's bytes.
-    let read = input::stdin(MAX_VALUE_BYTES + 1);
-    let mut value = read.map_err(|error| Failure::usage(format!("{name}: {error}")))?;
-    if value.last() == Some(&b'\n') {
-        value.pop();
+    // The end that is left out is none of the value's bytes.
+    let read = input::stdin(MAX_VALUE_BYTES + 2);
+    let mut value = read.map_err(|error| unreadable(name, &error))?;
+    let length = line_length(&value).unwrap_or(value.len());
+    if length < value.len() {
+        say(&format!("note: {name}: the newline at the end of stdin is left out; @FILE keeps it"));
+        value.truncate(length);
     }
     Ok(std::mem::take(&mut *value))
+}
+
+/// How long a text of one line is without its end; none for a text of several lines, or for bytes that are no text.
+fn line_length(value: &[u8]) -> Option<usize> {
+    let text = std::str::from_utf8(value).ok()?;
+    let line = text.strip_suffix('\n')?;
+    let line = line.strip_suffix('\r').unwrap_or(line);
+    (!line.contains(|c: char| c.is_control() && c != '\t')).then_some(line.len())
+}
+
+fn unreadable(shown: &str, error: &std::io::Error) -> Failure {
+    match error.kind() {
+        std::io::ErrorKind::FileTooLarge => {
+            let text = format!("{shown}: more than {MAX_VALUE_BYTES} bytes");
+            Failure::new("TOO_LARGE", text, exit::FAILED)
+        }
+        _ => Failure::usage(format!("{shown}: {error}")),
+    }
 }
 
 /// A field that any kind takes for a sensitive one, or that none knows, is taken for one.
@@ -224,4 +246,26 @@ fn eprint_prompt(prompt: &str) {
     use std::io::Write as _;
     let mut stderr = std::io::stderr().lock();
     let _ = stderr.write_all(prompt.as_bytes()).and_then(|()| stderr.flush());
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn the_end_of_one_line_is_left_out_and_nothing_else() {
+        for (value, length) in [
+            ("token\n", Some(5)),
+            ("token\r\n", Some(5)),
+            ("a\tb \n", Some(4)),
+            ("\n", Some(0)),
+            ("token", None),
+            ("one\ntwo\n", None),
+            ("token\n\n", None),
+            ("\u{1}\n", None),
+        ] {
+            assert_eq!(line_length(value.as_bytes()), length, "{value:?}");
+        }
+        assert_eq!(line_length(b"\xff\n"), None);
+    }
 }

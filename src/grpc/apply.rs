@@ -30,7 +30,12 @@ impl ApplyService for AdminDoor {
         let documents = read(&call, &peer, stream, |message| message).await?;
         call.answer(async {
             let applied = call.broker.apply(call.caller.clone(), documents).await?;
-            Ok(pb::ApplyResponse { results: applied.iter().map(result).collect() })
+            let results = applied.into_iter().map(result).collect();
+            let mut response = pb::ApplyResponse { results };
+            if response.encoded_len() > MAX_PLAN_BYTES {
+                response.results.iter_mut().for_each(|result| result.findings.clear());
+            }
+            Ok(response)
         })
         .await
     }
@@ -151,8 +156,12 @@ fn group(given: pb::GroupDocument) -> Result<GroupDocument, Error> {
     })
 }
 
-fn result(applied: &Applied) -> pb::ApplyResult {
-    pb::ApplyResult { name: applied.name.to_string(), action: action(applied.action).into() }
+fn result(applied: Applied) -> pb::ApplyResult {
+    pb::ApplyResult {
+        name: applied.name.to_string(),
+        action: action(applied.action).into(),
+        findings: convert::findings(applied.findings),
+    }
 }
 
 fn action(action: Action) -> pb::ApplyAction {
@@ -175,6 +184,9 @@ fn plan_response(planned: Vec<Planned>) -> pb::PlanResponse {
     ];
     let results = planned.into_iter().map(planned_result).collect();
     let mut response = pb::PlanResponse { results };
+    if response.encoded_len() > MAX_PLAN_BYTES {
+        response.results.iter_mut().for_each(|result| result.findings.clear());
+    }
     for most in fewer {
         if response.encoded_len() > MAX_PLAN_BYTES {
             response.results.iter_mut().zip(most).for_each(|(result, most)| tell(result, most));
@@ -190,12 +202,15 @@ fn tell(result: &mut pb::PlannedResult, most: usize) {
 }
 
 fn planned_result(planned: Planned) -> pb::PlannedResult {
-    let Planned { applied, differences: Differences { access, safety, others, untold } } = planned;
+    let Planned { applied, differences, staying } = planned;
+    let Differences { access, safety, others, untold } = differences;
     pb::PlannedResult {
         name: applied.name.to_string(),
         action: action(applied.action).into(),
         differences: access.into_iter().chain(safety).chain(others).map(difference).collect(),
         untold_differences: count(untold),
+        staying_fields: staying.iter().map(ToString::to_string).collect(),
+        findings: convert::findings(applied.findings),
     }
 }
 
@@ -204,6 +219,6 @@ fn count(count: usize) -> i32 {
 }
 
 fn difference(difference: Difference) -> pb::Difference {
-    let Difference { path, old, new, sensitive } = difference;
-    pb::Difference { path, old, new, sensitive }
+    let Difference { path, old, new, sensitive, removed } = difference;
+    pb::Difference { path, old, new, sensitive, removed }
 }

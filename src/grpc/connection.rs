@@ -27,7 +27,7 @@ impl ConnectionService for AdminDoor {
             let document = document(request.connection.unwrap_or_default())?;
             let created =
                 call.broker.create_connection(call.caller.clone(), document, options).await?;
-            Ok(in_use(&created))
+            Ok(in_use(created))
         })
         .await
     }
@@ -39,7 +39,7 @@ impl ConnectionService for AdminDoor {
         let (call, request) = self.begin(request, "GetConnection", |one| one.name.clone())?;
         call.answer(async {
             let name = convert::connection_name(&request.name)?;
-            Ok(in_use(&call.broker.connection(&call.caller, &name)?))
+            Ok(in_use(call.broker.connection(&call.caller, &name)?))
         })
         .await
     }
@@ -86,7 +86,7 @@ impl ConnectionService for AdminDoor {
             let (caller, allow_missing) = (call.caller.clone(), request.allow_missing);
             let updated =
                 call.broker.update_connection(caller, document, etag, allow_missing, options);
-            Ok(in_use(&updated.await?))
+            Ok(in_use(updated.await?))
         })
         .await
     }
@@ -118,11 +118,7 @@ impl ConnectionService for AdminDoor {
             let name = convert::connection_name(&request.name)?;
             let Inspected { version, decision_id, findings } =
                 call.broker.test_connection(&call.caller, &name)?;
-            let findings = findings.into_iter().map(|finding| pb::Finding {
-                field: finding.field,
-                description: finding.description,
-            });
-            let (version, findings) = (convert::count(version), findings.collect());
+            let (version, findings) = (convert::count(version), convert::findings(findings));
             Ok(pb::TestConnectionResponse { version, findings, decision_id })
         })
         .await
@@ -245,11 +241,12 @@ fn to_message(listed: &ListedConnection) -> pb::Connection {
         use_count: convert::count(listed.used.map_or(0, |used| used.times)),
         uses: Vec::new(),
         holders: Vec::new(),
+        findings: Vec::new(),
     }
 }
 
 /// The same with who uses it.
-fn in_use(found: &ConnectionInUse) -> pb::Connection {
+fn in_use(found: ConnectionInUse) -> pb::Connection {
     let uses = found.users.iter().map(|(workflow, used)| pb::ConnectionUse {
         workflow: workflow.to_string(),
         use_count: convert::count(used.times),
@@ -262,7 +259,12 @@ fn in_use(found: &ConnectionInUse) -> pb::Connection {
         version: convert::count(holder.version),
         expire_time: convert::timestamp(holder.expire_time),
     });
-    pb::Connection { uses: uses.collect(), holders: holders.collect(), ..to_message(&found.listed) }
+    pb::Connection {
+        uses: uses.collect(),
+        holders: holders.collect(),
+        findings: convert::findings(found.findings),
+        ..to_message(&found.listed)
+    }
 }
 
 fn page(listed: &ListedConnections) -> pb::ListConnectionsResponse {

@@ -9,6 +9,7 @@ use base64::engine::general_purpose::URL_SAFE_NO_PAD;
 use super::pb;
 use crate::access::{Bindings, Pattern, Relation};
 use crate::broker::{Error, Resolved};
+use crate::integration::{Finding, Severity};
 use crate::lease::{Lease, TtlLimit};
 use crate::model::limits::MAX_PAGE_BYTES;
 use crate::model::{
@@ -224,4 +225,19 @@ pub(super) fn request_id(given: &str) -> Result<Option<RequestId>, Error> {
 /// A count for the wire, which has signed numbers only.
 pub(super) fn count(n: impl TryInto<i64>) -> i64 {
     n.try_into().unwrap_or(i64::MAX)
+}
+
+/// What was found out about values.
+pub(super) fn findings(findings: Vec<Finding>) -> Vec<pb::Finding> {
+    let of = |severity| match severity {
+        Severity::Note => pb::Severity::Note,
+        Severity::Warning => pb::Severity::Warning,
+        Severity::Error => pb::Severity::Error,
+    };
+    let message = |finding: Finding| pb::Finding {
+        field: finding.field,
+        description: finding.description,
+        severity: of(finding.severity).into(),
+    };
+    findings.into_iter().map(message).collect()
 }

@@ -147,6 +147,7 @@ fn rule(field: pb::FieldSchema) -> Result<FieldRule, Error> {
         form,
         forbidden: Vec::new(),
         pattern: Some(field.pattern).filter(|pattern| !pattern.is_empty()),
+        part_of: None,
     })
 }
 

@@ -21,7 +21,7 @@ impl SecretService for AdminDoor {
             let value = Some(Value::new(request.value));
             let document = SecretDocument { name: secret_name(&request.name)?, value };
             let put = call.broker.put_secret(call.caller.clone(), document, options).await?;
-            Ok(to_message(&put))
+            Ok(pb::Secret { findings: convert::findings(put.1), ..to_message(&put.0) })
         })
         .await
     }
@@ -102,5 +102,6 @@ fn to_message(secret: &SecretMetadata) -> pb::Secret {
         version: convert::count(secret.version),
         update_time: convert::timestamp(secret.update_time),
         updated_by: secret.updated_by.clone(),
+        findings: Vec::new(),
     }
 }

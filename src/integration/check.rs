@@ -2,6 +2,7 @@
 
 use std::collections::{BTreeMap, BTreeSet};
 
+use super::pem::with_last_newline;
 use super::schema::{CredentialKind, FieldRule, Integration};
 use super::template::references;
 use crate::model::limits::{MAX_CONNECTION_BYTES, MAX_FIELDS, MAX_VALUE_BYTES};
@@ -41,6 +42,8 @@ pub struct CheckedField {
     pub destination: bool,
     /// The value.
     pub value: Value,
+    /// Whether the newline at its end was added here.
+    pub is_mended: bool,
 }
 
 /// The fields that passed, by our names.
@@ -119,8 +122,9 @@ pub fn check(
             continue;
         };
         problems.extend(check_value(rule, &given, &name, &value));
-        let field =
-            CheckedField { sensitive: rule.sensitive, destination: rule.destination, value };
+        let (value, is_mended) = with_last_newline(value);
+        let (sensitive, destination) = (rule.sensitive, rule.destination);
+        let field = CheckedField { sensitive, destination, value, is_mended };
         if checked.insert(name.clone(), field).is_some() {
             problems.push(Problem::new(
                 &given,

@@ -1,54 +1,150 @@
 //! What can be seen to be wrong with values without asking anybody. A finding never shows a value.
 
+use std::collections::BTreeMap;
+
 use base64::Engine as _;
 use base64::engine::general_purpose::{STANDARD, STANDARD_NO_PAD};
 
 use super::check::find_field;
-use super::schema::{CredentialKind, Form};
-use crate::model::{Fields, Value};
+use super::pem;
+use super::placeholder::{is_for_later, stands_for_another};
+use super::schema::{CredentialKind, FieldRule, Form};
+use crate::model::{FieldName, Value};
 
 /// Shorter texts decode to something printable by chance.
 const LEAST_ENCODED_BYTES: usize = 16;
 
-/// One thing that is wrong with one field, or with several together.
+/// How bad a finding is.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord)]
+pub enum Severity {
+    /// What was done to a value.
+    Note,
+    /// Most likely a mistake.
+    Warning,
+    /// What the value is for cannot work with it.
+    Error,
+}
+
+/// One thing to know about one field, or about several together.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct Finding {
     /// Which field; empty if it is about several.
     pub field: String,
+    /// How bad it is.
+    pub severity: Severity,
     /// What is wrong, and what to do.
     pub description: String,
 }
 
 impl Finding {
-    /// A finding.
-    pub fn new(field: &str, description: impl Into<String>) -> Self {
-        Self { field: field.to_owned(), description: description.into() }
+    /// Something that cannot work.
+    pub fn error(field: &str, description: impl Into<String>) -> Self {
+        Self::new(field, Severity::Error, description)
+    }
+
+    /// Something that is most likely a mistake.
+    pub fn warning(field: &str, description: impl Into<String>) -> Self {
+        Self::new(field, Severity::Warning, description)
+    }
+
+    fn new(field: &str, severity: Severity, description: impl Into<String>) -> Self {
+        Self { field: field.to_owned(), severity, description: description.into() }
+    }
+
+    /// That a value is stored with a newline which it was given without.
+    pub fn mended(field: &str) -> Self {
+        let text = "a newline was added at its end when it was written, as its format needs";
+        Self::new(field, Severity::Note, text)
     }
 }
 
 /// What is wrong with these values as texts: the forms that need a certificate library are the caller's.
-pub fn findings(kind: &CredentialKind, fields: &Fields) -> Vec<Finding> {
+pub fn findings(kind: &CredentialKind, fields: &BTreeMap<FieldName, &Value>) -> Vec<Finding> {
     let mut found = Vec::new();
     for (name, value) in fields {
-        let form = find_field(kind, name.as_str()).and_then(|rule| rule.form);
-        let texts =
-            text_of(value, form).into_iter().chain(form.and_then(|form| shape(value, form)));
-        found.extend(texts.map(|text| Finding::new(name.as_str(), text)));
+        let rule = find_field(kind, name.as_str());
+        found.extend(of_value(name.as_str(), value, rule));
+    }
+    found.extend(of_access_key(fields));
+    found
+}
+
+/// What values of examples are like, too: worth a word to whoever tests, and none to whoever tries something out.
+pub fn doubts(fields: &BTreeMap<FieldName, &Value>) -> Option<Finding> {
+    let secret = field(fields, "secret_access_key").filter(|secret| secret.len() != 40)?;
+    let is_of_aws = begins(fields, b"AKIA") || begins(fields, b"ASIA");
+    let text = "the value has not the 40 characters that AWS' secret keys have; is it whole?";
+    (is_of_aws && !secret.is_empty()).then(|| Finding::warning("secret_access_key", text))
+}
+
+fn field<'a>(fields: &BTreeMap<FieldName, &'a Value>, name: &str) -> Option<&'a [u8]> {
+    let found = fields.iter().find(|(field, _)| field.as_str() == name);
+    found.map(|(_, value)| value.expose())
+}
+
+/// Whether there is the ID of an access key that AWS has issued, and begins so. Others' keys for S3 look otherwise.
+fn begins(fields: &BTreeMap<FieldName, &Value>, start: &[u8]) -> bool {
+    field(fields, "access_key_id").is_some_and(|id| {
+        id.len() == 20 && id.iter().all(u8::is_ascii_alphanumeric) && id.starts_with(start)
+    })
+}
+
+/// Parts of an AWS access key that do not go together: long-lived keys begin with AKIA and have no session token,
+/// temporary ones with ASIA and have one.
+fn of_access_key(fields: &BTreeMap<FieldName, &Value>) -> Vec<Finding> {
+    let (is_lasting, is_temporary) = (begins(fields, b"AKIA"), begins(fields, b"ASIA"));
+    let has_token = field(fields, "session_token").is_some();
+    let mut found = Vec::new();
+    if is_lasting && has_token {
+        let text = "a key that begins with AKIA has no session token, so this one is another key's; remove it";
+        found.push(Finding::error("session_token", text));
+    }
+    if is_temporary && !has_token {
+        let text = "a key that begins with ASIA is temporary and works with its session token alone; add it";
+        found.push(Finding::error("session_token", text));
     }
     found
 }
 
-/// What is odd about a value of any kind.
-fn text_of(value: &Value, form: Option<Form>) -> Option<&'static str> {
+/// What is wrong with a text that is of no kind.
+pub fn text_findings(name: &str, value: &Value) -> Vec<Finding> {
+    of_value(name, value, None)
+}
+
+/// A value that no rule is for is a secret.
+fn of_value(name: &str, value: &Value, rule: Option<&FieldRule>) -> Vec<Finding> {
+    let form = rule.and_then(|rule| rule.form);
     let bytes = value.expose();
+    let text = std::str::from_utf8(bytes).ok();
+    let is_sensitive = rule.is_none_or(|rule| rule.sensitive);
+    let is_template = rule.is_some_and(|rule| rule.template);
+    let of_pem = text.and_then(|text| Some(format!("the value is PEM, and {}", pem::fault(text)?)));
+    let of_pem = of_pem.map(|text| match form {
+        Some(Form::PrivateKey | Form::Certificate) => Finding::error(name, text),
+        _ => Finding::warning(name, text),
+    });
+    // One thing about its text: what comes first explains what would follow.
+    let of_text = of_pem.or_else(|| odd(bytes, form).map(|text| Finding::warning(name, text)));
+    let another = text.filter(|_| !is_template).and_then(|text| {
+        stands_for_another(text).or_else(|| is_for_later(text).filter(|_| is_sensitive))
+    });
+    let of_form = form.and_then(|form| shape(value, form));
+    let warnings = another.map(|text| Finding::warning(name, text));
+    let errors = of_form.map(|text| Finding::error(name, text));
+    of_text.into_iter().chain(warnings).chain(errors).collect()
+}
+
+/// What is odd about the bytes of a value.
+fn odd(bytes: &[u8], form: Option<Form>) -> Option<&'static str> {
     if bytes.is_empty() {
         return Some("the value is empty");
     }
     let is_block = matches!(form, Some(Form::Certificate | Form::PrivateKey | Form::Json));
-    if !is_block && bytes.iter().any(|byte| b"\r\n".contains(byte)) && !is_several_lines(bytes) {
+    let is_several = is_several_lines(bytes);
+    if !is_block && bytes.iter().any(|byte| b"\r\n".contains(byte)) && !is_several {
         return Some("the value ends in a newline, as echo adds one; write it again without");
     }
-    if !is_block && bytes.trim_ascii().len() != bytes.len() {
+    if !is_block && !is_several && bytes.trim_ascii().len() != bytes.len() {
         return Some("the value begins or ends with white space; write it again without");
     }
     if is_encoded(bytes, form) {
@@ -111,14 +207,17 @@ fn is_url(text: &str) -> bool {
 mod tests {
     use super::super::built_in;
     use super::*;
-    use crate::model::{FieldName, IntegrationName};
+    use crate::model::IntegrationName;
 
     fn found(field: &str, value: &str) -> Vec<String> {
         let integration = &built_in()[&IntegrationName::parse("http").unwrap()];
         let kind = integration.kind("token").unwrap();
         let name = FieldName::parse(field).unwrap();
-        let fields = Fields::from([(name, Value::new(value.into()))]);
-        findings(kind, &fields).into_iter().map(|finding| finding.description).collect()
+        let value = Value::new(value.into());
+        findings(kind, &BTreeMap::from([(name, &value)]))
+            .into_iter()
+            .map(|finding| finding.description)
+            .collect()
     }
 
     #[test]

@@ -4,6 +4,8 @@ mod check;
 mod expiry;
 mod findings;
 mod own;
+mod pem;
+mod placeholder;
 mod schema;
 pub mod template;
 
@@ -14,8 +16,9 @@ pub use check::{
     Checked, CheckedField, Present, PresentField, Problem, check, find_field, infer_kind,
 };
 pub use expiry::token_end;
-pub use findings::{Finding, findings};
+pub use findings::{Finding, Severity, doubts, findings, text_findings};
 pub use own::check_own;
+pub use pem::{needs_newline, with_last_newline};
 pub use schema::{CredentialKind, FieldRule, Form, Integration};
 
 use crate::model::IntegrationName;
@@ -96,6 +99,11 @@ mod tests {
                 for field in &kind.fields {
                     assert!(!field.description.is_empty(), "{}: {}", integration.name, field.name);
                     assert!(field.pattern().is_ok(), "{}: {}", integration.name, field.name);
+                    // Whether a sensitive whole has changed would be told by what goes with it.
+                    let whole = field.part_of.as_deref().map(|whole| find_field(kind, whole));
+                    let is_part =
+                        whole.is_none_or(|whole| whole.is_some_and(|rule| !rule.sensitive));
+                    assert!(is_part && !(whole.is_some() && field.required), "{}", field.name);
                 }
             }
         }

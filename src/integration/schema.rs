@@ -91,6 +91,9 @@ pub struct FieldRule {
     /// A regular expression that the value must match; of a family, the part of the name after the dot.
     #[serde(default)]
     pub pattern: Option<String>,
+    /// The field whose value this one goes with: it is removed when that one changes and it is not given itself.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub part_of: Option<String>,
 }
 
 /// The form of a value that is more than a text.

@@ -39,12 +39,50 @@ impl Value {
     /// Whether it looks like what a tool prints instead of a secret: such a value is a mistake, made by
     /// writing back what was read.
     pub fn looks_masked(&self) -> bool {
-        let text = self.expose().trim_ascii();
-        let stars = text.len() >= 3 && text.iter().all(|&byte| byte == b'*');
-        let words: [&[u8]; 4] =
-            [b"<redacted>", b"(sensitive)", b"[redacted]", b"(sensitive value)"];
-        stars || words.iter().any(|word| text.eq_ignore_ascii_case(word))
+        std::str::from_utf8(self.expose()).is_ok_and(|text| is_mask(text.trim()))
     }
+}
+
+/// Signs that are printed one for each character of a secret.
+const DOTS: [char; 6] = ['*', '•', '●', '∙', '█', '▪'];
+/// What stands in brackets or stars in a secret's place.
+const HIDDEN: [&str; 12] = [
+    "concealed",
+    "filtered",
+    "hidden",
+    "masked",
+    "obfuscated",
+    "omitted",
+    "protected",
+    "redacted",
+    "secret",
+    "secure",
+    "sensitive",
+    "sensitive value",
+];
+/// What tools print as it stands here: kubectl, Ansible.
+const EXACT: [&str; 2] = ["DATA+OMITTED", "VALUE_SPECIFIED_IN_NO_LOG_PARAMETER"];
+/// How others begin, and end: n8n, 1Password, kubectl.
+const AROUND: [(&str, &str); 4] = [
+    ("__n8n_BLANK_VALUE_", ""),
+    ("<concealed by ", ">"),
+    ("[use 'op item get ", "]"),
+    ("<set to the key ", ">"),
+];
+
+/// Whether a tool prints this in the place of a secret.
+fn is_mask(text: &str) -> bool {
+    let rest = text.trim_start_matches(DOTS);
+    let dots = text.chars().count() - rest.chars().count();
+    // `aws configure list` shows the last four.
+    let is_dotted = (dots >= 3 && rest.is_empty()) || (dots >= 8 && rest.chars().count() <= 4);
+    let brackets = ['<', '>', '[', ']', '(', ')', '{', '}', '*'];
+    let word = text.trim_start_matches(brackets).trim_end_matches(brackets).trim();
+    let is_within = !text.starts_with(word) && !text.ends_with(word);
+    is_dotted
+        || (is_within && HIDDEN.iter().any(|hidden| word.eq_ignore_ascii_case(hidden)))
+        || EXACT.contains(&text)
+        || AROUND.iter().any(|(start, end)| text.starts_with(start) && text.ends_with(end))
 }
 
 /// The least size that tells anything of a secret, in bytes.
@@ -75,10 +113,27 @@ mod tests {
 
     #[test]
     fn masks_are_recognised_and_real_values_are_not() {
-        for mask in ["***", "********", "<redacted>", "(SENSITIVE)", " **** \n"] {
+        let masks = [
+            "***",
+            "********",
+            "••••••••",
+            "<redacted>",
+            "((Redacted))",
+            "***REDACTED***",
+            "[MASKED]",
+            "(SENSITIVE)",
+            "(sensitive value)",
+            " **** \n",
+            "****************MPLE",
+            "DATA+OMITTED",
+            "<concealed by 1Password>",
+            "[use 'op item get abc --reveal' to reveal]",
+            "__n8n_BLANK_VALUE_e5362baf",
+        ];
+        for mask in masks {
             assert!(Value::new(mask.into()).looks_masked(), "{mask}");
         }
-        for real in ["", "**", "a***", "redacted", "hunter2"] {
+        for real in ["", "**", "a***", "*****abc", "redacted", "<b>redacted", "hunter2", "secret"] {
             assert!(!Value::new(real.into()).looks_masked(), "{real}");
         }
     }

@@ -37,6 +37,7 @@ mod floods;
 mod following;
 mod formats;
 mod fuzz_corpus;
+mod given_values;
 mod groups;
 mod handshakes;
 mod hanging_disk;

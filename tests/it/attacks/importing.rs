@@ -212,7 +212,9 @@ fn an_import_of_an_answer_is_bounded_from_stdin_too() {
     let arguments = ["secret", "put", "--workflow", "evil", "s"];
     let mut command = keyhatch_in(world.directory.path(), &arguments);
     command.stdin(std::fs::File::open("/dev/zero").unwrap());
-    refused(&command.output().unwrap(), &["more than 65537 bytes"]);
+    let ran = command.output().unwrap();
+    assert_eq!(ran.status.code(), Some(1));
+    assert!(said(&ran).contains("TOO_LARGE: s: more than 65536 bytes"), "{}", said(&ran));
     let listed = world.serving.run(&["secret", "list", "--workflow", "evil", "-o", "json"]);
     assert_eq!(serde_json::from_slice::<Json>(&listed.stdout).unwrap(), serde_json::json!([]));
 }

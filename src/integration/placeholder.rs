@@ -1,0 +1,190 @@
+//! Values that stand for a credential in somebody's template, and are none.
+
+/// How references begin that another tool replaces by the value.
+const REFERENCES: [&str; 16] = [
+    "<path:",
+    "@Microsoft.KeyVault(",
+    "akv://",
+    "arn:aws:secretsmanager:",
+    "arn:aws:ssm:",
+    "awssm://",
+    "azurekeyvault://",
+    "bws://",
+    "doppler://",
+    "gcpsm://",
+    "keyvault://",
+    "op://",
+    "ref+",
+    "secret://",
+    "vault://",
+    "{{resolve:",
+];
+
+/// How texts begin that another tool has encrypted.
+const ENCRYPTED: [&str; 7] = [
+    "$ANSIBLE_VAULT;",
+    "-----BEGIN AGE ENCRYPTED FILE-----",
+    "-----BEGIN PGP MESSAGE-----",
+    "ENC(",
+    "ENC[",
+    "age-encryption.org/",
+    "vault:v1:",
+];
+
+/// What stands around the name of a variable.
+const AROUND: [(&str, &str); 8] = [
+    ("${", "}"),
+    ("$(", ")"),
+    ("{{", "}}"),
+    ("<%", "%>"),
+    ("((", "))"),
+    ("#{", "}"),
+    ("%(", ")s"),
+    ("@@", "@@"),
+];
+
+/// What people write down until they know better, without what is no letter or digit and in lower case.
+const LATER: [&str; 22] = [
+    "changeit",
+    "changeme",
+    "changemenow",
+    "changethis",
+    "dummy",
+    "example",
+    "fillme",
+    "fillmein",
+    "fixme",
+    "nil",
+    "none",
+    "null",
+    "objectobject",
+    "placeholder",
+    "replaceit",
+    "replaceme",
+    "replacethis",
+    "tbd",
+    "todo",
+    "undefined",
+    "secretgoeshere",
+    "xxx",
+];
+
+/// Nobody writes more than this until there is a real one, in bytes.
+const LONGEST: usize = 100;
+
+/// Why a value is no credential, though a tool or a person meant to put a credential in its place.
+pub fn stands_for_another(text: &str) -> Option<&'static str> {
+    let text = text.trim();
+    let begins = |all: &[&str]| all.iter().any(|start| text.starts_with(start));
+    let is_around = |(start, end): &(&str, &str)| {
+        let inner = text.strip_prefix(start).and_then(|rest| rest.strip_suffix(end));
+        inner.is_some_and(|inner| !inner.trim().is_empty())
+    };
+    if begins(&ENCRYPTED) {
+        return Some(
+            "the value looks like the output of an encrypting tool; write what it decrypts to",
+        );
+    }
+    let is_of_vault = text.starts_with("vault:") && text.contains('#');
+    if begins(&REFERENCES) || is_of_vault || is_of_google(text) {
+        return Some(
+            "the value looks like a reference that another tool looks up; write the value itself",
+        );
+    }
+    if AROUND.iter().any(is_around) || is_variable(text) {
+        return Some(
+            "the value looks like a variable that nothing was put in place of; write the value itself",
+        );
+    }
+    None
+}
+
+/// Why a secret is none, but what somebody wrote until there is a real one.
+pub fn is_for_later(text: &str) -> Option<&'static str> {
+    let text = text.trim();
+    if text.len() > LONGEST {
+        return None;
+    }
+    let letters: String = text.chars().filter(|c| c.is_alphanumeric()).collect();
+    let letters = letters.to_lowercase();
+    let is_bracketed = text.strip_prefix('<').and_then(|rest| rest.strip_suffix('>'));
+    let is_bracketed = is_bracketed.is_some_and(|inner| {
+        inner.starts_with(|c: char| c.is_ascii_alphabetic()) && !inner.contains(['<', '>'])
+    });
+    let is_yours = ["your", "insert", "enter", "put"].iter().any(|word| letters.starts_with(word))
+        && ["here", "key", "password", "secret", "token"]
+            .iter()
+            .any(|word| letters.ends_with(word));
+    let is_crossed = letters.len() >= 3 && letters.chars().all(|c| c == 'x');
+    let is_later = is_bracketed || is_yours || is_crossed || LATER.contains(&letters.as_str());
+    is_later.then_some("the value looks like what is written until there is a real one; write that")
+}
+
+/// `projects/P/secrets/S/versions/V`
+fn is_of_google(text: &str) -> bool {
+    text.starts_with("projects/") && text.contains("/secrets/") && text.contains("/versions/")
+}
+
+/// `$NAME`, `%NAME%`
+fn is_variable(text: &str) -> bool {
+    let name = text.strip_prefix('$').or_else(|| text.strip_prefix('%')?.strip_suffix('%'));
+    name.is_some_and(|name| {
+        let is_part = |c: char| c == '_' || c.is_ascii_uppercase() || c.is_ascii_digit();
+        name.len() >= 3
+            && name.starts_with(|c: char| c.is_ascii_uppercase())
+            && name.chars().all(is_part)
+    })
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn what_stands_for_a_credential_is_told_from_one() {
+        for text in [
+            "ENC[AES256_GCM,data:x,iv:y,tag:z,type:str]",
+            "<path:secret/data/x#password>",
+            "op://vault/item/field",
+            "${SLACK_TOKEN}",
+            "{{ .Values.token }}",
+            "$TOKEN",
+            "%TOKEN%",
+            "((db_password))",
+            "vault:secret/data/x#y",
+            "ref+awssecrets://x",
+            "$(cat token)",
+            "projects/p/secrets/s/versions/latest",
+        ] {
+            assert!(stands_for_another(text).is_some(), "{text}");
+        }
+        for text in [
+            "changeme",
+            "CHANGE_ME",
+            "REPLACE-ME",
+            "<your-token>",
+            "your_api_key_here",
+            "xxxx-xxxx",
+            "TODO",
+            "null",
+        ] {
+            assert!(is_for_later(text).is_some(), "{text}");
+        }
+        for real in [
+            "",
+            "$a",
+            "hunter2",
+            "p{{x",
+            "correct horse",
+            "${}",
+            "a<b>",
+            "vault:pw",
+            "$2b$10$abc",
+            "yours",
+            "Xx1",
+        ] {
+            let found = stands_for_another(real).or_else(|| is_for_later(real));
+            assert!(found.is_none(), "{real}: {found:?}");
+        }
+    }
+}
