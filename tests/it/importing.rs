@@ -15,45 +15,50 @@ use crate::harness::{ServeProcess, keyhatch_in};
 const CANARY: &str = "c4n4ry";
 
 /// A broker, and a directory for the files to import.
-struct World {
+pub struct World {
     serving: ServeProcess,
     directory: TempDir,
 }
 
 impl World {
-    fn start() -> Self {
+    pub fn start() -> Self {
         let directory = tempfile::Builder::new().prefix("kh").tempdir().unwrap();
         Self { serving: ServeProcess::start(directory.path()), directory }
     }
 
-    fn file(&self, name: &str, content: &str) -> String {
+    pub fn file(&self, name: &str, content: &str) -> String {
         let path: PathBuf = self.directory.path().join(name);
         std::fs::write(&path, content).unwrap();
         path.to_str().unwrap().to_owned()
     }
 
     /// What `import` says: its answer and its talk, neither with a value.
-    fn import(&self, arguments: &[&str]) -> (bool, String, String) {
+    pub fn import(&self, arguments: &[&str]) -> (bool, String, String) {
         let ran = self.serving.run(&[&["import", "--from"], arguments].concat());
         heard(&ran)
     }
 
     /// Imports; what became of it, and what was said.
-    fn imported(&self, arguments: &[&str]) -> (String, String) {
-        let arguments = [arguments, &["--yes", "--resolver", "workflow:w"]].concat();
+    pub fn imported(&self, arguments: &[&str]) -> (String, String) {
+        self.imported_by(arguments, &["--resolver", "workflow:w"])
+    }
+
+    /// The same with access of the caller's.
+    pub fn imported_by(&self, arguments: &[&str], access: &[&str]) -> (String, String) {
+        let arguments = [arguments, &["--yes"], access].concat();
         let (ended_well, answer, talk) = self.import(&arguments);
         assert!(ended_well, "{talk}");
         (answer, talk)
     }
 
-    fn refused(&self, arguments: &[&str]) -> String {
+    pub fn refused(&self, arguments: &[&str]) -> String {
         let (ended_well, _, talk) = self.import(&[arguments, &["--yes"]].concat());
         assert!(!ended_well, "{arguments:?}: {talk}");
         talk
     }
 
     /// What a step of workflow w gets.
-    fn fields(&self, reference: &str) -> Json {
+    pub fn fields(&self, reference: &str) -> Json {
         let step = ["step", "run", "--workflow", "w", "--run", "1", "--step", "s", "--"];
         let binary = env!("CARGO_BIN_EXE_keyhatch");
         let get = [binary, "get", reference, "--format", "json"];
@@ -63,7 +68,7 @@ impl World {
         got["fields"].clone()
     }
 
-    fn secret(&self, name: &str) -> Json {
+    pub fn secret(&self, name: &str) -> Json {
         self.fields(&format!("secret:{name}"))["value"].clone()
     }
 }
@@ -113,7 +118,7 @@ fn aws_profiles_become_connections_of_their_names() {
     let world = World::start();
     let credentials = world.file(
         "credentials",
-        "[default]\naws_access_key_id = AKIAc4n4ry\naws_secret_access_key = c4n4ry/+=#x;y ;z\n\
+        "[default]\naws_access_key_id = AKIAc4n4ry\naws_secret_access_key = c4n4ry/+=#x;y;z\n\
          [temporary]\naws_access_key_id=ASIAc4n4ry\naws_secret_access_key=c4n4ry\naws_session_token=c4n4ry==\n\
          [other]\naws_access_key_id = x\naws_secret_access_key = y\n",
     );
@@ -132,7 +137,7 @@ fn aws_profiles_become_connections_of_their_names() {
         assert!(talk.contains(said), "{said}: {talk}");
     }
     let expected = json!({ "access_key_id": "AKIAc4n4ry", "region": "eu-west-1",
-                           "secret_access_key": "c4n4ry/+=#x;y ;z" });
+                           "secret_access_key": "c4n4ry/+=#x;y;z" });
     assert_eq!(world.fields("aws/default"), expected);
     assert_eq!(world.fields("aws/temporary")["session_token"], "c4n4ry==");
     let (answer, _) = world.imported(&["aws-profile", &credentials, "--profile", "other"]);
@@ -286,7 +291,9 @@ fn what_is_wrong_is_said_with_its_line_all_at_once_and_nothing_is_written() {
 fn what_is_not_clear_is_asked_for_and_not_guessed() {
     let world = World::start();
     let unknown = world.refused(&["nonsense", "x"]);
-    for format in ["relay", "env", "aws-profile", "kubernetes-secret", "vault-kv-json"] {
+    for format in
+        ["relay", "env", "aws-profile", "docker-config", "kubernetes-secret", "vault-kv-json"]
+    {
         assert!(unknown.contains(format), "{format}: {unknown}");
     }
     let both = world.file(
@@ -306,7 +313,7 @@ fn what_is_not_clear_is_asked_for_and_not_guessed() {
         "env", &both, &two, "--name", "main", chosen[0], chosen[1], chosen[2], chosen[3],
     ]);
     assert!(said.contains("connections/cloudflare/main would come from"), "{said}");
-    assert!(world.refused(&["relay", &both, "--name", "x"]).contains("--name is for --from env"));
+    assert!(world.refused(&["relay", &both, "--only", "x"]).contains("--only is for --from"));
 }
 
 #[test]

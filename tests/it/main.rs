@@ -43,6 +43,7 @@ mod handshakes;
 mod hanging_disk;
 mod harness;
 mod helpers;
+mod import_formats;
 mod importing;
 mod injecting;
 mod journal;

@@ -12,6 +12,10 @@ use super::fit::Named;
 use super::found::at_line;
 
 const IN_QUOTES: &str = "put the value in single quotes";
+/// What a backslash may stand before in double quotes, so that all make the same of it.
+const ESCAPED: [char; 6] = ['\\', '"', '\'', '$', ' ', 'n'];
+/// Other letters that some readers make a sign of.
+const SOMETIMES_ESCAPED: [char; 8] = ['a', 'b', 'f', 'r', 't', 'u', 'v', 'x'];
 
 /// An assignment as it stands there.
 struct Assignment<'a> {
@@ -23,16 +27,22 @@ struct Assignment<'a> {
 
 /// A value that would not be the same for everybody who reads the file.
 enum Unclear {
+    /// It stands in backticks.
+    Backticks,
     /// It begins with what may be a comment.
     Comment,
     /// A `$` stands for a variable.
     Dollar,
+    /// In double quotes a backslash stands before this.
+    Escape(char),
     /// There are quotes or backslashes within it.
     Inside,
     /// Its quotes are not closed.
     Open,
     /// There is more behind its quotes.
     More,
+    /// Its quotes are three.
+    Triple,
 }
 
 /// The variables, in their order.
@@ -42,7 +52,7 @@ enum Unclear {
 pub fn variables(text: &str) -> Result<Vec<Named>, Vec<String>> {
     let (mut variables, mut problems) = (Vec::new(), Vec::new());
     let mut lines: BTreeMap<String, u64> = BTreeMap::new();
-    for assignment in assignments(text.trim_start_matches('\u{feff}')) {
+    for assignment in assignments(text) {
         let line = assignment.line;
         match read(&assignment) {
             Ok((name, value)) => match lines.insert(name.clone(), line) {
@@ -60,8 +70,25 @@ pub fn variables(text: &str) -> Result<Vec<Named>, Vec<String>> {
 }
 
 fn read(assignment: &Assignment<'_>) -> Result<(String, String), String> {
+    check_name(assignment.text)?;
     match assignment.checked {
         Ok(()) => {}
+        Err(Unclear::Backticks) => {
+            return Err(format!("the value stands in backticks, which a shell runs; {IN_QUOTES}"));
+        }
+        Err(Unclear::Triple) => {
+            return Err("the value stands in three quotes, which few readers know; put it in one"
+                .to_owned());
+        }
+        Err(Unclear::Escape(c)) => {
+            let escape = match SOMETIMES_ESCAPED.contains(&c) {
+                true => format!("\\{c}"),
+                false => "a backslash before what needs none".to_owned(),
+            };
+            return Err(format!(
+                "there is {escape} in double quotes, which readers take differently; {IN_QUOTES}"
+            ));
+        }
         Err(Unclear::Comment) => return Err(format!("the value begins with #; {IN_QUOTES}")),
         Err(Unclear::Dollar) => {
             let name = name_of(assignment.text).unwrap_or("the value");
@@ -87,10 +114,27 @@ fn read(assignment: &Assignment<'_>) -> Result<(String, String), String> {
 
 /// The name before the `=`, if it is one.
 fn name_of(text: &str) -> Option<&str> {
+    let name = before_equals(text)?;
+    let is_part = |byte: u8| byte.is_ascii_alphanumeric() || b"_.".contains(&byte);
+    let begins = name.starts_with(|c: char| c == '_' || c.is_ascii_alphabetic());
+    (begins && name.bytes().all(is_part)).then_some(name)
+}
+
+fn before_equals(text: &str) -> Option<&str> {
     let name = text.split_once('=')?.0.trim();
-    let name = name.strip_prefix("export ").unwrap_or(name).trim();
-    let is_part = |byte: u8| byte.is_ascii_alphanumeric() || byte == b'_';
-    (!name.is_empty() && name.bytes().all(is_part)).then_some(name)
+    Some(name.strip_prefix("export ").unwrap_or(name).trim())
+}
+
+/// Refuses a word before the `=` that is no name for some reader. It is not repeated: it may be part of a value.
+fn check_name(text: &str) -> Result<(), String> {
+    let is_word = before_equals(text)
+        .is_some_and(|name| !name.is_empty() && !name.contains(char::is_whitespace));
+    match is_word && name_of(text).is_none() {
+        true => Err("the name before = does not begin with a letter or _, or has more than letters, digits, _ and . in \
+                     it; rename it"
+            .to_owned()),
+        false => Ok(()),
+    }
 }
 
 /// The assignments of a text; quoted values go over several lines.
@@ -102,7 +146,7 @@ fn assignments(text: &str) -> Vec<Assignment<'_>> {
         let (text, after) = rest.split_at(length);
         let content = text.trim_start();
         if !content.is_empty() && !content.starts_with('#') {
-            found.push(Assignment { line, text: text.trim_end_matches(['\n', '\r']), checked });
+            found.push(Assignment { line, text: text.trim_end_matches('\n'), checked });
         }
         line += text.matches('\n').count() as u64;
         rest = after;
@@ -119,17 +163,27 @@ fn first(text: &str) -> (usize, Result<(), Unclear>) {
     };
     let value = after.trim_start_matches([' ', '\t']);
     let begin = line.len() - value.len();
+    if value.starts_with('`') {
+        return (line.len(), Err(Unclear::Backticks));
+    }
+    if let Some(quotes) = ["\"\"\"", "'''"].into_iter().find(|quotes| value.starts_with(quotes)) {
+        let (_, inside) = text.split_at(begin + quotes.len());
+        let length = inside.find(quotes).map_or(inside.len(), |at| at + quotes.len());
+        let behind = first_line(inside.split_at(length).1);
+        return (begin + quotes.len() + length + behind.len(), Err(Unclear::Triple));
+    }
     let Some(quote) = value.chars().next().filter(|c| ['\'', '"'].contains(c)) else {
         let is_clear = if after.starts_with('#') { Err(Unclear::Comment) } else { plain(value) };
         return (line.len(), is_clear);
     };
     let (_, inside) = text.split_at(begin + 1);
-    let Some((length, has_dollar)) = quoted(inside, quote) else {
+    let Some(Quoted { length, has_dollar, escape }) = quoted(inside, quote) else {
         return (text.len(), Err(Unclear::Open));
     };
     let behind = first_line(inside.split_at(length).1);
     let is_clear = match comment_in(behind) {
         _ if has_dollar => Err(Unclear::Dollar),
+        _ if escape.is_some() => escape.map_or(Ok(()), |c| Err(Unclear::Escape(c))),
         Some(0) => Ok(()),
         _ if behind.trim().is_empty() => Ok(()),
         _ => Err(Unclear::More),
@@ -153,21 +207,32 @@ fn plain(value: &str) -> Result<(), Unclear> {
     // What is behind white space at once is a comment from the start.
     let end = if value.starts_with('#') { Some(0) } else { comment_in(value) };
     let value = value.split_at(end.unwrap_or(value.len())).0;
-    match value.chars().find(|c| ['\'', '"', '\\', '$'].contains(c)) {
+    match value.chars().find(|c| ['\'', '"', '\\', '$', '`'].contains(c)) {
         Some('$') => Err(Unclear::Dollar),
         Some(_) => Err(Unclear::Inside),
         None => Ok(()),
     }
 }
 
-/// How many bytes there are to the end of the quotes, those included, and whether a `$` among them stands for a
-/// variable. None if the quotes are not closed.
-fn quoted(text: &str, quote: char) -> Option<(usize, bool)> {
-    let (mut is_escaped, mut has_dollar) = (false, false);
+/// What stands in quotes.
+struct Quoted {
+    /// How many bytes there are to the end of the quotes, those included.
+    length: usize,
+    /// Whether a `$` among them stands for a variable.
+    has_dollar: bool,
+    /// What a backslash stands before that need not be the same for all.
+    escape: Option<char>,
+}
+
+/// What stands before the end of the quotes. None if they are not closed.
+fn quoted(text: &str, quote: char) -> Option<Quoted> {
+    let (mut is_escaped, mut has_dollar, mut escape) = (false, false, None);
     for (at, c) in text.char_indices() {
         match c {
-            _ if std::mem::take(&mut is_escaped) => {}
-            _ if c == quote => return Some((at + 1, has_dollar)),
+            _ if std::mem::take(&mut is_escaped) => {
+                escape = escape.or_else(|| Some(c).filter(|c| !ESCAPED.contains(c)));
+            }
+            _ if c == quote => return Some(Quoted { length: at + 1, has_dollar, escape }),
             '\\' if quote == '"' => is_escaped = true,
             '$' if quote == '"' => has_dollar = true,
             _ => {}
@@ -190,7 +255,7 @@ mod tests {
 
     #[test]
     fn values_are_taken_with_what_is_in_their_quotes_over_several_lines_too() {
-        let text = "\u{feff}# first\n\nA=a#b;c\nexport B = 'x $HOME \\n # \"y\" '\nC=\"l1\n  l2 # 'x' \\$5 \\\"\"\n\
+        let text = "# first\n\nA=a#b;c\nexport B = 'x $HOME \\n # \"y\" '\nC=\"l1\n  l2 # 'x' \\$5 \\\"\"\n\
                     D=d # it's\nE=\nF='#f' \nG=g=h  ";
         let expected = [
             ("A", "a#b;c", 3),
@@ -204,7 +269,6 @@ mod tests {
         let expected =
             expected.map(|(name, value, line)| (name.to_owned(), value.to_owned(), line));
         assert_eq!(pairs(text), expected);
-        assert_eq!(pairs("A='1'\r\nB=2\r\n").len(), 2);
     }
 
     #[test]
@@ -238,7 +302,15 @@ mod tests {
             ("A='a'\"b\"", "behind its quotes"),
             ("A=#a", "begins with #"),
             ("A=\"a", "not closed"),
-            ("A=\"a\\tb\"", "not NAME=VALUE"),
+            ("A=\"a\\tb\"", "there is \\t in double quotes"),
+            ("A=\"a\\qb\"", "a backslash before what needs none"),
+            ("A=`a`", "in backticks"),
+            ("A=a`b`", "in it"),
+            ("A=\"\"\"\na\n\"\"\"\n", "in three quotes"),
+            ("A='''a'''", "in three quotes"),
+            ("A-B=a", "the name before ="),
+            ("1A=a", "the name before ="),
+            ("é=a", "the name before ="),
             ("A b=a", "not NAME=VALUE"),
         ] {
             let problems = variables(text).err().unwrap_or_default();

@@ -2,21 +2,18 @@
 
 use super::dotenv::variables;
 use super::fit::By;
-use super::found::{Found, at_line};
+use super::found::Found;
 use super::place::place;
+use super::text::lines_of;
 use super::wanted::Wanted;
 
 /// What the file becomes.
 pub fn read(bytes: &[u8], wanted: &Wanted) -> Found {
-    let text = match std::str::from_utf8(bytes) {
+    let text = match lines_of(bytes) {
         Ok(text) => text,
-        Err(error) => {
-            let before = bytes.get(..error.valid_up_to()).unwrap_or_default();
-            let line = before.iter().filter(|byte| **byte == b'\n').count() as u64 + 1;
-            return Found::problem(at_line(line, "this is not UTF-8"));
-        }
+        Err(problem) => return Found::problem(problem),
     };
-    let mut variables = match variables(text) {
+    let mut variables = match variables(&text) {
         Ok(variables) => variables,
         Err(problems) => return Found { problems, ..Found::default() },
     };
@@ -38,6 +35,7 @@ pub fn read(bytes: &[u8], wanted: &Wanted) -> Found {
 
 #[cfg(test)]
 mod tests {
+    use super::super::names::Names;
     use super::*;
     use crate::cli::seed::name_of;
     use crate::grpc::pb;
@@ -71,7 +69,19 @@ mod tests {
             integration("db", db),
             integration("other", vec![kind("token", &[("token", "CLOUD_TOKEN", &[], true)])]),
         ];
-        Wanted { catalogue, name: Some("main".to_owned()), ..Wanted::default() }
+        Wanted { catalogue, names: names(&["main"]), ..Wanted::default() }
+    }
+
+    fn names(arguments: &[&str]) -> Names {
+        let arguments: Vec<_> = arguments.iter().map(|one| (*one).to_owned()).collect();
+        Names::parse(&arguments).unwrap()
+    }
+
+    /// What the file becomes under its names.
+    fn read(bytes: &[u8], wanted: &Wanted) -> Found {
+        let mut found = super::read(bytes, wanted);
+        wanted.names.give(&mut found);
+        found
     }
 
     fn becomes(found: &Found) -> Vec<String> {
@@ -127,9 +137,16 @@ mod tests {
         assert!(problem("X=a\n", &absent).contains("there is no integration nonsense"));
         let kind = Wanted { kind: Some("nonsense".to_owned()), ..cloud };
         assert!(problem("X=a\n", &kind).contains("it has: key, token"));
-        let nameless = Wanted { name: None, ..wanted() };
+        let nameless = Wanted { names: Names::default(), ..wanted() };
         let said = problem("CLOUD_KEY=a\nCLOUD_SECRET=b\n", &nameless);
         assert!(said.contains("--name NAME"), "{said}");
+        let by_integration = Wanted { names: names(&["cloud=x"]), ..wanted() };
+        let found = read(b"CLOUD_KEY=a\nCLOUD_SECRET=b\n", &by_integration);
+        assert_eq!(becomes(&found), ["connections/cloud/x of CLOUD_KEY, CLOUD_SECRET"]);
+        let other = Wanted { names: names(&["main", "nothing=x"]), ..wanted() };
+        assert!(
+            problem("CLOUD_KEY=a\nCLOUD_SECRET=b\n", &other).contains("nothing is called nothing")
+        );
         assert!(read(b"A=1\nB=\xff\n", &wanted()).problems[0].starts_with("line 2"));
     }
 

@@ -19,7 +19,7 @@ pub struct Named {
 /// By which of its names a field is known.
 #[derive(Clone, Copy, PartialEq, Eq)]
 pub enum By {
-    /// By its own, in any case, and by its customary variables: whoever named the integration means it.
+    /// By its own and by its customary variables, in any spelling: whoever named the integration means it.
     AnyName,
     /// By its customary variables.
     Variable,
@@ -35,9 +35,11 @@ pub struct Fit<'a> {
     pub fields: BTreeMap<String, usize>,
     /// Values of a field that has a better one: which, and which that is.
     pub outdone: BTreeMap<usize, usize>,
+    /// Two values whose names say the same field alike, and that field.
+    alike: Option<(String, String, String)>,
 }
 
-/// How much further than a customary variable a name in another case is from a field.
+/// How much further than a customary variable a name in another spelling is from a field.
 const OTHER_CASE: usize = 1000;
 
 impl<'a> Fit<'a> {
@@ -45,20 +47,29 @@ impl<'a> Fit<'a> {
     pub fn of(integration: &str, kind: &'a pb::CredentialKind, values: &[Named], by: By) -> Self {
         let mut found: BTreeMap<String, Vec<(usize, usize)>> = BTreeMap::new();
         for (place, value) in values.iter().enumerate() {
-            if let Some((distance, field)) = field_of(kind, &value.name, by) {
+            if let Some((distance, field)) = field_of(integration, kind, &value.name, by) {
                 found.entry(field).or_default().push((distance, place));
             }
         }
         let (mut fields, mut outdone) = (BTreeMap::new(), BTreeMap::new());
+        let name_at = |place: &usize| values.get(*place).map(|value| value.name.clone());
+        let mut alike = None;
         for (field, mut places) in found {
             places.sort_unstable();
+            if let [(near, one), (far, other), ..] = places.as_slice()
+                && near == far
+            {
+                alike = name_at(one)
+                    .zip(name_at(other))
+                    .map(|(one, other)| (one, other, field.clone()));
+            }
             let mut places = places.into_iter().map(|(_, place)| place);
             if let Some(best) = places.next() {
                 outdone.extend(places.map(|place| (place, best)));
                 fields.insert(field, best);
             }
         }
-        Self { integration: integration.to_owned(), kind, fields, outdone }
+        Self { integration: integration.to_owned(), kind, fields, outdone, alike }
     }
 
     /// The fields that it needs and these values do not have.
@@ -95,8 +106,27 @@ impl std::fmt::Display for Fit<'_> {
     }
 }
 
+/// Whether a name is one of a field's in other letters, with or without the integration's before it: `accessKeyId`,
+/// `ACCESS-KEY-ID`, `aws_access_key_id`.
+fn is_spelled_otherwise(integration: &str, rule: &pb::FieldSchema, name: &str) -> bool {
+    let squash = |text: &str| {
+        let letters = text.chars().filter(char::is_ascii_alphanumeric);
+        letters.map(|c| c.to_ascii_lowercase()).collect::<String>()
+    };
+    let (integration, name) = (squash(integration), squash(name));
+    let own = [&rule.name].into_iter().chain(&rule.aliases);
+    let variables = [&rule.env].into_iter().chain(&rule.also_env);
+    let mut all = own.chain(variables).map(|own| squash(own)).filter(|own| !own.is_empty());
+    all.any(|own| name == own || name.strip_prefix(&integration) == Some(&own))
+}
+
 /// The field that a value of this name is, and how far the name is from it.
-fn field_of(kind: &pb::CredentialKind, name: &str, by: By) -> Option<(usize, String)> {
+fn field_of(
+    integration: &str,
+    kind: &pb::CredentialKind,
+    name: &str,
+    by: By,
+) -> Option<(usize, String)> {
     let taken = kind.fields.iter().filter(|rule| !rule.generated).filter_map(|rule| {
         if by == By::AnyName && values::covers(rule, name) {
             let is_family = rule.name.ends_with('*');
@@ -107,9 +137,10 @@ fn field_of(kind: &pb::CredentialKind, name: &str, by: By) -> Option<(usize, Str
         }
         let mut variables = [&rule.env].into_iter().chain(&rule.also_env);
         let customary = variables.position(|variable| variable == name).map(|at| at + 2);
-        let mut names = [&rule.name].into_iter().chain(&rule.aliases);
-        let mut is_own = || by == By::AnyName && names.any(|own| own.eq_ignore_ascii_case(name));
-        let distance = customary.or_else(|| is_own().then_some(OTHER_CASE))?;
+        let distance = customary.or_else(|| match by {
+            By::AnyName => is_spelled_otherwise(integration, rule, name).then_some(OTHER_CASE),
+            By::Variable => None,
+        })?;
         Some((distance, rule.name.clone()))
     });
     taken.min()
@@ -138,7 +169,13 @@ pub fn named<'a>(
         return Err(format!("{integration} has no kind {kind}; it has: {}", kinds.join(", ")));
     }
     let needs: Vec<_> = fits.iter().map(|fit| fit.needs(By::AnyName)).collect();
-    best(fits)?.ok_or_else(|| needs.join("; "))
+    let best = best(fits)?.ok_or_else(|| needs.join("; "))?;
+    match &best.alike {
+        Some((one, other, field)) => {
+            Err(format!("{one} and {other} are both {field}; leave one of them out"))
+        }
+        None => Ok(best),
+    }
 }
 
 /// Every connection that values under customary variables make.

@@ -7,7 +7,6 @@ use crate::cli::connection_view::bindings;
 use crate::cli::seed::name_of;
 use crate::grpc::pb;
 use crate::grpc::pb::apply_request::Document;
-use crate::model::{ConnectionName, Invalid};
 
 /// What a file holds. Nothing here but the documents holds a value.
 #[derive(Default)]
@@ -24,6 +23,9 @@ pub struct Found {
 pub struct Entry {
     /// File, place in it, names of the values.
     pub from: String,
+    /// By which names its source calls it, the one that no other has first; of a connection that it does not name, the
+    /// integration.
+    pub called: Vec<String>,
     /// What it becomes.
     pub document: Document,
 }
@@ -69,12 +71,16 @@ impl Found {
         for entry in &self.entries {
             match first.entry(name_of(&entry.document)) {
                 Slot::Vacant(slot) => drop(slot.insert(&entry.from)),
-                Slot::Occupied(slot) => self.problems.push(format!(
-                    "{}: {} would come from {}, too; import them one by one",
-                    entry.from,
-                    slot.key(),
-                    slot.get()
-                )),
+                Slot::Occupied(slot) => {
+                    let called = entry.called.first().map(String::as_str).unwrap_or_default();
+                    self.problems.push(format!(
+                        "{}: {} would come from {}, too; name it otherwise: --name '{called}=NEW', or import one alone: \
+                         --only NAME",
+                        entry.from,
+                        slot.key(),
+                        slot.get()
+                    ));
+                }
             }
         }
     }
@@ -101,24 +107,20 @@ pub fn not_json(error: &serde_json::Error) -> String {
     format!("line {}, column {}: this is {what}", error.line(), error.column())
 }
 
-/// A document of a connection that these principals may resolve.
-///
-/// # Errors
-/// If its name is none: that of something elsewhere may be longer or hold more.
+/// A document of a connection that these principals may resolve. Its name is checked when it is certain.
 pub fn connection(
     reference: (&str, &str),
     kind: &str,
     fields: impl IntoIterator<Item = (String, Vec<u8>)>,
     resolvers: &[String],
-) -> Result<Document, Invalid> {
+) -> Document {
     let (integration, name) = reference;
-    ConnectionName::parse(name)?;
-    Ok(Document::Connection(pb::ConnectionDocument {
+    Document::Connection(pb::ConnectionDocument {
         integration: integration.to_owned(),
         name: name.to_owned(),
         kind: kind.to_owned(),
         fields: fields.into_iter().collect(),
         access: bindings([(pb::Relation::Resolver, resolvers.to_vec())]),
         ..Default::default()
-    }))
+    })
 }

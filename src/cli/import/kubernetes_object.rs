@@ -9,6 +9,7 @@ use serde_saphyr::Spanned;
 
 use super::fit::Named;
 use super::found::at_line;
+use super::text::decoded;
 use crate::cli::seed;
 
 /// The parts of an object that a Secret has.
@@ -41,7 +42,7 @@ struct Metadata {
 /// # Errors
 /// Where the file is wrong.
 pub fn objects(bytes: &[u8]) -> Result<Vec<Object>, String> {
-    let text = std::str::from_utf8(bytes).map_err(|_| "this is not UTF-8".to_owned())?;
+    let text = decoded(bytes)?;
     let options = serde_saphyr::options! { with_snippet: false };
     let read: Vec<Object> =
         serde_saphyr::from_multiple_with_options(text, options).map_err(|error| explain(&error))?;
@@ -90,6 +91,13 @@ impl Object {
     /// Its name.
     pub fn name(&self) -> &str {
         self.metadata.as_ref().and_then(|one| one.name.as_deref()).unwrap_or_default()
+    }
+
+    /// By what it is called: `NAMESPACE/NAME`, if it says so, and `NAME`.
+    pub fn called(&self) -> Vec<String> {
+        let namespace = self.metadata.as_ref().and_then(|one| one.namespace.as_deref());
+        let whole = namespace.map(|namespace| format!("{namespace}/{}", self.name()));
+        whole.into_iter().chain([self.name().to_owned()]).collect()
     }
 
     /// Its type.

@@ -7,7 +7,7 @@ use super::docker_config;
 use super::fit::{By, Named};
 use super::found::{Entry, Found, connection};
 use super::kubernetes_object::{Object, objects};
-use super::place::place;
+use super::place::{Origin, place};
 use super::wanted::Wanted;
 
 /// What the keys of a type's objects are.
@@ -59,8 +59,15 @@ pub fn read(bytes: &[u8], wanted: &Wanted) -> Found {
         Err(problem) => return Found::problem(problem),
     };
     let mut found = Found::default();
+    let is_called = |only: &String| objects.iter().any(|object| object.called().contains(only));
+    for absent in wanted.only.iter().filter(|only| !is_called(only)) {
+        found.problems.push(format!("there is no Secret {absent}"));
+    }
     for object in objects {
-        let shown = object.shown();
+        let (shown, called) = (object.shown(), object.called());
+        if !wanted.takes(&called.iter().map(String::as_str).collect::<Vec<_>>()) {
+            continue;
+        }
         match object.is_secret() {
             true => found.add(secret(object, wanted).within(&shown)),
             false => found.skip(shown, "it is no Secret of v1"),
@@ -70,32 +77,33 @@ pub fn read(bytes: &[u8], wanted: &Wanted) -> Found {
 }
 
 fn secret(object: Object, wanted: &Wanted) -> Found {
-    let (name, of) = (object.name().to_owned(), object.of().to_owned());
+    let origin = Origin { name: object.name().to_owned(), called: object.called() };
+    let of = object.of().to_owned();
     let values = match object.values() {
         Ok(values) => values,
         Err(problems) => return Found { problems, ..Found::default() },
     };
     if wanted.integration.is_some() {
-        return place(values, By::AnyName, Some(&name), wanted);
+        return place(values, By::AnyName, Some(&origin), wanted);
     }
     if let Some(form) = docker_config::Form::of(&of) {
-        return docker_config::read(&name, form, values, wanted);
+        return docker_config::of_secret(&origin, form, values, wanted);
     }
     match TYPES.iter().find(|typed| typed.of == of) {
-        Some(typed) => typed.place(&name, values, wanted),
-        None => place(values, By::AnyName, Some(&name), wanted),
+        Some(typed) => typed.place(&origin, values, wanted),
+        None => place(values, By::AnyName, Some(&origin), wanted),
     }
 }
 
 impl Typed {
     /// The connection that the object is, if it is whole, and what is left of it.
-    fn place(&self, name: &str, values: Vec<Named>, wanted: &Wanted) -> Found {
+    fn place(&self, origin: &Origin, values: Vec<Named>, wanted: &Wanted) -> Found {
         let has = |key: &str| values.iter().any(|one| one.name == key && !one.value.is_empty());
         let missing: Vec<_> =
             self.needed.iter().map(|(key, _)| *key).filter(|key| !has(key)).collect();
         if !missing.is_empty() {
             if wanted.workflow.is_some() {
-                return place(values, By::AnyName, Some(name), wanted);
+                return place(values, By::AnyName, Some(origin), wanted);
             }
             let mut found = Found::default();
             let (of, integration, kind) = (self.of, self.integration, self.kind);
@@ -118,11 +126,11 @@ impl Typed {
                 _ => rest.push(value),
             }
         }
-        let mut found = place(rest, By::AnyName, Some(name), wanted);
-        match connection((self.integration, name), self.kind, fields, &wanted.resolvers) {
-            Ok(document) => found.entries.push(Entry { from: from.join(", "), document }),
-            Err(invalid) => found.problems.push(invalid.to_string()),
-        }
+        let mut found = place(rest, By::AnyName, Some(origin), wanted);
+        let reference = (self.integration, origin.name.as_str());
+        let document = connection(reference, self.kind, fields, &wanted.resolvers);
+        let called = origin.called.clone();
+        found.entries.push(Entry { from: from.join(", "), called, document });
         found
     }
 }

@@ -10,12 +10,15 @@ mod dotenv;
 mod env;
 mod fit;
 mod found;
+mod ini;
 mod kubernetes_object;
 mod kubernetes_secret;
+mod names;
 mod place;
 mod plan;
 mod relay;
 mod source;
+mod text;
 mod vault;
 mod wanted;
 
@@ -32,8 +35,9 @@ use super::output::printable;
 use super::pages;
 use super::plan::ask;
 use crate::grpc::pb;
-use crate::model::{ConnectionName, WorkflowName};
+use crate::model::WorkflowName;
 use found::Found;
+use names::Names;
 use plan::Plan;
 use source::Source;
 use wanted::Wanted;
@@ -47,9 +51,11 @@ pub struct Import {
     /// Files, or - for stdin.
     #[arg(required = true, value_name = "FILE")]
     files: Vec<PathBuf>,
-    /// The name of the connections, where their source has none (env, vault-kv-json).
-    #[arg(long, value_name = "NAME")]
-    name: Option<String>,
+    /// The name of the connections whose source has none (env, vault-kv-json), or of the only one. OLD=NEW gives
+    /// another name to what the source calls OLD: a profile, a Secret or SECRET/KEY, a registry, a variable; may be given
+    /// more than once.
+    #[arg(long, value_name = "[OLD=]NAME")]
+    name: Vec<String>,
     /// The integration that the values belong to (env, kubernetes-secret, vault-kv-json).
     #[arg(long, value_name = "NAME")]
     integration: Option<String>,
@@ -62,10 +68,12 @@ pub struct Import {
     /// Take only the variables that begin so, without it (env).
     #[arg(long, value_name = "PREFIX")]
     prefix: Option<String>,
-    /// Take only this profile; may be given more than once (aws-profile).
-    #[arg(long, value_name = "NAME")]
-    profile: Vec<String>,
-    /// Who may resolve the connections, such as workflow:deploy; may be given more than once. Nobody by default.
+    /// Take only the profile, Secret or registry that is called so; may be given more than once (aws-profile,
+    /// kubernetes-secret, docker-config).
+    #[arg(long, visible_alias = "profile", value_name = "NAME")]
+    only: Vec<String>,
+    /// Who may resolve the connections, such as workflow:deploy; may be given more than once. Nobody by default. Of
+    /// connections that are there already, others may no longer, as the plan shows.
     #[arg(long, value_name = "PRINCIPAL")]
     resolver: Vec<String>,
     /// Show the plan, and stop.
@@ -85,6 +93,8 @@ enum Format {
     Env,
     /// ~/.aws/credentials and ~/.aws/config
     AwsProfile,
+    /// ~/.docker/config.json
+    DockerConfig,
     /// Secret objects, in YAML or JSON
     KubernetesSecret,
     /// What vault kv get -format=json prints
@@ -93,13 +103,13 @@ enum Format {
 
 impl Import {
     pub(super) async fn run(self, common: &Common) -> Result<(), Failure> {
-        self.check()?;
+        let names = self.check()?;
         let sources = self.files.iter().map(|file| Source::read(file));
         let sources: Vec<_> = sources.collect::<Result<_, _>>()?;
         let channel = connect(Caller::Operator, common.state.as_deref()).await?;
         let (from, dry_run, yes) = (self.from, self.dry_run, self.yes);
-        let wanted = self.wanted(pages::integrations(&channel).await?);
-        let found = whole(read(from, &sources, &wanted))?;
+        let wanted = self.wanted(pages::integrations(&channel).await?, names);
+        let found = whole(read(from, &sources, &wanted), &wanted.names)?;
         drop(sources);
         let documents = || found.entries.iter().map(|entry| entry.document.clone());
         let planned = ask(channel.clone(), documents().collect()).await?;
@@ -114,35 +124,33 @@ impl Import {
         print_applied(common.output, &send(channel, documents().collect()).await?)
     }
 
-    /// Refuses names that are none, and what the format has no use for, rather than leave somebody believing that
-    /// it was heard.
-    fn check(&self) -> Result<(), Failure> {
-        use Format::{AwsProfile, Env, KubernetesSecret, Relay, VaultKvJson};
-        let options: [(&str, bool, &[Format]); 5] = [
-            ("--name", self.name.is_some(), &[Env, VaultKvJson]),
+    /// The names that are asked for. Refuses names that are none, and what the format has no use for, rather than
+    /// leave somebody believing that it was heard.
+    fn check(&self) -> Result<Names, Failure> {
+        use Format::{AwsProfile, DockerConfig, Env, KubernetesSecret, Relay, VaultKvJson};
+        let options: [(&str, bool, &[Format]); 4] = [
             ("--integration", self.integration.is_some(), &[Env, KubernetesSecret, VaultKvJson]),
             ("--workflow", self.workflow.is_some(), &[Relay, Env, KubernetesSecret, VaultKvJson]),
             ("--prefix", self.prefix.is_some(), &[Env]),
-            ("--profile", !self.profile.is_empty(), &[AwsProfile]),
+            ("--only", !self.only.is_empty(), &[AwsProfile, KubernetesSecret, DockerConfig]),
         ];
-        self.name.as_deref().map(ConnectionName::parse).transpose()?;
         self.workflow.as_deref().map(WorkflowName::parse).transpose()?;
         let misplaced = options.iter().find(|(_, given, of)| *given && !of.contains(&self.from));
-        let Some((option, _, formats)) = misplaced else { return Ok(()) };
+        let Some((option, _, formats)) = misplaced else { return Names::parse(&self.name) };
         let names = formats.iter().filter_map(ValueEnum::to_possible_value);
         let names: Vec<_> = names.map(|value| value.get_name().to_owned()).collect();
         Err(Failure::usage(format!("{option} is for --from {}; leave it out", names.join(", "))))
     }
 
-    fn wanted(self, catalogue: Vec<pb::Integration>) -> Wanted {
+    fn wanted(self, catalogue: Vec<pb::Integration>, names: Names) -> Wanted {
         Wanted {
             catalogue,
-            name: self.name,
+            names,
             integration: self.integration,
             kind: self.kind,
             workflow: self.workflow,
             prefix: self.prefix.unwrap_or_default(),
-            profiles: self.profile,
+            only: self.only,
             resolvers: self.resolver,
         }
     }
@@ -157,21 +165,23 @@ fn read(from: Format, sources: &[Source], wanted: &Wanted) -> Found {
         Format::Env => each(env::read),
         // Two files that AWS' tools read as one.
         Format::AwsProfile => aws_profile::read(sources, wanted),
+        Format::DockerConfig => each(docker_config::read),
         Format::KubernetesSecret => each(kubernetes_secret::read),
         Format::VaultKvJson => each(vault::read),
     }
 }
 
 /// What was found, if nothing is wrong with it and it is anything at all.
-fn whole(mut found: Found) -> Result<Found, Failure> {
+fn whole(mut found: Found, names: &Names) -> Result<Found, Failure> {
+    names.give(&mut found);
     found.refuse_doubles();
     found.problems.iter_mut().for_each(|problem| *problem = printable(problem));
+    if found.problems.is_empty() && !found.entries.is_empty() {
+        return Ok(found);
+    }
+    plan::skipped(&found);
     let failure = match found.problems.as_slice() {
-        [] if found.entries.is_empty() => {
-            plan::skipped(&found);
-            Failure::usage("there is nothing to import")
-        }
-        [] => return Ok(found),
+        [] => Failure::usage("there is nothing to import"),
         [only] => Failure::usage(only.clone()),
         several => {
             let text = format!("nothing is imported: {} problems", several.len());

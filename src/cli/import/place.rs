@@ -7,10 +7,17 @@ use super::found::{Entry, Found, at_line, connection};
 use super::wanted::Wanted;
 use crate::grpc::pb;
 use crate::grpc::pb::apply_request::Document;
-use crate::model::{Invalid, SecretName};
 
-/// Finds a place for each value. `own_name` is a connection's name where the source has one.
-pub fn place(values: Vec<Named>, by: By, own_name: Option<&str>, wanted: &Wanted) -> Found {
+/// What values are in together, and how that is called.
+pub struct Origin {
+    /// The name of a connection that they make.
+    pub name: String,
+    /// All its names, the one that no other has first.
+    pub called: Vec<String>,
+}
+
+/// Finds a place for each value.
+pub fn place(values: Vec<Named>, by: By, origin: Option<&Origin>, wanted: &Wanted) -> Found {
     let mut found = Found::default();
     let (values, empty): (Vec<_>, Vec<_>) =
         values.into_iter().partition(|value| !value.value.is_empty());
@@ -38,11 +45,11 @@ pub fn place(values: Vec<Named>, by: By, own_name: Option<&str>, wanted: &Wanted
     };
     let mut values: BTreeMap<usize, Named> = values.into_iter().enumerate().collect();
     for fit in fits {
-        fill(&mut found, &fit, &mut values, own_name, wanted);
+        fill(&mut found, &fit, &mut values, origin, wanted);
     }
     for (at, value) in values {
         let lacking = in_part.iter().find(|fit| fit.takes(at)).map(|fit| fit.needs(by));
-        keep(&mut found, value, lacking, wanted);
+        keep(&mut found, value, lacking, origin, wanted);
     }
     found
 }
@@ -52,7 +59,7 @@ fn fill(
     found: &mut Found,
     fit: &Fit<'_>,
     values: &mut BTreeMap<usize, Named>,
-    own_name: Option<&str>,
+    origin: Option<&Origin>,
     wanted: &Wanted,
 ) {
     for (place, better) in &fit.outdone {
@@ -66,43 +73,36 @@ fn fill(
         taken.filter_map(|(field, at)| Some((field.clone(), values.remove(at)?))).collect();
     let from: Vec<_> = taken.iter().map(|(_, value)| value.name.clone()).collect();
     let from = from.join(", ");
-    let Some(name) = own_name.or(wanted.name.as_deref()) else {
-        let integration = &fit.integration;
-        let text = format!("{from}: a connection of {integration}; say --name NAME to name it");
-        found.problems.push(text);
-        return;
-    };
+    let name = origin.map_or("", |origin| &origin.name);
+    let called =
+        origin.map_or_else(|| vec![fit.integration.clone()], |origin| origin.called.clone());
     let fields = taken.into_iter().map(|(field, value)| (field, value.value));
     let reference = (fit.integration.as_str(), name);
-    match connection(reference, &fit.kind.name, fields, &wanted.resolvers) {
-        Ok(document) => found.entries.push(Entry { from, document }),
-        Err(invalid) => found.problems.push(format!("{from}: {invalid}")),
-    }
+    let document = connection(reference, &fit.kind.name, fields, &wanted.resolvers);
+    found.entries.push(Entry { from, called, document });
 }
 
 /// Makes a secret of a value, if a workflow was named.
-fn keep(found: &mut Found, value: Named, lacking: Option<String>, wanted: &Wanted) {
+fn keep(
+    found: &mut Found,
+    value: Named,
+    lacking: Option<String>,
+    origin: Option<&Origin>,
+    wanted: &Wanted,
+) {
     let place = value.place();
     let Some(workflow) = &wanted.workflow else {
         let otherwise = "--workflow NAME makes it a secret";
         let why = lacking.unwrap_or_else(|| "it belongs to no connection".to_owned());
         return found.skip(place, format!("{why}; {otherwise}"));
     };
-    match secret(workflow, value) {
-        Ok(document) => found.entries.push(Entry { from: place, document }),
-        Err(invalid) => found.skip(place, invalid.to_string()),
-    }
-}
-
-fn secret(workflow: &str, value: Named) -> Result<Document, Invalid> {
-    SecretName::parse(&value.name)?;
-    let workflow = workflow.to_owned();
-    Ok(Document::Secret(pb::SecretDocument {
-        workflow,
-        name: value.name,
-        value: value.value,
-        kept: false,
-    }))
+    let of_origin = origin.into_iter().flat_map(|origin| &origin.called);
+    let called = of_origin.map(|origin| format!("{origin}/{}", value.name));
+    let called = called.chain([value.name.clone()]).collect();
+    let Named { name, value, .. } = value;
+    let workflow = workflow.clone();
+    let document = Document::Secret(pb::SecretDocument { workflow, name, value, kept: false });
+    found.entries.push(Entry { from: place, called, document });
 }
 
 impl Named {

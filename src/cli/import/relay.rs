@@ -10,12 +10,12 @@ use serde_saphyr::Spanned;
 
 use super::found::{Entry, Found, connection};
 use super::source::Source;
+use super::text::decoded;
 use super::wanted::Wanted;
 use crate::cli::output::say;
 use crate::cli::seed::{Place, Shown, relay_reference};
 use crate::grpc::pb;
 use crate::grpc::pb::apply_request::Document;
-use crate::model::SecretName;
 
 #[derive(Deserialize)]
 #[serde(deny_unknown_fields)]
@@ -60,8 +60,9 @@ impl Visitor<'_> for TextVisitor {
 
 /// What the file becomes.
 pub fn read(source: &Source, wanted: &Wanted) -> Found {
-    let Ok(text) = std::str::from_utf8(&source.bytes) else {
-        return Found::problem(format!("{}: this is not UTF-8", source.shown));
+    let text = match decoded(&source.bytes) {
+        Ok(text) => text,
+        Err(problem) => return Found::problem(format!("{}: {problem}", source.shown)),
     };
     let shown = Shown::new(&source.shown);
     let documents = shown.documents::<RelayFile>(text).into_iter();
@@ -99,7 +100,11 @@ fn of_document(
 /// Adds what Relay calls by this name.
 fn add(found: &mut Found, place: &Place, name: &str, made: Result<Document, String>) {
     match made {
-        Ok(document) => found.entries.push(Entry { from: format!("{place}: {name}"), document }),
+        Ok(document) => {
+            let short = name.split_once('/').map(|(_, short)| short.to_owned());
+            let called = [name.to_owned()].into_iter().chain(short).collect();
+            found.entries.push(Entry { from: format!("{place}: {name}"), called, document });
+        }
         Err(problem) => found.problems.push(format!("{place}: {problem}")),
     }
 }
@@ -111,15 +116,13 @@ fn connection_of(
 ) -> Result<Document, String> {
     let reference = relay_reference(reference).map_err(|failure| failure.message)?;
     let fields = fields.into_iter().map(|(name, Text(value))| (name, value));
-    let made = connection(reference, "", fields, &wanted.resolvers);
-    made.map_err(|invalid| invalid.to_string())
+    Ok(connection(reference, "", fields, &wanted.resolvers))
 }
 
 fn secret_of(name: &str, Text(value): Text, wanted: &Wanted) -> Result<Document, String> {
     let Some(workflow) = wanted.workflow.clone() else {
         return Err(format!("secret {name}: whose workflow is it? say --workflow NAME"));
     };
-    SecretName::parse(name).map_err(|invalid| format!("secret {name}: {invalid}"))?;
     let name = name.to_owned();
     Ok(Document::Secret(pb::SecretDocument { workflow, name, value, kept: false }))
 }

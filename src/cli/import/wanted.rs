@@ -1,5 +1,6 @@
 //! What the operator wants of the files, whatever their format.
 
+use super::names::Names;
 use crate::grpc::pb;
 
 /// The catalogue, and what the command line says.
@@ -7,8 +8,6 @@ use crate::grpc::pb;
 pub struct Wanted {
     /// Every integration there is.
     pub catalogue: Vec<pb::Integration>,
-    /// The name of a connection whose source has none.
-    pub name: Option<String>,
     /// The integration whose fields the values are.
     pub integration: Option<String>,
     /// Its credential kind.
@@ -17,8 +16,17 @@ pub struct Wanted {
     pub workflow: Option<String>,
     /// Only variables that begin so, without it.
     pub prefix: String,
-    /// Only these profiles.
-    pub profiles: Vec<String>,
+    /// Only what is called so in the source; everything, if there is none.
+    pub only: Vec<String>,
     /// Who may resolve the connections.
     pub resolvers: Vec<String>,
+    /// How things are to be called.
+    pub names: Names,
+}
+
+impl Wanted {
+    /// Whether something of these names is to be taken.
+    pub fn takes(&self, names: &[&str]) -> bool {
+        self.only.is_empty() || self.only.iter().any(|only| names.contains(&only.as_str()))
+    }
 }
