@@ -8,13 +8,12 @@ use serde_json::json;
 use tonic::transport::Channel;
 
 use super::Common;
-use super::connection_update::parse_label;
 use super::endpoint::{Caller, connect};
 use super::failure::Failure;
 use super::output::{Output, print, say};
 use super::plan::{self, Step};
 use super::progress::Progress;
-use super::prune::Prunable;
+use super::prune::{Described, Prunable, Pruning};
 use super::remarks;
 use super::seed::{self, Allowed, Place, Seed, SeedContext};
 use crate::grpc::pb;
@@ -42,12 +41,8 @@ pub struct Apply {
     /// Say what would be done, and do nothing.
     #[arg(long)]
     dry_run: bool,
-    /// Delete connections and groups that have the labels and are not in the files.
-    #[arg(long, requires = "label")]
-    prune: bool,
-    /// For --prune: only what has this label, KEY=VALUE; all of them, if there are more.
-    #[arg(long, requires = "prune", value_name = "KEY=VALUE", value_parser = parse_label)]
-    label: Vec<(String, String)>,
+    #[command(flatten)]
+    pruning: Pruning,
     /// For --prune: do not ask.
     #[arg(long, requires = "prune")]
     yes: bool,
@@ -66,22 +61,23 @@ impl Files {
         let context = SeedContext { workflow, default_resolver: None, allowed };
         seed::read_all(&self.file, &context)
     }
+
+    /// What they describe.
+    pub(super) fn described(&self, seeds: &[Seed]) -> Described<'_> {
+        let names = seeds.iter().map(|seed| seed::name_of(&seed.document)).collect();
+        Described { paths: &self.file, names }
+    }
 }
 
 impl Apply {
     pub(super) async fn run(self, common: &Common) -> Result<(), Failure> {
         let seeds = self.files.read()?;
         let channel = connect(Caller::Operator, common.state.as_deref()).await?;
-        let described = seeds.iter().map(|seed| seed::name_of(&seed.document)).collect();
-        let prunable = match self.prune {
-            true => Prunable::find(&channel, &self.label, &described).await?,
-            false => Prunable::default(),
-        };
-        if self.prune && prunable.names().next().is_none() {
-            say("nothing to delete: whatever has the label is in the files");
-        }
+        let prunable = self.pruning.find(&channel, &self.files.described(&seeds)).await?;
         if self.dry_run {
-            return print_plan(common.output, &plan::of_seeds(channel, &seeds).await?, &prunable);
+            let steps = plan::of_seeds(channel, &seeds).await?;
+            let steps: Vec<_> = steps.iter().collect();
+            return print_plan(common.output, &steps, &prunable);
         }
         // Asked before anything is written: who says no wants none of it.
         if !self.yes && prunable.names().next().is_some() {
@@ -90,7 +86,7 @@ impl Apply {
         }
         let applied = apply(channel.clone(), seeds).await?;
         let mut results: Vec<_> = applied.iter().map(Line::of_result).collect();
-        let prunable = prunable.refreshed(&channel, &self.label, &described).await?;
+        let prunable = self.pruning.refreshed(&channel, prunable).await?;
         let deleted = prunable.delete(channel, self.force).await;
         results.extend(deleted.names.iter().map(Line::deleted));
         print_results(common.output, &results)?;
@@ -191,15 +187,23 @@ pub(super) fn print_applied(output: Output, applied: &[pb::ApplyResult]) -> Resu
 }
 
 /// Prints what would be done, with what would be deleted.
-fn print_plan(output: Output, steps: &[Step], prunable: &Prunable) -> Result<(), Failure> {
+///
+/// # Errors
+/// If it cannot be written.
+pub(super) fn print_plan(
+    output: Output,
+    steps: &[&Step],
+    prunable: &Prunable,
+) -> Result<(), Failure> {
     let deleted = prunable.names().map(|name| json!({ "name": name, "action": "deleted" }));
-    let answer: Vec<_> = steps.iter().map(Step::to_json).chain(deleted).collect();
+    let answer: Vec<_> = steps.iter().map(|step| step.to_json()).chain(deleted).collect();
     let text = || {
         let deleted = prunable.names().map(|name| format!("- {name}"));
-        steps.iter().map(Step::to_text).chain(deleted).collect::<Vec<_>>().join("\n")
+        steps.iter().map(|step| step.to_text()).chain(deleted).collect::<Vec<_>>().join("\n")
     };
-    let names =
-        || steps.iter().map(Step::name).chain(prunable.names()).collect::<Vec<_>>().join("\n");
+    let names = || {
+        steps.iter().map(|step| step.name()).chain(prunable.names()).collect::<Vec<_>>().join("\n")
+    };
     print(output, &answer, text, names)
 }
 

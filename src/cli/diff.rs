@@ -1,11 +1,12 @@
 //! `keyhatch diff`: what apply would change.
 
 use super::Common;
-use super::apply::Files;
+use super::apply::{Files, print_plan};
 use super::endpoint::{Caller, connect};
 use super::failure::{Failure, exit};
-use super::output::{print, say};
+use super::output::say;
 use super::plan;
+use super::prune::Pruning;
 
 /// What is there differs from the files, as diff(1) and `kubectl diff` say it; errors are above.
 const DIFFERS: u8 = 1;
@@ -16,6 +17,8 @@ const TROUBLE: u8 = 2;
 pub struct Diff {
     #[command(flatten)]
     files: Files,
+    #[command(flatten)]
+    pruning: Pruning,
 }
 
 impl Diff {
@@ -29,16 +32,19 @@ impl Diff {
     async fn compare(self, common: &Common) -> Result<u8, Failure> {
         let seeds = self.files.read()?;
         let channel = connect(Caller::Operator, common.state.as_deref()).await?;
+        let prunable = self.pruning.find(&channel, &self.files.described(&seeds)).await?;
         let steps = plan::of_seeds(channel, &seeds).await?;
         let others: Vec<_> = steps.iter().filter(|step| step.changes()).collect();
-        let answer: Vec<_> = others.iter().map(|step| step.to_json()).collect();
-        let names = || others.iter().map(|step| step.name()).collect::<Vec<_>>().join("\n");
-        if others.is_empty() {
+        let (differing, deleted) = (others.len(), prunable.names().count());
+        if differing + deleted == 0 {
             say(&format!("{} of {} are as the files say", steps.len(), steps.len()));
             return Ok(0);
         }
-        print(common.output, &answer, || plan::to_text(others.iter().copied()), names)?;
-        say(&format!("{} of {} differ", others.len(), steps.len()));
+        print_plan(common.output, &others, &prunable)?;
+        say(&format!("{differing} of {} differ", steps.len()));
+        if deleted > 0 {
+            say(&format!("{deleted} would be deleted"));
+        }
         Ok(DIFFERS)
     }
 }

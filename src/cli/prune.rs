@@ -1,15 +1,30 @@
 //! What a label says belongs to the files, and is not in them any more.
 
 use std::collections::BTreeSet;
+use std::path::PathBuf;
 
 use tonic::transport::Channel;
 
 use super::connection::confirm;
+use super::connection_update::parse_label;
 use super::failure::Failure;
+use super::output::{printable, say};
 use super::pages;
+use super::seed::{ENDINGS, described_elsewhere};
 use crate::grpc::pb;
 use crate::grpc::pb::connection_service_client::ConnectionServiceClient;
 use crate::grpc::pb::group_service_client::GroupServiceClient;
+
+/// What is to be deleted.
+#[derive(clap::Args)]
+pub struct Pruning {
+    /// Delete connections and groups that have the labels and that no file describes; diff says which.
+    #[arg(long, requires = "label")]
+    prune: bool,
+    /// For --prune: only what has this label, KEY=VALUE; all of them, if there are more.
+    #[arg(long, requires = "prune", value_name = "KEY=VALUE", value_parser = parse_label)]
+    label: Vec<(String, String)>,
+}
 
 /// Connections and groups to delete.
 #[derive(Default)]
@@ -26,25 +41,88 @@ pub struct Pruned {
     pub outcome: Result<(), Failure>,
 }
 
-impl Prunable {
-    /// What has all of these labels and is not among the documents.
+impl Pruning {
+    /// What there is to delete; nothing where that is not asked for. Says why nothing is.
     ///
     /// # Errors
-    /// If it cannot be listed.
+    /// If it cannot be listed, or it cannot be known what files beside those that are read describe.
     pub async fn find(
+        &self,
         channel: &Channel,
-        labels: &[(String, String)],
-        described: &BTreeSet<String>,
-    ) -> Result<Self, Failure> {
+        files: &Described<'_>,
+    ) -> Result<Prunable, Failure> {
+        if !self.prune {
+            return Ok(Prunable::default());
+        }
+        let elsewhere = described_elsewhere(files.paths, &ENDINGS)?;
+        let mut found = self.labelled(channel).await?;
+        if found.names().next().is_none() {
+            let labels = self.label.iter().map(|(key, value)| format!("{key}={value}"));
+            let labels = labels.collect::<Vec<_>>().join(" and ");
+            say(&format!("nothing to delete: nothing has the label {labels}"));
+            return Ok(found);
+        }
+        found.keep(|name| !files.names.contains(name));
+        for name in found.names() {
+            if let Some(file) = elsewhere.get(name) {
+                let file = printable(&file.display().to_string());
+                say(&format!(
+                    "kept: {name}, which {file} describes, although that file is not read; name it with -f"
+                ));
+            }
+        }
+        found.keep(|name| !elsewhere.contains_key(name));
+        if found.names().next().is_none() {
+            say("nothing to delete: whatever has the label is in the files");
+        }
+        Ok(found)
+    }
+
+    /// What has all of the labels.
+    async fn labelled(&self, channel: &Channel) -> Result<Prunable, Failure> {
         let has_labels = |has: &std::collections::BTreeMap<String, String>| {
-            labels.iter().all(|(key, value)| has.get(key) == Some(value))
+            self.label.iter().all(|(key, value)| has.get(key) == Some(value))
         };
         let mut connections =
             pages::connections(channel, pb::ListConnectionsRequest::default()).await?;
-        connections.retain(|one| has_labels(&one.labels) && !described.contains(&one.name));
+        connections.retain(|one| has_labels(&one.labels));
         let mut groups = pages::groups(channel).await?;
-        groups.retain(|one| has_labels(&one.labels) && !described.contains(&one.name));
-        Ok(Self { connections, groups })
+        groups.retain(|one| has_labels(&one.labels));
+        Ok(Prunable { connections, groups })
+    }
+
+    /// What is to be deleted as it is now, after an apply that may have changed it: only what is still there, still has
+    /// the labels, and was agreed to.
+    ///
+    /// # Errors
+    /// If it cannot be listed.
+    pub async fn refreshed(
+        &self,
+        channel: &Channel,
+        agreed: Prunable,
+    ) -> Result<Prunable, Failure> {
+        let names: BTreeSet<String> = agreed.names().map(ToOwned::to_owned).collect();
+        if names.is_empty() {
+            return Ok(agreed);
+        }
+        let mut now = self.labelled(channel).await?;
+        now.keep(|name| names.contains(name));
+        Ok(now)
+    }
+}
+
+/// What files describe.
+pub struct Described<'a> {
+    /// The files and directories that were named.
+    pub paths: &'a [PathBuf],
+    /// The resources in those of them that are read.
+    pub names: BTreeSet<String>,
+}
+
+impl Prunable {
+    fn keep(&mut self, is_kept: impl Fn(&str) -> bool) {
+        self.connections.retain(|one| is_kept(&one.name));
+        self.groups.retain(|one| is_kept(&one.name));
     }
 
     /// What would be deleted: groups first, because their members are in use.
@@ -63,27 +141,6 @@ impl Prunable {
             [] => Ok(()),
             names => confirm(&format!("Delete {}, not in the files?", names.join(", "))),
         }
-    }
-
-    /// The same as they are now, after an apply that may have changed them: only what is still there, and was
-    /// agreed to.
-    ///
-    /// # Errors
-    /// If it cannot be listed.
-    pub async fn refreshed(
-        self,
-        channel: &Channel,
-        labels: &[(String, String)],
-        described: &BTreeSet<String>,
-    ) -> Result<Self, Failure> {
-        let agreed: BTreeSet<String> = self.names().map(ToOwned::to_owned).collect();
-        if agreed.is_empty() {
-            return Ok(self);
-        }
-        let mut now = Self::find(channel, labels, described).await?;
-        now.connections.retain(|one| agreed.contains(&one.name));
-        now.groups.retain(|one| agreed.contains(&one.name));
-        Ok(now)
     }
 
     /// Deletes them, if nobody has changed them since they were found.

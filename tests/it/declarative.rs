@@ -312,6 +312,109 @@ fn prune_deletes_what_the_same_apply_has_changed() {
     assert_eq!(checked.status.code(), Some(2));
 }
 
+fn labelled(name: &str) -> String {
+    format!(
+        "apiVersion: keyhatch/v1\nkind: Connection\nmetadata: {{name: {name}, labels: {{team: pay}}}}\n\
+         spec: {{integration: generic, fields: {{v: hush-{name}}}}}\n"
+    )
+}
+
+/// A broker with labelled connections, and the directory of the files that describe them.
+fn tree(files: &[(&str, &str)]) -> (Steps, std::path::PathBuf) {
+    let names = ["a", "s", "j", "y", "o", "x"];
+    let steps = Steps::seeded(&names.map(labelled).join("---\n"));
+    let directory = steps.path("d");
+    for (file, text) in files {
+        let path = directory.join(file);
+        std::fs::create_dir_all(path.parent().unwrap()).unwrap();
+        std::fs::write(path, text).unwrap();
+    }
+    (steps, directory)
+}
+
+/// A command on the directory: its exit code, and what it says.
+fn on_tree(steps: &Steps, command: &[&str]) -> (Option<i32>, String, String) {
+    let directory = steps.path("d");
+    let path = directory.to_str().unwrap();
+    let prune = ["-f", path, "--prune", "--label", "team=pay"];
+    let ran = steps.serving.run(&[command, &prune].concat());
+    (ran.status.code(), text(&ran.stdout), text(&ran.stderr))
+}
+
+#[test]
+fn prune_deletes_nothing_that_a_file_below_describes() {
+    let json = r#"{"apiVersion": "keyhatch/v1", "kind": "Connection", "metadata": {"name": "j"},
+        "spec": {"integration": "generic", "fields": {"v": "hush-j"}}}"#;
+    let others = format!("kind: Other\nspec: [1, !Tag x]\n---\n{}", labelled("y"));
+    let (steps, directory) = tree(&[
+        ("a.yaml", &labelled("a")),
+        ("sub/deep/s.yaml", &labelled("s")),
+        ("j.json", json),
+        ("Y.YAML", &others),
+        ("o.yml.disabled", "connections: {generic/o: {v: hush-o}}\n"),
+        ("keys/key.pem", "-----BEGIN"),
+        ("README.md", "kind: [\n"),
+        (".git/config.yaml", "kind: [\n"),
+    ]);
+    std::os::unix::fs::symlink("..", directory.join("sub/loop")).unwrap();
+    let (code, shown, said) = on_tree(&steps, &["diff"]);
+    assert_eq!((code, shown.as_str()), (Some(1), "- connections/generic/x\n"), "{said}");
+    assert!(said.contains("1 would be deleted"), "{said}");
+    for name in ["d/Y.YAML", "d/j.json", "d/o.yml.disabled", "d/sub"] {
+        assert!(said.contains(name), "{name}: {said}");
+    }
+    assert!(said.contains("passed over") && !said.contains("keys") && !said.contains(".git"));
+    let (code, shown, said) = on_tree(&steps, &["apply", "--yes"]);
+    let done = "connections/generic/a unchanged\nconnections/generic/x deleted\n";
+    assert_eq!((code, shown.as_str()), (Some(0), done), "{said}");
+    let path = directory.display();
+    for (name, file) in
+        [("s", "sub/deep/s.yaml"), ("j", "j.json"), ("y", "Y.YAML"), ("o", "o.yml.disabled")]
+    {
+        let kept = format!("kept: connections/generic/{name}, which {path}/{file} describes");
+        assert!(said.contains(&kept), "{said}");
+    }
+    let (code, shown, said) = on_tree(&steps, &["diff"]);
+    assert_eq!((code, shown.as_str()), (Some(0), ""), "{said}");
+}
+
+#[test]
+fn prune_deletes_nothing_where_a_file_below_is_not_known() {
+    let (steps, directory) = tree(&[("a.yaml", &labelled("a")), ("sub/s.yml", "")]);
+    for unknown in ["kind: [\n", &labelled("12")] {
+        std::fs::write(directory.join("sub/s.yml"), unknown).unwrap();
+        let (code, shown, said) = on_tree(&steps, &["apply", "--yes"]);
+        assert_eq!((code, shown.as_str()), (Some(2), ""), "{said}");
+        assert!(said.contains("--prune has to know what") && said.contains("sub/s.yml:"), "{said}");
+    }
+    // A file that is named is none that is passed over.
+    let path = directory.to_str().unwrap();
+    std::fs::write(directory.join("j.json"), "").unwrap();
+    let named = format!("{path}/sub/../j.json");
+    let ran = steps.serving.run(&["diff", "-f", path, "-f", &named]);
+    assert!(!text(&ran.stderr).contains("d/j.json,"), "{}", text(&ran.stderr));
+}
+
+#[test]
+fn when_the_last_file_goes_it_is_said_how_to_prune_all() {
+    let (steps, directory) = tree(&[("a.yaml", "# nothing is left\n"), ("e/.keep", "")]);
+    let prune = |path: &std::path::Path| {
+        let apply = ["apply", "-f", path.to_str().unwrap(), "--prune", "--label", "team=pay"];
+        let ran = steps.serving.run(&[&apply[..], &["--yes"]].concat());
+        (ran.status.code(), text(&ran.stdout), text(&ran.stderr))
+    };
+    for path in [directory.join("e"), directory.clone(), directory.join("a.yaml")] {
+        let (code, shown, said) = prune(&path);
+        assert_eq!((code, shown.as_str()), (Some(2), ""), "{said}");
+        assert!(said.contains("a file says so: connections: {}"), "{said}");
+    }
+    std::fs::write(directory.join("a.yaml"), "connections: {}\n").unwrap();
+    let (code, shown, said) = prune(&directory);
+    assert_eq!((code, shown.matches(" deleted\n").count()), (Some(0), 6), "{said}");
+    let (code, _, said) = prune(&directory);
+    assert!(code == Some(0) && said.contains("nothing has the label team=pay"), "{said}");
+}
+
 #[test]
 fn of_files_with_faults_every_one_is_told_with_its_place_and_nothing_is_written() {
     let steps = Steps::seeded("connections: {aws/x: {accessKeyID: a, secretAccessKey: b}}\n");

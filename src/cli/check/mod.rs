@@ -22,12 +22,14 @@ use super::Common;
 use super::endpoint::{Caller, connect};
 use super::failure::Failure;
 use super::output::{Output, print, printable, say};
-use super::seed::files_in;
+use super::seed::{files_in, say_passed_over};
 use crate::relay::{MAX_FILE_BYTES, Position, Use, WorkflowFile, find_uses};
 use crate::sys::input;
 
 /// Something will not work.
 const FOUND: u8 = 1;
+/// What of a directory is read.
+const ENDINGS: [&str; 3] = ["yaml", "yml", "json"];
 
 /// Arguments of `check`.
 #[derive(clap::Args)]
@@ -100,6 +102,7 @@ impl Check {
 
     /// The files, those of directories by name.
     fn paths(&self) -> Result<Vec<PathBuf>, Failure> {
+        say_passed_over(&self.files, &ENDINGS);
         let mut paths = Vec::new();
         for path in &self.files {
             if !path.is_dir() {
@@ -108,7 +111,7 @@ impl Check {
                 paths.push(path.clone());
                 continue;
             }
-            let files = files_in(path, &["yaml", "yml", "json"])?;
+            let files = files_in(path, &ENDINGS)?;
             if files.is_empty() {
                 let text =
                     "holds no *.yaml, *.yml or *.json file; directories in it are not looked into";

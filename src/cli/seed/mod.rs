@@ -26,6 +26,7 @@
 mod document;
 mod raw;
 mod reach;
+mod tree;
 mod yaml;
 
 use std::collections::BTreeMap;
@@ -45,6 +46,7 @@ use raw::{FieldSource, RawDocument};
 
 pub use crate::grpc::document_name as name_of;
 pub use reach::{Allowed, Reach};
+pub use tree::{described_elsewhere, files_in, say_passed_over};
 pub use yaml::{Place, Shown, explain};
 
 /// What makes a seed file's documents whole.
@@ -66,6 +68,9 @@ pub struct Seed {
     /// From where its values come.
     pub sources: Sources,
 }
+
+/// A file that is empty by mistake is not the wish that nothing be there.
+const TO_DESCRIBE_NOTHING: &str = "if nothing is to be described, a file says so: connections: {}";
 
 /// What one document describes.
 type Made = (Document, Sources);
@@ -112,35 +117,25 @@ fn twice(seeds: &[Seed]) -> Vec<String> {
     again.collect()
 }
 
-/// The files of a directory whose names end so, by name.
-///
-/// # Errors
-/// If it cannot be read.
-pub fn files_in(directory: &Path, endings: &[&str]) -> std::io::Result<Vec<PathBuf>> {
-    let entries = std::fs::read_dir(directory)?;
-    let mut files: Vec<PathBuf> = entries.filter_map(|entry| Some(entry.ok()?.path())).collect();
-    files.retain(|file| {
-        file.extension().is_some_and(|ending| endings.iter().any(|one| ending == *one))
-    });
-    files.sort();
-    Ok(files)
-}
+/// What of a directory is read.
+pub const ENDINGS: [&str; 2] = ["yaml", "yml"];
 
 /// Reads every document of these files and directories.
 ///
 /// # Errors
 /// All that is wrong, with file, line and column.
 pub fn read_all(paths: &[PathBuf], context: &SeedContext<'_>) -> Result<Vec<Seed>, Failure> {
+    say_passed_over(paths, &ENDINGS);
     let mut parsed = Parsed::default();
     for path in paths {
         if !path.is_dir() {
             read(path, context, &mut parsed)?;
             continue;
         }
-        let files = files_in(path, &["yaml", "yml"])?;
+        let files = files_in(path, &ENDINGS)?;
         if files.is_empty() {
             let problem = "holds no *.yaml or *.yml file; directories in it are not looked into";
-            parsed.problems.push(format!("{} {problem}", path.display()));
+            parsed.problems.push(format!("{} {problem}; {TO_DESCRIBE_NOTHING}", path.display()));
         }
         files.iter().try_for_each(|file| read(file, context, &mut parsed))?;
     }
@@ -178,7 +173,7 @@ pub fn parse(
 ) {
     let documents = shown.documents::<RawDocument>(text);
     if documents.is_empty() {
-        parsed.problems.push(format!("{shown} holds no document"));
+        parsed.problems.push(format!("{shown} holds no document; {TO_DESCRIBE_NOTHING}"));
     }
     for document in documents {
         let Spanned { value, referenced, .. } = match document {
