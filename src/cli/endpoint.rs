@@ -17,6 +17,7 @@ use super::failure::{Failure, exit};
 use super::identity_file;
 use super::patience::{PATIENCE, Patience};
 use super::renewal::{certificate_of, renew_if_due};
+use super::unreachable;
 use crate::config::default_state;
 use crate::daemon::{EXECUTOR_DIRECTORY, OPERATOR_DIRECTORY};
 use crate::grpc::client::channel;
@@ -61,10 +62,6 @@ const MOST_HANG_UPS: u32 = 3;
 
 const STEP_MOUNT: &str = "/run/keyhatch";
 
-const ON_THIS_HOST: &str = "set KEYHATCH_DIR to the directory of your identity, or name the broker's state directory with --state";
-const AS_A_STEP: &str =
-    "this is for steps: run it with keyhatch step run, or set KEYHATCH_DIR to a step's directory";
-
 impl Endpoint {
     /// Finds the identity for this work.
     ///
@@ -82,18 +79,16 @@ impl Endpoint {
             return Ok(endpoint);
         }
         let state = state.map_or_else(default_state, Path::to_owned);
-        let (directory, hint) = match caller {
-            Caller::Executor => (state.join(EXECUTOR_DIRECTORY), ON_THIS_HOST),
-            Caller::Operator => (state.join(OPERATOR_DIRECTORY), ON_THIS_HOST),
-            Caller::Step => (PathBuf::from(STEP_MOUNT), AS_A_STEP),
+        let directory = match caller {
+            Caller::Executor => state.join(EXECUTOR_DIRECTORY),
+            Caller::Operator => state.join(OPERATOR_DIRECTORY),
+            Caller::Step => PathBuf::from(STEP_MOUNT),
         };
         if caller == Caller::Step && directory.exists() {
             return Self::for_caller(caller, &directory);
         }
-        Self::in_directory(&directory).map_err(|failure| Failure {
-            message: format!("{}; {hint}", failure.message),
-            ..failure
-        })
+        Self::in_directory(&directory)
+            .map_err(|failure| unreachable::missing(failure, caller, &state))
     }
 
     fn for_caller(caller: Caller, directory: &Path) -> Result<Self, Failure> {
@@ -245,22 +240,8 @@ impl Endpoint {
     }
 
     fn unreachable(&self, error: &ConnectError) -> Failure {
-        if let Some(failure) = Failure::of_certificates(error) {
-            return failure;
-        }
-        let (socket, uid) = (self.socket.display(), rustix::process::geteuid().as_raw());
-        let text = match has_hung_up(error) {
-            true => format!(
-                "the broker hung up at {socket} before it said anything ({error}): the socket is another \
-                 user's than {uid}, whom this runs as (a step is opened for a user with --uid), or as many are \
-                 connected or connecting as may be; the broker's log says which"
-            ),
-            false => format!(
-                "the broker cannot be reached at {socket} ({error}); is it running? start it with: \
-                 keyhatch serve"
-            ),
-        };
-        Failure::new("UNREACHABLE", text, exit::UNREACHABLE)
+        let is_step = || self.identity().is_ok_and(|id| matches!(id, SpiffeId::Step { .. }));
+        unreachable::failure(error, &self.socket, self.step.is_some() || is_step())
     }
 
     /// Whose certificate it is.
@@ -269,6 +250,14 @@ impl Endpoint {
     /// If the certificate cannot be read.
     pub(super) fn identity(&self) -> Result<SpiffeId, Failure> {
         certificate_of(self).map(|svid| svid.id)
+    }
+
+    /// "executor:NAME", if it is an executor's.
+    pub(super) fn executor(&self) -> Option<String> {
+        match self.identity() {
+            Ok(SpiffeId::Executor(name)) => Some(format!("executor:{name}")),
+            _ => None,
+        }
     }
 
     pub(super) fn read_certificate(&self) -> Result<String, Failure> {
@@ -331,8 +320,5 @@ fn socket_of(address: &str) -> Option<PathBuf> {
 }
 
 fn read(path: &Path) -> Result<Zeroizing<String>, Failure> {
-    identity_file::read(path).map_err(|error| {
-        let text = format!("{} cannot be read ({error})", path.display());
-        Failure::new("IDENTITY_MISSING", text, exit::FAILED)
-    })
+    identity_file::read(path).map_err(|error| unreachable::unreadable(path, &error))
 }

@@ -140,7 +140,10 @@ impl From<tonic::Status> for Failure {
                     .to_owned();
                 "WRONG_DOOR".to_owned()
             }
-            None => "UNREACHABLE".to_owned(),
+            None => {
+                message = format!("the connection to the broker broke off ({message}); try again");
+                "UNREACHABLE".to_owned()
+            }
         };
         let exit_code = if reason == "UNREACHABLE" { exit::UNREACHABLE } else { exit::FAILED };
         Self { reason, message, details: lines, exit_code }

@@ -1,6 +1,8 @@
 //! `keyhatch init`
 
-use std::path::PathBuf;
+use std::path::{Path, PathBuf};
+
+use rustix::fs::{Access, access};
 
 use super::failure::Failure;
 use super::kek::{KekArgs, unlock};
@@ -74,13 +76,33 @@ impl Init {
                  has both; keep it elsewhere with --kek-file",
             );
         }
-        let runtime = match self.runtime {
-            Some(_) => format!(" --runtime {}", options.runtime.display()),
-            None => String::new(),
-        };
+        let runtime = to_say(self.runtime.is_some(), &options.runtime);
         say(&format!("next: keyhatch serve --state {state}{runtime}{flag}"));
         Ok(())
     }
+}
+
+/// The flag for the directory of sockets that serve is to be given.
+fn to_say(is_given: bool, runtime: &Path) -> String {
+    let shown = runtime.display();
+    match (is_given, can_be_made(runtime)) {
+        (true, _) => format!(" --runtime {shown}"),
+        (false, true) => String::new(),
+        (false, false) => {
+            say(&format!(
+                "warning: this user cannot make {shown}: give serve another directory for its sockets, or set \
+                 XDG_RUNTIME_DIR"
+            ));
+            " --runtime DIR".to_owned()
+        }
+    }
+}
+
+/// Whether this user can have that directory: it is there, or can be made below what is.
+fn can_be_made(directory: &Path) -> bool {
+    let there = directory.ancestors().find(|path| path.exists());
+    let may = |path| access(path, Access::WRITE_OK | Access::EXEC_OK).is_ok();
+    there.is_some_and(|there| there == directory || may(there))
 }
 
 fn reissue(config: Config, unlock: Unlock) -> Result<(), Failure> {

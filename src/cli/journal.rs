@@ -125,7 +125,7 @@ impl Tail {
 
 /// Not all was looked through: where it begins that was, the older lines can be asked for; where it ends that was,
 /// the answer is not whole.
-fn stopped(told: &pb::JournalLine, is_end: bool) -> Result<(), Failure> {
+pub(super) fn stopped(told: &pb::JournalLine, is_end: bool) -> Result<(), Failure> {
     let (id, time) = (&told.id, moment(told.time.as_ref()));
     if !is_end {
         say(&format!(
@@ -139,7 +139,8 @@ fn stopped(told: &pb::JournalLine, is_end: bool) -> Result<(), Failure> {
     Err(Failure::new("TAIL_STOPPED", text, exit::FAILED))
 }
 
-fn since(text: &str) -> Result<prost_types::Timestamp, String> {
+/// A moment of the past.
+pub(super) fn since(text: &str) -> Result<prost_types::Timestamp, String> {
     moment::ago(text).or_else(|_| {
         let rule =
             format!("{text:?} is no time; write 2026-01-31T12:00:00Z, or 2h for two hours ago");

@@ -62,7 +62,11 @@ pub fn print<T: Serialize>(
         Output::Table => line(&table()),
         Output::Json => line(&json(answer)?),
         Output::Yaml => write(yaml(answer)?.as_bytes()),
-        Output::Name => line(&name()),
+        // A list that is empty has no line: scripts count them.
+        Output::Name => match name() {
+            nothing if nothing.is_empty() => Ok(()),
+            names => line(&names),
+        },
     }
 }
 

@@ -6,6 +6,7 @@ use super::failure::Failure;
 use super::output::say;
 use crate::grpc::pb;
 use crate::grpc::pb::connection_service_client::ConnectionServiceClient;
+use crate::grpc::pb::executor_service_client::ExecutorServiceClient;
 use crate::grpc::pb::group_service_client::GroupServiceClient;
 use crate::grpc::pb::integration_service_client::IntegrationServiceClient;
 use crate::grpc::pb::secret_service_client::SecretServiceClient;
@@ -152,6 +153,24 @@ pub async fn secrets(
             let page = client.list_secrets(request).await?.into_inner();
             tell_newer(&page.newer);
             Ok((page.secrets, page.next_page_token))
+        }
+    };
+    all(page).await
+}
+
+/// Every open step that the caller sees, of a workflow or of all.
+///
+/// # Errors
+/// As `ExecutorService.ListSteps`.
+pub async fn steps(channel: &Channel, workflow: Option<&str>) -> Result<Vec<pb::Step>, Failure> {
+    let client = ExecutorServiceClient::new(channel.clone());
+    let page = |page_token| {
+        let workflow = workflow.unwrap_or_default().to_owned();
+        let request = pb::ListStepsRequest { page_size: LARGEST, page_token, workflow };
+        let mut client = client.clone();
+        async move {
+            let page = client.list_steps(request).await?.into_inner();
+            Ok((page.steps, page.next_page_token))
         }
     };
     all(page).await

@@ -7,9 +7,10 @@ use serde_json::json;
 use tonic::transport::Channel;
 
 use super::Common;
-use super::endpoint::{Caller, connect};
+use super::endpoint::{Caller, Endpoint};
 use super::failure::{Failure, exit};
 use super::output::{moment, print, second, table};
+use super::run_list::List;
 use crate::grpc::pb;
 use crate::grpc::pb::executor_service_client::ExecutorServiceClient;
 use crate::model::{Reference, ResourceName};
@@ -17,9 +18,12 @@ use crate::model::{Reference, ResourceName};
 /// `keyhatch run …`
 #[derive(Subcommand)]
 pub enum Run {
+    /// List the runs that there were, as an operator
+    #[command(alias = "ls")]
+    List(List),
     /// Show every step of a run, open or closed, and each credential it was given
     Show(Which),
-    /// Close every open step of a run
+    /// Close every open step of a run, as the executor that opened them
     Close(Which),
 }
 
@@ -35,60 +39,91 @@ pub struct Which {
 
 impl Run {
     pub(super) async fn run(self, common: &Common) -> Result<(), Failure> {
-        let channel = connect(Caller::Executor, common.state.as_deref()).await?;
         match self {
-            Self::Show(which) => {
-                let run = which.find(channel).await?;
-                let answer: Vec<_> = run.steps.iter().map(to_json).collect();
-                let names = || {
-                    let names = run.steps.iter().flat_map(|step| &step.received);
-                    let names: BTreeSet<&str> = names.map(|one| one.name.as_str()).collect();
-                    names.into_iter().collect::<Vec<_>>().join("\n")
-                };
-                print(common.output, &answer, || describe(&run), names)
-            }
-            Self::Close(which) => which.close(common, channel).await,
+            Self::List(list) => list.run(common).await,
+            Self::Show(which) => which.show(common).await,
+            Self::Close(which) => which.close(common).await,
         }
     }
 }
 
 impl Which {
+    /// Shows it; to an operator every executor's of the name.
+    async fn show(&self, common: &Common) -> Result<(), Failure> {
+        let channel = Endpoint::find_any(common.state.as_deref())?.connect().await?;
+        let run = self.find(channel).await?;
+        let answer: Vec<_> = run.steps.iter().map(to_json).collect();
+        let names = || {
+            let names = run.steps.iter().flat_map(|step| &step.received);
+            let names: BTreeSet<&str> = names.map(|one| one.name.as_str()).collect();
+            names.into_iter().collect::<Vec<_>>().join("\n")
+        };
+        print(common.output, &answer, || describe(&run), names)
+    }
+
     async fn find(&self, channel: Channel) -> Result<pb::Run, Failure> {
         let (workflow, run) = (self.workflow.clone().unwrap_or_default(), self.run.clone());
         let request = pb::GetRunRequest { workflow, run };
         Ok(ExecutorServiceClient::new(channel).get_run(request).await?.into_inner())
     }
 
-    async fn close(self, common: &Common, channel: Channel) -> Result<(), Failure> {
+    async fn close(self, common: &Common) -> Result<(), Failure> {
+        let endpoint = Endpoint::find(Caller::Executor, common.state.as_deref())?;
+        let channel = endpoint.connect().await?;
         let workflow = match self.workflow.clone() {
             Some(workflow) => workflow,
-            None => {
-                // Closing what never was is no error, as with a step.
-                let steps = match self.find(channel.clone()).await {
-                    Ok(run) => run.steps,
-                    Err(failure) if failure.reason == "RUN_NOT_FOUND" => Vec::new(),
-                    Err(failure) => return Err(failure),
-                };
-                let mut workflows: Vec<_> = steps.into_iter().map(|step| step.workflow).collect();
-                workflows.sort();
-                workflows.dedup();
-                match workflows.as_slice() {
-                    [] => return print_closed(common, &self.run, 0, 0),
-                    [only] => only.clone(),
-                    several => {
-                        let text = format!(
-                            "several workflows have a run {}; say --workflow: {}",
-                            self.run,
-                            several.join(", ")
-                        );
-                        return Err(Failure::new("RUN_AMBIGUOUS", text, exit::USAGE));
-                    }
-                }
-            }
+            None => match self.find(channel.clone()).await {
+                Ok(run) => only_workflow(&run)?,
+                Err(failure) => return Err(self.not_own(failure, common, &endpoint).await),
+            },
         };
         let request = pb::CloseRunRequest { workflow, run: self.run.clone() };
-        let closed = ExecutorServiceClient::new(channel).close_run(request).await?.into_inner();
+        let mut client = ExecutorServiceClient::new(channel.clone());
+        let closed = client.close_run(request).await?.into_inner();
+        // Steps that are closed already are fine, and a run that never was is a slip of the pen.
+        if closed.closed_steps == 0
+            && let Err(failure) = self.find(channel).await
+        {
+            return Err(self.not_own(failure, common, &endpoint).await);
+        }
         print_closed(common, &self.run, closed.closed_steps, closed.revoked_leases)
+    }
+
+    /// A run that this executor does not have, with whose it is if there is an operator's identity to ask with.
+    async fn not_own(&self, failure: Failure, common: &Common, own: &Endpoint) -> Failure {
+        if failure.reason != "RUN_NOT_FOUND" {
+            return failure;
+        }
+        let who = own.executor().unwrap_or_else(|| "this executor".to_owned());
+        let asked = async {
+            let operator = Endpoint::find(Caller::Operator, common.state.as_deref())?;
+            self.find(operator.connect().await?).await
+        };
+        let others = match asked.await {
+            Ok(run) => {
+                let others: BTreeSet<_> = run.steps.into_iter().map(|step| step.executor).collect();
+                let others: Vec<_> = others.iter().map(|name| format!("executor:{name}")).collect();
+                format!("it is a run of {}, which closes it", others.join(", "))
+            }
+            Err(_) => "an operator sees every executor's with: keyhatch run list".to_owned(),
+        };
+        Failure { message: format!("{who} has no run {}; {others}", self.run), ..failure }
+    }
+}
+
+/// The workflow of a run, if its name is of one workflow only.
+fn only_workflow(run: &pb::Run) -> Result<String, Failure> {
+    let workflows: BTreeSet<_> = run.steps.iter().map(|step| step.workflow.as_str()).collect();
+    let workflows: Vec<_> = workflows.into_iter().collect();
+    match workflows.as_slice() {
+        [only] => Ok((*only).to_owned()),
+        several => {
+            let text = format!(
+                "several workflows have a run of this name; say --workflow: {}",
+                several.join(", ")
+            );
+            Err(Failure::new("RUN_AMBIGUOUS", text, exit::USAGE))
+        }
     }
 }
 

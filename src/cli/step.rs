@@ -28,6 +28,7 @@ pub enum Step {
     /// Say that a step that was opened with --heartbeat still runs
     Renew(Selected),
     /// List open steps
+    #[command(alias = "ls")]
     List(List),
     /// Open a step, run a command as it, close it whatever happens
     Run(Run),
@@ -154,7 +155,7 @@ impl Step {
             Self::Open(open) => open.run(common, &endpoint?).await.map(|()| 0),
             Self::Close(step) => close_selected(common, step, endpoint).await.map(|()| 0),
             Self::Renew(step) => renew_selected(common, step, endpoint).await.map(|()| 0),
-            Self::List(list) => list.run(common, endpoint?.connect().await?).await.map(|()| 0),
+            Self::List(list) => list.run(common).await.map(|()| 0),
             Self::Run(run) => match endpoint {
                 Ok(endpoint) => run.run(&endpoint).await,
                 Err(failure) => Err(failure.with_exit_code(exit::BEFORE_COMMAND)),
@@ -235,19 +236,10 @@ async fn close_selected(
 }
 
 impl List {
-    async fn run(self, common: &Common, channel: Channel) -> Result<(), Failure> {
-        let client = ExecutorServiceClient::new(channel);
-        let workflow = self.workflow.unwrap_or_default();
-        let steps = pages::all(|page_token| {
-            let workflow = workflow.clone();
-            let request = pb::ListStepsRequest { page_size: 1000, page_token, workflow };
-            let mut client = client.clone();
-            async move {
-                let page = client.list_steps(request).await?.into_inner();
-                Ok((page.steps, page.next_page_token))
-            }
-        });
-        let mut steps = steps.await?;
+    async fn run(self, common: &Common) -> Result<(), Failure> {
+        // Operators see every executor's.
+        let endpoint = Endpoint::find_any(common.state.as_deref())?;
+        let mut steps = pages::steps(&endpoint.connect().await?, self.workflow.as_deref()).await?;
         let by_name =
             |step: &pb::Step| (step.workflow.clone(), step.run.clone(), step.step.clone());
         steps.sort_by_cached_key(by_name);
@@ -265,10 +257,10 @@ impl List {
                 ]
             });
             let header = ["workflow", "run", "step", "attempt", "leases", "until", "opening"];
-            if steps.is_empty() {
-                "no open steps".to_owned()
-            } else {
-                table(&header, rows.collect())
+            match (steps.is_empty(), endpoint.executor()) {
+                (true, Some(executor)) => format!("no open steps of {executor}"),
+                (true, None) => "no open steps".to_owned(),
+                (false, _) => table(&header, rows.collect()),
             }
         };
         let names = || steps.iter().map(|step| step.name.clone()).collect::<Vec<_>>().join("\n");

@@ -201,7 +201,8 @@ fn an_executor_opens_lists_runs_and_closes_steps() {
     let closed = serving.run(&["step", "close", opened["opening"].as_str().unwrap()]);
     assert_eq!(stdout(&closed), "closed; 0 lease(s) revoked\n");
     let closed = serving.run(&["run", "close", "nope"]);
-    assert_eq!(stdout(&closed), "0 step(s) closed, 0 lease(s) revoked\n");
+    assert_eq!((closed.status.code(), stdout(&closed)), (Some(1), ""));
+    assert!(stderr(&closed).contains("executor:local has no run nope"), "{}", stderr(&closed));
     assert!(stdout(&with(&["step", "close"], &[])).contains("nothing to close"));
 
     let script = "keyhatch whoami -o name; exit 3";

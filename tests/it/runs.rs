@@ -249,3 +249,61 @@ fn the_command_line_shows_a_run_and_closes_it() {
     assert_eq!(String::from_utf8(closed.stdout).unwrap(), "0 step(s) closed, 0 lease(s) revoked\n");
     assert!(!serving.run(&["run", "show", "43"]).status.success());
 }
+
+#[test]
+fn on_the_host_every_executors_runs_and_steps_are_seen() {
+    let directory = tempfile::Builder::new().prefix("kh").tempdir().unwrap();
+    let serving = ServeProcess::start(directory.path());
+    let told = |arguments: &[&str]| {
+        let output = serving.run(arguments);
+        let text = [output.stdout, output.stderr].concat();
+        (output.status.code().unwrap(), String::from_utf8(text).unwrap())
+    };
+    let ci = directory.path().join("ci");
+    let ci = ci.to_str().unwrap();
+    assert_eq!(told(&["executor", "add", "ci", "--workflow", "*", "--out", ci]).0, 0);
+    assert!(told(&["run", "list"]).1.starts_with("no runs since "));
+    assert_eq!(told(&["run", "list", "-o", "name"]), (0, String::new()));
+    let names = ["--workflow", "fleet", "--run", "evil", "--step"];
+    for step in ["exfil", "again"] {
+        let mut open = keyhatch_in(directory.path(), &["step", "open"]);
+        open.args(names).arg(step).env("KEYHATCH_DIR", ci);
+        assert!(open.output().unwrap().status.success());
+    }
+    assert!(told(&["step", "list"]).1.contains("exfil"));
+    assert!(told(&["run", "show", "evil"]).1.contains("run evil of fleet, by ci"));
+    let runs = told(&["run", "list", "-o", "json"]).1;
+    let runs: serde_json::Value = serde_json::from_str(&runs).unwrap();
+    let run = (&runs[0]["workflow"], &runs[0]["run"], &runs[0]["executor"], &runs[0]["openings"]);
+    assert_eq!(run, (&"fleet".into(), &"evil".into(), &"ci".into(), &2.into()), "{runs}");
+    assert_eq!(told(&["run", "list", "--workflow", "fleet", "-o", "name"]).1, "evil\n");
+    assert!(told(&["run", "list", "--workflow", "other"]).1.starts_with("no runs"));
+    // As an executor one has one's own, and an answer of none says whose.
+    let mut listed = keyhatch_in(directory.path(), &["step", "list"]);
+    listed.env("KEYHATCH_DIR", directory.path().join("state/executors/local"));
+    let listed = String::from_utf8(listed.output().unwrap().stdout).unwrap();
+    assert_eq!(listed, "no open steps of executor:local\n");
+    for close in [&["run", "close", "evil"][..], &["run", "close", "evil", "--workflow", "fleet"]] {
+        let (code, said) = told(close);
+        assert_eq!(code, 1, "{said}");
+        assert!(said.contains("RUN_NOT_FOUND") && said.contains("a run of executor:ci"), "{said}");
+    }
+}
+
+#[test]
+fn a_list_of_nothing_has_no_lines_by_name() {
+    let directory = tempfile::Builder::new().prefix("kh").tempdir().unwrap();
+    let serving = ServeProcess::start(directory.path());
+    for list in [
+        &["step", "list"][..],
+        &["run", "list"],
+        &["connection", "list"],
+        &["group", "list"],
+        &["secret", "list", "--workflow", "w"],
+        &["access", "suggest", "w"],
+        &["export"],
+    ] {
+        let listed = serving.run(&[list, &["-o", "name"]].concat());
+        assert!(listed.status.success() && listed.stdout.is_empty(), "{list:?}: {listed:?}");
+    }
+}

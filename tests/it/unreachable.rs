@@ -1,0 +1,101 @@
+//! Who cannot reach the broker is told why, and what they can do about it.
+
+use std::os::unix::fs::PermissionsExt;
+use std::os::unix::process::CommandExt as _;
+use std::path::Path;
+use std::process::Command;
+
+use crate::harness::{ServeProcess, keyhatch, keyhatch_in, path_with_binary, skipped};
+
+const NOBODY: u32 = 65_534;
+
+/// What a command that fails says last.
+fn refusal(mut command: Command) -> String {
+    let output = command.output().unwrap();
+    assert!(!output.status.success());
+    String::from_utf8(output.stderr).unwrap().lines().last().unwrap().to_owned()
+}
+
+fn assert_says(told: &str, parts: &[&str]) {
+    for part in parts {
+        assert!(told.contains(part), "{part}: {told}");
+    }
+}
+
+fn made() -> tempfile::TempDir {
+    tempfile::Builder::new().prefix("kh").tempdir().unwrap()
+}
+
+#[test]
+fn without_a_broker_one_is_told_to_make_or_start_it() {
+    let directory = made();
+    for command in [&["status"][..], &["step", "list"], &["run", "close", "1"]] {
+        let told = refusal(keyhatch_in(directory.path(), command));
+        assert_says(&told, &["IDENTITY_MISSING", "is no state directory", "keyhatch init"]);
+    }
+    // doctor does not wait for it to come back.
+    ServeProcess::start(directory.path()).kill();
+    let told = keyhatch_in(directory.path(), &["doctor"]).output().unwrap().stdout;
+    let told = String::from_utf8(told).unwrap();
+    assert_says(&told, &["nobody listens at", "start it with: "]);
+}
+
+#[test]
+fn a_step_is_not_told_to_start_its_broker() {
+    let directory = made();
+    let serving = ServeProcess::start(directory.path());
+    let names = ["step", "run", "--workflow", "w", "--run", "1", "--step", "s", "--"];
+    let mut step = keyhatch_in(directory.path(), &names);
+    step.args(["sh", "-c", "kill -9 $DAEMON; keyhatch doctor; :"]);
+    step.env("PATH", path_with_binary());
+    step.env("DAEMON", serving.pid().as_raw_nonzero().to_string());
+    let told = String::from_utf8(step.output().unwrap().stdout).unwrap();
+    assert_says(&told, &["nobody listens at", "this step has ended"]);
+    assert!(!told.contains("start it"), "{told}");
+}
+
+#[test]
+fn files_of_two_brokers_do_not_go_together() {
+    let (directory, other) = (made(), made());
+    let _serving = ServeProcess::start(directory.path());
+    assert!(keyhatch_in(other.path(), &["init"]).output().unwrap().status.success());
+    let mixed = directory.path().join("state/executors/local");
+    std::fs::copy(other.path().join("state/ca.crt"), mixed.join("ca.crt")).unwrap();
+    let mut listed = keyhatch(&["step", "list"]);
+    listed.env("KEYHATCH_DIR", &mixed);
+    let told = refusal(listed);
+    assert_says(&told, &["do not go together", "UnknownIssuer"]);
+    assert!(!told.contains("start it"), "{told}");
+}
+
+#[test]
+fn whoever_may_not_connect_is_told_who_may() {
+    if !rustix::process::geteuid().is_root() {
+        skipped("a child of another user", "needs root");
+        return;
+    }
+    let directory = made();
+    let _serving = ServeProcess::start(directory.path());
+    let binary = directory.path().join("keyhatch");
+    std::fs::copy(env!("CARGO_BIN_EXE_keyhatch"), &binary).unwrap();
+    let let_in = |path: &Path| {
+        std::fs::set_permissions(path, PermissionsExt::from_mode(0o755)).unwrap();
+    };
+    let (admin, own) =
+        (directory.path().join("state/operators/admin"), directory.path().join("own"));
+    std::fs::create_dir(&own).unwrap();
+    for name in ["ca.crt", "tls.crt", "tls.key", "env"] {
+        std::fs::copy(admin.join(name), own.join(name)).unwrap();
+        let_in(&own.join(name));
+    }
+    for path in [directory.path(), &binary, &own] {
+        let_in(path);
+    }
+    let status = |identity: &Path| {
+        let mut command = Command::new(&binary);
+        command.arg("status").env_clear().env("KEYHATCH_DIR", identity).uid(NOBODY).gid(NOBODY);
+        refusal(command)
+    };
+    assert_says(&status(&own), &["UNREACHABLE: uid 65534 may not connect", "--admin-group"]);
+    assert_says(&status(&admin), &["IDENTITY_MISSING: uid 65534 may not read", "another user's"]);
+}
