@@ -10,6 +10,7 @@
 //! The rules are those of relay-core's `pkg/spec` and of Relay's documents on expressions.
 
 mod calls;
+mod datadog;
 mod evaluate;
 mod expression;
 mod function;

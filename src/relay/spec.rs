@@ -352,6 +352,21 @@ pub(super) fn typed_reference(node: &Node) -> Option<Result<Reference, SpecError
     Some(of_form(node, form))
 }
 
+/// What is wrong with a `$type` that is none, and looks as if a reference was meant.
+pub(super) fn misspelt_type(node: &Node) -> Option<SpecError> {
+    let kind = node.get("$type")?;
+    let meant = misspelt(kind.text()?, &["Connection", "Secret"])?;
+    let problem = format!("unknown $type {:?}; is {meant} meant?", kind.text()?);
+    Some(SpecError::new(kind.at, problem))
+}
+
+/// The known word that somebody meant who has mistyped one letter of it, or its case.
+pub(super) fn misspelt<'a>(word: &str, known: &[&'a str]) -> Option<&'a str> {
+    let word = word.to_lowercase();
+    let distance = |one: &&str| strsim::damerau_levenshtein(&word, &one.to_lowercase());
+    known.iter().find(|one| distance(one) <= 1).copied()
+}
+
 fn of_form(node: &Node, form: (&str, &[&str])) -> Result<Reference, SpecError> {
     let (kind, keys) = form;
     let mut values = Vec::new();

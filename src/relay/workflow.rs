@@ -3,9 +3,11 @@
 //! Looked at are a step's `spec`, `env` and `when`, a trigger's `source`, `binding` and `when`, and `locals`. What
 //! stands in `input`, `inputFile`, `command` and `args` is the container's own: a `${…}` there is its shell's.
 //! A file without `steps` is looked at as a whole. Sources: relay-core `pkg/spec`, and the Workflow schema of
-//! Relay's API; Datadog's `connectionGroup {name, tags}`.
+//! Relay's API; for Datadog's workflows see `datadog`.
 
-use std::collections::{BTreeMap, BTreeSet, HashMap};
+use std::collections::{BTreeMap, BTreeSet};
+
+use super::datadog;
 
 use super::expression::{Expression, Operator};
 use super::path::Segment;
@@ -14,13 +16,15 @@ use super::yaml::{Content, Node};
 use super::{Position, SpecError, yaml};
 
 /// The most that a file may ask for, each step counted: aliases and labels multiply.
-const MAX_USES: usize = 50_000;
+pub(super) const MAX_USES: usize = 50_000;
 
 /// A workflow file as far as it asks for something.
 #[derive(Debug, Default)]
 pub struct WorkflowFile {
     /// What it calls itself.
     pub name: Option<String>,
+    /// Whether it has steps at all; if not, it may be something else.
+    pub has_steps: bool,
     /// The names of its steps and triggers.
     pub steps: BTreeSet<String>,
     /// What it asks for, in the order of the file; once for each step that does.
@@ -72,20 +76,22 @@ pub enum Wanted {
 /// Where it is not YAML.
 pub fn find_uses(text: &str) -> Result<WorkflowFile, SpecError> {
     let document = yaml::parse(text)?;
-    let mut finder = Finder { found: BTreeSet::new(), problems: Vec::new(), step: None };
-    let parts = |key: &str| document.get(key).map(items).unwrap_or_default();
-    if document.get("steps").is_some() {
+    let workflow = datadog::workflow(&document).unwrap_or(&document);
+    let mut finder = Finder::default();
+    let parts = |key: &str| workflow.get(key).map(items).unwrap_or_default();
+    let has_steps = workflow.get("steps").is_some();
+    if has_steps {
         for step in parts("steps") {
             finder.part(step, &["spec", "env", "when"]);
         }
         for trigger in parts("triggers") {
             finder.part(trigger, &["source", "binding", "when"]);
         }
-        finder.environments(&document);
+        finder.environments(workflow);
         // An anchor there is reported where it is used; what nobody uses is reported here.
         let used: BTreeSet<Position> = finder.found.iter().map(|one| one.at).collect();
-        let mut rest = Finder { found: BTreeSet::new(), problems: Vec::new(), step: None };
-        document.get("locals").into_iter().for_each(|locals| rest.node(locals));
+        let mut rest = Finder::default();
+        workflow.get("locals").into_iter().for_each(|locals| rest.node(locals));
         finder.found.extend(rest.found.into_iter().filter(|one| !used.contains(&one.at)));
         finder.problems.extend(rest.problems);
     } else {
@@ -97,14 +103,16 @@ pub fn find_uses(text: &str) -> Result<WorkflowFile, SpecError> {
     }
     let named = parts("steps").into_iter().chain(parts("triggers"));
     let steps = named.filter_map(|part| part.get("name")?.text().map(ToOwned::to_owned)).collect();
-    let name = document.get("name").and_then(Node::text).map(ToOwned::to_owned);
+    let name = workflow.get("name").or_else(|| datadog::name(&document));
+    let name = name.and_then(Node::text).map(ToOwned::to_owned);
     let mut problems = finder.problems;
     problems.sort_by_key(|problem| problem.at);
     problems.dedup();
-    Ok(WorkflowFile { name, steps, uses: finder.found.into_iter().collect(), problems })
+    let uses = finder.found.into_iter().collect();
+    Ok(WorkflowFile { name, has_steps, steps, uses, problems })
 }
 
-fn items(node: &Node) -> Vec<&Node> {
+pub(super) fn items(node: &Node) -> Vec<&Node> {
     match &node.content {
         Content::Sequence(items) => items.iter().collect(),
         Content::Mapping(entries) => entries.iter().map(|(_, value)| value).collect(),
@@ -112,10 +120,11 @@ fn items(node: &Node) -> Vec<&Node> {
     }
 }
 
-struct Finder {
-    found: BTreeSet<Use>,
-    problems: Vec<SpecError>,
-    step: Option<String>,
+#[derive(Default)]
+pub(super) struct Finder {
+    pub(super) found: BTreeSet<Use>,
+    pub(super) problems: Vec<SpecError>,
+    pub(super) step: Option<String>,
 }
 
 impl Finder {
@@ -125,33 +134,6 @@ impl Finder {
         keys.iter().filter_map(|key| part.get(key)).for_each(|node| self.node(node));
         part.get("connectionGroup").into_iter().for_each(|group| self.group(group));
         self.step = None;
-    }
-
-    /// Datadog's `connectionEnvs`, whose groups steps name by a label.
-    fn environments(&mut self, document: &Node) {
-        let mut users = HashMap::<&str, Vec<&Node>>::new();
-        for step in document.get("steps").map(items).unwrap_or_default() {
-            if let Some(label) = step.get("connectionLabel").and_then(Node::text) {
-                users.entry(label).or_default().push(step);
-            }
-        }
-        let environments = document.get("connectionEnvs").map(items).unwrap_or_default();
-        let groups = environments.iter().filter_map(|one| one.get("connectionGroups"));
-        for group in groups.flat_map(items) {
-            let label = group.get("label").and_then(Node::text);
-            let Some(users) = label.and_then(|label| users.get(label)) else {
-                self.group(group);
-                continue;
-            };
-            for user in users {
-                if self.found.len() >= MAX_USES {
-                    return;
-                }
-                self.step = user.get("name").and_then(Node::text).map(ToOwned::to_owned);
-                self.group(group);
-            }
-            self.step = None;
-        }
     }
 
     fn node(&mut self, node: &Node) {
@@ -170,7 +152,10 @@ impl Finder {
         match spec::typed_reference(node) {
             Some(Ok(reference)) => return self.reference(node.at, reference),
             Some(Err(problem)) => return self.problems.push(problem),
-            None => {}
+            None => self.problems.extend(spec::misspelt_type(node)),
+        }
+        if let Some(wanted) = datadog::connection(node, node) {
+            self.add(node.at, wanted);
         }
         for (key, value) in entries {
             match key.text() {
@@ -202,7 +187,7 @@ impl Finder {
         }
     }
 
-    fn add(&mut self, at: Position, wanted: Wanted) {
+    pub(super) fn add(&mut self, at: Position, wanted: Wanted) {
         if self.found.len() < MAX_USES {
             self.found.insert(Use { at, wanted, step: self.step.clone() });
         }
@@ -280,7 +265,7 @@ impl Finder {
         }
     }
 
-    fn group(&mut self, node: &Node) {
+    pub(super) fn group(&mut self, node: &Node) {
         let names = ["name", "connectionGroupId", "id"];
         let name = names.iter().find_map(|key| node.get(key)).and_then(spec::plain_text);
         let Some(name) = name else {

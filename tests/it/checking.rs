@@ -325,3 +325,124 @@ fn a_file_writes_nothing_of_its_own_on_a_terminal_and_a_step_that_is_not_there_i
     assert_eq!(nowhere.status.code(), Some(2));
     assert!(text(&nowhere.stderr).contains("there is no step t in it; steps: s"));
 }
+
+#[test]
+fn of_several_steps_those_that_fail_are_named_and_bound_alone() {
+    let steps = seeded();
+    let bind = ["access", "add", "aws/my-account", "--relation", "resolver", "--principal"];
+    let bound = steps.serving.run(&[&bind[..], &["workflow:deploy/step:list"]].concat());
+    assert!(bound.status.success());
+    let workflow = |names: [&str; 3]| {
+        let steps = names.map(|name| format!("- {name}\n  spec: {{a: *account}}\n"));
+        format!("locals:\n  a: &account !Connection [aws, my-account]\nsteps:\n{}", steps.concat())
+    };
+    let some = workflow(["name: list", "name: delete", "name: report"]);
+    let told = text(&check(&steps, &some, &[]).stdout);
+    let grant =
+        "    keyhatch access add aws/my-account --relation resolver --principal workflow:deploy";
+    assert_eq!(
+        told,
+        format!(
+            "deploy.yaml:2:15: aws/my-account: workflow deploy may not resolve it in step delete, report; its other \
+             steps may\n{grant}/step:delete\n{grant}/step:report\n"
+        )
+    );
+    let none = workflow(["name: a", "name: b", "name: c"]);
+    let told = text(&check(&steps, &none, &[]).stdout);
+    assert!(told.ends_with(&format!("may not resolve it\n{grant}\n")), "{told}");
+}
+
+#[test]
+fn what_nearly_is_a_reference_is_no_silence() {
+    let steps = seeded();
+    let workflow = "\
+steps:
+- name: s
+  spec:
+    a: {$type: connection, type: slack, name: chat}
+    b: {$type: Conection, type: slack, name: chat}
+    c: {$type: Collection, type: slack, name: chat}
+    d: ${connection.slack.chat}
+    e: {$type: SECRET, name: token}
+";
+    let checked = check(&steps, workflow, &["--offline"]);
+    let stdout = text(&checked.stdout);
+    let told: Vec<_> = stdout.lines().map(|line| line.split_once(": ").unwrap()).collect();
+    let of = |line: usize, column| format!("deploy.yaml:{line}:{column}");
+    let typed = |text: &str, meant: &str| format!("unknown $type {text:?}; is {meant} meant?");
+    let name = "connection is no name that a spec knows; it knows connections, secrets, parameters, outputs, steps \
+                and event";
+    let expected = [
+        (of(4, 16), typed("connection", "Connection")),
+        (of(5, 16), typed("Conection", "Connection")),
+        (of(7, 8), name.to_owned()),
+        (of(8, 16), typed("SECRET", "Secret")),
+    ];
+    let expected: Vec<_> = expected.iter().map(|(at, what)| (at.as_str(), what.as_str())).collect();
+    assert_eq!(told, expected);
+    assert_eq!(checked.status.code(), Some(1));
+}
+
+#[test]
+fn a_file_that_is_no_workflow_is_not_fine() {
+    let steps = seeded();
+    for file in ["hello: world\n", "[]\n", "{\"data\": {\"type\": \"monitor\"}}\n"] {
+        let checked = check(&steps, file, &["--offline"]);
+        assert_eq!(
+            text(&checked.stdout),
+            "deploy.yaml:1:1: it has no steps: is it a workflow of Relay or Datadog?\n"
+        );
+        assert_eq!(checked.status.code(), Some(1));
+    }
+    // In a directory there is much else.
+    std::fs::create_dir(steps.path("all")).unwrap();
+    std::fs::write(steps.path("all/a.yaml"), "hello: world\n").unwrap();
+    std::fs::write(steps.path("all/b.yaml"), "steps: []\n").unwrap();
+    let mut checked = keyhatch_in(steps.directory.path(), &["check", "all", "--offline"]);
+    let checked = checked.current_dir(steps.directory.path()).output().unwrap();
+    let told = text(&checked.stderr);
+    assert!(told.starts_with("note: all/a.yaml: it has no steps"), "{told}");
+    assert!(checked.status.success());
+}
+
+const DATADOG: &str = r#"{"data": {"type": "workflows", "attributes": {"name": "deploy", "spec": {
+  "steps": [
+    {"name": "Notify", "actionId": "com.datadoghq.slack.sendMessage", "connectionLabel": "CHAT"},
+    {"name": "Project", "actionId": "com.datadoghq.gcp.list", "connectionLabel": "PROJECTS"},
+    {"name": "Lost", "actionId": "com.datadoghq.aws.list", "connectionLabel": "LOST"},
+    {"name": "Branch", "actionId": "com.datadoghq.core.if"}
+  ],
+  "connectionEnvs": [{"env": "default",
+    "connections": [{"label": "CHAT", "connectionId": "chat"}],
+    "connectionGroups": [
+      {"label": "PROJECTS", "connectionGroupId": "projects", "tags": ["env:dev", "region:eu"]}]}]
+}}}}
+"#;
+
+#[test]
+fn a_workflow_of_datadog_is_read_as_it_is_exported() {
+    let steps = seeded();
+    let checked = check(&steps, DATADOG, &["-o", "json"]);
+    let findings: serde_json::Value = serde_json::from_slice(&checked.stdout).unwrap();
+    let told = findings.as_array().unwrap().iter().map(|one| {
+        let [reference, state] = ["reference", "state"].map(|key| one[key].as_str().unwrap());
+        (one["line"].as_u64().unwrap(), reference, state, one["steps"].clone())
+    });
+    let step = |name: &str| serde_json::json!([name]);
+    assert_eq!(
+        told.collect::<Vec<_>>(),
+        [
+            (5, "", "malformed", serde_json::json!([])),
+            (9, "slack/chat", "fine", step("Notify")),
+            (11, "group:projects:env=dev,region=eu", "denied", step("Project")),
+        ]
+    );
+    let query = r#"{"queries": [{"properties": {"spec":
+        {"fqn": "com.datadoghq.slack.sendMessage", "connectionId": "chat"}}}]}"#;
+    let found = check(&steps, query, &["--offline", "-o", "name"]);
+    assert_eq!(
+        text(&found.stdout),
+        "slack/chat
+"
+    );
+}

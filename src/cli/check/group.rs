@@ -61,8 +61,8 @@ impl Judge<'_> {
             let fixed = asked.iter().filter_map(|(key, value)| Some((key.clone(), value.clone()?)));
             let fixed: Vec<_> = fixed.collect();
             let told = self.explain(&format!("group:{name}:{}", pairs(&fixed))).await?;
-            return Ok(match told.outcome.as_str() {
-                "GROUP_MEMBER_NOT_FOUND" => no_member(&told),
+            return Ok(match told.answer.outcome.as_str() {
+                "GROUP_MEMBER_NOT_FOUND" => no_member(&told.answer),
                 _ => self.verdict(&told),
             });
         }
@@ -70,13 +70,14 @@ impl Judge<'_> {
         for (member, tags) in self.known.members(group).await? {
             let Some(values) = values(asked, &tags) else { continue };
             let told = self.explain(&format!("group:{name}:{}", pairs(&values))).await?;
-            if told.outcome == "ALLOWED" {
+            let outcome = &told.answer.outcome;
+            if outcome == "ALLOWED" {
                 fine += 1;
                 continue;
             }
             let free = values.iter().filter(|(key, _)| asked.get(key) == Some(&None)).cloned();
             let free = pairs(&free.collect::<Vec<_>>());
-            failing.push(format!("{free} ({member}: {})", told.outcome));
+            failing.push(format!("{free} ({member}: {outcome})"));
             commands.extend(self.grants(&told));
         }
         commands.sort();

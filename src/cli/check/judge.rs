@@ -1,5 +1,7 @@
 //! What is said of one thing that a workflow asks for.
 
+use std::collections::BTreeSet;
+
 use super::known::Known;
 use crate::cli::connection_view::{argument_of, relation_name};
 use crate::cli::failure::Failure;
@@ -9,7 +11,7 @@ use crate::model::{Reference, RunAs, StepName, WorkflowName};
 use crate::relay::{Scope, Wanted};
 
 /// Stands for any step, where a file does not say which.
-const ANY_STEP: &str = "any";
+pub const ANY_STEP: &str = "any";
 /// How many names are suggested.
 const MAX_SUGGESTIONS: usize = 3;
 
@@ -116,6 +118,17 @@ pub fn shown(wanted: &Wanted) -> String {
     }
 }
 
+/// What is decided for the steps that ask.
+#[derive(Default)]
+pub struct Told {
+    /// For the first that does not get it; if they all do, for the last.
+    pub answer: pb::ExplainResponse,
+    /// Whether some get it.
+    has_allowed: bool,
+    /// Those that do not.
+    refused: Vec<(String, pb::ExplainResponse)>,
+}
+
 /// Whoever says how it will go.
 pub struct Judge<'a> {
     pub workflow: &'a str,
@@ -155,27 +168,49 @@ impl Judge<'_> {
         }
     }
 
-    /// What is decided for each step, until one is refused.
-    pub async fn explain(&mut self, target: &str) -> Result<pb::ExplainResponse, Failure> {
+    /// What is decided for each step.
+    pub async fn explain(&mut self, target: &str) -> Result<Told, Failure> {
         let Self { workflow, run_as, .. } = *self;
-        let mut told = None;
         let any = [ANY_STEP.to_owned()];
         let steps = if self.steps.is_empty() { &any } else { self.steps };
+        let mut told = Told::default();
         for step in steps {
             let one = self.known.explain(workflow, step, run_as, target).await?;
-            let is_refused = one.outcome != "ALLOWED";
-            told = Some(one);
-            if is_refused {
-                break;
+            let is_allowed = one.outcome == "ALLOWED";
+            told.has_allowed |= is_allowed;
+            if told.refused.is_empty() {
+                told.answer = one.clone();
+            }
+            if !is_allowed {
+                told.refused.push((step.clone(), one));
             }
         }
-        Ok(told.unwrap_or_default())
+        Ok(told)
     }
 
-    /// Whom to bind, so that what was refused is allowed: one step, or the workflow if several ask.
-    pub fn grants(&self, told: &pb::ExplainResponse) -> Vec<String> {
+    /// Whether bindings are for single steps: where all of several steps ask in vain, one for the workflow does.
+    fn is_by_step(&self, told: &Told) -> bool {
+        self.steps.len() == 1 || told.has_allowed
+    }
+
+    /// Whom to bind, so that what was refused is allowed.
+    pub fn grants(&self, told: &Told) -> Vec<String> {
+        let refused = match self.is_by_step(told) {
+            true => told.refused.as_slice(),
+            false => told.refused.get(..1).unwrap_or_default(),
+        };
+        let mut grants: Vec<_> = refused
+            .iter()
+            .flat_map(|(_, one)| self.grants_of(one, self.is_by_step(told)))
+            .collect();
+        let mut seen = BTreeSet::new();
+        grants.retain(|grant| seen.insert(grant.clone()));
+        grants
+    }
+
+    fn grants_of(&self, told: &pb::ExplainResponse, is_by_step: bool) -> Vec<String> {
         let step = format!("workflow:{}/step:", self.workflow);
-        let is_too_narrow = |one: &&String| self.steps.len() != 1 && one.starts_with(&step);
+        let is_too_narrow = |one: &&String| !is_by_step && one.starts_with(&step);
         let refused = told.resources.iter().filter(|resource| !resource.allowed && resource.exists);
         let grants = refused.flat_map(|resource| {
             let reference = argument_of(&resource.name);
@@ -215,7 +250,7 @@ impl Judge<'_> {
         };
         let create = create_command(schema, target, self.workflow);
         let told = self.explain(target).await?;
-        if told.resources.iter().any(|resource| resource.exists) {
+        if told.answer.resources.iter().any(|resource| resource.exists) {
             return Ok(self.verdict(&told));
         }
         let nearest = self.known.nearest_connections(integration, name).await?;
@@ -225,7 +260,7 @@ impl Judge<'_> {
 
     async fn secret(&mut self, target: &str) -> Result<Verdict, Failure> {
         let told = self.explain(target).await?;
-        if told.outcome != "SECRET_NOT_FOUND" {
+        if told.answer.outcome != "SECRET_NOT_FOUND" {
             return Ok(self.verdict(&told));
         }
         let name = target.trim_start_matches("secret:");
@@ -242,8 +277,9 @@ impl Judge<'_> {
     }
 
     /// What the broker would say of something that exists.
-    pub fn verdict(&self, told: &pb::ExplainResponse) -> Verdict {
-        match told.outcome.as_str() {
+    pub fn verdict(&self, told: &Told) -> Verdict {
+        let answer = &told.answer;
+        match answer.outcome.as_str() {
             "ALLOWED" => Verdict::fine("fine"),
             "RESOLVE_DENIED" => {
                 let who = match self.run_as {
@@ -251,14 +287,19 @@ impl Judge<'_> {
                     run_as => format!("workflow {}, as {},", self.workflow, run_as.join(", ")),
                 };
                 let mut sentence = format!("{who} may not resolve it");
-                if self.binds_first_run_as(told) {
+                if told.has_allowed {
+                    let steps = told.refused.iter().map(|(step, _)| step.as_str());
+                    let steps = steps.collect::<Vec<_>>().join(", ");
+                    sentence.push_str(&format!(" in step {steps}; its other steps may"));
+                }
+                if self.binds_first_run_as(answer) {
                     sentence.push_str(
                         "; the command below also shuts out every step that runs on nobody's behalf",
                     );
                 }
                 Verdict { commands: self.grants(told), ..Verdict::new(State::Denied, sentence) }
             }
-            reason => Verdict::new(State::Refused, format!("{reason}: {}", told.explanation)),
+            reason => Verdict::new(State::Refused, format!("{reason}: {}", answer.explanation)),
         }
     }
 }

@@ -15,7 +15,7 @@ use std::path::{Path, PathBuf};
 
 use serde_json::json;
 
-pub use self::judge::command;
+pub use self::judge::{ANY_STEP, command};
 use self::judge::{Judge, Verdict};
 use self::known::Known;
 use super::Common;
@@ -30,6 +30,9 @@ use crate::sys::input;
 const FOUND: u8 = 1;
 /// What of a directory is read.
 const ENDINGS: [&str; 3] = ["yaml", "yml", "json"];
+/// Where a file begins.
+const START: Position = Position { line: 1, column: 1 };
+const NO_WORKFLOW: &str = "it has no steps: is it a workflow of Relay or Datadog?";
 
 /// Arguments of `check`.
 #[derive(clap::Args)]
@@ -76,17 +79,16 @@ impl Check {
         for path in &files {
             let file = path.display().to_string();
             match read(path) {
+                Ok(workflow) if is_something_else(&workflow) => match self.files.contains(path) {
+                    true => findings.push(malformed(file, START, NO_WORKFLOW.to_owned())),
+                    // Beside workflows there is much else.
+                    false => say(&format!("note: {}: {NO_WORKFLOW}", printable(&file))),
+                },
                 Ok(workflow) => {
                     steps.extend(workflow.steps.iter().cloned());
                     findings.extend(self.findings(&file, path, workflow, &mut known).await?);
                 }
-                Err((at, problem)) => findings.push(Finding {
-                    file,
-                    at,
-                    steps: Vec::new(),
-                    reference: String::new(),
-                    verdict: Verdict::malformed(problem),
-                }),
+                Err((at, problem)) => findings.push(malformed(file, at, problem)),
             }
         }
         if let Some(step) = self.step.as_ref().filter(|step| !steps.contains(*step)) {
@@ -133,14 +135,9 @@ impl Check {
         let workflow = self.workflow.clone().or(name);
         let stem = || path.file_stem().unwrap_or_default().to_string_lossy().into_owned();
         let workflow = workflow.unwrap_or_else(stem);
-        let malformed = problems.into_iter().map(|problem| Finding {
-            file: file.to_owned(),
-            at: problem.at,
-            steps: Vec::new(),
-            reference: String::new(),
-            verdict: Verdict::malformed(problem.problem),
-        });
-        let mut findings: Vec<Finding> = malformed.collect();
+        let problems = problems.into_iter();
+        let mut findings: Vec<Finding> =
+            problems.map(|one| malformed(file.to_owned(), one.at, one.problem)).collect();
         for (one, steps) in by_place(uses, self.step.as_deref()) {
             let verdict = match known {
                 Some(known) => {
@@ -204,9 +201,19 @@ impl Finding {
     }
 }
 
+/// Whether a file has neither steps nor anything that a workflow asks for.
+fn is_something_else(file: &WorkflowFile) -> bool {
+    !file.has_steps && file.uses.is_empty() && file.problems.is_empty()
+}
+
+fn malformed(file: String, at: Position, problem: String) -> Finding {
+    let (steps, reference) = (Vec::new(), String::new());
+    Finding { file, at, steps, reference, verdict: Verdict::malformed(problem) }
+}
+
 /// Reads a workflow file.
 fn read(path: &Path) -> Result<WorkflowFile, (Position, String)> {
-    let nowhere = |problem: String| (Position { line: 1, column: 1 }, problem);
+    let nowhere = |problem: String| (START, problem);
     let read = input::file(path, MAX_FILE_BYTES).and_then(input::text);
     let text = read.map_err(|error| match error.kind() {
         ErrorKind::FileTooLarge => {
