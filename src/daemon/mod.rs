@@ -47,8 +47,7 @@ use self::wiring::Wiring;
 use crate::broker::{Broker, Error, Parts, Runtime, RuntimeError, StartError, StepListener};
 use crate::config::Config;
 use crate::grpc;
-use crate::identity::{Authority, TlsError};
-use crate::metrics::Metrics;
+use crate::identity::{Authority, REFUSALS, TlsError};
 use crate::model::limits::DRAIN_DEADLINE;
 use crate::model::{Clock, Invalid, Limits};
 use crate::seal::{NoRandomness, Unlock, give_back_what_is_free};
@@ -242,8 +241,10 @@ impl Loaded {
         // Closed when the last server has drained: nobody sends on it.
         let (running, servers) = mpsc::channel(1);
         let (broker, stop) = (Arc::new(broker), CancellationToken::new());
-        let grpc::Methods { steps, admin } = grpc::methods();
-        let metrics = Metrics::new(steps, admin);
+        let metrics = grpc::metrics();
+        for door in [&metrics.steps, &metrics.admin] {
+            door.refused.expect(&REFUSALS);
+        }
         let (steps_open, admin_open) = (Arc::default(), Arc::default());
         let wiring = Wiring {
             broker: Arc::clone(&broker),

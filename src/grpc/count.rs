@@ -8,13 +8,36 @@ use tonic::body::Body;
 use tonic::codegen::http::{HeaderMap, Response, StatusCode};
 use tonic::{Code, Status};
 
+use super::methods::{Methods, methods};
 use super::status::reason_in;
-use crate::metrics::{DoorMetrics, Method};
+use crate::metrics::{DoorMetrics, Method, Metrics};
 
 /// What is counted of a request whose client went away before its end.
 const CANCELLED: &str = "CANCELLED";
 /// What is counted of a request that the strict look at its form has refused without a gRPC status.
 const HTTP_INVALID: &str = "HTTP_INVALID";
+
+/// Refusals that alerts are about, of all methods; and of those of steps.
+const EXPECTED: [&str; 2] = ["INTERNAL", "JOURNAL_UNAVAILABLE"];
+const EXPECTED_OF_STEPS: [&str; 1] = ["RESOLVE_DENIED"];
+
+/// The counters of every method. What alerts are about begins at zero.
+pub fn metrics() -> Metrics {
+    let Methods { steps, admin, streams } = methods();
+    let metrics = Metrics::new(steps.clone(), admin.clone());
+    for (door, names) in [(&metrics.steps, &steps), (&metrics.admin, &admin)] {
+        for name in names {
+            let method = door.method(&format!("/{name}"));
+            method.expect_reasons(&EXPECTED);
+            if streams.contains(name) {
+                method.expect_ends(&CODES.map(self::name));
+            }
+        }
+    }
+    let of_steps = steps.iter().map(|name| metrics.steps.method(&format!("/{name}")));
+    of_steps.for_each(|method| method.expect_reasons(&EXPECTED_OF_STEPS));
+    metrics
+}
 
 /// A request. Dropped before it is answered, it was abandoned.
 pub(super) struct Count {
@@ -111,6 +134,27 @@ fn code(headers: &HeaderMap) -> Code {
     let given = headers.get(Status::GRPC_STATUS);
     given.map_or(Code::Ok, |code| Code::from_bytes(code.as_bytes()))
 }
+
+/// Every code.
+const CODES: [Code; 17] = [
+    Code::Ok,
+    Code::Cancelled,
+    Code::Unknown,
+    Code::InvalidArgument,
+    Code::DeadlineExceeded,
+    Code::NotFound,
+    Code::AlreadyExists,
+    Code::PermissionDenied,
+    Code::ResourceExhausted,
+    Code::FailedPrecondition,
+    Code::Aborted,
+    Code::OutOfRange,
+    Code::Unimplemented,
+    Code::Internal,
+    Code::Unavailable,
+    Code::DataLoss,
+    Code::Unauthenticated,
+];
 
 /// A code as gRPC's documents write it.
 fn name(code: Code) -> &'static str {

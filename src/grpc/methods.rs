@@ -31,6 +31,8 @@ struct ServiceDescriptor {
 struct MethodDescriptor {
     #[prost(string, tag = 1)]
     name: String,
+    #[prost(bool, tag = 6)]
+    server_streaming: bool,
 }
 
 /// The service of the step door.
@@ -44,6 +46,8 @@ pub struct Methods {
     pub steps: Vec<String>,
     /// Of the admin door.
     pub admin: Vec<String>,
+    /// Those of either that answer with a stream.
+    pub streams: Vec<String>,
 }
 
 /// The methods that are served.
@@ -54,13 +58,15 @@ pub fn methods() -> Methods {
         tonic_reflection::pb::v1::FILE_DESCRIPTOR_SET,
         tonic_reflection::pb::v1alpha::FILE_DESCRIPTOR_SET,
     ];
-    let (mut steps, mut admin) = (Vec::new(), Vec::new());
+    let (mut steps, mut admin, mut streams) = (Vec::new(), Vec::new(), Vec::new());
     // What was built in is well formed.
     let files = sets.into_iter().filter_map(|set| FileDescriptorSet::decode(set).ok());
     for file in files.flat_map(|set| set.file) {
         for service in &file.service {
             let name = format!("{}.{}", file.package, service.name);
-            let methods = service.method.iter().map(|method| format!("{name}/{}", method.name));
+            let full = |method: &MethodDescriptor| format!("{name}/{}", method.name);
+            let methods = service.method.iter().map(full);
+            streams.extend(service.method.iter().filter(|one| one.server_streaming).map(full));
             if name == STEP_SERVICE || name == HEALTH {
                 steps.extend(methods.clone());
             }
@@ -69,7 +75,7 @@ pub fn methods() -> Methods {
             }
         }
     }
-    Methods { steps, admin }
+    Methods { steps, admin, streams }
 }
 
 #[cfg(test)]
@@ -78,7 +84,7 @@ mod tests {
 
     #[test]
     fn each_door_has_its_methods() {
-        let Methods { steps, admin } = methods();
+        let Methods { steps, admin, streams } = methods();
         let has = |methods: &[String], name: &str| methods.iter().any(|method| method == name);
         for name in ["keyhatch.v1.StepService/Resolve", "grpc.health.v1.Health/Check"] {
             assert!(has(&steps, name), "{name}");
@@ -92,6 +98,8 @@ mod tests {
             assert!(has(&admin, name), "{name}");
             assert!(!has(&admin, "keyhatch.v1.StepService/Resolve"));
         }
+        assert!(has(&streams, "keyhatch.v1.StepService/Watch"));
+        assert!(!has(&streams, "keyhatch.v1.StepService/Resolve"));
         assert!(
             steps.iter().all(|name| name.starts_with(STEP_SERVICE) || name.starts_with(HEALTH))
         );

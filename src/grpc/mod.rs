@@ -45,7 +45,7 @@ use tokio_util::sync::CancellationToken;
 use tonic::transport::Server;
 
 pub use apply::document_name;
-pub use methods::{Methods, methods};
+pub use count::metrics;
 pub use peer::{AdminConnection, StepConnection};
 
 use crate::broker::Broker;

@@ -35,6 +35,7 @@ pub use lobby::LobbyLimits;
 pub use pace::{PIECE_BYTES, PaceLimits};
 pub use patience::{OpenRequest, Patience, Traffic, WaitingReply};
 pub use pins::{LetIn, NotLetIn, OpenConnections};
+pub use refused::REFUSALS;
 pub use request::{
     PemFault, RequestError, check_certificate, check_pair, check_private_key,
     first_certificate_end, new_request, request_for, requested_key,

@@ -8,6 +8,29 @@ use rustls::{AlertDescription, CertificateError, Error as TlsError};
 use super::quiet;
 use crate::metrics::Tally;
 
+/// Every word that a connection which is not let in is counted by.
+pub const REFUSALS: [&str; 19] = [
+    "GONE",
+    "TOO_MANY_HANDSHAKES",
+    "TOO_OFTEN",
+    "NO_CREDENTIALS",
+    "NO_IDENTITY",
+    "OTHER_USER",
+    "HANDSHAKE_TOO_SLOW",
+    "TOO_MANY_CONNECTIONS",
+    "HANDSHAKE_BROKEN_OFF",
+    "NO_CERTIFICATE",
+    "OWN_CERTIFICATE_REFUSED",
+    "TLS_INCOMPATIBLE",
+    "TLS_INVALID",
+    "CERTIFICATE_EXPIRED",
+    "CERTIFICATE_NOT_YET_VALID",
+    "CERTIFICATE_ISSUER_UNKNOWN",
+    "CERTIFICATE_ELSEWHERE",
+    "CERTIFICATE_UNKNOWN",
+    "CERTIFICATE_INVALID",
+];
+
 /// Why a connection ended before its handshake was done.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(super) enum Refusal {

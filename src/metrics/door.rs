@@ -72,12 +72,19 @@ impl DoorMetrics {
 
 impl Method {
     fn new(name: String) -> Self {
-        Self {
-            name,
-            answers: Tally::beginning_with(OK),
-            stream_ends: Tally::default(),
-            durations: Durations::default(),
-        }
+        let answers = Tally::default();
+        answers.expect(&[OK]);
+        Self { name, answers, stream_ends: Tally::default(), durations: Durations::default() }
+    }
+
+    /// Has these reasons told before a request is refused by them.
+    pub fn expect_reasons(&self, reasons: &[&'static str]) {
+        self.answers.expect(reasons);
+    }
+
+    /// Has these codes told before a stream ends with them.
+    pub fn expect_ends(&self, codes: &[&'static str]) {
+        self.stream_ends.expect(codes);
     }
 
     /// Counts a request that is answered; a stream, when it begins.

@@ -9,12 +9,14 @@
 //! No label is a stranger's word, and none can take on more and more values: methods are those of the protos,
 //! reasons are words of the program ([`Tally`]). Connections, groups, workflows, runs and steps are in no label.
 
+mod classic;
 mod door;
 mod tally;
 mod text;
 
 use std::sync::Arc;
 
+pub use classic::classic;
 pub use door::{DoorMetrics, Method};
 pub use tally::Tally;
 pub use text::{Gauge, Unit, text};

@@ -284,6 +284,57 @@ fn who_is_not_let_in_is_counted_by_the_reason() {
 }
 
 #[test]
+fn what_alerts_are_about_is_told_as_zero_before_it_happens() {
+    let told = TestBroker::start_with_metrics().scrape();
+    for door in ["steps", "admin"] {
+        for reason in ["TLS_INVALID", "CERTIFICATE_ISSUER_UNKNOWN", "OTHER_USER"] {
+            let labels = [("door", door), ("reason", reason)];
+            assert_eq!(told.get("connections_refused_total", &labels), Some(0.0), "{reason}");
+        }
+    }
+    for (door, method) in [("steps", "StepService/Watch"), ("admin", "SystemService/TailJournal")] {
+        let method = format!("keyhatch.v1.{method}");
+        let labels = [("door", door), ("method", method.as_str()), ("code", "UNAVAILABLE")];
+        assert_eq!(told.get("streams_ended_total", &labels), Some(0.0), "{method}");
+    }
+    let resolve = format!("{STEP}/Resolve");
+    for reason in ["RESOLVE_DENIED", "JOURNAL_UNAVAILABLE", "INTERNAL"] {
+        let labels = [("door", "steps"), ("method", resolve.as_str()), ("reason", reason)];
+        assert_eq!(told.get("requests_total", &labels), Some(0.0), "{reason}");
+    }
+}
+
+#[test]
+fn who_asks_for_the_older_format_is_told_the_same_in_it() {
+    let broker = TestBroker::start_with_metrics();
+    let address = broker.metrics_address();
+    let ask = |accept: &str| {
+        let request =
+            format!("GET /metrics HTTP/1.1\r\nHost: {address}\r\nAccept: {accept}\r\n\r\n");
+        let (status, head, body) = say(address, request.as_bytes());
+        assert_eq!(status, 200, "{head}");
+        (head, body)
+    };
+    let (head, classic) = ask("text/plain;version=0.0.4");
+    assert!(head.contains("content-type: text/plain; version=0.0.4"), "{head}");
+    for part in [
+        "# TYPE keyhatch_build_info gauge\nkeyhatch_build_info{version=",
+        "# TYPE keyhatch_requests_total counter\nkeyhatch_requests_total{door=",
+        "# TYPE keyhatch_start_time_seconds gauge\nkeyhatch_start_time_seconds ",
+    ] {
+        assert!(classic.contains(part), "{part}: {classic}");
+    }
+    let samples = |text: &str| {
+        let samples = text.lines().filter(|line| !line.starts_with('#'));
+        samples.filter_map(|line| Some(line.rsplit_once(' ')?.0.to_owned())).collect::<Vec<_>>()
+    };
+    let (head, open) = ask("application/openmetrics-text;version=1.0.0,text/plain;q=0.5,*/*;q=0.1");
+    assert!(head.contains("content-type: application/openmetrics-text"), "{head}");
+    assert_eq!(samples(&classic), samples(&open));
+    assert!(!classic.contains("# EOF") && !classic.contains("# UNIT"));
+}
+
+#[test]
 fn counting_a_request_takes_no_heap_block() {
     let metrics = Metrics::new(vec!["p.S/M".to_owned()], vec![]);
     let count = || {
