@@ -9,7 +9,9 @@ use tonic::transport::Channel;
 
 use super::Common;
 use super::connection_update::{Update, parse_label};
-use super::connection_view::{bindings, describe, reference_of, resource_name, state, to_json};
+use super::connection_view::{
+    bindings, describe, reference_of, resource_name, state, tell_if_nobodys, to_json,
+};
 use super::endpoint::{Caller, connect};
 use super::failure::{Failure, exit};
 use super::get::parse_duration;
@@ -29,6 +31,7 @@ pub enum Connection {
     /// Show a connection, without its sensitive values
     Get(Get),
     /// List connections
+    #[command(alias = "ls")]
     List(List),
     /// Change fields, tags and settings of a connection
     Update(Update),
@@ -158,7 +161,7 @@ impl Create {
         let kind = self.kind.as_deref();
         let meant = |one: &&pb::CredentialKind| kind.is_none_or(|name| one.name == name);
         let kinds: Vec<_> = integration.kinds.iter().filter(meant).collect();
-        let fields = values::read_and_ask(&self.field, &kinds, self.allow_empty)?;
+        let asked = values::read_and_ask(&self.field, &kinds, self.allow_empty)?;
         let relations = [
             (pb::Relation::Viewer, self.viewer),
             (pb::Relation::Resolver, self.resolver),
@@ -167,8 +170,8 @@ impl Create {
         let connection = pb::Connection {
             name: resource_name(&reference),
             integration: reference.integration.to_string(),
-            kind: kind.unwrap_or_default().to_owned(),
-            fields,
+            kind: self.kind.or(asked.kind).unwrap_or_default(),
+            fields: asked.fields,
             access: bindings(relations),
             tags: self.tag,
             labels: self.label.into_iter().collect(),
@@ -186,7 +189,9 @@ impl Create {
         let created = created.into_inner();
         remarks::announce(&reference.to_string(), &created.findings);
         let text = || format!("{reference} created");
-        print(common.output, &to_json(&created), text, || reference.to_string())
+        print(common.output, &to_json(&created), text, || reference.to_string())?;
+        tell_if_nobodys(&created.name, &created.access, pb::Relation::Resolver);
+        Ok(())
     }
 }
 

@@ -4,7 +4,8 @@ use std::collections::{BTreeMap, BTreeSet};
 
 use serde_json::json;
 
-use super::output::{moment, properties, table};
+use super::check::command;
+use super::output::{moment, properties, say, table};
 use crate::grpc::pb;
 use crate::model::{ConnectionRef, ResourceName};
 
@@ -45,6 +46,19 @@ pub fn relation_name(relation: pb::Relation) -> &'static str {
         pb::Relation::Viewer => "viewer",
         pb::Relation::Unspecified => "unknown",
     }
+}
+
+/// Says so, with the command that mends it, if no step has this relation on what was created.
+pub fn tell_if_nobodys(name: &str, access: &[pb::AccessBinding], relation: pb::Relation) {
+    let is_steps = |principal: &String| !principal.starts_with("operator:");
+    let is_enough = |one: &&pb::AccessBinding| one.relation >= i32::from(relation);
+    if access.iter().filter(is_enough).any(|one| one.principals.iter().any(is_steps)) {
+        return;
+    }
+    let (reference, relation_name) = (argument_of(name), relation_name(relation));
+    let verb = if relation == pb::Relation::Viewer { "use" } else { "resolve" };
+    let words = ["access", "add", &reference, "--relation", relation_name, "--principal"];
+    say(&format!("no step may {verb} it yet: {} workflow:NAME", command(&words)));
 }
 
 /// Who has which relation, by its name.

@@ -8,9 +8,12 @@ use std::ops::ControlFlow;
 use std::os::unix::fs::PermissionsExt as _;
 use std::path::{Path, PathBuf};
 
+use tonic::transport::Channel;
+
 use super::apply::{apply, word};
 use super::credential::Credential;
 use super::endpoint::Endpoint;
+use super::explain;
 use super::failure::{Failure, exit};
 use super::output::{line, say};
 use super::seed::{self, Allowed, Reach, Seed, SeedContext, Shown};
@@ -22,6 +25,8 @@ use crate::config::Config;
 use crate::daemon::{Daemon, Hangup, InitOptions, Initialised, init};
 use crate::grpc::pb;
 use crate::grpc::pb::apply_request::Document;
+use crate::grpc::pb::explain_request::Question;
+use crate::grpc::pb::system_service_client::SystemServiceClient;
 use crate::model::{Clock, Reference, TrustDomain, WorkflowName};
 
 /// Arguments of `dev`.
@@ -55,6 +60,8 @@ spec:
     secret_access_key: not-a-real-secret-access-key
     region: eu-west-1
 ";
+/// How many refusals are explained.
+const MOST_REFUSALS: i32 = 5;
 /// A connection that no step of the tour may resolve.
 const REFUSED: &str = "slack/somebody-elses";
 
@@ -107,16 +114,36 @@ impl Dev {
 
     async fn run_command(&self, made: &Initialised, documents: Vec<Seed>) -> Result<u8, Failure> {
         let operator = Endpoint::in_directory(&made.operator)?.connect().await?;
-        apply(operator, documents).await?;
+        if let Some(granted) = self.granted(&documents) {
+            say(&granted);
+        }
+        apply(operator.clone(), documents).await?;
         let executor = Endpoint::in_directory(&made.executor)?.connect().await?;
         let opened = self.open(executor.clone()).await?;
         let ran = run_as(&opened, None, &self.command).await;
         let request = pb::CloseStepRequest { name: opened.name, ..Default::default() };
         close(executor, request).await?;
+        explain_refusals(operator).await?;
         ran
     }
 
-    async fn open(&self, executor: tonic::transport::Channel) -> Result<pb::OpenedStep, Failure> {
+    /// Whom `dev` lets use what the files give to nobody; nothing if there is no such thing.
+    fn granted(&self, documents: &[Seed]) -> Option<String> {
+        let workflow = format!("workflow:{}", self.workflow);
+        let is_ours = |access: &[pb::AccessBinding]| matches!(access, [only] if only.principals.as_slice() == [workflow.as_str()]);
+        let named = documents.iter().filter_map(|seed| match &seed.document {
+            Document::Connection(one) => {
+                is_ours(&one.access).then(|| format!("{}/{}", one.integration, one.name))
+            }
+            Document::Group(one) => is_ours(&one.access).then(|| format!("group:{}", one.name)),
+            Document::Integration(_) | Document::Secret(_) => None,
+        });
+        let named = named.collect::<Vec<_>>().join(", ");
+        (!named.is_empty())
+            .then(|| format!("dev lets {workflow} use what names nobody else: {named}"))
+    }
+
+    async fn open(&self, executor: Channel) -> Result<pb::OpenedStep, Failure> {
         let names = Names::new(&self.workflow, "1", "step");
         open(executor, request(names, &How::default_for_dev(), "host".to_owned())).await
     }
@@ -165,10 +192,14 @@ impl Dev {
     ) -> Result<pb::OpenedStep, Failure> {
         let operator = Endpoint::in_directory(&made.operator)?.connect().await?;
         line("\nThe operator seeds it (what is sensitive can never be read back):")?;
+        let granted = self.granted(&documents);
         let references: Vec<Reference> =
             documents.iter().filter_map(|seed| reference_of(&seed.document)).collect();
         for result in apply(operator, documents).await? {
             line(&format!("  {} {}", result.name, word(result.action())))?;
+        }
+        if let Some(granted) = granted {
+            line(&format!("  {granted}"))?;
         }
         let executor = Endpoint::in_directory(&made.executor)?.connect().await?;
         let opened = self.open(executor).await?;
@@ -203,6 +234,25 @@ impl Dev {
         }
         Ok(opened)
     }
+}
+
+/// Tells why the step was refused something: the broker that could be asked later is gone then.
+async fn explain_refusals(operator: Channel) -> Result<(), Failure> {
+    let request = pb::TailJournalRequest {
+        last: MOST_REFUSALS,
+        denied: true,
+        events: vec!["resolve".to_owned()],
+        ..Default::default()
+    };
+    let mut client = SystemServiceClient::new(operator.clone());
+    let mut lines = client.tail_journal(request).await?.into_inner();
+    while let Some(line) = lines.message().await? {
+        if !line.stopped {
+            let told = explain::ask(operator.clone(), Question::DecisionId(line.id)).await?;
+            say(&format!("\n{}", explain::tell(&told)));
+        }
+    }
+    Ok(())
 }
 
 fn make(directory: &Path, parents: &[PathBuf]) -> Result<(Config, Initialised), Failure> {

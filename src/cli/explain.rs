@@ -1,9 +1,10 @@
 //! `keyhatch explain`: why a step was refused, or would be.
 
 use serde_json::json;
+use tonic::transport::Channel;
 
 use super::Common;
-use super::check::command;
+use super::check::{ANY_STEP, command};
 use super::connection_view::{argument_of, relation_name};
 use super::endpoint::{Caller, connect};
 use super::failure::Failure;
@@ -15,14 +16,14 @@ use crate::grpc::pb::system_service_client::SystemServiceClient;
 /// Arguments of `explain`.
 #[derive(clap::Args)]
 pub struct Explain {
-    /// The id of a decision, as a refusal shows it, or its line as `journal tail` does, such as 1.42; or, with --workflow and --step, what a
-    /// step would ask for: aws/prod, group:NAME:KEY=VALUE, secret:NAME, default:INTEGRATION.
+    /// The id of a decision, as a refusal shows it, or its line as `journal tail` does, such as 1.42; or, with --workflow, what a step of it
+    /// would ask for: aws/prod, group:NAME:KEY=VALUE, secret:NAME, default:INTEGRATION.
     #[arg(value_name = "DECISION|REF")]
     what: String,
     /// What would be decided now for a step of this workflow?
-    #[arg(long, value_name = "NAME", requires = "step")]
+    #[arg(long, value_name = "NAME")]
     workflow: Option<String>,
-    /// The step.
+    /// The step; if it is not said, one that no binding names.
     #[arg(long, value_name = "NAME", requires = "workflow")]
     step: Option<String>,
     /// On whose behalf it runs, such as user:alice; may be given more than once.
@@ -34,30 +35,41 @@ impl Explain {
     pub(super) async fn run(self, common: &Common) -> Result<(), Failure> {
         let channel = connect(Caller::Operator, common.state.as_deref()).await?;
         let question = match (self.workflow, self.step) {
-            (Some(workflow), Some(step)) => Question::DryRun(pb::DryRun {
+            (Some(workflow), step) => Question::DryRun(pb::DryRun {
                 workflow,
-                step,
+                step: step.unwrap_or_else(|| ANY_STEP.to_owned()),
                 run_as: self.run_as,
                 target: self.what,
                 fields: Vec::new(),
             }),
-            _ if self.what.contains(['/', ':']) => {
+            (None, _) if self.what.contains(['/', ':']) => {
                 let text = format!(
-                    "{} is no decision id; to ask what would be decided, say --workflow and --step",
+                    "{} is no decision id; to ask what would be decided, say --workflow",
                     self.what
                 );
                 return Err(Failure::usage(text));
             }
-            _ => Question::DecisionId(self.what),
+            (None, _) => Question::DecisionId(self.what),
         };
-        let request = pb::ExplainRequest { question: Some(question) };
-        let told = SystemServiceClient::new(channel).explain(request).await?.into_inner();
+        let told = ask(channel, question).await?;
         print(common.output, &to_json(&told), || tell(&told), || told.outcome.clone())
     }
 }
 
+/// What the broker says.
+///
+/// # Errors
+/// As `SystemService.Explain`.
+pub(super) async fn ask(
+    channel: Channel,
+    question: Question,
+) -> Result<pb::ExplainResponse, Failure> {
+    let request = pb::ExplainRequest { question: Some(question) };
+    Ok(SystemServiceClient::new(channel).explain(request).await?.into_inner())
+}
+
 /// The story, for people.
-fn tell(told: &pb::ExplainResponse) -> String {
+pub(super) fn tell(told: &pb::ExplainResponse) -> String {
     let run_as = match told.run_as.join(", ") {
         none if none.is_empty() => String::new(),
         run_as => format!(", as {run_as},"),

@@ -7,7 +7,7 @@ use tonic::transport::Channel;
 use super::Common;
 use super::connection::confirm;
 use super::connection_update::parse_label;
-use super::connection_view::{access_of, bindings, pairs};
+use super::connection_view::{access_of, bindings, pairs, tell_if_nobodys};
 use super::endpoint::{Caller, connect};
 use super::failure::Failure;
 use super::output::{moment, print, properties, say, table};
@@ -26,6 +26,7 @@ pub enum Group {
         name: String,
     },
     /// List groups
+    #[command(alias = "ls")]
     List,
     /// Rename a group, replace its identifiers, add and remove members
     Update(Update),
@@ -142,7 +143,9 @@ impl Create {
         let members = members(&self.member);
         let request = pb::CreateGroupRequest { group: Some(group), members, ..Default::default() };
         let group = client.create_group(request).await?.into_inner();
-        print(common.output, &to_json(&group), || line(&group), || self.name.clone())
+        print(common.output, &to_json(&group), || line(&group), || self.name.clone())?;
+        tell_if_nobodys(&group.name, &group.access, pb::Relation::Viewer);
+        Ok(())
     }
 }
 

@@ -87,28 +87,84 @@ pub fn read(
     Ok(fields)
 }
 
-/// Reads every value, and asks for the ones that are missing if it is clear which kind is meant and
-/// somebody is there to ask.
+/// What was given and answered.
+pub struct Asked {
+    /// The kind, if it was chosen.
+    pub kind: Option<String>,
+    /// The fields.
+    pub fields: BTreeMap<String, Vec<u8>>,
+}
+
+/// Reads every value, and asks for the kind and for the values that are missing, if somebody is there to ask.
 ///
 /// # Errors
-/// As [`read`].
+/// As [`read`], or if what is answered is no kind.
 pub fn read_and_ask(
     arguments: &[String],
     kinds: &[&pb::CredentialKind],
     allow_empty: bool,
-) -> Result<BTreeMap<String, Vec<u8>>, Failure> {
+) -> Result<Asked, Failure> {
     let mut fields = read(arguments, kinds, allow_empty)?;
+    if !std::io::stdin().is_terminal() {
+        return Ok(Asked { kind: None, fields });
+    }
     let names: Vec<&str> = fields.keys().map(String::as_str).collect();
-    let kinds = kinds_with(kinds, &names);
-    if let ([only], true) = (kinds.as_slice(), std::io::stdin().is_terminal()) {
-        for field in only.fields.iter().filter(|field| field.required && !field.name.ends_with('*'))
-        {
-            if !fields.keys().any(|name| covers(field, name)) {
-                fields.insert(field.name.clone(), ask(field)?);
-            }
+    let fitting = kinds_with(kinds, &names);
+    let whole = fitting.iter().filter(|kind| missing(kind, &fields).next().is_none());
+    let kind = match (fitting.as_slice(), whole.count()) {
+        ([only], _) => only,
+        ([], _) | (_, 1) => return Ok(Asked { kind: None, fields }),
+        (several, _) => ask_kind(several)?,
+    };
+    let wanted: Vec<_> = missing(kind, &fields).collect();
+    for field in wanted {
+        fields.insert(field.name.clone(), ask(&field.name, Some(field))?);
+    }
+    if fields.is_empty() && kind.fields.iter().any(|field| field.name == "*") {
+        fields = ask_named()?;
+    }
+    Ok(Asked { kind: Some(kind.name.clone()), fields })
+}
+
+/// The fields that a kind cannot do without, and that are not there.
+fn missing<'a>(
+    kind: &'a pb::CredentialKind,
+    fields: &BTreeMap<String, Vec<u8>>,
+) -> impl Iterator<Item = &'a pb::FieldSchema> {
+    let asked = kind
+        .fields
+        .iter()
+        .filter(|field| field.required && !field.generated && !field.name.ends_with('*'));
+    asked.filter(|field| !fields.keys().any(|name| covers(field, name)))
+}
+
+/// Asks which of these kinds it is; the first if that is not said.
+fn ask_kind<'a>(kinds: &[&'a pb::CredentialKind]) -> Result<&'a pb::CredentialKind, Failure> {
+    for (number, kind) in (1..).zip(kinds) {
+        say(&format!("{number}  {:<20}  {}", kind.name, kind.title));
+    }
+    let first = kinds.first().map_or("", |kind| kind.name.as_str());
+    let answer = ask_line(&format!("kind ({first}): "))?;
+    let chosen = match answer.as_str() {
+        "" => kinds.first(),
+        answer => (1..).zip(kinds).find_map(|(number, kind): (usize, _)| {
+            (answer == kind.name || answer == number.to_string()).then_some(kind)
+        }),
+    };
+    chosen.copied().ok_or_else(|| {
+        Failure::usage(format!("there is no kind {answer} among them; write its number or name"))
+    })
+}
+
+/// Asks for fields of any name, until no more is named.
+fn ask_named() -> Result<BTreeMap<String, Vec<u8>>, Failure> {
+    let mut fields = BTreeMap::new();
+    loop {
+        match ask_line("name of a field (none to end): ")? {
+            end if end.is_empty() => return Ok(fields),
+            name => drop(fields.insert(name.clone(), ask(&name, None)?)),
         }
     }
-    Ok(fields)
 }
 
 /// A value that is empty is a value, but most often a command that failed.
@@ -231,15 +287,24 @@ pub fn covers(field: &pb::FieldSchema, name: &str) -> bool {
     }
 }
 
-fn ask(field: &pb::FieldSchema) -> Result<Vec<u8>, Failure> {
-    let prompt = format!("{} ({}): ", field.name, field.description);
-    if field.sensitive {
-        return Ok(rpassword::prompt_password(prompt)?.into_bytes());
+/// Asks for a field's value, without echo if it is sensitive, or if nothing is known of it.
+fn ask(name: &str, field: Option<&pb::FieldSchema>) -> Result<Vec<u8>, Failure> {
+    let prompt = match field {
+        Some(field) => format!("{name} ({}): ", field.description),
+        None => format!("{name}: "),
+    };
+    match field.is_none_or(|field| field.sensitive) {
+        true => Ok(rpassword::prompt_password(prompt)?.into_bytes()),
+        false => ask_line(&prompt).map(String::into_bytes),
     }
-    eprint_prompt(&prompt);
+}
+
+/// Asks for a line.
+fn ask_line(prompt: &str) -> Result<String, Failure> {
+    eprint_prompt(prompt);
     let mut line = String::new();
     std::io::stdin().read_line(&mut line)?;
-    Ok(line.trim_end_matches('\n').as_bytes().to_vec())
+    Ok(line.trim_end_matches('\n').to_owned())
 }
 
 fn eprint_prompt(prompt: &str) {

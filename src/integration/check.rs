@@ -77,6 +77,9 @@ pub fn infer_kind<'a>(
     if let [only] = integration.kinds.as_slice() {
         return Ok(only);
     }
+    if let Some(problem) = unknown_to_all(integration, fields) {
+        return Err(problem);
+    }
     let knows_all =
         |kind: &&CredentialKind| fields.iter().all(|name| find_field(kind, name).is_some());
     let is_whole = |kind: &&CredentialKind| {
@@ -86,11 +89,43 @@ pub fn infer_kind<'a>(
     let whole: Vec<&CredentialKind> = knowing.iter().copied().filter(is_whole).collect();
     match (whole.as_slice(), knowing.as_slice()) {
         ([only], _) | ([], [only]) => Ok(only),
+        (_, []) => {
+            let fields = fields_by_kind(integration);
+            Err(Problem::new("kind", format!("no kind has all of these fields; {fields}")))
+        }
         _ => {
             let text = format!("the fields do not say which kind is meant; name one of: {}", all());
             Err(Problem::new("kind", text))
         }
     }
+}
+
+/// The fields that no kind has: a slip of the pen, or a kind that was taken for a field.
+fn unknown_to_all(integration: &Integration, fields: &BTreeSet<&str>) -> Option<Problem> {
+    let is_known =
+        |name: &&&str| integration.kinds.iter().any(|kind| find_field(kind, name).is_some());
+    let unknown: Vec<&str> = fields.iter().filter(|name| !is_known(name)).copied().collect();
+    let first = unknown.first()?;
+    let shown: Vec<String> = unknown.iter().map(|name| name.chars().take(64).collect()).collect();
+    let text = match integration.kind(first) {
+        Some(kind) => {
+            let fields: Vec<_> = kind.fields.iter().map(|rule| rule.name.as_str()).collect();
+            format!("{first} is a kind, whose fields are: {}", fields.join(", "))
+        }
+        None => {
+            let (names, fields) = (shown.join(", "), fields_by_kind(integration));
+            format!("there is no field {names}; {fields}")
+        }
+    };
+    Some(Problem::new(shown.first()?, text))
+}
+
+fn fields_by_kind(integration: &Integration) -> String {
+    let of_kind = |kind: &CredentialKind| {
+        let fields: Vec<_> = kind.fields.iter().map(|rule| rule.name.as_str()).collect();
+        format!("{} has: {}", kind.name, fields.join(", "))
+    };
+    integration.kinds.iter().map(of_kind).collect::<Vec<_>>().join("; ")
 }
 
 /// The fields that a connection has already, and keeps.

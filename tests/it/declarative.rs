@@ -448,7 +448,10 @@ fn of_files_with_faults_every_one_is_told_with_its_place_and_nothing_is_written(
     let unknown = SEED.replace("secret_access_key: second-hush", "nonsense: canary");
     let refused = on_file(&steps, "unknown.yaml", &unknown, &["apply"]);
     let said = text(&refused.stderr);
-    assert!(said.contains("unknown.yaml:14:1: connections/aws/staging: kind: "), "{said}");
+    assert!(
+        said.contains("unknown.yaml:14:1: connections/aws/staging: nonsense: there is"),
+        "{said}"
+    );
     let names = steps.serving.run(&["connection", "list", "-o", "name"]);
     assert_eq!(text(&names.stdout), "aws/x\n");
 }

@@ -84,7 +84,7 @@ fn all_problems_of_all_documents_come_at_once_and_nothing_is_written() {
             "connections/slack/bad: api_token",
             "connections/slack/bad: nonsense",
             "connections/nonsense/x",
-            "connections/github/x: kind",
+            "connections/github/x: a",
             "workflows/w/secrets/s: value",
         ]
     );

@@ -292,6 +292,23 @@ mod tests {
                 "seed.yaml:4:",
             ),
             ("secrets: {canary: a, canary: b}\n", "seed.yaml:1:"),
+            ("conections: {}\n", "is connections meant?"),
+            (
+                "apiVersion: keyhatch/v1\nkind: Connection\nmetadata: {name: a}\nspec: {field: {a: b}}\n",
+                "seed.yaml:4:8: unknown key; is fields meant?",
+            ),
+            (
+                "apiVersion: keyhatch/v1\nkind: Connection\nmetadata: {name: a, tags: {id: 12345678}}\n",
+                "seed.yaml:3:29: expected a text for a tag: write what looks like a number",
+            ),
+            (
+                "apiVersion: keyhatch/v1\nkind: Connection\nmetadata: {name: a, tags: [12345678]}\n",
+                "seed.yaml:3:28: expected a text for a tag",
+            ),
+            (
+                "apiVersion: keyhatch/v1\nkind: Connection\nmetadata: {name: a, tags: canary}\n",
+                "expected tags as KEY: VALUE",
+            ),
         ];
         for (text, expected) in cases {
             let message = parse_text(text).err().unwrap().message;

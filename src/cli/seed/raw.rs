@@ -4,7 +4,7 @@ use std::collections::BTreeMap;
 use std::fmt;
 
 use serde::Deserialize;
-use serde::de::{self, Deserializer, IgnoredAny, MapAccess, Visitor};
+use serde::de::{self, Deserializer, IgnoredAny, MapAccess, SeqAccess, Visitor};
 use serde_saphyr::Spanned;
 
 use super::reach::Reach;
@@ -29,7 +29,7 @@ pub(super) struct RawDocument {
 #[serde(deny_unknown_fields)]
 pub(super) struct Metadata {
     pub(super) name: String,
-    /// Identifier tags, as a map or as a list of KEY:VALUE.
+    /// Identifier tags.
     #[serde(default)]
     pub(super) tags: TagList,
     pub(super) workflow: Option<String>,
@@ -37,36 +37,77 @@ pub(super) struct Metadata {
     pub(super) labels: BTreeMap<String, String>,
 }
 
-#[derive(Deserialize)]
-#[serde(untagged)]
-pub(super) enum TagList {
-    List(Vec<String>),
-    Map(BTreeMap<String, String>),
-}
+/// Tags as they are sent: KEY:VALUE.
+#[derive(Default)]
+pub(super) struct TagList(Vec<String>);
 
 impl TagList {
     pub(super) fn is_empty(&self) -> bool {
-        match self {
-            Self::List(tags) => tags.is_empty(),
-            Self::Map(tags) => tags.is_empty(),
-        }
-    }
-}
-
-impl Default for TagList {
-    fn default() -> Self {
-        Self::List(Vec::new())
+        self.0.is_empty()
     }
 }
 
 impl From<TagList> for Vec<String> {
     fn from(tags: TagList) -> Self {
-        match tags {
-            TagList::List(tags) => tags,
-            TagList::Map(tags) => {
-                tags.into_iter().map(|(key, value)| format!("{key}:{value}")).collect()
-            }
+        tags.0
+    }
+}
+
+impl<'de> Deserialize<'de> for TagList {
+    fn deserialize<D: Deserializer<'de>>(from: D) -> Result<Self, D::Error> {
+        from.deserialize_any(TagListVisitor)
+    }
+}
+
+struct TagListVisitor;
+
+impl<'de> Visitor<'de> for TagListVisitor {
+    type Value = TagList;
+
+    fn expecting(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.write_str("tags as KEY: VALUE, or as a list of KEY:VALUE")
+    }
+
+    fn visit_map<A: MapAccess<'de>>(self, mut map: A) -> Result<TagList, A::Error> {
+        let mut tags = Vec::new();
+        while let Some(key) = map.next_key::<String>()? {
+            let Tag(value) = map.next_value()?;
+            tags.push(format!("{key}:{value}"));
         }
+        Ok(TagList(tags))
+    }
+
+    fn visit_seq<A: SeqAccess<'de>>(self, mut list: A) -> Result<TagList, A::Error> {
+        let mut tags = Vec::new();
+        while let Some(Tag(tag)) = list.next_element()? {
+            tags.push(tag);
+        }
+        Ok(TagList(tags))
+    }
+}
+
+/// A tag, or its value: a text. A number would be one only by the way that it is written: 0123 and 1e3 are others.
+struct Tag(String);
+
+impl<'de> Deserialize<'de> for Tag {
+    fn deserialize<D: Deserializer<'de>>(from: D) -> Result<Self, D::Error> {
+        from.deserialize_any(TagVisitor)
+    }
+}
+
+struct TagVisitor;
+
+impl Visitor<'_> for TagVisitor {
+    type Value = Tag;
+
+    fn expecting(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.write_str(
+            "a text for a tag: write what looks like a number or a yes in quotes, such as account_id: \"123456789012\"",
+        )
+    }
+
+    fn visit_str<E: de::Error>(self, text: &str) -> Result<Tag, E> {
+        Ok(Tag(text.to_owned()))
     }
 }
 

@@ -64,11 +64,28 @@ pub fn explain(error: &serde_saphyr::Error) -> String {
     let shows_key = message.contains("unknown field") || message.contains("duplicate");
     let message = match message.split_once("expected ") {
         Some((_, expected)) if shows_value => format!("expected {expected}"),
-        Some((_, expected)) if shows_key => format!("unknown key, expected {expected}"),
+        Some((before, expected)) if shows_key => match meant(before, expected) {
+            Some(meant) => format!("unknown key; is {meant} meant?"),
+            None => format!("unknown key, expected {expected}"),
+        },
         None if shows_key => "a key that stands there twice, or is not known".to_owned(),
         _ => message,
     };
     let first = message.lines().next().unwrap_or_default();
     // The place is said already.
     first.split(" at line ").next().unwrap_or(first).to_owned()
+}
+
+/// Of the expected keys the one that somebody meant who has mistyped it. What was written is not shown: it is told by
+/// what it comes near to.
+fn meant<'a>(before: &str, expected: &'a str) -> Option<&'a str> {
+    let key = before.split('`').nth(1)?.to_lowercase();
+    let known = expected
+        .split(|c: char| !c.is_alphanumeric())
+        .filter(|word| *word != "one" && *word != "of");
+    let near = known.filter_map(|word| {
+        let distance = strsim::damerau_levenshtein(&key, &word.to_lowercase());
+        (distance <= 2 && distance < word.len()).then_some((distance, word))
+    });
+    near.min_by_key(|(distance, _)| *distance).map(|(_, word)| word)
 }
