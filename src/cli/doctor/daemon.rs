@@ -25,24 +25,48 @@ struct Answer {
     status: Option<pb::Status>,
 }
 
-pub(super) async fn look(site: &Site) -> Vec<Finding> {
+/// What was heard of a daemon that has a socket.
+pub(super) struct Heard {
+    granted: Option<Granted>,
+    answer: Result<Answer, Finding>,
+}
+
+impl Heard {
+    /// What it tells of itself.
+    pub(super) fn status(&self) -> Option<&pb::Status> {
+        self.answer.as_ref().ok()?.status.as_ref()
+    }
+}
+
+/// Asks the daemon; nothing where nobody listens.
+pub(super) async fn hear(site: &Site) -> Option<Heard> {
     let socket = admin_socket(site);
     if !socket.exists() {
-        // That nobody listens has been said.
-        return limits::look(site, Granted::here(), None);
+        return None;
     }
     let granted = tokio::time::timeout(PATIENCE, granted_at(&socket)).await.ok().flatten();
-    let asked = tokio::time::timeout(PATIENCE, ask(site)).await;
-    let mut findings = vec![match &asked {
-        Err(_) => Finding::fail(DAEMON, silence(), restart()),
+    let answer = match tokio::time::timeout(PATIENCE, ask(site)).await {
+        Err(_) => Err(Finding::fail(DAEMON, silence(), restart())),
         Ok(Err(failure)) => {
             let serve = Remedy::Run(site.keyhatch("serve"));
             let remedy = if granted.is_some() { restart() } else { serve };
-            Finding::fail(DAEMON, failure.message.clone(), remedy)
+            Err(Finding::fail(DAEMON, failure.message, remedy))
         }
-        Ok(Ok(answer)) => state(answer),
-    }];
-    let status = asked.ok().and_then(Result::ok).and_then(|answer| answer.status);
+        Ok(Ok(answer)) => Ok(answer),
+    };
+    Some(Heard { granted, answer })
+}
+
+pub(super) fn look(site: &Site, heard: Option<Heard>) -> Vec<Finding> {
+    let Some(Heard { granted, answer }) = heard else {
+        // That nobody listens has been said.
+        return limits::look(site, Granted::here(), None);
+    };
+    let (first, status) = match answer {
+        Ok(answer) => (state(&answer), answer.status),
+        Err(finding) => (finding, None),
+    };
+    let mut findings = vec![first];
     findings.extend(status.as_ref().map(|status| version(&status.version)));
     findings.extend(status.as_ref().and_then(newer));
     let memory = status.as_ref().map(|status| status.key_memory.as_str());

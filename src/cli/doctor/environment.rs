@@ -23,6 +23,12 @@ pub(super) fn step_directory() -> Option<PathBuf> {
     directory.join("keyhatch.sock").exists().then_some(directory)
 }
 
+/// The directory of an operator's or executor's identity, if one is named.
+pub(super) fn identity_directory() -> Option<PathBuf> {
+    let directory = PathBuf::from(std::env::var_os(DIRECTORY)?);
+    files_of(&directory).is_ok().then_some(directory)
+}
+
 pub(super) fn look() -> Vec<Finding> {
     let set: Vec<_> = std::env::vars_os()
         .filter_map(|(name, value)| Some((name.into_string().ok()?, value)))

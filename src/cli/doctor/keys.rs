@@ -7,6 +7,7 @@ use super::Site;
 use super::finding::{Finding, Level, Remedy};
 use super::state::permissions;
 use crate::daemon::StateDirectory;
+use crate::grpc::pb;
 use crate::seal::{KeyPlace, PlaceError, check_private};
 
 const KEK: &str = "KEK";
@@ -14,14 +15,26 @@ const KEK_FILE: &str = "KEK file";
 const KEK_PLACE: &str = "KEK's place";
 const KEYRING: &str = "keyring";
 
-pub(super) fn look(site: &Site) -> Vec<Finding> {
+/// Looks at the KEK; where it is elsewhere than doctor was told, a daemon that serves has it.
+pub(super) fn look(site: &Site, daemon: Option<&pb::Status>) -> Vec<Finding> {
     // That it cannot be read has been said.
     let Ok(state) = StateDirectory::open(&site.state, &site.trust) else { return Vec::new() };
     if state.read().is_err() {
         return Vec::new();
     }
     let keys = state.keys(Some(&site.unlock));
+    let elsewhere = |status: &pb::Status| {
+        let text = format!(
+            "{}, which the daemon has from a {}: not looked at, because doctor was not told of it with --kek-file \
+             or another of serve's flags and variables",
+            status.kek_id, status.kek_source
+        );
+        vec![Finding::ok(KEK, text)]
+    };
     if let Err(error) = keys.check_source() {
+        if let (PlaceError::OtherSource { .. }, Some(status)) = (&error, daemon) {
+            return elsewhere(status);
+        }
         let advice = match error {
             PlaceError::OtherSource { .. } => "start doctor and the daemon with that flag",
             _ => "restore keyring.json from a backup, with its mode 0600",
@@ -33,6 +46,9 @@ pub(super) fn look(site: &Site) -> Vec<Finding> {
         let text = format!("comes from a {kind}, which is asked at a start only: not looked at");
         return vec![Finding::ok(KEK, text)];
     };
+    if let (false, Some(status)) = (path.exists(), daemon) {
+        return elsewhere(status);
+    }
     let file = kek_file(site, &path);
     match file.level {
         Level::Fail => vec![file],

@@ -8,7 +8,7 @@
 //! | `disk` | room |
 //! | `socket` | the runtime directory and the admin socket |
 //! | `daemon`, `limits` | the daemon that runs |
-//! | `step` | instead of all those, the directory of a step |
+//! | `step`, `identity` | instead of all those, the directory of a step, or of somebody who is not the broker's owner |
 //!
 //! Nothing is changed, and nothing secret is printed. Of secrets only the KEK in a file is read, to name it.
 
@@ -18,6 +18,7 @@ mod daemon;
 mod disk;
 mod environment;
 mod finding;
+mod identity;
 mod keys;
 mod limits;
 mod socket;
@@ -68,11 +69,16 @@ struct Site {
 
 impl Doctor {
     pub(super) async fn run(self, common: &Common) -> Result<(), Failure> {
-        let mut findings = environment::look();
+        let (mut findings, is_named) = (environment::look(), common.state.is_some());
         match environment::step_directory() {
             Some(directory) => findings.extend(step::look(&directory, Clock::system().now()).await),
             None => match self.site(common)? {
-                Ok(site) => findings.extend(site.look().await),
+                Ok(site) => findings.extend(match environment::identity_directory() {
+                    Some(own) if !is_named && !site.is_ours() => {
+                        identity::look(&own, site.now).await
+                    }
+                    _ => site.look().await,
+                }),
                 Err(finding) => findings.push(finding),
             },
         }
@@ -115,14 +121,21 @@ impl Site {
         let mut findings = state::look(self);
         // Without a broker there is no more to look at.
         if state::is_there(self) {
-            findings.extend(keys::look(self));
+            let heard = daemon::hear(self).await;
+            findings.extend(keys::look(self, heard.as_ref().and_then(|heard| heard.status())));
             findings.extend(certificates::look(self));
             findings.extend(clock::look(self));
             findings.extend(disk::look(self));
             findings.extend(socket::look(self));
-            findings.extend(daemon::look(self).await);
+            findings.extend(daemon::look(self, heard));
         }
         findings
+    }
+
+    /// Whether there is a state directory that this user can look into.
+    fn is_ours(&self) -> bool {
+        let us = rustix::process::geteuid();
+        self.state.exists() && (us.is_root() || us.as_raw() == self.user)
     }
 
     /// A directory that its daemon refuses to work in.
