@@ -15,7 +15,7 @@ use super::status::to_status;
 use super::{convert, pb};
 use crate::broker::{Error, Tail, TailRequest};
 use crate::identity::Peer;
-use crate::journal::{By, Event, Stopped, TailFilter, TailLine};
+use crate::journal::{By, EVENT_NAMES, Event, Stopped, TailFilter, TailLine};
 use crate::model::{Invalid, RunName, WorkflowName};
 
 /// Lines that wait for a reader, beside those that were read at once.
@@ -73,7 +73,7 @@ pub(super) fn parse(request: pb::TailJournalRequest) -> Result<TailRequest, Erro
     let workflow = Some(request.workflow).filter(|name| !name.is_empty());
     let run = Some(request.run).filter(|name| !name.is_empty());
     if let Some(unknown) = request.events.iter().find(|name| !Event::is_name(name)) {
-        return Err(Invalid::new("event", unknown, "see the events in the journal").into());
+        return Err(Invalid::new("event", unknown, EVENT_NAMES).into());
     }
     let principal = Some(request.principal).filter(|name| !name.is_empty());
     let filter = TailFilter {

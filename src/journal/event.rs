@@ -18,6 +18,12 @@ use crate::model::{
 };
 use crate::seal::KeyId;
 
+/// What lines call events, for whoever asks for one that there is not.
+pub const NAMES: &str = "one of abandoned, admin_refused, backed_up, certificate_renewed, checkpoint, compared, \
+    clock_set_back, closed, continued, formats, head, intent, key_rotated, lease_renewal, lease_revoked, \
+    opened, quarantine_ended, rate_refused, resolve, restored, rotated, signed, started, stopped, \
+    tested, torn";
+
 /// One line's content.
 #[derive(Debug, Serialize, Deserialize)]
 #[serde(tag = "event", rename_all = "snake_case")]
@@ -588,4 +594,17 @@ pub enum Outcome {
         #[serde(default, skip_serializing_if = "String::is_empty")]
         by: String,
     },
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn the_names_of_events_are_all_there_are() {
+        let unknown = serde_json::json!({ "event": "none" });
+        let known = serde_json::from_value::<Event>(unknown).err().unwrap().to_string();
+        let known: Vec<_> = known.split('`').skip(3).step_by(2).collect();
+        assert_eq!(NAMES, format!("one of {}", known.join(", ")));
+    }
 }

@@ -49,6 +49,7 @@ pub use audience::ReadError;
 pub use ballast::{BALLAST_BYTES, Reserve, free_bytes};
 pub use budget::LineBudget;
 pub use decision::{DecisionId, DecisionName};
+pub use event::NAMES as EVENT_NAMES;
 pub use event::{
     ChangeNote, Checkpoint, CloseReason, Event, Intent, Outcome, RenewalLine, RenewalOutcome,
     ResolveLine, RotatedKey, Signature, TestLine,
