@@ -28,6 +28,7 @@ pub enum Access {
     /// Take a relation from principals
     Remove(Change),
     /// Show who has which relation
+    #[command(alias = "ls")]
     List {
         /// INTEGRATION/NAME of a connection, or group:NAME.
         #[arg(value_name = "REF")]

@@ -16,6 +16,7 @@ use crate::grpc::pb::integration_service_client::IntegrationServiceClient;
 #[derive(Subcommand)]
 pub enum Integration {
     /// List the integrations
+    #[command(alias = "ls")]
     List,
     /// Show an integration: its credential kinds and their fields
     Get {

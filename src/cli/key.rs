@@ -27,6 +27,7 @@ const LOOK: Duration = Duration::from_millis(200);
 #[derive(Subcommand)]
 pub enum Key {
     /// Show the KEK, and the keys (DEKs) that records are sealed under
+    #[command(alias = "ls")]
     List,
     /// Put a new key in place of the KEK, which wraps the others; with --data, of the one that seals records
     Rotate(Rotate),

@@ -16,6 +16,7 @@ mod dev;
 mod diff;
 mod doctor;
 mod endpoint;
+mod examples;
 mod exec;
 mod explain;
 mod export;
@@ -48,6 +49,7 @@ mod registry;
 mod remarks;
 mod renewal;
 mod run;
+mod run_list;
 mod secret;
 mod seed;
 mod serve;
@@ -58,15 +60,18 @@ mod step;
 mod step_run;
 #[doc(hidden)]
 pub mod texts;
+mod tree;
+mod unreachable;
 mod values;
 mod variable;
 mod watch;
 
+use std::ffi::OsString;
 use std::path::PathBuf;
 use std::pin::Pin;
 use std::process::ExitCode;
 
-use clap::{CommandFactory as _, Parser, Subcommand};
+use clap::{FromArgMatches as _, Parser, Subcommand};
 
 use clap::error::ErrorKind;
 use failure::Failure;
@@ -83,14 +88,17 @@ struct Cli {
     command: Command,
 }
 
+/// Above what every command takes, below what is its own.
+const GLOBAL: &str = "Global options";
+
 /// What every command takes.
 #[derive(clap::Args)]
 struct Common {
     /// The broker's state directory.
-    #[arg(long, global = true, env = "KEYHATCH_STATE", value_name = "DIR")]
+    #[arg(long, global = true, env = "KEYHATCH_STATE", value_name = "DIR", help_heading = GLOBAL)]
     state: Option<PathBuf>,
     /// The form of the answer.
-    #[arg(short, long, global = true, value_enum, default_value_t)]
+    #[arg(short, long, global = true, value_enum, default_value_t, help_heading = GLOBAL)]
     output: Output,
 }
 
@@ -141,25 +149,25 @@ enum Command {
     /// Say who this step is to the broker
     Whoami,
     /// Open, close and run steps, as an executor
-    #[command(subcommand)]
+    #[command(subcommand, alias = "steps")]
     Step(step::Step),
-    /// Show what a run has received, or, as an executor, close its steps
-    #[command(subcommand)]
+    /// List runs and show what they have received, or, as an executor, close their steps
+    #[command(subcommand, alias = "runs")]
     Run(run::Run),
     /// Create, look at, change, test and delete connections, as an operator
-    #[command(subcommand)]
+    #[command(subcommand, aliases = ["conn", "connections"])]
     Connection(connection::Connection),
     /// Create, fill and look at groups of connections, as an operator
-    #[command(subcommand)]
+    #[command(subcommand, alias = "groups")]
     Group(group::Group),
     /// Say who may do what with a connection or group, as an operator
     #[command(subcommand)]
     Access(access::Access),
     /// Look at the types of connections
-    #[command(subcommand)]
+    #[command(subcommand, alias = "integrations")]
     Integration(integration::Integration),
     /// Put, list and delete a workflow's secrets, as an operator
-    #[command(subcommand)]
+    #[command(subcommand, alias = "secrets")]
     Secret(secret::Secret),
     /// Seed connections, groups, secrets and integrations from files, as an operator
     Apply(apply::Apply),
@@ -181,21 +189,20 @@ enum Command {
     #[command(subcommand)]
     Journal(journal::Journal),
     /// List and rotate the keys that seal the store, as an administrator
-    #[command(subcommand)]
+    #[command(subcommand, alias = "keys")]
     Key(key::Key),
     /// Add, list and remove operators, as an administrator
-    #[command(subcommand)]
+    #[command(subcommand, alias = "operators")]
     Operator(registry::Operator),
     /// Add, list and remove executors, as an administrator
-    #[command(subcommand)]
+    #[command(subcommand, alias = "executors")]
     Executor(registry::Executor),
 }
 
 /// Runs the command line, and returns the process's exit code.
 pub fn run() -> ExitCode {
     crate::daemon::shut_out_others();
-    let Cli { common, command } = match Cli::try_parse_from(helper::as_called(std::env::args_os()))
-    {
+    let Cli { common, command } = match parse(helper::as_called(std::env::args_os())) {
         Ok(parsed) => parsed,
         Err(error) => return misused(&error),
     };
@@ -208,9 +215,15 @@ pub fn run() -> ExitCode {
     }
 }
 
+fn parse(arguments: impl IntoIterator<Item = OsString>) -> Result<Cli, clap::Error> {
+    let mut command = tree::with_help();
+    let matches = command.try_get_matches_from_mut(arguments)?;
+    Cli::from_arg_matches(&matches).map_err(|error| error.format(&mut command))
+}
+
 /// The whole command line, for what is made from it.
 fn command() -> clap::Command {
-    let mut command = Cli::command();
+    let mut command = tree::tree();
     command.build();
     command
 }
@@ -227,7 +240,7 @@ fn misused(error: &clap::Error) -> ExitCode {
         let text = error.to_string();
         let (what, rest) = text.split_once("\n\n").unwrap_or((&text, ""));
         let what: Vec<&str> = what.lines().map(str::trim).collect();
-        output::say(rest.trim_end());
+        output::say(tree::usage_of_words(rest).trim_end());
         output::say(&Failure::usage(what.join(" ").trim_start_matches("error: ")).to_string());
     }
     ExitCode::from(u8::try_from(error.exit_code()).unwrap_or(failure::exit::USAGE))

@@ -40,6 +40,7 @@ pub enum Operator {
         identity: Identity,
     },
     /// List the operators
+    #[command(alias = "ls")]
     List,
     /// Remove an operator; its certificates are refused at once
     Remove(Remove),
@@ -65,6 +66,7 @@ pub enum Executor {
         identity: Identity,
     },
     /// List the executors
+    #[command(alias = "ls")]
     List,
     /// Remove an executor; its certificates are refused at once, and its steps closed
     Remove(Remove),

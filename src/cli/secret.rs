@@ -32,6 +32,7 @@ pub enum Secret {
         allow_empty: bool,
     },
     /// List the names of a workflow's secrets
+    #[command(alias = "ls")]
     List {
         #[command(flatten)]
         of: Of,

@@ -389,6 +389,54 @@ fn the_doctor_changes_nothing() {
 }
 
 #[test]
+fn a_kek_that_only_the_daemon_was_told_of_is_no_fault() {
+    let directory = tempfile::Builder::new().prefix("kh").tempdir().unwrap();
+    let kek = directory.path().join("elsewhere");
+    let with_kek = |command: &str| {
+        let mut command = keyhatch_in(directory.path(), &[command]);
+        command.env("KEYHATCH_KEK_FILE", &kek);
+        command
+    };
+    assert!(with_kek("init").output().unwrap().status.success());
+    let serving = ServeProcess::spawn(directory.path(), with_kek("serve"));
+    let served = doctor(directory.path());
+    assert_eq!(served.level("KEK"), "ok");
+    let detail = served.get("KEK")["detail"].as_str().unwrap();
+    assert!(detail.contains("which the daemon has from a file"), "{detail}");
+    assert!(!served.at("fail").iter().any(|what| what.contains("KEK")));
+    assert!(serving.terminate());
+    let stopped = doctor(directory.path());
+    assert!(stopped.at("fail").iter().any(|what| ["KEK file", "keyring"].contains(what)));
+}
+
+#[test]
+fn an_operator_elsewhere_is_told_of_the_own_identity() {
+    let directory = made();
+    let serving = ServeProcess::start(directory.path());
+    let own = directory.path().join("op2");
+    let add = ["operator", "add", "op2", "--role", "viewer", "--out", own.to_str().unwrap()];
+    assert!(serving.run(&add).status.success());
+    // As in another user's home: there is no state directory to be found.
+    let config = directory.path().join("config.toml");
+    let none = directory.path().join("none");
+    std::fs::write(&config, format!("state = {:?}\n", none.to_str().unwrap())).unwrap();
+    let look = || {
+        let mut doctor = keyhatch(&["doctor", "-o", "json"]);
+        doctor.env("KEYHATCH_DIR", &own).env("KEYHATCH_CONFIG", &config);
+        Diagnosis::of(doctor)
+    };
+    let well = look();
+    assert!(well.at("fail").is_empty());
+    for what in ["KEYHATCH_DIR", "certificate", "broker"] {
+        assert_eq!(well.level(what), "ok");
+    }
+    assert!(serving.terminate());
+    let stopped = look();
+    assert_eq!(stopped.at("fail"), ["broker"]);
+    assert!(stopped.get("broker")["detail"].as_str().unwrap().contains("nobody listens"));
+}
+
+#[test]
 fn in_a_step_the_doctor_looks_at_the_steps_directory() {
     let directory = made();
     let serving = ServeProcess::start(directory.path());
@@ -511,7 +559,13 @@ fn every_command_has_a_page_of_the_manual_that_is_well_formed() {
     for words in &commands {
         let name = [vec!["keyhatch".to_owned()], words.clone()].concat().join("-");
         let page = out.join(format!("{name}.1"));
-        assert!(page.exists(), "{name}.1");
+        let text = std::fs::read_to_string(&page).unwrap();
+        assert!(text.is_ascii(), "{name}: not every device has other signs");
+        let is_leaf = !text.contains("SUBCOMMANDS");
+        for section in ["ENVIRONMENT", "FILES", "EXIT STATUS"] {
+            assert!(text.contains(&format!(".SH \"{section}\"")), "{name}: {section}");
+        }
+        assert!(!is_leaf || text.contains("\n.SH EXAMPLES\n"), "{name}: no examples");
         if is_installed("groff") {
             let arguments = ["-K", "utf8", "-man", "-Tutf8", "-ww", "-z"];
             let read = Command::new("groff").args(arguments).arg(&page).output().unwrap();

@@ -1,0 +1,212 @@
+//! What people mistype, forget or do not know is told in a sentence, with what to write instead.
+
+use std::io::Write as _;
+use std::process::{Output, Stdio};
+
+use crate::harness::{ServeProcess, keyhatch, keyhatch_in, path_with_binary, skipped};
+
+struct World {
+    directory: tempfile::TempDir,
+    serving: ServeProcess,
+}
+
+impl World {
+    fn start() -> Self {
+        let directory = tempfile::Builder::new().prefix("kh").tempdir().unwrap();
+        let serving = ServeProcess::start(directory.path());
+        Self { directory, serving }
+    }
+
+    /// The last line of what is said of a seed file.
+    fn apply(&self, seed: &str) -> String {
+        let file = self.directory.path().join("seed.yaml");
+        std::fs::write(&file, seed).unwrap();
+        last_line(&self.serving.run(&["apply", "-f", file.to_str().unwrap()]))
+    }
+
+    /// A command on a terminal where this is typed; none if there is no script(1).
+    fn on_terminal(&self, command: &str, typed: &str) -> Option<String> {
+        let mut script = keyhatch_in(self.directory.path(), &[]);
+        let mut terminal = std::process::Command::new("script");
+        terminal.args(["-qec", command, "/dev/null"]).env("PATH", path_with_binary());
+        for (name, value) in script.env("LANG", "C").get_envs() {
+            terminal.env(name, value.unwrap_or_default());
+        }
+        let terminal = terminal.stdin(Stdio::piped()).stdout(Stdio::piped());
+        let mut child = terminal.spawn().ok()?;
+        child.stdin.take().unwrap().write_all(typed.as_bytes()).unwrap();
+        Some(text(&child.wait_with_output().unwrap().stdout))
+    }
+}
+
+fn text(bytes: &[u8]) -> String {
+    String::from_utf8(bytes.to_vec()).unwrap()
+}
+
+fn last_line(output: &Output) -> String {
+    text(&output.stderr).lines().last().unwrap_or_default().to_owned()
+}
+
+#[track_caller]
+fn assert_says(told: &str, parts: &[&str]) {
+    for part in parts {
+        assert!(told.contains(part), "{part}: {told}");
+    }
+}
+
+fn connection(rest: &str) -> String {
+    format!("apiVersion: keyhatch/v1\nkind: Connection\nmetadata: {{name: prod{rest}}}\n")
+}
+
+#[test]
+fn a_mistyped_field_is_told_with_those_that_there_are() {
+    let world = World::start();
+    let of_aws = |fields: &str| {
+        let spec = format!("spec: {{integration: aws, fields: {{{fields}}}}}\n");
+        world.apply(&format!("{}{spec}", connection("")))
+    };
+    let told = of_aws("access_key: canary");
+    assert_says(&told, &["access_key is a kind, whose fields are: access_key_id, "]);
+    let told = of_aws("access_key_idd: canary, secret_access_key: canary");
+    assert_says(&told, &["there is no field access_key_idd; access_key has: access_key_id, "]);
+    let told = of_aws("access_key_id: canary, role: canary");
+    assert_says(&told, &["no kind has all of these fields; access_key has: "]);
+    assert!(!told.contains("canary"));
+    let field = format!("{}spec: {{integration: aws, field: {{a: b}}}}\n", connection(""));
+    assert_says(&world.apply(&field), &["seed.yaml:4:27: unknown key; is fields meant?"]);
+    let relay = "connections:\n  aws/prod: {accessKey: canary}\n";
+    assert_says(&world.apply(relay), &["seed.yaml:2:13", "there is no field accessKey; "]);
+}
+
+#[test]
+fn a_number_for_a_tag_is_told_to_be_put_in_quotes() {
+    let world = World::start();
+    for tags in ["{account_id: 333333333333}", "{account_id: 012}", "{prod: yes, on: true}", "[1]"]
+    {
+        let spec = "spec: {integration: slack, fields: {api_token: t}}\n";
+        let told = world.apply(&format!("{}{spec}", connection(&format!(", tags: {tags}"))));
+        assert_says(&told, &["USAGE", "seed.yaml:3:", "in quotes", "account_id: \"123456789012\""]);
+        assert!(!told.contains("333333333333"), "{told}");
+    }
+}
+
+#[test]
+fn what_is_created_for_nobody_is_told_with_the_command_that_mends_it() {
+    let world = World::start();
+    let created = |words: &[&str]| {
+        let output = world.serving.run(words);
+        assert!(output.status.success(), "{}", text(&output.stderr));
+        text(&output.stderr)
+    };
+    let create = |name, more: &[&str]| {
+        let words = ["connection", "create", name, "--field", "base_url=https://example.com"];
+        created(&[&words[..], &["--kind", "none"], more].concat())
+    };
+    let told = create("http/a", &["--viewer", "workflow:w", "--resolver", "operator:admin"]);
+    let mended = "keyhatch access add http/a --relation resolver --principal workflow:NAME";
+    assert_eq!(told, format!("no step may resolve it yet: {mended}\n"));
+    assert_eq!(create("http/b", &["--resolver", "workflow:w"]), "");
+    assert_eq!(create("http/c", &["--editor", "team:ops"]), "");
+    let group = ["group", "create", "g", "--integration", "http", "--identifier", "env"];
+    let mended = "keyhatch access add group:g --relation viewer --principal workflow:NAME";
+    assert_eq!(created(&group), format!("no step may use it yet: {mended}\n"));
+}
+
+#[test]
+fn on_a_terminal_the_kind_and_its_fields_are_asked_for() {
+    let world = World::start();
+    let created = |reference: &str, typed: &str| {
+        let command = format!("keyhatch connection create {reference} --resolver workflow:w");
+        let told = world.on_terminal(&command, typed)?;
+        let shown =
+            text(&world.serving.run(&["connection", "get", reference, "-o", "json"]).stdout);
+        Some((told, serde_json::from_str(&shown).unwrap_or(serde_json::Value::Null)))
+    };
+    // Whoever says nothing gets the first kind.
+    let Some((told, aws)) = created("aws/a", "\nAKIAEXAMPLE\nnot-a-real-secret\n") else {
+        return skipped("on a terminal", "there is no script(1)");
+    };
+    assert_eq!(aws["kind"], "access_key", "{told}");
+    assert_says(&told, &["1  access_key", "2  assume_role", "kind (access_key): "]);
+    let (told, http) = created("http/b", "none\nhttps://example.com\n").unwrap();
+    assert_eq!(http["kind"], "none", "{told}");
+    let (told, own) = created("generic/c", "user\nme\npassword\nsecret\n\n").unwrap();
+    assert_says(&own.to_string(), &["\"user\"", "\"password\""]);
+    assert!(told.contains("generic/c created"), "{told}");
+    let (told, none) = created("aws/d", "9\n").unwrap();
+    assert_says(&told, &["there is no kind 9 among them"]);
+    assert!(none.is_null());
+}
+
+#[test]
+fn dev_says_what_it_allows_and_why_it_refused() {
+    let directory = tempfile::tempdir().unwrap();
+    let seed = directory.path().join("seed.yaml");
+    let theirs = "---\napiVersion: keyhatch/v1\nkind: Connection\nmetadata: {name: theirs}\n\
+                  spec: {integration: slack, fields: {api_token: t}, access: {resolver: ['workflow:other']}}\n";
+    let own = "connections:\n  slack/own: {apiToken: t}\n";
+    std::fs::write(&seed, format!("{own}{theirs}")).unwrap();
+    let dev = |command: &[&str]| {
+        let mut dev = keyhatch(&["dev", "-f", seed.to_str().unwrap(), "--"]);
+        dev.args(command).env("PATH", path_with_binary());
+        text(&dev.output().unwrap().stderr)
+    };
+    let allowed = "dev lets workflow:dev use what names nobody else: slack/own\n";
+    assert_eq!(dev(&["keyhatch", "get", "slack/own", "--format", "json"]), allowed);
+    let told = dev(&["keyhatch", "get", "slack/theirs"]);
+    assert_says(
+        &told,
+        &[
+            allowed,
+            "RESOLVE_DENIED",
+            "asks for slack/theirs",
+            "keyhatch access add slack/theirs --relation resolver --principal workflow:dev/step:step",
+        ],
+    );
+}
+
+#[test]
+fn customary_words_for_commands_are_taken() {
+    let world = World::start();
+    for words in [
+        &["conn", "ls"][..],
+        &["connections", "list"],
+        &["groups", "ls"],
+        &["secrets", "ls", "--workflow", "w"],
+        &["steps", "ls"],
+        &["runs", "ls"],
+        &["operators", "ls"],
+        &["executors", "ls"],
+        &["keys", "ls"],
+        &["integrations", "ls"],
+    ] {
+        let ran = world.serving.run(words);
+        assert!(ran.status.success(), "{words:?}: {}", text(&ran.stderr));
+    }
+}
+
+#[test]
+fn a_usage_does_not_ask_for_what_the_environment_says() {
+    let directory = tempfile::tempdir().unwrap();
+    let refused = keyhatch_in(directory.path(), &["group", "create", "x"]).output().unwrap();
+    let told = text(&refused.stderr);
+    assert!(told.contains("Usage: keyhatch group create") && !told.contains("--state"), "{told}");
+    let refused = keyhatch_in(directory.path(), &["serve", "x"]).output().unwrap();
+    let told = text(&refused.stderr);
+    assert!(told.contains("Usage: keyhatch serve") && !told.contains("--runtime"), "{told}");
+}
+
+#[test]
+fn help_has_examples_and_what_is_everywhere_at_its_end() {
+    let help = |words: &[&str]| text(&keyhatch(words).arg("--help").output().unwrap().stdout);
+    let create = help(&["connection", "create"]);
+    let place = |part: &str| create.find(part).unwrap_or_else(|| panic!("{part}: {create}"));
+    assert!(place("--field <") < place("Global options:"));
+    assert!(place("Global options:") < place("Examples:\n  keyhatch connection create aws/prod"));
+    assert!(create[place("Global options:")..].contains("--state <DIR>"));
+    for words in [&["man"][..], &["completion"], &["dev"], &["exec"], &["helper", "git"]] {
+        let help = help(words);
+        assert!(!help.contains("--state") && !help.contains("--output"), "{help}");
+    }
+    assert_says(&help(&[]), &["Exit status:", "125", "the broker cannot be reached"]);
+}
