@@ -146,7 +146,10 @@ impl Session {
         let mut newest = self.connection.lock().await;
         if newest.number == failed.number {
             if let Some(failure) = said {
-                say(&format!("{}; trying again", failure.message));
+                say(&format!(
+                    "the connection to the broker has ended ({}); waiting for another",
+                    failure.reason
+                ));
             }
             let channel = self.endpoint.connect_within(patience).await?;
             *newest = Connection { channel, number: failed.number + 1 };

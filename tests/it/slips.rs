@@ -73,7 +73,7 @@ fn a_mistyped_field_is_told_with_those_that_there_are() {
     assert_says(&told, &["no kind has all of these fields; access_key has: "]);
     assert!(!told.contains("canary"));
     let field = format!("{}spec: {{integration: aws, field: {{a: b}}}}\n", connection(""));
-    assert_says(&world.apply(&field), &["seed.yaml:4:27: unknown key; is fields meant?"]);
+    assert_says(&world.apply(&field), &["seed.yaml:4:26: unknown key; is fields meant?"]);
     let relay = "connections:\n  aws/prod: {accessKey: canary}\n";
     assert_says(&world.apply(relay), &["seed.yaml:2:13", "there is no field accessKey; "]);
 }
