@@ -39,6 +39,7 @@ pub(super) const EXAMPLES: &[(&str, &[&str])] = &[
             "keyhatch exec --env TOKEN=secret:token -- sh -c 'curl -H \"Authorization: $TOKEN\" …'",
         ],
     ),
+    ("inject", &["keyhatch inject -i app.conf.tmpl -o app.conf"]),
     ("helper git", &["keyhatch helper git --answer github.com=github/main get"]),
     (
         "helper docker",

@@ -20,6 +20,7 @@ const UNUSED: &[(&str, &[&str])] = &[
     ("group delete", &[OUTPUT]),
     ("healthcheck", &[OUTPUT]),
     ("helper", &[STATE, OUTPUT]),
+    ("inject", &[STATE]),
     ("man", &[STATE, OUTPUT]),
     ("secret delete", &[OUTPUT]),
     ("serve", &[OUTPUT]),
