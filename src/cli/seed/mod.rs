@@ -299,7 +299,7 @@ mod tests {
             ),
             (
                 "apiVersion: keyhatch/v1\nkind: Connection\nmetadata: {name: a, tags: {id: 12345678}}\n",
-                "seed.yaml:3:29: expected a text for a tag: write what looks like a number",
+                "seed.yaml:3:28: expected a text for a tag: write what looks like a number",
             ),
             (
                 "apiVersion: keyhatch/v1\nkind: Connection\nmetadata: {name: a, tags: [12345678]}\n",
