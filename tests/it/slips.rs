@@ -1,6 +1,6 @@
 //! What people mistype, forget or do not know is told in a sentence, with what to write instead.
 
-use std::io::Write as _;
+use std::io::{Read as _, Write as _};
 use std::process::{Output, Stdio};
 
 use crate::harness::{ServeProcess, keyhatch, keyhatch_in, path_with_binary, skipped};
@@ -24,18 +24,31 @@ impl World {
         last_line(&self.serving.run(&["apply", "-f", file.to_str().unwrap()]))
     }
 
-    /// A command on a terminal where this is typed; none if there is no script(1).
-    fn on_terminal(&self, command: &str, typed: &str) -> Option<String> {
-        let mut script = keyhatch_in(self.directory.path(), &[]);
-        let mut terminal = std::process::Command::new("script");
-        terminal.args(["-qec", command, "/dev/null"]).env("PATH", path_with_binary());
-        for (name, value) in script.env("LANG", "C").get_envs() {
-            terminal.env(name, value.unwrap_or_default());
+    /// A command on a terminal where each question is answered as it comes; none if there is no script(1).
+    fn on_terminal(&self, command: &str, answers: &[(&str, &str)]) -> Option<String> {
+        let mut terminal = keyhatch_in(self.directory.path(), &[]);
+        let names: Vec<_> = terminal.env("LANG", "C").get_envs().collect();
+        // A question that never comes ends the test.
+        let mut script = std::process::Command::new("timeout");
+        script.args(["60", "script", "-qec", command, "/dev/null"]);
+        script.envs(names.into_iter().filter_map(|(name, value)| Some((name, value?))));
+        script.env("PATH", path_with_binary()).stdin(Stdio::piped()).stdout(Stdio::piped());
+        let mut child = script.spawn().ok()?;
+        let (mut input, mut output) = (child.stdin.take()?, child.stdout.take()?);
+        let (mut told, mut begin) = (Vec::new(), 0);
+        for (question, answer) in answers {
+            let mut byte = [0];
+            while !text(&told[begin..]).contains(question) && output.read(&mut byte).unwrap() > 0 {
+                told.extend(byte);
+            }
+            begin = told.len();
+            // Where there is no script(1), nobody reads.
+            let _ = input.write_all(format!("{answer}\n").as_bytes());
         }
-        let terminal = terminal.stdin(Stdio::piped()).stdout(Stdio::piped());
-        let mut child = terminal.spawn().ok()?;
-        child.stdin.take().unwrap().write_all(typed.as_bytes()).unwrap();
-        Some(text(&child.wait_with_output().unwrap().stdout))
+        output.read_to_end(&mut told).unwrap();
+        let code = child.wait().unwrap().code();
+        assert!(code != Some(124), "{}", text(&told));
+        (code != Some(127)).then(|| text(&told))
     }
 }
 
@@ -115,25 +128,35 @@ fn what_is_created_for_nobody_is_told_with_the_command_that_mends_it() {
 #[test]
 fn on_a_terminal_the_kind_and_its_fields_are_asked_for() {
     let world = World::start();
-    let created = |reference: &str, typed: &str| {
+    let created = |reference: &str, answers: &[(&str, &str)]| {
         let command = format!("keyhatch connection create {reference} --resolver workflow:w");
-        let told = world.on_terminal(&command, typed)?;
+        let told = world.on_terminal(&command, answers)?;
         let shown =
             text(&world.serving.run(&["connection", "get", reference, "-o", "json"]).stdout);
         Some((told, serde_json::from_str(&shown).unwrap_or(serde_json::Value::Null)))
     };
     // Whoever says nothing gets the first kind.
-    let Some((told, aws)) = created("aws/a", "\nAKIAEXAMPLE\nnot-a-real-secret\n") else {
+    let answers = [
+        ("kind (access_key): ", ""),
+        ("access_key_id (", "AKIAIOSFODNN7EXAMPLE"),
+        ("secret_access_key (", "not-a-real-secret"),
+    ];
+    let Some((told, aws)) = created("aws/a", &answers) else {
         return skipped("on a terminal", "there is no script(1)");
     };
     assert_eq!(aws["kind"], "access_key", "{told}");
-    assert_says(&told, &["1  access_key", "2  assume_role", "kind (access_key): "]);
-    let (told, http) = created("http/b", "none\nhttps://example.com\n").unwrap();
+    assert_says(&told, &["1  access_key", "2  assume_role"]);
+    assert!(!told.contains("not-a-real-secret"), "{told}");
+    let answers = [("kind (", "none"), ("base_url (", "https://example.com")];
+    let (told, http) = created("http/b", &answers).unwrap();
     assert_eq!(http["kind"], "none", "{told}");
-    let (told, own) = created("generic/c", "user\nme\npassword\nsecret\n\n").unwrap();
+    let name = "name of a field";
+    let answers =
+        [(name, "user"), ("user: ", "me"), (name, "password"), ("password: ", "s3"), (name, "")];
+    let (told, own) = created("generic/c", &answers).unwrap();
     assert_says(&own.to_string(), &["\"user\"", "\"password\""]);
     assert!(told.contains("generic/c created"), "{told}");
-    let (told, none) = created("aws/d", "9\n").unwrap();
+    let (told, none) = created("aws/d", &[("kind (", "9")]).unwrap();
     assert_says(&told, &["there is no kind 9 among them"]);
     assert!(none.is_null());
 }
