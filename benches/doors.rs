@@ -3,6 +3,8 @@
 use std::path::{Path, PathBuf};
 
 use keyhatch::grpc::pb;
+use keyhatch::grpc::pb::apply_request::Document;
+use keyhatch::grpc::pb::apply_service_client::ApplyServiceClient;
 use keyhatch::grpc::pb::connection_service_client::ConnectionServiceClient;
 use keyhatch::grpc::pb::executor_service_client::ExecutorServiceClient;
 use tonic::transport::Channel;
@@ -19,6 +21,8 @@ const LIMITED_STEPS: usize = 32;
 const UNREAD_STEPS: usize = 4;
 /// How often the admin door is among what is flooded at both doors: 16 connections, which are 512 streams.
 const ADMIN_TIMES: usize = 4;
+/// The connections that are listed.
+const STORED: usize = 4000;
 /// The workflow of the limited executor's steps.
 pub const LIMITED: &str = "team-a-x";
 
@@ -47,6 +51,8 @@ pub enum Doors {
     LimitedExecutor,
     /// The admin door by a viewer, and a step's by that step.
     Viewer,
+    /// The admin door by a viewer, where many connections are stored.
+    Lister,
     /// A few steps' doors by these steps, and the admin door by their executor.
     SlowReader,
 }
@@ -92,6 +98,10 @@ impl Doors {
                 [steps(&client, LIMITED, LIMITED_STEPS).await, often(team)].concat()
             }
             Self::Viewer => [often(viewer(daemon)), steps(local, LIMITED, 1).await].concat(),
+            Self::Lister => {
+                create_many(daemon).await;
+                often(viewer(daemon))
+            }
             Self::SlowReader => {
                 let value = "x".repeat(65_000);
                 let fields = ["a", "b", "c", "d"].map(|name| (name, value.as_str()));
@@ -154,6 +164,19 @@ pub async fn create(
     let request = pb::CreateConnectionRequest { connection, ..Default::default() };
     let mut client = ConnectionServiceClient::new(daemon.operator().await);
     client.create_connection(request).await.unwrap();
+}
+
+/// Creates as many connections as a list has several pages of.
+async fn create_many(daemon: &Daemon) {
+    let document = |number: usize| {
+        let fields = [("access_key_id", "AKIAIOSFODNN7EXAMPLE"), ("secret_access_key", "x")];
+        let fields = fields.map(|(name, value)| (name.to_owned(), value.into())).into();
+        let (integration, name) = ("aws".to_owned(), format!("c{number}"));
+        let document = pb::ConnectionDocument { integration, name, fields, ..Default::default() };
+        pb::ApplyRequest { document: Some(Document::Connection(document)) }
+    };
+    let documents = tokio_stream::iter((0..STORED).map(document));
+    ApplyServiceClient::new(daemon.operator().await).apply(documents).await.unwrap();
 }
 
 /// How many bytes the files of a directory have.

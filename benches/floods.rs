@@ -43,7 +43,7 @@ const fn part(what: &'static str, kind: Kind, doors: Doors) -> Part {
     Part { what, kind, doors, files: None }
 }
 
-const PARTS: [Part; 18] = [
+const PARTS: [Part; 19] = [
     part("rapid reset", Kind::RapidReset, Doors::Step),
     part("header lists of 64 KiB", Kind::HeaderLists, Doors::Step),
     part("CONTINUATION without end", Kind::Continuations, Doors::Step),
@@ -66,6 +66,7 @@ const PARTS: [Part; 18] = [
     part("both doors, a removed operator", Kind::Heads, Doors::RemovedOperator),
     part("both doors, a limited executor and its steps", Kind::Heads, Doors::LimitedExecutor),
     part("both doors, a viewer", Kind::Viewer, Doors::Viewer),
+    part("a viewer who lists connections", Kind::Lists, Doors::Lister),
     part("both doors, slow readers of batches", Kind::Unread, Doors::SlowReader),
 ];
 
@@ -107,7 +108,7 @@ fn scale(kind: Kind) -> (Duration, usize) {
     match (full(), kind) {
         (true, _) => (Duration::from_secs(10), 3),
         // The slow ones take a while to be there, and heads wait for five seconds before they are refused.
-        (false, Kind::SlowClients | Kind::Heads | Kind::Viewer | Kind::Unread) => {
+        (false, Kind::SlowClients | Kind::Heads | Kind::Viewer | Kind::Lists | Kind::Unread) => {
             (Duration::from_secs(8), 1)
         }
         (false, _) => (Duration::from_secs(2), 2),

@@ -42,12 +42,15 @@ enum Task {
     Tail,
     /// Batches whose replies are not read.
     Batches,
+    /// Pages of connections.
+    Lists,
 }
 
 impl Task {
     fn of(kind: Kind, is_step: bool, connection: usize) -> Self {
         match (kind, is_step) {
             (Kind::Refusals, _) => Self::Deletes,
+            (Kind::Lists, _) => Self::Lists,
             (Kind::Unread, true) => Self::Batches,
             (Kind::Viewer, false) => match connection % CONNECTIONS {
                 0 => Self::Tail,
@@ -65,6 +68,7 @@ impl Task {
             Self::Deletes => "/keyhatch.v1.ConnectionService/DeleteConnection",
             Self::Tail => "/keyhatch.v1.SystemService/TailJournal",
             Self::Batches => "/keyhatch.v1.StepService/BatchResolve",
+            Self::Lists => "/keyhatch.v1.ConnectionService/ListConnections",
         }
     }
 
@@ -78,6 +82,13 @@ impl Task {
             }
             Self::Tail => {
                 pb::TailJournalRequest { last: 1000, ..Default::default() }.encode_to_vec()
+            }
+            Self::Lists => {
+                // Of each it is asked when it was used.
+                let unused_since = Some(prost_types::Timestamp { seconds: 1 << 32, nanos: 0 });
+                let page_size = 1000;
+                pb::ListConnectionsRequest { page_size, unused_since, ..Default::default() }
+                    .encode_to_vec()
             }
             Self::Batches => {
                 let (integration, name) = (LARGE.0.to_owned(), LARGE.1.to_owned());

@@ -99,12 +99,14 @@ pub enum Kind {
     Viewer,
     /// Only the calls that are refused.
     Refusals,
+    /// Lists of everything.
+    Lists,
     /// Batches of steps whose replies are not read, and heads at the admin door.
     Unread,
 }
 
 /// Every kind with its name.
-pub const KINDS: [(&str, Kind); 15] = [
+pub const KINDS: [(&str, Kind); 16] = [
     ("rapid-reset", Kind::RapidReset),
     ("header-lists", Kind::HeaderLists),
     ("continuations", Kind::Continuations),
@@ -119,6 +121,7 @@ pub const KINDS: [(&str, Kind); 15] = [
     ("heads", Kind::Heads),
     ("viewer", Kind::Viewer),
     ("refusals", Kind::Refusals),
+    ("lists", Kind::Lists),
     ("unread", Kind::Unread),
 ];
 
@@ -129,7 +132,7 @@ pub fn run(kind: Kind, targets: &[Target], count: usize, pace: Pace<'_>) -> Tall
         Kind::Connections | Kind::HalfHellos | Kind::Handshakes => knock(kind, targets, pace),
         Kind::SlowClients => slow::run(targets, count, &slow::EVERY_STAGE, pace),
         Kind::IdleClients => slow::run(targets, count, &[slow::Stage::Tls], pace),
-        Kind::Heads | Kind::Viewer | Kind::Refusals | Kind::Unread => {
+        Kind::Heads | Kind::Viewer | Kind::Refusals | Kind::Lists | Kind::Unread => {
             callers::run(kind, targets, pace)
         }
         _ => frames::run(kind, &targets[0], pace),

@@ -25,6 +25,19 @@ enum Answer {
 type Waiting = Result<(ResolveRequest, Outcome), Error>;
 type Outcome = Result<(Found, Bounds), Refusal>;
 
+/// What one snapshot says of some requests.
+pub struct JudgedBatch {
+    judged: Vec<Result<(ResolveRequest, Judged), Error>>,
+    bytes: usize,
+}
+
+impl JudgedBatch {
+    /// The most bytes of values that come of them.
+    pub fn bytes(&self) -> usize {
+        self.bytes
+    }
+}
+
 /// The credential of a decision to hand it out.
 fn told(
     outcome: Outcome,
@@ -90,18 +103,14 @@ impl Broker {
         answers
     }
 
-    /// Resolves the next of these for the step behind this opening, in order, as [`Broker::resolve`] does: all of them,
-    /// or as many as may fill `most` bytes, and one at least. What has no room is not decided on.
-    ///
-    /// # Errors
-    /// For each, as [`Broker::resolve`], or the error that stands in its place.
-    pub fn resolve_some(
+    /// Judges the next of these for the step behind this opening, in order: all of them, or as many as may fill `most`
+    /// bytes, and one at least. Nothing is decided yet.
+    pub fn judge_some(
         &self,
-        opening: &Arc<LiveOpening>,
+        opening: &LiveOpening,
         asked: &mut impl Iterator<Item = Result<ResolveRequest, Error>>,
         most: usize,
-        room: &mut dyn Room,
-    ) -> Vec<Result<Resolved, Error>> {
+    ) -> JudgedBatch {
         let now = self.now();
         let (mut judged, mut bytes) = (Vec::new(), 0);
         while bytes < most.max(1)
@@ -109,15 +118,34 @@ impl Broker {
         {
             let one = request.and_then(|request| {
                 let judged = self.judge_one(opening, &request, now)?;
-                if !room.take(judged.bytes()) {
-                    return Err(Error::Overloaded);
-                }
                 bytes += judged.bytes();
                 Ok((request, judged))
             });
             judged.push(one);
         }
-        self.commit_judged(opening, judged, now, room)
+        JudgedBatch { judged, bytes }
+    }
+
+    /// Resolves these for the step behind this opening, in order, as [`Broker::resolve`] does. What has no room is not
+    /// decided on.
+    ///
+    /// # Errors
+    /// For each, as [`Broker::resolve`], or the error that stands in its place.
+    pub fn resolve_judged(
+        &self,
+        opening: &Arc<LiveOpening>,
+        batch: JudgedBatch,
+        room: &mut dyn Room,
+    ) -> Vec<Result<Resolved, Error>> {
+        let with_room = |one: Result<(ResolveRequest, Judged), Error>| {
+            let (request, judged) = one?;
+            match room.take(judged.bytes()) {
+                true => Ok((request, judged)),
+                false => Err(Error::Overloaded),
+            }
+        };
+        let judged = batch.judged.into_iter().map(with_room).collect();
+        self.commit_judged(opening, judged, self.now(), room)
     }
 
     /// What the newest snapshot says of a request, if it may be answered at all. A refusal counts at once: the next

@@ -1,7 +1,5 @@
 //! Why a step was refused, or would be: the full story, for operators.
 
-use std::sync::Arc;
-
 use super::Broker;
 use super::error::Error;
 use super::judge::{judge, own_secret, step_principal_of};
@@ -92,19 +90,18 @@ pub struct NearMember {
 }
 
 impl Broker {
-    /// Explains a decision of the journal.
+    /// Explains a decision of the journal. Reads a file.
     ///
     /// # Errors
     /// See `SystemService.Explain`.
-    pub async fn explain_decision(
+    pub fn explain_decision(
         &self,
         caller: &Principal,
         name: DecisionName,
     ) -> Result<Explanation, Error> {
         require_operator(caller)?;
         let absent = || Error::DecisionNotFound;
-        let journal = Arc::clone(&self.journal);
-        let found = self.readers.look(caller, move |_| journal.find(name)).await??;
+        let found = self.journal.find(name)?;
         let Some((id, Body { time, event: Event::Resolve(line), .. })) = found else {
             return Err(absent());
         };

@@ -73,28 +73,24 @@ pub struct RotatedKek {
 }
 
 impl Broker {
-    /// Which keys there are, and how much is sealed under each.
+    /// Which keys there are, and how much is sealed under each. Reads files.
     ///
     /// # Errors
     /// If the caller is no operator, or the keyring cannot be read.
-    pub async fn list_keys(&self, caller: &Principal) -> Result<ListedKeys, Error> {
+    pub fn list_keys(&self, caller: &Principal) -> Result<ListedKeys, Error> {
         require_operator(caller)?;
-        let keys = Arc::clone(&self.keys);
-        blocking(move || {
-            let counts = keys.counts()?;
-            let listed = keys.keyring.deks().into_iter().map(|dek| ListedDek {
-                id: dek.id,
-                create_time: dek.create_time,
-                records: counts.get(&dek.id).copied().unwrap_or(0),
-            });
-            Ok(ListedKeys {
-                kek: keys.keyring.kek_id(),
-                kek_kind: keys.kek_kind,
-                deks: listed.collect(),
-            })
+        let keys = &self.keys;
+        let counts = keys.counts().map_err(|error| Error::KeyringUnwritable(error.to_string()))?;
+        let listed = keys.keyring.deks().into_iter().map(|dek| ListedDek {
+            id: dek.id,
+            create_time: dek.create_time,
+            records: counts.get(&dek.id).copied().unwrap_or(0),
+        });
+        Ok(ListedKeys {
+            kek: keys.keyring.kek_id(),
+            kek_kind: keys.kek_kind,
+            deks: listed.collect(),
         })
-        .await?
-        .map_err(|error: PlaceError| Error::KeyringUnwritable(error.to_string()))
     }
 
     /// Puts a new KEK in place of the one in its file.

@@ -31,6 +31,7 @@ mod openings;
 mod operators;
 mod plan;
 mod quarantine;
+mod rates;
 mod readers;
 mod reaper;
 mod registry;
@@ -54,6 +55,7 @@ pub use apply::{Action, Applied, Document};
 pub use backup::{
     BACKUP_FORMAT, Backup, Hashed, MANIFEST, Manifest, ManifestEntry, STORE_RECORDS, read_record,
 };
+pub use batch::JudgedBatch;
 pub use connections::{
     Access, ConnectionDocument, ConnectionInUse, Deletion, Holder, ListedConnection,
     ListedConnections, Part, Wanted,
@@ -69,7 +71,8 @@ pub use integrations::ListedIntegration;
 pub use keys::{ListedDek, ListedKeys, RotatedKek};
 pub use offline::{LocalExecutor, Offline};
 pub use openings::{ClosedStep, OpenedStep, StepOwner, StepRequest, StepSelector};
-pub use plan::Planned;
+pub use plan::{Plan, Planned};
+pub use readers::Turn;
 pub use registry::{Enrolled, LOCAL_EXECUTOR, NewRegistration};
 pub use resolve::{ResolveRequest, Resolved, Room};
 pub use runs::{LeaseState, Received, RunStep};
@@ -86,12 +89,13 @@ use tokio::sync::Semaphore;
 use crate::catalog::{Snapshot, Snapshots};
 use crate::identity::Authority;
 use crate::journal::Journal;
-use crate::model::{Clock, JournalMode, Limits, RequestMac, Timestamp};
+use crate::model::{Clock, JournalMode, Limits, RequestMac, SpiffeId, Timestamp};
 use crate::seal::Keyring;
 use crate::store::Store;
 use keys::Keys;
 use listeners::Listeners;
 use plan::Comparisons;
+use rates::Rates;
 use readers::Readers;
 use watch::Watchers;
 use writer::Writer;
@@ -112,6 +116,8 @@ pub struct Broker {
     readers: Readers,
     backups: Arc<Semaphore>,
     comparisons: Comparisons,
+    /// Of operators and executors.
+    requests: Rates<SpiffeId>,
     listeners: Listeners,
     writer: Writer,
     start_time: Timestamp,

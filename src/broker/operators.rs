@@ -6,6 +6,7 @@ use crate::access::{Principal, Role};
 use crate::catalog::Registered;
 use crate::identity::{NotLetIn, Svid};
 use crate::journal::{LiveOpening, NotAccepted};
+use crate::model::limits::Allowance;
 use crate::model::{ExecutorName, Id, SpiffeId, Timestamp};
 
 impl Broker {
@@ -39,6 +40,17 @@ impl Broker {
                 Principal::Operator(name.clone(), role.unwrap_or(Role::Viewer), uid)
             }
         })
+    }
+
+    /// Takes one request of the rate of an operator or executor: of all who have a certificate with this name.
+    ///
+    /// # Errors
+    /// [`Error::TooManyRequests`] if there is none left.
+    pub fn take_admin_request(&self, who: &SpiffeId) -> Result<(), Error> {
+        let (now, Allowance { per_second, burst }) =
+            (self.now().millis(), self.limits.admin_requests());
+        let taken = self.requests.ask(who, now, |rate| rate.take(now, per_second, burst));
+        taken.map_err(Error::TooManyRequests)
     }
 
     /// Whether somebody with this certificate, of this Unix user, is let in at the admin door.

@@ -1,10 +1,8 @@
 //! What a set of documents would change, without changing it.
 
-use std::collections::{BTreeSet, HashMap};
+use std::collections::BTreeSet;
 use std::sync::Arc;
 use std::time::Duration;
-
-use parking_lot::Mutex;
 
 use super::Broker;
 use super::apply::{Action, Applied, Document, apply_all};
@@ -12,6 +10,7 @@ use super::connections::Part;
 use super::difference::Differences;
 use super::draft::Draft;
 use super::error::Error;
+use super::rates::Rates;
 use crate::access::Principal;
 use crate::catalog::Catalog;
 use crate::integration::find_field;
@@ -48,58 +47,69 @@ fn staying(catalog: &Catalog, name: &ResourceName, named: &BTreeSet<FieldName>) 
     fields.filter(|field| !named.contains(*field)).cloned().collect()
 }
 
+/// Documents, and what they are compared with.
+pub struct Plan {
+    catalog: Catalog,
+    documents: Vec<Document>,
+}
+
 /// How many names one line of the journal has.
 const NAMES_A_LINE: usize = 500;
 
 /// How often each operator has had values compared.
 #[derive(Default)]
 pub(super) struct Comparisons {
-    rates: Mutex<HashMap<OperatorName, Rate>>,
+    rates: Rates<OperatorName>,
     /// An Apply counts only if it fails, so one at a time: many at once would all find that something is left.
     pub(super) turn: tokio::sync::Mutex<()>,
 }
 
 impl Broker {
-    /// What [`Broker::apply`] would do with the documents. That it tells whether stored values are those of the
+    /// What is compared by a [`Broker::plan`] of these documents: that it tells whether stored values are those of the
     /// documents is journaled before.
     ///
     /// # Errors
     /// See `ApplyService.Plan`.
-    pub async fn plan(
+    pub async fn begin_plan(
         &self,
-        caller: Principal,
+        caller: &Principal,
         documents: Vec<Document>,
-    ) -> Result<Vec<Planned>, Error> {
-        Self::check_may_apply(&caller)?;
+    ) -> Result<Plan, Error> {
+        Self::check_may_apply(caller)?;
         let snapshot = self.snapshot();
         let compared = Self::compared(&snapshot.catalog, &documents);
         if !compared.is_empty() {
-            self.count_comparison(&caller)?;
-            self.note_comparison(&caller, compared).await?;
+            self.count_comparison(caller)?;
+            self.note_comparison(caller, compared).await?;
         }
-        let (old, keyring, now) = (snapshot.catalog.clone(), Arc::clone(&self.keyring), self.now());
-        // Thousands of documents take a while, and nobody else is to wait for it.
-        let work = tokio::task::spawn_blocking(move || {
-            let mut draft = Draft::new(old.clone(), RequestTable::default(), now, keyring);
-            draft.check_caller(&caller)?;
-            let named: Vec<_> = documents.iter().map(|document| named(&old, document)).collect();
-            let applied = draft.attempt(|draft| apply_all(draft, &caller, documents))?;
-            let planned = applied.into_iter().zip(named).map(|(applied, named)| {
-                let differences = match applied.action {
-                    Action::Changed | Action::Created => {
-                        Differences::between(&old, &draft.catalog, &applied.name)
-                    }
-                    Action::Unchanged => Differences::default(),
-                };
-                let staying = match applied.action {
-                    Action::Changed => staying(&draft.catalog, &applied.name, &named),
-                    Action::Created | Action::Unchanged => Vec::new(),
-                };
-                Planned { applied, differences, staying }
-            });
-            Ok::<Vec<_>, Error>(planned.collect())
+        Ok(Plan { catalog: snapshot.catalog.clone(), documents })
+    }
+
+    /// What [`Broker::apply`] would do with the documents. Thousands of them take a while.
+    ///
+    /// # Errors
+    /// See `ApplyService.Plan`.
+    pub fn plan(&self, caller: &Principal, plan: Plan) -> Result<Vec<Planned>, Error> {
+        let Plan { catalog: old, documents } = plan;
+        let (keyring, now) = (Arc::clone(&self.keyring), self.now());
+        let mut draft = Draft::new(old.clone(), RequestTable::default(), now, keyring);
+        draft.check_caller(caller)?;
+        let named: Vec<_> = documents.iter().map(|document| named(&old, document)).collect();
+        let applied = draft.attempt(|draft| apply_all(draft, caller, documents))?;
+        let planned = applied.into_iter().zip(named).map(|(applied, named)| {
+            let differences = match applied.action {
+                Action::Changed | Action::Created => {
+                    Differences::between(&old, &draft.catalog, &applied.name)
+                }
+                Action::Unchanged => Differences::default(),
+            };
+            let staying = match applied.action {
+                Action::Changed => staying(&draft.catalog, &applied.name, &named),
+                Action::Created | Action::Unchanged => Vec::new(),
+            };
+            Planned { applied, differences, staying }
         });
-        work.await.map_err(|error| Error::Internal(error.to_string()))?
+        Ok(planned.collect())
     }
 
     /// The resources whose stored values are compared with those of documents.
@@ -160,9 +170,7 @@ impl Broker {
     ) -> Result<(), Error> {
         let Principal::Operator(name, ..) = caller else { return Err(Error::OperatorRequired) };
         let now = self.now().millis();
-        let mut rates = self.comparisons.rates.lock();
-        // Of those that asked long ago nothing need be known.
-        rates.retain(|_, rate| !rate.is_rested(now / 60));
-        ask(rates.entry(name.clone()).or_default(), now).map_err(Error::ComparedLately)
+        let asked = self.comparisons.rates.ask(name, now / 60, |rate| ask(rate, now));
+        asked.map_err(Error::ComparedLately)
     }
 }

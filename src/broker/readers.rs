@@ -1,8 +1,9 @@
-//! Whoever reads the journal's files: on a few threads that do nothing else, in turn.
+//! Whoever reads much, of the journal's files or of all that is known: on a few threads that do nothing else, in turn.
 //!
-//! A look at the files is short: a reader of many lines looks again and again, and nobody holds a thread while a
-//! client takes what was found. Each principal has one look at a time, so the queue is as long as there are
-//! principals, and goes round. A look that nobody waits for any more is left out, or stops.
+//! So what serves the doors never waits for a reader. A look is short: a reader of many lines looks again and again, and
+//! nobody holds a thread while a client takes what was found. Each principal has one look at a time, so the queue is as
+//! long as there are principals, and goes round. A look that nobody waits for any more is left out, or stops where it
+//! can; the principal's turn lasts until then.
 
 use std::collections::HashMap;
 use std::panic::{AssertUnwindSafe, catch_unwind};
@@ -12,6 +13,7 @@ use std::sync::mpsc::{Receiver, Sender, channel};
 use parking_lot::Mutex;
 use tokio::sync::{OwnedSemaphorePermit, Semaphore, oneshot};
 
+use super::Broker;
 use super::error::Error;
 use crate::access::Principal;
 use crate::model::Limits;
@@ -33,8 +35,14 @@ pub(super) struct Readers {
 
 /// What one principal has of them.
 struct Share {
-    turn: Semaphore,
+    turn: Arc<Semaphore>,
     streams: Arc<Semaphore>,
+}
+
+/// A principal's turn to look.
+pub struct Turn {
+    jobs: Sender<Job>,
+    held: (OwnedSemaphorePermit, Arc<Share>),
 }
 
 /// Leave to be one of those who are told lines, until it is dropped.
@@ -54,7 +62,7 @@ impl Readers {
         let queue = Arc::new(Mutex::new(queue));
         for _ in 0..THREADS {
             let queue = Arc::clone(&queue);
-            let thread = std::thread::Builder::new().name("journal-reader".to_owned());
+            let thread = std::thread::Builder::new().name("reader".to_owned());
             thread.spawn(move || work(&queue))?;
         }
         Ok(Self {
@@ -79,29 +87,26 @@ impl Readers {
         Ok(StreamPlace { _own: own, _all: all, _share: share })
     }
 
-    /// Looks at files for a principal, when its turn has come. The work is told whether anybody waits for it still.
+    /// Waits for a principal's turn.
     ///
     /// # Errors
-    /// If it fails by our fault.
+    /// [`Error::Draining`] if there are no more turns.
+    pub(super) async fn turn(&self, caller: &Principal) -> Result<Turn, Error> {
+        let share = self.share(caller);
+        let turn = Arc::clone(&share.turn).acquire_owned().await.map_err(|_| Error::Draining)?;
+        Ok(Turn { jobs: self.jobs.clone(), held: (turn, share) })
+    }
+
+    /// Looks for a principal, when its turn has come.
+    ///
+    /// # Errors
+    /// See [`Turn::look`].
     pub(super) async fn look<T: Send + 'static>(
         &self,
         caller: &Principal,
         work: impl FnOnce(&dyn Fn() -> bool) -> T + Send + 'static,
     ) -> Result<T, Error> {
-        let dropped = |_| Error::Internal("a look at the journal was dropped".to_owned());
-        let share = self.share(caller);
-        let _turn = share.turn.acquire().await;
-        let (answer, answered) = oneshot::channel();
-        let job: Job = Box::new(move || {
-            if !answer.is_closed() {
-                let found = work(&|| answer.is_closed());
-                let _ = answer.send(found);
-            }
-        });
-        if self.jobs.send(job).is_err() {
-            return Err(Error::Draining);
-        }
-        answered.await.map_err(dropped)
+        self.turn(caller).await?.look(work).await
     }
 
     fn share(&self, caller: &Principal) -> Arc<Share> {
@@ -110,9 +115,45 @@ impl Readers {
         shares.retain(|_, share| Arc::strong_count(share) > 1);
         let share = shares.entry(caller.to_string()).or_insert_with(|| {
             let streams = Arc::new(Semaphore::new(self.streams_of_one as usize));
-            Arc::new(Share { turn: Semaphore::new(1), streams })
+            Arc::new(Share { turn: Arc::new(Semaphore::new(1)), streams })
         });
         Arc::clone(share)
+    }
+}
+
+impl Turn {
+    /// Looks. The work is told whether anybody waits for it still.
+    ///
+    /// # Errors
+    /// If it fails by our fault.
+    pub async fn look<T: Send + 'static>(
+        self,
+        work: impl FnOnce(&dyn Fn() -> bool) -> T + Send + 'static,
+    ) -> Result<T, Error> {
+        let Self { jobs, held } = self;
+        let (answer, answered) = oneshot::channel();
+        let job: Job = Box::new(move || {
+            // A caller who goes away has no other turn before this one has ended.
+            let _held = held;
+            if !answer.is_closed() {
+                let found = work(&|| answer.is_closed());
+                let _ = answer.send(found);
+            }
+        });
+        if jobs.send(job).is_err() {
+            return Err(Error::Draining);
+        }
+        answered.await.map_err(|_| Error::Internal("a look was dropped".to_owned()))
+    }
+}
+
+impl Broker {
+    /// Waits for the caller's turn to read what takes more than a moment.
+    ///
+    /// # Errors
+    /// [`Error::Draining`] if there are no more turns.
+    pub async fn reading_turn(&self, caller: &Principal) -> Result<Turn, Error> {
+        self.readers.turn(caller).await
     }
 }
 
@@ -121,7 +162,7 @@ fn work(queue: &Mutex<Receiver<Job>>) {
         let Ok(job) = queue.lock().recv() else { return };
         // Whoever waits for it is told by the channel.
         if catch_unwind(AssertUnwindSafe(job)).is_err() {
-            tracing::error!("a look at the journal panicked");
+            tracing::error!("a look panicked");
         }
     }
 }
@@ -173,6 +214,39 @@ mod tests {
         // What comes next is done, and those that waited were left out.
         assert_eq!(readers.look(&operator("d"), |_| 7).await.unwrap(), 7);
         assert!(heard.try_recv().is_err());
+    }
+
+    fn is_done<T>(future: &mut std::pin::Pin<Box<impl Future<Output = T>>>) -> bool {
+        let mut context = std::task::Context::from_waker(std::task::Waker::noop());
+        future.as_mut().poll(&mut context).is_ready()
+    }
+
+    #[tokio::test(flavor = "multi_thread")]
+    async fn who_goes_away_has_no_other_turn_before_the_look_has_ended() {
+        let readers = Arc::new(Readers::start(&Limits::default()).unwrap());
+        let (said, heard) = mpsc::channel();
+        let (release, released) = mpsc::channel::<()>();
+        let look = {
+            let (readers, said) = (Arc::clone(&readers), said.clone());
+            let work = move |_: &dyn Fn() -> bool| {
+                said.send("began").unwrap();
+                // It does not ask whether anybody waits.
+                let _ = released.recv();
+            };
+            tokio::spawn(async move { readers.look(&operator("a"), work).await })
+        };
+        assert_eq!(heard.recv(), Ok("began"));
+        look.abort();
+        assert!(look.await.is_err());
+        let a = operator("a");
+        let mut again = Box::pin(readers.look(&a, move |_| said.send("again").unwrap()));
+        assert!(!is_done(&mut again));
+        assert!(heard.try_recv().is_err());
+        assert_eq!(readers.look(&operator("b"), |_| 7).await.unwrap(), 7);
+        assert!(heard.try_recv().is_err());
+        drop(release);
+        again.await.unwrap();
+        assert_eq!(heard.recv(), Ok("again"));
     }
 
     #[tokio::test]

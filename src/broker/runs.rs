@@ -1,7 +1,6 @@
 //! Runs: what each has received, and its end.
 
 use std::collections::HashMap;
-use std::sync::Arc;
 
 use super::Broker;
 use super::error::Error;
@@ -58,24 +57,11 @@ pub enum LeaseState {
 }
 
 impl Broker {
-    /// What a run has received: an executor's own runs, everybody's for an operator.
+    /// What a run has received: an executor's own runs, everybody's for an operator. Reads files.
     ///
     /// # Errors
     /// See `ExecutorService.GetRun`.
-    pub async fn run(
-        self: &Arc<Self>,
-        caller: &Principal,
-        workflow: Option<WorkflowName>,
-        run: RunName,
-    ) -> Result<Vec<RunStep>, Error> {
-        let (broker, asking) = (Arc::clone(self), caller.clone());
-        let read = move |is_cancelled: &dyn Fn() -> bool| {
-            broker.read_run(&asking, workflow.as_ref(), &run, is_cancelled)
-        };
-        self.readers.look(caller, read).await?
-    }
-
-    fn read_run(
+    pub fn run(
         &self,
         caller: &Principal,
         workflow: Option<&WorkflowName>,

@@ -219,6 +219,8 @@ async fn reconcile(parts: &WriterParts, recovery: &Recovery, store: u64) -> Resu
     Ok(())
 }
 
+const VERSION: &str = env!("CARGO_PKG_VERSION");
+
 impl Broker {
     /// Brings a broker up, with the future that its changes go through: it must be run for changes to
     /// be taken, and ends when the broker is dropped.
@@ -261,6 +263,7 @@ impl Broker {
             sealed_files: parts.sealed_files,
             backups: Arc::new(Semaphore::new(1)),
             comparisons: super::plan::Comparisons::default(),
+            requests: super::rates::Rates::default(),
             listeners: Listeners::new(parts.listeners),
             writer,
             start_time: now,
@@ -270,8 +273,7 @@ impl Broker {
             certificate_end: parts.certificate_end,
         };
         broker.restore_openings(&foundation.recovery).await?;
-        let version = env!("CARGO_PKG_VERSION").to_owned();
-        broker.journal.append(now, &Event::Started { version })?;
+        broker.journal.append(now, &Event::Started { version: VERSION.to_owned() })?;
         broker.say_how_it_is();
         let known = broker.journal.look(|live| live.requests().clone())?;
         let task = WriterTask::new(foundation.parts, queue, foundation.last_batch, known);

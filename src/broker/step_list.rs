@@ -24,8 +24,8 @@ pub struct ListedStep {
 pub struct ListedSteps {
     /// In the order of their ids.
     pub steps: Vec<ListedStep>,
-    /// Where the next page starts, if there is one.
-    pub next: Option<Id>,
+    /// Whether there are more after them.
+    pub has_more: bool,
 }
 
 impl Broker {
@@ -47,7 +47,7 @@ impl Broker {
                 && workflow.is_none_or(|workflow| opening.key.workflow.as_str() == workflow)
                 && after.is_none_or(|after| opening.id > after)
         };
-        let (mut steps, more) = self.journal.look(|live| {
+        let (steps, has_more) = self.journal.look(|live| {
             let mut found: Vec<_> =
                 live.openings().filter(|opening| is_wanted(opening.record())).collect();
             found.sort_unstable_by_key(|opening| opening.record().id);
@@ -58,13 +58,12 @@ impl Broker {
             });
             (listed.collect::<Vec<_>>(), more)
         })?;
-        let next = steps.last().filter(|_| more).map(|(opening, _)| opening.id);
-        let steps = steps.drain(..).map(|(opening, live_leases)| ListedStep {
+        let steps = steps.into_iter().map(|(opening, live_leases)| ListedStep {
             spiffe_id: opening.key.spiffe_id().uri(self.authority.domain()),
             directory: self.directory_text(&opening),
             opening,
             live_leases,
         });
-        Ok(ListedSteps { steps: steps.collect(), next })
+        Ok(ListedSteps { steps: steps.collect(), has_more })
     }
 }

@@ -1,7 +1,5 @@
 //! The least access that a workflow can do with, by what the journal shows it has used.
 
-use std::sync::Arc;
-
 use super::Broker;
 use super::error::Error;
 use super::operators::require_operator;
@@ -53,31 +51,19 @@ pub enum Advice {
 }
 
 impl Broker {
-    /// What is suggested of everything that a workflow may use, by its use since then.
+    /// What is suggested of everything that a workflow may use, by its use since then. Looks at every connection and
+    /// group.
     ///
     /// # Errors
     /// See `SystemService.SuggestAccess`.
-    pub async fn suggest_access(
-        self: &Arc<Self>,
-        caller: &Principal,
-        workflow: WorkflowName,
-        since: Timestamp,
-    ) -> Result<Suggestions, Error> {
-        require_operator(caller)?;
-        let broker = Arc::clone(self);
-        let look = move |is_cancelled: &dyn Fn() -> bool| {
-            broker.look_for_suggestions(&workflow, since, is_cancelled)
-        };
-        self.readers.look(caller, look).await?
-    }
-
-    /// Looks at every connection and group.
-    fn look_for_suggestions(
+    pub fn suggest_access(
         &self,
+        caller: &Principal,
         workflow: &WorkflowName,
         since: Timestamp,
         is_cancelled: &dyn Fn() -> bool,
     ) -> Result<Suggestions, Error> {
+        require_operator(caller)?;
         let snapshot = self.snapshot();
         let mut suggestions = Suggestions::default();
         for (number, connection) in snapshot.catalog.connections_after(None).enumerate() {

@@ -3,8 +3,10 @@
 use std::sync::Arc;
 
 use super::files::Shares;
-use crate::identity::{Amount, Commons, DoorShares, Present, Standing, Svid};
-use crate::model::limits::{MAX_ADMIN_REQUEST_BYTES, MAX_STEP_REQUEST_BYTES};
+use crate::identity::{
+    Amount, Commons, DoorShares, PIECE_BYTES, PaceLimits, Present, Standing, Svid,
+};
+use crate::model::limits::{MAX_PAGE_BYTES, MAX_STEP_REQUEST_BYTES};
 use crate::model::{ExecutorName, Limits, SpiffeId, StepKey, WorkflowName};
 
 /// An executor's part of the step door, and what a workflow has of that: a quarter of the door.
@@ -31,7 +33,8 @@ impl StepCommons {
             pool: shares.step_connections.into(),
         };
         let bytes = bytes(MAX_STEP_REQUEST_BYTES, limits.all_steps_message_kib);
-        let door = Commons::new(DoorShares { requests, connections, bytes });
+        let reading = pieces(limits.step_read_kib_per_second);
+        let door = Commons::new(DoorShares { requests, connections, bytes, reading });
         Self { door, executors: Present::default(), workflows: Present::default() }
     }
 
@@ -59,8 +62,10 @@ impl AdminCommons {
         // The other half is for what each has for itself.
         let connections = amount(limits.own_connections, shares.admin_connections / 2);
         let requests = amount(limits.own_requests_in_flight, limits.admin_requests_in_flight);
-        let bytes = bytes(MAX_ADMIN_REQUEST_BYTES, limits.admin_message_kib);
-        let door = Commons::new(DoorShares { requests, connections, bytes });
+        // A page, before which there is the largest request.
+        let bytes = bytes(MAX_PAGE_BYTES, limits.admin_message_kib);
+        let reading = pieces(limits.admin_read_kib_per_second);
+        let door = Commons::new(DoorShares { requests, connections, bytes, reading });
         Self { door, registered: Present::default() }
     }
 
@@ -76,4 +81,11 @@ fn bytes(own: usize, kib: u32) -> Amount {
         most: u64::MAX,
         pool: u64::from(kib) * 1024,
     }
+}
+
+/// So many KiB a second, in the pieces that are read.
+fn pieces(kib_per_second: u32) -> PaceLimits {
+    let piece = u32::try_from(PIECE_BYTES / 1024).unwrap_or(1);
+    let pieces = kib_per_second.div_ceil(piece);
+    PaceLimits { per_second: pieces, burst: pieces }
 }

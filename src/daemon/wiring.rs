@@ -16,8 +16,8 @@ use super::files::Shares;
 use crate::broker::{Broker, StepListener};
 use crate::grpc::{self, AdminConnection, StepConnection};
 use crate::identity::{
-    Acceptor, Entrance, Gate, Handshakes, LetIn, LobbyLimits, OpenConnections, PIECE_BYTES,
-    PaceLimits, Patience, Stand, Standing,
+    Acceptor, Entrance, Gate, Handshakes, LetIn, LobbyLimits, OpenConnections, PaceLimits,
+    Patience, Stand, Standing,
 };
 use crate::journal::LiveOpening;
 use crate::metrics::Metrics;
@@ -116,7 +116,6 @@ impl Wiring {
             },
             patience: patience(limits),
             pace: None,
-            reading: None,
             stop: CancellationToken::new(),
         };
         let acceptor = Acceptor {
@@ -165,16 +164,8 @@ fn step_gate(
             per_second: limits.step_new_connections_per_second,
             burst: limits.step_new_connection_burst,
         }),
-        reading: Some(pieces(limits.step_read_kib_per_second)),
         stop,
     }
-}
-
-/// So many KiB a second, in the pieces that are read.
-fn pieces(kib_per_second: u32) -> PaceLimits {
-    let piece = u32::try_from(PIECE_BYTES / 1024).unwrap_or(1);
-    let pieces = kib_per_second.div_ceil(piece);
-    PaceLimits { per_second: pieces, burst: pieces }
 }
 
 fn patience(limits: &Limits) -> Patience {

@@ -48,11 +48,9 @@ impl ApplyService for AdminDoor {
         let (call, stream) = self.begin(request, "Plan", |_| String::new())?;
         let of = |message: pb::PlanRequest| message.document.unwrap_or_default();
         let documents = read(&call, &peer, stream, of).await?;
-        call.answer(async {
-            let planned = call.broker.plan(call.caller.clone(), documents).await?;
-            Ok(plan_response(planned))
-        })
-        .await
+        let plan = call.broker.begin_plan(&call.caller, documents).await;
+        let plan = plan.map_err(|error| call.refuse(&error))?;
+        call.read(0, move |broker, caller, _| broker.plan(caller, plan).map(plan_response)).await
     }
 }
 

@@ -7,10 +7,10 @@ use tonic::{Request, Response, Status};
 
 use super::budget::Weighed;
 use super::status::{reason_of, to_status};
-use super::{convert, peer};
+use super::{convert, peer, places};
 use crate::access::Principal;
 use crate::broker::{Broker, Error, WriteOptions};
-use crate::identity::Standing;
+use crate::identity::Peer;
 use crate::model::NamedRequest;
 
 /// The admin door's services, each in a file of its own.
@@ -35,11 +35,11 @@ impl AdminDoor {
         resource: impl FnOnce(&T) -> String,
     ) -> Result<(Call, T), Status> {
         let caller = peer::admin(&self.broker, &request)?;
-        let standing = Arc::clone(&peer::admin_connection(&request)?.standing);
+        let peer = peer::admin_connection(&request)?;
         let message = request.into_inner();
         let resource = resource(&message);
         let broker = Arc::clone(&self.broker);
-        Ok((Call { broker, caller, standing, method, resource }, message))
+        Ok((Call { broker, caller, peer, method, resource }, message))
     }
 }
 
@@ -47,7 +47,7 @@ impl AdminDoor {
 pub(super) struct Call {
     pub(super) broker: Arc<Broker>,
     pub(super) caller: Principal,
-    standing: Arc<Standing>,
+    peer: Arc<Peer<()>>,
     method: &'static str,
     resource: String,
 }
@@ -62,7 +62,34 @@ impl Call {
         work: impl Future<Output = Result<T, Error>>,
     ) -> Result<Response<T>, Status> {
         let reply = work.await.map_err(|error| self.refuse(&error))?;
-        Ok(Weighed::answer(Weighed::of(&self.standing, &reply), reply))
+        Ok(Weighed::answer(Weighed::of(&self.peer.standing, &reply), reply))
+    }
+
+    /// The same of reading that takes more than a moment: on threads of its own, when the caller's turn has come, with
+    /// room for so many bytes that it may answer. The work is told whether anybody waits for it still.
+    ///
+    /// # Errors
+    /// The status to answer with; [`Error::Overloaded`] if no room comes for it.
+    pub(super) async fn read<T: Message + 'static>(
+        &self,
+        most: usize,
+        work: impl FnOnce(&Broker, &Principal, &dyn Fn() -> bool) -> Result<T, Error> + Send + 'static,
+    ) -> Result<Response<T>, Status> {
+        let (broker, caller) = (Arc::clone(&self.broker), self.caller.clone());
+        let made = async {
+            let turn = self.broker.reading_turn(&self.caller).await?;
+            let mut weighed = Weighed::nothing(&self.peer.standing);
+            if !weighed.reserve(most).await {
+                return Err(Error::Overloaded);
+            }
+            let look = move |is_cancelled: &dyn Fn() -> bool| {
+                let reply = work(&broker, &caller, is_cancelled)?;
+                Ok((weighed.made(&reply), reply))
+            };
+            turn.look(look).await?
+        };
+        let (weighed, reply) = made.await.map_err(|error| self.refuse(&error))?;
+        Ok(Weighed::answer(weighed, reply))
     }
 
     /// The same where the answer is a stream.
@@ -117,6 +144,7 @@ impl Call {
         {
             let reason = reason_of(error);
             self.broker.note_refusal(&self.caller, self.method, &self.resource, reason);
+            places::fine(&self.peer);
         }
         to_status(error)
     }

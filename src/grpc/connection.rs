@@ -12,6 +12,7 @@ use crate::broker::{
     ListedConnections, Part, Wanted,
 };
 use crate::catalog::ConnectionFilter;
+use crate::model::limits::MAX_PAGE_BYTES;
 use crate::model::{Invalid, ResourceName};
 
 #[tonic::async_trait]
@@ -37,9 +38,9 @@ impl ConnectionService for AdminDoor {
         request: Request<pb::GetConnectionRequest>,
     ) -> Result<Response<pb::Connection>, Status> {
         let (call, request) = self.begin(request, "GetConnection", |one| one.name.clone())?;
-        call.answer(async {
+        call.read(0, move |broker, caller, _| {
             let name = convert::connection_name(&request.name)?;
-            Ok(in_use(call.broker.connection(&call.caller, &name)?))
+            Ok(in_use(broker.connection(caller, &name)?))
         })
         .await
     }
@@ -49,7 +50,7 @@ impl ConnectionService for AdminDoor {
         request: Request<pb::ListConnectionsRequest>,
     ) -> Result<Response<pb::ListConnectionsResponse>, Status> {
         let (call, request) = self.begin(request, "ListConnections", |_| String::new())?;
-        call.answer(async {
+        call.read(MAX_PAGE_BYTES, move |broker, caller, _| {
             let after = convert::from_page_token(&request.page_token)?;
             let mut filter = ConnectionFilter::parse(&request.filter)
                 .map_err(|invalid| Error::FilterInvalid(invalid.to_string()))?;
@@ -61,9 +62,8 @@ impl ConnectionService for AdminDoor {
                 unused_since: request.unused_since.as_ref().map(convert::moment),
                 expires_before: request.expires_before.as_ref().map(convert::moment),
             };
-            let (caller, after) = (&call.caller, after.as_ref());
-            let page = page(&call.broker.connections(caller, &filter, wanted, after, size)?);
-            let newer = call.broker.newer("connections/", &page.next_page_token);
+            let page = page(&broker.connections(caller, &filter, wanted, after.as_ref(), size)?);
+            let newer = broker.newer("connections/", &page.next_page_token);
             Ok(pb::ListConnectionsResponse { newer, ..page })
         })
         .await

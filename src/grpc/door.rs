@@ -110,7 +110,7 @@ impl<S, T: Visitor> Door<S, T> {
             return Err(Status::internal("a request without a peer").into_http().into());
         };
         let (broker, way) = (&self.layer.broker, Way::of(request.uri().path()));
-        let charged = T::charge(broker, peer);
+        let charged = T::charge(broker, peer, way);
         charged
             .and_then(|()| if way.is_foreign() { T::check(broker, peer) } else { Ok(()) })
             .map_err(|error| {
@@ -119,7 +119,7 @@ impl<S, T: Visitor> Door<S, T> {
             })?;
         let in_flight = InFlight::new(way, peer);
         // Its messages may go on as long as it does.
-        if way == Way::Looking {
+        if matches!(way, Way::Documents | Way::Looking) {
             in_flight.complete().map_err(|status| Box::new(status.into_http()))?;
         }
         Ok(in_flight)

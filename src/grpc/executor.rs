@@ -9,7 +9,7 @@ use crate::broker::{
     Error, LeaseState, ListedStep, Received, RunStep, StepOwner, StepRequest, StepSelector,
 };
 use crate::journal::CloseReason;
-use crate::model::limits::MAX_ALLOWED_TARGETS;
+use crate::model::limits::{MAX_ALLOWED_TARGETS, MAX_PAGE_BYTES, MAX_RUN_BYTES};
 use crate::model::{
     AllowedTarget, Invalid, NamedRequest, ResourceName, RunName, StepName, WorkflowName,
 };
@@ -98,11 +98,11 @@ impl ExecutorService for AdminDoor {
     ) -> Result<Response<pb::Run>, Status> {
         let name = |one: &pb::GetRunRequest| format!("{}/{}", one.workflow, one.run);
         let (call, request) = self.begin(request, "GetRun", name)?;
-        call.answer(async {
+        call.read(MAX_RUN_BYTES, move |broker, caller, is_cancelled| {
             let run = RunName::parse(&request.run)?;
             let workflow = convert::given(&request.workflow);
             let workflow = workflow.map(|name| WorkflowName::parse(&name)).transpose()?;
-            let steps = call.broker.run(&call.caller, workflow, run).await?;
+            let steps = broker.run(caller, workflow.as_ref(), &run, is_cancelled)?;
             Ok(pb::Run { steps: steps.into_iter().map(run_step).collect() })
         })
         .await
@@ -113,16 +113,15 @@ impl ExecutorService for AdminDoor {
         request: Request<pb::ListStepsRequest>,
     ) -> Result<Response<pb::ListStepsResponse>, Status> {
         let (call, request) = self.begin(request, "ListSteps", |_| String::new())?;
-        call.answer(async {
+        call.read(MAX_PAGE_BYTES, move |broker, caller, _| {
             let after = convert::from_page_token(&request.page_token)?;
             let workflow = Some(request.workflow.as_str()).filter(|workflow| !workflow.is_empty());
             let size = convert::page_size(request.page_size);
-            let listed = call.broker.steps(&call.caller, workflow, after, size)?;
-            let next = listed.next.map(|id| convert::to_page_token(&id.to_string()));
-            Ok(pb::ListStepsResponse {
-                steps: listed.steps.into_iter().map(step).collect(),
-                next_page_token: next.unwrap_or_default(),
-            })
+            let listed = broker.steps(caller, workflow, after, size)?;
+            let id = |one: &pb::Step| one.name.trim_start_matches("openings/").to_owned();
+            let messages = listed.steps.into_iter().map(step);
+            let (steps, next_page_token) = convert::page(messages, listed.has_more, id);
+            Ok(pb::ListStepsResponse { steps, next_page_token })
         })
         .await
     }

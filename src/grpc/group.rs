@@ -10,6 +10,7 @@ use super::{convert, pb};
 use crate::broker::{
     Deletion, Error, GroupChange, ListedGroup, MemberChange, NewGroup, Part, WriteOptions,
 };
+use crate::model::limits::MAX_PAGE_BYTES;
 use crate::model::{ConnectionRef, GroupName, Identifiers, IntegrationName, Invalid, ResourceName};
 
 /// The most members in one call.
@@ -49,15 +50,15 @@ impl GroupService for AdminDoor {
         request: Request<pb::ListGroupsRequest>,
     ) -> Result<Response<pb::ListGroupsResponse>, Status> {
         let (call, request) = self.begin(request, "ListGroups", |_| String::new())?;
-        call.answer(async {
+        call.read(MAX_PAGE_BYTES, move |broker, caller, _| {
             let after: Option<GroupName> = convert::from_page_token(&request.page_token)?;
             let size = convert::page_size(request.page_size);
-            let (groups, next) = call.broker.groups(&call.caller, after.as_ref(), size)?;
+            let (groups, next) = broker.groups(caller, after.as_ref(), size)?;
             let messages = groups.iter().map(to_message);
             let short =
                 |one: &pb::ConnectionGroup| one.name.trim_start_matches("groups/").to_owned();
             let (groups, next_page_token) = convert::page(messages, next.is_some(), short);
-            let newer = call.broker.newer("groups/", &next_page_token);
+            let newer = broker.newer("groups/", &next_page_token);
             Ok(pb::ListGroupsResponse { groups, next_page_token, newer })
         })
         .await
@@ -105,11 +106,11 @@ impl GroupService for AdminDoor {
         request: Request<pb::ListMembersRequest>,
     ) -> Result<Response<pb::ListMembersResponse>, Status> {
         let (call, request) = self.begin(request, "ListMembers", |one| one.name.clone())?;
-        call.answer(async {
+        call.read(MAX_PAGE_BYTES, move |broker, caller, _| {
             let name = group_name(&request.name)?;
             let after: Option<ConnectionRef> = convert::from_page_token(&request.page_token)?;
             let size = convert::page_size(request.page_size);
-            let (members, next) = call.broker.members(&call.caller, &name, after.as_ref(), size)?;
+            let (members, next) = broker.members(caller, &name, after.as_ref(), size)?;
             let full = |name: ConnectionRef| ResourceName::Connection(name).to_string();
             let next = next.map(|name| convert::to_page_token(&name.to_string()));
             Ok(pb::ListMembersResponse {

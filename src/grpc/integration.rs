@@ -7,6 +7,7 @@ use super::pb::integration_service_server::IntegrationService;
 use super::{convert, pb};
 use crate::broker::{Deletion, Error, ListedIntegration};
 use crate::integration::{CredentialKind, FieldRule, Form, Integration, Problem};
+use crate::model::limits::MAX_PAGE_BYTES;
 use crate::model::{IntegrationName, Invalid, KindName, ResourceName};
 
 #[tonic::async_trait]
@@ -28,13 +29,13 @@ impl IntegrationService for AdminDoor {
         request: Request<pb::ListIntegrationsRequest>,
     ) -> Result<Response<pb::ListIntegrationsResponse>, Status> {
         let (call, request) = self.begin(request, "ListIntegrations", |_| String::new())?;
-        call.answer(async {
-            let all = call.broker.integrations(&call.caller)?;
+        call.read(MAX_PAGE_BYTES, move |broker, caller, _| {
+            let all = broker.integrations(caller)?;
             let all = all.iter().map(to_message).collect();
             let (size, token) = (request.page_size, &request.page_token);
             let (integrations, next_page_token) =
                 convert::page_of(all, size, token, |one: &pb::Integration| one.name.clone())?;
-            let newer = call.broker.newer("integrations/", &next_page_token);
+            let newer = broker.newer("integrations/", &next_page_token);
             Ok(pb::ListIntegrationsResponse { integrations, next_page_token, newer })
         })
         .await

@@ -12,6 +12,7 @@ pub mod codec;
 mod connection;
 mod convert;
 mod count;
+mod documents;
 mod door;
 mod executor;
 mod feed;
@@ -101,8 +102,8 @@ const MAX_FAULTS: usize = 1024;
 /// SETTINGS by one answer at a time, without which no more is read.
 const STEP_WINDOW: u32 = 128 * 1024;
 const STEP_CONNECTION_WINDOW: u32 = 256 * 1024;
-/// The same for operators and executors. An Apply that waits for its turn is not read: though each stream of a
-/// connection were one, there is room for it.
+/// The same for operators and executors. An Apply that waits for its turn is not read, and fills the window of its
+/// stream: with as many as may wait there is room for others on its connection.
 const ADMIN_WINDOW: u32 = 64 * 1024;
 const ADMIN_CONNECTION_WINDOW: u32 = MAX_STREAMS * ADMIN_WINDOW;
 

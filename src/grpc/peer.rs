@@ -5,6 +5,7 @@ use std::sync::Arc;
 use tonic::Request;
 use tonic::transport::server::Connected;
 
+use super::places::Way;
 use super::status::to_status;
 use crate::access::Principal;
 use crate::broker::{Broker, Error};
@@ -31,7 +32,7 @@ pub(super) trait Visitor: Clone + Send + Sync + 'static {
     ///
     /// # Errors
     /// If there is none left.
-    fn charge(broker: &Broker, peer: &Peer<Self>) -> Result<(), Error>;
+    fn charge(broker: &Broker, peer: &Peer<Self>, way: Way) -> Result<(), Error>;
 
     /// Whether this is somebody still.
     ///
@@ -41,7 +42,7 @@ pub(super) trait Visitor: Clone + Send + Sync + 'static {
 }
 
 impl Visitor for Arc<LiveOpening> {
-    fn charge(broker: &Broker, peer: &Peer<Self>) -> Result<(), Error> {
+    fn charge(broker: &Broker, peer: &Peer<Self>, _: Way) -> Result<(), Error> {
         take_request(broker, &peer.tag)
     }
 
@@ -51,8 +52,14 @@ impl Visitor for Arc<LiveOpening> {
 }
 
 impl Visitor for () {
-    fn charge(_: &Broker, _: &Peer<Self>) -> Result<(), Error> {
-        Ok(())
+    fn charge(broker: &Broker, peer: &Peer<Self>, way: Way) -> Result<(), Error> {
+        match way {
+            // An executor renews as many steps as it has open, and nobody is kept from taking away.
+            Way::Ending | Way::Health => Ok(()),
+            Way::Documents | Way::Looking | Way::Stream | Way::Unary => {
+                broker.take_admin_request(&peer.svid.id)
+            }
+        }
     }
 
     fn check(broker: &Broker, peer: &Peer<Self>) -> Result<(), Error> {

@@ -16,23 +16,20 @@ use std::time::Duration;
 use http_body::{Body as _, Frame, SizeHint};
 use parking_lot::Mutex;
 use tokio::sync::OwnedSemaphorePermit;
-use tokio::time::Sleep;
-use tokio_util::sync::PollSemaphore;
 use tonic::body::Body;
 use tonic::codegen::Bytes;
 use tonic::{Code, Status};
 
 use super::budget::{FREE_BYTES, Weighed};
+use super::documents::Turns;
 use super::status;
 use crate::identity::{Lane, OpenRequest, Peer, Standing, WaitingReply};
-
-/// What a refusal costs who has asked, as if so many bytes more had been read.
-const FINE_BYTES: usize = 4 * 1024;
 
 /// How a request is taken.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(super) enum Way {
-    /// Documents that come one by one, and are held until all are there: one Apply at a time.
+    /// Documents that come one by one, and are held until all are there: one Apply at a time, and few that wait. It takes
+    /// its place when it comes.
     Documents,
     /// It ends or renews something.
     Ending,
@@ -88,9 +85,10 @@ impl Way {
     fn lane(self) -> Option<Lane> {
         match self {
             Self::Health => None,
+            Self::Documents => Some(Lane::Documents),
             Self::Ending => Some(Lane::Ending),
             Self::Looking => Some(Lane::Looking),
-            Self::Documents | Self::Stream | Self::Unary => Some(Lane::Others),
+            Self::Stream | Self::Unary => Some(Lane::Others),
         }
     }
 }
@@ -131,7 +129,7 @@ impl InFlight {
         &self.standing
     }
 
-    /// Its message is there: takes its place.
+    /// Its message is there, or may go on as long as it does: takes its place.
     ///
     /// # Errors
     /// [`overloaded`] if there is none.
@@ -141,8 +139,9 @@ impl InFlight {
             return Ok(());
         }
         if let Some(lane) = self.way.lane() {
-            // Whoever has too many replies lying about gets no more of them.
-            let may_be_answered = self.way == Way::Ending || self.standing.has_bytes();
+            // Whoever has too many replies lying about gets no more of them. What waits for its turn is few.
+            let may_be_answered =
+                matches!(self.way, Way::Documents | Way::Ending) || self.standing.has_bytes();
             held.place = may_be_answered.then(|| self.standing.take_place(lane)).flatten();
             if held.place.is_none() {
                 self.fine();
@@ -196,7 +195,7 @@ impl InFlight {
 
     /// Has whoever has asked wait, for a refusal.
     pub(super) fn fine(&self) {
-        self.request.traffic().fine(FINE_BYTES);
+        self.request.traffic().fine(self.standing.fine());
     }
 }
 
@@ -212,7 +211,7 @@ impl Drop for InFlight {
 
 /// Has whoever has asked wait, for a refusal.
 pub(super) fn fine<T>(peer: &Peer<T>) {
-    peer.traffic.fine(FINE_BYTES);
+    peer.traffic.fine(peer.standing.fine());
 }
 
 pub(super) fn overloaded() -> Status {
@@ -229,32 +228,11 @@ pub(super) struct Arriving {
     turns: Option<Box<Turns>>,
 }
 
-/// What documents wait for.
-struct Turns {
-    applies: PollSemaphore,
-    large: PollSemaphore,
-    is_large: bool,
-    /// What has come, and has no room yet.
-    waiting: Option<Bytes>,
-    /// How long nothing may come, and since when nothing has: what came before is held meanwhile.
-    patience: Duration,
-    silence: Option<Pin<Box<Sleep>>>,
-}
-
 impl Arriving {
     /// One whose documents may keep us waiting for so long each.
     pub(super) fn new(body: Body, in_flight: Arc<InFlight>, patience: Duration) -> Self {
-        let turns = (in_flight.way == Way::Documents).then(|| {
-            let standing = &in_flight.standing;
-            Box::new(Turns {
-                applies: PollSemaphore::new(standing.applies()),
-                large: PollSemaphore::new(standing.large()),
-                is_large: false,
-                waiting: None,
-                patience,
-                silence: None,
-            })
-        });
+        let turns = (in_flight.way == Way::Documents)
+            .then(|| Box::new(Turns::new(&in_flight.standing, patience)));
         Self { body, in_flight, seen: 0, turns }
     }
 
@@ -262,62 +240,41 @@ impl Arriving {
     fn poll_body(&mut self, context: &mut Context<'_>) -> Poll<Came> {
         let came = Pin::new(&mut self.body).poll_frame(context);
         let Some(turns) = &mut self.turns else { return came };
-        if came.is_ready() {
-            turns.silence = None;
-            return came;
+        if let Poll::Ready(came) = came {
+            let data = came.as_ref().and_then(|came| came.as_ref().ok()).and_then(Frame::data_ref);
+            turns.hear(data.map_or(0, length_of));
+            return Poll::Ready(came);
         }
         ready!(turns.poll_silence(context));
         Poll::Ready(Some(Err(super::door::too_slow())))
+    }
+
+    /// Waits for the turns of documents: what had no room comes of it.
+    fn poll_turns(&mut self, context: &mut Context<'_>) -> Poll<Option<Bytes>> {
+        let Some(turns) = &mut self.turns else { return Poll::Ready(None) };
+        if let Some(turn) = ready!(turns.poll_begin(context)) {
+            self.in_flight.keep_turn(turn);
+        }
+        let Some((data, turn)) = ready!(turns.poll_large(context)) else {
+            return Poll::Ready(None);
+        };
+        turn.into_iter().for_each(|turn| self.in_flight.keep_turn(turn));
+        Poll::Ready(Some(data))
     }
 
     /// Counts what has come.
     fn weigh(&mut self, data: &Bytes) -> bool {
         let free = u64::try_from(FREE_BYTES).unwrap_or(0);
         let before = self.seen;
-        self.seen += u64::try_from(data.len()).unwrap_or(u64::MAX);
+        self.seen += length_of(data);
         let counted = self.seen.saturating_sub(free) - before.saturating_sub(free);
-        let is_large = self.turns.as_ref().is_some_and(|turns| turns.is_large);
+        let is_large = self.turns.as_ref().is_some_and(|turns| turns.is_large());
         counted == 0 || is_large || self.in_flight.take_bytes(counted)
     }
 }
 
-impl Turns {
-    /// Waits for its turn; then documents are read, and have a place.
-    fn poll_begin(
-        &mut self,
-        context: &mut Context<'_>,
-        in_flight: &InFlight,
-    ) -> Poll<Result<(), Status>> {
-        if !in_flight.is_whole() {
-            if let Some(turn) = ready!(self.applies.poll_acquire(context)) {
-                in_flight.keep_turn(turn);
-            }
-            in_flight.complete()?;
-        }
-        Poll::Ready(Ok(()))
-    }
-
-    /// Waits for the turn of what is larger than a share.
-    fn poll_large(
-        &mut self,
-        context: &mut Context<'_>,
-        in_flight: &InFlight,
-    ) -> Poll<Option<Bytes>> {
-        if self.waiting.is_some() {
-            if let Some(turn) = ready!(self.large.poll_acquire(context)) {
-                in_flight.keep_turn(turn);
-            }
-            self.is_large = true;
-        }
-        Poll::Ready(self.waiting.take())
-    }
-
-    /// Whether nothing has come for too long.
-    fn poll_silence(&mut self, context: &mut Context<'_>) -> Poll<()> {
-        let patience = self.patience;
-        let silence = self.silence.get_or_insert_with(|| Box::pin(tokio::time::sleep(patience)));
-        silence.as_mut().poll(context)
-    }
+fn length_of(data: &Bytes) -> u64 {
+    u64::try_from(data.len()).unwrap_or(u64::MAX)
 }
 
 type Came = Option<Result<Frame<Bytes>, Status>>;
@@ -328,13 +285,8 @@ impl http_body::Body for Arriving {
 
     fn poll_frame(self: Pin<&mut Self>, context: &mut Context<'_>) -> Poll<Came> {
         let this = self.get_mut();
-        if let Some(turns) = &mut this.turns {
-            if let Err(status) = ready!(turns.poll_begin(context, &this.in_flight)) {
-                return Poll::Ready(Some(Err(status)));
-            }
-            if let Some(data) = ready!(turns.poll_large(context, &this.in_flight)) {
-                return Poll::Ready(Some(Ok(Frame::data(data))));
-            }
+        if let Some(data) = ready!(this.poll_turns(context)) {
+            return Poll::Ready(Some(Ok(Frame::data(data))));
         }
         let frame = match ready!(this.poll_body(context)) {
             None => return Poll::Ready(this.in_flight.complete().err().map(Err)),
@@ -350,8 +302,8 @@ impl http_body::Body for Arriving {
                 this.in_flight.fine();
                 return Poll::Ready(Some(Err(overloaded())));
             };
-            turns.waiting = Some(data);
-            let data = ready!(turns.poll_large(context, &this.in_flight));
+            turns.wait_with(data);
+            let data = ready!(this.poll_turns(context));
             return Poll::Ready(data.map(|data| Ok(Frame::data(data))));
         }
         if this.body.is_end_stream()
@@ -363,7 +315,7 @@ impl http_body::Body for Arriving {
     }
 
     fn is_end_stream(&self) -> bool {
-        self.body.is_end_stream() && self.turns.as_ref().is_none_or(|turns| turns.waiting.is_none())
+        self.body.is_end_stream() && self.turns.as_ref().is_none_or(|turns| !turns.is_waiting())
     }
 
     fn size_hint(&self) -> SizeHint {

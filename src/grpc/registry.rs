@@ -11,6 +11,7 @@ use super::{convert, pb};
 use crate::access::{Role, Scope};
 use crate::broker::{Error, NewRegistration, WriteOptions};
 use crate::catalog::{Registered, Registration};
+use crate::model::limits::MAX_PAGE_BYTES;
 use crate::model::{ExecutorName, Invalid, OperatorName, PinnedCertificate, ResourceName};
 
 #[tonic::async_trait]
@@ -61,14 +62,14 @@ impl OperatorService for AdminDoor {
         request: Request<pb::ListOperatorsRequest>,
     ) -> Result<Response<pb::ListOperatorsResponse>, Status> {
         let (call, request) = self.begin(request, "ListOperators", |_| String::new())?;
-        call.answer(async {
+        call.read(MAX_PAGE_BYTES, move |broker, caller, _| {
             let is_operator = |who: &Registered| matches!(who, Registered::Operator(_));
-            let all = call.broker.registrations(&call.caller, is_operator)?;
+            let all = broker.registrations(caller, is_operator)?;
             let all = all.iter().map(operator_message).collect();
             let (size, token) = (request.page_size, &request.page_token);
             let (operators, next_page_token) =
                 convert::page_of(all, size, token, |one: &pb::Operator| one.name.clone())?;
-            let newer = call.broker.newer("operators/", &next_page_token);
+            let newer = broker.newer("operators/", &next_page_token);
             Ok(pb::ListOperatorsResponse { operators, next_page_token, newer })
         })
         .await
@@ -129,14 +130,14 @@ impl ExecutorRegistryService for AdminDoor {
         request: Request<pb::ListExecutorsRequest>,
     ) -> Result<Response<pb::ListExecutorsResponse>, Status> {
         let (call, request) = self.begin(request, "ListExecutors", |_| String::new())?;
-        call.answer(async {
+        call.read(MAX_PAGE_BYTES, move |broker, caller, _| {
             let is_executor = |who: &Registered| matches!(who, Registered::Executor(_));
-            let all = call.broker.registrations(&call.caller, is_executor)?;
+            let all = broker.registrations(caller, is_executor)?;
             let all = all.iter().map(executor_message).collect();
             let (size, token) = (request.page_size, &request.page_token);
             let (executors, next_page_token) =
                 convert::page_of(all, size, token, |one: &pb::Executor| one.name.clone())?;
-            let newer = call.broker.newer("executors/", &next_page_token);
+            let newer = broker.newer("executors/", &next_page_token);
             Ok(pb::ListExecutorsResponse { executors, next_page_token, newer })
         })
         .await

@@ -7,6 +7,7 @@ use super::pb::secret_service_server::SecretService;
 use super::{convert, pb};
 use crate::broker::{Deletion, Error, SecretDocument};
 use crate::catalog::SecretMetadata;
+use crate::model::limits::MAX_PAGE_BYTES;
 use crate::model::{Invalid, ResourceName, SecretRef, Value, WorkflowName};
 
 #[tonic::async_trait]
@@ -31,12 +32,12 @@ impl SecretService for AdminDoor {
         request: Request<pb::ListSecretsRequest>,
     ) -> Result<Response<pb::ListSecretsResponse>, Status> {
         let (call, request) = self.begin(request, "ListSecrets", |one| one.workflow.clone())?;
-        call.answer(async {
+        call.read(MAX_PAGE_BYTES, move |broker, caller, _| {
             let workflow = workflow(&request.workflow)?;
             let after = after(&request.page_token)?;
             let size = convert::page_size(request.page_size);
             let (secrets, more) =
-                call.broker.secrets(&call.caller, workflow.as_ref(), after.as_ref(), size)?;
+                broker.secrets(caller, workflow.as_ref(), after.as_ref(), size)?;
             let next = secrets.last().filter(|_| more);
             let next_page_token = next.map(|last| convert::to_page_token(&full(last)));
             let next_page_token = next_page_token.unwrap_or_default();
@@ -46,7 +47,7 @@ impl SecretService for AdminDoor {
             );
             Ok(pb::ListSecretsResponse {
                 secrets: secrets.iter().map(to_message).collect(),
-                newer: call.broker.newer(&of, &next_page_token),
+                newer: broker.newer(&of, &next_page_token),
                 next_page_token,
             })
         })

@@ -41,9 +41,14 @@ impl StepService for Steps {
     ) -> Result<Response<pb::ResolveResponse>, Status> {
         let peer = peer::step(&self.broker, &request)?;
         let mut weighed = Weighed::nothing(&peer.standing);
-        let resolved = parse(request.into_inner())
-            .and_then(|request| self.broker.resolve(&peer.tag, &request, &mut weighed))
-            .map_err(|error| to_status(&error))?;
+        let request = parse(request.into_inner()).map_err(|error| to_status(&error))?;
+        let resolved = loop {
+            match self.broker.resolve(&peer.tag, &request, &mut weighed) {
+                // Nothing was decided: what takes its reply now may make room.
+                Err(Error::Overloaded) if weighed.wait().await => {}
+                outcome => break outcome.map_err(|error| to_status(&error))?,
+            }
+        };
         let mut reply = convert::resolved(resolved);
         reply.padding = padding(&reply);
         let weighed = weighed.made(&reply);
@@ -70,7 +75,12 @@ impl StepService for Steps {
         while results.len() < count {
             let resolved = match MAX_BATCH_REPLY_BYTES.saturating_sub(bytes) {
                 0 => asked.by_ref().map(|one| one.and(Err(full()))).collect(),
-                most => self.broker.resolve_some(&peer.tag, &mut asked, most, &mut weighed),
+                most => {
+                    let batch = self.broker.judge_some(&peer.tag, &mut asked, most);
+                    // For all of them at once: of two batches that each held half, none would be made.
+                    weighed.reserve(batch.bytes()).await;
+                    self.broker.resolve_judged(&peer.tag, batch, &mut weighed)
+                }
             };
             for one in resolved {
                 let result = match one.map(convert::resolved) {

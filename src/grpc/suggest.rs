@@ -7,8 +7,11 @@ use crate::access::Relation;
 use crate::broker::{Advice, Suggestion, Suggestions};
 
 pub(super) fn response(suggested: &Suggestions) -> pb::SuggestAccessResponse {
-    let suggestions = suggested.first.iter().map(message).collect();
-    pb::SuggestAccessResponse { suggestions, more: convert::count(suggested.more) }
+    // There are no further pages: what is left out is counted.
+    let messages = suggested.first.iter().map(message);
+    let (suggestions, _) = convert::page(messages, false, |_| String::new());
+    let more = suggested.more + suggested.first.len().saturating_sub(suggestions.len());
+    pb::SuggestAccessResponse { suggestions, more: convert::count(more) }
 }
 
 fn message(one: &Suggestion) -> pb::AccessSuggestion {

@@ -13,6 +13,7 @@ use crate::broker::{
     PastDecision,
 };
 use crate::journal::{DecisionName, Outcome, Standing};
+use crate::model::limits::MAX_PAGE_BYTES;
 use crate::model::{ResourceName, StepName, Timestamp, WorkflowName};
 
 #[tonic::async_trait]
@@ -91,11 +92,11 @@ impl SystemService for AdminDoor {
         request: Request<pb::SuggestAccessRequest>,
     ) -> Result<Response<pb::SuggestAccessResponse>, Status> {
         let (call, request) = self.begin(request, "SuggestAccess", |one| one.workflow.clone())?;
-        call.answer(async {
+        call.read(MAX_PAGE_BYTES, move |broker, caller, is_cancelled| {
             let workflow = WorkflowName::parse(&request.workflow)?;
             let since = request.since.as_ref().map(convert::moment);
             let since = since.unwrap_or(Timestamp::from_millis(i64::MIN));
-            let suggested = call.broker.suggest_access(&call.caller, workflow, since).await?;
+            let suggested = broker.suggest_access(caller, &workflow, since, is_cancelled)?;
             Ok(suggest::response(&suggested))
         })
         .await
@@ -107,15 +108,12 @@ impl SystemService for AdminDoor {
     ) -> Result<Response<pb::ExplainResponse>, Status> {
         use pb::explain_request::Question;
         let (call, request) = self.begin(request, "Explain", |_| String::new())?;
-        call.answer(async {
+        call.read(0, move |broker, caller, _| {
             let told = match request.question {
                 None => Err(Error::DecisionInvalid(String::new())),
-                Some(Question::DryRun(asked)) => {
-                    call.broker.explain(&call.caller, &dry_run(&asked)?)
-                }
+                Some(Question::DryRun(asked)) => broker.explain(caller, &dry_run(&asked)?),
                 Some(Question::DecisionId(id)) => {
-                    let name = decision_name(&id)?;
-                    call.broker.explain_decision(&call.caller, name).await
+                    broker.explain_decision(caller, decision_name(&id)?)
                 }
             };
             told.map(to_message)
@@ -128,7 +126,7 @@ impl SystemService for AdminDoor {
         request: Request<pb::ListKeysRequest>,
     ) -> Result<Response<pb::ListKeysResponse>, Status> {
         let (call, _) = self.begin(request, "ListKeys", |_| String::new())?;
-        call.answer(async { Ok(keys(call.broker.list_keys(&call.caller).await?)) }).await
+        call.read(0, |broker, caller, _| broker.list_keys(caller).map(keys)).await
     }
 
     async fn rotate_kek(

@@ -15,7 +15,6 @@
 use std::sync::Arc;
 use std::time::Duration;
 
-use parking_lot::Mutex;
 use rustix::event::{PollFd, PollFlags, Timespec, poll};
 use tokio::io::Interest;
 use tokio::net::{UnixListener, UnixStream};
@@ -59,8 +58,6 @@ pub struct Gate<T> {
     pub patience: Patience,
     /// New connections.
     pub pace: Option<PaceLimits>,
-    /// What is read of all connections together, in pieces of [`PIECE_BYTES`](super::PIECE_BYTES).
-    pub reading: Option<PaceLimits>,
     /// Ends the loop and every connection it made.
     pub stop: CancellationToken,
 }
@@ -118,7 +115,6 @@ impl<T: Clone + Send + Sync + 'static> Acceptor<T> {
 
     async fn accept(&self, listener: UnixListener, gate: &Gate<T>) {
         let hall = Hall::new(&gate.entrance);
-        let reading = gate.reading.map(|limits| Arc::new(Mutex::new(Pace::new(limits))));
         let (mut pace, mut gone) = (gate.pace.map(Pace::new), Pace::new(GONE_PACE));
         let mut pause = OUT_OF_FILES_PAUSE;
         loop {
@@ -146,7 +142,7 @@ impl<T: Clone + Send + Sync + 'static> Acceptor<T> {
             }
             match origin(&stream, gate.uid) {
                 Ok(origin) => match hall.admit(origin, has_spoken, turn) {
-                    Ok(arrival) => self.greet((stream, origin.uid), gate, arrival, reading.clone()),
+                    Ok(arrival) => self.greet((stream, origin.uid), gate, arrival),
                     Err(refusal) => self.refused().note(refusal, Some(origin.uid)),
                 },
                 Err((refusal, uid)) => self.refused().note(refusal, uid),
@@ -159,13 +155,7 @@ impl<T: Clone + Send + Sync + 'static> Acceptor<T> {
     }
 
     /// Hands a new connection over to a task of its own, for the handshake.
-    fn greet(
-        &self,
-        (stream, uid): (UnixStream, u32),
-        gate: &Gate<T>,
-        arrival: Arrival,
-        reading: Option<Arc<Mutex<Pace>>>,
-    ) {
+    fn greet(&self, (stream, uid): (UnixStream, u32), gate: &Gate<T>, arrival: Arrival) {
         let refused = self.refused();
         let acceptor = TlsAcceptor::from(self.door.settings());
         let (let_in, open) = (Arc::clone(&gate.let_in), Arc::clone(&self.open));
@@ -188,6 +178,7 @@ impl<T: Clone + Send + Sync + 'static> Acceptor<T> {
                 Err(Failed::Handshake(error)) => return refused.note_handshake(&error, uid),
             };
             let standing = Arc::clone(&place.standing);
+            let reading = Reading::new(standing.pace());
             let peer = Arc::new(Peer { svid, uid, tag, traffic: Traffic::begin(), standing });
             let asked = Arc::clone(&peer);
             let is_accepted = move || let_in(&asked.svid, asked.uid).is_ok();
@@ -196,7 +187,7 @@ impl<T: Clone + Send + Sync + 'static> Acceptor<T> {
                 return refused.note(Refusal::NoIdentity, Some(uid));
             }
             let places = Places { _place: place, _booked: booked };
-            let (reading, ends) = (Reading::new(reading), (stop, draining));
+            let ends = (stop, draining);
             let connection = Connection::new(stream, peer, patience, reading, ends, places);
             let _ = sender.send(connection).await;
         });

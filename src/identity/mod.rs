@@ -41,7 +41,7 @@ pub use request::{
     first_certificate_end, new_request, request_for, requested_key,
 };
 pub use root::RootKey;
-pub use standing::{Amount, Commons, DoorShares, Lane, Present, Standing};
+pub use standing::{Amount, Commons, DoorShares, Lane, Large, Present, Standing, WaitingForLarge};
 pub use svid::{Svid, SvidError};
 pub use tls::{Door, DoorConfig, TlsError};
 pub use validity::{Role, Validity, check_issued};

@@ -20,6 +20,7 @@ pub struct PaceLimits {
 }
 
 /// Keeps to a pace.
+#[derive(Debug)]
 pub(super) struct Pace {
     limits: PaceLimits,
     rate: Rate,
@@ -60,17 +61,17 @@ impl Pace {
 /// one says can cost much to read.
 pub const PIECE_BYTES: usize = 16 * 1024;
 
-/// Reads one connection piece by piece: after each the others have their turn, and beyond the pace of its
-/// socket, in pieces, the client waits.
+/// Reads one connection piece by piece: after each the others have their turn, and beyond the pace of whose it is, in
+/// pieces, the client waits.
 pub(super) struct Reading {
     /// What was read since the last turn.
     bytes: usize,
-    pace: Option<Arc<Mutex<Pace>>>,
+    pace: Arc<Mutex<Pace>>,
     waiting: Option<Pin<Box<Sleep>>>,
 }
 
 impl Reading {
-    pub(super) fn new(pace: Option<Arc<Mutex<Pace>>>) -> Self {
+    pub(super) fn new(pace: Arc<Mutex<Pace>>) -> Self {
         Self { bytes: 0, pace, waiting: None }
     }
 
@@ -89,7 +90,8 @@ impl Reading {
                 ready!(waiting.as_mut().poll(context));
                 self.waiting = None;
             }
-            match self.pace.as_ref().map_or(Ok(()), |pace| pace.lock().take()) {
+            let taken = self.pace.lock().take();
+            match taken {
                 Ok(()) => break,
                 Err(wait) => self.waiting = Some(Box::pin(tokio::time::sleep(wait))),
             }
@@ -107,7 +109,7 @@ mod tests {
     #[tokio::test]
     async fn less_than_a_piece_needs_no_turn_and_a_piece_one_of_the_pace() {
         let pace = Pace::new(PaceLimits { per_second: 1, burst: 2 });
-        let mut reading = Reading::new(Some(Arc::new(Mutex::new(pace))));
+        let mut reading = Reading::new(Arc::new(Mutex::new(pace)));
         let mut context = Context::from_waker(std::task::Waker::noop());
         reading.read(PIECE_BYTES - 1);
         assert!(reading.poll_turn(&mut context).is_ready());

@@ -148,6 +148,13 @@ limits! {
     executor_opens_per_second: 100,
     /// Steps that one executor may open at once, after a pause.
     executor_open_burst: 2000,
+    /// Requests a second of one operator or executor. What ends or renews something has no rate.
+    admin_requests_per_second: 200,
+    /// Such requests of one operator or executor at once, after a pause.
+    admin_request_burst: 4000,
+    /// How much is read of one operator or executor, in KiB a second, and at once after a pause: as much as the
+    /// largest Apply. A refusal counts as a 256th of it, here and at a step's socket.
+    admin_read_kib_per_second: 64 * 1024,
     /// Connections of one opening at a time.
     step_connections: 16,
     /// New connections a second to one opening's socket; beyond it the listener waits.
@@ -271,6 +278,11 @@ impl Limits {
     /// How many steps one executor may open.
     pub fn executor_opens(&self) -> Allowance {
         Allowance { per_second: self.executor_opens_per_second, burst: self.executor_open_burst }
+    }
+
+    /// How many requests an operator or executor may make.
+    pub fn admin_requests(&self) -> Allowance {
+        Allowance { per_second: self.admin_requests_per_second, burst: self.admin_request_burst }
     }
 
     /// How many lines that say of no change an operator or executor may have.

@@ -73,6 +73,7 @@ fn every_identity_may_do_with_every_relation_exactly_what_the_table_says() {
         executor_refusal_burst: 10_000,
         executor_open_burst: 10_000,
         admin_refusal_burst: 10_000,
+        admin_request_burst: 10_000,
         ..Limits::default()
     };
     let broker = TestBroker::start_with(limits);

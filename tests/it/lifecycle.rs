@@ -147,6 +147,7 @@ impl World {
             executor_refusal_burst: many,
             executor_open_burst: many,
             executor_decision_burst: many,
+            admin_request_burst: many,
             step_live_leases: u32::try_from(MOST_LEASES).unwrap(),
             max_lease_seconds: 7_200,
             ..Limits::default()

@@ -1,8 +1,11 @@
 //! What the broker knows, asked once.
 
 use std::collections::HashMap;
+use std::time::Duration;
 
+use tonic::Status;
 use tonic::transport::Channel;
+use tonic_types::StatusExt as _;
 
 use super::judge::nearest;
 use crate::cli::connection_view::reference_of;
@@ -136,10 +139,23 @@ impl Known {
         });
         let request = pb::ExplainRequest { question: Some(question) };
         let mut client = SystemServiceClient::new(self.channel.clone());
-        let told = client.explain(request).await?.into_inner();
+        let told = loop {
+            match client.explain(request.clone()).await {
+                Ok(told) => break told.into_inner(),
+                // Thousands of workflows ask for more than anybody may at once.
+                Err(status) => tokio::time::sleep(asked_too_often(&status).ok_or(status)?).await,
+            }
+        };
         self.explained.insert(key, told.clone());
         Ok(told)
     }
+}
+
+/// When to ask again, if that is all that is wrong.
+fn asked_too_often(status: &Status) -> Option<Duration> {
+    let details = status.get_error_details();
+    let info = details.error_info().filter(|info| info.reason == "TOO_MANY_REQUESTS");
+    info.and_then(|_| details.retry_info()?.retry_delay)
 }
 
 fn last_part(name: &str) -> String {

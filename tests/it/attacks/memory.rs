@@ -4,6 +4,7 @@ use std::path::{Path, PathBuf};
 use std::sync::Arc;
 use std::sync::atomic::{AtomicUsize, Ordering};
 
+use futures_util::future::join_all;
 use h2::RecvStream;
 use keyhatch::grpc::client::channel;
 use keyhatch::grpc::pb;
@@ -91,23 +92,26 @@ impl Field {
         (0..count).map(&mut open).collect()
     }
 
-    /// Asks for all of this on one connection, and reads the heads of what is answered.
-    fn ask_and_never_read(
+    /// Asks for all of this of each of these, on a connection of its own, and reads the heads of what is answered.
+    fn ask_and_never_read<'a>(
         &self,
-        step: &Path,
+        steps: impl Iterator<Item = &'a PathBuf>,
         window: u32,
         path: &str,
         asked: &[Bytes],
-    ) -> (Raw, Vec<Response<RecvStream>>) {
-        self.runtime.block_on(async {
+    ) -> Vec<(Raw, Vec<Response<RecvStream>>)> {
+        // All at once: what has no room waits for it.
+        let asking = steps.map(async |step| {
             let raw = Raw::connect(&step.join("keyhatch.sock"), &identity_in(step), window).await;
-            let mut heads = Vec::with_capacity(asked.len());
+            let mut answers = Vec::with_capacity(asked.len());
             for message in asked {
                 let sent = raw.send(post(path).body(()).unwrap(), Some(message.clone())).await;
-                heads.push(sent.unwrap().await.unwrap());
+                answers.push(sent.unwrap());
             }
+            let heads = join_all(answers).await.into_iter().map(Result::unwrap).collect();
             (raw, heads)
-        })
+        });
+        self.runtime.block_on(join_all(asking))
     }
 
     fn held_a_share(&self, what: &str, before: u64, held: &[(Raw, Vec<Response<RecvStream>>)]) {
@@ -168,12 +172,9 @@ fn forty_applies_that_stop_midway_hold_one_applys_memory() {
 fn batches_that_nobody_reads_hold_a_share_of_memory() {
     let field = Field::with_values();
     let steps = field.steps("w", 5);
-    let (before, mut held) = (field.most(), Vec::new());
-    for step in &steps[1..] {
-        for _ in 0..4 {
-            held.push(field.ask_and_never_read(step, 0, BATCH, &vec![batch(); 32]));
-        }
-    }
+    let before = field.most();
+    let asking = steps[1..].iter().cycle().take(16);
+    let held = field.ask_and_never_read(asking, 0, BATCH, &vec![batch(); 32]);
     field.held_a_share("4 steps that read none of 128 batches of 2.8 MiB", before, &held);
     let small = keyhatch_get(&steps[0], "generic/small");
     assert!(small.status.success(), "{}", String::from_utf8_lossy(&small.stderr));
@@ -186,8 +187,7 @@ fn many_steps_that_read_no_batch_hold_a_share_of_memory() {
     let field = Field::with_values();
     let steps = field.steps("w", 80);
     let before = field.most();
-    let ask = |step: &PathBuf| field.ask_and_never_read(step, 0, BATCH, &[batch()]);
-    let held: Vec<_> = steps.iter().map(ask).collect();
+    let held = field.ask_and_never_read(steps.iter(), 0, BATCH, &[batch()]);
     field.held_a_share("80 steps that read none of a batch of 2.8 MiB each", before, &held);
     let other = keyhatch_get(&field.steps("v", 1)[0], "generic/big");
     assert!(other.status.success(), "{}", String::from_utf8_lossy(&other.stderr));
@@ -201,8 +201,7 @@ fn watches_that_nobody_reads_hold_a_share_when_values_grow() {
     let watch = framed(&pb::WatchRequest { request: Some(request("generic/small")) });
     let asked = vec![watch; 32];
     // Enough for the first delivery, and for the beginning of another.
-    let ask = |step: &PathBuf| field.ask_and_never_read(step, 5000, WATCH, &asked);
-    let held: Vec<_> = steps.iter().chain(&steps).map(ask).collect();
+    let held = field.ask_and_never_read(steps.iter().chain(&steps), 5000, WATCH, &asked);
     let reader = field.steps("v", 1).remove(0);
     let channel =
         field.runtime.block_on(channel(&reader.join("keyhatch.sock"), identity_in(&reader)));

@@ -15,6 +15,7 @@ mod keyring;
 mod lengths;
 mod memory;
 mod plans;
+mod reading;
 mod relay_bomb;
 mod request_ids;
 mod variables;

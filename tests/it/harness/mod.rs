@@ -169,6 +169,14 @@ impl TestBroker {
         self.runtime.block_on(work)
     }
 
+    /// Has something go on beside the test.
+    pub fn spawn<T: Send + 'static>(
+        &self,
+        work: impl Future<Output = T> + Send + 'static,
+    ) -> tokio::task::JoinHandle<T> {
+        self.runtime.spawn(work)
+    }
+
     /// A directory for whatever a test needs.
     pub fn scratch(&self) -> &Path {
         self.directory.path()
