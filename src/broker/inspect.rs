@@ -12,8 +12,8 @@ use crate::access::{Decision, Principal, Role, decide_edit};
 use crate::catalog::{Catalog, Connection};
 use crate::identity::{PemFault, check_certificate, check_pair, check_private_key};
 use crate::integration::{
-    CredentialKind, Finding, Form, doubts, find_field, findings, infer_kind, needs_newline,
-    text_findings,
+    CredentialKind, Finding, Form, Severity, doubts, find_field, findings, infer_kind,
+    needs_newline, text_findings,
 };
 use crate::journal::{CommitError, TestLine, Unavailable};
 use crate::model::{ConnectionRef, FieldName, Fields, ResourceName, Value};
@@ -108,7 +108,8 @@ fn all_findings(catalog: &Catalog, connection: &Connection, fields: &Fields) -> 
 /// What is wrong with values of a kind, each and together.
 fn of_values(kind: &CredentialKind, fields: &BTreeMap<FieldName, &Value>) -> Vec<Finding> {
     let mut found = findings(kind, fields);
-    let is_judged: BTreeSet<String> = found.iter().map(|one| one.field.clone()).collect();
+    let errors = found.iter().filter(|one| one.severity == Severity::Error);
+    let is_judged: BTreeSet<String> = errors.map(|one| one.field.clone()).collect();
     // A text whose form is at fault needs no second word on it.
     let of_pem = pem_findings(kind, fields);
     found.extend(of_pem.into_iter().filter(|one| !is_judged.contains(&one.field)));

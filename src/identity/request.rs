@@ -106,11 +106,14 @@ pub fn check_certificate(pem: &[u8]) -> Result<(), PemFault> {
     first_certificate(pem).map(drop)
 }
 
-/// Whether this is a private key. Those of OpenSSH's own format are looked at no further.
+/// Whether this is a private key in PEM, or the Base64 of one. Those of OpenSSH's own format are looked at no further.
 ///
 /// # Errors
 /// If not.
-pub fn check_private_key(pem: &[u8]) -> Result<(), PemFault> {
+pub fn check_private_key(text: &[u8]) -> Result<(), PemFault> {
+    let decoded = base64::engine::general_purpose::STANDARD.decode(text.trim_ascii());
+    let decoded = decoded.ok().map(Zeroizing::new);
+    let pem = decoded.as_ref().map_or(text, |decoded| decoded.as_slice());
     let is_openssh = pem.trim_ascii().starts_with(b"-----BEGIN OPENSSH PRIVATE KEY-----")
         && pem.trim_ascii().ends_with(b"-----END OPENSSH PRIVATE KEY-----");
     if is_openssh || PrivateKeyDer::from_pem_slice(pem).is_ok() {

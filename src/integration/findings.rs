@@ -118,10 +118,13 @@ fn of_value(name: &str, value: &Value, rule: Option<&FieldRule>) -> Vec<Finding>
     let text = std::str::from_utf8(bytes).ok();
     let is_sensitive = rule.is_none_or(|rule| rule.sensitive);
     let is_template = rule.is_some_and(|rule| rule.template);
-    let of_pem = text.and_then(|text| Some(format!("the value is PEM, and {}", pem::fault(text)?)));
-    let of_pem = of_pem.map(|text| match form {
-        Some(Form::PrivateKey | Form::Certificate) => Finding::error(name, text),
-        _ => Finding::warning(name, text),
+    // Documents may hold keys, too, in forms of their own.
+    let is_of_pem = matches!(form, Some(Form::PrivateKey | Form::Certificate));
+    let of_pem = text.filter(|text| is_of_pem || pem::begins(text)).and_then(pem::fault);
+    let of_pem = of_pem.map(|fault| format!("the value is PEM, and {fault}"));
+    let of_pem = of_pem.map(|text| match is_of_pem {
+        true => Finding::error(name, text),
+        false => Finding::warning(name, text),
     });
     // One thing about its text: what comes first explains what would follow.
     let of_text = of_pem.or_else(|| odd(bytes, form).map(|text| Finding::warning(name, text)));
@@ -232,6 +235,9 @@ mod tests {
             assert!(found.len() == 1 && found[0].contains(expected), "{value:?}: {found:?}");
             assert!(value.is_empty() || !found[0].contains(value.trim()));
         }
+        let key_file =
+            r#"{"private_key": "-----BEGIN PRIVATE KEY-----\nAAAA\n-----END PRIVATE KEY-----\n"}"#;
+        assert!(found("tokens.key", key_file).is_empty());
         for fine in ["token", "two\nlines", "wJalrXUtnFEMI/K7MDENG/bPxRfiCYEXAMPLEKEY", "abcd1234"]
         {
             assert!(found("tokens.key", fine).is_empty(), "{fine:?}");

@@ -12,6 +12,8 @@ const END: &str = "-----END ";
 const DASHES: &str = "-----";
 /// The label of OpenSSH's own format, which is stricter than PEM.
 const OPENSSH: &str = "OPENSSH PRIVATE KEY";
+/// The armour of OpenPGP, which looks alike and has a checksum at its end.
+const OF_PGP: &str = "-----BEGIN PGP ";
 /// What OpenSSH's own format begins with, once decoded.
 const MAGIC: &[u8] = b"openssh-key-v1\0";
 
@@ -41,8 +43,14 @@ pub fn with_last_newline(value: Value) -> (Value, bool) {
 pub fn needs_newline(value: &Value) -> bool {
     std::str::from_utf8(value.expose()).is_ok_and(|text| {
         let is_block = text.starts_with(BEGIN) && text.ends_with(DASHES);
-        is_block && text.contains('\n') && fault(text).is_none()
+        is_block && text.contains('\n') && !text.starts_with(OF_PGP) && fault(text).is_none()
     })
+}
+
+/// Whether a text is meant to be PEM and nothing else.
+pub fn begins(text: &str) -> bool {
+    let quotes = |c: char| c.is_whitespace() || ['"', '\'', '`', '\u{feff}'].contains(&c);
+    text.trim_start_matches(quotes).starts_with(BEGIN) && !text.starts_with(OF_PGP)
 }
 
 /// Why programs refuse a text in PEM; none if they need not, or it is no PEM.
@@ -184,6 +192,8 @@ mod tests {
         assert_eq!(mended(key.trim_end()), (key.clone(), true));
         let chain = wrapped("CERTIFICATE", "AAAA") + &wrapped("CERTIFICATE", "BBBB");
         assert_eq!(mended(chain.trim_end()), (chain.clone(), true));
+        let armour = format!("{OF_PGP}MESSAGE-----\n\nAAAA\n=BBBB\n-----END PGP MESSAGE-----");
+        assert!(!begins(&armour) && begins(&key) && !mended(&armour).1);
         for other in
             ["", "token", "-----BEGIN x", &key.replace('\n', ""), &key.replace('\n', "\r\n")]
         {

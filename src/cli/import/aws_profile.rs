@@ -45,9 +45,13 @@ pub fn read(sources: &[Source], wanted: &Wanted) -> Found {
             found.problems.push(format!("{shown}: {problem}"));
             Vec::new()
         });
+        let is_config = sections.iter().any(|section| section.name.starts_with("profile "));
         for section in sections {
-            let Some(name) = profile_of(&section.name).map(str::to_owned) else {
-                found.skip(format!("{shown}: [{}]", section.name), "it is no profile");
+            let Some(name) = profile_of(&section.name, is_config).map(str::to_owned) else {
+                found.skip(
+                    format!("{shown}: [{}]", section.name),
+                    "it is no profile of such a file",
+                );
                 continue;
             };
             let parts = profiles.entry(name.clone()).or_default();
@@ -76,13 +80,17 @@ pub fn read(sources: &[Source], wanted: &Wanted) -> Found {
     found
 }
 
-/// The profile that a section is of: `[x]` in credentials, `[profile x]` in config. Names with spaces stand in quotes.
-fn profile_of(section: &str) -> Option<&str> {
+/// The profile that a section is of: `[x]` in credentials, `[profile x]` in config, where the default one alone may be
+/// called `[default]`. Names with spaces stand in quotes.
+fn profile_of(section: &str, is_config: bool) -> Option<&str> {
     let name = match section.split_once(char::is_whitespace) {
         Some(("profile", name)) => Some(name.trim()),
         Some(("sso-session" | "services", _)) => None,
         _ => Some(section).filter(|name| !["plugins", "preview"].contains(name)),
     }?;
+    if is_config && name == section && name != "default" {
+        return None;
+    }
     Some(within_quotes(name).unwrap_or(name))
 }
 
@@ -261,7 +269,7 @@ mod tests {
             ("aws_access_key_id = canary\n", "line 1: there are settings before the first"),
             ("[a\ncanary = 1\n", "line 1"),
             ("[a]\n[b]\n[a]\n", "line 3: [a] stands on line 1"),
-            ("[a]\n[profile 'a']\n", "line 2: profile a stands on line 1"),
+            ("[default]\n[profile 'default']\n", "line 2: profile default stands on line 1"),
             ("[a]\nX = 1\nx = canary\n", "line 3: this setting stands on line 2"),
             ("[a]\nx = 1\rcanary = 2\n", "line 2: there is a carriage return"),
             ("[a]\nx = 1\ncanary\n", "line 3"),
@@ -294,5 +302,9 @@ mod tests {
         assert!(read(&[one, other], &Wanted::default()).problems[0].contains("two keys"));
         let found = read(&[source("f", "[a]\n")], &wanted);
         assert_eq!(found.problems, ["there is no profile absent"]);
+        // AWS' tools read no key there either.
+        let text = format!("{}[profile b]\nregion = x\n", key("y"));
+        let found = read(&[source("f", &text)], &Wanted::default());
+        assert!(found.entries.is_empty() && found.skipped[0].what == "f: [a]");
     }
 }

@@ -103,6 +103,13 @@ fn of_registries(form: Form, bytes: &[u8], origin: Option<&Origin>, wanted: &Wan
             "it has no auths: programs (credsStore, credHelpers) keep its credentials",
         );
     }
+    let is_there = |only: &&String| {
+        registries.keys().any(|server| server == *only || as_name(server) == **only)
+    };
+    if origin.is_none() {
+        let absent = wanted.only.iter().filter(|only| !is_there(only));
+        found.problems.extend(absent.map(|only| format!("there is no registry {only}")));
+    }
     let is_one = registries.len() == 1;
     for (server, login) in registries {
         let place = as_name(&server);
