@@ -28,6 +28,7 @@ pub enum TtlLimit {
 
 /// What a step asked for. The same ask of one opening gets the same live lease.
 #[derive(Clone, Debug, PartialEq, Eq, Hash, Serialize, Deserialize)]
+#[serde(deny_unknown_fields)]
 pub struct Ask {
     /// The full name of the resource.
     pub target: String,
@@ -50,6 +51,7 @@ pub struct Terms {
 
 /// One lease.
 #[derive(Clone, Debug, Serialize, Deserialize)]
+#[serde(deny_unknown_fields)]
 pub struct Lease {
     /// Random.
     pub id: Id,

@@ -184,6 +184,7 @@ impl Event {
         match name {
             "checkpoint" => without_frame(json).map(Self::Checkpoint),
             "formats" => without_frame(json).map(Self::Formats),
+            "opened" => without_frame(json).map(Self::Opened),
             // What most lines say. Where the name is found in the midst of an event, all of it is copied.
             "intent" => serde_json::from_str(json).map(Self::Intent),
             "resolve" => serde_json::from_str(json).map(Self::Resolve),
@@ -199,7 +200,13 @@ impl Event {
         if name != "intent" {
             return Self::from_json(name, json);
         }
-        let Announced { batch, requests } = serde_json::from_str(json)?;
+        #[derive(Deserialize)]
+        struct WithoutChanges {
+            batch: u64,
+            #[serde(default, deserialize_with = "of_registrations")]
+            requests: Vec<RequestNote>,
+        }
+        let WithoutChanges { batch, requests } = serde_json::from_str(json)?;
         Ok(Self::Intent(Intent { batch, changes: Vec::new(), requests }))
     }
 
@@ -276,6 +283,7 @@ pub struct Signature {
 
 /// The last attempt at a step, as a checkpoint says it.
 #[derive(Clone, Debug, Serialize, Deserialize)]
+#[serde(deny_unknown_fields)]
 pub struct Attempt {
     /// Which step.
     #[serde(flatten)]
@@ -286,6 +294,7 @@ pub struct Attempt {
 
 /// A batch that is announced and not in force yet.
 #[derive(Clone, Debug, Serialize, Deserialize)]
+#[serde(deny_unknown_fields)]
 pub struct Announced {
     /// Its number.
     pub batch: u64,
@@ -295,7 +304,8 @@ pub struct Announced {
 }
 
 /// What is live where a file begins. A later file's stands for all lines up to its own number, and names the
-/// hash of that line as the one before it. With a key that this version does not know it is not read at all.
+/// hash of that line as the one before it. With a key anywhere in it that this version does not know it is not read at
+/// all.
 #[derive(Debug, Default, Serialize, Deserialize)]
 #[serde(deny_unknown_fields)]
 pub struct Checkpoint {

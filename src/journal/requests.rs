@@ -1,7 +1,8 @@
 //! The requests that were done, so that none is done twice (AIP-155).
 
-use serde::de::{DeserializeOwned, IgnoredAny};
+use serde::de::{DeserializeOwned, Error as _};
 use serde::{Deserialize, Deserializer, Serialize};
+use serde_json::Value;
 
 use super::remembered::Remembered;
 use crate::model::{Id, NamedRequest, RequestId, RequestMac};
@@ -11,6 +12,7 @@ const MAX_REMEMBERED: usize = 50_000;
 
 /// One request that was done.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(deny_unknown_fields)]
 pub struct RequestNote {
     /// The registration of who asked. Nobody sees another's ids, and another of the same name is another.
     pub registration: Id,
@@ -64,18 +66,10 @@ where
     D: Deserializer<'de>,
     T: DeserializeOwned,
 {
-    #[derive(Deserialize)]
-    #[serde(untagged)]
-    enum Entry<T> {
-        Known(T),
-        Forgotten(IgnoredAny),
-    }
-    let entries = Vec::<Entry<T>>::deserialize(from)?;
-    let known = entries.into_iter().filter_map(|entry| match entry {
-        Entry::Known(known) => Some(known),
-        Entry::Forgotten(_) => None,
-    });
-    Ok(known.collect())
+    let entries = Vec::<Value>::deserialize(from)?.into_iter();
+    let is_known =
+        |entry: &Value| ["registration", "executor_uid"].iter().any(|key| entry.get(key).is_some());
+    entries.filter(is_known).map(|entry| T::deserialize(entry).map_err(D::Error::custom)).collect()
 }
 
 #[cfg(test)]

@@ -48,6 +48,7 @@ impl StepKey {
 
 /// One life of a step between OpenStep and CloseStep, as the journal records it.
 #[derive(Clone, Debug, Serialize, Deserialize)]
+#[serde(deny_unknown_fields)]
 pub struct Opening {
     /// Random; names the directory, and what leases belong to.
     pub id: Id,
@@ -110,6 +111,7 @@ fn is_no(it_is: &bool) -> bool {
 
 /// A certificate that is accepted because it was issued, by its fingerprint.
 #[derive(Clone, Debug, Serialize, Deserialize)]
+#[serde(deny_unknown_fields)]
 pub struct PinnedCertificate {
     /// SHA-256 of the DER.
     #[serde(with = "hex_bytes")]

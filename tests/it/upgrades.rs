@@ -4,17 +4,19 @@ use std::os::unix::fs::PermissionsExt as _;
 use std::path::Path;
 
 use aws_lc_rs::digest::{SHA256, digest};
+use keyhatch::catalog::load;
 use keyhatch::daemon::{ReissueOptions, reissue_admin};
 use keyhatch::grpc::pb;
 use keyhatch::grpc::pb::executor_service_client::ExecutorServiceClient;
 use keyhatch::grpc::pb::system_service_client::SystemServiceClient;
+use keyhatch::journal::line::Parts;
 use keyhatch::model::Limits;
 use keyhatch::seal::{Keyring, RecordKey, RecordKind, Sealed, Unlock};
 use keyhatch::store::{Operation, Store};
 use serde::Deserialize;
 use serde_json::Value;
 
-use crate::harness::{TestBroker, keyhatch_in, open_state, reason, wait_until};
+use crate::harness::{TestBroker, keyhatch_in, open_state, reason, secret_document, wait_until};
 
 const RELEASE: &str = "formats/0.1.0";
 
@@ -238,6 +240,102 @@ fn a_line_of_a_newer_version_refuses_the_start_and_stays() {
         let told = String::from_utf8_lossy(&verify.stderr).into_owned();
         assert!(told.contains("newer keyhatch"), "{told}");
     }
+}
+
+/// Where objects are in a document, as JSON pointers.
+fn objects(document: &Value, at: &str) -> Vec<String> {
+    let inner = |(key, value): (String, &Value)| objects(value, &format!("{at}/{key}"));
+    match document {
+        Value::Object(members) => {
+            let members = members.iter().map(|(key, value)| (key.clone(), value));
+            [at.to_owned()].into_iter().chain(members.flat_map(inner)).collect()
+        }
+        Value::Array(items) => {
+            let items = items.iter().enumerate().map(|(place, value)| (place.to_string(), value));
+            items.flat_map(inner).collect()
+        }
+        _ => Vec::new(),
+    }
+}
+
+/// The document with a key of tomorrow in the object that stands there.
+fn with_newer_key(document: &Value, at: &str) -> Value {
+    let mut newer = document.clone();
+    newer.pointer_mut(at).unwrap()["of_tomorrow"] = serde_json::json!({ "rule": "x" });
+    newer
+}
+
+#[test]
+fn a_newer_key_anywhere_in_a_checkpoint_is_not_read() {
+    let limits = Limits { journal_file_bytes: 16 * 1024, ..Limits::default() };
+    let mut broker = TestBroker::start_with(limits);
+    broker.create_aws("prod", "s", &["workflow:deploy"]);
+    let step = broker.open("deploy", "build");
+    broker.close(&broker.open("deploy", "over"));
+    for _ in 0..40 {
+        broker.resolve(&step, "aws/prod").unwrap();
+    }
+    let second = broker.config.state.join("journal/000002.jsonl");
+    wait_until("it goes on in a new file", || second.exists());
+    broker.stop();
+    let keyring = open_state(&broker.config.state).unlock(None).unwrap().keyring().unwrap();
+    let text = std::fs::read_to_string(&second).unwrap();
+    let mut checkpoint: Value = serde_json::from_str(text.lines().next().unwrap()).unwrap();
+    let last = checkpoint.clone();
+    for frame in ["n", "time", "prev", "tag", "hash"] {
+        checkpoint.as_object_mut().unwrap().remove(frame);
+    }
+    let is_read = |event: &Value| {
+        let event = event.to_string();
+        let event = event.strip_prefix('{').unwrap().strip_suffix('}').unwrap();
+        let line = newer_line(&keyring, &last, event);
+        Parts::split(line.trim_end().as_bytes()).unwrap().parse().is_ok()
+    };
+    assert!(is_read(&checkpoint));
+    let objects = objects(&checkpoint, "");
+    for part in ["/openings/0", "/openings/0/certificates/0", "/leases/0/ask", "/attempts/0"] {
+        assert!(objects.iter().any(|at| at == part), "{part} of {objects:?}");
+    }
+    for at in objects {
+        assert!(!is_read(&with_newer_key(&checkpoint, &at)), "{at}");
+    }
+}
+
+#[test]
+fn a_newer_key_anywhere_in_a_record_denies_it_whole() {
+    let mut broker = TestBroker::start();
+    broker.create_aws("prod", "s", &["workflow:deploy"]);
+    broker.apply(vec![secret_document("deploy", "token", "s")]).unwrap();
+    broker.enroll("bob", pb::Role::Viewer);
+    broker.enroll_executor("runner", &["deploy"], &["user:alice"]);
+    broker.stop();
+    let keyring = open_state(&broker.config.state).unlock(None).unwrap().keyring().unwrap();
+    let mut records = Vec::new();
+    let path = broker.config.state.join("store");
+    Store::open(&path, &keyring, |key, sealed| records.push((key, sealed))).unwrap();
+    let is_metadata = |kind| {
+        use RecordKind::{Connection, Registration, Secret};
+        matches!(kind, Connection | Registration | Secret)
+    };
+    let mut looked = 0;
+    for (place, (key, sealed)) in records.iter().enumerate() {
+        if !is_metadata(key.kind) {
+            continue;
+        }
+        let json = keyring.open_metadata(*key, sealed).unwrap();
+        let record: Value = serde_json::from_slice(&json).unwrap();
+        // Whose record it is every version reads.
+        for at in objects(&record, "").into_iter().filter(|at| at != "/who") {
+            let newer = with_newer_key(&record, &at).to_string();
+            let sealed = keyring.seal(*key, sealed.version(), newer.as_bytes()).unwrap();
+            let mut with_newer = records.clone();
+            with_newer[place] = (*key, sealed);
+            let catalog = load(with_newer, &keyring).unwrap();
+            assert_eq!(catalog.all_newer().count(), 1, "{at} of {record}");
+            looked += 1;
+        }
+    }
+    assert!(looked > 12, "{looked}");
 }
 
 /// Of older files only the lines that somebody asks for are read.
