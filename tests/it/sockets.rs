@@ -98,7 +98,9 @@ fn a_runtime_directory_is_taken_up_to_the_longest_path_of_a_socket_and_no_furthe
     let mut config = broker.config.clone();
     config.state = broker.scratch().join("other");
     config.runtime = broker.scratch().join("r".repeat(padding + 1));
-    init(&init_options(&config, &broker.clock)).unwrap();
+    let refused = init(&init_options(&config, &broker.clock)).err().unwrap().to_string();
+    assert!(refused.contains("108 bytes") && refused.contains("--runtime"), "{refused}");
+    assert!(!config.state.exists());
 }
 
 /// Should the files' modes ever let somebody through, the socket still asks the kernel who it is.
