@@ -158,7 +158,7 @@ impl Broker {
     ) -> Result<Judged, Error> {
         let judged = self.judge_if_due(opening, request, now)?;
         if judged.outcome.is_err() {
-            opening.count_refusal(now, &self.limits);
+            self.count_refusal(opening, request, now);
         }
         Ok(judged)
     }
@@ -191,7 +191,7 @@ impl Broker {
             Some(Answer::Failed(CommitError::Stale)) => self.resolve(opening, &request, &mut *room),
             Some(Answer::Failed(error)) => {
                 if error == CommitError::TooManyLeases {
-                    opening.count_refusal(now, &self.limits);
+                    self.count_refusal(opening, &request, now);
                 }
                 Err(self.not_committed(error))
             }

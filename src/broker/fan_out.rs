@@ -140,7 +140,7 @@ impl Broker {
                 (_, Err(CommitError::Stale)) => continue,
                 (_, Err(error)) => {
                     if error == CommitError::TooManyLeases {
-                        watcher.opening.count_refusal(now, &self.limits);
+                        self.count_refusal(&watcher.opening, &watcher.request, now);
                     }
                     self.not_committed(error)
                 }

@@ -5,6 +5,7 @@ use std::time::Duration;
 use super::Broker;
 use super::error::Error;
 use super::judge::{Refusal, Standing, is_executors, standing, step_principal};
+use super::resolve::lines_of;
 use crate::journal::{
     CommitError, LiveOpening, NotAccepted, RenewalLine, RenewalOutcome, Unavailable,
 };
@@ -28,7 +29,8 @@ impl Broker {
         }
         let now = self.now();
         opening.check_refusals(now, &self.limits).map_err(Error::TooManyRequests)?;
-        opening.take_decision(now, &self.limits).map_err(Error::TooManyRequests)?;
+        let lines = lines_of(opening.record(), &[]);
+        opening.take_decision(now, &self.limits, lines).map_err(Error::TooManyRequests)?;
         // Each turn means that somebody's change was published, so this ends.
         let outcome = loop {
             match self.renew_once(opening, id, ttl, now) {
@@ -48,7 +50,7 @@ impl Broker {
             }
         };
         if outcome.is_err() {
-            opening.count_refusal(now, &self.limits);
+            opening.count_refusal(now, &self.limits, lines);
         }
         outcome
     }

@@ -8,6 +8,7 @@ use super::error::Error;
 use super::openings::StepRequest;
 use super::operators::Executor;
 use crate::journal::{Live, LiveOpening};
+use crate::model::limits::OPENED_LINE_BYTES;
 use crate::model::{Id, NamedRequest, Opening, RunAs, StepKey};
 
 impl Broker {
@@ -32,11 +33,20 @@ impl Broker {
         }
     }
 
-    /// Takes one from how many steps the executor may open, before an older attempt is closed for it.
-    pub(super) fn take_open(&self, executor: &Executor) -> Result<(), Error> {
+    /// Takes one from how many steps the executor may open, before an older attempt is closed for it; of one with a
+    /// long line more.
+    pub(super) fn take_open(
+        &self,
+        executor: &Executor,
+        request: &StepRequest,
+    ) -> Result<(), Error> {
+        let run_as = request.run_as.iter().map(|one| one.name.as_str().len());
+        let targets = request.allowed_targets.iter().map(|one| one.to_string().len());
+        let bytes = run_as.chain(targets).sum::<usize>() + request.mount_path.len();
+        let count = 1 + u32::try_from(bytes / OPENED_LINE_BYTES).unwrap_or(u32::MAX - 1);
         let budget =
             self.journal.look(|live| live.executor_budget(executor.uid, &executor.name))?;
-        budget.take_open(self.now(), &self.limits).map_err(Error::TooManyRequests)
+        budget.take_open(self.now(), &self.limits, count).map_err(Error::TooManyRequests)
     }
 
     /// Whether an executor is registered, for this workflow and to assert these principals.
@@ -61,9 +71,14 @@ impl Broker {
         self.check_room(live, opening.key.executor_uid)?;
         if let Some(NamedRequest { id, mac }) = &opening.request
             && let Some(done) = live.open_request(opening.key.executor_uid, id)
-            && done.mac != *mac
         {
-            return Err(Error::RequestIdReused(id.clone()));
+            if done.mac != *mac {
+                return Err(Error::RequestIdReused(id.clone()));
+            }
+            // It was under way twice, and what the other has opened is closed by now.
+            if done.opening.is_none_or(|opened| live.opening(opened).is_none()) {
+                return Err(Error::OpenedBefore(id.clone()));
+            }
         }
         match live.open_attempt(&opening.key) {
             Some(open) => Err(Error::StepExists(open.record().attempt)),

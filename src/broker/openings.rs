@@ -111,7 +111,7 @@ impl Broker {
         if let Some(open) = self.opened_before(&executor, &request)? {
             return Ok(self.opened(open.record().clone()));
         }
-        self.take_open(&executor)?;
+        self.take_open(&executor, &request)?;
         let (opening, certificate) = self.new_opening(executor, request).await?;
         let env = self.step_env(&opening);
         let prepared = self.prepare_directory(&opening, &certificate, &env, peer_uid);

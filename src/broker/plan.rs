@@ -149,7 +149,7 @@ impl Broker {
     /// # Errors
     /// [`Error::ComparedLately`] if nothing is left.
     pub(super) fn count_comparison(&self, caller: &Principal) -> Result<(), Error> {
-        self.with_rate(caller, |rate, now| rate.take_of_minute(now, PLANS_PER_MINUTE))
+        self.with_rate(caller, |rate, now| rate.take_of_minute(now, PLANS_PER_MINUTE, 1))
     }
 
     /// Whether anything is left of it.
@@ -159,7 +159,7 @@ impl Broker {
     pub(super) fn check_comparison(&self, caller: &Principal) -> Result<(), Error> {
         self.with_rate(caller, |rate, now| {
             let mut copy = *rate;
-            copy.take_of_minute(now, PLANS_PER_MINUTE)
+            copy.take_of_minute(now, PLANS_PER_MINUTE, 1)
         })
     }
 

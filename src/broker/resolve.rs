@@ -19,7 +19,7 @@ use crate::journal::{
     Unavailable, Verdict,
 };
 use crate::lease::{Ask, Bounds, Lease, is_renewable, propose};
-use crate::model::limits::{MAX_REQUESTED_FIELDS, MAX_TTL, MIN_TTL};
+use crate::model::limits::{LINE_BYTES, MAX_REQUESTED_FIELDS, MAX_TTL, MIN_TTL};
 use crate::model::{
     FieldName, Id, IntegrationName, KindName, Opening, Quiet, Reference, ResourceName, StepKey,
     Timestamp, Value,
@@ -35,6 +35,13 @@ pub struct ResolveRequest {
     pub fields: Vec<String>,
     /// For how long.
     pub ttl: Option<Duration>,
+}
+
+/// How many lines the line of a decision on this is worth: what is asked, and on whose behalf, is in it.
+pub(super) fn lines_of(opening: &Opening, fields: &[String]) -> u32 {
+    let run_as = opening.run_as.iter().map(|one| one.name.as_str().len());
+    let bytes: usize = fields.iter().map(String::len).chain(run_as).sum();
+    1 + u32::try_from(bytes / LINE_BYTES).unwrap_or(u32::MAX - 1)
 }
 
 /// Room for what is opened. It is taken before anything is decided: nothing is opened that has none.
@@ -106,7 +113,10 @@ impl Broker {
         opening.check_refusals(now, &self.limits).map_err(Error::TooManyRequests)?;
         let judged = self.judge_now(opening, request)?;
         let checked = match judged.outcome {
-            Ok(_) => opening.take_decision(now, &self.limits),
+            Ok(_) => {
+                let lines = lines_of(opening.record(), &request.fields);
+                opening.take_decision(now, &self.limits, lines)
+            }
             Err(_) => opening.check_executor_refusals(now, &self.limits),
         };
         checked.map_err(Error::TooManyRequests)?;
@@ -169,9 +179,19 @@ impl Broker {
             | Error::TooManyLeases(_),
         ) = outcome
         {
-            opening.count_refusal(now, &self.limits);
+            self.count_refusal(opening, request, now);
         }
         outcome
+    }
+
+    /// Counts a refusal of this that has its line.
+    pub(super) fn count_refusal(
+        &self,
+        opening: &LiveOpening,
+        request: &ResolveRequest,
+        now: Timestamp,
+    ) {
+        opening.count_refusal(now, &self.limits, lines_of(opening.record(), &request.fields));
     }
 
     /// Decides on the newest snapshot, and does not count.

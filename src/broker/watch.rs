@@ -22,7 +22,7 @@ use tokio_util::sync::WaitForCancellationFutureOwned;
 
 use super::Broker;
 use super::error::Error;
-use super::resolve::{Judged, ResolveRequest, Resolved, Room, check_form};
+use super::resolve::{Judged, ResolveRequest, Resolved, Room, check_form, lines_of};
 use crate::journal::{LiveOpening, NotAccepted};
 use crate::model::limits::MAX_WATCHES;
 use crate::model::{Id, Reference, ResourceName, Timestamp};
@@ -241,7 +241,8 @@ impl Watcher {
     ) -> Result<(), Error> {
         match &judged.outcome {
             Ok(found) if state.seen.is_none_or(|seen| seen == found.edition()) => {
-                let taken = self.opening.take_decision(now, broker.limits());
+                let lines = lines_of(self.opening.record(), &self.request.fields);
+                let taken = self.opening.take_decision(now, broker.limits(), lines);
                 taken.map_err(Error::TooManyRequests)
             }
             _ => Ok(()),

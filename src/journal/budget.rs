@@ -57,9 +57,9 @@ impl LineBudget {
         left.inspect_err(|_| self.leave_unsaid(now, ""))
     }
 
-    /// Takes a line that is written whether there is one left or not.
-    pub fn owe(&self, now: Timestamp, lines: Allowance) {
-        self.rate.lock().owe(now.millis(), lines.per_second);
+    /// Takes so many lines, which are written whether they are left or not.
+    pub fn owe(&self, now: Timestamp, lines: Allowance, count: u32) {
+        self.rate.lock().owe(now.millis(), lines.per_second, count);
     }
 
     /// Counts what is refused without a line; of which method, unless that is "".

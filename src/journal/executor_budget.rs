@@ -6,14 +6,13 @@
 
 use std::collections::HashMap;
 use std::sync::Arc;
-use std::sync::atomic::{AtomicU32, Ordering};
 use std::time::Duration;
 
 use parking_lot::Mutex;
 
 use super::budget::LineBudget;
 use super::event::Event;
-use crate::model::limits::{Allowance, Limits, Rate};
+use crate::model::limits::{Limits, Rate};
 use crate::model::{ExecutorName, Id, Timestamp, WorkflowName};
 
 /// The budget of one registration.
@@ -35,18 +34,18 @@ type WorkflowBudget = Mutex<Rate>;
 /// The decisions that give one opening something.
 #[derive(Debug)]
 pub(super) struct Decisions {
-    /// How many it has taken of those that it has for itself.
-    own: AtomicU32,
+    /// Of those that it has for itself.
+    own: Mutex<Rate>,
     workflow: Arc<WorkflowBudget>,
 }
 
 impl Decisions {
     pub(super) fn of(executor: &ExecutorBudget, workflow: &WorkflowName) -> Self {
         let workflow = Arc::clone(executor.workflows.lock().entry(workflow.clone()).or_default());
-        Self { own: AtomicU32::new(0), workflow }
+        Self { own: Mutex::default(), workflow }
     }
 
-    /// Takes one of its own, or else one of its workflow's and executor's.
+    /// Takes one of its own, or else one of its workflow's and executor's, that is worth so many lines.
     ///
     /// # Errors
     /// How long to wait, if there is none left.
@@ -55,13 +54,14 @@ impl Decisions {
         executor: &ExecutorBudget,
         now: Timestamp,
         limits: &Limits,
+        lines: u32,
     ) -> Result<(), Duration> {
-        let own = |taken: u32| (taken < limits.own_decisions).then(|| taken + 1);
-        if self.own.fetch_update(Ordering::Relaxed, Ordering::Relaxed, own).is_ok() {
+        let (millis, own) = (now.millis(), limits.own_decisions_per_minute);
+        if self.own.lock().take_of_minute(millis, own, lines).is_ok() {
             return Ok(());
         }
-        take(&self.workflow, now, limits.workflow_decisions())?;
-        take(&executor.decisions, now, limits.executor_decisions())
+        self.workflow.lock().take_some(millis, limits.workflow_decisions(), lines)?;
+        executor.decisions.lock().take_some(millis, limits.executor_decisions(), lines)
     }
 }
 
@@ -76,12 +76,12 @@ impl ExecutorBudget {
         }
     }
 
-    /// Takes a step to open.
+    /// Takes a step to open, which counts as so many.
     ///
     /// # Errors
     /// How long to wait, if there is none left.
-    pub fn take_open(&self, now: Timestamp, limits: &Limits) -> Result<(), Duration> {
-        take(&self.opens, now, limits.executor_opens())
+    pub fn take_open(&self, now: Timestamp, limits: &Limits, count: u32) -> Result<(), Duration> {
+        self.opens.lock().take_some(now.millis(), limits.executor_opens(), count)
     }
 
     /// Whether one more refusal of its openings may be a line.
@@ -92,9 +92,9 @@ impl ExecutorBudget {
         self.lines.check(now, limits.executor_lines())
     }
 
-    /// Counts a refusal that is a line.
-    pub(super) fn count_refusal(&self, now: Timestamp, limits: &Limits) {
-        self.lines.owe(now, limits.executor_lines());
+    /// Counts a refusal whose line is worth so many.
+    pub(super) fn count_refusal(&self, now: Timestamp, limits: &Limits, lines: u32) {
+        self.lines.owe(now, limits.executor_lines(), lines);
     }
 
     /// Takes the line that tells what one of its openings was refused without a line. If there is none left,
@@ -131,10 +131,6 @@ impl ExecutorBudget {
             && self.decisions.lock().is_rested(now.millis())
             && self.workflows.lock().is_empty()
     }
-}
-
-fn take(rate: &Mutex<Rate>, now: Timestamp, allowance: Allowance) -> Result<(), Duration> {
-    rate.lock().take(now.millis(), allowance.per_second, allowance.burst)
 }
 
 /// The budgets, by registration.

@@ -67,8 +67,8 @@ impl LiveOpening {
         let certificates = RwLock::new(record.certificates.clone());
         let key = &record.key;
         let principal = WorkflowPath::of_step(&key.workflow, &key.run, &key.step).to_string();
-        let decisions = Decisions::of(&executor, &key.workflow);
         Self {
+            decisions: Decisions::of(&executor, &key.workflow),
             principal: principal.into(),
             heard: AtomicI64::new(record.open_time.millis()),
             ended: CancellationToken::new(),
@@ -79,7 +79,6 @@ impl LiveOpening {
             is_unwritten: AtomicBool::new(false),
             rate: Mutex::default(),
             lines: LineBudget::default(),
-            decisions,
             executor,
         }
     }
@@ -156,19 +155,26 @@ impl LiveOpening {
         self.executor.check_refusals(now, limits)
     }
 
-    /// Takes a decision that gives it something: one of its own, or else one of its executor's and workflow's.
+    /// Takes a decision that gives it something, whose line is worth so many: of its own, or else of its executor's and
+    /// workflow's.
     ///
     /// # Errors
     /// How long to wait, if there is none left. The refusal is counted.
-    pub fn take_decision(&self, now: Timestamp, limits: &Limits) -> Result<(), Duration> {
-        let taken = self.decisions.take(&self.executor, now, limits);
+    pub fn take_decision(
+        &self,
+        now: Timestamp,
+        limits: &Limits,
+        lines: u32,
+    ) -> Result<(), Duration> {
+        let taken = self.decisions.take(&self.executor, now, limits, lines);
         taken.inspect_err(|_| self.lines.leave_unsaid(now, ""))
     }
 
-    /// Counts a refusal, also one that is more than there may be: of a batch several may be told at once.
-    pub fn count_refusal(&self, now: Timestamp, limits: &Limits) {
-        self.lines.owe(now, limits.step_lines());
-        self.executor.count_refusal(now, limits);
+    /// Counts a refusal whose line is worth so many, also one that is more than there may be: of a batch several may be
+    /// told at once.
+    pub fn count_refusal(&self, now: Timestamp, limits: &Limits, lines: u32) {
+        self.lines.owe(now, limits.step_lines(), lines);
+        self.executor.count_refusal(now, limits, lines);
     }
 
     /// Has `write` write down how often it was refused without a line, if it was; it says whether it did. That

@@ -19,6 +19,10 @@ pub const MAX_FIELDS: usize = 128;
 pub const MAX_PAGE_BYTES: usize = 1024 * 1024;
 /// A run whose steps have received more than an answer of so many bytes holds is not told in one: likewise.
 pub const MAX_RUN_BYTES: usize = 3 * 1024 * 1024;
+/// A line of the journal counts as one more for so many bytes that its caller has chosen.
+pub const LINE_BYTES: usize = 1024;
+/// A step counts as one more to open for so many bytes that its executor has chosen.
+pub const OPENED_LINE_BYTES: usize = 4096;
 /// The longest value of one field, in bytes.
 pub const MAX_VALUE_BYTES: usize = 64 * 1024;
 /// All values of one connection, in bytes.
@@ -142,8 +146,8 @@ limits! {
     executor_decisions_per_second: 500,
     /// Such decisions at once, after a pause; a quarter for a workflow's openings.
     executor_decision_burst: 40_000,
-    /// Such decisions that each opening has for itself, from its opening to its end, whatever others use up.
-    own_decisions: 8,
+    /// Such decisions a minute, all at once after a pause, that each opening has for itself, whatever others use up.
+    own_decisions_per_minute: 8,
     /// Steps that one executor may open a second. Closing and renewing have no rate.
     executor_opens_per_second: 100,
     /// Steps that one executor may open at once, after a pause.
@@ -342,19 +346,43 @@ impl Rate {
         Ok(())
     }
 
-    /// Takes one from an allowance of `per_second` whether there is one or not: what was taken too much is waited for.
-    pub fn owe(&mut self, now_millis: i64, per_second: u32) {
+    /// Takes so many of an allowance of `per_second` whether they are there or not: what was taken too much is waited
+    /// for.
+    pub fn owe(&mut self, now_millis: i64, per_second: u32, count: u32) {
         let next = self.due.max(now_millis.saturating_mul(1000));
-        self.due = next.saturating_add(Self::interval(per_second));
+        let interval = Self::interval(per_second).saturating_mul(i64::from(count));
+        self.due = next.saturating_add(interval);
     }
 
-    /// Takes one from an allowance of `per_minute`, all of them at once after a pause.
+    /// Takes so many of an allowance of `per_second`, one at least, if there is one: what was taken too much is waited
+    /// for.
     ///
     /// # Errors
-    /// How long to wait, if the allowance is used up.
-    pub fn take_of_minute(&mut self, now_millis: i64, per_minute: u32) -> Result<(), Duration> {
+    /// How long to wait, if there is none left.
+    pub fn take_some(
+        &mut self,
+        now_millis: i64,
+        Allowance { per_second, burst }: Allowance,
+        count: u32,
+    ) -> Result<(), Duration> {
+        self.take(now_millis, per_second, burst)?;
+        self.owe(now_millis, per_second, count.saturating_sub(1));
+        Ok(())
+    }
+
+    /// Takes so many of an allowance of `per_minute`, one at least, all of which come at once after a pause.
+    ///
+    /// # Errors
+    /// How long to wait, if there is none left.
+    pub fn take_of_minute(
+        &mut self,
+        now_millis: i64,
+        per_minute: u32,
+        count: u32,
+    ) -> Result<(), Duration> {
+        let allowance = Allowance { per_second: per_minute, burst: per_minute };
         // On a clock that goes 60 times slower.
-        self.take(now_millis / 60, per_minute, per_minute).map_err(|wait| wait * 60)
+        self.take_some(now_millis / 60, allowance, count).map_err(|wait| wait * 60)
     }
 
     /// Whether one could be taken, without taking it.
@@ -401,7 +429,7 @@ mod tests {
     #[test]
     fn what_is_taken_too_much_is_waited_for() {
         let mut rate = Rate::default();
-        (0..500).for_each(|_| rate.owe(5_000, 100));
+        rate.owe(5_000, 100, 500);
         assert_eq!(rate.check(5_000, 100, 400), Err(Duration::from_millis(1_010)));
         assert!(rate.check(6_010, 100, 400).is_ok());
     }

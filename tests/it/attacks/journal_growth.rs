@@ -194,7 +194,7 @@ fn paced() -> Limits {
     Limits {
         executor_decisions_per_second: 4,
         executor_decision_burst: 40,
-        own_decisions: 2,
+        own_decisions_per_minute: 2,
         ..Limits::default()
     }
 }
@@ -231,9 +231,33 @@ fn a_new_opening_brings_no_new_rate_of_resolving() {
     assert_eq!(counted, 54 + 18 + 13);
 }
 
+/// Whoever chooses what is in a line is not to choose how many bytes a line has.
+#[test]
+fn a_long_line_costs_as_much_as_several() {
+    let limits = Limits { executor_open_burst: 8, step_refusal_burst: 10, ..paced() };
+    let broker = TestBroker::start_with(limits);
+    broker.create_aws("prod", "s3cret", &["workflow:deploy", "user:alice"]);
+    let open = |step: &str| {
+        let others = (0..99).map(|number| format!("user:{number}-{}", "x".repeat(120)));
+        let run_as = others.chain(["user:alice".to_owned()]).collect();
+        let request = pb::OpenStepRequest { run_as, ..open_request("deploy", step) };
+        broker.try_open(request).map(|opened| broker.become_step(opened))
+    };
+    let (first, second) = (open("a").unwrap(), open("b").unwrap());
+    open("c").unwrap();
+    assert_eq!(reason(open("d").map(drop)), "TOO_MANY_REQUESTS");
+    // One of its own, and one of its workflow's, each worth 13.
+    assert_eq!(resolved(&broker, &first, 5), 2);
+    let fields: Vec<String> =
+        (0..64).map(|number| format!("f{number}{}", "x".repeat(100))).collect();
+    let long = format!("aws/prod#{}", fields.join(","));
+    let refused: Vec<_> = (0..4).map(|_| reason(broker.resolve(&second, &long))).collect();
+    assert_eq!(refused[..2], ["FIELD_UNKNOWN", "TOO_MANY_REQUESTS"]);
+}
+
 #[test]
 fn renewals_and_watches_cost_the_same_rate() {
-    let limits = Limits { own_decisions: 1, executor_decision_burst: 8, ..paced() };
+    let limits = Limits { own_decisions_per_minute: 1, executor_decision_burst: 8, ..paced() };
     let broker = TestBroker::start_with(limits);
     broker.create_aws("prod", "s3cret", &["workflow:deploy"]);
     let step = broker.open("deploy", "build");
