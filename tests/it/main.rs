@@ -74,6 +74,7 @@ mod secrecy;
 mod seeding;
 mod slips;
 mod sockets;
+mod static_program;
 mod tampering;
 mod tools;
 mod transcript;
