@@ -34,6 +34,8 @@ fn a_static_program_serves_and_asks_in_an_empty_root() {
     assert!(copied.unwrap().success());
     std::fs::create_dir(root.join("etc")).unwrap();
     std::fs::write(root.join("etc/group"), format!("hatchers:x:{GROUP}:\n")).unwrap();
+    // What the C library would look in.
+    std::fs::write(root.join("etc/nsswitch.conf"), "group: sss\n").unwrap();
     let made = in_root(root, directory, &["init"]).output().unwrap();
     assert!(made.status.success(), "{}", String::from_utf8_lossy(&made.stderr));
     // A container has /proc; whoever only asks does without.
