@@ -1,6 +1,6 @@
 //! `keyhatch apply`: seeding from files.
 
-use std::collections::BTreeMap;
+use std::collections::{BTreeMap, BTreeSet};
 use std::path::PathBuf;
 
 use futures_util::StreamExt as _;
@@ -8,6 +8,7 @@ use serde_json::json;
 use tonic::transport::Channel;
 
 use super::Common;
+use super::connection_view::{argument_of, is_for_steps};
 use super::endpoint::{Caller, connect};
 use super::failure::Failure;
 use super::output::{Output, print, say};
@@ -19,6 +20,9 @@ use super::seed::{self, Allowed, Place, Seed, SeedContext};
 use crate::grpc::pb;
 use crate::grpc::pb::apply_request::Document;
 use crate::grpc::pb::apply_service_client::ApplyServiceClient;
+
+/// How many connections are named that no step may resolve.
+const MOST_SHOWN: usize = 5;
 
 /// Which seed files.
 #[derive(clap::Args)]
@@ -84,13 +88,40 @@ impl Apply {
             say(&plan::to_text(&plan::of_seeds(channel.clone(), &seeds).await?));
             prunable.confirm()?;
         }
+        let nobodys = nobodys(&seeds);
         let applied = apply(channel.clone(), seeds).await?;
         let mut results: Vec<_> = applied.iter().map(Line::of_result).collect();
         let prunable = self.pruning.refreshed(&channel, prunable).await?;
         let deleted = prunable.delete(channel, self.force).await;
         results.extend(deleted.names.iter().map(Line::deleted));
         print_results(common.output, &results)?;
+        tell_nobodys(&results, &nobodys);
         deleted.outcome
+    }
+}
+
+/// The connections that no step may resolve, by their full names.
+fn nobodys(seeds: &[Seed]) -> BTreeSet<String> {
+    let is_nobodys = |document: &Document| match document {
+        Document::Connection(one) => !is_for_steps(&one.access, pb::Relation::Resolver),
+        Document::Group(_) | Document::Integration(_) | Document::Secret(_) => false,
+    };
+    let documents = seeds.iter().map(|seed| &seed.document);
+    documents.filter(|document| is_nobodys(document)).map(seed::name_of).collect()
+}
+
+/// Says of what was created, and that no step may resolve, how that is mended.
+fn tell_nobodys(results: &[Line], nobodys: &BTreeSet<String>) {
+    let created = results.iter().filter(|line| line.action == "created");
+    let created = created.filter(|line| nobodys.contains(&line.name));
+    let names: Vec<_> = created.map(|line| argument_of(&line.name)).collect();
+    let (shown, more) = names.split_at(names.len().min(MOST_SHOWN));
+    let more = if more.is_empty() { String::new() } else { format!(" and {} more", more.len()) };
+    if !shown.is_empty() {
+        say(&format!(
+            "no step may resolve {}{more} yet: keyhatch access add REF --relation resolver --principal workflow:NAME",
+            shown.join(", ")
+        ));
     }
 }
 

@@ -48,11 +48,16 @@ pub fn relation_name(relation: pb::Relation) -> &'static str {
     }
 }
 
-/// Says so, with the command that mends it, if no step has this relation on what was created.
-pub fn tell_if_nobodys(name: &str, access: &[pb::AccessBinding], relation: pb::Relation) {
+/// Whether some step has this relation.
+pub fn is_for_steps(access: &[pb::AccessBinding], relation: pb::Relation) -> bool {
     let is_steps = |principal: &String| !principal.starts_with("operator:");
     let is_enough = |one: &&pb::AccessBinding| one.relation >= i32::from(relation);
-    if access.iter().filter(is_enough).any(|one| one.principals.iter().any(is_steps)) {
+    access.iter().filter(is_enough).any(|one| one.principals.iter().any(is_steps))
+}
+
+/// Says so, with the command that mends it, if no step has this relation on what was created.
+pub fn tell_if_nobodys(name: &str, access: &[pb::AccessBinding], relation: pb::Relation) {
+    if is_for_steps(access, relation) {
         return;
     }
     let (reference, relation_name) = (argument_of(name), relation_name(relation));

@@ -120,6 +120,14 @@ fn what_is_created_for_nobody_is_told_with_the_command_that_mends_it() {
     assert_eq!(told, format!("no step may resolve it yet: {mended}\n"));
     assert_eq!(create("http/b", &["--resolver", "workflow:w"]), "");
     assert_eq!(create("http/c", &["--editor", "team:ops"]), "");
+    let spec = "spec: {integration: slack, fields: {api_token: t}}\n";
+    let (first, again) = (connection(""), connection("").replace("prod", "other"));
+    let told = world.apply(&format!("{first}{spec}---\n{again}{spec}"));
+    assert_says(
+        &told,
+        &["no step may resolve slack/other, slack/prod yet: keyhatch access add REF"],
+    );
+    assert_eq!(world.apply(&format!("{first}{spec}")), "1 unchanged");
     let group = ["group", "create", "g", "--integration", "http", "--identifier", "env"];
     let mended = "keyhatch access add group:g --relation viewer --principal workflow:NAME";
     assert_eq!(created(&group), format!("no step may use it yet: {mended}\n"));
