@@ -125,7 +125,7 @@ fn what_is_created_for_nobody_is_told_with_the_command_that_mends_it() {
     let told = world.apply(&format!("{first}{spec}---\n{again}{spec}"));
     assert_says(
         &told,
-        &["no step may resolve slack/other, slack/prod yet: keyhatch access add REF"],
+        &["no step may resolve slack/prod, slack/other yet: keyhatch access add REF"],
     );
     assert_eq!(world.apply(&format!("{first}{spec}")), "1 unchanged");
     let group = ["group", "create", "g", "--integration", "http", "--identifier", "env"];
