@@ -102,7 +102,7 @@ impl Visitor<'_> for TagVisitor {
 
     fn expecting(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         f.write_str(
-            "a text for a tag: write what looks like a number or a yes in quotes, such as account_id: \"123456789012\"",
+            "a text for a tag: write what looks like a number or a yes in quotes, such as account_id: \"111122223333\"",
         )
     }
 
