@@ -134,6 +134,11 @@ fn members_of_documents_are_masked_by_themselves() {
             "MIIEvQIBADAN",
         ),
         (r#"{"auths": {"r.example": {"auth": "dTpodW50ZXIyMng="}}}"#, "hunter22x"),
+        ("name: main\npassword:\n  old: [hunter22x]\n", "hunter22x"),
+        ("name: main\npassword: >\n  first-line\n  second-line\n", "second-line"),
+        ("name: main\ncard: {pin: 123456}\n", "123456"),
+        ("[a]\npassword = first-line\n  second-line\n[secrets]\na = b\n", "second-line"),
+        ("user = \"bob:hunter22x\"\n", "hunter22x"),
     ];
     let names: Vec<String> = (0..documents.len()).map(|number| format!("s{number}")).collect();
     let secrets: Vec<_> =

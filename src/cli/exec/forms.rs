@@ -40,6 +40,9 @@ pub fn of(parts: &Parts) -> BTreeSet<Vec<u8>> {
     for secret in &parts.secrets {
         add(&mut forms, secret);
     }
+    for content in &parts.encoded {
+        rewrapped(&mut forms, content);
+    }
     forms.retain(|form| form.len() >= LEAST_BYTES);
     forms
 }
@@ -127,6 +130,19 @@ fn base64(forms: &mut BTreeSet<Vec<u8>>, value: &[u8]) {
     }
 }
 
+/// In Base64 that stands in lines of any length, from its own beginning.
+fn rewrapped(forms: &mut BTreeSet<Vec<u8>>, content: &[u8]) {
+    let encoded = STANDARD.encode(content);
+    let is_filling =
+        |piece: &[u8]| piece.iter().filter(|byte| **byte == b'A').count() * 2 >= piece.len();
+    let is_algorithm = |piece: &[u8]| {
+        COMMON.iter().any(|text| text.as_bytes().windows(piece.len()).any(|part| part == piece))
+    };
+    let pieces = encoded.as_bytes().windows(BASE64_PIECE).step_by(4);
+    let own = pieces.filter(|piece| !is_filling(piece) && !is_algorithm(piece));
+    forms.extend(own.map(<[u8]>::to_vec));
+}
+
 fn is_common(piece: &[u8]) -> bool {
     // What stands between the lines of PEM.
     let filling = piece.iter().filter(|byte| b"-=\n".contains(byte)).count();
@@ -201,6 +217,24 @@ mod tests {
                     }
                 }
             }
+        }
+    }
+
+    #[test]
+    fn what_pem_holds_is_found_in_lines_of_any_length() {
+        let content: Vec<u8> = (0..200u8).map(|n| n.wrapping_mul(73) ^ 0x5a).collect();
+        let encoded = STANDARD.encode(&content);
+        let wrapped = |width: usize| {
+            let lines =
+                encoded.as_bytes().chunks(width).map(|line| std::str::from_utf8(line).unwrap());
+            lines.collect::<Vec<_>>().join("\n")
+        };
+        let pem =
+            format!("-----BEGIN PRIVATE KEY-----\n{}\n-----END PRIVATE KEY-----\n", wrapped(64));
+        for width in [76, 70, 48, 1000] {
+            let lines = wrapped(width);
+            let left = left(pem.as_bytes(), &lines);
+            assert!(left <= lines.matches('\n').count() * 9, "{width}: {left}");
         }
     }
 

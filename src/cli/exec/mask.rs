@@ -112,6 +112,43 @@ impl Search {
             Self::Graph(automaton) => longest(automaton, text),
         }
     }
+
+    /// How long the longest end of a text is that a form begins with, or is.
+    fn begun(&self, text: &[u8]) -> usize {
+        match self {
+            Self::Table(automaton) => begun(automaton, text),
+            Self::Graph(automaton) => begun(automaton, text),
+        }
+    }
+}
+
+/// A state stands for the longest end of what was read that a form begins with. So every end of the text that is at
+/// least as long leads to the same state, and a shorter one does not.
+fn begun(automaton: &impl Automaton, text: &[u8]) -> usize {
+    let Ok(start) = automaton.start_state(Anchored::No) else { return 0 };
+    let after = |text: &[u8]| {
+        text.iter().fold(start, |state, byte| automaton.next_state(Anchored::No, state, *byte))
+    };
+    let whole = after(text);
+    if whole == start {
+        return 0;
+    }
+    let is_enough = |length: usize| {
+        text.get(text.len().saturating_sub(length)..).is_none_or(|end| after(end) == whole)
+    };
+    let mut enough = 1;
+    while enough < text.len() && !is_enough(enough) {
+        enough *= 2;
+    }
+    let (mut short, mut enough) = (enough / 2, enough.min(text.len()));
+    while enough - short > 1 {
+        let middle = short.midpoint(enough);
+        match is_enough(middle) {
+            true => enough = middle,
+            false => short = middle,
+        }
+    }
+    enough
 }
 
 fn longest(automaton: &impl Automaton, text: &[u8]) -> Vec<(usize, usize)> {
@@ -155,10 +192,22 @@ impl Patterns {
     }
 
     fn open_end_of(&self, text: &[u8]) -> usize {
-        let earliest = text.len().saturating_sub(self.longest.saturating_sub(1));
-        let begins =
-            |start: &usize| self.begun_by(text.get(*start..).unwrap_or_default()).next().is_some();
-        (earliest..text.len()).find(begins).unwrap_or(text.len())
+        let mut start = text.len().saturating_sub(self.longest.saturating_sub(1));
+        // The usual case of a form that comes in pieces.
+        if start == 0 && self.begun_by(text).next().is_some() {
+            return 0;
+        }
+        while let Some(rest) = text.get(start..).filter(|rest| !rest.is_empty()) {
+            let length = self.search.as_ref().map_or(0, |search| search.begun(rest));
+            start = text.len().saturating_sub(length);
+            let begun = text.get(start..).unwrap_or_default();
+            if begun.is_empty() || self.begun_by(begun).next().is_some() {
+                return start;
+            }
+            // A whole form, and none goes on from there.
+            start += 1;
+        }
+        text.len()
     }
 
     /// The forms that begin with a text and go on.
@@ -209,8 +258,10 @@ impl Masked {
     /// What can be written once this piece has come.
     pub fn feed(&mut self, patterns: &Patterns, piece: &[u8]) -> Vec<u8> {
         self.held.extend_from_slice(piece);
-        let open_end = patterns.open_end(&self.held);
-        self.write(patterns, open_end)
+        match patterns.open_end(&self.held) {
+            0 => Vec::new(),
+            open_end => self.write(patterns, open_end),
+        }
     }
 
     /// What is left to be written at the end.
@@ -315,6 +366,45 @@ mod tests {
         assert!(patterns.found(output.as_bytes()).len() <= output.len());
         assert_eq!(patterns.covered(output.as_bytes()), [(0, output.len())]);
         assert_eq!(masks.masked(&format!("x{output}x")), "x***x");
+    }
+
+    #[test]
+    fn an_end_that_is_open_begins_where_a_form_could() {
+        let patterns = |values: &[&str]| {
+            let forms: BTreeSet<_> = values.iter().map(|value| value.as_bytes().to_vec()).collect();
+            Patterns::new(&forms).unwrap()
+        };
+        let three = patterns(&["abcdef", "bcdx", "efgh"]);
+        for (text, open_end) in
+            [("", 0), ("a", 0), ("xyz", 3), ("xabcd", 1), ("xbcd", 1), ("abcdef", 4), ("bcdx", 4)]
+        {
+            assert_eq!(three.open_end_of(text.as_bytes()), open_end, "{text}");
+        }
+        // As looking at every place would find, also where a value repeats itself.
+        let repeated = patterns(&["aaaaaaaab", "aaaac", "ba"]);
+        for number in 0..1u32 << 10 {
+            let text: Vec<u8> =
+                (0..10).map(|bit| b"ab"[usize::from((number >> bit) & 1 == 1)]).collect();
+            let begins = |start: &usize| repeated.begun_by(&text[*start..]).next().is_some();
+            let expected = (0..text.len()).find(begins).unwrap_or(text.len());
+            assert_eq!(repeated.open_end_of(&text), expected, "{text:?}");
+        }
+    }
+
+    #[test]
+    fn a_large_value_that_repeats_itself_is_held_and_told_apart() {
+        let value = format!("{}b", "a".repeat(60_000));
+        let masks = Masks::default();
+        masks.add(value.as_bytes()).unwrap();
+        let patterns = masks.patterns();
+        let output = format!("{}c", "a".repeat(59_999));
+        assert_eq!(patterns.open_end_of(output.as_bytes()), output.len());
+        let mut stream = Masked::default();
+        let mut written = Vec::new();
+        for byte in value.as_bytes().chunks(1).take(4_000) {
+            written.extend(stream.feed(&patterns, byte));
+        }
+        assert!(written.is_empty() && stream.is_holding());
     }
 
     #[test]

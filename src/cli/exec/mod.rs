@@ -7,7 +7,7 @@
 //! | `follow` | what of it has a new version |
 //! | `running` | the command from its start to its end |
 //! | `streams` | which of the command's streams are masked |
-//! | `parts`, `pem` | what of a value is secret |
+//! | `parts`, `keys`, `pem` | what of a value is secret |
 //! | `forms` | how programs print it |
 //! | `mask`, `escapes`, `output` | what the command prints, without values |
 
@@ -16,6 +16,7 @@ mod escapes;
 mod files;
 mod follow;
 mod forms;
+mod keys;
 mod literals;
 mod mask;
 mod output;

@@ -10,6 +10,7 @@ use base64::engine::general_purpose::STANDARD;
 use percent_encoding::percent_decode_str;
 use serde_json::Value as Json;
 
+use super::keys::{names_a_login, names_a_secret};
 use super::pem::{self, Block};
 
 /// What is shorter than this stands in everything by chance, in bytes.
@@ -20,8 +21,6 @@ const LONGEST_WORD: usize = 12;
 const LONGEST_NUMBER: usize = 9;
 /// A text that looks random is no shorter.
 const LEAST_RANDOM: usize = 16;
-/// Words in the names of members that are secret.
-const SECRET_KEYS: [&str; 7] = ["auth", "credential", "key", "pass", "pwd", "secret", "token"];
 
 /// What to look for of a value.
 #[derive(Default)]
@@ -30,6 +29,8 @@ pub struct Parts {
     pub secrets: BTreeSet<Vec<u8>>,
     /// Only as they are.
     pub lines: BTreeSet<Vec<u8>>,
+    /// In Base64 in lines of any length: what PEM holds.
+    pub encoded: BTreeSet<Vec<u8>>,
     /// What is not looked for.
     pub unmasked: Option<Unmasked>,
 }
@@ -101,35 +102,36 @@ impl Parts {
         let password = decoded.iter().position(|byte| *byte == b':').map(|colon| colon + 1);
         let password = password.and_then(|start| decoded.get(start..)).unwrap_or_default();
         for decoded in [&decoded, password] {
-            let Self { secrets, lines, .. } = Self::of(decoded);
+            let Self { secrets, lines, encoded, .. } = Self::of(decoded);
             self.secrets.extend(secrets);
             self.lines.extend(lines);
+            self.encoded.extend(encoded);
         }
     }
 
     /// A member of a document, or a whole one: what of it is secret, because its name or its own look says so. Says
     /// whether it has members itself.
     fn member(&mut self, text: &str, is_secret: bool) -> bool {
-        if let Ok(document) = serde_json::from_str::<Json>(text)
-            && (document.is_object() || document.is_array())
-        {
+        if let Some(document) = document(text) {
             self.json(&document, is_secret);
             self.escaped(text);
+            self.written(text);
+            // It may be a text that only looks so.
+            if is_secret && !text.trim().contains('\n') && unfit(text.trim().as_bytes()).is_none() {
+                self.whole(text.trim().as_bytes());
+            }
             return true;
         }
         let (blocks, rest) = pem::blocks(text);
         for block in blocks.iter().filter(|block| !block.is_public) {
             let Block { text, .. } = block;
             self.whole(text.as_bytes());
+            self.encoded.extend(pem::content(text));
         }
-        let pairs: Vec<(&str, &str)> = rest.iter().filter_map(|line| pair(line)).collect();
-        for (name, text) in &pairs {
-            self.member(text, is_secret || names_a_secret(name));
-        }
-        if !blocks.is_empty() || !pairs.is_empty() {
+        let has_pairs = self.lines_of(&rest, is_secret);
+        if !blocks.is_empty() || has_pairs {
             // Such as the lines of a folded text.
-            let is_secret =
-                |line: &&str| pairs.is_empty() || (pair(line).is_none() && is_random(line));
+            let is_secret = |line: &&str| !has_pairs || (pair(line).is_none() && is_random(line));
             let lines = rest.iter().copied().filter(is_secret).map(|line| line.trim().as_bytes());
             self.lines.extend(lines.filter(|line| unfit(line).is_none()).map(<[u8]>::to_vec));
             return true;
@@ -138,22 +140,57 @@ impl Parts {
         if is_public(text) {
             return false;
         }
+        if !is_secret && text.contains('\n') {
+            for line in text.lines() {
+                self.member(line, false);
+            }
+            return false;
+        }
         self.settings(text);
         let is_address = text.contains("://");
         let is_itself =
             (is_secret && !is_address) || text.split(['/', '?', '&', '=']).any(is_random);
         match unfit(text.as_bytes()) {
             None if is_itself => self.whole(text.as_bytes()),
+            // Under such a name a number counts nothing.
+            Some(_) if is_secret && is_long_number(text) => self.whole(text.as_bytes()),
             Some(_) if is_itself && !text.is_empty() => self.unmasked = Some(Unmasked::Parts),
             _ => {}
         }
         false
     }
 
-    /// The texts of a JSON document.
+    /// The members in the lines of an INI or .env file. Says whether there are any.
+    fn lines_of(&mut self, lines: &[&str], is_secret: bool) -> bool {
+        let (mut has_pairs, mut section, mut is_last) = (false, false, false);
+        for line in lines {
+            let trimmed = line.trim();
+            let head = trimmed.strip_prefix('[').and_then(|rest| rest.strip_suffix(']'));
+            if let Some(head) = head {
+                (section, is_last) = (names_a_secret(head), false);
+            } else if let Some((name, text)) = pair(line) {
+                is_last = is_secret || section || names_a_secret(name);
+                has_pairs = true;
+                self.member(text, is_last);
+                let password = text.split_once(':').filter(|_| names_a_login(name));
+                if let Some((_, password)) = password.filter(|(_, rest)| !rest.starts_with("//")) {
+                    self.member(password, true);
+                }
+            } else if is_last && line.starts_with([' ', '\t']) {
+                // The value goes on.
+                self.member(trimmed, true);
+            }
+        }
+        has_pairs
+    }
+
+    /// The texts of a document.
     fn json(&mut self, part: &Json, is_secret: bool) {
         match part {
             Json::String(text) => drop(self.member(text, is_secret)),
+            Json::Number(number) if is_secret && is_long_number(&number.to_string()) => {
+                self.whole(number.to_string().as_bytes());
+            }
             Json::Array(items) => items.iter().for_each(|item| self.json(item, is_secret)),
             Json::Object(map) => {
                 for (name, part) in map {
@@ -181,6 +218,18 @@ impl Parts {
         }
     }
 
+    /// The lines of secrets that a document has folded or indented.
+    fn written(&mut self, document: &str) {
+        let texts: Vec<&str> =
+            self.secrets.iter().filter_map(|secret| std::str::from_utf8(secret).ok()).collect();
+        let lines = document.lines().map(str::trim).filter(|line| unfit(line.as_bytes()).is_none());
+        let is_part =
+            |line: &&str| texts.iter().any(|text| text.len() > line.len() && text.contains(line));
+        let parts: Vec<Vec<u8>> =
+            lines.filter(is_part).map(|line| line.as_bytes().to_vec()).collect();
+        self.lines.extend(parts);
+    }
+
     /// The password of an address, and the settings in it or in a connection string.
     fn settings(&mut self, text: &str) {
         let authority = text
@@ -201,7 +250,7 @@ impl Parts {
         for secret in password.into_iter().chain(secrets) {
             let decoded = percent_decode_str(secret).decode_utf8_lossy();
             for secret in [secret, decoded.as_ref()] {
-                if unfit(secret.as_bytes()).is_none() {
+                if unfit(secret.as_bytes()).is_none() || is_long_number(secret) {
                     self.secrets.insert(secret.as_bytes().to_vec());
                 }
             }
@@ -249,9 +298,27 @@ fn is_public(text: &str) -> bool {
     is_empty && !blocks.is_empty() && blocks.iter().all(|block| block.is_public)
 }
 
-fn names_a_secret(name: &str) -> bool {
-    let name = name.to_ascii_lowercase();
-    SECRET_KEYS.iter().any(|word| name.contains(word))
+/// Whether a text is a number that no log counts up to where something secret stands.
+fn is_long_number(text: &str) -> bool {
+    text.len() >= LEAST_BYTES && text.bytes().all(|byte| byte.is_ascii_digit())
+}
+
+/// The documents of a text of JSON or YAML that has any members.
+fn document(text: &str) -> Option<Json> {
+    let has_members = |document: &Json| document.is_object() || document.is_array();
+    if let Some(document) = serde_json::from_str(text).ok().filter(has_members) {
+        return Some(document);
+    }
+    let options = serde_saphyr::options! {
+        with_snippet: false,
+        strict_booleans: true,
+        leading_zero_numbers_as_strings: true,
+        underscored_numbers_as_strings: true,
+    };
+    let mut bytes = text.as_bytes();
+    let documents = serde_saphyr::read_with_options::<_, Json>(&mut bytes, options);
+    let documents: Vec<Json> = documents.collect::<Result<_, _>>().ok()?;
+    documents.iter().any(has_members).then_some(Json::Array(documents))
 }
 
 /// Whether a text looks like one that a machine has drawn: letters and digits take turns.
@@ -315,11 +382,26 @@ mod tests {
             ("A=1\nB=8d2f0b1c9e7a4f63\n", "8d2f0b1c9e7a4f63"),
             ("users:\n- user: {name: main, token: hunter22x}\n", "hunter22x"),
             (r#"{"auths": {"r.example": {"auth": "dXNlcjpodW50ZXIyMng="}}}"#, "hunter22x"),
+            ("name: main\npassword:\n  old: hunter22x\n", "hunter22x"),
+            ("name: main\ntokens:\n- - hunter22x\n", "hunter22x"),
+            ("name: main\nsecret: |\n  hunter22x\n  second-line\n", "hunter22x\nsecond-line"),
+            ("name: main\nsecret: >-\n  hunter22x\n  second-line\n", "hunter22x second-line"),
+            ("name: main\n---\n{deep: {pw: \"hunter22x\"}}\n", "hunter22x"),
+            ("name: main\npin: 123456\n", "123456"),
+            ("name: main\nsessionCookie: 0123456\n", "0123456"),
+            (r#"{"name": "main", "refresh": "hunter22x"}"#, "hunter22x"),
+            (r#"{"name": "main", "pin": 123456}"#, "123456"),
+            ("[main]\nname = main\n[secrets]\nvalue = hunter22x\n", "hunter22x"),
+            ("[a]\npassword = first-line\n  hunter22x\nname = main\n", "hunter22x"),
+            ("user = \"u:hunter22x\"\nurl = \"https://main.example\"\n", "hunter22x"),
+            ("dsn: https://h/?name=main&pin=123456\nname: main\n", "123456"),
         ] {
             let found = secrets(document);
             assert!(found.iter().any(|found| found == secret), "{document}: {found:?}");
             assert!(!found.iter().any(|found| found.contains("main")), "{document}: {found:?}");
         }
+        let folded = Parts::of(b"name: main\nsecret: >-\n  hunter22x\n  second-line\n");
+        assert!(folded.lines.contains(b"second-line".as_slice()));
         let escaped = Parts::of(br#"{"name": "main", "password": "f\u006f\u006fbar99"}"#);
         assert!(escaped.lines.contains(br"f\u006f\u006fbar99".as_slice()));
         let netrc = secrets("machine main\n  login u\n  password hunter22x\n");
@@ -340,6 +422,8 @@ mod tests {
         ] {
             assert_eq!(Parts::of(value.as_bytes()).unmasked, Some(why), "{value}");
         }
+        let counted = "spinner: 100000000\nrefresh_interval: 300\nmapping: {size: 123456}\nshipping: Standard\n";
+        assert!(secrets(counted).iter().all(|secret| secret.trim() == counted.trim()));
         for value in ["hunter22", "correct-horse", "abcdefghijklmnop", "123456789012"] {
             assert_eq!(secrets(value), [value]);
         }

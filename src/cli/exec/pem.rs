@@ -1,5 +1,8 @@
 //! Blocks of PEM within a text: RFC 7468, and the indented and shortened ones that are found in documents.
 
+use base64::Engine as _;
+use base64::engine::general_purpose::STANDARD;
+
 /// A block, boundaries included, or the rest of a text that has no second boundary.
 pub struct Block {
     /// Its lines, without what they are indented by.
@@ -34,6 +37,12 @@ pub fn blocks(text: &str) -> (Vec<Block>, Vec<&str>) {
     }
     blocks.extend(open);
     (blocks, rest)
+}
+
+/// What a block holds, if its lines are whole Base64. Lines with a colon are of its head.
+pub fn content(block: &str) -> Option<Vec<u8>> {
+    let lines = block.lines().filter(|line| !is_boundary(line.as_bytes()) && !line.contains(':'));
+    STANDARD.decode(lines.collect::<String>()).ok().filter(|content| !content.is_empty())
 }
 
 /// Whether a line begins or ends a block.

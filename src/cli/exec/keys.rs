@@ -1,0 +1,58 @@
+//! Names of members, and which of them say that a value is secret.
+
+/// Words within them.
+const PARTS: [&str; 8] = ["auth", "cookie", "credential", "key", "pass", "pwd", "secret", "token"];
+/// Words that stand by themselves: they are parts of many others.
+const WORDS: [&str; 2] = ["pin", "pw"];
+/// A word that stands at the end: before another it is what is done.
+const LAST: &str = "refresh";
+
+/// Whether a member of this name is secret.
+pub fn names_a_secret(name: &str) -> bool {
+    let lower = name.to_ascii_lowercase();
+    let words = words(name);
+    PARTS.iter().any(|part| lower.contains(part))
+        || words.iter().any(|word| WORDS.contains(&word.as_str()))
+        || words.last().is_some_and(|word| word == LAST)
+}
+
+/// Whether a member of this name may be `USER:PASSWORD`, as in curl's files.
+pub fn names_a_login(name: &str) -> bool {
+    words(name).last().is_some_and(|word| ["login", "user"].contains(&word.as_str()))
+}
+
+/// `dbPw` is db and pw, as `db_pw` and `DB-PW` are.
+fn words(name: &str) -> Vec<String> {
+    let mut words = vec![String::new()];
+    let mut was_lower = false;
+    for c in name.chars() {
+        let begins = !c.is_alphanumeric() || (was_lower && c.is_uppercase());
+        if begins {
+            words.push(String::new());
+        }
+        was_lower = c.is_lowercase();
+        if let Some(word) = words.last_mut().filter(|_| c.is_alphanumeric()) {
+            word.extend(c.to_lowercase());
+        }
+    }
+    words.retain(|word| !word.is_empty());
+    words
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn names_say_what_is_secret_by_words_and_not_by_chance() {
+        for name in
+            ["apiKey", "DB_PASSWORD", "pin", "card-pin", "dbPw", "session_cookie", "refresh"]
+        {
+            assert!(names_a_secret(name), "{name}");
+        }
+        for name in ["spinner", "mapping", "upward", "refresh_interval", "shipping", "user", ""] {
+            assert!(!names_a_secret(name), "{name}");
+        }
+        assert!(names_a_login("proxy-user") && !names_a_login("username"));
+    }
+}
