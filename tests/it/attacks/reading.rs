@@ -180,7 +180,11 @@ fn a_large_apply_that_drips_gives_up_its_turn() {
 
 #[test]
 fn batches_of_one_step_wait_for_room() {
-    let broker = TestBroker::start();
+    // Rates are another promise.
+    let many = 1_000_000;
+    let limits =
+        Limits { step_request_burst: many, executor_decision_burst: many, ..Limits::default() };
+    let broker = TestBroker::start_with(limits);
     let value = "x".repeat(65_000);
     let fields = ["a", "b", "c", "d"].map(|name| (name, value.as_str()));
     broker.create_connection("generic/big", &fields, &["workflow:w"]).unwrap();
