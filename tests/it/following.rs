@@ -144,7 +144,7 @@ fn a_daemon_that_is_restarted_is_waited_for() {
     until(&world, "t", "two");
     std::fs::write(world.path("stop"), "").unwrap();
     let (code, _, stderr) = ended(command);
-    assert!(code == Some(0) && stderr.contains("; trying again"), "{stderr}");
+    assert!(code == Some(0) && stderr.contains("; waiting for another"), "{stderr}");
 }
 
 #[test]
