@@ -67,11 +67,12 @@ fn unused(id: &'static str) -> Arg {
     found.cloned().unwrap_or_else(|| Arg::new(id)).hide(true)
 }
 
-/// Changes the command of these words.
+/// Changes the command of these words, if there is one: clap panics where there is none.
 fn at(tree: Command, words: &str, change: impl FnOnce(Command) -> Command) -> Command {
     let (first, rest) = words.split_once(' ').unwrap_or((words, ""));
     match first {
         "" => change(tree),
+        first if tree.find_subcommand(first).is_none() => tree,
         // Boxed, so that this is one function however deep it goes.
         first => {
             let change: Box<dyn FnOnce(Command) -> Command + '_> = Box::new(change);
