@@ -87,8 +87,8 @@ fn explain(error: &Error, socket: &str, uid: u32, remedy: Remedy) -> String {
         }
         ErrorKind::BrokenPipe | ErrorKind::ConnectionReset | ErrorKind::UnexpectedEof => format!(
             "the broker hung up at {socket} before it said anything ({error}): the socket is another user's than \
-             {uid}, whom this runs as (a step is opened for a user with --uid), or as many are connected or \
-             connecting as may be; the broker's log says which"
+             {uid}, whom this runs as (open the step with --uid {uid}), or the broker has as many connections as it \
+             takes; its log says which"
         ),
         ErrorKind::WouldBlock => format!(
             "the broker takes no connections at {socket} ({error}): it is overloaded or hangs; its log says why"
