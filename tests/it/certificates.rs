@@ -206,6 +206,10 @@ fn run(broker: &TestBroker, arguments: &[&str]) -> (String, String) {
     (text(output.stdout), text(output.stderr))
 }
 
+/// A command of an executor.
+const OPEN_STEP: [&str; 8] =
+    ["step", "open", "--workflow", "deploy", "--run", "1", "--step", "build"];
+
 #[test]
 fn the_command_line_renews_a_certificate_whose_time_has_come_and_leaves_the_others() {
     let then =
@@ -213,7 +217,7 @@ fn the_command_line_renews_a_certificate_whose_time_has_come_and_leaves_the_othe
     let broker = TestBroker::start_at(then, Limits::default());
     broker.advance(61 * DAY);
     for (name, command) in
-        [("operators/admin", &["connection", "list"][..]), ("executors/local", &["step", "list"])]
+        [("operators/admin", &["connection", "list"][..]), ("executors/local", &OPEN_STEP)]
     {
         let directory = broker.config.state.join(name);
         let first = own_certificate(&directory);
@@ -242,8 +246,12 @@ fn many_commands_at_once_renew_a_certificate_once() {
     let broker = TestBroker::start_at(then, Limits::default());
     broker.advance(61 * DAY);
     std::thread::scope(|scope| {
-        for _ in 0..12 {
-            scope.spawn(|| run(&broker, &["step", "list"]));
+        for number in 0..12 {
+            let broker = &broker;
+            scope.spawn(move || {
+                let [command @ .., _] = OPEN_STEP;
+                run(broker, &[&command[..], &[&format!("build-{number}")]].concat())
+            });
         }
     });
     let renewed = broker.journaled("intent");

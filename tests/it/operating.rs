@@ -691,7 +691,11 @@ fn the_image_is_made_from_what_is_there_and_runs_commands_that_there_are() {
     copied.sort();
     kept.sort();
     assert_eq!(copied, kept);
-    assert!(ignored.lines().any(|line| line == "*") && text.contains("--locked"));
+    assert!(ignored.lines().any(|line| line == "*"));
+    let cargo: toml::Table = toml::from_str(&read(".cargo/config.toml")).unwrap();
+    let build = cargo["alias"]["build-static"].as_array().unwrap();
+    let is_locked = build.iter().any(|word| word.as_str() == Some("--locked"));
+    assert!(text.contains("RUN cargo build-static") && is_locked, "{build:?}");
     // cargo looks for the files of targets whose path is not said, and they are not copied.
     let manifest: toml::Table = toml::from_str(&read("Cargo.toml")).unwrap();
     for kind in ["bin", "test", "bench"] {
