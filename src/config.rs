@@ -168,7 +168,7 @@ impl Config {
             shared_parents: if is_given { given.shared_parents } else { file.shared_parent },
             admin_group: admin_group.as_deref().map(group).transpose()?,
             journal: given.journal.or(file.journal).unwrap_or_default(),
-            metrics: metrics.as_deref().map(loopback).transpose()?,
+            metrics: metrics.as_deref().map(metrics_address).transpose()?,
             expect_head: given.expect_head,
             kek: file.kek,
             limits: file.limits,
@@ -234,7 +234,10 @@ fn group(text: &str) -> Result<u32, ConfigError> {
 }
 
 /// An address of this host that no other can reach.
-fn loopback(text: &str) -> Result<SocketAddr, ConfigError> {
+///
+/// # Errors
+/// [`ConfigError::MetricsAddress`]
+pub fn metrics_address(text: &str) -> Result<SocketAddr, ConfigError> {
     let address = text.parse().ok().filter(|address: &SocketAddr| address.ip().is_loopback());
     address.ok_or_else(|| ConfigError::MetricsAddress(text.to_owned()))
 }
@@ -294,6 +297,12 @@ pub fn default_runtime() -> PathBuf {
     base.unwrap_or_else(|| PathBuf::from("/run")).join(RUNTIME_NAME)
 }
 
+/// Where a user's own identity is: below the user's configuration directory (XDG Base Directory).
+pub fn default_identity() -> Option<PathBuf> {
+    let home = || directory("HOME").map(|home| home.join(".config"));
+    directory("XDG_CONFIG_HOME").or_else(home).map(|base| base.join(NAME))
+}
+
 fn is_root() -> bool {
     rustix::process::geteuid().is_root()
 }
@@ -310,7 +319,7 @@ mod tests {
     #[test]
     fn metrics_are_told_on_this_host_only() {
         for good in ["127.0.0.1:9464", "127.1.2.3:0", "[::1]:9464"] {
-            assert!(loopback(good).is_ok(), "{good}");
+            assert!(metrics_address(good).is_ok(), "{good}");
         }
         for bad in [
             "",
@@ -323,7 +332,7 @@ mod tests {
             "10.0.0.1:9464",
             "[::ffff:127.0.0.1]:9464",
         ] {
-            assert!(loopback(bad).is_err(), "{bad}");
+            assert!(metrics_address(bad).is_err(), "{bad}");
         }
     }
 }

@@ -10,6 +10,7 @@ use tonic::transport::Channel;
 
 use super::endpoint::{Caller, connect};
 use super::failure::{Failure, exit};
+use super::init::to_say;
 use super::kek::{KekArgs, unlock};
 use super::output::{self, print, properties, say};
 use super::progress::Progress;
@@ -149,7 +150,7 @@ fn restore_from(
     shared_parents: Vec<PathBuf>,
     kek: KekArgs,
 ) -> Result<(), Failure> {
-    let said_runtime = runtime.as_ref().map(|path| format!(" --runtime {}", path.display()));
+    let says_runtime = runtime.is_some();
     let given = Given { state: common.state.clone(), runtime, shared_parents, ..Given::default() };
     let config = Config::load(given).map_err(|error| Failure::usage(error.to_string()))?;
     let (said, state) = (kek.said(None)?, std::path::absolute(config.state)?);
@@ -185,7 +186,8 @@ fn restore_from(
     };
     print(common.output, &answer, table, || state.clone())?;
     let said_kek = said.map(|said| format!(" {}", said.flag()));
-    let given = format!("{}{}", said_runtime.unwrap_or_default(), said_kek.unwrap_or_default());
+    let said_runtime = to_say(says_runtime, &options.runtime);
+    let given = format!("{said_runtime}{}", said_kek.unwrap_or_default());
     say(&format!(
         "the operator admin and the local executor have new keys; every step is closed, and nothing is resolved \
          until you have looked and say so:\n  keyhatch serve --state {state}{given}\n  keyhatch restore --confirm --state {state}"

@@ -5,13 +5,10 @@ use std::fmt::Write as _;
 use clap::{Arg, Subcommand};
 
 use super::failure::Failure;
-use super::{command, output};
+use super::unit::SystemdUnit;
+use super::{Common, command, output};
 use crate::config::{default_in_words, file_keys};
 use crate::model::Limits;
-
-const UNIT: &str = include_str!("packaging/keyhatch.service");
-/// What the unit starts, as it is shipped.
-const PROGRAM: &str = "/usr/local/bin/keyhatch";
 
 /// `keyhatch config …`
 #[derive(Subcommand)]
@@ -19,25 +16,16 @@ pub enum Configuration {
     /// Print every flag, variable, key of the configuration file and limit of serve, in Markdown
     Reference,
     /// Print a unit that has systemd start this program, with as few rights as it needs
-    SystemdUnit,
+    SystemdUnit(SystemdUnit),
 }
 
 impl Configuration {
-    pub(super) fn run(&self) -> Result<(), Failure> {
+    pub(super) fn run(&self, common: &Common) -> Result<(), Failure> {
         match self {
             Self::Reference => output::line(&reference()),
-            Self::SystemdUnit => output::write(unit()?.as_bytes()),
+            Self::SystemdUnit(unit) => unit.run(common.state.as_deref()),
         }
     }
-}
-
-/// The unit, for the program that prints it.
-fn unit() -> Result<String, Failure> {
-    let program = std::env::current_exe()?;
-    let is_plain = |c: char| c.is_ascii_alphanumeric() || "/._-+".contains(c);
-    // What systemd would read otherwise is for somebody who knows its quoting.
-    let program = program.to_str().filter(|path| path.chars().all(is_plain)).unwrap_or(PROGRAM);
-    Ok(UNIT.replace(PROGRAM, program))
 }
 
 fn reference() -> String {

@@ -4,8 +4,8 @@
 //!    only what is not there, such as an operator's address.
 //! 2. Without it, the single variables `KEYHATCH_ADDR`, `KEYHATCH_CACERT`, `KEYHATCH_CLIENT_CERT` and
 //!    `KEYHATCH_CLIENT_KEY`.
-//! 3. Without those, `/run/keyhatch` for a step, and the identities under the state directory for an
-//!    operator or the local executor.
+//! 3. Without those, `/run/keyhatch` for a step. For an operator or executor the identity under the state directory,
+//!    where that is named; else the user's own in `~/.config/keyhatch`, or that under the default state directory.
 
 use std::path::{Path, PathBuf};
 use std::time::Duration;
@@ -18,10 +18,10 @@ use super::identity_file;
 use super::patience::{PATIENCE, Patience};
 use super::renewal::{certificate_of, renew_if_due};
 use super::unreachable;
-use crate::config::default_state;
+use crate::config::{default_identity, default_state};
 use crate::daemon::{EXECUTOR_DIRECTORY, OPERATOR_DIRECTORY};
 use crate::grpc::client::channel;
-use crate::identity::{ClientIdentity, ConnectError};
+use crate::identity::{ClientIdentity, ConnectError, Svid};
 use crate::model::{Id, SpiffeId};
 
 /// Whose work a command does.
@@ -78,6 +78,9 @@ impl Endpoint {
         if let Some(endpoint) = Self::from_variables() {
             return Ok(endpoint);
         }
+        if let Some(directory) = own_identity(caller).filter(|_| state.is_none()) {
+            return Self::in_directory(&directory);
+        }
         let state = state.map_or_else(default_state, Path::to_owned);
         let directory = match caller {
             Caller::Executor => state.join(EXECUTOR_DIRECTORY),
@@ -87,8 +90,10 @@ impl Endpoint {
         if caller == Caller::Step && directory.exists() {
             return Self::for_caller(caller, &directory);
         }
-        Self::in_directory(&directory)
-            .map_err(|failure| unreachable::missing(failure, caller, &state))
+        Self::in_directory(&directory).map_err(|failure| {
+            let missing = unreachable::missing(failure, caller, &state);
+            if caller == Caller::Step { missing } else { with_what_it_waits_for(missing) }
+        })
     }
 
     fn for_caller(caller: Caller, directory: &Path) -> Result<Self, Failure> {
@@ -270,6 +275,30 @@ impl Endpoint {
             _ => read(&self.key),
         }
     }
+}
+
+/// The user's own identity, if it is one for this work.
+fn own_identity(caller: Caller) -> Option<PathBuf> {
+    let directory = default_identity()?;
+    let certificate = read(&directory.join("tls.crt")).ok()?;
+    match (Svid::parse_own(&certificate).ok()?.id, caller) {
+        (SpiffeId::Operator(_), Caller::Operator) | (SpiffeId::Executor(_), Caller::Executor) => {
+            Some(directory)
+        }
+        _ => None,
+    }
+}
+
+/// Why the user's own identity is none yet, where a request for its certificate has not been answered.
+fn with_what_it_waits_for(failure: Failure) -> Failure {
+    let request = default_identity().map(|directory| directory.join("tls.csr"));
+    let Some(request) = request.filter(|request| request.exists()) else { return failure };
+    let request = request.display();
+    let message = format!(
+        "{request} waits for an administrator: keyhatch operator add NAME --role ROLE --csr {request} ({})",
+        failure.message
+    );
+    Failure { message, ..failure }
 }
 
 fn has_hung_up(error: &ConnectError) -> bool {

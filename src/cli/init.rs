@@ -83,7 +83,7 @@ impl Init {
 }
 
 /// The flag for the directory of sockets that serve is to be given.
-fn to_say(is_given: bool, runtime: &Path) -> String {
+pub(super) fn to_say(is_given: bool, runtime: &Path) -> String {
     let shown = runtime.display();
     match (is_given, can_be_made(runtime)) {
         (true, _) => format!(" --runtime {shown}"),

@@ -16,6 +16,7 @@ mod dev;
 mod diff;
 mod doctor;
 mod endpoint;
+mod enrolment;
 mod examples;
 mod exec;
 mod explain;
@@ -47,6 +48,7 @@ mod progress;
 mod prune;
 mod registry;
 mod remarks;
+mod renew;
 mod renewal;
 mod run;
 mod run_list;
@@ -61,6 +63,8 @@ mod step_run;
 #[doc(hidden)]
 pub mod texts;
 mod tree;
+
+mod unit;
 mod unreachable;
 mod values;
 mod variable;
@@ -197,6 +201,8 @@ enum Command {
     /// Add, list and remove executors, as an administrator
     #[command(subcommand, alias = "executors")]
     Executor(registry::Executor),
+    /// Renew the certificates of operators and executors
+    Renew(renew::Renew),
 }
 
 /// Runs the command line, and returns the process's exit code.
@@ -258,7 +264,8 @@ fn dispatch(common: &Common, command: Command) -> Result<u8, Failure> {
         Command::Key(key) => key.run(common).map(|()| 0),
         Command::Healthcheck => block_on(healthcheck::run(common)).map(|()| 0),
         Command::Doctor(doctor) => block_on(doctor.run(common)).map(|()| 0),
-        Command::Config(configuration) => configuration.run().map(|()| 0),
+        Command::Config(configuration) => configuration.run(common).map(|()| 0),
+        Command::Renew(renew) => block_on(renew.run(common)).map(|()| 0),
         Command::Completion(completion) => completion.run().map(|()| 0),
         Command::Man(manual) => manual.run().map(|()| 0),
         Command::Status => block_on(status::run(common)).map(|()| 0),

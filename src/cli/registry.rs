@@ -1,9 +1,5 @@
 //! `keyhatch operator` and `keyhatch executor`: who may operate the broker, and who may open steps.
 
-use std::io::Write as _;
-use std::os::unix::fs::{DirBuilderExt as _, OpenOptionsExt as _};
-use std::path::{Path, PathBuf};
-
 use clap::{Subcommand, ValueEnum};
 use serde_json::json;
 use tonic::transport::Channel;
@@ -11,7 +7,8 @@ use tonic::transport::Channel;
 use super::Common;
 use super::connection::confirm;
 use super::endpoint::{Caller, Endpoint};
-use super::failure::{Failure, exit};
+use super::enrolment::{Identity, Issued, Request};
+use super::failure::Failure;
 use super::output::{moment, print, say, table};
 use super::pages;
 use super::patience::{PATIENCE, Patience};
@@ -19,12 +16,7 @@ use super::renewal::renew_now;
 use crate::grpc::pb;
 use crate::grpc::pb::executor_registry_service_client::ExecutorRegistryServiceClient;
 use crate::grpc::pb::operator_service_client::OperatorServiceClient;
-use crate::identity::new_request;
 use crate::model::SpiffeId;
-use crate::sys::input;
-
-/// More than any signing request takes.
-const MAX_CSR_BYTES: usize = 64 * 1024;
 
 /// `keyhatch operator …`
 #[derive(Subcommand)]
@@ -39,6 +31,8 @@ pub enum Operator {
         #[command(flatten)]
         identity: Identity,
     },
+    /// Make a key here, for an operator who is not registered yet, and a request that an administrator answers with add
+    Request(Request),
     /// List the operators
     #[command(alias = "ls")]
     List,
@@ -65,6 +59,8 @@ pub enum Executor {
         #[command(flatten)]
         identity: Identity,
     },
+    /// Make a key here, for an executor who is not registered yet, and a request that an administrator answers with add
+    Request(Request),
     /// List the executors
     #[command(alias = "ls")]
     List,
@@ -72,19 +68,6 @@ pub enum Executor {
     Remove(Remove),
     /// Renew this executor's own certificate now (every command does when two thirds of its life are over)
     Renew,
-}
-
-/// Where the key is.
-#[derive(clap::Args)]
-#[group(required = true, multiple = false)]
-pub struct Identity {
-    /// Make the key and this directory, which is then the new identity: name it in KEYHATCH_DIR.
-    #[arg(long, value_name = "DIR")]
-    out: Option<PathBuf>,
-    /// The key was made elsewhere: take it from this certificate signing request, and print the
-    /// certificate.
-    #[arg(long, value_name = "FILE")]
-    csr: Option<PathBuf>,
 }
 
 /// Arguments of `operator remove` and `executor remove`.
@@ -110,16 +93,13 @@ pub enum Role {
 
 impl Operator {
     pub(super) async fn run(self, common: &Common) -> Result<(), Failure> {
-        let endpoint = Endpoint::find(Caller::Operator, common.state.as_deref())?;
-        let channel = match &self {
-            // It is renewed here, and not on the way, too.
-            Self::Renew => endpoint.reach_within(&mut Patience::of(PATIENCE)).await?,
-            _ => endpoint.connect().await?,
-        };
-        let mut client = OperatorServiceClient::new(channel.clone());
         match self {
+            Self::Request(request) => request.run(common, Caller::Operator),
+            Self::Renew => renew(common, Caller::Operator).await,
             Self::Add { name, role, identity } => {
-                let prepared = identity.prepare()?;
+                let (endpoint, channel) = operator(common).await?;
+                let (mut client, prepared) =
+                    (OperatorServiceClient::new(channel), identity.prepare()?);
                 let role = match role {
                     Role::Viewer => pb::Role::Viewer,
                     Role::Operator => pb::Role::Operator,
@@ -141,8 +121,7 @@ impl Operator {
                 let issued = Issued { chain: made.certificate_chain, ca: made.ca_certificate };
                 prepared.finish(common, &endpoint, &format!("operator {name}"), &issued)
             }
-            Self::List => list_operators(common, client).await,
-            Self::Renew => renew(common, &endpoint, &channel, Caller::Operator).await,
+            Self::List => list_operators(common).await,
             Self::Remove(Remove { name, yes }) => {
                 if !yes {
                     confirm(&format!(
@@ -151,7 +130,8 @@ impl Operator {
                 }
                 let name_of = format!("operators/{name}");
                 let request = pb::DeleteOperatorRequest { name: name_of, ..Default::default() };
-                client.delete_operator(request).await?;
+                let (_, channel) = operator(common).await?;
+                OperatorServiceClient::new(channel).delete_operator(request).await?;
                 say(&format!("operator {name} removed"));
                 Ok(())
             }
@@ -161,20 +141,13 @@ impl Operator {
 
 impl Executor {
     pub(super) async fn run(self, common: &Common) -> Result<(), Failure> {
-        let caller = match &self {
-            Self::Renew => Caller::Executor,
-            _ => Caller::Operator,
-        };
-        let endpoint = Endpoint::find(caller, common.state.as_deref())?;
-        let channel = match &self {
-            // It is renewed here, and not on the way, too.
-            Self::Renew => endpoint.reach_within(&mut Patience::of(PATIENCE)).await?,
-            _ => endpoint.connect().await?,
-        };
-        let mut client = ExecutorRegistryServiceClient::new(channel.clone());
         match self {
+            Self::Request(request) => request.run(common, Caller::Executor),
+            Self::Renew => renew(common, Caller::Executor).await,
             Self::Add { name, workflow, run_as, identity } => {
-                let prepared = identity.prepare()?;
+                let (endpoint, channel) = operator(common).await?;
+                let (mut client, prepared) =
+                    (ExecutorRegistryServiceClient::new(channel), identity.prepare()?);
                 let executor = pb::Executor {
                     name: format!("executors/{name}"),
                     workflows: workflow,
@@ -192,8 +165,7 @@ impl Executor {
                 let issued = Issued { chain: made.certificate_chain, ca: made.ca_certificate };
                 prepared.finish(common, &endpoint, &format!("executor {name}"), &issued)
             }
-            Self::List => list_executors(common, client).await,
-            Self::Renew => renew(common, &endpoint, &channel, Caller::Executor).await,
+            Self::List => list_executors(common).await,
             Self::Remove(Remove { name, yes }) => {
                 if !yes {
                     confirm(&format!(
@@ -202,7 +174,8 @@ impl Executor {
                 }
                 let name_of = format!("executors/{name}");
                 let request = pb::DeleteExecutorRequest { name: name_of, ..Default::default() };
-                client.delete_executor(request).await?;
+                let (_, channel) = operator(common).await?;
+                ExecutorRegistryServiceClient::new(channel).delete_executor(request).await?;
                 say(&format!("executor {name} removed"));
                 Ok(())
             }
@@ -210,12 +183,17 @@ impl Executor {
     }
 }
 
-async fn renew(
-    common: &Common,
-    endpoint: &Endpoint,
-    channel: &Channel,
-    caller: Caller,
-) -> Result<(), Failure> {
+/// Connects as an operator.
+async fn operator(common: &Common) -> Result<(Endpoint, Channel), Failure> {
+    let endpoint = Endpoint::find(Caller::Operator, common.state.as_deref())?;
+    let channel = endpoint.connect().await?;
+    Ok((endpoint, channel))
+}
+
+async fn renew(common: &Common, caller: Caller) -> Result<(), Failure> {
+    let endpoint = Endpoint::find(caller, common.state.as_deref())?;
+    // It is renewed here, and not on the way, too.
+    let channel = endpoint.reach_within(&mut Patience::of(PATIENCE)).await?;
     let who = match (endpoint.identity()?, caller) {
         (SpiffeId::Operator(name), Caller::Operator) => format!("operator {name}"),
         (SpiffeId::Executor(name), Caller::Executor) => format!("executor {name}"),
@@ -224,93 +202,10 @@ async fn renew(
             return Err(Failure::usage(text));
         }
     };
-    let svid = renew_now(endpoint, channel).await?;
+    let svid = renew_now(&endpoint, &channel).await?;
     let until = svid.not_after.to_string();
     let answer = json!({ "name": who, "certificate_expire_time": until });
     print(common.output, &answer, || format!("{who}: certificate until {until}"), || who.clone())
-}
-
-/// A key that waits for its certificate.
-struct Prepared {
-    /// The new identity's directory, if it is made here.
-    directory: Option<PathBuf>,
-    request: Vec<u8>,
-}
-
-/// What the broker answered.
-struct Issued {
-    chain: String,
-    ca: String,
-}
-
-impl Identity {
-    /// Makes the key, or reads the request for one that was made elsewhere.
-    fn prepare(self) -> Result<Prepared, Failure> {
-        if let Some(csr) = self.csr {
-            let request = input::file(&csr, MAX_CSR_BYTES)
-                .map_err(|error| Failure::usage(format!("{}: {error}", csr.display())))?;
-            return Ok(Prepared { directory: None, request: request.to_vec() });
-        }
-        let directory = self.out.ok_or_else(|| Failure::usage("--out or --csr is needed"))?;
-        let (key, request) =
-            new_request().map_err(|error| Failure::new("KEY", error.to_string(), exit::FAILED))?;
-        let made = std::fs::DirBuilder::new().mode(0o700).create(&directory);
-        made.map_err(|error| {
-            Failure::usage(format!(
-                "{}: {error}; name a directory that is not there yet",
-                directory.display()
-            ))
-        })?;
-        write_new(&directory.join("tls.key"), 0o400, key.as_bytes())?;
-        Ok(Prepared { directory: Some(directory), request: request.into_bytes() })
-    }
-}
-
-impl Prepared {
-    /// Removes what was made for an identity that will not be.
-    fn undo(&self) {
-        if let Some(directory) = &self.directory {
-            let _ = std::fs::remove_file(directory.join("tls.key"));
-            let _ = std::fs::remove_dir(directory);
-        }
-    }
-
-    fn finish(
-        &self,
-        common: &Common,
-        endpoint: &Endpoint,
-        who: &str,
-        issued: &Issued,
-    ) -> Result<(), Failure> {
-        let mut answer = json!({
-            "certificate_chain": issued.chain,
-            "ca_certificate": issued.ca,
-        });
-        let Some(directory) = &self.directory else {
-            let text = || issued.chain.trim_end().to_owned();
-            return print(common.output, &answer, text, || who.to_owned());
-        };
-        let address = endpoint.socket().display();
-        let env = format!("KEYHATCH_ADDR=unix://{address}\nKEYHATCH_AUTHORITY=localhost\n");
-        write_new(&directory.join("tls.crt"), 0o444, issued.chain.as_bytes())?;
-        write_new(&directory.join("ca.crt"), 0o444, issued.ca.as_bytes())?;
-        write_new(&directory.join("env"), 0o444, env.as_bytes())?;
-        let shown = directory.display();
-        if let Some(answer) = answer.as_object_mut() {
-            answer.insert("directory".to_owned(), json!(shown.to_string()));
-        }
-        let text = || format!("{who} added; its identity: KEYHATCH_DIR={shown}");
-        print(common.output, &answer, text, || shown.to_string())
-    }
-}
-
-fn write_new(path: &Path, mode: u32, content: &[u8]) -> Result<(), Failure> {
-    let mut options = std::fs::OpenOptions::new();
-    let mut file = options.write(true).create_new(true).mode(mode).open(path)?;
-    file.write_all(content)?;
-    // The process's umask may have taken from the mode.
-    let mode = std::os::unix::fs::PermissionsExt::from_mode(mode);
-    Ok(file.set_permissions(mode)?)
 }
 
 fn expiry(certificates: &[pb::ClientCertificate]) -> String {
@@ -322,10 +217,8 @@ fn short(name: &str) -> String {
     name.rsplit('/').next().unwrap_or_default().to_owned()
 }
 
-async fn list_operators(
-    common: &Common,
-    client: OperatorServiceClient<Channel>,
-) -> Result<(), Failure> {
+async fn list_operators(common: &Common) -> Result<(), Failure> {
+    let client = OperatorServiceClient::new(operator(common).await?.1);
     let listed = pages::all(|page_token| {
         let request = pb::ListOperatorsRequest { page_size: 1000, page_token };
         let mut client = client.clone();
@@ -359,10 +252,8 @@ async fn list_operators(
     print(common.output, &answer, || table(&header, rows), names)
 }
 
-async fn list_executors(
-    common: &Common,
-    client: ExecutorRegistryServiceClient<Channel>,
-) -> Result<(), Failure> {
+async fn list_executors(common: &Common) -> Result<(), Failure> {
+    let client = ExecutorRegistryServiceClient::new(operator(common).await?.1);
     let listed = pages::all(|page_token| {
         let request = pb::ListExecutorsRequest { page_size: 1000, page_token };
         let mut client = client.clone();

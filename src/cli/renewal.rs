@@ -1,5 +1,6 @@
 //! Certificates of operators and executors are renewed by whoever uses them, once two thirds of their life
-//! are over: for the same key, and with the certificate's file replaced in place.
+//! are over: for the same key, and with the certificate's file replaced in place. Root renews those of others as their
+//! owners.
 
 use std::ffi::OsString;
 use std::fs::File;
@@ -20,7 +21,8 @@ use super::output::say;
 use crate::grpc::pb;
 use crate::grpc::pb::system_service_client::SystemServiceClient;
 use crate::identity::{Svid, request_for};
-use crate::model::{Clock, SpiffeId};
+use crate::model::{Clock, SpiffeId, Timestamp};
+use crate::sys::as_owner_of;
 
 /// The longest that a command waits for a renewal that nobody asked for.
 const PATIENCE: Duration = Duration::from_secs(2);
@@ -30,7 +32,7 @@ const PATIENCE: Duration = Duration::from_secs(2);
 pub(super) async fn renew_if_due(endpoint: &Endpoint, channel: &Channel) {
     let Ok(svid) = certificate_of(endpoint) else { return };
     let is_ours = matches!(svid.id, SpiffeId::Operator(_) | SpiffeId::Executor(_));
-    if !is_ours || Clock::system().now() < svid.renewal() {
+    if !is_ours || !is_due(&svid, Clock::system().now()) {
         return;
     }
     let renewed = tokio::time::timeout(PATIENCE, renew(endpoint, channel, &svid)).await;
@@ -40,6 +42,11 @@ pub(super) async fn renew_if_due(endpoint: &Endpoint, channel: &Channel) {
         Err(_) => "the broker takes too long".to_owned(),
     };
     say(&format!("this certificate ends at {} and could not be renewed: {why}", svid.not_after));
+}
+
+/// Whether two thirds of its life are over.
+pub(super) fn is_due(svid: &Svid, now: Timestamp) -> bool {
+    now >= svid.renewal()
 }
 
 /// Renews the certificate, and says whose it is and how long it lasts now.
@@ -52,13 +59,15 @@ pub(super) async fn renew_now(endpoint: &Endpoint, channel: &Channel) -> Result<
 }
 
 async fn renew(endpoint: &Endpoint, channel: &Channel, old: &Svid) -> Result<(), Failure> {
-    let place = Place::open(&endpoint.certificate)?;
+    let parent = endpoint.certificate.parent().filter(|parent| !parent.as_os_str().is_empty());
+    let directory = parent.unwrap_or(Path::new("."));
+    let place = as_owner_of(directory, || Place::open(&endpoint.certificate, directory))??;
     // Of many commands at once, one renews; the others go on with what there is, or find it done.
     if !place.lock()? || place.read()?.sha256 != old.sha256 {
         return Ok(());
     }
     // Made first: a certificate that nobody can keep is not to be issued.
-    let file = place.begin()?;
+    let file = as_owner_of(directory, || place.begin())??;
     let invalid = |text: String| Failure::new("IDENTITY_INVALID", text, exit::FAILED);
     let csr = request_for(&endpoint.read_key()?).map_err(|error| invalid(error.to_string()))?;
     let request = pb::RenewCertificateRequest { csr: csr.into_bytes() };
@@ -67,7 +76,7 @@ async fn renew(endpoint: &Endpoint, channel: &Channel, old: &Svid) -> Result<(),
     if !Svid::parse_own(&chain).is_ok_and(|renewed| renewed.is_renewal_of(old)) {
         return Err(invalid("the broker has sent another's certificate".to_owned()));
     }
-    place.finish(file, &chain)
+    as_owner_of(directory, || place.finish(file, &chain))?
 }
 
 /// The first certificate of an endpoint's.
@@ -94,9 +103,9 @@ struct Place {
 }
 
 impl Place {
-    fn open(certificate: &Path) -> Result<Self, Failure> {
-        let parent = certificate.parent().filter(|parent| !parent.as_os_str().is_empty());
-        let path = parent.unwrap_or(Path::new(".")).to_owned();
+    /// As its owner; root becomes that before.
+    fn open(certificate: &Path, directory: &Path) -> Result<Self, Failure> {
+        let path = directory.to_owned();
         let name = certificate.file_name().unwrap_or_default().to_owned();
         let flags = OFlags::DIRECTORY | OFlags::RDONLY | OFlags::CLOEXEC;
         let directory = openat(CWD, &path, flags, Mode::empty());

@@ -22,6 +22,7 @@ use std::path::{Path, PathBuf};
 use std::sync::Arc;
 
 use rustix::fs::Mode;
+use rustix::io::Errno;
 use rustix::process::{DumpableBehavior, set_dumpable_behavior};
 use tokio::runtime::Builder;
 use tokio::sync::{Notify, mpsc};
@@ -60,10 +61,7 @@ pub enum DaemonError {
     #[error(transparent)]
     Broker(#[from] Error),
     /// The address for metrics cannot be had.
-    #[error(
-        "metrics cannot be told at {address} ({source}); choose another address with --metrics, or port 0 for any \
-         that is free"
-    )]
+    #[error("metrics cannot be told at {address} ({source}); {}", way_to_an_address(source))]
     Metrics {
         /// The address.
         address: SocketAddr,
@@ -94,6 +92,16 @@ pub enum DaemonError {
     /// TLS.
     #[error(transparent)]
     Tls(#[from] TlsError),
+}
+
+fn way_to_an_address(error: &std::io::Error) -> &'static str {
+    match error.raw_os_error() == Some(Errno::AFNOSUPPORT.raw_os_error()) {
+        true => {
+            "this process is kept from the network; a unit of systemd needs AF_INET and AF_INET6 among \
+             RestrictAddressFamilies, and PrivateNetwork=no, as keyhatch config systemd-unit --metrics ADDRESS prints it"
+        }
+        false => "choose another address with --metrics, or port 0 for any that is free",
+    }
 }
 
 /// A daemon that has read all it needs, and answers nobody yet.

@@ -19,7 +19,7 @@ use crate::model::limits::MIN_FREE_BYTES;
 use crate::model::{Clock, Timestamp};
 use crate::seal::{KeyringError, PlaceError, Unlock, Unlocked};
 use crate::store::Store;
-use crate::sys::{Trust, input};
+use crate::sys::{Trust, as_owner_of, input};
 
 /// What `state.json` is called until everything else is there: a directory that a kill leaves half made is no
 /// state directory.
@@ -102,17 +102,20 @@ pub struct Restored {
 /// then.
 pub fn restore(
     options: &RestoreOptions,
-    progress: impl FnMut(u64, u64),
+    progress: impl FnMut(u64, u64) + Send,
 ) -> Result<Restored, DaemonError> {
     let archive = input::open(&options.archive)
         .map_err(|source| StateError::Io { path: options.archive.clone(), source })?;
-    let trust = Trust::of_process(&options.shared_parents);
-    let (state, _lock) = StateDirectory::make(&options.state, &trust)?;
-    let restored = fill(&state, archive, options, progress);
-    restored.map_err(|error| {
-        clear(state.path());
-        blame(error, &options.archive)
-    })
+    let restored = || {
+        let trust = Trust::of_process(&options.shared_parents);
+        let (state, _lock) = StateDirectory::make(&options.state, &trust)?;
+        let restored = fill(&state, archive, options, progress);
+        restored.map_err(|error| {
+            clear(state.path());
+            blame(error, &options.archive)
+        })
+    };
+    as_owner_of(&options.state, restored).map_err(DaemonError::Threads)?
 }
 
 /// What is wrong with a file that came out of the archive is wrong with the archive.

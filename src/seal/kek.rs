@@ -71,6 +71,19 @@ pub enum KekError {
         /// The cause.
         source: std::io::Error,
     },
+    /// It cannot be made.
+    #[error(
+        "the KEK file {} cannot be made ({source}); make its directory for the broker's user first: \
+         install -d -m 0700 -o {user} {}", .path.display(), .path.parent().unwrap_or(.path).display()
+    )]
+    NotMade {
+        /// The file.
+        path: PathBuf,
+        /// The cause.
+        source: std::io::Error,
+        /// Who was to make it, by the number.
+        user: u32,
+    },
     /// The default file is a link.
     #[error(
         "{} is a symbolic link: whoever writes the state directory could have it lead anywhere; say where the key is \
@@ -117,11 +130,10 @@ impl Kek {
     /// # Errors
     /// If the file exists, or cannot be written.
     pub fn create(path: &Path) -> Result<Self, KekError> {
-        let file_error = |source| KekError::File { path: path.to_owned(), source };
         let kek = Self::generate()?;
-        create_new(path, 0o400, &*kek.digits()).map_err(file_error)?;
+        create_new(path, 0o400, &*kek.digits()).map_err(|error| not_made(path, error))?;
         // Without this a power cut could leave everything but the key.
-        sync_directory_of(path).map_err(file_error)?;
+        sync_directory_of(path).map_err(|error| not_made(path, error))?;
         Ok(kek)
     }
 
@@ -223,6 +235,15 @@ pub fn check_owner(path: &Path, file: &Metadata, trust: &Trust) -> Result<(), Ke
     match trust.is_in_our_hands(file) {
         true => Ok(()),
         false => Err(KekError::NotOurs { path: path.to_owned(), owner: file.uid() }),
+    }
+}
+
+/// Why a KEK file is not made, and what to do. One that is there is for its reader to say.
+pub(super) fn not_made(path: &Path, source: std::io::Error) -> KekError {
+    let path = path.to_owned();
+    match source.kind() {
+        std::io::ErrorKind::AlreadyExists => KekError::File { path, source },
+        _ => KekError::NotMade { path, source, user: rustix::process::geteuid().as_raw() },
     }
 }
 

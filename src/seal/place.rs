@@ -27,14 +27,14 @@ use rustix::io::Errno;
 
 use super::command;
 use super::files::{beside, rename, replace_file, sync_directory_of, write_new};
-use super::kek::{Kek, KekError, not_found};
+use super::kek::{Kek, KekError, not_made};
 use super::keyring::Keyring;
 use super::keyring_file::{KeyId, KeyringError, KeyringFile, Written};
 use super::rotation::Rotation;
 use super::source::{AskPassphrase, DEFAULT_FILE, KekKind, KekSource, NewKek, NotedSource, Recipe};
 use super::{NoRandomness, OpenError, ReadValues, RecordKey, Sealed};
 use crate::model::Timestamp;
-use crate::sys::Directory;
+use crate::sys::{Directory, DirectoryError};
 
 /// Why keys cannot be had or changed.
 #[derive(Debug, thiserror::Error)]
@@ -271,7 +271,10 @@ impl KeyPlace {
     /// Where a file is, or would be, by a path that nobody else can have lead elsewhere.
     fn locate(&self, path: &Path) -> Result<PathBuf, KekError> {
         let path = self.home.path().join(path);
-        self.home.trust().locate(&path).map_err(not_found(&path))
+        self.home.trust().locate(&path).map_err(|error| match error {
+            DirectoryError::Io { source, .. } => not_made(&path, source),
+            error => KekError::Place(error),
+        })
     }
 
     fn check_noted(&self, noted: &NotedSource) -> Result<(), PlaceError> {
@@ -457,7 +460,7 @@ impl KeyPlace {
                 if !file.exists() {
                     let next = beside(&file, "next");
                     let made = Kek::generate()?.write(&next).and_then(|()| rename(&next, &file));
-                    made.map_err(io(&file))?;
+                    made.map_err(|error| not_made(&file, error))?;
                 }
                 Ok((self.note_file(path), Kek::load(&file, self.home.trust())?))
             }

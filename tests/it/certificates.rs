@@ -1,6 +1,6 @@
 //! Certificates come to their end; nobody notices.
 
-use std::os::unix::fs::PermissionsExt;
+use std::os::unix::fs::{MetadataExt, PermissionsExt, chown};
 use std::os::unix::process::CommandExt as _;
 use std::path::{Path, PathBuf};
 use std::time::Duration;
@@ -237,6 +237,46 @@ fn the_command_line_renews_a_certificate_whose_time_has_come_and_leaves_the_othe
     assert!(own_certificate(&broker.config.state.join("operators/admin")).not_after >= before);
     let (told, _) = run(&broker, &["executor", "renew", "-o", "json"]);
     assert!(told.contains("\"executor local\""), "{told}");
+}
+
+#[test]
+fn a_timer_renews_what_is_due_and_leaves_the_rest() {
+    let then =
+        Clock::hand_set(Timestamp::from_millis(*START).before(Duration::from_secs(61 * DAY)));
+    let broker = TestBroker::start_at(then, Limits::default());
+    let directories = ["operators/admin", "executors/local"].map(|at| broker.config.state.join(at));
+    let certificates = || directories.each_ref().map(|directory| own_certificate(directory).sha256);
+    broker.advance(61 * DAY);
+    let first = certificates();
+    let is_root = rustix::process::geteuid().is_root();
+    if is_root {
+        // Root renews them for whose they are.
+        for directory in &directories {
+            let files = std::fs::read_dir(directory).unwrap().map(|file| file.unwrap().path());
+            files
+                .chain([directory.clone()])
+                .for_each(|path| chown(path, Some(7), Some(7)).unwrap());
+        }
+    } else {
+        skipped("identities of another user", "needs root");
+    }
+    let (told, _) = run(&broker, &["renew", "--if-due"]);
+    for who in ["operator admin: certificate until ", "executor local: certificate until "] {
+        assert!(told.contains(who), "{told}");
+    }
+    let second = certificates();
+    assert!(first[0] != second[0] && first[1] != second[1]);
+    for directory in directories.iter().filter(|_| is_root) {
+        for file in std::fs::read_dir(directory).unwrap() {
+            assert_eq!(MetadataExt::uid(&file.unwrap().metadata().unwrap()), 7);
+        }
+    }
+    broker.advance(60);
+    run(&broker, &["renew", "--if-due"]);
+    assert_eq!(certificates(), second);
+    run(&broker, &["renew", directories[1].to_str().unwrap()]);
+    assert_eq!(certificates()[0], second[0]);
+    assert_ne!(certificates()[1], second[1]);
 }
 
 #[test]

@@ -82,6 +82,29 @@ fn every_shell_block_of_the_readme_runs() {
 }
 
 #[test]
+fn the_readmes_runner_stops_at_a_step_that_fails() {
+    let directory = tempfile::Builder::new().prefix("kh").tempdir().unwrap();
+    let serving = ServeProcess::start(directory.path());
+    let blocks = blocks(&readme(), "sh");
+    let (_, runner) = blocks.iter().find(|(_, body)| body.contains("close_run")).unwrap();
+    // There is no connection, and the shell is not told to stop.
+    let mut command = keyhatch_in(directory.path(), &[]);
+    let mut shell = Command::new("sh");
+    shell.args(["-c", runner]).envs(
+        command
+            .env("PATH", path_with_binary())
+            .get_envs()
+            .filter_map(|(name, value)| Some((name, value?))),
+    );
+    let ran = shell.output().unwrap();
+    let told = String::from_utf8_lossy(&ran.stdout);
+    assert!(!ran.status.success() && !told.contains("deploying"), "{told}");
+    let shown = serving.run(&["run", "show", "44"]);
+    let shown = String::from_utf8_lossy(&shown.stdout);
+    assert!(shown.contains("build") && !shown.contains("publish"), "{shown}");
+}
+
+#[test]
 fn the_readme_names_the_two_commands_and_lists_every_command_there_is() {
     let text = readme();
     for command in ["cargo run --release -- dev", "tests/run"] {

@@ -155,3 +155,84 @@ fn step_run_becomes_the_user_that_it_is_told() {
         );
     }
 }
+
+#[test]
+fn what_root_makes_in_a_users_directory_is_the_users() {
+    let Some(world) = World::new() else { return };
+    let home = world.path("home");
+    std::fs::create_dir(&home).unwrap();
+    give(&home, EXECUTOR, 0o700);
+    let mut request = world.by(EXECUTOR, &["operator", "request", "--name", "op2", "-o", "name"]);
+    let csr = world.answer(std::mem::replace(request.env("HOME", &home), Command::new("true")));
+    let add = ["operator", "add", "op2", "--role", "operator", "--csr", csr.trim_end()];
+    world.answer(world.by(0, &add));
+    let made = home.join("made");
+    let add = ["executor", "add", "ci", "--workflow", "*", "--out", made.to_str().unwrap()];
+    world.answer(world.by(0, &add));
+    let mut list = world.by(EXECUTOR, &["connection", "list"]);
+    list.env("HOME", &home).env_remove("KEYHATCH_STATE");
+    world.answer(list);
+    let others = ["-c", "find \"$0\" ! -uid \"$1\""];
+    let mut others = by_sh(&others);
+    others.arg(&home).arg(EXECUTOR.to_string());
+    assert_eq!(text(&others.output().unwrap().stdout), "");
+}
+
+fn by_sh(arguments: &[&str]) -> Command {
+    let mut command = Command::new("sh");
+    command.args(arguments);
+    command
+}
+
+#[test]
+fn a_backup_is_restored_for_the_owner_of_the_directory() {
+    let Some(world) = World::new() else { return };
+    let archive = world.path("archive");
+    world.answer(world.by(0, &["backup", archive.to_str().unwrap()]));
+    let restored = world.path("restored");
+    std::fs::create_dir(&restored).unwrap();
+    give(&restored, DAEMON, 0o700);
+    let kek = world.path("state/kek");
+    let mut restore = world.by(0, &["restore", archive.to_str().unwrap()]);
+    restore.arg("--kek-file").arg(&kek).env("KEYHATCH_STATE", &restored);
+    world.answer(restore);
+    let mut others = by_sh(&["-c", "find \"$0\" ! -uid \"$1\""]);
+    others.arg(&restored).arg(DAEMON.to_string());
+    assert_eq!(text(&others.output().unwrap().stdout), "");
+    // A KEK that has no directory to be made in is told so, with the way.
+    let missing = world.path("missing/kek");
+    let rotate = |file: &Path| {
+        let mut rotate = world.by(0, &["key", "rotate", "--offline"]);
+        rotate.arg("--kek-file").arg(file).arg("--old-kek-file").arg(&kek);
+        rotate.env("KEYHATCH_STATE", &restored).output().unwrap()
+    };
+    let told = text(&rotate(&missing).stderr);
+    let way = format!("install -d -m 0700 -o {DAEMON} {}", world.path("missing").display());
+    assert!(told.contains("No such file") && told.contains(&way), "{told}");
+    std::fs::create_dir(world.path("missing")).unwrap();
+    let told = text(&rotate(&missing).stderr);
+    assert!(told.contains("Permission denied") && told.contains(&way), "{told}");
+    assert!(by_sh(&["-c", &way]).status().unwrap().success());
+    let rotated = rotate(&missing);
+    assert!(rotated.status.success(), "{}", text(&rotated.stderr));
+    assert_eq!(std::os::unix::fs::MetadataExt::uid(&std::fs::metadata(&missing).unwrap()), DAEMON);
+}
+
+#[test]
+fn a_user_without_a_runtime_directory_is_told_before_serve() {
+    let Some(world) = World::new() else { return };
+    let state = world.path("other");
+    let init = |runtime: Option<&Path>| {
+        let mut init = world.by(DAEMON, &["init"]);
+        init.env("KEYHATCH_STATE", &state).env_remove("KEYHATCH_RUNTIME");
+        runtime.map(|path| init.env("XDG_RUNTIME_DIR", path));
+        let made = init.output().unwrap();
+        assert!(made.status.success(), "{}", text(&made.stderr));
+        std::fs::remove_dir_all(&state).unwrap();
+        text(&made.stderr)
+    };
+    let told = init(None);
+    assert!(told.contains("XDG_RUNTIME_DIR") && told.contains(" --runtime DIR"), "{told}");
+    let told = init(Some(world.directory.path()));
+    assert!(!told.contains("--runtime"), "{told}");
+}
