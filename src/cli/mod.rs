@@ -63,7 +63,6 @@ mod step_run;
 #[doc(hidden)]
 pub mod texts;
 mod tree;
-
 mod unit;
 mod unreachable;
 mod values;
