@@ -18,7 +18,10 @@ pub(super) const EXAMPLES: &[(&str, &[&str])] = &[
     ("config reference", &["keyhatch config reference"]),
     (
         "config systemd-unit",
-        &["keyhatch config systemd-unit > /etc/systemd/system/keyhatch.service"],
+        &[
+            "keyhatch config systemd-unit --out /etc/systemd/system",
+            "keyhatch config systemd-unit --metrics 127.0.0.1:9464 --state /srv/keyhatch",
+        ],
     ),
     ("completion", &["keyhatch completion bash > /etc/bash_completion.d/keyhatch"]),
     ("man", &["keyhatch man", "keyhatch man --out /usr/local/share/man/man1"]),
@@ -198,13 +201,22 @@ pub(super) const EXAMPLES: &[(&str, &[&str])] = &[
             "keyhatch key rotate --offline --kek-file /etc/keyhatch.kek",
         ],
     ),
-    ("operator add", &["keyhatch operator add alice --role operator --out alice"]),
+    (
+        "operator add",
+        &[
+            "keyhatch operator add alice --role operator --out alice",
+            "keyhatch operator add bob --role viewer --csr /home/bob/.config/keyhatch/tls.csr",
+        ],
+    ),
+    ("operator request", &["keyhatch operator request --name bob"]),
     ("operator list", &["keyhatch operator list"]),
     ("operator remove", &["keyhatch operator remove alice"]),
     ("operator renew", &["keyhatch operator renew"]),
     ("executor add", &["keyhatch executor add ci --workflow 'team-a-*' --out ci"]),
     ("executor list", &["keyhatch executor list"]),
     ("executor remove", &["keyhatch executor remove ci"]),
+    ("executor request", &["keyhatch executor request --name build-host --out build-host"]),
+    ("renew", &["keyhatch renew --if-due", "keyhatch renew --if-due /home/ci/keyhatch"]),
     ("executor renew", &["keyhatch executor renew"]),
 ];
 
