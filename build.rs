@@ -32,7 +32,7 @@ fn main() -> Result<(), Box<dyn Error>> {
 
     let mut descriptors = compiler.file_descriptor_set();
     let mut generator = tonic_prost_build::configure().btree_map(".").skip_debug(&secret);
-    generator = generator.codec_path("crate::grpc::codec::Codec");
+    generator = generator.codec_path("crate::grpc::edge::codec::Codec");
     for padding in paddings(&messages) {
         generator = generator.bytes(padding);
     }

@@ -4,7 +4,7 @@ use std::sync::{Arc, LazyLock};
 
 use keyhatch::catalog::load;
 use keyhatch::identity::{Svid, check_certificate, check_pair, check_private_key, requested_key};
-use keyhatch::journal::line::{NO_PREVIOUS, Parts, write};
+use keyhatch::journal::write::line::{NO_PREVIOUS, Parts, write};
 use keyhatch::journal::{Body, Event};
 use keyhatch::model::{Fields, Id, Timestamp, TrustDomain, Value};
 use keyhatch::seal::{KeyPlace, Keyring, NewKek, RecordKey, RecordKind, Sealed};

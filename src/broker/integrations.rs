@@ -6,11 +6,11 @@
 use std::collections::BTreeSet;
 
 use super::Broker;
-use super::apply::Action;
+use super::changes::apply::Action;
+use super::changes::draft::{Asked, Draft, WriteOptions};
 use super::connections::{Deletion, check_etag};
-use super::draft::{Asked, Draft, WriteOptions};
 use super::error::Error;
-use super::operators::{require_operator, require_role};
+use super::registry::operators::{require_operator, require_role};
 use crate::access::{Principal, Role};
 use crate::catalog::{Catalog, OwnIntegration};
 use crate::integration::{self, FieldRule, Integration, check_own};

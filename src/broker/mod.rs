@@ -1,88 +1,58 @@
 //! The use cases, one file a story. Nothing here knows gRPC, TLS or sled's calls.
 //!
-//! [`resolve`] is the story that the rest is for. Changes go through the one [`writer`]; steps come and
-//! go in [`openings`].
+//! [`resolve`] is the story that the rest is for. Changes go through the one writer of
+//! [`changes`]; steps come and go in [`steps`].
 
-mod apply;
-mod backup;
-mod batch;
-mod budgets;
-mod connection_write;
+mod changes;
 mod connections;
-mod difference;
-mod draft;
 mod error;
-mod explain;
-mod fan_out;
-mod field_changes;
-mod group_write;
 mod groups;
 mod health;
-mod housekeeping;
-mod inspect;
+mod insight;
 mod integrations;
-mod judge;
 mod keys;
-mod leases;
-mod listeners;
-mod may_open;
-mod offline;
-mod openings;
-mod operators;
-mod plan;
-mod quarantine;
-mod rates;
-mod readers;
-mod reaper;
+mod lifecycle;
 mod registry;
-mod reseal;
 mod resolve;
-mod runs;
 mod secrets;
-mod start;
-mod step_directory;
-mod step_list;
-mod suggest;
-mod tail;
-mod watch;
-mod writer;
+mod steps;
 
 use std::path::PathBuf;
 use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, Ordering};
 
-pub use apply::{Action, Applied, Document};
-pub use backup::{
-    BACKUP_FORMAT, Backup, Hashed, MANIFEST, Manifest, ManifestEntry, STORE_RECORDS, read_record,
-};
-pub use batch::JudgedBatch;
+pub use changes::apply::{Action, Applied, Document};
+pub use changes::difference::{Difference, Differences};
+pub use changes::draft::WriteOptions;
+pub use changes::plan::{Plan, Planned};
+pub use connections::inspect::Inspected;
 pub use connections::{
     Access, ConnectionDocument, ConnectionInUse, Deletion, Holder, ListedConnection,
     ListedConnections, Part, Wanted,
 };
-pub use difference::{Difference, Differences};
-pub use draft::WriteOptions;
 pub use error::Error;
-pub use explain::{DryRun, ExaminedResource, Explanation, NearMember, PastDecision};
 pub use groups::{GroupChange, GroupDocument, ListedGroup, MemberChange, NewGroup};
 pub use health::{Counts, Health, KeyState, State};
-pub use inspect::Inspected;
+pub use insight::readers::Turn;
+pub use insight::suggest::{Advice, Suggestion, Suggestions};
+pub use insight::tail::{Tail, TailRequest};
 pub use integrations::ListedIntegration;
 pub use keys::{ListedDek, ListedKeys, RotatedKek};
-pub use offline::{LocalExecutor, Offline};
-pub use openings::{ClosedStep, OpenedStep, StepOwner, StepRequest, StepSelector};
-pub use plan::{Plan, Planned};
-pub use readers::Turn;
+pub use lifecycle::backup::{
+    BACKUP_FORMAT, Backup, Hashed, MANIFEST, Manifest, ManifestEntry, STORE_RECORDS, read_record,
+};
+pub use lifecycle::start::{Parts, StartError};
+pub use registry::offline::{LocalExecutor, Offline};
 pub use registry::{Enrolled, LOCAL_EXECUTOR, NewRegistration};
+pub use resolve::batch::JudgedBatch;
+pub use resolve::explain::{DryRun, ExaminedResource, Explanation, NearMember, PastDecision};
+pub use resolve::watch::{Delivery, Watch};
 pub use resolve::{ResolveRequest, Resolved, Room};
-pub use runs::{LeaseState, Received, RunStep};
 pub use secrets::SecretDocument;
-pub use start::{Parts, StartError};
-pub use step_directory::{Runtime, RuntimeError, StepListener};
-pub use step_list::{ListedStep, ListedSteps};
-pub use suggest::{Advice, Suggestion, Suggestions};
-pub use tail::{Tail, TailRequest};
-pub use watch::{Delivery, Watch};
+pub use steps::directory::{Runtime, RuntimeError, StepListener};
+pub use steps::list::{ListedStep, ListedSteps};
+pub use steps::openings::{ClosedStep, OpenedStep, StepOwner, StepRequest, StepSelector};
+pub use steps::runs::{LeaseState, Received, RunStep};
 
 use tokio::sync::Semaphore;
 
@@ -92,13 +62,13 @@ use crate::journal::Journal;
 use crate::model::{Clock, JournalMode, Limits, RequestMac, SpiffeId, Timestamp};
 use crate::seal::Keyring;
 use crate::store::Store;
+use changes::plan::Comparisons;
+use changes::writer::Writer;
+use insight::readers::Readers;
 use keys::Keys;
-use listeners::Listeners;
-use plan::Comparisons;
-use rates::Rates;
-use readers::Readers;
-use watch::Watchers;
-use writer::Writer;
+use registry::rates::Rates;
+use resolve::watch::Watchers;
+use steps::listeners::Listeners;
 
 /// One broker, with everything it works with.
 pub struct Broker {

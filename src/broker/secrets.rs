@@ -3,12 +3,12 @@
 use std::sync::Arc;
 
 use super::Broker;
-use super::apply::Action;
+use super::changes::apply::Action;
+use super::changes::draft::{Asked, Draft, WriteOptions};
+use super::connections::inspect;
 use super::connections::{Deletion, NOTHING_KEPT};
-use super::draft::{Asked, Draft, WriteOptions};
 use super::error::Error;
-use super::inspect;
-use super::operators::{require_operator, require_role};
+use super::registry::operators::{require_operator, require_role};
 use crate::access::{Principal, Role};
 use crate::catalog::{Catalog, Secret, SecretMetadata, Values};
 use crate::integration::{Finding, Problem, with_last_newline};

@@ -1,73 +1,16 @@
 //! Every command. Talks to a running daemon by gRPC only; what works offline (`init`) calls the rooms.
 
-mod access;
-mod access_suggest;
-mod apply;
-mod backup;
-mod check;
-mod child;
-mod completion;
-mod configuration;
-mod connection;
-mod connection_update;
-mod connection_view;
-mod credential;
-mod dev;
-mod diff;
-mod doctor;
-mod endpoint;
-mod enrolment;
-mod examples;
-mod exec;
-mod explain;
-mod export;
-mod failure;
-mod format;
-mod get;
-mod group;
-mod healthcheck;
-mod helper;
-mod identity_file;
-mod import;
-mod init;
-mod inject;
-mod integration;
-mod journal;
-mod kek;
-mod key;
-mod listener;
-mod manual;
-mod moment;
-mod output;
-mod pages;
-mod patience;
-mod placeholder;
-mod plan;
-mod private_file;
-mod progress;
-mod prune;
-mod registry;
-mod remarks;
-mod renew;
-mod renewal;
-mod run;
-mod run_list;
-mod secret;
-mod seed;
-mod serve;
-mod session;
-mod signals;
-mod status;
+mod admin;
+mod daemon;
+mod executor;
+mod help;
+mod identity;
+mod io;
+mod operator;
 mod step;
-mod step_run;
+
 #[doc(hidden)]
 pub mod texts;
-mod tree;
-mod unit;
-mod unreachable;
-mod values;
-mod variable;
-mod watch;
 
 use std::ffi::OsString;
 use std::path::PathBuf;
@@ -77,8 +20,8 @@ use std::process::ExitCode;
 use clap::{FromArgMatches as _, Parser, Subcommand};
 
 use clap::error::ErrorKind;
-use failure::Failure;
-use output::Output;
+use io::failure::Failure;
+use io::output::Output;
 
 /// A secrets broker beside a workflow executor: steps get the credentials they may have, over mutual
 /// TLS, under short leases.
@@ -123,112 +66,112 @@ struct SharedParents {
 #[derive(Subcommand)]
 enum Command {
     /// Run a whole broker in a fresh directory: a tour, or COMMAND as a step of it
-    Dev(dev::Dev),
+    Dev(daemon::dev::Dev),
     /// Make a new broker: keys, CA, journal, store, and the first operator
-    Init(init::Init),
+    Init(daemon::init::Init),
     /// Run the broker
-    Serve(serve::Serve),
+    Serve(daemon::serve::Serve),
     /// Say how the broker is doing
     Status,
     /// Say whether the broker serves, within 2 seconds: for probes
     Healthcheck,
     /// Find what is wrong with this host's broker, or with this step, and how to repair it
-    Doctor(doctor::Doctor),
+    Doctor(daemon::doctor::Doctor),
     /// Print what the daemon can be told, and how to have it started
     #[command(subcommand)]
-    Config(configuration::Configuration),
+    Config(daemon::configuration::Configuration),
     /// Print what completes this program's commands in a shell
-    Completion(completion::Completion),
+    Completion(help::completion::Completion),
     /// Print the manual page, or write those of all commands
-    Man(manual::Manual),
+    Man(help::manual::Manual),
     /// Resolve a credential, as a step
-    Get(get::Get),
+    Get(step::get::Get),
     /// Run a command with credentials in its environment, as a step
-    Exec(exec::Exec),
+    Exec(step::exec::Exec),
     /// Fill a template that holds references with their values, as a step
-    Inject(inject::Inject),
+    Inject(step::inject::Inject),
     /// Answer git, docker, kubectl or an AWS profile in its own protocol, as a step
-    Helper(helper::Helper),
+    Helper(step::helper::Helper),
     /// Say who this step is to the broker
     Whoami,
     /// Open, close and run steps, as an executor
     #[command(subcommand, alias = "steps")]
-    Step(step::Step),
+    Step(executor::step::Step),
     /// List runs and show what they have received, or, as an executor, close their steps
     #[command(subcommand, alias = "runs")]
-    Run(run::Run),
+    Run(executor::run::Run),
     /// Create, look at, change, test and delete connections, as an operator
     #[command(subcommand, aliases = ["conn", "connections"])]
-    Connection(connection::Connection),
+    Connection(operator::connection::Connection),
     /// Create, fill and look at groups of connections, as an operator
     #[command(subcommand, alias = "groups")]
-    Group(group::Group),
+    Group(operator::group::Group),
     /// Say who may do what with a connection or group, as an operator
     #[command(subcommand)]
-    Access(access::Access),
+    Access(operator::access::Access),
     /// Look at the types of connections
     #[command(subcommand, alias = "integrations")]
-    Integration(integration::Integration),
+    Integration(operator::integration::Integration),
     /// Put, list and delete a workflow's secrets, as an operator
     #[command(subcommand, alias = "secrets")]
-    Secret(secret::Secret),
+    Secret(operator::secret::Secret),
     /// Seed connections, groups, secrets and integrations from files, as an operator
-    Apply(apply::Apply),
+    Apply(operator::apply::Apply),
     /// Tell whether workflow files will get what they ask for, before they run
-    Check(check::Check),
+    Check(operator::check::Check),
     /// Tell what apply would change; exit code 1 if that is anything
-    Diff(diff::Diff),
+    Diff(operator::diff::Diff),
     /// Write everything but values as seed files, which apply takes again
-    Export(export::Export),
+    Export(operator::export::Export),
     /// Take over credentials that are kept elsewhere, as an operator
-    Import(import::Import),
+    Import(operator::import::Import),
     /// Tell why a step was refused, or would be, as an operator
-    Explain(explain::Explain),
+    Explain(operator::explain::Explain),
     /// Stream a sealed copy of everything to a file, as an administrator
-    Backup(backup::Backup),
+    Backup(admin::backup::Backup),
     /// Make a broker of a backup, or confirm one that was made
-    Restore(backup::Restore),
+    Restore(admin::backup::Restore),
     /// Read the journal, as an operator, or prove it offline
     #[command(subcommand)]
-    Journal(journal::Journal),
+    Journal(operator::journal::Journal),
     /// List and rotate the keys that seal the store, as an administrator
     #[command(subcommand, alias = "keys")]
-    Key(key::Key),
+    Key(admin::key::Key),
     /// Add, list and remove operators, as an administrator
     #[command(subcommand, alias = "operators")]
-    Operator(registry::Operator),
+    Operator(admin::registry::Operator),
     /// Add, list and remove executors, as an administrator
     #[command(subcommand, alias = "executors")]
-    Executor(registry::Executor),
+    Executor(admin::registry::Executor),
     /// Renew the certificates of operators and executors
-    Renew(renew::Renew),
+    Renew(admin::renew::Renew),
 }
 
 /// Runs the command line, and returns the process's exit code.
 pub fn run() -> ExitCode {
     crate::daemon::shut_out_others();
-    let Cli { common, command } = match parse(helper::as_called(std::env::args_os())) {
+    let Cli { common, command } = match parse(step::helper::as_called(std::env::args_os())) {
         Ok(parsed) => parsed,
         Err(error) => return misused(&error),
     };
     match dispatch(&common, command) {
         Ok(code) => ExitCode::from(code),
         Err(failure) => {
-            output::say(&failure.to_string());
+            io::output::say(&failure.to_string());
             ExitCode::from(failure.exit_code)
         }
     }
 }
 
 fn parse(arguments: impl IntoIterator<Item = OsString>) -> Result<Cli, clap::Error> {
-    let mut command = tree::with_help();
+    let mut command = help::tree::with_help();
     let matches = command.try_get_matches_from_mut(arguments)?;
     Cli::from_arg_matches(&matches).map_err(|error| error.format(&mut command))
 }
 
 /// The whole command line, for what is made from it.
 fn command() -> clap::Command {
-    let mut command = tree::tree();
+    let mut command = help::tree::tree();
     command.build();
     command
 }
@@ -239,16 +182,16 @@ fn misused(error: &clap::Error) -> ExitCode {
         let _ = error.print();
     } else if error.kind() == ErrorKind::DisplayHelpOnMissingArgumentOrSubcommand {
         let _ = error.print();
-        output::say(&Failure::usage("a command is missing: choose one of these").to_string());
+        io::output::say(&Failure::usage("a command is missing: choose one of these").to_string());
     } else {
         // What is wrong comes last.
         let text = error.to_string();
         let (what, rest) = text.split_once("\n\n").unwrap_or((&text, ""));
         let what: Vec<&str> = what.lines().map(str::trim).collect();
-        output::say(tree::usage_of_words(rest).trim_end());
-        output::say(&Failure::usage(what.join(" ").trim_start_matches("error: ")).to_string());
+        io::output::say(help::tree::usage_of_words(rest).trim_end());
+        io::output::say(&Failure::usage(what.join(" ").trim_start_matches("error: ")).to_string());
     }
-    ExitCode::from(u8::try_from(error.exit_code()).unwrap_or(failure::exit::USAGE))
+    ExitCode::from(u8::try_from(error.exit_code()).unwrap_or(io::failure::exit::USAGE))
 }
 
 fn dispatch(common: &Common, command: Command) -> Result<u8, Failure> {
@@ -261,15 +204,15 @@ fn dispatch(common: &Common, command: Command) -> Result<u8, Failure> {
         Command::Helper(helper) => block_on(helper.run(common)),
         Command::Step(step) => block_on(step.run(common)),
         Command::Key(key) => key.run(common).map(|()| 0),
-        Command::Healthcheck => block_on(healthcheck::run(common)).map(|()| 0),
+        Command::Healthcheck => block_on(daemon::healthcheck::run(common)).map(|()| 0),
         Command::Doctor(doctor) => block_on(doctor.run(common)).map(|()| 0),
         Command::Config(configuration) => configuration.run(common).map(|()| 0),
         Command::Renew(renew) => block_on(renew.run(common)).map(|()| 0),
         Command::Completion(completion) => completion.run().map(|()| 0),
         Command::Man(manual) => manual.run().map(|()| 0),
-        Command::Status => block_on(status::run(common)).map(|()| 0),
+        Command::Status => block_on(daemon::status::run(common)).map(|()| 0),
         Command::Get(get) => block_on(get.run(common)).map(|()| 0),
-        Command::Whoami => block_on(get::whoami(common)).map(|()| 0),
+        Command::Whoami => block_on(step::get::whoami(common)).map(|()| 0),
         Command::Connection(connection) => block_on(connection.run(common)).map(|()| 0),
         Command::Group(group) => block_on(group.run(common)).map(|()| 0),
         Command::Run(run) => block_on(run.run(common)).map(|()| 0),

@@ -5,7 +5,10 @@ use std::ffi::{OsStr, OsString};
 use std::path::PathBuf;
 use std::time::Duration;
 
-use super::{endpoint, exec, get, placeholder, seed};
+use super::executor::placeholder;
+use super::identity::endpoint;
+use super::operator::seed;
+use super::step::{exec, get};
 use crate::grpc::pb::apply_request::Document;
 use crate::model::Reference;
 

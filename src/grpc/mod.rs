@@ -3,38 +3,13 @@
 //! Two doors, each with services of its own. A request is parsed into the model here, handed to the
 //! broker, and its outcome turned into a message or a status; nothing else happens in this room.
 
-mod apply;
-mod backup;
-mod budget;
-mod call;
+mod admin;
 pub mod client;
-pub mod codec;
-mod connection;
 mod convert;
-mod count;
-mod documents;
-mod door;
-mod executor;
-mod feed;
-mod group;
-mod health;
-mod integration;
-mod known;
-mod methods;
-mod padding;
-mod peer;
-mod places;
-mod reflection;
-mod registry;
+pub mod edge;
 #[doc(hidden)]
 pub mod requests;
-mod secret;
-mod status;
 mod step;
-mod strict;
-mod suggest;
-mod system;
-mod tail;
 
 use std::sync::Arc;
 use std::time::Duration;
@@ -45,17 +20,17 @@ use tokio_stream::wrappers::ReceiverStream;
 use tokio_util::sync::CancellationToken;
 use tonic::transport::Server;
 
-pub use apply::document_name;
-pub use count::metrics;
-pub use peer::{AdminConnection, StepConnection};
+pub use admin::apply::document_name;
+pub use edge::count::metrics;
+pub use edge::peer::{AdminConnection, StepConnection};
 
 use crate::broker::Broker;
 use crate::journal::LiveOpening;
 use crate::metrics::DoorMetrics;
 use crate::model::Limits;
 use crate::model::limits::{MAX_ADMIN_REQUEST_BYTES, MAX_DOCUMENT_BYTES, MAX_STEP_REQUEST_BYTES};
-use call::AdminDoor;
-use door::DoorLayer;
+use admin::call::AdminDoor;
+use edge::door::DoorLayer;
 use pb::apply_service_server::ApplyServiceServer;
 use pb::connection_service_server::ConnectionServiceServer;
 use pb::executor_registry_service_server::ExecutorRegistryServiceServer;
@@ -133,7 +108,7 @@ pub async fn serve_steps(
     metrics: Arc<DoorMetrics>,
     stop: CancellationToken,
 ) -> Result<(), tonic::transport::Error> {
-    let health = health::of_steps(broker.readiness()).await;
+    let health = edge::health::of_steps(broker.readiness()).await;
     let limits = broker.limits().clone();
     let door = DoorLayer::<Arc<LiveOpening>>::new(&broker, limits.step_request_seconds, metrics);
     let steps = StepServiceServer::new(step::Steps::new(broker))
@@ -159,7 +134,7 @@ pub async fn serve_admin(
     metrics: Arc<DoorMetrics>,
     stop: CancellationToken,
 ) -> Result<(), tonic::transport::Error> {
-    let health = health::of_admin(broker.readiness()).await;
+    let health = edge::health::of_admin(broker.readiness()).await;
     let limits = broker.limits().clone();
     let entrance = DoorLayer::<()>::new(&broker, limits.admin_request_seconds, metrics);
     let door = AdminDoor::new(broker);
@@ -186,8 +161,8 @@ pub async fn serve_admin(
         .add_service(admin_service!(SecretServiceServer))
         .add_service(admin_service!(SystemServiceServer))
         .add_service(health)
-        .add_service(reflection::v1())
-        .add_service(reflection::v1alpha())
+        .add_service(edge::reflection::v1())
+        .add_service(edge::reflection::v1alpha())
         .serve_with_incoming_shutdown(incoming, stop.cancelled_owned())
         .await
 }

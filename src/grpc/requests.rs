@@ -5,10 +5,11 @@
 use prost::{Message, Name};
 use tonic::Status;
 
-use super::{
-    apply, connection, convert, executor, group, integration, known, pb, registry, secret, status,
-    step, system, tail,
-};
+use super::admin::system::tail;
+use super::admin::{apply, connection, executor, group, integration, registry, secret, system};
+use super::convert::status;
+use super::edge::known;
+use super::{convert, pb, step};
 use crate::broker::Error;
 use crate::catalog::ConnectionFilter;
 use crate::model::{ConnectionRef, GroupName, Id, IntegrationName, RunName, WorkflowName};

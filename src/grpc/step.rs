@@ -6,11 +6,12 @@ use std::sync::Arc;
 use futures_util::{Stream, stream};
 use tonic::{Request, Response, Status};
 
-use super::budget::Weighed;
-use super::padding::{padding, padding_for};
+use super::convert::status::{to_message, to_status};
+use super::edge::budget::Weighed;
+use super::edge::padding::{padding, padding_for};
+use super::edge::peer;
 use super::pb::step_service_server::StepService;
-use super::status::{to_message, to_status};
-use super::{convert, pb, peer};
+use super::{convert, pb};
 use crate::broker::{Broker, Delivery, Error, ResolveRequest};
 use crate::model::limits::{MAX_BATCH, MAX_BATCH_REPLY_BYTES};
 use crate::model::{

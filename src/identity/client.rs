@@ -15,7 +15,7 @@ use tokio::time::Instant;
 use tokio_rustls::TlsConnector;
 use zeroize::Zeroizing;
 
-use super::pins::NotLetIn;
+use super::door::pins::NotLetIn;
 use super::tls::{TlsError, certificates, private_key, provider};
 use crate::model::Timestamp;
 

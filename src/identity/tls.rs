@@ -21,8 +21,8 @@ use rustls::{
     ServerConfig, SignatureScheme,
 };
 
-use super::pins;
-use super::svid::Svid;
+use super::certificate::svid::Svid;
+use super::door::pins;
 use crate::model::{Clock, Timestamp, TrustDomain};
 
 /// Why TLS cannot be set up.

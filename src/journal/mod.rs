@@ -7,37 +7,15 @@
 //! - Everything that must not be overtaken happens under its chain lock: publishing a snapshot, closing
 //!   an opening, inserting a lease. A decision made on an older snapshot comes back as
 //!   [`CommitError::Stale`], and the broker decides again.
-//! - Lines are JSON, hash-chained, and carry a keyed tag: see [`mod@line`]. They hold names, because
+//! - Lines are JSON, hash-chained, and carry a keyed tag: see [`write::line`]. They hold names, because
 //!   people read them, and never a value.
 
-mod audience;
-mod backward;
-mod ballast;
-mod budget;
-mod chain;
-mod decision;
 mod event;
-mod executor_budget;
-mod find;
-mod index;
-mod last;
-pub mod line;
-mod live;
 mod permit;
 mod proposal;
-mod remembered;
-mod replay;
-mod requests;
-mod rotation;
-mod signature;
-mod standing;
-mod sync;
-mod tail;
-mod tail_filter;
-mod upkeep;
-mod usage;
-mod verify;
-mod watchdog;
+mod read;
+mod state;
+pub mod write;
 
 use std::os::unix::fs::DirBuilderExt as _;
 use std::path::{Path, PathBuf};
@@ -45,39 +23,39 @@ use std::sync::Arc;
 
 use parking_lot::{Mutex, MutexGuard};
 
-pub use audience::ReadError;
-pub use ballast::{BALLAST_BYTES, Reserve, free_bytes};
-pub use budget::LineBudget;
-pub use decision::{DecisionId, DecisionName};
 pub use event::NAMES as EVENT_NAMES;
+pub use event::decision::{DecisionId, DecisionName};
 pub use event::{
     ChangeNote, Checkpoint, CloseReason, Event, Intent, Outcome, RenewalLine, RenewalOutcome,
     ResolveLine, RotatedKey, Signature, TestLine,
 };
-pub use find::WhichRuns;
-pub use index::Use;
-pub use last::last_time;
-pub use line::Body;
-pub use live::{Live, LiveOpening, NotAccepted};
 pub use permit::{Permit, PermitError};
-pub use replay::{Recovery, ReplayError, written_formats};
-pub use requests::{DoneRequest, RequestNote, RequestTable};
-pub use standing::{NewestSignature, Standing};
-pub use sync::SyncFailed;
-pub use tail::{Stopped, TailRead, TailReader};
-pub use tail_filter::{By, TailFilter, TailLine};
-pub use usage::Usage;
-pub use verify::{Proof, ProofError, verify};
+pub use read::audience::ReadError;
+pub use read::find::WhichRuns;
+pub use read::last::last_time;
+pub use read::replay::{Recovery, ReplayError, written_formats};
+pub use read::tail::{Stopped, TailRead, TailReader};
+pub use read::tail_filter::{By, TailFilter, TailLine};
+pub use read::verify::{Proof, ProofError, verify};
+pub use state::budget::LineBudget;
+pub use state::index::Use;
+pub use state::live::{Live, LiveOpening, NotAccepted};
+pub use state::requests::{DoneRequest, RequestNote, RequestTable};
+pub use state::usage::Usage;
+pub use write::ballast::{BALLAST_BYTES, Reserve, free_bytes};
+pub use write::line::Body;
+pub use write::standing::{NewestSignature, Standing};
+pub use write::sync::SyncFailed;
 
 use crate::identity::Authority;
 use crate::lease::{Ask, Lease, Terms};
 use crate::model::limits::{JOURNAL_DEADLINE, Limits};
 use crate::model::{FieldName, Id, Opening, PinnedCertificate, Timestamp};
 use crate::seal::{Keyring, RecordKey};
-use chain::Chain;
 use proposal::Settled;
-use sync::{SyncThread, Synced};
-use watchdog::Pulse;
+use write::chain::Chain;
+use write::sync::{SyncThread, Synced};
+use write::watchdog::Pulse;
 
 /// The journal cannot be written: nothing is resolved and nothing is changed.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, thiserror::Error)]
@@ -197,7 +175,7 @@ impl Journal {
     /// If the directory exists or cannot be written.
     pub fn create(directory: &Path, keyring: &Keyring, now: Timestamp) -> std::io::Result<()> {
         std::fs::DirBuilder::new().mode(0o700).create(directory)?;
-        chain::create(directory, keyring, now)
+        write::chain::create(directory, keyring, now)
     }
 
     /// Reads the journal, checks every line, and goes on where it ended.
@@ -211,9 +189,9 @@ impl Journal {
         options: Options,
         now: Timestamp,
     ) -> Result<(Self, Recovery), ReplayError> {
-        let pulse = watchdog::start().map_err(ReplayError::Threads)?;
+        let pulse = write::watchdog::start().map_err(ReplayError::Threads)?;
         let at = |source| ReplayError::At { path: directory.to_owned(), source };
-        let opened = replay::open(directory, Arc::clone(&keyring), now, Arc::clone(&pulse));
+        let opened = read::replay::open(directory, Arc::clone(&keyring), now, Arc::clone(&pulse));
         let (chain, recovery) = opened.map_err(|error| match error {
             ReplayError::Io(source) => at(source),
             error => error,

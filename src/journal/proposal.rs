@@ -3,7 +3,7 @@
 use std::sync::Arc;
 
 use super::event::{Event, Outcome, ResolveLine};
-use super::live::Live;
+use super::state::live::Live;
 use super::{Allowed, CommitError, Resolution, Unavailable, Verdict};
 use crate::lease::Lease;
 use crate::model::{Id, Timestamp};

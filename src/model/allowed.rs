@@ -5,8 +5,8 @@ use std::str::FromStr;
 
 use serde::Serialize;
 
-use super::name::{GroupName, IntegrationName, Invalid};
-use super::reference::Reference;
+use super::names::name::{GroupName, IntegrationName, Invalid};
+use super::names::reference::Reference;
 use super::text::read_from_text;
 
 /// One thing, or a kind of things, that a step may ask for.

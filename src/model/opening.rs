@@ -6,10 +6,10 @@ use serde::{Deserialize, Serialize};
 
 use super::allowed::AllowedTarget;
 use super::id::Id;
-use super::name::{ExecutorName, RunName, StepName, WorkflowName};
+use super::names::name::{ExecutorName, RunName, StepName, WorkflowName};
+use super::names::run_as::RunAs;
+use super::names::spiffe::SpiffeId;
 use super::request::NamedRequest;
-use super::run_as::RunAs;
-use super::spiffe::SpiffeId;
 use super::text::{base64_bytes, hex_bytes};
 use super::time::Timestamp;
 

@@ -2,7 +2,7 @@
 
 use serde::{Deserialize, Serialize};
 
-use super::name::RequestId;
+use super::names::name::RequestId;
 use super::text::hex_bytes;
 
 /// Stands for one request: a keyed MAC over the method and all that is asked for, values included. Without the key it

@@ -5,7 +5,7 @@ use std::collections::BTreeMap;
 
 use zeroize::Zeroizing;
 
-use super::name::FieldName;
+use super::names::name::FieldName;
 
 /// One plaintext value: any bytes, wiped on drop.
 pub struct Value(Zeroizing<Vec<u8>>);

@@ -7,7 +7,7 @@
 //!
 //! The parts have fixed lengths, so that no two records have one AAD.
 
-use super::keyring_file::KeyId;
+use super::keys::keyring_file::KeyId;
 use crate::model::Id;
 
 /// What a sealed record holds. The number is part of the AAD and of the store's keys: never reuse one. Values have the

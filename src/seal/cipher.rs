@@ -4,7 +4,7 @@ use chacha20poly1305::aead::{Aead as _, Payload};
 use chacha20poly1305::{KeyInit as _, XChaCha20Poly1305};
 use zeroize::{Zeroizing, zeroize_stack};
 
-use super::secret_memory::SecretKey;
+use super::memory::secret_memory::SecretKey;
 
 /// More than the cipher needs of the stack. Its own state is wiped; what the compiler has put beside it on
 /// the way is not. Without optimisation that is much more.

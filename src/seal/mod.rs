@@ -11,44 +11,33 @@
 //!   [`Keyring::open_values`] has exactly one caller, the journal's `Permit`.
 
 pub mod aad;
-mod allocator;
 mod cipher;
-mod command;
-mod files;
 mod kek;
-mod keyring;
-mod keyring_file;
-mod older_keyring;
+mod keys;
+mod memory;
 mod permutation;
-mod place;
-mod protection;
-mod rotation;
 mod sealed;
-mod secret_memory;
-mod source;
-mod take_over;
 mod values;
 
 use aws_lc_rs::rand;
 use zeroize::Zeroizing;
 
 pub use aad::{RecordKey, RecordKind};
-pub use allocator::{ALLOCATOR, Allocator, give_back_what_is_free};
-pub use files::replace_file;
+pub use kek::source::{AskPassphrase, KekKind, KekSource, NewKek, Passphrase, Recipe, Unlock};
 pub use kek::{Kek, KekError, check_owner, check_private};
-pub use keyring::Keyring;
-pub use keyring_file::{Dek, KeyId, KeyringError};
-pub use place::{KeyPlace, PlaceError, Unlocked};
-pub use protection::{MemoryProtection, note_wiping_allocator};
-pub use rotation::Rotation;
+pub use keys::keyring::Keyring;
+pub use keys::keyring_file::{Dek, KeyId, KeyringError};
+pub use keys::place::{KeyPlace, PlaceError, Unlocked};
+pub use keys::rotation::Rotation;
+pub use keys::take_over::TakeOver;
+pub use memory::allocator::{ALLOCATOR, Allocator, give_back_what_is_free};
+pub use memory::protection::{MemoryProtection, note_wiping_allocator};
+pub use memory::secret_memory::{KeyMemory, key_memory};
 pub use sealed::Sealed;
-pub use secret_memory::{KeyMemory, key_memory};
-pub use source::{AskPassphrase, KekKind, KekSource, NewKek, Passphrase, Recipe, Unlock};
-pub use take_over::TakeOver;
 pub use values::{Change, OpenedFields, ReadValues};
 
 use crate::model::Id;
-use secret_memory::SecretKey;
+use memory::secret_memory::SecretKey;
 
 /// A sealed record that cannot be opened. It does not say why: an attacker who changes bytes learns
 /// nothing from the answer.

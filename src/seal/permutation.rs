@@ -5,7 +5,7 @@
 
 use aws_lc_rs::hmac;
 
-use super::keyring::prf;
+use super::keys::keyring::prf;
 
 const ROUNDS: std::ops::Range<u8> = 0..4;
 

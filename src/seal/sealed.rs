@@ -9,7 +9,7 @@
 use std::sync::Arc;
 
 use super::OpenError;
-use super::keyring_file::KeyId;
+use super::keys::keyring_file::KeyId;
 
 const FORMAT: u8 = 1;
 const DEK: std::ops::Range<usize> = 1..9;

@@ -9,7 +9,7 @@ use std::collections::BTreeMap;
 use zeroize::Zeroizing;
 
 use super::aad::RecordKey;
-use super::keyring::Keyring;
+use super::keys::keyring::Keyring;
 use super::sealed::Sealed;
 use super::{NoRandomness, OpenError};
 use crate::model::{FieldName, Fields, Value};
@@ -148,11 +148,11 @@ fn split_field(bytes: &[u8]) -> Option<(Field<'_>, &[u8])> {
 
 #[cfg(test)]
 mod tests {
-    use super::super::keyring_file::KeyringFile;
-    use super::super::source::NotedSource;
     use super::super::{Kek, RecordKind};
     use super::*;
     use crate::model::{Id, Timestamp};
+    use crate::seal::kek::source::NotedSource;
+    use crate::seal::keys::keyring_file::KeyringFile;
 
     fn keyring() -> Keyring {
         let directory = tempfile::tempdir().unwrap();

@@ -4,6 +4,7 @@
 
 mod acl;
 mod directory;
+pub(crate) mod files;
 pub mod input;
 pub mod notify;
 mod trust;

@@ -139,7 +139,7 @@ fn unsafe_code_stands_in_the_two_files_that_say_why() {
     let found = sources().into_iter().filter(|(_, _, code)| is_unsafe(code));
     let mut found: Vec<_> = found.map(|(_, path, _)| path.display().to_string()).collect();
     found.sort();
-    assert_eq!(found, ["seal/allocator.rs", "seal/secret_memory.rs"]);
+    assert_eq!(found, ["seal/memory/allocator.rs", "seal/memory/secret_memory.rs"]);
 }
 
 #[test]
@@ -150,4 +150,14 @@ fn files_are_short_enough_to_hold_one_idea() {
         .filter(|(lines, _)| *lines > 400)
         .collect();
     assert!(long.is_empty(), "{long:?}");
+}
+
+#[test]
+fn a_folder_is_seen_at_a_glance() {
+    let mut counts = std::collections::BTreeMap::new();
+    for (_, path, _) in sources() {
+        *counts.entry(path.parent().unwrap().to_owned()).or_insert(0) += 1;
+    }
+    counts.retain(|_, count| *count > 16);
+    assert!(counts.is_empty(), "{counts:?}");
 }

@@ -9,7 +9,7 @@ use keyhatch::daemon::{ReissueOptions, reissue_admin};
 use keyhatch::grpc::pb;
 use keyhatch::grpc::pb::executor_service_client::ExecutorServiceClient;
 use keyhatch::grpc::pb::system_service_client::SystemServiceClient;
-use keyhatch::journal::line::Parts;
+use keyhatch::journal::write::line::Parts;
 use keyhatch::model::Limits;
 use keyhatch::seal::{Keyring, RecordKey, RecordKind, Sealed, Unlock};
 use keyhatch::store::{Operation, Store};

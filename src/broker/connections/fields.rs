@@ -1,0 +1,223 @@
+//! The fields that an update writes and removes, and the rule of destinations.
+
+use std::collections::{BTreeMap, BTreeSet};
+
+use super::write::field_metadata;
+use super::{NOTHING_KEPT, Part, Stamp};
+use crate::broker::changes::draft::Draft;
+use crate::broker::error::Error;
+use crate::catalog::{Connection, ConnectionMetadata, FieldMetadata, Values};
+use crate::integration::{
+    self, Checked, CheckedField, CredentialKind, Present, PresentField, Problem,
+};
+use crate::model::{FieldName, ResourceName, Value, size_class};
+use crate::seal::{Change, ReadValues};
+
+/// The fields of a document beside those that a connection has.
+pub(crate) struct Changes {
+    /// Every field that the document gives a value, changed or not.
+    given: BTreeSet<FieldName>,
+    /// Those whose value is another, with its fingerprint.
+    changed: BTreeMap<FieldName, (CheckedField, [u8; 32])>,
+    /// Those that go.
+    removed: BTreeSet<FieldName>,
+}
+
+impl Changes {
+    pub(crate) fn find(
+        draft: &Draft,
+        kind: &CredentialKind,
+        old: &Connection,
+        fields: Part<BTreeMap<String, Value>>,
+        named: &BTreeSet<String>,
+        kept: &BTreeSet<String>,
+    ) -> Result<Self, Error> {
+        let stored = &old.metadata.fields;
+        let is_whole = matches!(fields, Part::Replace(_));
+        let fields = fields.into_inner();
+        let canonical = |name: &str| {
+            // What is stored under exactly this name is meant, whatever a schema calls so since.
+            let own = FieldName::parse(name).ok().filter(|name| stored.contains_key(name));
+            let by_rule =
+                || integration::find_field(kind, name).and_then(|rule| rule.canonical(name));
+            own.or_else(by_rule)
+        };
+        let is_stored = |name: &str| canonical(name).is_some_and(|name| stored.contains_key(&name));
+        let is_known = |name: &str| canonical(name).is_some();
+        let unknown = absent(named, is_known, "there is no such field to remove");
+        let nothing_kept = absent(kept, is_stored, NOTHING_KEPT);
+        let named: BTreeSet<FieldName> = named.iter().filter_map(|name| canonical(name)).collect();
+        let given: BTreeSet<FieldName> = fields.keys().filter_map(|name| canonical(name)).collect();
+        let rule_of = |name: &FieldName| integration::find_field(kind, name.as_str());
+        let goes = |name: &&FieldName| {
+            let is_generated = rule_of(name).is_some_and(|rule| rule.generated);
+            let is_named = named.contains(*name) || (is_whole && !is_generated);
+            is_named && !given.contains(*name)
+        };
+        let mut removed: BTreeSet<FieldName> = stored.keys().filter(goes).cloned().collect();
+        let stays = stored.iter().filter(|(name, _)| !removed.contains(*name));
+        let present: Present =
+            stays.map(|(name, field)| (name.clone(), present_field(field))).collect();
+        let mut problems = cannot_go(kind, &removed, &present, &given);
+        problems.extend(unknown);
+        problems.extend(nothing_kept);
+        let checked = match integration::check(kind, fields, Some(&present)) {
+            Ok(checked) => checked,
+            Err(others) => {
+                problems.extend(others);
+                Checked::new()
+            }
+        };
+        if !problems.is_empty() {
+            return Err(Error::FieldsInvalid(problems));
+        }
+        let changed = changed(draft, old, checked);
+        let is_kept =
+            |name: &FieldName| kept.iter().any(|one| canonical(one).as_ref() == Some(name));
+        let goes =
+            |name: &FieldName| stored.contains_key(name) && !given.contains(name) && !is_kept(name);
+        removed.extend(parts_of(kind, &changed).filter(goes));
+        Ok(Self { given, changed, removed })
+    }
+
+    pub(crate) fn is_empty(&self) -> bool {
+        self.changed.is_empty() && self.removed.is_empty()
+    }
+
+    pub(crate) fn names(&self) -> Vec<FieldName> {
+        self.changed.keys().chain(&self.removed).cloned().collect()
+    }
+
+    /// Nobody learns a secret by sending it somewhere else: a destination is added, changed or removed
+    /// only together with every sensitive field. A value that is given again counts, even if it is the
+    /// same.
+    pub(super) fn check_destinations(
+        &self,
+        old: &Connection,
+        resource: &ResourceName,
+    ) -> Result<(), Error> {
+        let fields = &old.metadata.fields;
+        let was_destination =
+            |name: &FieldName| fields.get(name).is_some_and(|old| old.destination);
+        let changed = self.changed.iter();
+        let moved = changed
+            .filter(|(name, (field, _))| field.destination || was_destination(name))
+            .map(|(name, _)| name)
+            .chain(self.removed.iter().filter(|name| was_destination(name)))
+            // Of one that is sensitive too, whether it changed would tell what it is.
+            .chain(self.given.iter().filter(|name| {
+                fields.get(*name).is_some_and(|old| old.destination && old.sensitive)
+            }))
+            .next();
+        let Some(destination) = moved else { return Ok(()) };
+        let stays = |name: &FieldName| !self.given.contains(name) && !self.removed.contains(name);
+        let missing = fields.iter().filter(|(name, field)| field.sensitive && stays(name));
+        let missing: Vec<&str> = missing.map(|(name, _)| name.as_str()).collect();
+        if missing.is_empty() {
+            return Ok(());
+        }
+        Err(Error::SecretsRequired {
+            resource: resource.clone(),
+            destination: destination.to_string(),
+            missing: missing.join(", "),
+        })
+    }
+
+    /// Makes a new version of the credential.
+    pub(crate) fn write(
+        self,
+        draft: &Draft,
+        metadata: &mut ConnectionMetadata,
+        old: &Connection,
+        stamp: &Stamp,
+    ) -> Result<Values, Error> {
+        metadata.version += 1;
+        let mut changes = BTreeMap::new();
+        for name in self.removed {
+            metadata.fields.remove(&name);
+            changes.insert(name, Change::Remove);
+        }
+        for (name, (field, print)) in self.changed {
+            metadata.fields.insert(name.clone(), field_metadata(stamp, &field, print));
+            changes.insert(name, Change::Set(field.value));
+        }
+        let key = old.values.key;
+        let sealed = draft
+            .keyring
+            .reseal_values(key, &old.values.sealed, metadata.version, changes)
+            .map_err(|error| match error {
+                ReadValues::Open(_) => Error::Corrupt,
+                ReadValues::NoRandomness(error) => error.into(),
+            })?;
+        Ok(Values { key, sealed })
+    }
+}
+
+fn present_field(stored: &FieldMetadata) -> PresentField {
+    // Nobody learns how long a secret is by trying how much fits beside it.
+    let room = if stored.sensitive { size_class(stored.bytes) } else { stored.bytes };
+    PresentField { room, value: stored.value.clone() }
+}
+
+/// The fields that are written: another value, or a stricter rule for the same one.
+fn changed(
+    draft: &Draft,
+    old: &Connection,
+    checked: Checked,
+) -> BTreeMap<FieldName, (CheckedField, [u8; 32])> {
+    let (uid, stored) = (old.metadata.uid, &old.metadata.fields);
+    let with_print = checked.into_iter().map(|(name, field)| {
+        let print = draft.keyring.fingerprint(uid, name.as_str(), field.value.expose());
+        (name, (field, print))
+    });
+    let is_written = |name: &FieldName, field: &CheckedField, print: &[u8; 32]| {
+        stored.get(name).is_none_or(|old| {
+            let is_tightened =
+                (field.sensitive && !old.sensitive) || (field.destination && !old.destination);
+            // A trial does not tell whether a value is the one that is stored: it could be asked again
+            // and again.
+            let is_hidden = draft.is_trial && (field.sensitive || old.sensitive);
+            old.fingerprint != *print || is_tightened || is_hidden
+        })
+    };
+    with_print.filter(|(name, (field, print))| is_written(name, field, print)).collect()
+}
+
+/// A problem for each of these names that is not what it should be.
+fn absent(
+    names: &BTreeSet<String>,
+    is_there: impl Fn(&str) -> bool,
+    text: &'static str,
+) -> Vec<Problem> {
+    let absent = names.iter().filter(|name| !is_there(name));
+    absent.map(|name| Problem::new(name, text)).collect()
+}
+
+/// The fields that go with others that change: of another credential they are worth nothing.
+fn parts_of<'a>(
+    kind: &'a CredentialKind,
+    changed: &'a BTreeMap<FieldName, (CheckedField, [u8; 32])>,
+) -> impl Iterator<Item = FieldName> + 'a {
+    let changes = |whole: &str| changed.keys().any(|name| name.as_str() == whole);
+    let parts = kind.fields.iter().filter(move |rule| rule.part_of.as_deref().is_some_and(changes));
+    parts.filter_map(|rule| rule.canonical(&rule.name))
+}
+
+/// Fields that have to stay.
+fn cannot_go(
+    kind: &CredentialKind,
+    removed: &BTreeSet<FieldName>,
+    present: &Present,
+    given: &BTreeSet<FieldName>,
+) -> Vec<Problem> {
+    let mut problems = Vec::new();
+    for rule in &kind.fields {
+        let covers = |name: &FieldName| rule.covers(name.as_str());
+        let Some(gone) = removed.iter().find(|name| covers(name)) else { continue };
+        let is_left = present.keys().chain(given).any(covers);
+        if rule.generated || (rule.required && !is_left) {
+            problems.push(Problem::new(gone.as_str(), "it cannot be removed, only overwritten"));
+        }
+    }
+    problems
+}

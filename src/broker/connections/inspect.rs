@@ -1,0 +1,184 @@
+//! A look at a connection's values for what is wrong with them, which hands none out.
+
+use std::collections::{BTreeMap, BTreeSet};
+
+use super::{ConnectionDocument, Part};
+use crate::access::{Decision, Principal, Role, decide_edit};
+use crate::broker::Broker;
+use crate::broker::changes::apply::Document;
+use crate::broker::error::Error;
+use crate::broker::registry::operators::require_role;
+use crate::broker::secrets::SecretDocument;
+use crate::catalog::{Catalog, Connection};
+use crate::identity::{PemFault, check_certificate, check_pair, check_private_key};
+use crate::integration::{
+    CredentialKind, Finding, Form, Severity, doubts, find_field, findings, infer_kind,
+    needs_newline, text_findings,
+};
+use crate::journal::{CommitError, TestLine, Unavailable};
+use crate::model::{ConnectionRef, FieldName, Fields, ResourceName, Value};
+
+/// What a look at the values found.
+pub struct Inspected {
+    /// Which version.
+    pub version: u64,
+    /// Where the decision stands in the journal.
+    pub decision_id: String,
+    /// Without values.
+    pub findings: Vec<Finding>,
+}
+
+impl Broker {
+    /// Looks at a connection's values.
+    ///
+    /// # Errors
+    /// See `ConnectionService.TestConnection`.
+    pub fn test_connection(
+        &self,
+        caller: &Principal,
+        name: &ConnectionRef,
+    ) -> Result<Inspected, Error> {
+        require_role(caller, Role::Operator)?;
+        // Each turn means that somebody's change was published, so this ends.
+        loop {
+            match self.test_once(caller, name) {
+                Err(CommitError::Stale) => {}
+                Err(CommitError::Quarantined) => return Err(Error::Quarantined),
+                Err(CommitError::Unavailable(Unavailable)) => {
+                    return Err(Error::JournalUnavailable);
+                }
+                Err(error) => return Err(Error::Internal(error.to_string())),
+                Ok(outcome) => return outcome,
+            }
+        }
+    }
+
+    fn test_once(
+        &self,
+        caller: &Principal,
+        name: &ConnectionRef,
+    ) -> Result<Result<Inspected, Error>, CommitError> {
+        let snapshot = self.snapshot();
+        let resource = ResourceName::Connection(name.clone());
+        let Some(connection) = snapshot.catalog.connection(name) else {
+            return Ok(Err(Error::NotFound(resource).or_newer(&snapshot.catalog)));
+        };
+        let metadata = &connection.metadata;
+        let Decision::Allow(by) = decide_edit(caller, &metadata.access) else {
+            return Ok(Err(Error::EditDenied(resource)));
+        };
+        let line = TestLine {
+            principal: caller.to_string(),
+            resource: resource.to_string(),
+            uid: metadata.uid,
+            version: metadata.version,
+            by,
+        };
+        let (record, now) = (connection.values.key, self.now());
+        if let Err(error) = self.writer.budgets.take(caller, "TestConnection", now) {
+            return Ok(Err(error));
+        }
+        let permit = self.journal.commit_test(now, snapshot.head, record, line)?;
+        let decision_id = permit.decision_id().to_string();
+        let opened = permit.open(&connection.values.sealed, &self.keyring).ok();
+        let fields = opened.and_then(|opened| opened.to_fields()).ok_or(Error::Corrupt);
+        Ok(fields.map(|fields| Inspected {
+            version: metadata.version,
+            decision_id,
+            findings: all_findings(&snapshot.catalog, connection, &fields),
+        }))
+    }
+}
+
+fn all_findings(catalog: &Catalog, connection: &Connection, fields: &Fields) -> Vec<Finding> {
+    let metadata = &connection.metadata;
+    let integration = catalog.integration(&metadata.integration);
+    let Some(kind) = integration.and_then(|found| found.kind(metadata.kind.as_str())) else {
+        return vec![Finding::error("", "its kind is gone from its integration")];
+    };
+    let mended = metadata.fields.iter().filter(|(_, field)| field.is_mended);
+    let mut found: Vec<_> = mended.map(|(name, _)| Finding::mended(name.as_str())).collect();
+    let fields = fields.iter().map(|(name, value)| (name.clone(), value)).collect();
+    found.extend(of_values(kind, &fields));
+    found.extend(doubts(&fields));
+    found.sort_by(|one, other| one.field.cmp(&other.field));
+    found
+}
+
+/// What is wrong with values of a kind, each and together.
+fn of_values(kind: &CredentialKind, fields: &BTreeMap<FieldName, &Value>) -> Vec<Finding> {
+    let mut found = findings(kind, fields);
+    let errors = found.iter().filter(|one| one.severity == Severity::Error);
+    let is_judged: BTreeSet<String> = errors.map(|one| one.field.clone()).collect();
+    // A text whose form is at fault needs no second word on it.
+    let of_pem = pem_findings(kind, fields);
+    found.extend(of_pem.into_iter().filter(|one| !is_judged.contains(&one.field)));
+    found
+}
+
+/// What is odd about the values that a document gives, as a test would tell of them. Of what is stored beside them it
+/// tells nothing: whoever may write need not be who may test.
+pub(crate) fn of_document(catalog: &Catalog, document: &Document) -> Vec<Finding> {
+    match document {
+        Document::Connection(given) => of_connection(catalog, given),
+        Document::Secret(SecretDocument { value: Some(value), .. }) => of_secret(value),
+        Document::Secret(_) | Document::Group(_) | Document::Integration(_) => Vec::new(),
+    }
+}
+
+pub(crate) fn of_secret(value: &Value) -> Vec<Finding> {
+    let mended = needs_newline(value).then(|| Finding::mended("value"));
+    mended.into_iter().chain(text_findings("value", value)).collect()
+}
+
+pub(super) fn of_connection(catalog: &Catalog, given: &ConnectionDocument) -> Vec<Finding> {
+    let (Part::Merge(fields) | Part::Replace(fields)) = &given.fields;
+    let integration = catalog.integration(&given.name.integration);
+    let old = catalog.connection(&given.name);
+    let kind = old.map(|old| &old.metadata.kind).or(given.kind.as_ref());
+    let names = fields.keys().map(String::as_str).collect();
+    let Some(kind) = integration.and_then(|found| infer_kind(found, kind, &names).ok()) else {
+        return Vec::new();
+    };
+    let named = fields.iter().filter_map(|(name, value)| {
+        let rule = find_field(kind, name)?;
+        Some((rule.canonical(name)?, value))
+    });
+    let fields: BTreeMap<FieldName, &Value> = named.collect();
+    let mended = fields.iter().filter(|(_, value)| needs_newline(value));
+    let mut found: Vec<_> = mended.map(|(name, _)| Finding::mended(name.as_str())).collect();
+    found.extend(of_values(kind, &fields));
+    // What is not given may be there already.
+    found.retain(|one| old.is_none() || fields.keys().any(|name| name.as_str() == one.field));
+    found
+}
+
+/// Certificates and keys that do not parse, or do not belong together.
+fn pem_findings(kind: &CredentialKind, fields: &BTreeMap<FieldName, &Value>) -> Vec<Finding> {
+    let of_form = |form: Form| {
+        fields.iter().filter(move |(name, _)| {
+            find_field(kind, name.as_str()).is_some_and(|rule| rule.form == Some(form))
+        })
+    };
+    let mut found = Vec::new();
+    let mut note = |field: &str, outcome: Result<(), PemFault>| {
+        if let Err(fault) = outcome {
+            found.push(Finding::error(field, fault.to_string()));
+        }
+    };
+    for (name, value) in of_form(Form::Certificate) {
+        note(name.as_str(), check_certificate(value.expose()));
+    }
+    for (name, value) in of_form(Form::PrivateKey) {
+        note(name.as_str(), check_private_key(value.expose()));
+    }
+    // A connection with one of each has a pair.
+    let (mut certificates, mut keys) = (of_form(Form::Certificate), of_form(Form::PrivateKey));
+    if let (Some((_, certificate)), Some((name, key)), None, None) =
+        (certificates.next(), keys.next(), certificates.next(), keys.next())
+        && let Err(PemFault::Mismatch) = check_pair(certificate.expose(), key.expose())
+    {
+        note(name.as_str(), Err(PemFault::Mismatch));
+    }
+    found
+}

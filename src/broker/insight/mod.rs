@@ -1,0 +1,5 @@
+//! What operators learn from the journal.
+
+pub(super) mod readers;
+pub(super) mod suggest;
+pub(super) mod tail;

@@ -1,0 +1,205 @@
+//! The least access that a workflow can do with, by what the journal shows it has used.
+
+use crate::access::{Bindings, Glob, Pattern, Principal, Relation};
+use crate::broker::Broker;
+use crate::broker::error::Error;
+use crate::broker::registry::operators::require_operator;
+use crate::journal::Use;
+use crate::model::{Id, ResourceName, Timestamp, WorkflowName};
+
+/// The most that one answer holds.
+const MAX_SUGGESTIONS: usize = 1000;
+/// After so many resources it is asked whether anybody waits.
+const ASK_RESOURCES: usize = 1000;
+
+/// What is suggested, the most urgent first.
+#[derive(Default)]
+pub struct Suggestions {
+    /// As many as an answer holds.
+    pub first: Vec<Suggestion>,
+    /// How many more there are.
+    pub more: usize,
+}
+
+/// What is suggested of one resource that a workflow may use.
+pub struct Suggestion {
+    /// Which.
+    pub resource: ResourceName,
+    /// The relation that it takes to use it.
+    pub needed: Relation,
+    /// The bindings that admit the workflow, and give the relation.
+    pub bound: Vec<(Relation, Pattern)>,
+    /// How often the workflow has used it, and when last; none if never.
+    pub used: Option<Use>,
+    /// Whether other workflows have used it since then.
+    pub others_use: bool,
+    /// What to do.
+    pub advice: Advice,
+}
+
+/// What to do with the bindings of a resource.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord)]
+pub enum Advice {
+    /// Take them away: it was not used.
+    Remove,
+    /// Bind the workflow itself, and take away what is bound for many as far as nobody else needs it.
+    Narrow,
+    /// Nothing: it was not used, and what lets it in is there for others, who have used it.
+    Others,
+    /// Nothing: it was used, or is new.
+    Keep,
+}
+
+impl Broker {
+    /// What is suggested of everything that a workflow may use, by its use since then. Looks at every connection and
+    /// group.
+    ///
+    /// # Errors
+    /// See `SystemService.SuggestAccess`.
+    pub fn suggest_access(
+        &self,
+        caller: &Principal,
+        workflow: &WorkflowName,
+        since: Timestamp,
+        is_cancelled: &dyn Fn() -> bool,
+    ) -> Result<Suggestions, Error> {
+        require_operator(caller)?;
+        let snapshot = self.snapshot();
+        let mut suggestions = Suggestions::default();
+        for (number, connection) in snapshot.catalog.connections_after(None).enumerate() {
+            if number.is_multiple_of(ASK_RESOURCES) && is_cancelled() {
+                break;
+            }
+            let metadata = &connection.metadata;
+            let bound = admitting(workflow, Relation::Resolver, &metadata.access);
+            if bound.is_empty() {
+                continue;
+            }
+            let (used, others_use) = self.uses(metadata.uid, workflow, since)?;
+            let is_new = metadata.create_time >= since;
+            let resource = ResourceName::Connection(metadata.reference());
+            let advice = advise(&bound, used, others_use, since, is_new);
+            let needed = Relation::Resolver;
+            suggestions.add(Suggestion { resource, needed, bound, used, others_use, advice });
+        }
+        for group in snapshot.catalog.groups_after(None) {
+            let metadata = &group.metadata;
+            let bound = admitting(workflow, Relation::Viewer, &metadata.access);
+            if bound.is_empty() || is_cancelled() {
+                continue;
+            }
+            let always = Timestamp::from_millis(i64::MIN);
+            let looked =
+                self.journal.look(|live| live.usage().users_of_group(&metadata.name, always));
+            let users = looked?;
+            let used = users.iter().find(|(user, _)| user == workflow).map(|(_, used)| *used);
+            let others_use =
+                users.iter().any(|(user, used)| user != workflow && used.last >= since);
+            let is_new = metadata.create_time >= since;
+            let advice = advise(&bound, used, others_use, since, is_new);
+            let (resource, needed) = (ResourceName::Group(metadata.name.clone()), Relation::Viewer);
+            suggestions.add(Suggestion { resource, needed, bound, used, others_use, advice });
+        }
+        suggestions.keep_first();
+        Ok(suggestions)
+    }
+
+    /// How a workflow has used a connection, and whether others have since then.
+    fn uses(
+        &self,
+        uid: Id,
+        workflow: &WorkflowName,
+        since: Timestamp,
+    ) -> Result<(Option<Use>, bool), Error> {
+        let looked = self.journal.look(|live| {
+            let users = live.usage().users_of(uid, since);
+            let others_use = users.iter().any(|(user, _)| user != workflow);
+            (live.usage().use_by(uid, workflow), others_use)
+        });
+        Ok(looked?)
+    }
+}
+
+impl Suggestions {
+    fn add(&mut self, one: Suggestion) {
+        self.first.push(one);
+        if self.first.len() >= 2 * MAX_SUGGESTIONS {
+            self.keep_first();
+        }
+    }
+
+    fn keep_first(&mut self) {
+        self.first.sort_by_key(|one| one.advice);
+        self.more += self.first.len().saturating_sub(MAX_SUGGESTIONS);
+        self.first.truncate(MAX_SUGGESTIONS);
+    }
+}
+
+/// The bindings that admit some step of a workflow and give this relation.
+fn admitting(
+    workflow: &WorkflowName,
+    needed: Relation,
+    bindings: &Bindings,
+) -> Vec<(Relation, Pattern)> {
+    let admits = |pattern: &Pattern| match pattern {
+        Pattern::Workflow(glob) => glob.admits(workflow),
+        Pattern::WorkflowStep(name, _) | Pattern::WorkflowSteps(name, _) => name == workflow,
+        Pattern::Operator(_) | Pattern::RunAs(_) => false,
+    };
+    let bound = bindings.at_least(needed).filter(|(_, pattern)| admits(pattern));
+    bound.map(|(relation, pattern)| (relation, pattern.clone())).collect()
+}
+
+fn advise(
+    bound: &[(Relation, Pattern)],
+    used: Option<Use>,
+    others_use: bool,
+    since: Timestamp,
+    is_new: bool,
+) -> Advice {
+    let is_own = |pattern: &Pattern| {
+        use Pattern::{Workflow, WorkflowStep, WorkflowSteps};
+        matches!(pattern, Workflow(Glob::Exact(_)) | WorkflowStep(..) | WorkflowSteps(..))
+    };
+    let has_own = bound.iter().any(|(_, pattern)| is_own(pattern));
+    let is_only_own = bound.iter().all(|(_, pattern)| is_own(pattern));
+    let is_used = used.is_some_and(|used| used.last >= since);
+    match (is_used, has_own) {
+        (true, true) if is_only_own || others_use => Advice::Keep,
+        (true, _) => Advice::Narrow,
+        (false, _) if is_new => Advice::Keep,
+        (false, false) if others_use => Advice::Others,
+        (false, _) => Advice::Remove,
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn what_was_not_used_goes_and_what_is_for_many_is_narrowed() {
+        let since = Timestamp::from_millis(1000);
+        let at = |last| Some(Use { times: 1, last: Timestamp::from_millis(last) });
+        let bound = |pattern: &str| vec![(Relation::Resolver, pattern.parse().unwrap())];
+        for (pattern, used, others_use, is_new, expected) in [
+            ("workflow:w", at(2000), true, false, Advice::Keep),
+            ("workflow:w/step:s", at(2000), true, false, Advice::Keep),
+            ("workflow:w/step:s*", at(2000), true, false, Advice::Keep),
+            ("workflow:*", at(2000), true, false, Advice::Narrow),
+            ("workflow:w*", at(1000), true, false, Advice::Narrow),
+            ("workflow:w", at(999), true, false, Advice::Remove),
+            ("workflow:w", None, false, false, Advice::Remove),
+            ("workflow:w", None, false, true, Advice::Keep),
+            ("workflow:*", None, true, false, Advice::Others),
+            ("workflow:*", None, false, false, Advice::Remove),
+        ] {
+            let advice = advise(&bound(pattern), used, others_use, since, is_new);
+            assert_eq!(advice, expected, "{pattern} {used:?}");
+        }
+        // Once the workflow is bound itself, what is bound for many goes if nobody else needs it.
+        let both = [bound("workflow:w"), bound("workflow:*")].concat();
+        assert_eq!(advise(&both, at(2000), false, since, false), Advice::Narrow);
+        assert_eq!(advise(&both, at(2000), true, since, false), Advice::Keep);
+    }
+}

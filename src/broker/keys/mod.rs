@@ -1,0 +1,220 @@
+//! Which keys there are, and new ones in their place while the broker runs.
+//!
+//! The KEK is got again from where it comes from, for as long as a rotation takes: it is not kept. Nobody
+//! tells the broker by RPC where a key is to come from.
+
+pub(super) mod reseal;
+
+use std::collections::{BTreeMap, BTreeSet};
+use std::path::PathBuf;
+use std::sync::Arc;
+
+use tokio::sync::{Mutex, Notify};
+
+use super::Broker;
+use super::changes::writer::WriterParts;
+use super::error::Error;
+use super::registry::operators::{require_operator, require_role};
+use crate::access::{Principal, Role};
+use crate::journal::{Event, Journal, RotatedKey};
+use crate::model::{Clock, Timestamp};
+use crate::seal::{KekKind, KeyId, KeyPlace, Keyring, PlaceError, Rotation, Unlocked};
+use crate::store::Store;
+
+/// What keys are looked at and changed with.
+pub(super) struct Keys {
+    pub(super) place: KeyPlace,
+    /// Where the KEK comes from. That changes only while no daemon runs.
+    pub(super) kek_kind: KekKind,
+    pub(super) keyring: Arc<Keyring>,
+    pub(super) journal: Arc<Journal>,
+    pub(super) store: Arc<Store>,
+    pub(super) clock: Clock,
+    /// Held by whoever changes keys.
+    pub(super) turn: Mutex<()>,
+    /// There may be something to seal again.
+    pub(super) wake: Notify,
+}
+
+impl Keys {
+    pub(super) fn new(place: KeyPlace, parts: WriterParts) -> Self {
+        let WriterParts { journal, store, keyring, clock, .. } = parts;
+        let (turn, wake, kek_kind) = (Mutex::default(), Notify::new(), place.kek_kind());
+        Self { place, kek_kind, keyring, journal, store, clock, turn, wake }
+    }
+}
+
+/// Which keys there are.
+pub struct ListedKeys {
+    /// The key that wraps the others.
+    pub kek: KeyId,
+    /// Where it comes from.
+    pub kek_kind: KekKind,
+    /// The keys that records are sealed under, oldest first: the last is in use.
+    pub deks: Vec<ListedDek>,
+}
+
+/// A key that records are sealed under.
+pub struct ListedDek {
+    /// Which.
+    pub id: KeyId,
+    /// When it was made, if that is known.
+    pub create_time: Option<Timestamp>,
+    /// How many records are sealed under it.
+    pub records: u64,
+}
+
+/// A KEK that was replaced.
+pub struct RotatedKek {
+    /// The one before.
+    pub old: KeyId,
+    /// The one in force.
+    pub new: KeyId,
+    /// The file in which the one before is kept.
+    pub kept: Option<PathBuf>,
+}
+
+impl Broker {
+    /// Which keys there are, and how much is sealed under each. Reads files.
+    ///
+    /// # Errors
+    /// If the caller is no operator, or the keyring cannot be read.
+    pub fn list_keys(&self, caller: &Principal) -> Result<ListedKeys, Error> {
+        require_operator(caller)?;
+        let keys = &self.keys;
+        let counts = keys.counts().map_err(|error| Error::KeyringUnwritable(error.to_string()))?;
+        let listed = keys.keyring.deks().into_iter().map(|dek| ListedDek {
+            id: dek.id,
+            create_time: dek.create_time,
+            records: counts.get(&dek.id).copied().unwrap_or(0),
+        });
+        Ok(ListedKeys {
+            kek: keys.keyring.kek_id(),
+            kek_kind: keys.kek_kind,
+            deks: listed.collect(),
+        })
+    }
+
+    /// Puts a new KEK in place of the one in its file.
+    ///
+    /// # Errors
+    /// See `SystemService.RotateKek`.
+    pub async fn rotate_kek(&self, caller: &Principal) -> Result<RotatedKek, Error> {
+        require_role(caller, Role::Administrator)?;
+        let prepare = |keys: &Keys, unlocked| keys.place.rotate_in_place(unlocked);
+        self.rotate(caller, RotatedKey::Kek, prepare).await
+    }
+
+    /// Adds a DEK, seals under it from then on, and has what there is sealed again.
+    ///
+    /// # Errors
+    /// See `SystemService.RotateDek`.
+    pub async fn rotate_dek(&self, caller: &Principal) -> Result<KeyId, Error> {
+        require_role(caller, Role::Administrator)?;
+        let prepare = |keys: &Keys, unlocked| keys.place.add_dek(unlocked, keys.clock.now());
+        let rotated = self.rotate(caller, RotatedKey::Dek, prepare).await?;
+        self.keys.wake.notify_one();
+        Ok(rotated.new)
+    }
+
+    async fn rotate(
+        &self,
+        caller: &Principal,
+        key: RotatedKey,
+        prepare: impl FnOnce(&Keys, Unlocked) -> Result<Rotation, PlaceError> + Send + 'static,
+    ) -> Result<RotatedKek, Error> {
+        let (keys, principal) = (Arc::clone(&self.keys), caller.to_string());
+        // A task of its own: a caller who goes away leaves nothing half done.
+        let rotated = tokio::spawn(keys.rotate(principal, key, prepare)).await;
+        rotated.map_err(|error| Error::Internal(error.to_string()))?
+    }
+}
+
+impl Keys {
+    async fn rotate(
+        self: Arc<Self>,
+        principal: String,
+        key: RotatedKey,
+        prepare: impl FnOnce(&Self, Unlocked) -> Result<Rotation, PlaceError> + Send + 'static,
+    ) -> Result<RotatedKek, Error> {
+        let _turn = self.turn.lock().await;
+        let keys = Arc::clone(&self);
+        let rotation = blocking(move || {
+            let unlocked = keys.place.unlock(None).map_err(|error| not_at_hand(key, &error))?;
+            prepare(&keys, unlocked).map_err(|error| refused(&error))
+        });
+        let rotation = rotation.await??;
+        let (old, new, kept) = (rotation.old, rotation.new, rotation.kept.clone());
+        let event = Event::KeyRotated { principal, key, old, new };
+        let (position, _) = self.journal.append(self.clock.now(), &event)?;
+        self.journal.synced(position).await?;
+        let keyring = Arc::clone(&self.keyring);
+        blocking(move || rotation.commit(&keyring)).await?.map_err(|error| refused(&error))?;
+        tracing::info!(?key, %old, %new, "a key is rotated");
+        Ok(RotatedKek { old, new, kept })
+    }
+
+    /// How much is sealed under each DEK, in the store and beside it. Reads files.
+    pub(super) fn counts(&self) -> Result<BTreeMap<KeyId, u64>, PlaceError> {
+        let mut counts = self.store.deks();
+        for dek in self.place.file_deks()? {
+            *counts.entry(dek).or_default() += 1;
+        }
+        Ok(counts)
+    }
+
+    /// Drops the DEKs that nothing is sealed under any more, and says how much is left under older ones.
+    pub(super) async fn drop_unused(self: &Arc<Self>) -> Result<u64, Error> {
+        let _turn = self.turn.lock().await;
+        let keys = Arc::clone(self);
+        let dropped = blocking(move || {
+            let (counts, newest) = (keys.counts()?, keys.keyring.newest_dek());
+            let old: Vec<KeyId> = keys.keyring.deks().iter().map(|dek| dek.id).collect();
+            let is_old = |id: &KeyId| *id != newest;
+            let (used, unused): (BTreeSet<_>, BTreeSet<_>) =
+                old.into_iter().filter(is_old).partition(|id| counts.contains_key(id));
+            if !unused.is_empty() {
+                keys.place.drop_deks(&keys.keyring, &unused)?;
+                tracing::info!(dropped = unused.len(), "everything is sealed under a newer DEK");
+            }
+            Ok(used.iter().filter_map(|id| counts.get(id)).sum())
+        });
+        dropped.await?.map_err(|error: PlaceError| Error::KeyringUnwritable(error.to_string()))
+    }
+}
+
+/// A KEK that cannot be had is no fault of the disk's.
+fn not_at_hand(key: RotatedKey, error: &PlaceError) -> Error {
+    match (key, error) {
+        (_, PlaceError::Io { .. } | PlaceError::SealedFile(_)) => {
+            Error::KeyringUnwritable(error.to_string())
+        }
+        (RotatedKey::Dek, _) => Error::KekNotAtHand(error.to_string()),
+        (RotatedKey::Kek, _) => Error::KekNotReplaceable(format!(
+            "the KEK is not at hand ({error}); stop the daemon and give the broker another KEK with: keyhatch key \
+             rotate --kek-file FILE (or --kek-passphrase, or --kek-command COMMAND)"
+        )),
+    }
+}
+
+fn refused(error: &PlaceError) -> Error {
+    match error {
+        PlaceError::NotAFile(_) | PlaceError::NotReplaceable { .. } => {
+            Error::KekNotReplaceable(error.to_string())
+        }
+        PlaceError::Io { .. }
+        | PlaceError::Kek(_)
+        | PlaceError::Keyring(_)
+        | PlaceError::KeyringAt { .. }
+        | PlaceError::OtherSource { .. }
+        | PlaceError::NotRepeatable
+        | PlaceError::SealedFile(_) => Error::KeyringUnwritable(error.to_string()),
+    }
+}
+
+/// Work with files, and with a command that may take its time.
+pub(super) async fn blocking<T: Send + 'static>(
+    work: impl FnOnce() -> T + Send + 'static,
+) -> Result<T, Error> {
+    tokio::task::spawn_blocking(work).await.map_err(|error| Error::Internal(error.to_string()))
+}

@@ -1,0 +1,5 @@
+//! How a broker comes up, is copied, and comes back from a copy.
+
+pub(super) mod backup;
+pub(super) mod quarantine;
+pub(super) mod start;

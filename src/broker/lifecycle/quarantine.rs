@@ -1,0 +1,24 @@
+//! A broker that was restored from a backup resolves nothing until somebody has taken it for the right one.
+
+use crate::access::{Principal, Role};
+use crate::broker::Broker;
+use crate::broker::error::Error;
+use crate::broker::registry::operators::require_role;
+use crate::journal::Event;
+
+impl Broker {
+    /// Ends the quarantine; whether there was one.
+    ///
+    /// # Errors
+    /// See `SystemService.EndQuarantine`.
+    pub async fn end_quarantine(&self, caller: &Principal) -> Result<bool, Error> {
+        require_role(caller, Role::Administrator)?;
+        if !self.journal.look(crate::journal::Live::is_quarantined)? {
+            return Ok(false);
+        }
+        let event = Event::QuarantineEnded { principal: caller.to_string() };
+        let (position, _) = self.journal.append(self.now(), &event)?;
+        self.journal.synced(position).await?;
+        Ok(true)
+    }
+}

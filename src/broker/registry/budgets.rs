@@ -1,0 +1,106 @@
+//! How many lines each operator and executor may have written of what changes nothing.
+//!
+//! | line | beyond the budget |
+//! |---|---|
+//! | a refusal | refused in the same words, without the line |
+//! | a test of a connection, a backup, a request id for a change that changes nothing | refused |
+//!
+//! Plans and failed Applies have [a rate of their own](crate::broker::changes::plan).
+
+use std::collections::HashMap;
+use std::sync::Arc;
+
+use parking_lot::Mutex;
+
+use crate::access::Principal;
+use crate::broker::Broker;
+use crate::broker::error::Error;
+use crate::journal::{Event, LineBudget};
+use crate::model::limits::Allowance;
+use crate::model::{Quiet, Timestamp};
+
+/// The budgets, by what lines call the principals.
+pub(crate) struct Budgets {
+    lines: Allowance,
+    of: Mutex<HashMap<String, Arc<LineBudget>>>,
+}
+
+impl Budgets {
+    /// Everybody has these.
+    pub(crate) fn new(lines: Allowance) -> Self {
+        Self { lines, of: Mutex::default() }
+    }
+
+    /// Takes a line for what is refused if there is none.
+    ///
+    /// # Errors
+    /// [`Error::TooManyRequests`] if there is none left.
+    pub(crate) fn take(
+        &self,
+        caller: &Principal,
+        method: &'static str,
+        now: Timestamp,
+    ) -> Result<(), Error> {
+        let budget = self.of(caller);
+        budget.take(now, self.lines, method).map_err(Error::TooManyRequests)
+    }
+
+    fn of(&self, caller: &Principal) -> Arc<LineBudget> {
+        Arc::clone(self.of.lock().entry(caller.to_string()).or_default())
+    }
+
+    /// All there are; those that nobody has used of late are forgotten.
+    fn all(&self, now: Timestamp) -> Vec<(String, Arc<LineBudget>)> {
+        let mut of = self.of.lock();
+        of.retain(|_, budget| Arc::strong_count(budget) > 1 || !budget.is_rested(now));
+        of.iter().map(|(who, budget)| (who.clone(), Arc::clone(budget))).collect()
+    }
+}
+
+impl Broker {
+    /// Writes down that an operator or executor was refused, as long as its budget of lines lasts.
+    pub fn note_refusal(
+        &self,
+        caller: &Principal,
+        method: &'static str,
+        resource: &str,
+        reason: &str,
+    ) {
+        static SAID: Quiet = Quiet::new(1);
+        let now = self.now();
+        if self.writer.budgets.take(caller, method, now).is_err() {
+            return;
+        }
+        let event = Event::AdminRefused {
+            principal: caller.to_string(),
+            method: method.to_owned(),
+            resource: resource.to_owned(),
+            reason: reason.to_owned(),
+        };
+        if self.journal.append(now, &event).is_err() {
+            self.writer.budgets.of(caller).leave_unsaid(now, method);
+            if let Some(unsaid) = SAID.next() {
+                tracing::error!(principal = %caller, method, reason, unsaid, "a refusal could not be journaled yet");
+            }
+        }
+    }
+
+    /// Writes down how often each principal was refused without a line. Called about once a second.
+    pub fn say_what_is_unsaid(&self) {
+        let now = self.now();
+        let write = |event: &Event| self.journal.append(now, event).is_ok();
+        for (principal, budget) in self.writer.budgets.all(now) {
+            budget.say(now, &principal, None, write);
+        }
+        let looked = self.journal.look(|live| {
+            (live.openings().cloned().collect::<Vec<_>>(), live.executor_budgets(now))
+        });
+        let (openings, executors) = looked.unwrap_or_default();
+        for opening in openings {
+            opening.say_what_is_unsaid(now, &self.limits, write);
+        }
+        for executor in executors {
+            executor.say_what_is_unsaid(now, write);
+        }
+    }
+}

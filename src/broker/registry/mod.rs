@@ -1,0 +1,373 @@
+//! Operators and executors: registered with a certificate for a key of their own, removed at once.
+
+pub(super) mod budgets;
+pub(super) mod offline;
+pub(super) mod operators;
+pub(super) mod rates;
+
+use std::time::Duration;
+
+use super::Broker;
+use super::changes::draft::{Asked, Draft, WriteOptions};
+use super::error::Error;
+use crate::access::{Principal, Role, Scope};
+use crate::catalog::{Catalog, Registered, Registration};
+use crate::identity::{Issued, RequestError, Svid, requested_key};
+use crate::journal::{ChangeNote, CloseReason};
+use crate::model::limits::{CLIENT_CERTIFICATE_LIFE, MAX_CLIENT_CERTIFICATES};
+use crate::model::{
+    ExecutorName, OperatorName, PinnedCertificate, ResourceName, SpiffeId, Timestamp,
+};
+use crate::seal::{RecordKey, RecordKind, random_id};
+use offline::LocalExecutor;
+use operators::{require_operator, require_role};
+
+/// How soon after one certificate another may be asked for.
+const RENEW_AGAIN: Duration = Duration::from_secs(60);
+
+/// The executor that is taken from this host only.
+pub const LOCAL_EXECUTOR: &str = "local";
+
+/// Whom to register, and as what.
+pub enum NewRegistration {
+    /// An executor.
+    Executor(ExecutorName, Scope),
+    /// An operator.
+    Operator(OperatorName, Role),
+}
+
+impl NewRegistration {
+    fn who(&self) -> Registered {
+        match self {
+            Self::Executor(name, _) => Registered::Executor(name.clone()),
+            Self::Operator(name, _) => Registered::Operator(name.clone()),
+        }
+    }
+}
+
+/// Somebody who was registered, with the certificate.
+pub struct Enrolled {
+    /// As it is registered.
+    pub registration: Registration,
+    /// The certificate and its issuer, PEM.
+    pub certificate_chain: String,
+}
+
+impl Registered {
+    /// As a resource.
+    pub fn resource(&self) -> ResourceName {
+        match self {
+            Self::Executor(name) => ResourceName::Executor(name.clone()),
+            Self::Operator(name) => ResourceName::Operator(name.clone()),
+        }
+    }
+
+    fn spiffe_id(&self) -> SpiffeId {
+        match self {
+            Self::Executor(name) => SpiffeId::Executor(name.clone()),
+            Self::Operator(name) => SpiffeId::Operator(name.clone()),
+        }
+    }
+}
+
+impl Broker {
+    /// Registers an operator or executor, and issues a certificate for the key of a request.
+    ///
+    /// # Errors
+    /// See `OperatorService.CreateOperator` and `ExecutorRegistryService.CreateExecutor`.
+    pub async fn enroll(
+        &self,
+        caller: Principal,
+        new: NewRegistration,
+        request: &[u8],
+        options: WriteOptions,
+    ) -> Result<Enrolled, Error> {
+        require_role(&caller, Role::Administrator)?;
+        let key = requested_key(request)?;
+        let now = self.now();
+        let who = new.who();
+        let end = now.after(CLIENT_CERTIFICATE_LIFE);
+        let issued = match options.validate_only {
+            // On trial nothing is signed: somebody else may trust our CA, too.
+            true => Issued {
+                chain_pem: String::new(),
+                pinned: PinnedCertificate { sha256: [0; 32], not_before: now, not_after: end },
+            },
+            false => self.authority.issue_client(&who.spiffe_id(), &key, random_id()?, now, end)?,
+        };
+        let pinned = issued.pinned.clone();
+        let asked = Asked::new(&caller, options);
+        let change = move |draft: &mut Draft| {
+            if draft.catalog.registration(&who).is_some() {
+                return Err(Error::AlreadyExists(who.resource()));
+            }
+            register(draft, &caller.to_string(), new, pinned)
+        };
+        // No id is given to these requests: a certificate whose reply was lost cannot be told again.
+        let again = |_: &Catalog| Err(Error::Internal("an enrolment without its reply".to_owned()));
+        let registration = self.writer.run(asked, change, again).await?;
+        Ok(Enrolled { registration, certificate_chain: issued.chain_pem })
+    }
+
+    /// Issues another certificate to the operator or executor that calls with this one, for the same key.
+    ///
+    /// # Errors
+    /// See `SystemService.RenewCertificate`.
+    pub async fn renew_certificate(
+        &self,
+        caller: &Principal,
+        presented: &Svid,
+        request: &[u8],
+    ) -> Result<Issued, Error> {
+        let who = match caller {
+            Principal::Operator(name, ..) => Registered::Operator(name.clone()),
+            Principal::Executor(name, _) => Registered::Executor(name.clone()),
+            Principal::Step { .. } => return Err(Error::OperatorRequired),
+        };
+        let key = requested_key(request)?;
+        // Whoever could only use an identity for a while is not to keep it with a key of his own.
+        if !presented.is_for_key(&key) {
+            return Err(RequestError::OtherKey.into());
+        }
+        let now = self.now();
+        let found = self.snapshot().catalog.registration(&who).cloned();
+        check_renewal(found.as_deref().ok_or(Error::Unregistered)?, &presented.sha256, now)?;
+        let end = now.after(CLIENT_CERTIFICATE_LIFE);
+        let issued = self.authority.issue_client(&who.spiffe_id(), &key, random_id()?, now, end)?;
+        let (by, pinned, presented) = (caller.to_string(), issued.pinned.clone(), presented.sha256);
+        let change = move |draft: &mut Draft| {
+            // It may have been removed meanwhile, and its name be another's.
+            let found = draft.catalog.registration(&who).cloned().ok_or(Error::Unregistered)?;
+            check_renewal(&found, &presented, draft.now)?;
+            pin(draft, (&by, "renew"), &found, Some(presented), pinned)
+        };
+        self.writer.submit(change).await?;
+        Ok(issued)
+    }
+
+    /// Somebody who is registered.
+    ///
+    /// # Errors
+    /// If there is none of that name, or the caller is no operator.
+    pub fn registration(
+        &self,
+        caller: &Principal,
+        who: &Registered,
+    ) -> Result<Registration, Error> {
+        require_operator(caller)?;
+        let snapshot = self.snapshot();
+        let found = snapshot.catalog.registration(who);
+        let absent = || Error::NotFound(who.resource()).or_newer(&snapshot.catalog);
+        found.map(|found| found.as_ref().clone()).ok_or_else(absent)
+    }
+
+    /// All operators, or all executors, by name.
+    ///
+    /// # Errors
+    /// If the caller is no operator.
+    pub fn registrations(
+        &self,
+        caller: &Principal,
+        is_wanted: fn(&Registered) -> bool,
+    ) -> Result<Vec<Registration>, Error> {
+        require_operator(caller)?;
+        let snapshot = self.snapshot();
+        let all = snapshot.catalog.registrations().filter(|one| is_wanted(&one.who));
+        Ok(all.map(|one| one.as_ref().clone()).collect())
+    }
+
+    /// Removes an operator or executor. Its certificates are refused from then on; what an executor has
+    /// open is closed.
+    ///
+    /// # Errors
+    /// See `OperatorService.DeleteOperator` and `ExecutorRegistryService.DeleteExecutor`.
+    pub async fn dismiss(
+        &self,
+        caller: Principal,
+        who: Registered,
+        allow_missing: bool,
+        options: WriteOptions,
+    ) -> Result<(), Error> {
+        require_role(&caller, Role::Administrator)?;
+        let validate_only = options.validate_only;
+        let asked = Asked::new(&caller, options);
+        let gone = who.clone();
+        let change = move |draft: &mut Draft| remove(draft, &caller, &who, allow_missing);
+        self.writer.run(asked, change, |_| Ok(())).await?;
+        if validate_only {
+            return Ok(());
+        }
+        self.close_all_of(&gone).await
+    }
+
+    /// Closes every step that a removed executor has open. They resolve nothing since the removal, and no more are
+    /// opened; whoever does not wait for this leaves the rest to [`Broker::keep_house`].
+    async fn close_all_of(&self, who: &Registered) -> Result<(), Error> {
+        let Registered::Executor(name) = who else { return Ok(()) };
+        // Another may have the name by now.
+        let snapshot = self.snapshot();
+        let present = snapshot.catalog.executor(name).map(|executor| executor.uid);
+        let theirs = self.journal.look(|live| {
+            let all = live.openings().map(|opening| opening.record());
+            let gone = all
+                .filter(|one| one.key.executor == *name && Some(one.key.executor_uid) != present);
+            gone.map(|one| one.id).collect::<Vec<_>>()
+        })?;
+        for id in theirs {
+            self.close_opening(id, CloseReason::ExecutorRemoved).await?;
+        }
+        Ok(())
+    }
+}
+
+/// The operator `admin` and the executor `local`, which every broker starts with.
+pub(super) fn register_first(
+    draft: &mut Draft,
+    (operator, operator_certificate): (OperatorName, PinnedCertificate),
+    (executor, executor_certificate): (ExecutorName, PinnedCertificate),
+) -> Result<(), Error> {
+    let operator = NewRegistration::Operator(operator, Role::Administrator);
+    register(draft, "init", operator, operator_certificate)?;
+    let executor = NewRegistration::Executor(executor, Scope::all());
+    register(draft, "init", executor, executor_certificate)?;
+    Ok(())
+}
+
+/// Makes an operator an administrator whose only certificate is this one, and gives the local executor
+/// another certificate if the one in its files is good no more: whether it did.
+pub(super) fn reissue(
+    draft: &mut Draft,
+    operator: OperatorName,
+    certificate: PinnedCertificate,
+    local: LocalExecutor,
+) -> Result<bool, Error> {
+    match draft.catalog.operator(&operator).cloned() {
+        None => {
+            let new = NewRegistration::Operator(operator, Role::Administrator);
+            register(draft, "init", new, certificate)?;
+        }
+        Some(found) => {
+            let role = Some(Role::Administrator);
+            let found = Registration { role, certificates: Vec::new(), ..found.as_ref().clone() };
+            pin(draft, ("init", "reissue"), &found, None, certificate)?;
+        }
+    }
+    let executor = draft.catalog.registrations().find(|one| one.local_only).cloned();
+    let Some(executor) = executor else { return Ok(false) };
+    let is_good = |pinned: &&PinnedCertificate| {
+        local.in_files == Some(pinned.sha256) && draft.now < pinned.not_after
+    };
+    if executor.certificates.iter().find(is_good).is_some() {
+        return Ok(false);
+    }
+    pin(draft, ("init", "reissue"), &executor, None, local.new)?;
+    Ok(true)
+}
+
+fn register(
+    draft: &mut Draft,
+    by: &str,
+    new: NewRegistration,
+    certificate: PinnedCertificate,
+) -> Result<Registration, Error> {
+    let who = new.who();
+    let (role, scope) = match new {
+        NewRegistration::Executor(_, scope) => (None, scope),
+        NewRegistration::Operator(_, role) => (Some(role), Scope::default()),
+    };
+    let local_only = matches!(&who, Registered::Executor(name) if name.as_str() == LOCAL_EXECUTOR);
+    let certificates = vec![certificate];
+    let uid = random_id()?;
+    let registration =
+        Registration { uid, who, role, scope, local_only, certificates, revision: 1 };
+    draft.put([registration.to_store(&draft.keyring.clone())?]);
+    draft.note(note(by, "create", &registration));
+    draft.catalog.put_registration(registration.clone());
+    Ok(registration)
+}
+
+/// Whether a registration may have another certificate now, by request under this one.
+fn check_renewal(found: &Registration, presented: &[u8; 32], now: Timestamp) -> Result<(), Error> {
+    if !found.certificates.iter().any(|pinned| pinned.sha256 == *presented) {
+        return Err(Error::Unregistered);
+    }
+    let newest = found.certificates.iter().map(|pinned| pinned.not_before).max();
+    let next = newest.map_or(now, |newest| newest.after(RENEW_AGAIN));
+    match next.since(now) {
+        Duration::ZERO => Ok(()),
+        wait => Err(Error::RenewedLately(wait)),
+    }
+}
+
+/// Adds a certificate to a registration; those that are over go, and of too many the oldest, but for the one
+/// that was presented: whoever asks may yet lose the answer.
+fn pin(
+    draft: &mut Draft,
+    (by, action): (&str, &str),
+    found: &Registration,
+    presented: Option<[u8; 32]>,
+    certificate: PinnedCertificate,
+) -> Result<(), Error> {
+    let mut renewed = found.clone();
+    let kept = &mut renewed.certificates;
+    kept.retain(|pinned| draft.now < pinned.not_after);
+    while kept.len() >= MAX_CLIENT_CERTIFICATES {
+        let oldest = kept.iter().position(|pinned| Some(pinned.sha256) != presented);
+        kept.remove(oldest.unwrap_or(0));
+    }
+    let mut note = note(by, action, found);
+    note.settings = vec![format!("certificate={}", hex::encode(certificate.sha256))];
+    note.settings.extend(presented.map(|sha256| format!("presented={}", hex::encode(sha256))));
+    kept.push(certificate);
+    renewed.revision += 1;
+    note.version = renewed.revision;
+    draft.put([renewed.to_store(&draft.keyring.clone())?]);
+    draft.note(note);
+    draft.catalog.put_registration(renewed);
+    Ok(())
+}
+
+fn remove(
+    draft: &mut Draft,
+    caller: &Principal,
+    who: &Registered,
+    allow_missing: bool,
+) -> Result<(), Error> {
+    // So one administrator is always left.
+    if matches!((caller, who), (Principal::Operator(own, ..), Registered::Operator(name)) if own == name)
+    {
+        return Err(Error::OwnRegistration);
+    }
+    let registration = match draft.catalog.registration(who).cloned() {
+        Some(registration) => registration,
+        None if allow_missing && !draft.catalog.is_newer(&who.resource()) => return Ok(()),
+        None => return Err(Error::NotFound(who.resource())),
+    };
+    draft.catalog.remove_registration(who);
+    draft.remove([RecordKey { kind: RecordKind::Registration, uid: registration.uid }]);
+    // What an executor has opened holds leases on anything.
+    draft.note_group(note(&caller.to_string(), "delete", &registration));
+    Ok(())
+}
+
+fn note(by: &str, action: &str, registration: &Registration) -> ChangeNote {
+    let (kind, mut settings) = match (&registration.who, registration.role) {
+        (Registered::Executor(_), _) => ("executor", Vec::new()),
+        (Registered::Operator(_), role) => {
+            ("operator", role.map(|role| format!("role={role}")).into_iter().collect())
+        }
+    };
+    let scope = &registration.scope;
+    settings.extend(scope.workflows.iter().map(|glob| format!("workflow={glob}")));
+    settings.extend(scope.run_as.iter().map(|pattern| format!("run_as={pattern}")));
+    ChangeNote {
+        principal: by.to_owned(),
+        action: format!("{kind}.{action}"),
+        resource: registration.who.resource().to_string(),
+        uid: registration.uid,
+        version: registration.revision,
+        fields: Vec::new(),
+        settings,
+        access: None,
+    }
+}

@@ -1,0 +1,116 @@
+//! Changes while no daemon runs: the first registrations, and the way back in for who lost them.
+
+use std::path::Path;
+use std::sync::Arc;
+
+use super::{register_first, reissue};
+use crate::broker::changes::draft::Draft;
+use crate::broker::changes::writer::{Writer, WriterParts, WriterTask};
+use crate::broker::error::Error;
+use crate::broker::lifecycle::start::{Foundation, StartError};
+use crate::identity::Authority;
+use crate::journal::{Event, RotatedKey};
+use crate::model::{Clock, ExecutorName, Limits, OperatorName, PinnedCertificate, Timestamp};
+use crate::seal::{Keyring, Rotation};
+
+/// A broker that is not running. Whoever makes one holds the state directory's lock.
+pub struct Offline<'a> {
+    /// The directory of the journal.
+    pub journal: &'a Path,
+    /// The directory of the store.
+    pub store: &'a Path,
+    /// The keys.
+    pub keyring: Keyring,
+    /// The CA.
+    pub authority: Arc<Authority>,
+    /// Where time comes from.
+    pub clock: Clock,
+}
+
+/// Who changes something where no daemon says who he is: whoever holds the KEK.
+const OFFLINE: &str = "offline";
+
+/// A local executor's certificates: the new one is pinned only if the one in its files is good no more.
+pub struct LocalExecutor {
+    /// SHA-256 of the one in its files, if there is one.
+    pub in_files: Option<[u8; 32]>,
+    /// The one to pin.
+    pub new: PinnedCertificate,
+}
+
+impl Offline<'_> {
+    /// Registers the first operator and the first executor of a new broker.
+    ///
+    /// # Errors
+    /// If they cannot be written.
+    pub async fn seed_registrations(
+        self,
+        operator: (OperatorName, PinnedCertificate),
+        executor: (ExecutorName, PinnedCertificate),
+    ) -> Result<(), StartError> {
+        self.change(move |draft| register_first(draft, operator, executor)).await
+    }
+
+    /// Makes an operator an administrator whose only certificate is this one, whether it was registered or
+    /// not, and gives the local executor another certificate if it needs one: whether it did.
+    ///
+    /// # Errors
+    /// If journal and store are damaged, or cannot be written.
+    pub async fn reissue(
+        self,
+        operator: OperatorName,
+        certificate: PinnedCertificate,
+        local: LocalExecutor,
+    ) -> Result<bool, StartError> {
+        self.change(move |draft| reissue(draft, operator, certificate, local)).await
+    }
+
+    /// Writes down that the broker was restored: its steps are closed, and nothing is resolved until an
+    /// administrator says so.
+    ///
+    /// # Errors
+    /// If journal and store are damaged or do not belong together, or cannot be written.
+    pub async fn quarantine(self, backup_time: Timestamp) -> Result<(), StartError> {
+        let foundation = self.foundation().await?;
+        let (journal, clock) = (foundation.parts.journal, foundation.parts.clock);
+        journal.append(clock.now(), &Event::Restored { backup_time })?;
+        journal.sign(clock.now());
+        Ok(journal.synced(journal.last()?).await?)
+    }
+
+    /// Puts a new key in force, after the journal's line.
+    ///
+    /// # Errors
+    /// If journal and store are damaged, or something cannot be written.
+    pub async fn rotate(self, key: RotatedKey, rotation: Rotation) -> Result<(), StartError> {
+        let WriterParts { journal, keyring, clock, .. } = self.foundation().await?.parts;
+        let principal = OFFLINE.to_owned();
+        let (old, new) = (rotation.old, rotation.new);
+        let event = Event::KeyRotated { principal, key, old, new };
+        let (position, _) = journal.append(clock.now(), &event)?;
+        journal.synced(position).await?;
+        Ok(rotation.commit(&keyring)?)
+    }
+
+    async fn foundation(self) -> Result<Foundation, StartError> {
+        let Self { journal, store, authority, clock, keyring } = self;
+        let file_bytes = Limits::default().journal_file_bytes;
+        Foundation::open(journal, store, Arc::new(keyring), authority, file_bytes, clock).await
+    }
+
+    async fn change<T: Send + 'static>(
+        self,
+        change: impl FnOnce(&mut Draft) -> Result<T, Error> + Send + 'static,
+    ) -> Result<T, StartError> {
+        let foundation = self.foundation().await?;
+        let (writer, queue) = Writer::new(Limits::default().admin_lines());
+        let known = foundation.parts.journal.look(|live| live.requests().clone())?;
+        let task = WriterTask::new(foundation.parts, queue, foundation.last_batch, known);
+        let task = tokio::spawn(task.run());
+        let outcome = writer.submit(change).await;
+        drop(writer);
+        // The store is closed when the task is gone.
+        let _ = task.await;
+        Ok(outcome?)
+    }
+}

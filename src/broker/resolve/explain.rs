@@ -1,0 +1,325 @@
+//! Why a step was refused, or would be: the full story, for operators.
+
+use super::judge::{judge, own_secret, step_principal_of};
+use crate::access::{
+    Bindings, Decision, Examined, Glob, Pattern, Principal, Relation, decide, examine,
+};
+use crate::broker::Broker;
+use crate::broker::error::Error;
+use crate::broker::registry::operators::require_operator;
+use crate::catalog::{Catalog, Group};
+use crate::journal::{Body, DecisionName, Event, Outcome, ResolveLine};
+use crate::model::{
+    ConnectionRef, GroupName, GroupRef, Reference, ResourceName, RunAs, StepName, Timestamp,
+    WorkflowName, WorkflowPath,
+};
+
+/// The most members that are shown to be near.
+const MAX_NEAR: usize = 5;
+
+/// A decision that would be made now.
+pub struct DryRun {
+    /// Whose step asks.
+    pub workflow: WorkflowName,
+    /// Which step.
+    pub step: StepName,
+    /// On whose behalf.
+    pub run_as: std::collections::BTreeSet<RunAs>,
+    /// For what.
+    pub target: Reference,
+    /// For which fields.
+    pub fields: Vec<String>,
+}
+
+/// A decision as it stands in the journal.
+pub struct PastDecision {
+    /// Where: "FILE.LINE".
+    pub decision_id: String,
+    /// When.
+    pub time: Timestamp,
+    /// What was decided.
+    pub outcome: Outcome,
+}
+
+/// The story of a decision.
+pub struct Explanation {
+    /// What was decided then; none for a dry run.
+    pub past: Option<PastDecision>,
+    /// Who asks.
+    pub principal: String,
+    /// On whose behalf.
+    pub run_as: Vec<String>,
+    /// For what.
+    pub target: String,
+    /// What it comes to now: the rule that allows it, or the error.
+    pub outcome: Result<String, Error>,
+    /// The reason of the API, of an error.
+    pub reason: &'static str,
+    /// The connection that is meant.
+    pub connection: Option<ConnectionRef>,
+    /// What was looked at.
+    pub resources: Vec<ExaminedResource>,
+    /// Members of the group that nearly fit.
+    pub near_members: Vec<NearMember>,
+}
+
+/// One resource whose bindings count.
+pub struct ExaminedResource {
+    /// Which.
+    pub name: ResourceName,
+    /// When it was last changed; none if there is none of that name.
+    pub update_time: Option<Timestamp>,
+    /// Which relation it takes.
+    pub needed: Relation,
+    /// Whether its bindings give it.
+    pub is_allowed: bool,
+    /// Every principal that is bound.
+    pub principals: Vec<Examined>,
+    /// Principals that could be bound to allow it.
+    pub would_allow: Vec<String>,
+    /// Those on whose behalf the step would have to run, where it runs on nobody's.
+    pub run_as_needed: Vec<String>,
+}
+
+/// A member of a group, and how it differs from what was asked for.
+pub struct NearMember {
+    /// Which.
+    pub name: ConnectionRef,
+    /// Identifier, what was asked for, what the member has.
+    pub differences: Vec<(String, String, String)>,
+}
+
+impl Broker {
+    /// Explains a decision of the journal. Reads a file.
+    ///
+    /// # Errors
+    /// See `SystemService.Explain`.
+    pub fn explain_decision(
+        &self,
+        caller: &Principal,
+        name: DecisionName,
+    ) -> Result<Explanation, Error> {
+        require_operator(caller)?;
+        let absent = || Error::DecisionNotFound;
+        let found = self.journal.find(name)?;
+        let Some((id, Body { time, event: Event::Resolve(line), .. })) = found else {
+            return Err(absent());
+        };
+        let ResolveLine { principal, run_as, ask, outcome, .. } = *line;
+        let Ok(WorkflowPath { workflow, step: Some(step), .. }) = principal.parse() else {
+            return Err(absent());
+        };
+        let target = reference_in(&ask.target).ok_or_else(absent)?;
+        let dry_run = DryRun { workflow, step, run_as, target, fields: ask.fields.clone() };
+        let past = PastDecision { decision_id: id.to_string(), time, outcome };
+        let now = self.tell(&dry_run)?;
+        Ok(Explanation { past: Some(past), principal: principal.to_string(), ..now })
+    }
+
+    /// Explains a decision that would be made now. Nothing is decided, and nothing journaled.
+    ///
+    /// # Errors
+    /// If the caller is no operator.
+    pub fn explain(&self, caller: &Principal, dry_run: &DryRun) -> Result<Explanation, Error> {
+        require_operator(caller)?;
+        self.tell(dry_run)
+    }
+
+    fn tell(&self, asked: &DryRun) -> Result<Explanation, Error> {
+        let snapshot = self.snapshot();
+        let catalog = &snapshot.catalog;
+        let principal = step_principal_of(&asked.workflow, &asked.step, &asked.run_as)?;
+        let DryRun { workflow, target, fields, .. } = asked;
+        let judged = judge(catalog, &principal, workflow, target, fields);
+        let connection = meant(catalog, target);
+        check_newer(catalog, workflow, target, connection.as_ref())?;
+        let mut resources = Vec::new();
+        if let Reference::Group(group) = target {
+            resources.push(examine_group(catalog, &principal, &group.name));
+        }
+        if let Some(name) = &connection {
+            resources.push(examine_connection(catalog, &principal, name));
+        }
+        let is_quarantined = self.journal.look(crate::journal::Live::is_quarantined)?;
+        let reason = match &judged {
+            Ok(_) if is_quarantined => "QUARANTINED",
+            Ok(_) => "ALLOWED",
+            Err(refusal) => refusal.reason(),
+        };
+        let near_members = match (target, reason) {
+            (Reference::Group(group), "GROUP_MEMBER_NOT_FOUND") => near(catalog, group),
+            _ => Vec::new(),
+        };
+        Ok(Explanation {
+            past: None,
+            principal: Pattern::WorkflowStep(workflow.clone(), asked.step.clone()).to_text(),
+            run_as: asked.run_as.iter().map(ToString::to_string).collect(),
+            target: match target {
+                Reference::Secret(name) => {
+                    ResourceName::Secret(own_secret(workflow, name)).to_string()
+                }
+                other => other.to_string(),
+            },
+            outcome: match judged {
+                Ok(_) if is_quarantined => Err(Error::Quarantined),
+                Ok(found) => Ok(found.by),
+                Err(refusal) => Err(refusal.into_error(String::new())),
+            },
+            reason,
+            connection,
+            resources,
+            near_members,
+        })
+    }
+}
+
+/// The connection that a target stands for, whether there is one of that name or not.
+fn meant(catalog: &Catalog, target: &Reference) -> Option<ConnectionRef> {
+    match target {
+        Reference::Connection(name) => Some(name.clone()),
+        Reference::Default(integration) => catalog.default_of(integration),
+        Reference::Group(group) => {
+            let member = catalog.group(&group.name)?.select(&group.identifiers).ok()?;
+            Some(member.metadata.reference())
+        }
+        Reference::Secret(_) => None,
+    }
+}
+
+/// Whether this version can read what is asked for.
+fn check_newer(
+    catalog: &Catalog,
+    workflow: &WorkflowName,
+    target: &Reference,
+    connection: Option<&ConnectionRef>,
+) -> Result<(), Error> {
+    let asked_for = match target {
+        Reference::Group(group) => Some(ResourceName::Group(group.name.clone())),
+        Reference::Secret(name) => Some(ResourceName::Secret(own_secret(workflow, name))),
+        Reference::Connection(_) | Reference::Default(_) => {
+            connection.cloned().map(ResourceName::Connection)
+        }
+    };
+    match asked_for.filter(|name| catalog.is_newer(name)) {
+        Some(newer) => Err(Error::Newer(newer.to_string())),
+        None => Ok(()),
+    }
+}
+
+fn examine_group(catalog: &Catalog, principal: &Principal, name: &GroupName) -> ExaminedResource {
+    let group = catalog.group(name);
+    let update_time = group.map(|group| group.metadata.update_time);
+    let name = ResourceName::Group(name.clone());
+    let bindings = group.map(|group| &group.metadata.access);
+    examined(name, update_time, Relation::Viewer, principal, bindings)
+}
+
+fn examine_connection(
+    catalog: &Catalog,
+    principal: &Principal,
+    name: &ConnectionRef,
+) -> ExaminedResource {
+    let connection = catalog.connection(name).map(|connection| &connection.metadata);
+    let update_time = connection.map(|metadata| metadata.update_time);
+    let name = ResourceName::Connection(name.clone());
+    let bindings = connection.map(|metadata| &metadata.access);
+    examined(name, update_time, Relation::Resolver, principal, bindings)
+}
+
+fn examined(
+    name: ResourceName,
+    update_time: Option<Timestamp>,
+    needed: Relation,
+    principal: &Principal,
+    bindings: Option<&Bindings>,
+) -> ExaminedResource {
+    let none = Bindings::default();
+    let bindings = bindings.unwrap_or(&none);
+    let is_allowed = decide(principal, needed, bindings) != Decision::Deny;
+    let principals = examine(principal, needed, bindings);
+    let would_allow = if is_allowed { Vec::new() } else { missing(principal, &principals) };
+    let is_nobodys = matches!(principal, Principal::Step { run_as, .. } if run_as.is_empty());
+    let bound = principals.iter().filter(|one| one.is_enough && one.pattern.is_run_as());
+    let run_as_needed = match is_nobodys {
+        true => bound.map(|one| one.pattern.to_string()).collect(),
+        false => Vec::new(),
+    };
+    ExaminedResource {
+        name,
+        update_time,
+        needed,
+        is_allowed,
+        principals,
+        would_allow,
+        run_as_needed,
+    }
+}
+
+/// Whom one could bind, the narrowest first: the step, its workflow; and of those it runs as, any.
+fn missing(principal: &Principal, examined: &[Examined]) -> Vec<String> {
+    let Principal::Step { workflow, step, run_as, .. } = principal else { return Vec::new() };
+    let has = |is_run_as: bool| {
+        let mut enough = examined.iter().filter(|one| one.is_enough && one.admits);
+        enough.any(|one| one.pattern.is_run_as() == is_run_as)
+    };
+    let mut missing = Vec::new();
+    if !has(false) {
+        let narrowest = Pattern::WorkflowStep(workflow.clone(), step.clone());
+        let own = Pattern::Workflow(Glob::Exact(workflow.clone()));
+        missing.extend([narrowest.to_text(), own.to_text()]);
+    }
+    if !run_as.is_empty() && !has(true) {
+        missing.extend(run_as.iter().map(ToString::to_string));
+    }
+    missing
+}
+
+/// The members that differ in the fewest identifiers.
+fn near(catalog: &Catalog, target: &GroupRef) -> Vec<NearMember> {
+    let Some(group) = catalog.group(&target.name) else { return Vec::new() };
+    let mut near: Vec<NearMember> = Vec::new();
+    for member in group.members() {
+        let differences = differences(group, target, &member.metadata.tags);
+        near.push(NearMember { name: member.metadata.reference(), differences });
+        if near.len() > 64 * MAX_NEAR {
+            keep_nearest(&mut near);
+        }
+    }
+    keep_nearest(&mut near);
+    near
+}
+
+fn keep_nearest(near: &mut Vec<NearMember>) {
+    near.sort_by(|one, other| {
+        let key = |one: &NearMember| (one.differences.len(), one.name.clone());
+        key(one).cmp(&key(other))
+    });
+    near.truncate(MAX_NEAR);
+}
+
+fn differences(
+    group: &Group,
+    target: &GroupRef,
+    tags: &crate::model::Tags,
+) -> Vec<(String, String, String)> {
+    let text = |value: Option<&crate::model::TagValue>| {
+        value.map_or_else(String::new, ToString::to_string)
+    };
+    let identifiers = group.metadata.identifiers.iter();
+    identifiers
+        .map(|key| (key.to_string(), text(target.identifiers.value(key)), text(tags.value(key))))
+        .filter(|(_, asked, has)| asked != has)
+        .collect()
+}
+
+/// What was asked for, as a line has it.
+fn reference_in(target: &str) -> Option<Reference> {
+    if let Ok(reference) = target.parse() {
+        return Some(reference);
+    }
+    match target.parse().ok()? {
+        ResourceName::Connection(name) => Some(Reference::Connection(name)),
+        ResourceName::Secret(secret) => Some(Reference::Secret(secret.name)),
+        _ => None,
+    }
+}

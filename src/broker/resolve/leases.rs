@@ -1,0 +1,119 @@
+//! A step keeps its leases, or gives them back.
+
+use std::time::Duration;
+
+use super::judge::{Refusal, Standing, is_executors, standing, step_principal};
+use super::lines_of;
+use crate::broker::Broker;
+use crate::broker::error::Error;
+use crate::journal::{
+    CommitError, LiveOpening, NotAccepted, RenewalLine, RenewalOutcome, Unavailable,
+};
+use crate::lease::{Lease, is_renewable, renew};
+use crate::model::limits::{MAX_TTL, MIN_TTL};
+use crate::model::{Id, ResourceName, Timestamp};
+
+impl Broker {
+    /// Makes a lease of this opening last longer. Says whether it could be renewed again.
+    ///
+    /// # Errors
+    /// See `StepService.RenewLease`.
+    pub fn renew_lease(
+        &self,
+        opening: &LiveOpening,
+        id: Id,
+        ttl: Option<Duration>,
+    ) -> Result<(Lease, bool), Error> {
+        if ttl.is_some_and(|ttl| !(MIN_TTL..=MAX_TTL).contains(&ttl)) {
+            return Err(Error::TtlOutOfRange { what: "ttl", least: MIN_TTL, most: MAX_TTL });
+        }
+        let now = self.now();
+        opening.check_refusals(now, &self.limits).map_err(Error::TooManyRequests)?;
+        let lines = lines_of(opening.record(), &[]);
+        opening.take_decision(now, &self.limits, lines).map_err(Error::TooManyRequests)?;
+        // Each turn means that somebody's change was published, so this ends.
+        let outcome = loop {
+            match self.renew_once(opening, id, ttl, now) {
+                Err(CommitError::Stale) => {}
+                Err(CommitError::Closed) => {
+                    return Err(Error::NotAccepted(NotAccepted::NotOpen));
+                }
+                Err(CommitError::Quarantined) => break Err(Error::Quarantined),
+                Err(CommitError::Unavailable(Unavailable)) => {
+                    return Err(Error::JournalUnavailable);
+                }
+                Err(CommitError::LeaseOver) => break Err(absent(id)),
+                Err(error @ CommitError::TooManyLeases) => {
+                    return Err(Error::Internal(error.to_string()));
+                }
+                Ok(outcome) => break outcome,
+            }
+        };
+        if outcome.is_err() {
+            opening.count_refusal(now, &self.limits, lines);
+        }
+        outcome
+    }
+
+    fn renew_once(
+        &self,
+        opening: &LiveOpening,
+        id: Id,
+        ttl: Option<Duration>,
+        now: Timestamp,
+    ) -> Result<Result<(Lease, bool), Error>, CommitError> {
+        let snapshot = self.snapshot();
+        let record = opening.record();
+        if !is_executors(&snapshot.catalog, record) {
+            return Err(CommitError::Closed);
+        }
+        let found = self.journal.look(|live| live.leases().find(id).cloned())?;
+        // Another step's lease is as unknown as one that never was.
+        let own = found.filter(|lease| lease.opening == record.id && now < lease.expire_time);
+        let Some(lease) = own else { return Ok(Err(absent(id))) };
+        let line = |outcome| RenewalLine {
+            opening: record.id,
+            principal: opening.principal(),
+            run_as: record.run_as.clone(),
+            lease: id,
+            target: lease.ask.target.clone(),
+            outcome,
+        };
+        let refuse = |reason: &str| line(RenewalOutcome::Refuse { reason: reason.to_owned() });
+        let commit = |line| self.journal.commit_renewal(now, snapshot.head, opening, line);
+        let Standing { by, version, max_ttl } =
+            match standing(&snapshot.catalog, &step_principal(record), &lease) {
+                Some(standing) => standing,
+                None => {
+                    let decision_id = commit(refuse(Refusal::Denied.reason()))?;
+                    let decision_id = decision_id.to_opaque(&self.keyring);
+                    return Ok(Err(Refusal::Denied.into_error(decision_id)));
+                }
+            };
+        if version != lease.version {
+            commit(refuse("VERSION_SUPERSEDED"))?;
+            return Ok(Err(Error::VersionSuperseded));
+        }
+        let bounds = self.lease_bounds(opening, max_ttl);
+        let terms = renew(&lease, ttl, &bounds, now);
+        let (expire_time, limited_by) = (terms.expire_time, terms.limited_by);
+        commit(line(RenewalOutcome::Allow { by, expire_time, limited_by }))?;
+        let is_renewable = is_renewable(lease.issue_time, expire_time, &bounds);
+        Ok(Ok((Lease { expire_time, limited_by, ..lease }, is_renewable)))
+    }
+
+    /// Ends a lease of this opening before its time.
+    ///
+    /// # Errors
+    /// See `StepService.RevokeLease`.
+    pub async fn revoke_lease(&self, opening: &LiveOpening, id: Id) -> Result<(), Error> {
+        match self.journal.revoke(self.now(), opening.record().id, id)? {
+            Some(position) => Ok(self.journal.synced(position).await?),
+            None => Err(absent(id)),
+        }
+    }
+}
+
+fn absent(id: Id) -> Error {
+    Error::NotFound(ResourceName::Lease(id))
+}

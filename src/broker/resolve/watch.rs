@@ -1,0 +1,340 @@
+//! A step watches a credential: the current version at once, and every new one.
+//!
+//! ```text
+//! snapshot published ─ fan_out: look at all watchers, decide for those with something new ─ mailbox ─ wake
+//! stream             ─ takes what is in its mailbox; looks for itself at first, and as time goes by
+//! ```
+//!
+//! The writer only says that there is another snapshot, and waits for nobody. Whoever reads slowly has one
+//! delivery waiting, which is dropped for the newest when he comes back: nothing older than what is in force
+//! is ever sent. What is large is not opened for a mailbox: its stream decides when it comes by and has room.
+
+use std::collections::HashMap;
+use std::pin::Pin;
+use std::sync::Arc;
+use std::sync::atomic::{AtomicU64, Ordering};
+use std::time::Duration;
+
+use parking_lot::Mutex;
+use tokio::sync::{Notify, OwnedSemaphorePermit};
+use tokio::time::{Instant, Sleep};
+use tokio_util::sync::WaitForCancellationFutureOwned;
+
+use super::{Judged, ResolveRequest, Resolved, Room, check_form, lines_of};
+use crate::broker::Broker;
+use crate::broker::error::Error;
+use crate::journal::{LiveOpening, NotAccepted};
+use crate::model::limits::MAX_WATCHES;
+use crate::model::{Id, Reference, ResourceName, Timestamp};
+
+/// The longest that a Watch sleeps without a look at the clock.
+const LONGEST_SLEEP: Duration = Duration::from_secs(30);
+/// How long a Watch without room or rate for what it is behind waits before it looks again.
+const PATIENCE: Duration = Duration::from_secs(1);
+
+/// One Watch of one step: the end that its stream reads from.
+pub struct Watch {
+    broker: Arc<Broker>,
+    number: u64,
+    watcher: Arc<Watcher>,
+    ended: Pin<Box<WaitForCancellationFutureOwned>>,
+    alarm: Pin<Box<Sleep>>,
+    /// Whether to look whatever the mailbox holds: at first, and when its time has come.
+    must_look: bool,
+    _permit: OwnedSemaphorePermit,
+}
+
+/// One delivery.
+pub struct Delivery {
+    /// The credential.
+    pub resolved: Resolved,
+    /// Versions since the last delivery that were not seen.
+    pub skipped: u64,
+}
+
+/// Every Watch that is open.
+#[derive(Default)]
+pub(crate) struct Watchers {
+    all: Mutex<HashMap<u64, Arc<Watcher>>>,
+    last: AtomicU64,
+}
+
+/// What is watched, and how far it is.
+pub(crate) struct Watcher {
+    pub(crate) opening: Arc<LiveOpening>,
+    pub(crate) request: ResolveRequest,
+    /// Until when the certificate of its connection lasts.
+    certificate_end: Timestamp,
+    pub(crate) state: Mutex<WatcherState>,
+    pub(crate) wake: Notify,
+}
+
+#[derive(Default)]
+pub(crate) struct WatcherState {
+    /// What was decided last, taken or not.
+    last: Option<Last>,
+    /// The record and version that the stream has taken last.
+    seen: Option<(Id, u64)>,
+    /// What was decided, and waits to be taken.
+    mailbox: Option<Letter>,
+    /// Something happened while the mailbox was full.
+    is_behind: bool,
+}
+
+struct Letter {
+    /// The snapshot it was decided on.
+    epoch: u64,
+    outcome: Result<Resolved, Error>,
+}
+
+struct Last {
+    name: ResourceName,
+    lease: Id,
+    /// When to deliver again.
+    due: Timestamp,
+}
+
+impl Watchers {
+    fn insert(&self, watcher: Arc<Watcher>) -> u64 {
+        let number = self.last.fetch_add(1, Ordering::Relaxed);
+        self.all.lock().insert(number, watcher);
+        number
+    }
+
+    /// How many are open.
+    pub(crate) fn count(&self) -> usize {
+        self.all.lock().len()
+    }
+
+    /// Those that are open now. Whoever comes later looks at the newest snapshot by himself.
+    pub(crate) fn all(&self) -> Vec<Arc<Watcher>> {
+        self.all.lock().values().cloned().collect()
+    }
+}
+
+impl Broker {
+    /// Begins a Watch.
+    ///
+    /// # Errors
+    /// If the request is malformed, or the opening has too many.
+    pub fn watch(
+        self: &Arc<Self>,
+        opening: &Arc<LiveOpening>,
+        certificate_end: Timestamp,
+        request: ResolveRequest,
+    ) -> Result<Watch, Error> {
+        check_form(&request)?;
+        let permit = opening.begin_watch().ok_or(Error::TooManyWatches(MAX_WATCHES))?;
+        let watcher = Arc::new(Watcher {
+            opening: Arc::clone(opening),
+            request,
+            certificate_end,
+            state: Mutex::default(),
+            wake: Notify::new(),
+        });
+        Ok(Watch {
+            broker: Arc::clone(self),
+            number: self.watchers.insert(Arc::clone(&watcher)),
+            watcher,
+            ended: Box::pin(opening.ended()),
+            alarm: Box::pin(tokio::time::sleep(LONGEST_SLEEP)),
+            must_look: true,
+            _permit: permit,
+        })
+    }
+}
+
+impl Drop for Watch {
+    fn drop(&mut self) {
+        self.broker.watchers.all.lock().remove(&self.number);
+    }
+}
+
+impl Watch {
+    /// The next delivery: the first at once, later ones when there is something new and room for it.
+    ///
+    /// # Errors
+    /// Why the Watch ends. Nothing comes after an error.
+    pub async fn next(&mut self, room: &mut dyn Room) -> Result<Delivery, Error> {
+        loop {
+            let now = self.broker.now();
+            let must_look = std::mem::take(&mut self.must_look);
+            if let Some(outcome) = self.watcher.next(&self.broker, now, must_look, room) {
+                return outcome;
+            }
+            self.set_alarm(now);
+            tokio::select! {
+                () = self.watcher.wake.notified() => {}
+                () = &mut self.ended => self.must_look = true,
+                () = &mut self.alarm => self.must_look = true,
+            }
+        }
+    }
+
+    /// Sets the alarm for the next moment at which something is due by itself. One that rings too early does
+    /// no harm, so it is set again only where it would be late.
+    fn set_alarm(&mut self, now: Timestamp) {
+        let (due, longest) = {
+            let state = self.watcher.state.lock();
+            let longest = if state.is_behind { PATIENCE } else { LONGEST_SLEEP };
+            (state.last.as_ref().map(|last| last.due), longest)
+        };
+        let ends = [self.watcher.certificate_end, self.watcher.opening.record().expire_time];
+        let next = ends.into_iter().chain(due).min().map_or(longest, |next| next.since(now));
+        let wanted = Instant::now() + next.clamp(Duration::from_millis(1), longest);
+        if self.alarm.is_elapsed() || wanted < self.alarm.deadline() {
+            self.alarm.as_mut().reset(wanted);
+        }
+    }
+}
+
+impl Watcher {
+    /// What the stream is to send now, if anything.
+    fn next(
+        &self,
+        broker: &Broker,
+        now: Timestamp,
+        must_look: bool,
+        room: &mut dyn Room,
+    ) -> Option<Result<Delivery, Error>> {
+        let mut state = self.state.lock();
+        if let Some(letter) = state.mailbox.take() {
+            // What was decided before the last change, or for a step or a time that is over by now, is not sent.
+            let is_current = broker.snapshot().head == letter.epoch && !self.opening.is_closed();
+            match letter.outcome {
+                Ok(resolved) if is_current && now < resolved.lease.expire_time => {
+                    return Some(Ok(state.seen(resolved)));
+                }
+                Ok(_) => state.is_behind = true,
+                Err(error) => return Some(Err(error)),
+            }
+        }
+        if !std::mem::take(&mut state.is_behind) && !must_look {
+            return None;
+        }
+        match self.look(broker, &state, now) {
+            Ok(None) => None,
+            Ok(Some(judged)) => {
+                // The first is refused, as a Resolve would be.
+                let may_wait = state.last.is_some() && judged.outcome.is_ok();
+                let paid = self.pay(broker, &state, &judged, now);
+                match paid.and_then(|()| self.decide(broker, &mut state, judged, now, room)) {
+                    Err(Error::Overloaded | Error::TooManyRequests(_)) if may_wait => {
+                        state.is_behind = true;
+                        None
+                    }
+                    decided => Some(decided.map(|resolved| state.seen(resolved))),
+                }
+            }
+            Err(error) => Some(Err(error)),
+        }
+    }
+
+    /// Pays for a delivery that its step brings about, as a Resolve does: the first, and those that come as time goes
+    /// by. The others come of somebody's change.
+    fn pay(
+        &self,
+        broker: &Broker,
+        state: &WatcherState,
+        judged: &Judged,
+        now: Timestamp,
+    ) -> Result<(), Error> {
+        match &judged.outcome {
+            Ok(found) if state.seen.is_none_or(|seen| seen == found.edition()) => {
+                let lines = lines_of(self.opening.record(), &self.request.fields);
+                let taken = self.opening.take_decision(now, broker.limits(), lines);
+                taken.map_err(Error::TooManyRequests)
+            }
+            _ => Ok(()),
+        }
+    }
+
+    /// What is to be delivered, if there is something. A look decides nothing: whatever is not as it was is
+    /// decided, and journaled, as a delivery.
+    pub(crate) fn look(
+        &self,
+        broker: &Broker,
+        state: &WatcherState,
+        now: Timestamp,
+    ) -> Result<Option<Judged>, Error> {
+        broker.check_serving()?;
+        if now >= self.certificate_end {
+            return Err(Error::NotAccepted(NotAccepted::CertificateExpired));
+        }
+        if self.opening.is_closed() || now >= self.opening.record().expire_time {
+            return Err(Error::NotAccepted(NotAccepted::NotOpen));
+        }
+        let judged = broker.judge_now(&self.opening, &self.request)?;
+        let is_as_it_was = match (&state.last, &judged.outcome) {
+            (Some(last), Ok(found)) => state.seen == Some(found.edition()) && now < last.due,
+            _ => false,
+        };
+        Ok(if is_as_it_was { None } else { Some(judged) })
+    }
+
+    /// Decides, and again if somebody's change was published meanwhile.
+    pub(crate) fn decide(
+        &self,
+        broker: &Broker,
+        state: &mut WatcherState,
+        judged: Judged,
+        now: Timestamp,
+        room: &mut dyn Room,
+    ) -> Result<Resolved, Error> {
+        broker
+            .deliver(&self.opening, &self.request, state.before(), judged, now, room)
+            .inspect(|resolved| state.decided(resolved))
+            .map_err(|error| self.told(broker, state, error))
+    }
+
+    /// Whoever has watched it may know that it was removed.
+    fn told(&self, broker: &Broker, state: &WatcherState, error: Error) -> Error {
+        let (Error::Denied { .. }, Some(last)) = (&error, &state.last) else { return error };
+        let is_gone = match &self.request.target {
+            Reference::Connection(name) => broker.snapshot().catalog.connection(name).is_none(),
+            _ => false,
+        };
+        if is_gone { Error::NotFound(last.name.clone()) } else { error }
+    }
+}
+
+impl WatcherState {
+    /// The lease of the delivery before, which the next one ends.
+    pub(crate) fn before(&self) -> Option<Id> {
+        self.last.as_ref().map(|last| last.lease)
+    }
+
+    /// Whether there is room for a letter; if not, the stream looks for itself when it comes by.
+    pub(crate) fn has_room(&mut self) -> bool {
+        self.is_behind |= self.mailbox.is_some();
+        self.mailbox.is_none()
+    }
+
+    /// Leaves it to the stream to look for itself.
+    pub(super) fn fall_behind(&mut self) {
+        self.is_behind = true;
+    }
+
+    /// Leaves what was decided on the snapshot `epoch` for the stream to take.
+    pub(crate) fn put(&mut self, epoch: u64, outcome: Result<Resolved, Error>) {
+        if let Ok(resolved) = &outcome {
+            self.decided(resolved);
+        }
+        self.mailbox = Some(Letter { epoch, outcome });
+    }
+
+    fn decided(&mut self, resolved: &Resolved) {
+        let lease = &resolved.lease;
+        let due = lease.issue_time.two_thirds_to(lease.expire_time);
+        self.last = Some(Last { name: resolved.name.clone(), lease: lease.id, due });
+    }
+
+    fn seen(&mut self, resolved: Resolved) -> Delivery {
+        let (record, version) = (resolved.lease.resource, resolved.version);
+        let skipped = match self.seen.replace((record, version)) {
+            Some((before, last)) if before == record => version.saturating_sub(last + 1),
+            _ => 0,
+        };
+        Delivery { resolved, skipped }
+    }
+}

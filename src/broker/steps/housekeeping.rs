@@ -1,0 +1,76 @@
+//! What has to be done as time goes by: ends, heartbeats, renewals.
+
+use std::sync::Arc;
+use std::time::Duration;
+
+use super::directory::{CERTIFICATE, StepFile, guests_of};
+use crate::broker::Broker;
+use crate::broker::error::Error;
+use crate::broker::resolve::judge::is_executors;
+use crate::journal::{CloseReason, LiveOpening};
+use crate::model::limits::MAX_STEP_CERTIFICATE_LIFE;
+use crate::model::{Quiet, Timestamp};
+use crate::seal::random_id;
+
+/// When a renewal is tried again whose certificate may not have reached the step.
+const RENEW_AGAIN: Duration = Duration::from_secs(60);
+
+impl Broker {
+    /// What has to be done as time goes by: ends steps and leases, and renews certificates. Called about once a
+    /// second.
+    pub async fn keep_house(self: Arc<Self>) {
+        static SAID: Quiet = Quiet::new(1);
+        let now = self.now();
+        self.journal.expire(now);
+        // A journal that hangs says so itself.
+        let openings = self.journal.look(|live| live.openings().cloned().collect::<Vec<_>>());
+        for opening in openings.unwrap_or_default() {
+            let id = opening.record().id;
+            let outcome = if now >= opening.record().expire_time {
+                self.close_opening(id, CloseReason::Expired).await.map(drop)
+            } else if !is_executors(&self.snapshot().catalog, opening.record()) {
+                self.close_opening(id, CloseReason::ExecutorRemoved).await.map(drop)
+            } else if opening.is_heartbeat_lost(now) {
+                self.close_opening(id, CloseReason::HeartbeatLost).await.map(drop)
+            } else {
+                self.renew_if_due(&opening, now)
+            };
+            if let Err(error) = outcome
+                && let Some(unsaid) = SAID.next()
+            {
+                tracing::error!(opening.id = %id, %error, unsaid, "a step could not be kept up");
+            }
+        }
+    }
+
+    /// What the journal needs as time goes by. It waits for the disk.
+    pub fn keep_journal(&self) {
+        let now = self.now();
+        self.journal.keep_up(now);
+    }
+
+    fn renew_if_due(&self, opening: &LiveOpening, now: Timestamp) -> Result<(), Error> {
+        let record = opening.record();
+        let Some(newest) = opening.newest_certificate() else { return Ok(()) };
+        // The last certificate ends with the step, which is written in whole seconds.
+        let is_last = newest.not_after.seconds() >= record.expire_time.seconds();
+        let due = newest.not_before.two_thirds_to(newest.not_after);
+        let again = newest.not_before.after(RENEW_AGAIN);
+        // One that may not have reached the directory is followed by another, but not at every look.
+        let is_due =
+            if opening.is_certificate_unwritten() { now >= again } else { !is_last && now >= due };
+        if !is_due {
+            return Ok(());
+        }
+        let end = record.expire_time.min(now.after(MAX_STEP_CERTIFICATE_LIFE));
+        let (id, key) = (record.key.spiffe_id(), &record.public_key);
+        let issued = self.authority.issue_client(&id, key, random_id()?, now, end)?;
+        self.journal.renew_certificate(now, record.id, issued.pinned)?;
+        let file = StepFile { name: CERTIFICATE, content: issued.chain_pem.as_bytes() };
+        self.runtime
+            .replace_file(record.id, guests_of(record), &file)
+            .map_err(|error| Error::Internal(format!("the step's directory: {error}")))?;
+        opening.certificate_written();
+        Ok(())
+    }
+}

@@ -1,0 +1,102 @@
+//! Whether an executor may open a step, and whether it has already.
+
+use std::collections::BTreeSet;
+use std::sync::Arc;
+
+use super::openings::StepRequest;
+use crate::broker::Broker;
+use crate::broker::error::Error;
+use crate::broker::registry::operators::Executor;
+use crate::journal::{Live, LiveOpening};
+use crate::model::limits::OPENED_LINE_BYTES;
+use crate::model::{Id, NamedRequest, Opening, RunAs, StepKey};
+
+impl Broker {
+    /// What the same request has opened already.
+    pub(super) fn opened_before(
+        &self,
+        executor: &Executor,
+        request: &StepRequest,
+    ) -> Result<Option<Arc<LiveOpening>>, Error> {
+        let Some(NamedRequest { id, mac }) = &request.named else { return Ok(None) };
+        let (done, open) = self.journal.look(|live| {
+            let done = live.open_request(executor.uid, id);
+            let opening = done.and_then(|done| done.opening);
+            (done, opening.and_then(|opening| live.opening(opening)).cloned())
+        })?;
+        match (done, open) {
+            (None, _) => Ok(None),
+            (Some(done), _) if done.mac != *mac => Err(Error::RequestIdReused(id.clone())),
+            (Some(_), Some(open)) => Ok(Some(open)),
+            // It was opened, and closed since.
+            (Some(_), None) => Err(Error::OpenedBefore(id.clone())),
+        }
+    }
+
+    /// Takes one from how many steps the executor may open, before an older attempt is closed for it; of one with a
+    /// long line more.
+    pub(crate) fn take_open(
+        &self,
+        executor: &Executor,
+        request: &StepRequest,
+    ) -> Result<(), Error> {
+        let run_as = request.run_as.iter().map(|one| one.name.as_str().len());
+        let targets = request.allowed_targets.iter().map(|one| one.to_string().len());
+        let bytes = run_as.chain(targets).sum::<usize>() + request.mount_path.len();
+        let count = 1 + u32::try_from(bytes / OPENED_LINE_BYTES).unwrap_or(u32::MAX - 1);
+        let budget =
+            self.journal.look(|live| live.executor_budget(executor.uid, &executor.name))?;
+        budget.take_open(self.now(), &self.limits, count).map_err(Error::TooManyRequests)
+    }
+
+    /// Whether an executor is registered, for this workflow and to assert these principals.
+    pub(super) fn check_scope(&self, key: &StepKey, run_as: &BTreeSet<RunAs>) -> Result<(), Error> {
+        let snapshot = self.snapshot();
+        let executor = snapshot.catalog.executor(&key.executor).ok_or(Error::Unregistered)?;
+        if executor.uid != key.executor_uid {
+            return Err(Error::Unregistered);
+        }
+        if !executor.scope.admits_workflow(&key.workflow) {
+            return Err(Error::WorkflowNotPermitted(key.workflow.clone()));
+        }
+        match run_as.iter().find(|one| !executor.scope.admits_run_as(one)) {
+            Some(one) => Err(Error::RunAsNotPermitted(one.clone())),
+            None => Ok(()),
+        }
+    }
+
+    pub(super) fn may_open(&self, live: &Live, opening: &Opening) -> Result<(), Error> {
+        // Asked again where nothing can change: an executor that was removed meanwhile opens nothing.
+        self.check_scope(&opening.key, &opening.run_as)?;
+        self.check_room(live, opening.key.executor_uid)?;
+        if let Some(NamedRequest { id, mac }) = &opening.request
+            && let Some(done) = live.open_request(opening.key.executor_uid, id)
+        {
+            if done.mac != *mac {
+                return Err(Error::RequestIdReused(id.clone()));
+            }
+            // It was under way twice, and what the other has opened is closed by now.
+            if done.opening.is_none_or(|opened| live.opening(opened).is_none()) {
+                return Err(Error::OpenedBefore(id.clone()));
+            }
+        }
+        match live.open_attempt(&opening.key) {
+            Some(open) => Err(Error::StepExists(open.record().attempt)),
+            None => Ok(()),
+        }
+    }
+
+    /// Whether one more step may be open: while others are registered, no executor has more than a quarter of all.
+    fn check_room(&self, live: &Live, executor: Id) -> Result<(), Error> {
+        let all = self.limits.open_steps;
+        if live.open_count() >= all as usize {
+            return Err(Error::TooManySteps(all));
+        }
+        let share = (all / 4).max(1);
+        let is_full = live.open_count_of(executor) >= share as usize;
+        match is_full && self.snapshot().catalog.has_other_executor(executor) {
+            true => Err(Error::TooManyStepsOfOne { share, all }),
+            false => Ok(()),
+        }
+    }
+}

@@ -1,0 +1,439 @@
+//! Steps come and go: opened, renewed, closed.
+//!
+//! Line first, file second: what the journal says of an opening or a renewal precedes the rename that
+//! makes it visible, and what it says of a closing precedes the removal.
+
+use std::collections::BTreeSet;
+use std::io::ErrorKind;
+use std::sync::Arc;
+use std::time::Duration;
+
+use super::directory::{CERTIFICATE, StepFile, guests_of};
+use crate::access::Principal;
+use crate::broker::Broker;
+use crate::broker::error::Error;
+use crate::broker::registry::operators::{Executor, require_executor};
+use crate::identity::KeyAndCertificate;
+use crate::journal::{CloseReason, LiveOpening};
+use crate::model::limits::{MAX_HEARTBEAT, MAX_PATH_BYTES, MAX_STEP_CERTIFICATE_LIFE, MIN_TTL};
+use crate::model::{
+    AllowedTarget, Id, NamedRequest, Opening, RunAs, RunName, StepKey, StepName, Timestamp,
+    WorkflowName,
+};
+use crate::seal::random_id;
+
+/// Where steps find their directory if their executor says nothing else.
+const DEFAULT_MOUNT_PATH: &str = "/run/keyhatch";
+/// The step reads its directory where it is.
+const HOST_MOUNT: &str = "host";
+
+/// What an executor asks for.
+#[derive(Clone, Debug)]
+pub struct StepRequest {
+    /// The workflow.
+    pub workflow: WorkflowName,
+    /// The run.
+    pub run: RunName,
+    /// The step.
+    pub step: StepName,
+    /// Which try; one more than the last if unset.
+    pub attempt: Option<i32>,
+    /// On whose behalf it runs.
+    pub run_as: BTreeSet<RunAs>,
+    /// Whose directory it is.
+    pub owner: StepOwner,
+    /// The longest it may live.
+    pub ttl: Option<Duration>,
+    /// How often its executor will say that it still runs.
+    pub heartbeat: Option<Duration>,
+    /// What it may ask for at most; everything if empty.
+    pub allowed_targets: Vec<AllowedTarget>,
+    /// The request, if its executor gave it an id.
+    pub named: Option<NamedRequest>,
+    /// An absolute path, `host`, or empty for the default.
+    pub mount_path: String,
+}
+
+/// Whose a step's directory is.
+#[derive(Clone, Copy, Debug, Default)]
+pub struct StepOwner {
+    /// The step's Unix user; the daemon's own if unset.
+    pub uid: Option<u32>,
+    /// A Unix group that may use it, too.
+    pub gid: Option<u32>,
+    /// Anybody may use it.
+    pub anybody: bool,
+}
+
+/// An open step, as its executor gets it.
+#[derive(Debug)]
+pub struct OpenedStep {
+    /// What was recorded.
+    pub opening: Opening,
+    /// Whom its certificate speaks for.
+    pub spiffe_id: String,
+    /// Its directory on this host.
+    pub directory: String,
+    /// What to put into its environment.
+    pub env: Vec<(String, String)>,
+}
+
+/// Which step to close.
+#[derive(Debug)]
+pub enum StepSelector {
+    /// By opening.
+    Opening(Id),
+    /// By names.
+    Step(WorkflowName, RunName, StepName),
+}
+
+/// What closing did.
+#[derive(Debug)]
+pub struct ClosedStep {
+    /// Whether there was something to close.
+    pub closed: bool,
+    /// How many leases were revoked.
+    pub revoked: usize,
+}
+
+impl Broker {
+    /// Opens a step. Its directory is mounted by `peer_uid`, the Unix user who asks.
+    ///
+    /// # Errors
+    /// See `ExecutorService.OpenStep`.
+    pub async fn open_step(
+        &self,
+        caller: &Principal,
+        peer_uid: u32,
+        request: StepRequest,
+    ) -> Result<OpenedStep, Error> {
+        let executor = require_executor(caller)?;
+        if let Some(open) = self.opened_before(&executor, &request)? {
+            return Ok(self.opened(open.record().clone()));
+        }
+        self.take_open(&executor, &request)?;
+        let (opening, certificate) = self.new_opening(executor, request).await?;
+        let env = self.step_env(&opening);
+        let prepared = self.prepare_directory(&opening, &certificate, &env, peer_uid);
+        let listener = prepared.inspect_err(|_| self.remove_directory(opening.id))?;
+        let taken = self
+            .journal
+            .open_step(self.now(), opening.clone(), |live| self.may_open(live, &opening));
+        let live = taken.inspect_err(|_: &Error| self.remove_directory(opening.id))?;
+        self.publish_opening(listener, live).await?;
+        Ok(self.opened(opening))
+    }
+
+    fn opened(&self, opening: Opening) -> OpenedStep {
+        OpenedStep {
+            spiffe_id: opening.key.spiffe_id().uri(self.authority.domain()),
+            directory: self.directory_text(&opening),
+            env: self.step_env(&opening),
+            opening,
+        }
+    }
+
+    /// What is to be recorded of a new opening, and the step's first certificate. An older attempt is
+    /// closed by then.
+    async fn new_opening(
+        &self,
+        executor: Executor,
+        request: StepRequest,
+    ) -> Result<(Opening, KeyAndCertificate), Error> {
+        let now = self.now();
+        let ttl = self.step_ttl(request.ttl)?;
+        let mount_path = mount_path(&request.mount_path)?;
+        let key = request.key(&executor);
+        let StepOwner { uid, gid, anybody } = request.owner.check(&mount_path)?;
+        let heartbeat_seconds = heartbeat_seconds(request.heartbeat)?;
+        self.check_scope(&key, &request.run_as)?;
+        let attempt = self.next_attempt(&key, &request).await?;
+        let expire_time = now.after(ttl);
+        let certificate = self.issue_step(&key, now, expire_time)?;
+        let opening = Opening {
+            id: random_id()?,
+            key,
+            attempt,
+            run_as: request.run_as,
+            uid: uid.unwrap_or_else(|| rustix::process::geteuid().as_raw()),
+            gid,
+            // Whom a group's bits let in is the kernel's to say.
+            is_uid_checked: !anybody && (uid.is_some() || gid.is_none()),
+            is_for_anybody: anybody,
+            heartbeat_seconds,
+            allowed_targets: request.allowed_targets,
+            request: request.named,
+            open_time: now,
+            expire_time,
+            public_key: certificate.public_key.clone(),
+            certificates: vec![certificate.issued.pinned.clone()],
+            mount_path,
+        };
+        Ok((opening, certificate))
+    }
+
+    /// Makes the directory of an opening that stands in the journal visible, and listens in it.
+    async fn publish_opening(
+        &self,
+        listener: std::os::unix::net::UnixListener,
+        live: Arc<LiveOpening>,
+    ) -> Result<(), Error> {
+        let id = live.record().id;
+        let published = self.runtime.publish(id);
+        if published.is_ok() {
+            self.listeners.start(listener, Arc::clone(&live));
+        }
+        // Somebody may have closed it before it was all there.
+        if live.is_closed() {
+            self.listeners.stop(id);
+            self.remove_directory(id);
+            return Err(Error::ClosedMeanwhile);
+        }
+        if let Err(error) = published {
+            tracing::error!(%error, "a step's directory could not be made");
+            self.close_opening(id, CloseReason::OpenFailed).await?;
+            return Err(self.directory_unavailable(&error));
+        }
+        Ok(())
+    }
+
+    /// Closes a step; acknowledged when the journal is on disk.
+    ///
+    /// # Errors
+    /// See `ExecutorService.CloseStep`.
+    pub async fn close_step(
+        &self,
+        caller: &Principal,
+        selector: &StepSelector,
+    ) -> Result<ClosedStep, Error> {
+        let executor = require_executor(caller)?;
+        match self.find_own(&executor, selector)? {
+            Some(opening) => self.close_opening(opening.record().id, CloseReason::Executor).await,
+            None => self.nothing_to_close().await,
+        }
+    }
+
+    /// An executor's open step. Another's is as unknown as one that never was.
+    pub(super) fn find_own(
+        &self,
+        executor: &Executor,
+        selector: &StepSelector,
+    ) -> Result<Option<Arc<LiveOpening>>, Error> {
+        let found = self.journal.look(|live| match selector {
+            StepSelector::Opening(id) => live.opening(*id).cloned(),
+            StepSelector::Step(workflow, run, step) => live
+                .open_attempt(&StepKey {
+                    executor: executor.name.clone(),
+                    executor_uid: executor.uid,
+                    workflow: workflow.clone(),
+                    run: run.clone(),
+                    step: step.clone(),
+                })
+                .cloned(),
+        })?;
+        Ok(found.filter(|opening| opening.record().key.executor_uid == executor.uid))
+    }
+
+    /// There is nothing to close now; if somebody else is closing it, that is on disk when this returns.
+    async fn nothing_to_close(&self) -> Result<ClosedStep, Error> {
+        self.journal.synced(self.journal.last()?).await?;
+        Ok(ClosedStep { closed: false, revoked: 0 })
+    }
+
+    pub(crate) async fn close_opening(
+        &self,
+        id: Id,
+        reason: CloseReason,
+    ) -> Result<ClosedStep, Error> {
+        let Some((position, revoked)) = self.journal.close(self.now(), id, reason, &self.limits)?
+        else {
+            return self.nothing_to_close().await;
+        };
+        // All of it before the first wait: a caller that goes away leaves nothing half done. A crash
+        // before the sync finds the opening without its directory, and closes it again.
+        self.listeners.stop_soon(id);
+        self.remove_directory(id);
+        self.journal.synced(position).await?;
+        Ok(ClosedStep { closed: true, revoked: revoked.len() })
+    }
+
+    /// Listens again for a step that was open when the daemon went down.
+    pub(crate) fn reopen(&self, opening: Arc<LiveOpening>) -> std::io::Result<()> {
+        let listener = self.runtime.rebind(opening.record().id, guests_of(opening.record()))?;
+        // A daemon that was down has heard nobody.
+        opening.heartbeat(self.now());
+        self.listeners.start(listener, opening);
+        Ok(())
+    }
+
+    /// The number of this attempt; an older one that is open is closed first.
+    async fn next_attempt(&self, key: &StepKey, request: &StepRequest) -> Result<i32, Error> {
+        let (open, last) =
+            self.journal.look(|live| (live.open_attempt(key).cloned(), live.last_attempt(key)))?;
+        let attempt = request.attempt.unwrap_or_else(|| last.saturating_add(1));
+        if attempt < 1 {
+            return Err(Error::TargetInvalid("attempt counts from 1".to_owned()));
+        }
+        if let Some(open) = open {
+            let record = open.record();
+            // The same request may be under way twice: what it has opened a moment ago it does not close.
+            let is_same = record.request.is_some() && record.request == request.named;
+            if attempt <= record.attempt || is_same {
+                return Err(Error::StepExists(record.attempt));
+            }
+            self.close_opening(record.id, CloseReason::NewAttempt).await?;
+        }
+        Ok(attempt)
+    }
+
+    fn step_ttl(&self, asked: Option<Duration>) -> Result<Duration, Error> {
+        let most = Duration::from_secs(self.limits.max_step_seconds.into());
+        let default = Duration::from_secs(self.limits.default_step_seconds.into()).min(most);
+        let ttl = asked.unwrap_or(default);
+        if (MIN_TTL..=most).contains(&ttl) {
+            Ok(ttl)
+        } else {
+            Err(Error::TtlOutOfRange { what: "ttl", least: MIN_TTL, most })
+        }
+    }
+
+    fn issue_step(
+        &self,
+        key: &StepKey,
+        now: Timestamp,
+        step_end: Timestamp,
+    ) -> Result<KeyAndCertificate, Error> {
+        let end = step_end.min(now.after(MAX_STEP_CERTIFICATE_LIFE));
+        let id = key.spiffe_id();
+        Ok(self.authority.issue_client_with_key(&id, random_id()?, now, end)?)
+    }
+
+    fn prepare_directory(
+        &self,
+        opening: &Opening,
+        certificate: &KeyAndCertificate,
+        env: &[(String, String)],
+        opener: u32,
+    ) -> Result<std::os::unix::net::UnixListener, Error> {
+        let env_text: String =
+            env.iter().map(|(name, value)| format!("{name}={value}\n")).collect();
+        let files = [
+            (CERTIFICATE, certificate.issued.chain_pem.as_str()),
+            ("tls.key", &certificate.key_pem),
+            ("ca.crt", self.authority.root_pem()),
+            ("env", &env_text),
+        ];
+        let files = files.map(|(name, text)| StepFile { name, content: text.as_bytes() });
+        self.runtime.prepare(opening.id, guests_of(opening), opener, &files).map_err(|error| {
+            let why = match error.kind() {
+                ErrorKind::InvalidInput => "it has no such user or group in its user namespace",
+                ErrorKind::PermissionDenied => {
+                    "its runtime directory keeps no access control lists, and it lacks CAP_CHOWN; have --runtime on \
+                     a file system that keeps them, such as tmpfs"
+                }
+                ErrorKind::Unsupported => {
+                    "its runtime directory keeps no access control lists, and you are neither root nor its own user; \
+                     have --runtime on a file system that keeps them, such as tmpfs"
+                }
+                _ => return self.directory_unavailable(&error),
+            };
+            let gid = opening.gid.map_or_else(String::new, |gid| format!(", gid {gid}"));
+            let whom = if opening.is_for_anybody { opener } else { opening.uid };
+            Error::UidNotPermitted(format!("uid {whom}{gid}: {why}"))
+        })
+    }
+
+    fn directory_unavailable(&self, error: &std::io::Error) -> Error {
+        let directory = self.runtime.path().display().to_string();
+        Error::DirectoryUnavailable { directory, cause: error.to_string() }
+    }
+
+    fn remove_directory(&self, id: Id) {
+        if let Err(error) = self.runtime.remove(id) {
+            tracing::error!(opening.id = %id, %error, "a step's directory could not be removed");
+        }
+    }
+
+    pub(super) fn directory_text(&self, opening: &Opening) -> String {
+        let path = self.runtime.step_path(opening.id, opening.is_for_anybody);
+        path.to_string_lossy().into_owned()
+    }
+
+    /// The variables for clients that are not ours; the step sees the paths under its mount.
+    fn step_env(&self, opening: &Opening) -> Vec<(String, String)> {
+        let root = if opening.mount_path == HOST_MOUNT {
+            self.directory_text(opening)
+        } else {
+            opening.mount_path.clone()
+        };
+        [
+            ("KEYHATCH_ADDR", format!("unix://{root}/keyhatch.sock")),
+            ("KEYHATCH_AUTHORITY", "localhost".to_owned()),
+            ("KEYHATCH_CACERT", format!("{root}/ca.crt")),
+            ("KEYHATCH_CLIENT_CERT", format!("{root}/tls.crt")),
+            ("KEYHATCH_CLIENT_KEY", format!("{root}/tls.key")),
+        ]
+        .map(|(name, value)| (name.to_owned(), value))
+        .to_vec()
+    }
+}
+
+impl StepRequest {
+    /// Which step it is of.
+    fn key(&self, executor: &Executor) -> StepKey {
+        StepKey {
+            executor: executor.name.clone(),
+            executor_uid: executor.uid,
+            workflow: self.workflow.clone(),
+            run: self.run.clone(),
+            step: self.step.clone(),
+        }
+    }
+}
+
+impl StepOwner {
+    fn check(self, mount_path: &str) -> Result<Self, Error> {
+        if self.anybody && (self.uid.is_some() || self.gid.is_some()) {
+            let text = "any_uid goes with neither a uid nor a gid";
+            return Err(Error::TargetInvalid(text.to_owned()));
+        }
+        if self.anybody && mount_path == HOST_MOUNT {
+            let text = "any_uid is for a directory that is mounted, and mount_path is \"host\"; name the step's uid";
+            return Err(Error::TargetInvalid(text.to_owned()));
+        }
+        // To the kernel, -1 is no id.
+        match [self.uid, self.gid].contains(&Some(u32::MAX)) {
+            true => Err(Error::UidNotPermitted("uid or gid -1: it is none".to_owned())),
+            false => Ok(self),
+        }
+    }
+}
+
+/// Whole seconds within the bounds.
+fn heartbeat_seconds(asked: Option<Duration>) -> Result<Option<u32>, Error> {
+    let Some(asked) = asked else { return Ok(None) };
+    if !(MIN_TTL..=MAX_HEARTBEAT).contains(&asked) {
+        return Err(Error::TtlOutOfRange {
+            what: "heartbeat",
+            least: MIN_TTL,
+            most: MAX_HEARTBEAT,
+        });
+    }
+    Ok(u32::try_from(asked.as_secs()).ok())
+}
+
+fn has_control(text: &str) -> bool {
+    text.chars().any(char::is_control)
+}
+
+/// Where the step will find its directory.
+fn mount_path(asked: &str) -> Result<String, Error> {
+    match asked {
+        "" => Ok(DEFAULT_MOUNT_PATH.to_owned()),
+        HOST_MOUNT => Ok(HOST_MOUNT.to_owned()),
+        path if path.starts_with('/') && path.len() <= MAX_PATH_BYTES && !has_control(path) => {
+            Ok(path.trim_end_matches('/').to_owned())
+        }
+        other => Err(Error::MountPathInvalid(other.chars().take(64).collect())),
+    }
+}

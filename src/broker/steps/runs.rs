@@ -1,0 +1,254 @@
+//! Runs: what each has received, and its end.
+
+use std::collections::HashMap;
+
+use super::openings::{ClosedStep, StepSelector};
+use crate::access::Principal;
+use crate::broker::Broker;
+use crate::broker::error::Error;
+use crate::broker::registry::operators::{require_executor, seen_by};
+use crate::journal::{Body, CloseReason, Event, Outcome, RenewalOutcome, ResolveLine, WhichRuns};
+use crate::model::limits::MAX_RUN_BYTES;
+use crate::model::{FieldName, Id, Opening, RunName, StepKey, Timestamp, WorkflowName};
+
+/// One opening of a step of a run, open or closed.
+pub struct RunStep {
+    /// What was recorded.
+    pub opening: Opening,
+    /// When and why it was closed; none while it is open.
+    pub closed: Option<(Timestamp, CloseReason)>,
+    /// What it was given, in the order of issue.
+    pub received: Vec<Received>,
+}
+
+/// One lease that a step was given.
+pub struct Received {
+    /// The lease.
+    pub lease: Id,
+    /// What was asked for.
+    pub target: String,
+    /// The full name of what was handed out.
+    pub resource: String,
+    /// The version.
+    pub version: u64,
+    /// The fields.
+    pub fields: Vec<FieldName>,
+    /// When it was handed out first.
+    pub first: Timestamp,
+    /// When last.
+    pub last: Timestamp,
+    /// How often.
+    pub times: usize,
+    /// When it ends, or ended at the latest.
+    pub expire_time: Timestamp,
+    /// How it stands.
+    pub state: LeaseState,
+}
+
+/// How a lease stands.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum LeaseState {
+    /// Its time was over.
+    Expired,
+    /// It is live.
+    Live,
+    /// It ended before its time.
+    Revoked,
+}
+
+impl Broker {
+    /// What a run has received: an executor's own runs, everybody's for an operator. Reads files.
+    ///
+    /// # Errors
+    /// See `ExecutorService.GetRun`.
+    pub fn run(
+        &self,
+        caller: &Principal,
+        workflow: Option<&WorkflowName>,
+        run: &RunName,
+        is_cancelled: &dyn Fn() -> bool,
+    ) -> Result<Vec<RunStep>, Error> {
+        let own = seen_by(caller)?;
+        let executor = own.as_ref().map(|own| &own.name);
+        let which = WhichRuns { run, workflow, executor };
+        // Runs are found by name; those of another registration of the name are another's.
+        let mut fold = Fold { of: own.as_ref().map(|own| own.uid), ..Fold::default() };
+        self.journal.run_lines(which, is_cancelled, |line| match fold.take(line) {
+            bytes if bytes > MAX_RUN_BYTES => Err(Error::RunTooLarge(run.clone())),
+            _ => Ok(()),
+        })?;
+        let mut steps = fold.steps;
+        if steps.is_empty() {
+            return Err(Error::RunNotFound(run.clone()));
+        }
+        let now = self.now();
+        self.journal.look(|live| {
+            for received in steps.iter_mut().flat_map(|step| &mut step.received) {
+                received.state = match live.leases().find(received.lease) {
+                    Some(lease) if now < lease.expire_time => LeaseState::Live,
+                    _ if now < received.expire_time => LeaseState::Revoked,
+                    _ => LeaseState::Expired,
+                };
+            }
+        })?;
+        for step in &mut steps {
+            // A lease ends with its step, and that is before its time, however long ago it was.
+            let Some((closed, _)) = step.closed else { continue };
+            for received in &mut step.received {
+                if received.state == LeaseState::Expired && closed < received.expire_time {
+                    received.state = LeaseState::Revoked;
+                }
+            }
+        }
+        Ok(steps)
+    }
+
+    /// Closes every open step of an executor's run.
+    ///
+    /// # Errors
+    /// See `ExecutorService.CloseRun`.
+    pub async fn close_run(
+        &self,
+        caller: &Principal,
+        workflow: &WorkflowName,
+        run: &RunName,
+    ) -> Result<(usize, usize), Error> {
+        let executor = require_executor(caller)?;
+        let open: Vec<Id> = self.journal.look(|live| {
+            let all = live.openings().map(|opening| opening.record());
+            all.filter(|one| one.key.executor_uid == executor.uid)
+                .filter(|one| one.key.workflow == *workflow && one.key.run == *run)
+                .map(|one| one.id)
+                .collect()
+        })?;
+        let (mut closed, mut revoked) = (0, 0);
+        for id in open {
+            let ClosedStep { closed: is_closed, revoked: of_step } =
+                self.close_opening(id, CloseReason::Executor).await?;
+            closed += usize::from(is_closed);
+            revoked += of_step;
+        }
+        Ok((closed, revoked))
+    }
+
+    /// An executor says that its step still runs; when the step ends at the latest.
+    ///
+    /// # Errors
+    /// See `ExecutorService.RenewStep`.
+    pub fn renew_step(
+        &self,
+        caller: &Principal,
+        selector: &StepSelector,
+    ) -> Result<Timestamp, Error> {
+        let executor = require_executor(caller)?;
+        let found = self.find_own(&executor, selector)?;
+        let opening = found.ok_or(Error::StepNotOpen)?;
+        opening.heartbeat(self.now());
+        Ok(opening.record().expire_time)
+    }
+}
+
+/// Lines of runs, taken in order, as steps with what they received.
+#[derive(Default)]
+struct Fold {
+    /// Of one registration, or all.
+    of: Option<Id>,
+    steps: Vec<RunStep>,
+    openings: HashMap<Id, usize>,
+    /// Where each lease stands in its step.
+    leases: HashMap<Id, usize>,
+    /// How many bytes an answer has that tells it, at most.
+    bytes: usize,
+}
+
+/// What each step, and each lease, has in an answer beside its names, at most.
+const STEP_BYTES: usize = 160;
+const RECEIVED_BYTES: usize = 160;
+
+impl Fold {
+    /// Takes a line; how many bytes an answer has by now, at most.
+    fn take(&mut self, Body { time, event, .. }: Body) -> usize {
+        match event {
+            Event::Opened(opening) => self.open(*opening),
+            Event::Closed { opening, reason, .. } => {
+                if let Some(step) = self.step(opening) {
+                    step.closed = Some((time, reason));
+                }
+            }
+            Event::ClockSetBack => self.close_all(time, CloseReason::ClockSetBack),
+            Event::Restored { .. } => self.close_all(time, CloseReason::Restored),
+            Event::LeaseRenewal(line) => {
+                let place = self.leases.get(&line.lease).copied();
+                let step = self.step(line.opening);
+                let received = step.zip(place).and_then(|(step, at)| step.received.get_mut(at));
+                if let (Some(received), RenewalOutcome::Allow { expire_time, .. }) =
+                    (received, line.outcome)
+                {
+                    received.expire_time = expire_time;
+                }
+            }
+            Event::Resolve(line) => self.receive(time, *line),
+            _ => {}
+        }
+        self.bytes
+    }
+
+    fn open(&mut self, mut opening: Opening) {
+        if self.of.is_some_and(|uid| uid != opening.key.executor_uid) {
+            return;
+        }
+        // None of these is told, and they may be long.
+        opening.allowed_targets = Vec::new();
+        opening.certificates = Vec::new();
+        opening.public_key = Vec::new();
+        let run_as: usize = opening.run_as.iter().map(|one| one.to_string().len() + 3).sum();
+        let StepKey { executor, workflow, run, step, .. } = &opening.key;
+        let names = [executor.as_str(), workflow.as_str(), run.as_str(), step.as_str()];
+        self.bytes += STEP_BYTES + run_as + names.map(str::len).iter().sum::<usize>();
+        self.openings.insert(opening.id, self.steps.len());
+        self.steps.push(RunStep { opening, closed: None, received: Vec::new() });
+    }
+
+    fn close_all(&mut self, time: Timestamp, reason: CloseReason) {
+        for step in self.steps.iter_mut().filter(|step| step.closed.is_none()) {
+            step.closed = Some((time, reason));
+        }
+    }
+
+    fn step(&mut self, opening: Id) -> Option<&mut RunStep> {
+        self.steps.get_mut(*self.openings.get(&opening)?)
+    }
+
+    /// A lease that is handed out once more is the same one.
+    fn receive(&mut self, time: Timestamp, line: ResolveLine) {
+        let ResolveLine { opening, ask, outcome, .. } = line;
+        let Outcome::Allow { resource, version, released, lease, expire_time, .. } = outcome else {
+            return;
+        };
+        let place = self.leases.get(&lease).copied();
+        let Some(step) = self.step(opening) else { return };
+        if let Some(received) = place.and_then(|at| step.received.get_mut(at)) {
+            received.last = time;
+            received.times += 1;
+            return;
+        }
+        let received = Received {
+            lease,
+            resource: resource.unwrap_or_else(|| ask.target.clone()),
+            target: ask.target.clone(),
+            version,
+            fields: released,
+            first: time,
+            last: time,
+            times: 1,
+            expire_time,
+            state: LeaseState::Live,
+        };
+        let fields: usize = received.fields.iter().map(|name| name.as_str().len() + 2).sum();
+        let bytes = RECEIVED_BYTES + received.resource.len() + received.target.len() + fields;
+        let at = step.received.len();
+        step.received.push(received);
+        self.leases.insert(lease, at);
+        self.bytes += bytes;
+    }
+}

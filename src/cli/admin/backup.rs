@@ -1,0 +1,208 @@
+//! `keyhatch backup` and `keyhatch restore`
+
+use std::fs::{File, OpenOptions};
+use std::io::Write as _;
+use std::os::unix::fs::OpenOptionsExt as _;
+use std::path::{Path, PathBuf};
+
+use serde_json::json;
+use tonic::transport::Channel;
+
+use super::kek::{KekArgs, unlock};
+use crate::cli::daemon::init::to_say;
+use crate::cli::identity::endpoint::{Caller, connect};
+use crate::cli::io::failure::{Failure, exit};
+use crate::cli::io::output;
+use crate::cli::io::output::{print, properties, say};
+use crate::cli::io::progress::Progress;
+use crate::cli::{Common, SharedParents, block_on};
+use crate::config::{Config, Given};
+use crate::daemon::{RestoreOptions, restore};
+use crate::grpc::pb;
+use crate::grpc::pb::system_service_client::SystemServiceClient;
+use crate::model::Clock;
+use crate::sys::Trust;
+
+/// Arguments of `backup`.
+#[derive(clap::Args)]
+pub struct Backup {
+    /// The archive to write, which must not be there yet; - for stdout.
+    file: PathBuf,
+}
+
+/// Arguments of `restore`.
+#[derive(clap::Args)]
+pub struct Restore {
+    /// The archive to make a broker of, in an empty state directory.
+    #[arg(required_unless_present = "confirm")]
+    file: Option<PathBuf>,
+    /// Say of the broker that runs, and was restored, that it is the right one: credentials are resolved again.
+    #[arg(long, conflicts_with = "file")]
+    confirm: bool,
+    /// Where the broker's sockets will be.
+    #[arg(long, env = "KEYHATCH_RUNTIME", value_name = "DIR")]
+    runtime: Option<PathBuf>,
+    #[command(flatten)]
+    parents: SharedParents,
+    #[command(flatten)]
+    kek: KekArgs,
+}
+
+impl Backup {
+    pub(crate) async fn run(self, common: &Common) -> Result<(), Failure> {
+        let channel = connect(Caller::Operator, common.state.as_deref()).await?;
+        if self.file.as_os_str() == "-" {
+            receive(channel, output::write).await?;
+            return Ok(());
+        }
+        let mut archive = Archive::create(&self.file)?;
+        let bytes = receive(channel, |piece| archive.write(piece)).await?;
+        archive.finish()?;
+        let path = self.file.display().to_string();
+        let answer = json!({"file": path, "bytes": bytes});
+        let table = || properties(&[("backup", path.clone()), ("bytes", bytes.to_string())]);
+        print(common.output, &answer, table, || path.clone())?;
+        say("it is sealed, and does not hold the KEK: keep a copy of that elsewhere");
+        Ok(())
+    }
+}
+
+/// Hands on what comes, and says how many bytes it was.
+async fn receive(
+    channel: Channel,
+    mut take: impl FnMut(&[u8]) -> Result<(), Failure>,
+) -> Result<u64, Failure> {
+    let mut pieces =
+        SystemServiceClient::new(channel).backup(pb::BackupRequest {}).await?.into_inner();
+    let (mut bytes, mut progress) = (0_u64, Progress::begin("backup"));
+    while let Some(piece) = pieces.message().await? {
+        bytes += piece.data.len() as u64;
+        take(&piece.data)?;
+        progress.show(bytes, u64::try_from(piece.total_bytes).unwrap_or(0));
+    }
+    Ok(bytes)
+}
+
+/// An archive that is there when it is whole, and not before.
+struct Archive {
+    file: File,
+    path: PathBuf,
+    unfinished: PathBuf,
+}
+
+impl Archive {
+    fn create(path: &Path) -> Result<Self, Failure> {
+        let failed = |error: std::io::Error| {
+            Failure::usage(format!("{}: {error}; choose another file", path.display()))
+        };
+        if path.exists() {
+            return Err(failed(std::io::ErrorKind::AlreadyExists.into()));
+        }
+        let mut unfinished = path.as_os_str().to_owned();
+        unfinished.push(".part");
+        let unfinished = PathBuf::from(unfinished);
+        // Of an earlier attempt. What cannot be removed is somebody else's, and is not written to.
+        let _ = std::fs::remove_file(&unfinished);
+        let mut options = OpenOptions::new();
+        let file = options.write(true).create_new(true).mode(0o600).open(&unfinished);
+        Ok(Self { file: file.map_err(failed)?, path: path.to_owned(), unfinished })
+    }
+
+    fn write(&mut self, piece: &[u8]) -> Result<(), Failure> {
+        self.file.write_all(piece).map_err(|error| self.failed(&error))
+    }
+
+    fn finish(&self) -> Result<(), Failure> {
+        let finished = self.file.sync_all();
+        let finished = finished.and_then(|()| std::fs::rename(&self.unfinished, &self.path));
+        finished.map_err(|error| self.failed(&error))
+    }
+
+    fn failed(&self, error: &std::io::Error) -> Failure {
+        let path = self.path.display();
+        let text = format!("{path}: {error}; make room there, or choose another file");
+        Failure::new("IO", text, exit::FAILED)
+    }
+}
+
+impl Drop for Archive {
+    fn drop(&mut self) {
+        // It is there only if it was not finished.
+        let _ = std::fs::remove_file(&self.unfinished);
+    }
+}
+
+impl Restore {
+    pub(crate) fn run(self, common: &Common) -> Result<(), Failure> {
+        match self.file {
+            Some(file) => {
+                let shared_parents = self.parents.shared_parent;
+                restore_from(common, file, self.runtime, shared_parents, self.kek)
+            }
+            None => block_on(confirm(common)),
+        }
+    }
+}
+
+fn restore_from(
+    common: &Common,
+    archive: PathBuf,
+    runtime: Option<PathBuf>,
+    shared_parents: Vec<PathBuf>,
+    kek: KekArgs,
+) -> Result<(), Failure> {
+    let says_runtime = runtime.is_some();
+    let given = Given { state: common.state.clone(), runtime, shared_parents, ..Given::default() };
+    let config = Config::load(given).map_err(|error| Failure::usage(error.to_string()))?;
+    let (said, state) = (kek.said(None)?, std::path::absolute(config.state)?);
+    let trust = Trust::of_owner(&state, &config.shared_parents);
+    let options = RestoreOptions {
+        archive,
+        shared_parents: config.shared_parents,
+        unlock: unlock(said.as_ref(), &trust, "--kek-passphrase-file"),
+        state,
+        runtime: std::path::absolute(config.runtime)?,
+        clock: Clock::system(),
+    };
+    let mut progress = Progress::begin("restore");
+    let restored = restore(&options, |bytes, total| progress.show(bytes, total))?;
+    drop(progress);
+    let state = options.state.display().to_string();
+    let time = restored.backup_time.to_string();
+    let answer = json!({
+        "state": state,
+        "backup_time": time,
+        "head": restored.head,
+        "operator": restored.operator,
+        "executor": restored.executor,
+    });
+    let table = || {
+        properties(&[
+            ("state", state.clone()),
+            ("backup of", time.clone()),
+            ("last change", restored.head.to_string()),
+            ("operator", restored.operator.display().to_string()),
+            ("executor", restored.executor.display().to_string()),
+        ])
+    };
+    print(common.output, &answer, table, || state.clone())?;
+    let said_kek = said.map(|said| format!(" {}", said.flag()));
+    let said_runtime = to_say(says_runtime, &options.runtime);
+    let given = format!("{said_runtime}{}", said_kek.unwrap_or_default());
+    say(&format!(
+        "the operator admin and the local executor have new keys; every step is closed, and nothing is resolved \
+         until you have looked and say so:\n  keyhatch serve --state {state}{given}\n  keyhatch restore --confirm --state {state}"
+    ));
+    Ok(())
+}
+
+async fn confirm(common: &Common) -> Result<(), Failure> {
+    let channel = connect(Caller::Operator, common.state.as_deref()).await?;
+    let mut client = SystemServiceClient::new(channel);
+    let ended = client.end_quarantine(pb::EndQuarantineRequest {}).await?.into_inner().ended;
+    let text = match ended {
+        true => "confirmed: credentials are resolved again",
+        false => "it is not in quarantine",
+    };
+    print(common.output, &json!({"ended": ended}), || text.to_owned(), || text.to_owned())
+}

@@ -1,0 +1,290 @@
+//! `keyhatch operator` and `keyhatch executor`: who may operate the broker, and who may open steps.
+
+use clap::{Subcommand, ValueEnum};
+use serde_json::json;
+use tonic::transport::Channel;
+
+use super::enrolment::{Identity, Issued, Request};
+use crate::cli::Common;
+use crate::cli::identity::endpoint::{Caller, Endpoint};
+use crate::cli::identity::patience::{PATIENCE, Patience};
+use crate::cli::identity::renewal::renew_now;
+use crate::cli::io::failure::Failure;
+use crate::cli::io::output::{moment, print, say, table};
+use crate::cli::io::pages;
+use crate::cli::operator::connection::confirm;
+use crate::grpc::pb;
+use crate::grpc::pb::executor_registry_service_client::ExecutorRegistryServiceClient;
+use crate::grpc::pb::operator_service_client::OperatorServiceClient;
+use crate::model::SpiffeId;
+
+/// `keyhatch operator …`
+#[derive(Subcommand)]
+pub enum Operator {
+    /// Register an operator: make its key here, and have its certificate issued
+    Add {
+        /// Its name.
+        name: String,
+        /// What it may do. Each includes the ones before it.
+        #[arg(long, value_enum)]
+        role: Role,
+        #[command(flatten)]
+        identity: Identity,
+    },
+    /// Make a key here, for an operator who is not registered yet, and a request that an administrator answers with add
+    Request(Request),
+    /// List the operators
+    #[command(alias = "ls")]
+    List,
+    /// Remove an operator; its certificates are refused at once
+    Remove(Remove),
+    /// Renew this operator's own certificate now (every command does when two thirds of its life are over)
+    Renew,
+}
+
+/// `keyhatch executor …`
+#[derive(Subcommand)]
+pub enum Executor {
+    /// Register an executor: make its key here, and have its certificate issued
+    Add {
+        /// Its name.
+        name: String,
+        /// A workflow whose steps it may open: deploy, 'team-a-*' or '*'; may be given more than once.
+        #[arg(long, required = true, value_name = "PATTERN")]
+        workflow: Vec<String>,
+        /// On whose behalf it may open them, such as user:alice, 'team:a-*' or 'role:*'; may be given more
+        /// than once.
+        #[arg(long, value_name = "PATTERN")]
+        run_as: Vec<String>,
+        #[command(flatten)]
+        identity: Identity,
+    },
+    /// Make a key here, for an executor who is not registered yet, and a request that an administrator answers with add
+    Request(Request),
+    /// List the executors
+    #[command(alias = "ls")]
+    List,
+    /// Remove an executor; its certificates are refused at once, and its steps closed
+    Remove(Remove),
+    /// Renew this executor's own certificate now (every command does when two thirds of its life are over)
+    Renew,
+}
+
+/// Arguments of `operator remove` and `executor remove`.
+#[derive(clap::Args)]
+pub struct Remove {
+    /// Its name.
+    name: String,
+    /// Do not ask.
+    #[arg(long)]
+    yes: bool,
+}
+
+/// What an operator may do.
+#[derive(Clone, Copy, Debug, ValueEnum)]
+pub enum Role {
+    /// See all metadata.
+    Viewer,
+    /// Create connections and groups; bindings govern edit and use.
+    Operator,
+    /// Everything but reading values.
+    Administrator,
+}
+
+impl Operator {
+    pub(crate) async fn run(self, common: &Common) -> Result<(), Failure> {
+        match self {
+            Self::Request(request) => request.run(common, Caller::Operator),
+            Self::Renew => renew(common, Caller::Operator).await,
+            Self::Add { name, role, identity } => {
+                let (endpoint, channel) = operator(common).await?;
+                let (mut client, prepared) =
+                    (OperatorServiceClient::new(channel), identity.prepare()?);
+                let role = match role {
+                    Role::Viewer => pb::Role::Viewer,
+                    Role::Operator => pb::Role::Operator,
+                    Role::Administrator => pb::Role::Administrator,
+                };
+                let operator = pb::Operator {
+                    name: format!("operators/{name}"),
+                    role: role.into(),
+                    ..Default::default()
+                };
+                let csr = prepared.request.clone();
+                let request = pb::CreateOperatorRequest {
+                    operator: Some(operator),
+                    csr,
+                    ..Default::default()
+                };
+                let made = client.create_operator(request).await;
+                let made = made.inspect_err(|_| prepared.undo())?.into_inner();
+                let issued = Issued { chain: made.certificate_chain, ca: made.ca_certificate };
+                prepared.finish(common, &endpoint, &format!("operator {name}"), &issued)
+            }
+            Self::List => list_operators(common).await,
+            Self::Remove(Remove { name, yes }) => {
+                if !yes {
+                    confirm(&format!(
+                        "Remove operator {name}? Its certificates are refused then."
+                    ))?;
+                }
+                let name_of = format!("operators/{name}");
+                let request = pb::DeleteOperatorRequest { name: name_of, ..Default::default() };
+                let (_, channel) = operator(common).await?;
+                OperatorServiceClient::new(channel).delete_operator(request).await?;
+                say(&format!("operator {name} removed"));
+                Ok(())
+            }
+        }
+    }
+}
+
+impl Executor {
+    pub(crate) async fn run(self, common: &Common) -> Result<(), Failure> {
+        match self {
+            Self::Request(request) => request.run(common, Caller::Executor),
+            Self::Renew => renew(common, Caller::Executor).await,
+            Self::Add { name, workflow, run_as, identity } => {
+                let (endpoint, channel) = operator(common).await?;
+                let (mut client, prepared) =
+                    (ExecutorRegistryServiceClient::new(channel), identity.prepare()?);
+                let executor = pb::Executor {
+                    name: format!("executors/{name}"),
+                    workflows: workflow,
+                    run_as,
+                    ..Default::default()
+                };
+                let csr = prepared.request.clone();
+                let request = pb::CreateExecutorRequest {
+                    executor: Some(executor),
+                    csr,
+                    ..Default::default()
+                };
+                let made = client.create_executor(request).await;
+                let made = made.inspect_err(|_| prepared.undo())?.into_inner();
+                let issued = Issued { chain: made.certificate_chain, ca: made.ca_certificate };
+                prepared.finish(common, &endpoint, &format!("executor {name}"), &issued)
+            }
+            Self::List => list_executors(common).await,
+            Self::Remove(Remove { name, yes }) => {
+                if !yes {
+                    confirm(&format!(
+                        "Remove executor {name}? Its certificates are refused then, and its steps closed."
+                    ))?;
+                }
+                let name_of = format!("executors/{name}");
+                let request = pb::DeleteExecutorRequest { name: name_of, ..Default::default() };
+                let (_, channel) = operator(common).await?;
+                ExecutorRegistryServiceClient::new(channel).delete_executor(request).await?;
+                say(&format!("executor {name} removed"));
+                Ok(())
+            }
+        }
+    }
+}
+
+/// Connects as an operator.
+async fn operator(common: &Common) -> Result<(Endpoint, Channel), Failure> {
+    let endpoint = Endpoint::find(Caller::Operator, common.state.as_deref())?;
+    let channel = endpoint.connect().await?;
+    Ok((endpoint, channel))
+}
+
+async fn renew(common: &Common, caller: Caller) -> Result<(), Failure> {
+    let endpoint = Endpoint::find(caller, common.state.as_deref())?;
+    // It is renewed here, and not on the way, too.
+    let channel = endpoint.reach_within(&mut Patience::of(PATIENCE)).await?;
+    let who = match (endpoint.identity()?, caller) {
+        (SpiffeId::Operator(name), Caller::Operator) => format!("operator {name}"),
+        (SpiffeId::Executor(name), Caller::Executor) => format!("executor {name}"),
+        _ => {
+            let text = format!("KEYHATCH_DIR is not the identity of an {}", caller.word());
+            return Err(Failure::usage(text));
+        }
+    };
+    let svid = renew_now(&endpoint, &channel).await?;
+    let until = svid.not_after.to_string();
+    let answer = json!({ "name": who, "certificate_expire_time": until });
+    print(common.output, &answer, || format!("{who}: certificate until {until}"), || who.clone())
+}
+
+fn expiry(certificates: &[pb::ClientCertificate]) -> String {
+    let last = certificates.iter().map(|one| moment(one.expire_time.as_ref())).max();
+    last.unwrap_or_default()
+}
+
+fn short(name: &str) -> String {
+    name.rsplit('/').next().unwrap_or_default().to_owned()
+}
+
+async fn list_operators(common: &Common) -> Result<(), Failure> {
+    let client = OperatorServiceClient::new(operator(common).await?.1);
+    let listed = pages::all(|page_token| {
+        let request = pb::ListOperatorsRequest { page_size: 1000, page_token };
+        let mut client = client.clone();
+        async move {
+            let page = client.list_operators(request).await?.into_inner();
+            pages::tell_newer(&page.newer);
+            Ok((page.operators, page.next_page_token))
+        }
+    });
+    let listed = listed.await?;
+    let role = |operator: &pb::Operator| match operator.role() {
+        pb::Role::Administrator => "administrator",
+        pb::Role::Operator => "operator",
+        pb::Role::Viewer => "viewer",
+        pb::Role::Unspecified => "none",
+    };
+    let answer = listed.iter().map(|one| {
+        json!({
+            "operator": short(&one.name),
+            "role": role(one),
+            "certificate_expire_time": expiry(&one.certificates),
+        })
+    });
+    let answer: Vec<_> = answer.collect();
+    let rows = listed
+        .iter()
+        .map(|one| vec![short(&one.name), role(one).to_owned(), expiry(&one.certificates)]);
+    let rows: Vec<_> = rows.collect();
+    let header = ["operator", "role", "certificate until"];
+    let names = || listed.iter().map(|one| short(&one.name)).collect::<Vec<_>>().join("\n");
+    print(common.output, &answer, || table(&header, rows), names)
+}
+
+async fn list_executors(common: &Common) -> Result<(), Failure> {
+    let client = ExecutorRegistryServiceClient::new(operator(common).await?.1);
+    let listed = pages::all(|page_token| {
+        let request = pb::ListExecutorsRequest { page_size: 1000, page_token };
+        let mut client = client.clone();
+        async move {
+            let page = client.list_executors(request).await?.into_inner();
+            pages::tell_newer(&page.newer);
+            Ok((page.executors, page.next_page_token))
+        }
+    });
+    let listed = listed.await?;
+    let answer = listed.iter().map(|one| {
+        json!({
+            "executor": short(&one.name),
+            "workflows": one.workflows,
+            "run_as": one.run_as,
+            "local_only": one.local_only,
+            "certificate_expire_time": expiry(&one.certificates),
+        })
+    });
+    let answer: Vec<_> = answer.collect();
+    let rows = listed.iter().map(|one| {
+        let workflows = one.workflows.join(", ");
+        let run_as = one.run_as.join(", ");
+        vec![short(&one.name), workflows, run_as, expiry(&one.certificates)]
+    });
+    let rows: Vec<_> = rows.collect();
+    let header = ["executor", "workflows", "run as", "certificate until"];
+    let names = || listed.iter().map(|one| short(&one.name)).collect::<Vec<_>>().join("\n");
+    let text = || match rows.is_empty() {
+        true => "no executors".to_owned(),
+        false => table(&header, rows),
+    };
+    print(common.output, &answer, text, names)
+}

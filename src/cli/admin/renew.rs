@@ -1,0 +1,102 @@
+//! `keyhatch renew`: certificates of operators and executors, for timers.
+
+use std::path::{Path, PathBuf};
+
+use serde_json::json;
+
+use crate::cli::Common;
+use crate::cli::identity::endpoint::Endpoint;
+use crate::cli::identity::patience::{PATIENCE, Patience};
+use crate::cli::identity::renewal::{certificate_of, is_due, renew_now};
+use crate::cli::io::failure::{Failure, exit};
+use crate::cli::io::output::{print, say};
+use crate::config::default_state;
+use crate::daemon::{EXECUTOR_DIRECTORY, OPERATOR_DIRECTORY};
+use crate::model::{Clock, SpiffeId};
+
+/// Arguments of `renew`.
+#[derive(clap::Args)]
+pub struct Renew {
+    /// The directory of an identity; without it the one that KEYHATCH_DIR names, or those in the state directory.
+    #[arg(value_name = "DIR")]
+    directories: Vec<PathBuf>,
+    /// Leave a certificate that has more than a third of its life before it.
+    #[arg(long)]
+    if_due: bool,
+}
+
+impl Renew {
+    pub(crate) async fn run(self, common: &Common) -> Result<(), Failure> {
+        let directories = match self.directories.is_empty() {
+            true => own_directories(common)?,
+            false => self.directories,
+        };
+        let (mut renewed, mut failures) = (Vec::new(), Vec::new());
+        for directory in directories {
+            match renew(&directory, self.if_due).await {
+                Ok((who, until)) => renewed.push((directory, who, until)),
+                // The others do not wait for it.
+                Err(failure) => {
+                    let message = format!("{}: {}", directory.display(), failure.message);
+                    failures.push(Failure { message, ..failure });
+                }
+            }
+        }
+        let answer = renewed.iter().map(|(directory, who, until)| {
+            json!({ "directory": directory, "name": who, "certificate_expire_time": until })
+        });
+        let answer: Vec<_> = answer.collect();
+        let joined = |line: &dyn Fn(&(PathBuf, String, String)) -> String| {
+            renewed.iter().map(line).collect::<Vec<_>>().join("\n")
+        };
+        let line = || joined(&|(_, who, until)| format!("{who}: certificate until {until}"));
+        let name = || joined(&|(directory, ..)| directory.display().to_string());
+        if !renewed.is_empty() {
+            print(common.output, &answer, line, name)?;
+        }
+        let last = failures.pop();
+        failures.iter().for_each(|failure| say(&failure.to_string()));
+        last.map_or(Ok(()), Err)
+    }
+}
+
+/// Renews an identity's certificate, or leaves it. Says whose it is, and until when it is good.
+async fn renew(directory: &Path, if_due: bool) -> Result<(String, String), Failure> {
+    let endpoint = Endpoint::in_directory(directory)?;
+    let mut svid = certificate_of(&endpoint)?;
+    let who = match &svid.id {
+        SpiffeId::Operator(name) => format!("operator {name}"),
+        SpiffeId::Executor(name) => format!("executor {name}"),
+        _ => {
+            return Err(Failure::usage(
+                "this is no operator's or executor's identity; a step's is renewed by the broker",
+            ));
+        }
+    };
+    if !if_due || is_due(&svid, Clock::system().now()) {
+        let channel = endpoint.reach_within(&mut Patience::of(PATIENCE)).await?;
+        svid = renew_now(&endpoint, &channel).await?;
+    }
+    Ok((who, svid.not_after.to_string()))
+}
+
+fn own_directories(common: &Common) -> Result<Vec<PathBuf>, Failure> {
+    if let Some(named) = std::env::var_os("KEYHATCH_DIR").filter(|named| !named.is_empty()) {
+        return Ok(vec![named.into()]);
+    }
+    let state = common.state.clone().unwrap_or_else(default_state);
+    let identities = [OPERATOR_DIRECTORY, EXECUTOR_DIRECTORY].map(|name| state.join(name));
+    // They may have been moved elsewhere.
+    let there: Vec<_> =
+        identities.into_iter().filter(|path| path.join("tls.crt").exists()).collect();
+    match there.is_empty() {
+        true => {
+            let text = format!(
+                "{} has no identities of this host; name their directories",
+                state.display()
+            );
+            Err(Failure::new("IDENTITY_MISSING", text, exit::FAILED))
+        }
+        false => Ok(there),
+    }
+}

@@ -1,0 +1,138 @@
+//! Certificates: who issued them, and how long they last.
+
+use std::path::Path;
+
+use super::Site;
+use super::finding::{Finding, Remedy, quoted};
+use crate::cli::identity::identity_file;
+use crate::daemon::{CERTIFICATE, EXECUTOR_DIRECTORY, OPERATOR_DIRECTORY};
+use crate::identity::{PemFault, Role, Validity, check_issued, check_pair, check_private_key};
+use crate::model::Timestamp;
+
+const CA: &str = "CA's certificate";
+
+/// What there is to do about a clock that is wrong.
+pub(super) const SET_CLOCK: &str = "set the clock, for example with: timedatectl set-ntp true";
+
+pub(super) fn look(site: &Site) -> Vec<Finding> {
+    let root = site.state.join("ca.crt");
+    let certificate = |what, path: &str, role, replace: &Remedy, renew: &Remedy| {
+        let path = site.state.join(path);
+        Certificate { what, path: &path, role, replace, renew }.look(&root, site.now)
+    };
+    let restart = Remedy::Do("restart the daemon, which then issues itself a new one".to_owned());
+    let mut findings = vec![
+        ca(&root, site.now),
+        certificate("daemon's certificate", CERTIFICATE, Role::Daemon, &restart, &restart),
+    ];
+    let identities = [
+        ("operator's certificate", "operator", OPERATOR_DIRECTORY),
+        ("executor's certificate", "executor", EXECUTOR_DIRECTORY),
+    ];
+    // Moved away, they are looked at by whoever has them.
+    for (what, command, directory) in identities {
+        let path = site.state.join(directory);
+        if path.is_dir() {
+            let reissue = Remedy::Run(site.keyhatch("init --reissue-admin"));
+            let renew = format!("KEYHATCH_DIR={} keyhatch {command} renew", quoted(&path));
+            let file = format!("{directory}/tls.crt");
+            findings.push(certificate(what, &file, Role::Client, &reissue, &Remedy::Run(renew)));
+            findings.extend(key(what, &path, &reissue));
+        }
+    }
+    findings
+}
+
+/// What is wrong with the private key of an identity.
+fn key(what: &'static str, directory: &Path, reissue: &Remedy) -> Option<Finding> {
+    let path = directory.join("tls.key");
+    let refused = |why: String| {
+        let text = format!("{}: {why}; stop the daemon for what follows", path.display());
+        Some(Finding::fail(what, text, reissue.clone()))
+    };
+    let Ok(key) = identity_file::read(&path) else {
+        return refused("the private key cannot be read".to_owned());
+    };
+    let certificate = identity_file::read(&directory.join("tls.crt")).ok()?;
+    let fault = check_private_key(key.as_bytes())
+        .and_then(|()| check_pair(certificate.as_bytes(), key.as_bytes()));
+    match fault {
+        Err(fault @ (PemFault::PrivateKey | PemFault::Mismatch)) => refused(fault.to_string()),
+        Err(PemFault::Certificate) | Ok(()) => None,
+    }
+}
+
+fn ca(path: &Path, now: Timestamp) -> Finding {
+    let replace = Remedy::Do("make a new broker with keyhatch init, and seed it again".to_owned());
+    // Every identity has a copy.
+    let copy = path.with_file_name(OPERATOR_DIRECTORY).join("ca.crt");
+    let restore = match copy.is_file() {
+        true => Remedy::run("cp", [copy.as_path(), path]),
+        false => Remedy::Do("restore ca.crt from a backup".to_owned()),
+    };
+    match read(path).and_then(|pem| validity(path, &pem)) {
+        Err(why) => Finding::fail(CA, why, restore),
+        Ok(validity) => {
+            in_force(CA, validity, now, &replace, &replace).unwrap_or_else(|finding| finding)
+        }
+    }
+}
+
+/// One certificate, and what is to be done about it.
+pub(super) struct Certificate<'a> {
+    pub(super) what: &'static str,
+    pub(super) path: &'a Path,
+    pub(super) role: Role,
+    /// When it is no good.
+    pub(super) replace: &'a Remedy,
+    /// When it ends soon.
+    pub(super) renew: &'a Remedy,
+}
+
+impl Certificate<'_> {
+    /// Looks at it as those will who trust this root.
+    pub(super) fn look(&self, root: &Path, now: Timestamp) -> Finding {
+        let refused = |why: String| Finding::fail(self.what, why, self.replace.clone());
+        let looked = || {
+            let pem = read(self.path).map_err(refused)?;
+            let validity = validity(self.path, &pem).map_err(refused)?;
+            let finding = in_force(self.what, validity, now, self.replace, self.renew)?;
+            let issued = check_issued(&pem, &read(root).map_err(refused)?, self.role, now);
+            issued.map_err(|error| refused(format!("{}: {error}", self.path.display())))?;
+            Ok(finding)
+        };
+        looked().unwrap_or_else(|finding: Finding| finding)
+    }
+}
+
+fn in_force(
+    what: &'static str,
+    Validity { not_before, not_after }: Validity,
+    now: Timestamp,
+    replace: &Remedy,
+    renew: &Remedy,
+) -> Result<Finding, Finding> {
+    if now < not_before {
+        let text = format!("begins at {not_before}, and by this clock it is {now}");
+        return Err(Finding::fail(what, text, Remedy::Do(SET_CLOCK.to_owned())));
+    }
+    if now >= not_after {
+        return Err(Finding::fail(what, format!("ended at {not_after}"), replace.clone()));
+    }
+    match now < not_before.two_thirds_to(not_after) {
+        true => Ok(Finding::ok(what, format!("until {not_after}"))),
+        false => {
+            let text = format!("ends at {not_after}: less than a third of its life is left");
+            Ok(Finding::warn(what, text, renew.clone()))
+        }
+    }
+}
+
+fn read(path: &Path) -> Result<String, String> {
+    let text = identity_file::read(path);
+    text.map(|text| text.to_string()).map_err(|error| format!("{}: {error}", path.display()))
+}
+
+fn validity(path: &Path, pem: &str) -> Result<Validity, String> {
+    Validity::of_pem(pem).map_err(|error| format!("{}: {error}", path.display()))
+}

@@ -1,0 +1,52 @@
+//! `keyhatch healthcheck`: for probes of containers, which want an exit code, one line and no waiting.
+
+use std::time::Duration;
+
+use tonic::transport::Channel;
+use tonic_health::pb::HealthCheckRequest;
+use tonic_health::pb::health_check_response::ServingStatus;
+use tonic_health::pb::health_client::HealthClient;
+
+use crate::cli::Common;
+use crate::cli::identity::endpoint::Endpoint;
+use crate::cli::identity::patience::Patience;
+use crate::cli::io::failure::{Failure, exit};
+use crate::cli::io::output::line;
+
+/// How long a daemon may take to say that it serves.
+pub(crate) const PATIENCE: Duration = Duration::from_secs(2);
+
+pub(crate) async fn run(common: &Common) -> Result<(), Failure> {
+    let asked = async {
+        // Not only reached: where nothing but probes uses the identity, they are who renews its certificate.
+        let endpoint = Endpoint::find_any(common.state.as_deref())?;
+        let channel = endpoint.connect_within(&mut Patience::of(Duration::ZERO)).await?;
+        is_serving(channel).await
+    };
+    match tokio::time::timeout(PATIENCE, asked).await {
+        Ok(Ok(true)) => line("serving"),
+        Ok(Ok(false)) => Err(unhealthy(
+            "the broker does not do all of its work now; keyhatch status says what it does",
+        )),
+        Ok(Err(failure)) => Err(failure.with_exit_code(exit::FAILED)),
+        Err(_) => Err(unhealthy(&format!("{}; restart it", silence()))),
+    }
+}
+
+/// What is said of a daemon that says nothing.
+pub(crate) fn silence() -> String {
+    format!("the broker does not answer within {} seconds", PATIENCE.as_secs())
+}
+
+/// Whether the whole server says that it serves.
+///
+/// # Errors
+/// If it does not answer.
+pub(super) async fn is_serving(channel: Channel) -> Result<bool, Failure> {
+    let answer = HealthClient::new(channel).check(HealthCheckRequest::default()).await?;
+    Ok(answer.into_inner().status() == ServingStatus::Serving)
+}
+
+fn unhealthy(message: &str) -> Failure {
+    Failure::new("NOT_SERVING", message, exit::FAILED)
+}

@@ -1,0 +1,129 @@
+//! `keyhatch serve`
+
+use std::io::IsTerminal as _;
+use std::ops::ControlFlow;
+use std::path::PathBuf;
+
+use clap::ValueEnum;
+use tracing_subscriber::filter::Targets;
+use tracing_subscriber::layer::SubscriberExt as _;
+use tracing_subscriber::util::SubscriberInitExt as _;
+
+use crate::cli::admin::kek::{KekArgs, unlock};
+use crate::cli::io::failure::Failure;
+use crate::cli::{Common, SharedParents};
+use crate::config::{Config, Given};
+use crate::daemon::{Hangup, Loaded};
+use crate::model::{Clock, JournalMode};
+use crate::sys::{Trust, notify};
+
+/// Arguments of `serve`.
+#[derive(clap::Args)]
+pub struct Serve {
+    /// Where to make sockets.
+    #[arg(long, env = "KEYHATCH_RUNTIME", value_name = "DIR")]
+    runtime: Option<PathBuf>,
+    #[command(flatten)]
+    parents: SharedParents,
+    #[command(flatten)]
+    kek: KekArgs,
+    /// A group, by name or id, whose members may connect to the admin socket, beside this user; who they are
+    /// is still for their certificates to say.
+    #[arg(long, env = "KEYHATCH_ADMIN_GROUP", value_name = "GROUP")]
+    admin_group: Option<String>,
+    /// When an answer to a step is as good as journaled: synced, when the disk has the line, or written, when
+    /// the operating system has it.
+    #[arg(long, env = "KEYHATCH_JOURNAL", value_name = "MODE", value_parser = journal_mode)]
+    journal: Option<JournalMode>,
+    /// Tell metrics to Prometheus at http://ADDRESS/metrics: a loopback address and a port, such as
+    /// 127.0.0.1:9464; with port 0 the log says which was taken.
+    #[arg(long, env = "KEYHATCH_METRICS", value_name = "ADDRESS")]
+    metrics: Option<String>,
+    /// Refuse to start if the store has fewer changes than this, as "last change" of status has said: then it
+    /// was replaced by an older copy.
+    #[arg(long, value_name = "CHANGE")]
+    expect_head: Option<u64>,
+    /// The configuration file: state, runtime, shared_parent, admin_group, journal, metrics, and the tables kek and
+    /// limits, in TOML.
+    #[arg(long, env = "KEYHATCH_CONFIG", value_name = "FILE")]
+    config: Option<PathBuf>,
+    /// The form of the log, on stderr.
+    #[arg(long, value_enum, default_value_t)]
+    log_format: LogFormat,
+    /// What to log: error, warn, info, debug or trace, also by room: info,keyhatch::journal=debug.
+    #[arg(long, env = "KEYHATCH_LOG", value_name = "FILTER", default_value = "info")]
+    log: String,
+}
+
+/// The form of the log.
+#[derive(Clone, Copy, Debug, Default, ValueEnum)]
+pub enum LogFormat {
+    /// One JSON object a line.
+    Json,
+    /// For people.
+    #[default]
+    Text,
+}
+
+impl Serve {
+    pub(crate) fn run(self, common: &Common) -> Result<(), Failure> {
+        start_log(self.log_format, &self.log)?;
+        let given = Given {
+            state: common.state.clone(),
+            runtime: self.runtime,
+            shared_parents: self.parents.shared_parent,
+            admin_group: self.admin_group,
+            journal: self.journal,
+            metrics: self.metrics,
+            expect_head: self.expect_head,
+            file: self.config,
+        };
+        let mut config = Config::load(given).map_err(|error| Failure::usage(error.to_string()))?;
+        // Clients get these paths, and may stand elsewhere.
+        config.state = std::path::absolute(config.state)?;
+        config.runtime = std::path::absolute(config.runtime)?;
+        let said = self.kek.said(config.kek.as_ref())?;
+        let trust = Trust::of_owner(&config.state, &config.shared_parents);
+        let unlock = unlock(said.as_ref(), &trust, "--kek-passphrase-file");
+        let hangup = Hangup::catch()?;
+        let loaded = Loaded::load(&config, Some(&unlock), Clock::system())?;
+        drop(unlock);
+        let signals = hangup.and_the_end()?;
+        let daemon = loaded.serve()?;
+        if let Err(error) = notify::ready() {
+            tracing::warn!(%error, "the service manager could not be told that this serves");
+        }
+        signals.wait(|| {
+            daemon.reload();
+            ControlFlow::Continue(())
+        });
+        daemon.stop();
+        Ok(())
+    }
+}
+
+fn journal_mode(text: &str) -> Result<JournalMode, String> {
+    match text {
+        "synced" => Ok(JournalMode::Synced),
+        "written" => Ok(JournalMode::Written),
+        _ => Err("it is synced or written".to_owned()),
+    }
+}
+
+/// Starts logging to stderr.
+pub(super) fn start_log(format: LogFormat, filter: &str) -> Result<(), Failure> {
+    let targets: Targets =
+        filter.parse().map_err(|error| Failure::usage(format!("--log {filter}: {error}")))?;
+    let filtered = tracing_subscriber::registry().with(targets);
+    // Where the log cannot be written, saying so on stderr would panic.
+    let lines =
+        tracing_subscriber::fmt::layer().with_writer(std::io::stderr).log_internal_errors(false);
+    // A second start, as in a test process, leaves the first log in place.
+    let _ = match format {
+        LogFormat::Json => filtered.with(lines.json().flatten_event(true)).try_init(),
+        LogFormat::Text => {
+            filtered.with(lines.with_ansi(std::io::stderr().is_terminal())).try_init()
+        }
+    };
+    Ok(())
+}

@@ -1,0 +1,137 @@
+//! `keyhatch status`
+
+use std::time::Duration;
+
+use serde_json::{Value as Json, json};
+
+use crate::cli::Common;
+use crate::cli::identity::endpoint::{Caller, Endpoint};
+use crate::cli::identity::patience::Patience;
+use crate::cli::io::failure::Failure;
+use crate::cli::io::output::{moment, print, properties, second};
+use crate::grpc::pb;
+use crate::grpc::pb::system_service_client::SystemServiceClient;
+
+pub(crate) async fn run(common: &Common) -> Result<(), Failure> {
+    // How it is now, and not when it is back.
+    let endpoint = Endpoint::find(Caller::Operator, common.state.as_deref())?;
+    let channel = endpoint.connect_within(&mut Patience::of(Duration::ZERO)).await?;
+    let status = SystemServiceClient::new(channel).get_status(pb::GetStatusRequest {}).await?;
+    let status = status.into_inner();
+    print(common.output, &answer(&status), || table(&status), || status.state.clone())
+}
+
+/// For programs.
+fn answer(status: &pb::Status) -> Json {
+    json!({
+        "state": status.state,
+        "version": status.version,
+        "client_version": env!("CARGO_PKG_VERSION"),
+        "trust_domain": status.trust_domain,
+        "start_time": moment(status.start_time.as_ref()),
+        "connections": status.connections,
+        "groups": status.groups,
+        "secrets": status.secrets,
+        "own_integrations": status.own_integrations,
+        "operators": status.operators,
+        "executors": status.executors,
+        "open_steps": status.open_steps,
+        "live_leases": status.live_leases,
+        "watches": status.watches,
+        "head": status.head,
+        "journal_mode": status.journal_mode,
+        "journal_position": status.journal_position,
+        "journal_unsynced_lines": status.journal_unsynced_lines,
+        "journal_unsynced_seconds": status.journal_unsynced_for.map(|time| time.seconds),
+        "journal_signed_position": status.journal_signed_position,
+        "journal_sign_time": moment(status.journal_sign_time.as_ref()),
+        "kek_id": status.kek_id,
+        "kek_source": status.kek_source,
+        "deks": status.deks,
+        "resealing": status.resealing,
+        "key_memory": status.key_memory,
+        "core_dumps_off": status.core_dumps_off,
+        "freed_memory_wiped": status.freed_memory_wiped,
+        "daemon_certificate_expire_time": moment(status.daemon_certificate_expire_time.as_ref()),
+        "ca_expire_time": moment(status.ca_expire_time.as_ref()),
+        "caller_certificate_expire_time": moment(status.caller_certificate_expire_time.as_ref()),
+        "ca_sha256": status.ca_sha256,
+        "newer": status.newer,
+    })
+}
+
+/// For people.
+fn table(status: &pb::Status) -> String {
+    properties(&[
+        ("state", status.state.clone()),
+        ("version", versions(status)),
+        ("trust domain", status.trust_domain.clone()),
+        ("since", moment(status.start_time.as_ref())),
+        ("connections", status.connections.to_string()),
+        ("groups", status.groups.to_string()),
+        ("secrets", status.secrets.to_string()),
+        ("own integrations", status.own_integrations.to_string()),
+        ("operators", status.operators.to_string()),
+        ("executors", status.executors.to_string()),
+        ("open steps", status.open_steps.to_string()),
+        ("live leases", status.live_leases.to_string()),
+        ("watches", status.watches.to_string()),
+        ("last change", status.head.to_string()),
+        ("journal line", status.journal_position.clone()),
+        ("journal mode", status.journal_mode.clone()),
+        ("not yet on disk", unsynced(status)),
+        ("signed up to", signed(status)),
+        ("KEK", format!("{}, from a {}", status.kek_id, status.kek_source)),
+        ("data keys", data_keys(status)),
+        ("keys in memory", status.key_memory.clone()),
+        ("core dumps", if status.core_dumps_off { "off" } else { "possible" }.to_owned()),
+        ("freed memory", if status.freed_memory_wiped { "wiped" } else { "not wiped" }.to_owned()),
+        ("daemon's certificate", until(status.daemon_certificate_expire_time.as_ref())),
+        ("CA", until(status.ca_expire_time.as_ref())),
+        ("your certificate", until(status.caller_certificate_expire_time.as_ref())),
+        ("CA's SHA-256", status.ca_sha256.clone()),
+        ("of a newer version", newer(status)),
+    ])
+}
+
+fn versions(status: &pb::Status) -> String {
+    match (status.version.as_str(), env!("CARGO_PKG_VERSION")) {
+        (daemon, own) if daemon == own => daemon.to_owned(),
+        (daemon, own) => format!("{daemon}; of this command: {own}"),
+    }
+}
+
+fn unsynced(status: &pb::Status) -> String {
+    match (status.journal_unsynced_lines, &status.journal_unsynced_for) {
+        (None, _) => "unknown: the journal hangs".to_owned(),
+        (Some(0), _) => "nothing".to_owned(),
+        (Some(lines), None) => format!("{lines} line(s)"),
+        (Some(lines), Some(time)) => format!("{lines} line(s), for {} s or more", time.seconds),
+    }
+}
+
+fn signed(status: &pb::Status) -> String {
+    match status.journal_signed_position.as_str() {
+        "" => "no line yet".to_owned(),
+        line => format!("line {line}, at {}", second(status.journal_sign_time.as_ref())),
+    }
+}
+
+fn data_keys(status: &pb::Status) -> String {
+    match status.resealing {
+        true => format!("{}: records are being sealed again under the newest", status.deks),
+        false => status.deks.to_string(),
+    }
+}
+
+/// What this version uses nothing of.
+fn newer(status: &pb::Status) -> String {
+    match status.newer.is_empty() {
+        true => "nothing".to_owned(),
+        false => format!("{}; run the newer keyhatch", status.newer.join(", ")),
+    }
+}
+
+fn until(end: Option<&prost_types::Timestamp>) -> String {
+    format!("until {}", second(end))
+}

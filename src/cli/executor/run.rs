@@ -1,0 +1,248 @@
+//! `keyhatch run`: what a run has received, and its end.
+
+use std::collections::BTreeSet;
+
+use clap::Subcommand;
+use serde_json::json;
+use tonic::transport::Channel;
+
+use super::run_list::List;
+use crate::cli::Common;
+use crate::cli::identity::endpoint::{Caller, Endpoint};
+use crate::cli::io::failure::{Failure, exit};
+use crate::cli::io::output::{moment, print, second, table};
+use crate::grpc::pb;
+use crate::grpc::pb::executor_service_client::ExecutorServiceClient;
+use crate::model::{Reference, ResourceName};
+
+/// `keyhatch run …`
+#[derive(Subcommand)]
+pub enum Run {
+    /// List the runs that there were, as an operator
+    #[command(alias = "ls")]
+    List(List),
+    /// Show every step of a run, open or closed, and each credential it was given
+    Show(Which),
+    /// Close every open step of a run, as the executor that opened them
+    Close(Which),
+}
+
+/// Which run.
+#[derive(clap::Args)]
+pub struct Which {
+    /// The run.
+    run: String,
+    /// Its workflow; needed only where several have a run of this name.
+    #[arg(long, value_name = "NAME")]
+    workflow: Option<String>,
+}
+
+impl Run {
+    pub(crate) async fn run(self, common: &Common) -> Result<(), Failure> {
+        match self {
+            Self::List(list) => list.run(common).await,
+            Self::Show(which) => which.show(common).await,
+            Self::Close(which) => which.close(common).await,
+        }
+    }
+}
+
+impl Which {
+    /// Shows it; to an operator every executor's of the name.
+    async fn show(&self, common: &Common) -> Result<(), Failure> {
+        let channel = Endpoint::find_any(common.state.as_deref())?.connect().await?;
+        let run = self.find(channel).await?;
+        let answer: Vec<_> = run.steps.iter().map(to_json).collect();
+        let names = || {
+            let names = run.steps.iter().flat_map(|step| &step.received);
+            let names: BTreeSet<&str> = names.map(|one| one.name.as_str()).collect();
+            names.into_iter().collect::<Vec<_>>().join("\n")
+        };
+        print(common.output, &answer, || describe(&run), names)
+    }
+
+    async fn find(&self, channel: Channel) -> Result<pb::Run, Failure> {
+        let (workflow, run) = (self.workflow.clone().unwrap_or_default(), self.run.clone());
+        let request = pb::GetRunRequest { workflow, run };
+        Ok(ExecutorServiceClient::new(channel).get_run(request).await?.into_inner())
+    }
+
+    async fn close(self, common: &Common) -> Result<(), Failure> {
+        let endpoint = Endpoint::find(Caller::Executor, common.state.as_deref())?;
+        let channel = endpoint.connect().await?;
+        let workflow = match self.workflow.clone() {
+            Some(workflow) => workflow,
+            None => match self.find(channel.clone()).await {
+                Ok(run) => only_workflow(&run)?,
+                Err(failure) => return Err(self.not_own(failure, common, &endpoint).await),
+            },
+        };
+        let request = pb::CloseRunRequest { workflow, run: self.run.clone() };
+        let mut client = ExecutorServiceClient::new(channel.clone());
+        let closed = client.close_run(request).await?.into_inner();
+        // Steps that are closed already are fine, and a run that never was is a slip of the pen.
+        if closed.closed_steps == 0
+            && let Err(failure) = self.find(channel).await
+        {
+            return Err(self.not_own(failure, common, &endpoint).await);
+        }
+        print_closed(common, &self.run, closed.closed_steps, closed.revoked_leases)
+    }
+
+    /// A run that this executor does not have, with whose it is if there is an operator's identity to ask with.
+    async fn not_own(&self, failure: Failure, common: &Common, own: &Endpoint) -> Failure {
+        if failure.reason != "RUN_NOT_FOUND" {
+            return failure;
+        }
+        let who = own.executor().unwrap_or_else(|| "this executor".to_owned());
+        let asked = async {
+            let operator = Endpoint::find(Caller::Operator, common.state.as_deref())?;
+            self.find(operator.connect().await?).await
+        };
+        let others = match asked.await {
+            Ok(run) => {
+                let others: BTreeSet<_> = run.steps.into_iter().map(|step| step.executor).collect();
+                let others: Vec<_> = others.iter().map(|name| format!("executor:{name}")).collect();
+                format!("it is a run of {}, which closes it", others.join(", "))
+            }
+            Err(_) => "an operator sees every executor's with: keyhatch run list".to_owned(),
+        };
+        Failure { message: format!("{who} has no run {}; {others}", self.run), ..failure }
+    }
+}
+
+/// The workflow of a run, if its name is of one workflow only.
+fn only_workflow(run: &pb::Run) -> Result<String, Failure> {
+    let workflows: BTreeSet<_> = run.steps.iter().map(|step| step.workflow.as_str()).collect();
+    let workflows: Vec<_> = workflows.into_iter().collect();
+    match workflows.as_slice() {
+        [only] => Ok((*only).to_owned()),
+        several => {
+            let text = format!(
+                "several workflows have a run of this name; say --workflow: {}",
+                several.join(", ")
+            );
+            Err(Failure::new("RUN_AMBIGUOUS", text, exit::USAGE))
+        }
+    }
+}
+
+fn print_closed(common: &Common, run: &str, steps: i32, leases: i32) -> Result<(), Failure> {
+    let answer = json!({ "closed_steps": steps, "revoked_leases": leases });
+    let text = || format!("{steps} step(s) closed, {leases} lease(s) revoked");
+    print(common.output, &answer, text, || run.to_owned())
+}
+
+fn short(name: &str) -> String {
+    match name.parse() {
+        Ok(ResourceName::Connection(connection)) => connection.to_string(),
+        // A secret is named by its workflow, which is the run's own.
+        Ok(ResourceName::Secret(secret)) => Reference::Secret(secret.name).to_text(),
+        _ => name.to_owned(),
+    }
+}
+
+fn state(received: &pb::ReceivedCredential) -> String {
+    match received.state() {
+        pb::LeaseState::Live => format!("live until {}", second(received.expire_time.as_ref())),
+        pb::LeaseState::Expired => "expired".to_owned(),
+        pb::LeaseState::Revoked => "revoked".to_owned(),
+        pb::LeaseState::Unspecified => "unknown".to_owned(),
+    }
+}
+
+/// A run of one workflow, as one executor opened it: its steps, and below them what they received.
+fn describe(run: &pb::Run) -> String {
+    let mut groups: Vec<Vec<&pb::RunStep>> = Vec::new();
+    for step in &run.steps {
+        let of_same = |group: &&mut Vec<&pb::RunStep>| {
+            group.first().is_some_and(|first| whose(first) == whose(step))
+        };
+        match groups.iter_mut().find(of_same) {
+            Some(group) => group.push(step),
+            None => groups.push(vec![step]),
+        }
+    }
+    groups.iter().map(|steps| describe_steps(steps)).collect::<Vec<_>>().join("\n\n")
+}
+
+fn whose(step: &pb::RunStep) -> (&str, &str) {
+    (&step.workflow, &step.executor)
+}
+
+fn describe_steps(steps: &[&pb::RunStep]) -> String {
+    let rows = steps.iter().map(|step| {
+        let (closed, why) = match step.close_reason.as_str() {
+            "" => ("open".to_owned(), String::new()),
+            reason => (second(step.close_time.as_ref()), reason.replace('_', " ")),
+        };
+        let (attempt, opened) = (step.attempt.to_string(), second(step.open_time.as_ref()));
+        let received = step.received.len().to_string();
+        vec![step.step.clone(), attempt, opened, closed, why, received, step.run_as.join(", ")]
+    });
+    let mut header = vec!["step", "attempt", "opened", "closed", "why", "received", "run as"];
+    let mut rows: Vec<Vec<String>> = rows.collect();
+    if steps.iter().all(|step| step.run_as.is_empty()) {
+        header.pop();
+        rows.iter_mut().for_each(|row| drop(row.pop()));
+    }
+    let received = steps.iter().flat_map(|step| step.received.iter().map(move |one| (step, one)));
+    let received = received.map(|(step, one)| {
+        let mut name = short(&one.name);
+        if !one.target.is_empty() {
+            name = format!("{name} by {}", one.target);
+        }
+        let (attempt, version) = (step.attempt.to_string(), one.version.to_string());
+        let (first, times) = (second(one.first_time.as_ref()), one.times.to_string());
+        vec![
+            step.step.clone(),
+            attempt,
+            name,
+            version,
+            one.fields.join(", "),
+            first,
+            times,
+            state(one),
+        ]
+    });
+    let received: Vec<_> = received.collect();
+    let title = steps.first().map_or_else(String::new, |first| {
+        format!("run {} of {}, by {}", first.run, first.workflow, first.executor)
+    });
+    let steps = table(&header, rows);
+    if received.is_empty() {
+        return format!("{title}\n\n{steps}\n\nnothing was received");
+    }
+    let header = ["step", "attempt", "received", "version", "fields", "first", "times", "lease"];
+    format!("{title}\n\n{steps}\n\n{}", table(&header, received))
+}
+
+fn to_json(step: &pb::RunStep) -> serde_json::Value {
+    let received = step.received.iter().map(|one| {
+        json!({
+            "resource": one.name,
+            "target": if one.target.is_empty() { &one.name } else { &one.target },
+            "version": one.version,
+            "fields": one.fields,
+            "lease": one.lease,
+            "first_time": moment(one.first_time.as_ref()),
+            "last_time": moment(one.last_time.as_ref()),
+            "times": one.times,
+            "expire_time": moment(one.expire_time.as_ref()),
+            "state": one.state().as_str_name().trim_start_matches("LEASE_STATE_").to_lowercase(),
+        })
+    });
+    json!({
+        "opening": step.name,
+        "executor": step.executor,
+        "workflow": step.workflow,
+        "run": step.run,
+        "step": step.step,
+        "attempt": step.attempt,
+        "run_as": step.run_as,
+        "open_time": moment(step.open_time.as_ref()),
+        "close_time": moment(step.close_time.as_ref()),
+        "close_reason": step.close_reason,
+        "received": received.collect::<Vec<_>>(),
+    })
+}

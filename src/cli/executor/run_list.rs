@@ -1,0 +1,146 @@
+//! `keyhatch run list`: which runs there were, by the journal's lines of openings.
+
+use std::collections::BTreeMap;
+
+use prost_types::Timestamp;
+use serde_json::{Value, json};
+use tonic::transport::Channel;
+
+use crate::cli::Common;
+use crate::cli::identity::endpoint::{Caller, connect};
+use crate::cli::io::failure::Failure;
+use crate::cli::io::output::{moment, print, second, table};
+use crate::cli::io::pages;
+use crate::cli::operator::journal::{since, stopped};
+use crate::grpc::pb;
+use crate::grpc::pb::system_service_client::SystemServiceClient;
+
+/// Arguments of `run list`.
+#[derive(clap::Args)]
+pub struct List {
+    /// Only runs of this workflow.
+    #[arg(long, value_name = "NAME")]
+    workflow: Option<String>,
+    /// Runs that opened a step since then: 2026-01-31T12:00:00Z, or so long ago. Those with open steps are listed
+    /// however old they are.
+    #[arg(long, value_name = "TIME", default_value = "24h", value_parser = since)]
+    since: Timestamp,
+}
+
+/// Workflow, run and executor.
+type Key = [String; 3];
+
+/// One life of a step.
+struct Opening {
+    of: Key,
+    time: Option<Timestamp>,
+    is_open: bool,
+}
+
+/// What is known of a run.
+#[derive(Default)]
+struct Run {
+    steps: usize,
+    open: usize,
+    first: Option<Timestamp>,
+    last: Option<Timestamp>,
+}
+
+impl List {
+    pub(crate) async fn run(self, common: &Common) -> Result<(), Failure> {
+        let channel = connect(Caller::Operator, common.state.as_deref()).await?;
+        let mut openings = self.opened(&channel).await?;
+        for step in pages::steps(&channel, self.workflow.as_deref()).await? {
+            let (of, time) = ([step.workflow, step.run, step.executor], step.open_time);
+            openings.insert(step.name, Opening { of, time, is_open: true });
+        }
+        let runs = by_run(openings.into_values());
+        let answer: Vec<_> = runs.iter().map(to_json).collect();
+        let rows = || match runs.is_empty() {
+            true => format!("no runs since {}", second(Some(&self.since))),
+            false => describe(&runs),
+        };
+        let names =
+            || runs.iter().map(|([_, run, _], _)| run.as_str()).collect::<Vec<_>>().join("\n");
+        print(common.output, &answer, rows, names)
+    }
+
+    /// Every opening since then, by its name.
+    async fn opened(&self, channel: &Channel) -> Result<BTreeMap<String, Opening>, Failure> {
+        let (mut openings, mut since) = (BTreeMap::new(), self.since);
+        loop {
+            let request = pb::TailJournalRequest {
+                since: Some(since),
+                events: vec!["opened".to_owned()],
+                workflow: self.workflow.clone().unwrap_or_default(),
+                ..Default::default()
+            };
+            let mut client = SystemServiceClient::new(channel.clone());
+            let (mut lines, mut end) = (client.tail_journal(request).await?.into_inner(), None);
+            while let Some(told) = lines.message().await? {
+                if told.stopped {
+                    end = Some(told);
+                } else if let Some((name, opening)) = parse(&told) {
+                    openings.insert(name, opening);
+                }
+            }
+            // As much was looked through as one call may.
+            match end {
+                None => return Ok(openings),
+                Some(pb::JournalLine { time: Some(time), .. }) if time != since => since = time,
+                Some(told) => stopped(&told, true)?,
+            }
+        }
+    }
+}
+
+fn parse(told: &pb::JournalLine) -> Option<(String, Opening)> {
+    let body: Value = serde_json::from_str(&told.json).ok()?;
+    let text = |name: &str| Some(body.get(name)?.as_str()?.to_owned());
+    let of = [text("workflow")?, text("run")?, text("executor")?];
+    let opening = Opening { of, time: told.time, is_open: false };
+    Some((format!("openings/{}", text("id")?), opening))
+}
+
+/// Runs with what is known of them, by when they began.
+fn by_run(openings: impl Iterator<Item = Opening>) -> Vec<(Key, Run)> {
+    let moment = |time: &Option<Timestamp>| time.map(|time| (time.seconds, time.nanos));
+    let mut runs = BTreeMap::<Key, Run>::new();
+    for Opening { of, time, is_open } in openings {
+        let run = runs.entry(of).or_default();
+        run.steps += 1;
+        run.open += usize::from(is_open);
+        if run.first.is_none() || moment(&time) < moment(&run.first) {
+            run.first = time;
+        }
+        if moment(&time) > moment(&run.last) {
+            run.last = time;
+        }
+    }
+    let mut runs: Vec<_> = runs.into_iter().collect();
+    runs.sort_by_key(|(_, run)| moment(&run.first));
+    runs
+}
+
+fn describe(runs: &[(Key, Run)]) -> String {
+    let rows = runs.iter().map(|(key, run)| {
+        let mut row = key.to_vec();
+        row.extend([run.steps, run.open].map(|count| count.to_string()));
+        row.extend([&run.first, &run.last].map(|time| second(time.as_ref())));
+        row
+    });
+    let header = ["workflow", "run", "executor", "openings", "open", "first", "last"];
+    table(&header, rows.collect())
+}
+
+fn to_json(([workflow, name, executor], run): &(Key, Run)) -> Value {
+    json!({
+        "workflow": workflow,
+        "run": name,
+        "executor": executor,
+        "openings": run.steps,
+        "open": run.open,
+        "first_time": moment(run.first.as_ref()),
+        "last_time": moment(run.last.as_ref()),
+    })
+}

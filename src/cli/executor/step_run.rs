@@ -1,0 +1,123 @@
+//! `keyhatch step run`: a step opened, run and closed.
+
+use std::ffi::OsString;
+use std::process::Command;
+use std::time::Duration;
+
+use rustix::process::Pid;
+use tonic::transport::Channel;
+
+use super::placeholder::{MOUNT_PATH, filled_in, is_for_a_container};
+use super::step::{How, Names, StepUid, close, open, request, to_message};
+use crate::cli::identity::endpoint::Endpoint;
+use crate::cli::identity::patience::PATIENCE;
+use crate::cli::io::child;
+use crate::cli::io::failure::{Failure, exit};
+use crate::cli::io::output::{moment, say};
+use crate::cli::io::signals::Signals;
+use crate::grpc::pb;
+use crate::grpc::pb::executor_service_client::ExecutorServiceClient;
+use crate::sys::OtherUser;
+
+/// Arguments of `step run`.
+#[derive(clap::Args)]
+pub struct Run {
+    #[command(flatten)]
+    names: Names,
+    #[command(flatten)]
+    how: How,
+    /// Become the user of --uid, with that user's groups, to run the command. Takes root.
+    #[arg(long, requires = "uid")]
+    switch: bool,
+    /// The command. {mount} in it becomes DIRECTORY:/run/keyhatch:ro, for `docker run -v {mount}`, and
+    /// {env-file} the file with the step's variables, for `docker run --env-file {env-file}`.
+    #[arg(last = true, required = true, value_name = "COMMAND")]
+    command: Vec<OsString>,
+}
+
+/// How often `step run` says that its step still runs.
+const HEARTBEAT: Duration = Duration::from_secs(60);
+
+impl Run {
+    pub(crate) async fn run(self, endpoint: &Endpoint) -> Result<u8, Failure> {
+        let before = |failure: Failure| failure.with_exit_code(exit::BEFORE_COMMAND);
+        let user = self.user().map_err(before)?;
+        let mount_path = if is_for_a_container(&self.command) { MOUNT_PATH } else { "host" };
+        let request = pb::OpenStepRequest {
+            heartbeat: Some(to_message(HEARTBEAT)),
+            ..request(self.names, &self.how.here(mount_path, endpoint), mount_path.to_owned())
+        };
+        let channel = endpoint.connect().await.map_err(before)?;
+        let opened = open(channel.clone(), request).await.map_err(before)?;
+        let ran = tokio::select! {
+            ran = run_as(&opened, user.as_ref(), &self.command) => ran,
+            never = beat(channel, opened.name.clone()) => match never {},
+        };
+        let request = pb::CloseStepRequest { name: opened.name.clone(), ..Default::default() };
+        let close = async |channel| close(channel, request.clone()).await;
+        // The command's end is what matters; a step that cannot be closed ends by itself in time.
+        match endpoint.insist(PATIENCE, close).await {
+            Ok(closed) if closed.closed => {}
+            Ok(_) => say(
+                "warning: the step had ended before its command did: its ttl was over, or it was closed",
+            ),
+            Err(failure) => say(&format!(
+                "warning: {} could not be closed, and stays open until {}: {}: {}",
+                opened.name,
+                moment(opened.expire_time.as_ref()),
+                failure.reason,
+                failure.message
+            )),
+        }
+        ran
+    }
+
+    /// Whom the command is run as, if it is somebody else.
+    fn user(&self) -> Result<Option<OtherUser>, Failure> {
+        match (self.switch, self.how.uid) {
+            (false, _) => Ok(None),
+            (true, Some(StepUid::Only(uid))) if rustix::process::geteuid().is_root() => {
+                Ok(Some(OtherUser::find(uid)?))
+            }
+            (true, Some(StepUid::Only(_))) => {
+                Err(Failure::usage("--switch takes root; without it, run this as the step's user"))
+            }
+            (true, _) => Err(Failure::usage("--switch becomes one user: name it with --uid")),
+        }
+    }
+}
+
+/// Runs a command as an open step, and as another user if one is given.
+pub(crate) async fn run_as(
+    opened: &pb::OpenedStep,
+    user: Option<&OtherUser>,
+    words: &[OsString],
+) -> Result<u8, Failure> {
+    let words: Vec<_> = words.iter().map(|word| filled_in(word, &opened.directory)).collect();
+    let directory = match opened.mount_path.as_str() {
+        "host" => &opened.directory,
+        mounted => mounted,
+    };
+    let set_up = |command: &mut Command| {
+        child::become_step(command, directory, opened.env.iter());
+        command.envs(user.into_iter().flat_map(OtherUser::variables));
+        Ok(())
+    };
+    let mut signals = Signals::listen()?;
+    let start = || child::start(&words, set_up, Command::spawn);
+    let child = match user {
+        Some(user) => user.work_as(start)??,
+        None => start()?,
+    };
+    signals.pass_on(Pid::from_child(&child)).await
+}
+
+/// Says again and again that the step still runs. A daemon that is away is tried again: its downtime does
+/// not count.
+async fn beat(channel: Channel, opening: String) -> std::convert::Infallible {
+    loop {
+        tokio::time::sleep(HEARTBEAT).await;
+        let request = pb::RenewStepRequest { name: opening.clone(), ..Default::default() };
+        let _ = ExecutorServiceClient::new(channel.clone()).renew_step(request).await;
+    }
+}

@@ -1,0 +1,141 @@
+//! `keyhatch access suggest`: the least access that a workflow can do with.
+
+use serde_json::json;
+use tonic::transport::Channel;
+
+use crate::cli::Common;
+use crate::cli::io::failure::Failure;
+use crate::cli::io::moment;
+use crate::cli::io::output::{moment, print, say, table};
+use crate::cli::operator::check::command;
+use crate::cli::operator::connection::view::{access_of, argument_of, relation_name};
+use crate::grpc::pb;
+use crate::grpc::pb::system_service_client::SystemServiceClient;
+
+/// Arguments of `access suggest`.
+#[derive(clap::Args)]
+pub struct Suggest {
+    /// The workflow.
+    workflow: String,
+    /// What it has not used for so long it can do without.
+    #[arg(long, value_name = "TIME", default_value = "30d", value_parser = moment::ago)]
+    since: prost_types::Timestamp,
+    /// Show what needs no change, too.
+    #[arg(long)]
+    all: bool,
+}
+
+impl Suggest {
+    pub(crate) async fn run(self, common: &Common, channel: Channel) -> Result<(), Failure> {
+        let workflow = self.workflow.clone();
+        let request = pb::SuggestAccessRequest { workflow, since: Some(self.since) };
+        let told = SystemServiceClient::new(channel).suggest_access(request).await?.into_inner();
+        let is_change = |one: &&pb::AccessSuggestion| {
+            matches!(one.advice(), pb::AccessAdvice::Remove | pb::AccessAdvice::Narrow)
+        };
+        let shown = told.suggestions.iter().filter(|one| self.all || is_change(one));
+        let shown: Vec<_> = shown.collect();
+        let answer: Vec<_> = shown.iter().map(|one| self.to_json(one)).collect();
+        let text = || self.tell(&shown, told.suggestions.len());
+        let names = || shown.iter().map(|one| one.resource.clone()).collect::<Vec<_>>().join("\n");
+        if told.more > 0 {
+            say(&format!("and {} more, which need no change or come after these", told.more));
+        }
+        print(common.output, &answer, text, names)
+    }
+
+    fn tell(&self, shown: &[&pb::AccessSuggestion], total: usize) -> String {
+        if shown.is_empty() {
+            let workflow = &self.workflow;
+            return match total {
+                0 => format!("no binding lets workflow {workflow} use anything"),
+                _ => format!(
+                    "{total} binding(s) of workflow {workflow} looked at; all were used, or are new"
+                ),
+            };
+        }
+        let rows = shown.iter().map(|one| {
+            let last = match &one.last_use_time {
+                None => "never".to_owned(),
+                last => moment(last.as_ref()),
+            };
+            let bound = one.bound.iter().flat_map(|binding| &binding.principals);
+            let bound: Vec<_> = bound.map(String::as_str).collect();
+            let (times, advice) = (one.use_count.to_string(), sentence(one.advice()).to_owned());
+            vec![one.resource.clone(), bound.join(", "), times, last, advice]
+        });
+        let rows = table(&["resource", "bound by", "used", "last used", "advice"], rows.collect());
+        let commands: Vec<_> = shown.iter().flat_map(|one| self.commands(one)).collect();
+        match commands.is_empty() {
+            true => rows,
+            false => format!("{rows}\n\n{}", commands.join("\n")),
+        }
+    }
+
+    /// The commands that do it.
+    fn commands(&self, one: &pb::AccessSuggestion) -> Vec<String> {
+        let reference = argument_of(&one.resource);
+        let change = |verb: &str, relation: pb::Relation, principal: &str| {
+            let relation = relation_name(relation);
+            let words =
+                ["access", verb, &reference, "--relation", relation, "--principal", principal];
+            command(&words)
+        };
+        match one.advice() {
+            pb::AccessAdvice::Remove => {
+                let each = one.bound.iter().flat_map(|binding| {
+                    let relation = binding.relation();
+                    binding.principals.iter().map(move |principal| (relation, principal))
+                });
+                each.map(|(relation, principal)| change("remove", relation, principal)).collect()
+            }
+            pb::AccessAdvice::Narrow => {
+                let own = format!("workflow:{}", self.workflow);
+                let is_own = |principal: &str| {
+                    principal == own || principal.starts_with(&format!("{own}/step:"))
+                };
+                let bound = one.bound.iter().flat_map(|binding| {
+                    binding.principals.iter().map(|principal| (binding.relation(), principal))
+                });
+                let (owned, wide): (Vec<_>, Vec<_>) =
+                    bound.partition(|(_, principal)| is_own(principal));
+                let add = owned.is_empty().then(|| change("add", one.needed(), &own));
+                let wide = wide.into_iter().filter(|_| !one.others_use);
+                let remove =
+                    wide.map(|(relation, principal)| change("remove", relation, principal));
+                add.into_iter().chain(remove).collect()
+            }
+            _ => Vec::new(),
+        }
+    }
+
+    fn to_json(&self, one: &pb::AccessSuggestion) -> serde_json::Value {
+        json!({
+            "resource": one.resource,
+            "needed": relation_name(one.needed()),
+            "bound": access_of(&one.bound),
+            "use_count": one.use_count,
+            "last_use_time": one.last_use_time.as_ref().map(|last| moment(Some(last))),
+            "advice": word(one.advice()),
+            "commands": self.commands(one),
+        })
+    }
+}
+
+fn word(advice: pb::AccessAdvice) -> &'static str {
+    match advice {
+        pb::AccessAdvice::Remove => "remove",
+        pb::AccessAdvice::Narrow => "narrow",
+        pb::AccessAdvice::Others => "others",
+        pb::AccessAdvice::Keep | pb::AccessAdvice::Unspecified => "keep",
+    }
+}
+
+fn sentence(advice: pb::AccessAdvice) -> &'static str {
+    match advice {
+        pb::AccessAdvice::Remove => "remove: not used",
+        pb::AccessAdvice::Narrow => "narrow: it is let in with many",
+        pb::AccessAdvice::Others => "keep: others use it",
+        pb::AccessAdvice::Keep | pb::AccessAdvice::Unspecified => "keep",
+    }
+}

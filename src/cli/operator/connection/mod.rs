@@ -1,0 +1,379 @@
+//! `keyhatch connection`: what an operator does with connections.
+
+pub(crate) mod update;
+pub(crate) mod view;
+
+use std::io::{IsTerminal as _, Write as _};
+use std::time::Duration;
+
+use clap::Subcommand;
+use serde_json::json;
+use tonic::transport::Channel;
+
+use super::integration;
+use crate::cli::Common;
+use crate::cli::identity::endpoint::{Caller, connect};
+use crate::cli::io::failure::{Failure, exit};
+use crate::cli::io::moment;
+use crate::cli::io::output::{Output, line, moment, print, say, table};
+use crate::cli::io::{pages, remarks, values};
+use crate::cli::step::get::parse_duration;
+use crate::grpc::pb;
+use crate::grpc::pb::connection_service_client::ConnectionServiceClient;
+use crate::model::{ConnectionRef, Tag};
+use update::{Update, parse_label};
+use view::{bindings, describe, reference_of, resource_name, state, tell_if_nobodys, to_json};
+
+/// `keyhatch connection …`
+#[derive(Subcommand)]
+pub enum Connection {
+    /// Create a connection
+    Create(Create),
+    /// Show a connection, without its sensitive values
+    Get(Get),
+    /// List connections
+    #[command(alias = "ls")]
+    List(List),
+    /// Change fields, tags and settings of a connection
+    Update(Update),
+    /// Delete a connection and revoke its leases
+    Delete(Delete),
+    /// Look at a connection's values for what is wrong with them; exit with 1 if it cannot work
+    Test(Test),
+}
+
+/// Arguments of `connection create`.
+#[derive(clap::Args)]
+pub struct Create {
+    /// INTEGRATION/NAME, such as aws/prod.
+    #[arg(value_name = "REF")]
+    reference: String,
+    /// The credential kind, where the fields do not say which is meant.
+    #[arg(long, value_name = "KIND")]
+    kind: Option<String>,
+    /// A field: NAME=- (from stdin), NAME=@FILE, NAME=env:VARIABLE, or NAME=VALUE if it is not
+    /// sensitive. On a terminal, what is missing is asked for.
+    #[arg(long, value_name = "NAME=…")]
+    field: Vec<String>,
+    /// Take a value that is empty for one.
+    #[arg(long)]
+    allow_empty: bool,
+    /// An identifier tag, KEY:VALUE; may be given more than once.
+    #[arg(long, value_name = "KEY:VALUE")]
+    tag: Vec<String>,
+    /// A label, KEY=VALUE; may be given more than once.
+    #[arg(long, value_name = "KEY=VALUE", value_parser = parse_label)]
+    label: Vec<(String, String)>,
+    /// The longest lease on it, such as 15m; 0s for the server's maximum.
+    #[arg(long, value_parser = parse_duration)]
+    max_ttl: Option<Duration>,
+    /// Let it answer to default:INTEGRATION, in place of the one before.
+    #[arg(long)]
+    default: bool,
+    /// When the credential ends, if its values do not say: 2026-12-31, 2026-12-31T12:00:00Z.
+    #[arg(long, value_name = "TIME", value_parser = moment::parse)]
+    expires: Option<prost_types::Timestamp>,
+    /// Who may resolve it, such as workflow:deploy; may be given more than once.
+    #[arg(long, value_name = "PRINCIPAL")]
+    resolver: Vec<String>,
+    /// Who may see it.
+    #[arg(long, value_name = "PRINCIPAL")]
+    viewer: Vec<String>,
+    /// Who may change it; you may anyway.
+    #[arg(long, value_name = "PRINCIPAL")]
+    editor: Vec<String>,
+}
+
+/// Arguments of `connection get`.
+#[derive(clap::Args)]
+pub struct Get {
+    /// INTEGRATION/NAME.
+    #[arg(value_name = "REF")]
+    reference: String,
+}
+
+/// Arguments of `connection list`.
+#[derive(clap::Args)]
+pub struct List {
+    /// Only connections of this integration.
+    #[arg(long, value_name = "NAME")]
+    integration: Option<String>,
+    /// Only those with this tag, KEY:VALUE.
+    #[arg(long, value_name = "KEY:VALUE")]
+    tag: Vec<String>,
+    /// Only those with this label, KEY=VALUE.
+    #[arg(long, value_name = "KEY=VALUE", value_parser = parse_label)]
+    label: Vec<(String, String)>,
+    /// Only those that are disabled.
+    #[arg(long)]
+    disabled: bool,
+    /// A filter, such as 'kind = access_key AND tags.env != prod'.
+    #[arg(long, value_name = "FILTER")]
+    filter: Option<String>,
+    /// Only those that no step was given for so long, such as 90d, and that are older.
+    #[arg(long, value_name = "TIME", value_parser = moment::ago)]
+    unused_since: Option<prost_types::Timestamp>,
+    /// Only those whose credentials end within so long, such as 30d, or have ended.
+    #[arg(long, value_name = "TIME", value_parser = moment::ahead)]
+    expiring: Option<prost_types::Timestamp>,
+}
+
+/// Arguments of `connection test`.
+#[derive(clap::Args)]
+pub struct Test {
+    /// INTEGRATION/NAME.
+    #[arg(value_name = "REF")]
+    reference: String,
+}
+
+/// Arguments of `connection delete`.
+#[derive(clap::Args)]
+pub struct Delete {
+    /// INTEGRATION/NAME.
+    #[arg(value_name = "REF")]
+    reference: String,
+    /// Do not ask.
+    #[arg(long)]
+    yes: bool,
+    /// Take it out of its groups, and delete it although runs have used it in the last 30 days.
+    #[arg(long)]
+    force: bool,
+}
+
+impl Connection {
+    pub(crate) async fn run(self, common: &Common) -> Result<(), Failure> {
+        let channel = connect(Caller::Operator, common.state.as_deref()).await?;
+        match self {
+            Self::Create(create) => create.run(common, channel).await,
+            Self::Get(get) => get.run(common, channel).await,
+            Self::List(list) => list.run(common, channel).await,
+            Self::Update(update) => update.run(common, channel).await,
+            Self::Delete(delete) => delete.run(channel).await,
+            Self::Test(test) => test.run(common, channel).await,
+        }
+    }
+}
+
+impl Create {
+    async fn run(self, common: &Common, channel: Channel) -> Result<(), Failure> {
+        let reference: ConnectionRef = self.reference.parse()?;
+        let integration =
+            integration::find(channel.clone(), reference.integration.as_str()).await?;
+        let kind = self.kind.as_deref();
+        let meant = |one: &&pb::CredentialKind| kind.is_none_or(|name| one.name == name);
+        let kinds: Vec<_> = integration.kinds.iter().filter(meant).collect();
+        let asked = values::read_and_ask(&self.field, &kinds, self.allow_empty)?;
+        let relations = [
+            (pb::Relation::Viewer, self.viewer),
+            (pb::Relation::Resolver, self.resolver),
+            (pb::Relation::Editor, self.editor),
+        ];
+        let connection = pb::Connection {
+            name: resource_name(&reference),
+            integration: reference.integration.to_string(),
+            kind: self.kind.or(asked.kind).unwrap_or_default(),
+            fields: asked.fields,
+            access: bindings(relations),
+            tags: self.tag,
+            labels: self.label.into_iter().collect(),
+            max_ttl: self
+                .max_ttl
+                .filter(|ttl| !ttl.is_zero())
+                .map(|ttl| prost_types::Duration::try_from(ttl).unwrap_or_default()),
+            default: self.default,
+            expires: self.expires,
+            ..Default::default()
+        };
+        let request =
+            pb::CreateConnectionRequest { connection: Some(connection), ..Default::default() };
+        let created = ConnectionServiceClient::new(channel).create_connection(request).await?;
+        let created = created.into_inner();
+        remarks::announce(&reference.to_string(), &created.findings);
+        let text = || format!("{reference} created");
+        print(common.output, &to_json(&created), text, || reference.to_string())?;
+        tell_if_nobodys(&created.name, &created.access, pb::Relation::Resolver);
+        Ok(())
+    }
+}
+
+impl Get {
+    async fn run(self, common: &Common, channel: Channel) -> Result<(), Failure> {
+        let reference: ConnectionRef = self.reference.parse()?;
+        let request = pb::GetConnectionRequest { name: resource_name(&reference) };
+        let found =
+            ConnectionServiceClient::new(channel).get_connection(request).await?.into_inner();
+        print(common.output, &to_json(&found), || describe(&found), || reference.to_string())
+    }
+}
+
+impl List {
+    async fn run(self, common: &Common, channel: Channel) -> Result<(), Failure> {
+        for tag in self.tag.iter().filter(|tag| tag.contains(':')) {
+            tag.parse::<Tag>()?;
+        }
+        let columns = Columns { used: self.unused_since.is_some(), end: self.expiring.is_some() };
+        let wanted = pb::ListConnectionsRequest {
+            unused_since: self.unused_since,
+            expires_before: self.expiring,
+            filter: self.filter(),
+            ..Default::default()
+        };
+        let mut count = 0;
+        let of_page = |connections: Vec<pb::Connection>| {
+            count += connections.len();
+            match (common.output, connections.is_empty()) {
+                (_, true) => Ok(()),
+                (Output::Name, _) => {
+                    line(&connections.iter().map(reference_of).collect::<Vec<_>>().join("\n"))
+                }
+                _ => line(&columns.table(&connections)),
+            }
+        };
+        match common.output {
+            Output::Table | Output::Name => {
+                pages::connections_by_page(&channel, wanted, of_page).await?;
+                match (common.output, count) {
+                    (Output::Table, 0) => line("no connections"),
+                    _ => Ok(()),
+                }
+            }
+            Output::Json | Output::Yaml => {
+                let connections = pages::connections(&channel, wanted).await?;
+                let answer: Vec<_> = connections.iter().map(to_json).collect();
+                print(common.output, &answer, String::new, String::new)
+            }
+        }
+    }
+
+    /// The filter that all the options make together.
+    fn filter(self) -> String {
+        let integration = self.integration.map(|name| format!("integration = \"{name}\""));
+        let tags = self.tag.iter().map(|tag| match tag.split_once(':') {
+            Some((key, value)) => format!("tags.{key} = \"{value}\""),
+            None => format!("tags.{tag} = *"),
+        });
+        let labels = self.label.iter();
+        let labels = labels.map(|(key, value)| format!("labels.{key} = \"{value}\""));
+        let disabled = Some("disabled = true".to_owned()).filter(|_| self.disabled);
+        let terms: Vec<_> = integration
+            .into_iter()
+            .chain(tags)
+            .chain(labels)
+            .chain(disabled)
+            .chain(self.filter)
+            .collect();
+        terms.join(" AND ")
+    }
+}
+
+/// Which columns are shown beside the usual ones.
+#[derive(Clone, Copy)]
+struct Columns {
+    used: bool,
+    end: bool,
+}
+
+impl Columns {
+    fn table(self, connections: &[pb::Connection]) -> String {
+        let time = |time: &Option<prost_types::Timestamp>| match time {
+            Some(_) => moment(time.as_ref()),
+            None => "never".to_owned(),
+        };
+        let rows = connections.iter().map(|one| {
+            let mut row = vec![
+                reference_of(one),
+                one.kind.clone(),
+                state(one),
+                one.tags.join(", "),
+                one.version.to_string(),
+                moment(one.update_time.as_ref()),
+                one.updated_by.clone(),
+            ];
+            row.extend(self.used.then(|| time(&one.last_use_time)));
+            row.extend(self.end.then(|| time(&one.expire_time)));
+            row
+        });
+        let mut header = vec!["connection", "kind", "state", "tags", "version", "updated", "by"];
+        header.extend(self.used.then_some("last used"));
+        header.extend(self.end.then_some("expires"));
+        table(&header, rows.collect())
+    }
+}
+
+impl Test {
+    async fn run(self, common: &Common, channel: Channel) -> Result<(), Failure> {
+        let reference: ConnectionRef = self.reference.parse()?;
+        let request = pb::TestConnectionRequest { name: resource_name(&reference) };
+        let mut client = ConnectionServiceClient::new(channel);
+        let tested = client.test_connection(request).await?.into_inner();
+        let findings = &tested.findings;
+        let answer = json!({
+            "connection": reference.to_string(),
+            "version": tested.version,
+            "decision_id": tested.decision_id,
+            "findings": findings.iter().map(remarks::to_json).collect::<Vec<_>>(),
+        });
+        let text = || match findings.is_empty() {
+            true => format!("{reference}, version {}: nothing found", tested.version),
+            false => findings.iter().map(remarks::tested).collect::<Vec<_>>().join("\n"),
+        };
+        print(common.output, &answer, text, || reference.to_string())?;
+        match findings.iter().any(|one| one.severity() == pb::Severity::Error) {
+            true => {
+                let text = format!("{reference}, version {}, cannot work as it is", tested.version);
+                Err(Failure::new("TEST_FAILED", text, exit::FAILED))
+            }
+            false => Ok(()),
+        }
+    }
+}
+
+impl Delete {
+    async fn run(self, channel: Channel) -> Result<(), Failure> {
+        let reference: ConnectionRef = self.reference.parse()?;
+        let mut client = ConnectionServiceClient::new(channel);
+        let request = pb::GetConnectionRequest { name: resource_name(&reference) };
+        let found = client.get_connection(request).await?.into_inner();
+        if !self.yes {
+            let mut breaks = Vec::new();
+            if !found.groups.is_empty() {
+                breaks.push(format!("is a member of {}", found.groups.join(", ")));
+            }
+            if found.default {
+                breaks.push(format!("is the default of {}", found.integration));
+            }
+            if found.live_leases > 0 {
+                breaks.push(format!("has {} live lease(s), which end", found.live_leases));
+            }
+            let breaks = match breaks.is_empty() {
+                true => String::new(),
+                false => format!(", which {}", breaks.join(" and ")),
+            };
+            confirm(&format!("Delete {reference}{breaks}?"))?;
+        }
+        let (name, etag) = (found.name, found.etag);
+        let request =
+            pb::DeleteConnectionRequest { name, etag, force: self.force, ..Default::default() };
+        client.delete_connection(request).await?;
+        say(&format!("{reference} deleted"));
+        Ok(())
+    }
+}
+
+/// Asks for a yes.
+///
+/// # Errors
+/// If nobody is there to ask, or the answer is no.
+pub(crate) fn confirm(question: &str) -> Result<(), Failure> {
+    if !std::io::stdin().is_terminal() {
+        return Err(Failure::usage(format!("{question} Nobody is there to ask: say --yes")));
+    }
+    let mut stderr = std::io::stderr().lock();
+    write!(stderr, "{question} [y/N] ").and_then(|()| stderr.flush())?;
+    let mut answer = String::new();
+    std::io::stdin().read_line(&mut answer)?;
+    match answer.trim().to_ascii_lowercase().as_str() {
+        "y" | "yes" => Ok(()),
+        _ => Err(Failure::new("CANCELLED", "nothing was done", exit::FAILED)),
+    }
+}

@@ -1,0 +1,199 @@
+//! `keyhatch connection update`: only what is named changes.
+
+use std::collections::BTreeMap;
+use std::time::Duration;
+
+use tonic::transport::Channel;
+
+use super::view::{holders, in_use_to_json, resource_name};
+use crate::cli::Common;
+use crate::cli::io::failure::Failure;
+use crate::cli::io::moment;
+use crate::cli::io::output::{print, say};
+use crate::cli::io::{remarks, values};
+use crate::cli::operator::integration;
+use crate::cli::step::get::parse_duration;
+use crate::grpc::pb;
+use crate::grpc::pb::connection_service_client::ConnectionServiceClient;
+use crate::model::ConnectionRef;
+
+/// Arguments of `connection update`.
+#[derive(clap::Args)]
+pub struct Update {
+    /// INTEGRATION/NAME, such as aws/prod.
+    #[arg(value_name = "REF")]
+    reference: String,
+    /// A field: NAME=- (from stdin), NAME=@FILE, NAME=env:VARIABLE, or NAME=VALUE if it is not
+    /// sensitive. All that are named here make one new version together.
+    #[arg(long, value_name = "NAME=…")]
+    field: Vec<String>,
+    /// Take a value that is empty for one.
+    #[arg(long)]
+    allow_empty: bool,
+    /// A field to remove.
+    #[arg(long, value_name = "NAME")]
+    remove_field: Vec<String>,
+    /// An identifier tag to set, KEY:VALUE.
+    #[arg(long, value_name = "KEY:VALUE")]
+    tag: Vec<String>,
+    /// An identifier tag to remove.
+    #[arg(long, value_name = "KEY")]
+    remove_tag: Vec<String>,
+    /// A label to set, KEY=VALUE.
+    #[arg(long, value_name = "KEY=VALUE", value_parser = parse_label)]
+    label: Vec<(String, String)>,
+    /// A label to remove.
+    #[arg(long, value_name = "KEY")]
+    remove_label: Vec<String>,
+    /// Refuse every resolve from now on, and revoke the live leases.
+    #[arg(long, conflicts_with = "enable")]
+    disable: bool,
+    /// Take --disable back.
+    #[arg(long)]
+    enable: bool,
+    /// The longest lease on it, such as 15m; 0s for the server's maximum.
+    #[arg(long, value_parser = parse_duration)]
+    max_ttl: Option<Duration>,
+    /// Let it answer to default:INTEGRATION, in place of the one before.
+    #[arg(long, conflicts_with = "no_default")]
+    default: bool,
+    /// Take --default back.
+    #[arg(long)]
+    no_default: bool,
+    /// When the credential ends: 2026-12-31, 2026-12-31T12:00:00Z; or none, if that is not known.
+    #[arg(long, value_name = "TIME", value_parser = parse_expires)]
+    expires: Option<Expires>,
+    /// Only if this is still its etag.
+    #[arg(long, value_name = "ETAG")]
+    etag: Option<String>,
+    /// Check everything and change nothing.
+    #[arg(long)]
+    dry_run: bool,
+}
+
+impl Update {
+    pub(crate) async fn run(self, common: &Common, channel: Channel) -> Result<(), Failure> {
+        let reference: ConnectionRef = self.reference.parse()?;
+        let mut client = ConnectionServiceClient::new(channel.clone());
+        let request = pb::GetConnectionRequest { name: resource_name(&reference) };
+        let current = client.get_connection(request).await?.into_inner();
+        let schema = integration::find(channel, &current.integration).await?;
+        let kinds: Vec<_> = schema.kinds.iter().filter(|kind| kind.name == current.kind).collect();
+        let fields = values::read(&self.field, &kinds, self.allow_empty)?;
+        if let Some(both) = self.remove_field.iter().find(|name| fields.contains_key(*name)) {
+            let text = format!("{both} is both written and removed; say one of them");
+            return Err(Failure::usage(text));
+        }
+        let dry_run = self.dry_run;
+        let named_to_go = self.remove_field.clone();
+        let (connection, paths) = self.change(&current, fields);
+        if paths.is_empty() {
+            return Err(Failure::usage("nothing to update: name a field, a tag or a setting"));
+        }
+        let request = pb::UpdateConnectionRequest {
+            connection: Some(connection),
+            update_mask: Some(prost_types::FieldMask { paths }),
+            validate_only: dry_run,
+            ..Default::default()
+        };
+        let updated = client.update_connection(request).await?.into_inner();
+        remarks::announce(&reference.to_string(), &updated.findings);
+        for gone in gone(&current, &updated).filter(|name| !named_to_go.contains(name)) {
+            say(&format!("note: {reference}: {gone} goes with the value that it was part of"));
+        }
+        let text = || match (dry_run, updated.etag == current.etag) {
+            (true, _) => format!("{reference} would be updated"),
+            (false, true) => format!("{reference} unchanged"),
+            (false, false) if updated.version == current.version => {
+                format!("{reference} updated, its values unchanged (version {})", updated.version)
+            }
+            (false, false) => {
+                let held = holders(&updated);
+                format!("{reference} updated, version {}\n{held}", updated.version)
+            }
+        };
+        let text = || text().trim_end().to_owned();
+        print(common.output, &in_use_to_json(&updated), text, || reference.to_string())
+    }
+
+    /// What is to change, and the paths that say so.
+    fn change(
+        self,
+        current: &pb::Connection,
+        fields: BTreeMap<String, Vec<u8>>,
+    ) -> (pb::Connection, Vec<String>) {
+        let path_of = |name: &String| format!("fields.{name}");
+        let mut paths: Vec<_> = fields.keys().chain(&self.remove_field).map(path_of).collect();
+        let mut change = pb::Connection {
+            name: current.name.clone(),
+            fields,
+            etag: self.etag.unwrap_or_default(),
+            disabled: self.disable,
+            default: self.default,
+            // None of its own takes the limit away.
+            max_ttl: self
+                .max_ttl
+                .filter(|ttl| !ttl.is_zero())
+                .map(|ttl| prost_types::Duration::try_from(ttl).unwrap_or_default()),
+            expires: self.expires.and_then(|expires| expires.0),
+            ..Default::default()
+        };
+        if !self.tag.is_empty() || !self.remove_tag.is_empty() {
+            change.tags = with_tags(&current.tags, self.tag, &self.remove_tag);
+            paths.push("tags".to_owned());
+        }
+        if !self.label.is_empty() || !self.remove_label.is_empty() {
+            change.labels.clone_from(&current.labels);
+            change.labels.retain(|key, _| !self.remove_label.contains(key));
+            change.labels.extend(self.label);
+            paths.push("labels".to_owned());
+        }
+        let switches = [
+            (self.disable || self.enable, "disabled"),
+            (self.default || self.no_default, "default"),
+            (self.max_ttl.is_some(), "max_ttl"),
+            (self.expires.is_some(), "expires"),
+        ];
+        let named = switches.into_iter().filter(|(is_named, _)| *is_named);
+        paths.extend(named.map(|(_, path)| path.to_owned()));
+        // What was computed from what is there now is not written over somebody else's change.
+        let is_computed = paths.iter().any(|path| path == "tags" || path == "labels");
+        if is_computed && change.etag.is_empty() {
+            change.etag.clone_from(&current.etag);
+        }
+        (change, paths)
+    }
+}
+
+/// The fields that are there no more.
+fn gone<'a>(
+    before: &'a pb::Connection,
+    after: &'a pb::Connection,
+) -> impl Iterator<Item = &'a String> {
+    let stays = |name: &String| after.field_states.iter().any(|state| state.name == *name);
+    before.field_states.iter().map(|state| &state.name).filter(move |name| !stays(name))
+}
+
+fn with_tags(current: &[String], added: Vec<String>, removed: &[String]) -> Vec<String> {
+    let key_of = |tag: &str| tag.split(':').next().unwrap_or_default().to_ascii_lowercase();
+    let gone: Vec<String> = added.iter().chain(removed).map(|tag| key_of(tag)).collect();
+    let stays = current.iter().filter(|tag| !gone.contains(&key_of(tag))).cloned();
+    stays.chain(added).collect()
+}
+
+/// When a credential ends; none if that is not known.
+#[derive(Clone, Copy, Debug)]
+pub struct Expires(Option<prost_types::Timestamp>);
+
+fn parse_expires(text: &str) -> Result<Expires, String> {
+    match text {
+        "none" => Ok(Expires(None)),
+        text => moment::parse(text).map(|moment| Expires(Some(moment))),
+    }
+}
+
+/// `KEY=VALUE`
+pub(crate) fn parse_label(text: &str) -> Result<(String, String), String> {
+    let pair = text.split_once('=').ok_or_else(|| format!("{text:?}: write KEY=VALUE"))?;
+    Ok((pair.0.to_owned(), pair.1.to_owned()))
+}

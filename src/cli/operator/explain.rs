@@ -1,0 +1,228 @@
+//! `keyhatch explain`: why a step was refused, or would be.
+
+use serde_json::json;
+use tonic::transport::Channel;
+
+use super::check::{ANY_STEP, command};
+use super::connection::view::{argument_of, relation_name};
+use crate::cli::Common;
+use crate::cli::identity::endpoint::{Caller, connect};
+use crate::cli::io::failure::Failure;
+use crate::cli::io::output::{moment, print, table};
+use crate::grpc::pb;
+use crate::grpc::pb::explain_request::Question;
+use crate::grpc::pb::system_service_client::SystemServiceClient;
+
+/// Arguments of `explain`.
+#[derive(clap::Args)]
+pub struct Explain {
+    /// The id of a decision, as a refusal shows it, or its line as `journal tail` does, such as 1.42; or, with --workflow, what a step of it
+    /// would ask for: aws/prod, group:NAME:KEY=VALUE, secret:NAME, default:INTEGRATION.
+    #[arg(value_name = "DECISION|REF")]
+    what: String,
+    /// What would be decided now for a step of this workflow?
+    #[arg(long, value_name = "NAME")]
+    workflow: Option<String>,
+    /// The step; if it is not said, one that no binding names.
+    #[arg(long, value_name = "NAME", requires = "workflow")]
+    step: Option<String>,
+    /// On whose behalf it runs, such as user:alice; may be given more than once.
+    #[arg(long, value_name = "PRINCIPAL", requires = "workflow")]
+    run_as: Vec<String>,
+}
+
+impl Explain {
+    pub(crate) async fn run(self, common: &Common) -> Result<(), Failure> {
+        let channel = connect(Caller::Operator, common.state.as_deref()).await?;
+        let question = match (self.workflow, self.step) {
+            (Some(workflow), step) => Question::DryRun(pb::DryRun {
+                workflow,
+                step: step.unwrap_or_else(|| ANY_STEP.to_owned()),
+                run_as: self.run_as,
+                target: self.what,
+                fields: Vec::new(),
+            }),
+            (None, _) if self.what.contains(['/', ':']) => {
+                let text = format!(
+                    "{} is no decision id; to ask what would be decided, say --workflow",
+                    self.what
+                );
+                return Err(Failure::usage(text));
+            }
+            (None, _) => Question::DecisionId(self.what),
+        };
+        let told = ask(channel, question).await?;
+        print(common.output, &to_json(&told), || tell(&told), || told.outcome.clone())
+    }
+}
+
+/// What the broker says.
+///
+/// # Errors
+/// As `SystemService.Explain`.
+pub(crate) async fn ask(
+    channel: Channel,
+    question: Question,
+) -> Result<pb::ExplainResponse, Failure> {
+    let request = pb::ExplainRequest { question: Some(question) };
+    Ok(SystemServiceClient::new(channel).explain(request).await?.into_inner())
+}
+
+/// The story, for people.
+pub(crate) fn tell(told: &pb::ExplainResponse) -> String {
+    let run_as = match told.run_as.join(", ") {
+        none if none.is_empty() => String::new(),
+        run_as => format!(", as {run_as},"),
+    };
+    let asked = match &told.past {
+        Some(past) => {
+            let time = moment(past.time.as_ref());
+            format!("Decision {} at {time}: {}", past.decision_id, past_outcome(past))
+        }
+        None => "Nothing was asked yet; this is what would be decided.".to_owned(),
+    };
+    let mut lines = vec![
+        asked,
+        format!("{}{run_as} asks for {}", told.principal, told.target),
+        format!("now: {}: {}", told.outcome, told.explanation),
+    ];
+    if told.target.starts_with("default:") && told.connection.is_empty() {
+        lines.push("no connection of this integration is its default".to_owned());
+    }
+    if !told.connection.is_empty() && !told.connection.ends_with(&told.target) {
+        lines.push(format!("that is {}", told.connection));
+    }
+    for resource in &told.resources {
+        lines.push(String::new());
+        lines.extend(resource_lines(resource));
+    }
+    if !told.near_members.is_empty() {
+        lines.push(String::new());
+        lines.push("nearest members:".to_owned());
+        let rows = told.near_members.iter().flat_map(|member| {
+            member.differences.iter().map(|one| {
+                vec![
+                    member.name.clone(),
+                    one.identifier.clone(),
+                    one.asked.clone(),
+                    one.value.clone(),
+                ]
+            })
+        });
+        lines.push(table(&["member", "identifier", "asked for", "has"], rows.collect()));
+    }
+    lines.join("\n")
+}
+
+fn past_outcome(past: &pb::PastDecision) -> String {
+    match past.outcome.as_str() {
+        "ALLOWED" => format!(
+            "allowed by {}; version {} with {}",
+            past.allowed_by,
+            past.version,
+            past.fields.join(", ")
+        ),
+        reason if past.refused_by.is_empty() => reason.to_owned(),
+        reason => format!(
+            "{reason}, by {}: what its executor lets the step ask for (step run --allow)",
+            past.refused_by
+        ),
+    }
+}
+
+fn resource_lines(resource: &pb::ExaminedResource) -> Vec<String> {
+    let needed = relation_name(resource.needed());
+    if !resource.exists {
+        return vec![format!("{}: there is none of that name", resource.name)];
+    }
+    let updated = moment(resource.update_time.as_ref());
+    let verdict = if resource.allowed { "given" } else { "not given" };
+    let mut lines =
+        vec![format!("{}: needs {needed}, {verdict}; last changed {updated}", resource.name)];
+    let yes = |is_so: bool| if is_so { "yes" } else { "no" }.to_owned();
+    let rows = resource.principals.iter().map(|one| {
+        let relation = relation_name(one.relation()).to_owned();
+        vec![one.principal.clone(), relation, yes(one.enough), yes(one.admits)]
+    });
+    let header = ["principal", "relation", "enough", "admits it"];
+    let rows: Vec<_> = rows.collect();
+    lines.push(match rows.is_empty() {
+        true => "  nobody is bound".to_owned(),
+        false => table(&header, rows),
+    });
+    if !resource.would_allow.is_empty() {
+        let reference = argument_of(&resource.name);
+        let is_run_as = |one: &&String| !one.starts_with("workflow:");
+        let kinds = [
+            resource.would_allow.iter().find(|one| !is_run_as(one)),
+            resource.would_allow.iter().find(is_run_as),
+        ];
+        lines.push("to allow it:".to_owned());
+        for principal in kinds.into_iter().flatten() {
+            let words = ["access", "add", &reference, "--relation", needed];
+            lines.push(format!(
+                "  {}",
+                command(&[&words[..], &["--principal", principal]].concat())
+            ));
+        }
+    } else if !resource.allowed && !resource.run_as_needed.is_empty() {
+        lines.push(format!(
+            "it names those on whose behalf a step must run, so a step that runs on nobody's is refused: run \
+             it as one of {}",
+            resource.run_as_needed.join(", ")
+        ));
+    }
+    lines
+}
+
+fn to_json(told: &pb::ExplainResponse) -> serde_json::Value {
+    let past = told.past.as_ref().map(|past| {
+        json!({
+            "decision_id": past.decision_id,
+            "time": moment(past.time.as_ref()),
+            "outcome": past.outcome,
+            "allowed_by": past.allowed_by,
+            "version": past.version,
+            "fields": past.fields,
+            "refused_by": past.refused_by,
+        })
+    });
+    let resources = told.resources.iter().map(|resource| {
+        let principals = resource.principals.iter().map(|one| {
+            json!({
+                "principal": one.principal,
+                "relation": relation_name(one.relation()),
+                "enough": one.enough,
+                "admits": one.admits,
+            })
+        });
+        json!({
+            "name": resource.name,
+            "exists": resource.exists,
+            "needed": relation_name(resource.needed()),
+            "allowed": resource.allowed,
+            "principals": principals.collect::<Vec<_>>(),
+            "would_allow": resource.would_allow,
+            "run_as_needed": resource.run_as_needed,
+            "update_time": moment(resource.update_time.as_ref()),
+        })
+    });
+    let near = told.near_members.iter().map(|member| {
+        let differences = member.differences.iter().map(
+            |one| json!({ "identifier": one.identifier, "asked": one.asked, "value": one.value }),
+        );
+        json!({ "name": member.name, "differences": differences.collect::<Vec<_>>() })
+    });
+    json!({
+        "past": past,
+        "principal": told.principal,
+        "run_as": told.run_as,
+        "target": told.target,
+        "outcome": told.outcome,
+        "explanation": told.explanation,
+        "allowed_by": told.allowed_by,
+        "connection": told.connection,
+        "resources": resources.collect::<Vec<_>>(),
+        "near_members": near.collect::<Vec<_>>(),
+    })
+}

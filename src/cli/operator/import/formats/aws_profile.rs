@@ -1,0 +1,310 @@
+//! `--from aws-profile`: the access keys of AWS' shared credentials and config files.
+//!
+//! Their form: <https://docs.aws.amazon.com/sdkref/latest/guide/file-format.html>.
+
+use std::collections::{BTreeMap, BTreeSet};
+
+use super::ini::{Section, Setting, sections};
+use super::text::lines_of;
+use crate::cli::operator::import::found::{Entry, Found, at_line, connection};
+use crate::cli::operator::import::source::Source;
+use crate::cli::operator::import::wanted::Wanted;
+
+/// The two halves of an access key: where each stands, and which field it is.
+const HALVES: [(&str, &str); 2] =
+    [("aws_access_key_id", "access_key_id"), ("aws_secret_access_key", "secret_access_key")];
+/// Where its session token stands, by its name and by its old one.
+const TOKENS: [&str; 2] = ["aws_session_token", "aws_security_token"];
+
+/// Other ways to a credential, and what they are called.
+const OTHER_WAYS: [(&str, &str); 6] = [
+    ("credential_process", "a program's answer"),
+    ("role_arn", "a role to assume"),
+    ("sso_session", "single sign-on"),
+    ("sso_start_url", "single sign-on"),
+    ("web_identity_token_file", "a web identity"),
+    ("login_session", "a login"),
+];
+
+/// A profile as one file has it.
+struct Part<'a> {
+    /// Which of the files.
+    file: usize,
+    shown: &'a str,
+    section: Section,
+}
+
+/// What the files become, together: what one of them does not say of a profile, the next one may.
+pub fn read(sources: &[Source], wanted: &Wanted) -> Found {
+    let mut found = Found::default();
+    let mut profiles: BTreeMap<String, Vec<Part<'_>>> = BTreeMap::new();
+    for (file, source) in sources.iter().enumerate() {
+        let shown = source.shown.as_str();
+        let read = lines_of(&source.bytes).and_then(|text| sections(&text));
+        let sections = read.unwrap_or_else(|problem| {
+            found.problems.push(format!("{shown}: {problem}"));
+            Vec::new()
+        });
+        let is_config = sections.iter().any(|section| section.name.starts_with("profile "));
+        for section in sections {
+            let Some(name) = profile_of(&section.name, is_config).map(str::to_owned) else {
+                found.skip(
+                    format!("{shown}: [{}]", section.name),
+                    "it is no profile of such a file",
+                );
+                continue;
+            };
+            let parts = profiles.entry(name.clone()).or_default();
+            match parts.iter().find(|part| part.file == file) {
+                Some(first) => {
+                    let text =
+                        format!("profile {name} stands on line {} already", first.section.line);
+                    found.problems.push(format!("{shown}: {}", at_line(section.line, &text)));
+                }
+                None => parts.push(Part { file, shown, section }),
+            }
+        }
+    }
+    let asked: BTreeSet<&str> = wanted.only.iter().map(String::as_str).collect();
+    for absent in asked.iter().filter(|name| !profiles.contains_key(**name)) {
+        found.problems.push(format!("there is no profile {absent}"));
+    }
+    profiles.retain(|name, _| wanted.takes(&[name]));
+    for (name, parts) in profiles {
+        match profile(&mut found, &name, &parts, wanted) {
+            Ok(Some(entry)) => found.entries.push(entry),
+            Ok(None) => {}
+            Err(problem) => found.problems.push(problem),
+        }
+    }
+    found
+}
+
+/// The profile that a section is of: `[x]` in credentials, `[profile x]` in config, where the default one alone may be
+/// called `[default]`. Names with spaces stand in quotes.
+fn profile_of(section: &str, is_config: bool) -> Option<&str> {
+    let name = match section.split_once(char::is_whitespace) {
+        Some(("profile", name)) => Some(name.trim()),
+        Some(("sso-session" | "services", _)) => None,
+        _ => Some(section).filter(|name| !["plugins", "preview"].contains(name)),
+    }?;
+    if is_config && name == section && name != "default" {
+        return None;
+    }
+    Some(within_quotes(name).unwrap_or(name))
+}
+
+fn within_quotes(text: &str) -> Option<&str> {
+    let within = |quote: char| text.strip_prefix(quote)?.strip_suffix(quote);
+    within('"').or_else(|| within('\''))
+}
+
+/// The connection that a profile is; none if it is none, which is said.
+///
+/// # Errors
+/// If AWS' tools would read another key in it, or one tool another than the next.
+fn profile(
+    found: &mut Found,
+    name: &str,
+    parts: &[Part<'_>],
+    wanted: &Wanted,
+) -> Result<Option<Entry>, String> {
+    let files: Vec<_> = parts.iter().map(|part| part.shown).collect();
+    let what = format!("{}: profile {name}", files.join(", "));
+    let way = OTHER_WAYS.iter().find(|(setting, _)| parts.iter().any(|part| part.has(setting)));
+    // Both halves from one file: those of two keys do not go together.
+    let mut whole = parts.iter().filter(|part| HALVES.iter().all(|(half, _)| part.has(half)));
+    let Some(key) = whole.next() else {
+        let half = parts.iter().any(|part| HALVES.iter().any(|(half, _)| part.has(half)));
+        let why = match way {
+            Some((setting, way)) => format!("its credentials come from {way} ({setting})"),
+            None if half => "one half of its access key is missing".to_owned(),
+            None => "it has no access key".to_owned(),
+        };
+        found.skip(what, why);
+        return Ok(None);
+    };
+    if let Some(other) =
+        whole.find(|other| HALVES.iter().any(|(half, _)| other.text(half) != key.text(half)))
+    {
+        return Err(format!(
+            "{what}: {} and {} hold two keys of it, of which AWS' tools take that of the credentials file; import that \
+             file alone",
+            key.shown, other.shown
+        ));
+    }
+    let halves = HALVES.into_iter().filter_map(|(half, field)| Some((field, key, key.get(half)?)));
+    let token = key.token()?.map(|token| ("session_token", key, token));
+    let region = parts.iter().find_map(|part| Some(("region", part, part.get("region")?)));
+    let fields = halves.chain(token).chain(region).map(|(field, part, setting)| {
+        clear(setting).map_err(|problem| format!("{}: {problem}", part.shown))?;
+        Ok((field.to_owned(), setting.value.as_bytes().to_vec()))
+    });
+    let fields: Vec<_> = fields.collect::<Result<_, String>>()?;
+    if let Some((setting, _)) = way {
+        found.skip(format!("{what}: {setting}"), "its access key alone is taken");
+    }
+    let document = connection(("aws", name), "access_key", fields, &wanted.resolvers);
+    Ok(Some(Entry { from: what, called: vec![name.to_owned()], document }))
+}
+
+/// Refuses a value of which one of AWS' tools makes something else than the next.
+fn clear(setting: &Setting) -> Result<(), String> {
+    let value = &setting.value;
+    let has_comment = value
+        .match_indices(['#', ';'])
+        .any(|(at, _)| value.get(..at).is_some_and(|before| before.ends_with([' ', '\t'])));
+    let wrong = if value.contains('\n') {
+        // A mistake in the indentation: the next setting became part of it.
+        "the value goes over several lines: begin each setting alike"
+    } else if within_quotes(value).is_some() {
+        "the value stands in quotes, which most of AWS' tools take for part of it; take them off"
+    } else if has_comment {
+        "some of AWS' tools take what stands behind # or ; for a comment and some for part of the value; put it on a \
+         line of its own"
+    } else {
+        return Ok(());
+    };
+    Err(at_line(setting.line, wrong))
+}
+
+impl Part<'_> {
+    /// What is empty is not set.
+    fn get(&self, name: &str) -> Option<&Setting> {
+        self.section.settings.iter().find(|one| one.name == name && !one.value.is_empty())
+    }
+
+    fn text(&self, name: &str) -> Option<&str> {
+        self.get(name).map(|setting| setting.value.as_str())
+    }
+
+    fn has(&self, name: &str) -> bool {
+        self.get(name).is_some()
+    }
+
+    /// The session token.
+    ///
+    /// # Errors
+    /// If there are two.
+    fn token(&self) -> Result<Option<&Setting>, String> {
+        let tokens: Vec<_> = TOKENS.iter().filter_map(|name| self.get(name)).collect();
+        match tokens.as_slice() {
+            [one, other] if one.value != other.value => {
+                let text = format!("another session token stands on line {}", other.line);
+                Err(format!("{}: {}", self.shown, at_line(one.line, &text)))
+            }
+            tokens => Ok(tokens.first().copied()),
+        }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+
+    use super::*;
+    use crate::grpc::pb::apply_request::Document;
+
+    fn source(shown: &str, text: &str) -> Source {
+        let bytes = text.as_bytes().to_vec().into();
+        Source { shown: shown.to_owned(), bytes }
+    }
+
+    fn fields(found: &Found) -> Vec<(String, Vec<String>)> {
+        let of = |entry: &Entry| match &entry.document {
+            Document::Connection(one) => {
+                let fields = one.fields.iter().map(|(name, value)| {
+                    format!("{name}={}", String::from_utf8(value.clone()).unwrap())
+                });
+                (one.name.clone(), fields.collect())
+            }
+            _ => panic!("a connection"),
+        };
+        found.entries.iter().map(of).collect()
+    }
+
+    #[test]
+    fn both_files_make_one_profile_and_the_halves_of_a_key_stay_together() {
+        let credentials = "[default]\naws_access_key_id = AKIA\nAWS_Secret_Access_Key: a#b;c=d:e;f\n\
+                           [half]\naws_access_key_id = OLD\n";
+        let config = "[default]\nregion = eu-west-1\ns3 =\n  region = elsewhere\n\
+                      [profile half]\naws_access_key_id = NEW\naws_secret_access_key = new\n";
+        let sources = [source("credentials", credentials), source("config", config)];
+        let found = read(&sources, &Wanted::default());
+        assert_eq!(found.problems, Vec::<String>::new());
+        let expected = [
+            (
+                "default",
+                vec!["access_key_id=AKIA", "region=eu-west-1", "secret_access_key=a#b;c=d:e;f"],
+            ),
+            ("half", vec!["access_key_id=NEW", "secret_access_key=new"]),
+        ];
+        let expected = expected.map(|(name, fields)| {
+            (name.to_owned(), fields.into_iter().map(str::to_owned).collect::<Vec<_>>())
+        });
+        assert_eq!(fields(&found), expected);
+    }
+
+    #[test]
+    fn profiles_without_a_key_are_named_with_the_reason() {
+        let text = "[a]\nrole_arn = x\n[b]\nsso_session = x\n[c]\ncredential_process = x\n[d]\nregion = x\n\
+                    [e]\naws_access_key_id = x\n[sso-session f]\nsso_region = x\n";
+        let found = read(&[source("f", text)], &Wanted::default());
+        assert!(found.entries.is_empty() && found.problems.is_empty());
+        let skipped: Vec<_> =
+            found.skipped.iter().map(|one| format!("{}: {}", one.what, one.why)).collect();
+        for (at, word) in
+            ["f]", "role_arn", "sso_session", "credential_process", "no access key", "one half"]
+                .iter()
+                .enumerate()
+        {
+            assert!(skipped[at].contains(word), "{at}: {skipped:?}");
+        }
+    }
+
+    #[test]
+    fn what_is_wrong_is_located_and_no_value_is_shown() {
+        let wanted = Wanted { only: vec!["absent".to_owned()], ..Wanted::default() };
+        let key = "[a]\naws_access_key_id = x\n";
+        for (text, word) in [
+            ("aws_access_key_id = canary\n", "line 1: there are settings before the first"),
+            ("[a\ncanary = 1\n", "line 1"),
+            ("[a]\n[b]\n[a]\n", "line 3: [a] stands on line 1"),
+            ("[default]\n[profile 'default']\n", "line 2: profile default stands on line 1"),
+            ("[a]\nX = 1\nx = canary\n", "line 3: this setting stands on line 2"),
+            ("[a]\nx = 1\rcanary = 2\n", "line 2: there is a carriage return"),
+            ("[a]\nx = 1\ncanary\n", "line 3"),
+            ("[a]\n = canary\n", "line 2"),
+            (
+                "[a]\naws_access_key_id = x\naws_secret_access_key = y\n  region = canary\n",
+                "line 3: the value goes over several lines",
+            ),
+        ] {
+            let found = read(&[source("f", text)], &Wanted::default());
+            assert!(found.problems[0].contains(word), "{text}: {:?}", found.problems);
+            assert!(!found.problems.join("").contains("canary"), "{:?}", found.problems);
+        }
+        for (value, word) in [
+            ("canary # mine", "line 3: some of AWS' tools"),
+            ("canary\t; mine", "line 3: some of AWS' tools"),
+            ("'canary'", "line 3: the value stands in quotes"),
+            (
+                "canary\naws_session_token = 1\naws_security_token = 2",
+                "line 4: another session token",
+            ),
+        ] {
+            let text = format!("{key}aws_secret_access_key = {value}\n");
+            let found = read(&[source("f", &text)], &Wanted::default());
+            assert!(found.problems[0].contains(word), "{text}: {:?}", found.problems);
+            assert!(!found.problems.join("").contains("canary"), "{:?}", found.problems);
+        }
+        let key = |secret: &str| format!("{key}aws_secret_access_key = {secret}\n");
+        let (one, other) = (source("one", &key("x")), source("other", &key("y")));
+        assert!(read(&[one, other], &Wanted::default()).problems[0].contains("two keys"));
+        let found = read(&[source("f", "[a]\n")], &wanted);
+        assert_eq!(found.problems, ["there is no profile absent"]);
+        // AWS' tools read no key there either.
+        let text = format!("{}[profile b]\nregion = x\n", key("y"));
+        let found = read(&[source("f", &text)], &Wanted::default());
+        assert!(found.entries.is_empty() && found.skipped[0].what == "f: [a]");
+    }
+}

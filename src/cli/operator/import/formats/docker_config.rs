@@ -1,0 +1,182 @@
+//! Registries' credentials in the form of Docker's configuration.
+//!
+//! The form: <https://kubernetes.io/docs/concepts/configuration/secret/#docker-config-secrets>.
+
+use std::collections::BTreeMap;
+
+use base64::Engine as _;
+use base64::engine::general_purpose::STANDARD_NO_PAD;
+use serde::Deserialize;
+
+use super::text::decoded;
+use crate::cli::operator::import::fit::{By, Named};
+use crate::cli::operator::import::found::{Entry, Found, connection, not_json};
+use crate::cli::operator::import::place::{Origin, place};
+use crate::cli::operator::import::wanted::Wanted;
+
+/// The two types of Secrets that hold it.
+#[derive(Clone, Copy)]
+pub enum Form {
+    /// `~/.docker/config.json`
+    Config,
+    /// `~/.dockercfg`, the older one: the registries alone.
+    Registries,
+}
+
+#[derive(Deserialize)]
+struct Config {
+    /// Not there where programs keep all credentials.
+    auths: Option<Registries>,
+}
+
+type Registries = BTreeMap<String, Login>;
+
+/// What is known of one registry.
+#[derive(Default, Deserialize)]
+#[serde(default)]
+struct Login {
+    username: Option<String>,
+    password: Option<String>,
+    /// Base64 of `username:password`, which goes before both, as for Docker and Kubernetes.
+    auth: Option<String>,
+    #[serde(rename = "identitytoken")]
+    identity_token: Option<String>,
+}
+
+impl Form {
+    /// The form in Secrets of this type.
+    pub fn of(secret_type: &str) -> Option<Self> {
+        match secret_type {
+            "kubernetes.io/dockerconfigjson" => Some(Self::Config),
+            "kubernetes.io/dockercfg" => Some(Self::Registries),
+            _ => None,
+        }
+    }
+
+    fn key(self) -> &'static str {
+        match self {
+            Self::Config => ".dockerconfigjson",
+            Self::Registries => ".dockercfg",
+        }
+    }
+
+    fn registries(self, bytes: &[u8]) -> Result<Registries, String> {
+        let text = decoded(bytes)?;
+        let read = match self {
+            Self::Config => {
+                serde_json::from_str::<Config>(text).map(|config| config.auths.unwrap_or_default())
+            }
+            Self::Registries => serde_json::from_str(text),
+        };
+        read.map_err(|error| not_json(&error))
+    }
+}
+
+/// What a Secret's registries become: connections of its name, and of the registry's where there are several.
+pub fn of_secret(origin: &Origin, form: Form, values: Vec<Named>, wanted: &Wanted) -> Found {
+    let key = form.key();
+    let (configs, rest): (Vec<_>, Vec<_>) = values.into_iter().partition(|one| one.name == key);
+    let mut found = place(rest, By::AnyName, Some(origin), wanted);
+    match configs.into_iter().next() {
+        Some(config) => {
+            found.add(of_registries(form, &config.value, Some(origin), wanted).within(key));
+        }
+        None => found.problems.push(format!("{key} is missing")),
+    }
+    found
+}
+
+/// What Docker's own file becomes: connections of the registries' names.
+pub fn read(bytes: &[u8], wanted: &Wanted) -> Found {
+    of_registries(Form::Config, bytes, None, wanted)
+}
+
+fn of_registries(form: Form, bytes: &[u8], origin: Option<&Origin>, wanted: &Wanted) -> Found {
+    let registries = match form.registries(bytes) {
+        Ok(registries) => registries,
+        Err(problem) => return Found::problem(problem),
+    };
+    let mut found = Found::default();
+    if registries.is_empty() {
+        found.skip(
+            "all of it",
+            "it has no auths: programs (credsStore, credHelpers) keep its credentials",
+        );
+    }
+    let is_there = |only: &&String| {
+        registries.keys().any(|server| server == *only || as_name(server) == **only)
+    };
+    if origin.is_none() {
+        let absent = wanted.only.iter().filter(|only| !is_there(only));
+        found.problems.extend(absent.map(|only| format!("there is no registry {only}")));
+    }
+    let is_one = registries.len() == 1;
+    for (server, login) in registries {
+        let place = as_name(&server);
+        let name = match origin {
+            Some(origin) if is_one => origin.name.clone(),
+            Some(origin) => format!("{}-{place}", origin.name),
+            None => place.clone(),
+        };
+        let of_origin = origin.into_iter().flat_map(|origin| &origin.called);
+        let whole = of_origin.clone().filter(|_| is_one).cloned();
+        let within = of_origin.map(|origin| format!("{origin}/{server}"));
+        let called = within.chain(whole).chain([server.clone(), place]).collect::<Vec<_>>();
+        let names: Vec<_> = called.iter().map(String::as_str).collect();
+        if origin.is_none() && !wanted.takes(&names) {
+            continue;
+        }
+        if server.contains(['*', '?', '[']) {
+            found.skip(server, "it is a pattern, and a connection is of one registry");
+            continue;
+        }
+        match login.fields(&server) {
+            Ok(fields) => {
+                let reference = ("docker-registry", name.as_str());
+                let document = connection(reference, "basic", fields, &wanted.resolvers);
+                found.entries.push(Entry { from: server, called, document });
+            }
+            Err(why) => found.skip(server, why),
+        }
+    }
+    found
+}
+
+impl Login {
+    fn fields(self, server: &str) -> Result<[(String, Vec<u8>); 3], &'static str> {
+        let given = |text: Option<String>| text.filter(|text| !text.is_empty());
+        if given(self.identity_token).is_some() {
+            return Err("an identity token is no user name and password");
+        }
+        let (username, password) = match given(self.auth) {
+            Some(auth) => from_auth(&auth).ok_or("its auth is not the Base64 of USER:PASSWORD")?,
+            None => given(self.username)
+                .zip(given(self.password))
+                .ok_or("it has no user name and password; a program (credsStore) may keep them")?,
+        };
+        Ok([
+            ("server".to_owned(), server.as_bytes().to_vec()),
+            ("username".to_owned(), username.into_bytes()),
+            ("password".to_owned(), password.into_bytes()),
+        ])
+    }
+}
+
+/// User name and password, with or without the padding of Base64, as Docker reads them.
+fn from_auth(auth: &str) -> Option<(String, String)> {
+    let decoded = STANDARD_NO_PAD.decode(auth.trim_ascii().trim_end_matches('=')).ok()?;
+    let both = String::from_utf8(decoded).ok()?;
+    let (username, password) = both.split_once(':')?;
+    let password = password.trim_matches('\0');
+    let is_whole = !username.is_empty() && !password.is_empty();
+    is_whole.then(|| (username.to_owned(), password.to_owned()))
+}
+
+/// A registry's address as a name: without its scheme and the API's version, and what no name has as a -.
+fn as_name(server: &str) -> String {
+    let rest = server.split_once("://").map_or(server, |(_, rest)| rest).trim_end_matches('/');
+    let rest = rest.strip_suffix("/v1").or_else(|| rest.strip_suffix("/v2")).unwrap_or(rest);
+    let fit = |c: char| if c.is_ascii_alphanumeric() || "._-@+".contains(c) { c } else { '-' };
+    let name: String = rest.chars().map(fit).collect();
+    name.trim_matches(|c: char| !c.is_ascii_alphanumeric()).to_owned()
+}

@@ -1,0 +1,345 @@
+//! The variables of a .env file.
+//!
+//! There is no standard of the form: docker, dotenv libraries and shells make different things of quotes and
+//! backslashes in the middle of a value. What they agree on is taken, the rest is refused, so that a secret is never
+//! another one than its owner thinks. The values are read by dotenvy, one assignment at a time; where each begins and
+//! ends is seen here, because dotenvy says no lines, repeats the text in its errors, and puts variables of this
+//! process in place of `$NAME`.
+
+use std::collections::BTreeMap;
+
+use crate::cli::operator::import::fit::Named;
+use crate::cli::operator::import::found::at_line;
+
+const IN_QUOTES: &str = "put the value in single quotes";
+/// What a backslash may stand before in double quotes, so that all make the same of it.
+const ESCAPED: [char; 6] = ['\\', '"', '\'', '$', ' ', 'n'];
+/// Other letters that some readers make a sign of.
+const SOMETIMES_ESCAPED: [char; 8] = ['a', 'b', 'f', 'r', 't', 'u', 'v', 'x'];
+
+/// An assignment as it stands there.
+struct Assignment<'a> {
+    line: u64,
+    text: &'a str,
+    /// What is wrong with its value.
+    checked: Result<(), Unclear>,
+}
+
+/// A value that would not be the same for everybody who reads the file.
+enum Unclear {
+    /// It stands in backticks.
+    Backticks,
+    /// It begins with what may be a comment.
+    Comment,
+    /// A `$` stands for a variable.
+    Dollar,
+    /// In double quotes a backslash stands before this.
+    Escape(char),
+    /// There are quotes or backslashes within it.
+    Inside,
+    /// Its quotes are not closed.
+    Open,
+    /// There is more behind its quotes.
+    More,
+    /// Its quotes are three.
+    Triple,
+}
+
+/// The variables, in their order.
+///
+/// # Errors
+/// Everything that is wrong, by line. A line that is not understood is not repeated: it may be part of a value.
+pub fn variables(text: &str) -> Result<Vec<Named>, Vec<String>> {
+    let (mut variables, mut problems) = (Vec::new(), Vec::new());
+    let mut lines: BTreeMap<String, u64> = BTreeMap::new();
+    for assignment in assignments(text) {
+        let line = assignment.line;
+        match read(&assignment) {
+            Ok((name, value)) => match lines.insert(name.clone(), line) {
+                Some(first) => {
+                    problems.push(at_line(line, &format!("{name} stands on line {first} already")));
+                }
+                None => {
+                    variables.push(Named { name, value: value.into_bytes(), line: Some(line) });
+                }
+            },
+            Err(problem) => problems.push(at_line(line, &problem)),
+        }
+    }
+    if problems.is_empty() { Ok(variables) } else { Err(problems) }
+}
+
+fn read(assignment: &Assignment<'_>) -> Result<(String, String), String> {
+    check_name(assignment.text)?;
+    match assignment.checked {
+        Ok(()) => {}
+        Err(Unclear::Backticks) => {
+            return Err(format!("the value stands in backticks, which a shell runs; {IN_QUOTES}"));
+        }
+        Err(Unclear::Triple) => {
+            return Err("the value stands in three quotes, which few readers know; put it in one"
+                .to_owned());
+        }
+        Err(Unclear::Escape(c)) => {
+            let escape = match SOMETIMES_ESCAPED.contains(&c) {
+                true => format!("\\{c}"),
+                false => "a backslash before what needs none".to_owned(),
+            };
+            return Err(format!(
+                "there is {escape} in double quotes, which readers take differently; {IN_QUOTES}"
+            ));
+        }
+        Err(Unclear::Comment) => return Err(format!("the value begins with #; {IN_QUOTES}")),
+        Err(Unclear::Dollar) => {
+            let name = name_of(assignment.text).unwrap_or("the value");
+            return Err(format!("{name} has a $ that stands for another variable; {IN_QUOTES}"));
+        }
+        Err(Unclear::Inside) => {
+            return Err(format!("the value has quotes or backslashes in it; {IN_QUOTES}"));
+        }
+        Err(Unclear::Open) => return Err("its quotes are not closed".to_owned()),
+        Err(Unclear::More) => return Err("there is more behind its quotes".to_owned()),
+    }
+    // With the line feed: at the end of a text dotenvy takes spaces for the middle of a line.
+    let whole = format!("{}\n", assignment.text);
+    let mut read = dotenvy::from_read_iter(whole.as_bytes());
+    match (read.next(), read.next()) {
+        (Some(Ok(pair)), None) => Ok(pair),
+        _ => Err(format!(
+            "this is not NAME=VALUE; if there are spaces in it, {IN_QUOTES}, and if it ends with a backslash, in \
+             double ones"
+        )),
+    }
+}
+
+/// The name before the `=`, if it is one.
+fn name_of(text: &str) -> Option<&str> {
+    let name = before_equals(text)?;
+    let is_part = |byte: u8| byte.is_ascii_alphanumeric() || b"_.".contains(&byte);
+    let begins = name.starts_with(|c: char| c == '_' || c.is_ascii_alphabetic());
+    (begins && name.bytes().all(is_part)).then_some(name)
+}
+
+fn before_equals(text: &str) -> Option<&str> {
+    let name = text.split_once('=')?.0.trim();
+    Some(name.strip_prefix("export ").unwrap_or(name).trim())
+}
+
+/// Refuses a word before the `=` that is no name for some reader. It is not repeated: it may be part of a value.
+fn check_name(text: &str) -> Result<(), String> {
+    let is_word = before_equals(text)
+        .is_some_and(|name| !name.is_empty() && !name.contains(char::is_whitespace));
+    match is_word && name_of(text).is_none() {
+        true => Err("the name before = does not begin with a letter or _, or has more than letters, digits, _ and . in \
+                     it; rename it"
+            .to_owned()),
+        false => Ok(()),
+    }
+}
+
+/// The assignments of a text; quoted values go over several lines.
+fn assignments(text: &str) -> Vec<Assignment<'_>> {
+    let mut found = Vec::new();
+    let (mut rest, mut line) = (text, 1_u64);
+    while !rest.is_empty() {
+        let (length, checked) = first(rest);
+        let (text, after) = rest.split_at(length);
+        let content = text.trim_start();
+        if !content.is_empty() && !content.starts_with('#') {
+            found.push(Assignment { line, text: text.trim_end_matches('\n'), checked });
+        }
+        line += text.matches('\n').count() as u64;
+        rest = after;
+    }
+    found
+}
+
+/// How many bytes the first assignment, comment or empty line has, and whether its value is clear.
+fn first(text: &str) -> (usize, Result<(), Unclear>) {
+    let line = first_line(text);
+    let is_comment = line.trim_start().starts_with('#');
+    let Some((_, after)) = line.split_once('=').filter(|_| !is_comment) else {
+        return (line.len(), Ok(()));
+    };
+    let value = after.trim_start_matches([' ', '\t']);
+    let begin = line.len() - value.len();
+    if value.starts_with('`') {
+        return (line.len(), Err(Unclear::Backticks));
+    }
+    if let Some(quotes) = ["\"\"\"", "'''"].into_iter().find(|quotes| value.starts_with(quotes)) {
+        let (_, inside) = text.split_at(begin + quotes.len());
+        let length = inside.find(quotes).map_or(inside.len(), |at| at + quotes.len());
+        let behind = first_line(inside.split_at(length).1);
+        return (begin + quotes.len() + length + behind.len(), Err(Unclear::Triple));
+    }
+    let Some(quote) = value.chars().next().filter(|c| ['\'', '"'].contains(c)) else {
+        let is_clear = if after.starts_with('#') { Err(Unclear::Comment) } else { plain(value) };
+        return (line.len(), is_clear);
+    };
+    let (_, inside) = text.split_at(begin + 1);
+    let Some(Quoted { length, has_dollar, escape }) = quoted(inside, quote) else {
+        return (text.len(), Err(Unclear::Open));
+    };
+    let behind = first_line(inside.split_at(length).1);
+    let is_clear = match comment_in(behind) {
+        _ if has_dollar => Err(Unclear::Dollar),
+        _ if escape.is_some() => escape.map_or(Ok(()), |c| Err(Unclear::Escape(c))),
+        Some(0) => Ok(()),
+        _ if behind.trim().is_empty() => Ok(()),
+        _ => Err(Unclear::More),
+    };
+    (begin + 1 + length + behind.len(), is_clear)
+}
+
+/// The text to the end of its first line, line feed included.
+fn first_line(text: &str) -> &str {
+    text.split_inclusive('\n').next().unwrap_or_default()
+}
+
+/// Where white space and a comment behind it begin.
+fn comment_in(line: &str) -> Option<usize> {
+    let at = line.match_indices('#').find(|(at, _)| line.split_at(*at).0.ends_with([' ', '\t']))?;
+    Some(line.split_at(at.0).0.trim_end().len())
+}
+
+/// Whether a value without quotes is clear.
+fn plain(value: &str) -> Result<(), Unclear> {
+    // What is behind white space at once is a comment from the start.
+    let end = if value.starts_with('#') { Some(0) } else { comment_in(value) };
+    let value = value.split_at(end.unwrap_or(value.len())).0;
+    match value.chars().find(|c| ['\'', '"', '\\', '$', '`'].contains(c)) {
+        Some('$') => Err(Unclear::Dollar),
+        Some(_) => Err(Unclear::Inside),
+        None => Ok(()),
+    }
+}
+
+/// What stands in quotes.
+struct Quoted {
+    /// How many bytes there are to the end of the quotes, those included.
+    length: usize,
+    /// Whether a `$` among them stands for a variable.
+    has_dollar: bool,
+    /// What a backslash stands before that need not be the same for all.
+    escape: Option<char>,
+}
+
+/// What stands before the end of the quotes. None if they are not closed.
+fn quoted(text: &str, quote: char) -> Option<Quoted> {
+    let (mut is_escaped, mut has_dollar, mut escape) = (false, false, None);
+    for (at, c) in text.char_indices() {
+        match c {
+            _ if std::mem::take(&mut is_escaped) => {
+                escape = escape.or_else(|| Some(c).filter(|c| !ESCAPED.contains(c)));
+            }
+            _ if c == quote => return Some(Quoted { length: at + 1, has_dollar, escape }),
+            '\\' if quote == '"' => is_escaped = true,
+            '$' if quote == '"' => has_dollar = true,
+            _ => {}
+        }
+    }
+    None
+}
+
+#[cfg(test)]
+mod tests {
+    use proptest::prelude::*;
+
+    use super::*;
+
+    fn pairs(text: &str) -> Vec<(String, String, u64)> {
+        let read = variables(text).ok().unwrap();
+        let text = |value: Vec<u8>| String::from_utf8(value).unwrap();
+        read.into_iter().map(|one| (one.name, text(one.value), one.line.unwrap())).collect()
+    }
+
+    #[test]
+    fn values_are_taken_with_what_is_in_their_quotes_over_several_lines_too() {
+        let text = "# first\n\nA=a#b;c\nexport B = 'x $HOME \\n # \"y\" '\nC=\"l1\n  l2 # 'x' \\$5 \\\"\"\n\
+                    D=d # it's\nE=\nF='#f' \nG=g=h  ";
+        let expected = [
+            ("A", "a#b;c", 3),
+            ("B", "x $HOME \\n # \"y\" ", 4),
+            ("C", "l1\n  l2 # 'x' $5 \"", 5),
+            ("D", "d", 7),
+            ("E", "", 8),
+            ("F", "#f", 9),
+            ("G", "g=h", 10),
+        ];
+        let expected =
+            expected.map(|(name, value, line)| (name.to_owned(), value.to_owned(), line));
+        assert_eq!(pairs(text), expected);
+    }
+
+    #[test]
+    fn nothing_of_this_process_gets_into_a_value() {
+        for line in ["A=$PATH", "A=${PATH}", "A=\"a $PATH\"", "A=x$"] {
+            let problems = variables(&format!("B=1\n{line}\n")).err().unwrap();
+            assert!(problems[0].starts_with("line 2: A has a $"), "{line}: {problems:?}");
+        }
+        assert_eq!(pairs("A='$PATH'\nB=\"\\$PATH\"\nC=c # $PATH\n")[0].1, "$PATH");
+    }
+
+    #[test]
+    fn all_problems_come_at_once_with_their_lines_and_no_value() {
+        let text =
+            "A=a canary\ncanary\nB='it\\'s canary'\nC=1\nC=2\nD=#canary\n=canary\nE='canary\n";
+        let problems = variables(text).err().unwrap();
+        let lines: Vec<_> = problems.iter().map(|text| text.split(':').next().unwrap()).collect();
+        assert_eq!(lines, ["line 1", "line 2", "line 3", "line 5", "line 6", "line 7", "line 8"]);
+        assert!(!problems.join("\n").contains("canary"), "{problems:?}");
+    }
+
+    #[test]
+    fn what_others_would_read_differently_is_refused() {
+        for (text, word) in [
+            ("A={\"a\": 1}", "in it"),
+            ("A=it's", "in it"),
+            ("A=a\\nb", "in it"),
+            ("A=a\\", "in it"),
+            ("A='a'b", "behind its quotes"),
+            ("A='a'#b", "behind its quotes"),
+            ("A='a'\"b\"", "behind its quotes"),
+            ("A=#a", "begins with #"),
+            ("A=\"a", "not closed"),
+            ("A=\"a\\tb\"", "there is \\t in double quotes"),
+            ("A=\"a\\qb\"", "a backslash before what needs none"),
+            ("A=`a`", "in backticks"),
+            ("A=a`b`", "in it"),
+            ("A=\"\"\"\na\n\"\"\"\n", "in three quotes"),
+            ("A='''a'''", "in three quotes"),
+            ("A-B=a", "the name before ="),
+            ("1A=a", "the name before ="),
+            ("é=a", "the name before ="),
+            ("A b=a", "not NAME=VALUE"),
+        ] {
+            let problems = variables(text).err().unwrap_or_default();
+            assert!(problems.len() == 1 && problems[0].contains(word), "{text}: {problems:?}");
+        }
+    }
+
+    proptest! {
+        #![proptest_config(ProptestConfig { failure_persistence: None, ..ProptestConfig::default() })]
+
+        /// As `get --format dotenv` writes what is not plain, and as people do.
+        #[test]
+        fn any_value_comes_back_from_its_quotes(
+            value in "[a-z\\n#;$\"'\\\\= {}`é]{0,40}",
+            more in "[a-z]{0,8}",
+        ) {
+            let double = value.replace('\\', "\\\\").replace('"', "\\\"").replace('$', "\\$");
+            let text = format!("A={more}\nB=\"{double}\"\nC='{more}' # {more}\n");
+            let read = variables(&text).ok().unwrap();
+            prop_assert_eq!(&read[1].value, value.as_bytes());
+            prop_assert_eq!(&read[0].value, more.as_bytes());
+            prop_assert_eq!(&read[2].value, more.as_bytes());
+        }
+    }
+
+    /// A backslash before the closing quote: dotenvy takes the next line for a part of the value.
+    #[test]
+    fn what_dotenvy_would_run_together_is_refused() {
+        let problems = variables("A='x\\'\nB='y\\'\n").err().unwrap();
+        assert_eq!(problems.len(), 2, "{problems:?}");
+    }
+}

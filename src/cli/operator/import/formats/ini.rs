@@ -1,0 +1,87 @@
+//! AWS' shared files, as AWS' command line reads them (Python's configparser, strict): names of settings in any case, `=` or
+//! `:`, comments on lines of their own, and what is indented further belongs to the setting above it.
+
+use crate::cli::operator::import::found::at_line;
+
+/// `[NAME]` and what follows.
+pub struct Section {
+    /// What stands in the brackets.
+    pub name: String,
+    /// Where.
+    pub line: u64,
+    /// In their order, each name once.
+    pub settings: Vec<Setting>,
+}
+
+/// `NAME = VALUE`
+pub struct Setting {
+    /// In lower case.
+    pub name: String,
+    /// The value, with the lines that belong to it.
+    pub value: String,
+    /// Where it begins.
+    pub line: u64,
+}
+
+/// The sections of a text, in their order, each name once.
+///
+/// # Errors
+/// The first line that is wrong, never with what stands there: it may be part of a value.
+pub fn sections(text: &str) -> Result<Vec<Section>, String> {
+    let mut sections: Vec<Section> = Vec::new();
+    let mut indent = 0;
+    for (line, at) in text.lines().zip(1_u64..) {
+        let content = line.trim();
+        if content.is_empty() || content.starts_with(['#', ';']) {
+            continue;
+        }
+        let own_indent = line.len() - line.trim_start().len();
+        let above = sections.last_mut().and_then(|section| section.settings.last_mut());
+        if let Some(above) = above.filter(|_| own_indent > indent) {
+            above.value.push('\n');
+            above.value.push_str(content);
+            continue;
+        }
+        indent = own_indent;
+        match content.strip_prefix('[') {
+            Some(rest) => sections.push(section(rest, at, &sections)?),
+            None => {
+                let Some(section) = sections.last_mut() else {
+                    return Err(at_line(at, "there are settings before the first [PROFILE]"));
+                };
+                let setting = setting(content, at, &section.settings)?;
+                section.settings.push(setting);
+            }
+        }
+    }
+    Ok(sections)
+}
+
+fn section(rest: &str, line: u64, before: &[Section]) -> Result<Section, String> {
+    let wrong = || at_line(line, "this is no [PROFILE]");
+    let (name, behind) = rest.split_once(']').ok_or_else(wrong)?;
+    let (name, behind) = (name.trim(), behind.trim());
+    if name.is_empty() || !(behind.is_empty() || behind.starts_with(['#', ';'])) {
+        return Err(wrong());
+    }
+    match before.iter().find(|section| section.name == name) {
+        Some(first) => {
+            Err(at_line(line, &format!("[{name}] stands on line {} already", first.line)))
+        }
+        None => Ok(Section { name: name.to_owned(), line, settings: Vec::new() }),
+    }
+}
+
+fn setting(content: &str, line: u64, before: &[Setting]) -> Result<Setting, String> {
+    let split = content.split_once(['=', ':']).filter(|(name, _)| !name.trim().is_empty());
+    let Some((name, value)) = split else {
+        return Err(at_line(line, "this is neither [PROFILE] nor NAME = VALUE"));
+    };
+    let name = name.trim().to_lowercase();
+    match before.iter().find(|setting| setting.name == name) {
+        Some(first) => {
+            Err(at_line(line, &format!("this setting stands on line {} already", first.line)))
+        }
+        None => Ok(Setting { name, value: value.trim().to_owned(), line }),
+    }
+}

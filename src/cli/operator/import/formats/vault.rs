@@ -1,0 +1,127 @@
+//! `--from vault-kv-json`: what `vault kv get -format=json PATH` prints, of either version of the KV engine.
+//!
+//! The answers' form: <https://developer.hashicorp.com/vault/api-docs/secret/kv>. A number or a yes is taken as it
+//! stands in the JSON where that is one text only: integers and booleans.
+
+use std::collections::BTreeMap;
+
+use serde_json::value::RawValue;
+
+use super::text::decoded;
+use crate::cli::operator::import::fit::{By, Named};
+use crate::cli::operator::import::found::{Found, not_json};
+use crate::cli::operator::import::place::place;
+use crate::cli::operator::import::wanted::Wanted;
+
+/// An object whose values stand there as they are written, so that no number is rounded.
+type Object = BTreeMap<String, Box<RawValue>>;
+
+/// What the file becomes.
+pub fn read(bytes: &[u8], wanted: &Wanted) -> Found {
+    let parsed = decoded(bytes)
+        .and_then(|text| serde_json::from_str::<Object>(text).map_err(|error| not_json(&error)));
+    let answer = match parsed {
+        Ok(answer) => answer,
+        Err(problem) => return Found::problem(problem),
+    };
+    if wanted.integration.is_none() && wanted.workflow.is_none() {
+        let text = "say what its values are: --integration NAME --name NAME, or --workflow NAME";
+        return Found::problem(text);
+    }
+    let values = match data(&answer) {
+        Ok(values) => values,
+        Err(problem) => return Found::problem(problem),
+    };
+    let (mut named, mut left_out) = (Vec::new(), Found::default());
+    for (name, value) in values {
+        match text_of(value.get()) {
+            Ok(value) => named.push(Named { name, value, line: None }),
+            Err("null") => left_out.skip(name, "it is null"),
+            Err(is) => left_out.skip(name, format!("it is {is}; put it as a text (NAME=@FILE)")),
+        }
+    }
+    let mut found = place(named, By::AnyName, None, wanted);
+    found.add(left_out);
+    found
+}
+
+/// The values: `data` of version 1; `data.data` of version 2, beside `data.metadata`.
+fn data(answer: &Object) -> Result<Object, &'static str> {
+    let object = |value: Option<&Box<RawValue>>| serde_json::from_str::<Object>(value?.get()).ok();
+    let outer = object(answer.get("data"));
+    let outer = outer.ok_or("this is not what vault kv get -format=json prints")?;
+    let inner = outer.get("data");
+    let is_absent = inner.is_none_or(|inner| inner.get() == "null");
+    match (object(inner), object(outer.get("metadata"))) {
+        (Some(inner), Some(_)) => Ok(inner),
+        (None, Some(metadata)) if is_absent && metadata.contains_key("version") => {
+            Err("this version is deleted: name another with -version")
+        }
+        _ => Ok(outer),
+    }
+}
+
+/// A text, an integer of any size or a yes, as it is written.
+fn text_of(json: &str) -> Result<Vec<u8>, &'static str> {
+    match json.bytes().next() {
+        Some(b'"') => {
+            let text = serde_json::from_str::<String>(json);
+            text.map(String::into_bytes).map_err(|_| "no text of Unicode")
+        }
+        Some(b't' | b'f') => Ok(json.as_bytes().to_vec()),
+        Some(b'n') => Err("null"),
+        Some(b'[') => Err("a list"),
+        Some(b'{') => Err("an object"),
+        _ if json.contains(['.', 'e', 'E']) => Err("a number with a fraction or exponent"),
+        _ => Ok(json.as_bytes().to_vec()),
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn found(text: &str) -> Found {
+        let wanted = Wanted { workflow: Some("w".to_owned()), ..Wanted::default() };
+        read(text.as_bytes(), &wanted)
+    }
+
+    #[test]
+    fn both_versions_are_read_and_a_secret_of_version_1_may_have_any_keys() {
+        for (text, names) in [
+            (r#"{"request_id": "x", "data": {"a": "1", "b": true, "c": -5}}"#, "a b c"),
+            (r#"{"data": {"data": {"a": "1"}, "metadata": {"version": 2}}}"#, "a"),
+            (r#"{"data": {"data": "1", "metadata": "2"}}"#, "data metadata"),
+        ] {
+            let found = found(text);
+            let from: Vec<_> = found.entries.iter().map(|entry| entry.from.as_str()).collect();
+            assert_eq!(from.join(" "), names, "{:?}", found.problems);
+        }
+    }
+
+    #[test]
+    fn what_is_no_text_is_left_out_by_name_and_no_value_is_shown() {
+        let found_of = found(
+            r#"{"data": {"a": 1.50, "b": null, "c": ["canary"], "d": {"x": "canary"}, "e": 1e3,
+                "f": 123456789012345678901234567890, "g": -7}}"#,
+        );
+        let becomes: Vec<_> = found_of.entries.iter().map(|entry| entry.from.as_str()).collect();
+        assert_eq!((becomes.join(" "), found_of.problems), ("f g".to_owned(), Vec::new()));
+        let skipped: Vec<_> = found_of.skipped.iter().map(|one| one.what.as_str()).collect();
+        assert_eq!(skipped.join(" "), "a b c d e");
+        assert!(found_of.skipped.iter().all(|one| !one.why.contains("canary")));
+        for text in [
+            "canary",
+            "\"canary\"",
+            r#"["canary"]"#,
+            r#"{"data": "canary"}"#,
+            r#"{"data": {"data": null, "metadata": {"version": 3, "deletion_time": "canary"}}}"#,
+        ] {
+            let problems = found(text).problems;
+            assert_eq!(problems.len(), 1, "{text}");
+            assert!(!problems[0].contains("canary"), "{problems:?}");
+        }
+        let nobody = read(br#"{"data": {"a": "1"}}"#, &Wanted::default());
+        assert!(nobody.problems[0].contains("--workflow"));
+    }
+}

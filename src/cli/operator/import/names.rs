@@ -1,0 +1,113 @@
+//! How what is imported is to be called: as in its source, or as `--name` says.
+
+use std::collections::BTreeSet;
+
+use super::found::{Entry, Found};
+use crate::cli::io::failure::Failure;
+use crate::grpc::pb::apply_request::Document;
+use crate::model::{ConnectionName, Invalid, SecretName};
+
+/// `--name NAME` and `--name OLD=NEW`.
+#[derive(Default)]
+pub struct Names {
+    /// Of the connections whose source has no name for them, or of the only one.
+    only: Option<String>,
+    /// By what they are called in the source.
+    mapped: Vec<(String, String)>,
+}
+
+impl Names {
+    /// Parses the arguments. No name has an =, so what has one is a pair; a profile's may, so the last counts.
+    ///
+    /// # Errors
+    /// If one is neither a connection's name nor a pair, or says again what another says.
+    pub fn parse(arguments: &[String]) -> Result<Self, Failure> {
+        let mut names = Self::default();
+        for argument in arguments {
+            let Some((old, new)) = argument.rsplit_once('=') else {
+                ConnectionName::parse(argument)?;
+                if names.only.replace(argument.clone()).is_some() {
+                    return Err(Failure::usage(
+                        "--name NAME is given twice; say --name OLD=NEW for each",
+                    ));
+                }
+                continue;
+            };
+            if old.is_empty() || new.is_empty() {
+                return Err(Failure::usage(format!("--name {argument}: write NAME or OLD=NEW")));
+            }
+            if names.mapped.iter().any(|(other, _)| other == old) {
+                return Err(Failure::usage(format!("--name {old}=… is given twice")));
+            }
+            names.mapped.push((old.to_owned(), new.to_owned()));
+        }
+        Ok(names)
+    }
+
+    /// Gives everything its name. What has none that is valid is left out; what nobody has named is a problem.
+    pub fn give(&self, found: &mut Found) {
+        let named = |entry: &&Entry| is_connection(entry) && !entry.is_nameless();
+        let named = found.entries.iter().filter(named).count();
+        if let Some(only) = self.only.as_ref().filter(|_| named > 1) {
+            let text = format!(
+                "--name {only} would name {named} connections; say --name OLD=NEW for each"
+            );
+            found.problems.push(text);
+            return;
+        }
+        let mut unused: BTreeSet<&str> = self.mapped.iter().map(|(old, _)| old.as_str()).collect();
+        for mut entry in std::mem::take(&mut found.entries) {
+            let mapped = self.mapped.iter().find(|(old, _)| entry.called.contains(old));
+            if let Some((old, _)) = mapped {
+                unused.remove(old.as_str());
+            }
+            let only = self.only.as_ref().filter(|_| is_connection(&entry));
+            if let Some(name) = mapped.map(|(_, new)| new).or(only) {
+                entry.rename(name);
+            }
+            let called = entry.called.first().map(String::as_str).unwrap_or_default();
+            match entry.check_name() {
+                Ok(()) => found.entries.push(entry),
+                Err(_) if entry.is_nameless() => found.problems.push(format!(
+                    "{}: a connection of {called}; say --name NAME to name it",
+                    entry.from
+                )),
+                Err(invalid) => {
+                    let why = format!("{invalid}; give it another: --name '{called}=NEW'");
+                    found.skip(entry.from, why);
+                }
+            }
+        }
+        let unused = unused.into_iter();
+        found
+            .problems
+            .extend(unused.map(|old| format!("nothing is called {old} (--name {old}=…)")));
+    }
+}
+
+fn is_connection(entry: &Entry) -> bool {
+    matches!(entry.document, Document::Connection(_))
+}
+
+impl Entry {
+    /// Whether neither its source nor anybody has named it.
+    fn is_nameless(&self) -> bool {
+        matches!(&self.document, Document::Connection(one) if one.name.is_empty())
+    }
+
+    fn rename(&mut self, name: &str) {
+        match &mut self.document {
+            Document::Connection(one) => name.clone_into(&mut one.name),
+            Document::Secret(one) => name.clone_into(&mut one.name),
+            Document::Group(_) | Document::Integration(_) => {}
+        }
+    }
+
+    fn check_name(&self) -> Result<(), Invalid> {
+        match &self.document {
+            Document::Connection(one) => ConnectionName::parse(&one.name).map(drop),
+            Document::Secret(one) => SecretName::parse(&one.name).map(drop),
+            Document::Group(_) | Document::Integration(_) => Ok(()),
+        }
+    }
+}

@@ -1,0 +1,123 @@
+//! `keyhatch integration`: the types of connections.
+
+use clap::Subcommand;
+use serde_json::json;
+use tonic::transport::Channel;
+
+use crate::cli::Common;
+use crate::cli::identity::endpoint::{Caller, connect};
+use crate::cli::io::failure::Failure;
+use crate::cli::io::output::{print, table};
+use crate::cli::io::pages;
+use crate::grpc::pb;
+use crate::grpc::pb::integration_service_client::IntegrationServiceClient;
+
+/// `keyhatch integration …`
+#[derive(Subcommand)]
+pub enum Integration {
+    /// List the integrations
+    #[command(alias = "ls")]
+    List,
+    /// Show an integration: its credential kinds and their fields
+    Get {
+        /// Such as aws.
+        name: String,
+    },
+}
+
+impl Integration {
+    pub(crate) async fn run(self, common: &Common) -> Result<(), Failure> {
+        let channel = connect(Caller::Operator, common.state.as_deref()).await?;
+        match self {
+            Self::Get { name } => {
+                let found = find(channel, &name).await?;
+                print(common.output, &to_json(&found), || describe(&found), || name.clone())
+            }
+            Self::List => {
+                let listed = pages::integrations(&channel).await?;
+                let answer: Vec<_> = listed.iter().map(to_json).collect();
+                let rows = listed.iter().map(|one| {
+                    let kinds: Vec<_> = one.kinds.iter().map(|kind| kind.name.as_str()).collect();
+                    vec![name_of(one), one.title.clone(), kinds.join(", ")]
+                });
+                let rows: Vec<_> = rows.collect();
+                let names = || listed.iter().map(name_of).collect::<Vec<_>>().join("\n");
+                print(
+                    common.output,
+                    &answer,
+                    || table(&["integration", "title", "kinds"], rows),
+                    names,
+                )
+            }
+        }
+    }
+}
+
+/// Asks the broker for one integration.
+pub(crate) async fn find(channel: Channel, name: &str) -> Result<pb::Integration, Failure> {
+    let request = pb::GetIntegrationRequest { name: format!("integrations/{name}") };
+    Ok(IntegrationServiceClient::new(channel).get_integration(request).await?.into_inner())
+}
+
+/// Its name alone.
+pub(crate) fn name_of(integration: &pb::Integration) -> String {
+    integration.name.strip_prefix("integrations/").unwrap_or(&integration.name).to_owned()
+}
+
+fn to_json(integration: &pb::Integration) -> serde_json::Value {
+    let field = |field: &pb::FieldSchema| {
+        json!({
+            "name": field.name,
+            "description": field.description,
+            "sensitive": field.sensitive,
+            "required": field.required,
+            "destination": field.destination,
+            "aliases": field.aliases,
+            "env": field.env,
+            "also_env": field.also_env,
+            "example": field.example,
+        })
+    };
+    let kind = |kind: &pb::CredentialKind| {
+        json!({
+            "name": kind.name,
+            "title": kind.title,
+            "fields": kind.fields.iter().map(field).collect::<Vec<_>>(),
+        })
+    };
+    json!({
+        "integration": name_of(integration),
+        "title": integration.title,
+        "kinds": integration.kinds.iter().map(kind).collect::<Vec<_>>(),
+    })
+}
+
+fn describe(integration: &pb::Integration) -> String {
+    let kinds = integration.kinds.iter().map(|kind| {
+        let rows = kind.fields.iter().map(|field| {
+            let flags = [
+                (field.required, "required"),
+                (field.sensitive, "sensitive"),
+                (field.destination, "destination"),
+            ];
+            let flags: Vec<_> =
+                flags.iter().filter(|(set, _)| *set).map(|(_, name)| *name).collect();
+            vec![
+                field.name.clone(),
+                flags.join(", "),
+                [std::slice::from_ref(&field.env), &field.also_env].concat().join(", "),
+                field.aliases.join(", "),
+                field.description.clone(),
+            ]
+        });
+        let header = ["field", "is", "variable", "also called", "what"];
+        format!(
+            "{}/{}: {}\n{}",
+            name_of(integration),
+            kind.name,
+            kind.title,
+            table(&header, rows.collect())
+        )
+    });
+    kinds.collect::<Vec<_>>().join("\n\n")
+}

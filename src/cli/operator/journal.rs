@@ -1,0 +1,312 @@
+//! `keyhatch journal`: what happened, and the proof that nothing was changed since.
+
+use std::path::{Path, PathBuf};
+
+use clap::Subcommand;
+use serde_json::{Value, json};
+
+use crate::cli::identity::endpoint::{Caller, connect};
+use crate::cli::io::failure::{Failure, exit};
+use crate::cli::io::moment;
+use crate::cli::io::output::{Output, line, moment, print, printable, properties, say, yaml};
+use crate::cli::{Common, block_on};
+use crate::config::{Config, Given};
+use crate::grpc::pb;
+use crate::grpc::pb::system_service_client::SystemServiceClient;
+use crate::identity::RootKey;
+use crate::journal::{Proof, ProofError, verify};
+use crate::sys::input;
+
+/// No root certificate is longer.
+const MAX_CA_BYTES: usize = 64 * 1024;
+
+/// `keyhatch journal …`
+#[derive(Subcommand)]
+pub enum Journal {
+    /// Show the newest lines, and with -f those that come
+    Tail(Tail),
+    /// Prove, without the daemon and without keys, that no line was changed, removed or inserted
+    Verify(Verify),
+}
+
+/// Arguments of `journal tail`.
+#[derive(clap::Args)]
+pub struct Tail {
+    /// Go on with lines as they are written.
+    #[arg(short, long)]
+    follow: bool,
+    /// How many of the newest lines to begin with.
+    #[arg(short = 'n', long, value_name = "COUNT", default_value_t = 10)]
+    last: i32,
+    /// Begin with the first line that is not older, instead: 2026-01-31T12:00:00Z, or so long ago: 2h.
+    #[arg(long, value_name = "TIME", conflicts_with = "last", value_parser = since)]
+    since: Option<prost_types::Timestamp>,
+    /// Only what was refused: decisions, requests of operators, requests over the rate.
+    #[arg(long)]
+    denied: bool,
+    /// Only these events: resolve, intent, opened, closed …
+    #[arg(long = "event", value_name = "EVENT")]
+    events: Vec<String>,
+    /// Only by this principal: operator:NAME, executor:NAME, workflow:NAME, workflow:NAME/run:NAME or
+    /// workflow:NAME/run:NAME/step:NAME.
+    #[arg(long, value_name = "PRINCIPAL")]
+    principal: Option<String>,
+    /// Only on this resource, such as aws/prod or group:NAME.
+    #[arg(long, value_name = "RESOURCE")]
+    resource: Option<String>,
+    /// Only of this workflow's steps.
+    #[arg(long, value_name = "NAME")]
+    workflow: Option<String>,
+    /// Only of this run's steps.
+    #[arg(long, value_name = "NAME")]
+    run: Option<String>,
+}
+
+/// Arguments of `journal verify`.
+#[derive(clap::Args)]
+pub struct Verify {
+    /// The directory of the journal's files; by default the one in the state directory.
+    directory: Option<PathBuf>,
+    /// The root certificate, as it is kept elsewhere: without it or --ca-fingerprint, ca.crt beside the journal's
+    /// directory is believed, and the exit code is 4.
+    #[arg(long, value_name = "FILE")]
+    ca: Option<PathBuf>,
+    /// The SHA-256 of the root certificate, in hexadecimal, as init and status print it.
+    #[arg(long, value_name = "HEX", value_parser = fingerprint)]
+    ca_fingerprint: Option<Fingerprint>,
+    /// A line that must be there, as an earlier proof ended with it: then a journal that was cut back since is
+    /// refused.
+    #[arg(long, value_name = "LINE:HASH")]
+    expect: Option<String>,
+    /// The number of the first file, where older ones are kept elsewhere.
+    #[arg(long, value_name = "NUMBER", default_value_t = 1)]
+    from: u64,
+}
+
+impl Journal {
+    pub(crate) fn run(self, common: &Common) -> Result<(), Failure> {
+        match self {
+            Self::Tail(tail) => block_on(tail.run(common)),
+            Self::Verify(verify) => verify.run(common),
+        }
+    }
+}
+
+impl Tail {
+    async fn run(self, common: &Common) -> Result<(), Failure> {
+        let channel = connect(Caller::Operator, common.state.as_deref()).await?;
+        let request = pb::TailJournalRequest {
+            last: self.last,
+            since: self.since,
+            denied: self.denied,
+            follow: self.follow,
+            events: self.events,
+            principal: self.principal.unwrap_or_default(),
+            resource: self.resource.unwrap_or_default(),
+            workflow: self.workflow.unwrap_or_default(),
+            run: self.run.unwrap_or_default(),
+        };
+        let mut lines = SystemServiceClient::new(channel).tail_journal(request).await?.into_inner();
+        while let Some(told) = lines.message().await? {
+            if told.stopped {
+                stopped(&told, self.since.is_some())?;
+                continue;
+            }
+            let text = match common.output {
+                Output::Table => for_people(&told),
+                Output::Json => told.json,
+                Output::Yaml => format!("---\n{}", yaml(&parsed(&told))?.trim_end()),
+                Output::Name => told.id,
+            };
+            line(&text)?;
+        }
+        Ok(())
+    }
+}
+
+/// Not all was looked through: where it begins that was, the older lines can be asked for; where it ends that was,
+/// the answer is not whole.
+pub(crate) fn stopped(told: &pb::JournalLine, is_end: bool) -> Result<(), Failure> {
+    let (id, time) = (&told.id, moment(told.time.as_ref()));
+    if !is_end {
+        say(&format!(
+            "the lines before {id} were not looked through; for some of them say --since TIME, earlier than {time}"
+        ));
+        return Ok(());
+    }
+    let text = format!(
+        "stopped at line {id}: that is as much as is read at once; go on with --since {time}"
+    );
+    Err(Failure::new("TAIL_STOPPED", text, exit::FAILED))
+}
+
+/// A moment of the past.
+pub(crate) fn since(text: &str) -> Result<prost_types::Timestamp, String> {
+    moment::ago(text).or_else(|_| {
+        let rule =
+            format!("{text:?} is no time; write 2026-01-31T12:00:00Z, or 2h for two hours ago");
+        moment::parse(text).map_err(|_| rule)
+    })
+}
+
+fn parsed(told: &pb::JournalLine) -> Value {
+    serde_json::from_str(&told.json).unwrap_or_default()
+}
+
+/// A line of the journal on one line of the terminal.
+fn for_people(told: &pb::JournalLine) -> String {
+    let body = parsed(told);
+    let text = |name: &str| body.get(name).and_then(Value::as_str).unwrap_or_default().to_owned();
+    let mut words = vec![text("principal")];
+    for change in body.get("changes").and_then(Value::as_array).into_iter().flatten() {
+        let of = |name: &str| change.get(name).and_then(Value::as_str).unwrap_or_default();
+        words.push(format!("{} {} {}", of("principal"), of("action"), of("resource")));
+    }
+    let compared = body.get("resources").and_then(Value::as_array);
+    words.extend(compared.into_iter().flatten().filter_map(Value::as_str).map(ToOwned::to_owned));
+    if matches!(told.event.as_str(), "opened") {
+        let key = ["workflow", "run", "step"].map(|name| format!("{name}:{}", text(name)));
+        words.push(format!("{} by executor:{}", key.join("/"), text("executor")));
+    }
+    words.extend(
+        ["target", "resource", "method", "decision", "reason", "key", "old", "new", "opening"]
+            .map(text),
+    );
+    words.extend(["file", "line", "batch", "requests"].iter().filter_map(|name| {
+        body.get(name).and_then(Value::as_u64).map(|number| format!("{name} {number}"))
+    }));
+    let methods = body.get("methods").and_then(Value::as_object);
+    words.extend(methods.into_iter().flatten().map(|(name, count)| format!("{name} {count}")));
+    words.retain(|word| !word.is_empty());
+    let time = moment(told.time.as_ref());
+    printable(
+        format!("{time:<24}  {:<9} {:<19} {}", told.id, told.event, words.join("  ")).trim_end(),
+    )
+}
+
+impl Verify {
+    fn run(self, common: &Common) -> Result<(), Failure> {
+        let state = Config::load(Given { state: common.state.clone(), ..Given::default() })
+            .map_err(|error| Failure::usage(error.to_string()))?
+            .state;
+        let directory = self.directory.unwrap_or_else(|| state.join("journal"));
+        let is_told = self.ca.is_some() || self.ca_fingerprint.is_some();
+        let ca = self.ca.unwrap_or_else(|| directory.join("../ca.crt"));
+        let root = read_root(&ca, self.ca_fingerprint)?;
+        let expected = self.expect.as_deref().map(parse_expected).transpose()?;
+        let proof = verify(&directory, &root, self.from, expected);
+        let proof = proof.map_err(|error| not_proven(&error))?;
+        tell(common, &directory, &root, is_told, &proof)?;
+        match is_told {
+            true => Ok(()),
+            false => Err(Failure::new(
+                "CA_NOT_COMPARED",
+                format!(
+                    "the lines hang together, but {} was read beside the journal, and whoever could write one could \
+                     write the other: compare its SHA-256 with what init or status printed, or give --ca-fingerprint \
+                     or --ca",
+                    ca.display()
+                ),
+                exit::NO_PROOF,
+            )),
+        }
+    }
+}
+
+/// The root that is believed, if it is the one that was told of.
+fn read_root(ca: &Path, told: Option<Fingerprint>) -> Result<RootKey, Failure> {
+    let pem = input::file(ca, MAX_CA_BYTES).and_then(input::text).map_err(|error| {
+        Failure::usage(format!("{}: {error}; name ca.crt with --ca", ca.display()))
+    })?;
+    let root = RootKey::from_pem(&pem)
+        .ok_or_else(|| Failure::usage(format!("{} holds no certificate in PEM", ca.display())))?;
+    match told {
+        Some(Fingerprint(told)) if told != root.sha256() => Err(Failure::new(
+            "CA_MISMATCH",
+            format!(
+                "the root certificate {} has the SHA-256 {}, not the one that was given: it is another CA's, and the \
+                 journal is not this broker's",
+                ca.display(),
+                hex::encode(root.sha256())
+            ),
+            exit::FAILED,
+        )),
+        _ => Ok(root),
+    }
+}
+
+fn tell(
+    common: &Common,
+    directory: &Path,
+    root: &RootKey,
+    is_told: bool,
+    proof: &Proof,
+) -> Result<(), Failure> {
+    let sha256 = hex::encode(root.sha256());
+    let last = format!("{}:{}", proof.last_line, hex::encode(proof.last_hash));
+    let signed = proof.signed.map(|(line, time)| (line, time.to_string()));
+    let answer = json!({
+        "directory": directory,
+        "ca_sha256": sha256,
+        "ca_compared": is_told,
+        "first_file": proof.first_file,
+        "files": proof.files,
+        "last": last,
+        "signed_line": signed.as_ref().map(|(line, _)| line),
+        "signed_time": signed.as_ref().map(|(_, time)| time),
+        "unproven_lines": proof.unproven,
+    });
+    let table = || {
+        let signed = signed
+            .as_ref()
+            .map_or("nothing".to_owned(), |(line, time)| format!("up to line {line}, at {time}"));
+        properties(&[
+            ("journal", directory.display().to_string()),
+            ("files", format!("{}, from {:06}", proof.files, proof.first_file)),
+            ("last line", last.clone()),
+            ("signed", signed),
+            ("lines after that", proof.unproven.to_string()),
+            ("CA's SHA-256", sha256.clone()),
+        ])
+    };
+    print(common.output, &answer, table, || last.clone())?;
+    if proof.unproven > 1 {
+        say(
+            "the lines that are not signed yet hang together, but only the broker can tell whether they are its own",
+        );
+    }
+    Ok(())
+}
+
+fn not_proven(error: &ProofError) -> Failure {
+    let reason = match error {
+        ProofError::Newer { .. } => "FORMAT_NEWER",
+        _ => "JOURNAL_DAMAGED",
+    };
+    Failure::new(reason, error.to_string(), exit::FAILED)
+}
+
+/// The SHA-256 of a certificate.
+#[derive(Clone, Copy)]
+struct Fingerprint([u8; 32]);
+
+/// In hexadecimal, with colons between the bytes or without.
+fn fingerprint(text: &str) -> Result<Fingerprint, String> {
+    let mut sha256 = [0; 32];
+    match hex::decode_to_slice(text.replace(':', ""), &mut sha256) {
+        Ok(()) => Ok(Fingerprint(sha256)),
+        Err(_) => Err("it is a SHA-256: 64 hexadecimal digits".to_owned()),
+    }
+}
+
+fn parse_expected(text: &str) -> Result<(u64, [u8; 32]), Failure> {
+    let parsed = || {
+        let (number, digits) = text.split_once(':')?;
+        let mut hash = [0; 32];
+        hex::decode_to_slice(digits, &mut hash).ok()?;
+        Some((number.parse().ok()?, hash))
+    };
+    parsed().ok_or_else(|| {
+        Failure::usage(format!("--expect {text}: it is LINE:HASH, as verify prints its last line"))
+    })
+}

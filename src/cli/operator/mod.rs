@@ -1,0 +1,17 @@
+//! The commands of an operator.
+
+pub(super) mod access;
+pub(super) mod apply;
+pub(super) mod check;
+pub(super) mod connection;
+pub(super) mod diff;
+pub(super) mod explain;
+pub(super) mod export;
+pub(super) mod group;
+pub(super) mod import;
+pub(super) mod integration;
+pub(super) mod journal;
+pub(super) mod plan;
+pub(super) mod prune;
+pub(super) mod secret;
+pub(super) mod seed;

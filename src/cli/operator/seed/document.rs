@@ -1,0 +1,262 @@
+//! Our own seed documents, each a resource.
+
+use std::collections::BTreeMap;
+
+use super::raw::{Access, Field, FieldSource, Form, Kind, Metadata, RawDocument, Spec};
+use super::reach::Reach;
+use super::{Made, SeedContext};
+use crate::cli::io::failure::Failure;
+use crate::cli::io::moment;
+use crate::cli::operator::connection::view::bindings;
+use crate::cli::operator::plan::Sources;
+use crate::cli::step::get::parse_duration;
+use crate::grpc::pb;
+use crate::grpc::pb::apply_request::Document;
+
+/// The resource that a document describes.
+///
+/// # Errors
+/// What is wrong with it.
+pub(super) fn ours(
+    document: RawDocument,
+    reach: &Reach<'_>,
+    context: &SeedContext<'_>,
+) -> Result<Made, Failure> {
+    if document.api_version.as_deref() != Some("keyhatch/v1") {
+        return Err(Failure::usage("apiVersion must be keyhatch/v1"));
+    }
+    if document.connections.is_some() || document.secrets.is_some() || document.runs.is_some() {
+        return Err(Failure::usage("a document with an apiVersion has metadata and spec only"));
+    }
+    let kinds = ["Connection", "ConnectionGroup", "Integration", "Secret"];
+    if !document.kind.as_deref().is_some_and(|kind| kinds.contains(&kind)) {
+        return Err(Failure::usage(format!("kind must be one of: {}", kinds.join(", "))));
+    }
+    let metadata = document.metadata.ok_or_else(|| Failure::usage("metadata is missing"))?;
+    let spec = document.spec.ok_or_else(|| Failure::usage("spec is missing"))?;
+    let name = metadata.name.clone();
+    let (what, made) = match document.kind.as_deref() {
+        Some("Connection") => ("connection", connection(metadata, spec, reach, context)),
+        Some("ConnectionGroup") => {
+            ("group", group(metadata, spec, context).map(|group| (group, Sources::new())))
+        }
+        Some("Integration") => {
+            ("integration", integration(&metadata, spec).map(|one| (one, Sources::new())))
+        }
+        _ => ("secret", secret_document(&metadata, spec, reach, context)),
+    };
+    made.map_err(|failure| match failure.message.starts_with(what) {
+        true => failure,
+        false => located(failure, &format!("{what} {name}")),
+    })
+}
+
+/// Refuses what only documents of another kind have in their metadata.
+fn plain(metadata: &Metadata, tags: bool, labels: bool) -> Result<(), Failure> {
+    if metadata.workflow.is_some() {
+        return Err(Failure::usage("metadata.workflow is for secrets"));
+    }
+    let Metadata { tags: given, labels: others, .. } = metadata;
+    if !tags && !given.is_empty() {
+        return Err(Failure::usage("metadata.tags is for connections"));
+    }
+    if !labels && !others.is_empty() {
+        return Err(Failure::usage("metadata.labels is for connections and groups"));
+    }
+    Ok(())
+}
+
+fn connection(
+    metadata: Metadata,
+    spec: Spec,
+    reach: &Reach<'_>,
+    context: &SeedContext<'_>,
+) -> Result<Made, Failure> {
+    plain(&metadata, true, true)?;
+    const KEYS: [&str; 8] =
+        ["integration", "kind", "fields", "access", "default", "disabled", "expires", "maxTtl"];
+    spec.only(&KEYS)?;
+    let name = metadata.name;
+    let integration = integration_of(spec.integration)?;
+    let fields =
+        read_fields(spec.fields.unwrap_or_default(), reach, &format!("{integration}/{name}"))?;
+    let Fields { given: fields, kept: kept_fields, sources } = fields;
+    let max_ttl = spec.max_ttl.map(|text| parse_duration(&text)).transpose();
+    let max_ttl = max_ttl.map_err(|error| Failure::usage(format!("spec.maxTtl: {error}")))?;
+    let expires = spec.expires.map(|text| moment::parse(&text)).transpose();
+    let expires = expires.map_err(|error| Failure::usage(format!("spec.expires: {error}")))?;
+    let document = Document::Connection(pb::ConnectionDocument {
+        integration,
+        name,
+        expires,
+        kind: spec.kind.unwrap_or_default(),
+        fields,
+        kept_fields,
+        access: access(spec.access, context, pb::Relation::Resolver),
+        tags: metadata.tags.into(),
+        labels: metadata.labels,
+        default: spec.default,
+        disabled: spec.disabled,
+        max_ttl: max_ttl.map(|ttl| prost_types::Duration::try_from(ttl).unwrap_or_default()),
+    });
+    Ok((document, sources))
+}
+
+fn group(metadata: Metadata, spec: Spec, context: &SeedContext<'_>) -> Result<Document, Failure> {
+    plain(&metadata, false, true)?;
+    spec.only(&["integration", "identifiers", "members", "access"])?;
+    Ok(Document::Group(pb::GroupDocument {
+        name: metadata.name,
+        integration: integration_of(spec.integration)?,
+        identifiers: spec.identifiers.unwrap_or_default(),
+        members: spec.members.map(|names| pb::GroupMembers { names }),
+        access: access(spec.access, context, pb::Relation::Viewer),
+        labels: metadata.labels,
+    }))
+}
+
+fn integration(metadata: &Metadata, spec: Spec) -> Result<Document, Failure> {
+    plain(metadata, false, false)?;
+    spec.only(&["title", "kinds"])?;
+    let kinds = spec.kinds.unwrap_or_default().into_iter().map(credential_kind);
+    Ok(Document::Integration(pb::Integration {
+        name: format!("integrations/{}", metadata.name),
+        title: spec.title.unwrap_or_default(),
+        kinds: kinds.collect::<Result<_, _>>()?,
+        ..Default::default()
+    }))
+}
+
+fn credential_kind(kind: Kind) -> Result<pb::CredentialKind, Failure> {
+    let fields = kind.fields.into_iter().map(field_schema).collect::<Result<_, _>>()?;
+    Ok(pb::CredentialKind { name: kind.name, title: kind.title, fields })
+}
+
+fn field_schema(field: Field) -> Result<pb::FieldSchema, Failure> {
+    let Some(sensitive) = field.sensitive else {
+        return Err(Failure::usage(format!("field {}: say whether it is sensitive", field.name)));
+    };
+    let form = match field.form {
+        None => pb::FieldForm::Unspecified,
+        Some(Form::Certificate) => pb::FieldForm::Certificate,
+        Some(Form::Json) => pb::FieldForm::Json,
+        Some(Form::PrivateKey) => pb::FieldForm::PrivateKey,
+        Some(Form::Url) => pb::FieldForm::Url,
+    };
+    Ok(pb::FieldSchema {
+        name: field.name,
+        description: field.description,
+        sensitive,
+        required: field.required,
+        destination: field.destination,
+        aliases: field.aliases,
+        env: field.env,
+        also_env: Vec::new(),
+        example: field.example,
+        pattern: field.pattern,
+        template: field.template,
+        generated: false,
+        form: form.into(),
+    })
+}
+
+fn secret_document(
+    metadata: &Metadata,
+    spec: Spec,
+    reach: &Reach<'_>,
+    context: &SeedContext<'_>,
+) -> Result<Made, Failure> {
+    spec.only(&["value"])?;
+    let workflow = metadata.workflow.as_deref().or(context.workflow);
+    if !metadata.tags.is_empty() || !metadata.labels.is_empty() {
+        return Err(Failure::usage("a secret has neither tags nor labels"));
+    }
+    let value = spec.value.ok_or_else(|| Failure::usage("spec.value is missing"))?;
+    secret(&metadata.name, workflow, value, reach)
+}
+
+fn integration_of(given: Option<String>) -> Result<String, Failure> {
+    given.ok_or_else(|| Failure::usage("spec.integration is missing"))
+}
+
+/// The relations that a document names; where it names none at all, those of the context.
+fn access(
+    given: Option<Access>,
+    context: &SeedContext<'_>,
+    relation: pb::Relation,
+) -> Vec<pb::AccessBinding> {
+    match given {
+        Some(access) => {
+            let relations = [
+                (pb::Relation::Viewer, access.viewer),
+                (pb::Relation::Resolver, access.resolver),
+                (pb::Relation::Editor, access.editor),
+            ];
+            // A relation that is named is replaced, by nobody too.
+            let named = relations.into_iter().filter_map(|(relation, principals)| {
+                Some(pb::AccessBinding { relation: relation.into(), principals: principals? })
+            });
+            named.collect()
+        }
+        None => default_access(context, relation),
+    }
+}
+
+pub(super) fn secret(
+    name: &str,
+    workflow: Option<&str>,
+    value: FieldSource,
+    reach: &Reach<'_>,
+) -> Result<Made, Failure> {
+    let workflow = workflow.ok_or_else(|| {
+        Failure::usage(format!("secret {name}: whose workflow is it? say --workflow NAME"))
+    })?;
+    let read = value.read(reach).map_err(|failure| located(failure, &format!("secret {name}")));
+    let (value, source) = read?;
+    let (workflow, name, kept) = (workflow.to_owned(), name.to_owned(), value.is_none());
+    let value = value.unwrap_or_default();
+    let document = Document::Secret(pb::SecretDocument { workflow, name, value, kept });
+    Ok((document, Sources::from([("value".to_owned(), source)])))
+}
+
+/// What a document says of fields.
+#[derive(Default)]
+pub(super) struct Fields {
+    /// Those it gives a value.
+    pub(super) given: BTreeMap<String, Vec<u8>>,
+    /// Those whose stored value stays.
+    pub(super) kept: Vec<String>,
+    /// From where each comes.
+    pub(super) sources: Sources,
+}
+
+pub(super) fn read_fields(
+    fields: BTreeMap<String, FieldSource>,
+    reach: &Reach<'_>,
+    of: &str,
+) -> Result<Fields, Failure> {
+    let mut read = Fields::default();
+    for (name, source) in fields {
+        let taken = source.read(reach);
+        let (value, source) =
+            taken.map_err(|failure| located(failure, &format!("{of}: {name}")))?;
+        read.sources.insert(name.clone(), source);
+        match value {
+            Some(value) => drop(read.given.insert(name, value)),
+            None => read.kept.push(name),
+        }
+    }
+    Ok(read)
+}
+
+fn located(failure: Failure, place: &str) -> Failure {
+    Failure { message: format!("{place}: {}", failure.message), ..failure }
+}
+
+pub(super) fn default_access(
+    context: &SeedContext<'_>,
+    relation: pb::Relation,
+) -> Vec<pb::AccessBinding> {
+    let principals = context.default_resolver.map(ToOwned::to_owned).into_iter().collect();
+    bindings([(relation, principals)])
+}

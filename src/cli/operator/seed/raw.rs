@@ -1,0 +1,264 @@
+//! Seed documents as they stand in a file.
+
+use std::collections::BTreeMap;
+use std::fmt;
+
+use serde::Deserialize;
+use serde::de::{self, Deserializer, IgnoredAny, MapAccess, SeqAccess, Visitor};
+use serde_saphyr::Spanned;
+
+use super::reach::Reach;
+use crate::cli::io::failure::Failure;
+use crate::cli::operator::plan::Source;
+
+#[derive(Deserialize)]
+#[serde(deny_unknown_fields)]
+pub(super) struct RawDocument {
+    #[serde(rename = "apiVersion")]
+    pub(super) api_version: Option<String>,
+    pub(super) kind: Option<String>,
+    pub(super) metadata: Option<Metadata>,
+    pub(super) spec: Option<Spec>,
+    pub(super) connections: Option<BTreeMap<String, Spanned<BTreeMap<String, FieldSource>>>>,
+    pub(super) secrets: Option<BTreeMap<String, Spanned<FieldSource>>>,
+    /// Relay's simulated runs.
+    pub(super) runs: Option<IgnoredAny>,
+}
+
+#[derive(Deserialize)]
+#[serde(deny_unknown_fields)]
+pub(super) struct Metadata {
+    pub(super) name: String,
+    /// Identifier tags.
+    #[serde(default)]
+    pub(super) tags: TagList,
+    pub(super) workflow: Option<String>,
+    #[serde(default)]
+    pub(super) labels: BTreeMap<String, String>,
+}
+
+/// Tags as they are sent: KEY:VALUE.
+#[derive(Default)]
+pub(super) struct TagList(Vec<String>);
+
+impl TagList {
+    pub(super) fn is_empty(&self) -> bool {
+        self.0.is_empty()
+    }
+}
+
+impl From<TagList> for Vec<String> {
+    fn from(tags: TagList) -> Self {
+        tags.0
+    }
+}
+
+impl<'de> Deserialize<'de> for TagList {
+    fn deserialize<D: Deserializer<'de>>(from: D) -> Result<Self, D::Error> {
+        from.deserialize_any(TagListVisitor)
+    }
+}
+
+struct TagListVisitor;
+
+impl<'de> Visitor<'de> for TagListVisitor {
+    type Value = TagList;
+
+    fn expecting(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.write_str("tags as KEY: VALUE, or as a list of KEY:VALUE")
+    }
+
+    fn visit_map<A: MapAccess<'de>>(self, mut map: A) -> Result<TagList, A::Error> {
+        let mut tags = Vec::new();
+        while let Some(key) = map.next_key::<String>()? {
+            let Tag(value) = map.next_value()?;
+            tags.push(format!("{key}:{value}"));
+        }
+        Ok(TagList(tags))
+    }
+
+    fn visit_seq<A: SeqAccess<'de>>(self, mut list: A) -> Result<TagList, A::Error> {
+        let mut tags = Vec::new();
+        while let Some(Tag(tag)) = list.next_element()? {
+            tags.push(tag);
+        }
+        Ok(TagList(tags))
+    }
+}
+
+/// A tag, or its value: a text. A number would be one only by the way that it is written: 0123 and 1e3 are others.
+struct Tag(String);
+
+impl<'de> Deserialize<'de> for Tag {
+    fn deserialize<D: Deserializer<'de>>(from: D) -> Result<Self, D::Error> {
+        from.deserialize_any(TagVisitor)
+    }
+}
+
+struct TagVisitor;
+
+impl Visitor<'_> for TagVisitor {
+    type Value = Tag;
+
+    fn expecting(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.write_str(
+            "a text for a tag: write what looks like a number or a yes in quotes, such as account_id: \"111122223333\"",
+        )
+    }
+
+    fn visit_str<E: de::Error>(self, text: &str) -> Result<Tag, E> {
+        Ok(Tag(text.to_owned()))
+    }
+}
+
+/// The keys of every kind's spec; [`Spec::only`] says which a document has that its kind has not.
+#[derive(Default, Deserialize)]
+#[serde(deny_unknown_fields, default)]
+pub(super) struct Spec {
+    pub(super) access: Option<Access>,
+    pub(super) default: Option<bool>,
+    pub(super) disabled: Option<bool>,
+    pub(super) expires: Option<String>,
+    pub(super) fields: Option<BTreeMap<String, FieldSource>>,
+    pub(super) identifiers: Option<Vec<String>>,
+    pub(super) integration: Option<String>,
+    pub(super) kind: Option<String>,
+    pub(super) kinds: Option<Vec<Kind>>,
+    #[serde(rename = "maxTtl")]
+    pub(super) max_ttl: Option<String>,
+    pub(super) members: Option<Vec<String>>,
+    pub(super) title: Option<String>,
+    pub(super) value: Option<FieldSource>,
+}
+
+impl Spec {
+    /// Refuses the keys that documents of another kind have.
+    pub(super) fn only(&self, keys: &[&str]) -> Result<(), Failure> {
+        let set = [
+            ("access", self.access.is_some()),
+            ("default", self.default.is_some()),
+            ("disabled", self.disabled.is_some()),
+            ("expires", self.expires.is_some()),
+            ("fields", self.fields.is_some()),
+            ("identifiers", self.identifiers.is_some()),
+            ("integration", self.integration.is_some()),
+            ("kind", self.kind.is_some()),
+            ("kinds", self.kinds.is_some()),
+            ("maxTtl", self.max_ttl.is_some()),
+            ("members", self.members.is_some()),
+            ("title", self.title.is_some()),
+            ("value", self.value.is_some()),
+        ];
+        match set.iter().find(|(key, is_set)| *is_set && !keys.contains(key)) {
+            Some((key, _)) => {
+                let keys = keys.join(", ");
+                Err(Failure::usage(format!("its spec has no {key}; it has: {keys}")))
+            }
+            None => Ok(()),
+        }
+    }
+}
+
+/// A credential kind of an operators' own integration.
+#[derive(Deserialize)]
+#[serde(deny_unknown_fields)]
+pub(super) struct Kind {
+    pub(super) name: String,
+    #[serde(default)]
+    pub(super) title: String,
+    pub(super) fields: Vec<Field>,
+}
+
+/// One of its fields.
+#[derive(Default, Deserialize)]
+#[serde(deny_unknown_fields, default)]
+pub(super) struct Field {
+    pub(super) name: String,
+    pub(super) description: String,
+    pub(super) example: String,
+    /// Said for each field: a secret is never readable because somebody forgot a word.
+    pub(super) sensitive: Option<bool>,
+    pub(super) required: bool,
+    pub(super) destination: bool,
+    pub(super) template: bool,
+    pub(super) aliases: Vec<String>,
+    pub(super) env: String,
+    pub(super) pattern: String,
+    pub(super) form: Option<Form>,
+}
+
+/// What a value looks like that is well formed.
+#[derive(Clone, Copy, Deserialize)]
+#[serde(rename_all = "snake_case")]
+pub(super) enum Form {
+    Certificate,
+    Json,
+    PrivateKey,
+    Url,
+}
+
+#[derive(Default, Deserialize)]
+#[serde(deny_unknown_fields, default)]
+pub(super) struct Access {
+    pub(super) viewer: Option<Vec<String>>,
+    pub(super) resolver: Option<Vec<String>>,
+    pub(super) editor: Option<Vec<String>>,
+}
+
+/// Where a value comes from.
+pub(super) enum FieldSource {
+    Environment(String),
+    File(String),
+    /// The stored value stays.
+    Kept,
+    Text(String),
+}
+
+impl FieldSource {
+    /// The value, or none if the stored one stays; and from where it comes.
+    pub(super) fn read(self, reach: &Reach<'_>) -> Result<(Option<Vec<u8>>, Source), Failure> {
+        Ok(match self {
+            Self::Environment(variable) => {
+                (Some(reach.variable(&variable)?), Source::Environment(variable))
+            }
+            Self::File(path) => (Some(reach.file(&path)?), Source::File(path)),
+            Self::Kept => (None, Source::Kept),
+            Self::Text(text) => (Some(text.into_bytes()), Source::Text),
+        })
+    }
+}
+
+impl<'de> Deserialize<'de> for FieldSource {
+    fn deserialize<D: Deserializer<'de>>(from: D) -> Result<Self, D::Error> {
+        from.deserialize_any(FieldSourceVisitor)
+    }
+}
+
+struct FieldSourceVisitor;
+
+/// What is said of a value in any other form; the value itself is not.
+const EXPECTED: &str = "a text, in quotes if it looks like a number or a yes, or {fromEnv: NAME}, {fromFile: PATH} or {keep: true}";
+
+impl<'de> Visitor<'de> for FieldSourceVisitor {
+    type Value = FieldSource;
+
+    fn expecting(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.write_str(EXPECTED)
+    }
+
+    fn visit_str<E: de::Error>(self, text: &str) -> Result<FieldSource, E> {
+        Ok(FieldSource::Text(text.to_owned()))
+    }
+
+    fn visit_map<A: MapAccess<'de>>(self, mut map: A) -> Result<FieldSource, A::Error> {
+        let expected = || de::Error::custom(format!("expected {EXPECTED}"));
+        let Some(key) = map.next_key::<String>()? else { return Err(expected()) };
+        let source = match key.as_str() {
+            "fromEnv" => FieldSource::Environment(map.next_value()?),
+            "fromFile" => FieldSource::File(map.next_value()?),
+            "keep" if map.next_value()? => FieldSource::Kept,
+            _ => return Err(expected()),
+        };
+        if map.next_key::<IgnoredAny>()?.is_some() { Err(expected()) } else { Ok(source) }
+    }
+}

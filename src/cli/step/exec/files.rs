@@ -1,0 +1,70 @@
+//! The command's files.
+
+use std::path::PathBuf;
+use std::sync::Arc;
+
+use super::wanted::WantedFile;
+use crate::cli::io::failure::Failure;
+use crate::cli::io::output::say;
+use crate::cli::io::private_file::{TemporaryFile, unwritable};
+use crate::cli::step::credential::Credential;
+
+/// Files that are there until this is dropped.
+pub struct Files(Vec<Written>);
+
+struct Written {
+    wanted: WantedFile,
+    file: TemporaryFile,
+    /// What it was written from.
+    credential: Arc<Credential>,
+}
+
+impl Files {
+    /// Writes them where nothing is yet.
+    ///
+    /// # Errors
+    /// If one cannot be written: then there is none.
+    pub fn write(wanted: Vec<WantedFile>, taken: &[Arc<Credential>]) -> Result<Self, Failure> {
+        let written = wanted.into_iter().zip(taken).map(|(wanted, credential)| {
+            let file = TemporaryFile::write(&wanted.path, wanted.value.of(credential))?;
+            Ok(Written { wanted, file, credential: Arc::clone(credential) })
+        });
+        written.collect::<Result<_, _>>().map(Self)
+    }
+
+    /// Whether there is none.
+    pub fn is_empty(&self) -> bool {
+        self.0.is_empty()
+    }
+
+    /// Puts others in the place of those whose values have changed, each as a whole, once all of them are written. The
+    /// command keeps what it has put in a file's place itself.
+    ///
+    /// # Errors
+    /// If one cannot be written.
+    pub fn rewrite(&mut self, taken: &[Arc<Credential>]) -> Result<Vec<PathBuf>, Failure> {
+        let mut changes = Vec::new();
+        for (written, credential) in self.0.iter_mut().zip(taken) {
+            let wanted = &written.wanted;
+            let value = wanted.value.of(credential);
+            if value != wanted.value.of(&written.credential) {
+                let beside = written.file.write_beside(value);
+                let beside = beside.map_err(|error| unwritable(&wanted.path, &error))?;
+                changes.push((written, beside, credential));
+            }
+        }
+        let mut rewritten = Vec::new();
+        for (written, beside, credential) in changes {
+            let path = &written.wanted.path;
+            written.credential = Arc::clone(credential);
+            match written.file.replace_by(beside).map_err(|error| unwritable(path, &error))? {
+                true => rewritten.push(path.clone()),
+                false => say(&format!(
+                    "{} is not the file any more that was written there, and is left as it is",
+                    path.display()
+                )),
+            }
+        }
+        Ok(rewritten)
+    }
+}

@@ -1,0 +1,468 @@
+//! Output in which values are masked.
+//!
+//! Whatever any form of a value covers is masked, also where forms overlap, and across the pieces in which
+//! output comes: an end that a form begins with is held back until it is clear what it is, or nothing follows in time.
+//! Colours and carriage returns within a value do not hide it.
+//!
+//! ```text
+//! … the token is s3cr | et-token; bye       two pieces
+//! … the token is                            written with the first; s3cr is held back
+//!                ***; bye                   written with the second
+//! ```
+
+use std::collections::BTreeSet;
+use std::sync::Arc;
+
+use aho_corasick::automaton::{Automaton, StateID};
+use aho_corasick::{Anchored, BuildError, dfa, nfa::contiguous};
+use parking_lot::RwLock;
+
+use super::escapes::{Plain, escapes};
+use super::forms;
+use super::parts::{LEAST_BYTES, Parts, Unmasked};
+use crate::cli::io::failure::{Failure, exit};
+
+/// What stands in a value's place.
+const MASK: &[u8] = b"***";
+/// A table of all forms takes up to 1 KiB a byte, and is the faster one. In bytes.
+const MOST_IN_A_TABLE: usize = 8 * 1024;
+
+/// The values to mask; more may come while output is being written.
+#[derive(Default)]
+pub struct Masks {
+    forms: RwLock<BTreeSet<Vec<u8>>>,
+    /// What was said not to be masked.
+    unmasked: RwLock<BTreeSet<String>>,
+    patterns: RwLock<Arc<Patterns>>,
+}
+
+impl Masks {
+    /// Masks a value from now on. Says what of it is not.
+    ///
+    /// # Errors
+    /// If there are more values than can be looked for.
+    pub fn add(&self, value: &[u8]) -> Result<Option<Unmasked>, Failure> {
+        let parts = Parts::of(value);
+        let new = forms::of(&parts);
+        let plain: Vec<_> = new.iter().filter_map(|form| Plain::of(form)).collect();
+        let mut all = self.forms.write();
+        let before = all.len();
+        all.extend(new);
+        all.extend(
+            plain.into_iter().map(|plain| plain.text).filter(|text| text.len() >= LEAST_BYTES),
+        );
+        if all.len() > before {
+            *self.patterns.write() = Arc::new(Patterns::new(&all)?);
+        }
+        Ok(parts.unmasked)
+    }
+
+    /// Whether it is to be said that this is not masked: it was not said before.
+    pub fn is_newly_unmasked(&self, what: String) -> bool {
+        self.unmasked.write().insert(what)
+    }
+
+    /// A text with the values masked.
+    pub fn masked(&self, text: &str) -> String {
+        String::from_utf8_lossy(&self.masked_pieces(&[text.as_bytes()])).into_owned()
+    }
+
+    /// A text that comes in pieces with the values masked.
+    pub fn masked_pieces(&self, pieces: &[&[u8]]) -> Vec<u8> {
+        let (patterns, mut stream) = (self.patterns(), Masked::default());
+        let mut written: Vec<u8> =
+            pieces.iter().flat_map(|piece| stream.feed(&patterns, piece)).collect();
+        written.extend(stream.finish(&patterns));
+        written
+    }
+
+    /// What to look for now.
+    pub fn patterns(&self) -> Arc<Patterns> {
+        Arc::clone(&self.patterns.read())
+    }
+}
+
+/// What to look for.
+#[derive(Default)]
+pub struct Patterns {
+    search: Option<Search>,
+    texts: Vec<Vec<u8>>,
+    longest: usize,
+}
+
+/// The automaton of all forms.
+enum Search {
+    Table(dfa::DFA),
+    Graph(contiguous::NFA),
+}
+
+impl Search {
+    fn new(texts: &[Vec<u8>]) -> Result<Self, BuildError> {
+        match texts.iter().map(Vec::len).sum::<usize>() <= MOST_IN_A_TABLE {
+            true => dfa::DFA::new(texts).map(Self::Table),
+            false => contiguous::NFA::new(texts).map(Self::Graph),
+        }
+    }
+
+    /// The longest form that ends at each place, where one does: at most one for each byte, in the order of their
+    /// ends. Shorter forms that end there are within it.
+    fn longest(&self, text: &[u8]) -> Vec<(usize, usize)> {
+        match self {
+            Self::Table(automaton) => longest(automaton, text),
+            Self::Graph(automaton) => longest(automaton, text),
+        }
+    }
+
+    /// How long the longest end of a text is that a form begins with, or is.
+    fn begun(&self, text: &[u8]) -> usize {
+        match self {
+            Self::Table(automaton) => begun(automaton, text),
+            Self::Graph(automaton) => begun(automaton, text),
+        }
+    }
+}
+
+/// A state stands for the longest end of what was read that a form begins with. So every end of the text that is at
+/// least as long leads to the same state, and a shorter one does not.
+fn begun(automaton: &impl Automaton, text: &[u8]) -> usize {
+    let Ok(start) = automaton.start_state(Anchored::No) else { return 0 };
+    let after = |text: &[u8]| {
+        text.iter().fold(start, |state, byte| automaton.next_state(Anchored::No, state, *byte))
+    };
+    let whole = after(text);
+    if whole == start {
+        return 0;
+    }
+    let is_enough = |length: usize| {
+        text.get(text.len().saturating_sub(length)..).is_none_or(|end| after(end) == whole)
+    };
+    let mut enough = 1;
+    while enough < text.len() && !is_enough(enough) {
+        enough *= 2;
+    }
+    let (mut short, mut enough) = (enough / 2, enough.min(text.len()));
+    while enough - short > 1 {
+        let middle = short.midpoint(enough);
+        match is_enough(middle) {
+            true => enough = middle,
+            false => short = middle,
+        }
+    }
+    enough
+}
+
+fn longest(automaton: &impl Automaton, text: &[u8]) -> Vec<(usize, usize)> {
+    // Both begin anywhere.
+    let Ok(mut state) = automaton.start_state(Anchored::No) else { return Vec::new() };
+    let mut end_at = |(place, byte): (usize, &u8)| {
+        state = automaton.next_state(Anchored::No, state, *byte);
+        let length = match_length(automaton, state)?;
+        Some(((place + 1).saturating_sub(length), place + 1))
+    };
+    let ends = text.iter().enumerate().filter_map(&mut end_at);
+    ends.collect()
+}
+
+/// How long the longest form is that ends in a state: the automaton has it first.
+fn match_length(automaton: &impl Automaton, state: StateID) -> Option<usize> {
+    let is_match = automaton.is_special(state) && automaton.is_match(state);
+    is_match.then(|| automaton.pattern_len(automaton.match_pattern(state, 0)))
+}
+
+impl Patterns {
+    fn new(forms: &BTreeSet<Vec<u8>>) -> Result<Self, Failure> {
+        let texts: Vec<Vec<u8>> = forms.iter().cloned().collect();
+        let search = Search::new(&texts).map_err(|_| {
+            let text =
+                "the values are too large to be masked; say --no-mask to leave the output as it is";
+            Failure::new("VALUE_UNFIT", text, exit::FAILED)
+        })?;
+        let longest = texts.iter().map(Vec::len).max().unwrap_or(0);
+        Ok(Self { search: Some(search), texts, longest })
+    }
+
+    /// Where the end begins that a form could begin with.
+    fn open_end(&self, text: &[u8]) -> usize {
+        let plain = Plain::of(text);
+        let in_plain = plain.map(|plain| {
+            let end = self.open_end_of(&plain.text);
+            plain.places.get(end).copied().unwrap_or(text.len())
+        });
+        self.open_end_of(text).min(in_plain.unwrap_or(text.len()))
+    }
+
+    fn open_end_of(&self, text: &[u8]) -> usize {
+        let mut start = text.len().saturating_sub(self.longest.saturating_sub(1));
+        // The usual case of a form that comes in pieces.
+        if start == 0 && self.begun_by(text).next().is_some() {
+            return 0;
+        }
+        while let Some(rest) = text.get(start..).filter(|rest| !rest.is_empty()) {
+            let length = self.search.as_ref().map_or(0, |search| search.begun(rest));
+            start = text.len().saturating_sub(length);
+            let begun = text.get(start..).unwrap_or_default();
+            if begun.is_empty() || self.begun_by(begun).next().is_some() {
+                return start;
+            }
+            // A whole form, and none goes on from there.
+            start += 1;
+        }
+        text.len()
+    }
+
+    /// The forms that begin with a text and go on.
+    fn begun_by<'a>(&'a self, text: &'a [u8]) -> impl Iterator<Item = &'a Vec<u8>> {
+        // They are sorted: those that begin with it stand right behind it.
+        let behind = self.texts.partition_point(|form| form.as_slice() <= text);
+        let behind = self.texts.get(behind..).unwrap_or_default();
+        behind.iter().take_while(|form| form.starts_with(text))
+    }
+
+    /// What forms cover, in order, where they overlap as one.
+    fn covered(&self, text: &[u8]) -> Vec<(usize, usize)> {
+        let mut found = self.found(text);
+        if let Some(plain) = Plain::of(text) {
+            let place = |at: usize| plain.places.get(at).copied().unwrap_or(text.len());
+            let in_plain = self.found(&plain.text);
+            found.extend(in_plain.iter().map(|(start, end)| (place(*start), place(end - 1) + 1)));
+            found.sort_unstable();
+        }
+        let mut covered: Vec<(usize, usize)> = Vec::new();
+        // In the order of their ends, or of their starts.
+        for (mut start, mut end) in found {
+            while let Some((before, stop)) = covered.pop_if(|(_, stop)| *stop > start) {
+                (start, end) = (start.min(before), end.max(stop));
+            }
+            covered.push((start, end));
+        }
+        covered
+    }
+
+    fn found(&self, text: &[u8]) -> Vec<(usize, usize)> {
+        self.search.as_ref().map(|search| search.longest(text)).unwrap_or_default()
+    }
+}
+
+/// One stream of output.
+#[derive(Default)]
+pub struct Masked {
+    /// What may belong to a form that has not ended.
+    held: Vec<u8>,
+    /// How much of it was written already, as it is or masked.
+    written: usize,
+    /// How much of it is covered by a mask that was written.
+    covered: usize,
+}
+
+impl Masked {
+    /// What can be written once this piece has come.
+    pub fn feed(&mut self, patterns: &Patterns, piece: &[u8]) -> Vec<u8> {
+        self.held.extend_from_slice(piece);
+        match patterns.open_end(&self.held) {
+            0 => Vec::new(),
+            open_end => self.write(patterns, open_end),
+        }
+    }
+
+    /// What is left to be written at the end.
+    pub fn finish(&mut self, patterns: &Patterns) -> Vec<u8> {
+        self.write(patterns, self.held.len())
+    }
+
+    /// Whether something waits for what follows.
+    pub fn is_holding(&self) -> bool {
+        self.written < self.held.len()
+    }
+
+    /// What is to be written because nothing has followed in time: a beginning that gives little away as it is, a
+    /// longer one as a mask. The rest of the value is masked when it comes.
+    pub fn release(&mut self, patterns: &Patterns) -> Vec<u8> {
+        let plain = Plain::of(&self.held).map_or_else(|| self.held.clone(), |plain| plain.text);
+        let form = patterns.begun_by(&plain).map(Vec::len).min();
+        let gives_away =
+            plain.len() >= LEAST_BYTES || form.is_some_and(|form| plain.len() > form / 2);
+        let held = self.held.get(self.written..).unwrap_or_default();
+        let written = match (gives_away, self.covered < self.written || self.covered == 0) {
+            (false, _) => held.to_vec(),
+            (true, true) => [MASK.to_vec(), escapes(held)].concat(),
+            (true, false) => escapes(held),
+        };
+        self.written = self.held.len();
+        if gives_away {
+            self.covered = self.written;
+        }
+        written
+    }
+
+    /// Writes what is held up to `end`. A value that begins behind it is decided with what follows.
+    fn write(&mut self, patterns: &Patterns, end: usize) -> Vec<u8> {
+        let mut written = Vec::with_capacity(end);
+        let (mut position, mut covered) = (self.written, self.covered);
+        for (start, stop) in patterns.covered(&self.held) {
+            if start >= end {
+                break;
+            }
+            written.extend_from_slice(self.held.get(position..start).unwrap_or_default());
+            let is_part_of_a_mask = start < self.covered;
+            if !is_part_of_a_mask && stop > position {
+                written.extend_from_slice(MASK);
+            }
+            // A terminal that was told to change colours within it is to be told to change them back.
+            written.extend(escapes(self.held.get(position.max(start)..stop).unwrap_or_default()));
+            (position, covered) = (position.max(stop), covered.max(stop));
+        }
+        written.extend_from_slice(self.held.get(position..end).unwrap_or_default());
+        self.written = position.saturating_sub(end);
+        self.covered = covered.saturating_sub(end);
+        self.held.drain(..end);
+        written
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use proptest::prelude::*;
+
+    use super::*;
+
+    fn masked(values: &[&str], pieces: &[&[u8]]) -> Vec<u8> {
+        let masks = Masks::default();
+        for value in values {
+            masks.add(value.as_bytes()).unwrap();
+        }
+        masks.masked_pieces(pieces)
+    }
+
+    #[test]
+    fn values_are_masked_wherever_they_stand_and_nothing_else_is() {
+        for (text, expected) in [
+            ("", ""),
+            ("nothing here", "nothing here"),
+            ("hunter22", "***"),
+            ("a hunter22 b hunter22", "a *** b ***"),
+            ("hunter22hunter22", "******"),
+            ("hunter2", "hunter2"),
+            ("hunhunter22", "hun***"),
+            ("aHVudGVyMjI=", "***="),
+        ] {
+            assert_eq!(masked(&["hunter22"], &[text.as_bytes()]), expected.as_bytes(), "{text}");
+        }
+    }
+
+    #[test]
+    fn of_values_that_overlap_nothing_is_left() {
+        let values = ["abcde4gh", "e4ghijkl", "abcde4", "ghijkl-more"];
+        assert_eq!(masked(&values, &[b"xabcde4ghijkl-more."]), b"x***.");
+        assert_eq!(masked(&values, &[b"xabcd", b"e4gh", b"ijkl", b"-mor", b"e."]), b"x***.");
+        assert_eq!(masked(&values, &[b"xabcde4", b"gzz"]), b"x***gzz");
+    }
+
+    #[test]
+    fn values_within_values_cost_no_more_than_one() {
+        let lines: Vec<String> = (3..250).map(|count| "ab".repeat(count)).collect();
+        let masks = Masks::default();
+        masks.add(lines.join("\n").as_bytes()).unwrap();
+        let (patterns, output) = (masks.patterns(), "ab".repeat(50_000));
+        assert!(patterns.found(output.as_bytes()).len() <= output.len());
+        assert_eq!(patterns.covered(output.as_bytes()), [(0, output.len())]);
+        assert_eq!(masks.masked(&format!("x{output}x")), "x***x");
+    }
+
+    #[test]
+    fn an_end_that_is_open_begins_where_a_form_could() {
+        let patterns = |values: &[&str]| {
+            let forms: BTreeSet<_> = values.iter().map(|value| value.as_bytes().to_vec()).collect();
+            Patterns::new(&forms).unwrap()
+        };
+        let three = patterns(&["abcdef", "bcdx", "efgh"]);
+        for (text, open_end) in
+            [("", 0), ("a", 0), ("xyz", 3), ("xabcd", 1), ("xbcd", 1), ("abcdef", 4), ("bcdx", 4)]
+        {
+            assert_eq!(three.open_end_of(text.as_bytes()), open_end, "{text}");
+        }
+        // As looking at every place would find, also where a value repeats itself.
+        let repeated = patterns(&["aaaaaaaab", "aaaac", "ba"]);
+        for number in 0..1u32 << 10 {
+            let text: Vec<u8> =
+                (0..10).map(|bit| b"ab"[usize::from((number >> bit) & 1 == 1)]).collect();
+            let begins = |start: &usize| repeated.begun_by(&text[*start..]).next().is_some();
+            let expected = (0..text.len()).find(begins).unwrap_or(text.len());
+            assert_eq!(repeated.open_end_of(&text), expected, "{text:?}");
+        }
+    }
+
+    #[test]
+    fn a_large_value_that_repeats_itself_is_held_and_told_apart() {
+        let value = format!("{}b", "a".repeat(60_000));
+        let masks = Masks::default();
+        masks.add(value.as_bytes()).unwrap();
+        let patterns = masks.patterns();
+        let output = format!("{}c", "a".repeat(59_999));
+        assert_eq!(patterns.open_end_of(output.as_bytes()), output.len());
+        let mut stream = Masked::default();
+        let mut written = Vec::new();
+        for byte in value.as_bytes().chunks(1).take(4_000) {
+            written.extend(stream.feed(&patterns, byte));
+        }
+        assert!(written.is_empty() && stream.is_holding());
+    }
+
+    #[test]
+    fn colours_within_a_value_do_not_hide_it() {
+        let coloured: &[u8] = b"a hun\x1b[01;31m\x1b[Kter22\x1b[m\x1b[K b";
+        let expected: &[u8] = b"a ***\x1b[01;31m\x1b[K\x1b[m\x1b[K b";
+        assert_eq!(masked(&["hunter22"], &[coloured]), expected);
+        let bytes: Vec<&[u8]> = coloured.chunks(1).collect();
+        assert_eq!(masked(&["hunter22"], &bytes), expected);
+        assert_eq!(masked(&["one-line\ntwo-line"], &[b"one-line\r\ntwo-line"]), b"***");
+    }
+
+    #[test]
+    fn what_nothing_follows_is_released_and_its_rest_is_masked() {
+        let masks = Masks::default();
+        masks.add(b"hunter22-and-more").unwrap();
+        let (patterns, mut stream) = (masks.patterns(), Masked::default());
+        assert_eq!(stream.feed(&patterns, b"an h"), b"an ");
+        assert!(stream.is_holding());
+        assert_eq!(stream.release(&patterns), b"h");
+        assert!(!stream.is_holding());
+        assert_eq!(stream.feed(&patterns, b"unt"), b"");
+        assert_eq!(stream.release(&patterns), b"unt");
+        assert_eq!(stream.feed(&patterns, b"er22"), b"");
+        assert_eq!(stream.release(&patterns), b"***");
+        assert_eq!(stream.feed(&patterns, b"-and-more; bye"), b"; bye");
+        // What was none after all is as it is but for what was masked.
+        assert_eq!(stream.feed(&patterns, b"hunter22"), b"");
+        assert_eq!(stream.release(&patterns), b"***");
+        assert_eq!(stream.feed(&patterns, b" hunter22-and-more"), b" ***");
+        assert_eq!(stream.finish(&patterns), b"");
+    }
+
+    #[test]
+    fn what_cannot_be_a_value_is_not_held_back() {
+        let masks = Masks::default();
+        masks.add(b"hunter22").unwrap();
+        let (patterns, mut stream) = (masks.patterns(), Masked::default());
+        assert_eq!(stream.feed(&patterns, b"Name? "), b"Name? ");
+        assert_eq!(stream.feed(&patterns, b"the hunt"), b"the ");
+        assert_eq!(stream.feed(&patterns, b"er is on"), b"hunter is on");
+    }
+
+    proptest! {
+        #![proptest_config(ProptestConfig { failure_persistence: None, ..ProptestConfig::default() })]
+
+        #[test]
+        fn it_does_not_matter_in_which_pieces_output_comes(
+            text in "(hunter22|hunter23x|hunter22-and-more|h|u|\n|huntaHVudGVyMjI=){0,12}",
+            cuts in proptest::collection::vec(0usize..200, 0..8),
+        ) {
+            let values = ["hunter22", "hunter22-and-more", "hunter23x"];
+            let whole = masked(&values, &[text.as_bytes()]);
+            let mut cuts: Vec<usize> = cuts.into_iter().map(|cut| cut.min(text.len())).collect();
+            cuts.extend([0, text.len()]);
+            cuts.sort_unstable();
+            let pieces: Vec<&[u8]> = cuts.windows(2).map(|cut| &text.as_bytes()[cut[0]..cut[1]]).collect();
+            prop_assert_eq!(masked(&values, &pieces), whole);
+        }
+    }
+}

@@ -1,0 +1,173 @@
+//! The command's output on its way through the masks.
+
+use std::fs::File;
+use std::io::{PipeReader, PipeWriter, Read as _, Write as _};
+use std::os::fd::{AsFd as _, BorrowedFd};
+use std::process::{Command, Stdio};
+use std::sync::Arc;
+use std::thread::JoinHandle;
+use std::time::Duration;
+
+use rustix::event::{PollFd, PollFlags, Timespec, poll};
+
+use super::mask::{Masked, Masks};
+use super::streams::Stream;
+use crate::cli::io::failure::Failure;
+use crate::cli::io::output::say;
+use crate::model::{Clock, Timestamp};
+
+/// What is read at a time, in bytes: as much as a pipe holds.
+const PIECE_BYTES: usize = 64 * 1024;
+/// How long the output of a process that the command left behind is still passed on.
+const GRACE: Duration = Duration::from_secs(2);
+
+/// How long output waits for what may follow. A program that writes a value by the byte is faster.
+const QUIET: Duration = Duration::from_millis(100);
+
+/// What has come of waiting.
+enum Waited {
+    /// There is output, or its end.
+    Output,
+    /// Nothing follows for now.
+    Quiet,
+    /// Nobody waits any longer.
+    GivenUp,
+}
+
+/// The streams of a command that are masked.
+pub struct Outputs {
+    copies: Vec<JoinHandle<bool>>,
+    /// What the command writes to, and the next if it is begun again.
+    pipes: Vec<(Stream, PipeWriter)>,
+    /// Closed when the command has ended.
+    ended: PipeWriter,
+}
+
+impl Outputs {
+    /// Takes over streams of a command.
+    ///
+    /// # Errors
+    /// If there are no descriptors left.
+    pub fn open(streams: &[Stream], masks: &Arc<Masks>) -> Result<Self, Failure> {
+        let (ended_reader, ended) = std::io::pipe()?;
+        let (mut copies, mut pipes) = (Vec::new(), Vec::new());
+        for stream in streams {
+            let (from, pipe) = std::io::pipe()?;
+            let to = match stream {
+                Stream::Stdout => own(std::io::stdout().as_fd())?,
+                Stream::Stderr => own(std::io::stderr().as_fd())?,
+            };
+            let (ended, masks) = (ended_reader.try_clone()?, Arc::clone(masks));
+            let copy = move || copy(from, to, &ended, &masks);
+            copies.push(std::thread::Builder::new().name("output".to_owned()).spawn(copy)?);
+            pipes.push((*stream, pipe));
+        }
+        Ok(Self { copies, pipes, ended })
+    }
+
+    /// Makes a command write to them.
+    ///
+    /// # Errors
+    /// If there are no descriptors left.
+    pub fn attach(&self, command: &mut Command) -> std::io::Result<()> {
+        for (stream, pipe) in &self.pipes {
+            let pipe = Stdio::from(pipe.try_clone()?);
+            match stream {
+                Stream::Stdout => command.stdout(pipe),
+                Stream::Stderr => command.stderr(pipe),
+            };
+        }
+        Ok(())
+    }
+
+    /// Waits for the rest of the output once the command has ended.
+    pub fn finish(self) {
+        drop((self.pipes, self.ended));
+        // All are waited for. A panic of one is a stream that was not written to its end.
+        let cut: Vec<bool> =
+            self.copies.into_iter().map(|copy| copy.join().unwrap_or(true)).collect();
+        if cut.contains(&true) {
+            say(
+                "a process that the command left behind still held its output, and writes to nobody now",
+            );
+        }
+    }
+}
+
+fn own(descriptor: BorrowedFd<'_>) -> std::io::Result<File> {
+    descriptor.try_clone_to_owned().map(File::from)
+}
+
+/// Copies a stream to its end. Says whether it was given up before.
+fn copy(mut from: PipeReader, mut to: File, ended: &PipeReader, masks: &Masks) -> bool {
+    let mut stream = Masked::default();
+    let mut piece = vec![0; PIECE_BYTES];
+    let mut deadline = None;
+    let is_cut = loop {
+        match wait(&from, ended, &mut deadline, stream.is_holding().then_some(QUIET)) {
+            Ok(Waited::Output) => {}
+            Ok(Waited::Quiet) => {
+                if to.write_all(&stream.release(&masks.patterns())).is_err() {
+                    return false;
+                }
+                continue;
+            }
+            Ok(Waited::GivenUp) | Err(_) => break true,
+        }
+        match from.read(&mut piece) {
+            Ok(0) => break false,
+            Ok(length) => {
+                let written =
+                    stream.feed(&masks.patterns(), piece.get(..length).unwrap_or_default());
+                // Nobody reads it any more: neither do we, and the command gets SIGPIPE.
+                if to.write_all(&written).is_err() {
+                    return false;
+                }
+            }
+            Err(error) if error.kind() == std::io::ErrorKind::Interrupted => {}
+            Err(_) => break false,
+        }
+    };
+    let _ = to.write_all(&stream.finish(&masks.patterns()));
+    is_cut
+}
+
+/// Waits for output: for ever while the command runs, and for a while after; or until it has been quiet for so long.
+fn wait(
+    from: &PipeReader,
+    ended: &PipeReader,
+    deadline: &mut Option<Timestamp>,
+    quiet: Option<Duration>,
+) -> rustix::io::Result<Waited> {
+    if deadline.is_none() {
+        let mut both = [PollFd::new(from, PollFlags::IN), PollFd::new(ended, PollFlags::IN)];
+        if !polled(&mut both, quiet)? {
+            return Ok(Waited::Quiet);
+        }
+        let [_, ended] = &both;
+        if ended.revents().is_empty() {
+            return Ok(Waited::Output);
+        }
+        *deadline = Some(Clock::system().now().after(GRACE));
+    }
+    let left = deadline.map_or(Duration::ZERO, |deadline| deadline.since(Clock::system().now()));
+    let patience = quiet.map_or(left, |quiet| quiet.min(left));
+    let is_ready = polled(&mut [PollFd::new(from, PollFlags::IN)], Some(patience))?;
+    Ok(match is_ready {
+        true => Waited::Output,
+        false if patience < left => Waited::Quiet,
+        false => Waited::GivenUp,
+    })
+}
+
+/// poll(2), begun again when a signal ends it. Says whether anything is ready.
+fn polled(descriptors: &mut [PollFd<'_>], patience: Option<Duration>) -> rustix::io::Result<bool> {
+    let patience = patience.map(|patience| Timespec::try_from(patience).unwrap_or_default());
+    loop {
+        match poll(descriptors, patience.as_ref()) {
+            Err(rustix::io::Errno::INTR) => {}
+            Err(error) => return Err(error),
+            Ok(ready) => return Ok(ready > 0),
+        }
+    }
+}

@@ -1,0 +1,45 @@
+//! Docker's configuration.
+
+use base64::Engine as _;
+use base64::engine::general_purpose::STANDARD;
+use serde_json::json;
+
+use super::login::{Login, authority_of};
+use super::picker::Picker;
+use crate::cli::io::failure::Failure;
+use crate::cli::io::output;
+
+/// What Docker calls its own registry, by any of that one's names.
+const DOCKER_HUB: &str = "https://index.docker.io/v1/";
+const HUB_NAMES: [&str; 4] =
+    ["docker.io", "index.docker.io", "registry-1.docker.io", "registry.hub.docker.com"];
+
+/// The user by whose name Docker knows that a login is an identity token, which it exchanges for others.
+const TOKEN_USER: &str = "<token>";
+
+/// `{"auths": {SERVER: {"auth": …}}}`, or `"identitytoken"` in its place.
+///
+/// # Errors
+/// If the connection has no login and server.
+pub fn config(picker: &Picker<'_>) -> Result<String, Failure> {
+    let Login { server, username, password } = Login::of(picker)?;
+    let server =
+        server.ok_or_else(|| picker.wrong_integration("connections that name a server"))?;
+    if username == TOKEN_USER {
+        let login = json!({ "identitytoken": password });
+        return Ok(output::json(&json!({ "auths": { server_key(server): login } }))? + "\n");
+    }
+    if username.contains(':') {
+        // The password begins after the first colon.
+        return Err(picker.unfit("the user name", "holds a colon"));
+    }
+    let auth = STANDARD.encode(format!("{username}:{password}"));
+    Ok(output::json(&json!({ "auths": { server_key(server): { "auth": auth } } }))? + "\n")
+}
+
+/// A registry as Docker names it.
+pub fn server_key(server: &str) -> &str {
+    let authority = authority_of(server);
+    let is_hub = HUB_NAMES.iter().any(|name| name.eq_ignore_ascii_case(authority));
+    if is_hub { DOCKER_HUB } else { authority }
+}

@@ -1,0 +1,101 @@
+//! A user name, a password and the host they are for, out of whatever connection holds such.
+
+use super::picker::Picker;
+use crate::cli::io::failure::Failure;
+use crate::cli::step::credential::Credential;
+
+/// The user name that GitHub takes with a token in the password's place.
+const GITHUB_USER: &str = "x-access-token";
+/// The same of GitLab.
+const GITLAB_USER: &str = "oauth2";
+
+/// A login.
+pub struct Login<'a> {
+    /// Where it is for, as far as the connection says: a host, an address or a URL.
+    pub server: Option<&'a str>,
+    /// The user's name.
+    pub username: &'a str,
+    /// The password.
+    pub password: &'a str,
+}
+
+impl<'a> Login<'a> {
+    /// The login that a connection holds.
+    ///
+    /// # Errors
+    /// If it holds none, or as [`Picker::find`].
+    pub fn of(picker: &Picker<'a>) -> Result<Self, Failure> {
+        if picker.is("github", "token") {
+            let (username, password) = (GITHUB_USER, picker.get("access_token")?);
+            return Ok(Self { server: Some("github.com"), username, password });
+        }
+        if picker.is("gitlab", "api_token") {
+            let server = picker.find("base_url")?.or(Some("gitlab.com"));
+            return Ok(Self { server, username: GITLAB_USER, password: picker.get("api_token")? });
+        }
+        let first = |names: &[&str]| {
+            let mut found = names.iter().map(|name| picker.find(name));
+            found.find_map(Result::transpose).transpose()
+        };
+        let username = first(&["username", "user"])?;
+        let (Some(username), Some(password)) = (username, picker.find("password")?) else {
+            return Err(picker.wrong_integration("connections with a user name and a password"));
+        };
+        let server = first(&["server", "host", "base_url", "url", "instance"])?;
+        Ok(Self { server, username, password })
+    }
+
+    /// The login of a helper's answer.
+    ///
+    /// # Errors
+    /// As [`Login::of`].
+    pub fn for_helper(credential: &'a Credential, helper: &'static str) -> Result<Self, Failure> {
+        let login = Self::of(&Picker::new(credential, helper))?;
+        let has_line_break = |text: &str| text.contains(['\n', '\r']);
+        if has_line_break(login.username) || has_line_break(login.password) {
+            let picker = Picker::new(credential, helper);
+            return Err(picker.unfit("the login", "holds a line break"));
+        }
+        Ok(login)
+    }
+}
+
+/// The host of an address or URL, without scheme, user, port, path, and the brackets of IPv6.
+pub fn host_of(server: &str) -> &str {
+    let authority = authority_of(server);
+    if let Some((host, _)) = authority.strip_prefix('[').and_then(|rest| rest.split_once(']')) {
+        return host;
+    }
+    match authority.split_once(':') {
+        // More colons are those of IPv6 itself.
+        Some((host, port)) if !port.contains(':') => host,
+        _ => authority,
+    }
+}
+
+/// The host and port of an address or URL.
+pub fn authority_of(server: &str) -> &str {
+    let rest = server.split_once("://").map_or(server, |(_, rest)| rest);
+    let authority = rest.split(['/', '?', '#']).next().unwrap_or_default();
+    authority.rsplit('@').next().unwrap_or_default()
+}
+
+#[cfg(test)]
+mod tests {
+    use super::{authority_of, host_of};
+
+    #[test]
+    fn a_host_is_found_in_whatever_names_it() {
+        for (server, host) in [
+            ("example.com", "example.com"),
+            ("example.com:5000", "example.com"),
+            ("https://user@example.com:8443/a/b?c", "example.com"),
+            ("http://[::1]:80/", "::1"),
+            ("fe80::1", "fe80::1"),
+            ("", ""),
+        ] {
+            assert_eq!(host_of(server), host, "{server}");
+        }
+        assert_eq!(authority_of("https://example.com:8443/v1/"), "example.com:8443");
+    }
+}

@@ -1,0 +1,103 @@
+//! The forms in which tools take a credential. Each is exactly the document, or an error that shows no value:
+//! what a form cannot hold is refused, never bent.
+
+mod database;
+mod docker;
+mod login;
+mod password_file;
+mod picker;
+mod shell;
+mod token;
+
+use clap::ValueEnum;
+use zeroize::Zeroizing;
+
+pub use database::{URI_FIELD, add_uri, may_have_uri};
+pub use docker::server_key;
+pub use login::Login;
+pub use token::{aws_container, exec_info};
+
+use super::credential::Credential;
+use crate::cli::io::failure::Failure;
+use crate::cli::io::output;
+use picker::Picker;
+
+/// The form of a credential.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, ValueEnum)]
+pub enum Format {
+    /// What an AWS profile's credential_process prints.
+    AwsCredentialProcess,
+    /// Docker's config.json with the login of one registry.
+    DockerConfig,
+    /// `NAME=value` lines without quotes, as `docker run --env-file` reads them.
+    DockerEnv,
+    /// `NAME='value'` lines, as dotenv libraries and shells read them; `docker run --env-file` would take the quotes for
+    /// the value's.
+    Dotenv,
+    /// `export NAME='value'` lines for a shell to evaluate.
+    Env,
+    /// The JSON key file of a Google service account.
+    GcpKeyFile,
+    /// One JSON object.
+    Json,
+    /// An ExecCredential, as kubectl and client-go take it from a command.
+    Kubectl,
+    /// A netrc line: machine, login and password.
+    Netrc,
+    /// A line of PostgreSQL's password file.
+    Pgpass,
+    /// The bytes of one value, and nothing else. On a terminal a newline follows.
+    Raw,
+    /// An address with the login in it, as in DATABASE_URL: of PostgreSQL, of MySQL, or the connection's own.
+    Uri,
+    /// One YAML document.
+    Yaml,
+}
+
+impl Format {
+    /// The document, with a newline at its end where the form has one.
+    ///
+    /// # Errors
+    /// If the credential is of another integration than the form is for, or holds what the form cannot.
+    pub fn render(self, credential: &Credential) -> Result<Zeroizing<Vec<u8>>, Failure> {
+        let picker = Picker::new(credential, self.name());
+        let text = match self {
+            Self::AwsCredentialProcess => token::aws_process(&picker)?,
+            Self::DockerConfig => docker::config(&picker)?,
+            Self::DockerEnv => shell::docker_env(&picker)?,
+            Self::Dotenv => shell::dotenv(&picker)?,
+            Self::Env => shell::exports(&picker)?,
+            Self::GcpKeyFile => token::gcp_key_file(&picker)?,
+            Self::Json => output::json(&credential.to_json())? + "\n",
+            Self::Kubectl => token::kubectl(&picker, exec_info().as_deref())?,
+            Self::Netrc => password_file::netrc(&picker)?,
+            Self::Pgpass => password_file::pgpass(&picker)?,
+            Self::Raw => {
+                let values = credential.fields.values().map(|value| value.expose());
+                return Ok(Zeroizing::new(values.collect::<Vec<_>>().concat()));
+            }
+            Self::Uri => database::uri(&picker)? + "\n",
+            Self::Yaml => output::yaml(&credential.to_json())?,
+        };
+        Ok(Zeroizing::new(text.into_bytes()))
+    }
+
+    /// As on the command line.
+    fn name(self) -> &'static str {
+        match self {
+            Self::AwsCredentialProcess => "aws-credential-process",
+            Self::DockerConfig => "docker-config",
+            Self::DockerEnv => "docker-env",
+            Self::Dotenv => "dotenv",
+            Self::Env => "env",
+            Self::GcpKeyFile => "gcp-key-file",
+            Self::Json => "json",
+            Self::Kubectl => "kubectl",
+            Self::Netrc => "netrc",
+            Self::Pgpass => "pgpass",
+            Self::Raw => "raw",
+            Self::Uri => "uri",
+            Self::Yaml => "yaml",
+        }
+    }
+}

@@ -1,0 +1,176 @@
+//! `keyhatch get` and `keyhatch whoami`: what a step asks.
+
+use std::io::IsTerminal as _;
+use std::path::{Path, PathBuf};
+use std::sync::Arc;
+use std::time::Duration;
+
+use serde_json::json;
+
+use super::credential::Credential;
+use super::format::Format;
+use super::watch::{Delivery, Watch};
+use crate::cli::Common;
+use crate::cli::identity::endpoint::{Caller, Endpoint};
+use crate::cli::identity::patience::PATIENCE;
+use crate::cli::identity::session::{Request, Session};
+use crate::cli::io::failure::{Failure, exit};
+use crate::cli::io::output;
+use crate::cli::io::output::{Output, moment, print, properties};
+use crate::cli::io::private_file::write_private;
+use crate::grpc::pb;
+use crate::grpc::pb::step_service_client::StepServiceClient;
+use crate::model::Reference;
+
+/// Arguments of `get`.
+#[derive(clap::Args)]
+pub struct Get {
+    /// INTEGRATION/NAME for a connection, such as aws/prod; group:NAME:KEY=VALUE,… for a member of a
+    /// group; secret:NAME for a secret; default:INTEGRATION for its default connection.
+    #[arg(value_name = "REF")]
+    reference: String,
+    /// Print the value of this field alone; an alias will do.
+    #[arg(long, value_name = "FIELD")]
+    field: Option<String>,
+    /// The form of the credential: json if nothing is said, raw with --field.
+    #[arg(long, value_enum)]
+    format: Option<Format>,
+    /// Write to this file instead of stdout (-): replaced as a whole, with the owner, group and mode that it has if
+    /// others may not read it, of mode 0600 otherwise.
+    #[arg(long, value_name = "FILE", conflicts_with = "watch")]
+    out: Option<PathBuf>,
+    /// Print the credential now and again with every new version, a line of JSON each, until it is removed,
+    /// access is taken away or the step ends.
+    #[arg(long, conflicts_with = "format")]
+    watch: bool,
+    /// How long the lease should last, such as 15m.
+    #[arg(long, value_parser = parse_duration)]
+    ttl: Option<Duration>,
+    /// How long the broker may take; one that restarts is waited for.
+    #[arg(long, value_parser = parse_duration, default_value = TIMEOUT)]
+    timeout: Duration,
+}
+
+/// A daemon that restarts is back long before, and no tool gives up on its helper earlier.
+pub(super) const TIMEOUT: &str = "10s";
+
+impl Get {
+    pub(crate) async fn run(self, common: &Common) -> Result<(), Failure> {
+        let reference: Reference = self.reference.parse()?;
+        let default = match common.output {
+            _ if self.field.is_some() => Format::Raw,
+            Output::Yaml => Format::Yaml,
+            Output::Json | Output::Name | Output::Table => Format::Json,
+        };
+        let format = self.format.unwrap_or(default);
+        let is_secret = matches!(reference, Reference::Secret(_));
+        if format == Format::Raw && self.field.is_none() && !is_secret && !self.watch {
+            return Err(Failure::usage("--format raw prints one value: name it with --field"));
+        }
+        let fields: Vec<String> = self.field.into_iter().collect();
+        if self.watch {
+            let session = Arc::new(Session::open(common, self.timeout).await?);
+            let request = Request::of(reference, fields);
+            return watch(Watch::new(session, request, self.ttl)).await;
+        }
+        let credential = resolve(common, self.timeout, reference, fields, self.ttl).await?;
+        let document = format.render(&credential)?;
+        match self.out.filter(|path| path.as_path() != Path::new("-")) {
+            Some(path) => write_private(&path, &document),
+            None => {
+                output::write(&document)?;
+                let wants_newline = format == Format::Raw && std::io::stdout().is_terminal();
+                if wants_newline { output::write(b"\n") } else { Ok(()) }
+            }
+        }
+    }
+}
+
+/// Connects as a step and resolves, in time or not at all.
+pub(crate) async fn resolve(
+    common: &Common,
+    timeout: Duration,
+    reference: Reference,
+    fields: Vec<String>,
+    ttl: Option<Duration>,
+) -> Result<Credential, Failure> {
+    let endpoint = Endpoint::find(Caller::Step, common.state.as_deref())?;
+    let resolved = endpoint.insist(timeout, async |channel| {
+        Credential::resolve(channel, reference.clone(), fields.clone(), ttl).await
+    });
+    within(timeout, resolved).await
+}
+
+/// The work's outcome, if it comes in time: whoever runs a helper waits for it, and has a limit of its own.
+pub(crate) async fn within<T>(
+    timeout: Duration,
+    work: impl Future<Output = Result<T, Failure>>,
+) -> Result<T, Failure> {
+    tokio::time::timeout(timeout, work).await.unwrap_or_else(|_| {
+        let text = format!(
+            "the broker has not answered within {} ms; --timeout makes it longer",
+            timeout.as_millis()
+        );
+        Err(Failure::new("UNREACHABLE", text, exit::UNREACHABLE))
+    })
+}
+
+/// Prints every version until the Watch ends for a reason.
+async fn watch(mut watch: Watch) -> Result<(), Failure> {
+    loop {
+        let Delivery { credential, skipped_versions } = watch.next().await?;
+        let mut line = credential.to_json();
+        if let Some(line) = line.as_object_mut() {
+            line.insert("skipped_versions".to_owned(), json!(skipped_versions));
+        }
+        output::line(&line.to_string())?;
+    }
+}
+
+/// `keyhatch whoami`
+pub(crate) async fn whoami(common: &Common) -> Result<(), Failure> {
+    let endpoint = Endpoint::find(Caller::Step, common.state.as_deref())?;
+    let asked = endpoint.insist(PATIENCE, async |channel| {
+        Ok(StepServiceClient::new(channel).who_am_i(pb::WhoAmIRequest {}).await?.into_inner())
+    });
+    let me = asked.await?;
+    let certificate_end = moment(me.certificate_expire_time.as_ref());
+    let step_end = moment(me.step_expire_time.as_ref());
+    let answer = json!({
+        "spiffe_id": me.spiffe_id,
+        "workflow": me.workflow,
+        "run": me.run,
+        "step": me.step,
+        "attempt": me.attempt,
+        "certificate_expire_time": certificate_end,
+        "step_expire_time": step_end,
+    });
+    let table = || {
+        properties(&[
+            ("SPIFFE ID", me.spiffe_id.clone()),
+            ("workflow", me.workflow.clone()),
+            ("run", me.run.clone()),
+            ("step", me.step.clone()),
+            ("attempt", me.attempt.to_string()),
+            ("certificate until", certificate_end.clone()),
+            ("step until", step_end.clone()),
+        ])
+    };
+    print(common.output, &answer, table, || me.spiffe_id.clone())
+}
+
+/// A duration as people write it: `500ms`, `90s`, `15m`, `2h`, `7d`.
+pub(crate) fn parse_duration(text: &str) -> Result<Duration, String> {
+    let invalid = || format!("{text:?} is no duration; write for example 90s, 15m, 2h or 7d");
+    let digits = text.trim_end_matches(|c: char| c.is_ascii_alphabetic());
+    let millis = match text.get(digits.len()..) {
+        Some("ms") => 1,
+        Some("s") => 1000,
+        Some("m") => 60_000,
+        Some("h") => 3_600_000,
+        Some("d") => 24 * 3_600_000,
+        _ => return Err(invalid()),
+    };
+    let count: u64 = digits.parse().map_err(|_| invalid())?;
+    count.checked_mul(millis).map(Duration::from_millis).ok_or_else(invalid)
+}

@@ -1,0 +1,233 @@
+//! git's credential helpers: gitcredentials(7), git-credential(1).
+
+use std::collections::BTreeMap;
+
+use super::address::{Address, HTTPS, is_same_host};
+use super::{Answer, Helping, read_stdin};
+use crate::cli::io::failure::{Failure, exit};
+use crate::cli::io::output;
+use crate::cli::io::output::say;
+use crate::cli::step::format::Login;
+
+/// What git asks for.
+struct Question<'a> {
+    protocol: &'a str,
+    host: &'a str,
+    path: &'a str,
+    /// Whose login it is to be, where git knows: from the URL, or from credential.username.
+    username: Option<&'a str>,
+}
+
+/// Answers one question.
+pub async fn run(helping: &Helping<'_>, operation: &str) -> Result<u8, Failure> {
+    let question = read_stdin()?;
+    // Nothing is kept that could be stored or erased; other operations are to be ignored in silence.
+    if operation != "get" {
+        return Ok(0);
+    }
+    let asked = match attributes(&question) {
+        Ok(asked) => asked,
+        Err(text) => return quit(Failure::new("QUESTION_REFUSED", text, exit::FAILED)),
+    };
+    let said = |key| asked.get(key).copied().unwrap_or_default();
+    let question = Question {
+        protocol: said("protocol"),
+        host: said("host"),
+        path: said("path"),
+        username: asked.get("username").copied().filter(|name| !name.is_empty()),
+    };
+    if !is_plain(question.path) {
+        return refuse(helping, &question);
+    }
+    match answer(helping, &question).await {
+        // Silence lets git ask its next helper.
+        Ok(answer) => output::write(answer.unwrap_or_default().as_bytes()).map(|()| 0),
+        Err(failure) => quit(failure),
+    }
+}
+
+/// The nearest answer, or, where git says whose login it wants and answers do not, the nearest of that user's.
+async fn answer(helping: &Helping<'_>, question: &Question<'_>) -> Result<Option<String>, Failure> {
+    let is_for = |answer: &&Answer| question.is_answered_by(&answer.whom);
+    let mut answers: Vec<&Answer> = helping.answers.iter().filter(is_for).collect();
+    // Of answers that are equally near the first one counts.
+    answers.sort_by_key(|answer| std::cmp::Reverse(nearness(&answer.whom)));
+    let (mut others, mut failed) = (Vec::new(), None);
+    for answer in answers {
+        match login(helping, answer, question.username).await {
+            Ok(Some(login)) => return Ok(Some(login)),
+            Ok(None) => others.push(&answer.reference),
+            // Whose it is cannot be known.
+            Err(failure) if question.username.is_some() => failed = failed.or(Some(failure)),
+            Err(failure) => return Err(failure),
+        }
+    }
+    if let (Some(asked), [reference, ..]) = (question.username, others.as_slice()) {
+        let host = question.host;
+        say(&format!(
+            "note: git asks for the login of {asked:?} on {host}, and {reference} has another user's; if it is meant, \
+             say --answer {asked}@{host}={reference}"
+        ));
+    }
+    failed.map_or(Ok(None), Err)
+}
+
+/// The login of an answer, unless another user's is asked for than it names or has.
+async fn login(
+    helping: &Helping<'_>,
+    answer: &Answer,
+    asked: Option<&str>,
+) -> Result<Option<String>, Failure> {
+    let credential = helping.resolve(&answer.reference).await?;
+    let Login { username, password, .. } = Login::for_helper(&credential, "helper git")?;
+    let is_named = Address::parse(&answer.whom).user().is_some();
+    let is_asked = asked.is_none_or(|asked| is_named || asked == username);
+    let end = credential.expire_epoch();
+    let text = || format!("username={username}\npassword={password}\npassword_expiry_utc={end}\n");
+    Ok(is_asked.then(text))
+}
+
+/// The values of a question, by key. git ends lines with LF alone, says each key once, and no control character but in
+/// lists (`wwwauth[]`), of which nothing is read. A path has a refusal of its own: [`is_plain`].
+///
+/// # Errors
+/// If git does not ask so: others might read the question otherwise. No value is told.
+fn attributes(question: &str) -> Result<BTreeMap<&str, &str>, String> {
+    let mut found = BTreeMap::new();
+    for line in question.split('\n').take_while(|line| !line.is_empty()) {
+        let Some((key, value)) = line.split_once('=') else {
+            return Err("a line of git's question has no =; end lines with LF alone".to_owned());
+        };
+        if key.ends_with("[]") {
+            continue;
+        }
+        if key != "path" && value.contains(char::is_control) {
+            return Err(format!(
+                "{key:?} of git's question holds a control character; write the URL without, and end lines with LF alone"
+            ));
+        }
+        if found.insert(key, value).is_some() {
+            return Err(format!("git's question says {key:?} twice; say every key once"));
+        }
+    }
+    Ok(found)
+}
+
+/// Ends git's questions: it would ask whoever sits there, and hang where nobody does.
+fn quit(failure: Failure) -> Result<u8, Failure> {
+    output::write(b"quit=1\n")?;
+    Err(failure)
+}
+
+/// Whether a path leads where its text says. Servers and proxies take `..`, `%2e` and `\` for ways out of what an
+/// answer is for; git has decoded the path once.
+fn is_plain(path: &str) -> bool {
+    let is_odd = |c: char| c.is_control() || ['\\', '%', '?', '#', ';'].contains(&c);
+    let is_step = |segment: &str| ["", ".", ".."].contains(&segment);
+    path.is_empty() || !(path.contains(is_odd) || path.split('/').any(is_step))
+}
+
+/// A path that is not plain gets nothing. Of a host that no answer names others may know more.
+fn refuse(helping: &Helping<'_>, question: &Question<'_>) -> Result<u8, Failure> {
+    let Question { protocol, host, path, .. } = question;
+    let is_ours = |whom: &str| is_same_host(Address::parse(whom).host(), host, protocol);
+    if helping.answer_for(is_ours).is_none() {
+        return Ok(0);
+    }
+    let text = format!(
+        "git asks for {path:?} on {host}, and a path that may lead elsewhere gets nothing: write the URL without . \
+         and .. and // and \\ and % and ? and # and ;"
+    );
+    quit(Failure::new("PATH_REFUSED", text, exit::FAILED))
+}
+
+impl Question<'_> {
+    /// Whether `[PROTOCOL://][USER@]HOST[/PATH]` is what git asks for, as in gitcredentials(7): what an answer names has
+    /// to be asked for. git says the path where credential.useHttpPath is set.
+    fn is_answered_by(&self, whom: &str) -> bool {
+        let answer = Address::parse(whom);
+        let wanted = repository(&answer);
+        let is_below = self.path.strip_prefix(wanted).is_some_and(|rest| {
+            wanted.is_empty() || rest.is_empty() || rest.starts_with('/') || rest == ".git"
+        });
+        answer.protocol().unwrap_or(HTTPS) == self.protocol
+            && is_same_host(answer.host(), self.host, self.protocol)
+            && answer.user().is_none_or(|user| self.username == Some(user))
+            && is_below
+    }
+}
+
+/// The path of an answer. Servers take a repository's name with and without its ending.
+fn repository<'a>(answer: &Address<'a>) -> &'a str {
+    let path = answer.path();
+    path.strip_suffix(".git").unwrap_or(path)
+}
+
+/// How much an answer says: the longer path is the nearer one, and the user's own of two for one path.
+fn nearness(whom: &str) -> (usize, bool) {
+    let answer = Address::parse(whom);
+    (repository(&answer).len(), answer.user().is_some())
+}
+
+#[cfg(test)]
+mod tests {
+    use super::{Question, nearness};
+
+    #[test]
+    fn an_answer_is_for_its_host_and_what_is_below_its_path() {
+        let is_for = |whom: &str, host: &str, path: &str| {
+            let question = Question { protocol: "https", host, path, username: None };
+            question.is_answered_by(whom)
+        };
+        assert!(is_for("github.com", "github.com", ""));
+        assert!(is_for("https://github.com", "GitHub.com", "org/repo.git"));
+        assert!(is_for("github.com:443", "github.com", ""));
+        assert!(is_for("github.com", "github.com:443", ""));
+        assert!(is_for("github.com:8443", "GitHub.com:8443", ""));
+        assert!(is_for("github.com/org", "github.com", "org/repo.git"));
+        assert!(is_for("github.com/org/repo", "github.com", "org/repo.git"));
+        assert!(is_for("github.com/org/repo.git/", "github.com", "org/repo"));
+        assert!(!is_for("github.com/org", "github.com", "organisation/repo.git"));
+        assert!(!is_for("github.com/org", "github.com", "org.evil/repo.git"));
+        assert!(!is_for("github.com/org", "github.com", "Org/repo.git"));
+        assert!(!is_for("github.com/org", "github.com", ""));
+        assert!(!is_for("github.com", "github.com.example", ""));
+        assert!(!is_for("github.com", "github.com:8443", ""));
+        assert!(!is_for("github.com", "github.com:80", ""));
+        assert!(!is_for("alice@github.com", "github.com", ""));
+        assert!(!is_for("", "github.com", ""));
+        assert!(!is_for("http://github.com", "github.com", ""));
+        let asked = |whom: &str, protocol, host, username| {
+            Question { protocol, host, path: "", username }.is_answered_by(whom)
+        };
+        assert!(!asked("github.com", "http", "github.com", None));
+        assert!(asked("http://127.0.0.1:1", "http", "127.0.0.1:1", None));
+        assert!(asked("http://h", "http", "h:80", None));
+        assert!(asked("alice@h", "https", "h", Some("alice")));
+        assert!(asked("a%40b@h", "https", "h", Some("a@b")));
+        assert!(!asked("alice@h", "https", "h", Some("Alice")));
+        assert!(asked("h", "https", "h", Some("alice")));
+    }
+
+    #[test]
+    fn what_says_more_is_nearer() {
+        for (near, far) in [("h/a/b", "h/a"), ("h/a", "u@h"), ("u@h/a", "h/a"), ("u@h", "h")] {
+            assert!(nearness(near) > nearness(far), "{near} {far}");
+        }
+    }
+
+    #[test]
+    fn a_path_with_a_way_out_is_not_plain() {
+        for path in ["", "org", "org/repo.git", "org/a..b/.github", "gruppe/ä b"] {
+            assert!(super::is_plain(path), "{path}");
+        }
+        for path in
+            ["org/../evil", "..", "org/./a", "org//a", "org/", "/org", "org/..;/a", "org\\a"]
+        {
+            assert!(!super::is_plain(path), "{path}");
+        }
+        for path in ["org/%2e%2e/evil", "org/%2F", "org?a", "org#a", "org/\u{7f}", "org/\u{85}"] {
+            assert!(!super::is_plain(path), "{path}");
+        }
+    }
+}

@@ -1,0 +1,183 @@
+//! `keyhatch helper`: credential helpers of other tools, in the tools' own protocols.
+//!
+//! Which reference answers which host is said by whoever sets the helper up, and nobody else: a tool that is
+//! sent to another host gets nothing for it.
+
+mod address;
+mod docker;
+mod git;
+
+use std::ffi::OsString;
+use std::io::Read as _;
+use std::path::Path;
+use std::time::Duration;
+
+use clap::Subcommand;
+
+use super::credential::Credential;
+use super::format::{Format, exec_info};
+use super::get::{TIMEOUT, parse_duration, resolve};
+use crate::cli::Common;
+use crate::cli::io::failure::Failure;
+use crate::cli::io::output;
+use crate::model::Reference;
+use address::is_same_server;
+
+/// `keyhatch helper …`
+#[derive(clap::Args)]
+pub struct Helper {
+    #[command(subcommand)]
+    tool: Tool,
+    /// What answers whom: HOST=REF for git and docker, PROFILE=REF for aws, SERVER=REF for kubectl; may be given
+    /// more than once. HOST may be http://HOST; git's also USER@HOST, and HOST/PATH where credential.useHttpPath is
+    /// set: the nearest answers. In the variable they stand with ; between them.
+    #[arg(
+        long = "answer",
+        global = true,
+        env = "KEYHATCH_HELPER_ANSWERS",
+        value_name = "WHOM=REF",
+        value_delimiter = ';'
+    )]
+    answers: Vec<String>,
+    /// How long the broker may take.
+    #[arg(long, global = true, value_parser = parse_duration, default_value = TIMEOUT)]
+    timeout: Duration,
+}
+
+#[derive(Subcommand)]
+enum Tool {
+    /// A git credential helper: git config credential.helper '!keyhatch helper git --answer github.com=github/main'
+    Git {
+        /// What git asks for: get. Anything else does nothing, because nothing is kept.
+        operation: String,
+    },
+    /// A Docker credential helper, which Docker runs as docker-credential-keyhatch: a link to this program
+    Docker {
+        /// What Docker asks for; store is refused, and erase does nothing.
+        operation: docker::Operation,
+    },
+    /// The command of a kubeconfig's exec, for the one connection or for the cluster that asks
+    Kubectl {
+        /// The connection; without it, --answer says which, by the cluster's server.
+        reference: Option<String>,
+    },
+    #[command(external_subcommand)]
+    Other(Vec<OsString>),
+    /// An AWS profile's credential_process
+    Aws {
+        /// The connection; without it, --answer says which, by --profile.
+        reference: Option<String>,
+        /// The profile that asks: it does not say so by itself.
+        #[arg(long, value_name = "NAME")]
+        profile: Option<String>,
+    },
+}
+
+/// One `--answer`.
+struct Answer {
+    whom: String,
+    reference: Reference,
+}
+
+/// What a helper works with.
+struct Helping<'a> {
+    common: &'a Common,
+    answers: Vec<Answer>,
+    timeout: Duration,
+}
+
+impl Helper {
+    pub(crate) async fn run(self, common: &Common) -> Result<u8, Failure> {
+        let answers = self.answers.iter().map(|text| text.trim()).filter(|text| !text.is_empty());
+        let answers = answers.map(Answer::parse).collect::<Result<_, _>>()?;
+        let helping = Helping { common, answers, timeout: self.timeout };
+        match self.tool {
+            Tool::Git { operation } => git::run(&helping, &operation).await,
+            Tool::Docker { operation } => docker::run(&helping, operation).await,
+            Tool::Other(words) => {
+                let tool = words.first().map(|word| word.to_string_lossy()).unwrap_or_default();
+                let text = format!(
+                    "there is no helper for {tool:?}; there are aws, docker, git and kubectl"
+                );
+                Err(Failure::usage(text))
+            }
+            Tool::Kubectl { reference } => {
+                let server = asking_cluster();
+                let matches =
+                    |whom: &str| server.as_deref().is_some_and(|asks| is_same_server(whom, asks));
+                helping.print(reference, matches, Format::Kubectl).await
+            }
+            Tool::Aws { reference, profile } => {
+                let matches = |whom: &str| Some(whom) == profile.as_deref();
+                helping.print(reference, matches, Format::AwsCredentialProcess).await
+            }
+        }
+    }
+}
+
+impl Answer {
+    fn parse(text: &str) -> Result<Self, Failure> {
+        let (whom, reference) = text.split_once('=').ok_or_else(|| {
+            Failure::usage(format!(
+                "--answer {text}: write WHOM=REF, such as github.com=github/main"
+            ))
+        })?;
+        Ok(Self { whom: whom.trim().to_owned(), reference: reference.trim().parse()? })
+    }
+}
+
+impl Helping<'_> {
+    fn answer_for(&self, matches: impl Fn(&str) -> bool) -> Option<&Reference> {
+        self.answers.iter().find(|answer| matches(&answer.whom)).map(|answer| &answer.reference)
+    }
+
+    async fn resolve(&self, reference: &Reference) -> Result<Credential, Failure> {
+        resolve(self.common, self.timeout, reference.clone(), Vec::new(), None).await
+    }
+
+    /// Prints the one answer in a form.
+    async fn print(
+        &self,
+        reference: Option<String>,
+        matches: impl Fn(&str) -> bool,
+        format: Format,
+    ) -> Result<u8, Failure> {
+        let named = reference.map(|text| text.parse()).transpose()?;
+        let reference = named.as_ref().or_else(|| self.answer_for(matches)).ok_or_else(|| {
+            Failure::usage(
+                "no --answer is for who asks: name the connection, or say --answer WHOM=REF (and --profile WHOM for aws)",
+            )
+        })?;
+        let credential = self.resolve(reference).await?;
+        output::write(&format.render(&credential)?)?;
+        Ok(0)
+    }
+}
+
+/// The server of the cluster that client-go asks for, where the kubeconfig says provideClusterInfo.
+fn asking_cluster() -> Option<String> {
+    let info: serde_json::Value = serde_json::from_str(&exec_info()?).ok()?;
+    Some(info.pointer("/spec/cluster/server")?.as_str()?.to_owned())
+}
+
+/// What a tool writes to its helper.
+fn read_stdin() -> Result<String, Failure> {
+    /// More than any tool has to say.
+    const MAX_BYTES: u64 = 64 * 1024;
+    let mut text = String::new();
+    std::io::stdin().lock().take(MAX_BYTES).read_to_string(&mut text)?;
+    Ok(text)
+}
+
+/// The command line of a helper that was called by the name that its tool looks for.
+pub(crate) fn as_called(arguments: impl Iterator<Item = OsString>) -> Vec<OsString> {
+    let mut arguments: Vec<OsString> = arguments.collect();
+    let called = arguments.first().and_then(|name| Path::new(name).file_name()?.to_str());
+    let tool = match called {
+        Some("git-credential-keyhatch") => "git",
+        Some("docker-credential-keyhatch") => "docker",
+        _ => return arguments,
+    };
+    arguments.splice(..1, ["keyhatch", "helper", tool].map(OsString::from));
+    arguments
+}

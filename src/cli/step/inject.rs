@@ -1,0 +1,199 @@
+//! `keyhatch inject`: a template that holds references, filled with their values.
+//!
+//! ```text
+//! password = {{ postgres/main:password }}
+//! token    = {{ secret:token }}
+//! literal  = {{ "{{" }} name }}
+//! ```
+//!
+//! Values stand in the file as they are, byte for byte.
+
+use std::collections::BTreeMap;
+use std::path::{Path, PathBuf};
+use std::sync::Arc;
+use std::time::Duration;
+
+use zeroize::Zeroizing;
+
+use super::credential::Credential;
+use super::exec::{MAX_FILE_BYTES, WantedValue};
+use super::get::{parse_duration, within};
+use crate::cli::Common;
+use crate::cli::identity::session::{Session, Want};
+use crate::cli::io::failure::{Failure, exit};
+use crate::cli::io::output;
+use crate::cli::io::output::Output;
+use crate::cli::io::private_file::write_private;
+use crate::integration::template::{Part, parts};
+use crate::sys::input;
+
+/// The most values of a template, and the longest file that is made of it, in bytes.
+const MOST_VALUES: usize = 1000;
+const MOST_BYTES: usize = 16 * 1024 * 1024;
+/// What stands for `{{` between `{{` and `}}`.
+const BRACES: &str = "\"{{\"";
+/// stdin or stdout.
+const STREAM: &str = "-";
+
+/// Arguments of `inject`.
+#[derive(clap::Args)]
+pub struct Inject {
+    /// The template, or - for stdin: {{ REF:FIELD }} and {{ secret:NAME }} in it stand for values, {{ "{{" }} for {{. It
+    /// holds no values, so that it can be committed.
+    #[arg(short = 'i', long = "in", value_name = "TEMPLATE")]
+    template: PathBuf,
+    /// Where to, or - for stdout: a file that is replaced as a whole once all values are there, with the owner, group and
+    /// mode that it has if others may not read it, of mode 0600 otherwise.
+    #[arg(short = 'o', long = "out", alias = "output", value_name = "FILE", default_value = STREAM)]
+    out: PathBuf,
+    /// How long the broker may take; one that restarts is waited for.
+    #[arg(long, value_parser = parse_duration, default_value = "10s")]
+    timeout: Duration,
+    /// In the place of the global option, whose letter means a file here.
+    #[arg(long = "form", value_enum, default_value_t, hide = true)]
+    output: Output,
+}
+
+/// A template that was understood.
+struct Template<'a> {
+    pieces: Vec<Piece<'a>>,
+    values: Vec<WantedValue>,
+}
+
+enum Piece<'a> {
+    Text(&'a str),
+    /// A value by its number.
+    Value(usize),
+}
+
+impl Inject {
+    pub(crate) async fn run(self, common: &Common) -> Result<(), Failure> {
+        // Without it there would be two meanings of -o.
+        let _ = self.output;
+        let text = read(&self.template)?;
+        let template = Template::parse(&text).map_err(|(line, wrong)| {
+            let name = self.template.to_string_lossy();
+            let name = if name == STREAM { "stdin".into() } else { name };
+            Failure::usage(format!("{name}:{line}: {wrong}"))
+        })?;
+        let taken = within(self.timeout, template.resolve(common, self.timeout)).await?;
+        let filled = template.fill(&taken)?;
+        match self.out == Path::new(STREAM) {
+            true => output::write(&filled),
+            false => write_private(&self.out, &filled),
+        }
+    }
+}
+
+impl<'a> Template<'a> {
+    /// # Errors
+    /// The line of a fault, and what is wrong there. What is found there may be a value, and is not said.
+    fn parse(text: &'a str) -> Result<Self, (usize, String)> {
+        let (mut pieces, mut values, mut numbers) = (Vec::new(), Vec::new(), BTreeMap::new());
+        let mut line = 1;
+        for part in parts(text) {
+            let text = match part {
+                Part::Text(text) => {
+                    pieces.push(Piece::Text(text));
+                    text
+                }
+                Part::Reference(text) if text.trim() == BRACES => {
+                    pieces.push(Piece::Text("{{"));
+                    text
+                }
+                Part::Reference(text) => {
+                    let next = values.len();
+                    let number = *numbers.entry(text.trim()).or_insert(next);
+                    if number == next {
+                        values.push(WantedValue::parse(text.trim()).map_err(|_| {
+                            (line, "between {{ and }} stands REF:FIELD or secret:NAME, such as {{ aws/prod:region }}; \
+                                    {{ \"{{\" }} stands for {{".to_owned())
+                        })?);
+                    }
+                    pieces.push(Piece::Value(number));
+                    text
+                }
+                Part::Unclosed => return Err((line, "a {{ has no }}".to_owned())),
+            };
+            if values.len() > MOST_VALUES {
+                return Err((line, format!("more than {MOST_VALUES} different values")));
+            }
+            line += text.matches('\n').count();
+        }
+        Ok(Self { pieces, values })
+    }
+
+    /// Everything that is wanted, of each connection in one version.
+    async fn resolve(
+        &self,
+        common: &Common,
+        timeout: Duration,
+    ) -> Result<Vec<Arc<Credential>>, Failure> {
+        let session = Session::open(common, timeout).await?;
+        let wants: Vec<Want<'_>> = self.values.iter().map(WantedValue::want).collect();
+        session.resolve_all(&wants).await
+    }
+
+    fn fill(&self, taken: &[Arc<Credential>]) -> Result<Zeroizing<Vec<u8>>, Failure> {
+        let values =
+            self.values.iter().zip(taken).map(|(wanted, credential)| wanted.of(credential));
+        let values: Vec<_> = values.collect();
+        let bytes = |piece: &Piece<'a>| match piece {
+            Piece::Text(text) => text.as_bytes(),
+            Piece::Value(number) => values.get(*number).copied().unwrap_or_default(),
+        };
+        let length: usize = self.pieces.iter().map(|piece| bytes(piece).len()).sum();
+        if length > MOST_BYTES {
+            let text = format!(
+                "filled, the template has {length} bytes; at most {MOST_BYTES} are written"
+            );
+            return Err(Failure::new("TOO_LARGE", text, exit::FAILED));
+        }
+        let mut filled = Zeroizing::new(Vec::with_capacity(length));
+        self.pieces.iter().for_each(|piece| filled.extend_from_slice(bytes(piece)));
+        Ok(filled)
+    }
+}
+
+fn read(path: &Path) -> Result<Zeroizing<String>, Failure> {
+    let bytes = match path == Path::new(STREAM) {
+        true => input::stdin(MAX_FILE_BYTES),
+        false => input::file(path, MAX_FILE_BYTES),
+    };
+    let text = bytes.and_then(input::text);
+    text.map_err(|error| Failure::usage(format!("--in {}: {error}", path.display())))
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn references_are_found_and_faults_are_told_with_their_line() {
+        let template = Template::parse(
+            "a={{ aws/prod:region }}\n{{secret:t}}{{ aws/prod:region }} {{ \"{{\" }} x }}",
+        );
+        let template = template.ok().unwrap();
+        assert_eq!(template.values.len(), 2);
+        let filled = template.pieces.iter().map(|piece| match piece {
+            Piece::Text(text) => (*text).to_owned(),
+            Piece::Value(number) => format!("<{number}>"),
+        });
+        assert_eq!(filled.collect::<String>(), "a=<0>\n<1><0> {{ x }}");
+        for (bad, line) in [
+            ("a\n{{ hunter2 }}", 2),
+            ("{{\n}}\n{{ aws/prod:region", 1),
+            ("{{ secret:t\n}}\n{{", 3),
+            ("{{ aws/prod }}", 1),
+            ("{{ .Values.x }}", 1),
+        ] {
+            let (found, wrong) = Template::parse(bad).err().unwrap();
+            assert!(found == line && !wrong.contains("hunter2"), "{bad}: {found}: {wrong}");
+        }
+        let many = |count: usize| (0..count).map(|n| format!("{{{{ secret:s{n} }}}}")).collect();
+        let text: String = many(MOST_VALUES + 1);
+        assert!(Template::parse(&text).is_err());
+        let text: String = many(MOST_VALUES);
+        assert!(Template::parse(&text).is_ok());
+    }
+}

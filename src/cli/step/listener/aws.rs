@@ -1,0 +1,81 @@
+//! The container credentials endpoint of AWS SDKs.
+
+use std::net::SocketAddrV4;
+use std::sync::Arc;
+
+use hyper::StatusCode;
+use serde_json::json;
+
+use super::Broker;
+use super::answer::{self, Answer};
+use crate::cli::io::failure::Failure;
+use crate::cli::step::credential::Credential;
+use crate::cli::step::format::aws_container;
+use crate::integration;
+use crate::model::{IntegrationName, Reference};
+
+/// Where it is.
+pub const PATH: &str = "/aws/credentials";
+
+/// One connection.
+pub struct Aws {
+    reference: Reference,
+    broker: Arc<Broker>,
+    /// Where it is to be used, if it says so.
+    region: Option<String>,
+}
+
+impl Aws {
+    /// Resolves it once, so that what is wrong is seen before the command runs.
+    ///
+    /// # Errors
+    /// As the broker's, or if it is no access key of AWS.
+    pub async fn open(reference: Reference, broker: Arc<Broker>) -> Result<Self, Failure> {
+        let credential = broker.resolve(&reference, Vec::new()).await?;
+        aws_container(&credential)?;
+        let region = credential.fields.iter().find(|(name, _)| name.as_str() == "region");
+        let region = region.and_then(|(_, value)| std::str::from_utf8(value.expose()).ok());
+        let region = region.map(ToOwned::to_owned);
+        Ok(Self { reference, broker, region })
+    }
+
+    /// The variables by which SDKs find it.
+    pub fn variables(&self, address: SocketAddrV4, token: &str) -> Vec<(String, String)> {
+        let url = format!("http://{address}{PATH}");
+        let regions =
+            ["AWS_REGION", "AWS_DEFAULT_REGION"].into_iter().zip(self.region.iter().cycle());
+        let regions = regions.map(|(name, region)| (name.to_owned(), region.clone()));
+        let own = [
+            ("AWS_CONTAINER_CREDENTIALS_FULL_URI".to_owned(), url),
+            ("AWS_CONTAINER_AUTHORIZATION_TOKEN".to_owned(), token.to_owned()),
+            // SDKs prefer a default profile of these files to an endpoint.
+            ("AWS_SHARED_CREDENTIALS_FILE".to_owned(), "/dev/null".to_owned()),
+            ("AWS_CONFIG_FILE".to_owned(), "/dev/null".to_owned()),
+        ];
+        own.into_iter().chain(regions).collect()
+    }
+
+    /// The credential as it is now, under a lease that tools take for its life.
+    pub async fn answer(&self) -> Answer {
+        let resolved: Result<Credential, Failure> =
+            self.broker.resolve(&self.reference, Vec::new()).await;
+        match resolved.and_then(|credential| aws_container(&credential)) {
+            Ok(body) => answer::json(StatusCode::OK, &body),
+            Err(failure) => {
+                let status = match failure.is_of_the_connection() {
+                    true => StatusCode::SERVICE_UNAVAILABLE,
+                    false => StatusCode::FORBIDDEN,
+                };
+                answer::json(status, &json!({ "code": failure.reason, "message": failure.message }))
+            }
+        }
+    }
+}
+
+/// The variables that SDKs prefer to this endpoint, but for its own.
+pub fn shadowing() -> Vec<String> {
+    let aws = IntegrationName::parse("aws").ok().and_then(|name| integration::find(&name));
+    let listed = aws.map(|aws| aws.shadowing.clone()).unwrap_or_default();
+    let keys = ["AWS_ACCESS_KEY_ID", "AWS_SECRET_ACCESS_KEY"].map(ToOwned::to_owned);
+    listed.into_iter().chain(keys).collect()
+}

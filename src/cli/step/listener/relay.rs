@@ -1,0 +1,213 @@
+//! A step's spec, evaluated with what the broker has.
+
+use std::collections::{BTreeMap, BTreeSet};
+use std::path::Path;
+use std::sync::Arc;
+
+use parking_lot::Mutex;
+use serde_json::{Map, Value as Json};
+
+use super::Broker;
+use super::answer::RelayError;
+use super::outputs::Outputs;
+use crate::cli::identity::session::{MOST_READS, Versions, changing};
+use crate::cli::io::failure::{Failure, exit};
+use crate::cli::step::credential::Credential;
+use crate::grpc::pb;
+use crate::grpc::pb::step_service_client::StepServiceClient;
+use crate::model::{ConnectionName, ConnectionRef, IntegrationName, Reference, SecretName};
+use crate::relay::{self, Evaluated, Found, Known, Need, Progress, Query, StepSpec, Tree};
+use crate::sys::input;
+
+/// The longest file of a spec, in bytes.
+const MAX_SPEC_BYTES: usize = 1024 * 1024;
+/// What a step is told it cannot have, in the same way as what there is not.
+const REFUSALS: [&str; 4] =
+    ["RESOLVE_DENIED", "SECRET_NOT_FOUND", "CONNECTION_DISABLED", "CONNECTION_NOT_FOUND"];
+
+/// What `--spec` and `--parameter` say.
+pub struct RelayInput {
+    step: StepSpec,
+    parameters: BTreeMap<String, Json>,
+}
+
+impl RelayInput {
+    /// Reads them, if Relay's API is to be served.
+    ///
+    /// # Errors
+    /// If the file is no spec, with line and column, or one is missing or of no use.
+    pub fn read(
+        is_served: bool,
+        spec: Option<&Path>,
+        parameters: &[String],
+    ) -> Result<Option<Self>, Failure> {
+        let spec = match (is_served, spec) {
+            (false, None) => return Ok(None),
+            (true, Some(spec)) => spec,
+            (true, None) => {
+                return Err(Failure::usage("--serve relay needs the step's spec: --spec FILE"));
+            }
+            (false, Some(_)) => return Err(Failure::usage("--spec is for --serve relay")),
+        };
+        let shown = spec.display();
+        let wrong = |problem: String| Failure::new("SPEC_INVALID", problem, exit::USAGE);
+        let read = input::file(spec, MAX_SPEC_BYTES).and_then(input::text);
+        let text = read.map_err(|error| wrong(format!("{shown}: {error}")))?;
+        let step = StepSpec::parse(&text).map_err(|error| wrong(format!("{shown}:{error}")))?;
+        let parameters = parameters.iter().map(|text| parameter(text)).collect::<Result<_, _>>()?;
+        Ok(Some(Self { step, parameters }))
+    }
+}
+
+/// `NAME=VALUE`, JSON or else a text.
+fn parameter(text: &str) -> Result<(String, Json), Failure> {
+    let (name, value) = text
+        .split_once('=')
+        .filter(|(name, _)| !name.is_empty())
+        .ok_or_else(|| Failure::usage(format!("--parameter {text}: write NAME=VALUE")))?;
+    let value = serde_json::from_str(value).unwrap_or_else(|_| Json::from(value));
+    Ok((name.to_owned(), value))
+}
+
+/// One step's spec, and what the step puts out.
+pub struct Relay {
+    input: RelayInput,
+    broker: Arc<Broker>,
+    /// The step's own name.
+    pub step: String,
+    /// What it has put out.
+    pub outputs: Outputs,
+    /// Refusals that were said already.
+    said: Mutex<BTreeSet<String>>,
+}
+
+impl Relay {
+    /// For the step that this is.
+    ///
+    /// # Errors
+    /// If the broker does not say who this is.
+    pub(super) async fn open(input: RelayInput, broker: Arc<Broker>) -> Result<Self, Failure> {
+        let mut client = StepServiceClient::new(broker.session.connection().await.channel);
+        let step = client.who_am_i(pb::WhoAmIRequest {}).await?.into_inner().step;
+        let (outputs, said) = (Outputs::default(), Mutex::default());
+        Ok(Self { input, broker, step, outputs, said })
+    }
+
+    /// What of the step a request is about.
+    pub fn tree(&self, part: fn(&StepSpec) -> &Tree) -> &Tree {
+        part(&self.input.step)
+    }
+
+    /// Evaluates a part of it, looking up what that needs.
+    pub async fn evaluate(&self, tree: &Tree, query: &Query) -> Result<Evaluated, RelayError> {
+        let outputs = self.outputs.all().into_iter();
+        let mut known = Known {
+            parameters: self.input.parameters.clone(),
+            outputs: outputs.map(|(name, value)| ((self.step.clone(), name), value)).collect(),
+            ..Known::default()
+        };
+        for _ in 0..MOST_READS {
+            let mut versions = Versions::default();
+            known.looked_up.clear();
+            if let Some(evaluated) =
+                self.evaluate_once(tree, query, &mut known, &mut versions).await?
+            {
+                return Ok(evaluated);
+            }
+        }
+        Err(RelayError::read(changing().message))
+    }
+
+    /// Nothing if parts of it are of two versions of one connection, which do not belong together.
+    async fn evaluate_once(
+        &self,
+        tree: &Tree,
+        query: &Query,
+        known: &mut Known,
+        versions: &mut Versions,
+    ) -> Result<Option<Evaluated>, RelayError> {
+        loop {
+            let progress = tree.evaluate(query, known);
+            match progress.map_err(|error| RelayError::evaluation(error.to_string()))? {
+                Progress::Done(evaluated) => return Ok(Some(evaluated)),
+                Progress::Needs(needs) => {
+                    for need in needs {
+                        let Some(found) = self.look_up(&need, versions).await? else {
+                            return Ok(None);
+                        };
+                        known.looked_up.insert(need, found);
+                    }
+                }
+            }
+        }
+    }
+
+    /// A secret of the workflow.
+    pub async fn secret(&self, name: &str) -> Result<Json, RelayError> {
+        let need = Need::Secret { name: name.to_owned() };
+        match self.look_up(&need, &mut Versions::default()).await? {
+            Some(Found::Value(value)) => Ok(value),
+            _ => Err(RelayError::not_found("no such secret")),
+        }
+    }
+
+    /// Nothing if it is of another version than what was looked up before of the same connection.
+    async fn look_up(
+        &self,
+        need: &Need,
+        versions: &mut Versions,
+    ) -> Result<Option<Found>, RelayError> {
+        let (reference, field) = match need {
+            Need::Connection { kind, name, field } => {
+                let names = IntegrationName::parse(kind).ok().zip(ConnectionName::parse(name).ok());
+                let reference = names.map(|(integration, name)| {
+                    Reference::Connection(ConnectionRef { integration, name })
+                });
+                (reference, field.clone())
+            }
+            Need::Secret { name } => (SecretName::parse(name).ok().map(Reference::Secret), None),
+        };
+        // What cannot be a name is the name of nothing.
+        let Some(reference) = reference else { return Ok(Some(Found::Nothing)) };
+        let resolved = self.broker.resolve(&reference, field.clone().into_iter().collect()).await;
+        match resolved {
+            Ok(credential) => {
+                let is_of_one = versions.agree(&credential);
+                Ok(is_of_one.then(|| found(&credential, field.is_none())))
+            }
+            Err(failure) if failure.reason == "FIELD_UNKNOWN" => Ok(Some(Found::NoSuchField)),
+            Err(failure) if REFUSALS.contains(&failure.reason.as_str()) => {
+                if self.said.lock().insert(reference.to_string()) {
+                    let text = format!("{reference}: {}: {}", failure.reason, failure.message);
+                    self.broker.say(&text);
+                }
+                Ok(Some(Found::Nothing))
+            }
+            Err(failure) => {
+                Err(RelayError::read(format!("{}: {}", failure.reason, failure.message)))
+            }
+        }
+    }
+}
+
+/// A connection as Relay's steps know it, with Relay's names for its fields; a secret or one field by itself.
+fn found(credential: &Credential, is_whole: bool) -> Found {
+    let is_secret = matches!(credential.reference, Reference::Secret(_));
+    if is_secret || !is_whole {
+        let mut values = credential.fields.values();
+        let value = values.next().map(|value| relay::json_of(value.expose()));
+        return value.map_or(Found::NoSuchField, Found::Value);
+    }
+    let mut map = Map::new();
+    for (name, value) in &credential.fields {
+        let value = relay::json_of(value.expose());
+        let aliases = credential.rule(name).map(|rule| rule.aliases.as_slice()).unwrap_or_default();
+        for alias in aliases {
+            map.insert(alias.clone(), value.clone());
+        }
+        if aliases.is_empty() {
+            map.insert(name.to_string(), value);
+        }
+    }
+    Found::Value(Json::Object(map))
+}

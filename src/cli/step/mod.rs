@@ -1,0 +1,10 @@
+//! The commands of a step.
+
+pub(super) mod credential;
+pub(super) mod exec;
+pub(super) mod format;
+pub(super) mod get;
+pub(super) mod helper;
+pub(super) mod inject;
+pub(super) mod listener;
+pub(super) mod watch;

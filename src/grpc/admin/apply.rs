@@ -1,0 +1,224 @@
+//! `ApplyService`.
+
+use tonic::{Request, Response, Status, Streaming};
+
+use prost::Message as _;
+
+use super::call::{AdminDoor, Call};
+use super::{group, integration};
+use crate::broker::{
+    Action, Applied, Broker, ConnectionDocument, Difference, Differences, Document, Error,
+    GroupDocument, Part, Planned, SecretDocument,
+};
+use crate::grpc::edge::peer;
+use crate::grpc::pb::apply_service_server::ApplyService;
+use crate::grpc::{convert, pb};
+use crate::identity::Peer;
+use crate::integration::Problem;
+use crate::model::limits::{MAX_APPLY_BYTES, MAX_APPLY_DOCUMENTS};
+use crate::model::{
+    ConnectionName, ConnectionRef, GroupName, IntegrationName, SecretName, SecretRef, Value,
+    WorkflowName,
+};
+
+#[tonic::async_trait]
+impl ApplyService for AdminDoor {
+    async fn apply(
+        &self,
+        request: Request<Streaming<pb::ApplyRequest>>,
+    ) -> Result<Response<pb::ApplyResponse>, Status> {
+        let peer = peer::admin_connection(&request)?;
+        let (call, stream) = self.begin(request, "Apply", |_| String::new())?;
+        let documents = read(&call, &peer, stream, |message| message).await?;
+        call.answer(async {
+            let applied = call.broker.apply(call.caller.clone(), documents).await?;
+            let results = applied.into_iter().map(result).collect();
+            let mut response = pb::ApplyResponse { results };
+            if response.encoded_len() > MAX_PLAN_BYTES {
+                response.results.iter_mut().for_each(|result| result.findings.clear());
+            }
+            Ok(response)
+        })
+        .await
+    }
+
+    async fn plan(
+        &self,
+        request: Request<Streaming<pb::PlanRequest>>,
+    ) -> Result<Response<pb::PlanResponse>, Status> {
+        let peer = peer::admin_connection(&request)?;
+        let (call, stream) = self.begin(request, "Plan", |_| String::new())?;
+        let of = |message: pb::PlanRequest| message.document.unwrap_or_default();
+        let documents = read(&call, &peer, stream, of).await?;
+        let plan = call.broker.begin_plan(&call.caller, documents).await;
+        let plan = plan.map_err(|error| call.refuse(&error))?;
+        call.read(0, move |broker, caller, _| broker.plan(caller, plan).map(plan_response)).await
+    }
+}
+
+/// The documents of a stream of messages.
+async fn read<Message: prost::Message>(
+    call: &Call,
+    peer: &Peer<()>,
+    mut stream: Streaming<Message>,
+    of: impl Fn(Message) -> pb::ApplyRequest,
+) -> Result<Vec<Document>, Status> {
+    let refuse = |error: Error| call.refuse(&error);
+    // Before anything is read: what is refused should not be held in memory first.
+    Broker::check_may_apply(&call.caller).map_err(refuse)?;
+    let (mut documents, mut problems) = (Vec::new(), Vec::new());
+    let mut bytes = 0;
+    while let Some(message) = stream.message().await? {
+        bytes += message.encoded_len();
+        if documents.len() == MAX_APPLY_DOCUMENTS || bytes > MAX_APPLY_BYTES {
+            let text = format!(
+                "at most {MAX_APPLY_DOCUMENTS} documents of {MAX_APPLY_BYTES} bytes together are taken at once"
+            );
+            return Err(refuse(Error::TooLarge(text)));
+        }
+        let message = of(message);
+        let name = message.document.as_ref().map(document_name).unwrap_or_default();
+        match document(message) {
+            Ok(document) => documents.push(document),
+            Err(error) => problems.push(Problem::new(&name, error.to_string())),
+        }
+    }
+    if !problems.is_empty() {
+        return Err(refuse(Error::DocumentsInvalid(problems)));
+    }
+    // It may have taken a while: whoever was removed meanwhile is not another of his name.
+    call.broker.admin_principal(&peer.svid, peer.uid).map_err(refuse)?;
+    Ok(documents)
+}
+
+/// The resource that a document says it describes, well formed or not, as the broker names it.
+pub fn document_name(document: &pb::apply_request::Document) -> String {
+    use pb::apply_request::Document as Given;
+    match document {
+        Given::Connection(one) => format!("connections/{}/{}", one.integration, one.name),
+        Given::Group(group) => format!("groups/{}", group.name),
+        Given::Integration(integration) => integration.name.clone(),
+        Given::Secret(one) => format!("workflows/{}/secrets/{}", one.workflow, one.name),
+    }
+}
+
+pub(crate) fn document(message: pb::ApplyRequest) -> Result<Document, Error> {
+    use pb::apply_request::Document as Given;
+    match message.document {
+        Some(Given::Connection(given)) => connection(given).map(Document::Connection),
+        Some(Given::Group(given)) => group(given).map(Document::Group),
+        Some(Given::Integration(given)) => {
+            integration::from_message(given).map(Document::Integration)
+        }
+        Some(Given::Secret(given)) => Ok(Document::Secret(SecretDocument {
+            name: SecretRef {
+                workflow: WorkflowName::parse(&given.workflow)?,
+                name: SecretName::parse(&given.name)?,
+            },
+            value: Some(given.value).filter(|_| !given.kept).map(Value::new),
+        })),
+        None => Err(Error::TargetInvalid("a message without a document".to_owned())),
+    }
+}
+
+fn connection(given: pb::ConnectionDocument) -> Result<ConnectionDocument, Error> {
+    let name = format!("{}/{}", given.integration, given.name).parse()?;
+    Ok(ConnectionDocument {
+        kind: convert::kind_name(&given.kind)?,
+        fields: Part::Merge(convert::values(given.fields)),
+        kept: given.kept_fields.into_iter().collect(),
+        tags: Part::Merge(convert::tags(&given.tags)?),
+        labels: Part::Merge(convert::labels(given.labels)?),
+        access: Part::Merge(convert::bindings(&given.access)?),
+        disabled: given.disabled,
+        max_ttl: given.max_ttl.map(|ttl| convert::duration(Some(ttl))),
+        is_default: given.default,
+        expires: given.expires.map(|moment| Some(convert::moment(&moment))),
+        ..ConnectionDocument::new(name)
+    })
+}
+
+fn group(given: pb::GroupDocument) -> Result<GroupDocument, Error> {
+    let integration = IntegrationName::parse(&given.integration)?;
+    let keys = Some(given.identifiers).filter(|keys| !keys.is_empty());
+    let member = |name: &String| {
+        let (integration, name) = (integration.clone(), ConnectionName::parse(name)?);
+        Ok::<_, Error>(ConnectionRef { integration, name })
+    };
+    let members = given.members.map(|members| members.names.iter().map(member).collect());
+    Ok(GroupDocument {
+        name: GroupName::parse(&given.name)?,
+        identifiers: keys.map(|keys| group::identifiers(&keys)).transpose()?,
+        members: members.transpose()?,
+        access: convert::bindings(&given.access)?,
+        labels: convert::labels(given.labels)?,
+        integration,
+    })
+}
+
+fn result(applied: Applied) -> pb::ApplyResult {
+    pb::ApplyResult {
+        name: applied.name.to_string(),
+        action: action(applied.action).into(),
+        findings: convert::findings(applied.findings),
+    }
+}
+
+fn action(action: Action) -> pb::ApplyAction {
+    match action {
+        Action::Changed => pb::ApplyAction::Changed,
+        Action::Created => pb::ApplyAction::Created,
+        Action::Unchanged => pb::ApplyAction::Unchanged,
+    }
+}
+
+/// Clients take 4 MiB; what is told of differences stays below.
+const MAX_PLAN_BYTES: usize = 3 * 1024 * 1024;
+
+fn plan_response(planned: Vec<Planned>) -> pb::PlanResponse {
+    let of_safety = |one: &Planned| one.differences.access.len() + one.differences.safety.len();
+    let fewer: [Vec<usize>; 3] = [
+        planned.iter().map(of_safety).collect(),
+        planned.iter().map(|one| one.differences.access.len()).collect(),
+        planned.iter().map(|_| 0).collect(),
+    ];
+    let results = planned.into_iter().map(planned_result).collect();
+    let mut response = pb::PlanResponse { results };
+    if response.encoded_len() > MAX_PLAN_BYTES {
+        response.results.iter_mut().for_each(|result| result.findings.clear());
+    }
+    for most in fewer {
+        if response.encoded_len() > MAX_PLAN_BYTES {
+            response.results.iter_mut().zip(most).for_each(|(result, most)| tell(result, most));
+        }
+    }
+    response
+}
+
+/// Tells no more than the first of what differs; the rest is counted.
+fn tell(result: &mut pb::PlannedResult, most: usize) {
+    result.untold_differences += count(result.differences.len().saturating_sub(most));
+    result.differences.truncate(most);
+}
+
+fn planned_result(planned: Planned) -> pb::PlannedResult {
+    let Planned { applied, differences, staying } = planned;
+    let Differences { access, safety, others, untold } = differences;
+    pb::PlannedResult {
+        name: applied.name.to_string(),
+        action: action(applied.action).into(),
+        differences: access.into_iter().chain(safety).chain(others).map(difference).collect(),
+        untold_differences: count(untold),
+        staying_fields: staying.iter().map(ToString::to_string).collect(),
+        findings: convert::findings(applied.findings),
+    }
+}
+
+fn count(count: usize) -> i32 {
+    i32::try_from(count).unwrap_or(i32::MAX)
+}
+
+fn difference(difference: Difference) -> pb::Difference {
+    let Difference { path, old, new, sensitive, removed } = difference;
+    pb::Difference { path, old, new, sensitive, removed }
+}

@@ -1,0 +1,279 @@
+//! `ConnectionService`.
+
+use std::collections::{BTreeMap, BTreeSet};
+
+use tonic::{Request, Response, Status};
+
+use super::call::AdminDoor;
+use crate::broker::{
+    ConnectionDocument, ConnectionInUse, Deletion, Error, Inspected, ListedConnection,
+    ListedConnections, Part, Wanted,
+};
+use crate::catalog::ConnectionFilter;
+use crate::grpc::pb::connection_service_server::ConnectionService;
+use crate::grpc::{convert, pb};
+use crate::model::limits::MAX_PAGE_BYTES;
+use crate::model::{Invalid, ResourceName};
+
+#[tonic::async_trait]
+impl ConnectionService for AdminDoor {
+    async fn create_connection(
+        &self,
+        request: Request<pb::CreateConnectionRequest>,
+    ) -> Result<Response<pb::Connection>, Status> {
+        let name = |request: &pb::CreateConnectionRequest| name_of(request.connection.as_ref());
+        let (call, request) = self.begin(request, "CreateConnection", name)?;
+        call.answer(async {
+            let options = call.options(&request, &request.request_id, request.validate_only)?;
+            let document = document(request.connection.unwrap_or_default())?;
+            let created =
+                call.broker.create_connection(call.caller.clone(), document, options).await?;
+            Ok(in_use(created))
+        })
+        .await
+    }
+
+    async fn get_connection(
+        &self,
+        request: Request<pb::GetConnectionRequest>,
+    ) -> Result<Response<pb::Connection>, Status> {
+        let (call, request) = self.begin(request, "GetConnection", |one| one.name.clone())?;
+        call.read(0, move |broker, caller, _| {
+            let name = convert::connection_name(&request.name)?;
+            Ok(in_use(broker.connection(caller, &name)?))
+        })
+        .await
+    }
+
+    async fn list_connections(
+        &self,
+        request: Request<pb::ListConnectionsRequest>,
+    ) -> Result<Response<pb::ListConnectionsResponse>, Status> {
+        let (call, request) = self.begin(request, "ListConnections", |_| String::new())?;
+        call.read(MAX_PAGE_BYTES, move |broker, caller, _| {
+            let after = convert::from_page_token(&request.page_token)?;
+            let mut filter = ConnectionFilter::parse(&request.filter)
+                .map_err(|invalid| Error::FilterInvalid(invalid.to_string()))?;
+            if !request.integration.is_empty() {
+                filter.of_integration(&request.integration);
+            }
+            let size = convert::page_size(request.page_size);
+            let wanted = Wanted {
+                unused_since: request.unused_since.as_ref().map(convert::moment),
+                expires_before: request.expires_before.as_ref().map(convert::moment),
+            };
+            let page = page(&broker.connections(caller, &filter, wanted, after.as_ref(), size)?);
+            let newer = broker.newer("connections/", &page.next_page_token);
+            Ok(pb::ListConnectionsResponse { newer, ..page })
+        })
+        .await
+    }
+
+    async fn update_connection(
+        &self,
+        request: Request<pb::UpdateConnectionRequest>,
+    ) -> Result<Response<pb::Connection>, Status> {
+        let name = |request: &pb::UpdateConnectionRequest| name_of(request.connection.as_ref());
+        let (call, request) = self.begin(request, "UpdateConnection", name)?;
+        call.answer(async {
+            let options = call.options(&request, &request.request_id, request.validate_only)?;
+            let connection = request.connection.unwrap_or_default();
+            let etag = convert::given(&connection.etag);
+            let document = match convert::mask(request.update_mask) {
+                None => document(connection)?,
+                Some(paths) => masked(connection, &paths)?,
+            };
+            let (caller, allow_missing) = (call.caller.clone(), request.allow_missing);
+            let updated =
+                call.broker.update_connection(caller, document, etag, allow_missing, options);
+            Ok(in_use(updated.await?))
+        })
+        .await
+    }
+
+    async fn delete_connection(
+        &self,
+        request: Request<pb::DeleteConnectionRequest>,
+    ) -> Result<Response<()>, Status> {
+        let (call, request) = self.begin(request, "DeleteConnection", |one| one.name.clone())?;
+        call.answer(async {
+            let options = call.options(&request, &request.request_id, request.validate_only)?;
+            let name = convert::connection_name(&request.name)?;
+            let deletion = Deletion {
+                etag: convert::given(&request.etag),
+                force: request.force,
+                allow_missing: request.allow_missing,
+            };
+            call.broker.delete_connection(call.caller.clone(), name, deletion, options).await
+        })
+        .await
+    }
+
+    async fn test_connection(
+        &self,
+        request: Request<pb::TestConnectionRequest>,
+    ) -> Result<Response<pb::TestConnectionResponse>, Status> {
+        let (call, request) = self.begin(request, "TestConnection", |one| one.name.clone())?;
+        call.answer(async {
+            let name = convert::connection_name(&request.name)?;
+            let Inspected { version, decision_id, findings } =
+                call.broker.test_connection(&call.caller, &name)?;
+            let (version, findings) = (convert::count(version), convert::findings(findings));
+            Ok(pb::TestConnectionResponse { version, findings, decision_id })
+        })
+        .await
+    }
+}
+
+fn name_of(connection: Option<&pb::Connection>) -> String {
+    connection.map_or_else(String::new, |connection| connection.name.clone())
+}
+
+/// What is set in a message; the rest stays as it is.
+pub(crate) fn document(connection: pb::Connection) -> Result<ConnectionDocument, Error> {
+    let name = convert::connection_name(&connection.name)?;
+    if !connection.integration.is_empty() && connection.integration != name.integration.as_str() {
+        let rule = "it is not the integration in the connection's name";
+        return Err(Invalid::new("integration", &connection.integration, rule).into());
+    }
+    Ok(ConnectionDocument {
+        kind: convert::kind_name(&connection.kind)?,
+        fields: Part::Merge(convert::values(connection.fields)),
+        tags: Part::Merge(convert::tags(&connection.tags)?),
+        labels: Part::Merge(convert::labels(connection.labels)?),
+        access: Part::Merge(convert::bindings(&connection.access)?),
+        disabled: Some(true).filter(|_| connection.disabled),
+        max_ttl: connection.max_ttl.map(|ttl| convert::duration(Some(ttl))),
+        is_default: Some(true).filter(|_| connection.default),
+        expires: connection.expires.map(|moment| Some(convert::moment(&moment))),
+        ..ConnectionDocument::new(name)
+    })
+}
+
+/// What these paths name of a message, each as a whole.
+pub(crate) fn masked(
+    mut connection: pb::Connection,
+    paths: &BTreeSet<String>,
+) -> Result<ConnectionDocument, Error> {
+    let mut fields = BTreeMap::new();
+    let (mut removed, mut is_whole) = (BTreeSet::new(), false);
+    let all = ["fields", "tags", "labels", "access", "disabled", "max_ttl", "default", "expires"];
+    let paths = paths.iter().flat_map(|path| match path.as_str() {
+        "*" => all.to_vec(),
+        path => vec![path],
+    });
+    let mut masked = ConnectionDocument {
+        kind: convert::kind_name(&connection.kind)?,
+        ..ConnectionDocument::new(convert::connection_name(&connection.name)?)
+    };
+    for path in paths {
+        match path {
+            "fields" => {
+                is_whole = true;
+                fields.append(&mut connection.fields);
+            }
+            "tags" => masked.tags = Part::Replace(convert::tags(&connection.tags)?),
+            "labels" => {
+                masked.labels = Part::Replace(convert::labels(connection.labels.clone())?);
+            }
+            "access" => masked.access = Part::Replace(convert::bindings(&connection.access)?),
+            "disabled" => masked.disabled = Some(connection.disabled),
+            "max_ttl" => masked.max_ttl = Some(convert::duration(connection.max_ttl)),
+            "default" => masked.is_default = Some(connection.default),
+            "expires" => {
+                masked.expires = Some(connection.expires.as_ref().map(convert::moment));
+            }
+            path => match path.strip_prefix("fields.") {
+                // A name that is no word of protobuf stands in backticks (AIP-161).
+                Some(name) => {
+                    let name = name.trim_matches('`');
+                    match connection.fields.remove(name) {
+                        Some(value) => drop(fields.insert(name.to_owned(), value)),
+                        None => drop(removed.insert(name.to_owned())),
+                    }
+                }
+                None => return Err(Error::UpdateMaskInvalid(path.chars().take(64).collect())),
+            },
+        }
+    }
+    let fields = convert::values(fields);
+    masked.fields = if is_whole { Part::Replace(fields) } else { Part::Merge(fields) };
+    masked.removed = removed;
+    Ok(masked)
+}
+
+/// A connection, without its sensitive values.
+fn to_message(listed: &ListedConnection) -> pb::Connection {
+    let metadata = &listed.metadata;
+    let fields = metadata.fields.iter().map(|(name, field)| pb::FieldState {
+        name: name.to_string(),
+        sensitive: field.sensitive,
+        // What is sensitive has no value in metadata to begin with.
+        value: field.value.clone(),
+        update_time: convert::timestamp(field.update_time),
+        updated_by: field.updated_by.clone(),
+        expire_time: field.expire_time.and_then(convert::timestamp),
+    });
+    let max_ttl = metadata.max_ttl_seconds.and_then(|seconds| i64::try_from(seconds).ok());
+    pb::Connection {
+        name: ResourceName::Connection(metadata.reference()).to_string(),
+        uid: metadata.uid.to_string(),
+        integration: metadata.integration.to_string(),
+        kind: metadata.kind.to_string(),
+        fields: BTreeMap::new(),
+        field_states: fields.collect(),
+        access: convert::access(&metadata.access),
+        version: convert::count(metadata.version),
+        etag: metadata.etag(),
+        create_time: convert::timestamp(metadata.create_time),
+        update_time: convert::timestamp(metadata.update_time),
+        updated_by: metadata.updated_by.clone(),
+        tags: metadata.tags.iter().map(|tag| tag.to_string()).collect(),
+        groups: listed.groups.iter().map(ToString::to_string).collect(),
+        labels: metadata.labels.as_map().clone(),
+        disabled: metadata.disabled,
+        max_ttl: max_ttl.map(|seconds| prost_types::Duration { seconds, nanos: 0 }),
+        default: metadata.is_default,
+        live_leases: convert::count(listed.live_leases),
+        expires: metadata.expires.and_then(convert::timestamp),
+        expire_time: metadata.expire_time().and_then(convert::timestamp),
+        last_use_time: listed.used.and_then(|used| convert::timestamp(used.last)),
+        use_count: convert::count(listed.used.map_or(0, |used| used.times)),
+        uses: Vec::new(),
+        holders: Vec::new(),
+        findings: Vec::new(),
+    }
+}
+
+/// The same with who uses it.
+fn in_use(found: ConnectionInUse) -> pb::Connection {
+    let uses = found.users.iter().map(|(workflow, used)| pb::ConnectionUse {
+        workflow: workflow.to_string(),
+        use_count: convert::count(used.times),
+        last_use_time: convert::timestamp(used.last),
+    });
+    let holders = found.holders.iter().map(|holder| pb::LeaseHolder {
+        workflow: holder.step.workflow.to_string(),
+        run: holder.step.run.to_string(),
+        step: holder.step.step.to_string(),
+        version: convert::count(holder.version),
+        expire_time: convert::timestamp(holder.expire_time),
+    });
+    pb::Connection {
+        uses: uses.collect(),
+        holders: holders.collect(),
+        findings: convert::findings(found.findings),
+        ..to_message(&found.listed)
+    }
+}
+
+fn page(listed: &ListedConnections) -> pb::ListConnectionsResponse {
+    let messages = listed.connections.iter().map(to_message);
+    let (connections, next_page_token) =
+        convert::page(messages, listed.next.is_some(), |one| short(&one.name));
+    pb::ListConnectionsResponse { connections, next_page_token, newer: Vec::new() }
+}
+
+fn short(name: &str) -> String {
+    name.strip_prefix("connections/").unwrap_or(name).to_owned()
+}

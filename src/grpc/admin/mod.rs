@@ -1,0 +1,12 @@
+//! The services of the admin door.
+
+pub(super) mod apply;
+pub(super) mod call;
+pub(super) mod connection;
+pub(super) mod documents;
+pub(super) mod executor;
+pub(super) mod group;
+pub(super) mod integration;
+pub(super) mod registry;
+pub(super) mod secret;
+pub(super) mod system;

@@ -1,0 +1,41 @@
+//! What `SystemService.SuggestAccess` answers.
+
+use std::collections::BTreeMap;
+
+use crate::access::Relation;
+use crate::broker::{Advice, Suggestion, Suggestions};
+use crate::grpc::{convert, pb};
+
+pub(crate) fn response(suggested: &Suggestions) -> pb::SuggestAccessResponse {
+    // There are no further pages: what is left out is counted.
+    let messages = suggested.first.iter().map(message);
+    let (suggestions, _) = convert::page(messages, false, |_| String::new());
+    let more = suggested.more + suggested.first.len().saturating_sub(suggestions.len());
+    pb::SuggestAccessResponse { suggestions, more: convert::count(more) }
+}
+
+fn message(one: &Suggestion) -> pb::AccessSuggestion {
+    let mut bound = BTreeMap::<Relation, Vec<String>>::new();
+    for (relation, pattern) in &one.bound {
+        bound.entry(*relation).or_default().push(pattern.to_string());
+    }
+    let bound = bound.into_iter().map(|(relation, principals)| pb::AccessBinding {
+        relation: convert::relation(relation).into(),
+        principals,
+    });
+    let advice = match one.advice {
+        Advice::Remove => pb::AccessAdvice::Remove,
+        Advice::Narrow => pb::AccessAdvice::Narrow,
+        Advice::Others => pb::AccessAdvice::Others,
+        Advice::Keep => pb::AccessAdvice::Keep,
+    };
+    pb::AccessSuggestion {
+        resource: one.resource.to_string(),
+        needed: convert::relation(one.needed).into(),
+        bound: bound.collect(),
+        use_count: convert::count(one.used.map_or(0, |used| used.times)),
+        last_use_time: one.used.and_then(|used| convert::timestamp(used.last)),
+        advice: advice.into(),
+        others_use: one.others_use,
+    }
+}

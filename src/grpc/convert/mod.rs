@@ -1,0 +1,245 @@
+//! Between messages and the model.
+
+pub(super) mod status;
+
+use std::collections::{BTreeMap, BTreeSet};
+use std::time::Duration;
+
+use base64::Engine as _;
+use base64::engine::general_purpose::URL_SAFE_NO_PAD;
+
+use super::pb;
+use crate::access::{Bindings, Pattern, Relation};
+use crate::broker::{Error, Resolved};
+use crate::integration::{Finding, Severity};
+use crate::lease::{Lease, TtlLimit};
+use crate::model::limits::MAX_PAGE_BYTES;
+use crate::model::{
+    ConnectionRef, KindName, Labels, RequestId, ResourceName, RunAs, Tags, Timestamp, Value,
+};
+
+/// The most resources on one page, and how many if the caller does not say.
+const PAGE_SIZES: (i32, i32) = (1000, 100);
+
+pub(super) fn timestamp(moment: Timestamp) -> Option<prost_types::Timestamp> {
+    let nanos = i32::try_from(moment.millis().rem_euclid(1000) * 1_000_000).unwrap_or(0);
+    Some(prost_types::Timestamp { seconds: moment.seconds(), nanos })
+}
+
+/// A moment of the API; what is below a millisecond is left out.
+pub(super) fn moment(given: &prost_types::Timestamp) -> Timestamp {
+    let millis = given.seconds.saturating_mul(1000);
+    Timestamp::from_millis(millis.saturating_add(i64::from(given.nanos / 1_000_000)))
+}
+
+/// A TTL; what is negative or malformed comes out as zero, which no limit admits.
+pub(super) fn duration(given: Option<prost_types::Duration>) -> Option<Duration> {
+    given.map(|given| match (u64::try_from(given.seconds), u32::try_from(given.nanos)) {
+        (Ok(seconds), Ok(nanos)) if nanos < 1_000_000_000 => Duration::new(seconds, nanos),
+        _ => Duration::ZERO,
+    })
+}
+
+pub(super) fn page_size(asked: i32) -> usize {
+    let (most, default) = PAGE_SIZES;
+    let size = if asked <= 0 { default } else { asked.min(most) };
+    usize::try_from(size).unwrap_or(1)
+}
+
+/// A page token: opaque to clients, so that they do not build their own.
+pub(super) fn to_page_token(position: &str) -> String {
+    URL_SAFE_NO_PAD.encode(position)
+}
+
+pub(super) fn from_page_token<T: std::str::FromStr>(token: &str) -> Result<Option<T>, Error> {
+    if token.is_empty() {
+        return Ok(None);
+    }
+    let text = URL_SAFE_NO_PAD.decode(token).ok().and_then(|bytes| String::from_utf8(bytes).ok());
+    let position = text.and_then(|text| text.parse().ok());
+    position.map(Some).ok_or(Error::PageTokenInvalid)
+}
+
+pub(super) fn connection_name(name: &str) -> Result<ConnectionRef, Error> {
+    match name.parse()? {
+        ResourceName::Connection(connection) => Ok(connection),
+        _ => Err(crate::model::Invalid::new(
+            "connection name",
+            name,
+            "for example connections/aws/prod",
+        )
+        .into()),
+    }
+}
+
+pub(super) fn kind_name(kind: &str) -> Result<Option<KindName>, Error> {
+    if kind.is_empty() { Ok(None) } else { Ok(Some(KindName::parse(kind)?)) }
+}
+
+pub(super) fn values(fields: BTreeMap<String, Vec<u8>>) -> BTreeMap<String, Value> {
+    fields.into_iter().map(|(name, bytes)| (name, Value::new(bytes))).collect()
+}
+
+pub(super) fn bindings(
+    access: &[pb::AccessBinding],
+) -> Result<BTreeMap<Relation, BTreeSet<Pattern>>, Error> {
+    let mut bindings = BTreeMap::new();
+    for binding in access {
+        let relation = match binding.relation() {
+            pb::Relation::Viewer => Relation::Viewer,
+            pb::Relation::Resolver => Relation::Resolver,
+            pb::Relation::Editor => Relation::Editor,
+            pb::Relation::Unspecified => {
+                let rule = "viewer, resolver or editor";
+                return Err(Error::PrincipalInvalid(crate::model::Invalid::new(
+                    "relation", "", rule,
+                )));
+            }
+        };
+        let patterns: &mut BTreeSet<Pattern> = bindings.entry(relation).or_default();
+        for principal in &binding.principals {
+            patterns.insert(principal.parse().map_err(Error::PrincipalInvalid)?);
+        }
+    }
+    Ok(bindings)
+}
+
+pub(super) fn tags(given: &[String]) -> Result<Tags, Error> {
+    Tags::parse(given.iter().map(String::as_str)).map_err(Error::IdentifierTagInvalid)
+}
+
+pub(super) fn access(bindings: &Bindings) -> Vec<pb::AccessBinding> {
+    let bound = bindings.iter().map(|(relation, patterns)| pb::AccessBinding {
+        relation: self::relation(relation).into(),
+        principals: patterns.map(Pattern::to_string).collect(),
+    });
+    bound.collect()
+}
+
+pub(super) fn relation(relation: Relation) -> pb::Relation {
+    match relation {
+        Relation::Viewer => pb::Relation::Viewer,
+        Relation::Resolver => pb::Relation::Resolver,
+        Relation::Editor => pb::Relation::Editor,
+    }
+}
+
+pub(super) fn resolved(resolved: Resolved) -> pb::ResolveResponse {
+    let (integration, kind) = resolved
+        .kind
+        .map(|(integration, kind)| (integration.to_string(), kind.to_string()))
+        .unwrap_or_default();
+    let fields = resolved.fields.into_iter().map(|(name, value)| (name, value.into_exposed()));
+    pb::ResolveResponse {
+        name: resolved.name.to_text(),
+        integration,
+        kind,
+        version: count(resolved.version),
+        fields: fields.collect(),
+        lease: Some(lease(&resolved.lease, resolved.is_renewable)),
+        // Of the whole reply, when it is known.
+        padding: Default::default(),
+    }
+}
+
+pub(super) fn lease(lease: &Lease, renewable: bool) -> pb::Lease {
+    let limit = match lease.limited_by {
+        TtlLimit::Connection => pb::TtlLimit::Connection,
+        TtlLimit::None => pb::TtlLimit::None,
+        TtlLimit::Server => pb::TtlLimit::Server,
+        TtlLimit::Step => pb::TtlLimit::Step,
+    };
+    pb::Lease {
+        name: ResourceName::Lease(lease.id).to_text(),
+        issue_time: timestamp(lease.issue_time),
+        expire_time: timestamp(lease.expire_time),
+        renewable,
+        ttl_limited_by: limit.into(),
+    }
+}
+
+/// The most principals that a step runs as.
+const MAX_RUN_AS: usize = 100;
+
+pub(super) fn run_as(given: &[String]) -> Result<BTreeSet<RunAs>, Error> {
+    if given.len() > MAX_RUN_AS {
+        return Err(Error::TooLarge(format!("a step runs as at most {MAX_RUN_AS} principals")));
+    }
+    let parsed = given.iter().map(|principal| principal.parse());
+    parsed.collect::<Result<_, _>>().map_err(Error::PrincipalInvalid)
+}
+
+pub(super) fn labels(given: BTreeMap<String, String>) -> Result<Labels, Error> {
+    Labels::parse(given).map_err(Error::LabelInvalid)
+}
+
+/// A page, ended early where it would be too large for a client to take, and the token of the next.
+pub(super) fn page<T: prost::Message>(
+    messages: impl IntoIterator<Item = T>,
+    mut has_more: bool,
+    position: impl Fn(&T) -> String,
+) -> (Vec<T>, String) {
+    let (mut page, mut bytes) = (Vec::new(), 0);
+    for message in messages {
+        bytes += message.encoded_len();
+        if bytes > MAX_PAGE_BYTES && !page.is_empty() {
+            has_more = true;
+            break;
+        }
+        page.push(message);
+    }
+    let next = page.last().filter(|_| has_more).map(|last| to_page_token(&position(last)));
+    (page, next.unwrap_or_default())
+}
+
+/// The page of a list that is all in memory, by names without their collection.
+pub(super) fn page_of<T: prost::Message>(
+    all: Vec<T>,
+    size: i32,
+    token: &str,
+    name: impl Fn(&T) -> String,
+) -> Result<(Vec<T>, String), Error> {
+    let after: Option<String> = from_page_token(token)?;
+    let rest = all.into_iter().filter(|one| after.as_ref().is_none_or(|after| name(one) > *after));
+    let mut rest: Vec<T> = rest.collect();
+    let size = page_size(size);
+    let has_more = rest.len() > size;
+    rest.truncate(size);
+    Ok(page(rest, has_more, name))
+}
+
+/// A text that may be left out.
+pub(super) fn given(text: &str) -> Option<String> {
+    Some(text.to_owned()).filter(|text| !text.is_empty())
+}
+
+/// The paths of a mask; none if it is not there or empty (AIP-134).
+pub(super) fn mask(given: Option<prost_types::FieldMask>) -> Option<BTreeSet<String>> {
+    let paths: BTreeSet<String> = given?.paths.into_iter().collect();
+    Some(paths).filter(|paths| !paths.is_empty())
+}
+
+/// What a client calls its request, if it says so.
+pub(super) fn request_id(given: &str) -> Result<Option<RequestId>, Error> {
+    Ok(self::given(given).map(|id| RequestId::parse(&id)).transpose()?)
+}
+
+/// A count for the wire, which has signed numbers only.
+pub(super) fn count(n: impl TryInto<i64>) -> i64 {
+    n.try_into().unwrap_or(i64::MAX)
+}
+
+/// What was found out about values.
+pub(super) fn findings(findings: Vec<Finding>) -> Vec<pb::Finding> {
+    let of = |severity| match severity {
+        Severity::Note => pb::Severity::Note,
+        Severity::Warning => pb::Severity::Warning,
+        Severity::Error => pb::Severity::Error,
+    };
+    let message = |finding: Finding| pb::Finding {
+        field: finding.field,
+        description: finding.description,
+        severity: of(finding.severity).into(),
+    };
+    findings.into_iter().map(message).collect()
+}

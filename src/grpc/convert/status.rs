@@ -1,0 +1,269 @@
+//! From an error to a status: code, reason, details. One place, and no arm for "everything else".
+
+use std::collections::HashMap;
+use std::sync::Arc;
+use std::time::Duration;
+
+use tonic::{Code, Status};
+use tonic_types::{ErrorDetails, StatusExt as _};
+
+use crate::broker::Error;
+use crate::grpc::pb;
+use crate::integration::Problem;
+use crate::journal::NotAccepted;
+use crate::model::ResourceName;
+
+/// The domain of every reason.
+pub const DOMAIN: &str = "keyhatch.v1";
+
+/// The most bytes of problems in one status.
+const MAX_DETAIL_BYTES: usize = 3 * 1024;
+/// The longest message.
+const MAX_MESSAGE_CHARACTERS: usize = 1024;
+/// The longest field and the longest description of one problem.
+const MAX_PROBLEM_CHARACTERS: usize = 256;
+
+/// When to try again what fails for a passing cause.
+const RETRY_AFTER: Duration = Duration::from_secs(1);
+
+/// A status's reason, for whoever meets the status on its way out; clients have it in the details.
+#[derive(Debug, thiserror::Error)]
+#[error("{0}")]
+struct Reason(&'static str);
+
+/// The code and the stable reason of an error.
+#[expect(clippy::too_many_lines, reason = "a table: one arm for each error, and none for the rest")]
+fn code_and_reason(error: &Error) -> (Code, &'static str) {
+    match error {
+        Error::AlreadyExists(name) => (Code::AlreadyExists, exists_reason(name)),
+        Error::ClosedMeanwhile | Error::OpenedBefore(_) => (Code::Aborted, "STEP_CLOSED"),
+        Error::Corrupt => (Code::DataLoss, "RECORD_CORRUPT"),
+        Error::CsrInvalid(_) => (Code::InvalidArgument, "CSR_INVALID"),
+        Error::DecisionInvalid(_) => (Code::InvalidArgument, "DECISION_INVALID"),
+        Error::DecisionNotFound => (Code::NotFound, "DECISION_NOT_FOUND"),
+        Error::Disabled(_) => (Code::FailedPrecondition, "CONNECTION_DISABLED"),
+        Error::Denied { .. } => (Code::PermissionDenied, "RESOLVE_DENIED"),
+        Error::DirectoryUnavailable { .. } => (Code::Unavailable, "DIRECTORY_UNAVAILABLE"),
+        Error::DocumentsInvalid(_) => (Code::InvalidArgument, "DOCUMENTS_INVALID"),
+        Error::DiskFull => (Code::Unavailable, "DISK_FULL"),
+        Error::Draining => (Code::Unavailable, "DRAINING"),
+        Error::EditDenied(_) => (Code::PermissionDenied, "EDIT_DENIED"),
+        Error::EtagMismatch(_) => (Code::Aborted, "ETAG_MISMATCH"),
+        Error::ExecutorRequired | Error::OperatorRequired | Error::RoleRequired(_) => {
+            (Code::PermissionDenied, "ROLE_REQUIRED")
+        }
+        Error::FieldUnknown { .. } => (Code::InvalidArgument, "FIELD_UNKNOWN"),
+        Error::FieldsInvalid(_) => (Code::InvalidArgument, "FIELDS_INVALID"),
+        Error::FilterInvalid(_) => (Code::InvalidArgument, "FILTER_INVALID"),
+        Error::IdentifierMissing { .. } => (Code::FailedPrecondition, "IDENTIFIER_MISSING"),
+        Error::IdentifierTagInvalid(_) => (Code::InvalidArgument, "IDENTIFIER_TAG_INVALID"),
+        Error::IdentifierUnknown(_) => (Code::InvalidArgument, "IDENTIFIER_UNKNOWN"),
+        Error::IdentifiersIncomplete(_) => (Code::InvalidArgument, "IDENTIFIERS_INCOMPLETE"),
+        Error::IdentifiersNotUnique { .. } => (Code::FailedPrecondition, "IDENTIFIERS_NOT_UNIQUE"),
+        Error::InUse { .. } => (Code::FailedPrecondition, "IN_USE"),
+        Error::IntegrationBuiltIn(_) => (Code::FailedPrecondition, "INTEGRATION_BUILT_IN"),
+        Error::IntegrationInvalid(_) => (Code::InvalidArgument, "INTEGRATION_INVALID"),
+        Error::IntegrationMismatch { .. } => (Code::FailedPrecondition, "INTEGRATION_MISMATCH"),
+        Error::IntegrationUnknown(_) => (Code::InvalidArgument, "INTEGRATION_UNKNOWN"),
+        Error::Internal(_) => (Code::Internal, "INTERNAL"),
+        Error::JournalUnavailable => (Code::Unavailable, "JOURNAL_UNAVAILABLE"),
+        Error::KekNotAtHand(_) => (Code::FailedPrecondition, "KEK_NOT_AT_HAND"),
+        Error::KekNotReplaceable(_) => (Code::FailedPrecondition, "KEK_NOT_REPLACEABLE"),
+        Error::KeyringUnwritable(_) => (Code::Unavailable, "KEYRING_UNWRITABLE"),
+        Error::KindInvalid(_) => (Code::InvalidArgument, "KIND_INVALID"),
+        Error::LabelInvalid(_) => (Code::InvalidArgument, "LABEL_INVALID"),
+        Error::MountPathInvalid(_) => (Code::InvalidArgument, "MOUNT_PATH_INVALID"),
+        Error::NameInvalid(_) => (Code::InvalidArgument, "NAME_INVALID"),
+        Error::NotAccepted(NotAccepted::CertificateExpired) | Error::Unregistered => {
+            (Code::Unauthenticated, "SVID_INVALID")
+        }
+        Error::NotAccepted(NotAccepted::CertificateUnknown) => {
+            (Code::Unauthenticated, "SOCKET_MISMATCH")
+        }
+        Error::NotAccepted(NotAccepted::NotOpen) => (Code::Unauthenticated, "STEP_NOT_OPEN"),
+        Error::Newer(_) => (Code::FailedPrecondition, "RECORD_NEWER"),
+        Error::NoMember => (Code::NotFound, "GROUP_MEMBER_NOT_FOUND"),
+        Error::NotFound(name) => (Code::NotFound, absent_reason(name)),
+        Error::Overloaded => (Code::ResourceExhausted, "OVERLOADED"),
+        Error::OwnRegistration => (Code::FailedPrecondition, "OWN_REGISTRATION"),
+        Error::PageTokenInvalid => (Code::InvalidArgument, "PAGE_TOKEN_INVALID"),
+        Error::PrincipalInvalid(_) => (Code::InvalidArgument, "PRINCIPAL_INVALID"),
+        Error::Quarantined => (Code::FailedPrecondition, "QUARANTINED"),
+        Error::RequestIdReused(_) => (Code::InvalidArgument, "REQUEST_ID_REUSED"),
+        Error::RoleInvalid => (Code::InvalidArgument, "ROLE_INVALID"),
+        Error::RunAsNotPermitted(_) => (Code::PermissionDenied, "RUN_AS_NOT_PERMITTED"),
+        Error::RunNotFound(_) => (Code::NotFound, "RUN_NOT_FOUND"),
+        Error::StepNotOpen => (Code::NotFound, "STEP_NOT_FOUND"),
+        Error::ResolverRequired(_) => (Code::PermissionDenied, "RESOLVE_DENIED"),
+        Error::SecretsRequired { .. } => (Code::FailedPrecondition, "SECRETS_REQUIRED"),
+        Error::StepExists(_) => (Code::AlreadyExists, "STEP_EXISTS"),
+        Error::StoreReadOnly => (Code::Unavailable, "STORE_READ_ONLY"),
+        Error::TargetInvalid(_) => (Code::InvalidArgument, "TARGET_INVALID"),
+        Error::RunTooLarge(_) | Error::TooLarge(_) => (Code::ResourceExhausted, "TOO_LARGE"),
+        Error::TooManyLeases(_) => (Code::ResourceExhausted, "TOO_MANY_LEASES"),
+        Error::ComparedLately(_) | Error::RenewedLately(_) | Error::TooManyRequests(_) => {
+            (Code::ResourceExhausted, "TOO_MANY_REQUESTS")
+        }
+        Error::BackupRuns => (Code::ResourceExhausted, "BACKUP_RUNS"),
+        Error::TooManyReaders(_) => (Code::ResourceExhausted, "TOO_MANY_READERS"),
+        Error::TooManyWatches(_) => (Code::ResourceExhausted, "TOO_MANY_WATCHES"),
+        Error::TooManySteps(_) | Error::TooManyStepsOfOne { .. } => {
+            (Code::ResourceExhausted, "TOO_MANY_STEPS")
+        }
+        Error::TtlOutOfRange { .. } => (Code::InvalidArgument, "TTL_OUT_OF_RANGE"),
+        Error::UpdateMaskInvalid(_) => (Code::InvalidArgument, "UPDATE_MASK_INVALID"),
+        Error::VersionSuperseded => (Code::FailedPrecondition, "VERSION_SUPERSEDED"),
+        Error::WorkflowNotPermitted(_) => (Code::PermissionDenied, "WORKFLOW_NOT_PERMITTED"),
+        Error::UidNotPermitted(_) => (Code::PermissionDenied, "UID_NOT_PERMITTED"),
+    }
+}
+
+fn absent_reason(name: &ResourceName) -> &'static str {
+    match name {
+        ResourceName::Connection(_) => "CONNECTION_NOT_FOUND",
+        ResourceName::Executor(_) => "EXECUTOR_NOT_FOUND",
+        ResourceName::Group(_) => "GROUP_NOT_FOUND",
+        ResourceName::Integration(_) => "INTEGRATION_NOT_FOUND",
+        ResourceName::Lease(_) => "LEASE_NOT_FOUND",
+        ResourceName::Opening(_) => "STEP_NOT_FOUND",
+        ResourceName::Operator(_) => "OPERATOR_NOT_FOUND",
+        ResourceName::Secret(_) => "SECRET_NOT_FOUND",
+    }
+}
+
+fn exists_reason(name: &ResourceName) -> &'static str {
+    match name {
+        ResourceName::Connection(_) => "CONNECTION_EXISTS",
+        ResourceName::Executor(_) => "EXECUTOR_EXISTS",
+        ResourceName::Group(_) => "GROUP_EXISTS",
+        ResourceName::Integration(_) => "INTEGRATION_EXISTS",
+        ResourceName::Lease(_) => "LEASE_EXISTS",
+        ResourceName::Opening(_) => "STEP_EXISTS",
+        ResourceName::Operator(_) => "OPERATOR_EXISTS",
+        ResourceName::Secret(_) => "SECRET_EXISTS",
+    }
+}
+
+/// The stable reason of an error.
+pub(crate) fn reason_of(error: &Error) -> &'static str {
+    code_and_reason(error).1
+}
+
+/// The stable reason of a status, if it is one of ours.
+pub(crate) fn reason_in(status: &Status) -> Option<&'static str> {
+    let source = std::error::Error::source(status)?;
+    source.downcast_ref().map(|Reason(reason)| *reason)
+}
+
+/// A status with its details and its reason.
+fn explained(
+    code: Code,
+    message: impl Into<String>,
+    details: ErrorDetails,
+    reason: &'static str,
+) -> Status {
+    let mut status = Status::with_error_details(code, message, details);
+    status.set_source(Arc::new(Reason(reason)));
+    status
+}
+
+/// An error in its place among the results of a batch.
+pub(crate) fn to_message(error: &Error) -> pb::ResolveError {
+    let status = to_status(error);
+    let decision_id = match error {
+        Error::Denied { decision_id } => decision_id.clone(),
+        _ => String::new(),
+    };
+    pb::ResolveError {
+        code: status.code().into(),
+        reason: reason_of(error).to_owned(),
+        message: status.message().to_owned(),
+        decision_id,
+    }
+}
+
+/// As many problems as a client's limit for metadata lets through (gRPC's usual one is 8 KiB for all of it).
+fn add_problems(details: &mut ErrorDetails, problems: &[Problem]) {
+    let mut bytes = 0;
+    for (told, problem) in problems.iter().enumerate() {
+        // What is not yet known to be a name can be as long as a request.
+        let field = shortened(problem.field.clone(), MAX_PROBLEM_CHARACTERS);
+        let description = shortened(problem.description.clone(), MAX_PROBLEM_CHARACTERS);
+        bytes += field.len() + description.len();
+        if bytes > MAX_DETAIL_BYTES && told > 0 {
+            let more = format!("and {} more", problems.len() - told);
+            details.add_bad_request_violation("", more);
+            return;
+        }
+        details.add_bad_request_violation(field, description);
+    }
+}
+
+/// A text that fits, too.
+fn shortened(text: String, most: usize) -> String {
+    match text.char_indices().nth(most) {
+        Some((end, _)) => format!("{} …", text.get(..end).unwrap_or_default()),
+        None => text,
+    }
+}
+
+/// A status of what is refused before anybody knows what it is about.
+pub(crate) fn at_the_door(
+    code: Code,
+    reason: &'static str,
+    message: &'static str,
+    retry_after: Option<Duration>,
+) -> Status {
+    let mut details = ErrorDetails::with_error_info(reason, DOMAIN, HashMap::new());
+    details.set_retry_info(retry_after);
+    explained(code, message, details, reason)
+}
+
+/// The status of an error. What went wrong inside is logged with a request id and not told.
+pub(crate) fn to_status(error: &Error) -> Status {
+    let (code, reason) = code_and_reason(error);
+    let mut metadata = HashMap::new();
+    let mut details = ErrorDetails::new();
+    let mut message = shortened(error.to_string(), MAX_MESSAGE_CHARACTERS);
+    match error {
+        Error::Denied { decision_id } => {
+            metadata.insert("decision_id".to_owned(), decision_id.clone());
+        }
+        Error::DocumentsInvalid(problems)
+        | Error::FieldsInvalid(problems)
+        | Error::IntegrationInvalid(problems) => {
+            add_problems(&mut details, problems);
+        }
+        Error::KindInvalid(problem) => {
+            add_problems(&mut details, std::slice::from_ref(problem));
+        }
+        Error::IdentifierTagInvalid(invalid)
+        | Error::LabelInvalid(invalid)
+        | Error::NameInvalid(invalid)
+        | Error::PrincipalInvalid(invalid) => {
+            details.add_bad_request_violation(invalid.what, invalid.rule);
+        }
+        Error::ComparedLately(wait) | Error::RenewedLately(wait) | Error::TooManyRequests(wait) => {
+            details.set_retry_info(Some(*wait));
+        }
+        Error::DirectoryUnavailable { .. }
+        | Error::DiskFull
+        | Error::Draining
+        | Error::JournalUnavailable
+        | Error::Overloaded
+        | Error::TooManyLeases(_)
+        | Error::TooManySteps(_)
+        | Error::TooManyStepsOfOne { .. } => {
+            details.set_retry_info(Some(RETRY_AFTER));
+        }
+        Error::Internal(cause) => {
+            let request_id = crate::seal::random_id().map(|id| id.to_string()).unwrap_or_default();
+            tracing::error!(request.id = %request_id, cause = %cause, "internal error");
+            message = format!("internal error; report request {request_id}");
+            metadata.insert("request_id".to_owned(), request_id);
+        }
+        _ => {}
+    }
+    details.set_error_info(reason, DOMAIN, metadata);
+    explained(code, message, details, reason)
+}

@@ -1,0 +1,116 @@
+//! From a connection to a caller, at every request.
+
+use std::sync::Arc;
+
+use tonic::Request;
+use tonic::transport::server::Connected;
+
+use super::places::Way;
+use crate::access::Principal;
+use crate::broker::{Broker, Error};
+use crate::grpc::convert::status::to_status;
+use crate::identity::{Connection, Peer};
+use crate::journal::LiveOpening;
+
+/// A connection to a step's socket, which belongs to its opening.
+pub type StepConnection = Connection<Arc<LiveOpening>>;
+/// A connection to the admin socket.
+pub type AdminConnection = Connection<()>;
+
+impl<T: Clone + Send + Sync + 'static> Connected for Connection<T> {
+    type ConnectInfo = Arc<Peer<T>>;
+
+    fn connect_info(&self) -> Self::ConnectInfo {
+        Arc::clone(self.peer())
+    }
+}
+
+/// Who stands behind the connections of a door.
+pub(crate) trait Visitor: Clone + Send + Sync + 'static {
+    /// Takes one request of the rate, before anything of it is looked at: a flood of heads, or of malformed requests,
+    /// is a flood, too.
+    ///
+    /// # Errors
+    /// If there is none left.
+    fn charge(broker: &Broker, peer: &Peer<Self>, way: Way) -> Result<(), Error>;
+
+    /// Whether this is somebody still.
+    ///
+    /// # Errors
+    /// Why not.
+    fn check(broker: &Broker, peer: &Peer<Self>) -> Result<(), Error>;
+}
+
+impl Visitor for Arc<LiveOpening> {
+    fn charge(broker: &Broker, peer: &Peer<Self>, _: Way) -> Result<(), Error> {
+        take_request(broker, &peer.tag)
+    }
+
+    fn check(broker: &Broker, peer: &Peer<Self>) -> Result<(), Error> {
+        broker.check_step(&peer.tag, &peer.svid)
+    }
+}
+
+impl Visitor for () {
+    fn charge(broker: &Broker, peer: &Peer<Self>, way: Way) -> Result<(), Error> {
+        match way {
+            // An executor renews as many steps as it has open, and nobody is kept from taking away.
+            Way::Ending | Way::Health => Ok(()),
+            Way::Documents | Way::Looking | Way::Stream | Way::Unary => {
+                broker.take_admin_request(&peer.svid.id)
+            }
+        }
+    }
+
+    fn check(broker: &Broker, peer: &Peer<Self>) -> Result<(), Error> {
+        broker.admin_principal(&peer.svid, peer.uid).map(drop)
+    }
+}
+
+/// The step behind a request: its opening is open, and its certificate is one of the opening's.
+///
+/// # Errors
+/// The status to answer with.
+pub(crate) fn step<T>(
+    broker: &Broker,
+    request: &Request<T>,
+) -> Result<Arc<Peer<Arc<LiveOpening>>>, tonic::Status> {
+    let checked = || {
+        broker.check_serving()?;
+        let peer = request.extensions().get::<Arc<Peer<Arc<LiveOpening>>>>();
+        let peer = peer.ok_or_else(|| Error::Internal("a request without a peer".to_owned()))?;
+        broker.check_step(&peer.tag, &peer.svid)?;
+        Ok(Arc::clone(peer))
+    };
+    checked().map_err(|error| to_status(&error))
+}
+
+/// Takes one request from the rate of an opening.
+///
+/// # Errors
+/// [`Error::TooManyRequests`] if there is none left.
+pub(crate) fn take_request(broker: &Broker, opening: &LiveOpening) -> Result<(), Error> {
+    opening.take_request(broker.now(), broker.limits()).map_err(Error::TooManyRequests)
+}
+
+/// The operator or executor behind a request.
+///
+/// # Errors
+/// The status to answer with.
+pub(crate) fn admin<T>(broker: &Broker, request: &Request<T>) -> Result<Principal, tonic::Status> {
+    let peer = admin_connection(request)?;
+    let checked = || {
+        broker.check_serving()?;
+        broker.admin_principal(&peer.svid, peer.uid)
+    };
+    checked().map_err(|error| to_status(&error))
+}
+
+/// Who is at the other end of the admin door, by certificate and Unix user.
+///
+/// # Errors
+/// The status to answer with.
+pub(crate) fn admin_connection<T>(request: &Request<T>) -> Result<Arc<Peer<()>>, tonic::Status> {
+    let peer = request.extensions().get::<Arc<Peer<()>>>().cloned();
+    peer.ok_or_else(|| to_status(&Error::Internal("a request without a peer".to_owned())))
+}

@@ -1,0 +1,342 @@
+//! The place of a request, from its head to the last byte of its reply.
+//!
+//! ```text
+//! head ─ rate ─ message comes: no place, its bytes count ─ whole: a place, or OVERLOADED ─ service ─ reply taken
+//! ```
+//!
+//! A head costs whoever sends it one request of its rate and nothing else: the place is taken when the message is
+//! there. What is refused counts as much that was read, so that refusals do not come faster than requests would.
+//! What ends or renews something has a lane of its own. Everything is taken of the [`Standing`] of who asks.
+
+use std::pin::Pin;
+use std::sync::Arc;
+use std::task::{Context, Poll, ready};
+use std::time::Duration;
+
+use http_body::{Body as _, Frame, SizeHint};
+use parking_lot::Mutex;
+use tokio::sync::OwnedSemaphorePermit;
+use tonic::body::Body;
+use tonic::codegen::Bytes;
+use tonic::{Code, Status};
+
+use super::budget::{FREE_BYTES, Weighed};
+use crate::grpc::admin::documents::Turns;
+use crate::grpc::convert::status;
+use crate::identity::{Lane, OpenRequest, Peer, Standing, WaitingReply};
+
+/// How a request is taken.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(crate) enum Way {
+    /// Documents that come one by one, and are held until all are there: one Apply at a time, and few that wait. It takes
+    /// its place when it comes.
+    Documents,
+    /// It ends or renews something.
+    Ending,
+    /// Whether the broker lives is asked when it is overloaded, too.
+    Health,
+    /// A stream of a service that is not ours, which may be open for days.
+    Looking,
+    /// A stream of ours, likewise. It takes a place until it begins.
+    Stream,
+    /// Everything else.
+    Unary,
+}
+
+impl Way {
+    /// How requests of this path are taken. What is not served is answered as soon as it is whole.
+    pub(crate) fn of(path: &str) -> Self {
+        match path {
+            "/keyhatch.v1.ApplyService/Apply" | "/keyhatch.v1.ApplyService/Plan" => Self::Documents,
+            "/keyhatch.v1.StepService/RenewLease"
+            | "/keyhatch.v1.StepService/RevokeLease"
+            | "/keyhatch.v1.ExecutorService/CloseRun"
+            | "/keyhatch.v1.ExecutorService/CloseStep"
+            | "/keyhatch.v1.ExecutorService/RenewStep"
+            | "/keyhatch.v1.ConnectionService/DeleteConnection"
+            | "/keyhatch.v1.ExecutorRegistryService/DeleteExecutor"
+            | "/keyhatch.v1.GroupService/DeleteGroup"
+            | "/keyhatch.v1.GroupService/RemoveMembers"
+            | "/keyhatch.v1.IntegrationService/DeleteIntegration"
+            | "/keyhatch.v1.OperatorService/DeleteOperator"
+            | "/keyhatch.v1.SecretService/DeleteSecret"
+            | "/keyhatch.v1.SystemService/RenewCertificate" => Self::Ending,
+            "/grpc.health.v1.Health/Check" => Self::Health,
+            "/grpc.health.v1.Health/Watch"
+            | "/grpc.reflection.v1.ServerReflection/ServerReflectionInfo"
+            | "/grpc.reflection.v1alpha.ServerReflection/ServerReflectionInfo" => Self::Looking,
+            "/keyhatch.v1.StepService/Watch"
+            | "/keyhatch.v1.SystemService/Backup"
+            | "/keyhatch.v1.SystemService/TailJournal" => Self::Stream,
+            _ => Self::Unary,
+        }
+    }
+
+    /// Whether its service leaves it to the door to ask who is there.
+    pub(super) fn is_foreign(self) -> bool {
+        matches!(self, Self::Health | Self::Looking)
+    }
+
+    /// Whether its reply is a stream.
+    pub(super) fn is_stream(self) -> bool {
+        matches!(self, Self::Looking | Self::Stream)
+    }
+
+    fn lane(self) -> Option<Lane> {
+        match self {
+            Self::Health => None,
+            Self::Documents => Some(Lane::Documents),
+            Self::Ending => Some(Lane::Ending),
+            Self::Looking => Some(Lane::Looking),
+            Self::Stream | Self::Unary => Some(Lane::Others),
+        }
+    }
+}
+
+/// A request that is open, and what it holds.
+pub(crate) struct InFlight {
+    way: Way,
+    standing: Arc<Standing>,
+    request: OpenRequest,
+    held: Mutex<Held>,
+}
+
+#[derive(Default)]
+struct Held {
+    is_whole: bool,
+    place: Option<Lane>,
+    /// Of its message.
+    bytes: u64,
+    turns: Vec<OwnedSemaphorePermit>,
+    reply: Option<(WaitingReply, Option<Arc<Weighed>>)>,
+}
+
+impl InFlight {
+    pub(crate) fn new<T>(way: Way, peer: &Peer<T>) -> Arc<Self> {
+        Arc::new(Self {
+            way,
+            standing: Arc::clone(&peer.standing),
+            request: peer.traffic.request(),
+            held: Mutex::default(),
+        })
+    }
+
+    pub(crate) fn way(&self) -> Way {
+        self.way
+    }
+
+    pub(crate) fn standing(&self) -> &Arc<Standing> {
+        &self.standing
+    }
+
+    /// Its message is there, or may go on as long as it does: takes its place.
+    ///
+    /// # Errors
+    /// [`overloaded`] if there is none.
+    pub(crate) fn complete(&self) -> Result<(), Status> {
+        let mut held = self.held.lock();
+        if held.is_whole {
+            return Ok(());
+        }
+        if let Some(lane) = self.way.lane() {
+            // Whoever has too many replies lying about gets no more of them. What waits for its turn is few.
+            let may_be_answered =
+                matches!(self.way, Way::Documents | Way::Ending) || self.standing.has_bytes();
+            held.place = may_be_answered.then(|| self.standing.take_place(lane)).flatten();
+            if held.place.is_none() {
+                self.fine();
+                return Err(overloaded());
+            }
+        }
+        held.is_whole = true;
+        Ok(())
+    }
+
+    /// Whether its message is there.
+    pub(crate) fn is_whole(&self) -> bool {
+        self.held.lock().is_whole
+    }
+
+    /// Takes bytes for its message.
+    fn take_bytes(&self, count: u64) -> bool {
+        let is_taken = self.standing.take_bytes(count);
+        if is_taken {
+            self.held.lock().bytes += count;
+        }
+        is_taken
+    }
+
+    fn keep_turn(&self, turn: OwnedSemaphorePermit) {
+        self.held.lock().turns.push(turn);
+    }
+
+    /// It is answered: from now on the reply counts until it is taken, not the message.
+    pub(crate) fn answer(&self, weighed: Option<Arc<Weighed>>) {
+        let mut held = self.held.lock();
+        self.give_message(&mut held);
+        held.reply = Some((self.request.traffic().reply(), weighed));
+    }
+
+    /// It is answered by a stream. Watches have a bound of their own; others keep their places.
+    pub(crate) fn begin_stream(&self) {
+        let mut held = self.held.lock();
+        self.give_message(&mut held);
+        if self.way == Way::Stream
+            && let Some(lane) = held.place.take()
+        {
+            self.standing.give_place(lane);
+        }
+    }
+
+    fn give_message(&self, held: &mut Held) {
+        self.standing.give_bytes(std::mem::take(&mut held.bytes));
+        held.turns.clear();
+    }
+
+    /// Has whoever has asked wait, for a refusal.
+    pub(crate) fn fine(&self) {
+        self.request.traffic().fine(self.standing.fine());
+    }
+}
+
+impl Drop for InFlight {
+    fn drop(&mut self) {
+        let held = std::mem::take(self.held.get_mut());
+        self.standing.give_bytes(held.bytes);
+        if let Some(lane) = held.place {
+            self.standing.give_place(lane);
+        }
+    }
+}
+
+/// Has whoever has asked wait, for a refusal.
+pub(crate) fn fine<T>(peer: &Peer<T>) {
+    peer.traffic.fine(peer.standing.fine());
+}
+
+pub(crate) fn overloaded() -> Status {
+    let text = "as many requests are in flight as the broker takes at once; try again";
+    status::at_the_door(Code::ResourceExhausted, "OVERLOADED", text, Some(super::door::RETRY_AFTER))
+}
+
+/// A message that comes.
+pub(crate) struct Arriving {
+    body: Body,
+    in_flight: Arc<InFlight>,
+    /// How much of it has come, in bytes.
+    seen: u64,
+    turns: Option<Box<Turns>>,
+}
+
+impl Arriving {
+    /// One whose documents may keep us waiting for so long each.
+    pub(crate) fn new(body: Body, in_flight: Arc<InFlight>, patience: Duration) -> Self {
+        let turns = (in_flight.way == Way::Documents)
+            .then(|| Box::new(Turns::new(&in_flight.standing, patience)));
+        Self { body, in_flight, seen: 0, turns }
+    }
+
+    /// What comes next, if it comes in time.
+    fn poll_body(&mut self, context: &mut Context<'_>) -> Poll<Came> {
+        let came = Pin::new(&mut self.body).poll_frame(context);
+        let Some(turns) = &mut self.turns else { return came };
+        if let Poll::Ready(came) = came {
+            let data = came.as_ref().and_then(|came| came.as_ref().ok()).and_then(Frame::data_ref);
+            turns.hear(data.map_or(0, length_of));
+            return Poll::Ready(came);
+        }
+        ready!(turns.poll_silence(context));
+        Poll::Ready(Some(Err(super::door::too_slow())))
+    }
+
+    /// Waits for the turns of documents: what had no room comes of it.
+    fn poll_turns(&mut self, context: &mut Context<'_>) -> Poll<Option<Bytes>> {
+        let Some(turns) = &mut self.turns else { return Poll::Ready(None) };
+        if let Some(turn) = ready!(turns.poll_begin(context)) {
+            self.in_flight.keep_turn(turn);
+        }
+        let Some((data, turn)) = ready!(turns.poll_large(context)) else {
+            return Poll::Ready(None);
+        };
+        turn.into_iter().for_each(|turn| self.in_flight.keep_turn(turn));
+        Poll::Ready(Some(data))
+    }
+
+    /// Counts what has come.
+    fn weigh(&mut self, data: &Bytes) -> bool {
+        let free = u64::try_from(FREE_BYTES).unwrap_or(0);
+        let before = self.seen;
+        self.seen += length_of(data);
+        let counted = self.seen.saturating_sub(free) - before.saturating_sub(free);
+        let is_large = self.turns.as_ref().is_some_and(|turns| turns.is_large());
+        counted == 0 || is_large || self.in_flight.take_bytes(counted)
+    }
+}
+
+fn length_of(data: &Bytes) -> u64 {
+    u64::try_from(data.len()).unwrap_or(u64::MAX)
+}
+
+type Came = Option<Result<Frame<Bytes>, Status>>;
+
+impl http_body::Body for Arriving {
+    type Data = Bytes;
+    type Error = Status;
+
+    fn poll_frame(self: Pin<&mut Self>, context: &mut Context<'_>) -> Poll<Came> {
+        let this = self.get_mut();
+        if let Some(data) = ready!(this.poll_turns(context)) {
+            return Poll::Ready(Some(Ok(Frame::data(data))));
+        }
+        let frame = match ready!(this.poll_body(context)) {
+            None => return Poll::Ready(this.in_flight.complete().err().map(Err)),
+            Some(Err(status)) => return Poll::Ready(Some(Err(status))),
+            Some(Ok(frame)) => frame,
+        };
+        let data = match frame.into_data() {
+            Ok(data) => data,
+            Err(trailers) => return Poll::Ready(Some(Ok(trailers))),
+        };
+        if !this.weigh(&data) {
+            let Some(turns) = &mut this.turns else {
+                this.in_flight.fine();
+                return Poll::Ready(Some(Err(overloaded())));
+            };
+            turns.wait_with(data);
+            let data = ready!(this.poll_turns(context));
+            return Poll::Ready(data.map(|data| Ok(Frame::data(data))));
+        }
+        if this.body.is_end_stream()
+            && let Err(status) = this.in_flight.complete()
+        {
+            return Poll::Ready(Some(Err(status)));
+        }
+        Poll::Ready(Some(Ok(Frame::data(data))))
+    }
+
+    fn is_end_stream(&self) -> bool {
+        self.body.is_end_stream() && self.turns.as_ref().is_none_or(|turns| !turns.is_waiting())
+    }
+
+    fn size_hint(&self) -> SizeHint {
+        self.body.size_hint()
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::grpc::edge::methods;
+
+    /// A method that is renamed, or new, must not lose its way.
+    #[test]
+    fn what_ends_or_renews_something_has_its_lane() {
+        let methods::Methods { steps, admin, .. } = methods::methods();
+        let verbs = ["Close", "Delete", "Remove", "Renew", "Revoke"];
+        for method in steps.iter().chain(&admin) {
+            let name = method.split_once('/').unwrap().1;
+            let ends = verbs.iter().any(|verb| name.starts_with(verb));
+            assert_eq!(Way::of(&format!("/{method}")) == Way::Ending, ends, "{method}");
+        }
+    }
+}

@@ -1,0 +1,147 @@
+//! What a gRPC request must look like, before anybody looks at what it says.
+//!
+//! tonic serves a GET, a request without content-type or `:authority`, and one with a `?query`. None of
+//! these comes from a gRPC client, and what one part of a server overlooks another may go by, so each is
+//! refused here (gRPC over HTTP/2, "Requests").
+//!
+//! Who does not say that it speaks gRPC gets a bare HTTP status: 415 is what the protocol asks for, because
+//! gRPC's own errors travel under 200 and would look like success. Who does gets both: an HTTP status that
+//! is an error to everything on the way, and the gRPC status that this HTTP status stands for (400 is
+//! INTERNAL in gRPC's mapping of HTTP statuses), with a reason. A path that is none is answered as one that
+//! nobody serves, by UNIMPLEMENTED.
+
+use tonic::body::Body;
+use tonic::codegen::http::header::{ALLOW, CONTENT_TYPE, HeaderName, TE};
+use tonic::codegen::http::{HeaderMap, HeaderValue, Method, Request, Response, StatusCode};
+use tonic::{Code, Status};
+
+use crate::grpc::convert::status;
+
+/// Of gRPC's content types those that are served here. gRPC-Web is for browsers, which have no certificate.
+const CONTENT_TYPES: [&[u8]; 2] = [b"application/grpc", b"application/grpc+proto"];
+/// The name of every door: it is what the daemon's certificate says, and what clients send on Unix sockets.
+const AUTHORITY: &str = "localhost";
+
+/// What is wrong with a request.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+enum Fault {
+    Authority,
+    ContentType,
+    Method,
+    Path,
+    Query,
+    Scheme,
+    Te,
+}
+
+/// The answer to a request that is not of gRPC's form; none if it is.
+pub(crate) fn refusal<B>(request: &Request<B>) -> Option<Response<Body>> {
+    fault(request).map(|fault| {
+        let speaks_grpc = has_content_type(request.headers());
+        tracing::debug!(?fault, "a request was refused for its form");
+        answer(fault, speaks_grpc)
+    })
+}
+
+fn fault<B>(request: &Request<B>) -> Option<Fault> {
+    let (uri, headers) = (request.uri(), request.headers());
+    let checks = [
+        (request.method() == Method::POST, Fault::Method),
+        (has_content_type(headers), Fault::ContentType),
+        (only(headers, &TE).is_some_and(|te| te == "trailers"), Fault::Te),
+        (matches!(uri.scheme_str(), Some("http" | "https")), Fault::Scheme),
+        (uri.authority().is_some_and(|authority| is_ours(authority.as_str())), Fault::Authority),
+        (uri.query().is_none(), Fault::Query),
+        (is_method_path(uri.path()), Fault::Path),
+    ];
+    checks.into_iter().find(|(is_right, _)| !is_right).map(|(_, fault)| fault)
+}
+
+fn answer(fault: Fault, speaks_grpc: bool) -> Response<Body> {
+    let (http, words) = match fault {
+        Fault::Authority => (
+            StatusCode::BAD_REQUEST,
+            ":authority must be localhost; set the client's option for it (in grpcio \
+             grpc.default_authority, in grpcurl -authority)",
+        ),
+        Fault::ContentType => (StatusCode::UNSUPPORTED_MEDIA_TYPE, ""),
+        Fault::Method => (StatusCode::METHOD_NOT_ALLOWED, "the method of a gRPC request is POST"),
+        Fault::Path => (StatusCode::OK, "nothing is served at this path"),
+        Fault::Query => (StatusCode::BAD_REQUEST, "the path of a gRPC request has no query"),
+        Fault::Scheme => (StatusCode::BAD_REQUEST, ":scheme must be https"),
+        Fault::Te => (StatusCode::BAD_REQUEST, "a gRPC request has the header te: trailers"),
+    };
+    let mut response = match (speaks_grpc, fault) {
+        (false, _) => Response::new(Body::default()),
+        (true, Fault::Path) => Status::new(Code::Unimplemented, words).into_http(),
+        (true, _) => status::at_the_door(Code::Internal, "HTTP_INVALID", words, None).into_http(),
+    };
+    let http = if fault == Fault::Path && !speaks_grpc { StatusCode::NOT_FOUND } else { http };
+    *response.status_mut() = http;
+    if fault == Fault::Method {
+        response.headers_mut().insert(ALLOW, HeaderValue::from_static("POST"));
+    }
+    response
+}
+
+/// The value of a header that stands there once.
+fn only<'h>(headers: &'h HeaderMap, name: &HeaderName) -> Option<&'h HeaderValue> {
+    let mut values = headers.get_all(name).iter();
+    let first = values.next();
+    if values.next().is_none() { first } else { None }
+}
+
+fn has_content_type(headers: &HeaderMap) -> bool {
+    only(headers, &CONTENT_TYPE).is_some_and(|value| CONTENT_TYPES.contains(&value.as_bytes()))
+}
+
+/// `localhost`, as every client sends it that works here, or with a port, as some add one that needs none.
+fn is_ours(authority: &str) -> bool {
+    let (host, port) = authority.split_once(':').unwrap_or((authority, "0"));
+    host.eq_ignore_ascii_case(AUTHORITY) && port.parse::<u16>().is_ok()
+}
+
+/// `/package.Service/Method`, of the letters that protobuf's names have.
+fn is_method_path(path: &str) -> bool {
+    let is_name = |name: &str, others: &[u8]| {
+        let is_of_it = |byte: u8| byte.is_ascii_alphanumeric() || others.contains(&byte);
+        !name.is_empty() && name.bytes().all(is_of_it)
+    };
+    path.strip_prefix('/')
+        .and_then(|path| path.split_once('/'))
+        .is_some_and(|(service, method)| is_name(service, b"._") && is_name(method, b"_"))
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_path_is_a_service_and_a_method_and_nothing_else() {
+        assert!(is_method_path("/keyhatch.v1.StepService/Resolve"));
+        for path in [
+            "", "/", "//", "/a", "/a/", "//a/b", "/a//b", "/a/b/", "/a/b/c", "/a/..", "/a/%62",
+            "a/b",
+        ] {
+            assert!(!is_method_path(path), "{path}");
+        }
+    }
+
+    #[test]
+    fn an_authority_is_localhost_and_nothing_that_looks_like_it() {
+        for authority in ["localhost", "LOCALHOST", "localhost:443"] {
+            assert!(is_ours(authority), "{authority}");
+        }
+        for authority in [
+            "",
+            "localhost.",
+            "x@localhost",
+            "localhost@x",
+            "localhost:",
+            "localhost:x",
+            "127.0.0.1",
+        ] {
+            assert!(!is_ours(authority), "{authority}");
+        }
+    }
+}

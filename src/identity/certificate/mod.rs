@@ -1,0 +1,7 @@
+//! Certificates: issued, read, and known again.
+
+pub(super) mod authority;
+pub(super) mod request;
+pub(super) mod root;
+pub mod svid;
+pub(super) mod validity;

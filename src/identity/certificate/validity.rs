@@ -1,0 +1,60 @@
+//! What can be told of a certificate without any key: when it begins and ends, and who issued it.
+
+use x509_parser::prelude::{FromDer as _, X509Certificate};
+
+use crate::identity::tls::{TlsError, certificates, check_client, check_daemon};
+use crate::model::Timestamp;
+
+/// When a certificate begins and ends.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct Validity {
+    /// Its first moment.
+    pub not_before: Timestamp,
+    /// Its last moment.
+    pub not_after: Timestamp,
+}
+
+impl Validity {
+    /// Of the first certificate in a PEM text.
+    ///
+    /// # Errors
+    /// If there is none.
+    pub fn of_pem(pem: &str) -> Result<Self, TlsError> {
+        let chain = certificates(pem)?;
+        let first = chain.first().and_then(|first| X509Certificate::from_der(first).ok());
+        let (_, certificate) = first.ok_or(TlsError::Pem("certificate"))?;
+        let moment = |seconds: i64| Timestamp::from_millis(seconds.saturating_mul(1000));
+        Ok(Self {
+            not_before: moment(certificate.validity().not_before.timestamp()),
+            not_after: moment(certificate.validity().not_after.timestamp()),
+        })
+    }
+}
+
+/// What a certificate is for.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Role {
+    /// Operators, executors and steps.
+    Client,
+    /// The daemon.
+    Daemon,
+}
+
+/// Whether a root has issued this chain, leaf first, for this role, and it is in force. Who is removed or has
+/// another certificate by now is not known here.
+///
+/// # Errors
+/// Why not.
+pub fn check_issued(
+    chain_pem: &str,
+    root_pem: &str,
+    role: Role,
+    now: Timestamp,
+) -> Result<(), TlsError> {
+    let chain = certificates(chain_pem)?;
+    let root = certificates(root_pem)?.into_iter().next().ok_or(TlsError::Pem("certificate"))?;
+    match role {
+        Role::Client => check_client(&chain, &root, now),
+        Role::Daemon => check_daemon(&chain, &root, now),
+    }
+}

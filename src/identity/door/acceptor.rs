@@ -1,0 +1,250 @@
+//! The accept loop of one socket.
+//!
+//! tonic's own loop has no handshake deadline, no bound on unfinished handshakes and spins when the
+//! process is out of file descriptors, so this one takes its place:
+//!
+//! ```text
+//! turn → accept → pace → SO_PEERCRED → a place in front → handshake, with a deadline → a place to stay
+//! ```
+//!
+//! On a socket of one, what is beyond a bound waits in the kernel's queue. Who has gone while it waited there takes no
+//! turn: else whoever connects and closes, again and again, would keep a queue of thousands before the next good
+//! client. On a socket of many everybody is accepted at once, and the loop waits for nobody's handshake: see
+//! [`lobby`](super::lobby). A bad client ends its own connection only.
+
+use std::sync::Arc;
+use std::time::Duration;
+
+use rustix::event::{PollFd, PollFlags, Timespec, poll};
+use tokio::io::Interest;
+use tokio::net::{UnixListener, UnixStream};
+use tokio::runtime::Handle;
+use tokio::sync::{OwnedSemaphorePermit, Semaphore, mpsc};
+use tokio_rustls::TlsAcceptor;
+use tokio_rustls::server::TlsStream;
+use tokio_util::sync::CancellationToken;
+
+use super::connection::{Connection, Peer, Places};
+use super::entrance::{Arrival, Entrance, Hall};
+use super::lobby::Origin;
+use super::pace::{Pace, PaceLimits, Reading};
+use super::patience::{Patience, Traffic};
+use super::pins::{self, LetIn, OpenConnections};
+use super::quiet;
+use super::refused::{Refusal, Refused};
+use crate::identity::certificate::svid::Svid;
+use crate::identity::tls::Door;
+use crate::metrics::Tally;
+use crate::model::limits::HANDSHAKE_DEADLINE;
+
+/// How long to wait before accepting again when the system has no file descriptor to give: at first, and
+/// at most when it goes on. Every socket with somebody before it tries, and there may be thousands.
+const OUT_OF_FILES_PAUSE: Duration = Duration::from_millis(50);
+const LONGEST_PAUSE: Duration = Duration::from_secs(1);
+/// How many who have gone are taken out of the queue a second, and at once. The queue has a few thousand places.
+const GONE_PACE: PaceLimits = PaceLimits { per_second: 10_000, burst: 1_000 };
+
+/// Whom a socket lets in, and how many.
+pub struct Gate<T> {
+    /// What the socket stands for; every connection carries it.
+    pub tag: T,
+    /// The only Unix user that may connect; any if there is none.
+    pub uid: Option<u32>,
+    /// Says whose certificates are accepted.
+    pub let_in: LetIn,
+    /// Who comes, and how many may.
+    pub entrance: Entrance,
+    /// How long clients are waited for.
+    pub patience: Patience,
+    /// New connections.
+    pub pace: Option<PaceLimits>,
+    /// Ends the loop and every connection it made.
+    pub stop: CancellationToken,
+}
+
+/// Makes connections out of what a socket accepts.
+pub struct Acceptor<T> {
+    /// The TLS settings.
+    pub door: Arc<Door>,
+    /// The door's connections.
+    pub open: Arc<OpenConnections>,
+    /// Where connections go.
+    pub connections: mpsc::Sender<Connection<T>>,
+    /// Where handshakes are made, if not all where connections are served.
+    pub handshakes: Option<Handshakes>,
+    /// When the daemon drains, connections on which nothing was said yet end: there is nothing to finish.
+    pub draining: CancellationToken,
+    /// Where those who are not let in are counted.
+    pub refused: Arc<Tally>,
+}
+
+/// Where handshakes are made. They cost much, and thousands at once would keep everybody else waiting; but from one
+/// thread to another and back takes a fifth of the time of a whole handshake. So a few at a time are made where
+/// connections are served, and the others apart from it.
+#[derive(Clone)]
+pub struct Handshakes {
+    here: Arc<Semaphore>,
+    apart: Handle,
+}
+
+impl Handshakes {
+    /// At most so many at a time where connections are served, and the others on this runtime.
+    pub fn new(here: usize, apart: Handle) -> Self {
+        Self { here: Arc::new(Semaphore::new(here)), apart }
+    }
+
+    /// Where to make the next one, and its place there.
+    fn place(&self) -> (Handle, Option<OwnedSemaphorePermit>) {
+        match Arc::clone(&self.here).try_acquire_owned() {
+            Ok(place) => (Handle::current(), Some(place)),
+            Err(_) => (self.apart.clone(), None),
+        }
+    }
+}
+
+impl<T: Clone + Send + Sync + 'static> Acceptor<T> {
+    /// Accepts until the gate's token or the receiver says stop.
+    pub async fn run(self, listener: UnixListener, gate: Gate<T>) {
+        let stop = gate.stop.clone();
+        tokio::select! {
+            () = stop.cancelled() => {}
+            () = self.connections.closed() => {}
+            () = self.accept(listener, &gate) => {}
+        }
+    }
+
+    async fn accept(&self, listener: UnixListener, gate: &Gate<T>) {
+        let hall = Hall::new(&gate.entrance);
+        let (mut pace, mut gone) = (gate.pace.map(Pace::new), Pace::new(GONE_PACE));
+        let mut pause = OUT_OF_FILES_PAUSE;
+        loop {
+            let turn = hall.turn().await;
+            let stream = match listener.accept().await {
+                Ok((stream, _)) => stream,
+                Err(error) => {
+                    if let Some(unsaid) = quiet::next() {
+                        tracing::warn!(%error, unsaid, "a connection cannot be accepted");
+                    }
+                    tokio::time::sleep(pause).await;
+                    pause = (pause * 2).min(LONGEST_PAUSE);
+                    continue;
+                }
+            };
+            pause = OUT_OF_FILES_PAUSE;
+            let (has_spoken, has_gone) = look_at(&stream);
+            if has_gone {
+                self.refused().note(Refusal::Gone, None);
+                gone.keep().await;
+                continue;
+            }
+            if let Some(pace) = &mut pace {
+                pace.keep().await;
+            }
+            match origin(&stream, gate.uid) {
+                Ok(origin) => match hall.admit(origin, has_spoken, turn) {
+                    Ok(arrival) => self.greet((stream, origin.uid), gate, arrival),
+                    Err(refusal) => self.refused().note(refusal, Some(origin.uid)),
+                },
+                Err((refusal, uid)) => self.refused().note(refusal, uid),
+            }
+        }
+    }
+
+    fn refused(&self) -> Refused {
+        Refused(Arc::clone(&self.refused))
+    }
+
+    /// Hands a new connection over to a task of its own, for the handshake.
+    fn greet(&self, (stream, uid): (UnixStream, u32), gate: &Gate<T>, arrival: Arrival) {
+        let refused = self.refused();
+        let acceptor = TlsAcceptor::from(self.door.settings());
+        let (let_in, open) = (Arc::clone(&gate.let_in), Arc::clone(&self.open));
+        let (tag, patience, sender) = (gate.tag.clone(), gate.patience, self.connections.clone());
+        let (stop, draining) = (gate.stop.child_token(), self.draining.clone());
+        let (runtime, place) = match &self.handshakes {
+            Some(handshakes) => handshakes.place(),
+            None => (Handle::current(), None),
+        };
+        runtime.spawn(async move {
+            let shaken = shake(&arrival, stream, &acceptor, Arc::clone(&let_in), uid).await;
+            drop(place);
+            let come = shaken.and_then(|(stream, svid)| {
+                let place = arrival.come_in(&svid).map_err(Failed::Refused)?;
+                Ok((stream, svid, place))
+            });
+            let (stream, svid, place) = match come {
+                Ok(come) => come,
+                Err(Failed::Refused(refusal)) => return refused.note(refusal, Some(uid)),
+                Err(Failed::Handshake(error)) => return refused.note_handshake(&error, uid),
+            };
+            let standing = Arc::clone(&place.standing);
+            let reading = Reading::new(standing.pace());
+            let peer = Arc::new(Peer { svid, uid, tag, traffic: Traffic::begin(), standing });
+            let asked = Arc::clone(&peer);
+            let is_accepted = move || let_in(&asked.svid, asked.uid).is_ok();
+            let booked = open.book(peer.svid.not_after, is_accepted.clone(), stop.clone());
+            if !is_accepted() {
+                return refused.note(Refusal::NoIdentity, Some(uid));
+            }
+            let places = Places { _place: place, _booked: booked };
+            let ends = (stop, draining);
+            let connection = Connection::new(stream, peer, patience, reading, ends, places);
+            let _ = sender.send(connection).await;
+        });
+    }
+}
+
+/// Why nobody comes in.
+enum Failed {
+    Handshake(std::io::Error),
+    Refused(Refusal),
+}
+
+/// Makes the handshake, unless it takes too long, or somebody else needs the place.
+async fn shake(
+    arrival: &Arrival,
+    stream: UnixStream,
+    acceptor: &TlsAcceptor,
+    let_in: LetIn,
+    uid: u32,
+) -> Result<(TlsStream<UnixStream>, Svid), Failed> {
+    let made = async {
+        // A new socket counts as readable until somebody has looked.
+        let has_spoken = || match look_at(&stream) {
+            (true, _) => Ok(()),
+            (false, _) => Err(std::io::ErrorKind::WouldBlock.into()),
+        };
+        stream.async_io(Interest::READABLE, has_spoken).await?;
+        arrival.speak();
+        pins::asking(let_in, uid, acceptor.accept(stream)).await
+    };
+    let shaken = tokio::select! {
+        shaken = tokio::time::timeout(HANDSHAKE_DEADLINE, made) => shaken,
+        () = arrival.evicted() => return Err(Failed::Refused(Refusal::GaveWay)),
+    };
+    match shaken {
+        Ok(Ok((stream, Some(svid)))) => Ok((stream, svid)),
+        Ok(Ok((_, None))) => Err(Failed::Refused(Refusal::NoIdentity)),
+        Ok(Err(error)) => Err(Failed::Handshake(error)),
+        Err(_) => Err(Failed::Refused(Refusal::Slow)),
+    }
+}
+
+/// Whether the other end has said something, and whether it is closed.
+fn look_at(stream: &UnixStream) -> (bool, bool) {
+    let mut asked = [PollFd::new(stream, PollFlags::IN)];
+    let now = Timespec { tv_sec: 0, tv_nsec: 0 };
+    let is_told = poll(&mut asked, Some(&now)).is_ok_and(|count| count > 0);
+    let told = |flag| is_told && asked.iter().any(|asked| asked.revents().contains(flag));
+    (told(PollFlags::IN), told(PollFlags::HUP))
+}
+
+/// Whose connection it is, if it is of this user, or of any if none is named.
+fn origin(stream: &UnixStream, expected: Option<u32>) -> Result<Origin, (Refusal, Option<u32>)> {
+    let credentials = stream.peer_cred().map_err(|_| (Refusal::NoCredentials, None))?;
+    let uid = credentials.uid();
+    match expected {
+        Some(expected) if expected != uid => Err((Refusal::OtherUser, Some(uid))),
+        _ => Ok(Origin { uid, process: credentials.pid().unwrap_or_default() }),
+    }
+}

@@ -1,0 +1,201 @@
+//! The last lines of the journal that are asked for, found from its end: blocks of the newest file first.
+//!
+//! Where they stand is all that is kept. Many lines name an opening only, and whose it is is said by a line before
+//! them, at the latest by the checkpoint that the file begins with.
+
+use std::collections::HashMap;
+use std::fs::File;
+use std::io;
+use std::os::unix::fs::FileExt as _;
+use std::path::PathBuf;
+use std::sync::Arc;
+
+use super::tail::{Look, Place, Stopped};
+use super::tail_filter::{KnownSteps, OfSteps, ReadLine, TailFilter};
+use crate::journal::write::chain::file_name;
+use crate::model::Id;
+use crate::seal::Keyring;
+
+/// So much is read at once, but for longer lines.
+const BLOCK_BYTES: u64 = 64 * 1024;
+
+/// Looks for the last lines that are asked for.
+pub(crate) struct Search {
+    directory: PathBuf,
+    keyring: Arc<Keyring>,
+    filter: TailFilter,
+    /// How many are wanted.
+    count: usize,
+    /// The files before the one that is read, oldest first.
+    files: Vec<u64>,
+    file: u64,
+    lines: Backward,
+    known: KnownSteps,
+    found: Vec<Place>,
+    /// What fits, of openings of which nothing is known yet.
+    unsettled: HashMap<Id, Vec<Place>>,
+    /// What is left of the file are copies of the file before.
+    is_copied: bool,
+    /// The last line that was looked at.
+    reached: Option<Stopped>,
+}
+
+impl Search {
+    pub(crate) fn new(
+        directory: PathBuf,
+        keyring: Arc<Keyring>,
+        filter: TailFilter,
+        count: usize,
+        (files, file, length): (Vec<u64>, u64, u64),
+        known: KnownSteps,
+    ) -> io::Result<Self> {
+        let lines = Backward::of(File::open(directory.join(file_name(file)))?, length);
+        let (found, unsettled) = (Vec::new(), HashMap::new());
+        let (is_copied, reached) = (false, None);
+        Ok(Self {
+            directory,
+            keyring,
+            filter,
+            count,
+            files,
+            file,
+            lines,
+            known,
+            found,
+            unsettled,
+            is_copied,
+            reached,
+        })
+    }
+
+    /// Looks further back; whether there is nothing more to look for.
+    pub(crate) fn step(&mut self, look: &mut Look<'_>) -> io::Result<bool> {
+        while self.found.len() < self.count || !self.unsettled.is_empty() {
+            // What was read is looked through.
+            if !self.lines.hold_one() && look.is_over() {
+                return Ok(false);
+            }
+            let Some((offset, text)) = self.lines.before(look)? else {
+                if !self.open_file_before()? {
+                    return Ok(true);
+                }
+                continue;
+            };
+            if let Some(line) = ReadLine::parse(text, &self.keyring) {
+                self.take(&line, Place { file: self.file, offset });
+            }
+        }
+        Ok(true)
+    }
+
+    /// Where the lines stand that were found, oldest first, and how far that was looked for.
+    pub(crate) fn end(&mut self) -> (Vec<Place>, Option<Stopped>) {
+        let mut found = std::mem::take(&mut self.found);
+        found.sort_unstable();
+        let more = found.len().saturating_sub(self.count);
+        (found.split_off(more), self.reached.take())
+    }
+
+    fn open_file_before(&mut self) -> io::Result<bool> {
+        // Its checkpoint was read: of what is unknown still there is no opening.
+        self.unsettled.clear();
+        self.known.clear();
+        self.is_copied = false;
+        let Some(file) = self.files.pop() else { return Ok(false) };
+        let opened = File::open(self.directory.join(file_name(file)))?;
+        let length = opened.metadata()?.len();
+        (self.file, self.lines) = (file, Backward::of(opened, length));
+        Ok(true)
+    }
+
+    fn take(&mut self, line: &ReadLine, place: Place) {
+        self.known.learn(&self.filter, line, true);
+        self.settle(line);
+        // A later file's checkpoint, and what follows it at first, repeat what stands in the file before.
+        let has_before = !self.files.is_empty();
+        let is_copied = self.is_copied || (has_before && line.event == "checkpoint");
+        if !is_copied && self.filter.admits(line) {
+            match self.filter.steps(line, &self.known) {
+                OfSteps::Yes => self.found.push(place),
+                OfSteps::No => {}
+                OfSteps::Unknown(id) => self.unsettled.entry(id).or_default().push(place),
+            }
+        }
+        self.reached = Some(Stopped { id: format!("{}.{}", self.file, line.n), time: line.time });
+        self.is_copied |= has_before && line.event == "continued";
+    }
+
+    /// What was learned may say whose the lines are that were met before.
+    fn settle(&mut self, line: &ReadLine) {
+        if self.unsettled.is_empty() {
+            return;
+        }
+        let ids: Vec<Id> = match line.event.as_str() {
+            "checkpoint" => self.unsettled.keys().copied().collect(),
+            _ => line.opening().into_iter().collect(),
+        };
+        for id in ids {
+            let Some(is_one) = self.known.get(id) else { continue };
+            let places = self.unsettled.remove(&id).unwrap_or_default();
+            self.found.extend(places.into_iter().filter(|_| is_one));
+        }
+    }
+}
+
+/// The lines of a file, from its end.
+pub(crate) struct Backward {
+    file: File,
+    /// Where the lines end that were not read yet.
+    end: u64,
+    /// What was read of them last, and where it begins.
+    block: Vec<u8>,
+    start: u64,
+}
+
+impl Backward {
+    /// Those of the first `end` bytes, which are whole lines.
+    pub(crate) fn of(file: File, end: u64) -> Self {
+        Self { file, end, block: Vec::new(), start: end }
+    }
+
+    /// Whether another line can be told without reading.
+    fn hold_one(&self) -> bool {
+        let before_newline = (self.end - self.start).saturating_sub(1);
+        self.block.get(..length(before_newline)).is_some_and(|unread| unread.contains(&b'\n'))
+    }
+
+    /// The line before the last one that was read, without its newline, and where it begins.
+    fn before(&mut self, look: &mut Look<'_>) -> io::Result<Option<(u64, &[u8])>> {
+        if self.end == 0 {
+            return Ok(None);
+        }
+        let begin = loop {
+            let before_newline = (self.end - self.start).saturating_sub(1);
+            let unread = self.block.get(..length(before_newline)).unwrap_or_default();
+            match unread.iter().rposition(|byte| *byte == b'\n') {
+                Some(newline) => break self.start + newline as u64 + 1,
+                None if self.start == 0 => break 0,
+                None => self.read_block(look)?,
+            }
+        };
+        let line = length(begin - self.start)..length((self.end - self.start).saturating_sub(1));
+        self.end = begin;
+        Ok(Some((begin, self.block.get(line).unwrap_or_default())))
+    }
+
+    /// Reads what stands before; of a line that is longer than a block, twice as much each time.
+    fn read_block(&mut self, look: &mut Look<'_>) -> io::Result<()> {
+        let held = self.end - self.start;
+        let bytes = BLOCK_BYTES.max(2 * held).min(self.end);
+        self.start = self.end - bytes;
+        self.block.resize(length(bytes), 0);
+        self.block.shrink_to(length(BLOCK_BYTES.max(bytes)));
+        self.file.read_exact_at(&mut self.block, self.start)?;
+        look.read(bytes);
+        Ok(())
+    }
+}
+
+fn length(bytes: u64) -> usize {
+    usize::try_from(bytes).unwrap_or(usize::MAX)
+}

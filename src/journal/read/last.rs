@@ -1,0 +1,28 @@
+//! When the journal was written last, for who has no keys.
+
+use std::fs::File;
+use std::io::{self, Read as _, Seek as _, SeekFrom};
+use std::path::Path;
+
+use super::replay::file_numbers;
+use crate::journal::write::chain::file_name;
+use crate::journal::write::line::Parts;
+use crate::model::Timestamp;
+
+/// Many lines; only a checkpoint of thousands of open steps is longer.
+const END_BYTES: u64 = 256 * 1024;
+
+/// The time of the last whole line; none if there is none near the end. Nothing proves it.
+///
+/// # Errors
+/// If the directory or the newest file cannot be read.
+pub fn last_time(directory: &Path) -> io::Result<Option<Timestamp>> {
+    let Some(number) = file_numbers(directory)?.last().copied() else { return Ok(None) };
+    let mut file = File::open(directory.join(file_name(number)))?;
+    let length = file.metadata()?.len();
+    file.seek(SeekFrom::Start(length.saturating_sub(END_BYTES)))?;
+    let mut end = Vec::new();
+    file.take(END_BYTES).read_to_end(&mut end)?;
+    let mut lines = end.rsplit(|byte| *byte == b'\n');
+    Ok(lines.find_map(|line| Parts::split(line)?.time()))
+}

@@ -1,0 +1,10 @@
+//! How the journal's files are read: at start, by operators, and by whoever proves them.
+
+pub(super) mod audience;
+pub(super) mod backward;
+pub(super) mod find;
+pub(super) mod last;
+pub(super) mod replay;
+pub(super) mod tail;
+pub(super) mod tail_filter;
+pub(super) mod verify;

@@ -1,0 +1,375 @@
+//! Reading the journal at start: every line is checked, and a torn end is told from an edit.
+//!
+//! A crash can damage only what was not synced, and it can leave a line that was not synced whole after one
+//! that it damaged: sectors reach the disk in any order. So lines say how far the journal was known to be on
+//! disk when they were written. Damage that no later line knows to have been on disk is cut, kept beside
+//! the file and journaled. Any other is somebody's doing, and the broker refuses to start.
+
+use std::fs::{File, OpenOptions};
+use std::io::{BufRead as _, BufReader, Read as _, Write as _};
+use std::path::{Path, PathBuf};
+use std::sync::Arc;
+
+use super::audience::Audience;
+use crate::journal::event::Event;
+use crate::journal::state::index;
+use crate::journal::state::live::Live;
+use crate::journal::write::chain::{Chain, End, file_name};
+use crate::journal::write::line::{Body, NO_PREVIOUS, Parts};
+use crate::journal::write::watchdog::Pulse;
+use crate::model::{Formats, Timestamp};
+use crate::seal::Keyring;
+
+/// Why the journal cannot be continued.
+#[derive(Debug, thiserror::Error)]
+pub enum ReplayError {
+    /// A file cannot be read or written.
+    #[error("the journal: {0}")]
+    Io(#[from] std::io::Error),
+    /// The same, in this directory.
+    #[error("the journal in {}: {source}; see to its disk, and that this user may write there", .path.display())]
+    At {
+        /// The directory.
+        path: PathBuf,
+        /// The cause.
+        source: std::io::Error,
+    },
+    /// A thread cannot be started.
+    #[error("the journal's watchdog cannot be started: {0}")]
+    Threads(std::io::Error),
+    /// There is no file.
+    #[error("the journal directory {} holds no journal; restore it from a backup", .0.display())]
+    Missing(PathBuf),
+    /// A file between others is not there.
+    #[error("{} is missing; put it back, or restore the state directory from a backup", .0.display())]
+    Gap(PathBuf),
+    /// A newer version has written here, and this one cannot read what.
+    #[error(
+        "line {line} of {} was written by a newer keyhatch, which this version cannot read; run the newer keyhatch",
+        .path.display()
+    )]
+    Newer {
+        /// The file.
+        path: PathBuf,
+        /// The line's place in it, from 1.
+        line: u64,
+    },
+    /// The formats that were written here are newer than this version's.
+    #[error(
+        "the journal in {} says that a newer keyhatch has written the state directory, but state.json and keyring.json \
+         are older copies; restore both from a backup, and run the newer keyhatch", .0.display()
+    )]
+    NewerFormats(PathBuf),
+    /// A line was changed, removed or inserted.
+    #[error(
+        "line {line} of {} was changed, removed or inserted after it was written, so the journal proves \
+         nothing; restore the state directory from a backup", .path.display()
+    )]
+    Tampered {
+        /// The file.
+        path: PathBuf,
+        /// The line's number in it, from 1.
+        line: u64,
+    },
+}
+
+/// What reading found.
+#[derive(Debug)]
+pub struct Recovery {
+    /// The last batch in force.
+    pub head: u64,
+    /// The last batch announced; the store may be as far as this.
+    pub intent: u64,
+    /// The last batch that is known never to have reached the store.
+    pub abandoned: u64,
+    /// When the last line was written.
+    pub last_time: Timestamp,
+    /// Where the cut end is kept, if there was one.
+    pub torn: Option<PathBuf>,
+}
+
+/// Reads the newest file and opens it for appending.
+pub(crate) fn open(
+    directory: &Path,
+    keyring: Arc<Keyring>,
+    now: Timestamp,
+    pulse: Arc<Pulse>,
+) -> Result<(Chain, Recovery), ReplayError> {
+    let mut numbers = file_numbers(directory)?;
+    let (read, number) = loop {
+        let number = numbers.pop().ok_or_else(|| ReplayError::Missing(directory.to_owned()))?;
+        let path = directory.join(file_name(number));
+        let read = Read::from(path, &keyring, now)?;
+        if read.was_in_force(number, &keyring)? {
+            break (read, number);
+        }
+        set_aside(&read.path)?;
+    };
+    let Read { path, mut reader, rest, lines, .. } = read;
+    let damaged = reader.last + 1;
+    if !rest.is_empty() && was_on_disk(damaged, &rest, &keyring) || lines == 0 {
+        return Err(ReplayError::Tampered { path, line: lines + 1 });
+    }
+    check_gaps(directory, &numbers, number)?;
+    check_formats(directory, reader.live.formats())?;
+    for before in numbers {
+        let index = index::load(directory, &keyring, before, &mut Audience::new(&|| false))?;
+        reader.live.usage_mut().add_history(&index);
+    }
+    let torn = (!rest.is_empty()).then(|| cut(&path, reader.length, &rest)).transpose()?;
+    let recovery = Recovery {
+        head: reader.live.epoch(),
+        intent: reader.live.intent(),
+        abandoned: reader.live.abandoned(),
+        last_time: reader.last_time,
+        torn: torn.clone(),
+    };
+    let end = End {
+        path,
+        number,
+        last: reader.last,
+        last_hash: reader.last_hash,
+        length: reader.length,
+        synced: reader.synced,
+        live: reader.live,
+        checkpoint: reader.checkpoint,
+    };
+    let mut chain = Chain::resume(end, keyring, pulse, now)?;
+    if let Some(kept) = torn {
+        let kept_as = kept.file_name().map(|name| name.to_string_lossy().into_owned());
+        let bytes = rest.len() as u64;
+        write(&mut chain, now, &Event::Torn { kept_as: kept_as.unwrap_or_default(), bytes })?;
+    }
+    if chain.live().formats() != Formats::CURRENT {
+        write(&mut chain, now, &Event::Formats(Formats::CURRENT))?;
+    }
+    Ok((chain, recovery))
+}
+
+/// Writes a line, on disk when this returns.
+fn write(chain: &mut Chain, now: Timestamp, event: &Event) -> std::io::Result<()> {
+    let written = chain.append(now, event);
+    written.map_err(|_| std::io::Error::other("the journal cannot be written"))?;
+    chain.file()?.sync_data()?;
+    chain.synced().reach(chain.last().0);
+    Ok(())
+}
+
+/// Whether nothing newer than what this version knows was written here.
+fn check_formats(directory: &Path, written: Formats) -> Result<(), ReplayError> {
+    let current = Formats::CURRENT;
+    match written.state > current.state || written.keyring > current.keyring {
+        true => Err(ReplayError::NewerFormats(directory.to_owned())),
+        false => Ok(()),
+    }
+}
+
+/// Whether all files before the newest are there, but for the oldest, which may be kept elsewhere.
+fn check_gaps(directory: &Path, before: &[u64], newest: u64) -> Result<(), ReplayError> {
+    let first = before.first().copied().unwrap_or(newest);
+    match (first..newest).find(|number| !before.contains(number)) {
+        Some(missing) => Err(ReplayError::Gap(directory.join(file_name(missing)))),
+        None => Ok(()),
+    }
+}
+
+/// The numbers of the files that there are, oldest first.
+pub(super) fn file_numbers(directory: &Path) -> std::io::Result<Vec<u64>> {
+    let mut numbers = Vec::new();
+    for entry in std::fs::read_dir(directory)? {
+        let name = entry?.file_name();
+        numbers.extend(name.to_str().and_then(|name| {
+            let number = name.strip_suffix(".jsonl")?.parse().ok()?;
+            (file_name(number) == name).then_some(number)
+        }));
+    }
+    numbers.sort_unstable();
+    Ok(numbers)
+}
+
+/// A file, and how far its lines are good.
+struct Read {
+    path: PathBuf,
+    reader: Reader,
+    /// What stands after the last good line.
+    rest: Vec<u8>,
+    /// How many are good.
+    lines: u64,
+    /// Whether the line was reached from which on the file's lines are its own.
+    is_begun: bool,
+}
+
+impl Read {
+    fn from(path: PathBuf, keyring: &Keyring, now: Timestamp) -> Result<Self, ReplayError> {
+        let mut file = BufReader::new(File::open(&path)?);
+        let mut reader = Reader::new(now);
+        let (mut lines, mut is_begun, mut line) = (0, false, Vec::new());
+        file.read_until(b'\n', &mut line)?;
+        while let Some(is_continued) = reader.take(&line, keyring, lines == 0) {
+            lines += 1;
+            is_begun |= is_continued;
+            line.clear();
+            file.read_until(b'\n', &mut line)?;
+        }
+        let mut rest = line;
+        file.read_to_end(&mut rest)?;
+        match newer_line(&rest, keyring) {
+            Some(place) => Err(ReplayError::Newer { path, line: lines + place }),
+            None => Ok(Self { path, reader, rest, lines, is_begun }),
+        }
+    }
+
+    /// Whether lines were ever written to this file: a crash can leave one behind that was not finished.
+    fn was_in_force(&self, number: u64, keyring: &Keyring) -> std::io::Result<bool> {
+        if number == 1 || self.is_begun {
+            return Ok(true);
+        }
+        let text = std::fs::read(&self.path)?;
+        // Own lines that were written when the first of them was known to be on disk say that it was; copies
+        // say how far the file before was.
+        let begun = bodies(&text, keyring)
+            .find(|body| matches!(body.event, Event::Continued { .. }))
+            .map(|body| body.n);
+        Ok(begun.is_some_and(|n| bodies(&text, keyring).any(|body| body.synced >= n)))
+    }
+}
+
+/// Takes a file that never was in force out of the way.
+fn set_aside(path: &Path) -> std::io::Result<()> {
+    tracing::warn!(journal.file = %path.display(), "a file of the journal that was not finished is set aside");
+    std::fs::rename(path, path.with_extension("jsonl.unfinished"))
+}
+
+struct Reader {
+    last: u64,
+    last_hash: [u8; 32],
+    length: u64,
+    synced: u64,
+    last_time: Timestamp,
+    live: Live,
+    /// The hash of the first line.
+    checkpoint: [u8; 32],
+}
+
+impl Reader {
+    fn new(now: Timestamp) -> Self {
+        Self {
+            last: 0,
+            last_hash: NO_PREVIOUS,
+            length: 0,
+            synced: 0,
+            last_time: now,
+            live: Live::default(),
+            checkpoint: NO_PREVIOUS,
+        }
+    }
+
+    /// Takes a line, with its newline, if it is whole and follows on. Returns whether the file's own lines begin
+    /// with it.
+    fn take(&mut self, line: &[u8], keyring: &Keyring, is_first: bool) -> Option<bool> {
+        let parts = Parts::split(line.strip_suffix(b"\n")?)?;
+        let hash = parts.verified_hash()?;
+        if !parts.is_tagged(keyring) {
+            return None;
+        }
+        let body = parts.parse_without_changes().ok()?;
+        let follows = body.n == self.last + 1 && body.prev == hex::encode(self.last_hash);
+        let begins = is_first && matches!(body.event, Event::Checkpoint(_));
+        // The first line of a later file stands for the last line of the one before, which is not read.
+        if !(begins || (follows && !is_first)) {
+            return None;
+        }
+        self.live.apply(&body.event, body.time, self.length);
+        self.last = body.n;
+        self.last_hash = hash;
+        self.synced = self.synced.max(body.synced);
+        if let Event::Checkpoint(checkpoint) = &body.event {
+            self.checkpoint = hash;
+            if checkpoint.file > 1 {
+                self.last_hash = previous(&body.prev)?;
+            }
+        }
+        let is_continued = matches!(body.event, Event::Continued { .. });
+        // The latest, not the last: lines written under a clock that was set back prove nothing.
+        self.last_time = match body.event {
+            Event::ClockSetBack => body.time,
+            _ if is_first => body.time,
+            _ => self.last_time.max(body.time),
+        };
+        self.length += line.len() as u64;
+        Some(is_continued)
+    }
+}
+
+/// The hash that a line names as that of the line before.
+pub(super) fn previous(text: &str) -> Option<[u8; 32]> {
+    let mut hash = [0; 32];
+    hex::decode_to_slice(text, &mut hash).ok()?;
+    Some(hash)
+}
+
+/// Whether among these bytes stands a line that the broker wrote when it knew this line to be on disk, or
+/// that stands before anything that can be missing.
+fn was_on_disk(line: u64, rest: &[u8], keyring: &Keyring) -> bool {
+    bodies(rest, keyring).any(|body| body.synced >= line || body.n <= line)
+}
+
+/// The lines that the broker wrote, of those that are whole among these bytes.
+fn bodies(text: &[u8], keyring: &Keyring) -> impl Iterator<Item = Body> {
+    let lines = text.split(|byte| *byte == b'\n').filter_map(Parts::split);
+    lines.filter(|parts| parts.is_tagged(keyring)).filter_map(|parts| parts.parse().ok())
+}
+
+/// The place, from 1, of the first line among these bytes that the broker wrote and this version cannot read. No crash
+/// leaves such a line.
+fn newer_line(text: &[u8], keyring: &Keyring) -> Option<u64> {
+    let is_newer = |line: &[u8]| {
+        Parts::split(line).is_some_and(|parts| parts.is_tagged(keyring) && parts.parse().is_err())
+    };
+    let place = text.split(|byte| *byte == b'\n').position(is_newer)?;
+    Some(place as u64 + 1)
+}
+
+/// The highest formats that the newest file of a journal says were written, whatever state it is in; 0 where it does not
+/// say. Changes nothing.
+///
+/// # Errors
+/// If it cannot be read.
+pub fn written_formats(directory: &Path, keyring: &Keyring) -> std::io::Result<Formats> {
+    let Some(newest) = file_numbers(directory)?.pop() else { return Ok(Formats::default()) };
+    let mut file = BufReader::new(File::open(directory.join(file_name(newest)))?);
+    let (mut written, mut line) = (Formats::default(), Vec::new());
+    while file.read_until(b'\n', &mut line)? > 0 {
+        let parts = Parts::split(line.strip_suffix(b"\n").unwrap_or(&line));
+        let tagged = parts.filter(|parts| parts.is_tagged(keyring));
+        match tagged.and_then(|parts| parts.parse_without_changes().ok()).map(|body| body.event) {
+            Some(Event::Checkpoint(checkpoint)) => written = checkpoint.formats,
+            Some(Event::Formats(formats)) => written = formats,
+            _ => {}
+        }
+        line.clear();
+    }
+    Ok(written)
+}
+
+/// Keeps the bad end in a file of its own and cuts it off.
+fn cut(path: &Path, length: u64, rest: &[u8]) -> std::io::Result<PathBuf> {
+    let mut kept = path.with_extension("jsonl.torn");
+    let mut count = 1;
+    let mut file = loop {
+        match OpenOptions::new().write(true).create_new(true).open(&kept) {
+            Ok(file) => break file,
+            Err(error) if error.kind() == std::io::ErrorKind::AlreadyExists => {
+                count += 1;
+                kept = path.with_extension(format!("jsonl.torn-{count}"));
+            }
+            Err(error) => return Err(error),
+        }
+    };
+    file.write_all(rest)?;
+    file.sync_all()?;
+    let journal = OpenOptions::new().write(true).open(path)?;
+    journal.set_len(length)?;
+    journal.sync_all()?;
+    Ok(kept)
+}

@@ -1,0 +1,321 @@
+//! Reading the journal, a little at a time, as it grows.
+//!
+//! A reader is a value that is asked for the next few lines again and again, so that nobody holds a thread while
+//! somebody takes lines, or none.
+
+use std::fs::File;
+use std::io::{self, BufRead as _, BufReader, Read as _, Seek as _, SeekFrom};
+use std::path::{Path, PathBuf};
+use std::sync::Arc;
+
+use serde::Deserialize as _;
+
+use super::audience::Audience;
+use super::backward::Search;
+use super::find::line_at;
+use super::replay::file_numbers;
+use super::tail_filter::{KnownSteps, OfSteps, ReadLine, TailFilter, TailLine};
+use crate::journal::Journal;
+use crate::journal::write::chain::file_name;
+use crate::model::Timestamp;
+use crate::seal::Keyring;
+
+/// So many bytes are read at a look, at most.
+const LOOK_BYTES: u64 = 4 * 1024 * 1024;
+/// So many lines, or bytes of lines, are told at a look; a line may be longer.
+const TOLD_LINES: usize = 64;
+const TOLD_BYTES: usize = 256 * 1024;
+/// The head of a line has its number and its time.
+const HEAD_BYTES: u64 = 128;
+
+/// One look at the files.
+pub(crate) struct Look<'a> {
+    bytes: u64,
+    /// Of them, those of lines that stand before what is asked for.
+    skipped: u64,
+    most: u64,
+    audience: Audience<'a>,
+    lines: Vec<TailLine>,
+    told_bytes: usize,
+}
+
+/// Where a line stands.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord)]
+pub(crate) struct Place {
+    pub(crate) file: u64,
+    pub(crate) offset: u64,
+}
+
+/// Where a reader has stopped, because it had read as much as it may.
+#[derive(Clone, Debug)]
+pub struct Stopped {
+    /// The last line that was looked at, "FILE.LINE".
+    pub id: String,
+    /// When it was written.
+    pub time: Timestamp,
+}
+
+/// What came of one look.
+#[derive(Debug, Default)]
+pub struct TailRead {
+    /// Lines that are asked for.
+    pub lines: Vec<TailLine>,
+    /// If there is more that was not looked at.
+    pub stopped: Option<Stopped>,
+    /// There is nothing more for now; or, with `stopped`, for this reader.
+    pub is_end: bool,
+}
+
+/// Somebody who reads the journal.
+pub struct TailReader {
+    phase: Phase,
+    /// Goes on where the other phases end.
+    follower: Follower,
+    /// How many bytes may be read yet.
+    left: u64,
+}
+
+enum Phase {
+    /// Where do the last lines stand?
+    Search(Box<Search>),
+    /// There, oldest first.
+    Places(std::vec::IntoIter<Place>),
+    Forward,
+}
+
+impl Look<'_> {
+    /// So much was read.
+    pub(crate) fn read(&mut self, bytes: u64) {
+        self.bytes += bytes;
+        self.audience.read(bytes);
+    }
+
+    /// Whether that was enough, or nobody waits for more.
+    pub(crate) fn is_over(&mut self) -> bool {
+        self.audience.is_gone()
+            || self.bytes >= self.most
+            || self.lines.len() >= TOLD_LINES
+            || self.told_bytes >= TOLD_BYTES
+    }
+
+    fn tell(&mut self, line: TailLine) {
+        self.told_bytes += line.json.len();
+        self.lines.push(line);
+    }
+}
+
+impl Journal {
+    /// A reader of the last `count` lines that are asked for, or of all since a time if that is asked for, and of
+    /// those that follow. It looks through so many bytes of what there is, at most.
+    ///
+    /// # Errors
+    /// If a file cannot be read, or the journal hangs.
+    pub fn begin_tail(
+        &self,
+        filter: &TailFilter,
+        count: usize,
+        bytes: u64,
+    ) -> io::Result<TailReader> {
+        let files = file_numbers(&self.directory)?;
+        if let Some(since) = filter.since {
+            let file = self.first_since(&files, since)?;
+            let follower = self.follow_from(filter, file);
+            return Ok(TailReader { phase: Phase::Forward, follower, left: bytes });
+        }
+        let follower = self.follow_from_end(filter)?;
+        let (file, offset) = (follower.file, follower.offset);
+        let before = files.into_iter().filter(|other| *other < file).collect();
+        let (directory, keyring) = (self.directory.clone(), Arc::clone(&self.keyring));
+        let (known, end) = (follower.known.clone(), (before, file, offset));
+        let search = Search::new(directory, keyring, filter.clone(), count, end, known)?;
+        Ok(TailReader { phase: Phase::Search(Box::new(search)), follower, left: bytes })
+    }
+
+    /// The file that holds the first line that is not older than this.
+    fn first_since(&self, files: &[u64], since: Timestamp) -> io::Result<u64> {
+        let mut file = files.last().copied().unwrap_or(1);
+        for before in files.iter().rev().skip(1) {
+            // What begins later has all of it only if nothing before is asked for.
+            if first_time(&self.directory, file)?.is_some_and(|time| time < since) {
+                break;
+            }
+            file = *before;
+        }
+        Ok(file)
+    }
+
+    fn follow_from(&self, filter: &TailFilter, file: u64) -> Follower {
+        Follower {
+            directory: self.directory.clone(),
+            keyring: Arc::clone(&self.keyring),
+            filter: filter.clone(),
+            known: KnownSteps::default(),
+            file,
+            offset: 0,
+            last: 0,
+        }
+    }
+
+    /// A reader that begins with what is written next.
+    fn follow_from_end(&self, filter: &TailFilter) -> io::Result<Follower> {
+        let chain = self.lock_to_read()?;
+        let mut known = KnownSteps::default();
+        for key in chain.live().openings().map(|opening| opening.record()) {
+            if filter.has_steps() && filter.is_of(key.key.workflow.as_str(), key.key.run.as_str()) {
+                known.insert(key.id);
+            }
+        }
+        let (offset, last) = (chain.length(), chain.last().0);
+        let follower = self.follow_from(filter, chain.number());
+        Ok(Follower { known, offset, last, ..follower })
+    }
+}
+
+/// When a file was begun; none if its first line does not say.
+fn first_time(directory: &Path, file: u64) -> io::Result<Option<Timestamp>> {
+    let mut head = Vec::new();
+    File::open(directory.join(file_name(file)))?.take(HEAD_BYTES).read_to_end(&mut head)?;
+    let text = String::from_utf8_lossy(&head);
+    let time = text.split_once("\"time\":\"").and_then(|(_, rest)| rest.split_once('"'));
+    Ok(time.and_then(|(time, _)| Timestamp::deserialize(&serde_json::Value::from(time)).ok()))
+}
+
+impl TailReader {
+    /// The number of the last line that was read, once it follows.
+    pub fn last(&self) -> u64 {
+        self.follower.last
+    }
+
+    /// Reads on a little. Reads files: call it where waiting is allowed.
+    ///
+    /// # Errors
+    /// If a file cannot be read.
+    pub fn read(&mut self, is_cancelled: &dyn Fn() -> bool) -> io::Result<TailRead> {
+        let mut look = Look {
+            bytes: 0,
+            skipped: 0,
+            most: LOOK_BYTES.min(self.left),
+            // It may have waited for long.
+            audience: Audience::of_long_ago(is_cancelled),
+            lines: Vec::new(),
+            told_bytes: 0,
+        };
+        let mut read = TailRead::default();
+        match &mut self.phase {
+            Phase::Search(search) => {
+                let is_found = search.step(&mut look)?;
+                self.left = self.left.saturating_sub(look.bytes);
+                if is_found || self.left == 0 {
+                    let (places, reached) = search.end();
+                    read.stopped = reached.filter(|_| !is_found);
+                    self.phase = Phase::Places(places.into_iter());
+                }
+            }
+            Phase::Places(places) => {
+                self.follower.read_at(places, &mut look)?;
+                if places.as_slice().is_empty() {
+                    self.phase = Phase::Forward;
+                    self.left = u64::MAX;
+                    read.is_end = true;
+                }
+            }
+            Phase::Forward => {
+                let (is_end, reached) = self.follower.read(&mut look)?;
+                self.left = self.left.saturating_sub(look.bytes - look.skipped);
+                // What follows is only as much as is written.
+                self.left = if is_end { u64::MAX } else { self.left };
+                read.stopped = reached.filter(|_| self.left == 0);
+                read.is_end = is_end || self.left == 0;
+            }
+        }
+        read.lines = look.lines;
+        Ok(read)
+    }
+}
+
+/// Reads lines one after the other, from file to file.
+struct Follower {
+    directory: PathBuf,
+    keyring: Arc<Keyring>,
+    filter: TailFilter,
+    known: KnownSteps,
+    file: u64,
+    offset: u64,
+    /// The last line that was read: what comes again in the next file is left out.
+    last: u64,
+}
+
+impl Follower {
+    /// Reads on. Whether the end is reached, and the last line that was looked at.
+    fn read(&mut self, look: &mut Look<'_>) -> io::Result<(bool, Option<Stopped>)> {
+        let mut reached = None;
+        loop {
+            // Asked before the file is read: only of a file that has a next nothing comes after its end.
+            let has_next = self.directory.join(file_name(self.file + 1)).exists();
+            let mut reader = BufReader::new(File::open(self.directory.join(file_name(self.file)))?);
+            reader.seek(SeekFrom::Start(self.offset))?;
+            let mut line = Vec::new();
+            while !look.is_over() {
+                line.clear();
+                let read = reader.read_until(b'\n', &mut line)? as u64;
+                // The end, or a line that is being written.
+                let Some(text) = line.strip_suffix(b"\n") else { break };
+                self.offset += read;
+                look.read(read);
+                let Some(line) = ReadLine::parse(text, &self.keyring) else { continue };
+                // They are fewer than a file has: a file is begun to be read where it begins.
+                if self.filter.since.is_some_and(|since| line.time < since) {
+                    look.skipped += read;
+                }
+                let id = format!("{}.{}", self.file, line.n);
+                reached = Some(Stopped { id, time: line.time });
+                self.take(line, look);
+            }
+            if look.is_over() {
+                return Ok((false, reached));
+            }
+            if !has_next {
+                return Ok((true, reached));
+            }
+            (self.file, self.offset) = (self.file + 1, 0);
+        }
+    }
+
+    fn take(&mut self, line: ReadLine, look: &mut Look<'_>) {
+        // A later file's first line has the number of a line before it.
+        let is_new = line.n > self.last || (line.event == "checkpoint" && line.n >= self.last);
+        self.last = self.last.max(line.n);
+        // Of every line: openings are learned from lines that are not asked for themselves.
+        self.known.learn(&self.filter, &line, false);
+        let is_asked_for = is_new
+            && self.filter.admits(&line)
+            && self.filter.steps(&line, &self.known) == OfSteps::Yes;
+        if is_asked_for {
+            look.tell(line.told(self.file));
+        }
+    }
+
+    /// Reads the lines that stand there, which are asked for.
+    fn read_at(
+        &self,
+        places: &mut std::vec::IntoIter<Place>,
+        look: &mut Look<'_>,
+    ) -> io::Result<()> {
+        let mut open: Option<(u64, File)> = None;
+        while !look.is_over()
+            && let Some(place) = places.next()
+        {
+            let file = match open.take().filter(|(number, _)| *number == place.file) {
+                Some((_, file)) => file,
+                None => File::open(self.directory.join(file_name(place.file)))?,
+            };
+            let line = line_at(&file, place.offset, u64::MAX)?;
+            look.read(line.len() as u64);
+            open = Some((place.file, file));
+            if let Some(line) = ReadLine::parse(&line, &self.keyring) {
+                look.tell(line.told(place.file));
+            }
+        }
+        Ok(())
+    }
+}

@@ -1,0 +1,227 @@
+//! Which lines of the journal somebody asks for.
+
+use std::collections::{HashMap, HashSet};
+
+use serde::Deserialize as _;
+use serde_json::Value;
+
+use crate::journal::write::line::Parts;
+use crate::model::{Id, Invalid, RunName, Timestamp, WorkflowName, WorkflowPath};
+use crate::seal::Keyring;
+
+/// Which lines somebody asks for; what is unset leaves none out.
+#[derive(Clone, Debug, Default)]
+pub struct TailFilter {
+    /// Of these events, as the lines call them.
+    pub events: HashSet<String>,
+    /// By this principal.
+    pub principal: Option<By>,
+    /// On this resource: the name as the line has it, or as a reference is written.
+    pub resource: String,
+    /// Of this workflow's steps.
+    pub workflow: Option<WorkflowName>,
+    /// Of this run's steps.
+    pub run: Option<RunName>,
+    /// Not older than this.
+    pub since: Option<Timestamp>,
+    /// Of what was refused.
+    pub denied: bool,
+}
+
+/// Whose lines somebody asks for.
+#[derive(Clone, Debug)]
+pub enum By {
+    /// An operator's or an executor's, as lines name it.
+    Other(String),
+    /// Those of steps.
+    Steps(WorkflowPath),
+}
+
+impl By {
+    /// As it is asked for: `operator:NAME`, `executor:NAME`, or what [`WorkflowPath`] is written as.
+    ///
+    /// # Errors
+    /// If it begins as a workflow and does not go on as one.
+    pub fn parse(text: &str) -> Result<Self, Invalid> {
+        match text.starts_with("workflow:") {
+            true => text.parse().map(Self::Steps),
+            false => Ok(Self::Other(text.to_owned())),
+        }
+    }
+
+    fn is(&self, principal: &str) -> bool {
+        match self {
+            Self::Other(name) => name == principal,
+            Self::Steps(path) => principal.parse().is_ok_and(|of| path.includes(&of)),
+        }
+    }
+}
+
+/// One line of the journal.
+#[derive(Clone, Debug)]
+pub struct TailLine {
+    /// Where it stands, "FILE.LINE".
+    pub id: String,
+    /// When it was written.
+    pub time: Timestamp,
+    /// What happened.
+    pub event: String,
+    /// The line, as it stands in the file.
+    pub json: String,
+}
+
+/// A line that the broker wrote, read for what is asked for and no further.
+pub(crate) struct ReadLine {
+    pub(crate) n: u64,
+    pub(crate) time: Timestamp,
+    pub(crate) event: String,
+    text: String,
+    body: Value,
+}
+
+impl ReadLine {
+    /// Reads a line, without its newline; none if it is not the broker's.
+    pub(crate) fn parse(text: &[u8], keyring: &Keyring) -> Option<Self> {
+        Parts::split(text).filter(|parts| parts.is_tagged(keyring))?;
+        let body: Value = serde_json::from_slice(text).ok()?;
+        Some(Self {
+            n: body.get("n")?.as_u64()?,
+            time: Timestamp::deserialize(body.get("time")?).ok()?,
+            event: body.get("event")?.as_str()?.to_owned(),
+            text: std::str::from_utf8(text).ok()?.to_owned(),
+            body,
+        })
+    }
+
+    /// The line as it is told, of this file.
+    pub(crate) fn told(self, file: u64) -> TailLine {
+        let id = format!("{file}.{}", self.n);
+        TailLine { id, time: self.time, event: self.event, json: self.text }
+    }
+
+    /// The opening that it names.
+    pub(crate) fn opening(&self) -> Option<Id> {
+        let name = if self.event == "opened" { "id" } else { "opening" };
+        self.body.get(name)?.as_str()?.parse().ok()
+    }
+}
+
+/// Whether a line is of the steps that are asked for.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(crate) enum OfSteps {
+    Yes,
+    No,
+    /// It names an opening of which nothing is known yet.
+    Unknown(Id),
+}
+
+/// Whether openings are of the steps that are asked for, as far as lines have said: many name the opening only.
+#[derive(Clone, Debug, Default)]
+pub(crate) struct KnownSteps(HashMap<Id, bool>);
+
+impl KnownSteps {
+    /// This one is.
+    pub(crate) fn insert(&mut self, opening: Id) {
+        self.0.insert(opening, true);
+    }
+
+    /// Whether this one is; none if nothing is known of it.
+    pub(crate) fn get(&self, opening: Id) -> Option<bool> {
+        self.0.get(&opening).copied()
+    }
+
+    /// Learns from a line; of openings that nobody asks for only if that is wanted.
+    pub(crate) fn learn(&mut self, filter: &TailFilter, line: &ReadLine, others: bool) {
+        if !filter.has_steps() {
+            return;
+        }
+        let openings = line.body.get("openings").and_then(Value::as_array);
+        for opening in openings.into_iter().flatten().filter(|_| line.event == "checkpoint") {
+            let id = opening.get("id").and_then(Value::as_str).and_then(|id| id.parse().ok());
+            let known = id.map(|id| (id, filter.is_of_steps(opening)));
+            self.0.extend(known.filter(|(_, is_one)| others || *is_one));
+        }
+        let is_one = match line.event.as_str() {
+            "opened" => Some(filter.is_of_steps(&line.body)),
+            _ => line.body.get("principal").and_then(Value::as_str).and_then(|principal| {
+                let (workflow, rest) = principal.strip_prefix("workflow:")?.split_once("/run:")?;
+                Some(filter.is_of(workflow, rest.split_once("/step:")?.0))
+            }),
+        };
+        let known = line.opening().zip(is_one);
+        self.0.extend(known.filter(|(_, is_one)| others || *is_one));
+    }
+
+    /// Forgets all.
+    pub(crate) fn clear(&mut self) {
+        self.0.clear();
+    }
+}
+
+impl TailFilter {
+    /// Whether only lines of some steps are asked for.
+    pub(crate) fn has_steps(&self) -> bool {
+        self.workflow.is_some() || self.run.is_some()
+    }
+
+    /// Whether a line fits, but for whose steps it is of.
+    pub(crate) fn admits(&self, line: &ReadLine) -> bool {
+        self.since.is_none_or(|since| line.time >= since)
+            && (self.events.is_empty() || self.events.contains(&line.event))
+            && (!self.denied || is_denial(line))
+            && self.principal.as_ref().is_none_or(|by| is_by(&line.body, by))
+            && is_on(&line.body, &self.resource)
+    }
+
+    /// Whether it is of the steps that are asked for.
+    pub(crate) fn steps(&self, line: &ReadLine, known: &KnownSteps) -> OfSteps {
+        if !self.has_steps() {
+            return OfSteps::Yes;
+        }
+        match line.opening() {
+            None => OfSteps::No,
+            Some(opening) => match known.get(opening) {
+                Some(true) => OfSteps::Yes,
+                Some(false) => OfSteps::No,
+                None => OfSteps::Unknown(opening),
+            },
+        }
+    }
+
+    /// Whether steps of this workflow and run are asked for.
+    pub(crate) fn is_of(&self, workflow: &str, run: &str) -> bool {
+        self.workflow.as_ref().is_none_or(|name| name.as_str() == workflow)
+            && self.run.as_ref().is_none_or(|name| name.as_str() == run)
+    }
+
+    fn is_of_steps(&self, opening: &Value) -> bool {
+        let text = |name: &str| opening.get(name).and_then(Value::as_str).unwrap_or_default();
+        self.is_of(text("workflow"), text("run"))
+    }
+}
+
+/// The texts that stand under a name in a line, or in one of its changes.
+fn texts<'a>(line: &'a Value, names: &'a [&str]) -> impl Iterator<Item = &'a str> {
+    let changes = line.get("changes").and_then(Value::as_array).into_iter().flatten();
+    let places = std::iter::once(line).chain(changes);
+    places.flat_map(move |place| names.iter().filter_map(|name| place.get(*name)?.as_str()))
+}
+
+fn is_denial(line: &ReadLine) -> bool {
+    matches!(line.event.as_str(), "admin_refused" | "rate_refused")
+        || line.body.get("decision").and_then(Value::as_str) == Some("refuse")
+}
+
+fn is_by(line: &Value, by: &By) -> bool {
+    texts(line, &["principal"]).any(|principal| by.is(principal))
+}
+
+fn is_on(line: &Value, resource: &str) -> bool {
+    // "connections/aws/prod" is asked for as "aws/prod", too; a group's target goes on with identifiers.
+    let is = |text: &str| {
+        text == resource
+            || text.strip_prefix("connections/") == Some(resource)
+            || text.strip_prefix(resource).is_some_and(|rest| rest.starts_with(':'))
+    };
+    resource.is_empty() || texts(line, &["resource", "target"]).any(is)
+}

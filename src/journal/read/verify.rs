@@ -1,0 +1,332 @@
+//! Proof of a journal by who has only its files and `ca.crt`.
+//!
+//! Every line names the hash of the line before, every file's first line the last one of the file before, and
+//! now and then the root signs the hash of a line, which stands for all lines up to it. So an edit, a line
+//! that is missing and a file that is missing are found; lines after the last signature hang together, but
+//! whether the broker wrote them only its keys can tell.
+
+use std::io::{BufRead as _, BufReader};
+use std::path::{Path, PathBuf};
+
+use super::replay::{file_numbers, previous};
+use crate::identity::RootKey;
+use crate::journal::event::{Event, Signature};
+use crate::journal::write::chain::file_name;
+use crate::journal::write::line::{NO_PREVIOUS, Parts, Unread};
+use crate::model::Timestamp;
+use crate::sys::input;
+
+/// What was found to hold.
+#[derive(Debug)]
+pub struct Proof {
+    /// The number of the first file.
+    pub first_file: u64,
+    /// How many files.
+    pub files: u64,
+    /// The last line.
+    pub last_line: u64,
+    /// The last line's hash.
+    pub last_hash: [u8; 32],
+    /// The last line that is signed, and when it was; none if no line is.
+    pub signed: Option<(u64, Timestamp)>,
+    /// How many lines after it are not proven.
+    pub unproven: u64,
+}
+
+/// Why a journal does not hold.
+#[derive(Debug, thiserror::Error)]
+pub enum ProofError {
+    /// There is no file.
+    #[error("{} holds no journal; name the directory that holds 000001.jsonl", .0.display())]
+    Missing(PathBuf),
+    /// A file cannot be read.
+    #[error("{}: {source}", .path.display())]
+    Io {
+        /// The file.
+        path: PathBuf,
+        /// The cause.
+        source: std::io::Error,
+    },
+    /// A line does not hold.
+    #[error("line {line} of {}: {what}", .path.display())]
+    Line {
+        /// The file.
+        path: PathBuf,
+        /// The line's place in it, from 1.
+        line: u64,
+        /// What is wrong with it.
+        what: &'static str,
+    },
+    /// A newer version has written it.
+    #[error(
+        "line {line} of {} was written by a newer keyhatch, which this version cannot read; verify it with the newer \
+         keyhatch", .path.display()
+    )]
+    Newer {
+        /// The file.
+        path: PathBuf,
+        /// The line's place in it, from 1.
+        line: u64,
+    },
+    /// Its oldest files are not there.
+    #[error(
+        "{} is missing: the journal begins with file {first}; if the older ones are kept elsewhere, say so with \
+         --from {first}", .path.display()
+    )]
+    NotFromTheBeginning {
+        /// The first that is missing.
+        path: PathBuf,
+        /// The first that is there.
+        first: u64,
+    },
+    /// It ends too early.
+    #[error("{}: {what}", .path.display())]
+    Truncated {
+        /// The last file.
+        path: PathBuf,
+        /// What is missing.
+        what: String,
+    },
+}
+
+const CHANGED: &str = "it was changed after it was written: its hash is another";
+const OUT_OF_CHAIN: &str = "a line before it was changed, removed or inserted: it follows another";
+const NOT_SIGNED: &str =
+    "the signature on the lines before it is not the root's, or is for other lines";
+const MALFORMED: &str = "it has not the form of a line";
+
+/// Checks every line of every file in a directory, of which `from` is the first: 1, unless older ones are kept
+/// elsewhere. `expected` is a line and its hash as an earlier proof gave them: a journal that has lost that
+/// line since is refused.
+///
+/// # Errors
+/// What does not hold, and where.
+pub fn verify(
+    directory: &Path,
+    root: &RootKey,
+    from: u64,
+    expected: Option<(u64, [u8; 32])>,
+) -> Result<Proof, ProofError> {
+    let io = |source| ProofError::Io { path: directory.to_owned(), source };
+    let numbers = file_numbers(directory).map_err(io)?;
+    let (Some(first), Some(last)) = (numbers.first(), numbers.last()) else {
+        return Err(ProofError::Missing(directory.to_owned()));
+    };
+    if *first > from {
+        let path = directory.join(file_name(from));
+        return Err(ProofError::NotFromTheBeginning { path, first: *first });
+    }
+    let mut verifier = Verifier::new(root, expected);
+    for number in from..=*last {
+        verifier.check_file(&directory.join(file_name(number)), number, number == from)?;
+    }
+    let path = directory.join(file_name(*last));
+    verifier.finish(&path, (from, *last))
+}
+
+struct Verifier<'a> {
+    root: &'a RootKey,
+    expected: Option<(u64, [u8; 32])>,
+    is_expected_seen: bool,
+    last: u64,
+    last_hash: [u8; 32],
+    /// The hashes of the lines since the last signature.
+    unsigned: Vec<(u64, [u8; 32])>,
+    signed: Option<(u64, Timestamp)>,
+    /// The file that is said to come next.
+    next: Option<u64>,
+}
+
+/// One line, whose hash is right.
+struct Line {
+    n: u64,
+    hash: [u8; 32],
+    previous: [u8; 32],
+    time: Timestamp,
+    event: Event,
+}
+
+/// Where checking of a file stands.
+struct InFile {
+    number: u64,
+    checkpoint: [u8; 32],
+    /// What its lines have come to: the same as the whole journal's, unless they are copies.
+    last: u64,
+    last_hash: [u8; 32],
+    /// Whether they are copies of lines of the file before.
+    is_copying: bool,
+}
+
+impl<'a> Verifier<'a> {
+    fn new(root: &'a RootKey, expected: Option<(u64, [u8; 32])>) -> Self {
+        Self {
+            root,
+            expected,
+            is_expected_seen: false,
+            last: 0,
+            last_hash: NO_PREVIOUS,
+            unsigned: Vec::new(),
+            signed: None,
+            next: None,
+        }
+    }
+
+    fn check_file(&mut self, path: &Path, number: u64, is_first: bool) -> Result<(), ProofError> {
+        let io = |source| ProofError::Io { path: path.to_owned(), source };
+        let mut reader = BufReader::new(input::open(path).map_err(io)?);
+        let (mut text, mut place) = (Vec::new(), 0);
+        let mut file: Option<InFile> = None;
+        loop {
+            text.clear();
+            if reader.read_until(b'\n', &mut text).map_err(io)? == 0 {
+                break;
+            }
+            place += 1;
+            let fault = |what| ProofError::Line { path: path.to_owned(), line: place, what };
+            let Some(whole) = text.strip_suffix(b"\n") else {
+                return Err(fault(
+                    "it ends in its middle: the file was cut, or the daemon was killed",
+                ));
+            };
+            let line = match read(whole) {
+                Ok(line) => line,
+                Err(Fault::Newer) => {
+                    return Err(ProofError::Newer { path: path.to_owned(), line: place });
+                }
+                Err(Fault::Wrong(what)) => return Err(fault(what)),
+            };
+            match &mut file {
+                None => file = Some(self.begin(&line, number, is_first).map_err(fault)?),
+                Some(file) => self.check(file, &line).map_err(fault)?,
+            }
+        }
+        match file {
+            Some(file) if !file.is_copying => Ok(()),
+            _ => Err(ProofError::Truncated {
+                path: path.to_owned(),
+                what: "it ends before its own lines begin".to_owned(),
+            }),
+        }
+    }
+
+    /// The first line of a file.
+    fn begin(&mut self, line: &Line, number: u64, is_first: bool) -> Result<InFile, &'static str> {
+        let Event::Checkpoint(checkpoint) = &line.event else {
+            return Err("the file begins with another line than its first");
+        };
+        if checkpoint.file != number {
+            return Err("it is the first line of another file");
+        }
+        self.next = None;
+        let mut file = InFile {
+            number,
+            checkpoint: line.hash,
+            last: line.n,
+            last_hash: line.hash,
+            is_copying: number > 1,
+        };
+        if number == 1 {
+            self.take(line);
+            return Ok(file);
+        }
+        file.last_hash = line.previous;
+        if is_first {
+            // What came before is kept elsewhere.
+            (self.last, self.last_hash) = (line.n, line.previous);
+        } else if file.last > self.last {
+            return Err("lines between the file before and this one are missing");
+        }
+        Ok(file)
+    }
+
+    fn check(&mut self, file: &mut InFile, line: &Line) -> Result<(), &'static str> {
+        if line.n != file.last + 1 || line.previous != file.last_hash {
+            return Err(OUT_OF_CHAIN);
+        }
+        (file.last, file.last_hash) = (line.n, line.hash);
+        if let Event::Continued { line: last, .. } = line.event {
+            // Where the journal begins with this file, its copies are the only ones there are.
+            if last != self.last || line.previous != self.last_hash {
+                return Err("the file before has not ended where this one goes on");
+            }
+            file.is_copying = false;
+        }
+        if file.is_copying && line.n <= self.last {
+            return Ok(());
+        }
+        if let Event::Signed(signature) = &line.event {
+            self.check_signature(file, signature, line.time)?;
+        }
+        self.next = match line.event {
+            Event::Rotated { file } => Some(file),
+            _ => None,
+        };
+        self.take(line);
+        Ok(())
+    }
+
+    fn check_signature(
+        &mut self,
+        file: &InFile,
+        signature: &Signature,
+        time: Timestamp,
+    ) -> Result<(), &'static str> {
+        let signed =
+            self.unsigned.iter().position(|line| *line == (signature.line, signature.hash));
+        let is_here = signature.file == file.number && signature.checkpoint == file.checkpoint;
+        // Copied lines bring the signatures of the file before along.
+        let is_copied = file.is_copying;
+        let Some(signed) = signed.filter(|_| is_here || is_copied) else { return Err(NOT_SIGNED) };
+        if !signature.is_of(self.root) {
+            return Err(NOT_SIGNED);
+        }
+        self.unsigned.drain(..=signed);
+        self.signed = Some((signature.line, time));
+        Ok(())
+    }
+
+    fn take(&mut self, line: &Line) {
+        (self.last, self.last_hash) = (line.n, line.hash);
+        self.is_expected_seen |= self.expected == Some((line.n, line.hash));
+        self.unsigned.push((line.n, line.hash));
+    }
+
+    fn finish(self, path: &Path, (first, last): (u64, u64)) -> Result<Proof, ProofError> {
+        let truncated = |what: String| ProofError::Truncated { path: path.to_owned(), what };
+        if let Some(next) = self.next {
+            return Err(truncated(format!("the file {} that goes on is missing", file_name(next))));
+        }
+        if let Some((line, hash)) = self.expected.filter(|_| !self.is_expected_seen) {
+            let hash = hex::encode(hash);
+            return Err(truncated(format!(
+                "line {line} with hash {hash} was there and is not any more; the journal ends with line {}",
+                self.last
+            )));
+        }
+        Ok(Proof {
+            first_file: first,
+            files: last - first + 1,
+            last_line: self.last,
+            last_hash: self.last_hash,
+            unproven: self.unsigned.len() as u64,
+            signed: self.signed,
+        })
+    }
+}
+
+/// Why a line does not count.
+enum Fault {
+    Newer,
+    Wrong(&'static str),
+}
+
+fn read(text: &[u8]) -> Result<Line, Fault> {
+    let parts = Parts::split(text).ok_or(Fault::Wrong(MALFORMED))?;
+    let hash = parts.verified_hash().ok_or(Fault::Wrong(CHANGED))?;
+    let body = parts.parse().map_err(|unread| match unread {
+        Unread::Newer => Fault::Newer,
+        Unread::Malformed => Fault::Wrong(MALFORMED),
+    })?;
+    let previous = previous(&body.prev).ok_or(Fault::Wrong(MALFORMED))?;
+    Ok(Line { n: body.n, hash, previous, time: body.time, event: body.event })
+}

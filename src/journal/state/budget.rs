@@ -1,0 +1,154 @@
+//! What one principal may have written of what changes nothing.
+//!
+//! A refusal costs a line, and asking costs nothing, so nobody may have as many lines as he asks for. A principal
+//! has a budget of them. Beyond it he is refused in the same words, without a line; how often is told by one line
+//! a second for all of them.
+
+use std::collections::BTreeMap;
+use std::time::Duration;
+
+use parking_lot::Mutex;
+
+use crate::journal::event::Event;
+use crate::model::limits::{Allowance, Rate};
+use crate::model::{Id, Timestamp};
+
+/// The budget of one principal.
+#[derive(Debug, Default)]
+pub struct LineBudget {
+    rate: Mutex<Rate>,
+    unsaid: Mutex<Option<Unsaid>>,
+}
+
+/// What was refused without a line.
+#[derive(Debug)]
+struct Unsaid {
+    since: Timestamp,
+    requests: u64,
+    /// Of those whose method is known.
+    methods: BTreeMap<&'static str, u64>,
+}
+
+impl LineBudget {
+    /// Takes a line.
+    ///
+    /// # Errors
+    /// How long to wait, if there is none left. What is not written is counted.
+    pub fn take(
+        &self,
+        now: Timestamp,
+        lines: Allowance,
+        method: &'static str,
+    ) -> Result<(), Duration> {
+        self.try_take(now, lines).inspect_err(|_| self.leave_unsaid(now, method))
+    }
+
+    /// Takes a line, and counts nothing if there is none left.
+    pub(super) fn try_take(&self, now: Timestamp, lines: Allowance) -> Result<(), Duration> {
+        self.rate.lock().take(now.millis(), lines.per_second, lines.burst)
+    }
+
+    /// Whether there is a line left, without taking it.
+    ///
+    /// # Errors
+    /// How long to wait, if not. What is not written is counted.
+    pub fn check(&self, now: Timestamp, lines: Allowance) -> Result<(), Duration> {
+        let left = self.rate.lock().check(now.millis(), lines.per_second, lines.burst);
+        left.inspect_err(|_| self.leave_unsaid(now, ""))
+    }
+
+    /// Takes so many lines, which are written whether they are left or not.
+    pub fn owe(&self, now: Timestamp, lines: Allowance, count: u32) {
+        self.rate.lock().owe(now.millis(), lines.per_second, count);
+    }
+
+    /// Counts what is refused without a line; of which method, unless that is "".
+    pub fn leave_unsaid(&self, now: Timestamp, method: &'static str) {
+        let mut unsaid = self.unsaid.lock();
+        let unsaid = unsaid.get_or_insert_with(|| Unsaid::new(now));
+        unsaid.requests += 1;
+        if !method.is_empty() {
+            *unsaid.methods.entry(method).or_default() += 1;
+        }
+    }
+
+    /// Has `write` write down what was refused without a line, if anything was; it says whether it did.
+    pub fn say(
+        &self,
+        now: Timestamp,
+        principal: &str,
+        opening: Option<Id>,
+        write: impl FnOnce(&Event) -> bool,
+    ) {
+        let Some(unsaid) = self.unsaid.lock().take() else { return };
+        let methods = unsaid.methods.iter().map(|(name, count)| ((*name).to_owned(), *count));
+        let event = Event::RateRefused {
+            opening,
+            principal: principal.to_owned(),
+            requests: unsaid.requests,
+            seconds: now.since(unsaid.since).as_secs(),
+            methods: methods.collect(),
+        };
+        // What could not be written is told with what comes.
+        if !write(&event) {
+            self.unsaid.lock().get_or_insert_with(|| Unsaid::new(unsaid.since)).add(unsaid);
+        }
+    }
+
+    /// Whether anything was refused without a line that is not told yet.
+    pub(super) fn has_unsaid(&self) -> bool {
+        self.unsaid.lock().is_some()
+    }
+
+    /// Has `other` tell what was refused without a line here.
+    pub(super) fn leave_to(&self, other: &Self) {
+        let Some(unsaid) = self.unsaid.lock().take() else { return };
+        other.unsaid.lock().get_or_insert_with(|| Unsaid::new(unsaid.since)).add(unsaid);
+    }
+
+    /// Whether it is as if nothing had ever been asked.
+    pub fn is_rested(&self, now: Timestamp) -> bool {
+        self.rate.lock().is_rested(now.millis()) && !self.has_unsaid()
+    }
+}
+
+impl Unsaid {
+    fn new(since: Timestamp) -> Self {
+        Self { since, requests: 0, methods: BTreeMap::new() }
+    }
+
+    fn add(&mut self, other: Self) {
+        self.since = self.since.min(other.since);
+        self.requests += other.requests;
+        for (method, count) in other.methods {
+            *self.methods.entry(method).or_default() += count;
+        }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn what_could_not_be_written_is_told_with_what_comes() {
+        let (budget, lines) = (LineBudget::default(), Allowance { per_second: 1, burst: 2 });
+        let at = Timestamp::from_millis;
+        let taken = (0..5).filter(|_| budget.take(at(0), lines, "Get").is_ok()).count();
+        assert_eq!(taken, 2);
+        budget.say(at(1000), "operator:a", None, |_| false);
+        budget.leave_unsaid(at(2000), "List");
+        let mut told = None;
+        budget.say(at(7000), "operator:a", None, |event| {
+            told = Some(serde_json::to_value(event).unwrap());
+            true
+        });
+        let expected = serde_json::json!({
+            "event": "rate_refused", "principal": "operator:a", "requests": 4, "seconds": 7,
+            "methods": {"Get": 3, "List": 1},
+        });
+        assert_eq!(told, Some(expected));
+        budget.say(at(8000), "operator:a", None, |_| panic!("nothing is left"));
+        assert!(!budget.is_rested(at(1999)) && budget.is_rested(at(2000)));
+    }
+}

@@ -1,0 +1,241 @@
+//! What one file of the journal says of runs and uses, so that nobody has to read the file again.
+//!
+//! ```text
+//! run (executor, workflow, run)                       → where its lines stand in the file
+//! resource (uid, or a group's name) × workflow × day  → how often, and when last
+//! ```
+//!
+//! It is kept beside its file, as `NNNNNN.index`: a line of JSON and a line with its keyed tag. Everything in
+//! it comes from the file, so one that is missing or damaged is made again.
+
+use std::collections::BTreeMap;
+use std::fs::File;
+use std::io::{BufRead as _, BufReader};
+use std::path::{Path, PathBuf};
+
+use serde::{Deserialize, Serialize};
+
+use super::usage::Usage;
+use crate::journal::event::Event;
+use crate::journal::read::audience::Audience;
+use crate::journal::read::replay::ReplayError;
+use crate::journal::write::chain::file_name;
+use crate::journal::write::line::Parts;
+use crate::model::{ExecutorName, Id, Opening, RunName, Timestamp, WorkflowName};
+use crate::seal::Keyring;
+use crate::sys::files::replace_file;
+
+const FORMAT: u32 = 1;
+const MILLIS_A_DAY: i64 = 24 * 3600 * 1000;
+
+/// One run: runs are keyed by executor too.
+#[derive(Clone, Debug, PartialEq, Eq, PartialOrd, Ord, Serialize, Deserialize)]
+pub struct RunKey {
+    /// Its name.
+    pub run: RunName,
+    /// Of which workflow.
+    pub workflow: WorkflowName,
+    /// Who opened it.
+    pub executor: ExecutorName,
+}
+
+impl RunKey {
+    pub(crate) fn of(opening: &Opening) -> Self {
+        let key = &opening.key;
+        Self {
+            run: key.run.clone(),
+            workflow: key.workflow.clone(),
+            executor: key.executor.clone(),
+        }
+    }
+}
+
+/// How a workflow used something on one day.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize)]
+pub struct Use {
+    /// How often.
+    pub times: u64,
+    /// When last.
+    pub last: Timestamp,
+}
+
+impl Use {
+    /// Both together.
+    #[must_use]
+    pub fn and(self, other: Self) -> Self {
+        Self { times: self.times.saturating_add(other.times), last: self.last.max(other.last) }
+    }
+}
+
+/// Workflow × day, in days since 1970.
+pub(crate) type ByWorkflow = BTreeMap<WorkflowName, BTreeMap<i64, Use>>;
+
+/// The index of one file.
+#[derive(Debug, Default, PartialEq, Eq)]
+pub(crate) struct FileIndex {
+    pub(crate) runs: BTreeMap<RunKey, Vec<u64>>,
+    pub(crate) resources: BTreeMap<Id, ByWorkflow>,
+    pub(crate) groups: BTreeMap<String, ByWorkflow>,
+}
+
+impl FileIndex {
+    /// Notes a line of a run.
+    pub(super) fn add_place(&mut self, run: &RunKey, offset: u64) {
+        match self.runs.get_mut(run) {
+            Some(places) => places.push(offset),
+            None => drop(self.runs.insert(run.clone(), vec![offset])),
+        }
+    }
+
+    /// Counts a use of a resource, and of the group that it was found by.
+    pub(crate) fn count(
+        &mut self,
+        uid: Id,
+        group: Option<&str>,
+        workflow: &WorkflowName,
+        time: Timestamp,
+    ) {
+        count_use(self.resources.entry(uid).or_default(), workflow, time);
+        let Some(group) = group else { return };
+        match self.groups.get_mut(group) {
+            Some(by) => count_use(by, workflow, time),
+            None => count_use(self.groups.entry(group.to_owned()).or_default(), workflow, time),
+        }
+    }
+}
+
+fn count_use(by: &mut ByWorkflow, workflow: &WorkflowName, time: Timestamp) {
+    let days = match by.get_mut(workflow) {
+        Some(days) => days,
+        None => by.entry(workflow.clone()).or_default(),
+    };
+    let day = time.millis().div_euclid(MILLIS_A_DAY);
+    let entry = days.entry(day).or_insert(Use { times: 0, last: time });
+    entry.times += 1;
+    entry.last = entry.last.max(time);
+}
+
+/// Workflow, day and use: [`ByWorkflow`] without its depth.
+type Uses = Vec<(WorkflowName, i64, Use)>;
+
+/// An index as it is written: JSON has no maps by what is not text.
+#[derive(Serialize, Deserialize)]
+#[serde(deny_unknown_fields)]
+struct Written {
+    format: u32,
+    file: u64,
+    runs: Vec<(RunKey, Vec<u64>)>,
+    resources: Vec<(Id, Uses)>,
+    groups: Vec<(String, Uses)>,
+}
+
+fn index_path(directory: &Path, file: u64) -> PathBuf {
+    directory.join(file_name(file)).with_extension("index")
+}
+
+/// Writes the index of a file beside it.
+///
+/// # Errors
+/// If it cannot be written.
+pub(crate) fn save(
+    directory: &Path,
+    keyring: &Keyring,
+    file: u64,
+    index: &FileIndex,
+) -> std::io::Result<()> {
+    let flat = |by: &ByWorkflow| {
+        let uses = by.iter().flat_map(|(workflow, days)| {
+            days.iter().map(|(day, used)| (workflow.clone(), *day, *used))
+        });
+        uses.collect::<Uses>()
+    };
+    let written = Written {
+        format: FORMAT,
+        file,
+        runs: index.runs.iter().map(|(run, places)| (run.clone(), places.clone())).collect(),
+        resources: index.resources.iter().map(|(uid, by)| (*uid, flat(by))).collect(),
+        groups: index.groups.iter().map(|(name, by)| (name.clone(), flat(by))).collect(),
+    };
+    let mut text = serde_json::to_vec(&written)?;
+    let tag = keyring.journal_tag(&text);
+    text.push(b'\n');
+    text.extend_from_slice(hex::encode(tag).as_bytes());
+    text.push(b'\n');
+    replace_file(&index_path(directory, file), 0o600, &text)
+}
+
+/// The index of a file, from beside it, or from the file itself; then it is written, too.
+///
+/// # Errors
+/// If the file cannot be read, a newer keyhatch has written it, or nobody waits.
+pub(crate) fn load(
+    directory: &Path,
+    keyring: &Keyring,
+    file: u64,
+    audience: &mut Audience<'_>,
+) -> Result<FileIndex, ReplayError> {
+    if let Some(index) = read(&index_path(directory, file), keyring, file) {
+        return Ok(index);
+    }
+    tracing::info!(journal.file = file, "the index of a file of the journal is made again");
+    let index = rebuild(directory, keyring, file, audience)?;
+    if let Err(error) = save(directory, keyring, file, &index) {
+        tracing::warn!(journal.file = file, %error, "the index could not be written");
+    }
+    Ok(index)
+}
+
+fn read(path: &Path, keyring: &Keyring, file: u64) -> Option<FileIndex> {
+    let bytes = std::fs::read(path).ok()?;
+    let mut lines = bytes.split(|byte| *byte == b'\n');
+    let (text, tag) = (lines.next()?, lines.next()?);
+    if !keyring.is_journal_tag(text, &hex::decode(tag).ok()?) {
+        return None;
+    }
+    let written: Written = serde_json::from_slice(text).ok()?;
+    let deep = |flat: Uses| {
+        let mut by = ByWorkflow::new();
+        for (workflow, day, used) in flat {
+            by.entry(workflow).or_default().insert(day, used);
+        }
+        by
+    };
+    let is_this = written.format == FORMAT && written.file == file;
+    is_this.then(|| FileIndex {
+        runs: written.runs.into_iter().collect(),
+        resources: written.resources.into_iter().map(|(uid, by)| (uid, deep(by))).collect(),
+        groups: written.groups.into_iter().map(|(name, by)| (name, deep(by))).collect(),
+    })
+}
+
+/// The index of a file, from the file.
+fn rebuild(
+    directory: &Path,
+    keyring: &Keyring,
+    file: u64,
+    audience: &mut Audience<'_>,
+) -> Result<FileIndex, ReplayError> {
+    let path = directory.join(file_name(file));
+    let mut reader = BufReader::new(File::open(&path)?);
+    let (mut usage, mut line, mut offset, mut place) = (Usage::default(), Vec::new(), 0, 0);
+    loop {
+        line.clear();
+        place += 1;
+        let read = reader.read_until(b'\n', &mut line)?;
+        if read == 0 {
+            return Ok(usage.take_file());
+        }
+        let parts = Parts::split(line.strip_suffix(b"\n").unwrap_or(&line));
+        let tagged = parts.filter(|parts| parts.is_tagged(keyring));
+        if let Some(parts) = tagged {
+            let body = parts.parse_without_changes();
+            let body = body.map_err(|_| ReplayError::Newer { path: path.clone(), line: place })?;
+            if let Event::Checkpoint(checkpoint) = &body.event {
+                usage.start_from(&checkpoint.openings);
+            }
+            usage.take(&body.event, body.time, offset);
+        }
+        offset += read as u64;
+        audience.go_on(read as u64)?;
+    }
+}

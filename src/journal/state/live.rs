@@ -1,0 +1,565 @@
+//! What is open and leased now: the fold of the journal's lines.
+
+use std::collections::{HashMap, VecDeque};
+use std::sync::Arc;
+use std::sync::atomic::{AtomicBool, AtomicI64, Ordering};
+use std::time::Duration;
+
+use parking_lot::{Mutex, RwLock};
+use tokio::sync::{OwnedSemaphorePermit, Semaphore};
+use tokio_util::sync::{CancellationToken, WaitForCancellationFutureOwned};
+
+use super::budget::LineBudget;
+use super::executor_budget::{Decisions, ExecutorBudget, ExecutorBudgets};
+use super::remembered::Remembered;
+use super::requests::{DoneRequest, RequestNote, RequestTable};
+use super::usage::Usage;
+use crate::journal::event::{Announced, Attempt, Checkpoint, Event, RenewalOutcome};
+use crate::lease::{LeaseTable, Terms};
+use crate::model::limits::{Limits, MAX_WATCHES, Rate};
+use crate::model::{
+    ExecutorName, Formats, Id, Opening, PinnedCertificate, RequestId, StepKey, Timestamp,
+    WorkflowPath,
+};
+
+/// A step is closed after so many heartbeats that did not come.
+const MISSED_HEARTBEATS: u32 = 3;
+/// How many closed steps' attempts are remembered.
+const MAX_CLOSED_ATTEMPTS: usize = 100_000;
+
+/// Why a request is not taken for this opening.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, thiserror::Error)]
+pub enum NotAccepted {
+    /// Its certificate is over.
+    #[error("the certificate has expired")]
+    CertificateExpired,
+    /// Its certificate was not issued for this opening.
+    #[error("the certificate is not one of this opening's")]
+    CertificateUnknown,
+    /// The step is closed, or its time is over.
+    #[error("the step is not open")]
+    NotOpen,
+}
+
+/// One open step. Connections hold it; closing it is seen by all of them at once.
+#[derive(Debug)]
+pub struct LiveOpening {
+    record: Opening,
+    /// As lines name it.
+    principal: Arc<str>,
+    certificates: RwLock<Vec<PinnedCertificate>>,
+    closed: AtomicBool,
+    /// The newest certificate is journaled, but perhaps not in the step's directory.
+    is_unwritten: AtomicBool,
+    rate: Mutex<Rate>,
+    lines: LineBudget,
+    executor: Arc<ExecutorBudget>,
+    decisions: Decisions,
+    /// When its executor was last heard of, in milliseconds.
+    heard: AtomicI64,
+    /// Cancelled when it is closed, for whoever waits.
+    ended: CancellationToken,
+    watches: Arc<Semaphore>,
+}
+
+impl LiveOpening {
+    fn new(record: Opening, executor: Arc<ExecutorBudget>) -> Self {
+        let certificates = RwLock::new(record.certificates.clone());
+        let key = &record.key;
+        let principal = WorkflowPath::of_step(&key.workflow, &key.run, &key.step).to_string();
+        Self {
+            decisions: Decisions::of(&executor, &key.workflow),
+            principal: principal.into(),
+            heard: AtomicI64::new(record.open_time.millis()),
+            ended: CancellationToken::new(),
+            watches: Arc::new(Semaphore::new(MAX_WATCHES)),
+            record,
+            certificates,
+            closed: AtomicBool::new(false),
+            is_unwritten: AtomicBool::new(false),
+            rate: Mutex::default(),
+            lines: LineBudget::default(),
+            executor,
+        }
+    }
+
+    /// What was recorded when it was opened.
+    pub fn record(&self) -> &Opening {
+        &self.record
+    }
+
+    /// Whose workflow, run and step, as lines of the journal name it.
+    pub fn principal(&self) -> Arc<str> {
+        Arc::clone(&self.principal)
+    }
+
+    /// What was recorded, with the certificates that it has now.
+    fn present(&self) -> Opening {
+        Opening { certificates: self.certificates.read().clone(), ..self.record.clone() }
+    }
+
+    /// Whether it was closed.
+    pub fn is_closed(&self) -> bool {
+        self.closed.load(Ordering::Acquire)
+    }
+
+    /// Whether a request under this certificate is to be taken now. It is asked at every request:
+    /// connections outlive certificates and openings.
+    ///
+    /// # Errors
+    /// Why not.
+    pub fn accepts(&self, certificate: &[u8; 32], now: Timestamp) -> Result<(), NotAccepted> {
+        if self.is_closed() || now >= self.record.expire_time {
+            return Err(NotAccepted::NotOpen);
+        }
+        let certificates = self.certificates.read();
+        let pinned = certificates.iter().find(|pinned| pinned.sha256 == *certificate);
+        match pinned {
+            Some(pinned) if now < pinned.not_after => Ok(()),
+            Some(_) => Err(NotAccepted::CertificateExpired),
+            None => Err(NotAccepted::CertificateUnknown),
+        }
+    }
+
+    /// Takes one request from the opening's allowance.
+    ///
+    /// # Errors
+    /// How long to wait, if it is used up. The refusal is counted.
+    pub fn take_request(&self, now: Timestamp, limits: &Limits) -> Result<(), Duration> {
+        let taken = self.rate.lock().take(
+            now.millis(),
+            limits.step_requests_per_second,
+            limits.step_request_burst,
+        );
+        if taken.is_err() {
+            self.lines.leave_unsaid(now, "");
+        }
+        taken
+    }
+
+    /// Whether the opening may still be refused with a line of the journal: if not, it is refused without
+    /// a decision, so that nobody fills the journal's disk by asking for what he may not have.
+    ///
+    /// # Errors
+    /// How long to wait, if not. The refusal is counted.
+    pub fn check_refusals(&self, now: Timestamp, limits: &Limits) -> Result<(), Duration> {
+        self.lines.check(now, limits.step_lines())
+    }
+
+    /// Whether a refusal may be a line by its executor's budget, too. Only what is refused is asked: another step
+    /// of the same executor must not keep this one from what it may have.
+    ///
+    /// # Errors
+    /// How long to wait, if not. The refusal is counted.
+    pub fn check_executor_refusals(&self, now: Timestamp, limits: &Limits) -> Result<(), Duration> {
+        self.executor.check_refusals(now, limits)
+    }
+
+    /// Takes a decision that gives it something, whose line is worth so many: of its own, or else of its executor's and
+    /// workflow's.
+    ///
+    /// # Errors
+    /// How long to wait, if there is none left. The refusal is counted.
+    pub fn take_decision(
+        &self,
+        now: Timestamp,
+        limits: &Limits,
+        lines: u32,
+    ) -> Result<(), Duration> {
+        let taken = self.decisions.take(&self.executor, now, limits, lines);
+        taken.inspect_err(|_| self.lines.leave_unsaid(now, ""))
+    }
+
+    /// Counts a refusal whose line is worth so many, also one that is more than there may be: of a batch several may be
+    /// told at once.
+    pub fn count_refusal(&self, now: Timestamp, limits: &Limits, lines: u32) {
+        self.lines.owe(now, limits.step_lines(), lines);
+        self.executor.count_refusal(now, limits, lines);
+    }
+
+    /// Has `write` write down how often it was refused without a line, if it was; it says whether it did. That
+    /// takes a line of its executor's, which tells it later with all else if there is none left.
+    pub fn say_what_is_unsaid(
+        &self,
+        now: Timestamp,
+        limits: &Limits,
+        write: impl FnOnce(&Event) -> bool,
+    ) {
+        if self.lines.has_unsaid() && self.executor.take_line_of(&self.lines, now, limits) {
+            self.lines.say(now, &self.principal, Some(self.record.id), write);
+        }
+    }
+
+    /// Waits until it is closed.
+    pub fn ended(&self) -> WaitForCancellationFutureOwned {
+        self.ended.clone().cancelled_owned()
+    }
+
+    /// Leave for one more Watch, until it is dropped; none if there are as many as there may be.
+    pub fn begin_watch(&self) -> Option<OwnedSemaphorePermit> {
+        Arc::clone(&self.watches).try_acquire_owned().ok()
+    }
+
+    /// Its executor says that it still runs.
+    pub fn heartbeat(&self, now: Timestamp) {
+        self.heard.store(now.millis(), Ordering::Release);
+    }
+
+    /// Whether three heartbeats were missed.
+    pub fn is_heartbeat_lost(&self, now: Timestamp) -> bool {
+        let Some(seconds) = self.record.heartbeat_seconds else { return false };
+        let heard = Timestamp::from_millis(self.heard.load(Ordering::Acquire));
+        now.since(heard) > Duration::from_secs(u64::from(seconds)) * MISSED_HEARTBEATS
+    }
+
+    /// Whether the newest certificate may not be in the step's directory.
+    pub fn is_certificate_unwritten(&self) -> bool {
+        self.is_unwritten.load(Ordering::Acquire)
+    }
+
+    /// Says that the newest certificate is in the step's directory.
+    pub fn certificate_written(&self) {
+        self.is_unwritten.store(false, Ordering::Release);
+    }
+
+    /// The certificate that was issued last.
+    pub fn newest_certificate(&self) -> Option<PinnedCertificate> {
+        self.certificates.read().last().cloned()
+    }
+}
+
+/// Everything that is open and leased.
+#[derive(Debug, Default)]
+pub struct Live {
+    formats: Formats,
+    head: u64,
+    intent: u64,
+    abandoned: u64,
+    openings: HashMap<Id, Arc<LiveOpening>>,
+    open_steps: HashMap<StepKey, Id>,
+    /// How many steps each registered executor has open.
+    open_counts: HashMap<Id, usize>,
+    executors: ExecutorBudgets,
+    /// What the requests with an id have opened that is open: by registration and id.
+    open_requests: HashMap<(Id, RequestId), Id>,
+    /// The last attempts at closed steps.
+    attempts: Remembered<StepKey, i32, MAX_CLOSED_ATTEMPTS>,
+    leases: LeaseTable,
+    requests: RequestTable,
+    usage: Usage,
+    /// The batches that are announced and not in force yet, with the requests that each does.
+    announced: VecDeque<Announced>,
+    is_quarantined: bool,
+}
+
+impl Live {
+    /// The highest formats that were written.
+    pub(crate) fn formats(&self) -> Formats {
+        self.formats
+    }
+
+    /// The last batch in force: the snapshot that decisions must be made on.
+    pub fn epoch(&self) -> u64 {
+        self.head
+    }
+
+    /// The last batch that was announced.
+    pub fn intent(&self) -> u64 {
+        self.intent
+    }
+
+    /// The last batch that is known never to have reached the store.
+    pub fn abandoned(&self) -> u64 {
+        self.abandoned
+    }
+
+    /// Whether the broker was restored, and nobody has taken it for the right one yet.
+    pub fn is_quarantined(&self) -> bool {
+        self.is_quarantined
+    }
+
+    /// The live leases.
+    pub fn leases(&self) -> &LeaseTable {
+        &self.leases
+    }
+
+    /// What was used by whom.
+    pub fn usage(&self) -> &Usage {
+        &self.usage
+    }
+
+    pub(crate) fn usage_mut(&mut self) -> &mut Usage {
+        &mut self.usage
+    }
+
+    /// The requests that were done, but for those that opened what is still open.
+    pub fn requests(&self) -> &RequestTable {
+        &self.requests
+    }
+
+    /// What an executor asked for under this id, if it did.
+    pub fn open_request(&self, registration: Id, id: &RequestId) -> Option<DoneRequest> {
+        let open = self.open_requests.get(&(registration, id.clone()));
+        let open = open.and_then(|opening| self.openings.get(opening));
+        match open.and_then(|open| open.record.request.as_ref().zip(Some(open.record.id))) {
+            Some((request, opening)) => {
+                Some(DoneRequest { mac: request.mac, opening: Some(opening) })
+            }
+            None => self.requests.find(registration, id),
+        }
+    }
+
+    /// The open step of this id.
+    pub fn opening(&self, id: Id) -> Option<&Arc<LiveOpening>> {
+        self.openings.get(&id)
+    }
+
+    /// All open steps, in no order.
+    pub fn openings(&self) -> impl Iterator<Item = &Arc<LiveOpening>> {
+        self.openings.values()
+    }
+
+    /// How many steps are open.
+    pub fn open_count(&self) -> usize {
+        self.openings.len()
+    }
+
+    /// How many steps a registered executor has open.
+    pub fn open_count_of(&self, registration: Id) -> usize {
+        self.open_counts.get(&registration).copied().unwrap_or_default()
+    }
+
+    /// What a registered executor may use up.
+    pub fn executor_budget(&self, registration: Id, name: &ExecutorName) -> Arc<ExecutorBudget> {
+        self.executors.of(registration, name)
+    }
+
+    /// The same of all that have used any of late.
+    pub fn executor_budgets(&self, now: Timestamp) -> Vec<Arc<ExecutorBudget>> {
+        self.executors.all(now)
+    }
+
+    /// The open attempt at this step.
+    pub fn open_attempt(&self, key: &StepKey) -> Option<&Arc<LiveOpening>> {
+        self.openings.get(self.open_steps.get(key)?)
+    }
+
+    /// The number of the last attempt at this step, open or closed; 0 if there was none, or it is forgotten.
+    pub fn last_attempt(&self, key: &StepKey) -> i32 {
+        let open = self.open_attempt(key).map(|open| open.record.attempt);
+        let closed = || self.attempts.find(key.executor_uid, key).copied();
+        open.or_else(closed).unwrap_or_default()
+    }
+
+    pub(crate) fn expire(&mut self, now: Timestamp) {
+        self.leases.expire(now);
+    }
+
+    /// What a line does. The same at start and while running.
+    pub(crate) fn apply(&mut self, event: &Event, time: Timestamp, offset: u64) {
+        self.usage.take(event, time, offset);
+        match event {
+            Event::CertificateRenewed { opening, certificate } => {
+                self.renew(*opening, certificate);
+            }
+            Event::Checkpoint(checkpoint) => self.start_from(checkpoint),
+            Event::ClockSetBack => self.close_all(),
+            Event::Closed { opening, .. } => self.close(*opening),
+            Event::Formats(formats) => self.formats = *formats,
+            Event::Head { batch, revoked, .. } => self.take_head(*batch, revoked),
+            Event::Intent(intent) => self.announce(intent.batch, &intent.requests),
+            Event::LeaseRenewal(line) => {
+                if let RenewalOutcome::Allow { expire_time, limited_by, .. } = line.outcome {
+                    self.leases.extend(line.lease, Terms { expire_time, limited_by });
+                }
+            }
+            Event::LeaseRevoked { lease, .. } => {
+                self.leases.remove(*lease);
+            }
+            Event::Opened(opening) => self.open(opening),
+            Event::QuarantineEnded { .. } => self.is_quarantined = false,
+            Event::Restored { .. } => {
+                self.close_all();
+                self.is_quarantined = true;
+            }
+            Event::Resolve(line) => {
+                if let Some(ended) = line.ended_lease() {
+                    self.leases.remove(ended);
+                }
+                if let Some(lease) = line.new_lease() {
+                    self.leases.insert(lease);
+                }
+            }
+            Event::Abandoned { batch } => {
+                self.abandoned = *batch;
+                self.announced.retain(|announced| announced.batch != *batch);
+            }
+            Event::AdminRefused { .. }
+            | Event::BackedUp { .. }
+            | Event::Compared { .. }
+            | Event::Continued { .. }
+            | Event::KeyRotated { .. }
+            | Event::RateRefused { .. }
+            | Event::Rotated { .. }
+            | Event::Signed(_)
+            | Event::Started { .. }
+            | Event::Stopped
+            | Event::Tested(_)
+            | Event::Torn { .. } => {}
+        }
+    }
+
+    fn renew(&self, opening: Id, certificate: &PinnedCertificate) {
+        if let Some(live) = self.openings.get(&opening) {
+            live.certificates.write().push(certificate.clone());
+            live.is_unwritten.store(true, Ordering::Release);
+        }
+    }
+
+    fn announce(&mut self, batch: u64, requests: &[RequestNote]) {
+        self.intent = batch;
+        self.announced.push_back(Announced { batch, requests: requests.to_vec() });
+    }
+
+    fn take_head(&mut self, batch: u64, revoked: &[Id]) {
+        self.head = batch;
+        self.intent = self.intent.max(batch);
+        for id in revoked {
+            self.leases.remove(*id);
+        }
+        // What was announced before stands, too: a head is missing where the daemon was killed.
+        while self.announced.front().is_some_and(|announced| announced.batch <= batch) {
+            let Some(announced) = self.announced.pop_front() else { break };
+            announced.requests.into_iter().for_each(|request| self.requests.insert(request));
+        }
+    }
+
+    fn start_from(&mut self, checkpoint: &Checkpoint) {
+        let mut usage = std::mem::take(&mut self.usage);
+        usage.start_from(&checkpoint.openings);
+        *self = Self {
+            usage,
+            executors: std::mem::take(&mut self.executors),
+            formats: checkpoint.formats,
+            head: checkpoint.head,
+            intent: checkpoint.intent,
+            abandoned: checkpoint.abandoned,
+            announced: checkpoint.announced.iter().cloned().collect(),
+            is_quarantined: checkpoint.quarantined,
+            ..Self::default()
+        };
+        for Attempt { key, number } in &checkpoint.attempts {
+            self.attempts.insert(key.executor_uid, key.clone(), *number);
+        }
+        for opening in &checkpoint.openings {
+            self.open(opening);
+        }
+        for lease in &checkpoint.leases {
+            self.leases.insert(lease.clone());
+        }
+        for request in &checkpoint.requests {
+            self.requests.insert(request.clone());
+        }
+        for opening in checkpoint.unwritten.iter().filter_map(|id| self.openings.get(id)) {
+            opening.is_unwritten.store(true, Ordering::Release);
+        }
+    }
+
+    /// Everything that a later file begins with.
+    pub(crate) fn checkpoint(&self, format: u32, file: u64) -> Checkpoint {
+        let attempts = self.attempts.iter();
+        let closed = attempts.filter(|(_, key, _)| !self.open_steps.contains_key(*key));
+        let attempts = closed.map(|(_, key, number)| Attempt { key: key.clone(), number: *number });
+        let unwritten = self.openings.values().filter(|opening| opening.is_certificate_unwritten());
+        Checkpoint {
+            format,
+            file,
+            formats: self.formats,
+            head: self.head,
+            intent: self.intent,
+            abandoned: self.abandoned,
+            openings: self.openings.values().map(|opening| opening.present()).collect(),
+            leases: self.leases.iter().cloned().collect(),
+            requests: self.requests.iter().collect(),
+            announced: self.announced.iter().cloned().collect(),
+            attempts: attempts.collect(),
+            unwritten: unwritten.map(|opening| opening.record.id).collect(),
+            quarantined: self.is_quarantined,
+        }
+    }
+
+    fn close_all(&mut self) {
+        let open: Vec<Id> = self.openings.keys().copied().collect();
+        open.into_iter().for_each(|id| self.close(id));
+    }
+
+    fn open(&mut self, opening: &Opening) {
+        let registration = opening.key.executor_uid;
+        self.open_steps.insert(opening.key.clone(), opening.id);
+        *self.open_counts.entry(registration).or_default() += 1;
+        if let Some(request) = &opening.request {
+            self.open_requests.insert((registration, request.id.clone()), opening.id);
+        }
+        let executor = self.executor_budget(registration, &opening.key.executor);
+        self.openings.insert(opening.id, Arc::new(LiveOpening::new(opening.clone(), executor)));
+    }
+
+    fn close(&mut self, id: Id) {
+        if let Some(live) = self.openings.remove(&id) {
+            live.closed.store(true, Ordering::Release);
+            live.ended.cancel();
+            self.remember(&live.record);
+        }
+        self.leases.remove_opening(id);
+    }
+
+    /// Keeps of a closed step what a later request may ask about.
+    fn remember(&mut self, closed: &Opening) {
+        let (key, registration) = (&closed.key, closed.key.executor_uid);
+        if self.open_steps.get(key) == Some(&closed.id) {
+            self.open_steps.remove(key);
+        }
+        let left = self.open_count_of(registration).saturating_sub(1);
+        match left {
+            0 => drop(self.open_counts.remove(&registration)),
+            _ => drop(self.open_counts.insert(registration, left)),
+        }
+        self.attempts.insert(registration, key.clone(), closed.attempt);
+        let Some(request) = closed.request.clone() else { return };
+        self.open_requests.remove(&(registration, request.id.clone()));
+        self.requests.insert(RequestNote { registration, request, opening: Some(closed.id) });
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::journal::event::Intent;
+    use crate::model::NamedRequest;
+
+    fn announce(batch: u64, id: &str) -> Event {
+        let request = NamedRequest { id: RequestId::parse(id).unwrap(), mac: [1; 32].into() };
+        let registration = Id::from_bytes([7; 16]);
+        let request = RequestNote { registration, request, opening: None };
+        Event::Intent(Intent { batch, changes: Vec::new(), requests: vec![request] })
+    }
+
+    /// The requests that were done when, after two were announced, this came.
+    fn done(last: &[Event]) -> Vec<String> {
+        let mut live = Live::default();
+        let announced = [announce(1, "a"), announce(2, "b")];
+        let events = announced.iter().chain(last);
+        events.for_each(|event| live.apply(event, Timestamp::from_millis(0), 0));
+        live.requests().iter().map(|note| note.request.id.to_string()).collect()
+    }
+
+    /// One batch is announced while the one before is committed, so a kill can leave two without a head.
+    #[test]
+    fn a_request_is_done_once_its_batch_or_a_later_one_is_in_force_and_never_if_it_was_abandoned() {
+        let head = |batch| Event::Head { batch, recovered: false, revoked: Vec::new() };
+        assert_eq!(done(&[]), Vec::<String>::new());
+        assert_eq!(done(&[head(1)]), ["a"]);
+        assert_eq!(done(&[head(2)]), ["a", "b"]);
+        assert_eq!(done(&[Event::Abandoned { batch: 2 }, head(1), head(3)]), ["a"]);
+    }
+}

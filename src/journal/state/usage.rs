@@ -1,0 +1,168 @@
+//! What was used by whom: the fold of the indexes of all files.
+//!
+//! Of the file that is written now everything is in memory. Of the files before it, what was used last by
+//! whom; where the lines of a run stand in them is looked up beside them.
+
+use std::collections::{BTreeMap, HashMap};
+
+use super::index::{ByWorkflow, FileIndex, RunKey, Use};
+use crate::journal::event::{Event, Outcome, RenewalOutcome, ResolveLine};
+use crate::model::{GroupName, Id, Opening, RunName, Timestamp, WorkflowName};
+
+/// How often each workflow has used something, and when last.
+type Users = BTreeMap<WorkflowName, Use>;
+
+/// The index of the whole journal.
+#[derive(Debug, Default)]
+pub struct Usage {
+    /// The runs of the openings that lines may still come from.
+    open: HashMap<Id, RunKey>,
+    /// Of the file that is written now.
+    current: FileIndex,
+    /// Of the files before.
+    resources: HashMap<Id, Users>,
+    /// Of the files before, by the group's name.
+    groups: HashMap<String, Users>,
+}
+
+impl Usage {
+    /// Takes a line in that stands at `offset` of the journal's file.
+    pub(crate) fn take(&mut self, event: &Event, time: Timestamp, offset: u64) {
+        let opening = match event {
+            Event::Opened(opening) => {
+                self.open.insert(opening.id, RunKey::of(opening));
+                opening.id
+            }
+            Event::Closed { opening, .. } => *opening,
+            Event::LeaseRenewal(line) if matches!(line.outcome, RenewalOutcome::Allow { .. }) => {
+                line.opening
+            }
+            Event::Resolve(line) => {
+                let Outcome::Allow { uid, .. } = &line.outcome else { return };
+                self.count(line, *uid, time);
+                line.opening
+            }
+            Event::ClockSetBack | Event::Restored { .. } => return self.take_all_closed(offset),
+            // What stands above are copies; the file before has them.
+            Event::Continued { .. } => return self.current = FileIndex::default(),
+            _ => return,
+        };
+        let Some(run) = self.open.get(&opening) else { return };
+        self.current.add_place(run, offset);
+        if matches!(event, Event::Closed { .. }) {
+            self.open.remove(&opening);
+        }
+    }
+
+    /// Every step was closed at once: each run has the line.
+    fn take_all_closed(&mut self, offset: u64) {
+        for (_, run) in self.open.drain() {
+            let places = self.current.runs.entry(run).or_default();
+            if places.last() != Some(&offset) {
+                places.push(offset);
+            }
+        }
+    }
+
+    /// Takes in the openings that a file begins with.
+    pub(super) fn start_from(&mut self, openings: &[Opening]) {
+        self.open = openings.iter().map(|opening| (opening.id, RunKey::of(opening))).collect();
+    }
+
+    /// Takes the present file's index out.
+    pub(crate) fn take_file(&mut self) -> FileIndex {
+        std::mem::take(&mut self.current)
+    }
+
+    /// Puts it back.
+    pub(crate) fn put_back(&mut self, index: FileIndex) {
+        self.current = index;
+    }
+
+    /// Takes in the index of a file before.
+    pub(crate) fn add_history(&mut self, index: &FileIndex) {
+        for (uid, by) in &index.resources {
+            add_uses(self.resources.entry(*uid).or_default(), by);
+        }
+        for (name, by) in &index.groups {
+            add_uses(self.groups.entry(name.clone()).or_default(), by);
+        }
+    }
+
+    fn count(&mut self, line: &ResolveLine, uid: Id, time: Timestamp) {
+        let Some(run) = self.open.get(&line.opening) else { return };
+        // `group:NAME:…`, as the target is written.
+        let group = line.ask.target.strip_prefix("group:").and_then(|rest| rest.split_once(':'));
+        self.current.count(uid, group.map(|(name, _)| name), &run.workflow, time);
+    }
+
+    /// The runs of this name in the file that is written now, of one workflow or all, and where their lines
+    /// stand.
+    pub(crate) fn runs<'a>(
+        &'a self,
+        run: &'a RunName,
+        workflow: Option<&'a WorkflowName>,
+    ) -> impl Iterator<Item = (&'a RunKey, &'a [u64])> {
+        runs_in(&self.current, run, workflow)
+    }
+
+    /// How often a resource was used at all, and when last; none if never.
+    pub fn use_of(&self, uid: Id) -> Option<Use> {
+        let before = self.resources.get(&uid).into_iter().flat_map(BTreeMap::values);
+        let now = self.current.resources.get(&uid).into_iter().flat_map(BTreeMap::values);
+        before.chain(now.flat_map(BTreeMap::values)).copied().reduce(Use::and)
+    }
+
+    /// How often a workflow has used a resource, and when last; none if never.
+    pub fn use_by(&self, uid: Id, workflow: &WorkflowName) -> Option<Use> {
+        let before = self.resources.get(&uid).and_then(|users| users.get(workflow)).copied();
+        let now = self.current.resources.get(&uid).and_then(|by| by.get(workflow));
+        let now = now.and_then(|days| days.values().copied().reduce(Use::and));
+        before.into_iter().chain(now).reduce(Use::and)
+    }
+
+    /// The workflows that have used a resource since then, how often since the journal begins, and when last.
+    pub fn users_of(&self, uid: Id, since: Timestamp) -> Vec<(WorkflowName, Use)> {
+        users(self.resources.get(&uid), self.current.resources.get(&uid), since)
+    }
+
+    /// The workflows that have used a group since then; likewise.
+    pub fn users_of_group(&self, name: &GroupName, since: Timestamp) -> Vec<(WorkflowName, Use)> {
+        let name = name.as_str();
+        users(self.groups.get(name), self.current.groups.get(name), since)
+    }
+}
+
+/// The runs of this name in one file, of one workflow or all.
+pub(crate) fn runs_in<'a>(
+    index: &'a FileIndex,
+    run: &'a RunName,
+    workflow: Option<&'a WorkflowName>,
+) -> impl Iterator<Item = (&'a RunKey, &'a [u64])> {
+    index
+        .runs
+        .iter()
+        .filter(move |(key, _)| key.run == *run)
+        .filter(move |(key, _)| workflow.is_none_or(|workflow| key.workflow == *workflow))
+        .map(|(key, places)| (key, places.as_slice()))
+}
+
+fn add_uses(users: &mut Users, by: &ByWorkflow) {
+    for (workflow, days) in by {
+        let Some(used) = days.values().copied().reduce(Use::and) else { continue };
+        let known = users.get(workflow).copied();
+        users.insert(workflow.clone(), known.map_or(used, |known| known.and(used)));
+    }
+}
+
+fn users(
+    before: Option<&Users>,
+    now: Option<&ByWorkflow>,
+    since: Timestamp,
+) -> Vec<(WorkflowName, Use)> {
+    let mut users = before.cloned().unwrap_or_default();
+    if let Some(by) = now {
+        add_uses(&mut users, by);
+    }
+    users.into_iter().filter(|(_, used)| used.last >= since).collect()
+}

@@ -1,0 +1,122 @@
+//! A reserve of room on the journal's disk, for when it is full: a file that holds nothing and is given up.
+//!
+//! Without it a full disk would keep an operator from taking access away, and a step from being closed.
+//! While it is given up only lines that [take something away](crate::journal::Event::is_for_reserve) are written.
+
+use std::fs::{File, OpenOptions};
+use std::os::unix::fs::OpenOptionsExt as _;
+use std::path::{Path, PathBuf};
+
+use rustix::fs::{FallocateFlags, fallocate, statvfs};
+
+use crate::model::Quiet;
+
+/// The reserve, in bytes: many thousand lines, and batches of the store.
+pub const BALLAST_BYTES: u64 = 16 * 1024 * 1024;
+/// The reserve is made again when so much more than it is free, so that it does not come and go.
+const MARGIN_BYTES: u64 = 4 * 1024 * 1024;
+
+/// Whether there is a reserve.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Reserve {
+    /// There never was room for it.
+    Absent,
+    /// It was used up.
+    GivenUp,
+    /// There is.
+    Held,
+}
+
+impl Reserve {
+    /// How it stands in the journal's directory.
+    pub fn in_directory(directory: &Path) -> Self {
+        Self::of(&file(directory))
+    }
+
+    fn of(file: &Path) -> Self {
+        match std::fs::metadata(file).map(|metadata| metadata.len()) {
+            Ok(BALLAST_BYTES) => Self::Held,
+            // It was given up, and a restart is no reason to use what is left for anything else.
+            Ok(_) => Self::GivenUp,
+            Err(_) => Self::Absent,
+        }
+    }
+}
+
+fn file(directory: &Path) -> PathBuf {
+    directory.join("ballast")
+}
+
+/// The file.
+pub(crate) struct Ballast {
+    path: PathBuf,
+    state: Reserve,
+}
+
+impl Ballast {
+    /// Takes the reserve in a directory, if there is room.
+    pub(crate) fn open(directory: &Path) -> Self {
+        let path = file(directory);
+        let mut ballast = Self { state: Reserve::of(&path), path };
+        ballast.restore();
+        ballast
+    }
+
+    /// Whether the reserve was given up, and there is no room to take it again.
+    pub(crate) fn is_given_up(&self) -> bool {
+        self.state == Reserve::GivenUp
+    }
+
+    /// Gives the reserve up; whether there was one.
+    pub(crate) fn release(&mut self) -> bool {
+        if self.state != Reserve::Held {
+            return false;
+        }
+        // The empty file says so to a later start.
+        match OpenOptions::new().write(true).truncate(true).open(&self.path) {
+            Ok(_) => tracing::error!(
+                path = %self.path.display(), bytes = BALLAST_BYTES,
+                "the disk is full: its reserve is given up, for what takes access away; nothing is resolved \
+                 until there is room; free space on the disk"
+            ),
+            Err(error) => {
+                tracing::error!(path = %self.path.display(), %error, "the reserve is gone");
+            }
+        }
+        self.state = Reserve::GivenUp;
+        true
+    }
+
+    /// Takes the reserve again if there is room for it and more. Costs nothing while it is held.
+    pub(crate) fn restore(&mut self) {
+        static SAID: Quiet = Quiet::new(1);
+        if self.state == Reserve::Held
+            || free_bytes(self.path.parent().unwrap_or(&self.path)) < BALLAST_BYTES + MARGIN_BYTES
+        {
+            return;
+        }
+        match self.allocate() {
+            Ok(()) => self.state = Reserve::Held,
+            Err(error) => {
+                if self.state == Reserve::Absent {
+                    let _ = std::fs::remove_file(&self.path);
+                }
+                if let Some(unsaid) = SAID.next() {
+                    tracing::warn!(path = %self.path.display(), %error, unsaid, "no reserve could be made on the disk");
+                }
+            }
+        }
+    }
+
+    fn allocate(&self) -> std::io::Result<()> {
+        let mut options = OpenOptions::new();
+        let file: File =
+            options.write(true).create(true).truncate(true).mode(0o600).open(&self.path)?;
+        Ok(fallocate(&file, FallocateFlags::empty(), 0, BALLAST_BYTES)?)
+    }
+}
+
+/// How much room there is, for who is not root; none if that cannot be told.
+pub fn free_bytes(directory: &Path) -> u64 {
+    statvfs(directory).map_or(0, |system| system.f_bavail.saturating_mul(system.f_frsize))
+}

@@ -1,0 +1,351 @@
+//! The end of the journal: where the next line goes.
+
+use std::fs::{File, OpenOptions};
+use std::io::{ErrorKind, Write as _};
+use std::os::fd::AsRawFd as _;
+use std::os::unix::fs::OpenOptionsExt as _;
+use std::path::{Path, PathBuf};
+use std::sync::Arc;
+
+use rustix::fs::{FallocateFlags, fallocate};
+
+use super::ballast::{Ballast, free_bytes};
+use super::line;
+use super::line::NO_PREVIOUS;
+use super::signature::Place;
+use super::standing::Unsynced;
+use super::sync::Synced;
+use super::watchdog::Pulse;
+use crate::journal::event::{Checkpoint, Event};
+use crate::journal::state::live::Live;
+use crate::journal::{DecisionId, Position, Unavailable};
+use crate::model::limits::MIN_FREE_BYTES;
+use crate::model::{Formats, Quiet, Timestamp};
+use crate::seal::Keyring;
+
+/// With less room than this after the last line the disk is full.
+const LINES_BYTES: u64 = 64 * 1024;
+
+/// The format of the lines. In the first, 0.1.0's, checkpoints did not say the highest formats.
+pub(crate) const FORMAT: u32 = 2;
+
+/// The name of a file by its number.
+pub(crate) fn file_name(number: u64) -> String {
+    format!("{number:06}.jsonl")
+}
+
+/// Makes the first file, with its checkpoint, on disk when this returns.
+pub(crate) fn create(directory: &Path, keyring: &Keyring, now: Timestamp) -> std::io::Result<()> {
+    let path = directory.join(file_name(1));
+    let mut file = OpenOptions::new().write(true).create_new(true).mode(0o600).open(path)?;
+    let formats = Formats::CURRENT;
+    let checkpoint = Checkpoint { format: FORMAT, file: 1, formats, ..Checkpoint::default() };
+    let event = Event::Checkpoint(Box::new(checkpoint));
+    let mut buffer = Vec::new();
+    line::write(&mut buffer, keyring, 1, now, &event, &NO_PREVIOUS, 0)?;
+    file.write_all(&buffer)?;
+    file.sync_all()?;
+    File::open(directory)?.sync_all()
+}
+
+/// The open end of the chain, and what is live by it.
+pub(crate) struct Chain {
+    file: File,
+    path: PathBuf,
+    number: u64,
+    /// The last line's number.
+    last: u64,
+    last_hash: [u8; 32],
+    /// How many bytes of the file are whole lines.
+    length: u64,
+    synced: Synced,
+    written: Synced,
+    unsynced: Unsynced,
+    buffer: Vec<u8>,
+    keyring: Arc<Keyring>,
+    live: Live,
+    /// The hash of the file's first line.
+    checkpoint: [u8; 32],
+    ballast: Ballast,
+    pulse: Arc<Pulse>,
+    /// Why lines that are not for the reserve are not taken, or were not taken last.
+    trouble: Option<Trouble>,
+    /// Nothing may follow what is written: a line was torn and could not be cut off, or the file is gone.
+    is_over: bool,
+}
+
+/// What is wrong with the disk for as long as it lasts.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+enum Trouble {
+    /// The last write failed, and the next may not.
+    Failing,
+    /// There is no room for more lines.
+    Full,
+}
+
+/// A file that is ready to be gone on in.
+pub(crate) struct NextFile {
+    pub(crate) file: File,
+    /// What it is called until then.
+    pub(crate) unfinished: PathBuf,
+    pub(crate) path: PathBuf,
+    pub(crate) number: u64,
+    pub(crate) length: u64,
+    /// The hash of its first line.
+    pub(crate) checkpoint: [u8; 32],
+}
+
+/// Where reading ended.
+pub(crate) struct End {
+    pub(crate) path: PathBuf,
+    pub(crate) number: u64,
+    pub(crate) last: u64,
+    pub(crate) last_hash: [u8; 32],
+    pub(crate) length: u64,
+    pub(crate) synced: u64,
+    pub(crate) live: Live,
+    pub(crate) checkpoint: [u8; 32],
+}
+
+impl Chain {
+    /// Opens the file for appending where reading ended.
+    pub(crate) fn resume(
+        end: End,
+        keyring: Arc<Keyring>,
+        pulse: Arc<Pulse>,
+        now: Timestamp,
+    ) -> std::io::Result<Self> {
+        let file = OpenOptions::new().read(true).append(true).open(&end.path)?;
+        let ballast = Ballast::open(end.path.parent().unwrap_or(&end.path));
+        Ok(Self {
+            file,
+            path: end.path,
+            number: end.number,
+            last: end.last,
+            last_hash: end.last_hash,
+            length: end.length,
+            synced: Synced::from(end.synced),
+            written: Synced::from(end.last),
+            unsynced: Unsynced::new(now),
+            buffer: Vec::with_capacity(4096),
+            keyring,
+            live: end.live,
+            checkpoint: end.checkpoint,
+            ballast,
+            pulse,
+            trouble: None,
+            is_over: false,
+        })
+    }
+
+    /// Writes one line, with one write(2), and applies it to what is live.
+    pub(crate) fn append(
+        &mut self,
+        now: Timestamp,
+        event: &Event,
+    ) -> Result<Position, Unavailable> {
+        self.append_all(now, std::slice::from_ref(event))
+    }
+
+    /// Writes lines, with one write(2) for all of them, and applies them to what is live: all or none.
+    /// Returns where the first of them stands.
+    pub(crate) fn append_all(
+        &mut self,
+        now: Timestamp,
+        events: &[Event],
+    ) -> Result<Position, Unavailable> {
+        if self.is_over || !self.may_write(events) {
+            return Err(Unavailable);
+        }
+        self.buffer.clear();
+        let (first, mut n, mut hash) = (self.last + 1, self.last, self.last_hash);
+        let mut offsets = Vec::with_capacity(events.len());
+        for event in events {
+            offsets.push(self.length + self.buffer.len() as u64);
+            n += 1;
+            let (buffer, synced) = (&mut self.buffer, self.synced.line());
+            hash = line::write(buffer, &self.keyring, n, now, event, &hash, synced)
+                .map_err(|_| Unavailable)?;
+        }
+        self.write_buffer(events)?;
+        self.length += self.buffer.len() as u64;
+        (self.last, self.last_hash) = (n, hash);
+        self.written.reach(n);
+        self.unsynced.wrote(first, self.synced.line(), now);
+        for (event, offset) in events.iter().zip(offsets) {
+            self.live.apply(event, now, offset);
+        }
+        Ok(Position(first))
+    }
+
+    /// What is left of a full disk is for what takes access away.
+    fn may_write(&self, events: &[Event]) -> bool {
+        let is_full = self.ballast.is_given_up() || self.trouble == Some(Trouble::Full);
+        !is_full || events.iter().all(Event::is_for_reserve)
+    }
+
+    /// Brings the buffer into the file. On a full disk the reserve is given up for what may use it.
+    fn write_buffer(&mut self, events: &[Event]) -> Result<(), Unavailable> {
+        let may_use_reserve = events.iter().all(Event::is_for_reserve);
+        loop {
+            let written = {
+                let _beat = self.pulse.begin(&self.pulse.write);
+                self.file.write(&self.buffer)
+            };
+            let error = match written {
+                Ok(length) if length == self.buffer.len() => {
+                    self.trouble.take_if(|trouble| *trouble == Trouble::Failing);
+                    return Ok(());
+                }
+                // A disk that is nearly full takes a part.
+                Ok(_) => ErrorKind::StorageFull.into(),
+                Err(error) => error,
+            };
+            let is_full = is_full(&error);
+            self.trouble = Some(if is_full { Trouble::Full } else { Trouble::Failing });
+            self.cut_back(&error);
+            if !(is_full && may_use_reserve && !self.is_over && self.ballast.release()) {
+                return Err(Unavailable);
+            }
+        }
+    }
+
+    /// Cuts off what a failed write left. If that fails too, nothing is written from then on.
+    fn cut_back(&mut self, error: &std::io::Error) {
+        static SAID: Quiet = Quiet::new(1);
+        self.is_over |= self.file.set_len(self.length).is_err();
+        if let Some(unsaid) = SAID.next() {
+            tracing::error!(
+                journal.file = %self.path.display(),
+                %error,
+                final_failure = self.is_over,
+                unsaid,
+                "the journal cannot be written: nothing is resolved or changed; free space on its disk"
+            );
+        }
+    }
+
+    /// Nothing is written from now on.
+    pub(crate) fn end(&mut self) {
+        self.is_over = true;
+    }
+
+    pub(crate) fn is_over(&self) -> bool {
+        self.is_over
+    }
+
+    /// Whether any line can be written, and not only those that the disk's reserve is for.
+    pub(crate) fn is_open_to_all(&self) -> bool {
+        !self.is_over && !self.ballast.is_given_up() && self.trouble.is_none()
+    }
+
+    /// Takes the disk's reserve again if there is room for it, and looks whether there is room for lines. Whether
+    /// the last write failed for another cause, which only the next one tells to be over.
+    pub(crate) fn look_at_disk(&mut self) -> bool {
+        self.ballast.restore();
+        let is_known_full = self.trouble == Some(Trouble::Full);
+        if is_known_full || free_bytes(self.path.parent().unwrap_or(&self.path)) < MIN_FREE_BYTES {
+            // Also for root, who may have more than others: the room is taken for the lines to come.
+            match fallocate(&self.file, FallocateFlags::KEEP_SIZE, self.length, LINES_BYTES) {
+                Err(error) if is_full(&error.into()) => self.trouble = Some(Trouble::Full),
+                _ if is_known_full => self.trouble = None,
+                _ => {}
+            }
+        }
+        !self.is_over && self.trouble == Some(Trouble::Failing)
+    }
+
+    pub(super) fn ballast_mut(&mut self) -> &mut Ballast {
+        &mut self.ballast
+    }
+
+    pub(crate) fn path(&self) -> &Path {
+        &self.path
+    }
+
+    /// How many bytes of the file are whole lines.
+    pub(crate) fn length(&self) -> u64 {
+        self.length
+    }
+
+    /// What a signature would be about: everything up to here.
+    pub(crate) fn place(&self) -> Place {
+        Place {
+            file: self.number,
+            checkpoint: self.checkpoint,
+            line: self.last,
+            hash: self.last_hash,
+        }
+    }
+
+    /// Goes on in another file, which holds copies of the last lines, and says so there: what was written
+    /// until now is given back if that cannot be written.
+    pub(super) fn go_on_in(&mut self, next: NextFile, now: Timestamp) -> Result<File, Unavailable> {
+        let (before, line) = (self.number, self.last);
+        let old = (
+            std::mem::replace(&mut self.file, next.file),
+            std::mem::replace(&mut self.path, next.path),
+            std::mem::replace(&mut self.number, next.number),
+            std::mem::replace(&mut self.length, next.length),
+            std::mem::replace(&mut self.checkpoint, next.checkpoint),
+        );
+        let (last, last_hash) = (self.last, self.last_hash);
+        let continued = self.append(now, &Event::Continued { file: before, line });
+        if continued.is_ok() && std::fs::rename(next.unfinished, &self.path).is_ok() {
+            return Ok(old.0);
+        }
+        (self.file, self.path, self.number, self.length, self.checkpoint) = old;
+        (self.last, self.last_hash) = (last, last_hash);
+        Err(Unavailable)
+    }
+
+    pub(crate) fn live(&self) -> &Live {
+        &self.live
+    }
+
+    pub(crate) fn live_mut(&mut self) -> &mut Live {
+        &mut self.live
+    }
+
+    /// The number of the open file in this process.
+    pub(crate) fn descriptor(&self) -> i32 {
+        self.file.as_raw_fd()
+    }
+
+    /// The same open file, for the sync thread.
+    pub(crate) fn file(&self) -> std::io::Result<File> {
+        self.file.try_clone()
+    }
+
+    /// How far the file is known to be on disk.
+    pub(crate) fn synced(&self) -> &Synced {
+        &self.synced
+    }
+
+    /// How far lines are written.
+    pub(crate) fn written(&self) -> &Synced {
+        &self.written
+    }
+
+    /// Since when lines wait to be there.
+    pub(crate) fn unsynced(&self) -> Unsynced {
+        self.unsynced
+    }
+
+    /// The file's number.
+    pub(crate) fn number(&self) -> u64 {
+        self.number
+    }
+
+    pub(crate) fn last(&self) -> Position {
+        Position(self.last)
+    }
+
+    pub(crate) fn decision_id(&self, position: Position) -> DecisionId {
+        DecisionId { file: self.number, line: position.0 }
+    }
+}
+
+fn is_full(error: &std::io::Error) -> bool {
+    matches!(error.kind(), ErrorKind::StorageFull | ErrorKind::QuotaExceeded)
+}

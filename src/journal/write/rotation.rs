@@ -1,0 +1,141 @@
+//! From a full file to the next one.
+//!
+//! ```text
+//! 000001.jsonl   … m ………………… L            L says "rotated"
+//! 000002.jsonl   checkpoint   (what was live after line m; n = m, prev = hash of m)
+//!                m+1 … L      (copies)
+//!                L+1          (continued: the file's first own line)
+//! ```
+//!
+//! The checkpoint is written while lines go on being written to the old file: only what comes meanwhile is
+//! copied, and of that only the last bit under the chain's lock. Until the new file has its name the old one
+//! is in force; a new file that a crash has left without "continued" never was.
+
+use std::fs::{File, OpenOptions};
+use std::io::Write as _;
+use std::os::unix::fs::{FileExt as _, OpenOptionsExt as _};
+use std::path::Path;
+
+use super::chain::{FORMAT, NextFile, file_name};
+use super::line;
+use crate::journal::Journal;
+use crate::journal::event::{Checkpoint, Event};
+use crate::journal::state::index;
+use crate::model::Timestamp;
+
+/// So much is copied at once.
+const PIECE_BYTES: usize = 256 * 1024;
+/// So much may be left to be copied under the lock.
+const LAST_BYTES: u64 = 64 * 1024;
+
+/// Where the checkpoint stands.
+struct Start {
+    checkpoint: Checkpoint,
+    line: u64,
+    hash: [u8; 32],
+    /// What follows it begins here in the old file.
+    offset: u64,
+    old: File,
+}
+
+impl Journal {
+    /// Goes on in a new file if the present one is full; whether it did. Reads and writes files: call it where
+    /// waiting is allowed, and never twice at once.
+    ///
+    /// # Errors
+    /// If the new file cannot be written. The old one goes on then.
+    pub fn rotate_if_full(&self, now: Timestamp) -> std::io::Result<bool> {
+        let unavailable = |_| std::io::Error::other("the journal cannot be written");
+        let (start, number) = {
+            let chain = self.lock().map_err(unavailable)?;
+            if chain.length() < self.options.file_bytes {
+                return Ok(false);
+            }
+            let number = chain.number() + 1;
+            let place = chain.place();
+            let checkpoint = chain.live().checkpoint(FORMAT, number);
+            let (line, hash) = (place.line, place.hash);
+            let old = chain.file()?;
+            (Start { checkpoint, line, hash, offset: chain.length(), old }, number)
+        };
+        let mut next = self.begin(start, number, now)?;
+        next.catch_up(|| Ok(self.lock().map_err(unavailable)?.length()))?;
+
+        let mut chain = self.lock().map_err(unavailable)?;
+        chain.append(now, &Event::Rotated { file: number }).map_err(unavailable)?;
+        next.copy_to(chain.length())?;
+        let old_number = chain.number();
+        let Copying { old, ready, .. } = next;
+        let finished = chain.live_mut().usage_mut().take_file();
+        if let Err(error) = chain.go_on_in(ready, now) {
+            chain.live_mut().usage_mut().put_back(finished);
+            return Err(unavailable(error));
+        }
+        chain.live_mut().usage_mut().add_history(&finished);
+        self.sync.switch(chain.file()?, vec![old, File::open(&self.directory)?]);
+        drop(chain);
+        tracing::info!(journal.file = number, "the journal goes on in a new file");
+        index::save(&self.directory, &self.keyring, old_number, &finished)?;
+        Ok(true)
+    }
+
+    /// Writes the new file's checkpoint.
+    fn begin(&self, start: Start, number: u64, now: Timestamp) -> std::io::Result<Copying> {
+        let path = self.directory.join(file_name(number));
+        let unfinished = path.with_extension("jsonl.new");
+        let mut file = create(&unfinished)?;
+        let mut buffer = Vec::new();
+        let event = Event::Checkpoint(Box::new(start.checkpoint));
+        let hash =
+            line::write(&mut buffer, &self.keyring, start.line, now, &event, &start.hash, 0)?;
+        file.write_all(&buffer)?;
+        // The bulk of it goes to disk while nobody waits.
+        file.sync_all()?;
+        let length = buffer.len() as u64;
+        let ready = NextFile { file, unfinished, path, number, length, checkpoint: hash };
+        Ok(Copying { old: start.old, offset: start.offset, ready })
+    }
+}
+
+/// A new file that lines are copied to.
+struct Copying {
+    old: File,
+    /// How far the old file is copied.
+    offset: u64,
+    ready: NextFile,
+}
+
+impl Copying {
+    /// Copies what was written meanwhile, until little is left.
+    fn catch_up(&mut self, length: impl Fn() -> std::io::Result<u64>) -> std::io::Result<()> {
+        loop {
+            let end = length()?;
+            if end - self.offset <= LAST_BYTES {
+                return Ok(());
+            }
+            self.copy_to(end)?;
+            self.ready.file.sync_data()?;
+        }
+    }
+
+    fn copy_to(&mut self, end: u64) -> std::io::Result<()> {
+        let mut buffer = vec![0; PIECE_BYTES];
+        while self.offset < end {
+            let left = usize::try_from(end - self.offset).unwrap_or(PIECE_BYTES);
+            let piece = buffer.get_mut(..left.min(PIECE_BYTES)).unwrap_or_default();
+            self.old.read_exact_at(piece, self.offset)?;
+            self.ready.file.write_all(piece)?;
+            self.offset += piece.len() as u64;
+            self.ready.length += piece.len() as u64;
+        }
+        Ok(())
+    }
+}
+
+fn create(path: &Path) -> std::io::Result<File> {
+    match std::fs::remove_file(path) {
+        Err(error) if error.kind() != std::io::ErrorKind::NotFound => return Err(error),
+        _ => {}
+    }
+    OpenOptions::new().read(true).append(true).create_new(true).mode(0o600).open(path)
+}

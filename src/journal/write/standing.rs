@@ -1,0 +1,116 @@
+//! How far the journal is, and how much of it only the operating system has yet.
+
+use std::time::Duration;
+
+use crate::journal::{Journal, Unavailable};
+use crate::model::Timestamp;
+
+/// Where the journal stands.
+#[derive(Clone, Debug, Default, PartialEq, Eq)]
+pub struct Standing {
+    /// The file of the last line.
+    pub file: u64,
+    /// The number of the last line.
+    pub line: u64,
+    /// How many lines are not known to be on disk.
+    pub unsynced_lines: u64,
+    /// How long ago the oldest of them was written, at least.
+    pub unsynced_for: Duration,
+}
+
+impl Standing {
+    /// The last line, as "FILE.LINE".
+    pub fn position(&self) -> String {
+        format!("{}.{}", self.file, self.line)
+    }
+}
+
+/// The newest signature that this daemon has made.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct NewestSignature {
+    /// The last line that it is about, as "FILE.LINE".
+    pub position: String,
+    /// When it was made.
+    pub time: Timestamp,
+}
+
+/// Since when lines wait for the disk. Of a sync that covers some of them and not all no time is kept for each of
+/// the others, so what is told is the least that it can be.
+#[derive(Clone, Copy, Debug)]
+pub(crate) struct Unsynced {
+    /// A line that was the first to wait, and when it was written.
+    first: (u64, Timestamp),
+    /// When the last line was written.
+    last: Timestamp,
+}
+
+impl Unsynced {
+    /// Nothing was written yet.
+    pub(crate) fn new(now: Timestamp) -> Self {
+        Self { first: (0, now), last: now }
+    }
+
+    /// Lines are written, from this one on, when the disk is known to have those up to `synced`.
+    pub(crate) fn wrote(&mut self, line: u64, synced: u64, now: Timestamp) {
+        if self.first.0 <= synced {
+            self.first = (line, now);
+        }
+        self.last = now;
+    }
+
+    fn age(&self, last: u64, synced: u64, now: Timestamp) -> Duration {
+        match self.first {
+            _ if last <= synced => Duration::ZERO,
+            (line, time) if synced < line => now.since(time),
+            _ => now.since(self.last),
+        }
+    }
+}
+
+impl Journal {
+    /// Where it stands.
+    ///
+    /// # Errors
+    /// If it hangs.
+    pub fn standing(&self, now: Timestamp) -> Result<Standing, Unavailable> {
+        let chain = self.lock_to_look()?;
+        let (line, synced) = (chain.last().0, chain.synced().line());
+        Ok(Standing {
+            file: chain.number(),
+            line,
+            unsynced_lines: line.saturating_sub(synced),
+            unsynced_for: chain.unsynced().age(line, synced, now),
+        })
+    }
+
+    /// The newest signature; none if this daemon has made none yet.
+    pub fn newest_signature(&self) -> Option<NewestSignature> {
+        self.newest_signature.lock().clone()
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn at(seconds: i64) -> Timestamp {
+        Timestamp::from_millis(seconds * 1000)
+    }
+
+    #[test]
+    fn the_age_of_what_waits_is_the_oldest_lines_and_never_too_much() {
+        let mut unsynced = Unsynced::new(at(0));
+        let age =
+            |unsynced: &Unsynced, last, synced, now| unsynced.age(last, synced, at(now)).as_secs();
+        assert_eq!(age(&unsynced, 7, 7, 100), 0);
+        unsynced.wrote(8, 7, at(100));
+        unsynced.wrote(9, 7, at(110));
+        assert_eq!(age(&unsynced, 9, 7, 115), 15);
+        // The first is safe: of the second it is known when it was written.
+        assert_eq!(age(&unsynced, 9, 8, 115), 5);
+        assert_eq!(age(&unsynced, 9, 9, 115), 0);
+        unsynced.wrote(10, 9, at(120));
+        unsynced.wrote(11, 9, at(130));
+        assert_eq!(age(&unsynced, 11, 9, 131), 11);
+    }
+}

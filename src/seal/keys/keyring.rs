@@ -1,0 +1,243 @@
+//! The keyring: the DEKs and two derivation keys, unwrapped.
+//!
+//! Derivation keys never encrypt. From them come, by HMAC-SHA-256 over a label, the keys of everything that is
+//! authenticated but not sealed. They stay the same when a new DEK is added.
+//!
+//! | derivation key | what comes from it |
+//! |---|---|
+//! | `shared` | field fingerprints, MACs of requests: what brokers with the same records agree on |
+//! | `host` | tags of the journal, of backups and of the keyring, the store's digest, decision ids: what is this broker's own |
+//!
+//! A keyring of 0.1.0 had one derivation key. It is both from then on, under the same labels, so that all that it
+//! has tagged verifies.
+
+use std::collections::BTreeMap;
+use std::sync::Arc;
+
+use arc_swap::ArcSwap;
+use aws_lc_rs::hmac;
+use zeroize::Zeroizing;
+
+use super::keyring_file::{Dek, KeyId};
+use crate::model::Id;
+use crate::seal::aad;
+use crate::seal::aad::RecordKey;
+use crate::seal::cipher;
+use crate::seal::memory::secret_memory::SecretKey;
+use crate::seal::permutation::{invert, permute};
+use crate::seal::sealed::Sealed;
+use crate::seal::{NoRandomness, OpenError, random};
+
+/// The unwrapped keys of one broker. They change while it runs, when keys are rotated.
+pub struct Keyring {
+    keys: ArcSwap<Keys>,
+    journal: hmac::Key,
+    fingerprint: hmac::Key,
+    request: hmac::Key,
+    digest: hmac::Key,
+    backup: hmac::Key,
+    keyring: hmac::Key,
+    place: hmac::Key,
+}
+
+#[derive(Clone)]
+struct Keys {
+    kek_id: KeyId,
+    /// Oldest first.
+    deks: Vec<Dek>,
+    newest: KeyId,
+    /// Those of `deks`, and those that were dropped a moment ago.
+    keys: BTreeMap<KeyId, Arc<SecretKey>>,
+}
+
+impl Keyring {
+    /// The keys, oldest DEK first; none if there is no DEK.
+    pub(crate) fn new(
+        kek_id: KeyId,
+        unwrapped: Vec<(Dek, SecretKey)>,
+        shared: &SecretKey,
+        host: &SecretKey,
+    ) -> Option<Self> {
+        let deks: Vec<Dek> = unwrapped.iter().map(|(dek, _)| *dek).collect();
+        let newest = deks.last()?.id;
+        let keys = unwrapped.into_iter().map(|(dek, key)| (dek.id, Arc::new(key))).collect();
+        let [shared, host] =
+            [shared, host].map(|key| hmac::Key::new(hmac::HMAC_SHA256, &*key.copy()));
+        let derive = |root: &hmac::Key, label: &[u8]| {
+            hmac::Key::new(hmac::HMAC_SHA256, &*Zeroizing::new(prf(root, &[label])))
+        };
+        Some(Self {
+            keys: ArcSwap::from_pointee(Keys { kek_id, deks, newest, keys }),
+            journal: derive(&host, b"keyhatch/v1/journal tag"),
+            fingerprint: derive(&shared, b"keyhatch/v1/field fingerprint"),
+            request: derive(&shared, b"keyhatch/v1/request mac"),
+            digest: derive(&host, b"keyhatch/v1/store digest"),
+            backup: derive(&host, b"keyhatch/v1/backup manifest"),
+            keyring: derive(&host, b"keyhatch/v1/keyring tag"),
+            place: derive(&host, b"keyhatch/v1/decision id"),
+        })
+    }
+
+    /// Names the KEK that wraps this keyring.
+    pub fn kek_id(&self) -> KeyId {
+        self.keys.load().kek_id
+    }
+
+    /// The DEKs, oldest first. What is sealed now is sealed under the last.
+    pub fn deks(&self) -> Vec<Dek> {
+        self.keys.load().deks.clone()
+    }
+
+    /// The DEK that records are sealed under now.
+    pub fn newest_dek(&self) -> KeyId {
+        self.keys.load().newest
+    }
+
+    /// Takes the keys of the same keyring as it was written anew. What was sealed under the keys before can
+    /// still be opened.
+    pub(super) fn adopt(&self, written: &Self) {
+        let written = written.keys.load();
+        self.change(|keys| {
+            (keys.kek_id, keys.newest) = (written.kek_id, written.newest);
+            keys.deks.clone_from(&written.deks);
+            keys.keys.extend(written.keys.iter().map(|(id, key)| (*id, Arc::clone(key))));
+        });
+    }
+
+    /// Takes DEKs off the list. What is sealed under them can be opened until they are forgotten: somebody
+    /// may be about to.
+    pub(super) fn retire(&self, is_retired: impl Fn(&KeyId) -> bool) {
+        self.change(|keys| keys.deks.retain(|dek| dek.id == keys.newest || !is_retired(&dek.id)));
+    }
+
+    /// Forgets the keys that are on the list no longer.
+    pub fn forget_retired(&self) {
+        self.change(|keys| {
+            let Keys { deks, keys, .. } = keys;
+            keys.retain(|id, _| deks.iter().any(|dek| dek.id == *id));
+        });
+    }
+
+    /// Called by one at a time: by whoever changes the keyring on disk.
+    fn change(&self, change: impl Fn(&mut Keys)) {
+        self.keys.rcu(|keys| {
+            let mut changed = Keys::clone(keys);
+            change(&mut changed);
+            changed
+        });
+    }
+
+    /// Seals one record under the newest DEK.
+    ///
+    /// # Errors
+    /// If there are no random numbers.
+    pub fn seal(
+        &self,
+        key: RecordKey,
+        version: u64,
+        plaintext: &[u8],
+    ) -> Result<Sealed, NoRandomness> {
+        let nonce = random::<24>()?;
+        let keys = self.keys.load();
+        let aad = aad::record(key, version, keys.newest);
+        let dek = keys.keys.get(&keys.newest).ok_or(NoRandomness)?;
+        let ciphertext = cipher::encrypt(dek, &nonce, plaintext, &aad).ok_or(NoRandomness)?;
+        Ok(Sealed::assemble(keys.newest, version, &nonce, &ciphertext))
+    }
+
+    /// Opens a record that holds no values.
+    ///
+    /// # Errors
+    /// If it fails authentication, or is of a kind that only a permit opens.
+    pub fn open_metadata(
+        &self,
+        key: RecordKey,
+        sealed: &Sealed,
+    ) -> Result<Zeroizing<Vec<u8>>, OpenError> {
+        if key.kind.is_values() {
+            return Err(OpenError);
+        }
+        self.decrypt(key, sealed)
+    }
+
+    pub(crate) fn decrypt(
+        &self,
+        key: RecordKey,
+        sealed: &Sealed,
+    ) -> Result<Zeroizing<Vec<u8>>, OpenError> {
+        let keys = self.keys.load();
+        let dek = keys.keys.get(&sealed.dek()).ok_or(OpenError)?;
+        let aad = aad::record(key, sealed.version(), sealed.dek());
+        cipher::decrypt(dek, &sealed.nonce(), sealed.ciphertext(), &aad).ok_or(OpenError)
+    }
+
+    /// The keyed tag of a journal line.
+    pub fn journal_tag(&self, line: &[u8]) -> [u8; 32] {
+        prf(&self.journal, &[line])
+    }
+
+    /// Whether `tag` is the keyed tag of this journal line; takes the same time for every wrong tag.
+    pub fn is_journal_tag(&self, line: &[u8], tag: &[u8]) -> bool {
+        hmac::verify(&self.journal, line, tag).is_ok()
+    }
+
+    /// The keyed fingerprint of one field's value: equal values of one field of one connection have
+    /// equal fingerprints, and without the key it says nothing about the value.
+    pub fn fingerprint(&self, uid: Id, field: &str, value: &[u8]) -> [u8; 32] {
+        let length = (field.len() as u64).to_be_bytes();
+        prf(&self.fingerprint, &[uid.as_bytes(), &length, field.as_bytes(), value])
+    }
+
+    /// The keyed MAC of a request: of its parts in their order, where each of them ends included.
+    pub fn request_mac(&self, parts: &[&[u8]]) -> [u8; 32] {
+        let lengths: Vec<_> = parts.iter().map(|part| (part.len() as u64).to_be_bytes()).collect();
+        let framed = lengths.iter().zip(parts).flat_map(|(length, part)| [&length[..], *part]);
+        prf(&self.request, &framed.collect::<Vec<_>>())
+    }
+
+    /// The keyed tag of a backup's manifest.
+    pub fn backup_tag(&self, manifest: &[u8]) -> [u8; 32] {
+        prf(&self.backup, &[manifest])
+    }
+
+    /// Whether `tag` is the keyed tag of this manifest.
+    pub fn is_backup_tag(&self, manifest: &[u8], tag: &[u8]) -> bool {
+        hmac::verify(&self.backup, manifest, tag).is_ok()
+    }
+
+    /// The keyed tag of `keyring.json`.
+    pub(super) fn keyring_tag(&self, file: &[u8]) -> [u8; 32] {
+        prf(&self.keyring, &[file])
+    }
+
+    /// Whether `tag` is the keyed tag of this `keyring.json`.
+    pub(super) fn is_keyring_tag(&self, file: &[u8], tag: &[u8]) -> bool {
+        hmac::verify(&self.keyring, file, tag).is_ok()
+    }
+
+    /// What stands for a place in the journal where the place itself would tell too much.
+    pub fn hide_place(&self, place: u128) -> u128 {
+        permute(&self.place, place)
+    }
+
+    /// The place that this stands for.
+    pub fn reveal_place(&self, hidden: u128) -> u128 {
+        invert(&self.place, hidden)
+    }
+
+    /// The share of one record in the store's digest.
+    pub fn digest_share(&self, key: RecordKey, sealed: &[u8]) -> [u8; 32] {
+        prf(&self.digest, &[&[key.kind.byte()], key.uid.as_bytes(), sealed])
+    }
+}
+
+/// HMAC-SHA-256 (RFC 2104) over the parts, one after the other.
+pub(crate) fn prf(key: &hmac::Key, parts: &[&[u8]]) -> [u8; 32] {
+    let mut context = hmac::Context::with_key(key);
+    for part in parts {
+        context.update(part);
+    }
+    let mut output = [0; 32];
+    output.copy_from_slice(context.sign().as_ref());
+    output
+}

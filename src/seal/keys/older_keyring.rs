@@ -1,0 +1,74 @@
+//! `keyring.json` as 0.1.0 wrote it, format 2: with one derivation key.
+//!
+//! It is read to be taken over into the current format, and by nobody else. Its derivation key becomes both of the
+//! current ones, so that journals, backups, fingerprints and digests of 0.1.0 go on to verify.
+
+use std::path::PathBuf;
+
+use serde::{Deserialize, Serialize};
+
+use super::keyring::Keyring;
+use super::keyring_file::{
+    KeyId, KeyringError, KeyringFile, WrappedKey, check, check_tag, unwrap_deks,
+};
+use crate::model::hex_bytes;
+use crate::seal::kek::Kek;
+use crate::seal::kek::source::{NotedSource, Recipe};
+
+pub(crate) const FORMAT: u32 = 2;
+
+const DERIVATION_PURPOSE: &[u8] = b"derivation";
+
+#[derive(Serialize, Deserialize)]
+#[serde(deny_unknown_fields)]
+pub(crate) struct OlderKeyring {
+    format: u32,
+    source: OlderSource,
+    pub(crate) kek_id: KeyId,
+    #[serde(with = "hex_bytes")]
+    pub(super) kek_check: [u8; 32],
+    deks: Vec<WrappedKey>,
+    derivation: WrappedKey,
+    /// Over everything else.
+    #[serde(with = "hex_bytes")]
+    tag: Vec<u8>,
+}
+
+/// Where it said that the KEK comes from: it decided that.
+#[derive(Serialize, Deserialize)]
+#[serde(rename_all = "snake_case")]
+enum OlderSource {
+    Command(Vec<String>),
+    File(PathBuf),
+    Passphrase(Recipe),
+}
+
+impl OlderKeyring {
+    /// What is noted of the source from now on.
+    pub(crate) fn source(&self) -> NotedSource {
+        match &self.source {
+            OlderSource::Command(_) => NotedSource::Command,
+            OlderSource::File(path) => NotedSource::File(path.clone()),
+            OlderSource::Passphrase(recipe) => NotedSource::Passphrase(recipe.clone()),
+        }
+    }
+
+    /// Unwraps its keys, if it is as it was written.
+    pub(crate) fn open(&self, kek: &Kek) -> Result<Keyring, KeyringError> {
+        check(kek, self.kek_id, &self.kek_check)?;
+        let derivation = self.derivation.unwrap(kek, DERIVATION_PURPOSE, "the derivation key")?;
+        let keyring =
+            Keyring::new(self.kek_id, unwrap_deks(&self.deks, kek)?, &derivation, &derivation);
+        let keyring = keyring.ok_or_else(|| KeyringError::Damaged("no data key".to_owned()))?;
+        check_tag(self, &self.tag, &keyring)?;
+        Ok(keyring)
+    }
+
+    /// The same keys in the current format, if it is as it was written.
+    pub(super) fn taken_over(self, kek: &Kek) -> Result<KeyringFile, KeyringError> {
+        self.open(kek)?;
+        let derivation = self.derivation.unwrap(kek, DERIVATION_PURPOSE, "the derivation key")?;
+        let derivation = (&derivation, self.derivation.create_time);
+        Ok(KeyringFile::with_one_derivation_key(kek, self.source(), self.deks, derivation)?)
+    }
+}
