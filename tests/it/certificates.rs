@@ -17,8 +17,8 @@ use tonic::Status;
 use tonic::transport::Channel;
 
 use crate::harness::{
-    START, ServeProcess, TestBroker, identity_in, keyhatch, keyhatch_in, open_state, reason,
-    request, resolve_on, skipped, wait_until,
+    START, ServeProcess, TestBroker, copy_binary, identity_in, keyhatch, keyhatch_in, open_state,
+    reason, request, resolve_on, skipped, wait_until,
 };
 
 const DAY: u64 = 24 * 3600;
@@ -328,7 +328,7 @@ fn a_member_of_the_admin_group_connects_and_hears_that_its_certificate_cannot_be
         std::fs::set_permissions(own.join(name), PermissionsExt::from_mode(0o444)).unwrap();
     }
     let binary = broker.scratch().join("keyhatch");
-    std::fs::copy(env!("CARGO_BIN_EXE_keyhatch"), &binary).unwrap();
+    copy_binary(&binary);
     for path in [broker.scratch(), &own, &binary] {
         std::fs::set_permissions(path, PermissionsExt::from_mode(0o755)).unwrap();
     }

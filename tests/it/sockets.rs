@@ -9,8 +9,8 @@ use keyhatch::daemon::init;
 use keyhatch::grpc::pb;
 
 use crate::harness::{
-    GroupDaemon, SmallFilesystem, TestBroker, identity_in, init_options, open_request, reason,
-    skipped,
+    GroupDaemon, SmallFilesystem, TestBroker, copy_binary, identity_in, init_options, open_request,
+    reason, skipped,
 };
 
 const NOBODY: u32 = 65_534;
@@ -112,7 +112,7 @@ fn a_child_of_another_user_is_turned_away_with_a_good_certificate_unless_anybody
     }
     let broker = TestBroker::start();
     let binary = broker.scratch().join("keyhatch");
-    std::fs::copy(env!("CARGO_BIN_EXE_keyhatch"), &binary).unwrap();
+    copy_binary(&binary);
     let let_in = |path: &Path, mode| {
         std::fs::set_permissions(path, PermissionsExt::from_mode(mode)).unwrap();
     };
@@ -169,7 +169,7 @@ fn in_a_pod_everything_is_made_below_volumes_and_the_kek_may_be_lent_to_the_grou
     }
     let pod = tempfile::Builder::new().prefix("kh").tempdir().unwrap();
     let binary = pod.path().join("keyhatch");
-    std::fs::copy(env!("CARGO_BIN_EXE_keyhatch"), &binary).unwrap();
+    copy_binary(&binary);
     let set = |path: &Path, owner, mode| {
         std::os::unix::fs::chown(path, Some(owner), Some(USER)).unwrap();
         std::fs::set_permissions(path, PermissionsExt::from_mode(mode)).unwrap();

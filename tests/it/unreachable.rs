@@ -5,7 +5,7 @@ use std::os::unix::process::CommandExt as _;
 use std::path::Path;
 use std::process::Command;
 
-use crate::harness::{ServeProcess, keyhatch, keyhatch_in, path_with_binary, skipped};
+use crate::harness::{ServeProcess, copy_binary, keyhatch, keyhatch_in, path_with_binary, skipped};
 
 const NOBODY: u32 = 65_534;
 
@@ -79,7 +79,7 @@ fn whoever_may_not_connect_is_told_who_may() {
     let directory = made();
     let _serving = ServeProcess::start(directory.path());
     let binary = directory.path().join("keyhatch");
-    std::fs::copy(env!("CARGO_BIN_EXE_keyhatch"), &binary).unwrap();
+    copy_binary(&binary);
     let let_in = |path: &Path| {
         std::fs::set_permissions(path, PermissionsExt::from_mode(0o755)).unwrap();
     };

@@ -1,7 +1,6 @@
 //! Nobody holds a door who is not known, and nobody holds all of it.
 
 use std::net::{SocketAddr, TcpStream};
-use std::os::unix::fs::PermissionsExt;
 use std::os::unix::net::UnixStream;
 use std::os::unix::process::CommandExt as _;
 use std::path::Path;
@@ -19,8 +18,8 @@ use tonic::codegen::http::{Request, Response};
 
 use crate::harness::raw::{RESOLVE, Raw, framed, post};
 use crate::harness::{
-    GROUP, GroupDaemon, Scrape, ServeProcess, TestBroker, TestStep, identity_in, keyhatch,
-    open_request, request, wait_until,
+    GROUP, GroupDaemon, Scrape, ServeProcess, TestBroker, TestStep, copy_binary, identity_in,
+    keyhatch, open_request, request, wait_until,
 };
 
 const HEALTH_WATCH: &str = "/grpc.health.v1.Health/Watch";
@@ -306,8 +305,7 @@ fn admin_of_group(directory: &Path, serving: &ServeProcess, name: &str, uid: u32
     }
     let binary = directory.join("keyhatch");
     if !binary.exists() {
-        std::fs::copy(env!("CARGO_BIN_EXE_keyhatch"), &binary).unwrap();
-        std::fs::set_permissions(&binary, PermissionsExt::from_mode(0o755)).unwrap();
+        copy_binary(&binary);
     }
     let mut command = Command::new(binary);
     command.args(["connection", "list"]).env_clear().env("KEYHATCH_DIR", identity);

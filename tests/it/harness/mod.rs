@@ -40,7 +40,9 @@ use zeroize::Zeroizing;
 pub use guests::{GROUP, GroupDaemon};
 pub use http::{Asked, HttpServer, Told};
 pub use metrics::{Scrape, say};
-pub use process::{ServeProcess, by_shell, keyhatch, keyhatch_in, path_with_binary, wait_until};
+pub use process::{
+    ServeProcess, by_shell, copy_binary, keyhatch, keyhatch_in, path_with_binary, wait_until,
+};
 pub use report::{not_set_up, report, scale, skipped};
 pub use scan::{Found, Scanner};
 pub use small::SmallFilesystem;

@@ -1,5 +1,6 @@
 //! The program as a process of its own.
 
+use std::os::unix::fs::PermissionsExt as _;
 use std::path::{Path, PathBuf};
 use std::process::{Child, Command, ExitStatus, Output, Stdio};
 use std::time::Duration;
@@ -44,6 +45,14 @@ pub fn path_with_binary() -> std::ffi::OsString {
     let path = std::env::var_os("PATH").unwrap_or_default();
     let own = binary.parent().map(Path::to_owned);
     std::env::join_paths(own.into_iter().chain(std::env::split_paths(&path))).unwrap()
+}
+
+/// Copies the program to this path, where other users may run it. Another process writes the copy: a file that is open
+/// for writing cannot be run, and children of other tests would inherit it.
+pub fn copy_binary(to: &Path) {
+    let copied = Command::new("cp").arg(env!("CARGO_BIN_EXE_keyhatch")).arg(to).status().unwrap();
+    assert!(copied.success());
+    std::fs::set_permissions(to, std::fs::Permissions::from_mode(0o755)).unwrap();
 }
 
 /// Asks again and again, for at most 20 seconds.
