@@ -47,6 +47,19 @@ pub fn open_file(file: File, most: usize) -> io::Result<Zeroizing<Vec<u8>>> {
     whole(regular(file)?, most)
 }
 
+/// Whether a file's name means stdin.
+pub fn is_stdin(path: &Path) -> bool {
+    path == Path::new("-")
+}
+
+/// Reads a file that is named by its path, or stdin if the name is `-`.
+///
+/// # Errors
+/// As [`file()`].
+pub fn named(path: &Path, most: usize) -> io::Result<Zeroizing<Vec<u8>>> {
+    if is_stdin(path) { stdin(most) } else { file(path, most) }
+}
+
 /// Reads stdin to its end.
 ///
 /// # Errors

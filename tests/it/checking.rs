@@ -446,3 +446,20 @@ fn a_workflow_of_datadog_is_read_as_it_is_exported() {
 "
     );
 }
+
+#[test]
+fn a_workflow_is_taken_from_stdin_as_from_a_file() {
+    let steps = seeded();
+    let piped = |more: &[&str]| {
+        std::fs::write(steps.path("w"), "steps: [{name: a, spec: {c: !Connection [slack, chat]}}]")
+            .unwrap();
+        let mut check = keyhatch_in(steps.directory.path(), &["check", "-"]);
+        check.args(more).stdin(std::fs::File::open(steps.path("w")).unwrap()).output().unwrap()
+    };
+    let named = piped(&["--workflow", "deploy"]);
+    assert_eq!(named.status.code(), Some(0), "{}", text(&named.stderr));
+    assert!(text(&named.stdout).starts_with("stdin:1:"), "{named:?}");
+    let unnamed = piped(&[]);
+    assert_eq!(unnamed.status.code(), Some(2), "{unnamed:?}");
+    assert!(text(&unnamed.stderr).contains("say --workflow"), "{unnamed:?}");
+}

@@ -158,6 +158,22 @@ fn a_signal_that_was_to_be_ignored_is_ignored_by_the_command_too() {
 }
 
 #[test]
+fn a_command_ignores_no_signals_but_those_that_it_would_alone() {
+    let world = world();
+    let ignored = |before: &str| {
+        let script = format!("trap '' HUP; {before} grep SigIgn /proc/self/status");
+        let ran = world.run("sh", &["-c", &script]);
+        assert!(ran.status.success(), "{before}: {}", text(&ran.stderr));
+        text(&ran.stdout)
+    };
+    let alone = ignored("");
+    for options in ["--mask never", "--mask always", "--mask never --file f=secret:token"] {
+        let exec = format!("keyhatch exec {options} --env aws/prod --");
+        assert_eq!(ignored(&exec), alone, "{options}");
+    }
+}
+
+#[test]
 fn files_are_for_their_owner_alone_and_go_with_the_command() {
     let world = world();
     let options =
@@ -295,6 +311,15 @@ fn a_database_has_an_address_with_the_login_in_it() {
 }
 
 #[test]
+fn whoever_gets_an_address_as_a_field_is_told_of_its_form() {
+    let world = world();
+    let refused = world.run("keyhatch", &["get", "postgres/main", "--field", "uri"]);
+    let stderr = text(&refused.stderr);
+    assert!(stderr.contains("FIELD_UNKNOWN"), "{stderr}");
+    assert!(stderr.contains("keyhatch get postgres/main --format uri"), "{stderr}");
+}
+
+#[test]
 fn what_is_served_at_another_address_is_answered_there_alone() {
     let world = world();
     let ask = "curl -sS -H \"Authorization: $AWS_CONTAINER_AUTHORIZATION_TOKEN\" $AWS_CONTAINER_CREDENTIALS_FULL_URI";
@@ -310,7 +335,7 @@ fn what_is_served_at_another_address_is_answered_there_alone() {
     let options = |address| ["--serve", "aws=aws/prod", "--serve-address", address];
     for bad in ["0.0.0.0", "localhost", "::1", "127.0.0.1:x"] {
         let ran = exec(&world, &options(bad), "touch ran");
-        assert!(text(&ran.stderr).contains("one address of this machine"), "{bad}");
+        assert!(text(&ran.stderr).contains("one IPv4 address of this machine"), "{bad}");
     }
     let elsewhere = exec(&world, &options("192.0.2.1"), "touch ran");
     assert!(text(&elsewhere.stderr).contains("error: ADDRESS: "), "{}", text(&elsewhere.stderr));
@@ -427,6 +452,8 @@ fn an_env_file_holds_references_and_no_value_is_told() {
         assert_eq!(ran.status.code(), Some(125), "{line}");
         assert!(stderr.contains(said) && !stderr.contains("hunter2"), "{stderr}");
     }
+    let piped = "echo T=secret:token | keyhatch exec --mask never --env-file - -- printenv T";
+    assert_eq!(text(&world.run("sh", &["-c", piped]).stdout), "hush-hush-hush\n");
     let ran = exec(&world, &["--env-file", "/dev/zero"], "touch ran");
     assert!(text(&ran.stderr).contains("not a regular file"), "{}", text(&ran.stderr));
     assert!(!world.path("ran").exists());

@@ -91,3 +91,20 @@ fn templates_and_what_is_made_of_them_are_bounded() {
         assert_eq!(std::fs::read(world.path("f")).unwrap(), b"old");
     }
 }
+
+#[test]
+fn a_template_is_not_replaced_by_its_values() {
+    let world = world();
+    let template = "{{ aws/prod:region }}";
+    for script in [
+        "keyhatch inject -i t -o t",
+        "keyhatch inject -i t -o ./t",
+        "keyhatch inject -i - -o t < t",
+        "ln -f t u; keyhatch inject -i t -o u",
+    ] {
+        let ran = inject(&world, template, script);
+        assert_eq!(ran.status.code(), Some(2), "{script}");
+        assert!(stderr(&ran).contains("is the template itself"), "{}", stderr(&ran));
+        assert_eq!(std::fs::read_to_string(world.path("t")).unwrap(), template);
+    }
+}

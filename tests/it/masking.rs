@@ -152,6 +152,41 @@ fn members_of_documents_are_masked_by_themselves() {
 }
 
 #[test]
+fn logins_and_signatures_without_a_member_of_their_own_are_masked() {
+    let texts = [
+        ("h.example:5432:d:bob:hunter22x\n", "hunter22x"),
+        ("# of d\n*:*:*:bob:hunter\\:22x\nh:5432:e:bob:other-22x\n", "hunter:22x"),
+        ("bob:hunter22x", "hunter22x"),
+        ("name = 'main'\n\"api key\" = 'hunter22x'\n", "hunter22x"),
+        ("name:main\ndb.password:hunter22x\n", "hunter22x"),
+        (r#"{"url": "https://a.example/c?sv=2024&sig=hunter%2F22x"}"#, "hunter/22x"),
+    ];
+    for (value, member) in texts {
+        let world = world(&[("s", value)]);
+        let echo = ["exec", "--env", "S=secret:s", "--", "echo", member, "bob"];
+        assert_eq!(text(&world.run("keyhatch", &echo).stdout), "*** bob\n", "{value}");
+    }
+}
+
+#[test]
+fn a_common_password_of_an_address_is_told() {
+    let world = world(&[("s", "postgres://admin:correct@h/d")]);
+    let ran = exec(&world, "echo correct; echo $S");
+    assert_eq!(text(&ran.stdout), "correct\n***\n");
+    assert!(text(&ran.stderr).contains("parts that are short or common"), "{ran:?}");
+}
+
+#[test]
+fn what_looks_random_is_masked_from_the_length_that_is_told() {
+    let world = world(&[("s", "name: main\na: aZ9xK3mQ7pL2vB\nb: bZ9xK3mQ7pL2vB4c\n")]);
+    let ran = exec(&world, "echo aZ9xK3mQ7pL2vB bZ9xK3mQ7pL2vB4c");
+    assert_eq!(text(&ran.stdout), "aZ9xK3mQ7pL2vB ***\n");
+    let help = world.run("keyhatch", &["exec", "--help"]);
+    let help = text(&help.stdout).split_whitespace().collect::<Vec<_>>().join(" ");
+    assert!(help.contains("looks random and has 16 characters or more"), "{help}");
+}
+
+#[test]
 fn lines_are_masked_together_and_what_is_short_of_them_is_said() {
     let world = world(&[("s", "12345\n67890\n11111\n24680\n")]);
     let ran = exec(&world, "echo $S; printf %s \"$S\"; printf %s \"$S\" | tr -d '\\n'");

@@ -290,6 +290,16 @@ fn a_clock_behind_the_journal_and_the_certificates_is_told_of() {
 }
 
 #[test]
+fn a_host_whose_clock_is_behind_is_told_to_set_it() {
+    let future = Clock::hand_set(Timestamp::from_millis(*START + DAY));
+    let broker = TestBroker::start_at(future, Limits::default());
+    let diagnosis = doctor(broker.scratch());
+    assert_eq!(diagnosis.level("daemon"), "fail");
+    let daemon = diagnosis.get("daemon");
+    assert!(daemon["do"].as_str().is_some_and(|what| what.contains("set the clock")), "{daemon}");
+}
+
+#[test]
 fn a_runtime_directory_whose_sockets_would_have_too_long_a_path_is_told_of() {
     let directory = made();
     let long = directory.path().join("x".repeat(80));

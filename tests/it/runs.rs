@@ -270,7 +270,12 @@ fn on_the_host_every_executors_runs_and_steps_are_seen() {
         open.args(names).arg(step).env("KEYHATCH_DIR", ci);
         assert!(open.output().unwrap().status.success());
     }
-    assert!(told(&["step", "list"]).1.contains("exfil"));
+    let listed = told(&["step", "list"]).1.to_lowercase();
+    assert!(listed.contains("exfil") && listed.contains("executor") && listed.contains(" ci "));
+    let mut own = keyhatch_in(directory.path(), &["step", "list"]);
+    let own = own.env("KEYHATCH_DIR", ci).output().unwrap();
+    let own = String::from_utf8(own.stdout).unwrap().to_lowercase();
+    assert!(own.contains("exfil") && !own.contains("executor"), "{own}");
     assert!(told(&["run", "show", "evil"]).1.contains("run evil of fleet, by ci"));
     let runs = told(&["run", "list", "-o", "json"]).1;
     let runs: serde_json::Value = serde_json::from_str(&runs).unwrap();
@@ -283,6 +288,12 @@ fn on_the_host_every_executors_runs_and_steps_are_seen() {
     listed.env("KEYHATCH_DIR", directory.path().join("state/executors/local"));
     let listed = String::from_utf8(listed.output().unwrap().stdout).unwrap();
     assert_eq!(listed, "no open steps of executor:local\n");
+    let mut runs = keyhatch_in(directory.path(), &["run", "list"]);
+    let runs = runs.env("KEYHATCH_DIR", directory.path().join("state/executors/local"));
+    let refused = String::from_utf8(runs.output().unwrap().stderr).unwrap();
+    for said in ["ROLE_REQUIRED", "this is executor:local", "an operator's", "keyhatch run show"] {
+        assert!(refused.contains(said), "{refused}");
+    }
     for close in [&["run", "close", "evil"][..], &["run", "close", "evil", "--workflow", "fleet"]] {
         let (code, said) = told(close);
         assert_eq!(code, 1, "{said}");

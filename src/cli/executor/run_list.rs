@@ -7,7 +7,7 @@ use serde_json::{Value, json};
 use tonic::transport::Channel;
 
 use crate::cli::Common;
-use crate::cli::identity::endpoint::{Caller, connect};
+use crate::cli::identity::endpoint::{Caller, Endpoint};
 use crate::cli::io::failure::Failure;
 use crate::cli::io::output::{moment, print, second, table};
 use crate::cli::io::pages;
@@ -48,8 +48,10 @@ struct Run {
 
 impl List {
     pub(crate) async fn run(self, common: &Common) -> Result<(), Failure> {
-        let channel = connect(Caller::Operator, common.state.as_deref()).await?;
-        let mut openings = self.opened(&channel).await?;
+        let endpoint = Endpoint::find(Caller::Operator, common.state.as_deref())?;
+        let channel = endpoint.connect().await?;
+        let opened = self.opened(&channel).await;
+        let mut openings = opened.map_err(|failure| for_operators(failure, &endpoint))?;
         for step in pages::steps(&channel, self.workflow.as_deref()).await? {
             let (of, time) = ([step.workflow, step.run, step.executor], step.open_time);
             openings.insert(step.name, Opening { of, time, is_open: true });
@@ -92,6 +94,18 @@ impl List {
             }
         }
     }
+}
+
+/// An executor learns who may ask, and what it may ask itself.
+fn for_operators(failure: Failure, asked: &Endpoint) -> Failure {
+    let executor = asked.executor().filter(|_| failure.reason == "ROLE_REQUIRED");
+    let Some(executor) = executor else { return failure };
+    let message = format!(
+        "{} and this is {executor}: ask with KEYHATCH_DIR=DIRECTORY keyhatch run list, the directory being an operator's; an \
+         executor's own are in keyhatch step list and keyhatch run show RUN",
+        failure.message
+    );
+    Failure { message, ..failure }
 }
 
 fn parse(told: &pb::JournalLine) -> Option<(String, Opening)> {

@@ -18,6 +18,9 @@ use crate::cli::step::get::parse_duration;
 use crate::grpc::pb;
 use crate::grpc::pb::executor_service_client::ExecutorServiceClient;
 
+/// The column of executors in the list.
+const EXECUTOR: usize = 3;
+
 /// `keyhatch step …`
 #[derive(Subcommand)]
 pub enum Step {
@@ -250,17 +253,27 @@ impl List {
                     step.workflow.clone(),
                     step.run.clone(),
                     step.step.clone(),
+                    step.executor.clone(),
                     step.attempt.to_string(),
                     step.live_leases.to_string(),
                     moment(step.expire_time.as_ref()),
                     step.name.clone(),
                 ]
             });
-            let header = ["workflow", "run", "step", "attempt", "leases", "until", "opening"];
+            let mut header = vec![
+                "workflow", "run", "step", "executor", "attempt", "leases", "until", "opening",
+            ];
+            let mut rows: Vec<Vec<String>> = rows.collect();
             match (steps.is_empty(), endpoint.executor()) {
                 (true, Some(executor)) => format!("no open steps of {executor}"),
                 (true, None) => "no open steps".to_owned(),
-                (false, _) => table(&header, rows.collect()),
+                (false, None) => table(&header, rows),
+                (false, Some(_)) => {
+                    // All are its own.
+                    header.remove(EXECUTOR);
+                    rows.iter_mut().for_each(|row| drop(row.remove(EXECUTOR)));
+                    table(&header, rows)
+                }
             }
         };
         let names = || steps.iter().map(|step| step.name.clone()).collect::<Vec<_>>().join("\n");

@@ -23,6 +23,12 @@ pub fn start<T>(
         words.split_first().ok_or_else(|| Failure::usage("no command: write it after --"))?;
     let started = |command: &mut Command| {
         set_up(command)?;
+        // With a PATH of its own a program is searched for after a fork. By posix_spawn(3) it would ignore the C library's
+        // two signals for threads, as a program that is named by its path still does: no other way to fork is safe code.
+        let has_path = command.get_envs().any(|(name, _)| name == "PATH");
+        if let (false, Some(path)) = (has_path, std::env::var_os("PATH")) {
+            command.env("PATH", path);
+        }
         start(command)
     };
     let mut command = Command::new(program);

@@ -8,7 +8,7 @@ use std::time::Duration;
 use serde_json::json;
 
 use super::credential::Credential;
-use super::format::Format;
+use super::format::{Format, URI_FIELD, may_have_uri};
 use super::watch::{Delivery, Watch};
 use crate::cli::Common;
 use crate::cli::identity::endpoint::{Caller, Endpoint};
@@ -73,7 +73,16 @@ impl Get {
             let request = Request::of(reference, fields);
             return watch(Watch::new(session, request, self.ttl)).await;
         }
-        let credential = resolve(common, self.timeout, reference, fields, self.ttl).await?;
+        let has_uri = may_have_uri(&reference) && fields == [URI_FIELD];
+        let resolved = resolve(common, self.timeout, reference, fields, self.ttl).await;
+        let credential = resolved.map_err(|failure| match failure.reason.as_str() {
+            "FIELD_UNKNOWN" if has_uri => {
+                let Failure { message, .. } = &failure;
+                let form = format!("keyhatch get {} --format uri", self.reference);
+                Failure { message: format!("{message}; its address is a form: {form}"), ..failure }
+            }
+            _ => failure,
+        })?;
         let document = format.render(&credential)?;
         match self.out.filter(|path| path.as_path() != Path::new("-")) {
             Some(path) => write_private(&path, &document),

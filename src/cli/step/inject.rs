@@ -13,6 +13,8 @@ use std::path::{Path, PathBuf};
 use std::sync::Arc;
 use std::time::Duration;
 
+use rustix::fs::{Stat, fstat, stat};
+use rustix::stdio::stdin;
 use zeroize::Zeroizing;
 
 use super::credential::Credential;
@@ -43,7 +45,7 @@ pub struct Inject {
     #[arg(short = 'i', long = "in", value_name = "TEMPLATE")]
     template: PathBuf,
     /// Where to, or - for stdout: a file that is replaced as a whole once all values are there, with the owner, group and
-    /// mode that it has if others may not read it, of mode 0600 otherwise.
+    /// mode that it has if others may not read it, of mode 0600 otherwise. It is not the template.
     #[arg(short = 'o', long = "out", alias = "output", value_name = "FILE", default_value = STREAM)]
     out: PathBuf,
     /// How long the broker may take; one that restarts is waited for.
@@ -71,6 +73,13 @@ impl Inject {
         // Without it there would be two meanings of -o.
         let _ = self.output;
         let text = read(&self.template)?;
+        if self.is_in_place() {
+            let text = format!(
+                "{} is the template itself, whose references would be lost: name another file",
+                self.out.display()
+            );
+            return Err(Failure::usage(text));
+        }
         let template = Template::parse(&text).map_err(|(line, wrong)| {
             let name = self.template.to_string_lossy();
             let name = if name == STREAM { "stdin".into() } else { name };
@@ -82,6 +91,17 @@ impl Inject {
             true => output::write(&filled),
             false => write_private(&self.out, &filled),
         }
+    }
+
+    /// Whether values would take the place of the template, under whatever name.
+    fn is_in_place(&self) -> bool {
+        let template = match input::is_stdin(&self.template) {
+            true => fstat(stdin()),
+            false => stat(&self.template),
+        };
+        let of = |file: Stat| (file.st_dev, file.st_ino);
+        let out = stat(&self.out).map(of).ok();
+        self.out != Path::new(STREAM) && out.is_some() && out == template.map(of).ok()
     }
 }
 
@@ -156,11 +176,7 @@ impl<'a> Template<'a> {
 }
 
 fn read(path: &Path) -> Result<Zeroizing<String>, Failure> {
-    let bytes = match path == Path::new(STREAM) {
-        true => input::stdin(MAX_FILE_BYTES),
-        false => input::file(path, MAX_FILE_BYTES),
-    };
-    let text = bytes.and_then(input::text);
+    let text = input::named(path, MAX_FILE_BYTES).and_then(input::text);
     text.map_err(|error| Failure::usage(format!("--in {}: {error}", path.display())))
 }
 

@@ -5,6 +5,7 @@ use std::path::Path;
 use tokio::net::UnixStream;
 
 use super::Site;
+use super::certificates::SET_CLOCK;
 use super::finding::{Finding, Remedy};
 use super::limits::{self, Granted};
 use super::socket::admin_socket;
@@ -48,8 +49,11 @@ pub(super) async fn hear(site: &Site) -> Option<Heard> {
     let answer = match tokio::time::timeout(PATIENCE, ask(site)).await {
         Err(_) => Err(Finding::fail(DAEMON, silence(), restart())),
         Ok(Err(failure)) => {
-            let serve = Remedy::Run(site.keyhatch("serve"));
-            let remedy = if granted.is_some() { restart() } else { serve };
+            let remedy = match failure.reason.as_str() {
+                "CERTIFICATE_NOT_YET_VALID" => Remedy::Do(SET_CLOCK.to_owned()),
+                _ if granted.is_some() => restart(),
+                _ => Remedy::Run(site.keyhatch("serve")),
+            };
             Err(Finding::fail(DAEMON, failure.message, remedy))
         }
         Ok(Ok(answer)) => Ok(answer),

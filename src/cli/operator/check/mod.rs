@@ -37,7 +37,7 @@ const NO_WORKFLOW: &str = "it has no steps: is it a workflow of Relay or Datadog
 /// Arguments of `check`.
 #[derive(clap::Args)]
 pub struct Check {
-    /// Workflow files, or directories of *.yaml, *.yml and *.json files.
+    /// Workflow files, - for stdin, or directories of *.yaml, *.yml and *.json files.
     #[arg(required = true, value_name = "FILE")]
     files: Vec<PathBuf>,
     /// The workflow that the files are; by default what a file calls itself, or its name without its ending.
@@ -77,7 +77,10 @@ impl Check {
         };
         let (mut findings, mut steps) = (Vec::new(), BTreeSet::new());
         for path in &files {
-            let file = path.display().to_string();
+            let file = match input::is_stdin(path) {
+                true => "stdin".to_owned(),
+                false => path.display().to_string(),
+            };
             match read(path) {
                 Ok(workflow) if is_something_else(&workflow) => match self.files.contains(path) {
                     true => findings.push(malformed(file, START, NO_WORKFLOW.to_owned())),
@@ -108,7 +111,8 @@ impl Check {
         let mut paths = Vec::new();
         for path in &self.files {
             if !path.is_dir() {
-                let there = std::fs::metadata(path);
+                let there = || std::fs::metadata(path).map(drop);
+                let there = if input::is_stdin(path) { Ok(()) } else { there() };
                 there.map_err(|error| Failure::usage(format!("{}: {error}", path.display())))?;
                 paths.push(path.clone());
                 continue;
@@ -133,6 +137,9 @@ impl Check {
     ) -> Result<Vec<Finding>, Failure> {
         let WorkflowFile { name, uses, problems, .. } = found;
         let workflow = self.workflow.clone().or(name);
+        if workflow.is_none() && input::is_stdin(path) && known.is_some() {
+            return Err(Failure::usage("stdin does not name its workflow: say --workflow NAME"));
+        }
         let stem = || path.file_stem().unwrap_or_default().to_string_lossy().into_owned();
         let workflow = workflow.unwrap_or_else(stem);
         let problems = problems.into_iter();
@@ -214,7 +221,7 @@ fn malformed(file: String, at: Position, problem: String) -> Finding {
 /// Reads a workflow file.
 fn read(path: &Path) -> Result<WorkflowFile, (Position, String)> {
     let nowhere = |problem: String| (START, problem);
-    let read = input::file(path, MAX_FILE_BYTES).and_then(input::text);
+    let read = input::named(path, MAX_FILE_BYTES).and_then(input::text);
     let text = read.map_err(|error| match error.kind() {
         ErrorKind::FileTooLarge => {
             nowhere(format!("the file has more bytes; at most {MAX_FILE_BYTES} are read"))

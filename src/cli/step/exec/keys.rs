@@ -4,8 +4,8 @@
 const PARTS: [&str; 8] = ["auth", "cookie", "credential", "key", "pass", "pwd", "secret", "token"];
 /// Words that stand by themselves: they are parts of many others.
 const WORDS: [&str; 2] = ["pin", "pw"];
-/// A word that stands at the end: before another it is what is done.
-const LAST: &str = "refresh";
+/// Words that stand at the end: before another they are what is done, or a kind. Signed addresses have the last two.
+const LAST: [&str; 3] = ["refresh", "sig", "signature"];
 
 /// Whether a member of this name is secret.
 pub fn names_a_secret(name: &str) -> bool {
@@ -13,7 +13,7 @@ pub fn names_a_secret(name: &str) -> bool {
     let words = words(name);
     PARTS.iter().any(|part| lower.contains(part))
         || words.iter().any(|word| WORDS.contains(&word.as_str()))
-        || words.last().is_some_and(|word| word == LAST)
+        || words.last().is_some_and(|word| LAST.contains(&word.as_str()))
 }
 
 /// Whether a member of this name may be `USER:PASSWORD`, as in curl's files.
@@ -46,11 +46,13 @@ mod tests {
     #[test]
     fn names_say_what_is_secret_by_words_and_not_by_chance() {
         for name in
-            ["apiKey", "DB_PASSWORD", "pin", "card-pin", "dbPw", "session_cookie", "refresh"]
+            ["apiKey", "DB_PASSWORD", "pin", "card-pin", "dbPw", "session_cookie", "refresh", "sig"]
         {
             assert!(names_a_secret(name), "{name}");
         }
-        for name in ["spinner", "mapping", "upward", "refresh_interval", "shipping", "user", ""] {
+        for name in
+            ["spinner", "mapping", "upward", "refresh_interval", "shipping", "user", "sig_alg", ""]
+        {
             assert!(!names_a_secret(name), "{name}");
         }
         assert!(names_a_login("proxy-user") && !names_a_login("username"));

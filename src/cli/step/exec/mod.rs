@@ -7,7 +7,7 @@
 //! | `follow` | what of it has a new version |
 //! | `running` | the command from its start to its end |
 //! | `streams` | which of the command's streams are masked |
-//! | `parts`, `keys`, `pem` | what of a value is secret |
+//! | `parts`, `keys`, `logins`, `pem` | what of a value is secret |
 //! | `forms` | how programs print it |
 //! | `mask`, `escapes`, `output` | what the command prints, without values |
 
@@ -18,6 +18,7 @@ mod follow;
 mod forms;
 mod keys;
 mod literals;
+mod logins;
 mod mask;
 mod output;
 mod parts;
@@ -61,7 +62,7 @@ pub struct Exec {
     #[arg(long, value_name = "WHAT")]
     env: Vec<String>,
     /// A file of what --env takes, one a line, and lines with #: references only and no values, so that it can be
-    /// committed. May be given more than once; --env wins.
+    /// committed; - is stdin. May be given more than once; --env wins.
     #[arg(long, value_name = "FILE")]
     env_file: Vec<PathBuf>,
     /// A file to make for as long as the command runs, of mode 0600: PATH=REF:FIELD or PATH=secret:SECRET; may
@@ -75,7 +76,7 @@ pub struct Exec {
     /// The user that the command becomes, if it is another one: what is served is for this user and nobody else.
     #[arg(long, value_name = "UID", requires = "serve")]
     serve_uid: Option<u32>,
-    /// Another address of this machine to serve at, for a container with a network of its own; whoever has the token
+    /// Another IPv4 address of this machine to serve at, for a container with a network of its own; whoever has the token
     /// may ask from there. AWS SDKs take 169.254.170.2 and 169.254.170.23 beside 127.0.0.1.
     #[arg(long, value_name = "IP[:PORT]", requires = "serve", value_parser = parse_place, default_value = "127.0.0.1")]
     serve_address: SocketAddrV4,
@@ -92,7 +93,8 @@ pub struct Exec {
     /// Mask values in what the command prints. auto: in pipes and sockets, in a file that stdout and stderr share, in
     /// stderr's file and, where CI, BUILDKITE or JENKINS_URL is set, on terminals; a file that stdout alone goes to is
     /// data and left alone. Masking is for logs: other encodings, encrypted or compressed output, and short or
-    /// common values are not found.
+    /// common values are not found. Of documents what is secret by name is masked, and of the rest what looks random and
+    /// has 16 characters or more.
     #[arg(long, value_enum, value_name = "WHEN", num_args = 0..=1, default_value = "auto", default_missing_value = "always")]
     mask: Mask,
     /// Follow new versions of what --env and --file name: write the files anew, each replaced as a whole, and, if a value
@@ -110,7 +112,8 @@ pub struct Exec {
     /// How long the broker may take before the command is run.
     #[arg(long, value_parser = parse_duration, default_value = "10s")]
     timeout: Duration,
-    /// The command to run.
+    /// The command to run. It ignores the signals that this program was started to ignore, but for PIPE, which does
+    /// to it what it does to any program.
     #[arg(last = true, required = true, value_name = "COMMAND")]
     command: Vec<OsString>,
 }

@@ -11,6 +11,7 @@ use percent_encoding::percent_decode_str;
 use serde_json::Value as Json;
 
 use super::keys::{names_a_login, names_a_secret};
+use super::logins;
 use super::pem::{self, Block};
 
 /// What is shorter than this stands in everything by chance, in bytes.
@@ -58,6 +59,9 @@ impl Parts {
         let is_one_setting = !text.trim().contains(['\n', '{']);
         if !is_document || is_one_setting || parts.secrets.is_empty() {
             parts.whole(value);
+        }
+        if let Some(password) = logins::password(text.trim()) {
+            parts.member(password, true);
         }
         parts
     }
@@ -168,6 +172,11 @@ impl Parts {
             let head = trimmed.strip_prefix('[').and_then(|rest| rest.strip_suffix(']'));
             if let Some(head) = head {
                 (section, is_last) = (names_a_secret(head), false);
+            } else if let Some(password) = logins::pgpass_password(trimmed) {
+                // Under a name that is secret it may be a text that only looks so.
+                (has_pairs, is_last) = (has_pairs || !is_secret, false);
+                self.member(password, true);
+                self.member(&logins::unescaped(password), true);
             } else if let Some((name, text)) = pair(line) {
                 is_last = is_secret || section || names_a_secret(name);
                 has_pairs = true;
@@ -247,6 +256,12 @@ impl Parts {
         });
         let secrets = settings.chain(named).filter(|(name, _)| names_a_secret(name));
         let secrets = secrets.map(|(_, value)| value.trim_matches(['"', '\'']));
+        let is_left = |text: &&str| {
+            !text.is_empty() && !is_long_number(text) && unfit(text.as_bytes()).is_some()
+        };
+        if password.filter(is_left).is_some() {
+            self.unmasked = Some(Unmasked::Parts);
+        }
         for secret in password.into_iter().chain(secrets) {
             let decoded = percent_decode_str(secret).decode_utf8_lossy();
             for secret in [secret, decoded.as_ref()] {
@@ -344,12 +359,16 @@ fn pair(line: &str) -> Option<(&str, &str)> {
     let (name, rest) = line.split_at_checked(at)?;
     let is_yaml = rest.starts_with(':');
     let value = rest.get(1..)?;
-    let name = name.trim().trim_matches(['"', '\'']);
+    let written = name.trim();
+    let name = written.trim_matches(['"', '\'']);
+    // In quotes TOML has spaces, too.
+    let signs: &[u8] = if name.len() < written.len() { b"_-. " } else { b"_-." };
     let is_name = !name.is_empty()
         && !name.starts_with(|c: char| c.is_ascii_digit())
-        && name.bytes().all(|byte| byte.is_ascii_alphanumeric() || b"_-.".contains(&byte));
-    // Base64 ends with =, and a login is USER:PASSWORD.
+        && name.bytes().all(|byte| byte.is_ascii_alphanumeric() || signs.contains(&byte));
+    // Base64 ends with =, and a login is USER:PASSWORD; properties have no space behind the colon.
     let is_pair = match is_yaml {
+        true if names_a_secret(name) && !value.starts_with("//") => true,
         true => value.is_empty() || value.starts_with(char::is_whitespace),
         false => !value.trim_matches('=').is_empty(),
     };

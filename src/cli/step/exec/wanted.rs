@@ -159,7 +159,7 @@ impl Wanted {
     /// If it cannot be read, or a line is something else; the line itself may hold a value and is not said.
     pub fn read(path: &Path) -> Result<Vec<Self>, Failure> {
         let wrong = |text: String| Failure::usage(format!("--env-file {}{text}", path.display()));
-        let text = input::file(path, MAX_FILE_BYTES).and_then(input::text);
+        let text = input::named(path, MAX_FILE_BYTES).and_then(input::text);
         let text = text.map_err(|error| wrong(format!(": {error}")))?;
         let lines = text.lines().map(str::trim).zip(1..);
         let lines = lines.filter(|(line, _)| !line.is_empty() && !line.starts_with('#'));

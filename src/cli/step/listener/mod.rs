@@ -173,10 +173,8 @@ pub fn parse_place(text: &str) -> Result<SocketAddrV4, String> {
     let place = text.parse().or_else(|_| text.parse().map(|ip: Ipv4Addr| SocketAddrV4::new(ip, 0)));
     match place {
         Ok(place) if !place.ip().is_unspecified() => Ok(place),
-        _ => {
-            Err("write one address of this machine, such as 172.17.0.1 or 172.17.0.1:8080"
-                .to_owned())
-        }
+        _ => Err("write one IPv4 address of this machine, such as 172.17.0.1 or 172.17.0.1:8080"
+            .to_owned()),
     }
 }
 

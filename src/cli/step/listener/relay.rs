@@ -51,7 +51,7 @@ impl RelayInput {
         };
         let shown = spec.display();
         let wrong = |problem: String| Failure::new("SPEC_INVALID", problem, exit::USAGE);
-        let read = input::file(spec, MAX_SPEC_BYTES).and_then(input::text);
+        let read = input::named(spec, MAX_SPEC_BYTES).and_then(input::text);
         let text = read.map_err(|error| wrong(format!("{shown}: {error}")))?;
         let step = StepSpec::parse(&text).map_err(|error| wrong(format!("{shown}:{error}")))?;
         let parameters = parameters.iter().map(|text| parameter(text)).collect::<Result<_, _>>()?;
