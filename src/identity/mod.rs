@@ -14,8 +14,8 @@ mod tls;
 
 pub use certificate::authority::{Authority, AuthorityError, Issued, KeyAndCertificate};
 pub use certificate::request::{
-    PemFault, RequestError, check_certificate, check_pair, check_private_key,
-    first_certificate_end, new_request, request_for, requested_key,
+    PemFault, RequestError, check_certificate, check_pair, check_private_key, first_validity,
+    new_request, request_for, requested_key,
 };
 pub use certificate::root::RootKey;
 pub use certificate::svid::{Svid, SvidError};

@@ -2,6 +2,7 @@
 
 use std::collections::{BTreeMap, BTreeSet};
 
+use super::misplaced::misplaced;
 use super::pem::with_last_newline;
 use super::schema::{CredentialKind, FieldRule, Integration};
 use super::template::references;
@@ -11,9 +12,6 @@ use crate::model::{FieldName, KindName, Value};
 /// The name of the token that an http two_step connection fetches with its first request (Datadog's HTTP
 /// connections call it so).
 const FETCHED_TOKEN: &str = "accessToken";
-
-/// What a private key in PEM begins with, after its algorithm.
-const PRIVATE_KEY: &[u8] = b"PRIVATE KEY-----";
 
 /// The longest value of a field that has a pattern, in bytes.
 const MAX_PATTERN_TEXT_BYTES: usize = 4096;
@@ -265,10 +263,7 @@ fn check_value(rule: &FieldRule, given: &str, name: &FieldName, value: &Value) -
         let text = "the value looks like a mask that some tool printed; give the real one";
         return Some(Problem::new(given, text));
     }
-    let holds_key = value.expose().windows(PRIVATE_KEY.len()).any(|part| part == PRIVATE_KEY);
-    if !rule.sensitive && holds_key {
-        let text =
-            "the value holds a private key, and this field can be read; is it the wrong file?";
+    if let Some(text) = misplaced(rule, value) {
         return Some(Problem::new(given, text));
     }
     if rule.generated {

@@ -6,6 +6,7 @@ use base64::Engine as _;
 use base64::engine::general_purpose::{STANDARD, STANDARD_NO_PAD};
 
 use super::check::find_field;
+use super::misplaced::{password, user_information};
 use super::pem;
 use super::placeholder::{is_for_later, stands_for_another};
 use super::schema::{CredentialKind, FieldRule, Form};
@@ -66,6 +67,7 @@ pub fn findings(kind: &CredentialKind, fields: &BTreeMap<FieldName, &Value>) -> 
         found.extend(of_value(name.as_str(), value, rule));
     }
     found.extend(of_access_key(fields));
+    found.extend(of_key_file(fields));
     found
 }
 
@@ -106,6 +108,18 @@ fn of_access_key(fields: &BTreeMap<FieldName, &Value>) -> Vec<Finding> {
     found
 }
 
+/// That a file of Google's is a person's login, which is taken for a service account's key.
+fn of_key_file(fields: &BTreeMap<FieldName, &Value>) -> Option<Finding> {
+    #[derive(serde::Deserialize)]
+    struct File {
+        #[serde(rename = "type")]
+        of: String,
+    }
+    let file: File = serde_json::from_slice(field(fields, "service_account_key")?).ok()?;
+    let text = "the file is a person's login, as gcloud keeps it; write a service account's key";
+    (file.of == "authorized_user").then(|| Finding::error("service_account_key", text))
+}
+
 /// What is wrong with a text that is of no kind.
 pub fn text_findings(name: &str, value: &Value) -> Vec<Finding> {
     of_value(name, value, None)
@@ -134,7 +148,19 @@ fn of_value(name: &str, value: &Value, rule: Option<&FieldRule>) -> Vec<Finding>
     let of_form = form.and_then(|form| shape(value, form));
     let warnings = another.map(|text| Finding::warning(name, text));
     let errors = of_form.map(|text| Finding::error(name, text));
-    of_text.into_iter().chain(warnings).chain(errors).collect()
+    let of_user = text.filter(|_| !is_sensitive).and_then(|text| of_user(name, text));
+    of_text.into_iter().chain(warnings).chain(errors).chain(of_user).collect()
+}
+
+/// What an address that can be read says of a user: steps look for a login elsewhere.
+fn of_user(name: &str, address: &str) -> Option<Finding> {
+    let user = user_information(address).filter(|user| !user.contains("{{"))?;
+    if password(address).is_some() {
+        let text = "the address holds a password, and this field can be read; put it into a sensitive field";
+        return Some(Finding::error(name, text));
+    }
+    let text = "the address names a user; write it without, and the user into a field of its own";
+    (!user.is_empty()).then(|| Finding::warning(name, text))
 }
 
 /// What is odd about the bytes of a value.
@@ -189,10 +215,11 @@ fn shape(value: &Value, form: Form) -> Option<&'static str> {
     }
 }
 
-/// A scheme, a host, perhaps a port and a path (RFC 3986, without user information).
+/// A scheme, a host, perhaps a user, a port and a path (RFC 3986).
 fn is_url(text: &str) -> bool {
     let Some((scheme, rest)) = text.trim_ascii().split_once("://") else { return false };
     let authority = rest.split(['/', '?', '#']).next().unwrap_or_default();
+    let authority = authority.rsplit('@').next().unwrap_or_default();
     let (host, port) = match authority.rsplit_once(':') {
         Some((host, port)) if !port.contains(']') => (host, Some(port)),
         _ => (authority, None),

@@ -3,6 +3,7 @@
 mod check;
 mod expiry;
 mod findings;
+mod misplaced;
 mod own;
 mod pem;
 mod placeholder;

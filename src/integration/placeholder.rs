@@ -21,7 +21,8 @@ const REFERENCES: [&str; 16] = [
 ];
 
 /// How texts begin that another tool has encrypted.
-const ENCRYPTED: [&str; 7] = [
+const ENCRYPTED: [&str; 8] = [
+    "!vault",
     "$ANSIBLE_VAULT;",
     "-----BEGIN AGE ENCRYPTED FILE-----",
     "-----BEGIN PGP MESSAGE-----",
@@ -32,7 +33,7 @@ const ENCRYPTED: [&str; 7] = [
 ];
 
 /// What stands around the name of a variable.
-const AROUND: [(&str, &str); 8] = [
+const AROUND: [(&str, &str); 10] = [
     ("${", "}"),
     ("$(", ")"),
     ("{{", "}}"),
@@ -41,24 +42,31 @@ const AROUND: [(&str, &str); 8] = [
     ("#{", "}"),
     ("%(", ")s"),
     ("@@", "@@"),
+    ("__", "__"),
+    ("#{", "}#"),
 ];
 
-/// What people write down until they know better, without what is no letter or digit and in lower case.
-const LATER: [&str; 22] = [
+/// What people write down until they know better, or to hide a secret, without what is no letter or digit and in
+/// lower case.
+const LATER: [&str; 28] = [
     "changeit",
     "changeme",
     "changemenow",
     "changethis",
+    "concealed",
     "dummy",
     "example",
     "fillme",
     "fillmein",
     "fixme",
+    "hidden",
+    "masked",
     "nil",
     "none",
     "null",
     "objectobject",
     "placeholder",
+    "redacted",
     "replaceit",
     "replaceme",
     "replacethis",
@@ -66,11 +74,15 @@ const LATER: [&str; 22] = [
     "todo",
     "undefined",
     "secretgoeshere",
+    "sensitive",
+    "sensitivevalue",
     "xxx",
 ];
 
 /// Nobody writes more than this until there is a real one, in bytes.
 const LONGEST: usize = 100;
+/// The longest beginning of a secret that is written down where the rest is left out, in bytes.
+const LONGEST_BEGINNING: usize = 12;
 
 /// Why a value is no credential, though a tool or a person meant to put a credential in its place.
 pub fn stands_for_another(text: &str) -> Option<&'static str> {
@@ -116,8 +128,24 @@ pub fn is_for_later(text: &str) -> Option<&'static str> {
             .iter()
             .any(|word| letters.ends_with(word));
     let is_crossed = letters.len() >= 3 && letters.chars().all(|c| c == 'x');
-    let is_later = is_bracketed || is_yours || is_crossed || LATER.contains(&letters.as_str());
+    let is_later = is_bracketed
+        || is_yours
+        || is_crossed
+        || is_left_out(text)
+        || LATER.contains(&letters.as_str());
     is_later.then_some("the value looks like what is written until there is a real one; write that")
+}
+
+/// `sk-...`, `sk-xxxx`: how a secret begins, and nothing of the rest.
+fn is_left_out(text: &str) -> bool {
+    let begun = text.trim_end_matches(['.', '\u{2026}']);
+    let is_open = text.ends_with("...") || text.ends_with('\u{2026}');
+    let beginning = begun.trim_end_matches(['x', 'X', '-']);
+    let crosses = begun.get(beginning.len()..).unwrap_or_default();
+    let is_crossed = crosses.replace('-', "").len() >= 4
+        && (crosses.starts_with('-') || beginning.ends_with('_'));
+    (is_open && begun.len() <= LONGEST_BEGINNING)
+        || (is_crossed && beginning.len() <= LONGEST_BEGINNING)
 }
 
 /// `projects/P/secrets/S/versions/V`
@@ -154,6 +182,9 @@ mod tests {
             "vault:secret/data/x#y",
             "ref+awssecrets://x",
             "$(cat token)",
+            "__TOKEN__",
+            "#{Token}#",
+            "!vault |",
             "projects/p/secrets/s/versions/latest",
         ] {
             assert!(stands_for_another(text).is_some(), "{text}");
@@ -165,11 +196,21 @@ mod tests {
             "<your-token>",
             "your_api_key_here",
             "xxxx-xxxx",
+            "sk-...",
+            "sk-xxxxxxxx",
+            "ghp_xxxxxxxxxxxx...",
+            "sk-xxxx\u{2026}",
+            "SENSITIVE_VALUE",
+            "masked",
             "TODO",
             "null",
         ] {
             assert!(is_for_later(text).is_some(), "{text}");
         }
+    }
+
+    #[test]
+    fn what_is_no_placeholder_is_left_alone() {
         for real in [
             "",
             "$a",
@@ -182,6 +223,9 @@ mod tests {
             "$2b$10$abc",
             "yours",
             "Xx1",
+            "maxx",
+            "a-xx",
+            "wait for it, then go on...",
         ] {
             let found = stands_for_another(real).or_else(|| is_for_later(real));
             assert!(found.is_none(), "{real}: {found:?}");

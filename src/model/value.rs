@@ -46,22 +46,31 @@ impl Value {
 /// Signs that are printed one for each character of a secret.
 const DOTS: [char; 6] = ['*', '•', '●', '∙', '█', '▪'];
 /// What stands in brackets or stars in a secret's place.
-const HIDDEN: [&str; 12] = [
+const HIDDEN: [&str; 15] = [
     "concealed",
     "filtered",
     "hidden",
+    "known after apply",
     "masked",
     "obfuscated",
     "omitted",
     "protected",
     "redacted",
+    "sanitized",
     "secret",
     "secure",
     "sensitive",
     "sensitive value",
+    "value redacted",
 ];
-/// What tools print as it stands here: kubectl, Ansible.
-const EXACT: [&str; 2] = ["DATA+OMITTED", "VALUE_SPECIFIED_IN_NO_LOG_PARAMETER"];
+/// What tools print as it stands here: kubectl, Ansible, Octopus and their like.
+const EXACT: [&str; 5] = [
+    "--- sanitized ---",
+    "DATA+OMITTED",
+    "REDACTED",
+    "Sensitive [value redacted]",
+    "VALUE_SPECIFIED_IN_NO_LOG_PARAMETER",
+];
 /// How others begin, and end: n8n, 1Password, kubectl.
 const AROUND: [(&str, &str); 4] = [
     ("__n8n_BLANK_VALUE_", ""),
@@ -72,17 +81,45 @@ const AROUND: [(&str, &str); 4] = [
 
 /// Whether a tool prints this in the place of a secret.
 fn is_mask(text: &str) -> bool {
-    let rest = text.trim_start_matches(DOTS);
-    let dots = text.chars().count() - rest.chars().count();
-    // `aws configure list` shows the last four.
-    let is_dotted = (dots >= 3 && rest.is_empty()) || (dots >= 8 && rest.chars().count() <= 4);
+    // `aws configure list` shows the last four; others show the first four, too.
+    let begun = text.trim_start_matches(|c| !DOTS.contains(&c));
+    let inner = begun.trim_end_matches(|c| !DOTS.contains(&c));
+    let [all, begun, dots] = [text, begun, inner].map(|text| text.chars().count());
+    let (before, after) = (all - begun, begun - dots);
+    let is_dotted = is_dots(inner)
+        && ((before == 0 && after == 0)
+            || (before == 0 && after == 4 && dots >= 5)
+            || (before <= 4 && after <= 4 && dots >= 8));
     let brackets = ['<', '>', '[', ']', '(', ')', '{', '}', '*'];
     let word = text.trim_start_matches(brackets).trim_end_matches(brackets).trim();
     let is_within = !text.starts_with(word) && !text.ends_with(word);
     is_dotted
+        || is_in_url(text)
+        || is_in_json(text)
         || (is_within && HIDDEN.iter().any(|hidden| word.eq_ignore_ascii_case(hidden)))
         || EXACT.contains(&text)
         || AROUND.iter().any(|(start, end)| text.starts_with(start) && text.ends_with(end))
+}
+
+/// Whether a text is nothing but dots.
+fn is_dots(text: &str) -> bool {
+    text.chars().count() >= 3 && text.chars().all(|c| DOTS.contains(&c))
+}
+
+/// `https://user:***@host/path`
+fn is_in_url(text: &str) -> bool {
+    let (_, rest) = text.split_once("://").unwrap_or_default();
+    let authority = rest.split(['/', '?', '#']).next().unwrap_or_default();
+    let (user, _) = authority.rsplit_once('@').unwrap_or_default();
+    user.split_once(':').is_some_and(|(_, password)| is_dots(password))
+}
+
+/// `{"password": "***"}`
+fn is_in_json(text: &str) -> bool {
+    let parts: Vec<&str> = text.split('"').collect();
+    let is_value =
+        |pair: &[&str]| matches!(pair, [before, value] if before.trim() == ":" && is_dots(value));
+    text.starts_with('{') && parts.windows(2).any(is_value)
 }
 
 /// The least size that tells anything of a secret, in bytes.
@@ -129,11 +166,32 @@ mod tests {
             "<concealed by 1Password>",
             "[use 'op item get abc --reveal' to reveal]",
             "__n8n_BLANK_VALUE_e5362baf",
+            "REDACTED",
+            "[value redacted]",
+            "Sensitive [value redacted]",
+            "--- sanitized ---",
+            "(known after apply)",
+            "*****abcd",
+            "AKIA****************",
+            "sk-a********wxyz",
+            "https://user:***@host/x",
+            r#"{"password": "***"}"#,
         ];
         for mask in masks {
             assert!(Value::new(mask.into()).looks_masked(), "{mask}");
         }
-        for real in ["", "**", "a***", "*****abc", "redacted", "<b>redacted", "hunter2", "secret"] {
+        for real in [
+            "",
+            "**",
+            "a***",
+            "*****abc",
+            "redacted",
+            "<b>redacted",
+            "hunter2",
+            "secret",
+            "https://user:pw@host/***",
+            r#"{"***": "pw*"}"#,
+        ] {
             assert!(!Value::new(real.into()).looks_masked(), "{real}");
         }
     }

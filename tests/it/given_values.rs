@@ -182,7 +182,7 @@ fn a_key_that_was_bent_on_its_way_is_told_by_its_fault() {
 }
 
 /// What tools print in a secret's place.
-const MASKS: [&str; 10] = [
+const MASKS: [&str; 19] = [
     "****",
     "••••••••",
     "****************WXYZ",
@@ -193,6 +193,15 @@ const MASKS: [&str; 10] = [
     "<concealed by 1Password>",
     "DATA+OMITTED",
     "__n8n_BLANK_VALUE_e5362baf",
+    "REDACTED",
+    "[value redacted]",
+    "Sensitive [value redacted]",
+    "--- sanitized ---",
+    "(known after apply)",
+    "*****abcd",
+    "AKIA****************",
+    "https://user:***@host/x",
+    "{\"password\": \"***\"}",
 ];
 
 #[test]
@@ -216,7 +225,7 @@ fn what_a_tool_prints_in_a_secrets_place_is_refused() {
 }
 
 /// What stands where a secret is to be.
-const PLACEHOLDERS: [&str; 12] = [
+const PLACEHOLDERS: [&str; 21] = [
     "${SLACK_TOKEN}",
     "$SLACK_TOKEN",
     "{{ .Values.token }}",
@@ -229,6 +238,15 @@ const PLACEHOLDERS: [&str; 12] = [
     "<your-token>",
     "xxxxxxxx",
     "$ANSIBLE_VAULT;1.1;AES256",
+    "sensitive",
+    "masked",
+    "hidden",
+    "SENSITIVE_VALUE",
+    "sk-...",
+    "sk-xxxxxxxx\u{2026}",
+    "__TOKEN__",
+    "#{Token}#",
+    "!vault |",
 ];
 
 #[test]
@@ -307,4 +325,92 @@ fn a_session_token_goes_with_the_key_that_it_was_part_of() {
         (&Json::Null, &"eu-west-1".into())
     );
     assert_eq!(world.run(&["connection", "test", "aws/a"]).1, "aws/a, version 3: nothing found\n");
+}
+
+#[test]
+fn an_id_and_its_secret_in_each_others_place_are_refused() {
+    let world = World::start();
+    let (id, secret) = ("AKIAIOSFODNN7EXAMPLE", "wJalrXUtnFEMI/K7MDENG/bPxRfiCYEXAMPLEKEY");
+    let create = |name: &str, id: &str, secret: &str| {
+        let fields = [
+            format!("access_key_id={id}"),
+            format!("secret_access_key=@{}", world.file("s", secret)),
+        ];
+        world.run(&["connection", "create", name, "--field", &fields[0], "--field", &fields[1]])
+    };
+    for (first, second) in [(secret, id), (secret, secret), (id, id)] {
+        let (code, said) = create("aws/x", first, second);
+        assert_eq!((code, said.contains("each in its own field")), (Some(1), true), "{said}");
+        assert!(!said.contains(secret), "{said}");
+    }
+    assert_eq!(create("aws/a", id, secret).0, Some(0));
+    // Others' IDs for S3 are of one case.
+    assert_eq!(create("aws/b", &"0f".repeat(20), &"1".repeat(64)).0, Some(0));
+    let token = ["headers.Authorization=Bearer ghp_0123456789abcdefghij", "base_url=https://h"];
+    let http = ["connection", "create", "http/x", "--kind", "none"];
+    let (code, said) =
+        world.run(&[&http[..], &["--field", token[0], "--field", token[1]]].concat());
+    assert_eq!((code, said.contains("the value is a token")), (Some(1), true), "{said}");
+}
+
+#[test]
+fn a_password_in_an_address_that_can_be_read_is_refused() {
+    let world = World::start();
+    let create = |name: &str, address: &str| {
+        let field = format!("base_url={address}");
+        world.run(&["connection", "create", name, "--kind", "none", "--field", &field])
+    };
+    for address in ["https://u:c4n4ry@h/", "http://:c4n4ry@h:1", "https://u:c4n4@ry@h?x"] {
+        let (code, said) = create("http/x", address);
+        let is_told = said.contains("holds a password") && said.contains("a sensitive field");
+        assert_eq!((code, is_told), (Some(1), true), "{said}");
+        assert!(!said.contains("c4n4"), "{said}");
+    }
+    let (code, said) = create("http/a", "https://u@h/");
+    assert_eq!((code, said.contains("the address names a user")), (Some(0), true), "{said}");
+    for (at, plain) in ["https://h/a:b@c", "https://h/?x=u:p@h"].into_iter().enumerate() {
+        let (code, said) = create(&format!("http/b{at}"), plain);
+        assert_eq!((code, said.contains("address")), (Some(0), false), "{said}");
+    }
+}
+
+#[test]
+fn a_credential_that_is_not_in_force_is_told() {
+    let world = World::start();
+    let key = rcgen::KeyPair::generate().unwrap();
+    let certificate = |from: i32, to: i32| {
+        let mut params = rcgen::CertificateParams::default();
+        params.not_before = rcgen::date_time_ymd(from, 1, 1);
+        params.not_after = rcgen::date_time_ymd(to, 1, 1);
+        params.self_signed(&key).unwrap().pem()
+    };
+    let private_key = format!("private_key=@{}", world.file("key", key.serialize_pem()));
+    for (name, from, to, word) in [
+        ("http/old", 2020, 2021, "error: certificate: the certificate ended at 2021-01-01"),
+        ("http/new", 2990, 2999, "error: certificate: the certificate is not valid before 2990"),
+        ("http/now", 2020, 2999, "nothing found"),
+    ] {
+        let file = world.file("certificate", certificate(from, to));
+        let certificate = format!("certificate=@{file}");
+        let create = ["connection", "create", name, "--field", "base_url=https://h", "--field"];
+        let rest = [&certificate, "--field", &private_key];
+        let (code, said) = world.run(&[&create[..], &rest].concat());
+        assert_eq!(
+            (code, said.contains("the certificate ")),
+            (Some(0), name != "http/now"),
+            "{said}"
+        );
+        let (code, said) = world.run(&["connection", "test", name]);
+        assert!(said.contains(word), "{word}: {said}");
+        assert_eq!(code, Some(i32::from(name != "http/now")));
+    }
+    let part = |text: &str| base64::engine::general_purpose::URL_SAFE_NO_PAD.encode(text);
+    let token = format!("{}.{}.c2ln", part(r#"{"alg":"RS256"}"#), part(r#"{"exp":1500000000}"#));
+    assert!(
+        world.create("slack/old", "api_token", &token).contains("the token ended at 2017-07-14")
+    );
+    let login = r#"{"type": "authorized_user", "refresh_token": "t"}"#;
+    let said = world.create("gcp/person", "service_account_key", login);
+    assert!(said.contains("the file is a person's login"), "{said}");
+    assert_eq!(world.run(&["connection", "test", "gcp/person"]).0, Some(1));
 }

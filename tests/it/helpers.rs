@@ -321,3 +321,38 @@ fn an_unknown_helper_is_answered_with_those_there_are() {
     let (code, line) = world.refusal(&["helper", "git", "--answer", "github.com", "get"]);
     assert!(code == Some(2) && line.contains("WHOM=REF"), "{line}");
 }
+
+#[test]
+fn a_token_is_answered_under_the_user_that_git_asked_for() {
+    let world = world();
+    let answers = ["--answer", "bob@github.com=github/main", "--answer", "a%40b@h=gitlab/main"];
+    for (host, user) in [("github.com", "bob"), ("h", "a@b")] {
+        let question = format!("protocol=https\nhost={host}\nusername={user}\n\n");
+        let ran = ask(&world, &[&["helper", "git", "get"][..], &answers].concat(), &question);
+        let answer = text(&ran.stdout);
+        assert!(answer.starts_with(&format!("username={user}\npassword=not-a-real-")), "{answer}");
+    }
+}
+
+#[test]
+fn of_two_tokens_for_one_address_git_gets_neither() {
+    let world = world_of_users();
+    let git = |answers: [&str; 2]| {
+        let answers = ["--answer", answers[0], "--answer", answers[1]];
+        let question = "protocol=https\nhost=github.com\nusername=\n\n";
+        ask(&world, &[&["helper", "git", "get"][..], &answers].concat(), question)
+    };
+    let (main, org) = ("github.com=github/main", "https://GitHub.com:443/=github/org");
+    for answers in [[main, org], [org, main]] {
+        let ran = git(answers);
+        let said = text(&ran.stderr);
+        assert_eq!((text(&ran.stdout).as_str(), ran.status.code()), ("quit=1\n", Some(1)));
+        assert!(said.contains("ANSWERS_AMBIGUOUS") && said.contains("USER@github.com="), "{said}");
+    }
+    for answers in [[main, main], [main, "bob@github.com=github/org"]] {
+        assert!(text(&git(answers).stdout).contains("password=not-a-real-token\n"), "{answers:?}");
+    }
+    let (code, line) =
+        world.refusal(&["helper", "git", "--answer", "*.github.com=github/main", "get"]);
+    assert!(code == Some(2) && line.contains("no wildcards"), "{line}");
+}

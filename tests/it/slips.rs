@@ -119,7 +119,10 @@ fn what_is_created_for_nobody_is_told_with_the_command_that_mends_it() {
     let mended = "keyhatch access add http/a --relation resolver --principal workflow:NAME";
     assert_eq!(told, format!("no step may resolve it yet: {mended}\n"));
     assert_eq!(create("http/b", &["--resolver", "workflow:w"]), "");
-    assert_eq!(create("http/c", &["--editor", "team:ops"]), "");
+    assert_eq!(create("http/c", &["--editor", "workflow:w", "--resolver", "team:ops"]), "");
+    // Those on whose behalf a step runs count beside its workflow, never instead of it.
+    let told = create("http/d", &["--resolver", "team:ops", "--resolver", "user:alice"]);
+    assert_eq!(told, format!("no step may resolve it yet: {}\n", mended.replace("/a", "/d")));
     let spec = "spec: {integration: slack, fields: {api_token: t}}\n";
     let (first, again) = (connection(""), connection("").replace("prod", "other"));
     let told = world.apply(&format!("{first}{spec}---\n{again}{spec}"));

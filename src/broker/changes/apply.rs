@@ -129,7 +129,7 @@ pub(super) fn apply_all(
     ordered.sort_by_key(|(_, document)| document.rank());
     for (place, document) in ordered {
         let name = document.name();
-        let findings = inspect::of_document(&draft.catalog, &document);
+        let findings = inspect::of_document(&draft.catalog, &document, draft.now);
         match put(draft, caller, document) {
             Ok(action) => {
                 let findings = if action == Action::Unchanged { Vec::new() } else { findings };

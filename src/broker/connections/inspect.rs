@@ -10,13 +10,13 @@ use crate::broker::error::Error;
 use crate::broker::registry::operators::require_role;
 use crate::broker::secrets::SecretDocument;
 use crate::catalog::{Catalog, Connection};
-use crate::identity::{PemFault, check_certificate, check_pair, check_private_key};
+use crate::identity::{PemFault, check_certificate, check_pair, check_private_key, first_validity};
 use crate::integration::{
     CredentialKind, Finding, Form, Severity, doubts, find_field, findings, infer_kind,
-    needs_newline, text_findings,
+    needs_newline, text_findings, token_end,
 };
 use crate::journal::{CommitError, TestLine, Unavailable};
-use crate::model::{ConnectionRef, FieldName, Fields, ResourceName, Value};
+use crate::model::{ConnectionRef, FieldName, Fields, ResourceName, Timestamp, Value};
 
 /// What a look at the values found.
 pub struct Inspected {
@@ -85,12 +85,17 @@ impl Broker {
         Ok(fields.map(|fields| Inspected {
             version: metadata.version,
             decision_id,
-            findings: all_findings(&snapshot.catalog, connection, &fields),
+            findings: all_findings(&snapshot.catalog, connection, &fields, now),
         }))
     }
 }
 
-fn all_findings(catalog: &Catalog, connection: &Connection, fields: &Fields) -> Vec<Finding> {
+fn all_findings(
+    catalog: &Catalog,
+    connection: &Connection,
+    fields: &Fields,
+    now: Timestamp,
+) -> Vec<Finding> {
     let metadata = &connection.metadata;
     let integration = catalog.integration(&metadata.integration);
     let Some(kind) = integration.and_then(|found| found.kind(metadata.kind.as_str())) else {
@@ -99,28 +104,33 @@ fn all_findings(catalog: &Catalog, connection: &Connection, fields: &Fields) -> 
     let mended = metadata.fields.iter().filter(|(_, field)| field.is_mended);
     let mut found: Vec<_> = mended.map(|(name, _)| Finding::mended(name.as_str())).collect();
     let fields = fields.iter().map(|(name, value)| (name.clone(), value)).collect();
-    found.extend(of_values(kind, &fields));
+    found.extend(of_values(kind, &fields, now));
     found.extend(doubts(&fields));
     found.sort_by(|one, other| one.field.cmp(&other.field));
     found
 }
 
 /// What is wrong with values of a kind, each and together.
-fn of_values(kind: &CredentialKind, fields: &BTreeMap<FieldName, &Value>) -> Vec<Finding> {
+fn of_values(
+    kind: &CredentialKind,
+    fields: &BTreeMap<FieldName, &Value>,
+    now: Timestamp,
+) -> Vec<Finding> {
     let mut found = findings(kind, fields);
     let errors = found.iter().filter(|one| one.severity == Severity::Error);
     let is_judged: BTreeSet<String> = errors.map(|one| one.field.clone()).collect();
     // A text whose form is at fault needs no second word on it.
     let of_pem = pem_findings(kind, fields);
     found.extend(of_pem.into_iter().filter(|one| !is_judged.contains(&one.field)));
+    found.extend(of_validity(kind, fields, now));
     found
 }
 
 /// What is odd about the values that a document gives, as a test would tell of them. Of what is stored beside them it
 /// tells nothing: whoever may write need not be who may test.
-pub(crate) fn of_document(catalog: &Catalog, document: &Document) -> Vec<Finding> {
+pub(crate) fn of_document(catalog: &Catalog, document: &Document, now: Timestamp) -> Vec<Finding> {
     match document {
-        Document::Connection(given) => of_connection(catalog, given),
+        Document::Connection(given) => of_connection(catalog, given, now),
         Document::Secret(SecretDocument { value: Some(value), .. }) => of_secret(value),
         Document::Secret(_) | Document::Group(_) | Document::Integration(_) => Vec::new(),
     }
@@ -131,7 +141,11 @@ pub(crate) fn of_secret(value: &Value) -> Vec<Finding> {
     mended.into_iter().chain(text_findings("value", value)).collect()
 }
 
-pub(super) fn of_connection(catalog: &Catalog, given: &ConnectionDocument) -> Vec<Finding> {
+pub(super) fn of_connection(
+    catalog: &Catalog,
+    given: &ConnectionDocument,
+    now: Timestamp,
+) -> Vec<Finding> {
     let (Part::Merge(fields) | Part::Replace(fields)) = &given.fields;
     let integration = catalog.integration(&given.name.integration);
     let old = catalog.connection(&given.name);
@@ -147,7 +161,7 @@ pub(super) fn of_connection(catalog: &Catalog, given: &ConnectionDocument) -> Ve
     let fields: BTreeMap<FieldName, &Value> = named.collect();
     let mended = fields.iter().filter(|(_, value)| needs_newline(value));
     let mut found: Vec<_> = mended.map(|(name, _)| Finding::mended(name.as_str())).collect();
-    found.extend(of_values(kind, &fields));
+    found.extend(of_values(kind, &fields, now));
     // What is not given may be there already.
     found.retain(|one| old.is_none() || fields.keys().any(|name| name.as_str() == one.field));
     found
@@ -179,6 +193,39 @@ fn pem_findings(kind: &CredentialKind, fields: &BTreeMap<FieldName, &Value>) -> 
         && let Err(PemFault::Mismatch) = check_pair(certificate.expose(), key.expose())
     {
         note(name.as_str(), Err(PemFault::Mismatch));
+    }
+    found
+}
+
+/// Certificates and tokens that say of themselves that they are not in force. Of a bundle without a key of its own, the
+/// first certificate need not be the one that counts.
+fn of_validity(
+    kind: &CredentialKind,
+    fields: &BTreeMap<FieldName, &Value>,
+    now: Timestamp,
+) -> Vec<Finding> {
+    let form_of = |name: &FieldName| find_field(kind, name.as_str()).and_then(|rule| rule.form);
+    let has_key = fields.keys().any(|name| form_of(name) == Some(Form::PrivateKey));
+    let mut found = Vec::new();
+    for (name, value) in fields {
+        let validity =
+            first_validity(value.expose()).filter(|_| form_of(name) == Some(Form::Certificate));
+        let text = match validity {
+            Some(validity) if validity.not_after < now => {
+                format!("the certificate ended at {}; write its successor", validity.not_after)
+            }
+            Some(validity) if now < validity.not_before => {
+                format!("the certificate is not valid before {}", validity.not_before)
+            }
+            _ => match token_end(value.expose()).filter(|end| *end < now) {
+                Some(end) => format!("the token ended at {end}; write a new one"),
+                None => continue,
+            },
+        };
+        found.push(match validity.is_some() && !has_key {
+            true => Finding::warning(name.as_str(), text),
+            false => Finding::error(name.as_str(), text),
+        });
     }
     found
 }

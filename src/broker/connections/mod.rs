@@ -170,7 +170,7 @@ impl Broker {
         require_role(&caller, Role::Operator)?;
         let name = document.name.clone();
         let asked = Asked::new(&caller, options);
-        let findings = inspect::of_connection(&self.snapshot().catalog, &document);
+        let findings = inspect::of_connection(&self.snapshot().catalog, &document, self.now());
         let change = move |draft: &mut Draft| match draft.catalog.connection(&document.name) {
             Some(_) => Err(Error::AlreadyExists(ResourceName::Connection(document.name))),
             None => create(draft, &caller, document),
@@ -202,7 +202,7 @@ impl Broker {
             self.note_comparison(&caller, compared).await?;
         }
         let asked = Asked::new(&caller, options);
-        let findings = inspect::of_connection(&self.snapshot().catalog, &document);
+        let findings = inspect::of_connection(&self.snapshot().catalog, &document, self.now());
         let change = move |draft: &mut Draft| {
             let name = document.name.clone();
             match draft.catalog.connection(&name).cloned() {

@@ -11,7 +11,7 @@ use crate::broker::error::Error;
 use crate::broker::groups::write::check_identifying;
 use crate::broker::registry::operators::require_role;
 use crate::catalog::{Catalog, Connection, ConnectionMetadata, FieldMetadata, Values};
-use crate::identity::first_certificate_end;
+use crate::identity::first_validity;
 use crate::integration::{self, CheckedField, CredentialKind, FieldRule, Problem, token_end};
 use crate::model::limits::{MAX_TTL, MIN_TTL};
 use crate::model::{ConnectionRef, FieldName, Fields, KindName, ResourceName, Timestamp, Value};
@@ -277,7 +277,7 @@ pub(super) fn field_metadata(
 /// When a value says itself that it ends.
 fn end_of(value: &Value) -> Option<Timestamp> {
     let value = value.expose();
-    token_end(value).or_else(|| first_certificate_end(value))
+    token_end(value).or_else(|| first_validity(value).map(|validity| validity.not_after))
 }
 
 fn kind_of<'a>(

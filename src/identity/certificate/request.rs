@@ -9,9 +9,8 @@ use x509_parser::oid_registry::{OID_EC_P256, OID_KEY_TYPE_EC_PUBLIC_KEY};
 use x509_parser::prelude::{FromDer as _, X509CertificationRequest};
 use zeroize::Zeroizing;
 
-use crate::model::Timestamp;
-
 use super::authority::AuthorityError;
+use super::validity::Validity;
 use crate::identity::tls::provider;
 
 /// The largest request, in bytes: a P-256 key, a name and a signature take some 400.
@@ -139,12 +138,11 @@ pub fn check_pair(certificate: &[u8], private_key: &[u8]) -> Result<(), PemFault
     }
 }
 
-/// When the first of a text's certificates ends; none if there is none.
-pub fn first_certificate_end(text: &[u8]) -> Option<Timestamp> {
+/// When the first of a text's certificates begins and ends; none if there is none.
+pub fn first_validity(text: &[u8]) -> Option<Validity> {
     let certificate = first_certificate(text).ok()?;
     let (_, parsed) = x509_parser::parse_x509_certificate(&certificate).ok()?;
-    let seconds = parsed.validity().not_after.timestamp();
-    Some(Timestamp::from_millis(seconds.saturating_mul(1000)))
+    Some(Validity::of(&parsed))
 }
 
 /// The first certificate of a PEM text, or of the Base64 of one, as kubeconfig files hold it.

@@ -23,11 +23,16 @@ impl Validity {
         let chain = certificates(pem)?;
         let first = chain.first().and_then(|first| X509Certificate::from_der(first).ok());
         let (_, certificate) = first.ok_or(TlsError::Pem("certificate"))?;
+        Ok(Self::of(&certificate))
+    }
+
+    /// Of a certificate.
+    pub(super) fn of(certificate: &X509Certificate<'_>) -> Self {
         let moment = |seconds: i64| Timestamp::from_millis(seconds.saturating_mul(1000));
-        Ok(Self {
+        Self {
             not_before: moment(certificate.validity().not_before.timestamp()),
             not_after: moment(certificate.validity().not_after.timestamp()),
-        })
+        }
     }
 }
 

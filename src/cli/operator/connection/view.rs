@@ -48,9 +48,9 @@ pub fn relation_name(relation: pb::Relation) -> &'static str {
     }
 }
 
-/// Whether some step has this relation.
+/// Whether some step has this relation. A user, team, role or service account admits nobody without a workflow.
 pub fn is_for_steps(access: &[pb::AccessBinding], relation: pb::Relation) -> bool {
-    let is_steps = |principal: &String| !principal.starts_with("operator:");
+    let is_steps = |principal: &String| principal.starts_with("workflow:");
     let is_enough = |one: &&pb::AccessBinding| one.relation >= i32::from(relation);
     access.iter().filter(is_enough).any(|one| one.principals.iter().any(is_steps))
 }

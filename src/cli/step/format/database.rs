@@ -93,7 +93,7 @@ pub fn add_uri(credential: &mut Credential) -> Result<(), Failure> {
 }
 
 fn web(picker: &Picker<'_>) -> Result<String, Failure> {
-    let Login { server, username, password } = Login::of(picker)?;
+    let Login { server, username, password, .. } = Login::of(picker)?;
     let parts = server.unwrap_or_default().split_once("://");
     let (scheme, rest) = parts.ok_or_else(|| {
         picker.wrong_integration("postgres and mysql connections, and logins for a URL")

@@ -22,7 +22,7 @@ const TOKEN_USER: &str = "<token>";
 /// # Errors
 /// If the connection has no login and server.
 pub fn config(picker: &Picker<'_>) -> Result<String, Failure> {
-    let Login { server, username, password } = Login::of(picker)?;
+    let Login { server, username, password, .. } = Login::of(picker)?;
     let server =
         server.ok_or_else(|| picker.wrong_integration("connections that name a server"))?;
     if username == TOKEN_USER {

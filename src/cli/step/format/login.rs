@@ -17,6 +17,8 @@ pub struct Login<'a> {
     pub username: &'a str,
     /// The password.
     pub password: &'a str,
+    /// Whether the password is a token, with which the server takes any user's name.
+    pub is_token: bool,
 }
 
 impl<'a> Login<'a> {
@@ -27,11 +29,12 @@ impl<'a> Login<'a> {
     pub fn of(picker: &Picker<'a>) -> Result<Self, Failure> {
         if picker.is("github", "token") {
             let (username, password) = (GITHUB_USER, picker.get("access_token")?);
-            return Ok(Self { server: Some("github.com"), username, password });
+            return Ok(Self { server: Some("github.com"), username, password, is_token: true });
         }
         if picker.is("gitlab", "api_token") {
             let server = picker.find("base_url")?.or(Some("gitlab.com"));
-            return Ok(Self { server, username: GITLAB_USER, password: picker.get("api_token")? });
+            let (username, password) = (GITLAB_USER, picker.get("api_token")?);
+            return Ok(Self { server, username, password, is_token: true });
         }
         let first = |names: &[&str]| {
             let mut found = names.iter().map(|name| picker.find(name));
@@ -42,7 +45,7 @@ impl<'a> Login<'a> {
             return Err(picker.wrong_integration("connections with a user name and a password"));
         };
         let server = first(&["server", "host", "base_url", "url", "instance"])?;
-        Ok(Self { server, username, password })
+        Ok(Self { server, username, password, is_token: false })
     }
 
     /// The login of a helper's answer.

@@ -59,7 +59,7 @@ fn escaped(value: &str) -> String {
 /// # Errors
 /// If the connection has no login and host, or a value holds what readers of netrc read differently.
 pub fn netrc(picker: &Picker<'_>) -> Result<String, Failure> {
-    let Login { server, username, password } = Login::of(picker)?;
+    let Login { server, username, password, .. } = Login::of(picker)?;
     let host = server.map(host_of).filter(|host| !host.is_empty());
     let host = host.ok_or_else(|| picker.wrong_integration("connections that name a host"))?;
     for (field, value) in

@@ -8,6 +8,10 @@ use crate::cli::io::failure::{Failure, exit};
 use crate::cli::io::output;
 use crate::cli::io::output::say;
 use crate::cli::step::format::Login;
+use crate::model::Reference;
+
+/// Whose connections hold a token in a password's place.
+const TOKEN_INTEGRATIONS: [&str; 2] = ["github", "gitlab"];
 
 /// What git asks for.
 struct Question<'a> {
@@ -50,12 +54,18 @@ pub async fn run(helping: &Helping<'_>, operation: &str) -> Result<u8, Failure> 
 async fn answer(helping: &Helping<'_>, question: &Question<'_>) -> Result<Option<String>, Failure> {
     let is_for = |answer: &&Answer| question.is_answered_by(&answer.whom);
     let mut answers: Vec<&Answer> = helping.answers.iter().filter(is_for).collect();
-    // Of answers that are equally near the first one counts.
+    // Of logins that are equally near the first counts.
     answers.sort_by_key(|answer| std::cmp::Reverse(nearness(&answer.whom)));
     let (mut others, mut failed) = (Vec::new(), None);
-    for answer in answers {
+    for answer in &answers {
         match login(helping, answer, question.username).await {
-            Ok(Some(login)) => return Ok(Some(login)),
+            Ok(Some(found)) => {
+                let rival = answers.iter().find(|other| found.is_token && is_rival(answer, other));
+                return match rival {
+                    Some(rival) => Err(ambiguous(question, answer, rival)),
+                    None => Ok(Some(found.text)),
+                };
+            }
             Ok(None) => others.push(&answer.reference),
             // Whose it is cannot be known.
             Err(failure) if question.username.is_some() => failed = failed.or(Some(failure)),
@@ -72,19 +82,48 @@ async fn answer(helping: &Helping<'_>, question: &Question<'_>) -> Result<Option
     failed.map_or(Ok(None), Err)
 }
 
+/// What git is told, and whether it is a token's.
+struct Found {
+    text: String,
+    is_token: bool,
+}
+
 /// The login of an answer, unless another user's is asked for than it names or has.
 async fn login(
     helping: &Helping<'_>,
     answer: &Answer,
     asked: Option<&str>,
-) -> Result<Option<String>, Failure> {
+) -> Result<Option<Found>, Failure> {
     let credential = helping.resolve(&answer.reference).await?;
-    let Login { username, password, .. } = Login::for_helper(&credential, "helper git")?;
+    let Login { username, password, is_token, .. } = Login::for_helper(&credential, "helper git")?;
     let is_named = Address::parse(&answer.whom).user().is_some();
     let is_asked = asked.is_none_or(|asked| is_named || asked == username);
+    // Servers take any name with a token, and git keeps what it is told beside what it asked for.
+    let username = asked.filter(|_| is_token && is_named).unwrap_or(username);
     let end = credential.expire_epoch();
-    let text = || format!("username={username}\npassword={password}\npassword_expiry_utc={end}\n");
-    Ok(is_asked.then(text))
+    let text = format!("username={username}\npassword={password}\npassword_expiry_utc={end}\n");
+    Ok(is_asked.then_some(Found { text, is_token }))
+}
+
+/// Whether an answer is as near as that of a token, and may be a token as well.
+fn is_rival(answer: &Answer, other: &Answer) -> bool {
+    let is_of_logins = match &other.reference {
+        Reference::Connection(one) => !TOKEN_INTEGRATIONS.contains(&one.integration.as_str()),
+        Reference::Default(one) => !TOKEN_INTEGRATIONS.contains(&one.as_str()),
+        Reference::Group(_) | Reference::Secret(_) => false,
+    };
+    !is_of_logins
+        && other.reference != answer.reference
+        && nearness(&other.whom) == nearness(&answer.whom)
+}
+
+/// A token does not say whose it is, so the order of answers would decide in silence.
+fn ambiguous(question: &Question<'_>, answer: &Answer, rival: &Answer) -> Failure {
+    let (host, one, other) = (question.host, &answer.reference, &rival.reference);
+    let text = format!(
+        "{one} and {other} both answer for {host}; give each its user, as in --answer USER@{host}={one}, or its path"
+    );
+    Failure::new("ANSWERS_AMBIGUOUS", text, exit::FAILED)
 }
 
 /// The values of a question, by key. git ends lines with LF alone, says each key once, and no control character but in

@@ -122,6 +122,11 @@ impl Answer {
                 "--answer {text}: write WHOM=REF, such as github.com=github/main"
             ))
         })?;
+        if whom.contains('*') {
+            return Err(Failure::usage(format!(
+                "--answer {text}: an address has no wildcards; write one --answer for each"
+            )));
+        }
         Ok(Self { whom: whom.trim().to_owned(), reference: reference.trim().parse()? })
     }
 }
