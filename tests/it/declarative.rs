@@ -396,6 +396,47 @@ fn prune_deletes_nothing_where_a_file_below_is_not_known() {
 }
 
 #[test]
+fn prune_deletes_nothing_that_a_hidden_file_describes() {
+    let (steps, _) = tree(&[
+        ("a.yaml", &labelled("a")),
+        (".s.yaml", &labelled("s")),
+        (".hid/j.yaml", &labelled("j")),
+        ("noext", &labelled("y")),
+        ("sub/.o", &labelled("o")),
+        (".git/x.yaml", &labelled("x")),
+        ("notes.txt", "Of these: [\n"),
+    ]);
+    let (code, shown, said) = on_tree(&steps, &["apply", "--yes"]);
+    let done = "connections/generic/a unchanged\nconnections/generic/x deleted\n";
+    assert_eq!((code, shown.as_str()), (Some(0), done), "{said}");
+    assert!(said.contains("d/.hid, ") && said.contains("d/.s.yaml: passed over"), "{said}");
+}
+
+#[test]
+fn prune_stops_at_a_file_that_it_cannot_look_into() {
+    let (steps, directory) = tree(&[("a.yaml", &labelled("a"))]);
+    std::fs::write(directory.join("picture"), b"\x89PNG\0").unwrap();
+    for (name, bytes) in [
+        ("gz.yaml.gz", &b"\x1f\x8b\x08"[..]),
+        ("packed", b"PK\x03\x04\xff"),
+        ("wide", b"\xff\xfea\0"),
+        (".latin", b"# \xe9\n"),
+        ("broken", b"apiVersion: keyhatch/v1\nkind: [\n"),
+    ] {
+        std::fs::write(directory.join(name), bytes).unwrap();
+        let (code, shown, said) = on_tree(&steps, &["apply", "--yes"]);
+        assert_eq!((code, shown.as_str()), (Some(2), ""), "{name}: {said}");
+        assert!(
+            said.contains(&format!("d/{name}: ")) && said.contains("move it elsewhere"),
+            "{said}"
+        );
+        std::fs::remove_file(directory.join(name)).unwrap();
+    }
+    let (code, _, said) = on_tree(&steps, &["diff"]);
+    assert_eq!(code, Some(1), "{said}");
+}
+
+#[test]
 fn when_the_last_file_goes_it_is_said_how_to_prune_all() {
     let (steps, directory) = tree(&[("a.yaml", "# nothing is left\n"), ("e/.keep", "")]);
     let prune = |path: &std::path::Path| {

@@ -113,7 +113,7 @@ fn a_dotenv_file_of_another_system_is_read_or_refused_by_line() {
         ("A=1\nB=c4n4ry\0x\n", "line 2: there is a zero byte"),
         ("A=`c4n4ry`\n", "line 1: the value stands in backticks"),
         ("A=\"\"\"\nc4n4ry\n\"\"\"\nB=`x`\n", "line 1: the value stands in three quotes"),
-        ("A=\"c4n4ry\\tx\"\n", "line 1: there is \\t in double quotes"),
+        ("A=\"c4n4ry\\tx\"\n", "line 1: there is a backslash in double quotes"),
         ("A-B=c4n4ry\n", "line 1: the name before ="),
     ] {
         let file = world.file("odd.env", text);
@@ -123,6 +123,46 @@ fn a_dotenv_file_of_another_system_is_read_or_refused_by_line() {
     let wide = world.file("wide.env", "");
     std::fs::write(&wide, [0xff, 0xfe, b'A', 0, b'=', 0, b'1', 0]).unwrap();
     assert!(world.refused(&["env", &wide, "--workflow", "w"]).contains("this is UTF-16"));
+}
+
+#[test]
+fn a_dotenv_value_that_readers_disagree_on_is_refused() {
+    let world = World::start();
+    for value in ["c4n4ry#b", "~/c4n4ry", "c4n4ry;b", "  c4n4ry", "\"c4n4ry\\\"\"", "\"c4n4ry\\$\""]
+    {
+        let file = world.file("differs.env", &format!("A=1\nB={value}\n"));
+        let refused = world.refused(&["env", &file, "--workflow", "w"]);
+        assert!(refused.contains("line 2: "), "{value}: {refused}");
+    }
+}
+
+#[test]
+fn what_stands_twice_in_json_is_refused_with_its_line() {
+    let world = World::start();
+    let login = r#"{"username":"u","password":"c4n4ry"}"#;
+    let auths = format!("{{\"auths\": {{\"r.example\": {login},\n\"r.example\": {login}}}}}");
+    let file = world.file("config.json", &auths);
+    let refused = world.refused(&["docker-config", &file]);
+    assert!(refused.contains("line 2: r.example stands there twice"), "{refused}");
+    let twice = "{\"a\": \"c4n4ry\",\n \"a\": \"c4n4ry-2\"}";
+    for answer in [format!("\n{}", vault(twice)), format!("{{\n\"data\": {twice}}}")] {
+        let file = world.file("answer", &answer);
+        let refused = world.refused(&["vault-kv-json", &file, "--workflow", "w"]);
+        assert!(refused.contains("line 3: a stands there twice"), "{refused}");
+    }
+}
+
+#[test]
+fn a_kubernetes_value_that_is_no_text_is_refused_by_name() {
+    let world = World::start();
+    for value in ["0123", "yes", "1.50", "true", "-7"] {
+        let text = format!(
+            "apiVersion: v1\nkind: Secret\nmetadata: {{name: s}}\nstringData:\n  b: {value}\n"
+        );
+        let refused =
+            world.refused(&["kubernetes-secret", &world.file("s", &text), "--workflow", "w"]);
+        assert!(refused.contains("line 5: b is no text in YAML"), "{value}: {refused}");
+    }
 }
 
 #[test]

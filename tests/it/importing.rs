@@ -86,7 +86,7 @@ fn a_dotenv_file_becomes_connections_and_secrets_with_exactly_its_bytes() {
     let file = world.file(
         "app.env",
         "# all of it\nexport AWS_ACCESS_KEY_ID=AKIAc4n4ry\nAWS_SECRET_ACCESS_KEY='c4n4ry#;$HOME \"x\"'\n\
-         AWS_REGION=eu-west-1\nAWS_DEFAULT_REGION=eu-west-2\nPEM=\"c4n4ry\nline # 2 \\\"\\$x\"\nPLAIN=c4n4ry#a;b\n\
+         AWS_REGION=eu-west-1\nAWS_DEFAULT_REGION=eu-west-2\nPEM='c4n4ry\nline # 2 \"$x'\nPLAIN=\"c4n4ry#a;b\"\n\
          EMPTY=\n",
     );
     let (answer, talk) =

@@ -25,6 +25,16 @@ fn group(identifiers: &str, members: &str) -> String {
     )
 }
 
+#[test]
+fn a_group_document_without_identifiers_is_refused_in_words() {
+    let world = World::start();
+    for (given, said) in [("[]", "one to three identifiers"), ("env", "expected a list")] {
+        let document = group("env", "a, b").replace("[env]", given);
+        let refused = last(&world.try_apply(&[document]));
+        assert!(refused.contains(said), "{given}: {refused}");
+    }
+}
+
 impl World {
     /// Of `a` and `b`, told apart by `env`.
     fn start() -> Self {

@@ -101,12 +101,6 @@ pub fn at_line(line: u64, text: &str) -> String {
     format!("line {line}: {text}")
 }
 
-/// Where JSON is wrong. What serde_json says may show a value.
-pub fn not_json(error: &serde_json::Error) -> String {
-    let what = if error.is_data() { "not the form expected" } else { "not JSON" };
-    format!("line {}, column {}: this is {what}", error.line(), error.column())
-}
-
 /// A document of a connection that these principals may resolve. Its name is checked when it is certain.
 pub fn connection(
     reference: (&str, &str),

@@ -105,6 +105,10 @@ fn connection(
 fn group(metadata: Metadata, spec: Spec, context: &SeedContext<'_>) -> Result<Document, Failure> {
     plain(&metadata, false, true)?;
     spec.only(&["integration", "identifiers", "members", "access"])?;
+    if spec.identifiers.as_ref().is_some_and(Vec::is_empty) {
+        let problem = "spec.identifiers is empty: a group has one to three identifiers";
+        return Err(Failure::usage(format!("{problem}, such as [account_id]")));
+    }
     Ok(Document::Group(pb::GroupDocument {
         name: metadata.name,
         integration: integration_of(spec.integration)?,

@@ -1,11 +1,13 @@
 //! Directories of files: what is read of them, and what they hold beside that.
 
 use std::collections::{BTreeMap, BTreeSet};
+use std::io::Read as _;
 use std::os::unix::fs::MetadataExt as _;
 use std::path::{Path, PathBuf};
 
 use serde::Deserialize;
 use serde_json::Value as Json;
+use zeroize::Zeroizing;
 
 use super::yaml::{Shown, explain};
 use crate::cli::io::failure::Failure;
@@ -15,21 +17,26 @@ use crate::sys::input;
 
 /// What stands in the names of files that may describe something.
 const LIKELY: [&str; 3] = [".json", ".yaml", ".yml"];
+/// How gzip, bzip2, xz, Zstandard, ZIP and 7-Zip begin.
+const PACKED: [&[u8]; 6] =
+    [b"\x1f\x8b", b"BZh", b"\xfd7zXZ", b"\x28\xb5\x2f\xfd", b"PK\x03\x04", b"7z\xbc\xaf"];
+/// How UTF-16 begins.
+const UTF_16: [&[u8]; 2] = [b"\xff\xfe", b"\xfe\xff"];
 /// How many names are said of what is passed over.
 const MOST_NAMES: usize = 8;
 
-/// The files of a directory whose names end so, by name.
+/// The files of a directory whose names end so, by name; hidden ones are none of them.
 ///
 /// # Errors
 /// If it cannot be read.
 pub fn files_in(directory: &Path, endings: &[&str]) -> std::io::Result<Vec<PathBuf>> {
     let mut files = entries(directory)?;
-    files.retain(|file| has_ending(file, endings));
+    files.retain(|file| has_ending(file, endings) && !name_of(file).starts_with('.'));
     Ok(files)
 }
 
-/// Says what directories hold that is likely to be meant and is not read, because of its ending or because it lies
-/// deeper, and is not named itself.
+/// Says what directories hold that is likely to be meant and is not read, because of its ending, because it is hidden
+/// or lies deeper, and is not named itself.
 pub fn say_passed_over(paths: &[PathBuf], endings: &[&str]) {
     let passed_over = passed_over(paths, endings);
     let told = passed_over.iter().take(MOST_NAMES);
@@ -48,7 +55,8 @@ pub fn say_passed_over(paths: &[PathBuf], endings: &[&str]) {
     }
 }
 
-/// Connections and groups that files describe which are passed over, by name, and the file of each.
+/// Connections and groups that files describe which are passed over, whatever they are called, by name, and the file
+/// of each.
 ///
 /// # Errors
 /// If it cannot be known what a file describes.
@@ -56,33 +64,52 @@ pub fn described_elsewhere(
     paths: &[PathBuf],
     endings: &[&str],
 ) -> Result<BTreeMap<String, PathBuf>, Failure> {
+    let read = read_of(paths, endings);
     let mut named = BTreeMap::new();
-    for path in passed_over(paths, endings).iter().flat_map(|path| likely_files(path)) {
-        for name in names_in(&path)? {
-            named.entry(name).or_insert_with(|| path.clone());
+    for directory in paths.iter().filter(|path| path.is_dir()) {
+        for entry in entries(directory)? {
+            let below = below(&entry);
+            if let Some((path, error)) = below.closed.first() {
+                return Err(unknown(path, &error.to_string()));
+            }
+            for path in below.files.iter().filter(|path| !is_in(&read, path)) {
+                for name in names_in(path)? {
+                    named.entry(name).or_insert_with(|| path.clone());
+                }
+            }
         }
     }
     Ok(named)
 }
 
 fn passed_over(paths: &[PathBuf], endings: &[&str]) -> Vec<PathBuf> {
-    let named: BTreeSet<PathBuf> =
-        paths.iter().filter_map(|path| std::fs::canonicalize(path).ok()).collect();
-    let is_named =
-        |path: &Path| std::fs::canonicalize(path).is_ok_and(|path| named.contains(&path));
+    let read = read_of(paths, endings);
     let directories = paths.iter().filter(|path| path.is_dir());
     let entries = directories.flat_map(|directory| entries(directory).unwrap_or_default());
-    let is_read = |path: &Path| has_ending(path, endings) && !path.is_dir();
+    let is_passed_over = |path: &Path| is_likely(path) && !is_in(&read, path);
     entries
-        .filter(|path| !is_read(path) && !is_named(path) && !likely_files(path).is_empty())
+        .filter(|entry| {
+            !is_in(&read, entry) && below(entry).files.iter().any(|path| is_passed_over(path))
+        })
         .collect()
 }
 
-/// What a directory holds, by name. What begins with a dot is nobody's description.
+/// What is named and what is read of it, each where it lies: links lead there by other names.
+fn read_of(paths: &[PathBuf], endings: &[&str]) -> BTreeSet<PathBuf> {
+    let files = paths.iter().flat_map(|path| files_in(path, endings).unwrap_or_default());
+    files.chain(paths.iter().cloned()).filter_map(|path| std::fs::canonicalize(path).ok()).collect()
+}
+
+fn is_in(read: &BTreeSet<PathBuf>, path: &Path) -> bool {
+    std::fs::canonicalize(path).is_ok_and(|path| read.contains(&path))
+}
+
+/// What a directory holds, by name, but for what git keeps there.
 fn entries(directory: &Path) -> std::io::Result<Vec<PathBuf>> {
     let entries = std::fs::read_dir(directory)?;
-    let mut paths: Vec<PathBuf> = entries.filter_map(|entry| Some(entry.ok()?.path())).collect();
-    paths.retain(|path| !name_of(path).starts_with('.'));
+    let paths = entries.map(|entry| Ok(entry?.path()));
+    let mut paths = paths.collect::<std::io::Result<Vec<_>>>()?;
+    paths.retain(|path| path.file_name().is_none_or(|name| name != ".git"));
     paths.sort();
     Ok(paths)
 }
@@ -95,19 +122,40 @@ fn name_of(path: &Path) -> String {
     path.file_name().unwrap_or_default().to_string_lossy().to_ascii_lowercase()
 }
 
-/// A file that may describe something, or all of a directory however deep.
-fn likely_files(path: &Path) -> Vec<PathBuf> {
-    let (mut found, mut seen, mut waiting) = (Vec::new(), BTreeSet::new(), vec![path.to_owned()]);
+/// Whether a file of this name is likely to describe something.
+fn is_likely(path: &Path) -> bool {
+    LIKELY.iter().any(|ending| name_of(path).contains(ending))
+}
+
+/// The files at a path, however deep.
+#[derive(Default)]
+struct Below {
+    files: Vec<PathBuf>,
+    /// What could not be looked into.
+    closed: Vec<(PathBuf, std::io::Error)>,
+}
+
+fn below(path: &Path) -> Below {
+    let (mut found, mut seen, mut waiting) =
+        (Below::default(), BTreeSet::new(), vec![path.to_owned()]);
     while let Some(path) = waiting.pop() {
-        let Ok(metadata) = std::fs::metadata(&path) else { continue };
-        if metadata.is_file() && LIKELY.iter().any(|ending| name_of(&path).contains(ending)) {
-            found.push(path);
-        } else if metadata.is_dir() && seen.insert((metadata.dev(), metadata.ino())) {
-            // A link may lead back to where it was.
-            waiting.extend(entries(&path).unwrap_or_default());
+        let looked = std::fs::metadata(&path).and_then(|metadata| {
+            if metadata.is_file() {
+                found.files.push(path.clone());
+            } else if metadata.is_dir() && seen.insert((metadata.dev(), metadata.ino())) {
+                // A link may lead back to where it was.
+                waiting.extend(entries(&path)?);
+            }
+            Ok(())
+        });
+        // A link to nothing describes nothing.
+        if let Err(error) = looked
+            && error.kind() != std::io::ErrorKind::NotFound
+        {
+            found.closed.push((path, error));
         }
     }
-    found.sort();
+    found.files.sort();
     found
 }
 
@@ -141,20 +189,26 @@ impl Named {
     }
 }
 
-/// The names of what a file describes, whatever else stands in it. What is no YAML by its ending, either, is nothing.
+/// Why nothing is pruned where a file is not known.
+fn unknown(path: &Path, problem: &str) -> Failure {
+    let shown = Shown::new(&printable(&path.display().to_string()));
+    Failure::usage(format!(
+        "{shown}: {problem}; --prune has to know what {shown} describes: mend or unpack it, or move it elsewhere"
+    ))
+}
+
+/// The names of what a file describes, whatever else stands in it.
 fn names_in(path: &Path) -> Result<Vec<String>, Failure> {
-    let shown = Shown::new(&path.display().to_string());
-    let is_yaml = LIKELY.iter().any(|ending| name_of(path).ends_with(ending));
-    let unknown = |problem: String| {
-        Failure::usage(format!(
-            "{problem}; --prune has to know what {shown} describes: mend the file, or move it elsewhere"
-        ))
+    let bytes = beginning(path).map_err(|error| unknown(path, &error.to_string()))?;
+    let text = match std::str::from_utf8(&bytes) {
+        Ok(text) if bytes.len() <= MAX_APPLY_BYTES => text,
+        _ => match hidden_by(path, &bytes) {
+            Some(problem) => return Err(unknown(path, problem)),
+            None => return Ok(Vec::new()),
+        },
     };
-    let text = match input::file(path, MAX_APPLY_BYTES).and_then(input::text) {
-        Ok(text) => text,
-        Err(error) if is_yaml => return Err(unknown(format!("{shown}: {error}"))),
-        Err(_) => return Ok(Vec::new()),
-    };
+    let must_be_known = LIKELY.iter().any(|ending| name_of(path).ends_with(ending))
+        || (!name_of(path).ends_with(".md") && speaks_of_resources(text));
     let mut names = Vec::new();
     let options = serde_saphyr::options! { with_snippet: false, strict_booleans: true };
     let mut bytes = text.as_bytes();
@@ -162,19 +216,43 @@ fn names_in(path: &Path) -> Result<Vec<String>, Failure> {
         match document {
             Ok(document) => {
                 let named: Named = serde_json::from_value(document).unwrap_or_default();
-                let named = named.names().ok_or_else(|| {
-                    unknown(format!(
-                        "{shown}: a document has no name, or one that looks like a number"
-                    ))
-                })?;
-                names.extend(named);
+                names.extend(named.names().ok_or_else(|| {
+                    unknown(path, "a document has no name, or one that looks like a number")
+                })?);
             }
-            Err(error) if is_yaml => {
-                let place = shown.at(error.location());
-                return Err(unknown(format!("{place}: {}", explain(&error))));
+            Err(error) if must_be_known => {
+                let place = error.location().map_or(1, |at| at.line());
+                return Err(unknown(path, &format!("line {place}: {}", explain(&error))));
             }
+            // What is no YAML by its name or its text, either, is nothing.
             Err(_) => break,
         }
     }
     Ok(names)
+}
+
+/// A file's bytes; of a larger one more than are read.
+fn beginning(path: &Path) -> std::io::Result<Zeroizing<Vec<u8>>> {
+    let mut bytes = Zeroizing::new(Vec::new());
+    input::open(path)?.take(MAX_APPLY_BYTES as u64 + 1).read_to_end(&mut bytes)?;
+    Ok(bytes)
+}
+
+/// Why documents that such bytes may hold are not seen; nothing where they hold none: pictures, programs, keys.
+fn hidden_by(path: &Path, bytes: &[u8]) -> Option<&'static str> {
+    let begins = |signs: &[&[u8]]| signs.iter().any(|sign| bytes.starts_with(sign));
+    if begins(&PACKED) {
+        return Some("this is compressed");
+    }
+    let may_be_text = is_likely(path) || begins(&UTF_16) || !bytes.contains(&0);
+    may_be_text.then_some(match bytes.len() > MAX_APPLY_BYTES {
+        true => "this is larger than what is read",
+        false => "this is not UTF-8",
+    })
+}
+
+/// Whether a text that is not YAML as a whole describes something, or tries to.
+fn speaks_of_resources(text: &str) -> bool {
+    let is_ours = |line: &str| line.contains("apiVersion") && line.contains("keyhatch/v1");
+    text.lines().any(|line| is_ours(line) || line.starts_with("connections:"))
 }

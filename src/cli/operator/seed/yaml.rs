@@ -73,7 +73,8 @@ pub fn explain(error: &serde_saphyr::Error) -> String {
     };
     let first = message.lines().next().unwrap_or_default();
     // The place is said already.
-    first.split(" at line ").next().unwrap_or(first).to_owned()
+    let first = first.split(" at line ").next().unwrap_or(first);
+    first.replace("sequence start", "a list, such as [NAME]")
 }
 
 /// Of the expected keys the one that somebody meant who has mistyped it. What was written is not shown: it is told by

@@ -8,9 +8,10 @@ use base64::Engine as _;
 use base64::engine::general_purpose::STANDARD_NO_PAD;
 use serde::Deserialize;
 
+use super::json::{Once, not_json};
 use super::text::decoded;
 use crate::cli::operator::import::fit::{By, Named};
-use crate::cli::operator::import::found::{Entry, Found, connection, not_json};
+use crate::cli::operator::import::found::{Entry, Found, connection};
 use crate::cli::operator::import::place::{Origin, place};
 use crate::cli::operator::import::wanted::Wanted;
 
@@ -29,7 +30,7 @@ struct Config {
     auths: Option<Registries>,
 }
 
-type Registries = BTreeMap<String, Login>;
+type Registries = Once<Login>;
 
 /// What is known of one registry.
 #[derive(Default, Deserialize)]
@@ -60,15 +61,14 @@ impl Form {
         }
     }
 
-    fn registries(self, bytes: &[u8]) -> Result<Registries, String> {
+    fn registries(self, bytes: &[u8]) -> Result<BTreeMap<String, Login>, String> {
         let text = decoded(bytes)?;
         let read = match self {
-            Self::Config => {
-                serde_json::from_str::<Config>(text).map(|config| config.auths.unwrap_or_default())
-            }
-            Self::Registries => serde_json::from_str(text),
+            Self::Config => serde_json::from_str::<Config>(text).map(|config| config.auths),
+            Self::Registries => serde_json::from_str(text).map(Some),
         };
-        read.map_err(|error| not_json(&error))
+        let registries = read.map_err(|error| not_json(&error, 0))?;
+        Ok(registries.map(|Once(registries)| registries).unwrap_or_default())
     }
 }
 

@@ -12,10 +12,8 @@ use crate::cli::operator::import::fit::Named;
 use crate::cli::operator::import::found::at_line;
 
 const IN_QUOTES: &str = "put the value in single quotes";
-/// What a backslash may stand before in double quotes, so that all make the same of it.
-const ESCAPED: [char; 6] = ['\\', '"', '\'', '$', ' ', 'n'];
-/// Other letters that some readers make a sign of.
-const SOMETIMES_ESCAPED: [char; 8] = ['a', 'b', 'f', 'r', 't', 'u', 'v', 'x'];
+/// What a shell takes for its own in a value without quotes.
+const OF_SHELLS: [char; 7] = [';', '&', '|', '<', '>', '(', ')'];
 
 /// An assignment as it stands there.
 struct Assignment<'a> {
@@ -27,20 +25,26 @@ struct Assignment<'a> {
 
 /// A value that would not be the same for everybody who reads the file.
 enum Unclear {
-    /// It stands in backticks.
+    /// In double quotes there is a backslash.
+    Backslash,
+    /// There are backticks around it or within its double quotes.
     Backticks,
     /// It begins with what may be a comment.
     Comment,
     /// A `$` stands for a variable.
     Dollar,
-    /// In double quotes a backslash stands before this.
-    Escape(char),
     /// There are quotes or backslashes within it.
     Inside,
     /// Its quotes are not closed.
     Open,
     /// There is more behind its quotes.
     More,
+    /// No quotes are read alike.
+    Nowhere,
+    /// There is white space behind the `=`.
+    Spaced,
+    /// There is a sign within it that some readers give a meaning.
+    Special,
     /// Its quotes are three.
     Triple,
 }
@@ -74,19 +78,33 @@ fn read(assignment: &Assignment<'_>) -> Result<(String, String), String> {
     match assignment.checked {
         Ok(()) => {}
         Err(Unclear::Backticks) => {
-            return Err(format!("the value stands in backticks, which a shell runs; {IN_QUOTES}"));
+            return Err(format!(
+                "the value stands in backticks, or has them in double quotes, and a shell runs what is in them; {IN_QUOTES}"
+            ));
         }
         Err(Unclear::Triple) => {
             return Err("the value stands in three quotes, which few readers know; put it in one"
                 .to_owned());
         }
-        Err(Unclear::Escape(c)) => {
-            let escape = match SOMETIMES_ESCAPED.contains(&c) {
-                true => format!("\\{c}"),
-                false => "a backslash before what needs none".to_owned(),
-            };
+        Err(Unclear::Backslash) => {
             return Err(format!(
-                "there is {escape} in double quotes, which readers take differently; {IN_QUOTES}"
+                "there is a backslash in double quotes, which readers take differently; {IN_QUOTES}"
+            ));
+        }
+        Err(Unclear::Nowhere) => {
+            return Err("there is \\\\, ${ or a last backslash in single quotes, which no quotes keep for all \
+                        readers; take the line out and store the value from a file (NAME=@FILE)"
+                .to_owned());
+        }
+        Err(Unclear::Spaced) => {
+            return Err(
+                "there is white space behind the =, where a shell ends the value; write NAME=VALUE"
+                    .to_owned(),
+            );
+        }
+        Err(Unclear::Special) => {
+            return Err(format!(
+                "the value has # or a sign of shells in it, which readers take differently; {IN_QUOTES}"
             ));
         }
         Err(Unclear::Comment) => return Err(format!("the value begins with #; {IN_QUOTES}")),
@@ -158,11 +176,21 @@ fn assignments(text: &str) -> Vec<Assignment<'_>> {
 fn first(text: &str) -> (usize, Result<(), Unclear>) {
     let line = first_line(text);
     let is_comment = line.trim_start().starts_with('#');
-    let Some((_, after)) = line.split_once('=').filter(|_| !is_comment) else {
+    let Some((name, after)) = line.split_once('=').filter(|_| !is_comment) else {
         return (line.len(), Ok(()));
     };
     let value = after.trim_start_matches([' ', '\t']);
-    let begin = line.len() - value.len();
+    let (length, is_clear) = first_value(text, line.len() - value.len());
+    // A shell cannot read NAME = VALUE at all; NAME= VALUE it reads as an empty value.
+    let is_spaced = value.len() < after.len() && !value.trim().is_empty();
+    let is_read = is_spaced && !name.ends_with([' ', '\t']);
+    (length, is_clear.and(if is_read { Err(Unclear::Spaced) } else { Ok(()) }))
+}
+
+/// The same, of an assignment whose value begins there.
+fn first_value(text: &str, begin: usize) -> (usize, Result<(), Unclear>) {
+    let line = first_line(text);
+    let value = line.split_at(begin).1;
     if value.starts_with('`') {
         return (line.len(), Err(Unclear::Backticks));
     }
@@ -173,22 +201,17 @@ fn first(text: &str) -> (usize, Result<(), Unclear>) {
         return (begin + quotes.len() + length + behind.len(), Err(Unclear::Triple));
     }
     let Some(quote) = value.chars().next().filter(|c| ['\'', '"'].contains(c)) else {
-        let is_clear = if after.starts_with('#') { Err(Unclear::Comment) } else { plain(value) };
-        return (line.len(), is_clear);
+        return (line.len(), plain(value));
     };
     let (_, inside) = text.split_at(begin + 1);
-    let Some(Quoted { length, has_dollar, escape }) = quoted(inside, quote) else {
+    let Some(end) = end_of_quotes(inside, quote) else {
         return (text.len(), Err(Unclear::Open));
     };
-    let behind = first_line(inside.split_at(length).1);
-    let is_clear = match comment_in(behind) {
-        _ if has_dollar => Err(Unclear::Dollar),
-        _ if escape.is_some() => escape.map_or(Ok(()), |c| Err(Unclear::Escape(c))),
-        Some(0) => Ok(()),
-        _ if behind.trim().is_empty() => Ok(()),
-        _ => Err(Unclear::More),
-    };
-    (begin + 1 + length + behind.len(), is_clear)
+    let (inside, behind) = inside.split_at(end);
+    let behind = first_line(behind.split_at(1).1);
+    let is_more = !behind.trim().is_empty() && comment_in(behind) != Some(0);
+    let is_clear = quoted(inside, quote).and(if is_more { Err(Unclear::More) } else { Ok(()) });
+    (begin + 1 + end + 1 + behind.len(), is_clear)
 }
 
 /// The text to the end of its first line, line feed included.
@@ -204,41 +227,51 @@ fn comment_in(line: &str) -> Option<usize> {
 
 /// Whether a value without quotes is clear.
 fn plain(value: &str) -> Result<(), Unclear> {
-    // What is behind white space at once is a comment from the start.
-    let end = if value.starts_with('#') { Some(0) } else { comment_in(value) };
-    let value = value.split_at(end.unwrap_or(value.len())).0;
+    if value.starts_with('#') {
+        return Err(Unclear::Comment);
+    }
+    let value = value.split_at(comment_in(value).unwrap_or(value.len())).0;
+    let value = value.trim_end_matches([' ', '\t', '\n']);
+    let is_of_shells = |c: char| OF_SHELLS.contains(&c);
+    // Node's dotenv ends a value at any #, and takes more for white space than others.
+    let is_of_node =
+        |c: char| c == '#' || c == '\u{feff}' || (c.is_whitespace() && c != ' ' && c != '\t');
+    let is_home = value.starts_with('~') || value.contains(":~") || value.contains("=~");
     match value.chars().find(|c| ['\'', '"', '\\', '$', '`'].contains(c)) {
         Some('$') => Err(Unclear::Dollar),
         Some(_) => Err(Unclear::Inside),
+        None if is_home || value.contains(is_of_shells) || value.contains(is_of_node) => {
+            Err(Unclear::Special)
+        }
         None => Ok(()),
     }
 }
 
-/// What stands in quotes.
-struct Quoted {
-    /// How many bytes there are to the end of the quotes, those included.
-    length: usize,
-    /// Whether a `$` among them stands for a variable.
-    has_dollar: bool,
-    /// What a backslash stands before that need not be the same for all.
-    escape: Option<char>,
+/// Where the quotes end. None if they are not closed.
+fn end_of_quotes(text: &str, quote: char) -> Option<usize> {
+    let mut is_escaped = false;
+    let mut signs = text.char_indices();
+    let end = signs.find(|(_, c)| {
+        let was_escaped = std::mem::replace(&mut is_escaped, false);
+        is_escaped = !was_escaped && quote == '"' && *c == '\\';
+        !was_escaped && *c == quote
+    });
+    end.map(|(at, _)| at)
 }
 
-/// What stands before the end of the quotes. None if they are not closed.
-fn quoted(text: &str, quote: char) -> Option<Quoted> {
-    let (mut is_escaped, mut has_dollar, mut escape) = (false, false, None);
-    for (at, c) in text.char_indices() {
-        match c {
-            _ if std::mem::take(&mut is_escaped) => {
-                escape = escape.or_else(|| Some(c).filter(|c| !ESCAPED.contains(c)));
-            }
-            _ if c == quote => return Some(Quoted { length: at + 1, has_dollar, escape }),
-            '\\' if quote == '"' => is_escaped = true,
-            '$' if quote == '"' => has_dollar = true,
-            _ => {}
-        }
+/// Whether a value in such quotes is clear.
+fn quoted(value: &str, quote: char) -> Result<(), Unclear> {
+    if quote == '"' {
+        return match value.chars().find(|c| ['\\', '$', '`'].contains(c)) {
+            Some('\\') => Err(Unclear::Backslash),
+            Some('$') => Err(Unclear::Dollar),
+            Some(_) => Err(Unclear::Backticks),
+            None => Ok(()),
+        };
     }
-    None
+    // Python's dotenv takes these for escapes, and fills the variable in.
+    let is_of_python = value.contains(r"\\") || value.ends_with('\\') || value.contains("${");
+    if is_of_python { Err(Unclear::Nowhere) } else { Ok(()) }
 }
 
 #[cfg(test)]
@@ -255,12 +288,12 @@ mod tests {
 
     #[test]
     fn values_are_taken_with_what_is_in_their_quotes_over_several_lines_too() {
-        let text = "# first\n\nA=a#b;c\nexport B = 'x $HOME \\n # \"y\" '\nC=\"l1\n  l2 # 'x' \\$5 \\\"\"\n\
+        let text = "# first\n\nA=a-b,c\nexport B = 'x $HOME \\n # \"y\" '\nC=\"l1\n  l2 # 'x' ~;\"\n\
                     D=d # it's\nE=\nF='#f' \nG=g=h  ";
         let expected = [
-            ("A", "a#b;c", 3),
+            ("A", "a-b,c", 3),
             ("B", "x $HOME \\n # \"y\" ", 4),
-            ("C", "l1\n  l2 # 'x' $5 \"", 5),
+            ("C", "l1\n  l2 # 'x' ~;", 5),
             ("D", "d", 7),
             ("E", "", 8),
             ("F", "#f", 9),
@@ -277,7 +310,7 @@ mod tests {
             let problems = variables(&format!("B=1\n{line}\n")).err().unwrap();
             assert!(problems[0].starts_with("line 2: A has a $"), "{line}: {problems:?}");
         }
-        assert_eq!(pairs("A='$PATH'\nB=\"\\$PATH\"\nC=c # $PATH\n")[0].1, "$PATH");
+        assert_eq!(pairs("A='$PATH'\nC=c # $PATH\n")[0].1, "$PATH");
     }
 
     #[test]
@@ -302,8 +335,25 @@ mod tests {
             ("A='a'\"b\"", "behind its quotes"),
             ("A=#a", "begins with #"),
             ("A=\"a", "not closed"),
-            ("A=\"a\\tb\"", "there is \\t in double quotes"),
-            ("A=\"a\\qb\"", "a backslash before what needs none"),
+            ("A= #a", "begins with #"),
+            ("A=a#b", "has # or a sign"),
+            ("A=a#", "has # or a sign"),
+            ("A=~/a", "has # or a sign"),
+            ("A=/a:~/b", "has # or a sign"),
+            ("A=a;b", "has # or a sign"),
+            ("A=a&b", "has # or a sign"),
+            ("A=a|b", "has # or a sign"),
+            ("A=a\u{a0}", "has # or a sign"),
+            ("A=  a", "white space behind the ="),
+            ("A= 'a\nb'", "white space behind the ="),
+            ("A=\"a\\tb\"", "a backslash in double quotes"),
+            ("A=\"a\\nb\"", "a backslash in double quotes"),
+            ("A=\"a\\\"b\"", "a backslash in double quotes"),
+            ("A=\"a\\\\b\"", "a backslash in double quotes"),
+            ("A=\"a\\$b\"", "a backslash in double quotes"),
+            ("A=\"a`b`\"", "in double quotes"),
+            ("A='a\\\\b'", "no quotes keep"),
+            ("A='${a}'", "no quotes keep"),
             ("A=`a`", "in backticks"),
             ("A=a`b`", "in it"),
             ("A=\"\"\"\na\n\"\"\"\n", "in three quotes"),
@@ -321,18 +371,17 @@ mod tests {
     proptest! {
         #![proptest_config(ProptestConfig { failure_persistence: None, ..ProptestConfig::default() })]
 
-        /// As `get --format dotenv` writes what is not plain, and as people do.
         #[test]
         fn any_value_comes_back_from_its_quotes(
-            value in "[a-z\\n#;$\"'\\\\= {}`é]{0,40}",
+            double in "[a-z\\n#;'= {}é]{0,40}",
+            single in "[a-z\\n#;\"= {}`é~&]{0,40}",
             more in "[a-z]{0,8}",
         ) {
-            let double = value.replace('\\', "\\\\").replace('"', "\\\"").replace('$', "\\$");
-            let text = format!("A={more}\nB=\"{double}\"\nC='{more}' # {more}\n");
+            let text = format!("A={more}\nB=\"{double}\"\nC='{single}' # {more}\n");
             let read = variables(&text).ok().unwrap();
-            prop_assert_eq!(&read[1].value, value.as_bytes());
             prop_assert_eq!(&read[0].value, more.as_bytes());
-            prop_assert_eq!(&read[2].value, more.as_bytes());
+            prop_assert_eq!(&read[1].value, double.as_bytes());
+            prop_assert_eq!(&read[2].value, single.as_bytes());
         }
     }
 

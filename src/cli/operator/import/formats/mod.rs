@@ -5,6 +5,7 @@ pub(super) mod docker_config;
 pub(super) mod dotenv;
 pub(super) mod env;
 pub(super) mod ini;
+pub(super) mod json;
 pub(super) mod kubernetes_object;
 pub(super) mod kubernetes_secret;
 pub(super) mod relay;

@@ -3,32 +3,33 @@
 //! The answers' form: <https://developer.hashicorp.com/vault/api-docs/secret/kv>. A number or a yes is taken as it
 //! stands in the JSON where that is one text only: integers and booleans.
 
-use std::collections::BTreeMap;
-
 use serde_json::value::RawValue;
 
+use super::json::{Once, not_json};
 use super::text::decoded;
 use crate::cli::operator::import::fit::{By, Named};
-use crate::cli::operator::import::found::{Found, not_json};
+use crate::cli::operator::import::found::Found;
 use crate::cli::operator::import::place::place;
 use crate::cli::operator::import::wanted::Wanted;
 
 /// An object whose values stand there as they are written, so that no number is rounded.
-type Object = BTreeMap<String, Box<RawValue>>;
+type Object<'a> = Once<&'a RawValue>;
 
 /// What the file becomes.
 pub fn read(bytes: &[u8], wanted: &Wanted) -> Found {
-    let parsed = decoded(bytes)
-        .and_then(|text| serde_json::from_str::<Object>(text).map_err(|error| not_json(&error)));
-    let answer = match parsed {
-        Ok(answer) => answer,
+    let parsed = decoded(bytes).and_then(|text| {
+        let answer = serde_json::from_str::<Object<'_>>(text);
+        Ok((text, answer.map_err(|error| not_json(&error, 0))?))
+    });
+    let (text, answer) = match parsed {
+        Ok(parsed) => parsed,
         Err(problem) => return Found::problem(problem),
     };
     if wanted.integration.is_none() && wanted.workflow.is_none() {
         let text = "say what its values are: --integration NAME --name NAME, or --workflow NAME";
         return Found::problem(text);
     }
-    let values = match data(&answer) {
+    let Once(values) = match data(text, &answer) {
         Ok(values) => values,
         Err(problem) => return Found::problem(problem),
     };
@@ -46,19 +47,29 @@ pub fn read(bytes: &[u8], wanted: &Wanted) -> Found {
 }
 
 /// The values: `data` of version 1; `data.data` of version 2, beside `data.metadata`.
-fn data(answer: &Object) -> Result<Object, &'static str> {
-    let object = |value: Option<&Box<RawValue>>| serde_json::from_str::<Object>(value?.get()).ok();
-    let outer = object(answer.get("data"));
+fn data<'a>(text: &str, answer: &Object<'a>) -> Result<Object<'a>, String> {
+    let outer = object(text, answer, "data")?;
     let outer = outer.ok_or("this is not what vault kv get -format=json prints")?;
-    let inner = outer.get("data");
-    let is_absent = inner.is_none_or(|inner| inner.get() == "null");
-    match (object(inner), object(outer.get("metadata"))) {
+    let is_absent = outer.0.get("data").is_none_or(|inner| inner.get() == "null");
+    match (object(text, &outer, "data")?, object(text, &outer, "metadata")?) {
         (Some(inner), Some(_)) => Ok(inner),
-        (None, Some(metadata)) if is_absent && metadata.contains_key("version") => {
-            Err("this version is deleted: name another with -version")
+        (None, Some(metadata)) if is_absent && metadata.0.contains_key("version") => {
+            Err("this version is deleted: name another with -version".to_owned())
         }
         _ => Ok(outer),
     }
+}
+
+/// The object of this name, if it is one.
+fn object<'a>(text: &str, of: &Object<'a>, name: &str) -> Result<Option<Object<'a>>, String> {
+    let Some(json) = of.0.get(name).map(|value| value.get()).filter(|json| json.starts_with('{'))
+    else {
+        return Ok(None);
+    };
+    // A raw value is a part of the text.
+    let begin = (json.as_ptr() as usize).saturating_sub(text.as_ptr() as usize);
+    let above = text.get(..begin).unwrap_or_default().matches('\n').count();
+    serde_json::from_str(json).map(Some).map_err(|error| not_json(&error, above))
 }
 
 /// A text, an integer of any size or a yes, as it is written.
