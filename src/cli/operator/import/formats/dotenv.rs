@@ -75,59 +75,53 @@ pub fn variables(text: &str) -> Result<Vec<Named>, Vec<String>> {
 
 fn read(assignment: &Assignment<'_>) -> Result<(String, String), String> {
     check_name(assignment.text)?;
-    match assignment.checked {
-        Ok(()) => {}
-        Err(Unclear::Backticks) => {
-            return Err(format!(
-                "the value stands in backticks, or has them in double quotes, and a shell runs what is in them; {IN_QUOTES}"
-            ));
-        }
-        Err(Unclear::Triple) => {
-            return Err("the value stands in three quotes, which few readers know; put it in one"
-                .to_owned());
-        }
-        Err(Unclear::Backslash) => {
-            return Err(format!(
-                "there is a backslash in double quotes, which readers take differently; {IN_QUOTES}"
-            ));
-        }
-        Err(Unclear::Nowhere) => {
-            return Err("there is \\\\, ${ or a last backslash in single quotes, which no quotes keep for all \
-                        readers; take the line out and store the value from a file (NAME=@FILE)"
-                .to_owned());
-        }
-        Err(Unclear::Spaced) => {
-            return Err(
-                "there is white space behind the =, where a shell ends the value; write NAME=VALUE"
-                    .to_owned(),
-            );
-        }
-        Err(Unclear::Special) => {
-            return Err(format!(
-                "the value has # or a sign of shells in it, which readers take differently; {IN_QUOTES}"
-            ));
-        }
-        Err(Unclear::Comment) => return Err(format!("the value begins with #; {IN_QUOTES}")),
-        Err(Unclear::Dollar) => {
-            let name = name_of(assignment.text).unwrap_or("the value");
-            return Err(format!("{name} has a $ that stands for another variable; {IN_QUOTES}"));
-        }
-        Err(Unclear::Inside) => {
-            return Err(format!("the value has quotes or backslashes in it; {IN_QUOTES}"));
-        }
-        Err(Unclear::Open) => return Err("its quotes are not closed".to_owned()),
-        Err(Unclear::More) => return Err("there is more behind its quotes".to_owned()),
+    if let Err(unclear) = &assignment.checked {
+        return Err(told(unclear, assignment.text));
     }
     // With the line feed: at the end of a text dotenvy takes spaces for the middle of a line.
     let whole = format!("{}\n", assignment.text);
     let mut read = dotenvy::from_read_iter(whole.as_bytes());
     match (read.next(), read.next()) {
         (Some(Ok(pair)), None) => Ok(pair),
-        _ => Err(format!(
-            "this is not NAME=VALUE; if there are spaces in it, {IN_QUOTES}, and if it ends with a backslash, in \
-             double ones"
-        )),
+        _ => Err(format!("this is not NAME=VALUE; if there are spaces in it, {IN_QUOTES}")),
     }
+}
+
+/// Why such a value is refused, and the way out.
+fn told(unclear: &Unclear, text: &str) -> String {
+    let in_quotes = match unclear {
+        Unclear::Triple => {
+            return "the value stands in three quotes, which few readers know; put it in one"
+                .to_owned();
+        }
+        Unclear::Nowhere => {
+            return "there is \\\\, ${ or a last backslash in single quotes, which no quotes keep for all readers; \
+                    take the line out and store the value from a file (NAME=@FILE)"
+                .to_owned();
+        }
+        Unclear::Spaced => {
+            return "there is white space behind the =, where a shell ends the value; write NAME=VALUE"
+                .to_owned();
+        }
+        Unclear::Open => return "its quotes are not closed".to_owned(),
+        Unclear::More => return "there is more behind its quotes".to_owned(),
+        Unclear::Dollar => {
+            let name = name_of(text).unwrap_or("the value");
+            return format!("{name} has a $ that stands for another variable; {IN_QUOTES}");
+        }
+        Unclear::Backticks => {
+            "the value stands in backticks, or has them in double quotes, and a shell runs what is in them"
+        }
+        Unclear::Backslash => {
+            "there is a backslash in double quotes, which readers take differently"
+        }
+        Unclear::Special => {
+            "the value has # or a sign of shells in it, which readers take differently"
+        }
+        Unclear::Comment => "the value begins with #",
+        Unclear::Inside => "the value has quotes or backslashes in it",
+    };
+    format!("{in_quotes}; {IN_QUOTES}")
 }
 
 /// The name before the `=`, if it is one.
@@ -182,7 +176,8 @@ fn first(text: &str) -> (usize, Result<(), Unclear>) {
     let value = after.trim_start_matches([' ', '\t']);
     let (length, is_clear) = first_value(text, line.len() - value.len());
     // A shell cannot read NAME = VALUE at all; NAME= VALUE it reads as an empty value.
-    let is_spaced = value.len() < after.len() && !value.trim().is_empty();
+    let is_empty = value.trim().is_empty() || value.starts_with('#');
+    let is_spaced = value.len() < after.len() && !is_empty;
     let is_read = is_spaced && !name.ends_with([' ', '\t']);
     (length, is_clear.and(if is_read { Err(Unclear::Spaced) } else { Ok(()) }))
 }
@@ -201,7 +196,8 @@ fn first_value(text: &str, begin: usize) -> (usize, Result<(), Unclear>) {
         return (begin + quotes.len() + length + behind.len(), Err(Unclear::Triple));
     }
     let Some(quote) = value.chars().next().filter(|c| ['\'', '"'].contains(c)) else {
-        return (line.len(), plain(value));
+        let after = line.split_once('=').map_or(value, |(_, after)| after);
+        return (line.len(), plain(after));
     };
     let (_, inside) = text.split_at(begin + 1);
     let Some(end) = end_of_quotes(inside, quote) else {
@@ -231,7 +227,7 @@ fn plain(value: &str) -> Result<(), Unclear> {
         return Err(Unclear::Comment);
     }
     let value = value.split_at(comment_in(value).unwrap_or(value.len())).0;
-    let value = value.trim_end_matches([' ', '\t', '\n']);
+    let value = value.trim_matches([' ', '\t', '\n']);
     let is_of_shells = |c: char| OF_SHELLS.contains(&c);
     // Node's dotenv ends a value at any #, and takes more for white space than others.
     let is_of_node =
@@ -289,7 +285,7 @@ mod tests {
     #[test]
     fn values_are_taken_with_what_is_in_their_quotes_over_several_lines_too() {
         let text = "# first\n\nA=a-b,c\nexport B = 'x $HOME \\n # \"y\" '\nC=\"l1\n  l2 # 'x' ~;\"\n\
-                    D=d # it's\nE=\nF='#f' \nG=g=h  ";
+                    D=d # it's\nE= # e\nF='#f' \nG=g=h  ";
         let expected = [
             ("A", "a-b,c", 3),
             ("B", "x $HOME \\n # \"y\" ", 4),
@@ -335,7 +331,6 @@ mod tests {
             ("A='a'\"b\"", "behind its quotes"),
             ("A=#a", "begins with #"),
             ("A=\"a", "not closed"),
-            ("A= #a", "begins with #"),
             ("A=a#b", "has # or a sign"),
             ("A=a#", "has # or a sign"),
             ("A=~/a", "has # or a sign"),
