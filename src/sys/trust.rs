@@ -11,7 +11,7 @@ use std::collections::VecDeque;
 use std::ffi::{OsStr, OsString};
 use std::fs::{File, Metadata};
 use std::io;
-use std::os::fd::{AsFd, OwnedFd};
+use std::os::fd::{AsFd, BorrowedFd, OwnedFd};
 use std::os::unix::ffi::OsStringExt as _;
 use std::os::unix::fs::MetadataExt as _;
 use std::path::{Component, Path, PathBuf};
@@ -219,22 +219,36 @@ impl Trust {
     /// What keeps a directory from being one to have others in, if something does.
     fn fault_of_parent(&self, parent: &OwnedFd, found: &Stat) -> Option<String> {
         let is_sticky = found.st_mode & 0o1000 != 0;
-        // With umask 002, as it is usual where every user has a group of his own.
-        let is_own_groups = || {
-            found.st_mode & 0o002 == 0
-                && !acl::is_extended(parent.as_fd())
-                && user::is_private_group(found.st_uid, found.st_gid)
-        };
         if self.shared.contains(&(found.st_dev, found.st_ino)) {
             None
         } else if !self.is_ours(found) {
             Some(format!("is uid {}'s", found.st_uid))
-        } else if found.st_mode & 0o022 != 0 && !is_sticky && !is_own_groups() {
+        } else if !is_sticky && may_others_write(parent.as_fd(), found) {
             Some(format!("has mode {:04o}: others may write to it", found.st_mode & 0o7777))
         } else {
             None
         }
     }
+}
+
+/// Whether anybody beside the owner may write to a directory, even one that is open by its path only.
+///
+/// # Errors
+/// If it cannot be looked at.
+pub fn others_may_write(directory: impl AsFd) -> io::Result<bool> {
+    let directory = directory.as_fd();
+    Ok(may_others_write(directory, &fstat(directory)?))
+}
+
+fn may_others_write(directory: BorrowedFd<'_>, found: &Stat) -> bool {
+    // With umask 002, as it is usual where every user has a group of his own.
+    let is_own_groups = || {
+        found.st_mode & 0o002 == 0
+            && !acl::is_extended(directory)
+            && user::is_private_group(found.st_uid, found.st_gid)
+    };
+    // An access control list's mask stands in the place of the group.
+    found.st_mode & 0o022 != 0 && !is_own_groups()
 }
 
 const READ: OFlags = OFlags::RDONLY.union(OFlags::DIRECTORY).union(OFlags::CLOEXEC);

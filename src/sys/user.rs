@@ -61,27 +61,26 @@ pub struct OtherUser {
     uid: u32,
     gid: u32,
     groups: Vec<u32>,
-    /// What the account says, if there is one.
+    /// What the account says.
     variables: Vec<(&'static str, OsString)>,
 }
 
 impl OtherUser {
     /// The user with this id, and the groups of the account. One without an account has a group of the same number and no
-    /// other: no group of root's.
+    /// other: no group of root's. That one's name is the number, and its home `/`.
     ///
     /// # Errors
     /// If accounts or groups cannot be read.
     pub fn find(uid: u32) -> io::Result<Self> {
         let (accounts_list, groups_list) = (read(ACCOUNTS)?, read(GROUPS)?);
         let Some(account) = accounts(&accounts_list).find(|account| account.uid == uid) else {
-            return Ok(Self { uid, gid: uid, groups: Vec::new(), variables: Vec::new() });
+            let variables = variables(&uid.to_string(), "", "");
+            return Ok(Self { uid, gid: uid, groups: Vec::new(), variables });
         };
         let own = groups(&groups_list).filter(|group| group.has(account.name));
         let groups = std::iter::once(account.gid).chain(own.map(|group| group.gid)).collect();
-        let said = [("HOME", account.home), ("SHELL", account.shell)];
-        let named = ["USER", "LOGNAME"].map(|variable| (variable, account.name));
-        let variables = said.into_iter().chain(named).map(|(name, value)| (name, value.into()));
-        Ok(Self { uid, gid: account.gid, groups, variables: variables.collect() })
+        let variables = variables(account.name, account.home, account.shell);
+        Ok(Self { uid, gid: account.gid, groups, variables })
     }
 
     /// Does work as this user, with no right of root's left: also what it starts.
@@ -95,10 +94,18 @@ impl OtherUser {
         })
     }
 
-    /// The variables that say who a user is.
+    /// The variables that say who a user is: `USER`, `LOGNAME`, `HOME` and `SHELL`.
     pub fn variables(&self) -> Vec<(&'static str, OsString)> {
         self.variables.clone()
     }
+}
+
+/// What an account leaves empty is as passwd(5) and login(1) have it.
+fn variables(name: &str, home: &str, shell: &str) -> Vec<(&'static str, OsString)> {
+    let home = if home.is_empty() { "/" } else { home };
+    let shell = if shell.is_empty() { "/bin/sh" } else { shell };
+    let said = [("USER", name), ("LOGNAME", name), ("HOME", home), ("SHELL", shell)];
+    said.map(|(name, value)| (name, value.into())).into()
 }
 
 /// Whether a group is a user's private one: it has the user's name, and no other member.

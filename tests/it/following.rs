@@ -1,8 +1,9 @@
 //! `exec --follow`: a command that runs gets new versions of what it was given.
 
+use std::fs::File;
 use std::process::{Child, Stdio};
 
-use rustix::process::{Pid, Signal, kill_process};
+use rustix::process::{Pid, Resource, Rlimit, Signal, kill_process, prlimit};
 
 use crate::harness::{ServeProcess, Steps, connection, secret, wait_until};
 
@@ -57,9 +58,38 @@ fn files_follow_a_rotation_and_the_command_gets_a_signal() {
     assert_eq!(text(&world, "modes"), "640\n600\n");
     let said = "a new version: i is written anew, s is written anew, the command gets SIGHUP";
     assert!(stderr.contains(said), "{stderr}");
-    for name in ["i", "s", ".i.keyhatch", ".s.keyhatch"] {
-        assert!(!world.path(name).exists(), "{name}");
-    }
+    let left = std::fs::read_dir(world.directory.path()).unwrap().filter(|entry| {
+        let name = entry.as_ref().unwrap().file_name();
+        ["i", "s"].iter().any(|file| name == *file) || name.as_encoded_bytes().starts_with(b".key")
+    });
+    assert_eq!(left.count(), 0);
+}
+
+#[test]
+fn what_could_not_be_handed_on_is_tried_again() {
+    let world = Steps::seeded(&secret("token", "one"));
+    // What somebody else puts beside a file is in no way.
+    std::fs::create_dir(world.path(".t.keyhatch")).unwrap();
+    let script = "echo $PPID > pid; touch ready; until [ -e stop ]; do sleep 0.02; done";
+    let words = ["exec", "--follow", "--file", "t=secret:token", "--", "sh", "-c", script];
+    let mut command = world.command("keyhatch", &words);
+    let mut command = command.stderr(File::create(world.path("said")).unwrap()).spawn().unwrap();
+    wait_until("it is ready", || world.path("ready").exists());
+    world.apply(&secret("token", "two"));
+    until(&world, "t", "two");
+    // No file can be opened for a while, as on a full disk.
+    let process = Pid::from_raw(text(&world, "pid").trim().parse().unwrap());
+    let none = |now: Rlimit| Rlimit { current: Some(0), ..now };
+    let limit = rustix::process::getrlimit(Resource::Nofile);
+    let before = prlimit(process, Resource::Nofile, none(limit)).unwrap();
+    world.apply(&secret("token", "three"));
+    wait_until("it has failed", || text(&world, "said").contains("is not handed on: FILE: "));
+    assert_eq!(text(&world, "t"), "two");
+    prlimit(process, Resource::Nofile, before).unwrap();
+    until(&world, "t", "three");
+    std::fs::write(world.path("stop"), "").unwrap();
+    assert!(command.wait().unwrap().success());
+    assert_eq!(text(&world, "said").matches("is not handed on").count(), 1);
 }
 
 #[test]

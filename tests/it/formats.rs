@@ -301,6 +301,56 @@ fn a_file_that_is_written_over_stays_its_owners_and_its_modes() {
 }
 
 #[test]
+fn nobody_who_shares_a_directory_chooses_who_reads() {
+    use std::os::unix::fs::{MetadataExt as _, PermissionsExt as _, chown};
+    if !rustix::process::geteuid().is_root() {
+        return skipped("a directory of a group's", "this is not root");
+    }
+    let world = world();
+    let directory = world.path("shared");
+    std::fs::create_dir(&directory).unwrap();
+    let path = directory.join("key.json");
+    let share = |uid, mode| {
+        chown(&directory, Some(uid), Some(65_532)).unwrap();
+        std::fs::set_permissions(&directory, std::fs::Permissions::from_mode(mode)).unwrap();
+    };
+    let put = |uid, mode| {
+        let _ = std::fs::remove_file(&path);
+        std::fs::write(&path, "old").unwrap();
+        std::fs::set_permissions(&path, std::fs::Permissions::from_mode(mode)).unwrap();
+        chown(&path, Some(uid), Some(65_532)).unwrap();
+    };
+    let refused = |what: &str| {
+        let (code, line) = world.refusal(&["get", "aws/prod", "--out", path.to_str().unwrap()]);
+        assert!(code == Some(1) && line.contains("may have put it there"), "{what}: {line}");
+        assert_eq!(std::fs::read_to_string(&path).unwrap(), "old", "{what}");
+    };
+    let written = |what: &str, expected: (u32, u32)| {
+        let ran = world.run("keyhatch", &["get", "aws/prod", "--out", path.to_str().unwrap()]);
+        let found = std::fs::metadata(&path).unwrap();
+        assert!(ran.status.success() && found.len() > 3, "{what}");
+        assert_eq!((found.uid(), found.mode() & 0o777), expected, "{what}");
+    };
+    for (uid, mode) in [(0, 0o2775), (65_533, 0o2775), (0, 0o1777), (65_531, 0o755)] {
+        let what = format!("a directory of {uid} and of mode {mode:o}");
+        share(uid, mode);
+        put(65_533, 0o600);
+        refused(&what);
+        // A file of root's that others read is not kept as it is, and one of more names is not replaced.
+        put(0, 0o660);
+        written(&what, (0, 0o600));
+        put(0, 0o660);
+        std::fs::hard_link(&path, world.path("linked")).unwrap();
+        refused(&what);
+        std::fs::remove_file(world.path("linked")).unwrap();
+    }
+    // A directory that is a user's alone has that user's file.
+    share(65_533, 0o755);
+    put(65_533, 0o640);
+    written("a directory of one user's", (65_533, 0o640));
+}
+
+#[test]
 fn a_list_of_a_file_that_is_written_over_stays() {
     let world = world();
     let out = world.path("key.json");

@@ -157,6 +157,45 @@ fn step_run_becomes_the_user_that_it_is_told() {
 }
 
 #[test]
+fn a_step_of_another_user_has_nothing_of_roots_environment() {
+    let Some(world) = World::new() else { return };
+    let kept = ["KEPT", "LANG", "LC_TIME", "TERM", "TZ"];
+    let environment = |options: &[&str]| {
+        let words = [&["--uid", "54399", "--switch"], options, &["--", "env", "-0"]].concat();
+        let mut command = world.by(0, &[&RUN[..], &words].concat());
+        command.envs(kept.map(|name| (name, "kept")));
+        for (name, value) in [
+            ("HOME", "/root"),
+            ("USER", "root"),
+            ("AWS_SECRET_ACCESS_KEY", "hush"),
+            ("SSH_AUTH_SOCK", "/run/root"),
+            ("XDG_RUNTIME_DIR", "/run/user/0"),
+        ] {
+            command.env(name, value);
+        }
+        let told = world.answer(command);
+        let mut told: Vec<_> = told.split_terminator('\0').map(str::to_owned).collect();
+        told.retain(|line| !line.starts_with("PATH="));
+        told.sort();
+        let (steps, others): (Vec<_>, Vec<_>) =
+            told.into_iter().partition(|line| line.starts_with("KEYHATCH_"));
+        assert!(steps.iter().any(|line| line.starts_with("KEYHATCH_DIR=")), "{steps:?}");
+        assert!(!steps.iter().any(|line| line.starts_with("KEYHATCH_STATE=")), "{steps:?}");
+        others
+    };
+    let own = ["HOME=/", "LOGNAME=54399", "SHELL=/bin/sh", "USER=54399"];
+    let with = |names: &[&str]| {
+        let kept = names.iter().map(|name| format!("{name}=kept"));
+        let mut all: Vec<_> = kept.chain(own.map(str::to_owned)).collect();
+        all.sort();
+        all
+    };
+    assert_eq!(environment(&[]), with(&kept[1..]));
+    let preserved = ["--preserve-env", "KEPT", "--preserve-env", "KEYHATCH_STATE"];
+    assert_eq!(environment(&preserved), with(&kept));
+}
+
+#[test]
 fn what_root_makes_in_a_users_directory_is_the_users() {
     let Some(world) = World::new() else { return };
     let home = world.path("home");

@@ -26,9 +26,15 @@ pub struct Run {
     names: Names,
     #[command(flatten)]
     how: How,
-    /// Become the user of --uid, with that user's groups, to run the command. Takes root.
+    /// Become the user of --uid, with that user's groups and environment, to run the command. Takes root. The command
+    /// shares this terminal, and may type into it where the kernel still allows that (TIOCSTI): give a command of
+    /// another user no terminal of root's, by `setsid -w keyhatch step run …` or from a service.
     #[arg(long, requires = "uid")]
     switch: bool,
+    /// With --switch, a variable that the command has from here; may be given more than once. Others are kept only if
+    /// they are TERM, COLORTERM, LANG, LANGUAGE, LC_*, TZ, CI or KEYHATCH_HELPER_*.
+    #[arg(long, requires = "switch", value_name = "NAME")]
+    preserve_env: Vec<OsString>,
     /// The command. {mount} in it becomes DIRECTORY:/run/keyhatch:ro, for `docker run -v {mount}`, and
     /// {env-file} the file with the step's variables, for `docker run --env-file {env-file}`.
     #[arg(last = true, required = true, value_name = "COMMAND")]
@@ -49,8 +55,9 @@ impl Run {
         };
         let channel = endpoint.connect().await.map_err(before)?;
         let opened = open(channel.clone(), request).await.map_err(before)?;
+        let user = user.as_ref().map(|user| (user, self.preserve_env.as_slice()));
         let ran = tokio::select! {
-            ran = run_as(&opened, user.as_ref(), &self.command) => ran,
+            ran = run_as(&opened, user, &self.command) => ran,
             never = beat(channel, opened.name.clone()) => match never {},
         };
         let request = pb::CloseStepRequest { name: opened.name.clone(), ..Default::default() };
@@ -87,10 +94,10 @@ impl Run {
     }
 }
 
-/// Runs a command as an open step, and as another user if one is given.
+/// Runs a command as an open step, and as another user if one is given, with the variables that user has from here.
 pub(crate) async fn run_as(
     opened: &pb::OpenedStep,
-    user: Option<&OtherUser>,
+    user: Option<(&OtherUser, &[OsString])>,
     words: &[OsString],
 ) -> Result<u8, Failure> {
     let words: Vec<_> = words.iter().map(|word| filled_in(word, &opened.directory)).collect();
@@ -99,14 +106,16 @@ pub(crate) async fn run_as(
         mounted => mounted,
     };
     let set_up = |command: &mut Command| {
+        if let Some((user, preserved)) = user {
+            child::become_user(command, user, preserved);
+        }
         child::become_step(command, directory, opened.env.iter());
-        command.envs(user.into_iter().flat_map(OtherUser::variables));
         Ok(())
     };
     let mut signals = Signals::listen()?;
     let start = || child::start(&words, set_up, Command::spawn);
     let child = match user {
-        Some(user) => user.work_as(start)??,
+        Some((user, _)) => user.work_as(start)??,
         None => start()?,
     };
     signals.pass_on(Pid::from_child(&child)).await

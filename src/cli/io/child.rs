@@ -8,6 +8,14 @@ use std::process::Command;
 use rustix::io::Errno;
 
 use super::failure::{Failure, exit};
+use crate::sys::OtherUser;
+
+/// How the variables begin that say what a helper answers.
+const HELPERS: &str = "KEYHATCH_HELPER_";
+/// What says how to speak to whoever reads, and no credential is in.
+const PLAIN: [&str; 6] = ["CI", "COLORTERM", "LANG", "LANGUAGE", "TERM", "TZ"];
+/// Where programs are, as systemd has it.
+const DEFAULT_PATH: &str = "/usr/local/sbin:/usr/local/bin:/usr/sbin:/usr/bin:/sbin:/bin";
 
 /// Starts a command line in one way or another, such as `Command::spawn`. A file of no format that the kernel knows is a
 /// script for sh, as for shells and execvp(3).
@@ -45,8 +53,7 @@ pub fn start<T>(
 /// The file that a command runs.
 fn located(command: &Command) -> PathBuf {
     let program = Path::new(command.get_program());
-    let own = command.get_envs().find(|(name, _)| *name == "PATH").and_then(|(_, path)| path);
-    let path = own.map(ToOwned::to_owned).or_else(|| std::env::var_os("PATH")).unwrap_or_default();
+    let path = path_of(command);
     let is_executable = |file: &PathBuf| {
         file.metadata().is_ok_and(|file| file.is_file() && file.permissions().mode() & 0o111 != 0)
     };
@@ -55,6 +62,25 @@ fn located(command: &Command) -> PathBuf {
         _ => None,
     };
     searched.unwrap_or_else(|| program.to_owned())
+}
+
+/// Where a command looks for programs.
+fn path_of(command: &Command) -> OsString {
+    let own = command.get_envs().find(|(name, _)| *name == "PATH").and_then(|(_, path)| path);
+    own.map(ToOwned::to_owned).or_else(|| std::env::var_os("PATH")).unwrap_or_default()
+}
+
+/// Gives the command another user's environment. Of this process's it has what no credential is in, and what is named:
+/// a credential of this user's would be the other's otherwise.
+pub fn become_user(command: &mut Command, user: &OtherUser, preserved: &[OsString]) {
+    command.env_clear().env("PATH", DEFAULT_PATH).envs(user.variables());
+    let is_kept = |name: &OsString| {
+        let text = name.to_string_lossy();
+        let is_plain = PLAIN.contains(&text.as_ref())
+            || ["LC_", HELPERS].iter().any(|prefix| text.starts_with(prefix));
+        is_plain || preserved.contains(name)
+    };
+    command.envs(std::env::vars_os().filter(|(name, _)| is_kept(name)));
 }
 
 /// Makes the command see one identity and no other: inherited `KEYHATCH_*` go, the step's come, and this
@@ -67,13 +93,13 @@ pub fn become_step<'a>(
     for (name, _) in std::env::vars_os() {
         let text = name.to_string_lossy();
         // What a helper answers is no identity.
-        if text.starts_with("KEYHATCH_") && !text.starts_with("KEYHATCH_HELPER_") {
+        if text.starts_with("KEYHATCH_") && !text.starts_with(HELPERS) {
             command.env_remove(name);
         }
     }
     command.env("KEYHATCH_DIR", directory).envs(env);
     let own = std::env::current_exe().ok().and_then(|path| path.parent().map(ToOwned::to_owned));
-    let path = std::env::var_os("PATH").unwrap_or_default();
+    let path = path_of(command);
     let joined = std::env::join_paths(std::env::split_paths(&path).chain(own));
     if let Ok(joined) = joined {
         command.env("PATH", joined);

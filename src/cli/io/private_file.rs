@@ -1,6 +1,6 @@
 //! Files that hold values: for their owner alone, and there as a whole or not at all.
 
-use std::ffi::{OsStr, OsString};
+use std::ffi::OsString;
 use std::fs::{File, Metadata};
 use std::io::{self, Write as _};
 use std::os::fd::OwnedFd;
@@ -16,13 +16,20 @@ use rustix::process::geteuid;
 
 use super::failure::{Failure, exit};
 use super::output::say;
-use crate::sys::{copy_list, copy_list_of_open};
+use crate::sys::{copy_list, copy_list_of_open, others_may_write};
+
+/// How the names of files begin that are to take another's place. What follows is random: a name that can be foreseen
+/// can be taken.
+const PREFIX: &str = ".keyhatch-";
+/// How random it is, in bytes.
+const NAME_BYTES: usize = 8;
 
 /// Writes a file in place of the one that is there, with its owner, group, mode and access control list. Where there
-/// is none, or others may use it, the file is of mode 0600.
+/// is none, or others may use it, the file is of mode 0600. It is this user's and of mode 0600 where others may write to
+/// its directory.
 ///
 /// # Errors
-/// If what is there is no file or its owner cannot be kept, or it cannot be written.
+/// If what is there is no file, others may have put it there, its owner cannot be kept, or it cannot be written.
 pub fn write_private(path: &Path, content: &[u8]) -> Result<(), Failure> {
     let found = std::fs::symlink_metadata(path).ok();
     // A rename would put a file in the place of a device or of somebody's link.
@@ -36,7 +43,7 @@ pub fn write_private(path: &Path, content: &[u8]) -> Result<(), Failure> {
     let directory = directory_of(path);
     // tempfile makes it 0600.
     let mut file = tempfile::Builder::new()
-        .prefix(".keyhatch-")
+        .prefix(PREFIX)
         .tempfile_in(directory)
         .map_err(|error| unwritable(path, &error))?;
     file.write_all(content).map_err(|error| unwritable(path, &error))?;
@@ -47,26 +54,47 @@ pub fn write_private(path: &Path, content: &[u8]) -> Result<(), Failure> {
     Ok(())
 }
 
-/// Gives a new file what the one has that it replaces.
+/// Gives a new file what the one has that it replaces. Where somebody else may write to the directory, that one may have
+/// been put there to choose who reads, even as a link to a file of ours; so nothing of it is kept.
 fn keep(path: &Path, found: &Metadata, file: &File) -> Result<(), Failure> {
-    let directory = std::fs::metadata(directory_of(path)).map_err(|e| unwritable(path, &e))?;
-    let is_shared = directory.mode() & 0o002 != 0;
-    let is_trusted = [geteuid().as_raw(), directory.uid()].contains(&found.uid());
-    if is_shared && !is_trusted {
+    let is_shared = is_shared(path, found.uid()).map_err(|error| unwritable(path, &error))?;
+    if is_shared && (found.uid() != geteuid().as_raw() || found.nlink() != 1) {
         let text = format!(
-            "{} is uid {}'s, who may have put it there to read what is written: everybody may write to its directory; \
-             remove the file, or choose another name",
+            "{} is uid {}'s and has {} names: somebody may have put it there to read what is written, as others may \
+             write to its directory; remove the file, or choose another name",
             path.display(),
-            found.uid()
+            found.uid(),
+            found.nlink()
         );
         return Err(Failure::new("FILE", text, exit::FAILED));
     }
-    let (mode, is_open) = (found.mode() & 0o777, found.mode() & 0o007 != 0);
-    let mode = if is_open { 0o600 } else { mode };
-    let (uid, gid) = (Uid::from_raw(found.uid()), Gid::from_raw(found.gid()));
-    match fchown(file, Some(uid), Some(gid)) {
+    let mode = found.mode() & 0o777;
+    let is_kept = !is_shared && mode & 0o007 == 0;
+    if !is_shared {
+        give(path, found, if is_kept { mode } else { 0o600 }, file)?;
+    }
+    if is_kept {
+        return copy_list(path, file).map_err(|error| unwritable(path, &error));
+    }
+    if mode != 0o600 {
+        say(&format!("note: {} was of mode {mode:04o}, and is of mode 0600 now", path.display()));
+    }
+    Ok(())
+}
+
+/// Whether anybody may write to a file's directory but this user and the file's owner.
+fn is_shared(path: &Path, owner: u32) -> io::Result<bool> {
+    let flags = OFlags::PATH | OFlags::DIRECTORY | OFlags::CLOEXEC;
+    let directory = open(directory_of(path), flags, Mode::empty())?;
+    let trusted = [0, geteuid().as_raw(), owner];
+    Ok(!trusted.contains(&fstat(&directory)?.st_uid) || others_may_write(&directory)?)
+}
+
+/// Gives a file to the owner and group of another, with a mode.
+fn give(path: &Path, found: &Metadata, mode: u32, file: &File) -> Result<(), Failure> {
+    match fchown(file, Some(Uid::from_raw(found.uid())), Some(Gid::from_raw(found.gid()))) {
         // A group that may do nothing need not be kept.
-        Err(_) if uid == geteuid() && mode & 0o070 == 0 => {}
+        Err(_) if found.uid() == geteuid().as_raw() && mode & 0o070 == 0 => {}
         Err(error) => {
             let text = format!(
                 "{} is uid {}'s and gid {}'s, and cannot be given to them ({error}); remove it, or run this as its owner",
@@ -78,13 +106,7 @@ fn keep(path: &Path, found: &Metadata, file: &File) -> Result<(), Failure> {
         }
         Ok(()) => {}
     }
-    fchmod(file, Mode::from_raw_mode(mode)).map_err(|error| unwritable(path, &error.into()))?;
-    if is_open {
-        let was = found.mode() & 0o777;
-        say(&format!("note: {} was of mode {was:04o}, and is of mode 0600 now", path.display()));
-        return Ok(());
-    }
-    copy_list(path, file).map_err(|error| unwritable(path, &error))
+    fchmod(file, Mode::from_raw_mode(mode)).map_err(|error| unwritable(path, &error.into()))
 }
 
 /// A file of mode 0600 that is removed when this is dropped, from the directory that it was made in, wherever that has
@@ -122,16 +144,15 @@ impl TemporaryFile {
     }
 
     /// A file beside this one with another content, and with the owner, mode and access control list that this one has by
-    /// now: it can take this one's place. Its name is this one's with a dot before and `.keyhatch` behind.
+    /// now: it can take this one's place.
     ///
     /// # Errors
     /// If it cannot be written.
     pub fn write_beside(&self, content: &[u8]) -> io::Result<Self> {
-        let name = [OsStr::new("."), &self.name, OsStr::new(".keyhatch")];
-        let name = name.into_iter().collect::<OsString>();
-        // A run that was killed may have left it behind.
-        let _ = unlinkat(&self.directory, &name, AtFlags::empty());
-        let written = Self::write_in(self.directory.try_clone()?, name, content)?;
+        let mut random = [0; NAME_BYTES];
+        aws_lc_rs::rand::fill(&mut random).map_err(|_| io::Error::other("no random numbers"))?;
+        let name = format!("{PREFIX}{}", hex::encode(random));
+        let written = Self::write_in(self.directory.try_clone()?, name.into(), content)?;
         let (found, made) = (fstat(&self.file)?, fstat(&written.file)?);
         if (found.st_uid, found.st_gid) != (made.st_uid, made.st_gid) {
             let owner = (Uid::from_raw(found.st_uid), Gid::from_raw(found.st_gid));

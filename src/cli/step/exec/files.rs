@@ -10,7 +10,11 @@ use crate::cli::io::private_file::{TemporaryFile, unwritable};
 use crate::cli::step::credential::Credential;
 
 /// Files that are there until this is dropped.
-pub struct Files(Vec<Written>);
+pub struct Files {
+    written: Vec<Written>,
+    /// What was written anew and is not told yet, because another could not be.
+    untold: Vec<PathBuf>,
+}
 
 struct Written {
     wanted: WantedFile,
@@ -29,22 +33,22 @@ impl Files {
             let file = TemporaryFile::write(&wanted.path, wanted.value.of(credential))?;
             Ok(Written { wanted, file, credential: Arc::clone(credential) })
         });
-        written.collect::<Result<_, _>>().map(Self)
+        Ok(Self { written: written.collect::<Result<_, Failure>>()?, untold: Vec::new() })
     }
 
     /// Whether there is none.
     pub fn is_empty(&self) -> bool {
-        self.0.is_empty()
+        self.written.is_empty()
     }
 
     /// Puts others in the place of those whose values have changed, each as a whole, once all of them are written. The
-    /// command keeps what it has put in a file's place itself.
+    /// command keeps what it has put in a file's place itself. Gives which are written anew.
     ///
     /// # Errors
-    /// If one cannot be written.
+    /// If one cannot be written. The next call does the rest, and gives all.
     pub fn rewrite(&mut self, taken: &[Arc<Credential>]) -> Result<Vec<PathBuf>, Failure> {
         let mut changes = Vec::new();
-        for (written, credential) in self.0.iter_mut().zip(taken) {
+        for (written, credential) in self.written.iter_mut().zip(taken) {
             let wanted = &written.wanted;
             let value = wanted.value.of(credential);
             if value != wanted.value.of(&written.credential) {
@@ -53,18 +57,17 @@ impl Files {
                 changes.push((written, beside, credential));
             }
         }
-        let mut rewritten = Vec::new();
         for (written, beside, credential) in changes {
             let path = &written.wanted.path;
-            written.credential = Arc::clone(credential);
             match written.file.replace_by(beside).map_err(|error| unwritable(path, &error))? {
-                true => rewritten.push(path.clone()),
+                true => self.untold.push(path.clone()),
                 false => say(&format!(
                     "{} is not the file any more that was written there, and is left as it is",
                     path.display()
                 )),
             }
+            written.credential = Arc::clone(credential);
         }
-        Ok(rewritten)
+        Ok(std::mem::take(&mut self.untold))
     }
 }

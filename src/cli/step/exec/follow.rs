@@ -9,7 +9,7 @@ use std::time::Duration;
 
 use rustix::process::Signal;
 use tokio::sync::mpsc::{UnboundedReceiver, UnboundedSender, unbounded_channel};
-use tokio::time::{sleep, timeout};
+use tokio::time::{Instant, sleep, sleep_until, timeout};
 
 use crate::cli::Common;
 use crate::cli::identity::session::{Session, Versions, Want, requests};
@@ -24,7 +24,7 @@ const MOST_ON_A_CONNECTION: usize = 24;
 /// For so long nothing follows what belongs together, and this is as long as it is waited for.
 const QUIET: Duration = Duration::from_millis(200);
 const MOST_UNREST: Duration = Duration::from_secs(2);
-/// After how long it is asked again for what is refused: twice as long each time, up to the second.
+/// After how long what is refused, or was not handed on, is tried again: twice as long each time, up to the second.
 const PAUSE: Duration = Duration::from_secs(1);
 const LONGEST_PAUSE: Duration = Duration::from_secs(60);
 /// With these the step itself is over.
@@ -94,8 +94,19 @@ pub struct Followed {
     ended: Vec<Option<String>>,
     /// What of that each part of the command's is.
     places: Vec<usize>,
-    /// What was given last.
+    /// What the command has.
     given: Vec<Arc<Credential>>,
+    /// What comes of a failure to give it something else.
+    retry: Option<Retry>,
+}
+
+/// A new version that the command could not be given yet.
+struct Retry {
+    at: Instant,
+    /// How long it was waited for that.
+    pause: Duration,
+    /// Why, as it was said.
+    said: String,
 }
 
 impl Followed {
@@ -120,7 +131,7 @@ impl Followed {
             let watch = Watch::new(Arc::clone(&session), request, None);
             tokio::spawn(tell(place, watch, sender.clone()));
         }
-        let mut followed = Self { told, newest, ended, places, given: Vec::new() };
+        let mut followed = Self { told, newest, ended, places, given: Vec::new(), retry: None };
         loop {
             let gone = || Failure::new("INTERNAL", "nothing is watched any more", exit::FAILED);
             let Told { place, outcome, .. } = followed.told.recv().await.ok_or_else(gone)?;
@@ -132,33 +143,73 @@ impl Followed {
         }
     }
 
-    /// What was given last, in the order in which it was wanted.
+    /// What the command has, in the order in which it was wanted.
     pub fn given(&self) -> &[Arc<Credential>] {
         &self.given
     }
 
-    /// The next of which any value differs from what was given last. Says what does not come any more.
+    /// The next of which any value differs from what the command has; again, after a pause, until [`Followed::took`] hears
+    /// of it. Says what does not come any more.
     pub async fn next(&mut self) -> Vec<Arc<Credential>> {
         loop {
-            match self.told.recv().await {
-                Some(told) => self.take(told),
-                None => std::future::pending().await,
-            }
-            let settled = async {
-                while let Ok(Some(told)) = timeout(QUIET, self.told.recv()).await {
-                    self.take(told);
+            let at = self.retry.as_ref().map(|retry| retry.at);
+            let again = async {
+                match at {
+                    Some(at) => sleep_until(at).await,
+                    None => std::future::pending().await,
                 }
             };
-            // What never rests is as it is.
-            let _ = timeout(MOST_UNREST, settled).await;
+            let told = tokio::select! {
+                Some(told) = self.told.recv() => Some(told),
+                () = again => None,
+            };
+            if let Some(told) = told {
+                self.take(told);
+                self.settle().await;
+            }
             let is_new = |all: &Vec<Arc<Credential>>| {
                 !all.iter().zip(&self.given).all(|(new, old)| new.has_values_of(old))
             };
-            if let Some(all) = self.agreed().filter(is_new) {
-                self.given.clone_from(&all);
+            // After a failure a part may have been handed on, so even what the command had is to be.
+            let agreed = self.agreed().filter(|all| self.retry.is_some() || is_new(all));
+            if let Some(all) = agreed {
                 return all;
             }
+            if let Some(retry) = &mut self.retry {
+                retry.at = Instant::now() + retry.pause;
+            }
         }
+    }
+
+    /// Takes what belongs together.
+    async fn settle(&mut self) {
+        let settled = async {
+            while let Ok(Some(told)) = timeout(QUIET, self.told.recv()).await {
+                self.take(told);
+            }
+        };
+        // What never rests is as it is.
+        let _ = timeout(MOST_UNREST, settled).await;
+    }
+
+    /// Notes that the command has this now.
+    pub fn took(&mut self, all: Vec<Arc<Credential>>) {
+        (self.given, self.retry) = (all, None);
+    }
+
+    /// Notes that the next could not be handed on, and says why, once.
+    pub fn not_taken(&mut self, Failure { reason, message, .. }: &Failure) {
+        let why = format!("{reason}: {message}");
+        let (pause, before) = match self.retry.take() {
+            Some(Retry { pause, said, .. }) => (LONGEST_PAUSE.min(pause * 2), said),
+            None => (PAUSE, String::new()),
+        };
+        if why != before {
+            say(&format!(
+                "a new version is not handed on: {why}; the command keeps what it has, and it is tried again"
+            ));
+        }
+        self.retry = Some(Retry { at: Instant::now() + pause, pause, said: why });
     }
 
     fn take(&mut self, Told { place, reference, outcome }: Told) {

@@ -92,15 +92,18 @@ impl Running {
                 code = self.signals.pass_on(command) => return code,
                 next = next(&mut self.following) => next,
             };
-            match self.hand_on(how, command, &new) {
-                Ok(false) => {}
-                Ok(true) => match self.signals.end(command, self.stop_timeout).await? {
+            let handed_on = self.hand_on(how, command, &new);
+            if let Some((_, followed)) = &mut self.following {
+                match &handed_on {
+                    Ok(_) => followed.took(new),
+                    Err(failure) => followed.not_taken(failure),
+                }
+            }
+            if handed_on.is_ok_and(|is_restart| is_restart) {
+                match self.signals.end(command, self.stop_timeout).await? {
                     Some(code) => return Ok(code),
                     None => command = self.start(outputs)?,
-                },
-                Err(Failure { reason, message, .. }) => say(&format!(
-                    "a new version is not handed on: {reason}: {message}; the command keeps what it has"
-                )),
+                }
             }
         }
     }

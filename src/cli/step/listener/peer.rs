@@ -1,19 +1,37 @@
-//! Whose the other end of a connection on this machine is: proc(5), `/proc/net/tcp`.
+//! Whose the other end of a connection on this machine is: proc(5), `/proc/net/tcp` and `/proc/net/tcp6`.
 
-use std::net::{SocketAddr, SocketAddrV4};
+use std::net::{Ipv4Addr, SocketAddr, SocketAddrV4, UdpSocket};
 
-/// Whether it is this user's. Where the kernel does not say, as of another network's, the token has to do.
+/// Whether it is this user's. Where the kernel does not say, as of another network's, the token has to do; an address of
+/// this machine's own is no other network's.
 pub fn is_of(uid: u32, peer: SocketAddr, own: SocketAddrV4) -> bool {
     let SocketAddr::V4(peer) = peer else { return false };
     let Ok(table) = std::fs::read_to_string("/proc/net/tcp") else { return true };
-    // Addresses are written as the machine's own numbers, ports are not.
-    let written = |end: SocketAddrV4| {
-        format!("{:08X}:{:04X}", u32::from_ne_bytes(end.ip().octets()), end.port())
+    let find = |table: &str, mapped: &str| {
+        owner(table, &format!("{mapped}{}", written(peer)), &format!("{mapped}{}", written(own)))
     };
-    match owner(&table, &written(peer), &written(own)) {
+    let found = find(&table, "").or_else(|| {
+        // A socket of version 6 reaches this one as ::ffff:a.b.c.d.
+        let mapped = [0, 0, u32::from_ne_bytes([0, 0, 0xff, 0xff])];
+        let mapped: String = mapped.iter().map(|word| format!("{word:08X}")).collect();
+        find(&std::fs::read_to_string("/proc/net/tcp6").ok()?, &mapped)
+    });
+    match found {
         Some(owner) => owner == uid,
-        None => !own.ip().is_loopback(),
+        None => !own.ip().is_loopback() && !is_own(*peer.ip()),
     }
+}
+
+/// The kernel writes addresses as the machine's own numbers, ports not.
+fn written(end: SocketAddrV4) -> String {
+    format!("{:08X}:{:04X}", u32::from_ne_bytes(end.ip().octets()), end.port())
+}
+
+/// Whether an address is this machine's: sockets can be bound to those alone, if the machine is not told otherwise.
+fn is_own(address: Ipv4Addr) -> bool {
+    let any = std::fs::read_to_string("/proc/sys/net/ipv4/ip_nonlocal_bind");
+    let is_told = any.is_ok_and(|any| any.trim() == "0");
+    address.is_loopback() || (is_told && UdpSocket::bind((address, 0)).is_ok())
 }
 
 /// The user of the socket with these ends.
@@ -45,9 +63,22 @@ mod tests {
         let nowhere = "172.17.0.2:1".parse().unwrap();
         assert!(!is_of(own, nowhere, place));
         assert!(is_of(own, nowhere, "172.17.0.1:80".parse().unwrap()));
+        assert!(!is_of(own, "127.0.0.9:1".parse().unwrap(), "172.17.0.1:80".parse().unwrap()));
         let table = "  sl  local_address rem_address   st tx_queue rx_queue tr tm->when retrnsmt   uid  timeout inode\n   \
                      0: 0100007F:1F90 0100007F:A0B1 01 00000000:00000000 00:00000000 00000000  1000        0 1 1\n";
         assert_eq!(owner(table, "0100007F:1F90", "0100007F:A0B1"), Some(1000));
         assert_eq!(owner(table, "0100007F:A0B1", "0100007F:1F90"), None);
+    }
+
+    #[test]
+    fn a_connection_of_a_socket_of_version_6_is_its_users() {
+        let listener = TcpListener::bind((Ipv4Addr::LOCALHOST, 0)).unwrap();
+        let SocketAddr::V4(place) = listener.local_addr().unwrap() else { return };
+        // Where there is no version 6, nobody comes that way.
+        let mapped = Ipv4Addr::LOCALHOST.to_ipv6_mapped();
+        let Ok(_client) = TcpStream::connect((mapped, place.port())) else { return };
+        let (_stream, peer) = listener.accept().unwrap();
+        let own = rustix::process::geteuid().as_raw();
+        assert!(is_of(own, peer, place) && !is_of(own + 1, peer, place));
     }
 }
