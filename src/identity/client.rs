@@ -23,6 +23,8 @@ use crate::model::Timestamp;
 const QUEUE_PATIENCE: Duration = Duration::from_secs(5);
 const FIRST_PAUSE: Duration = Duration::from_millis(1);
 const LONGEST_PAUSE: Duration = Duration::from_millis(20);
+/// How long a broker may take to let a client in: it hangs if it has said nothing by then.
+const MOST_SILENCE: Duration = Duration::from_secs(10);
 
 /// A TLS connection to a door.
 pub type TlsClientStream = tokio_rustls::client::TlsStream<UnixStream>;
@@ -165,8 +167,16 @@ pub async fn connect(
 /// Connects, and waits for the broker's first word: only then a client of TLS 1.3 knows that it was let in.
 ///
 /// # Errors
-/// As [`connect`], or if the certificate is not accepted.
+/// As [`connect`], or if the certificate is not accepted; `TimedOut` after ten seconds of silence.
 pub async fn connect_heard(
+    socket: &Path,
+    identity: &ClientIdentity,
+) -> Result<TlsClientStream, ConnectError> {
+    let heard = tokio::time::timeout(MOST_SILENCE, wait_for_word(socket, identity)).await;
+    heard.unwrap_or_else(|_| Err(std::io::Error::from(std::io::ErrorKind::TimedOut).into()))
+}
+
+async fn wait_for_word(
     socket: &Path,
     identity: &ClientIdentity,
 ) -> Result<TlsClientStream, ConnectError> {

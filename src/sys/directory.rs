@@ -11,7 +11,7 @@ use std::path::{Path, PathBuf};
 
 use rustix::fs::{
     AtFlags, Dir, FlockOperation, Gid, Mode, OFlags, chmodat, chownat, fchmod, flock, fsync,
-    mkdirat, openat, renameat, unlinkat,
+    mkdirat, openat, renameat, statat, unlinkat,
 };
 use rustix::io::Errno;
 
@@ -100,6 +100,20 @@ impl Directory {
         // The umask may have taken bits away.
         fchmod(&made.fd, Mode::from_raw_mode(mode)).map_err(failed)?;
         Ok(made)
+    }
+
+    /// Removes the directory itself, if it is empty and has its name still.
+    ///
+    /// # Errors
+    /// If it cannot be removed.
+    pub fn remove_self(&self) -> io::Result<()> {
+        let name = self.path.file_name().unwrap_or_default();
+        Ok(unlinkat(&self.fd, Path::new("..").join(name), AtFlags::REMOVEDIR)?)
+    }
+
+    /// Whether something has this name in it, be it a link that leads nowhere.
+    pub fn has(&self, name: &str) -> bool {
+        statat(&self.fd, name, AtFlags::SYMLINK_NOFOLLOW).is_ok()
     }
 
     /// Its absolute path. It leads here as long as those who may change it let it; see [`Trust`].

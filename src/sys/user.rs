@@ -6,9 +6,10 @@
 
 use std::ffi::OsString;
 use std::io;
-use std::os::unix::fs::MetadataExt as _;
+use std::os::fd::AsFd;
 use std::path::Path;
 
+use rustix::fs::{Stat, fstat, stat};
 use rustix::thread::{
     CapabilitySet, CapabilitySets, capabilities, set_capabilities, set_keep_capabilities,
     set_thread_groups, set_thread_res_gid, set_thread_res_uid,
@@ -31,17 +32,33 @@ pub fn group_id(name: &str) -> Option<u32> {
 /// what it makes is his, and nothing that he has put there leads to more than he may write. It still reads what root
 /// may read, such as a key that is kept elsewhere.
 ///
+/// The path can lead elsewhere when the work begins. So the work opens it by [`super::Trust`], or asks itself whose it
+/// is; what comes after that is done with [`as_owner`].
+///
 /// # Errors
 /// If a thread cannot become that user.
 pub fn as_owner_of<T: Send>(path: &Path, work: impl FnOnce() -> T + Send) -> io::Result<T> {
-    // One that is not there is for the work to say.
-    let owner = std::fs::metadata(path).ok().filter(|found| found.uid() != 0);
-    let Some(owner) = owner.filter(|_| rustix::process::geteuid().is_root()) else {
+    match stat(path) {
+        Ok(found) => as_owner_of_found(&found, work),
+        // One that is not there is for the work to say.
+        Err(_) => Ok(work()),
+    }
+}
+
+/// The same in a directory that is open, whatever its path leads to by now.
+///
+/// # Errors
+/// If a thread cannot become that user.
+pub fn as_owner<T: Send>(directory: impl AsFd, work: impl FnOnce() -> T + Send) -> io::Result<T> {
+    as_owner_of_found(&fstat(directory)?, work)
+}
+
+fn as_owner_of_found<T: Send>(found: &Stat, work: impl FnOnce() -> T + Send) -> io::Result<T> {
+    if found.st_uid == 0 || !rustix::process::geteuid().is_root() {
         return Ok(work());
-    };
+    }
     on_a_thread(|| {
-        let read = CapabilitySet::DAC_READ_SEARCH;
-        become_user(owner.uid(), owner.gid(), &[], read)?;
+        become_user(found.st_uid, found.st_gid, &[], CapabilitySet::DAC_READ_SEARCH)?;
         Ok(work())
     })
 }
@@ -108,7 +125,7 @@ fn variables(name: &str, home: &str, shell: &str) -> Vec<(&'static str, OsString
     said.map(|(name, value)| (name, value.into())).into()
 }
 
-/// Whether a group is a user's private one: it has the user's name, and no other member.
+/// Whether a group is a user's private one: it has the user's name, no other member, and is no other account's own.
 pub(super) fn is_private_group(uid: u32, gid: u32) -> bool {
     // Containers run as any user in root's group.
     let lists = (uid != 0).then(|| read(ACCOUNTS).ok().zip(read(GROUPS).ok())).flatten();
@@ -119,7 +136,14 @@ fn is_private(account_list: &str, group_list: &str, uid: u32, gid: u32) -> bool 
     let account = accounts(account_list).find(|account| account.uid == uid);
     let group = groups(group_list).find(|group| group.gid == gid);
     account.zip(group).is_some_and(|(account, group)| {
-        account.name == group.name && group.members().all(|member| member == account.name)
+        // A group's list does not name those whose own group it is: their accounts do.
+        account.name == group.name
+            && groups(group_list)
+                .filter(|other| other.gid == gid)
+                .all(|group| group.members().all(|member| member == account.name))
+            && accounts(account_list)
+                .filter(|other| other.gid == gid)
+                .all(|other| other.name == account.name)
     })
 }
 
@@ -199,6 +223,15 @@ mod tests {
                             bob:x:1001:1001::/:\n+::::::\nbroken:x:1002\n";
     const GROUPS: &str =
         "root:x:0:\nann:x:1000:\nbob:x:1001:bob,ann\n# x:x:7:\nbroken\n+:::\nown:x:1002:bob\n";
+
+    #[test]
+    fn a_group_that_is_another_accounts_own_is_not_private() {
+        assert!(is_private(ACCOUNTS, GROUPS, 1000, 1000));
+        let accounts = format!("{ACCOUNTS}\napp:x:1003:1000::/:/bin/sh\n");
+        assert!(!is_private(&accounts, GROUPS, 1000, 1000));
+        let groups = format!("{GROUPS}also:x:1000:bob\n");
+        assert!(!is_private(ACCOUNTS, &groups, 1000, 1000));
+    }
 
     #[test]
     fn accounts_and_groups_are_read_as_the_system_does() {

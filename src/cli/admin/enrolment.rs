@@ -1,12 +1,13 @@
 //! The files of a new operator's or executor's identity. Its key is made where it is used, and only a request for its
 //! certificate goes to whoever registers it.
 
-use std::io::Write as _;
-use std::os::unix::fs::{
-    DirBuilderExt as _, MetadataExt as _, OpenOptionsExt as _, PermissionsExt as _,
-};
+use std::fs::Permissions;
+use std::io;
+use std::os::unix::fs::PermissionsExt as _;
 use std::path::{Path, PathBuf};
 
+use rustix::fs::fstat;
+use rustix::process::geteuid;
 use serde_json::json;
 
 use crate::cli::Common;
@@ -15,7 +16,7 @@ use crate::cli::io::failure::{Failure, exit};
 use crate::cli::io::output::{print, properties, say};
 use crate::config::default_identity;
 use crate::identity::new_request;
-use crate::sys::{as_owner_of, input};
+use crate::sys::{Directory, DirectoryError, Trust, as_owner, as_owner_of, input};
 
 /// More than any signing request takes.
 const MAX_CSR_BYTES: usize = 64 * 1024;
@@ -53,16 +54,16 @@ impl Request {
         let directory = self.out.or_else(default_identity);
         let directory = directory
             .ok_or_else(|| Failure::usage("there is no home directory; name one with --out"))?;
-        let directory = std::path::absolute(directory)?;
         let (key, request) = new_key()?;
-        in_directory(&directory, |directory| {
-            std::fs::DirBuilder::new().recursive(true).mode(0o700).create(directory)?;
-            if directory.join(KEY).exists() {
-                return Err(there_is_a_key(directory));
+        let made = make(&std::path::absolute(directory)?)?;
+        as_owner(&made, || {
+            if made.has(KEY) {
+                return Err(there_is_a_key(made.path()));
             }
-            write(&directory.join(KEY), 0o400, key.as_bytes())?;
-            write(&directory.join(REQUEST), 0o444, request.as_bytes())
-        })?;
+            write(&made, KEY, 0o400, key.as_bytes())?;
+            write(&made, REQUEST, 0o444, request.as_bytes())
+        })??;
+        let directory = made.path();
         let csr = directory.join(REQUEST);
         let more = match caller {
             Caller::Executor => "--workflow PATTERN",
@@ -87,10 +88,12 @@ impl Request {
 
 /// A key that waits for its certificate.
 pub struct Prepared {
-    /// The identity's directory, if this process can write to it.
-    directory: Option<PathBuf>,
-    /// Whether the directory and the key are of this process's making.
+    /// The identity's directory, if this process can write to it. It is held open, so that its user cannot have the
+    /// certificate written elsewhere.
+    directory: Option<Directory>,
+    /// Whether the directory is of this process's making, and the key in it.
     is_made: bool,
+    is_key_made: bool,
     pub(crate) request: Vec<u8>,
 }
 
@@ -109,44 +112,54 @@ impl Identity {
         let Some(csr) = self.csr else {
             let directory = self.out.ok_or_else(|| Failure::usage("--out or --csr is needed"))?;
             let (key, request) = new_key()?;
-            in_directory(&directory, |directory| {
-                make(directory)?;
-                write(&directory.join(KEY), 0o400, key.as_bytes())
-            })?;
-            let request = request.into_bytes();
-            return Ok(Prepared { directory: Some(directory), is_made: true, request });
+            let directory = create(&directory)?;
+            as_owner(&directory, || write(&directory, KEY, 0o400, key.as_bytes()))??;
+            let (directory, request) = (Some(directory), request.into_bytes());
+            return Ok(Prepared { directory, is_made: true, is_key_made: true, request });
         };
-        let request = input::file(&csr, MAX_CSR_BYTES)
-            .map_err(|error| Failure::usage(format!("{}: {error}", csr.display())))?;
+        let waiting = if self.out.is_none() { waiting_beside(&csr) } else { None };
+        let request = match &waiting {
+            Some(directory) => as_owner(directory, || directory.open_file(REQUEST))?
+                .and_then(|file| input::open_file(file, MAX_CSR_BYTES)),
+            None => input::file(&csr, MAX_CSR_BYTES),
+        };
+        let request = request
+            .map_err(|error| Failure::usage(format!("{}: {error}", csr.display())))?
+            .to_vec();
         let is_made = self.out.is_some();
         let directory = match self.out {
-            Some(directory) => {
-                in_directory(&directory, make)?;
-                Some(directory)
-            }
-            None => waiting_beside(&csr),
+            Some(directory) => Some(create(&directory)?),
+            None => waiting,
         };
-        Ok(Prepared { directory, is_made, request: request.to_vec() })
+        Ok(Prepared { directory, is_made, is_key_made: false, request })
     }
 }
 
 /// The directory of a request, if its key lies beside it and this user may complete it.
-fn waiting_beside(csr: &Path) -> Option<PathBuf> {
+fn waiting_beside(csr: &Path) -> Option<Directory> {
     let csr = std::path::absolute(csr).ok()?;
-    let directory = csr.parent().filter(|directory| directory.join(KEY).exists())?;
-    let us = rustix::process::geteuid();
-    let owner = std::fs::metadata(directory).ok()?.uid();
-    let is_ours = us.is_root() || owner == us.as_raw();
-    (is_ours && csr.file_name()? == REQUEST).then(|| directory.to_owned())
+    let parent = csr.parent().filter(|_| csr.file_name().is_some_and(|name| name == REQUEST))?;
+    let us = geteuid();
+    let told = |failure: &Failure| {
+        if us.is_root() && parent.join(KEY).exists() {
+            say(&failure.message);
+        }
+    };
+    let directory = open(parent).inspect_err(told).ok().filter(|found| found.has(KEY))?;
+    let owner = fstat(&directory).ok()?.st_uid;
+    (us.is_root() || owner == us.as_raw()).then_some(directory)
 }
 
 impl Prepared {
     /// Removes what was made for an identity that will not be.
     pub(super) fn undo(&self) {
-        if let Some(directory) = self.directory.as_ref().filter(|_| self.is_made) {
-            let _ = std::fs::remove_file(directory.join(KEY));
-            let _ = std::fs::remove_dir(directory);
-        }
+        let Some(directory) = self.directory.as_ref().filter(|_| self.is_made) else { return };
+        let _ = as_owner(directory, || {
+            if self.is_key_made {
+                let _ = directory.remove(KEY);
+            }
+            directory.remove_self()
+        });
     }
 
     /// Writes the identity, or prints it where it belongs elsewhere.
@@ -172,16 +185,16 @@ impl Prepared {
             let text = || issued.chain.trim_end().to_owned();
             return print(common.output, &answer, text, || who.to_owned());
         };
-        in_directory(directory, |directory| {
-            write(&directory.join("tls.crt"), 0o444, issued.chain.as_bytes())?;
-            write(&directory.join("ca.crt"), 0o444, issued.ca.as_bytes())?;
-            write(&directory.join("env"), 0o444, env.as_bytes())
-        })?;
-        let shown = directory.display();
+        as_owner(directory, || {
+            write(directory, "tls.crt", 0o444, issued.chain.as_bytes())?;
+            write(directory, "ca.crt", 0o444, issued.ca.as_bytes())?;
+            write(directory, "env", 0o444, env.as_bytes())
+        })??;
+        let shown = directory.path().display();
         if let Some(answer) = answer.as_object_mut() {
             answer.insert("directory".to_owned(), json!(shown.to_string()));
         }
-        let text = || match directory.join(KEY).exists() {
+        let text = || match directory.has(KEY) {
             true => format!("{who} added; its identity: KEYHATCH_DIR={shown}"),
             false => format!("{who} added; {shown} is its identity when the key is put there"),
         };
@@ -193,24 +206,53 @@ fn new_key() -> Result<(zeroize::Zeroizing<String>, String), Failure> {
     new_request().map_err(|error| Failure::new("KEY", error.to_string(), exit::FAILED))
 }
 
-/// Does work in a directory, which may be to be made: as its owner, or the owner of what is above it, if root does it.
-fn in_directory(
-    directory: &Path,
-    work: impl FnOnce(&Path) -> Result<(), Failure> + Send,
-) -> Result<(), Failure> {
-    let directory = std::path::absolute(directory)?;
-    let there = directory.ancestors().find(|above| above.exists()).unwrap_or(&directory);
-    as_owner_of(there, || work(&directory))?
+/// Opens a directory as its owner, if root does it.
+fn open(path: &Path) -> Result<Directory, Failure> {
+    let trust = trusted_parents(path);
+    as_owner_of(path, || Directory::open(path, &Trust::of_process(&trust)))?
+        .map_err(|error| unfit(&error))
 }
 
-fn make(directory: &Path) -> Result<(), Failure> {
-    let made = std::fs::DirBuilder::new().mode(0o700).create(directory);
-    made.map_err(|error| {
-        Failure::usage(format!(
-            "{}: {error}; name a directory that is not there yet",
-            directory.display()
-        ))
-    })
+/// The same of a directory that may be to be made: as the owner of what is above it.
+fn make(path: &Path) -> Result<Directory, Failure> {
+    let there = path.ancestors().find(|above| above.exists()).unwrap_or(path);
+    let trust = trusted_parents(there);
+    let made = as_owner_of(there, || Directory::make(path, 0o700, &Trust::of_process(&trust)))?;
+    made.map_err(|error| unfit(&error))
+}
+
+/// Nobody can lead a user to where that user may not write. Root can be led anywhere, so it works below directories of
+/// root and of the owner only, which nobody else can write to.
+fn trusted_parents(path: &Path) -> Vec<PathBuf> {
+    match path.canonicalize() {
+        Ok(path) if !geteuid().is_root() => path.ancestors().map(Path::to_owned).collect(),
+        _ => Vec::new(),
+    }
+}
+
+/// Makes a directory that is not there yet.
+fn create(path: &Path) -> Result<Directory, Failure> {
+    let refused = |kind: io::ErrorKind| {
+        let (path, error) = (path.display(), io::Error::from(kind));
+        Failure::usage(format!("{path}: {error}; name a directory that is not there yet"))
+    };
+    let path = std::path::absolute(path)?;
+    if path.symlink_metadata().is_ok() {
+        return Err(refused(io::ErrorKind::AlreadyExists));
+    }
+    if !path.parent().is_some_and(Path::exists) {
+        return Err(refused(io::ErrorKind::NotFound));
+    }
+    let made = make(&path)?;
+    match made.names().map_err(io::Error::from)?.next() {
+        None => Ok(made),
+        // Somebody was quicker.
+        Some(_) => Err(refused(io::ErrorKind::AlreadyExists)),
+    }
+}
+
+fn unfit(error: &DirectoryError) -> Failure {
+    Failure::new("FILE", error.to_string(), exit::FAILED)
 }
 
 fn there_is_a_key(directory: &Path) -> Failure {
@@ -221,17 +263,15 @@ fn there_is_a_key(directory: &Path) -> Failure {
 }
 
 /// Writes a file in place of the one of its name.
-fn write(path: &Path, mode: u32, content: &[u8]) -> Result<(), Failure> {
-    let failed = |error: std::io::Error| {
-        Failure::new("FILE", format!("{} cannot be written: {error}", path.display()), exit::FAILED)
-    };
-    match std::fs::remove_file(path) {
-        Err(error) if error.kind() != std::io::ErrorKind::NotFound => return Err(failed(error)),
-        _ => {}
-    }
-    let mut options = std::fs::OpenOptions::new();
-    let mut file = options.write(true).create_new(true).mode(mode).open(path).map_err(failed)?;
-    file.write_all(content).map_err(failed)?;
-    // The process's umask may have taken from the mode.
-    file.set_permissions(std::fs::Permissions::from_mode(mode)).map_err(failed)
+fn write(directory: &Directory, name: &str, mode: u32, content: &[u8]) -> Result<(), Failure> {
+    let written = directory
+        .remove(name)
+        .and_then(|()| directory.create(name, mode, content))
+        // The process's umask may have taken from the mode.
+        .and_then(|file| file.set_permissions(Permissions::from_mode(mode)));
+    written.map_err(|error| {
+        let path = directory.path().join(name);
+        let text = format!("{} cannot be written: {error}", path.display());
+        Failure::new("FILE", text, exit::FAILED)
+    })
 }

@@ -1,6 +1,7 @@
 //! `keyhatch renew`: certificates of operators and executors, for timers.
 
 use std::path::{Path, PathBuf};
+use std::time::Duration;
 
 use serde_json::json;
 
@@ -13,6 +14,10 @@ use crate::cli::io::output::{print, say};
 use crate::config::default_state;
 use crate::daemon::{EXECUTOR_DIRECTORY, OPERATOR_DIRECTORY};
 use crate::model::{Clock, SpiffeId};
+
+/// The longest that a renewal takes, with the time for a broker that restarts: the next does not wait for a broker that
+/// hangs.
+const MOST_TIME: Duration = Duration::from_secs(30);
 
 /// Arguments of `renew`.
 #[derive(clap::Args)]
@@ -33,7 +38,8 @@ impl Renew {
         };
         let (mut renewed, mut failures) = (Vec::new(), Vec::new());
         for directory in directories {
-            match renew(&directory, self.if_due).await {
+            let outcome = tokio::time::timeout(MOST_TIME, renew(&directory, self.if_due)).await;
+            match outcome.unwrap_or_else(|_| Err(has_hung())) {
                 Ok((who, until)) => renewed.push((directory, who, until)),
                 // The others do not wait for it.
                 Err(failure) => {
@@ -78,6 +84,11 @@ async fn renew(directory: &Path, if_due: bool) -> Result<(String, String), Failu
         svid = renew_now(&endpoint, &channel).await?;
     }
     Ok((who, svid.not_after.to_string()))
+}
+
+fn has_hung() -> Failure {
+    let text = format!("the broker has not answered for {} seconds", MOST_TIME.as_secs());
+    Failure::new("UNREACHABLE", text, exit::UNREACHABLE)
 }
 
 fn own_directories(common: &Common) -> Result<Vec<PathBuf>, Failure> {

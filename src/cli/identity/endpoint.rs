@@ -7,6 +7,7 @@
 //! 3. Without those, `/run/keyhatch` for a step. For an operator or executor the identity under the state directory,
 //!    where that is named; else the user's own in `~/.config/keyhatch`, or that under the default state directory.
 
+use std::os::unix::fs::MetadataExt as _;
 use std::path::{Path, PathBuf};
 use std::time::Duration;
 
@@ -277,9 +278,14 @@ impl Endpoint {
     }
 }
 
-/// The user's own identity, if it is one for this work.
+/// The user's own identity, if it is one for this work. HOME may be another user's, as sudo can leave it: the identity
+/// there is that user's to choose, and so is the broker that it leads to.
 fn own_identity(caller: Caller) -> Option<PathBuf> {
     let directory = default_identity()?;
+    let owner = std::fs::metadata(&directory).ok()?.uid();
+    if owner != rustix::process::geteuid().as_raw() {
+        return None;
+    }
     let certificate = read(&directory.join("tls.crt")).ok()?;
     match (Svid::parse_own(&certificate).ok()?.id, caller) {
         (SpiffeId::Operator(_), Caller::Operator) | (SpiffeId::Executor(_), Caller::Executor) => {

@@ -22,7 +22,7 @@ use crate::grpc::pb;
 use crate::grpc::pb::system_service_client::SystemServiceClient;
 use crate::identity::{Svid, request_for};
 use crate::model::{Clock, SpiffeId, Timestamp};
-use crate::sys::as_owner_of;
+use crate::sys::{as_owner, as_owner_of};
 
 /// The longest that a command waits for a renewal that nobody asked for.
 const PATIENCE: Duration = Duration::from_secs(2);
@@ -67,7 +67,7 @@ async fn renew(endpoint: &Endpoint, channel: &Channel, old: &Svid) -> Result<(),
         return Ok(());
     }
     // Made first: a certificate that nobody can keep is not to be issued.
-    let file = as_owner_of(directory, || place.begin())??;
+    let file = as_owner(&place.directory, || place.begin())??;
     let invalid = |text: String| Failure::new("IDENTITY_INVALID", text, exit::FAILED);
     let csr = request_for(&endpoint.read_key()?).map_err(|error| invalid(error.to_string()))?;
     let request = pb::RenewCertificateRequest { csr: csr.into_bytes() };
@@ -76,7 +76,7 @@ async fn renew(endpoint: &Endpoint, channel: &Channel, old: &Svid) -> Result<(),
     if !Svid::parse_own(&chain).is_ok_and(|renewed| renewed.is_renewal_of(old)) {
         return Err(invalid("the broker has sent another's certificate".to_owned()));
     }
-    as_owner_of(directory, || place.finish(file, &chain))?
+    as_owner(&place.directory, || place.finish(file, &chain))?
 }
 
 /// The first certificate of an endpoint's.

@@ -90,6 +90,9 @@ fn explain(error: &Error, socket: &str, uid: u32, remedy: Remedy) -> String {
              {uid}, whom this runs as (open the step with --uid {uid}), or the broker has as many connections as it \
              takes; its log says which"
         ),
+        ErrorKind::TimedOut => format!(
+            "the broker at {socket} takes connections and says nothing ({error}): it hangs; its log says why"
+        ),
         ErrorKind::WouldBlock => format!(
             "the broker takes no connections at {socket} ({error}): it is overloaded or hangs; its log says why"
         ),

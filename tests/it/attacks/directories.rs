@@ -318,6 +318,38 @@ fn a_user_that_the_daemons_namespace_does_not_know_is_refused() {
 }
 
 #[test]
+fn a_group_that_is_another_accounts_own_is_not_trusted() {
+    let place = Place::new();
+    let binary = lend(place.directory.path());
+    let probe = "unshare --mount setpriv --reuid 0 true";
+    if !is_root("accounts of one group")
+        || !by(0, probe, place.directory.path(), &binary).status.success()
+    {
+        skipped("accounts of one group", "needs the right to mount");
+        return;
+    }
+    make(&place.path("parent"), STEP, 0o775);
+    std::fs::write(place.path("group"), format!("kd:x:{STEP}:\n")).unwrap();
+    set_mode(&place.path("group"), 0o644);
+    let init = |accounts: &str, name: &str| {
+        std::fs::write(place.path("passwd"), accounts).unwrap();
+        set_mode(&place.path("passwd"), 0o644);
+        let line = format!(
+            "exec unshare --mount sh -c 'cd \"$D\" && mount --bind passwd /etc/passwd && \
+             mount --bind group /etc/group && exec setpriv --reuid {STEP} --regid {STEP} --clear-groups \
+             env KEYHATCH_RUNTIME=\"$D/parent/run\" \"$K\" init --state \"$D/parent/{name}\"'"
+        );
+        by(0, &line, place.directory.path(), &binary)
+    };
+    let alone = format!("kd:x:{STEP}:{STEP}::/:/bin/sh\n");
+    let made = init(&alone, "made");
+    assert!(made.status.success(), "{}", text(&made.stderr));
+    let refused = init(&format!("{alone}app:x:{THIEF}:{STEP}::/:/bin/sh\n"), "refused");
+    let told = text(&refused.stderr);
+    assert!(!refused.status.success() && told.contains("others may write to it"), "{told}");
+}
+
+#[test]
 fn without_acls_a_steps_files_are_given_to_its_user() {
     let directory = tempfile::Builder::new().prefix("kh").tempdir().unwrap();
     let run = directory.path().join("run");

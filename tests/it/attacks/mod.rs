@@ -3,6 +3,7 @@
 mod decision_ids;
 mod directories;
 mod doors;
+mod enrolment;
 mod executors;
 mod groups;
 mod health;
