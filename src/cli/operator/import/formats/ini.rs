@@ -1,6 +1,8 @@
 //! AWS' shared files, as AWS' command line reads them (Python's configparser, strict): names of settings in any case, `=` or
 //! `:`, comments on lines of their own, and what is indented further belongs to the setting above it.
 
+use std::collections::HashMap;
+
 use crate::cli::operator::import::found::at_line;
 
 /// `[NAME]` and what follows.
@@ -29,6 +31,7 @@ pub struct Setting {
 /// The first line that is wrong, never with what stands there: it may be part of a value.
 pub fn sections(text: &str) -> Result<Vec<Section>, String> {
     let mut sections: Vec<Section> = Vec::new();
+    let (mut names, mut own_names) = (Lines::default(), Lines::default());
     let mut indent = 0;
     for (line, at) in text.lines().zip(1_u64..) {
         let content = line.trim();
@@ -44,44 +47,45 @@ pub fn sections(text: &str) -> Result<Vec<Section>, String> {
         }
         indent = own_indent;
         match content.strip_prefix('[') {
-            Some(rest) => sections.push(section(rest, at, &sections)?),
+            Some(rest) => {
+                sections.push(section(rest, at, &mut names)?);
+                own_names.clear();
+            }
             None => {
                 let Some(section) = sections.last_mut() else {
                     return Err(at_line(at, "there are settings before the first [PROFILE]"));
                 };
-                let setting = setting(content, at, &section.settings)?;
-                section.settings.push(setting);
+                section.settings.push(setting(content, at, &mut own_names)?);
             }
         }
     }
     Ok(sections)
 }
 
-fn section(rest: &str, line: u64, before: &[Section]) -> Result<Section, String> {
+/// Names, each with its line.
+type Lines = HashMap<String, u64>;
+
+fn section(rest: &str, line: u64, names: &mut Lines) -> Result<Section, String> {
     let wrong = || at_line(line, "this is no [PROFILE]");
     let (name, behind) = rest.split_once(']').ok_or_else(wrong)?;
     let (name, behind) = (name.trim(), behind.trim());
     if name.is_empty() || !(behind.is_empty() || behind.starts_with(['#', ';'])) {
         return Err(wrong());
     }
-    match before.iter().find(|section| section.name == name) {
-        Some(first) => {
-            Err(at_line(line, &format!("[{name}] stands on line {} already", first.line)))
-        }
+    match names.insert(name.to_owned(), line) {
+        Some(first) => Err(at_line(line, &format!("[{name}] stands on line {first} already"))),
         None => Ok(Section { name: name.to_owned(), line, settings: Vec::new() }),
     }
 }
 
-fn setting(content: &str, line: u64, before: &[Setting]) -> Result<Setting, String> {
+fn setting(content: &str, line: u64, names: &mut Lines) -> Result<Setting, String> {
     let split = content.split_once(['=', ':']).filter(|(name, _)| !name.trim().is_empty());
     let Some((name, value)) = split else {
         return Err(at_line(line, "this is neither [PROFILE] nor NAME = VALUE"));
     };
     let name = name.trim().to_lowercase();
-    match before.iter().find(|setting| setting.name == name) {
-        Some(first) => {
-            Err(at_line(line, &format!("this setting stands on line {} already", first.line)))
-        }
+    match names.insert(name.clone(), line) {
+        Some(first) => Err(at_line(line, &format!("this setting stands on line {first} already"))),
         None => Ok(Setting { name, value: value.trim().to_owned(), line }),
     }
 }
