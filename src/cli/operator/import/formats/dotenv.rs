@@ -113,7 +113,7 @@ fn told(unclear: &Unclear, text: &str) -> String {
             "the value stands in backticks, or has them in double quotes, and a shell runs what is in them"
         }
         Unclear::Backslash => {
-            "there is a backslash in double quotes, which readers take differently"
+            "there is a backslash in double quotes, which readers take differently (but for \\n)"
         }
         Unclear::Special => {
             "the value has # or a sign of shells in it, which readers take differently"
@@ -258,6 +258,8 @@ fn end_of_quotes(text: &str, quote: char) -> Option<usize> {
 /// Whether a value in such quotes is clear.
 fn quoted(value: &str, quote: char) -> Result<(), Unclear> {
     if quote == '"' {
+        // All readers of .env files make a line feed of this, and keys of several lines are written so. A shell does not.
+        let value = value.replace(r"\n", "\n");
         return match value.chars().find(|c| ['\\', '$', '`'].contains(c)) {
             Some('\\') => Err(Unclear::Backslash),
             Some('$') => Err(Unclear::Dollar),
@@ -298,6 +300,7 @@ mod tests {
         let expected =
             expected.map(|(name, value, line)| (name.to_owned(), value.to_owned(), line));
         assert_eq!(pairs(text), expected);
+        assert_eq!(pairs("A=\"a\\nb\"\n")[0].1, "a\nb");
     }
 
     #[test]
@@ -342,7 +345,7 @@ mod tests {
             ("A=  a", "white space behind the ="),
             ("A= 'a\nb'", "white space behind the ="),
             ("A=\"a\\tb\"", "a backslash in double quotes"),
-            ("A=\"a\\nb\"", "a backslash in double quotes"),
+            ("A=\"a\\\\nb\"", "a backslash in double quotes"),
             ("A=\"a\\\"b\"", "a backslash in double quotes"),
             ("A=\"a\\\\b\"", "a backslash in double quotes"),
             ("A=\"a\\$b\"", "a backslash in double quotes"),
