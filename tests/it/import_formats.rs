@@ -153,19 +153,6 @@ fn what_stands_twice_in_json_is_refused_with_its_line() {
 }
 
 #[test]
-fn a_kubernetes_value_that_is_no_text_is_refused_by_name() {
-    let world = World::start();
-    for value in ["0123", "yes", "1.50", "true", "-7"] {
-        let text = format!(
-            "apiVersion: v1\nkind: Secret\nmetadata: {{name: s}}\nstringData:\n  b: {value}\n"
-        );
-        let refused =
-            world.refused(&["kubernetes-secret", &world.file("s", &text), "--workflow", "w"]);
-        assert!(refused.contains("line 5: b is no text in YAML"), "{value}: {refused}");
-    }
-}
-
-#[test]
 fn a_registrys_login_is_the_one_that_docker_takes() {
     let world = World::start();
     let auth = STANDARD.encode("new:c4n4ry-new");

@@ -185,6 +185,7 @@ mod tests {
             std::fs::set_permissions(path, mode).unwrap();
         };
         set(&program, 0o755);
+        set(directory.path(), 0o700);
         assert_eq!(closed_to_others(&program), Some(directory.path()));
         set(directory.path(), 0o711);
         assert_eq!(closed_to_others(&program), None);

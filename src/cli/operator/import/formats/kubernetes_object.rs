@@ -1,12 +1,10 @@
 //! Kubernetes' objects as they stand in a file.
 
 use std::collections::BTreeMap;
-use std::fmt;
 
 use base64::Engine as _;
 use base64::engine::general_purpose::STANDARD;
 use serde::Deserialize;
-use serde::de::{self, Deserializer, Visitor};
 use serde_saphyr::Spanned;
 
 use super::text::decoded;
@@ -26,51 +24,9 @@ pub struct Object {
     /// Base64.
     data: Option<BTreeMap<String, Option<Spanned<String>>>>,
     /// As they are; they go before `data`.
-    string_data: Option<BTreeMap<String, Option<Spanned<Plain>>>>,
+    string_data: Option<BTreeMap<String, Option<Spanned<String>>>>,
     /// Of a list.
     items: Option<Vec<Object>>,
-}
-
-/// A value as YAML types it. Of others than texts it is not known how they were meant: kubectl refuses them.
-enum Plain {
-    Text(String),
-    Other,
-}
-
-impl<'de> Deserialize<'de> for Plain {
-    fn deserialize<D: Deserializer<'de>>(from: D) -> Result<Self, D::Error> {
-        from.deserialize_any(PlainVisitor)
-    }
-}
-
-struct PlainVisitor;
-
-impl Visitor<'_> for PlainVisitor {
-    type Value = Plain;
-
-    fn expecting(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        f.write_str("a text")
-    }
-
-    fn visit_str<E: de::Error>(self, text: &str) -> Result<Plain, E> {
-        Ok(Plain::Text(text.to_owned()))
-    }
-
-    fn visit_bool<E: de::Error>(self, _: bool) -> Result<Plain, E> {
-        Ok(Plain::Other)
-    }
-
-    fn visit_i64<E: de::Error>(self, _: i64) -> Result<Plain, E> {
-        Ok(Plain::Other)
-    }
-
-    fn visit_u64<E: de::Error>(self, _: u64) -> Result<Plain, E> {
-        Ok(Plain::Other)
-    }
-
-    fn visit_f64<E: de::Error>(self, _: f64) -> Result<Plain, E> {
-        Ok(Plain::Other)
-    }
 }
 
 #[derive(Default, Deserialize)]
@@ -163,7 +119,7 @@ impl Object {
     /// Its values.
     ///
     /// # Errors
-    /// Every value that is not the Base64 or the text that it should be.
+    /// Every value that is not the Base64 that it should be.
     pub fn values(self) -> Result<Vec<Named>, Vec<String>> {
         let mut values: BTreeMap<String, Vec<u8>> = BTreeMap::new();
         let mut problems = Vec::new();
@@ -183,18 +139,7 @@ impl Object {
             }
         }
         for (key, value) in self.string_data.unwrap_or_default() {
-            let value = match value {
-                None => Vec::new(),
-                Some(Spanned { value: Plain::Text(text), .. }) => text.into_bytes(),
-                Some(other) => {
-                    let text = format!(
-                        "{key} is no text in YAML, but a number or a yes; put it in quotes"
-                    );
-                    problems.push(at_line(other.referenced.line(), &text));
-                    continue;
-                }
-            };
-            values.insert(key, value);
+            values.insert(key, value.map(|text| text.value.into_bytes()).unwrap_or_default());
         }
         let named = values.into_iter().map(|(name, value)| Named { name, value, line: None });
         if problems.is_empty() { Ok(named.collect()) } else { Err(problems) }
@@ -232,7 +177,7 @@ mod tests {
 
     #[test]
     fn values_come_as_they_are() {
-        let text = "data:\n  a: /wA=\n  b: |\n    /w\n    A=\n  c:\nstringData:\n  a: 'no'\n  d: \"007\"\n  \
+        let text = "data:\n  a: /wA=\n  b: |\n    /w\n    A=\n  c:\nstringData:\n  a: no\n  d: 007\n  \
                     e: \"\\ud83d\\ude00\"\n";
         let expected: [(&str, &[u8]); 5] =
             [("a", b"no"), ("b", &[0xff, 0]), ("c", b""), ("d", b"007"), ("e", "😀".as_bytes())];
