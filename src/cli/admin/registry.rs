@@ -2,6 +2,7 @@
 
 use clap::{Subcommand, ValueEnum};
 use serde_json::json;
+use tonic::Status;
 use tonic::transport::Channel;
 
 use super::enrolment::{Identity, Issued, Request};
@@ -97,9 +98,6 @@ impl Operator {
             Self::Request(request) => request.run(common, Caller::Operator),
             Self::Renew => renew(common, Caller::Operator).await,
             Self::Add { name, role, identity } => {
-                let (endpoint, channel) = operator(common).await?;
-                let (mut client, prepared) =
-                    (OperatorServiceClient::new(channel), identity.prepare()?);
                 let role = match role {
                     Role::Viewer => pb::Role::Viewer,
                     Role::Operator => pb::Role::Operator,
@@ -110,16 +108,14 @@ impl Operator {
                     role: role.into(),
                     ..Default::default()
                 };
-                let csr = prepared.request.clone();
-                let request = pb::CreateOperatorRequest {
-                    operator: Some(operator),
-                    csr,
-                    ..Default::default()
+                let create = async |channel, csr| {
+                    let operator = Some(operator);
+                    let request = pb::CreateOperatorRequest { operator, csr, ..Default::default() };
+                    let made = OperatorServiceClient::new(channel).create_operator(request).await?;
+                    let made = made.into_inner();
+                    Ok(Issued { chain: made.certificate_chain, ca: made.ca_certificate })
                 };
-                let made = client.create_operator(request).await;
-                let made = made.inspect_err(|_| prepared.undo())?.into_inner();
-                let issued = Issued { chain: made.certificate_chain, ca: made.ca_certificate };
-                prepared.finish(common, &endpoint, &format!("operator {name}"), &issued)
+                enroll(common, identity, &format!("operator {name}"), create).await
             }
             Self::List => list_operators(common).await,
             Self::Remove(Remove { name, yes }) => {
@@ -145,25 +141,20 @@ impl Executor {
             Self::Request(request) => request.run(common, Caller::Executor),
             Self::Renew => renew(common, Caller::Executor).await,
             Self::Add { name, workflow, run_as, identity } => {
-                let (endpoint, channel) = operator(common).await?;
-                let (mut client, prepared) =
-                    (ExecutorRegistryServiceClient::new(channel), identity.prepare()?);
                 let executor = pb::Executor {
                     name: format!("executors/{name}"),
                     workflows: workflow,
                     run_as,
                     ..Default::default()
                 };
-                let csr = prepared.request.clone();
-                let request = pb::CreateExecutorRequest {
-                    executor: Some(executor),
-                    csr,
-                    ..Default::default()
+                let create = async |channel, csr| {
+                    let executor = Some(executor);
+                    let request = pb::CreateExecutorRequest { executor, csr, ..Default::default() };
+                    let mut client = ExecutorRegistryServiceClient::new(channel);
+                    let made = client.create_executor(request).await?.into_inner();
+                    Ok(Issued { chain: made.certificate_chain, ca: made.ca_certificate })
                 };
-                let made = client.create_executor(request).await;
-                let made = made.inspect_err(|_| prepared.undo())?.into_inner();
-                let issued = Issued { chain: made.certificate_chain, ca: made.ca_certificate };
-                prepared.finish(common, &endpoint, &format!("executor {name}"), &issued)
+                enroll(common, identity, &format!("executor {name}"), create).await
             }
             Self::List => list_executors(common).await,
             Self::Remove(Remove { name, yes }) => {
@@ -181,6 +172,20 @@ impl Executor {
             }
         }
     }
+}
+
+/// Has `create` register an identity, and completes its directory. A refusal leaves nothing behind.
+async fn enroll(
+    common: &Common,
+    identity: Identity,
+    who: &str,
+    create: impl AsyncFnOnce(Channel, Vec<u8>) -> Result<Issued, Status>,
+) -> Result<(), Failure> {
+    let (endpoint, channel) = operator(common).await?;
+    let prepared = identity.prepare()?;
+    let issued = create(channel, prepared.request.clone()).await;
+    let issued = issued.inspect_err(|_| prepared.undo())?;
+    prepared.finish(common, &endpoint, who, &issued)
 }
 
 /// Connects as an operator.
