@@ -18,11 +18,11 @@ const LEAST_ENCODED_BYTES: usize = 16;
 /// How bad a finding is.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord)]
 pub enum Severity {
-    /// What was done to a value.
+    /// The broker changed the value.
     Note,
     /// Most likely a mistake.
     Warning,
-    /// What the value is for cannot work with it.
+    /// The value cannot work for its purpose.
     Error,
 }
 

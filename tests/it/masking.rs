@@ -152,7 +152,7 @@ fn members_of_documents_are_masked_by_themselves() {
 }
 
 #[test]
-fn logins_and_signatures_without_a_member_of_their_own_are_masked() {
+fn logins_and_signatures_inside_other_values_are_masked() {
     let texts = [
         ("h.example:5432:d:bob:hunter22x\n", "hunter22x"),
         ("# of d\n*:*:*:bob:hunter\\:22x\nh:5432:e:bob:other-22x\n", "hunter:22x"),

@@ -104,7 +104,7 @@ fn a_number_for_a_tag_is_told_to_be_put_in_quotes() {
 }
 
 #[test]
-fn what_is_created_for_nobody_is_told_with_the_command_that_mends_it() {
+fn a_connection_for_nobody_is_told_with_the_remedy() {
     let world = World::start();
     let created = |words: &[&str]| {
         let output = world.serving.run(words);

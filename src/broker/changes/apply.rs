@@ -46,7 +46,7 @@ pub struct Applied {
     pub name: ResourceName,
     /// What was done.
     pub action: Action,
-    /// What is odd about the values that were given, where anything was written.
+    /// Oddities of the values that were given, where anything was written.
     pub findings: Vec<Finding>,
 }
 

@@ -34,7 +34,7 @@ pub struct Difference {
 pub struct Differences {
     /// Who may do what: all of it, and first, so that nothing else can hide it.
     pub access: Vec<Difference>,
-    /// What keeps values safe: the kind, where credentials are sent, which fields are sensitive. All of it, too.
+    /// The guards of values: the kind, where credentials are sent, which fields are sensitive. All of it, too.
     pub safety: Vec<Difference>,
     /// Everything else, as far as it is told.
     pub others: Vec<Difference>,

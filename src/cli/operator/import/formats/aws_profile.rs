@@ -223,7 +223,7 @@ mod tests {
     }
 
     #[test]
-    fn both_files_make_one_profile_and_the_halves_of_a_key_stay_together() {
+    fn both_files_make_one_profile_whose_key_stays_together() {
         let credentials = "[default]\naws_access_key_id = AKIA\nAWS_Secret_Access_Key: a#b;c=d:e;f\n\
                            [half]\naws_access_key_id = OLD\n";
         let config = "[default]\nregion = eu-west-1\ns3 =\n  region = elsewhere\n\

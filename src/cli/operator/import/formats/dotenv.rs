@@ -285,7 +285,7 @@ mod tests {
     }
 
     #[test]
-    fn values_are_taken_with_what_is_in_their_quotes_over_several_lines_too() {
+    fn values_are_taken_as_quoted_over_several_lines_too() {
         let text = "# first\n\nA=a-b,c\nexport B = 'x $HOME \\n # \"y\" '\nC=\"l1\n  l2 # 'x' ~;\"\n\
                     D=d # it's\nE= # e\nF='#f' \nG=g=h  ";
         let expected = [

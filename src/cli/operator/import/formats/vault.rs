@@ -98,7 +98,7 @@ mod tests {
     }
 
     #[test]
-    fn both_versions_are_read_and_a_secret_of_version_1_may_have_any_keys() {
+    fn both_versions_are_read_and_version_1_may_have_any_keys() {
         for (text, names) in [
             (r#"{"request_id": "x", "data": {"a": "1", "b": true, "c": -5}}"#, "a b c"),
             (r#"{"data": {"data": {"a": "1"}, "metadata": {"version": 2}}}"#, "a"),
