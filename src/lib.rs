@@ -2,7 +2,7 @@
 //!
 //! # The rooms
 //!
-//! Each may use only those below it; `tests/it/layering.rs` holds this table.
+//! Each may use only those below it; `tests/it/meta/layering.rs` holds this table.
 //!
 //! | layer | room | what is in it |
 //! |---|---|---|

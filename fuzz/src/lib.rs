@@ -1,4 +1,4 @@
-//! What is done with every input, by the fuzzer and by `tests/it/fuzz_corpus.rs`.
+//! What is done with every input, by the fuzzer and by `tests/it/meta/fuzz_corpus.rs`.
 //!
 //! Nothing may panic, hang or run out of its bounds, and beyond that:
 //!

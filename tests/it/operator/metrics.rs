@@ -17,12 +17,12 @@ use keyhatch::metrics::Metrics;
 use tonic::codegen::http::Request;
 use x509_parser::prelude::{FromDer as _, X509Certificate};
 
-use crate::access_table::{call, methods};
 use crate::harness::raw::{RESOLVE, Raw};
 use crate::harness::{
     Scrape, ServeProcess, TestBroker, create_aws, identity_in, keyhatch_in, reason, request, say,
     secret_document, wait_until,
 };
+use crate::security::access_table::{call, methods};
 
 const STEP: &str = "keyhatch.v1.StepService";
 

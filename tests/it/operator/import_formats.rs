@@ -4,7 +4,7 @@ use base64::Engine as _;
 use base64::engine::general_purpose::STANDARD;
 use serde_json::json;
 
-use crate::importing::World;
+use crate::operator::importing::World;
 
 const KEY: &str = "aws_access_key_id = AKIAc4n4ry\naws_secret_access_key = c4n4ry";
 

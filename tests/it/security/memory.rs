@@ -251,7 +251,8 @@ impl CarelessDaemon {
         let made = keyhatch_in(directory, &["init"]).output().unwrap();
         assert!(made.status.success());
         let mut command = Command::new(std::env::current_exe().unwrap());
-        command.args(["--exact", "memory::a_daemon_with_an_allocator_that_wipes_nothing"]);
+        command
+            .args(["--exact", "security::memory::a_daemon_with_an_allocator_that_wipes_nothing"]);
         command.args(["--ignored", "--nocapture"]).env(DIRECTORY, directory);
         let child = command.stdin(Stdio::piped()).stdout(Stdio::null()).spawn().unwrap();
         let daemon = Self(child);

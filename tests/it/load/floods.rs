@@ -1,7 +1,7 @@
 //! Floods against one door, in numbers that are counted: nobody else notices, and nothing stays behind.
 //! What they cost in time is measured by `cargo bench --bench floods`.
 
-#[path = "../../benches/flood/mod.rs"]
+#[path = "../../../benches/flood/mod.rs"]
 mod flood;
 
 use std::os::fd::{AsFd as _, OwnedFd};

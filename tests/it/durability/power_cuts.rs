@@ -1,7 +1,7 @@
 //! The power fails at any moment: nothing that was acknowledged is lost, and nothing is there by half.
 //!
 //! What the daemon writes and syncs is recorded while clients change things; from the record the states are
-//! rebuilt that a disk can be in after a cut at any point of it (tests/it/disk/power.rs), and a daemon is
+//! rebuilt that a disk can be in after a cut at any point of it (tests/it/durability/disk/power.rs), and a daemon is
 //! started on each.
 
 use std::ffi::OsString;
@@ -9,7 +9,7 @@ use std::path::Path;
 
 use tokio::runtime::Runtime;
 
-use crate::disk::{
+use crate::durability::disk::{
     Check, Client, Cut, Dice, Doors, Image, Keep, OpenSteps, Recording, Seen, Serving, Start, init,
     read, scratch, seed, shim, two_at_a_time,
 };

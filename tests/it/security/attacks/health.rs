@@ -11,7 +11,7 @@ use tonic::transport::Channel;
 use tonic_health::pb::health_check_response::ServingStatus;
 use tonic_health::pb::{HealthCheckRequest, health_client::HealthClient};
 
-use crate::disk::shim;
+use crate::durability::disk::shim;
 use crate::harness::{
     Scrape, ServeProcess, SmallFilesystem, create_aws, identity_in, keyhatch_in, open_request,
     reason, request, resolve_on, skipped, wait_until,

@@ -400,7 +400,7 @@ async fn secret(channel: Channel, method: &str, cell: usize) -> Result<(), Statu
 
 async fn integration(channel: Channel, method: &str, cell: usize) -> Result<(), Status> {
     let name = format!("integrations/own{cell}");
-    let integration = Some(crate::own_integrations::acme(&format!("own{cell}")));
+    let integration = Some(crate::operator::own_integrations::acme(&format!("own{cell}")));
     let mut client = pb::integration_service_client::IntegrationServiceClient::new(channel);
     match method {
         "GetIntegration" => {

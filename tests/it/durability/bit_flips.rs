@@ -9,7 +9,7 @@ use keyhatch::grpc::pb::apply_service_client::ApplyServiceClient;
 use keyhatch::grpc::pb::group_service_client::GroupServiceClient;
 use tokio::runtime::Runtime;
 
-use crate::disk::{
+use crate::durability::disk::{
     Dice, Doors, Image, Seen, Serving, Start, init, resolved, scratch, seed, two_at_a_time, value,
 };
 use crate::harness::{

@@ -7,7 +7,7 @@ use keyhatch::grpc::pb::group_service_client::GroupServiceClient;
 use crate::harness::{
     ServeProcess, TestBroker, bytes, keyhatch_in, path_with_binary, reason, resolver,
 };
-use crate::own_integrations::acme;
+use crate::operator::own_integrations::acme;
 
 fn member(name: &str, tag: &str) -> Document {
     Document::Connection(pb::ConnectionDocument {

@@ -3,7 +3,7 @@
 use std::process::Output;
 
 use crate::harness::{Steps, connection};
-use crate::helpers::{asked, text};
+use crate::step::helpers::{asked, text};
 
 const ANSWERS: &str = "github.com/org/repo=github/main;registry.example:5000=docker-registry/main;http://127.0.0.1:5000=docker-registry/main";
 

@@ -7,8 +7,8 @@ mod repositories;
 
 use std::path::PathBuf;
 
-use crate::clients::installed;
 use crate::harness::{HttpServer, Steps, connection, secret, skipped, source};
+use crate::step::clients::installed;
 
 /// The Python that has the tools' own packages.
 fn python() -> Option<String> {

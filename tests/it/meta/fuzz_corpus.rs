@@ -7,7 +7,7 @@ use std::path::{Path, PathBuf};
 
 use crate::harness::{report, scale};
 
-#[path = "../../fuzz/src/lib.rs"]
+#[path = "../../../fuzz/src/lib.rs"]
 mod targets;
 
 use targets::{TARGETS, Target};

@@ -7,7 +7,7 @@ use std::time::Duration;
 use rustix::process::Signal;
 use tokio::runtime::Runtime;
 
-use crate::disk::{
+use crate::durability::disk::{
     Check, Client, Dice, Doors, OpenSteps, Seen, Serving, StepLife, init, scratch, seed,
 };
 use crate::harness::{keyhatch_in, report, runtime, scale};

@@ -734,7 +734,7 @@ fn the_image_is_made_from_what_is_there_and_runs_commands_that_there_are() {
 /// The patience of a probe is its own, and not one that a container's runtime has to have.
 #[test]
 fn the_image_gives_a_probe_more_time_than_it_takes() {
-    let text = include_str!("../../Dockerfile");
+    let text = include_str!("../../../Dockerfile");
     let line = text.lines().find(|line| line.starts_with("HEALTHCHECK")).unwrap();
     let given = line.split("--timeout=").nth(1).unwrap().split('s').next().unwrap();
     assert!(Duration::from_secs(given.parse().unwrap()) > Duration::from_secs(2));

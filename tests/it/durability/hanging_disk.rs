@@ -12,7 +12,7 @@ use tonic::transport::Channel;
 use tonic_health::pb::health_check_response::ServingStatus;
 use tonic_health::pb::{HealthCheckRequest, health_client::HealthClient};
 
-use crate::disk::{Event, Kind, read, shim};
+use crate::durability::disk::{Event, Kind, read, shim};
 use crate::harness::{
     ServeProcess, create_aws, identity_in, keyhatch_in, open_request, reason, report, request,
     resolve_on, wait_until,

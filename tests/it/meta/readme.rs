@@ -3,8 +3,8 @@
 use std::path::Path;
 use std::process::Command;
 
-use crate::clients::installed;
 use crate::harness::{ServeProcess, keyhatch_in, path_with_binary};
+use crate::step::clients::installed;
 
 fn readme() -> String {
     let path = Path::new(env!("CARGO_MANIFEST_DIR")).join("README.md");

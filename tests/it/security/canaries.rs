@@ -18,7 +18,7 @@ use tonic::transport::Channel;
 use tonic::{Request, Status};
 
 use crate::harness::{identity_in, open_request, report, request, resolve_on, resolver, scale};
-use crate::secrecy::{Answers, CANARY, Overheard, everything_below, holds};
+use crate::security::secrecy::{Answers, CANARY, Overheard, everything_below, holds};
 
 /// Messages that carry values have no text form: for each of these there is none.
 macro_rules! carriers {

@@ -6,7 +6,7 @@ use keyhatch::grpc::pb;
 use keyhatch::grpc::pb::executor_service_client::ExecutorServiceClient;
 use keyhatch::model::{Clock, Limits, Timestamp};
 
-use crate::disk::Image;
+use crate::durability::disk::Image;
 use crate::harness::{
     START, ServeProcess, TestBroker, identity_in, keyhatch_in, reason, request, resolve_on,
     secret_document, wait_until,

@@ -8,7 +8,7 @@ use std::time::Duration;
 use rustix::process::Signal;
 use tokio::runtime::Runtime;
 
-use crate::disk::{
+use crate::durability::disk::{
     Check, Client, Dice, Doors, Event, Image, Kind, OpenSteps, Seen, Serving, Start, UNANSWERED,
     init, read, scratch, seed, shim, two_at_a_time,
 };

@@ -1,0 +1,11 @@
+//! The program as people and scripts use it: arguments, error messages, `check`, `doctor`, manual and units.
+//! A test belongs here if it is about the command line itself rather than about what the broker decides.
+
+mod bad_input;
+mod checking;
+mod command_line;
+mod operating;
+mod slips;
+mod static_program;
+mod units;
+mod unreachable;

@@ -1,0 +1,14 @@
+//! What survives kills, restarts, failing disks, power cuts, damage and upgrades. `tests/run --quick` leaves this out.
+//! A test belongs here if it breaks the daemon or its disk, or starts the daemon again.
+
+mod bit_flips;
+pub mod disk;
+mod disk_faults;
+mod hanging_disk;
+mod kill_nine;
+mod killed;
+mod power_cuts;
+mod recovery;
+mod restarts;
+mod room;
+mod upgrades;

@@ -1,0 +1,12 @@
+//! What happens at the limits: floods, slow readers, full memory, exhausted descriptors. `tests/run --quick` leaves this out.
+//! A test belongs here if one client does much, or does it slowly, and others must not notice.
+
+mod contention;
+mod descriptors;
+mod doors;
+mod edge;
+mod floods;
+mod journal_growth;
+mod journal_readers;
+mod memory;
+mod reading;

@@ -1,0 +1,18 @@
+//! Connections, groups, integrations and secrets: written, planned, listed, explained, journaled and measured.
+//! A test belongs here if an operator asks and the answer depends on the state of the broker.
+
+mod backup;
+mod connections;
+mod declarative;
+mod documents;
+mod explain;
+mod given_values;
+mod groups;
+mod import_formats;
+mod importing;
+mod journal;
+mod metrics;
+pub mod own_integrations;
+mod seeding;
+mod usage;
+mod whole_groups;

@@ -1,0 +1,16 @@
+//! What nobody may learn or do: identities, access, values in memory and in replies, keys, and attempts to gain more.
+//! A test belongs here if its promise holds against somebody who tries to break it.
+
+pub mod access_table;
+mod attacks;
+mod authentication;
+mod canaries;
+mod certificates;
+mod counted_work;
+mod handshakes;
+mod keys;
+mod memory;
+mod padding;
+mod secrecy;
+mod tampering;
+mod users;

@@ -1,0 +1,18 @@
+//! What a step sees and gets: its directory and socket, its credentials, and the commands that run inside it.
+//! A test belongs here if a step, or a tool inside a step, is the one that asks.
+
+mod children;
+pub mod clients;
+mod directories;
+mod exec;
+mod following;
+mod formats;
+pub mod helpers;
+mod injecting;
+mod leases;
+mod masking;
+mod relay;
+mod resolve;
+mod sockets;
+mod tools;
+mod watch;
