@@ -14,7 +14,7 @@ use zeroize::Zeroizing;
 use super::DaemonError;
 use super::init::{CERTIFICATE, KEY, issue_daemon};
 use super::state::{StateDirectory, StateError};
-use crate::identity::{Authority, Door, DoorConfig, Svid};
+use crate::identity::{Authority, ServerTls, ServerTlsConfig, Svid};
 use crate::model::{Clock, Timestamp, TrustDomain};
 
 /// How often the files are looked at.
@@ -23,9 +23,9 @@ const LOOK: Duration = Duration::from_millis(500);
 const RENEW_AGAIN: Duration = Duration::from_secs(60);
 
 /// Both doors.
-pub(super) struct Doors {
-    pub(super) steps: Arc<Door>,
-    pub(super) admin: Arc<Door>,
+pub(super) struct ServerTlsPair {
+    pub(super) steps: Arc<ServerTls>,
+    pub(super) admin: Arc<ServerTls>,
     /// When the certificate in force ends.
     pub(super) certificate_end: watch::Receiver<Timestamp>,
 }
@@ -36,8 +36,8 @@ pub(super) struct CertificateKeeper {
     /// The daemon's name.
     name: String,
     clock: Clock,
-    steps: Arc<Door>,
-    admin: Arc<Door>,
+    steps: Arc<ServerTls>,
+    admin: Arc<ServerTls>,
     /// When the one in force is to be renewed.
     renewal: Timestamp,
     /// When it ends.
@@ -57,7 +57,7 @@ struct Pair {
     key_pem: Zeroizing<String>,
 }
 
-impl Doors {
+impl ServerTlsPair {
     /// The doors with the certificate of the state directory; a new one is issued if it is past two thirds
     /// of its life, or clients would refuse it.
     ///
@@ -69,7 +69,7 @@ impl Doors {
         authority: &Authority,
         clock: &Clock,
     ) -> Result<(Self, CertificateKeeper), DaemonError> {
-        let (doors, pair, end) = match Self::build(state, authority, clock) {
+        let (tls, pair, end) = match Self::build(state, authority, clock) {
             Ok(built) if clock.now() < built.1.renewal(authority.domain()) => built,
             built => {
                 if let Err(error) = built {
@@ -84,14 +84,14 @@ impl Doors {
             state: state.clone(),
             name: name.to_owned(),
             clock: clock.clone(),
-            steps: Arc::clone(&doors.steps),
-            admin: Arc::clone(&doors.admin),
+            steps: Arc::clone(&tls.steps),
+            admin: Arc::clone(&tls.admin),
             renewal: pair.renewal(authority.domain()),
             end,
             taken: stamp,
             seen: stamp,
         };
-        Ok((doors, keeper))
+        Ok((tls, keeper))
     }
 
     fn build(
@@ -102,12 +102,12 @@ impl Doors {
         let pair = Pair::read(state)?;
         let [steps, admin] = pair.settings(authority, clock);
         let (end, certificate_end) = watch::channel(pair.end(authority.domain()));
-        let doors = Self {
-            steps: Arc::new(Door::new(&steps)?),
-            admin: Arc::new(Door::new(&admin)?),
+        let tls = Self {
+            steps: Arc::new(ServerTls::new(&steps)?),
+            admin: Arc::new(ServerTls::new(&admin)?),
             certificate_end,
         };
-        Ok((doors, pair, end))
+        Ok((tls, pair, end))
     }
 }
 
@@ -176,7 +176,7 @@ impl CertificateKeeper {
     fn take(&mut self, authority: &Authority) -> Result<(), DaemonError> {
         let pair = Pair::read(&self.state)?;
         let [steps, admin] = pair.settings(authority, &self.clock);
-        let (steps, admin) = (Door::new(&steps)?, Door::new(&admin)?);
+        let (steps, admin) = (ServerTls::new(&steps)?, ServerTls::new(&admin)?);
         self.steps.swap(&steps);
         self.admin.swap(&admin);
         self.renewal = pair.renewal(authority.domain());
@@ -207,14 +207,20 @@ impl Pair {
     }
 
     /// What it makes of the step door and the admin door.
-    fn settings<'a>(&'a self, authority: &'a Authority, clock: &'a Clock) -> [DoorConfig<'a>; 2] {
-        [authority.steps_certificate(), authority.clients_certificate()].map(|trusted| DoorConfig {
-            chain_pem: &self.chain_pem,
-            key_pem: &self.key_pem,
-            root: authority.root_certificate(),
-            trusted,
-            domain: authority.domain(),
-            clock,
+    fn settings<'a>(
+        &'a self,
+        authority: &'a Authority,
+        clock: &'a Clock,
+    ) -> [ServerTlsConfig<'a>; 2] {
+        [authority.steps_certificate(), authority.clients_certificate()].map(|trusted| {
+            ServerTlsConfig {
+                chain_pem: &self.chain_pem,
+                key_pem: &self.key_pem,
+                root: authority.root_certificate(),
+                trusted,
+                domain: authority.domain(),
+                clock,
+            }
         })
     }
 }

@@ -4,9 +4,9 @@
 //! of steps nor a disk that hangs keeps operators from being answered.
 
 mod certificate;
-mod commons;
 mod files;
 mod init;
+mod quotas;
 mod reissue;
 mod restore;
 mod rotate;
@@ -39,7 +39,7 @@ pub use rotate::{OfflineRotation, RotateOptions, RotatedOffline, rotate_offline}
 pub use signals::{Hangup, Signals};
 pub use state::{StateDirectory, StateError, StateFile};
 
-use self::certificate::{CertificateKeeper, Doors};
+use self::certificate::{CertificateKeeper, ServerTlsPair};
 use self::files::Shares;
 use self::scrape::{ScrapeListener, Source};
 use self::threads::Threads;
@@ -107,7 +107,7 @@ fn way_to_an_address(error: &std::io::Error) -> &'static str {
 /// A daemon that has read all it needs, and answers nobody yet.
 pub struct Loaded {
     broker: Broker,
-    doors: Doors,
+    tls: ServerTlsPair,
     keeper: CertificateKeeper,
     authority: Arc<Authority>,
     listener: std::os::unix::net::UnixListener,
@@ -204,7 +204,7 @@ impl Loaded {
         let listener = runtime.bind_admin(config.admin_group)?;
         let scrape = config.metrics.map(ScrapeListener::bind).transpose()?;
         init::keep_addresses(&state, &config.runtime)?;
-        let (doors, keeper) = Doors::open(&state, &file.name, &authority, &clock)?;
+        let (tls, keeper) = ServerTlsPair::open(&state, &file.name, &authority, &clock)?;
         let (step_sockets, new_sockets) = mpsc::unbounded_channel();
         let threads = Threads::start().map_err(DaemonError::Threads)?;
         let parts = Parts {
@@ -213,7 +213,7 @@ impl Loaded {
             keyring,
             keys: state.keys(unlock),
             authority: Arc::clone(&authority),
-            certificate_end: doors.certificate_end.clone(),
+            certificate_end: tls.certificate_end.clone(),
             clock,
             limits: Limits { open_steps: shares.open_steps, ..config.limits.clone() },
             journal_mode: config.journal,
@@ -226,7 +226,7 @@ impl Loaded {
         threads.admin.spawn(writer);
         Ok(Self {
             broker,
-            doors,
+            tls,
             keeper,
             authority,
             listener,
@@ -244,7 +244,7 @@ impl Loaded {
     /// # Errors
     /// If a socket cannot be listened on.
     pub fn serve(self) -> Result<Daemon, DaemonError> {
-        let Self { broker, doors, keeper, authority, listener, socket, .. } = self;
+        let Self { broker, tls, keeper, authority, listener, socket, .. } = self;
         let Self { scrape, new_sockets, shares, threads, lock, .. } = self;
         // Closed when the last server has drained: nobody sends on it.
         let (running, servers) = mpsc::channel(1);
@@ -257,7 +257,7 @@ impl Loaded {
         let wiring = Wiring {
             broker: Arc::clone(&broker),
             metrics: metrics.clone(),
-            doors,
+            tls,
             steps_open: Arc::clone(&steps_open),
             admin_open: Arc::clone(&admin_open),
             handshakes: threads.handshakes(),

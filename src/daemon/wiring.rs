@@ -10,14 +10,14 @@ use tokio::sync::mpsc;
 use tokio_util::sync::CancellationToken;
 
 use super::DaemonError;
-use super::certificate::Doors;
-use super::commons::{AdminCommons, StepCommons};
+use super::certificate::ServerTlsPair;
 use super::files::Shares;
+use super::quotas::{AdminQuotas, StepQuotas};
 use crate::broker::{Broker, StepListener};
 use crate::grpc::{self, AdminConnection, StepConnection};
 use crate::identity::{
-    Acceptor, Entrance, Gate, Handshakes, LetIn, LobbyLimits, OpenConnections, PaceLimits,
-    Patience, Stand, Standing,
+    Acceptor, Admission, CertificateCheck, FindQuota, HandshakeLimits, Handshakes, ListenerConfig,
+    OpenConnections, PeerQuota, RateLimit, Timeouts,
 };
 use crate::journal::LiveOpening;
 use crate::metrics::Metrics;
@@ -30,7 +30,7 @@ const WAITING_CONNECTIONS: usize = 64;
 pub(super) struct Wiring {
     pub(super) broker: Arc<Broker>,
     pub(super) metrics: Metrics,
-    pub(super) doors: Doors,
+    pub(super) tls: ServerTlsPair,
     /// The open connections of the step door, and of the admin door.
     pub(super) steps_open: Arc<OpenConnections>,
     pub(super) admin_open: Arc<OpenConnections>,
@@ -48,11 +48,11 @@ impl Wiring {
         shares: Shares,
     ) {
         let (sender, connections) = mpsc::channel::<StepConnection>(WAITING_CONNECTIONS);
-        let (door, open) = (Arc::clone(&self.doors.steps), Arc::clone(&self.steps_open));
+        let (tls, open) = (Arc::clone(&self.tls.steps), Arc::clone(&self.steps_open));
         let broker = Arc::clone(&self.broker);
         let (stop, handshakes) = (self.stop.clone(), self.handshakes.clone());
         let refused = Arc::clone(&self.metrics.steps.refused);
-        let commons = StepCommons::new(broker.limits(), shares);
+        let quotas = StepQuotas::new(broker.limits(), shares);
         runtime.spawn(async move {
             loop {
                 let socket = tokio::select! {
@@ -61,17 +61,17 @@ impl Wiring {
                 };
                 let Some(StepListener { listener, opening, stop: closed }) = socket else { return };
                 let acceptor = Acceptor {
-                    door: Arc::clone(&door),
+                    tls: Arc::clone(&tls),
                     open: Arc::clone(&open),
                     connections: sender.clone(),
                     handshakes: Some(handshakes.clone()),
                     draining: stop.clone(),
                     refused: Arc::clone(&refused),
                 };
-                let standing = commons.stand(&opening.record().key);
-                let gate = step_gate(&broker, opening, closed, standing);
+                let quota = quotas.peer_quota(&opening.record().key);
+                let config = step_config(&broker, opening, closed, quota);
                 match UnixListener::from_std(listener) {
-                    Ok(listener) => drop(tokio::spawn(acceptor.run(listener, gate))),
+                    Ok(listener) => drop(tokio::spawn(acceptor.run(listener, config))),
                     Err(error) => tracing::error!(%error, "a step's socket cannot be listened on"),
                 }
             }
@@ -95,31 +95,32 @@ impl Wiring {
     ) -> Result<(), DaemonError> {
         let limits = self.broker.limits();
         let broker = Arc::clone(&self.broker);
-        let commons = AdminCommons::new(limits, shares);
-        let stand: Stand = Arc::new(move |svid| commons.stand(svid));
-        let let_in: LetIn = Arc::new(move |svid, uid| broker.let_in_admin(svid, uid));
+        let quotas = AdminQuotas::new(limits, shares);
+        let find_quota: FindQuota = Arc::new(move |svid| quotas.peer_quota(svid));
+        let certificate_check: CertificateCheck =
+            Arc::new(move |svid, uid| broker.let_in_admin(svid, uid));
         let (sender, connections) = mpsc::channel::<AdminConnection>(WAITING_CONNECTIONS);
-        let gate = Gate {
+        let config = ListenerConfig {
             tag: (),
             uid: None,
-            let_in,
-            entrance: Entrance::Many {
-                lobby: LobbyLimits {
-                    places: shares.admin_handshakes,
+            certificate_check,
+            admission: Admission::Many {
+                handshakes: HandshakeLimits {
+                    slots: shares.admin_handshakes,
                     // They are of the admin group, if there is one.
-                    guests: PaceLimits {
+                    guests: RateLimit {
                         per_second: limits.admin_guest_connections_per_second,
                         burst: limits.admin_guest_connection_burst,
                     },
                 },
-                stand,
+                find_quota,
             },
-            patience: patience(limits),
-            pace: None,
+            timeouts: timeouts(limits),
+            rate_limit: None,
             stop: CancellationToken::new(),
         };
         let acceptor = Acceptor {
-            door: self.doors.admin,
+            tls: self.tls.admin,
             open: self.admin_open,
             connections: sender,
             handshakes: None,
@@ -129,7 +130,7 @@ impl Wiring {
         let listener = runtime
             .block_on(async { UnixListener::from_std(listener) })
             .map_err(DaemonError::Threads)?;
-        runtime.spawn(acceptor.run(listener, gate));
+        runtime.spawn(acceptor.run(listener, config));
         let served = grpc::serve_admin(self.broker, connections, self.metrics.admin, self.stop);
         let running = self.running;
         runtime.spawn(async move {
@@ -142,25 +143,25 @@ impl Wiring {
     }
 }
 
-fn step_gate(
+fn step_config(
     broker: &Arc<Broker>,
     opening: Arc<LiveOpening>,
     stop: CancellationToken,
-    standing: Arc<Standing>,
-) -> Gate<Arc<LiveOpening>> {
+    quota: Arc<PeerQuota>,
+) -> ListenerConfig<Arc<LiveOpening>> {
     let limits = broker.limits();
     let (registry, known) = (Arc::clone(broker), Arc::clone(&opening));
-    Gate {
-        let_in: Arc::new(move |svid, _| registry.let_in_step(&known, svid)),
+    ListenerConfig {
+        certificate_check: Arc::new(move |svid, _| registry.let_in_step(&known, svid)),
         uid: Some(opening.record().uid).filter(|_| opening.record().is_uid_checked),
         tag: opening,
-        entrance: Entrance::One {
-            standing,
+        admission: Admission::One {
+            quota,
             connections: limits.step_connections,
             handshakes: limits.step_pending_handshakes,
         },
-        patience: patience(limits),
-        pace: Some(PaceLimits {
+        timeouts: timeouts(limits),
+        rate_limit: Some(RateLimit {
             per_second: limits.step_new_connections_per_second,
             burst: limits.step_new_connection_burst,
         }),
@@ -168,9 +169,9 @@ fn step_gate(
     }
 }
 
-fn patience(limits: &Limits) -> Patience {
+fn timeouts(limits: &Limits) -> Timeouts {
     let seconds = |seconds: u32| Duration::from_secs(seconds.into());
-    Patience {
+    Timeouts {
         preface: seconds(limits.preface_seconds),
         idle: seconds(limits.idle_seconds),
         stall: seconds(limits.stall_seconds),

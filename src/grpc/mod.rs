@@ -29,8 +29,8 @@ use crate::journal::LiveOpening;
 use crate::metrics::DoorMetrics;
 use crate::model::Limits;
 use crate::model::limits::{MAX_ADMIN_REQUEST_BYTES, MAX_DOCUMENT_BYTES, MAX_STEP_REQUEST_BYTES};
-use admin::call::AdminDoor;
-use edge::door::DoorLayer;
+use admin::call::AdminService;
+use edge::admission::AdmissionLayer;
 use pb::apply_service_server::ApplyServiceServer;
 use pb::connection_service_server::ConnectionServiceServer;
 use pb::executor_registry_service_server::ExecutorRegistryServiceServer;
@@ -110,7 +110,8 @@ pub async fn serve_steps(
 ) -> Result<(), tonic::transport::Error> {
     let health = edge::health::of_steps(broker.readiness()).await;
     let limits = broker.limits().clone();
-    let door = DoorLayer::<Arc<LiveOpening>>::new(&broker, limits.step_request_seconds, metrics);
+    let door =
+        AdmissionLayer::<Arc<LiveOpening>>::new(&broker, limits.step_request_seconds, metrics);
     let steps = StepServiceServer::new(step::Steps::new(broker))
         .max_decoding_message_size(MAX_STEP_REQUEST_BYTES);
     let incoming = ReceiverStream::new(connections).map(Ok::<_, std::io::Error>);
@@ -136,8 +137,8 @@ pub async fn serve_admin(
 ) -> Result<(), tonic::transport::Error> {
     let health = edge::health::of_admin(broker.readiness()).await;
     let limits = broker.limits().clone();
-    let entrance = DoorLayer::<()>::new(&broker, limits.admin_request_seconds, metrics);
-    let door = AdminDoor::new(broker);
+    let entrance = AdmissionLayer::<()>::new(&broker, limits.admin_request_seconds, metrics);
+    let door = AdminService::new(broker);
     let incoming = ReceiverStream::new(connections).map(Ok::<_, std::io::Error>);
     macro_rules! admin_service {
         ($server:ident) => {

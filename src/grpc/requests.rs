@@ -8,7 +8,7 @@ use tonic::Status;
 use super::admin::system::tail;
 use super::admin::{apply, connection, executor, group, integration, registry, secret, system};
 use super::convert::status;
-use super::edge::known;
+use super::edge::unknown_fields;
 use super::{convert, pb, step};
 use crate::broker::Error;
 use crate::catalog::ConnectionFilter;
@@ -31,7 +31,7 @@ fn read<T: Message + Name + Default>(
     bytes: &[u8],
     parse: impl FnOnce(T) -> Result<(), Error>,
 ) -> Read {
-    if let Err(status) = known::check::<T>(bytes) {
+    if let Err(status) = unknown_fields::check::<T>(bytes) {
         return Read::Refused(status);
     }
     match T::decode(bytes) {

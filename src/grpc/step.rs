@@ -7,9 +7,9 @@ use futures_util::{Stream, stream};
 use tonic::{Request, Response, Status};
 
 use super::convert::status::{to_message, to_status};
-use super::edge::budget::Weighed;
 use super::edge::padding::{padding, padding_for};
 use super::edge::peer;
+use super::edge::reply_bytes::ReplyBytes;
 use super::pb::step_service_server::StepService;
 use super::{convert, pb};
 use crate::broker::{Broker, Delivery, Error, ResolveRequest};
@@ -41,7 +41,7 @@ impl StepService for Steps {
         request: Request<pb::ResolveRequest>,
     ) -> Result<Response<pb::ResolveResponse>, Status> {
         let peer = peer::step(&self.broker, &request)?;
-        let mut weighed = Weighed::nothing(&peer.standing);
+        let mut weighed = ReplyBytes::nothing(&peer.quota);
         let request = parse(request.into_inner()).map_err(|error| to_status(&error))?;
         let resolved = loop {
             match self.broker.resolve(&peer.tag, &request, &mut weighed) {
@@ -54,7 +54,7 @@ impl StepService for Steps {
         reply.padding = padding(&reply);
         let weighed = weighed.made(&reply);
         self.settle().await?;
-        Ok(Weighed::answer(weighed, reply))
+        Ok(ReplyBytes::answer(weighed, reply))
     }
 
     async fn batch_resolve(
@@ -72,7 +72,7 @@ impl StepService for Steps {
             }
             parse(request)
         });
-        let mut weighed = Weighed::nothing(&peer.standing);
+        let mut weighed = ReplyBytes::nothing(&peer.quota);
         while results.len() < count {
             let resolved = match MAX_BATCH_REPLY_BYTES.saturating_sub(bytes) {
                 0 => asked.by_ref().map(|one| one.and(Err(full()))).collect(),
@@ -97,7 +97,7 @@ impl StepService for Steps {
         let reply = pb::BatchResolveResponse { results, padding: padding_for(bytes) };
         let weighed = weighed.made(&reply);
         self.settle().await?;
-        Ok(Weighed::answer(weighed, reply))
+        Ok(ReplyBytes::answer(weighed, reply))
     }
 
     type WatchStream = Pin<Box<dyn Stream<Item = Result<pb::WatchResponse, Status>> + Send>>;
@@ -112,17 +112,17 @@ impl StepService for Steps {
             .and_then(|request| self.broker.watch(&peer.tag, peer.svid.not_after, request))
             .map_err(|error| to_status(&error))?;
         // What is wrong with the first is an answer to the call.
-        let standing = Arc::clone(&peer.standing);
-        let mut weighed = Weighed::nothing(&standing);
+        let quota = Arc::clone(&peer.quota);
+        let mut weighed = ReplyBytes::nothing(&quota);
         let first = watch.next(&mut weighed).await.map_err(|error| to_status(&error))?;
-        let start = (watch, Some((first, weighed)), Arc::clone(&self.broker), standing);
+        let start = (watch, Some((first, weighed)), Arc::clone(&self.broker), quota);
         let deliveries = stream::unfold(Some(start), |state| async {
-            let (mut watch, first, broker, standing) = state?;
+            let (mut watch, first, broker, quota) = state?;
             // Held until the message is there, which the door counts by itself.
             let (next, _weighed) = match first {
                 Some((first, weighed)) => (Ok(first), weighed),
                 None => {
-                    let mut weighed = Weighed::nothing(&standing);
+                    let mut weighed = ReplyBytes::nothing(&quota);
                     (watch.next(&mut weighed).await, weighed)
                 }
             };
@@ -131,9 +131,7 @@ impl StepService for Steps {
                 Err(error) => Err(error),
             };
             match next {
-                Ok(delivery) => {
-                    Some((Ok(delivered(delivery)), Some((watch, None, broker, standing))))
-                }
+                Ok(delivery) => Some((Ok(delivered(delivery)), Some((watch, None, broker, quota)))),
                 Err(error) => Some((Err(to_status(&error)), None)),
             }
         });

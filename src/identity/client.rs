@@ -15,7 +15,7 @@ use tokio::time::Instant;
 use tokio_rustls::TlsConnector;
 use zeroize::Zeroizing;
 
-use super::door::pins::NotLetIn;
+use super::accept::certificate_check::CertificateRefusal;
 use super::tls::{TlsError, certificates, private_key, provider};
 use crate::model::Timestamp;
 
@@ -67,18 +67,18 @@ pub enum ConnectError {
     },
     /// The broker does not accept the certificate.
     #[error("the broker refuses the certificate: {}", words(*.0))]
-    NotLetIn(NotLetIn),
+    Rejected(CertificateRefusal),
     /// The identity cannot be used.
     #[error(transparent)]
     Tls(#[from] TlsError),
 }
 
 /// What a refusal says to whom it meets.
-fn words(refusal: NotLetIn) -> &'static str {
+fn words(refusal: CertificateRefusal) -> &'static str {
     match refusal {
-        NotLetIn::Elsewhere => "it is not for this socket",
-        NotLetIn::Ended => "it has ended",
-        NotLetIn::Unknown => "it was removed, replaced or never given out by this broker",
+        CertificateRefusal::WrongSocket => "it is not for this socket",
+        CertificateRefusal::Expired => "it has ended",
+        CertificateRefusal::Unknown => "it was removed, replaced or never given out by this broker",
     }
 }
 
@@ -97,9 +97,15 @@ fn told(error: std::io::Error) -> ConnectError {
         Timestamp::from_millis(seconds.saturating_mul(1000))
     };
     let refusal = match error.get_ref().and_then(|cause| cause.downcast_ref()) {
-        Some(RustlsError::AlertReceived(AlertDescription::AccessDenied)) => NotLetIn::Elsewhere,
-        Some(RustlsError::AlertReceived(AlertDescription::CertificateExpired)) => NotLetIn::Ended,
-        Some(RustlsError::AlertReceived(AlertDescription::CertificateRevoked)) => NotLetIn::Unknown,
+        Some(RustlsError::AlertReceived(AlertDescription::AccessDenied)) => {
+            CertificateRefusal::WrongSocket
+        }
+        Some(RustlsError::AlertReceived(AlertDescription::CertificateExpired)) => {
+            CertificateRefusal::Expired
+        }
+        Some(RustlsError::AlertReceived(AlertDescription::CertificateRevoked)) => {
+            CertificateRefusal::Unknown
+        }
         Some(RustlsError::InvalidCertificate(CertificateError::ExpiredContext {
             time,
             not_after,
@@ -110,7 +116,7 @@ fn told(error: std::io::Error) -> ConnectError {
         })) => return ConnectError::NotYetValid { at: moment(*not_before), now: moment(*time) },
         _ => return error.into(),
     };
-    ConnectError::NotLetIn(refusal)
+    ConnectError::Rejected(refusal)
 }
 
 impl ClientIdentity {

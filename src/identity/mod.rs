@@ -7,11 +7,22 @@
 //!   verifier again for a resumed session.
 //! - [`Acceptor`] owns the accept loop: one for each socket, so that the socket is part of the identity.
 
+mod accept;
 pub mod certificate;
 mod client;
-mod door;
 mod tls;
 
+pub use accept::acceptor::{Acceptor, Handshakes, ListenerConfig};
+pub use accept::admission::{Admission, FindQuota};
+pub use accept::certificate_check::{CertificateCheck, CertificateRefusal, OpenConnections};
+pub use accept::connection::{Peer, PeerConnection};
+pub use accept::handshake_slots::HandshakeLimits;
+pub use accept::quota::{
+    Allotment, Lane, OversizeTurn, OversizeWaiter, PeerQuota, QuotaLimits, QuotaPool, WeakMap,
+};
+pub use accept::rate_limiter::{PIECE_BYTES, RateLimit};
+pub use accept::refused::REFUSALS;
+pub use accept::timeouts::{OpenRequest, Timeouts, Traffic, WaitingReply};
 pub use certificate::authority::{Authority, AuthorityError, Issued, KeyAndCertificate};
 pub use certificate::request::{
     PemFault, RequestError, check_certificate, check_pair, check_private_key, first_validity,
@@ -19,17 +30,6 @@ pub use certificate::request::{
 };
 pub use certificate::root::RootKey;
 pub use certificate::svid::{Svid, SvidError};
-pub use certificate::validity::{Role, Validity, check_issued};
+pub use certificate::validity::{CertificateRole, Validity, check_issued};
 pub use client::{ClientIdentity, ConnectError, TlsClientStream, connect, connect_heard};
-pub use door::acceptor::{Acceptor, Gate, Handshakes};
-pub use door::connection::{Connection, Peer};
-pub use door::entrance::{Entrance, Stand};
-pub use door::lobby::LobbyLimits;
-pub use door::pace::{PIECE_BYTES, PaceLimits};
-pub use door::patience::{OpenRequest, Patience, Traffic, WaitingReply};
-pub use door::pins::{LetIn, NotLetIn, OpenConnections};
-pub use door::refused::REFUSALS;
-pub use door::standing::{
-    Amount, Commons, DoorShares, Lane, Large, Present, Standing, WaitingForLarge,
-};
-pub use tls::{Door, DoorConfig, TlsError};
+pub use tls::{ServerTls, ServerTlsConfig, TlsError};

@@ -21,8 +21,8 @@ use rustls::{
     ServerConfig, SignatureScheme,
 };
 
+use super::accept::certificate_check;
 use super::certificate::svid::Svid;
-use super::door::pins;
 use crate::model::{Clock, Timestamp, TrustDomain};
 
 /// Why TLS cannot be set up.
@@ -43,14 +43,14 @@ pub enum TlsError {
 }
 
 /// The TLS settings of a door, swapped whole: handshakes under way keep the old ones.
-pub struct Door(ArcSwap<ServerConfig>);
+pub struct ServerTls(ArcSwap<ServerConfig>);
 
-impl Door {
+impl ServerTls {
     /// A door with these settings.
     ///
     /// # Errors
     /// If a certificate or key cannot be used.
-    pub fn new(config: &DoorConfig<'_>) -> Result<Self, TlsError> {
+    pub fn new(config: &ServerTlsConfig<'_>) -> Result<Self, TlsError> {
         Ok(Self(ArcSwap::new(config.build()?)))
     }
 
@@ -65,7 +65,7 @@ impl Door {
 }
 
 /// What one door needs.
-pub struct DoorConfig<'a> {
+pub struct ServerTlsConfig<'a> {
     /// The daemon's chain, PEM.
     pub chain_pem: &'a str,
     /// The daemon's private key, PEM.
@@ -80,7 +80,7 @@ pub struct DoorConfig<'a> {
     pub clock: &'a Clock,
 }
 
-impl DoorConfig<'_> {
+impl ServerTlsConfig<'_> {
     fn build(&self) -> Result<Arc<ServerConfig>, TlsError> {
         let setup = |error: &dyn std::fmt::Display| TlsError::Setup(error.to_string());
         let provider = Arc::new(default_provider());
@@ -219,7 +219,7 @@ impl ClientCertVerifier for SvidVerifier {
         let verified = self.chain.verify_client_cert(end_entity, intermediates, now)?;
         let svid = Svid::parse(end_entity, &self.domain)
             .map_err(|error| CertificateError::Other(OtherError(Arc::new(error))))?;
-        pins::ask(svid)?;
+        certificate_check::ask(svid)?;
         Ok(verified)
     }
 

@@ -4,7 +4,7 @@ use crate::access::{Principal, Role};
 use crate::broker::Broker;
 use crate::broker::error::Error;
 use crate::catalog::Registered;
-use crate::identity::{NotLetIn, Svid};
+use crate::identity::{CertificateRefusal, Svid};
 use crate::journal::{LiveOpening, NotAccepted};
 use crate::model::limits::Allowance;
 use crate::model::{ExecutorName, Id, SpiffeId, Timestamp};
@@ -57,10 +57,10 @@ impl Broker {
     ///
     /// # Errors
     /// Why not.
-    pub fn let_in_admin(&self, svid: &Svid, uid: u32) -> Result<(), NotLetIn> {
+    pub fn let_in_admin(&self, svid: &Svid, uid: u32) -> Result<(), CertificateRefusal> {
         self.admin_principal(svid, uid).map(drop).map_err(|error| match error {
-            Error::NotAccepted(NotAccepted::CertificateExpired) => NotLetIn::Ended,
-            _ => NotLetIn::Unknown,
+            Error::NotAccepted(NotAccepted::CertificateExpired) => CertificateRefusal::Expired,
+            _ => CertificateRefusal::Unknown,
         })
     }
 
@@ -68,11 +68,15 @@ impl Broker {
     ///
     /// # Errors
     /// Why not.
-    pub fn let_in_step(&self, opening: &LiveOpening, svid: &Svid) -> Result<(), NotLetIn> {
+    pub fn let_in_step(
+        &self,
+        opening: &LiveOpening,
+        svid: &Svid,
+    ) -> Result<(), CertificateRefusal> {
         check_step(opening, svid, self.now()).map_err(|refusal| match refusal {
-            NotAccepted::CertificateExpired => NotLetIn::Ended,
-            NotAccepted::CertificateUnknown => NotLetIn::Elsewhere,
-            NotAccepted::NotOpen => NotLetIn::Unknown,
+            NotAccepted::CertificateExpired => CertificateRefusal::Expired,
+            NotAccepted::CertificateUnknown => CertificateRefusal::WrongSocket,
+            NotAccepted::NotOpen => CertificateRefusal::Unknown,
         })
     }
 

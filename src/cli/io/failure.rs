@@ -7,7 +7,7 @@ use tonic_types::StatusExt as _;
 
 use super::output::printable;
 use crate::daemon::DaemonError;
-use crate::identity::{ConnectError, NotLetIn};
+use crate::identity::{CertificateRefusal, ConnectError};
 use crate::model::Invalid;
 
 /// Exit codes; README.md lists them.
@@ -64,14 +64,14 @@ impl Failure {
                 "CERTIFICATE_EXPIRED",
                 "if the clock here is right, the daemon could not renew it: see keyhatch doctor and the daemon's log",
             ),
-            ConnectError::NotLetIn(NotLetIn::Elsewhere) => {
+            ConnectError::Rejected(CertificateRefusal::WrongSocket) => {
                 ("SOCKET_MISMATCH", "take socket and certificate from one directory")
             }
-            ConnectError::NotLetIn(NotLetIn::Ended) => (
+            ConnectError::Rejected(CertificateRefusal::Expired) => (
                 "SVID_INVALID",
                 "if the broker's clock is right, ask an administrator for another, or the executor for another step",
             ),
-            ConnectError::NotLetIn(NotLetIn::Unknown) => (
+            ConnectError::Rejected(CertificateRefusal::Unknown) => (
                 "SVID_INVALID",
                 "ask an administrator for another, or the executor for another step",
             ),

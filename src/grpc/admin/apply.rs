@@ -4,7 +4,7 @@ use tonic::{Request, Response, Status, Streaming};
 
 use prost::Message as _;
 
-use super::call::{AdminDoor, Call};
+use super::call::{AdminService, Call};
 use super::{group, integration};
 use crate::broker::{
     Action, Applied, Broker, ConnectionDocument, Difference, Differences, Document, Error,
@@ -22,7 +22,7 @@ use crate::model::{
 };
 
 #[tonic::async_trait]
-impl ApplyService for AdminDoor {
+impl ApplyService for AdminService {
     async fn apply(
         &self,
         request: Request<Streaming<pb::ApplyRequest>>,

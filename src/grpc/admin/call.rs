@@ -9,18 +9,18 @@ use crate::access::Principal;
 use crate::broker::{Broker, Error, WriteOptions};
 use crate::grpc::convert;
 use crate::grpc::convert::status::{reason_of, to_status};
-use crate::grpc::edge::budget::Weighed;
-use crate::grpc::edge::{peer, places};
+use crate::grpc::edge::reply_bytes::ReplyBytes;
+use crate::grpc::edge::{in_flight, peer};
 use crate::identity::Peer;
 use crate::model::NamedRequest;
 
 /// The admin door's services, each in a file of its own.
 #[derive(Clone)]
-pub(crate) struct AdminDoor {
+pub(crate) struct AdminService {
     broker: Arc<Broker>,
 }
 
-impl AdminDoor {
+impl AdminService {
     pub(crate) fn new(broker: Arc<Broker>) -> Self {
         Self { broker }
     }
@@ -63,7 +63,7 @@ impl Call {
         work: impl Future<Output = Result<T, Error>>,
     ) -> Result<Response<T>, Status> {
         let reply = work.await.map_err(|error| self.refuse(&error))?;
-        Ok(Weighed::answer(Weighed::of(&self.peer.standing, &reply), reply))
+        Ok(ReplyBytes::answer(ReplyBytes::of(&self.peer.quota, &reply), reply))
     }
 
     /// The same of reading that takes more than a moment: on threads of its own, when the caller's turn has come, with
@@ -79,7 +79,7 @@ impl Call {
         let (broker, caller) = (Arc::clone(&self.broker), self.caller.clone());
         let made = async {
             let turn = self.broker.reading_turn(&self.caller).await?;
-            let mut weighed = Weighed::nothing(&self.peer.standing);
+            let mut weighed = ReplyBytes::nothing(&self.peer.quota);
             if !weighed.reserve(most).await {
                 return Err(Error::Overloaded);
             }
@@ -90,7 +90,7 @@ impl Call {
             turn.look(look).await?
         };
         let (weighed, reply) = made.await.map_err(|error| self.refuse(&error))?;
-        Ok(Weighed::answer(weighed, reply))
+        Ok(ReplyBytes::answer(weighed, reply))
     }
 
     /// The same where the answer is a stream.
@@ -145,7 +145,7 @@ impl Call {
         {
             let reason = reason_of(error);
             self.broker.note_refusal(&self.caller, self.method, &self.resource, reason);
-            places::fine(&self.peer);
+            in_flight::penalize(&self.peer);
         }
         to_status(error)
     }

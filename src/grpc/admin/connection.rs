@@ -4,7 +4,7 @@ use std::collections::{BTreeMap, BTreeSet};
 
 use tonic::{Request, Response, Status};
 
-use super::call::AdminDoor;
+use super::call::AdminService;
 use crate::broker::{
     ConnectionDocument, ConnectionInUse, Deletion, Error, Inspected, ListedConnection,
     ListedConnections, Part, Wanted,
@@ -16,7 +16,7 @@ use crate::model::limits::MAX_PAGE_BYTES;
 use crate::model::{Invalid, ResourceName};
 
 #[tonic::async_trait]
-impl ConnectionService for AdminDoor {
+impl ConnectionService for AdminService {
     async fn create_connection(
         &self,
         request: Request<pb::CreateConnectionRequest>,

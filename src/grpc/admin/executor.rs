@@ -2,7 +2,7 @@
 
 use tonic::{Request, Response, Status};
 
-use super::call::AdminDoor;
+use super::call::AdminService;
 use crate::broker::{
     Error, LeaseState, ListedStep, Received, RunStep, StepOwner, StepRequest, StepSelector,
 };
@@ -16,7 +16,7 @@ use crate::model::{
 };
 
 #[tonic::async_trait]
-impl ExecutorService for AdminDoor {
+impl ExecutorService for AdminService {
     async fn open_step(
         &self,
         request: Request<pb::OpenStepRequest>,

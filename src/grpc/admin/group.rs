@@ -4,7 +4,7 @@ use std::collections::BTreeSet;
 
 use tonic::{Request, Response, Status};
 
-use super::call::{AdminDoor, Call};
+use super::call::{AdminService, Call};
 use crate::broker::{
     Deletion, Error, GroupChange, ListedGroup, MemberChange, NewGroup, Part, WriteOptions,
 };
@@ -17,7 +17,7 @@ use crate::model::{ConnectionRef, GroupName, Identifiers, IntegrationName, Inval
 const MAX_MEMBERS: usize = 1000;
 
 #[tonic::async_trait]
-impl GroupService for AdminDoor {
+impl GroupService for AdminService {
     async fn create_group(
         &self,
         request: Request<pb::CreateGroupRequest>,

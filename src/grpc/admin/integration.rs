@@ -2,7 +2,7 @@
 
 use tonic::{Request, Response, Status};
 
-use super::call::AdminDoor;
+use super::call::AdminService;
 use crate::broker::{Deletion, Error, ListedIntegration};
 use crate::grpc::pb::integration_service_server::IntegrationService;
 use crate::grpc::{convert, pb};
@@ -11,7 +11,7 @@ use crate::model::limits::MAX_PAGE_BYTES;
 use crate::model::{IntegrationName, Invalid, KindName, ResourceName};
 
 #[tonic::async_trait]
-impl IntegrationService for AdminDoor {
+impl IntegrationService for AdminService {
     async fn get_integration(
         &self,
         request: Request<pb::GetIntegrationRequest>,

@@ -3,7 +3,6 @@
 pub(super) mod apply;
 pub(super) mod call;
 pub(super) mod connection;
-pub(super) mod documents;
 pub(super) mod executor;
 pub(super) mod group;
 pub(super) mod integration;

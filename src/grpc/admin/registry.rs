@@ -4,7 +4,7 @@ use std::collections::BTreeSet;
 
 use tonic::{Request, Response, Status};
 
-use super::call::{AdminDoor, Call};
+use super::call::{AdminService, Call};
 use crate::access::{Role, Scope};
 use crate::broker::{Error, NewRegistration, WriteOptions};
 use crate::catalog::{Registered, Registration};
@@ -15,7 +15,7 @@ use crate::model::limits::MAX_PAGE_BYTES;
 use crate::model::{ExecutorName, Invalid, OperatorName, PinnedCertificate, ResourceName};
 
 #[tonic::async_trait]
-impl OperatorService for AdminDoor {
+impl OperatorService for AdminService {
     async fn create_operator(
         &self,
         request: Request<pb::CreateOperatorRequest>,
@@ -89,7 +89,7 @@ impl OperatorService for AdminDoor {
 }
 
 #[tonic::async_trait]
-impl ExecutorRegistryService for AdminDoor {
+impl ExecutorRegistryService for AdminService {
     async fn create_executor(
         &self,
         request: Request<pb::CreateExecutorRequest>,

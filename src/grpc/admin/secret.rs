@@ -2,7 +2,7 @@
 
 use tonic::{Request, Response, Status};
 
-use super::call::AdminDoor;
+use super::call::AdminService;
 use crate::broker::{Deletion, Error, SecretDocument};
 use crate::catalog::SecretMetadata;
 use crate::grpc::pb::secret_service_server::SecretService;
@@ -11,7 +11,7 @@ use crate::model::limits::MAX_PAGE_BYTES;
 use crate::model::{Invalid, ResourceName, SecretRef, Value, WorkflowName};
 
 #[tonic::async_trait]
-impl SecretService for AdminDoor {
+impl SecretService for AdminService {
     async fn put_secret(
         &self,
         request: Request<pb::PutSecretRequest>,

@@ -11,7 +11,7 @@ use tonic::Status;
 use tonic::codec::{BufferSettings, DecodeBuf, Decoder, EncodeBuf, Encoder};
 use tonic_prost::ProstDecoder;
 
-use super::known;
+use super::unknown_fields;
 
 /// What a request is read into; most are smaller, and a larger one gets what it needs.
 const REQUEST_BYTES: usize = 256;
@@ -57,7 +57,7 @@ impl<U: Message + Name + Default> Decoder for MessageDecoder<U> {
 
     fn decode(&mut self, buffer: &mut DecodeBuf<'_>) -> Result<Option<U>, Status> {
         // A message is read when it is there as a whole, in one piece.
-        known::check::<U>(buffer.chunk())?;
+        unknown_fields::check::<U>(buffer.chunk())?;
         self.0.decode(buffer)
     }
 

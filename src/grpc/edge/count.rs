@@ -40,7 +40,7 @@ pub fn metrics() -> Metrics {
 }
 
 /// A request. Dropped before it is answered, it was abandoned.
-pub(crate) struct Count {
+pub(crate) struct RequestCount {
     method: Arc<Method>,
     began: Instant,
     is_answered: bool,
@@ -52,7 +52,7 @@ pub(crate) struct StreamCount {
     has_ended: bool,
 }
 
-impl Count {
+impl RequestCount {
     /// A request begins.
     pub(crate) fn begin(door: &DoorMetrics, path: &str) -> Self {
         Self { method: door.method(path), began: Instant::now(), is_answered: false }
@@ -82,7 +82,7 @@ impl Count {
     }
 }
 
-impl Drop for Count {
+impl Drop for RequestCount {
     fn drop(&mut self) {
         if !self.is_answered {
             self.method.answer(Some(CANCELLED));

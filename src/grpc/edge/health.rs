@@ -9,7 +9,7 @@ use tonic_health::ServingStatus;
 use tonic_health::pb::health_server::{Health, HealthServer};
 use tonic_health::server::{HealthReporter, health_reporter};
 
-use crate::grpc::admin::call::AdminDoor;
+use crate::grpc::admin::call::AdminService;
 use crate::grpc::pb::step_service_server::StepServiceServer;
 use crate::grpc::pb::system_service_server::SystemServiceServer;
 use crate::grpc::step::Steps;
@@ -27,7 +27,7 @@ pub(crate) async fn of_steps(readiness: Receiver<bool>) -> HealthServer<impl Hea
 /// The service for the admin door. It must be called on the door's runtime.
 pub(crate) async fn of_admin(readiness: Receiver<bool>) -> HealthServer<impl Health> {
     let (reporter, service) = health_reporter();
-    reporter.set_serving::<SystemServiceServer<AdminDoor>>().await;
+    reporter.set_serving::<SystemServiceServer<AdminService>>().await;
     tokio::spawn(follow(readiness, reporter, &[""]));
     service
 }

@@ -1,14 +1,16 @@
 //! What every request and reply passes, whichever service it is for.
 
-pub(super) mod budget;
+pub(super) mod admission;
+mod apply_turns;
 pub mod codec;
 pub(super) mod count;
-pub(super) mod door;
 pub(super) mod health;
-pub(super) mod known;
+pub(super) mod in_flight;
 pub(super) mod methods;
 pub(super) mod padding;
 pub(super) mod peer;
-pub(super) mod places;
 pub(super) mod reflection;
-pub(super) mod strict;
+pub(super) mod reply_bytes;
+pub(super) mod request_class;
+pub(super) mod request_form;
+pub(super) mod unknown_fields;

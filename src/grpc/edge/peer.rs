@@ -5,19 +5,19 @@ use std::sync::Arc;
 use tonic::Request;
 use tonic::transport::server::Connected;
 
-use super::places::Way;
+use super::request_class::RequestClass;
 use crate::access::Principal;
 use crate::broker::{Broker, Error};
 use crate::grpc::convert::status::to_status;
-use crate::identity::{Connection, Peer};
+use crate::identity::{Peer, PeerConnection};
 use crate::journal::LiveOpening;
 
 /// A connection to a step's socket, which belongs to its opening.
-pub type StepConnection = Connection<Arc<LiveOpening>>;
+pub type StepConnection = PeerConnection<Arc<LiveOpening>>;
 /// A connection to the admin socket.
-pub type AdminConnection = Connection<()>;
+pub type AdminConnection = PeerConnection<()>;
 
-impl<T: Clone + Send + Sync + 'static> Connected for Connection<T> {
+impl<T: Clone + Send + Sync + 'static> Connected for PeerConnection<T> {
     type ConnectInfo = Arc<Peer<T>>;
 
     fn connect_info(&self) -> Self::ConnectInfo {
@@ -26,13 +26,13 @@ impl<T: Clone + Send + Sync + 'static> Connected for Connection<T> {
 }
 
 /// Who stands behind the connections of a door.
-pub(crate) trait Visitor: Clone + Send + Sync + 'static {
+pub(crate) trait AdmissionPolicy: Clone + Send + Sync + 'static {
     /// Takes one request of the rate, before anything of it is looked at: a flood of heads, or of malformed requests,
     /// is a flood, too.
     ///
     /// # Errors
     /// If there is none left.
-    fn charge(broker: &Broker, peer: &Peer<Self>, way: Way) -> Result<(), Error>;
+    fn charge(broker: &Broker, peer: &Peer<Self>, class: RequestClass) -> Result<(), Error>;
 
     /// Whether this is somebody still.
     ///
@@ -41,8 +41,8 @@ pub(crate) trait Visitor: Clone + Send + Sync + 'static {
     fn check(broker: &Broker, peer: &Peer<Self>) -> Result<(), Error>;
 }
 
-impl Visitor for Arc<LiveOpening> {
-    fn charge(broker: &Broker, peer: &Peer<Self>, _: Way) -> Result<(), Error> {
+impl AdmissionPolicy for Arc<LiveOpening> {
+    fn charge(broker: &Broker, peer: &Peer<Self>, _: RequestClass) -> Result<(), Error> {
         take_request(broker, &peer.tag)
     }
 
@@ -51,14 +51,15 @@ impl Visitor for Arc<LiveOpening> {
     }
 }
 
-impl Visitor for () {
-    fn charge(broker: &Broker, peer: &Peer<Self>, way: Way) -> Result<(), Error> {
-        match way {
+impl AdmissionPolicy for () {
+    fn charge(broker: &Broker, peer: &Peer<Self>, class: RequestClass) -> Result<(), Error> {
+        match class {
             // An executor renews as many steps as it has open, and nobody is kept from taking away.
-            Way::Ending | Way::Health => Ok(()),
-            Way::Documents | Way::Looking | Way::Stream | Way::Unary => {
-                broker.take_admin_request(&peer.svid.id)
-            }
+            RequestClass::Ending | RequestClass::Health => Ok(()),
+            RequestClass::Documents
+            | RequestClass::Looking
+            | RequestClass::Stream
+            | RequestClass::Unary => broker.take_admin_request(&peer.svid.id),
         }
     }
 

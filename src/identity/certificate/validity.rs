@@ -38,7 +38,7 @@ impl Validity {
 
 /// What a certificate is for.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub enum Role {
+pub enum CertificateRole {
     /// Operators, executors and steps.
     Client,
     /// The daemon.
@@ -53,13 +53,13 @@ pub enum Role {
 pub fn check_issued(
     chain_pem: &str,
     root_pem: &str,
-    role: Role,
+    role: CertificateRole,
     now: Timestamp,
 ) -> Result<(), TlsError> {
     let chain = certificates(chain_pem)?;
     let root = certificates(root_pem)?.into_iter().next().ok_or(TlsError::Pem("certificate"))?;
     match role {
-        Role::Client => check_client(&chain, &root, now),
-        Role::Daemon => check_daemon(&chain, &root, now),
+        CertificateRole::Client => check_client(&chain, &root, now),
+        CertificateRole::Daemon => check_daemon(&chain, &root, now),
     }
 }

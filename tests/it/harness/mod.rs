@@ -27,7 +27,7 @@ use keyhatch::grpc::pb::executor_registry_service_client::ExecutorRegistryServic
 use keyhatch::grpc::pb::executor_service_client::ExecutorServiceClient;
 use keyhatch::grpc::pb::operator_service_client::OperatorServiceClient;
 use keyhatch::grpc::pb::step_service_client::StepServiceClient;
-use keyhatch::identity::{Authority, ClientIdentity, ConnectError, NotLetIn};
+use keyhatch::identity::{Authority, CertificateRefusal, ClientIdentity, ConnectError};
 use keyhatch::model::{Clock, Limits, Timestamp, TrustDomain};
 use keyhatch::sys::Trust;
 use tempfile::TempDir;
@@ -532,8 +532,8 @@ pub fn secret_document(workflow: &str, name: &str, value: &str) -> pb::apply_req
 /// The stable reason of a refusal, be it a handshake's.
 pub fn reason<T: std::fmt::Debug>(outcome: Result<T, Status>) -> String {
     let status = outcome.unwrap_err();
-    if let Some(ConnectError::NotLetIn(refusal)) = ConnectError::behind(&status) {
-        let is_elsewhere = *refusal == NotLetIn::Elsewhere;
+    if let Some(ConnectError::Rejected(refusal)) = ConnectError::behind(&status) {
+        let is_elsewhere = *refusal == CertificateRefusal::WrongSocket;
         return if is_elsewhere { "SOCKET_MISMATCH" } else { "SVID_INVALID" }.to_owned();
     }
     let info = status.get_error_details().error_info().cloned();

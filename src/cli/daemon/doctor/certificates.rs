@@ -6,7 +6,9 @@ use super::Site;
 use super::finding::{Finding, Remedy, quoted};
 use crate::cli::identity::identity_file;
 use crate::daemon::{CERTIFICATE, EXECUTOR_DIRECTORY, OPERATOR_DIRECTORY};
-use crate::identity::{PemFault, Role, Validity, check_issued, check_pair, check_private_key};
+use crate::identity::{
+    CertificateRole, PemFault, Validity, check_issued, check_pair, check_private_key,
+};
 use crate::model::Timestamp;
 
 const CA: &str = "CA's certificate";
@@ -23,7 +25,13 @@ pub(super) fn look(site: &Site) -> Vec<Finding> {
     let restart = Remedy::Do("restart the daemon, which then issues itself a new one".to_owned());
     let mut findings = vec![
         ca(&root, site.now),
-        certificate("daemon's certificate", CERTIFICATE, Role::Daemon, &restart, &restart),
+        certificate(
+            "daemon's certificate",
+            CERTIFICATE,
+            CertificateRole::Daemon,
+            &restart,
+            &restart,
+        ),
     ];
     let identities = [
         ("operator's certificate", "operator", OPERATOR_DIRECTORY),
@@ -36,7 +44,13 @@ pub(super) fn look(site: &Site) -> Vec<Finding> {
             let reissue = Remedy::Run(site.keyhatch("init --reissue-admin"));
             let renew = format!("KEYHATCH_DIR={} keyhatch {command} renew", quoted(&path));
             let file = format!("{directory}/tls.crt");
-            findings.push(certificate(what, &file, Role::Client, &reissue, &Remedy::Run(renew)));
+            findings.push(certificate(
+                what,
+                &file,
+                CertificateRole::Client,
+                &reissue,
+                &Remedy::Run(renew),
+            ));
             findings.extend(key(what, &path, &reissue));
         }
     }
@@ -82,7 +96,7 @@ fn ca(path: &Path, now: Timestamp) -> Finding {
 pub(super) struct Certificate<'a> {
     pub(super) what: &'static str,
     pub(super) path: &'a Path,
-    pub(super) role: Role,
+    pub(super) role: CertificateRole,
     /// When it is no good.
     pub(super) replace: &'a Remedy,
     /// When it ends soon.

@@ -7,7 +7,7 @@ use super::finding::{Finding, Remedy, quoted};
 use crate::cli::daemon::healthcheck::{PATIENCE, is_serving, silence};
 use crate::cli::identity::endpoint::Endpoint;
 use crate::cli::io::failure::Failure;
-use crate::identity::Role;
+use crate::identity::CertificateRole;
 use crate::model::{SpiffeId, Timestamp};
 
 const BROKER: &str = "broker";
@@ -18,7 +18,7 @@ pub(super) async fn look(directory: &Path, now: Timestamp) -> Vec<Finding> {
     let certificate = Certificate {
         what: "certificate",
         path: &directory.join("tls.crt"),
-        role: Role::Client,
+        role: CertificateRole::Client,
         replace: &Remedy::Do(format!("ask an administrator for another: keyhatch {who} add")),
         renew: &Remedy::Run(format!("KEYHATCH_DIR={} keyhatch {who} renew", quoted(directory))),
     };

@@ -13,7 +13,7 @@ use crate::cli::io::failure::Failure;
 use crate::cli::io::output::moment;
 use crate::grpc::pb;
 use crate::grpc::pb::step_service_client::StepServiceClient;
-use crate::identity::Role;
+use crate::identity::CertificateRole;
 use crate::model::Timestamp;
 use crate::model::limits::MAX_SOCKET_PATH_BYTES;
 
@@ -26,7 +26,7 @@ pub(super) async fn look(directory: &Path, now: Timestamp) -> Vec<Finding> {
     let certificate = Certificate {
         what: "step's certificate",
         path: &directory.join("tls.crt"),
-        role: Role::Client,
+        role: CertificateRole::Client,
         replace: &again,
         renew: &Remedy::Do("the broker renews it; if it does not, see to its log".to_owned()),
     };

@@ -10,7 +10,7 @@ use tokio_stream::StreamExt as _;
 use tokio_stream::wrappers::ReceiverStream;
 use tonic::Status;
 
-use super::feed::Feed;
+use super::bounded_stream::BoundedStream;
 use crate::broker::Error;
 use crate::grpc::admin::call::Call;
 use crate::grpc::convert::status::to_status;
@@ -39,7 +39,7 @@ pub(crate) async fn begin(call: &Call, peer: Arc<Peer<()>>) -> Result<BackupStre
     let (pieces, read) = mpsc::channel(WAITING_PIECES);
     let broker = Arc::clone(&call.broker);
     let writing = tokio::task::spawn_blocking(move || {
-        let feed = Feed::new(pieces, Arc::clone(&broker), peer);
+        let feed = BoundedStream::new(pieces, Arc::clone(&broker), peer);
         let pieces = Pieces { feed, buffer: Vec::with_capacity(PIECE_BYTES) };
         broker.write_backup(backup, pieces)
     });
@@ -58,7 +58,7 @@ pub(crate) async fn begin(call: &Call, peer: Arc<Peer<()>>) -> Result<BackupStre
 
 /// Hands on what is written in pieces, as fast as they are taken.
 struct Pieces {
-    feed: Feed<Vec<u8>>,
+    feed: BoundedStream<Vec<u8>>,
     buffer: Vec<u8>,
 }
 

@@ -1,13 +1,13 @@
 //! `SystemService`.
 
 pub(crate) mod backup;
-pub(crate) mod feed;
+pub(crate) mod bounded_stream;
 pub(crate) mod suggest;
 pub(crate) mod tail;
 
 use tonic::{Request, Response, Status};
 
-use super::call::AdminDoor;
+use super::call::AdminService;
 use crate::access::{Examined, Principal};
 use crate::broker::{
     DryRun, Error, ExaminedResource, Explanation, Health, ListedDek, ListedKeys, NearMember,
@@ -23,7 +23,7 @@ use backup::BackupStream;
 use tail::TailStream;
 
 #[tonic::async_trait]
-impl SystemService for AdminDoor {
+impl SystemService for AdminService {
     async fn get_status(
         &self,
         request: Request<pb::GetStatusRequest>,

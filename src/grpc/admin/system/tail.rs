@@ -9,7 +9,7 @@ use tokio_stream::StreamExt as _;
 use tokio_stream::wrappers::ReceiverStream;
 use tonic::Status;
 
-use super::feed::Feed;
+use super::bounded_stream::BoundedStream;
 use crate::broker::{Error, Tail, TailRequest};
 use crate::grpc::admin::call::Call;
 use crate::grpc::convert::status::to_status;
@@ -35,7 +35,7 @@ pub(crate) async fn begin(
 ) -> Result<TailStream, Error> {
     let tail = call.broker.begin_tail(&call.caller, parse(request)?).await?;
     let (lines, read) = mpsc::channel(WAITING_LINES);
-    let feed = Feed::new(lines, Arc::clone(&call.broker), peer);
+    let feed = BoundedStream::new(lines, Arc::clone(&call.broker), peer);
     let telling = tokio::spawn(tell(tail, feed));
     let end = futures_util::stream::once(async {
         match telling.await {
@@ -49,7 +49,7 @@ pub(crate) async fn begin(
 }
 
 /// Hands on lines until the end, or until nobody takes them, or may have them.
-async fn tell(mut tail: Tail, feed: Feed<pb::JournalLine>) -> Result<(), Error> {
+async fn tell(mut tail: Tail, feed: BoundedStream<pb::JournalLine>) -> Result<(), Error> {
     loop {
         // A look that is under way stops when nobody waits for it.
         let read = tokio::select! {

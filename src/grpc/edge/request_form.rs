@@ -24,7 +24,7 @@ const AUTHORITY: &str = "localhost";
 
 /// What is wrong with a request.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
-enum Fault {
+enum FormFault {
     Authority,
     ContentType,
     Method,
@@ -43,42 +43,47 @@ pub(crate) fn refusal<B>(request: &Request<B>) -> Option<Response<Body>> {
     })
 }
 
-fn fault<B>(request: &Request<B>) -> Option<Fault> {
+fn fault<B>(request: &Request<B>) -> Option<FormFault> {
     let (uri, headers) = (request.uri(), request.headers());
     let checks = [
-        (request.method() == Method::POST, Fault::Method),
-        (has_content_type(headers), Fault::ContentType),
-        (only(headers, &TE).is_some_and(|te| te == "trailers"), Fault::Te),
-        (matches!(uri.scheme_str(), Some("http" | "https")), Fault::Scheme),
-        (uri.authority().is_some_and(|authority| is_ours(authority.as_str())), Fault::Authority),
-        (uri.query().is_none(), Fault::Query),
-        (is_method_path(uri.path()), Fault::Path),
+        (request.method() == Method::POST, FormFault::Method),
+        (has_content_type(headers), FormFault::ContentType),
+        (only(headers, &TE).is_some_and(|te| te == "trailers"), FormFault::Te),
+        (matches!(uri.scheme_str(), Some("http" | "https")), FormFault::Scheme),
+        (
+            uri.authority().is_some_and(|authority| is_ours(authority.as_str())),
+            FormFault::Authority,
+        ),
+        (uri.query().is_none(), FormFault::Query),
+        (is_method_path(uri.path()), FormFault::Path),
     ];
     checks.into_iter().find(|(is_right, _)| !is_right).map(|(_, fault)| fault)
 }
 
-fn answer(fault: Fault, speaks_grpc: bool) -> Response<Body> {
+fn answer(fault: FormFault, speaks_grpc: bool) -> Response<Body> {
     let (http, words) = match fault {
-        Fault::Authority => (
+        FormFault::Authority => (
             StatusCode::BAD_REQUEST,
             ":authority must be localhost; set the client's option for it (in grpcio \
              grpc.default_authority, in grpcurl -authority)",
         ),
-        Fault::ContentType => (StatusCode::UNSUPPORTED_MEDIA_TYPE, ""),
-        Fault::Method => (StatusCode::METHOD_NOT_ALLOWED, "the method of a gRPC request is POST"),
-        Fault::Path => (StatusCode::OK, "nothing is served at this path"),
-        Fault::Query => (StatusCode::BAD_REQUEST, "the path of a gRPC request has no query"),
-        Fault::Scheme => (StatusCode::BAD_REQUEST, ":scheme must be https"),
-        Fault::Te => (StatusCode::BAD_REQUEST, "a gRPC request has the header te: trailers"),
+        FormFault::ContentType => (StatusCode::UNSUPPORTED_MEDIA_TYPE, ""),
+        FormFault::Method => {
+            (StatusCode::METHOD_NOT_ALLOWED, "the method of a gRPC request is POST")
+        }
+        FormFault::Path => (StatusCode::OK, "nothing is served at this path"),
+        FormFault::Query => (StatusCode::BAD_REQUEST, "the path of a gRPC request has no query"),
+        FormFault::Scheme => (StatusCode::BAD_REQUEST, ":scheme must be https"),
+        FormFault::Te => (StatusCode::BAD_REQUEST, "a gRPC request has the header te: trailers"),
     };
     let mut response = match (speaks_grpc, fault) {
         (false, _) => Response::new(Body::default()),
-        (true, Fault::Path) => Status::new(Code::Unimplemented, words).into_http(),
+        (true, FormFault::Path) => Status::new(Code::Unimplemented, words).into_http(),
         (true, _) => status::at_the_door(Code::Internal, "HTTP_INVALID", words, None).into_http(),
     };
-    let http = if fault == Fault::Path && !speaks_grpc { StatusCode::NOT_FOUND } else { http };
+    let http = if fault == FormFault::Path && !speaks_grpc { StatusCode::NOT_FOUND } else { http };
     *response.status_mut() = http;
-    if fault == Fault::Method {
+    if fault == FormFault::Method {
         response.headers_mut().insert(ALLOW, HeaderValue::from_static("POST"));
     }
     response

@@ -5,7 +5,7 @@ use std::sync::Arc;
 
 use rustls::{AlertDescription, CertificateError, Error as TlsError};
 
-use super::quiet;
+use super::log_limit;
 use crate::metrics::Tally;
 
 /// Every word that a connection which is not let in is counted by.
@@ -33,7 +33,7 @@ pub const REFUSALS: [&str; 19] = [
 
 /// Why a connection ended before its handshake was done.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub(crate) enum Refusal {
+pub(crate) enum ConnectionRefusal {
     /// It was closed by the other end before its turn came.
     Gone,
     /// Too many of a kind stand in the door.
@@ -54,7 +54,7 @@ pub(crate) enum Refusal {
     TooMany,
 }
 
-impl Refusal {
+impl ConnectionRefusal {
     /// The word it is counted by, and what the log says.
     fn words(self) -> (&'static str, &'static str) {
         match self {
@@ -81,16 +81,16 @@ impl Refusal {
 
 /// The refusals of one door.
 #[derive(Clone)]
-pub(crate) struct Refused(pub(crate) Arc<Tally>);
+pub(crate) struct RefusalCounter(pub(crate) Arc<Tally>);
 
-impl Refused {
+impl RefusalCounter {
     /// Notes a refusal; of whom, if that is known.
-    pub(crate) fn note(&self, refusal: Refusal, uid: Option<u32>) {
+    pub(crate) fn note(&self, refusal: ConnectionRefusal, uid: Option<u32>) {
         let (word, text) = refusal.words();
         self.0.count(word);
-        let Some(unsaid) = quiet::next() else { return };
+        let Some(unsaid) = log_limit::next() else { return };
         match refusal {
-            Refusal::Gone => tracing::info!(unsaid, "{text}"),
+            ConnectionRefusal::Gone => tracing::info!(unsaid, "{text}"),
             _ => tracing::warn!(peer.uid = uid, unsaid, "{text}"),
         }
     }
@@ -98,7 +98,7 @@ impl Refused {
     /// Notes a handshake that failed.
     pub(super) fn note_handshake(&self, error: &io::Error, uid: u32) {
         self.0.count(fault(error));
-        let Some(unsaid) = quiet::next() else { return };
+        let Some(unsaid) = log_limit::next() else { return };
         let text = error.to_string();
         if text.contains("ServerNameMustContainOneHostName") || text.contains("Illegal SNI") {
             tracing::warn!(

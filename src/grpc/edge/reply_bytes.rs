@@ -12,7 +12,7 @@ use tokio::time::{Instant, timeout_at};
 use tonic::Response;
 
 use crate::broker::Room;
-use crate::identity::Standing;
+use crate::identity::PeerQuota;
 
 /// What nobody counts, in bytes: nearly all messages, and nearly all replies.
 pub(super) const FREE_BYTES: usize = 4 * 1024;
@@ -20,8 +20,8 @@ pub(super) const FREE_BYTES: usize = 4 * 1024;
 const PATIENCE: Duration = Duration::from_secs(1);
 
 /// Bytes that are held until this is dropped.
-pub(crate) struct Weighed {
-    standing: Arc<Standing>,
+pub(crate) struct ReplyBytes {
+    quota: Arc<PeerQuota>,
     /// With what is free of them.
     bytes: usize,
     /// What is taken for them: what counts of them, or more.
@@ -32,20 +32,20 @@ pub(crate) struct Weighed {
     until: Option<Instant>,
 }
 
-impl Weighed {
+impl ReplyBytes {
     /// A reply of which nothing is there yet.
-    pub(crate) fn nothing(standing: &Arc<Standing>) -> Self {
-        Self { standing: Arc::clone(standing), bytes: 0, taken: 0, wanted: 0, until: None }
+    pub(crate) fn nothing(quota: &Arc<PeerQuota>) -> Self {
+        Self { quota: Arc::clone(quota), bytes: 0, taken: 0, wanted: 0, until: None }
     }
 
     /// Counts so many bytes that are there, if they are to be counted.
-    pub(crate) fn new(standing: &Arc<Standing>, bytes: usize) -> Option<Self> {
-        Self::nothing(standing).weigh(bytes)
+    pub(crate) fn new(quota: &Arc<PeerQuota>, bytes: usize) -> Option<Self> {
+        Self::nothing(quota).weigh(bytes)
     }
 
     /// The same of a reply.
-    pub(crate) fn of(standing: &Arc<Standing>, reply: &impl Message) -> Option<Self> {
-        Self::nothing(standing).made(reply)
+    pub(crate) fn of(quota: &Arc<PeerQuota>, reply: &impl Message) -> Option<Self> {
+        Self::nothing(quota).made(reply)
     }
 
     /// Takes room for so many bytes more, and waits for it; false if none has come.
@@ -55,7 +55,7 @@ impl Weighed {
             return true;
         }
         let until = *self.until.get_or_insert_with(|| Instant::now() + PATIENCE);
-        let is_taken = timeout_at(until, self.standing.wait_for_bytes(more)).await.is_ok();
+        let is_taken = timeout_at(until, self.quota.wait_for_bytes(more)).await.is_ok();
         if is_taken {
             self.taken += more;
         }
@@ -77,8 +77,8 @@ impl Weighed {
         let now = counted(bytes);
         let before = std::mem::replace(&mut self.taken, now);
         match now.checked_sub(before) {
-            Some(more) => self.standing.owe_bytes(more),
-            None => self.standing.give_bytes(before - now),
+            Some(more) => self.quota.owe_bytes(more),
+            None => self.quota.give_bytes(before - now),
         }
         (now > 0).then_some(self)
     }
@@ -93,13 +93,12 @@ impl Weighed {
     }
 }
 
-impl Room for Weighed {
+impl Room for ReplyBytes {
     fn take(&mut self, bytes: usize) -> bool {
         let after = self.bytes.saturating_add(bytes);
         let more = counted(after).saturating_sub(self.taken);
         // Those who wait are before.
-        let is_taken =
-            more == 0 || (!self.standing.is_waited_for() && self.standing.take_bytes(more));
+        let is_taken = more == 0 || (!self.quota.is_waited_for() && self.quota.take_bytes(more));
         if is_taken {
             self.bytes = after;
             self.taken += more;
@@ -114,8 +113,8 @@ fn counted(bytes: usize) -> u64 {
     u64::try_from(bytes.saturating_sub(FREE_BYTES)).unwrap_or(u64::MAX)
 }
 
-impl Drop for Weighed {
+impl Drop for ReplyBytes {
     fn drop(&mut self) {
-        self.standing.give_bytes(self.taken);
+        self.quota.give_bytes(self.taken);
     }
 }

@@ -6,7 +6,7 @@
 //!
 //! A head costs whoever sends it one request of its rate and nothing else: the place is taken when the message is
 //! there. What is refused counts as much that was read, so that refusals do not come faster than requests would.
-//! What ends or renews something has a lane of its own. Everything is taken of the [`Standing`] of who asks.
+//! What ends or renews something has a lane of its own. Everything is taken of the [`PeerQuota`] of who asks.
 
 use std::pin::Pin;
 use std::sync::Arc;
@@ -20,113 +20,49 @@ use tonic::body::Body;
 use tonic::codegen::Bytes;
 use tonic::{Code, Status};
 
-use super::budget::{FREE_BYTES, Weighed};
-use crate::grpc::admin::documents::Turns;
+use super::apply_turns::ApplyTurns;
+use super::reply_bytes::{FREE_BYTES, ReplyBytes};
+use super::request_class::RequestClass;
 use crate::grpc::convert::status;
-use crate::identity::{Lane, OpenRequest, Peer, Standing, WaitingReply};
+use crate::identity::{Lane, OpenRequest, Peer, PeerQuota, WaitingReply};
 
-/// How a request is taken.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub(crate) enum Way {
-    /// Documents that come one by one, and are held until all are there: one Apply at a time, and few that wait. It takes
-    /// its place when it comes.
-    Documents,
-    /// It ends or renews something.
-    Ending,
-    /// Whether the broker lives is asked when it is overloaded, too.
-    Health,
-    /// A stream of a service that is not ours, which may be open for days.
-    Looking,
-    /// A stream of ours, likewise. It takes a place until it begins.
-    Stream,
-    /// Everything else.
-    Unary,
-}
-
-impl Way {
-    /// How requests of this path are taken. What is not served is answered as soon as it is whole.
-    pub(crate) fn of(path: &str) -> Self {
-        match path {
-            "/keyhatch.v1.ApplyService/Apply" | "/keyhatch.v1.ApplyService/Plan" => Self::Documents,
-            "/keyhatch.v1.StepService/RenewLease"
-            | "/keyhatch.v1.StepService/RevokeLease"
-            | "/keyhatch.v1.ExecutorService/CloseRun"
-            | "/keyhatch.v1.ExecutorService/CloseStep"
-            | "/keyhatch.v1.ExecutorService/RenewStep"
-            | "/keyhatch.v1.ConnectionService/DeleteConnection"
-            | "/keyhatch.v1.ExecutorRegistryService/DeleteExecutor"
-            | "/keyhatch.v1.GroupService/DeleteGroup"
-            | "/keyhatch.v1.GroupService/RemoveMembers"
-            | "/keyhatch.v1.IntegrationService/DeleteIntegration"
-            | "/keyhatch.v1.OperatorService/DeleteOperator"
-            | "/keyhatch.v1.SecretService/DeleteSecret"
-            | "/keyhatch.v1.SystemService/RenewCertificate" => Self::Ending,
-            "/grpc.health.v1.Health/Check" => Self::Health,
-            "/grpc.health.v1.Health/Watch"
-            | "/grpc.reflection.v1.ServerReflection/ServerReflectionInfo"
-            | "/grpc.reflection.v1alpha.ServerReflection/ServerReflectionInfo" => Self::Looking,
-            "/keyhatch.v1.StepService/Watch"
-            | "/keyhatch.v1.SystemService/Backup"
-            | "/keyhatch.v1.SystemService/TailJournal" => Self::Stream,
-            _ => Self::Unary,
-        }
-    }
-
-    /// Whether its service leaves it to the door to ask who is there.
-    pub(super) fn is_foreign(self) -> bool {
-        matches!(self, Self::Health | Self::Looking)
-    }
-
-    /// Whether its reply is a stream.
-    pub(super) fn is_stream(self) -> bool {
-        matches!(self, Self::Looking | Self::Stream)
-    }
-
-    fn lane(self) -> Option<Lane> {
-        match self {
-            Self::Health => None,
-            Self::Documents => Some(Lane::Documents),
-            Self::Ending => Some(Lane::Ending),
-            Self::Looking => Some(Lane::Looking),
-            Self::Stream | Self::Unary => Some(Lane::Others),
-        }
-    }
-}
+/// When to try again what was refused for want of room.
+const RETRY_AFTER: Duration = Duration::from_secs(1);
 
 /// A request that is open, and what it holds.
 pub(crate) struct InFlight {
-    way: Way,
-    standing: Arc<Standing>,
+    class: RequestClass,
+    quota: Arc<PeerQuota>,
     request: OpenRequest,
-    held: Mutex<Held>,
+    held: Mutex<HeldResources>,
 }
 
 #[derive(Default)]
-struct Held {
+struct HeldResources {
     is_whole: bool,
     place: Option<Lane>,
     /// Of its message.
     bytes: u64,
     turns: Vec<OwnedSemaphorePermit>,
-    reply: Option<(WaitingReply, Option<Arc<Weighed>>)>,
+    reply: Option<(WaitingReply, Option<Arc<ReplyBytes>>)>,
 }
 
 impl InFlight {
-    pub(crate) fn new<T>(way: Way, peer: &Peer<T>) -> Arc<Self> {
+    pub(crate) fn new<T>(class: RequestClass, peer: &Peer<T>) -> Arc<Self> {
         Arc::new(Self {
-            way,
-            standing: Arc::clone(&peer.standing),
+            class,
+            quota: Arc::clone(&peer.quota),
             request: peer.traffic.request(),
             held: Mutex::default(),
         })
     }
 
-    pub(crate) fn way(&self) -> Way {
-        self.way
+    pub(crate) fn class(&self) -> RequestClass {
+        self.class
     }
 
-    pub(crate) fn standing(&self) -> &Arc<Standing> {
-        &self.standing
+    pub(crate) fn quota(&self) -> &Arc<PeerQuota> {
+        &self.quota
     }
 
     /// Its message is there, or may go on as long as it does: takes its place.
@@ -138,13 +74,14 @@ impl InFlight {
         if held.is_whole {
             return Ok(());
         }
-        if let Some(lane) = self.way.lane() {
+        if let Some(lane) = self.class.lane() {
             // Whoever has too many replies lying about gets no more of them. What waits for its turn is few.
             let may_be_answered =
-                matches!(self.way, Way::Documents | Way::Ending) || self.standing.has_bytes();
-            held.place = may_be_answered.then(|| self.standing.take_place(lane)).flatten();
+                matches!(self.class, RequestClass::Documents | RequestClass::Ending)
+                    || self.quota.has_bytes();
+            held.place = may_be_answered.then(|| self.quota.take_place(lane)).flatten();
             if held.place.is_none() {
-                self.fine();
+                self.penalize();
                 return Err(overloaded());
             }
         }
@@ -159,7 +96,7 @@ impl InFlight {
 
     /// Takes bytes for its message.
     fn take_bytes(&self, count: u64) -> bool {
-        let is_taken = self.standing.take_bytes(count);
+        let is_taken = self.quota.take_bytes(count);
         if is_taken {
             self.held.lock().bytes += count;
         }
@@ -171,7 +108,7 @@ impl InFlight {
     }
 
     /// It is answered: from now on the reply counts until it is taken, not the message.
-    pub(crate) fn answer(&self, weighed: Option<Arc<Weighed>>) {
+    pub(crate) fn answer(&self, weighed: Option<Arc<ReplyBytes>>) {
         let mut held = self.held.lock();
         self.give_message(&mut held);
         held.reply = Some((self.request.traffic().reply(), weighed));
@@ -181,58 +118,64 @@ impl InFlight {
     pub(crate) fn begin_stream(&self) {
         let mut held = self.held.lock();
         self.give_message(&mut held);
-        if self.way == Way::Stream
+        if self.class == RequestClass::Stream
             && let Some(lane) = held.place.take()
         {
-            self.standing.give_place(lane);
+            self.quota.give_place(lane);
         }
     }
 
-    fn give_message(&self, held: &mut Held) {
-        self.standing.give_bytes(std::mem::take(&mut held.bytes));
+    fn give_message(&self, held: &mut HeldResources) {
+        self.quota.give_bytes(std::mem::take(&mut held.bytes));
         held.turns.clear();
     }
 
     /// Has whoever has asked wait, for a refusal.
-    pub(crate) fn fine(&self) {
-        self.request.traffic().fine(self.standing.fine());
+    pub(crate) fn penalize(&self) {
+        self.request.traffic().penalize(self.quota.penalty());
     }
 }
 
 impl Drop for InFlight {
     fn drop(&mut self) {
         let held = std::mem::take(self.held.get_mut());
-        self.standing.give_bytes(held.bytes);
+        self.quota.give_bytes(held.bytes);
         if let Some(lane) = held.place {
-            self.standing.give_place(lane);
+            self.quota.give_place(lane);
         }
     }
 }
 
 /// Has whoever has asked wait, for a refusal.
-pub(crate) fn fine<T>(peer: &Peer<T>) {
-    peer.traffic.fine(peer.standing.fine());
+pub(crate) fn penalize<T>(peer: &Peer<T>) {
+    peer.traffic.penalize(peer.quota.penalty());
 }
 
 pub(crate) fn overloaded() -> Status {
     let text = "as many requests are in flight as the broker takes at once; try again";
-    status::at_the_door(Code::ResourceExhausted, "OVERLOADED", text, Some(super::door::RETRY_AFTER))
+    status::at_the_door(Code::ResourceExhausted, "OVERLOADED", text, Some(RETRY_AFTER))
+}
+
+/// A request that takes too long, or whose message does.
+pub(super) fn too_slow() -> Status {
+    let text = "the request was not complete, or not done, in the time that it may take";
+    status::at_the_door(Code::DeadlineExceeded, "REQUEST_TOO_SLOW", text, None)
 }
 
 /// A message that comes.
-pub(crate) struct Arriving {
+pub(crate) struct IncomingBody {
     body: Body,
     in_flight: Arc<InFlight>,
     /// How much of it has come, in bytes.
     seen: u64,
-    turns: Option<Box<Turns>>,
+    turns: Option<Box<ApplyTurns>>,
 }
 
-impl Arriving {
+impl IncomingBody {
     /// One whose documents may keep us waiting for so long each.
     pub(crate) fn new(body: Body, in_flight: Arc<InFlight>, patience: Duration) -> Self {
-        let turns = (in_flight.way == Way::Documents)
-            .then(|| Box::new(Turns::new(&in_flight.standing, patience)));
+        let turns = (in_flight.class == RequestClass::Documents)
+            .then(|| Box::new(ApplyTurns::new(&in_flight.quota, patience)));
         Self { body, in_flight, seen: 0, turns }
     }
 
@@ -246,7 +189,7 @@ impl Arriving {
             return Poll::Ready(came);
         }
         ready!(turns.poll_silence(context));
-        Poll::Ready(Some(Err(super::door::too_slow())))
+        Poll::Ready(Some(Err(too_slow())))
     }
 
     /// Waits for the turns of documents: what had no room comes of it.
@@ -279,7 +222,7 @@ fn length_of(data: &Bytes) -> u64 {
 
 type Came = Option<Result<Frame<Bytes>, Status>>;
 
-impl http_body::Body for Arriving {
+impl http_body::Body for IncomingBody {
     type Data = Bytes;
     type Error = Status;
 
@@ -299,7 +242,7 @@ impl http_body::Body for Arriving {
         };
         if !this.weigh(&data) {
             let Some(turns) = &mut this.turns else {
-                this.in_flight.fine();
+                this.in_flight.penalize();
                 return Poll::Ready(Some(Err(overloaded())));
             };
             turns.wait_with(data);
@@ -320,23 +263,5 @@ impl http_body::Body for Arriving {
 
     fn size_hint(&self) -> SizeHint {
         self.body.size_hint()
-    }
-}
-
-#[cfg(test)]
-mod tests {
-    use super::*;
-    use crate::grpc::edge::methods;
-
-    /// A method that is renamed, or new, must not lose its way.
-    #[test]
-    fn what_ends_or_renews_something_has_its_lane() {
-        let methods::Methods { steps, admin, .. } = methods::methods();
-        let verbs = ["Close", "Delete", "Remove", "Renew", "Revoke"];
-        for method in steps.iter().chain(&admin) {
-            let name = method.split_once('/').unwrap().1;
-            let ends = verbs.iter().any(|verb| name.starts_with(verb));
-            assert_eq!(Way::of(&format!("/{method}")) == Way::Ending, ends, "{method}");
-        }
     }
 }

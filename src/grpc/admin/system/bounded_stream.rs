@@ -11,14 +11,14 @@ use crate::broker::Broker;
 use crate::identity::Peer;
 
 /// The end of who reads files.
-pub(crate) struct Feed<T> {
+pub(crate) struct BoundedStream<T> {
     sender: mpsc::Sender<T>,
     broker: Arc<Broker>,
     peer: Arc<Peer<()>>,
     has_stalled: AtomicBool,
 }
 
-impl<T> Feed<T> {
+impl<T> BoundedStream<T> {
     /// One for whoever is at the other end of this connection.
     pub(crate) fn new(sender: mpsc::Sender<T>, broker: Arc<Broker>, peer: Arc<Peer<()>>) -> Self {
         Self { sender, broker, peer, has_stalled: AtomicBool::new(false) }

@@ -4,13 +4,13 @@
 //! process is out of file descriptors, so this one takes its place:
 //!
 //! ```text
-//! turn → accept → pace → SO_PEERCRED → a place in front → handshake, with a deadline → a place to stay
+//! slots → accept → limiter → SO_PEERCRED → a place in front → handshake, with a deadline → a place to share
 //! ```
 //!
 //! On a socket of one, what is beyond a bound waits in the kernel's queue. Who has gone while it waited there takes no
-//! turn: else whoever connects and closes, again and again, would keep a queue of thousands before the next good
+//! slots: else whoever connects and closes, again and again, would keep a queue of thousands before the next good
 //! client. On a socket of many everybody is accepted at once, and the loop waits for nobody's handshake: see
-//! [`lobby`](super::lobby). A bad client ends its own connection only.
+//! [`handshakes`](super::handshakes). A bad client ends its own connection only.
 
 use std::sync::Arc;
 use std::time::Duration;
@@ -24,16 +24,16 @@ use tokio_rustls::TlsAcceptor;
 use tokio_rustls::server::TlsStream;
 use tokio_util::sync::CancellationToken;
 
-use super::connection::{Connection, Peer, Places};
-use super::entrance::{Arrival, Entrance, Hall};
-use super::lobby::Origin;
-use super::pace::{Pace, PaceLimits, Reading};
-use super::patience::{Patience, Traffic};
-use super::pins::{self, LetIn, OpenConnections};
-use super::quiet;
-use super::refused::{Refusal, Refused};
+use super::admission::{Admission, AdmissionControl, PendingPeer};
+use super::certificate_check::{self, CertificateCheck, OpenConnections};
+use super::connection::{ConnectionHolds, Peer, PeerConnection};
+use super::handshake_slots::PeerProcess;
+use super::log_limit;
+use super::rate_limiter::{RateLimit, RateLimiter, ReadLimiter};
+use super::refused::{ConnectionRefusal, RefusalCounter};
+use super::timeouts::{Timeouts, Traffic};
 use crate::identity::certificate::svid::Svid;
-use crate::identity::tls::Door;
+use crate::identity::tls::ServerTls;
 use crate::metrics::Tally;
 use crate::model::limits::HANDSHAKE_DEADLINE;
 
@@ -42,22 +42,22 @@ use crate::model::limits::HANDSHAKE_DEADLINE;
 const OUT_OF_FILES_PAUSE: Duration = Duration::from_millis(50);
 const LONGEST_PAUSE: Duration = Duration::from_secs(1);
 /// How many who have gone are taken out of the queue a second, and at once. The queue has a few thousand places.
-const GONE_PACE: PaceLimits = PaceLimits { per_second: 10_000, burst: 1_000 };
+const GONE_RATE: RateLimit = RateLimit { per_second: 10_000, burst: 1_000 };
 
 /// Whom a socket lets in, and how many.
-pub struct Gate<T> {
+pub struct ListenerConfig<T> {
     /// What the socket stands for; every connection carries it.
     pub tag: T,
     /// The only Unix user that may connect; any if there is none.
     pub uid: Option<u32>,
     /// Says whose certificates are accepted.
-    pub let_in: LetIn,
+    pub certificate_check: CertificateCheck,
     /// Who comes, and how many may.
-    pub entrance: Entrance,
+    pub admission: Admission,
     /// How long clients are waited for.
-    pub patience: Patience,
+    pub timeouts: Timeouts,
     /// New connections.
-    pub pace: Option<PaceLimits>,
+    pub rate_limit: Option<RateLimit>,
     /// Ends the loop and every connection it made.
     pub stop: CancellationToken,
 }
@@ -65,11 +65,11 @@ pub struct Gate<T> {
 /// Makes connections out of what a socket accepts.
 pub struct Acceptor<T> {
     /// The TLS settings.
-    pub door: Arc<Door>,
+    pub tls: Arc<ServerTls>,
     /// The door's connections.
     pub open: Arc<OpenConnections>,
     /// Where connections go.
-    pub connections: mpsc::Sender<Connection<T>>,
+    pub connections: mpsc::Sender<PeerConnection<T>>,
     /// Where handshakes are made, if not all where connections are served.
     pub handshakes: Option<Handshakes>,
     /// When the daemon drains, connections on which nothing was said yet end: there is nothing to finish.
@@ -103,26 +103,27 @@ impl Handshakes {
 }
 
 impl<T: Clone + Send + Sync + 'static> Acceptor<T> {
-    /// Accepts until the gate's token or the receiver says stop.
-    pub async fn run(self, listener: UnixListener, gate: Gate<T>) {
-        let stop = gate.stop.clone();
+    /// Accepts until the config's token or the receiver says stop.
+    pub async fn run(self, listener: UnixListener, config: ListenerConfig<T>) {
+        let stop = config.stop.clone();
         tokio::select! {
             () = stop.cancelled() => {}
             () = self.connections.closed() => {}
-            () = self.accept(listener, &gate) => {}
+            () = self.accept(listener, &config) => {}
         }
     }
 
-    async fn accept(&self, listener: UnixListener, gate: &Gate<T>) {
-        let hall = Hall::new(&gate.entrance);
-        let (mut pace, mut gone) = (gate.pace.map(Pace::new), Pace::new(GONE_PACE));
+    async fn accept(&self, listener: UnixListener, config: &ListenerConfig<T>) {
+        let admission = AdmissionControl::new(&config.admission);
+        let (mut limiter, mut gone) =
+            (config.rate_limit.map(RateLimiter::new), RateLimiter::new(GONE_RATE));
         let mut pause = OUT_OF_FILES_PAUSE;
         loop {
-            let turn = hall.turn().await;
+            let slots = admission.slots().await;
             let stream = match listener.accept().await {
                 Ok((stream, _)) => stream,
                 Err(error) => {
-                    if let Some(unsaid) = quiet::next() {
+                    if let Some(unsaid) = log_limit::next() {
                         tracing::warn!(%error, unsaid, "a connection cannot be accepted");
                     }
                     tokio::time::sleep(pause).await;
@@ -133,16 +134,16 @@ impl<T: Clone + Send + Sync + 'static> Acceptor<T> {
             pause = OUT_OF_FILES_PAUSE;
             let (has_spoken, has_gone) = look_at(&stream);
             if has_gone {
-                self.refused().note(Refusal::Gone, None);
+                self.refused().note(ConnectionRefusal::Gone, None);
                 gone.keep().await;
                 continue;
             }
-            if let Some(pace) = &mut pace {
-                pace.keep().await;
+            if let Some(limiter) = &mut limiter {
+                limiter.keep().await;
             }
-            match origin(&stream, gate.uid) {
-                Ok(origin) => match hall.admit(origin, has_spoken, turn) {
-                    Ok(arrival) => self.greet((stream, origin.uid), gate, arrival),
+            match origin(&stream, config.uid) {
+                Ok(origin) => match admission.admit(origin, has_spoken, slots) {
+                    Ok(pending) => self.start_handshake((stream, origin.uid), config, pending),
                     Err(refusal) => self.refused().note(refusal, Some(origin.uid)),
                 },
                 Err((refusal, uid)) => self.refused().note(refusal, uid),
@@ -150,45 +151,51 @@ impl<T: Clone + Send + Sync + 'static> Acceptor<T> {
         }
     }
 
-    fn refused(&self) -> Refused {
-        Refused(Arc::clone(&self.refused))
+    fn refused(&self) -> RefusalCounter {
+        RefusalCounter(Arc::clone(&self.refused))
     }
 
     /// Hands a new connection over to a task of its own, for the handshake.
-    fn greet(&self, (stream, uid): (UnixStream, u32), gate: &Gate<T>, arrival: Arrival) {
+    fn start_handshake(
+        &self,
+        (stream, uid): (UnixStream, u32),
+        config: &ListenerConfig<T>,
+        pending: PendingPeer,
+    ) {
         let refused = self.refused();
-        let acceptor = TlsAcceptor::from(self.door.settings());
-        let (let_in, open) = (Arc::clone(&gate.let_in), Arc::clone(&self.open));
-        let (tag, patience, sender) = (gate.tag.clone(), gate.patience, self.connections.clone());
-        let (stop, draining) = (gate.stop.child_token(), self.draining.clone());
+        let acceptor = TlsAcceptor::from(self.tls.settings());
+        let (let_in, open) = (Arc::clone(&config.certificate_check), Arc::clone(&self.open));
+        let (tag, timeouts, sender) =
+            (config.tag.clone(), config.timeouts, self.connections.clone());
+        let (stop, draining) = (config.stop.child_token(), self.draining.clone());
         let (runtime, place) = match &self.handshakes {
             Some(handshakes) => handshakes.place(),
             None => (Handle::current(), None),
         };
         runtime.spawn(async move {
-            let shaken = shake(&arrival, stream, &acceptor, Arc::clone(&let_in), uid).await;
+            let done = handshake(&pending, stream, &acceptor, Arc::clone(&let_in), uid).await;
             drop(place);
-            let come = shaken.and_then(|(stream, svid)| {
-                let place = arrival.come_in(&svid).map_err(Failed::Refused)?;
+            let admitted = done.and_then(|(stream, svid)| {
+                let place = pending.complete(&svid).map_err(Failed::Refused)?;
                 Ok((stream, svid, place))
             });
-            let (stream, svid, place) = match come {
-                Ok(come) => come,
+            let (stream, svid, place) = match admitted {
+                Ok(admitted) => admitted,
                 Err(Failed::Refused(refusal)) => return refused.note(refusal, Some(uid)),
                 Err(Failed::Handshake(error)) => return refused.note_handshake(&error, uid),
             };
-            let standing = Arc::clone(&place.standing);
-            let reading = Reading::new(standing.pace());
-            let peer = Arc::new(Peer { svid, uid, tag, traffic: Traffic::begin(), standing });
+            let quota = Arc::clone(&place.quota);
+            let reading = ReadLimiter::new(quota.limiter());
+            let peer = Arc::new(Peer { svid, uid, tag, traffic: Traffic::begin(), quota });
             let asked = Arc::clone(&peer);
             let is_accepted = move || let_in(&asked.svid, asked.uid).is_ok();
             let booked = open.book(peer.svid.not_after, is_accepted.clone(), stop.clone());
             if !is_accepted() {
-                return refused.note(Refusal::NoIdentity, Some(uid));
+                return refused.note(ConnectionRefusal::NoIdentity, Some(uid));
             }
-            let places = Places { _place: place, _booked: booked };
+            let places = ConnectionHolds { _place: place, _booked: booked };
             let ends = (stop, draining);
-            let connection = Connection::new(stream, peer, patience, reading, ends, places);
+            let connection = PeerConnection::new(stream, peer, timeouts, reading, ends, places);
             let _ = sender.send(connection).await;
         });
     }
@@ -197,15 +204,15 @@ impl<T: Clone + Send + Sync + 'static> Acceptor<T> {
 /// Why nobody comes in.
 enum Failed {
     Handshake(std::io::Error),
-    Refused(Refusal),
+    Refused(ConnectionRefusal),
 }
 
 /// Makes the handshake, unless it takes too long, or somebody else needs the place.
-async fn shake(
-    arrival: &Arrival,
+async fn handshake(
+    pending: &PendingPeer,
     stream: UnixStream,
     acceptor: &TlsAcceptor,
-    let_in: LetIn,
+    let_in: CertificateCheck,
     uid: u32,
 ) -> Result<(TlsStream<UnixStream>, Svid), Failed> {
     let made = async {
@@ -215,18 +222,18 @@ async fn shake(
             (false, _) => Err(std::io::ErrorKind::WouldBlock.into()),
         };
         stream.async_io(Interest::READABLE, has_spoken).await?;
-        arrival.speak();
-        pins::asking(let_in, uid, acceptor.accept(stream)).await
+        pending.speak();
+        certificate_check::asking(let_in, uid, acceptor.accept(stream)).await
     };
-    let shaken = tokio::select! {
-        shaken = tokio::time::timeout(HANDSHAKE_DEADLINE, made) => shaken,
-        () = arrival.evicted() => return Err(Failed::Refused(Refusal::GaveWay)),
+    let done = tokio::select! {
+        done = tokio::time::timeout(HANDSHAKE_DEADLINE, made) => done,
+        () = pending.evicted() => return Err(Failed::Refused(ConnectionRefusal::GaveWay)),
     };
-    match shaken {
+    match done {
         Ok(Ok((stream, Some(svid)))) => Ok((stream, svid)),
-        Ok(Ok((_, None))) => Err(Failed::Refused(Refusal::NoIdentity)),
+        Ok(Ok((_, None))) => Err(Failed::Refused(ConnectionRefusal::NoIdentity)),
         Ok(Err(error)) => Err(Failed::Handshake(error)),
-        Err(_) => Err(Failed::Refused(Refusal::Slow)),
+        Err(_) => Err(Failed::Refused(ConnectionRefusal::Slow)),
     }
 }
 
@@ -240,11 +247,14 @@ fn look_at(stream: &UnixStream) -> (bool, bool) {
 }
 
 /// Whose connection it is, if it is of this user, or of any if none is named.
-fn origin(stream: &UnixStream, expected: Option<u32>) -> Result<Origin, (Refusal, Option<u32>)> {
-    let credentials = stream.peer_cred().map_err(|_| (Refusal::NoCredentials, None))?;
+fn origin(
+    stream: &UnixStream,
+    expected: Option<u32>,
+) -> Result<PeerProcess, (ConnectionRefusal, Option<u32>)> {
+    let credentials = stream.peer_cred().map_err(|_| (ConnectionRefusal::NoCredentials, None))?;
     let uid = credentials.uid();
     match expected {
-        Some(expected) if expected != uid => Err((Refusal::OtherUser, Some(uid))),
-        _ => Ok(Origin { uid, process: credentials.pid().unwrap_or_default() }),
+        Some(expected) if expected != uid => Err((ConnectionRefusal::OtherUser, Some(uid))),
+        _ => Ok(PeerProcess { uid, process: credentials.pid().unwrap_or_default() }),
     }
 }

@@ -21,8 +21,8 @@ use std::sync::{Arc, Weak};
 use parking_lot::Mutex;
 use tokio::sync::{Mutex as AsyncMutex, Notify, Semaphore};
 
-use super::pace::{PIECE_BYTES, Pace, PaceLimits};
-use super::shares::{Pool, Share};
+use super::fair_share::{FairShare, SharedPool};
+use super::rate_limiter::{PIECE_BYTES, RateLimit, RateLimiter};
 
 /// Requests of one that end something, at a time. They take nothing else, and nothing else takes them.
 const ENDING: u64 = 32;
@@ -33,24 +33,24 @@ const LOOKING: u64 = 4;
 const DOCUMENTS: u64 = 8;
 
 /// Refusals of one that take all that is read of it in a second.
-const FINES_A_SECOND: usize = 256;
+const PENALTIES_PER_SECOND: usize = 256;
 
 /// How much there is at a door.
 #[derive(Clone, Copy, Debug)]
-pub struct DoorShares {
+pub struct QuotaLimits {
     /// Requests in flight: of one's own, for one at most, and in the pool.
-    pub requests: Amount,
+    pub requests: Allotment,
     /// Connections, likewise.
-    pub connections: Amount,
+    pub connections: Allotment,
     /// Bytes of messages and unsent replies, likewise.
-    pub bytes: Amount,
+    pub bytes: Allotment,
     /// How fast all is read that one says, in pieces of [`PIECE_BYTES`].
-    pub reading: PaceLimits,
+    pub reading: RateLimit,
 }
 
 /// How much there is of a thing.
 #[derive(Clone, Copy, Debug)]
-pub struct Amount {
+pub struct Allotment {
     /// Each one's own, outside of the pool.
     pub own: u64,
     /// The most that one may have in all; a fair part of the pool may be less.
@@ -61,24 +61,24 @@ pub struct Amount {
 
 /// What several share: all who come to a door, or those of one executor or workflow.
 #[derive(Debug)]
-pub struct Commons {
-    shares: DoorShares,
-    requests: Arc<Pool>,
-    connections: Arc<Pool>,
-    bytes: Arc<Pool>,
+pub struct QuotaPool {
+    shares: QuotaLimits,
+    requests: Arc<SharedPool>,
+    connections: Arc<SharedPool>,
+    bytes: Arc<SharedPool>,
     /// Told whenever anybody gives bytes back.
     given: Arc<Notify>,
-    large: Arc<Large>,
+    large: Arc<OversizeTurn>,
     _above: Option<Arc<Self>>,
 }
 
-impl Commons {
+impl QuotaPool {
     /// Of a door.
-    pub fn new(shares: DoorShares) -> Arc<Self> {
+    pub fn new(shares: QuotaLimits) -> Arc<Self> {
         Arc::new(Self {
-            requests: Pool::new(shares.requests.pool),
-            connections: Pool::new(shares.connections.pool),
-            bytes: Pool::new(shares.bytes.pool),
+            requests: SharedPool::new(shares.requests.pool),
+            connections: SharedPool::new(shares.connections.pool),
+            bytes: SharedPool::new(shares.bytes.pool),
             given: Arc::default(),
             large: Arc::default(),
             shares,
@@ -100,21 +100,21 @@ impl Commons {
     }
 
     /// Of one of them.
-    pub fn stand(self: &Arc<Self>) -> Arc<Standing> {
-        let share = |amount: Amount, part: u64, pool: &Arc<Pool>| {
+    pub fn peer_quota(self: &Arc<Self>) -> Arc<PeerQuota> {
+        let share = |amount: Allotment, part: u64, pool: &Arc<SharedPool>| {
             let fair = amount.own + amount.pool.div_ceil(part);
-            Share::new(amount.own, amount.most.min(fair), pool)
+            FairShare::new(amount.own, amount.most.min(fair), pool)
         };
-        let none = Pool::new(0);
-        Arc::new(Standing {
+        let none = SharedPool::new(0);
+        Arc::new(PeerQuota {
             requests: share(self.shares.requests, 4, &self.requests),
             connections: share(self.shares.connections, 4, &self.connections),
             bytes: share(self.shares.bytes, 8, &self.bytes),
-            ending: Share::new(ENDING, ENDING, &none),
-            looking: Share::new(LOOKING, LOOKING, &none),
-            documents: Share::new(DOCUMENTS, DOCUMENTS, &none),
-            pace: Arc::new(Mutex::new(Pace::new(self.shares.reading))),
-            fine: PIECE_BYTES * self.shares.reading.per_second as usize / FINES_A_SECOND,
+            ending: FairShare::new(ENDING, ENDING, &none),
+            looking: FairShare::new(LOOKING, LOOKING, &none),
+            documents: FairShare::new(DOCUMENTS, DOCUMENTS, &none),
+            limiter: Arc::new(Mutex::new(RateLimiter::new(self.shares.reading))),
+            penalty: PIECE_BYTES * self.shares.reading.per_second as usize / PENALTIES_PER_SECOND,
             queue: AsyncMutex::default(),
             given: Arc::clone(&self.given),
             applies: Arc::new(Semaphore::new(1)),
@@ -126,47 +126,47 @@ impl Commons {
 
 /// What one holds, and may hold.
 #[derive(Debug)]
-pub struct Standing {
-    requests: Share,
-    connections: Share,
-    bytes: Share,
-    ending: Share,
-    looking: Share,
-    documents: Share,
-    pace: Arc<Mutex<Pace>>,
+pub struct PeerQuota {
+    requests: FairShare,
+    connections: FairShare,
+    bytes: FairShare,
+    ending: FairShare,
+    looking: FairShare,
+    documents: FairShare,
+    limiter: Arc<Mutex<RateLimiter>>,
     /// In bytes.
-    fine: usize,
+    penalty: usize,
     /// Of those who wait for bytes; the first of them holds it.
     queue: AsyncMutex<()>,
     given: Arc<Notify>,
     applies: Arc<Semaphore>,
-    large: Arc<Large>,
-    _commons: Arc<Commons>,
+    large: Arc<OversizeTurn>,
+    _commons: Arc<QuotaPool>,
 }
 
 /// The turn of what is larger than anybody's share of the bytes, at the whole door.
 #[derive(Debug)]
-pub struct Large {
+pub struct OversizeTurn {
     turn: Arc<Semaphore>,
     waiting: AtomicUsize,
 }
 
-impl Default for Large {
+impl Default for OversizeTurn {
     fn default() -> Self {
         Self { turn: Arc::new(Semaphore::new(1)), waiting: AtomicUsize::new(0) }
     }
 }
 
-impl Large {
+impl OversizeTurn {
     /// The turn: there is one at a time.
     pub fn turn(&self) -> Arc<Semaphore> {
         Arc::clone(&self.turn)
     }
 
     /// Counts somebody as waiting for the turn for as long as what is returned lives.
-    pub fn wait(self: &Arc<Self>) -> WaitingForLarge {
+    pub fn wait(self: &Arc<Self>) -> OversizeWaiter {
         self.waiting.fetch_add(1, Ordering::AcqRel);
-        WaitingForLarge(Arc::clone(self))
+        OversizeWaiter(Arc::clone(self))
     }
 
     /// Whether anybody waits for the turn.
@@ -177,9 +177,9 @@ impl Large {
 
 /// Somebody who waits for the turn.
 #[derive(Debug)]
-pub struct WaitingForLarge(Arc<Large>);
+pub struct OversizeWaiter(Arc<OversizeTurn>);
 
-impl Drop for WaitingForLarge {
+impl Drop for OversizeWaiter {
     fn drop(&mut self) {
         self.0.waiting.fetch_sub(1, Ordering::AcqRel);
     }
@@ -198,8 +198,8 @@ pub enum Lane {
     Others,
 }
 
-impl Standing {
-    fn lane(&self, lane: Lane) -> &Share {
+impl PeerQuota {
+    fn lane(&self, lane: Lane) -> &FairShare {
         match lane {
             Lane::Documents => &self.documents,
             Lane::Ending => &self.ending,
@@ -264,14 +264,14 @@ impl Standing {
         self.bytes.has_room()
     }
 
-    /// The pace at which it is read.
-    pub(crate) fn pace(&self) -> Arc<Mutex<Pace>> {
-        Arc::clone(&self.pace)
+    /// The limiter at which it is read.
+    pub(crate) fn limiter(&self) -> Arc<Mutex<RateLimiter>> {
+        Arc::clone(&self.limiter)
     }
 
     /// What a refusal costs it, as if so many bytes more had been read.
-    pub fn fine(&self) -> usize {
-        self.fine
+    pub fn penalty(&self) -> usize {
+        self.penalty
     }
 
     /// The turn of its Applies: there is one at a time.
@@ -280,20 +280,20 @@ impl Standing {
     }
 
     /// The turn of what is larger than anybody's share of the bytes.
-    pub fn large(&self) -> &Arc<Large> {
+    pub fn large(&self) -> &Arc<OversizeTurn> {
         &self.large
     }
 
     /// A place among the connections, if there is one.
-    pub(crate) fn connect(self: &Arc<Self>) -> Option<Stay> {
-        self.connections.take(1).then(|| Stay(Arc::clone(self)))
+    pub(crate) fn connect(self: &Arc<Self>) -> Option<ConnectionShare> {
+        self.connections.take(1).then(|| ConnectionShare(Arc::clone(self)))
     }
 }
 
 /// A place among the connections.
-pub(crate) struct Stay(Arc<Standing>);
+pub(crate) struct ConnectionShare(Arc<PeerQuota>);
 
-impl Drop for Stay {
+impl Drop for ConnectionShare {
     fn drop(&mut self) {
         self.0.connections.give(1);
     }
@@ -301,15 +301,15 @@ impl Drop for Stay {
 
 /// Something of each who is here, for as long as anybody holds it.
 #[derive(Debug)]
-pub struct Present<K, V>(Mutex<HashMap<K, Weak<V>>>);
+pub struct WeakMap<K, V>(Mutex<HashMap<K, Weak<V>>>);
 
-impl<K, V> Default for Present<K, V> {
+impl<K, V> Default for WeakMap<K, V> {
     fn default() -> Self {
         Self(Mutex::default())
     }
 }
 
-impl<K: Eq + Hash, V> Present<K, V> {
+impl<K: Eq + Hash, V> WeakMap<K, V> {
     /// What there is of this one, or what is made now.
     pub fn of(&self, key: K, make: impl FnOnce() -> Arc<V>) -> Arc<V> {
         let mut present = self.0.lock();
@@ -330,33 +330,37 @@ impl<K: Eq + Hash, V> Present<K, V> {
 mod tests {
     use super::*;
 
-    fn door(amount: Amount) -> Arc<Commons> {
-        let reading = PaceLimits { per_second: 1, burst: 1 };
+    fn door(amount: Allotment) -> Arc<QuotaPool> {
+        let reading = RateLimit { per_second: 1, burst: 1 };
         let (requests, connections, bytes) = (amount, amount, amount);
-        Commons::new(DoorShares { requests, connections, bytes, reading })
+        QuotaPool::new(QuotaLimits { requests, connections, bytes, reading })
     }
 
     #[test]
     fn of_one_workflow_all_openings_have_a_quarter_and_each_its_own() {
-        let amount = Amount { own: 2, most: 1000, pool: 64 };
+        let amount = Allotment { own: 2, most: 1000, pool: 64 };
         let door = door(amount);
         let executor = door.part(2);
         let workflow = executor.part(4);
         let take_all =
-            |one: &Standing| (0..1000).filter(|_| one.take_place(Lane::Others).is_some()).count();
-        let openings: Vec<_> = (0..10).map(|_| workflow.stand()).collect();
+            |one: &PeerQuota| (0..1000).filter(|_| one.take_place(Lane::Others).is_some()).count();
+        let openings: Vec<_> = (0..10).map(|_| workflow.peer_quota()).collect();
         let taken: usize = openings.iter().map(|one| take_all(one)).sum();
         assert_eq!(taken, 10 * 2 + 16);
-        assert_eq!(take_all(&executor.part(4).stand()), 2 + 16, "another workflow has its own");
-        assert_eq!(take_all(&executor.part(4).stand()), 2, "its executor has no more");
-        assert_eq!(take_all(&door.part(2).part(4).stand()), 2 + 16, "another executor has");
+        assert_eq!(
+            take_all(&executor.part(4).peer_quota()),
+            2 + 16,
+            "another workflow has its own"
+        );
+        assert_eq!(take_all(&executor.part(4).peer_quota()), 2, "its executor has no more");
+        assert_eq!(take_all(&door.part(2).part(4).peer_quota()), 2 + 16, "another executor has");
     }
 
     #[test]
     fn what_ends_something_has_a_place_when_all_are_taken() {
-        let amount = Amount { own: 1, most: 1, pool: 1 };
+        let amount = Allotment { own: 1, most: 1, pool: 1 };
         let door = door(amount);
-        let one = door.stand();
+        let one = door.peer_quota();
         assert_eq!(one.take_place(Lane::Others), Some(Lane::Others));
         assert_eq!(one.take_place(Lane::Others), None);
         assert_eq!(one.take_place(Lane::Ending), Some(Lane::Ending));
@@ -369,9 +373,9 @@ mod tests {
 
     #[tokio::test]
     async fn bytes_are_given_in_the_order_of_those_who_wait() {
-        let amount = Amount { own: 1, most: 100, pool: 80 };
+        let amount = Allotment { own: 1, most: 100, pool: 80 };
         let door = door(amount);
-        let (one, other) = (door.stand(), door.stand());
+        let (one, other) = (door.peer_quota(), door.peer_quota());
         assert!(one.take_bytes(11) && !one.take_bytes(1) && !one.is_waited_for());
         let mut large = Box::pin(one.wait_for_bytes(8));
         let mut small = Box::pin(one.wait_for_bytes(1));
@@ -391,7 +395,7 @@ mod tests {
 
     #[test]
     fn who_is_gone_is_forgotten() {
-        let present = Present::default();
+        let present = WeakMap::default();
         let kept = present.of(0, || Arc::new(0));
         for key in 1..1000 {
             present.of(key, || Arc::new(key));

@@ -16,13 +16,13 @@ use std::sync::atomic::{AtomicU64, Ordering};
 
 /// What several share.
 #[derive(Debug)]
-pub(crate) struct Pool {
+pub(crate) struct SharedPool {
     taken: AtomicU64,
     most: u64,
     above: Option<Arc<Self>>,
 }
 
-impl Pool {
+impl SharedPool {
     pub(crate) fn new(most: u64) -> Arc<Self> {
         Arc::new(Self { taken: AtomicU64::new(0), most, above: None })
     }
@@ -66,18 +66,18 @@ impl Pool {
 
 /// What one has of it.
 #[derive(Debug)]
-pub(crate) struct Share {
+pub(crate) struct FairShare {
     taken: AtomicU64,
     /// So much is outside of the pool.
     own: u64,
     /// With what is of the pool.
     most: u64,
-    pool: Arc<Pool>,
+    pool: Arc<SharedPool>,
 }
 
-impl Share {
+impl FairShare {
     /// Of its own `own`, and of the pool what is above that, up to `most` together.
-    pub(crate) fn new(own: u64, most: u64, pool: &Arc<Pool>) -> Self {
+    pub(crate) fn new(own: u64, most: u64, pool: &Arc<SharedPool>) -> Self {
         Self { taken: AtomicU64::new(0), own: own.min(most), most, pool: Arc::clone(pool) }
     }
 
@@ -139,11 +139,11 @@ mod tests {
 
     #[test]
     fn nobody_takes_anothers_own_and_each_a_part_of_a_pool() {
-        let door = Pool::new(8);
+        let door = SharedPool::new(8);
         let group = door.part(4);
-        let (one, two) = (Share::new(2, 5, &group), Share::new(2, 5, &group));
-        let other = Share::new(2, 5, &door);
-        let take_all = |share: &Share| (0..100).filter(|_| share.take(1)).count();
+        let (one, two) = (FairShare::new(2, 5, &group), FairShare::new(2, 5, &group));
+        let other = FairShare::new(2, 5, &door);
+        let take_all = |share: &FairShare| (0..100).filter(|_| share.take(1)).count();
         assert_eq!(take_all(&one), 5, "two of its own and three of the pool");
         assert_eq!(take_all(&two), 3, "two of its own, and one that the group has left");
         assert_eq!(take_all(&other), 5);
@@ -159,8 +159,8 @@ mod tests {
 
     #[test]
     fn what_is_owed_is_given_back_before_more_is_taken() {
-        let door = Pool::new(10);
-        let share = Share::new(2, 8, &door);
+        let door = SharedPool::new(10);
+        let share = FairShare::new(2, 8, &door);
         share.owe(20);
         assert!(!share.has_room() && !share.take(1) && !door.has_room());
         share.give(13);
@@ -171,8 +171,8 @@ mod tests {
 
     #[test]
     fn who_owes_and_gives_at_once_leaves_nothing_behind() {
-        let door = Pool::new(1_000);
-        let share = Share::new(1, 100, &door.part(1_000));
+        let door = SharedPool::new(1_000);
+        let share = FairShare::new(1, 100, &door.part(1_000));
         std::thread::scope(|scope| {
             for thread in 0..4 {
                 let share = &share;
@@ -200,8 +200,8 @@ mod tests {
 
     #[test]
     fn many_at_once_leave_nothing_behind() {
-        let door = Pool::new(3);
-        let share = Share::new(2, 100, &door);
+        let door = SharedPool::new(3);
+        let share = FairShare::new(2, 100, &door);
         std::thread::scope(|scope| {
             for _ in 0..4 {
                 scope.spawn(|| {

@@ -5,11 +5,11 @@
 //!                        └ in time      └ no: RESOURCE_EXHAUSTED at once; nothing waits in a queue
 //! ```
 //!
-//! Whatever way a request takes, it is [counted](Count). Which place it takes, of which there are how many, is told in
-//! [`places`]: of one's own, of a share, and none before the message is there.
+//! Whatever class a request takes, it is [counted](RequestCount). Which place it takes, of which there are how many, is told in
+//! [`in_flight`]: of one's own, of a share, and none before the message is there.
 //!
 //! A connection has [`MAX_STREAMS`](crate::grpc::MAX_STREAMS) requests at most, by HTTP/2 itself. A reply counts until its
-//! bytes are on their way, so that a client that reads nothing cannot have replies heaped up. Streams that the server
+//! bytes are on their class, so that a client that reads nothing cannot have replies heaped up. Streams that the server
 //! sends are counted only until they begin: Watches have a bound of their own.
 
 use std::marker::PhantomData;
@@ -21,28 +21,25 @@ use std::time::Duration;
 use http_body::{Frame, SizeHint};
 use pin_project_lite::pin_project;
 use tokio::time::{Instant, Sleep};
+use tonic::Status;
 use tonic::body::Body;
 use tonic::codegen::Bytes;
 use tonic::codegen::http::{Request, Response};
-use tonic::{Code, Status};
 use tower::{Layer, Service};
 
-use super::budget::Weighed;
-use super::count::{Count, StreamCount};
-use super::peer::Visitor;
-use super::places::{self, Arriving, InFlight, Way};
-use super::strict;
+use super::count::{RequestCount, StreamCount};
+use super::in_flight::{self, InFlight, IncomingBody, too_slow};
+use super::peer::AdmissionPolicy;
+use super::reply_bytes::ReplyBytes;
+use super::request_class::RequestClass;
+use super::request_form;
 use crate::broker::Broker;
-use crate::grpc::convert::status;
 use crate::grpc::convert::status::to_status;
 use crate::identity::Peer;
 use crate::metrics::DoorMetrics;
 
-/// When to try again what was refused for want of room.
-pub(crate) const RETRY_AFTER: Duration = Duration::from_secs(1);
-
-/// Makes a [`Door`] around the services of connections whose sockets stand for a `T`.
-pub(crate) struct DoorLayer<T> {
+/// Makes a [`AdmissionService`] around the services of connections whose sockets stand for a `T`.
+pub(crate) struct AdmissionLayer<T> {
     broker: Arc<Broker>,
     arrival: Duration,
     deadline: Duration,
@@ -50,7 +47,7 @@ pub(crate) struct DoorLayer<T> {
     tag: PhantomData<fn() -> T>,
 }
 
-impl<T> DoorLayer<T> {
+impl<T> AdmissionLayer<T> {
     /// A door for requests each of which may take so long.
     pub(crate) fn new(
         broker: &Arc<Broker>,
@@ -69,7 +66,7 @@ impl<T> DoorLayer<T> {
     }
 }
 
-impl<T> Clone for DoorLayer<T> {
+impl<T> Clone for AdmissionLayer<T> {
     fn clone(&self) -> Self {
         Self {
             broker: Arc::clone(&self.broker),
@@ -81,90 +78,84 @@ impl<T> Clone for DoorLayer<T> {
     }
 }
 
-impl<S, T> Layer<S> for DoorLayer<T> {
-    type Service = Door<S, T>;
+impl<S, T> Layer<S> for AdmissionLayer<T> {
+    type Service = AdmissionService<S, T>;
 
     fn layer(&self, inner: S) -> Self::Service {
-        Door { inner, layer: self.clone() }
+        AdmissionService { inner, layer: self.clone() }
     }
 }
 
 /// Services behind a door.
-pub(crate) struct Door<S, T> {
+pub(crate) struct AdmissionService<S, T> {
     inner: S,
-    layer: DoorLayer<T>,
+    layer: AdmissionLayer<T>,
 }
 
-impl<S: Clone, T> Clone for Door<S, T> {
+impl<S: Clone, T> Clone for AdmissionService<S, T> {
     fn clone(&self) -> Self {
         Self { inner: self.inner.clone(), layer: self.layer.clone() }
     }
 }
 
-impl<S, T: Visitor> Door<S, T> {
+impl<S, T: AdmissionPolicy> AdmissionService<S, T> {
     /// Lets a request come, or says what to answer.
     fn admit(&self, request: &Request<Body>) -> Result<Arc<InFlight>, Box<Response<Body>>> {
-        if let Some(refusal) = strict::refusal(request) {
+        if let Some(refusal) = request_form::refusal(request) {
             return Err(refusal.into());
         }
         let Some(peer) = request.extensions().get::<Arc<Peer<T>>>() else {
             return Err(Status::internal("a request without a peer").into_http().into());
         };
-        let (broker, way) = (&self.layer.broker, Way::of(request.uri().path()));
-        let charged = T::charge(broker, peer, way);
+        let (broker, class) = (&self.layer.broker, RequestClass::of(request.uri().path()));
+        let charged = T::charge(broker, peer, class);
         charged
-            .and_then(|()| if way.is_foreign() { T::check(broker, peer) } else { Ok(()) })
+            .and_then(|()| if class.is_foreign() { T::check(broker, peer) } else { Ok(()) })
             .map_err(|error| {
-                places::fine(peer);
+                in_flight::penalize(peer);
                 Box::new(to_status(&error).into_http())
             })?;
-        let in_flight = InFlight::new(way, peer);
+        let in_flight = InFlight::new(class, peer);
         // Its messages may go on as long as it does.
-        if matches!(way, Way::Documents | Way::Looking) {
+        if matches!(class, RequestClass::Documents | RequestClass::Looking) {
             in_flight.complete().map_err(|status| Box::new(status.into_http()))?;
         }
         Ok(in_flight)
     }
 
     /// How long the message may take to come. Documents have all of the time.
-    fn arrival(&self, way: Way) -> Duration {
-        if way == Way::Documents { self.layer.deadline } else { self.layer.arrival }
+    fn arrival(&self, class: RequestClass) -> Duration {
+        if class == RequestClass::Documents { self.layer.deadline } else { self.layer.arrival }
     }
 }
 
-/// A request that takes too long, or whose message does.
-pub(super) fn too_slow() -> Status {
-    let text = "the request was not complete, or not done, in the time that it may take";
-    status::at_the_door(Code::DeadlineExceeded, "REQUEST_TOO_SLOW", text, None)
-}
-
-impl<S, T> Service<Request<Body>> for Door<S, T>
+impl<S, T> Service<Request<Body>> for AdmissionService<S, T>
 where
     S: Service<Request<Body>, Response = Response<Body>>,
-    T: Visitor,
+    T: AdmissionPolicy,
 {
     type Response = Response<Reply>;
     type Error = S::Error;
-    type Future = Answering<S::Future>;
+    type Future = ResponseFuture<S::Future>;
 
     fn poll_ready(&mut self, context: &mut Context<'_>) -> Poll<Result<(), Self::Error>> {
         self.inner.poll_ready(context)
     }
 
     fn call(&mut self, request: Request<Body>) -> Self::Future {
-        let count = Count::begin(&self.layer.metrics, request.uri().path());
+        let count = RequestCount::begin(&self.layer.metrics, request.uri().path());
         match self.admit(&request) {
             Err(answer) => {
                 count.refuse(&answer);
-                Answering::Refused { answer: Some(*answer) }
+                ResponseFuture::Refused { answer: Some(*answer) }
             }
             Ok(in_flight) => {
-                let arrives = count.began() + self.arrival(in_flight.way());
+                let arrives = count.began() + self.arrival(in_flight.class());
                 let (coming, patience) = (Arc::clone(&in_flight), self.layer.arrival);
-                Answering::Served {
-                    work: self
-                        .inner
-                        .call(request.map(|body| Body::new(Arriving::new(body, coming, patience)))),
+                ResponseFuture::Served {
+                    work: self.inner.call(
+                        request.map(|body| Body::new(IncomingBody::new(body, coming, patience))),
+                    ),
                     deadline: tokio::time::sleep_until(arrives),
                     end: count.began() + self.layer.deadline,
                     underway: Some((in_flight, count)),
@@ -175,25 +166,29 @@ where
 }
 
 /// What is answered, with what it holds.
-fn reply(in_flight: Arc<InFlight>, response: Response<Body>, count: &Count) -> Response<Reply> {
+fn reply(
+    in_flight: Arc<InFlight>,
+    response: Response<Body>,
+    count: &RequestCount,
+) -> Response<Reply> {
     let (mut head, body) = response.into_parts();
     // A refusal is but a head.
     let held = if http_body::Body::is_end_stream(&body) {
-        Held::Nothing
-    } else if in_flight.way().is_stream() {
+        ReplyHold::Nothing
+    } else if in_flight.class().is_stream() {
         in_flight.begin_stream();
-        Held::Stream { in_flight, count: count.stream() }
+        ReplyHold::Stream { in_flight, count: count.stream() }
     } else {
         in_flight.answer(head.extensions.remove());
-        Held::Reply(in_flight)
+        ReplyHold::Reply(in_flight)
     };
     Response::from_parts(head, Reply { body, held })
 }
 
 pin_project! {
-    /// A request on its way.
-    #[project = AnsweringPinned]
-    pub(crate) enum Answering<F> {
+    /// A request on its class.
+    #[project = ResponseFuturePinned]
+    pub(crate) enum ResponseFuture<F> {
         Refused { answer: Option<Response<Body>> },
         Served {
             #[pin]
@@ -201,24 +196,24 @@ pin_project! {
             #[pin]
             deadline: Sleep,
             end: Instant,
-            underway: Option<(Arc<InFlight>, Count)>,
+            underway: Option<(Arc<InFlight>, RequestCount)>,
         },
     }
 }
 
-impl<F, E> Future for Answering<F>
+impl<F, E> Future for ResponseFuture<F>
 where
     F: Future<Output = Result<Response<Body>, E>>,
 {
     type Output = Result<Response<Reply>, E>;
 
     fn poll(self: Pin<&mut Self>, context: &mut Context<'_>) -> Poll<Self::Output> {
-        let unheld = |body| Reply { body, held: Held::Nothing };
+        let unheld = |body| Reply { body, held: ReplyHold::Nothing };
         match self.project() {
-            AnsweringPinned::Refused { answer } => {
+            ResponseFuturePinned::Refused { answer } => {
                 Poll::Ready(Ok(answer.take().unwrap_or_default().map(unheld)))
             }
-            AnsweringPinned::Served { work, mut deadline, end, underway } => match work
+            ResponseFuturePinned::Served { work, mut deadline, end, underway } => match work
                 .poll(context)
             {
                 Poll::Ready(answer) => Poll::Ready(answer.map(|response| match underway.take() {
@@ -237,7 +232,7 @@ where
                     }
                     let answer = too_slow().into_http();
                     if let Some((in_flight, mut count)) = underway.take() {
-                        in_flight.fine();
+                        in_flight.penalize();
                         count.answer(&answer);
                     }
                     Poll::Ready(Ok(answer.map(unheld)))
@@ -250,20 +245,20 @@ where
 /// A reply, which holds its request's place until the client has taken it.
 pub(crate) struct Reply {
     body: Body,
-    held: Held,
+    held: ReplyHold,
 }
 
-enum Held {
+enum ReplyHold {
     Nothing,
     Reply(Arc<InFlight>),
     Stream { in_flight: Arc<InFlight>, count: StreamCount },
 }
 
-/// Bytes of a reply. What it holds is free when the last of them is on its way.
+/// Bytes of a reply. What it holds is free when the last of them is on its class.
 struct UnsentBytes {
     bytes: Bytes,
     _in_flight: Arc<InFlight>,
-    _weighed: Option<Weighed>,
+    _weighed: Option<ReplyBytes>,
 }
 
 impl AsRef<[u8]> for UnsentBytes {
@@ -272,14 +267,14 @@ impl AsRef<[u8]> for UnsentBytes {
     }
 }
 
-impl Held {
+impl ReplyHold {
     /// Bytes that are to go out, with what they hold.
     fn hold(&self, bytes: Bytes) -> Bytes {
         let (in_flight, weighed) = match self {
             Self::Reply(in_flight) => (in_flight, None),
             // Of a stream each message counts by itself, if it does.
             Self::Stream { in_flight, .. } => {
-                match Weighed::new(in_flight.standing(), bytes.len()) {
+                match ReplyBytes::new(in_flight.quota(), bytes.len()) {
                     None => return bytes,
                     weighed => (in_flight, weighed),
                 }
@@ -302,19 +297,19 @@ impl http_body::Body for Reply {
         let this = self.get_mut();
         let frame = ready!(Pin::new(&mut this.body).poll_frame(context));
         let Some(Ok(frame)) = frame else {
-            this.held = Held::Nothing;
+            this.held = ReplyHold::Nothing;
             return Poll::Ready(frame);
         };
         let frame = match (frame.into_data(), &mut this.held) {
             (Ok(bytes), held) => Frame::data(held.hold(bytes)),
             (Err(trailers), _) => {
-                if let (Held::Stream { count, .. }, Some(trailers)) =
+                if let (ReplyHold::Stream { count, .. }, Some(trailers)) =
                     (&mut this.held, trailers.trailers_ref())
                 {
                     count.end(trailers);
                 }
                 // Before they go: whoever has them and asks again finds the place free.
-                this.held = Held::Nothing;
+                this.held = ReplyHold::Nothing;
                 trailers
             }
         };

@@ -25,7 +25,7 @@ const LAST_MOMENT: Duration = Duration::from_secs(1);
 
 /// How long a door waits for its clients.
 #[derive(Clone, Copy, Debug)]
-pub struct Patience {
+pub struct Timeouts {
     /// From the end of the handshake to the whole HTTP/2 preface.
     pub preface: Duration,
     /// Without any open request.
@@ -38,14 +38,14 @@ pub struct Patience {
 #[derive(Debug)]
 pub struct Traffic {
     began: Instant,
-    requests: Gauge,
-    replies: Gauge,
-    fines: AtomicUsize,
+    requests: ActivityCount,
+    replies: ActivityCount,
+    penalties: AtomicUsize,
 }
 
 /// How many there are, and when the last one went, or the first one came, in milliseconds.
 #[derive(Debug, Default)]
-struct Gauge {
+struct ActivityCount {
     count: AtomicUsize,
     since: AtomicU64,
 }
@@ -54,9 +54,9 @@ impl Traffic {
     pub(crate) fn begin() -> Arc<Self> {
         Arc::new(Self {
             began: Instant::now(),
-            requests: Gauge::default(),
-            replies: Gauge::default(),
-            fines: AtomicUsize::new(0),
+            requests: ActivityCount::default(),
+            replies: ActivityCount::default(),
+            penalties: AtomicUsize::new(0),
         })
     }
 
@@ -75,15 +75,15 @@ impl Traffic {
     }
 
     /// Has the client wait as if it had said so many bytes more: what is refused must cost whoever sent it.
-    pub fn fine(&self, bytes: usize) {
-        self.fines.fetch_add(bytes, Ordering::Relaxed);
+    pub fn penalize(&self, bytes: usize) {
+        self.penalties.fetch_add(bytes, Ordering::Relaxed);
     }
 
-    /// The fines since this was last asked, in bytes.
-    pub(super) fn take_fines(&self) -> usize {
-        match self.fines.load(Ordering::Relaxed) {
+    /// The penalties since this was last asked, in bytes.
+    pub(super) fn take_penalties(&self) -> usize {
+        match self.penalties.load(Ordering::Relaxed) {
             0 => 0,
-            _ => self.fines.swap(0, Ordering::Relaxed),
+            _ => self.penalties.swap(0, Ordering::Relaxed),
         }
     }
 
@@ -96,7 +96,7 @@ impl Traffic {
         u64::try_from(self.began.elapsed().as_millis()).unwrap_or(u64::MAX)
     }
 
-    fn end(&self, gauge: &Gauge) {
+    fn end(&self, gauge: &ActivityCount) {
         // The time first: whoever sees that there is none sees since when.
         gauge.since.store(self.now(), Ordering::Release);
         gauge.count.fetch_sub(1, Ordering::AcqRel);
@@ -112,7 +112,7 @@ impl Traffic {
         (self.replies.count.load(Ordering::Acquire) > 0).then(|| self.after(&self.replies, stall))
     }
 
-    fn after(&self, gauge: &Gauge, time: Duration) -> Instant {
+    fn after(&self, gauge: &ActivityCount, time: Duration) -> Instant {
         self.began + Duration::from_millis(gauge.since.load(Ordering::Acquire)) + time
     }
 }
@@ -146,7 +146,7 @@ impl Drop for WaitingReply {
 
 /// Why a connection ends.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub(crate) enum Over {
+pub(crate) enum EndReason {
     /// The preface did not come in time.
     Silent,
     /// Nothing was asked for long enough. If something is being said just now, that is still heard.
@@ -160,7 +160,7 @@ pub(crate) enum Over {
 
 /// Looks after one connection.
 pub(crate) struct Watchdog {
-    patience: Patience,
+    timeouts: Timeouts,
     traffic: Arc<Traffic>,
     preface_left: usize,
     last_moment: bool,
@@ -170,13 +170,13 @@ pub(crate) struct Watchdog {
 }
 
 impl Watchdog {
-    pub(crate) fn new(patience: Patience, traffic: Arc<Traffic>) -> Self {
+    pub(crate) fn new(timeouts: Timeouts, traffic: Arc<Traffic>) -> Self {
         Self {
-            patience,
+            timeouts,
             traffic,
             preface_left: PREFACE_BYTES,
             last_moment: false,
-            alarm: Box::pin(tokio::time::sleep(patience.preface)),
+            alarm: Box::pin(tokio::time::sleep(timeouts.preface)),
             unsent: None,
         }
     }
@@ -199,7 +199,7 @@ impl Watchdog {
     }
 
     /// Ready when the connection is to end.
-    pub(super) fn poll_over(&mut self, context: &mut Context<'_>) -> Poll<Over> {
+    pub(super) fn poll_over(&mut self, context: &mut Context<'_>) -> Poll<EndReason> {
         loop {
             ready!(self.alarm.as_mut().poll(context));
             let now = Instant::now();
@@ -212,14 +212,14 @@ impl Watchdog {
         }
     }
 
-    fn over(&self, now: Instant) -> Option<Over> {
+    fn over(&self, now: Instant) -> Option<EndReason> {
         let has_come = |at: Option<Instant>| at.is_some_and(|at| at <= now);
         if self.preface_left > 0 {
-            Some(Over::Silent)
-        } else if has_come(self.traffic.stalled_at(self.patience.stall)) {
-            Some(Over::Stalled)
-        } else if has_come(self.traffic.idle_at(self.patience.idle)) {
-            Some(Over::Idle { finally: self.last_moment })
+            Some(EndReason::Silent)
+        } else if has_come(self.traffic.stalled_at(self.timeouts.stall)) {
+            Some(EndReason::Stalled)
+        } else if has_come(self.traffic.idle_at(self.timeouts.idle)) {
+            Some(EndReason::Idle { finally: self.last_moment })
         } else {
             None
         }
@@ -227,14 +227,14 @@ impl Watchdog {
 
     /// No later than what may begin right now could be over.
     fn next_look(&self, now: Instant) -> Instant {
-        let Patience { idle, stall, .. } = self.patience;
+        let Timeouts { idle, stall, .. } = self.timeouts;
         let known = [self.traffic.idle_at(idle), self.traffic.stalled_at(stall)];
         known.into_iter().flatten().fold(now + idle.min(stall), Instant::min)
     }
 
     /// Ready when nothing was taken for too long; asked whenever a write has to wait.
     pub(super) fn poll_unsent(&mut self, context: &mut Context<'_>) -> Poll<()> {
-        let stall = self.patience.stall;
+        let stall = self.timeouts.stall;
         let alarm = self.unsent.get_or_insert_with(|| Box::pin(tokio::time::sleep(stall)));
         alarm.as_mut().poll(context)
     }

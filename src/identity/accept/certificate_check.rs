@@ -25,36 +25,36 @@ const LAST_WORDS: Duration = Duration::from_millis(200);
 
 /// Why a certificate is not accepted that its issuer has signed.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub enum NotLetIn {
-    /// It is of another socket.
-    Elsewhere,
-    /// It has ended.
-    Ended,
-    /// Nobody has it: it was removed, replaced, or never given out.
+pub enum CertificateRefusal {
+    /// The certificate is for another socket.
+    WrongSocket,
+    /// The certificate has expired.
+    Expired,
+    /// The registry does not hold the certificate: it was removed, replaced or never issued.
     Unknown,
 }
 
-impl From<NotLetIn> for CertificateError {
+impl From<CertificateRefusal> for CertificateError {
     /// Each has an alert of its own, so that clients can say what was wrong.
-    fn from(refusal: NotLetIn) -> Self {
+    fn from(refusal: CertificateRefusal) -> Self {
         match refusal {
-            NotLetIn::Elsewhere => Self::ApplicationVerificationFailure,
-            NotLetIn::Ended => Self::Expired,
-            NotLetIn::Unknown => Self::Revoked,
+            CertificateRefusal::WrongSocket => Self::ApplicationVerificationFailure,
+            CertificateRefusal::Expired => Self::Expired,
+            CertificateRefusal::Unknown => Self::Revoked,
         }
     }
 }
 
 /// Says whether a certificate is accepted now on one socket, from a Unix user.
-pub type LetIn = Arc<dyn Fn(&Svid, u32) -> Result<(), NotLetIn> + Send + Sync>;
+pub type CertificateCheck = Arc<dyn Fn(&Svid, u32) -> Result<(), CertificateRefusal> + Send + Sync>;
 
 tokio::task_local! {
     /// What the verifier asks of the handshake that it is called in.
-    static QUESTION: Question;
+    static HANDSHAKE_CHECK: HandshakeCheck;
 }
 
-struct Question {
-    let_in: LetIn,
+struct HandshakeCheck {
+    let_in: CertificateCheck,
     uid: u32,
     answer: OnceCell<Svid>,
 }
@@ -64,52 +64,52 @@ struct Question {
 /// # Errors
 /// If it is not accepted, or no handshake says whom to ask.
 pub(crate) fn ask(svid: Svid) -> Result<(), CertificateError> {
-    let asked = QUESTION.try_with(|question| {
+    let asked = HANDSHAKE_CHECK.try_with(|question| {
         (question.let_in)(&svid, question.uid)?;
         let _ = question.answer.set(svid);
         Ok(())
     });
     let asked = asked.map_err(|_| CertificateError::ApplicationVerificationFailure)?;
-    asked.map_err(|refusal: NotLetIn| refusal.into())
+    asked.map_err(|refusal: CertificateRefusal| refusal.into())
 }
 
 /// Makes a handshake that asks this, and says whose certificate was accepted in it.
 pub(crate) async fn asking<S>(
-    let_in: LetIn,
+    let_in: CertificateCheck,
     uid: u32,
     handshake: impl Future<Output = std::io::Result<S>>,
 ) -> std::io::Result<(S, Option<Svid>)> {
-    let question = Question { let_in, uid, answer: OnceCell::new() };
+    let question = HandshakeCheck { let_in, uid, answer: OnceCell::new() };
     let made = async {
         let stream = handshake.await?;
         // Only now: before its end nobody has shown the certificate's key.
-        Ok((stream, QUESTION.with(|question| question.answer.get().cloned())))
+        Ok((stream, HANDSHAKE_CHECK.with(|question| question.answer.get().cloned())))
     };
-    QUESTION.scope(question, made).await
+    HANDSHAKE_CHECK.scope(question, made).await
 }
 
 /// The open connections of a door, by the end of their certificates.
 #[derive(Default)]
-pub struct OpenConnections(Mutex<Book>);
+pub struct OpenConnections(Mutex<ConnectionTable>);
 
 #[derive(Default)]
-struct Book {
+struct ConnectionTable {
     last: u64,
-    lines: BTreeMap<(Timestamp, u64), Line>,
+    lines: BTreeMap<(Timestamp, u64), ConnectionEntry>,
 }
 
-struct Line {
+struct ConnectionEntry {
     is_accepted: Box<dyn Fn() -> bool + Send + Sync>,
     end: CancellationToken,
 }
 
 /// A connection's line in the book, for as long as it lasts.
-pub(crate) struct Booked {
+pub(crate) struct TrackedConnection {
     book: Arc<OpenConnections>,
     place: (Timestamp, u64),
 }
 
-impl Drop for Booked {
+impl Drop for TrackedConnection {
     fn drop(&mut self) {
         self.book.0.lock().lines.remove(&self.place);
     }
@@ -122,12 +122,12 @@ impl OpenConnections {
         not_after: Timestamp,
         is_accepted: impl Fn() -> bool + Send + Sync + 'static,
         end: CancellationToken,
-    ) -> Booked {
+    ) -> TrackedConnection {
         let mut book = self.0.lock();
         book.last += 1;
         let place = (not_after, book.last);
-        book.lines.insert(place, Line { is_accepted: Box::new(is_accepted), end });
-        Booked { book: Arc::clone(self), place }
+        book.lines.insert(place, ConnectionEntry { is_accepted: Box::new(is_accepted), end });
+        TrackedConnection { book: Arc::clone(self), place }
     }
 
     /// Ends the connections whose certificates have ended.
@@ -146,7 +146,7 @@ impl OpenConnections {
 }
 
 /// Ends these when they have had their last words.
-fn end_soon(lines: impl Iterator<Item = Line>) {
+fn end_soon(lines: impl Iterator<Item = ConnectionEntry>) {
     let ends: Vec<_> = lines.map(|line| line.end).collect();
     if !ends.is_empty() {
         tokio::spawn(async move {

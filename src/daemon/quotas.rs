@@ -4,7 +4,7 @@ use std::sync::Arc;
 
 use super::files::Shares;
 use crate::identity::{
-    Amount, Commons, DoorShares, PIECE_BYTES, PaceLimits, Present, Standing, Svid,
+    Allotment, PIECE_BYTES, PeerQuota, QuotaLimits, QuotaPool, RateLimit, Svid, WeakMap,
 };
 use crate::model::limits::{MAX_PAGE_BYTES, MAX_STEP_REQUEST_BYTES};
 use crate::model::{ExecutorName, Limits, SpiffeId, StepKey, WorkflowName};
@@ -14,47 +14,47 @@ const OF_EXECUTOR: u64 = 2;
 const OF_WORKFLOW: u64 = 4;
 
 /// What the openings share.
-pub(super) struct StepCommons {
-    door: Arc<Commons>,
-    executors: Present<ExecutorName, Commons>,
-    workflows: Present<(ExecutorName, WorkflowName), Commons>,
+pub(super) struct StepQuotas {
+    door: Arc<QuotaPool>,
+    executors: WeakMap<ExecutorName, QuotaPool>,
+    workflows: WeakMap<(ExecutorName, WorkflowName), QuotaPool>,
 }
 
-impl StepCommons {
+impl StepQuotas {
     pub(super) fn new(limits: &Limits, shares: Shares) -> Self {
-        let requests = Amount {
+        let requests = Allotment {
             own: limits.own_requests_in_flight.into(),
             most: limits.step_requests_in_flight.into(),
             pool: limits.all_steps_requests_in_flight.into(),
         };
-        let connections = Amount {
+        let connections = Allotment {
             own: limits.own_connections.into(),
             most: limits.step_connections.into(),
             pool: shares.step_connections.into(),
         };
         let bytes = bytes(MAX_STEP_REQUEST_BYTES, limits.all_steps_message_kib);
         let reading = pieces(limits.step_read_kib_per_second);
-        let door = Commons::new(DoorShares { requests, connections, bytes, reading });
-        Self { door, executors: Present::default(), workflows: Present::default() }
+        let door = QuotaPool::new(QuotaLimits { requests, connections, bytes, reading });
+        Self { door, executors: WeakMap::default(), workflows: WeakMap::default() }
     }
 
     /// What an opening of this step may hold.
-    pub(super) fn stand(&self, step: &StepKey) -> Arc<Standing> {
+    pub(super) fn peer_quota(&self, step: &StepKey) -> Arc<PeerQuota> {
         let executor = || self.executors.of(step.executor.clone(), || self.door.part(OF_EXECUTOR));
         let workflow = (step.executor.clone(), step.workflow.clone());
-        self.workflows.of(workflow, || executor().part(OF_WORKFLOW)).stand()
+        self.workflows.of(workflow, || executor().part(OF_WORKFLOW)).peer_quota()
     }
 }
 
 /// What operators and executors share.
-pub(super) struct AdminCommons {
-    door: Arc<Commons>,
-    registered: Present<SpiffeId, Standing>,
+pub(super) struct AdminQuotas {
+    door: Arc<QuotaPool>,
+    registered: WeakMap<SpiffeId, PeerQuota>,
 }
 
-impl AdminCommons {
+impl AdminQuotas {
     pub(super) fn new(limits: &Limits, shares: Shares) -> Self {
-        let amount = |own: u32, pool: u32| Amount {
+        let amount = |own: u32, pool: u32| Allotment {
             own: own.into(),
             most: u64::from(own) + u64::from(pool),
             pool: pool.into(),
@@ -65,18 +65,18 @@ impl AdminCommons {
         // A page, before which there is the largest request.
         let bytes = bytes(MAX_PAGE_BYTES, limits.admin_message_kib);
         let reading = pieces(limits.admin_read_kib_per_second);
-        let door = Commons::new(DoorShares { requests, connections, bytes, reading });
-        Self { door, registered: Present::default() }
+        let door = QuotaPool::new(QuotaLimits { requests, connections, bytes, reading });
+        Self { door, registered: WeakMap::default() }
     }
 
     /// What somebody with this certificate may hold, together with all who have another of the same name.
-    pub(super) fn stand(&self, svid: &Svid) -> Arc<Standing> {
-        self.registered.of(svid.id.clone(), || self.door.stand())
+    pub(super) fn peer_quota(&self, svid: &Svid) -> Arc<PeerQuota> {
+        self.registered.of(svid.id.clone(), || self.door.peer_quota())
     }
 }
 
-fn bytes(own: usize, kib: u32) -> Amount {
-    Amount {
+fn bytes(own: usize, kib: u32) -> Allotment {
+    Allotment {
         own: u64::try_from(own).unwrap_or(u64::MAX),
         most: u64::MAX,
         pool: u64::from(kib) * 1024,
@@ -84,8 +84,8 @@ fn bytes(own: usize, kib: u32) -> Amount {
 }
 
 /// So many KiB a second, in the pieces that are read.
-fn pieces(kib_per_second: u32) -> PaceLimits {
+fn pieces(kib_per_second: u32) -> RateLimit {
     let piece = u32::try_from(PIECE_BYTES / 1024).unwrap_or(1);
     let pieces = kib_per_second.div_ceil(piece);
-    PaceLimits { per_second: pieces, burst: pieces }
+    RateLimit { per_second: pieces, burst: pieces }
 }

@@ -10,12 +10,12 @@ use tokio::net::UnixStream;
 use tokio_rustls::server::TlsStream;
 use tokio_util::sync::{CancellationToken, WaitForCancellationFutureOwned};
 
-use super::entrance::Place;
-use super::pace::Reading;
-use super::patience::{Over, Patience, Traffic, Watchdog};
-use super::pins::Booked;
-use super::quiet;
-use super::standing::Standing;
+use super::admission::ConnectionSlot;
+use super::certificate_check::TrackedConnection;
+use super::log_limit;
+use super::quota::PeerQuota;
+use super::rate_limiter::ReadLimiter;
+use super::timeouts::{EndReason, Timeouts, Traffic, Watchdog};
 use crate::identity::certificate::svid::Svid;
 
 /// Who is at the other end, verified.
@@ -30,15 +30,15 @@ pub struct Peer<T> {
     /// What goes on on this connection.
     pub traffic: Arc<Traffic>,
     /// What it holds, and may hold.
-    pub standing: Arc<Standing>,
+    pub quota: Arc<PeerQuota>,
 }
 
 /// What a connection holds for as long as it lasts.
-pub(crate) struct Places {
+pub(crate) struct ConnectionHolds {
     /// Among the connections.
-    pub(crate) _place: Place,
+    pub(crate) _place: ConnectionSlot,
     /// In the book of the door.
-    pub(super) _booked: Booked,
+    pub(super) _booked: TrackedConnection,
 }
 
 /// What is written without being sent, in bytes: as much as one TLS record holds.
@@ -48,39 +48,39 @@ const UNSENT_BYTES: usize = 16 * 1024;
 /// one that has a single request more than it saves.
 const CROWDED_SENDS: u8 = 32;
 
-/// One verified connection. It reads as ended once it or its gate is stopped, and when the patience with it is over; before its
+/// One verified connection. It reads as ended once it or its config is stopped, and when the timeouts with it is over; before its
 /// first byte, also when the daemon drains.
 ///
 /// What is said on it at one moment is sent at once: HTTP/2 flushes after every reply, and again after its trailers, and
 /// each would be a write(2) of its own, of which a warm Resolve had two.
-pub struct Connection<T> {
+pub struct PeerConnection<T> {
     stream: TlsStream<UnixStream>,
     peer: Arc<Peer<T>>,
     stopped: Pin<Box<WaitForCancellationFutureOwned>>,
     silent: Option<Pin<Box<WaitForCancellationFutureOwned>>>,
     watchdog: Watchdog,
-    reading: Reading,
+    reading: ReadLimiter,
     /// How much was written that may not be on its way, in bytes.
     unsent: usize,
     /// Whether the other end has no room for it.
     is_blocked: bool,
     /// For how many sends it still counts as one with several requests at a time.
     crowded: u8,
-    _places: Places,
+    _places: ConnectionHolds,
 }
 
-impl<T> Connection<T> {
+impl<T> PeerConnection<T> {
     pub(crate) fn new(
         stream: TlsStream<UnixStream>,
         peer: Arc<Peer<T>>,
-        patience: Patience,
-        reading: Reading,
+        timeouts: Timeouts,
+        reading: ReadLimiter,
         (stop, draining): (CancellationToken, CancellationToken),
-        places: Places,
+        places: ConnectionHolds,
     ) -> Self {
         Self {
             stream,
-            watchdog: Watchdog::new(patience, Arc::clone(&peer.traffic)),
+            watchdog: Watchdog::new(timeouts, Arc::clone(&peer.traffic)),
             peer,
             stopped: Box::pin(stop.cancelled_owned()),
             silent: Some(Box::pin(draining.cancelled_owned())),
@@ -124,13 +124,13 @@ impl<T> Connection<T> {
     }
 
     fn log_cut_off(&self, what: &str) {
-        if let Some(unsaid) = quiet::next() {
+        if let Some(unsaid) = log_limit::next() {
             tracing::warn!(peer.uid = self.peer.uid, unsaid, "{what}");
         }
     }
 }
 
-impl<T> AsyncRead for Connection<T> {
+impl<T> AsyncRead for PeerConnection<T> {
     fn poll_read(
         self: Pin<&mut Self>,
         context: &mut Context<'_>,
@@ -152,17 +152,21 @@ impl<T> AsyncRead for Connection<T> {
         }
         let is_idle = match this.watchdog.poll_over(context) {
             Poll::Pending => false,
-            Poll::Ready(Over::Idle { finally: false }) => true,
+            Poll::Ready(EndReason::Idle { finally: false }) => true,
             Poll::Ready(over) => {
                 match over {
-                    Over::Silent => this.log_cut_off("a client was cut off: it said no preface"),
-                    Over::Stalled => this.log_cut_off("a client was cut off: it takes no reply"),
-                    Over::Idle { .. } => {}
+                    EndReason::Silent => {
+                        this.log_cut_off("a client was cut off: it said no preface")
+                    }
+                    EndReason::Stalled => {
+                        this.log_cut_off("a client was cut off: it takes no reply")
+                    }
+                    EndReason::Idle { .. } => {}
                 }
                 return Poll::Ready(Ok(()));
             }
         };
-        this.reading.read(this.peer.traffic.take_fines());
+        this.reading.read(this.peer.traffic.take_penalties());
         ready!(this.reading.poll_turn(context));
         let before = buffer.filled().len();
         match Pin::new(&mut this.stream).poll_read(context, buffer) {
@@ -181,7 +185,7 @@ impl<T> AsyncRead for Connection<T> {
     }
 }
 
-impl<T> AsyncWrite for Connection<T> {
+impl<T> AsyncWrite for PeerConnection<T> {
     fn poll_write(
         self: Pin<&mut Self>,
         context: &mut Context<'_>,
@@ -209,7 +213,7 @@ impl<T> AsyncWrite for Connection<T> {
     }
 
     /// While a request is open, on a connection that has several at a time, what was written goes when those that are
-    /// ready to say something had their turn: at the next [`Connection::poll_read`]. Not while the other end has no room:
+    /// ready to say something had their turn: at the next [`PeerConnection::poll_read`]. Not while the other end has no room:
     /// who asks for another turn then, gets one after the other for nothing.
     fn poll_flush(self: Pin<&mut Self>, context: &mut Context<'_>) -> Poll<io::Result<()>> {
         let this = self.get_mut();

@@ -12,23 +12,23 @@ use crate::model::limits::Rate;
 
 /// So many a second, and so many at once after a pause.
 #[derive(Clone, Copy, Debug)]
-pub struct PaceLimits {
+pub struct RateLimit {
     /// A second.
     pub per_second: u32,
     /// At once.
     pub burst: u32,
 }
 
-/// Keeps to a pace.
+/// Keeps to a limiter.
 #[derive(Debug)]
-pub(crate) struct Pace {
-    limits: PaceLimits,
+pub(crate) struct RateLimiter {
+    limits: RateLimit,
     rate: Rate,
     started: Instant,
 }
 
-impl Pace {
-    pub(crate) fn new(limits: PaceLimits) -> Self {
+impl RateLimiter {
+    pub(crate) fn new(limits: RateLimit) -> Self {
         Self { limits, rate: Rate::default(), started: Instant::now() }
     }
 
@@ -61,18 +61,18 @@ impl Pace {
 /// one says can cost much to read.
 pub const PIECE_BYTES: usize = 16 * 1024;
 
-/// Reads one connection piece by piece: after each the others have their turn, and beyond the pace of whose it is, in
+/// Reads one connection piece by piece: after each the others have their turn, and beyond the limiter of whose it is, in
 /// pieces, the client waits.
-pub(crate) struct Reading {
+pub(crate) struct ReadLimiter {
     /// What was read since the last turn.
     bytes: usize,
-    pace: Arc<Mutex<Pace>>,
+    limiter: Arc<Mutex<RateLimiter>>,
     waiting: Option<Pin<Box<Sleep>>>,
 }
 
-impl Reading {
-    pub(crate) fn new(pace: Arc<Mutex<Pace>>) -> Self {
-        Self { bytes: 0, pace, waiting: None }
+impl ReadLimiter {
+    pub(crate) fn new(limiter: Arc<Mutex<RateLimiter>>) -> Self {
+        Self { bytes: 0, limiter, waiting: None }
     }
 
     /// So much was read.
@@ -90,7 +90,7 @@ impl Reading {
                 ready!(waiting.as_mut().poll(context));
                 self.waiting = None;
             }
-            let taken = self.pace.lock().take();
+            let taken = self.limiter.lock().take();
             match taken {
                 Ok(()) => break,
                 Err(wait) => self.waiting = Some(Box::pin(tokio::time::sleep(wait))),
@@ -108,8 +108,8 @@ mod tests {
 
     #[tokio::test]
     async fn less_than_a_piece_needs_no_turn_and_a_piece_one_of_the_pace() {
-        let pace = Pace::new(PaceLimits { per_second: 1, burst: 2 });
-        let mut reading = Reading::new(Arc::new(Mutex::new(pace)));
+        let limiter = RateLimiter::new(RateLimit { per_second: 1, burst: 2 });
+        let mut reading = ReadLimiter::new(Arc::new(Mutex::new(limiter)));
         let mut context = Context::from_waker(std::task::Waker::noop());
         reading.read(PIECE_BYTES - 1);
         assert!(reading.poll_turn(&mut context).is_ready());

@@ -17,7 +17,7 @@ use tokio::time::{Instant, Sleep};
 use tokio_util::sync::PollSemaphore;
 use tonic::codegen::Bytes;
 
-use crate::identity::{Large, Standing, WaitingForLarge};
+use crate::identity::{OversizeTurn, OversizeWaiter, PeerQuota};
 
 /// How long a client may keep the turn of the door waiting in all, and when somebody else waits for it.
 const LONGEST_WAIT: Duration = Duration::from_secs(20);
@@ -29,28 +29,28 @@ const BYTES_A_MILLISECOND: u64 = 1024;
 const LOOK: Duration = Duration::from_millis(500);
 
 /// What documents wait for.
-pub(crate) struct Turns {
+pub(crate) struct ApplyTurns {
     applies: PollSemaphore,
     has_turn: bool,
     large: PollSemaphore,
-    at_large: AtLarge,
+    at_large: Oversize,
     /// What has come, and has no room yet.
-    waiting: Option<(Bytes, WaitingForLarge)>,
+    waiting: Option<(Bytes, OversizeWaiter)>,
     /// How long nothing may come, and since when nothing has: what came before is held meanwhile.
     patience: Duration,
     silent_since: Option<Instant>,
     alarm: Option<Pin<Box<Sleep>>>,
 }
 
-impl Turns {
+impl ApplyTurns {
     /// Those of one whose documents may keep us waiting for so long each.
-    pub(crate) fn new(standing: &Standing, patience: Duration) -> Self {
-        let large = standing.large();
+    pub(crate) fn new(quota: &PeerQuota, patience: Duration) -> Self {
+        let large = quota.large();
         Self {
-            applies: PollSemaphore::new(standing.applies()),
+            applies: PollSemaphore::new(quota.applies()),
             has_turn: false,
             large: PollSemaphore::new(large.turn()),
-            at_large: AtLarge { door: Arc::clone(large), turn: None },
+            at_large: Oversize { door: Arc::clone(large), turn: None },
             waiting: None,
             patience,
             silent_since: None,
@@ -127,12 +127,12 @@ impl Turns {
 }
 
 /// The turn of the door, had or not.
-struct AtLarge {
-    door: Arc<Large>,
+struct Oversize {
+    door: Arc<OversizeTurn>,
     turn: Option<LargeTurn>,
 }
 
-impl AtLarge {
+impl Oversize {
     /// How much longer nothing may come, after nothing has for so long.
     fn left(&mut self, silent: Duration) -> Duration {
         let is_waited_for = self.door.is_waited_for();
