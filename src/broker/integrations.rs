@@ -7,7 +7,7 @@ use std::collections::BTreeSet;
 
 use super::Broker;
 use super::changes::apply::Action;
-use super::changes::draft::{Asked, Draft, WriteOptions};
+use super::changes::draft::{Draft, WriteOptions, WriteRequest};
 use super::connections::{Deletion, check_etag};
 use super::error::Error;
 use super::registry::operators::{require_operator, require_role};
@@ -67,7 +67,7 @@ impl Broker {
     ) -> Result<ListedIntegration, Error> {
         require_role(&caller, Role::Administrator)?;
         let name = integration.name.clone();
-        let asked = Asked::new(&caller, options);
+        let asked = WriteRequest::new(&caller, options);
         let change = move |draft: &mut Draft| {
             let name = integration.name.clone();
             if draft.catalog.integration(&name).is_some() {
@@ -93,7 +93,7 @@ impl Broker {
     ) -> Result<ListedIntegration, Error> {
         require_role(&caller, Role::Administrator)?;
         let name = integration.name.clone();
-        let asked = Asked::new(&caller, options);
+        let asked = WriteRequest::new(&caller, options);
         let change = move |draft: &mut Draft| {
             let name = integration.name.clone();
             match draft.catalog.own_integration(&name) {
@@ -122,7 +122,7 @@ impl Broker {
         options: WriteOptions,
     ) -> Result<(), Error> {
         require_role(&caller, Role::Administrator)?;
-        let asked = Asked::new(&caller, options);
+        let asked = WriteRequest::new(&caller, options);
         let change = move |draft: &mut Draft| delete(draft, &caller, &name, deletion);
         self.writer.run(asked, change, |_| Ok(())).await
     }

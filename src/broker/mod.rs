@@ -28,12 +28,12 @@ pub use changes::plan::{Plan, Planned};
 pub use connections::inspect::Inspected;
 pub use connections::{
     Access, ConnectionDocument, ConnectionInUse, Deletion, Holder, ListedConnection,
-    ListedConnections, Part, Wanted,
+    ListedConnections, Patch, TimeFilter,
 };
 pub use error::Error;
 pub use groups::{GroupChange, GroupDocument, ListedGroup, MemberChange, NewGroup};
 pub use health::{Counts, Health, KeyState, State};
-pub use insight::readers::Turn;
+pub use insight::readers::ReaderTurn;
 pub use insight::suggest::{Advice, Suggestion, Suggestions};
 pub use insight::tail::{Tail, TailRequest};
 pub use integrations::ListedIntegration;
@@ -41,7 +41,7 @@ pub use keys::{ListedDek, ListedKeys, RotatedKek};
 pub use lifecycle::backup::{
     BACKUP_FORMAT, Backup, Hashed, MANIFEST, Manifest, ManifestEntry, STORE_RECORDS, read_record,
 };
-pub use lifecycle::start::{Parts, StartError};
+pub use lifecycle::start::{BrokerParts, StartError};
 pub use registry::offline::{LocalExecutor, Offline};
 pub use registry::{Enrolled, LOCAL_EXECUTOR, NewRegistration};
 pub use resolve::batch::JudgedBatch;
@@ -161,7 +161,7 @@ impl Broker {
     }
 
     /// Looks at the disk and whether it is so, and tells it. It waits for a journal that begins to hang.
-    pub fn look_at_readiness(&self) {
+    pub fn update_readiness(&self) {
         self.journal.look_at_disk(self.now());
         let is_ready = self.state() == State::Serving;
         self.readiness.send_if_modified(|was| std::mem::replace(was, is_ready) != is_ready);

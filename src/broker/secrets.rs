@@ -4,7 +4,7 @@ use std::sync::Arc;
 
 use super::Broker;
 use super::changes::apply::Action;
-use super::changes::draft::{Asked, Draft, WriteOptions};
+use super::changes::draft::{Draft, WriteOptions, WriteRequest};
 use super::connections::inspect;
 use super::connections::{Deletion, NOTHING_KEPT};
 use super::error::Error;
@@ -72,7 +72,7 @@ impl Broker {
         require_role(&caller, Role::Operator)?;
         let name = document.name.clone();
         let findings = document.value.as_ref().map(inspect::of_secret).unwrap_or_default();
-        let asked = Asked::new(&caller, options);
+        let asked = WriteRequest::new(&caller, options);
         let change = move |draft: &mut Draft| {
             let name = document.name.clone();
             put(draft, &caller, document)?;
@@ -95,7 +95,7 @@ impl Broker {
     ) -> Result<(), Error> {
         require_role(&caller, Role::Operator)?;
         let resource = ResourceName::Secret(name.clone());
-        let asked = Asked::new(&caller, options);
+        let asked = WriteRequest::new(&caller, options);
         let change = move |draft: &mut Draft| {
             let secret = match draft.catalog.secret(&name) {
                 Some(found) => found.metadata.clone(),

@@ -45,7 +45,7 @@ use self::scrape::{ScrapeListener, Source};
 use self::threads::Threads;
 use self::upkeep::{keep_broker, keep_connections};
 use self::wiring::Wiring;
-use crate::broker::{Broker, Error, Parts, Runtime, RuntimeError, StartError, StepListener};
+use crate::broker::{Broker, BrokerParts, Error, Runtime, RuntimeError, StartError, StepListener};
 use crate::config::Config;
 use crate::grpc;
 use crate::identity::{Authority, REFUSALS, TlsError};
@@ -207,7 +207,7 @@ impl Loaded {
         let (tls, keeper) = ServerTlsPair::open(&state, &file.name, &authority, &clock)?;
         let (step_sockets, new_sockets) = mpsc::unbounded_channel();
         let threads = Threads::start().map_err(DaemonError::Threads)?;
-        let parts = Parts {
+        let parts = BrokerParts {
             journal: &state.join("journal"),
             store: &state.join("store"),
             keyring,

@@ -25,9 +25,9 @@ pub(super) fn keep_broker(admin: &Runtime, broker: &Arc<Broker>, stop: &Cancella
         admin.spawn(keep_up(every, stop.clone(), work));
     };
     keep_disk(HOUSEKEEPING, "the upkeep of the journal", Broker::keep_journal);
-    keep_disk(HOUSEKEEPING, "a look at the disk", Broker::look_at_readiness);
-    keep_disk(UNSAID, "a count of refusals", Broker::say_what_is_unsaid);
-    admin.spawn(Arc::clone(broker).keep_resealed(stop.clone()));
+    keep_disk(HOUSEKEEPING, "a look at the disk", Broker::update_readiness);
+    keep_disk(UNSAID, "a count of refusals", Broker::journal_counted_refusals);
+    admin.spawn(Arc::clone(broker).run_resealing(stop.clone()));
 }
 
 /// Ends connections whose certificates end, or are accepted no more: of steps, and of operators and executors.

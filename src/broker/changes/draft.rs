@@ -203,7 +203,7 @@ impl Draft {
     /// changes nothing costs a line for its id.
     pub(crate) fn run<T>(
         &mut self,
-        asked: &Asked,
+        asked: &WriteRequest,
         budgets: &Budgets,
         change: impl FnOnce(&mut Self) -> Result<T, Error>,
         again: impl FnOnce(&Catalog) -> Result<T, Error>,
@@ -265,12 +265,12 @@ pub struct WriteOptions {
 }
 
 /// Who asks for a change, and how.
-pub(crate) struct Asked {
+pub(crate) struct WriteRequest {
     caller: Principal,
     options: WriteOptions,
 }
 
-impl Asked {
+impl WriteRequest {
     pub(crate) fn new(caller: &Principal, options: WriteOptions) -> Self {
         Self { caller: caller.clone(), options }
     }

@@ -9,7 +9,7 @@ use super::difference::Differences;
 use super::draft::Draft;
 use crate::access::Principal;
 use crate::broker::Broker;
-use crate::broker::connections::Part;
+use crate::broker::connections::Patch;
 use crate::broker::error::Error;
 use crate::broker::registry::rates::Rates;
 use crate::catalog::Catalog;
@@ -34,7 +34,7 @@ fn named(catalog: &Catalog, document: &Document) -> BTreeSet<FieldName> {
     let old = catalog.connection(&given.name).map(|old| &old.metadata);
     let kind = old.and_then(|old| catalog.integration(&old.integration)?.kind(old.kind.as_str()));
     let (Some(kind), true) = (kind, given.has_fields()) else { return BTreeSet::new() };
-    let (Part::Merge(fields) | Part::Replace(fields)) = &given.fields;
+    let (Patch::Merge(fields) | Patch::Replace(fields)) = &given.fields;
     let names = fields.keys().chain(&given.kept);
     names.filter_map(|name| find_field(kind, name)?.canonical(name)).collect()
 }

@@ -20,7 +20,7 @@ use std::time::Duration;
 use tokio::sync::{mpsc, oneshot};
 use tokio::task::JoinSet;
 
-use super::draft::{Asked, Changes, Draft, Finished};
+use super::draft::{Changes, Draft, Finished, WriteRequest};
 use crate::broker::error::Error;
 use crate::broker::registry::budgets::Budgets;
 use crate::catalog::{Catalog, Snapshot, Snapshots};
@@ -62,7 +62,7 @@ impl Writer {
     /// a request that was done before.
     pub(crate) async fn run<T: Send + 'static>(
         &self,
-        asked: Asked,
+        asked: WriteRequest,
         change: impl FnOnce(&mut Draft) -> Result<T, Error> + Send + 'static,
         again: impl FnOnce(&Catalog) -> Result<T, Error> + Send + 'static,
     ) -> Result<T, Error> {

@@ -2,7 +2,7 @@
 
 use std::collections::{BTreeMap, BTreeSet};
 
-use super::{ConnectionDocument, Part};
+use super::{ConnectionDocument, Patch};
 use crate::access::{Decision, Principal, Role, decide_edit};
 use crate::broker::Broker;
 use crate::broker::changes::apply::Document;
@@ -146,7 +146,7 @@ pub(super) fn of_connection(
     given: &ConnectionDocument,
     now: Timestamp,
 ) -> Vec<Finding> {
-    let (Part::Merge(fields) | Part::Replace(fields)) = &given.fields;
+    let (Patch::Merge(fields) | Patch::Replace(fields)) = &given.fields;
     let integration = catalog.integration(&given.name.integration);
     let old = catalog.connection(&given.name);
     let kind = old.map(|old| &old.metadata.kind).or(given.kind.as_ref());

@@ -1,6 +1,6 @@
 //! Connections: created, changed, read without their values, deleted.
 
-pub(super) mod fields;
+pub(super) mod field_changes;
 pub(super) mod inspect;
 pub(super) mod write;
 
@@ -8,7 +8,7 @@ use std::collections::{BTreeMap, BTreeSet};
 use std::time::Duration;
 
 use super::Broker;
-use super::changes::draft::{Asked, Draft, WriteOptions};
+use super::changes::draft::{Draft, WriteOptions, WriteRequest};
 use super::error::Error;
 use super::groups::groups_of;
 use super::registry::operators::{require_operator, require_role};
@@ -26,14 +26,14 @@ use write::{create, update};
 
 /// What is done with a part of a resource.
 #[derive(Clone, Debug)]
-pub enum Part<T> {
+pub enum Patch<T> {
     /// What is given is set, and the rest stays.
     Merge(T),
     /// It is what is given.
     Replace(T),
 }
 
-impl<T: Default> Default for Part<T> {
+impl<T: Default> Default for Patch<T> {
     fn default() -> Self {
         Self::Merge(T::default())
     }
@@ -53,17 +53,17 @@ pub struct ConnectionDocument {
     /// The kind, unless it is clear from the fields.
     pub kind: Option<KindName>,
     /// The fields to set, by names or aliases.
-    pub fields: Part<BTreeMap<String, Value>>,
+    pub fields: Patch<BTreeMap<String, Value>>,
     /// The fields to remove, by names or aliases.
     pub removed: BTreeSet<String>,
     /// The fields that must be there and stay as they are, by names or aliases.
     pub kept: BTreeSet<String>,
     /// The identifier tags.
-    pub tags: Part<Tags>,
+    pub tags: Patch<Tags>,
     /// The labels.
-    pub labels: Part<Labels>,
+    pub labels: Patch<Labels>,
     /// Relation by relation.
-    pub access: Part<Access>,
+    pub access: Patch<Access>,
     /// Whether every Resolve is refused.
     pub disabled: Option<bool>,
     /// The longest lease; no limit of its own inside.
@@ -80,12 +80,12 @@ impl ConnectionDocument {
         Self {
             name,
             kind: None,
-            fields: Part::default(),
+            fields: Patch::default(),
             removed: BTreeSet::new(),
             kept: BTreeSet::new(),
-            tags: Part::default(),
-            labels: Part::default(),
-            access: Part::default(),
+            tags: Patch::default(),
+            labels: Patch::default(),
+            access: Patch::default(),
             disabled: None,
             max_ttl: None,
             is_default: None,
@@ -97,7 +97,7 @@ impl ConnectionDocument {
 impl ConnectionDocument {
     /// Whether it gives any field a value.
     pub(super) fn has_fields(&self) -> bool {
-        let (Part::Merge(fields) | Part::Replace(fields)) = &self.fields;
+        let (Patch::Merge(fields) | Patch::Replace(fields)) = &self.fields;
         !fields.is_empty()
     }
 }
@@ -141,7 +141,7 @@ const MAX_HOLDERS: usize = 1000;
 
 /// Which connections are asked for, beside a filter on what they are.
 #[derive(Clone, Copy, Debug, Default)]
-pub struct Wanted {
+pub struct TimeFilter {
     /// Those that nobody has used since, and that are older.
     pub unused_since: Option<Timestamp>,
     /// Those whose credentials end before.
@@ -169,7 +169,7 @@ impl Broker {
     ) -> Result<ConnectionInUse, Error> {
         require_role(&caller, Role::Operator)?;
         let name = document.name.clone();
-        let asked = Asked::new(&caller, options);
+        let asked = WriteRequest::new(&caller, options);
         let findings = inspect::of_connection(&self.snapshot().catalog, &document, self.now());
         let change = move |draft: &mut Draft| match draft.catalog.connection(&document.name) {
             Some(_) => Err(Error::AlreadyExists(ResourceName::Connection(document.name))),
@@ -201,7 +201,7 @@ impl Broker {
             self.count_comparison(&caller)?;
             self.note_comparison(&caller, compared).await?;
         }
-        let asked = Asked::new(&caller, options);
+        let asked = WriteRequest::new(&caller, options);
         let findings = inspect::of_connection(&self.snapshot().catalog, &document, self.now());
         let change = move |draft: &mut Draft| {
             let name = document.name.clone();
@@ -248,7 +248,7 @@ impl Broker {
         &self,
         caller: &Principal,
         filter: &ConnectionFilter,
-        wanted: Wanted,
+        wanted: TimeFilter,
         after: Option<&ConnectionRef>,
         size: usize,
     ) -> Result<ListedConnections, Error> {
@@ -291,7 +291,7 @@ impl Broker {
         options: WriteOptions,
     ) -> Result<(), Error> {
         require_role(&caller, Role::Operator)?;
-        let asked = Asked::new(&caller, options);
+        let asked = WriteRequest::new(&caller, options);
         let uid = self.snapshot().catalog.connection(&name).map(|found| found.metadata.uid);
         let runs = self
             .recent(|usage, since| uid.map(|uid| usage.users_of(uid, since)).unwrap_or_default())?;

@@ -2,8 +2,8 @@
 
 use std::collections::{BTreeMap, BTreeSet};
 
-use super::fields::Changes;
-use super::{Access, ConnectionDocument, NOTHING_KEPT, Part, Stamp, note, require_editor};
+use super::field_changes::FieldChanges;
+use super::{Access, ConnectionDocument, NOTHING_KEPT, Patch, Stamp, note, require_editor};
 use crate::access::{Bindings, Pattern, Principal, Relation, Role};
 use crate::broker::changes::apply::Action;
 use crate::broker::changes::draft::{Draft, Written};
@@ -111,7 +111,7 @@ fn generated(rule: &FieldRule) -> Result<CheckedField, Error> {
     })
 }
 
-/// Changes a connection to be like a document; whether the caller may is decided before.
+/// FieldChanges a connection to be like a document; whether the caller may is decided before.
 pub(crate) fn update(
     draft: &mut Draft,
     caller: &Principal,
@@ -122,19 +122,19 @@ pub(crate) fn update(
     let catalog = draft.catalog.clone();
     let kind = kind_of_existing(&catalog, &old.metadata, document.kind.as_ref())?;
     let changes =
-        Changes::find(draft, kind, old, document.fields, &document.removed, &document.kept)?;
+        FieldChanges::find(draft, kind, old, document.fields, &document.removed, &document.kept)?;
     changes.check_destinations(old, &resource)?;
 
     let stamp = Stamp::new(caller, draft.now);
     let mut metadata = old.metadata.clone();
     metadata.access = document.access.bindings(metadata.access)?;
     metadata.tags = match document.tags {
-        Part::Merge(tags) => metadata.tags.with(&tags).map_err(Error::IdentifierTagInvalid)?,
-        Part::Replace(tags) => tags,
+        Patch::Merge(tags) => metadata.tags.with(&tags).map_err(Error::IdentifierTagInvalid)?,
+        Patch::Replace(tags) => tags,
     };
     metadata.labels = match document.labels {
-        Part::Merge(labels) => metadata.labels.with(&labels).map_err(Error::LabelInvalid)?,
-        Part::Replace(labels) => labels,
+        Patch::Merge(labels) => metadata.labels.with(&labels).map_err(Error::LabelInvalid)?,
+        Patch::Replace(labels) => labels,
     };
     metadata.disabled = document.disabled.unwrap_or(metadata.disabled);
     metadata.expires = document.expires.unwrap_or(metadata.expires);
@@ -169,7 +169,7 @@ pub(crate) fn update(
     Ok(Action::Changed)
 }
 
-impl<T> Part<T> {
+impl<T> Patch<T> {
     /// What is given, for a resource that has nothing yet.
     pub(crate) fn into_inner(self) -> T {
         match self {
@@ -178,7 +178,7 @@ impl<T> Part<T> {
     }
 }
 
-impl Part<Access> {
+impl Patch<Access> {
     /// The bindings afterwards.
     pub(crate) fn bindings(self, old: Bindings) -> Result<Bindings, Error> {
         let (mut bindings, given) = match self {

@@ -5,8 +5,8 @@ pub(super) mod write;
 use std::collections::BTreeSet;
 
 use super::Broker;
-use super::changes::draft::{Asked, Draft, WriteOptions};
-use super::connections::{Access, Deletion, Part, check_etag};
+use super::changes::draft::{Draft, WriteOptions, WriteRequest};
+use super::connections::{Access, Deletion, Patch, check_etag};
 use super::error::Error;
 use super::registry::operators::{require_operator, require_role};
 use crate::access::{Principal, Role};
@@ -39,9 +39,9 @@ pub struct GroupChange {
     /// Its identifiers from now on.
     pub identifiers: Option<Identifiers>,
     /// Its viewers and editors.
-    pub access: Part<Access>,
+    pub access: Patch<Access>,
     /// Its labels.
-    pub labels: Part<Labels>,
+    pub labels: Patch<Labels>,
     /// Members that leave.
     pub removed: Vec<ConnectionRef>,
     /// Members that come; after those that leave.
@@ -99,7 +99,7 @@ impl Broker {
     ) -> Result<ListedGroup, Error> {
         require_role(&caller, Role::Operator)?;
         let name = new.name.clone();
-        let asked = Asked::new(&caller, options);
+        let asked = WriteRequest::new(&caller, options);
         let again = name.clone();
         let change = move |draft: &mut Draft| {
             create(draft, &caller, new)?;
@@ -174,7 +174,7 @@ impl Broker {
         options: WriteOptions,
     ) -> Result<ListedGroup, Error> {
         require_role(&caller, Role::Operator)?;
-        let asked = Asked::new(&caller, options);
+        let asked = WriteRequest::new(&caller, options);
         let new_name = change.new_name.clone().unwrap_or_else(|| name.clone());
         let again = new_name.clone();
         let change = move |draft: &mut Draft| {
@@ -198,7 +198,7 @@ impl Broker {
         options: WriteOptions,
     ) -> Result<(), Error> {
         require_role(&caller, Role::Operator)?;
-        let asked = Asked::new(&caller, options);
+        let asked = WriteRequest::new(&caller, options);
         let users = self.recent(|usage, since| usage.users_of_group(&name, since))?;
         let change = move |draft: &mut Draft| {
             let resource = ResourceName::Group(name.clone());
@@ -237,7 +237,7 @@ impl Broker {
         options: WriteOptions,
     ) -> Result<ListedGroup, Error> {
         require_role(&caller, Role::Operator)?;
-        let asked = Asked::new(&caller, options);
+        let asked = WriteRequest::new(&caller, options);
         let again = name.clone();
         let change = move |draft: &mut Draft| {
             let group = editable(draft, &caller, &name)?;

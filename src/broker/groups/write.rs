@@ -12,7 +12,7 @@ use crate::access::{Decision, Principal, Relation, decide, decide_edit};
 use crate::broker::changes::apply::Action;
 use crate::broker::changes::draft::{Draft, Written};
 use crate::broker::connections::write::first_access;
-use crate::broker::connections::{Access, Part, Stamp, require_editor};
+use crate::broker::connections::{Access, Patch, Stamp, require_editor};
 use crate::broker::error::Error;
 use crate::catalog::{Connection, ConnectionMetadata, GroupMetadata};
 use crate::journal::ChangeNote;
@@ -47,8 +47,8 @@ pub(crate) fn put(
     let change = GroupChange {
         new_name: None,
         identifiers: identifiers.filter(|keys| *keys != group.identifiers),
-        access: Part::Merge(access),
-        labels: Part::Merge(labels),
+        access: Patch::Merge(access),
+        labels: Patch::Merge(labels),
         removed: current.difference(&wanted).cloned().collect(),
         added: wanted.difference(&current).cloned().collect(),
     };
@@ -118,12 +118,12 @@ fn change_settings(
         draft.catalog.replace_identifiers(group.uid, &identifiers);
         group.identifiers = identifiers;
     }
-    let (Part::Merge(given) | Part::Replace(given)) = &change.access;
+    let (Patch::Merge(given) | Patch::Replace(given)) = &change.access;
     check_relations(given)?;
     group.access = change.access.bindings(group.access)?;
     group.labels = match change.labels {
-        Part::Merge(labels) => group.labels.with(&labels).map_err(Error::LabelInvalid)?,
-        Part::Replace(labels) => labels,
+        Patch::Merge(labels) => group.labels.with(&labels).map_err(Error::LabelInvalid)?,
+        Patch::Replace(labels) => labels,
     };
     let settings = settings_changed(old, &group);
     let access = (group.access != old.access).then(|| group.access.clone());

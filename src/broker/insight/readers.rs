@@ -27,29 +27,29 @@ type Job = Box<dyn FnOnce() + Send>;
 pub(crate) struct Readers {
     jobs: Sender<Job>,
     /// By what lines call the principals.
-    shares: Mutex<HashMap<String, Arc<Share>>>,
+    shares: Mutex<HashMap<String, Arc<ReaderShare>>>,
     streams: Arc<Semaphore>,
     all_streams: u32,
     streams_of_one: u32,
 }
 
 /// What one principal has of them.
-struct Share {
+struct ReaderShare {
     turn: Arc<Semaphore>,
     streams: Arc<Semaphore>,
 }
 
 /// A principal's turn to look.
-pub struct Turn {
+pub struct ReaderTurn {
     jobs: Sender<Job>,
-    held: (OwnedSemaphorePermit, Arc<Share>),
+    held: (OwnedSemaphorePermit, Arc<ReaderShare>),
 }
 
 /// Leave to be one of those who are told lines, until it is dropped.
-pub struct StreamPlace {
+pub struct StreamPermit {
     _own: OwnedSemaphorePermit,
     _all: OwnedSemaphorePermit,
-    _share: Arc<Share>,
+    _share: Arc<ReaderShare>,
 }
 
 impl Readers {
@@ -78,29 +78,29 @@ impl Readers {
     ///
     /// # Errors
     /// [`Error::TooManyReaders`] if this principal has as many as it may, or all have.
-    pub(crate) fn begin_stream(&self, caller: &Principal) -> Result<StreamPlace, Error> {
+    pub(crate) fn begin_stream(&self, caller: &Principal) -> Result<StreamPermit, Error> {
         let share = self.share(caller);
         let own = Arc::clone(&share.streams).try_acquire_owned();
         let own = own.map_err(|_| Error::TooManyReaders(self.streams_of_one))?;
         let all = Arc::clone(&self.streams).try_acquire_owned();
         let all = all.map_err(|_| Error::TooManyReaders(self.all_streams))?;
-        Ok(StreamPlace { _own: own, _all: all, _share: share })
+        Ok(StreamPermit { _own: own, _all: all, _share: share })
     }
 
     /// Waits for a principal's turn.
     ///
     /// # Errors
     /// [`Error::Draining`] if there are no more turns.
-    pub(crate) async fn turn(&self, caller: &Principal) -> Result<Turn, Error> {
+    pub(crate) async fn turn(&self, caller: &Principal) -> Result<ReaderTurn, Error> {
         let share = self.share(caller);
         let turn = Arc::clone(&share.turn).acquire_owned().await.map_err(|_| Error::Draining)?;
-        Ok(Turn { jobs: self.jobs.clone(), held: (turn, share) })
+        Ok(ReaderTurn { jobs: self.jobs.clone(), held: (turn, share) })
     }
 
     /// Looks for a principal, when its turn has come.
     ///
     /// # Errors
-    /// See [`Turn::look`].
+    /// See [`ReaderTurn::look`].
     pub(crate) async fn look<T: Send + 'static>(
         &self,
         caller: &Principal,
@@ -109,19 +109,19 @@ impl Readers {
         self.turn(caller).await?.look(work).await
     }
 
-    fn share(&self, caller: &Principal) -> Arc<Share> {
+    fn share(&self, caller: &Principal) -> Arc<ReaderShare> {
         let mut shares = self.shares.lock();
         // Of those who have nothing nothing need be known.
         shares.retain(|_, share| Arc::strong_count(share) > 1);
         let share = shares.entry(caller.to_string()).or_insert_with(|| {
             let streams = Arc::new(Semaphore::new(self.streams_of_one as usize));
-            Arc::new(Share { turn: Arc::new(Semaphore::new(1)), streams })
+            Arc::new(ReaderShare { turn: Arc::new(Semaphore::new(1)), streams })
         });
         Arc::clone(share)
     }
 }
 
-impl Turn {
+impl ReaderTurn {
     /// Looks. The work is told whether anybody waits for it still.
     ///
     /// # Errors
@@ -152,7 +152,7 @@ impl Broker {
     ///
     /// # Errors
     /// [`Error::Draining`] if there are no more turns.
-    pub async fn reading_turn(&self, caller: &Principal) -> Result<Turn, Error> {
+    pub async fn reading_turn(&self, caller: &Principal) -> Result<ReaderTurn, Error> {
         self.readers.turn(caller).await
     }
 }

@@ -3,7 +3,7 @@
 use std::sync::Arc;
 use std::time::Duration;
 
-use super::readers::StreamPlace;
+use super::readers::StreamPermit;
 use crate::access::Principal;
 use crate::broker::Broker;
 use crate::broker::error::Error;
@@ -34,7 +34,7 @@ pub struct Tail {
     follow: bool,
     /// Everything that was there is told.
     is_following: bool,
-    _place: StreamPlace,
+    _place: StreamPermit,
 }
 
 impl Broker {

@@ -59,7 +59,7 @@ struct Walk {
 
 impl Broker {
     /// Seals again what is under an older DEK, now and whenever there is a new one, until it is stopped.
-    pub async fn keep_resealed(self: Arc<Self>, stop: CancellationToken) {
+    pub async fn run_resealing(self: Arc<Self>, stop: CancellationToken) {
         loop {
             let again = tokio::select! {
                 () = stop.cancelled() => return,

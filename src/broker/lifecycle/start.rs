@@ -97,7 +97,7 @@ pub enum StartError {
 }
 
 /// What a broker is made of.
-pub struct Parts<'a> {
+pub struct BrokerParts<'a> {
     /// The directory of the journal.
     pub journal: &'a Path,
     /// The directory of the store.
@@ -228,7 +228,7 @@ impl Broker {
     /// # Errors
     /// If journal and store are damaged or do not belong together.
     pub async fn start(
-        parts: Parts<'_>,
+        parts: BrokerParts<'_>,
     ) -> Result<(Self, impl Future<Output = ()> + Send + use<>), StartError> {
         let now = parts.clock.now();
         let keyring = Arc::new(parts.keyring);
@@ -281,7 +281,7 @@ impl Broker {
     }
 
     fn say_how_it_is(&self) {
-        self.look_at_readiness();
+        self.update_readiness();
         if self.journal.look(Live::is_quarantined).unwrap_or_default() {
             tracing::warn!(
                 "restored from a backup: nothing is resolved until an administrator says: keyhatch restore --confirm"
@@ -337,7 +337,7 @@ impl Broker {
     /// # Errors
     /// If the journal cannot be written.
     pub async fn stop(&self) -> Result<(), Unavailable> {
-        self.say_what_is_unsaid();
+        self.journal_counted_refusals();
         // First what came before, so that the last lines vouch for all of it.
         self.journal.synced(self.journal.last()?).await?;
         self.journal.append(self.now(), &Event::Stopped)?;

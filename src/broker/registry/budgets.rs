@@ -86,7 +86,7 @@ impl Broker {
     }
 
     /// Writes down how often each principal was refused without a line. Called about once a second.
-    pub fn say_what_is_unsaid(&self) {
+    pub fn journal_counted_refusals(&self) {
         let now = self.now();
         let write = |event: &Event| self.journal.append(now, event).is_ok();
         for (principal, budget) in self.writer.budgets.all(now) {

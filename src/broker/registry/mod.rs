@@ -8,7 +8,7 @@ pub(super) mod rates;
 use std::time::Duration;
 
 use super::Broker;
-use super::changes::draft::{Asked, Draft, WriteOptions};
+use super::changes::draft::{Draft, WriteOptions, WriteRequest};
 use super::error::Error;
 use crate::access::{Principal, Role, Scope};
 use crate::catalog::{Catalog, Registered, Registration};
@@ -96,7 +96,7 @@ impl Broker {
             false => self.authority.issue_client(&who.spiffe_id(), &key, random_id()?, now, end)?,
         };
         let pinned = issued.pinned.clone();
-        let asked = Asked::new(&caller, options);
+        let asked = WriteRequest::new(&caller, options);
         let change = move |draft: &mut Draft| {
             if draft.catalog.registration(&who).is_some() {
                 return Err(Error::AlreadyExists(who.resource()));
@@ -181,7 +181,7 @@ impl Broker {
     ///
     /// # Errors
     /// See `OperatorService.DeleteOperator` and `ExecutorRegistryService.DeleteExecutor`.
-    pub async fn dismiss(
+    pub async fn remove_registration(
         &self,
         caller: Principal,
         who: Registered,
@@ -190,7 +190,7 @@ impl Broker {
     ) -> Result<(), Error> {
         require_role(&caller, Role::Administrator)?;
         let validate_only = options.validate_only;
-        let asked = Asked::new(&caller, options);
+        let asked = WriteRequest::new(&caller, options);
         let gone = who.clone();
         let change = move |draft: &mut Draft| remove(draft, &caller, &who, allow_missing);
         self.writer.run(asked, change, |_| Ok(())).await?;

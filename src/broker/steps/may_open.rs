@@ -66,7 +66,7 @@ impl Broker {
     }
 
     pub(super) fn may_open(&self, live: &Live, opening: &Opening) -> Result<(), Error> {
-        // Asked again where nothing can change: an executor that was removed meanwhile opens nothing.
+        // WriteRequest again where nothing can change: an executor that was removed meanwhile opens nothing.
         self.check_scope(&opening.key, &opening.run_as)?;
         self.check_room(live, opening.key.executor_uid)?;
         if let Some(NamedRequest { id, mac }) = &opening.request

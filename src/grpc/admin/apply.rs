@@ -8,7 +8,7 @@ use super::call::{AdminService, Call};
 use super::{group, integration};
 use crate::broker::{
     Action, Applied, Broker, ConnectionDocument, Difference, Differences, Document, Error,
-    GroupDocument, Part, Planned, SecretDocument,
+    GroupDocument, Patch, Planned, SecretDocument,
 };
 use crate::grpc::edge::peer;
 use crate::grpc::pb::apply_service_server::ApplyService;
@@ -125,11 +125,11 @@ fn connection(given: pb::ConnectionDocument) -> Result<ConnectionDocument, Error
     let name = format!("{}/{}", given.integration, given.name).parse()?;
     Ok(ConnectionDocument {
         kind: convert::kind_name(&given.kind)?,
-        fields: Part::Merge(convert::values(given.fields)),
+        fields: Patch::Merge(convert::values(given.fields)),
         kept: given.kept_fields.into_iter().collect(),
-        tags: Part::Merge(convert::tags(&given.tags)?),
-        labels: Part::Merge(convert::labels(given.labels)?),
-        access: Part::Merge(convert::bindings(&given.access)?),
+        tags: Patch::Merge(convert::tags(&given.tags)?),
+        labels: Patch::Merge(convert::labels(given.labels)?),
+        access: Patch::Merge(convert::bindings(&given.access)?),
         disabled: given.disabled,
         max_ttl: given.max_ttl.map(|ttl| convert::duration(Some(ttl))),
         is_default: given.default,

@@ -7,7 +7,7 @@ use tonic::{Request, Response, Status};
 use super::call::AdminService;
 use crate::broker::{
     ConnectionDocument, ConnectionInUse, Deletion, Error, Inspected, ListedConnection,
-    ListedConnections, Part, Wanted,
+    ListedConnections, Patch, TimeFilter,
 };
 use crate::catalog::ConnectionFilter;
 use crate::grpc::pb::connection_service_server::ConnectionService;
@@ -58,7 +58,7 @@ impl ConnectionService for AdminService {
                 filter.of_integration(&request.integration);
             }
             let size = convert::page_size(request.page_size);
-            let wanted = Wanted {
+            let wanted = TimeFilter {
                 unused_since: request.unused_since.as_ref().map(convert::moment),
                 expires_before: request.expires_before.as_ref().map(convert::moment),
             };
@@ -138,10 +138,10 @@ pub(crate) fn document(connection: pb::Connection) -> Result<ConnectionDocument,
     }
     Ok(ConnectionDocument {
         kind: convert::kind_name(&connection.kind)?,
-        fields: Part::Merge(convert::values(connection.fields)),
-        tags: Part::Merge(convert::tags(&connection.tags)?),
-        labels: Part::Merge(convert::labels(connection.labels)?),
-        access: Part::Merge(convert::bindings(&connection.access)?),
+        fields: Patch::Merge(convert::values(connection.fields)),
+        tags: Patch::Merge(convert::tags(&connection.tags)?),
+        labels: Patch::Merge(convert::labels(connection.labels)?),
+        access: Patch::Merge(convert::bindings(&connection.access)?),
         disabled: Some(true).filter(|_| connection.disabled),
         max_ttl: connection.max_ttl.map(|ttl| convert::duration(Some(ttl))),
         is_default: Some(true).filter(|_| connection.default),
@@ -172,11 +172,11 @@ pub(crate) fn masked(
                 is_whole = true;
                 fields.append(&mut connection.fields);
             }
-            "tags" => masked.tags = Part::Replace(convert::tags(&connection.tags)?),
+            "tags" => masked.tags = Patch::Replace(convert::tags(&connection.tags)?),
             "labels" => {
-                masked.labels = Part::Replace(convert::labels(connection.labels.clone())?);
+                masked.labels = Patch::Replace(convert::labels(connection.labels.clone())?);
             }
-            "access" => masked.access = Part::Replace(convert::bindings(&connection.access)?),
+            "access" => masked.access = Patch::Replace(convert::bindings(&connection.access)?),
             "disabled" => masked.disabled = Some(connection.disabled),
             "max_ttl" => masked.max_ttl = Some(convert::duration(connection.max_ttl)),
             "default" => masked.is_default = Some(connection.default),
@@ -197,7 +197,7 @@ pub(crate) fn masked(
         }
     }
     let fields = convert::values(fields);
-    masked.fields = if is_whole { Part::Replace(fields) } else { Part::Merge(fields) };
+    masked.fields = if is_whole { Patch::Replace(fields) } else { Patch::Merge(fields) };
     masked.removed = removed;
     Ok(masked)
 }

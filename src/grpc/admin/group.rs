@@ -6,7 +6,7 @@ use tonic::{Request, Response, Status};
 
 use super::call::{AdminService, Call};
 use crate::broker::{
-    Deletion, Error, GroupChange, ListedGroup, MemberChange, NewGroup, Part, WriteOptions,
+    Deletion, Error, GroupChange, ListedGroup, MemberChange, NewGroup, Patch, WriteOptions,
 };
 use crate::grpc::pb::group_service_server::GroupService;
 use crate::grpc::{convert, pb};
@@ -195,8 +195,8 @@ pub(crate) fn change(
         if !group.identifiers.is_empty() {
             change.identifiers = Some(identifiers(&group.identifiers)?);
         }
-        change.access = Part::Merge(convert::bindings(&group.access)?);
-        change.labels = Part::Merge(convert::labels(group.labels)?);
+        change.access = Patch::Merge(convert::bindings(&group.access)?);
+        change.labels = Patch::Merge(convert::labels(group.labels)?);
         return Ok(change);
     };
     let paths = paths.iter().flat_map(|path| match path.as_str() {
@@ -206,8 +206,8 @@ pub(crate) fn change(
     for path in paths {
         match path {
             "identifiers" => change.identifiers = Some(identifiers(&group.identifiers)?),
-            "access" => change.access = Part::Replace(convert::bindings(&group.access)?),
-            "labels" => change.labels = Part::Replace(convert::labels(group.labels.clone())?),
+            "access" => change.access = Patch::Replace(convert::bindings(&group.access)?),
+            "labels" => change.labels = Patch::Replace(convert::labels(group.labels.clone())?),
             path => return Err(Error::UpdateMaskInvalid(path.chars().take(64).collect())),
         }
     }

@@ -82,7 +82,7 @@ impl OperatorService for AdminService {
         let (call, request) = self.begin(request, "DeleteOperator", |one| one.name.clone())?;
         call.answer(async {
             let who = Registered::Operator(operator_name(&request.name)?);
-            dismiss(&call, who, request.allow_missing, request.validate_only).await
+            remove_registration(&call, who, request.allow_missing, request.validate_only).await
         })
         .await
     }
@@ -150,19 +150,21 @@ impl ExecutorRegistryService for AdminService {
         let (call, request) = self.begin(request, "DeleteExecutor", |one| one.name.clone())?;
         call.answer(async {
             let who = Registered::Executor(executor_name(&request.name)?);
-            dismiss(&call, who, request.allow_missing, request.validate_only).await
+            remove_registration(&call, who, request.allow_missing, request.validate_only).await
         })
         .await
     }
 }
 
-async fn dismiss(
+async fn remove_registration(
     call: &Call,
     who: Registered,
     allow_missing: bool,
     validate_only: bool,
 ) -> Result<(), Error> {
-    call.broker.dismiss(call.caller.clone(), who, allow_missing, trial(validate_only)).await
+    call.broker
+        .remove_registration(call.caller.clone(), who, allow_missing, trial(validate_only))
+        .await
 }
 
 fn trial(validate_only: bool) -> WriteOptions {

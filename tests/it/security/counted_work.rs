@@ -5,8 +5,8 @@ use std::sync::Arc;
 use allocation_counter::measure;
 use keyhatch::access::{Principal, Role};
 use keyhatch::broker::{
-    Broker, ConnectionDocument, Error, Part, Parts, ResolveRequest, Room, Runtime, StepOwner,
-    StepRequest, WriteOptions,
+    Broker, BrokerParts, ConnectionDocument, Error, Patch, ResolveRequest, Room, Runtime,
+    StepOwner, StepRequest, WriteOptions,
 };
 use keyhatch::catalog::Registered;
 use keyhatch::config::Config;
@@ -59,7 +59,7 @@ impl Bare {
         let keyring = keys.unlock(None).unwrap().keyring().unwrap();
         let authority = state.authority(&keyring).unwrap();
         let (listeners, mut opened) = tokio::sync::mpsc::unbounded_channel();
-        let parts = Parts {
+        let parts = BrokerParts {
             journal: &config.state.join("journal"),
             store: &config.state.join("store"),
             keyring,
@@ -101,8 +101,8 @@ impl Bare {
         let fields = [("api_token".to_owned(), Value::new(b"t".to_vec()))];
         let resolvers = [resolver.parse().unwrap()].into();
         let document = ConnectionDocument {
-            fields: Part::Merge(fields.into()),
-            access: Part::Merge([(keyhatch::access::Relation::Resolver, resolvers)].into()),
+            fields: Patch::Merge(fields.into()),
+            access: Patch::Merge([(keyhatch::access::Relation::Resolver, resolvers)].into()),
             ..ConnectionDocument::new(name.parse().unwrap())
         };
         let uid = uid_of(&self.broker, &Registered::Operator(operator.clone()));

@@ -3,7 +3,7 @@
 use std::collections::{BTreeMap, BTreeSet};
 
 use super::write::field_metadata;
-use super::{NOTHING_KEPT, Part, Stamp};
+use super::{NOTHING_KEPT, Patch, Stamp};
 use crate::broker::changes::draft::Draft;
 use crate::broker::error::Error;
 use crate::catalog::{Connection, ConnectionMetadata, FieldMetadata, Values};
@@ -14,7 +14,7 @@ use crate::model::{FieldName, ResourceName, Value, size_class};
 use crate::seal::{Change, ReadValues};
 
 /// The fields of a document beside those that a connection has.
-pub(crate) struct Changes {
+pub(crate) struct FieldChanges {
     /// Every field that the document gives a value, changed or not.
     given: BTreeSet<FieldName>,
     /// Those whose value is another, with its fingerprint.
@@ -23,17 +23,17 @@ pub(crate) struct Changes {
     removed: BTreeSet<FieldName>,
 }
 
-impl Changes {
+impl FieldChanges {
     pub(crate) fn find(
         draft: &Draft,
         kind: &CredentialKind,
         old: &Connection,
-        fields: Part<BTreeMap<String, Value>>,
+        fields: Patch<BTreeMap<String, Value>>,
         named: &BTreeSet<String>,
         kept: &BTreeSet<String>,
     ) -> Result<Self, Error> {
         let stored = &old.metadata.fields;
-        let is_whole = matches!(fields, Part::Replace(_));
+        let is_whole = matches!(fields, Patch::Replace(_));
         let fields = fields.into_inner();
         let canonical = |name: &str| {
             // What is stored under exactly this name is meant, whatever a schema calls so since.
