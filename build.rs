@@ -49,7 +49,7 @@ fn main() -> Result<(), Box<dyn Error>> {
 }
 
 /// Whether the C library here can relocate a program by DT_RELR: glibc from 2.36 on. What is to be relocated then takes a
-/// hundredth of the space, and an idle daemon 2 MB less (benches/README.md).
+/// hundredth of the space, and an idle daemon 2 MB less (benches/RESULTS.md).
 fn has_packed_relocations() -> bool {
     let Ok(answer) = Command::new("getconf").arg("GNU_LIBC_VERSION").output() else { return false };
     let answer = String::from_utf8_lossy(&answer.stdout);

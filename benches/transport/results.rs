@@ -115,17 +115,17 @@ impl Results {
     }
 }
 
-/// Where the README has the tables.
-const MARKS: [&str; 2] = ["<!-- what the bench has measured -->", "<!-- until here -->"];
+/// The lines around the generated tables in RESULTS.md.
+const MARKS: [&str; 2] = ["<!-- BENCH RESULTS (generated) -->", "<!-- END OF BENCH RESULTS -->"];
 
 impl Results {
-    /// Writes the machine-readable file, the picture, and the tables into the README.
+    /// Writes the machine-readable file, the picture, and the tables into RESULTS.md.
     pub fn write(&self, repository: &Path) {
         let benches = repository.join("benches");
         std::fs::write(benches.join("results.json"), self.json()).unwrap();
         picture::draw(&benches.join("results.svg"), &self.rows).unwrap();
-        let readme = repository.join("README.md");
-        let text = std::fs::read_to_string(&readme).unwrap();
+        let results = benches.join("RESULTS.md");
+        let text = std::fs::read_to_string(&results).unwrap();
         let [begin, end] = MARKS;
         let (before, rest) = text.split_once(begin).unwrap();
         let (_, after) = rest.split_once(end).unwrap();
@@ -134,7 +134,7 @@ impl Results {
         let text = format!(
             "{before}{begin}\n{date}, a virtual machine with {machine}:\n\n{tables}{end}{after}"
         );
-        std::fs::write(readme, text).unwrap();
+        std::fs::write(results, text).unwrap();
     }
 
     /// A line for each row, so that a change of one is a change of one line.

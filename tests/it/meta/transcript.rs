@@ -1,15 +1,18 @@
-//! The README's sessions on a terminal are what commands print.
+//! The sessions on a terminal in the README and in docs/ are what the commands print.
 //!
-//! A `console` block holds commands, on a line that begins with `$ ` and lines that begin with `> `, each followed by
-//! what it prints. They are run one after the other in one shell, in a directory with a broker. To write what they print now into the README, run the
-//! test with KEYHATCH_WRITE_README=1 and read the difference.
+//! A `console` block holds commands, each followed by what it prints. A command begins with `$ `, its further lines with
+//! `> `. The test runs a block's commands in one shell, in a directory with a new broker. To write what they print now
+//! into the documents, run the test with KEYHATCH_WRITE_DOCS=1 and read the difference.
 
 use std::process::Command;
 
 use regex_lite::{Captures, Regex};
 
+use super::readme::{blocks, documents, read};
 use crate::harness::{ServeProcess, path_with_binary, source};
 
+/// The documents that show a session.
+const WITH_SESSIONS: [&str; 2] = ["README.md", "docs/seeding.md"];
 /// Stands before what the next command prints.
 const MARK: &str = "@@@@";
 
@@ -38,7 +41,7 @@ fn commands(block: &str) -> Vec<String> {
 /// What differs from run to run is written the same.
 fn steady(text: &str) -> String {
     let moment = Regex::new(r"\d{4}-\d\d-\d\dT\d\d:\d\d:\d\d(\.\d+)?Z").unwrap();
-    let id = Regex::new(r"\b[0-9a-f]{32}\b").unwrap();
+    let id = Regex::new(r"\b[0-9a-f]{32}([0-9a-f]{32})?\b").unwrap();
     let text = moment.replace_all(text, |_: &Captures<'_>| "2026-11-22T10:00:00.000Z");
     id.replace_all(&text, "5f0c…").into_owned()
 }
@@ -86,24 +89,33 @@ fn run(commands: &[String]) -> String {
 }
 
 #[test]
-fn the_readmes_sessions_are_what_a_terminal_shows() {
-    let path = source("README.md");
-    let mut readme = std::fs::read_to_string(&path).unwrap();
-    let fence = "```console\n";
-    let starts: Vec<usize> = readme.match_indices(fence).map(|(at, _)| at + fence.len()).collect();
-    assert!(!starts.is_empty(), "the README shows a session");
-    for start in starts.into_iter().rev() {
-        let end = start + readme[start..].find("```\n").unwrap();
-        let shown = readme[start..end].to_owned();
-        let commands = commands(&shown);
-        let now = run(&commands);
-        if std::env::var_os("KEYHATCH_WRITE_README").is_some() {
-            readme.replace_range(start..end, &now);
-        } else {
-            assert_eq!(without_widths(&now), without_widths(&shown), "{now}");
+fn the_sessions_of_the_documents_are_what_a_terminal_shows() {
+    let writes = std::env::var_os("KEYHATCH_WRITE_DOCS").is_some();
+    for document in WITH_SESSIONS {
+        let mut text = read(document);
+        let fence = "```console\n";
+        let starts: Vec<usize> =
+            text.match_indices(fence).map(|(at, _)| at + fence.len()).collect();
+        assert!(!starts.is_empty(), "{document} shows a session");
+        for start in starts.into_iter().rev() {
+            let end = start + text[start..].find("```\n").unwrap();
+            let shown = text[start..end].to_owned();
+            let now = run(&commands(&shown));
+            match writes {
+                true => text.replace_range(start..end, &now),
+                false => assert_eq!(without_widths(&now), without_widths(&shown), "{now}"),
+            }
+        }
+        if writes {
+            std::fs::write(source(document), text).unwrap();
         }
     }
-    if std::env::var_os("KEYHATCH_WRITE_README").is_some() {
-        std::fs::write(&path, readme).unwrap();
+}
+
+#[test]
+fn every_session_is_compared() {
+    for document in documents() {
+        let has_session = blocks(&read(&document)).iter().any(|one| one.language == "console");
+        assert_eq!(has_session, WITH_SESSIONS.contains(&document.as_str()), "{document}");
     }
 }
