@@ -96,10 +96,10 @@ enum Command {
     Whoami,
     /// Open, close and run steps, as an executor
     #[command(subcommand, alias = "steps")]
-    Step(executor::step::Step),
+    Step(executor::step::StepCommand),
     /// List runs and show what they have received, or, as an executor, close their steps
     #[command(subcommand, alias = "runs")]
-    Run(executor::run::Run),
+    Run(executor::run::RunCommand),
     /// Create, look at, change, test and delete connections, as an operator
     #[command(subcommand, aliases = ["conn", "connections"])]
     Connection(operator::connection::Connection),
@@ -128,21 +128,21 @@ enum Command {
     /// Tell why a step was refused, or would be, as an operator
     Explain(operator::explain::Explain),
     /// Stream a sealed copy of everything to a file, as an administrator
-    Backup(admin::backup::Backup),
+    Backup(admin::backup::BackupCommand),
     /// Make a broker of a backup, or confirm one that was made
-    Restore(admin::backup::Restore),
+    Restore(admin::backup::RestoreCommand),
     /// Read the journal, as an operator, or prove it offline
     #[command(subcommand)]
     Journal(operator::journal::Journal),
     /// List and rotate the keys that seal the store, as an administrator
     #[command(subcommand, alias = "keys")]
-    Key(admin::key::Key),
+    Key(admin::key::KeyCommand),
     /// Add, list and remove operators, as an administrator
     #[command(subcommand, alias = "operators")]
-    Operator(admin::registry::Operator),
+    Operator(admin::registry::OperatorCommand),
     /// Add, list and remove executors, as an administrator
     #[command(subcommand, alias = "executors")]
-    Executor(admin::registry::Executor),
+    Executor(admin::registry::ExecutorCommand),
     /// Renew the certificates of operators and executors
     Renew(admin::renew::Renew),
 }

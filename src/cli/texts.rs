@@ -8,7 +8,7 @@ use std::time::Duration;
 use super::executor::placeholder;
 use super::identity::endpoint;
 use super::operator::seed;
-use super::step::{exec, get};
+use super::step::{exec, get, mask};
 use crate::grpc::pb::apply_request::Document;
 use crate::model::Reference;
 
@@ -28,7 +28,7 @@ pub fn seed(text: &str, workflow: Option<&str>) -> Result<Vec<Document>, String>
 
 /// An `--env`: its variable or prefix, the reference and the fields. None if it is not well formed.
 pub fn env_argument(text: &str) -> Option<(Option<String>, Reference, Vec<String>)> {
-    exec::Wanted::parse(text).ok().map(exec::Wanted::into_parts)
+    exec::EnvArgument::parse(text).ok().map(exec::EnvArgument::into_parts)
 }
 
 /// A word of a command with the step's directory in place of `{mount}` and `{env-file}`.
@@ -51,8 +51,8 @@ pub fn address(env_file: &str) -> Option<PathBuf> {
 
 /// Output in which a value and its forms are masked, as it comes in pieces. None if the value is too short or common.
 pub fn masked(value: &[u8], pieces: &[&[u8]]) -> Option<Vec<u8>> {
-    let masks = exec::Masks::default();
+    let masks = mask::Masks::default();
     let unmasked = masks.add(value).ok()?;
-    let is_masked = unmasked.is_none_or(|why| why == exec::Unmasked::Parts);
+    let is_masked = unmasked.is_none_or(|why| why == mask::Unmasked::Parts);
     is_masked.then(|| masks.masked_pieces(pieces))
 }

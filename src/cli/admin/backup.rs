@@ -25,14 +25,14 @@ use crate::sys::Trust;
 
 /// Arguments of `backup`.
 #[derive(clap::Args)]
-pub struct Backup {
+pub struct BackupCommand {
     /// The archive to write, which must not be there yet; - for stdout.
     file: PathBuf,
 }
 
 /// Arguments of `restore`.
 #[derive(clap::Args)]
-pub struct Restore {
+pub struct RestoreCommand {
     /// The archive to make a broker of, in an empty state directory.
     #[arg(required_unless_present = "confirm")]
     file: Option<PathBuf>,
@@ -48,14 +48,14 @@ pub struct Restore {
     kek: KekArgs,
 }
 
-impl Backup {
+impl BackupCommand {
     pub(crate) async fn run(self, common: &Common) -> Result<(), Failure> {
         let channel = connect(Caller::Operator, common.state.as_deref()).await?;
         if self.file.as_os_str() == "-" {
             receive(channel, output::write).await?;
             return Ok(());
         }
-        let mut archive = Archive::create(&self.file)?;
+        let mut archive = ArchiveFile::create(&self.file)?;
         let bytes = receive(channel, |piece| archive.write(piece)).await?;
         archive.finish()?;
         let path = self.file.display().to_string();
@@ -84,13 +84,13 @@ async fn receive(
 }
 
 /// An archive that is there when it is whole, and not before.
-struct Archive {
+struct ArchiveFile {
     file: File,
     path: PathBuf,
     unfinished: PathBuf,
 }
 
-impl Archive {
+impl ArchiveFile {
     fn create(path: &Path) -> Result<Self, Failure> {
         let failed = |error: std::io::Error| {
             Failure::usage(format!("{}: {error}; choose another file", path.display()))
@@ -125,14 +125,14 @@ impl Archive {
     }
 }
 
-impl Drop for Archive {
+impl Drop for ArchiveFile {
     fn drop(&mut self) {
         // It is there only if it was not finished.
         let _ = std::fs::remove_file(&self.unfinished);
     }
 }
 
-impl Restore {
+impl RestoreCommand {
     pub(crate) fn run(self, common: &Common) -> Result<(), Failure> {
         match self.file {
             Some(file) => {

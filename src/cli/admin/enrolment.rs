@@ -26,7 +26,7 @@ const REQUEST: &str = "tls.csr";
 /// Where the key is.
 #[derive(clap::Args)]
 #[group(required = true, multiple = true)]
-pub struct Identity {
+pub struct IdentityArgs {
     /// Make this directory, which is then the new identity: name it in KEYHATCH_DIR. Its key is made here, too, unless
     /// --csr brings a request for one. In another user's directory it is that user's.
     #[arg(long, value_name = "DIR")]
@@ -39,7 +39,7 @@ pub struct Identity {
 
 /// Arguments of `operator request` and `executor request`.
 #[derive(clap::Args)]
-pub struct Request {
+pub struct IdentityRequest {
     /// The name to be registered under.
     #[arg(long)]
     name: String,
@@ -49,7 +49,7 @@ pub struct Request {
     out: Option<PathBuf>,
 }
 
-impl Request {
+impl IdentityRequest {
     pub(crate) fn run(self, common: &Common, caller: Caller) -> Result<(), Failure> {
         let directory = self.out.or_else(default_identity);
         let directory = directory
@@ -87,7 +87,7 @@ impl Request {
 }
 
 /// A key that waits for its certificate.
-pub struct Prepared {
+pub struct PreparedIdentity {
     /// The identity's directory, if this process can write to it. It is held open, so that its user cannot have the
     /// certificate written elsewhere.
     directory: Option<Directory>,
@@ -98,24 +98,24 @@ pub struct Prepared {
 }
 
 /// What the broker answered.
-pub struct Issued {
+pub struct IssuedIdentity {
     pub(crate) chain: String,
     pub(crate) ca: String,
 }
 
-impl Identity {
+impl IdentityArgs {
     /// Makes the key, or reads the request for one that was made elsewhere.
     ///
     /// # Errors
     /// If the request cannot be read, or the directory not made.
-    pub(crate) fn prepare(self) -> Result<Prepared, Failure> {
+    pub(crate) fn prepare(self) -> Result<PreparedIdentity, Failure> {
         let Some(csr) = self.csr else {
             let directory = self.out.ok_or_else(|| Failure::usage("--out or --csr is needed"))?;
             let (key, request) = new_key()?;
             let directory = create(&directory)?;
             as_owner(&directory, || write(&directory, KEY, 0o400, key.as_bytes()))??;
             let (directory, request) = (Some(directory), request.into_bytes());
-            return Ok(Prepared { directory, is_made: true, is_key_made: true, request });
+            return Ok(PreparedIdentity { directory, is_made: true, is_key_made: true, request });
         };
         let waiting = if self.out.is_none() { waiting_beside(&csr) } else { None };
         let request = match &waiting {
@@ -131,7 +131,7 @@ impl Identity {
             Some(directory) => Some(create(&directory)?),
             None => waiting,
         };
-        Ok(Prepared { directory, is_made, is_key_made: false, request })
+        Ok(PreparedIdentity { directory, is_made, is_key_made: false, request })
     }
 }
 
@@ -150,7 +150,7 @@ fn waiting_beside(csr: &Path) -> Option<Directory> {
     (us.is_root() || owner == us.as_raw()).then_some(directory)
 }
 
-impl Prepared {
+impl PreparedIdentity {
     /// Removes what was made for an identity that will not be.
     pub(super) fn undo(&self) {
         let Some(directory) = self.directory.as_ref().filter(|_| self.is_made) else { return };
@@ -171,7 +171,7 @@ impl Prepared {
         common: &Common,
         endpoint: &Endpoint,
         who: &str,
-        issued: &Issued,
+        issued: &IssuedIdentity,
     ) -> Result<(), Failure> {
         let address = endpoint.socket().display();
         let env = format!("KEYHATCH_ADDR=unix://{address}\nKEYHATCH_AUTHORITY=localhost\n");

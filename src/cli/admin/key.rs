@@ -25,17 +25,17 @@ const LOOK: Duration = Duration::from_millis(200);
 
 /// `keyhatch key …`
 #[derive(Subcommand)]
-pub enum Key {
+pub enum KeyCommand {
     /// Show the KEK, and the keys (DEKs) that records are sealed under
     #[command(alias = "ls")]
     List,
     /// Put a new key in place of the KEK, which wraps the others; with --data, of the one that seals records
-    Rotate(Rotate),
+    Rotate(KeyRotate),
 }
 
 /// Arguments of `key rotate`.
 #[derive(clap::Args)]
-pub struct Rotate {
+pub struct KeyRotate {
     /// Rotate the key that records are sealed under, and wait until all are sealed again. That goes on when
     /// this is interrupted.
     #[arg(long, conflicts_with = "NewKekArgs")]
@@ -54,7 +54,7 @@ pub struct Rotate {
     old: OldKekArgs,
 }
 
-impl Key {
+impl KeyCommand {
     pub(crate) fn run(self, common: &Common) -> Result<(), Failure> {
         match self {
             Self::List => block_on(list(common)),
@@ -63,7 +63,7 @@ impl Key {
     }
 }
 
-impl Rotate {
+impl KeyRotate {
     fn run(self, common: &Common) -> Result<(), Failure> {
         let Self { data, no_wait, offline, parents, new, old } = self;
         let is_old_said = old.is_by_flag();

@@ -5,11 +5,11 @@ use serde_json::json;
 use tonic::Status;
 use tonic::transport::Channel;
 
-use super::enrolment::{Identity, Issued, Request};
+use super::enrolment::{IdentityArgs, IdentityRequest, IssuedIdentity};
 use crate::cli::Common;
 use crate::cli::identity::endpoint::{Caller, Endpoint};
-use crate::cli::identity::patience::{PATIENCE, Patience};
 use crate::cli::identity::renewal::renew_now;
+use crate::cli::identity::retry::{RETRY_TIME, RetryDeadline};
 use crate::cli::io::failure::Failure;
 use crate::cli::io::output::{moment, print, say, table};
 use crate::cli::io::pages;
@@ -21,31 +21,31 @@ use crate::model::SpiffeId;
 
 /// `keyhatch operator …`
 #[derive(Subcommand)]
-pub enum Operator {
+pub enum OperatorCommand {
     /// Register an operator: make its key here, and have its certificate issued
     Add {
         /// Its name.
         name: String,
         /// What it may do. Each includes the ones before it.
         #[arg(long, value_enum)]
-        role: Role,
+        role: OperatorRole,
         #[command(flatten)]
-        identity: Identity,
+        identity: IdentityArgs,
     },
     /// Make a key here, for an operator who is not registered yet, and a request that an administrator answers with add
-    Request(Request),
+    Request(IdentityRequest),
     /// List the operators
     #[command(alias = "ls")]
     List,
     /// Remove an operator; its certificates are refused at once
-    Remove(Remove),
+    Remove(RemoveArgs),
     /// Renew this operator's own certificate now (every command does when two thirds of its life are over)
     Renew,
 }
 
 /// `keyhatch executor …`
 #[derive(Subcommand)]
-pub enum Executor {
+pub enum ExecutorCommand {
     /// Register an executor: make its key here, and have its certificate issued
     Add {
         /// Its name.
@@ -58,22 +58,22 @@ pub enum Executor {
         #[arg(long, value_name = "PATTERN")]
         run_as: Vec<String>,
         #[command(flatten)]
-        identity: Identity,
+        identity: IdentityArgs,
     },
     /// Make a key here, for an executor who is not registered yet, and a request that an administrator answers with add
-    Request(Request),
+    Request(IdentityRequest),
     /// List the executors
     #[command(alias = "ls")]
     List,
     /// Remove an executor; its certificates are refused at once, and its steps closed
-    Remove(Remove),
+    Remove(RemoveArgs),
     /// Renew this executor's own certificate now (every command does when two thirds of its life are over)
     Renew,
 }
 
 /// Arguments of `operator remove` and `executor remove`.
 #[derive(clap::Args)]
-pub struct Remove {
+pub struct RemoveArgs {
     /// Its name.
     name: String,
     /// Do not ask.
@@ -83,7 +83,7 @@ pub struct Remove {
 
 /// What an operator may do.
 #[derive(Clone, Copy, Debug, ValueEnum)]
-pub enum Role {
+pub enum OperatorRole {
     /// See all metadata.
     Viewer,
     /// Create connections and groups; bindings govern edit and use.
@@ -92,16 +92,16 @@ pub enum Role {
     Administrator,
 }
 
-impl Operator {
+impl OperatorCommand {
     pub(crate) async fn run(self, common: &Common) -> Result<(), Failure> {
         match self {
             Self::Request(request) => request.run(common, Caller::Operator),
             Self::Renew => renew(common, Caller::Operator).await,
             Self::Add { name, role, identity } => {
                 let role = match role {
-                    Role::Viewer => pb::Role::Viewer,
-                    Role::Operator => pb::Role::Operator,
-                    Role::Administrator => pb::Role::Administrator,
+                    OperatorRole::Viewer => pb::Role::Viewer,
+                    OperatorRole::Operator => pb::Role::Operator,
+                    OperatorRole::Administrator => pb::Role::Administrator,
                 };
                 let operator = pb::Operator {
                     name: format!("operators/{name}"),
@@ -113,12 +113,12 @@ impl Operator {
                     let request = pb::CreateOperatorRequest { operator, csr, ..Default::default() };
                     let made = OperatorServiceClient::new(channel).create_operator(request).await?;
                     let made = made.into_inner();
-                    Ok(Issued { chain: made.certificate_chain, ca: made.ca_certificate })
+                    Ok(IssuedIdentity { chain: made.certificate_chain, ca: made.ca_certificate })
                 };
                 enroll(common, identity, &format!("operator {name}"), create).await
             }
             Self::List => list_operators(common).await,
-            Self::Remove(Remove { name, yes }) => {
+            Self::Remove(RemoveArgs { name, yes }) => {
                 if !yes {
                     confirm(&format!(
                         "Remove operator {name}? Its certificates are refused then."
@@ -135,7 +135,7 @@ impl Operator {
     }
 }
 
-impl Executor {
+impl ExecutorCommand {
     pub(crate) async fn run(self, common: &Common) -> Result<(), Failure> {
         match self {
             Self::Request(request) => request.run(common, Caller::Executor),
@@ -152,12 +152,12 @@ impl Executor {
                     let request = pb::CreateExecutorRequest { executor, csr, ..Default::default() };
                     let mut client = ExecutorRegistryServiceClient::new(channel);
                     let made = client.create_executor(request).await?.into_inner();
-                    Ok(Issued { chain: made.certificate_chain, ca: made.ca_certificate })
+                    Ok(IssuedIdentity { chain: made.certificate_chain, ca: made.ca_certificate })
                 };
                 enroll(common, identity, &format!("executor {name}"), create).await
             }
             Self::List => list_executors(common).await,
-            Self::Remove(Remove { name, yes }) => {
+            Self::Remove(RemoveArgs { name, yes }) => {
                 if !yes {
                     confirm(&format!(
                         "Remove executor {name}? Its certificates are refused then, and its steps closed."
@@ -177,9 +177,9 @@ impl Executor {
 /// Has `create` register an identity, and completes its directory. A refusal leaves nothing behind.
 async fn enroll(
     common: &Common,
-    identity: Identity,
+    identity: IdentityArgs,
     who: &str,
-    create: impl AsyncFnOnce(Channel, Vec<u8>) -> Result<Issued, Status>,
+    create: impl AsyncFnOnce(Channel, Vec<u8>) -> Result<IssuedIdentity, Status>,
 ) -> Result<(), Failure> {
     let (endpoint, channel) = operator(common).await?;
     let prepared = identity.prepare()?;
@@ -198,7 +198,7 @@ async fn operator(common: &Common) -> Result<(Endpoint, Channel), Failure> {
 async fn renew(common: &Common, caller: Caller) -> Result<(), Failure> {
     let endpoint = Endpoint::find(caller, common.state.as_deref())?;
     // It is renewed here, and not on the way, too.
-    let channel = endpoint.reach_within(&mut Patience::of(PATIENCE)).await?;
+    let channel = endpoint.reach_within(&mut RetryDeadline::after(RETRY_TIME)).await?;
     let who = match (endpoint.identity()?, caller) {
         (SpiffeId::Operator(name), Caller::Operator) => format!("operator {name}"),
         (SpiffeId::Executor(name), Caller::Executor) => format!("executor {name}"),
@@ -207,7 +207,7 @@ async fn renew(common: &Common, caller: Caller) -> Result<(), Failure> {
             return Err(Failure::usage(text));
         }
     };
-    let svid = renew_now(&endpoint, &channel).await?;
+    let svid = renew_now(&endpoint.files, &channel).await?;
     let until = svid.not_after.to_string();
     let answer = json!({ "name": who, "certificate_expire_time": until });
     print(common.output, &answer, || format!("{who}: certificate until {until}"), || who.clone())

@@ -7,8 +7,8 @@ use serde_json::json;
 
 use crate::cli::Common;
 use crate::cli::identity::endpoint::Endpoint;
-use crate::cli::identity::patience::{PATIENCE, Patience};
-use crate::cli::identity::renewal::{certificate_of, is_due, renew_now};
+use crate::cli::identity::renewal::{is_due, renew_now};
+use crate::cli::identity::retry::{RETRY_TIME, RetryDeadline};
 use crate::cli::io::failure::{Failure, exit};
 use crate::cli::io::output::{print, say};
 use crate::config::default_state;
@@ -69,7 +69,7 @@ impl Renew {
 /// Renews an identity's certificate, or leaves it. Says whose it is, and until when it is good.
 async fn renew(directory: &Path, if_due: bool) -> Result<(String, String), Failure> {
     let endpoint = Endpoint::in_directory(directory)?;
-    let mut svid = certificate_of(&endpoint)?;
+    let mut svid = endpoint.files.svid()?;
     let who = match &svid.id {
         SpiffeId::Operator(name) => format!("operator {name}"),
         SpiffeId::Executor(name) => format!("executor {name}"),
@@ -80,8 +80,8 @@ async fn renew(directory: &Path, if_due: bool) -> Result<(String, String), Failu
         }
     };
     if !if_due || is_due(&svid, Clock::system().now()) {
-        let channel = endpoint.reach_within(&mut Patience::of(PATIENCE)).await?;
-        svid = renew_now(&endpoint, &channel).await?;
+        let channel = endpoint.reach_within(&mut RetryDeadline::after(RETRY_TIME)).await?;
+        svid = renew_now(&endpoint.files, &channel).await?;
     }
     Ok((who, svid.not_after.to_string()))
 }

@@ -11,7 +11,7 @@ use std::path::{Path, PathBuf};
 use tonic::transport::Channel;
 
 use super::serve::{LogFormat, start_log};
-use crate::cli::executor::step::{How, Names, close, open, request};
+use crate::cli::executor::open_step::{close, open};
 use crate::cli::executor::step_run::run_as;
 use crate::cli::identity::endpoint::Endpoint;
 use crate::cli::io::failure::{Failure, exit};
@@ -145,8 +145,14 @@ impl Dev {
     }
 
     async fn open(&self, executor: Channel) -> Result<pb::OpenedStep, Failure> {
-        let names = Names::new(&self.workflow, "1", "step");
-        open(executor, request(names, &How::default_for_dev(), "host".to_owned())).await
+        let request = pb::OpenStepRequest {
+            workflow: self.workflow.clone(),
+            run: "1".to_owned(),
+            step: "step".to_owned(),
+            mount_path: "host".to_owned(),
+            ..Default::default()
+        };
+        open(executor, request).await
     }
 
     fn tour(

@@ -9,21 +9,21 @@ use tonic_health::pb::health_client::HealthClient;
 
 use crate::cli::Common;
 use crate::cli::identity::endpoint::Endpoint;
-use crate::cli::identity::patience::Patience;
+use crate::cli::identity::retry::RetryDeadline;
 use crate::cli::io::failure::{Failure, exit};
 use crate::cli::io::output::line;
 
 /// How long a daemon may take to say that it serves.
-pub(crate) const PATIENCE: Duration = Duration::from_secs(2);
+pub(crate) const ANSWER_LIMIT: Duration = Duration::from_secs(2);
 
 pub(crate) async fn run(common: &Common) -> Result<(), Failure> {
     let asked = async {
         // Not only reached: where nothing but probes uses the identity, they are who renews its certificate.
         let endpoint = Endpoint::find_any(common.state.as_deref())?;
-        let channel = endpoint.connect_within(&mut Patience::of(Duration::ZERO)).await?;
+        let channel = endpoint.connect_within(&mut RetryDeadline::after(Duration::ZERO)).await?;
         is_serving(channel).await
     };
-    match tokio::time::timeout(PATIENCE, asked).await {
+    match tokio::time::timeout(ANSWER_LIMIT, asked).await {
         Ok(Ok(true)) => line("serving"),
         Ok(Ok(false)) => Err(unhealthy(
             "the broker does not do all of its work now; keyhatch status says what it does",
@@ -35,7 +35,7 @@ pub(crate) async fn run(common: &Common) -> Result<(), Failure> {
 
 /// What is said of a daemon that says nothing.
 pub(crate) fn silence() -> String {
-    format!("the broker does not answer within {} seconds", PATIENCE.as_secs())
+    format!("the broker does not answer within {} seconds", ANSWER_LIMIT.as_secs())
 }
 
 /// Whether the whole server says that it serves.

@@ -6,7 +6,7 @@ use serde_json::{Value as Json, json};
 
 use crate::cli::Common;
 use crate::cli::identity::endpoint::{Caller, Endpoint};
-use crate::cli::identity::patience::Patience;
+use crate::cli::identity::retry::RetryDeadline;
 use crate::cli::io::failure::Failure;
 use crate::cli::io::output::{moment, print, properties, second};
 use crate::grpc::pb;
@@ -15,7 +15,7 @@ use crate::grpc::pb::system_service_client::SystemServiceClient;
 pub(crate) async fn run(common: &Common) -> Result<(), Failure> {
     // How it is now, and not when it is back.
     let endpoint = Endpoint::find(Caller::Operator, common.state.as_deref())?;
-    let channel = endpoint.connect_within(&mut Patience::of(Duration::ZERO)).await?;
+    let channel = endpoint.connect_within(&mut RetryDeadline::after(Duration::ZERO)).await?;
     let status = SystemServiceClient::new(channel).get_status(pb::GetStatusRequest {}).await?;
     let status = status.into_inner();
     print(common.output, &answer(&status), || table(&status), || status.state.clone())

@@ -6,7 +6,7 @@ use clap::Subcommand;
 use serde_json::json;
 use tonic::transport::Channel;
 
-use super::run_list::List;
+use super::run_list::RunList;
 use crate::cli::Common;
 use crate::cli::identity::endpoint::{Caller, Endpoint};
 use crate::cli::io::failure::{Failure, exit};
@@ -17,19 +17,19 @@ use crate::model::{Reference, ResourceName};
 
 /// `keyhatch run …`
 #[derive(Subcommand)]
-pub enum Run {
+pub enum RunCommand {
     /// List the runs that there were, as an operator
     #[command(alias = "ls")]
-    List(List),
+    List(RunList),
     /// Show every step of a run, open or closed, and each credential it was given
-    Show(Which),
+    Show(RunArgument),
     /// Close every open step of a run, as the executor that opened them
-    Close(Which),
+    Close(RunArgument),
 }
 
 /// Which run.
 #[derive(clap::Args)]
-pub struct Which {
+pub struct RunArgument {
     /// The run.
     run: String,
     /// Its workflow; needed only where several have a run of this name.
@@ -37,7 +37,7 @@ pub struct Which {
     workflow: Option<String>,
 }
 
-impl Run {
+impl RunCommand {
     pub(crate) async fn run(self, common: &Common) -> Result<(), Failure> {
         match self {
             Self::List(list) => list.run(common).await,
@@ -47,7 +47,7 @@ impl Run {
     }
 }
 
-impl Which {
+impl RunArgument {
     /// Shows it; to an operator every executor's of the name.
     async fn show(&self, common: &Common) -> Result<(), Failure> {
         let channel = Endpoint::find_any(common.state.as_deref())?.connect().await?;

@@ -17,7 +17,7 @@ use crate::grpc::pb::system_service_client::SystemServiceClient;
 
 /// Arguments of `run list`.
 #[derive(clap::Args)]
-pub struct List {
+pub struct RunList {
     /// Only runs of this workflow.
     #[arg(long, value_name = "NAME")]
     workflow: Option<String>,
@@ -28,25 +28,25 @@ pub struct List {
 }
 
 /// Workflow, run and executor.
-type Key = [String; 3];
+type RunName = [String; 3];
 
 /// One life of a step.
-struct Opening {
-    of: Key,
+struct JournaledOpening {
+    of: RunName,
     time: Option<Timestamp>,
     is_open: bool,
 }
 
 /// What is known of a run.
 #[derive(Default)]
-struct Run {
+struct RunSummary {
     steps: usize,
     open: usize,
     first: Option<Timestamp>,
     last: Option<Timestamp>,
 }
 
-impl List {
+impl RunList {
     pub(crate) async fn run(self, common: &Common) -> Result<(), Failure> {
         let endpoint = Endpoint::find(Caller::Operator, common.state.as_deref())?;
         let channel = endpoint.connect().await?;
@@ -54,7 +54,7 @@ impl List {
         let mut openings = opened.map_err(|failure| for_operators(failure, &endpoint))?;
         for step in pages::steps(&channel, self.workflow.as_deref()).await? {
             let (of, time) = ([step.workflow, step.run, step.executor], step.open_time);
-            openings.insert(step.name, Opening { of, time, is_open: true });
+            openings.insert(step.name, JournaledOpening { of, time, is_open: true });
         }
         let runs = by_run(openings.into_values());
         let answer: Vec<_> = runs.iter().map(to_json).collect();
@@ -68,7 +68,10 @@ impl List {
     }
 
     /// Every opening since then, by its name.
-    async fn opened(&self, channel: &Channel) -> Result<BTreeMap<String, Opening>, Failure> {
+    async fn opened(
+        &self,
+        channel: &Channel,
+    ) -> Result<BTreeMap<String, JournaledOpening>, Failure> {
         let (mut openings, mut since) = (BTreeMap::new(), self.since);
         loop {
             let request = pb::TailJournalRequest {
@@ -108,19 +111,19 @@ fn for_operators(failure: Failure, asked: &Endpoint) -> Failure {
     Failure { message, ..failure }
 }
 
-fn parse(told: &pb::JournalLine) -> Option<(String, Opening)> {
+fn parse(told: &pb::JournalLine) -> Option<(String, JournaledOpening)> {
     let body: Value = serde_json::from_str(&told.json).ok()?;
     let text = |name: &str| Some(body.get(name)?.as_str()?.to_owned());
     let of = [text("workflow")?, text("run")?, text("executor")?];
-    let opening = Opening { of, time: told.time, is_open: false };
+    let opening = JournaledOpening { of, time: told.time, is_open: false };
     Some((format!("openings/{}", text("id")?), opening))
 }
 
 /// Runs with what is known of them, by when they began.
-fn by_run(openings: impl Iterator<Item = Opening>) -> Vec<(Key, Run)> {
+fn by_run(openings: impl Iterator<Item = JournaledOpening>) -> Vec<(RunName, RunSummary)> {
     let moment = |time: &Option<Timestamp>| time.map(|time| (time.seconds, time.nanos));
-    let mut runs = BTreeMap::<Key, Run>::new();
-    for Opening { of, time, is_open } in openings {
+    let mut runs = BTreeMap::<RunName, RunSummary>::new();
+    for JournaledOpening { of, time, is_open } in openings {
         let run = runs.entry(of).or_default();
         run.steps += 1;
         run.open += usize::from(is_open);
@@ -136,7 +139,7 @@ fn by_run(openings: impl Iterator<Item = Opening>) -> Vec<(Key, Run)> {
     runs
 }
 
-fn describe(runs: &[(Key, Run)]) -> String {
+fn describe(runs: &[(RunName, RunSummary)]) -> String {
     let rows = runs.iter().map(|(key, run)| {
         let mut row = key.to_vec();
         row.extend([run.steps, run.open].map(|count| count.to_string()));
@@ -147,7 +150,7 @@ fn describe(runs: &[(Key, Run)]) -> String {
     table(&header, rows.collect())
 }
 
-fn to_json(([workflow, name, executor], run): &(Key, Run)) -> Value {
+fn to_json(([workflow, name, executor], run): &(RunName, RunSummary)) -> Value {
     json!({
         "workflow": workflow,
         "run": name,

@@ -7,10 +7,10 @@ use std::time::Duration;
 use rustix::process::Pid;
 use tonic::transport::Channel;
 
+use super::open_step::{NewStep, StepUid, close, open, to_message};
 use super::placeholder::{MOUNT_PATH, filled_in, is_for_a_container};
-use super::step::{How, Names, StepUid, close, open, request, to_message};
 use crate::cli::identity::endpoint::Endpoint;
-use crate::cli::identity::patience::PATIENCE;
+use crate::cli::identity::retry::RETRY_TIME;
 use crate::cli::io::child;
 use crate::cli::io::failure::{Failure, exit};
 use crate::cli::io::output::{moment, say};
@@ -21,11 +21,9 @@ use crate::sys::OtherUser;
 
 /// Arguments of `step run`.
 #[derive(clap::Args)]
-pub struct Run {
+pub struct StepRun {
     #[command(flatten)]
-    names: Names,
-    #[command(flatten)]
-    how: How,
+    step: NewStep,
     /// Become the user of --uid, with that user's groups and environment, to run the command. Takes root. The command
     /// shares this terminal, and may type into it where the kernel still allows that (TIOCSTI): give a command of
     /// another user no terminal of root's, by `setsid -w keyhatch step run …` or from a service.
@@ -44,14 +42,14 @@ pub struct Run {
 /// How often `step run` says that its step still runs.
 const HEARTBEAT: Duration = Duration::from_secs(60);
 
-impl Run {
+impl StepRun {
     pub(crate) async fn run(self, endpoint: &Endpoint) -> Result<u8, Failure> {
         let before = |failure: Failure| failure.with_exit_code(exit::BEFORE_COMMAND);
         let user = self.user().map_err(before)?;
         let mount_path = if is_for_a_container(&self.command) { MOUNT_PATH } else { "host" };
         let request = pb::OpenStepRequest {
             heartbeat: Some(to_message(HEARTBEAT)),
-            ..request(self.names, &self.how.here(mount_path, endpoint), mount_path.to_owned())
+            ..self.step.request(mount_path.to_owned(), endpoint)
         };
         let channel = endpoint.connect().await.map_err(before)?;
         let opened = open(channel.clone(), request).await.map_err(before)?;
@@ -63,7 +61,7 @@ impl Run {
         let request = pb::CloseStepRequest { name: opened.name.clone(), ..Default::default() };
         let close = async |channel| close(channel, request.clone()).await;
         // The command's end is what matters; a step that cannot be closed ends by itself in time.
-        match endpoint.insist(PATIENCE, close).await {
+        match endpoint.with_retries(RETRY_TIME, close).await {
             Ok(closed) if closed.closed => {}
             Ok(_) => say(
                 "warning: the step had ended before its command did: its ttl was over, or it was closed",
@@ -81,7 +79,7 @@ impl Run {
 
     /// Whom the command is run as, if it is somebody else.
     fn user(&self) -> Result<Option<OtherUser>, Failure> {
-        match (self.switch, self.how.uid) {
+        match (self.switch, self.step.uid) {
             (false, _) => Ok(None),
             (true, Some(StepUid::Only(uid))) if rustix::process::geteuid().is_root() => {
                 Ok(Some(OtherUser::find(uid)?))

@@ -1,43 +1,40 @@
-//! Who a command speaks as, and where it finds the broker: one identity directory.
+//! The identity that a command uses, and the socket of the broker. The first of these that is there:
 //!
-//! 1. `KEYHATCH_DIR` names it. Files, and `keyhatch.sock` when present, come from there; its `env` gives
-//!    only what is not there, such as an operator's address.
-//! 2. Without it, the single variables `KEYHATCH_ADDR`, `KEYHATCH_CACERT`, `KEYHATCH_CLIENT_CERT` and
-//!    `KEYHATCH_CLIENT_KEY`.
-//! 3. Without those, `/run/keyhatch` for a step. For an operator or executor the identity under the state directory,
-//!    where that is named; else the user's own in `~/.config/keyhatch`, or that under the default state directory.
+//! 1. The directory in `KEYHATCH_DIR`. The socket is `keyhatch.sock` in it, or the address in its `env`.
+//! 2. The files in `KEYHATCH_ADDR`, `KEYHATCH_CACERT`, `KEYHATCH_CLIENT_CERT` and `KEYHATCH_CLIENT_KEY`.
+//! 3. For a step `/run/keyhatch`. For an operator or executor the identity under the state directory of `--state`, the
+//!    user's own in `~/.config/keyhatch`, or the identity under the default state directory.
 
 use std::os::unix::fs::MetadataExt as _;
 use std::path::{Path, PathBuf};
 use std::time::Duration;
 
 use tonic::transport::Channel;
-use zeroize::Zeroizing;
 
-use super::identity_file;
-use super::patience::{PATIENCE, Patience};
-use super::renewal::{certificate_of, renew_if_due};
+use super::identity_files::{IdentityFiles, is_missing, read, read_or_fail, step_has_ended};
+use super::renewal::renew_if_due;
+use super::retry::{RETRY_TIME, RetryDeadline};
 use super::unreachable;
 use crate::cli::io::failure::{Failure, exit};
 use crate::config::{default_identity, default_state};
 use crate::daemon::{EXECUTOR_DIRECTORY, OPERATOR_DIRECTORY};
 use crate::grpc::client::channel;
-use crate::identity::{ClientIdentity, ConnectError, Svid};
+use crate::identity::{ConnectError, Svid};
 use crate::model::{Id, SpiffeId};
 
-/// Whose work a command does.
+/// The kind of identity that a command needs.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum Caller {
-    /// An executor's.
+    /// One that opens steps.
     Executor,
-    /// An operator's.
+    /// One that reads or changes the broker's resources.
     Operator,
-    /// A step's.
+    /// One that resolves credentials.
     Step,
 }
 
 impl Caller {
-    /// In a sentence.
+    /// As a word of a sentence.
     pub(crate) const fn word(self) -> &'static str {
         match self {
             Self::Executor => "executor",
@@ -47,24 +44,22 @@ impl Caller {
     }
 }
 
-/// The files of an identity, and the broker's socket.
+/// An identity, and the socket of the broker.
 #[derive(Debug)]
 pub struct Endpoint {
     socket: PathBuf,
-    ca: PathBuf,
-    pub(crate) certificate: PathBuf,
-    key: PathBuf,
-    /// Where it is, if it is a step's: the step is over when its key is gone.
-    step: Option<PathBuf>,
+    pub(crate) files: IdentityFiles,
 }
 
-/// How often a broker may hang up that has heard nothing yet: one that ends does, and so does one that refuses.
-const MOST_HANG_UPS: u32 = 3;
+/// A broker that hangs up before any answer is either stopping or refusing this client. A stopping one is retried.
+const MAX_HANG_UPS: u32 = 3;
 
 const STEP_MOUNT: &str = "/run/keyhatch";
+const AS_A_STEP: &str =
+    "this is for steps: run it with keyhatch step run, or set KEYHATCH_DIR to a step's directory";
 
 impl Endpoint {
-    /// Finds the identity for this work.
+    /// Finds the identity for a caller.
     ///
     /// # Errors
     /// If there is none.
@@ -91,9 +86,11 @@ impl Endpoint {
         if caller == Caller::Step && directory.exists() {
             return Self::for_caller(caller, &directory);
         }
-        Self::in_directory(&directory).map_err(|failure| {
-            let missing = unreachable::missing(failure, caller, &state);
-            if caller == Caller::Step { missing } else { with_what_it_waits_for(missing) }
+        Self::in_directory(&directory).map_err(|failure| match caller {
+            Caller::Step => {
+                Failure { message: format!("{}; {AS_A_STEP}", failure.message), ..failure }
+            }
+            _ => with_pending_request(unreachable::missing(failure, &state)),
         })
     }
 
@@ -101,17 +98,19 @@ impl Endpoint {
         if caller != Caller::Step {
             return Self::in_directory(directory);
         }
-        // One that is gone as a whole was a step's if it is called as an opening is.
+        // The directory of a step may be gone as a whole. Its name is the id of an opening.
         let is_opening =
             || directory.file_name().and_then(|name| name.to_str()?.parse::<Id>().ok());
-        let was_steps = directory.exists() || is_opening().is_some();
-        if was_steps && is_missing(&directory.join("tls.key")) {
-            return Err(step_is_over(directory));
+        let was_step = directory.exists() || is_opening().is_some();
+        if was_step && is_missing(&directory.join("tls.key")) {
+            return Err(step_has_ended(directory));
         }
-        Ok(Self { step: Some(directory.to_owned()), ..Self::in_directory(directory)? })
+        let mut endpoint = Self::in_directory(directory)?;
+        endpoint.files.step = Some(directory.to_owned());
+        Ok(endpoint)
     }
 
-    /// Finds an operator's identity, or else an executor's, for what either may ask.
+    /// Finds an operator's identity, or else an executor's, for requests that both may send.
     ///
     /// # Errors
     /// If there is neither.
@@ -120,7 +119,7 @@ impl Endpoint {
         operator.or_else(|missing| Self::find(Caller::Executor, state).map_err(|_| missing))
     }
 
-    /// The same of those in a state directory, whatever the environment says.
+    /// Finds an identity in a state directory, an operator's before an executor's. Ignores the environment.
     ///
     /// # Errors
     /// If there is neither.
@@ -134,28 +133,22 @@ impl Endpoint {
     /// The identity in this directory.
     ///
     /// # Errors
-    /// If it is not one.
+    /// If the directory names no socket.
     pub fn in_directory(directory: &Path) -> Result<Self, Failure> {
         let socket = directory.join("keyhatch.sock");
         let socket = if socket.exists() { socket } else { address_in(directory)? };
-        Ok(Self {
-            socket,
-            ca: directory.join("ca.crt"),
-            certificate: directory.join("tls.crt"),
-            key: directory.join("tls.key"),
-            step: None,
-        })
+        Ok(Self { socket, files: IdentityFiles::in_directory(directory) })
     }
 
     fn from_variables() -> Option<Self> {
         let path = |name| std::env::var_os(name).map(PathBuf::from);
-        Some(Self {
-            socket: socket_of(&std::env::var("KEYHATCH_ADDR").ok()?)?,
+        let files = IdentityFiles {
             ca: path("KEYHATCH_CACERT")?,
             certificate: path("KEYHATCH_CLIENT_CERT")?,
             key: path("KEYHATCH_CLIENT_KEY")?,
             step: None,
-        })
+        };
+        Some(Self { socket: socket_of(&std::env::var("KEYHATCH_ADDR").ok()?)?, files })
     }
 
     /// The broker's socket.
@@ -163,81 +156,81 @@ impl Endpoint {
         &self.socket
     }
 
-    /// Connects. A broker that is away, as while it restarts, is waited for.
+    /// Connects, and retries while the broker is away.
     ///
     /// # Errors
     /// If a file cannot be read, or the broker cannot be reached or refuses the certificate. `STEP_NOT_OPEN` at once if
-    /// the step is over.
+    /// the step has ended.
     pub async fn connect(&self) -> Result<Channel, Failure> {
-        self.connect_within(&mut Patience::of(PATIENCE)).await
+        self.connect_within(&mut RetryDeadline::after(RETRY_TIME)).await
     }
 
-    /// The same within this time; at once or not at all if it is none.
+    /// The same, with retries until this deadline.
     ///
     /// # Errors
     /// As [`Endpoint::connect`].
-    pub(crate) async fn connect_within(&self, patience: &mut Patience) -> Result<Channel, Failure> {
-        let connected = self.reach_within(patience).await?;
-        renew_if_due(self, &connected).await;
+    pub(crate) async fn connect_within(
+        &self,
+        deadline: &mut RetryDeadline,
+    ) -> Result<Channel, Failure> {
+        let connected = self.reach_within(deadline).await?;
+        renew_if_due(&self.files, &connected).await;
         Ok(connected)
     }
 
-    /// Connects at once or not at all, and leaves a certificate that is due as it is.
+    /// Connects without retries, and without renewing the certificate.
     ///
     /// # Errors
     /// As [`Endpoint::connect`].
     pub(crate) async fn reach(&self) -> Result<Channel, Failure> {
-        self.reach_within(&mut Patience::of(Duration::ZERO)).await
+        self.reach_within(&mut RetryDeadline::after(Duration::ZERO)).await
     }
 
-    /// The same within this time.
+    /// Connects without renewing the certificate, with retries until this deadline.
     ///
     /// # Errors
     /// As [`Endpoint::connect`].
-    pub(crate) async fn reach_within(&self, patience: &mut Patience) -> Result<Channel, Failure> {
+    pub(crate) async fn reach_within(
+        &self,
+        deadline: &mut RetryDeadline,
+    ) -> Result<Channel, Failure> {
         let mut hang_ups = 0;
         loop {
-            let identity = ClientIdentity {
-                ca_pem: read(&self.ca)?.to_string(),
-                chain_pem: self.read_certificate()?,
-                key_pem: self.read_key()?,
-            };
-            let error = match channel(&self.socket, identity).await {
+            let error = match channel(&self.socket, self.files.read()?).await {
                 Ok(connected) => return Ok(connected),
                 Err(error) => error,
             };
             let is_hang_up = has_hung_up(&error);
             hang_ups += u32::from(is_hang_up);
             let may_be_back = match is_hang_up {
-                true => hang_ups < MOST_HANG_UPS,
+                true => hang_ups < MAX_HANG_UPS,
                 false => self.is_away(&error),
             };
-            if !may_be_back || !patience.pause().await {
+            if !may_be_back || !deadline.pause().await {
                 return Err(self.unreachable(&error));
             }
         }
     }
 
-    /// Does work that may be done twice: again, on another connection, while the broker goes away or is away.
+    /// Sends a request that may be sent twice. Repeats it on another connection while the broker is away.
     ///
     /// # Errors
-    /// The work's; as [`Endpoint::connect`].
-    pub(crate) async fn insist<T>(
+    /// Those of the request, and as [`Endpoint::connect`].
+    pub(crate) async fn with_retries<T>(
         &self,
-        patience: Duration,
-        work: impl AsyncFn(Channel) -> Result<T, Failure>,
+        time: Duration,
+        request: impl AsyncFn(Channel) -> Result<T, Failure>,
     ) -> Result<T, Failure> {
-        let mut patience = Patience::of(patience);
+        let mut deadline = RetryDeadline::after(time);
         loop {
-            let done = work(self.connect_within(&mut patience).await?).await;
-            match done {
-                Err(failure) if patience.allows(&failure).await => {}
-                done => return done,
+            match request(self.connect_within(&mut deadline).await?).await {
+                Err(failure) if deadline.allows(&failure).await => {}
+                outcome => return outcome,
             }
         }
     }
 
-    /// Whether nobody listens at the socket now, and somebody may again: its directory is there.
+    /// Whether nothing listens at the socket now, and may again: the directory of the socket exists.
     fn is_away(&self, error: &ConnectError) -> bool {
         use std::io::ErrorKind::{ConnectionRefused, NotFound};
         let is_absent = matches!(error, ConnectError::Io(error)
@@ -247,39 +240,28 @@ impl Endpoint {
 
     fn unreachable(&self, error: &ConnectError) -> Failure {
         let is_step = || self.identity().is_ok_and(|id| matches!(id, SpiffeId::Step { .. }));
-        unreachable::failure(error, &self.socket, self.step.is_some() || is_step())
+        unreachable::failure(error, &self.socket, self.files.step.is_some() || is_step())
     }
 
-    /// Whose certificate it is.
+    /// The identity in the certificate.
     ///
     /// # Errors
     /// If the certificate cannot be read.
     pub(crate) fn identity(&self) -> Result<SpiffeId, Failure> {
-        certificate_of(self).map(|svid| svid.id)
+        self.files.svid().map(|svid| svid.id)
     }
 
-    /// "executor:NAME", if it is an executor's.
+    /// `executor:NAME`. None if the identity is not an executor's.
     pub(crate) fn executor(&self) -> Option<String> {
         match self.identity() {
             Ok(SpiffeId::Executor(name)) => Some(format!("executor:{name}")),
             _ => None,
         }
     }
-
-    pub(super) fn read_certificate(&self) -> Result<String, Failure> {
-        read(&self.certificate).map(|text| text.to_string())
-    }
-
-    pub(super) fn read_key(&self) -> Result<Zeroizing<String>, Failure> {
-        match &self.step {
-            Some(directory) if is_missing(&self.key) => Err(step_is_over(directory)),
-            _ => read(&self.key),
-        }
-    }
 }
 
-/// The user's own identity, if it is one for this work. HOME may be another user's, as sudo can leave it: the identity
-/// there is that user's to choose, and so is the broker that it leads to.
+/// The directory of the user's own identity. None if it is not for this caller, or another user owns it: with sudo, HOME
+/// may be another user's, who then would choose the identity and the broker.
 fn own_identity(caller: Caller) -> Option<PathBuf> {
     let directory = default_identity()?;
     let owner = std::fs::metadata(&directory).ok()?.uid();
@@ -295,8 +277,8 @@ fn own_identity(caller: Caller) -> Option<PathBuf> {
     }
 }
 
-/// Why the user's own identity is none yet, where a request for its certificate has not been answered.
-fn with_what_it_waits_for(failure: Failure) -> Failure {
+/// Adds that a request for the certificate of the user's own identity has not been answered yet, if there is one.
+fn with_pending_request(failure: Failure) -> Failure {
     let request = default_identity().map(|directory| directory.join("tls.csr"));
     let Some(request) = request.filter(|request| request.exists()) else { return failure };
     let request = request.display();
@@ -307,27 +289,14 @@ fn with_what_it_waits_for(failure: Failure) -> Failure {
     Failure { message, ..failure }
 }
 
+/// Whether the broker closed the connection before any answer.
 fn has_hung_up(error: &ConnectError) -> bool {
     use std::io::ErrorKind::{BrokenPipe, ConnectionReset, UnexpectedEof};
     matches!(error, ConnectError::Io(error)
         if [BrokenPipe, ConnectionReset, UnexpectedEof].contains(&error.kind()))
 }
 
-fn is_missing(path: &Path) -> bool {
-    let found = std::fs::symlink_metadata(path);
-    found.is_err_and(|error| error.kind() == std::io::ErrorKind::NotFound)
-}
-
-/// The broker takes a step's key away when the step ends.
-fn step_is_over(directory: &Path) -> Failure {
-    let text = format!(
-        "{} has no tls.key: the step is over, or this is no step's directory; have the executor open another step",
-        directory.display()
-    );
-    Failure::new("STEP_NOT_OPEN", text, exit::FAILED)
-}
-
-/// Finds the identity for this work, and connects.
+/// Finds the identity for a caller, and connects.
 ///
 /// # Errors
 /// As [`Endpoint::find`] and [`Endpoint::connect`].
@@ -337,9 +306,9 @@ pub async fn connect(caller: Caller, state: Option<&Path>) -> Result<Channel, Fa
 
 fn address_in(directory: &Path) -> Result<PathBuf, Failure> {
     let path = directory.join("env");
-    let text = read(&path)?;
+    let text = read_or_fail(&path)?;
     address_in_text(&text).ok_or_else(|| {
-        let text = format!("{} does not say KEYHATCH_ADDR=unix://PATH", path.display());
+        let text = format!("{} has no line KEYHATCH_ADDR=unix://PATH", path.display());
         Failure::new("IDENTITY_INVALID", text, exit::FAILED)
     })
 }
@@ -352,8 +321,4 @@ pub(crate) fn address_in_text(env: &str) -> Option<PathBuf> {
 fn socket_of(address: &str) -> Option<PathBuf> {
     let path = address.strip_prefix("unix://").or_else(|| address.strip_prefix("unix:"))?;
     Some(PathBuf::from(path))
-}
-
-fn read(path: &Path) -> Result<Zeroizing<String>, Failure> {
-    identity_file::read(path).map_err(|error| unreachable::unreadable(path, &error))
 }

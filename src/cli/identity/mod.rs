@@ -1,8 +1,8 @@
-//! Who a command speaks as, and how it reaches the broker.
+//! The identity that a command uses, and its connection to the broker.
 
 pub(super) mod endpoint;
-pub(super) mod identity_file;
-pub(super) mod patience;
+pub(super) mod identity_files;
 pub(super) mod renewal;
+pub(super) mod retry;
 pub(super) mod session;
 pub(super) mod unreachable;

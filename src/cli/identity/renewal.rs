@@ -1,6 +1,7 @@
-//! Certificates of operators and executors are renewed by whoever uses them, once two thirds of their life
-//! are over: for the same key, and with the certificate's file replaced in place. Root renews those of others as their
-//! owners.
+//! The renewal of certificates of operators and executors.
+//!
+//! Any command renews the certificate that it uses once two thirds of the lifetime have passed. The key stays the same, and
+//! the file of the certificate is replaced in place. Root renews certificates of other users as their owners.
 
 use std::ffi::OsString;
 use std::fs::File;
@@ -14,8 +15,7 @@ use rustix::fs::{
 };
 use tonic::transport::Channel;
 
-use super::endpoint::Endpoint;
-use super::identity_file;
+use super::identity_files::{IdentityFiles, parse_svid, read_open};
 use crate::cli::io::failure::{Failure, exit};
 use crate::cli::io::output::say;
 use crate::grpc::pb;
@@ -25,17 +25,17 @@ use crate::model::{Clock, SpiffeId, Timestamp};
 use crate::sys::{as_owner, as_owner_of};
 
 /// The longest that a command waits for a renewal that nobody asked for.
-const PATIENCE: Duration = Duration::from_secs(2);
+const AUTOMATIC_RENEWAL_LIMIT: Duration = Duration::from_secs(2);
 
-/// Renews the certificate if it is an operator's or executor's and due. That it cannot be is only said: it
-/// is good for another while.
-pub(crate) async fn renew_if_due(endpoint: &Endpoint, channel: &Channel) {
-    let Ok(svid) = certificate_of(endpoint) else { return };
-    let is_ours = matches!(svid.id, SpiffeId::Operator(_) | SpiffeId::Executor(_));
-    if !is_ours || !is_due(&svid, Clock::system().now()) {
+/// Renews the certificate of an operator or executor if a renewal is due. A failure is only reported, because the
+/// certificate is still valid for a while.
+pub(super) async fn renew_if_due(files: &IdentityFiles, channel: &Channel) {
+    let Ok(svid) = files.svid() else { return };
+    let is_renewable = matches!(svid.id, SpiffeId::Operator(_) | SpiffeId::Executor(_));
+    if !is_renewable || !is_due(&svid, Clock::system().now()) {
         return;
     }
-    let renewed = tokio::time::timeout(PATIENCE, renew(endpoint, channel, &svid)).await;
+    let renewed = tokio::time::timeout(AUTOMATIC_RENEWAL_LIMIT, renew(files, channel, &svid)).await;
     let why = match renewed {
         Ok(Ok(())) => return,
         Ok(Err(failure)) => failure.message,
@@ -44,66 +44,50 @@ pub(crate) async fn renew_if_due(endpoint: &Endpoint, channel: &Channel) {
     say(&format!("this certificate ends at {} and could not be renewed: {why}", svid.not_after));
 }
 
-/// Whether two thirds of its life are over.
+/// Whether two thirds of its lifetime have passed.
 pub(crate) fn is_due(svid: &Svid, now: Timestamp) -> bool {
     now >= svid.renewal()
 }
 
-/// Renews the certificate, and says whose it is and how long it lasts now.
+/// Renews the certificate, and returns the one that is there afterwards.
 ///
 /// # Errors
 /// If the broker refuses, or the file cannot be replaced.
-pub(crate) async fn renew_now(endpoint: &Endpoint, channel: &Channel) -> Result<Svid, Failure> {
-    renew(endpoint, channel, &certificate_of(endpoint)?).await?;
-    certificate_of(endpoint)
+pub(crate) async fn renew_now(files: &IdentityFiles, channel: &Channel) -> Result<Svid, Failure> {
+    renew(files, channel, &files.svid()?).await?;
+    files.svid()
 }
 
-async fn renew(endpoint: &Endpoint, channel: &Channel, old: &Svid) -> Result<(), Failure> {
-    let parent = endpoint.certificate.parent().filter(|parent| !parent.as_os_str().is_empty());
+async fn renew(files: &IdentityFiles, channel: &Channel, old: &Svid) -> Result<(), Failure> {
+    let parent = files.certificate.parent().filter(|parent| !parent.as_os_str().is_empty());
     let directory = parent.unwrap_or(Path::new("."));
-    let place = as_owner_of(directory, || Place::open(&endpoint.certificate, directory))??;
-    // Of many commands at once, one renews; the others go on with what there is, or find it done.
-    if !place.lock()? || place.read()?.sha256 != old.sha256 {
+    let file = as_owner_of(directory, || CertificateFile::open(&files.certificate, directory))??;
+    // One of several commands renews. The others go on with the current certificate, or find the new one.
+    if !file.lock()? || file.read()?.sha256 != old.sha256 {
         return Ok(());
     }
-    // Made first: a certificate that nobody can keep is not to be issued.
-    let file = as_owner(&place.directory, || place.begin())??;
+    // The file comes first: a certificate that cannot be kept must not be issued.
+    let unfinished = as_owner(&file.directory, || file.begin())??;
     let invalid = |text: String| Failure::new("IDENTITY_INVALID", text, exit::FAILED);
-    let csr = request_for(&endpoint.read_key()?).map_err(|error| invalid(error.to_string()))?;
+    let csr = request_for(&files.read_key()?).map_err(|error| invalid(error.to_string()))?;
     let request = pb::RenewCertificateRequest { csr: csr.into_bytes() };
     let mut client = SystemServiceClient::new(channel.clone());
     let chain = client.renew_certificate(request).await?.into_inner().certificate_chain;
     if !Svid::parse_own(&chain).is_ok_and(|renewed| renewed.is_renewal_of(old)) {
         return Err(invalid("the broker has sent another's certificate".to_owned()));
     }
-    as_owner(&place.directory, || place.finish(file, &chain))?
+    as_owner(&file.directory, || file.finish(unfinished, &chain))?
 }
 
-/// The first certificate of an endpoint's.
-///
-/// # Errors
-/// If it cannot be read, or is none.
-pub(crate) fn certificate_of(endpoint: &Endpoint) -> Result<Svid, Failure> {
-    parse(&endpoint.read_certificate()?, &endpoint.certificate)
-}
-
-fn parse(pem: &str, path: &Path) -> Result<Svid, Failure> {
-    Svid::parse_own(pem).map_err(|error| {
-        let text = format!("{}: {error}", path.display());
-        Failure::new("IDENTITY_INVALID", text, exit::FAILED)
-    })
-}
-
-/// Where a certificate is kept: a directory that is held open, so that whoever can move it cannot have us
-/// write elsewhere.
-struct Place {
+/// The file of a certificate. Its directory is held open: a user who can move the directory cannot redirect the writes.
+struct CertificateFile {
     directory: OwnedFd,
     path: PathBuf,
     name: OsString,
 }
 
-impl Place {
-    /// As its owner; root becomes that before.
+impl CertificateFile {
+    /// Refuses a directory of another user. Root becomes the owner before the call.
     fn open(certificate: &Path, directory: &Path) -> Result<Self, Failure> {
         let path = directory.to_owned();
         let name = certificate.file_name().unwrap_or_default().to_owned();
@@ -118,7 +102,7 @@ impl Place {
         Ok(Self { directory, path, name })
     }
 
-    /// Whether nobody else is renewing it.
+    /// Returns false if another process is renewing it.
     fn lock(&self) -> Result<bool, Failure> {
         match flock(&self.directory, FlockOperation::NonBlockingLockExclusive) {
             Ok(()) => Ok(true),
@@ -130,10 +114,9 @@ impl Place {
     fn read(&self) -> Result<Svid, Failure> {
         let flags = OFlags::RDONLY | OFlags::NOFOLLOW | OFlags::NONBLOCK | OFlags::CLOEXEC;
         let opened = openat(&self.directory, &self.name, flags, Mode::empty());
-        let read =
-            opened.map_err(Into::into).and_then(|file| identity_file::read_open(File::from(file)));
+        let read = opened.map_err(Into::into).and_then(|file| read_open(File::from(file)));
         let pem = read.map_err(|error| unwritable(&self.path, &error))?;
-        parse(&pem, &self.path.join(&self.name))
+        parse_svid(&pem, &self.path.join(&self.name))
     }
 
     fn unfinished(&self) -> OsString {
@@ -142,8 +125,8 @@ impl Place {
         name
     }
 
-    /// Makes the file that will take the certificate's place. One that is there was left by somebody who was
-    /// killed: the directory is locked.
+    /// Makes the file that will replace the certificate. An existing one is left over from a process that was killed,
+    /// because this process holds the lock.
     fn begin(&self) -> Result<File, Failure> {
         let name = self.unfinished();
         let _ = unlinkat(&self.directory, &name, AtFlags::empty());
@@ -156,7 +139,7 @@ impl Place {
         let name = self.unfinished();
         let written = file
             .write_all(chain.as_bytes())
-            // The umask may have taken from it.
+            // The umask may have removed bits.
             .and_then(|()| Ok(rustix::fs::fchmod(&file, Mode::from_raw_mode(0o444))?))
             .and_then(|()| file.sync_all())
             .and_then(|()| Ok(renameat(&self.directory, &name, &self.directory, &self.name)?));

@@ -8,7 +8,7 @@ use tokio::sync::Mutex;
 use tonic::transport::Channel;
 
 use super::endpoint::{Caller, Endpoint};
-use super::patience::Patience;
+use super::retry::RetryDeadline;
 use crate::cli::Common;
 use crate::cli::io::failure::{Failure, exit};
 use crate::cli::io::output::say;
@@ -21,7 +21,7 @@ pub const MOST_READS: usize = 16;
 
 /// What is wanted of a reference: these fields, or all there are if this is empty. `uri` of a database is its address with
 /// the login in it, which takes all of them.
-pub type Want<'a> = (&'a Reference, &'a [String]);
+pub type FieldSelection<'a> = (&'a Reference, &'a [String]);
 
 /// The versions of what was resolved, by name.
 #[derive(Default)]
@@ -37,14 +37,14 @@ impl Versions {
 
 /// What of a reference is asked for by itself.
 #[derive(Clone, Copy, PartialEq, Eq)]
-enum Part {
+enum RequestedPart {
     Everything,
     Fields,
     /// Everything, and what is made of it.
     WithUri,
 }
 
-impl Part {
+impl RequestedPart {
     fn of(reference: &Reference, wanted: &[String]) -> Self {
         match wanted {
             [] => Self::Everything,
@@ -57,25 +57,25 @@ impl Part {
 }
 
 /// One question to the broker.
-pub struct Request {
+pub struct CredentialRequest {
     /// What it is about.
     pub reference: Reference,
-    part: Part,
+    part: RequestedPart,
     /// These fields, or all there are.
     pub fields: Vec<String>,
 }
 
-impl Request {
+impl CredentialRequest {
     /// A question about these fields, or all there are.
     pub fn of(reference: Reference, fields: Vec<String>) -> Self {
-        let part = Part::of(&reference, &fields);
+        let part = RequestedPart::of(&reference, &fields);
         let mut request = Self { reference, part, fields: Vec::new() };
         request.add(fields);
         request
     }
 
     fn add(&mut self, fields: Vec<String>) {
-        for field in fields.into_iter().filter(|_| self.part == Part::Fields) {
+        for field in fields.into_iter().filter(|_| self.part == RequestedPart::Fields) {
             if !self.fields.contains(&field) {
                 self.fields.push(field);
             }
@@ -88,8 +88,8 @@ impl Request {
     /// As [`add_uri`].
     pub fn complete(&self, credential: &mut Credential) -> Result<(), Failure> {
         match self.part {
-            Part::WithUri => add_uri(credential),
-            Part::Everything | Part::Fields => Ok(()),
+            RequestedPart::WithUri => add_uri(credential),
+            RequestedPart::Everything | RequestedPart::Fields => Ok(()),
         }
     }
 }
@@ -97,13 +97,13 @@ impl Request {
 /// A connection that is made again when it is gone.
 pub struct Session {
     endpoint: Endpoint,
-    patience: Duration,
-    connection: Mutex<Connection>,
+    deadline: Duration,
+    connection: Mutex<SessionChannel>,
 }
 
 /// A connection of a session.
 #[derive(Clone)]
-pub struct Connection {
+pub struct SessionChannel {
     /// For requests.
     pub channel: Channel,
     /// How many there were before.
@@ -115,20 +115,20 @@ impl Session {
     ///
     /// # Errors
     /// As [`Endpoint::find`] and [`Endpoint::connect`].
-    pub async fn open(common: &Common, patience: Duration) -> Result<Self, Failure> {
+    pub async fn open(common: &Common, deadline: Duration) -> Result<Self, Failure> {
         let endpoint = Endpoint::find(Caller::Step, common.state.as_deref())?;
-        let channel = endpoint.connect_within(&mut Patience::of(patience)).await?;
-        let connection = Mutex::new(Connection { channel, number: 0 });
-        Ok(Self { endpoint, patience, connection })
+        let channel = endpoint.connect_within(&mut RetryDeadline::after(deadline)).await?;
+        let connection = Mutex::new(SessionChannel { channel, number: 0 });
+        Ok(Self { endpoint, deadline, connection })
     }
 
     /// How long a broker that is away is waited for.
-    pub fn patience(&self) -> Patience {
-        Patience::of(self.patience)
+    pub fn deadline(&self) -> RetryDeadline {
+        RetryDeadline::after(self.deadline)
     }
 
     /// The connection as it is now.
-    pub async fn connection(&self) -> Connection {
+    pub async fn connection(&self) -> SessionChannel {
         self.connection.lock().await.clone()
     }
 
@@ -139,10 +139,10 @@ impl Session {
     /// As [`Endpoint::connect`].
     pub async fn another(
         &self,
-        failed: &Connection,
-        patience: &mut Patience,
+        failed: &SessionChannel,
+        deadline: &mut RetryDeadline,
         said: Option<&Failure>,
-    ) -> Result<Connection, Failure> {
+    ) -> Result<SessionChannel, Failure> {
         let mut newest = self.connection.lock().await;
         if newest.number == failed.number {
             if let Some(failure) = said {
@@ -151,8 +151,8 @@ impl Session {
                     failure.reason
                 ));
             }
-            let channel = self.endpoint.connect_within(patience).await?;
-            *newest = Connection { channel, number: failed.number + 1 };
+            let channel = self.endpoint.connect_within(deadline).await?;
+            *newest = SessionChannel { channel, number: failed.number + 1 };
         }
         Ok(newest.clone())
     }
@@ -166,15 +166,15 @@ impl Session {
         reference: &Reference,
         fields: Vec<String>,
     ) -> Result<Credential, Failure> {
-        let mut patience = self.patience();
+        let mut deadline = self.deadline();
         let mut connection = self.connection().await;
         loop {
             let channel = connection.channel.clone();
             let resolved =
                 Credential::resolve(channel, reference.clone(), fields.clone(), None).await;
             match resolved {
-                Err(failure) if patience.allows(&failure).await => {
-                    connection = self.another(&connection, &mut patience, None).await?;
+                Err(failure) if deadline.allows(&failure).await => {
+                    connection = self.another(&connection, &mut deadline, None).await?;
                 }
                 resolved => return resolved,
             }
@@ -186,7 +186,10 @@ impl Session {
     ///
     /// # Errors
     /// As [`Credential::resolve`], or if something changes too often to be read.
-    pub async fn resolve_all(&self, wants: &[Want<'_>]) -> Result<Vec<Arc<Credential>>, Failure> {
+    pub async fn resolve_all(
+        &self,
+        wants: &[FieldSelection<'_>],
+    ) -> Result<Vec<Arc<Credential>>, Failure> {
         let (requests, places) = requests(wants);
         for _ in 0..MOST_READS {
             let (mut versions, mut resolved) = (Versions::default(), Vec::new());
@@ -208,12 +211,13 @@ impl Session {
 }
 
 /// What to ask for, and where in that each of those wants finds its answer.
-pub fn requests(wants: &[Want<'_>]) -> (Vec<Request>, Vec<usize>) {
-    let (mut requests, mut places) = (Vec::<Request>::new(), Vec::new());
+pub fn requests(wants: &[FieldSelection<'_>]) -> (Vec<CredentialRequest>, Vec<usize>) {
+    let (mut requests, mut places) = (Vec::<CredentialRequest>::new(), Vec::new());
     for (reference, wanted) in wants {
-        let request = Request::of((*reference).clone(), wanted.to_vec());
-        let is_for =
-            |other: &Request| other.reference == request.reference && other.part == request.part;
+        let request = CredentialRequest::of((*reference).clone(), wanted.to_vec());
+        let is_for = |other: &CredentialRequest| {
+            other.reference == request.reference && other.part == request.part
+        };
         let place = requests.iter().position(is_for).unwrap_or(requests.len());
         places.push(place);
         match requests.get_mut(place) {

@@ -8,12 +8,12 @@ use std::time::Duration;
 use serde_json::json;
 
 use super::credential::Credential;
-use super::format::{Format, URI_FIELD, may_have_uri};
-use super::watch::{Delivery, Watch};
+use super::format::{CredentialFormat, URI_FIELD, may_have_uri};
+use super::watch::{CredentialWatch, WatchedVersion};
 use crate::cli::Common;
 use crate::cli::identity::endpoint::{Caller, Endpoint};
-use crate::cli::identity::patience::PATIENCE;
-use crate::cli::identity::session::{Request, Session};
+use crate::cli::identity::retry::RETRY_TIME;
+use crate::cli::identity::session::{CredentialRequest, Session};
 use crate::cli::io::failure::{Failure, exit};
 use crate::cli::io::output;
 use crate::cli::io::output::{Output, moment, print, properties};
@@ -34,7 +34,7 @@ pub struct Get {
     field: Option<String>,
     /// The form of the credential: json if nothing is said, raw with --field.
     #[arg(long, value_enum)]
-    format: Option<Format>,
+    format: Option<CredentialFormat>,
     /// Write to this file instead of stdout (-): replaced as a whole, with the owner, group and mode that it has if
     /// others may not read it, of mode 0600 otherwise.
     #[arg(long, value_name = "FILE", conflicts_with = "watch")]
@@ -58,20 +58,20 @@ impl Get {
     pub(crate) async fn run(self, common: &Common) -> Result<(), Failure> {
         let reference: Reference = self.reference.parse()?;
         let default = match common.output {
-            _ if self.field.is_some() => Format::Raw,
-            Output::Yaml => Format::Yaml,
-            Output::Json | Output::Name | Output::Table => Format::Json,
+            _ if self.field.is_some() => CredentialFormat::Raw,
+            Output::Yaml => CredentialFormat::Yaml,
+            Output::Json | Output::Name | Output::Table => CredentialFormat::Json,
         };
         let format = self.format.unwrap_or(default);
         let is_secret = matches!(reference, Reference::Secret(_));
-        if format == Format::Raw && self.field.is_none() && !is_secret && !self.watch {
+        if format == CredentialFormat::Raw && self.field.is_none() && !is_secret && !self.watch {
             return Err(Failure::usage("--format raw prints one value: name it with --field"));
         }
         let fields: Vec<String> = self.field.into_iter().collect();
         if self.watch {
             let session = Arc::new(Session::open(common, self.timeout).await?);
-            let request = Request::of(reference, fields);
-            return watch(Watch::new(session, request, self.ttl)).await;
+            let request = CredentialRequest::of(reference, fields);
+            return watch(CredentialWatch::new(session, request, self.ttl)).await;
         }
         let has_uri = may_have_uri(&reference) && fields == [URI_FIELD];
         let resolved = resolve(common, self.timeout, reference, fields, self.ttl).await;
@@ -88,7 +88,8 @@ impl Get {
             Some(path) => write_private(&path, &document),
             None => {
                 output::write(&document)?;
-                let wants_newline = format == Format::Raw && std::io::stdout().is_terminal();
+                let wants_newline =
+                    format == CredentialFormat::Raw && std::io::stdout().is_terminal();
                 if wants_newline { output::write(b"\n") } else { Ok(()) }
             }
         }
@@ -104,7 +105,7 @@ pub(crate) async fn resolve(
     ttl: Option<Duration>,
 ) -> Result<Credential, Failure> {
     let endpoint = Endpoint::find(Caller::Step, common.state.as_deref())?;
-    let resolved = endpoint.insist(timeout, async |channel| {
+    let resolved = endpoint.with_retries(timeout, async |channel| {
         Credential::resolve(channel, reference.clone(), fields.clone(), ttl).await
     });
     within(timeout, resolved).await
@@ -125,9 +126,9 @@ pub(crate) async fn within<T>(
 }
 
 /// Prints every version until the Watch ends for a reason.
-async fn watch(mut watch: Watch) -> Result<(), Failure> {
+async fn watch(mut watch: CredentialWatch) -> Result<(), Failure> {
     loop {
-        let Delivery { credential, skipped_versions } = watch.next().await?;
+        let WatchedVersion { credential, skipped_versions } = watch.next().await?;
         let mut line = credential.to_json();
         if let Some(line) = line.as_object_mut() {
             line.insert("skipped_versions".to_owned(), json!(skipped_versions));
@@ -139,7 +140,7 @@ async fn watch(mut watch: Watch) -> Result<(), Failure> {
 /// `keyhatch whoami`
 pub(crate) async fn whoami(common: &Common) -> Result<(), Failure> {
     let endpoint = Endpoint::find(Caller::Step, common.state.as_deref())?;
-    let asked = endpoint.insist(PATIENCE, async |channel| {
+    let asked = endpoint.with_retries(RETRY_TIME, async |channel| {
         Ok(StepServiceClient::new(channel).who_am_i(pb::WhoAmIRequest {}).await?.into_inner())
     });
     let me = asked.await?;

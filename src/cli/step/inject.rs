@@ -18,10 +18,10 @@ use rustix::stdio::stdin;
 use zeroize::Zeroizing;
 
 use super::credential::Credential;
-use super::exec::{MAX_FILE_BYTES, WantedValue};
+use super::exec::{MAX_FILE_BYTES, ValueReference};
 use super::get::{parse_duration, within};
 use crate::cli::Common;
-use crate::cli::identity::session::{Session, Want};
+use crate::cli::identity::session::{FieldSelection, Session};
 use crate::cli::io::failure::{Failure, exit};
 use crate::cli::io::output;
 use crate::cli::io::output::Output;
@@ -57,12 +57,12 @@ pub struct Inject {
 }
 
 /// A template that was understood.
-struct Template<'a> {
-    pieces: Vec<Piece<'a>>,
-    values: Vec<WantedValue>,
+struct InjectTemplate<'a> {
+    pieces: Vec<TemplatePiece<'a>>,
+    values: Vec<ValueReference>,
 }
 
-enum Piece<'a> {
+enum TemplatePiece<'a> {
     Text(&'a str),
     /// A value by its number.
     Value(usize),
@@ -80,7 +80,7 @@ impl Inject {
             );
             return Err(Failure::usage(text));
         }
-        let template = Template::parse(&text).map_err(|(line, wrong)| {
+        let template = InjectTemplate::parse(&text).map_err(|(line, wrong)| {
             let name = self.template.to_string_lossy();
             let name = if name == STREAM { "stdin".into() } else { name };
             Failure::usage(format!("{name}:{line}: {wrong}"))
@@ -105,7 +105,7 @@ impl Inject {
     }
 }
 
-impl<'a> Template<'a> {
+impl<'a> InjectTemplate<'a> {
     /// # Errors
     /// The line of a fault, and what is wrong there. What is found there may be a value, and is not said.
     fn parse(text: &'a str) -> Result<Self, (usize, String)> {
@@ -114,23 +114,23 @@ impl<'a> Template<'a> {
         for part in parts(text) {
             let text = match part {
                 Part::Text(text) => {
-                    pieces.push(Piece::Text(text));
+                    pieces.push(TemplatePiece::Text(text));
                     text
                 }
                 Part::Reference(text) if text.trim() == BRACES => {
-                    pieces.push(Piece::Text("{{"));
+                    pieces.push(TemplatePiece::Text("{{"));
                     text
                 }
                 Part::Reference(text) => {
                     let next = values.len();
                     let number = *numbers.entry(text.trim()).or_insert(next);
                     if number == next {
-                        values.push(WantedValue::parse(text.trim()).map_err(|_| {
+                        values.push(ValueReference::parse(text.trim()).map_err(|_| {
                             (line, "between {{ and }} stands REF:FIELD or secret:NAME, such as {{ aws/prod:region }}; \
                                     {{ \"{{\" }} stands for {{".to_owned())
                         })?);
                     }
-                    pieces.push(Piece::Value(number));
+                    pieces.push(TemplatePiece::Value(number));
                     text
                 }
                 Part::Unclosed => return Err((line, "a {{ has no }}".to_owned())),
@@ -150,7 +150,7 @@ impl<'a> Template<'a> {
         timeout: Duration,
     ) -> Result<Vec<Arc<Credential>>, Failure> {
         let session = Session::open(common, timeout).await?;
-        let wants: Vec<Want<'_>> = self.values.iter().map(WantedValue::want).collect();
+        let wants: Vec<FieldSelection<'_>> = self.values.iter().map(ValueReference::want).collect();
         session.resolve_all(&wants).await
     }
 
@@ -158,9 +158,9 @@ impl<'a> Template<'a> {
         let values =
             self.values.iter().zip(taken).map(|(wanted, credential)| wanted.of(credential));
         let values: Vec<_> = values.collect();
-        let bytes = |piece: &Piece<'a>| match piece {
-            Piece::Text(text) => text.as_bytes(),
-            Piece::Value(number) => values.get(*number).copied().unwrap_or_default(),
+        let bytes = |piece: &TemplatePiece<'a>| match piece {
+            TemplatePiece::Text(text) => text.as_bytes(),
+            TemplatePiece::Value(number) => values.get(*number).copied().unwrap_or_default(),
         };
         let length: usize = self.pieces.iter().map(|piece| bytes(piece).len()).sum();
         if length > MOST_BYTES {
@@ -186,14 +186,14 @@ mod tests {
 
     #[test]
     fn references_are_found_and_faults_are_told_with_their_line() {
-        let template = Template::parse(
+        let template = InjectTemplate::parse(
             "a={{ aws/prod:region }}\n{{secret:t}}{{ aws/prod:region }} {{ \"{{\" }} x }}",
         );
         let template = template.ok().unwrap();
         assert_eq!(template.values.len(), 2);
         let filled = template.pieces.iter().map(|piece| match piece {
-            Piece::Text(text) => (*text).to_owned(),
-            Piece::Value(number) => format!("<{number}>"),
+            TemplatePiece::Text(text) => (*text).to_owned(),
+            TemplatePiece::Value(number) => format!("<{number}>"),
         });
         assert_eq!(filled.collect::<String>(), "a=<0>\n<1><0> {{ x }}");
         for (bad, line) in [
@@ -203,13 +203,13 @@ mod tests {
             ("{{ aws/prod }}", 1),
             ("{{ .Values.x }}", 1),
         ] {
-            let (found, wrong) = Template::parse(bad).err().unwrap();
+            let (found, wrong) = InjectTemplate::parse(bad).err().unwrap();
             assert!(found == line && !wrong.contains("hunter2"), "{bad}: {found}: {wrong}");
         }
         let many = |count: usize| (0..count).map(|n| format!("{{{{ secret:s{n} }}}}")).collect();
         let text: String = many(MOST_VALUES + 1);
-        assert!(Template::parse(&text).is_err());
+        assert!(InjectTemplate::parse(&text).is_err());
         let text: String = many(MOST_VALUES);
-        assert!(Template::parse(&text).is_ok());
+        assert!(InjectTemplate::parse(&text).is_ok());
     }
 }

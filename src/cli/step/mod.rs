@@ -7,4 +7,5 @@ pub(super) mod get;
 pub(super) mod helper;
 pub(super) mod inject;
 pub(super) mod listener;
+pub(super) mod mask;
 pub(super) mod watch;

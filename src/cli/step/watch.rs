@@ -7,8 +7,8 @@ use tonic::Streaming;
 use tonic::transport::Channel;
 
 use super::credential::Credential;
-use crate::cli::identity::patience::Patience;
-use crate::cli::identity::session::{Connection, Request, Session};
+use crate::cli::identity::retry::RetryDeadline;
+use crate::cli::identity::session::{CredentialRequest, Session, SessionChannel};
 use crate::cli::io::failure::{Failure, exit};
 use crate::grpc::pb;
 use crate::grpc::pb::step_service_client::StepServiceClient;
@@ -16,33 +16,33 @@ use crate::grpc::pb::step_service_client::StepServiceClient;
 /// How long a daemon is waited for that was there before.
 const AWAY: Duration = Duration::from_secs(300);
 
-/// A Watch.
-pub struct Watch {
+/// A watched credential.
+pub struct CredentialWatch {
     session: Arc<Session>,
-    request: Request,
+    request: CredentialRequest,
     ttl: Option<Duration>,
     /// Where deliveries come from, if it is open.
-    open: Option<(Connection, Streaming<pb::WatchResponse>)>,
+    open: Option<(SessionChannel, Streaming<pb::WatchResponse>)>,
     /// What came last.
     last: Option<Arc<Credential>>,
 }
 
 /// A version.
-pub struct Delivery {
+pub struct WatchedVersion {
     /// It.
     pub credential: Arc<Credential>,
     /// How many came between the last delivery and this one.
     pub skipped_versions: i64,
 }
 
-impl Watch {
+impl CredentialWatch {
     /// Opens with the first delivery.
-    pub fn new(session: Arc<Session>, request: Request, ttl: Option<Duration>) -> Self {
+    pub fn new(session: Arc<Session>, request: CredentialRequest, ttl: Option<Duration>) -> Self {
         Self { session, request, ttl, open: None, last: None }
     }
 
     /// What is watched.
-    pub fn request(&self) -> &Request {
+    pub fn request(&self) -> &CredentialRequest {
         &self.request
     }
 
@@ -51,8 +51,8 @@ impl Watch {
     ///
     /// # Errors
     /// As `StepService.Watch`, or if the daemon is away for too long.
-    pub async fn next(&mut self) -> Result<Delivery, Failure> {
-        let mut patience = None;
+    pub async fn next(&mut self) -> Result<WatchedVersion, Failure> {
+        let mut deadline = None;
         loop {
             let is_first = self.open.is_none();
             let (connection, stream) = match self.open.take() {
@@ -62,7 +62,7 @@ impl Watch {
             let failure = match self.delivery(connection.channel.clone(), stream).await {
                 Ok((stream, response)) => {
                     self.open = Some((connection, stream));
-                    patience = None;
+                    deadline = None;
                     if let Some(delivery) = self.new_version(response, is_first)? {
                         return Ok(delivery);
                     }
@@ -70,15 +70,15 @@ impl Watch {
                 }
                 Err(failure) => failure,
             };
-            let patience = patience.get_or_insert_with(|| match &self.last {
-                Some(_) => Patience::of(AWAY),
-                None => self.session.patience(),
+            let deadline = deadline.get_or_insert_with(|| match &self.last {
+                Some(_) => RetryDeadline::after(AWAY),
+                None => self.session.deadline(),
             });
-            if !patience.allows(&failure).await {
+            if !deadline.allows(&failure).await {
                 return Err(failure);
             }
             let said = self.last.as_ref().map(|_| &failure);
-            self.session.another(&connection, patience, said).await?;
+            self.session.another(&connection, deadline, said).await?;
         }
     }
 
@@ -88,7 +88,7 @@ impl Watch {
         &mut self,
         response: pb::WatchResponse,
         is_first: bool,
-    ) -> Result<Option<Delivery>, Failure> {
+    ) -> Result<Option<WatchedVersion>, Failure> {
         let credential = response.credential.unwrap_or_default();
         let reference = self.request.reference.clone();
         let mut credential = Credential::from_response(reference, credential)?;
@@ -100,7 +100,7 @@ impl Watch {
         let credential = Arc::new(credential);
         self.last = Some(Arc::clone(&credential));
         let skipped_versions = response.skipped_versions;
-        Ok((!is_first || !is_last).then_some(Delivery { credential, skipped_versions }))
+        Ok((!is_first || !is_last).then_some(WatchedVersion { credential, skipped_versions }))
     }
 
     async fn delivery(
@@ -111,7 +111,7 @@ impl Watch {
         let mut stream = match open {
             Some(stream) => stream,
             None => {
-                let Request { reference, fields, .. } = &self.request;
+                let CredentialRequest { reference, fields, .. } = &self.request;
                 let request = Some(Credential::request(reference, fields.clone(), self.ttl));
                 let request = pb::WatchRequest { request };
                 StepServiceClient::new(channel).watch(request).await?.into_inner()
@@ -120,7 +120,7 @@ impl Watch {
         match stream.message().await? {
             Some(delivery) => Ok((stream, delivery)),
             None => {
-                let text = "the broker has ended a Watch and not said why";
+                let text = "the broker has ended a CredentialWatch and not said why";
                 Err(Failure::new("UNREACHABLE", text, exit::UNREACHABLE))
             }
         }

@@ -3,8 +3,8 @@
 use std::path::Path;
 
 use super::Site;
-use super::finding::{Finding, Remedy, quoted};
-use crate::cli::identity::identity_file;
+use super::diagnosis::{Diagnosis, Remedy, quoted};
+use crate::cli::identity::identity_files;
 use crate::daemon::{CERTIFICATE, EXECUTOR_DIRECTORY, OPERATOR_DIRECTORY};
 use crate::identity::{
     CertificateRole, PemFault, Validity, check_issued, check_pair, check_private_key,
@@ -16,7 +16,7 @@ const CA: &str = "CA's certificate";
 /// What there is to do about a clock that is wrong.
 pub(super) const SET_CLOCK: &str = "set the clock, for example with: timedatectl set-ntp true";
 
-pub(super) fn look(site: &Site) -> Vec<Finding> {
+pub(super) fn look(site: &Site) -> Vec<Diagnosis> {
     let root = site.state.join("ca.crt");
     let certificate = |what, path: &str, role, replace: &Remedy, renew: &Remedy| {
         let path = site.state.join(path);
@@ -58,16 +58,16 @@ pub(super) fn look(site: &Site) -> Vec<Finding> {
 }
 
 /// What is wrong with the private key of an identity.
-fn key(what: &'static str, directory: &Path, reissue: &Remedy) -> Option<Finding> {
+fn key(what: &'static str, directory: &Path, reissue: &Remedy) -> Option<Diagnosis> {
     let path = directory.join("tls.key");
     let refused = |why: String| {
         let text = format!("{}: {why}; stop the daemon for what follows", path.display());
-        Some(Finding::fail(what, text, reissue.clone()))
+        Some(Diagnosis::fail(what, text, reissue.clone()))
     };
-    let Ok(key) = identity_file::read(&path) else {
+    let Ok(key) = identity_files::read(&path) else {
         return refused("the private key cannot be read".to_owned());
     };
-    let certificate = identity_file::read(&directory.join("tls.crt")).ok()?;
+    let certificate = identity_files::read(&directory.join("tls.crt")).ok()?;
     let fault = check_private_key(key.as_bytes())
         .and_then(|()| check_pair(certificate.as_bytes(), key.as_bytes()));
     match fault {
@@ -76,7 +76,7 @@ fn key(what: &'static str, directory: &Path, reissue: &Remedy) -> Option<Finding
     }
 }
 
-fn ca(path: &Path, now: Timestamp) -> Finding {
+fn ca(path: &Path, now: Timestamp) -> Diagnosis {
     let replace = Remedy::Do("make a new broker with keyhatch init, and seed it again".to_owned());
     // Every identity has a copy.
     let copy = path.with_file_name(OPERATOR_DIRECTORY).join("ca.crt");
@@ -85,7 +85,7 @@ fn ca(path: &Path, now: Timestamp) -> Finding {
         false => Remedy::Do("restore ca.crt from a backup".to_owned()),
     };
     match read(path).and_then(|pem| validity(path, &pem)) {
-        Err(why) => Finding::fail(CA, why, restore),
+        Err(why) => Diagnosis::fail(CA, why, restore),
         Ok(validity) => {
             in_force(CA, validity, now, &replace, &replace).unwrap_or_else(|finding| finding)
         }
@@ -105,8 +105,8 @@ pub(super) struct Certificate<'a> {
 
 impl Certificate<'_> {
     /// Looks at it as those will who trust this root.
-    pub(super) fn look(&self, root: &Path, now: Timestamp) -> Finding {
-        let refused = |why: String| Finding::fail(self.what, why, self.replace.clone());
+    pub(super) fn look(&self, root: &Path, now: Timestamp) -> Diagnosis {
+        let refused = |why: String| Diagnosis::fail(self.what, why, self.replace.clone());
         let looked = || {
             let pem = read(self.path).map_err(refused)?;
             let validity = validity(self.path, &pem).map_err(refused)?;
@@ -115,7 +115,7 @@ impl Certificate<'_> {
             issued.map_err(|error| refused(format!("{}: {error}", self.path.display())))?;
             Ok(finding)
         };
-        looked().unwrap_or_else(|finding: Finding| finding)
+        looked().unwrap_or_else(|finding: Diagnosis| finding)
     }
 }
 
@@ -125,25 +125,25 @@ fn in_force(
     now: Timestamp,
     replace: &Remedy,
     renew: &Remedy,
-) -> Result<Finding, Finding> {
+) -> Result<Diagnosis, Diagnosis> {
     if now < not_before {
         let text = format!("begins at {not_before}, and by this clock it is {now}");
-        return Err(Finding::fail(what, text, Remedy::Do(SET_CLOCK.to_owned())));
+        return Err(Diagnosis::fail(what, text, Remedy::Do(SET_CLOCK.to_owned())));
     }
     if now >= not_after {
-        return Err(Finding::fail(what, format!("ended at {not_after}"), replace.clone()));
+        return Err(Diagnosis::fail(what, format!("ended at {not_after}"), replace.clone()));
     }
     match now < not_before.two_thirds_to(not_after) {
-        true => Ok(Finding::ok(what, format!("until {not_after}"))),
+        true => Ok(Diagnosis::ok(what, format!("until {not_after}"))),
         false => {
             let text = format!("ends at {not_after}: less than a third of its life is left");
-            Ok(Finding::warn(what, text, renew.clone()))
+            Ok(Diagnosis::warn(what, text, renew.clone()))
         }
     }
 }
 
 fn read(path: &Path) -> Result<String, String> {
-    let text = identity_file::read(path);
+    let text = identity_files::read(path);
     text.map(|text| text.to_string()).map_err(|error| format!("{}: {error}", path.display()))
 }
 

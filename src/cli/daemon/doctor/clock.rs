@@ -4,7 +4,7 @@ use std::time::Duration;
 
 use super::Site;
 use super::certificates::SET_CLOCK;
-use super::finding::{Finding, Remedy};
+use super::diagnosis::{Diagnosis, Remedy};
 use crate::journal::last_time;
 use crate::model::Timestamp;
 use crate::model::limits::MAX_CLOCK_STEP_BACK;
@@ -14,39 +14,41 @@ const CLOCK: &str = "clock";
 /// Between the daemon's own clock and this one, which it reads when it starts.
 const TOLERANCE: Duration = Duration::from_secs(2);
 
-pub(super) fn look(site: &Site) -> Vec<Finding> {
+pub(super) fn look(site: &Site) -> Vec<Diagnosis> {
     let journal = site.state.join("journal");
     let finding = match last_time(&journal) {
         Ok(Some(last)) => compare(last, site.now),
-        Ok(None) => Finding::ok(CLOCK, "the journal has no line yet to compare it with"),
+        Ok(None) => Diagnosis::ok(CLOCK, "the journal has no line yet to compare it with"),
         Err(error) => {
             let text = format!("{}: {error}", journal.display());
             let advice = "restore the state directory from a backup: keyhatch restore FILE";
-            Finding::fail("journal", text, Remedy::Do(advice.to_owned()))
+            Diagnosis::fail("journal", text, Remedy::Do(advice.to_owned()))
         }
     };
     vec![finding]
 }
 
-fn compare(last: Timestamp, now: Timestamp) -> Finding {
+fn compare(last: Timestamp, now: Timestamp) -> Diagnosis {
     let set = || Remedy::Do(SET_CLOCK.to_owned());
     let behind = last.since(now);
     let text =
         format!("{} seconds behind the journal, which was written at {last}", behind.as_secs());
     match behind {
         behind if behind <= TOLERANCE => {
-            Finding::ok(CLOCK, format!("{now}, not before the journal's last line"))
+            Diagnosis::ok(CLOCK, format!("{now}, not before the journal's last line"))
         }
-        behind if behind <= MAX_CLOCK_STEP_BACK => Finding::warn(CLOCK, text, set()),
-        _ => {
-            Finding::fail(CLOCK, format!("{text}: a start would close every step and lease"), set())
-        }
+        behind if behind <= MAX_CLOCK_STEP_BACK => Diagnosis::warn(CLOCK, text, set()),
+        _ => Diagnosis::fail(
+            CLOCK,
+            format!("{text}: a start would close every step and lease"),
+            set(),
+        ),
     }
 }
 
 #[cfg(test)]
 mod tests {
-    use super::super::finding::Level;
+    use super::super::diagnosis::Level;
     use super::*;
 
     #[test]

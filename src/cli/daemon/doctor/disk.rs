@@ -3,7 +3,7 @@
 use std::path::Path;
 
 use super::Site;
-use super::finding::{Finding, Remedy, quoted};
+use super::diagnosis::{Diagnosis, Remedy, quoted};
 use crate::journal::{BALLAST_BYTES, Reserve, free_bytes};
 use crate::model::limits::MIN_FREE_BYTES;
 
@@ -17,7 +17,7 @@ const STEP_BYTES: u64 = 6 * 4096;
 /// Fewer steps than this, and a busy hour takes the rest.
 const FEW_STEPS: u64 = 100;
 
-pub(super) fn look(site: &Site) -> Vec<Finding> {
+pub(super) fn look(site: &Site) -> Vec<Diagnosis> {
     let journal = site.state.join("journal");
     let mut findings = vec![store(&site.state, free_bytes(&site.state))];
     // That it is not there is told elsewhere.
@@ -31,50 +31,50 @@ pub(super) fn look(site: &Site) -> Vec<Finding> {
     findings
 }
 
-fn store(directory: &Path, free: u64) -> Finding {
+fn store(directory: &Path, free: u64) -> Diagnosis {
     let text = format!("{} MiB free in {}", free / MIB, directory.display());
     match free {
-        0..MIN_FREE_BYTES => Finding::fail(
+        0..MIN_FREE_BYTES => Diagnosis::fail(
             STORE,
             format!("{text}: below {} MiB nothing is added", MIN_FREE_BYTES / MIB),
             make_room(directory),
         ),
-        _ if free < 16 * MIN_FREE_BYTES => Finding::warn(STORE, text, make_room(directory)),
-        _ => Finding::ok(STORE, text),
+        _ if free < 16 * MIN_FREE_BYTES => Diagnosis::warn(STORE, text, make_room(directory)),
+        _ => Diagnosis::ok(STORE, text),
     }
 }
 
-fn journal_room(site: &Site, directory: &Path, free: u64, reserve: Reserve) -> Finding {
+fn journal_room(site: &Site, directory: &Path, free: u64, reserve: Reserve) -> Diagnosis {
     let file = u64::from(site.limits.journal_file_bytes);
     let text = format!("{} MiB free in {}", free / MIB, directory.display());
     let remedy = || make_room(directory);
     match reserve {
-        Reserve::GivenUp => Finding::fail(
+        Reserve::GivenUp => Diagnosis::fail(
             JOURNAL,
             format!("{text}: the reserve is used up, and nothing is resolved until there is room"),
             remedy(),
         ),
-        Reserve::Absent => Finding::warn(
+        Reserve::Absent => Diagnosis::warn(
             JOURNAL,
             format!("{text}: the reserve of {} MiB could not be made", BALLAST_BYTES / MIB),
             remedy(),
         ),
-        Reserve::Held if free < file => Finding::warn(
+        Reserve::Held if free < file => Diagnosis::warn(
             JOURNAL,
             format!("{text}, less than its next file of {} MiB; no file is deleted", file / MIB),
             remedy(),
         ),
-        Reserve::Held => Finding::ok(JOURNAL, text),
+        Reserve::Held => Diagnosis::ok(JOURNAL, text),
     }
 }
 
-fn steps(directory: &Path, free: u64) -> Finding {
+fn steps(directory: &Path, free: u64) -> Diagnosis {
     let more = free / STEP_BYTES;
     let text = format!("for {more} more open at a time in {}", directory.display());
     match more {
-        0 => Finding::fail(STEPS, text, make_room(directory)),
-        1..FEW_STEPS => Finding::warn(STEPS, text, make_room(directory)),
-        _ => Finding::ok(STEPS, text),
+        0 => Diagnosis::fail(STEPS, text, make_room(directory)),
+        1..FEW_STEPS => Diagnosis::warn(STEPS, text, make_room(directory)),
+        _ => Diagnosis::ok(STEPS, text),
     }
 }
 

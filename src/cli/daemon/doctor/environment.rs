@@ -4,7 +4,7 @@ use std::collections::BTreeSet;
 use std::ffi::OsString;
 use std::path::{Path, PathBuf};
 
-use super::finding::{Finding, Remedy};
+use super::diagnosis::{Diagnosis, Remedy};
 use crate::cli::command;
 use crate::cli::identity::endpoint::Endpoint;
 
@@ -29,7 +29,7 @@ pub(super) fn identity_directory() -> Option<PathBuf> {
     files_of(&directory).is_ok().then_some(directory)
 }
 
-pub(super) fn look() -> Vec<Finding> {
+pub(super) fn look() -> Vec<Diagnosis> {
     let set: Vec<_> = std::env::vars_os()
         .filter_map(|(name, value)| Some((name.into_string().ok()?, value)))
         .filter(|(name, _)| name.starts_with("KEYHATCH_"))
@@ -37,7 +37,7 @@ pub(super) fn look() -> Vec<Finding> {
     let mut findings = names(&set);
     findings.extend(identity(&set));
     if findings.is_empty() {
-        findings.push(Finding::ok(VARIABLES, "none that confuses"));
+        findings.push(Diagnosis::ok(VARIABLES, "none that confuses"));
     }
     findings
 }
@@ -46,15 +46,15 @@ fn unset(names: &[&str]) -> Remedy {
     Remedy::Run(format!("unset {}", names.join(" ")))
 }
 
-fn names(set: &[(String, OsString)]) -> Vec<Finding> {
+fn names(set: &[(String, OsString)]) -> Vec<Diagnosis> {
     let known = known();
     let empty = |(name, value): &(String, OsString)| {
         let text = format!("{name} is set to nothing");
-        value.is_empty().then(|| Finding::warn(VARIABLES, text, unset(&[name])))
+        value.is_empty().then(|| Diagnosis::warn(VARIABLES, text, unset(&[name])))
     };
     let unknown = |(name, _): &(String, OsString)| {
         let text = format!("{name} is read by no command; is it misspelt?");
-        (!known.contains(name)).then(|| Finding::warn(VARIABLES, text, unset(&[name])))
+        (!known.contains(name)).then(|| Diagnosis::warn(VARIABLES, text, unset(&[name])))
     };
     set.iter().flat_map(|variable| empty(variable).or_else(|| unknown(variable))).collect()
 }
@@ -72,16 +72,16 @@ fn known() -> BTreeSet<String> {
     known
 }
 
-fn identity(set: &[(String, OsString)]) -> Option<Finding> {
+fn identity(set: &[(String, OsString)]) -> Option<Diagnosis> {
     let value = |name: &str| set.iter().find(|(set, _)| set == name).map(|(_, value)| value);
     let named = value(DIRECTORY).filter(|directory| !directory.is_empty());
     if let Some(directory) = named {
         let directory = Path::new(directory);
         return match files_of(directory) {
             Ok(()) => {
-                Some(Finding::ok(DIRECTORY, format!("{} is an identity", directory.display())))
+                Some(Diagnosis::ok(DIRECTORY, format!("{} is an identity", directory.display())))
             }
-            Err(why) => Some(Finding::fail(DIRECTORY, why, unset(&[DIRECTORY]))),
+            Err(why) => Some(Diagnosis::fail(DIRECTORY, why, unset(&[DIRECTORY]))),
         };
     }
     let given: Vec<_> = SINGLE.into_iter().filter(|name| value(name).is_some()).collect();
@@ -91,7 +91,7 @@ fn identity(set: &[(String, OsString)]) -> Option<Finding> {
         _ => {
             let (some, others) = (given.join(" "), missing.join(" "));
             let text = format!("{some} counts for nothing without {others}");
-            Some(Finding::warn(VARIABLES, text, unset(&given)))
+            Some(Diagnosis::warn(VARIABLES, text, unset(&given)))
         }
     }
 }

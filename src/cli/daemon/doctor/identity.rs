@@ -3,8 +3,8 @@
 use std::path::Path;
 
 use super::certificates::Certificate;
-use super::finding::{Finding, Remedy, quoted};
-use crate::cli::daemon::healthcheck::{PATIENCE, is_serving, silence};
+use super::diagnosis::{Diagnosis, Remedy, quoted};
+use crate::cli::daemon::healthcheck::{ANSWER_LIMIT, is_serving, silence};
 use crate::cli::identity::endpoint::Endpoint;
 use crate::cli::io::failure::Failure;
 use crate::identity::CertificateRole;
@@ -12,7 +12,7 @@ use crate::model::{SpiffeId, Timestamp};
 
 const BROKER: &str = "broker";
 
-pub(super) async fn look(directory: &Path, now: Timestamp) -> Vec<Finding> {
+pub(super) async fn look(directory: &Path, now: Timestamp) -> Vec<Diagnosis> {
     let identity = Endpoint::in_directory(directory).and_then(|endpoint| endpoint.identity());
     let who = if matches!(identity, Ok(SpiffeId::Executor(_))) { "executor" } else { "operator" };
     let certificate = Certificate {
@@ -25,13 +25,13 @@ pub(super) async fn look(directory: &Path, now: Timestamp) -> Vec<Finding> {
     vec![certificate.look(&directory.join("ca.crt"), now), broker(directory).await]
 }
 
-async fn broker(directory: &Path) -> Finding {
+async fn broker(directory: &Path) -> Diagnosis {
     let host = || Remedy::Do("have its administrator run keyhatch doctor".to_owned());
-    match tokio::time::timeout(PATIENCE, ask(directory)).await {
-        Err(_) => Finding::fail(BROKER, silence(), host()),
-        Ok(Err(failure)) => Finding::fail(BROKER, failure.message, host()),
-        Ok(Ok(false)) => Finding::fail(BROKER, "answers, and does not serve", host()),
-        Ok(Ok(true)) => Finding::ok(BROKER, "answers, and serves"),
+    match tokio::time::timeout(ANSWER_LIMIT, ask(directory)).await {
+        Err(_) => Diagnosis::fail(BROKER, silence(), host()),
+        Ok(Err(failure)) => Diagnosis::fail(BROKER, failure.message, host()),
+        Ok(Ok(false)) => Diagnosis::fail(BROKER, "answers, and does not serve", host()),
+        Ok(Ok(true)) => Diagnosis::ok(BROKER, "answers, and serves"),
     }
 }
 

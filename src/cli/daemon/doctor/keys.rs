@@ -4,7 +4,7 @@ use std::os::unix::fs::MetadataExt as _;
 use std::path::Path;
 
 use super::Site;
-use super::finding::{Finding, Level, Remedy};
+use super::diagnosis::{Diagnosis, Level, Remedy};
 use super::state::permissions;
 use crate::daemon::StateDirectory;
 use crate::grpc::pb;
@@ -16,7 +16,7 @@ const KEK_PLACE: &str = "KEK's place";
 const KEYRING: &str = "keyring";
 
 /// Looks at the KEK; where it is elsewhere than doctor was told, a daemon that serves has it.
-pub(super) fn look(site: &Site, daemon: Option<&pb::Status>) -> Vec<Finding> {
+pub(super) fn look(site: &Site, daemon: Option<&pb::Status>) -> Vec<Diagnosis> {
     // That it cannot be read has been said.
     let Ok(state) = StateDirectory::open(&site.state, &site.trust) else { return Vec::new() };
     if state.read().is_err() {
@@ -29,7 +29,7 @@ pub(super) fn look(site: &Site, daemon: Option<&pb::Status>) -> Vec<Finding> {
              or another of serve's flags and variables",
             status.kek_id, status.kek_source
         );
-        vec![Finding::ok(KEK, text)]
+        vec![Diagnosis::ok(KEK, text)]
     };
     if let Err(error) = keys.check_source() {
         if let (PlaceError::OtherSource { .. }, Some(status)) = (&error, daemon) {
@@ -39,12 +39,12 @@ pub(super) fn look(site: &Site, daemon: Option<&pb::Status>) -> Vec<Finding> {
             PlaceError::OtherSource { .. } => "start doctor and the daemon with that flag",
             _ => "restore keyring.json from a backup, with its mode 0600",
         };
-        return vec![Finding::fail(KEYRING, error.to_string(), Remedy::Do(advice.to_owned()))];
+        return vec![Diagnosis::fail(KEYRING, error.to_string(), Remedy::Do(advice.to_owned()))];
     }
     let Some(path) = keys.kek_path() else {
         let kind = keys.kek_kind();
         let text = format!("comes from a {kind}, which is asked at a start only: not looked at");
-        return vec![Finding::ok(KEK, text)];
+        return vec![Diagnosis::ok(KEK, text)];
     };
     if let (false, Some(status)) = (path.exists(), daemon) {
         return elsewhere(status);
@@ -56,13 +56,13 @@ pub(super) fn look(site: &Site, daemon: Option<&pb::Status>) -> Vec<Finding> {
     }
 }
 
-fn kek_file(site: &Site, path: &Path) -> Finding {
+fn kek_file(site: &Site, path: &Path) -> Diagnosis {
     let metadata = match std::fs::metadata(path) {
         Ok(metadata) => metadata,
         Err(error) => {
             let advice = "put your copy of it there, or say where it is with --kek-file";
             let text = format!("{}: {error}", path.display());
-            return Finding::fail(KEK_FILE, text, Remedy::Do(advice.to_owned()));
+            return Diagnosis::fail(KEK_FILE, text, Remedy::Do(advice.to_owned()));
         }
     };
     let (mode, owner) = (permissions(&metadata), metadata.uid());
@@ -72,26 +72,30 @@ fn kek_file(site: &Site, path: &Path) -> Finding {
     if check_private(path, &metadata).is_err() {
         let text =
             says(format!("has mode {mode:04o}: others can read it, and the daemon refuses it"));
-        return Finding::fail(KEK_FILE, text, Remedy::run("chmod 0400", [path]));
+        return Diagnosis::fail(KEK_FILE, text, Remedy::run("chmod 0400", [path]));
     }
     if owner != site.user && !is_lent {
         let text = says(format!("is uid {owner}'s, and the daemon runs as uid {}", site.user));
-        return Finding::fail(KEK_FILE, text, Remedy::run(&format!("chown {}", site.user), [path]));
+        return Diagnosis::fail(
+            KEK_FILE,
+            text,
+            Remedy::run(&format!("chown {}", site.user), [path]),
+        );
     }
     match mode & 0o333 {
-        0 => Finding::ok(KEK_FILE, says(format!("has mode {mode:04o}"))),
+        0 => Diagnosis::ok(KEK_FILE, says(format!("has mode {mode:04o}"))),
         _ => {
             let text = says(format!("has mode {mode:04o}, and is only to be read"));
-            Finding::warn(KEK_FILE, text, Remedy::run("chmod 0400", [path]))
+            Diagnosis::warn(KEK_FILE, text, Remedy::run("chmod 0400", [path]))
         }
     }
 }
 
-fn place(site: &Site, path: &Path) -> Finding {
+fn place(site: &Site, path: &Path) -> Diagnosis {
     let canonical = |path: &Path| std::fs::canonicalize(path).unwrap_or_else(|_| path.to_owned());
     match canonical(path).starts_with(canonical(&site.state)) {
-        false => Finding::ok(KEK_PLACE, "apart from the store that it seals"),
-        true => Finding::warn(
+        false => Diagnosis::ok(KEK_PLACE, "apart from the store that it seals"),
+        true => Diagnosis::warn(
             KEK_PLACE,
             "beside the store that it seals: whoever copies the state directory has both",
             Remedy::Do(
@@ -102,12 +106,12 @@ fn place(site: &Site, path: &Path) -> Finding {
     }
 }
 
-fn id(keys: &KeyPlace, path: &Path) -> Finding {
+fn id(keys: &KeyPlace, path: &Path) -> Diagnosis {
     match keys.check_kek(path) {
-        Ok(id) => Finding::ok(KEK, format!("{id}, as the keyring says")),
+        Ok(id) => Diagnosis::ok(KEK, format!("{id}, as the keyring says")),
         Err(error) => {
             let advice = "put your copy of the right one in its place, or name it with --kek-file";
-            Finding::fail(KEK, error.to_string(), Remedy::Do(advice.to_owned()))
+            Diagnosis::fail(KEK, error.to_string(), Remedy::Do(advice.to_owned()))
         }
     }
 }

@@ -3,7 +3,7 @@
 use rustix::process::{Resource, getrlimit};
 
 use super::Site;
-use super::finding::{Finding, Remedy};
+use super::diagnosis::{Diagnosis, Remedy};
 use crate::daemon::steps_within;
 
 const FILES: &str = "open files";
@@ -48,16 +48,16 @@ impl Granted {
 }
 
 /// `memory` is where the daemon says that its keys are.
-pub(super) fn look(site: &Site, granted: Granted, memory: Option<&str>) -> Vec<Finding> {
+pub(super) fn look(site: &Site, granted: Granted, memory: Option<&str>) -> Vec<Diagnosis> {
     vec![files(site, granted.files), locked(granted.locked_bytes, memory)]
 }
 
-fn files(site: &Site, files: Option<u64>) -> Finding {
+fn files(site: &Site, files: Option<u64>) -> Diagnosis {
     let (steps, wanted) = (steps_within(files, &site.limits), site.limits.open_steps);
     let said = files.map_or("no limit".to_owned(), |files| format!("at most {files}"));
     let text = format!("{said}: {steps} of {wanted} steps can be open at a time");
     match steps < wanted {
-        false => Finding::ok(FILES, text),
+        false => Diagnosis::ok(FILES, text),
         true => {
             // In thousands: what fewer give is not enough.
             let enough = (1..).map(|thousands| thousands * 1024);
@@ -67,12 +67,12 @@ fn files(site: &Site, files: Option<u64>) -> Finding {
                 "LimitNOFILE={enough} in the daemon's unit, or ulimit -Hn {enough} before serve; or a smaller \
                  open_steps in its configuration"
             );
-            Finding::warn(FILES, text, Remedy::Do(advice))
+            Diagnosis::warn(FILES, text, Remedy::Do(advice))
         }
     }
 }
 
-fn locked(bytes: Option<u64>, memory: Option<&str>) -> Finding {
+fn locked(bytes: Option<u64>, memory: Option<&str>) -> Diagnosis {
     let raise = || {
         let advice = "allow memfd_secret, or raise the limit: LimitMEMLOCK=8M in the daemon's unit, or ulimit \
                       -l 8192 before serve";
@@ -80,14 +80,14 @@ fn locked(bytes: Option<u64>, memory: Option<&str>) -> Finding {
     };
     match memory {
         Some("unprotected") => {
-            Finding::fail(MEMORY, "unprotected: they may be swapped out", raise())
+            Diagnosis::fail(MEMORY, "unprotected: they may be swapped out", raise())
         }
-        Some(memory) => Finding::ok(MEMORY, memory),
+        Some(memory) => Diagnosis::ok(MEMORY, memory),
         None if bytes.is_some_and(|bytes| bytes < ENOUGH_LOCKED_BYTES) => {
             let text = "so little memory can be locked that keys may be swapped out";
-            Finding::warn(MEMORY, text, raise())
+            Diagnosis::warn(MEMORY, text, raise())
         }
-        None => Finding::ok(MEMORY, "enough memory can be locked"),
+        None => Diagnosis::ok(MEMORY, "enough memory can be locked"),
     }
 }
 

@@ -15,9 +15,9 @@
 mod certificates;
 mod clock;
 mod daemon;
+mod diagnosis;
 mod disk;
 mod environment;
-mod finding;
 mod identity;
 mod keys;
 mod limits;
@@ -37,7 +37,7 @@ use crate::config::{Config, Given};
 use crate::model::{Clock, Limits, Timestamp};
 use crate::seal::Unlock;
 use crate::sys::{DirectoryError, Trust};
-use finding::{Finding, Level, Remedy, quoted};
+use diagnosis::{Diagnosis, Level, Remedy, quoted};
 
 /// Arguments of `doctor`.
 #[derive(clap::Args)]
@@ -85,7 +85,7 @@ impl Doctor {
         report(&findings, common)
     }
 
-    fn site(self, common: &Common) -> Result<Result<Site, Finding>, Failure> {
+    fn site(self, common: &Common) -> Result<Result<Site, Diagnosis>, Failure> {
         let given = Given {
             state: common.state.clone(),
             runtime: self.runtime,
@@ -98,7 +98,7 @@ impl Doctor {
             Err(error) => {
                 let remedy =
                     Remedy::Do("keyhatch config reference lists what it may say".to_owned());
-                return Ok(Err(Finding::fail("configuration", error.to_string(), remedy)));
+                return Ok(Err(Diagnosis::fail("configuration", error.to_string(), remedy)));
             }
         };
         let state = std::path::absolute(config.state)?;
@@ -117,7 +117,7 @@ impl Doctor {
 }
 
 impl Site {
-    async fn look(&self) -> Vec<Finding> {
+    async fn look(&self) -> Vec<Diagnosis> {
         let mut findings = state::look(self);
         // Without a broker there is no more to look at.
         if state::is_there(self) {
@@ -139,7 +139,7 @@ impl Site {
     }
 
     /// A directory that its daemon refuses to work in.
-    fn unfit(&self, what: &'static str, error: &DirectoryError) -> Finding {
+    fn unfit(&self, what: &'static str, error: &DirectoryError) -> Diagnosis {
         let remedy = match error {
             DirectoryError::Foreign { path, .. } => {
                 Remedy::run(&format!("chown {}", self.user), [path.as_path()])
@@ -151,7 +151,7 @@ impl Site {
                 Remedy::Do("do as it says there, then look again".to_owned())
             }
         };
-        Finding::fail(what, error.to_string(), remedy)
+        Diagnosis::fail(what, error.to_string(), remedy)
     }
 
     /// A command on this broker.
@@ -161,7 +161,7 @@ impl Site {
     }
 }
 
-fn report(findings: &[Finding], common: &Common) -> Result<(), Failure> {
+fn report(findings: &[Diagnosis], common: &Common) -> Result<(), Failure> {
     let count = |level| findings.iter().filter(|finding| finding.level == level).count();
     let (failed, warned) = (count(Level::Fail), count(Level::Warn));
     let answer = json!({ "failed": failed, "warned": warned, "findings": findings });
@@ -180,10 +180,10 @@ fn report(findings: &[Finding], common: &Common) -> Result<(), Failure> {
 }
 
 /// A line for each finding, and one for what to do about it.
-fn lines(findings: &[Finding]) -> String {
+fn lines(findings: &[Diagnosis]) -> String {
     let width = findings.iter().map(|finding| finding.what.len()).max().unwrap_or(0);
-    let line = |finding: &Finding| {
-        let Finding { level, what, detail, remedy } = finding;
+    let line = |finding: &Diagnosis| {
+        let Diagnosis { level, what, detail, remedy } = finding;
         let told = printable(&format!("{level:<4}  {what:<width$}  {detail}"));
         match remedy {
             Some(Remedy::Run(command)) => format!("{told}\n      run: {}", printable(command)),

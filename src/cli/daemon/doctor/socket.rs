@@ -7,7 +7,7 @@ use std::path::{Path, PathBuf};
 use rustix::fs::{Access, access};
 
 use super::Site;
-use super::finding::{Finding, Remedy};
+use super::diagnosis::{Diagnosis, Remedy};
 use super::state::permissions;
 use crate::broker::{Runtime, RuntimeError};
 use crate::sys::Directory;
@@ -20,18 +20,18 @@ pub(super) fn admin_socket(site: &Site) -> PathBuf {
     site.runtime.join("admin.sock")
 }
 
-pub(super) fn look(site: &Site) -> Vec<Finding> {
+pub(super) fn look(site: &Site) -> Vec<Diagnosis> {
     vec![runtime(site), socket(site)]
 }
 
-fn runtime(site: &Site) -> Finding {
+fn runtime(site: &Site) -> Diagnosis {
     let path = site.runtime.as_path();
     match Runtime::check(path, &site.trust) {
         Ok(()) => {}
         Err(RuntimeError::Directory(error)) => return site.unfit(RUNTIME, &error),
         Err(error) => {
             let advice = "name another directory with --runtime, or KEYHATCH_RUNTIME";
-            return Finding::fail(RUNTIME, error.to_string(), Remedy::Do(advice.to_owned()));
+            return Diagnosis::fail(RUNTIME, error.to_string(), Remedy::Do(advice.to_owned()));
         }
     }
     let Ok(directory) = Directory::open(path, &site.trust) else { return missing(site) };
@@ -39,7 +39,7 @@ fn runtime(site: &Site) -> Finding {
     let text = format!("{} has mode {mode:04o} instead of 0755", path.display());
     let chmod = || Remedy::run("chmod 0755", [path]);
     if access(path, Access::WRITE_OK | Access::EXEC_OK).is_err() {
-        return Finding::fail(RUNTIME, format!("{} cannot be written", path.display()), chmod());
+        return Diagnosis::fail(RUNTIME, format!("{} cannot be written", path.display()), chmod());
     }
     if !directory.keeps_acls() {
         let text = format!(
@@ -48,13 +48,13 @@ fn runtime(site: &Site) -> Finding {
             path.display()
         );
         let advice = "have --runtime on a file system that keeps them, such as tmpfs";
-        return Finding::warn(RUNTIME, text, Remedy::Do(advice.to_owned()));
+        return Diagnosis::warn(RUNTIME, text, Remedy::Do(advice.to_owned()));
     }
     match mode & 0o055 {
         0o055 => {
-            Finding::ok(RUNTIME, format!("{}, with room in the path of a socket", path.display()))
+            Diagnosis::ok(RUNTIME, format!("{}, with room in the path of a socket", path.display()))
         }
-        _ => Finding::warn(
+        _ => Diagnosis::warn(
             RUNTIME,
             format!("{text}: steps of other users do not find theirs"),
             chmod(),
@@ -62,47 +62,47 @@ fn runtime(site: &Site) -> Finding {
     }
 }
 
-fn missing(site: &Site) -> Finding {
+fn missing(site: &Site) -> Diagnosis {
     let text = format!("{} is not there", site.runtime.display());
     let owner = match rustix::process::geteuid().is_root() {
         true => format!(" -o {}", site.user),
         false => String::new(),
     };
     let command = format!("install -d -m 0755{owner}");
-    Finding::fail(RUNTIME, text, Remedy::run(&command, [site.runtime.as_path()]))
+    Diagnosis::fail(RUNTIME, text, Remedy::run(&command, [site.runtime.as_path()]))
 }
 
-fn socket(site: &Site) -> Finding {
+fn socket(site: &Site) -> Diagnosis {
     let path = admin_socket(site);
     let serve = || Remedy::Run(site.keyhatch("serve"));
     let metadata = match std::fs::symlink_metadata(&path) {
         Ok(metadata) => metadata,
         Err(error) if error.kind() == ErrorKind::NotFound => {
-            return Finding::fail(SOCKET, format!("{} is not there", path.display()), serve());
+            return Diagnosis::fail(SOCKET, format!("{} is not there", path.display()), serve());
         }
         Err(error) => {
-            return Finding::fail(SOCKET, format!("{}: {error}", path.display()), serve());
+            return Diagnosis::fail(SOCKET, format!("{}: {error}", path.display()), serve());
         }
     };
     if !metadata.file_type().is_socket() {
         let text = format!("{} is no socket; stop the daemon, remove it", path.display());
-        return Finding::fail(SOCKET, text, Remedy::run("rm", [path.as_path()]));
+        return Diagnosis::fail(SOCKET, text, Remedy::run("rm", [path.as_path()]));
     }
     let says = |what: String| format!("{} {what}", path.display());
     if metadata.uid() != site.user {
         let text = says(format!("is uid {}'s: another daemon's", metadata.uid()));
         let advice = "stop that daemon, or name another directory with --runtime";
-        return Finding::fail(SOCKET, text, Remedy::Do(advice.to_owned()));
+        return Diagnosis::fail(SOCKET, text, Remedy::Do(advice.to_owned()));
     }
     mode(&path, permissions(&metadata))
 }
 
 /// 0660 is for the group that serve --admin-group names.
-fn mode(path: &Path, mode: u32) -> Finding {
+fn mode(path: &Path, mode: u32) -> Diagnosis {
     let text = format!("{} has mode {mode:04o}", path.display());
     match mode {
-        0o600 | 0o660 => Finding::ok(SOCKET, text),
-        _ => Finding::fail(
+        0o600 | 0o660 => Diagnosis::ok(SOCKET, text),
+        _ => Diagnosis::fail(
             SOCKET,
             format!("{text} instead of 0600, or 0660 of a group"),
             Remedy::run("chmod 0600", [path]),

@@ -6,7 +6,7 @@ use std::os::unix::fs::{MetadataExt as _, PermissionsExt as _};
 use std::path::{Path, PathBuf};
 
 use super::Site;
-use super::finding::{Finding, Remedy, quoted};
+use super::diagnosis::{Diagnosis, Remedy, quoted};
 use crate::daemon::{StateDirectory, StateError};
 use crate::sys::Directory;
 
@@ -25,32 +25,32 @@ pub(super) fn is_there(site: &Site) -> bool {
     site.state.join("state.json").exists()
 }
 
-pub(super) fn look(site: &Site) -> Vec<Finding> {
+pub(super) fn look(site: &Site) -> Vec<Diagnosis> {
     let path = &site.state;
     let metadata = match std::fs::metadata(path) {
         Ok(metadata) if metadata.is_dir() => metadata,
         Err(error) if error.kind() == ErrorKind::NotFound => {
             let text = format!("{} is not there", path.display());
-            return vec![Finding::fail(DIRECTORY, text, Remedy::Run(site.keyhatch("init")))];
+            return vec![Diagnosis::fail(DIRECTORY, text, Remedy::Run(site.keyhatch("init")))];
         }
         found => {
             let why = found.map_or_else(|error| error.to_string(), |_| "no directory".to_owned());
             let remedy = Remedy::Do("name the state directory with --state".to_owned());
-            return vec![Finding::fail(DIRECTORY, format!("{}: {why}", path.display()), remedy)];
+            return vec![Diagnosis::fail(DIRECTORY, format!("{}: {why}", path.display()), remedy)];
         }
     };
     let (us, mode) = (rustix::process::geteuid(), permissions(&metadata));
     if site.user != us.as_raw() && !us.is_root() {
         let text = format!("{} is uid {}'s, not uid {us}'s", path.display(), site.user);
         let command = format!("sudo -u '#{}' {}", site.user, site.keyhatch("doctor"));
-        return vec![Finding::fail(DIRECTORY, text, Remedy::Run(command))];
+        return vec![Diagnosis::fail(DIRECTORY, text, Remedy::Run(command))];
     }
     if let Err(error) = Directory::open(path, &site.trust) {
         return vec![site.unfit(DIRECTORY, &error)];
     }
     let directory = match mode {
-        0o700 => Finding::ok(DIRECTORY, format!("{}, uid {}'s", path.display(), site.user)),
-        _ => Finding::fail(
+        0o700 => Diagnosis::ok(DIRECTORY, format!("{}, uid {}'s", path.display(), site.user)),
+        _ => Diagnosis::fail(
             DIRECTORY,
             format!("{} has mode {mode:04o} instead of 0700", path.display()),
             Remedy::run("chmod 0700", [path.as_path()]),
@@ -76,7 +76,7 @@ struct Wrong {
     seen: usize,
 }
 
-fn files(site: &Site) -> Vec<Finding> {
+fn files(site: &Site) -> Vec<Diagnosis> {
     let mut wrong = Wrong::default();
     let mut directories = vec![site.state.clone()];
     while let Some(directory) = directories.pop() {
@@ -113,13 +113,17 @@ impl Wrong {
         }
     }
 
-    fn findings(&self, site: &Site) -> Vec<Finding> {
+    fn findings(&self, site: &Site) -> Vec<Diagnosis> {
         let mut findings = Vec::new();
         let mut tell = |paths: &[PathBuf], what: &str, command: String| {
             if !paths.is_empty() {
                 let names: Vec<_> = paths.iter().map(|path| path.display().to_string()).collect();
                 let remedy = Remedy::run(&command, paths.iter().map(PathBuf::as_path));
-                findings.push(Finding::fail(FILES, format!("{what}: {}", names.join(" ")), remedy));
+                findings.push(Diagnosis::fail(
+                    FILES,
+                    format!("{what}: {}", names.join(" ")),
+                    remedy,
+                ));
             }
         };
         tell(&self.open, "open to others", "chmod go-rwx".to_owned());
@@ -128,7 +132,7 @@ impl Wrong {
         tell(&self.foreign, &format!("not uid {user}'s"), format!("chown {user}"));
         if findings.is_empty() {
             findings
-                .push(Finding::ok(FILES, format!("{} with the right owner and mode", self.seen)));
+                .push(Diagnosis::ok(FILES, format!("{} with the right owner and mode", self.seen)));
         }
         findings
     }
@@ -142,9 +146,9 @@ fn is_public(below: &Path) -> bool {
     is_in_store || ["ca.crt", "env", "tls.crt"].iter().any(|public| name == *public)
 }
 
-fn format(site: &Site) -> Finding {
+fn format(site: &Site) -> Diagnosis {
     match StateDirectory::open(&site.state, &site.trust).and_then(|state| state.read()) {
-        Ok(file) => Finding::ok(
+        Ok(file) => Diagnosis::ok(
             FORMAT,
             format!("{}: the broker {} of {}", file.format, file.name, file.trust_domain),
         ),
@@ -154,9 +158,9 @@ fn format(site: &Site) -> Finding {
                 true => Remedy::Run(site.keyhatch("init")),
                 false => Remedy::Do("name the broker's directory with --state".to_owned()),
             };
-            Finding::fail(FORMAT, "there is no state.json: init has made no broker here", remedy)
+            Diagnosis::fail(FORMAT, "there is no state.json: init has made no broker here", remedy)
         }
-        Err(error) => Finding::fail(
+        Err(error) => Diagnosis::fail(
             FORMAT,
             error.to_string(),
             Remedy::Do(format!(

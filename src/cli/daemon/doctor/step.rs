@@ -6,8 +6,8 @@ use std::path::Path;
 use rustix::fs::{Access, access};
 
 use super::certificates::Certificate;
-use super::finding::{Finding, Remedy};
-use crate::cli::daemon::healthcheck::{PATIENCE, is_serving, silence};
+use super::diagnosis::{Diagnosis, Remedy};
+use crate::cli::daemon::healthcheck::{ANSWER_LIMIT, is_serving, silence};
 use crate::cli::identity::endpoint::Endpoint;
 use crate::cli::io::failure::Failure;
 use crate::cli::io::output::moment;
@@ -21,7 +21,7 @@ const DIRECTORY: &str = "step's directory";
 const SOCKET: &str = "step's socket";
 const BROKER: &str = "broker";
 
-pub(super) async fn look(directory: &Path, now: Timestamp) -> Vec<Finding> {
+pub(super) async fn look(directory: &Path, now: Timestamp) -> Vec<Diagnosis> {
     let again = Remedy::Do("have the executor open the step again".to_owned());
     let certificate = Certificate {
         what: "step's certificate",
@@ -38,47 +38,51 @@ pub(super) async fn look(directory: &Path, now: Timestamp) -> Vec<Finding> {
     ]
 }
 
-fn owner(directory: &Path) -> Finding {
+fn owner(directory: &Path) -> Diagnosis {
     let us = rustix::process::geteuid().as_raw();
     let Ok(metadata) = std::fs::metadata(directory.join("tls.key")) else {
         let advice = "mount the whole directory that the executor was given";
         let text = format!("{} has no tls.key", directory.display());
-        return Finding::fail(DIRECTORY, text, Remedy::Do(advice.to_owned()));
+        return Diagnosis::fail(DIRECTORY, text, Remedy::Do(advice.to_owned()));
     };
     let text = format!("{} is uid {}'s, and this is uid {us}", directory.display(), metadata.uid());
     match access(directory.join("tls.key"), Access::READ_OK) {
-        Ok(()) => Finding::ok(DIRECTORY, text),
+        Ok(()) => Diagnosis::ok(DIRECTORY, text),
         Err(_) => {
             let advice =
                 format!("have the executor open the step with: keyhatch step open --uid {us} …");
-            Finding::fail(DIRECTORY, format!("{text}: its key cannot be read"), Remedy::Do(advice))
+            Diagnosis::fail(
+                DIRECTORY,
+                format!("{text}: its key cannot be read"),
+                Remedy::Do(advice),
+            )
         }
     }
 }
 
-fn socket(path: &Path, again: &Remedy) -> Finding {
+fn socket(path: &Path, again: &Remedy) -> Diagnosis {
     let length = path.as_os_str().len();
     let text = format!("{} has a path of {length} bytes", path.display());
     if length > MAX_SOCKET_PATH_BYTES {
         let advice = "mount the step's directory at a shorter path, such as /run/keyhatch";
         let text = format!("{text}, and Unix allows {MAX_SOCKET_PATH_BYTES}");
-        return Finding::fail(SOCKET, text, Remedy::Do(advice.to_owned()));
+        return Diagnosis::fail(SOCKET, text, Remedy::Do(advice.to_owned()));
     }
     match std::fs::metadata(path).is_ok_and(|metadata| metadata.file_type().is_socket()) {
-        true => Finding::ok(SOCKET, text),
-        false => Finding::fail(SOCKET, format!("{} is no socket", path.display()), again.clone()),
+        true => Diagnosis::ok(SOCKET, text),
+        false => Diagnosis::fail(SOCKET, format!("{} is no socket", path.display()), again.clone()),
     }
 }
 
-async fn broker(directory: &Path) -> Finding {
+async fn broker(directory: &Path) -> Diagnosis {
     let executor = || Remedy::Do("see to the daemon on its host with: keyhatch doctor".to_owned());
-    match tokio::time::timeout(PATIENCE, ask(directory)).await {
-        Err(_) => Finding::fail(BROKER, silence(), executor()),
-        Ok(Err(failure)) => Finding::fail(BROKER, failure.message, executor()),
-        Ok(Ok((_, false))) => Finding::fail(BROKER, "hands out nothing now", executor()),
+    match tokio::time::timeout(ANSWER_LIMIT, ask(directory)).await {
+        Err(_) => Diagnosis::fail(BROKER, silence(), executor()),
+        Ok(Err(failure)) => Diagnosis::fail(BROKER, failure.message, executor()),
+        Ok(Ok((_, false))) => Diagnosis::fail(BROKER, "hands out nothing now", executor()),
         Ok(Ok((me, true))) => {
             let end = moment(me.step_expire_time.as_ref());
-            Finding::ok(BROKER, format!("answers {}, which is open until {end}", me.spiffe_id))
+            Diagnosis::ok(BROKER, format!("answers {}, which is open until {end}", me.spiffe_id))
         }
     }
 }

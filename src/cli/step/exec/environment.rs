@@ -6,7 +6,7 @@ use std::os::unix::ffi::OsStrExt as _;
 use std::process::Command;
 use std::sync::Arc;
 
-use super::wanted::Wanted;
+use super::arguments::EnvArgument;
 use crate::cli::io::failure::{Failure, exit};
 use crate::cli::io::output::say;
 use crate::cli::step::credential::Credential;
@@ -23,7 +23,7 @@ const NO_PROXY: [&str; 2] = ["NO_PROXY", "no_proxy"];
 /// What is set and what is taken away, and what that is made of.
 pub struct Environment {
     pristine: bool,
-    wanted: Arc<[Wanted]>,
+    wanted: Arc<[EnvArgument]>,
     taken: Vec<Arc<Credential>>,
     set: BTreeMap<String, OsString>,
     /// By what each variable is set.
@@ -47,7 +47,7 @@ impl Environment {
     /// If a value cannot stand in a variable, or two are for one variable.
     pub fn of(
         pristine: bool,
-        wanted: Arc<[Wanted]>,
+        wanted: Arc<[EnvArgument]>,
         taken: &[Arc<Credential>],
         listener: Option<&Listener>,
     ) -> Result<Self, Failure> {
@@ -90,7 +90,7 @@ impl Environment {
     ///
     /// # Errors
     /// If a value cannot stand in a variable, or a variable is set already.
-    fn add(&mut self, wanted: &Wanted, credential: &Credential) -> Result<(), Failure> {
+    fn add(&mut self, wanted: &EnvArgument, credential: &Credential) -> Result<(), Failure> {
         let giver = Giver {
             reference: wanted.reference.clone(),
             is_of_file: wanted.is_of_file,

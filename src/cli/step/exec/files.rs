@@ -3,35 +3,35 @@
 use std::path::PathBuf;
 use std::sync::Arc;
 
-use super::wanted::WantedFile;
+use super::arguments::FileArgument;
 use crate::cli::io::failure::Failure;
 use crate::cli::io::output::say;
 use crate::cli::io::private_file::{TemporaryFile, unwritable};
 use crate::cli::step::credential::Credential;
 
-/// Files that are there until this is dropped.
-pub struct Files {
-    written: Vec<Written>,
+/// The files of the command; dropping this removes them.
+pub struct CommandFiles {
+    written: Vec<WrittenFile>,
     /// What was written anew and is not told yet, because another could not be.
     untold: Vec<PathBuf>,
 }
 
-struct Written {
-    wanted: WantedFile,
+struct WrittenFile {
+    wanted: FileArgument,
     file: TemporaryFile,
     /// What it was written from.
     credential: Arc<Credential>,
 }
 
-impl Files {
+impl CommandFiles {
     /// Writes them where nothing is yet.
     ///
     /// # Errors
     /// If one cannot be written: then there is none.
-    pub fn write(wanted: Vec<WantedFile>, taken: &[Arc<Credential>]) -> Result<Self, Failure> {
+    pub fn write(wanted: Vec<FileArgument>, taken: &[Arc<Credential>]) -> Result<Self, Failure> {
         let written = wanted.into_iter().zip(taken).map(|(wanted, credential)| {
             let file = TemporaryFile::write(&wanted.path, wanted.value.of(credential))?;
-            Ok(Written { wanted, file, credential: Arc::clone(credential) })
+            Ok(WrittenFile { wanted, file, credential: Arc::clone(credential) })
         });
         Ok(Self { written: written.collect::<Result<_, Failure>>()?, untold: Vec::new() })
     }

@@ -12,11 +12,11 @@ use tokio::sync::mpsc::{UnboundedReceiver, UnboundedSender, unbounded_channel};
 use tokio::time::{Instant, sleep, sleep_until, timeout};
 
 use crate::cli::Common;
-use crate::cli::identity::session::{Session, Versions, Want, requests};
+use crate::cli::identity::session::{FieldSelection, Session, Versions, requests};
 use crate::cli::io::failure::{Failure, exit};
 use crate::cli::io::output::say;
 use crate::cli::step::credential::Credential;
-use crate::cli::step::watch::Watch;
+use crate::cli::step::watch::CredentialWatch;
 use crate::model::Reference;
 
 /// How many Watches one connection carries beside the requests of others: 32 streams.
@@ -79,7 +79,7 @@ impl Follow {
 }
 
 /// What came of one Watch.
-struct Told {
+struct WatchUpdate {
     place: usize,
     reference: Reference,
     outcome: Result<Arc<Credential>, Failure>,
@@ -87,7 +87,7 @@ struct Told {
 
 /// All that a command has been given, and what comes after that.
 pub struct Followed {
-    told: UnboundedReceiver<Told>,
+    told: UnboundedReceiver<WatchUpdate>,
     /// The newest of each Watch.
     newest: Vec<Option<Arc<Credential>>>,
     /// Why a Watch does not give any more, as it was said.
@@ -118,7 +118,7 @@ impl Followed {
         common: &Common,
         timeout: Duration,
         session: &Arc<Session>,
-        wants: &[Want<'_>],
+        wants: &[FieldSelection<'_>],
     ) -> Result<Self, Failure> {
         let (requests, places) = requests(wants);
         let (sender, told) = unbounded_channel();
@@ -128,13 +128,13 @@ impl Followed {
             if place % MOST_ON_A_CONNECTION == MOST_ON_A_CONNECTION - 1 {
                 session = Arc::new(Session::open(common, timeout).await?);
             }
-            let watch = Watch::new(Arc::clone(&session), request, None);
+            let watch = CredentialWatch::new(Arc::clone(&session), request, None);
             tokio::spawn(tell(place, watch, sender.clone()));
         }
         let mut followed = Self { told, newest, ended, places, given: Vec::new(), retry: None };
         loop {
             let gone = || Failure::new("INTERNAL", "nothing is watched any more", exit::FAILED);
-            let Told { place, outcome, .. } = followed.told.recv().await.ok_or_else(gone)?;
+            let WatchUpdate { place, outcome, .. } = followed.told.recv().await.ok_or_else(gone)?;
             followed.note(place, outcome?);
             if let Some(all) = followed.agreed() {
                 followed.given = all;
@@ -212,7 +212,7 @@ impl Followed {
         self.retry = Some(Retry { at: Instant::now() + pause, pause, said: why });
     }
 
-    fn take(&mut self, Told { place, reference, outcome }: Told) {
+    fn take(&mut self, WatchUpdate { place, reference, outcome }: WatchUpdate) {
         let failure = match outcome {
             Ok(credential) => return self.note(place, credential),
             Err(failure) => failure,
@@ -244,12 +244,12 @@ impl Followed {
 }
 
 /// Tells what a Watch gives until the step is over, or nobody listens.
-async fn tell(place: usize, mut watch: Watch, listener: UnboundedSender<Told>) {
+async fn tell(place: usize, mut watch: CredentialWatch, listener: UnboundedSender<WatchUpdate>) {
     let mut pause = PAUSE;
     loop {
         let outcome = watch.next().await.map(|delivery| delivery.credential);
         let refused = outcome.as_ref().err().map(|failure| failure.reason.clone());
-        let told = Told { place, reference: watch.request().reference.clone(), outcome };
+        let told = WatchUpdate { place, reference: watch.request().reference.clone(), outcome };
         if listener.send(told).is_err() {
             return;
         }

@@ -2,30 +2,19 @@
 //!
 //! | file | |
 //! |---|---|
-//! | `wanted` | what is asked for |
+//! | `arguments` | what the options name |
 //! | `environment`, `files` | the command's variables and files |
-//! | `follow` | what of it has a new version |
+//! | `follow` | new versions of both |
 //! | `running` | the command from its start to its end |
-//! | `streams` | which of the command's streams are masked |
-//! | `parts`, `keys`, `logins`, `pem` | what of a value is secret |
-//! | `forms` | how programs print it |
-//! | `mask`, `escapes`, `output` | what the command prints, without values |
+//! | `streams`, `output` | which of the command's streams are masked, and the way there |
 
+mod arguments;
 mod environment;
-mod escapes;
 mod files;
 mod follow;
-mod forms;
-mod keys;
-mod literals;
-mod logins;
-mod mask;
 mod output;
-mod parts;
-mod pem;
 mod running;
 mod streams;
-mod wanted;
 
 use std::ffi::OsString;
 use std::net::SocketAddrV4;
@@ -33,23 +22,23 @@ use std::path::PathBuf;
 use std::sync::Arc;
 use std::time::Duration;
 
-pub use mask::Masks;
-pub use parts::{LEAST_BYTES, Unmasked};
-pub use wanted::{MAX_FILE_BYTES, Served, Wanted, WantedFile, WantedValue};
+pub use arguments::{EnvArgument, MAX_FILE_BYTES, ValueReference};
 
 use super::credential::Credential;
 use super::get::{parse_duration, within};
-use super::listener::{Listener, RelayInput, parse_place};
-use crate::cli::identity::session::{Session, Want};
+use super::listener::{Listener, RelayInput, ServeArgument, parse_address};
+use super::mask::{Masks, mask_values};
+use crate::cli::identity::session::{FieldSelection, Session};
 use crate::cli::io::failure::{Failure, exit};
 use crate::cli::io::output::say;
 use crate::cli::io::signals::Signals;
 use crate::cli::{Common, block_on};
+use arguments::FileArgument;
 use environment::Environment;
-use files::Files;
+use files::CommandFiles;
 use follow::{Follow, Followed};
 use running::Running;
-use streams::{Mask, Streams};
+use streams::{MaskMode, MaskedStreams};
 
 /// Arguments of `exec`.
 #[derive(clap::Args)]
@@ -78,7 +67,7 @@ pub struct Exec {
     serve_uid: Option<u32>,
     /// Another IPv4 address of this machine to serve at, for a container with a network of its own; whoever has the token
     /// may ask from there. AWS SDKs take 169.254.170.2 and 169.254.170.23 beside 127.0.0.1.
-    #[arg(long, value_name = "IP[:PORT]", requires = "serve", value_parser = parse_place, default_value = "127.0.0.1")]
+    #[arg(long, value_name = "IP[:PORT]", requires = "serve", value_parser = parse_address, default_value = "127.0.0.1")]
     serve_address: SocketAddrV4,
     /// What --serve relay serves: a step's spec as in a Relay workflow, or the whole step.
     #[arg(long, value_name = "FILE")]
@@ -96,7 +85,7 @@ pub struct Exec {
     /// common values are not found. Of documents what is secret by name is masked, and of the rest what looks random and
     /// has 16 characters or more.
     #[arg(long, value_enum, value_name = "WHEN", num_args = 0..=1, default_value = "auto", default_missing_value = "always")]
-    mask: Mask,
+    mask: MaskMode,
     /// Follow new versions of what --env and --file name: write the files anew, each replaced as a whole, and, if a value
     /// has changed, send the command a signal such as HUP, or end it by TERM and begin it again: restart. Variables of a
     /// command that runs stay as they are, so new ones take restart. What is revoked or removed is said on stderr, and the
@@ -119,10 +108,10 @@ pub struct Exec {
 }
 
 /// What the options ask for.
-struct Asked {
-    wanted: Vec<Wanted>,
-    files: Vec<WantedFile>,
-    served: Vec<Served>,
+struct ExecArguments {
+    wanted: Vec<EnvArgument>,
+    files: Vec<FileArgument>,
+    served: Vec<ServeArgument>,
     relay: Option<RelayInput>,
 }
 
@@ -136,10 +125,10 @@ impl Exec {
         })
     }
 
-    fn asked(&self) -> Result<Asked, Failure> {
-        let of_files = self.env_file.iter().map(|file| Wanted::read(file));
+    fn asked(&self) -> Result<ExecArguments, Failure> {
+        let of_files = self.env_file.iter().map(|file| EnvArgument::read(file));
         let of_files = of_files.collect::<Result<Vec<_>, _>>()?.into_iter().flatten();
-        let said = self.env.iter().map(|text| Wanted::parse(text));
+        let said = self.env.iter().map(|text| EnvArgument::parse(text));
         let mut wanted = Vec::new();
         for one in of_files.chain(said.collect::<Result<Vec<_>, _>>()?) {
             // The same once more is no other variable.
@@ -147,11 +136,11 @@ impl Exec {
                 wanted.push(one);
             }
         }
-        let files = self.file.iter().map(|text| WantedFile::parse(text));
+        let files = self.file.iter().map(|text| FileArgument::parse(text));
         let files = files.collect::<Result<Vec<_>, _>>()?;
-        let served = self.serve.iter().map(|text| Served::parse(text));
+        let served = self.serve.iter().map(|text| ServeArgument::parse(text));
         let served = served.collect::<Result<Vec<_>, _>>()?;
-        let serves_relay = served.contains(&Served::Relay);
+        let serves_relay = served.contains(&ServeArgument::Relay);
         let relay = RelayInput::read(serves_relay, self.spec.as_deref(), &self.parameter)?;
         let has_variables = self.follow == Some(Follow::Restart) && !wanted.is_empty();
         if self.follow.is_some() && files.is_empty() && !has_variables {
@@ -160,7 +149,7 @@ impl Exec {
                  --follow restart",
             ));
         }
-        Ok(Asked { wanted, files, served, relay })
+        Ok(ExecArguments { wanted, files, served, relay })
     }
 
     /// Everything that is wanted, and what comes after that if it is followed.
@@ -168,7 +157,7 @@ impl Exec {
         &self,
         common: &Common,
         session: &Arc<Session>,
-        wants: &[Want<'_>],
+        wants: &[FieldSelection<'_>],
     ) -> Result<(Vec<Arc<Credential>>, Option<(Follow, Followed)>), Failure> {
         let Some(how) = self.follow else { return Ok((session.resolve_all(wants).await?, None)) };
         let followed = Followed::begin(common, self.timeout, session, wants).await?;
@@ -176,9 +165,9 @@ impl Exec {
     }
 
     async fn prepare(&self, common: &Common) -> Result<Running, Failure> {
-        let Asked { wanted, files, served, relay } = self.asked()?;
-        let mask = if self.no_mask { Mask::Never } else { self.mask };
-        let Streams { masked: streams, spares_a_file } = Streams::of_this_process(mask);
+        let ExecArguments { wanted, files, served, relay } = self.asked()?;
+        let mask = if self.no_mask { MaskMode::Never } else { self.mask };
+        let MaskedStreams { masked: streams, spares_a_file } = MaskedStreams::of_this_process(mask);
         let masks = Arc::<Masks>::default();
         let masked = (!streams.is_empty()).then_some(masks.as_ref());
         let session = Arc::new(Session::open(common, self.timeout).await?);
@@ -202,7 +191,7 @@ impl Exec {
             Environment::of(self.pristine, wanted.into(), for_env, listener.as_ref())?;
         // Last: what goes wrong before leaves nothing behind, and what ends this afterwards is heard.
         let signals = Signals::listen().map_err(Failure::from)?;
-        let files = Files::write(files, for_files)?;
+        let files = CommandFiles::write(files, for_files)?;
         if spares_a_file {
             say(
                 "stdout is a file, and nothing that is written to it is masked; --mask always masks that, too",
@@ -221,31 +210,4 @@ impl Exec {
             signals,
         })
     }
-}
-
-/// Masks what is sensitive of a credential from now on.
-///
-/// # Errors
-/// If it cannot be masked.
-pub(crate) fn mask_values(masks: Option<&Masks>, credential: &Credential) -> Result<(), Failure> {
-    let Some(masks) = masks else { return Ok(()) };
-    for (field, value) in &credential.fields {
-        if !credential.is_sensitive(field) {
-            continue;
-        }
-        let unmasked = masks.add(value.expose())?;
-        let what = format!("{field} of {}", credential.reference);
-        let said = match unmasked {
-            Some(Unmasked::Short) => format!("{what} has fewer than {LEAST_BYTES} bytes and"),
-            Some(Unmasked::Common) => format!("{what} is a word, a short number or a ruler, and"),
-            Some(Unmasked::Parts) => {
-                format!("{what} has parts that are short or common; what stands alone of those")
-            }
-            None => continue,
-        };
-        if !value.is_empty() && masks.is_newly_unmasked(what) {
-            say(&format!("{said} is not masked in what the command prints"));
-        }
-    }
-    Ok(())
 }

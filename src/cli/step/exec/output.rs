@@ -10,10 +10,10 @@ use std::time::Duration;
 
 use rustix::event::{PollFd, PollFlags, Timespec, poll};
 
-use super::mask::{Masked, Masks};
-use super::streams::Stream;
+use super::streams::CommandStream;
 use crate::cli::io::failure::Failure;
 use crate::cli::io::output::say;
+use crate::cli::step::mask::{Masks, StreamMask};
 use crate::model::{Clock, Timestamp};
 
 /// What is read at a time, in bytes: as much as a pipe holds.
@@ -35,27 +35,27 @@ enum Waited {
 }
 
 /// The streams of a command that are masked.
-pub struct Outputs {
+pub struct MaskedOutputs {
     copies: Vec<JoinHandle<bool>>,
     /// What the command writes to, and the next if it is begun again.
-    pipes: Vec<(Stream, PipeWriter)>,
+    pipes: Vec<(CommandStream, PipeWriter)>,
     /// Closed when the command has ended.
     ended: PipeWriter,
 }
 
-impl Outputs {
+impl MaskedOutputs {
     /// Takes over streams of a command.
     ///
     /// # Errors
     /// If there are no descriptors left.
-    pub fn open(streams: &[Stream], masks: &Arc<Masks>) -> Result<Self, Failure> {
+    pub fn open(streams: &[CommandStream], masks: &Arc<Masks>) -> Result<Self, Failure> {
         let (ended_reader, ended) = std::io::pipe()?;
         let (mut copies, mut pipes) = (Vec::new(), Vec::new());
         for stream in streams {
             let (from, pipe) = std::io::pipe()?;
             let to = match stream {
-                Stream::Stdout => own(std::io::stdout().as_fd())?,
-                Stream::Stderr => own(std::io::stderr().as_fd())?,
+                CommandStream::Stdout => own(std::io::stdout().as_fd())?,
+                CommandStream::Stderr => own(std::io::stderr().as_fd())?,
             };
             let (ended, masks) = (ended_reader.try_clone()?, Arc::clone(masks));
             let copy = move || copy(from, to, &ended, &masks);
@@ -73,8 +73,8 @@ impl Outputs {
         for (stream, pipe) in &self.pipes {
             let pipe = Stdio::from(pipe.try_clone()?);
             match stream {
-                Stream::Stdout => command.stdout(pipe),
-                Stream::Stderr => command.stderr(pipe),
+                CommandStream::Stdout => command.stdout(pipe),
+                CommandStream::Stderr => command.stderr(pipe),
             };
         }
         Ok(())
@@ -100,7 +100,7 @@ fn own(descriptor: BorrowedFd<'_>) -> std::io::Result<File> {
 
 /// Copies a stream to its end. Says whether it was given up before.
 fn copy(mut from: PipeReader, mut to: File, ended: &PipeReader, masks: &Masks) -> bool {
-    let mut stream = Masked::default();
+    let mut stream = StreamMask::default();
     let mut piece = vec![0; PIECE_BYTES];
     let mut deadline = None;
     let is_cut = loop {
@@ -151,20 +151,20 @@ fn wait(
         *deadline = Some(Clock::system().now().after(GRACE));
     }
     let left = deadline.map_or(Duration::ZERO, |deadline| deadline.since(Clock::system().now()));
-    let patience = quiet.map_or(left, |quiet| quiet.min(left));
-    let is_ready = polled(&mut [PollFd::new(from, PollFlags::IN)], Some(patience))?;
+    let timeout = quiet.map_or(left, |quiet| quiet.min(left));
+    let is_ready = polled(&mut [PollFd::new(from, PollFlags::IN)], Some(timeout))?;
     Ok(match is_ready {
         true => Waited::Output,
-        false if patience < left => Waited::Quiet,
+        false if timeout < left => Waited::Quiet,
         false => Waited::GivenUp,
     })
 }
 
 /// poll(2), begun again when a signal ends it. Says whether anything is ready.
-fn polled(descriptors: &mut [PollFd<'_>], patience: Option<Duration>) -> rustix::io::Result<bool> {
-    let patience = patience.map(|patience| Timespec::try_from(patience).unwrap_or_default());
+fn polled(descriptors: &mut [PollFd<'_>], timeout: Option<Duration>) -> rustix::io::Result<bool> {
+    let timeout = timeout.map(|timeout| Timespec::try_from(timeout).unwrap_or_default());
     loop {
-        match poll(descriptors, patience.as_ref()) {
+        match poll(descriptors, timeout.as_ref()) {
             Err(rustix::io::Errno::INTR) => {}
             Err(error) => return Err(error),
             Ok(ready) => return Ok(ready > 0),

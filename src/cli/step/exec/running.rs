@@ -9,18 +9,17 @@ use std::time::Duration;
 use rustix::process::{Pid, kill_process};
 
 use super::environment::Environment;
-use super::files::Files;
+use super::files::CommandFiles;
 use super::follow::{Follow, Followed};
-use super::mask::Masks;
-use super::mask_values;
-use super::output::Outputs;
-use super::streams::Stream;
+use super::output::MaskedOutputs;
+use super::streams::CommandStream;
 use crate::cli::io::child;
 use crate::cli::io::failure::{Failure, exit};
 use crate::cli::io::output::say;
 use crate::cli::io::signals::Signals;
 use crate::cli::step::credential::Credential;
 use crate::cli::step::listener::Listener;
+use crate::cli::step::mask::{Masks, mask_values};
 
 /// What the command is run with, and what outlives its start.
 pub struct Running {
@@ -29,7 +28,7 @@ pub struct Running {
     /// Its variables.
     pub environment: Environment,
     /// Its files.
-    pub files: Files,
+    pub files: CommandFiles,
     /// What is done at a new version of either, if anything.
     pub following: Option<(Follow, Followed)>,
     /// How long it may take to end before it is begun again.
@@ -39,7 +38,7 @@ pub struct Running {
     /// What is masked,
     pub masks: Arc<Masks>,
     /// and where.
-    pub streams: Vec<Stream>,
+    pub streams: Vec<CommandStream>,
     /// What this process is sent.
     pub signals: Signals,
 }
@@ -59,7 +58,7 @@ impl Running {
             };
             return child::start(&self.command, set_up, |command| Err(command.exec()));
         }
-        let outputs = Outputs::open(&self.streams, &self.masks);
+        let outputs = MaskedOutputs::open(&self.streams, &self.masks);
         let outputs = outputs.map_err(|failure| failure.with_exit_code(exit::BEFORE_COMMAND))?;
         let code = self.attend(&outputs).await?;
         // Whoever reads it may take long; a signal means this process now.
@@ -74,7 +73,7 @@ impl Running {
         }
     }
 
-    fn start(&self, outputs: &Outputs) -> Result<Pid, Failure> {
+    fn start(&self, outputs: &MaskedOutputs) -> Result<Pid, Failure> {
         let set_up = |command: &mut Command| {
             self.environment.apply(command);
             outputs.attach(command)
@@ -84,7 +83,7 @@ impl Running {
     }
 
     /// Begins the command, and again where that follows from a new version. Gives its exit code.
-    async fn attend(&mut self, outputs: &Outputs) -> Result<u8, Failure> {
+    async fn attend(&mut self, outputs: &MaskedOutputs) -> Result<u8, Failure> {
         let mut command = self.start(outputs)?;
         loop {
             let (how, new) = tokio::select! {

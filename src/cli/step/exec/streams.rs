@@ -8,7 +8,7 @@ use rustix::fs::{FileType, fstat};
 
 /// `--mask`
 #[derive(Clone, Copy, Debug, PartialEq, Eq, clap::ValueEnum)]
-pub enum Mask {
+pub enum MaskMode {
     /// Logs: pipes, sockets, stderr's file and, in CI, terminals.
     Auto,
     /// Everything.
@@ -19,7 +19,7 @@ pub enum Mask {
 
 /// One of a command's streams.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub enum Stream {
+pub enum CommandStream {
     /// The answer.
     Stdout,
     /// The talk.
@@ -28,9 +28,9 @@ pub enum Stream {
 
 /// What is masked.
 #[derive(Debug, Default, PartialEq, Eq)]
-pub struct Streams {
+pub struct MaskedStreams {
     /// These are.
-    pub masked: Vec<Stream>,
+    pub masked: Vec<CommandStream>,
     /// Stdout is a file of data, which masks would spoil.
     pub spares_a_file: bool,
 }
@@ -50,9 +50,9 @@ enum Target {
     Other,
 }
 
-impl Streams {
+impl MaskedStreams {
     /// Those of this process, which its command will have.
-    pub fn of_this_process(mask: Mask) -> Self {
+    pub fn of_this_process(mask: MaskMode) -> Self {
         let is_on = |name| {
             std::env::var(name).is_ok_and(|value| !["", "0", "false"].contains(&value.as_str()))
         };
@@ -60,7 +60,7 @@ impl Streams {
         Self::chosen(mask, stdout, stderr, CI.into_iter().any(is_on))
     }
 
-    fn chosen(mask: Mask, stdout: Target, stderr: Target, is_ci: bool) -> Self {
+    fn chosen(mask: MaskMode, stdout: Target, stderr: Target, is_ci: bool) -> Self {
         let is_log = |target: Target| match target {
             Target::Reader => true,
             Target::Terminal => is_ci,
@@ -69,15 +69,15 @@ impl Streams {
             Target::Other => false,
         };
         let is_masked = |target: Target| match mask {
-            Mask::Auto => is_log(target),
-            Mask::Always => true,
-            Mask::Never => false,
+            MaskMode::Auto => is_log(target),
+            MaskMode::Always => true,
+            MaskMode::Never => false,
         };
-        let both = [(Stream::Stdout, stdout), (Stream::Stderr, stderr)];
+        let both = [(CommandStream::Stdout, stdout), (CommandStream::Stderr, stderr)];
         let masked = both.into_iter().filter(|(_, target)| is_masked(*target));
         Self {
             masked: masked.map(|(stream, _)| stream).collect(),
-            spares_a_file: mask == Mask::Auto
+            spares_a_file: mask == MaskMode::Auto
                 && matches!(stdout, Target::File(..))
                 && !is_log(stdout),
         }
@@ -105,7 +105,7 @@ mod tests {
 
     #[test]
     fn logs_are_masked_and_data_is_not() {
-        use Stream::{Stderr, Stdout};
+        use CommandStream::{Stderr, Stdout};
         use Target::{File, Other, Reader, Terminal};
         for (stdout, stderr, is_ci, masked, spares_a_file) in [
             (Reader, Reader, false, &[Stdout, Stderr][..], false),
@@ -118,11 +118,11 @@ mod tests {
             (File(1, 2), File(1, 2), false, &[Stdout, Stderr], false),
             (Other, Other, true, &[], false),
         ] {
-            let chosen = |mask| Streams::chosen(mask, stdout, stderr, is_ci);
+            let chosen = |mask| MaskedStreams::chosen(mask, stdout, stderr, is_ci);
             let masked = masked.to_vec();
-            assert_eq!(chosen(Mask::Auto), Streams { masked, spares_a_file });
-            assert_eq!(chosen(Mask::Always).masked, [Stdout, Stderr]);
-            assert_eq!(chosen(Mask::Never), Streams::default());
+            assert_eq!(chosen(MaskMode::Auto), MaskedStreams { masked, spares_a_file });
+            assert_eq!(chosen(MaskMode::Always).masked, [Stdout, Stderr]);
+            assert_eq!(chosen(MaskMode::Never), MaskedStreams::default());
         }
     }
 }

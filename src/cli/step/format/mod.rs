@@ -24,7 +24,7 @@ use picker::Picker;
 
 /// The form of a credential.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, ValueEnum)]
-pub enum Format {
+pub enum CredentialFormat {
     /// What an AWS profile's credential_process prints.
     AwsCredentialProcess,
     /// Docker's config.json with the login of one registry.
@@ -54,7 +54,7 @@ pub enum Format {
     Yaml,
 }
 
-impl Format {
+impl CredentialFormat {
     /// The document, with a newline at its end where the form has one.
     ///
     /// # Errors

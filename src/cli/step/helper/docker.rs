@@ -13,7 +13,7 @@ use crate::cli::step::get::within;
 
 /// What Docker asks for.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, ValueEnum)]
-pub enum Operation {
+pub enum DockerOperation {
     /// The login of one registry.
     Get,
     /// Every registry with its user name.
@@ -35,18 +35,18 @@ const NO_SERVER: &str = "no credentials server URL";
 const PATHS: [&str; 3] = ["", "v1", "v2"];
 
 /// Answers one question.
-pub async fn run(helping: &Helping<'_>, operation: Operation) -> Result<u8, Failure> {
+pub async fn run(helping: &Helping<'_>, operation: DockerOperation) -> Result<u8, Failure> {
     match operation {
-        Operation::Get => get(helping).await,
-        Operation::List => list(helping).await,
-        Operation::Erase => read_stdin().map(|_| 0),
-        Operation::Store => {
+        DockerOperation::Get => get(helping).await,
+        DockerOperation::List => list(helping).await,
+        DockerOperation::Erase => read_stdin().map(|_| 0),
+        DockerOperation::Store => {
             read_stdin()?;
             let text =
                 "keyhatch keeps no logins of its own; an operator writes them into a connection";
             Err(Failure::new("READ_ONLY", text, exit::FAILED))
         }
-        Operation::Version => {
+        DockerOperation::Version => {
             output::line(concat!("keyhatch ", env!("CARGO_PKG_VERSION"))).map(|()| 0)
         }
     }

@@ -3,7 +3,7 @@
 use std::collections::BTreeMap;
 
 use super::address::{Address, HTTPS, is_same_host};
-use super::{Answer, Helping, read_stdin};
+use super::{HelperAnswer, Helping, read_stdin};
 use crate::cli::io::failure::{Failure, exit};
 use crate::cli::io::output;
 use crate::cli::io::output::say;
@@ -14,7 +14,7 @@ use crate::model::Reference;
 const TOKEN_INTEGRATIONS: [&str; 2] = ["github", "gitlab"];
 
 /// What git asks for.
-struct Question<'a> {
+struct GitQuestion<'a> {
     protocol: &'a str,
     host: &'a str,
     path: &'a str,
@@ -34,7 +34,7 @@ pub async fn run(helping: &Helping<'_>, operation: &str) -> Result<u8, Failure> 
         Err(text) => return quit(Failure::new("QUESTION_REFUSED", text, exit::FAILED)),
     };
     let said = |key| asked.get(key).copied().unwrap_or_default();
-    let question = Question {
+    let question = GitQuestion {
         protocol: said("protocol"),
         host: said("host"),
         path: said("path"),
@@ -51,9 +51,12 @@ pub async fn run(helping: &Helping<'_>, operation: &str) -> Result<u8, Failure> 
 }
 
 /// The nearest answer, or, where git says whose login it wants and answers do not, the nearest of that user's.
-async fn answer(helping: &Helping<'_>, question: &Question<'_>) -> Result<Option<String>, Failure> {
-    let is_for = |answer: &&Answer| question.is_answered_by(&answer.whom);
-    let mut answers: Vec<&Answer> = helping.answers.iter().filter(is_for).collect();
+async fn answer(
+    helping: &Helping<'_>,
+    question: &GitQuestion<'_>,
+) -> Result<Option<String>, Failure> {
+    let is_for = |answer: &&HelperAnswer| question.is_answered_by(&answer.whom);
+    let mut answers: Vec<&HelperAnswer> = helping.answers.iter().filter(is_for).collect();
     // Of logins that are equally near the first counts.
     answers.sort_by_key(|answer| std::cmp::Reverse(nearness(&answer.whom)));
     let (mut others, mut failed) = (Vec::new(), None);
@@ -83,7 +86,7 @@ async fn answer(helping: &Helping<'_>, question: &Question<'_>) -> Result<Option
 }
 
 /// What git is told, and whether it is a token's.
-struct Found {
+struct GitLogin {
     text: String,
     is_token: bool,
 }
@@ -91,9 +94,9 @@ struct Found {
 /// The login of an answer, unless another user's is asked for than it names or has.
 async fn login(
     helping: &Helping<'_>,
-    answer: &Answer,
+    answer: &HelperAnswer,
     asked: Option<&str>,
-) -> Result<Option<Found>, Failure> {
+) -> Result<Option<GitLogin>, Failure> {
     let credential = helping.resolve(&answer.reference).await?;
     let Login { username, password, is_token, .. } = Login::for_helper(&credential, "helper git")?;
     let is_named = Address::parse(&answer.whom).user().is_some();
@@ -102,11 +105,11 @@ async fn login(
     let username = asked.filter(|_| is_token && is_named).unwrap_or(username);
     let end = credential.expire_epoch();
     let text = format!("username={username}\npassword={password}\npassword_expiry_utc={end}\n");
-    Ok(is_asked.then_some(Found { text, is_token }))
+    Ok(is_asked.then_some(GitLogin { text, is_token }))
 }
 
 /// Whether an answer is as near as that of a token, and may be a token as well.
-fn is_rival(answer: &Answer, other: &Answer) -> bool {
+fn is_rival(answer: &HelperAnswer, other: &HelperAnswer) -> bool {
     let is_of_logins = match &other.reference {
         Reference::Connection(one) => !TOKEN_INTEGRATIONS.contains(&one.integration.as_str()),
         Reference::Default(one) => !TOKEN_INTEGRATIONS.contains(&one.as_str()),
@@ -118,7 +121,7 @@ fn is_rival(answer: &Answer, other: &Answer) -> bool {
 }
 
 /// A token does not say whose it is, so the order of answers would decide in silence.
-fn ambiguous(question: &Question<'_>, answer: &Answer, rival: &Answer) -> Failure {
+fn ambiguous(question: &GitQuestion<'_>, answer: &HelperAnswer, rival: &HelperAnswer) -> Failure {
     let (host, one, other) = (question.host, &answer.reference, &rival.reference);
     let text = format!(
         "{one} and {other} both answer for {host}; give each its user, as in --answer USER@{host}={one}, or its path"
@@ -167,8 +170,8 @@ fn is_plain(path: &str) -> bool {
 }
 
 /// A path that is not plain gets nothing. Of a host that no answer names others may know more.
-fn refuse(helping: &Helping<'_>, question: &Question<'_>) -> Result<u8, Failure> {
-    let Question { protocol, host, path, .. } = question;
+fn refuse(helping: &Helping<'_>, question: &GitQuestion<'_>) -> Result<u8, Failure> {
+    let GitQuestion { protocol, host, path, .. } = question;
     let is_ours = |whom: &str| is_same_host(Address::parse(whom).host(), host, protocol);
     if helping.answer_for(is_ours).is_none() {
         return Ok(0);
@@ -180,7 +183,7 @@ fn refuse(helping: &Helping<'_>, question: &Question<'_>) -> Result<u8, Failure>
     quit(Failure::new("PATH_REFUSED", text, exit::FAILED))
 }
 
-impl Question<'_> {
+impl GitQuestion<'_> {
     /// Whether `[PROTOCOL://][USER@]HOST[/PATH]` is what git asks for, as in gitcredentials(7): what an answer names has
     /// to be asked for. git says the path where credential.useHttpPath is set.
     fn is_answered_by(&self, whom: &str) -> bool {
@@ -210,12 +213,12 @@ fn nearness(whom: &str) -> (usize, bool) {
 
 #[cfg(test)]
 mod tests {
-    use super::{Question, nearness};
+    use super::{GitQuestion, nearness};
 
     #[test]
     fn an_answer_is_for_its_host_and_what_is_below_its_path() {
         let is_for = |whom: &str, host: &str, path: &str| {
-            let question = Question { protocol: "https", host, path, username: None };
+            let question = GitQuestion { protocol: "https", host, path, username: None };
             question.is_answered_by(whom)
         };
         assert!(is_for("github.com", "github.com", ""));
@@ -237,7 +240,7 @@ mod tests {
         assert!(!is_for("", "github.com", ""));
         assert!(!is_for("http://github.com", "github.com", ""));
         let asked = |whom: &str, protocol, host, username| {
-            Question { protocol, host, path: "", username }.is_answered_by(whom)
+            GitQuestion { protocol, host, path: "", username }.is_answered_by(whom)
         };
         assert!(!asked("github.com", "http", "github.com", None));
         assert!(asked("http://127.0.0.1:1", "http", "127.0.0.1:1", None));

@@ -15,7 +15,7 @@ use std::time::Duration;
 use clap::Subcommand;
 
 use super::credential::Credential;
-use super::format::{Format, exec_info};
+use super::format::{CredentialFormat, exec_info};
 use super::get::{TIMEOUT, parse_duration, resolve};
 use crate::cli::Common;
 use crate::cli::io::failure::Failure;
@@ -27,7 +27,7 @@ use address::is_same_server;
 #[derive(clap::Args)]
 pub struct Helper {
     #[command(subcommand)]
-    tool: Tool,
+    tool: HelperTool,
     /// What answers whom: HOST=REF for git and docker, PROFILE=REF for aws, SERVER=REF for kubectl; may be given
     /// more than once. HOST may be http://HOST; git's also USER@HOST, and HOST/PATH where credential.useHttpPath is
     /// set: the nearest answers. In the variable they stand with ; between them.
@@ -45,7 +45,7 @@ pub struct Helper {
 }
 
 #[derive(Subcommand)]
-enum Tool {
+enum HelperTool {
     /// A git credential helper: git config credential.helper '!keyhatch helper git --answer github.com=github/main'
     Git {
         /// What git asks for: get. Anything else does nothing, because nothing is kept.
@@ -54,7 +54,7 @@ enum Tool {
     /// A Docker credential helper, which Docker runs as docker-credential-keyhatch: a link to this program
     Docker {
         /// What Docker asks for; store is refused, and erase does nothing.
-        operation: docker::Operation,
+        operation: docker::DockerOperation,
     },
     /// The command of a kubeconfig's exec, for the one connection or for the cluster that asks
     Kubectl {
@@ -74,7 +74,7 @@ enum Tool {
 }
 
 /// One `--answer`.
-struct Answer {
+struct HelperAnswer {
     whom: String,
     reference: Reference,
 }
@@ -82,40 +82,40 @@ struct Answer {
 /// What a helper works with.
 struct Helping<'a> {
     common: &'a Common,
-    answers: Vec<Answer>,
+    answers: Vec<HelperAnswer>,
     timeout: Duration,
 }
 
 impl Helper {
     pub(crate) async fn run(self, common: &Common) -> Result<u8, Failure> {
         let answers = self.answers.iter().map(|text| text.trim()).filter(|text| !text.is_empty());
-        let answers = answers.map(Answer::parse).collect::<Result<_, _>>()?;
+        let answers = answers.map(HelperAnswer::parse).collect::<Result<_, _>>()?;
         let helping = Helping { common, answers, timeout: self.timeout };
         match self.tool {
-            Tool::Git { operation } => git::run(&helping, &operation).await,
-            Tool::Docker { operation } => docker::run(&helping, operation).await,
-            Tool::Other(words) => {
+            HelperTool::Git { operation } => git::run(&helping, &operation).await,
+            HelperTool::Docker { operation } => docker::run(&helping, operation).await,
+            HelperTool::Other(words) => {
                 let tool = words.first().map(|word| word.to_string_lossy()).unwrap_or_default();
                 let text = format!(
                     "there is no helper for {tool:?}; there are aws, docker, git and kubectl"
                 );
                 Err(Failure::usage(text))
             }
-            Tool::Kubectl { reference } => {
+            HelperTool::Kubectl { reference } => {
                 let server = asking_cluster();
                 let matches =
                     |whom: &str| server.as_deref().is_some_and(|asks| is_same_server(whom, asks));
-                helping.print(reference, matches, Format::Kubectl).await
+                helping.print(reference, matches, CredentialFormat::Kubectl).await
             }
-            Tool::Aws { reference, profile } => {
+            HelperTool::Aws { reference, profile } => {
                 let matches = |whom: &str| Some(whom) == profile.as_deref();
-                helping.print(reference, matches, Format::AwsCredentialProcess).await
+                helping.print(reference, matches, CredentialFormat::AwsCredentialProcess).await
             }
         }
     }
 }
 
-impl Answer {
+impl HelperAnswer {
     fn parse(text: &str) -> Result<Self, Failure> {
         let (whom, reference) = text.split_once('=').ok_or_else(|| {
             Failure::usage(format!(
@@ -145,7 +145,7 @@ impl Helping<'_> {
         &self,
         reference: Option<String>,
         matches: impl Fn(&str) -> bool,
-        format: Format,
+        format: CredentialFormat,
     ) -> Result<u8, Failure> {
         let named = reference.map(|text| text.parse()).transpose()?;
         let reference = named.as_ref().or_else(|| self.answer_for(matches)).ok_or_else(|| {

@@ -7,24 +7,24 @@ use hyper::{Response, StatusCode};
 use serde_json::{Value as Json, json};
 
 /// A whole answer.
-pub type Answer = Response<Full<Bytes>>;
+pub type HttpAnswer = Response<Full<Bytes>>;
 
 /// JSON.
-pub fn json(status: StatusCode, body: &Json) -> Answer {
+pub fn json(status: StatusCode, body: &Json) -> HttpAnswer {
     answer(status, "application/json", body.to_string())
 }
 
 /// A line of text.
-pub fn text(status: StatusCode, body: &str) -> Answer {
+pub fn text(status: StatusCode, body: &str) -> HttpAnswer {
     answer(status, "text/plain; charset=utf-8", body.to_owned())
 }
 
 /// Nothing but a status.
-pub fn empty(status: StatusCode) -> Answer {
+pub fn empty(status: StatusCode) -> HttpAnswer {
     answer(status, "text/plain; charset=utf-8", String::new())
 }
 
-fn answer(status: StatusCode, kind: &'static str, body: String) -> Answer {
+fn answer(status: StatusCode, kind: &'static str, body: String) -> HttpAnswer {
     let mut answer = Response::new(Full::new(Bytes::from(body)));
     *answer.status_mut() = status;
     answer.headers_mut().insert(CONTENT_TYPE, HeaderValue::from_static(kind));
@@ -101,7 +101,7 @@ impl RelayError {
     }
 
     /// As it is sent.
-    pub fn into_answer(self) -> Answer {
+    pub fn into_answer(self) -> HttpAnswer {
         let Self { status, section, code, title, technical } = self;
         let body = json!({ "error": {
             "domain": "rma",

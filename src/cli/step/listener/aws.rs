@@ -6,8 +6,8 @@ use std::sync::Arc;
 use hyper::StatusCode;
 use serde_json::json;
 
-use super::Broker;
-use super::answer::{self, Answer};
+use super::answer::{self, HttpAnswer};
+use super::broker::MaskedBroker;
 use crate::cli::io::failure::Failure;
 use crate::cli::step::credential::Credential;
 use crate::cli::step::format::aws_container;
@@ -18,19 +18,19 @@ use crate::model::{IntegrationName, Reference};
 pub const PATH: &str = "/aws/credentials";
 
 /// One connection.
-pub struct Aws {
+pub struct AwsEndpoint {
     reference: Reference,
-    broker: Arc<Broker>,
+    broker: Arc<MaskedBroker>,
     /// Where it is to be used, if it says so.
     region: Option<String>,
 }
 
-impl Aws {
+impl AwsEndpoint {
     /// Resolves it once, so that what is wrong is seen before the command runs.
     ///
     /// # Errors
     /// As the broker's, or if it is no access key of AWS.
-    pub async fn open(reference: Reference, broker: Arc<Broker>) -> Result<Self, Failure> {
+    pub async fn open(reference: Reference, broker: Arc<MaskedBroker>) -> Result<Self, Failure> {
         let credential = broker.resolve(&reference, Vec::new()).await?;
         aws_container(&credential)?;
         let region = credential.fields.iter().find(|(name, _)| name.as_str() == "region");
@@ -56,7 +56,7 @@ impl Aws {
     }
 
     /// The credential as it is now, under a lease that tools take for its life.
-    pub async fn answer(&self) -> Answer {
+    pub async fn answer(&self) -> HttpAnswer {
         let resolved: Result<Credential, Failure> =
             self.broker.resolve(&self.reference, Vec::new()).await;
         match resolved.and_then(|credential| aws_container(&credential)) {

@@ -1,12 +1,13 @@
-//! What `exec --serve` opens: one address on this machine, for the life of one command.
+//! `exec --serve`: one HTTP address on this machine, for the life of one command.
 //!
-//! Other users of the machine can reach it, too. So a connection must be of this user's, every request carries a
-//! token that only the command has, and it names this address as its host: a page in a browser can be sent here, but
-//! cannot say that. At an address that containers reach, whose users the kernel does not tell, the token has to do.
+//! Other users of the machine can reach the address. So a connection must come from this user, and every request must carry
+//! a token that only the command has. A request must also name this address as its host, which a web page cannot do. At an
+//! address for containers, whose users the kernel does not report, the token alone protects.
 
 mod answer;
 mod aws;
-mod door;
+mod broker;
+mod handler;
 mod outputs;
 mod peer;
 mod relay;
@@ -26,67 +27,81 @@ use zeroize::Zeroizing;
 
 pub use relay::RelayInput;
 
-use super::exec::{Masks, Served, mask_values};
-use super::get::within;
+use super::mask::Masks;
 use crate::cli::identity::session::Session;
 use crate::cli::io::failure::{Failure, exit};
-use crate::cli::io::output::say;
-use aws::Aws;
+use crate::model::Reference;
+use aws::AwsEndpoint;
+use broker::MaskedBroker;
+use handler::ListenerState;
 use relay::Relay;
 
 /// How many connections there are at a time; more wait.
 const MAX_CONNECTIONS: usize = 64;
 /// How long a request's head may take.
-const HEAD_PATIENCE: Duration = Duration::from_secs(5);
+const HEAD_TIMEOUT: Duration = Duration::from_secs(5);
 /// How long all of it may take, with the broker's part.
-const PATIENCE: Duration = Duration::from_secs(20);
-/// How long the broker may take: AWS SDKs wait for one second or two.
-const BROKER_PATIENCE: Duration = Duration::from_millis(1900);
+const REQUEST_TIMEOUT: Duration = Duration::from_secs(20);
 /// The longest head of a request, in bytes.
 const MAX_HEAD_BYTES: usize = 64 * 1024;
 /// How random a token is, in bytes.
 const TOKEN_BYTES: usize = 32;
 
-/// What the requests are answered from.
-struct Shared {
-    token: Zeroizing<String>,
-    address: SocketAddrV4,
-    aws: Option<Aws>,
-    relay: Option<Relay>,
+/// What `--serve` names.
+#[derive(Debug, PartialEq, Eq)]
+pub enum ServeArgument {
+    /// The container credentials endpoint of AWS, for this connection.
+    Aws(Reference),
+    /// Puppet Relay's metadata API.
+    Relay,
+}
+
+impl ServeArgument {
+    /// Parses `aws`, `aws=REF` or `relay`.
+    pub fn parse(text: &str) -> Result<Self, Failure> {
+        match text.split_once('=') {
+            Some(("aws", reference)) => Ok(Self::Aws(reference.parse()?)),
+            None if text == "aws" => Ok(Self::Aws("default:aws".parse()?)),
+            None if text == "relay" => Ok(Self::Relay),
+            _ => Err(Failure::usage(format!(
+                "--serve {text}: there are aws (the default connection), aws=REF and relay"
+            ))),
+        }
+    }
 }
 
 /// An address that is served until this is dropped.
 pub struct Listener {
-    shared: Arc<Shared>,
+    shared: Arc<ListenerState>,
     serving: JoinHandle<()>,
 }
 
 impl Listener {
-    /// Opens it at an address, for one user or this process's own. What cannot be resolved at all fails here, before
-    /// the command is run.
+    /// Opens an address, for one user or for the user of this process. Resolves the connection of `--serve aws` once, so
+    /// that a refusal shows before the command runs.
     ///
     /// # Errors
-    /// As the broker's, or if there is no address to be had.
+    /// Those of the broker, or if the address cannot be bound.
     pub async fn start(
-        served: Vec<Served>,
+        served: Vec<ServeArgument>,
         relay: Option<RelayInput>,
         session: Arc<Session>,
         masks: Option<Arc<Masks>>,
         (address, uid): (SocketAddrV4, Option<u32>),
     ) -> Result<Self, Failure> {
-        let broker = Arc::new(Broker { session, masks: masks.clone() });
+        let broker = Arc::new(MaskedBroker { session, masks: masks.clone() });
         let mut aws = None;
         for served in served {
             match served {
-                Served::Aws(_) if aws.is_some() => {
+                ServeArgument::Aws(_) if aws.is_some() => {
                     return Err(Failure::usage(
                         "--serve aws is given twice; a command has one account",
                     ));
                 }
-                Served::Aws(reference) => {
-                    aws = Some(Aws::open(reference, Arc::clone(&broker)).await?);
+                ServeArgument::Aws(reference) => {
+                    aws = Some(AwsEndpoint::open(reference, Arc::clone(&broker)).await?);
                 }
-                Served::Relay => {}
+                ServeArgument::Relay => {}
             }
         }
         let relay = match relay {
@@ -104,15 +119,15 @@ impl Listener {
         if let Some(masks) = masks {
             masks.add(token.as_bytes())?;
         }
-        let shared = Arc::new(Shared { token, address, aws, relay });
+        let shared = Arc::new(ListenerState { token, address, aws, relay });
         let uid = uid.unwrap_or_else(|| rustix::process::geteuid().as_raw());
         let serving = tokio::spawn(serve(listener, uid, Arc::clone(&shared)));
         Ok(Self { shared, serving })
     }
 
-    /// The variables by which tools find it.
+    /// The variables by which tools find the address.
     pub fn variables(&self) -> Vec<(String, String)> {
-        let Shared { token, address, aws, relay } = self.shared.as_ref();
+        let ListenerState { token, address, aws, relay } = self.shared.as_ref();
         let mut variables = Vec::new();
         if let Some(aws) = aws {
             variables.extend(aws.variables(*address, token));
@@ -124,12 +139,12 @@ impl Listener {
         variables
     }
 
-    /// The host of its address.
+    /// The IP address alone.
     pub fn host(&self) -> String {
         self.shared.address.ip().to_string()
     }
 
-    /// The variables that tools prefer to those.
+    /// Variables that tools would prefer to those of [`Listener::variables`].
     pub fn shadowing(&self) -> Vec<String> {
         self.shared.aws.as_ref().map(|_| aws::shadowing()).unwrap_or_default()
     }
@@ -141,38 +156,11 @@ impl Drop for Listener {
     }
 }
 
-/// The broker, and the masks of what it has given.
-struct Broker {
-    session: Arc<Session>,
-    masks: Option<Arc<Masks>>,
-}
-
-impl Broker {
-    async fn resolve(
-        &self,
-        reference: &crate::model::Reference,
-        fields: Vec<String>,
-    ) -> Result<super::credential::Credential, Failure> {
-        let credential = within(BROKER_PATIENCE, self.session.resolve(reference, fields)).await?;
-        // Before the command can print it.
-        mask_values(self.masks.as_deref(), &credential)?;
-        Ok(credential)
-    }
-
-    /// Says something that may name what a value was part of.
-    fn say(&self, text: &str) {
-        match &self.masks {
-            Some(masks) => say(&masks.masked(text)),
-            None => say(text),
-        }
-    }
-}
-
-/// `IP` or `IP:PORT`, of one address.
-pub fn parse_place(text: &str) -> Result<SocketAddrV4, String> {
-    let place = text.parse().or_else(|_| text.parse().map(|ip: Ipv4Addr| SocketAddrV4::new(ip, 0)));
-    match place {
-        Ok(place) if !place.ip().is_unspecified() => Ok(place),
+/// Parses `IP` or `IP:PORT`, where IP is one address. The port is 0 if it is missing.
+pub fn parse_address(text: &str) -> Result<SocketAddrV4, String> {
+    let port_0 = |ip: Ipv4Addr| SocketAddrV4::new(ip, 0);
+    match text.parse().or_else(|_| text.parse().map(port_0)) {
+        Ok(address) if !address.ip().is_unspecified() => Ok(address),
         _ => Err("write one IPv4 address of this machine, such as 172.17.0.1 or 172.17.0.1:8080"
             .to_owned()),
     }
@@ -185,7 +173,7 @@ fn token() -> Result<Zeroizing<String>, Failure> {
     Ok(Zeroizing::new(hex::encode(bytes.as_slice())))
 }
 
-async fn serve(listener: TcpListener, uid: u32, shared: Arc<Shared>) {
+async fn serve(listener: TcpListener, uid: u32, shared: Arc<ListenerState>) {
     let places = Arc::new(Semaphore::new(MAX_CONNECTIONS));
     loop {
         let Ok((stream, peer)) = listener.accept().await else {
@@ -200,16 +188,30 @@ async fn serve(listener: TcpListener, uid: u32, shared: Arc<Shared>) {
         let Ok(place) = Arc::clone(&places).acquire_owned().await else { return };
         let shared = Arc::clone(&shared);
         tokio::spawn(async move {
-            let answer = service_fn(|request| door::answer(&shared, request));
+            let answer = service_fn(|request| handler::answer(&shared, request));
             let connection = http1::Builder::new()
                 .timer(TokioTimer::new())
-                .header_read_timeout(HEAD_PATIENCE)
+                .header_read_timeout(HEAD_TIMEOUT)
                 .keep_alive(false)
                 .max_buf_size(MAX_HEAD_BYTES)
                 .serve_connection(TokioIo::new(stream), answer);
             // Who does not read or write in time has gone.
-            let _ = tokio::time::timeout(PATIENCE, connection).await;
+            let _ = tokio::time::timeout(REQUEST_TIMEOUT, connection).await;
             drop(place);
         });
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn every_form_of_serve_is_understood() {
+        let parse = |text: &str| ServeArgument::parse(text).ok();
+        assert_eq!(parse("aws=aws/a=b"), None);
+        assert_eq!(parse("aws=aws/a"), Some(ServeArgument::Aws("aws/a".parse().unwrap())));
+        assert_eq!(parse("relay"), Some(ServeArgument::Relay));
+        assert!(ServeArgument::parse("vault").unwrap_err().message.contains("there are aws"));
     }
 }

@@ -10,7 +10,7 @@ const MAX_BYTES: usize = 16 * 1024 * 1024;
 
 /// One output.
 #[derive(Clone)]
-pub struct Output {
+pub struct StepOutput {
     /// What was put out.
     pub value: Json,
     /// Its metadata says so.
@@ -18,23 +18,23 @@ pub struct Output {
 }
 
 #[derive(Default)]
-struct Kept {
-    outputs: BTreeMap<String, Output>,
+struct KeptOutputs {
+    outputs: BTreeMap<String, StepOutput>,
     state: BTreeMap<String, Json>,
     bytes: usize,
 }
 
 /// Everything kept.
 #[derive(Default)]
-pub struct Outputs(Mutex<Kept>);
+pub struct StepOutputs(Mutex<KeptOutputs>);
 
-impl Outputs {
+impl StepOutputs {
     /// Keeps an output, in place of the one before. Says whether there was room.
     pub fn set(&self, name: String, value: Json) -> bool {
         let mut kept = self.0.lock();
         let sensitive = kept.outputs.get(&name).is_some_and(|output| output.sensitive);
         kept.has_room(&name, &value) && {
-            kept.outputs.insert(name, Output { value, sensitive });
+            kept.outputs.insert(name, StepOutput { value, sensitive });
             true
         }
     }
@@ -47,7 +47,7 @@ impl Outputs {
     }
 
     /// An output.
-    pub fn get(&self, name: &str) -> Option<Output> {
+    pub fn get(&self, name: &str) -> Option<StepOutput> {
         self.0.lock().outputs.get(name).cloned()
     }
 
@@ -72,7 +72,7 @@ impl Outputs {
     }
 }
 
-impl Kept {
+impl KeptOutputs {
     /// Counts everything that was ever kept: a command that writes without end is not what this is for.
     fn has_room(&mut self, name: &str, value: &Json) -> bool {
         let bytes = self.bytes + name.len() + value.to_string().len();

@@ -7,9 +7,9 @@ use std::sync::Arc;
 use parking_lot::Mutex;
 use serde_json::{Map, Value as Json};
 
-use super::Broker;
 use super::answer::RelayError;
-use super::outputs::Outputs;
+use super::broker::MaskedBroker;
+use super::outputs::StepOutputs;
 use crate::cli::identity::session::{MOST_READS, Versions, changing};
 use crate::cli::io::failure::{Failure, exit};
 use crate::cli::step::credential::Credential;
@@ -72,11 +72,11 @@ fn parameter(text: &str) -> Result<(String, Json), Failure> {
 /// One step's spec, and what the step puts out.
 pub struct Relay {
     input: RelayInput,
-    broker: Arc<Broker>,
+    broker: Arc<MaskedBroker>,
     /// The step's own name.
     pub step: String,
     /// What it has put out.
-    pub outputs: Outputs,
+    pub outputs: StepOutputs,
     /// Refusals that were said already.
     said: Mutex<BTreeSet<String>>,
 }
@@ -86,10 +86,13 @@ impl Relay {
     ///
     /// # Errors
     /// If the broker does not say who this is.
-    pub(super) async fn open(input: RelayInput, broker: Arc<Broker>) -> Result<Self, Failure> {
+    pub(super) async fn open(
+        input: RelayInput,
+        broker: Arc<MaskedBroker>,
+    ) -> Result<Self, Failure> {
         let mut client = StepServiceClient::new(broker.session.connection().await.channel);
         let step = client.who_am_i(pb::WhoAmIRequest {}).await?.into_inner().step;
-        let (outputs, said) = (Outputs::default(), Mutex::default());
+        let (outputs, said) = (StepOutputs::default(), Mutex::default());
         Ok(Self { input, broker, step, outputs, said })
     }
 

@@ -18,21 +18,21 @@ use hyper::{Method, Request, StatusCode};
 use percent_encoding::percent_decode_str;
 use serde_json::{Value as Json, json};
 
-use super::answer::{self, Answer, RelayError};
+use super::answer::{self, HttpAnswer, RelayError};
 use super::relay::Relay;
 use crate::relay::{Evaluated, Language, Query, Reference, StepSpec, Tree};
 
 /// The longest body of a request, in bytes.
 const MAX_BODY_BYTES: usize = 1024 * 1024;
 
-type Outcome = Result<Answer, RelayError>;
+type RelayOutcome = Result<HttpAnswer, RelayError>;
 
 /// Answers one request of somebody who may ask.
-pub async fn answer(relay: &Relay, request: Request<Incoming>) -> Answer {
+pub async fn answer(relay: &Relay, request: Request<Incoming>) -> HttpAnswer {
     route(relay, request).await.unwrap_or_else(RelayError::into_answer)
 }
 
-async fn route(relay: &Relay, request: Request<Incoming>) -> Outcome {
+async fn route(relay: &Relay, request: Request<Incoming>) -> RelayOutcome {
     let (head, body) = request.into_parts();
     let path = head.uri.path().trim_matches('/').to_owned();
     let (first, rest) = path.split_once('/').unwrap_or((&path, ""));
@@ -61,7 +61,7 @@ async fn route(relay: &Relay, request: Request<Incoming>) -> Outcome {
 }
 
 /// Takes what a step says.
-fn take(relay: &Relay, what: (&Method, &str), rest: &str, said: Json) -> Outcome {
+fn take(relay: &Relay, what: (&Method, &str), rest: &str, said: Json) -> RelayOutcome {
     match what {
         (&Method::PUT, "outputs") => match rest.strip_suffix("/metadata") {
             Some(output) => {
@@ -84,7 +84,7 @@ fn take(relay: &Relay, what: (&Method, &str), rest: &str, said: Json) -> Outcome
     }
 }
 
-async fn spec(relay: &Relay, query: &str) -> Outcome {
+async fn spec(relay: &Relay, query: &str) -> RelayOutcome {
     let parameter = |name: &str| {
         let mut pairs = form_urlencoded::parse(query.as_bytes());
         pairs.find(|(key, _)| key == name).map(|(_, value)| value.into_owned()).unwrap_or_default()
@@ -95,7 +95,7 @@ async fn spec(relay: &Relay, query: &str) -> Outcome {
     Ok(answer::json(StatusCode::OK, &envelope(&evaluated)))
 }
 
-async fn environment(relay: &Relay, name: &str) -> Outcome {
+async fn environment(relay: &Relay, name: &str) -> RelayOutcome {
     let part: fn(&StepSpec) -> &Tree = |step| &step.env;
     let query = match name {
         "" => Query::everything(),
@@ -106,7 +106,7 @@ async fn environment(relay: &Relay, name: &str) -> Outcome {
     Ok(answer::json(StatusCode::OK, &envelope(&evaluated)))
 }
 
-async fn conditions(relay: &Relay) -> Outcome {
+async fn conditions(relay: &Relay) -> RelayOutcome {
     let evaluated = relay.evaluate(relay.tree(|step| &step.when), &Query::everything()).await?;
     let answer = match (evaluated.complete, &evaluated.value) {
         (true, Json::Array(conditions)) => {
@@ -124,7 +124,7 @@ async fn conditions(relay: &Relay) -> Outcome {
     Ok(answer::json(StatusCode::OK, &answer))
 }
 
-fn output(relay: &Relay, rest: &str) -> Outcome {
+fn output(relay: &Relay, rest: &str) -> RelayOutcome {
     let (step, output) = rest.split_once('/').unwrap_or((rest, ""));
     let (step, key) = (name(step)?, name(output)?);
     let found_output = (step == relay.step).then(|| relay.outputs.get(&key)).flatten();
@@ -139,7 +139,7 @@ fn found<T>(found: Option<T>, what: &str) -> Result<T, RelayError> {
     found.ok_or_else(|| RelayError::not_found(what))
 }
 
-fn kept(was_kept: bool) -> Outcome {
+fn kept(was_kept: bool) -> RelayOutcome {
     match was_kept {
         true => Ok(answer::empty(StatusCode::CREATED)),
         false => Err(RelayError::malformed("more was put out than is kept")),

@@ -4,14 +4,14 @@
 const ESCAPE: u8 = 0x1b;
 
 /// A text without escape sequences and carriage returns.
-pub struct Plain {
+pub struct PlainText {
     /// What is left.
     pub text: Vec<u8>,
     /// Where each of its bytes stood.
     pub places: Vec<usize>,
 }
 
-impl Plain {
+impl PlainText {
     /// Nothing if there is nothing to leave out.
     pub fn of(text: &[u8]) -> Option<Self> {
         if !text.iter().any(|byte| [ESCAPE, b'\r'].contains(byte)) {
@@ -71,14 +71,14 @@ mod tests {
     #[test]
     fn colours_are_left_out_and_found_again() {
         let coloured = b"hun\x1b[01;31m\x1b[Kter\x1b(B\x1b[m22\r\n";
-        let plain = Plain::of(coloured).unwrap();
+        let plain = PlainText::of(coloured).unwrap();
         assert_eq!(plain.text, b"hunter22\n");
         assert_eq!(
             plain.places.first().zip(plain.places.last()),
             Some((&0, &(coloured.len() - 1)))
         );
         assert_eq!(escapes(coloured), b"\x1b[01;31m\x1b[K\x1b(B\x1b[m");
-        assert!(Plain::of(b"hunter22\n").is_none());
-        assert_eq!(Plain::of(b"hun\x1b[0").unwrap().text, b"hun");
+        assert!(PlainText::of(b"hunter22\n").is_none());
+        assert_eq!(PlainText::of(b"hun\x1b[0").unwrap().text, b"hun");
     }
 }

@@ -1,4 +1,4 @@
-//! How long a broker that is away is waited for. One that restarts is back within a second.
+//! How long a command retries while the broker is away. A broker that restarts is back within a second.
 
 use std::io::IsTerminal as _;
 use std::time::Duration;
@@ -8,43 +8,43 @@ use tokio::time::Instant;
 use crate::cli::io::failure::Failure;
 use crate::cli::io::output::say;
 
-/// How long commands wait that are not told otherwise.
-pub const PATIENCE: Duration = Duration::from_secs(10);
-/// The first pause before another try, and the longest.
+/// How long commands retry by default.
+pub const RETRY_TIME: Duration = Duration::from_secs(10);
+/// The first pause between two attempts, and the longest.
 const FIRST_PAUSE: Duration = Duration::from_millis(5);
 const LONGEST_PAUSE: Duration = Duration::from_millis(100);
-/// Who waits at a terminal for longer than this is told why.
+/// A person at a terminal learns the reason for a longer wait.
 const UNNOTICED: Duration = Duration::from_secs(1);
 
-/// The time that is left for further tries.
-pub struct Patience {
+/// The time that is left for retries.
+pub struct RetryDeadline {
     begin: Instant,
     end: Instant,
     pause: Duration,
-    is_told: bool,
-    has_connected_anew: bool,
+    has_explained: bool,
+    has_reconnected: bool,
 }
 
-impl Patience {
-    /// All of it.
-    pub fn of(duration: Duration) -> Self {
+impl RetryDeadline {
+    /// Starts now.
+    pub fn after(duration: Duration) -> Self {
         let begin = Instant::now();
         Self {
             begin,
             end: begin.checked_add(duration).unwrap_or(begin),
             pause: FIRST_PAUSE,
-            is_told: false,
-            has_connected_anew: false,
+            has_explained: false,
+            has_reconnected: false,
         }
     }
 
-    /// Pauses before another try, if there is time for one.
+    /// Pauses before another attempt. Returns false at once if no time is left.
     pub async fn pause(&mut self) -> bool {
         let now = Instant::now();
         if now + self.pause >= self.end {
             return false;
         }
-        if now - self.begin > UNNOTICED && !std::mem::replace(&mut self.is_told, true) {
+        if now - self.begin > UNNOTICED && !std::mem::replace(&mut self.has_explained, true) {
             let left = (self.end - now).as_secs();
             if std::io::stderr().is_terminal() {
                 say(&format!("the broker is away; waiting for it for another {left} seconds"));
@@ -55,11 +55,11 @@ impl Patience {
         true
     }
 
-    /// Whether what failed so may be done again, on another connection; returns after the pause before it.
+    /// Whether a request that failed so can be retried on another connection. Returns after the pause before it.
     pub async fn allows(&mut self, failure: &Failure) -> bool {
         match failure.reason.as_str() {
             // The connection was older than a renewed certificate.
-            "SVID_INVALID" => !std::mem::replace(&mut self.has_connected_anew, true),
+            "SVID_INVALID" => !std::mem::replace(&mut self.has_reconnected, true),
             "UNREACHABLE" | "DRAINING" => self.pause().await,
             _ => false,
         }

@@ -76,12 +76,12 @@ fn code(c: char) -> String {
 #[cfg(test)]
 mod tests {
     use super::super::forms;
-    use super::super::parts::Parts;
+    use super::super::parts::SecretParts;
 
     #[test]
     fn what_languages_make_of_a_value_in_literals_are_forms() {
         let has = |value: &str, form: &str| {
-            forms::of(&Parts::of(value.as_bytes())).contains(form.as_bytes())
+            forms::of(&SecretParts::of(value.as_bytes())).contains(form.as_bytes())
         };
         // Any one quote is escaped, and the others are not.
         for (form, is_there) in [
@@ -107,6 +107,8 @@ mod tests {
         }
         assert!(has("one'line\ntwo\"line", "one'line\\ntwo\\\"line"));
         assert!(has("one'line\\x\ntwo-line", "one'line\\\\x"));
-        assert!(forms::of(&Parts::of(b"\xff\x00binary")).contains(br"\xff\x00binary".as_slice()));
+        assert!(
+            forms::of(&SecretParts::of(b"\xff\x00binary")).contains(br"\xff\x00binary".as_slice())
+        );
     }
 }

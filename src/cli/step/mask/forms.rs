@@ -8,7 +8,7 @@ use percent_encoding::{AsciiSet, NON_ALPHANUMERIC, percent_encode};
 use serde_json::Value as Json;
 
 use super::literals;
-use super::parts::{LEAST_BYTES, Parts};
+use super::parts::{LEAST_BYTES, SecretParts};
 
 /// Base64 in lines is found by pieces of so many characters, at every group of four: a line's end may be anywhere.
 const BASE64_PIECE: usize = 8;
@@ -32,7 +32,7 @@ const AND_MARKS: &AsciiSet =
 
 /// What is secret of a value, as it is and its lines; in Base64, in URLs, in JSON, in the literals of programming
 /// languages and in hexadecimal digits. What is too short is not there.
-pub fn of(parts: &Parts) -> BTreeSet<Vec<u8>> {
+pub fn of(parts: &SecretParts) -> BTreeSet<Vec<u8>> {
     let mut forms = parts.lines.clone();
     for line in &parts.lines {
         forms.extend(literals::of(line));
@@ -175,7 +175,7 @@ mod tests {
     use super::*;
 
     fn of(value: &[u8]) -> BTreeSet<Vec<u8>> {
-        super::of(&Parts::of(value))
+        super::of(&SecretParts::of(value))
     }
 
     /// What is left of a text in Base64 once the forms of a value in it are taken out.

@@ -17,9 +17,9 @@ use aho_corasick::automaton::{Automaton, StateID};
 use aho_corasick::{Anchored, BuildError, dfa, nfa::contiguous};
 use parking_lot::RwLock;
 
-use super::escapes::{Plain, escapes};
+use super::escapes::{PlainText, escapes};
 use super::forms;
-use super::parts::{LEAST_BYTES, Parts, Unmasked};
+use super::parts::{LEAST_BYTES, SecretParts, Unmasked};
 use crate::cli::io::failure::{Failure, exit};
 
 /// What stands in a value's place.
@@ -42,9 +42,9 @@ impl Masks {
     /// # Errors
     /// If there are more values than can be looked for.
     pub fn add(&self, value: &[u8]) -> Result<Option<Unmasked>, Failure> {
-        let parts = Parts::of(value);
+        let parts = SecretParts::of(value);
         let new = forms::of(&parts);
-        let plain: Vec<_> = new.iter().filter_map(|form| Plain::of(form)).collect();
+        let plain: Vec<_> = new.iter().filter_map(|form| PlainText::of(form)).collect();
         let mut all = self.forms.write();
         let before = all.len();
         all.extend(new);
@@ -69,7 +69,7 @@ impl Masks {
 
     /// A text that comes in pieces with the values masked.
     pub fn masked_pieces(&self, pieces: &[&[u8]]) -> Vec<u8> {
-        let (patterns, mut stream) = (self.patterns(), Masked::default());
+        let (patterns, mut stream) = (self.patterns(), StreamMask::default());
         let mut written: Vec<u8> =
             pieces.iter().flat_map(|piece| stream.feed(&patterns, piece)).collect();
         written.extend(stream.finish(&patterns));
@@ -85,18 +85,18 @@ impl Masks {
 /// What to look for.
 #[derive(Default)]
 pub struct Patterns {
-    search: Option<Search>,
+    search: Option<FormSearch>,
     texts: Vec<Vec<u8>>,
     longest: usize,
 }
 
 /// The automaton of all forms.
-enum Search {
+enum FormSearch {
     Table(dfa::DFA),
     Graph(contiguous::NFA),
 }
 
-impl Search {
+impl FormSearch {
     fn new(texts: &[Vec<u8>]) -> Result<Self, BuildError> {
         match texts.iter().map(Vec::len).sum::<usize>() <= MOST_IN_A_TABLE {
             true => dfa::DFA::new(texts).map(Self::Table),
@@ -172,7 +172,7 @@ fn match_length(automaton: &impl Automaton, state: StateID) -> Option<usize> {
 impl Patterns {
     fn new(forms: &BTreeSet<Vec<u8>>) -> Result<Self, Failure> {
         let texts: Vec<Vec<u8>> = forms.iter().cloned().collect();
-        let search = Search::new(&texts).map_err(|_| {
+        let search = FormSearch::new(&texts).map_err(|_| {
             let text =
                 "the values are too large to be masked; say --no-mask to leave the output as it is";
             Failure::new("VALUE_UNFIT", text, exit::FAILED)
@@ -183,7 +183,7 @@ impl Patterns {
 
     /// Where the end begins that a form could begin with.
     fn open_end(&self, text: &[u8]) -> usize {
-        let plain = Plain::of(text);
+        let plain = PlainText::of(text);
         let in_plain = plain.map(|plain| {
             let end = self.open_end_of(&plain.text);
             plain.places.get(end).copied().unwrap_or(text.len())
@@ -221,7 +221,7 @@ impl Patterns {
     /// What forms cover, in order, where they overlap as one.
     fn covered(&self, text: &[u8]) -> Vec<(usize, usize)> {
         let mut found = self.found(text);
-        if let Some(plain) = Plain::of(text) {
+        if let Some(plain) = PlainText::of(text) {
             let place = |at: usize| plain.places.get(at).copied().unwrap_or(text.len());
             let in_plain = self.found(&plain.text);
             found.extend(in_plain.iter().map(|(start, end)| (place(*start), place(end - 1) + 1)));
@@ -245,7 +245,7 @@ impl Patterns {
 
 /// One stream of output.
 #[derive(Default)]
-pub struct Masked {
+pub struct StreamMask {
     /// What may belong to a form that has not ended.
     held: Vec<u8>,
     /// How much of it was written already, as it is or masked.
@@ -254,7 +254,7 @@ pub struct Masked {
     covered: usize,
 }
 
-impl Masked {
+impl StreamMask {
     /// What can be written once this piece has come.
     pub fn feed(&mut self, patterns: &Patterns, piece: &[u8]) -> Vec<u8> {
         self.held.extend_from_slice(piece);
@@ -277,7 +277,7 @@ impl Masked {
     /// What is to be written because nothing has followed in time: a beginning that gives little away as it is, a
     /// longer one as a mask. The rest of the value is masked when it comes.
     pub fn release(&mut self, patterns: &Patterns) -> Vec<u8> {
-        let plain = Plain::of(&self.held).map_or_else(|| self.held.clone(), |plain| plain.text);
+        let plain = PlainText::of(&self.held).map_or_else(|| self.held.clone(), |plain| plain.text);
         let form = patterns.begun_by(&plain).map(Vec::len).min();
         let gives_away =
             plain.len() >= LEAST_BYTES || form.is_some_and(|form| plain.len() > form / 2);
@@ -399,7 +399,7 @@ mod tests {
         let patterns = masks.patterns();
         let output = format!("{}c", "a".repeat(59_999));
         assert_eq!(patterns.open_end_of(output.as_bytes()), output.len());
-        let mut stream = Masked::default();
+        let mut stream = StreamMask::default();
         let mut written = Vec::new();
         for byte in value.as_bytes().chunks(1).take(4_000) {
             written.extend(stream.feed(&patterns, byte));
@@ -421,7 +421,7 @@ mod tests {
     fn what_nothing_follows_is_released_and_its_rest_is_masked() {
         let masks = Masks::default();
         masks.add(b"hunter22-and-more").unwrap();
-        let (patterns, mut stream) = (masks.patterns(), Masked::default());
+        let (patterns, mut stream) = (masks.patterns(), StreamMask::default());
         assert_eq!(stream.feed(&patterns, b"an h"), b"an ");
         assert!(stream.is_holding());
         assert_eq!(stream.release(&patterns), b"h");
@@ -442,7 +442,7 @@ mod tests {
     fn what_cannot_be_a_value_is_not_held_back() {
         let masks = Masks::default();
         masks.add(b"hunter22").unwrap();
-        let (patterns, mut stream) = (masks.patterns(), Masked::default());
+        let (patterns, mut stream) = (masks.patterns(), StreamMask::default());
         assert_eq!(stream.feed(&patterns, b"Name? "), b"Name? ");
         assert_eq!(stream.feed(&patterns, b"the hunt"), b"the ");
         assert_eq!(stream.feed(&patterns, b"er is on"), b"hunter is on");

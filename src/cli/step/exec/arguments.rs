@@ -2,7 +2,7 @@
 
 use std::path::{Path, PathBuf};
 
-use crate::cli::identity::session::Want;
+use crate::cli::identity::session::FieldSelection;
 use crate::cli::io::failure::Failure;
 use crate::cli::io::variable::prefixed;
 use crate::cli::step::credential::Credential;
@@ -14,7 +14,7 @@ pub const MAX_FILE_BYTES: usize = 1024 * 1024;
 
 /// One `--env`.
 #[derive(Debug, PartialEq, Eq)]
-pub struct Wanted {
+pub struct EnvArgument {
     /// A prefix, or the whole name where there is only one value.
     name: Option<String>,
     /// What is to be resolved.
@@ -27,7 +27,7 @@ pub struct Wanted {
 
 /// A value by itself.
 #[derive(Debug, PartialEq, Eq)]
-pub struct WantedValue {
+pub struct ValueReference {
     /// What is to be resolved.
     pub reference: Reference,
     /// This field of it; nothing for a secret.
@@ -36,37 +36,14 @@ pub struct WantedValue {
 
 /// One `--file`.
 #[derive(Debug, PartialEq, Eq)]
-pub struct WantedFile {
+pub struct FileArgument {
     /// Where to.
     pub path: PathBuf,
     /// What.
-    pub value: WantedValue,
+    pub value: ValueReference,
 }
 
-/// One `--serve`.
-#[derive(Debug, PartialEq, Eq)]
-pub enum Served {
-    /// The container credentials endpoint of AWS, for this connection.
-    Aws(Reference),
-    /// Puppet Relay's metadata API.
-    Relay,
-}
-
-impl Served {
-    /// `aws`, `aws=REF` or `relay`
-    pub fn parse(text: &str) -> Result<Self, Failure> {
-        match text.split_once('=') {
-            Some(("aws", reference)) => Ok(Self::Aws(reference.parse()?)),
-            None if text == "aws" => Ok(Self::Aws("default:aws".parse()?)),
-            None if text == "relay" => Ok(Self::Relay),
-            _ => Err(Failure::usage(format!(
-                "--serve {text}: there are aws (the default connection), aws=REF and relay"
-            ))),
-        }
-    }
-}
-
-impl WantedValue {
+impl ValueReference {
     /// `REF:FIELD` or `secret:NAME`
     pub fn parse(text: &str) -> Result<Self, Failure> {
         let (reference, field) = reference_and_field(text)?;
@@ -77,7 +54,7 @@ impl WantedValue {
     }
 
     /// What is to be asked for.
-    pub fn want(&self) -> Want<'_> {
+    pub fn want(&self) -> FieldSelection<'_> {
         (&self.reference, self.field.as_slice())
     }
 
@@ -89,14 +66,14 @@ impl WantedValue {
     }
 }
 
-impl WantedFile {
+impl FileArgument {
     /// `PATH=REF:FIELD` or `PATH=secret:NAME`
     pub fn parse(text: &str) -> Result<Self, Failure> {
         let (path, rest) =
             text.split_once('=').filter(|(path, _)| !path.is_empty()).ok_or_else(|| {
                 Failure::usage(format!("--file {text}: write PATH=REF:FIELD or PATH=secret:NAME"))
             })?;
-        let value = WantedValue::parse(rest)
+        let value = ValueReference::parse(rest)
             .map_err(|failure| Failure::usage(format!("--file {}", failure.message)))?;
         Ok(Self { path: PathBuf::from(path), value })
     }
@@ -114,7 +91,7 @@ fn reference_and_field(text: &str) -> Result<(Reference, Option<String>), Failur
     Ok((reference.parse()?, field.map(ToOwned::to_owned)))
 }
 
-impl Wanted {
+impl EnvArgument {
     /// The variable or prefix, the reference and the fields.
     pub fn into_parts(self) -> (Option<String>, Reference, Vec<String>) {
         (self.name, self.reference, self.fields)
@@ -214,9 +191,10 @@ mod tests {
     use super::*;
 
     #[test]
-    fn every_form_of_file_and_serve_is_understood() {
+    fn every_form_of_file_is_understood() {
         let parse = |text: &str| {
-            WantedFile::parse(text).map(|file| (file.value.reference.to_string(), file.value.field))
+            FileArgument::parse(text)
+                .map(|file| (file.value.reference.to_string(), file.value.field))
         };
         let some = |text: &str| Some(text.to_owned());
         assert_eq!(parse("a/b=aws/prod:region").unwrap(), ("aws/prod".into(), some("region")));
@@ -226,16 +204,12 @@ mod tests {
         for bad in ["", "k", "=secret:key", "k=aws/prod", "k=aws"] {
             assert!(parse(bad).is_err(), "{bad}");
         }
-        assert_eq!(Served::parse("aws=aws/a=b").ok(), None);
-        assert_eq!(Served::parse("aws=aws/a").ok(), Some(Served::Aws("aws/a".parse().unwrap())));
-        assert_eq!(Served::parse("relay").ok(), Some(Served::Relay));
-        assert!(Served::parse("vault").unwrap_err().message.contains("there are aws"));
     }
 
     #[test]
     fn every_form_of_env_is_understood() {
         let parse = |text: &str| {
-            let wanted = Wanted::parse(text).unwrap();
+            let wanted = EnvArgument::parse(text).unwrap();
             (wanted.name, wanted.reference.to_string(), wanted.fields.join(" "))
         };
         let some = |text: &str| Some(text.to_owned());
@@ -269,7 +243,7 @@ mod tests {
             "A=aws/b:c,",
             "A=aws/b:",
         ] {
-            assert!(Wanted::parse(bad).is_err(), "{bad}");
+            assert!(EnvArgument::parse(bad).is_err(), "{bad}");
         }
     }
 }

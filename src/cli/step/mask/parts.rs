@@ -12,7 +12,7 @@ use serde_json::Value as Json;
 
 use super::keys::{names_a_login, names_a_secret};
 use super::logins;
-use super::pem::{self, Block};
+use super::pem::{self, SecretBlock};
 
 /// What is shorter than this stands in everything by chance, in bytes.
 pub const LEAST_BYTES: usize = 6;
@@ -25,7 +25,7 @@ const LEAST_RANDOM: usize = 16;
 
 /// What to look for of a value.
 #[derive(Default)]
-pub struct Parts {
+pub struct SecretParts {
     /// In every encoding.
     pub secrets: BTreeSet<Vec<u8>>,
     /// Only as they are.
@@ -47,7 +47,7 @@ pub enum Unmasked {
     Parts,
 }
 
-impl Parts {
+impl SecretParts {
     /// Looks into a value.
     pub fn of(value: &[u8]) -> Self {
         let mut parts = Self { unmasked: unfit(value.trim_ascii()), ..Self::default() };
@@ -128,7 +128,7 @@ impl Parts {
         }
         let (blocks, rest) = pem::blocks(text);
         for block in blocks.iter().filter(|block| !block.is_public) {
-            let Block { text, .. } = block;
+            let SecretBlock { text, .. } = block;
             self.whole(text.as_bytes());
             self.encoded.extend(pem::content(text));
         }
@@ -381,7 +381,7 @@ mod tests {
     use super::*;
 
     fn secrets(value: &str) -> Vec<String> {
-        let parts = Parts::of(value.as_bytes());
+        let parts = SecretParts::of(value.as_bytes());
         parts.secrets.iter().map(|secret| String::from_utf8(secret.clone()).unwrap()).collect()
     }
 
@@ -419,14 +419,14 @@ mod tests {
             assert!(found.iter().any(|found| found == secret), "{document}: {found:?}");
             assert!(!found.iter().any(|found| found.contains("main")), "{document}: {found:?}");
         }
-        let folded = Parts::of(b"name: main\nsecret: >-\n  hunter22x\n  second-line\n");
+        let folded = SecretParts::of(b"name: main\nsecret: >-\n  hunter22x\n  second-line\n");
         assert!(folded.lines.contains(b"second-line".as_slice()));
-        let escaped = Parts::of(br#"{"name": "main", "password": "f\u006f\u006fbar99"}"#);
+        let escaped = SecretParts::of(br#"{"name": "main", "password": "f\u006f\u006fbar99"}"#);
         assert!(escaped.lines.contains(br"f\u006f\u006fbar99".as_slice()));
         let netrc = secrets("machine main\n  login u\n  password hunter22x\n");
         assert!(netrc.contains(&"hunter22x".to_owned()), "{netrc:?}");
         let key = format!(r#"{{"anything": "{pem}", "client_email": "a@b.example"}}"#);
-        assert!(Parts::of(key.as_bytes()).lines.contains(b"MIIEvQIBADAN".as_slice()));
+        assert!(SecretParts::of(key.as_bytes()).lines.contains(b"MIIEvQIBADAN".as_slice()));
     }
 
     #[test]
@@ -439,7 +439,7 @@ mod tests {
             ("--------", Unmasked::Common),
             ("12345\n67890\n", Unmasked::Parts),
         ] {
-            assert_eq!(Parts::of(value.as_bytes()).unmasked, Some(why), "{value}");
+            assert_eq!(SecretParts::of(value.as_bytes()).unmasked, Some(why), "{value}");
         }
         let counted = "spinner: 100000000\nrefresh_interval: 300\nmapping: {size: 123456}\nshipping: Standard\n";
         assert!(secrets(counted).iter().all(|secret| secret.trim() == counted.trim()));
@@ -449,7 +449,7 @@ mod tests {
         let kubeconfig = "apiVersion: v1\nkind: Config\nclusters:\n- cluster:\n    server: https://k.example\n  name: c\n\
                           users:\n- name: u\n  user:\n    token: abcdef123456\n";
         assert_eq!(secrets(kubeconfig), ["abcdef123456"]);
-        assert!(Parts::of(kubeconfig.as_bytes()).lines.is_empty());
+        assert!(SecretParts::of(kubeconfig.as_bytes()).lines.is_empty());
         let block = "-----BEGIN CERTIFICATE-----\nMIIDATCCAemgAwIB\n-----END CERTIFICATE-----\n";
         let authority =
             format!("{kubeconfig}certificate-authority-data: {}\n", STANDARD.encode(block));
@@ -463,7 +463,7 @@ mod tests {
         };
         let both =
             block("CERTIFICATE", "MIIDATCCAemgAwIB") + &block("EC PRIVATE KEY", "MHcCAQEEIK9z");
-        let parts = Parts::of(both.as_bytes());
+        let parts = SecretParts::of(both.as_bytes());
         assert!(parts.lines.contains(b"MHcCAQEEIK9z".as_slice()));
         assert!(!parts.lines.contains(b"MIIDATCCAemgAwIB".as_slice()));
         assert!(!parts.lines.contains(b"-----BEGIN CERTIFICATE-----".as_slice()));

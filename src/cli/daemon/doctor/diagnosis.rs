@@ -55,7 +55,7 @@ pub(super) fn quoted(path: &Path) -> String {
 
 /// What one check has found.
 #[derive(Clone, Debug, Serialize)]
-pub(super) struct Finding {
+pub(super) struct Diagnosis {
     pub(super) level: Level,
     pub(super) what: &'static str,
     pub(super) detail: String,
@@ -63,7 +63,7 @@ pub(super) struct Finding {
     pub(super) remedy: Option<Remedy>,
 }
 
-impl Finding {
+impl Diagnosis {
     pub(super) fn ok(what: &'static str, detail: impl Into<String>) -> Self {
         Self { level: Level::Ok, what, detail: detail.into(), remedy: None }
     }

@@ -1,4 +1,4 @@
-//! Who may ask, and who answers.
+//! Checks and routes one request.
 
 use std::convert::Infallible;
 use std::net::SocketAddrV4;
@@ -10,13 +10,30 @@ use hyper::body::Incoming;
 use hyper::header::{AUTHORIZATION, HOST, HeaderMap};
 use hyper::{Method, Request, StatusCode};
 use serde_json::json;
+use zeroize::Zeroizing;
 
-use super::Shared;
-use super::answer::{self, Answer};
-use super::{aws, relay_api};
+use super::answer::{self, HttpAnswer};
+use super::aws::{self, AwsEndpoint};
+use super::relay::Relay;
+use super::relay_api;
 
-/// Answers one request.
-pub async fn answer(shared: &Shared, request: Request<Incoming>) -> Result<Answer, Infallible> {
+/// The state that requests are answered from.
+pub struct ListenerState {
+    /// Every request has it.
+    pub token: Zeroizing<String>,
+    /// The address that is served.
+    pub address: SocketAddrV4,
+    /// `--serve aws`
+    pub aws: Option<AwsEndpoint>,
+    /// `--serve relay`
+    pub relay: Option<Relay>,
+}
+
+/// Answers a request that names this address and has the token.
+pub async fn answer(
+    shared: &ListenerState,
+    request: Request<Incoming>,
+) -> Result<HttpAnswer, Infallible> {
     let headers = request.headers();
     if !is_for_this_address(headers, shared.address) {
         let text = format!("this address is {} and nothing else", shared.address.ip());

@@ -4,7 +4,7 @@ use base64::Engine as _;
 use base64::engine::general_purpose::STANDARD;
 
 /// A block, boundaries included, or the rest of a text that has no second boundary.
-pub struct Block {
+pub struct SecretBlock {
     /// Its lines, without what they are indented by.
     pub text: String,
     /// Everybody may see it.
@@ -15,14 +15,14 @@ pub struct Block {
 const PUBLIC: [&str; 4] = ["CERTIFICATE", "PUBLIC KEY", "PARAMETERS", "CRL"];
 
 /// The blocks of a text, and the lines that are in none.
-pub fn blocks(text: &str) -> (Vec<Block>, Vec<&str>) {
+pub fn blocks(text: &str) -> (Vec<SecretBlock>, Vec<&str>) {
     let (mut blocks, mut rest) = (Vec::new(), Vec::new());
-    let mut open: Option<Block> = None;
+    let mut open: Option<SecretBlock> = None;
     for line in text.lines() {
         let trimmed = line.trim();
         if trimmed.starts_with("-----BEGIN ") && is_boundary(trimmed.as_bytes()) {
             let is_public = is_public_boundary(trimmed.as_bytes());
-            blocks.extend(open.replace(Block { text: String::new(), is_public }));
+            blocks.extend(open.replace(SecretBlock { text: String::new(), is_public }));
         }
         match &mut open {
             Some(block) => {

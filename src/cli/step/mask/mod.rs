@@ -1,0 +1,51 @@
+//! Values are masked in what a command prints.
+//!
+//! | file | |
+//! |---|---|
+//! | `parts`, `keys`, `logins`, `pem` | which parts of a value are secret |
+//! | `forms`, `literals` | how programs print them |
+//! | `masks`, `escapes` | a stream of output, with those forms masked |
+
+mod escapes;
+mod forms;
+mod keys;
+mod literals;
+mod logins;
+mod masks;
+mod parts;
+mod pem;
+
+pub use masks::{Masks, StreamMask};
+pub use parts::Unmasked;
+
+use super::credential::Credential;
+use crate::cli::io::failure::Failure;
+use crate::cli::io::output::say;
+use parts::LEAST_BYTES;
+
+/// Masks the sensitive values of a credential from now on. Reports values that cannot be masked, each once.
+///
+/// # Errors
+/// If there are more values than can be masked.
+pub fn mask_values(masks: Option<&Masks>, credential: &Credential) -> Result<(), Failure> {
+    let Some(masks) = masks else { return Ok(()) };
+    for (field, value) in &credential.fields {
+        if !credential.is_sensitive(field) {
+            continue;
+        }
+        let unmasked = masks.add(value.expose())?;
+        let what = format!("{field} of {}", credential.reference);
+        let remark = match unmasked {
+            Some(Unmasked::Short) => format!("{what} has fewer than {LEAST_BYTES} bytes and"),
+            Some(Unmasked::Common) => format!("{what} is a word, a short number or a ruler, and"),
+            Some(Unmasked::Parts) => {
+                format!("{what} has parts that are short or common; what stands alone of those")
+            }
+            None => continue,
+        };
+        if !value.is_empty() && masks.is_newly_unmasked(what) {
+            say(&format!("{remark} is not masked in what the command prints"));
+        }
+    }
+    Ok(())
+}
