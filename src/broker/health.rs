@@ -4,7 +4,7 @@ use std::fmt;
 
 use super::Broker;
 use crate::catalog::Registered;
-use crate::journal::{CommitError, NewestSignature, Standing};
+use crate::journal::{CommitError, JournalStatus, NewestSignature};
 use crate::model::{JournalMode, ResourceName, Timestamp};
 use crate::seal::{KekKind, KeyId, MemoryProtection};
 
@@ -56,7 +56,7 @@ pub struct Health {
     /// How the journal is kept.
     pub journal_mode: JournalMode,
     /// Where the journal stands; unknown while it hangs.
-    pub journal: Option<Standing>,
+    pub journal: Option<JournalStatus>,
     /// The journal's newest signature.
     pub signature: Option<NewestSignature>,
     /// The keys at rest.
@@ -117,7 +117,7 @@ impl KeyState {
 impl Broker {
     /// How it is doing. What a journal that hangs would have to say is left out.
     pub fn health(&self) -> Health {
-        let looked = self.journal.look(|live| (live.open_count(), live.leases().len()));
+        let looked = self.journal.with_live(|live| (live.open_count(), live.leases().len()));
         let (open_steps, live_leases) = looked.unwrap_or_default();
         Health {
             state: self.state(),
@@ -126,7 +126,7 @@ impl Broker {
             counts: Counts { open_steps, live_leases, ..self.counts() },
             head: self.snapshot().head,
             journal_mode: self.journal_mode,
-            journal: self.journal.standing(self.now()).ok(),
+            journal: self.journal.status(self.now()).ok(),
             signature: self.journal.newest_signature(),
             keys: KeyState {
                 kek: self.keyring.kek_id(),

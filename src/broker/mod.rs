@@ -49,10 +49,10 @@ pub use resolve::explain::{DryRun, ExaminedResource, Explanation, NearMember, Pa
 pub use resolve::watch::{Delivery, Watch};
 pub use resolve::{ResolveRequest, Resolved, Room};
 pub use secrets::SecretDocument;
-pub use steps::directory::{Runtime, RuntimeError, StepListener};
 pub use steps::list::{ListedStep, ListedSteps};
 pub use steps::openings::{ClosedStep, OpenedStep, StepOwner, StepRequest, StepSelector};
 pub use steps::runs::{LeaseState, Received, RunStep};
+pub use steps::runtime_dir::{RuntimeDir, RuntimeDirError, StepListener};
 
 use tokio::sync::Semaphore;
 
@@ -81,7 +81,7 @@ pub struct Broker {
     clock: Clock,
     limits: Limits,
     journal_mode: JournalMode,
-    runtime: Runtime,
+    runtime: RuntimeDir,
     sealed_files: Vec<PathBuf>,
     readers: Readers,
     backups: Arc<Semaphore>,
@@ -162,7 +162,7 @@ impl Broker {
 
     /// Looks at the disk and whether it is so, and tells it. It waits for a journal that begins to hang.
     pub fn update_readiness(&self) {
-        self.journal.look_at_disk(self.now());
+        self.journal.check_disk(self.now());
         let is_ready = self.state() == State::Serving;
         self.readiness.send_if_modified(|was| std::mem::replace(was, is_ready) != is_ready);
     }

@@ -5,7 +5,7 @@ use std::sync::Arc;
 
 use super::DaemonError;
 use super::state::{FORMAT, StateDirectory, StateError, StateFile};
-use crate::broker::{LOCAL_EXECUTOR, Offline, Runtime, StartError};
+use crate::broker::{LOCAL_EXECUTOR, Offline, RuntimeDir, StartError};
 use crate::identity::{Authority, KeyAndCertificate};
 use crate::journal::Journal;
 use crate::model::limits::CLIENT_CERTIFICATE_LIFE;
@@ -67,7 +67,7 @@ pub struct Initialised {
 pub fn init(options: &InitOptions) -> Result<Initialised, DaemonError> {
     let trust = Trust::of_process(&options.shared_parents);
     // A broker that could not serve is none.
-    Runtime::check(&options.runtime, &trust)?;
+    RuntimeDir::check(&options.runtime, &trust)?;
     // Locked first: of two inits at once, one makes it and the other finds it made.
     let (state, _lock) = StateDirectory::make(&options.state, &trust)?;
     let by_default = NewKek::File(PathBuf::from("kek"));

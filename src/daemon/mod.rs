@@ -45,7 +45,9 @@ use self::scrape::{ScrapeListener, Source};
 use self::threads::Threads;
 use self::upkeep::{keep_broker, keep_connections};
 use self::wiring::Wiring;
-use crate::broker::{Broker, BrokerParts, Error, Runtime, RuntimeError, StartError, StepListener};
+use crate::broker::{
+    Broker, BrokerParts, Error, RuntimeDir, RuntimeDirError, StartError, StepListener,
+};
 use crate::config::Config;
 use crate::grpc;
 use crate::identity::{Authority, REFUSALS, TlsError};
@@ -79,7 +81,7 @@ pub enum DaemonError {
     Restore(#[from] RestoreError),
     /// The runtime directory.
     #[error(transparent)]
-    Runtime(#[from] RuntimeError),
+    Runtime(#[from] RuntimeDirError),
     /// Threads cannot be started.
     #[error("threads cannot be started: {0}")]
     Threads(std::io::Error),
@@ -199,7 +201,7 @@ impl Loaded {
         let lock = state.lock()?;
         let keyring = state.unlock(unlock)?.keyring().map_err(StateError::from)?;
         let authority = Arc::new(state.authority(&keyring)?);
-        let runtime = Runtime::open(&config.runtime, &trust)?;
+        let runtime = RuntimeDir::open(&config.runtime, &trust)?;
         let socket = runtime.admin_socket();
         let listener = runtime.bind_admin(config.admin_group)?;
         let scrape = config.metrics.map(ScrapeListener::bind).transpose()?;

@@ -18,13 +18,13 @@ const UNSAID: Duration = Duration::from_secs(1);
 /// Has the broker do it.
 pub(super) fn keep_broker(admin: &Runtime, broker: &Arc<Broker>, stop: &CancellationToken) {
     let house = Arc::clone(broker);
-    admin.spawn(keep_up(HOUSEKEEPING, stop.clone(), move || Arc::clone(&house).keep_house()));
+    admin.spawn(keep_up(HOUSEKEEPING, stop.clone(), move || Arc::clone(&house).run_maintenance()));
     let keep_disk = |every: Duration, what: &'static str, work: fn(&Broker)| {
         let broker = Arc::clone(broker);
         let work = move || wait_for_disk(Arc::clone(&broker), what, work);
         admin.spawn(keep_up(every, stop.clone(), work));
     };
-    keep_disk(HOUSEKEEPING, "the upkeep of the journal", Broker::keep_journal);
+    keep_disk(HOUSEKEEPING, "the upkeep of the journal", Broker::maintain_journal);
     keep_disk(HOUSEKEEPING, "a look at the disk", Broker::update_readiness);
     keep_disk(UNSAID, "a count of refusals", Broker::journal_counted_refusals);
     admin.spawn(Arc::clone(broker).run_resealing(stop.clone()));

@@ -42,9 +42,9 @@ pub use state::index::Use;
 pub use state::live::{Live, LiveOpening, NotAccepted};
 pub use state::requests::{DoneRequest, RequestNote, RequestTable};
 pub use state::usage::Usage;
-pub use write::ballast::{BALLAST_BYTES, Reserve, free_bytes};
+pub use write::disk_reserve::{DISK_RESERVE_BYTES, ReserveState, free_bytes};
 pub use write::line::Body;
-pub use write::standing::{NewestSignature, Standing};
+pub use write::status::{JournalStatus, NewestSignature};
 pub use write::sync::SyncFailed;
 
 use crate::identity::Authority;
@@ -216,12 +216,12 @@ impl Journal {
     fn lock(&self) -> Result<MutexGuard<'_, Chain>, Unavailable> {
         match self.sync.has_failed() || self.pulse.sync.are_hanging() {
             true => Err(Unavailable),
-            false => self.lock_to_look(),
+            false => self.lock_unless_hanging(),
         }
     }
 
     /// The chain, even if it cannot be written any more.
-    fn lock_to_look(&self) -> Result<MutexGuard<'_, Chain>, Unavailable> {
+    fn lock_unless_hanging(&self) -> Result<MutexGuard<'_, Chain>, Unavailable> {
         if self.pulse.write.are_hanging() {
             return Err(Unavailable);
         }
@@ -230,7 +230,7 @@ impl Journal {
 
     /// The same for whoever reads files next, and fails as they do.
     fn lock_to_read(&self) -> std::io::Result<MutexGuard<'_, Chain>> {
-        self.lock_to_look().map_err(|Unavailable| std::io::Error::other("it hangs"))
+        self.lock_unless_hanging().map_err(|Unavailable| std::io::Error::other("it hangs"))
     }
 
     /// Commits a decision: writes its line, takes its lease in, and makes the permit.
@@ -457,13 +457,13 @@ impl Journal {
     ///
     /// # Errors
     /// If the journal hangs.
-    pub fn look<T>(&self, look: impl FnOnce(&Live) -> T) -> Result<T, Unavailable> {
-        Ok(look(self.lock_to_look()?.live()))
+    pub fn with_live<T>(&self, read: impl FnOnce(&Live) -> T) -> Result<T, Unavailable> {
+        Ok(read(self.lock_unless_hanging()?.live()))
     }
 
     /// Forgets leases that are over. They end by themselves, so no line says so.
     pub fn expire(&self, now: Timestamp) {
-        if let Ok(mut chain) = self.lock_to_look() {
+        if let Ok(mut chain) = self.lock_unless_hanging() {
             chain.live_mut().expire(now);
         }
     }
@@ -491,7 +491,7 @@ impl Journal {
 
     /// Whether it has failed for good: only a restart can tell what the disk holds.
     pub fn has_failed(&self) -> bool {
-        self.sync.has_failed() || self.lock_to_look().is_ok_and(|chain| chain.is_over())
+        self.sync.has_failed() || self.lock_unless_hanging().is_ok_and(|chain| chain.is_over())
     }
 
     /// Whether decisions can be committed now: whether a secret can be handed out at all.

@@ -6,7 +6,7 @@ use std::sync::Arc;
 use crate::access::Principal;
 use crate::broker::error::Error;
 use crate::broker::registry::budgets::Budgets;
-use crate::broker::resolve::judge::is_still_allowed;
+use crate::broker::resolve::authorize::is_still_allowed;
 use crate::catalog::{Catalog, Connection, ConnectionMetadata};
 use crate::journal::{ChangeNote, Live, RequestNote, RequestTable};
 use crate::lease::Lease;

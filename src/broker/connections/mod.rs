@@ -273,7 +273,7 @@ impl Broker {
 
     /// Whether nobody has used a connection since then, though it was there.
     fn is_unused(&self, metadata: &ConnectionMetadata, since: Timestamp) -> bool {
-        let used = self.journal.look(|live| live.usage().use_of(metadata.uid));
+        let used = self.journal.with_live(|live| live.usage().use_of(metadata.uid));
         // What cannot be known is not said to be unused.
         let is_unused = used.is_ok_and(|used| used.is_none_or(|used| used.last < since));
         metadata.create_time < since && is_unused
@@ -305,7 +305,7 @@ impl Broker {
         users: impl FnOnce(&Usage, Timestamp) -> Vec<(WorkflowName, Use)>,
     ) -> Result<Vec<String>, Error> {
         let since = self.now().before(RECENTLY_USED);
-        let users = self.journal.look(|live| users(live.usage(), since))?;
+        let users = self.journal.with_live(|live| users(live.usage(), since))?;
         let text = |(workflow, used): (WorkflowName, Use)| {
             format!("workflow {workflow} (last {})", used.last)
         };
@@ -317,7 +317,7 @@ impl Broker {
         let groups = metadata.groups.iter().filter_map(|uid| snapshot.catalog.group_by_uid(*uid));
         let groups = groups.map(|group| ResourceName::Group(group.metadata.name.clone())).collect();
         // Shown for information: a journal that hangs is told elsewhere.
-        let looked = self.journal.look(|live| {
+        let looked = self.journal.with_live(|live| {
             let leases = live.leases().of_resource(metadata.uid).count();
             (leases, live.usage().use_of(metadata.uid))
         });
@@ -328,7 +328,7 @@ impl Broker {
     fn in_use(&self, metadata: ConnectionMetadata) -> ConnectionInUse {
         let uid = metadata.uid;
         let always = Timestamp::from_millis(i64::MIN);
-        let looked = self.journal.look(|live| {
+        let looked = self.journal.with_live(|live| {
             let holder = |lease: &Lease| {
                 let opening = live.opening(lease.opening)?;
                 let step = opening.record().key.clone();

@@ -90,7 +90,7 @@ impl Broker {
             }
             let always = Timestamp::from_millis(i64::MIN);
             let looked =
-                self.journal.look(|live| live.usage().users_of_group(&metadata.name, always));
+                self.journal.with_live(|live| live.usage().users_of_group(&metadata.name, always));
             let users = looked?;
             let used = users.iter().find(|(user, _)| user == workflow).map(|(_, used)| *used);
             let others_use =
@@ -111,7 +111,7 @@ impl Broker {
         workflow: &WorkflowName,
         since: Timestamp,
     ) -> Result<(Option<Use>, bool), Error> {
-        let looked = self.journal.look(|live| {
+        let looked = self.journal.with_live(|live| {
             let users = live.usage().users_of(uid, since);
             let others_use = users.iter().any(|(user, _)| user != workflow);
             (live.usage().use_by(uid, workflow), others_use)

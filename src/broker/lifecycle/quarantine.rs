@@ -13,7 +13,7 @@ impl Broker {
     /// See `SystemService.EndQuarantine`.
     pub async fn end_quarantine(&self, caller: &Principal) -> Result<bool, Error> {
         require_role(caller, Role::Administrator)?;
-        if !self.journal.look(crate::journal::Live::is_quarantined)? {
+        if !self.journal.with_live(crate::journal::Live::is_quarantined)? {
             return Ok(false);
         }
         let event = Event::QuarantineEnded { principal: caller.to_string() };

@@ -24,8 +24,8 @@ use crate::broker::error::Error;
 use crate::broker::insight::readers::Readers;
 use crate::broker::keys::Keys;
 use crate::broker::resolve::watch::Watchers;
-use crate::broker::steps::directory::{Runtime, StepListener};
 use crate::broker::steps::listeners::Listeners;
+use crate::broker::steps::runtime_dir::{RuntimeDir, StepListener};
 use crate::catalog::{LoadError, Snapshot, Snapshots, load};
 use crate::identity::Authority;
 use crate::journal::{
@@ -121,7 +121,7 @@ pub struct BrokerParts<'a> {
     /// The files beside journal and store that a backup takes as they are.
     pub sealed_files: Vec<PathBuf>,
     /// The runtime directory.
-    pub runtime: Runtime,
+    pub runtime: RuntimeDir,
     /// Where listening sockets of steps go.
     pub listeners: mpsc::UnboundedSender<StepListener>,
 }
@@ -275,14 +275,14 @@ impl Broker {
         broker.restore_openings(&foundation.recovery).await?;
         broker.journal.append(now, &Event::Started { version: VERSION.to_owned() })?;
         broker.say_how_it_is();
-        let known = broker.journal.look(|live| live.requests().clone())?;
+        let known = broker.journal.with_live(|live| live.requests().clone())?;
         let task = WriterTask::new(foundation.parts, queue, foundation.last_batch, known);
         Ok((broker, task.run()))
     }
 
     fn say_how_it_is(&self) {
         self.update_readiness();
-        if self.journal.look(Live::is_quarantined).unwrap_or_default() {
+        if self.journal.with_live(Live::is_quarantined).unwrap_or_default() {
             tracing::warn!(
                 "restored from a backup: nothing is resolved until an administrator says: keyhatch restore --confirm"
             );
@@ -303,7 +303,8 @@ impl Broker {
             self.journal.synced(position).await?;
         }
         self.journal.expire(now);
-        let openings = self.journal.look(|live| live.openings().cloned().collect::<Vec<_>>())?;
+        let openings =
+            self.journal.with_live(|live| live.openings().cloned().collect::<Vec<_>>())?;
         for opening in &openings {
             let id = opening.record().id;
             let reason = if now >= opening.record().expire_time {

@@ -92,7 +92,7 @@ impl Broker {
         for (principal, budget) in self.writer.budgets.all(now) {
             budget.say(now, &principal, None, write);
         }
-        let looked = self.journal.look(|live| {
+        let looked = self.journal.with_live(|live| {
             (live.openings().cloned().collect::<Vec<_>>(), live.executor_budgets(now))
         });
         let (openings, executors) = looked.unwrap_or_default();

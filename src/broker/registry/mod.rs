@@ -201,13 +201,13 @@ impl Broker {
     }
 
     /// Closes every step that a removed executor has open. They resolve nothing since the removal, and no more are
-    /// opened; whoever does not wait for this leaves the rest to [`Broker::keep_house`].
+    /// opened; whoever does not wait for this leaves the rest to [`Broker::run_maintenance`].
     async fn close_all_of(&self, who: &Registered) -> Result<(), Error> {
         let Registered::Executor(name) = who else { return Ok(()) };
         // Another may have the name by now.
         let snapshot = self.snapshot();
         let present = snapshot.catalog.executor(name).map(|executor| executor.uid);
-        let theirs = self.journal.look(|live| {
+        let theirs = self.journal.with_live(|live| {
             let all = live.openings().map(|opening| opening.record());
             let gone = all
                 .filter(|one| one.key.executor == *name && Some(one.key.executor_uid) != present);

@@ -104,7 +104,7 @@ impl Offline<'_> {
     ) -> Result<T, StartError> {
         let foundation = self.foundation().await?;
         let (writer, queue) = Writer::new(Limits::default().admin_lines());
-        let known = foundation.parts.journal.look(|live| live.requests().clone())?;
+        let known = foundation.parts.journal.with_live(|live| live.requests().clone())?;
         let task = WriterTask::new(foundation.parts, queue, foundation.last_batch, known);
         let task = tokio::spawn(task.run());
         let outcome = writer.submit(change).await;

@@ -2,7 +2,7 @@
 
 use std::sync::Arc;
 
-use super::judge::{Found, Refusal};
+use super::authorize::{Found, Refusal};
 use super::{Decided, Judged, ResolveRequest, Resolved, Room, corrupt, hand_out};
 use crate::broker::Broker;
 use crate::broker::error::Error;

@@ -1,6 +1,6 @@
 //! Why a step was refused, or would be: the full story, for operators.
 
-use super::judge::{judge, own_secret, step_principal_of};
+use super::authorize::{judge, own_secret, step_principal_of};
 use crate::access::{
     Bindings, Decision, Examined, Glob, Pattern, Principal, Relation, decide, examine,
 };
@@ -140,7 +140,7 @@ impl Broker {
         if let Some(name) = &connection {
             resources.push(examine_connection(catalog, &principal, name));
         }
-        let is_quarantined = self.journal.look(crate::journal::Live::is_quarantined)?;
+        let is_quarantined = self.journal.with_live(crate::journal::Live::is_quarantined)?;
         let reason = match &judged {
             Ok(_) if is_quarantined => "QUARANTINED",
             Ok(_) => "ALLOWED",

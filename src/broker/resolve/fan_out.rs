@@ -6,7 +6,7 @@ use std::sync::Arc;
 
 use parking_lot::MutexGuard;
 
-use super::judge::Found;
+use super::authorize::Found;
 use super::watch::{Watcher, WatcherState};
 use super::{Decided, Judged, Room, corrupt, hand_out};
 use crate::broker::Broker;

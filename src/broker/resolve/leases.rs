@@ -2,7 +2,7 @@
 
 use std::time::Duration;
 
-use super::judge::{Refusal, Standing, is_executors, standing, step_principal};
+use super::authorize::{LeaseCheck, Refusal, check_lease, is_executors, step_principal};
 use super::lines_of;
 use crate::broker::Broker;
 use crate::broker::error::Error;
@@ -67,7 +67,7 @@ impl Broker {
         if !is_executors(&snapshot.catalog, record) {
             return Err(CommitError::Closed);
         }
-        let found = self.journal.look(|live| live.leases().find(id).cloned())?;
+        let found = self.journal.with_live(|live| live.leases().find(id).cloned())?;
         // Another step's lease is as unknown as one that never was.
         let own = found.filter(|lease| lease.opening == record.id && now < lease.expire_time);
         let Some(lease) = own else { return Ok(Err(absent(id))) };
@@ -81,8 +81,8 @@ impl Broker {
         };
         let refuse = |reason: &str| line(RenewalOutcome::Refuse { reason: reason.to_owned() });
         let commit = |line| self.journal.commit_renewal(now, snapshot.head, opening, line);
-        let Standing { by, version, max_ttl } =
-            match standing(&snapshot.catalog, &step_principal(record), &lease) {
+        let LeaseCheck { by, version, max_ttl } =
+            match check_lease(&snapshot.catalog, &step_principal(record), &lease) {
                 Some(standing) => standing,
                 None => {
                     let decision_id = commit(refuse(Refusal::Denied.reason()))?;

@@ -7,10 +7,10 @@
 //! All of it on one snapshot. If another was published before the journal took the line, everything is
 //! decided again.
 
+pub(super) mod authorize;
 pub(super) mod batch;
 pub(super) mod explain;
 pub(super) mod fan_out;
-pub(super) mod judge;
 pub(super) mod leases;
 pub(super) mod watch;
 
@@ -31,7 +31,7 @@ use crate::model::{
     Timestamp, Value,
 };
 use crate::seal::OpenedFields;
-use judge::{Found, Refusal, is_executors, judge, own_secret, step_principal};
+use authorize::{Found, Refusal, is_executors, judge, own_secret, step_principal};
 
 /// What a step asks for.
 #[derive(Clone, Debug)]

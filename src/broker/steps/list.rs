@@ -47,7 +47,7 @@ impl Broker {
                 && workflow.is_none_or(|workflow| opening.key.workflow.as_str() == workflow)
                 && after.is_none_or(|after| opening.id > after)
         };
-        let (steps, has_more) = self.journal.look(|live| {
+        let (steps, has_more) = self.journal.with_live(|live| {
             let mut found: Vec<_> =
                 live.openings().filter(|opening| is_wanted(opening.record())).collect();
             found.sort_unstable_by_key(|opening| opening.record().id);

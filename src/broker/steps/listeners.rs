@@ -8,7 +8,7 @@ use parking_lot::Mutex;
 use tokio::sync::mpsc;
 use tokio_util::sync::CancellationToken;
 
-use super::directory::StepListener;
+use super::runtime_dir::StepListener;
 use crate::journal::LiveOpening;
 use crate::model::Id;
 

@@ -19,7 +19,7 @@ impl Broker {
         request: &StepRequest,
     ) -> Result<Option<Arc<LiveOpening>>, Error> {
         let Some(NamedRequest { id, mac }) = &request.named else { return Ok(None) };
-        let (done, open) = self.journal.look(|live| {
+        let (done, open) = self.journal.with_live(|live| {
             let done = live.open_request(executor.uid, id);
             let opening = done.and_then(|done| done.opening);
             (done, opening.and_then(|opening| live.opening(opening)).cloned())
@@ -45,7 +45,7 @@ impl Broker {
         let bytes = run_as.chain(targets).sum::<usize>() + request.mount_path.len();
         let count = 1 + u32::try_from(bytes / OPENED_LINE_BYTES).unwrap_or(u32::MAX - 1);
         let budget =
-            self.journal.look(|live| live.executor_budget(executor.uid, &executor.name))?;
+            self.journal.with_live(|live| live.executor_budget(executor.uid, &executor.name))?;
         budget.take_open(self.now(), &self.limits, count).map_err(Error::TooManyRequests)
     }
 

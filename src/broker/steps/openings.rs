@@ -8,7 +8,7 @@ use std::io::ErrorKind;
 use std::sync::Arc;
 use std::time::Duration;
 
-use super::directory::{CERTIFICATE, StepFile, guests_of};
+use super::runtime_dir::{CERTIFICATE, StepFile, guests_of};
 use crate::access::Principal;
 use crate::broker::Broker;
 use crate::broker::error::Error;
@@ -219,7 +219,7 @@ impl Broker {
         executor: &Executor,
         selector: &StepSelector,
     ) -> Result<Option<Arc<LiveOpening>>, Error> {
-        let found = self.journal.look(|live| match selector {
+        let found = self.journal.with_live(|live| match selector {
             StepSelector::Opening(id) => live.opening(*id).cloned(),
             StepSelector::Step(workflow, run, step) => live
                 .open_attempt(&StepKey {
@@ -268,8 +268,9 @@ impl Broker {
 
     /// The number of this attempt; an older one that is open is closed first.
     async fn next_attempt(&self, key: &StepKey, request: &StepRequest) -> Result<i32, Error> {
-        let (open, last) =
-            self.journal.look(|live| (live.open_attempt(key).cloned(), live.last_attempt(key)))?;
+        let (open, last) = self
+            .journal
+            .with_live(|live| (live.open_attempt(key).cloned(), live.last_attempt(key)))?;
         let attempt = request.attempt.unwrap_or_else(|| last.saturating_add(1));
         if attempt < 1 {
             return Err(Error::TargetInvalid("attempt counts from 1".to_owned()));

@@ -82,7 +82,7 @@ impl Broker {
             return Err(Error::RunNotFound(run.clone()));
         }
         let now = self.now();
-        self.journal.look(|live| {
+        self.journal.with_live(|live| {
             for received in steps.iter_mut().flat_map(|step| &mut step.received) {
                 received.state = match live.leases().find(received.lease) {
                     Some(lease) if now < lease.expire_time => LeaseState::Live,
@@ -114,7 +114,7 @@ impl Broker {
         run: &RunName,
     ) -> Result<(usize, usize), Error> {
         let executor = require_executor(caller)?;
-        let open: Vec<Id> = self.journal.look(|live| {
+        let open: Vec<Id> = self.journal.with_live(|live| {
             let all = live.openings().map(|opening| opening.record());
             all.filter(|one| one.key.executor_uid == executor.uid)
                 .filter(|one| one.key.workflow == *workflow && one.key.run == *run)

@@ -10,7 +10,7 @@ use std::os::unix::fs::FileExt as _;
 use std::path::PathBuf;
 use std::sync::Arc;
 
-use super::tail::{Look, Place, Stopped};
+use super::tail::{LinePosition, Look, Stopped};
 use super::tail_filter::{KnownSteps, OfSteps, ReadLine, TailFilter};
 use crate::journal::write::chain::file_name;
 use crate::model::Id;
@@ -31,9 +31,9 @@ pub(crate) struct Search {
     file: u64,
     lines: Backward,
     known: KnownSteps,
-    found: Vec<Place>,
+    found: Vec<LinePosition>,
     /// What fits, of openings of which nothing is known yet.
-    unsettled: HashMap<Id, Vec<Place>>,
+    unsettled: HashMap<Id, Vec<LinePosition>>,
     /// What is left of the file are copies of the file before.
     is_copied: bool,
     /// The last line that was looked at.
@@ -82,14 +82,14 @@ impl Search {
                 continue;
             };
             if let Some(line) = ReadLine::parse(text, &self.keyring) {
-                self.take(&line, Place { file: self.file, offset });
+                self.take(&line, LinePosition { file: self.file, offset });
             }
         }
         Ok(true)
     }
 
     /// Where the lines stand that were found, oldest first, and how far that was looked for.
-    pub(crate) fn end(&mut self) -> (Vec<Place>, Option<Stopped>) {
+    pub(crate) fn end(&mut self) -> (Vec<LinePosition>, Option<Stopped>) {
         let mut found = std::mem::take(&mut self.found);
         found.sort_unstable();
         let more = found.len().saturating_sub(self.count);
@@ -108,7 +108,7 @@ impl Search {
         Ok(true)
     }
 
-    fn take(&mut self, line: &ReadLine, place: Place) {
+    fn take(&mut self, line: &ReadLine, place: LinePosition) {
         self.known.learn(&self.filter, line, true);
         self.settle(line);
         // A later file's checkpoint, and what follows it at first, repeat what stands in the file before.

@@ -41,7 +41,7 @@ pub(crate) struct Look<'a> {
 
 /// Where a line stands.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord)]
-pub(crate) struct Place {
+pub(crate) struct LinePosition {
     pub(crate) file: u64,
     pub(crate) offset: u64,
 }
@@ -79,7 +79,7 @@ enum Phase {
     /// Where do the last lines stand?
     Search(Box<Search>),
     /// There, oldest first.
-    Places(std::vec::IntoIter<Place>),
+    Places(std::vec::IntoIter<LinePosition>),
     Forward,
 }
 
@@ -298,7 +298,7 @@ impl Follower {
     /// Reads the lines that stand there, which are asked for.
     fn read_at(
         &self,
-        places: &mut std::vec::IntoIter<Place>,
+        places: &mut std::vec::IntoIter<LinePosition>,
         look: &mut Look<'_>,
     ) -> io::Result<()> {
         let mut open: Option<(u64, File)> = None;

@@ -9,11 +9,11 @@ use std::sync::Arc;
 
 use rustix::fs::{FallocateFlags, fallocate};
 
-use super::ballast::{Ballast, free_bytes};
+use super::disk_reserve::{DiskReserve, free_bytes};
 use super::line;
 use super::line::NO_PREVIOUS;
-use super::signature::Place;
-use super::standing::Unsynced;
+use super::signature::SignedRange;
+use super::status::Unsynced;
 use super::sync::Synced;
 use super::watchdog::Pulse;
 use crate::journal::event::{Checkpoint, Event};
@@ -66,7 +66,7 @@ pub(crate) struct Chain {
     live: Live,
     /// The hash of the file's first line.
     checkpoint: [u8; 32],
-    ballast: Ballast,
+    reserve: DiskReserve,
     pulse: Arc<Pulse>,
     /// Why lines that are not for the reserve are not taken, or were not taken last.
     trouble: Option<Trouble>,
@@ -116,7 +116,7 @@ impl Chain {
         now: Timestamp,
     ) -> std::io::Result<Self> {
         let file = OpenOptions::new().read(true).append(true).open(&end.path)?;
-        let ballast = Ballast::open(end.path.parent().unwrap_or(&end.path));
+        let reserve = DiskReserve::open(end.path.parent().unwrap_or(&end.path));
         Ok(Self {
             file,
             path: end.path,
@@ -131,7 +131,7 @@ impl Chain {
             keyring,
             live: end.live,
             checkpoint: end.checkpoint,
-            ballast,
+            reserve,
             pulse,
             trouble: None,
             is_over: false,
@@ -180,7 +180,7 @@ impl Chain {
 
     /// What is left of a full disk is for what takes access away.
     fn may_write(&self, events: &[Event]) -> bool {
-        let is_full = self.ballast.is_given_up() || self.trouble == Some(Trouble::Full);
+        let is_full = self.reserve.is_given_up() || self.trouble == Some(Trouble::Full);
         !is_full || events.iter().all(Event::is_for_reserve)
     }
 
@@ -204,7 +204,7 @@ impl Chain {
             let is_full = is_full(&error);
             self.trouble = Some(if is_full { Trouble::Full } else { Trouble::Failing });
             self.cut_back(&error);
-            if !(is_full && may_use_reserve && !self.is_over && self.ballast.release()) {
+            if !(is_full && may_use_reserve && !self.is_over && self.reserve.release()) {
                 return Err(Unavailable);
             }
         }
@@ -236,13 +236,13 @@ impl Chain {
 
     /// Whether any line can be written, and not only those that the disk's reserve is for.
     pub(crate) fn is_open_to_all(&self) -> bool {
-        !self.is_over && !self.ballast.is_given_up() && self.trouble.is_none()
+        !self.is_over && !self.reserve.is_given_up() && self.trouble.is_none()
     }
 
     /// Takes the disk's reserve again if there is room for it, and looks whether there is room for lines. Whether
     /// the last write failed for another cause, which only the next one tells to be over.
-    pub(crate) fn look_at_disk(&mut self) -> bool {
-        self.ballast.restore();
+    pub(crate) fn check_disk(&mut self) -> bool {
+        self.reserve.restore();
         let is_known_full = self.trouble == Some(Trouble::Full);
         if is_known_full || free_bytes(self.path.parent().unwrap_or(&self.path)) < MIN_FREE_BYTES {
             // Also for root, who may have more than others: the room is taken for the lines to come.
@@ -255,8 +255,8 @@ impl Chain {
         !self.is_over && self.trouble == Some(Trouble::Failing)
     }
 
-    pub(super) fn ballast_mut(&mut self) -> &mut Ballast {
-        &mut self.ballast
+    pub(super) fn reserve_mut(&mut self) -> &mut DiskReserve {
+        &mut self.reserve
     }
 
     pub(crate) fn path(&self) -> &Path {
@@ -269,8 +269,8 @@ impl Chain {
     }
 
     /// What a signature would be about: everything up to here.
-    pub(crate) fn place(&self) -> Place {
-        Place {
+    pub(crate) fn signed_range(&self) -> SignedRange {
+        SignedRange {
             file: self.number,
             checkpoint: self.checkpoint,
             line: self.last,

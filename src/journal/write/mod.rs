@@ -1,11 +1,11 @@
 //! How lines reach the disk, in order, and files follow files.
 
-pub(super) mod ballast;
 pub(super) mod chain;
+pub(super) mod disk_reserve;
 pub mod line;
+pub(super) mod maintenance;
 pub(super) mod rotation;
 pub(super) mod signature;
-pub(super) mod standing;
+pub(super) mod status;
 pub(super) mod sync;
-pub(super) mod upkeep;
 pub(super) mod watchdog;

@@ -52,7 +52,7 @@ impl Journal {
                 return Ok(false);
             }
             let number = chain.number() + 1;
-            let place = chain.place();
+            let place = chain.signed_range();
             let checkpoint = chain.live().checkpoint(FORMAT, number);
             let (line, hash) = (place.line, place.hash);
             let old = chain.file()?;

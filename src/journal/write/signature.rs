@@ -11,14 +11,14 @@ use crate::journal::event::Signature;
 
 /// What is signed, without the signature.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub(crate) struct Place {
+pub(crate) struct SignedRange {
     pub(crate) file: u64,
     pub(crate) checkpoint: [u8; 32],
     pub(crate) line: u64,
     pub(crate) hash: [u8; 32],
 }
 
-impl Place {
+impl SignedRange {
     fn message(&self) -> Vec<u8> {
         let mut message = b"keyhatch/v1/journal\0".to_vec();
         message.extend_from_slice(&self.file.to_be_bytes());
@@ -36,12 +36,17 @@ impl Place {
 }
 
 impl Signature {
-    pub(crate) fn place(&self) -> Place {
-        Place { file: self.file, checkpoint: self.checkpoint, line: self.line, hash: self.hash }
+    pub(crate) fn signed_range(&self) -> SignedRange {
+        SignedRange {
+            file: self.file,
+            checkpoint: self.checkpoint,
+            line: self.line,
+            hash: self.hash,
+        }
     }
 
     /// Whether the root has signed this place.
     pub(crate) fn is_of(&self, root: &RootKey) -> bool {
-        root.has_signed(&self.place().message(), &self.signature)
+        root.has_signed(&self.signed_range().message(), &self.signature)
     }
 }

@@ -5,7 +5,7 @@ use std::sync::Arc;
 use allocation_counter::measure;
 use keyhatch::access::{Principal, Role};
 use keyhatch::broker::{
-    Broker, BrokerParts, ConnectionDocument, Error, Patch, ResolveRequest, Room, Runtime,
+    Broker, BrokerParts, ConnectionDocument, Error, Patch, ResolveRequest, Room, RuntimeDir,
     StepOwner, StepRequest, WriteOptions,
 };
 use keyhatch::catalog::Registered;
@@ -71,7 +71,7 @@ impl Bare {
             journal_mode: config.journal,
             expect_head: None,
             sealed_files: vec![],
-            runtime: Runtime::open(&config.runtime, &Trust::of_process(&[])).unwrap(),
+            runtime: RuntimeDir::open(&config.runtime, &Trust::of_process(&[])).unwrap(),
             listeners,
         };
         let (broker, writer) = Broker::start(parts).await.unwrap();

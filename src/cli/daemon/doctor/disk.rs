@@ -4,7 +4,7 @@ use std::path::Path;
 
 use super::Site;
 use super::diagnosis::{Diagnosis, Remedy, quoted};
-use crate::journal::{BALLAST_BYTES, Reserve, free_bytes};
+use crate::journal::{DISK_RESERVE_BYTES, ReserveState, free_bytes};
 use crate::model::limits::MIN_FREE_BYTES;
 
 const STORE: &str = "room for the store";
@@ -22,7 +22,7 @@ pub(super) fn look(site: &Site) -> Vec<Diagnosis> {
     let mut findings = vec![store(&site.state, free_bytes(&site.state))];
     // That it is not there is told elsewhere.
     if journal.is_dir() {
-        let reserve = Reserve::in_directory(&journal);
+        let reserve = ReserveState::in_directory(&journal);
         findings.push(journal_room(site, &journal, free_bytes(&journal), reserve));
     }
     if site.runtime.is_dir() {
@@ -44,27 +44,27 @@ fn store(directory: &Path, free: u64) -> Diagnosis {
     }
 }
 
-fn journal_room(site: &Site, directory: &Path, free: u64, reserve: Reserve) -> Diagnosis {
+fn journal_room(site: &Site, directory: &Path, free: u64, reserve: ReserveState) -> Diagnosis {
     let file = u64::from(site.limits.journal_file_bytes);
     let text = format!("{} MiB free in {}", free / MIB, directory.display());
     let remedy = || make_room(directory);
     match reserve {
-        Reserve::GivenUp => Diagnosis::fail(
+        ReserveState::GivenUp => Diagnosis::fail(
             JOURNAL,
             format!("{text}: the reserve is used up, and nothing is resolved until there is room"),
             remedy(),
         ),
-        Reserve::Absent => Diagnosis::warn(
+        ReserveState::Absent => Diagnosis::warn(
             JOURNAL,
-            format!("{text}: the reserve of {} MiB could not be made", BALLAST_BYTES / MIB),
+            format!("{text}: the reserve of {} MiB could not be made", DISK_RESERVE_BYTES / MIB),
             remedy(),
         ),
-        Reserve::Held if free < file => Diagnosis::warn(
+        ReserveState::Held if free < file => Diagnosis::warn(
             JOURNAL,
             format!("{text}, less than its next file of {} MiB; no file is deleted", file / MIB),
             remedy(),
         ),
-        Reserve::Held => Diagnosis::ok(JOURNAL, text),
+        ReserveState::Held => Diagnosis::ok(JOURNAL, text),
     }
 }
 

@@ -9,7 +9,7 @@ use rustix::fs::{Access, access};
 use super::Site;
 use super::diagnosis::{Diagnosis, Remedy};
 use super::state::permissions;
-use crate::broker::{Runtime, RuntimeError};
+use crate::broker::{RuntimeDir, RuntimeDirError};
 use crate::sys::Directory;
 
 const RUNTIME: &str = "runtime directory";
@@ -26,9 +26,9 @@ pub(super) fn look(site: &Site) -> Vec<Diagnosis> {
 
 fn runtime(site: &Site) -> Diagnosis {
     let path = site.runtime.as_path();
-    match Runtime::check(path, &site.trust) {
+    match RuntimeDir::check(path, &site.trust) {
         Ok(()) => {}
-        Err(RuntimeError::Directory(error)) => return site.unfit(RUNTIME, &error),
+        Err(RuntimeDirError::Directory(error)) => return site.unfit(RUNTIME, &error),
         Err(error) => {
             let advice = "name another directory with --runtime, or KEYHATCH_RUNTIME";
             return Diagnosis::fail(RUNTIME, error.to_string(), Remedy::Do(advice.to_owned()));

@@ -16,7 +16,7 @@ use crate::broker::{
 use crate::grpc::edge::peer;
 use crate::grpc::pb::system_service_server::SystemService;
 use crate::grpc::{convert, pb};
-use crate::journal::{DecisionName, Outcome, Standing};
+use crate::journal::{DecisionName, JournalStatus, Outcome};
 use crate::model::limits::MAX_PAGE_BYTES;
 use crate::model::{ResourceName, StepName, Timestamp, WorkflowName};
 use backup::BackupStream;
@@ -185,7 +185,7 @@ fn status(health: Health) -> pb::Status {
         watches: convert::count(counts.watches),
         head: convert::count(health.head),
         journal_mode: health.journal_mode.to_string(),
-        journal_position: journal.as_ref().map(Standing::position).unwrap_or_default(),
+        journal_position: journal.as_ref().map(JournalStatus::position).unwrap_or_default(),
         journal_unsynced_lines: unsynced,
         journal_unsynced_for: journal.and_then(|journal| journal.unsynced_for.try_into().ok()),
         journal_signed_position: signature.map(|one| one.position).unwrap_or_default(),

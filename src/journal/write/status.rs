@@ -7,7 +7,7 @@ use crate::model::Timestamp;
 
 /// Where the journal stands.
 #[derive(Clone, Debug, Default, PartialEq, Eq)]
-pub struct Standing {
+pub struct JournalStatus {
     /// The file of the last line.
     pub file: u64,
     /// The number of the last line.
@@ -18,7 +18,7 @@ pub struct Standing {
     pub unsynced_for: Duration,
 }
 
-impl Standing {
+impl JournalStatus {
     /// The last line, as "FILE.LINE".
     pub fn position(&self) -> String {
         format!("{}.{}", self.file, self.line)
@@ -72,10 +72,10 @@ impl Journal {
     ///
     /// # Errors
     /// If it hangs.
-    pub fn standing(&self, now: Timestamp) -> Result<Standing, Unavailable> {
-        let chain = self.lock_to_look()?;
+    pub fn status(&self, now: Timestamp) -> Result<JournalStatus, Unavailable> {
+        let chain = self.lock_unless_hanging()?;
         let (line, synced) = (chain.last().0, chain.synced().line());
-        Ok(Standing {
+        Ok(JournalStatus {
             file: chain.number(),
             line,
             unsynced_lines: line.saturating_sub(synced),

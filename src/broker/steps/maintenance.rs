@@ -3,10 +3,10 @@
 use std::sync::Arc;
 use std::time::Duration;
 
-use super::directory::{CERTIFICATE, StepFile, guests_of};
+use super::runtime_dir::{CERTIFICATE, StepFile, guests_of};
 use crate::broker::Broker;
 use crate::broker::error::Error;
-use crate::broker::resolve::judge::is_executors;
+use crate::broker::resolve::authorize::is_executors;
 use crate::journal::{CloseReason, LiveOpening};
 use crate::model::limits::MAX_STEP_CERTIFICATE_LIFE;
 use crate::model::{Quiet, Timestamp};
@@ -18,12 +18,12 @@ const RENEW_AGAIN: Duration = Duration::from_secs(60);
 impl Broker {
     /// What has to be done as time goes by: ends steps and leases, and renews certificates. Called about once a
     /// second.
-    pub async fn keep_house(self: Arc<Self>) {
+    pub async fn run_maintenance(self: Arc<Self>) {
         static SAID: Quiet = Quiet::new(1);
         let now = self.now();
         self.journal.expire(now);
         // A journal that hangs says so itself.
-        let openings = self.journal.look(|live| live.openings().cloned().collect::<Vec<_>>());
+        let openings = self.journal.with_live(|live| live.openings().cloned().collect::<Vec<_>>());
         for opening in openings.unwrap_or_default() {
             let id = opening.record().id;
             let outcome = if now >= opening.record().expire_time {
@@ -44,9 +44,9 @@ impl Broker {
     }
 
     /// What the journal needs as time goes by. It waits for the disk.
-    pub fn keep_journal(&self) {
+    pub fn maintain_journal(&self) {
         let now = self.now();
-        self.journal.keep_up(now);
+        self.journal.run_maintenance(now);
     }
 
     fn renew_if_due(&self, opening: &LiveOpening, now: Timestamp) -> Result<(), Error> {

@@ -12,13 +12,13 @@ use rustix::fs::{FallocateFlags, fallocate, statvfs};
 use crate::model::Quiet;
 
 /// The reserve, in bytes: many thousand lines, and batches of the store.
-pub const BALLAST_BYTES: u64 = 16 * 1024 * 1024;
+pub const DISK_RESERVE_BYTES: u64 = 16 * 1024 * 1024;
 /// The reserve is made again when so much more than it is free, so that it does not come and go.
 const MARGIN_BYTES: u64 = 4 * 1024 * 1024;
 
 /// Whether there is a reserve.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub enum Reserve {
+pub enum ReserveState {
     /// There never was room for it.
     Absent,
     /// It was used up.
@@ -27,7 +27,7 @@ pub enum Reserve {
     Held,
 }
 
-impl Reserve {
+impl ReserveState {
     /// How it stands in the journal's directory.
     pub fn in_directory(directory: &Path) -> Self {
         Self::of(&file(directory))
@@ -35,7 +35,7 @@ impl Reserve {
 
     fn of(file: &Path) -> Self {
         match std::fs::metadata(file).map(|metadata| metadata.len()) {
-            Ok(BALLAST_BYTES) => Self::Held,
+            Ok(DISK_RESERVE_BYTES) => Self::Held,
             // It was given up, and a restart is no reason to use what is left for anything else.
             Ok(_) => Self::GivenUp,
             Err(_) => Self::Absent,
@@ -48,34 +48,34 @@ fn file(directory: &Path) -> PathBuf {
 }
 
 /// The file.
-pub(crate) struct Ballast {
+pub(crate) struct DiskReserve {
     path: PathBuf,
-    state: Reserve,
+    state: ReserveState,
 }
 
-impl Ballast {
+impl DiskReserve {
     /// Takes the reserve in a directory, if there is room.
     pub(crate) fn open(directory: &Path) -> Self {
         let path = file(directory);
-        let mut ballast = Self { state: Reserve::of(&path), path };
-        ballast.restore();
-        ballast
+        let mut reserve = Self { state: ReserveState::of(&path), path };
+        reserve.restore();
+        reserve
     }
 
     /// Whether the reserve was given up, and there is no room to take it again.
     pub(crate) fn is_given_up(&self) -> bool {
-        self.state == Reserve::GivenUp
+        self.state == ReserveState::GivenUp
     }
 
     /// Gives the reserve up; whether there was one.
     pub(crate) fn release(&mut self) -> bool {
-        if self.state != Reserve::Held {
+        if self.state != ReserveState::Held {
             return false;
         }
         // The empty file says so to a later start.
         match OpenOptions::new().write(true).truncate(true).open(&self.path) {
             Ok(_) => tracing::error!(
-                path = %self.path.display(), bytes = BALLAST_BYTES,
+                path = %self.path.display(), bytes = DISK_RESERVE_BYTES,
                 "the disk is full: its reserve is given up, for what takes access away; nothing is resolved \
                  until there is room; free space on the disk"
             ),
@@ -83,22 +83,23 @@ impl Ballast {
                 tracing::error!(path = %self.path.display(), %error, "the reserve is gone");
             }
         }
-        self.state = Reserve::GivenUp;
+        self.state = ReserveState::GivenUp;
         true
     }
 
     /// Takes the reserve again if there is room for it and more. Costs nothing while it is held.
     pub(crate) fn restore(&mut self) {
         static SAID: Quiet = Quiet::new(1);
-        if self.state == Reserve::Held
-            || free_bytes(self.path.parent().unwrap_or(&self.path)) < BALLAST_BYTES + MARGIN_BYTES
+        if self.state == ReserveState::Held
+            || free_bytes(self.path.parent().unwrap_or(&self.path))
+                < DISK_RESERVE_BYTES + MARGIN_BYTES
         {
             return;
         }
         match self.allocate() {
-            Ok(()) => self.state = Reserve::Held,
+            Ok(()) => self.state = ReserveState::Held,
             Err(error) => {
-                if self.state == Reserve::Absent {
+                if self.state == ReserveState::Absent {
                     let _ = std::fs::remove_file(&self.path);
                 }
                 if let Some(unsaid) = SAID.next() {
@@ -112,7 +113,7 @@ impl Ballast {
         let mut options = OpenOptions::new();
         let file: File =
             options.write(true).create(true).truncate(true).mode(0o600).open(&self.path)?;
-        Ok(fallocate(&file, FallocateFlags::empty(), 0, BALLAST_BYTES)?)
+        Ok(fallocate(&file, FallocateFlags::empty(), 0, DISK_RESERVE_BYTES)?)
     }
 }
 

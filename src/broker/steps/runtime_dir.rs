@@ -41,7 +41,7 @@ const ADMIN_SOCKET: &str = "admin.sock";
 
 /// Why the runtime directory cannot be used.
 #[derive(Debug, thiserror::Error)]
-pub enum RuntimeError {
+pub enum RuntimeDirError {
     /// The admin socket cannot be a group's.
     #[error(
         "the admin socket cannot be given to group {group} ({source}); run the daemon as a member of it, \
@@ -105,7 +105,7 @@ pub struct StepListener {
 }
 
 /// The runtime directory, open.
-pub struct Runtime {
+pub struct RuntimeDir {
     directory: Directory,
     steps: Directory,
     stage: Directory,
@@ -113,7 +113,7 @@ pub struct Runtime {
     _lock: Lock,
 }
 
-impl Drop for Runtime {
+impl Drop for RuntimeDir {
     fn drop(&mut self) {
         // Steps find the next daemon where this one was; operators and executors are told that there is none.
         let _ = self.directory.remove(ADMIN_SOCKET);
@@ -139,12 +139,12 @@ pub(crate) struct StepFile<'a> {
 /// What a daemon makes in its runtime directory.
 const OWN_ENTRIES: [&str; 5] = [ADMIN_SOCKET, "gone", "lock", "stage", "steps"];
 
-impl Runtime {
+impl RuntimeDir {
     /// Whether a directory would do, if it is there already. Changes nothing.
     ///
     /// # Errors
     /// If the path is too long for sockets, or the directory is not ours alone.
-    pub fn check(path: &Path, trust: &Trust) -> Result<(), RuntimeError> {
+    pub fn check(path: &Path, trust: &Trust) -> Result<(), RuntimeDirError> {
         check_length(path)?;
         match Directory::open(path, trust) {
             Err(error) if error.is_missing() => Ok(()),
@@ -156,14 +156,14 @@ impl Runtime {
     ///
     /// # Errors
     /// If the path is too long for sockets, the directory cannot be made, or is not ours alone.
-    pub fn open(path: &Path, trust: &Trust) -> Result<Self, RuntimeError> {
+    pub fn open(path: &Path, trust: &Trust) -> Result<Self, RuntimeDirError> {
         check_length(path)?;
         let directory = Directory::make(path, 0o755, trust)?;
         check_entries(&directory)?;
-        let failed = |source| RuntimeError::Io { path: path.to_owned(), source };
+        let failed = |source| RuntimeDirError::Io { path: path.to_owned(), source };
         // First of all: what is here may be another daemon's.
         let lock = directory.lock("lock").map_err(|error| match error.kind() {
-            io::ErrorKind::WouldBlock => RuntimeError::InUse(path.to_owned()),
+            io::ErrorKind::WouldBlock => RuntimeDirError::InUse(path.to_owned()),
             _ => failed(error),
         })?;
         // Others find the steps' directories through it, and change nothing in it.
@@ -203,12 +203,12 @@ impl Runtime {
     ///
     /// # Errors
     /// If the socket cannot be made, or given to the group.
-    pub fn bind_admin(&self, group: Option<u32>) -> Result<UnixListener, RuntimeError> {
-        let failed = |source| RuntimeError::Io { path: self.admin_socket(), source };
+    pub fn bind_admin(&self, group: Option<u32>) -> Result<UnixListener, RuntimeDirError> {
+        let failed = |source| RuntimeDirError::Io { path: self.admin_socket(), source };
         let listener = self.bind(Guests::Nobody).map_err(failed)?;
         if let Some(group) = group {
             let given = self.stage.give_to_group(STAGED_SOCKET, group, 0o660);
-            given.map_err(|source| RuntimeError::AdminGroup { group, source })?;
+            given.map_err(|source| RuntimeDirError::AdminGroup { group, source })?;
         }
         self.stage.rename(STAGED_SOCKET, &self.directory, ADMIN_SOCKET).map_err(failed)?;
         Ok(listener)
@@ -322,28 +322,30 @@ impl Runtime {
     }
 }
 
-fn check_length(path: &Path) -> Result<(), RuntimeError> {
+fn check_length(path: &Path) -> Result<(), RuntimeDirError> {
     let outer = path.join("steps").join(Id::from_bytes([0; 16]).to_string());
     let length = outer.join(SOCKET).as_os_str().len();
     match length {
         0..=MAX_SOCKET_PATH_BYTES => Ok(()),
-        _ => Err(RuntimeError::PathTooLong { path: path.to_owned(), length }),
+        _ => Err(RuntimeDirError::PathTooLong { path: path.to_owned(), length }),
     }
 }
 
 /// Whether a directory is empty, or a daemon's. What is in it is removed, and its mode changed.
-fn check_entries(directory: &Directory) -> Result<(), RuntimeError> {
+fn check_entries(directory: &Directory) -> Result<(), RuntimeDirError> {
     let path = directory.path().to_owned();
     let names: Result<Vec<_>, _> = directory.names().and_then(Iterator::collect);
     let names = match names {
         Ok(names) => names,
-        Err(error) => return Err(RuntimeError::Io { path, source: error.into() }),
+        Err(error) => return Err(RuntimeDirError::Io { path, source: error.into() }),
     };
     let has_lock = names.iter().any(|name| name.as_c_str() == c"lock");
     let is_ours = |name: &str| has_lock && OWN_ENTRIES.contains(&name);
     let mut names = names.iter().map(|name| name.to_string_lossy());
     match names.find(|name| !is_ours(name)) {
         None => Ok(()),
-        Some(entry) => Err(RuntimeError::NotOurs { path, entry: entry.escape_debug().to_string() }),
+        Some(entry) => {
+            Err(RuntimeDirError::NotOurs { path, entry: entry.escape_debug().to_string() })
+        }
     }
 }

@@ -2,8 +2,8 @@
 
 use std::os::unix::fs::MetadataExt as _;
 
-use super::ballast::free_bytes;
-use super::signature::Place;
+use super::disk_reserve::free_bytes;
+use super::signature::SignedRange;
 use crate::journal::event::Event;
 use crate::journal::{Journal, NewestSignature, Unavailable};
 use crate::model::limits::{MIN_FREE_BYTES, SIGNATURE_INTERVAL};
@@ -11,7 +11,7 @@ use crate::model::{Quiet, Timestamp};
 
 impl Journal {
     /// Goes on in a new file if this one is full, and signs now and then.
-    pub fn keep_up(&self, now: Timestamp) {
+    pub fn run_maintenance(&self, now: Timestamp) {
         static SAID: Quiet = Quiet::new(1);
         let is_new = self.rotate_if_full(now).unwrap_or_else(|error| {
             if let Some(unsaid) = SAID.next() {
@@ -35,11 +35,11 @@ impl Journal {
     /// Looks whether the file is still the one that is written, whether there is room for more lines, and, if one
     /// could not be written, whether they can be written again: nobody may ask for anything as long as health says
     /// that nothing is resolved. Takes the disk's reserve again if there is room.
-    pub fn look_at_disk(&self, now: Timestamp) {
+    pub fn check_disk(&self, now: Timestamp) {
         self.check_file();
-        let Ok(mut chain) = self.lock_to_look() else { return };
-        let has_failed = chain.look_at_disk();
-        let place = chain.place();
+        let Ok(mut chain) = self.lock_unless_hanging() else { return };
+        let has_failed = chain.check_disk();
+        let place = chain.signed_range();
         drop(chain);
         // Any line would do; it says in the log itself whether it fails.
         if has_failed && let Ok(own) = self.write_signature(now, place) {
@@ -59,7 +59,7 @@ impl Journal {
         if !intent.is_for_reserve() {
             return Err(Unavailable);
         }
-        self.lock()?.ballast_mut().release();
+        self.lock()?.reserve_mut().release();
         Ok(())
     }
 
@@ -71,7 +71,9 @@ impl Journal {
     /// Has the root sign everything that is written, unless nothing was written since the last time.
     pub fn sign(&self, now: Timestamp) {
         let mut signed = self.signed.lock();
-        let Ok(place) = self.lock_to_look().map(|chain| chain.place()) else { return };
+        let Ok(place) = self.lock_unless_hanging().map(|chain| chain.signed_range()) else {
+            return;
+        };
         if place.line == *signed {
             return;
         }
@@ -82,13 +84,13 @@ impl Journal {
         }
     }
 
-    fn write_signature(&self, now: Timestamp, place: Place) -> Result<u64, String> {
+    fn write_signature(&self, now: Timestamp, place: SignedRange) -> Result<u64, String> {
         // Made before the lock is taken: it takes as long as many lines.
         let signature = place.sign(&self.authority).map_err(|error| error.to_string())?;
         let mut chain = self.lock().map_err(|error: Unavailable| error.to_string())?;
         if chain.number() != place.file {
             // It belongs into the file that it is about, and work goes on in another one.
-            let place = chain.place();
+            let place = chain.signed_range();
             drop(chain);
             return self.write_signature(now, place);
         }
@@ -102,7 +104,7 @@ impl Journal {
 
     /// A file that was removed, replaced or changed behind our back proves nothing any more.
     fn check_file(&self) {
-        let Ok(mut chain) = self.lock_to_look() else { return };
+        let Ok(mut chain) = self.lock_unless_hanging() else { return };
         if chain.is_over() {
             return;
         }

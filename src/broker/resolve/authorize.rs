@@ -268,7 +268,7 @@ fn select(
 }
 
 /// Why a lease would still be given, and what of.
-pub(crate) struct Standing {
+pub(crate) struct LeaseCheck {
     /// The binding that says so.
     pub(crate) by: String,
     /// The version that there is now.
@@ -287,15 +287,15 @@ pub(crate) fn is_executors(catalog: &Catalog, opening: &Opening) -> bool {
 pub(crate) fn is_still_allowed(catalog: &Catalog, live: &Live, lease: &Lease) -> bool {
     let Some(opening) = live.opening(lease.opening) else { return false };
     is_executors(catalog, opening.record())
-        && standing(catalog, &step_principal(opening.record()), lease).is_some()
+        && check_lease(catalog, &step_principal(opening.record()), lease).is_some()
 }
 
 /// Decides on a lease again, for whoever holds it.
-pub(crate) fn standing(
+pub(crate) fn check_lease(
     catalog: &Catalog,
     principal: &Principal,
     lease: &Lease,
-) -> Option<Standing> {
+) -> Option<LeaseCheck> {
     let target = lease.ask.target.as_str();
     let connection = match target.parse() {
         Ok(Reference::Default(integration)) => catalog.default_of(&integration)?,
@@ -307,7 +307,9 @@ pub(crate) fn standing(
         }
         _ => match target.parse().ok()? {
             ResourceName::Connection(name) => name,
-            ResourceName::Secret(name) => return standing_secret(catalog, principal, &name, lease),
+            ResourceName::Secret(name) => {
+                return check_secret_lease(catalog, principal, &name, lease);
+            }
             _ => return None,
         },
     };
@@ -316,17 +318,17 @@ pub(crate) fn standing(
     let Decision::Allow(by) = decision else { return None };
     let max_ttl = metadata.max_ttl_seconds.map(Duration::from_secs);
     let same = metadata.uid == lease.resource && !metadata.disabled;
-    same.then_some(Standing { by, version: metadata.version, max_ttl })
+    same.then_some(LeaseCheck { by, version: metadata.version, max_ttl })
 }
 
-fn standing_secret(
+fn check_secret_lease(
     catalog: &Catalog,
     principal: &Principal,
     name: &SecretRef,
     lease: &Lease,
-) -> Option<Standing> {
+) -> Option<LeaseCheck> {
     let metadata = &catalog.secret(name)?.metadata;
     let Decision::Allow(by) = decide_secret(principal, &name.workflow) else { return None };
     let same = metadata.uid == lease.resource;
-    same.then_some(Standing { by, version: metadata.version, max_ttl: None })
+    same.then_some(LeaseCheck { by, version: metadata.version, max_ttl: None })
 }
