@@ -20,6 +20,9 @@ use std::process::ExitCode;
 use clap::{FromArgMatches as _, Parser, Subcommand};
 
 use clap::error::ErrorKind;
+use tonic::transport::Channel;
+
+use identity::endpoint::{Caller, Endpoint};
 use io::failure::Failure;
 use io::output::Output;
 
@@ -46,6 +49,13 @@ struct Common {
     /// The form of the answer.
     #[arg(short, long, global = true, value_enum, default_value_t, help_heading = GLOBAL)]
     output: Output,
+}
+
+impl Common {
+    /// Connects as an operator.
+    async fn operator(&self) -> Result<Channel, Failure> {
+        Endpoint::find(Caller::Operator, self.state.as_deref())?.connect().await
+    }
 }
 
 /// What commands take that work in the directories of a broker themselves.
@@ -105,7 +115,7 @@ enum Command {
     Connection(operator::connection::Connection),
     /// Create, fill and look at groups of connections, as an operator
     #[command(subcommand, alias = "groups")]
-    Group(operator::group::Group),
+    Group(operator::group::GroupCommand),
     /// Say who may do what with a connection or group, as an operator
     #[command(subcommand)]
     Access(operator::access::Access),
@@ -114,7 +124,7 @@ enum Command {
     Integration(operator::integration::Integration),
     /// Put, list and delete a workflow's secrets, as an operator
     #[command(subcommand, alias = "secrets")]
-    Secret(operator::secret::Secret),
+    Secret(operator::secret::SecretCommand),
     /// Seed connections, groups, secrets and integrations from files, as an operator
     Apply(operator::apply::Apply),
     /// Tell whether workflow files will get what they ask for, before they run

@@ -7,8 +7,9 @@ use std::time::Duration;
 
 use super::executor::placeholder;
 use super::identity::endpoint;
+use super::io::time;
 use super::operator::seed;
-use super::step::{exec, get, mask};
+use super::step::{exec, mask};
 use crate::grpc::pb::apply_request::Document;
 use crate::model::Reference;
 
@@ -41,7 +42,7 @@ pub fn filled_in(word: &OsStr, directory: &str) -> OsString {
 /// # Errors
 /// What is wrong with it.
 pub fn duration(text: &str) -> Result<Duration, String> {
-    get::parse_duration(text)
+    time::parse_duration(text)
 }
 
 /// The broker's socket by the `env` file of an identity directory.

@@ -10,11 +10,11 @@ use tonic::transport::Channel;
 
 use super::kek::{KekArgs, unlock};
 use crate::cli::daemon::init::to_say;
-use crate::cli::identity::endpoint::{Caller, connect};
 use crate::cli::io::failure::{Failure, exit};
 use crate::cli::io::output;
-use crate::cli::io::output::{print, properties, say};
+use crate::cli::io::output::{print, say, show};
 use crate::cli::io::progress::Progress;
+use crate::cli::io::text::properties;
 use crate::cli::{Common, SharedParents, block_on};
 use crate::config::{Config, Given};
 use crate::daemon::{RestoreOptions, restore};
@@ -50,7 +50,7 @@ pub struct RestoreCommand {
 
 impl BackupCommand {
     pub(crate) async fn run(self, common: &Common) -> Result<(), Failure> {
-        let channel = connect(Caller::Operator, common.state.as_deref()).await?;
+        let channel = common.operator().await?;
         if self.file.as_os_str() == "-" {
             receive(channel, output::write).await?;
             return Ok(());
@@ -60,8 +60,7 @@ impl BackupCommand {
         archive.finish()?;
         let path = self.file.display().to_string();
         let answer = json!({"file": path, "bytes": bytes});
-        let table = || properties(&[("backup", path.clone()), ("bytes", bytes.to_string())]);
-        print(common.output, &answer, table, || path.clone())?;
+        show(common.output, &answer, "file", &[("backup", "file"), ("bytes", "bytes")])?;
         say("it is sealed, and does not hold the KEK: keep a copy of that elsewhere");
         Ok(())
     }
@@ -197,7 +196,7 @@ fn restore_from(
 }
 
 async fn confirm(common: &Common) -> Result<(), Failure> {
-    let channel = connect(Caller::Operator, common.state.as_deref()).await?;
+    let channel = common.operator().await?;
     let mut client = SystemServiceClient::new(channel);
     let ended = client.end_quarantine(pb::EndQuarantineRequest {}).await?.into_inner().ended;
     let text = match ended {

@@ -8,10 +8,11 @@ use serde_json::json;
 use tonic::transport::Channel;
 
 use super::kek::{NewKekArgs, OldKekArgs, SaidKek, unlock};
-use crate::cli::identity::endpoint::{Caller, connect};
 use crate::cli::io::failure::Failure;
-use crate::cli::io::output::{moment, print, properties, say, second, table};
+use crate::cli::io::output::{print, say, show};
 use crate::cli::io::progress::Progress;
+use crate::cli::io::text::table;
+use crate::cli::io::time::{moment, second};
 use crate::cli::{Common, SharedParents, block_on};
 use crate::config::{Config, Given};
 use crate::daemon::{OfflineRotation, RotateOptions, rotate_offline};
@@ -124,7 +125,7 @@ fn rotate_stopped(
 }
 
 async fn list(common: &Common) -> Result<(), Failure> {
-    let channel = connect(Caller::Operator, common.state.as_deref()).await?;
+    let channel = common.operator().await?;
     let listed = ask(channel).await?;
     let dek = |dek: &pb::Dek| {
         json!({
@@ -163,14 +164,14 @@ async fn ask(channel: Channel) -> Result<pb::ListKeysResponse, Failure> {
 }
 
 async fn rotate_kek(common: &Common) -> Result<(), Failure> {
-    let channel = connect(Caller::Operator, common.state.as_deref()).await?;
+    let channel = common.operator().await?;
     let rotated = SystemServiceClient::new(channel).rotate_kek(pb::RotateKekRequest {}).await?;
     let rotated = rotated.into_inner();
     print_kek(common, &rotated.old_kek_id, &rotated.kek_id, &rotated.old_kek_file)
 }
 
 async fn rotate_dek(common: &Common, no_wait: bool) -> Result<(), Failure> {
-    let channel = connect(Caller::Operator, common.state.as_deref()).await?;
+    let channel = common.operator().await?;
     let mut client = SystemServiceClient::new(channel.clone());
     let dek = client.rotate_dek(pb::RotateDekRequest {}).await?.into_inner().dek_id;
     if no_wait {
@@ -207,11 +208,9 @@ fn print_kek(common: &Common, old: &str, new: &str, kept: &str) -> Result<(), Fa
         say(&format!("the old KEK is kept in {kept}: backups from before this need it"));
     }
     let answer = json!({ "old_kek_id": old, "kek_id": new, "old_kek_file": kept });
-    let table = || properties(&[("KEK", new.to_owned()), ("before", old.to_owned())]);
-    print(common.output, &answer, table, || new.to_owned())
+    show(common.output, &answer, "kek_id", &[("KEK", "kek_id"), ("before", "old_kek_id")])
 }
 
 fn print_dek(common: &Common, dek: &str) -> Result<(), Failure> {
-    let table = || properties(&[("DEK", dek.to_owned())]);
-    print(common.output, &json!({ "dek_id": dek }), table, || dek.to_owned())
+    show(common.output, &json!({ "dek_id": dek }), "dek_id", &[("DEK", "dek_id")])
 }

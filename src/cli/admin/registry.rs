@@ -11,9 +11,11 @@ use crate::cli::identity::endpoint::{Caller, Endpoint};
 use crate::cli::identity::renewal::renew_now;
 use crate::cli::identity::retry::{RETRY_TIME, RetryDeadline};
 use crate::cli::io::failure::Failure;
-use crate::cli::io::output::{moment, print, say, table};
+use crate::cli::io::output::{list, print, say};
 use crate::cli::io::pages;
-use crate::cli::operator::connection::confirm;
+use crate::cli::io::prompt::confirm;
+use crate::cli::io::text::last_part;
+use crate::cli::io::time::moment;
 use crate::grpc::pb;
 use crate::grpc::pb::executor_registry_service_client::ExecutorRegistryServiceClient;
 use crate::grpc::pb::operator_service_client::OperatorServiceClient;
@@ -119,11 +121,10 @@ impl OperatorCommand {
             }
             Self::List => list_operators(common).await,
             Self::Remove(RemoveArgs { name, yes }) => {
-                if !yes {
-                    confirm(&format!(
-                        "Remove operator {name}? Its certificates are refused then."
-                    ))?;
-                }
+                confirm(
+                    yes,
+                    &format!("Remove operator {name}? Its certificates are refused then."),
+                )?;
                 let name_of = format!("operators/{name}");
                 let request = pb::DeleteOperatorRequest { name: name_of, ..Default::default() };
                 let (_, channel) = operator(common).await?;
@@ -158,11 +159,10 @@ impl ExecutorCommand {
             }
             Self::List => list_executors(common).await,
             Self::Remove(RemoveArgs { name, yes }) => {
-                if !yes {
-                    confirm(&format!(
-                        "Remove executor {name}? Its certificates are refused then, and its steps closed."
-                    ))?;
-                }
+                let question = format!(
+                    "Remove executor {name}? Its certificates are refused then, and its steps closed."
+                );
+                confirm(yes, &question)?;
                 let name_of = format!("executors/{name}");
                 let request = pb::DeleteExecutorRequest { name: name_of, ..Default::default() };
                 let (_, channel) = operator(common).await?;
@@ -218,78 +218,47 @@ fn expiry(certificates: &[pb::ClientCertificate]) -> String {
     last.unwrap_or_default()
 }
 
-fn short(name: &str) -> String {
-    name.rsplit('/').next().unwrap_or_default().to_owned()
-}
-
 async fn list_operators(common: &Common) -> Result<(), Failure> {
-    let client = OperatorServiceClient::new(operator(common).await?.1);
-    let listed = pages::all(|page_token| {
-        let request = pb::ListOperatorsRequest { page_size: 1000, page_token };
-        let mut client = client.clone();
-        async move {
-            let page = client.list_operators(request).await?.into_inner();
-            pages::tell_newer(&page.newer);
-            Ok((page.operators, page.next_page_token))
-        }
-    });
-    let listed = listed.await?;
     let role = |operator: &pb::Operator| match operator.role() {
         pb::Role::Administrator => "administrator",
         pb::Role::Operator => "operator",
         pb::Role::Viewer => "viewer",
         pb::Role::Unspecified => "none",
     };
-    let answer = listed.iter().map(|one| {
+    let row = |one: &pb::Operator| {
         json!({
-            "operator": short(&one.name),
+            "operator": last_part(&one.name),
             "role": role(one),
             "certificate_expire_time": expiry(&one.certificates),
         })
-    });
-    let answer: Vec<_> = answer.collect();
-    let rows = listed
-        .iter()
-        .map(|one| vec![short(&one.name), role(one).to_owned(), expiry(&one.certificates)]);
-    let rows: Vec<_> = rows.collect();
-    let header = ["operator", "role", "certificate until"];
-    let names = || listed.iter().map(|one| short(&one.name)).collect::<Vec<_>>().join("\n");
-    print(common.output, &answer, || table(&header, rows), names)
+    };
+    let operators = pages::operators(&common.operator().await?).await?;
+    let rows: Vec<_> = operators.iter().map(row).collect();
+    let columns = [
+        ("operator", "operator"),
+        ("role", "role"),
+        ("certificate until", "certificate_expire_time"),
+    ];
+    list(common.output, &rows, "operator", &columns, "no operators")
 }
 
 async fn list_executors(common: &Common) -> Result<(), Failure> {
-    let client = ExecutorRegistryServiceClient::new(operator(common).await?.1);
-    let listed = pages::all(|page_token| {
-        let request = pb::ListExecutorsRequest { page_size: 1000, page_token };
-        let mut client = client.clone();
-        async move {
-            let page = client.list_executors(request).await?.into_inner();
-            pages::tell_newer(&page.newer);
-            Ok((page.executors, page.next_page_token))
-        }
-    });
-    let listed = listed.await?;
-    let answer = listed.iter().map(|one| {
+    let row = |one: &pb::Executor| {
         json!({
-            "executor": short(&one.name),
+            "executor": last_part(&one.name),
             "workflows": one.workflows,
             "run_as": one.run_as,
             "local_only": one.local_only,
             "certificate_expire_time": expiry(&one.certificates),
         })
-    });
-    let answer: Vec<_> = answer.collect();
-    let rows = listed.iter().map(|one| {
-        let workflows = one.workflows.join(", ");
-        let run_as = one.run_as.join(", ");
-        vec![short(&one.name), workflows, run_as, expiry(&one.certificates)]
-    });
-    let rows: Vec<_> = rows.collect();
-    let header = ["executor", "workflows", "run as", "certificate until"];
-    let names = || listed.iter().map(|one| short(&one.name)).collect::<Vec<_>>().join("\n");
-    let text = || match rows.is_empty() {
-        true => "no executors".to_owned(),
-        false => table(&header, rows),
     };
-    print(common.output, &answer, text, names)
+    let executors = pages::executors(&common.operator().await?).await?;
+    let rows: Vec<_> = executors.iter().map(row).collect();
+    let columns = [
+        ("executor", "executor"),
+        ("workflows", "workflows"),
+        ("run as", "run_as"),
+        ("certificate until", "certificate_expire_time"),
+    ];
+    list(common.output, &rows, "executor", &columns, "no executors")
 }

@@ -8,7 +8,9 @@ use crate::cli::Common;
 use crate::cli::identity::endpoint::{Caller, Endpoint};
 use crate::cli::identity::retry::RetryDeadline;
 use crate::cli::io::failure::Failure;
-use crate::cli::io::output::{moment, print, properties, second};
+use crate::cli::io::output::print;
+use crate::cli::io::text::properties;
+use crate::cli::io::time::{moment, second};
 use crate::grpc::pb;
 use crate::grpc::pb::system_service_client::SystemServiceClient;
 

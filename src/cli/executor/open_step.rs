@@ -7,7 +7,7 @@ use tonic::transport::Channel;
 
 use crate::cli::identity::endpoint::Endpoint;
 use crate::cli::io::failure::Failure;
-use crate::cli::step::get::parse_duration;
+use crate::cli::io::time::parse_duration;
 use crate::grpc::pb;
 use crate::grpc::pb::executor_service_client::ExecutorServiceClient;
 

@@ -12,8 +12,10 @@ use crate::cli::Common;
 use crate::cli::identity::endpoint::{Caller, Endpoint};
 use crate::cli::identity::retry::RETRY_TIME;
 use crate::cli::io::failure::{Failure, exit};
-use crate::cli::io::output::{moment, print, properties};
-use crate::cli::step::get::parse_duration;
+use crate::cli::io::output::print;
+use crate::cli::io::text::properties;
+use crate::cli::io::time::moment;
+use crate::cli::io::time::parse_duration;
 use crate::grpc::pb;
 use crate::grpc::pb::executor_service_client::ExecutorServiceClient;
 

@@ -5,8 +5,10 @@ use serde_json::json;
 use crate::cli::Common;
 use crate::cli::identity::endpoint::Endpoint;
 use crate::cli::io::failure::Failure;
-use crate::cli::io::output::{moment, print, table};
+use crate::cli::io::output::print;
 use crate::cli::io::pages;
+use crate::cli::io::text::table;
+use crate::cli::io::time::moment;
 use crate::grpc::pb;
 
 /// The column of executors in the list.

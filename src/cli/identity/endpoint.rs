@@ -296,14 +296,6 @@ fn has_hung_up(error: &ConnectError) -> bool {
         if [BrokenPipe, ConnectionReset, UnexpectedEof].contains(&error.kind()))
 }
 
-/// Finds the identity for a caller, and connects.
-///
-/// # Errors
-/// As [`Endpoint::find`] and [`Endpoint::connect`].
-pub async fn connect(caller: Caller, state: Option<&Path>) -> Result<Channel, Failure> {
-    Endpoint::find(caller, state)?.connect().await
-}
-
 fn address_in(directory: &Path) -> Result<PathBuf, Failure> {
     let path = directory.join("env");
     let text = read_or_fail(&path)?;

@@ -5,7 +5,7 @@ use std::fmt;
 use tonic::Code;
 use tonic_types::StatusExt as _;
 
-use super::output::printable;
+use super::text::printable;
 use crate::daemon::DaemonError;
 use crate::identity::{CertificateRefusal, ConnectError};
 use crate::model::Invalid;

@@ -1,13 +1,13 @@
-//! What commands print: stdout is the answer, stderr the talk.
+//! What commands print: stdout has the answer, stderr everything else.
 
-use std::io::{IsTerminal as _, Write as _};
+use std::io::Write as _;
 
 use clap::ValueEnum;
-use comfy_table::{ContentArrangement, Table, presets};
 use serde::Serialize;
+use serde_json::Value as Json;
 
 use super::failure::{Failure, exit};
-use crate::model::{Timestamp, is_unseen};
+use super::text::{properties, table};
 
 /// The form of an answer.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq, ValueEnum)]
@@ -23,7 +23,7 @@ pub enum Output {
     Name,
 }
 
-/// Writes bytes to stdout. A reader that went away is no failure.
+/// Writes bytes to stdout. A closed pipe is no failure.
 ///
 /// # Errors
 /// If stdout cannot be written.
@@ -43,12 +43,12 @@ pub fn line(text: &str) -> Result<(), Failure> {
     write(format!("{text}\n").as_bytes())
 }
 
-/// Writes a line of talk to stderr.
+/// Writes a line to stderr.
 pub fn say(text: &str) {
     let _ = writeln!(std::io::stderr().lock(), "{text}");
 }
 
-/// Prints one answer in the form asked for.
+/// Prints one answer in the form asked for. Keys of JSON and YAML are sorted.
 ///
 /// # Errors
 /// If it cannot be written.
@@ -60,14 +60,82 @@ pub fn print<T: Serialize>(
 ) -> Result<(), Failure> {
     match output {
         Output::Table => line(&table()),
-        Output::Json => line(&json(answer)?),
-        Output::Yaml => write(yaml(answer)?.as_bytes()),
-        // A list that is empty has no line: scripts count them.
+        Output::Json => line(&json(&value(answer)?)?),
+        Output::Yaml => write(yaml(&value(answer)?)?.as_bytes()),
+        // An empty list has no line: scripts count them.
         Output::Name => match name() {
             nothing if nothing.is_empty() => Ok(()),
             names => line(&names),
         },
     }
+}
+
+/// Columns of a table, or properties: the title, and the key of an answer's JSON that it shows. Several keys, with
+/// spaces between, are booleans: the keys of those that are true are shown.
+pub type Titles<'a> = &'a [(&'a str, &'a str)];
+
+/// Prints a list: a table with a row for each, an array in JSON and YAML, or the value at the key `name` of each. A
+/// table without rows is the text `empty`.
+///
+/// # Errors
+/// If it cannot be written.
+pub fn list<T: Serialize>(
+    output: Output,
+    rows: &[T],
+    name: &str,
+    columns: Titles<'_>,
+    empty: &str,
+) -> Result<(), Failure> {
+    let rows: Vec<Json> = rows.iter().map(value).collect::<Result<_, _>>()?;
+    let text = || {
+        let titles: Vec<_> = columns.iter().map(|(title, _)| *title).collect();
+        let cells = |row: &Json| columns.iter().map(|(_, keys)| cell(row, keys)).collect();
+        match rows.is_empty() {
+            true => empty.to_owned(),
+            false => table(&titles, rows.iter().map(cells).collect()),
+        }
+    };
+    let names = || rows.iter().map(|row| cell(row, name)).collect::<Vec<_>>().join("\n");
+    print(output, &rows, text, names)
+}
+
+/// Prints one thing: its properties, its JSON or YAML, or the value at the key `name`.
+///
+/// # Errors
+/// If it cannot be written.
+pub fn show<T: Serialize>(
+    output: Output,
+    answer: &T,
+    name: &str,
+    titles: Titles<'_>,
+) -> Result<(), Failure> {
+    let answer = value(answer)?;
+    let rows = || titles.iter().map(|(title, keys)| (*title, cell(&answer, keys)));
+    print(output, &answer, || properties(&rows().collect::<Vec<_>>()), || cell(&answer, name))
+}
+
+/// What an answer has at these keys, for people.
+fn cell(answer: &Json, keys: &str) -> String {
+    let texts = keys.split(' ').map(|key| match answer.get(key) {
+        Some(Json::Bool(is_so)) => if *is_so { key } else { "" }.to_owned(),
+        Some(value) => text_of(value),
+        None => String::new(),
+    });
+    texts.filter(|text| !text.is_empty()).collect::<Vec<_>>().join(", ")
+}
+
+fn text_of(value: &Json) -> String {
+    match value {
+        // Only moments are null.
+        Json::Null => "never".to_owned(),
+        Json::String(text) => text.clone(),
+        Json::Array(items) => items.iter().map(text_of).collect::<Vec<_>>().join(", "),
+        Json::Object(_) | Json::Bool(_) | Json::Number(_) => value.to_string(),
+    }
+}
+
+fn value<T: Serialize>(answer: &T) -> Result<Json, Failure> {
+    serde_json::to_value(answer).map_err(|error| unprintable(&error))
 }
 
 /// Pretty JSON.
@@ -88,53 +156,4 @@ pub fn yaml<T: Serialize>(answer: &T) -> Result<String, Failure> {
 
 fn unprintable(error: &dyn std::fmt::Display) -> Failure {
     Failure::new("OUTPUT", format!("the answer cannot be printed: {error}"), exit::FAILED)
-}
-
-/// Narrower than this, a table is not to be read anyway.
-const LEAST_WIDTH: u16 = 40;
-
-/// A table without lines, as wide as the terminal.
-pub fn table(header: &[&str], rows: Vec<Vec<String>>) -> String {
-    let mut table = Table::new();
-    table.load_style(presets::NOTHING).set_content_arrangement(ContentArrangement::Dynamic);
-    // Whoever reads a pipe wants whole lines; a terminal of no width has not said how wide it is.
-    if !std::io::stdout().is_terminal() || table.width().is_none_or(|width| width < LEAST_WIDTH) {
-        table.set_content_arrangement(ContentArrangement::Disabled);
-    }
-    table.set_header(header.iter().map(|title| title.to_uppercase()));
-    table.add_rows(rows.into_iter().map(|row| row.into_iter().map(|cell| printable(&cell))));
-    for column in table.column_iter_mut() {
-        column.set_padding((0, 2));
-    }
-    let text = table.to_string();
-    text.lines().map(str::trim_end).collect::<Vec<_>>().join("\n")
-}
-
-/// A text without what a terminal would obey or nobody would see: such characters are written as escapes.
-pub fn printable(text: &str) -> String {
-    let escape =
-        |c: char| if is_unseen(c) { c.escape_default().to_string() } else { c.to_string() };
-    text.chars().map(escape).collect()
-}
-
-/// Names and values, a line each.
-pub fn properties(rows: &[(&str, String)]) -> String {
-    let width = rows.iter().map(|(name, _)| name.len()).max().unwrap_or(0);
-    let lines =
-        rows.iter().map(|(name, value)| format!("{name:<width$}  {value}").trim_end().to_owned());
-    lines.collect::<Vec<_>>().join("\n")
-}
-
-/// A moment of the API as text.
-pub fn moment(given: Option<&prost_types::Timestamp>) -> String {
-    given.map_or_else(String::new, |given| {
-        let millis = given.seconds.saturating_mul(1000) + i64::from(given.nanos / 1_000_000);
-        Timestamp::from_millis(millis).to_string()
-    })
-}
-
-/// A moment of the API to the second, for tables.
-pub fn second(given: Option<&prost_types::Timestamp>) -> String {
-    let whole = given.map(|given| prost_types::Timestamp { nanos: 0, ..*given });
-    moment(whole.as_ref())
 }

@@ -1,4 +1,4 @@
-//! Lists come in pages; people and scripts want all of it.
+//! Every list RPC, all its pages at once: people and scripts want the whole list.
 
 use tonic::transport::Channel;
 
@@ -6,172 +6,153 @@ use super::failure::Failure;
 use super::output::say;
 use crate::grpc::pb;
 use crate::grpc::pb::connection_service_client::ConnectionServiceClient;
+use crate::grpc::pb::executor_registry_service_client::ExecutorRegistryServiceClient;
 use crate::grpc::pb::executor_service_client::ExecutorServiceClient;
 use crate::grpc::pb::group_service_client::GroupServiceClient;
 use crate::grpc::pb::integration_service_client::IntegrationServiceClient;
+use crate::grpc::pb::operator_service_client::OperatorServiceClient;
 use crate::grpc::pb::secret_service_client::SecretServiceClient;
 
-/// The most that a page holds.
+/// The most items that the broker puts on a page.
 const LARGEST: i32 = 1000;
 
-/// Asks for page after page. `page` is given the token of the page to ask for.
-///
-/// # Errors
-/// As `page`.
-pub async fn all<T, P>(mut page: impl FnMut(String) -> P) -> Result<Vec<T>, Failure>
-where
-    P: Future<Output = Result<(Vec<T>, String), tonic::Status>>,
-{
-    let mut found = Vec::new();
+/// Items, names of those that only a newer version can read, and the token of the next page.
+type Page<T> = (Vec<T>, Vec<String>, String);
+
+/// Asks for page after page. `page` is given the token of the page to ask for, and `take` what is on it.
+async fn each<T>(
+    mut page: impl AsyncFnMut(String) -> Result<Page<T>, tonic::Status>,
+    mut take: impl FnMut(Vec<T>) -> Result<(), Failure>,
+) -> Result<(), Failure> {
     let mut token = String::new();
     loop {
-        let (items, next) = page(token).await?;
-        found.extend(items);
+        let (items, newer, next) = page(token).await?;
+        take(items)?;
+        for name in newer {
+            say(&format!(
+                "{name} was written by a newer keyhatch, and this version uses nothing of it; run the newer keyhatch"
+            ));
+        }
         if next.is_empty() {
-            return Ok(found);
+            return Ok(());
         }
         token = next;
     }
 }
 
-/// Says what a list leaves out, because the broker cannot read it.
-pub fn tell_newer(names: &[String]) {
-    for name in names {
-        say(&format!(
-            "{name} was written by a newer keyhatch, and this version uses nothing of it; run the newer keyhatch"
-        ));
-    }
+async fn all<T>(
+    page: impl AsyncFnMut(String) -> Result<Page<T>, tonic::Status>,
+) -> Result<Vec<T>, Failure> {
+    let mut found = Vec::new();
+    each(page, |items| Ok(found.extend(items))).await?;
+    Ok(found)
 }
 
-/// Every connection that is asked for, by integration and name.
-///
-/// # Errors
-/// As `ConnectionService.ListConnections`.
+/// The connections asked for, by integration and name; as `ConnectionService.ListConnections`.
 pub async fn connections(
     channel: &Channel,
     wanted: pb::ListConnectionsRequest,
 ) -> Result<Vec<pb::Connection>, Failure> {
     let mut found = Vec::new();
-    let take = |page| {
-        found.extend::<Vec<_>>(page);
-        Ok(())
-    };
-    connections_by_page(channel, wanted, take).await?;
+    each_connections(channel, wanted, |page| Ok(found.extend(page))).await?;
     Ok(found)
 }
 
-/// The same, page by page: nobody waits for the last one to see the first.
-///
-/// # Errors
-/// As `ConnectionService.ListConnections`, or as `take`.
-pub async fn connections_by_page(
+/// The same page by page, so that the first is printed before the last has come.
+pub async fn each_connections(
     channel: &Channel,
-    mut wanted: pb::ListConnectionsRequest,
-    mut take: impl FnMut(Vec<pb::Connection>) -> Result<(), Failure>,
+    wanted: pb::ListConnectionsRequest,
+    take: impl FnMut(Vec<pb::Connection>) -> Result<(), Failure>,
 ) -> Result<(), Failure> {
     let mut client = ConnectionServiceClient::new(channel.clone());
-    wanted.page_size = LARGEST;
-    loop {
-        let page = client.list_connections(wanted.clone()).await?.into_inner();
-        take(page.connections)?;
-        tell_newer(&page.newer);
-        if page.next_page_token.is_empty() {
-            return Ok(());
-        }
-        wanted.page_token = page.next_page_token;
-    }
-}
-
-/// Every group, by name.
-///
-/// # Errors
-/// As `GroupService.ListGroups`.
-pub async fn groups(channel: &Channel) -> Result<Vec<pb::ConnectionGroup>, Failure> {
-    let client = GroupServiceClient::new(channel.clone());
-    let page = |page_token| {
-        let request = pb::ListGroupsRequest { page_size: LARGEST, page_token };
-        let mut client = client.clone();
-        async move {
-            let page = client.list_groups(request).await?.into_inner();
-            tell_newer(&page.newer);
-            Ok((page.groups, page.next_page_token))
-        }
-    };
-    all(page).await
-}
-
-/// The members of a group, "connections/INTEGRATION/NAME".
-///
-/// # Errors
-/// As `GroupService.ListMembers`.
-pub async fn members(channel: &Channel, group: &str) -> Result<Vec<String>, Failure> {
-    let client = GroupServiceClient::new(channel.clone());
-    let page = |page_token| {
+    let page = async |page_token| {
         let request =
-            pb::ListMembersRequest { name: group.to_owned(), page_size: LARGEST, page_token };
-        let mut client = client.clone();
-        async move {
-            let page = client.list_members(request).await?.into_inner();
-            Ok((page.members, page.next_page_token))
-        }
+            pb::ListConnectionsRequest { page_size: LARGEST, page_token, ..wanted.clone() };
+        let page = client.list_connections(request).await?.into_inner();
+        Ok((page.connections, page.newer, page.next_page_token))
+    };
+    each(page, take).await
+}
+
+/// Every group by name; as `GroupService.ListGroups`.
+pub async fn groups(channel: &Channel) -> Result<Vec<pb::ConnectionGroup>, Failure> {
+    let mut client = GroupServiceClient::new(channel.clone());
+    let page = async |page_token| {
+        let request = pb::ListGroupsRequest { page_size: LARGEST, page_token };
+        let page = client.list_groups(request).await?.into_inner();
+        Ok((page.groups, page.newer, page.next_page_token))
     };
     all(page).await
 }
 
-/// Every integration, the broker's and operators' own, by name.
-///
-/// # Errors
-/// As `IntegrationService.ListIntegrations`.
+/// The members of a group, "connections/INTEGRATION/NAME"; as `GroupService.ListMembers`.
+pub async fn members(channel: &Channel, group: &str) -> Result<Vec<String>, Failure> {
+    let mut client = GroupServiceClient::new(channel.clone());
+    let page = async |page_token| {
+        let name = group.to_owned();
+        let request = pb::ListMembersRequest { name, page_size: LARGEST, page_token };
+        let page = client.list_members(request).await?.into_inner();
+        Ok((page.members, Vec::new(), page.next_page_token))
+    };
+    all(page).await
+}
+
+/// Every integration by name, built in or operators' own; as `IntegrationService.ListIntegrations`.
 pub async fn integrations(channel: &Channel) -> Result<Vec<pb::Integration>, Failure> {
-    let client = IntegrationServiceClient::new(channel.clone());
-    let page = |page_token| {
+    let mut client = IntegrationServiceClient::new(channel.clone());
+    let page = async |page_token| {
         let request = pb::ListIntegrationsRequest { page_size: LARGEST, page_token };
-        let mut client = client.clone();
-        async move {
-            let page = client.list_integrations(request).await?.into_inner();
-            tell_newer(&page.newer);
-            Ok((page.integrations, page.next_page_token))
-        }
+        let page = client.list_integrations(request).await?.into_inner();
+        Ok((page.integrations, page.newer, page.next_page_token))
     };
     all(page).await
 }
 
-/// Every secret of a workflow, or of all, by workflow and name.
-///
-/// # Errors
-/// As `SecretService.ListSecrets`.
+/// The secrets of a workflow, or of all, by workflow and name; as `SecretService.ListSecrets`.
 pub async fn secrets(
     channel: &Channel,
     workflow: Option<&str>,
 ) -> Result<Vec<pb::Secret>, Failure> {
-    let client = SecretServiceClient::new(channel.clone());
-    let page = |page_token| {
+    let mut client = SecretServiceClient::new(channel.clone());
+    let page = async |page_token| {
         let workflow = workflow.unwrap_or("-").to_owned();
         let request = pb::ListSecretsRequest { workflow, page_size: LARGEST, page_token };
-        let mut client = client.clone();
-        async move {
-            let page = client.list_secrets(request).await?.into_inner();
-            tell_newer(&page.newer);
-            Ok((page.secrets, page.next_page_token))
-        }
+        let page = client.list_secrets(request).await?.into_inner();
+        Ok((page.secrets, page.newer, page.next_page_token))
     };
     all(page).await
 }
 
-/// Every open step that the caller sees, of a workflow or of all.
-///
-/// # Errors
-/// As `ExecutorService.ListSteps`.
+/// The open steps that the caller sees, of a workflow or of all; as `ExecutorService.ListSteps`.
 pub async fn steps(channel: &Channel, workflow: Option<&str>) -> Result<Vec<pb::Step>, Failure> {
-    let client = ExecutorServiceClient::new(channel.clone());
-    let page = |page_token| {
+    let mut client = ExecutorServiceClient::new(channel.clone());
+    let page = async |page_token| {
         let workflow = workflow.unwrap_or_default().to_owned();
         let request = pb::ListStepsRequest { page_size: LARGEST, page_token, workflow };
-        let mut client = client.clone();
-        async move {
-            let page = client.list_steps(request).await?.into_inner();
-            Ok((page.steps, page.next_page_token))
-        }
+        let page = client.list_steps(request).await?.into_inner();
+        Ok((page.steps, Vec::new(), page.next_page_token))
+    };
+    all(page).await
+}
+
+/// Every operator; as `OperatorService.ListOperators`.
+pub async fn operators(channel: &Channel) -> Result<Vec<pb::Operator>, Failure> {
+    let mut client = OperatorServiceClient::new(channel.clone());
+    let page = async |page_token| {
+        let request = pb::ListOperatorsRequest { page_size: LARGEST, page_token };
+        let page = client.list_operators(request).await?.into_inner();
+        Ok((page.operators, page.newer, page.next_page_token))
+    };
+    all(page).await
+}
+
+/// Every executor; as `ExecutorRegistryService.ListExecutors`.
+pub async fn executors(channel: &Channel) -> Result<Vec<pb::Executor>, Failure> {
+    let mut client = ExecutorRegistryServiceClient::new(channel.clone());
+    let page = async |page_token| {
+        let request = pb::ListExecutorsRequest { page_size: LARGEST, page_token };
+        let page = client.list_executors(request).await?.into_inner();
+        Ok((page.executors, page.newer, page.next_page_token))
     };
     all(page).await
 }

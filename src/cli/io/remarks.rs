@@ -2,7 +2,8 @@
 
 use serde_json::{Value as Json, json};
 
-use super::output::{printable, say};
+use super::output::say;
+use super::text::printable;
 use crate::grpc::pb;
 
 /// Says what is odd about the values of a resource that was written.

@@ -6,6 +6,8 @@ use std::path::Path;
 
 use super::failure::{Failure, exit};
 use super::output::say;
+use super::prompt;
+use super::prompt::ask_hidden;
 use crate::grpc::pb;
 use crate::model::limits::MAX_VALUE_BYTES;
 use crate::sys::input;
@@ -144,7 +146,7 @@ fn ask_kind<'a>(kinds: &[&'a pb::CredentialKind]) -> Result<&'a pb::CredentialKi
         say(&format!("{number}  {:<20}  {}", kind.name, kind.title));
     }
     let first = kinds.first().map_or("", |kind| kind.name.as_str());
-    let answer = ask_line(&format!("kind ({first}): "))?;
+    let answer = prompt::ask(&format!("kind ({first}): "))?;
     let chosen = match answer.as_str() {
         "" => kinds.first(),
         answer => (1..).zip(kinds).find_map(|(number, kind): (usize, _)| {
@@ -160,7 +162,7 @@ fn ask_kind<'a>(kinds: &[&'a pb::CredentialKind]) -> Result<&'a pb::CredentialKi
 fn ask_named() -> Result<BTreeMap<String, Vec<u8>>, Failure> {
     let mut fields = BTreeMap::new();
     loop {
-        match ask_line("name of a field (none to end): ")? {
+        match prompt::ask("name of a field (none to end): ")? {
             end if end.is_empty() => return Ok(fields),
             name => drop(fields.insert(name.clone(), ask(&name, None)?)),
         }
@@ -231,7 +233,7 @@ pub fn from_file(path: &Path) -> Result<Vec<u8>, Failure> {
 /// If it cannot be read.
 pub fn from_stdin(name: &str) -> Result<Vec<u8>, Failure> {
     if std::io::stdin().is_terminal() {
-        return Ok(rpassword::prompt_password(format!("{name}: "))?.into_bytes());
+        return ask_hidden(&format!("{name}: "));
     }
     // The end that is left out is none of the value's bytes.
     let read = input::stdin(MAX_VALUE_BYTES + 2);
@@ -289,28 +291,14 @@ pub fn covers(field: &pb::FieldSchema, name: &str) -> bool {
 
 /// Asks for a field's value, without echo if it is sensitive, or if nothing is known of it.
 fn ask(name: &str, field: Option<&pb::FieldSchema>) -> Result<Vec<u8>, Failure> {
-    let prompt = match field {
+    let question = match field {
         Some(field) => format!("{name} ({}): ", field.description),
         None => format!("{name}: "),
     };
     match field.is_none_or(|field| field.sensitive) {
-        true => Ok(rpassword::prompt_password(prompt)?.into_bytes()),
-        false => ask_line(&prompt).map(String::into_bytes),
+        true => ask_hidden(&question),
+        false => prompt::ask(&question).map(String::into_bytes),
     }
-}
-
-/// Asks for a line.
-fn ask_line(prompt: &str) -> Result<String, Failure> {
-    eprint_prompt(prompt);
-    let mut line = String::new();
-    std::io::stdin().read_line(&mut line)?;
-    Ok(line.trim_end_matches('\n').to_owned())
-}
-
-fn eprint_prompt(prompt: &str) {
-    use std::io::Write as _;
-    let mut stderr = std::io::stderr().lock();
-    let _ = stderr.write_all(prompt.as_bytes()).and_then(|()| stderr.flush());
 }
 
 #[cfg(test)]

@@ -12,7 +12,6 @@ use super::plan::{self, Step};
 use super::prune::{Described, Prunable, Pruning};
 use super::seed::{self, Allowed, Place, Seed, SeedContext};
 use crate::cli::Common;
-use crate::cli::identity::endpoint::{Caller, connect};
 use crate::cli::io::failure::Failure;
 use crate::cli::io::output::{Output, print, say};
 use crate::cli::io::progress::Progress;
@@ -76,7 +75,7 @@ impl Files {
 impl Apply {
     pub(crate) async fn run(self, common: &Common) -> Result<(), Failure> {
         let seeds = self.files.read()?;
-        let channel = connect(Caller::Operator, common.state.as_deref()).await?;
+        let channel = common.operator().await?;
         let prunable = self.pruning.find(&channel, &self.files.described(&seeds)).await?;
         if self.dry_run {
             let steps = plan::of_seeds(channel, &seeds).await?;
@@ -86,7 +85,7 @@ impl Apply {
         // Asked before anything is written: who says no wants none of it.
         if !self.yes && prunable.names().next().is_some() {
             say(&plan::to_text(&plan::of_seeds(channel.clone(), &seeds).await?));
-            prunable.confirm()?;
+            prunable.confirm(self.yes)?;
         }
         let nobodys = nobodys(&seeds);
         let applied = apply(channel.clone(), seeds).await?;

@@ -4,7 +4,6 @@ use super::apply::{Files, print_plan};
 use super::plan;
 use super::prune::Pruning;
 use crate::cli::Common;
-use crate::cli::identity::endpoint::{Caller, connect};
 use crate::cli::io::failure::{Failure, exit};
 use crate::cli::io::output::say;
 
@@ -31,7 +30,7 @@ impl Diff {
 
     async fn compare(self, common: &Common) -> Result<u8, Failure> {
         let seeds = self.files.read()?;
-        let channel = connect(Caller::Operator, common.state.as_deref()).await?;
+        let channel = common.operator().await?;
         let prunable = self.pruning.find(&channel, &self.files.described(&seeds)).await?;
         let steps = plan::of_seeds(channel, &seeds).await?;
         let others: Vec<_> = steps.iter().filter(|step| step.changes()).collect();

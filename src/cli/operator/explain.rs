@@ -6,9 +6,10 @@ use tonic::transport::Channel;
 use super::check::{ANY_STEP, command};
 use super::connection::view::{argument_of, relation_name};
 use crate::cli::Common;
-use crate::cli::identity::endpoint::{Caller, connect};
 use crate::cli::io::failure::Failure;
-use crate::cli::io::output::{moment, print, table};
+use crate::cli::io::output::print;
+use crate::cli::io::text::table;
+use crate::cli::io::time::moment;
 use crate::grpc::pb;
 use crate::grpc::pb::explain_request::Question;
 use crate::grpc::pb::system_service_client::SystemServiceClient;
@@ -33,7 +34,7 @@ pub struct Explain {
 
 impl Explain {
     pub(crate) async fn run(self, common: &Common) -> Result<(), Failure> {
-        let channel = connect(Caller::Operator, common.state.as_deref()).await?;
+        let channel = common.operator().await?;
         let question = match (self.workflow, self.step) {
             (Some(workflow), step) => Question::DryRun(pb::DryRun {
                 workflow,

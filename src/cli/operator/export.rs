@@ -12,10 +12,10 @@ use super::connection::update::parse_label;
 use super::connection::view::access_of;
 use super::integration::name_of;
 use crate::cli::Common;
-use crate::cli::identity::endpoint::{Caller, connect};
 use crate::cli::io::failure::{Failure, exit};
-use crate::cli::io::output::{Output, line, moment, print, say};
+use crate::cli::io::output::{Output, line, print, say};
 use crate::cli::io::pages;
+use crate::cli::io::time::moment;
 use crate::grpc::pb;
 use crate::model::ResourceName;
 
@@ -29,7 +29,7 @@ pub struct Export {
 
 impl Export {
     pub(crate) async fn run(self, common: &Common) -> Result<(), Failure> {
-        let channel = connect(Caller::Operator, common.state.as_deref()).await?;
+        let channel = common.operator().await?;
         let documents = self.documents(&channel).await?;
         if documents.is_empty() && matches!(common.output, Output::Table | Output::Name) {
             say("there is nothing to export");

@@ -1,25 +1,26 @@
 //! `keyhatch group`: connections that a step selects by the values of their tags.
 
 use clap::Subcommand;
-use serde_json::json;
+use serde_json::{Value as Json, json};
 use tonic::transport::Channel;
 
-use super::connection::confirm;
 use super::connection::update::parse_label;
 use super::connection::view::{access_of, bindings, pairs, tell_if_nobodys};
 use crate::cli::Common;
-use crate::cli::identity::endpoint::{Caller, connect};
 use crate::cli::io::failure::Failure;
-use crate::cli::io::output::{moment, print, properties, say, table};
+use crate::cli::io::output::{list, print, say};
 use crate::cli::io::pages;
+use crate::cli::io::prompt::confirm;
+use crate::cli::io::text::{properties, short_name};
+use crate::cli::io::time::moment;
 use crate::grpc::pb;
 use crate::grpc::pb::group_service_client::GroupServiceClient;
 
 /// `keyhatch group …`
 #[derive(Subcommand)]
-pub enum Group {
+pub enum GroupCommand {
     /// Create a group
-    Create(Create),
+    Create(GroupCreate),
     /// Show a group and its members
     Get {
         /// The group.
@@ -29,7 +30,7 @@ pub enum Group {
     #[command(alias = "ls")]
     List,
     /// Rename a group, replace its identifiers, add and remove members
-    Update(Update),
+    Update(GroupUpdate),
     /// Delete a group; its members stay
     Delete {
         /// The group.
@@ -45,7 +46,7 @@ pub enum Group {
 
 /// Arguments of `group create`.
 #[derive(clap::Args)]
-pub struct Create {
+pub struct GroupCreate {
     /// Its name.
     name: String,
     /// The type of its members, such as aws.
@@ -70,7 +71,7 @@ pub struct Create {
 
 /// Arguments of `group update`.
 #[derive(clap::Args)]
-pub struct Update {
+pub struct GroupUpdate {
     /// The group.
     name: String,
     /// Its new name.
@@ -93,28 +94,33 @@ pub struct Update {
     label: Vec<(String, String)>,
 }
 
-impl Group {
+impl GroupCommand {
     pub(crate) async fn run(self, common: &Common) -> Result<(), Failure> {
-        let channel = connect(Caller::Operator, common.state.as_deref()).await?;
+        let channel = common.operator().await?;
         let mut client = GroupServiceClient::new(channel.clone());
         match self {
             Self::Create(create) => create.run(common, client).await,
             Self::Get { name } => show(common, &channel, &name).await,
-            Self::List => list(common, &channel).await,
+            Self::List => {
+                let groups = pages::groups(&channel).await?;
+                let rows: Vec<_> = groups.iter().map(to_json).collect();
+                let columns = [
+                    ("group", "group"),
+                    ("integration", "integration"),
+                    ("identifiers", "identifiers"),
+                    ("members", "member_count"),
+                ];
+                list(common.output, &rows, "group", &columns, "no groups")
+            }
             Self::Update(update) => update.run(common, client).await,
             Self::Delete { name, yes, force } => {
                 let request = pb::GetGroupRequest { name: full(&name) };
-                let found = client.get_group(request).await?.into_inner();
-                if !yes {
-                    let members = found.member_count;
-                    confirm(&format!("Delete group {name}, which has {members} member(s)?"))?;
-                }
-                let request = pb::DeleteGroupRequest {
-                    name: found.name,
-                    etag: found.etag,
-                    force,
-                    ..Default::default()
-                };
+                let pb::ConnectionGroup { name: name_of, etag, member_count, .. } =
+                    client.get_group(request).await?.into_inner();
+                let question = format!("Delete group {name}, which has {member_count} member(s)?");
+                confirm(yes, &question)?;
+                let request =
+                    pb::DeleteGroupRequest { name: name_of, etag, force, ..Default::default() };
                 client.delete_group(request).await?;
                 say(&format!("group {name} deleted"));
                 Ok(())
@@ -123,7 +129,7 @@ impl Group {
     }
 }
 
-impl Create {
+impl GroupCreate {
     async fn run(
         self,
         common: &Common,
@@ -143,13 +149,13 @@ impl Create {
         let members = members(&self.member);
         let request = pb::CreateGroupRequest { group: Some(group), members, ..Default::default() };
         let group = client.create_group(request).await?.into_inner();
-        print(common.output, &to_json(&group), || line(&group), || self.name.clone())?;
+        print_written(common, &group)?;
         tell_if_nobodys(&group.name, &group.access, pb::Relation::Viewer);
         Ok(())
     }
 }
 
-impl Update {
+impl GroupUpdate {
     async fn run(
         self,
         common: &Common,
@@ -169,24 +175,31 @@ impl Update {
             add_members: members(&self.add_member),
             ..Default::default()
         };
-        let group = client.update_group(request).await?.into_inner();
-        let name = || short(&group.name, "groups/");
-        print(common.output, &to_json(&group), || line(&group), name)
+        print_written(common, &client.update_group(request).await?.into_inner())
     }
+}
+
+fn print_written(common: &Common, group: &pb::ConnectionGroup) -> Result<(), Failure> {
+    let name = || short_name(&group.name).to_owned();
+    let text = || {
+        let identifiers = group.identifiers.join(", ");
+        format!("group {}: {} member(s) told apart by {identifiers}", name(), group.member_count)
+    };
+    print(common.output, &to_json(group), text, name)
 }
 
 async fn show(common: &Common, channel: &Channel, name: &str) -> Result<(), Failure> {
     let mut client = GroupServiceClient::new(channel.clone());
     let group = client.get_group(pb::GetGroupRequest { name: full(name) }).await?.into_inner();
     let members = pages::members(channel, &group.name).await?;
-    let members: Vec<_> = members.iter().map(|member| short(member, "connections/")).collect();
+    let members: Vec<_> = members.iter().map(|member| short_name(member)).collect();
     let mut answer = to_json(&group);
     if let Some(object) = answer.as_object_mut() {
         object.insert("members".to_owned(), json!(members));
     }
     let describe = || {
         let mut rows = vec![
-            ("group", short(&group.name, "groups/")),
+            ("group", short_name(&group.name).to_owned()),
             ("integration", group.integration.clone()),
             ("identifiers", group.identifiers.join(", ")),
             ("updated", format!("{} by {}", moment(group.update_time.as_ref()), group.updated_by)),
@@ -197,30 +210,10 @@ async fn show(common: &Common, channel: &Channel, name: &str) -> Result<(), Fail
         if !group.labels.is_empty() {
             rows.push(("labels", pairs(&group.labels)));
         }
-        rows.extend(members.iter().map(|member| ("member", member.clone())));
+        rows.extend(members.iter().map(|member| ("member", (*member).to_owned())));
         properties(&rows)
     };
-    print(common.output, &answer, describe, || short(&group.name, "groups/"))
-}
-
-async fn list(common: &Common, channel: &Channel) -> Result<(), Failure> {
-    let groups = pages::groups(channel).await?;
-    let answer: Vec<_> = groups.iter().map(to_json).collect();
-    let rows = || {
-        let rows = groups.iter().map(|group| {
-            vec![
-                short(&group.name, "groups/"),
-                group.integration.clone(),
-                group.identifiers.join(", "),
-                group.member_count.to_string(),
-            ]
-        });
-        let header = ["group", "integration", "identifiers", "members"];
-        if groups.is_empty() { "no groups".to_owned() } else { table(&header, rows.collect()) }
-    };
-    let names =
-        || groups.iter().map(|group| short(&group.name, "groups/")).collect::<Vec<_>>().join("\n");
-    print(common.output, &answer, rows, names)
+    print(common.output, &answer, describe, || short_name(&group.name).to_owned())
 }
 
 fn full(name: &str) -> String {
@@ -231,19 +224,9 @@ fn members(references: &[String]) -> Vec<String> {
     references.iter().map(|reference| format!("connections/{reference}")).collect()
 }
 
-fn short(name: &str, prefix: &str) -> String {
-    name.strip_prefix(prefix).unwrap_or(name).to_owned()
-}
-
-fn line(group: &pb::ConnectionGroup) -> String {
-    let identifiers = group.identifiers.join(", ");
-    let name = short(&group.name, "groups/");
-    format!("group {name}: {} member(s) told apart by {identifiers}", group.member_count)
-}
-
-fn to_json(group: &pb::ConnectionGroup) -> serde_json::Value {
+fn to_json(group: &pb::ConnectionGroup) -> Json {
     json!({
-        "group": short(&group.name, "groups/"),
+        "group": short_name(&group.name),
         "uid": group.uid,
         "integration": group.integration,
         "identifiers": group.identifiers,

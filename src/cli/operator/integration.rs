@@ -5,10 +5,10 @@ use serde_json::json;
 use tonic::transport::Channel;
 
 use crate::cli::Common;
-use crate::cli::identity::endpoint::{Caller, connect};
 use crate::cli::io::failure::Failure;
-use crate::cli::io::output::{print, table};
+use crate::cli::io::output::print;
 use crate::cli::io::pages;
+use crate::cli::io::text::table;
 use crate::grpc::pb;
 use crate::grpc::pb::integration_service_client::IntegrationServiceClient;
 
@@ -27,7 +27,7 @@ pub enum Integration {
 
 impl Integration {
     pub(crate) async fn run(self, common: &Common) -> Result<(), Failure> {
-        let channel = connect(Caller::Operator, common.state.as_deref()).await?;
+        let channel = common.operator().await?;
         match self {
             Self::Get { name } => {
                 let found = find(channel, &name).await?;

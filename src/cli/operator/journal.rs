@@ -5,10 +5,11 @@ use std::path::{Path, PathBuf};
 use clap::Subcommand;
 use serde_json::{Value, json};
 
-use crate::cli::identity::endpoint::{Caller, connect};
 use crate::cli::io::failure::{Failure, exit};
-use crate::cli::io::moment;
-use crate::cli::io::output::{Output, line, moment, print, printable, properties, say, yaml};
+use crate::cli::io::output::{Output, line, print, say, yaml};
+use crate::cli::io::text::{printable, properties};
+use crate::cli::io::time;
+use crate::cli::io::time::moment;
 use crate::cli::{Common, block_on};
 use crate::config::{Config, Given};
 use crate::grpc::pb;
@@ -94,7 +95,7 @@ impl Journal {
 
 impl Tail {
     async fn run(self, common: &Common) -> Result<(), Failure> {
-        let channel = connect(Caller::Operator, common.state.as_deref()).await?;
+        let channel = common.operator().await?;
         let request = pb::TailJournalRequest {
             last: self.last,
             since: self.since,
@@ -142,10 +143,10 @@ pub(crate) fn stopped(told: &pb::JournalLine, is_end: bool) -> Result<(), Failur
 
 /// A moment of the past.
 pub(crate) fn since(text: &str) -> Result<prost_types::Timestamp, String> {
-    moment::ago(text).or_else(|_| {
+    time::ago(text).or_else(|_| {
         let rule =
             format!("{text:?} is no time; write 2026-01-31T12:00:00Z, or 2h for two hours ago");
-        moment::parse(text).map_err(|_| rule)
+        time::parse(text).map_err(|_| rule)
     })
 }
 

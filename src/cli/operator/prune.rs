@@ -5,12 +5,13 @@ use std::path::PathBuf;
 
 use tonic::transport::Channel;
 
-use super::connection::confirm;
 use super::connection::update::parse_label;
 use super::seed::{ENDINGS, described_elsewhere};
 use crate::cli::io::failure::Failure;
-use crate::cli::io::output::{printable, say};
+use crate::cli::io::output::say;
 use crate::cli::io::pages;
+use crate::cli::io::prompt::confirm;
+use crate::cli::io::text::printable;
 use crate::grpc::pb;
 use crate::grpc::pb::connection_service_client::ConnectionServiceClient;
 use crate::grpc::pb::group_service_client::GroupServiceClient;
@@ -135,11 +136,11 @@ impl Prunable {
     ///
     /// # Errors
     /// If not, or nobody is there to ask.
-    pub fn confirm(&self) -> Result<(), Failure> {
+    pub fn confirm(&self, yes: bool) -> Result<(), Failure> {
         let names: Vec<&str> = self.names().collect();
         match names.as_slice() {
             [] => Ok(()),
-            names => confirm(&format!("Delete {}, not in the files?", names.join(", "))),
+            names => confirm(yes, &format!("Delete {}, not in the files?", names.join(", "))),
         }
     }
 

@@ -3,13 +3,14 @@
 use std::path::Path;
 
 use clap::{Args, Subcommand};
-use serde_json::json;
+use serde_json::{Value as Json, json};
 
-use super::connection::confirm;
 use crate::cli::Common;
-use crate::cli::identity::endpoint::{Caller, connect};
 use crate::cli::io::failure::Failure;
-use crate::cli::io::output::{moment, print, say, table};
+use crate::cli::io::output::{list, print, say};
+use crate::cli::io::prompt::confirm;
+use crate::cli::io::text::last_part;
+use crate::cli::io::time::moment;
 use crate::cli::io::values::{from_environment, from_file, from_stdin, refuse_empty};
 use crate::cli::io::{pages, remarks};
 use crate::grpc::pb;
@@ -17,7 +18,7 @@ use crate::grpc::pb::secret_service_client::SecretServiceClient;
 
 /// `keyhatch secret …`
 #[derive(Subcommand)]
-pub enum Secret {
+pub enum SecretCommand {
     /// Create or overwrite a secret
     Put {
         #[command(flatten)]
@@ -63,9 +64,9 @@ impl Of {
     }
 }
 
-impl Secret {
+impl SecretCommand {
     pub(crate) async fn run(self, common: &Common) -> Result<(), Failure> {
-        let channel = connect(Caller::Operator, common.state.as_deref()).await?;
+        let channel = common.operator().await?;
         let mut client = SecretServiceClient::new(channel.clone());
         match self {
             Self::Put { of, name, value, allow_empty } => {
@@ -80,12 +81,18 @@ impl Secret {
                 print(common.output, &to_json(&put), text, || name.clone())
             }
             Self::List { of } => {
-                print_list(common, &pages::secrets(&channel, Some(&of.workflow)).await?)
+                let secrets = pages::secrets(&channel, Some(&of.workflow)).await?;
+                let rows: Vec<_> = secrets.iter().map(to_json).collect();
+                let columns = [
+                    ("secret", "secret"),
+                    ("version", "version"),
+                    ("updated", "update_time"),
+                    ("by", "updated_by"),
+                ];
+                list(common.output, &rows, "secret", &columns, "no secrets")
             }
             Self::Delete { of, name, yes } => {
-                if !yes {
-                    confirm(&format!("Delete secret {name} of workflow {}?", of.workflow))?;
-                }
+                confirm(yes, &format!("Delete secret {name} of workflow {}?", of.workflow))?;
                 let name_of = of.full(&name);
                 let request = pb::DeleteSecretRequest { name: name_of, ..Default::default() };
                 client.delete_secret(request).await?;
@@ -106,26 +113,9 @@ fn read(source: &str, name: &str) -> Result<Vec<u8>, Failure> {
     }
 }
 
-fn print_list(common: &Common, secrets: &[pb::Secret]) -> Result<(), Failure> {
-    let answer: Vec<_> = secrets.iter().map(to_json).collect();
-    let rows = || {
-        let rows = secrets.iter().map(|secret| {
-            let updated = moment(secret.update_time.as_ref());
-            vec![short(secret), secret.version.to_string(), updated, secret.updated_by.clone()]
-        });
-        let header = ["secret", "version", "updated", "by"];
-        if secrets.is_empty() { "no secrets".to_owned() } else { table(&header, rows.collect()) }
-    };
-    print(common.output, &answer, rows, || secrets.iter().map(short).collect::<Vec<_>>().join("\n"))
-}
-
-fn short(secret: &pb::Secret) -> String {
-    secret.name.rsplit('/').next().unwrap_or_default().to_owned()
-}
-
-fn to_json(secret: &pb::Secret) -> serde_json::Value {
+fn to_json(secret: &pb::Secret) -> Json {
     json!({
-        "secret": short(secret),
+        "secret": last_part(&secret.name),
         "version": secret.version,
         "update_time": moment(secret.update_time.as_ref()),
         "updated_by": secret.updated_by,

@@ -9,7 +9,7 @@ use serde_json::{Map, Value as Json, json};
 use tonic::transport::Channel;
 
 use crate::cli::io::failure::{Failure, exit};
-use crate::cli::io::output::{moment, second};
+use crate::cli::io::time::{moment, second};
 use crate::cli::io::variable::{prefixed, steers_programs, variable_name};
 use crate::grpc::pb;
 use crate::grpc::pb::step_service_client::StepServiceClient;

@@ -16,8 +16,9 @@ use crate::cli::identity::retry::RETRY_TIME;
 use crate::cli::identity::session::{CredentialRequest, Session};
 use crate::cli::io::failure::{Failure, exit};
 use crate::cli::io::output;
-use crate::cli::io::output::{Output, moment, print, properties};
+use crate::cli::io::output::{Output, show};
 use crate::cli::io::private_file::write_private;
+use crate::cli::io::time::{moment, parse_duration};
 use crate::grpc::pb;
 use crate::grpc::pb::step_service_client::StepServiceClient;
 use crate::model::Reference;
@@ -144,43 +145,23 @@ pub(crate) async fn whoami(common: &Common) -> Result<(), Failure> {
         Ok(StepServiceClient::new(channel).who_am_i(pb::WhoAmIRequest {}).await?.into_inner())
     });
     let me = asked.await?;
-    let certificate_end = moment(me.certificate_expire_time.as_ref());
-    let step_end = moment(me.step_expire_time.as_ref());
     let answer = json!({
         "spiffe_id": me.spiffe_id,
         "workflow": me.workflow,
         "run": me.run,
         "step": me.step,
         "attempt": me.attempt,
-        "certificate_expire_time": certificate_end,
-        "step_expire_time": step_end,
+        "certificate_expire_time": moment(me.certificate_expire_time.as_ref()),
+        "step_expire_time": moment(me.step_expire_time.as_ref()),
     });
-    let table = || {
-        properties(&[
-            ("SPIFFE ID", me.spiffe_id.clone()),
-            ("workflow", me.workflow.clone()),
-            ("run", me.run.clone()),
-            ("step", me.step.clone()),
-            ("attempt", me.attempt.to_string()),
-            ("certificate until", certificate_end.clone()),
-            ("step until", step_end.clone()),
-        ])
-    };
-    print(common.output, &answer, table, || me.spiffe_id.clone())
-}
-
-/// A duration as people write it: `500ms`, `90s`, `15m`, `2h`, `7d`.
-pub(crate) fn parse_duration(text: &str) -> Result<Duration, String> {
-    let invalid = || format!("{text:?} is no duration; write for example 90s, 15m, 2h or 7d");
-    let digits = text.trim_end_matches(|c: char| c.is_ascii_alphabetic());
-    let millis = match text.get(digits.len()..) {
-        Some("ms") => 1,
-        Some("s") => 1000,
-        Some("m") => 60_000,
-        Some("h") => 3_600_000,
-        Some("d") => 24 * 3_600_000,
-        _ => return Err(invalid()),
-    };
-    let count: u64 = digits.parse().map_err(|_| invalid())?;
-    count.checked_mul(millis).map(Duration::from_millis).ok_or_else(invalid)
+    let titles = [
+        ("SPIFFE ID", "spiffe_id"),
+        ("workflow", "workflow"),
+        ("run", "run"),
+        ("step", "step"),
+        ("attempt", "attempt"),
+        ("certificate until", "certificate_expire_time"),
+        ("step until", "step_expire_time"),
+    ];
+    show(common.output, &answer, "spiffe_id", &titles)
 }

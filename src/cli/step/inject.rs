@@ -19,13 +19,14 @@ use zeroize::Zeroizing;
 
 use super::credential::Credential;
 use super::exec::{MAX_FILE_BYTES, ValueReference};
-use super::get::{parse_duration, within};
+use super::get::within;
 use crate::cli::Common;
 use crate::cli::identity::session::{FieldSelection, Session};
 use crate::cli::io::failure::{Failure, exit};
 use crate::cli::io::output;
 use crate::cli::io::output::Output;
 use crate::cli::io::private_file::write_private;
+use crate::cli::io::time::parse_duration;
 use crate::integration::template::{Part, parts};
 use crate::sys::input;
 

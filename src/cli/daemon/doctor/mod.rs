@@ -31,7 +31,8 @@ use serde_json::json;
 
 use crate::cli::admin::kek::{KekArgs, unlock};
 use crate::cli::io::failure::{Failure, exit};
-use crate::cli::io::output::{print, printable};
+use crate::cli::io::output::print;
+use crate::cli::io::text::printable;
 use crate::cli::{Common, SharedParents};
 use crate::config::{Config, Given};
 use crate::model::{Clock, Limits, Timestamp};

@@ -10,7 +10,7 @@ use super::diagnosis::{Diagnosis, Remedy};
 use crate::cli::daemon::healthcheck::{ANSWER_LIMIT, is_serving, silence};
 use crate::cli::identity::endpoint::Endpoint;
 use crate::cli::io::failure::Failure;
-use crate::cli::io::output::moment;
+use crate::cli::io::time::moment;
 use crate::grpc::pb;
 use crate::grpc::pb::step_service_client::StepServiceClient;
 use crate::identity::CertificateRole;

@@ -10,9 +10,9 @@ use tonic::transport::Channel;
 
 use super::connection::view::{access_of, relation_name};
 use crate::cli::Common;
-use crate::cli::identity::endpoint::{Caller, connect};
 use crate::cli::io::failure::Failure;
-use crate::cli::io::output::{print, say, table};
+use crate::cli::io::output::{print, say};
+use crate::cli::io::text::table;
 use crate::grpc::pb;
 use crate::grpc::pb::connection_service_client::ConnectionServiceClient;
 use crate::grpc::pb::group_service_client::GroupServiceClient;
@@ -83,7 +83,7 @@ enum Resource {
 
 impl Access {
     pub(crate) async fn run(self, common: &Common) -> Result<(), Failure> {
-        let channel = connect(Caller::Operator, common.state.as_deref()).await?;
+        let channel = common.operator().await?;
         match self {
             Self::Add(change) => change.run(common, channel, true).await,
             Self::Remove(change) => change.run(common, channel, false).await,

@@ -5,8 +5,10 @@ use tonic::transport::Channel;
 
 use crate::cli::Common;
 use crate::cli::io::failure::Failure;
-use crate::cli::io::moment;
-use crate::cli::io::output::{moment, print, say, table};
+use crate::cli::io::output::{print, say};
+use crate::cli::io::text::table;
+use crate::cli::io::time;
+use crate::cli::io::time::moment;
 use crate::cli::operator::check::command;
 use crate::cli::operator::connection::view::{access_of, argument_of, relation_name};
 use crate::grpc::pb;
@@ -18,7 +20,7 @@ pub struct Suggest {
     /// The workflow.
     workflow: String,
     /// What it has not used for so long it can do without.
-    #[arg(long, value_name = "TIME", default_value = "30d", value_parser = moment::ago)]
+    #[arg(long, value_name = "TIME", default_value = "30d", value_parser = time::ago)]
     since: prost_types::Timestamp,
     /// Show what needs no change, too.
     #[arg(long)]

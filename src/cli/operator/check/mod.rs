@@ -20,9 +20,9 @@ use self::judge::{Judge, Verdict};
 use self::known::Known;
 use super::seed::{files_in, say_passed_over};
 use crate::cli::Common;
-use crate::cli::identity::endpoint::{Caller, connect};
 use crate::cli::io::failure::Failure;
-use crate::cli::io::output::{Output, print, printable, say};
+use crate::cli::io::output::{Output, print, say};
+use crate::cli::io::text::printable;
 use crate::relay::{MAX_FILE_BYTES, Position, Use, WorkflowFile, find_uses};
 use crate::sys::input;
 
@@ -73,7 +73,7 @@ impl Check {
         let files = self.paths()?;
         let mut known = match self.offline {
             true => None,
-            false => Some(Known::new(connect(Caller::Operator, common.state.as_deref()).await?)),
+            false => Some(Known::new(common.operator().await?)),
         };
         let (mut findings, mut steps) = (Vec::new(), BTreeSet::new());
         for path in &files {

@@ -3,7 +3,6 @@
 pub(crate) mod update;
 pub(crate) mod view;
 
-use std::io::{IsTerminal as _, Write as _};
 use std::time::Duration;
 
 use clap::Subcommand;
@@ -12,12 +11,14 @@ use tonic::transport::Channel;
 
 use super::integration;
 use crate::cli::Common;
-use crate::cli::identity::endpoint::{Caller, connect};
 use crate::cli::io::failure::{Failure, exit};
-use crate::cli::io::moment;
-use crate::cli::io::output::{Output, line, moment, print, say, table};
+use crate::cli::io::output::{Output, line, print, say};
+use crate::cli::io::prompt::confirm;
+use crate::cli::io::text::table;
+use crate::cli::io::time;
+use crate::cli::io::time::moment;
+use crate::cli::io::time::parse_duration;
 use crate::cli::io::{pages, remarks, values};
-use crate::cli::step::get::parse_duration;
 use crate::grpc::pb;
 use crate::grpc::pb::connection_service_client::ConnectionServiceClient;
 use crate::model::{ConnectionRef, Tag};
@@ -71,7 +72,7 @@ pub struct Create {
     #[arg(long)]
     default: bool,
     /// When the credential ends, if its values do not say: 2026-12-31, 2026-12-31T12:00:00Z.
-    #[arg(long, value_name = "TIME", value_parser = moment::parse)]
+    #[arg(long, value_name = "TIME", value_parser = time::parse)]
     expires: Option<prost_types::Timestamp>,
     /// Who may resolve it, such as workflow:deploy; may be given more than once.
     #[arg(long, value_name = "PRINCIPAL")]
@@ -111,10 +112,10 @@ pub struct List {
     #[arg(long, value_name = "FILTER")]
     filter: Option<String>,
     /// Only those that no step was given for so long, such as 90d, and that are older.
-    #[arg(long, value_name = "TIME", value_parser = moment::ago)]
+    #[arg(long, value_name = "TIME", value_parser = time::ago)]
     unused_since: Option<prost_types::Timestamp>,
     /// Only those whose credentials end within so long, such as 30d, or have ended.
-    #[arg(long, value_name = "TIME", value_parser = moment::ahead)]
+    #[arg(long, value_name = "TIME", value_parser = time::ahead)]
     expiring: Option<prost_types::Timestamp>,
 }
 
@@ -142,7 +143,7 @@ pub struct Delete {
 
 impl Connection {
     pub(crate) async fn run(self, common: &Common) -> Result<(), Failure> {
-        let channel = connect(Caller::Operator, common.state.as_deref()).await?;
+        let channel = common.operator().await?;
         match self {
             Self::Create(create) => create.run(common, channel).await,
             Self::Get(get) => get.run(common, channel).await,
@@ -231,7 +232,7 @@ impl List {
         };
         match common.output {
             Output::Table | Output::Name => {
-                pages::connections_by_page(&channel, wanted, of_page).await?;
+                pages::each_connections(&channel, wanted, of_page).await?;
                 match (common.output, count) {
                     (Output::Table, 0) => line("no connections"),
                     _ => Ok(()),
@@ -334,46 +335,26 @@ impl Delete {
         let mut client = ConnectionServiceClient::new(channel);
         let request = pb::GetConnectionRequest { name: resource_name(&reference) };
         let found = client.get_connection(request).await?.into_inner();
-        if !self.yes {
-            let mut breaks = Vec::new();
-            if !found.groups.is_empty() {
-                breaks.push(format!("is a member of {}", found.groups.join(", ")));
-            }
-            if found.default {
-                breaks.push(format!("is the default of {}", found.integration));
-            }
-            if found.live_leases > 0 {
-                breaks.push(format!("has {} live lease(s), which end", found.live_leases));
-            }
-            let breaks = match breaks.is_empty() {
-                true => String::new(),
-                false => format!(", which {}", breaks.join(" and ")),
-            };
-            confirm(&format!("Delete {reference}{breaks}?"))?;
+        let mut breaks = Vec::new();
+        if !found.groups.is_empty() {
+            breaks.push(format!("is a member of {}", found.groups.join(", ")));
         }
+        if found.default {
+            breaks.push(format!("is the default of {}", found.integration));
+        }
+        if found.live_leases > 0 {
+            breaks.push(format!("has {} live lease(s), which end", found.live_leases));
+        }
+        let breaks = match breaks.is_empty() {
+            true => String::new(),
+            false => format!(", which {}", breaks.join(" and ")),
+        };
+        confirm(self.yes, &format!("Delete {reference}{breaks}?"))?;
         let (name, etag) = (found.name, found.etag);
         let request =
             pb::DeleteConnectionRequest { name, etag, force: self.force, ..Default::default() };
         client.delete_connection(request).await?;
         say(&format!("{reference} deleted"));
         Ok(())
-    }
-}
-
-/// Asks for a yes.
-///
-/// # Errors
-/// If nobody is there to ask, or the answer is no.
-pub(crate) fn confirm(question: &str) -> Result<(), Failure> {
-    if !std::io::stdin().is_terminal() {
-        return Err(Failure::usage(format!("{question} Nobody is there to ask: say --yes")));
-    }
-    let mut stderr = std::io::stderr().lock();
-    write!(stderr, "{question} [y/N] ").and_then(|()| stderr.flush())?;
-    let mut answer = String::new();
-    std::io::stdin().read_line(&mut answer)?;
-    match answer.trim().to_ascii_lowercase().as_str() {
-        "y" | "yes" => Ok(()),
-        _ => Err(Failure::new("CANCELLED", "nothing was done", exit::FAILED)),
     }
 }

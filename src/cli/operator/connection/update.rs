@@ -8,11 +8,11 @@ use tonic::transport::Channel;
 use super::view::{holders, in_use_to_json, resource_name};
 use crate::cli::Common;
 use crate::cli::io::failure::Failure;
-use crate::cli::io::moment;
 use crate::cli::io::output::{print, say};
+use crate::cli::io::time;
+use crate::cli::io::time::parse_duration;
 use crate::cli::io::{remarks, values};
 use crate::cli::operator::integration;
-use crate::cli::step::get::parse_duration;
 use crate::grpc::pb;
 use crate::grpc::pb::connection_service_client::ConnectionServiceClient;
 use crate::model::ConnectionRef;
@@ -188,7 +188,7 @@ pub struct Expires(Option<prost_types::Timestamp>);
 fn parse_expires(text: &str) -> Result<Expires, String> {
     match text {
         "none" => Ok(Expires(None)),
-        text => moment::parse(text).map(|moment| Expires(Some(moment))),
+        text => time::parse(text).map(|moment| Expires(Some(moment))),
     }
 }
 

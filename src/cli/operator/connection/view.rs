@@ -4,7 +4,9 @@ use std::collections::{BTreeMap, BTreeSet};
 
 use serde_json::json;
 
-use crate::cli::io::output::{moment, properties, say, table};
+use crate::cli::io::output::say;
+use crate::cli::io::text::{properties, table};
+use crate::cli::io::time::moment;
 use crate::cli::operator::check::command;
 use crate::grpc::pb;
 use crate::model::{ConnectionRef, ResourceName};

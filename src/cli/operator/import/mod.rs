@@ -18,13 +18,12 @@ use std::path::PathBuf;
 use clap::ValueEnum;
 
 use super::apply::{print_applied, send};
-use super::connection::confirm;
 use super::plan::ask;
 use crate::cli::Common;
-use crate::cli::identity::endpoint::{Caller, connect};
 use crate::cli::io::failure::Failure;
-use crate::cli::io::output::printable;
 use crate::cli::io::pages;
+use crate::cli::io::prompt::confirm;
+use crate::cli::io::text::printable;
 use crate::grpc::pb;
 use crate::model::WorkflowName;
 use found::Found;
@@ -97,7 +96,7 @@ impl Import {
         let names = self.check()?;
         let sources = self.files.iter().map(|file| Source::read(file));
         let sources: Vec<_> = sources.collect::<Result<_, _>>()?;
-        let channel = connect(Caller::Operator, common.state.as_deref()).await?;
+        let channel = common.operator().await?;
         let (from, dry_run, yes) = (self.from, self.dry_run, self.yes);
         let wanted = self.wanted(pages::integrations(&channel).await?, names);
         let found = whole(read(from, &sources, &wanted), &wanted.names)?;
@@ -109,9 +108,7 @@ impl Import {
             return plan.answer(common.output);
         }
         plan.announce();
-        if !yes {
-            confirm(&format!("Import {} document(s)?", found.entries.len()))?;
-        }
+        confirm(yes, &format!("Import {} document(s)?", found.entries.len()))?;
         print_applied(common.output, &send(channel, documents().collect()).await?)
     }
 

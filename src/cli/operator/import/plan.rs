@@ -4,7 +4,8 @@ use serde_json::{Value as Json, json};
 
 use super::found::Found;
 use crate::cli::io::failure::Failure;
-use crate::cli::io::output::{Output, print, printable, say};
+use crate::cli::io::output::{Output, print, say};
+use crate::cli::io::text::printable;
 use crate::cli::operator::plan;
 use crate::cli::operator::plan::{Source, Sources, Step};
 use crate::grpc::pb;

@@ -6,10 +6,10 @@ use super::raw::{Access, Field, FieldSource, Form, Kind, Metadata, RawDocument, 
 use super::reach::Reach;
 use super::{Made, SeedContext};
 use crate::cli::io::failure::Failure;
-use crate::cli::io::moment;
+use crate::cli::io::time;
+use crate::cli::io::time::parse_duration;
 use crate::cli::operator::connection::view::bindings;
 use crate::cli::operator::plan::Sources;
-use crate::cli::step::get::parse_duration;
 use crate::grpc::pb;
 use crate::grpc::pb::apply_request::Document;
 
@@ -83,7 +83,7 @@ fn connection(
     let Fields { given: fields, kept: kept_fields, sources } = fields;
     let max_ttl = spec.max_ttl.map(|text| parse_duration(&text)).transpose();
     let max_ttl = max_ttl.map_err(|error| Failure::usage(format!("spec.maxTtl: {error}")))?;
-    let expires = spec.expires.map(|text| moment::parse(&text)).transpose();
+    let expires = spec.expires.map(|text| time::parse(&text)).transpose();
     let expires = expires.map_err(|error| Failure::usage(format!("spec.expires: {error}")))?;
     let document = Document::Connection(pb::ConnectionDocument {
         integration,

@@ -11,7 +11,8 @@ use zeroize::Zeroizing;
 
 use super::yaml::{Shown, explain};
 use crate::cli::io::failure::Failure;
-use crate::cli::io::output::{printable, say};
+use crate::cli::io::output::say;
+use crate::cli::io::text::printable;
 use crate::model::limits::MAX_APPLY_BYTES;
 use crate::sys::input;
 

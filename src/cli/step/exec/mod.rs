@@ -25,13 +25,14 @@ use std::time::Duration;
 pub use arguments::{EnvArgument, MAX_FILE_BYTES, ValueReference};
 
 use super::credential::Credential;
-use super::get::{parse_duration, within};
+use super::get::within;
 use super::listener::{Listener, RelayInput, ServeArgument, parse_address};
 use super::mask::{Masks, mask_values};
 use crate::cli::identity::session::{FieldSelection, Session};
 use crate::cli::io::failure::{Failure, exit};
 use crate::cli::io::output::say;
 use crate::cli::io::signals::Signals;
+use crate::cli::io::time::parse_duration;
 use crate::cli::{Common, block_on};
 use arguments::FileArgument;
 use environment::Environment;

@@ -16,10 +16,11 @@ use clap::Subcommand;
 
 use super::credential::Credential;
 use super::format::{CredentialFormat, exec_info};
-use super::get::{TIMEOUT, parse_duration, resolve};
+use super::get::{TIMEOUT, resolve};
 use crate::cli::Common;
 use crate::cli::io::failure::Failure;
 use crate::cli::io::output;
+use crate::cli::io::time::parse_duration;
 use crate::model::Reference;
 use address::is_same_server;
 
