@@ -7,7 +7,7 @@ use keyhatch::identity::{Svid, check_certificate, check_pair, check_private_key,
 use keyhatch::journal::write::line::{NO_PREVIOUS, Parts, write};
 use keyhatch::journal::{Body, Event};
 use keyhatch::model::{Fields, Id, Timestamp, TrustDomain, Value};
-use keyhatch::seal::{KeyPlace, Keyring, NewKek, RecordKey, RecordKind, Sealed};
+use keyhatch::seal::{KeyStore, Keyring, NewKek, RecordKey, RecordKind, Sealed};
 use keyhatch::sys::{Directory, Trust};
 
 use super::words::text;
@@ -16,7 +16,7 @@ use super::words::text;
 static KEYRING: LazyLock<Keyring> = LazyLock::new(|| {
     let directory = tempfile::tempdir().unwrap();
     let home = Directory::open(directory.path(), &Trust::of_process(&[])).unwrap();
-    let place = KeyPlace::new(Arc::new(home), None, Vec::new());
+    let place = KeyStore::new(Arc::new(home), None, Vec::new());
     let now = Timestamp::from_millis(1_795_298_123_456);
     place.create(&NewKek::File("kek".into()), now).unwrap_or_else(|error| panic!("{error}")).0
 });

@@ -17,7 +17,7 @@ use crate::broker::{
 use crate::journal::free_bytes;
 use crate::model::limits::MIN_FREE_BYTES;
 use crate::model::{Clock, Timestamp};
-use crate::seal::{KeyringError, PlaceError, Unlock, Unlocked};
+use crate::seal::{KeyStoreError, KeyringError, Unlock, Unlocked};
 use crate::store::Store;
 use crate::sys::{Trust, as_owner_of, input};
 
@@ -130,7 +130,7 @@ fn blame(error: DaemonError, archive: &Path) -> DaemonError {
             damaged("state.json")
         }
         DaemonError::State(StateError::Damaged(path)) => damaged(&name(&path)),
-        DaemonError::State(StateError::Keys(PlaceError::KeyringAt {
+        DaemonError::State(StateError::Keys(KeyStoreError::KeyringAt {
             error: KeyringError::Damaged(what),
             ..
         })) => damaged(&format!("keyring.json: {what}")),

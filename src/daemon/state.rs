@@ -21,7 +21,7 @@ use crate::identity::{Authority, AuthorityError};
 use crate::journal::written_formats;
 use crate::model::{Formats, Id, TrustDomain};
 use crate::seal::{
-    KeyPlace, Keyring, NoRandomness, PlaceError, RecordKey, RecordKind, Sealed, Unlock, Unlocked,
+    KeyStore, KeyStoreError, Keyring, NoRandomness, RecordKey, RecordKind, Sealed, Unlock, Unlocked,
 };
 use crate::sys::{Directory, DirectoryError, Lock, Trust};
 
@@ -96,7 +96,7 @@ pub enum StateError {
     Made(PathBuf),
     /// KEK and keyring.
     #[error(transparent)]
-    Keys(#[from] PlaceError),
+    Keys(#[from] KeyStoreError),
     /// No random numbers.
     #[error(transparent)]
     NoRandomness(#[from] NoRandomness),
@@ -228,9 +228,9 @@ impl StateDirectory {
     }
 
     /// Where the keys are. Nothing is read yet.
-    pub fn keys(&self, unlock: Option<&Unlock>) -> KeyPlace {
+    pub fn keys(&self, unlock: Option<&Unlock>) -> KeyStore {
         let told = unlock.and_then(|unlock| unlock.source.clone());
-        KeyPlace::new(Arc::clone(&self.0), told, vec![(AUTHORITY, self.join("authority.sealed"))])
+        KeyStore::new(Arc::clone(&self.0), told, vec![(AUTHORITY, self.join("authority.sealed"))])
     }
 
     /// Gets the keys, and takes a directory of 0.1.0 over. Whoever calls it holds the lock. The KEK is wiped when

@@ -26,7 +26,7 @@ pub use edge::peer::{AdminConnection, StepConnection};
 
 use crate::broker::Broker;
 use crate::journal::LiveOpening;
-use crate::metrics::DoorMetrics;
+use crate::metrics::EndpointMetrics;
 use crate::model::Limits;
 use crate::model::limits::{MAX_ADMIN_REQUEST_BYTES, MAX_DOCUMENT_BYTES, MAX_STEP_REQUEST_BYTES};
 use admin::call::AdminService;
@@ -105,7 +105,7 @@ pub fn server(limits: &Limits) -> Server {
 pub async fn serve_steps(
     broker: Arc<Broker>,
     connections: mpsc::Receiver<StepConnection>,
-    metrics: Arc<DoorMetrics>,
+    metrics: Arc<EndpointMetrics>,
     stop: CancellationToken,
 ) -> Result<(), tonic::transport::Error> {
     let health = edge::health::of_steps(broker.readiness()).await;
@@ -132,7 +132,7 @@ pub async fn serve_steps(
 pub async fn serve_admin(
     broker: Arc<Broker>,
     connections: mpsc::Receiver<AdminConnection>,
-    metrics: Arc<DoorMetrics>,
+    metrics: Arc<EndpointMetrics>,
     stop: CancellationToken,
 ) -> Result<(), tonic::transport::Error> {
     let health = edge::health::of_admin(broker.readiness()).await;

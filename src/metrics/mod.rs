@@ -7,37 +7,37 @@
 //! ```
 //!
 //! No label is a stranger's word, and none can take on more and more values: methods are those of the protos,
-//! reasons are words of the program ([`Tally`]). Connections, groups, workflows, runs and steps are in no label.
+//! reasons are words of the program ([`LabelCounters`]). Connections, groups, workflows, runs and steps are in no label.
 
 mod classic;
-mod door;
-mod tally;
+mod endpoint;
+mod label_counters;
 mod text;
 
 use std::sync::Arc;
 
 pub use classic::classic;
-pub use door::{DoorMetrics, Method};
-pub use tally::Tally;
+pub use endpoint::{EndpointMetrics, Method};
+pub use label_counters::LabelCounters;
 pub use text::{Gauge, Unit, text};
 
 /// Everything that is counted.
 #[derive(Clone, Debug)]
 pub struct Metrics {
     /// The step door: all sockets of steps together.
-    pub steps: Arc<DoorMetrics>,
+    pub steps: Arc<EndpointMetrics>,
     /// The admin door.
-    pub admin: Arc<DoorMetrics>,
+    pub admin: Arc<EndpointMetrics>,
 }
 
 impl Metrics {
     /// For doors with these methods, each as "package.Service/Method".
     pub fn new(steps: Vec<String>, admin: Vec<String>) -> Self {
-        let door = |name, methods| Arc::new(DoorMetrics::new(name, methods));
+        let door = |name, methods| Arc::new(EndpointMetrics::new(name, methods));
         Self { steps: door("steps", steps), admin: door("admin", admin) }
     }
 
-    fn doors(&self) -> [&DoorMetrics; 2] {
+    fn doors(&self) -> [&EndpointMetrics; 2] {
         [&self.steps, &self.admin]
     }
 }

@@ -11,8 +11,8 @@ use prometheus_client::registry::Registry;
 /// What a number counts; the end of its metric's name.
 pub use prometheus_client::registry::Unit;
 
-use super::door::{DoorMetrics, Method};
-use super::{Metrics, Tally};
+use super::endpoint::{EndpointMetrics, Method};
+use super::{LabelCounters, Metrics};
 
 /// What every name begins with.
 const PREFIX: &str = "keyhatch";
@@ -86,7 +86,7 @@ impl Collector for Scrape {
 
 impl Scrape {
     /// Every method of each door.
-    fn methods(&self) -> impl Iterator<Item = (&DoorMetrics, &Method)> {
+    fn methods(&self) -> impl Iterator<Item = (&EndpointMetrics, &Method)> {
         let doors = self.metrics.doors().into_iter();
         doors.flat_map(|door| door.methods().map(move |method| (door, method)))
     }
@@ -98,7 +98,7 @@ impl Scrape {
             encoder.encode_descriptor("requests", help, None, MetricType::Counter)?;
         self.methods().try_for_each(|(door, method)| {
             let labels = [("door", door.name), ("method", &method.name)];
-            encode_tally(&mut requests, &method.answers, labels, "reason")
+            encode_counters(&mut requests, &method.answers, labels, "reason")
         })
     }
 
@@ -127,7 +127,7 @@ impl Scrape {
             encoder.encode_descriptor("streams_ended", help, None, MetricType::Counter)?;
         self.methods().try_for_each(|(door, method)| {
             let labels = [("door", door.name), ("method", &method.name)];
-            encode_tally(&mut ends, &method.stream_ends, labels, "code")
+            encode_counters(&mut ends, &method.stream_ends, labels, "code")
         })
     }
 
@@ -137,18 +137,18 @@ impl Scrape {
             encoder.encode_descriptor("connections_refused", help, None, MetricType::Counter)?;
         let mut doors = self.metrics.doors().into_iter();
         doors.try_for_each(|door| {
-            encode_tally(&mut refused, &door.refused, [("door", door.name)], "reason")
+            encode_counters(&mut refused, &door.refused, [("door", door.name)], "reason")
         })
     }
 }
 
-fn encode_tally<const N: usize>(
+fn encode_counters<const N: usize>(
     encoder: &mut MetricEncoder<'_>,
-    tally: &Tally,
+    counters: &LabelCounters,
     labels: [(&str, &str); N],
     label: &'static str,
 ) -> fmt::Result {
-    tally.counts().into_iter().try_for_each(|(word, count)| {
+    counters.counts().into_iter().try_for_each(|(word, count)| {
         let labels: Vec<(&str, &str)> = labels.into_iter().chain([(label, word)]).collect();
         encoder.encode_family(&labels)?.encode_counter::<NoLabelSet, u64, f64>(&count, None)
     })

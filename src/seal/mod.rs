@@ -3,7 +3,7 @@
 //! - A random **DEK** seals records with XChaCha20-Poly1305 (draft-irtf-cfrg-xchacha-03): the 192-bit
 //!   nonce is random, so nothing has to be counted.
 //! - The **KEK** wraps the DEKs and is forgotten once they are unwrapped. It comes from a file, a passphrase
-//!   or a command; [`KeyPlace`] is where all of that is on disk, and changes it. Keys in use are in
+//!   or a command; [`KeyStore`] is where all of that is on disk, and changes it. Keys in use are in
 //!   [`key_memory`].
 //! - The associated data names the record, so that no ciphertext can be moved to another record,
 //!   another version or another kind: see [`aad`].
@@ -27,8 +27,8 @@ pub use kek::source::{AskPassphrase, KekKind, KekSource, NewKek, Passphrase, Rec
 pub use kek::{Kek, KekError, check_owner, check_private};
 pub use keys::keyring::Keyring;
 pub use keys::keyring_file::{Dek, KeyId, KeyringError};
-pub use keys::place::{KeyPlace, PlaceError, Unlocked};
 pub use keys::rotation::Rotation;
+pub use keys::store::{KeyStore, KeyStoreError, Unlocked};
 pub use keys::take_over::TakeOver;
 pub use memory::allocator::{ALLOCATOR, Allocator, give_back_what_is_free};
 pub use memory::protection::{MemoryProtection, note_wiping_allocator};

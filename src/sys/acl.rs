@@ -40,7 +40,7 @@ const NO_ID: u32 = u32::MAX;
 
 /// Who may use a file that is ours.
 #[derive(Clone, Copy, Debug)]
-pub enum Guests {
+pub enum Grantees {
     /// Nobody but us.
     Nobody,
     /// Whoever reaches it.
@@ -54,9 +54,9 @@ pub enum Guests {
     },
 }
 
-/// What guests may do, and nothing else; what we may do beside it is ours.
+/// What grantees may do, and nothing else; what we may do beside it is ours.
 #[derive(Clone, Copy, Debug)]
-pub enum Use {
+pub enum Permission {
     /// Connect to a socket.
     Connect,
     /// Read a directory, and reach what is in it.
@@ -67,8 +67,8 @@ pub enum Use {
     Search,
 }
 
-impl Use {
-    fn ours(self) -> u16 {
+impl Permission {
+    fn owner_bits(self) -> u16 {
         match self {
             Self::Connect => 6,
             Self::Enter | Self::Search => 7,
@@ -76,7 +76,7 @@ impl Use {
         }
     }
 
-    fn guests(self) -> u16 {
+    fn grantee_bits(self) -> u16 {
         match self {
             Self::Connect => 6,
             Self::Enter => 5,
@@ -86,20 +86,20 @@ impl Use {
     }
 }
 
-/// Lets guests use what is at a path that only we can reach.
+/// Lets grantees use what is at a path that only we can reach.
 ///
 /// # Errors
 /// `EINVAL` if a guest is not known in this user namespace; `EPERM` or `EOPNOTSUPP` if the file system has no lists,
 /// and the file cannot be given away instead.
-pub(super) fn admit(path: &str, what: Use, guests: Guests) -> io::Result<()> {
-    let (ours, theirs) = (what.ours(), what.guests());
-    let (uid, gid) = match guests {
-        Guests::Nobody => return set_mode(path, ours << 6),
-        Guests::Everybody => return set_mode(path, ours << 6 | theirs << 3 | theirs),
-        Guests::Named { uid, gid } => (uid, gid),
+pub(super) fn grant(path: &str, permission: Permission, grantees: Grantees) -> io::Result<()> {
+    let (ours, theirs) = (permission.owner_bits(), permission.grantee_bits());
+    let (uid, gid) = match grantees {
+        Grantees::Nobody => return set_mode(path, ours << 6),
+        Grantees::Everybody => return set_mode(path, ours << 6 | theirs << 3 | theirs),
+        Grantees::Named { uid, gid } => (uid, gid),
     };
-    match setxattr(path, ATTRIBUTE, &list(what, uid, gid), XattrFlags::empty()) {
-        Err(Errno::OPNOTSUPP) => give(path, what, uid, gid),
+    match setxattr(path, ATTRIBUTE, &list(permission, uid, gid), XattrFlags::empty()) {
+        Err(Errno::OPNOTSUPP) => give(path, permission, uid, gid),
         outcome => Ok(outcome?),
     }
 }
@@ -142,12 +142,12 @@ fn copy(to: impl AsFd, read: impl FnOnce(&mut [u8]) -> Result<usize, Errno>) -> 
     Ok(fsetxattr(to, ATTRIBUTE, &list, XattrFlags::empty())?)
 }
 
-fn list(what: Use, uid: Option<u32>, gid: Option<u32>) -> Vec<u8> {
-    let theirs = what.guests();
+fn list(permission: Permission, uid: Option<u32>, gid: Option<u32>) -> Vec<u8> {
+    let theirs = permission.grantee_bits();
     let user = uid.map(|uid| (USER, theirs, uid));
     let group = gid.map(|gid| (GROUP, theirs, gid));
     let entries = [
-        Some((OWNER, what.ours(), NO_ID)),
+        Some((OWNER, permission.owner_bits(), NO_ID)),
         user,
         Some((OWNING_GROUP, 0, NO_ID)),
         group,
@@ -165,15 +165,15 @@ fn list(what: Use, uid: Option<u32>, gid: Option<u32>) -> Vec<u8> {
 
 /// Without lists a file is given to the user or group, which takes CAP_CHOWN (chown(2)); a directory stays ours, and
 /// anybody may search it.
-fn give(path: &str, what: Use, uid: Option<u32>, gid: Option<u32>) -> io::Result<()> {
-    match what {
-        Use::Enter => return set_mode(path, 0o711),
+fn give(path: &str, permission: Permission, uid: Option<u32>, gid: Option<u32>) -> io::Result<()> {
+    match permission {
+        Permission::Enter => return set_mode(path, 0o711),
         // A directory that is somebody else's is nothing to work in.
-        Use::Search => return Err(Errno::OPNOTSUPP.into()),
-        Use::Connect | Use::Read => {}
+        Permission::Search => return Err(Errno::OPNOTSUPP.into()),
+        Permission::Connect | Permission::Read => {}
     }
-    let group = gid.map_or(0, |_| what.guests() << 3);
-    set_mode(path, what.ours() << 6 | group)?;
+    let group = gid.map_or(0, |_| permission.grantee_bits() << 3);
+    set_mode(path, permission.owner_bits() << 6 | group)?;
     let (uid, gid) = (uid.map(Uid::from_raw), gid.map(Gid::from_raw));
     Ok(chownat(CWD, path, uid, gid, AtFlags::SYMLINK_NOFOLLOW)?)
 }
@@ -192,7 +192,7 @@ mod tests {
         let told =
             |bytes: &[u8]| bytes.iter().map(|byte| format!("{byte:02x}")).collect::<String>();
         assert_eq!(
-            told(&list(Use::Read, Some(1000), None)),
+            told(&list(Permission::Read, Some(1000), None)),
             "02000000\
              01000400ffffffff\
              02000400e8030000\
@@ -201,7 +201,7 @@ mod tests {
              20000000ffffffff"
         );
         assert_eq!(
-            told(&list(Use::Enter, None, Some(1000))),
+            told(&list(Permission::Enter, None, Some(1000))),
             "02000000\
              01000700ffffffff\
              04000000ffffffff\

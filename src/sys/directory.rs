@@ -15,7 +15,7 @@ use rustix::fs::{
 };
 use rustix::io::Errno;
 
-use super::acl::{self, Guests, Use};
+use super::acl::{self, Grantees, Permission};
 use super::input;
 use super::trust::{DirectoryError, Trust};
 
@@ -232,8 +232,8 @@ impl Directory {
     /// # Errors
     /// `EINVAL` if a guest is not known in this user namespace; `EPERM` or `EOPNOTSUPP` if the file system has no
     /// access control lists, and the file cannot be given away instead.
-    pub fn admit(&self, name: &str, what: Use, guests: Guests) -> io::Result<()> {
-        acl::admit(&self.within(name), what, guests)
+    pub fn grant(&self, name: &str, permission: Permission, grantees: Grantees) -> io::Result<()> {
+        acl::grant(&self.within(name), permission, grantees)
     }
 
     /// Gives a file of ours to a group, with this mode. Nobody else may reach it yet.

@@ -10,7 +10,7 @@ pub mod notify;
 mod trust;
 mod user;
 
-pub use acl::{Guests, Use, copy_list, copy_list_of_open};
+pub use acl::{Grantees, Permission, copy_list, copy_list_of_open};
 pub use directory::{Directory, Lock, names_in};
 pub use trust::{DirectoryError, Trust, others_may_write};
 pub use user::{OtherUser, as_owner, as_owner_of, group_id};

@@ -26,7 +26,7 @@ use crate::broker::registry::budgets::Budgets;
 use crate::catalog::{Catalog, Snapshot, Snapshots};
 use crate::journal::{Event, Intent, Journal, Live, Position, RequestTable, Unavailable};
 use crate::model::limits::{Allowance, DISK_DEADLINE};
-use crate::model::{Clock, Id, Quiet};
+use crate::model::{Clock, Id, LogLimit};
 use crate::seal::Keyring;
 use crate::store::Store;
 
@@ -282,11 +282,11 @@ impl Committer {
 }
 
 fn acknowledge_all(waiting: Vec<Acknowledge>, outcome: &Result<(), Error>) {
-    static SAID: Quiet = Quiet::new(1);
+    static LIMIT: LogLimit = LogLimit::new(1);
     if let Err(error) = outcome
-        && let Some(unsaid) = SAID.next()
+        && let Some(suppressed) = LIMIT.allow()
     {
-        tracing::error!(%error, unsaid, "a batch of changes was not committed");
+        tracing::error!(%error, suppressed, "a batch of changes was not committed");
     }
     for acknowledge in waiting {
         acknowledge(outcome.clone());

@@ -18,12 +18,12 @@ use super::registry::operators::{require_operator, require_role};
 use crate::access::{Principal, Role};
 use crate::journal::{Event, Journal, RotatedKey};
 use crate::model::{Clock, Timestamp};
-use crate::seal::{KekKind, KeyId, KeyPlace, Keyring, PlaceError, Rotation, Unlocked};
+use crate::seal::{KekKind, KeyId, KeyStore, KeyStoreError, Keyring, Rotation, Unlocked};
 use crate::store::Store;
 
 /// What keys are looked at and changed with.
 pub(super) struct Keys {
-    pub(super) place: KeyPlace,
+    pub(super) place: KeyStore,
     /// Where the KEK comes from. That changes only while no daemon runs.
     pub(super) kek_kind: KekKind,
     pub(super) keyring: Arc<Keyring>,
@@ -37,7 +37,7 @@ pub(super) struct Keys {
 }
 
 impl Keys {
-    pub(super) fn new(place: KeyPlace, parts: WriterParts) -> Self {
+    pub(super) fn new(place: KeyStore, parts: WriterParts) -> Self {
         let WriterParts { journal, store, keyring, clock, .. } = parts;
         let (turn, wake, kek_kind) = (Mutex::default(), Notify::new(), place.kek_kind());
         Self { place, kek_kind, keyring, journal, store, clock, turn, wake }
@@ -121,7 +121,7 @@ impl Broker {
         &self,
         caller: &Principal,
         key: RotatedKey,
-        prepare: impl FnOnce(&Keys, Unlocked) -> Result<Rotation, PlaceError> + Send + 'static,
+        prepare: impl FnOnce(&Keys, Unlocked) -> Result<Rotation, KeyStoreError> + Send + 'static,
     ) -> Result<RotatedKek, Error> {
         let (keys, principal) = (Arc::clone(&self.keys), caller.to_string());
         // A task of its own: a caller who goes away leaves nothing half done.
@@ -135,7 +135,7 @@ impl Keys {
         self: Arc<Self>,
         principal: String,
         key: RotatedKey,
-        prepare: impl FnOnce(&Self, Unlocked) -> Result<Rotation, PlaceError> + Send + 'static,
+        prepare: impl FnOnce(&Self, Unlocked) -> Result<Rotation, KeyStoreError> + Send + 'static,
     ) -> Result<RotatedKek, Error> {
         let _turn = self.turn.lock().await;
         let keys = Arc::clone(&self);
@@ -155,7 +155,7 @@ impl Keys {
     }
 
     /// How much is sealed under each DEK, in the store and beside it. Reads files.
-    pub(super) fn counts(&self) -> Result<BTreeMap<KeyId, u64>, PlaceError> {
+    pub(super) fn counts(&self) -> Result<BTreeMap<KeyId, u64>, KeyStoreError> {
         let mut counts = self.store.deks();
         for dek in self.place.file_deks()? {
             *counts.entry(dek).or_default() += 1;
@@ -179,14 +179,14 @@ impl Keys {
             }
             Ok(used.iter().filter_map(|id| counts.get(id)).sum())
         });
-        dropped.await?.map_err(|error: PlaceError| Error::KeyringUnwritable(error.to_string()))
+        dropped.await?.map_err(|error: KeyStoreError| Error::KeyringUnwritable(error.to_string()))
     }
 }
 
 /// A KEK that cannot be had is no fault of the disk's.
-fn not_at_hand(key: RotatedKey, error: &PlaceError) -> Error {
+fn not_at_hand(key: RotatedKey, error: &KeyStoreError) -> Error {
     match (key, error) {
-        (_, PlaceError::Io { .. } | PlaceError::SealedFile(_)) => {
+        (_, KeyStoreError::Io { .. } | KeyStoreError::SealedFile(_)) => {
             Error::KeyringUnwritable(error.to_string())
         }
         (RotatedKey::Dek, _) => Error::KekNotAtHand(error.to_string()),
@@ -197,18 +197,18 @@ fn not_at_hand(key: RotatedKey, error: &PlaceError) -> Error {
     }
 }
 
-fn refused(error: &PlaceError) -> Error {
+fn refused(error: &KeyStoreError) -> Error {
     match error {
-        PlaceError::NotAFile(_) | PlaceError::NotReplaceable { .. } => {
+        KeyStoreError::NotAFile(_) | KeyStoreError::NotReplaceable { .. } => {
             Error::KekNotReplaceable(error.to_string())
         }
-        PlaceError::Io { .. }
-        | PlaceError::Kek(_)
-        | PlaceError::Keyring(_)
-        | PlaceError::KeyringAt { .. }
-        | PlaceError::OtherSource { .. }
-        | PlaceError::NotRepeatable
-        | PlaceError::SealedFile(_) => Error::KeyringUnwritable(error.to_string()),
+        KeyStoreError::Io { .. }
+        | KeyStoreError::Kek(_)
+        | KeyStoreError::Keyring(_)
+        | KeyStoreError::KeyringAt { .. }
+        | KeyStoreError::OtherSource { .. }
+        | KeyStoreError::NotRepeatable
+        | KeyStoreError::SealedFile(_) => Error::KeyringUnwritable(error.to_string()),
     }
 }
 

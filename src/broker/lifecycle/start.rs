@@ -33,7 +33,7 @@ use crate::journal::{
 };
 use crate::model::limits::MAX_CLOCK_STEP_BACK;
 use crate::model::{Clock, Id, JournalMode, Limits, Timestamp};
-use crate::seal::{KeyPlace, Keyring, PlaceError};
+use crate::seal::{KeyStore, KeyStoreError, Keyring};
 use crate::store::{Store, StoreError};
 
 /// Records go from the store to the catalogue so many at a time: each time a thread is woken.
@@ -55,7 +55,7 @@ pub enum StartError {
     Registration(#[from] Error),
     /// The keys.
     #[error(transparent)]
-    Keys(#[from] PlaceError),
+    Keys(#[from] KeyStoreError),
     /// The store's contents.
     #[error(transparent)]
     Load(#[from] LoadError),
@@ -105,7 +105,7 @@ pub struct BrokerParts<'a> {
     /// The keys.
     pub keyring: Keyring,
     /// Where they are on disk.
-    pub keys: KeyPlace,
+    pub keys: KeyStore,
     /// The CA.
     pub authority: Arc<Authority>,
     /// When the daemon's certificate ends, which is renewed while it serves.

@@ -17,7 +17,7 @@ use crate::broker::Broker;
 use crate::broker::error::Error;
 use crate::journal::{Event, LineBudget};
 use crate::model::limits::Allowance;
-use crate::model::{Quiet, Timestamp};
+use crate::model::{LogLimit, Timestamp};
 
 /// The budgets, by what lines call the principals.
 pub(crate) struct Budgets {
@@ -66,7 +66,7 @@ impl Broker {
         resource: &str,
         reason: &str,
     ) {
-        static SAID: Quiet = Quiet::new(1);
+        static LIMIT: LogLimit = LogLimit::new(1);
         let now = self.now();
         if self.writer.budgets.take(caller, method, now).is_err() {
             return;
@@ -79,8 +79,8 @@ impl Broker {
         };
         if self.journal.append(now, &event).is_err() {
             self.writer.budgets.of(caller).leave_unsaid(now, method);
-            if let Some(unsaid) = SAID.next() {
-                tracing::error!(principal = %caller, method, reason, unsaid, "a refusal could not be journaled yet");
+            if let Some(suppressed) = LIMIT.allow() {
+                tracing::error!(principal = %caller, method, reason, suppressed, "a refusal could not be journaled yet");
             }
         }
     }

@@ -27,7 +27,7 @@ use crate::journal::{
 use crate::lease::{Ask, Bounds, Lease, is_renewable, propose};
 use crate::model::limits::{LINE_BYTES, MAX_REQUESTED_FIELDS, MAX_TTL, MIN_TTL};
 use crate::model::{
-    FieldName, Id, IntegrationName, KindName, Opening, Quiet, Reference, ResourceName, StepKey,
+    FieldName, Id, IntegrationName, KindName, LogLimit, Opening, Reference, ResourceName, StepKey,
     Timestamp, Value,
 };
 use crate::seal::OpenedFields;
@@ -313,9 +313,9 @@ impl Broker {
 
 /// A record that does not open; the journal says that it was to be handed out.
 pub(super) fn corrupt(found: &Found, error: PermitError) -> Error {
-    static SAID: Quiet = Quiet::new(1);
-    if let Some(unsaid) = SAID.next() {
-        tracing::error!(resource.name = %found.name, %error, unsaid, "a stored credential cannot be opened");
+    static LIMIT: LogLimit = LogLimit::new(1);
+    if let Some(suppressed) = LIMIT.allow() {
+        tracing::error!(resource.name = %found.name, %error, suppressed, "a stored credential cannot be opened");
     }
     Error::Corrupt
 }

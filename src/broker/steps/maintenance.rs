@@ -3,13 +3,13 @@
 use std::sync::Arc;
 use std::time::Duration;
 
-use super::runtime_dir::{CERTIFICATE, StepFile, guests_of};
+use super::runtime_dir::{CERTIFICATE, StepFile, grantees_of};
 use crate::broker::Broker;
 use crate::broker::error::Error;
 use crate::broker::resolve::authorize::is_executors;
 use crate::journal::{CloseReason, LiveOpening};
 use crate::model::limits::MAX_STEP_CERTIFICATE_LIFE;
-use crate::model::{Quiet, Timestamp};
+use crate::model::{LogLimit, Timestamp};
 use crate::seal::random_id;
 
 /// When a renewal is tried again whose certificate may not have reached the step.
@@ -19,7 +19,7 @@ impl Broker {
     /// What has to be done as time goes by: ends steps and leases, and renews certificates. Called about once a
     /// second.
     pub async fn run_maintenance(self: Arc<Self>) {
-        static SAID: Quiet = Quiet::new(1);
+        static LIMIT: LogLimit = LogLimit::new(1);
         let now = self.now();
         self.journal.expire(now);
         // A journal that hangs says so itself.
@@ -36,9 +36,9 @@ impl Broker {
                 self.renew_if_due(&opening, now)
             };
             if let Err(error) = outcome
-                && let Some(unsaid) = SAID.next()
+                && let Some(suppressed) = LIMIT.allow()
             {
-                tracing::error!(opening.id = %id, %error, unsaid, "a step could not be kept up");
+                tracing::error!(opening.id = %id, %error, suppressed, "a step could not be kept up");
             }
         }
     }
@@ -68,7 +68,7 @@ impl Broker {
         self.journal.renew_certificate(now, record.id, issued.pinned)?;
         let file = StepFile { name: CERTIFICATE, content: issued.chain_pem.as_bytes() };
         self.runtime
-            .replace_file(record.id, guests_of(record), &file)
+            .replace_file(record.id, grantees_of(record), &file)
             .map_err(|error| Error::Internal(format!("the step's directory: {error}")))?;
         opening.certificate_written();
         Ok(())

@@ -8,7 +8,7 @@ use std::io::ErrorKind;
 use std::sync::Arc;
 use std::time::Duration;
 
-use super::runtime_dir::{CERTIFICATE, StepFile, guests_of};
+use super::runtime_dir::{CERTIFICATE, StepFile, grantees_of};
 use crate::access::Principal;
 use crate::broker::Broker;
 use crate::broker::error::Error;
@@ -259,7 +259,7 @@ impl Broker {
 
     /// Listens again for a step that was open when the daemon went down.
     pub(crate) fn reopen(&self, opening: Arc<LiveOpening>) -> std::io::Result<()> {
-        let listener = self.runtime.rebind(opening.record().id, guests_of(opening.record()))?;
+        let listener = self.runtime.rebind(opening.record().id, grantees_of(opening.record()))?;
         // A daemon that was down has heard nobody.
         opening.heartbeat(self.now());
         self.listeners.start(listener, opening);
@@ -325,7 +325,7 @@ impl Broker {
             ("env", &env_text),
         ];
         let files = files.map(|(name, text)| StepFile { name, content: text.as_bytes() });
-        self.runtime.prepare(opening.id, guests_of(opening), opener, &files).map_err(|error| {
+        self.runtime.prepare(opening.id, grantees_of(opening), opener, &files).map_err(|error| {
             let why = match error.kind() {
                 ErrorKind::InvalidInput => "it has no such user or group in its user namespace",
                 ErrorKind::PermissionDenied => {

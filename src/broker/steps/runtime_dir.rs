@@ -26,7 +26,7 @@ use super::reaper::Reaper;
 use crate::journal::LiveOpening;
 use crate::model::limits::MAX_SOCKET_PATH_BYTES;
 use crate::model::{Id, Opening};
-use crate::sys::{Directory, DirectoryError, Guests, Lock, Trust, Use};
+use crate::sys::{Directory, DirectoryError, Grantees, Lock, Permission, Trust};
 
 /// The socket's name in a step's directory.
 pub(crate) const SOCKET: &str = "keyhatch.sock";
@@ -121,12 +121,12 @@ impl Drop for RuntimeDir {
 }
 
 /// Whom a step's directory lets in, beside the daemon's own user.
-pub(super) fn guests_of(opening: &Opening) -> Guests {
+pub(super) fn grantees_of(opening: &Opening) -> Grantees {
     let uid = Some(opening.uid).filter(|uid| *uid != rustix::process::geteuid().as_raw());
     match (opening.is_for_anybody, uid, opening.gid) {
-        (true, ..) => Guests::Everybody,
-        (false, None, None) => Guests::Nobody,
-        (false, uid, gid) => Guests::Named { uid, gid },
+        (true, ..) => Grantees::Everybody,
+        (false, None, None) => Grantees::Nobody,
+        (false, uid, gid) => Grantees::Named { uid, gid },
     }
 }
 
@@ -205,7 +205,7 @@ impl RuntimeDir {
     /// If the socket cannot be made, or given to the group.
     pub fn bind_admin(&self, group: Option<u32>) -> Result<UnixListener, RuntimeDirError> {
         let failed = |source| RuntimeDirError::Io { path: self.admin_socket(), source };
-        let listener = self.bind(Guests::Nobody).map_err(failed)?;
+        let listener = self.bind(Grantees::Nobody).map_err(failed)?;
         if let Some(group) = group {
             let given = self.stage.give_to_group(STAGED_SOCKET, group, 0o660);
             given.map_err(|source| RuntimeDirError::AdminGroup { group, source })?;
@@ -219,46 +219,46 @@ impl RuntimeDir {
     pub(crate) fn prepare(
         &self,
         id: Id,
-        guests: Guests,
+        grantees: Grantees,
         opener: u32,
         files: &[StepFile<'_>],
     ) -> io::Result<UnixListener> {
         let outer = self.stage.make_directory(&id.to_string(), 0o700)?;
-        if !matches!(guests, Guests::Everybody) {
-            return self.fill(&outer, guests, files);
+        if !matches!(grantees, Grantees::Everybody) {
+            return self.fill(&outer, grantees, files);
         }
-        let listener = self.fill(&outer.make_directory(OPEN_TO_ALL, 0o700)?, guests, files)?;
+        let listener = self.fill(&outer.make_directory(OPEN_TO_ALL, 0o700)?, grantees, files)?;
         let is_let_in = [0, rustix::process::geteuid().as_raw()].contains(&opener);
         let mounting = match is_let_in {
-            true => Guests::Nobody,
-            false => Guests::Named { uid: Some(opener), gid: None },
+            true => Grantees::Nobody,
+            false => Grantees::Named { uid: Some(opener), gid: None },
         };
-        outer.admit(".", Use::Search, mounting)?;
+        outer.grant(".", Permission::Search, mounting)?;
         Ok(listener)
     }
 
     fn fill(
         &self,
         directory: &Directory,
-        guests: Guests,
+        grantees: Grantees,
         files: &[StepFile<'_>],
     ) -> io::Result<UnixListener> {
         for file in files {
             directory.create(file.name, 0o600, file.content)?;
-            directory.admit(file.name, Use::Read, guests)?;
+            directory.grant(file.name, Permission::Read, grantees)?;
         }
         let listener = directory.bind(STAGED_SOCKET)?;
-        directory.admit(STAGED_SOCKET, Use::Connect, guests)?;
+        directory.grant(STAGED_SOCKET, Permission::Connect, grantees)?;
         directory.rename(STAGED_SOCKET, directory, SOCKET)?;
-        directory.admit(".", Use::Enter, guests)?;
+        directory.grant(".", Permission::Enter, grantees)?;
         Ok(listener)
     }
 
     /// Binds a socket on the stage.
-    fn bind(&self, guests: Guests) -> io::Result<UnixListener> {
+    fn bind(&self, grantees: Grantees) -> io::Result<UnixListener> {
         self.stage.remove(STAGED_SOCKET)?;
         let listener = self.stage.bind(STAGED_SOCKET)?;
-        self.stage.admit(STAGED_SOCKET, Use::Connect, guests)?;
+        self.stage.grant(STAGED_SOCKET, Permission::Connect, grantees)?;
         Ok(listener)
     }
 
@@ -271,22 +271,22 @@ impl RuntimeDir {
     pub(crate) fn replace_file(
         &self,
         id: Id,
-        guests: Guests,
+        grantees: Grantees,
         file: &StepFile<'_>,
     ) -> io::Result<()> {
-        let directory = self.open_step(id, guests)?;
+        let directory = self.open_step(id, grantees)?;
         let staged = format!("{id}.{}", file.name);
         self.stage.remove(&staged)?;
         self.stage.create(&staged, 0o600, file.content)?;
-        self.stage.admit(&staged, Use::Read, guests)?;
+        self.stage.grant(&staged, Permission::Read, grantees)?;
         self.stage.rename(&staged, &directory, file.name)
     }
 
     /// Listens again in a step's directory, after a restart. A directory of an older version that is the step's own,
     /// or open to everybody who knows its name, is none.
-    pub(super) fn rebind(&self, id: Id, guests: Guests) -> io::Result<UnixListener> {
-        let directory = self.open_step(id, guests)?;
-        let listener = self.bind(guests)?;
+    pub(super) fn rebind(&self, id: Id, grantees: Grantees) -> io::Result<UnixListener> {
+        let directory = self.open_step(id, grantees)?;
+        let listener = self.bind(grantees)?;
         self.stage.rename(STAGED_SOCKET, &directory, SOCKET)?;
         Ok(listener)
     }
@@ -313,11 +313,11 @@ impl RuntimeDir {
         Ok(names.filter_map(|name| name.to_str().ok()?.parse().ok()).collect())
     }
 
-    fn open_step(&self, id: Id, guests: Guests) -> io::Result<Directory> {
+    fn open_step(&self, id: Id, grantees: Grantees) -> io::Result<Directory> {
         let outer = self.steps.directory(&id.to_string())?;
-        match guests {
-            Guests::Everybody => Ok(outer.directory(OPEN_TO_ALL)?),
-            Guests::Named { .. } | Guests::Nobody => Ok(outer),
+        match grantees {
+            Grantees::Everybody => Ok(outer.directory(OPEN_TO_ALL)?),
+            Grantees::Named { .. } | Grantees::Nobody => Ok(outer),
         }
     }
 }

@@ -36,14 +36,14 @@ use super::request_form;
 use crate::broker::Broker;
 use crate::grpc::convert::status::to_status;
 use crate::identity::Peer;
-use crate::metrics::DoorMetrics;
+use crate::metrics::EndpointMetrics;
 
 /// Makes a [`AdmissionService`] around the services of connections whose sockets stand for a `T`.
 pub(crate) struct AdmissionLayer<T> {
     broker: Arc<Broker>,
     arrival: Duration,
     deadline: Duration,
-    metrics: Arc<DoorMetrics>,
+    metrics: Arc<EndpointMetrics>,
     tag: PhantomData<fn() -> T>,
 }
 
@@ -52,7 +52,7 @@ impl<T> AdmissionLayer<T> {
     pub(crate) fn new(
         broker: &Arc<Broker>,
         deadline_seconds: u32,
-        metrics: Arc<DoorMetrics>,
+        metrics: Arc<EndpointMetrics>,
     ) -> Self {
         let deadline = Duration::from_secs(deadline_seconds.into());
         let arrival = Duration::from_secs(broker.limits().arrival_seconds.into());

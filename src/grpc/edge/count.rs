@@ -10,7 +10,7 @@ use tonic::{Code, Status};
 
 use super::methods::{Methods, methods};
 use crate::grpc::convert::status::reason_in;
-use crate::metrics::{DoorMetrics, Method, Metrics};
+use crate::metrics::{EndpointMetrics, Method, Metrics};
 
 /// What is counted of a request whose client went away before its end.
 const CANCELLED: &str = "CANCELLED";
@@ -54,7 +54,7 @@ pub(crate) struct StreamCount {
 
 impl RequestCount {
     /// A request begins.
-    pub(crate) fn begin(door: &DoorMetrics, path: &str) -> Self {
+    pub(crate) fn begin(door: &EndpointMetrics, path: &str) -> Self {
         Self { method: door.method(path), began: Instant::now(), is_answered: false }
     }
 

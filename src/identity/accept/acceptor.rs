@@ -28,13 +28,13 @@ use super::admission::{Admission, AdmissionControl, PendingPeer};
 use super::certificate_check::{self, CertificateCheck, OpenConnections};
 use super::connection::{ConnectionHolds, Peer, PeerConnection};
 use super::handshake_slots::PeerProcess;
-use super::log_limit;
+use super::CLIENT_LOG_LIMIT;
 use super::rate_limiter::{RateLimit, RateLimiter, ReadLimiter};
 use super::refused::{ConnectionRefusal, RefusalCounter};
 use super::timeouts::{Timeouts, Traffic};
 use crate::identity::certificate::svid::Svid;
 use crate::identity::tls::ServerTls;
-use crate::metrics::Tally;
+use crate::metrics::LabelCounters;
 use crate::model::limits::HANDSHAKE_DEADLINE;
 
 /// How long to wait before accepting again when the system has no file descriptor to give: at first, and
@@ -75,7 +75,7 @@ pub struct Acceptor<T> {
     /// When the daemon drains, connections on which nothing was said yet end: there is nothing to finish.
     pub draining: CancellationToken,
     /// Where those who are not let in are counted.
-    pub refused: Arc<Tally>,
+    pub refused: Arc<LabelCounters>,
 }
 
 /// Where handshakes are made. They cost much, and thousands at once would keep everybody else waiting; but from one
@@ -123,8 +123,8 @@ impl<T: Clone + Send + Sync + 'static> Acceptor<T> {
             let stream = match listener.accept().await {
                 Ok((stream, _)) => stream,
                 Err(error) => {
-                    if let Some(unsaid) = log_limit::next() {
-                        tracing::warn!(%error, unsaid, "a connection cannot be accepted");
+                    if let Some(suppressed) = CLIENT_LOG_LIMIT.allow() {
+                        tracing::warn!(%error, suppressed, "a connection cannot be accepted");
                     }
                     tokio::time::sleep(pause).await;
                     pause = (pause * 2).min(LONGEST_PAUSE);

@@ -12,7 +12,7 @@ use tokio_util::sync::{CancellationToken, WaitForCancellationFutureOwned};
 
 use super::admission::ConnectionSlot;
 use super::certificate_check::TrackedConnection;
-use super::log_limit;
+use super::CLIENT_LOG_LIMIT;
 use super::quota::PeerQuota;
 use super::rate_limiter::ReadLimiter;
 use super::timeouts::{EndReason, Timeouts, Traffic, Watchdog};
@@ -124,8 +124,8 @@ impl<T> PeerConnection<T> {
     }
 
     fn log_cut_off(&self, what: &str) {
-        if let Some(unsaid) = log_limit::next() {
-            tracing::warn!(peer.uid = self.peer.uid, unsaid, "{what}");
+        if let Some(suppressed) = CLIENT_LOG_LIMIT.allow() {
+            tracing::warn!(peer.uid = self.peer.uid, suppressed, "{what}");
         }
     }
 }

@@ -6,8 +6,12 @@ pub(super) mod certificate_check;
 pub(super) mod connection;
 pub(super) mod fair_share;
 pub(super) mod handshake_slots;
-pub(super) mod log_limit;
 pub(super) mod quota;
 pub(super) mod rate_limiter;
 pub(super) mod refused;
 pub(super) mod timeouts;
+
+use crate::model::LogLimit;
+
+/// Bounds the log lines that clients can cause, over all sockets: ten a second.
+pub(crate) static CLIENT_LOG_LIMIT: LogLimit = LogLimit::new(10);

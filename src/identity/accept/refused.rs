@@ -5,8 +5,8 @@ use std::sync::Arc;
 
 use rustls::{AlertDescription, CertificateError, Error as TlsError};
 
-use super::log_limit;
-use crate::metrics::Tally;
+use super::CLIENT_LOG_LIMIT;
+use crate::metrics::LabelCounters;
 
 /// Every word that a connection which is not let in is counted by.
 pub const REFUSALS: [&str; 19] = [
@@ -81,34 +81,34 @@ impl ConnectionRefusal {
 
 /// The refusals of one door.
 #[derive(Clone)]
-pub(crate) struct RefusalCounter(pub(crate) Arc<Tally>);
+pub(crate) struct RefusalCounter(pub(crate) Arc<LabelCounters>);
 
 impl RefusalCounter {
     /// Notes a refusal; of whom, if that is known.
     pub(crate) fn note(&self, refusal: ConnectionRefusal, uid: Option<u32>) {
         let (word, text) = refusal.words();
         self.0.count(word);
-        let Some(unsaid) = log_limit::next() else { return };
+        let Some(suppressed) = CLIENT_LOG_LIMIT.allow() else { return };
         match refusal {
-            ConnectionRefusal::Gone => tracing::info!(unsaid, "{text}"),
-            _ => tracing::warn!(peer.uid = uid, unsaid, "{text}"),
+            ConnectionRefusal::Gone => tracing::info!(suppressed, "{text}"),
+            _ => tracing::warn!(peer.uid = uid, suppressed, "{text}"),
         }
     }
 
     /// Notes a handshake that failed.
     pub(super) fn note_handshake(&self, error: &io::Error, uid: u32) {
         self.0.count(fault(error));
-        let Some(unsaid) = log_limit::next() else { return };
+        let Some(suppressed) = CLIENT_LOG_LIMIT.allow() else { return };
         let text = error.to_string();
         if text.contains("ServerNameMustContainOneHostName") || text.contains("Illegal SNI") {
             tracing::warn!(
                 peer.uid = uid,
-                unsaid,
+                suppressed,
                 "a handshake was refused: the client sent a server name that is no host name, as Python's \
                  grpcio does over unix sockets; set its option grpc.default_authority to localhost"
             );
         } else {
-            tracing::info!(peer.uid = uid, error = %text, unsaid, "a handshake was refused");
+            tracing::info!(peer.uid = uid, error = %text, suppressed, "a handshake was refused");
         }
     }
 }

@@ -20,7 +20,7 @@ use crate::journal::event::{Checkpoint, Event};
 use crate::journal::state::live::Live;
 use crate::journal::{DecisionId, Position, Unavailable};
 use crate::model::limits::MIN_FREE_BYTES;
-use crate::model::{Formats, Quiet, Timestamp};
+use crate::model::{Formats, LogLimit, Timestamp};
 use crate::seal::Keyring;
 
 /// With less room than this after the last line the disk is full.
@@ -212,14 +212,14 @@ impl Chain {
 
     /// Cuts off what a failed write left. If that fails too, nothing is written from then on.
     fn cut_back(&mut self, error: &std::io::Error) {
-        static SAID: Quiet = Quiet::new(1);
+        static LIMIT: LogLimit = LogLimit::new(1);
         self.is_over |= self.file.set_len(self.length).is_err();
-        if let Some(unsaid) = SAID.next() {
+        if let Some(suppressed) = LIMIT.allow() {
             tracing::error!(
                 journal.file = %self.path.display(),
                 %error,
                 final_failure = self.is_over,
-                unsaid,
+                suppressed,
                 "the journal cannot be written: nothing is resolved or changed; free space on its disk"
             );
         }

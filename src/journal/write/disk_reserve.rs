@@ -9,7 +9,7 @@ use std::path::{Path, PathBuf};
 
 use rustix::fs::{FallocateFlags, fallocate, statvfs};
 
-use crate::model::Quiet;
+use crate::model::LogLimit;
 
 /// The reserve, in bytes: many thousand lines, and batches of the store.
 pub const DISK_RESERVE_BYTES: u64 = 16 * 1024 * 1024;
@@ -89,7 +89,7 @@ impl DiskReserve {
 
     /// Takes the reserve again if there is room for it and more. Costs nothing while it is held.
     pub(crate) fn restore(&mut self) {
-        static SAID: Quiet = Quiet::new(1);
+        static LIMIT: LogLimit = LogLimit::new(1);
         if self.state == ReserveState::Held
             || free_bytes(self.path.parent().unwrap_or(&self.path))
                 < DISK_RESERVE_BYTES + MARGIN_BYTES
@@ -102,8 +102,8 @@ impl DiskReserve {
                 if self.state == ReserveState::Absent {
                     let _ = std::fs::remove_file(&self.path);
                 }
-                if let Some(unsaid) = SAID.next() {
-                    tracing::warn!(path = %self.path.display(), %error, unsaid, "no reserve could be made on the disk");
+                if let Some(suppressed) = LIMIT.allow() {
+                    tracing::warn!(path = %self.path.display(), %error, suppressed, "no reserve could be made on the disk");
                 }
             }
         }

@@ -7,15 +7,15 @@ use super::signature::SignedRange;
 use crate::journal::event::Event;
 use crate::journal::{Journal, NewestSignature, Unavailable};
 use crate::model::limits::{MIN_FREE_BYTES, SIGNATURE_INTERVAL};
-use crate::model::{Quiet, Timestamp};
+use crate::model::{LogLimit, Timestamp};
 
 impl Journal {
     /// Goes on in a new file if this one is full, and signs now and then.
     pub fn run_maintenance(&self, now: Timestamp) {
-        static SAID: Quiet = Quiet::new(1);
+        static LIMIT: LogLimit = LogLimit::new(1);
         let is_new = self.rotate_if_full(now).unwrap_or_else(|error| {
-            if let Some(unsaid) = SAID.next() {
-                tracing::error!(%error, unsaid, "the journal cannot go on in a new file");
+            if let Some(suppressed) = LIMIT.allow() {
+                tracing::error!(%error, suppressed, "the journal cannot go on in a new file");
             }
             false
         });

@@ -3,6 +3,6 @@
 pub(super) mod keyring;
 pub(super) mod keyring_file;
 pub(super) mod older_keyring;
-pub(super) mod place;
 pub(super) mod rotation;
+pub(super) mod store;
 pub(super) mod take_over;

@@ -5,8 +5,8 @@ use std::path::PathBuf;
 use super::keyring::Keyring;
 use super::keyring_file::KeyId;
 #[cfg(doc)]
-use super::place::KeyPlace;
-use super::place::{PlaceError, io};
+use super::store::KeyStore;
+use super::store::{KeyStoreError, io};
 use crate::sys::files::rename;
 
 /// A change of keys that is prepared, and takes effect by [`Rotation::commit`]. Dropped, it leaves nothing.
@@ -30,13 +30,13 @@ impl Rotation {
     /// Puts it in force, on disk when this returns, and then in the keyring that is in use.
     ///
     /// # Errors
-    /// If a file cannot be replaced. Half of it may be done then: [`KeyPlace::unlock`] does the rest.
-    pub fn commit(mut self, in_use: &Keyring) -> Result<(), PlaceError> {
+    /// If a file cannot be replaced. Half of it may be done then: [`KeyStore::unlock`] does the rest.
+    pub fn commit(mut self, in_use: &Keyring) -> Result<(), KeyStoreError> {
         // From here on the new KEK may be the one that is needed, and nothing of it may go.
         self.made.clear();
         if let Some((next, path)) = self.replaced.take() {
             rename(&next, &path)
-                .map_err(|source| PlaceError::NotReplaceable { path: path.clone(), source })?;
+                .map_err(|source| KeyStoreError::NotReplaceable { path: path.clone(), source })?;
         }
         rename(&self.next, &self.to).map_err(io(&self.to))?;
         in_use.adopt(&self.keyring);

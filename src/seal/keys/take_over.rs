@@ -10,7 +10,7 @@ use std::path::PathBuf;
 
 use super::keyring::Keyring;
 use super::keyring_file::{KeyringError, Written};
-use super::place::{KeyPlace, PlaceError, Unlocked, io};
+use super::store::{KeyStore, KeyStoreError, Unlocked, io};
 use crate::seal::kek::source::AskPassphrase;
 use crate::sys::files::{rename, sync_directory_of, write_new};
 
@@ -21,12 +21,12 @@ pub struct TakeOver {
     to: PathBuf,
 }
 
-impl KeyPlace {
+impl KeyStore {
     /// Gets the KEK of a keyring that 0.1.0 has written, and prepares it in the current format.
     ///
     /// # Errors
     /// If the KEK cannot be had or is another one, or the keyring is not what 0.1.0 wrote.
-    pub fn take_over(&self, ask: Option<&AskPassphrase>) -> Result<TakeOver, PlaceError> {
+    pub fn take_over(&self, ask: Option<&AskPassphrase>) -> Result<TakeOver, KeyStoreError> {
         let prepare = || {
             let (written, kek) = self.settle(ask, false)?;
             let Written::Older(older) = written else { return Err(KeyringError::Ahead.into()) };
@@ -42,7 +42,7 @@ impl TakeOver {
     ///
     /// # Errors
     /// If the keyring is damaged.
-    pub fn keyring(&self) -> Result<Keyring, PlaceError> {
+    pub fn keyring(&self) -> Result<Keyring, KeyStoreError> {
         self.unlocked.keyring()
     }
 
@@ -50,7 +50,7 @@ impl TakeOver {
     ///
     /// # Errors
     /// If it cannot be written.
-    pub fn announce(&self) -> Result<(), PlaceError> {
+    pub fn announce(&self) -> Result<(), KeyStoreError> {
         let text = self.unlocked.file.to_text(&self.keyring()?)?;
         let written = write_new(&self.next, 0o600, text.as_bytes());
         written.and_then(|()| sync_directory_of(&self.next)).map_err(io(&self.next))
@@ -59,8 +59,8 @@ impl TakeOver {
     /// Puts it in the keyring's place, on disk when this returns. `state.json` says its format by now.
     ///
     /// # Errors
-    /// If it cannot be replaced. [`KeyPlace::unlock`] does it then.
-    pub fn commit(self) -> Result<Unlocked, PlaceError> {
+    /// If it cannot be replaced. [`KeyStore::unlock`] does it then.
+    pub fn commit(self) -> Result<Unlocked, KeyStoreError> {
         rename(&self.next, &self.to).map_err(io(&self.to))?;
         Ok(self.unlocked)
     }

@@ -8,7 +8,7 @@ use super::diagnosis::{Diagnosis, Level, Remedy};
 use super::state::permissions;
 use crate::daemon::StateDirectory;
 use crate::grpc::pb;
-use crate::seal::{KeyPlace, PlaceError, check_private};
+use crate::seal::{KeyStore, KeyStoreError, check_private};
 
 const KEK: &str = "KEK";
 const KEK_FILE: &str = "KEK file";
@@ -32,11 +32,11 @@ pub(super) fn look(site: &Site, daemon: Option<&pb::Status>) -> Vec<Diagnosis> {
         vec![Diagnosis::ok(KEK, text)]
     };
     if let Err(error) = keys.check_source() {
-        if let (PlaceError::OtherSource { .. }, Some(status)) = (&error, daemon) {
+        if let (KeyStoreError::OtherSource { .. }, Some(status)) = (&error, daemon) {
             return elsewhere(status);
         }
         let advice = match error {
-            PlaceError::OtherSource { .. } => "start doctor and the daemon with that flag",
+            KeyStoreError::OtherSource { .. } => "start doctor and the daemon with that flag",
             _ => "restore keyring.json from a backup, with its mode 0600",
         };
         return vec![Diagnosis::fail(KEYRING, error.to_string(), Remedy::Do(advice.to_owned()))];
@@ -106,7 +106,7 @@ fn place(site: &Site, path: &Path) -> Diagnosis {
     }
 }
 
-fn id(keys: &KeyPlace, path: &Path) -> Diagnosis {
+fn id(keys: &KeyStore, path: &Path) -> Diagnosis {
     match keys.check_kek(path) {
         Ok(id) => Diagnosis::ok(KEK, format!("{id}, as the keyring says")),
         Err(error) => {

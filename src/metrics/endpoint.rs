@@ -5,7 +5,7 @@ use std::sync::Arc;
 use std::sync::atomic::{AtomicU64, Ordering};
 use std::time::Duration;
 
-use super::tally::Tally;
+use super::label_counters::LabelCounters;
 
 /// What a request that was served in full is counted as.
 const OK: &str = "OK";
@@ -21,20 +21,20 @@ const BUCKETS: [u64; 14] = [
 
 /// The counters of one door.
 #[derive(Debug)]
-pub struct DoorMetrics {
+pub struct EndpointMetrics {
     pub(super) name: &'static str,
     methods: BTreeMap<String, Arc<Method>>,
     other: Arc<Method>,
     /// Connections that ended before their first request, by reason.
-    pub refused: Arc<Tally>,
+    pub refused: Arc<LabelCounters>,
 }
 
 /// The counters of one method.
 #[derive(Debug)]
 pub struct Method {
     pub(super) name: String,
-    pub(super) answers: Tally,
-    pub(super) stream_ends: Tally,
+    pub(super) answers: LabelCounters,
+    pub(super) stream_ends: LabelCounters,
     pub(super) durations: Durations,
 }
 
@@ -46,7 +46,7 @@ pub(super) struct Durations {
     nanos: AtomicU64,
 }
 
-impl DoorMetrics {
+impl EndpointMetrics {
     /// For a door with these methods, each as "package.Service/Method".
     pub(super) fn new(name: &'static str, methods: Vec<String>) -> Self {
         let methods = methods.into_iter();
@@ -72,9 +72,14 @@ impl DoorMetrics {
 
 impl Method {
     fn new(name: String) -> Self {
-        let answers = Tally::default();
+        let answers = LabelCounters::default();
         answers.expect(&[OK]);
-        Self { name, answers, stream_ends: Tally::default(), durations: Durations::default() }
+        Self {
+            name,
+            answers,
+            stream_ends: LabelCounters::default(),
+            durations: Durations::default(),
+        }
     }
 
     /// Has these reasons told before a request is refused by them.
@@ -143,7 +148,7 @@ mod tests {
 
     #[test]
     fn what_is_no_method_of_the_door_is_counted_as_other() {
-        let door = DoorMetrics::new("steps", vec!["p.S/M".to_owned()]);
+        let door = EndpointMetrics::new("steps", vec!["p.S/M".to_owned()]);
         assert_eq!(door.method("/p.S/M").name, "p.S/M");
         for path in ["p.S/M", "/p.S/N", "/", "*", ""] {
             assert_eq!(door.method(path).name, OTHER, "{path}");

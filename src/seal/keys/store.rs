@@ -40,7 +40,7 @@ use crate::sys::{Directory, DirectoryError};
 
 /// Why keys cannot be had or changed.
 #[derive(Debug, thiserror::Error)]
-pub enum PlaceError {
+pub enum KeyStoreError {
     /// A file cannot be read or written.
     #[error("{}: {source}; see to its disk, or restore it from a backup", .path.display())]
     Io {
@@ -106,7 +106,7 @@ pub enum PlaceError {
     SealedFile(PathBuf),
 }
 
-impl From<NoRandomness> for PlaceError {
+impl From<NoRandomness> for KeyStoreError {
     fn from(error: NoRandomness) -> Self {
         Self::Kek(error.into())
     }
@@ -114,7 +114,7 @@ impl From<NoRandomness> for PlaceError {
 
 /// Where the keys of one broker are. One at a time changes them: whoever does holds the state directory's
 /// lock, and takes turns within the process.
-pub struct KeyPlace {
+pub struct KeyStore {
     home: Arc<Directory>,
     /// Where the KEK comes from, if the process was told.
     told: Option<KekSource>,
@@ -133,12 +133,12 @@ impl Unlocked {
     ///
     /// # Errors
     /// If the keyring is damaged.
-    pub fn keyring(&self) -> Result<Keyring, PlaceError> {
+    pub fn keyring(&self) -> Result<Keyring, KeyStoreError> {
         Ok(self.file.open(&self.kek)?)
     }
 }
 
-impl KeyPlace {
+impl KeyStore {
     /// The keys in this state directory. Files are relative to it. `told` is where the KEK comes from; the file `kek`
     /// where nothing is told.
     pub fn new(
@@ -157,7 +157,7 @@ impl KeyPlace {
         &self,
         new: &NewKek,
         now: Timestamp,
-    ) -> Result<(Keyring, Option<PathBuf>), PlaceError> {
+    ) -> Result<(Keyring, Option<PathBuf>), KeyStoreError> {
         let made = match new {
             NewKek::File(path) => Some(self.locate(path)?),
             NewKek::Command(_) | NewKek::Passphrase(_) => None,
@@ -172,7 +172,7 @@ impl KeyPlace {
             replace_file(&path, 0o600, file.to_text(&keyring)?.as_bytes()).map_err(io(&path))?;
             Ok(keyring)
         };
-        let keyring = filled().inspect_err(|_: &PlaceError| {
+        let keyring = filled().inspect_err(|_: &KeyStoreError| {
             // A key that was made for nothing; the next attempt would find it in its way.
             let _ = made.as_ref().map(std::fs::remove_file);
         });
@@ -183,7 +183,7 @@ impl KeyPlace {
     ///
     /// # Errors
     /// If the KEK cannot be had, or is another one, or the keyring is an older one.
-    pub fn unlock(&self, ask: Option<&AskPassphrase>) -> Result<Unlocked, PlaceError> {
+    pub fn unlock(&self, ask: Option<&AskPassphrase>) -> Result<Unlocked, KeyStoreError> {
         let unlocked = || {
             let (file, kek) = self.settle(ask, true)?;
             Ok(Unlocked { file: file.current()?, kek })
@@ -192,10 +192,10 @@ impl KeyPlace {
     }
 
     /// What is wrong with the keyring is said with where it is.
-    pub(crate) fn located(&self, error: PlaceError) -> PlaceError {
+    pub(crate) fn located(&self, error: KeyStoreError) -> KeyStoreError {
         match error {
-            PlaceError::Keyring(error) => {
-                PlaceError::KeyringAt { path: self.keyring_path(), error }
+            KeyStoreError::Keyring(error) => {
+                KeyStoreError::KeyringAt { path: self.keyring_path(), error }
             }
             error => error,
         }
@@ -207,7 +207,7 @@ impl KeyPlace {
         &self,
         ask: Option<&AskPassphrase>,
         is_announced: bool,
-    ) -> Result<(Written, Kek), PlaceError> {
+    ) -> Result<(Written, Kek), KeyStoreError> {
         let file = self.read()?;
         let kek = self.load(&file.source(), ask)?;
         let (next, is_its_kek) = (self.next_path(), file.check(&kek));
@@ -241,7 +241,7 @@ impl KeyPlace {
     }
 
     /// The KEK, from where the process was told, if the keyring notes the same.
-    fn load(&self, noted: &NotedSource, ask: Option<&AskPassphrase>) -> Result<Kek, PlaceError> {
+    fn load(&self, noted: &NotedSource, ask: Option<&AskPassphrase>) -> Result<Kek, KeyStoreError> {
         self.check_noted(noted)?;
         Ok(match (self.source(), noted) {
             (KekSource::Command(words), _) => command::run(&words, self.home.trust())?,
@@ -279,7 +279,7 @@ impl KeyPlace {
         })
     }
 
-    fn check_noted(&self, noted: &NotedSource) -> Result<(), PlaceError> {
+    fn check_noted(&self, noted: &NotedSource) -> Result<(), KeyStoreError> {
         let source = self.source();
         let is_same = match (noted, &source) {
             // A file that was moved is told; which file it is by default is not for the keyring to say.
@@ -296,14 +296,14 @@ impl KeyPlace {
             KekSource::Command(_) | KekSource::Passphrase => format!("a {}", source.kind()),
         };
         let (path, noted, flag) = (self.keyring_path(), noted.kind(), noted.flag(self.home.path()));
-        Err(PlaceError::OtherSource { path, noted, told, flag })
+        Err(KeyStoreError::OtherSource { path, noted, told, flag })
     }
 
     /// Whether the keyring notes the source that the process was told. Nothing is run, and no KEK is read.
     ///
     /// # Errors
     /// If not, or the keyring cannot be read.
-    pub fn check_source(&self) -> Result<(), PlaceError> {
+    pub fn check_source(&self) -> Result<(), KeyStoreError> {
         let file = self.read().map_err(|error| self.located(error))?;
         self.check_noted(&file.source())
     }
@@ -317,11 +317,11 @@ impl KeyPlace {
     }
 
     /// Whether the KEK in this file is the one, and which. Changes nothing: what a rotation has left is for
-    /// [`KeyPlace::unlock`].
+    /// [`KeyStore::unlock`].
     ///
     /// # Errors
     /// If it cannot be read or is another one, or the keyring cannot be read.
-    pub fn check_kek(&self, path: &Path) -> Result<KeyId, PlaceError> {
+    pub fn check_kek(&self, path: &Path) -> Result<KeyId, KeyStoreError> {
         let kek = self.read_kek(path)?;
         match self.read().map_err(|error| self.located(error))?.check(&kek) {
             Err(wrong) if self.begun(&kek).is_none() => Err(self.located(wrong.into())),
@@ -338,11 +338,11 @@ impl KeyPlace {
     ///
     /// # Errors
     /// If the KEK is in no file, or files cannot be written beside it.
-    pub fn rotate_in_place(&self, unlocked: Unlocked) -> Result<Rotation, PlaceError> {
+    pub fn rotate_in_place(&self, unlocked: Unlocked) -> Result<Rotation, KeyStoreError> {
         let Unlocked { file, kek: old } = unlocked;
-        let path = self.kek_path().ok_or(PlaceError::NotAFile(self.kek_kind()))?;
+        let path = self.kek_path().ok_or(KeyStoreError::NotAFile(self.kek_kind()))?;
         let noted = self.note_file(&path);
-        let not_replaceable = |source| PlaceError::NotReplaceable { path: path.clone(), source };
+        let not_replaceable = |source| KeyStoreError::NotReplaceable { path: path.clone(), source };
         // Behind a link is the file that counts.
         let path =
             self.home.trust().locate(&path).map_err(|error| not_replaceable(error.into()))?;
@@ -367,7 +367,7 @@ impl KeyPlace {
     ///
     /// # Errors
     /// If it cannot be had, or something cannot be written.
-    pub fn change_kek(&self, unlocked: Unlocked, new: &NewKek) -> Result<Rotation, PlaceError> {
+    pub fn change_kek(&self, unlocked: Unlocked, new: &NewKek) -> Result<Rotation, KeyStoreError> {
         let own = self.kek_path();
         if let (NewKek::File(path), Some(own)) = (new, &own)
             && is_same_file(&self.home.path().join(path), own)
@@ -390,7 +390,7 @@ impl KeyPlace {
     ///
     /// # Errors
     /// If something cannot be written.
-    pub fn add_dek(&self, unlocked: Unlocked, now: Timestamp) -> Result<Rotation, PlaceError> {
+    pub fn add_dek(&self, unlocked: Unlocked, now: Timestamp) -> Result<Rotation, KeyStoreError> {
         let Unlocked { mut file, kek } = unlocked;
         let (old, new) = file.add_dek(&kek, now)?;
         self.prepare(&file, &kek, old, new)
@@ -404,7 +404,7 @@ impl KeyPlace {
         &self,
         keyring: &Keyring,
         dropped: &BTreeSet<KeyId>,
-    ) -> Result<(), PlaceError> {
+    ) -> Result<(), KeyStoreError> {
         let mut file = self.read()?.current()?;
         file.check_tag(keyring)?;
         file.drop_deks(dropped);
@@ -418,12 +418,12 @@ impl KeyPlace {
     ///
     /// # Errors
     /// If a file cannot be read or written, or does not open.
-    pub fn reseal_files(&self, keyring: &Keyring) -> Result<(), PlaceError> {
+    pub fn reseal_files(&self, keyring: &Keyring) -> Result<(), KeyStoreError> {
         for (key, path) in &self.sealed_files {
             let sealed = read_sealed(path)?;
             if sealed.dek() != keyring.newest_dek() {
                 let resealed = keyring.reseal(*key, &sealed).map_err(|error| match error {
-                    ReadValues::Open(OpenError) => PlaceError::SealedFile(path.clone()),
+                    ReadValues::Open(OpenError) => KeyStoreError::SealedFile(path.clone()),
                     ReadValues::NoRandomness(error) => error.into(),
                 })?;
                 replace_file(path, 0o600, resealed.as_bytes()).map_err(io(path))?;
@@ -436,19 +436,19 @@ impl KeyPlace {
     ///
     /// # Errors
     /// If one cannot be read.
-    pub fn file_deks(&self) -> Result<Vec<KeyId>, PlaceError> {
+    pub fn file_deks(&self) -> Result<Vec<KeyId>, KeyStoreError> {
         self.sealed_files.iter().map(|(_, path)| Ok(read_sealed(path)?.dek())).collect()
     }
 
     /// Gets a KEK that is to be the one from now on. A file that is not there is made, whole or not at all.
-    fn take(&self, new: &NewKek) -> Result<(NotedSource, Kek), PlaceError> {
+    fn take(&self, new: &NewKek) -> Result<(NotedSource, Kek), KeyStoreError> {
         match new {
             NewKek::Command(words) => {
                 let kek = command::run(words, self.home.trust())?;
                 // A command that prints another key each time would lock everything up for ever.
                 match command::run(words, self.home.trust())?.id() == kek.id() {
                     true => Ok((NotedSource::Command, kek)),
-                    false => Err(PlaceError::NotRepeatable),
+                    false => Err(KeyStoreError::NotRepeatable),
                 }
             }
             NewKek::Passphrase(passphrase) => {
@@ -480,7 +480,7 @@ impl KeyPlace {
         kek: &Kek,
         old: KeyId,
         new: KeyId,
-    ) -> Result<Rotation, PlaceError> {
+    ) -> Result<Rotation, KeyStoreError> {
         let next = self.next_path();
         let keyring = file.open(kek)?;
         let text = file.to_text(&keyring)?;
@@ -499,7 +499,7 @@ impl KeyPlace {
         })
     }
 
-    fn read(&self) -> Result<Written, PlaceError> {
+    fn read(&self) -> Result<Written, KeyStoreError> {
         let path = self.keyring_path();
         let bytes = std::fs::read(&path).map_err(io(&path))?;
         let text = std::str::from_utf8(&bytes)
@@ -525,15 +525,15 @@ fn is_same_file(one: &Path, other: &Path) -> bool {
     one == other || (canonical(one).is_some() && canonical(one) == canonical(other))
 }
 
-fn read_sealed(path: &Path) -> Result<Sealed, PlaceError> {
+fn read_sealed(path: &Path) -> Result<Sealed, KeyStoreError> {
     let bytes = std::fs::read(path).map_err(|source| match source.kind() {
-        ErrorKind::NotFound => PlaceError::SealedFile(path.to_owned()),
-        _ => PlaceError::Io { path: path.to_owned(), source },
+        ErrorKind::NotFound => KeyStoreError::SealedFile(path.to_owned()),
+        _ => KeyStoreError::Io { path: path.to_owned(), source },
     })?;
-    Sealed::parse(&bytes).map_err(|_| PlaceError::SealedFile(path.to_owned()))
+    Sealed::parse(&bytes).map_err(|_| KeyStoreError::SealedFile(path.to_owned()))
 }
 
-pub(crate) fn io(path: &Path) -> impl FnOnce(std::io::Error) -> PlaceError {
+pub(crate) fn io(path: &Path) -> impl FnOnce(std::io::Error) -> KeyStoreError {
     let path = path.to_owned();
-    |source| PlaceError::Io { path, source }
+    |source| KeyStoreError::Io { path, source }
 }

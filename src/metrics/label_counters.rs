@@ -11,7 +11,7 @@ const OTHER: &str = "OTHER";
 /// Counts by words that stand in the program's own text, and so are few and nobody's secret. A word has its place
 /// from the first time that it comes: there is no table that could lack one.
 #[derive(Debug)]
-pub struct Tally {
+pub struct LabelCounters {
     places: [Place; MAX_WORDS],
     other: AtomicU64,
 }
@@ -22,14 +22,14 @@ struct Place {
     count: AtomicU64,
 }
 
-impl Default for Tally {
+impl Default for LabelCounters {
     fn default() -> Self {
         let place = |_| Place { word: OnceLock::new(), count: AtomicU64::new(0) };
         Self { places: std::array::from_fn(place), other: AtomicU64::new(0) }
     }
 }
 
-impl Tally {
+impl LabelCounters {
     /// Has words told before they are counted: an alert on their increase then sees the first of them.
     pub fn expect(&self, words: &[&'static str]) {
         for word in words {
@@ -65,18 +65,18 @@ mod tests {
 
     #[test]
     fn each_word_is_counted_from_however_many_threads_it_comes() {
-        let tally = Tally::default();
-        tally.expect(&["OK"]);
+        let counters = LabelCounters::default();
+        counters.expect(&["OK"]);
         std::thread::scope(|scope| {
             for _ in 0..4 {
                 scope.spawn(|| {
                     for word in ["A", "OK", "B"].repeat(1000) {
-                        tally.count(word);
+                        counters.count(word);
                     }
                 });
             }
         });
-        let mut counts = tally.counts();
+        let mut counts = counters.counts();
         assert_eq!(counts.first(), Some(&("OK", 4000)));
         counts.sort_unstable();
         assert_eq!(counts, [("A", 4000), ("B", 4000), ("OK", 4000)]);
@@ -84,11 +84,11 @@ mod tests {
 
     #[test]
     fn words_beyond_the_places_are_counted_together() {
-        let tally = Tally::default();
+        let counters = LabelCounters::default();
         for n in 0..MAX_WORDS + 10 {
-            tally.count(Box::leak(n.to_string().into_boxed_str()));
+            counters.count(Box::leak(n.to_string().into_boxed_str()));
         }
-        let counts = tally.counts();
+        let counts = counters.counts();
         assert_eq!((counts.len(), counts.last()), (MAX_WORDS + 1, Some(&(OTHER, 10))));
     }
 }
