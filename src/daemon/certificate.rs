@@ -43,13 +43,13 @@ pub(super) struct CertificateKeeper {
     /// When it ends.
     end: watch::Sender<Timestamp>,
     /// The files that were looked at last, whether they were taken or not.
-    taken: Stamp,
+    taken: FileStamps,
     /// The files as they stood at the last look: they may be in the middle of being replaced.
-    seen: Stamp,
+    seen: FileStamps,
 }
 
 /// What tells one version of the two files from another: device, inode, length and change time of each.
-type Stamp = [Option<(u64, u64, u64, i64, i64)>; 2];
+type FileStamps = [Option<(u64, u64, u64, i64, i64)>; 2];
 
 /// A certificate with its key, as it stands in the files.
 struct Pair {
@@ -225,7 +225,7 @@ impl Pair {
     }
 }
 
-fn stamp(state: &StateDirectory) -> Stamp {
+fn stamp(state: &StateDirectory) -> FileStamps {
     [CERTIFICATE, KEY].map(|name| {
         let file = std::fs::metadata(state.join(name)).ok()?;
         Some((file.dev(), file.ino(), file.len(), file.ctime(), file.ctime_nsec()))

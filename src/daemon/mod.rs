@@ -41,7 +41,7 @@ pub use state::{StateDirectory, StateError, StateFile};
 
 use self::certificate::{CertificateKeeper, ServerTlsPair};
 use self::files::Shares;
-use self::scrape::{ScrapeListener, Source};
+use self::scrape::{MetricsSource, ScrapeListener};
 use self::threads::Threads;
 use self::upkeep::{keep_broker, keep_connections};
 use self::wiring::Wiring;
@@ -275,7 +275,7 @@ impl Loaded {
         threads.admin.spawn(keeper.run(authority, Arc::clone(&reload), stop.clone()));
         let metrics_address = scrape.as_ref().map(ScrapeListener::address);
         if let Some(scrape) = scrape {
-            let source = Source::new(Arc::clone(&broker), metrics);
+            let source = MetricsSource::new(Arc::clone(&broker), metrics);
             let _entered = threads.admin.enter();
             scrape.serve(source, stop.clone()).map_err(DaemonError::Threads)?;
         }

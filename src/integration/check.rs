@@ -127,7 +127,7 @@ fn fields_by_kind(integration: &Integration) -> String {
 }
 
 /// The fields that a connection has already, and keeps.
-pub type Present = BTreeMap<FieldName, PresentField>;
+pub type PresentFields = BTreeMap<FieldName, PresentField>;
 
 /// What is known of one of them.
 pub struct PresentField {
@@ -144,7 +144,7 @@ pub struct PresentField {
 pub fn check(
     kind: &CredentialKind,
     fields: BTreeMap<String, Value>,
-    present: Option<&Present>,
+    present: Option<&PresentFields>,
 ) -> Result<Checked, Vec<Problem>> {
     let mut problems = Vec::new();
     let mut checked = Checked::new();
@@ -181,7 +181,7 @@ pub fn check(
 fn check_whole(
     kind: &CredentialKind,
     checked: &Checked,
-    present: Option<&Present>,
+    present: Option<&PresentFields>,
 ) -> Vec<Problem> {
     let mut problems = Vec::new();
     // Name by name, what is there afterwards: the value as text where it can be looked at.

@@ -9,7 +9,7 @@ use super::check::find_field;
 use super::misplaced::{password, user_information};
 use super::pem;
 use super::placeholder::{is_for_later, stands_for_another};
-use super::schema::{CredentialKind, FieldRule, Form};
+use super::schema::{CredentialKind, FieldRule, ValueForm};
 use crate::model::{FieldName, Value};
 
 /// Shorter texts decode to something printable by chance.
@@ -133,7 +133,7 @@ fn of_value(name: &str, value: &Value, rule: Option<&FieldRule>) -> Vec<Finding>
     let is_sensitive = rule.is_none_or(|rule| rule.sensitive);
     let is_template = rule.is_some_and(|rule| rule.template);
     // Documents may hold keys, too, in forms of their own.
-    let is_of_pem = matches!(form, Some(Form::PrivateKey | Form::Certificate));
+    let is_of_pem = matches!(form, Some(ValueForm::PrivateKey | ValueForm::Certificate));
     let of_pem = text.filter(|text| is_of_pem || pem::begins(text)).and_then(pem::fault);
     let of_pem = of_pem.map(|fault| format!("the value is PEM, and {fault}"));
     let of_pem = of_pem.map(|text| match is_of_pem {
@@ -164,11 +164,12 @@ fn of_user(name: &str, address: &str) -> Option<Finding> {
 }
 
 /// What is odd about the bytes of a value.
-fn odd(bytes: &[u8], form: Option<Form>) -> Option<&'static str> {
+fn odd(bytes: &[u8], form: Option<ValueForm>) -> Option<&'static str> {
     if bytes.is_empty() {
         return Some("the value is empty");
     }
-    let is_block = matches!(form, Some(Form::Certificate | Form::PrivateKey | Form::Json));
+    let is_block =
+        matches!(form, Some(ValueForm::Certificate | ValueForm::PrivateKey | ValueForm::Json));
     let is_several = is_several_lines(bytes);
     if !is_block && bytes.iter().any(|byte| b"\r\n".contains(byte)) && !is_several {
         return Some("the value ends in a newline, as echo adds one; write it again without");
@@ -188,9 +189,9 @@ fn is_several_lines(bytes: &[u8]) -> bool {
 }
 
 /// Whether a text is the Base64 of a text. Random bytes hardly ever decode to what can be printed.
-fn is_encoded(bytes: &[u8], form: Option<Form>) -> bool {
+fn is_encoded(bytes: &[u8], form: Option<ValueForm>) -> bool {
     let trimmed = bytes.trim_ascii();
-    if trimmed.len() < LEAST_ENCODED_BYTES || form == Some(Form::Certificate) {
+    if trimmed.len() < LEAST_ENCODED_BYTES || form == Some(ValueForm::Certificate) {
         return false;
     }
     let decoded = STANDARD.decode(trimmed).or_else(|_| STANDARD_NO_PAD.decode(trimmed));
@@ -200,18 +201,18 @@ fn is_encoded(bytes: &[u8], form: Option<Form>) -> bool {
 }
 
 /// Whether JSON and addresses are what they should be.
-fn shape(value: &Value, form: Form) -> Option<&'static str> {
+fn shape(value: &Value, form: ValueForm) -> Option<&'static str> {
     match form {
-        Form::Json => {
+        ValueForm::Json => {
             let parsed = serde_json::from_slice::<serde::de::IgnoredAny>(value.expose());
             parsed.is_err().then_some("the value is no JSON")
         }
-        Form::Url => {
+        ValueForm::Url => {
             let is_url = std::str::from_utf8(value.expose()).is_ok_and(is_url);
             let text = "the value is no absolute URL, such as https://api.example.com/v1";
             (!is_url).then_some(text)
         }
-        Form::Certificate | Form::PrivateKey => None,
+        ValueForm::Certificate | ValueForm::PrivateKey => None,
     }
 }
 

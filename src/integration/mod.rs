@@ -14,13 +14,13 @@ use std::collections::BTreeMap;
 use std::sync::LazyLock;
 
 pub use check::{
-    Checked, CheckedField, Present, PresentField, Problem, check, find_field, infer_kind,
+    Checked, CheckedField, PresentField, PresentFields, Problem, check, find_field, infer_kind,
 };
 pub use expiry::token_end;
 pub use findings::{Finding, Severity, doubts, findings, text_findings};
 pub use own::check_own;
 pub use pem::{needs_newline, with_last_newline};
-pub use schema::{CredentialKind, FieldRule, Form, Integration};
+pub use schema::{CredentialKind, FieldRule, Integration, ValueForm};
 
 use crate::model::IntegrationName;
 

@@ -21,7 +21,7 @@ const ENDLESS: &str = "its end is missing, so it was cut off; write the whole fi
 const CUT: &str = "a part of it is missing or changed; write the whole file";
 
 /// A block, boundaries included, and what it says it is.
-struct Block<'a> {
+struct PemBlock<'a> {
     label: &'a str,
     text: &'a str,
 }
@@ -84,7 +84,7 @@ pub fn fault(text: &str) -> Option<&'static str> {
 }
 
 /// The blocks of a text, which begins with the first.
-fn blocks(text: &str) -> Result<Vec<Block<'_>>, &'static str> {
+fn blocks(text: &str) -> Result<Vec<PemBlock<'_>>, &'static str> {
     let (mut blocks, mut rest) = (Vec::new(), text);
     while let Some(at) = rest.find(BEGIN) {
         let (_, block) = rest.split_at(at);
@@ -98,7 +98,7 @@ fn blocks(text: &str) -> Result<Vec<Block<'_>>, &'static str> {
             inside.trim_end_matches(' ').ends_with(['\n', '\r']) && starts_a_line(inside),
             inside.contains(' '),
         ) {
-            (true, _) => blocks.push(Block { label, text }),
+            (true, _) => blocks.push(PemBlock { label, text }),
             (false, true) => {
                 return Err(
                     "its line breaks have become spaces; write it as the key's file has it",
@@ -118,7 +118,7 @@ fn starts_a_line(text: &str) -> bool {
     text.trim_start_matches([' ', '\t', '\r']).starts_with('\n')
 }
 
-impl Block<'_> {
+impl PemBlock<'_> {
     /// Whether its lines decode, and, in OpenSSH's format, are all there.
     fn is_whole(&self) -> bool {
         let lines = self.text.lines().map(str::trim);

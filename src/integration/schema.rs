@@ -84,7 +84,7 @@ pub struct FieldRule {
     pub also_env: Vec<String>,
     /// What a value looks like that is well formed; a test of the connection looks.
     #[serde(default)]
-    pub form: Option<Form>,
+    pub form: Option<ValueForm>,
     /// Of a family: names that may not follow the dot, in lower case.
     #[serde(default)]
     pub forbidden: Vec<String>,
@@ -99,7 +99,7 @@ pub struct FieldRule {
 /// The form of a value that is more than a text.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Deserialize, Serialize)]
 #[serde(rename_all = "snake_case")]
-pub enum Form {
+pub enum ValueForm {
     /// One certificate or a chain, PEM.
     Certificate,
     /// JSON.

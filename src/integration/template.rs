@@ -6,7 +6,7 @@
 
 /// A part of a text.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub enum Part<'a> {
+pub enum TextPart<'a> {
     /// As it is.
     Text(&'a str),
     /// What stands between `{{` and `}}`.
@@ -16,18 +16,18 @@ pub enum Part<'a> {
 }
 
 /// The parts of a text, in its order.
-pub fn parts(text: &str) -> Vec<Part<'_>> {
+pub fn parts(text: &str) -> Vec<TextPart<'_>> {
     let (mut parts, mut rest) = (Vec::new(), text);
     while let Some((before, inside)) = rest.split_once("{{") {
-        parts.push(Part::Text(before));
+        parts.push(TextPart::Text(before));
         let Some((reference, after)) = inside.split_once("}}") else {
-            parts.push(Part::Unclosed);
+            parts.push(TextPart::Unclosed);
             return parts;
         };
-        parts.push(Part::Reference(reference));
+        parts.push(TextPart::Reference(reference));
         rest = after;
     }
-    parts.push(Part::Text(rest));
+    parts.push(TextPart::Text(rest));
     parts
 }
 
@@ -37,9 +37,9 @@ pub fn parts(text: &str) -> Vec<Part<'_>> {
 /// What is wrong with its braces.
 pub fn references(text: &str) -> Result<Vec<&str>, &'static str> {
     let names = parts(text).into_iter().filter_map(|part| match part {
-        Part::Text(_) => None,
-        Part::Reference(name) => Some(token(name.trim())),
-        Part::Unclosed => Some(Err("a {{ has no }}")),
+        TextPart::Text(_) => None,
+        TextPart::Reference(name) => Some(token(name.trim())),
+        TextPart::Unclosed => Some(Err("a {{ has no }}")),
     });
     names.collect()
 }

@@ -137,10 +137,10 @@ read_from_text!(Timestamp, str::parse);
 /// which nobody can set and which goes on while the machine is suspended. So no lease is made longer
 /// or shorter by somebody setting the clock.
 #[derive(Clone, Debug)]
-pub struct Clock(Source);
+pub struct Clock(ClockSource);
 
 #[derive(Clone, Debug)]
-enum Source {
+enum ClockSource {
     Boot { wall_at_boot: i64 },
     HandSet(Arc<AtomicI64>),
 }
@@ -149,25 +149,27 @@ impl Clock {
     /// The machine's clock.
     pub fn system() -> Self {
         let wall_at_boot = read(ClockId::Realtime).saturating_sub(read(ClockId::Boottime));
-        Self(Source::Boot { wall_at_boot })
+        Self(ClockSource::Boot { wall_at_boot })
     }
 
     /// A clock that stands at `start` until [`Clock::advance`] moves it, for tests.
     pub fn hand_set(start: Timestamp) -> Self {
-        Self(Source::HandSet(Arc::new(AtomicI64::new(start.millis()))))
+        Self(ClockSource::HandSet(Arc::new(AtomicI64::new(start.millis()))))
     }
 
     /// The present moment.
     pub fn now(&self) -> Timestamp {
         Timestamp::from_millis(match &self.0 {
-            Source::Boot { wall_at_boot } => wall_at_boot.saturating_add(read(ClockId::Boottime)),
-            Source::HandSet(millis) => millis.load(Ordering::SeqCst),
+            ClockSource::Boot { wall_at_boot } => {
+                wall_at_boot.saturating_add(read(ClockId::Boottime))
+            }
+            ClockSource::HandSet(millis) => millis.load(Ordering::SeqCst),
         })
     }
 
     /// Moves a hand-set clock on; a system clock takes no notice.
     pub fn advance(&self, by: Duration) {
-        if let Source::HandSet(millis) = &self.0 {
+        if let ClockSource::HandSet(millis) = &self.0 {
             let by = i64::try_from(by.as_millis()).unwrap_or(i64::MAX);
             millis.fetch_add(by, Ordering::SeqCst);
         }

@@ -2,9 +2,9 @@
 
 use serde_json::{Value as Json, json};
 
-use super::evaluate::{Evaluator, Outcome, Result};
+use super::evaluate::{Evaluator, Result, TreeValue};
 use super::expression::Expression;
-use super::function::{Named, call};
+use super::function::{NamedArguments, call};
 use super::path::{Segment, apply};
 use super::spec::{Arguments, Tree};
 
@@ -19,7 +19,7 @@ enum Argument<'a> {
 enum Called {
     Value(Json),
     /// An argument could not be resolved, or there is no such function here.
-    Unresolved(Vec<Json>, Named),
+    Unresolved(Vec<Json>, NamedArguments),
 }
 
 impl Evaluator<'_> {
@@ -46,7 +46,7 @@ impl Evaluator<'_> {
         name: &str,
         arguments: &Arguments,
         path: &[Segment],
-    ) -> Result<Outcome> {
+    ) -> Result<TreeValue> {
         let (items, named): (Vec<_>, Vec<_>) = match arguments {
             Arguments::Positional(items) => {
                 (items.iter().map(Argument::Tree).collect(), Vec::new())
@@ -58,13 +58,13 @@ impl Evaluator<'_> {
             }
         };
         match self.function(name, &items, &named)? {
-            Called::Value(value) => apply(value, path).map(Outcome::Complete),
+            Called::Value(value) => apply(value, path).map(TreeValue::Complete),
             Called::Unresolved(items, named) => {
                 let written = match arguments {
                     Arguments::Positional(_) => Json::from(items),
                     Arguments::Named(_) => Json::Object(named.into_iter().collect()),
                 };
-                Ok(Outcome::Unresolved(json!({ format!("$fn.{name}"): written })))
+                Ok(TreeValue::Unresolved(json!({ format!("$fn.{name}"): written })))
             }
         }
     }
@@ -79,10 +79,11 @@ impl Evaluator<'_> {
             ("coalesce", arguments) => return self.coalesce(arguments),
             ("exists", [argument]) => {
                 return match self.argument(*argument) {
-                    Ok(Outcome::Complete(_)) => Ok(Called::Value(json!(true))),
-                    Ok(outcome) => {
-                        Ok(Called::Unresolved(vec![outcome.into_json(&mut true)], Named::new()))
-                    }
+                    Ok(TreeValue::Complete(_)) => Ok(Called::Value(json!(true))),
+                    Ok(outcome) => Ok(Called::Unresolved(
+                        vec![outcome.into_json(&mut true)],
+                        NamedArguments::new(),
+                    )),
                     Err(error) if error.is_absence => Ok(Called::Value(json!(false))),
                     Err(error) => Err(error),
                 };
@@ -94,7 +95,7 @@ impl Evaluator<'_> {
         for argument in arguments {
             values.push(self.argument(*argument)?.into_json(&mut complete));
         }
-        let mut by_name = Named::new();
+        let mut by_name = NamedArguments::new();
         for (name, argument) in named {
             let value = self.argument(*argument)?.into_json(&mut complete);
             by_name.insert((*name).to_owned(), value);
@@ -112,7 +113,7 @@ impl Evaluator<'_> {
             self.meter.pay(self.unresolvable.len())?;
             let (needs, unresolvable) = (self.needs.len(), self.unresolvable.clone());
             match self.argument(*argument) {
-                Ok(Outcome::Complete(value)) if !value.is_null() => {
+                Ok(TreeValue::Complete(value)) if !value.is_null() => {
                     return Ok(Called::Value(value));
                 }
                 Ok(_) => {}
@@ -121,19 +122,19 @@ impl Evaluator<'_> {
             }
             // It may be something once it is looked up; what stands behind it is not asked for before.
             if self.needs.len() > needs {
-                return Ok(Called::Unresolved(Vec::new(), Named::new()));
+                return Ok(Called::Unresolved(Vec::new(), NamedArguments::new()));
             }
             self.unresolvable = unresolvable;
         }
         Ok(Called::Value(Json::Null))
     }
 
-    fn argument(&mut self, argument: Argument<'_>) -> Result<Outcome> {
+    fn argument(&mut self, argument: Argument<'_>) -> Result<TreeValue> {
         match argument {
             Argument::Tree(tree) => self.tree(tree, &[]),
             Argument::Expression(expression) => {
                 let value = self.expression(expression, &[])?;
-                Ok(value.map_or(Outcome::Unresolved(Json::Null), Outcome::Complete))
+                Ok(value.map_or(TreeValue::Unresolved(Json::Null), TreeValue::Complete))
             }
         }
     }

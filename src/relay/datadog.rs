@@ -12,7 +12,7 @@ use std::collections::{BTreeSet, HashMap};
 
 use super::SpecError;
 use super::spec::plain_text;
-use super::workflow::{Finder, MAX_USES, Wanted, items};
+use super::workflow::{Finder, MAX_USES, UseTarget, items};
 use super::yaml::Node;
 
 const ACTIONS: &str = "com.datadoghq.";
@@ -32,11 +32,11 @@ fn attributes(document: &Node) -> &Node {
 }
 
 /// The connection that a node names by its id, for an action.
-pub(super) fn connection(node: &Node, action: &Node) -> Option<Wanted> {
+pub(super) fn connection(node: &Node, action: &Node) -> Option<UseTarget> {
     let name = node.get("connectionId").and_then(plain_text)?.to_owned();
     let action = ["actionId", "fqn"].iter().find_map(|key| action.get(key)?.text())?;
     let kind = action.strip_prefix(ACTIONS)?.split('.').next()?.to_owned();
-    Some(Wanted::Connection { kind, name })
+    Some(UseTarget::Connection { kind, name })
 }
 
 impl Finder {
@@ -80,7 +80,7 @@ impl Finder {
             self.step = user.get("name").and_then(Node::text).map(ToOwned::to_owned);
             match (key, connection(named, user)) {
                 ("connectionGroups", _) => self.group(named),
-                (_, Some(wanted)) => self.add(named.at, wanted),
+                (_, Some(target)) => self.add(named.at, target),
                 (_, None) => {
                     let problem = format!(
                         "a connection wants a connectionId, and its step an actionId {ACTIONS}INTEGRATION.…"

@@ -8,12 +8,12 @@ use std::fmt;
 
 use serde_json::{Map, Value as Json, json};
 
-use super::expression::{Expression, Operator};
+use super::expression::{BinaryOperator, Expression};
 use super::meter::Meter;
 use super::operator::{arithmetic, compare, equal, matches, truth};
 use super::path::{Segment, apply};
-use super::query::{Piece, Query};
-use super::spec::{Part, Reference, Scope, Template, Tree};
+use super::query::{Query, QueryPiece};
+use super::spec::{SpecReference, SpecScope, SpecTemplate, TemplatePart, Tree};
 
 /// What only the broker knows.
 #[derive(Clone, Debug, PartialEq, Eq, PartialOrd, Ord)]
@@ -36,7 +36,7 @@ pub enum Need {
 
 /// What came of a look-up.
 #[derive(Clone)]
-pub enum Found {
+pub enum LookedUp {
     /// The connection as a map, a field or a secret.
     Value(Json),
     /// It is absent, or not for this step.
@@ -45,7 +45,7 @@ pub enum Found {
     NoSuchField,
 }
 
-impl Found {
+impl LookedUp {
     fn value(&self) -> Option<&Json> {
         match self {
             Self::Value(value) => Some(value),
@@ -56,9 +56,9 @@ impl Found {
 
 /// What is known when an evaluation begins.
 #[derive(Clone, Default)]
-pub struct Known {
+pub struct KnownValues {
     /// What was looked up for it.
-    pub looked_up: BTreeMap<Need, Found>,
+    pub looked_up: BTreeMap<Need, LookedUp>,
     /// The run's parameters.
     pub parameters: BTreeMap<String, Json>,
     /// What steps have put out, by step and name.
@@ -66,10 +66,10 @@ pub struct Known {
 }
 
 /// References that could not be resolved.
-pub type Unresolvable = BTreeSet<Reference>;
+pub type Unresolvable = BTreeSet<SpecReference>;
 
 /// How far an evaluation has come.
-pub enum Progress {
+pub enum EvaluationProgress {
     /// To its end.
     Done(Evaluated),
     /// Look these up, and evaluate again.
@@ -130,7 +130,7 @@ impl fmt::Display for EvaluationError {
 }
 
 /// What a part of a tree comes to.
-pub(super) enum Outcome {
+pub(super) enum TreeValue {
     Complete(Json),
     /// A list or map in which something could not be resolved.
     Incomplete(Json),
@@ -145,7 +145,7 @@ impl Tree {
     ///
     /// # Errors
     /// A path that leads nowhere, a function that was called wrongly, or an answer beyond the budget of 4 MiB.
-    pub fn evaluate(&self, query: &Query, known: &Known) -> Result<Progress> {
+    pub fn evaluate(&self, query: &Query, known: &KnownValues) -> Result<EvaluationProgress> {
         let mut evaluator = Evaluator {
             known,
             meter: Meter::new(),
@@ -156,15 +156,15 @@ impl Tree {
         let Evaluator { needs, unresolvable, .. } = evaluator;
         // What is not known yet may have led to an error that there is not.
         if !needs.is_empty() {
-            return Ok(Progress::Needs(needs));
+            return Ok(EvaluationProgress::Needs(needs));
         }
         let (value, complete) = outcome?;
-        Ok(Progress::Done(Evaluated { value, complete, unresolvable }))
+        Ok(EvaluationProgress::Done(Evaluated { value, complete, unresolvable }))
     }
 }
 
 pub(super) struct Evaluator<'a> {
-    known: &'a Known,
+    known: &'a KnownValues,
     pub(super) meter: Meter,
     pub(super) needs: BTreeSet<Need>,
     pub(super) unresolvable: Unresolvable,
@@ -175,10 +175,10 @@ impl<'a> Evaluator<'a> {
     fn query(&mut self, tree: &Tree, query: &Query) -> Result<(Json, bool)> {
         Ok(match query {
             Query::Path(path) => match self.tree(tree, path)? {
-                Outcome::Complete(value) => (value, true),
-                Outcome::Incomplete(value) => (value, false),
-                Outcome::Unresolved(value) if path.is_empty() => (value, false),
-                Outcome::Unresolved(_) => (Json::Null, false),
+                TreeValue::Complete(value) => (value, true),
+                TreeValue::Incomplete(value) => (value, false),
+                TreeValue::Unresolved(value) if path.is_empty() => (value, false),
+                TreeValue::Unresolved(_) => (Json::Null, false),
             },
             Query::Text(pieces) => match self.pieces(tree, pieces)? {
                 Some(text) => (Json::from(text), true),
@@ -188,14 +188,14 @@ impl<'a> Evaluator<'a> {
     }
 
     /// A text, if all of it could be resolved.
-    fn pieces(&mut self, tree: &Tree, pieces: &[Piece]) -> Result<Option<String>> {
+    fn pieces(&mut self, tree: &Tree, pieces: &[QueryPiece]) -> Result<Option<String>> {
         let mut written = Some(String::new());
         for piece in pieces {
             let value = match piece {
-                Piece::Text(text) => Some(text.clone()),
-                Piece::Path(path) => match self.tree(tree, path)? {
-                    Outcome::Complete(value) => Some(self.meter.text(&value)?),
-                    Outcome::Incomplete(_) | Outcome::Unresolved(_) => None,
+                QueryPiece::Text(text) => Some(text.clone()),
+                QueryPiece::Path(path) => match self.tree(tree, path)? {
+                    TreeValue::Complete(value) => Some(self.meter.text(&value)?),
+                    TreeValue::Incomplete(_) | TreeValue::Unresolved(_) => None,
                 },
             };
             written = written.zip(value).map(|(written, value)| written + &value);
@@ -203,27 +203,27 @@ impl<'a> Evaluator<'a> {
         Ok(written)
     }
 
-    pub(super) fn tree(&mut self, tree: &Tree, path: &[Segment]) -> Result<Outcome> {
+    pub(super) fn tree(&mut self, tree: &Tree, path: &[Segment]) -> Result<TreeValue> {
         match tree {
-            Tree::Plain(value) => apply(self.meter.copy(value)?, path).map(Outcome::Complete),
+            Tree::Plain(value) => apply(self.meter.copy(value)?, path).map(TreeValue::Complete),
             Tree::Map(entries) => self.map(entries, path),
             Tree::List(items) => self.list(items, path),
             Tree::Reference(reference) => match self.reference(reference, path)? {
-                Some(value) => Ok(Outcome::Complete(value)),
-                None => self.meter.made(reference.to_json()).map(Outcome::Unresolved),
+                Some(value) => Ok(TreeValue::Complete(value)),
+                None => self.meter.made(reference.to_json()).map(TreeValue::Unresolved),
             },
             Tree::Call { name, arguments } => self.call(name, arguments, path),
             Tree::Template(template) => match self.template(template, path)? {
-                Some(value) => Ok(Outcome::Complete(value)),
+                Some(value) => Ok(TreeValue::Complete(value)),
                 None => {
                     let source = Json::from(template.source.clone());
-                    self.meter.made(source).map(Outcome::Unresolved)
+                    self.meter.made(source).map(TreeValue::Unresolved)
                 }
             },
         }
     }
 
-    fn map(&mut self, entries: &BTreeMap<String, Tree>, path: &[Segment]) -> Result<Outcome> {
+    fn map(&mut self, entries: &BTreeMap<String, Tree>, path: &[Segment]) -> Result<TreeValue> {
         if let Some((first, rest)) = path.split_first() {
             let key = first.key();
             let tree = entries.get(&key).ok_or_else(|| EvaluationError::unknown_key(&key))?;
@@ -237,10 +237,10 @@ impl<'a> Evaluator<'a> {
             let part = part.map_err(|error| error.under(&Segment::Key(key.clone())))?;
             map.insert(key.clone(), part.into_json(&mut complete));
         }
-        Ok(Outcome::container(Json::Object(map), complete))
+        Ok(TreeValue::container(Json::Object(map), complete))
     }
 
-    fn list(&mut self, items: &[Tree], path: &[Segment]) -> Result<Outcome> {
+    fn list(&mut self, items: &[Tree], path: &[Segment]) -> Result<TreeValue> {
         if let Some((first, rest)) = path.split_first() {
             let tree = first.index().and_then(|index| items.get(index));
             let tree = tree.ok_or_else(|| EvaluationError::unknown_key(&first.key()))?;
@@ -253,23 +253,23 @@ impl<'a> Evaluator<'a> {
             let part = part.map_err(|error| error.under(&Segment::Index(index)))?;
             list.push(part.into_json(&mut complete));
         }
-        Ok(Outcome::container(Json::Array(list), complete))
+        Ok(TreeValue::container(Json::Array(list), complete))
     }
 
     /// The value, if all of it could be resolved.
-    fn template(&mut self, template: &Template, path: &[Segment]) -> Result<Option<Json>> {
+    fn template(&mut self, template: &SpecTemplate, path: &[Segment]) -> Result<Option<Json>> {
         // Alone, it keeps its type.
-        if let [Part::Expression(only)] = template.parts.as_slice() {
+        if let [TemplatePart::Expression(only)] = template.parts.as_slice() {
             return self.expression(only, path);
         }
         let mut written = Some(String::new());
         for part in &template.parts {
             let value = match part {
-                Part::Text(text) => {
+                TemplatePart::Text(text) => {
                     self.meter.pay(text.len())?;
                     Some(text.clone())
                 }
-                Part::Expression(expression) => {
+                TemplatePart::Expression(expression) => {
                     let value = self.expression(expression, &[])?;
                     value.map(|value| self.meter.text(&value)).transpose()?
                 }
@@ -280,9 +280,9 @@ impl<'a> Evaluator<'a> {
     }
 
     /// What a reference stands for, if it can be had.
-    fn reference(&mut self, reference: &Reference, path: &[Segment]) -> Result<Option<Json>> {
+    fn reference(&mut self, reference: &SpecReference, path: &[Segment]) -> Result<Option<Json>> {
         let (found, rest) = match reference {
-            Reference::Connection { kind, name } => {
+            SpecReference::Connection { kind, name } => {
                 let (field, rest) = match path.split_first() {
                     Some((field, rest)) => (Some(field.key()), rest),
                     None => (None, path),
@@ -290,24 +290,24 @@ impl<'a> Evaluator<'a> {
                 let (kind, name) = (kind.clone(), name.clone());
                 let need = Need::Connection { kind, name, field: field.clone() };
                 match (self.look_up(need), field) {
-                    (Some(Found::NoSuchField), Some(field)) => {
+                    (Some(LookedUp::NoSuchField), Some(field)) => {
                         return Err(EvaluationError::unknown_key(&field));
                     }
-                    (found, _) => (found.and_then(Found::value), rest),
+                    (found, _) => (found.and_then(LookedUp::value), rest),
                 }
             }
-            Reference::Secret { name } => {
+            SpecReference::Secret { name } => {
                 let found = self.look_up(Need::Secret { name: name.clone() });
-                (found.and_then(Found::value), path)
+                (found.and_then(LookedUp::value), path)
             }
-            Reference::Parameter { name } => (self.known.parameters.get(name), path),
-            Reference::Output { from, name } => {
+            SpecReference::Parameter { name } => (self.known.parameters.get(name), path),
+            SpecReference::Output { from, name } => {
                 (self.known.outputs.get(&(from.clone(), name.clone())), path)
             }
             // There is no event, no question and no other step here.
-            Reference::Answer { .. } | Reference::Data { .. } | Reference::Status { .. } => {
-                (None, path)
-            }
+            SpecReference::Answer { .. }
+            | SpecReference::Data { .. }
+            | SpecReference::Status { .. } => (None, path),
         };
         match found {
             Some(value) => apply(self.meter.copy(value)?, rest).map(Some),
@@ -318,7 +318,7 @@ impl<'a> Evaluator<'a> {
         }
     }
 
-    fn look_up(&mut self, need: Need) -> Option<&'a Found> {
+    fn look_up(&mut self, need: Need) -> Option<&'a LookedUp> {
         let found = self.known.looked_up.get(&need);
         if found.is_none() {
             self.needs.insert(need);
@@ -358,7 +358,7 @@ impl<'a> Evaluator<'a> {
             Expression::Negative(inner) => match self.expression(inner, &[])? {
                 Some(value) => {
                     let zero = json!(0);
-                    Some(arithmetic(Operator::Subtract, &zero, &value, &mut self.meter)?)
+                    Some(arithmetic(BinaryOperator::Subtract, &zero, &value, &mut self.meter)?)
                 }
                 None => None,
             },
@@ -383,7 +383,8 @@ impl<'a> Evaluator<'a> {
         keys.extend_from_slice(path);
         let found = match base {
             Expression::Name(name) => {
-                let selected = Scope::of(name).and_then(|scope| Reference::of_scope(scope, &keys));
+                let selected =
+                    SpecScope::of(name).and_then(|scope| SpecReference::of_scope(scope, &keys));
                 let Some((reference, count)) = selected else { return Ok(None) };
                 self.reference(&reference, keys.get(count..).unwrap_or_default())
             }
@@ -394,39 +395,39 @@ impl<'a> Evaluator<'a> {
 
     fn binary(
         &mut self,
-        operator: Operator,
+        operator: BinaryOperator,
         left: &Expression,
         right: &Expression,
     ) -> Result<Option<Json>> {
         let Some(left) = self.expression(left, &[])? else { return Ok(None) };
         match operator {
-            Operator::Or if truth(&left)? => return Ok(Some(json!(true))),
-            Operator::And if !truth(&left)? => return Ok(Some(json!(false))),
+            BinaryOperator::Or if truth(&left)? => return Ok(Some(json!(true))),
+            BinaryOperator::And if !truth(&left)? => return Ok(Some(json!(false))),
             _ => {}
         }
         let Some(right) = self.expression(right, &[])? else { return Ok(None) };
         let value = match operator {
-            Operator::Or | Operator::And => Json::Bool(truth(&right)?),
-            Operator::Equal => Json::Bool(equal(&left, &right, &mut self.meter)?),
-            Operator::NotEqual => Json::Bool(!equal(&left, &right, &mut self.meter)?),
-            Operator::Less
-            | Operator::LessOrEqual
-            | Operator::Greater
-            | Operator::GreaterOrEqual => {
+            BinaryOperator::Or | BinaryOperator::And => Json::Bool(truth(&right)?),
+            BinaryOperator::Equal => Json::Bool(equal(&left, &right, &mut self.meter)?),
+            BinaryOperator::NotEqual => Json::Bool(!equal(&left, &right, &mut self.meter)?),
+            BinaryOperator::Less
+            | BinaryOperator::LessOrEqual
+            | BinaryOperator::Greater
+            | BinaryOperator::GreaterOrEqual => {
                 Json::Bool(compare(operator, &left, &right, &mut self.meter)?)
             }
-            Operator::Matches | Operator::MatchesNot => {
+            BinaryOperator::Matches | BinaryOperator::MatchesNot => {
                 let matches = matches(&left, &right, &mut self.meter)?;
-                Json::Bool(matches == (operator == Operator::Matches))
+                Json::Bool(matches == (operator == BinaryOperator::Matches))
             }
-            Operator::Pipe => return Ok(None),
+            BinaryOperator::Pipe => return Ok(None),
             operator => arithmetic(operator, &left, &right, &mut self.meter)?,
         };
         Ok(Some(value))
     }
 }
 
-impl Outcome {
+impl TreeValue {
     fn container(value: Json, complete: bool) -> Self {
         if complete { Self::Complete(value) } else { Self::Incomplete(value) }
     }

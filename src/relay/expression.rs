@@ -35,7 +35,7 @@ pub enum Expression {
     /// `-x`
     Negative(Box<Expression>),
     /// `left operator right`
-    Binary(Operator, Box<Expression>, Box<Expression>),
+    Binary(BinaryOperator, Box<Expression>, Box<Expression>),
 }
 
 impl Expression {
@@ -61,7 +61,7 @@ impl Expression {
 
 /// What stands between two expressions.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub enum Operator {
+pub enum BinaryOperator {
     Or,
     And,
     Equal,
@@ -83,24 +83,24 @@ pub enum Operator {
 }
 
 /// Operators, longer ones before those that begin alike, with how strongly they bind.
-const OPERATORS: [(&str, Operator, u8); 17] = [
-    ("|>", Operator::Pipe, 0),
-    ("||", Operator::Or, 1),
-    ("&&", Operator::And, 2),
-    ("==", Operator::Equal, 3),
-    ("!=", Operator::NotEqual, 3),
-    ("=~", Operator::Matches, 3),
-    ("!~", Operator::MatchesNot, 3),
-    ("<=", Operator::LessOrEqual, 4),
-    (">=", Operator::GreaterOrEqual, 4),
-    ("<", Operator::Less, 4),
-    (">", Operator::Greater, 4),
-    ("+", Operator::Add, 5),
-    ("-", Operator::Subtract, 5),
-    ("**", Operator::Power, 7),
-    ("*", Operator::Multiply, 6),
-    ("/", Operator::Divide, 6),
-    ("%", Operator::Remainder, 6),
+const OPERATORS: [(&str, BinaryOperator, u8); 17] = [
+    ("|>", BinaryOperator::Pipe, 0),
+    ("||", BinaryOperator::Or, 1),
+    ("&&", BinaryOperator::And, 2),
+    ("==", BinaryOperator::Equal, 3),
+    ("!=", BinaryOperator::NotEqual, 3),
+    ("=~", BinaryOperator::Matches, 3),
+    ("!~", BinaryOperator::MatchesNot, 3),
+    ("<=", BinaryOperator::LessOrEqual, 4),
+    (">=", BinaryOperator::GreaterOrEqual, 4),
+    ("<", BinaryOperator::Less, 4),
+    (">", BinaryOperator::Greater, 4),
+    ("+", BinaryOperator::Add, 5),
+    ("-", BinaryOperator::Subtract, 5),
+    ("**", BinaryOperator::Power, 7),
+    ("*", BinaryOperator::Multiply, 6),
+    ("/", BinaryOperator::Divide, 6),
+    ("%", BinaryOperator::Remainder, 6),
 ];
 
 /// Parses a whole text.
@@ -429,8 +429,8 @@ mod tests {
 
     #[test]
     fn operators_bind_as_in_arithmetic() {
-        let sum = |a, b| Expression::Binary(Operator::Add, Box::new(a), Box::new(b));
-        let product = |a, b| Expression::Binary(Operator::Multiply, Box::new(a), Box::new(b));
+        let sum = |a, b| Expression::Binary(BinaryOperator::Add, Box::new(a), Box::new(b));
+        let product = |a, b| Expression::Binary(BinaryOperator::Multiply, Box::new(a), Box::new(b));
         assert_eq!(parse("1 + 2 * 3").unwrap(), sum(literal(1), product(literal(2), literal(3))));
         assert_eq!(parse("(1 + 2) * 3").unwrap(), product(sum(literal(1), literal(2)), literal(3)));
         assert!(matches!(parse("a-b").unwrap(), Expression::Name(name) if name == "a-b"));

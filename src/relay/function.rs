@@ -11,7 +11,7 @@ use super::operator::equal;
 use super::path::{apply, plain};
 
 /// Arguments that have names.
-pub type Named = BTreeMap<String, Json>;
+pub type NamedArguments = BTreeMap<String, Json>;
 
 /// What a function made of its arguments; nothing if there is no such function here.
 ///
@@ -20,7 +20,7 @@ pub type Named = BTreeMap<String, Json>;
 pub fn call(
     name: &str,
     arguments: Vec<Json>,
-    named: &Named,
+    named: &NamedArguments,
     meter: &mut Meter,
 ) -> Result<Option<Json>> {
     let wants = |what: &str| EvaluationError::new(format!("{name} wants {what}"));
@@ -66,7 +66,7 @@ pub fn call(
 }
 
 /// The part of an object that a query leads to, or else a default.
-fn part(arguments: &[Json], named: &Named, meter: &mut Meter) -> Result<Json> {
+fn part(arguments: &[Json], named: &NamedArguments, meter: &mut Meter) -> Result<Json> {
     let wants = |what: &str| EvaluationError::new(format!("path wants {what}"));
     let of = |name: &str, place: usize| named.get(name).or_else(|| arguments.get(place));
     let (Some(object), Some(Json::String(query))) = (of("object", 0), of("query", 1)) else {
@@ -114,7 +114,7 @@ mod tests {
     fn functions_answer_or_say_what_they_want() {
         let answer = |name, arguments: Json| {
             let Json::Array(arguments) = arguments else { panic!() };
-            call(name, arguments, &Named::new(), &mut Meter::new())
+            call(name, arguments, &NamedArguments::new(), &mut Meter::new())
         };
         assert_eq!(answer("concat", json!(["a", 1, "b"])), Ok(Some(json!("a1b"))));
         assert_eq!(answer("equals", json!(["a", "a"])), Ok(Some(json!(true))));

@@ -3,7 +3,7 @@
 //! ```text
 //! YAML ─ yaml ─ spec ──────────── Tree ─ evaluate ─ JSON, what is unresolvable
 //!        tags,  !Connection …     with    along a     ▲
-//!        line   ${…} ─ expression path    query       └ Known: what was looked up before
+//!        line   ${…} ─ expression path    query       └ KnownValues: what was looked up before
 //! ```
 //!
 //! All of it is pure: what an evaluation lacks it names ([`Need`]), and it is repeated when that was looked up.
@@ -28,11 +28,13 @@ mod tests;
 
 use std::fmt;
 
-pub use evaluate::{Evaluated, EvaluationError, Found, Known, Need, Progress, Unresolvable};
+pub use evaluate::{
+    Evaluated, EvaluationError, EvaluationProgress, KnownValues, LookedUp, Need, Unresolvable,
+};
 pub use query::{Language, Query};
 pub use scalar::bytes as json_of;
-pub use spec::{Reference, Scope, StepSpec, Tree};
-pub use workflow::{Use, Wanted, WorkflowFile, find_uses};
+pub use spec::{SpecReference, SpecScope, StepSpec, Tree};
+pub use workflow::{UseTarget, WorkflowFile, WorkflowUse, find_uses};
 pub use yaml::MAX_COST as MAX_FILE_BYTES;
 
 /// Where something stands in a file.

@@ -4,7 +4,7 @@
 use serde_json::Value as Json;
 
 use super::evaluate::{EvaluationError, Result};
-use super::expression::Operator;
+use super::expression::BinaryOperator;
 use super::meter::Meter;
 
 /// A truth value, or the text of one.
@@ -36,7 +36,12 @@ pub fn equal(left: &Json, right: &Json, meter: &mut Meter) -> Result<bool> {
 ///
 /// # Errors
 /// If they are neither, or the budget is spent.
-pub fn compare(operator: Operator, left: &Json, right: &Json, meter: &mut Meter) -> Result<bool> {
+pub fn compare(
+    operator: BinaryOperator,
+    left: &Json,
+    right: &Json,
+    meter: &mut Meter,
+) -> Result<bool> {
     let ordering = match (number(left), number(right)) {
         (Some(left), Some(right)) => left.partial_cmp(&right),
         _ if is_scalar(left) && is_scalar(right) => {
@@ -47,9 +52,9 @@ pub fn compare(operator: Operator, left: &Json, right: &Json, meter: &mut Meter)
     let wrong = || EvaluationError::new("only numbers and texts can be compared");
     let ordering = ordering.ok_or_else(wrong)?;
     Ok(match operator {
-        Operator::Less => ordering.is_lt(),
-        Operator::LessOrEqual => ordering.is_le(),
-        Operator::Greater => ordering.is_gt(),
+        BinaryOperator::Less => ordering.is_lt(),
+        BinaryOperator::LessOrEqual => ordering.is_le(),
+        BinaryOperator::Greater => ordering.is_gt(),
         _ => ordering.is_ge(),
     })
 }
@@ -79,22 +84,22 @@ pub fn matches(value: &Json, pattern: &Json, meter: &mut Meter) -> Result<bool> 
 /// # Errors
 /// If they are neither, the answer is no finite number, or the budget is spent.
 pub fn arithmetic(
-    operator: Operator,
+    operator: BinaryOperator,
     left: &Json,
     right: &Json,
     meter: &mut Meter,
 ) -> Result<Json> {
     let is_text = left.is_string() || right.is_string();
-    if operator == Operator::Add && is_text && is_scalar(left) && is_scalar(right) {
+    if operator == BinaryOperator::Add && is_text && is_scalar(left) && is_scalar(right) {
         return Ok(Json::from(meter.text(left)? + &meter.text(right)?));
     }
     if let Some((left, right)) = left.as_i64().zip(right.as_i64()) {
         let answer = match operator {
-            Operator::Add => left.checked_add(right),
-            Operator::Subtract => left.checked_sub(right),
-            Operator::Multiply => left.checked_mul(right),
-            Operator::Remainder => left.checked_rem(right),
-            Operator::Divide if left.checked_rem(right) == Some(0) => left.checked_div(right),
+            BinaryOperator::Add => left.checked_add(right),
+            BinaryOperator::Subtract => left.checked_sub(right),
+            BinaryOperator::Multiply => left.checked_mul(right),
+            BinaryOperator::Remainder => left.checked_rem(right),
+            BinaryOperator::Divide if left.checked_rem(right) == Some(0) => left.checked_div(right),
             _ => None,
         };
         if let Some(answer) = answer {
@@ -104,12 +109,12 @@ pub fn arithmetic(
     let wrong = || EvaluationError::new("arithmetic wants numbers, and + texts or numbers");
     let (left, right) = number(left).zip(number(right)).ok_or_else(wrong)?;
     let answer = match operator {
-        Operator::Add => left + right,
-        Operator::Subtract => left - right,
-        Operator::Multiply => left * right,
-        Operator::Divide => left / right,
-        Operator::Remainder => left % right,
-        Operator::Power => left.powf(right),
+        BinaryOperator::Add => left + right,
+        BinaryOperator::Subtract => left - right,
+        BinaryOperator::Multiply => left * right,
+        BinaryOperator::Divide => left / right,
+        BinaryOperator::Remainder => left % right,
+        BinaryOperator::Power => left.powf(right),
         _ => return Err(wrong()),
     };
     let number = serde_json::Number::from_f64(answer);

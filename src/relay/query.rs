@@ -4,7 +4,7 @@ use std::str::FromStr;
 
 use super::expression;
 use super::path::{Segment, plain};
-use super::spec::{Part, parts};
+use super::spec::{TemplatePart, parts};
 
 /// How a query is written.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -40,12 +40,12 @@ pub enum Query {
     /// What is at one path.
     Path(Vec<Segment>),
     /// A text that is made of several.
-    Text(Vec<Piece>),
+    Text(Vec<QueryPiece>),
 }
 
 /// A piece of a text.
 #[derive(Clone, Debug, PartialEq, Eq)]
-pub enum Piece {
+pub enum QueryPiece {
     /// As it is.
     Text(String),
     /// What is at a path.
@@ -81,18 +81,18 @@ impl Query {
             Language::JsonPath => return json_path(text).map(Self::Path),
             Language::PathTemplate => {
                 let piece = |part| match part {
-                    Part::Text(text) => Ok(Piece::Text(text)),
-                    Part::Expression(expression) => {
-                        plain(&expression).map(Piece::Path).ok_or_else(|| ONLY_PATHS.to_owned())
-                    }
+                    TemplatePart::Text(text) => Ok(QueryPiece::Text(text)),
+                    TemplatePart::Expression(expression) => plain(&expression)
+                        .map(QueryPiece::Path)
+                        .ok_or_else(|| ONLY_PATHS.to_owned()),
                 };
                 parts(text)?.into_iter().map(piece).collect::<Result<Vec<_>, _>>()?
             }
             Language::JsonPathTemplate => json_path_pieces(text)?,
         };
-        match <[Piece; 1]>::try_from(pieces) {
+        match <[QueryPiece; 1]>::try_from(pieces) {
             // Alone, it keeps its type.
-            Ok([Piece::Path(path)]) => Ok(Self::Path(path)),
+            Ok([QueryPiece::Path(path)]) => Ok(Self::Path(path)),
             Ok(pieces) => Ok(Self::Text(pieces.into())),
             Err(pieces) => Ok(Self::Text(pieces)),
         }
@@ -113,19 +113,19 @@ fn json_path(text: &str) -> Result<Vec<Segment>, String> {
     parsed.and_then(|expression| plain(&expression)).ok_or_else(|| ONLY_PATHS.to_owned())
 }
 
-fn json_path_pieces(text: &str) -> Result<Vec<Piece>, String> {
+fn json_path_pieces(text: &str) -> Result<Vec<QueryPiece>, String> {
     let mut pieces = Vec::new();
     let mut rest = text;
     while let Some((before, after)) = rest.split_once('{') {
         if !before.is_empty() {
-            pieces.push(Piece::Text(before.to_owned()));
+            pieces.push(QueryPiece::Text(before.to_owned()));
         }
         let (path, after) = after.split_once('}').ok_or("a { has no }")?;
-        pieces.push(Piece::Path(json_path(path)?));
+        pieces.push(QueryPiece::Path(json_path(path)?));
         rest = after;
     }
     if !rest.is_empty() {
-        pieces.push(Piece::Text(rest.to_owned()));
+        pieces.push(QueryPiece::Text(rest.to_owned()));
     }
     Ok(pieces)
 }
@@ -161,9 +161,9 @@ mod tests {
         assert_eq!(
             Query::parse("in {.a[0]}!", Language::JsonPathTemplate).unwrap(),
             Query::Text(vec![
-                Piece::Text("in ".into()),
-                Piece::Path(vec![Segment::Key("a".into()), Segment::Index(0)]),
-                Piece::Text("!".into()),
+                QueryPiece::Text("in ".into()),
+                QueryPiece::Path(vec![Segment::Key("a".into()), Segment::Index(0)]),
+                QueryPiece::Text("!".into()),
             ])
         );
     }

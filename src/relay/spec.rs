@@ -9,7 +9,7 @@ use base64::Engine as _;
 use base64::engine::general_purpose::STANDARD;
 use serde_json::{Value as Json, json};
 
-use super::expression::{Expression, Operator, parse_braced};
+use super::expression::{BinaryOperator, Expression, parse_braced};
 use super::path::Segment;
 use super::yaml::{Content, Node};
 use super::{Position, SpecError, scalar, yaml};
@@ -24,7 +24,7 @@ pub enum Tree {
     /// A mapping.
     Map(BTreeMap<String, Tree>),
     /// Something of another place.
-    Reference(Reference),
+    Reference(SpecReference),
     /// `!Fn.NAME`
     Call {
         /// `NAME`
@@ -33,7 +33,7 @@ pub enum Tree {
         arguments: Arguments,
     },
     /// A text with `${…}` in it.
-    Template(Template),
+    Template(SpecTemplate),
 }
 
 impl Tree {
@@ -54,16 +54,16 @@ pub enum Arguments {
 
 /// A text with expressions in it.
 #[derive(Clone, Debug, PartialEq)]
-pub struct Template {
+pub struct SpecTemplate {
     /// As it was written.
     pub source: String,
     /// Its parts, in order.
-    pub parts: Vec<Part>,
+    pub parts: Vec<TemplatePart>,
 }
 
 /// A part of a template.
 #[derive(Clone, Debug, PartialEq)]
-pub enum Part {
+pub enum TemplatePart {
     /// As it is.
     Text(String),
     /// `${…}`
@@ -72,7 +72,7 @@ pub enum Part {
 
 /// What a spec can refer to.
 #[derive(Clone, Debug, PartialEq, Eq, PartialOrd, Ord)]
-pub enum Reference {
+pub enum SpecReference {
     /// The answer to a question.
     Answer {
         /// The step that asked.
@@ -118,7 +118,7 @@ pub enum Reference {
     },
 }
 
-impl Reference {
+impl SpecReference {
     /// As its `$type` map.
     pub fn to_json(&self) -> Json {
         match self {
@@ -164,15 +164,15 @@ impl Reference {
     }
 
     /// What the keys after a scope's name select, and how many of them; nothing if they are too few.
-    pub fn of_scope(scope: Scope, keys: &[Segment]) -> Option<(Self, usize)> {
+    pub fn of_scope(scope: SpecScope, keys: &[Segment]) -> Option<(Self, usize)> {
         let key = |index: usize| keys.get(index).map(Segment::key);
         let reference = match scope {
-            Scope::Connections => Self::Connection { kind: key(0)?, name: key(1)? },
-            Scope::Event => Self::Data { query: key(0)? },
-            Scope::Outputs => Self::Output { from: key(0)?, name: key(1)? },
-            Scope::Parameters => Self::Parameter { name: key(0)? },
-            Scope::Secrets => Self::Secret { name: key(0)? },
-            Scope::Steps => Self::Status { action: key(0)?, property: key(1)? },
+            SpecScope::Connections => Self::Connection { kind: key(0)?, name: key(1)? },
+            SpecScope::Event => Self::Data { query: key(0)? },
+            SpecScope::Outputs => Self::Output { from: key(0)?, name: key(1)? },
+            SpecScope::Parameters => Self::Parameter { name: key(0)? },
+            SpecScope::Secrets => Self::Secret { name: key(0)? },
+            SpecScope::Steps => Self::Status { action: key(0)?, property: key(1)? },
         };
         Some((reference, scope.keys()))
     }
@@ -180,7 +180,7 @@ impl Reference {
 
 /// The names that expressions of a spec begin with.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord)]
-pub enum Scope {
+pub enum SpecScope {
     /// Of the operators' connections.
     Connections,
     /// Of the event that triggered the run.
@@ -195,7 +195,7 @@ pub enum Scope {
     Steps,
 }
 
-impl Scope {
+impl SpecScope {
     /// The scope of a name.
     pub fn of(name: &str) -> Option<Self> {
         match name {
@@ -346,9 +346,9 @@ fn typed(node: &Node, entries: &[(Node, Node)]) -> Result<Tree, SpecError> {
 }
 
 /// The reference that a mapping is by its `$type`, if it has one that is known.
-pub(super) fn typed_reference(node: &Node) -> Option<Result<Reference, SpecError>> {
+pub(super) fn typed_reference(node: &Node) -> Option<Result<SpecReference, SpecError>> {
     let kind = node.get("$type").and_then(Node::text)?;
-    let form = Reference::forms().into_iter().find(|(name, _)| *name == kind)?;
+    let form = SpecReference::forms().into_iter().find(|(name, _)| *name == kind)?;
     Some(of_form(node, form))
 }
 
@@ -367,7 +367,7 @@ pub(super) fn misspelt<'a>(word: &str, known: &[&'a str]) -> Option<&'a str> {
     known.iter().find(|one| distance(one) <= 1).copied()
 }
 
-fn of_form(node: &Node, form: (&str, &[&str])) -> Result<Reference, SpecError> {
+fn of_form(node: &Node, form: (&str, &[&str])) -> Result<SpecReference, SpecError> {
     let (kind, keys) = form;
     let mut values = Vec::new();
     for key in keys {
@@ -381,7 +381,7 @@ fn of_form(node: &Node, form: (&str, &[&str])) -> Result<Reference, SpecError> {
         })?;
         values.push(text.to_owned());
     }
-    Reference::new(kind, values).ok_or_else(|| SpecError::new(node.at, "not a reference"))
+    SpecReference::new(kind, values).ok_or_else(|| SpecError::new(node.at, "not a reference"))
 }
 
 /// A text that is what it is: names of references are not evaluated.
@@ -390,9 +390,9 @@ pub(super) fn plain_text(node: &Node) -> Option<&str> {
 }
 
 /// `!Connection`, `!Secret` and the like, in one of their forms.
-pub(super) fn tagged(node: &Node, tag: &str) -> Result<Reference, SpecError> {
+pub(super) fn tagged(node: &Node, tag: &str) -> Result<SpecReference, SpecError> {
     let wrong = |problem: String| SpecError::new(node.at, problem);
-    let form = Reference::forms().into_iter().find(|(name, _)| *name == tag);
+    let form = SpecReference::forms().into_iter().find(|(name, _)| *name == tag);
     let (kind, keys) = form.ok_or_else(|| wrong(format!("unknown tag \"!{tag}\"")))?;
     let shown = keys.iter().map(|key| format!("{key:?}")).collect::<Vec<_>>().join(" and ");
     let as_it_is = |part: &Node| plain_text(part).map(ToOwned::to_owned);
@@ -419,37 +419,37 @@ pub(super) fn tagged(node: &Node, tag: &str) -> Result<Reference, SpecError> {
     if values.iter().any(String::is_empty) {
         return Err(wrong(format!("!{kind} wants {shown}, and one is empty")));
     }
-    Reference::new(kind, values).ok_or_else(|| wrong(format!("!{kind} wants {shown}")))
+    SpecReference::new(kind, values).ok_or_else(|| wrong(format!("!{kind} wants {shown}")))
 }
 
 /// A text with expressions in it.
 pub(super) fn template(source: &str, at: Position) -> Result<Tree, SpecError> {
     let parts = parts(source).map_err(|problem| SpecError::new(at, problem))?;
     for part in &parts {
-        if let Part::Expression(expression) = part {
+        if let TemplatePart::Expression(expression) = part {
             check(expression).map_err(|problem| SpecError::new(at, problem))?;
         }
     }
-    Ok(Tree::Template(Template { source: source.to_owned(), parts }))
+    Ok(Tree::Template(SpecTemplate { source: source.to_owned(), parts }))
 }
 
 /// The parts of a text with `${…}` in it.
 ///
 /// # Errors
 /// What is wrong with an expression.
-pub fn parts(source: &str) -> Result<Vec<Part>, String> {
+pub fn parts(source: &str) -> Result<Vec<TemplatePart>, String> {
     let mut parts = Vec::new();
     let mut rest = source;
     while let Some((before, after)) = rest.split_once("${") {
         if !before.is_empty() {
-            parts.push(Part::Text(before.to_owned()));
+            parts.push(TemplatePart::Text(before.to_owned()));
         }
         let (expression, length) = parse_braced(after)?;
-        parts.push(Part::Expression(expression));
+        parts.push(TemplatePart::Expression(expression));
         rest = after.get(length..).unwrap_or_default();
     }
     if !rest.is_empty() {
-        parts.push(Part::Text(rest.to_owned()));
+        parts.push(TemplatePart::Text(rest.to_owned()));
     }
     Ok(parts)
 }
@@ -472,7 +472,7 @@ fn check(expression: &Expression) -> Result<(), String> {
         }
         Expression::Not(inner) | Expression::Negative(inner) => check(inner),
         // What stands behind a pipe is a function's name.
-        Expression::Binary(Operator::Pipe, left, _) => check(left),
+        Expression::Binary(BinaryOperator::Pipe, left, _) => check(left),
         Expression::Binary(_, left, right) => check(left).and_then(|()| check(right)),
     }
 }
@@ -485,7 +485,7 @@ fn check_member(expression: &Expression, keys: usize) -> Result<(), String> {
             }
             check_member(of, keys + 1)
         }
-        Expression::Name(name) => match Scope::of(name) {
+        Expression::Name(name) => match SpecScope::of(name) {
             None => Err(format!(
                 "{name} is no name that a spec knows; it knows connections, secrets, parameters, outputs, \
                  steps and event"

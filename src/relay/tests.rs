@@ -1,22 +1,24 @@
 use serde_json::{Value as Json, json};
 
-use super::{Evaluated, Found, Known, Language, Need, Progress, Query, StepSpec};
+use super::{
+    Evaluated, EvaluationProgress, KnownValues, Language, LookedUp, Need, Query, StepSpec,
+};
 
-fn known() -> Known {
-    let mut known = Known::default();
+fn known() -> KnownValues {
+    let mut known = KnownValues::default();
     let connection = |field: Option<&str>| Need::Connection {
         kind: "aws".into(),
         name: "test".into(),
         field: field.map(ToOwned::to_owned),
     };
     let all = json!({ "accessKeyID": "AKIA", "secretAccessKey": "hush" });
-    known.looked_up.insert(connection(None), Found::Value(all));
-    known.looked_up.insert(connection(Some("accessKeyID")), Found::Value(json!("AKIA")));
-    known.looked_up.insert(connection(Some("nothing")), Found::NoSuchField);
+    known.looked_up.insert(connection(None), LookedUp::Value(all));
+    known.looked_up.insert(connection(Some("accessKeyID")), LookedUp::Value(json!("AKIA")));
+    known.looked_up.insert(connection(Some("nothing")), LookedUp::NoSuchField);
     let absent = Need::Connection { kind: "aws".into(), name: "absent".into(), field: None };
-    known.looked_up.insert(absent, Found::Nothing);
+    known.looked_up.insert(absent, LookedUp::Nothing);
     for (name, value) in [("token", "hush"), ("regions.eu", "eu-west-1")] {
-        known.looked_up.insert(Need::Secret { name: name.into() }, Found::Value(json!(value)));
+        known.looked_up.insert(Need::Secret { name: name.into() }, LookedUp::Value(json!(value)));
     }
     known.parameters.insert("region".into(), json!("eu"));
     known.parameters.insert("vars".into(), json!({ "a": [1] }));
@@ -28,8 +30,8 @@ fn evaluate(spec: &str, query: &str) -> Result<Evaluated, String> {
     let spec = StepSpec::parse(spec).map_err(|error| error.to_string())?;
     let query = Query::parse(query, Language::Path)?;
     match spec.spec.evaluate(&query, &known()).map_err(|error| error.to_string())? {
-        Progress::Done(evaluated) => Ok(evaluated),
-        Progress::Needs(needs) => Err(format!("needs {needs:?}")),
+        EvaluationProgress::Done(evaluated) => Ok(evaluated),
+        EvaluationProgress::Needs(needs) => Err(format!("needs {needs:?}")),
     }
 }
 
@@ -209,8 +211,8 @@ fn a_whole_step_is_taken_apart_and_a_spec_that_looks_a_bit_like_one_is_not() {
             .unwrap();
     let everything = Query::Path(Vec::new());
     let of = |tree: &super::Tree| match tree.evaluate(&everything, &known()).unwrap() {
-        Progress::Done(evaluated) => evaluated.value,
-        Progress::Needs(_) => panic!(),
+        EvaluationProgress::Done(evaluated) => evaluated.value,
+        EvaluationProgress::Needs(_) => panic!(),
     };
     assert_eq!(of(&step.spec), json!({ "a": 1 }));
     assert_eq!(of(&step.env), json!({ "B": "x" }));
@@ -229,12 +231,16 @@ fn what_is_asked_for_is_looked_up_and_nothing_that_is_passed_over() {
     let x = Need::Secret { name: "x".into() };
     for query in ["a", "b"] {
         let query = Query::parse(query, Language::Path).unwrap();
-        let Progress::Needs(needs) = spec.spec.evaluate(&query, &known).unwrap() else { panic!() };
+        let EvaluationProgress::Needs(needs) = spec.spec.evaluate(&query, &known).unwrap() else {
+            panic!()
+        };
         assert_eq!(needs, [x.clone()].into());
     }
-    known.looked_up.insert(x, Found::Nothing);
+    known.looked_up.insert(x, LookedUp::Nothing);
     let query = Query::parse("a", Language::Path).unwrap();
-    let Progress::Needs(needs) = spec.spec.evaluate(&query, &known).unwrap() else { panic!() };
+    let EvaluationProgress::Needs(needs) = spec.spec.evaluate(&query, &known).unwrap() else {
+        panic!()
+    };
     assert_eq!(needs.into_iter().collect::<Vec<_>>(), [Need::Secret { name: "y".into() }]);
 }
 

@@ -9,9 +9,9 @@ use std::collections::{BTreeMap, BTreeSet};
 
 use super::datadog;
 
-use super::expression::{Expression, Operator};
+use super::expression::{BinaryOperator, Expression};
 use super::path::Segment;
-use super::spec::{self, Part, Reference, Scope, Tree};
+use super::spec::{self, SpecReference, SpecScope, TemplatePart, Tree};
 use super::yaml::{Content, Node};
 use super::{Position, SpecError, yaml};
 
@@ -28,27 +28,27 @@ pub struct WorkflowFile {
     /// The names of its steps and triggers.
     pub steps: BTreeSet<String>,
     /// What it asks for, in the order of the file; once for each step that does.
-    pub uses: Vec<Use>,
+    pub uses: Vec<WorkflowUse>,
     /// What is meant to ask for something, and is not well formed.
     pub problems: Vec<SpecError>,
 }
 
 /// One place that asks for something.
 #[derive(Clone, Debug, PartialEq, Eq, PartialOrd, Ord)]
-pub struct Use {
+pub struct WorkflowUse {
     /// Where it stands; of an alias, where its anchor does.
     pub at: Position,
     /// For what.
-    pub wanted: Wanted,
+    pub target: UseTarget,
     /// Of which step or trigger; none outside of them.
     pub step: Option<String>,
 }
 
 /// What a workflow file can ask a broker for.
 #[derive(Clone, Debug, PartialEq, Eq, PartialOrd, Ord)]
-pub enum Wanted {
+pub enum UseTarget {
     /// Something whose name is made at run time.
-    Computed(Scope),
+    Computed(SpecScope),
     /// A connection.
     Connection {
         /// Its type, which is an integration's name.
@@ -122,7 +122,7 @@ pub(super) fn items(node: &Node) -> Vec<&Node> {
 
 #[derive(Default)]
 pub(super) struct Finder {
-    pub(super) found: BTreeSet<Use>,
+    pub(super) found: BTreeSet<WorkflowUse>,
     pub(super) problems: Vec<SpecError>,
     pub(super) step: Option<String>,
 }
@@ -154,8 +154,8 @@ impl Finder {
             Some(Err(problem)) => return self.problems.push(problem),
             None => self.problems.extend(spec::misspelt_type(node)),
         }
-        if let Some(wanted) = datadog::connection(node, node) {
-            self.add(node.at, wanted);
+        if let Some(target) = datadog::connection(node, node) {
+            self.add(node.at, target);
         }
         for (key, value) in entries {
             match key.text() {
@@ -173,23 +173,23 @@ impl Finder {
         }
     }
 
-    fn reference(&mut self, at: Position, reference: Reference) {
+    fn reference(&mut self, at: Position, reference: SpecReference) {
         match reference {
-            Reference::Connection { kind, name } => {
-                self.add(at, Wanted::Connection { kind, name });
+            SpecReference::Connection { kind, name } => {
+                self.add(at, UseTarget::Connection { kind, name });
             }
-            Reference::Secret { name } => self.add(at, Wanted::Secret { name }),
-            Reference::Answer { .. }
-            | Reference::Data { .. }
-            | Reference::Output { .. }
-            | Reference::Parameter { .. }
-            | Reference::Status { .. } => {}
+            SpecReference::Secret { name } => self.add(at, UseTarget::Secret { name }),
+            SpecReference::Answer { .. }
+            | SpecReference::Data { .. }
+            | SpecReference::Output { .. }
+            | SpecReference::Parameter { .. }
+            | SpecReference::Status { .. } => {}
         }
     }
 
-    pub(super) fn add(&mut self, at: Position, wanted: Wanted) {
+    pub(super) fn add(&mut self, at: Position, target: UseTarget) {
         if self.found.len() < MAX_USES {
-            self.found.insert(Use { at, wanted, step: self.step.clone() });
+            self.found.insert(WorkflowUse { at, target, step: self.step.clone() });
         }
     }
 
@@ -197,7 +197,7 @@ impl Finder {
         match spec::template(text, node.at) {
             Ok(Tree::Template(template)) => {
                 for part in template.parts {
-                    if let Part::Expression(expression) = part {
+                    if let TemplatePart::Expression(expression) = part {
                         self.expression(node.at, &expression);
                     }
                 }
@@ -223,7 +223,7 @@ impl Finder {
             }),
             Expression::Not(inner) | Expression::Negative(inner) => self.expression(at, inner),
             // What stands behind a pipe is a function's name.
-            Expression::Binary(Operator::Pipe, left, _) => self.expression(at, left),
+            Expression::Binary(BinaryOperator::Pipe, left, _) => self.expression(at, left),
             Expression::Binary(_, left, right) => {
                 self.expression(at, left);
                 self.expression(at, right);
@@ -246,7 +246,9 @@ impl Finder {
                 self.member(at, of, keys);
             }
             Expression::Name(name) => {
-                let Some(scope @ (Scope::Connections | Scope::Secrets)) = Scope::of(name) else {
+                let Some(scope @ (SpecScope::Connections | SpecScope::Secrets)) =
+                    SpecScope::of(name)
+                else {
                     return;
                 };
                 let selecting = keys.iter().rev().take(scope.keys());
@@ -256,9 +258,9 @@ impl Finder {
                         _ => None,
                     })
                     .collect();
-                match segments.and_then(|segments| Reference::of_scope(scope, &segments)) {
+                match segments.and_then(|segments| SpecReference::of_scope(scope, &segments)) {
                     Some((reference, _)) => self.reference(at, reference),
-                    None => self.add(at, Wanted::Computed(scope)),
+                    None => self.add(at, UseTarget::Computed(scope)),
                 }
             }
             other => self.expression(at, other),
@@ -275,7 +277,7 @@ impl Finder {
         let tags = node.get("tags").or_else(|| node.get("identifiers"));
         match tags.map_or(Ok(BTreeMap::new()), identifiers) {
             Ok(identifiers) => {
-                self.add(node.at, Wanted::Group { name: name.to_owned(), identifiers });
+                self.add(node.at, UseTarget::Group { name: name.to_owned(), identifiers });
             }
             Err(problem) => self.problems.push(problem),
         }

@@ -59,7 +59,7 @@ impl Node {
 /// # Errors
 /// If it is not YAML, if a key stands twice, or if it is too large, too deep or more than one document.
 pub fn parse(text: &str) -> Result<Node, SpecError> {
-    let mut reader = Reader {
+    let mut reader = YamlReader {
         events: Parser::new_from_str_with_options(
             text,
             granit_parser::options! { emit_comments: false },
@@ -97,7 +97,7 @@ struct Anchored {
     height: usize,
 }
 
-struct Reader<'input> {
+struct YamlReader<'input> {
     events: Parser<'input, granit_parser::StrInput<'input>>,
     anchors: HashMap<usize, Anchored>,
     cost: usize,
@@ -105,7 +105,7 @@ struct Reader<'input> {
     deepest: usize,
 }
 
-impl<'input> Reader<'input> {
+impl<'input> YamlReader<'input> {
     fn next(&mut self) -> Result<Option<(Event<'input>, Position)>, SpecError> {
         let Some(next) = self.events.next_event() else { return Ok(None) };
         let (event, span) = next.map_err(|error| scan_error(&error))?;

@@ -34,7 +34,7 @@ pub use memory::allocator::{ALLOCATOR, Allocator, give_back_what_is_free};
 pub use memory::protection::{MemoryProtection, note_wiping_allocator};
 pub use memory::secret_memory::{KeyMemory, key_memory};
 pub use sealed::Sealed;
-pub use values::{Change, OpenedFields, ReadValues};
+pub use values::{FieldChange, OpenedFields, ReadValues};
 
 use crate::model::Id;
 use memory::secret_memory::SecretKey;

@@ -15,7 +15,7 @@ use super::{NoRandomness, OpenError};
 use crate::model::{FieldName, Fields, Value};
 
 /// What happens to one field when a credential is sealed again.
-pub enum Change {
+pub enum FieldChange {
     /// It is removed.
     Remove,
     /// It gets this value.
@@ -45,7 +45,7 @@ impl OpenedFields {
 
     /// A copy of all of them; none if a name is none.
     pub fn to_fields(&self) -> Option<Fields> {
-        let owned = |(name, value): Field<'_>| {
+        let owned = |(name, value): EncodedField<'_>| {
             let name = FieldName::parse(std::str::from_utf8(name).ok()?).ok()?;
             Some((name, Value::new(value.to_vec())))
         };
@@ -86,13 +86,13 @@ impl Keyring {
         key: RecordKey,
         old: &Sealed,
         version: u64,
-        changes: BTreeMap<FieldName, Change>,
+        changes: BTreeMap<FieldName, FieldChange>,
     ) -> Result<Sealed, ReadValues> {
         let mut fields = self.open_values(key, old)?.to_fields().ok_or(OpenError)?;
         for (name, change) in changes {
             match change {
-                Change::Remove => fields.remove(&name),
-                Change::Set(value) => fields.insert(name, value),
+                FieldChange::Remove => fields.remove(&name),
+                FieldChange::Set(value) => fields.insert(name, value),
             };
         }
         Ok(self.seal_values(key, version, &fields)?)
@@ -122,10 +122,10 @@ fn encode(fields: &Fields) -> Zeroizing<Vec<u8>> {
 }
 
 /// One field of an encoded credential: its name and its value.
-type Field<'a> = (&'a [u8], &'a [u8]);
+type EncodedField<'a> = (&'a [u8], &'a [u8]);
 
 /// The fields of an encoded credential; the last is none if it is damaged.
-fn fields_in(mut rest: &[u8]) -> impl Iterator<Item = Option<Field<'_>>> {
+fn fields_in(mut rest: &[u8]) -> impl Iterator<Item = Option<EncodedField<'_>>> {
     std::iter::from_fn(move || {
         if rest.is_empty() {
             return None;
@@ -137,7 +137,7 @@ fn fields_in(mut rest: &[u8]) -> impl Iterator<Item = Option<Field<'_>>> {
 }
 
 /// The first field, and what comes after it.
-fn split_field(bytes: &[u8]) -> Option<(Field<'_>, &[u8])> {
+fn split_field(bytes: &[u8]) -> Option<(EncodedField<'_>, &[u8])> {
     let (length, rest) = bytes.split_first_chunk::<2>()?;
     let (name, rest) = rest.split_at_checked(usize::from(u16::from_be_bytes(*length)))?;
     let (length, rest) = rest.split_first_chunk::<4>()?;
@@ -197,8 +197,8 @@ mod tests {
         let old =
             keyring.seal_values(own, 1, &fields(&[("a", "1"), ("b", "2"), ("c", "3")])).unwrap();
         let changes = BTreeMap::from([
-            (FieldName::parse("a").unwrap(), Change::Set(Value::new(b"9".to_vec()))),
-            (FieldName::parse("b").unwrap(), Change::Remove),
+            (FieldName::parse("a").unwrap(), FieldChange::Set(Value::new(b"9".to_vec()))),
+            (FieldName::parse("b").unwrap(), FieldChange::Remove),
         ]);
         let new = keyring.reseal_values(own, &old, 2, changes).unwrap();
         assert_eq!(new.version(), 2);

@@ -6,6 +6,7 @@ mod acl;
 mod directory;
 pub(crate) mod files;
 pub mod input;
+pub mod local_http;
 pub mod notify;
 mod trust;
 mod user;

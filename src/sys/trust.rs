@@ -164,7 +164,7 @@ impl Trust {
     }
 
     fn find_file(&self, path: &Path) -> Result<(OwnedFd, PathBuf), DirectoryError> {
-        let mut walk = Walk::begin(self, path, None)?;
+        let mut walk = PathWalk::begin(self, path, None)?;
         walk.wants_file = true;
         walk.finish()?;
         match walk.file.take() {
@@ -179,7 +179,7 @@ impl Trust {
         path: &Path,
         make: Option<u32>,
     ) -> Result<(OwnedFd, PathBuf), DirectoryError> {
-        let mut walk = Walk::begin(self, path, make)?;
+        let mut walk = PathWalk::begin(self, path, make)?;
         walk.finish()?;
         let opened = openat(&walk.at, ".", READ, Mode::empty());
         let opened = opened.map_err(|error| walk.failed(error))?;
@@ -254,7 +254,7 @@ fn may_others_write(directory: BorrowedFd<'_>, found: &Stat) -> bool {
 const READ: OFlags = OFlags::RDONLY.union(OFlags::DIRECTORY).union(OFlags::CLOEXEC);
 
 /// A path on the way to its directory, one name after the other.
-struct Walk<'a> {
+struct PathWalk<'a> {
     trust: &'a Trust,
     path: PathBuf,
     at: OwnedFd,
@@ -269,7 +269,7 @@ struct Walk<'a> {
     file: Option<OsString>,
 }
 
-impl<'a> Walk<'a> {
+impl<'a> PathWalk<'a> {
     fn begin(trust: &'a Trust, path: &Path, make: Option<u32>) -> Result<Self, DirectoryError> {
         let failed = |source| DirectoryError::Io { path: path.to_owned(), source };
         let path = std::path::absolute(path).map_err(failed)?;

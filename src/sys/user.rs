@@ -157,13 +157,13 @@ struct Account<'a> {
 }
 
 /// A line of group(5).
-struct Group<'a> {
+struct GroupEntry<'a> {
     name: &'a str,
     gid: u32,
     list: &'a str,
 }
 
-impl<'a> Group<'a> {
+impl<'a> GroupEntry<'a> {
     fn members(&self) -> impl Iterator<Item = &'a str> + use<'a> {
         self.list.split(',').map(str::trim).filter(|member| !member.is_empty())
     }
@@ -180,10 +180,10 @@ fn accounts(list: &str) -> impl Iterator<Item = Account<'_>> {
     })
 }
 
-fn groups(list: &str) -> impl Iterator<Item = Group<'_>> {
+fn groups(list: &str) -> impl Iterator<Item = GroupEntry<'_>> {
     entries(list).filter_map(|parts| {
         let [name, _, gid, list] = parts.try_into().ok()?;
-        Some(Group { name, gid: gid.parse().ok()?, list })
+        Some(GroupEntry { name, gid: gid.parse().ok()?, list })
     })
 }
 

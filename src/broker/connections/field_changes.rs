@@ -8,10 +8,10 @@ use crate::broker::changes::draft::Draft;
 use crate::broker::error::Error;
 use crate::catalog::{Connection, ConnectionMetadata, FieldMetadata, Values};
 use crate::integration::{
-    self, Checked, CheckedField, CredentialKind, Present, PresentField, Problem,
+    self, Checked, CheckedField, CredentialKind, PresentField, PresentFields, Problem,
 };
 use crate::model::{FieldName, ResourceName, Value, size_class};
-use crate::seal::{Change, ReadValues};
+use crate::seal::{FieldChange, ReadValues};
 
 /// The fields of a document beside those that a connection has.
 pub(crate) struct FieldChanges {
@@ -56,7 +56,7 @@ impl FieldChanges {
         };
         let mut removed: BTreeSet<FieldName> = stored.keys().filter(goes).cloned().collect();
         let stays = stored.iter().filter(|(name, _)| !removed.contains(*name));
-        let present: Present =
+        let present: PresentFields =
             stays.map(|(name, field)| (name.clone(), present_field(field))).collect();
         let mut problems = cannot_go(kind, &removed, &present, &given);
         problems.extend(unknown);
@@ -135,11 +135,11 @@ impl FieldChanges {
         let mut changes = BTreeMap::new();
         for name in self.removed {
             metadata.fields.remove(&name);
-            changes.insert(name, Change::Remove);
+            changes.insert(name, FieldChange::Remove);
         }
         for (name, (field, print)) in self.changed {
             metadata.fields.insert(name.clone(), field_metadata(stamp, &field, print));
-            changes.insert(name, Change::Set(field.value));
+            changes.insert(name, FieldChange::Set(field.value));
         }
         let key = old.values.key;
         let sealed = draft
@@ -207,7 +207,7 @@ fn parts_of<'a>(
 fn cannot_go(
     kind: &CredentialKind,
     removed: &BTreeSet<FieldName>,
-    present: &Present,
+    present: &PresentFields,
     given: &BTreeSet<FieldName>,
 ) -> Vec<Problem> {
     let mut problems = Vec::new();

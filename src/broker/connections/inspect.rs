@@ -12,7 +12,7 @@ use crate::broker::secrets::SecretDocument;
 use crate::catalog::{Catalog, Connection};
 use crate::identity::{PemFault, check_certificate, check_pair, check_private_key, first_validity};
 use crate::integration::{
-    CredentialKind, Finding, Form, Severity, doubts, find_field, findings, infer_kind,
+    CredentialKind, Finding, Severity, ValueForm, doubts, find_field, findings, infer_kind,
     needs_newline, text_findings, token_end,
 };
 use crate::journal::{CommitError, TestLine, Unavailable};
@@ -169,7 +169,7 @@ pub(super) fn of_connection(
 
 /// Certificates and keys that do not parse, or do not belong together.
 fn pem_findings(kind: &CredentialKind, fields: &BTreeMap<FieldName, &Value>) -> Vec<Finding> {
-    let of_form = |form: Form| {
+    let of_form = |form: ValueForm| {
         fields.iter().filter(move |(name, _)| {
             find_field(kind, name.as_str()).is_some_and(|rule| rule.form == Some(form))
         })
@@ -180,14 +180,15 @@ fn pem_findings(kind: &CredentialKind, fields: &BTreeMap<FieldName, &Value>) -> 
             found.push(Finding::error(field, fault.to_string()));
         }
     };
-    for (name, value) in of_form(Form::Certificate) {
+    for (name, value) in of_form(ValueForm::Certificate) {
         note(name.as_str(), check_certificate(value.expose()));
     }
-    for (name, value) in of_form(Form::PrivateKey) {
+    for (name, value) in of_form(ValueForm::PrivateKey) {
         note(name.as_str(), check_private_key(value.expose()));
     }
     // A connection with one of each has a pair.
-    let (mut certificates, mut keys) = (of_form(Form::Certificate), of_form(Form::PrivateKey));
+    let (mut certificates, mut keys) =
+        (of_form(ValueForm::Certificate), of_form(ValueForm::PrivateKey));
     if let (Some((_, certificate)), Some((name, key)), None, None) =
         (certificates.next(), keys.next(), certificates.next(), keys.next())
         && let Err(PemFault::Mismatch) = check_pair(certificate.expose(), key.expose())
@@ -205,11 +206,11 @@ fn of_validity(
     now: Timestamp,
 ) -> Vec<Finding> {
     let form_of = |name: &FieldName| find_field(kind, name.as_str()).and_then(|rule| rule.form);
-    let has_key = fields.keys().any(|name| form_of(name) == Some(Form::PrivateKey));
+    let has_key = fields.keys().any(|name| form_of(name) == Some(ValueForm::PrivateKey));
     let mut found = Vec::new();
     for (name, value) in fields {
-        let validity =
-            first_validity(value.expose()).filter(|_| form_of(name) == Some(Form::Certificate));
+        let validity = first_validity(value.expose())
+            .filter(|_| form_of(name) == Some(ValueForm::Certificate));
         let text = match validity {
             Some(validity) if validity.not_after < now => {
                 format!("the certificate ended at {}; write its successor", validity.not_after)

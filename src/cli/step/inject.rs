@@ -27,7 +27,7 @@ use crate::cli::io::output;
 use crate::cli::io::output::Output;
 use crate::cli::io::private_file::write_private;
 use crate::cli::io::time::parse_duration;
-use crate::integration::template::{Part, parts};
+use crate::integration::template::{TextPart, parts};
 use crate::sys::input;
 
 /// The most values of a template, and the longest file that is made of it, in bytes.
@@ -114,15 +114,15 @@ impl<'a> InjectTemplate<'a> {
         let mut line = 1;
         for part in parts(text) {
             let text = match part {
-                Part::Text(text) => {
+                TextPart::Text(text) => {
                     pieces.push(TemplatePiece::Text(text));
                     text
                 }
-                Part::Reference(text) if text.trim() == BRACES => {
+                TextPart::Reference(text) if text.trim() == BRACES => {
                     pieces.push(TemplatePiece::Text("{{"));
                     text
                 }
-                Part::Reference(text) => {
+                TextPart::Reference(text) => {
                     let next = values.len();
                     let number = *numbers.entry(text.trim()).or_insert(next);
                     if number == next {
@@ -134,7 +134,7 @@ impl<'a> InjectTemplate<'a> {
                     pieces.push(TemplatePiece::Value(number));
                     text
                 }
-                Part::Unclosed => return Err((line, "a {{ has no }}".to_owned())),
+                TextPart::Unclosed => return Err((line, "a {{ has no }}".to_owned())),
             };
             if values.len() > MOST_VALUES {
                 return Err((line, format!("more than {MOST_VALUES} different values")));

@@ -1,80 +1,74 @@
-//! Where Prometheus fetches metrics: an address of this machine, if the configuration names one.
+//! Where Prometheus fetches metrics: a loopback address, if the configuration names one.
 //!
-//! Whoever can connect may read, and everybody on this machine can connect. So nothing is told that is secret,
-//! no name but those of operators and executors. Each connection has a moment to ask and to be answered, then it gives
-//! way where others wait: nobody waits for long, whatever others do. Callers who ask without end are told a text that
-//! was made already.
+//! Everybody on this machine can connect and read. So the metrics hold no secret, and no names but those of operators
+//! and executors. A connection has a short time of its own to ask and to be answered; then it is closed if others wait.
+//! Clients that ask too often get a text that was made before.
 
-mod door;
 mod gauges;
-mod places;
-mod told;
+mod handler;
+mod slots;
+mod text_cache;
 
 use std::net::{SocketAddr, TcpListener as StdTcpListener};
 use std::os::fd::AsFd as _;
 use std::sync::Arc;
 use std::time::Duration;
 
-use hyper::server::conn::http1;
-use hyper::service::service_fn;
-use hyper_util::rt::{TokioIo, TokioTimer};
-use tokio::net::{TcpListener, TcpStream};
+use tokio::net::TcpListener;
 use tokio::sync::Semaphore;
 use tokio_util::sync::CancellationToken;
 
-use self::places::{Place, Places};
-use self::told::Told;
+use self::slots::ScrapeSlots;
+use self::text_cache::TextCache;
 use super::DaemonError;
 use crate::broker::Broker;
 use crate::metrics::Metrics;
+use crate::sys::local_http::{HttpLimits, accept, serve_connection};
 
-/// How many of them look at the broker at a time: no more threads wait for a disk that hangs, though their clients
-/// are gone by then.
+/// How many requests read from the broker at a time. A thread that waits for a hanging disk outlives its client: this
+/// bounds how many such threads there are.
 const MAX_READERS: usize = 2;
-/// How long the head of a request may take.
-const HEAD_PATIENCE: Duration = Duration::from_secs(1);
-/// How long all of it may take, until the answer is read.
-const PATIENCE: Duration = Duration::from_secs(10);
-/// The longest head of a request, in bytes: the least that hyper takes.
-const MAX_HEAD_BYTES: usize = 8 * 1024;
-/// The most headers of a request.
-const MAX_HEADERS: usize = 32;
-/// How many connections wait in the kernel, at most as many as the system allows: the next is tried again after a second.
+/// How many connections wait in the kernel, if the system allows as many. A client that finds the queue full tries
+/// again after a second.
 const BACKLOG: i32 = 4096;
-/// How long to wait before accepting again when the system has no file descriptor to give.
-const OUT_OF_FILES_PAUSE: Duration = Duration::from_millis(250);
+const LIMITS: HttpLimits = HttpLimits {
+    head_timeout: Duration::from_secs(1),
+    timeout: Duration::from_secs(10),
+    max_head_bytes: 8 * 1024,
+    max_headers: 32,
+};
 
-/// What is told from.
+/// What metrics are made from.
 #[derive(Clone)]
-pub(super) struct Source {
+pub(super) struct MetricsSource {
     broker: Arc<Broker>,
     metrics: Metrics,
     readers: Arc<Semaphore>,
-    told: Arc<Told>,
+    cache: Arc<TextCache>,
 }
 
-impl Source {
+impl MetricsSource {
     pub(super) fn new(broker: Arc<Broker>, metrics: Metrics) -> Self {
         Self {
             broker,
             metrics,
             readers: Arc::new(Semaphore::new(MAX_READERS)),
-            told: Arc::default(),
+            cache: Arc::default(),
         }
     }
 }
 
-/// An address that is listened on, where nobody is answered yet.
+/// An address where connections wait, and none is served yet.
 pub(super) struct ScrapeListener {
     listener: StdTcpListener,
     address: SocketAddr,
 }
 
 impl ScrapeListener {
-    /// Listens on this address.
+    /// Listens on an address; port 0 is any that is free.
     ///
     /// # Errors
-    /// If it cannot be had.
+    /// If it cannot be bound.
     pub(super) fn bind(address: SocketAddr) -> Result<Self, DaemonError> {
         let bound = StdTcpListener::bind(address).and_then(|listener| {
             listener.set_nonblocking(true)?;
@@ -85,57 +79,41 @@ impl ScrapeListener {
         bound.map_err(|source| DaemonError::Metrics { address, source })
     }
 
-    /// The address that was taken.
+    /// The address that was bound.
     pub(super) fn address(&self) -> SocketAddr {
         self.address
     }
 
-    /// Answers whoever asks, until `stop`. To be called on the runtime that answers.
+    /// Serves connections until `stop`, on the runtime that this is called on.
     ///
     /// # Errors
-    /// If the runtime cannot take it.
-    pub(super) fn serve(self, source: Source, stop: CancellationToken) -> std::io::Result<()> {
+    /// If the runtime cannot take the listener.
+    pub(super) fn serve(
+        self,
+        source: MetricsSource,
+        stop: CancellationToken,
+    ) -> std::io::Result<()> {
         let listener = TcpListener::from_std(self.listener)?;
-        tracing::info!(address = %self.address, "metrics are told at /metrics");
-        tokio::spawn(async move {
-            tokio::select! {
-                () = stop.cancelled() => {}
-                () = accept(listener, source) => {}
-            }
-        });
+        tracing::info!(address = %self.address, "metrics are served at /metrics");
+        tokio::spawn(stop.run_until_cancelled_owned(serve_all(listener, source)));
         Ok(())
     }
 }
 
-async fn accept(listener: TcpListener, source: Source) {
-    let places = Arc::new(Places::default());
+async fn serve_all(listener: TcpListener, source: MetricsSource) {
+    let slots = Arc::new(ScrapeSlots::default());
     loop {
-        places.wait().await;
-        let Ok((stream, _)) = listener.accept().await else {
-            tokio::time::sleep(OUT_OF_FILES_PAUSE).await;
-            continue;
-        };
-        let (source, places) = (source.clone(), Arc::clone(&places));
-        let place = places.take(stream.as_fd().try_clone_to_owned().ok());
+        slots.wait().await;
+        let (stream, _) = accept(&listener).await;
+        let (source, slots) = (source.clone(), Arc::clone(&slots));
+        let slot = slots.acquire(stream.as_fd().try_clone_to_owned().ok());
         tokio::spawn(async move {
+            let respond = |request| slot.respond(handler::respond(&source, request));
             tokio::select! {
-                () = place.taken_away() => {}
-                () = converse(stream, &source, &place) => {}
+                () = slot.evicted() => {}
+                () = serve_connection(stream, LIMITS, respond) => {}
             }
-            places.give(&place);
+            slots.release(&slot);
         });
     }
-}
-
-async fn converse(stream: TcpStream, source: &Source, place: &Place) {
-    let answer = service_fn(|request| place.answer(door::answer(source, request)));
-    let connection = http1::Builder::new()
-        .timer(TokioTimer::new())
-        .header_read_timeout(HEAD_PATIENCE)
-        .keep_alive(false)
-        .max_buf_size(MAX_HEAD_BYTES)
-        .max_headers(MAX_HEADERS)
-        .serve_connection(TokioIo::new(stream), answer);
-    // Who does not read or write in time has gone.
-    let _ = tokio::time::timeout(PATIENCE, connection).await;
 }

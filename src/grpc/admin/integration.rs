@@ -6,7 +6,7 @@ use super::call::AdminService;
 use crate::broker::{Deletion, Error, ListedIntegration};
 use crate::grpc::pb::integration_service_server::IntegrationService;
 use crate::grpc::{convert, pb};
-use crate::integration::{CredentialKind, FieldRule, Form, Integration, Problem};
+use crate::integration::{CredentialKind, FieldRule, Integration, Problem, ValueForm};
 use crate::model::limits::MAX_PAGE_BYTES;
 use crate::model::{IntegrationName, Invalid, KindName, ResourceName};
 
@@ -128,10 +128,10 @@ fn rule(field: pb::FieldSchema) -> Result<FieldRule, Error> {
     }
     let form = match field.form() {
         pb::FieldForm::Unspecified => None,
-        pb::FieldForm::Certificate => Some(Form::Certificate),
-        pb::FieldForm::PrivateKey => Some(Form::PrivateKey),
-        pb::FieldForm::Json => Some(Form::Json),
-        pb::FieldForm::Url => Some(Form::Url),
+        pb::FieldForm::Certificate => Some(ValueForm::Certificate),
+        pb::FieldForm::PrivateKey => Some(ValueForm::PrivateKey),
+        pb::FieldForm::Json => Some(ValueForm::Json),
+        pb::FieldForm::Url => Some(ValueForm::Url),
     };
     Ok(FieldRule {
         name: field.name,
@@ -171,10 +171,10 @@ fn to_message(listed: &ListedIntegration) -> pb::Integration {
 fn field(rule: &FieldRule) -> pb::FieldSchema {
     let form = match rule.form {
         None => pb::FieldForm::Unspecified,
-        Some(Form::Certificate) => pb::FieldForm::Certificate,
-        Some(Form::PrivateKey) => pb::FieldForm::PrivateKey,
-        Some(Form::Json) => pb::FieldForm::Json,
-        Some(Form::Url) => pb::FieldForm::Url,
+        Some(ValueForm::Certificate) => pb::FieldForm::Certificate,
+        Some(ValueForm::PrivateKey) => pb::FieldForm::PrivateKey,
+        Some(ValueForm::Json) => pb::FieldForm::Json,
+        Some(ValueForm::Url) => pb::FieldForm::Url,
     };
     pb::FieldSchema {
         name: rule.name.clone(),

@@ -30,7 +30,7 @@ use crate::seal::{NoRandomness, OpenError, random};
 
 /// The unwrapped keys of one broker. They change while it runs, when keys are rotated.
 pub struct Keyring {
-    keys: ArcSwap<Keys>,
+    keys: ArcSwap<UnwrappedKeys>,
     journal: hmac::Key,
     fingerprint: hmac::Key,
     request: hmac::Key,
@@ -41,7 +41,7 @@ pub struct Keyring {
 }
 
 #[derive(Clone)]
-struct Keys {
+struct UnwrappedKeys {
     kek_id: KeyId,
     /// Oldest first.
     deks: Vec<Dek>,
@@ -67,7 +67,7 @@ impl Keyring {
             hmac::Key::new(hmac::HMAC_SHA256, &*Zeroizing::new(prf(root, &[label])))
         };
         Some(Self {
-            keys: ArcSwap::from_pointee(Keys { kek_id, deks, newest, keys }),
+            keys: ArcSwap::from_pointee(UnwrappedKeys { kek_id, deks, newest, keys }),
             journal: derive(&host, b"keyhatch/v1/journal tag"),
             fingerprint: derive(&shared, b"keyhatch/v1/field fingerprint"),
             request: derive(&shared, b"keyhatch/v1/request mac"),
@@ -113,15 +113,15 @@ impl Keyring {
     /// Forgets the keys that are on the list no longer.
     pub fn forget_retired(&self) {
         self.change(|keys| {
-            let Keys { deks, keys, .. } = keys;
+            let UnwrappedKeys { deks, keys, .. } = keys;
             keys.retain(|id, _| deks.iter().any(|dek| dek.id == *id));
         });
     }
 
     /// Called by one at a time: by whoever changes the keyring on disk.
-    fn change(&self, change: impl Fn(&mut Keys)) {
+    fn change(&self, change: impl Fn(&mut UnwrappedKeys)) {
         self.keys.rcu(|keys| {
-            let mut changed = Keys::clone(keys);
+            let mut changed = UnwrappedKeys::clone(keys);
             change(&mut changed);
             changed
         });

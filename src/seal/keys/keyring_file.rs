@@ -116,7 +116,7 @@ pub(crate) struct KeyringFile {
 }
 
 /// `keyring.json` as it stands on disk.
-pub(crate) enum Written {
+pub(crate) enum StoredKeyring {
     Current(KeyringFile),
     Older(OlderKeyring),
 }
@@ -137,7 +137,7 @@ pub(super) const DEK_PURPOSE: &[u8] = b"dek";
 const SHARED_PURPOSE: &[u8] = b"shared";
 const HOST_PURPOSE: &[u8] = b"host";
 
-impl Written {
+impl StoredKeyring {
     pub(crate) fn parse(text: &str) -> Result<Self, KeyringError> {
         #[derive(Deserialize)]
         struct Format {

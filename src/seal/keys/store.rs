@@ -26,7 +26,7 @@ use std::sync::Arc;
 use rustix::io::Errno;
 
 use super::keyring::Keyring;
-use super::keyring_file::{KeyId, KeyringError, KeyringFile, Written};
+use super::keyring_file::{KeyId, KeyringError, KeyringFile, StoredKeyring};
 use super::rotation::Rotation;
 use crate::model::Timestamp;
 use crate::seal::kek::command;
@@ -207,11 +207,11 @@ impl KeyStore {
         &self,
         ask: Option<&AskPassphrase>,
         is_announced: bool,
-    ) -> Result<(Written, Kek), KeyStoreError> {
+    ) -> Result<(StoredKeyring, Kek), KeyStoreError> {
         let file = self.read()?;
         let kek = self.load(&file.source(), ask)?;
         let (next, is_its_kek) = (self.next_path(), file.check(&kek));
-        let is_in_force = |begun: &Written| match begun.format().cmp(&file.format()) {
+        let is_in_force = |begun: &StoredKeyring| match begun.format().cmp(&file.format()) {
             Ordering::Less => false,
             Ordering::Equal => is_its_kek.is_err(),
             Ordering::Greater => is_announced,
@@ -235,9 +235,9 @@ impl KeyStore {
     }
 
     /// What a change of the keyring has begun, if this is its KEK.
-    fn begun(&self, kek: &Kek) -> Option<Written> {
+    fn begun(&self, kek: &Kek) -> Option<StoredKeyring> {
         let text = std::fs::read_to_string(self.next_path()).ok()?;
-        Written::parse(&text).ok().filter(|begun| begun.check(kek).is_ok())
+        StoredKeyring::parse(&text).ok().filter(|begun| begun.check(kek).is_ok())
     }
 
     /// The KEK, from where the process was told, if the keyring notes the same.
@@ -499,12 +499,12 @@ impl KeyStore {
         })
     }
 
-    fn read(&self) -> Result<Written, KeyStoreError> {
+    fn read(&self) -> Result<StoredKeyring, KeyStoreError> {
         let path = self.keyring_path();
         let bytes = std::fs::read(&path).map_err(io(&path))?;
         let text = std::str::from_utf8(&bytes)
             .map_err(|_| KeyringError::Damaged("it is no text".to_owned()))?;
-        Ok(Written::parse(text)?)
+        Ok(StoredKeyring::parse(text)?)
     }
 
     fn source(&self) -> KekSource {

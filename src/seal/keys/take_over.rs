@@ -9,7 +9,7 @@
 use std::path::PathBuf;
 
 use super::keyring::Keyring;
-use super::keyring_file::{KeyringError, Written};
+use super::keyring_file::{KeyringError, StoredKeyring};
 use super::store::{KeyStore, KeyStoreError, Unlocked, io};
 use crate::seal::kek::source::AskPassphrase;
 use crate::sys::files::{rename, sync_directory_of, write_new};
@@ -29,7 +29,9 @@ impl KeyStore {
     pub fn take_over(&self, ask: Option<&AskPassphrase>) -> Result<TakeOver, KeyStoreError> {
         let prepare = || {
             let (written, kek) = self.settle(ask, false)?;
-            let Written::Older(older) = written else { return Err(KeyringError::Ahead.into()) };
+            let StoredKeyring::Older(older) = written else {
+                return Err(KeyringError::Ahead.into());
+            };
             let unlocked = Unlocked { file: older.taken_over(&kek)?, kek };
             Ok(TakeOver { unlocked, next: self.next_path(), to: self.keyring_path() })
         };

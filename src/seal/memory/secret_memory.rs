@@ -48,13 +48,14 @@ const SLOTS: usize = PAGE_BYTES / size_of::<Slot>();
 
 type Page = [Slot; SLOTS];
 
-struct Pool {
+struct SlotPool {
     free: Vec<&'static Slot>,
     /// The weakest of the memory in use.
     memory: KeyMemory,
 }
 
-static POOL: Mutex<Pool> = Mutex::new(Pool { free: Vec::new(), memory: KeyMemory::MemfdSecret });
+static POOL: Mutex<SlotPool> =
+    Mutex::new(SlotPool { free: Vec::new(), memory: KeyMemory::MemfdSecret });
 
 /// A key of 32 bytes. Wiped on drop.
 pub(crate) struct SecretKey(&'static Slot);

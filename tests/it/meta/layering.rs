@@ -38,8 +38,8 @@ const FENCES: [(&str, &[&str]); 12] = [
     // cli is a client of the API.
     ("tonic", &["grpc", "cli"]),
     ("clap", &["cli"]),
-    // Two listeners on this machine: of `exec --serve`, and of the daemon's metrics.
-    ("hyper", &["cli", "daemon"]),
+    // sys serves HTTP on this machine: for `exec --serve`, and for the daemon's metrics.
+    ("hyper", &["cli", "daemon", "sys"]),
     ("prometheus_client", &["metrics"]),
     ("granit_parser", &["relay"]),
 ];

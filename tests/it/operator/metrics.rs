@@ -45,9 +45,9 @@ impl World {
     /// As its log says.
     fn address(&self) -> SocketAddr {
         // The doors are open a moment before.
-        wait_until("the address is taken", || self.serving.log().contains("metrics are told at"));
+        wait_until("the address is taken", || self.serving.log().contains("metrics are served at"));
         let log = self.serving.log();
-        let line = log.lines().find(|line| line.contains("metrics are told at")).unwrap();
+        let line = log.lines().find(|line| line.contains("metrics are served at")).unwrap();
         line.split("address=").nth(1).unwrap().split_whitespace().next().unwrap().parse().unwrap()
     }
 

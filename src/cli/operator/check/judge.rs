@@ -8,7 +8,7 @@ use crate::cli::operator::connection::view::{argument_of, relation_name};
 use crate::cli::operator::integration::name_of;
 use crate::grpc::pb;
 use crate::model::{Reference, RunAs, StepName, WorkflowName};
-use crate::relay::{Scope, Wanted};
+use crate::relay::{SpecScope, UseTarget};
 
 /// Stands for any step, where a file does not say which.
 pub const ANY_STEP: &str = "any";
@@ -102,19 +102,19 @@ pub fn command(words: &[&str]) -> String {
 }
 
 /// What is asked for, as people write it.
-pub fn shown(wanted: &Wanted) -> String {
+pub fn shown(wanted: &UseTarget) -> String {
     match wanted {
-        Wanted::Computed(Scope::Secrets) => "a secret".to_owned(),
-        Wanted::Computed(_) => "a connection".to_owned(),
-        Wanted::Connection { kind, name } => format!("{kind}/{name}"),
-        Wanted::Group { name, identifiers } => {
+        UseTarget::Computed(SpecScope::Secrets) => "a secret".to_owned(),
+        UseTarget::Computed(_) => "a connection".to_owned(),
+        UseTarget::Connection { kind, name } => format!("{kind}/{name}"),
+        UseTarget::Group { name, identifiers } => {
             let pair = |(key, value): (&String, &Option<String>)| {
                 format!("{key}={}", value.as_deref().unwrap_or("*"))
             };
             let pairs: Vec<_> = identifiers.iter().map(pair).collect();
             format!("group:{name}:{}", pairs.join(","))
         }
-        Wanted::Secret { name } => format!("secret:{name}"),
+        UseTarget::Secret { name } => format!("secret:{name}"),
     }
 }
 
@@ -143,7 +143,7 @@ impl Judge<'_> {
     ///
     /// # Errors
     /// If the broker cannot be asked.
-    pub async fn judge(&mut self, wanted: &Wanted) -> Result<Verdict, Failure> {
+    pub async fn judge(&mut self, wanted: &UseTarget) -> Result<Verdict, Failure> {
         if let Err(invalid) = WorkflowName::parse(self.workflow) {
             return Ok(Verdict::malformed(format!("{invalid}; say --workflow NAME")));
         }
@@ -151,17 +151,19 @@ impl Judge<'_> {
             return Ok(Verdict::malformed(invalid.to_string()));
         }
         match wanted {
-            Wanted::Computed(_) => {
+            UseTarget::Computed(_) => {
                 Ok(Verdict::new(State::Computed, "its name is made when it runs"))
             }
-            Wanted::Group { name, identifiers } => self.group(name, identifiers).await,
-            Wanted::Connection { .. } | Wanted::Secret { .. } => {
+            UseTarget::Group { name, identifiers } => self.group(name, identifiers).await,
+            UseTarget::Connection { .. } | UseTarget::Secret { .. } => {
                 let target = shown(wanted);
                 if let Err(invalid) = target.parse::<Reference>() {
                     return Ok(Verdict::malformed(invalid.to_string()));
                 }
                 match wanted {
-                    Wanted::Connection { kind, name } => self.connection(kind, name, &target).await,
+                    UseTarget::Connection { kind, name } => {
+                        self.connection(kind, name, &target).await
+                    }
                     _ => self.secret(&target).await,
                 }
             }

@@ -23,7 +23,7 @@ use crate::cli::Common;
 use crate::cli::io::failure::Failure;
 use crate::cli::io::output::{Output, print, say};
 use crate::cli::io::text::printable;
-use crate::relay::{MAX_FILE_BYTES, Position, Use, WorkflowFile, find_uses};
+use crate::relay::{MAX_FILE_BYTES, Position, WorkflowUse, WorkflowFile, find_uses};
 use crate::sys::input;
 
 /// Something will not work.
@@ -150,11 +150,11 @@ impl Check {
                 Some(known) => {
                     let run_as = &self.run_as;
                     let mut judge = Judge { workflow: &workflow, steps: &steps, run_as, known };
-                    judge.judge(&one.wanted).await?
+                    judge.judge(&one.target).await?
                 }
                 None => Verdict::fine(""),
             };
-            let reference = judge::shown(&one.wanted);
+            let reference = judge::shown(&one.target);
             findings.push(Finding { file: file.to_owned(), at: one.at, steps, reference, verdict });
         }
         findings.sort_by_key(|finding| finding.at);
@@ -232,13 +232,13 @@ fn read(path: &Path) -> Result<WorkflowFile, (Position, String)> {
 }
 
 /// The uses, one for each place and thing, with every step that has it.
-fn by_place(uses: Vec<Use>, only: Option<&str>) -> Vec<(Use, Vec<String>)> {
-    let mut places = BTreeMap::<(Position, String), (Use, Vec<String>)>::new();
+fn by_place(uses: Vec<WorkflowUse>, only: Option<&str>) -> Vec<(WorkflowUse, Vec<String>)> {
+    let mut places = BTreeMap::<(Position, String), (WorkflowUse, Vec<String>)>::new();
     for one in uses {
         if only.is_some_and(|only| one.step.as_deref() != Some(only)) {
             continue;
         }
-        let key = (one.at, judge::shown(&one.wanted));
+        let key = (one.at, judge::shown(&one.target));
         let (_, steps) = places.entry(key).or_insert_with(|| (one.clone(), Vec::new()));
         steps.extend(one.step);
     }

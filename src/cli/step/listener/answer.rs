@@ -1,35 +1,23 @@
 //! Answers over HTTP.
 
-use http_body_util::Full;
-use hyper::body::Bytes;
-use hyper::header::{CACHE_CONTROL, CONTENT_TYPE, HeaderValue};
-use hyper::{Response, StatusCode};
+use hyper::StatusCode;
 use serde_json::{Value as Json, json};
 
-/// A whole answer.
-pub type HttpAnswer = Response<Full<Bytes>>;
+use crate::sys::local_http::{HttpResponse, response};
 
 /// JSON.
-pub fn json(status: StatusCode, body: &Json) -> HttpAnswer {
-    answer(status, "application/json", body.to_string())
+pub fn json(status: StatusCode, body: &Json) -> HttpResponse {
+    response(status, "application/json", body.to_string())
 }
 
 /// A line of text.
-pub fn text(status: StatusCode, body: &str) -> HttpAnswer {
-    answer(status, "text/plain; charset=utf-8", body.to_owned())
+pub fn text(status: StatusCode, body: &str) -> HttpResponse {
+    response(status, "text/plain; charset=utf-8", body.to_owned())
 }
 
 /// Nothing but a status.
-pub fn empty(status: StatusCode) -> HttpAnswer {
-    answer(status, "text/plain; charset=utf-8", String::new())
-}
-
-fn answer(status: StatusCode, kind: &'static str, body: String) -> HttpAnswer {
-    let mut answer = Response::new(Full::new(Bytes::from(body)));
-    *answer.status_mut() = status;
-    answer.headers_mut().insert(CONTENT_TYPE, HeaderValue::from_static(kind));
-    answer.headers_mut().insert(CACHE_CONTROL, HeaderValue::from_static("no-store"));
-    answer
+pub fn empty(status: StatusCode) -> HttpResponse {
+    response(status, "text/plain; charset=utf-8", String::new())
 }
 
 /// An error as Relay's metadata API has it.
@@ -101,7 +89,7 @@ impl RelayError {
     }
 
     /// As it is sent.
-    pub fn into_answer(self) -> HttpAnswer {
+    pub fn into_answer(self) -> HttpResponse {
         let Self { status, section, code, title, technical } = self;
         let body = json!({ "error": {
             "domain": "rma",

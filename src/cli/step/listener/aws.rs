@@ -6,12 +6,13 @@ use std::sync::Arc;
 use hyper::StatusCode;
 use serde_json::json;
 
-use super::answer::{self, HttpAnswer};
+use super::answer;
 use super::broker::MaskedBroker;
 use crate::cli::io::failure::Failure;
 use crate::cli::step::credential::Credential;
 use crate::cli::step::format::aws_container;
 use crate::integration;
+use crate::sys::local_http::HttpResponse;
 use crate::model::{IntegrationName, Reference};
 
 /// Where it is.
@@ -56,7 +57,7 @@ impl AwsEndpoint {
     }
 
     /// The credential as it is now, under a lease that tools take for its life.
-    pub async fn answer(&self) -> HttpAnswer {
+    pub async fn answer(&self) -> HttpResponse {
         let resolved: Result<Credential, Failure> =
             self.broker.resolve(&self.reference, Vec::new()).await;
         match resolved.and_then(|credential| aws_container(&credential)) {

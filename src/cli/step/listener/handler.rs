@@ -1,6 +1,5 @@
 //! Checks and routes one request.
 
-use std::convert::Infallible;
 use std::net::SocketAddrV4;
 
 use aws_lc_rs::constant_time::verify_slices_are_equal;
@@ -12,10 +11,11 @@ use hyper::{Method, Request, StatusCode};
 use serde_json::json;
 use zeroize::Zeroizing;
 
-use super::answer::{self, HttpAnswer};
+use super::answer;
 use super::aws::{self, AwsEndpoint};
 use super::relay::Relay;
 use super::relay_api;
+use crate::sys::local_http::HttpResponse;
 
 /// The state that requests are answered from.
 pub struct ListenerState {
@@ -33,30 +33,26 @@ pub struct ListenerState {
 pub async fn answer(
     shared: &ListenerState,
     request: Request<Incoming>,
-) -> Result<HttpAnswer, Infallible> {
+) -> HttpResponse {
     let headers = request.headers();
     if !is_for_this_address(headers, shared.address) {
         let text = format!("this address is {} and nothing else", shared.address.ip());
-        return Ok(answer::text(StatusCode::MISDIRECTED_REQUEST, &text));
+        return answer::text(StatusCode::MISDIRECTED_REQUEST, &text);
     }
     let path = request.uri().path();
     if path == "/healthz" && request.method() == Method::GET {
-        return Ok(answer::json(StatusCode::OK, &json!({ "ping": "pong" })));
+        return answer::json(StatusCode::OK, &json!({ "ping": "pong" }));
     }
     if !has_token(headers, &shared.token) {
-        return Ok(answer::text(StatusCode::UNAUTHORIZED, "401 unauthorized"));
+        return answer::text(StatusCode::UNAUTHORIZED, "401 unauthorized");
     }
     match (&shared.aws, &shared.relay) {
-        (Some(aws), _) if path == aws::PATH => {
-            let is_get = request.method() == Method::GET;
-            Ok(if is_get {
-                aws.answer().await
-            } else {
-                answer::empty(StatusCode::METHOD_NOT_ALLOWED)
-            })
-        }
-        (_, Some(relay)) => Ok(relay_api::answer(relay, request).await),
-        _ => Ok(answer::text(StatusCode::NOT_FOUND, "nothing is served here")),
+        (Some(aws), _) if path == aws::PATH => match *request.method() {
+            Method::GET => aws.answer().await,
+            _ => answer::empty(StatusCode::METHOD_NOT_ALLOWED),
+        },
+        (_, Some(relay)) => relay_api::answer(relay, request).await,
+        _ => answer::text(StatusCode::NOT_FOUND, "nothing is served here"),
     }
 }
 

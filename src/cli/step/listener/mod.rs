@@ -17,9 +17,6 @@ use std::net::{Ipv4Addr, SocketAddrV4};
 use std::sync::Arc;
 use std::time::Duration;
 
-use hyper::server::conn::http1;
-use hyper::service::service_fn;
-use hyper_util::rt::{TokioIo, TokioTimer};
 use tokio::net::TcpListener;
 use tokio::sync::Semaphore;
 use tokio::task::JoinHandle;
@@ -31,6 +28,7 @@ use super::mask::Masks;
 use crate::cli::identity::session::Session;
 use crate::cli::io::failure::{Failure, exit};
 use crate::model::Reference;
+use crate::sys::local_http::{HttpLimits, accept, serve_connection};
 use aws::AwsEndpoint;
 use broker::MaskedBroker;
 use handler::ListenerState;
@@ -38,12 +36,12 @@ use relay::Relay;
 
 /// How many connections there are at a time; more wait.
 const MAX_CONNECTIONS: usize = 64;
-/// How long a request's head may take.
-const HEAD_TIMEOUT: Duration = Duration::from_secs(5);
-/// How long all of it may take, with the broker's part.
-const REQUEST_TIMEOUT: Duration = Duration::from_secs(20);
-/// The longest head of a request, in bytes.
-const MAX_HEAD_BYTES: usize = 64 * 1024;
+const LIMITS: HttpLimits = HttpLimits {
+    head_timeout: Duration::from_secs(5),
+    timeout: Duration::from_secs(20),
+    max_head_bytes: 64 * 1024,
+    max_headers: 100,
+};
 /// How random a token is, in bytes.
 const TOKEN_BYTES: usize = 32;
 
@@ -176,11 +174,7 @@ fn token() -> Result<Zeroizing<String>, Failure> {
 async fn serve(listener: TcpListener, uid: u32, shared: Arc<ListenerState>) {
     let places = Arc::new(Semaphore::new(MAX_CONNECTIONS));
     loop {
-        let Ok((stream, peer)) = listener.accept().await else {
-            // Out of descriptors: one that is closed makes room.
-            tokio::time::sleep(Duration::from_millis(100)).await;
-            continue;
-        };
+        let (stream, peer) = accept(&listener).await;
         // Before a place is taken: nobody else can take them all.
         if !peer::is_of(uid, peer, shared.address) {
             continue;
@@ -188,15 +182,7 @@ async fn serve(listener: TcpListener, uid: u32, shared: Arc<ListenerState>) {
         let Ok(place) = Arc::clone(&places).acquire_owned().await else { return };
         let shared = Arc::clone(&shared);
         tokio::spawn(async move {
-            let answer = service_fn(|request| handler::answer(&shared, request));
-            let connection = http1::Builder::new()
-                .timer(TokioTimer::new())
-                .header_read_timeout(HEAD_TIMEOUT)
-                .keep_alive(false)
-                .max_buf_size(MAX_HEAD_BYTES)
-                .serve_connection(TokioIo::new(stream), answer);
-            // Who does not read or write in time has gone.
-            let _ = tokio::time::timeout(REQUEST_TIMEOUT, connection).await;
+            serve_connection(stream, LIMITS, |request| handler::answer(&shared, request)).await;
             drop(place);
         });
     }

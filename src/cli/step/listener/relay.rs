@@ -16,7 +16,9 @@ use crate::cli::step::credential::Credential;
 use crate::grpc::pb;
 use crate::grpc::pb::step_service_client::StepServiceClient;
 use crate::model::{ConnectionName, ConnectionRef, IntegrationName, Reference, SecretName};
-use crate::relay::{self, Evaluated, Found, Known, Need, Progress, Query, StepSpec, Tree};
+use crate::relay::{
+    self, Evaluated, EvaluationProgress, KnownValues, LookedUp, Need, Query, StepSpec, Tree,
+};
 use crate::sys::input;
 
 /// The longest file of a spec, in bytes.
@@ -104,10 +106,10 @@ impl Relay {
     /// Evaluates a part of it, looking up what that needs.
     pub async fn evaluate(&self, tree: &Tree, query: &Query) -> Result<Evaluated, RelayError> {
         let outputs = self.outputs.all().into_iter();
-        let mut known = Known {
+        let mut known = KnownValues {
             parameters: self.input.parameters.clone(),
             outputs: outputs.map(|(name, value)| ((self.step.clone(), name), value)).collect(),
-            ..Known::default()
+            ..KnownValues::default()
         };
         for _ in 0..MOST_READS {
             let mut versions = Versions::default();
@@ -126,14 +128,14 @@ impl Relay {
         &self,
         tree: &Tree,
         query: &Query,
-        known: &mut Known,
+        known: &mut KnownValues,
         versions: &mut Versions,
     ) -> Result<Option<Evaluated>, RelayError> {
         loop {
             let progress = tree.evaluate(query, known);
             match progress.map_err(|error| RelayError::evaluation(error.to_string()))? {
-                Progress::Done(evaluated) => return Ok(Some(evaluated)),
-                Progress::Needs(needs) => {
+                EvaluationProgress::Done(evaluated) => return Ok(Some(evaluated)),
+                EvaluationProgress::Needs(needs) => {
                     for need in needs {
                         let Some(found) = self.look_up(&need, versions).await? else {
                             return Ok(None);
@@ -149,7 +151,7 @@ impl Relay {
     pub async fn secret(&self, name: &str) -> Result<Json, RelayError> {
         let need = Need::Secret { name: name.to_owned() };
         match self.look_up(&need, &mut Versions::default()).await? {
-            Some(Found::Value(value)) => Ok(value),
+            Some(LookedUp::Value(value)) => Ok(value),
             _ => Err(RelayError::not_found("no such secret")),
         }
     }
@@ -159,7 +161,7 @@ impl Relay {
         &self,
         need: &Need,
         versions: &mut Versions,
-    ) -> Result<Option<Found>, RelayError> {
+    ) -> Result<Option<LookedUp>, RelayError> {
         let (reference, field) = match need {
             Need::Connection { kind, name, field } => {
                 let names = IntegrationName::parse(kind).ok().zip(ConnectionName::parse(name).ok());
@@ -171,20 +173,20 @@ impl Relay {
             Need::Secret { name } => (SecretName::parse(name).ok().map(Reference::Secret), None),
         };
         // What cannot be a name is the name of nothing.
-        let Some(reference) = reference else { return Ok(Some(Found::Nothing)) };
+        let Some(reference) = reference else { return Ok(Some(LookedUp::Nothing)) };
         let resolved = self.broker.resolve(&reference, field.clone().into_iter().collect()).await;
         match resolved {
             Ok(credential) => {
                 let is_of_one = versions.agree(&credential);
                 Ok(is_of_one.then(|| found(&credential, field.is_none())))
             }
-            Err(failure) if failure.reason == "FIELD_UNKNOWN" => Ok(Some(Found::NoSuchField)),
+            Err(failure) if failure.reason == "FIELD_UNKNOWN" => Ok(Some(LookedUp::NoSuchField)),
             Err(failure) if REFUSALS.contains(&failure.reason.as_str()) => {
                 if self.said.lock().insert(reference.to_string()) {
                     let text = format!("{reference}: {}: {}", failure.reason, failure.message);
                     self.broker.say(&text);
                 }
-                Ok(Some(Found::Nothing))
+                Ok(Some(LookedUp::Nothing))
             }
             Err(failure) => {
                 Err(RelayError::read(format!("{}: {}", failure.reason, failure.message)))
@@ -194,12 +196,12 @@ impl Relay {
 }
 
 /// A connection as Relay's steps know it, with Relay's names for its fields; a secret or one field by itself.
-fn found(credential: &Credential, is_whole: bool) -> Found {
+fn found(credential: &Credential, is_whole: bool) -> LookedUp {
     let is_secret = matches!(credential.reference, Reference::Secret(_));
     if is_secret || !is_whole {
         let mut values = credential.fields.values();
         let value = values.next().map(|value| relay::json_of(value.expose()));
-        return value.map_or(Found::NoSuchField, Found::Value);
+        return value.map_or(LookedUp::NoSuchField, LookedUp::Value);
     }
     let mut map = Map::new();
     for (name, value) in &credential.fields {
@@ -212,5 +214,5 @@ fn found(credential: &Credential, is_whole: bool) -> Found {
             map.insert(name.to_string(), value);
         }
     }
-    Found::Value(Json::Object(map))
+    LookedUp::Value(Json::Object(map))
 }

@@ -18,17 +18,18 @@ use hyper::{Method, Request, StatusCode};
 use percent_encoding::percent_decode_str;
 use serde_json::{Value as Json, json};
 
-use super::answer::{self, HttpAnswer, RelayError};
+use super::answer::{self, RelayError};
 use super::relay::Relay;
-use crate::relay::{Evaluated, Language, Query, Reference, StepSpec, Tree};
+use crate::sys::local_http::HttpResponse;
+use crate::relay::{Evaluated, Language, Query, SpecReference, StepSpec, Tree};
 
 /// The longest body of a request, in bytes.
 const MAX_BODY_BYTES: usize = 1024 * 1024;
 
-type RelayOutcome = Result<HttpAnswer, RelayError>;
+type RelayOutcome = Result<HttpResponse, RelayError>;
 
 /// Answers one request of somebody who may ask.
-pub async fn answer(relay: &Relay, request: Request<Incoming>) -> HttpAnswer {
+pub async fn answer(relay: &Relay, request: Request<Incoming>) -> HttpResponse {
     route(relay, request).await.unwrap_or_else(RelayError::into_answer)
 }
 
@@ -170,13 +171,13 @@ fn envelope(evaluated: &Evaluated) -> Json {
     let mut unresolvable = serde_json::Map::new();
     for reference in &evaluated.unresolvable {
         let kind = match reference {
-            Reference::Answer { .. } => "answers",
-            Reference::Connection { .. } => "connections",
-            Reference::Data { .. } => "data",
-            Reference::Output { .. } => "outputs",
-            Reference::Parameter { .. } => "parameters",
-            Reference::Secret { .. } => "secrets",
-            Reference::Status { .. } => "statuses",
+            SpecReference::Answer { .. } => "answers",
+            SpecReference::Connection { .. } => "connections",
+            SpecReference::Data { .. } => "data",
+            SpecReference::Output { .. } => "outputs",
+            SpecReference::Parameter { .. } => "parameters",
+            SpecReference::Secret { .. } => "secrets",
+            SpecReference::Status { .. } => "statuses",
         };
         let mut entry = reference.to_json();
         if let Some(map) = entry.as_object_mut() {

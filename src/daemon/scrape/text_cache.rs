@@ -1,4 +1,4 @@
-//! The text that was told last: told again to those who ask too often.
+//! The last text of metrics, for clients that ask too often.
 
 use std::time::Duration;
 
@@ -8,15 +8,15 @@ use tokio::time::Instant;
 
 use crate::model::limits::Rate;
 
-/// How many texts are made a second, and at once after a pause. One costs about a thousandth of a second.
+/// How many texts are made a second, and at once after a pause. A text takes about a millisecond.
 const TEXTS_PER_SECOND: u32 = 10;
 const TEXT_BURST: u32 = 300;
-/// How old a text may be that is told again.
+/// The oldest text that is still sent.
 const MAX_AGE: Duration = Duration::from_secs(1);
 
 /// The same numbers in two formats.
 #[derive(Clone, Debug, PartialEq, Eq)]
-pub(super) struct Text {
+pub(super) struct MetricsText {
     /// OpenMetrics 1.0.
     pub(super) open_metrics: Bytes,
     /// The text format of Prometheus, 0.0.4.
@@ -24,26 +24,26 @@ pub(super) struct Text {
 }
 
 /// The last text.
-pub(super) struct Told {
+pub(super) struct TextCache {
     started: Instant,
-    last: Mutex<Last>,
+    last: Mutex<LastText>,
 }
 
 #[derive(Default)]
-struct Last {
+struct LastText {
     rate: Rate,
-    text: Option<(Instant, Text)>,
+    text: Option<(Instant, MetricsText)>,
 }
 
-impl Default for Told {
+impl Default for TextCache {
     fn default() -> Self {
         Self { started: Instant::now(), last: Mutex::default() }
     }
 }
 
-impl Told {
-    /// The text to tell again; none if it is time for a new one.
-    pub(super) fn again(&self, now: Instant) -> Option<Text> {
+impl TextCache {
+    /// The last text, if it is to be sent again; `None` if a new one is to be made.
+    pub(super) fn cached(&self, now: Instant) -> Option<MetricsText> {
         let since = now.saturating_duration_since(self.started).as_millis();
         let millis = i64::try_from(since).unwrap_or(i64::MAX);
         let has_turn = self.last.lock().rate.take(millis, TEXTS_PER_SECOND, TEXT_BURST).is_ok();
@@ -51,14 +51,14 @@ impl Told {
     }
 
     /// The last text, if it is no older than a second.
-    pub(super) fn last(&self, now: Instant) -> Option<Text> {
+    pub(super) fn last(&self, now: Instant) -> Option<MetricsText> {
         let last = self.last.lock();
         let (made, text) = last.text.as_ref()?;
         (now.saturating_duration_since(*made) < MAX_AGE).then(|| text.clone())
     }
 
-    /// Keeps a text that was begun at this moment.
-    pub(super) fn keep(&self, begun: Instant, text: &Text) {
+    /// Keeps a text that was begun at this time.
+    pub(super) fn keep(&self, begun: Instant, text: &MetricsText) {
         self.last.lock().text = Some((begun, text.clone()));
     }
 }
@@ -68,15 +68,15 @@ mod tests {
     use super::*;
 
     #[test]
-    fn who_asks_too_often_is_told_a_text_of_the_last_second() {
+    fn clients_that_ask_too_often_get_a_text_of_the_last_second() {
         let (open_metrics, classic) = (Bytes::from_static(b"open"), Bytes::from_static(b"classic"));
-        let (told, text) = (Told::default(), Text { open_metrics, classic });
-        let now = told.started;
-        assert!((0..TEXT_BURST).all(|_| told.again(now).is_none()));
-        assert!(told.again(now).is_none(), "there is none yet");
-        told.keep(now, &text);
-        assert_eq!(told.again(now), Some(text));
+        let (cache, text) = (TextCache::default(), MetricsText { open_metrics, classic });
+        let now = cache.started;
+        assert!((0..TEXT_BURST).all(|_| cache.cached(now).is_none()));
+        assert!(cache.cached(now).is_none(), "there is none yet");
+        cache.keep(now, &text);
+        assert_eq!(cache.cached(now), Some(text));
         let later = now + MAX_AGE;
-        assert!((0..=TEXTS_PER_SECOND).all(|_| told.again(later).is_none()), "it is too old");
+        assert!((0..=TEXTS_PER_SECOND).all(|_| cache.cached(later).is_none()), "it is too old");
     }
 }

@@ -1,86 +1,79 @@
-//! Who may ask for metrics, and what is answered.
+//! Responses to requests for metrics.
 
-use std::convert::Infallible;
 use std::net::IpAddr;
 use std::sync::Arc;
 
-use http_body_util::Full;
 use hyper::body::{Bytes, Incoming};
-use hyper::header::{
-    ACCEPT, ALLOW, CACHE_CONTROL, CONTENT_TYPE, HOST, HeaderMap, HeaderValue, VARY,
-};
-use hyper::{Method, Request, Response, StatusCode};
-
+use hyper::header::{ACCEPT, ALLOW, HOST, HeaderMap, HeaderValue, VARY};
+use hyper::{Method, Request, StatusCode};
 use tokio::time::Instant;
 
-use super::told::Text;
-use super::{Source, gauges};
+use super::text_cache::MetricsText;
+use super::{MetricsSource, gauges};
 use crate::metrics;
+use crate::sys::local_http::{HttpResponse, response};
 
 /// The only path.
 const PATH: &str = "/metrics";
 /// OpenMetrics, which Prometheus has read since version 2.5.
 const OPEN_METRICS: &str = "application/openmetrics-text; version=1.0.0; charset=utf-8";
-/// What whoever does not read that asks for by name.
+/// The older format, for clients that ask for it by name.
 const CLASSIC: &str = "text/plain; version=0.0.4; charset=utf-8";
 const PLAIN: &str = "text/plain; charset=utf-8";
 
-type Answer = Response<Full<Bytes>>;
-
-/// Answers one request.
-pub(super) async fn answer(
-    source: &Source,
-    request: Request<Incoming>,
-) -> Result<Answer, Infallible> {
+/// Responds to one request.
+pub(super) async fn respond(source: &MetricsSource, request: Request<Incoming>) -> HttpResponse {
     if !is_for_loopback(request.headers()) {
-        let text = "metrics are told to who asks for them by a loopback address or localhost";
-        return Ok(plain(StatusCode::MISDIRECTED_REQUEST, text));
+        let text = "ask for metrics with a loopback address or localhost as the Host";
+        return plain(StatusCode::MISDIRECTED_REQUEST, text);
     }
     if request.uri().path() != PATH {
-        return Ok(plain(StatusCode::NOT_FOUND, "metrics are at /metrics"));
+        return plain(StatusCode::NOT_FOUND, "metrics are at /metrics");
     }
     if request.method() != Method::GET {
-        let mut answer = plain(StatusCode::METHOD_NOT_ALLOWED, "metrics are only read");
-        answer.headers_mut().insert(ALLOW, HeaderValue::from_static("GET"));
-        return Ok(answer);
+        let mut response =
+            plain(StatusCode::METHOD_NOT_ALLOWED, "metrics can only be read: use GET");
+        response.headers_mut().insert(ALLOW, HeaderValue::from_static("GET"));
+        return response;
     }
     let is_classic = prefers_classic(request.headers());
-    Ok(match text(source.clone()).await {
-        Some(Text { classic, .. }) if is_classic => told(CLASSIC, classic),
-        Some(Text { open_metrics, .. }) => told(OPEN_METRICS, open_metrics),
+    match text(source.clone()).await {
+        Some(MetricsText { classic, .. }) if is_classic => metrics_in(CLASSIC, classic),
+        Some(MetricsText { open_metrics, .. }) => metrics_in(OPEN_METRICS, open_metrics),
         None => plain(StatusCode::INTERNAL_SERVER_ERROR, "the metrics cannot be written"),
-    })
+    }
 }
 
-async fn text(source: Source) -> Option<Text> {
+/// The metrics as text: made before, or made now. `None` if they cannot be written.
+async fn text(source: MetricsSource) -> Option<MetricsText> {
     let begun = Instant::now();
-    if let Some(text) = source.told.again(begun) {
+    if let Some(text) = source.cache.cached(begun) {
         return Some(text);
     }
     let readers = Arc::clone(&source.readers);
     let turn = match readers.clone().try_acquire_owned() {
         Ok(turn) => turn,
-        // Others make a text just now, and theirs is as good.
+        // Others make a text now, which serves as well.
         Err(_) => {
-            let turn = match source.told.last(begun) {
+            let turn = match source.cache.last(begun) {
                 Some(text) => return Some(text),
                 None => readers.acquire_owned().await.ok()?,
             };
-            if let Some(text) = source.told.last(Instant::now()) {
+            if let Some(text) = source.cache.last(Instant::now()) {
                 return Some(text);
             }
             turn
         }
     };
-    // It looks at the journal, whose disk may hang.
+    // The gauges read from the journal, whose disk may hang.
     let text = tokio::task::spawn_blocking(move || {
         let text = metrics::text(&source.metrics, gauges::read(&source.broker));
-        let text = text.ok().map(|text| Text {
+        let text = text.ok().map(|text| MetricsText {
             classic: metrics::classic(&text).into(),
             open_metrics: text.into(),
         });
         if let Some(text) = &text {
-            source.told.keep(begun, text);
+            source.cache.keep(begun, text);
         }
         drop(turn);
         text
@@ -88,8 +81,8 @@ async fn text(source: Source) -> Option<Text> {
     text.await.ok()?
 }
 
-/// A page that a browser shows can have a name of its own lead to this address (DNS rebinding), and then says that
-/// name as its host. The port may be another: a tunnel has its own.
+/// True if the Host is a loopback address or localhost, with any port: a tunnel has its own. A page in a browser can
+/// have its own name resolve to this address (DNS rebinding); its requests carry that name.
 fn is_for_loopback(headers: &HeaderMap) -> bool {
     let mut hosts = headers.get_all(HOST).iter();
     let (Some(host), None) = (hosts.next(), hosts.next()) else { return false };
@@ -103,8 +96,7 @@ fn is_for_loopback(headers: &HeaderMap) -> bool {
         || address.parse().is_ok_and(|address: IpAddr| address.is_loopback())
 }
 
-/// Whether the older format is asked for, and rather than another (RFC 9110, 12.5.1). Who names none of them is told
-/// OpenMetrics.
+/// True if the client prefers the older format (RFC 9110, 12.5.1). The default is OpenMetrics.
 fn prefers_classic(headers: &HeaderMap) -> bool {
     let (mut classic, mut open) = (0.0_f32, 0.0_f32);
     let values = headers.get_all(ACCEPT).iter().filter_map(|value| value.to_str().ok());
@@ -133,22 +125,14 @@ fn prefers_classic(headers: &HeaderMap) -> bool {
     classic > open
 }
 
-fn told(kind: &'static str, text: Bytes) -> Answer {
-    let mut answer = with(StatusCode::OK, kind, text);
-    answer.headers_mut().insert(VARY, HeaderValue::from_static("accept"));
-    answer
+fn metrics_in(content_type: &'static str, text: Bytes) -> HttpResponse {
+    let mut response = response(StatusCode::OK, content_type, text);
+    response.headers_mut().insert(VARY, HeaderValue::from_static("accept"));
+    response
 }
 
-fn plain(status: StatusCode, text: &'static str) -> Answer {
-    with(status, PLAIN, format!("{text}\n"))
-}
-
-fn with(status: StatusCode, kind: &'static str, body: impl Into<Bytes>) -> Answer {
-    let mut answer = Response::new(Full::new(body.into()));
-    *answer.status_mut() = status;
-    answer.headers_mut().insert(CONTENT_TYPE, HeaderValue::from_static(kind));
-    answer.headers_mut().insert(CACHE_CONTROL, HeaderValue::from_static("no-store"));
-    answer
+fn plain(status: StatusCode, text: &'static str) -> HttpResponse {
+    response(status, PLAIN, format!("{text}\n"))
 }
 
 #[cfg(test)]
@@ -156,7 +140,7 @@ mod tests {
     use super::*;
 
     #[test]
-    fn the_older_format_is_for_who_asks_for_it() {
+    fn the_older_format_is_for_clients_that_prefer_it() {
         let prefers = |accept: &str| {
             let mut headers = HeaderMap::new();
             headers.insert(ACCEPT, HeaderValue::from_str(accept).unwrap());
@@ -165,7 +149,7 @@ mod tests {
         for accept in [
             "text/plain",
             "text/plain;version=0.0.4",
-            "Text/Plain; Version=\"0.0.4\"; Q=0.5, */*;q=0.1",
+            "MetricsText/Plain; Version=\"0.0.4\"; Q=0.5, */*;q=0.1",
             "text/*",
             "application/openmetrics-text;q=0.2,text/plain;q=0.3",
         ] {
@@ -187,7 +171,7 @@ mod tests {
     }
 
     #[test]
-    fn a_host_is_this_machine_by_number_or_is_localhost() {
+    fn a_host_is_a_loopback_address_or_localhost() {
         let is_ours = |host: &str| {
             let mut headers = HeaderMap::new();
             headers.insert(HOST, HeaderValue::from_str(host).unwrap());
