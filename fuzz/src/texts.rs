@@ -7,7 +7,9 @@ use std::sync::LazyLock;
 use keyhatch::catalog::{ConnectionFilter, ConnectionMetadata};
 use keyhatch::cli::texts;
 use keyhatch::model::FieldName;
-use keyhatch::relay::{Found, Known, Language, Progress, Query, StepSpec, find_uses};
+use keyhatch::relay::{
+    EvaluationProgress, KnownValues, Language, LookedUp, Query, StepSpec, find_uses,
+};
 
 use super::words::text;
 
@@ -125,18 +127,18 @@ pub fn relay_specs(data: &[u8]) {
         }
     };
     for query in queries {
-        let mut known = Known::default();
+        let mut known = KnownValues::default();
         loop {
             match step.spec.evaluate(&query, &known) {
                 Err(_) => break,
-                Ok(Progress::Done(evaluated)) => {
+                Ok(EvaluationProgress::Done(evaluated)) => {
                     assert!(!evaluated.complete || evaluated.unresolvable.is_empty());
                     break;
                 }
                 // What it needs it did not know before, so this ends.
-                Ok(Progress::Needs(needs)) => {
+                Ok(EvaluationProgress::Needs(needs)) => {
                     for need in needs {
-                        assert!(known.looked_up.insert(need, Found::Nothing).is_none());
+                        assert!(known.looked_up.insert(need, LookedUp::Nothing).is_none());
                     }
                 }
             }
