@@ -24,11 +24,11 @@ use tokio_rustls::TlsAcceptor;
 use tokio_rustls::server::TlsStream;
 use tokio_util::sync::CancellationToken;
 
+use super::CLIENT_LOG_LIMIT;
 use super::admission::{Admission, AdmissionControl, PendingPeer};
 use super::certificate_check::{self, CertificateCheck, OpenConnections};
 use super::connection::{ConnectionHolds, Peer, PeerConnection};
 use super::handshake_slots::PeerProcess;
-use super::CLIENT_LOG_LIMIT;
 use super::rate_limiter::{RateLimit, RateLimiter, ReadLimiter};
 use super::refused::{ConnectionRefusal, RefusalCounter};
 use super::timeouts::{Timeouts, Traffic};

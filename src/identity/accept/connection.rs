@@ -10,9 +10,9 @@ use tokio::net::UnixStream;
 use tokio_rustls::server::TlsStream;
 use tokio_util::sync::{CancellationToken, WaitForCancellationFutureOwned};
 
+use super::CLIENT_LOG_LIMIT;
 use super::admission::ConnectionSlot;
 use super::certificate_check::TrackedConnection;
-use super::CLIENT_LOG_LIMIT;
 use super::quota::PeerQuota;
 use super::rate_limiter::ReadLimiter;
 use super::timeouts::{EndReason, Timeouts, Traffic, Watchdog};
