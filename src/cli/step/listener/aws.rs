@@ -12,8 +12,8 @@ use crate::cli::io::failure::Failure;
 use crate::cli::step::credential::Credential;
 use crate::cli::step::format::aws_container;
 use crate::integration;
-use crate::sys::local_http::HttpResponse;
 use crate::model::{IntegrationName, Reference};
+use crate::sys::local_http::HttpResponse;
 
 /// Where it is.
 pub const PATH: &str = "/aws/credentials";

@@ -30,10 +30,7 @@ pub struct ListenerState {
 }
 
 /// Answers a request that names this address and has the token.
-pub async fn answer(
-    shared: &ListenerState,
-    request: Request<Incoming>,
-) -> HttpResponse {
+pub async fn answer(shared: &ListenerState, request: Request<Incoming>) -> HttpResponse {
     let headers = request.headers();
     if !is_for_this_address(headers, shared.address) {
         let text = format!("this address is {} and nothing else", shared.address.ip());

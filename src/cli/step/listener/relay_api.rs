@@ -20,8 +20,8 @@ use serde_json::{Value as Json, json};
 
 use super::answer::{self, RelayError};
 use super::relay::Relay;
-use crate::sys::local_http::HttpResponse;
 use crate::relay::{Evaluated, Language, Query, SpecReference, StepSpec, Tree};
+use crate::sys::local_http::HttpResponse;
 
 /// The longest body of a request, in bytes.
 const MAX_BODY_BYTES: usize = 1024 * 1024;
