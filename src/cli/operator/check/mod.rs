@@ -23,7 +23,7 @@ use crate::cli::Common;
 use crate::cli::io::failure::Failure;
 use crate::cli::io::output::{Output, print, say};
 use crate::cli::io::text::printable;
-use crate::relay::{MAX_FILE_BYTES, Position, WorkflowUse, WorkflowFile, find_uses};
+use crate::relay::{MAX_FILE_BYTES, Position, WorkflowFile, WorkflowUse, find_uses};
 use crate::sys::input;
 
 /// Something will not work.
