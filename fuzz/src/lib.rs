@@ -26,7 +26,7 @@ mod texts;
 mod words;
 
 pub use records::{certificates, journal_lines, records, signing_requests};
-pub use requests::{requests, seeds};
+pub use requests::{REQUESTS, requests, seeds};
 pub use texts::{command_line, filters, masks, relay_specs};
 pub use words::{names, patterns, references, spiffe_ids, tags};
 

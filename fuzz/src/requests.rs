@@ -2,33 +2,64 @@
 
 use keyhatch::cli::texts;
 use keyhatch::grpc::pb;
-use keyhatch::grpc::requests::{OTHER_REQUESTS, RESOURCE_REQUESTS, Read, STEP_REQUESTS};
+use keyhatch::grpc::request::{ApiRequest, read};
+use keyhatch::integration::check_own;
 use prost::Message as _;
 
 use super::words::text;
 
-/// What stock clients take of headers, in bytes.
+/// The bytes of headers that stock clients accept.
 const MAX_HEADER_BYTES: usize = 8 * 1024;
 /// The longest error of the command line, in bytes: a place, a rule, and a bounded part of the text.
 const MAX_FAILURE_BYTES: usize = 4 * 1024;
 /// google.rpc.Code: INVALID_ARGUMENT and RESOURCE_EXHAUSTED.
 const CODES: [i32; 2] = [3, 8];
 
-/// Each input is read as every request there is.
+macro_rules! requests {
+    ($($message:ident)*) => {
+        /// Every request of the API by name, and how its bytes are checked.
+        pub const REQUESTS: &[(&str, fn(&[u8]))] =
+            &[$((stringify!($message), |data| {
+                check::<pb::$message>(data);
+            })),*];
+    };
+}
+
+requests! {
+    AddMembersRequest ApplyRequest BackupRequest BatchResolveRequest CloseRunRequest CloseStepRequest
+    CreateConnectionRequest CreateExecutorRequest CreateGroupRequest CreateIntegrationRequest CreateOperatorRequest
+    DeleteConnectionRequest DeleteExecutorRequest DeleteGroupRequest DeleteIntegrationRequest DeleteOperatorRequest
+    DeleteSecretRequest EndQuarantineRequest ExplainRequest GetConnectionRequest GetExecutorRequest GetGroupRequest
+    GetIntegrationRequest GetOperatorRequest GetRunRequest GetStatusRequest ListConnectionsRequest
+    ListExecutorsRequest ListGroupsRequest ListIntegrationsRequest ListKeysRequest ListMembersRequest
+    ListOperatorsRequest ListSecretsRequest ListStepsRequest OpenStepRequest PlanRequest PutSecretRequest
+    RemoveMembersRequest RenewCertificateRequest RenewLeaseRequest RenewStepRequest ResolveRequest RevokeLeaseRequest
+    RotateDekRequest RotateKekRequest SuggestAccessRequest TailJournalRequest TestConnectionRequest
+    UpdateConnectionRequest UpdateGroupRequest UpdateIntegrationRequest WatchRequest WhoAmIRequest
+}
+
+/// Each input is read as every request of the API.
 pub fn requests(data: &[u8]) {
-    for (name, read) in [STEP_REQUESTS, RESOURCE_REQUESTS, OTHER_REQUESTS].into_iter().flatten() {
-        check(name, read(data));
+    REQUESTS.iter().for_each(|(_, check)| check(data));
+    if let Some(Ok(integration)) = read::<pb::CreateIntegrationRequest>(data) {
+        let _ = check_own(&integration);
     }
 }
 
-fn check(name: &str, read: Read) {
-    let Read::Refused(status) = read else { return };
-    assert!(CODES.contains(&i32::from(status.code())), "{name}: {status:?}");
-    // As it goes out: everything but plain ASCII takes three bytes in the one, and the other is base64.
-    let message = status.message().bytes();
-    let message: usize = message.map(|byte| if (b' '..b'~').contains(&byte) { 1 } else { 3 }).sum();
-    let header = message + status.details().len().div_ceil(3) * 4;
-    assert!(header < MAX_HEADER_BYTES, "{name}: {header} bytes of {}", status.message());
+/// Reads a request: true if it is refused with a bounded error or parsed, false if the bytes are no such message.
+fn check<T: ApiRequest>(data: &[u8]) -> bool {
+    let name = T::NAME;
+    let Some(parsed) = read::<T>(data) else { return false };
+    if let Err(status) = parsed {
+        assert!(CODES.contains(&i32::from(status.code())), "{name}: {status:?}");
+        // In a header any byte but plain ASCII takes three bytes of a message, and details are base64.
+        let message = status.message().bytes();
+        let message: usize =
+            message.map(|byte| if (b' '..b'~').contains(&byte) { 1 } else { 3 }).sum();
+        let header = message + status.details().len().div_ceil(3) * 4;
+        assert!(header < MAX_HEADER_BYTES, "{name}: {header} bytes of {}", status.message());
+    }
+    true
 }
 
 /// Files and variables are left alone: nothing is allowed.
@@ -42,11 +73,8 @@ pub fn seeds(data: &[u8]) {
         }
     };
     assert!(!documents.is_empty());
-    let apply = RESOURCE_REQUESTS.iter().find(|(name, _)| *name == "ApplyRequest").unwrap().1;
     for document in documents {
         let request = pb::ApplyRequest { document: Some(document) };
-        let read = apply(&request.encode_to_vec());
-        assert!(!matches!(read, Read::Malformed));
-        check("ApplyRequest", read);
+        assert!(check::<pb::ApplyRequest>(&request.encode_to_vec()));
     }
 }

@@ -7,8 +7,7 @@ mod admin;
 pub mod client;
 mod convert;
 pub mod edge;
-#[doc(hidden)]
-pub mod requests;
+pub mod request;
 mod step;
 
 use std::sync::Arc;

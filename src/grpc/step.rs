@@ -2,35 +2,60 @@
 
 use std::pin::Pin;
 use std::sync::Arc;
+use std::time::Duration;
 
 use futures_util::{Stream, stream};
 use tonic::{Request, Response, Status};
 
-use super::convert::status::{to_message, to_status};
+use super::convert::status::to_message;
 use super::edge::padding::{padding, padding_for};
 use super::edge::peer;
 use super::edge::reply_bytes::ReplyBytes;
 use super::pb::step_service_server::StepService;
+use super::request::{ApiRequest, parse_requests};
 use super::{convert, pb};
 use crate::broker::{Broker, Delivery, Error, ResolveRequest};
+use crate::identity::Peer;
+use crate::journal::LiveOpening;
 use crate::model::limits::{MAX_BATCH, MAX_BATCH_REPLY_BYTES};
 use crate::model::{
     ConnectionName, ConnectionRef, GroupName, GroupRef, Id, IntegrationName, Invalid, Reference,
-    ResourceName, SecretName, TagKey, TagValue, Tags,
+    SecretName, TagKey, TagValue, Tags,
 };
 
+parse_requests! {
+    BatchResolveRequest -> Vec<pb::ResolveRequest> = |one| match one.requests.len() {
+        0 => Err(Error::TargetInvalid("no request".to_owned())),
+        1..=MAX_BATCH => Ok(one.requests),
+        _ => Err(Error::TooLarge(format!("at most {MAX_BATCH} requests in one call"))),
+    };
+    RenewLeaseRequest -> (Id, Option<Duration>) =
+        |one| Ok((convert::lease_id(&one.name)?, convert::duration(one.ttl)));
+    ResolveRequest -> ResolveRequest = |one| resolve_request(one);
+    RevokeLeaseRequest -> Id = |one| convert::lease_id(&one.name);
+    WatchRequest -> ResolveRequest = |one| resolve_request(one.request.unwrap_or_default());
+    WhoAmIRequest -> () = |_| Ok(());
+}
+
+/// The service of the step door.
 pub(super) struct Steps {
     broker: Arc<Broker>,
 }
+
+type StepPeer = Arc<Peer<Arc<LiveOpening>>>;
 
 impl Steps {
     pub(super) fn new(broker: Arc<Broker>) -> Self {
         Self { broker }
     }
 
-    /// Waits until the lines of what is answered are as safe as the configuration asks for.
-    async fn settle(&self) -> Result<(), Status> {
-        self.broker.settle().await.map_err(|error| to_status(&error))
+    /// Finds the step behind a request and parses the request. Its opening is open, and its certificate is one of the
+    /// opening's.
+    fn begin<T: ApiRequest>(&self, request: Request<T>) -> Result<(StepPeer, T::Parsed), Status> {
+        let peer: StepPeer = peer::peer(&request)?;
+        self.broker.check_serving()?;
+        self.broker.check_step(&peer.tag, &peer.svid)?;
+        Ok((peer, request.into_inner().parse()?))
     }
 }
 
@@ -40,20 +65,19 @@ impl StepService for Steps {
         &self,
         request: Request<pb::ResolveRequest>,
     ) -> Result<Response<pb::ResolveResponse>, Status> {
-        let peer = peer::step(&self.broker, &request)?;
+        let (peer, request) = self.begin(request)?;
         let mut weighed = ReplyBytes::nothing(&peer.quota);
-        let request = parse(request.into_inner()).map_err(|error| to_status(&error))?;
         let resolved = loop {
             match self.broker.resolve(&peer.tag, &request, &mut weighed) {
-                // Nothing was decided: what takes its reply now may make room.
+                // Nothing was decided yet. Room comes when the client takes earlier replies.
                 Err(Error::Overloaded) if weighed.wait().await => {}
-                outcome => break outcome.map_err(|error| to_status(&error))?,
+                outcome => break outcome?,
             }
         };
         let mut reply = convert::resolved(resolved);
         reply.padding = padding(&reply);
         let weighed = weighed.made(&reply);
-        self.settle().await?;
+        self.broker.settle().await?;
         Ok(ReplyBytes::answer(weighed, reply))
     }
 
@@ -61,16 +85,14 @@ impl StepService for Steps {
         &self,
         request: Request<pb::BatchResolveRequest>,
     ) -> Result<Response<pb::BatchResolveResponse>, Status> {
-        let peer = peer::step(&self.broker, &request)?;
-        let requests = request.into_inner().requests;
-        check_batch(requests.len()).map_err(|error| to_status(&error))?;
+        let (peer, requests) = self.begin(request)?;
         let (count, mut results, mut bytes) = (requests.len(), Vec::new(), 0);
         let mut asked = requests.into_iter().enumerate().map(|(number, request)| {
-            // The call itself has paid for the first.
+            // The call itself has paid for the first request.
             if number > 0 {
                 peer::take_request(&self.broker, &peer.tag)?;
             }
-            parse(request)
+            request.parse()
         });
         let mut weighed = ReplyBytes::nothing(&peer.quota);
         while results.len() < count {
@@ -78,7 +100,7 @@ impl StepService for Steps {
                 0 => asked.by_ref().map(|one| one.and(Err(full()))).collect(),
                 most => {
                     let batch = self.broker.judge_some(&peer.tag, &mut asked, most);
-                    // For all of them at once: of two batches that each held half, none would be made.
+                    // Room for all of them at once. Two batches with half of their room each would wait for ever.
                     weighed.reserve(batch.bytes()).await;
                     self.broker.resolve_judged(&peer.tag, batch, &mut weighed)
                 }
@@ -96,7 +118,7 @@ impl StepService for Steps {
         }
         let reply = pb::BatchResolveResponse { results, padding: padding_for(bytes) };
         let weighed = weighed.made(&reply);
-        self.settle().await?;
+        self.broker.settle().await?;
         Ok(ReplyBytes::answer(weighed, reply))
     }
 
@@ -106,19 +128,16 @@ impl StepService for Steps {
         &self,
         request: Request<pb::WatchRequest>,
     ) -> Result<Response<Self::WatchStream>, Status> {
-        let peer = peer::step(&self.broker, &request)?;
-        let request = request.into_inner().request.unwrap_or_default();
-        let mut watch = parse(request)
-            .and_then(|request| self.broker.watch(&peer.tag, peer.svid.not_after, request))
-            .map_err(|error| to_status(&error))?;
-        // What is wrong with the first is an answer to the call.
+        let (peer, request) = self.begin(request)?;
+        let mut watch = self.broker.watch(&peer.tag, peer.svid.not_after, request)?;
         let quota = Arc::clone(&peer.quota);
         let mut weighed = ReplyBytes::nothing(&quota);
-        let first = watch.next(&mut weighed).await.map_err(|error| to_status(&error))?;
+        // An error of the first delivery answers the call itself.
+        let first = watch.next(&mut weighed).await?;
         let start = (watch, Some((first, weighed)), Arc::clone(&self.broker), quota);
         let deliveries = stream::unfold(Some(start), |state| async {
             let (mut watch, first, broker, quota) = state?;
-            // Held until the message is there, which the door counts by itself.
+            // The bytes are held until the message is made; then the admission layer counts the message.
             let (next, _weighed) = match first {
                 Some((first, weighed)) => (Ok(first), weighed),
                 None => {
@@ -126,13 +145,9 @@ impl StepService for Steps {
                     (watch.next(&mut weighed).await, weighed)
                 }
             };
-            let next = match broker.settle().await {
-                Ok(()) => next,
-                Err(error) => Err(error),
-            };
-            match next {
+            match broker.settle().await.and(next) {
                 Ok(delivery) => Some((Ok(delivered(delivery)), Some((watch, None, broker, quota)))),
-                Err(error) => Some((Err(to_status(&error)), None)),
+                Err(error) => Some((Err(error.into()), None)),
             }
         });
         Ok(Response::new(Box::pin(deliveries)))
@@ -142,31 +157,25 @@ impl StepService for Steps {
         &self,
         request: Request<pb::RenewLeaseRequest>,
     ) -> Result<Response<pb::Lease>, Status> {
-        let peer = peer::step(&self.broker, &request)?;
-        let request = request.into_inner();
-        let ttl = convert::duration(request.ttl);
-        let (lease, renewable) = lease_id(&request.name)
-            .and_then(|id| self.broker.renew_lease(&peer.tag, id, ttl))
-            .map_err(|error| to_status(&error))?;
-        self.settle().await?;
-        Ok(Response::new(convert::lease(&lease, renewable)))
+        let (peer, (id, ttl)) = self.begin(request)?;
+        let (lease, is_renewable) = self.broker.renew_lease(&peer.tag, id, ttl)?;
+        self.broker.settle().await?;
+        Ok(Response::new(convert::lease(&lease, is_renewable)))
     }
 
     async fn revoke_lease(
         &self,
         request: Request<pb::RevokeLeaseRequest>,
     ) -> Result<Response<()>, Status> {
-        let peer = peer::step(&self.broker, &request)?;
-        let id = lease_id(&request.into_inner().name).map_err(|error| to_status(&error))?;
-        let revoked = self.broker.revoke_lease(&peer.tag, id).await;
-        revoked.map(Response::new).map_err(|error| to_status(&error))
+        let (peer, id) = self.begin(request)?;
+        Ok(Response::new(self.broker.revoke_lease(&peer.tag, id).await?))
     }
 
     async fn who_am_i(
         &self,
         request: Request<pb::WhoAmIRequest>,
     ) -> Result<Response<pb::WhoAmIResponse>, Status> {
-        let peer = peer::step(&self.broker, &request)?;
+        let (peer, ()) = self.begin(request)?;
         let opening = peer.tag.record();
         Ok(Response::new(pb::WhoAmIResponse {
             spiffe_id: peer.svid.id.uri(self.broker.authority().domain()),
@@ -194,24 +203,9 @@ fn delivered(delivery: Delivery) -> pb::WatchResponse {
     reply
 }
 
-pub(super) fn lease_id(name: &str) -> Result<Id, Error> {
-    match name.parse()? {
-        ResourceName::Lease(id) => Ok(id),
-        _ => Err(Invalid::new("lease name", name, "leases/ID, as the lease says it").into()),
-    }
-}
-
-pub(super) fn check_batch(requests: usize) -> Result<(), Error> {
-    match requests {
-        0 => Err(Error::TargetInvalid("no request".to_owned())),
-        1..=MAX_BATCH => Ok(()),
-        _ => Err(Error::TooLarge(format!("at most {MAX_BATCH} requests in one call"))),
-    }
-}
-
-pub(super) fn parse(request: pb::ResolveRequest) -> Result<ResolveRequest, Error> {
+fn resolve_request(request: pb::ResolveRequest) -> Result<ResolveRequest, Error> {
     use pb::resolve_request::Target;
-    let malformed = |error: crate::model::Invalid| Error::TargetInvalid(error.to_string());
+    let malformed = |error: Invalid| Error::TargetInvalid(error.to_string());
     let target = match request.target {
         None => {
             let text = "no target: name a connection, a group, a secret or default_for".to_owned();

@@ -1,8 +1,7 @@
 //! `ApplyService`.
 
-use tonic::{Request, Response, Status, Streaming};
-
 use prost::Message as _;
+use tonic::{Request, Response, Status, Streaming};
 
 use super::call::{AdminService, Call};
 use super::{group, integration};
@@ -10,10 +9,9 @@ use crate::broker::{
     Action, Applied, Broker, ConnectionDocument, Difference, Differences, Document, Error,
     GroupDocument, Patch, Planned, SecretDocument,
 };
-use crate::grpc::edge::peer;
 use crate::grpc::pb::apply_service_server::ApplyService;
+use crate::grpc::request::{ApiRequest, parse_requests};
 use crate::grpc::{convert, pb};
-use crate::identity::Peer;
 use crate::integration::Problem;
 use crate::model::limits::{MAX_APPLY_BYTES, MAX_APPLY_DOCUMENTS};
 use crate::model::{
@@ -21,15 +19,19 @@ use crate::model::{
     WorkflowName,
 };
 
+parse_requests! {
+    ApplyRequest -> Document = |one| document(one);
+    PlanRequest -> Document = |one| document(one.document.unwrap_or_default());
+}
+
 #[tonic::async_trait]
 impl ApplyService for AdminService {
     async fn apply(
         &self,
         request: Request<Streaming<pb::ApplyRequest>>,
     ) -> Result<Response<pb::ApplyResponse>, Status> {
-        let peer = peer::admin_connection(&request)?;
-        let (call, stream) = self.begin(request, "Apply", |_| String::new())?;
-        let documents = read(&call, &peer, stream, |message| message).await?;
+        let (call, stream) = self.begin_stream(request)?;
+        let documents = read(&call, stream, |message| message.document.as_ref()).await?;
         call.answer(async {
             let applied = call.broker.apply(call.caller.clone(), documents).await?;
             let results = applied.into_iter().map(result).collect();
@@ -46,22 +48,20 @@ impl ApplyService for AdminService {
         &self,
         request: Request<Streaming<pb::PlanRequest>>,
     ) -> Result<Response<pb::PlanResponse>, Status> {
-        let peer = peer::admin_connection(&request)?;
-        let (call, stream) = self.begin(request, "Plan", |_| String::new())?;
-        let of = |message: pb::PlanRequest| message.document.unwrap_or_default();
-        let documents = read(&call, &peer, stream, of).await?;
+        let (call, stream) = self.begin_stream(request)?;
+        let documents =
+            read(&call, stream, |message| message.document.as_ref()?.document.as_ref()).await?;
         let plan = call.broker.begin_plan(&call.caller, documents).await;
         let plan = plan.map_err(|error| call.refuse(&error))?;
         call.read(0, move |broker, caller, _| broker.plan(caller, plan).map(plan_response)).await
     }
 }
 
-/// The documents of a stream of messages.
-async fn read<Message: prost::Message>(
+/// Reads a stream to its end. `given` finds the document in a message, to name it in errors.
+async fn read<T: ApiRequest<Parsed = Document>>(
     call: &Call,
-    peer: &Peer<()>,
-    mut stream: Streaming<Message>,
-    of: impl Fn(Message) -> pb::ApplyRequest,
+    mut stream: Streaming<T>,
+    given: impl Fn(&T) -> Option<&pb::apply_request::Document>,
 ) -> Result<Vec<Document>, Status> {
     let refuse = |error: Error| call.refuse(&error);
     // Before anything is read: what is refused should not be held in memory first.
@@ -76,9 +76,8 @@ async fn read<Message: prost::Message>(
             );
             return Err(refuse(Error::TooLarge(text)));
         }
-        let message = of(message);
-        let name = message.document.as_ref().map(document_name).unwrap_or_default();
-        match document(message) {
+        let name = given(&message).map(document_name).unwrap_or_default();
+        match message.parse() {
             Ok(document) => documents.push(document),
             Err(error) => problems.push(Problem::new(&name, error.to_string())),
         }
@@ -87,7 +86,7 @@ async fn read<Message: prost::Message>(
         return Err(refuse(Error::DocumentsInvalid(problems)));
     }
     // It may have taken a while: whoever was removed meanwhile is not another of his name.
-    call.broker.admin_principal(&peer.svid, peer.uid).map_err(refuse)?;
+    call.broker.admin_principal(&call.peer.svid, call.peer.uid).map_err(refuse)?;
     Ok(documents)
 }
 
@@ -102,7 +101,7 @@ pub fn document_name(document: &pb::apply_request::Document) -> String {
     }
 }
 
-pub(crate) fn document(message: pb::ApplyRequest) -> Result<Document, Error> {
+fn document(message: pb::ApplyRequest) -> Result<Document, Error> {
     use pb::apply_request::Document as Given;
     match message.document {
         Some(Given::Connection(given)) => connection(given).map(Document::Connection),
@@ -197,7 +196,7 @@ fn plan_response(planned: Vec<Planned>) -> pb::PlanResponse {
 
 /// Tells no more than the first of what differs; the rest is counted.
 fn tell(result: &mut pb::PlannedResult, most: usize) {
-    result.untold_differences += count(result.differences.len().saturating_sub(most));
+    result.untold_differences += convert::count_i32(result.differences.len().saturating_sub(most));
     result.differences.truncate(most);
 }
 
@@ -208,14 +207,10 @@ fn planned_result(planned: Planned) -> pb::PlannedResult {
         name: applied.name.to_string(),
         action: action(applied.action).into(),
         differences: access.into_iter().chain(safety).chain(others).map(difference).collect(),
-        untold_differences: count(untold),
+        untold_differences: convert::count_i32(untold),
         staying_fields: staying.iter().map(ToString::to_string).collect(),
         findings: convert::findings(applied.findings),
     }
-}
-
-fn count(count: usize) -> i32 {
-    i32::try_from(count).unwrap_or(i32::MAX)
 }
 
 fn difference(difference: Difference) -> pb::Difference {

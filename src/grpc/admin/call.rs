@@ -1,20 +1,22 @@
-//! One call on the admin door: who makes it, and what becomes of it.
+//! One call on the admin door: who makes it, and how it is answered.
 
 use std::sync::Arc;
 
-use prost::Message;
-use tonic::{Request, Response, Status};
+use prost::{Message, Name};
+use tonic::{Request, Response, Status, Streaming};
 
 use crate::access::Principal;
 use crate::broker::{Broker, Error, WriteOptions};
 use crate::grpc::convert;
 use crate::grpc::convert::status::{reason_of, to_status};
+use crate::grpc::edge::in_flight;
+use crate::grpc::edge::peer::peer;
 use crate::grpc::edge::reply_bytes::ReplyBytes;
-use crate::grpc::edge::{in_flight, peer};
+use crate::grpc::request::ApiRequest;
 use crate::identity::Peer;
 use crate::model::NamedRequest;
 
-/// The admin door's services, each in a file of its own.
+/// The services of the admin door, each in a file of its own.
 #[derive(Clone)]
 pub(crate) struct AdminService {
     broker: Arc<Broker>,
@@ -25,22 +27,57 @@ impl AdminService {
         Self { broker }
     }
 
-    /// Begins a call: who asks is known from here on. `resource` says what it is on, for the journal.
+    /// Finds the caller of a request and parses the request.
     ///
     /// # Errors
-    /// The status to answer with, if nobody is known by the certificate.
-    pub(crate) fn begin<T>(
+    /// The status to answer with: the caller is not registered, or the request is malformed.
+    pub(crate) fn begin<T: ApiRequest>(
         &self,
         request: Request<T>,
-        method: &'static str,
+    ) -> Result<(Call, T::Parsed), Status> {
+        self.begin_on(request, |_| String::new())
+    }
+
+    /// Does the same for a request on one resource. The journal names the resource when the request is refused.
+    ///
+    /// # Errors
+    /// As [`AdminService::begin`].
+    pub(crate) fn begin_on<T: ApiRequest>(
+        &self,
+        request: Request<T>,
         resource: impl FnOnce(&T) -> String,
-    ) -> Result<(Call, T), Status> {
-        let caller = peer::admin(&self.broker, &request)?;
-        let peer = peer::admin_connection(&request)?;
-        let message = request.into_inner();
-        let resource = resource(&message);
-        let broker = Arc::clone(&self.broker);
-        Ok((Call { broker, caller, peer, method, resource }, message))
+    ) -> Result<(Call, T::Parsed), Status> {
+        let (mut call, message) = self.call::<T, T>(request)?;
+        call.resource = resource(&message);
+        call.options =
+            WriteOptions { request: call.named(&message)?, validate_only: message.validate_only() };
+        Ok((call, message.parse()?))
+    }
+
+    /// Finds the caller of a stream of requests.
+    ///
+    /// # Errors
+    /// The status to answer with: the caller is not registered.
+    pub(crate) fn begin_stream<T: ApiRequest>(
+        &self,
+        request: Request<Streaming<T>>,
+    ) -> Result<(Call, Streaming<T>), Status> {
+        self.call::<T, _>(request)
+    }
+
+    fn call<T: Name, B>(&self, request: Request<B>) -> Result<(Call, B), Status> {
+        let peer = peer(&request)?;
+        self.broker.check_serving()?;
+        let caller = self.broker.admin_principal(&peer.svid, peer.uid)?;
+        let call = Call {
+            broker: Arc::clone(&self.broker),
+            caller,
+            peer,
+            options: WriteOptions::default(),
+            method: T::NAME.strip_suffix("Request").unwrap_or(T::NAME),
+            resource: String::new(),
+        };
+        Ok((call, request.into_inner()))
     }
 }
 
@@ -48,7 +85,9 @@ impl AdminService {
 pub(crate) struct Call {
     pub(crate) broker: Arc<Broker>,
     pub(crate) caller: Principal,
-    peer: Arc<Peer<()>>,
+    pub(crate) peer: Arc<Peer<()>>,
+    /// How a change is to be made.
+    pub(crate) options: WriteOptions,
     method: &'static str,
     resource: String,
 }
@@ -104,29 +143,10 @@ impl Call {
         work.await.map(Response::new).map_err(|error| self.refuse(&error))
     }
 
-    /// How a change is to be made: an id is bound to the whole request.
-    ///
-    /// # Errors
-    /// If the id is not well formed.
-    pub(crate) fn options(
-        &self,
-        request: &impl Message,
-        id: &str,
-        validate_only: bool,
-    ) -> Result<WriteOptions, Error> {
-        Ok(WriteOptions { request: self.named(request, id)?, validate_only })
-    }
-
-    /// The request under its id, if it has one. Encoding is the same for the same request, its maps being sorted.
-    ///
-    /// # Errors
-    /// If the id is not well formed.
-    pub(crate) fn named(
-        &self,
-        request: &impl Message,
-        id: &str,
-    ) -> Result<Option<NamedRequest>, Error> {
-        let Some(id) = convert::request_id(id)? else { return Ok(None) };
+    /// The request with its id, `None` if it has no id. An id stands for the whole request.
+    fn named(&self, request: &impl ApiRequest) -> Result<Option<NamedRequest>, Error> {
+        let Some(id) = convert::request_id(request.request_id())? else { return Ok(None) };
+        // Maps are sorted, so equal requests have equal bytes.
         let mac = self.broker.request_mac(self.method, &request.encode_to_vec());
         Ok(Some(NamedRequest { id, mac }))
     }

@@ -6,14 +6,52 @@ use tonic::{Request, Response, Status};
 
 use super::call::AdminService;
 use crate::broker::{
-    ConnectionDocument, ConnectionInUse, Deletion, Error, Inspected, ListedConnection,
-    ListedConnections, Patch, TimeFilter,
+    ConnectionDocument, ConnectionInUse, Deletion, Error, Inspected, ListedConnection, Patch,
+    TimeFilter,
 };
 use crate::catalog::ConnectionFilter;
+use crate::grpc::convert::page::{PageRequest, in_collection, page};
 use crate::grpc::pb::connection_service_server::ConnectionService;
+use crate::grpc::request::parse_requests;
 use crate::grpc::{convert, pb};
 use crate::model::limits::MAX_PAGE_BYTES;
-use crate::model::{Invalid, ResourceName};
+use crate::model::{ConnectionRef, Invalid, ResourceName};
+
+parse_requests! {
+    CreateConnectionRequest [request_id validate_only] -> ConnectionDocument =
+        |one| document(one.connection.unwrap_or_default());
+    DeleteConnectionRequest [request_id validate_only] -> (ConnectionRef, Deletion) = |one| {
+        let etag = convert::given(&one.etag);
+        let deletion = Deletion { etag, force: one.force, allow_missing: one.allow_missing };
+        Ok((convert::connection_name(&one.name)?, deletion))
+    };
+    GetConnectionRequest -> ConnectionRef = |one| convert::connection_name(&one.name);
+    ListConnectionsRequest -> ListedBy = |one| listed_by(&one);
+    TestConnectionRequest -> ConnectionRef = |one| convert::connection_name(&one.name);
+    UpdateConnectionRequest [request_id validate_only] -> Update = |one| {
+        let connection = one.connection.unwrap_or_default();
+        let etag = convert::given(&connection.etag);
+        let document = match convert::mask(one.update_mask) {
+            None => document(connection)?,
+            Some(paths) => masked(connection, &paths)?,
+        };
+        Ok(Update { document, etag, allow_missing: one.allow_missing })
+    };
+}
+
+/// Which connections a list shows.
+pub struct ListedBy {
+    page: PageRequest<ConnectionRef>,
+    filter: ConnectionFilter,
+    wanted: TimeFilter,
+}
+
+/// A parsed `UpdateConnectionRequest`.
+pub struct Update {
+    document: ConnectionDocument,
+    etag: Option<String>,
+    allow_missing: bool,
+}
 
 #[tonic::async_trait]
 impl ConnectionService for AdminService {
@@ -21,14 +59,10 @@ impl ConnectionService for AdminService {
         &self,
         request: Request<pb::CreateConnectionRequest>,
     ) -> Result<Response<pb::Connection>, Status> {
-        let name = |request: &pb::CreateConnectionRequest| name_of(request.connection.as_ref());
-        let (call, request) = self.begin(request, "CreateConnection", name)?;
+        let (call, document) = self.begin_on(request, |one| name_of(one.connection.as_ref()))?;
         call.answer(async {
-            let options = call.options(&request, &request.request_id, request.validate_only)?;
-            let document = document(request.connection.unwrap_or_default())?;
-            let created =
-                call.broker.create_connection(call.caller.clone(), document, options).await?;
-            Ok(in_use(created))
+            let (caller, options) = (call.caller.clone(), call.options.clone());
+            Ok(in_use(call.broker.create_connection(caller, document, options).await?))
         })
         .await
     }
@@ -37,34 +71,24 @@ impl ConnectionService for AdminService {
         &self,
         request: Request<pb::GetConnectionRequest>,
     ) -> Result<Response<pb::Connection>, Status> {
-        let (call, request) = self.begin(request, "GetConnection", |one| one.name.clone())?;
-        call.read(0, move |broker, caller, _| {
-            let name = convert::connection_name(&request.name)?;
-            Ok(in_use(broker.connection(caller, &name)?))
-        })
-        .await
+        let (call, name) = self.begin_on(request, |one| one.name.clone())?;
+        call.read(0, move |broker, caller, _| Ok(in_use(broker.connection(caller, &name)?))).await
     }
 
     async fn list_connections(
         &self,
         request: Request<pb::ListConnectionsRequest>,
     ) -> Result<Response<pb::ListConnectionsResponse>, Status> {
-        let (call, request) = self.begin(request, "ListConnections", |_| String::new())?;
+        let (call, ListedBy { page: asked, filter, wanted }) = self.begin(request)?;
         call.read(MAX_PAGE_BYTES, move |broker, caller, _| {
-            let after = convert::from_page_token(&request.page_token)?;
-            let mut filter = ConnectionFilter::parse(&request.filter)
-                .map_err(|invalid| Error::FilterInvalid(invalid.to_string()))?;
-            if !request.integration.is_empty() {
-                filter.of_integration(&request.integration);
-            }
-            let size = convert::page_size(request.page_size);
-            let wanted = TimeFilter {
-                unused_since: request.unused_since.as_ref().map(convert::moment),
-                expires_before: request.expires_before.as_ref().map(convert::moment),
-            };
-            let page = page(&broker.connections(caller, &filter, wanted, after.as_ref(), size)?);
-            let newer = broker.newer("connections/", &page.next_page_token);
-            Ok(pb::ListConnectionsResponse { newer, ..page })
+            let after = asked.after.as_ref();
+            let listed = broker.connections(caller, &filter, wanted, after, asked.size)?;
+            let messages = listed.connections.iter().map(to_message);
+            let (connections, next_page_token) = page(messages, listed.next.is_some(), |one| {
+                in_collection(&one.name, "connections/")
+            });
+            let newer = broker.newer("connections/", &next_page_token);
+            Ok(pb::ListConnectionsResponse { connections, next_page_token, newer })
         })
         .await
     }
@@ -73,17 +97,10 @@ impl ConnectionService for AdminService {
         &self,
         request: Request<pb::UpdateConnectionRequest>,
     ) -> Result<Response<pb::Connection>, Status> {
-        let name = |request: &pb::UpdateConnectionRequest| name_of(request.connection.as_ref());
-        let (call, request) = self.begin(request, "UpdateConnection", name)?;
+        let (call, update) = self.begin_on(request, |one| name_of(one.connection.as_ref()))?;
+        let Update { document, etag, allow_missing } = update;
         call.answer(async {
-            let options = call.options(&request, &request.request_id, request.validate_only)?;
-            let connection = request.connection.unwrap_or_default();
-            let etag = convert::given(&connection.etag);
-            let document = match convert::mask(request.update_mask) {
-                None => document(connection)?,
-                Some(paths) => masked(connection, &paths)?,
-            };
-            let (caller, allow_missing) = (call.caller.clone(), request.allow_missing);
+            let (caller, options) = (call.caller.clone(), call.options.clone());
             let updated =
                 call.broker.update_connection(caller, document, etag, allow_missing, options);
             Ok(in_use(updated.await?))
@@ -95,27 +112,17 @@ impl ConnectionService for AdminService {
         &self,
         request: Request<pb::DeleteConnectionRequest>,
     ) -> Result<Response<()>, Status> {
-        let (call, request) = self.begin(request, "DeleteConnection", |one| one.name.clone())?;
-        call.answer(async {
-            let options = call.options(&request, &request.request_id, request.validate_only)?;
-            let name = convert::connection_name(&request.name)?;
-            let deletion = Deletion {
-                etag: convert::given(&request.etag),
-                force: request.force,
-                allow_missing: request.allow_missing,
-            };
-            call.broker.delete_connection(call.caller.clone(), name, deletion, options).await
-        })
-        .await
+        let (call, (name, deletion)) = self.begin_on(request, |one| one.name.clone())?;
+        let (caller, options) = (call.caller.clone(), call.options.clone());
+        call.answer(call.broker.delete_connection(caller, name, deletion, options)).await
     }
 
     async fn test_connection(
         &self,
         request: Request<pb::TestConnectionRequest>,
     ) -> Result<Response<pb::TestConnectionResponse>, Status> {
-        let (call, request) = self.begin(request, "TestConnection", |one| one.name.clone())?;
+        let (call, name) = self.begin_on(request, |one| one.name.clone())?;
         call.answer(async {
-            let name = convert::connection_name(&request.name)?;
             let Inspected { version, decision_id, findings } =
                 call.broker.test_connection(&call.caller, &name)?;
             let (version, findings) = (convert::count(version), convert::findings(findings));
@@ -129,8 +136,22 @@ fn name_of(connection: Option<&pb::Connection>) -> String {
     connection.map_or_else(String::new, |connection| connection.name.clone())
 }
 
-/// What is set in a message; the rest stays as it is.
-pub(crate) fn document(connection: pb::Connection) -> Result<ConnectionDocument, Error> {
+fn listed_by(request: &pb::ListConnectionsRequest) -> Result<ListedBy, Error> {
+    let page = PageRequest::parse(request.page_size, &request.page_token)?;
+    let mut filter = ConnectionFilter::parse(&request.filter)
+        .map_err(|invalid| Error::FilterInvalid(invalid.to_string()))?;
+    if !request.integration.is_empty() {
+        filter.of_integration(&request.integration);
+    }
+    let wanted = TimeFilter {
+        unused_since: request.unused_since.as_ref().map(convert::moment),
+        expires_before: request.expires_before.as_ref().map(convert::moment),
+    };
+    Ok(ListedBy { page, filter, wanted })
+}
+
+/// The change that a message without a mask asks for: what is set in it is merged, the rest stays as it is.
+fn document(connection: pb::Connection) -> Result<ConnectionDocument, Error> {
     let name = convert::connection_name(&connection.name)?;
     if !connection.integration.is_empty() && connection.integration != name.integration.as_str() {
         let rule = "it is not the integration in the connection's name";
@@ -150,8 +171,8 @@ pub(crate) fn document(connection: pb::Connection) -> Result<ConnectionDocument,
     })
 }
 
-/// What these paths name of a message, each as a whole.
-pub(crate) fn masked(
+/// The change that a message with a mask asks for: each named part is replaced as a whole.
+fn masked(
     mut connection: pb::Connection,
     paths: &BTreeSet<String>,
 ) -> Result<ConnectionDocument, Error> {
@@ -265,15 +286,4 @@ fn in_use(found: ConnectionInUse) -> pb::Connection {
         findings: convert::findings(found.findings),
         ..to_message(&found.listed)
     }
-}
-
-fn page(listed: &ListedConnections) -> pb::ListConnectionsResponse {
-    let messages = listed.connections.iter().map(to_message);
-    let (connections, next_page_token) =
-        convert::page(messages, listed.next.is_some(), |one| short(&one.name));
-    pb::ListConnectionsResponse { connections, next_page_token, newer: Vec::new() }
-}
-
-fn short(name: &str) -> String {
-    name.strip_prefix("connections/").unwrap_or(name).to_owned()
 }

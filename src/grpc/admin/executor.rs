@@ -6,14 +6,32 @@ use super::call::AdminService;
 use crate::broker::{
     Error, LeaseState, ListedStep, Received, RunStep, StepOwner, StepRequest, StepSelector,
 };
-use crate::grpc::edge::peer;
+use crate::grpc::convert::page::{PageRequest, in_collection, page};
 use crate::grpc::pb::executor_service_server::ExecutorService;
+use crate::grpc::request::parse_requests;
 use crate::grpc::{convert, pb};
 use crate::journal::CloseReason;
 use crate::model::limits::{MAX_ALLOWED_TARGETS, MAX_PAGE_BYTES, MAX_RUN_BYTES};
-use crate::model::{
-    AllowedTarget, Invalid, NamedRequest, ResourceName, RunName, StepName, WorkflowName,
-};
+use crate::model::{AllowedTarget, Id, Invalid, ResourceName, RunName, StepName, WorkflowName};
+
+parse_requests! {
+    CloseRunRequest -> (WorkflowName, RunName) =
+        |one| Ok((WorkflowName::parse(&one.workflow)?, RunName::parse(&one.run)?));
+    CloseStepRequest -> StepSelector =
+        |one| selector(&one.name, [&one.workflow, &one.run, &one.step]);
+    GetRunRequest -> (Option<WorkflowName>, RunName) = |one| {
+        let run = RunName::parse(&one.run)?;
+        let workflow = convert::given(&one.workflow);
+        Ok((workflow.map(|name| WorkflowName::parse(&name)).transpose()?, run))
+    };
+    ListStepsRequest -> (Option<String>, PageRequest<Id>) = |one| {
+        let page = PageRequest::parse(one.page_size, &one.page_token)?;
+        Ok((convert::given(&one.workflow), page))
+    };
+    OpenStepRequest [request_id] -> StepRequest = |one| step_request(one);
+    RenewStepRequest -> StepSelector =
+        |one| selector(&one.name, [&one.workflow, &one.run, &one.step]);
+}
 
 #[tonic::async_trait]
 impl ExecutorService for AdminService {
@@ -21,15 +39,11 @@ impl ExecutorService for AdminService {
         &self,
         request: Request<pb::OpenStepRequest>,
     ) -> Result<Response<pb::OpenedStep>, Status> {
-        let name = |request: &pb::OpenStepRequest| {
-            format!("{}/{}/{}", request.workflow, request.run, request.step)
-        };
-        let peer_uid = peer::admin_connection(&request)?.uid;
-        let (call, request) = self.begin(request, "OpenStep", name)?;
+        let (call, asked) =
+            self.begin_on(request, |one| format!("{}/{}/{}", one.workflow, one.run, one.step))?;
         call.answer(async {
-            let named = call.named(&request, &request.request_id)?;
-            let asked = parse(request, named)?;
-            let opened = call.broker.open_step(&call.caller, peer_uid, asked).await?;
+            let asked = StepRequest { named: call.options.request.clone(), ..asked };
+            let opened = call.broker.open_step(&call.caller, call.peer.uid, asked).await?;
             call.broker.settle().await?;
             let certificate = opened.opening.certificates.first();
             Ok(pb::OpenedStep {
@@ -50,13 +64,11 @@ impl ExecutorService for AdminService {
         &self,
         request: Request<pb::CloseStepRequest>,
     ) -> Result<Response<pb::CloseStepResponse>, Status> {
-        let (call, request) = self.begin(request, "CloseStep", |one| one.name.clone())?;
+        let (call, selector) = self.begin_on(request, |one| one.name.clone())?;
         call.answer(async {
-            let closed = call.broker.close_step(&call.caller, &selector(&request)?).await?;
-            Ok(pb::CloseStepResponse {
-                closed: closed.closed,
-                revoked_leases: i32::try_from(closed.revoked).unwrap_or(i32::MAX),
-            })
+            let closed = call.broker.close_step(&call.caller, &selector).await?;
+            let revoked_leases = convert::count_i32(closed.revoked);
+            Ok(pb::CloseStepResponse { closed: closed.closed, revoked_leases })
         })
         .await
     }
@@ -65,10 +77,8 @@ impl ExecutorService for AdminService {
         &self,
         request: Request<pb::RenewStepRequest>,
     ) -> Result<Response<pb::RenewStepResponse>, Status> {
-        let (call, request) = self.begin(request, "RenewStep", |one| one.name.clone())?;
+        let (call, selector) = self.begin_on(request, |one| one.name.clone())?;
         call.answer(async {
-            let pb::RenewStepRequest { name, workflow, run, step } = request;
-            let selector = selector(&pb::CloseStepRequest { name, workflow, run, step })?;
             let expire_time = call.broker.renew_step(&call.caller, &selector)?;
             Ok(pb::RenewStepResponse { expire_time: convert::timestamp(expire_time) })
         })
@@ -79,16 +89,12 @@ impl ExecutorService for AdminService {
         &self,
         request: Request<pb::CloseRunRequest>,
     ) -> Result<Response<pb::CloseRunResponse>, Status> {
-        let name = |one: &pb::CloseRunRequest| format!("{}/{}", one.workflow, one.run);
-        let (call, request) = self.begin(request, "CloseRun", name)?;
+        let (call, (workflow, run)) =
+            self.begin_on(request, |one| format!("{}/{}", one.workflow, one.run))?;
         call.answer(async {
-            let workflow = WorkflowName::parse(&request.workflow)?;
-            let run = RunName::parse(&request.run)?;
             let (closed, revoked) = call.broker.close_run(&call.caller, &workflow, &run).await?;
-            Ok(pb::CloseRunResponse {
-                closed_steps: i32::try_from(closed).unwrap_or(i32::MAX),
-                revoked_leases: i32::try_from(revoked).unwrap_or(i32::MAX),
-            })
+            let closed_steps = convert::count_i32(closed);
+            Ok(pb::CloseRunResponse { closed_steps, revoked_leases: convert::count_i32(revoked) })
         })
         .await
     }
@@ -97,12 +103,9 @@ impl ExecutorService for AdminService {
         &self,
         request: Request<pb::GetRunRequest>,
     ) -> Result<Response<pb::Run>, Status> {
-        let name = |one: &pb::GetRunRequest| format!("{}/{}", one.workflow, one.run);
-        let (call, request) = self.begin(request, "GetRun", name)?;
+        let (call, (workflow, run)) =
+            self.begin_on(request, |one| format!("{}/{}", one.workflow, one.run))?;
         call.read(MAX_RUN_BYTES, move |broker, caller, is_cancelled| {
-            let run = RunName::parse(&request.run)?;
-            let workflow = convert::given(&request.workflow);
-            let workflow = workflow.map(|name| WorkflowName::parse(&name)).transpose()?;
             let steps = broker.run(caller, workflow.as_ref(), &run, is_cancelled)?;
             Ok(pb::Run { steps: steps.into_iter().map(run_step).collect() })
         })
@@ -113,25 +116,20 @@ impl ExecutorService for AdminService {
         &self,
         request: Request<pb::ListStepsRequest>,
     ) -> Result<Response<pb::ListStepsResponse>, Status> {
-        let (call, request) = self.begin(request, "ListSteps", |_| String::new())?;
+        let (call, (workflow, PageRequest { after, size })) = self.begin(request)?;
         call.read(MAX_PAGE_BYTES, move |broker, caller, _| {
-            let after = convert::from_page_token(&request.page_token)?;
-            let workflow = Some(request.workflow.as_str()).filter(|workflow| !workflow.is_empty());
-            let size = convert::page_size(request.page_size);
-            let listed = broker.steps(caller, workflow, after, size)?;
-            let id = |one: &pb::Step| one.name.trim_start_matches("openings/").to_owned();
-            let messages = listed.steps.into_iter().map(step);
-            let (steps, next_page_token) = convert::page(messages, listed.has_more, id);
+            let listed = broker.steps(caller, workflow.as_deref(), after, size)?;
+            let (steps, next_page_token) =
+                page(listed.steps.into_iter().map(step), listed.has_more, |one| {
+                    in_collection(&one.name, "openings/")
+                });
             Ok(pb::ListStepsResponse { steps, next_page_token })
         })
         .await
     }
 }
 
-pub(crate) fn parse(
-    request: pb::OpenStepRequest,
-    named: Option<NamedRequest>,
-) -> Result<StepRequest, Error> {
+fn step_request(request: pb::OpenStepRequest) -> Result<StepRequest, Error> {
     Ok(StepRequest {
         workflow: WorkflowName::parse(&request.workflow)?,
         run: RunName::parse(&request.run)?,
@@ -142,30 +140,26 @@ pub(crate) fn parse(
         ttl: convert::duration(request.ttl),
         heartbeat: convert::duration(request.heartbeat),
         allowed_targets: allowed_targets(&request.allowed_targets)?,
-        named,
+        named: None,
         mount_path: request.mount_path,
     })
 }
 
-pub(crate) fn selector(request: &pb::CloseStepRequest) -> Result<StepSelector, Error> {
-    if request.name.is_empty() {
-        if request.workflow.is_empty() && request.run.is_empty() && request.step.is_empty() {
-            let text = "name the opening, or workflow, run and step".to_owned();
-            return Err(Error::TargetInvalid(text));
-        }
-        return Ok(StepSelector::Step(
-            WorkflowName::parse(&request.workflow)?,
-            RunName::parse(&request.run)?,
-            StepName::parse(&request.step)?,
-        ));
+/// The opening that a request means, by its name or by workflow, run and step.
+fn selector(name: &str, step: [&str; 3]) -> Result<StepSelector, Error> {
+    if !name.is_empty() {
+        return convert::opening_id(name).map(StepSelector::Opening);
     }
-    match request.name.parse()? {
-        ResourceName::Opening(id) => Ok(StepSelector::Opening(id)),
-        _ => {
-            Err(Invalid::new("opening name", &request.name, "openings/ID, as OpenStep returned it")
-                .into())
-        }
+    if step.iter().all(|part| part.is_empty()) {
+        let text = "name the opening, or workflow, run and step".to_owned();
+        return Err(Error::TargetInvalid(text));
     }
+    let [workflow, run, step] = step;
+    Ok(StepSelector::Step(
+        WorkflowName::parse(workflow)?,
+        RunName::parse(run)?,
+        StepName::parse(step)?,
+    ))
 }
 
 fn step(listed: ListedStep) -> pb::Step {
@@ -181,7 +175,7 @@ fn step(listed: ListedStep) -> pb::Step {
         directory: listed.directory,
         open_time: convert::timestamp(opening.open_time),
         expire_time: convert::timestamp(opening.expire_time),
-        live_leases: i32::try_from(listed.live_leases).unwrap_or(i32::MAX),
+        live_leases: convert::count_i32(listed.live_leases),
         run_as: opening.run_as.iter().map(ToString::to_string).collect(),
     }
 }
@@ -239,7 +233,7 @@ fn received(received: Received) -> pb::ReceivedCredential {
         lease: ResourceName::Lease(received.lease).to_string(),
         first_time: convert::timestamp(received.first),
         last_time: convert::timestamp(received.last),
-        times: i32::try_from(received.times).unwrap_or(i32::MAX),
+        times: convert::count_i32(received.times),
         expire_time: convert::timestamp(received.expire_time),
         state: state.into(),
     }

@@ -5,16 +5,47 @@ use std::collections::BTreeSet;
 use tonic::{Request, Response, Status};
 
 use super::call::{AdminService, Call};
-use crate::broker::{
-    Deletion, Error, GroupChange, ListedGroup, MemberChange, NewGroup, Patch, WriteOptions,
-};
+use crate::broker::{Deletion, Error, GroupChange, ListedGroup, MemberChange, NewGroup, Patch};
+use crate::grpc::convert::page::{PageRequest, in_collection, page};
 use crate::grpc::pb::group_service_server::GroupService;
+use crate::grpc::request::parse_requests;
 use crate::grpc::{convert, pb};
 use crate::model::limits::MAX_PAGE_BYTES;
-use crate::model::{ConnectionRef, GroupName, Identifiers, IntegrationName, Invalid, ResourceName};
+use crate::model::{ConnectionRef, GroupName, Identifiers, IntegrationName, ResourceName};
 
 /// The most members in one call.
 const MAX_MEMBERS: usize = 1000;
+
+parse_requests! {
+    AddMembersRequest [request_id validate_only] -> (GroupName, MemberChange) =
+        |one| member_change(&one.name, &one.members, true);
+    CreateGroupRequest [request_id validate_only] -> NewGroup =
+        |one| new_group(one.group.unwrap_or_default(), &one.members);
+    DeleteGroupRequest [request_id validate_only] -> (GroupName, Deletion) = |one| {
+        let etag = convert::given(&one.etag);
+        let deletion = Deletion { etag, force: one.force, allow_missing: one.allow_missing };
+        Ok((convert::group_name(&one.name)?, deletion))
+    };
+    GetGroupRequest -> GroupName = |one| convert::group_name(&one.name);
+    ListGroupsRequest -> PageRequest<GroupName> =
+        |one| PageRequest::parse(one.page_size, &one.page_token);
+    ListMembersRequest -> (GroupName, PageRequest<ConnectionRef>) = |one| {
+        let name = convert::group_name(&one.name)?;
+        Ok((name, PageRequest::parse(one.page_size, &one.page_token)?))
+    };
+    RemoveMembersRequest [request_id validate_only] -> (GroupName, MemberChange) =
+        |one| member_change(&one.name, &one.members, false);
+    UpdateGroupRequest [request_id validate_only] -> (GroupName, GroupChange, Option<String>) = |one| {
+        let group = one.group.unwrap_or_default();
+        let (name, etag) = (convert::group_name(&group.name)?, convert::given(&group.etag));
+        let mut change = change(group, convert::mask(one.update_mask).as_ref())?;
+        let new_name = convert::given(&one.new_name);
+        change.new_name = new_name.map(|name| GroupName::parse(&name)).transpose()?;
+        change.removed = members(&one.remove_members)?;
+        change.added = members(&one.add_members)?;
+        Ok((name, change, etag))
+    };
+}
 
 #[tonic::async_trait]
 impl GroupService for AdminService {
@@ -22,13 +53,10 @@ impl GroupService for AdminService {
         &self,
         request: Request<pb::CreateGroupRequest>,
     ) -> Result<Response<pb::ConnectionGroup>, Status> {
-        let name = |request: &pb::CreateGroupRequest| name_of(request.group.as_ref());
-        let (call, request) = self.begin(request, "CreateGroup", name)?;
+        let (call, new) = self.begin_on(request, |one| name_of(one.group.as_ref()))?;
         call.answer(async {
-            let options = call.options(&request, &request.request_id, request.validate_only)?;
-            let new = new_group(request.group.unwrap_or_default(), &request.members)?;
-            let created = call.broker.create_group(call.caller.clone(), new, options).await?;
-            Ok(to_message(&created))
+            let (caller, options) = (call.caller.clone(), call.options.clone());
+            Ok(to_message(&call.broker.create_group(caller, new, options).await?))
         })
         .await
     }
@@ -37,27 +65,21 @@ impl GroupService for AdminService {
         &self,
         request: Request<pb::GetGroupRequest>,
     ) -> Result<Response<pb::ConnectionGroup>, Status> {
-        let (call, request) = self.begin(request, "GetGroup", |one| one.name.clone())?;
-        call.answer(async {
-            let name = group_name(&request.name)?;
-            Ok(to_message(&call.broker.group(&call.caller, &name)?))
-        })
-        .await
+        let (call, name) = self.begin_on(request, |one| one.name.clone())?;
+        call.answer(async { Ok(to_message(&call.broker.group(&call.caller, &name)?)) }).await
     }
 
     async fn list_groups(
         &self,
         request: Request<pb::ListGroupsRequest>,
     ) -> Result<Response<pb::ListGroupsResponse>, Status> {
-        let (call, request) = self.begin(request, "ListGroups", |_| String::new())?;
+        let (call, PageRequest { after, size }) = self.begin(request)?;
         call.read(MAX_PAGE_BYTES, move |broker, caller, _| {
-            let after: Option<GroupName> = convert::from_page_token(&request.page_token)?;
-            let size = convert::page_size(request.page_size);
             let (groups, next) = broker.groups(caller, after.as_ref(), size)?;
-            let messages = groups.iter().map(to_message);
-            let short =
-                |one: &pb::ConnectionGroup| one.name.trim_start_matches("groups/").to_owned();
-            let (groups, next_page_token) = convert::page(messages, next.is_some(), short);
+            let (groups, next_page_token) =
+                page(groups.iter().map(to_message), next.is_some(), |one| {
+                    in_collection(&one.name, "groups/")
+                });
             let newer = broker.newer("groups/", &next_page_token);
             Ok(pb::ListGroupsResponse { groups, next_page_token, newer })
         })
@@ -68,18 +90,10 @@ impl GroupService for AdminService {
         &self,
         request: Request<pb::UpdateGroupRequest>,
     ) -> Result<Response<pb::ConnectionGroup>, Status> {
-        let name = |request: &pb::UpdateGroupRequest| name_of(request.group.as_ref());
-        let (call, request) = self.begin(request, "UpdateGroup", name)?;
+        let (call, update) = self.begin_on(request, |one| name_of(one.group.as_ref()))?;
+        let (name, change, etag) = update;
         call.answer(async {
-            let options = call.options(&request, &request.request_id, request.validate_only)?;
-            let group = request.group.unwrap_or_default();
-            let (name, etag) = (group_name(&group.name)?, convert::given(&group.etag));
-            let mut change = change(group, convert::mask(request.update_mask).as_ref())?;
-            let new_name = convert::given(&request.new_name);
-            change.new_name = new_name.map(|name| GroupName::parse(&name)).transpose()?;
-            change.removed = parse_members(&request.remove_members)?;
-            change.added = parse_members(&request.add_members)?;
-            let caller = call.caller.clone();
+            let (caller, options) = (call.caller.clone(), call.options.clone());
             let updated = call.broker.update_group(caller, name, change, etag, options).await?;
             Ok(to_message(&updated))
         })
@@ -90,33 +104,25 @@ impl GroupService for AdminService {
         &self,
         request: Request<pb::DeleteGroupRequest>,
     ) -> Result<Response<()>, Status> {
-        let (call, request) = self.begin(request, "DeleteGroup", |one| one.name.clone())?;
-        call.answer(async {
-            let options = call.options(&request, &request.request_id, request.validate_only)?;
-            let name = group_name(&request.name)?;
-            let (etag, allow_missing) = (convert::given(&request.etag), request.allow_missing);
-            let deletion = Deletion { etag, force: request.force, allow_missing };
-            call.broker.delete_group(call.caller.clone(), name, deletion, options).await
-        })
-        .await
+        let (call, (name, deletion)) = self.begin_on(request, |one| one.name.clone())?;
+        let (caller, options) = (call.caller.clone(), call.options.clone());
+        call.answer(call.broker.delete_group(caller, name, deletion, options)).await
     }
 
     async fn list_members(
         &self,
         request: Request<pb::ListMembersRequest>,
     ) -> Result<Response<pb::ListMembersResponse>, Status> {
-        let (call, request) = self.begin(request, "ListMembers", |one| one.name.clone())?;
+        let (call, (name, asked)) = self.begin_on(request, |one| one.name.clone())?;
         call.read(MAX_PAGE_BYTES, move |broker, caller, _| {
-            let name = group_name(&request.name)?;
-            let after: Option<ConnectionRef> = convert::from_page_token(&request.page_token)?;
-            let size = convert::page_size(request.page_size);
-            let (members, next) = broker.members(caller, &name, after.as_ref(), size)?;
-            let full = |name: ConnectionRef| ResourceName::Connection(name).to_string();
-            let next = next.map(|name| convert::to_page_token(&name.to_string()));
-            Ok(pb::ListMembersResponse {
-                members: members.into_iter().map(full).collect(),
-                next_page_token: next.unwrap_or_default(),
-            })
+            let (members, next) =
+                broker.members(caller, &name, asked.after.as_ref(), asked.size)?;
+            let full = |name| ResourceName::Connection(name).to_string();
+            let (members, next_page_token) =
+                page(members.into_iter().map(full), next.is_some(), |one| {
+                    in_collection(one, "connections/")
+                });
+            Ok(pb::ListMembersResponse { members, next_page_token })
         })
         .await
     }
@@ -125,68 +131,59 @@ impl GroupService for AdminService {
         &self,
         request: Request<pb::AddMembersRequest>,
     ) -> Result<Response<pb::ConnectionGroup>, Status> {
-        let (call, request) = self.begin(request, "AddMembers", |one| one.name.clone())?;
-        call.answer(async {
-            let options = call.options(&request, &request.request_id, request.validate_only)?;
-            change_members(&call, &request.name, &request.members, true, options).await
-        })
-        .await
+        let (call, (name, change)) = self.begin_on(request, |one| one.name.clone())?;
+        call.answer(change_members(&call, name, change)).await
     }
 
     async fn remove_members(
         &self,
         request: Request<pb::RemoveMembersRequest>,
     ) -> Result<Response<pb::ConnectionGroup>, Status> {
-        let (call, request) = self.begin(request, "RemoveMembers", |one| one.name.clone())?;
-        call.answer(async {
-            let options = call.options(&request, &request.request_id, request.validate_only)?;
-            change_members(&call, &request.name, &request.members, false, options).await
-        })
-        .await
+        let (call, (name, change)) = self.begin_on(request, |one| one.name.clone())?;
+        call.answer(change_members(&call, name, change)).await
     }
 }
 
 async fn change_members(
     call: &Call,
+    name: GroupName,
+    change: MemberChange,
+) -> Result<pb::ConnectionGroup, Error> {
+    let (caller, options) = (call.caller.clone(), call.options.clone());
+    Ok(to_message(&call.broker.change_members(caller, name, change, options).await?))
+}
+
+fn member_change(
     name: &str,
     members: &[String],
     add: bool,
-    options: WriteOptions,
-) -> Result<pb::ConnectionGroup, Error> {
-    let name = group_name(name)?;
-    let change = MemberChange { add, members: parse_members(members)? };
-    let changed = call.broker.change_members(call.caller.clone(), name, change, options).await?;
-    Ok(to_message(&changed))
+) -> Result<(GroupName, MemberChange), Error> {
+    let name = convert::group_name(name)?;
+    Ok((name, MemberChange { add, members: self::members(members)? }))
 }
 
 fn name_of(group: Option<&pb::ConnectionGroup>) -> String {
     group.map_or_else(String::new, |group| group.name.clone())
 }
 
-pub(crate) fn group_name(name: &str) -> Result<GroupName, Error> {
-    match name.parse()? {
-        ResourceName::Group(group) => Ok(group),
-        _ => Err(Invalid::new("group name", name, "for example groups/aws-accounts").into()),
-    }
-}
-
 pub(crate) fn identifiers(given: &[String]) -> Result<Identifiers, Error> {
     Identifiers::parse(given.iter().map(String::as_str)).map_err(Error::IdentifierTagInvalid)
 }
 
-pub(crate) fn new_group(group: pb::ConnectionGroup, members: &[String]) -> Result<NewGroup, Error> {
+fn new_group(group: pb::ConnectionGroup, members: &[String]) -> Result<NewGroup, Error> {
     Ok(NewGroup {
-        name: group_name(&group.name)?,
+        name: convert::group_name(&group.name)?,
         integration: IntegrationName::parse(&group.integration)?,
         identifiers: identifiers(&group.identifiers)?,
-        members: parse_members(members)?,
+        members: self::members(members)?,
         access: convert::bindings(&group.access)?,
         labels: convert::labels(group.labels)?,
     })
 }
 
-/// What a message changes: what is set in it, or what a mask names, as a whole.
-pub(crate) fn change(
+/// The change that a message asks for. Without a mask what is set in it is merged; with a mask each named part is
+/// replaced as a whole.
+fn change(
     group: pb::ConnectionGroup,
     mask: Option<&BTreeSet<String>>,
 ) -> Result<GroupChange, Error> {
@@ -214,7 +211,7 @@ pub(crate) fn change(
     Ok(change)
 }
 
-pub(crate) fn parse_members(members: &[String]) -> Result<Vec<ConnectionRef>, Error> {
+fn members(members: &[String]) -> Result<Vec<ConnectionRef>, Error> {
     if members.len() > MAX_MEMBERS {
         return Err(Error::TooLarge(format!("at most {MAX_MEMBERS} members in one call")));
     }

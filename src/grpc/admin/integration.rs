@@ -4,11 +4,31 @@ use tonic::{Request, Response, Status};
 
 use super::call::AdminService;
 use crate::broker::{Deletion, Error, ListedIntegration};
+use crate::grpc::convert::page::{PageRequest, page_of};
 use crate::grpc::pb::integration_service_server::IntegrationService;
+use crate::grpc::request::parse_requests;
 use crate::grpc::{convert, pb};
 use crate::integration::{CredentialKind, FieldRule, Integration, Problem, ValueForm};
 use crate::model::limits::MAX_PAGE_BYTES;
-use crate::model::{IntegrationName, Invalid, KindName, ResourceName};
+use crate::model::{IntegrationName, KindName, ResourceName};
+
+parse_requests! {
+    CreateIntegrationRequest [request_id validate_only] -> Integration =
+        |one| from_message(one.integration.unwrap_or_default());
+    DeleteIntegrationRequest [request_id validate_only] -> (IntegrationName, Deletion) = |one| {
+        let etag = convert::given(&one.etag);
+        let deletion = Deletion { etag, force: false, allow_missing: one.allow_missing };
+        Ok((convert::integration_name(&one.name)?, deletion))
+    };
+    GetIntegrationRequest -> IntegrationName = |one| convert::integration_name(&one.name);
+    ListIntegrationsRequest -> PageRequest<String> =
+        |one| PageRequest::parse(one.page_size, &one.page_token);
+    UpdateIntegrationRequest [request_id validate_only] -> (Integration, Option<String>, bool) = |one| {
+        let integration = one.integration.unwrap_or_default();
+        let etag = convert::given(&integration.etag);
+        Ok((from_message(integration)?, etag, one.allow_missing))
+    };
+}
 
 #[tonic::async_trait]
 impl IntegrationService for AdminService {
@@ -16,25 +36,19 @@ impl IntegrationService for AdminService {
         &self,
         request: Request<pb::GetIntegrationRequest>,
     ) -> Result<Response<pb::Integration>, Status> {
-        let (call, request) = self.begin(request, "GetIntegration", |one| one.name.clone())?;
-        call.answer(async {
-            let name = integration_name(&request.name)?;
-            Ok(to_message(&call.broker.integration(&call.caller, &name)?))
-        })
-        .await
+        let (call, name) = self.begin_on(request, |one| one.name.clone())?;
+        call.answer(async { Ok(to_message(&call.broker.integration(&call.caller, &name)?)) }).await
     }
 
     async fn list_integrations(
         &self,
         request: Request<pb::ListIntegrationsRequest>,
     ) -> Result<Response<pb::ListIntegrationsResponse>, Status> {
-        let (call, request) = self.begin(request, "ListIntegrations", |_| String::new())?;
+        let (call, asked) = self.begin(request)?;
         call.read(MAX_PAGE_BYTES, move |broker, caller, _| {
             let all = broker.integrations(caller)?;
-            let all = all.iter().map(to_message).collect();
-            let (size, token) = (request.page_size, &request.page_token);
             let (integrations, next_page_token) =
-                convert::page_of(all, size, token, |one: &pb::Integration| one.name.clone())?;
+                page_of(all.iter().map(to_message), &asked, |one| &one.name);
             let newer = broker.newer("integrations/", &next_page_token);
             Ok(pb::ListIntegrationsResponse { integrations, next_page_token, newer })
         })
@@ -45,12 +59,10 @@ impl IntegrationService for AdminService {
         &self,
         request: Request<pb::CreateIntegrationRequest>,
     ) -> Result<Response<pb::Integration>, Status> {
-        let name = |request: &pb::CreateIntegrationRequest| name_of(request.integration.as_ref());
-        let (call, request) = self.begin(request, "CreateIntegration", name)?;
+        let (call, integration) =
+            self.begin_on(request, |one| name_of(one.integration.as_ref()))?;
         call.answer(async {
-            let options = call.options(&request, &request.request_id, request.validate_only)?;
-            let integration = from_message(request.integration.unwrap_or_default())?;
-            let caller = call.caller.clone();
+            let (caller, options) = (call.caller.clone(), call.options.clone());
             let created = call.broker.create_integration(caller, integration, options).await?;
             Ok(to_message(&created))
         })
@@ -61,14 +73,10 @@ impl IntegrationService for AdminService {
         &self,
         request: Request<pb::UpdateIntegrationRequest>,
     ) -> Result<Response<pb::Integration>, Status> {
-        let name = |request: &pb::UpdateIntegrationRequest| name_of(request.integration.as_ref());
-        let (call, request) = self.begin(request, "UpdateIntegration", name)?;
+        let (call, update) = self.begin_on(request, |one| name_of(one.integration.as_ref()))?;
+        let (integration, etag, allow_missing) = update;
         call.answer(async {
-            let options = call.options(&request, &request.request_id, request.validate_only)?;
-            let integration = request.integration.unwrap_or_default();
-            let etag = convert::given(&integration.etag);
-            let integration = from_message(integration)?;
-            let (caller, allow_missing) = (call.caller.clone(), request.allow_missing);
+            let (caller, options) = (call.caller.clone(), call.options.clone());
             let updated =
                 call.broker.update_integration(caller, integration, etag, allow_missing, options);
             Ok(to_message(&updated.await?))
@@ -80,15 +88,9 @@ impl IntegrationService for AdminService {
         &self,
         request: Request<pb::DeleteIntegrationRequest>,
     ) -> Result<Response<()>, Status> {
-        let (call, request) = self.begin(request, "DeleteIntegration", |one| one.name.clone())?;
-        call.answer(async {
-            let options = call.options(&request, &request.request_id, request.validate_only)?;
-            let name = integration_name(&request.name)?;
-            let (etag, allow_missing) = (convert::given(&request.etag), request.allow_missing);
-            let deletion = Deletion { etag, force: false, allow_missing };
-            call.broker.delete_integration(call.caller.clone(), name, deletion, options).await
-        })
-        .await
+        let (call, (name, deletion)) = self.begin_on(request, |one| one.name.clone())?;
+        let (caller, options) = (call.caller.clone(), call.options.clone());
+        call.answer(call.broker.delete_integration(caller, name, deletion, options)).await
     }
 }
 
@@ -96,28 +98,15 @@ fn name_of(integration: Option<&pb::Integration>) -> String {
     integration.map_or_else(String::new, |integration| integration.name.clone())
 }
 
-pub(crate) fn integration_name(name: &str) -> Result<IntegrationName, Error> {
-    match name.parse()? {
-        ResourceName::Integration(integration) => Ok(integration),
-        _ => Err(Invalid::new("integration name", name, "for example integrations/aws").into()),
-    }
-}
-
 /// An operators' own integration, as a message describes it.
 pub(crate) fn from_message(message: pb::Integration) -> Result<Integration, Error> {
-    let mut kinds = Vec::with_capacity(message.kinds.len());
-    for kind in message.kinds {
-        let mut fields = Vec::with_capacity(kind.fields.len());
-        for field in kind.fields {
-            fields.push(rule(field)?);
-        }
-        kinds.push(CredentialKind {
-            name: KindName::parse(&kind.name)?,
-            title: kind.title,
-            fields,
-        });
-    }
-    let name = integration_name(&message.name)?;
+    let kind = |kind: pb::CredentialKind| {
+        let name = KindName::parse(&kind.name)?;
+        let fields = kind.fields.into_iter().map(rule).collect::<Result<_, Error>>()?;
+        Ok(CredentialKind { name, title: kind.title, fields })
+    };
+    let kinds = message.kinds.into_iter().map(kind).collect::<Result<_, Error>>()?;
+    let name = convert::integration_name(&message.name)?;
     Ok(Integration { name, title: message.title, tile: false, shadowing: Vec::new(), kinds })
 }
 
@@ -147,7 +136,7 @@ fn rule(field: pb::FieldSchema) -> Result<FieldRule, Error> {
         also_env: Vec::new(),
         form,
         forbidden: Vec::new(),
-        pattern: Some(field.pattern).filter(|pattern| !pattern.is_empty()),
+        pattern: convert::given(&field.pattern),
         part_of: None,
     })
 }

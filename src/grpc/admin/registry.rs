@@ -6,13 +6,40 @@ use tonic::{Request, Response, Status};
 
 use super::call::{AdminService, Call};
 use crate::access::{Role, Scope};
-use crate::broker::{Error, NewRegistration, WriteOptions};
+use crate::broker::{Error, NewRegistration};
 use crate::catalog::{Registered, Registration};
+use crate::grpc::convert::page::{PageRequest, page_of};
 use crate::grpc::pb::executor_registry_service_server::ExecutorRegistryService;
 use crate::grpc::pb::operator_service_server::OperatorService;
+use crate::grpc::request::parse_requests;
 use crate::grpc::{convert, pb};
 use crate::model::limits::MAX_PAGE_BYTES;
-use crate::model::{ExecutorName, Invalid, OperatorName, PinnedCertificate, ResourceName};
+use crate::model::{Invalid, PinnedCertificate};
+
+parse_requests! {
+    CreateExecutorRequest [validate_only] -> (NewRegistration, Vec<u8>) = |one| {
+        let executor = one.executor.unwrap_or_default();
+        let name = convert::executor_name(&executor.name)?;
+        Ok((NewRegistration::Executor(name, scope(&executor)?), one.csr))
+    };
+    CreateOperatorRequest [validate_only] -> (NewRegistration, Vec<u8>) = |one| {
+        let operator = one.operator.unwrap_or_default();
+        let role = role(operator.role())?;
+        Ok((NewRegistration::Operator(convert::operator_name(&operator.name)?, role), one.csr))
+    };
+    DeleteExecutorRequest [validate_only] -> (Registered, bool) =
+        |one| Ok((Registered::Executor(convert::executor_name(&one.name)?), one.allow_missing));
+    DeleteOperatorRequest [validate_only] -> (Registered, bool) =
+        |one| Ok((Registered::Operator(convert::operator_name(&one.name)?), one.allow_missing));
+    GetExecutorRequest -> Registered =
+        |one| Ok(Registered::Executor(convert::executor_name(&one.name)?));
+    GetOperatorRequest -> Registered =
+        |one| Ok(Registered::Operator(convert::operator_name(&one.name)?));
+    ListExecutorsRequest -> PageRequest<String> =
+        |one| PageRequest::parse(one.page_size, &one.page_token);
+    ListOperatorsRequest -> PageRequest<String> =
+        |one| PageRequest::parse(one.page_size, &one.page_token);
+}
 
 #[tonic::async_trait]
 impl OperatorService for AdminService {
@@ -20,27 +47,13 @@ impl OperatorService for AdminService {
         &self,
         request: Request<pb::CreateOperatorRequest>,
     ) -> Result<Response<pb::CreateOperatorResponse>, Status> {
-        let name = |request: &pb::CreateOperatorRequest| {
-            request.operator.as_ref().map_or_else(String::new, |one| one.name.clone())
-        };
-        let (call, request) = self.begin(request, "CreateOperator", name)?;
+        let (call, new) = self.begin_on(request, |one| {
+            one.operator.as_ref().map_or_else(String::new, |one| one.name.clone())
+        })?;
         call.answer(async {
-            let operator = request.operator.unwrap_or_default();
-            let role = match operator.role() {
-                pb::Role::Unspecified => return Err(Error::RoleInvalid),
-                pb::Role::Viewer => Role::Viewer,
-                pb::Role::Operator => Role::Operator,
-                pb::Role::Administrator => Role::Administrator,
-            };
-            let new = NewRegistration::Operator(operator_name(&operator.name)?, role);
-            let options = trial(request.validate_only);
-            let enrolled =
-                call.broker.enroll(call.caller.clone(), new, &request.csr, options).await?;
-            Ok(pb::CreateOperatorResponse {
-                operator: Some(operator_message(&enrolled.registration)),
-                certificate_chain: enrolled.certificate_chain,
-                ca_certificate: call.broker.authority().root_pem().to_owned(),
-            })
+            let (registration, certificate_chain, ca_certificate) = enroll(&call, new).await?;
+            let operator = Some(operator_message(&registration));
+            Ok(pb::CreateOperatorResponse { operator, certificate_chain, ca_certificate })
         })
         .await
     }
@@ -49,26 +62,21 @@ impl OperatorService for AdminService {
         &self,
         request: Request<pb::GetOperatorRequest>,
     ) -> Result<Response<pb::Operator>, Status> {
-        let (call, request) = self.begin(request, "GetOperator", |one| one.name.clone())?;
-        call.answer(async {
-            let who = Registered::Operator(operator_name(&request.name)?);
-            Ok(operator_message(&call.broker.registration(&call.caller, &who)?))
-        })
-        .await
+        let (call, who) = self.begin_on(request, |one| one.name.clone())?;
+        call.answer(async { Ok(operator_message(&call.broker.registration(&call.caller, &who)?)) })
+            .await
     }
 
     async fn list_operators(
         &self,
         request: Request<pb::ListOperatorsRequest>,
     ) -> Result<Response<pb::ListOperatorsResponse>, Status> {
-        let (call, request) = self.begin(request, "ListOperators", |_| String::new())?;
+        let (call, asked) = self.begin(request)?;
         call.read(MAX_PAGE_BYTES, move |broker, caller, _| {
             let is_operator = |who: &Registered| matches!(who, Registered::Operator(_));
             let all = broker.registrations(caller, is_operator)?;
-            let all = all.iter().map(operator_message).collect();
-            let (size, token) = (request.page_size, &request.page_token);
             let (operators, next_page_token) =
-                convert::page_of(all, size, token, |one: &pb::Operator| one.name.clone())?;
+                page_of(all.iter().map(operator_message), &asked, |one| &one.name);
             let newer = broker.newer("operators/", &next_page_token);
             Ok(pb::ListOperatorsResponse { operators, next_page_token, newer })
         })
@@ -79,12 +87,9 @@ impl OperatorService for AdminService {
         &self,
         request: Request<pb::DeleteOperatorRequest>,
     ) -> Result<Response<()>, Status> {
-        let (call, request) = self.begin(request, "DeleteOperator", |one| one.name.clone())?;
-        call.answer(async {
-            let who = Registered::Operator(operator_name(&request.name)?);
-            remove_registration(&call, who, request.allow_missing, request.validate_only).await
-        })
-        .await
+        let (call, (who, allow_missing)) = self.begin_on(request, |one| one.name.clone())?;
+        let (caller, options) = (call.caller.clone(), call.options.clone());
+        call.answer(call.broker.remove_registration(caller, who, allow_missing, options)).await
     }
 }
 
@@ -94,21 +99,13 @@ impl ExecutorRegistryService for AdminService {
         &self,
         request: Request<pb::CreateExecutorRequest>,
     ) -> Result<Response<pb::CreateExecutorResponse>, Status> {
-        let name = |request: &pb::CreateExecutorRequest| {
-            request.executor.as_ref().map_or_else(String::new, |one| one.name.clone())
-        };
-        let (call, request) = self.begin(request, "CreateExecutor", name)?;
+        let (call, new) = self.begin_on(request, |one| {
+            one.executor.as_ref().map_or_else(String::new, |one| one.name.clone())
+        })?;
         call.answer(async {
-            let executor = request.executor.unwrap_or_default();
-            let new = NewRegistration::Executor(executor_name(&executor.name)?, scope(&executor)?);
-            let options = trial(request.validate_only);
-            let enrolled =
-                call.broker.enroll(call.caller.clone(), new, &request.csr, options).await?;
-            Ok(pb::CreateExecutorResponse {
-                executor: Some(executor_message(&enrolled.registration)),
-                certificate_chain: enrolled.certificate_chain,
-                ca_certificate: call.broker.authority().root_pem().to_owned(),
-            })
+            let (registration, certificate_chain, ca_certificate) = enroll(&call, new).await?;
+            let executor = Some(executor_message(&registration));
+            Ok(pb::CreateExecutorResponse { executor, certificate_chain, ca_certificate })
         })
         .await
     }
@@ -117,26 +114,21 @@ impl ExecutorRegistryService for AdminService {
         &self,
         request: Request<pb::GetExecutorRequest>,
     ) -> Result<Response<pb::Executor>, Status> {
-        let (call, request) = self.begin(request, "GetExecutor", |one| one.name.clone())?;
-        call.answer(async {
-            let who = Registered::Executor(executor_name(&request.name)?);
-            Ok(executor_message(&call.broker.registration(&call.caller, &who)?))
-        })
-        .await
+        let (call, who) = self.begin_on(request, |one| one.name.clone())?;
+        call.answer(async { Ok(executor_message(&call.broker.registration(&call.caller, &who)?)) })
+            .await
     }
 
     async fn list_executors(
         &self,
         request: Request<pb::ListExecutorsRequest>,
     ) -> Result<Response<pb::ListExecutorsResponse>, Status> {
-        let (call, request) = self.begin(request, "ListExecutors", |_| String::new())?;
+        let (call, asked) = self.begin(request)?;
         call.read(MAX_PAGE_BYTES, move |broker, caller, _| {
             let is_executor = |who: &Registered| matches!(who, Registered::Executor(_));
             let all = broker.registrations(caller, is_executor)?;
-            let all = all.iter().map(executor_message).collect();
-            let (size, token) = (request.page_size, &request.page_token);
             let (executors, next_page_token) =
-                convert::page_of(all, size, token, |one: &pb::Executor| one.name.clone())?;
+                page_of(all.iter().map(executor_message), &asked, |one| &one.name);
             let newer = broker.newer("executors/", &next_page_token);
             Ok(pb::ListExecutorsResponse { executors, next_page_token, newer })
         })
@@ -147,45 +139,33 @@ impl ExecutorRegistryService for AdminService {
         &self,
         request: Request<pb::DeleteExecutorRequest>,
     ) -> Result<Response<()>, Status> {
-        let (call, request) = self.begin(request, "DeleteExecutor", |one| one.name.clone())?;
-        call.answer(async {
-            let who = Registered::Executor(executor_name(&request.name)?);
-            remove_registration(&call, who, request.allow_missing, request.validate_only).await
-        })
-        .await
+        let (call, (who, allow_missing)) = self.begin_on(request, |one| one.name.clone())?;
+        let (caller, options) = (call.caller.clone(), call.options.clone());
+        call.answer(call.broker.remove_registration(caller, who, allow_missing, options)).await
     }
 }
 
-async fn remove_registration(
+/// Registers somebody: the registration, its certificate chain and the root certificate, both PEM.
+async fn enroll(
     call: &Call,
-    who: Registered,
-    allow_missing: bool,
-    validate_only: bool,
-) -> Result<(), Error> {
-    call.broker
-        .remove_registration(call.caller.clone(), who, allow_missing, trial(validate_only))
-        .await
+    (new, csr): (NewRegistration, Vec<u8>),
+) -> Result<(Registration, String, String), Error> {
+    let (caller, options) = (call.caller.clone(), call.options.clone());
+    let enrolled = call.broker.enroll(caller, new, &csr, options).await?;
+    let root = call.broker.authority().root_pem().to_owned();
+    Ok((enrolled.registration, enrolled.certificate_chain, root))
 }
 
-fn trial(validate_only: bool) -> WriteOptions {
-    WriteOptions { request: None, validate_only }
-}
-
-pub(crate) fn operator_name(name: &str) -> Result<OperatorName, Error> {
-    match name.parse()? {
-        ResourceName::Operator(operator) => Ok(operator),
-        _ => Err(Invalid::new("operator name", name, "for example operators/alice").into()),
+fn role(given: pb::Role) -> Result<Role, Error> {
+    match given {
+        pb::Role::Unspecified => Err(Error::RoleInvalid),
+        pb::Role::Viewer => Ok(Role::Viewer),
+        pb::Role::Operator => Ok(Role::Operator),
+        pb::Role::Administrator => Ok(Role::Administrator),
     }
 }
 
-pub(crate) fn executor_name(name: &str) -> Result<ExecutorName, Error> {
-    match name.parse()? {
-        ResourceName::Executor(executor) => Ok(executor),
-        _ => Err(Invalid::new("executor name", name, "for example executors/build-host-1").into()),
-    }
-}
-
-pub(crate) fn scope(executor: &pb::Executor) -> Result<Scope, Error> {
+fn scope(executor: &pb::Executor) -> Result<Scope, Error> {
     let workflows = executor.workflows.iter().map(|glob| glob.parse());
     let workflows: BTreeSet<_> =
         workflows.collect::<Result<_, _>>().map_err(Error::PrincipalInvalid)?;

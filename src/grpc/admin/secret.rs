@@ -5,10 +5,31 @@ use tonic::{Request, Response, Status};
 use super::call::AdminService;
 use crate::broker::{Deletion, Error, SecretDocument};
 use crate::catalog::SecretMetadata;
+use crate::grpc::convert::page::{PageRequest, page};
 use crate::grpc::pb::secret_service_server::SecretService;
+use crate::grpc::request::parse_requests;
 use crate::grpc::{convert, pb};
 use crate::model::limits::MAX_PAGE_BYTES;
-use crate::model::{Invalid, ResourceName, SecretRef, Value, WorkflowName};
+use crate::model::{ResourceName, SecretRef, Value, WorkflowName};
+
+parse_requests! {
+    DeleteSecretRequest [request_id validate_only] -> (SecretRef, Deletion) = |one| {
+        let deletion = Deletion { allow_missing: one.allow_missing, ..Deletion::default() };
+        Ok((convert::secret_name(&one.name)?, deletion))
+    };
+    ListSecretsRequest -> ListedBy = |one| listed_by(&one);
+    PutSecretRequest [request_id validate_only] -> SecretDocument = |one| {
+        let value = Some(Value::new(one.value));
+        Ok(SecretDocument { name: convert::secret_name(&one.name)?, value })
+    };
+}
+
+/// Which secrets a list shows: those of one workflow, or of every workflow if `workflow` is `None`.
+pub struct ListedBy {
+    workflow: Option<WorkflowName>,
+    after: Option<SecretRef>,
+    size: usize,
+}
 
 #[tonic::async_trait]
 impl SecretService for AdminService {
@@ -16,13 +37,11 @@ impl SecretService for AdminService {
         &self,
         request: Request<pb::PutSecretRequest>,
     ) -> Result<Response<pb::Secret>, Status> {
-        let (call, request) = self.begin(request, "PutSecret", |one| one.name.clone())?;
+        let (call, document) = self.begin_on(request, |one| one.name.clone())?;
         call.answer(async {
-            let options = call.options(&request, &request.request_id, request.validate_only)?;
-            let value = Some(Value::new(request.value));
-            let document = SecretDocument { name: secret_name(&request.name)?, value };
-            let put = call.broker.put_secret(call.caller.clone(), document, options).await?;
-            Ok(pb::Secret { findings: convert::findings(put.1), ..to_message(&put.0) })
+            let (caller, options) = (call.caller.clone(), call.options.clone());
+            let (secret, findings) = call.broker.put_secret(caller, document, options).await?;
+            Ok(pb::Secret { findings: convert::findings(findings), ..to_message(&secret) })
         })
         .await
     }
@@ -31,25 +50,16 @@ impl SecretService for AdminService {
         &self,
         request: Request<pb::ListSecretsRequest>,
     ) -> Result<Response<pb::ListSecretsResponse>, Status> {
-        let (call, request) = self.begin(request, "ListSecrets", |one| one.workflow.clone())?;
+        let (call, asked) = self.begin_on(request, |one| one.workflow.clone())?;
         call.read(MAX_PAGE_BYTES, move |broker, caller, _| {
-            let workflow = workflow(&request.workflow)?;
-            let after = after(&request.page_token)?;
-            let size = convert::page_size(request.page_size);
-            let (secrets, more) =
+            let ListedBy { workflow, after, size } = asked;
+            let (secrets, has_more) =
                 broker.secrets(caller, workflow.as_ref(), after.as_ref(), size)?;
-            let next = secrets.last().filter(|_| more);
-            let next_page_token = next.map(|last| convert::to_page_token(&full(last)));
-            let next_page_token = next_page_token.unwrap_or_default();
-            let of = workflow.map_or_else(
-                || "workflows/".to_owned(),
-                |workflow| format!("workflows/{workflow}/secrets/"),
-            );
-            Ok(pb::ListSecretsResponse {
-                secrets: secrets.iter().map(to_message).collect(),
-                newer: broker.newer(&of, &next_page_token),
-                next_page_token,
-            })
+            let (secrets, next_page_token) =
+                page(secrets.iter().map(to_message), has_more, |one| &one.name);
+            let of = workflow.map(|workflow| format!("workflows/{workflow}/secrets/"));
+            let newer = broker.newer(of.as_deref().unwrap_or("workflows/"), &next_page_token);
+            Ok(pb::ListSecretsResponse { secrets, next_page_token, newer })
         })
         .await
     }
@@ -58,48 +68,29 @@ impl SecretService for AdminService {
         &self,
         request: Request<pb::DeleteSecretRequest>,
     ) -> Result<Response<()>, Status> {
-        let (call, request) = self.begin(request, "DeleteSecret", |one| one.name.clone())?;
-        call.answer(async {
-            let options = call.options(&request, &request.request_id, request.validate_only)?;
-            let name = secret_name(&request.name)?;
-            let deletion = Deletion { allow_missing: request.allow_missing, ..Deletion::default() };
-            call.broker.delete_secret(call.caller.clone(), name, deletion, options).await
-        })
-        .await
+        let (call, (name, deletion)) = self.begin_on(request, |one| one.name.clone())?;
+        let (caller, options) = (call.caller.clone(), call.options.clone());
+        call.answer(call.broker.delete_secret(caller, name, deletion, options)).await
     }
 }
 
-/// Whose secrets are asked for; none for everybody's.
-pub(crate) fn workflow(name: &str) -> Result<Option<WorkflowName>, Error> {
-    match name {
-        "-" => Ok(None),
-        name => Ok(Some(WorkflowName::parse(name)?)),
-    }
-}
-
-pub(crate) fn secret_name(name: &str) -> Result<SecretRef, Error> {
-    match name.parse()? {
-        ResourceName::Secret(secret) => Ok(secret),
-        _ => {
-            Err(Invalid::new("secret name", name, "for example workflows/deploy/secrets/token")
-                .into())
-        }
-    }
-}
-
-/// Where a page begins.
-pub(crate) fn after(page_token: &str) -> Result<Option<SecretRef>, Error> {
-    let name: Option<String> = convert::from_page_token(page_token)?;
-    name.map(|name| secret_name(&name)).transpose().map_err(|_| Error::PageTokenInvalid)
-}
-
-fn full(secret: &SecretMetadata) -> String {
-    ResourceName::Secret(secret.name.clone()).to_string()
+fn listed_by(request: &pb::ListSecretsRequest) -> Result<ListedBy, Error> {
+    let workflow = match request.workflow.as_str() {
+        "-" => None,
+        name => Some(WorkflowName::parse(name)?),
+    };
+    let PageRequest { after, size } = PageRequest::parse(request.page_size, &request.page_token)?;
+    let after = match after {
+        None => None,
+        Some(ResourceName::Secret(name)) => Some(name),
+        Some(_) => return Err(Error::PageTokenInvalid),
+    };
+    Ok(ListedBy { workflow, after, size })
 }
 
 fn to_message(secret: &SecretMetadata) -> pb::Secret {
     pb::Secret {
-        name: full(secret),
+        name: ResourceName::Secret(secret.name.clone()).to_string(),
         version: convert::count(secret.version),
         update_time: convert::timestamp(secret.update_time),
         updated_by: secret.updated_by.clone(),

@@ -1,25 +1,22 @@
 //! Between messages and the model.
 
+mod names;
+pub(super) mod page;
 pub(super) mod status;
 
 use std::collections::{BTreeMap, BTreeSet};
 use std::time::Duration;
-
-use base64::Engine as _;
-use base64::engine::general_purpose::URL_SAFE_NO_PAD;
 
 use super::pb;
 use crate::access::{Bindings, Pattern, Relation};
 use crate::broker::{Error, Resolved};
 use crate::integration::{Finding, Severity};
 use crate::lease::{Lease, TtlLimit};
-use crate::model::limits::MAX_PAGE_BYTES;
-use crate::model::{
-    ConnectionRef, KindName, Labels, RequestId, ResourceName, RunAs, Tags, Timestamp, Value,
+use crate::model::{KindName, Labels, RequestId, ResourceName, RunAs, Tags, Timestamp, Value};
+pub(super) use names::{
+    connection_name, executor_name, group_name, integration_name, lease_id, opening_id,
+    operator_name, secret_name,
 };
-
-/// The most resources on one page, and how many if the caller does not say.
-const PAGE_SIZES: (i32, i32) = (1000, 100);
 
 pub(super) fn timestamp(moment: Timestamp) -> Option<prost_types::Timestamp> {
     let nanos = i32::try_from(moment.millis().rem_euclid(1000) * 1_000_000).unwrap_or(0);
@@ -38,38 +35,6 @@ pub(super) fn duration(given: Option<prost_types::Duration>) -> Option<Duration>
         (Ok(seconds), Ok(nanos)) if nanos < 1_000_000_000 => Duration::new(seconds, nanos),
         _ => Duration::ZERO,
     })
-}
-
-pub(super) fn page_size(asked: i32) -> usize {
-    let (most, default) = PAGE_SIZES;
-    let size = if asked <= 0 { default } else { asked.min(most) };
-    usize::try_from(size).unwrap_or(1)
-}
-
-/// A page token: opaque to clients, so that they do not build their own.
-pub(super) fn to_page_token(position: &str) -> String {
-    URL_SAFE_NO_PAD.encode(position)
-}
-
-pub(super) fn from_page_token<T: std::str::FromStr>(token: &str) -> Result<Option<T>, Error> {
-    if token.is_empty() {
-        return Ok(None);
-    }
-    let text = URL_SAFE_NO_PAD.decode(token).ok().and_then(|bytes| String::from_utf8(bytes).ok());
-    let position = text.and_then(|text| text.parse().ok());
-    position.map(Some).ok_or(Error::PageTokenInvalid)
-}
-
-pub(super) fn connection_name(name: &str) -> Result<ConnectionRef, Error> {
-    match name.parse()? {
-        ResourceName::Connection(connection) => Ok(connection),
-        _ => Err(crate::model::Invalid::new(
-            "connection name",
-            name,
-            "for example connections/aws/prod",
-        )
-        .into()),
-    }
 }
 
 pub(super) fn kind_name(kind: &str) -> Result<Option<KindName>, Error> {
@@ -173,41 +138,6 @@ pub(super) fn labels(given: BTreeMap<String, String>) -> Result<Labels, Error> {
     Labels::parse(given).map_err(Error::LabelInvalid)
 }
 
-/// A page, ended early where it would be too large for a client to take, and the token of the next.
-pub(super) fn page<T: prost::Message>(
-    messages: impl IntoIterator<Item = T>,
-    mut has_more: bool,
-    position: impl Fn(&T) -> String,
-) -> (Vec<T>, String) {
-    let (mut page, mut bytes) = (Vec::new(), 0);
-    for message in messages {
-        bytes += message.encoded_len();
-        if bytes > MAX_PAGE_BYTES && !page.is_empty() {
-            has_more = true;
-            break;
-        }
-        page.push(message);
-    }
-    let next = page.last().filter(|_| has_more).map(|last| to_page_token(&position(last)));
-    (page, next.unwrap_or_default())
-}
-
-/// The page of a list that is all in memory, by names without their collection.
-pub(super) fn page_of<T: prost::Message>(
-    all: Vec<T>,
-    size: i32,
-    token: &str,
-    name: impl Fn(&T) -> String,
-) -> Result<(Vec<T>, String), Error> {
-    let after: Option<String> = from_page_token(token)?;
-    let rest = all.into_iter().filter(|one| after.as_ref().is_none_or(|after| name(one) > *after));
-    let mut rest: Vec<T> = rest.collect();
-    let size = page_size(size);
-    let has_more = rest.len() > size;
-    rest.truncate(size);
-    Ok(page(rest, has_more, name))
-}
-
 /// A text that may be left out.
 pub(super) fn given(text: &str) -> Option<String> {
     Some(text.to_owned()).filter(|text| !text.is_empty())
@@ -227,6 +157,11 @@ pub(super) fn request_id(given: &str) -> Result<Option<RequestId>, Error> {
 /// A count for the wire, which has signed numbers only.
 pub(super) fn count(n: impl TryInto<i64>) -> i64 {
     n.try_into().unwrap_or(i64::MAX)
+}
+
+/// The same for fields of 32 bits.
+pub(super) fn count_i32(n: impl TryInto<i32>) -> i32 {
+    n.try_into().unwrap_or(i32::MAX)
 }
 
 /// What was found out about values.

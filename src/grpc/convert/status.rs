@@ -219,6 +219,12 @@ pub(crate) fn at_the_door(
     explained(code, message, details, reason)
 }
 
+impl From<Error> for Status {
+    fn from(error: Error) -> Self {
+        to_status(&error)
+    }
+}
+
 /// The status of an error. What went wrong inside is logged with a request id and not told.
 pub(crate) fn to_status(error: &Error) -> Status {
     let (code, reason) = code_and_reason(error);

@@ -6,9 +6,7 @@ use tonic::Request;
 use tonic::transport::server::Connected;
 
 use super::request_class::RequestClass;
-use crate::access::Principal;
 use crate::broker::{Broker, Error};
-use crate::grpc::convert::status::to_status;
 use crate::identity::{Peer, PeerConnection};
 use crate::journal::LiveOpening;
 
@@ -68,22 +66,13 @@ impl AdmissionPolicy for () {
     }
 }
 
-/// The step behind a request: its opening is open, and its certificate is one of the opening's.
+/// The peer of the connection on which a request came.
 ///
 /// # Errors
-/// The status to answer with.
-pub(crate) fn step<T>(
-    broker: &Broker,
-    request: &Request<T>,
-) -> Result<Arc<Peer<Arc<LiveOpening>>>, tonic::Status> {
-    let checked = || {
-        broker.check_serving()?;
-        let peer = request.extensions().get::<Arc<Peer<Arc<LiveOpening>>>>();
-        let peer = peer.ok_or_else(|| Error::Internal("a request without a peer".to_owned()))?;
-        broker.check_step(&peer.tag, &peer.svid)?;
-        Ok(Arc::clone(peer))
-    };
-    checked().map_err(|error| to_status(&error))
+/// [`Error::Internal`] if the request came on no connection of this door.
+pub(crate) fn peer<P: AdmissionPolicy, T>(request: &Request<T>) -> Result<Arc<Peer<P>>, Error> {
+    let peer = request.extensions().get::<Arc<Peer<P>>>().cloned();
+    peer.ok_or_else(|| Error::Internal("a request without a peer".to_owned()))
 }
 
 /// Takes one request from the rate of an opening.
@@ -92,26 +81,4 @@ pub(crate) fn step<T>(
 /// [`Error::TooManyRequests`] if there is none left.
 pub(crate) fn take_request(broker: &Broker, opening: &LiveOpening) -> Result<(), Error> {
     opening.take_request(broker.now(), broker.limits()).map_err(Error::TooManyRequests)
-}
-
-/// The operator or executor behind a request.
-///
-/// # Errors
-/// The status to answer with.
-pub(crate) fn admin<T>(broker: &Broker, request: &Request<T>) -> Result<Principal, tonic::Status> {
-    let peer = admin_connection(request)?;
-    let checked = || {
-        broker.check_serving()?;
-        broker.admin_principal(&peer.svid, peer.uid)
-    };
-    checked().map_err(|error| to_status(&error))
-}
-
-/// Who is at the other end of the admin door, by certificate and Unix user.
-///
-/// # Errors
-/// The status to answer with.
-pub(crate) fn admin_connection<T>(request: &Request<T>) -> Result<Arc<Peer<()>>, tonic::Status> {
-    let peer = request.extensions().get::<Arc<Peer<()>>>().cloned();
-    peer.ok_or_else(|| to_status(&Error::Internal("a request without a peer".to_owned())))
 }

@@ -5,12 +5,15 @@ use std::collections::BTreeSet;
 use std::panic::catch_unwind;
 use std::path::{Path, PathBuf};
 
+use keyhatch::grpc::pb;
+use prost::Message as _;
+
 use crate::harness::{report, scale};
 
 #[path = "../../../fuzz/src/lib.rs"]
 mod targets;
 
-use targets::{TARGETS, Target};
+use targets::{REQUESTS, TARGETS, Target};
 
 /// Bytes that mean something to one parser or another.
 const TELLING: &[u8] = b"\0\n:/*=,.% \"'{}[]_-@~+\x7f\xff\x80";
@@ -105,4 +108,14 @@ fn every_target_has_a_few_small_seeds_and_a_program_for_the_fuzzer() {
         assert!((1..=20).contains(&seeds.len()));
         assert!(seeds.iter().all(|seed| seed.metadata().unwrap().len() < 4096));
     }
+}
+
+#[test]
+fn every_request_of_the_api_is_fuzzed() {
+    let set = prost_types::FileDescriptorSet::decode(pb::DESCRIPTORS).unwrap();
+    let files = set.file.iter().filter(|file| file.package() == "keyhatch.v1");
+    let methods = files.flat_map(|file| &file.service).flat_map(|service| &service.method);
+    let requests = methods.map(|method| method.input_type().rsplit('.').next().unwrap());
+    let fuzzed: BTreeSet<_> = REQUESTS.iter().map(|(name, _)| *name).collect();
+    assert_eq!(fuzzed, requests.collect());
 }

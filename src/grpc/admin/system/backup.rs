@@ -1,64 +1,49 @@
 //! `SystemService.Backup`: an archive from a thread that reads files to a stream.
 
 use std::io::Write;
-use std::pin::Pin;
 use std::sync::Arc;
 
-use futures_util::Stream;
 use tokio::sync::mpsc;
-use tokio_stream::StreamExt as _;
-use tokio_stream::wrappers::ReceiverStream;
-use tonic::Status;
+use tokio::task::{JoinError, spawn_blocking};
 
-use super::bounded_stream::BoundedStream;
+use super::bounded_stream::{BoundedStream, ReplyStream, reply_stream};
 use crate::broker::Error;
 use crate::grpc::admin::call::Call;
-use crate::grpc::convert::status::to_status;
 use crate::grpc::pb;
-use crate::identity::Peer;
 
 /// The bytes of one message.
 const PIECE_BYTES: usize = 64 * 1024;
-/// Messages that wait for who reads them.
+/// Messages that wait for the client.
 const WAITING_PIECES: usize = 8;
 
 /// An archive, piece by piece.
-pub(crate) type BackupStream =
-    Pin<Box<dyn Stream<Item = Result<pb::BackupResponse, Status>> + Send>>;
+pub(crate) type BackupStream = ReplyStream<pb::BackupResponse>;
 
 /// Starts a backup.
 ///
 /// # Errors
 /// See `SystemService.Backup`.
-pub(crate) async fn begin(call: &Call, peer: Arc<Peer<()>>) -> Result<BackupStream, Error> {
+pub(crate) async fn begin(call: &Call) -> Result<BackupStream, Error> {
     let (broker, caller) = (Arc::clone(&call.broker), call.caller.clone());
-    let internal = |error: tokio::task::JoinError| Error::Internal(error.to_string());
-    let held = tokio::task::spawn_blocking(move || broker.backup(&caller)).await;
+    let internal = |error: JoinError| Error::Internal(error.to_string());
+    let held = spawn_blocking(move || broker.backup(&caller)).await;
     let backup = held.map_err(internal)??;
     let total_bytes = i64::try_from(backup.total_bytes()).unwrap_or(i64::MAX);
     let (pieces, read) = mpsc::channel(WAITING_PIECES);
-    let broker = Arc::clone(&call.broker);
-    let writing = tokio::task::spawn_blocking(move || {
-        let feed = BoundedStream::new(pieces, Arc::clone(&broker), peer);
-        let pieces = Pieces { feed, buffer: Vec::with_capacity(PIECE_BYTES) };
-        broker.write_backup(backup, pieces)
+    let (broker, peer) = (Arc::clone(&call.broker), Arc::clone(&call.peer));
+    let writing = spawn_blocking(move || {
+        let stream = BoundedStream::new(pieces, Arc::clone(&broker), peer);
+        let buffer = Vec::with_capacity(PIECE_BYTES);
+        let written = broker.write_backup(backup, Pieces { stream, total_bytes, buffer });
+        written.map_err(|error| Error::Internal(format!("backup: {error}")))
     });
-    let told =
-        ReceiverStream::new(read).map(move |data| Ok(pb::BackupResponse { data, total_bytes }));
-    let end = futures_util::stream::once(async move {
-        let failed = |text: String| Err(to_status(&Error::Internal(format!("backup: {text}"))));
-        match writing.await {
-            Ok(Ok(())) => None,
-            Ok(Err(error)) => Some(failed(error.to_string())),
-            Err(error) => Some(failed(error.to_string())),
-        }
-    });
-    Ok(Box::pin(told.chain(end.filter_map(|end| end))))
+    Ok(reply_stream(read, writing))
 }
 
-/// Hands on what is written in pieces, as fast as they are taken.
+/// Sends an archive in pieces, as fast as the client takes them.
 struct Pieces {
-    feed: BoundedStream<Vec<u8>>,
+    stream: BoundedStream<pb::BackupResponse>,
+    total_bytes: i64,
     buffer: Vec<u8>,
 }
 
@@ -78,9 +63,10 @@ impl Write for Pieces {
             return Ok(());
         }
         let piece = std::mem::replace(&mut self.buffer, Vec::with_capacity(PIECE_BYTES));
-        match self.feed.send(piece) {
+        let message = pb::BackupResponse { data: piece, total_bytes: self.total_bytes };
+        match self.stream.blocking_send(message) {
             true => Ok(()),
-            false => Err(std::io::Error::other("whoever asked for it takes no more, or may not")),
+            false => Err(std::io::Error::other("the client takes no more, or may not have it")),
         }
     }
 }

@@ -4,12 +4,13 @@ use std::collections::BTreeMap;
 
 use crate::access::Relation;
 use crate::broker::{Advice, Suggestion, Suggestions};
+use crate::grpc::convert::page::page;
 use crate::grpc::{convert, pb};
 
 pub(crate) fn response(suggested: &Suggestions) -> pb::SuggestAccessResponse {
     // There are no further pages: what is left out is counted.
     let messages = suggested.first.iter().map(message);
-    let (suggestions, _) = convert::page(messages, false, |_| String::new());
+    let (suggestions, _) = page(messages, false, |_| "");
     let more = suggested.more + suggested.first.len().saturating_sub(suggestions.len());
     pb::SuggestAccessResponse { suggestions, more: convert::count(more) }
 }

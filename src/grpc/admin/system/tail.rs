@@ -1,81 +1,66 @@
-//! `SystemService.TailJournal`: lines from those who read files to a stream.
+//! `SystemService.TailJournal`: journal lines from the threads that read files to a stream.
 
-use std::pin::Pin;
 use std::sync::Arc;
 
-use futures_util::Stream;
 use tokio::sync::mpsc;
-use tokio_stream::StreamExt as _;
-use tokio_stream::wrappers::ReceiverStream;
-use tonic::Status;
 
-use super::bounded_stream::BoundedStream;
+use super::bounded_stream::{BoundedStream, ReplyStream, reply_stream};
 use crate::broker::{Error, Tail, TailRequest};
 use crate::grpc::admin::call::Call;
-use crate::grpc::convert::status::to_status;
+use crate::grpc::request::parse_requests;
 use crate::grpc::{convert, pb};
-use crate::identity::Peer;
 use crate::journal::{By, EVENT_NAMES, Event, Stopped, TailFilter, TailLine};
 use crate::model::{Invalid, RunName, WorkflowName};
 
 /// Lines that wait for a reader, beside those that were read at once.
 const WAITING_LINES: usize = 4;
 
-/// Lines, as they are read.
-pub(crate) type TailStream = Pin<Box<dyn Stream<Item = Result<pb::JournalLine, Status>> + Send>>;
+/// Lines, in the order in which they are read.
+pub(crate) type TailStream = ReplyStream<pb::JournalLine>;
+
+parse_requests! {
+    TailJournalRequest -> TailRequest = |one| tail_request(one);
+}
 
 /// Starts to read.
 ///
 /// # Errors
 /// See `SystemService.TailJournal`.
-pub(crate) async fn begin(
-    call: &Call,
-    peer: Arc<Peer<()>>,
-    request: pb::TailJournalRequest,
-) -> Result<TailStream, Error> {
-    let tail = call.broker.begin_tail(&call.caller, parse(request)?).await?;
+pub(crate) async fn begin(call: &Call, request: TailRequest) -> Result<TailStream, Error> {
+    let tail = call.broker.begin_tail(&call.caller, request).await?;
     let (lines, read) = mpsc::channel(WAITING_LINES);
-    let feed = BoundedStream::new(lines, Arc::clone(&call.broker), peer);
-    let telling = tokio::spawn(tell(tail, feed));
-    let end = futures_util::stream::once(async {
-        match telling.await {
-            Ok(Ok(())) => None,
-            Ok(Err(error)) => Some(Err(to_status(&error))),
-            Err(error) => Some(Err(to_status(&Error::Internal(error.to_string())))),
-        }
-    });
-    let told = ReceiverStream::new(read).map(Ok);
-    Ok(Box::pin(told.chain(end.filter_map(|end| end))))
+    let stream = BoundedStream::new(lines, Arc::clone(&call.broker), Arc::clone(&call.peer));
+    Ok(reply_stream(read, tokio::spawn(send_lines(tail, stream))))
 }
 
-/// Hands on lines until the end, or until nobody takes them, or may have them.
-async fn tell(mut tail: Tail, feed: BoundedStream<pb::JournalLine>) -> Result<(), Error> {
+/// Sends lines until the end, or until the client takes no more lines or may not have more.
+async fn send_lines(mut tail: Tail, stream: BoundedStream<pb::JournalLine>) -> Result<(), Error> {
     loop {
-        // A look that is under way stops when nobody waits for it.
+        // Reading stops as soon as the client is gone.
         let read = tokio::select! {
-            () = feed.closed() => return Ok(()),
+            () = stream.closed() => return Ok(()),
             read = tail.next() => read?,
         };
         let Some(read) = read else { return Ok(()) };
         let stopped = read.stopped.map(to_note);
         for line in stopped.into_iter().chain(read.lines.into_iter().map(to_message)) {
-            if !feed.offer(line).await {
+            if !stream.send(line).await {
                 return Ok(());
             }
         }
-        if !feed.may_go_on() {
+        if !stream.may_go_on() {
             return Ok(());
         }
     }
 }
 
-pub(crate) fn parse(request: pb::TailJournalRequest) -> Result<TailRequest, Error> {
-    let workflow = Some(request.workflow).filter(|name| !name.is_empty());
-    let run = Some(request.run).filter(|name| !name.is_empty());
+fn tail_request(request: pb::TailJournalRequest) -> Result<TailRequest, Error> {
     if let Some(unknown) = request.events.iter().find(|name| !Event::is_name(name)) {
         return Err(Invalid::new("event", unknown, EVENT_NAMES).into());
     }
-    let principal = Some(request.principal).filter(|name| !name.is_empty());
+    let principal = convert::given(&request.principal);
+    let workflow = convert::given(&request.workflow);
+    let run = convert::given(&request.run);
     let filter = TailFilter {
         events: request.events.into_iter().collect(),
         principal: principal.map(|text| By::parse(&text)).transpose()?,

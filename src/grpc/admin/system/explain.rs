@@ -1,0 +1,118 @@
+//! `SystemService.Explain`: what is asked, and what is answered.
+
+use crate::access::Examined;
+use crate::broker::{DryRun, Error, ExaminedResource, Explanation, NearMember, PastDecision};
+use crate::grpc::request::parse_requests;
+use crate::grpc::{convert, pb};
+use crate::journal::{DecisionName, Outcome};
+use crate::model::{Invalid, ResourceName, StepName, WorkflowName};
+
+parse_requests! {
+    ExplainRequest -> Question = |one| match one.question {
+        None => Err(Error::DecisionInvalid(String::new())),
+        Some(pb::explain_request::Question::DryRun(asked)) => dry_run(asked).map(Question::DryRun),
+        Some(pb::explain_request::Question::DecisionId(id)) => {
+            decision_name(&id).map(Question::Decision)
+        }
+    };
+}
+
+/// What is to be explained.
+pub enum Question {
+    /// A decision that the journal holds.
+    Decision(DecisionName),
+    /// A decision that a step would get now.
+    DryRun(DryRun),
+}
+
+fn decision_name(id: &str) -> Result<DecisionName, Error> {
+    id.parse().map_err(|_| Error::DecisionInvalid(id.chars().take(64).collect()))
+}
+
+fn dry_run(asked: pb::DryRun) -> Result<DryRun, Error> {
+    Ok(DryRun {
+        workflow: WorkflowName::parse(&asked.workflow)?,
+        step: StepName::parse(&asked.step)?,
+        run_as: convert::run_as(&asked.run_as)?,
+        target: asked
+            .target
+            .parse()
+            .map_err(|invalid: Invalid| Error::TargetInvalid(invalid.to_string()))?,
+        fields: asked.fields,
+    })
+}
+
+pub(crate) fn response(explained: Explanation) -> pb::ExplainResponse {
+    let (explanation, allowed_by) = match explained.outcome {
+        Ok(by) => (format!("allowed by {by}"), by),
+        // The step is told less: it is not to know whether there is such a connection.
+        Err(Error::Denied { .. }) => {
+            ("no binding allows it; see what was looked at".to_owned(), String::new())
+        }
+        Err(error) => (error.to_string(), String::new()),
+    };
+    let name = |name| ResourceName::Connection(name).to_string();
+    pb::ExplainResponse {
+        past: explained.past.map(past),
+        principal: explained.principal,
+        run_as: explained.run_as,
+        target: explained.target,
+        outcome: explained.reason.to_owned(),
+        explanation,
+        allowed_by,
+        connection: explained.connection.map(name).unwrap_or_default(),
+        resources: explained.resources.into_iter().map(resource).collect(),
+        near_members: explained.near_members.into_iter().map(near_member).collect(),
+    }
+}
+
+fn past(past: PastDecision) -> pb::PastDecision {
+    let time = convert::timestamp(past.time);
+    let decision_id = past.decision_id;
+    match past.outcome {
+        Outcome::Allow { by, version, released, .. } => pb::PastDecision {
+            decision_id,
+            time,
+            outcome: "ALLOWED".to_owned(),
+            allowed_by: by,
+            version: convert::count(version),
+            fields: released.iter().map(ToString::to_string).collect(),
+            refused_by: String::new(),
+        },
+        Outcome::Refuse { reason, by } => pb::PastDecision {
+            decision_id,
+            time,
+            outcome: reason,
+            refused_by: by,
+            ..Default::default()
+        },
+    }
+}
+
+fn resource(examined: ExaminedResource) -> pb::ExaminedResource {
+    let principal = |one: Examined| pb::ExaminedPrincipal {
+        principal: one.pattern.to_string(),
+        relation: convert::relation(one.relation).into(),
+        enough: one.is_enough,
+        admits: one.admits,
+    };
+    pb::ExaminedResource {
+        name: examined.name.to_string(),
+        exists: examined.update_time.is_some(),
+        needed: convert::relation(examined.needed).into(),
+        allowed: examined.is_allowed,
+        principals: examined.principals.into_iter().map(principal).collect(),
+        would_allow: examined.would_allow,
+        run_as_needed: examined.run_as_needed,
+        update_time: examined.update_time.and_then(convert::timestamp),
+    }
+}
+
+fn near_member(member: NearMember) -> pb::NearMember {
+    let difference =
+        |(identifier, asked, value)| pb::DifferentIdentifier { identifier, asked, value };
+    pb::NearMember {
+        name: ResourceName::Connection(member.name).to_string(),
+        differences: member.differences.into_iter().map(difference).collect(),
+    }
+}
