@@ -1,6 +1,6 @@
 //! Requests, and the seed files that become requests.
 
-use keyhatch::cli::texts;
+use keyhatch::cli::parsers::{Allowed, SeedContext, parse_text};
 use keyhatch::grpc::pb;
 use keyhatch::grpc::request::{ApiRequest, read};
 use keyhatch::integration::check_own;
@@ -64,17 +64,18 @@ fn check<T: ApiRequest>(data: &[u8]) -> bool {
 
 /// Files and variables are left alone: nothing is allowed.
 pub fn seeds(data: &[u8]) {
-    let text = text(data);
-    let documents = match texts::seed(text, Some("w")) {
-        Ok(documents) => documents,
-        Err(message) => {
-            assert!(message.len() < MAX_FAILURE_BYTES, "{message}");
+    let allowed = Allowed::default();
+    let context = SeedContext { workflow: Some("w"), default_resolver: None, allowed: &allowed };
+    let seeds = match parse_text(text(data), "seed.yaml", &context) {
+        Ok(seeds) => seeds,
+        Err(failure) => {
+            assert!(failure.message.len() < MAX_FAILURE_BYTES, "{}", failure.message);
             return;
         }
     };
-    assert!(!documents.is_empty());
-    for document in documents {
-        let request = pb::ApplyRequest { document: Some(document) };
+    assert!(!seeds.is_empty());
+    for seed in seeds {
+        let request = pb::ApplyRequest { document: Some(seed.document) };
         assert!(check::<pb::ApplyRequest>(&request.encode_to_vec()));
     }
 }

@@ -5,7 +5,9 @@ use std::os::unix::ffi::OsStrExt as _;
 use std::sync::LazyLock;
 
 use keyhatch::catalog::{ConnectionFilter, ConnectionMetadata};
-use keyhatch::cli::texts;
+use keyhatch::cli::parsers::{
+    EnvArgument, Masks, Unmasked, address_in_text, fill_in, parse_duration,
+};
 use keyhatch::model::FieldName;
 use keyhatch::relay::{
     EvaluationProgress, KnownValues, Language, LookedUp, Query, StepSpec, find_uses,
@@ -56,40 +58,41 @@ pub fn filters(data: &[u8]) {
 pub fn command_line(data: &[u8]) {
     env_argument(text(data));
     placeholders(data);
-    if let Ok(length) = texts::duration(text(data)) {
+    if let Ok(length) = parse_duration(text(data)) {
         // Milliseconds are how it is written, too.
-        assert_eq!(texts::duration(&format!("{}ms", length.as_millis())), Ok(length));
+        assert_eq!(parse_duration(&format!("{}ms", length.as_millis())), Ok(length));
     }
-    if let Some(path) = texts::address(text(data)) {
+    if let Some(path) = address_in_text(text(data)) {
         let written = format!("KEYHATCH_ADDR=unix://{}", path.display());
-        assert_eq!(texts::address(&written), Some(path));
+        assert_eq!(address_in_text(&written), Some(path));
     }
 }
 
 fn env_argument(text: &str) {
-    let Some((name, reference, fields)) = texts::env_argument(text) else { return };
+    let Ok(argument) = EnvArgument::parse(text) else { return };
+    let EnvArgument { name, reference, fields, .. } = &argument;
     let mut written = reference.to_string();
     if !fields.is_empty() {
         assert!(name.is_some());
         written = format!("{written}:{}", fields.join(","));
     }
-    if let Some(name) = &name {
+    if let Some(name) = name {
         written = format!("{name}={written}");
     }
     let is_plain = fields.iter().all(|field| FieldName::parse(field).is_ok());
-    let again = texts::env_argument(&written);
-    assert!(!is_plain || again == Some((name, reference, fields)), "{text:?} {written:?}");
+    let again = EnvArgument::parse(&written).ok();
+    assert!(!is_plain || again == Some(argument), "{text:?} {written:?}");
 }
 
 fn placeholders(word: &[u8]) {
-    let filled = texts::filled_in(OsStr::from_bytes(word), "/DIRECTORY");
+    let filled = fill_in(OsStr::from_bytes(word), "/DIRECTORY");
     let filled = filled.as_bytes();
     let has_none = !word.windows(7).any(|part| part == b"{mount}")
         && !word.windows(10).any(|part| part == b"{env-file}");
     assert_eq!(filled == word, has_none);
     // What is filled in is not looked at again.
     let directory = "{mount}{env-file}";
-    let nested = texts::filled_in(OsStr::from_bytes(word), directory);
+    let nested = fill_in(OsStr::from_bytes(word), directory);
     assert!(nested.len() <= word.len() * 6);
 }
 
@@ -97,13 +100,21 @@ fn placeholders(word: &[u8]) {
 pub fn masks(data: &[u8]) {
     let mut halves = data.splitn(2, |byte| *byte == 0);
     let (value, output) = (halves.next().unwrap_or_default(), halves.next().unwrap_or_default());
-    let Some(whole) = texts::masked(value, &[output]) else { return };
+    let Some(whole) = masked(value, &[output]) else { return };
     let bytes: Vec<&[u8]> = output.chunks(1).collect();
-    assert_eq!(texts::masked(value, &bytes).as_ref(), Some(&whole), "in pieces");
+    assert_eq!(masked(value, &bytes).as_ref(), Some(&whole), "in pieces");
     // Between masks and what is beside them, what is made of asterisks may come to be anew.
     if value.len() >= 6 && !value.contains(&b'*') {
         assert!(!whole.windows(value.len()).any(|part| part == value));
     }
+}
+
+/// Output in pieces, with a value masked. None if the value is too short or too common to be masked.
+fn masked(value: &[u8], pieces: &[&[u8]]) -> Option<Vec<u8>> {
+    let masks = Masks::default();
+    let unmasked = masks.add(value).ok()?;
+    let is_masked = unmasked.is_none_or(|why| why == Unmasked::Parts);
+    is_masked.then(|| masks.masked_pieces(pieces))
 }
 
 /// A spec of Relay's, a zero byte, and a query.

@@ -9,9 +9,6 @@ mod io;
 mod operator;
 mod step;
 
-#[doc(hidden)]
-pub mod texts;
-
 use std::ffi::OsString;
 use std::path::PathBuf;
 use std::pin::Pin;
@@ -58,19 +55,15 @@ impl Common {
     }
 }
 
-/// What commands take that work in the directories of a broker themselves.
-#[derive(clap::Args)]
-struct SharedParents {
-    /// A directory above those of the broker that others may write to or own, as a volume in Kubernetes is: they are
-    /// trusted not to put another directory in the broker's place. May be given more than once, or with colons
-    /// between.
-    #[arg(
-        long = "shared-parent",
-        env = "KEYHATCH_SHARED_PARENT",
-        value_name = "DIR",
-        value_delimiter = ':'
-    )]
-    shared_parent: Vec<PathBuf>,
+/// The parsers of texts that others write, for the fuzz targets.
+#[doc(hidden)]
+pub mod parsers {
+    pub use super::executor::placeholder::fill_in;
+    pub use super::identity::endpoint::address_in_text;
+    pub use super::io::time::parse_duration;
+    pub use super::operator::seed::{Allowed, SeedContext, parse_text};
+    pub use super::step::exec::EnvArgument;
+    pub use super::step::mask::{Masks, Unmasked};
 }
 
 #[derive(Subcommand)]

@@ -8,20 +8,19 @@ use std::path::{Path, PathBuf};
 use serde_json::json;
 use tonic::transport::Channel;
 
-use super::kek::{KekArgs, unlock};
-use crate::cli::daemon::init::to_say;
+use crate::cli::daemon::broker_args::BrokerArgs;
+use crate::cli::daemon::init::serve_flags;
 use crate::cli::io::failure::{Failure, exit};
 use crate::cli::io::output;
 use crate::cli::io::output::{print, say, show};
 use crate::cli::io::progress::Progress;
 use crate::cli::io::text::properties;
-use crate::cli::{Common, SharedParents, block_on};
-use crate::config::{Config, Given};
+use crate::cli::{Common, block_on};
+use crate::config::Given;
 use crate::daemon::{RestoreOptions, restore};
 use crate::grpc::pb;
 use crate::grpc::pb::system_service_client::SystemServiceClient;
 use crate::model::Clock;
-use crate::sys::Trust;
 
 /// Arguments of `backup`.
 #[derive(clap::Args)]
@@ -39,13 +38,8 @@ pub struct RestoreCommand {
     /// Say of the broker that runs, and was restored, that it is the right one: credentials are resolved again.
     #[arg(long, conflicts_with = "file")]
     confirm: bool,
-    /// Where the broker's sockets will be.
-    #[arg(long, env = "KEYHATCH_RUNTIME", value_name = "DIR")]
-    runtime: Option<PathBuf>,
     #[command(flatten)]
-    parents: SharedParents,
-    #[command(flatten)]
-    kek: KekArgs,
+    broker: BrokerArgs,
 }
 
 impl BackupCommand {
@@ -134,33 +128,21 @@ impl Drop for ArchiveFile {
 impl RestoreCommand {
     pub(crate) fn run(self, common: &Common) -> Result<(), Failure> {
         match self.file {
-            Some(file) => {
-                let shared_parents = self.parents.shared_parent;
-                restore_from(common, file, self.runtime, shared_parents, self.kek)
-            }
+            Some(file) => restore_from(common, file, self.broker),
             None => block_on(confirm(common)),
         }
     }
 }
 
-fn restore_from(
-    common: &Common,
-    archive: PathBuf,
-    runtime: Option<PathBuf>,
-    shared_parents: Vec<PathBuf>,
-    kek: KekArgs,
-) -> Result<(), Failure> {
-    let says_runtime = runtime.is_some();
-    let given = Given { state: common.state.clone(), runtime, shared_parents, ..Given::default() };
-    let config = Config::load(given).map_err(|error| Failure::usage(error.to_string()))?;
-    let (said, state) = (kek.said(None)?, std::path::absolute(config.state)?);
-    let trust = Trust::of_owner(&state, &config.shared_parents);
+fn restore_from(common: &Common, archive: PathBuf, args: BrokerArgs) -> Result<(), Failure> {
+    let has_runtime = args.runtime.is_some();
+    let broker = args.load(common, Given::default())?;
     let options = RestoreOptions {
         archive,
-        shared_parents: config.shared_parents,
-        unlock: unlock(said.as_ref(), &trust, "--kek-passphrase-file"),
-        state,
-        runtime: std::path::absolute(config.runtime)?,
+        unlock: broker.unlock(),
+        shared_parents: broker.config.shared_parents,
+        state: broker.config.state,
+        runtime: broker.config.runtime,
         clock: Clock::system(),
     };
     let mut progress = Progress::begin("restore");
@@ -185,9 +167,7 @@ fn restore_from(
         ])
     };
     print(common.output, &answer, table, || state.clone())?;
-    let said_kek = said.map(|said| format!(" {}", said.flag()));
-    let said_runtime = to_say(says_runtime, &options.runtime);
-    let given = format!("{said_runtime}{}", said_kek.unwrap_or_default());
+    let given = serve_flags(has_runtime, &options.runtime, broker.kek.as_ref());
     say(&format!(
         "the operator admin and the local executor have new keys; every step is closed, and nothing is resolved \
          until you have looked and say so:\n  keyhatch serve --state {state}{given}\n  keyhatch restore --confirm --state {state}"

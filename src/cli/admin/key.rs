@@ -8,12 +8,13 @@ use serde_json::json;
 use tonic::transport::Channel;
 
 use super::kek::{NewKekArgs, OldKekArgs, SaidKek, unlock};
+use crate::cli::daemon::broker_args::SharedParents;
 use crate::cli::io::failure::Failure;
 use crate::cli::io::output::{print, say, show};
 use crate::cli::io::progress::Progress;
 use crate::cli::io::text::table;
 use crate::cli::io::time::{moment, second};
-use crate::cli::{Common, SharedParents, block_on};
+use crate::cli::{Common, block_on};
 use crate::config::{Config, Given};
 use crate::daemon::{OfflineRotation, RotateOptions, rotate_offline};
 use crate::grpc::pb;

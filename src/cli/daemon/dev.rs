@@ -10,7 +10,9 @@ use std::path::{Path, PathBuf};
 
 use tonic::transport::Channel;
 
+use super::broker_args::SharedParents;
 use super::serve::{LogFormat, start_log};
+use crate::cli::block_on;
 use crate::cli::executor::open_step::{close, open};
 use crate::cli::executor::step_run::run_as;
 use crate::cli::identity::endpoint::Endpoint;
@@ -19,9 +21,8 @@ use crate::cli::io::output::{line, say};
 use crate::cli::operator::apply::{apply, word};
 use crate::cli::operator::explain;
 use crate::cli::operator::seed;
-use crate::cli::operator::seed::{Allowed, Reach, Seed, SeedContext, Shown};
+use crate::cli::operator::seed::{Allowed, Seed, SeedContext};
 use crate::cli::step::credential::Credential;
-use crate::cli::{SharedParents, block_on};
 use crate::config::Config;
 use crate::daemon::{Daemon, Hangup, InitOptions, Initialised, init};
 use crate::grpc::pb;
@@ -105,10 +106,7 @@ impl Dev {
         let (workflow, default_resolver) = (Some(self.workflow.as_str()), Some(resolver.as_str()));
         let context = SeedContext { workflow, default_resolver, allowed: &allowed };
         if self.file.is_empty() {
-            let mut parsed = seed::Parsed::default();
-            let (shown, reach) = (Shown::new("the sample"), Reach::of_stdin(&allowed));
-            seed::parse(SAMPLE, &shown, &reach, &context, &mut parsed);
-            return parsed.finish();
+            return seed::parse_text(SAMPLE, "the sample", &context);
         }
         seed::read_all(&self.file, &context)
     }

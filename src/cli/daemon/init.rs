@@ -1,31 +1,25 @@
 //! `keyhatch init`
 
-use std::path::{Path, PathBuf};
+use std::path::Path;
 
 use rustix::fs::{Access, access};
 
-use crate::cli::admin::kek::{KekArgs, unlock};
+use super::broker_args::{BrokerArgs, LocalBroker};
+use crate::cli::Common;
+use crate::cli::admin::kek::SaidKek;
 use crate::cli::io::failure::Failure;
 use crate::cli::io::output;
 use crate::cli::io::output::say;
 use crate::cli::io::text::properties;
-use crate::cli::{Common, SharedParents};
-use crate::config::{Config, Given};
+use crate::config::Given;
 use crate::daemon::{InitOptions, ReissueOptions, init, reissue_admin};
 use crate::model::{Clock, TrustDomain};
-use crate::seal::Unlock;
-use crate::sys::Trust;
 
 /// Arguments of `init`.
 #[derive(clap::Args)]
 pub struct Init {
-    /// Where the broker's sockets will be.
-    #[arg(long, env = "KEYHATCH_RUNTIME", value_name = "DIR")]
-    runtime: Option<PathBuf>,
     #[command(flatten)]
-    parents: SharedParents,
-    #[command(flatten)]
-    kek: KekArgs,
+    broker: BrokerArgs,
     /// The trust domain of all identities.
     #[arg(long, value_name = "DOMAIN", default_value = TrustDomain::DEFAULT)]
     trust_domain: String,
@@ -40,34 +34,27 @@ pub struct Init {
 
 impl Init {
     pub(crate) fn run(self, common: &Common) -> Result<(), Failure> {
-        let given = Given {
-            state: common.state.clone(),
-            runtime: self.runtime.clone(),
-            shared_parents: self.parents.shared_parent,
-            ..Given::default()
-        };
-        let config = Config::load(given).map_err(|error| Failure::usage(error.to_string()))?;
-        let (said, state) = (self.kek.said(None)?, std::path::absolute(&config.state)?);
-        let trust = Trust::of_owner(&state, &config.shared_parents);
+        let has_runtime = self.broker.runtime.is_some();
+        let broker = self.broker.load(common, Given::default())?;
         if self.reissue_admin {
-            return reissue(config, unlock(said.as_ref(), &trust, "--kek-passphrase-file"));
+            return reissue(broker);
         }
-        let flag = said.as_ref().map(|said| format!(" {}", said.flag())).unwrap_or_default();
+        let LocalBroker { config, kek, trust } = broker;
         let options = InitOptions {
-            kek: said.map(|said| said.into_new(&trust)).transpose()?,
+            kek: kek.clone().map(|kek| kek.into_new(&trust)).transpose()?,
             shared_parents: config.shared_parents,
-            state,
-            runtime: std::path::absolute(config.runtime)?,
+            state: config.state,
+            runtime: config.runtime,
             trust_domain: TrustDomain::parse(&self.trust_domain)?,
             name: self.name,
             clock: Clock::system(),
         };
         let made = init(&options)?;
         let state = options.state.display();
-        let kek = made.kek_file.map(|file| file.display().to_string());
+        let kek_file = made.kek_file.map(|file| file.display().to_string());
         output::line(&properties(&[
             ("state", state.to_string()),
-            ("key (KEK)", kek.unwrap_or_else(|| "not stored".to_owned())),
+            ("key (KEK)", kek_file.unwrap_or_else(|| "not stored".to_owned())),
             ("CA's SHA-256", hex::encode(made.ca_sha256)),
             ("operator", made.operator.display().to_string()),
             ("executor", made.executor.display().to_string()),
@@ -78,16 +65,16 @@ impl Init {
                  has both; keep it elsewhere with --kek-file",
             );
         }
-        let runtime = to_say(self.runtime.is_some(), &options.runtime);
-        say(&format!("next: keyhatch serve --state {state}{runtime}{flag}"));
+        let flags = serve_flags(has_runtime, &options.runtime, kek.as_ref());
+        say(&format!("next: keyhatch serve --state {state}{flags}"));
         Ok(())
     }
 }
 
-/// The flag for the directory of sockets that serve is to be given.
-pub(crate) fn to_say(is_given: bool, runtime: &Path) -> String {
+/// The flags that serve needs for this broker, each after a space. Warns if the default runtime directory cannot be made.
+pub(crate) fn serve_flags(has_runtime: bool, runtime: &Path, kek: Option<&SaidKek>) -> String {
     let shown = runtime.display();
-    match (is_given, can_be_made(runtime)) {
+    let runtime = match (has_runtime, can_be_made(runtime)) {
         (true, _) => format!(" --runtime {shown}"),
         (false, true) => String::new(),
         (false, false) => {
@@ -97,22 +84,23 @@ pub(crate) fn to_say(is_given: bool, runtime: &Path) -> String {
             ));
             " --runtime DIR".to_owned()
         }
-    }
+    };
+    kek.map_or(runtime.clone(), |kek| format!("{runtime} {}", kek.flag()))
 }
 
-/// Whether this user can have that directory: it is there, or can be made below what is.
+/// Whether a directory exists, or this user can make it.
 fn can_be_made(directory: &Path) -> bool {
     let there = directory.ancestors().find(|path| path.exists());
     let may = |path| access(path, Access::WRITE_OK | Access::EXEC_OK).is_ok();
     there.is_some_and(|there| there == directory || may(there))
 }
 
-fn reissue(config: Config, unlock: Unlock) -> Result<(), Failure> {
+fn reissue(broker: LocalBroker) -> Result<(), Failure> {
     let made = reissue_admin(&ReissueOptions {
-        state: std::path::absolute(config.state)?,
-        shared_parents: config.shared_parents,
-        unlock,
-        runtime: std::path::absolute(config.runtime)?,
+        unlock: broker.unlock(),
+        state: broker.config.state,
+        shared_parents: broker.config.shared_parents,
+        runtime: broker.config.runtime,
         clock: Clock::system(),
     })?;
     let mut rows = vec![("operator", made.operator.display().to_string())];

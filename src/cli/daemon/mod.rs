@@ -1,5 +1,6 @@
-//! The commands of whoever runs the daemon.
+//! The commands for running a daemon.
 
+pub(super) mod broker_args;
 pub(super) mod configuration;
 pub(super) mod dev;
 pub(super) mod doctor;

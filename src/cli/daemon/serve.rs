@@ -9,24 +9,19 @@ use tracing_subscriber::filter::Targets;
 use tracing_subscriber::layer::SubscriberExt as _;
 use tracing_subscriber::util::SubscriberInitExt as _;
 
-use crate::cli::admin::kek::{KekArgs, unlock};
+use super::broker_args::BrokerArgs;
+use crate::cli::Common;
 use crate::cli::io::failure::Failure;
-use crate::cli::{Common, SharedParents};
-use crate::config::{Config, Given};
+use crate::config::Given;
 use crate::daemon::{Hangup, Loaded};
 use crate::model::{Clock, JournalMode};
-use crate::sys::{Trust, notify};
+use crate::sys::notify;
 
 /// Arguments of `serve`.
 #[derive(clap::Args)]
 pub struct Serve {
-    /// Where to make sockets.
-    #[arg(long, env = "KEYHATCH_RUNTIME", value_name = "DIR")]
-    runtime: Option<PathBuf>,
     #[command(flatten)]
-    parents: SharedParents,
-    #[command(flatten)]
-    kek: KekArgs,
+    broker: BrokerArgs,
     /// A group, by name or id, whose members may connect to the admin socket, beside this user; who they are
     /// is still for their certificates to say.
     #[arg(long, env = "KEYHATCH_ADMIN_GROUP", value_name = "GROUP")]
@@ -69,25 +64,16 @@ impl Serve {
     pub(crate) fn run(self, common: &Common) -> Result<(), Failure> {
         start_log(self.log_format, &self.log)?;
         let given = Given {
-            state: common.state.clone(),
-            runtime: self.runtime,
-            shared_parents: self.parents.shared_parent,
             admin_group: self.admin_group,
             journal: self.journal,
             metrics: self.metrics,
             expect_head: self.expect_head,
             file: self.config,
+            ..Given::default()
         };
-        let mut config = Config::load(given).map_err(|error| Failure::usage(error.to_string()))?;
-        // Clients get these paths, and may stand elsewhere.
-        config.state = std::path::absolute(config.state)?;
-        config.runtime = std::path::absolute(config.runtime)?;
-        let said = self.kek.said(config.kek.as_ref())?;
-        let trust = Trust::of_owner(&config.state, &config.shared_parents);
-        let unlock = unlock(said.as_ref(), &trust, "--kek-passphrase-file");
+        let broker = self.broker.load(common, given)?;
         let hangup = Hangup::catch()?;
-        let loaded = Loaded::load(&config, Some(&unlock), Clock::system())?;
-        drop(unlock);
+        let loaded = Loaded::load(&broker.config, Some(&broker.unlock()), Clock::system())?;
         let signals = hangup.and_the_end()?;
         let daemon = loaded.serve()?;
         if let Err(error) = notify::ready() {

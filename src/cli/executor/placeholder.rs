@@ -1,13 +1,13 @@
-//! What stands for a step's directory in a command that makes a container.
+//! Placeholders for the directory of a step, in a command that starts a container.
 
 use std::ffi::{OsStr, OsString};
 use std::os::unix::ffi::{OsStrExt as _, OsStringExt as _};
 
-/// Where the directory is in the container.
+/// The path of the directory in the container.
 pub(super) const MOUNT_PATH: &str = "/run/keyhatch";
-/// The mount: DIRECTORY:/run/keyhatch:ro
+/// Becomes DIRECTORY:/run/keyhatch:ro.
 const MOUNT: &str = "{mount}";
-/// The file with the step's variables. (`{env}` would be part of `${env}` in a shell.)
+/// Becomes the path of the file with the step's variables. (`{env}` would be part of `${env}` in a shell.)
 const ENV_FILE: &str = "{env-file}";
 
 /// Whether a command mounts the directory into a container.
@@ -18,8 +18,8 @@ pub(super) fn is_for_a_container(command: &[OsString]) -> bool {
     command.iter().any(has_one)
 }
 
-/// A word with the step's directory in place of the placeholders.
-pub(crate) fn filled_in(word: &OsStr, directory: &str) -> OsString {
+/// Puts the directory of a step in place of the placeholders in a word. What is put in is not searched again.
+pub fn fill_in(word: &OsStr, directory: &str) -> OsString {
     let values =
         [(MOUNT, format!("{directory}:{MOUNT_PATH}:ro")), (ENV_FILE, format!("{directory}/env"))];
     let mut rest = word.as_bytes();

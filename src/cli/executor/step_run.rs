@@ -8,7 +8,7 @@ use rustix::process::Pid;
 use tonic::transport::Channel;
 
 use super::open_step::{NewStep, StepUid, close, open, to_message};
-use super::placeholder::{MOUNT_PATH, filled_in, is_for_a_container};
+use super::placeholder::{MOUNT_PATH, fill_in, is_for_a_container};
 use crate::cli::identity::endpoint::Endpoint;
 use crate::cli::identity::retry::RETRY_TIME;
 use crate::cli::io::child;
@@ -99,7 +99,7 @@ pub(crate) async fn run_as(
     user: Option<(&OtherUser, &[OsString])>,
     words: &[OsString],
 ) -> Result<u8, Failure> {
-    let words: Vec<_> = words.iter().map(|word| filled_in(word, &opened.directory)).collect();
+    let words: Vec<_> = words.iter().map(|word| fill_in(word, &opened.directory)).collect();
     let directory = match opened.mount_path.as_str() {
         "host" => &opened.directory,
         mounted => mounted,

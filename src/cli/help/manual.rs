@@ -1,4 +1,4 @@
-//! `keyhatch man`: pages for man(1), from the same source as `--help`.
+//! `keyhatch man`: pages for man(1), from the source of `--help`.
 
 use std::fmt::Write as _;
 use std::io;
@@ -7,21 +7,20 @@ use std::path::{Path, PathBuf};
 use clap::Command;
 use clap_mangen::Man;
 
-use super::examples;
-use super::tree::{EXIT_STATUS, tree};
+use super::tree::{EXIT_STATUS, examples, tree};
 use crate::cli::io::failure::Failure;
 use crate::cli::io::output;
 
 /// Arguments of `man`.
 #[derive(clap::Args)]
 pub struct Manual {
-    /// Write a page for each command into this directory, which is made if it is missing; otherwise the page of
-    /// keyhatch itself is printed.
+    /// Write a page for each command into this directory, which is made if it is missing. Without it the page of keyhatch
+    /// itself is printed.
     #[arg(long, value_name = "DIR")]
     out: Option<PathBuf>,
 }
 
-/// Variables that every command reads; those of options are added.
+/// The variables that every command reads. A page also lists those of its options.
 const ENVIRONMENT: [(&str, &str); 2] = [
     (
         "KEYHATCH_DIR",
@@ -70,7 +69,7 @@ fn write_all(command: &Command, directory: &Path) -> io::Result<()> {
     std::fs::write(directory.join(name), page(command)?)
 }
 
-/// The page of a command. It is ASCII: not every terminal has a font for more, and troff says so aloud.
+/// The page of a command, in ASCII: not every terminal has a font for more, and troff warns about it.
 fn page(command: &Command) -> io::Result<String> {
     let (man, mut page) = (Man::new(command.clone()), Vec::new());
     man.render_title(&mut page)?;
@@ -99,12 +98,13 @@ fn page(command: &Command) -> io::Result<String> {
 
 fn examples_of(command: &Command) -> String {
     let name = command.get_bin_name().unwrap_or_default();
-    let examples = examples::of(name.trim_start_matches("keyhatch "));
-    if examples.is_empty() {
+    let name = name.trim_start_matches("keyhatch ");
+    let Some((_, lines)) = examples().find(|(words, _)| *words == name) else {
         return String::new();
-    }
-    let lines = examples.iter().flat_map(|example| example.lines());
-    let lines = lines.map(|line| format!("{}\n", troff(line))).collect::<String>();
+    };
+    let lines =
+        lines.lines().map(|line| format!("{}\n", troff(line.strip_prefix("  ").unwrap_or(line))));
+    let lines = lines.collect::<String>();
     format!(".SH EXAMPLES\n.nf\n{lines}.fi\n")
 }
 
@@ -117,7 +117,7 @@ fn section(title: &str, entries: &[(&str, &str)]) -> String {
     text
 }
 
-/// A text as it is: no sign of it commands, and hyphens are those that can be copied.
+/// Escapes a text: none of its characters is a command, and its hyphens can be copied.
 fn troff(text: &str) -> String {
     let escaped = text.replace('\\', "\\e").replace('-', "\\-").replace('\'', "\\(aq");
     if escaped.starts_with('.') { format!("\\&{escaped}") } else { escaped }

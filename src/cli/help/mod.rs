@@ -1,6 +1,5 @@
 //! Help for shells and for man(1).
 
 pub(super) mod completion;
-pub(super) mod examples;
 pub(super) mod manual;
 pub(super) mod tree;

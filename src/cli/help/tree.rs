@@ -1,15 +1,14 @@
-//! The command line as clap takes it: what the commands themselves leave open.
+//! The whole command line for clap, with what the commands themselves do not define.
 
 use clap::{Arg, Args as _, Command, CommandFactory as _};
 
-use super::examples::EXAMPLES;
 use crate::cli::{Cli, Common};
 
-/// What every command takes, and some have no use for.
+/// Options of every command that some commands ignore.
 const STATE: &str = "state";
 const OUTPUT: &str = "output";
 
-/// Where it is taken and not shown: those have no state directory to be told of, or answer in no form of ours.
+/// The commands that accept these options and do not show them: they have no state directory, or no form of output.
 const UNUSED: &[(&str, &[&str])] = &[
     ("completion", &[STATE, OUTPUT]),
     ("config", &[OUTPUT]),
@@ -28,7 +27,7 @@ const UNUSED: &[(&str, &[&str])] = &[
     ("whoami", &[STATE]),
 ];
 
-/// The exit codes, which README.md lists, too.
+/// The exit codes. docs/steps.md lists them, too.
 pub(super) const EXIT_STATUS: &[(&str, &str)] = &[
     ("0", "done"),
     ("1", "refused, or failed; check and diff: something was found"),
@@ -41,13 +40,19 @@ pub(super) const EXIT_STATUS: &[(&str, &str)] = &[
     ("other", "exec, step run, dev: the command's own; 128 + N if signal N ended it"),
 ];
 
-/// Every command, with what is said below its help.
+/// The examples of every command: a paragraph each, of its words and of indented lines.
+const EXAMPLES: &str = include_str!("examples.txt");
+
+/// The words of each command, and its lines.
+pub(super) fn examples() -> impl Iterator<Item = (&'static str, &'static str)> {
+    EXAMPLES.trim_end().split("\n\n").filter_map(|paragraph| paragraph.split_once('\n'))
+}
+
+/// Every command, with its examples below its help.
 pub(crate) fn with_help() -> Command {
     let mut tree = tree();
-    for (words, examples) in EXAMPLES {
-        let lines = examples.iter().map(|example| format!("\n  {example}"));
-        let text = format!("Examples:{}", lines.collect::<String>());
-        tree = at(tree, words, |command| command.after_help(text));
+    for (words, lines) in examples() {
+        tree = at(tree, words, |command| command.after_help(format!("Examples:\n{lines}")));
     }
     let codes = EXIT_STATUS.iter().map(|(code, meaning)| format!("\n  {code:<5}  {meaning}"));
     tree.after_long_help(format!("Exit status:{}", codes.collect::<String>()))
@@ -60,20 +65,20 @@ pub(crate) fn tree() -> Command {
     })
 }
 
-/// An argument of every command in place of the one that would be shown.
+/// A hidden argument in place of the one that would be shown.
 fn unused(id: &'static str) -> Arg {
     let common = Common::augment_args(Command::new(""));
     let found = common.get_arguments().find(|argument| argument.get_id() == id);
     found.cloned().unwrap_or_else(|| Arg::new(id)).hide(true)
 }
 
-/// Changes the command of these words, if there is one: clap panics where there is none.
+/// Changes the command of these words. Does nothing if there is none, where clap would panic.
 fn at(tree: Command, words: &str, change: impl FnOnce(Command) -> Command) -> Command {
     let (first, rest) = words.split_once(' ').unwrap_or((words, ""));
     match first {
         "" => change(tree),
         first if tree.find_subcommand(first).is_none() => tree,
-        // Boxed, so that this is one function however deep it goes.
+        // The box keeps this one function at every depth.
         first => {
             let change: Box<dyn FnOnce(Command) -> Command + '_> = Box::new(change);
             tree.mut_subcommand(first, |command| at(command, rest, change))
@@ -81,7 +86,7 @@ fn at(tree: Command, words: &str, change: impl FnOnce(Command) -> Command) -> Co
     }
 }
 
-/// A usage without what the environment says: clap takes it for written, and so for something to write.
+/// Removes from a usage the options that variables give. clap shows them as if they had to be written.
 pub(crate) fn usage_of_words(usage: &str) -> String {
     fn strip(command: &Command, usage: &mut String) {
         let set = |argument: &&Arg| {
@@ -106,12 +111,11 @@ mod tests {
     use super::*;
 
     #[test]
-    fn every_example_is_a_command_line_that_is_taken() {
-        for (words, examples) in EXAMPLES {
-            assert!(!examples.is_empty());
-            for example in *examples {
-                let example = example.split(" > ").next().unwrap();
-                let line = shell_words::split(&example.replace("\\\n", "")).unwrap();
+    fn every_example_is_a_valid_command_line() {
+        for (words, lines) in examples() {
+            for example in lines.replace("\\\n", "").lines() {
+                let example = example.trim_start().split(" > ").next().unwrap();
+                let line = shell_words::split(example).unwrap();
                 let begin = format!("keyhatch {words}");
                 assert!(example.starts_with(&begin), "{example}");
                 let parsed = tree().try_get_matches_from(&line);
@@ -121,7 +125,7 @@ mod tests {
     }
 
     #[test]
-    fn what_is_not_shown_is_taken_all_the_same() {
+    fn hidden_options_are_accepted() {
         for (words, _) in UNUSED {
             let mut line = vec!["keyhatch"];
             line.extend(["--state", "x", "-o", "json"]);

@@ -305,8 +305,8 @@ fn address_in(directory: &Path) -> Result<PathBuf, Failure> {
     })
 }
 
-/// The socket that an identity's `env` names.
-pub(crate) fn address_in_text(env: &str) -> Option<PathBuf> {
+/// The path of the socket that an identity's `env` names. None if there is no such line.
+pub fn address_in_text(env: &str) -> Option<PathBuf> {
     env.lines().find_map(|line| socket_of(line.strip_prefix("KEYHATCH_ADDR=")?))
 }
 

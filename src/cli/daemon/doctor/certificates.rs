@@ -1,4 +1,4 @@
-//! Certificates: who issued them, and how long they last.
+//! Certificates: their issuer, and how long they last.
 
 use std::path::Path;
 
@@ -13,17 +13,17 @@ use crate::model::Timestamp;
 
 const CA: &str = "CA's certificate";
 
-/// What there is to do about a clock that is wrong.
+/// The advice about a clock that is wrong.
 pub(super) const SET_CLOCK: &str = "set the clock, for example with: timedatectl set-ntp true";
 
-pub(super) fn look(site: &Site) -> Vec<Diagnosis> {
+pub(super) fn check(site: &Site) -> Vec<Diagnosis> {
     let root = site.state.join("ca.crt");
     let certificate = |what, path: &str, role, replace: &Remedy, renew: &Remedy| {
         let path = site.state.join(path);
-        Certificate { what, path: &path, role, replace, renew }.look(&root, site.now)
+        Certificate { what, path: &path, role, replace, renew }.check(&root, site.now)
     };
-    let restart = Remedy::Do("restart the daemon, which then issues itself a new one".to_owned());
-    let mut findings = vec![
+    let restart = Remedy::from("restart the daemon, which then issues itself a new one");
+    let mut diagnoses = vec![
         ca(&root, site.now),
         certificate(
             "daemon's certificate",
@@ -37,27 +37,27 @@ pub(super) fn look(site: &Site) -> Vec<Diagnosis> {
         ("operator's certificate", "operator", OPERATOR_DIRECTORY),
         ("executor's certificate", "executor", EXECUTOR_DIRECTORY),
     ];
-    // Moved away, they are looked at by whoever has them.
+    // An identity may have been moved away. Its owner checks it there.
     for (what, command, directory) in identities {
         let path = site.state.join(directory);
         if path.is_dir() {
-            let reissue = Remedy::Run(site.keyhatch("init --reissue-admin"));
+            let reissue = site.keyhatch("init --reissue-admin");
             let renew = format!("KEYHATCH_DIR={} keyhatch {command} renew", quoted(&path));
             let file = format!("{directory}/tls.crt");
-            findings.push(certificate(
+            diagnoses.push(certificate(
                 what,
                 &file,
                 CertificateRole::Client,
                 &reissue,
                 &Remedy::Run(renew),
             ));
-            findings.extend(key(what, &path, &reissue));
+            diagnoses.extend(key(what, &path, &reissue));
         }
     }
-    findings
+    diagnoses
 }
 
-/// What is wrong with the private key of an identity.
+/// Checks the private key of an identity. None if nothing is wrong.
 fn key(what: &'static str, directory: &Path, reissue: &Remedy) -> Option<Diagnosis> {
     let path = directory.join("tls.key");
     let refused = |why: String| {
@@ -77,45 +77,43 @@ fn key(what: &'static str, directory: &Path, reissue: &Remedy) -> Option<Diagnos
 }
 
 fn ca(path: &Path, now: Timestamp) -> Diagnosis {
-    let replace = Remedy::Do("make a new broker with keyhatch init, and seed it again".to_owned());
+    let replace = Remedy::from("make a new broker with keyhatch init, and seed it again");
     // Every identity has a copy.
     let copy = path.with_file_name(OPERATOR_DIRECTORY).join("ca.crt");
     let restore = match copy.is_file() {
         true => Remedy::run("cp", [copy.as_path(), path]),
-        false => Remedy::Do("restore ca.crt from a backup".to_owned()),
+        false => Remedy::from("restore ca.crt from a backup"),
     };
     match read(path).and_then(|pem| validity(path, &pem)) {
         Err(why) => Diagnosis::fail(CA, why, restore),
-        Ok(validity) => {
-            in_force(CA, validity, now, &replace, &replace).unwrap_or_else(|finding| finding)
-        }
+        Ok(validity) => in_force(CA, validity, now, &replace, &replace).unwrap_or_else(|bad| bad),
     }
 }
 
-/// One certificate, and what is to be done about it.
+/// A certificate to check, and its remedies.
 pub(super) struct Certificate<'a> {
     pub(super) what: &'static str,
     pub(super) path: &'a Path,
     pub(super) role: CertificateRole,
-    /// When it is no good.
+    /// For a certificate that is not valid.
     pub(super) replace: &'a Remedy,
-    /// When it ends soon.
+    /// For a certificate that ends soon.
     pub(super) renew: &'a Remedy,
 }
 
 impl Certificate<'_> {
-    /// Looks at it as those will who trust this root.
-    pub(super) fn look(&self, root: &Path, now: Timestamp) -> Diagnosis {
+    /// Checks it as a client or server does that trusts this root.
+    pub(super) fn check(&self, root: &Path, now: Timestamp) -> Diagnosis {
         let refused = |why: String| Diagnosis::fail(self.what, why, self.replace.clone());
-        let looked = || {
+        let checked = || {
             let pem = read(self.path).map_err(refused)?;
             let validity = validity(self.path, &pem).map_err(refused)?;
-            let finding = in_force(self.what, validity, now, self.replace, self.renew)?;
+            let diagnosis = in_force(self.what, validity, now, self.replace, self.renew)?;
             let issued = check_issued(&pem, &read(root).map_err(refused)?, self.role, now);
             issued.map_err(|error| refused(format!("{}: {error}", self.path.display())))?;
-            Ok(finding)
+            Ok(diagnosis)
         };
-        looked().unwrap_or_else(|finding: Diagnosis| finding)
+        checked().unwrap_or_else(|bad: Diagnosis| bad)
     }
 }
 
@@ -128,18 +126,18 @@ fn in_force(
 ) -> Result<Diagnosis, Diagnosis> {
     if now < not_before {
         let text = format!("begins at {not_before}, and by this clock it is {now}");
-        return Err(Diagnosis::fail(what, text, Remedy::Do(SET_CLOCK.to_owned())));
+        return Err(Diagnosis::fail(what, text, SET_CLOCK));
     }
     if now >= not_after {
         return Err(Diagnosis::fail(what, format!("ended at {not_after}"), replace.clone()));
     }
-    match now < not_before.two_thirds_to(not_after) {
-        true => Ok(Diagnosis::ok(what, format!("until {not_after}"))),
+    Ok(match now < not_before.two_thirds_to(not_after) {
+        true => Diagnosis::ok(what, format!("until {not_after}")),
         false => {
             let text = format!("ends at {not_after}: less than a third of its life is left");
-            Ok(Diagnosis::warn(what, text, renew.clone()))
+            Diagnosis::warn(what, text, renew.clone())
         }
-    }
+    })
 }
 
 fn read(path: &Path) -> Result<String, String> {

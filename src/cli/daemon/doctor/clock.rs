@@ -1,35 +1,33 @@
-//! The clock: whether time has gone back since the journal was written last.
+//! The clock: whether it is behind the last line of the journal.
 
 use std::time::Duration;
 
 use super::Site;
 use super::certificates::SET_CLOCK;
-use super::diagnosis::{Diagnosis, Remedy};
+use super::diagnosis::Diagnosis;
 use crate::journal::last_time;
 use crate::model::Timestamp;
 use crate::model::limits::MAX_CLOCK_STEP_BACK;
 
 const CLOCK: &str = "clock";
 
-/// Between the daemon's own clock and this one, which it reads when it starts.
+/// The daemon reads its clock at a start, so it may differ a little from this one.
 const TOLERANCE: Duration = Duration::from_secs(2);
 
-pub(super) fn look(site: &Site) -> Vec<Diagnosis> {
+pub(super) fn check(site: &Site) -> Diagnosis {
     let journal = site.state.join("journal");
-    let finding = match last_time(&journal) {
+    match last_time(&journal) {
         Ok(Some(last)) => compare(last, site.now),
         Ok(None) => Diagnosis::ok(CLOCK, "the journal has no line yet to compare it with"),
         Err(error) => {
             let text = format!("{}: {error}", journal.display());
             let advice = "restore the state directory from a backup: keyhatch restore FILE";
-            Diagnosis::fail("journal", text, Remedy::Do(advice.to_owned()))
+            Diagnosis::fail("journal", text, advice)
         }
-    };
-    vec![finding]
+    }
 }
 
 fn compare(last: Timestamp, now: Timestamp) -> Diagnosis {
-    let set = || Remedy::Do(SET_CLOCK.to_owned());
     let behind = last.since(now);
     let text =
         format!("{} seconds behind the journal, which was written at {last}", behind.as_secs());
@@ -37,11 +35,11 @@ fn compare(last: Timestamp, now: Timestamp) -> Diagnosis {
         behind if behind <= TOLERANCE => {
             Diagnosis::ok(CLOCK, format!("{now}, not before the journal's last line"))
         }
-        behind if behind <= MAX_CLOCK_STEP_BACK => Diagnosis::warn(CLOCK, text, set()),
+        behind if behind <= MAX_CLOCK_STEP_BACK => Diagnosis::warn(CLOCK, text, SET_CLOCK),
         _ => Diagnosis::fail(
             CLOCK,
             format!("{text}: a start would close every step and lease"),
-            set(),
+            SET_CLOCK,
         ),
     }
 }
@@ -52,7 +50,7 @@ mod tests {
     use super::*;
 
     #[test]
-    fn a_clock_that_a_start_would_not_bear_is_a_failure_and_a_smaller_step_a_warning() {
+    fn a_clock_far_behind_is_a_failure_and_a_small_step_a_warning() {
         let last = Timestamp::from_millis(1_795_298_123_456);
         let level = |seconds| compare(last, last.before(Duration::from_secs(seconds))).level;
         assert_eq!([0, 1, 60, 301].map(level), [Level::Ok, Level::Ok, Level::Warn, Level::Fail]);

@@ -1,4 +1,4 @@
-//! The daemon, as it answers.
+//! The daemon, by its answers.
 
 use std::path::Path;
 
@@ -18,73 +18,70 @@ use crate::grpc::pb::system_service_client::SystemServiceClient;
 const DAEMON: &str = "daemon";
 const VERSION: &str = "version";
 const RECORDS: &str = "records";
+const RESTART: &str = "restart the daemon";
 
-/// What a daemon has said.
+/// The answers of a daemon.
 struct DaemonAnswer {
     is_serving: bool,
-    /// Only operators are told.
+    /// None if the identity is not an operator's.
     status: Option<pb::Status>,
 }
 
-/// What was heard of a daemon that has a socket.
-pub(super) struct Heard {
+/// A daemon that has a socket.
+pub(super) struct DaemonReport {
     granted: Option<Granted>,
     answer: Result<DaemonAnswer, Diagnosis>,
 }
 
-impl Heard {
-    /// What it tells of itself.
+impl DaemonReport {
+    /// Asks the daemon. None if there is no socket.
+    pub(super) async fn request(site: &Site) -> Option<Self> {
+        let socket = admin_socket(site);
+        if !socket.exists() {
+            return None;
+        }
+        let granted = tokio::time::timeout(ANSWER_LIMIT, granted_at(&socket)).await.ok().flatten();
+        let answer = match tokio::time::timeout(ANSWER_LIMIT, ask(site)).await {
+            Err(_) => Err(Diagnosis::fail(DAEMON, silence(), RESTART)),
+            Ok(Err(failure)) => {
+                let remedy = match failure.reason.as_str() {
+                    "CERTIFICATE_NOT_YET_VALID" => Remedy::from(SET_CLOCK),
+                    _ if granted.is_some() => Remedy::from(RESTART),
+                    _ => site.keyhatch("serve"),
+                };
+                Err(Diagnosis::fail(DAEMON, failure.message, remedy))
+            }
+            Ok(Ok(answer)) => Ok(answer),
+        };
+        Some(Self { granted, answer })
+    }
+
+    /// The status of the daemon, if an operator asked.
     pub(super) fn status(&self) -> Option<&pb::Status> {
         self.answer.as_ref().ok()?.status.as_ref()
     }
 }
 
-/// Asks the daemon; nothing where nobody listens.
-pub(super) async fn hear(site: &Site) -> Option<Heard> {
-    let socket = admin_socket(site);
-    if !socket.exists() {
-        return None;
-    }
-    let granted = tokio::time::timeout(ANSWER_LIMIT, granted_at(&socket)).await.ok().flatten();
-    let answer = match tokio::time::timeout(ANSWER_LIMIT, ask(site)).await {
-        Err(_) => Err(Diagnosis::fail(DAEMON, silence(), restart())),
-        Ok(Err(failure)) => {
-            let remedy = match failure.reason.as_str() {
-                "CERTIFICATE_NOT_YET_VALID" => Remedy::Do(SET_CLOCK.to_owned()),
-                _ if granted.is_some() => restart(),
-                _ => Remedy::Run(site.keyhatch("serve")),
-            };
-            Err(Diagnosis::fail(DAEMON, failure.message, remedy))
-        }
-        Ok(Ok(answer)) => Ok(answer),
-    };
-    Some(Heard { granted, answer })
-}
-
-pub(super) fn look(site: &Site, heard: Option<Heard>) -> Vec<Diagnosis> {
-    let Some(Heard { granted, answer }) = heard else {
-        // That nobody listens has been said.
-        return limits::look(site, Granted::here(), None);
+pub(super) fn check(site: &Site, report: Option<DaemonReport>) -> Vec<Diagnosis> {
+    let Some(DaemonReport { granted, answer }) = report else {
+        // The check of the socket reports that it is missing.
+        return limits::check(site, Granted::here(), None);
     };
     let (first, status) = match answer {
         Ok(answer) => (state(&answer), answer.status),
-        Err(finding) => (finding, None),
+        Err(diagnosis) => (diagnosis, None),
     };
-    let mut findings = vec![first];
-    findings.extend(status.as_ref().map(|status| version(&status.version)));
-    findings.extend(status.as_ref().and_then(newer));
+    let mut diagnoses = vec![first];
+    diagnoses.extend(status.as_ref().map(|status| version(&status.version)));
+    diagnoses.extend(status.as_ref().and_then(newer));
     let memory = status.as_ref().map(|status| status.key_memory.as_str());
-    findings.extend(limits::look(site, granted.unwrap_or_else(Granted::here), memory));
-    findings
-}
-
-fn restart() -> Remedy {
-    Remedy::Do("restart the daemon".to_owned())
+    diagnoses.extend(limits::check(site, granted.unwrap_or_else(Granted::here), memory));
+    diagnoses
 }
 
 async fn ask(site: &Site) -> Result<DaemonAnswer, Failure> {
     let found = Endpoint::find_any(Some(&site.state));
-    // A variable that names no identity has been told of.
+    // The check of the environment reports variables that name no identity.
     let endpoint = found.or_else(|_| Endpoint::of_host(&site.state))?;
     let channel = endpoint.reach().await?;
     let is_serving = is_serving(channel.clone()).await?;
@@ -92,7 +89,7 @@ async fn ask(site: &Site) -> Result<DaemonAnswer, Failure> {
     Ok(DaemonAnswer { is_serving, status: status.ok().map(tonic::Response::into_inner) })
 }
 
-/// The limits of the process that listens here, if there is one and the system tells of it.
+/// The limits of the process that listens here. None if nothing listens, or the system does not report them.
 async fn granted_at(socket: &Path) -> Option<Granted> {
     let stream = UnixStream::connect(socket).await.ok()?;
     Granted::of_process(stream.peer_cred().ok()?.pid()?)
@@ -110,23 +107,16 @@ fn state(answer: &DaemonAnswer) -> Diagnosis {
         (_, false) => Diagnosis::fail(
             DAEMON,
             format!("answers, and does not serve ({state}): journal or store cannot be written"),
-            Remedy::Do(
-                "see to the disk as above and in the daemon's log, then restart it".to_owned(),
-            ),
+            "see to the disk as above and in the daemon's log, then restart it",
         ),
     }
 }
 
-/// What the daemon's version uses nothing of, if there is anything.
+/// Records of a newer version, which the daemon does not use. None if there are none.
 fn newer(status: &pb::Status) -> Option<Diagnosis> {
     let names = status.newer.join(", ");
-    (!names.is_empty()).then(|| {
-        Diagnosis::warn(
-            RECORDS,
-            format!("a newer keyhatch has written {names}: the daemon uses nothing of it"),
-            Remedy::Do("run the newer keyhatch".to_owned()),
-        )
-    })
+    let text = format!("a newer keyhatch has written {names}: the daemon uses nothing of it");
+    (!names.is_empty()).then(|| Diagnosis::warn(RECORDS, text, "run the newer keyhatch"))
 }
 
 fn version(theirs: &str) -> Diagnosis {
@@ -136,7 +126,7 @@ fn version(theirs: &str) -> Diagnosis {
         false => Diagnosis::warn(
             VERSION,
             format!("the daemon is {theirs}, this program {ours}"),
-            Remedy::Do("restart the daemon with this program, or use the daemon's".to_owned()),
+            "restart the daemon with this program, or use the daemon's",
         ),
     }
 }

@@ -1,16 +1,16 @@
-//! What one check has found, and what to do about it.
+//! The result of one check, and its remedy.
 
 use std::fmt;
 use std::path::Path;
 
 use serde::Serialize;
 
-/// How bad it is.
+/// The severity of a diagnosis.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord, Serialize)]
 #[serde(rename_all = "snake_case")]
 pub(super) enum Level {
     Ok,
-    /// It works, and not as well or not as long as it should.
+    /// It works, but not as well or not as long as it should.
     Warn,
     /// It does not work.
     Fail,
@@ -26,34 +26,36 @@ impl fmt::Display for Level {
     }
 }
 
-/// How it is repaired.
+/// The repair for a diagnosis. A text becomes [`Remedy::Do`].
 #[derive(Clone, Debug, PartialEq, Eq, Serialize)]
 #[serde(rename_all = "snake_case")]
 pub(super) enum Remedy {
-    /// By this command, as a shell takes it.
+    /// A command, as a shell takes it.
     Run(String),
-    /// By somebody, who decides something.
+    /// Advice, where somebody has to decide something.
     Do(String),
 }
 
 impl Remedy {
     /// A command with paths at its end.
     pub(super) fn run<'a>(words: &str, paths: impl IntoIterator<Item = &'a Path>) -> Self {
-        let mut command = words.to_owned();
-        for path in paths {
-            command.push(' ');
-            command.push_str(&quoted(path));
-        }
-        Self::Run(command)
+        let paths = paths.into_iter().map(|path| format!(" {}", quoted(path)));
+        Self::Run(format!("{words}{}", paths.collect::<String>()))
     }
 }
 
-/// A path as a word of a shell.
+impl<T: Into<String>> From<T> for Remedy {
+    fn from(advice: T) -> Self {
+        Self::Do(advice.into())
+    }
+}
+
+/// A path as one word of a shell.
 pub(super) fn quoted(path: &Path) -> String {
     shell_words::quote(&path.to_string_lossy()).into_owned()
 }
 
-/// What one check has found.
+/// The result of one check.
 #[derive(Clone, Debug, Serialize)]
 pub(super) struct Diagnosis {
     pub(super) level: Level,
@@ -68,11 +70,19 @@ impl Diagnosis {
         Self { level: Level::Ok, what, detail: detail.into(), remedy: None }
     }
 
-    pub(super) fn warn(what: &'static str, detail: impl Into<String>, remedy: Remedy) -> Self {
-        Self { level: Level::Warn, what, detail: detail.into(), remedy: Some(remedy) }
+    pub(super) fn warn(
+        what: &'static str,
+        detail: impl Into<String>,
+        remedy: impl Into<Remedy>,
+    ) -> Self {
+        Self { level: Level::Warn, what, detail: detail.into(), remedy: Some(remedy.into()) }
     }
 
-    pub(super) fn fail(what: &'static str, detail: impl Into<String>, remedy: Remedy) -> Self {
-        Self { level: Level::Fail, what, detail: detail.into(), remedy: Some(remedy) }
+    pub(super) fn fail(
+        what: &'static str,
+        detail: impl Into<String>,
+        remedy: impl Into<Remedy>,
+    ) -> Self {
+        Self { level: Level::Fail, ..Self::warn(what, detail, remedy) }
     }
 }

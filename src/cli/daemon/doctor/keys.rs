@@ -1,4 +1,4 @@
-//! The KEK: where it comes from, who can read it, whether it is the one.
+//! The KEK: its source, who can read it, and whether it is the right one.
 
 use std::os::unix::fs::MetadataExt as _;
 use std::path::Path;
@@ -15,15 +15,15 @@ const KEK_FILE: &str = "KEK file";
 const KEK_PLACE: &str = "KEK's place";
 const KEYRING: &str = "keyring";
 
-/// Looks at the KEK; where it is elsewhere than doctor was told, a daemon that serves has it.
-pub(super) fn look(site: &Site, daemon: Option<&pb::Status>) -> Vec<Diagnosis> {
-    // That it cannot be read has been said.
+/// Checks the KEK. A KEK from another source than the options name is not checked if a daemon serves with it.
+pub(super) fn check(site: &Site, daemon: Option<&pb::Status>) -> Vec<Diagnosis> {
+    // The check of the state reports a directory or format that cannot be read.
     let Ok(state) = StateDirectory::open(&site.state, &site.trust) else { return Vec::new() };
     if state.read().is_err() {
         return Vec::new();
     }
     let keys = state.keys(Some(&site.unlock));
-    let elsewhere = |status: &pb::Status| {
+    let unknown = |status: &pb::Status| {
         let text = format!(
             "{}, which the daemon has from a {}: not looked at, because doctor was not told of it with --kek-file \
              or another of serve's flags and variables",
@@ -33,13 +33,13 @@ pub(super) fn look(site: &Site, daemon: Option<&pb::Status>) -> Vec<Diagnosis> {
     };
     if let Err(error) = keys.check_source() {
         if let (KeyStoreError::OtherSource { .. }, Some(status)) = (&error, daemon) {
-            return elsewhere(status);
+            return unknown(status);
         }
         let advice = match error {
             KeyStoreError::OtherSource { .. } => "start doctor and the daemon with that flag",
             _ => "restore keyring.json from a backup, with its mode 0600",
         };
-        return vec![Diagnosis::fail(KEYRING, error.to_string(), Remedy::Do(advice.to_owned()))];
+        return vec![Diagnosis::fail(KEYRING, error.to_string(), advice)];
     }
     let Some(path) = keys.kek_path() else {
         let kind = keys.kek_kind();
@@ -47,7 +47,7 @@ pub(super) fn look(site: &Site, daemon: Option<&pb::Status>) -> Vec<Diagnosis> {
         return vec![Diagnosis::ok(KEK, text)];
     };
     if let (false, Some(status)) = (path.exists(), daemon) {
-        return elsewhere(status);
+        return unknown(status);
     }
     let file = kek_file(site, &path);
     match file.level {
@@ -60,34 +60,28 @@ fn kek_file(site: &Site, path: &Path) -> Diagnosis {
     let metadata = match std::fs::metadata(path) {
         Ok(metadata) => metadata,
         Err(error) => {
-            let advice = "put your copy of it there, or say where it is with --kek-file";
             let text = format!("{}: {error}", path.display());
-            return Diagnosis::fail(KEK_FILE, text, Remedy::Do(advice.to_owned()));
+            let advice = "put your copy of it there, or say where it is with --kek-file";
+            return Diagnosis::fail(KEK_FILE, text, advice);
         }
     };
     let (mode, owner) = (permissions(&metadata), metadata.uid());
-    let says = |what: String| format!("{} {what}", path.display());
-    // Root may lend it to the daemon's group.
+    let text = format!("{} has mode {mode:04o}", path.display());
+    // Root may own it and let the daemon's group read it.
     let is_lent = owner == 0 && mode & 0o040 != 0;
+    let chmod = Remedy::run("chmod 0400", [path]);
     if check_private(path, &metadata).is_err() {
-        let text =
-            says(format!("has mode {mode:04o}: others can read it, and the daemon refuses it"));
-        return Diagnosis::fail(KEK_FILE, text, Remedy::run("chmod 0400", [path]));
+        let text = format!("{text}: others can read it, and the daemon refuses it");
+        return Diagnosis::fail(KEK_FILE, text, chmod);
     }
     if owner != site.user && !is_lent {
-        let text = says(format!("is uid {owner}'s, and the daemon runs as uid {}", site.user));
-        return Diagnosis::fail(
-            KEK_FILE,
-            text,
-            Remedy::run(&format!("chown {}", site.user), [path]),
-        );
+        let (file, user) = (path.display(), site.user);
+        let text = format!("{file} is uid {owner}'s, and the daemon runs as uid {user}");
+        return Diagnosis::fail(KEK_FILE, text, Remedy::run(&format!("chown {user}"), [path]));
     }
     match mode & 0o333 {
-        0 => Diagnosis::ok(KEK_FILE, says(format!("has mode {mode:04o}"))),
-        _ => {
-            let text = says(format!("has mode {mode:04o}, and is only to be read"));
-            Diagnosis::warn(KEK_FILE, text, Remedy::run("chmod 0400", [path]))
-        }
+        0 => Diagnosis::ok(KEK_FILE, text),
+        _ => Diagnosis::warn(KEK_FILE, format!("{text}, and is only to be read"), chmod),
     }
 }
 
@@ -98,10 +92,7 @@ fn place(site: &Site, path: &Path) -> Diagnosis {
         true => Diagnosis::warn(
             KEK_PLACE,
             "beside the store that it seals: whoever copies the state directory has both",
-            Remedy::Do(
-                "stop the daemon, then: keyhatch key rotate --kek-file FILE, on another disk"
-                    .to_owned(),
-            ),
+            "stop the daemon, then: keyhatch key rotate --kek-file FILE, on another disk",
         ),
     }
 }
@@ -111,7 +102,7 @@ fn id(keys: &KeyStore, path: &Path) -> Diagnosis {
         Ok(id) => Diagnosis::ok(KEK, format!("{id}, as the keyring says")),
         Err(error) => {
             let advice = "put your copy of the right one in its place, or name it with --kek-file";
-            Diagnosis::fail(KEK, error.to_string(), Remedy::Do(advice.to_owned()))
+            Diagnosis::fail(KEK, error.to_string(), advice)
         }
     }
 }

@@ -1,27 +1,27 @@
-//! What the system grants the daemon: open files, and memory that is not swapped out.
+//! Limits of the system for the daemon: open files, and memory that is not swapped out.
 
 use rustix::process::{Resource, getrlimit};
 
 use super::Site;
-use super::diagnosis::{Diagnosis, Remedy};
+use super::diagnosis::Diagnosis;
 use crate::daemon::steps_within;
 
 const FILES: &str = "open files";
 const MEMORY: &str = "keys in memory";
 
-/// Keys of 32 bytes, on pages of their own: thousands of them.
+/// Enough for the keys of a daemon, each of 32 bytes.
 const ENOUGH_LOCKED_BYTES: u64 = 64 * 1024;
 
-/// The limits of a process; unset where there is none.
+/// The limits of a process. None means that there is no limit.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(super) struct Granted {
-    /// The hard one: the daemon raises the other as far as this.
+    /// The hard limit. The daemon raises the soft limit to it.
     files: Option<u64>,
     locked_bytes: Option<u64>,
 }
 
 impl Granted {
-    /// Of this process, and so of what is started from where it was.
+    /// The limits of this process, which a daemon would have that is started from the same place.
     pub(super) fn here() -> Self {
         Self {
             files: getrlimit(Resource::Nofile).maximum,
@@ -29,7 +29,7 @@ impl Granted {
         }
     }
 
-    /// Of another process, by proc(5).
+    /// The limits of another process (proc(5)).
     pub(super) fn of_process(pid: i32) -> Option<Self> {
         Self::parse(&std::fs::read_to_string(format!("/proc/{pid}/limits")).ok()?)
     }
@@ -47,8 +47,8 @@ impl Granted {
     }
 }
 
-/// `memory` is where the daemon says that its keys are.
-pub(super) fn look(site: &Site, granted: Granted, memory: Option<&str>) -> Vec<Diagnosis> {
+/// `memory` is where the keys of the daemon are, if it serves and reports that.
+pub(super) fn check(site: &Site, granted: Granted, memory: Option<&str>) -> Vec<Diagnosis> {
     vec![files(site, granted.files), locked(granted.locked_bytes, memory)]
 }
 
@@ -56,36 +56,31 @@ fn files(site: &Site, files: Option<u64>) -> Diagnosis {
     let (steps, wanted) = (steps_within(files, &site.limits), site.limits.open_steps);
     let said = files.map_or("no limit".to_owned(), |files| format!("at most {files}"));
     let text = format!("{said}: {steps} of {wanted} steps can be open at a time");
-    match steps < wanted {
-        false => Diagnosis::ok(FILES, text),
-        true => {
-            // In thousands: what fewer give is not enough.
-            let enough = (1..).map(|thousands| thousands * 1024);
-            let is_enough = |files: &u64| steps_within(Some(*files), &site.limits) >= wanted;
-            let enough = enough.take(4096).find(is_enough).unwrap_or(4 * u64::from(wanted));
-            let advice = format!(
-                "LimitNOFILE={enough} in the daemon's unit, or ulimit -Hn {enough} before serve; or a smaller \
-                 open_steps in its configuration"
-            );
-            Diagnosis::warn(FILES, text, Remedy::Do(advice))
-        }
+    if steps >= wanted {
+        return Diagnosis::ok(FILES, text);
     }
+    // The smallest sufficient multiple of 1024.
+    let mut multiples = (1..=4096).map(|thousands| thousands * 1024);
+    let is_enough = |files: &u64| steps_within(Some(*files), &site.limits) >= wanted;
+    let enough = multiples.find(is_enough).unwrap_or(4 * u64::from(wanted));
+    let advice = format!(
+        "LimitNOFILE={enough} in the daemon's unit, or ulimit -Hn {enough} before serve; or a smaller open_steps in \
+         its configuration"
+    );
+    Diagnosis::warn(FILES, text, advice)
 }
 
 fn locked(bytes: Option<u64>, memory: Option<&str>) -> Diagnosis {
-    let raise = || {
-        let advice = "allow memfd_secret, or raise the limit: LimitMEMLOCK=8M in the daemon's unit, or ulimit \
-                      -l 8192 before serve";
-        Remedy::Do(advice.to_owned())
-    };
+    let raise = "allow memfd_secret, or raise the limit: LimitMEMLOCK=8M in the daemon's unit, or ulimit \
+                 -l 8192 before serve";
     match memory {
         Some("unprotected") => {
-            Diagnosis::fail(MEMORY, "unprotected: they may be swapped out", raise())
+            Diagnosis::fail(MEMORY, "unprotected: they may be swapped out", raise)
         }
         Some(memory) => Diagnosis::ok(MEMORY, memory),
         None if bytes.is_some_and(|bytes| bytes < ENOUGH_LOCKED_BYTES) => {
             let text = "so little memory can be locked that keys may be swapped out";
-            Diagnosis::warn(MEMORY, text, raise())
+            Diagnosis::warn(MEMORY, text, raise)
         }
         None => Diagnosis::ok(MEMORY, "enough memory can be locked"),
     }

@@ -1,16 +1,16 @@
-//! `keyhatch doctor`: whether everything is as the daemon needs it, and how it becomes so.
+//! `keyhatch doctor`: checks of everything that a daemon needs, each with a remedy.
 //!
-//! | file | looks at |
+//! | file | checks |
 //! |---|---|
-//! | `environment` | variables that confuse |
+//! | `environment` | variables that mislead commands |
 //! | `state`, `keys` | the state directory, the KEK |
-//! | `certificates`, `clock` | who may still speak to whom |
-//! | `disk` | room |
+//! | `certificates`, `clock` | validity of certificates |
+//! | `disk` | free space |
 //! | `socket` | the runtime directory and the admin socket |
-//! | `daemon`, `limits` | the daemon that runs |
-//! | `step`, `identity` | instead of all those, the directory of a step, or of somebody who is not the broker's owner |
+//! | `daemon`, `limits` | the running daemon |
+//! | `step`, `identity` | instead of all those, the directory of a step, or of a user who does not own the broker |
 //!
-//! Nothing is changed, and nothing secret is printed. Of secrets only the KEK in a file is read, to name it.
+//! Doctor changes nothing and prints nothing secret. The only secret that it reads is a KEK in a file, to print its id.
 
 mod certificates;
 mod clock;
@@ -29,117 +29,104 @@ use std::path::PathBuf;
 
 use serde_json::json;
 
-use crate::cli::admin::kek::{KekArgs, unlock};
+use crate::cli::Common;
+use crate::cli::daemon::broker_args::BrokerArgs;
 use crate::cli::io::failure::{Failure, exit};
 use crate::cli::io::output::print;
 use crate::cli::io::text::printable;
-use crate::cli::{Common, SharedParents};
-use crate::config::{Config, Given};
+use crate::config::Given;
 use crate::model::{Clock, Limits, Timestamp};
 use crate::seal::Unlock;
 use crate::sys::{DirectoryError, Trust};
+use daemon::DaemonReport;
 use diagnosis::{Diagnosis, Level, Remedy, quoted};
 
 /// Arguments of `doctor`.
 #[derive(clap::Args)]
 pub struct Doctor {
-    /// Where the broker makes its sockets.
-    #[arg(long, env = "KEYHATCH_RUNTIME", value_name = "DIR")]
-    runtime: Option<PathBuf>,
     #[command(flatten)]
-    parents: SharedParents,
-    #[command(flatten)]
-    kek: KekArgs,
+    broker: BrokerArgs,
     /// The configuration file that serve is given.
     #[arg(long, env = "KEYHATCH_CONFIG", value_name = "FILE")]
     config: Option<PathBuf>,
 }
 
-/// One broker, as it should be.
+/// The broker that is checked.
 struct Site {
     state: PathBuf,
     runtime: PathBuf,
     unlock: Unlock,
     limits: Limits,
-    /// Whose everything has to be: who owns the state directory.
+    /// The owner of the state directory, who must own everything else.
     user: u32,
-    /// What its daemon would work in.
+    /// What a daemon of that user may trust.
     trust: Trust,
     now: Timestamp,
 }
 
 impl Doctor {
     pub(crate) async fn run(self, common: &Common) -> Result<(), Failure> {
-        let (mut findings, is_named) = (environment::look(), common.state.is_some());
-        match environment::step_directory() {
-            Some(directory) => findings.extend(step::look(&directory, Clock::system().now()).await),
-            None => match self.site(common)? {
-                Ok(site) => findings.extend(match environment::identity_directory() {
-                    Some(own) if !is_named && !site.is_ours() => {
-                        identity::look(&own, site.now).await
-                    }
-                    _ => site.look().await,
-                }),
-                Err(finding) => findings.push(finding),
+        let (mut diagnoses, is_named) = (environment::check(), common.state.is_some());
+        diagnoses.extend(match environment::step_directory() {
+            Some(directory) => step::check(&directory, Clock::system().now()).await,
+            None => match (self.site(common)?, environment::identity_directory()) {
+                (Ok(site), Some(own)) if !is_named && !site.is_ours() => {
+                    identity::check(&own, site.now).await
+                }
+                (Ok(site), _) => site.check().await,
+                (Err(diagnosis), _) => vec![diagnosis],
             },
-        }
-        report(&findings, common)
+        });
+        report(&diagnoses, common)
     }
 
     fn site(self, common: &Common) -> Result<Result<Site, Diagnosis>, Failure> {
-        let given = Given {
-            state: common.state.clone(),
-            runtime: self.runtime,
-            shared_parents: self.parents.shared_parent,
-            file: self.config,
-            ..Given::default()
-        };
-        let config = match Config::load(given) {
+        let given = Given { file: self.config, ..Given::default() };
+        let config = match self.broker.config(common, given) {
             Ok(config) => config,
             Err(error) => {
-                let remedy =
-                    Remedy::Do("keyhatch config reference lists what it may say".to_owned());
-                return Ok(Err(Diagnosis::fail("configuration", error.to_string(), remedy)));
+                let advice = "keyhatch config reference lists what it may say";
+                return Ok(Err(Diagnosis::fail("configuration", error.to_string(), advice)));
             }
         };
-        let state = std::path::absolute(config.state)?;
-        let user = state::owner(&state);
-        let trust = Trust::of_user(user, &config.shared_parents);
+        let mut broker = self.broker.broker(config)?;
+        let user = state::owner(&broker.config.state);
+        broker.trust = Trust::of_user(user, &broker.config.shared_parents);
         Ok(Ok(Site {
-            runtime: std::path::absolute(config.runtime)?,
-            unlock: unlock(self.kek.said(config.kek.as_ref())?.as_ref(), &trust, ""),
-            limits: config.limits,
-            trust,
+            unlock: broker.unlock(),
+            state: broker.config.state,
+            runtime: broker.config.runtime,
+            limits: broker.config.limits,
+            trust: broker.trust,
             user,
             now: Clock::system().now(),
-            state,
         }))
     }
 }
 
 impl Site {
-    async fn look(&self) -> Vec<Diagnosis> {
-        let mut findings = state::look(self);
-        // Without a broker there is no more to look at.
+    async fn check(&self) -> Vec<Diagnosis> {
+        let mut diagnoses = state::check(self);
+        // Without a broker there is nothing else to check.
         if state::is_there(self) {
-            let heard = daemon::hear(self).await;
-            findings.extend(keys::look(self, heard.as_ref().and_then(|heard| heard.status())));
-            findings.extend(certificates::look(self));
-            findings.extend(clock::look(self));
-            findings.extend(disk::look(self));
-            findings.extend(socket::look(self));
-            findings.extend(daemon::look(self, heard));
+            let daemon = DaemonReport::request(self).await;
+            diagnoses.extend(keys::check(self, daemon.as_ref().and_then(DaemonReport::status)));
+            diagnoses.extend(certificates::check(self));
+            diagnoses.push(clock::check(self));
+            diagnoses.extend(disk::check(self));
+            diagnoses.extend(socket::check(self));
+            diagnoses.extend(daemon::check(self, daemon));
         }
-        findings
+        diagnoses
     }
 
-    /// Whether there is a state directory that this user can look into.
+    /// Whether there is a state directory that this user can read.
     fn is_ours(&self) -> bool {
         let us = rustix::process::geteuid();
         self.state.exists() && (us.is_root() || us.as_raw() == self.user)
     }
 
-    /// A directory that its daemon refuses to work in.
+    /// A directory that the daemon refuses.
     fn unfit(&self, what: &'static str, error: &DirectoryError) -> Diagnosis {
         let remedy = match error {
             DirectoryError::Foreign { path, .. } => {
@@ -148,49 +135,51 @@ impl Site {
             DirectoryError::Writable { path, .. } => Remedy::run("chmod go-w", [path.as_path()]),
             DirectoryError::Parent { .. }
             | DirectoryError::Link { .. }
-            | DirectoryError::Io { .. } => {
-                Remedy::Do("do as it says there, then look again".to_owned())
-            }
+            | DirectoryError::Io { .. } => "do as it says there, then look again".into(),
         };
         Diagnosis::fail(what, error.to_string(), remedy)
     }
 
+    /// A command on this broker, as a remedy.
+    fn keyhatch(&self, words: &str) -> Remedy {
+        Remedy::Run(self.command(words))
+    }
+
     /// A command on this broker.
-    fn keyhatch(&self, words: &str) -> String {
+    fn command(&self, words: &str) -> String {
         let (state, runtime) = (quoted(&self.state), quoted(&self.runtime));
         format!("keyhatch {words} --state {state} --runtime {runtime}")
     }
 }
 
-fn report(findings: &[Diagnosis], common: &Common) -> Result<(), Failure> {
-    let count = |level| findings.iter().filter(|finding| finding.level == level).count();
+fn report(diagnoses: &[Diagnosis], common: &Common) -> Result<(), Failure> {
+    let count = |level| diagnoses.iter().filter(|one| one.level == level).count();
     let (failed, warned) = (count(Level::Fail), count(Level::Warn));
-    let answer = json!({ "failed": failed, "warned": warned, "findings": findings });
+    let answer = json!({ "failed": failed, "warned": warned, "findings": diagnoses });
     let names = || {
-        let wrong = findings.iter().filter(|finding| finding.level != Level::Ok);
-        wrong.map(|finding| finding.what).collect::<Vec<_>>().join("\n")
+        let wrong = diagnoses.iter().filter(|one| one.level != Level::Ok);
+        wrong.map(|one| one.what).collect::<Vec<_>>().join("\n")
     };
-    print(common.output, &answer, || lines(findings), names)?;
+    print(common.output, &answer, || lines(diagnoses), names)?;
     match failed {
         0 => Ok(()),
         _ => {
-            let text = format!("{failed} of {} checks failed", findings.len());
+            let text = format!("{failed} of {} checks failed", diagnoses.len());
             Err(Failure::new("NOT_WELL", text, exit::FAILED))
         }
     }
 }
 
-/// A line for each finding, and one for what to do about it.
-fn lines(findings: &[Diagnosis]) -> String {
-    let width = findings.iter().map(|finding| finding.what.len()).max().unwrap_or(0);
-    let line = |finding: &Diagnosis| {
-        let Diagnosis { level, what, detail, remedy } = finding;
-        let told = printable(&format!("{level:<4}  {what:<width$}  {detail}"));
+/// A line for each diagnosis, and a line for its remedy.
+fn lines(diagnoses: &[Diagnosis]) -> String {
+    let width = diagnoses.iter().map(|one| one.what.len()).max().unwrap_or(0);
+    let line = |Diagnosis { level, what, detail, remedy }: &Diagnosis| {
+        let line = printable(&format!("{level:<4}  {what:<width$}  {detail}"));
         match remedy {
-            Some(Remedy::Run(command)) => format!("{told}\n      run: {}", printable(command)),
-            Some(Remedy::Do(advice)) => format!("{told}\n      {}", printable(advice)),
-            None => told,
+            Some(Remedy::Run(command)) => format!("{line}\n      run: {}", printable(command)),
+            Some(Remedy::Do(advice)) => format!("{line}\n      {}", printable(advice)),
+            None => line,
         }
     };
-    findings.iter().map(line).collect::<Vec<_>>().join("\n")
+    diagnoses.iter().map(line).collect::<Vec<_>>().join("\n")
 }

@@ -1,8 +1,8 @@
-//! The runtime directory and the admin socket in it, as they are on disk.
+//! The runtime directory, and the admin socket in it.
 
 use std::io::ErrorKind;
 use std::os::unix::fs::{FileTypeExt as _, MetadataExt as _};
-use std::path::{Path, PathBuf};
+use std::path::PathBuf;
 
 use rustix::fs::{Access, access};
 
@@ -15,13 +15,13 @@ use crate::sys::Directory;
 const RUNTIME: &str = "runtime directory";
 const SOCKET: &str = "admin socket";
 
-/// Where operators and executors connect.
+/// The socket of operators and executors.
 pub(super) fn admin_socket(site: &Site) -> PathBuf {
     site.runtime.join("admin.sock")
 }
 
-pub(super) fn look(site: &Site) -> Vec<Diagnosis> {
-    vec![runtime(site), socket(site)]
+pub(super) fn check(site: &Site) -> [Diagnosis; 2] {
+    [runtime(site), socket(site)]
 }
 
 fn runtime(site: &Site) -> Diagnosis {
@@ -31,7 +31,7 @@ fn runtime(site: &Site) -> Diagnosis {
         Err(RuntimeDirError::Directory(error)) => return site.unfit(RUNTIME, &error),
         Err(error) => {
             let advice = "name another directory with --runtime, or KEYHATCH_RUNTIME";
-            return Diagnosis::fail(RUNTIME, error.to_string(), Remedy::Do(advice.to_owned()));
+            return Diagnosis::fail(RUNTIME, error.to_string(), advice);
         }
     }
     let Ok(directory) = Directory::open(path, &site.trust) else { return missing(site) };
@@ -48,7 +48,7 @@ fn runtime(site: &Site) -> Diagnosis {
             path.display()
         );
         let advice = "have --runtime on a file system that keeps them, such as tmpfs";
-        return Diagnosis::warn(RUNTIME, text, Remedy::Do(advice.to_owned()));
+        return Diagnosis::warn(RUNTIME, text, advice);
     }
     match mode & 0o055 {
         0o055 => {
@@ -74,38 +74,33 @@ fn missing(site: &Site) -> Diagnosis {
 
 fn socket(site: &Site) -> Diagnosis {
     let path = admin_socket(site);
-    let serve = || Remedy::Run(site.keyhatch("serve"));
     let metadata = match std::fs::symlink_metadata(&path) {
         Ok(metadata) => metadata,
-        Err(error) if error.kind() == ErrorKind::NotFound => {
-            return Diagnosis::fail(SOCKET, format!("{} is not there", path.display()), serve());
-        }
         Err(error) => {
-            return Diagnosis::fail(SOCKET, format!("{}: {error}", path.display()), serve());
+            let text = match error.kind() {
+                ErrorKind::NotFound => format!("{} is not there", path.display()),
+                _ => format!("{}: {error}", path.display()),
+            };
+            return Diagnosis::fail(SOCKET, text, site.keyhatch("serve"));
         }
     };
     if !metadata.file_type().is_socket() {
         let text = format!("{} is no socket; stop the daemon, remove it", path.display());
         return Diagnosis::fail(SOCKET, text, Remedy::run("rm", [path.as_path()]));
     }
-    let says = |what: String| format!("{} {what}", path.display());
     if metadata.uid() != site.user {
-        let text = says(format!("is uid {}'s: another daemon's", metadata.uid()));
+        let text = format!("{} is uid {}'s: another daemon's", path.display(), metadata.uid());
         let advice = "stop that daemon, or name another directory with --runtime";
-        return Diagnosis::fail(SOCKET, text, Remedy::Do(advice.to_owned()));
+        return Diagnosis::fail(SOCKET, text, advice);
     }
-    mode(&path, permissions(&metadata))
-}
-
-/// 0660 is for the group that serve --admin-group names.
-fn mode(path: &Path, mode: u32) -> Diagnosis {
+    let mode = permissions(&metadata);
     let text = format!("{} has mode {mode:04o}", path.display());
     match mode {
+        // 0660 is for the group of serve --admin-group.
         0o600 | 0o660 => Diagnosis::ok(SOCKET, text),
-        _ => Diagnosis::fail(
-            SOCKET,
-            format!("{text} instead of 0600, or 0660 of a group"),
-            Remedy::run("chmod 0600", [path]),
-        ),
+        _ => {
+            let text = format!("{text} instead of 0600, or 0660 of a group");
+            Diagnosis::fail(SOCKET, text, Remedy::run("chmod 0600", [path.as_path()]))
+        }
     }
 }

@@ -1,4 +1,4 @@
-//! The state directory: whose it is, who else may read or write in it, and whether it is one.
+//! The state directory: its owner, the access of other users, and its format.
 
 use std::fs::Metadata;
 use std::io::ErrorKind;
@@ -14,35 +14,35 @@ const DIRECTORY: &str = "state directory";
 const FILES: &str = "files of the state";
 const FORMAT: &str = "state format";
 
-/// Who owns the state directory; this user, where there is none.
+/// The owner of the state directory. This user if there is no such directory.
 pub(super) fn owner(state: &Path) -> u32 {
     let us = rustix::process::geteuid().as_raw();
     std::fs::metadata(state).map_or(us, |metadata| metadata.uid())
 }
 
-/// Whether there is a broker that this user can look into.
+/// Whether there is a broker whose files this user can read.
 pub(super) fn is_there(site: &Site) -> bool {
     site.state.join("state.json").exists()
 }
 
-pub(super) fn look(site: &Site) -> Vec<Diagnosis> {
+pub(super) fn check(site: &Site) -> Vec<Diagnosis> {
     let path = &site.state;
     let metadata = match std::fs::metadata(path) {
         Ok(metadata) if metadata.is_dir() => metadata,
         Err(error) if error.kind() == ErrorKind::NotFound => {
             let text = format!("{} is not there", path.display());
-            return vec![Diagnosis::fail(DIRECTORY, text, Remedy::Run(site.keyhatch("init")))];
+            return vec![Diagnosis::fail(DIRECTORY, text, site.keyhatch("init"))];
         }
         found => {
             let why = found.map_or_else(|error| error.to_string(), |_| "no directory".to_owned());
-            let remedy = Remedy::Do("name the state directory with --state".to_owned());
-            return vec![Diagnosis::fail(DIRECTORY, format!("{}: {why}", path.display()), remedy)];
+            let text = format!("{}: {why}", path.display());
+            return vec![Diagnosis::fail(DIRECTORY, text, "name the state directory with --state")];
         }
     };
     let (us, mode) = (rustix::process::geteuid(), permissions(&metadata));
     if site.user != us.as_raw() && !us.is_root() {
         let text = format!("{} is uid {}'s, not uid {us}'s", path.display(), site.user);
-        let command = format!("sudo -u '#{}' {}", site.user, site.keyhatch("doctor"));
+        let command = format!("sudo -u '#{}' {}", site.user, site.command("doctor"));
         return vec![Diagnosis::fail(DIRECTORY, text, Remedy::Run(command))];
     }
     if let Err(error) = Directory::open(path, &site.trust) {
@@ -56,10 +56,10 @@ pub(super) fn look(site: &Site) -> Vec<Diagnosis> {
             Remedy::run("chmod 0700", [path.as_path()]),
         ),
     };
-    let mut findings = vec![directory];
-    findings.extend(files(site));
-    findings.push(format(site));
-    findings
+    let mut diagnoses = vec![directory];
+    diagnoses.extend(files(site));
+    diagnoses.push(format(site));
+    diagnoses
 }
 
 /// The permission bits.
@@ -67,9 +67,9 @@ pub(super) fn permissions(metadata: &Metadata) -> u32 {
     metadata.permissions().mode() & 0o7777
 }
 
-/// What is wrong with the files, by what puts it right.
+/// The files with a wrong owner or mode, by their remedy.
 #[derive(Default)]
-struct Wrong {
+struct WrongFiles {
     open: Vec<PathBuf>,
     writable: Vec<PathBuf>,
     foreign: Vec<PathBuf>,
@@ -77,11 +77,11 @@ struct Wrong {
 }
 
 fn files(site: &Site) -> Vec<Diagnosis> {
-    let mut wrong = Wrong::default();
+    let mut wrong = WrongFiles::default();
     let mut directories = vec![site.state.clone()];
     while let Some(directory) = directories.pop() {
         for entry in std::fs::read_dir(&directory).into_iter().flatten().flatten() {
-            // Of the entry itself: where a link leads is not ours.
+            // These are of a link itself, not of its target.
             let Ok(metadata) = entry.metadata() else { continue };
             let path = entry.path();
             if metadata.is_dir() {
@@ -92,14 +92,14 @@ fn files(site: &Site) -> Vec<Diagnosis> {
             }
         }
     }
-    wrong.findings(site)
+    wrong.diagnoses(site)
 }
 
-impl Wrong {
+impl WrongFiles {
     fn sort(&mut self, site: &Site, path: PathBuf, metadata: &Metadata) {
         let below = path.strip_prefix(&site.state).unwrap_or(&path);
         if below == Path::new("kek") {
-            return; // Looked at as what it is.
+            return; // The check of the keys covers it.
         }
         self.seen += 1;
         if metadata.uid() != site.user {
@@ -113,33 +113,29 @@ impl Wrong {
         }
     }
 
-    fn findings(&self, site: &Site) -> Vec<Diagnosis> {
-        let mut findings = Vec::new();
-        let mut tell = |paths: &[PathBuf], what: &str, command: String| {
+    fn diagnoses(&self, site: &Site) -> Vec<Diagnosis> {
+        let mut diagnoses = Vec::new();
+        let mut report = |paths: &[PathBuf], what: &str, command: String| {
             if !paths.is_empty() {
                 let names: Vec<_> = paths.iter().map(|path| path.display().to_string()).collect();
                 let remedy = Remedy::run(&command, paths.iter().map(PathBuf::as_path));
-                findings.push(Diagnosis::fail(
-                    FILES,
-                    format!("{what}: {}", names.join(" ")),
-                    remedy,
-                ));
+                let text = format!("{what}: {}", names.join(" "));
+                diagnoses.push(Diagnosis::fail(FILES, text, remedy));
             }
         };
-        tell(&self.open, "open to others", "chmod go-rwx".to_owned());
-        tell(&self.writable, "writable by others", "chmod go-w".to_owned());
+        report(&self.open, "open to others", "chmod go-rwx".to_owned());
+        report(&self.writable, "writable by others", "chmod go-w".to_owned());
         let user = site.user;
-        tell(&self.foreign, &format!("not uid {user}'s"), format!("chown {user}"));
-        if findings.is_empty() {
-            findings
-                .push(Diagnosis::ok(FILES, format!("{} with the right owner and mode", self.seen)));
+        report(&self.foreign, &format!("not uid {user}'s"), format!("chown {user}"));
+        if diagnoses.is_empty() {
+            let text = format!("{} with the right owner and mode", self.seen);
+            diagnoses.push(Diagnosis::ok(FILES, text));
         }
-        findings
+        diagnoses
     }
 }
 
-/// Whether a file may be open to others. Certificates and addresses are no secret, and the store's library
-/// leaves it to the directory above to keep others out.
+/// Whether other users may read a file: certificates, addresses, and the files of the store, which its directory protects.
 fn is_public(below: &Path) -> bool {
     let is_in_store = below.starts_with("store") && below != Path::new("store");
     let name = below.file_name().unwrap_or_default();
@@ -155,18 +151,18 @@ fn format(site: &Site) -> Diagnosis {
         Err(StateError::Missing(_)) => {
             let is_empty = std::fs::read_dir(&site.state).is_ok_and(|mut all| all.next().is_none());
             let remedy = match is_empty {
-                true => Remedy::Run(site.keyhatch("init")),
-                false => Remedy::Do("name the broker's directory with --state".to_owned()),
+                true => site.keyhatch("init"),
+                false => "name the broker's directory with --state".into(),
             };
             Diagnosis::fail(FORMAT, "there is no state.json: init has made no broker here", remedy)
         }
         Err(error) => Diagnosis::fail(
             FORMAT,
             error.to_string(),
-            Remedy::Do(format!(
+            format!(
                 "with a backup, into an empty directory: keyhatch restore FILE --state {}",
                 quoted(&site.state)
-            )),
+            ),
         ),
     }
 }

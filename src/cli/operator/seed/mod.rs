@@ -142,6 +142,16 @@ pub fn read_all(paths: &[PathBuf], context: &SeedContext<'_>) -> Result<Vec<Seed
     parsed.finish()
 }
 
+/// Reads the documents of one text that is not in a file. `name` stands for the file in errors.
+///
+/// # Errors
+/// As [`Parsed::finish`].
+pub fn parse_text(text: &str, name: &str, context: &SeedContext<'_>) -> Result<Vec<Seed>, Failure> {
+    let mut parsed = Parsed::default();
+    parse(text, &Shown::new(name), &Reach::of_stdin(context.allowed), context, &mut parsed);
+    parsed.finish()
+}
+
 /// Reads the documents of a seed file.
 ///
 /// # Errors
@@ -164,7 +174,7 @@ fn read(path: &Path, context: &SeedContext<'_>, parsed: &mut Parsed) -> Result<(
 }
 
 /// Reads the documents of a text.
-pub fn parse(
+fn parse(
     text: &str,
     shown: &Shown,
     reach: &Reach<'_>,

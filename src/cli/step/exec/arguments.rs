@@ -16,7 +16,7 @@ pub const MAX_FILE_BYTES: usize = 1024 * 1024;
 #[derive(Debug, PartialEq, Eq)]
 pub struct EnvArgument {
     /// A prefix, or the whole name where there is only one value.
-    name: Option<String>,
+    pub name: Option<String>,
     /// What is to be resolved.
     pub reference: Reference,
     /// These fields of it alone; all of them if empty.
@@ -92,12 +92,10 @@ fn reference_and_field(text: &str) -> Result<(Reference, Option<String>), Failur
 }
 
 impl EnvArgument {
-    /// The variable or prefix, the reference and the fields.
-    pub fn into_parts(self) -> (Option<String>, Reference, Vec<String>) {
-        (self.name, self.reference, self.fields)
-    }
-
-    /// `REF`, `PREFIX=REF`, `PREFIX=REF:FIELD,FIELD`, `NAME=REF:FIELD` or `NAME=secret:SECRET`
+    /// Parses `REF`, `PREFIX=REF`, `PREFIX=REF:FIELD,FIELD`, `NAME=REF:FIELD` or `NAME=secret:SECRET`.
+    ///
+    /// # Errors
+    /// If the text is none of these.
     pub fn parse(text: &str) -> Result<Self, Failure> {
         // A group's own = stands behind its colons.
         let (name, rest) = match text.split_once('=') {
