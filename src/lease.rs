@@ -8,9 +8,12 @@ use std::collections::{BTreeSet, HashMap, HashSet};
 use std::sync::Arc;
 use std::time::Duration;
 
-use serde::{Deserialize, Serialize};
+use serde::{Deserialize, Deserializer, Serialize, Serializer};
 
-use crate::model::{Id, Timestamp};
+use crate::model::{
+    ConnectionRef, GroupRef, Id, IntegrationName, Invalid, Reference, ResourceName, SecretRef,
+    Timestamp, WorkflowName, parsed,
+};
 
 /// What made a lease as short as it is.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize)]
@@ -26,12 +29,84 @@ pub enum TtlLimit {
     Step,
 }
 
+/// What a lease is for, as the step asked for it.
+#[derive(Clone, Debug, PartialEq, Eq, Hash)]
+pub enum LeaseTarget {
+    /// A connection, written `connections/INTEGRATION/NAME`.
+    Connection(ConnectionRef),
+    /// The default connection of an integration, written `default:INTEGRATION`.
+    Default(IntegrationName),
+    /// A member of a group, written `group:NAME:KEY=VALUE,…`.
+    Group(GroupRef),
+    /// A secret of the step's workflow, written `workflows/WORKFLOW/secrets/NAME`.
+    Secret(SecretRef),
+}
+
+impl LeaseTarget {
+    /// The target that a step of this workflow asks for.
+    pub fn of(workflow: &WorkflowName, asked: &Reference) -> Self {
+        match asked {
+            Reference::Connection(name) => Self::Connection(name.clone()),
+            Reference::Default(integration) => Self::Default(integration.clone()),
+            Reference::Group(group) => Self::Group(group.clone()),
+            Reference::Secret(name) => {
+                Self::Secret(SecretRef { workflow: workflow.clone(), name: name.clone() })
+            }
+        }
+    }
+
+    /// The reference that the step asked with.
+    pub fn reference(&self) -> Reference {
+        match self {
+            Self::Connection(name) => Reference::Connection(name.clone()),
+            Self::Default(integration) => Reference::Default(integration.clone()),
+            Self::Group(group) => Reference::Group(group.clone()),
+            Self::Secret(secret) => Reference::Secret(secret.name.clone()),
+        }
+    }
+
+    /// The target as text, in one piece: every line of a decision contains it.
+    pub fn to_text(&self) -> String {
+        match self {
+            Self::Connection(name) => ResourceName::Connection(name.clone()).to_text(),
+            Self::Secret(secret) => ResourceName::Secret(secret.clone()).to_text(),
+            Self::Default(_) | Self::Group(_) => self.reference().to_text(),
+        }
+    }
+
+    fn parse(text: &str) -> Result<Self, Invalid> {
+        if text.starts_with("group:") {
+            return text.parse().map(Self::Group);
+        }
+        if let Some(integration) = text.strip_prefix("default:") {
+            return IntegrationName::parse(integration).map(Self::Default);
+        }
+        match text.parse()? {
+            ResourceName::Connection(name) => Ok(Self::Connection(name)),
+            ResourceName::Secret(secret) => Ok(Self::Secret(secret)),
+            _ => Err(Invalid::new("lease target", text, "a lease is on a connection or a secret")),
+        }
+    }
+}
+
+impl Serialize for LeaseTarget {
+    fn serialize<S: Serializer>(&self, to: S) -> Result<S::Ok, S::Error> {
+        to.serialize_str(&self.to_text())
+    }
+}
+
+impl<'de> Deserialize<'de> for LeaseTarget {
+    fn deserialize<D: Deserializer<'de>>(from: D) -> Result<Self, D::Error> {
+        parsed(from, Self::parse)
+    }
+}
+
 /// What a step asked for. The same ask of one opening gets the same live lease.
 #[derive(Clone, Debug, PartialEq, Eq, Hash, Serialize, Deserialize)]
 #[serde(deny_unknown_fields)]
 pub struct Ask {
-    /// The full name of the resource.
-    pub target: String,
+    /// What it is for.
+    pub target: LeaseTarget,
     /// The fields asked for, by the names used; empty for all.
     #[serde(default, skip_serializing_if = "Vec::is_empty")]
     pub fields: Vec<String>,
@@ -294,7 +369,7 @@ mod tests {
             resource: Id::from_bytes([2; 16]),
             version: 1,
             ask: Arc::new(Ask {
-                target: "connections/aws/a".into(),
+                target: LeaseTarget::parse("connections/aws/a").unwrap(),
                 fields: vec![],
                 ttl_millis: None,
             }),
@@ -302,6 +377,25 @@ mod tests {
             issue_time: at(0),
             expire_time: at(expire),
             limited_by: TtlLimit::None,
+        }
+    }
+
+    #[test]
+    fn targets_of_leases_come_back_from_their_text() {
+        for text in [
+            "connections/aws/my account",
+            "default:slack",
+            "group:accounts:env=prod,region=eu/1",
+            "group:accounts:",
+            "workflows/owner/repo/secrets/token",
+        ] {
+            let target = LeaseTarget::parse(text).unwrap();
+            assert_eq!(target.to_text(), text);
+            let workflow = WorkflowName::parse("owner/repo").unwrap();
+            assert_eq!(LeaseTarget::of(&workflow, &target.reference()), target);
+        }
+        for bad in ["aws/prod", "secret:token", "groups/accounts", "leases/1", ""] {
+            assert!(LeaseTarget::parse(bad).is_err(), "{bad}");
         }
     }
 

@@ -145,16 +145,16 @@ async fn breakdown() -> Vec<Figure> {
     ask(&sides.bar).await;
     let ours = at_daemon.count(&sides.daemon.process, ask(&sides.ours)).await;
     let bar = at_bare.count(&sides.bare.process, ask(&sides.bar)).await;
-    let line = ours.of(&["keyhatch::journal::line::write"]);
+    let line = ours.of(&["keyhatch::journal::write::line::write"]);
     let parts = [
         ("all of it", ours.all),
         ("the bar", bar.all),
         (
             "access: find, decide, propose a lease",
-            ours.of(&["Broker>::judge_now", "Broker>::decided"]),
+            ours.of(&["Broker>::authorize_now", "Broker>::resolution"]),
         ),
         ("journal: the line", line),
-        ("journal: lock, write(2), lease", ours.of(&["Journal::commit_all"]) - line),
+        ("journal: lock, write(2), lease", ours.of(&["Journal>::commit"]) - line),
         ("open the record: decipher, wipe the stack", ours.of(&["cipher::on_wiped_stack"])),
         (
             "reply: convert, pad, encode",

@@ -44,7 +44,7 @@ pub use lifecycle::backup::{
 pub use lifecycle::start::{BrokerParts, StartError};
 pub use registry::offline::{LocalExecutor, Offline};
 pub use registry::{Enrolled, LOCAL_EXECUTOR, NewRegistration};
-pub use resolve::batch::JudgedBatch;
+pub use resolve::batch::AuthorizedBatch;
 pub use resolve::explain::{DryRun, ExaminedResource, Explanation, NearMember, PastDecision};
 pub use resolve::watch::{Delivery, Watch};
 pub use resolve::{ResolveRequest, Resolved, Room};

@@ -99,10 +99,10 @@ impl StepService for Steps {
             let resolved = match MAX_BATCH_REPLY_BYTES.saturating_sub(bytes) {
                 0 => asked.by_ref().map(|one| one.and(Err(full()))).collect(),
                 most => {
-                    let batch = self.broker.judge_some(&peer.tag, &mut asked, most);
+                    let batch = self.broker.authorize_batch(&peer.tag, &mut asked, most);
                     // Room for all of them at once. Two batches with half of their room each would wait for ever.
                     weighed.reserve(batch.bytes()).await;
-                    self.broker.resolve_judged(&peer.tag, batch, &mut weighed)
+                    self.broker.resolve_batch(&peer.tag, batch, &mut weighed)
                 }
             };
             for one in resolved {

@@ -10,9 +10,9 @@
 //! - Lines are JSON, hash-chained, and carry a keyed tag: see [`write::line`]. They hold names, because
 //!   people read them, and never a value.
 
+mod commit;
 mod event;
-mod permit;
-mod proposal;
+mod files;
 mod read;
 mod state;
 pub mod write;
@@ -23,36 +23,36 @@ use std::sync::Arc;
 
 use parking_lot::{Mutex, MutexGuard};
 
+pub use commit::permit::{Permit, PermitError};
+pub use commit::{Allowed, CommitError, Committed, Refused, Resolution};
 pub use event::NAMES as EVENT_NAMES;
-pub use event::decision::{DecisionId, DecisionName};
+pub use event::decision_id::{DecisionId, DecisionName};
 pub use event::{
     ChangeNote, Checkpoint, CloseReason, Event, Intent, Outcome, RenewalLine, RenewalOutcome,
     ResolveLine, RotatedKey, Signature, TestLine,
 };
-pub use permit::{Permit, PermitError};
-pub use read::audience::ReadError;
+pub use read::batch::Stopped;
+pub use read::error::{ReadError, ReplayError};
 pub use read::find::WhichRuns;
 pub use read::last::last_time;
-pub use read::replay::{Recovery, ReplayError, written_formats};
-pub use read::tail::{Stopped, TailRead, TailReader};
-pub use read::tail_filter::{By, TailFilter, TailLine};
+pub use read::replay::{Recovery, written_formats};
+pub use read::tail::{TailRead, TailReader};
+pub use read::tail_filter::{PrincipalFilter, TailFilter, TailLine};
 pub use read::verify::{Proof, ProofError, verify};
 pub use state::budget::LineBudget;
-pub use state::index::Use;
 pub use state::live::{Live, LiveOpening, NotAccepted};
 pub use state::requests::{DoneRequest, RequestNote, RequestTable};
 pub use state::usage::Usage;
+pub use state::use_counts::Use;
 pub use write::disk_reserve::{DISK_RESERVE_BYTES, ReserveState, free_bytes};
 pub use write::line::Body;
 pub use write::status::{JournalStatus, NewestSignature};
 pub use write::sync::SyncFailed;
 
 use crate::identity::Authority;
-use crate::lease::{Ask, Lease, Terms};
 use crate::model::limits::{JOURNAL_DEADLINE, Limits};
-use crate::model::{FieldName, Id, Opening, PinnedCertificate, Timestamp};
-use crate::seal::{Keyring, RecordKey};
-use proposal::Settled;
+use crate::model::{Id, Opening, PinnedCertificate, Timestamp};
+use crate::seal::Keyring;
 use write::chain::Chain;
 use write::sync::{SyncThread, Synced};
 use write::watchdog::Pulse;
@@ -61,82 +61,6 @@ use write::watchdog::Pulse;
 #[derive(Debug, Clone, Copy, PartialEq, Eq, thiserror::Error)]
 #[error("the journal cannot be written")]
 pub struct Unavailable;
-
-/// Why a decision was not committed.
-#[derive(Debug, Clone, Copy, PartialEq, Eq, thiserror::Error)]
-pub enum CommitError {
-    /// The opening was closed meanwhile.
-    #[error("the step is closed")]
-    Closed,
-    /// The lease is live no longer.
-    #[error("the lease is over")]
-    LeaseOver,
-    /// A newer snapshot was published meanwhile: decide again.
-    #[error("the decision is older than the published state")]
-    Stale,
-    /// The broker was restored from a backup, and nobody has taken it for the right one yet.
-    #[error("nothing is resolved until the restored broker is confirmed")]
-    Quarantined,
-    /// The opening holds as many leases as it may.
-    #[error("too many live leases")]
-    TooManyLeases,
-    /// The journal cannot be written.
-    #[error(transparent)]
-    Unavailable(#[from] Unavailable),
-}
-
-/// One decision on the step door, ready to be committed.
-pub struct Resolution<'a> {
-    /// The snapshot it was made on.
-    pub epoch: u64,
-    /// Who asked.
-    pub opening: &'a LiveOpening,
-    /// What was asked.
-    pub ask: Ask,
-    /// Of a Watch: the lease of its delivery before.
-    pub watch: Option<Option<Id>>,
-    /// What was decided.
-    pub verdict: Verdict,
-}
-
-/// What was decided.
-pub enum Verdict {
-    /// The credential is handed out.
-    Allow(Allowed),
-    /// It is not.
-    Refuse {
-        /// The API's reason.
-        reason: &'static str,
-        /// What refused it, where that is not access.
-        by: &'static str,
-    },
-}
-
-/// What is handed out, and how.
-pub struct Allowed {
-    /// By which rule.
-    pub by: String,
-    /// The record with the values.
-    pub record: RecordKey,
-    /// The full name of what is handed out, where the target does not say it.
-    pub resource: Option<String>,
-    /// The credential's version.
-    pub version: u64,
-    /// The names of the fields that are handed out.
-    pub fields: Vec<FieldName>,
-    /// For how long.
-    pub terms: Terms,
-    /// The most leases that this opening may hold.
-    pub max_leases: u32,
-}
-
-/// A committed decision.
-pub enum Committed {
-    /// Allowed: open the record with the permit.
-    Permitted(Permit, Lease),
-    /// Refused.
-    Refused(DecisionId),
-}
 
 /// Where the journal stands: the number of a line.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord)]
@@ -231,137 +155,6 @@ impl Journal {
     /// The same for whoever reads files next, and fails as they do.
     fn lock_to_read(&self) -> std::io::Result<MutexGuard<'_, Chain>> {
         self.lock_unless_hanging().map_err(|Unavailable| std::io::Error::other("it hangs"))
-    }
-
-    /// Commits a decision: writes its line, takes its lease in, and makes the permit.
-    ///
-    /// # Errors
-    /// If the world has moved on since the decision, or the journal cannot be written. Nothing is
-    /// handed out then.
-    pub fn commit(&self, now: Timestamp, asked: Resolution<'_>) -> Result<Committed, CommitError> {
-        self.commit_all(now, vec![asked]).pop().unwrap_or(Err(Unavailable.into()))
-    }
-
-    /// Commits decisions as [`Journal::commit`] does, one after the other, with one write for all of their lines.
-    ///
-    /// # Errors
-    /// For each, as [`Journal::commit`].
-    pub fn commit_all(
-        &self,
-        now: Timestamp,
-        asked: Vec<Resolution<'_>>,
-    ) -> Vec<Result<Committed, CommitError>> {
-        let count = asked.len();
-        let failed = |error: Unavailable| (0..count).map(|_| Err(error.into())).collect();
-        let mut chain = match self.lock() {
-            Ok(chain) => chain,
-            Err(error) => return failed(error),
-        };
-        // What is over counts no longer.
-        chain.live_mut().expire(now);
-        let mut events = Vec::with_capacity(count);
-        let mut settle = |asked: Resolution<'_>| {
-            let (line, settled) = asked.settle(chain.live(), &events, now)?;
-            events.push(Event::Resolve(Box::new(line)));
-            Ok(settled)
-        };
-        let settled: Vec<Result<Settled, CommitError>> =
-            asked.into_iter().map(&mut settle).collect();
-        if events.is_empty() {
-            return settled
-                .into_iter()
-                .map(|one| Err(one.err().unwrap_or(CommitError::Stale)))
-                .collect();
-        }
-        let first = match chain.append_all(now, &events) {
-            Ok(first) => first,
-            Err(error) => return failed(error),
-        };
-        let mut lines = first.0..;
-        let mut conclude = |settled: Settled| {
-            let decision_id = chain.decision_id(Position(lines.next().unwrap_or_default()));
-            match settled {
-                Settled::Permitted { record, version, lease } => {
-                    let permit = Permit::new(record, version, decision_id);
-                    Ok(Committed::Permitted(permit, lease))
-                }
-                Settled::Refused => Ok(Committed::Refused(decision_id)),
-                Settled::TooManyLeases => Err(CommitError::TooManyLeases),
-            }
-        };
-        settled.into_iter().map(|one| one.and_then(&mut conclude)).collect()
-    }
-
-    /// Commits a decision on the renewal of a lease, made on the snapshot `epoch`, and returns its id.
-    ///
-    /// # Errors
-    /// If the world has moved on since the decision: [`CommitError::LeaseOver`] if the lease is live no
-    /// longer. Or if the journal cannot be written.
-    pub fn commit_renewal(
-        &self,
-        now: Timestamp,
-        epoch: u64,
-        opening: &LiveOpening,
-        line: RenewalLine,
-    ) -> Result<DecisionId, CommitError> {
-        let mut chain = self.lock()?;
-        let live = chain.live();
-        if live.is_quarantined() {
-            return Err(CommitError::Quarantined);
-        }
-        if live.epoch() != epoch {
-            return Err(CommitError::Stale);
-        }
-        if opening.is_closed() {
-            return Err(CommitError::Closed);
-        }
-        if live.leases().find(line.lease).is_none_or(|lease| now >= lease.expire_time) {
-            return Err(CommitError::LeaseOver);
-        }
-        let position = chain.append(now, &Event::LeaseRenewal(line))?;
-        Ok(chain.decision_id(position))
-    }
-
-    /// Ends a lease of an opening before its time; none if it holds no such lease.
-    ///
-    /// # Errors
-    /// If the line cannot be written. The lease lives on then.
-    pub fn revoke(
-        &self,
-        now: Timestamp,
-        opening: Id,
-        lease: Id,
-    ) -> Result<Option<Position>, Unavailable> {
-        let mut chain = self.lock()?;
-        let found = chain.live().leases().find(lease);
-        if !found.is_some_and(|found| found.opening == opening && now < found.expire_time) {
-            return Ok(None);
-        }
-        chain.append(now, &Event::LeaseRevoked { opening, lease }).map(Some)
-    }
-
-    /// Commits a look at the values of a record, decided on the snapshot `epoch`: writes its line, and
-    /// makes the permit.
-    ///
-    /// # Errors
-    /// If another snapshot was published since, or the journal cannot be written.
-    pub fn commit_test(
-        &self,
-        now: Timestamp,
-        epoch: u64,
-        record: RecordKey,
-        line: TestLine,
-    ) -> Result<Permit, CommitError> {
-        let mut chain = self.lock()?;
-        if chain.live().is_quarantined() {
-            return Err(CommitError::Quarantined);
-        }
-        if chain.live().epoch() != epoch {
-            return Err(CommitError::Stale);
-        }
-        let version = line.version;
-        let position = chain.append(now, &Event::Tested(line))?;
-        Ok(Permit::new(record, version, chain.decision_id(position)))
     }
 
     /// Writes one line that stands for itself, and returns its decision id.
@@ -492,17 +285,5 @@ impl Journal {
     /// Whether it has failed for good: only a restart can tell what the disk holds.
     pub fn has_failed(&self) -> bool {
         self.sync.has_failed() || self.lock_unless_hanging().is_ok_and(|chain| chain.is_over())
-    }
-
-    /// Whether decisions can be committed now: whether a secret can be handed out at all.
-    ///
-    /// # Errors
-    /// What keeps them all from it, as [`Journal::commit`] says it.
-    pub fn may_decide(&self) -> Result<(), CommitError> {
-        let chain = self.lock()?;
-        if !chain.is_open_to_all() {
-            return Err(Unavailable.into());
-        }
-        if chain.live().is_quarantined() { Err(CommitError::Quarantined) } else { Ok(()) }
     }
 }

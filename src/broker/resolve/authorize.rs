@@ -1,6 +1,6 @@
-//! What a step may have of the catalogue: pure decisions over one snapshot.
+//! Which credentials a step may have: pure decisions over one snapshot.
 
-use std::collections::BTreeSet;
+use std::sync::Arc;
 use std::time::Duration;
 
 use crate::access::{Bindings, Decision, Principal, Relation, decide, decide_secret};
@@ -10,34 +10,49 @@ use crate::integration;
 use crate::journal::Live;
 use crate::lease::Lease;
 use crate::model::{
-    FieldName, GroupRef, Id, IntegrationName, Invalid, KindName, Opening, Reference, ResourceName,
-    RunAs, RunName, SecretName, SecretRef, StepName, WorkflowName,
+    FieldName, Id, IntegrationName, KindName, Opening, Reference, ResourceName, SecretName,
+    SecretRef, WorkflowName,
 };
 
 /// The one field of a secret.
 const SECRET_FIELD: &str = "value";
 
-/// A credential that was found and may be handed out, still sealed.
-pub(crate) struct Found {
-    /// The binding that says so.
+/// The relation that a step needs on a group before it learns anything about the members.
+pub(super) const ON_GROUP: Relation = Relation::Viewer;
+/// The relation that a step needs on a connection to receive it, however it asks for the connection.
+pub(super) const ON_CONNECTION: Relation = Relation::Resolver;
+
+/// A credential that a step may have, still sealed.
+pub(crate) struct Grant {
+    /// The rule that allows it.
     pub(crate) by: String,
+    /// The rule that lets the step view the group, if the target is a member of a group.
+    by_group: Option<String>,
     pub(crate) name: ResourceName,
     pub(crate) kind: Option<(IntegrationName, KindName)>,
     pub(crate) version: u64,
     pub(crate) values: Values,
     /// The longest that a lease on it lasts.
     pub(crate) max_ttl: Option<Duration>,
-    /// The name asked for and our name, each of the former once.
+    /// Pairs of the name asked for and our name; the former are unique.
     pub(crate) fields: Vec<(String, FieldName)>,
 }
 
-impl Found {
-    /// Which record it is, in which version.
+impl Grant {
+    /// The rules that allow it, as one text.
+    pub(super) fn rules(&self) -> String {
+        match &self.by_group {
+            Some(by_group) => ["group ", by_group, ", ", &self.by].concat(),
+            None => self.by.clone(),
+        }
+    }
+
+    /// The record and its version.
     pub(super) fn edition(&self) -> (Id, u64) {
         (self.values.key.uid, self.version)
     }
 
-    /// The most bytes that its values have when they are handed out: a field may be asked for by many of its names.
+    /// The most bytes of values that are handed out: a field may be asked for by many of its names.
     pub(crate) fn bytes(&self) -> usize {
         let copies = |name| self.fields.iter().filter(|(_, other)| other == name).count();
         let most = self.fields.iter().map(|(_, name)| copies(name)).max().unwrap_or(0);
@@ -111,84 +126,61 @@ pub(super) fn step_principal(opening: &Opening) -> Principal {
     }
 }
 
-/// A step that nobody has opened, as a caller.
-///
-/// # Errors
-/// Never: the run's name is a constant one.
-pub(super) fn step_principal_of(
-    workflow: &WorkflowName,
-    step: &StepName,
-    run_as: &BTreeSet<RunAs>,
-) -> Result<Principal, Invalid> {
-    Ok(Principal::Step {
-        workflow: workflow.clone(),
-        run: RunName::parse("dry-run")?,
-        step: step.clone(),
-        run_as: run_as.clone(),
-    })
-}
-
 /// The secret that a step of this workflow means.
 pub(super) fn own_secret(workflow: &WorkflowName, name: &SecretName) -> SecretRef {
     SecretRef { workflow: workflow.clone(), name: name.clone() }
 }
 
-/// Decides what a step of `workflow` gets for this target and these fields.
-pub(crate) fn judge(
+/// Decides whether a step of `workflow` may have what a target names: the one place that walks a target.
+///
+/// `fields` are the names asked for, all fields if empty; with `None` no fields are selected.
+///
+/// # Errors
+/// Why the step may not have it. A connection that is absent has no bindings, and so is denied by the same path as a
+/// connection that is not for this step.
+pub(crate) fn authorize(
     catalog: &Catalog,
     principal: &Principal,
     workflow: &WorkflowName,
     target: &Reference,
-    asked: &[String],
-) -> Result<Found, Refusal> {
+    fields: Option<&[String]>,
+) -> Result<Grant, Refusal> {
+    let connection = |found: Option<&Arc<Connection>>| {
+        authorize_connection(catalog, principal, found.map(AsRef::as_ref), fields)
+    };
     match target {
-        Reference::Connection(name) => {
-            let connection = catalog.connection(name).map(AsRef::as_ref);
-            judge_connection(catalog, principal, connection, asked)
-        }
+        Reference::Connection(name) => connection(catalog.connection(name)),
         Reference::Default(integration) => {
             let name = catalog.default_of(integration);
-            let connection = name.and_then(|name| catalog.connection(&name));
-            judge_connection(catalog, principal, connection.map(AsRef::as_ref), asked)
+            connection(name.and_then(|name| catalog.connection(&name)))
         }
-        Reference::Group(group) => judge_group(catalog, principal, group, asked),
+        // "You can only use connections within a group if you have Resolver permission for those connections"
+        // (Datadog). A step that may not view the group learns nothing of its identifiers or members.
+        Reference::Group(target) => {
+            let (group, none) = (catalog.group(&target.name), Bindings::default());
+            let bindings = group.map_or(&none, |group| &group.metadata.access);
+            let viewing = decide(principal, ON_GROUP, bindings);
+            let (Decision::Allow(by_group), Some(group)) = (viewing, group) else {
+                return Err(Refusal::Denied);
+            };
+            let member = group.select(&target.identifiers).map_err(Refusal::NotSelected)?;
+            Ok(Grant { by_group: Some(by_group), ..connection(Some(member))? })
+        }
         Reference::Secret(name) => {
-            judge_secret(catalog, principal, &own_secret(workflow, name), asked)
+            authorize_secret(catalog, principal, &own_secret(workflow, name), fields)
         }
     }
 }
 
-/// Viewer on the group, and then resolver on the member that is selected: "You can only use connections
-/// within a group if you have Resolver permission for those connections" (Datadog). Whoever may not view
-/// the group learns nothing of its identifiers or members.
-fn judge_group(
-    catalog: &Catalog,
-    principal: &Principal,
-    target: &GroupRef,
-    asked: &[String],
-) -> Result<Found, Refusal> {
-    let (group, none) = (catalog.group(&target.name), Bindings::default());
-    let bindings = group.map_or(&none, |group| &group.metadata.access);
-    let viewing = decide(principal, Relation::Viewer, bindings);
-    let (Decision::Allow(by_group), Some(group)) = (viewing, group) else {
-        return Err(Refusal::Denied);
-    };
-    let member = group.select(&target.identifiers).map_err(Refusal::NotSelected)?;
-    let found = judge_connection(catalog, principal, Some(member), asked)?;
-    Ok(Found { by: ["group ", &by_group, ", ", &found.by].concat(), ..found })
-}
-
-/// A connection that is absent has no bindings, and is refused by the same path as one that is not for
-/// this step.
-fn judge_connection(
+fn authorize_connection(
     catalog: &Catalog,
     principal: &Principal,
     connection: Option<&Connection>,
-    asked: &[String],
-) -> Result<Found, Refusal> {
+    asked: Option<&[String]>,
+) -> Result<Grant, Refusal> {
     let none = Bindings::default();
     let bindings = connection.map_or(&none, |connection| &connection.metadata.access);
-    let decision = decide(principal, Relation::Resolver, bindings);
+    let decision = decide(principal, ON_CONNECTION, bindings);
     let (Decision::Allow(by), Some(connection)) = (decision, connection) else {
         return Err(Refusal::Denied);
     };
@@ -197,39 +189,42 @@ fn judge_connection(
     if metadata.disabled {
         return Err(Refusal::Disabled(name));
     }
-    let fields = select(catalog, connection, asked).map_err(|field| {
+    let fields = asked.map(|asked| select(catalog, connection, asked)).transpose();
+    let fields = fields.map_err(|field| {
         let known: Vec<_> = metadata.fields.keys().map(FieldName::as_str).collect();
         Refusal::FieldUnknown { field, known: known.join(", ") }
     })?;
-    Ok(Found {
+    Ok(Grant {
         by,
+        by_group: None,
         name,
         kind: Some((metadata.integration.clone(), metadata.kind.clone())),
         version: metadata.version,
         values: connection.values.clone(),
         max_ttl: metadata.max_ttl_seconds.map(Duration::from_secs),
-        fields,
+        fields: fields.unwrap_or_default(),
     })
 }
 
-fn judge_secret(
+fn authorize_secret(
     catalog: &Catalog,
     principal: &Principal,
     name: &SecretRef,
-    asked: &[String],
-) -> Result<Found, Refusal> {
+    asked: Option<&[String]>,
+) -> Result<Grant, Refusal> {
     let Decision::Allow(by) = decide_secret(principal, &name.workflow) else {
         return Err(Refusal::Denied);
     };
     let resource = ResourceName::Secret(name.clone());
     let Some(secret) = catalog.secret(name) else { return Err(Refusal::NotFound(resource)) };
-    if let Some(field) = asked.iter().find(|field| *field != SECRET_FIELD) {
+    if let Some(field) = asked.unwrap_or_default().iter().find(|field| *field != SECRET_FIELD) {
         let (field, known) = (field.clone(), SECRET_FIELD.to_owned());
         return Err(Refusal::FieldUnknown { field, known });
     }
     let field = FieldName::parse(SECRET_FIELD).map_err(|_| Refusal::Denied)?;
-    Ok(Found {
+    Ok(Grant {
         by,
+        by_group: None,
         name: resource,
         kind: None,
         version: secret.metadata.version,
@@ -239,7 +234,7 @@ fn judge_secret(
     })
 }
 
-/// The fields to hand out, by the names asked for; the first name that is none is the error.
+/// The fields to hand out, by the names asked for. The error is the first name that the connection does not have.
 fn select(
     catalog: &Catalog,
     connection: &Connection,
@@ -252,7 +247,7 @@ fn select(
     let integration = catalog.integration(&connection.metadata.integration);
     let kind = integration.and_then(|found| found.kind(connection.metadata.kind.as_str()));
     let canonical = |asked: &str| {
-        // What is stored under exactly this name is meant, whatever a schema calls so since.
+        // A field that is stored under exactly this name comes first, whatever a schema calls so since.
         let own = FieldName::parse(asked).ok().filter(|name| set.contains_key(name));
         let by_rule =
             || kind.and_then(|kind| integration::find_field(kind, asked)?.canonical(asked));
@@ -267,68 +262,21 @@ fn select(
     Ok(pairs)
 }
 
-/// Why a lease would still be given, and what of.
-pub(crate) struct LeaseCheck {
-    /// The binding that says so.
-    pub(crate) by: String,
-    /// The version that there is now.
-    pub(crate) version: u64,
-    /// The longest that a lease lasts.
-    pub(crate) max_ttl: Option<Duration>,
-}
-
-/// Whether the executor that opened this is still registered, and no other under its name.
+/// Whether the executor that opened this step is still registered, under the same registration.
 pub(crate) fn is_executors(catalog: &Catalog, opening: &Opening) -> bool {
     let executor = catalog.executor(&opening.key.executor);
     executor.is_some_and(|executor| executor.uid == opening.key.executor_uid)
 }
 
-/// Whether a lease would still be given: its resource is there, and access allows it.
+/// Whether a lease would still be given: its resource exists, and access allows it.
 pub(crate) fn is_still_allowed(catalog: &Catalog, live: &Live, lease: &Lease) -> bool {
     let Some(opening) = live.opening(lease.opening) else { return false };
-    is_executors(catalog, opening.record())
-        && check_lease(catalog, &step_principal(opening.record()), lease).is_some()
+    is_executors(catalog, opening.record()) && regrant(catalog, opening.record(), lease).is_some()
 }
 
-/// Decides on a lease again, for whoever holds it.
-pub(crate) fn check_lease(
-    catalog: &Catalog,
-    principal: &Principal,
-    lease: &Lease,
-) -> Option<LeaseCheck> {
-    let target = lease.ask.target.as_str();
-    let connection = match target.parse() {
-        Ok(Reference::Default(integration)) => catalog.default_of(&integration)?,
-        Ok(Reference::Group(group)) => {
-            let found = catalog.group(&group.name)?;
-            let viewing = decide(principal, Relation::Viewer, &found.metadata.access);
-            let Decision::Allow(_) = viewing else { return None };
-            found.select(&group.identifiers).ok()?.metadata.reference()
-        }
-        _ => match target.parse().ok()? {
-            ResourceName::Connection(name) => name,
-            ResourceName::Secret(name) => {
-                return check_secret_lease(catalog, principal, &name, lease);
-            }
-            _ => return None,
-        },
-    };
-    let metadata = &catalog.connection(&connection)?.metadata;
-    let decision = decide(principal, Relation::Resolver, &metadata.access);
-    let Decision::Allow(by) = decision else { return None };
-    let max_ttl = metadata.max_ttl_seconds.map(Duration::from_secs);
-    let same = metadata.uid == lease.resource && !metadata.disabled;
-    same.then_some(LeaseCheck { by, version: metadata.version, max_ttl })
-}
-
-fn check_secret_lease(
-    catalog: &Catalog,
-    principal: &Principal,
-    name: &SecretRef,
-    lease: &Lease,
-) -> Option<LeaseCheck> {
-    let metadata = &catalog.secret(name)?.metadata;
-    let Decision::Allow(by) = decide_secret(principal, &name.workflow) else { return None };
-    let same = metadata.uid == lease.resource;
-    same.then_some(LeaseCheck { by, version: metadata.version, max_ttl: None })
+/// Decides on a lease again; `None` if the step may no longer have the resource of the lease.
+pub(super) fn regrant(catalog: &Catalog, opening: &Opening, lease: &Lease) -> Option<Grant> {
+    let (principal, target) = (step_principal(opening), lease.ask.target.reference());
+    let grant = authorize(catalog, &principal, &opening.key.workflow, &target, None).ok()?;
+    (grant.values.key.uid == lease.resource).then_some(grant)
 }

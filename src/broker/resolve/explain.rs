@@ -1,6 +1,6 @@
 //! Why a step was refused, or would be: the full story, for operators.
 
-use super::authorize::{judge, own_secret, step_principal_of};
+use super::authorize::{ON_CONNECTION, ON_GROUP, authorize, own_secret};
 use crate::access::{
     Bindings, Decision, Examined, Glob, Pattern, Principal, Relation, decide, examine,
 };
@@ -10,8 +10,8 @@ use crate::broker::registry::operators::require_operator;
 use crate::catalog::{Catalog, Group};
 use crate::journal::{Body, DecisionName, Event, Outcome, ResolveLine};
 use crate::model::{
-    ConnectionRef, GroupName, GroupRef, Reference, ResourceName, RunAs, StepName, Timestamp,
-    WorkflowName, WorkflowPath,
+    ConnectionRef, GroupName, GroupRef, Reference, ResourceName, RunAs, RunName, StepName,
+    Timestamp, WorkflowName, WorkflowPath,
 };
 
 /// The most members that are shown to be near.
@@ -106,13 +106,13 @@ impl Broker {
             return Err(absent());
         };
         let ResolveLine { principal, run_as, ask, outcome, .. } = *line;
-        let Ok(WorkflowPath { workflow, step: Some(step), .. }) = principal.parse() else {
+        let WorkflowPath { workflow, step: Some(step), .. } = (*principal).clone() else {
             return Err(absent());
         };
-        let target = reference_in(&ask.target).ok_or_else(absent)?;
-        let dry_run = DryRun { workflow, step, run_as, target, fields: ask.fields.clone() };
+        let (target, fields) = (ask.target.reference(), ask.fields.clone());
+        let dry_run = DryRun { workflow, step, run_as, target, fields };
         let past = PastDecision { decision_id: id.to_string(), time, outcome };
-        let now = self.tell(&dry_run)?;
+        let now = self.explain_now(&dry_run)?;
         Ok(Explanation { past: Some(past), principal: principal.to_string(), ..now })
     }
 
@@ -122,16 +122,21 @@ impl Broker {
     /// If the caller is no operator.
     pub fn explain(&self, caller: &Principal, dry_run: &DryRun) -> Result<Explanation, Error> {
         require_operator(caller)?;
-        self.tell(dry_run)
+        self.explain_now(dry_run)
     }
 
-    fn tell(&self, asked: &DryRun) -> Result<Explanation, Error> {
+    fn explain_now(&self, asked: &DryRun) -> Result<Explanation, Error> {
         let snapshot = self.snapshot();
         let catalog = &snapshot.catalog;
-        let principal = step_principal_of(&asked.workflow, &asked.step, &asked.run_as)?;
-        let DryRun { workflow, target, fields, .. } = asked;
-        let judged = judge(catalog, &principal, workflow, target, fields);
-        let connection = meant(catalog, target);
+        let DryRun { workflow, step, run_as, target, fields } = asked;
+        let principal = Principal::Step {
+            workflow: workflow.clone(),
+            run: RunName::parse("dry-run")?,
+            step: step.clone(),
+            run_as: run_as.clone(),
+        };
+        let decided = authorize(catalog, &principal, workflow, target, Some(fields));
+        let connection = target_connection(catalog, target);
         check_newer(catalog, workflow, target, connection.as_ref())?;
         let mut resources = Vec::new();
         if let Reference::Group(group) = target {
@@ -141,7 +146,7 @@ impl Broker {
             resources.push(examine_connection(catalog, &principal, name));
         }
         let is_quarantined = self.journal.with_live(crate::journal::Live::is_quarantined)?;
-        let reason = match &judged {
+        let reason = match &decided {
             Ok(_) if is_quarantined => "QUARANTINED",
             Ok(_) => "ALLOWED",
             Err(refusal) => refusal.reason(),
@@ -152,17 +157,17 @@ impl Broker {
         };
         Ok(Explanation {
             past: None,
-            principal: Pattern::WorkflowStep(workflow.clone(), asked.step.clone()).to_text(),
-            run_as: asked.run_as.iter().map(ToString::to_string).collect(),
+            principal: Pattern::WorkflowStep(workflow.clone(), step.clone()).to_text(),
+            run_as: run_as.iter().map(ToString::to_string).collect(),
             target: match target {
                 Reference::Secret(name) => {
                     ResourceName::Secret(own_secret(workflow, name)).to_string()
                 }
                 other => other.to_string(),
             },
-            outcome: match judged {
+            outcome: match decided {
                 Ok(_) if is_quarantined => Err(Error::Quarantined),
-                Ok(found) => Ok(found.by),
+                Ok(grant) => Ok(grant.rules()),
                 Err(refusal) => Err(refusal.into_error(String::new())),
             },
             reason,
@@ -173,8 +178,8 @@ impl Broker {
     }
 }
 
-/// The connection that a target stands for, whether there is one of that name or not.
-fn meant(catalog: &Catalog, target: &Reference) -> Option<ConnectionRef> {
+/// The connection that a target names, whether it exists or not.
+fn target_connection(catalog: &Catalog, target: &Reference) -> Option<ConnectionRef> {
     match target {
         Reference::Connection(name) => Some(name.clone()),
         Reference::Default(integration) => catalog.default_of(integration),
@@ -211,7 +216,7 @@ fn examine_group(catalog: &Catalog, principal: &Principal, name: &GroupName) -> 
     let update_time = group.map(|group| group.metadata.update_time);
     let name = ResourceName::Group(name.clone());
     let bindings = group.map(|group| &group.metadata.access);
-    examined(name, update_time, Relation::Viewer, principal, bindings)
+    examined(name, update_time, ON_GROUP, principal, bindings)
 }
 
 fn examine_connection(
@@ -223,7 +228,7 @@ fn examine_connection(
     let update_time = connection.map(|metadata| metadata.update_time);
     let name = ResourceName::Connection(name.clone());
     let bindings = connection.map(|metadata| &metadata.access);
-    examined(name, update_time, Relation::Resolver, principal, bindings)
+    examined(name, update_time, ON_CONNECTION, principal, bindings)
 }
 
 fn examined(
@@ -310,16 +315,4 @@ fn differences(
         .map(|key| (key.to_string(), text(target.identifiers.value(key)), text(tags.value(key))))
         .filter(|(_, asked, has)| asked != has)
         .collect()
-}
-
-/// What was asked for, as a line has it.
-fn reference_in(target: &str) -> Option<Reference> {
-    if let Ok(reference) = target.parse() {
-        return Some(reference);
-    }
-    match target.parse().ok()? {
-        ResourceName::Connection(name) => Some(Reference::Connection(name)),
-        ResourceName::Secret(secret) => Some(Reference::Secret(secret.name)),
-        _ => None,
-    }
 }

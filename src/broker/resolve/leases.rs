@@ -2,7 +2,7 @@
 
 use std::time::Duration;
 
-use super::authorize::{LeaseCheck, Refusal, check_lease, is_executors, step_principal};
+use super::authorize::{Refusal, is_executors, regrant};
 use super::lines_of;
 use crate::broker::Broker;
 use crate::broker::error::Error;
@@ -42,10 +42,7 @@ impl Broker {
                 Err(CommitError::Unavailable(Unavailable)) => {
                     return Err(Error::JournalUnavailable);
                 }
-                Err(CommitError::LeaseOver) => break Err(absent(id)),
-                Err(error @ CommitError::TooManyLeases) => {
-                    return Err(Error::Internal(error.to_string()));
-                }
+                Err(CommitError::LeaseEnded) => break Err(absent(id)),
                 Ok(outcome) => break outcome,
             }
         };
@@ -81,23 +78,18 @@ impl Broker {
         };
         let refuse = |reason: &str| line(RenewalOutcome::Refuse { reason: reason.to_owned() });
         let commit = |line| self.journal.commit_renewal(now, snapshot.head, opening, line);
-        let LeaseCheck { by, version, max_ttl } =
-            match check_lease(&snapshot.catalog, &step_principal(record), &lease) {
-                Some(standing) => standing,
-                None => {
-                    let decision_id = commit(refuse(Refusal::Denied.reason()))?;
-                    let decision_id = decision_id.to_opaque(&self.keyring);
-                    return Ok(Err(Refusal::Denied.into_error(decision_id)));
-                }
-            };
-        if version != lease.version {
+        let Some(grant) = regrant(&snapshot.catalog, record, &lease) else {
+            let decision_id = commit(refuse(Refusal::Denied.reason()))?;
+            return Ok(Err(Refusal::Denied.into_error(decision_id.to_opaque(&self.keyring))));
+        };
+        if grant.version != lease.version {
             commit(refuse("VERSION_SUPERSEDED"))?;
             return Ok(Err(Error::VersionSuperseded));
         }
-        let bounds = self.lease_bounds(opening, max_ttl);
+        let bounds = self.lease_bounds(opening, grant.max_ttl);
         let terms = renew(&lease, ttl, &bounds, now);
         let (expire_time, limited_by) = (terms.expire_time, terms.limited_by);
-        commit(line(RenewalOutcome::Allow { by, expire_time, limited_by }))?;
+        commit(line(RenewalOutcome::Allow { by: grant.by, expire_time, limited_by }))?;
         let is_renewable = is_renewable(lease.issue_time, expire_time, &bounds);
         Ok(Ok((Lease { expire_time, limited_by, ..lease }, is_renewable)))
     }

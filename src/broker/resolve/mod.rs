@@ -12,6 +12,7 @@ pub(super) mod batch;
 pub(super) mod explain;
 pub(super) mod fan_out;
 pub(super) mod leases;
+mod shared;
 pub(super) mod watch;
 
 use std::sync::Arc;
@@ -19,19 +20,18 @@ use std::time::Duration;
 
 use super::Broker;
 use super::error::Error;
-use crate::catalog::Catalog;
 use crate::journal::{
-    Allowed, CommitError, Committed, LiveOpening, NotAccepted, PermitError, Resolution,
-    Unavailable, Verdict,
+    Allowed, CommitError, Committed, DecisionId, LiveOpening, NotAccepted, PermitError, Refused,
+    Resolution, Unavailable,
 };
-use crate::lease::{Ask, Bounds, Lease, is_renewable, propose};
+use crate::lease::{Ask, Bounds, Lease, LeaseTarget, is_renewable, propose};
 use crate::model::limits::{LINE_BYTES, MAX_REQUESTED_FIELDS, MAX_TTL, MIN_TTL};
 use crate::model::{
-    FieldName, Id, IntegrationName, KindName, LogLimit, Opening, Reference, ResourceName, StepKey,
+    FieldName, Id, IntegrationName, KindName, LogLimit, Opening, Reference, ResourceName,
     Timestamp, Value,
 };
 use crate::seal::OpenedFields;
-use authorize::{Found, Refusal, is_executors, judge, own_secret, step_principal};
+use authorize::{Grant, Refusal, authorize, is_executors, step_principal};
 
 /// What a step asks for.
 #[derive(Clone, Debug)]
@@ -57,24 +57,17 @@ pub trait Room: Send {
     fn take(&mut self, bytes: usize) -> bool;
 }
 
-/// What one snapshot says of a request.
-pub(super) struct Judged {
+/// What one snapshot decides on a request.
+pub(super) struct Authorization {
     pub(super) epoch: u64,
-    pub(super) outcome: Result<Found, Refusal>,
+    pub(super) outcome: Result<Grant, Refusal>,
 }
 
-impl Judged {
+impl Authorization {
     /// The most bytes of values that come of it.
     pub(super) fn bytes(&self) -> usize {
-        self.outcome.as_ref().map_or(0, Found::bytes)
+        self.outcome.as_ref().map_or(0, Grant::bytes)
     }
-}
-
-/// A decision on its way into the journal.
-pub(super) struct Decided<'a> {
-    pub(super) resolution: Resolution<'a>,
-    /// What is handed out when it is committed, within which bounds.
-    pub(super) outcome: Result<(Found, Bounds), Refusal>,
 }
 
 /// What a step gets.
@@ -105,21 +98,21 @@ impl Broker {
         room: &mut dyn Room,
     ) -> Result<Resolved, Error> {
         let now = self.now();
-        let judged = self.judge_if_due(opening, request, now)?;
-        self.decide_and_count(opening, request, None, judged, now, room)
+        let decided = self.authorize_within_limits(opening, request, now)?;
+        self.commit_and_count(opening, request, None, decided, now, room)
     }
 
-    /// What the newest snapshot says of a request, if it is well formed and its answer may still have a line.
-    pub(super) fn judge_if_due(
+    /// Decides on a request by the newest snapshot, if the request is well formed and its answer may still have a line.
+    pub(super) fn authorize_within_limits(
         &self,
         opening: &LiveOpening,
         request: &ResolveRequest,
         now: Timestamp,
-    ) -> Result<Judged, Error> {
+    ) -> Result<Authorization, Error> {
         check_form(request)?;
         opening.check_refusals(now, &self.limits).map_err(Error::TooManyRequests)?;
-        let judged = self.judge_now(opening, request)?;
-        let checked = match judged.outcome {
+        let decided = self.authorize_now(opening, request)?;
+        let checked = match decided.outcome {
             Ok(_) => {
                 let lines = lines_of(opening.record(), &request.fields);
                 opening.take_decision(now, &self.limits, lines)
@@ -127,7 +120,7 @@ impl Broker {
             Err(_) => opening.check_executor_refusals(now, &self.limits),
         };
         checked.map_err(Error::TooManyRequests)?;
-        Ok(judged)
+        Ok(decided)
     }
 
     /// One delivery of a Watch, in place of the one before. What it gives was [paid for](watch) before.
@@ -136,45 +129,52 @@ impl Broker {
         opening: &Arc<LiveOpening>,
         request: &ResolveRequest,
         before: Option<Id>,
-        judged: Judged,
+        decided: Authorization,
         now: Timestamp,
         room: &mut dyn Room,
     ) -> Result<Resolved, Error> {
         opening.check_refusals(now, &self.limits).map_err(Error::TooManyRequests)?;
-        if judged.outcome.is_err() {
+        if decided.outcome.is_err() {
             let checked = opening.check_executor_refusals(now, &self.limits);
             checked.map_err(Error::TooManyRequests)?;
         }
-        self.decide_and_count(opening, request, Some(before), judged, now, room)
+        self.commit_and_count(opening, request, Some(before), decided, now, room)
     }
 
-    /// What the newest snapshot says of a request.
+    /// Decides on a request by the newest snapshot, within what its executor lets the step ask for.
     ///
     /// # Errors
     /// If the opening is no longer its executor's.
-    pub(super) fn judge_now(
+    pub(super) fn authorize_now(
         &self,
         opening: &LiveOpening,
         request: &ResolveRequest,
-    ) -> Result<Judged, Error> {
-        let snapshot = self.snapshot();
-        if !is_executors(&snapshot.catalog, opening.record()) {
+    ) -> Result<Authorization, Error> {
+        let (snapshot, record) = (self.snapshot(), opening.record());
+        if !is_executors(&snapshot.catalog, record) {
             return Err(Error::NotAccepted(NotAccepted::NotOpen));
         }
-        let outcome = judge_allowed(&snapshot.catalog, opening.record(), request);
-        Ok(Judged { epoch: snapshot.head, outcome })
+        let (allowed, target) = (&record.allowed_targets, &request.target);
+        let outcome = if !allowed.is_empty() && !allowed.iter().any(|one| one.admits(target)) {
+            Err(Refusal::Outside)
+        } else {
+            let principal = step_principal(record);
+            let (workflow, fields) = (&record.key.workflow, Some(&*request.fields));
+            authorize(&snapshot.catalog, &principal, workflow, target, fields)
+        };
+        Ok(Authorization { epoch: snapshot.head, outcome })
     }
 
-    fn decide_and_count(
+    fn commit_and_count(
         &self,
         opening: &Arc<LiveOpening>,
         request: &ResolveRequest,
         watch: Option<Option<Id>>,
-        judged: Judged,
+        decided: Authorization,
         now: Timestamp,
         room: &mut dyn Room,
     ) -> Result<Resolved, Error> {
-        let outcome = self.resolve_until_current(opening, request, watch, judged, now, room);
+        let outcome = self.resolve_until_current(opening, request, watch, decided, now, room);
         if let Err(
             Error::Denied { .. }
             | Error::Disabled(_)
@@ -191,7 +191,7 @@ impl Broker {
         outcome
     }
 
-    /// Counts a refusal of this that has its line.
+    /// Counts a refusal that has its line.
     pub(super) fn count_refusal(
         &self,
         opening: &LiveOpening,
@@ -201,100 +201,97 @@ impl Broker {
         opening.count_refusal(now, &self.limits, lines_of(opening.record(), &request.fields));
     }
 
-    /// Decides on the newest snapshot, and does not count.
+    /// Commits a decision, and decides again as long as a newer snapshot was published. Counts nothing.
     pub(super) fn resolve_until_current(
         &self,
         opening: &LiveOpening,
         request: &ResolveRequest,
         watch: Option<Option<Id>>,
-        mut judged: Judged,
+        mut decided: Authorization,
         now: Timestamp,
         room: &mut dyn Room,
     ) -> Result<Resolved, Error> {
         let mut taken = 0;
         // Each turn means that somebody's change was published, so this ends.
         loop {
-            let bytes = judged.bytes();
+            let bytes = decided.bytes();
             if bytes > taken && !room.take(bytes - taken) {
                 return Err(Error::Overloaded);
             }
             taken = taken.max(bytes);
-            let Decided { resolution, outcome } =
-                self.decided(opening, request, watch, judged, now);
+            let resolution = self.resolution(opening, request, watch, &decided, now);
             match self.journal.commit(now, resolution) {
-                Ok(committed) => return self.conclude(outcome, committed),
-                Err(CommitError::Stale) => judged = self.judge_now(opening, request)?,
+                Ok(committed) => return self.conclude(opening, decided, committed),
+                Err(CommitError::Stale) => decided = self.authorize_now(opening, request)?,
                 Err(error) => return Err(self.not_committed(error)),
             }
         }
     }
 
-    /// What comes of a decision that is committed.
-    pub(super) fn conclude(
+    /// The answer to a decision that is committed.
+    fn conclude(
         &self,
-        outcome: Result<(Found, Bounds), Refusal>,
-        committed: Committed,
+        opening: &LiveOpening,
+        decided: Authorization,
+        Committed { decision_id, granted }: Committed,
     ) -> Result<Resolved, Error> {
-        match (outcome, committed) {
-            (Ok((found, bounds)), Committed::Permitted(permit, lease)) => {
-                let opened = permit.open(&found.values.sealed, &self.keyring);
-                let opened = opened.map_err(|error| corrupt(&found, error))?;
-                hand_out(found, &opened, lease, &bounds)
+        match (decided.outcome, granted) {
+            (Ok(grant), Some((permit, lease))) => {
+                let opened = permit.open(&grant.values.sealed, &self.keyring);
+                self.hand_out(opening, grant, opened.as_ref(), lease)
             }
-            (Err(refusal), Committed::Refused(decision_id)) => {
-                Err(refusal.into_error(decision_id.to_opaque(&self.keyring)))
-            }
-            _ => Err(Error::Internal("a decision came out as another".to_owned())),
+            (outcome, _) => Err(self.not_granted(outcome.err(), decision_id)),
         }
     }
 
-    /// What is told of a decision that the journal has not taken, and that is not to be made again.
+    /// The answer to a decision that is committed and hands out nothing.
+    pub(super) fn not_granted(&self, refusal: Option<Refusal>, decision_id: DecisionId) -> Error {
+        match refusal {
+            Some(refusal) => refusal.into_error(decision_id.to_opaque(&self.keyring)),
+            None => Error::TooManyLeases(self.limits.step_live_leases),
+        }
+    }
+
+    /// The answer to a decision that is not committed, and is not made again.
     pub(super) fn not_committed(&self, error: CommitError) -> Error {
         match error {
             CommitError::Closed => Error::NotAccepted(NotAccepted::NotOpen),
-            CommitError::TooManyLeases => Error::TooManyLeases(self.limits.step_live_leases),
             CommitError::Quarantined => Error::Quarantined,
             CommitError::Unavailable(Unavailable) => Error::JournalUnavailable,
-            CommitError::LeaseOver | CommitError::Stale => Error::Internal(error.to_string()),
+            CommitError::LeaseEnded | CommitError::Stale => Error::Internal(error.to_string()),
         }
     }
 
-    /// A decision as the journal takes it, and what comes after it.
-    pub(super) fn decided<'a>(
+    /// A decision as the journal takes it.
+    pub(super) fn resolution<'a>(
         &self,
         opening: &'a LiveOpening,
         request: &ResolveRequest,
         watch: Option<Option<Id>>,
-        judged: Judged,
+        decided: &Authorization,
         now: Timestamp,
-    ) -> Decided<'a> {
+    ) -> Resolution<'a> {
         let ask = Ask {
-            target: target_text(&opening.record().key, &request.target),
+            target: LeaseTarget::of(&opening.record().key.workflow, &request.target),
             fields: request.fields.clone(),
             ttl_millis: request.ttl.map(|ttl| u64::try_from(ttl.as_millis()).unwrap_or(u64::MAX)),
         };
-        let (verdict, outcome) = match judged.outcome {
-            Err(refusal) => {
-                (Verdict::Refuse { reason: refusal.reason(), by: refusal.by() }, Err(refusal))
-            }
-            Ok(found) => {
-                let bounds = self.lease_bounds(opening, found.max_ttl);
-                let is_named =
-                    matches!(request.target, Reference::Connection(_) | Reference::Secret(_));
-                let allowed = Allowed {
-                    by: found.by.clone(),
-                    record: found.values.key,
-                    resource: (!is_named).then(|| found.name.to_text()),
-                    version: found.version,
-                    fields: found.fields.iter().map(|(_, name)| name.clone()).collect(),
-                    terms: propose(request.ttl, &bounds, now),
-                    max_leases: self.limits.step_live_leases,
-                };
-                (Verdict::Allow(allowed), Ok((found, bounds)))
+        let allowed = |grant: &Grant| {
+            let is_named =
+                matches!(request.target, Reference::Connection(_) | Reference::Secret(_));
+            Allowed {
+                by: grant.rules(),
+                record: grant.values.key,
+                resource: (!is_named).then(|| grant.name.to_text()),
+                version: grant.version,
+                fields: grant.fields.iter().map(|(_, name)| name.clone()).collect(),
+                terms: propose(request.ttl, &self.lease_bounds(opening, grant.max_ttl), now),
+                max_leases: self.limits.step_live_leases,
             }
         };
-        let resolution = Resolution { epoch: judged.epoch, opening, ask, watch, verdict };
-        Decided { resolution, outcome }
+        let refused = |refusal: &Refusal| Refused { reason: refusal.reason(), by: refusal.by() };
+        let outcome = decided.outcome.as_ref().map(allowed).map_err(refused);
+        Resolution { epoch: decided.epoch, opening, ask, watch, outcome }
     }
 
     pub(super) fn lease_bounds(
@@ -309,53 +306,42 @@ impl Broker {
             step_end: opening.record().expire_time,
         }
     }
+
+    /// The credential, out of the record that its permit has opened.
+    pub(super) fn hand_out(
+        &self,
+        opening: &LiveOpening,
+        grant: Grant,
+        opened: Result<&OpenedFields, &PermitError>,
+        lease: Lease,
+    ) -> Result<Resolved, Error> {
+        let opened = opened.map_err(|error| corrupt(&grant, error))?;
+        let bounds = self.lease_bounds(opening, grant.max_ttl);
+        let is_renewable = is_renewable(lease.issue_time, lease.expire_time, &bounds);
+        // Copied, not moved: one field may have been asked for under two of its names.
+        let copy = |(asked, name): (String, FieldName)| {
+            let value = opened.get(&name).ok_or(Error::Corrupt)?;
+            Ok((asked, Value::new(value.to_vec())))
+        };
+        let fields = grant.fields.into_iter().map(copy).collect::<Result<_, Error>>()?;
+        Ok(Resolved {
+            name: grant.name,
+            kind: grant.kind,
+            version: grant.version,
+            fields,
+            lease,
+            is_renewable,
+        })
+    }
 }
 
-/// A record that does not open; the journal says that it was to be handed out.
-pub(super) fn corrupt(found: &Found, error: PermitError) -> Error {
+/// Reports a record that does not open. The journal says that it was handed out.
+fn corrupt(grant: &Grant, error: &PermitError) -> Error {
     static LIMIT: LogLimit = LogLimit::new(1);
     if let Some(suppressed) = LIMIT.allow() {
-        tracing::error!(resource.name = %found.name, %error, suppressed, "a stored credential cannot be opened");
+        tracing::error!(resource.name = %grant.name, %error, suppressed, "a stored credential cannot be opened");
     }
     Error::Corrupt
-}
-
-/// The credential as it is told, from the record that its permit has opened.
-pub(super) fn hand_out(
-    found: Found,
-    opened: &OpenedFields,
-    lease: Lease,
-    bounds: &Bounds,
-) -> Result<Resolved, Error> {
-    let is_renewable = is_renewable(lease.issue_time, lease.expire_time, bounds);
-    // Copied, not moved: one field may have been asked for under two of its names.
-    let copy = |(asked, name): (String, FieldName)| {
-        let value = opened.get(&name).ok_or(Error::Corrupt)?;
-        Ok((asked, Value::new(value.to_vec())))
-    };
-    let fields = found.fields.into_iter().map(copy).collect::<Result<_, Error>>()?;
-    Ok(Resolved {
-        name: found.name,
-        kind: found.kind,
-        version: found.version,
-        fields,
-        lease,
-        is_renewable,
-    })
-}
-
-/// Decides within what its executor lets the step ask for.
-pub(super) fn judge_allowed(
-    catalog: &Catalog,
-    opening: &Opening,
-    request: &ResolveRequest,
-) -> Result<Found, Refusal> {
-    let allowed = &opening.allowed_targets;
-    if !allowed.is_empty() && !allowed.iter().any(|one| one.admits(&request.target)) {
-        return Err(Refusal::Outside);
-    }
-    let principal = step_principal(opening);
-    judge(catalog, &principal, &opening.key.workflow, &request.target, &request.fields)
 }
 
 /// Form errors come before the decision.
@@ -372,14 +358,5 @@ pub(super) fn check_form(request: &ResolveRequest) -> Result<(), Error> {
             Err(Error::TtlOutOfRange { what: "ttl", least: MIN_TTL, most: MAX_TTL })
         }
         _ => Ok(()),
-    }
-}
-
-/// What was asked, as the journal and the lease keep it.
-fn target_text(key: &StepKey, target: &Reference) -> String {
-    match target {
-        Reference::Connection(name) => ResourceName::Connection(name.clone()).to_text(),
-        Reference::Default(_) | Reference::Group(_) => target.to_text(),
-        Reference::Secret(name) => ResourceName::Secret(own_secret(&key.workflow, name)).to_text(),
     }
 }

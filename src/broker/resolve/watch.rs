@@ -20,7 +20,7 @@ use tokio::sync::{Notify, OwnedSemaphorePermit};
 use tokio::time::{Instant, Sleep};
 use tokio_util::sync::WaitForCancellationFutureOwned;
 
-use super::{Judged, ResolveRequest, Resolved, Room, check_form, lines_of};
+use super::{Authorization, ResolveRequest, Resolved, Room, check_form, lines_of};
 use crate::broker::Broker;
 use crate::broker::error::Error;
 use crate::journal::{LiveOpening, NotAccepted};
@@ -72,7 +72,7 @@ pub(crate) struct Watcher {
 #[derive(Default)]
 pub(crate) struct WatcherState {
     /// What was decided last, taken or not.
-    last: Option<Last>,
+    last: Option<LastDelivery>,
     /// The record and version that the stream has taken last.
     seen: Option<(Id, u64)>,
     /// What was decided, and waits to be taken.
@@ -87,7 +87,7 @@ struct Letter {
     outcome: Result<Resolved, Error>,
 }
 
-struct Last {
+struct LastDelivery {
     name: ResourceName,
     lease: Id,
     /// When to deliver again.
@@ -212,18 +212,18 @@ impl Watcher {
         if !std::mem::take(&mut state.is_behind) && !must_look {
             return None;
         }
-        match self.look(broker, &state, now) {
+        match self.check(broker, &state, now) {
             Ok(None) => None,
-            Ok(Some(judged)) => {
+            Ok(Some(decided)) => {
                 // The first is refused, as a Resolve would be.
-                let may_wait = state.last.is_some() && judged.outcome.is_ok();
-                let paid = self.pay(broker, &state, &judged, now);
-                match paid.and_then(|()| self.decide(broker, &mut state, judged, now, room)) {
+                let may_wait = state.last.is_some() && decided.outcome.is_ok();
+                let paid = self.pay(broker, &state, &decided, now);
+                match paid.and_then(|()| self.commit(broker, &mut state, decided, now, room)) {
                     Err(Error::Overloaded | Error::TooManyRequests(_)) if may_wait => {
                         state.is_behind = true;
                         None
                     }
-                    decided => Some(decided.map(|resolved| state.seen(resolved))),
+                    answer => Some(answer.map(|resolved| state.seen(resolved))),
                 }
             }
             Err(error) => Some(Err(error)),
@@ -236,11 +236,11 @@ impl Watcher {
         &self,
         broker: &Broker,
         state: &WatcherState,
-        judged: &Judged,
+        decided: &Authorization,
         now: Timestamp,
     ) -> Result<(), Error> {
-        match &judged.outcome {
-            Ok(found) if state.seen.is_none_or(|seen| seen == found.edition()) => {
+        match &decided.outcome {
+            Ok(grant) if state.seen.is_none_or(|seen| seen == grant.edition()) => {
                 let lines = lines_of(self.opening.record(), &self.request.fields);
                 let taken = self.opening.take_decision(now, broker.limits(), lines);
                 taken.map_err(Error::TooManyRequests)
@@ -251,12 +251,12 @@ impl Watcher {
 
     /// What is to be delivered, if there is something. A look decides nothing: whatever is not as it was is
     /// decided, and journaled, as a delivery.
-    pub(crate) fn look(
+    pub(super) fn check(
         &self,
         broker: &Broker,
         state: &WatcherState,
         now: Timestamp,
-    ) -> Result<Option<Judged>, Error> {
+    ) -> Result<Option<Authorization>, Error> {
         broker.check_serving()?;
         if now >= self.certificate_end {
             return Err(Error::NotAccepted(NotAccepted::CertificateExpired));
@@ -264,31 +264,31 @@ impl Watcher {
         if self.opening.is_closed() || now >= self.opening.record().expire_time {
             return Err(Error::NotAccepted(NotAccepted::NotOpen));
         }
-        let judged = broker.judge_now(&self.opening, &self.request)?;
-        let is_as_it_was = match (&state.last, &judged.outcome) {
-            (Some(last), Ok(found)) => state.seen == Some(found.edition()) && now < last.due,
+        let decided = broker.authorize_now(&self.opening, &self.request)?;
+        let is_as_it_was = match (&state.last, &decided.outcome) {
+            (Some(last), Ok(grant)) => state.seen == Some(grant.edition()) && now < last.due,
             _ => false,
         };
-        Ok(if is_as_it_was { None } else { Some(judged) })
+        Ok(if is_as_it_was { None } else { Some(decided) })
     }
 
     /// Decides, and again if somebody's change was published meanwhile.
-    pub(crate) fn decide(
+    pub(super) fn commit(
         &self,
         broker: &Broker,
         state: &mut WatcherState,
-        judged: Judged,
+        decided: Authorization,
         now: Timestamp,
         room: &mut dyn Room,
     ) -> Result<Resolved, Error> {
         broker
-            .deliver(&self.opening, &self.request, state.before(), judged, now, room)
+            .deliver(&self.opening, &self.request, state.before(), decided, now, room)
             .inspect(|resolved| state.decided(resolved))
-            .map_err(|error| self.told(broker, state, error))
+            .map_err(|error| self.response(broker, state, error))
     }
 
     /// Whoever has watched it may know that it was removed.
-    fn told(&self, broker: &Broker, state: &WatcherState, error: Error) -> Error {
+    fn response(&self, broker: &Broker, state: &WatcherState, error: Error) -> Error {
         let (Error::Denied { .. }, Some(last)) = (&error, &state.last) else { return error };
         let is_gone = match &self.request.target {
             Reference::Connection(name) => broker.snapshot().catalog.connection(name).is_none(),
@@ -326,7 +326,7 @@ impl WatcherState {
     fn decided(&mut self, resolved: &Resolved) {
         let lease = &resolved.lease;
         let due = lease.issue_time.two_thirds_to(lease.expire_time);
-        self.last = Some(Last { name: resolved.name.clone(), lease: lease.id, due });
+        self.last = Some(LastDelivery { name: resolved.name.clone(), lease: lease.id, due });
     }
 
     fn seen(&mut self, resolved: Resolved) -> Delivery {

@@ -234,8 +234,8 @@ impl Fold {
         }
         let received = Received {
             lease,
-            resource: resource.unwrap_or_else(|| ask.target.clone()),
-            target: ask.target.clone(),
+            resource: resource.unwrap_or_else(|| ask.target.to_text()),
+            target: ask.target.to_text(),
             version,
             fields: released,
             first: time,

@@ -10,9 +10,9 @@ use std::os::unix::fs::FileExt as _;
 use std::path::PathBuf;
 use std::sync::Arc;
 
-use super::tail::{LinePosition, Look, Stopped};
+use super::batch::{LinePosition, ReadBatch, Stopped};
 use super::tail_filter::{KnownSteps, OfSteps, ReadLine, TailFilter};
-use crate::journal::write::chain::file_name;
+use crate::journal::files::file_name;
 use crate::model::Id;
 use crate::seal::Keyring;
 
@@ -20,7 +20,7 @@ use crate::seal::Keyring;
 const BLOCK_BYTES: u64 = 64 * 1024;
 
 /// Looks for the last lines that are asked for.
-pub(crate) struct Search {
+pub(super) struct Search {
     directory: PathBuf,
     keyring: Arc<Keyring>,
     filter: TailFilter,
@@ -41,7 +41,7 @@ pub(crate) struct Search {
 }
 
 impl Search {
-    pub(crate) fn new(
+    pub(super) fn new(
         directory: PathBuf,
         keyring: Arc<Keyring>,
         filter: TailFilter,
@@ -69,13 +69,13 @@ impl Search {
     }
 
     /// Looks further back; whether there is nothing more to look for.
-    pub(crate) fn step(&mut self, look: &mut Look<'_>) -> io::Result<bool> {
+    pub(super) fn step(&mut self, batch: &mut ReadBatch<'_>) -> io::Result<bool> {
         while self.found.len() < self.count || !self.unsettled.is_empty() {
             // What was read is looked through.
-            if !self.lines.hold_one() && look.is_over() {
+            if !self.lines.hold_one() && batch.is_full() {
                 return Ok(false);
             }
-            let Some((offset, text)) = self.lines.before(look)? else {
+            let Some((offset, text)) = self.lines.before(batch)? else {
                 if !self.open_file_before()? {
                     return Ok(true);
                 }
@@ -89,7 +89,7 @@ impl Search {
     }
 
     /// Where the lines stand that were found, oldest first, and how far that was looked for.
-    pub(crate) fn end(&mut self) -> (Vec<LinePosition>, Option<Stopped>) {
+    pub(super) fn end(&mut self) -> (Vec<LinePosition>, Option<Stopped>) {
         let mut found = std::mem::take(&mut self.found);
         found.sort_unstable();
         let more = found.len().saturating_sub(self.count);
@@ -143,7 +143,7 @@ impl Search {
 }
 
 /// The lines of a file, from its end.
-pub(crate) struct Backward {
+pub(super) struct Backward {
     file: File,
     /// Where the lines end that were not read yet.
     end: u64,
@@ -154,7 +154,7 @@ pub(crate) struct Backward {
 
 impl Backward {
     /// Those of the first `end` bytes, which are whole lines.
-    pub(crate) fn of(file: File, end: u64) -> Self {
+    pub(super) fn of(file: File, end: u64) -> Self {
         Self { file, end, block: Vec::new(), start: end }
     }
 
@@ -165,7 +165,7 @@ impl Backward {
     }
 
     /// The line before the last one that was read, without its newline, and where it begins.
-    fn before(&mut self, look: &mut Look<'_>) -> io::Result<Option<(u64, &[u8])>> {
+    fn before(&mut self, batch: &mut ReadBatch<'_>) -> io::Result<Option<(u64, &[u8])>> {
         if self.end == 0 {
             return Ok(None);
         }
@@ -175,7 +175,7 @@ impl Backward {
             match unread.iter().rposition(|byte| *byte == b'\n') {
                 Some(newline) => break self.start + newline as u64 + 1,
                 None if self.start == 0 => break 0,
-                None => self.read_block(look)?,
+                None => self.read_block(batch)?,
             }
         };
         let line = length(begin - self.start)..length((self.end - self.start).saturating_sub(1));
@@ -184,14 +184,14 @@ impl Backward {
     }
 
     /// Reads what stands before; of a line that is longer than a block, twice as much each time.
-    fn read_block(&mut self, look: &mut Look<'_>) -> io::Result<()> {
+    fn read_block(&mut self, batch: &mut ReadBatch<'_>) -> io::Result<()> {
         let held = self.end - self.start;
         let bytes = BLOCK_BYTES.max(2 * held).min(self.end);
         self.start = self.end - bytes;
         self.block.resize(length(bytes), 0);
         self.block.shrink_to(length(BLOCK_BYTES.max(bytes)));
         self.file.read_exact_at(&mut self.block, self.start)?;
-        look.read(bytes);
+        batch.read(bytes);
         Ok(())
     }
 }

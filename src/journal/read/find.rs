@@ -4,14 +4,14 @@ use std::fs::File;
 use std::io::{self, BufRead as _, BufReader, Read as _, Seek as _, SeekFrom};
 use std::path::PathBuf;
 
-use super::audience::{Audience, ReadError};
-use super::replay::file_numbers;
+use super::audience::Audience;
+use super::error::ReadError;
 use crate::journal::Journal;
-use crate::journal::event::decision::{DecisionId, DecisionName};
+use crate::journal::event::decision_id::{DecisionId, DecisionName};
+use crate::journal::files::{file_name, file_numbers};
 use crate::journal::state::index;
-use crate::journal::state::index::RunKey;
 use crate::journal::state::usage::runs_in;
-use crate::journal::write::chain::file_name;
+use crate::journal::state::use_counts::RunKey;
 use crate::journal::write::line::{Body, Parts};
 use crate::model::{ExecutorName, RunName, WorkflowName};
 

@@ -4,8 +4,7 @@ use std::fs::File;
 use std::io::{self, Read as _, Seek as _, SeekFrom};
 use std::path::Path;
 
-use super::replay::file_numbers;
-use crate::journal::write::chain::file_name;
+use crate::journal::files::{file_name, file_numbers};
 use crate::journal::write::line::Parts;
 use crate::model::Timestamp;
 

@@ -2,6 +2,8 @@
 
 pub(super) mod audience;
 pub(super) mod backward;
+pub(super) mod batch;
+pub(super) mod error;
 pub(super) mod find;
 pub(super) mod last;
 pub(super) mod replay;

@@ -11,67 +11,16 @@ use std::path::{Path, PathBuf};
 use std::sync::Arc;
 
 use super::audience::Audience;
+use super::error::ReplayError;
 use crate::journal::event::Event;
+use crate::journal::files::{file_name, file_numbers};
 use crate::journal::state::index;
 use crate::journal::state::live::Live;
-use crate::journal::write::chain::{Chain, End, file_name};
+use crate::journal::write::chain::{Chain, End};
 use crate::journal::write::line::{Body, NO_PREVIOUS, Parts};
 use crate::journal::write::watchdog::Pulse;
 use crate::model::{Formats, Timestamp};
 use crate::seal::Keyring;
-
-/// Why the journal cannot be continued.
-#[derive(Debug, thiserror::Error)]
-pub enum ReplayError {
-    /// A file cannot be read or written.
-    #[error("the journal: {0}")]
-    Io(#[from] std::io::Error),
-    /// The same, in this directory.
-    #[error("the journal in {}: {source}; see to its disk, and that this user may write there", .path.display())]
-    At {
-        /// The directory.
-        path: PathBuf,
-        /// The cause.
-        source: std::io::Error,
-    },
-    /// A thread cannot be started.
-    #[error("the journal's watchdog cannot be started: {0}")]
-    Threads(std::io::Error),
-    /// There is no file.
-    #[error("the journal directory {} holds no journal; restore it from a backup", .0.display())]
-    Missing(PathBuf),
-    /// A file between others is not there.
-    #[error("{} is missing; put it back, or restore the state directory from a backup", .0.display())]
-    Gap(PathBuf),
-    /// A newer version has written here, and this one cannot read what.
-    #[error(
-        "line {line} of {} was written by a newer keyhatch, which this version cannot read; run the newer keyhatch",
-        .path.display()
-    )]
-    Newer {
-        /// The file.
-        path: PathBuf,
-        /// The line's place in it, from 1.
-        line: u64,
-    },
-    /// The formats that were written here are newer than this version's.
-    #[error(
-        "the journal in {} says that a newer keyhatch has written the state directory, but state.json and keyring.json \
-         are older copies; restore both from a backup, and run the newer keyhatch", .0.display()
-    )]
-    NewerFormats(PathBuf),
-    /// A line was changed, removed or inserted.
-    #[error(
-        "line {line} of {} was changed, removed or inserted after it was written, so the journal proves \
-         nothing; restore the state directory from a backup", .path.display()
-    )]
-    Tampered {
-        /// The file.
-        path: PathBuf,
-        /// The line's number in it, from 1.
-        line: u64,
-    },
-}
 
 /// What reading found.
 #[derive(Debug)]
@@ -99,13 +48,13 @@ pub(crate) fn open(
     let (read, number) = loop {
         let number = numbers.pop().ok_or_else(|| ReplayError::Missing(directory.to_owned()))?;
         let path = directory.join(file_name(number));
-        let read = Read::from(path, &keyring, now)?;
+        let read = ReadFile::from(path, &keyring, now)?;
         if read.was_in_force(number, &keyring)? {
             break (read, number);
         }
         set_aside(&read.path)?;
     };
-    let Read { path, mut reader, rest, lines, .. } = read;
+    let ReadFile { path, mut reader, rest, lines, .. } = read;
     let damaged = reader.last + 1;
     if !rest.is_empty() && was_on_disk(damaged, &rest, &keyring) || lines == 0 {
         return Err(ReplayError::Tampered { path, line: lines + 1 });
@@ -173,24 +122,10 @@ fn check_gaps(directory: &Path, before: &[u64], newest: u64) -> Result<(), Repla
     }
 }
 
-/// The numbers of the files that there are, oldest first.
-pub(super) fn file_numbers(directory: &Path) -> std::io::Result<Vec<u64>> {
-    let mut numbers = Vec::new();
-    for entry in std::fs::read_dir(directory)? {
-        let name = entry?.file_name();
-        numbers.extend(name.to_str().and_then(|name| {
-            let number = name.strip_suffix(".jsonl")?.parse().ok()?;
-            (file_name(number) == name).then_some(number)
-        }));
-    }
-    numbers.sort_unstable();
-    Ok(numbers)
-}
-
 /// A file, and how far its lines are good.
-struct Read {
+struct ReadFile {
     path: PathBuf,
-    reader: Reader,
+    reader: FileReader,
     /// What stands after the last good line.
     rest: Vec<u8>,
     /// How many are good.
@@ -199,10 +134,10 @@ struct Read {
     is_begun: bool,
 }
 
-impl Read {
+impl ReadFile {
     fn from(path: PathBuf, keyring: &Keyring, now: Timestamp) -> Result<Self, ReplayError> {
         let mut file = BufReader::new(File::open(&path)?);
-        let mut reader = Reader::new(now);
+        let mut reader = FileReader::new(now);
         let (mut lines, mut is_begun, mut line) = (0, false, Vec::new());
         file.read_until(b'\n', &mut line)?;
         while let Some(is_continued) = reader.take(&line, keyring, lines == 0) {
@@ -240,7 +175,7 @@ fn set_aside(path: &Path) -> std::io::Result<()> {
     std::fs::rename(path, path.with_extension("jsonl.unfinished"))
 }
 
-struct Reader {
+struct FileReader {
     last: u64,
     last_hash: [u8; 32],
     length: u64,
@@ -251,7 +186,7 @@ struct Reader {
     checkpoint: [u8; 32],
 }
 
-impl Reader {
+impl FileReader {
     fn new(now: Timestamp) -> Self {
         Self {
             last: 0,

@@ -10,52 +10,19 @@ use std::sync::Arc;
 
 use serde::Deserialize as _;
 
-use super::audience::Audience;
 use super::backward::Search;
+use super::batch::{LinePosition, ReadBatch, Stopped};
 use super::find::line_at;
-use super::replay::file_numbers;
 use super::tail_filter::{KnownSteps, OfSteps, ReadLine, TailFilter, TailLine};
 use crate::journal::Journal;
-use crate::journal::write::chain::file_name;
+use crate::journal::files::{file_name, file_numbers};
 use crate::model::Timestamp;
 use crate::seal::Keyring;
 
-/// So many bytes are read at a look, at most.
-const LOOK_BYTES: u64 = 4 * 1024 * 1024;
-/// So many lines, or bytes of lines, are told at a look; a line may be longer.
-const TOLD_LINES: usize = 64;
-const TOLD_BYTES: usize = 256 * 1024;
 /// The head of a line has its number and its time.
 const HEAD_BYTES: u64 = 128;
 
-/// One look at the files.
-pub(crate) struct Look<'a> {
-    bytes: u64,
-    /// Of them, those of lines that stand before what is asked for.
-    skipped: u64,
-    most: u64,
-    audience: Audience<'a>,
-    lines: Vec<TailLine>,
-    told_bytes: usize,
-}
-
-/// Where a line stands.
-#[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord)]
-pub(crate) struct LinePosition {
-    pub(crate) file: u64,
-    pub(crate) offset: u64,
-}
-
-/// Where a reader has stopped, because it had read as much as it may.
-#[derive(Clone, Debug)]
-pub struct Stopped {
-    /// The last line that was looked at, "FILE.LINE".
-    pub id: String,
-    /// When it was written.
-    pub time: Timestamp,
-}
-
-/// What came of one look.
+/// What came of one batch.
 #[derive(Debug, Default)]
 pub struct TailRead {
     /// Lines that are asked for.
@@ -81,27 +48,6 @@ enum Phase {
     /// There, oldest first.
     Places(std::vec::IntoIter<LinePosition>),
     Forward,
-}
-
-impl Look<'_> {
-    /// So much was read.
-    pub(crate) fn read(&mut self, bytes: u64) {
-        self.bytes += bytes;
-        self.audience.read(bytes);
-    }
-
-    /// Whether that was enough, or nobody waits for more.
-    pub(crate) fn is_over(&mut self) -> bool {
-        self.audience.is_gone()
-            || self.bytes >= self.most
-            || self.lines.len() >= TOLD_LINES
-            || self.told_bytes >= TOLD_BYTES
-    }
-
-    fn tell(&mut self, line: TailLine) {
-        self.told_bytes += line.json.len();
-        self.lines.push(line);
-    }
 }
 
 impl Journal {
@@ -191,20 +137,12 @@ impl TailReader {
     /// # Errors
     /// If a file cannot be read.
     pub fn read(&mut self, is_cancelled: &dyn Fn() -> bool) -> io::Result<TailRead> {
-        let mut look = Look {
-            bytes: 0,
-            skipped: 0,
-            most: LOOK_BYTES.min(self.left),
-            // It may have waited for long.
-            audience: Audience::of_long_ago(is_cancelled),
-            lines: Vec::new(),
-            told_bytes: 0,
-        };
+        let mut batch = ReadBatch::new(self.left, is_cancelled);
         let mut read = TailRead::default();
         match &mut self.phase {
             Phase::Search(search) => {
-                let is_found = search.step(&mut look)?;
-                self.left = self.left.saturating_sub(look.bytes);
+                let is_found = search.step(&mut batch)?;
+                self.left = self.left.saturating_sub(batch.bytes);
                 if is_found || self.left == 0 {
                     let (places, reached) = search.end();
                     read.stopped = reached.filter(|_| !is_found);
@@ -212,7 +150,7 @@ impl TailReader {
                 }
             }
             Phase::Places(places) => {
-                self.follower.read_at(places, &mut look)?;
+                self.follower.read_at(places, &mut batch)?;
                 if places.as_slice().is_empty() {
                     self.phase = Phase::Forward;
                     self.left = u64::MAX;
@@ -220,15 +158,15 @@ impl TailReader {
                 }
             }
             Phase::Forward => {
-                let (is_end, reached) = self.follower.read(&mut look)?;
-                self.left = self.left.saturating_sub(look.bytes - look.skipped);
+                let (is_end, reached) = self.follower.read(&mut batch)?;
+                self.left = self.left.saturating_sub(batch.bytes - batch.skipped);
                 // What follows is only as much as is written.
                 self.left = if is_end { u64::MAX } else { self.left };
                 read.stopped = reached.filter(|_| self.left == 0);
                 read.is_end = is_end || self.left == 0;
             }
         }
-        read.lines = look.lines;
+        read.lines = batch.lines;
         Ok(read)
     }
 }
@@ -247,7 +185,7 @@ struct Follower {
 
 impl Follower {
     /// Reads on. Whether the end is reached, and the last line that was looked at.
-    fn read(&mut self, look: &mut Look<'_>) -> io::Result<(bool, Option<Stopped>)> {
+    fn read(&mut self, batch: &mut ReadBatch<'_>) -> io::Result<(bool, Option<Stopped>)> {
         let mut reached = None;
         loop {
             // Asked before the file is read: only of a file that has a next nothing comes after its end.
@@ -255,23 +193,23 @@ impl Follower {
             let mut reader = BufReader::new(File::open(self.directory.join(file_name(self.file)))?);
             reader.seek(SeekFrom::Start(self.offset))?;
             let mut line = Vec::new();
-            while !look.is_over() {
+            while !batch.is_full() {
                 line.clear();
                 let read = reader.read_until(b'\n', &mut line)? as u64;
                 // The end, or a line that is being written.
                 let Some(text) = line.strip_suffix(b"\n") else { break };
                 self.offset += read;
-                look.read(read);
+                batch.read(read);
                 let Some(line) = ReadLine::parse(text, &self.keyring) else { continue };
                 // They are fewer than a file has: a file is begun to be read where it begins.
                 if self.filter.since.is_some_and(|since| line.time < since) {
-                    look.skipped += read;
+                    batch.skipped += read;
                 }
                 let id = format!("{}.{}", self.file, line.n);
                 reached = Some(Stopped { id, time: line.time });
-                self.take(line, look);
+                self.take(line, batch);
             }
-            if look.is_over() {
+            if batch.is_full() {
                 return Ok((false, reached));
             }
             if !has_next {
@@ -281,7 +219,7 @@ impl Follower {
         }
     }
 
-    fn take(&mut self, line: ReadLine, look: &mut Look<'_>) {
+    fn take(&mut self, line: ReadLine, batch: &mut ReadBatch<'_>) {
         // A later file's first line has the number of a line before it.
         let is_new = line.n > self.last || (line.event == "checkpoint" && line.n >= self.last);
         self.last = self.last.max(line.n);
@@ -291,7 +229,7 @@ impl Follower {
             && self.filter.admits(&line)
             && self.filter.steps(&line, &self.known) == OfSteps::Yes;
         if is_asked_for {
-            look.tell(line.told(self.file));
+            batch.push(line.told(self.file));
         }
     }
 
@@ -299,10 +237,10 @@ impl Follower {
     fn read_at(
         &self,
         places: &mut std::vec::IntoIter<LinePosition>,
-        look: &mut Look<'_>,
+        batch: &mut ReadBatch<'_>,
     ) -> io::Result<()> {
         let mut open: Option<(u64, File)> = None;
-        while !look.is_over()
+        while !batch.is_full()
             && let Some(place) = places.next()
         {
             let file = match open.take().filter(|(number, _)| *number == place.file) {
@@ -310,10 +248,10 @@ impl Follower {
                 None => File::open(self.directory.join(file_name(place.file)))?,
             };
             let line = line_at(&file, place.offset, u64::MAX)?;
-            look.read(line.len() as u64);
+            batch.read(line.len() as u64);
             open = Some((place.file, file));
             if let Some(line) = ReadLine::parse(&line, &self.keyring) {
-                look.tell(line.told(place.file));
+                batch.push(line.told(place.file));
             }
         }
         Ok(())

@@ -15,7 +15,7 @@ pub struct TailFilter {
     /// Of these events, as the lines call them.
     pub events: HashSet<String>,
     /// By this principal.
-    pub principal: Option<By>,
+    pub principal: Option<PrincipalFilter>,
     /// On this resource: the name as the line has it, or as a reference is written.
     pub resource: String,
     /// Of this workflow's steps.
@@ -30,14 +30,14 @@ pub struct TailFilter {
 
 /// Whose lines somebody asks for.
 #[derive(Clone, Debug)]
-pub enum By {
+pub enum PrincipalFilter {
     /// An operator's or an executor's, as lines name it.
     Other(String),
     /// Those of steps.
     Steps(WorkflowPath),
 }
 
-impl By {
+impl PrincipalFilter {
     /// As it is asked for: `operator:NAME`, `executor:NAME`, or what [`WorkflowPath`] is written as.
     ///
     /// # Errors
@@ -212,7 +212,7 @@ fn is_denial(line: &ReadLine) -> bool {
         || line.body.get("decision").and_then(Value::as_str) == Some("refuse")
 }
 
-fn is_by(line: &Value, by: &By) -> bool {
+fn is_by(line: &Value, by: &PrincipalFilter) -> bool {
     texts(line, &["principal"]).any(|principal| by.is(principal))
 }
 

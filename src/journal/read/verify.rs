@@ -8,10 +8,10 @@
 use std::io::{BufRead as _, BufReader};
 use std::path::{Path, PathBuf};
 
-use super::replay::{file_numbers, previous};
+use super::replay::previous;
 use crate::identity::RootKey;
 use crate::journal::event::{Event, Signature};
-use crate::journal::write::chain::file_name;
+use crate::journal::files::{file_name, file_numbers};
 use crate::journal::write::line::{NO_PREVIOUS, Parts, Unread};
 use crate::model::Timestamp;
 use crate::sys::input;
@@ -138,7 +138,7 @@ struct Verifier<'a> {
 }
 
 /// One line, whose hash is right.
-struct Line {
+struct VerifiedLine {
     n: u64,
     hash: [u8; 32],
     previous: [u8; 32],
@@ -210,7 +210,12 @@ impl<'a> Verifier<'a> {
     }
 
     /// The first line of a file.
-    fn begin(&mut self, line: &Line, number: u64, is_first: bool) -> Result<InFile, &'static str> {
+    fn begin(
+        &mut self,
+        line: &VerifiedLine,
+        number: u64,
+        is_first: bool,
+    ) -> Result<InFile, &'static str> {
         let Event::Checkpoint(checkpoint) = &line.event else {
             return Err("the file begins with another line than its first");
         };
@@ -239,7 +244,7 @@ impl<'a> Verifier<'a> {
         Ok(file)
     }
 
-    fn check(&mut self, file: &mut InFile, line: &Line) -> Result<(), &'static str> {
+    fn check(&mut self, file: &mut InFile, line: &VerifiedLine) -> Result<(), &'static str> {
         if line.n != file.last + 1 || line.previous != file.last_hash {
             return Err(OUT_OF_CHAIN);
         }
@@ -285,7 +290,7 @@ impl<'a> Verifier<'a> {
         Ok(())
     }
 
-    fn take(&mut self, line: &Line) {
+    fn take(&mut self, line: &VerifiedLine) {
         (self.last, self.last_hash) = (line.n, line.hash);
         self.is_expected_seen |= self.expected == Some((line.n, line.hash));
         self.unsigned.push((line.n, line.hash));
@@ -320,7 +325,7 @@ enum Fault {
     Wrong(&'static str),
 }
 
-fn read(text: &[u8]) -> Result<Line, Fault> {
+fn read(text: &[u8]) -> Result<VerifiedLine, Fault> {
     let parts = Parts::split(text).ok_or(Fault::Wrong(MALFORMED))?;
     let hash = parts.verified_hash().ok_or(Fault::Wrong(CHANGED))?;
     let body = parts.parse().map_err(|unread| match unread {
@@ -328,5 +333,5 @@ fn read(text: &[u8]) -> Result<Line, Fault> {
         Unread::Malformed => Fault::Wrong(MALFORMED),
     })?;
     let previous = previous(&body.prev).ok_or(Fault::Wrong(MALFORMED))?;
-    Ok(Line { n: body.n, hash, previous, time: body.time, event: body.event })
+    Ok(VerifiedLine { n: body.n, hash, previous, time: body.time, event: body.event })
 }

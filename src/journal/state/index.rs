@@ -8,7 +8,6 @@
 //! It is kept beside its file, as `NNNNNN.index`: a line of JSON and a line with its keyed tag. Everything in
 //! it comes from the file, so one that is missing or damaged is made again.
 
-use std::collections::BTreeMap;
 use std::fs::File;
 use std::io::{BufRead as _, BufReader};
 use std::path::{Path, PathBuf};
@@ -16,112 +15,24 @@ use std::path::{Path, PathBuf};
 use serde::{Deserialize, Serialize};
 
 use super::usage::Usage;
+use super::use_counts::{ByWorkflow, FileIndex, RunKey, Use};
 use crate::journal::event::Event;
+use crate::journal::files::file_name;
 use crate::journal::read::audience::Audience;
-use crate::journal::read::replay::ReplayError;
-use crate::journal::write::chain::file_name;
+use crate::journal::read::error::ReplayError;
 use crate::journal::write::line::Parts;
-use crate::model::{ExecutorName, Id, Opening, RunName, Timestamp, WorkflowName};
+use crate::model::{Id, WorkflowName};
 use crate::seal::Keyring;
 use crate::sys::files::replace_file;
 
 const FORMAT: u32 = 1;
-const MILLIS_A_DAY: i64 = 24 * 3600 * 1000;
-
-/// One run: runs are keyed by executor too.
-#[derive(Clone, Debug, PartialEq, Eq, PartialOrd, Ord, Serialize, Deserialize)]
-pub struct RunKey {
-    /// Its name.
-    pub run: RunName,
-    /// Of which workflow.
-    pub workflow: WorkflowName,
-    /// Who opened it.
-    pub executor: ExecutorName,
-}
-
-impl RunKey {
-    pub(crate) fn of(opening: &Opening) -> Self {
-        let key = &opening.key;
-        Self {
-            run: key.run.clone(),
-            workflow: key.workflow.clone(),
-            executor: key.executor.clone(),
-        }
-    }
-}
-
-/// How a workflow used something on one day.
-#[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize)]
-pub struct Use {
-    /// How often.
-    pub times: u64,
-    /// When last.
-    pub last: Timestamp,
-}
-
-impl Use {
-    /// Both together.
-    #[must_use]
-    pub fn and(self, other: Self) -> Self {
-        Self { times: self.times.saturating_add(other.times), last: self.last.max(other.last) }
-    }
-}
-
-/// Workflow × day, in days since 1970.
-pub(crate) type ByWorkflow = BTreeMap<WorkflowName, BTreeMap<i64, Use>>;
-
-/// The index of one file.
-#[derive(Debug, Default, PartialEq, Eq)]
-pub(crate) struct FileIndex {
-    pub(crate) runs: BTreeMap<RunKey, Vec<u64>>,
-    pub(crate) resources: BTreeMap<Id, ByWorkflow>,
-    pub(crate) groups: BTreeMap<String, ByWorkflow>,
-}
-
-impl FileIndex {
-    /// Notes a line of a run.
-    pub(super) fn add_place(&mut self, run: &RunKey, offset: u64) {
-        match self.runs.get_mut(run) {
-            Some(places) => places.push(offset),
-            None => drop(self.runs.insert(run.clone(), vec![offset])),
-        }
-    }
-
-    /// Counts a use of a resource, and of the group that it was found by.
-    pub(crate) fn count(
-        &mut self,
-        uid: Id,
-        group: Option<&str>,
-        workflow: &WorkflowName,
-        time: Timestamp,
-    ) {
-        count_use(self.resources.entry(uid).or_default(), workflow, time);
-        let Some(group) = group else { return };
-        match self.groups.get_mut(group) {
-            Some(by) => count_use(by, workflow, time),
-            None => count_use(self.groups.entry(group.to_owned()).or_default(), workflow, time),
-        }
-    }
-}
-
-fn count_use(by: &mut ByWorkflow, workflow: &WorkflowName, time: Timestamp) {
-    let days = match by.get_mut(workflow) {
-        Some(days) => days,
-        None => by.entry(workflow.clone()).or_default(),
-    };
-    let day = time.millis().div_euclid(MILLIS_A_DAY);
-    let entry = days.entry(day).or_insert(Use { times: 0, last: time });
-    entry.times += 1;
-    entry.last = entry.last.max(time);
-}
-
 /// Workflow, day and use: [`ByWorkflow`] without its depth.
 type Uses = Vec<(WorkflowName, i64, Use)>;
 
 /// An index as it is written: JSON has no maps by what is not text.
 #[derive(Serialize, Deserialize)]
 #[serde(deny_unknown_fields)]
-struct Written {
+struct StoredIndex {
     format: u32,
     file: u64,
     runs: Vec<(RunKey, Vec<u64>)>,
@@ -149,7 +60,7 @@ pub(crate) fn save(
         });
         uses.collect::<Uses>()
     };
-    let written = Written {
+    let written = StoredIndex {
         format: FORMAT,
         file,
         runs: index.runs.iter().map(|(run, places)| (run.clone(), places.clone())).collect(),
@@ -192,7 +103,7 @@ fn read(path: &Path, keyring: &Keyring, file: u64) -> Option<FileIndex> {
     if !keyring.is_journal_tag(text, &hex::decode(tag).ok()?) {
         return None;
     }
-    let written: Written = serde_json::from_slice(text).ok()?;
+    let written: StoredIndex = serde_json::from_slice(text).ok()?;
     let deep = |flat: Uses| {
         let mut by = ByWorkflow::new();
         for (workflow, day, used) in flat {

@@ -14,7 +14,7 @@ use super::executor_budget::{Decisions, ExecutorBudget, ExecutorBudgets};
 use super::remembered::Remembered;
 use super::requests::{DoneRequest, RequestNote, RequestTable};
 use super::usage::Usage;
-use crate::journal::event::{Announced, Attempt, Checkpoint, Event, RenewalOutcome};
+use crate::journal::event::{Announced, Attempt, Checkpoint, Event, FORMAT, RenewalOutcome};
 use crate::lease::{LeaseTable, Terms};
 use crate::model::limits::{Limits, MAX_WATCHES, Rate};
 use crate::model::{
@@ -45,8 +45,8 @@ pub enum NotAccepted {
 #[derive(Debug)]
 pub struct LiveOpening {
     record: Opening,
-    /// As lines name it.
-    principal: Arc<str>,
+    /// The step, as lines name it.
+    principal: Arc<WorkflowPath>,
     certificates: RwLock<Vec<PinnedCertificate>>,
     closed: AtomicBool,
     /// The newest certificate is journaled, but perhaps not in the step's directory.
@@ -66,10 +66,10 @@ impl LiveOpening {
     fn new(record: Opening, executor: Arc<ExecutorBudget>) -> Self {
         let certificates = RwLock::new(record.certificates.clone());
         let key = &record.key;
-        let principal = WorkflowPath::of_step(&key.workflow, &key.run, &key.step).to_string();
+        let principal = WorkflowPath::of_step(&key.workflow, &key.run, &key.step);
         Self {
             decisions: Decisions::of(&executor, &key.workflow),
-            principal: principal.into(),
+            principal: Arc::new(principal),
             heard: AtomicI64::new(record.open_time.millis()),
             ended: CancellationToken::new(),
             watches: Arc::new(Semaphore::new(MAX_WATCHES)),
@@ -89,7 +89,7 @@ impl LiveOpening {
     }
 
     /// Whose workflow, run and step, as lines of the journal name it.
-    pub fn principal(&self) -> Arc<str> {
+    pub fn principal(&self) -> Arc<WorkflowPath> {
         Arc::clone(&self.principal)
     }
 
@@ -186,7 +186,7 @@ impl LiveOpening {
         write: impl FnOnce(&Event) -> bool,
     ) {
         if self.lines.has_unsaid() && self.executor.take_line_of(&self.lines, now, limits) {
-            self.lines.say(now, &self.principal, Some(self.record.id), write);
+            self.lines.say(now, &self.principal.to_string(), Some(self.record.id), write);
         }
     }
 
@@ -466,13 +466,13 @@ impl Live {
     }
 
     /// Everything that a later file begins with.
-    pub(crate) fn checkpoint(&self, format: u32, file: u64) -> Checkpoint {
+    pub(crate) fn checkpoint(&self, file: u64) -> Checkpoint {
         let attempts = self.attempts.iter();
         let closed = attempts.filter(|(_, key, _)| !self.open_steps.contains_key(*key));
         let attempts = closed.map(|(_, key, number)| Attempt { key: key.clone(), number: *number });
         let unwritten = self.openings.values().filter(|opening| opening.is_certificate_unwritten());
         Checkpoint {
-            format,
+            format: FORMAT,
             file,
             formats: self.formats,
             head: self.head,

@@ -7,3 +7,4 @@ pub(super) mod live;
 pub(super) mod remembered;
 pub(super) mod requests;
 pub(super) mod usage;
+pub(super) mod use_counts;

@@ -5,8 +5,9 @@
 
 use std::collections::{BTreeMap, HashMap};
 
-use super::index::{ByWorkflow, FileIndex, RunKey, Use};
+use super::use_counts::{ByWorkflow, FileIndex, RunKey, Use};
 use crate::journal::event::{Event, Outcome, RenewalOutcome, ResolveLine};
+use crate::lease::LeaseTarget;
 use crate::model::{GroupName, Id, Opening, RunName, Timestamp, WorkflowName};
 
 /// How often each workflow has used something, and when last.
@@ -91,9 +92,11 @@ impl Usage {
 
     fn count(&mut self, line: &ResolveLine, uid: Id, time: Timestamp) {
         let Some(run) = self.open.get(&line.opening) else { return };
-        // `group:NAME:…`, as the target is written.
-        let group = line.ask.target.strip_prefix("group:").and_then(|rest| rest.split_once(':'));
-        self.current.count(uid, group.map(|(name, _)| name), &run.workflow, time);
+        let group = match &line.ask.target {
+            LeaseTarget::Group(group) => Some(group.name.as_str()),
+            _ => None,
+        };
+        self.current.count(uid, group, &run.workflow, time);
     }
 
     /// The runs of this name in the file that is written now, of one workflow or all, and where their lines

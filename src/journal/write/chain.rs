@@ -16,7 +16,8 @@ use super::signature::SignedRange;
 use super::status::Unsynced;
 use super::sync::Synced;
 use super::watchdog::Pulse;
-use crate::journal::event::{Checkpoint, Event};
+use crate::journal::event::{Checkpoint, Event, FORMAT};
+use crate::journal::files::file_name;
 use crate::journal::state::live::Live;
 use crate::journal::{DecisionId, Position, Unavailable};
 use crate::model::limits::MIN_FREE_BYTES;
@@ -25,14 +26,6 @@ use crate::seal::Keyring;
 
 /// With less room than this after the last line the disk is full.
 const LINES_BYTES: u64 = 64 * 1024;
-
-/// The format of the lines. In the first, 0.1.0's, checkpoints did not say the highest formats.
-pub(crate) const FORMAT: u32 = 2;
-
-/// The name of a file by its number.
-pub(crate) fn file_name(number: u64) -> String {
-    format!("{number:06}.jsonl")
-}
 
 /// Makes the first file, with its checkpoint, on disk when this returns.
 pub(crate) fn create(directory: &Path, keyring: &Keyring, now: Timestamp) -> std::io::Result<()> {
@@ -154,6 +147,9 @@ impl Chain {
         now: Timestamp,
         events: &[Event],
     ) -> Result<Position, Unavailable> {
+        if events.is_empty() {
+            return Ok(Position(self.last + 1));
+        }
         if self.is_over || !self.may_write(events) {
             return Err(Unavailable);
         }

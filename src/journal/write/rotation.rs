@@ -16,10 +16,11 @@ use std::io::Write as _;
 use std::os::unix::fs::{FileExt as _, OpenOptionsExt as _};
 use std::path::Path;
 
-use super::chain::{FORMAT, NextFile, file_name};
+use super::chain::NextFile;
 use super::line;
 use crate::journal::Journal;
 use crate::journal::event::{Checkpoint, Event};
+use crate::journal::files::file_name;
 use crate::journal::state::index;
 use crate::model::Timestamp;
 
@@ -53,7 +54,7 @@ impl Journal {
             }
             let number = chain.number() + 1;
             let place = chain.signed_range();
-            let checkpoint = chain.live().checkpoint(FORMAT, number);
+            let checkpoint = chain.live().checkpoint(number);
             let (line, hash) = (place.line, place.hash);
             let old = chain.file()?;
             (Start { checkpoint, line, hash, offset: chain.length(), old }, number)

@@ -37,7 +37,7 @@ impl Synced {
 }
 
 #[derive(Clone, Copy, Debug)]
-enum Progress {
+enum SyncProgress {
     Failed,
     Synced(u64),
 }
@@ -55,7 +55,7 @@ const GATHER: Duration = Duration::from_micros(100);
 
 /// What is waited for.
 #[derive(Default)]
-struct Wanted {
+struct SyncGoal {
     /// The highest line.
     line: AtomicU64,
     /// How many have come since the last sync began.
@@ -63,21 +63,21 @@ struct Wanted {
 }
 
 pub(crate) struct SyncThread {
-    wanted: Arc<Wanted>,
+    wanted: Arc<SyncGoal>,
     targets: Arc<Mutex<Targets>>,
     wake: std::sync::mpsc::SyncSender<()>,
-    progress: watch::Receiver<Progress>,
+    progress: watch::Receiver<SyncProgress>,
 }
 
 impl SyncThread {
     /// Starts the thread, which tells `synced` and `pulse`; it ends when this is dropped.
     pub(crate) fn start(file: File, synced: Synced, pulse: Arc<Pulse>) -> Self {
-        let wanted = Arc::new(Wanted::default());
+        let wanted = Arc::new(SyncGoal::default());
         let targets = Targets { file: Arc::new(file), before: Vec::new() };
         let targets = Arc::new(Mutex::new(targets));
         // One waiting wake-up is enough: whoever finds it there is covered by it.
         let (wake, woken) = std::sync::mpsc::sync_channel(1);
-        let (report, progress) = watch::channel(Progress::Synced(0));
+        let (report, progress) = watch::channel(SyncProgress::Synced(0));
         let (goal, to_sync) = (Arc::clone(&wanted), Arc::clone(&targets));
         let started = std::thread::Builder::new().name("journal-sync".to_owned()).spawn(move || {
             let mut is_crowded = false;
@@ -98,11 +98,11 @@ impl SyncThread {
                 match done {
                     Ok(()) => {
                         synced.reach(line);
-                        report.send_replace(Progress::Synced(line))
+                        report.send_replace(SyncProgress::Synced(line))
                     }
                     Err(error) => {
                         tracing::error!(%error, "the journal cannot be synced: no secrets from now on");
-                        report.send_replace(Progress::Failed);
+                        report.send_replace(SyncProgress::Failed);
                         return;
                     }
                 };
@@ -126,7 +126,8 @@ impl SyncThread {
     }
 
     pub(crate) fn has_failed(&self) -> bool {
-        matches!(*self.progress.borrow(), Progress::Failed) || self.progress.has_changed().is_err()
+        matches!(*self.progress.borrow(), SyncProgress::Failed)
+            || self.progress.has_changed().is_err()
     }
 
     /// Waits until this line is on disk, however long that takes: each request has a deadline of its own.
@@ -136,12 +137,12 @@ impl SyncThread {
         let _ = self.wake.try_send(());
         let mut progress = self.progress.clone();
         let reached = progress.wait_for(|progress| match progress {
-            Progress::Failed => true,
-            Progress::Synced(synced) => *synced >= line,
+            SyncProgress::Failed => true,
+            SyncProgress::Synced(synced) => *synced >= line,
         });
         match reached.await.as_deref() {
-            Ok(Progress::Synced(_)) => Ok(()),
-            Ok(Progress::Failed) | Err(_) => Err(SyncFailed),
+            Ok(SyncProgress::Synced(_)) => Ok(()),
+            Ok(SyncProgress::Failed) | Err(_) => Err(SyncFailed),
         }
     }
 }

@@ -45,7 +45,7 @@ pub struct SecretRef {
 }
 
 /// A member of a group by the values of its identifiers, written `group:aws-accounts:env=prod,region=eu`.
-#[derive(Clone, Debug, PartialEq, Eq)]
+#[derive(Clone, Debug, PartialEq, Eq, Hash)]
 pub struct GroupRef {
     /// The group.
     pub name: GroupName,

@@ -139,7 +139,7 @@ impl fmt::Display for Tag {
 }
 
 /// The tags of one connection: one value for each key.
-#[derive(Clone, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
+#[derive(Clone, Debug, Default, PartialEq, Eq, Hash, Serialize, Deserialize)]
 #[serde(transparent)]
 pub struct Tags(#[serde(with = "crate::model::compact_map")] CompactMap<TagKey, TagValue>);
 

@@ -259,14 +259,14 @@ fn values_are_opened_by_a_permit_and_by_nobody_else() {
         .collect();
     let mut callers = callers;
     callers.sort();
-    assert_eq!(callers, ["journal/permit.rs", "seal/values.rs"]);
+    assert_eq!(callers, ["journal/commit/permit.rs", "seal/values.rs"]);
     // And a permit is made in one place, after its line.
     let makers: Vec<_> = sources()
         .into_iter()
         .filter(|(_, _, code)| code.contains("Permit::new("))
         .map(|(_, path, _)| path.display().to_string())
         .collect();
-    assert_eq!(makers, ["journal/mod.rs"]);
+    assert_eq!(makers, ["journal/commit/mod.rs"]);
 }
 
 #[test]

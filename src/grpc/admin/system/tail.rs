@@ -9,7 +9,7 @@ use crate::broker::{Error, Tail, TailRequest};
 use crate::grpc::admin::call::Call;
 use crate::grpc::request::parse_requests;
 use crate::grpc::{convert, pb};
-use crate::journal::{By, EVENT_NAMES, Event, Stopped, TailFilter, TailLine};
+use crate::journal::{EVENT_NAMES, Event, PrincipalFilter, Stopped, TailFilter, TailLine};
 use crate::model::{Invalid, RunName, WorkflowName};
 
 /// Lines that wait for a reader, beside those that were read at once.
@@ -63,7 +63,7 @@ fn tail_request(request: pb::TailJournalRequest) -> Result<TailRequest, Error> {
     let run = convert::given(&request.run);
     let filter = TailFilter {
         events: request.events.into_iter().collect(),
-        principal: principal.map(|text| By::parse(&text)).transpose()?,
+        principal: principal.map(|text| PrincipalFilter::parse(&text)).transpose()?,
         resource: request.resource,
         workflow: workflow.map(|name| WorkflowName::parse(&name)).transpose()?,
         run: run.map(|name| RunName::parse(&name)).transpose()?,

@@ -1,9 +1,9 @@
 //! The permit: proof that a decision to hand out one record stands in the journal.
 
-use super::DecisionId;
+use crate::journal::DecisionId;
 use crate::seal::{Keyring, OpenError, OpenedFields, RecordKey, Sealed};
 
-/// Leave to open one version of one record, once. Only [`super::Journal::commit`] makes one, after its
+/// Leave to open one version of one record, once. Only [`Journal::commit`](crate::journal::Journal::commit) makes one, after its
 /// line is written; it is used up by [`Permit::open`].
 #[must_use]
 pub struct Permit {

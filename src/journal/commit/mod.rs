@@ -1,0 +1,211 @@
+//! Decisions become lines, and lines become permits.
+//!
+//! Everything here happens under the chain lock: the check that the world is as it was when the decision was made, the
+//! line, and the lease.
+
+pub(super) mod permit;
+mod settle;
+
+use crate::journal::event::{Event, RenewalLine, TestLine};
+use crate::journal::{DecisionId, Journal, LiveOpening, Permit, Position, Unavailable};
+use crate::lease::{Ask, Lease, Terms};
+use crate::model::{FieldName, Id, Timestamp};
+use crate::seal::RecordKey;
+
+/// Why a decision was not committed.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, thiserror::Error)]
+pub enum CommitError {
+    /// The opening was closed meanwhile.
+    #[error("the step is closed")]
+    Closed,
+    /// The lease has ended.
+    #[error("the lease has ended")]
+    LeaseEnded,
+    /// A newer snapshot was published meanwhile: decide again.
+    #[error("the decision is older than the published state")]
+    Stale,
+    /// The broker was restored from a backup, and no administrator has confirmed it yet.
+    #[error("nothing is resolved until the restored broker is confirmed")]
+    Quarantined,
+    /// The journal cannot be written.
+    #[error(transparent)]
+    Unavailable(#[from] Unavailable),
+}
+
+/// One decision on a Resolve, ready to be committed.
+pub struct Resolution<'a> {
+    /// The snapshot that it was made on.
+    pub epoch: u64,
+    /// The step that asked.
+    pub opening: &'a LiveOpening,
+    /// What the step asked for.
+    pub ask: Ask,
+    /// `Some` for a delivery of a Watch, with the lease of the delivery before.
+    pub watch: Option<Option<Id>>,
+    /// What was decided.
+    pub outcome: Result<Allowed, Refused>,
+}
+
+/// A decision to hand out a credential.
+pub struct Allowed {
+    /// The rule that allows it.
+    pub by: String,
+    /// The record with the values.
+    pub record: RecordKey,
+    /// The full name of the resource, where the target does not say it.
+    pub resource: Option<String>,
+    /// The credential's version.
+    pub version: u64,
+    /// The names of the fields that are handed out.
+    pub fields: Vec<FieldName>,
+    /// When the lease expires, and what limits it.
+    pub terms: Terms,
+    /// The most leases that this opening may hold.
+    pub max_leases: u32,
+}
+
+/// A decision to hand out nothing.
+pub struct Refused {
+    /// The API's reason.
+    pub reason: &'static str,
+    /// What refused it, where that is not access.
+    pub by: &'static str,
+}
+
+/// A decision that has its line.
+pub struct Committed {
+    /// The place of the line.
+    pub decision_id: DecisionId,
+    /// `None` if nothing is handed out: the decision was a refusal, or the opening holds as many leases as it may.
+    pub granted: Option<(Permit, Lease)>,
+}
+
+impl Committed {
+    fn new(decision_id: DecisionId, granted: Option<(RecordKey, Lease)>) -> Self {
+        let permit = |(record, lease): (RecordKey, Lease)| {
+            (Permit::new(record, lease.version, decision_id), lease)
+        };
+        Self { decision_id, granted: granted.map(permit) }
+    }
+}
+
+impl Journal {
+    /// Commits a decision: writes its line, takes its lease in, and makes the permit.
+    ///
+    /// # Errors
+    /// If the world has moved on since the decision, or the journal cannot be written. No line is written then.
+    pub fn commit(
+        &self,
+        now: Timestamp,
+        resolution: Resolution<'_>,
+    ) -> Result<Committed, CommitError> {
+        let mut chain = self.lock()?;
+        // Expired leases do not count.
+        chain.live_mut().expire(now);
+        let (line, granted) = resolution.settle(chain.live(), &[], now)?;
+        let position = chain.append(now, &Event::Resolve(Box::new(line)))?;
+        Ok(Committed::new(chain.decision_id(position), granted))
+    }
+
+    /// Commits decisions in order, as [`Journal::commit`] does, with one write for all of their lines.
+    ///
+    /// # Errors
+    /// For each decision, as [`Journal::commit`].
+    pub fn commit_all(
+        &self,
+        now: Timestamp,
+        resolutions: Vec<Resolution<'_>>,
+    ) -> Vec<Result<Committed, CommitError>> {
+        let count = resolutions.len();
+        let failed = |error: Unavailable| (0..count).map(|_| Err(error.into())).collect();
+        let mut chain = match self.lock() {
+            Ok(chain) => chain,
+            Err(error) => return failed(error),
+        };
+        chain.live_mut().expire(now);
+        let mut events = Vec::with_capacity(count);
+        let mut settle = |resolution: Resolution<'_>| {
+            let (line, granted) = resolution.settle(chain.live(), &events, now)?;
+            events.push(Event::Resolve(Box::new(line)));
+            Ok((events.len() as u64, granted))
+        };
+        let settled: Vec<Result<_, CommitError>> =
+            resolutions.into_iter().map(&mut settle).collect();
+        let Position(before) = chain.last();
+        if let Err(error) = chain.append_all(now, &events) {
+            return failed(error);
+        }
+        let committed =
+            |(nth, granted)| Committed::new(chain.decision_id(Position(before + nth)), granted);
+        settled.into_iter().map(|one| one.map(committed)).collect()
+    }
+
+    /// Commits a decision on the renewal of a lease, made on the snapshot `epoch`, and returns its id.
+    ///
+    /// # Errors
+    /// As [`Journal::commit`]; [`CommitError::LeaseEnded`] if the lease has ended.
+    pub fn commit_renewal(
+        &self,
+        now: Timestamp,
+        epoch: u64,
+        opening: &LiveOpening,
+        line: RenewalLine,
+    ) -> Result<DecisionId, CommitError> {
+        let mut chain = self.lock()?;
+        let live = chain.live();
+        live.check_decision(epoch, opening)?;
+        if live.leases().find(line.lease).is_none_or(|lease| now >= lease.expire_time) {
+            return Err(CommitError::LeaseEnded);
+        }
+        let position = chain.append(now, &Event::LeaseRenewal(line))?;
+        Ok(chain.decision_id(position))
+    }
+
+    /// Commits a look at the values of a record, decided on the snapshot `epoch`: writes its line, and makes the permit.
+    ///
+    /// # Errors
+    /// If another snapshot was published since, or the journal cannot be written.
+    pub fn commit_test(
+        &self,
+        now: Timestamp,
+        epoch: u64,
+        record: RecordKey,
+        line: TestLine,
+    ) -> Result<Permit, CommitError> {
+        let mut chain = self.lock()?;
+        chain.live().check_epoch(epoch)?;
+        let version = line.version;
+        let position = chain.append(now, &Event::Tested(line))?;
+        Ok(Permit::new(record, version, chain.decision_id(position)))
+    }
+
+    /// Ends a lease of an opening before it expires; `None` if the opening holds no such lease.
+    ///
+    /// # Errors
+    /// If the line cannot be written. The lease stays live then.
+    pub fn revoke(
+        &self,
+        now: Timestamp,
+        opening: Id,
+        lease: Id,
+    ) -> Result<Option<Position>, Unavailable> {
+        let mut chain = self.lock()?;
+        let found = chain.live().leases().find(lease);
+        if !found.is_some_and(|found| found.opening == opening && now < found.expire_time) {
+            return Ok(None);
+        }
+        chain.append(now, &Event::LeaseRevoked { opening, lease }).map(Some)
+    }
+
+    /// Whether decisions can be committed now, so that secrets can be handed out at all.
+    ///
+    /// # Errors
+    /// What refuses every decision, as [`Journal::commit`] reports it.
+    pub fn may_decide(&self) -> Result<(), CommitError> {
+        let chain = self.lock()?;
+        if !chain.is_open_to_all() {
+            return Err(Unavailable.into());
+        }
+        if chain.live().is_quarantined() { Err(CommitError::Quarantined) } else { Ok(()) }
+    }
+}

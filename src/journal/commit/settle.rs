@@ -1,0 +1,143 @@
+//! From a decision to its line.
+
+use std::sync::Arc;
+
+use super::{Allowed, CommitError, Refused, Resolution};
+use crate::journal::event::{Event, Outcome, ResolveLine};
+use crate::journal::state::live::Live;
+use crate::journal::{LiveOpening, Unavailable};
+use crate::lease::{Ask, Lease};
+use crate::model::{Id, Timestamp};
+use crate::seal::{RecordKey, random_id};
+
+impl Live {
+    /// Checks that a decision that was made on the snapshot `epoch` still counts.
+    pub(super) fn check_epoch(&self, epoch: u64) -> Result<(), CommitError> {
+        if self.is_quarantined() {
+            return Err(CommitError::Quarantined);
+        }
+        if self.epoch() == epoch { Ok(()) } else { Err(CommitError::Stale) }
+    }
+
+    /// Checks the same of a decision for a step.
+    pub(super) fn check_decision(
+        &self,
+        epoch: u64,
+        opening: &LiveOpening,
+    ) -> Result<(), CommitError> {
+        self.check_epoch(epoch)?;
+        if opening.is_closed() { Err(CommitError::Closed) } else { Ok(()) }
+    }
+}
+
+impl Resolution<'_> {
+    /// The line to write, and the record and lease to hand out, if any. `earlier` are lines that come before it and are
+    /// not applied yet.
+    ///
+    /// # Errors
+    /// If the world has moved on since the decision.
+    pub(super) fn settle(
+        self,
+        live: &Live,
+        earlier: &[Event],
+        now: Timestamp,
+    ) -> Result<(ResolveLine, Option<(RecordKey, Lease)>), CommitError> {
+        live.check_decision(self.epoch, self.opening)?;
+        let (opening, mut ask) = (self.opening.record(), Arc::new(self.ask));
+        let (outcome, granted) = match self.outcome {
+            Ok(allowed) => {
+                let before = Before { live, earlier, now, opening: opening.id };
+                before.settle_allowed(&ask, self.watch, allowed)?
+            }
+            Err(Refused { reason, by }) => (refused(reason, by), None),
+        };
+        if granted.is_none() {
+            // What was asked for beside the target explains no refusal, and can be long.
+            Arc::make_mut(&mut ask).fields.clear();
+        }
+        let line = ResolveLine {
+            opening: opening.id,
+            principal: self.opening.principal(),
+            run_as: opening.run_as.clone(),
+            ask,
+            watch: self.watch.is_some(),
+            outcome,
+        };
+        Ok((line, granted))
+    }
+}
+
+fn refused(reason: &str, by: &str) -> Outcome {
+    Outcome::Refuse { reason: reason.to_owned(), by: by.to_owned() }
+}
+
+/// What a decision finds when it is settled.
+struct Before<'a> {
+    live: &'a Live,
+    /// Lines that come before it and are not applied yet.
+    earlier: &'a [Event],
+    now: Timestamp,
+    opening: Id,
+}
+
+impl Before<'_> {
+    /// The outcome of a decision to hand out, under a live lease or a new one.
+    fn settle_allowed(
+        &self,
+        ask: &Arc<Ask>,
+        watch: Option<Option<Id>>,
+        allowed: Allowed,
+    ) -> Result<(Outcome, Option<(RecordKey, Lease)>), CommitError> {
+        let Allowed { by, record, resource, version, fields, terms, max_leases } = allowed;
+        let (leases, ended) = (self.live.leases(), watch.flatten());
+        let begun = || self.lines().filter_map(ResolveLine::new_lease);
+        // The maximum may have become less since. A Watch's lease is for the Watch alone.
+        let reused = begun()
+            .find(|lease| lease.is_for(ask, record.uid, version))
+            .or_else(|| leases.reusable(self.opening, ask, record.uid, version, self.now).cloned())
+            .filter(|lease| lease.expire_time <= terms.expire_time && watch.is_none());
+        let all_ended = self.lines().filter_map(ResolveLine::ended_lease).chain(ended);
+        let held = leases.count_of(self.opening) + begun().count()
+            - all_ended.filter(|id| leases.find(*id).is_some()).count();
+        let is_reused = reused.is_some();
+        let lease = match reused {
+            Some(lease) => lease,
+            None if held >= max_leases as usize => {
+                return Ok((refused("TOO_MANY_LEASES", ""), None));
+            }
+            None => Lease {
+                id: random_id().map_err(|_| Unavailable)?,
+                opening: self.opening,
+                resource: record.uid,
+                version,
+                ask: Arc::clone(ask),
+                is_watch: watch.is_some(),
+                issue_time: self.now,
+                expire_time: terms.expire_time,
+                limited_by: terms.limited_by,
+            },
+        };
+        let outcome = Outcome::Allow {
+            by,
+            uid: record.uid,
+            resource,
+            version,
+            released: fields,
+            lease: lease.id,
+            issue_time: lease.issue_time,
+            expire_time: lease.expire_time,
+            limited_by: lease.limited_by,
+            reused: is_reused,
+            ended,
+        };
+        Ok((outcome, Some((record, lease))))
+    }
+
+    /// The earlier decisions on this opening.
+    fn lines(&self) -> impl Iterator<Item = &ResolveLine> {
+        self.earlier.iter().filter_map(|line| match line {
+            Event::Resolve(line) if line.opening == self.opening => Some(&**line),
+            _ => None,
+        })
+    }
+}

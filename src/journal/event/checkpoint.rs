@@ -1,0 +1,100 @@
+//! The first line of a file: what was live before it; and the signatures of the root.
+
+use serde::de::Error as _;
+use serde::{Deserialize, Deserializer, Serialize};
+
+use crate::journal::state::requests::{RequestNote, of_registrations};
+use crate::lease::Lease;
+use crate::model::{Formats, Id, Opening, StepKey, base64_bytes, hex_bytes};
+
+/// The format of the lines. In format 1, that of 0.1.0, checkpoints did not contain the highest formats.
+pub const FORMAT: u32 = 2;
+
+/// The last attempt at a step, as a checkpoint says it.
+#[derive(Clone, Debug, Serialize, Deserialize)]
+#[serde(deny_unknown_fields)]
+pub struct Attempt {
+    /// Which step.
+    #[serde(flatten)]
+    pub key: StepKey,
+    /// The attempt's number.
+    pub number: i32,
+}
+
+/// A batch that is announced and not in force yet.
+#[derive(Clone, Debug, Serialize, Deserialize)]
+#[serde(deny_unknown_fields)]
+pub struct Announced {
+    /// Its number.
+    pub batch: u64,
+    /// The requests that it does.
+    #[serde(default, deserialize_with = "of_registrations", skip_serializing_if = "Vec::is_empty")]
+    pub requests: Vec<RequestNote>,
+}
+
+/// What is live where a file begins. A later file's stands for all lines up to its own number, and names the
+/// hash of that line as the one before it. With a key anywhere in it that this version does not know it is not read at
+/// all.
+#[derive(Debug, Default, Serialize, Deserialize)]
+#[serde(deny_unknown_fields)]
+pub struct Checkpoint {
+    /// The format of the lines.
+    #[serde(deserialize_with = "known_format")]
+    pub format: u32,
+    /// The file's number.
+    pub file: u64,
+    /// The highest formats that were written; 0.1.0 does not say them.
+    #[serde(default)]
+    pub formats: Formats,
+    /// The last batch in force.
+    pub head: u64,
+    /// The last batch announced.
+    pub intent: u64,
+    /// The last batch that never reached the store.
+    pub abandoned: u64,
+    /// Open steps.
+    pub openings: Vec<Opening>,
+    /// Live leases.
+    pub leases: Vec<Lease>,
+    /// Requests that are remembered.
+    #[serde(default, deserialize_with = "of_registrations")]
+    pub requests: Vec<RequestNote>,
+    /// Batches on their way.
+    #[serde(default, skip_serializing_if = "Vec::is_empty")]
+    pub announced: Vec<Announced>,
+    /// The last attempts at steps that are not open.
+    #[serde(default, deserialize_with = "of_registrations", skip_serializing_if = "Vec::is_empty")]
+    pub attempts: Vec<Attempt>,
+    /// The openings whose newest certificate may not have reached their directories.
+    #[serde(default, skip_serializing_if = "Vec::is_empty")]
+    pub unwritten: Vec<Id>,
+    /// Whether nothing is resolved since the broker was restored.
+    #[serde(default, skip_serializing_if = "std::ops::Not::not")]
+    pub quarantined: bool,
+}
+
+/// A format of lines that this version knows.
+fn known_format<'de, D: Deserializer<'de>>(from: D) -> Result<u32, D::Error> {
+    match u32::deserialize(from)? {
+        known @ ..=FORMAT => Ok(known),
+        newer => Err(D::Error::custom(format_args!("format {newer}"))),
+    }
+}
+
+/// The root's signature on what a file holds up to a line. `keyhatch journal verify` checks it with `ca.crt`.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+pub struct Signature {
+    /// The file's number.
+    pub file: u64,
+    /// The hash of the file's first line, which no later line names.
+    #[serde(with = "hex_bytes")]
+    pub checkpoint: [u8; 32],
+    /// The last line that is signed.
+    pub line: u64,
+    /// Its hash, which stands for all lines before.
+    #[serde(with = "hex_bytes")]
+    pub hash: [u8; 32],
+    /// ECDSA P-256 with SHA-256, in DER.
+    #[serde(with = "base64_bytes")]
+    pub signature: Vec<u8>,
+}

@@ -1,0 +1,96 @@
+//! The uses in one file of the journal: which runs have lines in it, and who has used what.
+
+use std::collections::BTreeMap;
+
+use serde::{Deserialize, Serialize};
+
+use crate::model::{ExecutorName, Id, Opening, RunName, Timestamp, WorkflowName};
+
+const MILLIS_A_DAY: i64 = 24 * 3600 * 1000;
+
+/// One run: runs are keyed by executor too.
+#[derive(Clone, Debug, PartialEq, Eq, PartialOrd, Ord, Serialize, Deserialize)]
+pub struct RunKey {
+    /// Its name.
+    pub run: RunName,
+    /// Of which workflow.
+    pub workflow: WorkflowName,
+    /// Who opened it.
+    pub executor: ExecutorName,
+}
+
+impl RunKey {
+    pub(crate) fn of(opening: &Opening) -> Self {
+        let key = &opening.key;
+        Self {
+            run: key.run.clone(),
+            workflow: key.workflow.clone(),
+            executor: key.executor.clone(),
+        }
+    }
+}
+
+/// How a workflow used something on one day.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize)]
+pub struct Use {
+    /// How often.
+    pub times: u64,
+    /// When last.
+    pub last: Timestamp,
+}
+
+impl Use {
+    /// Both together.
+    #[must_use]
+    pub fn and(self, other: Self) -> Self {
+        Self { times: self.times.saturating_add(other.times), last: self.last.max(other.last) }
+    }
+}
+
+/// Workflow × day, in days since 1970.
+pub(crate) type ByWorkflow = BTreeMap<WorkflowName, BTreeMap<i64, Use>>;
+
+/// The index of one file.
+#[derive(Debug, Default, PartialEq, Eq)]
+pub(crate) struct FileIndex {
+    pub(crate) runs: BTreeMap<RunKey, Vec<u64>>,
+    pub(crate) resources: BTreeMap<Id, ByWorkflow>,
+    pub(crate) groups: BTreeMap<String, ByWorkflow>,
+}
+
+impl FileIndex {
+    /// Notes a line of a run.
+    pub(super) fn add_place(&mut self, run: &RunKey, offset: u64) {
+        match self.runs.get_mut(run) {
+            Some(places) => places.push(offset),
+            None => drop(self.runs.insert(run.clone(), vec![offset])),
+        }
+    }
+
+    /// Counts a use of a resource, and of the group that it was found by.
+    pub(crate) fn count(
+        &mut self,
+        uid: Id,
+        group: Option<&str>,
+        workflow: &WorkflowName,
+        time: Timestamp,
+    ) {
+        count_use(self.resources.entry(uid).or_default(), workflow, time);
+        let Some(group) = group else { return };
+        match self.groups.get_mut(group) {
+            Some(by) => count_use(by, workflow, time),
+            None => count_use(self.groups.entry(group.to_owned()).or_default(), workflow, time),
+        }
+    }
+}
+
+fn count_use(by: &mut ByWorkflow, workflow: &WorkflowName, time: Timestamp) {
+    let days = match by.get_mut(workflow) {
+        Some(days) => days,
+        None => by.entry(workflow.clone()).or_default(),
+    };
+    let day = time.millis().div_euclid(MILLIS_A_DAY);
+    let entry = days.entry(day).or_insert(Use { times: 0, last: time });
+    entry.times += 1;
+    entry.last = entry.last.max(time);
+}
