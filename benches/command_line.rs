@@ -10,7 +10,7 @@
     clippy::unwrap_used,
     reason = "a bench measures by the machine's own clock, fails by panicking, and prints its results"
 )]
-mod load;
+mod common;
 
 use std::io::{Read as _, Write as _};
 use std::net::{Ipv4Addr, TcpListener};
@@ -22,7 +22,7 @@ use keyhatch::grpc::pb;
 use keyhatch::grpc::pb::connection_service_client::ConnectionServiceClient;
 use keyhatch::grpc::pb::executor_service_client::ExecutorServiceClient;
 
-use load::Daemon;
+use common::{Daemon, Spread};
 
 const KEY_ID: &str = "AKIAIOSFODNN7EXAMPLE";
 const SECRET: &str = "not-a-real-secret-access-key-of-40-bytes";
@@ -62,7 +62,7 @@ fn main() {
             pb::CreateConnectionRequest { connection: Some(connection), ..Default::default() };
         let mut operator = ConnectionServiceClient::new(daemon.operator().await);
         operator.create_connection(request).await.unwrap();
-        load::open(ExecutorServiceClient::new(daemon.executor().await), "s").await
+        common::open(ExecutorServiceClient::new(daemon.executor().await), "s").await
     });
     let step = Path::new(&step.directory);
     whole_processes(step);
@@ -138,14 +138,8 @@ fn masking(step: &Path) {
     println!(
         "output, {OUTPUT_ROUNDS} rounds of {OUTPUT_BYTES} bytes in turns: middle, least and most"
     );
-    for ((name, _), rates) in rows.iter().zip(&mut rates) {
-        rates.sort_by(f64::total_cmp);
-        println!(
-            "  {name}: {:.0} MB/s ({:.0} to {:.0})",
-            rates[rates.len() / 2],
-            rates[0],
-            rates[rates.len() - 1]
-        );
+    for ((name, _), rates) in rows.iter().zip(rates) {
+        println!("  {name}: {}", Spread::of(rates, " MB/s"));
     }
 }
 

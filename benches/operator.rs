@@ -10,7 +10,7 @@
     clippy::unwrap_used,
     reason = "a bench measures by the machine's own clock, fails by panicking, and prints its results"
 )]
-mod load;
+mod common;
 
 use std::fmt::Write as _;
 use std::io::{BufRead as _, BufReader};
@@ -18,7 +18,7 @@ use std::path::Path;
 use std::process::{Command, Stdio};
 use std::time::{Duration, Instant};
 
-use load::Daemon;
+use common::{Daemon, Spread};
 
 /// How many documents one apply has.
 const DOCUMENTS: usize = 10_000;
@@ -42,31 +42,30 @@ fn main() {
     let seed = seeds.to_str().unwrap();
     std::fs::write(&seeds, documents(0)).unwrap();
     println!("whole processes: wall time, the middle of {ROUNDS}, least and most");
-    print("apply of 10,000 new documents, once", &mut [run(&["apply", "-f", seed])]);
-    let mut rows = [
+    print("apply of 10,000 new documents, once", &[run(&["apply", "-f", seed])]);
+    let rows = [
         ("apply of 10,000 unchanged documents", vec!["apply", "-f", seed]),
         // Sensitive values are compared ten times a minute at most.
         ("diff of 10,000 unchanged documents", vec!["diff", "-f", seed]),
         ("export of 10,000 connections", vec!["export"]),
     ];
-    for (name, arguments) in &mut rows {
-        let mut times: Vec<_> = (0..ROUNDS).map(|_| run(arguments)).collect();
-        print(name, &mut times);
+    for (name, arguments) in &rows {
+        let times: Vec<_> = (0..ROUNDS).map(|_| run(arguments)).collect();
+        print(name, &times);
     }
     for first in (DOCUMENTS..CONNECTIONS).step_by(DOCUMENTS) {
         std::fs::write(&seeds, documents(first)).unwrap();
         run(&["apply", "-f", seed]);
     }
     let list = ["connection", "list"];
-    let mut whole: Vec<_> = (0..ROUNDS).map(|_| run(&list)).collect();
-    let mut first: Vec<_> = (0..ROUNDS).map(|_| first_line(&daemon, &list)).collect();
-    print("connection list of 100,000, to its end", &mut whole);
-    print("connection list of 100,000, to its first line", &mut first);
+    let whole: Vec<_> = (0..ROUNDS).map(|_| run(&list)).collect();
+    let first: Vec<_> = (0..ROUNDS).map(|_| first_line(&daemon, &list)).collect();
+    print("connection list of 100,000, to its end", &whole);
+    print("connection list of 100,000, to its first line", &first);
     write_workflows(directory.path());
     let files = directory.path().join("workflows");
-    let mut checked: Vec<_> =
-        (0..ROUNDS).map(|_| run(&["check", files.to_str().unwrap()])).collect();
-    print("check of 1,000 workflow files with 4 references each", &mut checked);
+    let checked: Vec<_> = (0..ROUNDS).map(|_| run(&["check", files.to_str().unwrap()])).collect();
+    print("check of 1,000 workflow files with 4 references each", &checked);
 }
 
 fn keyhatch(daemon: &Daemon, arguments: &[&str]) -> Command {
@@ -123,10 +122,7 @@ fn write_workflows(directory: &Path) {
     }
 }
 
-fn print(name: &str, times: &mut [Duration]) {
-    times.sort_unstable();
-    let milliseconds = |time: Duration| time.as_secs_f64() * 1000.0;
-    let [least, middle, most] =
-        [0, times.len() / 2, times.len() - 1].map(|place| milliseconds(times[place]));
-    println!("  {name}: {middle:.0} ms ({least:.0} to {most:.0})");
+fn print(name: &str, times: &[Duration]) {
+    let times = times.iter().map(|time| time.as_secs_f64() * 1000.0).collect();
+    println!("  {name}: {}", Spread::of(times, " ms"));
 }

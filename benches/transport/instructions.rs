@@ -3,7 +3,7 @@
 use std::path::{Path, PathBuf};
 use std::process::Command;
 
-use crate::load::Process;
+use crate::common::Process;
 
 /// Where a server under callgrind leaves its counts.
 pub struct Counter {

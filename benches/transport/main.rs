@@ -14,11 +14,10 @@
     reason = "a bench measures by the machine's own clock, fails by panicking, and prints its results"
 )]
 
-#[path = "../bare.rs"]
 mod bare;
+#[path = "../common/mod.rs"]
+mod common;
 mod instructions;
-#[path = "../load.rs"]
-mod load;
 mod measure;
 mod picture;
 mod results;
@@ -28,8 +27,8 @@ mod seed;
 
 use std::path::Path;
 
+use common::{Daemon, in_flight};
 use instructions::Counter;
-use load::{Daemon, in_flight};
 use results::{Figure, Results};
 use rows::{ROUNDS, Sides};
 

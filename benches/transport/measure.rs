@@ -7,7 +7,7 @@ use std::time::{Duration, Instant};
 use serde::Serialize;
 use tokio::task::JoinSet;
 
-use crate::load::Process;
+use crate::common::Process;
 
 /// What one round of a load has come to. Times are microseconds.
 #[derive(Clone, Copy, Serialize)]

@@ -5,7 +5,7 @@ use std::path::Path;
 
 use serde::Serialize;
 
-use crate::load::Spread;
+use crate::common::Spread;
 use crate::measure::{Rounds, Sample};
 use crate::picture;
 

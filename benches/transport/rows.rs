@@ -12,7 +12,7 @@ use tokio::sync::mpsc;
 use tonic::transport::Channel;
 
 use crate::bare::Bare;
-use crate::load::{self, CONFIG, Daemon, Process};
+use crate::common::{self, CONFIG, Daemon, Process};
 use crate::measure::{Load, Rounds, Sample, drive};
 use crate::results::{Goal, Row};
 use crate::seed;
@@ -48,7 +48,7 @@ impl Sides {
         seed::fill(&daemon.operator().await, BATCH).await;
         let (ours, mut bar) = (daemon.steps(CONNECTIONS).await, Vec::new());
         for _ in 0..CONNECTIONS {
-            bar.push(load::connect(&bare.socket(), bare.directory()).await);
+            bar.push(common::connect(&bare.socket(), bare.directory()).await);
         }
         Self { daemon, bare, ours, bar }
     }
@@ -118,14 +118,14 @@ pub async fn batch(sides: &Sides, calls: usize, rounds: usize) -> [Row; 2] {
 pub async fn cold(sides: &Sides, calls: usize, rounds: usize) -> Row {
     let load = Load { calls, in_flight: 1 };
     let step = ExecutorServiceClient::new(sides.daemon.executor().await);
-    let directory = PathBuf::from(load::open(step, "cold").await.directory);
+    let directory = PathBuf::from(common::open(step, "cold").await.directory);
     let ask = async |server: &Process, directory: &Path| {
         let directory = Arc::<Path>::from(directory);
         let ask_one = move |_| {
             let directory = Arc::clone(&directory);
             async move {
                 let socket = directory.join("keyhatch.sock");
-                resolve_one(load::connect(&socket, &directory).await).await;
+                resolve_one(common::connect(&socket, &directory).await).await;
             }
         };
         drive(server, load, ask_one).await
@@ -150,7 +150,7 @@ pub async fn openings(sides: &Sides, calls: usize) -> Row {
         let ask_one = move |n: usize| {
             let mut client = ExecutorServiceClient::new(channels[n % channels.len()].clone());
             async move {
-                let name = load::open(client.clone(), &format!("s{n}")).await.name;
+                let name = common::open(client.clone(), &format!("s{n}")).await.name;
                 let request = pb::CloseStepRequest { name, ..Default::default() };
                 client.close_step(request).await.unwrap();
             }
@@ -221,10 +221,10 @@ pub async fn fan_out() -> Row {
     let executor = ExecutorServiceClient::new(sides.daemon.executor().await);
     let (mut ours, mut bar) = (Vec::new(), Vec::new());
     for n in 0..steps {
-        let opened = load::open(executor.clone(), &format!("w{n}")).await;
+        let opened = common::open(executor.clone(), &format!("w{n}")).await;
         for _ in 0..each {
             ours.push(sides.daemon.connect(Path::new(&opened.directory)).await);
-            bar.push(load::connect(&sides.bare.socket(), sides.bare.directory()).await);
+            bar.push(common::connect(&sides.bare.socket(), sides.bare.directory()).await);
         }
     }
     let (mut ours, mut bar) = (watch_all(&ours).await, watch_all(&bar).await);
@@ -281,7 +281,7 @@ async fn deliver<F: Future<Output = ()>>(
 /// Connects to the admin door and asks for the status, as a watchdog does.
 pub async fn is_ready(daemon: &Daemon) -> bool {
     let identity = daemon.state().join("operators/admin");
-    let Ok(channel) = load::try_connect(&daemon.admin_socket(), &identity).await else {
+    let Ok(channel) = common::try_connect(&daemon.admin_socket(), &identity).await else {
         return false;
     };
     // The commands that list are served only when everything is read.

@@ -7,8 +7,8 @@ use keyhatch::grpc::pb;
 use keyhatch::grpc::pb::executor_service_client::ExecutorServiceClient;
 use tokio::sync::mpsc;
 
+use crate::common::{self, Daemon, in_flight};
 use crate::instructions::Counter;
-use crate::load::{self, Daemon, in_flight};
 use crate::measure::{Load, Rounds, drive};
 use crate::results::{Figure, Goal, Row, middle};
 use crate::rows::{CONNECTIONS, ROUNDS, is_ready, resolve_one, resolve_this};
@@ -157,13 +157,13 @@ pub async fn open_steps() -> Vec<Figure> {
     seed::create(daemon.operator().await, "prod", "x".repeat(40)).await;
     let executor = ExecutorServiceClient::new(daemon.executor().await);
     // What the first one brings along is not theirs.
-    load::open(executor.clone(), "first").await;
+    common::open(executor.clone(), "first").await;
     let before = daemon.process.memory();
     let (sender, mut directories) = mpsc::unbounded_channel();
     in_flight(STEPS, 64, |n| {
         let (executor, sender) = (executor.clone(), sender.clone());
         async move {
-            let opened = load::open(executor, &format!("s{n}")).await;
+            let opened = common::open(executor, &format!("s{n}")).await;
             sender.send(PathBuf::from(opened.directory)).unwrap();
         }
     })

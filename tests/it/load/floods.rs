@@ -1,7 +1,7 @@
 //! Floods against one door, in numbers that are counted: nobody else notices, and nothing stays behind.
 //! What they cost in time is measured by `cargo bench --bench floods`.
 
-#[path = "../../../benches/flood/mod.rs"]
+#[path = "../../../benches/floods/flood/mod.rs"]
 mod flood;
 
 use std::os::fd::{AsFd as _, OwnedFd};
@@ -17,7 +17,6 @@ use hyper_util::rt::TokioIo;
 use keyhatch::grpc::client::channel;
 use keyhatch::grpc::pb;
 use keyhatch::grpc::pb::connection_service_client::ConnectionServiceClient;
-use keyhatch::grpc::pb::executor_service_client::ExecutorServiceClient;
 use keyhatch::grpc::pb::step_service_client::StepServiceClient;
 use keyhatch::identity::{TlsClientStream, connect};
 use rustix::io::ioctl_fionread;
@@ -27,8 +26,8 @@ use tonic::transport::{Channel, Endpoint, Uri};
 
 use self::flood::{KINDS, Kind, Next, Tally, Target};
 use crate::harness::{
-    ServeProcess, by_shell, bytes, create_aws, identity_in, keyhatch_in, open_request, report,
-    request, resolve_on, scale, wait_until,
+    ServeProcess, by_shell, bytes, create_aws, identity_in, init_in, keyhatch_in, report, request,
+    resolve_on, scale, step_channel, temp_dir, wait_until,
 };
 
 /// What a flood may leave behind in the daemon's memory, in KiB.
@@ -60,26 +59,18 @@ impl Field {
     }
 
     fn start_by(bad_steps: usize, serve: impl FnOnce(&Path) -> Command) -> Self {
-        let directory = tempfile::Builder::new().prefix("kh").tempdir().unwrap();
-        let made = keyhatch_in(directory.path(), &["init"]).output().unwrap();
-        assert!(made.status.success());
+        let directory = temp_dir();
+        init_in(directory.path());
         let serving = ServeProcess::spawn(directory.path(), serve(directory.path()));
         let runtime = tokio::runtime::Builder::new_multi_thread().enable_all().build().unwrap();
-        let admin = directory.path().join("run/admin.sock");
-        let as_who = |identity: &str| {
-            let identity = identity_in(&directory.path().join("state").join(identity));
-            runtime.block_on(channel(&admin, identity)).unwrap()
-        };
-        runtime.block_on(create_aws(as_who("operators/admin")));
-        let mut executor = ExecutorServiceClient::new(as_who("executors/local"));
-        let mut open = |step: String| {
-            let opened = runtime.block_on(executor.open_step(open_request("deploy", &step)));
-            PathBuf::from(opened.unwrap().into_inner().directory)
+        runtime.block_on(async { create_aws(serving.admin("operators/admin").await).await });
+        let open = |step: String| {
+            let opened = runtime.block_on(serving.open("deploy", &step));
+            PathBuf::from(opened.unwrap().directory)
         };
         let good_directory = open("good".to_owned());
         let bad = (0..bad_steps).map(|n| open(format!("bad{n}"))).collect();
-        let socket = good_directory.join("keyhatch.sock");
-        let good = runtime.block_on(channel(&socket, identity_in(&good_directory))).unwrap();
+        let good = runtime.block_on(step_channel(&good_directory));
         runtime.block_on(resolve_on(good.clone(), request("aws/prod"))).unwrap();
         Self { serving, good, good_directory, bad, runtime, directory }
     }
@@ -95,8 +86,6 @@ impl Field {
     }
 
     async fn replace_secret(&self, secret: &str) {
-        let operator = self.directory.path().join("state/operators/admin");
-        let socket = self.directory.path().join("run/admin.sock");
         let connection = pb::Connection {
             name: "connections/aws/prod".to_owned(),
             fields: bytes(&[("secret_access_key", secret)]),
@@ -104,8 +93,8 @@ impl Field {
         };
         let request =
             pb::UpdateConnectionRequest { connection: Some(connection), ..Default::default() };
-        let channel = channel(&socket, identity_in(&operator)).await.unwrap();
-        ConnectionServiceClient::new(channel).update_connection(request).await.unwrap();
+        let operator = self.serving.admin("operators/admin").await;
+        ConnectionServiceClient::new(operator).update_connection(request).await.unwrap();
     }
 
     fn holding(&self) -> Holding {
@@ -191,7 +180,7 @@ fn until(sent: usize, connections: usize) -> impl FnMut(&Tally) -> Next {
 }
 
 #[test]
-fn frames_without_end_over_one_steps_connection_reach_nobody_else() {
+fn endless_frames_of_one_step_reach_nobody_else() {
     let field = Field::start(1);
     let targets = field.step_targets();
     for (kind, sent) in [
@@ -209,7 +198,7 @@ fn frames_without_end_over_one_steps_connection_reach_nobody_else() {
 }
 
 #[test]
-fn connections_that_are_given_up_at_any_moment_reach_nobody_else() {
+fn connections_dropped_at_any_moment_reach_nobody_else() {
     let field = Field::start(1);
     let (step, admin) = (field.step_targets(), vec![field.admin_target()]);
     let many = scale(3000, 100_000);
@@ -257,8 +246,7 @@ fn clients_that_say_a_byte_at_a_time_reach_nobody_else() {
 }
 
 #[test]
-fn more_clients_than_file_descriptors_keep_nobody_out_who_is_connected_and_nobody_when_they_are_gone()
- {
+fn more_clients_than_descriptors_keep_nobody_out_for_long() {
     const FILES: usize = 128;
     let field = Field::start_by(1, |directory| {
         let line = format!("ulimit -n {FILES} && exec \"$0\" \"$@\"");

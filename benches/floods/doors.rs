@@ -9,9 +9,9 @@ use keyhatch::grpc::pb::connection_service_client::ConnectionServiceClient;
 use keyhatch::grpc::pb::executor_service_client::ExecutorServiceClient;
 use tonic::transport::Channel;
 
+use crate::common;
+use crate::common::Daemon;
 use crate::flood::callers::LARGE;
-use crate::load;
-use crate::load::Daemon;
 
 /// The steps over which slow clients are spread, beside the admin door.
 const SLOW_STEPS: usize = 100;
@@ -138,7 +138,7 @@ async fn steps(
 ) -> Vec<Door> {
     let mut doors = Vec::new();
     for n in 0..count {
-        let opened = load::open_of(executor.clone(), workflow, &format!("bad{n}")).await;
+        let opened = common::open_of(executor.clone(), workflow, &format!("bad{n}")).await;
         let directory = PathBuf::from(opened.directory);
         doors.push((directory.join("keyhatch.sock"), directory));
     }

@@ -14,10 +14,11 @@
 )]
 mod bounds;
 mod children;
+#[path = "../common/mod.rs"]
+mod common;
 mod doors;
 mod field;
 mod flood;
-mod load;
 
 use std::io::Write as _;
 use std::path::Path;

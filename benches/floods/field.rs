@@ -16,10 +16,10 @@ use tokio::time::MissedTickBehavior;
 use tonic::Status;
 use tonic::transport::Channel;
 
+use crate::common;
+use crate::common::Daemon;
 use crate::doors;
 use crate::doors::{Door, Doors};
-use crate::load;
-use crate::load::Daemon;
 
 /// The steps that are not flooded, and what each asks a second.
 pub const GOOD_STEPS: usize = 8;
@@ -80,10 +80,10 @@ impl Field {
         let executor = ExecutorServiceClient::new(daemon.executor().await);
         let mut good = Vec::new();
         for n in 0..GOOD_STEPS {
-            let opened = load::open(executor.clone(), &format!("good{n}")).await;
+            let opened = common::open(executor.clone(), &format!("good{n}")).await;
             good.push(daemon.connect(Path::new(&opened.directory)).await);
         }
-        let new = load::open(executor.clone(), "new").await;
+        let new = common::open(executor.clone(), "new").await;
         let flooded = doors.open(&daemon, &executor).await;
         let own = match doors {
             Doors::RemovedOperator => {
@@ -174,7 +174,7 @@ async fn open_and_close(
     let renew = pb::RenewStepRequest { name: renewed, ..Default::default() };
     let (outcome, _) = timed(due, client.renew_step(renew)).await;
     let mut outcomes = vec![(RENEW, outcome)];
-    let opening = client.open_step(load::opening("bench", &step));
+    let opening = client.open_step(common::opening("bench", &step));
     let (outcome, opened) = timed(Instant::now(), opening).await;
     outcomes.push((OPEN, outcome));
     if let Some(opened) = opened {

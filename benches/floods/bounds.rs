@@ -10,9 +10,9 @@ use keyhatch::grpc::pb::apply_service_client::ApplyServiceClient;
 use tokio_stream::StreamExt as _;
 
 use crate::children::Flood;
+use crate::common::Daemon;
 use crate::doors;
 use crate::flood::Kind;
-use crate::load::Daemon;
 use crate::{full, record};
 
 pub const JOURNAL: &str = "journal of a viewer who is refused";

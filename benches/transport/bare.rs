@@ -40,7 +40,7 @@ use tonic::{Request, Response, Status};
 use tonic_prost::ProstCodec;
 use tower::{Service, service_fn};
 
-use crate::load::{Committer, Process};
+use crate::common::{Committer, Process};
 
 /// The server as a process of its own.
 pub struct Bare {

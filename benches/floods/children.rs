@@ -8,9 +8,9 @@ use std::time::{Duration, Instant};
 
 use rustix::time::{ClockId, clock_gettime};
 
+use crate::common::Process;
 use crate::flood;
 use crate::flood::{KINDS, Kind, Next, Tally, Target};
-use crate::load::Process;
 
 /// How much of one core a flood has: it keeps to that by itself, by the CPU that the kernel says it had.
 pub const SHARE: f64 = 0.25;
