@@ -4,7 +4,7 @@ use std::os::unix::fs::PermissionsExt as _;
 use std::path::Path;
 use std::process::{Output, Stdio};
 
-use crate::harness::{ServeProcess, keyhatch, keyhatch_in};
+use crate::harness::{ServeProcess, init_in, keyhatch, keyhatch_in, temp_dir};
 
 /// The program fails, and its last line is `error: REASON: sentence` with these words in it.
 #[track_caller]
@@ -19,8 +19,8 @@ fn assert_refused(output: &Output, words: &[&str]) {
 }
 
 fn made() -> tempfile::TempDir {
-    let directory = tempfile::Builder::new().prefix("kh").tempdir().unwrap();
-    assert!(keyhatch_in(directory.path(), &["init"]).output().unwrap().status.success());
+    let directory = temp_dir();
+    init_in(directory.path());
     directory
 }
 
@@ -29,7 +29,7 @@ fn serve(directory: &Path) -> Output {
 }
 
 #[test]
-fn serve_without_a_state_directory_names_the_command_that_makes_one() {
+fn serve_without_a_state_directory_names_init() {
     let directory = tempfile::tempdir().unwrap();
     assert_refused(&serve(directory.path()), &["state", "keyhatch init --state"]);
     assert_refused(
@@ -39,7 +39,7 @@ fn serve_without_a_state_directory_names_the_command_that_makes_one() {
 }
 
 #[test]
-fn init_takes_only_an_empty_directory_and_leaves_a_full_one_alone() {
+fn init_takes_only_an_empty_directory() {
     let directory = made();
     let again = keyhatch_in(directory.path(), &["init"]).output().unwrap();
     assert_refused(&again, &["holds a broker already", "keyhatch serve", "--state"]);
@@ -61,9 +61,9 @@ fn init_takes_only_an_empty_directory_and_leaves_a_full_one_alone() {
 }
 
 #[test]
-fn of_two_inits_at_once_one_makes_the_broker_and_it_works() {
+fn one_of_two_concurrent_inits_makes_a_working_broker() {
     for _ in 0..10 {
-        let directory = tempfile::Builder::new().prefix("kh").tempdir().unwrap();
+        let directory = temp_dir();
         let start = || {
             let mut command = keyhatch_in(directory.path(), &["init"]);
             command.stdout(Stdio::null()).stderr(Stdio::piped()).spawn().unwrap()
@@ -76,7 +76,7 @@ fn of_two_inits_at_once_one_makes_the_broker_and_it_works() {
 }
 
 #[test]
-fn a_runtime_directory_that_is_somebody_elses_is_refused_and_left_as_it_is() {
+fn a_foreign_runtime_directory_is_refused_and_left_alone() {
     let directory = made();
     let serve_in = |runtime: &Path| {
         let serve = keyhatch_in(directory.path(), &["serve", "--runtime"]).arg(runtime).output();
@@ -102,7 +102,7 @@ fn a_runtime_directory_that_is_somebody_elses_is_refused_and_left_as_it_is() {
 }
 
 #[test]
-fn what_is_wrong_with_a_command_line_is_said_in_the_last_line_and_once() {
+fn a_usage_error_is_reported_once_in_the_last_line() {
     for (arguments, what) in [
         (&[][..], "a command is missing"),
         (&["step", "open"], "--workflow <NAME>"),
@@ -133,7 +133,7 @@ fn an_unreadable_state_directory_is_named() {
 }
 
 #[test]
-fn a_wrong_a_missing_a_malformed_and_an_open_kek_are_each_told_apart() {
+fn a_wrong_missing_malformed_or_open_kek_is_named_as_such() {
     let directory = made();
     let kek = directory.path().join("state/kek");
     let right = std::fs::read(&kek).unwrap();
@@ -159,7 +159,7 @@ fn a_wrong_a_missing_a_malformed_and_an_open_kek_are_each_told_apart() {
 }
 
 #[test]
-fn a_second_daemon_on_the_same_state_or_socket_is_refused_and_the_first_goes_on() {
+fn a_second_daemon_on_the_same_state_or_socket_is_refused() {
     let directory = made();
     let serving = ServeProcess::start(directory.path());
     assert_refused(&serve(directory.path()), &["another keyhatch", "stop it"]);
@@ -169,7 +169,7 @@ fn a_second_daemon_on_the_same_state_or_socket_is_refused_and_the_first_goes_on(
     same_socket.env("KEYHATCH_RUNTIME", directory.path().join("run"));
     assert_refused(&same_socket.output().unwrap(), &["listens", "--runtime"]);
     let open = ["step", "open", "--workflow", "w", "--run", "1", "--step", "s"];
-    assert!(serving.run(&open).status.success());
+    serving.must(&open);
 }
 
 #[test]
@@ -205,7 +205,7 @@ fn broken_yaml_is_located_by_line_and_column() {
 }
 
 #[test]
-fn a_broken_configuration_file_is_refused_with_the_key_that_is_wrong() {
+fn a_broken_configuration_is_refused_with_the_wrong_key() {
     let directory = made();
     let file = directory.path().join("config.toml");
     let serve_with = |text: &str| {
@@ -220,7 +220,7 @@ fn a_broken_configuration_file_is_refused_with_the_key_that_is_wrong() {
 }
 
 #[test]
-fn references_and_names_that_are_not_well_formed_are_refused_before_anything_is_sent() {
+fn malformed_references_and_names_are_never_sent() {
     for reference in ["aws", "aws/", "AWS/x", "secret:", "aws/a/b", ""] {
         assert_refused(&keyhatch(&["get", reference]).output().unwrap(), &["USAGE"]);
     }
@@ -228,7 +228,7 @@ fn references_and_names_that_are_not_well_formed_are_refused_before_anything_is_
 
 /// Somebody who may write to an identity's directory must not be able to hang whoever uses it.
 #[test]
-fn a_pipe_or_a_device_in_place_of_an_identitys_file_is_refused_and_not_waited_for() {
+fn a_pipe_or_device_as_an_identity_file_is_refused_at_once() {
     let directory = made();
     let identity = directory.path().join("state/operators/admin");
     type StandIn = (&'static str, fn(&Path));

@@ -2,7 +2,7 @@
 
 use std::process::Output;
 
-use crate::harness::{Steps, keyhatch_in, path_with_binary};
+use crate::harness::{Steps, keyhatch_in, path_with_binary, succeeded, text};
 
 const SEED: &str = "\
 connections:
@@ -31,10 +31,6 @@ metadata: {name: projects}
 spec: {integration: gcp, identifiers: [env, region], members: [prod, dev], access: {viewer: ['workflow:deploy']}}
 ";
 
-fn text(bytes: &[u8]) -> String {
-    String::from_utf8(bytes.to_vec()).unwrap()
-}
-
 /// A broker with the seed, in whose directory workflow files are checked.
 fn seeded() -> Steps {
     let steps = Steps::seeded(
@@ -55,7 +51,7 @@ fn check(steps: &Steps, workflow: &str, more: &[&str]) -> Output {
 }
 
 #[test]
-fn each_reference_is_fine_missing_or_denied_with_the_command_that_mends_it() {
+fn each_reference_is_fine_missing_or_denied_with_a_remedy() {
     let steps = seeded();
     let workflow = "\
 steps:
@@ -91,8 +87,7 @@ deploy.yaml:11:14: awz/x: missing: there is no integration awz; nearest: aws";
         let mut shell = std::process::Command::new("sh");
         shell.args(["-c", &format!("keyhatch {command}")]).env("PATH", path_with_binary());
         shell.env("KEYHATCH_STATE", steps.path("state")).current_dir(steps.directory.path());
-        let mended = shell.output().unwrap();
-        assert!(mended.status.success(), "{command}: {}", text(&mended.stderr));
+        succeeded(&shell.output().unwrap());
     }
     let workflow = workflow.replace("    unknown: !Connection [awz, x]\n", "");
     let checked = check(&steps, &workflow, &["--quiet"]);
@@ -123,7 +118,7 @@ steps:
 ";
 
 #[test]
-fn of_a_group_it_says_which_values_would_fail() {
+fn check_names_the_values_that_fail_in_a_group() {
     let steps = seeded();
     let checked = check(&steps, GROUPS, &["-o", "json"]);
     let findings: serde_json::Value = serde_json::from_slice(&checked.stdout).unwrap();
@@ -249,7 +244,7 @@ fn every_form_is_found_and_what_is_the_shells_is_left_alone() {
 }
 
 #[test]
-fn what_is_not_well_formed_is_told_with_its_place_beside_the_rest() {
+fn malformed_parts_are_reported_by_place_beside_the_rest() {
     let steps = seeded();
     let workflow = "\
 steps:
@@ -283,7 +278,7 @@ steps:
 }
 
 #[test]
-fn a_file_that_is_too_large_or_grows_by_aliases_is_refused_in_a_sentence() {
+fn a_file_too_large_or_grown_by_aliases_is_refused() {
     let steps = seeded();
     let large = format!("steps: []\n# {}\n", "x".repeat(10 * 1024 * 1024));
     let refused = check(&steps, &large, &[]);
@@ -312,7 +307,7 @@ fn a_file_that_is_too_large_or_grows_by_aliases_is_refused_in_a_sentence() {
 }
 
 #[test]
-fn a_file_writes_nothing_of_its_own_on_a_terminal_and_a_step_that_is_not_there_is_told() {
+fn a_files_control_characters_do_not_reach_the_terminal() {
     let steps = seeded();
     let workflow =
         "steps:\n- name: s\n  spec: {a: !Connection [aws, \"x\\e[31m\\n    keyhatch forged\"]}\n";
@@ -327,11 +322,10 @@ fn a_file_writes_nothing_of_its_own_on_a_terminal_and_a_step_that_is_not_there_i
 }
 
 #[test]
-fn of_several_steps_those_that_fail_are_named_and_bound_alone() {
+fn check_names_and_binds_only_the_steps_that_fail() {
     let steps = seeded();
     let bind = ["access", "add", "aws/my-account", "--relation", "resolver", "--principal"];
-    let bound = steps.serving.run(&[&bind[..], &["workflow:deploy/step:list"]].concat());
-    assert!(bound.status.success());
+    succeeded(&steps.serving.run(&[&bind[..], &["workflow:deploy/step:list"]].concat()));
     let workflow = |names: [&str; 3]| {
         let steps = names.map(|name| format!("- {name}\n  spec: {{a: *account}}\n"));
         format!("locals:\n  a: &account !Connection [aws, my-account]\nsteps:\n{}", steps.concat())
@@ -353,7 +347,7 @@ fn of_several_steps_those_that_fail_are_named_and_bound_alone() {
 }
 
 #[test]
-fn what_nearly_is_a_reference_is_no_silence() {
+fn an_almost_reference_is_reported() {
     let steps = seeded();
     let workflow = "\
 steps:

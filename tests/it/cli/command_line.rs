@@ -4,7 +4,7 @@ use std::io::{BufRead as _, BufReader};
 use std::path::Path;
 use std::process::{Command, Output, Stdio};
 
-use crate::harness::{ServeProcess, keyhatch, keyhatch_in, path_with_binary};
+use crate::harness::{ServeProcess, keyhatch, keyhatch_in, path_with_binary, succeeded, temp_dir};
 
 /// Our own sample of Relay's form, so that the tests stand alone.
 const RELAY: &str = "\
@@ -59,7 +59,7 @@ fn dev_runs_a_command_as_a_step_that_gets_what_was_seeded() {
 }
 
 #[test]
-fn get_prints_one_field_alone_under_either_name() {
+fn get_prints_a_single_field_under_either_name() {
     for name in ["accessKeyID", "access_key_id"] {
         let got = dev(RELAY, &["keyhatch", "get", "aws/test", "--field", name]);
         assert_eq!(stdout(&got), "AKIAIOSFODNN7EXAMPLE");
@@ -77,7 +77,7 @@ fn get_env_is_safe_for_a_shell_to_evaluate() {
 }
 
 #[test]
-fn exec_puts_credentials_into_the_environment_and_becomes_the_command() {
+fn exec_sets_the_environment_and_becomes_the_command() {
     let script = "printf '%s ' \"$AWS_ACCESS_KEY_ID\" \"$AWS_SECRET_ACCESS_KEY\" \"$P_ACCESS_KEY_ID\" \"$ONE\" \"$S\"; exit 7";
     let ran = dev(
         RELAY,
@@ -168,8 +168,7 @@ fn the_tour_shows_masked_values_a_refusal_and_what_to_type_next() {
     assert_eq!(stdout(&got), "eu-west-1");
     // Every command that it proposes works.
     for line in lines.iter().filter(|line| line.trim().starts_with("KEYHATCH_DIR=")) {
-        let ran = Command::new("sh").args(["-c", line.trim()]).output().unwrap();
-        assert!(ran.status.success(), "{line}: {}", stderr(&ran));
+        succeeded(&Command::new("sh").args(["-c", line.trim()]).output().unwrap());
     }
     let pid = rustix::process::Pid::from_child(&child);
     rustix::process::kill_process(pid, rustix::process::Signal::INT).unwrap();
@@ -179,7 +178,7 @@ fn the_tour_shows_masked_values_a_refusal_and_what_to_type_next() {
 
 #[test]
 fn an_executor_opens_lists_runs_and_closes_steps() {
-    let directory = tempfile::Builder::new().prefix("kh").tempdir().unwrap();
+    let directory = temp_dir();
     let serving = ServeProcess::start(directory.path());
     let names = ["--workflow", "deploy", "--run", "42", "--step", "build"];
     let with = |first: &[&str], last: &[&str]| {
@@ -232,7 +231,7 @@ fn an_executor_opens_lists_runs_and_closes_steps() {
 
 #[test]
 fn signals_reach_the_command_and_the_step_is_closed_after_it() {
-    let directory = tempfile::Builder::new().prefix("kh").tempdir().unwrap();
+    let directory = temp_dir();
     let serving = ServeProcess::start(directory.path());
     // It waits for a line that never comes, and leaves nothing running.
     let script = "trap 'echo caught; exit 9' TERM; echo ready; read -r line; exit 1";
@@ -261,8 +260,8 @@ fn run_with_stdin(directory: &Path, arguments: &[&str], input: &[u8]) -> bool {
 }
 
 #[test]
-fn values_come_from_a_file_byte_for_byte_or_from_stdin_without_its_last_newline() {
-    let directory = tempfile::Builder::new().prefix("kh").tempdir().unwrap();
+fn values_come_from_files_as_bytes_or_from_stdin_as_a_line() {
+    let directory = temp_dir();
     let serving = ServeProcess::start(directory.path());
     let token = directory.path().join("token");
     std::fs::write(&token, "from-a-file\n").unwrap();
@@ -288,8 +287,8 @@ fn values_come_from_a_file_byte_for_byte_or_from_stdin_without_its_last_newline(
 }
 
 #[test]
-fn an_operator_puts_lists_and_deletes_secrets_and_never_sees_one() {
-    let directory = tempfile::Builder::new().prefix("kh").tempdir().unwrap();
+fn an_operator_manages_secrets_and_never_sees_one() {
+    let directory = temp_dir();
     let serving = ServeProcess::start(directory.path());
     let put = ["secret", "put", "--workflow", "w", "token"];
     assert!(run_with_stdin(directory.path(), &put, b"one\n"));
@@ -305,16 +304,14 @@ fn an_operator_puts_lists_and_deletes_secrets_and_never_sees_one() {
         run.env("PATH", path_with_binary()).output().unwrap()
     };
     assert_eq!(stdout(&get()), "two");
-    assert!(
-        serving.run(&["secret", "delete", "--workflow", "w", "token", "--yes"]).status.success()
-    );
+    serving.must(&["secret", "delete", "--workflow", "w", "token", "--yes"]);
     assert!(stderr(&get()).contains("SECRET_NOT_FOUND"));
     assert_eq!(stdout(&serving.run(&["secret", "list", "--workflow", "w"])), "no secrets\n");
 }
 
 #[test]
 fn an_operator_shows_lists_and_deletes_connections() {
-    let directory = tempfile::Builder::new().prefix("kh").tempdir().unwrap();
+    let directory = temp_dir();
     let serving = ServeProcess::start(directory.path());
     for reference in ["slack/one", "slack/two"] {
         let create = ["connection", "create", reference, "--field", "api_token=-"];
@@ -326,7 +323,7 @@ fn an_operator_shows_lists_and_deletes_connections() {
     assert_eq!(stdout(&names()), "slack/one\nslack/two\n");
     let unasked = serving.run(&["connection", "delete", "slack/one"]);
     assert!(!unasked.status.success() && stderr(&unasked).contains("--yes"));
-    assert!(serving.run(&["connection", "delete", "slack/one", "--yes"]).status.success());
+    serving.must(&["connection", "delete", "slack/one", "--yes"]);
     assert_eq!(stdout(&names()), "slack/two\n");
     let status = serving.run(&["status", "-o", "json"]);
     let status: serde_json::Value = serde_json::from_slice(&status.stdout).unwrap();

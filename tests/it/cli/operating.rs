@@ -12,16 +12,15 @@ use serde_json::Value;
 use tempfile::TempDir;
 
 use crate::harness::{
-    START, ServeProcess, SmallFilesystem, TestBroker, by_shell, keyhatch, keyhatch_in,
-    path_with_binary, skipped, wait_until,
+    START, ServeProcess, SmallFilesystem, TestBroker, by_shell, init_in, keyhatch, keyhatch_in,
+    path_with_binary, skipped, succeeded, temp_dir, wait_until,
 };
 
 const DAY: i64 = 24 * 3_600_000;
 
 fn made() -> TempDir {
-    let directory = tempfile::Builder::new().prefix("kh").tempdir().unwrap();
-    let init = keyhatch_in(directory.path(), &["init"]).output().unwrap();
-    assert!(init.status.success(), "{}", stderr(&init));
+    let directory = temp_dir();
+    init_in(directory.path());
     directory
 }
 
@@ -94,8 +93,7 @@ fn shell(line: &str) -> Command {
 fn repair(directory: &Path, broken: &Diagnosis, what: &str) {
     assert_eq!(broken.level(what), "fail", "{:#}", broken.get(what));
     let command = broken.command(what);
-    let ran = shell(command).output().unwrap();
-    assert!(ran.status.success(), "{command}: {}", stderr(&ran));
+    succeeded(&shell(command).output().unwrap());
     let after = doctor(directory);
     assert_eq!(after.level(what), "ok", "after {command}: {:#}", after.get(what));
 }
@@ -116,7 +114,7 @@ impl Drop for Started {
 
 #[test]
 fn a_healthy_broker_gets_no_failure() {
-    let directory = tempfile::Builder::new().prefix("kh").tempdir().unwrap();
+    let directory = temp_dir();
     let kek = directory.path().join("elsewhere");
     let with_kek = |command: &str| {
         let mut command = keyhatch_in(directory.path(), &[command]);
@@ -141,7 +139,7 @@ fn a_healthy_broker_gets_no_failure() {
 }
 
 #[test]
-fn a_key_beside_the_store_is_warned_of_and_a_foreign_one_told_apart() {
+fn doctor_warns_of_a_kek_beside_the_store_and_a_wrong_one() {
     let (directory, other) = (made(), made());
     let diagnosis = doctor(directory.path());
     assert_eq!(diagnosis.level("KEK's place"), "warn");
@@ -158,7 +156,7 @@ fn a_key_beside_the_store_is_warned_of_and_a_foreign_one_told_apart() {
 }
 
 #[test]
-fn each_wrong_mode_is_named_and_the_command_that_is_printed_repairs_it() {
+fn doctor_names_each_wrong_mode_with_a_remedy() {
     let directory = made();
     let _serving = ServeProcess::start(directory.path());
     for (what, file, mode) in [
@@ -182,7 +180,7 @@ fn each_wrong_mode_is_named_and_the_command_that_is_printed_repairs_it() {
 }
 
 #[test]
-fn what_is_another_users_is_named_and_given_back() {
+fn doctor_names_files_of_another_user_with_a_remedy() {
     if !rustix::process::geteuid().is_root() {
         skipped("files of another user", "needs root");
         return;
@@ -203,8 +201,8 @@ fn what_is_another_users_is_named_and_given_back() {
 }
 
 #[test]
-fn without_state_runtime_and_daemon_the_commands_that_are_printed_make_them() {
-    let directory = tempfile::Builder::new().prefix("kh").tempdir().unwrap();
+fn doctor_prints_commands_that_set_up_a_missing_broker() {
+    let directory = temp_dir();
     let broken = doctor(directory.path());
     assert_eq!(broken.at("fail"), ["state directory"]);
     // One that is empty is as good as none.
@@ -230,7 +228,7 @@ fn without_state_runtime_and_daemon_the_commands_that_are_printed_make_them() {
 }
 
 #[test]
-fn an_expired_certificate_is_named_and_the_command_that_is_printed_replaces_it() {
+fn doctor_names_an_expired_certificate_with_a_remedy() {
     let past = Clock::hand_set(Timestamp::from_millis(*START - 200 * DAY));
     let mut broker = TestBroker::start_at(past, Limits::default());
     broker.stop();
@@ -251,7 +249,7 @@ fn an_expired_certificate_is_named_and_the_command_that_is_printed_replaces_it()
 }
 
 #[test]
-fn a_foreign_certificate_is_named_and_the_command_that_is_printed_replaces_it() {
+fn doctor_names_a_foreign_certificate_with_a_remedy() {
     let (directory, other) = (made(), made());
     let file = |directory: &TempDir| directory.path().join("state/operators/admin/tls.crt");
     std::fs::remove_file(file(&directory)).unwrap();
@@ -263,7 +261,7 @@ fn a_foreign_certificate_is_named_and_the_command_that_is_printed_replaces_it() 
 }
 
 #[test]
-fn a_certificate_in_the_last_third_of_its_life_is_warned_of_and_renewed_by_the_command() {
+fn doctor_warns_of_an_ageing_certificate_with_a_remedy() {
     let past = Clock::hand_set(Timestamp::from_millis(*START - 70 * DAY));
     let mut broker = TestBroker::start_at(past, Limits::default());
     broker.stop();
@@ -272,13 +270,12 @@ fn a_certificate_in_the_last_third_of_its_life_is_warned_of_and_renewed_by_the_c
     let due = doctor(directory);
     let what = "executor's certificate";
     assert_eq!((due.at("fail"), due.level(what)), (vec![], "warn"));
-    let renewed = shell(due.command(what)).output().unwrap();
-    assert!(renewed.status.success(), "{}", stderr(&renewed));
+    succeeded(&shell(due.command(what)).output().unwrap());
     assert_eq!(doctor(directory).level(what), "ok");
 }
 
 #[test]
-fn a_clock_behind_the_journal_and_the_certificates_is_told_of() {
+fn doctor_names_a_clock_behind_journal_and_certificates() {
     let future = Clock::hand_set(Timestamp::from_millis(*START + DAY));
     let mut broker = TestBroker::start_at(future, Limits::default());
     broker.stop();
@@ -290,7 +287,7 @@ fn a_clock_behind_the_journal_and_the_certificates_is_told_of() {
 }
 
 #[test]
-fn a_host_whose_clock_is_behind_is_told_to_set_it() {
+fn doctor_tells_a_host_with_a_slow_clock_to_set_it() {
     let future = Clock::hand_set(Timestamp::from_millis(*START + DAY));
     let broker = TestBroker::start_at(future, Limits::default());
     let diagnosis = doctor(broker.scratch());
@@ -300,7 +297,7 @@ fn a_host_whose_clock_is_behind_is_told_to_set_it() {
 }
 
 #[test]
-fn a_runtime_directory_whose_sockets_would_have_too_long_a_path_is_told_of() {
+fn doctor_names_a_runtime_directory_with_too_long_a_path() {
     let directory = made();
     let long = directory.path().join("x".repeat(80));
     let mut command = keyhatch_in(directory.path(), &["doctor", "-o", "json"]);
@@ -318,7 +315,7 @@ fn a_runtime_directory_whose_sockets_would_have_too_long_a_path_is_told_of() {
 }
 
 #[test]
-fn variables_that_confuse_are_named_with_the_line_that_unsets_them() {
+fn doctor_names_confusing_variables_with_a_remedy() {
     let directory = made();
     let _serving = ServeProcess::start(directory.path());
     for (name, value, level) in [
@@ -348,14 +345,14 @@ fn variables_that_confuse_are_named_with_the_line_that_unsets_them() {
 }
 
 #[test]
-fn a_disk_with_too_little_room_is_told_of_before_it_is_full() {
-    let directory = tempfile::Builder::new().prefix("kh").tempdir().unwrap();
+fn doctor_warns_of_a_disk_before_it_is_full() {
+    let directory = temp_dir();
     let state = directory.path().join("state");
     let Some(_mounted) = SmallFilesystem::mount(&state, "size=60m,mode=0700") else {
         skipped("a small disk", "needs the right to mount");
         return;
     };
-    assert!(keyhatch_in(directory.path(), &["init"]).output().unwrap().status.success());
+    init_in(directory.path());
     let diagnosis = doctor(directory.path());
     assert_eq!(diagnosis.level("room for the store"), "warn");
     assert_eq!(diagnosis.level("room for the journal"), "warn");
@@ -399,8 +396,8 @@ fn the_doctor_changes_nothing() {
 }
 
 #[test]
-fn a_kek_that_only_the_daemon_was_told_of_is_no_fault() {
-    let directory = tempfile::Builder::new().prefix("kh").tempdir().unwrap();
+fn a_kek_known_only_to_the_daemon_is_no_fault() {
+    let directory = temp_dir();
     let kek = directory.path().join("elsewhere");
     let with_kek = |command: &str| {
         let mut command = keyhatch_in(directory.path(), &[command]);
@@ -420,12 +417,12 @@ fn a_kek_that_only_the_daemon_was_told_of_is_no_fault() {
 }
 
 #[test]
-fn an_operator_elsewhere_is_told_of_the_own_identity() {
+fn doctor_names_the_own_identity_of_a_remote_operator() {
     let directory = made();
     let serving = ServeProcess::start(directory.path());
     let own = directory.path().join("op2");
     let add = ["operator", "add", "op2", "--role", "viewer", "--out", own.to_str().unwrap()];
-    assert!(serving.run(&add).status.success());
+    serving.must(&add);
     // As in another user's home: there is no state directory to be found.
     let config = directory.path().join("config.toml");
     let none = directory.path().join("none");
@@ -482,7 +479,7 @@ fn healthcheck(command: &mut Command) -> (Option<i32>, String) {
 }
 
 #[test]
-fn a_probe_of_a_serving_a_hanging_and_a_stopped_daemon_ends_soon_with_one_line() {
+fn a_probe_ends_soon_with_one_line_whatever_the_daemon_does() {
     let directory = made();
     let serving = ServeProcess::start(directory.path());
     let probe = || healthcheck(&mut keyhatch_in(directory.path(), &["healthcheck"]));
@@ -536,7 +533,7 @@ fn is_installed(program: &str) -> bool {
 }
 
 #[test]
-fn every_shell_completes_every_command_and_bash_takes_its_script() {
+fn every_shell_completes_every_command() {
     let names = commands_below(&[]);
     assert!(names.len() > 20, "{names:?}");
     let directory = tempfile::tempdir().unwrap();
@@ -550,8 +547,7 @@ fn every_shell_completes_every_command_and_bash_takes_its_script() {
         let file = directory.path().join(shell);
         std::fs::write(&file, &text).unwrap();
         if ["bash", "zsh", "fish"].contains(&shell) && is_installed(shell) {
-            let read = Command::new(shell).arg("-n").arg(&file).output().unwrap();
-            assert!(read.status.success(), "{shell}: {}", stderr(&read));
+            succeeded(&Command::new(shell).arg("-n").arg(&file).output().unwrap());
         }
     }
     let unknown = keyhatch(&["completion", "cmd"]).output().unwrap();
@@ -562,8 +558,7 @@ fn every_shell_completes_every_command_and_bash_takes_its_script() {
 fn every_command_has_a_page_of_the_manual_that_is_well_formed() {
     let directory = tempfile::tempdir().unwrap();
     let out = directory.path().join("not/yet/there");
-    let written = keyhatch(&["man", "--out", out.to_str().unwrap()]).output().unwrap();
-    assert!(written.status.success(), "{}", stderr(&written));
+    succeeded(&keyhatch(&["man", "--out", out.to_str().unwrap()]).output().unwrap());
     let commands = all_commands();
     assert!(commands.len() > 60, "{commands:?}");
     for words in &commands {
@@ -592,7 +587,7 @@ fn every_command_has_a_page_of_the_manual_that_is_well_formed() {
 }
 
 #[test]
-fn a_configuration_that_serve_would_refuse_is_told_of() {
+fn doctor_names_a_configuration_that_serve_refuses() {
     let directory = made();
     let file = directory.path().join("config.toml");
     let arguments = ["doctor", "-o", "json", "--config", file.to_str().unwrap()];
@@ -614,7 +609,7 @@ fn row<'a>(text: &'a str, cell: usize, content: &str) -> Vec<&'a str> {
 }
 
 #[test]
-fn the_reference_has_every_key_of_the_configuration_with_its_default() {
+fn the_reference_has_every_configuration_key_and_default() {
     let text = stdout(&keyhatch(&["config", "reference"]).output().unwrap());
     let limits = serde_json::to_value(Limits::default()).unwrap();
     for (name, default) in limits.as_object().unwrap() {
@@ -643,7 +638,7 @@ fn the_reference_has_every_key_of_the_configuration_with_its_default() {
 }
 
 #[test]
-fn the_unit_is_one_that_systemd_takes_and_gives_the_daemon_little() {
+fn systemd_accepts_the_unit_and_it_grants_little() {
     let printed = keyhatch(&["config", "systemd-unit"]).output().unwrap();
     let unit = stdout(&printed);
     let start = format!("ExecStart={} serve ", env!("CARGO_BIN_EXE_keyhatch"));
@@ -683,7 +678,7 @@ fn the_unit_is_one_that_systemd_takes_and_gives_the_daemon_little() {
 }
 
 #[test]
-fn the_image_is_made_from_what_is_there_and_runs_commands_that_there_are() {
+fn the_image_is_built_from_existing_files_and_commands() {
     let root = Path::new(env!("CARGO_MANIFEST_DIR"));
     let read = |name: &str| std::fs::read_to_string(root.join(name)).unwrap();
     let text = read("Dockerfile");
@@ -720,8 +715,7 @@ fn the_image_is_made_from_what_is_there_and_runs_commands_that_there_are() {
     let health = words("HEALTHCHECK");
     assert_eq!(health[0], "keyhatch");
     for command in [words("CMD"), health[1..].to_vec()] {
-        let known = keyhatch(&[]).args(&command).arg("--help").output().unwrap();
-        assert!(known.status.success(), "{command:?}");
+        succeeded(&keyhatch(&[]).args(&command).arg("--help").output().unwrap());
     }
     let versions = |start: &str| -> Vec<&str> {
         let lines = text.lines().filter(|line| line.starts_with(start));

@@ -1,70 +1,45 @@
 //! What people mistype, forget or do not know is told in a sentence, with what to write instead.
 
 use std::io::{Read as _, Write as _};
-use std::process::{Output, Stdio};
+use std::process::Stdio;
 
-use crate::harness::{ServeProcess, keyhatch, keyhatch_in, path_with_binary, skipped};
+use crate::harness::{
+    Steps, assert_says, keyhatch, keyhatch_in, path_with_binary, skipped, succeeded, text,
+};
 
-struct World {
-    directory: tempfile::TempDir,
-    serving: ServeProcess,
+/// The last line of what `apply` says of a seed file.
+fn apply(steps: &Steps, seed: &str) -> String {
+    std::fs::write(steps.path("seed.yaml"), seed).unwrap();
+    let path = steps.path("seed.yaml");
+    let applied = steps.serving.run(&["apply", "-f", path.to_str().unwrap()]);
+    text(&applied.stderr).lines().last().unwrap_or_default().to_owned()
 }
 
-impl World {
-    fn start() -> Self {
-        let directory = tempfile::Builder::new().prefix("kh").tempdir().unwrap();
-        let serving = ServeProcess::start(directory.path());
-        Self { directory, serving }
-    }
-
-    /// The last line of what is said of a seed file.
-    fn apply(&self, seed: &str) -> String {
-        let file = self.directory.path().join("seed.yaml");
-        std::fs::write(&file, seed).unwrap();
-        last_line(&self.serving.run(&["apply", "-f", file.to_str().unwrap()]))
-    }
-
-    /// A command on a terminal where each question is answered as it comes; none if there is no script(1).
-    fn on_terminal(&self, command: &str, answers: &[(&str, &str)]) -> Option<String> {
-        let mut terminal = keyhatch_in(self.directory.path(), &[]);
-        let names: Vec<_> = terminal.env("LANG", "C").get_envs().collect();
-        // A question that never comes ends the test.
-        let mut script = std::process::Command::new("timeout");
-        script.args(["60", "script", "-qec", command, "/dev/null"]);
-        script.envs(names.into_iter().filter_map(|(name, value)| Some((name, value?))));
-        script.env("PATH", path_with_binary()).stdin(Stdio::piped()).stdout(Stdio::piped());
-        let mut child = script.spawn().ok()?;
-        let (mut input, mut output) = (child.stdin.take()?, child.stdout.take()?);
-        let (mut told, mut begin) = (Vec::new(), 0);
-        for (question, answer) in answers {
-            let mut byte = [0];
-            while !text(&told[begin..]).contains(question) && output.read(&mut byte).unwrap() > 0 {
-                told.extend(byte);
-            }
-            begin = told.len();
-            // Where there is no script(1), nobody reads.
-            let _ = input.write_all(format!("{answer}\n").as_bytes());
+/// Runs a command on a terminal and answers each question as it comes. `None` if there is no script(1).
+fn on_terminal(steps: &Steps, command: &str, answers: &[(&str, &str)]) -> Option<String> {
+    let mut terminal = keyhatch_in(steps.directory.path(), &[]);
+    let names: Vec<_> = terminal.env("LANG", "C").get_envs().collect();
+    // A question that never comes ends the test.
+    let mut script = std::process::Command::new("timeout");
+    script.args(["60", "script", "-qec", command, "/dev/null"]);
+    script.envs(names.into_iter().filter_map(|(name, value)| Some((name, value?))));
+    script.env("PATH", path_with_binary()).stdin(Stdio::piped()).stdout(Stdio::piped());
+    let mut child = script.spawn().ok()?;
+    let (mut input, mut output) = (child.stdin.take()?, child.stdout.take()?);
+    let (mut told, mut begin) = (Vec::new(), 0);
+    for (question, answer) in answers {
+        let mut byte = [0];
+        while !text(&told[begin..]).contains(question) && output.read(&mut byte).unwrap() > 0 {
+            told.extend(byte);
         }
-        output.read_to_end(&mut told).unwrap();
-        let code = child.wait().unwrap().code();
-        assert!(code != Some(124), "{}", text(&told));
-        (code != Some(127)).then(|| text(&told))
+        begin = told.len();
+        // Where there is no script(1), nobody reads.
+        let _ = input.write_all(format!("{answer}\n").as_bytes());
     }
-}
-
-fn text(bytes: &[u8]) -> String {
-    String::from_utf8(bytes.to_vec()).unwrap()
-}
-
-fn last_line(output: &Output) -> String {
-    text(&output.stderr).lines().last().unwrap_or_default().to_owned()
-}
-
-#[track_caller]
-fn assert_says(told: &str, parts: &[&str]) {
-    for part in parts {
-        assert!(told.contains(part), "{part}: {told}");
-    }
+    output.read_to_end(&mut told).unwrap();
+    let code = child.wait().unwrap().code();
+    assert!(code != Some(124), "{}", text(&told));
+    (code != Some(127)).then(|| text(&told))
 }
 
 fn connection(rest: &str) -> String {
@@ -72,11 +47,11 @@ fn connection(rest: &str) -> String {
 }
 
 #[test]
-fn a_mistyped_field_is_told_with_those_that_there_are() {
-    let world = World::start();
+fn a_mistyped_field_is_reported_with_the_known_fields() {
+    let steps = Steps::start();
     let of_aws = |fields: &str| {
         let spec = format!("spec: {{integration: aws, fields: {{{fields}}}}}\n");
-        world.apply(&format!("{}{spec}", connection("")))
+        apply(&steps, &format!("{}{spec}", connection("")))
     };
     let told = of_aws("access_key: canary");
     assert_says(&told, &["access_key is a kind, whose fields are: access_key_id, "]);
@@ -86,28 +61,28 @@ fn a_mistyped_field_is_told_with_those_that_there_are() {
     assert_says(&told, &["no kind has all of these fields; access_key has: "]);
     assert!(!told.contains("canary"));
     let field = format!("{}spec: {{integration: aws, field: {{a: b}}}}\n", connection(""));
-    assert_says(&world.apply(&field), &["seed.yaml:4:26: unknown key; is fields meant?"]);
+    assert_says(&apply(&steps, &field), &["seed.yaml:4:26: unknown key; is fields meant?"]);
     let relay = "connections:\n  aws/prod: {accessKey: canary}\n";
-    assert_says(&world.apply(relay), &["seed.yaml:2:13", "there is no field accessKey; "]);
+    assert_says(&apply(&steps, relay), &["seed.yaml:2:13", "there is no field accessKey; "]);
 }
 
 #[test]
-fn a_number_for_a_tag_is_told_to_be_put_in_quotes() {
-    let world = World::start();
+fn a_number_as_a_tag_is_refused_with_a_hint_at_quotes() {
+    let steps = Steps::start();
     for tags in ["{account_id: 333333333333}", "{account_id: 012}", "{prod: yes, on: true}", "[1]"]
     {
         let spec = "spec: {integration: slack, fields: {api_token: t}}\n";
-        let told = world.apply(&format!("{}{spec}", connection(&format!(", tags: {tags}"))));
+        let told = apply(&steps, &format!("{}{spec}", connection(&format!(", tags: {tags}"))));
         assert_says(&told, &["USAGE", "seed.yaml:3:", "in quotes", "account_id: \"111122223333\""]);
         assert!(!told.contains("333333333333"), "{told}");
     }
 }
 
 #[test]
-fn a_connection_for_nobody_is_told_with_the_remedy() {
-    let world = World::start();
+fn a_connection_for_nobody_is_reported_with_a_remedy() {
+    let steps = Steps::start();
     let created = |words: &[&str]| {
-        let output = world.serving.run(words);
+        let output = steps.serving.run(words);
         assert!(output.status.success(), "{}", text(&output.stderr));
         text(&output.stderr)
     };
@@ -125,12 +100,12 @@ fn a_connection_for_nobody_is_told_with_the_remedy() {
     assert_eq!(told, format!("no step may resolve it yet: {}\n", mended.replace("/a", "/d")));
     let spec = "spec: {integration: slack, fields: {api_token: t}}\n";
     let (first, again) = (connection(""), connection("").replace("prod", "other"));
-    let told = world.apply(&format!("{first}{spec}---\n{again}{spec}"));
+    let told = apply(&steps, &format!("{first}{spec}---\n{again}{spec}"));
     assert_says(
         &told,
         &["no step may resolve slack/prod, slack/other yet: keyhatch access add REF"],
     );
-    assert_eq!(world.apply(&format!("{first}{spec}")), "1 unchanged");
+    assert_eq!(apply(&steps, &format!("{first}{spec}")), "1 unchanged");
     let group = ["group", "create", "g", "--integration", "http", "--identifier", "env"];
     let mended = "keyhatch access add group:g --relation viewer --principal workflow:NAME";
     assert_eq!(created(&group), format!("no step may use it yet: {mended}\n"));
@@ -138,12 +113,12 @@ fn a_connection_for_nobody_is_told_with_the_remedy() {
 
 #[test]
 fn on_a_terminal_the_kind_and_its_fields_are_asked_for() {
-    let world = World::start();
+    let steps = Steps::start();
     let created = |reference: &str, answers: &[(&str, &str)]| {
         let command = format!("keyhatch connection create {reference} --resolver workflow:w");
-        let told = world.on_terminal(&command, answers)?;
+        let told = on_terminal(&steps, &command, answers)?;
         let shown =
-            text(&world.serving.run(&["connection", "get", reference, "-o", "json"]).stdout);
+            text(&steps.serving.run(&["connection", "get", reference, "-o", "json"]).stdout);
         Some((told, serde_json::from_str(&shown).unwrap_or(serde_json::Value::Null)))
     };
     // Whoever says nothing gets the first kind.
@@ -173,7 +148,7 @@ fn on_a_terminal_the_kind_and_its_fields_are_asked_for() {
 }
 
 #[test]
-fn dev_says_what_it_allows_and_why_it_refused() {
+fn dev_reports_what_it_allows_and_why_it_refuses() {
     let directory = tempfile::tempdir().unwrap();
     let seed = directory.path().join("seed.yaml");
     let theirs = "---\napiVersion: keyhatch/v1\nkind: Connection\nmetadata: {name: theirs}\n\
@@ -200,8 +175,8 @@ fn dev_says_what_it_allows_and_why_it_refused() {
 }
 
 #[test]
-fn customary_words_for_commands_are_taken() {
-    let world = World::start();
+fn customary_aliases_of_commands_work() {
+    let steps = Steps::start();
     for words in [
         &["conn", "ls"][..],
         &["connections", "list"],
@@ -214,13 +189,12 @@ fn customary_words_for_commands_are_taken() {
         &["keys", "ls"],
         &["integrations", "ls"],
     ] {
-        let ran = world.serving.run(words);
-        assert!(ran.status.success(), "{words:?}: {}", text(&ran.stderr));
+        succeeded(&steps.serving.run(words));
     }
 }
 
 #[test]
-fn a_usage_does_not_ask_for_what_the_environment_says() {
+fn usage_does_not_ask_for_values_of_the_environment() {
     let directory = tempfile::tempdir().unwrap();
     let refused = keyhatch_in(directory.path(), &["group", "create", "x"]).output().unwrap();
     let told = text(&refused.stderr);
@@ -231,7 +205,7 @@ fn a_usage_does_not_ask_for_what_the_environment_says() {
 }
 
 #[test]
-fn help_has_examples_and_what_is_everywhere_at_its_end() {
+fn help_ends_with_global_options_and_examples() {
     let help = |words: &[&str]| text(&keyhatch(words).arg("--help").output().unwrap().stdout);
     let create = help(&["connection", "create"]);
     let place = |part: &str| create.find(part).unwrap_or_else(|| panic!("{part}: {create}"));

@@ -4,7 +4,7 @@ use std::os::unix::fs::MetadataExt as _;
 use std::path::Path;
 use std::process::Command;
 
-use crate::harness::{ServeProcess, by_shell, keyhatch_in, secret, skipped};
+use crate::harness::{ServeProcess, by_shell, keyhatch_in, secret, skipped, succeeded, text};
 
 const GROUP: u32 = 54_313;
 /// Runs the program in a root of its own, in which the broker's directory is at the same path.
@@ -36,8 +36,7 @@ fn a_static_program_serves_and_asks_in_an_empty_root() {
     std::fs::write(root.join("etc/group"), format!("hatchers:x:{GROUP}:\n")).unwrap();
     // What the C library would look in.
     std::fs::write(root.join("etc/nsswitch.conf"), "group: sss\n").unwrap();
-    let made = in_root(root, directory, &["init"]).output().unwrap();
-    assert!(made.status.success(), "{}", String::from_utf8_lossy(&made.stderr));
+    succeeded(&in_root(root, directory, &["init"]).output().unwrap());
     // A container has /proc; whoever only asks does without.
     let serve = in_root(root, directory, &["serve", "--admin-group", "hatchers"]);
     let serving = ServeProcess::spawn(directory, serve);
@@ -45,7 +44,7 @@ fn a_static_program_serves_and_asks_in_an_empty_root() {
     std::fs::write(directory.join("seed.yaml"), secret("token", "hush-hush")).unwrap();
     let run = |arguments: &[&str]| {
         let ran = serving.run(arguments);
-        assert!(ran.status.success(), "{}", String::from_utf8_lossy(&ran.stderr));
+        assert!(ran.status.success(), "{}", text(&ran.stderr));
         ran.stdout
     };
     run(&["apply", "-f", directory.join("seed.yaml").to_str().unwrap()]);
@@ -64,7 +63,7 @@ fn a_static_program_serves_and_asks_in_an_empty_root() {
         let mut command = in_root(root, directory, arguments);
         command.env("KEYHATCH_DIR", opened["directory"].as_str().unwrap());
         let ran = command.output().unwrap();
-        let stderr = String::from_utf8_lossy(&ran.stderr);
-        assert_eq!(String::from_utf8_lossy(&ran.stdout), expected, "{stderr}");
+        let stderr = text(&ran.stderr);
+        assert_eq!(text(&ran.stdout), expected, "{stderr}");
     }
 }

@@ -6,17 +6,11 @@ use std::process::Command;
 use keyhatch::daemon::{DaemonError, steps_within};
 use keyhatch::model::Limits;
 
-use crate::harness::{keyhatch, skipped};
-
-fn text(bytes: &[u8]) -> String {
-    String::from_utf8_lossy(bytes).into_owned()
-}
+use crate::harness::{keyhatch, skipped, succeeded, text};
 
 /// The unit that these arguments print.
 fn unit(arguments: &[&str]) -> String {
-    let printed = keyhatch(&[&["config", "systemd-unit"], arguments].concat()).output().unwrap();
-    assert!(printed.status.success(), "{}", text(&printed.stderr));
-    text(&printed.stdout)
+    succeeded(&keyhatch(&[&["config", "systemd-unit"], arguments].concat()).output().unwrap())
 }
 
 fn has(unit: &str, line: &str) -> bool {
@@ -24,7 +18,7 @@ fn has(unit: &str, line: &str) -> bool {
 }
 
 #[test]
-fn the_unit_has_the_network_that_the_daemon_is_told_of() {
+fn the_unit_allows_only_the_network_of_its_options() {
     let shut = unit(&[]);
     assert!(has(&shut, "PrivateNetwork=yes") && !shut.contains("AF_INET"), "{shut}");
     let metrics = unit(&["--metrics", "127.0.0.1:9464"]);
@@ -57,7 +51,7 @@ fn the_unit_has_the_files_that_all_steps_need() {
 }
 
 #[test]
-fn the_unit_keeps_its_state_where_it_is_told() {
+fn the_unit_keeps_its_state_in_the_given_directory() {
     let elsewhere = unit(&["--state", "/srv/kh"]);
     assert!(elsewhere.contains(" --state /srv/kh "), "{elsewhere}");
     assert!(has(&elsewhere, "ReadWritePaths=/srv/kh"), "{elsewhere}");

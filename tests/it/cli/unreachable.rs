@@ -5,7 +5,10 @@ use std::os::unix::process::CommandExt as _;
 use std::path::Path;
 use std::process::Command;
 
-use crate::harness::{ServeProcess, copy_binary, keyhatch, keyhatch_in, path_with_binary, skipped};
+use crate::harness::{
+    ServeProcess, assert_says, copy_binary, init_in, keyhatch, keyhatch_in, path_with_binary,
+    skipped, temp_dir, text,
+};
 
 const NOBODY: u32 = 65_534;
 
@@ -13,22 +16,12 @@ const NOBODY: u32 = 65_534;
 fn refusal(mut command: Command) -> String {
     let output = command.output().unwrap();
     assert!(!output.status.success());
-    String::from_utf8(output.stderr).unwrap().lines().last().unwrap().to_owned()
-}
-
-fn assert_says(told: &str, parts: &[&str]) {
-    for part in parts {
-        assert!(told.contains(part), "{part}: {told}");
-    }
-}
-
-fn made() -> tempfile::TempDir {
-    tempfile::Builder::new().prefix("kh").tempdir().unwrap()
+    text(&output.stderr).lines().last().unwrap().to_owned()
 }
 
 #[test]
-fn without_a_broker_one_is_told_to_make_or_start_it() {
-    let directory = made();
+fn without_a_broker_the_message_says_how_to_start_it() {
+    let directory = temp_dir();
     for command in [&["status"][..], &["step", "list"], &["run", "close", "1"]] {
         let told = refusal(keyhatch_in(directory.path(), command));
         assert_says(&told, &["IDENTITY_MISSING", "is no state directory", "keyhatch init"]);
@@ -41,8 +34,8 @@ fn without_a_broker_one_is_told_to_make_or_start_it() {
 }
 
 #[test]
-fn a_step_is_not_told_to_start_its_broker() {
-    let directory = made();
+fn a_step_is_not_asked_to_start_its_broker() {
+    let directory = temp_dir();
     let serving = ServeProcess::start(directory.path());
     let names = ["step", "run", "--workflow", "w", "--run", "1", "--step", "s", "--"];
     let mut step = keyhatch_in(directory.path(), &names);
@@ -57,10 +50,10 @@ fn a_step_is_not_told_to_start_its_broker() {
 }
 
 #[test]
-fn files_of_two_brokers_do_not_go_together() {
-    let (directory, other) = (made(), made());
+fn files_of_two_brokers_are_not_mixed() {
+    let (directory, other) = (temp_dir(), temp_dir());
     let _serving = ServeProcess::start(directory.path());
-    assert!(keyhatch_in(other.path(), &["init"]).output().unwrap().status.success());
+    init_in(other.path());
     let mixed = directory.path().join("state/executors/local");
     std::fs::copy(other.path().join("state/ca.crt"), mixed.join("ca.crt")).unwrap();
     let mut listed = keyhatch(&["step", "list"]);
@@ -71,12 +64,12 @@ fn files_of_two_brokers_do_not_go_together() {
 }
 
 #[test]
-fn whoever_may_not_connect_is_told_who_may() {
+fn a_user_that_may_not_connect_learns_who_may() {
     if !rustix::process::geteuid().is_root() {
         skipped("a child of another user", "needs root");
         return;
     }
-    let directory = made();
+    let directory = temp_dir();
     let _serving = ServeProcess::start(directory.path());
     let binary = directory.path().join("keyhatch");
     copy_binary(&binary);

@@ -190,7 +190,7 @@ fn refusal(status: std::process::ExitStatus, said: &str) -> Outcome {
 }
 
 #[test]
-fn after_a_flipped_bit_everything_is_as_it_was_or_the_start_is_refused() {
+fn a_flipped_bit_changes_nothing_or_refuses_the_start() {
     let seed = seed("bit flips");
     let world = World::new();
     let count = scale(150, 10_000);

@@ -1,10 +1,14 @@
-//! Each write and each sync of a story fails once: whatever was acknowledged is there afterwards.
+//! Disks that fail or are full: what was acknowledged is there afterwards, and access can still be taken away.
 
 use std::collections::BTreeMap;
 use std::ffi::OsString;
+use std::fs::OpenOptions;
+use std::os::unix::fs::MetadataExt as _;
 use std::path::{Path, PathBuf};
 use std::time::Duration;
 
+use keyhatch::grpc::pb;
+use keyhatch::grpc::pb::connection_service_client::ConnectionServiceClient;
 use rustix::process::Signal;
 use tokio::runtime::Runtime;
 
@@ -12,7 +16,10 @@ use crate::durability::disk::{
     Check, Client, Dice, Doors, Event, Image, Kind, OpenSteps, Seen, Serving, Start, UNANSWERED,
     init, read, scratch, seed, shim, two_at_a_time,
 };
-use crate::harness::{report, runtime, scale};
+use crate::harness::{
+    ServeProcess, SmallFilesystem, TestBroker, block_on, create_aws, init_in, keyhatch_in, report,
+    request, resolve_on, runtime, scale, skipped, step_channel, temp_dir, text, wait_until,
+};
 
 /// How many changes, resolves and steps the story has.
 const STORY: usize = 40;
@@ -202,7 +209,7 @@ fn faults(events: &[Event]) -> Vec<String> {
 }
 
 #[test]
-fn whichever_write_or_sync_fails_nothing_acknowledged_is_lost_and_nothing_is_there_by_half() {
+fn no_failed_write_or_sync_loses_or_halves_a_change() {
     let Some(shim) = shim() else { return };
     let seed = seed("disk faults");
     let directory = scratch();
@@ -239,4 +246,117 @@ fn whichever_write_or_sync_fails_nothing_acknowledged_is_lost_and_nothing_is_the
     );
     assert_eq!(bad, 0);
     assert!(cut_short > faults.len() / 2, "the faults are not felt");
+}
+
+fn disk_use(directory: &Path) -> u64 {
+    let entries = std::fs::read_dir(directory).unwrap().map(|entry| entry.unwrap());
+    let sizes = entries.map(|entry| match entry.path().is_dir() {
+        true => disk_use(&entry.path()),
+        false => entry.metadata().unwrap().blocks() * 512,
+    });
+    sizes.sum()
+}
+
+fn resident_kib() -> u64 {
+    let status = std::fs::read_to_string("/proc/self/status").unwrap();
+    let line = status.lines().find(|line| line.starts_with("VmRSS:")).unwrap();
+    line.split_whitespace().nth(1).unwrap().parse().unwrap()
+}
+
+/// sled moves what is long into files that it never removes, unless it comes in pieces.
+#[test]
+fn a_value_that_is_overwritten_for_ever_takes_no_more_room() {
+    let broker = TestBroker::start();
+    broker.create_aws("prod", "first", &["workflow:deploy"]);
+    let store = broker.config.state.join("store");
+    let mut client = ConnectionServiceClient::new(broker.operator());
+    let mut overwrite = |times: usize| {
+        for number in 0..times {
+            // Of all lengths: one piece, several, and back.
+            let value = vec![b'x'; 1 + (number * 7919) % 40_000];
+            let fields = [("secret_access_key".to_owned(), value)].into();
+            let connection = pb::Connection {
+                name: "connections/aws/prod".to_owned(),
+                fields,
+                ..Default::default()
+            };
+            let request = pb::UpdateConnectionRequest {
+                connection: Some(connection),
+                update_mask: Some(prost_types::FieldMask {
+                    paths: vec!["fields.secret_access_key".to_owned()],
+                }),
+                ..Default::default()
+            };
+            broker.block_on(client.update_connection(request)).unwrap();
+        }
+    };
+    let rounds = scale(500, 10_000);
+    overwrite(rounds);
+    let (disk, memory) = (disk_use(&store), resident_kib());
+    overwrite(rounds);
+    let (disk_after, memory_after) = (disk_use(&store), resident_kib());
+    let blobs = std::fs::read_dir(store.join("blobs")).map_or(0, Iterator::count);
+    assert_eq!(blobs, 0);
+    assert!(disk_after <= disk.max(8 << 20) * 3 / 2, "{disk} became {disk_after}");
+    report(
+        "overwrites of one value of up to 40 KB",
+        2 * rounds,
+        format!(
+            "store {} KiB, then {} KiB; {} KiB more memory",
+            disk >> 10,
+            disk_after >> 10,
+            memory_after.saturating_sub(memory)
+        ),
+        "",
+    );
+}
+
+/// Takes all room that is left.
+fn fill(disk: &Path) {
+    let mut file = OpenOptions::new().create(true).append(true).open(disk.join("fill")).unwrap();
+    let piece = vec![0; 4096];
+    while std::io::Write::write_all(&mut file, &piece).is_ok() {}
+}
+
+#[test]
+fn a_full_disk_still_allows_closing_and_removing_access() {
+    let directory = temp_dir();
+    let disk = directory.path().join("state");
+    let Some(_mounted) = SmallFilesystem::mount(&disk, "size=64m,mode=0700") else {
+        skipped("a full disk", "needs the right to mount");
+        return;
+    };
+    init_in(directory.path());
+    let serving = ServeProcess::start(directory.path());
+    let refused = |arguments: &[&str]| {
+        let output = serving.run(arguments);
+        assert!(!output.status.success(), "{arguments:?}");
+        text(&output.stderr)
+    };
+    let bind = ["aws/prod", "--relation", "resolver", "--principal", "workflow:deploy"];
+    block_on(async { create_aws(serving.admin("operators/admin").await).await });
+    let opened = block_on(serving.open("deploy", "build")).unwrap();
+    let step = PathBuf::from(&opened.directory);
+    let resolve =
+        || block_on(async { resolve_on(step_channel(&step).await, request("aws/prod")).await });
+    resolve().unwrap();
+    fill(&disk);
+    // Lines go on into what is left of the last page, and then no more.
+    wait_until("the disk is full to the last byte", || resolve().is_err());
+    assert!(refused(&["connection", "update", "aws/prod", "--label", "a=b"]).contains("DISK_FULL"));
+    serving.must(&[&["access", "remove"][..], &bind].concat());
+    // Also of a daemon that was started with no room.
+    assert!(serving.terminate());
+    let serving = ServeProcess::spawn(directory.path(), keyhatch_in(directory.path(), &["serve"]));
+    serving.must(&["step", "close", &opened.name]);
+    assert!(!step.exists());
+    assert!(serving.must(&["status"]).contains("no-secrets"));
+    std::fs::remove_file(disk.join("fill")).unwrap();
+    wait_until("the reserve is taken again", || serving.must(&["status"]).contains("serving"));
+    serving.must(&["connection", "update", "aws/prod", "--label", "a=b"]);
+    drop(serving);
+    let serving = ServeProcess::start(directory.path());
+    let bindings = serving.must(&["access", "list", "aws/prod"]);
+    assert!(!bindings.contains("workflow:deploy"), "{bindings}");
+    drop(serving);
 }

@@ -2,9 +2,7 @@
 
 use std::path::{Path, PathBuf};
 
-use keyhatch::grpc::client::channel;
 use keyhatch::grpc::pb;
-use keyhatch::grpc::pb::executor_service_client::ExecutorServiceClient;
 use keyhatch::grpc::pb::secret_service_client::SecretServiceClient;
 use tokio::runtime::Runtime;
 use tokio::task::JoinHandle;
@@ -14,8 +12,8 @@ use tonic_health::pb::{HealthCheckRequest, health_client::HealthClient};
 
 use crate::durability::disk::{Event, Kind, read, shim};
 use crate::harness::{
-    ServeProcess, create_aws, identity_in, keyhatch_in, open_request, reason, report, request,
-    resolve_on, wait_until,
+    ServeProcess, create_aws, init_in, keyhatch_in, reason, report, request, resolve_on,
+    step_channel, temp_dir, wait_until,
 };
 
 struct World {
@@ -35,9 +33,8 @@ impl World {
     }
 
     fn start_with_journal(journal: &str, calls: &str, shim: &Path) -> Self {
-        let directory = tempfile::Builder::new().prefix("kh").tempdir().unwrap();
-        let made = keyhatch_in(directory.path(), &["init"]).output().unwrap();
-        assert!(made.status.success());
+        let directory = temp_dir();
+        init_in(directory.path());
         let hang = directory.path().join("hang");
         let mut serve = keyhatch_in(directory.path(), &["serve"]);
         serve
@@ -48,22 +45,15 @@ impl World {
             .env("SHIM_HANG", format!("{calls}:{}", hang.display()));
         let serving = ServeProcess::spawn(directory.path(), serve);
         let runtime = tokio::runtime::Builder::new_multi_thread().enable_all().build().unwrap();
-        let admin = |identity: &str| {
-            let identity = identity_in(&directory.path().join("state").join(identity));
-            let socket = directory.path().join("run/admin.sock");
-            runtime.block_on(channel(&socket, identity)).unwrap()
-        };
-        let operator = admin("operators/admin");
+        let operator = runtime.block_on(serving.admin("operators/admin"));
         runtime.block_on(create_aws(operator.clone()));
-        let mut executor = ExecutorServiceClient::new(admin("executors/local"));
-        let mut step = |number: usize| {
-            let asked = open_request("deploy", &format!("step{number}"));
-            let opened = runtime.block_on(executor.open_step(asked)).unwrap().into_inner();
-            let directory = Path::new(&opened.directory);
-            let socket = directory.join("keyhatch.sock");
-            runtime.block_on(channel(&socket, identity_in(directory))).unwrap()
+        let step = |number: usize| {
+            runtime.block_on(async {
+                let opened = serving.open("deploy", &format!("step{number}")).await.unwrap();
+                step_channel(Path::new(&opened.directory)).await
+            })
         };
-        let steps = (0..4).map(&mut step).collect();
+        let steps = (0..4).map(step).collect();
         Self { serving, steps, operator, hang, runtime, directory }
     }
 
@@ -144,8 +134,7 @@ impl World {
 }
 
 #[test]
-fn while_a_write_to_the_journal_hangs_nothing_is_resolved_and_everybody_is_told_and_then_work_goes_on()
- {
+fn a_hanging_journal_write_is_reported_to_all_and_ends() {
     let Some(shim) = shim() else { return };
     let world = World::start("write:.jsonl", &shim);
     assert_eq!(world.resolve(0), "resolved");
@@ -166,7 +155,7 @@ fn while_a_write_to_the_journal_hangs_nothing_is_resolved_and_everybody_is_told_
 }
 
 #[test]
-fn while_a_sync_of_the_journal_hangs_nothing_is_resolved_and_then_what_waited_is_done() {
+fn a_hanging_journal_sync_delays_resolves_and_loses_none() {
     let Some(shim) = shim() else { return };
     let world = World::start("sync:.jsonl", &shim);
     world.hang();
@@ -179,7 +168,7 @@ fn while_a_sync_of_the_journal_hangs_nothing_is_resolved_and_then_what_waited_is
 
 /// Group commit: who comes while the disk is busy shares the next sync with all who do.
 #[test]
-fn in_synced_mode_those_who_wait_for_the_disk_share_its_next_sync() {
+fn waiters_in_synced_mode_share_the_next_sync() {
     const CALLERS: usize = 64;
     let Some(shim) = shim() else { return };
     let world = World::start_with_journal("synced", "sync:/journal/", &shim);
@@ -202,7 +191,7 @@ fn in_synced_mode_those_who_wait_for_the_disk_share_its_next_sync() {
 }
 
 #[test]
-fn while_a_write_to_the_store_hangs_steps_are_served_and_changes_are_refused_for_good() {
+fn a_hanging_store_write_refuses_changes_and_serves_steps() {
     let Some(shim) = shim() else { return };
     let world = World::start("write:/db", &shim);
     world.hang();

@@ -143,7 +143,7 @@ impl World {
 }
 
 #[test]
-fn a_power_cut_at_any_moment_loses_nothing_that_was_acknowledged() {
+fn a_power_cut_at_any_moment_loses_nothing_acknowledged() {
     let Some(shim) = shim() else { return };
     let seed = seed("power cuts");
     let world = World::record(&shim, seed, "written");

@@ -16,7 +16,9 @@ use keyhatch::store::{Operation, Store};
 use serde::Deserialize;
 use serde_json::Value;
 
-use crate::harness::{TestBroker, keyhatch_in, open_state, reason, secret_document, wait_until};
+use crate::harness::{
+    TestBroker, keyhatch_in, open_state, reason, secret_document, succeeded, wait_until,
+};
 
 const RELEASE: &str = "formats/0.1.0";
 
@@ -88,8 +90,7 @@ fn a_state_of_this_format_is_read_as_it_was_written() {
 #[test]
 fn an_offline_command_takes_a_state_of_the_last_release_over() {
     let mut broker = TestBroker::of_fixture(RELEASE);
-    let rotate = keyhatch_in(broker.scratch(), &["key", "rotate", "--offline"]).output().unwrap();
-    assert!(rotate.status.success(), "{}", String::from_utf8_lossy(&rotate.stderr));
+    succeeded(&keyhatch_in(broker.scratch(), &["key", "rotate", "--offline"]).output().unwrap());
     assert_eq!(format(&broker, "state.json"), 3);
     reissue(&broker);
     broker.serve();
@@ -340,7 +341,7 @@ fn a_newer_key_anywhere_in_a_record_denies_it_whole() {
 
 /// Of older files only the lines that somebody asks for are read.
 #[test]
-fn a_newer_line_in_an_older_file_is_told_as_newer() {
+fn a_newer_line_in_an_older_file_is_reported_as_newer() {
     let limits = Limits { journal_file_bytes: 16 * 1024, ..Limits::default() };
     let mut broker = TestBroker::start_with(limits);
     broker.create_aws("prod", "s", &["workflow:deploy"]);
@@ -378,14 +379,13 @@ fn a_newer_line_in_an_older_file_is_told_as_newer() {
 
 /// A record of a kind that this version does not know may say who gets what: nothing is served without it.
 #[test]
-fn a_record_of_an_unknown_kind_is_told_as_newer() {
+fn a_record_of_an_unknown_kind_is_reported_as_newer() {
     let mut broker = TestBroker::start();
     broker.create_aws("prod", "s", &["workflow:deploy"]);
     let archive = broker.scratch().join("backup.tar");
     let kek = broker.config.state.join("kek");
     let backup = ["backup", archive.to_str().unwrap()];
-    let backup = keyhatch_in(broker.scratch(), &backup).output().unwrap();
-    assert!(backup.status.success(), "{}", String::from_utf8_lossy(&backup.stderr));
+    succeeded(&keyhatch_in(broker.scratch(), &backup).output().unwrap());
     broker.stop();
     for (kind, told) in [(b'M', "run the newer keyhatch"), (b'\0', "is damaged")] {
         let db = sled::open(broker.config.state.join("store")).unwrap();

@@ -3,17 +3,11 @@
 use std::path::Path;
 use std::process::Command;
 
-use crate::harness::{ServeProcess, keyhatch, keyhatch_in};
-
-fn text(bytes: &[u8]) -> String {
-    String::from_utf8_lossy(bytes).into_owned()
-}
+use crate::harness::{ServeProcess, keyhatch, keyhatch_in, succeeded, temp_dir, text};
 
 #[track_caller]
 fn answer(command: &mut Command) -> String {
-    let ran = command.output().unwrap();
-    assert!(ran.status.success(), "{}", text(&ran.stderr));
-    text(&ran.stdout)
+    succeeded(&command.output().unwrap())
 }
 
 /// A user's command: of somebody who has a home, and knows nothing else.
@@ -25,7 +19,7 @@ fn at_home(home: &Path, arguments: &[&str]) -> Command {
 
 #[test]
 fn an_operator_is_added_by_two_commands() {
-    let directory = tempfile::Builder::new().prefix("kh").tempdir().unwrap();
+    let directory = temp_dir();
     let _serving = ServeProcess::start(directory.path());
     let home = directory.path().join("home");
     std::fs::create_dir(&home).unwrap();
@@ -49,8 +43,8 @@ fn an_operator_is_added_by_two_commands() {
 }
 
 #[test]
-fn a_request_is_answered_beside_it_or_where_it_is_said() {
-    let directory = tempfile::Builder::new().prefix("kh").tempdir().unwrap();
+fn a_request_is_answered_beside_its_file_or_at_out() {
+    let directory = temp_dir();
     let _serving = ServeProcess::start(directory.path());
     let path = |name: &str| directory.path().join(name).to_str().unwrap().to_owned();
     let run = |arguments: &[&str]| answer(&mut keyhatch_in(directory.path(), arguments));

@@ -2,7 +2,6 @@
 //! A test belongs here if an executor is the one that asks.
 
 mod enrolment;
-mod lifecycle;
 mod names;
 mod registry;
 mod runs;

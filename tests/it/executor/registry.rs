@@ -11,12 +11,6 @@ use tonic::transport::Channel;
 
 use crate::harness::{TestBroker, bytes, open_request, reason};
 
-fn list(broker: &TestBroker, channel: &Channel) -> Result<(), Status> {
-    let mut client = ConnectionServiceClient::new(channel.clone());
-    let once = || broker.block_on(client.list_connections(pb::ListConnectionsRequest::default()));
-    broker.insist(once).map(drop)
-}
-
 fn open(
     broker: &TestBroker,
     channel: &Channel,
@@ -30,40 +24,26 @@ fn open(
     broker.insist(once).map(tonic::Response::into_inner)
 }
 
-fn remove_operator(broker: &TestBroker, name: &str) -> Result<(), Status> {
-    let name = format!("operators/{name}");
-    let request = pb::DeleteOperatorRequest { name, ..Default::default() };
-    let mut client = OperatorServiceClient::new(broker.operator());
-    broker.block_on(client.delete_operator(request)).map(drop)
-}
-
-fn remove_executor(broker: &TestBroker, name: &str) -> Result<(), Status> {
-    let name = format!("executors/{name}");
-    let request = pb::DeleteExecutorRequest { name, ..Default::default() };
-    let mut client = ExecutorRegistryServiceClient::new(broker.operator());
-    broker.block_on(client.delete_executor(request)).map(drop)
-}
-
 #[test]
-fn a_removed_operator_is_refused_at_once_on_the_connection_it_has() {
+fn a_removed_operator_is_refused_on_its_open_connection() {
     let mut broker = TestBroker::start();
     let alice = broker.enroll("alice", pb::Role::Viewer);
-    list(&broker, &alice).unwrap();
+    broker.list_connections(&alice).unwrap();
     broker.restart();
-    list(&broker, &alice).unwrap();
-    remove_operator(&broker, "alice").unwrap();
-    assert_eq!(reason(list(&broker, &alice)), "SVID_INVALID");
-    assert_eq!(reason(remove_operator(&broker, "alice")), "OPERATOR_NOT_FOUND");
+    broker.list_connections(&alice).unwrap();
+    broker.remove_operator("alice").unwrap();
+    assert_eq!(reason(broker.list_connections(&alice)), "SVID_INVALID");
+    assert_eq!(reason(broker.remove_operator("alice")), "OPERATOR_NOT_FOUND");
     // The name comes back with another certificate; the old one stays refused.
     let again = broker.enroll("alice", pb::Role::Viewer);
-    list(&broker, &again).unwrap();
-    assert_eq!(reason(list(&broker, &alice)), "SVID_INVALID");
+    broker.list_connections(&again).unwrap();
+    assert_eq!(reason(broker.list_connections(&alice)), "SVID_INVALID");
 }
 
 #[test]
 fn no_administrator_removes_itself_so_one_is_always_left() {
     let broker = TestBroker::start();
-    assert_eq!(reason(remove_operator(&broker, "admin")), "OWN_REGISTRATION");
+    assert_eq!(reason(broker.remove_operator("admin")), "OWN_REGISTRATION");
     let other = broker.enroll("other", pb::Role::Administrator);
     let request =
         pb::DeleteOperatorRequest { name: "operators/admin".to_owned(), ..Default::default() };
@@ -72,7 +52,7 @@ fn no_administrator_removes_itself_so_one_is_always_left() {
 }
 
 #[test]
-fn only_the_public_key_of_a_request_counts_and_it_must_be_its_makers() {
+fn a_request_counts_only_by_a_public_key_of_its_maker() {
     let broker = TestBroker::start();
     let create = |csr: &[u8], name: &str, role: pb::Role| {
         let operator = pb::Operator {
@@ -95,7 +75,7 @@ fn only_the_public_key_of_a_request_counts_and_it_must_be_its_makers() {
 }
 
 #[test]
-fn an_executor_opens_steps_of_its_workflows_as_those_it_may_assert_and_no_others() {
+fn an_executor_opens_only_its_workflows_and_identities() {
     let broker = TestBroker::start();
     let executor =
         broker.enroll_executor("host", &["team-a-*", "deploy"], &["team:a-*", "user:alice"]);
@@ -122,7 +102,7 @@ fn removing_an_executor_closes_its_steps_and_leaves_the_others() {
     let theirs = broker.become_step(open(&broker, &executor, "w", &[]).unwrap());
     let ours = broker.open("w", "t");
     broker.resolve(&theirs, "aws/prod").unwrap();
-    remove_executor(&broker, "host").unwrap();
+    broker.remove_executor("host").unwrap();
     assert!(!std::path::Path::new(&theirs.opened.directory).exists());
     assert!(broker.resolve(&theirs, "aws/prod").is_err());
     broker.resolve(&ours, "aws/prod").unwrap();
@@ -133,7 +113,7 @@ fn removing_an_executor_closes_its_steps_and_leaves_the_others() {
 /// "Every run of a workflow uses a single Datadog identity", which decides "which connections a run can
 /// resolve": beside the workflow, never instead of it.
 #[test]
-fn what_a_step_runs_as_counts_beside_its_workflow() {
+fn a_steps_run_as_principals_count_beside_its_workflow() {
     let mut broker = TestBroker::start();
     let ops = ["workflow:w", "team:ops"];
     broker.create_aws("ops", "s", &ops);
@@ -180,7 +160,7 @@ fn what_a_step_runs_as_counts_beside_its_workflow() {
 /// Whoever removes an executor may go away before all of its steps are closed: they resolve nothing all the
 /// same, are closed soon, and belong to nobody who comes by the name later.
 #[test]
-fn steps_of_a_removed_executor_resolve_nothing_however_the_removal_ends() {
+fn steps_of_a_removed_executor_resolve_nothing() {
     let mut broker = TestBroker::start();
     broker.create_aws("prod", "s", &["workflow:*"]);
     let executor = broker.enroll_executor("host", &["*"], &[]);
@@ -219,7 +199,7 @@ fn list_executor(broker: &TestBroker, name: &str) -> Result<pb::Executor, Status
 }
 
 #[test]
-fn of_two_administrators_that_remove_each_other_one_is_left() {
+fn one_of_two_administrators_survives_mutual_removal() {
     let broker = TestBroker::start();
     for round in 0..20 {
         let name = format!("other{round}");

@@ -5,7 +5,7 @@ use std::os::unix::fs::PermissionsExt;
 use std::os::unix::process::CommandExt as _;
 use std::process::{Child, Command, Stdio};
 
-use super::{ServeProcess, keyhatch_in, skipped};
+use super::{ServeProcess, init_in, keyhatch_in, skipped, temp_dir};
 
 /// The admin group.
 pub const GROUP: u32 = 65_534;
@@ -23,9 +23,9 @@ impl GroupDaemon {
             skipped(what, "needs root");
             return None;
         }
-        let directory = tempfile::Builder::new().prefix("kh").tempdir().unwrap();
+        let directory = temp_dir();
         std::fs::set_permissions(directory.path(), PermissionsExt::from_mode(0o755)).unwrap();
-        assert!(keyhatch_in(directory.path(), &["init"]).output().unwrap().status.success());
+        init_in(directory.path());
         let config = directory.path().join("keyhatch.toml");
         std::fs::write(&config, format!("[limits]\n{limits}")).unwrap();
         let (group, config) = (GROUP.to_string(), config.to_str().unwrap());

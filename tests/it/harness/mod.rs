@@ -25,8 +25,10 @@ use keyhatch::grpc::pb::apply_service_client::ApplyServiceClient;
 use keyhatch::grpc::pb::connection_service_client::ConnectionServiceClient;
 use keyhatch::grpc::pb::executor_registry_service_client::ExecutorRegistryServiceClient;
 use keyhatch::grpc::pb::executor_service_client::ExecutorServiceClient;
+use keyhatch::grpc::pb::explain_request::Question;
 use keyhatch::grpc::pb::operator_service_client::OperatorServiceClient;
 use keyhatch::grpc::pb::step_service_client::StepServiceClient;
+use keyhatch::grpc::pb::system_service_client::SystemServiceClient;
 use keyhatch::identity::{Authority, CertificateRefusal, ClientIdentity, ConnectError};
 use keyhatch::model::{Clock, Limits, Timestamp, TrustDomain};
 use keyhatch::sys::Trust;
@@ -41,7 +43,8 @@ pub use guests::{GROUP, GroupDaemon};
 pub use http::{Asked, HttpServer, Told};
 pub use metrics::{Scrape, say};
 pub use process::{
-    ServeProcess, by_shell, copy_binary, keyhatch, keyhatch_in, path_with_binary, wait_until,
+    ServeProcess, assert_says, by_shell, copy_binary, init_in, keyhatch, keyhatch_in,
+    path_with_binary, step_channel, succeeded, temp_dir, text, wait_until,
 };
 pub use report::{not_set_up, report, scale, skipped};
 pub use scan::{Found, Scanner};
@@ -88,7 +91,7 @@ impl TestBroker {
 
     /// A new broker that goes by this clock, serving.
     pub fn start_at(clock: Clock, limits: Limits) -> Self {
-        let directory = tempfile::Builder::new().prefix("kh").tempdir().unwrap();
+        let directory = temp_dir();
         let (state, run) = (directory.path().join("state"), directory.path().join("run"));
         let config = Config { limits, ..Config::in_directories(state, run) };
         init(&init_options(&config, &clock)).unwrap();
@@ -99,7 +102,7 @@ impl TestBroker {
 
     /// A broker with a copy of a state directory below `tests/fixtures`, not serving yet.
     pub fn of_fixture(name: &str) -> Self {
-        let directory = tempfile::Builder::new().prefix("kh").tempdir().unwrap();
+        let directory = temp_dir();
         let (state, run) = (directory.path().join("state"), directory.path().join("run"));
         let fixture = Path::new(env!("CARGO_MANIFEST_DIR")).join("tests/fixtures").join(name);
         copy_directory(&fixture, &state);
@@ -186,9 +189,7 @@ impl TestBroker {
 
     /// The CA with its private keys: a test may issue what it likes.
     pub fn authority(&self) -> Authority {
-        let state = open_state(&self.config.state);
-        let keyring = state.unlock(None).unwrap().keyring().unwrap();
-        state.authority(&keyring).unwrap()
+        authority_of(&self.config.state)
     }
 
     pub fn journal_path(&self) -> PathBuf {
@@ -317,6 +318,44 @@ impl TestBroker {
         self.block_on(client.delete_connection(request)).map(drop)
     }
 
+    pub fn get_connection(&self, reference: &str) -> Result<pb::Connection, Status> {
+        let request = pb::GetConnectionRequest { name: format!("connections/{reference}") };
+        let mut client = ConnectionServiceClient::new(self.operator());
+        self.block_on(client.get_connection(request)).map(tonic::Response::into_inner)
+    }
+
+    /// Lists connections, as somebody who may.
+    pub fn list_connections(&self, channel: &Channel) -> Result<(), Status> {
+        let mut client = ConnectionServiceClient::new(channel.clone());
+        let request = pb::ListConnectionsRequest::default;
+        self.insist(|| self.block_on(client.list_connections(request()))).map(drop)
+    }
+
+    pub fn remove_operator(&self, name: &str) -> Result<(), Status> {
+        let name = format!("operators/{name}");
+        let request = pb::DeleteOperatorRequest { name, ..Default::default() };
+        let mut client = OperatorServiceClient::new(self.operator());
+        self.block_on(client.delete_operator(request)).map(drop)
+    }
+
+    pub fn remove_executor(&self, name: &str) -> Result<(), Status> {
+        let name = format!("executors/{name}");
+        let request = pb::DeleteExecutorRequest { name, ..Default::default() };
+        let mut client = ExecutorRegistryServiceClient::new(self.operator());
+        self.block_on(client.delete_executor(request)).map(drop)
+    }
+
+    pub fn explain(&self, question: Question) -> Result<pb::ExplainResponse, Status> {
+        let request = pb::ExplainRequest { question: Some(question) };
+        let mut client = SystemServiceClient::new(self.operator());
+        self.block_on(client.explain(request)).map(tonic::Response::into_inner)
+    }
+
+    /// Explains the decision of this id.
+    pub fn explain_decision(&self, id: &str) -> Result<pb::ExplainResponse, Status> {
+        self.explain(Question::DecisionId(id.to_owned()))
+    }
+
     pub fn apply(
         &self,
         documents: Vec<pb::apply_request::Document>,
@@ -351,6 +390,12 @@ impl TestBroker {
         let request = pb::CloseStepRequest { name: step.opened.name.clone(), ..Default::default() };
         let mut client = ExecutorServiceClient::new(self.executor());
         self.block_on(client.close_step(request)).unwrap().into_inner()
+    }
+
+    pub fn renew(&self, step: &TestStep) -> Result<(), Status> {
+        let request = pb::RenewStepRequest { name: step.opened.name.clone(), ..Default::default() };
+        let mut client = ExecutorServiceClient::new(self.executor());
+        self.block_on(client.renew_step(request)).map(drop)
     }
 
     pub fn resolve(&self, step: &TestStep, reference: &str) -> Result<Got, Status> {
@@ -417,6 +462,13 @@ pub fn init_options(config: &Config, clock: &Clock) -> InitOptions {
 /// A state directory, as a process of this user may work in it.
 pub fn open_state(path: &Path) -> StateDirectory {
     StateDirectory::open(path, &Trust::of_process(&[])).unwrap_or_else(|error| panic!("{error}"))
+}
+
+/// The CA of a state directory, with its private keys.
+pub fn authority_of(state: &Path) -> Authority {
+    let state = open_state(state);
+    let keyring = state.unlock(None).unwrap().keyring().unwrap();
+    state.authority(&keyring).unwrap()
 }
 
 /// Creates connections/aws/prod, which the steps of workflow deploy may resolve.

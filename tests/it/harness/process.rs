@@ -5,7 +5,25 @@ use std::path::{Path, PathBuf};
 use std::process::{Child, Command, ExitStatus, Output, Stdio};
 use std::time::Duration;
 
-/// The program under test, knowing of no broker.
+use keyhatch::grpc::client::channel;
+use keyhatch::grpc::pb;
+use keyhatch::grpc::pb::executor_service_client::ExecutorServiceClient;
+use tonic::Status;
+use tonic::transport::Channel;
+
+use super::{identity_in, open_request};
+
+/// A new directory, with a path that is short enough for sockets.
+pub fn temp_dir() -> tempfile::TempDir {
+    tempfile::Builder::new().prefix("kh").tempdir().unwrap()
+}
+
+/// The output of a program as text.
+pub fn text(bytes: &[u8]) -> String {
+    String::from_utf8_lossy(bytes).into_owned()
+}
+
+/// The program under test, without a broker in its environment.
 pub fn keyhatch(arguments: &[&str]) -> Command {
     let mut command = Command::new(env!("CARGO_BIN_EXE_keyhatch"));
     command.args(arguments).stdin(Stdio::null());
@@ -23,6 +41,31 @@ pub fn keyhatch_in(directory: &Path, arguments: &[&str]) -> Command {
     command.env("KEYHATCH_STATE", directory.join("state"));
     command.env("KEYHATCH_RUNTIME", directory.join("run"));
     command
+}
+
+/// The stdout of a program that must have succeeded.
+#[track_caller]
+pub fn succeeded(output: &Output) -> String {
+    assert!(output.status.success(), "{}", text(&output.stderr));
+    text(&output.stdout)
+}
+
+/// A channel to a step's socket with the identity in the step's directory.
+pub async fn step_channel(directory: &Path) -> Channel {
+    channel(&directory.join("keyhatch.sock"), identity_in(directory)).await.unwrap()
+}
+
+/// Asserts that a message has all these parts.
+#[track_caller]
+pub fn assert_says(message: &str, parts: &[&str]) {
+    for part in parts {
+        assert!(message.contains(part), "{part}: {message}");
+    }
+}
+
+/// Makes a state directory below `directory`.
+pub fn init_in(directory: &Path) {
+    succeeded(&keyhatch_in(directory, &["init"]).output().unwrap());
 }
 
 /// The same command by a line of a shell, which has it as "$0" "$@": for what only a shell sets.
@@ -78,8 +121,7 @@ impl ServeProcess {
     /// Makes the broker if there is none, and serves it; ready when this returns.
     pub fn start(directory: &Path) -> Self {
         if !directory.join("state").exists() {
-            let made = keyhatch_in(directory, &["init"]).output().unwrap();
-            assert!(made.status.success(), "{}", String::from_utf8_lossy(&made.stderr));
+            init_in(directory);
         }
         Self::spawn(directory, keyhatch_in(directory, &["serve"]))
     }
@@ -95,6 +137,26 @@ impl ServeProcess {
 
     pub fn run(&self, arguments: &[&str]) -> Output {
         keyhatch_in(&self.directory, arguments).output().unwrap()
+    }
+
+    /// The stdout of a command that must succeed.
+    #[track_caller]
+    pub fn must(&self, arguments: &[&str]) -> String {
+        succeeded(&self.run(arguments))
+    }
+
+    /// A channel to the admin socket with an identity of the state directory: `operators/admin` or
+    /// `executors/local`.
+    pub async fn admin(&self, identity: &str) -> Channel {
+        let identity = identity_in(&self.directory.join("state").join(identity));
+        channel(&self.directory.join("run/admin.sock"), identity).await.unwrap()
+    }
+
+    /// Opens a step as the local executor.
+    pub async fn open(&self, workflow: &str, step: &str) -> Result<pb::OpenedStep, Status> {
+        let mut executor = ExecutorServiceClient::new(self.admin("executors/local").await);
+        let opened = executor.open_step(open_request(workflow, step)).await;
+        opened.map(tonic::Response::into_inner)
     }
 
     pub fn log(&self) -> String {

@@ -3,7 +3,7 @@
 use std::path::{Path, PathBuf};
 use std::process::{Command, Output};
 
-use super::{ServeProcess, keyhatch_in, path_with_binary};
+use super::{ServeProcess, keyhatch_in, path_with_binary, succeeded, temp_dir, text};
 
 /// A broker of its own. Commands are run as steps of workflow `w`, step `s`.
 pub struct Steps {
@@ -12,11 +12,16 @@ pub struct Steps {
 }
 
 impl Steps {
-    /// Serves, and applies a seed.
-    pub fn seeded(seed: &str) -> Self {
-        let directory = tempfile::Builder::new().prefix("kh").tempdir().unwrap();
+    /// Serves a new broker.
+    pub fn start() -> Self {
+        let directory = temp_dir();
         let serving = ServeProcess::start(directory.path());
-        let steps = Self { directory, serving };
+        Self { directory, serving }
+    }
+
+    /// Serves a new broker, and applies a seed.
+    pub fn seeded(seed: &str) -> Self {
+        let steps = Self::start();
         steps.apply(seed);
         steps
     }
@@ -25,18 +30,27 @@ impl Steps {
         self.directory.path().join(name)
     }
 
-    pub fn apply(&self, seed: &str) {
+    /// Applies a seed, which must succeed. Returns what the command writes to stderr.
+    pub fn apply(&self, seed: &str) -> String {
         let path = self.path("seed.yaml");
         std::fs::write(&path, seed).unwrap();
         let applied = self.serving.run(&["apply", "-f", path.to_str().unwrap()]);
-        assert!(applied.status.success(), "{}", String::from_utf8_lossy(&applied.stderr));
+        succeeded(&applied);
+        text(&applied.stderr)
     }
 
-    /// A command as a step, in the broker's directory.
+    /// A command as step `s` of workflow `w`, in the broker's directory.
     pub fn command(&self, program: &str, arguments: &[&str]) -> Command {
-        let names = ["step", "run", "--workflow", "w", "--run", "1", "--step", "s", "--", program];
-        let mut command = keyhatch_in(self.directory.path(), &names);
-        command.args(arguments).env("PATH", path_with_binary());
+        self.command_of(["w", "1", "s"], program, arguments)
+    }
+
+    /// A command as the step that this workflow, run and step name.
+    pub fn command_of(&self, step: [&str; 3], program: &str, arguments: &[&str]) -> Command {
+        let mut command = keyhatch_in(self.directory.path(), &["step", "run"]);
+        for (option, name) in ["workflow", "run", "step"].iter().zip(step) {
+            command.arg(format!("--{option}={name}"));
+        }
+        command.args(["--", program]).args(arguments).env("PATH", path_with_binary());
         command.current_dir(self.directory.path());
         command
     }
@@ -49,7 +63,7 @@ impl Steps {
     /// The output of this program as a step, which must succeed in silence.
     pub fn answer(&self, arguments: &[&str]) -> Vec<u8> {
         let ran = self.run("keyhatch", arguments);
-        let stderr = String::from_utf8_lossy(&ran.stderr);
+        let stderr = text(&ran.stderr);
         assert!(ran.status.success() && stderr.is_empty(), "{arguments:?}: {stderr}");
         ran.stdout
     }
@@ -62,8 +76,8 @@ impl Steps {
     /// The exit code and the last line of stderr of this program as a step, which must print nothing else.
     pub fn refusal(&self, arguments: &[&str]) -> (Option<i32>, String) {
         let ran = self.run("keyhatch", arguments);
-        assert!(ran.stdout.is_empty(), "{arguments:?}: {}", String::from_utf8_lossy(&ran.stdout));
-        let stderr = String::from_utf8(ran.stderr).unwrap();
+        assert!(ran.stdout.is_empty(), "{arguments:?}: {}", text(&ran.stdout));
+        let stderr = text(&ran.stderr);
         (ran.status.code(), stderr.lines().last().unwrap_or_default().to_owned())
     }
 }

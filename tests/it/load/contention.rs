@@ -59,7 +59,7 @@ fn a_step_that_closes_during_its_own_resolve_keeps_nothing() {
 }
 
 #[test]
-fn a_step_that_loops_on_denials_disturbs_neither_an_operator_nor_another_step() {
+fn a_step_that_loops_on_denials_disturbs_nobody_else() {
     let broker = TestBroker::start();
     broker.create_aws("prod", "v0", &["workflow:good"]);
     let (bad, good) = (broker.open("bad", "s"), broker.open("good", "s"));

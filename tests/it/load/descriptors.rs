@@ -4,13 +4,12 @@
 use std::path::{Path, PathBuf};
 
 use keyhatch::grpc::client::channel;
-use keyhatch::grpc::pb;
-use keyhatch::grpc::pb::executor_service_client::ExecutorServiceClient;
 use keyhatch::identity::{TlsClientStream, connect};
 use rustix::process::{Resource, Rlimit, getrlimit, prlimit};
 
 use crate::harness::{
-    ServeProcess, identity_in, keyhatch_in, open_request, reason, report, resolve_on, wait_until,
+    ServeProcess, identity_in, init_in, keyhatch_in, reason, report, resolve_on, temp_dir, text,
+    wait_until,
 };
 
 const TICKS_A_SECOND: f64 = 100.0;
@@ -24,8 +23,8 @@ struct World {
 
 impl World {
     fn start(files: Option<u64>) -> Self {
-        let directory = tempfile::Builder::new().prefix("kh").tempdir().unwrap();
-        assert!(keyhatch_in(directory.path(), &["init"]).output().unwrap().status.success());
+        let directory = temp_dir();
+        init_in(directory.path());
         let serve = keyhatch_in(directory.path(), &["serve"]);
         let serve = match files {
             None => serve,
@@ -48,13 +47,8 @@ impl World {
     }
 
     fn open(&self, step: &str) -> Result<PathBuf, tonic::Status> {
-        let socket = self.directory.path().join("run/admin.sock");
-        let identity = identity_in(&self.directory.path().join("state/executors/local"));
-        let opened = self.runtime.block_on(async {
-            let channel = channel(&socket, identity).await.unwrap();
-            ExecutorServiceClient::new(channel).open_step(open_request("w", step)).await
-        });
-        opened.map(|opened: tonic::Response<pb::OpenedStep>| opened.into_inner().directory.into())
+        let opened = self.runtime.block_on(self.serving.open("w", step));
+        opened.map(|opened| opened.directory.into())
     }
 
     fn connect(&self, step: &Path) -> Option<TlsClientStream> {
@@ -84,7 +78,7 @@ impl World {
 }
 
 #[test]
-fn steps_that_take_every_descriptor_there_is_leave_the_admin_door_its_own() {
+fn steps_with_every_descriptor_leave_the_admin_door_its_own() {
     let world = World::start(Some(256));
     let steps: Vec<_> = (0..8).map(|number| world.open(&format!("s{number}")).unwrap()).collect();
     // Sixteen each are more than they may have: two of their own each, and a quarter of what all share.
@@ -96,7 +90,7 @@ fn steps_that_take_every_descriptor_there_is_leave_the_admin_door_its_own() {
     assert!((16..32).contains(&connected), "{connected}");
     assert!(held.last().unwrap().is_none());
     let status = world.serving.run(&["status"]);
-    assert!(status.status.success(), "{}", String::from_utf8_lossy(&status.stderr));
+    assert!(status.status.success(), "{}", text(&status.stderr));
     // No step is opened for which nothing would be left, and until then each is.
     let mut opened = steps.len();
     let refused = loop {
@@ -107,7 +101,7 @@ fn steps_that_take_every_descriptor_there_is_leave_the_admin_door_its_own() {
         assert!(opened < 256);
     };
     assert_eq!(reason::<()>(Err(refused)), "TOO_MANY_STEPS");
-    assert!(world.serving.run(&["status"]).status.success());
+    world.serving.must(&["status"]);
     assert!(!world.is_served(steps.last().unwrap()));
     drop(held);
     wait_until("steps are served again", || world.is_served(steps.last().unwrap()));
@@ -121,7 +115,7 @@ fn steps_that_take_every_descriptor_there_is_leave_the_admin_door_its_own() {
 
 #[expect(clippy::disallowed_methods, reason = "a share of a processor is by the real time")]
 #[test]
-fn out_of_file_descriptors_no_processor_time_is_burnt_and_the_log_stays_readable() {
+fn without_descriptors_the_daemon_neither_spins_nor_floods_logs() {
     let world = World::start(None);
     let steps: Vec<_> = (0..30).map(|number| world.open(&format!("s{number}")).unwrap()).collect();
     // What is open stays open; nothing more can be.

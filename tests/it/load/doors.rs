@@ -9,8 +9,6 @@ use std::sync::atomic::{AtomicBool, Ordering};
 use std::time::Duration;
 
 use keyhatch::grpc::pb;
-use keyhatch::grpc::pb::executor_service_client::ExecutorServiceClient;
-use keyhatch::grpc::pb::operator_service_client::OperatorServiceClient;
 use keyhatch::identity::ClientIdentity;
 use keyhatch::model::Limits;
 use tonic::codegen::Bytes;
@@ -18,8 +16,8 @@ use tonic::codegen::http::{Request, Response};
 
 use crate::harness::raw::{RESOLVE, Raw, framed, post};
 use crate::harness::{
-    GROUP, GroupDaemon, Scrape, ServeProcess, TestBroker, TestStep, copy_binary, identity_in,
-    keyhatch, open_request, request, wait_until,
+    GROUP, GroupDaemon, Scrape, ServeProcess, TestBroker, copy_binary, identity_in, keyhatch,
+    open_request, request, succeeded, temp_dir, wait_until,
 };
 
 const HEALTH_WATCH: &str = "/grpc.health.v1.Health/Watch";
@@ -41,13 +39,6 @@ fn connect_admin(broker: &TestBroker, identity: &ClientIdentity) -> Raw {
 fn connect_step(broker: &TestBroker, directory: &Path, window: u32) -> Raw {
     let socket = directory.join("keyhatch.sock");
     broker.block_on(Raw::connect(&socket, &identity_in(directory), window))
-}
-
-fn remove_operator(broker: &TestBroker, name: &str) {
-    let name = format!("operators/{name}");
-    let request = pb::DeleteOperatorRequest { name, ..Default::default() };
-    let mut client = OperatorServiceClient::new(broker.operator());
-    broker.block_on(client.delete_operator(request)).unwrap();
 }
 
 /// With a stream open on it that the server ends of itself only with the connection.
@@ -74,7 +65,7 @@ fn a_removed_operators_open_connections_end() {
     let paths = [HEALTH_WATCH, HEALTH_WATCH, REFLECTION];
     let streams = held.iter().zip(paths).map(|(raw, path)| watching(&broker, raw, path));
     let _streams: Vec<_> = streams.collect();
-    remove_operator(&broker, "gone");
+    broker.remove_operator("gone").unwrap();
     held.into_iter().for_each(|raw| assert_ends(&broker, raw));
     let refused = broker.connect(&broker.config.runtime.join("admin.sock"), gone).unwrap_err();
     assert!(refused.contains("removed"), "{refused}");
@@ -106,7 +97,7 @@ fn a_closed_steps_connections_end_whatever_is_open() {
 }
 
 #[test]
-fn who_is_refused_in_the_handshake_is_told_why_by_the_cli() {
+fn the_cli_explains_a_refusal_in_the_handshake() {
     let broker = TestBroker::start();
     let gone = broker.enroll_identity("gone", pb::Role::Viewer);
     let directory = broker.scratch().join("gone");
@@ -125,7 +116,7 @@ fn who_is_refused_in_the_handshake_is_told_why_by_the_cli() {
         command.env("KEYHATCH_DIR", &directory).output().unwrap()
     };
     wait_until("the control: it is let in", || status().status.success());
-    remove_operator(&broker, "gone");
+    broker.remove_operator("gone").unwrap();
     let refused = status();
     let text = String::from_utf8(refused.stderr).unwrap();
     assert!(text.contains("SVID_INVALID") && text.contains("was removed"), "{text}");
@@ -153,12 +144,6 @@ fn heads(broker: &TestBroker, raws: &[Raw], path: &str) -> Vec<impl Sized + use<
     held
 }
 
-fn renew(broker: &TestBroker, step: &TestStep) -> Result<(), tonic::Status> {
-    let request = pb::RenewStepRequest { name: step.opened.name.clone(), ..Default::default() };
-    let mut client = ExecutorServiceClient::new(broker.executor());
-    broker.block_on(client.renew_step(request)).map(drop)
-}
-
 #[test]
 fn heads_without_messages_hold_no_place_of_the_admin_door() {
     let limits = Limits { admin_requests_in_flight: 64, ..Limits::default() };
@@ -168,7 +153,7 @@ fn heads_without_messages_hold_no_place_of_the_admin_door() {
     let viewer = broker.enroll_identity("viewer", pb::Role::Viewer);
     let raws: Vec<_> = (0..8).map(|_| connect_admin(&broker, &viewer)).collect();
     let _held = heads(&broker, &raws, "/keyhatch.v1.SystemService/GetStatus");
-    renew(&broker, &step).unwrap();
+    broker.renew(&step).unwrap();
     broker.resolve(&step, "aws/prod").unwrap();
     broker.create_aws("other", "s", &[]);
     broker.open("w", "another");
@@ -196,7 +181,7 @@ fn unread_replies_of_one_identity_keep_nobody_from_closing() {
     }
     let taken = held.len() - refused;
     assert_eq!(taken, 8 + 4, "the viewer's own places, and a quarter");
-    renew(&broker, &step).unwrap();
+    broker.renew(&step).unwrap();
     assert!(broker.close(&step).closed);
 }
 
@@ -297,8 +282,7 @@ fn connections_of_one_identity_leave_room_for_others() {
 fn admin_of_group(directory: &Path, serving: &ServeProcess, name: &str, uid: u32) -> Command {
     let identity = directory.join(name);
     let add = ["operator", "add", name, "--role", "viewer", "--out", identity.to_str().unwrap()];
-    let added = serving.run(&add);
-    assert!(added.status.success(), "{}", String::from_utf8_lossy(&added.stderr));
+    succeeded(&serving.run(&add));
     let entries = std::fs::read_dir(&identity).unwrap().map(|entry| entry.unwrap().path());
     for path in entries.chain([identity.clone()]) {
         std::os::unix::fs::chown(path, Some(uid), Some(GROUP)).unwrap();
@@ -333,9 +317,8 @@ fn silent_guests_keep_no_other_guest_out() {
                   \x20   held = [one for one in held if one not in gone]\n";
     let Some(mut silent) = daemon.ready_script(54_321, script) else { return };
     for _ in 0..20 {
-        let listed = honest.output().unwrap();
-        assert!(listed.status.success(), "{}", String::from_utf8_lossy(&listed.stderr));
-        assert!(serving.run(&["status"]).status.success());
+        succeeded(&honest.output().unwrap());
+        serving.must(&["status"]);
     }
     drop(silent.stdin.take());
     assert!(silent.wait().unwrap().success());
@@ -358,7 +341,7 @@ fn begin_handshakes(socket: &Path, is_over: &AtomicBool) {
 
 #[test]
 fn half_handshakes_of_the_daemons_user_keep_nobody_out() {
-    let directory = tempfile::Builder::new().prefix("kh").tempdir().unwrap();
+    let directory = temp_dir();
     let serving = ServeProcess::start(directory.path());
     let socket = directory.path().join("run/admin.sock");
     let is_over = AtomicBool::new(false);

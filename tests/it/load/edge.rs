@@ -108,7 +108,7 @@ fn message() -> Bytes {
 
 #[test]
 #[expect(clippy::too_many_lines, reason = "a table of what is refused, and how")]
-fn what_is_not_of_grpcs_form_is_refused_and_the_connection_goes_on() {
+fn requests_in_another_form_than_grpcs_are_refused() {
     let world = World::start(Limits::default());
     let path = |path: &str| post(path).body(()).unwrap();
     let bare = |uri: &str| Request::post(uri).header("te", "trailers");
@@ -200,7 +200,7 @@ fn what_is_not_of_grpcs_form_is_refused_and_the_connection_goes_on() {
 }
 
 #[test]
-fn a_step_with_as_many_requests_as_it_may_have_is_told_at_once_and_others_are_served() {
+fn a_step_at_its_request_limit_is_refused_at_once() {
     let world = World::start(Limits { step_requests_in_flight: 2, ..Limits::default() });
     let deaf = world.connect_with(&world.step, 0);
     // A message that is not whole takes no place.
@@ -249,7 +249,7 @@ fn a_full_door_has_places_for_each_still() {
 }
 
 #[test]
-fn a_place_is_free_before_its_reply_is_there_and_watches_take_none() {
+fn a_place_is_free_before_the_reply_and_watches_need_no_place() {
     let limits =
         Limits { step_requests_in_flight: 1, all_steps_requests_in_flight: 1, ..Limits::default() };
     let world = World::start(limits);
@@ -271,7 +271,7 @@ fn a_place_is_free_before_its_reply_is_there_and_watches_take_none() {
 }
 
 #[test]
-fn replies_that_are_not_taken_count_until_their_reader_is_cut_off() {
+fn unread_replies_count_until_their_reader_is_cut_off() {
     let limits = Limits { step_requests_in_flight: 1, stall_seconds: 1, ..Limits::default() };
     let world = World::start(limits);
     for window in [0, 1] {
@@ -285,7 +285,7 @@ fn replies_that_are_not_taken_count_until_their_reader_is_cut_off() {
 }
 
 #[test]
-fn a_message_that_does_not_end_is_given_up_and_its_place_is_free() {
+fn an_unfinished_message_is_given_up_and_frees_its_place() {
     let limits =
         Limits { step_requests_in_flight: 1, step_request_seconds: 1, ..Limits::default() };
     let world = World::start(limits);
@@ -298,7 +298,7 @@ fn a_message_that_does_not_end_is_given_up_and_its_place_is_free() {
 }
 
 #[test]
-fn who_says_nothing_or_half_of_it_is_cut_off() {
+fn a_client_that_sends_nothing_or_half_a_frame_is_cut_off() {
     let seconds = Limits { preface_seconds: 1, keepalive_seconds: 1, ..Limits::default() };
     let world = World::start(seconds);
     world.say(b"");
@@ -314,7 +314,7 @@ fn who_says_nothing_or_half_of_it_is_cut_off() {
 }
 
 #[test]
-fn a_connection_on_which_nothing_is_asked_ends_and_a_silent_watch_lives_on() {
+fn an_idle_connection_ends_and_a_silent_watch_lives_on() {
     let world = World::start(Limits { idle_seconds: 1, ..Limits::default() });
     let mut client = StepServiceClient::new(world.step.channel.clone());
     let ask = pb::WatchRequest { request: Some(request("aws/prod")) };
@@ -367,7 +367,7 @@ fn open_request(stream: u32) -> Vec<u8> {
 }
 
 #[test]
-fn floods_that_http2_is_known_for_end_their_connection_and_no_other() {
+fn known_http2_floods_end_only_their_own_connection() {
     let limits = Limits { stall_seconds: 1, keepalive_seconds: 1, ..Limits::default() };
     let world = World::start(limits);
     let bystander = world.connect();
@@ -405,7 +405,7 @@ fn floods_that_http2_is_known_for_end_their_connection_and_no_other() {
 }
 
 #[test]
-fn pings_without_end_keep_no_connection_on_which_nothing_is_asked() {
+fn endless_pings_do_not_keep_an_idle_connection() {
     let world = World::start(Limits { idle_seconds: 1, ..Limits::default() });
     let directory = PathBuf::from(&world.step.opened.directory);
     let socket = directory.join("keyhatch.sock");
@@ -425,7 +425,7 @@ fn pings_without_end_keep_no_connection_on_which_nothing_is_asked() {
 }
 
 #[test]
-fn who_pings_and_does_not_listen_is_cut_off() {
+fn a_client_that_pings_and_never_reads_is_cut_off() {
     let world = World::start(Limits { stall_seconds: 1, ..Limits::default() });
     let directory = PathBuf::from(&world.step.opened.directory);
     let socket = directory.join("keyhatch.sock");

@@ -60,7 +60,7 @@ fn a_refused_viewer_cannot_grow_the_journal() {
 }
 
 #[test]
-fn what_was_refused_beyond_the_budget_is_counted() {
+fn refusals_beyond_the_budget_are_counted() {
     let limits = Limits { admin_refusal_burst: 5, ..Limits::default() };
     let mut broker = TestBroker::start_with(limits);
     let viewer = broker.enroll("looks", pb::Role::Viewer);
@@ -114,7 +114,7 @@ fn update(
 }
 
 #[test]
-fn what_changes_nothing_costs_the_same_budget() {
+fn a_request_that_changes_nothing_costs_the_same_budget() {
     let limits = Limits { admin_refusal_burst: 4, ..Limits::default() };
     let broker = TestBroker::start_with(limits);
     broker.create_aws("prod", "s3cret", &[]);

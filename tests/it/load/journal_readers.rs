@@ -5,7 +5,6 @@ use std::sync::Arc;
 
 use keyhatch::grpc::pb;
 use keyhatch::grpc::pb::executor_service_client::ExecutorServiceClient;
-use keyhatch::grpc::pb::explain_request::Question;
 use keyhatch::grpc::pb::system_service_client::SystemServiceClient;
 use keyhatch::journal::{Journal, Options, ReadError, WhichRuns};
 use keyhatch::model::{Limits, RunName};
@@ -92,12 +91,6 @@ fn tasks() -> BTreeSet<String> {
     paths.filter(is_reader).collect()
 }
 
-fn explain(broker: &TestBroker, id: &str) -> Result<pb::ExplainResponse, Status> {
-    let request = pb::ExplainRequest { question: Some(Question::DecisionId(id.to_owned())) };
-    let mut client = SystemServiceClient::new(broker.operator());
-    broker.block_on(client.explain(request)).map(tonic::Response::into_inner)
-}
-
 #[test]
 fn explain_reads_one_line() {
     let before = tasks();
@@ -110,10 +103,10 @@ fn explain_reads_one_line() {
     let read = bytes_read(&before);
     for line in decisions.iter().step_by(40) {
         let id = format!("1.{}", line["n"]);
-        assert_eq!(explain(&broker, &id).unwrap().past.unwrap().decision_id, id);
+        assert_eq!(broker.explain_decision(&id).unwrap().past.unwrap().decision_id, id);
     }
     for unknown in ["1.99999999", "2.1", "1.0", "999999.1"] {
-        assert_eq!(reason(explain(&broker, unknown)), "DECISION_NOT_FOUND", "{unknown}");
+        assert_eq!(reason(broker.explain_decision(unknown)), "DECISION_NOT_FOUND", "{unknown}");
     }
     let read = bytes_read(&before) - read;
     assert!(read < 4 * file, "{read} bytes for 38 decisions in a file of {file}");
@@ -220,7 +213,7 @@ fn a_refusal_among_many_lines_is_explained() {
         wait_until("it goes on in a new file", || files(&broker) > round + 1);
     }
     for id in ids {
-        assert_eq!(explain(&broker, &id).unwrap().past.unwrap().outcome, "RESOLVE_DENIED");
+        assert_eq!(broker.explain_decision(&id).unwrap().past.unwrap().outcome, "RESOLVE_DENIED");
     }
 }
 

@@ -19,8 +19,8 @@ use tonic::transport::Channel;
 
 use crate::harness::raw::{Raw, framed, post};
 use crate::harness::{
-    ServeProcess, bytes, identity_in, keyhatch_in, open_request, report, request, resolver,
-    secret_document, wait_until,
+    ServeProcess, bytes, identity_in, init_in, keyhatch_in, open_request, report, request,
+    resolver, secret_document, succeeded, temp_dir, wait_until,
 };
 
 /// What may be held more, in KiB.
@@ -43,13 +43,13 @@ fn connection(name: &str, size: usize) -> pb::Connection {
 struct Field {
     serving: ServeProcess,
     runtime: tokio::runtime::Runtime,
-    directory: tempfile::TempDir,
+    _directory: tempfile::TempDir,
 }
 
 impl Field {
     fn start() -> Self {
-        let directory = tempfile::Builder::new().prefix("kh").tempdir().unwrap();
-        assert!(keyhatch_in(directory.path(), &["init"]).output().unwrap().status.success());
+        let directory = temp_dir();
+        init_in(directory.path());
         let config = directory.path().join("config.toml");
         // Rates and leases are other promises.
         let limits = "[limits]\nstep_requests_per_second = 1000000\n\
@@ -60,7 +60,7 @@ impl Field {
         let serve = keyhatch_in(directory.path(), &serve);
         let serving = ServeProcess::spawn(directory.path(), serve);
         let runtime = tokio::runtime::Builder::new_multi_thread().enable_all().build().unwrap();
-        Self { serving, runtime, directory }
+        Self { serving, runtime, _directory: directory }
     }
 
     /// One with a connection of 254 KiB and one of a few bytes.
@@ -126,9 +126,7 @@ impl Field {
     }
 
     fn admin(&self, identity: &str) -> Channel {
-        let identity = identity_in(&self.directory.path().join("state").join(identity));
-        let socket = self.directory.path().join("run/admin.sock");
-        self.runtime.block_on(channel(&socket, identity)).unwrap()
+        self.runtime.block_on(self.serving.admin(identity))
     }
 
     /// The most that the daemon has held, in KiB (proc(5)).
@@ -165,7 +163,7 @@ fn forty_applies_that_stop_midway_hold_one_applys_memory() {
     let grown = field.most() - before;
     report("40 Applies of 60 MiB that stop midway", 40, format!("{} MiB more", grown >> 10), "-");
     assert!(grown < MOST_GROWTH, "{grown} KiB");
-    assert!(field.serving.run(&["status"]).status.success());
+    field.serving.must(&["status"]);
 }
 
 #[test]
@@ -176,10 +174,8 @@ fn batches_that_nobody_reads_hold_a_share_of_memory() {
     let asking = steps[1..].iter().cycle().take(16);
     let held = field.ask_and_never_read(asking, 0, BATCH, &vec![batch(); 32]);
     field.held_a_share("4 steps that read none of 128 batches of 2.8 MiB", before, &held);
-    let small = keyhatch_get(&steps[0], "generic/small");
-    assert!(small.status.success(), "{}", String::from_utf8_lossy(&small.stderr));
-    let other = keyhatch_get(&field.steps("v", 1)[0], "generic/big");
-    assert!(other.status.success(), "{}", String::from_utf8_lossy(&other.stderr));
+    succeeded(&keyhatch_get(&steps[0], "generic/small"));
+    succeeded(&keyhatch_get(&field.steps("v", 1)[0], "generic/big"));
 }
 
 #[test]
@@ -189,8 +185,7 @@ fn many_steps_that_read_no_batch_hold_a_share_of_memory() {
     let before = field.most();
     let held = field.ask_and_never_read(steps.iter(), 0, BATCH, &[batch()]);
     field.held_a_share("80 steps that read none of a batch of 2.8 MiB each", before, &held);
-    let other = keyhatch_get(&field.steps("v", 1)[0], "generic/big");
-    assert!(other.status.success(), "{}", String::from_utf8_lossy(&other.stderr));
+    succeeded(&keyhatch_get(&field.steps("v", 1)[0], "generic/big"));
 }
 
 #[test]

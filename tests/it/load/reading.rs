@@ -19,8 +19,7 @@ use tonic_types::StatusExt as _;
 
 use crate::harness::raw::{Raw, post};
 use crate::harness::{
-    TestBroker, TestStep, connection_document, identity_in, reason, request, secret_document,
-    wait_until,
+    TestBroker, connection_document, identity_in, reason, request, secret_document, wait_until,
 };
 
 const APPLY: &str = "/keyhatch.v1.ApplyService/Apply";
@@ -28,12 +27,6 @@ const APPLY: &str = "/keyhatch.v1.ApplyService/Apply";
 const WINDOW: u32 = 65_535;
 /// A door that keeps somebody waiting for longer does so for ever.
 const PATIENCE: Duration = Duration::from_secs(60);
-
-fn renew(broker: &TestBroker, step: &TestStep) -> Result<(), Status> {
-    let request = pb::RenewStepRequest { name: step.opened.name.clone(), ..Default::default() };
-    let mut client = ExecutorServiceClient::new(broker.executor());
-    broker.block_on(client.renew_step(request)).map(drop)
-}
 
 fn status_of(broker: &TestBroker, who: &Channel) -> Result<(), Status> {
     let mut client = SystemServiceClient::new(who.clone());
@@ -105,7 +98,7 @@ fn an_identity_has_a_rate_and_closes_beyond_it() {
     };
     wait_until("the executor's is used up, too", || list().is_err());
     assert_eq!(reason(list()), "TOO_MANY_REQUESTS");
-    renew(&broker, &step).unwrap();
+    broker.renew(&step).unwrap();
     assert!(broker.close(&step).closed);
     broker.advance(1);
     list().unwrap();

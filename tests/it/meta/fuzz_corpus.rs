@@ -78,7 +78,7 @@ fn try_all(name: &str, target: Target, inputs: impl Iterator<Item = Vec<u8>>) ->
 }
 
 #[test]
-fn what_the_fuzzer_promises_holds_on_its_seeds_and_on_random_changes_of_them() {
+fn fuzz_targets_hold_on_seeds_and_random_changes_of_them() {
     let changes = scale(10_000, 200_000);
     let mut tried = 0;
     for (name, target) in TARGETS {
@@ -92,7 +92,7 @@ fn what_the_fuzzer_promises_holds_on_its_seeds_and_on_random_changes_of_them() {
 }
 
 #[test]
-fn every_target_has_a_few_small_seeds_and_a_program_for_the_fuzzer() {
+fn every_fuzz_target_has_small_seeds_and_a_program() {
     let names: BTreeSet<_> = TARGETS.iter().map(|(name, _)| (*name).to_owned()).collect();
     let named = |directory: &Path| -> BTreeSet<String> {
         let stem = |path: PathBuf| path.file_stem().unwrap().to_string_lossy().into_owned();

@@ -50,7 +50,7 @@ fn word() -> impl Strategy<Value = String> {
 }
 
 #[test]
-fn a_tag_that_is_taken_parses_to_itself_and_is_folded_the_same_everywhere() {
+fn an_accepted_tag_parses_to_itself_and_folds_the_same() {
     holds(word(), |text| {
         let Ok(tag) = text.parse::<Tag>() else { return Ok(()) };
         let stored = tag.to_string();
@@ -97,7 +97,7 @@ fn names_of_a_step() -> impl Strategy<Value = [String; 3]> {
 }
 
 #[test]
-fn a_name_that_is_taken_parses_to_itself_and_is_found_again_in_a_spiffe_id() {
+fn an_accepted_name_parses_to_itself_also_in_a_spiffe_id() {
     let domain = TrustDomain::parse(TrustDomain::DEFAULT).unwrap();
     holds(prop_oneof![word(), engine_name()], |text| {
         let step = StepName::parse(&text);
@@ -191,7 +191,7 @@ fn no_two_steps_give_the_same_text_and_each_is_found_in_its_own() {
 }
 
 #[test]
-fn a_reference_that_is_taken_parses_to_itself() {
+fn an_accepted_reference_parses_to_itself() {
     fn same<T: std::str::FromStr + std::fmt::Display + PartialEq + std::fmt::Debug>(
         text: &str,
     ) -> Result<(), TestCaseError> {

@@ -3,17 +3,12 @@
 use std::path::Path;
 use std::process::Output;
 
-use crate::harness::{ServeProcess, keyhatch_in};
+use crate::harness::{ServeProcess, keyhatch_in, succeeded, temp_dir, text};
 
 const SECRET: &str = "s3cret-in-a-backup";
 
-fn text(bytes: &[u8]) -> String {
-    String::from_utf8_lossy(bytes).into_owned()
-}
-
 fn must(output: &Output) -> String {
-    assert!(output.status.success(), "{}", text(&output.stderr));
-    text(&output.stdout)
+    succeeded(output)
 }
 
 /// A daemon with its KEK outside, and one connection.
@@ -66,8 +61,8 @@ fn restore(directory: &Path, archive: &Path, kek: &Path) -> Output {
 }
 
 #[test]
-fn what_is_restored_resolves_nothing_until_it_is_confirmed_and_then_everything() {
-    let directory = tempfile::Builder::new().prefix("kh").tempdir().unwrap();
+fn a_restored_broker_resolves_only_once_confirmed() {
+    let directory = temp_dir();
     let serving = seeded(directory.path());
     let opened = ["step", "open", "--workflow", "deploy", "--run", "1", "--step", "s"];
     must(&serving.run(&opened));
@@ -83,7 +78,7 @@ fn what_is_restored_resolves_nothing_until_it_is_confirmed_and_then_everything()
         assert!(!bytes.windows(never.len()).any(|part| part == never.as_bytes()), "{never}");
     }
 
-    let other = tempfile::Builder::new().prefix("kh").tempdir().unwrap();
+    let other = temp_dir();
     let kek = directory.path().join("kek");
     must(&restore(other.path(), &archive, &kek));
     let serving = serve(other.path(), &kek);
@@ -104,8 +99,8 @@ fn what_is_restored_resolves_nothing_until_it_is_confirmed_and_then_everything()
 }
 
 #[test]
-fn a_backup_is_refused_with_another_key_when_it_is_cut_and_when_it_is_changed() {
-    let directory = tempfile::Builder::new().prefix("kh").tempdir().unwrap();
+fn a_cut_or_changed_backup_or_another_key_is_refused() {
+    let directory = temp_dir();
     let serving = seeded(directory.path());
     let archive = directory.path().join("backup.tar");
     must(&serving.run(&["backup", archive.to_str().unwrap()]));
@@ -146,8 +141,8 @@ fn a_backup_is_refused_with_another_key_when_it_is_cut_and_when_it_is_changed() 
 }
 
 #[test]
-fn backups_that_are_made_while_changes_go_on_are_each_as_of_one_change() {
-    let directory = tempfile::Builder::new().prefix("kh").tempdir().unwrap();
+fn a_backup_during_changes_is_as_of_one_change() {
+    let directory = temp_dir();
     let serving = seeded(directory.path());
     let is_over = std::sync::atomic::AtomicBool::new(false);
     std::thread::scope(|scope| {
@@ -179,7 +174,7 @@ fn backups_that_are_made_while_changes_go_on_are_each_as_of_one_change() {
 
 #[test]
 fn an_archive_fills_neither_memory_nor_disk() {
-    let directory = tempfile::Builder::new().prefix("kh").tempdir().unwrap();
+    let directory = temp_dir();
     let serving = seeded(directory.path());
     let archive = directory.path().join("backup.tar");
     must(&serving.run(&["backup", archive.to_str().unwrap()]));

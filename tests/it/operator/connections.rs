@@ -61,7 +61,7 @@ fn field_names(connection: &pb::Connection) -> Vec<&str> {
 }
 
 #[test]
-fn an_update_changes_what_its_mask_names_and_all_of_it_makes_one_version() {
+fn an_update_changes_only_its_mask_and_makes_one_version() {
     let world = World::start();
     let two =
         with_fields(&[("accessKeyID", "AKIB"), ("region", "eu-west-1"), ("session_token", "no")]);
@@ -95,7 +95,7 @@ fn an_update_changes_what_its_mask_names_and_all_of_it_makes_one_version() {
 }
 
 #[test]
-fn what_has_to_stay_cannot_be_removed_and_what_is_not_there_cannot_be_named() {
+fn required_parts_stay_and_unknown_parts_are_refused() {
     let world = World::start();
     let none = || pb::Connection::default();
     assert_eq!(reason(world.update(none(), &["fields.access_key_id"]).map(drop)), "FIELDS_INVALID");
@@ -164,7 +164,7 @@ fn an_editor_of_everything_reads_no_value_by_any_side_door() {
 }
 
 #[test]
-fn of_two_writers_with_one_etag_one_wins_and_the_other_is_told() {
+fn one_of_two_writers_with_one_etag_wins() {
     let world = World::start();
     for round in 0..20 {
         let etag = world.get("aws/prod").etag;
@@ -301,7 +301,7 @@ fn a_connections_own_maximum_shortens_its_leases() {
 }
 
 #[test]
-fn one_connection_of_an_integration_is_its_default_under_the_same_rules_of_access() {
+fn a_default_connection_follows_the_same_access_rules() {
     let mut world = World::start();
     world.0.create_aws("other", "second", &["workflow:w"]);
     let set = |world: &World, name: &str, default: bool| {
@@ -381,7 +381,7 @@ fn lists_are_filtered_by_what_connections_have() {
 }
 
 #[test]
-fn a_test_tells_what_is_wrong_with_values_and_shows_none_of_them() {
+fn a_test_reports_faults_of_values_and_shows_no_value() {
     let world = World::start();
     let (key, _) = keyhatch::identity::new_request().unwrap();
     let certificate = world.0.authority().root_pem().to_owned();
@@ -464,7 +464,7 @@ fn a_request_that_wrote_nothing_is_remembered_too() {
 }
 
 #[test]
-fn a_field_that_there_is_not_cannot_be_removed_and_a_private_key_not_be_readable() {
+fn a_missing_field_or_a_sensitive_kind_is_refused() {
     let world = World::start();
     let remove = world.update(pb::Connection::default(), &["fields.secret_acces_key"]);
     assert_eq!(reason(remove.map(drop)), "FIELDS_INVALID");
@@ -505,7 +505,7 @@ fn an_error_with_very_many_problems_still_fits() {
 }
 
 #[test]
-fn what_runs_have_used_of_late_is_deleted_only_by_force() {
+fn a_recently_used_connection_is_deleted_only_by_force() {
     let world = World::start();
     let step = world.0.open("w", "s");
     world.0.resolve(&step, "aws/prod").unwrap();

@@ -6,7 +6,8 @@ use keyhatch::grpc::pb;
 use keyhatch::grpc::pb::apply_service_client::ApplyServiceClient;
 
 use crate::harness::{
-    Steps, TestBroker, connection_document, keyhatch_in, reason, secret_document,
+    ServeProcess, Steps, TestBroker, connection_document, keyhatch_in, path_with_binary, reason,
+    secret_document, succeeded, temp_dir, text,
 };
 
 const SEED: &str = "\
@@ -35,10 +36,6 @@ kind: Secret
 metadata: {name: token, workflow: w}
 spec: {value: third-hush}
 ";
-
-fn text(bytes: &[u8]) -> String {
-    String::from_utf8(bytes.to_vec()).unwrap()
-}
 
 /// Writes a file, and runs a command on it.
 fn on_file(steps: &Steps, name: &str, content: &str, arguments: &[&str]) -> Output {
@@ -83,7 +80,7 @@ fn a_dry_run_says_what_apply_would_do_and_does_nothing() {
 }
 
 #[test]
-fn diff_tells_what_differs_and_of_a_sensitive_value_only_that_it_does() {
+fn diff_shows_changes_and_never_a_sensitive_value() {
     let steps = Steps::seeded(SEED);
     let same = on_file(&steps, "same.yaml", SEED, &["diff"]);
     assert_eq!((same.status.code(), text(&same.stdout)), (Some(0), String::new()));
@@ -131,7 +128,7 @@ fn diff_tells_what_differs_and_of_a_sensitive_value_only_that_it_does() {
 }
 
 #[test]
-fn whoever_compares_values_is_written_down_and_cannot_do_it_often() {
+fn comparing_values_is_journaled_and_limited() {
     let broker = TestBroker::start();
     let aws = [("access_key_id", "AKIA"), ("secret_access_key", "s")];
     broker.apply(vec![connection_document("aws/prod", &aws, vec![])]).unwrap();
@@ -201,7 +198,7 @@ fn a_relation_that_is_named_is_replaced_also_by_nobody() {
 }
 
 #[test]
-fn what_a_file_or_a_value_holds_writes_nothing_of_its_own_on_a_terminal() {
+fn control_characters_of_files_and_values_are_escaped() {
     let steps = Steps::seeded(&SEED.replace("AKIAPROD", "\"x\\e]0;y\\a\\nforged\""));
     let differs = on_file(&steps, "seed.yaml", SEED, &["diff"]);
     let shown = text(&differs.stdout);
@@ -213,7 +210,7 @@ fn what_a_file_or_a_value_holds_writes_nothing_of_its_own_on_a_terminal() {
 }
 
 #[test]
-fn what_is_exported_is_everything_but_values_and_is_taken_again() {
+fn an_export_has_all_but_values_and_can_be_applied() {
     let steps = Steps::seeded(SEED);
     let exported = steps.serving.run(&["export"]);
     let exported = text(&exported.stdout);
@@ -240,13 +237,14 @@ fn what_is_exported_is_everything_but_values_and_is_taken_again() {
         .replacen("keep: true", "fromEnv: FILLED", 1);
     std::fs::write(other.path("filled.yaml"), filled).unwrap();
     let mut apply = keyhatch_in(other.directory.path(), &["apply", "-f"]);
-    let applied = apply
-        .arg(other.path("filled.yaml"))
-        .args(["--allow-env", "FILLED"])
-        .env("FILLED", "v")
-        .output()
-        .unwrap();
-    assert!(applied.status.success(), "{}", text(&applied.stderr));
+    succeeded(
+        &apply
+            .arg(other.path("filled.yaml"))
+            .args(["--allow-env", "FILLED"])
+            .env("FILLED", "v")
+            .output()
+            .unwrap(),
+    );
     let again = other.serving.run(&["export"]);
     let of_seed = |text: String| {
         text.split("---\n")
@@ -258,7 +256,7 @@ fn what_is_exported_is_everything_but_values_and_is_taken_again() {
 }
 
 #[test]
-fn prune_deletes_what_has_the_label_and_is_not_in_the_files_and_nothing_else() {
+fn prune_deletes_only_labelled_resources_outside_the_files() {
     let steps = Steps::seeded(SEED);
     let other = "connections: {aws/other: {accessKeyID: a, secretAccessKey: b}}\n";
     on_file(&steps, "other.yaml", other, &["apply"]);
@@ -413,7 +411,7 @@ fn prune_deletes_nothing_that_a_hidden_file_describes() {
 }
 
 #[test]
-fn prune_stops_at_a_file_that_it_cannot_look_into() {
+fn prune_stops_at_an_unreadable_file() {
     let (steps, directory) = tree(&[("a.yaml", &labelled("a"))]);
     std::fs::write(directory.join("picture"), b"\x89PNG\0").unwrap();
     for (name, bytes) in [
@@ -437,7 +435,7 @@ fn prune_stops_at_a_file_that_it_cannot_look_into() {
 }
 
 #[test]
-fn when_the_last_file_goes_it_is_said_how_to_prune_all() {
+fn without_files_prune_says_how_to_delete_everything() {
     let (steps, directory) = tree(&[("a.yaml", "# nothing is left\n"), ("e/.keep", "")]);
     let prune = |path: &std::path::Path| {
         let apply = ["apply", "-f", path.to_str().unwrap(), "--prune", "--label", "team=pay"];
@@ -457,7 +455,7 @@ fn when_the_last_file_goes_it_is_said_how_to_prune_all() {
 }
 
 #[test]
-fn of_files_with_faults_every_one_is_told_with_its_place_and_nothing_is_written() {
+fn faulty_files_are_all_reported_by_place_and_not_written() {
     let steps = Steps::seeded("connections: {aws/x: {accessKeyID: a, secretAccessKey: b}}\n");
     let directory = steps.path("seeds");
     std::fs::create_dir(&directory).unwrap();
@@ -530,4 +528,94 @@ fn an_apply_that_was_killed_half_way_is_done_by_the_next_one() {
     assert!(apply(&steps).status().unwrap().success());
     let listed = steps.serving.run(&["connection", "list", "-o", "name"]);
     assert_eq!(text(&listed.stdout).lines().count(), 2001);
+}
+
+/// Relay's own example of a connection, in the form of its tools and with its field names.
+#[test]
+fn relays_my_aws_account_is_taken_as_it_is() {
+    let directory = temp_dir();
+    let seed = directory.path().join("metadata.yaml");
+    let text = "connections:\n  aws/my-aws-account:\n    accessKeyID: AKIAEXAMPLE\n    \
+                secretAccessKey: hush\nsecrets:\n  my-secret: shh\n";
+    std::fs::write(&seed, text).unwrap();
+    let script = "keyhatch get aws/my-aws-account --field accessKeyID; \
+                  keyhatch get aws/my-aws-account --field secretAccessKey; keyhatch get secret:my-secret --format raw";
+    let seed = seed.to_str().unwrap();
+    let mut dev = keyhatch_in(directory.path(), &["dev", "-f", seed, "--", "sh", "-c", script]);
+    let ran = dev.env("PATH", path_with_binary()).output().unwrap();
+    assert_eq!(String::from_utf8_lossy(&ran.stdout), "AKIAEXAMPLEhushshh");
+}
+
+const EVERY_KEY: &str = "\
+apiVersion: keyhatch/v1
+kind: ConnectionGroup
+metadata: {name: g, labels: {team: x}}
+spec: {integration: own, identifiers: [env], members: [a], access: {viewer: ['workflow:w']}}
+---
+apiVersion: keyhatch/v1
+kind: Connection
+metadata: {name: a, tags: {env: prod}, labels: {team: x}}
+spec:
+  integration: own
+  kind: token
+  fields: {token: hush}
+  access: {resolver: ['workflow:w', 'team:ops']}
+  default: true
+  disabled: false
+  maxTtl: 15m
+---
+apiVersion: keyhatch/v1
+kind: Integration
+metadata: {name: own}
+spec:
+  title: Our own
+  kinds:
+    - name: token
+      fields: [{name: token, description: The token, sensitive: true, required: true, env: OWN_TOKEN}]
+";
+
+/// Every kind of document and every key of it, in YAML.
+#[test]
+fn a_seed_file_says_all_that_the_api_takes() {
+    let directory = temp_dir();
+    let serving = ServeProcess::start(directory.path());
+    let seed = directory.path().join("seed.yaml");
+    std::fs::write(&seed, EVERY_KEY).unwrap();
+    let run = |arguments: &[&str]| {
+        let ran = serving.run(arguments);
+        assert!(ran.status.success(), "{}", String::from_utf8_lossy(&ran.stderr));
+        String::from_utf8(ran.stdout).unwrap()
+    };
+    let seed = seed.to_str().unwrap();
+    let applied = run(&["apply", "-f", seed]);
+    assert_eq!(applied, "groups/g created\nconnections/own/a created\nintegrations/own created\n");
+    assert!(run(&["apply", "-f", seed]).lines().all(|line| line.ends_with(" unchanged")));
+    let shown: serde_json::Value =
+        serde_json::from_str(&run(&["connection", "get", "own/a", "-o", "json"])).unwrap();
+    assert_eq!(shown["max_ttl_seconds"], 900);
+    assert_eq!(shown["default"], true);
+    assert_eq!(shown["labels"]["team"], "x");
+    assert_eq!(shown["groups"][0], "groups/g");
+}
+
+#[test]
+fn a_key_of_another_kind_of_document_is_refused() {
+    let directory = temp_dir();
+    for (kind, spec, word) in [
+        ("Secret", "{value: x, fields: {}}", "no fields"),
+        ("ConnectionGroup", "{integration: own, value: x}", "no value"),
+        ("Integration", "{kinds: [{name: a, fields: [{name: b, description: c}]}]}", "sensitive"),
+        ("Nonsense", "{}", "kind must be"),
+    ] {
+        let text = format!(
+            "apiVersion: keyhatch/v1\nkind: {kind}\nmetadata: {{name: x, workflow: w}}\nspec: {spec}\n"
+        );
+        let text = if kind == "Secret" { text } else { text.replace(", workflow: w", "") };
+        let path = directory.path().join("bad.yaml");
+        std::fs::write(&path, text).unwrap();
+        let apply = ["apply", "-f", path.to_str().unwrap()];
+        let ran = keyhatch_in(directory.path(), &apply).output().unwrap();
+        let said = String::from_utf8_lossy(&ran.stderr).into_owned();
+        assert!(!ran.status.success() && said.contains(word), "{kind}: {said}");
+    }
 }

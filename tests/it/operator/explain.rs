@@ -2,17 +2,10 @@
 
 use keyhatch::grpc::pb;
 use keyhatch::grpc::pb::explain_request::Question;
-use keyhatch::grpc::pb::system_service_client::SystemServiceClient;
 use tonic::Status;
 use tonic_types::StatusExt as _;
 
 use crate::harness::{TestBroker, reason};
-
-fn explain(broker: &TestBroker, question: Question) -> Result<pb::ExplainResponse, Status> {
-    let request = pb::ExplainRequest { question: Some(question) };
-    let mut client = SystemServiceClient::new(broker.operator());
-    broker.block_on(client.explain(request)).map(tonic::Response::into_inner)
-}
 
 fn dry_run(
     broker: &TestBroker,
@@ -26,7 +19,7 @@ fn dry_run(
         target: target.to_owned(),
         fields: vec![],
     };
-    explain(broker, Question::DryRun(dry_run))
+    broker.explain(Question::DryRun(dry_run))
 }
 
 fn would_allow(told: &pb::ExplainResponse) -> Vec<&str> {
@@ -43,7 +36,7 @@ fn the_decision_id_of_a_refusal_leads_to_the_full_story() {
     let details = refused.get_error_details();
     let id = details.error_info().unwrap().metadata["decision_id"].clone();
     broker.restart();
-    let told = explain(&broker, Question::DecisionId(id.clone())).unwrap();
+    let told = broker.explain(Question::DecisionId(id.clone())).unwrap();
     let past = told.past.as_ref().unwrap();
     assert_eq!(past.outcome, "RESOLVE_DENIED");
     assert!(past.decision_id.starts_with("1.") && past.decision_id != id, "{}", past.decision_id);
@@ -71,7 +64,7 @@ fn the_decision_id_of_a_refusal_leads_to_the_full_story() {
         ("nonsense", "DECISION_INVALID"),
         ("../1.1", "DECISION_INVALID"),
     ] {
-        assert_eq!(reason(explain(&broker, Question::DecisionId(id.to_owned()))), expected, "{id}");
+        assert_eq!(reason(broker.explain(Question::DecisionId(id.to_owned()))), expected, "{id}");
     }
 }
 
@@ -101,7 +94,7 @@ fn a_dry_run_says_what_would_be_decided_and_writes_nothing() {
 }
 
 #[test]
-fn for_a_group_the_nearest_members_and_their_differences_are_told() {
+fn explain_lists_a_groups_nearest_members_and_differences() {
     use pb::apply_request::Document;
     let broker = TestBroker::start();
     let mut documents = vec![Document::Group(pb::GroupDocument {

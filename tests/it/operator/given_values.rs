@@ -116,7 +116,7 @@ fn a_key_has_its_last_newline_whichever_way_it_comes() {
 }
 
 #[test]
-fn what_is_left_out_of_stdin_is_said_and_files_are_kept() {
+fn a_newline_cut_from_stdin_is_reported_and_files_are_kept() {
     let world = World::start();
     let put = ["secret", "put", "--workflow", "w", "s"];
     for (given, stored) in [
@@ -151,7 +151,7 @@ fn what_is_left_out_of_stdin_is_said_and_files_are_kept() {
 }
 
 #[test]
-fn a_key_that_was_bent_on_its_way_is_told_by_its_fault() {
+fn a_damaged_key_is_reported_by_its_fault() {
     let (world, key) = (World::start(), openssh_key());
     for (at, (content, word)) in [
         (key.replace('\n', ""), "line breaks are gone"),
@@ -205,7 +205,7 @@ const MASKS: [&str; 19] = [
 ];
 
 #[test]
-fn what_a_tool_prints_in_a_secrets_place_is_refused() {
+fn a_tools_error_text_in_place_of_a_secret_is_refused() {
     let world = World::start();
     for mask in MASKS {
         let value = format!("@{}", world.file("mask", mask));
@@ -250,7 +250,7 @@ const PLACEHOLDERS: [&str; 21] = [
 ];
 
 #[test]
-fn what_stands_where_a_secret_is_to_be_is_told() {
+fn a_placeholder_in_place_of_a_secret_is_reported() {
     let world = World::start();
     let put = ["secret", "put", "p", "--workflow=w"];
     for (at, placeholder) in PLACEHOLDERS.into_iter().enumerate() {
@@ -375,7 +375,7 @@ fn a_password_in_an_address_that_can_be_read_is_refused() {
 }
 
 #[test]
-fn a_credential_that_is_not_in_force_is_told() {
+fn a_credential_outside_its_dates_is_reported() {
     let world = World::start();
     let key = rcgen::KeyPair::generate().unwrap();
     let certificate = |from: i32, to: i32| {

@@ -20,7 +20,7 @@ fn vault(data: &str) -> String {
 }
 
 #[test]
-fn a_second_import_shows_what_goes_stays_and_who_is_let_in() {
+fn a_second_import_plans_removals_and_access() {
     let world = World::start();
     let first = format!("[p]\n{KEY}\naws_session_token = c4n4ry\nregion = eu-west-1\n");
     world.imported(&["aws-profile", &world.file("first", &first)]);
@@ -41,7 +41,7 @@ fn a_second_import_shows_what_goes_stays_and_who_is_let_in() {
 }
 
 #[test]
-fn what_stands_twice_in_aws_files_is_refused_with_its_line() {
+fn a_repeated_key_in_aws_files_is_refused_with_its_line() {
     let world = World::start();
     for (text, said) in [
         (
@@ -137,7 +137,7 @@ fn a_dotenv_value_that_readers_disagree_on_is_refused() {
 }
 
 #[test]
-fn what_stands_twice_in_json_is_refused_with_its_line() {
+fn a_repeated_key_in_json_is_refused_with_its_line() {
     let world = World::start();
     let login = r#"{"username":"u","password":"c4n4ry"}"#;
     let auths = format!("{{\"auths\": {{\"r.example\": {login},\n\"r.example\": {login}}}}}");
@@ -201,7 +201,7 @@ fn each_login_of_a_registry_is_a_connection_of_its_own() {
 }
 
 #[test]
-fn the_same_key_of_two_secrets_can_be_told_apart() {
+fn the_same_key_of_two_secrets_gets_two_names() {
     let world = World::start();
     let secret = |name: &str| {
         format!(

@@ -9,7 +9,7 @@ use base64::engine::general_purpose::STANDARD;
 use serde_json::{Value as Json, json};
 use tempfile::TempDir;
 
-use crate::harness::{ServeProcess, keyhatch_in};
+use crate::harness::{ServeProcess, keyhatch_in, temp_dir};
 
 /// In each value that is imported here, and in nothing that is said.
 const CANARY: &str = "c4n4ry";
@@ -22,7 +22,7 @@ pub struct World {
 
 impl World {
     pub fn start() -> Self {
-        let directory = tempfile::Builder::new().prefix("kh").tempdir().unwrap();
+        let directory = temp_dir();
         Self { serving: ServeProcess::start(directory.path()), directory }
     }
 
@@ -81,7 +81,7 @@ fn heard(ran: &Output) -> (bool, String, String) {
 }
 
 #[test]
-fn a_dotenv_file_becomes_connections_and_secrets_with_exactly_its_bytes() {
+fn a_dotenv_file_is_imported_byte_for_byte() {
     let world = World::start();
     let file = world.file(
         "app.env",
@@ -174,7 +174,7 @@ fn kubernetes_secrets_become_what_their_types_say() {
 }
 
 #[test]
-fn opaque_kubernetes_secrets_become_what_is_asked_for_binary_values_included() {
+fn opaque_kubernetes_secrets_are_imported_with_binary_values() {
     let world = World::start();
     let odd = [b"c4n4ry".as_slice(), &[0xff, 0, b'\n']].concat();
     let object = json!({
@@ -268,7 +268,7 @@ fn a_file_comes_from_stdin_too() {
 }
 
 #[test]
-fn what_is_wrong_is_said_with_its_line_all_at_once_and_nothing_is_written() {
+fn all_import_faults_are_reported_by_line_at_once() {
     let world = World::start();
     let env = world.file("bad.env", "A=1\nB=c4n4ry x\nC=\"$HOME c4n4ry\"\nA=c4n4ry\n");
     let said = world.refused(&["env", &env, "--workflow", "w"]);
@@ -288,7 +288,7 @@ fn what_is_wrong_is_said_with_its_line_all_at_once_and_nothing_is_written() {
 }
 
 #[test]
-fn what_is_not_clear_is_asked_for_and_not_guessed() {
+fn an_unclear_import_asks_and_never_guesses() {
     let world = World::start();
     let unknown = world.refused(&["nonsense", "x"]);
     for format in

@@ -12,7 +12,9 @@ use keyhatch::journal::{Proof, ProofError, verify};
 use keyhatch::model::{JournalMode, Limits};
 use serde_json::Value;
 
-use crate::harness::{ServeProcess, TestBroker, keyhatch_in, open_request, reason, wait_until};
+use crate::harness::{
+    ServeProcess, TestBroker, keyhatch_in, open_request, reason, succeeded, temp_dir, wait_until,
+};
 
 /// A broker whose files are full after some 20 lines.
 fn small_files() -> TestBroker {
@@ -87,7 +89,7 @@ fn a_step_and_its_leases_outlive_the_files_they_began_in() {
 }
 
 #[test]
-fn what_the_files_say_of_runs_and_uses_is_the_same_when_it_is_made_again_from_them() {
+fn a_rebuilt_index_has_the_same_runs_and_uses() {
     let mut broker = small_files();
     broker.create_aws("prod", "s3cret", &["workflow:deploy"]);
     let step = broker.open("deploy", "build");
@@ -129,7 +131,7 @@ fn broker_delete(broker: &TestBroker) -> Result<(), tonic::Status> {
 }
 
 #[test]
-fn a_new_file_that_a_crash_left_unfinished_is_set_aside_and_the_old_one_goes_on() {
+fn an_unfinished_new_journal_file_is_set_aside() {
     let mut broker = small_files();
     broker.create_aws("prod", "s3cret", &["workflow:deploy"]);
     let step = broker.open("deploy", "build");
@@ -149,7 +151,7 @@ fn a_new_file_that_a_crash_left_unfinished_is_set_aside_and_the_old_one_goes_on(
 }
 
 #[test]
-fn one_edited_byte_anywhere_is_noticed_by_who_has_only_ca_crt() {
+fn one_edited_journal_byte_is_noticed_with_ca_crt_alone() {
     let mut broker = small_files();
     broker.create_aws("prod", "s3cret", &["workflow:deploy"]);
     let step = broker.open("deploy", "build");
@@ -173,7 +175,7 @@ fn one_edited_byte_anywhere_is_noticed_by_who_has_only_ca_crt() {
 }
 
 #[test]
-fn lines_and_files_that_are_missing_are_noticed_and_a_cut_by_who_kept_the_last_line() {
+fn missing_lines_files_and_a_cut_end_are_noticed() {
     let mut broker = small_files();
     broker.create_aws("prod", "s3cret", &["workflow:deploy"]);
     let step = broker.open("deploy", "build");
@@ -223,7 +225,7 @@ fn lines_and_files_that_are_missing_are_noticed_and_a_cut_by_who_kept_the_last_l
 }
 
 #[test]
-fn lines_that_only_look_like_the_brokers_are_not_proven() {
+fn lines_that_imitate_the_brokers_are_not_proven() {
     let (mut broker, other) = (TestBroker::start(), TestBroker::start());
     broker.stop();
     let pem = std::fs::read_to_string(other.config.state.join("ca.crt")).unwrap();
@@ -233,8 +235,8 @@ fn lines_that_only_look_like_the_brokers_are_not_proven() {
 }
 
 #[test]
-fn journal_verify_tells_what_holds_and_which_line_does_not() {
-    let directory = tempfile::Builder::new().prefix("kh").tempdir().unwrap();
+fn journal_verify_names_the_line_that_does_not_hold() {
+    let directory = temp_dir();
     assert!(ServeProcess::start(directory.path()).terminate());
     let run = || keyhatch_in(directory.path(), &["journal", "verify"]).output().unwrap();
     let whole = run();
@@ -263,8 +265,7 @@ fn with_steps_of(directory: &Path, workflows: &[&str]) -> ServeProcess {
     let serving = ServeProcess::start(directory);
     for workflow in workflows {
         let step = ["step", "open", "--run", "1", "--step", "s", "--mount-path", "host"];
-        let opened = serving.run(&[&step[..], &["--workflow", workflow]].concat());
-        assert!(opened.status.success(), "{}", String::from_utf8_lossy(&opened.stderr));
+        succeeded(&serving.run(&[&step[..], &["--workflow", workflow]].concat()));
     }
     serving
 }
@@ -278,7 +279,7 @@ fn tail_json(directory: &Path, arguments: &[&str]) -> Vec<Value> {
 
 #[test]
 fn journal_tail_shows_the_lines_that_are_asked_for() {
-    let directory = tempfile::Builder::new().prefix("kh").tempdir().unwrap();
+    let directory = temp_dir();
     let _serving = with_steps_of(directory.path(), &["a", "b"]);
     let json = |arguments: &[&str]| tail_json(directory.path(), arguments);
     assert_eq!(json(&["--event", "opened"]).len(), 2);
@@ -296,8 +297,8 @@ fn journal_tail_shows_the_lines_that_are_asked_for() {
 
 /// What a step asks names its opening only.
 #[test]
-fn journal_tail_knows_a_steps_lines_by_a_line_that_it_does_not_show() {
-    let directory = tempfile::Builder::new().prefix("kh").tempdir().unwrap();
+fn journal_tail_finds_a_steps_lines_by_a_line_not_shown() {
+    let directory = temp_dir();
     let serving = with_steps_of(directory.path(), &["b"]);
     let step = ["step", "run", "--workflow", "a", "--run", "2", "--step", "s", "--"];
     let get = [env!("CARGO_BIN_EXE_keyhatch"), "get", "aws/nothing"];
@@ -311,7 +312,7 @@ fn journal_tail_knows_a_steps_lines_by_a_line_that_it_does_not_show() {
 }
 
 #[test]
-fn a_reader_is_told_lines_as_they_are_written_from_file_to_file_and_once_each() {
+fn a_reader_gets_each_new_line_once_across_files() {
     let broker = small_files();
     broker.create_aws("prod", "s3cret", &["workflow:deploy"]);
     let step = broker.open("deploy", "build");
@@ -334,7 +335,7 @@ fn a_reader_is_told_lines_as_they_are_written_from_file_to_file_and_once_each() 
 }
 
 #[test]
-fn a_synced_answer_is_on_disk_and_a_head_that_was_noted_is_insisted_on() {
+fn a_synced_answer_is_on_disk_and_a_noted_head_is_required() {
     let mut broker = TestBroker::start();
     broker.stop();
     broker.config.journal = JournalMode::Synced;
@@ -355,7 +356,7 @@ fn a_synced_answer_is_on_disk_and_a_head_that_was_noted_is_insisted_on() {
 }
 
 #[test]
-fn a_journal_that_is_removed_or_cut_while_it_is_used_stops_everything_that_it_would_have_to_hold() {
+fn a_journal_removed_or_cut_in_use_stops_journaled_work() {
     let spoil: [fn(&Path); 3] = [
         |path| std::fs::remove_file(path).unwrap(),
         |path| {
@@ -384,7 +385,7 @@ fn a_journal_that_is_removed_or_cut_while_it_is_used_stops_everything_that_it_wo
 
 /// A reader whose client takes nothing, though it answers pings, holds a thread and one of few places.
 #[test]
-fn readers_that_take_nothing_are_cut_off_and_make_room_for_others() {
+fn readers_that_never_read_are_cut_off_and_make_room() {
     let broker = TestBroker::start_with(Limits {
         stall_seconds: 1,
         step_requests_per_second: 1_000_000,

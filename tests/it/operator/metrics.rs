@@ -19,8 +19,8 @@ use x509_parser::prelude::{FromDer as _, X509Certificate};
 
 use crate::harness::raw::{RESOLVE, Raw};
 use crate::harness::{
-    Scrape, ServeProcess, TestBroker, create_aws, identity_in, keyhatch_in, reason, request, say,
-    secret_document, wait_until,
+    Scrape, ServeProcess, TestBroker, create_aws, identity_in, init_in, keyhatch_in, reason,
+    request, say, secret_document, temp_dir, wait_until,
 };
 use crate::security::access_table::{call, methods};
 
@@ -34,8 +34,8 @@ struct World {
 
 impl World {
     fn start() -> Self {
-        let directory = tempfile::Builder::new().prefix("kh").tempdir().unwrap();
-        assert!(keyhatch_in(directory.path(), &["init"]).output().unwrap().status.success());
+        let directory = temp_dir();
+        init_in(directory.path());
         let mut serve = keyhatch_in(directory.path(), &["serve"]);
         serve.env("KEYHATCH_METRICS", "127.0.0.1:0");
         let serving = ServeProcess::spawn(directory.path(), serve);
@@ -88,7 +88,7 @@ fn each_request_is_counted_once_by_what_it_was_answered() {
 }
 
 #[test]
-fn what_reaches_no_method_is_counted_and_its_words_are_no_labels() {
+fn requests_to_no_method_are_counted_without_their_words() {
     let broker = TestBroker::start_with_metrics();
     let step = broker.open("deploy", "build");
     let directory = Path::new(&step.opened.directory);
@@ -220,7 +220,7 @@ fn gauges_say_what_is_so_now() {
 }
 
 #[test]
-fn lines_that_only_the_system_has_are_told_until_the_disk_has_them() {
+fn unsynced_lines_are_counted_until_they_are_on_disk() {
     let broker = TestBroker::start_with_metrics();
     broker.block_on(create_aws(broker.operator()));
     let (step, other) = (broker.open("deploy", "build"), broker.open("deploy", "other"));
@@ -262,7 +262,7 @@ fn certificate_ends_are_those_of_the_files() {
 }
 
 #[test]
-fn who_is_not_let_in_is_counted_by_the_reason() {
+fn refused_clients_are_counted_by_reason() {
     let broker = TestBroker::start_with_metrics();
     let refused = |reason: &str| {
         let labels = [("door", "admin"), ("reason", reason)];
@@ -284,7 +284,7 @@ fn who_is_not_let_in_is_counted_by_the_reason() {
 }
 
 #[test]
-fn what_alerts_are_about_is_told_as_zero_before_it_happens() {
+fn counters_for_alerts_are_zero_before_anything_happens() {
     let told = TestBroker::start_with_metrics().scrape();
     for door in ["steps", "admin"] {
         for reason in ["TLS_INVALID", "CERTIFICATE_ISSUER_UNKNOWN", "OTHER_USER"] {
@@ -305,7 +305,7 @@ fn what_alerts_are_about_is_told_as_zero_before_it_happens() {
 }
 
 #[test]
-fn who_asks_for_the_older_format_is_told_the_same_in_it() {
+fn the_older_metrics_format_has_the_same_counts() {
     let broker = TestBroker::start_with_metrics();
     let address = broker.metrics_address();
     let ask = |accept: &str| {
@@ -348,7 +348,7 @@ fn counting_a_request_takes_no_heap_block() {
 }
 
 #[test]
-fn no_value_and_no_name_of_what_is_stored_or_run_is_told() {
+fn no_stored_value_or_name_reaches_metrics() {
     let world = World::start();
     let (canary, name) = ("canary-51c7", "quite-a-name");
     let create = ["connection", "create", &format!("slack/{name}"), "--field", "api_token=env:V"];
@@ -371,7 +371,7 @@ fn no_value_and_no_name_of_what_is_stored_or_run_is_told() {
 }
 
 #[test]
-fn only_a_loopback_host_is_told_and_only_by_get() {
+fn only_a_loopback_host_is_reported_and_only_by_get() {
     let world = World::start();
     let address = world.address();
     let ask = |line: &str, headers: &str| {
@@ -464,8 +464,8 @@ fn requests_for_other_paths_keep_no_scraper_waiting() {
 }
 
 #[test]
-fn metrics_are_off_unless_asked_for_and_never_told_to_another_host() {
-    let directory = tempfile::Builder::new().prefix("kh").tempdir().unwrap();
+fn metrics_are_off_by_default_and_only_for_this_host() {
+    let directory = temp_dir();
     let serving = ServeProcess::start(directory.path());
     assert!(!serving.log().contains("metrics"));
     serving.terminate();
@@ -483,8 +483,8 @@ fn metrics_are_off_unless_asked_for_and_never_told_to_another_host() {
     let world = World { serving: ServeProcess::spawn(directory.path(), serve), directory };
     assert_eq!(Scrape::of(world.address()).get("connections", &[]), Some(0.0));
     // An address that is taken is one more reason not to start.
-    let other = tempfile::Builder::new().prefix("kh").tempdir().unwrap();
-    assert!(keyhatch_in(other.path(), &["init"]).output().unwrap().status.success());
+    let other = temp_dir();
+    init_in(other.path());
     let taken = world.address().to_string();
     let refused = keyhatch_in(other.path(), &["serve", "--metrics", &taken]).output().unwrap();
     let text = String::from_utf8(refused.stderr).unwrap();
@@ -493,7 +493,7 @@ fn metrics_are_off_unless_asked_for_and_never_told_to_another_host() {
 }
 
 #[test]
-fn status_tells_counts_keys_journal_memory_and_the_ends_of_certificates() {
+fn status_shows_counts_keys_journal_memory_and_expiry() {
     let world = World::start();
     let status = world.run(&["status", "-o", "json"], &[]);
     let status: serde_json::Value = serde_json::from_str(&status).unwrap();
@@ -531,7 +531,7 @@ fn status_tells_counts_keys_journal_memory_and_the_ends_of_certificates() {
 }
 
 #[test]
-fn a_renewed_certificate_of_the_daemon_is_told_at_once() {
+fn a_renewed_daemon_certificate_shows_in_metrics_at_once() {
     let broker = TestBroker::start_with_metrics();
     let end = || broker.scrape().get("certificate_end_time_seconds", &[("who", "daemon")]).unwrap();
     let before = end();

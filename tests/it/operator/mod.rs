@@ -4,7 +4,6 @@
 mod backup;
 mod connections;
 mod declarative;
-mod documents;
 mod explain;
 mod given_values;
 mod groups;

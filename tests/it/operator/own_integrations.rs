@@ -71,7 +71,7 @@ fn states(broker: &TestBroker) -> Vec<(String, bool, Vec<u8>)> {
 }
 
 #[test]
-fn an_integration_of_ones_own_works_like_any_other_and_survives_a_restart() {
+fn an_own_integration_works_like_any_other() {
     let mut broker = TestBroker::start();
     assert_eq!(reason(apply(&broker, &FIELDS)), "DOCUMENTS_INVALID");
     let made = create(&broker, acme("acme")).unwrap();
@@ -138,7 +138,7 @@ fn a_destination_stays_one_and_keeps_its_name() {
 }
 
 #[test]
-fn a_pattern_that_would_take_long_is_refused_and_a_long_value_is_not_matched() {
+fn a_slow_pattern_is_refused_and_a_long_value_not_matched() {
     let broker = TestBroker::start();
     let with_pattern = |pattern: &str| {
         let mut integration = acme("acme");
@@ -152,7 +152,7 @@ fn a_pattern_that_would_take_long_is_refused_and_a_long_value_is_not_matched() {
 }
 
 #[test]
-fn what_is_used_stays_and_what_comes_with_the_broker_never_changes() {
+fn used_integrations_stay_and_built_in_ones_never_change() {
     let broker = TestBroker::start();
     let made = create(&broker, acme("acme")).unwrap();
     apply(&broker, &FIELDS).unwrap();

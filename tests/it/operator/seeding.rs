@@ -1,18 +1,15 @@
-//! Connections and secrets are written, overwritten, and never read back.
+//! Documents through the API: each kind, in any order, all or nothing; and values are never read back.
 
 use keyhatch::grpc::pb;
+use keyhatch::grpc::pb::apply_request::Document;
 use keyhatch::grpc::pb::connection_service_client::ConnectionServiceClient;
+use keyhatch::grpc::pb::group_service_client::GroupServiceClient;
 use tonic_types::StatusExt as _;
 
 use crate::harness::{TestBroker, bytes, connection_document, reason, resolver, secret_document};
+use crate::operator::own_integrations::acme;
 
 const AWS: [(&str, &str); 2] = [("access_key_id", "AKIA"), ("secret_access_key", "s")];
-
-fn get(broker: &TestBroker, reference: &str) -> Result<pb::Connection, tonic::Status> {
-    let request = pb::GetConnectionRequest { name: format!("connections/{reference}") };
-    let mut client = ConnectionServiceClient::new(broker.operator());
-    broker.block_on(client.get_connection(request)).map(tonic::Response::into_inner)
-}
 
 fn violations(status: &tonic::Status) -> Vec<String> {
     let details = status.get_error_details();
@@ -25,11 +22,11 @@ fn actions(results: &[pb::ApplyResult]) -> Vec<pb::ApplyAction> {
 }
 
 #[test]
-fn an_operator_sees_which_fields_are_set_and_by_whom_and_never_a_sensitive_value() {
+fn an_operator_sees_set_fields_and_no_sensitive_value() {
     let broker = TestBroker::start();
     let created = broker.create_connection("aws/prod", &AWS, &["workflow:deploy"]);
     assert!(created.is_ok());
-    let connection = get(&broker, "aws/prod").ok().unwrap();
+    let connection = broker.get_connection("aws/prod").ok().unwrap();
     assert!(connection.fields.is_empty());
     let states: Vec<_> = connection
         .field_states
@@ -58,7 +55,7 @@ fn an_operator_sees_which_fields_are_set_and_by_whom_and_never_a_sensitive_value
 }
 
 #[test]
-fn a_name_is_taken_once_and_the_same_name_may_exist_in_another_integration() {
+fn a_name_is_unique_within_its_integration() {
     let broker = TestBroker::start();
     broker.create_aws("prod", "s", &[]);
     let status = broker.create_connection("aws/prod", &AWS, &[]).err().unwrap();
@@ -67,7 +64,7 @@ fn a_name_is_taken_once_and_the_same_name_may_exist_in_another_integration() {
 }
 
 #[test]
-fn all_problems_of_all_documents_come_at_once_and_nothing_is_written() {
+fn all_faults_of_all_documents_are_reported_at_once() {
     let broker = TestBroker::start();
     let status = broker
         .apply(vec![
@@ -89,13 +86,13 @@ fn all_problems_of_all_documents_come_at_once_and_nothing_is_written() {
         ]
     );
     assert_eq!(reason(Err::<(), _>(status)), "DOCUMENTS_INVALID");
-    let absent = get(&broker, "aws/good").err().unwrap();
+    let absent = broker.get_connection("aws/good").err().unwrap();
     assert_eq!(reason(Err::<(), _>(absent)), "CONNECTION_NOT_FOUND");
     assert_eq!(broker.journaled("intent").len(), 1, "only the first registrations");
 }
 
 #[test]
-fn values_over_the_limits_are_refused_and_at_the_limits_are_kept() {
+fn values_at_the_limits_are_kept_and_over_them_refused() {
     let broker = TestBroker::start();
     let longest = "x".repeat(64 * 1024);
     let fields = |count: usize| -> Vec<(String, String)> {
@@ -132,7 +129,7 @@ fn empty_and_binary_values_are_values() {
 }
 
 #[test]
-fn an_unchanged_document_writes_nothing_and_a_changed_one_makes_one_version() {
+fn only_a_changed_document_makes_a_version() {
     let broker = TestBroker::start();
     let document = || connection_document("aws/prod", &AWS, resolver(&["workflow:deploy"]));
     let secret = |value| secret_document("deploy", "token", value);
@@ -150,7 +147,7 @@ fn an_unchanged_document_writes_nothing_and_a_changed_one_makes_one_version() {
     );
     let changed = broker.apply(vec![both, secret("two")]).unwrap();
     assert_eq!(actions(&changed), [pb::ApplyAction::Changed; 2]);
-    let connection = get(&broker, "aws/prod").ok().unwrap();
+    let connection = broker.get_connection("aws/prod").ok().unwrap();
     assert_eq!(connection.version, 2);
     let step = broker.open("deploy", "build");
     let got = broker.resolve(&step, "aws/prod").unwrap();
@@ -162,7 +159,7 @@ fn an_unchanged_document_writes_nothing_and_a_changed_one_makes_one_version() {
 }
 
 #[test]
-fn what_a_document_does_not_name_stays() {
+fn parts_that_a_document_does_not_name_stay() {
     let broker = TestBroker::start();
     broker.create_aws("prod", "s", &["workflow:deploy"]);
     let only_region = connection_document("aws/prod", &[("region", "eu-west-1")], vec![]);
@@ -196,7 +193,7 @@ fn a_destination_changes_only_together_with_every_secret() {
 
 /// What could carry a secret somewhere else is refused, or counts as a destination.
 #[test]
-fn http_headers_bodies_and_addresses_are_no_way_around_it() {
+fn http_headers_bodies_and_addresses_count_as_destinations() {
     let broker = TestBroker::start();
     let http = |fields: &[(&str, &str)]| {
         // One that fails counts as a comparison of stored values, of which there are ten a minute.
@@ -226,7 +223,7 @@ fn http_headers_bodies_and_addresses_are_no_way_around_it() {
 }
 
 #[test]
-fn the_broker_makes_the_external_id_of_a_role_and_takes_none_from_anybody() {
+fn only_the_broker_makes_the_external_id_of_a_role() {
     let broker = TestBroker::start();
     let role = [("account_id", "123456789012"), ("role", "deploy")];
     broker.create_connection("aws/role", &role, &["workflow:w"]).ok().unwrap();
@@ -242,7 +239,7 @@ fn the_broker_makes_the_external_id_of_a_role_and_takes_none_from_anybody() {
 }
 
 #[test]
-fn a_connection_does_not_outgrow_its_limits_document_by_document() {
+fn a_connection_cannot_outgrow_its_limits_by_documents() {
     let broker = TestBroker::start();
     let long = "x".repeat(60_000);
     let grow = |fields: &[(&str, &str)]| {
@@ -279,7 +276,7 @@ fn the_kind_never_changes() {
 fn deleting_takes_the_etag_that_was_read_and_no_other() {
     let broker = TestBroker::start();
     broker.create_aws("prod", "s", &[]);
-    let old = get(&broker, "aws/prod").ok().unwrap().etag;
+    let old = broker.get_connection("aws/prod").ok().unwrap().etag;
     broker.apply(vec![connection_document("aws/prod", &[("region", "x")], vec![])]).unwrap();
     let delete = |etag: String| {
         let request = pb::DeleteConnectionRequest {
@@ -291,7 +288,7 @@ fn deleting_takes_the_etag_that_was_read_and_no_other() {
         broker.block_on(client.delete_connection(request)).map(drop)
     };
     assert_eq!(reason(delete(old)), "ETAG_MISMATCH");
-    delete(get(&broker, "aws/prod").ok().unwrap().etag).unwrap();
+    delete(broker.get_connection("aws/prod").ok().unwrap().etag).unwrap();
     assert_eq!(reason(delete(String::new())), "CONNECTION_NOT_FOUND");
 }
 
@@ -328,7 +325,7 @@ fn lists_come_in_pages_in_order() {
 }
 
 #[test]
-fn an_executor_does_no_operators_work_and_the_other_way_round_and_both_are_journaled() {
+fn executors_and_operators_cannot_do_each_others_work() {
     let broker = TestBroker::start();
     let mut as_executor = ConnectionServiceClient::new(broker.executor());
     let list = broker.block_on(as_executor.list_connections(pb::ListConnectionsRequest::default()));
@@ -341,4 +338,84 @@ fn an_executor_does_no_operators_work_and_the_other_way_round_and_both_are_journ
     let who: Vec<_> = refused.iter().map(|line| (&line["principal"], &line["method"])).collect();
     assert_eq!(who[0], (&"executor:local".into(), &"ListConnections".into()));
     assert_eq!(who[1], (&"operator:admin".into(), &"OpenStep".into()));
+}
+
+fn member(name: &str, tag: &str) -> Document {
+    Document::Connection(pb::ConnectionDocument {
+        integration: "acme".to_owned(),
+        name: name.to_owned(),
+        fields: bytes(&[("token", name)]),
+        tags: vec![tag.to_owned()],
+        access: resolver(&["workflow:w"]),
+        ..Default::default()
+    })
+}
+
+fn group(identifiers: &[&str], members: Option<&[&str]>) -> Document {
+    let texts = |texts: &[&str]| texts.iter().map(|text| (*text).to_owned()).collect();
+    Document::Group(pb::GroupDocument {
+        name: "g".to_owned(),
+        integration: "acme".to_owned(),
+        identifiers: texts(identifiers),
+        members: members.map(|names| pb::GroupMembers { names: texts(names) }),
+        access: vec![pb::AccessBinding {
+            relation: pb::Relation::Viewer.into(),
+            principals: vec!["workflow:w".to_owned()],
+        }],
+        ..Default::default()
+    })
+}
+
+fn applied(broker: &TestBroker, documents: Vec<Document>) -> Vec<pb::ApplyAction> {
+    actions(&broker.apply(documents).unwrap())
+}
+
+#[test]
+fn documents_come_in_any_order_and_again_without_a_change() {
+    use pb::ApplyAction::{Changed, Created, Unchanged};
+    let broker = TestBroker::start();
+    let all = || {
+        vec![
+            group(&["env"], Some(&["a", "b"])),
+            member("a", "env:prod"),
+            member("b", "env:dev"),
+            Document::Integration(acme("acme")),
+        ]
+    };
+    assert_eq!(applied(&broker, all()), [Created; 4]);
+    let lines = broker.journal().len();
+    assert_eq!(applied(&broker, all()), [Unchanged; 4]);
+    assert_eq!(broker.journal().len(), lines);
+    let step = broker.open("w", "s");
+    let token = |broker: &TestBroker, env: &str| {
+        let got = broker.resolve(&step, &format!("group:g:env={env}#token"));
+        got.map(|got| got.fields["token"].clone())
+    };
+    assert_eq!(token(&broker, "prod").unwrap(), "a");
+    // What is not named stays; what is named is exactly that.
+    assert_eq!(applied(&broker, vec![group(&[], None)]), [Unchanged]);
+    assert_eq!(applied(&broker, vec![group(&[], Some(&["b"]))]), [Changed]);
+    assert_eq!(reason(token(&broker, "prod")), "GROUP_MEMBER_NOT_FOUND");
+    assert_eq!(token(&broker, "dev").unwrap(), "b");
+    // One takes the place of another with the same values.
+    let swap = vec![member("c", "env:dev"), group(&[], Some(&["c"]))];
+    assert_eq!(applied(&broker, swap), [Created, Changed]);
+    assert_eq!(token(&broker, "dev").unwrap(), "c");
+}
+
+#[test]
+fn a_group_document_keeps_the_groups_rules_and_is_atomic() {
+    let broker = TestBroker::start();
+    let start = vec![Document::Integration(acme("acme")), member("a", "env:prod")];
+    broker.apply(start).unwrap();
+    let apply = |documents| reason(broker.apply(documents));
+    // A group without identifiers is none.
+    assert_eq!(apply(vec![group(&[], Some(&["a"]))]), "DOCUMENTS_INVALID");
+    assert_eq!(apply(vec![group(&["zone"], Some(&["a"]))]), "IDENTIFIER_MISSING");
+    let twice = vec![member("b", "env:prod"), group(&["env"], Some(&["a", "b"]))];
+    assert_eq!(apply(twice), "IDENTIFIERS_NOT_UNIQUE");
+    assert_eq!(apply(vec![group(&["env"], Some(&["nothere"]))]), "CONNECTION_NOT_FOUND");
+    let mut client = GroupServiceClient::new(broker.operator());
+    let listed = broker.block_on(client.list_groups(pb::ListGroupsRequest::default())).unwrap();
+    assert!(listed.into_inner().groups.is_empty());
 }

@@ -9,12 +9,6 @@ use keyhatch::grpc::pb::system_service_client::SystemServiceClient;
 
 use crate::harness::{START, Steps, TestBroker, bytes};
 
-fn get(broker: &TestBroker, reference: &str) -> pb::Connection {
-    let request = pb::GetConnectionRequest { name: format!("connections/{reference}") };
-    let mut client = ConnectionServiceClient::new(broker.operator());
-    broker.block_on(client.get_connection(request)).unwrap().into_inner()
-}
-
 fn at(broker: &TestBroker) -> prost_types::Timestamp {
     prost_types::Timestamp { seconds: broker.clock.now().seconds(), nanos: 0 }
 }
@@ -38,10 +32,10 @@ fn set(broker: &TestBroker, reference: &str, fields: &[(&str, &str)]) -> pb::Con
 }
 
 #[test]
-fn a_connection_tells_who_has_used_it_how_often_and_who_holds_which_version() {
+fn a_connection_shows_its_users_and_held_versions() {
     let mut broker = TestBroker::start();
     broker.create_aws("prod", "one", &["workflow:*"]);
-    let never = get(&broker, "aws/prod");
+    let never = broker.get_connection("aws/prod").unwrap();
     assert!(never.uses.is_empty() && never.holders.is_empty() && never.last_use_time.is_none());
     let (deploy, nightly) = (broker.open("deploy", "build"), broker.open("nightly", "all"));
     for step in [&deploy, &deploy, &nightly] {
@@ -57,7 +51,7 @@ fn a_connection_tells_who_has_used_it_how_often_and_who_holds_which_version() {
     };
     let old = [(1, "deploy/build".to_owned()), (1, "nightly/all".to_owned())];
     assert_eq!(held(&updated), old);
-    let now = get(&broker, "aws/prod");
+    let now = broker.get_connection("aws/prod").unwrap();
     let both = [old.to_vec(), vec![(2, "nightly/all".to_owned())]].concat();
     assert_eq!(held(&now), both);
     let uses = |connection: &pb::Connection| {
@@ -69,12 +63,12 @@ fn a_connection_tells_who_has_used_it_how_often_and_who_holds_which_version() {
     assert!(now.last_use_time.is_some());
     broker.close(&nightly);
     broker.restart();
-    let after = get(&broker, "aws/prod");
+    let after = broker.get_connection("aws/prod").unwrap();
     assert_eq!((held(&after), uses(&after)), (old[..1].to_vec(), expected.to_vec()));
 }
 
 #[test]
-fn what_nobody_has_used_for_long_is_listed_and_what_is_new_is_not() {
+fn long_unused_connections_are_listed_and_new_ones_not() {
     let broker = TestBroker::start();
     for name in ["used", "unused", "used-long-ago"] {
         broker.create_aws(name, "s", &["workflow:deploy"]);
@@ -99,7 +93,7 @@ fn token_that_ends(seconds: i64) -> String {
 }
 
 #[test]
-fn what_ends_soon_is_listed_by_what_values_and_operators_say() {
+fn connections_that_expire_soon_are_listed() {
     let mut broker = TestBroker::start();
     let now = *START / 1000;
     let token = token_that_ends(now + 5000);
@@ -135,7 +129,7 @@ fn what_ends_soon_is_listed_by_what_values_and_operators_say() {
     let ten_years = 11 * 365 * 24 * 3600;
     assert_eq!(before(now + ten_years), ["kubernetes/cluster", "slack/plain", "slack/token"]);
     // The field says it, too; and a new value says something else.
-    let state = |reference: &str| get(&broker, reference).field_states;
+    let state = |reference: &str| broker.get_connection(reference).unwrap().field_states;
     let end = state("slack/token").remove(0).expire_time.unwrap();
     assert_eq!(end.seconds, now + 5000);
     set(&broker, "slack/token", &[("api_token", &token_that_ends(now + 9000))]);
@@ -162,7 +156,7 @@ fn create_group_of_deploy(broker: &TestBroker) {
 }
 
 #[test]
-fn access_that_was_not_needed_is_named_and_what_is_for_many_is_narrowed() {
+fn access_suggest_names_unused_and_too_wide_access() {
     use pb::AccessAdvice::{Keep, Narrow, Others, Remove};
     let broker = TestBroker::start();
     let names = ["own", "own-unused", "for-all", "for-all-unused", "others", "not-mine"];
@@ -206,7 +200,7 @@ fn access_that_was_not_needed_is_named_and_what_is_for_many_is_narrowed() {
 }
 
 #[test]
-fn the_command_line_tells_it_and_its_suggestions_are_commands() {
+fn access_suggestions_are_commands_that_work() {
     let steps = Steps::seeded(
         "apiVersion: keyhatch/v1\nkind: Connection\nmetadata: {name: chat}\nspec: {integration: slack, fields: \
          {api_token: t}, expires: 2020-01-01, access: {resolver: ['workflow:w', 'workflow:v']}}\n",

@@ -2,7 +2,7 @@
 
 use std::process::Output;
 
-use crate::harness::{ServeProcess, keyhatch_in};
+use crate::harness::{ServeProcess, keyhatch_in, succeeded, temp_dir, text};
 
 struct World {
     directory: tempfile::TempDir,
@@ -38,7 +38,7 @@ fn a_group_document_without_identifiers_is_refused_in_words() {
 impl World {
     /// Of `a` and `b`, told apart by `env`.
     fn start() -> Self {
-        let directory = tempfile::Builder::new().prefix("kh").tempdir().unwrap();
+        let directory = temp_dir();
         let serving = ServeProcess::start(directory.path());
         let world = Self { directory, serving };
         world.apply(&[
@@ -56,14 +56,13 @@ impl World {
     }
 
     fn apply(&self, documents: &[String]) {
-        let applied = self.try_apply(documents);
-        assert!(applied.status.success(), "{}", String::from_utf8_lossy(&applied.stderr));
+        succeeded(&self.try_apply(documents));
     }
 
     fn run(&self, arguments: &[&str]) -> Result<String, String> {
         let ran = self.serving.run(arguments);
         match ran.status.success() {
-            true => Ok(String::from_utf8(ran.stdout).unwrap()),
+            true => Ok(text(&ran.stdout)),
             false => Err(last(&ran)),
         }
     }
@@ -76,7 +75,7 @@ impl World {
         let step = [&step[..], &["get", &reference, "--field", "v"]].concat();
         let ran = keyhatch_in(self.directory.path(), &step).output().unwrap();
         match ran.status.success() {
-            true => String::from_utf8(ran.stdout).unwrap(),
+            true => text(&ran.stdout),
             false => last(&ran),
         }
     }
@@ -91,7 +90,7 @@ impl World {
 }
 
 fn last(ran: &Output) -> String {
-    let stderr = String::from_utf8_lossy(&ran.stderr);
+    let stderr = text(&ran.stderr);
     stderr.lines().last().unwrap_or_default().to_owned()
 }
 

@@ -66,7 +66,7 @@ fn every_method_has_a_row_and_every_row_a_method() {
 }
 
 #[test]
-fn every_identity_may_do_with_every_relation_exactly_what_the_table_says() {
+fn every_identity_and_relation_may_do_what_the_table_says() {
     let limits = Limits {
         step_request_burst: 10_000,
         step_refusal_burst: 10_000,

@@ -7,7 +7,6 @@ use std::time::Duration;
 
 use keyhatch::daemon::{ReissueOptions, reissue_admin};
 use keyhatch::grpc::pb;
-use keyhatch::grpc::pb::connection_service_client::ConnectionServiceClient;
 use keyhatch::grpc::pb::operator_service_client::OperatorServiceClient;
 use keyhatch::grpc::pb::system_service_client::SystemServiceClient;
 use keyhatch::identity::{Authority, ClientIdentity, Svid, connect, request_for};
@@ -17,17 +16,11 @@ use tonic::Status;
 use tonic::transport::Channel;
 
 use crate::harness::{
-    START, ServeProcess, TestBroker, copy_binary, identity_in, keyhatch, keyhatch_in, open_state,
-    reason, request, resolve_on, skipped, wait_until,
+    START, ServeProcess, TestBroker, authority_of, copy_binary, identity_in, keyhatch, keyhatch_in,
+    reason, request, resolve_on, skipped, succeeded, wait_until,
 };
 
 const DAY: u64 = 24 * 3600;
-
-fn list(broker: &TestBroker, channel: &Channel) -> Result<(), Status> {
-    let mut client = ConnectionServiceClient::new(channel.clone());
-    let once = || broker.block_on(client.list_connections(pb::ListConnectionsRequest::default()));
-    broker.insist(once).map(drop)
-}
 
 /// The certificate that a door shows to those who connect now.
 fn served(socket: &Path, identity: &ClientIdentity) -> Result<Vec<u8>, String> {
@@ -41,12 +34,6 @@ fn own_certificate(directory: &Path) -> Svid {
     Svid::parse_own(&std::fs::read_to_string(directory.join("tls.crt")).unwrap()).unwrap()
 }
 
-fn authority_of(state: &Path) -> Authority {
-    let state = open_state(state);
-    let keyring = state.unlock(None).unwrap().keyring().unwrap();
-    state.authority(&keyring).unwrap()
-}
-
 /// Puts a key and a certificate in place as an operator would, certificate first.
 fn put(state: &Path, chain: &str, key: &str) {
     for (name, text) in [("tls.crt", chain), ("tls.key", key)] {
@@ -57,7 +44,7 @@ fn put(state: &Path, chain: &str, key: &str) {
 }
 
 #[test]
-fn a_new_certificate_of_the_daemon_is_shown_at_both_doors_and_open_connections_go_on() {
+fn a_new_daemon_certificate_is_used_at_both_doors() {
     let broker = TestBroker::start();
     broker.create_aws("prod", "s", &["workflow:deploy"]);
     let step = broker.open("deploy", "build");
@@ -77,7 +64,7 @@ fn a_new_certificate_of_the_daemon_is_shown_at_both_doors_and_open_connections_g
         wait_until("the new one is shown", || shown().unwrap().sha256 == new.issued.pinned.sha256);
     }
     broker.block_on(resolve_on(step.channel, request("aws/prod"))).unwrap();
-    list(&broker, &operator).unwrap();
+    broker.list_connections(&operator).unwrap();
 }
 
 fn domain() -> TrustDomain {
@@ -85,7 +72,7 @@ fn domain() -> TrustDomain {
 }
 
 #[test]
-fn what_clients_would_refuse_is_never_shown_and_a_hangup_loads_what_was_repaired() {
+fn a_bad_daemon_certificate_is_never_used_and_is_reloaded() {
     let directory = tempfile::tempdir().unwrap();
     let serving = ServeProcess::start(directory.path());
     let state = directory.path().join("state");
@@ -126,7 +113,7 @@ fn what_clients_would_refuse_is_never_shown_and_a_hangup_loads_what_was_repaired
 }
 
 #[test]
-fn the_daemon_renews_its_certificate_while_it_serves_and_repairs_it_when_it_starts() {
+fn the_daemon_renews_and_repairs_its_own_certificate() {
     let mut broker = TestBroker::start();
     let directory = broker.config.state.join("broker");
     let first = own_certificate(&directory);
@@ -160,7 +147,7 @@ fn renew(broker: &TestBroker, channel: &Channel, key: &str) -> Result<String, St
 }
 
 #[test]
-fn a_renewed_certificate_and_the_one_before_are_good_and_of_many_the_newest_and_the_one_in_use() {
+fn only_the_newest_certificate_and_the_used_one_stay_valid() {
     let mut broker = TestBroker::start();
     for name in ["operators/admin", "executors/local"] {
         let directory = broker.config.state.join(name);
@@ -211,7 +198,7 @@ const OPEN_STEP: [&str; 8] =
     ["step", "open", "--workflow", "deploy", "--run", "1", "--step", "build"];
 
 #[test]
-fn the_command_line_renews_a_certificate_whose_time_has_come_and_leaves_the_others() {
+fn the_cli_renews_only_certificates_that_are_due() {
     let then =
         Clock::hand_set(Timestamp::from_millis(*START).before(Duration::from_secs(61 * DAY)));
     let broker = TestBroker::start_at(then, Limits::default());
@@ -301,7 +288,7 @@ fn many_commands_at_once_renew_a_certificate_once() {
 
 /// As root, somebody else is made by dropping the uid; else there is nobody else to be.
 #[test]
-fn a_member_of_the_admin_group_connects_and_hears_that_its_certificate_cannot_be_kept() {
+fn a_group_member_is_told_that_it_cannot_keep_a_renewal() {
     const NOBODY: u32 = 65_534;
     let then =
         Clock::hand_set(Timestamp::from_millis(*START).before(Duration::from_secs(61 * DAY)));
@@ -355,7 +342,7 @@ fn reissue_options(broker: &TestBroker, kek_file: Option<PathBuf>) -> ReissueOpt
 }
 
 #[test]
-fn whoever_holds_the_kek_gets_back_in_and_the_old_certificate_is_refused() {
+fn the_kek_lets_an_administrator_back_in() {
     let mut broker = TestBroker::start();
     broker.create_aws("prod", "s", &["workflow:deploy"]);
     let step = broker.open("deploy", "build");
@@ -381,7 +368,7 @@ fn whoever_holds_the_kek_gets_back_in_and_the_old_certificate_is_refused() {
     assert!(reissued.executor.is_none());
     assert_eq!(std::fs::read(directory.join("env")).unwrap(), env);
     broker.serve();
-    list(&broker, &broker.operator()).unwrap();
+    broker.list_connections(&broker.operator()).unwrap();
     let refused = broker.connect(&broker.config.runtime.join("admin.sock"), old).unwrap_err();
     assert!(refused.contains("replaced"), "{refused}");
     broker.resolve(&step, "aws/prod").unwrap();
@@ -393,7 +380,7 @@ fn whoever_holds_the_kek_gets_back_in_and_the_old_certificate_is_refused() {
     let reissued = reissue_admin(&reissue_options(&broker, None)).unwrap();
     assert_eq!(reissued.executor, Some(broker.config.state.join("executors/local")));
     broker.serve();
-    list(&broker, &broker.operator()).unwrap();
+    broker.list_connections(&broker.operator()).unwrap();
     broker.open("deploy", "test");
     assert!(broker.journal().iter().any(|line| line.to_string().contains("operator.reissue")));
 }
@@ -406,7 +393,7 @@ fn an_operator_may_move_the_first_identity_off_the_host() {
     broker.restart();
     let socket = broker.config.runtime.join("admin.sock");
     let moved = broker.connect(&socket, identity_in(&to.join("admin"))).unwrap();
-    list(&broker, &moved).unwrap();
+    broker.list_connections(&moved).unwrap();
 }
 
 #[test]
@@ -426,6 +413,5 @@ fn a_clock_that_is_wrong_is_named_as_what_it_is() {
     // A few minutes are borne, just after init, too.
     let then = Clock::hand_set(now.after(Duration::from_secs(240)));
     let broker = TestBroker::start_at(then, Limits::default());
-    let ran = keyhatch_in(broker.scratch(), &["connection", "list"]).output().unwrap();
-    assert!(ran.status.success(), "{}", String::from_utf8_lossy(&ran.stderr));
+    succeeded(&keyhatch_in(broker.scratch(), &["connection", "list"]).output().unwrap());
 }

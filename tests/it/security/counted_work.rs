@@ -18,7 +18,7 @@ use keyhatch::model::{
 };
 use keyhatch::sys::Trust;
 
-use crate::harness::{START, init_options, open_state};
+use crate::harness::{START, init_options, open_state, temp_dir};
 
 /// The registration of an operator or executor.
 fn uid_of(broker: &Broker, who: &Registered) -> Id {
@@ -45,7 +45,7 @@ struct Bare {
 impl Bare {
     /// `broker` runs for as long as the runtime that this is called on.
     async fn start() -> Self {
-        let directory = tempfile::Builder::new().prefix("kh").tempdir().unwrap();
+        let directory = temp_dir();
         let limits = Limits { step_refusal_burst: 1000, ..Limits::default() };
         let state = directory.path().join("state");
         let run = directory.path().join("run");
@@ -132,7 +132,7 @@ impl Bare {
 /// A connection that is missing and one that is not for this step: the same words (see `resolve`), and the
 /// same work. The clock of a test would not tell; the number of heap blocks does, to one.
 #[test]
-fn a_missing_connection_costs_exactly_what_a_forbidden_one_does() {
+fn a_missing_connection_costs_the_same_as_a_forbidden_one() {
     let runtime = tokio::runtime::Builder::new_current_thread().enable_all().build().unwrap();
     runtime.block_on(async {
         let bare = Bare::start().await;

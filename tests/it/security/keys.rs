@@ -19,12 +19,13 @@ use tempfile::TempDir;
 use tonic::Status;
 
 use crate::harness::{
-    ServeProcess, TestBroker, block_on, bytes, connection_document, identity_in, keyhatch_in,
-    reason, report, request, resolver, scale, secret_document, skipped, wait_until,
+    ServeProcess, TestBroker, block_on, bytes, connection_document, identity_in, init_in,
+    keyhatch_in, reason, report, request, resolver, scale, secret_document, skipped, succeeded,
+    temp_dir, text, wait_until,
 };
 
 fn scratch() -> TempDir {
-    tempfile::Builder::new().prefix("kh").tempdir().unwrap()
+    temp_dir()
 }
 
 fn private(path: &Path, content: &[u8]) {
@@ -33,15 +34,9 @@ fn private(path: &Path, content: &[u8]) {
     std::fs::set_permissions(path, std::fs::Permissions::from_mode(0o400)).unwrap();
 }
 
-fn text(output: &[u8]) -> String {
-    String::from_utf8_lossy(output).into_owned()
-}
-
 /// A command that must succeed, and what it answers.
 fn done(directory: &Path, arguments: &[&str]) -> String {
-    let output = keyhatch_in(directory, arguments).output().unwrap();
-    assert!(output.status.success(), "{arguments:?}: {}", text(&output.stderr));
-    text(&output.stdout)
+    succeeded(&keyhatch_in(directory, arguments).output().unwrap())
 }
 
 /// A command that must fail, and what it says.
@@ -108,7 +103,7 @@ impl Sources {
 }
 
 #[test]
-fn the_kek_comes_from_a_file_a_passphrase_or_a_command_and_another_one_is_refused_with_both_ids() {
+fn only_the_right_kek_opens_from_each_of_its_sources() {
     type Change = fn(&Sources);
     let cases: [(&str, &[&str], Change, &str); 3] = [
         (
@@ -158,7 +153,7 @@ fn the_kek_comes_from_a_file_a_passphrase_or_a_command_and_another_one_is_refuse
 }
 
 #[test]
-fn a_kek_command_that_gives_no_key_is_named_and_what_it_printed_is_not() {
+fn a_kek_command_without_a_key_is_named_without_its_output() {
     let sources = Sources::new();
     for (command, expected) in [
         ("sh -c 'echo canary-output; exit 3'", "exit status: 3"),
@@ -188,8 +183,7 @@ fn a_kek_command_that_gives_no_key_is_named_and_what_it_printed_is_not() {
 #[test]
 fn a_keyring_in_which_keys_changed_places_is_refused() {
     let sources = Sources::new();
-    let made = keyhatch_in(sources.path(), &["init"]).output().unwrap();
-    assert!(made.status.success(), "{}", text(&made.stderr));
+    init_in(sources.path());
     let rotated = keyhatch_in(sources.path(), &["key", "rotate", "--data", "--offline"]).output();
     assert!(rotated.unwrap().status.success());
     let path = sources.path().join("state/keyring.json");
@@ -229,7 +223,7 @@ fn rotate_dek(broker: &TestBroker) -> Result<String, Status> {
 }
 
 #[test]
-fn a_new_kek_takes_the_place_of_the_old_one_which_is_kept_and_opens_nothing_new() {
+fn a_new_kek_replaces_the_old_one_which_opens_nothing_new() {
     let mut broker = TestBroker::start();
     broker.create_aws("prod", "s", &["workflow:w"]);
     let kek = broker.config.state.join("kek");
@@ -264,7 +258,7 @@ fn a_new_kek_takes_the_place_of_the_old_one_which_is_kept_and_opens_nothing_new(
 }
 
 #[test]
-fn a_kek_that_cannot_be_replaced_stays_and_the_way_out_is_told() {
+fn a_kek_that_cannot_be_replaced_stays_with_a_remedy() {
     let broker = TestBroker::start();
     // What stands in the way of the new file, for root too.
     let in_the_way = broker.config.state.join("kek.next");
@@ -283,7 +277,7 @@ type Files<'a> = [(&'a str, &'a [u8])];
 
 #[test]
 #[expect(clippy::too_many_lines, reason = "a table of what a kill leaves")]
-fn a_kill_between_any_two_steps_of_a_rotation_leaves_a_keyring_that_opens() {
+fn a_kill_during_a_rotation_leaves_a_keyring_that_opens() {
     let mut broker = TestBroker::start();
     broker.create_aws("prod", "s", &["workflow:w"]);
     let state = broker.config.state.clone();
@@ -413,7 +407,7 @@ fn resealed(journal: &[Value]) -> Vec<usize> {
 }
 
 #[test]
-fn everything_is_sealed_again_under_a_new_key_and_nobody_notices() {
+fn everything_is_resealed_under_a_new_key_unnoticed() {
     let mut broker = TestBroker::start();
     let count = scale(300, 5000);
     seed(&broker, count);
@@ -485,7 +479,7 @@ fn journal_of(directory: &Path) -> Vec<Value> {
 }
 
 #[test]
-fn a_daemon_that_is_killed_while_it_seals_again_goes_on_when_it_is_back() {
+fn a_daemon_killed_while_it_reseals_goes_on_afterwards() {
     let directory = scratch();
     let directory = directory.path();
     let mut serving = ServeProcess::start(directory);
@@ -494,10 +488,10 @@ fn a_daemon_that_is_killed_while_it_seals_again_goes_on_when_it_is_back() {
         (0..count).map(|n| format!("\"slack/c{n}\": {{apiToken: token-{n}}}")).collect();
     let seed = directory.join("seed.yaml");
     std::fs::write(&seed, format!("connections: {{{}}}\n", connections.join(", "))).unwrap();
-    assert!(serving.run(&["apply", "-f", seed.to_str().unwrap()]).status.success());
+    serving.must(&["apply", "-f", seed.to_str().unwrap()]);
     for name in ["slack/c0", "slack/c700", &format!("slack/c{}", count - 1)] {
         let bound = ["access", "add", name, "--relation", "resolver", "--principal", "workflow:w"];
-        assert!(serving.run(&bound).status.success());
+        serving.must(&bound);
     }
     let (mut hits, mut kills) = (0, 0);
     // In the middle: some is sealed again, and some is not. A machine that is busy may miss that.
@@ -537,7 +531,7 @@ fn a_daemon_that_is_killed_while_it_seals_again_goes_on_when_it_is_back() {
 }
 
 #[test]
-fn while_no_daemon_runs_the_kek_moves_to_wherever_it_is_to_come_from() {
+fn the_kek_moves_to_another_source_offline() {
     let sources = Sources::new();
     let directory = sources.path();
     done(directory, &["init"]);
@@ -593,7 +587,7 @@ fn while_no_daemon_runs_the_kek_moves_to_wherever_it_is_to_come_from() {
 }
 
 #[test]
-fn a_data_key_that_was_added_while_no_daemon_ran_is_used_by_the_next_one() {
+fn a_data_key_added_offline_is_used_by_the_next_daemon() {
     let sources = Sources::new();
     let directory = sources.path();
     let kek = ["--kek-passphrase-file", sources.passphrase()];

@@ -21,8 +21,8 @@ use tonic::Streaming;
 use tonic::transport::Channel;
 
 use crate::harness::{
-    Found, Scanner, ServeProcess, bytes, identity_in, keyhatch_in, open_request, report, request,
-    resolver, scale, secret_document, skipped, wait_until,
+    Found, Scanner, ServeProcess, bytes, identity_in, init_in, keyhatch_in, open_request, report,
+    request, resolver, scale, secret_document, skipped, step_channel, temp_dir, wait_until,
 };
 
 /// How many secrets one step resolves: a third of them one by one, a third in a batch, the rest by Watches.
@@ -100,7 +100,7 @@ fn write_and_resolve(directory: &Path, secrets: &Secrets) -> Connected {
             let mut client = ExecutorServiceClient::new(executor.clone());
             let opened = client.open_step(open_request("w", &format!("s{first}"))).await.unwrap();
             let step = PathBuf::from(opened.into_inner().directory);
-            let step = channel(&step.join("keyhatch.sock"), identity_in(&step)).await.unwrap();
+            let step = step_channel(&step).await;
             let end = secrets.resolved.len().min(first + OF_ONE_STEP);
             watches.extend(resolve(&step, secrets, first..end).await);
             channels.push(step);
@@ -248,8 +248,7 @@ const DIRECTORY: &str = "KEYHATCH_TEST_CARELESS_DAEMON";
 
 impl CarelessDaemon {
     fn start(directory: &Path) -> Self {
-        let made = keyhatch_in(directory, &["init"]).output().unwrap();
-        assert!(made.status.success());
+        init_in(directory);
         let mut command = Command::new(std::env::current_exe().unwrap());
         command
             .args(["--exact", "security::memory::a_daemon_with_an_allocator_that_wipes_nothing"]);
@@ -291,13 +290,13 @@ fn a_daemon_with_an_allocator_that_wipes_nothing() {
 }
 
 #[test]
-fn no_copy_of_a_secret_is_left_in_the_daemons_memory_when_its_connections_are_closed() {
+fn no_secret_stays_in_memory_after_connections_close() {
     if !may_look() {
         return;
     }
     let secrets = Secrets::new(scale(100, 1000));
     let scanner = secrets.scanner();
-    let directory = tempfile::Builder::new().prefix("kh").tempdir().unwrap();
+    let directory = temp_dir();
     let serving = ServeProcess::start(directory.path());
     let pid = serving.pid().as_raw_nonzero().get().cast_unsigned();
     let connected = write_and_resolve(directory.path(), &secrets);
@@ -308,7 +307,7 @@ fn no_copy_of_a_secret_is_left_in_the_daemons_memory_when_its_connections_are_cl
     assert!(closed.bytes > 1_000_000, "it was read");
     assert_eq!(closed.copies, 0, "{:?} {:?}", closed.places, closed.secrets);
 
-    let directory = tempfile::Builder::new().prefix("kh").tempdir().unwrap();
+    let directory = temp_dir();
     let careless = CarelessDaemon::start(directory.path());
     write_and_resolve(directory.path(), &secrets).leave();
     let control = search(&scanner, careless.0.id());
@@ -327,7 +326,7 @@ fn the_kek_is_nowhere_in_the_daemons_memory_once_it_serves() {
     if !may_look() {
         return;
     }
-    let directory = tempfile::Builder::new().prefix("kh").tempdir().unwrap();
+    let directory = temp_dir();
     let serving = ServeProcess::start(directory.path());
     let scanner = |directory: &Path| {
         let kek = std::fs::read_to_string(directory.join("state/kek")).unwrap();
@@ -338,7 +337,7 @@ fn the_kek_is_nowhere_in_the_daemons_memory_once_it_serves() {
     assert!(serving.terminate());
     assert_eq!(found.copies, 0, "{:?}", found.places);
 
-    let directory = tempfile::Builder::new().prefix("kh").tempdir().unwrap();
+    let directory = temp_dir();
     let careless = CarelessDaemon::start(directory.path());
     let control = scanner(directory.path()).scan(careless.0.id()).unwrap();
     careless.stop();

@@ -59,7 +59,7 @@ async fn unpadded(step: &TestStep, reference: &str) -> usize {
 }
 
 #[test]
-fn replies_with_values_of_1_to_900_bytes_have_one_size_whatever_they_are_called() {
+fn replies_with_values_of_1_to_900_bytes_have_one_size() {
     let broker = TestBroker::start();
     let references = seeded(&broker);
     let (mut sizes, mut control) = (BTreeSet::new(), BTreeSet::new());

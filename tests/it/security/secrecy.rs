@@ -12,7 +12,9 @@ use static_assertions::assert_not_impl_any;
 use keyhatch::grpc::client::channel;
 use tonic::{Response, Status};
 
-use crate::harness::{ServeProcess, by_shell, bytes, identity_in, keyhatch_in, secret_document};
+use crate::harness::{
+    ServeProcess, by_shell, bytes, identity_in, init_in, keyhatch_in, secret_document, temp_dir,
+};
 
 // What holds plaintext cannot be printed: this file would not compile.
 assert_not_impl_any!(Value: std::fmt::Debug, std::fmt::Display, serde::Serialize, PartialEq<Value>, Clone);
@@ -68,8 +70,8 @@ impl Overheard {
 
     /// Started by this line of a shell, which has the daemon as "$0" "$@".
     pub fn start_by(line: &str) -> Self {
-        let directory = tempfile::Builder::new().prefix("kh").tempdir().unwrap();
-        assert!(keyhatch_in(directory.path(), &["init"]).output().unwrap().status.success());
+        let directory = temp_dir();
+        init_in(directory.path());
         let command = keyhatch_in(directory.path(), &["serve", "--log", "trace"]);
         let mut command = by_shell(line, &command);
         command.current_dir(directory.path());
@@ -100,7 +102,7 @@ impl Overheard {
 }
 
 #[test]
-fn a_value_is_in_no_log_no_file_no_error_and_no_answer_to_an_operator() {
+fn a_value_is_in_no_log_file_error_or_operators_answer() {
     let mut world = Overheard::start();
     assert!(world.create("slack/a", "api_token=env:V", "canary-7f3a9c51-one"));
     // Refused: it exists, an unknown field, an unknown integration, on the command line, too long.
@@ -297,7 +299,7 @@ async fn look(channel: tonic::transport::Channel, answers: &mut Answers) {
 }
 
 #[test]
-fn a_thousand_values_written_in_every_way_are_in_no_answer_no_error_and_no_file() {
+fn a_thousand_values_are_in_no_answer_error_or_file() {
     let Overheard { directory, serving, .. } = Overheard::start();
     let runtime = tokio::runtime::Builder::new_multi_thread().enable_all().build().unwrap();
     let identity = identity_in(&directory.path().join("state/operators/admin"));

@@ -1,16 +1,6 @@
 //! Whatever is changed behind the broker's back is refused, with the way out in the message.
 
-use crate::harness::{ServeProcess, TestBroker, copy_directory, keyhatch_in, wait_until};
-
-fn refusal(broker: &TestBroker) -> String {
-    match broker.try_serve() {
-        Ok(daemon) => {
-            daemon.stop();
-            "it started".to_owned()
-        }
-        Err(error) => error.to_string(),
-    }
-}
+use crate::harness::{ServeProcess, TestBroker, copy_directory, keyhatch_in, temp_dir, wait_until};
 
 fn stopped_broker() -> TestBroker {
     let mut broker = TestBroker::start();
@@ -32,7 +22,7 @@ fn an_edited_removed_or_inserted_journal_line_refuses_the_start() {
         let mut changed: Vec<String> = lines.iter().map(|line| (*line).to_owned()).collect();
         change(&mut changed);
         std::fs::write(&path, changed.join("\n") + "\n").unwrap();
-        let refused = refusal(&broker);
+        let refused = broker.refusal();
         std::fs::write(&path, &original).unwrap();
         refused
     };
@@ -47,7 +37,7 @@ fn an_edited_removed_or_inserted_journal_line_refuses_the_start() {
         assert!(refused.contains("restore the state directory"), "{what}: {refused}");
     }
     // The control: unchanged, it starts.
-    assert_eq!(refusal(&broker), "it started");
+    assert_eq!(broker.refusal(), "");
 }
 
 /// Opens the stopped broker's store with plain sled, as somebody with the disk could.
@@ -97,13 +87,13 @@ fn swapped_flipped_lost_and_replayed_records_refuse_the_start() {
     for (what, damage) in damages {
         let broker = stopped_broker();
         with_store(&broker, damage);
-        let refused = refusal(&broker);
+        let refused = broker.refusal();
         assert!(refused.contains("is damaged") && refused.contains("restore"), "{what}: {refused}");
     }
 }
 
 #[test]
-fn an_older_copy_of_the_store_or_of_the_journal_refuses_the_start() {
+fn an_older_store_or_journal_refuses_the_start() {
     for part in ["store", "journal"] {
         let mut broker = stopped_broker();
         let (live, copy) = (broker.config.state.join(part), broker.scratch().join("copy"));
@@ -113,19 +103,19 @@ fn an_older_copy_of_the_store_or_of_the_journal_refuses_the_start() {
         broker.stop();
         std::fs::remove_dir_all(&live).unwrap();
         copy_directory(&copy, &live);
-        let refused = refusal(&broker);
+        let refused = broker.refusal();
         assert!(refused.contains("older copy") && refused.contains("restore"), "{part}: {refused}");
     }
 }
 
 #[test]
-fn a_keyring_that_is_no_text_any_more_is_refused_with_the_way_out() {
+fn a_keyring_that_is_not_text_is_refused_with_a_remedy() {
     let broker = stopped_broker();
     let path = broker.config.state.join("keyring.json");
     let mut bytes = std::fs::read(&path).unwrap();
     bytes[20] ^= 0x80;
     std::fs::write(&path, bytes).unwrap();
-    let refused = refusal(&broker);
+    let refused = broker.refusal();
     assert!(
         refused.contains("the keyring is damaged") && refused.contains("restore keyring.json"),
         "{refused}"
@@ -133,11 +123,11 @@ fn a_keyring_that_is_no_text_any_more_is_refused_with_the_way_out() {
 }
 
 #[test]
-fn an_unfinished_sled_snapshot_does_not_keep_the_store_from_opening() {
+fn an_unfinished_sled_snapshot_does_not_block_the_store() {
     let broker = stopped_broker();
     std::fs::write(broker.config.state.join("store/snap.00000000000000FF.generating"), b"")
         .unwrap();
-    assert_eq!(refusal(&broker), "it started");
+    assert_eq!(broker.refusal(), "");
 }
 
 /// A daemon whose file-size limit a test can set, with an open step that may resolve slack/a.
@@ -149,7 +139,7 @@ struct Limited {
 
 impl Limited {
     fn start() -> Self {
-        let directory = tempfile::Builder::new().prefix("kh").tempdir().unwrap();
+        let directory = temp_dir();
         drop(ServeProcess::start(directory.path()));
         let mut command = std::process::Command::new("sh");
         // A write over the limit is an error for the daemon, and not its end.
@@ -162,7 +152,7 @@ impl Limited {
         let text = "apiVersion: keyhatch/v1\nkind: Connection\nmetadata: {name: a}\nspec: {integration: \
                     slack, access: {resolver: ['workflow:w']}, fields: {api_token: canary}}\n";
         std::fs::write(&seed, text).unwrap();
-        assert!(serving.run(&["apply", "-f", seed.to_str().unwrap()]).status.success());
+        serving.must(&["apply", "-f", seed.to_str().unwrap()]);
         let names = ["--workflow", "w", "--run", "1", "--step", "s", "-o", "json"];
         let opened = serving.run(&[&["step", "open"][..], &names].concat());
         let opened: serde_json::Value = serde_json::from_slice(&opened.stdout).unwrap();
@@ -183,7 +173,7 @@ impl Limited {
 }
 
 #[test]
-fn when_the_journal_cannot_be_written_nothing_is_resolved_and_all_is_well_when_it_can_again() {
+fn an_unwritable_journal_stops_resolves_until_it_is_back() {
     let world = Limited::start();
     assert!(world.get().status.success());
     let journal = world.directory.path().join("state/journal/000001.jsonl");

@@ -5,7 +5,7 @@ use std::os::unix::process::CommandExt as _;
 use std::path::{Path, PathBuf};
 use std::process::{Command, Output};
 
-use crate::harness::{ServeProcess, keyhatch_in, skipped};
+use crate::harness::{ServeProcess, keyhatch_in, skipped, succeeded, temp_dir, text};
 
 /// The daemon's user.
 const DAEMON: u32 = 54_311;
@@ -19,10 +19,6 @@ struct World {
     directory: tempfile::TempDir,
     binary: PathBuf,
     _serving: ServeProcess,
-}
-
-fn text(bytes: &[u8]) -> String {
-    String::from_utf8_lossy(bytes).into_owned()
 }
 
 fn give(path: &Path, uid: u32, mode: u32) {
@@ -46,7 +42,7 @@ impl World {
             skipped("a daemon of another user", "needs root");
             return None;
         }
-        let directory = tempfile::Builder::new().prefix("kh").tempdir().unwrap();
+        let directory = temp_dir();
         let binary = directory.path().join("keyhatch");
         // By another process: a child that this one forks meanwhile would hold the file open to write.
         let copied = Command::new("cp").arg(env!("CARGO_BIN_EXE_keyhatch")).arg(&binary).status();
@@ -58,8 +54,7 @@ impl World {
             command.uid(DAEMON).gid(DAEMON);
             command
         };
-        let made = by_daemon(&["init"]).output().unwrap();
-        assert!(made.status.success(), "{}", text(&made.stderr));
+        succeeded(&by_daemon(&["init"]).output().unwrap());
         let mut serve = by_daemon(&["serve"]);
         serve.env("KEYHATCH_ADMIN_GROUP", DAEMON.to_string());
         let serving = ServeProcess::spawn(directory.path(), serve);
@@ -104,7 +99,7 @@ const RUN: [&str; 8] = ["step", "run", "--workflow", "w", "--run", "1", "--step"
 const NAME: &str = "spiffe://keyhatch.local/workflow/w/run/1/step/s\n";
 
 #[test]
-fn a_step_is_for_the_user_who_runs_it() {
+fn a_step_belongs_to_the_user_that_runs_it() {
     let Some(world) = World::new() else { return };
     let whoami = [&RUN[..], &["--", "keyhatch", "whoami", "-o", "name"]].concat();
     assert_eq!(world.answer(world.by(0, &whoami)), NAME);
@@ -125,7 +120,7 @@ fn a_step_is_for_the_user_who_runs_it() {
 }
 
 #[test]
-fn step_run_becomes_the_user_that_it_is_told() {
+fn step_run_becomes_the_given_user() {
     let Some(world) = World::new() else { return };
     let script =
         "id -u; id -G; grep ^CapEff: /proc/self/status; echo $USER $HOME; keyhatch whoami -o name";
@@ -196,10 +191,10 @@ fn a_step_of_another_user_has_nothing_of_roots_environment() {
 }
 
 #[test]
-fn what_root_makes_in_a_users_directory_is_the_users() {
+fn root_gives_files_in_a_users_directory_to_that_user() {
     let Some(world) = World::new() else { return };
     // As it is with homes, only root can put another in its place.
-    let homes = tempfile::Builder::new().prefix("kh").tempdir().unwrap();
+    let homes = temp_dir();
     give(homes.path(), 0, 0o755);
     let home = homes.path().join("home");
     std::fs::create_dir(&home).unwrap();
@@ -255,13 +250,12 @@ fn a_backup_is_restored_for_the_owner_of_the_directory() {
     let told = text(&rotate(&missing).stderr);
     assert!(told.contains("Permission denied") && told.contains(&way), "{told}");
     assert!(by_sh(&["-c", &way]).status().unwrap().success());
-    let rotated = rotate(&missing);
-    assert!(rotated.status.success(), "{}", text(&rotated.stderr));
+    succeeded(&rotate(&missing));
     assert_eq!(std::os::unix::fs::MetadataExt::uid(&std::fs::metadata(&missing).unwrap()), DAEMON);
 }
 
 #[test]
-fn a_user_without_a_runtime_directory_is_told_before_serve() {
+fn init_warns_a_user_without_a_runtime_directory() {
     let Some(world) = World::new() else { return };
     let state = world.path("other");
     let init = |runtime: Option<&Path>| {

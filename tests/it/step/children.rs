@@ -3,14 +3,10 @@
 use std::os::unix::fs::PermissionsExt as _;
 use std::process::{Command, Output};
 
-use crate::harness::{Steps, path_with_binary, secret, skipped, wait_until};
+use crate::harness::{Steps, path_with_binary, secret, skipped, text, wait_until};
 
 fn world() -> Steps {
     Steps::seeded(&secret("token", "hush-hush-hush"))
-}
-
-fn text(bytes: &[u8]) -> String {
-    String::from_utf8(bytes.to_vec()).unwrap()
 }
 
 fn write_script(world: &Steps, name: &str, script: &str) {

@@ -6,7 +6,7 @@
 use std::path::{Path, PathBuf};
 use std::process::{Command, Output};
 
-use crate::harness::{Steps, connection, not_set_up, source};
+use crate::harness::{Steps, connection, not_set_up, source, text};
 
 /// Where the client is installed, if it is.
 pub fn installed(client: &str) -> Option<PathBuf> {
@@ -54,31 +54,31 @@ fn resolves_and_is_refused(name: &str, make: Make) {
     let Some(client) = installed(name) else { return };
     let world = world();
     let got = run(&world, &make(&client, &["aws/test"]));
-    let json: serde_json::Value = serde_json::from_slice(&got.stdout)
-        .unwrap_or_else(|_| panic!("{}", String::from_utf8_lossy(&got.stderr)));
+    let json: serde_json::Value =
+        serde_json::from_slice(&got.stdout).unwrap_or_else(|_| panic!("{}", text(&got.stderr)));
     let expected =
         serde_json::json!({ "access_key_id": "AKIA", "secret_access_key": "not-a-real-one" });
     assert_eq!(json, expected);
     let refused = run(&world, &make(&client, &["aws/nothere"]));
     assert_eq!(refused.status.code(), Some(1));
-    let stderr = String::from_utf8_lossy(&refused.stderr);
+    let stderr = text(&refused.stderr);
     assert!(stderr.contains("error: RESOLVE_DENIED: "), "{stderr}");
 }
 
 #[test]
-fn stock_python_grpcio_resolves_over_a_unix_socket_with_mutual_tls() {
+fn stock_python_grpcio_resolves_over_the_steps_socket() {
     resolves_and_is_refused("python", python);
 }
 
 #[test]
-fn stock_node_grpc_js_resolves_over_a_unix_socket_with_mutual_tls() {
+fn stock_node_grpc_js_resolves_over_the_steps_socket() {
     resolves_and_is_refused("node", node);
 }
 
 /// grpcio makes the server name out of the socket's path; no server can accept that, so the log says
 /// what to do.
 #[test]
-fn python_without_its_authority_option_is_refused_and_the_log_says_what_to_do() {
+fn python_without_its_authority_option_is_refused_with_a_hint() {
     let Some(client) = installed("python") else { return };
     let world = world();
     let refused = run(&world, &python(&client, &["aws/test", "--default-authority-unset"]));

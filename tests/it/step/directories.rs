@@ -8,7 +8,8 @@ use keyhatch::grpc::pb;
 use keyhatch::grpc::pb::executor_service_client::ExecutorServiceClient;
 
 use crate::harness::{
-    ServeProcess, TestBroker, identity_in, keyhatch, open_request, reason, wait_until,
+    ServeProcess, TestBroker, identity_in, keyhatch, open_request, reason, temp_dir, text,
+    wait_until,
 };
 
 fn mode(path: &Path) -> u32 {
@@ -16,7 +17,7 @@ fn mode(path: &Path) -> u32 {
 }
 
 #[test]
-fn a_steps_directory_holds_its_identity_with_the_right_modes_and_already_listens() {
+fn a_steps_directory_has_its_identity_modes_and_a_listener() {
     let broker = TestBroker::start();
     let step = broker.open("deploy", "build");
     let directory = Path::new(&step.opened.directory);
@@ -54,7 +55,7 @@ fn the_environment_speaks_of_the_mount_and_not_of_the_host() {
 
 /// A step of the daemon's own user owns its directory and can plant what it likes; the broker must not follow.
 #[test]
-fn symlinks_planted_in_a_steps_directory_lead_nowhere_at_renewal_restart_and_close() {
+fn symlinks_planted_in_a_steps_directory_lead_nowhere() {
     let mut broker = TestBroker::start();
     let request = pb::OpenStepRequest {
         ttl: Some(prost_types::Duration { seconds: 3 * 24 * 3600, nanos: 0 }),
@@ -99,7 +100,7 @@ fn symlinks_planted_in_a_steps_directory_lead_nowhere_at_renewal_restart_and_clo
 }
 
 #[test]
-fn a_directory_that_was_itself_replaced_by_a_symlink_is_not_followed() {
+fn a_directory_replaced_by_a_symlink_is_not_followed() {
     let mut broker = TestBroker::start();
     let step = broker.open("deploy", "build");
     let directory = Path::new(&step.opened.directory).to_owned();
@@ -156,8 +157,8 @@ fn listening(process: rustix::process::Pid) -> usize {
 }
 
 #[test]
-fn steps_opened_and_closed_at_once_leave_no_socket_and_no_directory() {
-    let directory = tempfile::Builder::new().prefix("kh").tempdir().unwrap();
+fn steps_opened_and_closed_at_once_leave_nothing() {
+    let directory = temp_dir();
     let serving = ServeProcess::start(directory.path());
     let runtime = tokio::runtime::Runtime::new().unwrap();
     let identity = identity_in(&directory.path().join("state/executors/local"));
@@ -201,7 +202,7 @@ fn a_step_is_opened_once_and_another_attempt_must_be_higher() {
 
 #[test]
 fn init_refuses_a_runtime_directory_that_serve_would() {
-    let directory = tempfile::Builder::new().prefix("kh").tempdir().unwrap();
+    let directory = temp_dir();
     let at = |name: &str| directory.path().join(name);
     std::fs::write(at("file"), "").unwrap();
     for (name, bits) in [("open", 0o777), ("full", 0o700)] {
@@ -221,7 +222,7 @@ fn init_refuses_a_runtime_directory_that_serve_would() {
         ("full", "holds theirs"),
     ] {
         let ran = init(runtime);
-        let stderr = String::from_utf8(ran.stderr).unwrap();
+        let stderr = text(&ran.stderr);
         assert_eq!(ran.status.code(), Some(1), "{runtime}: {stderr}");
         assert!(stderr.contains(said) && !at("state").exists(), "{runtime}: {stderr}");
     }

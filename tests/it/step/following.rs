@@ -66,7 +66,7 @@ fn files_follow_a_rotation_and_the_command_gets_a_signal() {
 }
 
 #[test]
-fn what_could_not_be_handed_on_is_tried_again() {
+fn a_failed_handover_of_an_identity_is_retried() {
     let world = Steps::seeded(&secret("token", "one"));
     // What somebody else puts beside a file is in no way.
     std::fs::create_dir(world.path(".t.keyhatch")).unwrap();
@@ -125,7 +125,7 @@ fn a_command_that_does_not_end_in_time_is_killed() {
 }
 
 #[test]
-fn what_is_taken_away_is_said_and_the_command_keeps_it() {
+fn removed_variables_are_reported_and_can_be_kept() {
     let world = Steps::seeded(&[keys("AKIAEXAMPLE1", "one"), secret("token", "kept")].concat());
     let script = "touch ready; until [ -e stop ]; do sleep 0.02; done; exit 5";
     let options = [
@@ -178,7 +178,7 @@ fn a_daemon_that_is_restarted_is_waited_for() {
 }
 
 #[test]
-fn what_the_command_puts_in_a_files_place_stays() {
+fn a_file_that_the_command_replaced_stays() {
     let world = Steps::seeded(&[secret("token", "one"), secret("other", "one")].concat());
     let script = "rm t; echo mine > t; touch ready; until [ -e stop ]; do sleep 0.02; done";
     let options = ["--follow", "--file", "t=secret:token", "--file", "o=secret:other"];
@@ -193,7 +193,7 @@ fn what_the_command_puts_in_a_files_place_stays() {
 }
 
 #[test]
-fn more_is_followed_than_one_connection_carries() {
+fn follow_takes_more_than_one_connection_carries() {
     let names: Vec<_> = (0..50).map(|n| format!("s{n}")).collect();
     let world = Steps::seeded(&names.iter().map(|name| secret(name, name)).collect::<String>());
     let lines: String = names.iter().map(|name| format!("V_{name}=secret:{name}\n")).collect();

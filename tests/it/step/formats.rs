@@ -70,7 +70,7 @@ fn each_form_is_exactly_the_document_that_its_tool_reads() {
 }
 
 #[test]
-fn what_expires_says_when_so_that_its_tool_comes_back() {
+fn an_expiring_credential_carries_its_end() {
     let world = world();
     // Of one step: the same lease.
     let script =
@@ -94,7 +94,7 @@ fn what_expires_says_when_so_that_its_tool_comes_back() {
 }
 
 #[test]
-fn kubectl_gets_the_version_that_it_asks_for_and_an_unknown_one_is_refused() {
+fn kubectl_gets_the_api_version_that_it_asks_for() {
     let world = world();
     let asked = |version: &str| {
         let info =
@@ -140,7 +140,7 @@ fn world_of_bytes() -> Steps {
         let (create, field) = (format!("generic/{name}"), format!("password=@{}", path.display()));
         let create =
             ["connection", "create", &create, "--field", &field, "--resolver", "workflow:w"];
-        assert!(world.serving.run(&create).status.success());
+        world.serving.must(&create);
         let put = ["secret", "put", "--workflow", "w", &format!("secret-{name}")];
         let mut put = keyhatch_in(world.directory.path(), &put);
         put.stdin(std::fs::File::open(&path).unwrap());
@@ -150,7 +150,7 @@ fn world_of_bytes() -> Steps {
 }
 
 #[test]
-fn what_a_form_cannot_hold_is_refused_and_never_bent() {
+fn a_value_that_a_format_cannot_hold_is_refused() {
     let world = world_of_bytes();
     let lines = [("host", "h"), ("user", "u"), ("password", "canary-one\ntwo")];
     let empty = [("base_url", "https://a.example"), ("username", "u"), ("password", "")];
@@ -180,7 +180,7 @@ fn what_a_form_cannot_hold_is_refused_and_never_bent() {
 }
 
 #[test]
-fn bytes_that_are_no_text_are_encoded_where_a_form_prescribes_how() {
+fn binary_values_are_encoded_where_a_format_says_how() {
     let world = world_of_bytes();
     assert_eq!(world.answer(&["get", "generic/zero", "--field", "password"]), b"canary\0zero");
     assert_eq!(world.answer(&["get", "secret:secret-latin", "--format", "raw"]), b"canary\xff");
@@ -227,7 +227,7 @@ fn an_unknown_form_is_answered_with_those_there_are() {
 }
 
 #[test]
-fn a_file_is_for_its_owner_alone_replaced_as_a_whole_and_never_in_the_place_of_something_else() {
+fn a_file_is_private_replaced_whole_and_replaces_only_files() {
     let world = world();
     let out = world.path("key.json");
     std::fs::write(&out, "old").unwrap();
@@ -301,7 +301,7 @@ fn a_file_that_is_written_over_stays_its_owners_and_its_modes() {
 }
 
 #[test]
-fn nobody_who_shares_a_directory_chooses_who_reads() {
+fn users_of_a_shared_directory_do_not_choose_its_readers() {
     use std::os::unix::fs::{MetadataExt as _, PermissionsExt as _, chown};
     if !rustix::process::geteuid().is_root() {
         return skipped("a directory of a group's", "this is not root");
@@ -443,7 +443,7 @@ fn docker_reads_variables_without_quotes_and_in_one_line() {
 }
 
 #[test]
-fn what_goes_into_a_header_is_fit_for_it() {
+fn a_header_takes_only_values_fit_for_it() {
     let world = world();
     let kubernetes = |token: &str| {
         let server = ("server", "https://k8s.example:6443");
@@ -470,7 +470,7 @@ fn what_goes_into_a_header_is_fit_for_it() {
 
 /// Stopped, a daemon takes connections and says nothing: the longest that a helper can wait.
 #[test]
-fn whoever_waits_for_a_helper_gets_an_error_in_time_when_the_daemon_is_away() {
+fn a_helper_reports_a_missing_daemon_in_time() {
     use rustix::process::{Signal, kill_process};
     let world = world();
     // The step is open before; its end needs the daemon again.

@@ -5,7 +5,7 @@ use std::process::{Command, Output, Stdio};
 
 use serde_json::{Value as Json, json};
 
-use crate::harness::{Steps, connection};
+use crate::harness::{Steps, connection, text};
 
 fn world() -> Steps {
     Steps::seeded(
@@ -66,10 +66,6 @@ pub fn asked(mut helper: Command, answers: &str, question: &str) -> Output {
     child.wait_with_output().unwrap()
 }
 
-pub fn text(bytes: &[u8]) -> String {
-    String::from_utf8(bytes.to_vec()).unwrap()
-}
-
 #[test]
 fn git_gets_the_login_of_the_host_it_asks_for_and_no_other() {
     let world = world();
@@ -91,7 +87,7 @@ fn git_gets_the_login_of_the_host_it_asks_for_and_no_other() {
 }
 
 #[test]
-fn git_is_stopped_where_the_broker_refuses_instead_of_asking_a_terminal() {
+fn git_stops_at_a_refusal_instead_of_asking_a_terminal() {
     let world = world();
     for (host, reason) in [("refused.example", "RESOLVE_DENIED"), ("lines.example", "VALUE_UNFIT")]
     {
@@ -105,7 +101,7 @@ fn git_is_stopped_where_the_broker_refuses_instead_of_asking_a_terminal() {
 }
 
 #[test]
-fn what_git_wants_to_be_kept_or_forgotten_is_taken_in_silence() {
+fn git_store_and_erase_are_accepted_in_silence() {
     let world = world();
     for operation in ["store", "erase"] {
         let taken = ask(
@@ -118,7 +114,7 @@ fn what_git_wants_to_be_kept_or_forgotten_is_taken_in_silence() {
 }
 
 #[test]
-fn docker_gets_its_documents_and_its_own_words_where_there_is_nothing() {
+fn docker_gets_its_documents_and_its_own_not_found() {
     let world = world();
     // Under the name that Docker runs it by.
     let link = world.path("docker-credential-keyhatch");
@@ -205,7 +201,7 @@ fn git_gets_the_login_of_the_user_it_asks_for() {
 }
 
 #[test]
-fn of_several_answers_the_nearest_is_gits() {
+fn git_gets_the_nearest_of_several_answers() {
     let world = world_of_users();
     let git = |answers: [&str; 2], question: &str| {
         let answers = ["--answer", answers[0], "--answer", answers[1]];
@@ -234,7 +230,7 @@ fn of_several_answers_the_nearest_is_gits() {
 }
 
 #[test]
-fn docker_gets_tokens_for_what_they_are_and_none_else() {
+fn docker_gets_tokens_as_tokens() {
     let world = world();
     let login = |name: &str, user: &str| {
         let fields = [("server", "docker.io"), ("username", user), ("password", "hush-hush")];
@@ -276,8 +272,7 @@ fn docker_gets_tokens_for_what_they_are_and_none_else() {
 }
 
 #[test]
-fn kubectl_and_aws_get_the_connection_that_is_named_or_that_the_cluster_or_profile_is_answered_by()
-{
+fn kubectl_and_aws_get_the_named_or_answered_connection() {
     let world = world();
     let named = ask(&world, &["helper", "kubectl", "kubernetes/prod"], "");
     let named: Json = serde_json::from_slice(&named.stdout).unwrap();
@@ -335,7 +330,7 @@ fn a_token_is_answered_under_the_user_that_git_asked_for() {
 }
 
 #[test]
-fn of_two_tokens_for_one_address_git_gets_neither() {
+fn git_gets_neither_of_two_tokens_for_one_address() {
     let world = world_of_users();
     let git = |answers: [&str; 2]| {
         let answers = ["--answer", answers[0], "--answer", answers[1]];

@@ -3,7 +3,7 @@
 use std::os::unix::fs::{MetadataExt as _, symlink};
 use std::process::Output;
 
-use crate::harness::{Steps, connection, secret};
+use crate::harness::{Steps, connection, secret, text};
 
 const SECRET: &str = "not-a-real/secret+value";
 
@@ -28,7 +28,7 @@ fn inject(world: &Steps, template: &str, script: &str) -> Output {
 }
 
 fn stderr(output: &Output) -> String {
-    String::from_utf8_lossy(&output.stderr).into_owned()
+    text(&output.stderr)
 }
 
 #[test]
@@ -49,7 +49,7 @@ fn a_template_of_references_is_filled_with_values() {
         "keyhatch inject -i t -o json && cat json",
     ] {
         let ran = inject(&world, template, script);
-        assert_eq!(String::from_utf8_lossy(&ran.stdout), filled, "{script}: {}", stderr(&ran));
+        assert_eq!(text(&ran.stdout), filled, "{script}: {}", stderr(&ran));
     }
 }
 

@@ -37,7 +37,7 @@ fn the_ttl_is_the_least_of_its_bounds_and_the_reply_says_which() {
 }
 
 #[test]
-fn the_same_ask_gets_the_same_lease_until_two_thirds_of_its_life_or_a_new_version() {
+fn the_same_request_gets_its_lease_for_two_thirds_of_its_life() {
     let broker = TestBroker::start();
     broker.create_aws("prod", "one", &["workflow:deploy"]);
     let step = broker.open("deploy", "build");
@@ -94,7 +94,7 @@ fn ask_at_once(broker: &TestBroker, step: &TestStep, seconds: &[i64]) -> Vec<Str
 
 /// All lines of a batch are written at once, and each of its decisions counts with those before it.
 #[test]
-fn in_a_batch_the_same_ask_is_the_same_lease_and_there_are_no_more_than_there_may_be() {
+fn the_same_request_twice_in_a_batch_gets_one_lease() {
     let broker = TestBroker::start_with(Limits { step_live_leases: 2, ..Limits::default() });
     broker.create_aws("prod", "s", &["workflow:deploy"]);
     let step = broker.open("deploy", "build");
@@ -105,7 +105,7 @@ fn in_a_batch_the_same_ask_is_the_same_lease_and_there_are_no_more_than_there_ma
 }
 
 #[test]
-fn in_a_batch_the_same_ask_is_one_new_lease_also_when_the_old_one_may_not_be_given_again() {
+fn the_same_request_twice_in_a_batch_makes_one_new_lease() {
     let broker = TestBroker::start();
     broker.create_aws("prod", "s", &["workflow:deploy"]);
     let step = broker.open("deploy", "build");
@@ -119,7 +119,7 @@ fn in_a_batch_the_same_ask_is_one_new_lease_also_when_the_old_one_may_not_be_giv
 }
 
 #[test]
-fn each_refusal_of_a_batch_is_waited_for_also_when_they_are_more_than_there_may_be() {
+fn a_batch_of_refusals_is_journaled_before_its_answer() {
     let limits = Limits { step_live_leases: 1, step_refusal_burst: 4, ..Limits::default() };
     let broker = TestBroker::start_with(limits);
     broker.create_aws("prod", "s", &["workflow:deploy"]);
@@ -151,7 +151,7 @@ fn closing_a_step_revokes_its_leases_and_says_how_many() {
 }
 
 #[test]
-fn what_access_no_longer_allows_ends_with_the_change_and_the_rest_stays() {
+fn leases_end_with_the_access_that_allowed_them() {
     let broker = TestBroker::start();
     broker.create_aws("prod", "s", &["workflow:deploy", "workflow:other"]);
     let (deploy, other) = (broker.open("deploy", "build"), broker.open("other", "build"));
@@ -204,7 +204,7 @@ fn until(lease: &pb::Lease) -> i64 {
 }
 
 #[test]
-fn a_renewal_is_decided_and_journaled_again_and_survives_a_restart() {
+fn a_renewal_is_decided_journaled_and_survives_a_restart() {
     let mut broker = TestBroker::start();
     broker.create_aws("prod", "s", &["workflow:w"]);
     let step = broker.open("w", "s");
@@ -226,7 +226,7 @@ fn a_renewal_is_decided_and_journaled_again_and_survives_a_restart() {
 }
 
 #[test]
-fn no_renewal_passes_the_end_of_the_step_or_the_connections_maximum() {
+fn no_renewal_passes_the_steps_end_or_the_maximum() {
     let broker = TestBroker::start();
     broker.create_aws("prod", "s", &["workflow:w"]);
     let ttl = Some(prost_types::Duration { seconds: 5000, nanos: 0 });
@@ -244,7 +244,7 @@ fn no_renewal_passes_the_end_of_the_step_or_the_connections_maximum() {
 }
 
 #[test]
-fn a_lease_of_a_replaced_version_or_of_lost_access_is_not_renewed() {
+fn a_lease_of_an_old_version_or_lost_access_is_not_renewed() {
     let broker = TestBroker::start();
     broker.create_aws("prod", "s", &["workflow:w"]);
     let step = broker.open("w", "s");
@@ -258,7 +258,7 @@ fn a_lease_of_a_replaced_version_or_of_lost_access_is_not_renewed() {
 }
 
 #[test]
-fn another_steps_lease_cannot_be_told_from_one_that_never_was() {
+fn another_steps_lease_looks_like_a_missing_one() {
     let broker = TestBroker::start();
     broker.create_aws("prod", "s", &["workflow:w"]);
     let (mine, hers) = (broker.open("w", "mine"), broker.open("w", "hers"));

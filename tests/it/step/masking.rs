@@ -6,7 +6,7 @@ use std::process::{Output, Stdio};
 use base64::Engine as _;
 use base64::engine::general_purpose::STANDARD;
 
-use crate::harness::{Steps, secret, skipped};
+use crate::harness::{Steps, secret, skipped, succeeded, text};
 
 const TOKEN: &str = "hunter2-hunter2";
 /// Not a key: its first bytes are those of every RSA key, the rest is made up.
@@ -19,10 +19,6 @@ const KEY: &str = "-----BEGIN PRIVATE KEY-----\n\
 fn world(secrets: &[(&str, &str)]) -> Steps {
     let documents: Vec<_> = secrets.iter().map(|(name, value)| secret(name, value)).collect();
     Steps::seeded(&documents.concat())
-}
-
-fn text(bytes: &[u8]) -> String {
-    String::from_utf8(bytes.to_vec()).unwrap()
 }
 
 /// A script with the secret `s` in S.
@@ -85,7 +81,7 @@ fn the_terminal_of_a_ci_is_a_log_and_a_persons_is_not() {
 }
 
 #[test]
-fn words_and_short_numbers_are_left_alone_and_that_is_said() {
+fn unmasked_words_and_short_numbers_are_reported() {
     for (value, line) in [
         ("postgres", "ALTER TABLE x OWNER TO postgres;"),
         ("Production", "environment: Production"),
@@ -169,7 +165,7 @@ fn logins_and_signatures_inside_other_values_are_masked() {
 }
 
 #[test]
-fn a_common_password_of_an_address_is_told() {
+fn a_common_password_in_an_address_is_reported() {
     let world = world(&[("s", "postgres://admin:correct@h/d")]);
     let ran = exec(&world, "echo correct; echo $S");
     assert_eq!(text(&ran.stdout), "correct\n***\n");
@@ -177,7 +173,7 @@ fn a_common_password_of_an_address_is_told() {
 }
 
 #[test]
-fn what_looks_random_is_masked_from_the_length_that_is_told() {
+fn random_values_are_masked_from_the_stated_length() {
     let world = world(&[("s", "name: main\na: aZ9xK3mQ7pL2vB\nb: bZ9xK3mQ7pL2vB4c\n")]);
     let ran = exec(&world, "echo aZ9xK3mQ7pL2vB bZ9xK3mQ7pL2vB4c");
     assert_eq!(text(&ran.stdout), "aZ9xK3mQ7pL2vB ***\n");
@@ -187,7 +183,7 @@ fn what_looks_random_is_masked_from_the_length_that_is_told() {
 }
 
 #[test]
-fn lines_are_masked_together_and_what_is_short_of_them_is_said() {
+fn lines_are_masked_together_and_short_ones_reported() {
     let world = world(&[("s", "12345\n67890\n11111\n24680\n")]);
     let ran = exec(&world, "echo $S; printf %s \"$S\"; printf %s \"$S\" | tr -d '\\n'");
     assert_eq!(text(&ran.stdout), "***\n******");
@@ -247,8 +243,7 @@ fn every_line_of_a_large_file_in_base64_is_masked() {
     let value: Vec<u8> = words.flat_map(u32::to_le_bytes).collect();
     std::fs::write(world.path("value"), &value[..64 * 1024]).unwrap();
     let path = format!("@{}", world.path("value").display());
-    let put = world.serving.run(&["secret", "put", "--workflow", "w", "s", "--value", &path]);
-    assert!(put.status.success(), "{}", text(&put.stderr));
+    succeeded(&world.serving.run(&["secret", "put", "--workflow", "w", "s", "--value", &path]));
     let ran = world.run("keyhatch", &["exec", "--file", "f=secret:s", "--", "base64", "f"]);
     let lines = text(&ran.stdout);
     assert!(lines.lines().count() > 1000, "{}", text(&ran.stderr));

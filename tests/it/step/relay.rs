@@ -65,7 +65,7 @@ fn answers(world: &Steps, options: &[&str], script: &str) -> Vec<(Json, u16)> {
 }
 
 #[test]
-fn a_spec_is_answered_in_each_query_language_and_by_relays_names_of_fields() {
+fn a_spec_is_answered_in_each_query_language() {
     let world = world();
     let script = "
         ask GET '/spec?q=aws%5B%22connection%22%5D%5B%22accessKeyID%22%5D'
@@ -99,7 +99,7 @@ fn a_spec_is_answered_in_each_query_language_and_by_relays_names_of_fields() {
 }
 
 #[test]
-fn what_cannot_be_resolved_leaves_the_answer_incomplete_and_what_is_not_there_is_unprocessable() {
+fn refusals_leave_an_answer_incomplete_and_absences_fail_it() {
     let world = world();
     let script = "
         ask GET '/spec?q=other'
@@ -205,7 +205,7 @@ fn outputs_and_state_are_kept_for_the_life_of_the_command() {
 }
 
 #[test]
-fn nobody_gets_anything_without_the_token_or_by_another_name_of_the_address() {
+fn no_token_or_another_host_name_gets_nothing() {
     let world = world();
     let script = "
         port=${METADATA_API_URL##*:}
@@ -227,7 +227,7 @@ fn nobody_gets_anything_without_the_token_or_by_another_name_of_the_address() {
 
 /// The token may be seen in a command line, as in those of these tests: it is of no use to anybody else.
 #[test]
-fn another_user_of_the_machine_gets_nothing_with_the_token_either() {
+fn another_user_gets_nothing_even_with_the_token() {
     if !rustix::process::geteuid().is_root() {
         return skipped("another user at the loopback address", "needs root");
     }
@@ -249,7 +249,7 @@ fn another_user_of_the_machine_gets_nothing_with_the_token_either() {
 }
 
 #[test]
-fn what_the_api_hands_out_is_masked_in_what_the_command_prints() {
+fn values_handed_out_by_the_api_are_masked_in_output() {
     let world = world();
     let serve = ["exec", "--serve", "relay", "--spec", "spec.yaml", "--", "sh", "-c"];
     let script = "curl -s \"$METADATA_API_URL/secrets/token\"";
@@ -264,7 +264,7 @@ fn what_the_api_hands_out_is_masked_in_what_the_command_prints() {
 }
 
 #[test]
-fn a_spec_that_is_none_or_asks_for_everything_at_once_is_refused_with_line_and_column() {
+fn a_malformed_or_greedy_spec_is_refused_with_its_place() {
     let world = world();
     for (spec, at, problem) in [
         ("a: [", "spec.yaml:1:4: ", "unclosed bracket"),

@@ -139,7 +139,7 @@ fn a_secret_is_resolved_by_steps_of_its_own_workflow_only() {
 }
 
 #[test]
-fn a_batch_answers_each_in_its_place_and_one_that_is_refused_fails_no_other() {
+fn a_batch_answers_in_order_and_a_refusal_fails_no_other() {
     use pb::batch_resolve_result::Result as One;
     let broker = TestBroker::start();
     broker.create_aws("prod", "s3cret", &["workflow:deploy"]);
@@ -197,7 +197,7 @@ fn a_batch_stops_opening_when_its_reply_is_full() {
 }
 
 #[test]
-fn whoami_says_who_and_until_when_and_is_no_decision() {
+fn whoami_shows_the_step_and_its_end_and_decides_nothing() {
     let broker = TestBroker::start();
     let step = broker.open("deploy prod", "build");
     let mut client = pb::step_service_client::StepServiceClient::new(step.channel.clone());
@@ -213,7 +213,7 @@ fn whoami_says_who_and_until_when_and_is_no_decision() {
 }
 
 #[test]
-fn a_step_over_its_rate_is_refused_without_a_decision_and_counted_in_the_journal() {
+fn a_step_over_its_rate_is_refused_and_counted_in_the_journal() {
     let limits = Limits { step_request_burst: 5, step_requests_per_second: 1, ..Limits::default() };
     let broker = TestBroker::start_with(limits);
     broker.create_aws("prod", "s3cret", &["workflow:deploy"]);
@@ -241,7 +241,7 @@ fn a_step_over_its_rate_is_refused_without_a_decision_and_counted_in_the_journal
 
 /// Each refusal is a line: nobody fills the disk by asking for what he may not have.
 #[test]
-fn a_step_that_goes_on_asking_for_what_it_may_not_have_is_refused_without_more_lines() {
+fn repeated_refusals_of_a_step_add_no_more_lines() {
     let limits = Limits { step_refusal_burst: 5, step_refusals_per_second: 1, ..Limits::default() };
     let broker = TestBroker::start_with(limits);
     let step = broker.open("deploy", "build");
@@ -281,7 +281,7 @@ fn resolve_until<T: Send + 'static>(
 
 /// The journal is the order of things: an allowed line never stands after a head that forbids it.
 #[test]
-fn however_often_access_changes_no_line_allows_what_the_head_before_it_forbids() {
+fn no_line_allows_what_the_head_before_it_forbids() {
     let broker = racing_broker();
     let step = broker.open("deploy", "racing");
     let done = Arc::new(AtomicBool::new(false));
@@ -368,7 +368,7 @@ fn racing_broker() -> TestBroker {
 }
 
 #[test]
-fn a_resolve_that_races_with_a_change_of_access_never_slips_past_its_acknowledgement() {
+fn no_resolve_passes_an_acknowledged_change_of_access() {
     let broker = racing_broker();
     for _ in 0..5 {
         let access = |principals: &[&str]| {
@@ -381,13 +381,13 @@ fn a_resolve_that_races_with_a_change_of_access_never_slips_past_its_acknowledge
 }
 
 #[test]
-fn a_resolve_that_races_with_deletion_never_slips_past_its_acknowledgement() {
+fn no_resolve_passes_an_acknowledged_deletion() {
     let broker = racing_broker();
     race(&broker, || broker.delete_connection("aws/prod").unwrap(), |line| line["event"] == "head");
 }
 
 #[test]
-fn a_resolve_that_races_with_close_step_never_slips_past_its_acknowledgement() {
+fn no_resolve_passes_an_acknowledged_close() {
     let broker = racing_broker();
     let close = || {
         let mut request = pb::CloseStepRequest::default();

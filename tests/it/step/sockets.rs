@@ -10,7 +10,7 @@ use keyhatch::grpc::pb;
 
 use crate::harness::{
     GroupDaemon, SmallFilesystem, TestBroker, copy_binary, identity_in, init_options, open_request,
-    reason, skipped,
+    reason, skipped, succeeded, temp_dir,
 };
 
 const NOBODY: u32 = 65_534;
@@ -22,7 +22,7 @@ fn entries(directory: &Path) -> usize {
 }
 
 #[test]
-fn a_step_without_room_for_its_socket_is_refused_whole_and_opened_when_there_is_room() {
+fn a_step_without_room_for_its_socket_is_refused_whole() {
     let mut broker = TestBroker::start();
     broker.create_aws("prod", "s", &["workflow:*"]);
     broker.stop();
@@ -65,7 +65,7 @@ fn a_step_without_room_for_its_socket_is_refused_whole_and_opened_when_there_is_
 }
 
 #[test]
-fn without_its_directory_no_step_is_opened_and_a_restart_makes_it_again() {
+fn without_the_steps_directory_no_step_is_opened() {
     let mut broker = TestBroker::start();
     let steps = broker.config.runtime.join("steps");
     let lost = broker.open("w", "lost");
@@ -79,7 +79,7 @@ fn without_its_directory_no_step_is_opened_and_a_restart_makes_it_again() {
 }
 
 #[test]
-fn a_runtime_directory_is_taken_up_to_the_longest_path_of_a_socket_and_no_further() {
+fn a_runtime_directory_may_be_as_long_as_socket_paths_allow() {
     let mut broker = TestBroker::start();
     broker.create_aws("prod", "s", &["workflow:*"]);
     let sample = broker.open("w", "s").opened.directory;
@@ -105,7 +105,7 @@ fn a_runtime_directory_is_taken_up_to_the_longest_path_of_a_socket_and_no_furthe
 
 /// Should the files' modes ever let somebody through, the socket still asks the kernel who it is.
 #[test]
-fn a_child_of_another_user_is_turned_away_with_a_good_certificate_unless_anybody_may_come() {
+fn another_users_process_is_refused_unless_any_user_may() {
     if !rustix::process::geteuid().is_root() {
         skipped("a child of another user", "needs root");
         return;
@@ -161,13 +161,13 @@ fn a_child_of_another_user_is_turned_away_with_a_good_certificate_unless_anybody
 
 /// As in Kubernetes, with fsGroup: volumes are root's and the group's, and so is a mounted secret.
 #[test]
-fn in_a_pod_everything_is_made_below_volumes_and_the_kek_may_be_lent_to_the_group() {
+fn in_a_pod_everything_is_made_below_its_volumes() {
     const USER: u32 = 10_001;
     if !rustix::process::geteuid().is_root() {
         skipped("a daemon of another user", "needs root");
         return;
     }
-    let pod = tempfile::Builder::new().prefix("kh").tempdir().unwrap();
+    let pod = temp_dir();
     let binary = pod.path().join("keyhatch");
     copy_binary(&binary);
     let set = |path: &Path, owner, mode| {
@@ -209,12 +209,11 @@ fn in_a_pod_everything_is_made_below_volumes_and_the_kek_may_be_lent_to_the_grou
     let ran = step.output();
     serving.kill().unwrap();
     serving.wait().unwrap();
-    let ran = ran.unwrap();
-    assert!(ran.status.success(), "{}", String::from_utf8_lossy(&ran.stderr));
+    succeeded(&ran.unwrap());
 }
 
 #[test]
-fn silent_members_of_the_admin_group_take_nobodys_turn_and_cannot_fill_the_log() {
+fn silent_group_members_delay_nobody_and_fill_no_log() {
     let Some(daemon) = GroupDaemon::start("another user in the admin group", "") else { return };
     let script = "import socket, sys\n\
                   held = []\n\
@@ -237,7 +236,7 @@ fn silent_members_of_the_admin_group_take_nobodys_turn_and_cannot_fill_the_log()
 }
 
 #[test]
-fn a_member_of_the_admin_group_who_connects_all_the_time_is_turned_away_and_nobody_else_is() {
+fn a_group_member_that_always_connects_harms_only_itself() {
     let limits = "admin_guest_connections_per_second = 1\nadmin_guest_connection_burst = 5\n";
     let Some(daemon) = GroupDaemon::start("another user in the admin group", limits) else {
         return;
@@ -252,7 +251,7 @@ fn a_member_of_the_admin_group_who_connects_all_the_time_is_turned_away_and_nobo
     let Some(mut busy) = daemon.script(NOBODY, script) else { return };
     assert!(busy.wait().unwrap().success());
     for _ in 0..10 {
-        assert!(daemon.serving.run(&["status"]).status.success());
+        daemon.serving.must(&["status"]);
     }
     let log = daemon.serving.log();
     assert!(log.contains("connects too often") && !log.contains("too many of its like"), "{log}");

@@ -11,7 +11,7 @@ use tonic::{Status, Streaming};
 
 use crate::harness::{
     ServeProcess, TestBroker, TestStep, bytes, connection_document, keyhatch_in, path_with_binary,
-    reason, request, resolver, secret_document, wait_until,
+    reason, request, resolver, secret_document, temp_dir, wait_until,
 };
 
 /// A Watch that is open.
@@ -56,7 +56,7 @@ fn rotate(broker: &TestBroker, secret: &str) {
 }
 
 #[test]
-fn every_new_version_is_delivered_with_a_lease_in_place_of_the_one_before() {
+fn every_new_version_comes_with_a_lease_replacing_the_last() {
     let broker = TestBroker::start();
     broker.create_aws("prod", "one", &["workflow:w"]);
     let step = broker.open("w", "s");
@@ -81,7 +81,7 @@ fn every_new_version_is_delivered_with_a_lease_in_place_of_the_one_before() {
 }
 
 #[test]
-fn a_group_is_selected_anew_and_a_secret_is_watched_like_a_connection() {
+fn a_watch_follows_groups_and_secrets_like_connections() {
     use pb::apply_request::Document;
     let broker = TestBroker::start();
     let member = |name: &str, tag: &str| {
@@ -191,7 +191,7 @@ fn write_large(broker: &TestBroker, n: usize) {
 }
 
 #[test]
-fn whoever_reads_slowly_gets_the_newest_and_is_told_what_was_skipped() {
+fn a_slow_reader_gets_the_newest_version_and_a_skip_count() {
     let broker = TestBroker::start();
     write_large(&broker, 0);
     let step = broker.open("w", "s");
@@ -210,7 +210,7 @@ fn whoever_reads_slowly_gets_the_newest_and_is_told_what_was_skipped() {
 }
 
 #[test]
-fn what_waits_for_a_slow_reader_is_not_sent_once_access_is_taken_away() {
+fn nothing_is_sent_to_a_slow_reader_after_lost_access() {
     let broker = TestBroker::start();
     write_large(&broker, 0);
     let step = broker.open("w", "s");
@@ -232,7 +232,7 @@ fn what_waits_for_a_slow_reader_is_not_sent_once_access_is_taken_away() {
 }
 
 #[test]
-fn an_opening_has_no_more_watches_than_it_may_and_one_that_ends_makes_room() {
+fn an_openings_watches_are_limited_and_an_end_makes_room() {
     let broker = TestBroker::start();
     broker.create_aws("prod", "one", &["workflow:w"]);
     let step = broker.open("w", "s");
@@ -256,7 +256,7 @@ fn an_opening_has_no_more_watches_than_it_may_and_one_that_ends_makes_room() {
 
 /// The openings of one host, all after the same connection.
 #[test]
-fn ten_thousand_watchers_all_get_the_new_version_and_the_write_waits_for_none() {
+fn ten_thousand_watchers_get_a_version_without_delaying_it() {
     const WATCHERS: usize = 10_000;
     const EACH: usize = 64;
     let limits =
@@ -296,7 +296,7 @@ fn ten_thousand_watchers_all_get_the_new_version_and_the_write_waits_for_none() 
 #[test]
 fn the_command_line_prints_a_line_for_each_version() {
     use std::io::BufRead as _;
-    let directory = tempfile::Builder::new().prefix("kh").tempdir().unwrap();
+    let directory = temp_dir();
     let serving = ServeProcess::start(directory.path());
     let seed = directory.path().join("seed.yaml");
     let write = |serving: &ServeProcess, token: &str| {
@@ -305,7 +305,7 @@ fn the_command_line_prints_a_line_for_each_version() {
              fields: {{api_token: {token}}}\n  access: {{resolver: ['workflow:w']}}\n"
         );
         std::fs::write(&seed, text).unwrap();
-        assert!(serving.run(&["apply", "-f", seed.to_str().unwrap()]).status.success());
+        serving.must(&["apply", "-f", seed.to_str().unwrap()]);
     };
     write(&serving, "one");
     let words = "step run --workflow w --run 1 --step s -- keyhatch get slack/a --watch";
@@ -330,7 +330,7 @@ fn the_command_line_prints_a_line_for_each_version() {
     let serving = ServeProcess::start(directory.path());
     write(&serving, "four");
     assert_eq!(token(), "four");
-    assert!(serving.run(&["connection", "delete", "slack/a", "--yes", "--force"]).status.success());
+    serving.must(&["connection", "delete", "slack/a", "--yes", "--force"]);
     let ended = child.wait_with_output().unwrap();
     let said = String::from_utf8_lossy(&ended.stderr).into_owned();
     assert!(said.contains("error: CONNECTION_NOT_FOUND"), "{said}");

@@ -13,7 +13,7 @@ use std::os::unix::fs::{DirBuilderExt as _, OpenOptionsExt as _, PermissionsExt 
 use std::path::{Path, PathBuf};
 use std::sync::atomic::{AtomicUsize, Ordering};
 
-use crate::harness::{keyhatch_in, not_set_up, runtime};
+use crate::harness::{init_in, not_set_up, runtime};
 
 pub use child::{Serving, Start};
 pub use doors::{Doors, Seen, UNANSWERED, resolved};
@@ -77,8 +77,7 @@ pub fn shim() -> Option<PathBuf> {
 
 /// Makes a new broker below `directory`.
 pub fn init(directory: &Path) {
-    let made = keyhatch_in(directory, &["init"]).output().unwrap();
-    assert!(made.status.success(), "{}", String::from_utf8_lossy(&made.stderr));
+    init_in(directory);
 }
 
 /// A file of an [`Image`].

@@ -1,8 +1,5 @@
 //! A step that is refused learns nothing from the name of the decision.
 
-use keyhatch::grpc::pb;
-use keyhatch::grpc::pb::explain_request::Question;
-use keyhatch::grpc::pb::system_service_client::SystemServiceClient;
 use tonic_types::StatusExt as _;
 
 use crate::harness::{TestBroker, TestStep, reason};
@@ -10,12 +7,6 @@ use crate::harness::{TestBroker, TestStep, reason};
 fn refused(broker: &TestBroker, step: &TestStep) -> String {
     let status = broker.resolve(step, "aws/nothere").unwrap_err();
     status.get_error_details().error_info().unwrap().metadata["decision_id"].clone()
-}
-
-fn explain(broker: &TestBroker, id: &str) -> Result<pb::ExplainResponse, tonic::Status> {
-    let request = pb::ExplainRequest { question: Some(Question::DecisionId(id.to_owned())) };
-    let mut client = SystemServiceClient::new(broker.operator());
-    broker.block_on(client.explain(request)).map(tonic::Response::into_inner)
 }
 
 #[test]
@@ -42,7 +33,7 @@ fn an_operator_finds_a_decision_by_either_name() {
     let ids = [refused(&broker, &step), refused(&broker, &step)];
     broker.restart();
     for id in ids {
-        let told = explain(&broker, &id).unwrap();
+        let told = broker.explain_decision(&id).unwrap();
         let place = told.past.as_ref().unwrap().decision_id.clone();
         let line: u64 = place.strip_prefix("1.").unwrap().parse().unwrap();
         let journal = broker.journal();
@@ -51,9 +42,9 @@ fn an_operator_finds_a_decision_by_either_name() {
             (&written["event"], &written["decision"]),
             (&"resolve".into(), &"refuse".into())
         );
-        assert_eq!(explain(&broker, &place).unwrap(), told);
+        assert_eq!(broker.explain_decision(&place).unwrap(), told);
     }
     let unknown = "0123456789abcdef0123456789abcdef";
-    assert_eq!(reason(explain(&broker, unknown)), "DECISION_NOT_FOUND");
-    assert_eq!(reason(explain(&broker, &unknown[1..])), "DECISION_INVALID");
+    assert_eq!(reason(broker.explain_decision(unknown)), "DECISION_NOT_FOUND");
+    assert_eq!(reason(broker.explain_decision(&unknown[1..])), "DECISION_INVALID");
 }

@@ -11,7 +11,8 @@ use keyhatch::grpc::pb;
 use tempfile::TempDir;
 
 use crate::harness::{
-    ServeProcess, TestBroker, keyhatch, keyhatch_in, open_request, reason, skipped, wait_until,
+    ServeProcess, TestBroker, init_in, keyhatch, keyhatch_in, open_request, reason, skipped,
+    succeeded, temp_dir, text, wait_until,
 };
 
 /// The step's user.
@@ -54,10 +55,6 @@ fn by(uid: u32, line: &str, directory: &Path, binary: &Path) -> Output {
     let mut shell = Command::new("sh");
     shell.args(["-c", line]).env("D", directory).env("K", binary).env("KEYHATCH_DIR", directory);
     shell.uid(uid).gid(uid).current_dir("/").output().unwrap()
-}
-
-fn text(bytes: &[u8]) -> String {
-    String::from_utf8_lossy(bytes).into_owned()
 }
 
 /// All that a directory holds: names, owners, modes, contents.
@@ -107,8 +104,7 @@ fn a_steps_user_reads_and_connects_and_changes_nothing() {
     let directory = Path::new(&opened.directory);
     let reads = || {
         for line in READS {
-            let read = by(STEP, line, directory, &binary);
-            assert!(read.status.success(), "{line}: {}", text(&read.stderr));
+            succeeded(&by(STEP, line, directory, &binary));
             let stolen = by(THIEF, line, directory, &binary);
             assert!(!stolen.status.success(), "{line}: {}", text(&stolen.stdout));
         }
@@ -156,9 +152,10 @@ fn without_any_capability_another_users_step_is_let_in() {
     let capabilities = std::fs::read_to_string(capabilities).unwrap();
     assert!(capabilities.contains("CapEff:\t0000000000000000"), "{capabilities}");
     let names = ["step", "open", "--workflow", "w", "--run", "1", "--step", "s", "-o", "json"];
-    let opened = command(&names).args(["--uid", &STEP.to_string()]).output().unwrap();
-    assert!(opened.status.success(), "{}", text(&opened.stderr));
-    let opened: serde_json::Value = serde_json::from_slice(&opened.stdout).unwrap();
+    let opened: serde_json::Value = serde_json::from_str(&succeeded(
+        &command(&names).args(["--uid", &STEP.to_string()]).output().unwrap(),
+    ))
+    .unwrap();
     let directory = Path::new(opened["directory"].as_str().unwrap());
     let before = contents(directory);
     for line in READS {
@@ -210,7 +207,7 @@ fn no_kernel_table_shows_an_opening_or_the_runtime_directory() {
 }
 
 #[test]
-fn a_directory_for_any_user_is_reached_by_who_mounts_it_only() {
+fn a_directory_for_any_user_is_reached_only_by_a_mount() {
     if !is_root("other users") {
         return;
     }
@@ -236,8 +233,7 @@ fn a_directory_for_any_user_is_reached_by_who_mounts_it_only() {
             assert!(!by(THIEF, line, directory, &binary).status.success(), "{line}");
         }
         if by(0, "unshare --mount true", directory, &binary).status.success() {
-            let ran = by(0, &mounted, directory, &binary);
-            assert!(ran.status.success(), "{}", text(&ran.stderr));
+            succeeded(&by(0, &mounted, directory, &binary));
         } else {
             skipped("a bind mount of root's", "needs the right to mount");
         }
@@ -248,7 +244,7 @@ fn a_directory_for_any_user_is_reached_by_who_mounts_it_only() {
 
 /// As a rootless engine does: its user opens the step, and mounts in a user namespace of its own.
 #[test]
-fn an_executor_of_another_user_mounts_in_its_own_user_namespace() {
+fn another_users_executor_mounts_in_its_own_namespace() {
     if !is_root("an executor of another user") {
         return;
     }
@@ -264,16 +260,14 @@ fn an_executor_of_another_user_mounts_in_its_own_user_namespace() {
     broker.restart();
     let identity = broker.scratch().join("identity");
     let mut add = keyhatch_in(broker.scratch(), &["executor", "add", "team", "--workflow", "*"]);
-    let added = add.arg("--out").arg(&identity).output().unwrap();
-    assert!(added.status.success(), "{}", text(&added.stderr));
+    succeeded(&add.arg("--out").arg(&identity).output().unwrap());
     let lent = format!("chown -R {STEP}:{STEP} \"$D\"");
     assert!(by(0, &lent, &identity, &binary).status.success());
     let open = |uid: &str| {
         let line =
             format!("\"$K\" step open --workflow w --run 1 --step s{uid} --uid {uid} -o json");
-        let opened = by(STEP, &line, &identity, &binary);
-        assert!(opened.status.success(), "{}", text(&opened.stderr));
-        let opened: serde_json::Value = serde_json::from_slice(&opened.stdout).unwrap();
+        let opened: serde_json::Value =
+            serde_json::from_str(&succeeded(&by(STEP, &line, &identity, &binary))).unwrap();
         PathBuf::from(opened["directory"].as_str().unwrap())
     };
     let in_namespace = |line: &str| {
@@ -282,8 +276,7 @@ fn an_executor_of_another_user_mounts_in_its_own_user_namespace() {
     };
     let whoami = format!("KEYHATCH_DIR={} \"$K\" whoami", mount.display());
     for directory in [open("any"), open(&STEP.to_string())] {
-        let ran = by(STEP, &in_namespace(&whoami), &directory, &binary);
-        assert!(ran.status.success(), "{}", text(&ran.stderr));
+        succeeded(&by(STEP, &in_namespace(&whoami), &directory, &binary));
         // Root of a user namespace is nobody to the daemon's files.
         for line in ["echo more >> env", "chmod 0666 tls.key", "touch new", "rm -f env"] {
             let line = in_namespace(line);
@@ -301,8 +294,8 @@ fn a_user_that_the_daemons_namespace_does_not_know_is_refused() {
         skipped("a daemon in a user namespace", "needs root and unshare(1)");
         return;
     }
-    let directory = tempfile::Builder::new().prefix("kh").tempdir().unwrap();
-    assert!(keyhatch_in(directory.path(), &["init"]).output().unwrap().status.success());
+    let directory = temp_dir();
+    init_in(directory.path());
     let plain = keyhatch_in(directory.path(), &["serve"]);
     let mut serve = Command::new("unshare");
     serve.args(["--user", "--map-root-user"]).arg(plain.get_program()).args(plain.get_args());
@@ -342,8 +335,7 @@ fn a_group_that_is_another_accounts_own_is_not_trusted() {
         by(0, &line, place.directory.path(), &binary)
     };
     let alone = format!("kd:x:{STEP}:{STEP}::/:/bin/sh\n");
-    let made = init(&alone, "made");
-    assert!(made.status.success(), "{}", text(&made.stderr));
+    succeeded(&init(&alone, "made"));
     let refused = init(&format!("{alone}app:x:{THIEF}:{STEP}::/:/bin/sh\n"), "refused");
     let told = text(&refused.stderr);
     assert!(!refused.status.success() && told.contains("others may write to it"), "{told}");
@@ -351,7 +343,7 @@ fn a_group_that_is_another_accounts_own_is_not_trusted() {
 
 #[test]
 fn without_acls_a_steps_files_are_given_to_its_user() {
-    let directory = tempfile::Builder::new().prefix("kh").tempdir().unwrap();
+    let directory = temp_dir();
     let run = directory.path().join("run");
     make(&run, 0, 0o755);
     let mounted = Command::new("mount").args(["-t", "ramfs", "ramfs"]).arg(&run).output();
@@ -360,13 +352,19 @@ fn without_acls_a_steps_files_are_given_to_its_user() {
         return;
     }
     let unmount = Unmount(run);
-    assert!(keyhatch_in(directory.path(), &["init"]).output().unwrap().status.success());
+    init_in(directory.path());
     let serving = ServeProcess::start(directory.path());
     let names = ["step", "open", "--workflow", "w", "--run", "1", "--mount-path", "host"];
     let open = |more: &[&str]| serving.run(&[&names[..], more].concat());
-    let opened = open(&["--step", "s", "--uid", &STEP.to_string(), "-o", "json"]);
-    assert!(opened.status.success(), "{}", text(&opened.stderr));
-    let opened: serde_json::Value = serde_json::from_slice(&opened.stdout).unwrap();
+    let opened: serde_json::Value = serde_json::from_str(&succeeded(&open(&[
+        "--step",
+        "s",
+        "--uid",
+        &STEP.to_string(),
+        "-o",
+        "json",
+    ])))
+    .unwrap();
     let step = Path::new(opened["directory"].as_str().unwrap());
     let found = std::fs::metadata(step).unwrap();
     assert_eq!((found.uid(), found.mode() & 0o7777), (0, 0o711));
@@ -425,7 +423,7 @@ struct Place {
 
 impl Place {
     fn new() -> Self {
-        let directory = tempfile::Builder::new().prefix("kh").tempdir().unwrap();
+        let directory = temp_dir();
         set_mode(directory.path(), 0o755);
         let (state, runtime) = (directory.path().join("state"), directory.path().join("run"));
         Self { directory, state, runtime }
@@ -434,8 +432,7 @@ impl Place {
     /// The same, with a broker.
     fn made() -> Self {
         let place = Self::new();
-        let made = place.run(&["init"]);
-        assert!(made.status.success(), "{}", text(&made.stderr));
+        succeeded(&place.run(&["init"]));
         place
     }
 
@@ -591,7 +588,7 @@ fn a_parent_that_others_write_to_is_taken_when_it_is_said() {
 }
 
 #[test]
-fn what_root_does_offline_is_its_owners_and_goes_no_further() {
+fn roots_offline_work_belongs_to_the_owner_and_stays_inside() {
     if !is_root("a broker of another user") {
         return;
     }
@@ -600,8 +597,7 @@ fn what_root_does_offline_is_its_owners_and_goes_no_further() {
     let binary = lend(place.directory.path());
     let mut init = Command::new(&binary);
     init.arg("init").env("KEYHATCH_STATE", &place.state).uid(STEP).gid(STEP).current_dir("/");
-    let made = init.output().unwrap();
-    assert!(made.status.success(), "{}", text(&made.stderr));
+    succeeded(&init.output().unwrap());
     // A key that is only lent to who runs the command.
     let kek = place.path("kek");
     std::fs::rename(place.state.join("kek"), &kek).unwrap();
@@ -609,8 +605,7 @@ fn what_root_does_offline_is_its_owners_and_goes_no_further() {
     let kek_file = ["--kek-file", kek.to_str().unwrap()];
     let reissue = [REISSUE, &kek_file].concat();
     for arguments in [&reissue[..], &[ROTATE, &["--old-kek-file", kek_file[1]]].concat()] {
-        let ran = place.run(arguments);
-        assert!(ran.status.success(), "{arguments:?}: {}", text(&ran.stderr));
+        succeeded(&place.run(arguments));
     }
     let find = format!("find \"$D\" ! -uid {STEP}");
     let others = by(0, &find, &place.state, &binary);
@@ -637,10 +632,8 @@ fn no_umask_opens_or_spoils_a_directory_of_ours() {
             shell.env("K", env!("CARGO_BIN_EXE_keyhatch")).env("KEYHATCH_STATE", &place.state);
             shell.env("KEYHATCH_RUNTIME", &place.runtime).output().unwrap()
         };
-        let ran = masked("dev -- true");
-        assert!(ran.status.success(), "{umask}: {}", text(&ran.stderr));
-        let ran = masked("init");
-        assert!(ran.status.success(), "{umask}: {}", text(&ran.stderr));
+        succeeded(&masked("dev -- true"));
+        succeeded(&masked("init"));
         // The store's crate makes what is in there; nobody else gets into the store.
         let mut find = Command::new("find");
         find.arg(&place.state).args(["-path", "*/store/*", "-prune", "-o", "-perm", "/022"]);
@@ -667,8 +660,7 @@ fn a_parent_that_its_owners_private_group_may_write_is_taken() {
         let line = format!("KEYHATCH_DIR= \"$K\" init --state \"$D/{name}\"");
         by(DAEMON, &line, &home, &binary)
     };
-    let made = init("state");
-    assert!(made.status.success(), "{}", text(&made.stderr));
+    succeeded(&init("state"));
     let is_refused = |name: &str| {
         let refused = text(&init(name).stderr);
         assert!(refused.contains("/home above it has mode 0775"), "{refused}");

@@ -11,7 +11,7 @@ use std::thread::JoinHandle;
 use rustix::fs::inotify::{self, WatchFlags};
 use tempfile::TempDir;
 
-use crate::harness::{ServeProcess, TestBroker, copy_directory, keyhatch, skipped};
+use crate::harness::{ServeProcess, TestBroker, copy_directory, keyhatch, skipped, temp_dir, text};
 
 /// Another user, who is nobody here.
 const THIEF: u32 = 54_322;
@@ -28,7 +28,7 @@ impl World {
             skipped(what, "needs root");
             return None;
         }
-        let directory = tempfile::Builder::new().prefix("kh").tempdir().unwrap();
+        let directory = temp_dir();
         let serving = ServeProcess::start(directory.path());
         let world = Self { serving, directory };
         std::fs::create_dir(world.path("home")).unwrap();
@@ -59,7 +59,7 @@ fn a_swapped_directory_leads_root_to_no_other_identity() {
     let Some(world) = World::new("an identity of another user") else { return };
     let (id, admin) = (world.path("home/id"), world.path("state/operators/admin"));
     let requested = ["operator", "request", "--name", "bob", "--out", id.to_str().unwrap()];
-    assert!(world.serving.run(&requested).status.success());
+    world.serving.must(&requested);
     let (csr, old) = (id.join("tls.csr"), id.with_extension("old"));
     let before = std::fs::read(admin.join("tls.crt")).unwrap();
     let swapping = swap(&csr, WatchFlags::OPEN, id.clone(), admin.clone());
@@ -126,8 +126,8 @@ fn a_broker_that_hangs_keeps_no_other_from_renewal() {
     broker.advance(61);
     let good = broker.config.state.join("executors/local");
     let renewed = keyhatch(&["renew"]).args([&hanging, &good]).output().unwrap();
-    let out = String::from_utf8_lossy(&renewed.stdout);
-    let told = String::from_utf8_lossy(&renewed.stderr);
+    let out = text(&renewed.stdout);
+    let told = text(&renewed.stderr);
     assert!(out.starts_with("executor local: certificate until "), "{out}");
     assert!(told.contains("UNREACHABLE") && told.contains("says nothing"), "{told}");
     assert!(!renewed.status.success());

@@ -1,7 +1,6 @@
 //! One executor has no part in what is another's, be it of the same name.
 
 use keyhatch::grpc::pb;
-use keyhatch::grpc::pb::executor_registry_service_client::ExecutorRegistryServiceClient;
 use keyhatch::grpc::pb::executor_service_client::ExecutorServiceClient;
 use keyhatch::model::Limits;
 use tonic::Status;
@@ -16,13 +15,6 @@ fn open(broker: &TestBroker, caller: &Channel, step: &str) -> Result<pb::OpenedS
         .map(tonic::Response::into_inner)
 }
 
-fn remove(broker: &TestBroker, name: &str) {
-    let name = format!("executors/{name}");
-    let request = pb::DeleteExecutorRequest { name, ..Default::default() };
-    let mut client = ExecutorRegistryServiceClient::new(broker.operator());
-    broker.block_on(client.delete_executor(request)).unwrap();
-}
-
 fn show_run(broker: &TestBroker, caller: &Channel) -> Result<usize, Status> {
     let request = pb::GetRunRequest { run: "1".to_owned(), ..Default::default() };
     let mut client = ExecutorServiceClient::new(caller.clone());
@@ -30,12 +22,12 @@ fn show_run(broker: &TestBroker, caller: &Channel) -> Result<usize, Status> {
 }
 
 #[test]
-fn a_new_executor_of_an_old_name_sees_none_of_its_runs() {
+fn a_new_executor_of_an_old_name_sees_no_older_runs() {
     let mut broker = TestBroker::start();
     let old = broker.enroll_executor("reuse", &["team-a-*"], &[]);
     open(&broker, &old, "s").unwrap();
     assert_eq!(show_run(&broker, &old).unwrap(), 1);
-    remove(&broker, "reuse");
+    broker.remove_executor("reuse").unwrap();
     let new = broker.enroll_executor("reuse", &["team-b-*", "team-a-*"], &[]);
     assert_eq!(reason(show_run(&broker, &new)), "RUN_NOT_FOUND");
     // Its attempts are its own, too, and it opens the step as if nobody had.
@@ -74,7 +66,7 @@ fn one_executor_of_several_opens_a_quarter_of_all_steps() {
     let mut client = ExecutorServiceClient::new(executor.clone());
     assert!(!broker.block_on(client.close_step(request)).unwrap().into_inner().closed);
     open(&broker, &executor, "e").unwrap();
-    remove(&broker, "lim");
+    broker.remove_executor("lim").unwrap();
     // Alone again, it may have all of them.
     for step in ["f", "g", "h", "i", "j", "k"] {
         open(&broker, &executor, step).unwrap();

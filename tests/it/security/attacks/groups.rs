@@ -199,7 +199,7 @@ fn nobody_takes_the_value_of_a_member_that_is_out() {
 }
 
 #[test]
-fn a_connection_made_anew_under_a_members_name_is_none() {
+fn a_recreated_connection_is_no_member() {
     let world = World::start();
     let mut client = ConnectionServiceClient::new(world.editor.clone());
     let name = "connections/slack/az4".to_owned();

@@ -1,11 +1,9 @@
 //! Whatever keeps secrets from steps, or operators from changes, shows wherever health is told; and so does its end.
 
 use std::net::SocketAddr;
-use std::path::{Path, PathBuf};
+use std::path::Path;
 
-use keyhatch::grpc::client::channel;
 use keyhatch::grpc::pb;
-use keyhatch::grpc::pb::executor_service_client::ExecutorServiceClient;
 use tokio::runtime::Runtime;
 use tonic::transport::Channel;
 use tonic_health::pb::health_check_response::ServingStatus;
@@ -13,8 +11,8 @@ use tonic_health::pb::{HealthCheckRequest, health_client::HealthClient};
 
 use crate::durability::disk::shim;
 use crate::harness::{
-    Scrape, ServeProcess, SmallFilesystem, create_aws, identity_in, keyhatch_in, open_request,
-    reason, request, resolve_on, skipped, wait_until,
+    Scrape, ServeProcess, SmallFilesystem, create_aws, init_in, keyhatch_in, reason, request,
+    resolve_on, skipped, step_channel, succeeded, temp_dir, text, wait_until,
 };
 
 /// What everybody is told who asks how the broker is.
@@ -53,25 +51,16 @@ impl World {
     /// A daemon in a directory, with a credential and an open step that may have it.
     fn start(directory: &Path, environment: &[(&str, &str)]) -> Self {
         if !directory.join("state/state.json").exists() {
-            let made = keyhatch_in(directory, &["init"]).output().unwrap();
-            assert!(made.status.success(), "{}", String::from_utf8_lossy(&made.stderr));
+            init_in(directory);
         }
         let mut serve = keyhatch_in(directory, &["serve", "--metrics", "127.0.0.1:0"]);
         serve.envs(environment.iter().copied());
         let serving = ServeProcess::spawn(directory, serve);
         let runtime = tokio::runtime::Builder::new_multi_thread().enable_all().build().unwrap();
-        let connect = |identity: &Path, socket: &Path| {
-            runtime.block_on(channel(socket, identity_in(identity))).unwrap()
-        };
-        let (state, admin) = (directory.join("state"), directory.join("run/admin.sock"));
-        let operator = connect(&state.join("operators/admin"), &admin);
+        let operator = runtime.block_on(serving.admin("operators/admin"));
         runtime.block_on(create_aws(operator.clone()));
-        let executor = connect(&state.join("executors/local"), &admin);
-        let asked = open_request("deploy", "build");
-        let opened = runtime.block_on(ExecutorServiceClient::new(executor).open_step(asked));
-        let opened = opened.unwrap().into_inner();
-        let own = PathBuf::from(&opened.directory);
-        let step = connect(&own, &own.join("keyhatch.sock"));
+        let opened = runtime.block_on(serving.open("deploy", "build")).unwrap();
+        let step = runtime.block_on(step_channel(Path::new(&opened.directory)));
         let metrics = address_in(&serving.log());
         Self { serving: Some(serving), metrics, operator, step, opened, runtime }
     }
@@ -100,7 +89,7 @@ impl World {
         let is_it = |state: &String| scrape.get("state", &[("state", state)]) == Some(1.0);
         let states = scrape.values_of("state");
         Told {
-            status: String::from_utf8_lossy(&status.stdout).trim().to_owned(),
+            status: text(&status.stdout).trim().to_owned(),
             metric: states.into_iter().filter(is_it).collect::<Vec<_>>().join("+"),
             healthcheck: self.run(&["healthcheck"]).status.success(),
             admin_door: self.is_healthy(&self.operator),
@@ -125,7 +114,7 @@ fn address_in(log: &str) -> SocketAddr {
 }
 
 fn scratch() -> tempfile::TempDir {
-    tempfile::Builder::new().prefix("kh").tempdir().unwrap()
+    temp_dir()
 }
 
 /// Takes all room but this much.
@@ -162,7 +151,7 @@ fn a_full_disk_shows_as_no_secrets() {
     // Taking something away is possible still, and is no sign of room.
     assert!(world.run(&["step", "close", &world.opened.name]).status.success());
     let told = (world.run(&["status", "-o", "name"]), world.run(&["healthcheck"]));
-    assert!(String::from_utf8_lossy(&told.0.stdout).contains("no-secrets"));
+    assert!(text(&told.0.stdout).contains("no-secrets"));
     assert!(!told.1.status.success());
     std::fs::remove_file(disk.join("fill")).unwrap();
     wait_until("there is room again", || world.run(&["healthcheck"]).status.success());
@@ -231,7 +220,7 @@ fn syncs_that_fail_show_as_no_secrets_for_good() {
     wait_until("it shows", || {
         let status = world.run(&["status", "-o", "name"]);
         let scrape = Scrape::of(world.metrics);
-        String::from_utf8_lossy(&status.stdout).trim() == "no-secrets"
+        text(&status.stdout).trim() == "no-secrets"
             && scrape.get("state", &[("state", "no-secrets")]) == Some(1.0)
             && !world.run(&["healthcheck"]).status.success()
     });
@@ -252,20 +241,18 @@ fn a_quarantine_shows_until_it_is_over() {
     let directory = scratch();
     // The KEK is not in the backup.
     let kek = directory.path().join("kek").display().to_string();
-    let made = keyhatch_in(directory.path(), &["init", "--kek-file", &kek]).output().unwrap();
-    assert!(made.status.success(), "{}", String::from_utf8_lossy(&made.stderr));
+    succeeded(&keyhatch_in(directory.path(), &["init", "--kek-file", &kek]).output().unwrap());
     let world = World::start(directory.path(), &[("KEYHATCH_KEK_FILE", &kek)]);
     let archive = directory.path().join("backup.tar").display().to_string();
     assert!(world.run(&["backup", &archive]).status.success());
     let other = scratch();
     let restored = keyhatch_in(other.path(), &["restore", &archive, "--kek-file", &kek]).output();
-    let restored = restored.unwrap();
-    assert!(restored.status.success(), "{}", String::from_utf8_lossy(&restored.stderr));
+    succeeded(&restored.unwrap());
     let serve = keyhatch_in(other.path(), &["serve", "--kek-file", &kek]);
     let serving = ServeProcess::spawn(other.path(), serve);
     let healthy = || serving.run(&["healthcheck"]).status.success();
     assert!(!healthy(), "it shows from the start");
-    assert!(serving.run(&["restore", "--confirm"]).status.success());
+    serving.must(&["restore", "--confirm"]);
     wait_until("it is over", healthy);
 }
 

@@ -2,8 +2,8 @@
 
 use std::process::Output;
 
-use crate::harness::{Steps, connection};
-use crate::step::helpers::{asked, text};
+use crate::harness::{Steps, connection, text};
+use crate::step::helpers::asked;
 
 const ANSWERS: &str = "github.com/org/repo=github/main;registry.example:5000=docker-registry/main;http://127.0.0.1:5000=docker-registry/main";
 

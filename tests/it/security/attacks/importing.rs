@@ -6,7 +6,7 @@ use std::process::{Command, Output};
 use rustix::fs::{CWD, FileType, Mode, mknodat};
 use serde_json::Value as Json;
 
-use crate::harness::{Steps, keyhatch, keyhatch_in};
+use crate::harness::{Steps, keyhatch, keyhatch_in, succeeded};
 
 /// In values that nobody is to get.
 const CANARY: &str = "c4n4ry";
@@ -108,8 +108,7 @@ fn applied_files_read_below_their_directory_alone() {
         assert_eq!(ran.status.success(), !path.starts_with(".."), "{path}: {}", said(&ran));
     }
     for path in ["../outside", outside, "to-outside"] {
-        let ran = apply(path, &["--allow-file", outside]);
-        assert!(ran.status.success(), "{path}: {}", said(&ran));
+        succeeded(&apply(path, &["--allow-file", outside]));
     }
     // What comes from stdin lies in no directory.
     let seed = world.path("seeds/seed.yaml");
@@ -142,19 +141,17 @@ fn applied_files_read_only_variables_that_are_allowed() {
         refused(&run(command, &["--allow-env", "KH"]), &["--allow-env KH_CANARY"]);
     }
     for allowed in ["KH_CANARY", "*"] {
-        let ran = run("apply", &["--allow-env", allowed]);
-        assert!(ran.status.success(), "{}", said(&ran));
+        succeeded(&run("apply", &["--allow-env", allowed]));
     }
     // The broker of `dev` is theirs whose files these are.
     let ran = keyhatch(&["dev", "-f", world.path("given.yaml").to_str().unwrap(), "--", "true"])
         .env("KH_CANARY", CANARY)
         .output();
-    let ran = ran.unwrap();
-    assert!(ran.status.success(), "{}", said(&ran));
+    succeeded(&ran.unwrap());
 }
 
 #[test]
-fn what_a_command_reads_of_a_broker_is_a_regular_file() {
+fn commands_read_only_regular_files_of_a_broker() {
     let world = world();
     let pipe = world.path("pipe");
     mknodat(CWD, &pipe, FileType::Fifo, Mode::from_raw_mode(0o600), 0).unwrap();

@@ -6,7 +6,7 @@ use std::process::Output;
 use rustix::fs::{CWD, FileType, Mode, mknodat};
 use serde_json::Value;
 
-use crate::harness::{ServeProcess, keyhatch_in};
+use crate::harness::{ServeProcess, init_in, keyhatch_in, succeeded, temp_dir, text};
 
 fn verify(directory: &Path, arguments: &[&str]) -> Output {
     keyhatch_in(directory, &[&["journal", "verify"], arguments].concat()).output().unwrap()
@@ -21,7 +21,7 @@ fn fingerprint(said: &[u8]) -> String {
 
 #[test]
 fn a_forged_journal_with_its_own_ca_is_not_proven() {
-    let scratch = || tempfile::Builder::new().prefix("kh").tempdir().unwrap();
+    let scratch = || temp_dir();
     let (ours, forged) = (scratch(), scratch());
     let made = keyhatch_in(ours.path(), &["init"]).output().unwrap();
     let noted = fingerprint(&made.stdout);
@@ -36,8 +36,7 @@ fn a_forged_journal_with_its_own_ca_is_not_proven() {
     let ca = ours.path().join("ca.crt");
     let told: [&[&str]; 2] = [&["--ca-fingerprint", &noted], &["--ca", ca.to_str().unwrap()]];
     for told in told {
-        let proven = verify(ours.path(), told);
-        assert!(proven.status.success(), "{}", String::from_utf8_lossy(&proven.stderr));
+        succeeded(&verify(ours.path(), told));
     }
     // Somebody puts the whole of another in its place, signed by a CA of theirs.
     for name in ["journal/000001.jsonl", "ca.crt"] {
@@ -46,7 +45,7 @@ fn a_forged_journal_with_its_own_ca_is_not_proven() {
         std::fs::copy(forged.path().join("state").join(name), to).unwrap();
     }
     let believed = verify(ours.path(), &[]);
-    let said = String::from_utf8_lossy(&believed.stderr).into_owned();
+    let said = text(&believed.stderr);
     assert_eq!(believed.status.code(), Some(4), "{said}");
     assert!(said.contains("error: CA_NOT_COMPARED: ") && said.contains("compare"), "{said}");
     for told in told {
@@ -57,13 +56,13 @@ fn a_forged_journal_with_its_own_ca_is_not_proven() {
 /// Who verifies a journal has it from anywhere.
 #[test]
 fn a_pipe_in_place_of_a_journals_file_is_not_waited_for() {
-    let directory = tempfile::Builder::new().prefix("kh").tempdir().unwrap();
-    assert!(keyhatch_in(directory.path(), &["init"]).output().unwrap().status.success());
+    let directory = temp_dir();
+    init_in(directory.path());
     let file = directory.path().join("state/journal/000001.jsonl");
     std::fs::remove_file(&file).unwrap();
     mknodat(CWD, &file, FileType::Fifo, Mode::from_raw_mode(0o600), 0).unwrap();
     let refused = verify(directory.path(), &[]);
-    let said = String::from_utf8_lossy(&refused.stderr).into_owned();
+    let said = text(&refused.stderr);
     assert_eq!(refused.status.code(), Some(1), "{said}");
     assert!(said.contains("000001.jsonl: not a regular file"), "{said}");
 }

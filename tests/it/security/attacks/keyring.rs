@@ -7,7 +7,7 @@ use rustix::fs::{CWD, FileType, Mode, mknodat};
 use serde_json::{Value, json};
 use tempfile::TempDir;
 
-use crate::harness::{keyhatch_in, skipped};
+use crate::harness::{keyhatch_in, skipped, succeeded, temp_dir};
 
 /// A broker that is not running, and a mark that a command of somebody else's would leave.
 struct World {
@@ -27,11 +27,10 @@ const OFFLINE: [&[&str]; 5] = [
 impl World {
     /// A broker whose KEK comes from where these flags of init say.
     fn new(kek: &[&str]) -> Self {
-        let directory = tempfile::Builder::new().prefix("kh").tempdir().unwrap();
+        let directory = temp_dir();
         let mark = directory.path().join("mark");
         let world = Self { directory, mark };
-        let init = keyhatch_in(world.path(), &[&["init"], kek].concat()).output().unwrap();
-        assert!(init.status.success(), "{}", String::from_utf8_lossy(&init.stderr));
+        succeeded(&keyhatch_in(world.path(), &[&["init"], kek].concat()).output().unwrap());
         world
     }
 
@@ -113,8 +112,8 @@ fn an_edited_keyring_runs_nothing_and_reads_nothing() {
 }
 
 #[test]
-fn a_kek_that_nobody_told_of_is_read_from_no_other_place() {
-    let directory = tempfile::Builder::new().prefix("kh").tempdir().unwrap();
+fn an_unnamed_kek_is_read_from_no_other_place() {
+    let directory = temp_dir();
     let kek = directory.path().join("elsewhere");
     let world = World::new(&["--kek-file", kek.to_str().unwrap()]);
     for arguments in OFFLINE {
@@ -143,7 +142,7 @@ fn a_kek_that_nobody_told_of_is_read_from_no_other_place() {
 
 #[test]
 fn a_keyring_that_asks_for_endless_passes_is_refused() {
-    let directory = tempfile::Builder::new().prefix("kh").tempdir().unwrap();
+    let directory = temp_dir();
     let passphrase = directory.path().join("passphrase");
     write(&passphrase, b"correct horse battery staple", 0o400);
     let kek = ["--kek-passphrase-file", passphrase.to_str().unwrap()];
@@ -179,7 +178,7 @@ fn nobody_elses_directory_holds_a_source_of_the_kek() {
         skipped("directories of another user", "needs root");
         return;
     }
-    let directory = tempfile::Builder::new().prefix("kh").tempdir().unwrap();
+    let directory = temp_dir();
     for (flag, file) in sources(directory.path()) {
         let world = World::new(&[flag, &file]);
         chown(directory.path(), Some(NOBODY), None).unwrap();
@@ -208,7 +207,7 @@ fn no_kek_is_made_or_removed_by_a_strangers_link() {
         skipped("links of another user", "needs root");
         return;
     }
-    let directory = tempfile::Builder::new().prefix("kh").tempdir().unwrap();
+    let directory = temp_dir();
     let (ours, theirs) = (directory.path().join("ours"), directory.path().join("theirs"));
     std::fs::create_dir(&ours).unwrap();
     std::fs::create_dir(&theirs).unwrap();
@@ -230,7 +229,7 @@ fn no_kek_is_made_or_removed_by_a_strangers_link() {
 
 #[test]
 fn a_mounted_secret_is_read_when_its_volume_is_trusted() {
-    let directory = tempfile::Builder::new().prefix("kh").tempdir().unwrap();
+    let directory = temp_dir();
     let volume = directory.path().join("volume");
     // As Kubernetes lays it out.
     std::fs::create_dir_all(volume.join("..2026")).unwrap();
@@ -287,7 +286,7 @@ fn a_source_of_the_kek_that_others_can_replace_is_refused() {
         skipped("files of another user", "needs root");
         return;
     }
-    let directory = tempfile::Builder::new().prefix("kh").tempdir().unwrap();
+    let directory = temp_dir();
     for (flag, file) in sources(directory.path()) {
         let world = World::new(&[flag, &file]);
         chown(&file, Some(NOBODY), None).unwrap();

@@ -4,7 +4,7 @@ use std::process::Output;
 
 use serde_json::{Value as Json, json};
 
-use crate::harness::{Steps, keyhatch_in};
+use crate::harness::{Steps, keyhatch_in, succeeded, text};
 
 const CANARY: &str = "c4n4ry";
 
@@ -78,10 +78,6 @@ const PLAN: &[&str] = &[
     "    values (file value): value",
 ];
 
-fn text(bytes: &[u8]) -> String {
-    String::from_utf8(bytes.to_vec()).unwrap()
-}
-
 fn run(world: &Steps, arguments: &[&str], content: &str) -> Output {
     let path = world.path("given.yaml");
     std::fs::write(&path, content).unwrap();
@@ -117,7 +113,7 @@ fn a_plan_shows_everything_but_values_in_every_command() {
 }
 
 #[test]
-fn an_import_says_who_gets_what_is_there_already() {
+fn an_import_lists_the_readers_of_existing_connections() {
     let world = Steps::seeded(PROD);
     let content = "connections: {aws/prod: {accessKeyID: AKIAc4n4ry, secretAccessKey: c4n4ry2}}\n";
     let path = world.path("given.yaml");
@@ -179,8 +175,7 @@ fn own(description: &str, of_token: &str, of_pattern: &str) -> String {
 fn no_description_hides_how_an_integration_keeps_values() {
     let world = Steps::seeded(PROD);
     let before = own("old", "sensitive: true, required: true", "'");
-    let ran = run(&world, &["apply"], &before);
-    assert!(ran.status.success(), "{}", text(&ran.stderr));
+    succeeded(&run(&world, &["apply"], &before));
     let hostile = own(
         "new",
         "sensitive: false, destination: true, env: EVIL",
@@ -213,8 +208,7 @@ fn no_number_of_tags_hides_where_a_credential_is_sent() {
              spec: {{integration: http, kind: none, fields: {{base_url: '{url}'}}}}\n"
         )
     };
-    let ran = run(&world, &["apply"], &document("https://a.example/", 0));
-    assert!(ran.status.success(), "{}", text(&ran.stderr));
+    succeeded(&run(&world, &["apply"], &document("https://a.example/", 0)));
     let plan = text(&run(&world, &["diff"], &document("https://evil.example/", 60)).stdout);
     let line = "    fields.base_url: https://a.example/ -> https://evil.example/\n";
     assert!(plan.contains(line) && plan.contains("which the broker does not tell"), "{plan}");

@@ -1,6 +1,6 @@
 //! A step's spec makes no more of itself than a budget holds.
 
-use crate::harness::{Steps, secret};
+use crate::harness::{Steps, secret, text};
 
 /// `jsonMarshal` of a quote, so often: each writes a backslash before every backslash of the one within.
 fn marshalled(times: usize) -> String {
@@ -20,7 +20,7 @@ fn a_spec_that_doubles_itself_is_refused_and_leaves_no_file() {
                   curl -s \"$METADATA_API_URL/spec?q=fine\"; test -e key";
     let exec = ["exec", "--serve", "relay", "--spec", "spec.yaml", "--file", "key=secret:token"];
     let ran = world.run("keyhatch", &[&exec[..], &["--", "sh", "-c", script]].concat());
-    let answers = String::from_utf8(ran.stdout).unwrap();
+    let answers = text(&ran.stdout);
     assert!(answers.len() < 4096, "{} bytes", answers.len());
     let answers: Vec<_> = answers.lines().collect();
     assert!(answers[..2].iter().all(|one| one.ends_with(" 422")), "{answers:?}");

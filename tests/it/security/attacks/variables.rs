@@ -2,7 +2,7 @@
 
 use std::process::Output;
 
-use crate::harness::{Steps, connection, secret};
+use crate::harness::{Steps, connection, secret, text};
 
 fn world() -> Steps {
     let fields = [
@@ -33,7 +33,7 @@ fn world() -> Steps {
 }
 
 fn refused(ran: &Output, variable: &str) {
-    let said = String::from_utf8_lossy(&ran.stderr);
+    let said = text(&ran.stderr);
     assert!(ran.stdout.is_empty() && !ran.status.success(), "{variable}: {said}");
     assert!(said.contains("error: VARIABLE_REFUSED: "), "{variable}: {said}");
     assert!(said.contains(variable) && said.contains("exec --env NAME="), "{variable}: {said}");
@@ -62,7 +62,7 @@ fn no_field_becomes_a_variable_that_steers_programs() {
 }
 
 #[test]
-fn no_form_of_get_sets_one_either() {
+fn no_format_of_get_sets_such_a_variable() {
     let world = world();
     for format in ["env", "dotenv"] {
         let get = |reference: &str| world.run("keyhatch", &["get", reference, "--format", format]);
@@ -75,12 +75,12 @@ fn no_form_of_get_sets_one_either() {
 }
 
 #[test]
-fn whoever_runs_a_command_may_name_such_a_variable() {
+fn the_user_of_a_command_may_name_such_a_variable() {
     let world = world();
     let command = ["--", "sh", "-c", "echo \"$GIT_SSH_COMMAND\"; echo \"$NAME\""];
     let env = ["exec", "--no-mask", "--env", "GIT_SSH_COMMAND=git/hostile:ssh_command", "--env"];
     let ran = world.run("keyhatch", &[&env[..], &["NAME=secret:token"], &command].concat());
-    assert_eq!(String::from_utf8(ran.stdout).unwrap(), "touch ran\nhush-hush\n");
+    assert_eq!(text(&ran.stdout), "touch ran\nhush-hush\n");
 }
 
 #[test]
@@ -111,7 +111,7 @@ fn no_prefix_alone_sets_names_that_an_editor_chose() {
         std::fs::write(world.path("refs"), asked).unwrap();
         for options in [["--env", asked], ["--env-file", "refs"]] {
             let ran = run(&options);
-            let said = String::from_utf8_lossy(&ran.stderr);
+            let said = text(&ran.stderr);
             assert!(!ran.status.success() && ran.stdout.is_empty(), "{asked}: {said}");
             assert!(said.contains("error: VARIABLE_REFUSED: "), "{asked}: {said}");
             assert!(said.contains(&format!(": exec --env {typed}\n")), "{asked}: {said}");
@@ -120,7 +120,7 @@ fn no_prefix_alone_sets_names_that_an_editor_chose() {
         assert!(run(&["--env", typed]).status.success(), "{typed}");
     }
     let ran = run(&["--env", "tool=generic/app:url,new_way_in"]);
-    let set = String::from_utf8(ran.stdout).unwrap();
+    let set = text(&ran.stdout);
     assert_eq!(set, "TOOL_NEW_WAY_IN=hush-1\nTOOL_URL=hush-2\n");
     // A fixed beginning is no way to other programs' variables.
     let command = ["exec", "--no-mask", "--env", "generic/app", "--", "printenv", "GENERIC_URL"];

@@ -10,7 +10,7 @@ use super::client::{Offer, Outcome, ask, handshake, over};
 use super::world::{Door, World};
 
 #[test]
-fn an_identity_that_has_ended_is_refused_on_new_connections_and_on_those_that_it_has() {
+fn an_ended_identity_is_refused_also_on_open_connections() {
     let mut trial = Trial::start();
     let world = &trial.world;
     let closed = world.open("closed");

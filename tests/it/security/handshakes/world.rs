@@ -12,7 +12,7 @@ use tonic::transport::Channel;
 
 use super::client::{Offer, Outcome, attempt};
 use crate::harness::{
-    ServeProcess, create_aws, identity_in, keyhatch_in, open_request, open_state,
+    ServeProcess, create_aws, identity_in, init_in, keyhatch_in, open_request, open_state, temp_dir,
 };
 
 /// The pace of new connections is another promise's; hellos that hang are as many as there are.
@@ -67,9 +67,8 @@ pub struct World {
 
 impl World {
     pub fn start() -> Self {
-        let directory = tempfile::Builder::new().prefix("kh").tempdir().unwrap();
-        let made = keyhatch_in(directory.path(), &["init"]).output().unwrap();
-        assert!(made.status.success());
+        let directory = temp_dir();
+        init_in(directory.path());
         let config = directory.path().join("config.toml");
         std::fs::write(&config, CONFIG).unwrap();
         let serve = ["serve", "--config", config.to_str().unwrap()];

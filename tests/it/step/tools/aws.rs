@@ -4,7 +4,7 @@ use std::sync::{Arc, Mutex};
 
 use super::{python, script};
 use crate::harness::{
-    Asked, HttpServer, ServeProcess, Steps, Told, connection, keyhatch_in, path_with_binary,
+    Asked, HttpServer, ServeProcess, Steps, Told, connection, keyhatch_in, path_with_binary, text,
 };
 
 fn aws(key: &str) -> String {
@@ -55,15 +55,15 @@ fn boto3_signs_with_what_a_credential_process_printed() {
         let mut command = steps.command(&python, &[&script("boto_step.py"), &url, "1"]);
         command.env("AWS_CONFIG_FILE", steps.path("config")).env("AWS_PROFILE", profile);
         let ran = command.output().unwrap();
-        let stdout = String::from_utf8_lossy(&ran.stdout);
-        assert_eq!(stdout, "123456789012\n", "{}", String::from_utf8_lossy(&ran.stderr));
+        let stdout = text(&ran.stdout);
+        assert_eq!(stdout, "123456789012\n", "{}", text(&ran.stderr));
         assert_eq!(signed_by(&server.asked()), [pair("AKIAONE")]);
     }
 }
 
 /// The operator rotates the key after the first request; the daemon is killed and comes back after the second.
 #[test]
-fn boto3_follows_a_rotation_and_a_restart_by_the_container_endpoint() {
+fn boto3_follows_a_rotation_and_a_restart() {
     let Some(python) = python() else { return };
     let steps = Steps::seeded(&aws("AKIAONE"));
     let Steps { directory, serving } = steps;
@@ -99,8 +99,8 @@ fn boto3_follows_a_rotation_and_a_restart_by_the_container_endpoint() {
     std::fs::write(directory.path().join(".aws/credentials"), profile).unwrap();
     command.env("HOME", directory.path());
     let ran = command.output().unwrap();
-    let stderr = String::from_utf8_lossy(&ran.stderr);
-    assert_eq!(String::from_utf8_lossy(&ran.stdout), "123456789012\n".repeat(3), "{stderr}");
+    let stderr = text(&ran.stderr);
+    assert_eq!(text(&ran.stdout), "123456789012\n".repeat(3), "{stderr}");
     assert_eq!(signed_by(&server.asked()), [pair("AKIAONE"), pair("AKIATWO"), pair("AKIATWO")]);
     // The server's thread has the other end of it.
     drop(serving.lock().unwrap().take());

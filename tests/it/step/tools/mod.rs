@@ -7,7 +7,7 @@ mod repositories;
 
 use std::path::PathBuf;
 
-use crate::harness::{HttpServer, Steps, connection, secret, skipped, source};
+use crate::harness::{HttpServer, Steps, connection, secret, skipped, source, text};
 use crate::step::clients::installed;
 
 /// The Python that has the tools' own packages.
@@ -38,9 +38,9 @@ fn basic(login: &str) -> String {
 
 fn stdout(steps: &Steps, program: &str, arguments: &[&str]) -> String {
     let ran = steps.run(program, arguments);
-    let stderr = String::from_utf8_lossy(&ran.stderr);
-    assert!(ran.status.success(), "{stderr}{}", String::from_utf8_lossy(&ran.stdout));
-    String::from_utf8(ran.stdout).unwrap()
+    let stderr = text(&ran.stderr);
+    assert!(ran.status.success(), "{stderr}{}", text(&ran.stdout));
+    text(&ran.stdout)
 }
 
 /// The example of Relay's documents, as it stands there.
@@ -117,12 +117,7 @@ fn the_kubernetes_client_logs_in_by_an_exec_credential() {
     std::fs::write(steps.path("kubeconfig"), config).unwrap();
     let mut command = steps.command(&python, &[&script("kubernetes_step.py")]);
     let ran = command.env("KUBECONFIG", steps.path("kubeconfig")).output().unwrap();
-    assert_eq!(
-        String::from_utf8_lossy(&ran.stdout),
-        "here\n",
-        "{}",
-        String::from_utf8_lossy(&ran.stderr)
-    );
+    assert_eq!(text(&ran.stdout), "here\n", "{}", text(&ran.stderr));
     let asked = server.asked();
     assert_eq!((asked.len(), asked[0].path.as_str()), (1, "/api/v1/namespaces"));
 }

@@ -4,7 +4,7 @@ use std::path::Path;
 use std::process::Command;
 
 use super::{basic, program, stdout};
-use crate::harness::{Asked, HttpServer, Steps, Told, connection};
+use crate::harness::{Asked, HttpServer, Steps, Told, connection, text};
 
 /// Serves files to whoever has this login.
 fn files(root: &Path, login: &str) -> impl Fn(&Asked) -> Told + use<> {
@@ -51,7 +51,7 @@ fn git_fetches_from_a_server_that_wants_a_password() {
         command.envs(isolated).output().unwrap()
     };
     let fetched = fetch(&format!("http://{host}"), "clone");
-    assert!(fetched.status.success(), "{}", String::from_utf8_lossy(&fetched.stderr));
+    assert!(fetched.status.success(), "{}", text(&fetched.stderr));
     let logged = stdout(&steps, "git", &["-C", "clone", "log", "--format=%s"]);
     assert_eq!(logged, "first\n");
     let asked = server.asked();
@@ -97,5 +97,5 @@ fn docker_logs_in_to_a_registry_by_its_credential_helper() {
     let asked = server.asked();
     let logged_in =
         asked.iter().any(|asked| asked.header("authorization") == basic("u:not-a-real-password"));
-    assert!(logged_in, "{asked:?} {}", String::from_utf8_lossy(&ran.stderr));
+    assert!(logged_in, "{asked:?} {}", text(&ran.stderr));
 }

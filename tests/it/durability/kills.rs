@@ -1,21 +1,165 @@
-//! The daemon is killed again and again while steps come and go.
+//! The daemon is killed at any moment: while it starts, while it changes state, while steps come and go.
 
 use std::collections::BTreeMap;
 use std::path::{Path, PathBuf};
 use std::sync::atomic::{AtomicBool, AtomicUsize, Ordering};
 use std::sync::{Mutex, RwLock};
+use std::time::Duration;
 
 use keyhatch::grpc::client::channel;
 use keyhatch::grpc::pb;
 use keyhatch::grpc::pb::executor_service_client::ExecutorServiceClient;
 use keyhatch::grpc::pb::system_service_client::SystemServiceClient;
+use rustix::process::Signal;
+use tokio::runtime::Runtime;
 use tonic::transport::Channel;
 use tonic::{Code, Status};
 use tonic_types::StatusExt as _;
 
-use crate::harness::{
-    ServeProcess, block_on, identity_in, open_request, report, request, resolve_on,
+use crate::durability::disk::{
+    Check, Client, Dice, Doors, OpenSteps, Seen, Serving, StepLife, init, scratch, seed,
 };
+use crate::harness::{
+    ServeProcess, block_on, create_aws, identity_in, keyhatch_in, open_request, report, request,
+    resolve_on, runtime, scale, temp_dir,
+};
+
+const CLIENTS: usize = 3;
+/// Every value is looked at, and an open step is still open.
+const EVERYTHING: Check = Check { length: u64::MAX, open_steps: OpenSteps::AreOpen, one_in: 1 };
+/// A start is killed within so many microseconds.
+const START: usize = 50_000;
+/// Under load it is killed after so many answers.
+const ANSWERS: usize = 40;
+
+struct World {
+    directory: tempfile::TempDir,
+    runtime: Runtime,
+    clients: Vec<Client>,
+    /// Of steps that are closed and were checked, to be checked once more.
+    over: Vec<Vec<StepLife>>,
+    dice: Dice,
+    failed_starts: usize,
+    problems: Vec<String>,
+}
+
+impl World {
+    fn new(seed: u64) -> Self {
+        let directory = scratch();
+        init(directory.path());
+        Self {
+            directory,
+            runtime: runtime(),
+            clients: (0..CLIENTS).map(|number| Client::new(number, seed)).collect(),
+            over: (0..CLIENTS).map(|_| Vec::new()).collect(),
+            dice: Dice::new(seed),
+            failed_starts: 0,
+            problems: Vec::new(),
+        }
+    }
+
+    fn path(&self) -> &Path {
+        self.directory.path()
+    }
+
+    /// Kills it at a random moment of its start.
+    fn kill_while_it_starts(&mut self) {
+        let moment = Duration::from_micros(self.dice.roll(START) as u64);
+        let starting = Serving::spawn(self.path(), keyhatch_in(self.path(), &["serve"]));
+        // The moment to kill it, and nothing that is waited for.
+        std::thread::sleep(moment);
+        self.note(&starting.kill());
+    }
+
+    fn note(&mut self, said: &str) {
+        if said.contains("panicked") || said.contains("error: ") {
+            self.failed_starts += 1;
+            println!("{said}");
+        }
+    }
+
+    /// Starts it, and looks whether everything is there.
+    fn start_and_check(&mut self) -> (Serving, Doors) {
+        let serving = Serving::start(self.path(), &[]).serving();
+        let Self { runtime, clients, dice, problems, over, .. } = self;
+        let doors = runtime.block_on(async {
+            let doors = Doors::open(&serving).await.unwrap();
+            let seen = Seen::look(&doors.operator).await.unwrap();
+            for (client, over) in clients.iter_mut().zip(over) {
+                let found = client.check(&seen, &doors, EVERYTHING, dice).await;
+                problems.extend(found.problems.iter().cloned());
+                over.extend(client.settle(found));
+            }
+            doors
+        });
+        (serving, doors)
+    }
+
+    /// Kills it after so many answers, while more are asked for.
+    fn kill_under_load(&mut self, cycle: usize) {
+        let (serving, doors) = self.start_and_check();
+        let until = 1 + self.dice.roll(ANSWERS);
+        let answers = AtomicUsize::new(0);
+        for client in &mut self.clients {
+            client.connect(&doors);
+            client.run = format!("cycle-{cycle}");
+        }
+        let (runtime, clients) = (&self.runtime, &mut self.clients);
+        let said = std::thread::scope(|scope| {
+            let working = scope.spawn(|| {
+                let work = clients.iter_mut().map(|client| act_until_it_is_gone(client, &answers));
+                runtime.block_on(futures_util::future::join_all(work));
+            });
+            while answers.load(Ordering::SeqCst) < until && !working.is_finished() {
+                std::thread::yield_now();
+            }
+            serving.kill()
+        });
+        self.note(&said);
+    }
+
+    /// Everything, once more, with every step there ever was.
+    fn check_all(&mut self) {
+        for (client, over) in self.clients.iter_mut().zip(&mut self.over) {
+            client.remember_steps(std::mem::take(over));
+        }
+        let (serving, _) = self.start_and_check();
+        let said = self.runtime.block_on(serving.end_of_clients(Signal::TERM));
+        self.note(&said);
+    }
+}
+
+async fn act_until_it_is_gone(client: &mut Client, answers: &AtomicUsize) {
+    while client.act(&|| 0).await.is_ok() {
+        answers.fetch_add(1, Ordering::SeqCst);
+    }
+}
+
+#[test]
+fn a_kill_at_any_moment_loses_nothing_acknowledged() {
+    let seed = seed("kill -9");
+    let mut world = World::new(seed);
+    let cycles = scale(50, 1_000);
+    for cycle in 0..cycles {
+        if cycle % 2 == 0 {
+            world.kill_under_load(cycle);
+        } else {
+            world.kill_while_it_starts();
+        }
+        assert!(world.problems.is_empty(), "after {cycle}: {}", world.problems.join("\n"));
+    }
+    world.check_all();
+    let acknowledged: usize = world.clients.iter().map(|client| client.acknowledged).sum();
+    let (lost, failed) = (world.problems.len(), world.failed_starts);
+    report(
+        "kill -9",
+        format!("{cycles} kills, half of them while it starts, {acknowledged} acknowledged"),
+        format!("{lost} lost, {failed} failed starts"),
+        "",
+    );
+    assert!(acknowledged > cycles * 5, "{acknowledged} acknowledged is no load");
+    assert_eq!((lost, failed), (0, 0), "{}", world.problems.join("\n"));
+}
 
 const STEPS: usize = 200;
 const WORKERS: usize = 4;
@@ -119,19 +263,6 @@ impl Shared {
     }
 }
 
-/// A daemon with a connection that workflow deploy may resolve.
-fn seeded(directory: &Path) -> ServeProcess {
-    let serving = ServeProcess::start(directory);
-    let seed = directory.join("seed.yaml");
-    let document = "connections: {\"aws/prod\": {accessKeyID: A, secretAccessKey: s}}\n";
-    std::fs::write(&seed, document).unwrap();
-    assert!(serving.run(&["apply", "-f", seed.to_str().unwrap()]).status.success());
-    let bound =
-        ["access", "add", "aws/prod", "--relation", "resolver", "--principal", "workflow:deploy"];
-    assert!(serving.run(&bound).status.success());
-    serving
-}
-
 /// Kills and starts the daemon until it is over; how often.
 fn kill_again_and_again(mut serving: ServeProcess, shared: &Shared, is_over: &AtomicBool) -> usize {
     let mut kills = 0;
@@ -151,10 +282,8 @@ fn kill_again_and_again(mut serving: ServeProcess, shared: &Shared, is_over: &At
     kills
 }
 
-async fn what_is_left(directory: &Path) -> (pb::Status, pb::Run) {
-    let socket = directory.join("run/admin.sock");
-    let admin = identity_in(&directory.join("state/operators/admin"));
-    let channel = channel(&socket, admin).await.unwrap();
+async fn what_is_left(serving: &ServeProcess) -> (pb::Status, pb::Run) {
+    let channel = serving.admin("operators/admin").await;
     let mut system = SystemServiceClient::new(channel.clone());
     let status = system.get_status(pb::GetStatusRequest {}).await.unwrap().into_inner();
     let run = pb::GetRunRequest { workflow: String::new(), run: "1".to_owned() };
@@ -163,9 +292,10 @@ async fn what_is_left(directory: &Path) -> (pb::Status, pb::Run) {
 }
 
 #[test]
-fn two_hundred_steps_come_and_go_under_kill_9_and_nothing_is_left_over_or_lost() {
-    let directory = tempfile::Builder::new().prefix("kh").tempdir().unwrap();
-    let serving = seeded(directory.path());
+fn steps_that_come_and_go_under_kills_leave_nothing_behind() {
+    let directory = temp_dir();
+    let serving = ServeProcess::start(directory.path());
+    block_on(async { create_aws(serving.admin("operators/admin").await).await });
     let shared = Shared {
         directory: directory.path().to_owned(),
         next: AtomicUsize::new(0),
@@ -185,10 +315,10 @@ fn two_hundred_steps_come_and_go_under_kill_9_and_nothing_is_left_over_or_lost()
     });
     assert!(kills > 20, "{kills}");
 
-    let _serving = ServeProcess::start(directory.path());
+    let serving = ServeProcess::start(directory.path());
     let steps = std::fs::read_dir(directory.path().join("run/steps")).unwrap();
     assert_eq!(steps.count(), 0);
-    let (status, run) = block_on(what_is_left(directory.path()));
+    let (status, run) = block_on(what_is_left(&serving));
     assert_eq!((status.open_steps, status.live_leases), (0, 0));
     let given = shared.given.into_inner().unwrap();
     assert_eq!(given.len(), STEPS);
