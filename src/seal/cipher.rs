@@ -6,11 +6,11 @@ use zeroize::{Zeroizing, zeroize_stack};
 
 use super::memory::secret_memory::SecretKey;
 
-/// More than the cipher needs of the stack. Its own state is wiped; what the compiler has put beside it on
-/// the way is not. Without optimisation that is much more.
+/// More stack than the cipher needs. The cipher wipes its own state, but not the copies that the compiler makes of it.
+/// Without optimisation there are many.
 const STACK_BYTES: usize = if cfg!(debug_assertions) { 64 * 1024 } else { 4096 };
 
-/// None if the message is longer than the cipher takes.
+/// `None` if the message is longer than the cipher takes.
 pub(super) fn encrypt(
     key: &SecretKey,
     nonce: &[u8; 24],
@@ -23,7 +23,7 @@ pub(super) fn encrypt(
     })
 }
 
-/// None if it fails authentication.
+/// `None` if the ciphertext fails authentication.
 pub(super) fn decrypt(
     key: &SecretKey,
     nonce: &[u8; 24],
@@ -40,7 +40,7 @@ fn cipher(key: &SecretKey) -> XChaCha20Poly1305 {
     XChaCha20Poly1305::new((&*key.copy()).into())
 }
 
-/// Runs something in a frame of its own, and wipes the stack where it stood.
+/// Runs a closure in its own stack frame, and wipes that frame.
 #[inline(never)]
 pub(super) fn on_wiped_stack<T>(work: impl FnOnce() -> T) -> T {
     let done = apart(work);

@@ -2,13 +2,12 @@
 //!
 //! - A random **DEK** seals records with XChaCha20-Poly1305 (draft-irtf-cfrg-xchacha-03): the 192-bit
 //!   nonce is random, so nothing has to be counted.
-//! - The **KEK** wraps the DEKs and is forgotten once they are unwrapped. It comes from a file, a passphrase
-//!   or a command; [`KeyStore`] is where all of that is on disk, and changes it. Keys in use are in
-//!   [`key_memory`].
+//! - The **KEK** wraps the DEKs and is forgotten once they are unwrapped. It comes from a file, a passphrase or a command.
+//!   [`KeyStore`] reads and changes the keys on disk. Keys in use are in [`key_memory`].
 //! - The associated data names the record, so that no ciphertext can be moved to another record,
 //!   another version or another kind: see [`aad`].
-//! - Metadata and values are two records. Opening metadata needs nobody's leave;
-//!   [`Keyring::open_values`] has exactly one caller, the journal's `Permit`.
+//! - Metadata and values are two records. Metadata can be opened without a permit; [`Keyring::open_values`] has exactly one
+//!   caller, the journal's `Permit`.
 
 pub mod aad;
 mod cipher;
@@ -16,51 +15,53 @@ mod kek;
 mod keys;
 mod memory;
 mod permutation;
-mod sealed;
+mod prf;
+mod record;
 mod values;
 
 use aws_lc_rs::rand;
 use zeroize::Zeroizing;
 
-pub use aad::{RecordKey, RecordKind};
-pub use kek::source::{AskPassphrase, KekKind, KekSource, NewKek, Passphrase, Recipe, Unlock};
-pub use kek::{Kek, KekError, check_owner, check_private};
+pub use kek::error::KekError;
+pub use kek::passphrase::{Passphrase, Recipe};
+pub use kek::source::{AskPassphrase, KekSource, NewKek, Unlock};
+pub use kek::{Kek, KekKind, check_owner, check_private};
+pub use keys::change::Rotation;
+pub use keys::error::{KeyStoreError, KeyringError};
+pub use keys::id::{Dek, KeyId};
 pub use keys::keyring::Keyring;
-pub use keys::keyring_file::{Dek, KeyId, KeyringError};
-pub use keys::rotation::Rotation;
-pub use keys::store::{KeyStore, KeyStoreError, Unlocked};
+pub use keys::store::{KeyStore, Unlocked};
 pub use keys::take_over::TakeOver;
 pub use memory::allocator::{ALLOCATOR, Allocator, give_back_what_is_free};
 pub use memory::protection::{MemoryProtection, note_wiping_allocator};
 pub use memory::secret_memory::{KeyMemory, key_memory};
-pub use sealed::Sealed;
+pub use record::{RecordKey, RecordKind, Sealed};
 pub use values::{FieldChange, OpenedFields, ReadValues};
 
 use crate::model::Id;
 use memory::secret_memory::SecretKey;
 
-/// A sealed record that cannot be opened. It does not say why: an attacker who changes bytes learns
-/// nothing from the answer.
+/// A sealed record that cannot be opened. The error gives no cause: an attacker who changes bytes learns nothing from it.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, thiserror::Error)]
 #[error("a sealed record fails authentication")]
 pub struct OpenError;
 
 /// The operating system gave no random numbers.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, thiserror::Error)]
-#[error("no random numbers are to be had from the operating system")]
+#[error("the operating system gives no random numbers")]
 pub struct NoRandomness;
 
 /// Random bytes from the provider.
 ///
 /// # Errors
-/// If the operating system has none to give.
+/// If the operating system gives none.
 pub fn random<const N: usize>() -> Result<[u8; N], NoRandomness> {
     let mut bytes = [0; N];
     rand::fill(&mut bytes).map_err(|_| NoRandomness)?;
     Ok(bytes)
 }
 
-/// A random key. Nothing of it is left anywhere else.
+/// A random key. No copy of it is left elsewhere.
 fn random_key() -> Result<SecretKey, NoRandomness> {
     cipher::on_wiped_stack(|| {
         let mut key = Zeroizing::new([0; 32]);

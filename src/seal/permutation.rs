@@ -1,21 +1,21 @@
-//! A keyed permutation of numbers of 128 bits: a number goes in, and another comes out that says nothing of it.
+//! A keyed permutation of 128-bit numbers: the result reveals nothing about the number.
 //!
-//! A Feistel network of four rounds over HMAC-SHA-256: by Luby and Rackoff nobody without the key tells it from
-//! a random permutation, in either direction. It needs nothing that the room has not, and it cannot fail.
+//! A Feistel network of four rounds over HMAC-SHA-256. By Luby and Rackoff it cannot be distinguished from a random
+//! permutation without the key, in either direction.
 
 use aws_lc_rs::hmac;
 
-use super::keys::keyring::prf;
+use super::prf::prf;
 
 const ROUNDS: std::ops::Range<u8> = 0..4;
 
-/// The number that stands for this one.
+/// The number that `number` is replaced by.
 pub(super) fn permute(key: &hmac::Key, number: u128) -> u128 {
     let round = |(left, right), round| (right, left ^ mix(key, round, right));
     join(ROUNDS.fold(halves(number), round))
 }
 
-/// The number that this one stands for.
+/// The number that was replaced by `number`.
 pub(super) fn invert(key: &hmac::Key, number: u128) -> u128 {
     let round = |(left, right), round| (right ^ mix(key, round, left), left);
     join(ROUNDS.rev().fold(halves(number), round))

@@ -8,24 +8,23 @@ use std::collections::BTreeMap;
 
 use zeroize::Zeroizing;
 
-use super::aad::RecordKey;
 use super::keys::keyring::Keyring;
-use super::sealed::Sealed;
+use super::record::{RecordKey, Sealed};
 use super::{NoRandomness, OpenError};
 use crate::model::{FieldName, Fields, Value};
 
-/// What happens to one field when a credential is sealed again.
+/// The change of one field when a credential is sealed again.
 pub enum FieldChange {
-    /// It is removed.
+    /// Removes the field.
     Remove,
-    /// It gets this value.
+    /// Sets its value.
     Set(Value),
 }
 
 /// Why a credential could not be sealed again.
 #[derive(Debug, thiserror::Error)]
 pub enum ReadValues {
-    /// The old one fails authentication.
+    /// The old record fails authentication.
     #[error(transparent)]
     Open(#[from] OpenError),
     /// No random numbers.
@@ -33,17 +32,17 @@ pub enum ReadValues {
     NoRandomness(#[from] NoRandomness),
 }
 
-/// A credential in the clear, as it was sealed: wiped when it goes, and nothing is copied but what is asked for.
+/// A credential in the clear, in the layout that was sealed. Wiped on drop; only requested fields are copied.
 pub struct OpenedFields(Zeroizing<Vec<u8>>);
 
 impl OpenedFields {
-    /// The value of a field, if there is one of this name.
+    /// The value of a field; `None` if there is no field of this name.
     pub fn get(&self, name: &FieldName) -> Option<&[u8]> {
         let mut fields = fields_in(&self.0).flatten();
         fields.find(|(field, _)| *field == name.as_str().as_bytes()).map(|(_, value)| value)
     }
 
-    /// A copy of all of them; none if a name is none.
+    /// A copy of all fields; `None` if a name is malformed.
     pub fn to_fields(&self) -> Option<Fields> {
         let owned = |(name, value): EncodedField<'_>| {
             let name = FieldName::parse(std::str::from_utf8(name).ok()?).ok()?;
@@ -67,7 +66,7 @@ impl Keyring {
         self.seal(key, version, &encode(fields))
     }
 
-    /// Opens a credential. Called by the journal's `Permit` and by nobody else.
+    /// Opens a credential. Only the journal's `Permit` calls this.
     ///
     /// # Errors
     /// If the record fails authentication.
@@ -109,7 +108,7 @@ impl Keyring {
 
 fn encode(fields: &Fields) -> Zeroizing<Vec<u8>> {
     let size = fields.iter().map(|(name, value)| 6 + name.as_str().len() + value.len()).sum();
-    // Sized beforehand: a buffer that grows would leave copies behind.
+    // Sized beforehand: a buffer that grows leaves copies behind.
     let mut bytes = Zeroizing::new(Vec::with_capacity(size));
     for (name, value) in fields {
         let name = name.as_str().as_bytes();
@@ -124,7 +123,7 @@ fn encode(fields: &Fields) -> Zeroizing<Vec<u8>> {
 /// One field of an encoded credential: its name and its value.
 type EncodedField<'a> = (&'a [u8], &'a [u8]);
 
-/// The fields of an encoded credential; the last is none if it is damaged.
+/// The fields of an encoded credential; the last is `None` if the encoding is damaged.
 fn fields_in(mut rest: &[u8]) -> impl Iterator<Item = Option<EncodedField<'_>>> {
     std::iter::from_fn(move || {
         if rest.is_empty() {
@@ -136,7 +135,7 @@ fn fields_in(mut rest: &[u8]) -> impl Iterator<Item = Option<EncodedField<'_>>> 
     })
 }
 
-/// The first field, and what comes after it.
+/// The first field, and the bytes after it.
 fn split_field(bytes: &[u8]) -> Option<(EncodedField<'_>, &[u8])> {
     let (length, rest) = bytes.split_first_chunk::<2>()?;
     let (name, rest) = rest.split_at_checked(usize::from(u16::from_be_bytes(*length)))?;

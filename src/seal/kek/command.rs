@@ -9,20 +9,24 @@ use rustix::event::{PollFd, PollFlags, Timespec, poll};
 use rustix::process::{Pid, PidfdFlags, pidfd_open};
 use zeroize::Zeroizing;
 
-use super::source::KekKind;
-use super::{Kek, KekError, check_owner, decode_digits};
+use super::error::KekError;
+use super::{Kek, KekKind, check_owner, decode_digits};
 use crate::model::{Clock, Timestamp};
 use crate::seal::memory::secret_memory::SecretKey;
 use crate::sys::{DirectoryError, Trust};
 
-/// How long a command may take. Shorter than a request, so that whoever asked is told.
+/// How long a command may take. Shorter than a request, so that the request can report it.
 const DEADLINE: Duration = Duration::from_secs(30);
-/// More than 64 digits and a newline: what is longer is no key.
+/// The longest output that is read: more than 64 digits and a newline.
 const MAX_OUTPUT_BYTES: usize = 128;
 
-/// Runs a command, without a shell, and takes the key that it prints: 64 hexadecimal digits, or 32 bytes.
-/// What it says on stderr is for whoever runs us; what it prints is told to nobody. The program is root's or the
-/// broker's, and so is all that leads to it: nobody else can put another in its place before it is run by its path.
+/// Runs a command, without a shell, and reads the key that it prints: 64 hexadecimal digits, or 32 bytes.
+///
+/// The command inherits stderr; its output is never shown. The program, and every directory that leads to it, belong to
+/// root or the broker's user: no other user can replace the program before it is run by its path.
+///
+/// # Errors
+/// If another user could replace the program, it cannot be run or fails, or it prints no key in 30 seconds.
 pub(crate) fn run(words: &[String], trust: &Trust) -> Result<Kek, KekError> {
     let (program, arguments) = words.split_first().ok_or(KekError::NoCommand)?;
     let failed = |what: String| KekError::Command { program: program.clone(), what };
@@ -39,7 +43,7 @@ pub(crate) fn run(words: &[String], trust: &Trust) -> Result<Kek, KekError> {
     let mut output = Zeroizing::new([0_u8; MAX_OUTPUT_BYTES]);
     let ended = finish(&mut child, &mut *output);
     if ended.is_err() {
-        // It may have ended by itself meanwhile.
+        // The command may have ended meanwhile.
         let _ = child.kill().and_then(|()| child.wait());
     }
     let (length, status) = ended.map_err(|error| match error.kind() {
@@ -56,7 +60,7 @@ pub(crate) fn run(words: &[String], trust: &Trust) -> Result<Kek, KekError> {
         .ok_or_else(|| failed("printed neither 64 hexadecimal digits nor 32 bytes".to_owned()))
 }
 
-/// Where a program is, as execvp(3) finds it.
+/// The path of a program, as execvp(3) finds it.
 fn find(program: &str) -> Option<PathBuf> {
     if program.contains('/') {
         return Some(PathBuf::from(program));
@@ -74,7 +78,7 @@ fn parse(printed: &[u8]) -> Option<SecretKey> {
     }
 }
 
-/// Reads what it prints, and waits for its end: how many bytes, of those that are taken at most.
+/// Reads the command's output and waits for its end. Returns the length of the output, at most that of the buffer.
 fn finish(child: &mut Child, output: &mut [u8]) -> std::io::Result<(usize, ExitStatus)> {
     let clock = Clock::system();
     let deadline = Deadline { until: clock.now().after(DEADLINE), clock };
@@ -99,7 +103,7 @@ fn read(mut stdout: ChildStdout, output: &mut [u8], deadline: &Deadline) -> std:
     Ok(length)
 }
 
-/// Until when is waited.
+/// The time until which the command is waited for.
 struct Deadline {
     clock: Clock,
     until: Timestamp,

@@ -1,22 +1,26 @@
 //! The KEK: the key that wraps the keyring, and the file outside the store that it comes from by default.
 
 pub(super) mod command;
+pub(super) mod error;
+pub(super) mod passphrase;
 pub(super) mod source;
 
+use std::fmt;
 use std::fs::{File, Metadata};
 use std::io::Read as _;
 use std::os::unix::fs::MetadataExt as _;
-use std::path::{Path, PathBuf};
+use std::path::Path;
 
 use aws_lc_rs::hmac;
 use zeroize::Zeroizing;
 
-use super::keys::keyring_file::KeyId;
+use self::error::KekError;
+use super::keys::id::KeyId;
 use super::memory::secret_memory::SecretKey;
+use super::prf::prf;
 use super::{NoRandomness, random_key};
 use crate::sys::files::{create_new, sync_directory_of, write_new};
 use crate::sys::{DirectoryError, Trust};
-use source::KekKind;
 
 /// The key-encryption key. Wiped on drop.
 pub struct Kek {
@@ -24,98 +28,25 @@ pub struct Kek {
     kind: KekKind,
 }
 
-/// Why there is no KEK.
-#[derive(Debug, thiserror::Error)]
-pub enum KekError {
-    /// The command gives no key.
-    #[error("the KEK command {program} {what}")]
-    Command {
-        /// The program, without its arguments.
-        program: String,
-        /// What went wrong. Never what it printed.
-        what: String,
-    },
-    /// It does not hold one key.
-    #[error("the KEK file {} does not hold 64 hexadecimal digits; restore it from your copy", .0.display())]
-    Malformed(PathBuf),
-    /// The command has no words.
-    #[error("the KEK command is empty; write a program and its arguments")]
-    NoCommand,
-    /// Others than its owner can read it.
-    #[error(
-        "{} has mode {mode:04o}, so that others can read it; run: chmod 0400 {}",
-        .path.display(), .path.display()
-    )]
-    OpenToOthers {
-        /// The file.
-        path: PathBuf,
-        /// Its permission bits.
-        mode: u32,
-    },
-    /// Somebody else could replace it.
-    #[error(
-        "{} belongs to uid {owner} or can be written by others, who could put theirs in its place; make it root's or \
-         the daemon's, and writable by nobody else", .path.display()
-    )]
-    NotOurs {
-        /// The file.
-        path: PathBuf,
-        /// Its owner.
-        owner: u32,
-    },
-    /// It cannot be read or written.
-    #[error(
-        "the KEK file {}: {source}; say where the key is with --kek-file, or restore the file from your copy",
-        .path.display()
-    )]
-    File {
-        /// The file.
-        path: PathBuf,
-        /// The cause.
-        source: std::io::Error,
-    },
-    /// It cannot be made.
-    #[error(
-        "the KEK file {} cannot be made ({source}); make its directory for the broker's user first: \
-         install -d -m 0700 -o {user} {}", .path.display(), .path.parent().unwrap_or(.path).display()
-    )]
-    NotMade {
-        /// The file.
-        path: PathBuf,
-        /// The cause.
-        source: std::io::Error,
-        /// Who was to make it, by the number.
-        user: u32,
-    },
-    /// The default file is a link.
-    #[error(
-        "{} is a symbolic link: whoever writes the state directory could have it lead anywhere; say where the key is \
-         with --kek-file", .0.display()
-    )]
-    Link(PathBuf),
-    /// Somebody else could put another thing in its place.
-    #[error("the KEK cannot come from there: {0}")]
-    Place(DirectoryError),
-    /// No random numbers.
-    #[error(transparent)]
-    NoRandomness(#[from] NoRandomness),
-    /// Nobody is there to ask.
-    #[error(
-        "the KEK comes from a passphrase: run this on a terminal, or give a file that holds it with {0}"
-    )]
-    PassphraseNotGiven(&'static str),
-    /// Nobody can be asked.
-    #[error("the KEK comes from a passphrase, which is not kept")]
-    PassphraseNotKept,
-    /// The passphrase cannot be read.
-    #[error("the passphrase: {0}")]
-    PassphraseUnreadable(String),
-    /// The passphrase is easily guessed.
-    #[error("the passphrase is too short; take one of at least {0} bytes")]
-    PassphraseShort(usize),
-    /// The keyring says what cannot be done.
-    #[error("the KEK cannot be made from the passphrase ({0}); restore keyring.json from a backup")]
-    Recipe(String),
+/// The kinds of sources of a KEK.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum KekKind {
+    /// The output of a command.
+    Command,
+    /// A file.
+    File,
+    /// A passphrase.
+    Passphrase,
+}
+
+impl fmt::Display for KekKind {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.write_str(match self {
+            Self::Command => "command",
+            Self::File => "file",
+            Self::Passphrase => "passphrase",
+        })
+    }
 }
 
 impl Kek {
@@ -123,7 +54,7 @@ impl Kek {
         Self { key, kind }
     }
 
-    /// Makes a new key, which is nowhere yet.
+    /// Makes a new key, which no file holds yet.
     pub(super) fn generate() -> Result<Self, NoRandomness> {
         Ok(Self::new(random_key()?, KekKind::File))
     }
@@ -135,7 +66,7 @@ impl Kek {
     pub fn create(path: &Path) -> Result<Self, KekError> {
         let kek = Self::generate()?;
         create_new(path, 0o400, &*kek.digits()).map_err(|error| not_made(path, error))?;
-        // Without this a power cut could leave everything but the key.
+        // Otherwise a power cut could leave everything but the key.
         sync_directory_of(path).map_err(|error| not_made(path, error))?;
         Ok(kek)
     }
@@ -146,32 +77,31 @@ impl Kek {
         sync_directory_of(path)
     }
 
-    /// As the file holds it. As long as the file, so that it never grows and leaves a copy behind.
+    /// The text of the key's file. The buffer has its full length from the start: one that grows leaves copies behind.
     fn digits(&self) -> Zeroizing<[u8; 65]> {
         let mut digits = Zeroizing::new([b'\n'; 65]);
         if let Some(text) = digits.get_mut(..64) {
-            // 64 digits are what 32 bytes come to.
+            // 32 bytes make 64 digits.
             let _ = hex::encode_to_slice(*self.key.copy(), text);
         }
         digits
     }
 
-    /// Reads the key.
+    /// Reads the key from a file.
     ///
     /// # Errors
-    /// If the file cannot be read, is somebody else's or could be replaced by somebody else, can be read by others, or
-    /// holds no key.
+    /// If the file cannot be read or holds no key, if another user owns it or could replace it, or if others can read it.
     pub fn load(path: &Path, trust: &Trust) -> Result<Self, KekError> {
         Self::read(trust.open_file(path).map_err(not_found(path))?, path, trust)
     }
 
-    /// The same of a file that is open.
+    /// Reads the key from an open file; see [`Kek::load`].
     pub(super) fn read(mut file: File, path: &Path, trust: &Trust) -> Result<Self, KekError> {
         let file_error = |source| KekError::File { path: path.to_owned(), source };
         let metadata = file.metadata().map_err(file_error)?;
         check_private(path, &metadata)?;
         check_owner(path, &metadata, trust)?;
-        // One byte more than the digits and a newline, to notice a file that is longer.
+        // One byte more than the digits and a newline, to detect a longer file.
         let mut text = Zeroizing::new([0_u8; 66]);
         let mut length = 0;
         while let Some(free) = text.get_mut(length..).filter(|free| !free.is_empty()) {
@@ -185,14 +115,14 @@ impl Kek {
         Ok(Self::new(key, KekKind::File))
     }
 
-    /// Names the key without giving anything of it away.
+    /// The id of the key, which reveals nothing of the key.
     pub fn id(&self) -> KeyId {
         let mut id = [0; 8];
         id.copy_from_slice(self.derive(b"keyhatch/v1/kek id").get(..8).unwrap_or(&[0; 8]));
         KeyId(id)
     }
 
-    /// Proves that the key is the one, before anything is unwrapped with it.
+    /// A value that proves the key to be the right one, before anything is unwrapped with it.
     pub(super) fn check_value(&self) -> [u8; 32] {
         self.derive(b"keyhatch/v1/kek check")
     }
@@ -201,24 +131,24 @@ impl Kek {
         &self.key
     }
 
-    /// Where it came from.
+    /// Where the key came from.
     pub(super) fn kind(&self) -> KekKind {
         self.kind
     }
 
     fn derive(&self, label: &[u8]) -> [u8; 32] {
-        super::keys::keyring::prf(&hmac::Key::new(hmac::HMAC_SHA256, &*self.key.copy()), &[label])
+        prf(&hmac::Key::new(hmac::HMAC_SHA256, &*self.key.copy()), &[label])
     }
 }
 
-/// A key from 64 hexadecimal digits.
+/// The key of 64 hexadecimal digits; `None` if they are not that.
 pub(super) fn decode_digits(digits: &[u8]) -> Option<SecretKey> {
     let mut key = Zeroizing::new([0; 32]);
     hex::decode_to_slice(digits, &mut *key).ok()?;
     Some(SecretKey::new(&key))
 }
 
-/// Whether a file that opens everything can be read by whom it belongs to only.
+/// Checks that only its owner can read a file that opens everything.
 ///
 /// # Errors
 /// If others can read it.
@@ -230,10 +160,10 @@ pub fn check_private(path: &Path, file: &Metadata) -> Result<(), KekError> {
     }
 }
 
-/// Whether a file that a key comes from, or that is run for it, is in the hands of root or of the broker's user only.
+/// Checks that a file which holds a key, or is run for one, belongs to root or the broker's user.
 ///
 /// # Errors
-/// If it is somebody else's, or others can write it.
+/// If another user owns it or can write it.
 pub fn check_owner(path: &Path, file: &Metadata, trust: &Trust) -> Result<(), KekError> {
     match trust.is_in_our_hands(file) {
         true => Ok(()),
@@ -241,7 +171,7 @@ pub fn check_owner(path: &Path, file: &Metadata, trust: &Trust) -> Result<(), Ke
     }
 }
 
-/// Why a KEK file is not made, and what to do. One that is there is for its reader to say.
+/// The error of a KEK file that could not be made.
 pub(super) fn not_made(path: &Path, source: std::io::Error) -> KekError {
     let path = path.to_owned();
     match source.kind() {
@@ -250,7 +180,7 @@ pub(super) fn not_made(path: &Path, source: std::io::Error) -> KekError {
     }
 }
 
-/// What is said of a file that a key comes from, and that is not there or could be replaced.
+/// The error of a KEK file that could not be opened, for `map_err`.
 pub(super) fn not_found(path: &Path) -> impl FnOnce(DirectoryError) -> KekError {
     let path = path.to_owned();
     |error| match error {
@@ -259,8 +189,8 @@ pub(super) fn not_found(path: &Path) -> impl FnOnce(DirectoryError) -> KekError 
     }
 }
 
-/// Whether root lets our group read a file that we could not read otherwise. So Kubernetes mounts a secret
-/// for a pod that is not root (`fsGroup`): it cannot make it the user's own.
+/// True if the file is root's and our group may read it. Kubernetes mounts a secret like that for a pod that is not root
+/// (`fsGroup`): it cannot make the file the user's own.
 fn is_lent(file: &Metadata) -> bool {
     let others = rustix::process::getgroups().unwrap_or_default();
     let ours = others.into_iter().chain([rustix::process::getegid()]);

@@ -1,15 +1,14 @@
 //! The keyring: the DEKs and two derivation keys, unwrapped.
 //!
-//! Derivation keys never encrypt. From them come, by HMAC-SHA-256 over a label, the keys of everything that is
-//! authenticated but not sealed. They stay the same when a new DEK is added.
+//! Derivation keys never encrypt. The keys of everything that is authenticated but not sealed are derived from them, by
+//! HMAC-SHA-256 over a label. They stay the same when a DEK is added.
 //!
-//! | derivation key | what comes from it |
+//! | derivation key | what is derived from it |
 //! |---|---|
-//! | `shared` | field fingerprints, MACs of requests: what brokers with the same records agree on |
-//! | `host` | tags of the journal, of backups and of the keyring, the store's digest, decision ids: what is this broker's own |
+//! | `shared` | field fingerprints, MACs of requests: equal for brokers with the same records |
+//! | `host` | tags of the journal, of backups and of the keyring, the store's digest, decision ids: of this broker alone |
 //!
-//! A keyring of 0.1.0 had one derivation key. It is both from then on, under the same labels, so that all that it
-//! has tagged verifies.
+//! A keyring of 0.1.0 had one derivation key. It becomes both, under the same labels, so that all its tags verify.
 
 use std::collections::BTreeMap;
 use std::sync::Arc;
@@ -18,14 +17,14 @@ use arc_swap::ArcSwap;
 use aws_lc_rs::hmac;
 use zeroize::Zeroizing;
 
-use super::keyring_file::{Dek, KeyId};
+use super::id::{Dek, KeyId};
 use crate::model::Id;
 use crate::seal::aad;
-use crate::seal::aad::RecordKey;
 use crate::seal::cipher;
 use crate::seal::memory::secret_memory::SecretKey;
 use crate::seal::permutation::{invert, permute};
-use crate::seal::sealed::Sealed;
+use crate::seal::prf::prf;
+use crate::seal::record::{RecordKey, Sealed};
 use crate::seal::{NoRandomness, OpenError, random};
 
 /// The unwrapped keys of one broker. They change while it runs, when keys are rotated.
@@ -46,12 +45,12 @@ struct UnwrappedKeys {
     /// Oldest first.
     deks: Vec<Dek>,
     newest: KeyId,
-    /// Those of `deks`, and those that were dropped a moment ago.
+    /// The keys of `deks`, and of DEKs that were retired and are not forgotten yet.
     keys: BTreeMap<KeyId, Arc<SecretKey>>,
 }
 
 impl Keyring {
-    /// The keys, oldest DEK first; none if there is no DEK.
+    /// A keyring of these keys, the oldest DEK first; `None` if there is no DEK.
     pub(crate) fn new(
         kek_id: KeyId,
         unwrapped: Vec<(Dek, SecretKey)>,
@@ -78,23 +77,22 @@ impl Keyring {
         })
     }
 
-    /// Names the KEK that wraps this keyring.
+    /// The id of the KEK that wraps this keyring.
     pub fn kek_id(&self) -> KeyId {
         self.keys.load().kek_id
     }
 
-    /// The DEKs, oldest first. What is sealed now is sealed under the last.
+    /// The DEKs, oldest first. New records are sealed under the last.
     pub fn deks(&self) -> Vec<Dek> {
         self.keys.load().deks.clone()
     }
 
-    /// The DEK that records are sealed under now.
+    /// The DEK that new records are sealed under.
     pub fn newest_dek(&self) -> KeyId {
         self.keys.load().newest
     }
 
-    /// Takes the keys of the same keyring as it was written anew. What was sealed under the keys before can
-    /// still be opened.
+    /// Takes the keys of a changed keyring. Records under the keys of before can still be opened.
     pub(super) fn adopt(&self, written: &Self) {
         let written = written.keys.load();
         self.change(|keys| {
@@ -104,13 +102,12 @@ impl Keyring {
         });
     }
 
-    /// Takes DEKs off the list. What is sealed under them can be opened until they are forgotten: somebody
-    /// may be about to.
+    /// Takes DEKs off the list. Records under them can be opened until the keys are forgotten: a request may be about to.
     pub(super) fn retire(&self, is_retired: impl Fn(&KeyId) -> bool) {
         self.change(|keys| keys.deks.retain(|dek| dek.id == keys.newest || !is_retired(&dek.id)));
     }
 
-    /// Forgets the keys that are on the list no longer.
+    /// Forgets the keys that are no longer on the list.
     pub fn forget_retired(&self) {
         self.change(|keys| {
             let UnwrappedKeys { deks, keys, .. } = keys;
@@ -118,7 +115,7 @@ impl Keyring {
         });
     }
 
-    /// Called by one at a time: by whoever changes the keyring on disk.
+    /// Callers take turns: they have changed the keyring on disk.
     fn change(&self, change: impl Fn(&mut UnwrappedKeys)) {
         self.keys.rcu(|keys| {
             let mut changed = UnwrappedKeys::clone(keys);
@@ -148,7 +145,7 @@ impl Keyring {
     /// Opens a record that holds no values.
     ///
     /// # Errors
-    /// If it fails authentication, or is of a kind that only a permit opens.
+    /// If it fails authentication, or is of a kind that only a permit may open.
     pub fn open_metadata(
         &self,
         key: RecordKey,
@@ -176,19 +173,19 @@ impl Keyring {
         prf(&self.journal, &[line])
     }
 
-    /// Whether `tag` is the keyed tag of this journal line; takes the same time for every wrong tag.
+    /// True if `tag` is the keyed tag of this journal line. Takes the same time for every wrong tag.
     pub fn is_journal_tag(&self, line: &[u8], tag: &[u8]) -> bool {
         hmac::verify(&self.journal, line, tag).is_ok()
     }
 
-    /// The keyed fingerprint of one field's value: equal values of one field of one connection have
-    /// equal fingerprints, and without the key it says nothing about the value.
+    /// The keyed fingerprint of a field's value. Equal values of one field of one connection have equal fingerprints;
+    /// without the key a fingerprint says nothing about the value.
     pub fn fingerprint(&self, uid: Id, field: &str, value: &[u8]) -> [u8; 32] {
         let length = (field.len() as u64).to_be_bytes();
         prf(&self.fingerprint, &[uid.as_bytes(), &length, field.as_bytes(), value])
     }
 
-    /// The keyed MAC of a request: of its parts in their order, where each of them ends included.
+    /// The keyed MAC of a request: of its parts in their order, each with its length.
     pub fn request_mac(&self, parts: &[&[u8]]) -> [u8; 32] {
         let lengths: Vec<_> = parts.iter().map(|part| (part.len() as u64).to_be_bytes()).collect();
         let framed = lengths.iter().zip(parts).flat_map(|(length, part)| [&length[..], *part]);
@@ -200,7 +197,7 @@ impl Keyring {
         prf(&self.backup, &[manifest])
     }
 
-    /// Whether `tag` is the keyed tag of this manifest.
+    /// True if `tag` is the keyed tag of this manifest.
     pub fn is_backup_tag(&self, manifest: &[u8], tag: &[u8]) -> bool {
         hmac::verify(&self.backup, manifest, tag).is_ok()
     }
@@ -210,17 +207,17 @@ impl Keyring {
         prf(&self.keyring, &[file])
     }
 
-    /// Whether `tag` is the keyed tag of this `keyring.json`.
+    /// True if `tag` is the keyed tag of this `keyring.json`.
     pub(super) fn is_keyring_tag(&self, file: &[u8], tag: &[u8]) -> bool {
         hmac::verify(&self.keyring, file, tag).is_ok()
     }
 
-    /// What stands for a place in the journal where the place itself would tell too much.
+    /// A number that stands for a position in the journal, where the position itself would reveal too much.
     pub fn hide_place(&self, place: u128) -> u128 {
         permute(&self.place, place)
     }
 
-    /// The place that this stands for.
+    /// The position that such a number stands for.
     pub fn reveal_place(&self, hidden: u128) -> u128 {
         invert(&self.place, hidden)
     }
@@ -229,15 +226,4 @@ impl Keyring {
     pub fn digest_share(&self, key: RecordKey, sealed: &[u8]) -> [u8; 32] {
         prf(&self.digest, &[&[key.kind.byte()], key.uid.as_bytes(), sealed])
     }
-}
-
-/// HMAC-SHA-256 (RFC 2104) over the parts, one after the other.
-pub(crate) fn prf(key: &hmac::Key, parts: &[&[u8]]) -> [u8; 32] {
-    let mut context = hmac::Context::with_key(key);
-    for part in parts {
-        context.update(part);
-    }
-    let mut output = [0; 32];
-    output.copy_from_slice(context.sign().as_ref());
-    output
 }

@@ -1,19 +1,20 @@
 //! `keyring.json` as 0.1.0 wrote it, format 2: with one derivation key.
 //!
-//! It is read to be taken over into the current format, and by nobody else. Its derivation key becomes both of the
-//! current ones, so that journals, backups, fingerprints and digests of 0.1.0 go on to verify.
+//! It is only read to be taken over into the current format. Its derivation key becomes both current derivation keys, so
+//! that journals, backups, fingerprints and digests of 0.1.0 still verify.
 
 use std::path::PathBuf;
 
 use serde::{Deserialize, Serialize};
 
+use super::error::KeyringError;
+use super::id::KeyId;
 use super::keyring::Keyring;
-use super::keyring_file::{
-    KeyId, KeyringError, KeyringFile, WrappedKey, check, check_tag, unwrap_deks,
-};
+use super::keyring_file::{KeyringFile, WrappedKey, check, check_tag, unwrap_deks};
 use crate::model::hex_bytes;
 use crate::seal::kek::Kek;
-use crate::seal::kek::source::{NotedSource, Recipe};
+use crate::seal::kek::passphrase::Recipe;
+use crate::seal::kek::source::NotedSource;
 
 pub(crate) const FORMAT: u32 = 2;
 
@@ -29,12 +30,12 @@ pub(crate) struct OlderKeyring {
     pub(super) kek_check: [u8; 32],
     deks: Vec<WrappedKey>,
     derivation: WrappedKey,
-    /// Over everything else.
+    /// The keyed tag of everything else.
     #[serde(with = "hex_bytes")]
     tag: Vec<u8>,
 }
 
-/// Where it said that the KEK comes from: it decided that.
+/// The source of the KEK, which this format decided.
 #[derive(Serialize, Deserialize)]
 #[serde(rename_all = "snake_case")]
 enum OlderSource {
@@ -44,7 +45,7 @@ enum OlderSource {
 }
 
 impl OlderKeyring {
-    /// What is noted of the source from now on.
+    /// The source as the current format notes it.
     pub(crate) fn source(&self) -> NotedSource {
         match &self.source {
             OlderSource::Command(_) => NotedSource::Command,
@@ -53,7 +54,7 @@ impl OlderKeyring {
         }
     }
 
-    /// Unwraps its keys, if it is as it was written.
+    /// Unwraps the keys, if the file is as it was written.
     pub(crate) fn open(&self, kek: &Kek) -> Result<Keyring, KeyringError> {
         check(kek, self.kek_id, &self.kek_check)?;
         let derivation = self.derivation.unwrap(kek, DERIVATION_PURPOSE, "the derivation key")?;
@@ -64,11 +65,12 @@ impl OlderKeyring {
         Ok(keyring)
     }
 
-    /// The same keys in the current format, if it is as it was written.
+    /// The same keys in the current format, if the file is as it was written.
     pub(super) fn taken_over(self, kek: &Kek) -> Result<KeyringFile, KeyringError> {
         self.open(kek)?;
         let derivation = self.derivation.unwrap(kek, DERIVATION_PURPOSE, "the derivation key")?;
-        let derivation = (&derivation, self.derivation.create_time);
-        Ok(KeyringFile::with_one_derivation_key(kek, self.source(), self.deks, derivation)?)
+        let (source, create_time) = (self.source(), self.derivation.create_time);
+        let deks = self.deks;
+        Ok(KeyringFile::with_one_derivation_key(kek, source, deks, &derivation, create_time)?)
     }
 }

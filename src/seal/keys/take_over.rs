@@ -1,20 +1,21 @@
-//! A keyring of 0.1.0 becomes one of the current format, so that a kill at any moment leaves a keyring that opens.
+//! A keyring of 0.1.0 becomes a keyring of the current format. A kill at any time leaves a keyring that opens.
 //!
 //! ```text
-//! keyring.json.next   is written in the current format, and counts for nothing yet: 0.1.0 drops it
-//! state.json          says the current format: 0.1.0 refuses from now on, and keyring.json.next counts
+//! keyring.json.next   is written in the current format, and is not in force yet: 0.1.0 drops it
+//! state.json          says the current format: 0.1.0 refuses it from now on, and keyring.json.next is in force
 //! keyring.json        is replaced by keyring.json.next
 //! ```
 
 use std::path::PathBuf;
 
+use super::error::{KeyStoreError, KeyringError, io};
 use super::keyring::Keyring;
-use super::keyring_file::{KeyringError, StoredKeyring};
-use super::store::{KeyStore, KeyStoreError, Unlocked, io};
+use super::store::{KeyStore, Unlocked};
+use super::stored_keyring::StoredKeyring;
 use crate::seal::kek::source::AskPassphrase;
 use crate::sys::files::{rename, sync_directory_of, write_new};
 
-/// A keyring that is about to be taken over. Nothing of it is on disk before [`TakeOver::announce`].
+/// A keyring that is to be taken over. [`TakeOver::announce`] writes the first file.
 pub struct TakeOver {
     unlocked: Unlocked,
     next: PathBuf,
@@ -22,10 +23,10 @@ pub struct TakeOver {
 }
 
 impl KeyStore {
-    /// Gets the KEK of a keyring that 0.1.0 has written, and prepares it in the current format.
+    /// Gets the KEK of a keyring of 0.1.0, and prepares the keyring in the current format.
     ///
     /// # Errors
-    /// If the KEK cannot be had or is another one, or the keyring is not what 0.1.0 wrote.
+    /// If the source gives no KEK or another one, or the keyring is not what 0.1.0 wrote.
     pub fn take_over(&self, ask: Option<&AskPassphrase>) -> Result<TakeOver, KeyStoreError> {
         let prepare = || {
             let (written, kek) = self.settle(ask, false)?;
@@ -48,7 +49,7 @@ impl TakeOver {
         self.unlocked.keyring()
     }
 
-    /// Writes what the keyring is about to be, on disk when this returns. It counts once `state.json` says its format.
+    /// Writes the new keyring beside the old, on disk when this returns. It is in force once `state.json` says its format.
     ///
     /// # Errors
     /// If it cannot be written.
@@ -58,10 +59,10 @@ impl TakeOver {
         written.and_then(|()| sync_directory_of(&self.next)).map_err(io(&self.next))
     }
 
-    /// Puts it in the keyring's place, on disk when this returns. `state.json` says its format by now.
+    /// Replaces the old keyring, on disk when this returns. Call this once `state.json` says the new format.
     ///
     /// # Errors
-    /// If it cannot be replaced. [`KeyStore::unlock`] does it then.
+    /// If it cannot be replaced. [`KeyStore::unlock`] does it later.
     pub fn commit(self) -> Result<Unlocked, KeyStoreError> {
         rename(&self.next, &self.to).map_err(io(&self.to))?;
         Ok(self.unlocked)
