@@ -2,7 +2,8 @@
 
 use serde_json::{Value as Json, json};
 
-use super::evaluate::{Evaluator, Result, TreeValue};
+use super::error::Result;
+use super::evaluate::{Evaluator, TreeValue};
 use super::expression::Expression;
 use super::function::{NamedArguments, call};
 use super::path::{Segment, apply};

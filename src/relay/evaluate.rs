@@ -4,16 +4,17 @@
 //! (relay-core `pkg/spec`, its evaluator). Only a path that leads nowhere is an error.
 
 use std::collections::{BTreeMap, BTreeSet};
-use std::fmt;
 
 use serde_json::{Map, Value as Json, json};
 
+use super::error::{EvaluationError, Result};
 use super::expression::{BinaryOperator, Expression};
 use super::meter::Meter;
 use super::operator::{arithmetic, compare, equal, matches, truth};
 use super::path::{Segment, apply};
 use super::query::{Query, QueryPiece};
-use super::spec::{SpecReference, SpecScope, SpecTemplate, TemplatePart, Tree};
+use super::reference::{SpecReference, SpecScope};
+use super::spec::{SpecTemplate, TemplatePart, Tree};
 
 /// What only the broker knows.
 #[derive(Clone, Debug, PartialEq, Eq, PartialOrd, Ord)]
@@ -86,49 +87,6 @@ pub struct Evaluated {
     pub unresolvable: Unresolvable,
 }
 
-/// A path that leads nowhere, or a function that was called wrongly.
-#[derive(Clone, Debug, PartialEq, Eq)]
-pub struct EvaluationError {
-    path: Vec<String>,
-    problem: String,
-    /// It is that there is nothing.
-    pub(super) is_absence: bool,
-}
-
-impl EvaluationError {
-    pub(super) fn unknown_key(key: &str) -> Self {
-        let problem = format!("unknown key {key}");
-        Self { path: vec![key.to_owned()], problem, is_absence: true }
-    }
-
-    pub(super) fn new(problem: impl Into<String>) -> Self {
-        Self { path: Vec::new(), problem: problem.into(), is_absence: false }
-    }
-
-    /// Without the keys, which may have been made of values.
-    fn without_keys(self) -> Self {
-        let problem = match self.is_absence {
-            true => "a key that was made of values leads nowhere".to_owned(),
-            false => self.problem,
-        };
-        Self { path: Vec::new(), problem, ..self }
-    }
-
-    pub(super) fn under(mut self, segment: &Segment) -> Self {
-        self.path.insert(0, segment.key());
-        self
-    }
-}
-
-impl fmt::Display for EvaluationError {
-    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        match self.path.is_empty() {
-            true => f.write_str(&self.problem),
-            false => write!(f, "path {:?}: {}", self.path.join("."), self.problem),
-        }
-    }
-}
-
 /// What a part of a tree comes to.
 pub(super) enum TreeValue {
     Complete(Json),
@@ -137,8 +95,6 @@ pub(super) enum TreeValue {
     /// It could not be resolved itself: as it was written.
     Unresolved(Json),
 }
-
-pub(super) type Result<T> = std::result::Result<T, EvaluationError>;
 
 impl Tree {
     /// Evaluates what a query asks for. Look up what it needs and evaluate again, until it needs nothing.
@@ -227,14 +183,14 @@ impl<'a> Evaluator<'a> {
         if let Some((first, rest)) = path.split_first() {
             let key = first.key();
             let tree = entries.get(&key).ok_or_else(|| EvaluationError::unknown_key(&key))?;
-            return self.tree(tree, rest).map_err(|error| error.under(first));
+            return self.tree(tree, rest).map_err(|error| error.under(first.key()));
         }
         let mut map = Map::new();
         let mut complete = true;
         for (key, tree) in entries {
             self.meter.pay(key.len())?;
             let part = self.tree(tree, &[]);
-            let part = part.map_err(|error| error.under(&Segment::Key(key.clone())))?;
+            let part = part.map_err(|error| error.under(key.clone()))?;
             map.insert(key.clone(), part.into_json(&mut complete));
         }
         Ok(TreeValue::container(Json::Object(map), complete))
@@ -244,13 +200,13 @@ impl<'a> Evaluator<'a> {
         if let Some((first, rest)) = path.split_first() {
             let tree = first.index().and_then(|index| items.get(index));
             let tree = tree.ok_or_else(|| EvaluationError::unknown_key(&first.key()))?;
-            return self.tree(tree, rest).map_err(|error| error.under(first));
+            return self.tree(tree, rest).map_err(|error| error.under(first.key()));
         }
         let mut list = Vec::new();
         let mut complete = true;
         for (index, tree) in items.iter().enumerate() {
             let part = self.tree(tree, &[]);
-            let part = part.map_err(|error| error.under(&Segment::Index(index)))?;
+            let part = part.map_err(|error| error.under(index.to_string()))?;
             list.push(part.into_json(&mut complete));
         }
         Ok(TreeValue::container(Json::Array(list), complete))

@@ -4,7 +4,7 @@ use std::collections::BTreeMap;
 
 use serde_json::{Map, Value as Json};
 
-use super::evaluate::{EvaluationError, Result};
+use super::error::{EvaluationError, Result};
 use super::expression::parse;
 use super::meter::Meter;
 use super::operator::equal;

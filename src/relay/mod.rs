@@ -11,6 +11,7 @@
 
 mod calls;
 mod datadog;
+mod error;
 mod evaluate;
 mod expression;
 mod function;
@@ -18,6 +19,7 @@ mod meter;
 mod operator;
 mod path;
 mod query;
+mod reference;
 mod scalar;
 mod spec;
 mod workflow;
@@ -28,12 +30,12 @@ mod tests;
 
 use std::fmt;
 
-pub use evaluate::{
-    Evaluated, EvaluationError, EvaluationProgress, KnownValues, LookedUp, Need, Unresolvable,
-};
+pub use error::EvaluationError;
+pub use evaluate::{Evaluated, EvaluationProgress, KnownValues, LookedUp, Need, Unresolvable};
 pub use query::{Language, Query};
+pub use reference::{SpecReference, SpecScope};
 pub use scalar::bytes as json_of;
-pub use spec::{SpecReference, SpecScope, StepSpec, Tree};
+pub use spec::{StepSpec, Tree};
 pub use workflow::{UseTarget, WorkflowFile, WorkflowUse, find_uses};
 pub use yaml::MAX_COST as MAX_FILE_BYTES;
 

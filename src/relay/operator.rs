@@ -3,7 +3,7 @@
 
 use serde_json::Value as Json;
 
-use super::evaluate::{EvaluationError, Result};
+use super::error::{EvaluationError, Result};
 use super::expression::BinaryOperator;
 use super::meter::Meter;
 

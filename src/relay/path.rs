@@ -2,7 +2,7 @@
 
 use serde_json::Value as Json;
 
-use super::evaluate::EvaluationError;
+use super::error::EvaluationError;
 use super::expression::Expression;
 
 /// One step on the way.
@@ -71,5 +71,5 @@ pub fn apply(value: Json, path: &[Segment]) -> Result<Json, EvaluationError> {
         _ => None,
     };
     let found = found.ok_or_else(|| EvaluationError::unknown_key(&first.key()))?;
-    apply(found, rest).map_err(|error| error.under(first))
+    apply(found, rest).map_err(|error| error.under(first.key()))
 }

@@ -7,10 +7,10 @@ use std::collections::BTreeMap;
 
 use base64::Engine as _;
 use base64::engine::general_purpose::STANDARD;
-use serde_json::{Value as Json, json};
+use serde_json::Value as Json;
 
 use super::expression::{BinaryOperator, Expression, parse_braced};
-use super::path::Segment;
+use super::reference::{SpecReference, SpecScope};
 use super::yaml::{Content, Node};
 use super::{Position, SpecError, scalar, yaml};
 
@@ -68,154 +68,6 @@ pub enum TemplatePart {
     Text(String),
     /// `${…}`
     Expression(Expression),
-}
-
-/// What a spec can refer to.
-#[derive(Clone, Debug, PartialEq, Eq, PartialOrd, Ord)]
-pub enum SpecReference {
-    /// The answer to a question.
-    Answer {
-        /// The step that asked.
-        ask_ref: String,
-        /// What it asked for.
-        name: String,
-    },
-    /// A connection.
-    Connection {
-        /// Its type, which is an integration's name.
-        kind: String,
-        /// Its name.
-        name: String,
-    },
-    /// A part of the event that triggered the run.
-    Data {
-        /// Which.
-        query: String,
-    },
-    /// What another step has put out.
-    Output {
-        /// The step.
-        from: String,
-        /// What it is called.
-        name: String,
-    },
-    /// A parameter of the run.
-    Parameter {
-        /// Which.
-        name: String,
-    },
-    /// A secret of the workflow.
-    Secret {
-        /// Which.
-        name: String,
-    },
-    /// How another step has ended.
-    Status {
-        /// The step.
-        action: String,
-        /// What of it.
-        property: String,
-    },
-}
-
-impl SpecReference {
-    /// As its `$type` map.
-    pub fn to_json(&self) -> Json {
-        match self {
-            Self::Answer { ask_ref, name } => {
-                json!({ "$type": "Answer", "askRef": ask_ref, "name": name })
-            }
-            Self::Connection { kind, name } => {
-                json!({ "$type": "Connection", "type": kind, "name": name })
-            }
-            Self::Data { query } => json!({ "$type": "Data", "query": query }),
-            Self::Output { from, name } => json!({ "$type": "Output", "from": from, "name": name }),
-            Self::Parameter { name } => json!({ "$type": "Parameter", "name": name }),
-            Self::Secret { name } => json!({ "$type": "Secret", "name": name }),
-            Self::Status { action, property } => {
-                json!({ "$type": "Status", "action": action, "property": property })
-            }
-        }
-    }
-
-    /// Its type and the keys of its `$type` map, in the order of its sequence form.
-    fn forms() -> [(&'static str, &'static [&'static str]); 6] {
-        [
-            ("Answer", &["askRef", "name"]),
-            ("Connection", &["type", "name"]),
-            ("Data", &["query"]),
-            ("Output", &["from", "name"]),
-            ("Parameter", &["name"]),
-            ("Secret", &["name"]),
-        ]
-    }
-
-    fn new(kind: &str, mut values: Vec<String>) -> Option<Self> {
-        let name = values.pop()?;
-        match (kind, values.pop()) {
-            ("Answer", Some(ask_ref)) => Some(Self::Answer { ask_ref, name }),
-            ("Connection", Some(kind)) => Some(Self::Connection { kind, name }),
-            ("Data", None) => Some(Self::Data { query: name }),
-            ("Output", Some(from)) => Some(Self::Output { from, name }),
-            ("Parameter", None) => Some(Self::Parameter { name }),
-            ("Secret", None) => Some(Self::Secret { name }),
-            _ => None,
-        }
-    }
-
-    /// What the keys after a scope's name select, and how many of them; nothing if they are too few.
-    pub fn of_scope(scope: SpecScope, keys: &[Segment]) -> Option<(Self, usize)> {
-        let key = |index: usize| keys.get(index).map(Segment::key);
-        let reference = match scope {
-            SpecScope::Connections => Self::Connection { kind: key(0)?, name: key(1)? },
-            SpecScope::Event => Self::Data { query: key(0)? },
-            SpecScope::Outputs => Self::Output { from: key(0)?, name: key(1)? },
-            SpecScope::Parameters => Self::Parameter { name: key(0)? },
-            SpecScope::Secrets => Self::Secret { name: key(0)? },
-            SpecScope::Steps => Self::Status { action: key(0)?, property: key(1)? },
-        };
-        Some((reference, scope.keys()))
-    }
-}
-
-/// The names that expressions of a spec begin with.
-#[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord)]
-pub enum SpecScope {
-    /// Of the operators' connections.
-    Connections,
-    /// Of the event that triggered the run.
-    Event,
-    /// Of what other steps have put out.
-    Outputs,
-    /// Of the run's parameters.
-    Parameters,
-    /// Of the workflow's secrets.
-    Secrets,
-    /// Of how other steps have ended.
-    Steps,
-}
-
-impl SpecScope {
-    /// The scope of a name.
-    pub fn of(name: &str) -> Option<Self> {
-        match name {
-            "connections" => Some(Self::Connections),
-            "event" => Some(Self::Event),
-            "outputs" => Some(Self::Outputs),
-            "parameters" => Some(Self::Parameters),
-            "secrets" => Some(Self::Secrets),
-            "steps" => Some(Self::Steps),
-            _ => None,
-        }
-    }
-
-    /// How many keys select one thing of it.
-    pub const fn keys(self) -> usize {
-        match self {
-            Self::Connections | Self::Outputs | Self::Steps => 2,
-            Self::Event | Self::Parameters | Self::Secrets => 1,
-        }
-    }
 }
 
 /// What a step is given, as a workflow file has it.

@@ -5,18 +5,18 @@
 //! A file without `steps` is looked at as a whole. Sources: relay-core `pkg/spec`, and the Workflow schema of
 //! Relay's API; for Datadog's workflows see `datadog`.
 
-use std::collections::{BTreeMap, BTreeSet};
+use std::collections::{BTreeMap, BTreeSet, HashMap};
 
 use super::datadog;
-
 use super::expression::{BinaryOperator, Expression};
 use super::path::Segment;
-use super::spec::{self, SpecReference, SpecScope, TemplatePart, Tree};
+use super::reference::{SpecReference, SpecScope};
+use super::spec::{self, TemplatePart, Tree};
 use super::yaml::{Content, Node};
 use super::{Position, SpecError, yaml};
 
 /// The most that a file may ask for, each step counted: aliases and labels multiply.
-pub(super) const MAX_USES: usize = 50_000;
+const MAX_USES: usize = 50_000;
 
 /// A workflow file as far as it asks for something.
 #[derive(Debug, Default)]
@@ -78,7 +78,7 @@ pub fn find_uses(text: &str) -> Result<WorkflowFile, SpecError> {
     let document = yaml::parse(text)?;
     let workflow = datadog::workflow(&document).unwrap_or(&document);
     let mut finder = Finder::default();
-    let parts = |key: &str| workflow.get(key).map(items).unwrap_or_default();
+    let parts = |key: &str| workflow.get(key).map(Node::items).unwrap_or_default();
     let has_steps = workflow.get("steps").is_some();
     if has_steps {
         for step in parts("steps") {
@@ -112,19 +112,11 @@ pub fn find_uses(text: &str) -> Result<WorkflowFile, SpecError> {
     Ok(WorkflowFile { name, has_steps, steps, uses, problems })
 }
 
-pub(super) fn items(node: &Node) -> Vec<&Node> {
-    match &node.content {
-        Content::Sequence(items) => items.iter().collect(),
-        Content::Mapping(entries) => entries.iter().map(|(_, value)| value).collect(),
-        Content::Scalar { .. } => Vec::new(),
-    }
-}
-
 #[derive(Default)]
-pub(super) struct Finder {
-    pub(super) found: BTreeSet<WorkflowUse>,
-    pub(super) problems: Vec<SpecError>,
-    pub(super) step: Option<String>,
+struct Finder {
+    found: BTreeSet<WorkflowUse>,
+    problems: Vec<SpecError>,
+    step: Option<String>,
 }
 
 impl Finder {
@@ -154,8 +146,8 @@ impl Finder {
             Some(Err(problem)) => return self.problems.push(problem),
             None => self.problems.extend(spec::misspelt_type(node)),
         }
-        if let Some(target) = datadog::connection(node, node) {
-            self.add(node.at, target);
+        if let Some(connection) = datadog::connection(node, node) {
+            self.reference(node.at, connection);
         }
         for (key, value) in entries {
             match key.text() {
@@ -187,7 +179,7 @@ impl Finder {
         }
     }
 
-    pub(super) fn add(&mut self, at: Position, target: UseTarget) {
+    fn add(&mut self, at: Position, target: UseTarget) {
         if self.found.len() < MAX_USES {
             self.found.insert(WorkflowUse { at, target, step: self.step.clone() });
         }
@@ -267,7 +259,60 @@ impl Finder {
         }
     }
 
-    pub(super) fn group(&mut self, node: &Node) {
+    /// What steps name by a label.
+    fn environments(&mut self, workflow: &Node) {
+        let mut users = HashMap::<&str, Vec<&Node>>::new();
+        for step in workflow.get("steps").map(Node::items).unwrap_or_default() {
+            if let Some(label) = step.get("connectionLabel").and_then(Node::text) {
+                users.entry(label).or_default().push(step);
+            }
+        }
+        let mut labels = BTreeSet::new();
+        for environment in workflow.get("connectionEnvs").map(Node::items).unwrap_or_default() {
+            for key in ["connectionGroups", "connections"] {
+                for named in environment.get(key).map(Node::items).unwrap_or_default() {
+                    let label = named.get("label").and_then(Node::text);
+                    labels.extend(label);
+                    let users = label.and_then(|label| users.get(label));
+                    self.labelled(named, key, users.map(Vec::as_slice).unwrap_or_default());
+                }
+            }
+        }
+        for (label, users) in users {
+            let nodes = users.iter().filter_map(|user| user.get("connectionLabel"));
+            for node in nodes.filter(|_| !labels.contains(label)) {
+                let problem = "no connectionEnvs has this connectionLabel";
+                self.problems.push(SpecError::new(node.at, problem));
+            }
+        }
+    }
+
+    /// A connection or group with a label, for the steps that have it; a group that no step has is told of, too.
+    fn labelled(&mut self, named: &Node, key: &str, users: &[&Node]) {
+        if users.is_empty() && key == "connectionGroups" {
+            self.group(named);
+        }
+        for user in users {
+            if self.found.len() >= MAX_USES {
+                return;
+            }
+            self.step = user.get("name").and_then(Node::text).map(ToOwned::to_owned);
+            match (key, datadog::connection(named, user)) {
+                ("connectionGroups", _) => self.group(named),
+                (_, Some(connection)) => self.reference(named.at, connection),
+                (_, None) => {
+                    let problem = format!(
+                        "a connection wants a connectionId, and its step an actionId {}INTEGRATION.…",
+                        datadog::ACTIONS
+                    );
+                    self.problems.push(SpecError::new(named.at, problem));
+                }
+            }
+        }
+        self.step = None;
+    }
+
+    fn group(&mut self, node: &Node) {
         let names = ["name", "connectionGroupId", "id"];
         let name = names.iter().find_map(|key| node.get(key)).and_then(spec::plain_text);
         let Some(name) = name else {

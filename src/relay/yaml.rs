@@ -47,6 +47,15 @@ impl Node {
         }
     }
 
+    /// The items of a sequence, or the values of a mapping.
+    pub fn items(&self) -> Vec<&Node> {
+        match &self.content {
+            Content::Sequence(items) => items.iter().collect(),
+            Content::Mapping(entries) => entries.iter().map(|(_, value)| value).collect(),
+            Content::Scalar { .. } => Vec::new(),
+        }
+    }
+
     /// The value under a key of a mapping.
     pub fn get(&self, key: &str) -> Option<&Node> {
         let Content::Mapping(entries) = &self.content else { return None };
