@@ -9,14 +9,9 @@
 //! All of it is pure: what an evaluation lacks it names ([`Need`]), and it is repeated when that was looked up.
 //! The rules are those of relay-core's `pkg/spec` and of Relay's documents on expressions.
 
-mod calls;
 mod datadog;
-mod error;
 mod evaluate;
 mod expression;
-mod function;
-mod meter;
-mod operator;
 mod path;
 mod query;
 mod reference;
@@ -30,7 +25,7 @@ mod tests;
 
 use std::fmt;
 
-pub use error::EvaluationError;
+pub use evaluate::error::EvaluationError;
 pub use evaluate::{Evaluated, EvaluationProgress, KnownValues, LookedUp, Need, Unresolvable};
 pub use query::{Language, Query};
 pub use reference::{SpecReference, SpecScope};

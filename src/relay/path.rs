@@ -2,7 +2,7 @@
 
 use serde_json::Value as Json;
 
-use super::error::EvaluationError;
+use super::evaluate::error::EvaluationError;
 use super::expression::Expression;
 
 /// One step on the way.

@@ -2,7 +2,7 @@
 
 use std::fmt;
 
-pub(super) type Result<T> = std::result::Result<T, EvaluationError>;
+pub(in crate::relay) type Result<T> = std::result::Result<T, EvaluationError>;
 
 /// A path that leads nowhere, or a function that was called wrongly.
 #[derive(Clone, Debug, PartialEq, Eq)]
@@ -14,17 +14,17 @@ pub struct EvaluationError {
 }
 
 impl EvaluationError {
-    pub(super) fn unknown_key(key: &str) -> Self {
+    pub(in crate::relay) fn unknown_key(key: &str) -> Self {
         let problem = format!("unknown key {key}");
         Self { path: vec![key.to_owned()], problem, is_absence: true }
     }
 
-    pub(super) fn new(problem: impl Into<String>) -> Self {
+    pub(in crate::relay) fn new(problem: impl Into<String>) -> Self {
         Self { path: Vec::new(), problem: problem.into(), is_absence: false }
     }
 
     /// The error without keys, which may have been made of values.
-    pub(super) fn without_keys(self) -> Self {
+    pub(in crate::relay) fn without_keys(self) -> Self {
         let problem = match self.is_absence {
             true => "a key that was made of values leads nowhere".to_owned(),
             false => self.problem,
@@ -33,7 +33,7 @@ impl EvaluationError {
     }
 
     /// The error as seen from the parent, which has the part under this key.
-    pub(super) fn under(mut self, key: String) -> Self {
+    pub(in crate::relay) fn under(mut self, key: String) -> Self {
         self.path.insert(0, key);
         self
     }

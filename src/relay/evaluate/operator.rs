@@ -4,8 +4,8 @@
 use serde_json::Value as Json;
 
 use super::error::{EvaluationError, Result};
-use super::expression::BinaryOperator;
 use super::meter::Meter;
+use crate::relay::expression::BinaryOperator;
 
 /// A truth value, or the text of one.
 ///

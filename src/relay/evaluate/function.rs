@@ -5,10 +5,10 @@ use std::collections::BTreeMap;
 use serde_json::{Map, Value as Json};
 
 use super::error::{EvaluationError, Result};
-use super::expression::parse;
 use super::meter::Meter;
 use super::operator::equal;
-use super::path::{apply, plain};
+use crate::relay::expression::parse;
+use crate::relay::path::{apply, plain};
 
 /// Arguments that have names.
 pub type NamedArguments = BTreeMap<String, Json>;

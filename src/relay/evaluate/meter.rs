@@ -7,7 +7,7 @@ use serde_json::Value as Json;
 use serde_json::ser::{CompactFormatter, Formatter, PrettyFormatter, Serializer};
 
 use super::error::{EvaluationError, Result};
-use super::yaml::MAX_COST;
+use crate::relay::yaml::MAX_COST;
 
 /// The cost of a list, a mapping or a scalar beside its text: about the memory that it takes.
 const NODE_COST: usize = 16;

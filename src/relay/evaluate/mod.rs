@@ -3,18 +3,24 @@
 //! What cannot be had is no error: it stays as it was written, is named, and makes the answer incomplete
 //! (relay-core `pkg/spec`, its evaluator). Only a path that leads nowhere is an error.
 
+mod calls;
+pub(super) mod error;
+mod function;
+mod meter;
+mod operator;
+
 use std::collections::{BTreeMap, BTreeSet};
 
 use serde_json::{Map, Value as Json, json};
 
-use super::error::{EvaluationError, Result};
-use super::expression::{BinaryOperator, Expression};
-use super::meter::Meter;
-use super::operator::{arithmetic, compare, equal, matches, truth};
-use super::path::{Segment, apply};
-use super::query::{Query, QueryPiece};
-use super::reference::{SpecReference, SpecScope};
-use super::spec::{SpecTemplate, TemplatePart, Tree};
+use self::error::{EvaluationError, Result};
+use self::meter::Meter;
+use self::operator::{arithmetic, compare, equal, matches, truth};
+use crate::relay::expression::{BinaryOperator, Expression};
+use crate::relay::path::{Segment, apply};
+use crate::relay::query::{Query, QueryPiece};
+use crate::relay::reference::{SpecReference, SpecScope};
+use crate::relay::spec::{SpecTemplate, TemplatePart, Tree};
 
 /// What only the broker knows.
 #[derive(Clone, Debug, PartialEq, Eq, PartialOrd, Ord)]

@@ -3,11 +3,11 @@
 use serde_json::{Value as Json, json};
 
 use super::error::Result;
-use super::evaluate::{Evaluator, TreeValue};
-use super::expression::Expression;
 use super::function::{NamedArguments, call};
-use super::path::{Segment, apply};
-use super::spec::{Arguments, Tree};
+use super::{Evaluator, TreeValue};
+use crate::relay::expression::Expression;
+use crate::relay::path::{Segment, apply};
+use crate::relay::spec::{Arguments, Tree};
 
 /// What a function is called with.
 #[derive(Clone, Copy)]
