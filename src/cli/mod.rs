@@ -105,16 +105,16 @@ enum Command {
     Run(executor::run::RunCommand),
     /// Create, look at, change, test and delete connections, as an operator
     #[command(subcommand, aliases = ["conn", "connections"])]
-    Connection(operator::connection::Connection),
+    Connection(operator::connection::ConnectionCommand),
     /// Create, fill and look at groups of connections, as an operator
     #[command(subcommand, alias = "groups")]
     Group(operator::group::GroupCommand),
     /// Say who may do what with a connection or group, as an operator
     #[command(subcommand)]
-    Access(operator::access::Access),
+    Access(operator::access::AccessCommand),
     /// Look at the types of connections
     #[command(subcommand, alias = "integrations")]
-    Integration(operator::integration::Integration),
+    Integration(operator::integration::IntegrationCommand),
     /// Put, list and delete a workflow's secrets, as an operator
     #[command(subcommand, alias = "secrets")]
     Secret(operator::secret::SecretCommand),
@@ -136,7 +136,7 @@ enum Command {
     Restore(admin::backup::RestoreCommand),
     /// Read the journal, as an operator, or prove it offline
     #[command(subcommand)]
-    Journal(operator::journal::Journal),
+    Journal(operator::journal::JournalCommand),
     /// List and rotate the keys that seal the store, as an administrator
     #[command(subcommand, alias = "keys")]
     Key(admin::key::KeyCommand),

@@ -13,7 +13,7 @@ use crate::cli::daemon::init::serve_flags;
 use crate::cli::io::failure::{Failure, exit};
 use crate::cli::io::output;
 use crate::cli::io::output::{print, say, show};
-use crate::cli::io::progress::Progress;
+use crate::cli::io::progress::ProgressDisplay;
 use crate::cli::io::text::properties;
 use crate::cli::{Common, block_on};
 use crate::config::Given;
@@ -67,7 +67,7 @@ async fn receive(
 ) -> Result<u64, Failure> {
     let mut pieces =
         SystemServiceClient::new(channel).backup(pb::BackupRequest {}).await?.into_inner();
-    let (mut bytes, mut progress) = (0_u64, Progress::begin("backup"));
+    let (mut bytes, mut progress) = (0_u64, ProgressDisplay::begin("backup"));
     while let Some(piece) = pieces.message().await? {
         bytes += piece.data.len() as u64;
         take(&piece.data)?;
@@ -145,7 +145,7 @@ fn restore_from(common: &Common, archive: PathBuf, args: BrokerArgs) -> Result<(
         runtime: broker.config.runtime,
         clock: Clock::system(),
     };
-    let mut progress = Progress::begin("restore");
+    let mut progress = ProgressDisplay::begin("restore");
     let restored = restore(&options, |bytes, total| progress.show(bytes, total))?;
     drop(progress);
     let state = options.state.display().to_string();

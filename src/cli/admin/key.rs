@@ -11,7 +11,7 @@ use super::kek::{NewKekArgs, OldKekArgs, SaidKek, unlock};
 use crate::cli::daemon::broker_args::SharedParents;
 use crate::cli::io::failure::Failure;
 use crate::cli::io::output::{print, say, show};
-use crate::cli::io::progress::Progress;
+use crate::cli::io::progress::ProgressDisplay;
 use crate::cli::io::text::table;
 use crate::cli::io::time::{moment, second};
 use crate::cli::{Common, block_on};
@@ -179,7 +179,7 @@ async fn rotate_dek(common: &Common, no_wait: bool) -> Result<(), Failure> {
         say("everything is being sealed again under the new key; see how far: keyhatch key list");
         return print_dek(common, &dek);
     }
-    let mut progress = Progress::begin("sealing again");
+    let mut progress = ProgressDisplay::begin("sealing again");
     loop {
         let listed = ask(channel.clone()).await.map_err(|failure| Failure {
             message: format!(

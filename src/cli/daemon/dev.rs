@@ -18,10 +18,11 @@ use crate::cli::executor::step_run::run_as;
 use crate::cli::identity::endpoint::Endpoint;
 use crate::cli::io::failure::{Failure, exit};
 use crate::cli::io::output::{line, say};
-use crate::cli::operator::apply::{apply, word};
+use crate::cli::operator::apply::apply;
 use crate::cli::operator::explain;
+use crate::cli::operator::plan::action_name;
 use crate::cli::operator::seed;
-use crate::cli::operator::seed::{Allowed, Seed, SeedContext};
+use crate::cli::operator::seed::{AllowedReads, Seed, SeedContext};
 use crate::cli::step::credential::Credential;
 use crate::config::Config;
 use crate::daemon::{Daemon, Hangup, InitOptions, Initialised, init};
@@ -102,7 +103,7 @@ impl Dev {
     fn documents(&self) -> Result<Vec<Seed>, Failure> {
         let resolver = format!("workflow:{}", self.workflow);
         // The broker is theirs whose files these are.
-        let allowed = Allowed::everything();
+        let allowed = AllowedReads::everything();
         let (workflow, default_resolver) = (Some(self.workflow.as_str()), Some(resolver.as_str()));
         let context = SeedContext { workflow, default_resolver, allowed: &allowed };
         if self.file.is_empty() {
@@ -201,7 +202,7 @@ impl Dev {
         let references: Vec<Reference> =
             documents.iter().filter_map(|seed| reference_of(&seed.document)).collect();
         for result in apply(operator, documents).await? {
-            line(&format!("  {} {}", result.name, word(result.action())))?;
+            line(&format!("  {} {}", result.name, action_name(result.action())))?;
         }
         if let Some(granted) = granted {
             line(&format!("  {granted}"))?;

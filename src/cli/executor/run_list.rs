@@ -12,8 +12,8 @@ use crate::cli::io::failure::Failure;
 use crate::cli::io::output::print;
 use crate::cli::io::pages;
 use crate::cli::io::text::table;
-use crate::cli::io::time::{moment, second};
-use crate::cli::operator::journal::{since, stopped};
+use crate::cli::io::time::{self, moment, second};
+use crate::cli::operator::journal::stopped;
 use crate::grpc::pb;
 use crate::grpc::pb::system_service_client::SystemServiceClient;
 
@@ -25,7 +25,7 @@ pub struct RunList {
     workflow: Option<String>,
     /// Runs that opened a step since then: 2026-01-31T12:00:00Z, or so long ago. Those with open steps are listed
     /// however old they are.
-    #[arg(long, value_name = "TIME", default_value = "24h", value_parser = since)]
+    #[arg(long, value_name = "TIME", default_value = "24h", value_parser = time::since)]
     since: Timestamp,
 }
 

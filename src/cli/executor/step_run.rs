@@ -14,7 +14,7 @@ use crate::cli::identity::retry::RETRY_TIME;
 use crate::cli::io::child;
 use crate::cli::io::failure::{Failure, exit};
 use crate::cli::io::output::say;
-use crate::cli::io::signals::Signals;
+use crate::cli::io::signals::ForwardedSignals;
 use crate::cli::io::time::moment;
 use crate::grpc::pb;
 use crate::grpc::pb::executor_service_client::ExecutorServiceClient;
@@ -111,7 +111,7 @@ pub(crate) async fn run_as(
         child::become_step(command, directory, opened.env.iter());
         Ok(())
     };
-    let mut signals = Signals::listen()?;
+    let mut signals = ForwardedSignals::listen()?;
     let start = || child::start(&words, set_up, Command::spawn);
     let child = match user {
         Some((user, _)) => user.work_as(start)??,

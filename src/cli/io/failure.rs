@@ -47,7 +47,18 @@ impl Failure {
         Self::new("USAGE", message, exit::USAGE)
     }
 
-    /// Anything else of the CLI's own.
+    /// Wrong input: its only problem, or the number of its problems with `summary` behind it, and each as a detail.
+    pub fn of_problems(problems: Vec<String>, summary: &str) -> Self {
+        match problems.as_slice() {
+            [only] => Self::usage(only),
+            all => {
+                let message = format!("{} problems{summary}", all.len());
+                Self { details: problems, ..Self::usage(message) }
+            }
+        }
+    }
+
+    /// Any other failure of the CLI's own.
     pub fn new(reason: &str, message: impl Into<String>, exit_code: u8) -> Self {
         Self { reason: reason.to_owned(), message: message.into(), details: Vec::new(), exit_code }
     }

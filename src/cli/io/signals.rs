@@ -43,7 +43,7 @@ const HARMLESS: [Signal; 7] = [
 const ENDING: [Signal; 3] = [Signal::INT, Signal::QUIT, Signal::TERM];
 
 /// Every signal that can be passed on. Listening is for the rest of this process's life: signals no longer end it.
-pub struct Signals {
+pub struct ForwardedSignals {
     arrived: UnboundedReceiver<Arrived>,
     /// This process has stopped after the command, and goes on now.
     was_stopped: bool,
@@ -58,7 +58,7 @@ struct Arrived {
     is_of_a_terminal: bool,
 }
 
-impl Signals {
+impl ForwardedSignals {
     /// Listens from now on. Signals that this process has inherited as ignored, as nohup has it, stay ignored: the
     /// command ignores them, too.
     ///

@@ -1,10 +1,12 @@
 //! Texts for people: tables, properties, and names that a terminal shows as they are.
 
 use std::io::IsTerminal as _;
+use std::path::Path;
 
 use comfy_table::{ContentArrangement, Table, presets};
 
 use crate::model::is_unseen;
+use crate::sys::input::is_stdin;
 
 /// The narrowest terminal that a table is fitted to: below it no column can be read.
 const LEAST_WIDTH: u16 = 40;
@@ -24,6 +26,22 @@ pub fn short_name(name: &str) -> &str {
 /// The last part of a resource's name: `token` of `workflows/deploy/secrets/token`.
 pub fn last_part(name: &str) -> &str {
     name.rsplit('/').next().unwrap_or_default()
+}
+
+/// A file as messages call it: its path, or `stdin` for `-`.
+pub fn file_label(path: &Path) -> String {
+    if is_stdin(path) { "stdin".to_owned() } else { path.display().to_string() }
+}
+
+/// A command of this program, in words that a shell reads as they are.
+pub fn command_line(words: &[&str]) -> String {
+    // shell_words quotes more words than a shell needs.
+    let is_plain = |c: char| c.is_ascii_alphanumeric() || "-_./:=@,+".contains(c);
+    let word = |word: &&str| match word.chars().all(is_plain) && !word.is_empty() {
+        true => (*word).to_owned(),
+        false => shell_words::quote(word).into_owned(),
+    };
+    format!("keyhatch {}", words.iter().map(word).collect::<Vec<_>>().join(" "))
 }
 
 /// Names and values, a line each.

@@ -27,6 +27,12 @@ pub fn parse_duration(text: &str) -> Result<Duration, String> {
     count.checked_mul(millis).map(Duration::from_millis).ok_or_else(invalid)
 }
 
+/// The message for a time to live; `None` if it is zero, which means the limit of the broker.
+pub fn ttl_message(ttl: Duration) -> Option<prost_types::Duration> {
+    let ttl = Some(ttl).filter(|ttl| !ttl.is_zero())?;
+    Some(prost_types::Duration::try_from(ttl).unwrap_or_default())
+}
+
 /// Parses `2026-12-31T12:00:00Z`, or `2026-12-31`, which means the end of that day in UTC.
 ///
 /// # Errors
@@ -48,6 +54,15 @@ pub fn parse(text: &str) -> Result<Timestamp, String> {
 /// As [`parse_duration`].
 pub fn ago(text: &str) -> Result<Timestamp, String> {
     parse_duration(text).map(|duration| to_message(Clock::system().now().before(duration)))
+}
+
+/// Parses a moment of the past: as [`ago`] or as [`parse`].
+///
+/// # Errors
+/// If it is neither, with what to write.
+pub fn since(text: &str) -> Result<Timestamp, String> {
+    let rule = format!("{text:?} is no time; write 2026-01-31T12:00:00Z, or 2h for two hours ago");
+    ago(text).or_else(|_| parse(text)).map_err(|_| rule)
 }
 
 /// Parses a duration, and returns the moment that is so far ahead.

@@ -1,4 +1,4 @@
-//! Field values on the command line: where they come from.
+//! Values of fields and secrets, as the command line names them.
 
 use std::collections::BTreeMap;
 use std::io::IsTerminal as _;
@@ -12,110 +12,109 @@ use crate::grpc::pb;
 use crate::model::limits::MAX_VALUE_BYTES;
 use crate::sys::input;
 
-/// One `--field NAME=…`.
-pub struct FieldArgument {
-    name: String,
-    source: Source,
-}
-
-enum Source {
-    /// `NAME=VALUE`: for fields that are not sensitive only, because others see a process's arguments.
+/// Where a value on the command line comes from.
+pub enum ArgumentSource {
+    /// `VALUE` itself: only for fields that are not sensitive, because other users see the arguments of a process.
     Argument(String),
-    /// `NAME=env:VARIABLE`
+    /// `env:VARIABLE`
     Environment(String),
-    /// `NAME=@FILE`, byte for byte.
+    /// `@FILE`, byte for byte.
     File(String),
-    /// `NAME=-`; of one line without its end.
+    /// `-`; one line without its newline.
     Stdin,
 }
 
-impl FieldArgument {
-    /// Parses one argument. Not left to clap, whose errors show the text: it may hold a value that
-    /// should not have been there.
+impl ArgumentSource {
+    /// Parses an argument.
+    pub fn parse(text: &str) -> Self {
+        match (text, text.strip_prefix('@'), text.strip_prefix("env:")) {
+            ("-", ..) => Self::Stdin,
+            (_, Some(path), _) => Self::File(path.to_owned()),
+            (_, _, Some(variable)) => Self::Environment(variable.to_owned()),
+            _ => Self::Argument(text.to_owned()),
+        }
+    }
+
+    /// Reads the value of a field or secret of this name.
     ///
     /// # Errors
-    /// If there is no `=`.
-    pub fn parse(text: &str) -> Result<Self, Failure> {
-        let (name, source) = text.split_once('=').ok_or_else(|| {
-            Failure::usage("--field: write NAME=VALUE, NAME=-, NAME=@FILE or NAME=env:VARIABLE")
-        })?;
-        let source = match source {
-            "-" => Source::Stdin,
-            _ => match (source.strip_prefix('@'), source.strip_prefix("env:")) {
-                (Some(path), _) => Source::File(path.to_owned()),
-                (_, Some(variable)) => Source::Environment(variable.to_owned()),
-                _ => Source::Argument(source.to_owned()),
-            },
-        };
-        Ok(Self { name: name.to_owned(), source })
+    /// As [`from_environment`], [`from_file`] and [`from_stdin`].
+    pub fn read(self, name: &str) -> Result<Vec<u8>, Failure> {
+        match self {
+            Self::Argument(value) => Ok(value.into_bytes()),
+            Self::Environment(variable) => from_environment(&variable),
+            Self::File(path) => from_file(Path::new(&path)),
+            Self::Stdin => from_stdin(name),
+        }
     }
 }
 
-/// Reads every value.
+/// Reads the values of `--field NAME=…`, by field.
 ///
 /// # Errors
-/// If a value cannot be read, or a sensitive one stands on the command line.
+/// If an argument is not well formed, or a value cannot be read, or a sensitive value is on the command line. No error
+/// shows an argument: it may hold a value by mistake. For the same reason clap does not parse them.
 pub fn read(
     arguments: &[String],
     kinds: &[&pb::CredentialKind],
     allow_empty: bool,
 ) -> Result<BTreeMap<String, Vec<u8>>, Failure> {
-    let arguments = arguments.iter().map(|text| FieldArgument::parse(text));
-    let arguments: Vec<_> = arguments.collect::<Result<_, _>>()?;
-    let names: Vec<&str> = arguments.iter().map(|argument| argument.name.as_str()).collect();
+    let arguments = arguments.iter().map(|text| {
+        let (name, source) = text.split_once('=').ok_or_else(|| {
+            Failure::usage("--field: write NAME=VALUE, NAME=-, NAME=@FILE or NAME=env:VARIABLE")
+        })?;
+        Ok((name, ArgumentSource::parse(source)))
+    });
+    let arguments: Vec<_> = arguments.collect::<Result<_, Failure>>()?;
+    let names: Vec<&str> = arguments.iter().map(|(name, _)| *name).collect();
     check_known(kinds, &names)?;
     let kinds = kinds_with(kinds, &names);
-    let at_stdin = arguments.iter().filter(|one| matches!(one.source, Source::Stdin)).count();
-    if at_stdin > 1 && !std::io::stdin().is_terminal() {
+    let of_stdin = arguments.iter().filter(|(_, source)| matches!(source, ArgumentSource::Stdin));
+    if of_stdin.count() > 1 && !std::io::stdin().is_terminal() {
         let text = "only one --field can be - (stdin); write the others as @FILE or env:VARIABLE";
         return Err(Failure::usage(text));
     }
     let mut fields = BTreeMap::new();
-    for FieldArgument { name, source } in arguments {
-        let value = match source {
-            Source::Argument(value) => {
-                refuse_sensitive(&name, &kinds)?;
-                value.into_bytes()
-            }
-            Source::Environment(variable) => from_environment(&variable)?,
-            Source::File(path) => from_file(Path::new(&path))?,
-            Source::Stdin => from_stdin(&name)?,
-        };
-        refuse_empty(&value, allow_empty, &name)?;
-        if fields.insert(name.clone(), value).is_some() {
+    for (name, source) in arguments {
+        if matches!(source, ArgumentSource::Argument(_)) {
+            refuse_sensitive(name, &kinds)?;
+        }
+        let value = source.read(name)?;
+        refuse_empty(&value, allow_empty, name)?;
+        if fields.insert(name.to_owned(), value).is_some() {
             return Err(Failure::usage(format!("--field {name} is given twice")));
         }
     }
     Ok(fields)
 }
 
-/// What was given and answered.
-pub struct Asked {
-    /// The kind, if it was chosen.
+/// The fields on the command line, and the answers to questions.
+pub struct GivenFields {
+    /// The kind, if the user chose one.
     pub kind: Option<String>,
     /// The fields.
     pub fields: BTreeMap<String, Vec<u8>>,
 }
 
-/// Reads every value, and asks for the kind and for the values that are missing, if somebody is there to ask.
+/// The same, and on a terminal asks for the kind and for the values that are missing.
 ///
 /// # Errors
-/// As [`read`], or if what is answered is no kind.
+/// As [`read`], or if an answer is not a kind.
 pub fn read_and_ask(
     arguments: &[String],
     kinds: &[&pb::CredentialKind],
     allow_empty: bool,
-) -> Result<Asked, Failure> {
+) -> Result<GivenFields, Failure> {
     let mut fields = read(arguments, kinds, allow_empty)?;
     if !std::io::stdin().is_terminal() {
-        return Ok(Asked { kind: None, fields });
+        return Ok(GivenFields { kind: None, fields });
     }
     let names: Vec<&str> = fields.keys().map(String::as_str).collect();
     let fitting = kinds_with(kinds, &names);
     let whole = fitting.iter().filter(|kind| missing(kind, &fields).next().is_none());
     let kind = match (fitting.as_slice(), whole.count()) {
         ([only], _) => only,
-        ([], _) | (_, 1) => return Ok(Asked { kind: None, fields }),
+        ([], _) | (_, 1) => return Ok(GivenFields { kind: None, fields }),
         (several, _) => ask_kind(several)?,
     };
     let wanted: Vec<_> = missing(kind, &fields).collect();
@@ -125,10 +124,10 @@ pub fn read_and_ask(
     if fields.is_empty() && kind.fields.iter().any(|field| field.name == "*") {
         fields = ask_named()?;
     }
-    Ok(Asked { kind: Some(kind.name.clone()), fields })
+    Ok(GivenFields { kind: Some(kind.name.clone()), fields })
 }
 
-/// The fields that a kind cannot do without, and that are not there.
+/// The required fields of a kind that are missing.
 fn missing<'a>(
     kind: &'a pb::CredentialKind,
     fields: &BTreeMap<String, Vec<u8>>,
@@ -140,7 +139,7 @@ fn missing<'a>(
     asked.filter(|field| !fields.keys().any(|name| covers(field, name)))
 }
 
-/// Asks which of these kinds it is; the first if that is not said.
+/// Asks for one of these kinds, by its number or name; an empty answer means the first.
 fn ask_kind<'a>(kinds: &[&'a pb::CredentialKind]) -> Result<&'a pb::CredentialKind, Failure> {
     for (number, kind) in (1..).zip(kinds) {
         say(&format!("{number}  {:<20}  {}", kind.name, kind.title));
@@ -158,7 +157,7 @@ fn ask_kind<'a>(kinds: &[&'a pb::CredentialKind]) -> Result<&'a pb::CredentialKi
     })
 }
 
-/// Asks for fields of any name, until no more is named.
+/// Asks for fields of any name, until an empty answer.
 fn ask_named() -> Result<BTreeMap<String, Vec<u8>>, Failure> {
     let mut fields = BTreeMap::new();
     loop {
@@ -169,10 +168,10 @@ fn ask_named() -> Result<BTreeMap<String, Vec<u8>>, Failure> {
     }
 }
 
-/// A value that is empty is a value, but most often a command that failed.
+/// Refuses an empty value without `--allow-empty`: most often the command that should print it has failed.
 ///
 /// # Errors
-/// If it is empty, and that was not said to be meant.
+/// If the value is empty and that is not allowed.
 pub fn refuse_empty(value: &[u8], allow_empty: bool, name: &str) -> Result<(), Failure> {
     match value.is_empty() && !allow_empty {
         true => {
@@ -182,7 +181,7 @@ pub fn refuse_empty(value: &[u8], allow_empty: bool, name: &str) -> Result<(), F
     }
 }
 
-/// A field that no kind has is a slip of the pen.
+/// Refuses a field that no kind has.
 fn check_known(kinds: &[&pb::CredentialKind], names: &[&str]) -> Result<(), Failure> {
     let is_known = |name: &str| kinds.iter().any(|kind| rule_of(kind, name).is_some());
     let Some(unknown) = names.iter().find(|name| !is_known(name)) else { return Ok(()) };
@@ -226,16 +225,16 @@ pub fn from_file(path: &Path) -> Result<Vec<u8>, Failure> {
     Ok(std::mem::take(&mut *value))
 }
 
-/// What stands on stdin, byte for byte, but that of one line its end is left out, which is said; asked for without echo
-/// on a terminal.
+/// Stdin, byte for byte. If it is one line, its newline is left out, with a note on stderr. A terminal is asked without
+/// echo.
 ///
 /// # Errors
-/// If it cannot be read.
+/// If stdin cannot be read, or has more than 64 KiB.
 pub fn from_stdin(name: &str) -> Result<Vec<u8>, Failure> {
     if std::io::stdin().is_terminal() {
         return ask_hidden(&format!("{name}: "));
     }
-    // The end that is left out is none of the value's bytes.
+    // Two more bytes, for a newline that is left out.
     let read = input::stdin(MAX_VALUE_BYTES + 2);
     let mut value = read.map_err(|error| unreadable(name, &error))?;
     let length = line_length(&value).unwrap_or(value.len());
@@ -246,7 +245,7 @@ pub fn from_stdin(name: &str) -> Result<Vec<u8>, Failure> {
     Ok(std::mem::take(&mut *value))
 }
 
-/// How long a text of one line is without its end; none for a text of several lines, or for bytes that are no text.
+/// The length of a line without its newline; `None` if the value is not one line of text with a newline.
 fn line_length(value: &[u8]) -> Option<usize> {
     let text = std::str::from_utf8(value).ok()?;
     let line = text.strip_suffix('\n')?;
@@ -264,7 +263,7 @@ fn unreadable(shown: &str, error: &std::io::Error) -> Failure {
     }
 }
 
-/// A field that any kind takes for a sensitive one, or that none knows, is taken for one.
+/// Refuses a field on the command line unless it is insensitive in every kind that it may belong to.
 fn refuse_sensitive(name: &str, kinds: &[&pb::CredentialKind]) -> Result<(), Failure> {
     let mut rules = kinds.iter().map(|kind| rule_of(kind, name));
     if !kinds.is_empty() && rules.all(|rule| rule.is_some_and(|rule| !rule.sensitive)) {
@@ -281,7 +280,7 @@ fn rule_of<'a>(kind: &'a pb::CredentialKind, name: &str) -> Option<&'a pb::Field
     kind.fields.iter().find(|field| covers(field, name))
 }
 
-/// Whether this is the rule for a field of this name.
+/// True if this is the rule for a field of this name.
 pub fn covers(field: &pb::FieldSchema, name: &str) -> bool {
     match field.name.strip_suffix('*') {
         Some(prefix) => name.starts_with(prefix),
@@ -289,7 +288,7 @@ pub fn covers(field: &pb::FieldSchema, name: &str) -> bool {
     }
 }
 
-/// Asks for a field's value, without echo if it is sensitive, or if nothing is known of it.
+/// Asks for the value of a field, without echo unless its schema says that it is not sensitive.
 fn ask(name: &str, field: Option<&pb::FieldSchema>) -> Result<Vec<u8>, Failure> {
     let question = match field {
         Some(field) => format!("{name} ({}): ", field.description),

@@ -1,13 +1,13 @@
 //! `keyhatch diff`: what apply would change.
 
-use super::apply::{Files, print_plan};
+use super::apply::{SeedFiles, print_plan};
 use super::plan;
 use super::prune::Pruning;
 use crate::cli::Common;
 use crate::cli::io::failure::{Failure, exit};
 use crate::cli::io::output::say;
 
-/// What is there differs from the files, as diff(1) and `kubectl diff` say it; errors are above.
+/// The exit codes of diff(1) and `kubectl diff`: the broker differs from the files, and any error.
 const DIFFERS: u8 = 1;
 const TROUBLE: u8 = 2;
 
@@ -15,7 +15,7 @@ const TROUBLE: u8 = 2;
 #[derive(clap::Args)]
 pub struct Diff {
     #[command(flatten)]
-    files: Files,
+    files: SeedFiles,
     #[command(flatten)]
     pruning: Pruning,
 }

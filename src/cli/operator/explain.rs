@@ -3,8 +3,8 @@
 use serde_json::json;
 use tonic::transport::Channel;
 
-use super::check::{ANY_STEP, command};
-use super::connection::view::{argument_of, relation_name};
+use super::bindings::{grant_command, relation_name};
+use super::check::ANY_STEP;
 use crate::cli::Common;
 use crate::cli::io::failure::Failure;
 use crate::cli::io::output::print;
@@ -152,7 +152,6 @@ fn resource_lines(resource: &pb::ExaminedResource) -> Vec<String> {
         false => table(&header, rows),
     });
     if !resource.would_allow.is_empty() {
-        let reference = argument_of(&resource.name);
         let is_run_as = |one: &&String| !one.starts_with("workflow:");
         let kinds = [
             resource.would_allow.iter().find(|one| !is_run_as(one)),
@@ -160,11 +159,8 @@ fn resource_lines(resource: &pb::ExaminedResource) -> Vec<String> {
         ];
         lines.push("to allow it:".to_owned());
         for principal in kinds.into_iter().flatten() {
-            let words = ["access", "add", &reference, "--relation", needed];
-            lines.push(format!(
-                "  {}",
-                command(&[&words[..], &["--principal", principal]].concat())
-            ));
+            let command = grant_command(&resource.name, resource.needed(), principal);
+            lines.push(format!("  {command}"));
         }
     } else if !resource.allowed && !resource.run_as_needed.is_empty() {
         lines.push(format!(

@@ -3,18 +3,16 @@
 //! A value that is never shown stands there as `{keep: true}`: apply keeps the stored one, and names the field if
 //! there is none.
 
-use std::collections::BTreeMap;
-
 use serde_json::{Map, Value as Json, json};
 use tonic::transport::Channel;
 
-use super::connection::update::parse_label;
-use super::connection::view::access_of;
-use super::integration::name_of;
+use super::bindings::access_of;
+use super::labels::{has_labels, parse_label};
 use crate::cli::Common;
 use crate::cli::io::failure::{Failure, exit};
-use crate::cli::io::output::{Output, line, print, say};
+use crate::cli::io::output::{Output, extend, line, print, say};
 use crate::cli::io::pages;
+use crate::cli::io::text::{last_part, short_name};
 use crate::cli::io::time::moment;
 use crate::grpc::pb;
 use crate::model::ResourceName;
@@ -47,9 +45,7 @@ impl Export {
 
     /// In an order in which each rests only on those before.
     async fn documents(&self, channel: &Channel) -> Result<Vec<Json>, Failure> {
-        let is_wanted = |labels: &BTreeMap<String, String>| {
-            self.label.iter().all(|(key, value)| labels.get(key) == Some(value))
-        };
+        let is_wanted = |labels| has_labels(labels, &self.label);
         let mut documents = Vec::new();
         let integrations = pages::integrations(channel).await?;
         if self.label.is_empty() {
@@ -111,15 +107,14 @@ fn connection(one: &pb::Connection, integrations: &[pb::Integration]) -> Json {
     };
     // What the broker makes itself is nobody's to give.
     let is_generated = |field: &&pb::FieldState| {
-        let kinds = integrations.iter().filter(|found| name_of(found) == one.integration);
+        let kinds = integrations.iter().filter(|found| short_name(&found.name) == one.integration);
         let mut kinds = kinds.flat_map(|found| &found.kinds).filter(|kind| kind.name == one.kind);
         kinds.any(|kind| kind.fields.iter().any(|rule| rule.generated && rule.name == field.name))
     };
     let given = one.field_states.iter().filter(|field| !is_generated(field));
     let fields: Map<String, Json> = given.map(|field| (field.name.clone(), value(field))).collect();
     let max_ttl = one.max_ttl.as_ref().map(|ttl| format!("{}s", ttl.seconds));
-    let name = one.name.rsplit('/').next().unwrap_or_default();
-    let metadata = json!({ "name": name, "tags": one.tags, "labels": one.labels });
+    let metadata = json!({ "name": last_part(&one.name), "tags": one.tags, "labels": one.labels });
     let spec = json!({
         "integration": one.integration,
         "kind": one.kind,
@@ -134,19 +129,15 @@ fn connection(one: &pb::Connection, integrations: &[pb::Integration]) -> Json {
 }
 
 fn group(one: &pb::ConnectionGroup, members: &[String]) -> Json {
-    let name = one.name.strip_prefix("groups/").unwrap_or(&one.name);
-    let members: Vec<_> =
-        members.iter().map(|member| member.rsplit('/').next().unwrap_or_default()).collect();
-    let metadata = json!({ "name": name, "labels": one.labels });
+    let members: Vec<_> = members.iter().map(|member| last_part(member)).collect();
+    let metadata = json!({ "name": short_name(&one.name), "labels": one.labels });
     let mut spec = without_empty(json!({
         "integration": one.integration,
         "identifiers": one.identifiers,
         "access": access_of(&one.access),
     }));
-    if let Some(spec) = spec.as_object_mut() {
-        // None is said, too.
-        spec.insert("members".to_owned(), json!(members));
-    }
+    // An empty list means no members; a missing list leaves the members as they are.
+    extend(&mut spec, "members", json!(members));
     document("ConnectionGroup", &without_empty(metadata), &spec)
 }
 
@@ -171,9 +162,7 @@ fn integration(one: &pb::Integration) -> Json {
             "pattern": field.pattern,
             "form": form(field),
         }));
-        if let Some(said) = said.as_object_mut() {
-            said.insert("sensitive".to_owned(), json!(field.sensitive));
-        }
+        extend(&mut said, "sensitive", json!(field.sensitive));
         said
     };
     let kind = |kind: &pb::CredentialKind| {
@@ -182,7 +171,7 @@ fn integration(one: &pb::Integration) -> Json {
     };
     let kinds: Vec<_> = one.kinds.iter().map(kind).collect();
     let spec = json!({ "title": one.title, "kinds": kinds });
-    document("Integration", &json!({ "name": name_of(one) }), &spec)
+    document("Integration", &json!({ "name": short_name(&one.name) }), &spec)
 }
 
 fn secret(one: &pb::Secret) -> Option<Json> {

@@ -4,11 +4,11 @@ use clap::Subcommand;
 use serde_json::{Value as Json, json};
 use tonic::transport::Channel;
 
-use super::connection::update::parse_label;
-use super::connection::view::{access_of, bindings, pairs, tell_if_nobodys};
+use super::bindings::{access_of, access_rows, bindings, warn_if_no_step};
+use super::labels::{pairs, parse_label};
 use crate::cli::Common;
 use crate::cli::io::failure::Failure;
-use crate::cli::io::output::{list, print, say};
+use crate::cli::io::output::{extend, list, print, say};
 use crate::cli::io::pages;
 use crate::cli::io::prompt::confirm;
 use crate::cli::io::text::{properties, short_name};
@@ -150,7 +150,7 @@ impl GroupCreate {
         let request = pb::CreateGroupRequest { group: Some(group), members, ..Default::default() };
         let group = client.create_group(request).await?.into_inner();
         print_written(common, &group)?;
-        tell_if_nobodys(&group.name, &group.access, pb::Relation::Viewer);
+        warn_if_no_step(&group.name, &group.access, pb::Relation::Viewer);
         Ok(())
     }
 }
@@ -194,9 +194,7 @@ async fn show(common: &Common, channel: &Channel, name: &str) -> Result<(), Fail
     let members = pages::members(channel, &group.name).await?;
     let members: Vec<_> = members.iter().map(|member| short_name(member)).collect();
     let mut answer = to_json(&group);
-    if let Some(object) = answer.as_object_mut() {
-        object.insert("members".to_owned(), json!(members));
-    }
+    extend(&mut answer, "members", json!(members));
     let describe = || {
         let mut rows = vec![
             ("group", short_name(&group.name).to_owned()),
@@ -204,11 +202,9 @@ async fn show(common: &Common, channel: &Channel, name: &str) -> Result<(), Fail
             ("identifiers", group.identifiers.join(", ")),
             ("updated", format!("{} by {}", moment(group.update_time.as_ref()), group.updated_by)),
         ];
-        for (relation, principals) in access_of(&group.access) {
-            rows.push((relation, principals.into_iter().collect::<Vec<_>>().join(", ")));
-        }
+        rows.extend(access_rows(&group.access));
         if !group.labels.is_empty() {
-            rows.push(("labels", pairs(&group.labels)));
+            rows.push(("labels", pairs(&group.labels, ", ")));
         }
         rows.extend(members.iter().map(|member| ("member", (*member).to_owned())));
         properties(&rows)

@@ -1,20 +1,20 @@
 //! `keyhatch integration`: the types of connections.
 
 use clap::Subcommand;
-use serde_json::json;
+use serde_json::{Value as Json, json};
 use tonic::transport::Channel;
 
 use crate::cli::Common;
 use crate::cli::io::failure::Failure;
 use crate::cli::io::output::print;
 use crate::cli::io::pages;
-use crate::cli::io::text::table;
+use crate::cli::io::text::{short_name, table};
 use crate::grpc::pb;
 use crate::grpc::pb::integration_service_client::IntegrationServiceClient;
 
 /// `keyhatch integration …`
 #[derive(Subcommand)]
-pub enum Integration {
+pub enum IntegrationCommand {
     /// List the integrations
     #[command(alias = "ls")]
     List,
@@ -25,7 +25,7 @@ pub enum Integration {
     },
 }
 
-impl Integration {
+impl IntegrationCommand {
     pub(crate) async fn run(self, common: &Common) -> Result<(), Failure> {
         let channel = common.operator().await?;
         match self {
@@ -38,16 +38,11 @@ impl Integration {
                 let answer: Vec<_> = listed.iter().map(to_json).collect();
                 let rows = listed.iter().map(|one| {
                     let kinds: Vec<_> = one.kinds.iter().map(|kind| kind.name.as_str()).collect();
-                    vec![name_of(one), one.title.clone(), kinds.join(", ")]
+                    vec![short_name(&one.name).to_owned(), one.title.clone(), kinds.join(", ")]
                 });
-                let rows: Vec<_> = rows.collect();
-                let names = || listed.iter().map(name_of).collect::<Vec<_>>().join("\n");
-                print(
-                    common.output,
-                    &answer,
-                    || table(&["integration", "title", "kinds"], rows),
-                    names,
-                )
+                let text = || table(&["integration", "title", "kinds"], rows.collect());
+                let names = listed.iter().map(|one| short_name(&one.name));
+                print(common.output, &answer, text, || names.collect::<Vec<_>>().join("\n"))
             }
         }
     }
@@ -59,12 +54,7 @@ pub(crate) async fn find(channel: Channel, name: &str) -> Result<pb::Integration
     Ok(IntegrationServiceClient::new(channel).get_integration(request).await?.into_inner())
 }
 
-/// Its name alone.
-pub(crate) fn name_of(integration: &pb::Integration) -> String {
-    integration.name.strip_prefix("integrations/").unwrap_or(&integration.name).to_owned()
-}
-
-fn to_json(integration: &pb::Integration) -> serde_json::Value {
+fn to_json(integration: &pb::Integration) -> Json {
     let field = |field: &pb::FieldSchema| {
         json!({
             "name": field.name,
@@ -86,7 +76,7 @@ fn to_json(integration: &pb::Integration) -> serde_json::Value {
         })
     };
     json!({
-        "integration": name_of(integration),
+        "integration": short_name(&integration.name),
         "title": integration.title,
         "kinds": integration.kinds.iter().map(kind).collect::<Vec<_>>(),
     })
@@ -113,7 +103,7 @@ fn describe(integration: &pb::Integration) -> String {
         let header = ["field", "is", "variable", "also called", "what"];
         format!(
             "{}/{}: {}\n{}",
-            name_of(integration),
+            short_name(&integration.name),
             kind.name,
             kind.title,
             table(&header, rows.collect())

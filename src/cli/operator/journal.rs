@@ -23,16 +23,16 @@ const MAX_CA_BYTES: usize = 64 * 1024;
 
 /// `keyhatch journal …`
 #[derive(Subcommand)]
-pub enum Journal {
+pub enum JournalCommand {
     /// Show the newest lines, and with -f those that come
-    Tail(Tail),
+    Tail(JournalTail),
     /// Prove, without the daemon and without keys, that no line was changed, removed or inserted
-    Verify(Verify),
+    Verify(JournalVerify),
 }
 
 /// Arguments of `journal tail`.
 #[derive(clap::Args)]
-pub struct Tail {
+pub struct JournalTail {
     /// Go on with lines as they are written.
     #[arg(short, long)]
     follow: bool,
@@ -40,7 +40,7 @@ pub struct Tail {
     #[arg(short = 'n', long, value_name = "COUNT", default_value_t = 10)]
     last: i32,
     /// Begin with the first line that is not older, instead: 2026-01-31T12:00:00Z, or so long ago: 2h.
-    #[arg(long, value_name = "TIME", conflicts_with = "last", value_parser = since)]
+    #[arg(long, value_name = "TIME", conflicts_with = "last", value_parser = time::since)]
     since: Option<prost_types::Timestamp>,
     /// Only what was refused: decisions, requests of operators, requests over the rate.
     #[arg(long)]
@@ -65,7 +65,7 @@ pub struct Tail {
 
 /// Arguments of `journal verify`.
 #[derive(clap::Args)]
-pub struct Verify {
+pub struct JournalVerify {
     /// The directory of the journal's files; by default the one in the state directory.
     directory: Option<PathBuf>,
     /// The root certificate, as it is kept elsewhere: without it or --ca-fingerprint, ca.crt beside the journal's
@@ -84,7 +84,7 @@ pub struct Verify {
     from: u64,
 }
 
-impl Journal {
+impl JournalCommand {
     pub(crate) fn run(self, common: &Common) -> Result<(), Failure> {
         match self {
             Self::Tail(tail) => block_on(tail.run(common)),
@@ -93,7 +93,7 @@ impl Journal {
     }
 }
 
-impl Tail {
+impl JournalTail {
     async fn run(self, common: &Common) -> Result<(), Failure> {
         let channel = common.operator().await?;
         let request = pb::TailJournalRequest {
@@ -141,15 +141,6 @@ pub(crate) fn stopped(told: &pb::JournalLine, is_end: bool) -> Result<(), Failur
     Err(Failure::new("TAIL_STOPPED", text, exit::FAILED))
 }
 
-/// A moment of the past.
-pub(crate) fn since(text: &str) -> Result<prost_types::Timestamp, String> {
-    time::ago(text).or_else(|_| {
-        let rule =
-            format!("{text:?} is no time; write 2026-01-31T12:00:00Z, or 2h for two hours ago");
-        time::parse(text).map_err(|_| rule)
-    })
-}
-
 fn parsed(told: &pb::JournalLine) -> Value {
     serde_json::from_str(&told.json).unwrap_or_default()
 }
@@ -185,7 +176,7 @@ fn for_people(told: &pb::JournalLine) -> String {
     )
 }
 
-impl Verify {
+impl JournalVerify {
     fn run(self, common: &Common) -> Result<(), Failure> {
         let state = Config::load(Given { state: common.state.clone(), ..Given::default() })
             .map_err(|error| Failure::usage(error.to_string()))?

@@ -2,6 +2,7 @@
 
 pub(super) mod access;
 pub(super) mod apply;
+mod bindings;
 pub(super) mod check;
 pub(super) mod connection;
 pub(super) mod diff;
@@ -11,7 +12,8 @@ pub(super) mod group;
 pub(super) mod import;
 pub(super) mod integration;
 pub(super) mod journal;
+mod labels;
 pub(super) mod plan;
-pub(super) mod prune;
+mod prune;
 pub(super) mod secret;
 pub(super) mod seed;

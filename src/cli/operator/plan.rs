@@ -1,5 +1,5 @@
-//! What documents would change, in one form for `import`, `apply` and `diff`: everything that is not a value, and from
-//! where each value comes.
+//! What documents would change, as `import`, `apply` and `diff` show it: every difference but values, and where each
+//! value comes from.
 //!
 //! ```text
 //! ~ connections/aws/prod (seed.yaml:1:1)
@@ -11,73 +11,42 @@
 //! ```
 
 use std::collections::BTreeMap;
-use std::fmt;
 
 use serde_json::{Value as Json, json};
 use tonic::transport::Channel;
 
-use super::apply::{counted, places_of, word};
-use super::seed::Seed;
+use super::seed::{Seed, SeedPositions, ValueOrigin, ValueOrigins};
 use crate::cli::io::failure::Failure;
+use crate::cli::io::progress::counted;
 use crate::cli::io::remarks;
 use crate::cli::io::text::printable;
 use crate::grpc::pb;
 use crate::grpc::pb::apply_request::Document;
 use crate::grpc::pb::apply_service_client::ApplyServiceClient;
 
-/// From where a document has a value.
-#[derive(Clone, PartialEq, Eq, PartialOrd, Ord)]
-pub enum Source {
-    /// A variable of whoever runs the command.
-    Environment(String),
-    /// A file of theirs.
-    File(String),
-    /// What is imported.
-    Imported,
-    /// The store: what is there stays.
-    Kept,
-    /// The document itself.
-    Text,
-}
-
-/// From where each value of a document comes, by its field.
-pub type Sources = BTreeMap<String, Source>;
-
-impl fmt::Display for Source {
-    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        match self {
-            Self::Environment(name) => write!(f, "variable {name}"),
-            Self::File(path) => write!(f, "file {path}"),
-            Self::Imported => f.write_str("imported"),
-            Self::Kept => f.write_str("kept"),
-            Self::Text => f.write_str("text"),
-        }
-    }
-}
-
 /// A document, and what the broker would do with it.
-pub struct Step {
+pub struct PlannedStep {
     from: String,
-    sources: Sources,
+    origins: ValueOrigins,
     planned: pb::PlannedResult,
 }
 
-impl Step {
-    /// Of a document that comes from here. What is no text of the document itself is not shown, sensitive or not:
-    /// nobody has looked at it.
-    pub fn new(from: String, sources: Sources, mut planned: pb::PlannedResult) -> Self {
+impl PlannedStep {
+    /// The plan of a document from this place. Only values that the document itself spells are shown: nobody has looked
+    /// at the others, whether they are sensitive or not.
+    pub fn new(from: String, origins: ValueOrigins, mut planned: pb::PlannedResult) -> Self {
         for one in &mut planned.differences {
-            let source = one.path.strip_prefix("fields.").map(|field| sources.get(field));
-            if source.is_some_and(|source| source != Some(&Source::Text)) {
+            let origin = one.path.strip_prefix("fields.").map(|field| origins.get(field));
+            if origin.is_some_and(|origin| origin != Some(&ValueOrigin::Text)) {
                 one.sensitive = true;
                 one.new = None;
                 one.old = None;
             }
         }
-        Self { from, sources, planned }
+        Self { from, origins, planned }
     }
 
-    /// Whether anything would be written.
+    /// True if the resource would be written.
     pub fn changes(&self) -> bool {
         self.planned.action() != pb::ApplyAction::Unchanged
     }
@@ -89,53 +58,54 @@ impl Step {
 
     /// For scripts.
     pub fn to_json(&self) -> Json {
+        let planned = &self.planned;
         let difference = |one: &pb::Difference| json!({ "path": one.path, "old": one.old, "new": one.new, "sensitive": one.sensitive, "removed": one.removed });
-        let sources = self.sources.iter().map(|(field, source)| (field, source.to_string()));
+        let origins = self.origins.iter().map(|(field, origin)| (field, origin.to_string()));
         json!({
-            "name": self.planned.name,
-            "action": word(self.planned.action()),
+            "name": planned.name,
+            "action": action_name(planned.action()),
             "from": self.from,
-            "sources": sources.collect::<BTreeMap<_, _>>(),
-            "differences": self.planned.differences.iter().map(difference).collect::<Vec<_>>(),
-            "untold_differences": self.planned.untold_differences,
-            "staying_fields": self.planned.staying_fields,
-            "findings": self.planned.findings.iter().map(remarks::to_json).collect::<Vec<_>>(),
+            "sources": origins.collect::<BTreeMap<_, _>>(),
+            "differences": planned.differences.iter().map(difference).collect::<Vec<_>>(),
+            "untold_differences": planned.untold_differences,
+            "staying_fields": planned.staying_fields,
+            "findings": planned.findings.iter().map(remarks::to_json).collect::<Vec<_>>(),
         })
     }
 
     /// For people.
     pub fn to_text(&self) -> String {
-        let (sign, is_new) = match self.planned.action() {
+        let planned = &self.planned;
+        let (sign, is_new) = match planned.action() {
             pb::ApplyAction::Created => ("+", true),
             pb::ApplyAction::Changed => ("~", false),
             pb::ApplyAction::Unchanged | pb::ApplyAction::Unspecified => ("=", false),
         };
-        let head = format!("{sign} {} ({})", self.planned.name, printable(&self.from));
+        let mut lines = vec![format!("{sign} {} ({})", planned.name, printable(&self.from))];
         if !self.changes() {
-            return head;
+            return lines.concat();
         }
-        let mut by_source: BTreeMap<&Source, Vec<&str>> = BTreeMap::new();
-        for (field, source) in &self.sources {
-            by_source.entry(source).or_default().push(field);
+        let mut fields_by_origin: BTreeMap<&ValueOrigin, Vec<&str>> = BTreeMap::new();
+        for (field, origin) in &self.origins {
+            fields_by_origin.entry(origin).or_default().push(field);
         }
-        let values = by_source.into_iter().map(|(source, fields)| {
-            let text = format!("values ({source}): {}", fields.join(", "));
-            format!("    {}", printable(&text))
-        });
-        // That every value of a new resource is new need not be said.
+        for (origin, fields) in fields_by_origin {
+            let text = format!("values ({origin}): {}", fields.join(", "));
+            lines.push(format!("    {}", printable(&text)));
+        }
+        if !planned.staying_fields.is_empty() {
+            lines.push(format!("    stays: {}", printable(&planned.staying_fields.join(", "))));
+        }
+        lines.extend(planned.findings.iter().map(|one| format!("    {}", remarks::planned(one))));
+        // Every value of a new resource is new.
         let is_value = |path: &str| path == "value" || path.starts_with("fields.");
-        let told = self.planned.differences.iter().filter(|one| !(is_new && is_value(&one.path)));
-        let untold = Some(self.planned.untold_differences).filter(|count| *count > 0);
-        let untold =
-            untold.map(|count| format!("    and {count} more, which the broker does not tell"));
-        let staying = self.planned.staying_fields.as_slice();
-        let staying = Some(staying.join(", ")).filter(|names| !names.is_empty());
-        let staying = staying.map(|names| format!("    stays: {}", printable(&names)));
-        let odd = self.planned.findings.iter();
-        let odd = odd.map(|finding| format!("    {}", remarks::planned(finding)));
-        let lines = std::iter::once(head).chain(values).chain(staying).chain(odd);
-        let lines = lines.chain(told.map(line)).chain(untold);
-        lines.collect::<Vec<_>>().join("\n")
+        let shown = planned.differences.iter().filter(|one| !(is_new && is_value(&one.path)));
+        lines.extend(shown.map(line));
+        if planned.untold_differences > 0 {
+            let count = planned.untold_differences;
+            lines.push(format!("    and {count} more, which the broker does not list"));
+        }
+        lines.join("\n")
     }
 }
 
@@ -152,30 +122,33 @@ fn line(one: &pb::Difference) -> String {
     }
 }
 
-/// All steps, for people.
-pub fn to_text<'a>(steps: impl IntoIterator<Item = &'a Step>) -> String {
-    steps.into_iter().map(Step::to_text).collect::<Vec<_>>().join("\n")
+/// The word for what happens to the resource of a document.
+pub(crate) fn action_name(action: pb::ApplyAction) -> &'static str {
+    match action {
+        pb::ApplyAction::Changed => "changed",
+        pb::ApplyAction::Created => "created",
+        pb::ApplyAction::Unchanged | pb::ApplyAction::Unspecified => "unchanged",
+    }
 }
 
-/// Asks the broker what it would do with the documents of files.
-///
-/// # Errors
-/// As `ApplyService.Plan`, with the place of each resource that it names.
-pub async fn of_seeds(channel: Channel, seeds: &[Seed]) -> Result<Vec<Step>, Failure> {
+/// All steps, for people.
+pub fn to_text<'a>(steps: impl IntoIterator<Item = &'a PlannedStep>) -> String {
+    steps.into_iter().map(PlannedStep::to_text).collect::<Vec<_>>().join("\n")
+}
+
+/// Asks the broker what it would do with the documents of files; as `ApplyService.Plan`, with the position of each
+/// resource that an error names.
+pub async fn of_seeds(channel: Channel, seeds: &[Seed]) -> Result<Vec<PlannedStep>, Failure> {
     let documents = seeds.iter().map(|seed| seed.document.clone()).collect();
     let planned = ask(channel, documents).await;
-    let planned = planned.map_err(|status| places_of(seeds).located(status))?;
-    let steps = seeds
-        .iter()
-        .zip(planned)
-        .map(|(seed, planned)| Step::new(seed.place.to_string(), seed.sources.clone(), planned));
+    let planned = planned.map_err(|status| SeedPositions::of(seeds).locate(status))?;
+    let steps = seeds.iter().zip(planned).map(|(seed, planned)| {
+        PlannedStep::new(seed.position.to_string(), seed.origins.clone(), planned)
+    });
     Ok(steps.collect())
 }
 
-/// Asks the broker what it would do with documents.
-///
-/// # Errors
-/// As `ApplyService.Plan`.
+/// Asks the broker what it would do with documents; as `ApplyService.Plan`.
 pub async fn ask(
     channel: Channel,
     documents: Vec<Document>,

@@ -1,11 +1,11 @@
-//! What a label says belongs to the files, and is not in them any more.
+//! `--prune`: deletes what has a label of the files, and is no longer in the files.
 
 use std::collections::BTreeSet;
 use std::path::PathBuf;
 
 use tonic::transport::Channel;
 
-use super::connection::update::parse_label;
+use super::labels::{has_labels, pairs, parse_label};
 use super::seed::{ENDINGS, described_elsewhere};
 use crate::cli::io::failure::Failure;
 use crate::cli::io::output::say;
@@ -16,13 +16,13 @@ use crate::grpc::pb;
 use crate::grpc::pb::connection_service_client::ConnectionServiceClient;
 use crate::grpc::pb::group_service_client::GroupServiceClient;
 
-/// What is to be deleted.
+/// What to delete.
 #[derive(clap::Args)]
 pub struct Pruning {
-    /// Delete connections and groups that have the labels and that no file describes; diff says which.
+    /// Delete connections and groups that have the labels and that no file describes; diff shows which.
     #[arg(long, requires = "label")]
     prune: bool,
-    /// For --prune: only what has this label, KEY=VALUE; all of them, if there are more.
+    /// With --prune: only what has this label, KEY=VALUE; if given more than once, what has all of them.
     #[arg(long, requires = "prune", value_name = "KEY=VALUE", value_parser = parse_label)]
     label: Vec<(String, String)>,
 }
@@ -34,19 +34,19 @@ pub struct Prunable {
     groups: Vec<pb::ConnectionGroup>,
 }
 
-/// What became of it.
+/// The result of deleting.
 pub struct Pruned {
     /// What was deleted.
     pub names: Vec<String>,
-    /// What ended it before its end.
+    /// The error that ended it early.
     pub outcome: Result<(), Failure>,
 }
 
 impl Pruning {
-    /// What there is to delete; nothing where that is not asked for. Says why nothing is.
+    /// Finds what to delete; nothing without `--prune`. Says why there is nothing to delete.
     ///
     /// # Errors
-    /// If it cannot be listed, or it cannot be known what files beside those that are read describe.
+    /// If the resources cannot be listed, or a file beside those that are read cannot be understood.
     pub async fn find(
         &self,
         channel: &Channel,
@@ -58,8 +58,7 @@ impl Pruning {
         let elsewhere = described_elsewhere(files.paths, &ENDINGS)?;
         let mut found = self.labelled(channel).await?;
         if found.names().next().is_none() {
-            let labels = self.label.iter().map(|(key, value)| format!("{key}={value}"));
-            let labels = labels.collect::<Vec<_>>().join(" and ");
+            let labels = pairs(self.label.iter().map(|(key, value)| (key, value)), " and ");
             say(&format!("nothing to delete: nothing has the label {labels}"));
             return Ok(found);
         }
@@ -79,24 +78,18 @@ impl Pruning {
         Ok(found)
     }
 
-    /// What has all of the labels.
+    /// The resources that have all of the labels.
     async fn labelled(&self, channel: &Channel) -> Result<Prunable, Failure> {
-        let has_labels = |has: &std::collections::BTreeMap<String, String>| {
-            self.label.iter().all(|(key, value)| has.get(key) == Some(value))
-        };
         let mut connections =
             pages::connections(channel, pb::ListConnectionsRequest::default()).await?;
-        connections.retain(|one| has_labels(&one.labels));
+        connections.retain(|one| has_labels(&one.labels, &self.label));
         let mut groups = pages::groups(channel).await?;
-        groups.retain(|one| has_labels(&one.labels));
+        groups.retain(|one| has_labels(&one.labels, &self.label));
         Ok(Prunable { connections, groups })
     }
 
-    /// What is to be deleted as it is now, after an apply that may have changed it: only what is still there, still has
-    /// the labels, and was agreed to.
-    ///
-    /// # Errors
-    /// If it cannot be listed.
+    /// Reads again what to delete, after an apply that may have changed it. Only resources that the user has agreed to,
+    /// and that still exist and have the labels, are left.
     pub async fn refreshed(
         &self,
         channel: &Channel,
@@ -112,11 +105,11 @@ impl Pruning {
     }
 }
 
-/// What files describe.
+/// The resources of seed files.
 pub struct Described<'a> {
     /// The files and directories that were named.
     pub paths: &'a [PathBuf],
-    /// The resources in those of them that are read.
+    /// The names of the resources in the files that are read.
     pub names: BTreeSet<String>,
 }
 
@@ -126,25 +119,22 @@ impl Prunable {
         self.groups.retain(|one| is_kept(&one.name));
     }
 
-    /// What would be deleted: groups first, because their members are in use.
+    /// What would be deleted, groups first: a connection cannot be deleted while it is a member.
     pub fn names(&self) -> impl Iterator<Item = &str> {
         let groups = self.groups.iter().map(|group| group.name.as_str());
         groups.chain(self.connections.iter().map(|one| one.name.as_str()))
     }
 
-    /// Asks whether they are to be deleted.
-    ///
-    /// # Errors
-    /// If not, or nobody is there to ask.
-    pub fn confirm(&self, yes: bool) -> Result<(), Failure> {
+    /// Asks whether to delete them; as [`confirm`].
+    pub fn confirm(&self) -> Result<(), Failure> {
         let names: Vec<&str> = self.names().collect();
         match names.as_slice() {
             [] => Ok(()),
-            names => confirm(yes, &format!("Delete {}, not in the files?", names.join(", "))),
+            names => confirm(false, &format!("Delete {}, not in the files?", names.join(", "))),
         }
     }
 
-    /// Deletes them, if nobody has changed them since they were found.
+    /// Deletes them, up to the first that somebody has changed since it was found.
     pub async fn delete(self, channel: Channel, force: bool) -> Pruned {
         let mut names = Vec::new();
         let outcome = self.delete_each(channel, force, &mut names).await;
@@ -159,20 +149,17 @@ impl Prunable {
     ) -> Result<(), Failure> {
         let mut client = GroupServiceClient::new(channel.clone());
         for pb::ConnectionGroup { name, etag, .. } in self.groups {
+            let name_of = name.clone();
             let request =
-                pb::DeleteGroupRequest { name: name.clone(), etag, force, ..Default::default() };
+                pb::DeleteGroupRequest { name: name_of, etag, force, ..Default::default() };
             client.delete_group(request).await?;
             names.push(name);
         }
         let mut client = ConnectionServiceClient::new(channel);
         for pb::Connection { name, etag, .. } in self.connections {
-            // A group that went has changed nothing of it that the etag would not say.
-            let request = pb::DeleteConnectionRequest {
-                name: name.clone(),
-                etag,
-                force,
-                ..Default::default()
-            };
+            let name_of = name.clone();
+            let request =
+                pb::DeleteConnectionRequest { name: name_of, etag, force, ..Default::default() };
             client.delete_connection(request).await?;
             names.push(name);
         }

@@ -1,6 +1,4 @@
-//! `keyhatch secret`: values of one workflow.
-
-use std::path::Path;
+//! `keyhatch secret`: the secrets of one workflow.
 
 use clap::{Args, Subcommand};
 use serde_json::{Value as Json, json};
@@ -11,7 +9,7 @@ use crate::cli::io::output::{list, print, say};
 use crate::cli::io::prompt::confirm;
 use crate::cli::io::text::last_part;
 use crate::cli::io::time::moment;
-use crate::cli::io::values::{from_environment, from_file, from_stdin, refuse_empty};
+use crate::cli::io::values::{ArgumentSource, refuse_empty};
 use crate::cli::io::{pages, remarks};
 use crate::grpc::pb;
 use crate::grpc::pb::secret_service_client::SecretServiceClient;
@@ -22,7 +20,7 @@ pub enum SecretCommand {
     /// Create or overwrite a secret
     Put {
         #[command(flatten)]
-        of: Of,
+        of: SecretWorkflow,
         /// Its name.
         name: String,
         /// Where the value is: - (stdin), @FILE or env:VARIABLE.
@@ -36,12 +34,12 @@ pub enum SecretCommand {
     #[command(alias = "ls")]
     List {
         #[command(flatten)]
-        of: Of,
+        of: SecretWorkflow,
     },
     /// Delete a secret and revoke its leases
     Delete {
         #[command(flatten)]
-        of: Of,
+        of: SecretWorkflow,
         /// Its name.
         name: String,
         /// Do not ask.
@@ -50,15 +48,15 @@ pub enum SecretCommand {
     },
 }
 
-/// Whose secrets.
+/// The workflow of the secrets.
 #[derive(Args)]
-pub struct Of {
+pub struct SecretWorkflow {
     /// The workflow.
     #[arg(long, value_name = "NAME")]
     workflow: String,
 }
 
-impl Of {
+impl SecretWorkflow {
     fn full(&self, name: &str) -> String {
         format!("workflows/{}/secrets/{name}", self.workflow)
     }
@@ -70,7 +68,14 @@ impl SecretCommand {
         let mut client = SecretServiceClient::new(channel.clone());
         match self {
             Self::Put { of, name, value, allow_empty } => {
-                let value = read(&value, &name)?;
+                let value = match ArgumentSource::parse(&value) {
+                    // The error does not show the argument: it may be the value itself.
+                    ArgumentSource::Argument(_) => {
+                        let text = "--value: write - (stdin), @FILE or env:VARIABLE";
+                        return Err(Failure::usage(text));
+                    }
+                    source => source.read(&name)?,
+                };
                 refuse_empty(&value, allow_empty, &name)?;
                 let name_of = of.full(&name);
                 let request = pb::PutSecretRequest { name: name_of, value, ..Default::default() };
@@ -100,16 +105,6 @@ impl SecretCommand {
                 Ok(())
             }
         }
-    }
-}
-
-fn read(source: &str, name: &str) -> Result<Vec<u8>, Failure> {
-    match (source, source.strip_prefix('@'), source.strip_prefix("env:")) {
-        ("-", ..) => from_stdin(name),
-        (_, Some(path), _) => from_file(Path::new(path)),
-        (_, _, Some(variable)) => from_environment(variable),
-        // Not shown: it may be the value itself.
-        _ => Err(Failure::usage("--value: write - (stdin), @FILE or env:VARIABLE")),
     }
 }
 

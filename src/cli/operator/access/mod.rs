@@ -8,7 +8,7 @@ use clap::{Subcommand, ValueEnum};
 use serde_json::json;
 use tonic::transport::Channel;
 
-use super::connection::view::{access_of, relation_name};
+use super::bindings::{access_of, relation_name};
 use crate::cli::Common;
 use crate::cli::io::failure::Failure;
 use crate::cli::io::output::{print, say};
@@ -17,18 +17,18 @@ use crate::grpc::pb;
 use crate::grpc::pb::connection_service_client::ConnectionServiceClient;
 use crate::grpc::pb::group_service_client::GroupServiceClient;
 use crate::model::{ConnectionRef, ResourceName, RunAs};
-use suggest::Suggest;
+use suggest::AccessSuggest;
 
 /// How often a change is made again on what somebody else has just changed.
 const MAX_TURNS: usize = 5;
 
 /// `keyhatch access …`
 #[derive(Subcommand)]
-pub enum Access {
+pub enum AccessCommand {
     /// Give principals a relation
-    Add(Change),
+    Add(AccessChange),
     /// Take a relation from principals
-    Remove(Change),
+    Remove(AccessChange),
     /// Show who has which relation
     #[command(alias = "ls")]
     List {
@@ -37,18 +37,18 @@ pub enum Access {
         reference: String,
     },
     /// Tell which bindings a workflow can do without, by what it has used
-    Suggest(Suggest),
+    Suggest(AccessSuggest),
 }
 
 /// Arguments of `access add` and `access remove`.
 #[derive(clap::Args)]
-pub struct Change {
+pub struct AccessChange {
     /// INTEGRATION/NAME of a connection, or group:NAME.
     #[arg(value_name = "REF")]
     reference: String,
     /// Which relation. Each includes the ones before it; a group has no resolver.
     #[arg(long, value_enum)]
-    relation: Relation,
+    relation: RelationArgument,
     /// workflow:NAME, workflow:NAME/step:NAME, workflow:NAME/step:PREFIX*, workflow:PREFIX*, workflow:*,
     /// operator:NAME, user:NAME, team:NAME, role:NAME or service-account:NAME; may be given more than once.
     #[arg(long, required = true, value_name = "PRINCIPAL")]
@@ -56,7 +56,7 @@ pub struct Change {
 }
 
 #[derive(Clone, Copy, Debug, ValueEnum)]
-enum Relation {
+enum RelationArgument {
     /// May see it; of a group: may use it.
     Viewer,
     /// May receive the credential.
@@ -65,23 +65,23 @@ enum Relation {
     Editor,
 }
 
-impl From<Relation> for pb::Relation {
-    fn from(relation: Relation) -> Self {
+impl From<RelationArgument> for pb::Relation {
+    fn from(relation: RelationArgument) -> Self {
         match relation {
-            Relation::Viewer => Self::Viewer,
-            Relation::Resolver => Self::Resolver,
-            Relation::Editor => Self::Editor,
+            RelationArgument::Viewer => Self::Viewer,
+            RelationArgument::Resolver => Self::Resolver,
+            RelationArgument::Editor => Self::Editor,
         }
     }
 }
 
 /// What bindings are on.
-enum Resource {
+enum BoundResource {
     Connection(Box<pb::Connection>),
     Group(Box<pb::ConnectionGroup>),
 }
 
-impl Access {
+impl AccessCommand {
     pub(crate) async fn run(self, common: &Common) -> Result<(), Failure> {
         let channel = common.operator().await?;
         match self {
@@ -89,17 +89,17 @@ impl Access {
             Self::Remove(change) => change.run(common, channel, false).await,
             Self::Suggest(suggest) => suggest.run(common, channel).await,
             Self::List { reference } => {
-                show(common, &reference, &Resource::read(channel, &reference).await?)
+                show(common, &reference, &BoundResource::read(channel, &reference).await?)
             }
         }
     }
 }
 
-impl Change {
+impl AccessChange {
     async fn run(self, common: &Common, channel: Channel, add: bool) -> Result<(), Failure> {
         let mut turn = 1;
         loop {
-            let mut resource = Resource::read(channel.clone(), &self.reference).await?;
+            let mut resource = BoundResource::read(channel.clone(), &self.reference).await?;
             let names_somebody = names_run_as(resource.access());
             if !self.change(resource.access(), add) {
                 say("nothing to change");
@@ -151,7 +151,7 @@ fn names_run_as(access: &[pb::AccessBinding]) -> bool {
     principals.any(|one| one.parse::<RunAs>().is_ok())
 }
 
-impl Resource {
+impl BoundResource {
     async fn read(channel: Channel, reference: &str) -> Result<Self, Failure> {
         if let Some(name) = reference.strip_prefix("group:") {
             let request = pb::GetGroupRequest { name: format!("groups/{name}") };
@@ -194,10 +194,10 @@ impl Resource {
     }
 }
 
-fn show(common: &Common, reference: &str, resource: &Resource) -> Result<(), Failure> {
+fn show(common: &Common, reference: &str, resource: &BoundResource) -> Result<(), Failure> {
     let access = match resource {
-        Resource::Connection(connection) => &connection.access,
-        Resource::Group(group) => &group.access,
+        BoundResource::Connection(connection) => &connection.access,
+        BoundResource::Group(group) => &group.access,
     };
     let answer = json!({ "resource": reference, "access": access_of(access) });
     let rows = || {

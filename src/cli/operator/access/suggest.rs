@@ -9,14 +9,13 @@ use crate::cli::io::output::{print, say};
 use crate::cli::io::text::table;
 use crate::cli::io::time;
 use crate::cli::io::time::moment;
-use crate::cli::operator::check::command;
-use crate::cli::operator::connection::view::{access_of, argument_of, relation_name};
+use crate::cli::operator::bindings::{access_command, access_of, relation_name};
 use crate::grpc::pb;
 use crate::grpc::pb::system_service_client::SystemServiceClient;
 
 /// Arguments of `access suggest`.
 #[derive(clap::Args)]
-pub struct Suggest {
+pub struct AccessSuggest {
     /// The workflow.
     workflow: String,
     /// What it has not used for so long it can do without.
@@ -27,7 +26,7 @@ pub struct Suggest {
     all: bool,
 }
 
-impl Suggest {
+impl AccessSuggest {
     pub(crate) async fn run(self, common: &Common, channel: Channel) -> Result<(), Failure> {
         let workflow = self.workflow.clone();
         let request = pb::SuggestAccessRequest { workflow, since: Some(self.since) };
@@ -76,29 +75,21 @@ impl Suggest {
 
     /// The commands that do it.
     fn commands(&self, one: &pb::AccessSuggestion) -> Vec<String> {
-        let reference = argument_of(&one.resource);
         let change = |verb: &str, relation: pb::Relation, principal: &str| {
-            let relation = relation_name(relation);
-            let words =
-                ["access", verb, &reference, "--relation", relation, "--principal", principal];
-            command(&words)
+            access_command(verb, &one.resource, relation, principal)
         };
+        let bound = one.bound.iter().flat_map(|binding| {
+            binding.principals.iter().map(|principal| (binding.relation(), principal))
+        });
         match one.advice() {
             pb::AccessAdvice::Remove => {
-                let each = one.bound.iter().flat_map(|binding| {
-                    let relation = binding.relation();
-                    binding.principals.iter().map(move |principal| (relation, principal))
-                });
-                each.map(|(relation, principal)| change("remove", relation, principal)).collect()
+                bound.map(|(relation, principal)| change("remove", relation, principal)).collect()
             }
             pb::AccessAdvice::Narrow => {
                 let own = format!("workflow:{}", self.workflow);
                 let is_own = |principal: &str| {
                     principal == own || principal.starts_with(&format!("{own}/step:"))
                 };
-                let bound = one.bound.iter().flat_map(|binding| {
-                    binding.principals.iter().map(|principal| (binding.relation(), principal))
-                });
                 let (owned, wide): (Vec<_>, Vec<_>) =
                     bound.partition(|(_, principal)| is_own(principal));
                 let add = owned.is_empty().then(|| change("add", one.needed(), &own));

@@ -1,25 +1,27 @@
-//! A group that a workflow asks for: which values of its identifiers would fail.
+//! Checks a group that a workflow asks for: which values of its identifiers would fail.
 
 use std::collections::BTreeMap;
 
-use super::judge::{Judge, State, Verdict, command, nearest};
+use super::cache::nearest;
+use super::checker::{CheckResult, CheckState, Checker};
 use crate::cli::io::failure::Failure;
+use crate::cli::io::text::command_line;
 use crate::grpc::pb;
 use crate::model::{GroupName, Tag};
 
-/// How many values that would fail are told of.
-const MAX_TOLD: usize = 20;
+/// At most this many values that would fail are listed.
+const MAX_LISTED: usize = 20;
 
-impl Judge<'_> {
+impl Checker<'_> {
     pub(super) async fn group(
         &mut self,
         name: &str,
         identifiers: &BTreeMap<String, Option<String>>,
-    ) -> Result<Verdict, Failure> {
+    ) -> Result<CheckResult, Failure> {
         if let Err(invalid) = GroupName::parse(name) {
-            return Ok(Verdict::malformed(invalid.to_string()));
+            return Ok(CheckResult::malformed(invalid.to_string()));
         }
-        // Folded as the broker folds them.
+        // The broker folds the case of tags.
         let mut folded = BTreeMap::new();
         for (key, value) in identifiers {
             match format!("{key}:{}", value.as_deref().unwrap_or("x")).parse::<Tag>() {
@@ -27,10 +29,10 @@ impl Judge<'_> {
                     let value = value.as_ref().map(|_| tag.value.to_string());
                     folded.insert(tag.key.to_string(), value);
                 }
-                Err(invalid) => return Ok(Verdict::malformed(invalid.to_string())),
+                Err(invalid) => return Ok(CheckResult::malformed(invalid.to_string())),
             }
         }
-        let groups = self.known.groups().await?;
+        let groups = self.cache.groups().await?;
         let full = format!("groups/{name}");
         let Some(group) = groups.iter().find(|group| group.name == full).cloned() else {
             let others = groups.iter().map(|group| group.name.replacen("groups/", "", 1));
@@ -38,21 +40,21 @@ impl Judge<'_> {
             let mut words = vec!["group", "create", name, "--integration", "INTEGRATION"];
             let keys = folded.keys().flat_map(|key| ["--identifier", key]);
             words.extend(keys);
-            return Ok(Verdict::missing("there is no such group", nearest).with_command(&words));
+            return Ok(CheckResult::missing("there is no such group", nearest).with_command(&words));
         };
         match misfit(&group, &folded) {
-            Some(problem) => Ok(Verdict::malformed(problem)),
+            Some(problem) => Ok(CheckResult::malformed(problem)),
             None => self.members(name, &group, &folded).await,
         }
     }
 
-    /// Asks for every member that the values can select.
+    /// Checks every member that the values can select.
     async fn members(
         &mut self,
         name: &str,
         group: &pb::ConnectionGroup,
         asked: &BTreeMap<String, Option<String>>,
-    ) -> Result<Verdict, Failure> {
+    ) -> Result<CheckResult, Failure> {
         let pairs = |values: &[(String, String)]| {
             let pairs = values.iter().map(|(key, value)| format!("{key}={value}"));
             pairs.collect::<Vec<_>>().join(",")
@@ -60,17 +62,17 @@ impl Judge<'_> {
         if asked.values().all(Option::is_some) {
             let fixed = asked.iter().filter_map(|(key, value)| Some((key.clone(), value.clone()?)));
             let fixed: Vec<_> = fixed.collect();
-            let told = self.explain(&format!("group:{name}:{}", pairs(&fixed))).await?;
-            return Ok(match told.answer.outcome.as_str() {
-                "GROUP_MEMBER_NOT_FOUND" => no_member(&told.answer),
-                _ => self.verdict(&told),
+            let decisions = self.explain(&format!("group:{name}:{}", pairs(&fixed))).await?;
+            return Ok(match decisions.answer.outcome.as_str() {
+                "GROUP_MEMBER_NOT_FOUND" => no_member(&decisions.answer),
+                _ => self.verdict(&decisions),
             });
         }
         let (mut fine, mut failing, mut commands) = (0_usize, Vec::new(), Vec::new());
-        for (member, tags) in self.known.members(group).await? {
+        for (member, tags) in self.cache.members(group).await? {
             let Some(values) = values(asked, &tags) else { continue };
-            let told = self.explain(&format!("group:{name}:{}", pairs(&values))).await?;
-            let outcome = &told.answer.outcome;
+            let decisions = self.explain(&format!("group:{name}:{}", pairs(&values))).await?;
+            let outcome = &decisions.answer.outcome;
             if outcome == "ALLOWED" {
                 fine += 1;
                 continue;
@@ -78,31 +80,31 @@ impl Judge<'_> {
             let free = values.iter().filter(|(key, _)| asked.get(key) == Some(&None)).cloned();
             let free = pairs(&free.collect::<Vec<_>>());
             failing.push(format!("{free} ({member}: {outcome})"));
-            commands.extend(self.grants(&told));
+            commands.extend(self.grants(&decisions));
         }
         commands.sort();
         commands.dedup();
         let other_values = "every value that no member has will be refused";
         if failing.is_empty() && fine > 0 {
-            return Ok(Verdict::fine(format!("fine for its {fine} member(s); {other_values}")));
+            return Ok(CheckResult::fine(format!("fine for its {fine} member(s); {other_values}")));
         }
         if failing.is_empty() {
             let sentence = "no member has these values";
-            return Ok(Verdict::new(State::Missing, sentence));
+            return Ok(CheckResult::new(CheckState::Missing, sentence));
         }
         let total = failing.len();
-        failing.truncate(MAX_TOLD);
+        failing.truncate(MAX_LISTED);
         let more = match total - failing.len() {
             0 => String::new(),
             more => format!(" and {more} more"),
         };
         let sentence =
             format!("{total} of {} would fail: {}{more}", total + fine, failing.join(", "));
-        Ok(Verdict { commands, ..Verdict::new(State::Denied, sentence) })
+        Ok(CheckResult { commands, ..CheckResult::new(CheckState::Denied, sentence) })
     }
 }
 
-/// What is wrong with the identifiers that are given.
+/// The problem with the identifiers that are given; `None` if they are those of the group.
 fn misfit(group: &pb::ConnectionGroup, given: &BTreeMap<String, Option<String>>) -> Option<String> {
     let lacks = group.identifiers.iter().find(|key| !given.contains_key(*key));
     let extra = given.keys().find(|key| !group.identifiers.contains(key));
@@ -116,7 +118,7 @@ fn misfit(group: &pb::ConnectionGroup, given: &BTreeMap<String, Option<String>>)
     }
 }
 
-/// The values that select this member, if those that are fixed allow it.
+/// The values that select a member with these tags; `None` if a fixed value is another.
 fn values(
     asked: &BTreeMap<String, Option<String>>,
     tags: &[String],
@@ -133,14 +135,15 @@ fn values(
     asked.iter().map(value).collect()
 }
 
-fn no_member(told: &pb::ExplainResponse) -> Verdict {
+fn no_member(explained: &pb::ExplainResponse) -> CheckResult {
     let near = |member: &pb::NearMember| {
         let has = member.differences.iter().map(|one| format!("{}={}", one.identifier, one.value));
         has.collect::<Vec<_>>().join(",")
     };
-    let suggestions: Vec<String> = told.near_members.iter().take(3).map(near).collect();
-    let verdict = Verdict::missing("no member of the group has these values", suggestions);
-    let group = told.resources.first().map(|resource| resource.name.replacen("groups/", "", 1));
-    let commands = group.iter().map(|name| command(&["group", "get", name])).collect();
-    Verdict { commands, ..verdict }
+    let suggestions: Vec<String> = explained.near_members.iter().take(3).map(near).collect();
+    let verdict = CheckResult::missing("no member of the group has these values", suggestions);
+    let group =
+        explained.resources.first().map(|resource| resource.name.replacen("groups/", "", 1));
+    let commands = group.iter().map(|name| command_line(&["group", "get", name])).collect();
+    CheckResult { commands, ..verdict }
 }

@@ -1,7 +1,7 @@
 //! `keyhatch connection`: what an operator does with connections.
 
-pub(crate) mod update;
-pub(crate) mod view;
+mod update;
+mod view;
 
 use std::time::Duration;
 
@@ -9,43 +9,42 @@ use clap::Subcommand;
 use serde_json::json;
 use tonic::transport::Channel;
 
+use super::bindings::{bindings, warn_if_no_step};
 use super::integration;
+use super::labels::parse_label;
 use crate::cli::Common;
 use crate::cli::io::failure::{Failure, exit};
-use crate::cli::io::output::{Output, line, print, say};
+use crate::cli::io::output::{Output, list, print, say};
 use crate::cli::io::prompt::confirm;
-use crate::cli::io::text::table;
-use crate::cli::io::time;
-use crate::cli::io::time::moment;
-use crate::cli::io::time::parse_duration;
+use crate::cli::io::time::{self, parse_duration, ttl_message};
 use crate::cli::io::{pages, remarks, values};
 use crate::grpc::pb;
 use crate::grpc::pb::connection_service_client::ConnectionServiceClient;
 use crate::model::{ConnectionRef, Tag};
-use update::{Update, parse_label};
-use view::{bindings, describe, reference_of, resource_name, state, tell_if_nobodys, to_json};
+use update::ConnectionUpdate;
+use view::{describe, resource_name, to_json};
 
 /// `keyhatch connection …`
 #[derive(Subcommand)]
-pub enum Connection {
+pub enum ConnectionCommand {
     /// Create a connection
-    Create(Create),
+    Create(ConnectionCreate),
     /// Show a connection, without its sensitive values
-    Get(Get),
+    Get(ConnectionGet),
     /// List connections
     #[command(alias = "ls")]
-    List(List),
+    List(ConnectionList),
     /// Change fields, tags and settings of a connection
-    Update(Update),
+    Update(ConnectionUpdate),
     /// Delete a connection and revoke its leases
-    Delete(Delete),
+    Delete(ConnectionDelete),
     /// Look at a connection's values for what is wrong with them; exit with 1 if it cannot work
-    Test(Test),
+    Test(ConnectionTest),
 }
 
 /// Arguments of `connection create`.
 #[derive(clap::Args)]
-pub struct Create {
+pub struct ConnectionCreate {
     /// INTEGRATION/NAME, such as aws/prod.
     #[arg(value_name = "REF")]
     reference: String,
@@ -87,7 +86,7 @@ pub struct Create {
 
 /// Arguments of `connection get`.
 #[derive(clap::Args)]
-pub struct Get {
+pub struct ConnectionGet {
     /// INTEGRATION/NAME.
     #[arg(value_name = "REF")]
     reference: String,
@@ -95,7 +94,7 @@ pub struct Get {
 
 /// Arguments of `connection list`.
 #[derive(clap::Args)]
-pub struct List {
+pub struct ConnectionList {
     /// Only connections of this integration.
     #[arg(long, value_name = "NAME")]
     integration: Option<String>,
@@ -121,7 +120,7 @@ pub struct List {
 
 /// Arguments of `connection test`.
 #[derive(clap::Args)]
-pub struct Test {
+pub struct ConnectionTest {
     /// INTEGRATION/NAME.
     #[arg(value_name = "REF")]
     reference: String,
@@ -129,7 +128,7 @@ pub struct Test {
 
 /// Arguments of `connection delete`.
 #[derive(clap::Args)]
-pub struct Delete {
+pub struct ConnectionDelete {
     /// INTEGRATION/NAME.
     #[arg(value_name = "REF")]
     reference: String,
@@ -141,7 +140,7 @@ pub struct Delete {
     force: bool,
 }
 
-impl Connection {
+impl ConnectionCommand {
     pub(crate) async fn run(self, common: &Common) -> Result<(), Failure> {
         let channel = common.operator().await?;
         match self {
@@ -155,7 +154,7 @@ impl Connection {
     }
 }
 
-impl Create {
+impl ConnectionCreate {
     async fn run(self, common: &Common, channel: Channel) -> Result<(), Failure> {
         let reference: ConnectionRef = self.reference.parse()?;
         let integration =
@@ -177,10 +176,7 @@ impl Create {
             access: bindings(relations),
             tags: self.tag,
             labels: self.label.into_iter().collect(),
-            max_ttl: self
-                .max_ttl
-                .filter(|ttl| !ttl.is_zero())
-                .map(|ttl| prost_types::Duration::try_from(ttl).unwrap_or_default()),
+            max_ttl: self.max_ttl.and_then(ttl_message),
             default: self.default,
             expires: self.expires,
             ..Default::default()
@@ -192,12 +188,12 @@ impl Create {
         remarks::announce(&reference.to_string(), &created.findings);
         let text = || format!("{reference} created");
         print(common.output, &to_json(&created), text, || reference.to_string())?;
-        tell_if_nobodys(&created.name, &created.access, pb::Relation::Resolver);
+        warn_if_no_step(&created.name, &created.access, pb::Relation::Resolver);
         Ok(())
     }
 }
 
-impl Get {
+impl ConnectionGet {
     async fn run(self, common: &Common, channel: Channel) -> Result<(), Failure> {
         let reference: ConnectionRef = self.reference.parse()?;
         let request = pb::GetConnectionRequest { name: resource_name(&reference) };
@@ -207,43 +203,46 @@ impl Get {
     }
 }
 
-impl List {
+/// The columns of `connection list`; options add more.
+const COLUMNS: [(&str, &str); 7] = [
+    ("connection", "connection"),
+    ("kind", "kind"),
+    ("state", "default disabled"),
+    ("tags", "tags"),
+    ("version", "version"),
+    ("updated", "update_time"),
+    ("by", "updated_by"),
+];
+
+impl ConnectionList {
     async fn run(self, common: &Common, channel: Channel) -> Result<(), Failure> {
         for tag in self.tag.iter().filter(|tag| tag.contains(':')) {
             tag.parse::<Tag>()?;
         }
-        let columns = Columns { used: self.unused_since.is_some(), end: self.expiring.is_some() };
+        let mut columns = COLUMNS.to_vec();
+        columns.extend(self.unused_since.is_some().then_some(("last used", "last_use_time")));
+        columns.extend(self.expiring.is_some().then_some(("expires", "expire_time")));
         let wanted = pb::ListConnectionsRequest {
             unused_since: self.unused_since,
             expires_before: self.expiring,
             filter: self.filter(),
             ..Default::default()
         };
-        let mut count = 0;
-        let of_page = |connections: Vec<pb::Connection>| {
-            count += connections.len();
-            match (common.output, connections.is_empty()) {
-                (_, true) => Ok(()),
-                (Output::Name, _) => {
-                    line(&connections.iter().map(reference_of).collect::<Vec<_>>().join("\n"))
-                }
-                _ => line(&columns.table(&connections)),
-            }
+        let output = common.output;
+        let print = |connections: &[pb::Connection]| {
+            let rows: Vec<_> = connections.iter().map(to_json).collect();
+            list(output, &rows, "connection", &columns, "no connections")
         };
-        match common.output {
-            Output::Table | Output::Name => {
-                pages::each_connections(&channel, wanted, of_page).await?;
-                match (common.output, count) {
-                    (Output::Table, 0) => line("no connections"),
-                    _ => Ok(()),
-                }
-            }
-            Output::Json | Output::Yaml => {
-                let connections = pages::connections(&channel, wanted).await?;
-                let answer: Vec<_> = connections.iter().map(to_json).collect();
-                print(common.output, &answer, String::new, String::new)
-            }
+        if matches!(output, Output::Json | Output::Yaml) {
+            return print(&pages::connections(&channel, wanted).await?);
         }
+        let mut count = 0;
+        let print_page = |page: Vec<pb::Connection>| {
+            count += page.len();
+            if page.is_empty() { Ok(()) } else { print(&page) }
+        };
+        pages::each_connections(&channel, wanted, print_page).await?;
+        if count == 0 { print(&[]) } else { Ok(()) }
     }
 
     /// The filter that all the options make together.
@@ -267,41 +266,7 @@ impl List {
     }
 }
 
-/// Which columns are shown beside the usual ones.
-#[derive(Clone, Copy)]
-struct Columns {
-    used: bool,
-    end: bool,
-}
-
-impl Columns {
-    fn table(self, connections: &[pb::Connection]) -> String {
-        let time = |time: &Option<prost_types::Timestamp>| match time {
-            Some(_) => moment(time.as_ref()),
-            None => "never".to_owned(),
-        };
-        let rows = connections.iter().map(|one| {
-            let mut row = vec![
-                reference_of(one),
-                one.kind.clone(),
-                state(one),
-                one.tags.join(", "),
-                one.version.to_string(),
-                moment(one.update_time.as_ref()),
-                one.updated_by.clone(),
-            ];
-            row.extend(self.used.then(|| time(&one.last_use_time)));
-            row.extend(self.end.then(|| time(&one.expire_time)));
-            row
-        });
-        let mut header = vec!["connection", "kind", "state", "tags", "version", "updated", "by"];
-        header.extend(self.used.then_some("last used"));
-        header.extend(self.end.then_some("expires"));
-        table(&header, rows.collect())
-    }
-}
-
-impl Test {
+impl ConnectionTest {
     async fn run(self, common: &Common, channel: Channel) -> Result<(), Failure> {
         let reference: ConnectionRef = self.reference.parse()?;
         let request = pb::TestConnectionRequest { name: resource_name(&reference) };
@@ -329,7 +294,7 @@ impl Test {
     }
 }
 
-impl Delete {
+impl ConnectionDelete {
     async fn run(self, channel: Channel) -> Result<(), Failure> {
         let reference: ConnectionRef = self.reference.parse()?;
         let mut client = ConnectionServiceClient::new(channel);

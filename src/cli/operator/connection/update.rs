@@ -9,17 +9,17 @@ use super::view::{holders, in_use_to_json, resource_name};
 use crate::cli::Common;
 use crate::cli::io::failure::Failure;
 use crate::cli::io::output::{print, say};
-use crate::cli::io::time;
-use crate::cli::io::time::parse_duration;
+use crate::cli::io::time::{self, parse_duration, ttl_message};
 use crate::cli::io::{remarks, values};
 use crate::cli::operator::integration;
+use crate::cli::operator::labels::parse_label;
 use crate::grpc::pb;
 use crate::grpc::pb::connection_service_client::ConnectionServiceClient;
 use crate::model::ConnectionRef;
 
 /// Arguments of `connection update`.
 #[derive(clap::Args)]
-pub struct Update {
+pub struct ConnectionUpdate {
     /// INTEGRATION/NAME, such as aws/prod.
     #[arg(value_name = "REF")]
     reference: String,
@@ -71,7 +71,7 @@ pub struct Update {
     dry_run: bool,
 }
 
-impl Update {
+impl ConnectionUpdate {
     pub(crate) async fn run(self, common: &Common, channel: Channel) -> Result<(), Failure> {
         let reference: ConnectionRef = self.reference.parse()?;
         let mut client = ConnectionServiceClient::new(channel.clone());
@@ -130,11 +130,7 @@ impl Update {
             etag: self.etag.unwrap_or_default(),
             disabled: self.disable,
             default: self.default,
-            // None of its own takes the limit away.
-            max_ttl: self
-                .max_ttl
-                .filter(|ttl| !ttl.is_zero())
-                .map(|ttl| prost_types::Duration::try_from(ttl).unwrap_or_default()),
+            max_ttl: self.max_ttl.and_then(ttl_message),
             expires: self.expires.and_then(|expires| expires.0),
             ..Default::default()
         };
@@ -190,10 +186,4 @@ fn parse_expires(text: &str) -> Result<Expires, String> {
         "none" => Ok(Expires(None)),
         text => time::parse(text).map(|moment| Expires(Some(moment))),
     }
-}
-
-/// `KEY=VALUE`
-pub(crate) fn parse_label(text: &str) -> Result<(String, String), String> {
-    let pair = text.split_once('=').ok_or_else(|| format!("{text:?}: write KEY=VALUE"))?;
-    Ok((pair.0.to_owned(), pair.1.to_owned()))
 }

@@ -2,13 +2,13 @@
 
 use std::collections::{BTreeMap, BTreeSet};
 
+use crate::cli::io::text::short_name;
 use crate::cli::io::values;
-use crate::cli::operator::integration;
 use crate::grpc::pb;
 use crate::model::FieldName;
 
 /// A value under the name that it has where it comes from.
-pub struct Named {
+pub struct NamedValue {
     /// Its name there.
     pub name: String,
     /// The value.
@@ -19,7 +19,7 @@ pub struct Named {
 
 /// By which of its names a field is known.
 #[derive(Clone, Copy, PartialEq, Eq)]
-pub enum By {
+pub enum MatchBy {
     /// By its own and by its customary variables, in any spelling: whoever named the integration means it.
     AnyName,
     /// By its customary variables.
@@ -45,7 +45,12 @@ const OTHER_CASE: usize = 1000;
 
 impl<'a> Fit<'a> {
     /// What the kind would take of these values.
-    pub fn of(integration: &str, kind: &'a pb::CredentialKind, values: &[Named], by: By) -> Self {
+    pub fn of(
+        integration: &str,
+        kind: &'a pb::CredentialKind,
+        values: &[NamedValue],
+        by: MatchBy,
+    ) -> Self {
         let mut found: BTreeMap<String, Vec<(usize, usize)>> = BTreeMap::new();
         for (place, value) in values.iter().enumerate() {
             if let Some((distance, field)) = field_of(integration, kind, &value.name, by) {
@@ -86,15 +91,17 @@ impl<'a> Fit<'a> {
     }
 
     /// What is missing, in words.
-    pub fn needs(&self, by: By) -> String {
+    pub fn needs(&self, by: MatchBy) -> String {
         let missing = self.missing();
         if missing.is_empty() {
             return format!("{self} has no field of these names");
         }
         let word = |rule: &&pb::FieldSchema| match (by, rule.env.as_str()) {
-            (By::AnyName, _) => rule.name.clone(),
-            (By::Variable, "") => format!("{} (by --integration {})", rule.name, self.integration),
-            (By::Variable, variable) => variable.to_owned(),
+            (MatchBy::AnyName, _) => rule.name.clone(),
+            (MatchBy::Variable, "") => {
+                format!("{} (by --integration {})", rule.name, self.integration)
+            }
+            (MatchBy::Variable, variable) => variable.to_owned(),
         };
         let missing: Vec<_> = missing.iter().map(word).collect();
         format!("{self} also needs {}", missing.join(", "))
@@ -126,10 +133,10 @@ fn field_of(
     integration: &str,
     kind: &pb::CredentialKind,
     name: &str,
-    by: By,
+    by: MatchBy,
 ) -> Option<(usize, String)> {
     let taken = kind.fields.iter().filter(|rule| !rule.generated).filter_map(|rule| {
-        if by == By::AnyName && values::covers(rule, name) {
+        if by == MatchBy::AnyName && values::covers(rule, name) {
             let is_family = rule.name.ends_with('*');
             let field = if is_family { name } else { &rule.name };
             return FieldName::parse(field)
@@ -139,8 +146,8 @@ fn field_of(
         let mut variables = [&rule.env].into_iter().chain(&rule.also_env);
         let customary = variables.position(|variable| variable == name).map(|at| at + 2);
         let distance = customary.or_else(|| match by {
-            By::AnyName => is_spelled_otherwise(integration, rule, name).then_some(OTHER_CASE),
-            By::Variable => None,
+            MatchBy::AnyName => is_spelled_otherwise(integration, rule, name).then_some(OTHER_CASE),
+            MatchBy::Variable => None,
         })?;
         Some((distance, rule.name.clone()))
     });
@@ -156,20 +163,21 @@ pub fn named<'a>(
     catalogue: &'a [pb::Integration],
     integration: &str,
     kind: Option<&str>,
-    values: &[Named],
+    values: &[NamedValue],
 ) -> Result<Fit<'a>, String> {
-    let found = catalogue.iter().find(|one| integration::name_of(one) == integration);
+    let found = catalogue.iter().find(|one| short_name(&one.name) == integration);
     let found = found.ok_or_else(|| {
         format!("there is no integration {integration}; see: keyhatch integration list")
     })?;
     let meant = |one: &&pb::CredentialKind| kind.is_none_or(|name| one.name == name);
     let kinds = found.kinds.iter().filter(meant);
-    let fits: Vec<_> = kinds.map(|kind| Fit::of(integration, kind, values, By::AnyName)).collect();
+    let fits: Vec<_> =
+        kinds.map(|kind| Fit::of(integration, kind, values, MatchBy::AnyName)).collect();
     if let (Some(kind), []) = (kind, fits.as_slice()) {
         let kinds: Vec<_> = found.kinds.iter().map(|kind| kind.name.as_str()).collect();
         return Err(format!("{integration} has no kind {kind}; it has: {}", kinds.join(", ")));
     }
-    let needs: Vec<_> = fits.iter().map(|fit| fit.needs(By::AnyName)).collect();
+    let needs: Vec<_> = fits.iter().map(|fit| fit.needs(MatchBy::AnyName)).collect();
     let best = best(fits)?.ok_or_else(|| needs.join("; "))?;
     match &best.alike {
         Some((one, other, field)) => {
@@ -185,12 +193,12 @@ pub fn named<'a>(
 /// If a value could be part of several.
 pub fn by_variables<'a>(
     catalogue: &'a [pb::Integration],
-    values: &[Named],
+    values: &[NamedValue],
 ) -> Result<Vec<Fit<'a>>, String> {
     let mut found: Vec<Fit<'a>> = Vec::new();
     for one in catalogue {
-        let name = integration::name_of(one);
-        let kinds = one.kinds.iter().map(|kind| Fit::of(&name, kind, values, By::Variable));
+        let name = short_name(&one.name);
+        let kinds = one.kinds.iter().map(|kind| Fit::of(name, kind, values, MatchBy::Variable));
         found.extend(best(kinds.collect())?);
     }
     for (place, value) in values.iter().enumerate() {
@@ -230,10 +238,10 @@ fn best(mut fits: Vec<Fit<'_>>) -> Result<Option<Fit<'_>>, String> {
 }
 
 /// The kinds that values under customary variables make in part only, those first that lack least.
-pub fn in_part<'a>(catalogue: &'a [pb::Integration], values: &[Named]) -> Vec<Fit<'a>> {
+pub fn in_part<'a>(catalogue: &'a [pb::Integration], values: &[NamedValue]) -> Vec<Fit<'a>> {
     let fits = catalogue.iter().flat_map(|one| {
-        let name = integration::name_of(one);
-        one.kinds.iter().map(move |kind| Fit::of(&name, kind, values, By::Variable))
+        let name = short_name(&one.name);
+        one.kinds.iter().map(move |kind| Fit::of(name, kind, values, MatchBy::Variable))
     });
     let mut fits: Vec<_> =
         fits.filter(|fit| !fit.fields.is_empty() && !fit.missing().is_empty()).collect();

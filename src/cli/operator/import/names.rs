@@ -2,21 +2,21 @@
 
 use std::collections::BTreeSet;
 
-use super::found::{Entry, Found};
+use super::extracted::{Entry, Extracted};
 use crate::cli::io::failure::Failure;
 use crate::grpc::pb::apply_request::Document;
 use crate::model::{ConnectionName, Invalid, SecretName};
 
 /// `--name NAME` and `--name OLD=NEW`.
 #[derive(Default)]
-pub struct Names {
+pub struct NameArguments {
     /// Of the connections whose source has no name for them, or of the only one.
     only: Option<String>,
     /// By what they are called in the source.
     mapped: Vec<(String, String)>,
 }
 
-impl Names {
+impl NameArguments {
     /// Parses the arguments. No name has an =, so what has one is a pair; a profile's may, so the last counts.
     ///
     /// # Errors
@@ -45,7 +45,7 @@ impl Names {
     }
 
     /// Gives everything its name. What has none that is valid is left out; what nobody has named is a problem.
-    pub fn give(&self, found: &mut Found) {
+    pub fn give(&self, found: &mut Extracted) {
         let named = |entry: &&Entry| is_connection(entry) && !entry.is_nameless();
         let named = found.entries.iter().filter(named).count();
         if let Some(only) = self.only.as_ref().filter(|_| named > 1) {

@@ -1,43 +1,41 @@
-//! What an import would do, shown before it is done.
+//! The plan of an import, shown before anything is written.
 
 use serde_json::{Value as Json, json};
 
-use super::found::Found;
+use super::extracted::Extracted;
 use crate::cli::io::failure::Failure;
-use crate::cli::io::output::{Output, print, say};
+use crate::cli::io::output::{Output, extend, print, say};
 use crate::cli::io::text::printable;
-use crate::cli::operator::plan;
-use crate::cli::operator::plan::{Source, Sources, Step};
+use crate::cli::operator::plan::{self, PlannedStep};
+use crate::cli::operator::seed::{ValueOrigin, ValueOrigins};
 use crate::grpc::pb;
 use crate::grpc::pb::apply_request::Document;
 
-/// What the broker would do with what was found.
-pub struct Plan<'a> {
-    found: &'a Found,
-    steps: Vec<Step>,
+/// What the broker would do with the documents, and what the readers have left out.
+pub struct ImportPlan<'a> {
+    found: &'a Extracted,
+    steps: Vec<PlannedStep>,
 }
 
-impl<'a> Plan<'a> {
-    /// Of what was found, as the broker answers of each document.
-    pub fn new(found: &'a Found, planned: Vec<pb::PlannedResult>) -> Self {
+impl<'a> ImportPlan<'a> {
+    /// The plan of these documents, with the broker's answer for each.
+    pub fn new(found: &'a Extracted, planned: Vec<pb::PlannedResult>) -> Self {
         let entries = found.entries.iter().zip(planned);
         let steps = entries.map(|(entry, planned)| {
-            let sources = fields(&entry.document).map(|field| (field.to_owned(), Source::Imported));
-            Step::new(entry.from.clone(), Sources::from_iter(sources), planned)
+            let sources =
+                fields(&entry.document).map(|field| (field.to_owned(), ValueOrigin::Imported));
+            PlannedStep::new(entry.from.clone(), ValueOrigins::from_iter(sources), planned)
         });
         Self { found, steps: steps.collect() }
     }
 
-    /// Says what is planned and what is left out: before a question, on stderr.
+    /// Says the plan and what is left out on stderr, before a question.
     pub fn announce(&self) {
         say(&plan::to_text(&self.steps));
         skipped(self.found);
     }
 
-    /// Prints it as the answer.
-    ///
-    /// # Errors
-    /// If it cannot be written.
+    /// Prints the plan as the answer.
     pub fn answer(&self, output: Output) -> Result<(), Failure> {
         let names = || {
             let names = self.steps.iter().map(|step| printable(step.name()));
@@ -50,10 +48,7 @@ impl<'a> Plan<'a> {
     fn to_json(&self) -> Json {
         let documents = self.steps.iter().zip(&self.found.entries).map(|(step, entry)| {
             let mut document = step.to_json();
-            let fields: Vec<_> = fields(&entry.document).collect();
-            if let Some(document) = document.as_object_mut() {
-                document.insert("fields".to_owned(), json!(fields));
-            }
+            extend(&mut document, "fields", fields(&entry.document).collect());
             document
         });
         let skipped = &self.found.skipped;
@@ -65,14 +60,14 @@ impl<'a> Plan<'a> {
     }
 }
 
-/// Says what is left out.
-pub fn skipped(found: &Found) {
+/// Says what is left out on stderr.
+pub fn skipped(found: &Extracted) {
     for skipped in &found.skipped {
         say(&format!("skipped: {}: {}", printable(&skipped.what), printable(&skipped.why)));
     }
 }
 
-/// The names of a document's fields; a secret has one value, and no names.
+/// The names of the fields of a document; those of a secret are only `value`.
 fn fields(document: &Document) -> impl Iterator<Item = &str> {
     let (fields, value) = match document {
         Document::Connection(one) => (Some(one.fields.keys().map(String::as_str)), None),

@@ -1,22 +1,36 @@
-//! Our own seed documents, each a resource.
+//! Seed documents of our own form, each a resource.
 
 use std::collections::BTreeMap;
 
-use super::raw::{Access, Field, FieldSource, Form, Kind, Metadata, RawDocument, Spec};
-use super::reach::Reach;
-use super::{Made, SeedContext};
+use super::origin::ValueOrigins;
+use super::raw::{
+    FieldSource, RawAccess, RawDocument, RawField, RawForm, RawKind, RawMetadata, RawSpec,
+};
+use super::reach::{AllowedReads, Reach};
 use crate::cli::io::failure::Failure;
 use crate::cli::io::time;
 use crate::cli::io::time::parse_duration;
-use crate::cli::operator::connection::view::bindings;
-use crate::cli::operator::plan::Sources;
+use crate::cli::operator::bindings::bindings;
 use crate::grpc::pb;
 use crate::grpc::pb::apply_request::Document;
 
-/// The resource that a document describes.
+/// What seed documents mean where they do not say it.
+pub struct SeedContext<'a> {
+    /// The workflow of secrets whose document names no workflow.
+    pub workflow: Option<&'a str>,
+    /// The resolver of a connection, and the viewer of a group, whose document names no principal.
+    pub default_resolver: Option<&'a str>,
+    /// What documents may read of this machine.
+    pub allowed: &'a AllowedReads,
+}
+
+/// A document that was made of a seed document, and where its values come from.
+pub(super) type Made = (Document, ValueOrigins);
+
+/// The resource that a document of our own form describes.
 ///
 /// # Errors
-/// What is wrong with it.
+/// What is wrong with the document.
 pub(super) fn ours(
     document: RawDocument,
     reach: &Reach<'_>,
@@ -38,10 +52,10 @@ pub(super) fn ours(
     let (what, made) = match document.kind.as_deref() {
         Some("Connection") => ("connection", connection(metadata, spec, reach, context)),
         Some("ConnectionGroup") => {
-            ("group", group(metadata, spec, context).map(|group| (group, Sources::new())))
+            ("group", group(metadata, spec, context).map(|group| (group, ValueOrigins::new())))
         }
         Some("Integration") => {
-            ("integration", integration(&metadata, spec).map(|one| (one, Sources::new())))
+            ("integration", integration(&metadata, spec).map(|one| (one, ValueOrigins::new())))
         }
         _ => ("secret", secret_document(&metadata, spec, reach, context)),
     };
@@ -51,12 +65,12 @@ pub(super) fn ours(
     })
 }
 
-/// Refuses what only documents of another kind have in their metadata.
-fn plain(metadata: &Metadata, tags: bool, labels: bool) -> Result<(), Failure> {
+/// Refuses metadata that only documents of another kind have.
+fn check_metadata(metadata: &RawMetadata, tags: bool, labels: bool) -> Result<(), Failure> {
     if metadata.workflow.is_some() {
         return Err(Failure::usage("metadata.workflow is for secrets"));
     }
-    let Metadata { tags: given, labels: others, .. } = metadata;
+    let RawMetadata { tags: given, labels: others, .. } = metadata;
     if !tags && !given.is_empty() {
         return Err(Failure::usage("metadata.tags is for connections"));
     }
@@ -67,12 +81,12 @@ fn plain(metadata: &Metadata, tags: bool, labels: bool) -> Result<(), Failure> {
 }
 
 fn connection(
-    metadata: Metadata,
-    spec: Spec,
+    metadata: RawMetadata,
+    spec: RawSpec,
     reach: &Reach<'_>,
     context: &SeedContext<'_>,
 ) -> Result<Made, Failure> {
-    plain(&metadata, true, true)?;
+    check_metadata(&metadata, true, true)?;
     const KEYS: [&str; 8] =
         ["integration", "kind", "fields", "access", "default", "disabled", "expires", "maxTtl"];
     spec.only(&KEYS)?;
@@ -80,7 +94,7 @@ fn connection(
     let integration = integration_of(spec.integration)?;
     let fields =
         read_fields(spec.fields.unwrap_or_default(), reach, &format!("{integration}/{name}"))?;
-    let Fields { given: fields, kept: kept_fields, sources } = fields;
+    let ReadFields { given: fields, kept: kept_fields, origins } = fields;
     let max_ttl = spec.max_ttl.map(|text| parse_duration(&text)).transpose();
     let max_ttl = max_ttl.map_err(|error| Failure::usage(format!("spec.maxTtl: {error}")))?;
     let expires = spec.expires.map(|text| time::parse(&text)).transpose();
@@ -99,11 +113,15 @@ fn connection(
         disabled: spec.disabled,
         max_ttl: max_ttl.map(|ttl| prost_types::Duration::try_from(ttl).unwrap_or_default()),
     });
-    Ok((document, sources))
+    Ok((document, origins))
 }
 
-fn group(metadata: Metadata, spec: Spec, context: &SeedContext<'_>) -> Result<Document, Failure> {
-    plain(&metadata, false, true)?;
+fn group(
+    metadata: RawMetadata,
+    spec: RawSpec,
+    context: &SeedContext<'_>,
+) -> Result<Document, Failure> {
+    check_metadata(&metadata, false, true)?;
     spec.only(&["integration", "identifiers", "members", "access"])?;
     if spec.identifiers.as_ref().is_some_and(Vec::is_empty) {
         let problem = "spec.identifiers is empty: a group has one to three identifiers";
@@ -119,8 +137,8 @@ fn group(metadata: Metadata, spec: Spec, context: &SeedContext<'_>) -> Result<Do
     }))
 }
 
-fn integration(metadata: &Metadata, spec: Spec) -> Result<Document, Failure> {
-    plain(metadata, false, false)?;
+fn integration(metadata: &RawMetadata, spec: RawSpec) -> Result<Document, Failure> {
+    check_metadata(metadata, false, false)?;
     spec.only(&["title", "kinds"])?;
     let kinds = spec.kinds.unwrap_or_default().into_iter().map(credential_kind);
     Ok(Document::Integration(pb::Integration {
@@ -131,21 +149,21 @@ fn integration(metadata: &Metadata, spec: Spec) -> Result<Document, Failure> {
     }))
 }
 
-fn credential_kind(kind: Kind) -> Result<pb::CredentialKind, Failure> {
+fn credential_kind(kind: RawKind) -> Result<pb::CredentialKind, Failure> {
     let fields = kind.fields.into_iter().map(field_schema).collect::<Result<_, _>>()?;
     Ok(pb::CredentialKind { name: kind.name, title: kind.title, fields })
 }
 
-fn field_schema(field: Field) -> Result<pb::FieldSchema, Failure> {
+fn field_schema(field: RawField) -> Result<pb::FieldSchema, Failure> {
     let Some(sensitive) = field.sensitive else {
         return Err(Failure::usage(format!("field {}: say whether it is sensitive", field.name)));
     };
     let form = match field.form {
         None => pb::FieldForm::Unspecified,
-        Some(Form::Certificate) => pb::FieldForm::Certificate,
-        Some(Form::Json) => pb::FieldForm::Json,
-        Some(Form::PrivateKey) => pb::FieldForm::PrivateKey,
-        Some(Form::Url) => pb::FieldForm::Url,
+        Some(RawForm::Certificate) => pb::FieldForm::Certificate,
+        Some(RawForm::Json) => pb::FieldForm::Json,
+        Some(RawForm::PrivateKey) => pb::FieldForm::PrivateKey,
+        Some(RawForm::Url) => pb::FieldForm::Url,
     };
     Ok(pb::FieldSchema {
         name: field.name,
@@ -165,8 +183,8 @@ fn field_schema(field: Field) -> Result<pb::FieldSchema, Failure> {
 }
 
 fn secret_document(
-    metadata: &Metadata,
-    spec: Spec,
+    metadata: &RawMetadata,
+    spec: RawSpec,
     reach: &Reach<'_>,
     context: &SeedContext<'_>,
 ) -> Result<Made, Failure> {
@@ -183,9 +201,9 @@ fn integration_of(given: Option<String>) -> Result<String, Failure> {
     given.ok_or_else(|| Failure::usage("spec.integration is missing"))
 }
 
-/// The relations that a document names; where it names none at all, those of the context.
+/// The relations that a document names; those of the context if there is no `access`.
 fn access(
-    given: Option<Access>,
+    given: Option<RawAccess>,
     context: &SeedContext<'_>,
     relation: pb::Relation,
 ) -> Vec<pb::AccessBinding> {
@@ -196,7 +214,7 @@ fn access(
                 (pb::Relation::Resolver, access.resolver),
                 (pb::Relation::Editor, access.editor),
             ];
-            // A relation that is named is replaced, by nobody too.
+            // An empty list takes the relation from everybody.
             let named = relations.into_iter().filter_map(|(relation, principals)| {
                 Some(pb::AccessBinding { relation: relation.into(), principals: principals? })
             });
@@ -216,35 +234,35 @@ pub(super) fn secret(
         Failure::usage(format!("secret {name}: whose workflow is it? say --workflow NAME"))
     })?;
     let read = value.read(reach).map_err(|failure| located(failure, &format!("secret {name}")));
-    let (value, source) = read?;
+    let (value, origin) = read?;
     let (workflow, name, kept) = (workflow.to_owned(), name.to_owned(), value.is_none());
     let value = value.unwrap_or_default();
     let document = Document::Secret(pb::SecretDocument { workflow, name, value, kept });
-    Ok((document, Sources::from([("value".to_owned(), source)])))
+    Ok((document, ValueOrigins::from([("value".to_owned(), origin)])))
 }
 
-/// What a document says of fields.
+/// The fields of a document.
 #[derive(Default)]
-pub(super) struct Fields {
-    /// Those it gives a value.
+pub(super) struct ReadFields {
+    /// Those with a value.
     pub(super) given: BTreeMap<String, Vec<u8>>,
     /// Those whose stored value stays.
     pub(super) kept: Vec<String>,
-    /// From where each comes.
-    pub(super) sources: Sources,
+    /// Where each value comes from.
+    pub(super) origins: ValueOrigins,
 }
 
 pub(super) fn read_fields(
     fields: BTreeMap<String, FieldSource>,
     reach: &Reach<'_>,
     of: &str,
-) -> Result<Fields, Failure> {
-    let mut read = Fields::default();
+) -> Result<ReadFields, Failure> {
+    let mut read = ReadFields::default();
     for (name, source) in fields {
         let taken = source.read(reach);
-        let (value, source) =
+        let (value, origin) =
             taken.map_err(|failure| located(failure, &format!("{of}: {name}")))?;
-        read.sources.insert(name.clone(), source);
+        read.origins.insert(name.clone(), origin);
         match value {
             Some(value) => drop(read.given.insert(name, value)),
             None => read.kept.push(name),

@@ -1,6 +1,6 @@
-//! Seed files: YAML documents to be applied.
+//! Seed files: YAML documents to apply.
 //!
-//! Two forms. Ours, one document a resource:
+//! There are two forms. In our own form each document is a resource:
 //!
 //! ```yaml
 //! apiVersion: keyhatch/v1
@@ -16,14 +16,14 @@
 //! spec: {integration: aws, identifiers: [account_id], members: [prod], access: {viewer: ["workflow:deploy"]}}
 //! ```
 //!
-//! (with `apiVersion` in each), `Secret` with `spec: {value}`, and `Integration` with a title and kinds.
+//! Each has an `apiVersion`; `Secret` has `spec: {value}`, and `Integration` a title and kinds. The other form is that of
+//! Puppet Relay's `relay dev metadata`: `connections: {"aws/test": {…}}, secrets: {…}`.
 //!
-//! And that of Puppet Relay's `relay dev metadata`: `connections: {"aws/test": {…}}, secrets: {…}`.
-//!
-//! `fromEnv` and `fromFile` are read here, never by the daemon, and only what [`Allowed`] lets them name. Errors say
-//! where, and never show a value: the text of a seed file is not repeated in them.
+//! `fromEnv` and `fromFile` are read here, never by the daemon, and only what [`AllowedReads`] permits. Errors say where,
+//! and never show a value: they repeat nothing of the text of a seed file.
 
 mod document;
+mod origin;
 mod raw;
 mod reach;
 mod tree;
@@ -34,48 +34,70 @@ use std::path::{Path, PathBuf};
 
 use serde_saphyr::{Location, Spanned};
 
-use super::plan::Sources;
 use crate::cli::io::failure::Failure;
 use crate::cli::io::output::say;
+use crate::cli::io::text::file_label;
+use crate::grpc::document_name;
 use crate::grpc::pb;
 use crate::grpc::pb::apply_request::Document;
 use crate::model::limits::MAX_APPLY_BYTES;
 use crate::sys::input;
-use document::{Fields, default_access, ours, read_fields, secret};
+use document::{Made, ReadFields, default_access, ours, read_fields, secret};
 use raw::{FieldSource, RawDocument};
 
-pub use crate::grpc::document_name as name_of;
-pub use reach::{Allowed, Reach};
+pub use document::SeedContext;
+pub use origin::{ValueOrigin, ValueOrigins};
+pub use reach::{AllowedReads, Reach};
 pub use tree::{described_elsewhere, files_in, say_passed_over};
-pub use yaml::{Place, Shown, explain};
+pub use yaml::{FileLabel, FilePosition, explain};
 
-/// What makes a seed file's documents whole.
-pub struct SeedContext<'a> {
-    /// The workflow of secrets that name none.
-    pub workflow: Option<&'a str>,
-    /// Who resolves a connection, and may view a group, whose document names nobody.
-    pub default_resolver: Option<&'a str>,
-    /// What documents may have read.
-    pub allowed: &'a Allowed,
-}
-
-/// A document, and where it stands.
+/// A document of a seed file.
 pub struct Seed {
-    /// What is to be.
+    /// The document.
     pub document: Document,
-    /// Where that is written.
-    pub place: Place,
-    /// From where its values come.
-    pub sources: Sources,
+    /// Where it begins.
+    pub position: FilePosition,
+    /// Where its values come from.
+    pub origins: ValueOrigins,
 }
 
-/// A file that is empty by mistake is not the wish that nothing be there.
-const TO_DESCRIBE_NOTHING: &str = "if nothing is to be described, a file says so: connections: {}";
+impl Seed {
+    /// The full name of the resource.
+    pub fn name(&self) -> String {
+        document_name(&self.document)
+    }
+}
 
-/// What one document describes.
-type Made = (Document, Sources);
+/// Where each resource is described, by its full name.
+pub struct SeedPositions(BTreeMap<String, FilePosition>);
 
-/// Documents, and what is wrong with others, each with its place.
+impl SeedPositions {
+    /// The positions of these documents.
+    pub fn of(seeds: &[Seed]) -> Self {
+        Self(seeds.iter().map(|seed| (seed.name(), seed.position.clone())).collect())
+    }
+
+    /// The failure, with the position of each resource that it names. A problem of a document begins with the resource's
+    /// full name and ": ", in the field path of a violation as in a sentence.
+    pub fn locate(&self, status: tonic::Status) -> Failure {
+        let failure = Failure::from(status);
+        let located = |text: &String| {
+            let position = text.split_once(": ").and_then(|(name, _)| self.0.get(name));
+            position.map_or_else(|| text.clone(), |position| format!("{position}: {text}"))
+        };
+        Failure {
+            message: located(&failure.message),
+            details: failure.details.iter().map(located).collect(),
+            ..failure
+        }
+    }
+}
+
+/// An empty file may be a mistake, and with --prune it would delete everything.
+const TO_DESCRIBE_NOTHING: &str =
+    "a file that is to describe nothing has one line: connections: {}";
+
+/// The documents of seed files, and the problems of others, each with its position.
 #[derive(Default)]
 pub struct Parsed {
     seeds: Vec<Seed>,
@@ -83,41 +105,34 @@ pub struct Parsed {
 }
 
 impl Parsed {
-    fn take(&mut self, place: Place, made: Result<Made, Failure>) {
+    fn add(&mut self, position: FilePosition, made: Result<Made, Failure>) {
         match made {
-            Ok((document, sources)) => self.seeds.push(Seed { document, place, sources }),
-            Err(failure) => self.problems.push(format!("{place}: {}", failure.message)),
+            Ok((document, origins)) => self.seeds.push(Seed { document, position, origins }),
+            Err(failure) => self.problems.push(format!("{position}: {}", failure.message)),
         }
     }
 
     /// The documents.
     ///
     /// # Errors
-    /// If anything is wrong, or two documents describe the same resource.
+    /// If there is any problem, or two documents describe the same resource.
     pub fn finish(mut self) -> Result<Vec<Seed>, Failure> {
-        self.problems.extend(twice(&self.seeds));
-        match self.problems.as_slice() {
-            [] => Ok(self.seeds),
-            [only] => Err(Failure::usage(only)),
-            all => {
-                let message = format!("{} problems in the files; nothing was sent", all.len());
-                Err(Failure { details: self.problems, ..Failure::usage(message) })
+        let mut first = BTreeMap::<String, &FilePosition>::new();
+        for seed in &self.seeds {
+            let (name, position) = (seed.name(), &seed.position);
+            if let Some(before) = first.insert(name.clone(), position) {
+                let problem = format!("{position}: {name} is described at {before}, too");
+                self.problems.push(problem);
             }
+        }
+        match self.problems.is_empty() {
+            true => Ok(self.seeds),
+            false => Err(Failure::of_problems(self.problems, " in the files; nothing was sent")),
         }
     }
 }
 
-fn twice(seeds: &[Seed]) -> Vec<String> {
-    let mut first = BTreeMap::<String, &Place>::new();
-    let again = seeds.iter().filter_map(|Seed { document, place, .. }| {
-        let name = name_of(document);
-        let before = first.insert(name.clone(), place)?;
-        Some(format!("{place}: {name} is described at {before}, too"))
-    });
-    again.collect()
-}
-
-/// What of a directory is read.
+/// The endings of the files of a directory that are read.
 pub const ENDINGS: [&str; 2] = ["yaml", "yml"];
 
 /// Reads every document of these files and directories.
@@ -148,26 +163,17 @@ pub fn read_all(paths: &[PathBuf], context: &SeedContext<'_>) -> Result<Vec<Seed
 /// As [`Parsed::finish`].
 pub fn parse_text(text: &str, name: &str, context: &SeedContext<'_>) -> Result<Vec<Seed>, Failure> {
     let mut parsed = Parsed::default();
-    parse(text, &Shown::new(name), &Reach::of_stdin(context.allowed), context, &mut parsed);
+    parse(text, &FileLabel::new(name), &Reach::of_stdin(context.allowed), context, &mut parsed);
     parsed.finish()
 }
 
-/// Reads the documents of a seed file.
-///
-/// # Errors
-/// If it cannot be read.
 fn read(path: &Path, context: &SeedContext<'_>, parsed: &mut Parsed) -> Result<(), Failure> {
-    let (read, reach, shown) = match path == Path::new("-") {
-        true => {
-            (input::stdin(MAX_APPLY_BYTES), Reach::of_stdin(context.allowed), Shown::new("stdin"))
-        }
-        false => (
-            input::file(path, MAX_APPLY_BYTES),
-            Reach::of_file(path, context.allowed),
-            Shown::new(&path.display().to_string()),
-        ),
+    let shown = FileLabel::new(&file_label(path));
+    let reach = match input::is_stdin(path) {
+        true => Reach::of_stdin(context.allowed),
+        false => Reach::of_file(path, context.allowed),
     };
-    let text = read.and_then(input::text);
+    let text = input::named(path, MAX_APPLY_BYTES).and_then(input::text);
     let text = text.map_err(|error| Failure::usage(format!("{shown}: {error}")))?;
     parse(&text, &shown, &reach, context, parsed);
     Ok(())
@@ -176,7 +182,7 @@ fn read(path: &Path, context: &SeedContext<'_>, parsed: &mut Parsed) -> Result<(
 /// Reads the documents of a text.
 fn parse(
     text: &str,
-    shown: &Shown,
+    shown: &FileLabel,
     reach: &Reach<'_>,
     context: &SeedContext<'_>,
     parsed: &mut Parsed,
@@ -194,7 +200,7 @@ fn parse(
             }
         };
         if value.api_version.is_some() || value.kind.is_some() {
-            parsed.take(shown.at(Some(referenced)), ours(value, reach, context));
+            parsed.add(shown.at(Some(referenced)), ours(value, reach, context));
         } else {
             relay(value, referenced, shown, reach, context, parsed);
         }
@@ -205,7 +211,7 @@ fn parse(
 fn relay(
     document: RawDocument,
     location: Location,
-    shown: &Shown,
+    shown: &FileLabel,
     reach: &Reach<'_>,
     context: &SeedContext<'_>,
     parsed: &mut Parsed,
@@ -220,11 +226,11 @@ fn relay(
     }
     for (name, Spanned { value, referenced, .. }) in document.connections.unwrap_or_default() {
         let made = relay_connection(&name, value, reach, context);
-        parsed.take(shown.at(Some(referenced)), made);
+        parsed.add(shown.at(Some(referenced)), made);
     }
     for (name, Spanned { value, referenced, .. }) in document.secrets.unwrap_or_default() {
         let made = secret(&name, context.workflow, value, reach);
-        parsed.take(shown.at(Some(referenced)), made);
+        parsed.add(shown.at(Some(referenced)), made);
     }
 }
 
@@ -235,7 +241,7 @@ fn relay_connection(
     context: &SeedContext<'_>,
 ) -> Result<Made, Failure> {
     let (integration, name) = relay_reference(reference)?;
-    let Fields { given: fields, kept: kept_fields, sources } =
+    let ReadFields { given: fields, kept: kept_fields, origins } =
         read_fields(fields, reach, reference)?;
     let document = Document::Connection(pb::ConnectionDocument {
         integration: integration.to_owned(),
@@ -245,7 +251,7 @@ fn relay_connection(
         access: default_access(context, pb::Relation::Resolver),
         ..Default::default()
     });
-    Ok((document, sources))
+    Ok((document, origins))
 }
 
 /// Integration and name of a connection under `connections:`.
@@ -263,11 +269,11 @@ mod tests {
     use super::*;
 
     fn parse_text(text: &str) -> Result<Vec<Seed>, Failure> {
-        let allowed = Allowed::default();
+        let allowed = AllowedReads::default();
         let context =
             SeedContext { workflow: Some("w"), default_resolver: None, allowed: &allowed };
         let mut parsed = Parsed::default();
-        let (shown, reach) = (Shown::new("seed.yaml"), Reach::of_stdin(&allowed));
+        let (shown, reach) = (FileLabel::new("seed.yaml"), Reach::of_stdin(&allowed));
         parse(text, &shown, &reach, &context, &mut parsed);
         parsed.finish()
     }

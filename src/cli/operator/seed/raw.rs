@@ -7,9 +7,9 @@ use serde::Deserialize;
 use serde::de::{self, Deserializer, IgnoredAny, MapAccess, SeqAccess, Visitor};
 use serde_saphyr::Spanned;
 
+use super::origin::ValueOrigin;
 use super::reach::Reach;
 use crate::cli::io::failure::Failure;
-use crate::cli::operator::plan::Source;
 
 #[derive(Deserialize)]
 #[serde(deny_unknown_fields)]
@@ -17,8 +17,8 @@ pub(super) struct RawDocument {
     #[serde(rename = "apiVersion")]
     pub(super) api_version: Option<String>,
     pub(super) kind: Option<String>,
-    pub(super) metadata: Option<Metadata>,
-    pub(super) spec: Option<Spec>,
+    pub(super) metadata: Option<RawMetadata>,
+    pub(super) spec: Option<RawSpec>,
     pub(super) connections: Option<BTreeMap<String, Spanned<BTreeMap<String, FieldSource>>>>,
     pub(super) secrets: Option<BTreeMap<String, Spanned<FieldSource>>>,
     /// Relay's simulated runs.
@@ -27,7 +27,7 @@ pub(super) struct RawDocument {
 
 #[derive(Deserialize)]
 #[serde(deny_unknown_fields)]
-pub(super) struct Metadata {
+pub(super) struct RawMetadata {
     pub(super) name: String,
     /// Identifier tags.
     #[serde(default)]
@@ -71,7 +71,7 @@ impl<'de> Visitor<'de> for TagListVisitor {
     fn visit_map<A: MapAccess<'de>>(self, mut map: A) -> Result<TagList, A::Error> {
         let mut tags = Vec::new();
         while let Some(key) = map.next_key::<String>()? {
-            let Tag(value) = map.next_value()?;
+            let TagText(value) = map.next_value()?;
             tags.push(format!("{key}:{value}"));
         }
         Ok(TagList(tags))
@@ -79,7 +79,7 @@ impl<'de> Visitor<'de> for TagListVisitor {
 
     fn visit_seq<A: SeqAccess<'de>>(self, mut list: A) -> Result<TagList, A::Error> {
         let mut tags = Vec::new();
-        while let Some(Tag(tag)) = list.next_element()? {
+        while let Some(TagText(tag)) = list.next_element()? {
             tags.push(tag);
         }
         Ok(TagList(tags))
@@ -87,9 +87,9 @@ impl<'de> Visitor<'de> for TagListVisitor {
 }
 
 /// A tag, or its value: a text. A number would be one only by the way that it is written: 0123 and 1e3 are others.
-struct Tag(String);
+struct TagText(String);
 
-impl<'de> Deserialize<'de> for Tag {
+impl<'de> Deserialize<'de> for TagText {
     fn deserialize<D: Deserializer<'de>>(from: D) -> Result<Self, D::Error> {
         from.deserialize_any(TagVisitor)
     }
@@ -98,7 +98,7 @@ impl<'de> Deserialize<'de> for Tag {
 struct TagVisitor;
 
 impl Visitor<'_> for TagVisitor {
-    type Value = Tag;
+    type Value = TagText;
 
     fn expecting(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         f.write_str(
@@ -106,16 +106,16 @@ impl Visitor<'_> for TagVisitor {
         )
     }
 
-    fn visit_str<E: de::Error>(self, text: &str) -> Result<Tag, E> {
-        Ok(Tag(text.to_owned()))
+    fn visit_str<E: de::Error>(self, text: &str) -> Result<TagText, E> {
+        Ok(TagText(text.to_owned()))
     }
 }
 
-/// The keys of every kind's spec; [`Spec::only`] says which a document has that its kind has not.
+/// The keys of every kind's spec; [`RawSpec::only`] says which a document has that its kind has not.
 #[derive(Default, Deserialize)]
 #[serde(deny_unknown_fields, default)]
-pub(super) struct Spec {
-    pub(super) access: Option<Access>,
+pub(super) struct RawSpec {
+    pub(super) access: Option<RawAccess>,
     pub(super) default: Option<bool>,
     pub(super) disabled: Option<bool>,
     pub(super) expires: Option<String>,
@@ -123,7 +123,7 @@ pub(super) struct Spec {
     pub(super) identifiers: Option<Vec<String>>,
     pub(super) integration: Option<String>,
     pub(super) kind: Option<String>,
-    pub(super) kinds: Option<Vec<Kind>>,
+    pub(super) kinds: Option<Vec<RawKind>>,
     #[serde(rename = "maxTtl")]
     pub(super) max_ttl: Option<String>,
     pub(super) members: Option<Vec<String>>,
@@ -131,7 +131,7 @@ pub(super) struct Spec {
     pub(super) value: Option<FieldSource>,
 }
 
-impl Spec {
+impl RawSpec {
     /// Refuses the keys that documents of another kind have.
     pub(super) fn only(&self, keys: &[&str]) -> Result<(), Failure> {
         let set = [
@@ -162,17 +162,17 @@ impl Spec {
 /// A credential kind of an operators' own integration.
 #[derive(Deserialize)]
 #[serde(deny_unknown_fields)]
-pub(super) struct Kind {
+pub(super) struct RawKind {
     pub(super) name: String,
     #[serde(default)]
     pub(super) title: String,
-    pub(super) fields: Vec<Field>,
+    pub(super) fields: Vec<RawField>,
 }
 
 /// One of its fields.
 #[derive(Default, Deserialize)]
 #[serde(deny_unknown_fields, default)]
-pub(super) struct Field {
+pub(super) struct RawField {
     pub(super) name: String,
     pub(super) description: String,
     pub(super) example: String,
@@ -184,13 +184,13 @@ pub(super) struct Field {
     pub(super) aliases: Vec<String>,
     pub(super) env: String,
     pub(super) pattern: String,
-    pub(super) form: Option<Form>,
+    pub(super) form: Option<RawForm>,
 }
 
 /// What a value looks like that is well formed.
 #[derive(Clone, Copy, Deserialize)]
 #[serde(rename_all = "snake_case")]
-pub(super) enum Form {
+pub(super) enum RawForm {
     Certificate,
     Json,
     PrivateKey,
@@ -199,7 +199,7 @@ pub(super) enum Form {
 
 #[derive(Default, Deserialize)]
 #[serde(deny_unknown_fields, default)]
-pub(super) struct Access {
+pub(super) struct RawAccess {
     pub(super) viewer: Option<Vec<String>>,
     pub(super) resolver: Option<Vec<String>>,
     pub(super) editor: Option<Vec<String>>,
@@ -216,14 +216,14 @@ pub(super) enum FieldSource {
 
 impl FieldSource {
     /// The value, or none if the stored one stays; and from where it comes.
-    pub(super) fn read(self, reach: &Reach<'_>) -> Result<(Option<Vec<u8>>, Source), Failure> {
+    pub(super) fn read(self, reach: &Reach<'_>) -> Result<(Option<Vec<u8>>, ValueOrigin), Failure> {
         Ok(match self {
             Self::Environment(variable) => {
-                (Some(reach.variable(&variable)?), Source::Environment(variable))
+                (Some(reach.variable(&variable)?), ValueOrigin::Environment(variable))
             }
-            Self::File(path) => (Some(reach.file(&path)?), Source::File(path)),
-            Self::Kept => (None, Source::Kept),
-            Self::Text(text) => (Some(text.into_bytes()), Source::Text),
+            Self::File(path) => (Some(reach.file(&path)?), ValueOrigin::File(path)),
+            Self::Kept => (None, ValueOrigin::Kept),
+            Self::Text(text) => (Some(text.into_bytes()), ValueOrigin::Text),
         })
     }
 }

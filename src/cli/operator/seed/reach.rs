@@ -17,7 +17,7 @@ const MOST_ATTEMPTS: usize = 16;
 
 /// What whoever runs the command lets documents have, beside files below their own directory.
 #[derive(clap::Args, Clone, Default)]
-pub struct Allowed {
+pub struct AllowedReads {
     /// A file that fromFile may name although it is not below its document's directory; may be given more than once.
     #[arg(long = "allow-file", value_name = "PATH")]
     files: Vec<PathBuf>,
@@ -28,7 +28,7 @@ pub struct Allowed {
     everything: bool,
 }
 
-impl Allowed {
+impl AllowedReads {
     /// Every file and every variable: of documents that whoever runs the command has written.
     pub fn everything() -> Self {
         Self { everything: true, ..Self::default() }
@@ -39,19 +39,19 @@ impl Allowed {
 pub struct Reach<'a> {
     /// The directory of the file; none for stdin.
     directory: Option<PathBuf>,
-    allowed: &'a Allowed,
+    allowed: &'a AllowedReads,
 }
 
 impl<'a> Reach<'a> {
     /// Of documents in this file.
-    pub fn of_file(path: &Path, allowed: &'a Allowed) -> Self {
+    pub fn of_file(path: &Path, allowed: &'a AllowedReads) -> Self {
         let parent = path.parent().filter(|parent| !parent.as_os_str().is_empty());
         let directory = Some(parent.unwrap_or(Path::new(".")).to_owned());
         Self { directory, allowed }
     }
 
     /// Of documents that stand in no file. Nothing lies below them.
-    pub fn of_stdin(allowed: &'a Allowed) -> Self {
+    pub fn of_stdin(allowed: &'a AllowedReads) -> Self {
         Self { directory: None, allowed }
     }
 
@@ -60,7 +60,7 @@ impl<'a> Reach<'a> {
     /// # Errors
     /// If it is not allowed, or not set.
     pub(super) fn variable(&self, name: &str) -> Result<Vec<u8>, Failure> {
-        let Allowed { variables, everything, .. } = self.allowed;
+        let AllowedReads { variables, everything, .. } = self.allowed;
         let is_allowed = *everything || variables.iter().any(|one| one == "*" || one == name);
         if !is_allowed {
             let text = format!("fromEnv names {name}; if it may be read, say --allow-env {name}");

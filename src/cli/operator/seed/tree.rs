@@ -9,7 +9,7 @@ use serde::Deserialize;
 use serde_json::Value as Json;
 use zeroize::Zeroizing;
 
-use super::yaml::{Shown, explain};
+use super::yaml::{FileLabel, explain};
 use crate::cli::io::failure::Failure;
 use crate::cli::io::output::say;
 use crate::cli::io::text::printable;
@@ -163,7 +163,7 @@ fn below(path: &Path) -> Below {
 /// What is enough to know which resource a document is.
 #[derive(Default, Deserialize)]
 #[serde(default)]
-struct Named {
+struct DocumentHead {
     #[serde(rename = "apiVersion")]
     api_version: Json,
     kind: Json,
@@ -172,7 +172,7 @@ struct Named {
     connections: Json,
 }
 
-impl Named {
+impl DocumentHead {
     /// The names of what it describes; nothing if it is ours and does not say.
     fn names(&self) -> Option<Vec<String>> {
         let text = |json: &Json, key: &str| Some(json.get(key)?.as_str()?.to_owned());
@@ -192,7 +192,7 @@ impl Named {
 
 /// Why nothing is pruned where a file is not known.
 fn unknown(path: &Path, problem: &str) -> Failure {
-    let shown = Shown::new(&printable(&path.display().to_string()));
+    let shown = FileLabel::new(&printable(&path.display().to_string()));
     Failure::usage(format!(
         "{shown}: {problem}; --prune has to know what {shown} describes: mend or unpack it, or move it elsewhere"
     ))
@@ -216,7 +216,7 @@ fn names_in(path: &Path) -> Result<Vec<String>, Failure> {
     for document in serde_saphyr::read_with_options::<_, Json>(&mut bytes, options) {
         match document {
             Ok(document) => {
-                let named: Named = serde_json::from_value(document).unwrap_or_default();
+                let named: DocumentHead = serde_json::from_value(document).unwrap_or_default();
                 names.extend(named.names().ok_or_else(|| {
                     unknown(path, "a document has no name, or one that looks like a number")
                 })?);

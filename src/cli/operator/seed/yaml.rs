@@ -8,30 +8,30 @@ use serde_saphyr::{Location, Spanned};
 
 /// A place in a file.
 #[derive(Clone)]
-pub struct Place {
+pub struct FilePosition {
     file: Arc<str>,
     line: u64,
     column: u64,
 }
 
-impl fmt::Display for Place {
+impl fmt::Display for FilePosition {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         write!(f, "{}:{}:{}", self.file, self.line, self.column)
     }
 }
 
 /// A file as messages call it.
-pub struct Shown(Arc<str>);
+pub struct FileLabel(Arc<str>);
 
-impl Shown {
+impl FileLabel {
     /// A file of this name.
     pub fn new(name: &str) -> Self {
         Self(Arc::from(name))
     }
 
     /// A place in it; its beginning where no other is known.
-    pub fn at(&self, location: Option<Location>) -> Place {
-        Place {
+    pub fn at(&self, location: Option<Location>) -> FilePosition {
+        FilePosition {
             file: Arc::clone(&self.0),
             line: location.map_or(1, |at| at.line()),
             column: location.map_or(1, |at| at.column()),
@@ -50,7 +50,7 @@ impl Shown {
     }
 }
 
-impl fmt::Display for Shown {
+impl fmt::Display for FileLabel {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         f.write_str(&self.0)
     }

@@ -31,7 +31,7 @@ use super::mask::{Masks, mask_values};
 use crate::cli::identity::session::{FieldSelection, Session};
 use crate::cli::io::failure::{Failure, exit};
 use crate::cli::io::output::say;
-use crate::cli::io::signals::Signals;
+use crate::cli::io::signals::ForwardedSignals;
 use crate::cli::io::time::parse_duration;
 use crate::cli::{Common, block_on};
 use arguments::FileArgument;
@@ -191,7 +191,7 @@ impl Exec {
         let environment =
             Environment::of(self.pristine, wanted.into(), for_env, listener.as_ref())?;
         // Last: what goes wrong before leaves nothing behind, and what ends this afterwards is heard.
-        let signals = Signals::listen().map_err(Failure::from)?;
+        let signals = ForwardedSignals::listen().map_err(Failure::from)?;
         let files = CommandFiles::write(files, for_files)?;
         if spares_a_file {
             say(

@@ -16,7 +16,7 @@ use super::streams::CommandStream;
 use crate::cli::io::child;
 use crate::cli::io::failure::{Failure, exit};
 use crate::cli::io::output::say;
-use crate::cli::io::signals::Signals;
+use crate::cli::io::signals::ForwardedSignals;
 use crate::cli::step::credential::Credential;
 use crate::cli::step::listener::Listener;
 use crate::cli::step::mask::{Masks, mask_values};
@@ -40,7 +40,7 @@ pub struct Running {
     /// and where.
     pub streams: Vec<CommandStream>,
     /// What this process is sent.
-    pub signals: Signals,
+    pub signals: ForwardedSignals,
 }
 
 impl Running {

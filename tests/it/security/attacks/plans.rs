@@ -151,7 +151,7 @@ fn no_number_of_other_changes_hides_a_change_of_access() {
     let hostile = document("workflow:evil", &fields.join(", "), &labels.join(", "));
     let plan = text(&run(&world, &["diff"], &hostile).stdout);
     assert!(plan.contains("\n  + access.resolver: workflow:evil\n"), "{plan}");
-    assert!(plan.contains("and 80 more, which the broker does not tell"), "{plan}");
+    assert!(plan.contains("and 80 more, which the broker does not list"), "{plan}");
     let answer = run(&world, &["diff", "-o", "json"], &hostile);
     let answer: Json = serde_json::from_slice(&answer.stdout).unwrap();
     assert_eq!(answer[0]["untold_differences"], json!(80));
@@ -191,7 +191,7 @@ fn no_description_hides_how_an_integration_keeps_values() {
         "  + kinds.k.url.aliases: evil\n",
         "  + kinds.k.url.template: true\n",
         &format!("    kinds.k.url.pattern: … {alike} -> … {alike}b\n"),
-        "    and 28 more, which the broker does not tell",
+        "    and 28 more, which the broker does not list",
     ] {
         assert!(plan.contains(line), "{line}\n{plan}");
     }
@@ -211,5 +211,5 @@ fn no_number_of_tags_hides_where_a_credential_is_sent() {
     succeeded(&run(&world, &["apply"], &document("https://a.example/", 0)));
     let plan = text(&run(&world, &["diff"], &document("https://evil.example/", 60)).stdout);
     let line = "    fields.base_url: https://a.example/ -> https://evil.example/\n";
-    assert!(plan.contains(line) && plan.contains("which the broker does not tell"), "{plan}");
+    assert!(plan.contains(line) && plan.contains("which the broker does not list"), "{plan}");
 }

@@ -6,9 +6,9 @@ use std::collections::{BTreeMap, BTreeSet};
 
 use super::ini::{Section, Setting, sections};
 use super::text::lines_of;
-use crate::cli::operator::import::found::{Entry, Found, at_line, connection};
-use crate::cli::operator::import::source::Source;
-use crate::cli::operator::import::wanted::Wanted;
+use crate::cli::operator::import::extracted::{Entry, Extracted, at_line, connection};
+use crate::cli::operator::import::input_file::ImportFile;
+use crate::cli::operator::import::options::ImportOptions;
 
 /// The two halves of an access key: where each stands, and which field it is.
 const HALVES: [(&str, &str); 2] =
@@ -27,7 +27,7 @@ const OTHER_WAYS: [(&str, &str); 6] = [
 ];
 
 /// A profile as one file has it.
-struct Part<'a> {
+struct ProfileSection<'a> {
     /// Which of the files.
     file: usize,
     shown: &'a str,
@@ -35,9 +35,9 @@ struct Part<'a> {
 }
 
 /// What the files become, together: what one of them does not say of a profile, the next one may.
-pub fn read(sources: &[Source], wanted: &Wanted) -> Found {
-    let mut found = Found::default();
-    let mut profiles: BTreeMap<String, Vec<Part<'_>>> = BTreeMap::new();
+pub fn read(sources: &[ImportFile], wanted: &ImportOptions) -> Extracted {
+    let mut found = Extracted::default();
+    let mut profiles: BTreeMap<String, Vec<ProfileSection<'_>>> = BTreeMap::new();
     for (file, source) in sources.iter().enumerate() {
         let shown = source.shown.as_str();
         let read = lines_of(&source.bytes).and_then(|text| sections(&text));
@@ -61,7 +61,7 @@ pub fn read(sources: &[Source], wanted: &Wanted) -> Found {
                         format!("profile {name} stands on line {} already", first.section.line);
                     found.problems.push(format!("{shown}: {}", at_line(section.line, &text)));
                 }
-                None => parts.push(Part { file, shown, section }),
+                None => parts.push(ProfileSection { file, shown, section }),
             }
         }
     }
@@ -104,10 +104,10 @@ fn within_quotes(text: &str) -> Option<&str> {
 /// # Errors
 /// If AWS' tools would read another key in it, or one tool another than the next.
 fn profile(
-    found: &mut Found,
+    found: &mut Extracted,
     name: &str,
-    parts: &[Part<'_>],
-    wanted: &Wanted,
+    parts: &[ProfileSection<'_>],
+    wanted: &ImportOptions,
 ) -> Result<Option<Entry>, String> {
     let files: Vec<_> = parts.iter().map(|part| part.shown).collect();
     let what = format!("{}: profile {name}", files.join(", "));
@@ -168,7 +168,7 @@ fn clear(setting: &Setting) -> Result<(), String> {
     Err(at_line(setting.line, wrong))
 }
 
-impl Part<'_> {
+impl ProfileSection<'_> {
     /// What is empty is not set.
     fn get(&self, name: &str) -> Option<&Setting> {
         self.section.settings.iter().find(|one| one.name == name && !one.value.is_empty())
@@ -204,12 +204,12 @@ mod tests {
     use super::*;
     use crate::grpc::pb::apply_request::Document;
 
-    fn source(shown: &str, text: &str) -> Source {
+    fn source(shown: &str, text: &str) -> ImportFile {
         let bytes = text.as_bytes().to_vec().into();
-        Source { shown: shown.to_owned(), bytes }
+        ImportFile { shown: shown.to_owned(), bytes }
     }
 
-    fn fields(found: &Found) -> Vec<(String, Vec<String>)> {
+    fn fields(found: &Extracted) -> Vec<(String, Vec<String>)> {
         let of = |entry: &Entry| match &entry.document {
             Document::Connection(one) => {
                 let fields = one.fields.iter().map(|(name, value)| {
@@ -229,7 +229,7 @@ mod tests {
         let config = "[default]\nregion = eu-west-1\ns3 =\n  region = elsewhere\n\
                       [profile half]\naws_access_key_id = NEW\naws_secret_access_key = new\n";
         let sources = [source("credentials", credentials), source("config", config)];
-        let found = read(&sources, &Wanted::default());
+        let found = read(&sources, &ImportOptions::default());
         assert_eq!(found.problems, Vec::<String>::new());
         let expected = [
             (
@@ -248,7 +248,7 @@ mod tests {
     fn profiles_without_a_key_are_named_with_the_reason() {
         let text = "[a]\nrole_arn = x\n[b]\nsso_session = x\n[c]\ncredential_process = x\n[d]\nregion = x\n\
                     [e]\naws_access_key_id = x\n[sso-session f]\nsso_region = x\n";
-        let found = read(&[source("f", text)], &Wanted::default());
+        let found = read(&[source("f", text)], &ImportOptions::default());
         assert!(found.entries.is_empty() && found.problems.is_empty());
         let skipped: Vec<_> =
             found.skipped.iter().map(|one| format!("{}: {}", one.what, one.why)).collect();
@@ -263,7 +263,7 @@ mod tests {
 
     #[test]
     fn what_is_wrong_is_located_and_no_value_is_shown() {
-        let wanted = Wanted { only: vec!["absent".to_owned()], ..Wanted::default() };
+        let wanted = ImportOptions { only: vec!["absent".to_owned()], ..ImportOptions::default() };
         let key = "[a]\naws_access_key_id = x\n";
         for (text, word) in [
             ("aws_access_key_id = canary\n", "line 1: there are settings before the first"),
@@ -279,7 +279,7 @@ mod tests {
                 "line 3: the value goes over several lines",
             ),
         ] {
-            let found = read(&[source("f", text)], &Wanted::default());
+            let found = read(&[source("f", text)], &ImportOptions::default());
             assert!(found.problems[0].contains(word), "{text}: {:?}", found.problems);
             assert!(!found.problems.join("").contains("canary"), "{:?}", found.problems);
         }
@@ -293,18 +293,18 @@ mod tests {
             ),
         ] {
             let text = format!("{key}aws_secret_access_key = {value}\n");
-            let found = read(&[source("f", &text)], &Wanted::default());
+            let found = read(&[source("f", &text)], &ImportOptions::default());
             assert!(found.problems[0].contains(word), "{text}: {:?}", found.problems);
             assert!(!found.problems.join("").contains("canary"), "{:?}", found.problems);
         }
         let key = |secret: &str| format!("{key}aws_secret_access_key = {secret}\n");
         let (one, other) = (source("one", &key("x")), source("other", &key("y")));
-        assert!(read(&[one, other], &Wanted::default()).problems[0].contains("two keys"));
+        assert!(read(&[one, other], &ImportOptions::default()).problems[0].contains("two keys"));
         let found = read(&[source("f", "[a]\n")], &wanted);
         assert_eq!(found.problems, ["there is no profile absent"]);
         // AWS' tools read no key there either.
         let text = format!("{}[profile b]\nregion = x\n", key("y"));
-        let found = read(&[source("f", &text)], &Wanted::default());
+        let found = read(&[source("f", &text)], &ImportOptions::default());
         assert!(found.entries.is_empty() && found.skipped[0].what == "f: [a]");
     }
 }

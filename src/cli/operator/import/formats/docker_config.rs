@@ -10,14 +10,14 @@ use serde::Deserialize;
 
 use super::json::{Once, not_json};
 use super::text::decoded;
-use crate::cli::operator::import::fit::{By, Named};
-use crate::cli::operator::import::found::{Entry, Found, connection};
-use crate::cli::operator::import::place::{Origin, place};
-use crate::cli::operator::import::wanted::Wanted;
+use crate::cli::operator::import::assign::{SourceObject, assign};
+use crate::cli::operator::import::extracted::{Entry, Extracted, connection};
+use crate::cli::operator::import::fit::{MatchBy, NamedValue};
+use crate::cli::operator::import::options::ImportOptions;
 
 /// The two types of Secrets that hold it.
 #[derive(Clone, Copy)]
-pub enum Form {
+pub enum DockerSecretForm {
     /// `~/.docker/config.json`
     Config,
     /// `~/.dockercfg`, the older one: the registries alone.
@@ -25,17 +25,17 @@ pub enum Form {
 }
 
 #[derive(Deserialize)]
-struct Config {
+struct DockerConfigFile {
     /// Not there where programs keep all credentials.
     auths: Option<Registries>,
 }
 
-type Registries = Once<Login>;
+type Registries = Once<RegistryLogin>;
 
 /// What is known of one registry.
 #[derive(Default, Deserialize)]
 #[serde(default)]
-struct Login {
+struct RegistryLogin {
     username: Option<String>,
     password: Option<String>,
     /// Base64 of `username:password`, which goes before both, as for Docker and Kubernetes.
@@ -44,7 +44,7 @@ struct Login {
     identity_token: Option<String>,
 }
 
-impl Form {
+impl DockerSecretForm {
     /// The form in Secrets of this type.
     pub fn of(secret_type: &str) -> Option<Self> {
         match secret_type {
@@ -61,10 +61,12 @@ impl Form {
         }
     }
 
-    fn registries(self, bytes: &[u8]) -> Result<BTreeMap<String, Login>, String> {
+    fn registries(self, bytes: &[u8]) -> Result<BTreeMap<String, RegistryLogin>, String> {
         let text = decoded(bytes)?;
         let read = match self {
-            Self::Config => serde_json::from_str::<Config>(text).map(|config| config.auths),
+            Self::Config => {
+                serde_json::from_str::<DockerConfigFile>(text).map(|config| config.auths)
+            }
             Self::Registries => serde_json::from_str(text).map(Some),
         };
         let registries = read.map_err(|error| not_json(&error, 0))?;
@@ -73,10 +75,15 @@ impl Form {
 }
 
 /// What a Secret's registries become: connections of its name, and of the registry's where there are several.
-pub fn of_secret(origin: &Origin, form: Form, values: Vec<Named>, wanted: &Wanted) -> Found {
+pub fn of_secret(
+    origin: &SourceObject,
+    form: DockerSecretForm,
+    values: Vec<NamedValue>,
+    wanted: &ImportOptions,
+) -> Extracted {
     let key = form.key();
     let (configs, rest): (Vec<_>, Vec<_>) = values.into_iter().partition(|one| one.name == key);
-    let mut found = place(rest, By::AnyName, Some(origin), wanted);
+    let mut found = assign(rest, MatchBy::AnyName, Some(origin), wanted);
     match configs.into_iter().next() {
         Some(config) => {
             found.add(of_registries(form, &config.value, Some(origin), wanted).within(key));
@@ -87,16 +94,21 @@ pub fn of_secret(origin: &Origin, form: Form, values: Vec<Named>, wanted: &Wante
 }
 
 /// What Docker's own file becomes: connections of the registries' names.
-pub fn read(bytes: &[u8], wanted: &Wanted) -> Found {
-    of_registries(Form::Config, bytes, None, wanted)
+pub fn read(bytes: &[u8], wanted: &ImportOptions) -> Extracted {
+    of_registries(DockerSecretForm::Config, bytes, None, wanted)
 }
 
-fn of_registries(form: Form, bytes: &[u8], origin: Option<&Origin>, wanted: &Wanted) -> Found {
+fn of_registries(
+    form: DockerSecretForm,
+    bytes: &[u8],
+    origin: Option<&SourceObject>,
+    wanted: &ImportOptions,
+) -> Extracted {
     let registries = match form.registries(bytes) {
         Ok(registries) => registries,
-        Err(problem) => return Found::problem(problem),
+        Err(problem) => return Extracted::problem(problem),
     };
-    let mut found = Found::default();
+    let mut found = Extracted::default();
     if registries.is_empty() {
         found.skip(
             "all of it",
@@ -142,7 +154,7 @@ fn of_registries(form: Form, bytes: &[u8], origin: Option<&Origin>, wanted: &Wan
     found
 }
 
-impl Login {
+impl RegistryLogin {
     fn fields(self, server: &str) -> Result<[(String, Vec<u8>); 3], &'static str> {
         let given = |text: Option<String>| text.filter(|text| !text.is_empty());
         if given(self.identity_token).is_some() {

@@ -8,8 +8,8 @@
 
 use std::collections::BTreeMap;
 
-use crate::cli::operator::import::fit::Named;
-use crate::cli::operator::import::found::at_line;
+use crate::cli::operator::import::extracted::at_line;
+use crate::cli::operator::import::fit::NamedValue;
 
 const IN_QUOTES: &str = "put the value in single quotes";
 /// What a shell takes for its own in a value without quotes.
@@ -53,7 +53,7 @@ enum Unclear {
 ///
 /// # Errors
 /// Everything that is wrong, by line. A line that is not understood is not repeated: it may be part of a value.
-pub fn variables(text: &str) -> Result<Vec<Named>, Vec<String>> {
+pub fn variables(text: &str) -> Result<Vec<NamedValue>, Vec<String>> {
     let (mut variables, mut problems) = (Vec::new(), Vec::new());
     let mut lines: BTreeMap<String, u64> = BTreeMap::new();
     for assignment in assignments(text) {
@@ -64,7 +64,11 @@ pub fn variables(text: &str) -> Result<Vec<Named>, Vec<String>> {
                     problems.push(at_line(line, &format!("{name} stands on line {first} already")));
                 }
                 None => {
-                    variables.push(Named { name, value: value.into_bytes(), line: Some(line) });
+                    variables.push(NamedValue {
+                        name,
+                        value: value.into_bytes(),
+                        line: Some(line),
+                    });
                 }
             },
             Err(problem) => problems.push(at_line(line, &problem)),

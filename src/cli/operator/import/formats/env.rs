@@ -2,23 +2,24 @@
 
 use super::dotenv::variables;
 use super::text::lines_of;
-use crate::cli::operator::import::fit::By;
-use crate::cli::operator::import::found::Found;
-use crate::cli::operator::import::place::place;
-use crate::cli::operator::import::wanted::Wanted;
+use crate::cli::operator::import::assign::assign;
+use crate::cli::operator::import::extracted::Extracted;
+use crate::cli::operator::import::fit::MatchBy;
+use crate::cli::operator::import::options::ImportOptions;
 
 /// What the file becomes.
-pub fn read(bytes: &[u8], wanted: &Wanted) -> Found {
+pub fn read(bytes: &[u8], wanted: &ImportOptions) -> Extracted {
     let text = match lines_of(bytes) {
         Ok(text) => text,
-        Err(problem) => return Found::problem(problem),
+        Err(problem) => return Extracted::problem(problem),
     };
     let mut variables = match variables(&text) {
         Ok(variables) => variables,
-        Err(problems) => return Found { problems, ..Found::default() },
+        Err(problems) => return Extracted { problems, ..Extracted::default() },
     };
+    let prefix = wanted.prefix.as_deref().unwrap_or_default();
     let all = variables.len();
-    variables.retain_mut(|variable| match variable.name.strip_prefix(&wanted.prefix) {
+    variables.retain_mut(|variable| match variable.name.strip_prefix(prefix) {
         Some(rest) if !rest.is_empty() => {
             variable.name = rest.to_owned();
             true
@@ -26,9 +27,9 @@ pub fn read(bytes: &[u8], wanted: &Wanted) -> Found {
         _ => false,
     });
     let others = all - variables.len();
-    let mut found = place(variables, By::Variable, None, wanted);
+    let mut found = assign(variables, MatchBy::Variable, None, wanted);
     if others > 0 {
-        found.skip(format!("{others} variable(s)"), format!("not named {}…", wanted.prefix));
+        found.skip(format!("{others} variable(s)"), format!("not named {prefix}…"));
     }
     found
 }
@@ -36,8 +37,8 @@ pub fn read(bytes: &[u8], wanted: &Wanted) -> Found {
 #[cfg(test)]
 mod tests {
     use super::*;
-    use crate::cli::operator::import::names::Names;
-    use crate::cli::operator::seed::name_of;
+    use crate::cli::operator::import::names::NameArguments;
+    use crate::grpc::document_name;
     use crate::grpc::pb;
 
     fn kind(name: &str, fields: &[(&str, &str, &[&str], bool)]) -> pb::CredentialKind {
@@ -55,7 +56,7 @@ mod tests {
         pb::Integration { name: format!("integrations/{name}"), kinds, ..Default::default() }
     }
 
-    fn wanted() -> Wanted {
+    fn wanted() -> ImportOptions {
         let key = ("key", "CLOUD_KEY", &["OLD_KEY"][..], true);
         let secret = ("secret", "CLOUD_SECRET", &[][..], true);
         let cloud = vec![
@@ -69,27 +70,27 @@ mod tests {
             integration("db", db),
             integration("other", vec![kind("token", &[("token", "CLOUD_TOKEN", &[], true)])]),
         ];
-        Wanted { catalogue, names: names(&["main"]), ..Wanted::default() }
+        ImportOptions { catalogue, names: names(&["main"]), ..ImportOptions::default() }
     }
 
-    fn names(arguments: &[&str]) -> Names {
+    fn names(arguments: &[&str]) -> NameArguments {
         let arguments: Vec<_> = arguments.iter().map(|one| (*one).to_owned()).collect();
-        Names::parse(&arguments).unwrap()
+        NameArguments::parse(&arguments).unwrap()
     }
 
     /// What the file becomes under its names.
-    fn read(bytes: &[u8], wanted: &Wanted) -> Found {
+    fn read(bytes: &[u8], wanted: &ImportOptions) -> Extracted {
         let mut found = super::read(bytes, wanted);
         wanted.names.give(&mut found);
         found
     }
 
-    fn becomes(found: &Found) -> Vec<String> {
+    fn becomes(found: &Extracted) -> Vec<String> {
         assert_eq!(found.problems, Vec::<String>::new());
         found
             .entries
             .iter()
-            .map(|one| format!("{} of {}", name_of(&one.document), one.from))
+            .map(|one| format!("{} of {}", document_name(&one.document), one.from))
             .collect()
     }
 
@@ -107,7 +108,7 @@ mod tests {
             "{skipped:?}"
         );
         assert!(skipped[3].starts_with("line 5: OTHER: it belongs to no connection"));
-        let of_workflow = Wanted { workflow: Some("w".to_owned()), ..wanted() };
+        let of_workflow = ImportOptions { workflow: Some("w".to_owned()), ..wanted() };
         let found = read(text, &of_workflow);
         assert_eq!(
             becomes(&found)[1..],
@@ -120,7 +121,7 @@ mod tests {
 
     #[test]
     fn what_could_be_of_several_is_asked_for() {
-        let problem = |text: &str, wanted: &Wanted| {
+        let problem = |text: &str, wanted: &ImportOptions| {
             let found = read(text.as_bytes(), wanted);
             assert_eq!(found.problems.len(), 1, "{text}");
             found.problems[0].clone()
@@ -129,21 +130,21 @@ mod tests {
         assert!(said.contains("cloud, other") && said.contains("--integration"), "{said}");
         let said = problem("CLOUD_TOKEN=a\nCLOUD_KEY=b\nCLOUD_SECRET=c\n", &wanted());
         assert!(said.contains("cloud/key, cloud/token") && said.contains("--kind"), "{said}");
-        let cloud = Wanted { integration: Some("cloud".to_owned()), ..wanted() };
+        let cloud = ImportOptions { integration: Some("cloud".to_owned()), ..wanted() };
         let both = "CLOUD_TOKEN=a\ntoken=b\n";
         assert_eq!(becomes(&read(both.as_bytes(), &cloud)), ["connections/cloud/main of token"]);
         assert!(problem("X=a\n", &cloud).contains("cloud/key also needs key, secret"));
-        let absent = Wanted { integration: Some("nonsense".to_owned()), ..wanted() };
+        let absent = ImportOptions { integration: Some("nonsense".to_owned()), ..wanted() };
         assert!(problem("X=a\n", &absent).contains("there is no integration nonsense"));
-        let kind = Wanted { kind: Some("nonsense".to_owned()), ..cloud };
+        let kind = ImportOptions { kind: Some("nonsense".to_owned()), ..cloud };
         assert!(problem("X=a\n", &kind).contains("it has: key, token"));
-        let nameless = Wanted { names: Names::default(), ..wanted() };
+        let nameless = ImportOptions { names: NameArguments::default(), ..wanted() };
         let said = problem("CLOUD_KEY=a\nCLOUD_SECRET=b\n", &nameless);
         assert!(said.contains("--name NAME"), "{said}");
-        let by_integration = Wanted { names: names(&["cloud=x"]), ..wanted() };
+        let by_integration = ImportOptions { names: names(&["cloud=x"]), ..wanted() };
         let found = read(b"CLOUD_KEY=a\nCLOUD_SECRET=b\n", &by_integration);
         assert_eq!(becomes(&found), ["connections/cloud/x of CLOUD_KEY, CLOUD_SECRET"]);
-        let other = Wanted { names: names(&["main", "nothing=x"]), ..wanted() };
+        let other = ImportOptions { names: names(&["main", "nothing=x"]), ..wanted() };
         assert!(
             problem("CLOUD_KEY=a\nCLOUD_SECRET=b\n", &other).contains("nothing is called nothing")
         );
@@ -152,8 +153,11 @@ mod tests {
 
     #[test]
     fn a_prefix_chooses_and_is_taken_off_and_own_names_do_in_any_case() {
-        let wanted =
-            Wanted { prefix: "PROD_".to_owned(), integration: Some("db".to_owned()), ..wanted() };
+        let wanted = ImportOptions {
+            prefix: Some("PROD_".to_owned()),
+            integration: Some("db".to_owned()),
+            ..wanted()
+        };
         let found = read(b"PROD_HOST=h\nPROD_PASSWORD=p\nHOST=other\nPROD_=x\n", &wanted);
         assert_eq!(becomes(&found), ["connections/db/main of HOST, PASSWORD"]);
         assert_eq!(found.skipped[0].what, "2 variable(s)");

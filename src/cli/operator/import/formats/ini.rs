@@ -3,7 +3,7 @@
 
 use std::collections::HashMap;
 
-use crate::cli::operator::import::found::at_line;
+use crate::cli::operator::import::extracted::at_line;
 
 /// `[NAME]` and what follows.
 pub struct Section {

@@ -6,7 +6,7 @@ use std::marker::PhantomData;
 
 use serde::de::{self, Deserialize, Deserializer, MapAccess, Visitor};
 
-use crate::cli::operator::import::found::at_line;
+use crate::cli::operator::import::extracted::at_line;
 
 /// An object whose names are each there once.
 pub struct Once<T>(pub BTreeMap<String, T>);

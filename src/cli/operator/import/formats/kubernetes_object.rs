@@ -8,17 +8,17 @@ use serde::Deserialize;
 use serde_saphyr::Spanned;
 
 use super::text::decoded;
-use crate::cli::operator::import::fit::Named;
-use crate::cli::operator::import::found::at_line;
+use crate::cli::operator::import::extracted::at_line;
+use crate::cli::operator::import::fit::NamedValue;
 use crate::cli::operator::seed;
 
 /// The parts of an object that a Secret has.
 #[derive(Default, Deserialize)]
 #[serde(default, rename_all = "camelCase")]
-pub struct Object {
+pub struct KubernetesObject {
     api_version: Option<String>,
     kind: Option<String>,
-    metadata: Option<Metadata>,
+    metadata: Option<ObjectMetadata>,
     #[serde(rename = "type")]
     of: Option<String>,
     /// Base64.
@@ -26,12 +26,12 @@ pub struct Object {
     /// As they are; they go before `data`.
     string_data: Option<BTreeMap<String, Option<Spanned<String>>>>,
     /// Of a list.
-    items: Option<Vec<Object>>,
+    items: Option<Vec<KubernetesObject>>,
 }
 
 #[derive(Default, Deserialize)]
 #[serde(default)]
-struct Metadata {
+struct ObjectMetadata {
     name: Option<String>,
     namespace: Option<String>,
 }
@@ -41,10 +41,10 @@ struct Metadata {
 ///
 /// # Errors
 /// Where the file is wrong.
-pub fn objects(bytes: &[u8]) -> Result<Vec<Object>, String> {
+pub fn objects(bytes: &[u8]) -> Result<Vec<KubernetesObject>, String> {
     let text = decoded(bytes)?;
     let options = serde_saphyr::options! { with_snippet: false };
-    let read: Vec<Object> =
+    let read: Vec<KubernetesObject> =
         serde_saphyr::from_multiple_with_options(text, options).map_err(|error| explain(&error))?;
     let mut objects = Vec::new();
     for mut object in read {
@@ -73,7 +73,7 @@ fn explain(error: &serde_saphyr::Error) -> String {
     format!("{}{text}", place.unwrap_or_default())
 }
 
-impl Object {
+impl KubernetesObject {
     /// An item of a list of Secrets need not say that it is one.
     fn of_list(mut self, list: &str) -> Self {
         if list == "SecretList" && self.kind.is_none() {
@@ -120,7 +120,7 @@ impl Object {
     ///
     /// # Errors
     /// Every value that is not the Base64 that it should be.
-    pub fn values(self) -> Result<Vec<Named>, Vec<String>> {
+    pub fn values(self) -> Result<Vec<NamedValue>, Vec<String>> {
         let mut values: BTreeMap<String, Vec<u8>> = BTreeMap::new();
         let mut problems = Vec::new();
         for (key, value) in self.data.unwrap_or_default() {
@@ -141,7 +141,7 @@ impl Object {
         for (key, value) in self.string_data.unwrap_or_default() {
             values.insert(key, value.map(|text| text.value.into_bytes()).unwrap_or_default());
         }
-        let named = values.into_iter().map(|(name, value)| Named { name, value, line: None });
+        let named = values.into_iter().map(|(name, value)| NamedValue { name, value, line: None });
         if problems.is_empty() { Ok(named.collect()) } else { Err(problems) }
     }
 }

@@ -4,14 +4,14 @@
 //! are, but seldom where they belong; what lacks its address becomes no connection.
 
 use super::docker_config;
-use super::kubernetes_object::{Object, objects};
-use crate::cli::operator::import::fit::{By, Named};
-use crate::cli::operator::import::found::{Entry, Found, connection};
-use crate::cli::operator::import::place::{Origin, place};
-use crate::cli::operator::import::wanted::Wanted;
+use super::kubernetes_object::{KubernetesObject, objects};
+use crate::cli::operator::import::assign::{SourceObject, assign};
+use crate::cli::operator::import::extracted::{Entry, Extracted, connection};
+use crate::cli::operator::import::fit::{MatchBy, NamedValue};
+use crate::cli::operator::import::options::ImportOptions;
 
 /// What the keys of a type's objects are.
-struct Typed {
+struct SecretType {
     of: &'static str,
     integration: &'static str,
     kind: &'static str,
@@ -21,29 +21,29 @@ struct Typed {
     optional: &'static [(&'static str, &'static str)],
 }
 
-const TYPES: [Typed; 4] = [
-    Typed {
+const TYPES: [SecretType; 4] = [
+    SecretType {
         of: "kubernetes.io/basic-auth",
         integration: "http",
         kind: "basic",
         needed: &[("base_url", "base_url"), ("username", "username"), ("password", "password")],
         optional: &[],
     },
-    Typed {
+    SecretType {
         of: "kubernetes.io/service-account-token",
         integration: "kubernetes",
         kind: "token",
         needed: &[("server", "server"), ("ca.crt", "certificate_authority"), ("token", "token")],
         optional: &[],
     },
-    Typed {
+    SecretType {
         of: "kubernetes.io/ssh-auth",
         integration: "ssh",
         kind: "private_key",
         needed: &[("ssh-privatekey", "private_key")],
         optional: &[("known_hosts", "known_hosts")],
     },
-    Typed {
+    SecretType {
         of: "kubernetes.io/tls",
         integration: "http",
         kind: "mtls",
@@ -53,12 +53,12 @@ const TYPES: [Typed; 4] = [
 ];
 
 /// What the file becomes.
-pub fn read(bytes: &[u8], wanted: &Wanted) -> Found {
+pub fn read(bytes: &[u8], wanted: &ImportOptions) -> Extracted {
     let objects = match objects(bytes) {
         Ok(objects) => objects,
-        Err(problem) => return Found::problem(problem),
+        Err(problem) => return Extracted::problem(problem),
     };
-    let mut found = Found::default();
+    let mut found = Extracted::default();
     let is_called = |only: &String| objects.iter().any(|object| object.called().contains(only));
     for absent in wanted.only.iter().filter(|only| !is_called(only)) {
         found.problems.push(format!("there is no Secret {absent}"));
@@ -76,36 +76,41 @@ pub fn read(bytes: &[u8], wanted: &Wanted) -> Found {
     found
 }
 
-fn secret(object: Object, wanted: &Wanted) -> Found {
-    let origin = Origin { name: object.name().to_owned(), called: object.called() };
+fn secret(object: KubernetesObject, wanted: &ImportOptions) -> Extracted {
+    let origin = SourceObject { name: object.name().to_owned(), called: object.called() };
     let of = object.of().to_owned();
     let values = match object.values() {
         Ok(values) => values,
-        Err(problems) => return Found { problems, ..Found::default() },
+        Err(problems) => return Extracted { problems, ..Extracted::default() },
     };
     if wanted.integration.is_some() {
-        return place(values, By::AnyName, Some(&origin), wanted);
+        return assign(values, MatchBy::AnyName, Some(&origin), wanted);
     }
-    if let Some(form) = docker_config::Form::of(&of) {
+    if let Some(form) = docker_config::DockerSecretForm::of(&of) {
         return docker_config::of_secret(&origin, form, values, wanted);
     }
-    match TYPES.iter().find(|typed| typed.of == of) {
-        Some(typed) => typed.place(&origin, values, wanted),
-        None => place(values, By::AnyName, Some(&origin), wanted),
+    match TYPES.iter().find(|secret_type| secret_type.of == of) {
+        Some(secret_type) => secret_type.assign(&origin, values, wanted),
+        None => assign(values, MatchBy::AnyName, Some(&origin), wanted),
     }
 }
 
-impl Typed {
+impl SecretType {
     /// The connection that the object is, if it is whole, and what is left of it.
-    fn place(&self, origin: &Origin, values: Vec<Named>, wanted: &Wanted) -> Found {
+    fn assign(
+        &self,
+        origin: &SourceObject,
+        values: Vec<NamedValue>,
+        wanted: &ImportOptions,
+    ) -> Extracted {
         let has = |key: &str| values.iter().any(|one| one.name == key && !one.value.is_empty());
         let missing: Vec<_> =
             self.needed.iter().map(|(key, _)| *key).filter(|key| !has(key)).collect();
         if !missing.is_empty() {
             if wanted.workflow.is_some() {
-                return place(values, By::AnyName, Some(origin), wanted);
+                return assign(values, MatchBy::AnyName, Some(origin), wanted);
             }
-            let mut found = Found::default();
+            let mut found = Extracted::default();
             let (of, integration, kind) = (self.of, self.integration, self.kind);
             let why = format!(
                 "{of} is {integration}/{kind}, which also needs {}; say --integration NAME or --workflow NAME \
@@ -126,7 +131,7 @@ impl Typed {
                 _ => rest.push(value),
             }
         }
-        let mut found = place(rest, By::AnyName, Some(origin), wanted);
+        let mut found = assign(rest, MatchBy::AnyName, Some(origin), wanted);
         let reference = (self.integration, origin.name.as_str());
         let document = connection(reference, self.kind, fields, &wanted.resolvers);
         let called = origin.called.clone();
@@ -138,16 +143,17 @@ impl Typed {
 #[cfg(test)]
 mod tests {
     use super::*;
-    use crate::cli::operator::seed::name_of;
+    use crate::grpc::document_name;
 
     fn one(of: &str, data: &str, workflow: Option<&str>) -> (Vec<String>, Vec<String>) {
         let text = format!(
             "apiVersion: v1\nkind: Secret\nmetadata: {{name: app, namespace: n}}\ntype: {of}\nstringData: {data}\n"
         );
-        let wanted = Wanted { workflow: workflow.map(str::to_owned), ..Wanted::default() };
+        let wanted =
+            ImportOptions { workflow: workflow.map(str::to_owned), ..ImportOptions::default() };
         let found = read(text.as_bytes(), &wanted);
         assert!(found.problems.is_empty(), "{:?}", found.problems);
-        let becomes = found.entries.iter().map(|entry| name_of(&entry.document)).collect();
+        let becomes = found.entries.iter().map(|entry| document_name(&entry.document)).collect();
         let skipped =
             found.skipped.iter().map(|one| format!("{}: {}", one.what, one.why)).collect();
         (becomes, skipped)
@@ -196,7 +202,7 @@ mod tests {
     #[test]
     fn other_objects_are_left_out() {
         let text = b"apiVersion: bitnami.com/v1alpha1\nkind: SealedSecret\nmetadata: {name: a}\n";
-        let found = read(text, &Wanted::default());
+        let found = read(text, &ImportOptions::default());
         assert_eq!(found.skipped[0].what, "SealedSecret a");
     }
 }

@@ -10,18 +10,18 @@ use serde_saphyr::Spanned;
 
 use super::text::decoded;
 use crate::cli::io::output::say;
-use crate::cli::operator::import::found::{Entry, Found, connection};
-use crate::cli::operator::import::source::Source;
-use crate::cli::operator::import::wanted::Wanted;
-use crate::cli::operator::seed::{Place, Shown, relay_reference};
+use crate::cli::operator::import::extracted::{Entry, Extracted, connection};
+use crate::cli::operator::import::input_file::ImportFile;
+use crate::cli::operator::import::options::ImportOptions;
+use crate::cli::operator::seed::{FileLabel, FilePosition, relay_reference};
 use crate::grpc::pb;
 use crate::grpc::pb::apply_request::Document;
 
 #[derive(Deserialize)]
 #[serde(deny_unknown_fields)]
 struct RelayFile {
-    connections: Option<BTreeMap<String, Spanned<BTreeMap<String, Text>>>>,
-    secrets: Option<BTreeMap<String, Spanned<Text>>>,
+    connections: Option<BTreeMap<String, Spanned<BTreeMap<String, PlainText>>>>,
+    secrets: Option<BTreeMap<String, Spanned<PlainText>>>,
     /// Relay's simulated runs.
     runs: Option<IgnoredAny>,
     /// Of a seed file, like the three that follow.
@@ -33,9 +33,9 @@ struct RelayFile {
 }
 
 /// A value as it stands in the file.
-struct Text(Vec<u8>);
+struct PlainText(Vec<u8>);
 
-impl<'de> Deserialize<'de> for Text {
+impl<'de> Deserialize<'de> for PlainText {
     fn deserialize<D: Deserializer<'de>>(from: D) -> Result<Self, D::Error> {
         from.deserialize_any(TextVisitor)
     }
@@ -44,7 +44,7 @@ impl<'de> Deserialize<'de> for Text {
 struct TextVisitor;
 
 impl Visitor<'_> for TextVisitor {
-    type Value = Text;
+    type Value = PlainText;
 
     fn expecting(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         f.write_str(
@@ -53,40 +53,40 @@ impl Visitor<'_> for TextVisitor {
         )
     }
 
-    fn visit_str<E: de::Error>(self, text: &str) -> Result<Text, E> {
-        Ok(Text(text.as_bytes().to_vec()))
+    fn visit_str<E: de::Error>(self, text: &str) -> Result<PlainText, E> {
+        Ok(PlainText(text.as_bytes().to_vec()))
     }
 }
 
 /// What the file becomes.
-pub fn read(source: &Source, wanted: &Wanted) -> Found {
+pub fn read(source: &ImportFile, wanted: &ImportOptions) -> Extracted {
     let text = match decoded(&source.bytes) {
         Ok(text) => text,
-        Err(problem) => return Found::problem(format!("{}: {problem}", source.shown)),
+        Err(problem) => return Extracted::problem(format!("{}: {problem}", source.shown)),
     };
-    let shown = Shown::new(&source.shown);
+    let shown = FileLabel::new(&source.shown);
     let documents = shown.documents::<RelayFile>(text).into_iter();
     documents.map(|document| of_document(document, &shown, wanted)).collect()
 }
 
 fn of_document(
     document: Result<Spanned<RelayFile>, String>,
-    shown: &Shown,
-    wanted: &Wanted,
-) -> Found {
+    shown: &FileLabel,
+    wanted: &ImportOptions,
+) -> Extracted {
     let file = match document {
         Ok(document) => document.value,
-        Err(problem) => return Found::problem(problem),
+        Err(problem) => return Extracted::problem(problem),
     };
     let RelayFile { connections, secrets, runs, api_version, kind, metadata, spec } = file;
     if let Some(of_seed) = api_version.or(kind).or(metadata).or(spec) {
         let place = shown.at(Some(of_seed.referenced));
-        return Found::problem(format!("{place}: this is a seed file: keyhatch apply -f FILE"));
+        return Extracted::problem(format!("{place}: this is a seed file: keyhatch apply -f FILE"));
     }
     if runs.is_some() {
         say(&format!("note: {shown}: runs: is ignored"));
     }
-    let mut found = Found::default();
+    let mut found = Extracted::default();
     for (reference, Spanned { value, referenced, .. }) in connections.unwrap_or_default() {
         let made = connection_of(&reference, value, wanted);
         add(&mut found, &shown.at(Some(referenced)), &reference, made);
@@ -98,7 +98,7 @@ fn of_document(
 }
 
 /// Adds what Relay calls by this name.
-fn add(found: &mut Found, place: &Place, name: &str, made: Result<Document, String>) {
+fn add(found: &mut Extracted, place: &FilePosition, name: &str, made: Result<Document, String>) {
     match made {
         Ok(document) => {
             let short = name.split_once('/').map(|(_, short)| short.to_owned());
@@ -111,15 +111,19 @@ fn add(found: &mut Found, place: &Place, name: &str, made: Result<Document, Stri
 
 fn connection_of(
     reference: &str,
-    fields: BTreeMap<String, Text>,
-    wanted: &Wanted,
+    fields: BTreeMap<String, PlainText>,
+    wanted: &ImportOptions,
 ) -> Result<Document, String> {
     let reference = relay_reference(reference).map_err(|failure| failure.message)?;
-    let fields = fields.into_iter().map(|(name, Text(value))| (name, value));
+    let fields = fields.into_iter().map(|(name, PlainText(value))| (name, value));
     Ok(connection(reference, "", fields, &wanted.resolvers))
 }
 
-fn secret_of(name: &str, Text(value): Text, wanted: &Wanted) -> Result<Document, String> {
+fn secret_of(
+    name: &str,
+    PlainText(value): PlainText,
+    wanted: &ImportOptions,
+) -> Result<Document, String> {
     let Some(workflow) = wanted.workflow.clone() else {
         return Err(format!("secret {name}: whose workflow is it? say --workflow NAME"));
     };

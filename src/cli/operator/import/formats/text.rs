@@ -1,7 +1,7 @@
 //! The bytes of a file as text. What an editor of another system leaves in it is taken as the format's own readers take
 //! it, or named by its line.
 
-use crate::cli::operator::import::found::at_line;
+use crate::cli::operator::import::extracted::at_line;
 
 /// The text, without a byte order mark.
 ///

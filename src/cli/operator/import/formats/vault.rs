@@ -7,47 +7,47 @@ use serde_json::value::RawValue;
 
 use super::json::{Once, not_json};
 use super::text::decoded;
-use crate::cli::operator::import::fit::{By, Named};
-use crate::cli::operator::import::found::Found;
-use crate::cli::operator::import::place::place;
-use crate::cli::operator::import::wanted::Wanted;
+use crate::cli::operator::import::assign::assign;
+use crate::cli::operator::import::extracted::Extracted;
+use crate::cli::operator::import::fit::{MatchBy, NamedValue};
+use crate::cli::operator::import::options::ImportOptions;
 
 /// An object whose values stand there as they are written, so that no number is rounded.
-type Object<'a> = Once<&'a RawValue>;
+type RawObject<'a> = Once<&'a RawValue>;
 
 /// What the file becomes.
-pub fn read(bytes: &[u8], wanted: &Wanted) -> Found {
+pub fn read(bytes: &[u8], wanted: &ImportOptions) -> Extracted {
     let parsed = decoded(bytes).and_then(|text| {
-        let answer = serde_json::from_str::<Object<'_>>(text);
+        let answer = serde_json::from_str::<RawObject<'_>>(text);
         Ok((text, answer.map_err(|error| not_json(&error, 0))?))
     });
     let (text, answer) = match parsed {
         Ok(parsed) => parsed,
-        Err(problem) => return Found::problem(problem),
+        Err(problem) => return Extracted::problem(problem),
     };
     if wanted.integration.is_none() && wanted.workflow.is_none() {
         let text = "say what its values are: --integration NAME --name NAME, or --workflow NAME";
-        return Found::problem(text);
+        return Extracted::problem(text);
     }
     let Once(values) = match data(text, &answer) {
         Ok(values) => values,
-        Err(problem) => return Found::problem(problem),
+        Err(problem) => return Extracted::problem(problem),
     };
-    let (mut named, mut left_out) = (Vec::new(), Found::default());
+    let (mut named, mut left_out) = (Vec::new(), Extracted::default());
     for (name, value) in values {
         match text_of(value.get()) {
-            Ok(value) => named.push(Named { name, value, line: None }),
+            Ok(value) => named.push(NamedValue { name, value, line: None }),
             Err("null") => left_out.skip(name, "it is null"),
             Err(is) => left_out.skip(name, format!("it is {is}; put it as a text (NAME=@FILE)")),
         }
     }
-    let mut found = place(named, By::AnyName, None, wanted);
+    let mut found = assign(named, MatchBy::AnyName, None, wanted);
     found.add(left_out);
     found
 }
 
 /// The values: `data` of version 1; `data.data` of version 2, beside `data.metadata`.
-fn data<'a>(text: &str, answer: &Object<'a>) -> Result<Object<'a>, String> {
+fn data<'a>(text: &str, answer: &RawObject<'a>) -> Result<RawObject<'a>, String> {
     let outer = object(text, answer, "data")?;
     let outer = outer.ok_or("this is not what vault kv get -format=json prints")?;
     let is_absent = outer.0.get("data").is_none_or(|inner| inner.get() == "null");
@@ -61,7 +61,7 @@ fn data<'a>(text: &str, answer: &Object<'a>) -> Result<Object<'a>, String> {
 }
 
 /// The object of this name, if it is one.
-fn object<'a>(text: &str, of: &Object<'a>, name: &str) -> Result<Option<Object<'a>>, String> {
+fn object<'a>(text: &str, of: &RawObject<'a>, name: &str) -> Result<Option<RawObject<'a>>, String> {
     let Some(json) = of.0.get(name).map(|value| value.get()).filter(|json| json.starts_with('{'))
     else {
         return Ok(None);
@@ -92,8 +92,8 @@ fn text_of(json: &str) -> Result<Vec<u8>, &'static str> {
 mod tests {
     use super::*;
 
-    fn found(text: &str) -> Found {
-        let wanted = Wanted { workflow: Some("w".to_owned()), ..Wanted::default() };
+    fn found(text: &str) -> Extracted {
+        let wanted = ImportOptions { workflow: Some("w".to_owned()), ..ImportOptions::default() };
         read(text.as_bytes(), &wanted)
     }
 
@@ -132,7 +132,7 @@ mod tests {
             assert_eq!(problems.len(), 1, "{text}");
             assert!(!problems[0].contains("canary"), "{problems:?}");
         }
-        let nobody = read(br#"{"data": {"a": "1"}}"#, &Wanted::default());
+        let nobody = read(br#"{"data": {"a": "1"}}"#, &ImportOptions::default());
         assert!(nobody.problems[0].contains("--workflow"));
     }
 }

@@ -2,14 +2,14 @@
 
 use std::collections::BTreeMap;
 
-use super::fit::{By, Fit, Named, by_variables, in_part, named};
-use super::found::{Entry, Found, at_line, connection};
-use super::wanted::Wanted;
+use super::extracted::{Entry, Extracted, at_line, connection};
+use super::fit::{Fit, MatchBy, NamedValue, by_variables, in_part, named};
+use super::options::ImportOptions;
 use crate::grpc::pb;
 use crate::grpc::pb::apply_request::Document;
 
 /// What values are in together, and how that is called.
-pub struct Origin {
+pub struct SourceObject {
     /// The name of a connection that they make.
     pub name: String,
     /// All its names, the one that no other has first.
@@ -17,8 +17,13 @@ pub struct Origin {
 }
 
 /// Finds a place for each value.
-pub fn place(values: Vec<Named>, by: By, origin: Option<&Origin>, wanted: &Wanted) -> Found {
-    let mut found = Found::default();
+pub fn assign(
+    values: Vec<NamedValue>,
+    by: MatchBy,
+    origin: Option<&SourceObject>,
+    wanted: &ImportOptions,
+) -> Extracted {
+    let mut found = Extracted::default();
     let (values, empty): (Vec<_>, Vec<_>) =
         values.into_iter().partition(|value| !value.value.is_empty());
     for value in empty {
@@ -29,8 +34,8 @@ pub fn place(values: Vec<Named>, by: By, origin: Option<&Origin>, wanted: &Wante
             named(&wanted.catalogue, integration, wanted.kind.as_deref(), &values)
                 .map(|fit| vec![fit])
         }
-        (None, By::Variable) => by_variables(&wanted.catalogue, &values),
-        (None, By::AnyName) => Ok(Vec::new()),
+        (None, MatchBy::Variable) => by_variables(&wanted.catalogue, &values),
+        (None, MatchBy::AnyName) => Ok(Vec::new()),
     };
     let fits = match fits {
         Ok(fits) => fits,
@@ -40,10 +45,10 @@ pub fn place(values: Vec<Named>, by: By, origin: Option<&Origin>, wanted: &Wante
         }
     };
     let in_part = match (&wanted.integration, by) {
-        (None, By::Variable) => in_part(&wanted.catalogue, &values),
+        (None, MatchBy::Variable) => in_part(&wanted.catalogue, &values),
         _ => Vec::new(),
     };
-    let mut values: BTreeMap<usize, Named> = values.into_iter().enumerate().collect();
+    let mut values: BTreeMap<usize, NamedValue> = values.into_iter().enumerate().collect();
     for fit in fits {
         fill(&mut found, &fit, &mut values, origin, wanted);
     }
@@ -56,11 +61,11 @@ pub fn place(values: Vec<Named>, by: By, origin: Option<&Origin>, wanted: &Wante
 
 /// Makes a connection of the values that it takes.
 fn fill(
-    found: &mut Found,
+    found: &mut Extracted,
     fit: &Fit<'_>,
-    values: &mut BTreeMap<usize, Named>,
-    origin: Option<&Origin>,
-    wanted: &Wanted,
+    values: &mut BTreeMap<usize, NamedValue>,
+    origin: Option<&SourceObject>,
+    wanted: &ImportOptions,
 ) {
     for (place, better) in &fit.outdone {
         let better = values.get(better).map(|value| value.name.clone()).unwrap_or_default();
@@ -84,11 +89,11 @@ fn fill(
 
 /// Makes a secret of a value, if a workflow was named.
 fn keep(
-    found: &mut Found,
-    value: Named,
+    found: &mut Extracted,
+    value: NamedValue,
     lacking: Option<String>,
-    origin: Option<&Origin>,
-    wanted: &Wanted,
+    origin: Option<&SourceObject>,
+    wanted: &ImportOptions,
 ) {
     let place = value.place();
     let Some(workflow) = &wanted.workflow else {
@@ -99,13 +104,13 @@ fn keep(
     let of_origin = origin.into_iter().flat_map(|origin| &origin.called);
     let called = of_origin.map(|origin| format!("{origin}/{}", value.name));
     let called = called.chain([value.name.clone()]).collect();
-    let Named { name, value, .. } = value;
+    let NamedValue { name, value, .. } = value;
     let workflow = workflow.clone();
     let document = Document::Secret(pb::SecretDocument { workflow, name, value, kept: false });
     found.entries.push(Entry { from: place, called, document });
 }
 
-impl Named {
+impl NamedValue {
     /// Its name, with its line if it has one.
     fn place(&self) -> String {
         self.line.map_or_else(|| self.name.clone(), |line| at_line(line, &self.name))

@@ -1,38 +1,36 @@
-//! What is said of one thing that a workflow asks for.
+//! The result for one thing that a workflow asks for.
 
 use std::collections::BTreeSet;
 
-use super::known::Known;
+use super::cache::{BrokerCache, nearest};
 use crate::cli::io::failure::Failure;
-use crate::cli::operator::connection::view::{argument_of, relation_name};
-use crate::cli::operator::integration::name_of;
+use crate::cli::io::text::{command_line, short_name};
+use crate::cli::operator::bindings::grant_command;
 use crate::grpc::pb;
 use crate::model::{Reference, RunAs, StepName, WorkflowName};
 use crate::relay::{SpecScope, UseTarget};
 
-/// Stands for any step, where a file does not say which.
+/// The step name for any step, where a file names no step.
 pub const ANY_STEP: &str = "any";
-/// How many names are suggested.
-const MAX_SUGGESTIONS: usize = 3;
 
-/// How it will go.
+/// What will happen when the workflow asks for it.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub enum State {
-    /// Its name is made at run time.
+pub enum CheckState {
+    /// Unknown: its name is computed at run time.
     Computed,
-    /// It exists, and this workflow may not have it.
+    /// It exists, and this workflow may not resolve it.
     Denied,
-    /// It will be given.
+    /// It will be resolved.
     Fine,
     /// It is not well formed.
     Malformed,
-    /// There is none of that name.
+    /// It does not exist.
     Missing,
     /// It will be refused for another reason.
     Refused,
 }
 
-impl State {
+impl CheckState {
     /// For scripts.
     pub fn word(self) -> &'static str {
         match self {
@@ -46,62 +44,51 @@ impl State {
     }
 }
 
-/// What is said of it, and what to do.
-pub struct Verdict {
-    pub state: State,
+/// The result of a check, and what to do.
+pub struct CheckResult {
+    pub state: CheckState,
     /// In a sentence.
     pub sentence: String,
-    /// Names that may have been meant, the nearest first.
+    /// Existing names that are similar, the nearest first.
     pub suggestions: Vec<String>,
-    /// Commands that mend it.
+    /// Commands that repair it.
     pub commands: Vec<String>,
 }
 
-impl Verdict {
+impl CheckResult {
     pub fn fine(sentence: impl Into<String>) -> Self {
-        Self::new(State::Fine, sentence)
+        Self::new(CheckState::Fine, sentence)
     }
 
     pub fn malformed(sentence: impl Into<String>) -> Self {
-        Self::new(State::Malformed, sentence)
+        Self::new(CheckState::Malformed, sentence)
     }
 
-    pub fn new(state: State, sentence: impl Into<String>) -> Self {
+    pub fn new(state: CheckState, sentence: impl Into<String>) -> Self {
         let sentence = sentence.into();
         Self { state, sentence, suggestions: Vec::new(), commands: Vec::new() }
     }
 
     pub fn with_command(mut self, words: &[&str]) -> Self {
-        self.commands.push(command(words));
+        self.commands.push(command_line(words));
         self
     }
 
-    /// What is missing, with names that may have been meant.
+    /// A missing thing, with existing names that are similar.
     pub fn missing(what: &str, suggestions: Vec<String>) -> Self {
         let sentence = match suggestions.join(", ") {
             none if none.is_empty() => format!("missing: {what}"),
             nearest => format!("missing: {what}; nearest: {nearest}"),
         };
-        Self { suggestions, ..Self::new(State::Missing, sentence) }
+        Self { suggestions, ..Self::new(CheckState::Missing, sentence) }
     }
 
     pub fn is_fine(&self) -> bool {
-        matches!(self.state, State::Fine | State::Computed)
+        matches!(self.state, CheckState::Fine | CheckState::Computed)
     }
 }
 
-/// Words as a shell takes them.
-pub fn command(words: &[&str]) -> String {
-    // More than needs it is put in quotes otherwise.
-    let is_plain = |c: char| c.is_ascii_alphanumeric() || "-_./:=@,+".contains(c);
-    let word = |word: &&str| match word.chars().all(is_plain) && !word.is_empty() {
-        true => (*word).to_owned(),
-        false => shell_words::quote(word).into_owned(),
-    };
-    format!("keyhatch {}", words.iter().map(word).collect::<Vec<_>>().join(" "))
-}
-
-/// What is asked for, as people write it.
+/// The thing that is asked for, as people write it.
 pub fn shown(wanted: &UseTarget) -> String {
     match wanted {
         UseTarget::Computed(SpecScope::Secrets) => "a secret".to_owned(),
@@ -118,47 +105,44 @@ pub fn shown(wanted: &UseTarget) -> String {
     }
 }
 
-/// What is decided for the steps that ask.
+/// The decisions for the steps that ask.
 #[derive(Default)]
-pub struct Told {
-    /// For the first that does not get it; if they all do, for the last.
+pub struct StepDecisions {
+    /// That of the first step that is refused; of the last step, if all are allowed.
     pub answer: pb::ExplainResponse,
-    /// Whether some get it.
+    /// True if some step is allowed.
     has_allowed: bool,
-    /// Those that do not.
+    /// The steps that are refused.
     refused: Vec<(String, pb::ExplainResponse)>,
 }
 
-/// Whoever says how it will go.
-pub struct Judge<'a> {
+/// Checks what the steps of one workflow ask for.
+pub struct Checker<'a> {
     pub workflow: &'a str,
-    /// Those that ask; none if the file does not say.
+    /// The steps that ask; empty if the file names no step.
     pub steps: &'a [String],
     pub run_as: &'a [String],
-    pub known: &'a mut Known,
+    pub cache: &'a mut BrokerCache,
 }
 
-impl Judge<'_> {
-    /// How it will go for what is asked for.
-    ///
-    /// # Errors
-    /// If the broker cannot be asked.
-    pub async fn judge(&mut self, wanted: &UseTarget) -> Result<Verdict, Failure> {
+impl Checker<'_> {
+    /// Checks one thing. Fails only if the broker cannot be asked.
+    pub async fn check(&mut self, wanted: &UseTarget) -> Result<CheckResult, Failure> {
         if let Err(invalid) = WorkflowName::parse(self.workflow) {
-            return Ok(Verdict::malformed(format!("{invalid}; say --workflow NAME")));
+            return Ok(CheckResult::malformed(format!("{invalid}; say --workflow NAME")));
         }
         if let Some(invalid) = self.steps.iter().find_map(|step| StepName::parse(step).err()) {
-            return Ok(Verdict::malformed(invalid.to_string()));
+            return Ok(CheckResult::malformed(invalid.to_string()));
         }
         match wanted {
             UseTarget::Computed(_) => {
-                Ok(Verdict::new(State::Computed, "its name is made when it runs"))
+                Ok(CheckResult::new(CheckState::Computed, "its name is made when it runs"))
             }
             UseTarget::Group { name, identifiers } => self.group(name, identifiers).await,
             UseTarget::Connection { .. } | UseTarget::Secret { .. } => {
                 let target = shown(wanted);
                 if let Err(invalid) = target.parse::<Reference>() {
-                    return Ok(Verdict::malformed(invalid.to_string()));
+                    return Ok(CheckResult::malformed(invalid.to_string()));
                 }
                 match wanted {
                     UseTarget::Connection { kind, name } => {
@@ -170,69 +154,66 @@ impl Judge<'_> {
         }
     }
 
-    /// What is decided for each step.
-    pub async fn explain(&mut self, target: &str) -> Result<Told, Failure> {
+    /// Asks the broker what it would decide for each step.
+    pub async fn explain(&mut self, target: &str) -> Result<StepDecisions, Failure> {
         let Self { workflow, run_as, .. } = *self;
         let any = [ANY_STEP.to_owned()];
         let steps = if self.steps.is_empty() { &any } else { self.steps };
-        let mut told = Told::default();
+        let mut decisions = StepDecisions::default();
         for step in steps {
-            let one = self.known.explain(workflow, step, run_as, target).await?;
+            let one = self.cache.explain(workflow, step, run_as, target).await?;
             let is_allowed = one.outcome == "ALLOWED";
-            told.has_allowed |= is_allowed;
-            if told.refused.is_empty() {
-                told.answer = one.clone();
+            decisions.has_allowed |= is_allowed;
+            if decisions.refused.is_empty() {
+                decisions.answer = one.clone();
             }
             if !is_allowed {
-                told.refused.push((step.clone(), one));
+                decisions.refused.push((step.clone(), one));
             }
         }
-        Ok(told)
+        Ok(decisions)
     }
 
-    /// Whether bindings are for single steps: where all of several steps ask in vain, one for the workflow does.
-    fn is_by_step(&self, told: &Told) -> bool {
-        self.steps.len() == 1 || told.has_allowed
+    /// True if each step gets a binding of its own; false if one binding of the workflow serves all of several steps.
+    fn is_by_step(&self, decisions: &StepDecisions) -> bool {
+        self.steps.len() == 1 || decisions.has_allowed
     }
 
-    /// Whom to bind, so that what was refused is allowed.
-    pub fn grants(&self, told: &Told) -> Vec<String> {
-        let refused = match self.is_by_step(told) {
-            true => told.refused.as_slice(),
-            false => told.refused.get(..1).unwrap_or_default(),
+    /// The commands that would allow what was refused.
+    pub fn grants(&self, decisions: &StepDecisions) -> Vec<String> {
+        let refused = match self.is_by_step(decisions) {
+            true => decisions.refused.as_slice(),
+            false => decisions.refused.get(..1).unwrap_or_default(),
         };
         let mut grants: Vec<_> = refused
             .iter()
-            .flat_map(|(_, one)| self.grants_of(one, self.is_by_step(told)))
+            .flat_map(|(_, one)| self.grants_of(one, self.is_by_step(decisions)))
             .collect();
         let mut seen = BTreeSet::new();
         grants.retain(|grant| seen.insert(grant.clone()));
         grants
     }
 
-    fn grants_of(&self, told: &pb::ExplainResponse, is_by_step: bool) -> Vec<String> {
+    fn grants_of(&self, explained: &pb::ExplainResponse, is_by_step: bool) -> Vec<String> {
         let step = format!("workflow:{}/step:", self.workflow);
         let is_too_narrow = |one: &&String| !is_by_step && one.starts_with(&step);
-        let refused = told.resources.iter().filter(|resource| !resource.allowed && resource.exists);
+        let refused =
+            explained.resources.iter().filter(|resource| !resource.allowed && resource.exists);
         let grants = refused.flat_map(|resource| {
-            let reference = argument_of(&resource.name);
-            let relation = relation_name(resource.needed());
             let mut principals = resource.would_allow.iter().filter(|one| !is_too_narrow(one));
-            // One of the workflow's and one of those it runs as, as far as they are needed.
+            // At most one principal of the workflow, and one that the steps run as.
             let workflow = principals.clone().find(|one| one.starts_with("workflow:"));
             let run_as = principals.find(|one| !one.starts_with("workflow:"));
-            workflow.into_iter().chain(run_as).map(move |principal| {
-                let words = ["access", "add", &reference, "--relation", relation];
-                command(&[&words[..], &["--principal", principal]].concat())
-            })
+            let principals = workflow.into_iter().chain(run_as);
+            principals.map(|one| grant_command(&resource.name, resource.needed(), one))
         });
         grants.collect()
     }
 
-    /// Whether the first of those on whose behalf steps run would be bound: from then on all must.
-    fn binds_first_run_as(&self, told: &pb::ExplainResponse) -> bool {
+    /// True if the grants would name the first principal of `--run-as`: from then on every step must run as one.
+    fn binds_first_run_as(&self, explained: &pb::ExplainResponse) -> bool {
         let is_run_as = |principal: &String| principal.parse::<RunAs>().is_ok();
-        told.resources.iter().filter(|one| !one.allowed && one.exists).any(|one| {
+        explained.resources.iter().filter(|one| !one.allowed && one.exists).any(|one| {
             let is_named = one.principals.iter().any(|one| is_run_as(&one.principal));
             !is_named && one.would_allow.iter().any(is_run_as)
         })
@@ -243,54 +224,56 @@ impl Judge<'_> {
         integration: &str,
         name: &str,
         target: &str,
-    ) -> Result<Verdict, Failure> {
-        let integrations = self.known.integrations().await?;
-        let Some(schema) = integrations.iter().find(|one| name_of(one) == integration) else {
-            let nearest = nearest(integration, integrations.iter().map(name_of).collect());
+    ) -> Result<CheckResult, Failure> {
+        let integrations = self.cache.integrations().await?;
+        let Some(schema) = integrations.iter().find(|one| short_name(&one.name) == integration)
+        else {
+            let others = integrations.iter().map(|one| short_name(&one.name).to_owned());
+            let nearest = nearest(integration, others.collect());
             let what = format!("there is no integration {integration}");
-            return Ok(Verdict::missing(&what, nearest).with_command(&["integration", "list"]));
+            return Ok(CheckResult::missing(&what, nearest).with_command(&["integration", "list"]));
         };
         let create = create_command(schema, target, self.workflow);
-        let told = self.explain(target).await?;
-        if told.answer.resources.iter().any(|resource| resource.exists) {
-            return Ok(self.verdict(&told));
+        let decisions = self.explain(target).await?;
+        if decisions.answer.resources.iter().any(|resource| resource.exists) {
+            return Ok(self.verdict(&decisions));
         }
-        let nearest = self.known.nearest_connections(integration, name).await?;
-        let verdict = Verdict::missing("there is no such connection", nearest);
-        Ok(Verdict { commands: vec![create], ..verdict })
+        let nearest = self.cache.nearest_connections(integration, name).await?;
+        let verdict = CheckResult::missing("there is no such connection", nearest);
+        Ok(CheckResult { commands: vec![create], ..verdict })
     }
 
-    async fn secret(&mut self, target: &str) -> Result<Verdict, Failure> {
-        let told = self.explain(target).await?;
-        if told.answer.outcome != "SECRET_NOT_FOUND" {
-            return Ok(self.verdict(&told));
+    async fn secret(&mut self, target: &str) -> Result<CheckResult, Failure> {
+        let decisions = self.explain(target).await?;
+        if decisions.answer.outcome != "SECRET_NOT_FOUND" {
+            return Ok(self.verdict(&decisions));
         }
         let name = target.trim_start_matches("secret:");
-        let others = self.known.secrets(self.workflow).await?.to_vec();
+        let others = self.cache.secrets(self.workflow).await?.to_vec();
         let what = format!("workflow {} has no such secret", self.workflow);
-        // In one word where the name begins as an option does.
+        // A name that begins as an option does needs the form with =.
         let joined = format!("--workflow={}", self.workflow);
         let of: &[&str] = match self.workflow.starts_with('-') {
             true => &[&joined],
             false => &["--workflow", self.workflow],
         };
         let put = [&["secret", "put"], of, &[name, "--value", "@FILE"]].concat();
-        Ok(Verdict::missing(&what, nearest(name, others)).with_command(&put))
+        Ok(CheckResult::missing(&what, nearest(name, others)).with_command(&put))
     }
 
-    /// What the broker would say of something that exists.
-    pub fn verdict(&self, told: &Told) -> Verdict {
-        let answer = &told.answer;
+    /// The result for something that exists.
+    pub fn verdict(&self, decisions: &StepDecisions) -> CheckResult {
+        let answer = &decisions.answer;
         match answer.outcome.as_str() {
-            "ALLOWED" => Verdict::fine("fine"),
+            "ALLOWED" => CheckResult::fine("fine"),
             "RESOLVE_DENIED" => {
                 let who = match self.run_as {
                     [] => format!("workflow {}", self.workflow),
                     run_as => format!("workflow {}, as {},", self.workflow, run_as.join(", ")),
                 };
                 let mut sentence = format!("{who} may not resolve it");
-                if told.has_allowed {
-                    let steps = told.refused.iter().map(|(step, _)| step.as_str());
+                if decisions.has_allowed {
+                    let steps = decisions.refused.iter().map(|(step, _)| step.as_str());
                     let steps = steps.collect::<Vec<_>>().join(", ");
                     sentence.push_str(&format!(" in step {steps}; its other steps may"));
                 }
@@ -299,14 +282,19 @@ impl Judge<'_> {
                         "; the command below also shuts out every step that runs on nobody's behalf",
                     );
                 }
-                Verdict { commands: self.grants(told), ..Verdict::new(State::Denied, sentence) }
+                CheckResult {
+                    commands: self.grants(decisions),
+                    ..CheckResult::new(CheckState::Denied, sentence)
+                }
             }
-            reason => Verdict::new(State::Refused, format!("{reason}: {}", answer.explanation)),
+            reason => {
+                CheckResult::new(CheckState::Refused, format!("{reason}: {}", answer.explanation))
+            }
         }
     }
 }
 
-/// How to create a connection, with what its kind cannot do without.
+/// The command that creates a connection, with the fields that its first kind requires.
 fn create_command(schema: &pb::Integration, target: &str, workflow: &str) -> String {
     let mut words = vec!["connection".to_owned(), "create".to_owned(), target.to_owned()];
     if let Some(kind) = schema.kinds.first() {
@@ -320,12 +308,5 @@ fn create_command(schema: &pb::Integration, target: &str, workflow: &str) -> Str
         }
     }
     words.extend(["--resolver".to_owned(), format!("workflow:{workflow}")]);
-    command(&words.iter().map(String::as_str).collect::<Vec<_>>())
-}
-
-/// Those that come nearest to a name, the nearest first.
-pub fn nearest(name: &str, mut others: Vec<String>) -> Vec<String> {
-    others.sort_by_cached_key(|other| (strsim::damerau_levenshtein(name, other), other.clone()));
-    others.truncate(MAX_SUGGESTIONS);
-    others
+    command_line(&words.iter().map(String::as_str).collect::<Vec<_>>())
 }

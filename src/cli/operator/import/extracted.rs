@@ -3,14 +3,14 @@
 use std::collections::BTreeMap;
 use std::collections::btree_map::Entry as Slot;
 
-use crate::cli::operator::connection::view::bindings;
-use crate::cli::operator::seed::name_of;
+use crate::cli::operator::bindings::bindings;
+use crate::grpc::document_name;
 use crate::grpc::pb;
 use crate::grpc::pb::apply_request::Document;
 
 /// What a file holds. Nothing here but the documents holds a value.
 #[derive(Default)]
-pub struct Found {
+pub struct Extracted {
     /// What is to be applied.
     pub entries: Vec<Entry>,
     /// What is left out.
@@ -38,7 +38,7 @@ pub struct Skipped {
     pub why: String,
 }
 
-impl Found {
+impl Extracted {
     /// A file that is wrong as a whole.
     pub fn problem(text: impl Into<String>) -> Self {
         Self { problems: vec![text.into()], ..Self::default() }
@@ -69,7 +69,7 @@ impl Found {
     pub fn refuse_doubles(&mut self) {
         let mut first: BTreeMap<String, &str> = BTreeMap::new();
         for entry in &self.entries {
-            match first.entry(name_of(&entry.document)) {
+            match first.entry(document_name(&entry.document)) {
                 Slot::Vacant(slot) => drop(slot.insert(&entry.from)),
                 Slot::Occupied(slot) => {
                     let called = entry.called.first().map(String::as_str).unwrap_or_default();
@@ -87,7 +87,7 @@ impl Found {
 }
 
 /// What several files hold, or several parts of one.
-impl FromIterator<Self> for Found {
+impl FromIterator<Self> for Extracted {
     fn from_iter<I: IntoIterator<Item = Self>>(parts: I) -> Self {
         parts.into_iter().fold(Self::default(), |mut all, part| {
             all.add(part);

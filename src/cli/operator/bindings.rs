@@ -1,0 +1,80 @@
+//! Access bindings as commands write and show them.
+
+use std::collections::{BTreeMap, BTreeSet};
+
+use crate::cli::io::output::say;
+use crate::cli::io::text::command_line;
+use crate::grpc::pb;
+
+/// Bindings for the relations that name a principal.
+pub fn bindings(
+    relations: impl IntoIterator<Item = (pb::Relation, Vec<String>)>,
+) -> Vec<pb::AccessBinding> {
+    let named = relations.into_iter().filter(|(_, principals)| !principals.is_empty());
+    named
+        .map(|(relation, principals)| pb::AccessBinding { relation: relation.into(), principals })
+        .collect()
+}
+
+/// The principals of each relation, by its name.
+pub fn access_of(access: &[pb::AccessBinding]) -> BTreeMap<&'static str, BTreeSet<&str>> {
+    access
+        .iter()
+        .map(|one| {
+            let principals = one.principals.iter().map(String::as_str).collect();
+            (relation_name(one.relation()), principals)
+        })
+        .collect()
+}
+
+/// The same as properties, one for each relation.
+pub fn access_rows(access: &[pb::AccessBinding]) -> impl Iterator<Item = (&'static str, String)> {
+    let joined = |principals: BTreeSet<&str>| principals.into_iter().collect::<Vec<_>>().join(", ");
+    access_of(access).into_iter().map(move |(relation, all)| (relation, joined(all)))
+}
+
+/// A relation by its name.
+pub fn relation_name(relation: pb::Relation) -> &'static str {
+    match relation {
+        pb::Relation::Editor => "editor",
+        pb::Relation::Resolver => "resolver",
+        pb::Relation::Viewer => "viewer",
+        pb::Relation::Unspecified => "unknown",
+    }
+}
+
+/// A connection or group, by its full name, as arguments name it: `aws/prod`, `group:accounts`.
+pub fn argument_of(name: &str) -> String {
+    match name.split_once('/') {
+        Some(("groups", name)) => format!("group:{name}"),
+        Some((_, rest)) => rest.to_owned(),
+        None => name.to_owned(),
+    }
+}
+
+/// The command that gives a principal a relation to a connection or group.
+pub fn grant_command(name: &str, relation: pb::Relation, principal: &str) -> String {
+    access_command("add", name, relation, principal)
+}
+
+/// The same, or `remove` to take the relation back.
+pub fn access_command(verb: &str, name: &str, relation: pb::Relation, principal: &str) -> String {
+    let (reference, relation) = (argument_of(name), relation_name(relation));
+    command_line(&["access", verb, &reference, "--relation", relation, "--principal", principal])
+}
+
+/// True if some step has this relation. Only a workflow admits steps; a user, team, role or service account does not.
+pub fn admits_steps(access: &[pb::AccessBinding], relation: pb::Relation) -> bool {
+    let is_workflow = |principal: &String| principal.starts_with("workflow:");
+    let is_enough = |one: &&pb::AccessBinding| one.relation >= i32::from(relation);
+    access.iter().filter(is_enough).any(|one| one.principals.iter().any(is_workflow))
+}
+
+/// Says on stderr that no step can use a new connection or group yet, with the command that changes that.
+pub fn warn_if_no_step(name: &str, access: &[pb::AccessBinding], relation: pb::Relation) {
+    if !admits_steps(access, relation) {
+        let verb = if relation == pb::Relation::Viewer { "use" } else { "resolve" };
+        let command = grant_command(name, relation, "workflow:NAME");
+        say(&format!("no step may {verb} it yet: {command}"));
+    }
+}
