@@ -1,6 +1,6 @@
 //! Requests, and the seed files that become requests.
 
-use keyhatch::cli::parsers::{Allowed, SeedContext, parse_text};
+use keyhatch::cli::parsers::{AllowedReads, SeedContext, parse_text};
 use keyhatch::grpc::pb;
 use keyhatch::grpc::request::{ApiRequest, read};
 use keyhatch::integration::check_own;
@@ -64,7 +64,7 @@ fn check<T: ApiRequest>(data: &[u8]) -> bool {
 
 /// Files and variables are left alone: nothing is allowed.
 pub fn seeds(data: &[u8]) {
-    let allowed = Allowed::default();
+    let allowed = AllowedReads::default();
     let context = SeedContext { workflow: Some("w"), default_resolver: None, allowed: &allowed };
     let seeds = match parse_text(text(data), "seed.yaml", &context) {
         Ok(seeds) => seeds,

@@ -61,7 +61,7 @@ pub mod parsers {
     pub use super::executor::placeholder::fill_in;
     pub use super::identity::endpoint::address_in_text;
     pub use super::io::time::parse_duration;
-    pub use super::operator::seed::{Allowed, SeedContext, parse_text};
+    pub use super::operator::seed::{AllowedReads, SeedContext, parse_text};
     pub use super::step::exec::EnvArgument;
     pub use super::step::mask::{Masks, Unmasked};
 }

@@ -445,7 +445,7 @@ fn without_files_prune_says_how_to_delete_everything() {
     for path in [directory.join("e"), directory.clone(), directory.join("a.yaml")] {
         let (code, shown, said) = prune(&path);
         assert_eq!((code, shown.as_str()), (Some(2), ""), "{said}");
-        assert!(said.contains("a file says so: connections: {}"), "{said}");
+        assert!(said.contains("has one line: connections: {}"), "{said}");
     }
     std::fs::write(directory.join("a.yaml"), "connections: {}\n").unwrap();
     let (code, shown, said) = prune(&directory);

@@ -147,11 +147,11 @@ impl Check {
                 Some(cache) => {
                     let run_as = &self.run_as;
                     let mut checker = Checker { workflow: &workflow, steps: &steps, run_as, cache };
-                    checker.check(&one.wanted).await?
+                    checker.check(&one.target).await?
                 }
                 None => CheckResult::fine(""),
             };
-            let reference = shown(&one.wanted);
+            let reference = shown(&one.target);
             findings.push(CheckFinding {
                 file: file.to_owned(),
                 at: one.at,
@@ -241,7 +241,7 @@ fn by_place(uses: Vec<WorkflowUse>, only: Option<&str>) -> Vec<(WorkflowUse, Vec
         if only.is_some_and(|only| one.step.as_deref() != Some(only)) {
             continue;
         }
-        let key = (one.at, shown(&one.wanted));
+        let key = (one.at, shown(&one.target));
         let (_, steps) = places.entry(key).or_insert_with(|| (one.clone(), Vec::new()));
         steps.extend(one.step);
     }
