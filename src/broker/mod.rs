@@ -52,7 +52,9 @@ pub use secrets::SecretDocument;
 pub use steps::list::{ListedStep, ListedSteps};
 pub use steps::openings::{ClosedStep, OpenedStep, StepOwner, StepRequest, StepSelector};
 pub use steps::runs::{LeaseState, Received, RunStep};
-pub use steps::runtime_dir::{RuntimeDir, RuntimeDirError, StepListener};
+pub use steps::runtime_dir::{RuntimeDir, RuntimeDirError};
+pub use steps::session::StepSession;
+pub use steps::sessions::StepListener;
 
 use tokio::sync::Semaphore;
 
@@ -68,7 +70,7 @@ use insight::readers::Readers;
 use keys::Keys;
 use registry::rates::Rates;
 use resolve::watch::Watchers;
-use steps::listeners::Listeners;
+use steps::sessions::Sessions;
 
 /// One broker, with everything it works with.
 pub struct Broker {
@@ -88,7 +90,7 @@ pub struct Broker {
     comparisons: Comparisons,
     /// Of operators and executors.
     requests: Rates<SpiffeId>,
-    listeners: Listeners,
+    sessions: Sessions,
     writer: Writer,
     start_time: Timestamp,
     watchers: Watchers,

@@ -13,13 +13,12 @@ use super::DaemonError;
 use super::certificate::ServerTlsPair;
 use super::files::Shares;
 use super::quotas::{AdminQuotas, StepQuotas};
-use crate::broker::{Broker, StepListener};
+use crate::broker::{Broker, StepListener, StepSession};
 use crate::grpc::{self, AdminConnection, StepConnection};
 use crate::identity::{
     Acceptor, Admission, CertificateCheck, FindQuota, HandshakeLimits, Handshakes, ListenerConfig,
     OpenConnections, PeerQuota, RateLimit, Timeouts,
 };
-use crate::journal::LiveOpening;
 use crate::metrics::Metrics;
 use crate::model::Limits;
 
@@ -59,7 +58,7 @@ impl Wiring {
                     () = stop.cancelled() => return,
                     socket = sockets.recv() => socket,
                 };
-                let Some(StepListener { listener, opening, stop: closed }) = socket else { return };
+                let Some(StepListener { listener, session, stop: closed }) = socket else { return };
                 let acceptor = Acceptor {
                     tls: Arc::clone(&tls),
                     open: Arc::clone(&open),
@@ -68,8 +67,8 @@ impl Wiring {
                     draining: stop.clone(),
                     refused: Arc::clone(&refused),
                 };
-                let quota = quotas.peer_quota(&opening.record().key);
-                let config = step_config(&broker, opening, closed, quota);
+                let quota = quotas.peer_quota(&session.opening.record().key);
+                let config = step_config(&broker, session, closed, quota);
                 match UnixListener::from_std(listener) {
                     Ok(listener) => drop(tokio::spawn(acceptor.run(listener, config))),
                     Err(error) => tracing::error!(%error, "a step's socket cannot be listened on"),
@@ -145,16 +144,17 @@ impl Wiring {
 
 fn step_config(
     broker: &Arc<Broker>,
-    opening: Arc<LiveOpening>,
+    session: Arc<StepSession>,
     stop: CancellationToken,
     quota: Arc<PeerQuota>,
-) -> ListenerConfig<Arc<LiveOpening>> {
+) -> ListenerConfig<Arc<StepSession>> {
     let limits = broker.limits();
-    let (registry, known) = (Arc::clone(broker), Arc::clone(&opening));
+    let (registry, known) = (Arc::clone(broker), Arc::clone(&session));
+    let record = session.opening.record();
     ListenerConfig {
-        certificate_check: Arc::new(move |svid, _| registry.let_in_step(&known, svid)),
-        uid: Some(opening.record().uid).filter(|_| opening.record().is_uid_checked),
-        tag: opening,
+        certificate_check: Arc::new(move |svid, _| registry.let_in_step(&known.opening, svid)),
+        uid: Some(record.uid).filter(|_| record.is_uid_checked),
+        tag: Arc::clone(&session),
         admission: Admission::One {
             quota,
             connections: limits.step_connections,

@@ -23,8 +23,7 @@ pub use admin::apply::document_name;
 pub use edge::count::metrics;
 pub use edge::peer::{AdminConnection, StepConnection};
 
-use crate::broker::Broker;
-use crate::journal::LiveOpening;
+use crate::broker::{Broker, StepSession};
 use crate::metrics::EndpointMetrics;
 use crate::model::Limits;
 use crate::model::limits::{MAX_ADMIN_REQUEST_BYTES, MAX_DOCUMENT_BYTES, MAX_STEP_REQUEST_BYTES};
@@ -110,7 +109,7 @@ pub async fn serve_steps(
     let health = edge::health::of_steps(broker.readiness()).await;
     let limits = broker.limits().clone();
     let door =
-        AdmissionLayer::<Arc<LiveOpening>>::new(&broker, limits.step_request_seconds, metrics);
+        AdmissionLayer::<Arc<StepSession>>::new(&broker, limits.step_request_seconds, metrics);
     let steps = StepServiceServer::new(step::Steps::new(broker))
         .max_decoding_message_size(MAX_STEP_REQUEST_BYTES);
     let incoming = ReceiverStream::new(connections).map(Ok::<_, std::io::Error>);

@@ -14,9 +14,8 @@ use super::edge::reply_bytes::ReplyBytes;
 use super::pb::step_service_server::StepService;
 use super::request::{ApiRequest, parse_requests};
 use super::{convert, pb};
-use crate::broker::{Broker, Delivery, Error, ResolveRequest};
+use crate::broker::{Broker, Delivery, Error, ResolveRequest, StepSession};
 use crate::identity::Peer;
-use crate::journal::LiveOpening;
 use crate::model::limits::{MAX_BATCH, MAX_BATCH_REPLY_BYTES};
 use crate::model::{
     ConnectionName, ConnectionRef, GroupName, GroupRef, Id, IntegrationName, Invalid, Reference,
@@ -42,7 +41,7 @@ pub(super) struct Steps {
     broker: Arc<Broker>,
 }
 
-type StepPeer = Arc<Peer<Arc<LiveOpening>>>;
+type StepPeer = Arc<Peer<Arc<StepSession>>>;
 
 impl Steps {
     pub(super) fn new(broker: Arc<Broker>) -> Self {
@@ -54,7 +53,7 @@ impl Steps {
     fn begin<T: ApiRequest>(&self, request: Request<T>) -> Result<(StepPeer, T::Parsed), Status> {
         let peer: StepPeer = peer::peer(&request)?;
         self.broker.check_serving()?;
-        self.broker.check_step(&peer.tag, &peer.svid)?;
+        self.broker.check_step(&peer.tag.opening, &peer.svid)?;
         Ok((peer, request.into_inner().parse()?))
     }
 }
@@ -176,7 +175,7 @@ impl StepService for Steps {
         request: Request<pb::WhoAmIRequest>,
     ) -> Result<Response<pb::WhoAmIResponse>, Status> {
         let (peer, ()) = self.begin(request)?;
-        let opening = peer.tag.record();
+        let opening = peer.tag.opening.record();
         Ok(Response::new(pb::WhoAmIResponse {
             spiffe_id: peer.svid.id.uri(self.broker.authority().domain()),
             workflow: opening.key.workflow.to_string(),

@@ -39,8 +39,8 @@ pub use read::replay::{Recovery, written_formats};
 pub use read::tail::{TailRead, TailReader};
 pub use read::tail_filter::{PrincipalFilter, TailFilter, TailLine};
 pub use read::verify::{Proof, ProofError, verify};
-pub use state::budget::LineBudget;
-pub use state::live::{Live, LiveOpening, NotAccepted};
+pub use state::live::Live;
+pub use state::open_step::{LiveOpening, NotAccepted};
 pub use state::requests::{DoneRequest, RequestNote, RequestTable};
 pub use state::usage::Usage;
 pub use state::use_counts::Use;
@@ -50,7 +50,7 @@ pub use write::status::{JournalStatus, NewestSignature};
 pub use write::sync::SyncFailed;
 
 use crate::identity::Authority;
-use crate::model::limits::{JOURNAL_DEADLINE, Limits};
+use crate::model::limits::JOURNAL_DEADLINE;
 use crate::model::{Id, Opening, PinnedCertificate, Timestamp};
 use crate::seal::Keyring;
 use write::chain::Chain;
@@ -211,7 +211,8 @@ impl Journal {
         chain.live().opening(id).cloned().ok_or_else(|| Unavailable.into())
     }
 
-    /// Closes an opening and revokes its leases, which it returns; none if it was not open.
+    /// Closes an opening and revokes its leases, which it returns; `None` if it was not open. `before` may write lines
+    /// while it is still open.
     ///
     /// # Errors
     /// If the line cannot be written. The step stays open then.
@@ -220,12 +221,13 @@ impl Journal {
         now: Timestamp,
         opening: Id,
         reason: CloseReason,
-        limits: &Limits,
+        before: impl FnOnce(&mut dyn FnMut(&Event) -> bool),
     ) -> Result<Option<(Position, Vec<Id>)>, Unavailable> {
         let mut chain = self.lock()?;
-        let Some(live) = chain.live().opening(opening).cloned() else { return Ok(None) };
-        // As long as it is open: nobody looks for what it has left unsaid later.
-        live.say_what_is_unsaid(now, limits, |event| chain.append(now, event).is_ok());
+        if chain.live().opening(opening).is_none() {
+            return Ok(None);
+        }
+        before(&mut |event| chain.append(now, event).is_ok());
         chain.live_mut().expire(now);
         let revoked = chain.live().leases().of_opening(opening);
         let event = Event::Closed { opening, reason, revoked: revoked.clone() };

@@ -24,8 +24,8 @@ use crate::broker::error::Error;
 use crate::broker::insight::readers::Readers;
 use crate::broker::keys::Keys;
 use crate::broker::resolve::watch::Watchers;
-use crate::broker::steps::listeners::Listeners;
-use crate::broker::steps::runtime_dir::{RuntimeDir, StepListener};
+use crate::broker::steps::runtime_dir::RuntimeDir;
+use crate::broker::steps::sessions::{Sessions, StepListener};
 use crate::catalog::{LoadError, Snapshot, Snapshots, load};
 use crate::identity::Authority;
 use crate::journal::{
@@ -264,7 +264,7 @@ impl Broker {
             backups: Arc::new(Semaphore::new(1)),
             comparisons: crate::broker::changes::plan::Comparisons::default(),
             requests: crate::broker::registry::rates::Rates::default(),
-            listeners: Listeners::new(parts.listeners),
+            sessions: Sessions::new(parts.listeners),
             writer,
             start_time: now,
             watchers: Watchers::default(),

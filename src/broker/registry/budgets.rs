@@ -15,7 +15,8 @@ use parking_lot::Mutex;
 use crate::access::Principal;
 use crate::broker::Broker;
 use crate::broker::error::Error;
-use crate::journal::{Event, LineBudget};
+use crate::broker::steps::line_budget::LineBudget;
+use crate::journal::Event;
 use crate::model::limits::Allowance;
 use crate::model::{LogLimit, Timestamp};
 
@@ -78,7 +79,7 @@ impl Broker {
             reason: reason.to_owned(),
         };
         if self.journal.append(now, &event).is_err() {
-            self.writer.budgets.of(caller).leave_unsaid(now, method);
+            self.writer.budgets.of(caller).count_suppressed(now, method);
             if let Some(suppressed) = LIMIT.allow() {
                 tracing::error!(principal = %caller, method, reason, suppressed, "a refusal could not be journaled yet");
             }
@@ -90,17 +91,13 @@ impl Broker {
         let now = self.now();
         let write = |event: &Event| self.journal.append(now, event).is_ok();
         for (principal, budget) in self.writer.budgets.all(now) {
-            budget.say(now, &principal, None, write);
+            budget.journal_suppressed(now, &principal, None, write);
         }
-        let looked = self.journal.with_live(|live| {
-            (live.openings().cloned().collect::<Vec<_>>(), live.executor_budgets(now))
-        });
-        let (openings, executors) = looked.unwrap_or_default();
-        for opening in openings {
-            opening.say_what_is_unsaid(now, &self.limits, write);
+        for session in self.sessions.all() {
+            session.journal_suppressed(now, &self.limits, write);
         }
-        for executor in executors {
-            executor.say_what_is_unsaid(now, write);
+        for executor in self.sessions.executors(now) {
+            executor.journal_suppressed(now, write);
         }
     }
 }

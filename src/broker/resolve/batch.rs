@@ -1,12 +1,11 @@
 //! A step gets several credentials: one decision each, and one write to the journal for all of them.
 
-use std::sync::Arc;
-
 use super::shared::SharedRecords;
 use super::{Authorization, ResolveRequest, Resolved, Room};
 use crate::broker::Broker;
 use crate::broker::error::Error;
-use crate::journal::{CommitError, LiveOpening};
+use crate::broker::steps::session::StepSession;
+use crate::journal::CommitError;
 use crate::model::Timestamp;
 
 /// A request with what is decided on it, or why nothing is.
@@ -30,7 +29,7 @@ impl Broker {
     /// fill `most` bytes, and on one at least. No decision is committed yet.
     pub fn authorize_batch(
         &self,
-        opening: &LiveOpening,
+        session: &StepSession,
         asked: &mut impl Iterator<Item = Result<ResolveRequest, Error>>,
         most: usize,
     ) -> AuthorizedBatch {
@@ -40,7 +39,7 @@ impl Broker {
             && let Some(request) = asked.next()
         {
             let one = request.and_then(|request| {
-                let one = self.authorize_and_count(opening, &request, now)?;
+                let one = self.authorize_and_count(session, &request, now)?;
                 bytes += one.bytes();
                 Ok((request, one))
             });
@@ -56,7 +55,7 @@ impl Broker {
     /// For each request, as [`Broker::resolve`], or the error that is in its place.
     pub fn resolve_batch(
         &self,
-        opening: &Arc<LiveOpening>,
+        session: &StepSession,
         batch: AuthorizedBatch,
         room: &mut dyn Room,
     ) -> Vec<Result<Resolved, Error>> {
@@ -68,31 +67,32 @@ impl Broker {
             }
         };
         let decided = batch.decided.into_iter().map(with_room).collect();
-        self.commit_batch(opening, decided, self.now(), room)
+        self.commit_batch(session, decided, self.now(), room)
     }
 
     /// Decides on a request, if it may be answered at all. A refusal counts at once: the next request of the same call
     /// may be one too many.
     fn authorize_and_count(
         &self,
-        opening: &LiveOpening,
+        session: &StepSession,
         request: &ResolveRequest,
         now: Timestamp,
     ) -> Result<Authorization, Error> {
-        let decided = self.authorize_within_limits(opening, request, now)?;
+        let decided = self.authorize_within_limits(session, request, now)?;
         if decided.outcome.is_err() {
-            self.count_refusal(opening, request, now);
+            self.count_refusal(session, request, now);
         }
         Ok(decided)
     }
 
     fn commit_batch(
         &self,
-        opening: &Arc<LiveOpening>,
+        session: &StepSession,
         decided: Vec<Decided>,
         now: Timestamp,
         room: &mut dyn Room,
     ) -> Vec<Result<Resolved, Error>> {
+        let opening = &*session.opening;
         let all = || decided.iter().flatten();
         let resolution = |(request, decided): &(ResolveRequest, Authorization)| {
             self.resolution(opening, request, None, decided, now)
@@ -110,7 +110,7 @@ impl Broker {
                 Some(Ok(committed)) => {
                     let answer = self.conclude_shared(opening, decided, committed, &mut records);
                     if matches!(answer, Err(Error::TooManyLeases(_))) {
-                        self.count_refusal(opening, &request, now);
+                        self.count_refusal(session, &request, now);
                     }
                     answer
                 }
@@ -119,7 +119,7 @@ impl Broker {
                     let decided = self.authorize_now(opening, &request)?;
                     self.resolve_until_current(opening, &request, None, decided, now, &mut *room)
                 }
-                Some(Err(CommitError::Stale)) => self.resolve(opening, &request, &mut *room),
+                Some(Err(CommitError::Stale)) => self.resolve(session, &request, &mut *room),
                 Some(Err(error)) => Err(self.not_committed(error)),
                 None => Err(Error::Internal("a decision was lost".to_owned())),
             }

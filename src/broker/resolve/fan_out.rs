@@ -56,7 +56,13 @@ impl Broker {
         let due: Vec<Due<'_>> =
             watchers.iter().filter_map(|watcher| self.find_due(watcher, now)).collect();
         let resolutions = due.iter().map(|Due { watcher, state, decided }| {
-            self.resolution(&watcher.opening, &watcher.request, Some(state.before()), decided, now)
+            self.resolution(
+                &watcher.session.opening,
+                &watcher.request,
+                Some(state.before()),
+                decided,
+                now,
+            )
         });
         let committed = self.journal.commit_all(now, resolutions.collect());
         let mut records = SharedRecords::default();
@@ -68,13 +74,15 @@ impl Broker {
         for (Due { watcher, mut state, decided }, committed) in due.into_iter().zip(committed) {
             let epoch = decided.epoch;
             let delivery = match committed {
-                Ok(one) => self.conclude_shared(&watcher.opening, decided, one, &mut records),
+                Ok(one) => {
+                    self.conclude_shared(&watcher.session.opening, decided, one, &mut records)
+                }
                 // A newer snapshot was published, and is delivered in a moment.
                 Err(CommitError::Stale) => continue,
                 Err(error) => Err(self.not_committed(error)),
             };
             if matches!(delivery, Err(Error::TooManyLeases(_))) {
-                self.count_refusal(&watcher.opening, &watcher.request, now);
+                self.count_refusal(&watcher.session, &watcher.request, now);
             }
             state.put(epoch, delivery);
             watcher.wake.notify_one();
@@ -91,7 +99,7 @@ impl Broker {
             Ok(None) => return None,
             Ok(Some(decided)) if !Mailbox.take(decided.bytes()) => state.fall_behind(),
             Ok(Some(decided)) if decided.outcome.is_ok() => {
-                if watcher.opening.check_refusals(now, &self.limits).is_ok() {
+                if watcher.session.check_refusals(now, &self.limits).is_ok() {
                     return Some(Due { watcher, state, decided });
                 }
                 state.fall_behind();

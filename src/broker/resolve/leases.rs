@@ -6,6 +6,7 @@ use super::authorize::{Refusal, is_executors, regrant};
 use super::lines_of;
 use crate::broker::Broker;
 use crate::broker::error::Error;
+use crate::broker::steps::session::StepSession;
 use crate::journal::{
     CommitError, LiveOpening, NotAccepted, RenewalLine, RenewalOutcome, Unavailable,
 };
@@ -20,7 +21,7 @@ impl Broker {
     /// See `StepService.RenewLease`.
     pub fn renew_lease(
         &self,
-        opening: &LiveOpening,
+        session: &StepSession,
         id: Id,
         ttl: Option<Duration>,
     ) -> Result<(Lease, bool), Error> {
@@ -28,12 +29,12 @@ impl Broker {
             return Err(Error::TtlOutOfRange { what: "ttl", least: MIN_TTL, most: MAX_TTL });
         }
         let now = self.now();
-        opening.check_refusals(now, &self.limits).map_err(Error::TooManyRequests)?;
-        let lines = lines_of(opening.record(), &[]);
-        opening.take_decision(now, &self.limits, lines).map_err(Error::TooManyRequests)?;
+        session.check_refusals(now, &self.limits).map_err(Error::TooManyRequests)?;
+        let lines = lines_of(session.opening.record(), &[]);
+        session.take_decision(now, &self.limits, lines).map_err(Error::TooManyRequests)?;
         // Each turn means that somebody's change was published, so this ends.
         let outcome = loop {
-            match self.renew_once(opening, id, ttl, now) {
+            match self.renew_once(&session.opening, id, ttl, now) {
                 Err(CommitError::Stale) => {}
                 Err(CommitError::Closed) => {
                     return Err(Error::NotAccepted(NotAccepted::NotOpen));
@@ -47,7 +48,7 @@ impl Broker {
             }
         };
         if outcome.is_err() {
-            opening.count_refusal(now, &self.limits, lines);
+            session.count_refusal(now, &self.limits, lines);
         }
         outcome
     }
@@ -98,8 +99,8 @@ impl Broker {
     ///
     /// # Errors
     /// See `StepService.RevokeLease`.
-    pub async fn revoke_lease(&self, opening: &LiveOpening, id: Id) -> Result<(), Error> {
-        match self.journal.revoke(self.now(), opening.record().id, id)? {
+    pub async fn revoke_lease(&self, session: &StepSession, id: Id) -> Result<(), Error> {
+        match self.journal.revoke(self.now(), session.opening.record().id, id)? {
             Some(position) => Ok(self.journal.synced(position).await?),
             None => Err(absent(id)),
         }

@@ -15,11 +15,11 @@ pub(super) mod leases;
 mod shared;
 pub(super) mod watch;
 
-use std::sync::Arc;
 use std::time::Duration;
 
 use super::Broker;
 use super::error::Error;
+use super::steps::session::StepSession;
 use crate::journal::{
     Allowed, CommitError, Committed, DecisionId, LiveOpening, NotAccepted, PermitError, Refused,
     Resolution, Unavailable,
@@ -93,31 +93,31 @@ impl Broker {
     /// See `StepService.Resolve` in `proto/keyhatch/v1/step.proto`.
     pub fn resolve(
         &self,
-        opening: &Arc<LiveOpening>,
+        session: &StepSession,
         request: &ResolveRequest,
         room: &mut dyn Room,
     ) -> Result<Resolved, Error> {
         let now = self.now();
-        let decided = self.authorize_within_limits(opening, request, now)?;
-        self.commit_and_count(opening, request, None, decided, now, room)
+        let decided = self.authorize_within_limits(session, request, now)?;
+        self.commit_and_count(session, request, None, decided, now, room)
     }
 
     /// Decides on a request by the newest snapshot, if the request is well formed and its answer may still have a line.
     pub(super) fn authorize_within_limits(
         &self,
-        opening: &LiveOpening,
+        session: &StepSession,
         request: &ResolveRequest,
         now: Timestamp,
     ) -> Result<Authorization, Error> {
         check_form(request)?;
-        opening.check_refusals(now, &self.limits).map_err(Error::TooManyRequests)?;
-        let decided = self.authorize_now(opening, request)?;
+        session.check_refusals(now, &self.limits).map_err(Error::TooManyRequests)?;
+        let decided = self.authorize_now(&session.opening, request)?;
         let checked = match decided.outcome {
             Ok(_) => {
-                let lines = lines_of(opening.record(), &request.fields);
-                opening.take_decision(now, &self.limits, lines)
+                let lines = lines_of(session.opening.record(), &request.fields);
+                session.take_decision(now, &self.limits, lines)
             }
-            Err(_) => opening.check_executor_refusals(now, &self.limits),
+            Err(_) => session.check_executor_refusals(now, &self.limits),
         };
         checked.map_err(Error::TooManyRequests)?;
         Ok(decided)
@@ -126,19 +126,19 @@ impl Broker {
     /// One delivery of a Watch, in place of the one before. What it gives was [paid for](watch) before.
     pub(super) fn deliver(
         &self,
-        opening: &Arc<LiveOpening>,
+        session: &StepSession,
         request: &ResolveRequest,
         before: Option<Id>,
         decided: Authorization,
         now: Timestamp,
         room: &mut dyn Room,
     ) -> Result<Resolved, Error> {
-        opening.check_refusals(now, &self.limits).map_err(Error::TooManyRequests)?;
+        session.check_refusals(now, &self.limits).map_err(Error::TooManyRequests)?;
         if decided.outcome.is_err() {
-            let checked = opening.check_executor_refusals(now, &self.limits);
+            let checked = session.check_executor_refusals(now, &self.limits);
             checked.map_err(Error::TooManyRequests)?;
         }
-        self.commit_and_count(opening, request, Some(before), decided, now, room)
+        self.commit_and_count(session, request, Some(before), decided, now, room)
     }
 
     /// Decides on a request by the newest snapshot, within what its executor lets the step ask for.
@@ -167,13 +167,14 @@ impl Broker {
 
     fn commit_and_count(
         &self,
-        opening: &Arc<LiveOpening>,
+        session: &StepSession,
         request: &ResolveRequest,
         watch: Option<Option<Id>>,
         decided: Authorization,
         now: Timestamp,
         room: &mut dyn Room,
     ) -> Result<Resolved, Error> {
+        let opening = &session.opening;
         let outcome = self.resolve_until_current(opening, request, watch, decided, now, room);
         if let Err(
             Error::Denied { .. }
@@ -186,7 +187,7 @@ impl Broker {
             | Error::TooManyLeases(_),
         ) = outcome
         {
-            self.count_refusal(opening, request, now);
+            self.count_refusal(session, request, now);
         }
         outcome
     }
@@ -194,11 +195,12 @@ impl Broker {
     /// Counts a refusal that has its line.
     pub(super) fn count_refusal(
         &self,
-        opening: &LiveOpening,
+        session: &StepSession,
         request: &ResolveRequest,
         now: Timestamp,
     ) {
-        opening.count_refusal(now, &self.limits, lines_of(opening.record(), &request.fields));
+        let lines = lines_of(session.opening.record(), &request.fields);
+        session.count_refusal(now, &self.limits, lines);
     }
 
     /// Commits a decision, and decides again as long as a newer snapshot was published. Counts nothing.

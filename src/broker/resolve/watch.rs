@@ -23,7 +23,8 @@ use tokio_util::sync::WaitForCancellationFutureOwned;
 use super::{Authorization, ResolveRequest, Resolved, Room, check_form, lines_of};
 use crate::broker::Broker;
 use crate::broker::error::Error;
-use crate::journal::{LiveOpening, NotAccepted};
+use crate::broker::steps::session::StepSession;
+use crate::journal::NotAccepted;
 use crate::model::limits::MAX_WATCHES;
 use crate::model::{Id, Reference, ResourceName, Timestamp};
 
@@ -61,7 +62,7 @@ pub(crate) struct Watchers {
 
 /// What is watched, and how far it is.
 pub(crate) struct Watcher {
-    pub(crate) opening: Arc<LiveOpening>,
+    pub(crate) session: Arc<StepSession>,
     pub(crate) request: ResolveRequest,
     /// Until when the certificate of its connection lasts.
     certificate_end: Timestamp,
@@ -119,14 +120,14 @@ impl Broker {
     /// If the request is malformed, or the opening has too many.
     pub fn watch(
         self: &Arc<Self>,
-        opening: &Arc<LiveOpening>,
+        session: &Arc<StepSession>,
         certificate_end: Timestamp,
         request: ResolveRequest,
     ) -> Result<Watch, Error> {
         check_form(&request)?;
-        let permit = opening.begin_watch().ok_or(Error::TooManyWatches(MAX_WATCHES))?;
+        let permit = session.begin_watch().ok_or(Error::TooManyWatches(MAX_WATCHES))?;
         let watcher = Arc::new(Watcher {
-            opening: Arc::clone(opening),
+            session: Arc::clone(session),
             request,
             certificate_end,
             state: Mutex::default(),
@@ -136,7 +137,7 @@ impl Broker {
             broker: Arc::clone(self),
             number: self.watchers.insert(Arc::clone(&watcher)),
             watcher,
-            ended: Box::pin(opening.ended()),
+            ended: Box::pin(session.opening.ended()),
             alarm: Box::pin(tokio::time::sleep(LONGEST_SLEEP)),
             must_look: true,
             _permit: permit,
@@ -179,7 +180,8 @@ impl Watch {
             let longest = if state.is_behind { PATIENCE } else { LONGEST_SLEEP };
             (state.last.as_ref().map(|last| last.due), longest)
         };
-        let ends = [self.watcher.certificate_end, self.watcher.opening.record().expire_time];
+        let ends =
+            [self.watcher.certificate_end, self.watcher.session.opening.record().expire_time];
         let next = ends.into_iter().chain(due).min().map_or(longest, |next| next.since(now));
         let wanted = Instant::now() + next.clamp(Duration::from_millis(1), longest);
         if self.alarm.is_elapsed() || wanted < self.alarm.deadline() {
@@ -200,7 +202,8 @@ impl Watcher {
         let mut state = self.state.lock();
         if let Some(letter) = state.mailbox.take() {
             // What was decided before the last change, or for a step or a time that is over by now, is not sent.
-            let is_current = broker.snapshot().head == letter.epoch && !self.opening.is_closed();
+            let is_current =
+                broker.snapshot().head == letter.epoch && !self.session.opening.is_closed();
             match letter.outcome {
                 Ok(resolved) if is_current && now < resolved.lease.expire_time => {
                     return Some(Ok(state.seen(resolved)));
@@ -241,8 +244,8 @@ impl Watcher {
     ) -> Result<(), Error> {
         match &decided.outcome {
             Ok(grant) if state.seen.is_none_or(|seen| seen == grant.edition()) => {
-                let lines = lines_of(self.opening.record(), &self.request.fields);
-                let taken = self.opening.take_decision(now, broker.limits(), lines);
+                let lines = lines_of(self.session.opening.record(), &self.request.fields);
+                let taken = self.session.take_decision(now, broker.limits(), lines);
                 taken.map_err(Error::TooManyRequests)
             }
             _ => Ok(()),
@@ -261,10 +264,10 @@ impl Watcher {
         if now >= self.certificate_end {
             return Err(Error::NotAccepted(NotAccepted::CertificateExpired));
         }
-        if self.opening.is_closed() || now >= self.opening.record().expire_time {
+        if self.session.opening.is_closed() || now >= self.session.opening.record().expire_time {
             return Err(Error::NotAccepted(NotAccepted::NotOpen));
         }
-        let decided = broker.authorize_now(&self.opening, &self.request)?;
+        let decided = broker.authorize_now(&self.session.opening, &self.request)?;
         let is_as_it_was = match (&state.last, &decided.outcome) {
             (Some(last), Ok(grant)) => state.seen == Some(grant.edition()) && now < last.due,
             _ => false,
@@ -282,7 +285,7 @@ impl Watcher {
         room: &mut dyn Room,
     ) -> Result<Resolved, Error> {
         broker
-            .deliver(&self.opening, &self.request, state.before(), decided, now, room)
+            .deliver(&self.session, &self.request, state.before(), decided, now, room)
             .inspect(|resolved| state.decided(resolved))
             .map_err(|error| self.response(broker, state, error))
     }

@@ -9,7 +9,7 @@ use crate::broker::error::Error;
 use crate::broker::resolve::authorize::is_executors;
 use crate::journal::{CloseReason, LiveOpening};
 use crate::model::limits::MAX_STEP_CERTIFICATE_LIFE;
-use crate::model::{LogLimit, Timestamp};
+use crate::model::{Id, LogLimit, Timestamp};
 use crate::seal::random_id;
 
 /// When a renewal is tried again whose certificate may not have reached the step.
@@ -30,7 +30,7 @@ impl Broker {
                 self.close_opening(id, CloseReason::Expired).await.map(drop)
             } else if !is_executors(&self.snapshot().catalog, opening.record()) {
                 self.close_opening(id, CloseReason::ExecutorRemoved).await.map(drop)
-            } else if opening.is_heartbeat_lost(now) {
+            } else if self.is_heartbeat_lost(id, now) {
                 self.close_opening(id, CloseReason::HeartbeatLost).await.map(drop)
             } else {
                 self.renew_if_due(&opening, now)
@@ -47,6 +47,10 @@ impl Broker {
     pub fn maintain_journal(&self) {
         let now = self.now();
         self.journal.run_maintenance(now);
+    }
+
+    fn is_heartbeat_lost(&self, id: Id, now: Timestamp) -> bool {
+        self.sessions.find(id).is_some_and(|session| session.is_heartbeat_lost(now))
     }
 
     fn renew_if_due(&self, opening: &LiveOpening, now: Timestamp) -> Result<(), Error> {

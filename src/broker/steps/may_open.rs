@@ -44,8 +44,7 @@ impl Broker {
         let targets = request.allowed_targets.iter().map(|one| one.to_string().len());
         let bytes = run_as.chain(targets).sum::<usize>() + request.mount_path.len();
         let count = 1 + u32::try_from(bytes / OPENED_LINE_BYTES).unwrap_or(u32::MAX - 1);
-        let budget =
-            self.journal.with_live(|live| live.executor_budget(executor.uid, &executor.name))?;
+        let budget = self.sessions.executor(executor.uid, &executor.name);
         budget.take_open(self.now(), &self.limits, count).map_err(Error::TooManyRequests)
     }
 

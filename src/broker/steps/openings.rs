@@ -181,11 +181,11 @@ impl Broker {
         let id = live.record().id;
         let published = self.runtime.publish(id);
         if published.is_ok() {
-            self.listeners.start(listener, Arc::clone(&live));
+            self.sessions.begin(listener, Arc::clone(&live), live.record().open_time);
         }
         // Somebody may have closed it before it was all there.
         if live.is_closed() {
-            self.listeners.stop(id);
+            self.sessions.end(id);
             self.remove_directory(id);
             return Err(Error::ClosedMeanwhile);
         }
@@ -245,13 +245,16 @@ impl Broker {
         id: Id,
         reason: CloseReason,
     ) -> Result<ClosedStep, Error> {
-        let Some((position, revoked)) = self.journal.close(self.now(), id, reason, &self.limits)?
-        else {
-            return self.nothing_to_close().await;
-        };
+        let (now, session) = (self.now(), self.sessions.find(id));
+        let closed = self.journal.close(now, id, reason, |write| {
+            if let Some(session) = session {
+                session.journal_suppressed(now, &self.limits, write);
+            }
+        });
+        let Some((position, revoked)) = closed? else { return self.nothing_to_close().await };
         // All of it before the first wait: a caller that goes away leaves nothing half done. A crash
         // before the sync finds the opening without its directory, and closes it again.
-        self.listeners.stop_soon(id);
+        self.sessions.end_soon(id);
         self.remove_directory(id);
         self.journal.synced(position).await?;
         Ok(ClosedStep { closed: true, revoked: revoked.len() })
@@ -260,9 +263,7 @@ impl Broker {
     /// Listens again for a step that was open when the daemon went down.
     pub(crate) fn reopen(&self, opening: Arc<LiveOpening>) -> std::io::Result<()> {
         let listener = self.runtime.rebind(opening.record().id, grantees_of(opening.record()))?;
-        // A daemon that was down has heard nobody.
-        opening.heartbeat(self.now());
-        self.listeners.start(listener, opening);
+        self.sessions.begin(listener, opening, self.now());
         Ok(())
     }
 

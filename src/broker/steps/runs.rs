@@ -143,7 +143,9 @@ impl Broker {
         let executor = require_executor(caller)?;
         let found = self.find_own(&executor, selector)?;
         let opening = found.ok_or(Error::StepNotOpen)?;
-        opening.heartbeat(self.now());
+        if let Some(session) = self.sessions.find(opening.record().id) {
+            session.take_heartbeat(self.now());
+        }
         Ok(opening.record().expire_time)
     }
 }

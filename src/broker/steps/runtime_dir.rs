@@ -18,12 +18,8 @@
 use std::io;
 use std::os::unix::net::UnixListener;
 use std::path::{Path, PathBuf};
-use std::sync::Arc;
-
-use tokio_util::sync::CancellationToken;
 
 use super::reaper::Reaper;
-use crate::journal::LiveOpening;
 use crate::model::limits::MAX_SOCKET_PATH_BYTES;
 use crate::model::{Id, Opening};
 use crate::sys::{Directory, DirectoryError, Grantees, Lock, Permission, Trust};
@@ -92,16 +88,6 @@ pub enum RuntimeDirError {
         /// How long a socket's path would be.
         length: usize,
     },
-}
-
-/// A step's socket that listens already, on its way to an acceptor.
-pub struct StepListener {
-    /// The socket.
-    pub listener: UnixListener,
-    /// Whose.
-    pub opening: Arc<LiveOpening>,
-    /// Ends the listening and every connection.
-    pub stop: CancellationToken,
 }
 
 /// The runtime directory, open.

@@ -6,12 +6,11 @@ use tonic::Request;
 use tonic::transport::server::Connected;
 
 use super::request_class::RequestClass;
-use crate::broker::{Broker, Error};
+use crate::broker::{Broker, Error, StepSession};
 use crate::identity::{Peer, PeerConnection};
-use crate::journal::LiveOpening;
 
 /// A connection to a step's socket, which belongs to its opening.
-pub type StepConnection = PeerConnection<Arc<LiveOpening>>;
+pub type StepConnection = PeerConnection<Arc<StepSession>>;
 /// A connection to the admin socket.
 pub type AdminConnection = PeerConnection<()>;
 
@@ -39,13 +38,13 @@ pub(crate) trait AdmissionPolicy: Clone + Send + Sync + 'static {
     fn check(broker: &Broker, peer: &Peer<Self>) -> Result<(), Error>;
 }
 
-impl AdmissionPolicy for Arc<LiveOpening> {
+impl AdmissionPolicy for Arc<StepSession> {
     fn charge(broker: &Broker, peer: &Peer<Self>, _: RequestClass) -> Result<(), Error> {
         take_request(broker, &peer.tag)
     }
 
     fn check(broker: &Broker, peer: &Peer<Self>) -> Result<(), Error> {
-        broker.check_step(&peer.tag, &peer.svid)
+        broker.check_step(&peer.tag.opening, &peer.svid)
     }
 }
 
@@ -79,6 +78,6 @@ pub(crate) fn peer<P: AdmissionPolicy, T>(request: &Request<T>) -> Result<Arc<Pe
 ///
 /// # Errors
 /// [`Error::TooManyRequests`] if there is none left.
-pub(crate) fn take_request(broker: &Broker, opening: &LiveOpening) -> Result<(), Error> {
-    opening.take_request(broker.now(), broker.limits()).map_err(Error::TooManyRequests)
+pub(crate) fn take_request(broker: &Broker, session: &StepSession) -> Result<(), Error> {
+    session.take_request(broker.now(), broker.limits()).map_err(Error::TooManyRequests)
 }

@@ -2,231 +2,17 @@
 
 use std::collections::{HashMap, VecDeque};
 use std::sync::Arc;
-use std::sync::atomic::{AtomicBool, AtomicI64, Ordering};
-use std::time::Duration;
 
-use parking_lot::{Mutex, RwLock};
-use tokio::sync::{OwnedSemaphorePermit, Semaphore};
-use tokio_util::sync::{CancellationToken, WaitForCancellationFutureOwned};
-
-use super::budget::LineBudget;
-use super::executor_budget::{Decisions, ExecutorBudget, ExecutorBudgets};
+use super::open_step::LiveOpening;
 use super::remembered::Remembered;
 use super::requests::{DoneRequest, RequestNote, RequestTable};
 use super::usage::Usage;
 use crate::journal::event::{Announced, Attempt, Checkpoint, Event, FORMAT, RenewalOutcome};
 use crate::lease::{LeaseTable, Terms};
-use crate::model::limits::{Limits, MAX_WATCHES, Rate};
-use crate::model::{
-    ExecutorName, Formats, Id, Opening, PinnedCertificate, RequestId, StepKey, Timestamp,
-    WorkflowPath,
-};
+use crate::model::{Formats, Id, Opening, PinnedCertificate, RequestId, StepKey, Timestamp};
 
-/// A step is closed after so many heartbeats that did not come.
-const MISSED_HEARTBEATS: u32 = 3;
 /// How many closed steps' attempts are remembered.
 const MAX_CLOSED_ATTEMPTS: usize = 100_000;
-
-/// Why a request is not taken for this opening.
-#[derive(Debug, Clone, Copy, PartialEq, Eq, thiserror::Error)]
-pub enum NotAccepted {
-    /// Its certificate is over.
-    #[error("the certificate has expired")]
-    CertificateExpired,
-    /// Its certificate was not issued for this opening.
-    #[error("the certificate is not one of this opening's")]
-    CertificateUnknown,
-    /// The step is closed, or its time is over.
-    #[error("the step is not open")]
-    NotOpen,
-}
-
-/// One open step. Connections hold it; closing it is seen by all of them at once.
-#[derive(Debug)]
-pub struct LiveOpening {
-    record: Opening,
-    /// The step, as lines name it.
-    principal: Arc<WorkflowPath>,
-    certificates: RwLock<Vec<PinnedCertificate>>,
-    closed: AtomicBool,
-    /// The newest certificate is journaled, but perhaps not in the step's directory.
-    is_unwritten: AtomicBool,
-    rate: Mutex<Rate>,
-    lines: LineBudget,
-    executor: Arc<ExecutorBudget>,
-    decisions: Decisions,
-    /// When its executor was last heard of, in milliseconds.
-    heard: AtomicI64,
-    /// Cancelled when it is closed, for whoever waits.
-    ended: CancellationToken,
-    watches: Arc<Semaphore>,
-}
-
-impl LiveOpening {
-    fn new(record: Opening, executor: Arc<ExecutorBudget>) -> Self {
-        let certificates = RwLock::new(record.certificates.clone());
-        let key = &record.key;
-        let principal = WorkflowPath::of_step(&key.workflow, &key.run, &key.step);
-        Self {
-            decisions: Decisions::of(&executor, &key.workflow),
-            principal: Arc::new(principal),
-            heard: AtomicI64::new(record.open_time.millis()),
-            ended: CancellationToken::new(),
-            watches: Arc::new(Semaphore::new(MAX_WATCHES)),
-            record,
-            certificates,
-            closed: AtomicBool::new(false),
-            is_unwritten: AtomicBool::new(false),
-            rate: Mutex::default(),
-            lines: LineBudget::default(),
-            executor,
-        }
-    }
-
-    /// What was recorded when it was opened.
-    pub fn record(&self) -> &Opening {
-        &self.record
-    }
-
-    /// Whose workflow, run and step, as lines of the journal name it.
-    pub fn principal(&self) -> Arc<WorkflowPath> {
-        Arc::clone(&self.principal)
-    }
-
-    /// What was recorded, with the certificates that it has now.
-    fn present(&self) -> Opening {
-        Opening { certificates: self.certificates.read().clone(), ..self.record.clone() }
-    }
-
-    /// Whether it was closed.
-    pub fn is_closed(&self) -> bool {
-        self.closed.load(Ordering::Acquire)
-    }
-
-    /// Whether a request under this certificate is to be taken now. It is asked at every request:
-    /// connections outlive certificates and openings.
-    ///
-    /// # Errors
-    /// Why not.
-    pub fn accepts(&self, certificate: &[u8; 32], now: Timestamp) -> Result<(), NotAccepted> {
-        if self.is_closed() || now >= self.record.expire_time {
-            return Err(NotAccepted::NotOpen);
-        }
-        let certificates = self.certificates.read();
-        let pinned = certificates.iter().find(|pinned| pinned.sha256 == *certificate);
-        match pinned {
-            Some(pinned) if now < pinned.not_after => Ok(()),
-            Some(_) => Err(NotAccepted::CertificateExpired),
-            None => Err(NotAccepted::CertificateUnknown),
-        }
-    }
-
-    /// Takes one request from the opening's allowance.
-    ///
-    /// # Errors
-    /// How long to wait, if it is used up. The refusal is counted.
-    pub fn take_request(&self, now: Timestamp, limits: &Limits) -> Result<(), Duration> {
-        let taken = self.rate.lock().take(
-            now.millis(),
-            limits.step_requests_per_second,
-            limits.step_request_burst,
-        );
-        if taken.is_err() {
-            self.lines.leave_unsaid(now, "");
-        }
-        taken
-    }
-
-    /// Whether the opening may still be refused with a line of the journal: if not, it is refused without
-    /// a decision, so that nobody fills the journal's disk by asking for what he may not have.
-    ///
-    /// # Errors
-    /// How long to wait, if not. The refusal is counted.
-    pub fn check_refusals(&self, now: Timestamp, limits: &Limits) -> Result<(), Duration> {
-        self.lines.check(now, limits.step_lines())
-    }
-
-    /// Whether a refusal may be a line by its executor's budget, too. Only what is refused is asked: another step
-    /// of the same executor must not keep this one from what it may have.
-    ///
-    /// # Errors
-    /// How long to wait, if not. The refusal is counted.
-    pub fn check_executor_refusals(&self, now: Timestamp, limits: &Limits) -> Result<(), Duration> {
-        self.executor.check_refusals(now, limits)
-    }
-
-    /// Takes a decision that gives it something, whose line is worth so many: of its own, or else of its executor's and
-    /// workflow's.
-    ///
-    /// # Errors
-    /// How long to wait, if there is none left. The refusal is counted.
-    pub fn take_decision(
-        &self,
-        now: Timestamp,
-        limits: &Limits,
-        lines: u32,
-    ) -> Result<(), Duration> {
-        let taken = self.decisions.take(&self.executor, now, limits, lines);
-        taken.inspect_err(|_| self.lines.leave_unsaid(now, ""))
-    }
-
-    /// Counts a refusal whose line is worth so many, also one that is more than there may be: of a batch several may be
-    /// told at once.
-    pub fn count_refusal(&self, now: Timestamp, limits: &Limits, lines: u32) {
-        self.lines.owe(now, limits.step_lines(), lines);
-        self.executor.count_refusal(now, limits, lines);
-    }
-
-    /// Has `write` write down how often it was refused without a line, if it was; it says whether it did. That
-    /// takes a line of its executor's, which tells it later with all else if there is none left.
-    pub fn say_what_is_unsaid(
-        &self,
-        now: Timestamp,
-        limits: &Limits,
-        write: impl FnOnce(&Event) -> bool,
-    ) {
-        if self.lines.has_unsaid() && self.executor.take_line_of(&self.lines, now, limits) {
-            self.lines.say(now, &self.principal.to_string(), Some(self.record.id), write);
-        }
-    }
-
-    /// Waits until it is closed.
-    pub fn ended(&self) -> WaitForCancellationFutureOwned {
-        self.ended.clone().cancelled_owned()
-    }
-
-    /// Leave for one more Watch, until it is dropped; none if there are as many as there may be.
-    pub fn begin_watch(&self) -> Option<OwnedSemaphorePermit> {
-        Arc::clone(&self.watches).try_acquire_owned().ok()
-    }
-
-    /// Its executor says that it still runs.
-    pub fn heartbeat(&self, now: Timestamp) {
-        self.heard.store(now.millis(), Ordering::Release);
-    }
-
-    /// Whether three heartbeats were missed.
-    pub fn is_heartbeat_lost(&self, now: Timestamp) -> bool {
-        let Some(seconds) = self.record.heartbeat_seconds else { return false };
-        let heard = Timestamp::from_millis(self.heard.load(Ordering::Acquire));
-        now.since(heard) > Duration::from_secs(u64::from(seconds)) * MISSED_HEARTBEATS
-    }
-
-    /// Whether the newest certificate may not be in the step's directory.
-    pub fn is_certificate_unwritten(&self) -> bool {
-        self.is_unwritten.load(Ordering::Acquire)
-    }
-
-    /// Says that the newest certificate is in the step's directory.
-    pub fn certificate_written(&self) {
-        self.is_unwritten.store(false, Ordering::Release);
-    }
-
-    /// The certificate that was issued last.
-    pub fn newest_certificate(&self) -> Option<PinnedCertificate> {
-        self.certificates.read().last().cloned()
-    }
-}
 
 /// Everything that is open and leased.
 #[derive(Debug, Default)]
@@ -239,7 +25,6 @@ pub struct Live {
     open_steps: HashMap<StepKey, Id>,
     /// How many steps each registered executor has open.
     open_counts: HashMap<Id, usize>,
-    executors: ExecutorBudgets,
     /// What the requests with an id have opened that is open: by registration and id.
     open_requests: HashMap<(Id, RequestId), Id>,
     /// The last attempts at closed steps.
@@ -301,7 +86,7 @@ impl Live {
     pub fn open_request(&self, registration: Id, id: &RequestId) -> Option<DoneRequest> {
         let open = self.open_requests.get(&(registration, id.clone()));
         let open = open.and_then(|opening| self.openings.get(opening));
-        match open.and_then(|open| open.record.request.as_ref().zip(Some(open.record.id))) {
+        match open.and_then(|open| open.record().request.as_ref().zip(Some(open.record().id))) {
             Some((request, opening)) => {
                 Some(DoneRequest { mac: request.mac, opening: Some(opening) })
             }
@@ -329,16 +114,6 @@ impl Live {
         self.open_counts.get(&registration).copied().unwrap_or_default()
     }
 
-    /// What a registered executor may use up.
-    pub fn executor_budget(&self, registration: Id, name: &ExecutorName) -> Arc<ExecutorBudget> {
-        self.executors.of(registration, name)
-    }
-
-    /// The same of all that have used any of late.
-    pub fn executor_budgets(&self, now: Timestamp) -> Vec<Arc<ExecutorBudget>> {
-        self.executors.all(now)
-    }
-
     /// The open attempt at this step.
     pub fn open_attempt(&self, key: &StepKey) -> Option<&Arc<LiveOpening>> {
         self.openings.get(self.open_steps.get(key)?)
@@ -346,7 +121,7 @@ impl Live {
 
     /// The number of the last attempt at this step, open or closed; 0 if there was none, or it is forgotten.
     pub fn last_attempt(&self, key: &StepKey) -> i32 {
-        let open = self.open_attempt(key).map(|open| open.record.attempt);
+        let open = self.open_attempt(key).map(|open| open.record().attempt);
         let closed = || self.attempts.find(key.executor_uid, key).copied();
         open.or_else(closed).unwrap_or_default()
     }
@@ -411,8 +186,7 @@ impl Live {
 
     fn renew(&self, opening: Id, certificate: &PinnedCertificate) {
         if let Some(live) = self.openings.get(&opening) {
-            live.certificates.write().push(certificate.clone());
-            live.is_unwritten.store(true, Ordering::Release);
+            live.take_certificate(certificate.clone());
         }
     }
 
@@ -439,7 +213,6 @@ impl Live {
         usage.start_from(&checkpoint.openings);
         *self = Self {
             usage,
-            executors: std::mem::take(&mut self.executors),
             formats: checkpoint.formats,
             head: checkpoint.head,
             intent: checkpoint.intent,
@@ -461,7 +234,7 @@ impl Live {
             self.requests.insert(request.clone());
         }
         for opening in checkpoint.unwritten.iter().filter_map(|id| self.openings.get(id)) {
-            opening.is_unwritten.store(true, Ordering::Release);
+            opening.mark_unwritten();
         }
     }
 
@@ -483,7 +256,7 @@ impl Live {
             requests: self.requests.iter().collect(),
             announced: self.announced.iter().cloned().collect(),
             attempts: attempts.collect(),
-            unwritten: unwritten.map(|opening| opening.record.id).collect(),
+            unwritten: unwritten.map(|opening| opening.record().id).collect(),
             quarantined: self.is_quarantined,
         }
     }
@@ -500,15 +273,13 @@ impl Live {
         if let Some(request) = &opening.request {
             self.open_requests.insert((registration, request.id.clone()), opening.id);
         }
-        let executor = self.executor_budget(registration, &opening.key.executor);
-        self.openings.insert(opening.id, Arc::new(LiveOpening::new(opening.clone(), executor)));
+        self.openings.insert(opening.id, Arc::new(LiveOpening::new(opening.clone())));
     }
 
     fn close(&mut self, id: Id) {
         if let Some(live) = self.openings.remove(&id) {
-            live.closed.store(true, Ordering::Release);
-            live.ended.cancel();
-            self.remember(&live.record);
+            live.close();
+            self.remember(live.record());
         }
         self.leases.remove_opening(id);
     }

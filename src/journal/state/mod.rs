@@ -1,9 +1,8 @@
-//! What the lines so far amount to: open steps, leases, requests, uses, budgets.
+//! What the lines so far amount to: open steps, leases, requests, uses.
 
-pub(super) mod budget;
-pub(super) mod executor_budget;
 pub(super) mod index;
 pub(super) mod live;
+pub(super) mod open_step;
 pub(super) mod remembered;
 pub(super) mod requests;
 pub(super) mod usage;

@@ -6,12 +6,11 @@ use allocation_counter::measure;
 use keyhatch::access::{Principal, Role};
 use keyhatch::broker::{
     Broker, BrokerParts, ConnectionDocument, Error, Patch, ResolveRequest, Room, RuntimeDir,
-    StepOwner, StepRequest, WriteOptions,
+    StepOwner, StepRequest, StepSession, WriteOptions,
 };
 use keyhatch::catalog::Registered;
 use keyhatch::config::Config;
 use keyhatch::daemon::init;
-use keyhatch::journal::LiveOpening;
 use keyhatch::model::{
     Clock, ExecutorName, Id, Limits, OperatorName, RunName, StepName, Timestamp, Value,
     WorkflowName,
@@ -38,7 +37,7 @@ impl Room for Endless {
 /// A broker without its doors, and a step of it.
 struct Bare {
     broker: Broker,
-    opening: Arc<LiveOpening>,
+    session: Arc<StepSession>,
     _directory: tempfile::TempDir,
 }
 
@@ -93,7 +92,7 @@ impl Bare {
             mount_path: "host".to_owned(),
         };
         broker.open_step(&executor, 0, request).await.unwrap();
-        Self { broker, opening: opened.recv().await.unwrap().opening, _directory: directory }
+        Self { broker, session: opened.recv().await.unwrap().session, _directory: directory }
     }
 
     async fn create(&self, name: &str, resolver: &str) {
@@ -120,7 +119,7 @@ impl Bare {
         };
         let mut outcome = None;
         let used = measure(|| {
-            outcome = Some(self.broker.resolve(&self.opening, &request, &mut Endless));
+            outcome = Some(self.broker.resolve(&self.session, &request, &mut Endless));
         });
         match outcome.unwrap() {
             Ok(_) | Err(Error::Denied { .. }) => (used.count_total, used.bytes_total),

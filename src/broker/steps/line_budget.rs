@@ -1,15 +1,14 @@
-//! What one principal may have written of what changes nothing.
+//! How many lines of the journal one principal may cause that change nothing.
 //!
-//! A refusal costs a line, and asking costs nothing, so nobody may have as many lines as he asks for. A principal
-//! has a budget of them. Beyond it he is refused in the same words, without a line; how often is told by one line
-//! a second for all of them.
+//! A refusal costs a line, and asking costs nothing, so each principal has a budget of lines. Beyond it the principal
+//! is refused in the same words, without a line. One line a second reports how many lines were suppressed.
 
 use std::collections::BTreeMap;
 use std::time::Duration;
 
 use parking_lot::Mutex;
 
-use crate::journal::event::Event;
+use crate::journal::Event;
 use crate::model::limits::{Allowance, Rate};
 use crate::model::{Id, Timestamp};
 
@@ -17,12 +16,12 @@ use crate::model::{Id, Timestamp};
 #[derive(Debug, Default)]
 pub struct LineBudget {
     rate: Mutex<Rate>,
-    unsaid: Mutex<Option<Unsaid>>,
+    suppressed: Mutex<Option<Suppressed>>,
 }
 
 /// What was refused without a line.
 #[derive(Debug)]
-struct Unsaid {
+struct Suppressed {
     since: Timestamp,
     requests: u64,
     /// Of those whose method is known.
@@ -40,7 +39,7 @@ impl LineBudget {
         lines: Allowance,
         method: &'static str,
     ) -> Result<(), Duration> {
-        self.try_take(now, lines).inspect_err(|_| self.leave_unsaid(now, method))
+        self.try_take(now, lines).inspect_err(|_| self.count_suppressed(now, method))
     }
 
     /// Takes a line, and counts nothing if there is none left.
@@ -54,7 +53,7 @@ impl LineBudget {
     /// How long to wait, if not. What is not written is counted.
     pub fn check(&self, now: Timestamp, lines: Allowance) -> Result<(), Duration> {
         let left = self.rate.lock().check(now.millis(), lines.per_second, lines.burst);
-        left.inspect_err(|_| self.leave_unsaid(now, ""))
+        left.inspect_err(|_| self.count_suppressed(now, ""))
     }
 
     /// Takes so many lines, which are written whether they are left or not.
@@ -63,56 +62,63 @@ impl LineBudget {
     }
 
     /// Counts what is refused without a line; of which method, unless that is "".
-    pub fn leave_unsaid(&self, now: Timestamp, method: &'static str) {
-        let mut unsaid = self.unsaid.lock();
-        let unsaid = unsaid.get_or_insert_with(|| Unsaid::new(now));
-        unsaid.requests += 1;
+    pub fn count_suppressed(&self, now: Timestamp, method: &'static str) {
+        let mut suppressed = self.suppressed.lock();
+        let suppressed = suppressed.get_or_insert_with(|| Suppressed::new(now));
+        suppressed.requests += 1;
         if !method.is_empty() {
-            *unsaid.methods.entry(method).or_default() += 1;
+            *suppressed.methods.entry(method).or_default() += 1;
         }
     }
 
     /// Has `write` write down what was refused without a line, if anything was; it says whether it did.
-    pub fn say(
+    pub fn journal_suppressed(
         &self,
         now: Timestamp,
         principal: &str,
         opening: Option<Id>,
         write: impl FnOnce(&Event) -> bool,
     ) {
-        let Some(unsaid) = self.unsaid.lock().take() else { return };
-        let methods = unsaid.methods.iter().map(|(name, count)| ((*name).to_owned(), *count));
+        let Some(suppressed) = self.suppressed.lock().take() else { return };
+        let methods = suppressed.methods.iter().map(|(name, count)| ((*name).to_owned(), *count));
         let event = Event::RateRefused {
             opening,
             principal: principal.to_owned(),
-            requests: unsaid.requests,
-            seconds: now.since(unsaid.since).as_secs(),
+            requests: suppressed.requests,
+            seconds: now.since(suppressed.since).as_secs(),
             methods: methods.collect(),
         };
         // What could not be written is told with what comes.
         if !write(&event) {
-            self.unsaid.lock().get_or_insert_with(|| Unsaid::new(unsaid.since)).add(unsaid);
+            self.suppressed
+                .lock()
+                .get_or_insert_with(|| Suppressed::new(suppressed.since))
+                .add(suppressed);
         }
     }
 
     /// Whether anything was refused without a line that is not told yet.
-    pub(super) fn has_unsaid(&self) -> bool {
-        self.unsaid.lock().is_some()
+    pub(super) fn has_suppressed(&self) -> bool {
+        self.suppressed.lock().is_some()
     }
 
     /// Has `other` tell what was refused without a line here.
     pub(super) fn leave_to(&self, other: &Self) {
-        let Some(unsaid) = self.unsaid.lock().take() else { return };
-        other.unsaid.lock().get_or_insert_with(|| Unsaid::new(unsaid.since)).add(unsaid);
+        let Some(suppressed) = self.suppressed.lock().take() else { return };
+        other
+            .suppressed
+            .lock()
+            .get_or_insert_with(|| Suppressed::new(suppressed.since))
+            .add(suppressed);
     }
 
     /// Whether it is as if nothing had ever been asked.
     pub fn is_rested(&self, now: Timestamp) -> bool {
-        self.rate.lock().is_rested(now.millis()) && !self.has_unsaid()
+        self.rate.lock().is_rested(now.millis()) && !self.has_suppressed()
     }
 }
 
-impl Unsaid {
+impl Suppressed {
     fn new(since: Timestamp) -> Self {
         Self { since, requests: 0, methods: BTreeMap::new() }
     }
@@ -136,10 +142,10 @@ mod tests {
         let at = Timestamp::from_millis;
         let taken = (0..5).filter(|_| budget.take(at(0), lines, "Get").is_ok()).count();
         assert_eq!(taken, 2);
-        budget.say(at(1000), "operator:a", None, |_| false);
-        budget.leave_unsaid(at(2000), "List");
+        budget.journal_suppressed(at(1000), "operator:a", None, |_| false);
+        budget.count_suppressed(at(2000), "List");
         let mut told = None;
-        budget.say(at(7000), "operator:a", None, |event| {
+        budget.journal_suppressed(at(7000), "operator:a", None, |event| {
             told = Some(serde_json::to_value(event).unwrap());
             true
         });
@@ -148,7 +154,7 @@ mod tests {
             "methods": {"Get": 3, "List": 1},
         });
         assert_eq!(told, Some(expected));
-        budget.say(at(8000), "operator:a", None, |_| panic!("nothing is left"));
+        budget.journal_suppressed(at(8000), "operator:a", None, |_| panic!("nothing is left"));
         assert!(!budget.is_rested(at(1999)) && budget.is_rested(at(2000)));
     }
 }

@@ -10,8 +10,8 @@ use std::time::Duration;
 
 use parking_lot::Mutex;
 
-use super::budget::LineBudget;
-use crate::journal::event::Event;
+use super::line_budget::LineBudget;
+use crate::journal::Event;
 use crate::model::limits::{Limits, Rate};
 use crate::model::{ExecutorName, Id, Timestamp, WorkflowName};
 
@@ -33,14 +33,14 @@ type WorkflowBudget = Mutex<Rate>;
 
 /// The decisions that give one opening something.
 #[derive(Debug)]
-pub(crate) struct Decisions {
+pub(super) struct Decisions {
     /// Of those that it has for itself.
     own: Mutex<Rate>,
     workflow: Arc<WorkflowBudget>,
 }
 
 impl Decisions {
-    pub(crate) fn of(executor: &ExecutorBudget, workflow: &WorkflowName) -> Self {
+    pub(super) fn of(executor: &ExecutorBudget, workflow: &WorkflowName) -> Self {
         let workflow = Arc::clone(executor.workflows.lock().entry(workflow.clone()).or_default());
         Self { own: Mutex::default(), workflow }
     }
@@ -49,7 +49,7 @@ impl Decisions {
     ///
     /// # Errors
     /// How long to wait, if there is none left.
-    pub(crate) fn take(
+    pub(super) fn take(
         &self,
         executor: &ExecutorBudget,
         now: Timestamp,
@@ -88,12 +88,12 @@ impl ExecutorBudget {
     ///
     /// # Errors
     /// How long to wait, if not. The refusal is counted.
-    pub(crate) fn check_refusals(&self, now: Timestamp, limits: &Limits) -> Result<(), Duration> {
+    pub(super) fn check_refusals(&self, now: Timestamp, limits: &Limits) -> Result<(), Duration> {
         self.lines.check(now, limits.executor_lines())
     }
 
     /// Counts a refusal whose line is worth so many.
-    pub(crate) fn count_refusal(&self, now: Timestamp, limits: &Limits, lines: u32) {
+    pub(super) fn count_refusal(&self, now: Timestamp, limits: &Limits, lines: u32) {
         self.lines.owe(now, limits.executor_lines(), lines);
     }
 
@@ -114,8 +114,8 @@ impl ExecutorBudget {
 
     /// Has `write` write down how often its openings were refused without a line, if they were; it says whether it
     /// did.
-    pub fn say_what_is_unsaid(&self, now: Timestamp, write: impl FnOnce(&Event) -> bool) {
-        self.lines.say(now, &self.principal, None, write);
+    pub fn journal_suppressed(&self, now: Timestamp, write: impl FnOnce(&Event) -> bool) {
+        self.lines.journal_suppressed(now, &self.principal, None, write);
     }
 
     /// Forgets the workflows that nobody holds and nobody has used of late.
@@ -135,18 +135,18 @@ impl ExecutorBudget {
 
 /// The budgets, by registration.
 #[derive(Debug, Default)]
-pub(crate) struct ExecutorBudgets(Mutex<HashMap<Id, Arc<ExecutorBudget>>>);
+pub(super) struct ExecutorBudgets(Mutex<HashMap<Id, Arc<ExecutorBudget>>>);
 
 impl ExecutorBudgets {
     /// That of this registration.
-    pub(crate) fn of(&self, registration: Id, name: &ExecutorName) -> Arc<ExecutorBudget> {
+    pub(super) fn of(&self, registration: Id, name: &ExecutorName) -> Arc<ExecutorBudget> {
         let mut budgets = self.0.lock();
         let budget = budgets.entry(registration);
         Arc::clone(budget.or_insert_with(|| Arc::new(ExecutorBudget::new(name))))
     }
 
     /// All there are; those that nobody holds and nobody has used of late are forgotten.
-    pub(crate) fn all(&self, now: Timestamp) -> Vec<Arc<ExecutorBudget>> {
+    pub(super) fn all(&self, now: Timestamp) -> Vec<Arc<ExecutorBudget>> {
         let mut budgets = self.0.lock();
         budgets.values().for_each(|budget| budget.forget_rested(now));
         budgets.retain(|_, budget| Arc::strong_count(budget) > 1 || !budget.is_rested(now));
