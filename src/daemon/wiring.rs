@@ -150,10 +150,10 @@ fn step_config(
 ) -> ListenerConfig<Arc<StepSession>> {
     let limits = broker.limits();
     let (registry, known) = (Arc::clone(broker), Arc::clone(&session));
-    let record = session.opening.record();
+    let owner = session.opening.record().owner;
     ListenerConfig {
         certificate_check: Arc::new(move |svid, _| registry.let_in_step(&known.opening, svid)),
-        uid: Some(record.uid).filter(|_| record.is_uid_checked),
+        uid: Some(owner.uid).filter(|_| owner.is_uid_checked),
         tag: Arc::clone(&session),
         admission: Admission::One {
             quota,

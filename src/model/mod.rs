@@ -32,7 +32,7 @@ pub use names::resource::ResourceName;
 pub use names::run_as::{RunAs, RunAsKind};
 pub use names::spiffe::{SpiffeId, TrustDomain};
 pub use names::tag::{Identifiers, Tag, TagKey, TagValue, Tags};
-pub use opening::{Opening, PinnedCertificate, StepKey};
+pub use opening::{Opening, PinnedCertificate, StepKey, StepOwner};
 pub use request::{NamedRequest, RequestMac};
 pub(crate) use text::read_from_text;
 pub use text::{HexDigits, base64_bytes, hex_bytes, parsed};

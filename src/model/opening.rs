@@ -46,6 +46,22 @@ impl StepKey {
     }
 }
 
+/// The Unix users who may use a step's directory and socket.
+#[derive(Clone, Copy, Debug, Serialize, Deserialize)]
+pub struct StepOwner {
+    /// The user whose connections the socket takes.
+    pub uid: u32,
+    /// A group that may use the directory, too.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub gid: Option<u32>,
+    /// Whether the socket takes connections from this uid only.
+    #[serde(default = "yes", skip_serializing_if = "is_yes")]
+    pub is_uid_checked: bool,
+    /// Whether all users may use the directory.
+    #[serde(default, skip_serializing_if = "is_no")]
+    pub is_for_anybody: bool,
+}
+
 /// One life of a step between OpenStep and CloseStep, as the journal records it.
 #[derive(Clone, Debug, Serialize, Deserialize)]
 #[serde(deny_unknown_fields)]
@@ -60,17 +76,9 @@ pub struct Opening {
     /// On whose behalf it runs.
     #[serde(default, skip_serializing_if = "BTreeSet::is_empty")]
     pub run_as: BTreeSet<RunAs>,
-    /// The Unix user whose connections its socket takes.
-    pub uid: u32,
-    /// The Unix group that may use its directory, too.
-    #[serde(default, skip_serializing_if = "Option::is_none")]
-    pub gid: Option<u32>,
-    /// Whether its socket takes connections from this uid only.
-    #[serde(default = "yes", skip_serializing_if = "is_yes")]
-    pub is_uid_checked: bool,
-    /// Whether everybody may use its directory.
-    #[serde(default, skip_serializing_if = "is_no")]
-    pub is_for_anybody: bool,
+    /// The Unix users who may use its directory.
+    #[serde(flatten)]
+    pub owner: StepOwner,
     /// How often its executor says that it still runs, in seconds.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub heartbeat_seconds: Option<u32>,

@@ -3,7 +3,7 @@
 use std::sync::Arc;
 use std::time::Duration;
 
-use super::runtime_dir::{CERTIFICATE, StepFile, grantees_of};
+use super::runtime_dir::{CERTIFICATE, StepFile, grantees};
 use crate::broker::Broker;
 use crate::broker::error::Error;
 use crate::broker::resolve::authorize::is_executors;
@@ -72,7 +72,7 @@ impl Broker {
         self.journal.renew_certificate(now, record.id, issued.pinned)?;
         let file = StepFile { name: CERTIFICATE, content: issued.chain_pem.as_bytes() };
         self.runtime
-            .replace_file(record.id, grantees_of(record), &file)
+            .replace_file(record.id, grantees(record.owner), &file)
             .map_err(|error| Error::Internal(format!("the step's directory: {error}")))?;
         opening.certificate_written();
         Ok(())

@@ -3,7 +3,7 @@
 use std::collections::BTreeSet;
 use std::sync::Arc;
 
-use super::openings::StepRequest;
+use super::request::StepRequest;
 use crate::broker::Broker;
 use crate::broker::error::Error;
 use crate::broker::registry::operators::Executor;

@@ -7,6 +7,7 @@ pub(super) mod maintenance;
 pub(super) mod may_open;
 pub(super) mod openings;
 pub(super) mod reaper;
+pub(super) mod request;
 pub(super) mod runs;
 pub(super) mod runtime_dir;
 pub(super) mod session;

@@ -3,67 +3,21 @@
 //! Line first, file second: what the journal says of an opening or a renewal precedes the rename that
 //! makes it visible, and what it says of a closing precedes the removal.
 
-use std::collections::BTreeSet;
 use std::io::ErrorKind;
 use std::sync::Arc;
 use std::time::Duration;
 
-use super::runtime_dir::{CERTIFICATE, StepFile, grantees_of};
+use super::request::{HOST_MOUNT, StepRequest, heartbeat_seconds, mount_path};
+use super::runtime_dir::{CERTIFICATE, StepFile, grantees};
 use crate::access::Principal;
 use crate::broker::Broker;
 use crate::broker::error::Error;
 use crate::broker::registry::operators::{Executor, require_executor};
 use crate::identity::KeyAndCertificate;
 use crate::journal::{CloseReason, LiveOpening};
-use crate::model::limits::{MAX_HEARTBEAT, MAX_PATH_BYTES, MAX_STEP_CERTIFICATE_LIFE, MIN_TTL};
-use crate::model::{
-    AllowedTarget, Id, NamedRequest, Opening, RunAs, RunName, StepKey, StepName, Timestamp,
-    WorkflowName,
-};
+use crate::model::limits::{MAX_STEP_CERTIFICATE_LIFE, MIN_TTL};
+use crate::model::{Id, Opening, RunName, StepKey, StepName, StepOwner, Timestamp, WorkflowName};
 use crate::seal::random_id;
-
-/// Where steps find their directory if their executor says nothing else.
-const DEFAULT_MOUNT_PATH: &str = "/run/keyhatch";
-/// The step reads its directory where it is.
-const HOST_MOUNT: &str = "host";
-
-/// What an executor asks for.
-#[derive(Clone, Debug)]
-pub struct StepRequest {
-    /// The workflow.
-    pub workflow: WorkflowName,
-    /// The run.
-    pub run: RunName,
-    /// The step.
-    pub step: StepName,
-    /// Which try; one more than the last if unset.
-    pub attempt: Option<i32>,
-    /// On whose behalf it runs.
-    pub run_as: BTreeSet<RunAs>,
-    /// Whose directory it is.
-    pub owner: StepOwner,
-    /// The longest it may live.
-    pub ttl: Option<Duration>,
-    /// How often its executor will say that it still runs.
-    pub heartbeat: Option<Duration>,
-    /// What it may ask for at most; everything if empty.
-    pub allowed_targets: Vec<AllowedTarget>,
-    /// The request, if its executor gave it an id.
-    pub named: Option<NamedRequest>,
-    /// An absolute path, `host`, or empty for the default.
-    pub mount_path: String,
-}
-
-/// Whose a step's directory is.
-#[derive(Clone, Copy, Debug, Default)]
-pub struct StepOwner {
-    /// The step's Unix user; the daemon's own if unset.
-    pub uid: Option<u32>,
-    /// A Unix group that may use it, too.
-    pub gid: Option<u32>,
-    /// Anybody may use it.
-    pub anybody: bool,
-}
 
 /// An open step, as its executor gets it.
 #[derive(Debug)]
@@ -144,7 +98,7 @@ impl Broker {
         let ttl = self.step_ttl(request.ttl)?;
         let mount_path = mount_path(&request.mount_path)?;
         let key = request.key(&executor);
-        let StepOwner { uid, gid, anybody } = request.owner.check(&mount_path)?;
+        let owner = request.owner(&mount_path)?;
         let heartbeat_seconds = heartbeat_seconds(request.heartbeat)?;
         self.check_scope(&key, &request.run_as)?;
         let attempt = self.next_attempt(&key, &request).await?;
@@ -155,11 +109,7 @@ impl Broker {
             key,
             attempt,
             run_as: request.run_as,
-            uid: uid.unwrap_or_else(|| rustix::process::geteuid().as_raw()),
-            gid,
-            // Whom a group's bits let in is the kernel's to say.
-            is_uid_checked: !anybody && (uid.is_some() || gid.is_none()),
-            is_for_anybody: anybody,
+            owner,
             heartbeat_seconds,
             allowed_targets: request.allowed_targets,
             request: request.named,
@@ -262,7 +212,8 @@ impl Broker {
 
     /// Listens again for a step that was open when the daemon went down.
     pub(crate) fn reopen(&self, opening: Arc<LiveOpening>) -> std::io::Result<()> {
-        let listener = self.runtime.rebind(opening.record().id, grantees_of(opening.record()))?;
+        let listener =
+            self.runtime.rebind(opening.record().id, grantees(opening.record().owner))?;
         self.sessions.begin(listener, opening, self.now());
         Ok(())
     }
@@ -326,7 +277,7 @@ impl Broker {
             ("env", &env_text),
         ];
         let files = files.map(|(name, text)| StepFile { name, content: text.as_bytes() });
-        self.runtime.prepare(opening.id, grantees_of(opening), opener, &files).map_err(|error| {
+        self.runtime.prepare(opening.id, grantees(opening.owner), opener, &files).map_err(|error| {
             let why = match error.kind() {
                 ErrorKind::InvalidInput => "it has no such user or group in its user namespace",
                 ErrorKind::PermissionDenied => {
@@ -339,8 +290,9 @@ impl Broker {
                 }
                 _ => return self.directory_unavailable(&error),
             };
-            let gid = opening.gid.map_or_else(String::new, |gid| format!(", gid {gid}"));
-            let whom = if opening.is_for_anybody { opener } else { opening.uid };
+            let StepOwner { uid, gid, is_for_anybody, .. } = opening.owner;
+            let gid = gid.map_or_else(String::new, |gid| format!(", gid {gid}"));
+            let whom = if is_for_anybody { opener } else { uid };
             Error::UidNotPermitted(format!("uid {whom}{gid}: {why}"))
         })
     }
@@ -357,7 +309,7 @@ impl Broker {
     }
 
     pub(super) fn directory_text(&self, opening: &Opening) -> String {
-        let path = self.runtime.step_path(opening.id, opening.is_for_anybody);
+        let path = self.runtime.step_path(opening.id, opening.owner);
         path.to_string_lossy().into_owned()
     }
 
@@ -377,65 +329,5 @@ impl Broker {
         ]
         .map(|(name, value)| (name.to_owned(), value))
         .to_vec()
-    }
-}
-
-impl StepRequest {
-    /// Which step it is of.
-    fn key(&self, executor: &Executor) -> StepKey {
-        StepKey {
-            executor: executor.name.clone(),
-            executor_uid: executor.uid,
-            workflow: self.workflow.clone(),
-            run: self.run.clone(),
-            step: self.step.clone(),
-        }
-    }
-}
-
-impl StepOwner {
-    fn check(self, mount_path: &str) -> Result<Self, Error> {
-        if self.anybody && (self.uid.is_some() || self.gid.is_some()) {
-            let text = "any_uid goes with neither a uid nor a gid";
-            return Err(Error::TargetInvalid(text.to_owned()));
-        }
-        if self.anybody && mount_path == HOST_MOUNT {
-            let text = "any_uid is for a directory that is mounted, and mount_path is \"host\"; name the step's uid";
-            return Err(Error::TargetInvalid(text.to_owned()));
-        }
-        // To the kernel, -1 is no id.
-        match [self.uid, self.gid].contains(&Some(u32::MAX)) {
-            true => Err(Error::UidNotPermitted("uid or gid -1: it is none".to_owned())),
-            false => Ok(self),
-        }
-    }
-}
-
-/// Whole seconds within the bounds.
-fn heartbeat_seconds(asked: Option<Duration>) -> Result<Option<u32>, Error> {
-    let Some(asked) = asked else { return Ok(None) };
-    if !(MIN_TTL..=MAX_HEARTBEAT).contains(&asked) {
-        return Err(Error::TtlOutOfRange {
-            what: "heartbeat",
-            least: MIN_TTL,
-            most: MAX_HEARTBEAT,
-        });
-    }
-    Ok(u32::try_from(asked.as_secs()).ok())
-}
-
-fn has_control(text: &str) -> bool {
-    text.chars().any(char::is_control)
-}
-
-/// Where the step will find its directory.
-fn mount_path(asked: &str) -> Result<String, Error> {
-    match asked {
-        "" => Ok(DEFAULT_MOUNT_PATH.to_owned()),
-        HOST_MOUNT => Ok(HOST_MOUNT.to_owned()),
-        path if path.starts_with('/') && path.len() <= MAX_PATH_BYTES && !has_control(path) => {
-            Ok(path.trim_end_matches('/').to_owned())
-        }
-        other => Err(Error::MountPathInvalid(other.chars().take(64).collect())),
     }
 }

@@ -21,7 +21,7 @@ use std::path::{Path, PathBuf};
 
 use super::reaper::Reaper;
 use crate::model::limits::MAX_SOCKET_PATH_BYTES;
-use crate::model::{Id, Opening};
+use crate::model::{Id, StepOwner};
 use crate::sys::{Directory, DirectoryError, Grantees, Lock, Permission, Trust};
 
 /// The socket's name in a step's directory.
@@ -107,9 +107,9 @@ impl Drop for RuntimeDir {
 }
 
 /// Whom a step's directory lets in, beside the daemon's own user.
-pub(super) fn grantees_of(opening: &Opening) -> Grantees {
-    let uid = Some(opening.uid).filter(|uid| *uid != rustix::process::geteuid().as_raw());
-    match (opening.is_for_anybody, uid, opening.gid) {
+pub(super) fn grantees(owner: StepOwner) -> Grantees {
+    let uid = Some(owner.uid).filter(|uid| *uid != rustix::process::geteuid().as_raw());
+    match (owner.is_for_anybody, uid, owner.gid) {
         (true, ..) => Grantees::Everybody,
         (false, None, None) => Grantees::Nobody,
         (false, uid, gid) => Grantees::Named { uid, gid },
@@ -174,9 +174,9 @@ impl RuntimeDir {
     }
 
     /// The directory of a step, as who mounts it sees it.
-    pub(super) fn step_path(&self, id: Id, is_for_anybody: bool) -> PathBuf {
+    pub(super) fn step_path(&self, id: Id, owner: StepOwner) -> PathBuf {
         let outer = self.steps.path().join(id.to_string());
-        if is_for_anybody { outer.join(OPEN_TO_ALL) } else { outer }
+        if owner.is_for_anybody { outer.join(OPEN_TO_ALL) } else { outer }
     }
 
     /// The admin socket's path.

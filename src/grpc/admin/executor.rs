@@ -3,9 +3,7 @@
 use tonic::{Request, Response, Status};
 
 use super::call::AdminService;
-use crate::broker::{
-    Error, LeaseState, ListedStep, Received, RunStep, StepOwner, StepRequest, StepSelector,
-};
+use crate::broker::{Error, LeaseState, ListedStep, Received, RunStep, StepRequest, StepSelector};
 use crate::grpc::convert::page::{PageRequest, in_collection, page};
 use crate::grpc::pb::executor_service_server::ExecutorService;
 use crate::grpc::request::parse_requests;
@@ -136,7 +134,9 @@ fn step_request(request: pb::OpenStepRequest) -> Result<StepRequest, Error> {
         step: StepName::parse(&request.step)?,
         attempt: request.attempt,
         run_as: convert::run_as(&request.run_as)?,
-        owner: StepOwner { uid: request.uid, gid: request.gid, anybody: request.any_uid },
+        uid: request.uid,
+        gid: request.gid,
+        any_uid: request.any_uid,
         ttl: convert::duration(request.ttl),
         heartbeat: convert::duration(request.heartbeat),
         allowed_targets: allowed_targets(&request.allowed_targets)?,

@@ -6,7 +6,7 @@ use allocation_counter::measure;
 use keyhatch::access::{Principal, Role};
 use keyhatch::broker::{
     Broker, BrokerParts, ConnectionDocument, Error, Patch, ResolveRequest, Room, RuntimeDir,
-    StepOwner, StepRequest, StepSession, WriteOptions,
+    StepRequest, StepSession, WriteOptions,
 };
 use keyhatch::catalog::Registered;
 use keyhatch::config::Config;
@@ -84,7 +84,9 @@ impl Bare {
             step: StepName::parse("build").unwrap(),
             attempt: None,
             run_as: [].into(),
-            owner: StepOwner::default(),
+            uid: None,
+            gid: None,
+            any_uid: false,
             ttl: None,
             heartbeat: None,
             allowed_targets: vec![],

@@ -1,0 +1,116 @@
+//! A request to open a step, and the checks of what it asks for.
+
+use std::collections::BTreeSet;
+use std::time::Duration;
+
+use crate::broker::error::Error;
+use crate::broker::registry::operators::Executor;
+use crate::model::limits::{MAX_HEARTBEAT, MAX_PATH_BYTES, MIN_TTL};
+use crate::model::{
+    AllowedTarget, NamedRequest, RunAs, RunName, StepKey, StepName, StepOwner, WorkflowName,
+};
+
+/// Where steps find their directory if their executor says nothing else.
+const DEFAULT_MOUNT_PATH: &str = "/run/keyhatch";
+/// The step reads its directory where it is.
+pub(super) const HOST_MOUNT: &str = "host";
+
+/// What an executor asks for.
+#[derive(Clone, Debug)]
+pub struct StepRequest {
+    /// The workflow.
+    pub workflow: WorkflowName,
+    /// The run.
+    pub run: RunName,
+    /// The step.
+    pub step: StepName,
+    /// Which try; one more than the last if unset.
+    pub attempt: Option<i32>,
+    /// On whose behalf it runs.
+    pub run_as: BTreeSet<RunAs>,
+    /// The step's Unix user; the daemon's own if unset.
+    pub uid: Option<u32>,
+    /// A Unix group that may use the step's directory, too.
+    pub gid: Option<u32>,
+    /// Whether all users may use the step's directory.
+    pub any_uid: bool,
+    /// The longest it may live.
+    pub ttl: Option<Duration>,
+    /// How often its executor will say that it still runs.
+    pub heartbeat: Option<Duration>,
+    /// What it may ask for at most; everything if empty.
+    pub allowed_targets: Vec<AllowedTarget>,
+    /// The request, if its executor gave it an id.
+    pub named: Option<NamedRequest>,
+    /// An absolute path, `host`, or empty for the default.
+    pub mount_path: String,
+}
+
+impl StepRequest {
+    /// Which step it is of.
+    pub(super) fn key(&self, executor: &Executor) -> StepKey {
+        StepKey {
+            executor: executor.name.clone(),
+            executor_uid: executor.uid,
+            workflow: self.workflow.clone(),
+            run: self.run.clone(),
+            step: self.step.clone(),
+        }
+    }
+
+    /// Who may use the step's directory, which is mounted at `mount_path`.
+    ///
+    /// # Errors
+    /// If the users contradict each other, or do not go with the mount path.
+    pub(super) fn owner(&self, mount_path: &str) -> Result<StepOwner, Error> {
+        let Self { uid, gid, any_uid, .. } = *self;
+        if any_uid && (uid.is_some() || gid.is_some()) {
+            let text = "any_uid goes with neither a uid nor a gid";
+            return Err(Error::TargetInvalid(text.to_owned()));
+        }
+        if any_uid && mount_path == HOST_MOUNT {
+            let text = "any_uid is for a directory that is mounted, and mount_path is \"host\"; name the step's uid";
+            return Err(Error::TargetInvalid(text.to_owned()));
+        }
+        // To the kernel, -1 is no id.
+        if [uid, gid].contains(&Some(u32::MAX)) {
+            return Err(Error::UidNotPermitted("uid or gid -1: it is none".to_owned()));
+        }
+        Ok(StepOwner {
+            uid: uid.unwrap_or_else(|| rustix::process::geteuid().as_raw()),
+            gid,
+            // Whom a group's bits let in is the kernel's to say.
+            is_uid_checked: !any_uid && (uid.is_some() || gid.is_none()),
+            is_for_anybody: any_uid,
+        })
+    }
+}
+
+/// Whole seconds within the bounds.
+pub(super) fn heartbeat_seconds(asked: Option<Duration>) -> Result<Option<u32>, Error> {
+    let Some(asked) = asked else { return Ok(None) };
+    if !(MIN_TTL..=MAX_HEARTBEAT).contains(&asked) {
+        return Err(Error::TtlOutOfRange {
+            what: "heartbeat",
+            least: MIN_TTL,
+            most: MAX_HEARTBEAT,
+        });
+    }
+    Ok(u32::try_from(asked.as_secs()).ok())
+}
+
+fn has_control(text: &str) -> bool {
+    text.chars().any(char::is_control)
+}
+
+/// Where the step will find its directory.
+pub(super) fn mount_path(asked: &str) -> Result<String, Error> {
+    match asked {
+        "" => Ok(DEFAULT_MOUNT_PATH.to_owned()),
+        HOST_MOUNT => Ok(HOST_MOUNT.to_owned()),
+        path if path.starts_with('/') && path.len() <= MAX_PATH_BYTES && !has_control(path) => {
+            Ok(path.trim_end_matches('/').to_owned())
+        }
+        other => Err(Error::MountPathInvalid(other.chars().take(64).collect())),
+    }
+}
