@@ -60,7 +60,7 @@ impl Grant {
     }
 }
 
-/// Why nothing is handed out.
+/// Why no credential is handed out.
 #[derive(Debug)]
 pub(crate) enum Refusal {
     Denied,
@@ -71,12 +71,12 @@ pub(crate) enum Refusal {
     },
     NotFound(ResourceName),
     NotSelected(NotSelected),
-    /// Beyond what its executor lets the step ask for.
+    /// The step's executor does not let the step ask for it.
     Outside,
 }
 
 impl Refusal {
-    /// The reason of the API, as the journal keeps it.
+    /// The reason of the API, as the journal records it.
     pub(crate) fn reason(&self) -> &'static str {
         match self {
             Self::Denied | Self::Outside => "RESOLVE_DENIED",
@@ -89,7 +89,7 @@ impl Refusal {
         }
     }
 
-    /// What refused it, where that is not access, as the journal keeps it.
+    /// What refused it, where that is not access, as the journal records it.
     pub(crate) fn by(&self) -> &'static str {
         match self {
             Self::Outside => "allowed_targets",
@@ -97,7 +97,7 @@ impl Refusal {
         }
     }
 
-    /// What the step is told.
+    /// The error for the step.
     pub(super) fn into_error(self, decision_id: String) -> Error {
         match self {
             Self::Denied | Self::Outside => Error::Denied { decision_id },
@@ -115,7 +115,7 @@ impl Refusal {
     }
 }
 
-/// The step that an opening is of, as a caller.
+/// The step of an opening, as a caller.
 pub(super) fn step_principal(opening: &Opening) -> Principal {
     let key = &opening.key;
     Principal::Step {
@@ -126,7 +126,7 @@ pub(super) fn step_principal(opening: &Opening) -> Principal {
     }
 }
 
-/// The secret that a step of this workflow means.
+/// The secret of this name in the step's own workflow.
 pub(super) fn own_secret(workflow: &WorkflowName, name: &SecretName) -> SecretRef {
     SecretRef { workflow: workflow.clone(), name: name.clone() }
 }
@@ -247,7 +247,7 @@ fn select(
     let integration = catalog.integration(&connection.metadata.integration);
     let kind = integration.and_then(|found| found.kind(connection.metadata.kind.as_str()));
     let canonical = |asked: &str| {
-        // A field that is stored under exactly this name comes first, whatever a schema calls so since.
+        // A field that is stored under exactly this name comes first, even if the schema uses the name otherwise.
         let own = FieldName::parse(asked).ok().filter(|name| set.contains_key(name));
         let by_rule =
             || kind.and_then(|kind| integration::find_field(kind, asked)?.canonical(asked));

@@ -1,4 +1,4 @@
-//! A step gets several credentials: one decision each, and one write to the journal for all of them.
+//! BatchResolve: one decision for each request, and one write to the journal for all of them.
 
 use super::shared::SharedRecords;
 use super::{Authorization, ResolveRequest, Resolved, Room};
@@ -8,25 +8,25 @@ use crate::broker::steps::session::StepSession;
 use crate::journal::CommitError;
 use crate::model::Timestamp;
 
-/// A request with what is decided on it, or why nothing is.
+/// A request with the decision on it, or the error in its place.
 type Decided = Result<(ResolveRequest, Authorization), Error>;
 
-/// Requests that are decided on by one snapshot. No decision is committed yet.
+/// Requests with decisions that are not committed yet.
 pub struct AuthorizedBatch {
     decided: Vec<Decided>,
     bytes: usize,
 }
 
 impl AuthorizedBatch {
-    /// The most bytes of values that come of the batch.
+    /// The most bytes of values that the batch hands out.
     pub fn bytes(&self) -> usize {
         self.bytes
     }
 }
 
 impl Broker {
-    /// Decides on the next requests of the step behind this opening, in order: on all of them, or on as many as may
-    /// fill `most` bytes, and on one at least. No decision is committed yet.
+    /// Decides on the next requests of a step, in order. It stops when the values may fill `most` bytes, and decides on
+    /// one request at least. No decision is committed yet.
     pub fn authorize_batch(
         &self,
         session: &StepSession,
@@ -48,11 +48,10 @@ impl Broker {
         AuthorizedBatch { decided, bytes }
     }
 
-    /// Resolves a batch for the step behind this opening, in order, as [`Broker::resolve`] does. A request that has no
-    /// room is not decided on.
+    /// Commits and resolves a batch, in order, as [`Broker::resolve`] does. A request without room is not decided on.
     ///
     /// # Errors
-    /// For each request, as [`Broker::resolve`], or the error that is in its place.
+    /// For each request, as [`Broker::resolve`], or the error in its place.
     pub fn resolve_batch(
         &self,
         session: &StepSession,
@@ -70,8 +69,8 @@ impl Broker {
         self.commit_batch(session, decided, self.now(), room)
     }
 
-    /// Decides on a request, if it may be answered at all. A refusal counts at once: the next request of the same call
-    /// may be one too many.
+    /// Decides on a request within its limits. A refusal counts at once, because the next request of the same call may
+    /// be one too many.
     fn authorize_and_count(
         &self,
         session: &StepSession,
@@ -114,7 +113,8 @@ impl Broker {
                     }
                     answer
                 }
-                // A newer snapshot was published: as if the request had come alone. A refusal has counted.
+                // A newer snapshot was published: decide as if the request had come alone. A refusal is counted
+                // already.
                 Some(Err(CommitError::Stale)) if is_refused => {
                     let decided = self.authorize_now(opening, &request)?;
                     self.resolve_until_current(opening, &request, None, decided, now, &mut *room)

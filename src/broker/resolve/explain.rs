@@ -1,4 +1,4 @@
-//! Why a step was refused, or would be: the full story, for operators.
+//! Explain: why a step was refused, or would be, in full for operators.
 
 use super::authorize::{ON_CONNECTION, ON_GROUP, authorize, own_secret};
 use crate::access::{
@@ -14,78 +14,78 @@ use crate::model::{
     Timestamp, WorkflowName, WorkflowPath,
 };
 
-/// The most members that are shown to be near.
+/// The most members that are shown as nearly fitting.
 const MAX_NEAR: usize = 5;
 
-/// A decision that would be made now.
+/// A decision to explain as it would be made now.
 pub struct DryRun {
-    /// Whose step asks.
+    /// The workflow of the step that asks.
     pub workflow: WorkflowName,
-    /// Which step.
+    /// The step that asks.
     pub step: StepName,
-    /// On whose behalf.
+    /// The principals on whose behalf the step runs.
     pub run_as: std::collections::BTreeSet<RunAs>,
-    /// For what.
+    /// The credential that the step asks for.
     pub target: Reference,
-    /// For which fields.
+    /// The fields that it asks for; all if empty.
     pub fields: Vec<String>,
 }
 
-/// A decision as it stands in the journal.
+/// A decision in the journal.
 pub struct PastDecision {
-    /// Where: "FILE.LINE".
+    /// The place of its line, "FILE.LINE".
     pub decision_id: String,
-    /// When.
+    /// When it was made.
     pub time: Timestamp,
-    /// What was decided.
+    /// The outcome.
     pub outcome: Outcome,
 }
 
-/// The story of a decision.
+/// The explanation of a decision.
 pub struct Explanation {
-    /// What was decided then; none for a dry run.
+    /// The decision in the journal; `None` for a dry run.
     pub past: Option<PastDecision>,
-    /// Who asks.
+    /// The step that asks, with its workflow and run.
     pub principal: String,
-    /// On whose behalf.
+    /// The principals on whose behalf the step runs.
     pub run_as: Vec<String>,
-    /// For what.
+    /// The target, as text.
     pub target: String,
-    /// What it comes to now: the rule that allows it, or the error.
+    /// The decision as it would be made now: the rule that allows it, or the error.
     pub outcome: Result<String, Error>,
-    /// The reason of the API, of an error.
+    /// The reason of the API, or "ALLOWED".
     pub reason: &'static str,
-    /// The connection that is meant.
+    /// The connection that the target names.
     pub connection: Option<ConnectionRef>,
-    /// What was looked at.
+    /// The resources whose bindings count.
     pub resources: Vec<ExaminedResource>,
-    /// Members of the group that nearly fit.
+    /// The members of the group that nearly fit.
     pub near_members: Vec<NearMember>,
 }
 
-/// One resource whose bindings count.
+/// A resource whose bindings count.
 pub struct ExaminedResource {
-    /// Which.
+    /// The full name.
     pub name: ResourceName,
-    /// When it was last changed; none if there is none of that name.
+    /// When it was last changed; `None` if it does not exist.
     pub update_time: Option<Timestamp>,
-    /// Which relation it takes.
+    /// The relation that the step needs.
     pub needed: Relation,
-    /// Whether its bindings give it.
+    /// Whether its bindings give the step that relation.
     pub is_allowed: bool,
-    /// Every principal that is bound.
+    /// Every bound principal.
     pub principals: Vec<Examined>,
-    /// Principals that could be bound to allow it.
+    /// Principals that an operator could bind to allow it.
     pub would_allow: Vec<String>,
-    /// Those on whose behalf the step would have to run, where it runs on nobody's.
+    /// The `run_as` principals that the step would need, if it runs on nobody's behalf.
     pub run_as_needed: Vec<String>,
 }
 
-/// A member of a group, and how it differs from what was asked for.
+/// A member of a group, and how it differs from the target.
 pub struct NearMember {
-    /// Which.
+    /// The member.
     pub name: ConnectionRef,
-    /// Identifier, what was asked for, what the member has.
+    /// The identifier, the value asked for, and the value of the member.
     pub differences: Vec<(String, String, String)>,
 }
 
@@ -116,10 +116,10 @@ impl Broker {
         Ok(Explanation { past: Some(past), principal: principal.to_string(), ..now })
     }
 
-    /// Explains a decision that would be made now. Nothing is decided, and nothing journaled.
+    /// Explains a decision that would be made now. No decision is made or journaled.
     ///
     /// # Errors
-    /// If the caller is no operator.
+    /// If the caller is not an operator.
     pub fn explain(&self, caller: &Principal, dry_run: &DryRun) -> Result<Explanation, Error> {
         require_operator(caller)?;
         self.explain_now(dry_run)
@@ -191,7 +191,7 @@ fn target_connection(catalog: &Catalog, target: &Reference) -> Option<Connection
     }
 }
 
-/// Whether this version can read what is asked for.
+/// Checks that this version can read the resource that a target names.
 fn check_newer(
     catalog: &Catalog,
     workflow: &WorkflowName,
@@ -260,7 +260,8 @@ fn examined(
     }
 }
 
-/// Whom one could bind, the narrowest first: the step, its workflow; and of those it runs as, any.
+/// The principals that an operator could bind, narrowest first: the step, its workflow, and the step's `run_as`
+/// principals.
 fn missing(principal: &Principal, examined: &[Examined]) -> Vec<String> {
     let Principal::Step { workflow, step, run_as, .. } = principal else { return Vec::new() };
     let has = |is_run_as: bool| {

@@ -1,5 +1,5 @@
-//! A new snapshot is delivered to all Watches, many at a time: one decision each, one write to the journal for all
-//! deliveries, and one opening of each record.
+//! Delivers a new snapshot to all Watches, many at a time: one decision each, one write to the journal for all of them,
+//! and one opening of each record.
 
 use std::panic::{AssertUnwindSafe, catch_unwind};
 use std::sync::Arc;
@@ -16,10 +16,10 @@ use crate::model::Timestamp;
 
 /// How many Watches are served at a time. Other work gets a turn in between.
 const AT_A_TIME: usize = 64;
-/// The most bytes that are opened for a stream which has not asked for them.
+/// The most bytes that are opened for a mailbox, whose stream may never read them.
 const MAX_LETTER_BYTES: usize = 4 * 1024;
 
-/// The room of a mailbox, whose stream may never come by.
+/// The room of a mailbox.
 struct Mailbox;
 
 impl Room for Mailbox {
@@ -36,12 +36,12 @@ struct Due<'a> {
 }
 
 impl Broker {
-    /// Delivers every new snapshot to all Watches, and ends them when the broker drains. Never ends itself.
+    /// Delivers every new snapshot to all Watches; when the broker drains, it ends them. Never returns.
     pub async fn fan_out(self: Arc<Self>) {
         let mut heads = self.snapshots.subscribe();
         while heads.changed().await.is_ok() {
             for some in self.watchers.all().chunks(AT_A_TIME) {
-                // A panic is our fault, and must not leave the others waiting for ever.
+                // A panic is a fault of ours, and must not leave the other Watches waiting forever.
                 if catch_unwind(AssertUnwindSafe(|| self.deliver_to(some))).is_err() {
                     tracing::error!("a change could not be delivered to Watches");
                 }
@@ -50,7 +50,7 @@ impl Broker {
         }
     }
 
-    /// Commits the deliveries of these Watches at once, and leaves each in its mailbox.
+    /// Commits the deliveries of these Watches at once, and puts each into its mailbox.
     fn deliver_to(&self, watchers: &[Arc<Watcher>]) {
         let now = self.now();
         let due: Vec<Due<'_>> =
@@ -77,7 +77,7 @@ impl Broker {
                 Ok(one) => {
                     self.conclude_shared(&watcher.session.opening, decided, one, &mut records)
                 }
-                // A newer snapshot was published, and is delivered in a moment.
+                // A newer snapshot was published, and is delivered next.
                 Err(CommitError::Stale) => continue,
                 Err(error) => Err(self.not_committed(error)),
             };
@@ -89,7 +89,7 @@ impl Broker {
         }
     }
 
-    /// The delivery that a Watch is due to get, if any. A refusal, which ends the Watch, is left in its mailbox at once.
+    /// The delivery that a Watch is due to get, if any. A refusal ends the Watch, and is put into its mailbox at once.
     fn find_due<'a>(&self, watcher: &'a Watcher, now: Timestamp) -> Option<Due<'a>> {
         let mut state = watcher.state.lock();
         if !state.has_room() {

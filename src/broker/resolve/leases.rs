@@ -1,4 +1,4 @@
-//! A step keeps its leases, or gives them back.
+//! RenewLease and RevokeLease.
 
 use std::time::Duration;
 
@@ -15,7 +15,7 @@ use crate::model::limits::{MAX_TTL, MIN_TTL};
 use crate::model::{Id, ResourceName, Timestamp};
 
 impl Broker {
-    /// Makes a lease of this opening last longer. Says whether it could be renewed again.
+    /// Renews a lease of this step. Returns the lease, and whether it could be renewed again.
     ///
     /// # Errors
     /// See `StepService.RenewLease`.
@@ -32,7 +32,7 @@ impl Broker {
         session.check_refusals(now, &self.limits).map_err(Error::TooManyRequests)?;
         let lines = lines_of(session.opening.record(), &[]);
         session.take_decision(now, &self.limits, lines).map_err(Error::TooManyRequests)?;
-        // Each turn means that somebody's change was published, so this ends.
+        // The loop ends: each turn needs another published change.
         let outcome = loop {
             match self.renew_once(&session.opening, id, ttl, now) {
                 Err(CommitError::Stale) => {}
@@ -66,7 +66,7 @@ impl Broker {
             return Err(CommitError::Closed);
         }
         let found = self.journal.with_live(|live| live.leases().find(id).cloned())?;
-        // Another step's lease is as unknown as one that never was.
+        // Another step's lease looks like a lease that never existed.
         let own = found.filter(|lease| lease.opening == record.id && now < lease.expire_time);
         let Some(lease) = own else { return Ok(Err(absent(id))) };
         let line = |outcome| RenewalLine {
@@ -95,7 +95,7 @@ impl Broker {
         Ok(Ok((Lease { expire_time, limited_by, ..lease }, is_renewable)))
     }
 
-    /// Ends a lease of this opening before its time.
+    /// Ends a lease of this step before it expires.
     ///
     /// # Errors
     /// See `StepService.RevokeLease`.

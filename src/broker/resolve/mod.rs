@@ -1,11 +1,11 @@
-//! A step gets its credential.
+//! Resolve: a step gets its credential.
 //!
 //! ```text
 //! bindings(name) → decide → find → propose a lease → journal.commit → permit → open
 //! ```
 //!
-//! All of it on one snapshot. If another was published before the journal took the line, everything is
-//! decided again.
+//! All of it happens on one snapshot. If a newer snapshot is published before the journal has the line, the broker
+//! decides again.
 
 pub(super) mod authorize;
 pub(super) mod batch;
@@ -33,61 +33,62 @@ use crate::model::{
 use crate::seal::OpenedFields;
 use authorize::{Grant, Refusal, authorize, is_executors, step_principal};
 
-/// What a step asks for.
+/// A request of a step for one credential.
 #[derive(Clone, Debug)]
 pub struct ResolveRequest {
-    /// Which credential.
+    /// The credential.
     pub target: Reference,
-    /// Which fields, by names or aliases; all if empty.
+    /// The fields, by names or aliases; all if empty.
     pub fields: Vec<String>,
-    /// For how long.
+    /// The TTL of the lease; the default if unset.
     pub ttl: Option<Duration>,
 }
 
-/// How many lines the line of a decision on this is worth: what is asked, and on whose behalf, is in it.
+/// How many lines the line of a decision is worth. It contains the fields and the `run_as` principals, and so may be
+/// long.
 pub(super) fn lines_of(opening: &Opening, fields: &[String]) -> u32 {
     let run_as = opening.run_as.iter().map(|one| one.name.as_str().len());
     let bytes: usize = fields.iter().map(String::len).chain(run_as).sum();
     1 + u32::try_from(bytes / LINE_BYTES).unwrap_or(u32::MAX - 1)
 }
 
-/// Room for what is opened. It is taken before anything is decided: nothing is opened that has none.
+/// Room for opened values. It is taken before a decision is committed, so that no value is opened without room.
 pub trait Room: Send {
-    /// Takes so many bytes more, if there are so many.
+    /// Takes `bytes` more; `false` if there is not that much room.
     fn take(&mut self, bytes: usize) -> bool;
 }
 
-/// What one snapshot decides on a request.
+/// The decision on a request by one snapshot.
 pub(super) struct Authorization {
     pub(super) epoch: u64,
     pub(super) outcome: Result<Grant, Refusal>,
 }
 
 impl Authorization {
-    /// The most bytes of values that come of it.
+    /// The most bytes of values that it hands out.
     pub(super) fn bytes(&self) -> usize {
         self.outcome.as_ref().map_or(0, Grant::bytes)
     }
 }
 
-/// What a step gets.
+/// A credential with its lease.
 pub struct Resolved {
     /// The full name of the resource.
     pub name: ResourceName,
     /// A connection's integration and kind.
     pub kind: Option<(IntegrationName, KindName)>,
-    /// The version.
+    /// The version of the credential.
     pub version: u64,
-    /// The values, by the names asked for, each of them once.
+    /// The values, by the names asked for; the names are unique.
     pub fields: Vec<(String, Value)>,
-    /// The lease.
+    /// The lease on it.
     pub lease: Lease,
-    /// Whether it could be renewed to last longer.
+    /// Whether the lease could be renewed to expire later.
     pub is_renewable: bool,
 }
 
 impl Broker {
-    /// Resolves a credential for the step behind this opening, if it has room.
+    /// Resolves a credential for a step, if it has room.
     ///
     /// # Errors
     /// See `StepService.Resolve` in `proto/keyhatch/v1/step.proto`.
@@ -102,7 +103,7 @@ impl Broker {
         self.commit_and_count(session, request, None, decided, now, room)
     }
 
-    /// Decides on a request by the newest snapshot, if the request is well formed and its answer may still have a line.
+    /// Decides on a request by the newest snapshot, if the request is well formed and its answer may have a line.
     pub(super) fn authorize_within_limits(
         &self,
         session: &StepSession,
@@ -123,7 +124,7 @@ impl Broker {
         Ok(decided)
     }
 
-    /// One delivery of a Watch, in place of the one before. What it gives was [paid for](watch) before.
+    /// Commits one delivery of a Watch, in place of the delivery before. The Watch has [paid](watch) for it.
     pub(super) fn deliver(
         &self,
         session: &StepSession,
@@ -144,7 +145,7 @@ impl Broker {
     /// Decides on a request by the newest snapshot, within what its executor lets the step ask for.
     ///
     /// # Errors
-    /// If the opening is no longer its executor's.
+    /// If the step's executor is no longer registered.
     pub(super) fn authorize_now(
         &self,
         opening: &LiveOpening,
@@ -192,7 +193,7 @@ impl Broker {
         outcome
     }
 
-    /// Counts a refusal that has its line.
+    /// Counts a refusal that has a line.
     pub(super) fn count_refusal(
         &self,
         session: &StepSession,
@@ -203,7 +204,7 @@ impl Broker {
         session.count_refusal(now, &self.limits, lines);
     }
 
-    /// Commits a decision, and decides again as long as a newer snapshot was published. Counts nothing.
+    /// Commits a decision. It decides again as long as newer snapshots are published. It counts nothing.
     pub(super) fn resolve_until_current(
         &self,
         opening: &LiveOpening,
@@ -214,7 +215,7 @@ impl Broker {
         room: &mut dyn Room,
     ) -> Result<Resolved, Error> {
         let mut taken = 0;
-        // Each turn means that somebody's change was published, so this ends.
+        // The loop ends: each turn needs another published change.
         loop {
             let bytes = decided.bytes();
             if bytes > taken && !room.take(bytes - taken) {
@@ -246,7 +247,7 @@ impl Broker {
         }
     }
 
-    /// The answer to a decision that is committed and hands out nothing.
+    /// The answer to a committed decision that hands out nothing.
     pub(super) fn not_granted(&self, refusal: Option<Refusal>, decision_id: DecisionId) -> Error {
         match refusal {
             Some(refusal) => refusal.into_error(decision_id.to_opaque(&self.keyring)),
@@ -254,7 +255,7 @@ impl Broker {
         }
     }
 
-    /// The answer to a decision that is not committed, and is not made again.
+    /// The answer to a decision that could not be committed, and is not made again.
     pub(super) fn not_committed(&self, error: CommitError) -> Error {
         match error {
             CommitError::Closed => Error::NotAccepted(NotAccepted::NotOpen),
@@ -264,7 +265,7 @@ impl Broker {
         }
     }
 
-    /// A decision as the journal takes it.
+    /// The decision as the journal takes it.
     pub(super) fn resolution<'a>(
         &self,
         opening: &'a LiveOpening,
@@ -309,7 +310,7 @@ impl Broker {
         }
     }
 
-    /// The credential, out of the record that its permit has opened.
+    /// The credential, from the record that its permit has opened.
     pub(super) fn hand_out(
         &self,
         opening: &LiveOpening,
@@ -320,7 +321,7 @@ impl Broker {
         let opened = opened.map_err(|error| corrupt(&grant, error))?;
         let bounds = self.lease_bounds(opening, grant.max_ttl);
         let is_renewable = is_renewable(lease.issue_time, lease.expire_time, &bounds);
-        // Copied, not moved: one field may have been asked for under two of its names.
+        // Values are copied, because one field may be asked for by two of its names.
         let copy = |(asked, name): (String, FieldName)| {
             let value = opened.get(&name).ok_or(Error::Corrupt)?;
             Ok((asked, Value::new(value.to_vec())))
@@ -337,7 +338,7 @@ impl Broker {
     }
 }
 
-/// Reports a record that does not open. The journal says that it was handed out.
+/// Logs a record that cannot be opened. The journal already contains the decision to hand it out.
 fn corrupt(grant: &Grant, error: &PermitError) -> Error {
     static LIMIT: LogLimit = LogLimit::new(1);
     if let Some(suppressed) = LIMIT.allow() {
@@ -346,7 +347,7 @@ fn corrupt(grant: &Grant, error: &PermitError) -> Error {
     Error::Corrupt
 }
 
-/// Form errors come before the decision.
+/// Checks the form of a request, before any decision.
 pub(super) fn check_form(request: &ResolveRequest) -> Result<(), Error> {
     if request.fields.len() > MAX_REQUESTED_FIELDS {
         let text = format!("at most {MAX_REQUESTED_FIELDS} fields can be named");

@@ -1,4 +1,4 @@
-//! Decisions that are committed together: each record is opened once, however many of them hand it out.
+//! Decisions that are committed together: each record is opened once, for all decisions that hand it out.
 
 use std::mem::take;
 
@@ -22,7 +22,8 @@ struct SharedRecord {
 }
 
 impl SharedRecords {
-    /// Takes the permit of a committed decision, to be used with all others for the same version of the same record.
+    /// Takes a committed decision in. Its permit is used together with all others for the same version of the same
+    /// record.
     pub(super) fn add(
         &mut self,
         decided: &Authorization,
@@ -39,7 +40,7 @@ impl SharedRecords {
         (decision_id, Some(lease))
     }
 
-    /// Opens the record of a grant, the first time that it is asked for.
+    /// The opened record of a grant. The first call opens it.
     fn open(&mut self, grant: &Grant, keyring: &Keyring) -> Result<&OpenedFields, &PermitError> {
         let mut records = self.0.iter_mut();
         let Some(record) = records.find(|record| record.edition == grant.edition()) else {
@@ -52,7 +53,7 @@ impl SharedRecords {
 }
 
 impl Broker {
-    /// The answer to a decision that is committed, whose permit is in `records`.
+    /// The answer to a committed decision whose permit is in `records`.
     pub(super) fn conclude_shared(
         &self,
         opening: &LiveOpening,

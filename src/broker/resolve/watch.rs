@@ -1,13 +1,13 @@
-//! A step watches a credential: the current version at once, and every new one.
+//! Watch: a step gets the current version of a credential at once, and then every new version.
 //!
 //! ```text
-//! snapshot published ─ fan_out: look at all watchers, decide for those with something new ─ mailbox ─ wake
-//! stream             ─ takes what is in its mailbox; looks for itself at first, and as time goes by
+//! snapshot published ─ fan_out: decide for all Watches, commit what is new ─ mailbox ─ wake
+//! stream             ─ reads its mailbox; decides itself at first, and as time goes by
 //! ```
 //!
-//! The writer only says that there is another snapshot, and waits for nobody. Whoever reads slowly has one
-//! delivery waiting, which is dropped for the newest when he comes back: nothing older than what is in force
-//! is ever sent. What is large is not opened for a mailbox: its stream decides when it comes by and has room.
+//! The writer only publishes a snapshot, and waits for no Watch. A stream that reads slowly has one delivery waiting.
+//! If that delivery is out of date when the stream comes back, it is dropped for a new decision. Large values are not
+//! opened for a mailbox: the stream decides itself when it has room.
 
 use std::collections::HashMap;
 use std::pin::Pin;
@@ -28,43 +28,43 @@ use crate::journal::NotAccepted;
 use crate::model::limits::MAX_WATCHES;
 use crate::model::{Id, Reference, ResourceName, Timestamp};
 
-/// The longest that a Watch sleeps without a look at the clock.
+/// The longest that a Watch sleeps without checking the clock.
 const LONGEST_SLEEP: Duration = Duration::from_secs(30);
-/// How long a Watch without room or rate for what it is behind waits before it looks again.
+/// How long a Watch that is behind and lacks room or rate waits until it tries again.
 const PATIENCE: Duration = Duration::from_secs(1);
 
-/// One Watch of one step: the end that its stream reads from.
+/// One Watch of a step: the end that its stream reads from.
 pub struct Watch {
     broker: Arc<Broker>,
     number: u64,
     watcher: Arc<Watcher>,
     ended: Pin<Box<WaitForCancellationFutureOwned>>,
     alarm: Pin<Box<Sleep>>,
-    /// Whether to look whatever the mailbox holds: at first, and when its time has come.
+    /// Whether to check even if the mailbox is empty: at first, and when the alarm rings.
     must_look: bool,
     _permit: OwnedSemaphorePermit,
 }
 
-/// One delivery.
+/// One delivery of a Watch.
 pub struct Delivery {
     /// The credential.
     pub resolved: Resolved,
-    /// Versions since the last delivery that were not seen.
+    /// How many versions since the delivery before were not delivered.
     pub skipped: u64,
 }
 
-/// Every Watch that is open.
+/// All open Watches.
 #[derive(Default)]
 pub(crate) struct Watchers {
     all: Mutex<HashMap<u64, Arc<Watcher>>>,
     last: AtomicU64,
 }
 
-/// What is watched, and how far it is.
+/// What a Watch asks for, and its progress.
 pub(crate) struct Watcher {
     pub(crate) session: Arc<StepSession>,
     pub(crate) request: ResolveRequest,
-    /// Until when the certificate of its connection lasts.
+    /// When the certificate of its connection expires.
     certificate_end: Timestamp,
     pub(crate) state: Mutex<WatcherState>,
     pub(crate) wake: Notify,
@@ -72,18 +72,18 @@ pub(crate) struct Watcher {
 
 #[derive(Default)]
 pub(crate) struct WatcherState {
-    /// What was decided last, taken or not.
+    /// The last delivery that was committed, read or not.
     last: Option<LastDelivery>,
-    /// The record and version that the stream has taken last.
+    /// The record and version that the stream has read last.
     seen: Option<(Id, u64)>,
-    /// What was decided, and waits to be taken.
+    /// A committed delivery, or the end, that the stream has not read yet.
     mailbox: Option<Letter>,
-    /// Something happened while the mailbox was full.
+    /// Whether something changed while the mailbox was full.
     is_behind: bool,
 }
 
 struct Letter {
-    /// The snapshot it was decided on.
+    /// The snapshot that it was decided on.
     epoch: u64,
     outcome: Result<Resolved, Error>,
 }
@@ -91,7 +91,7 @@ struct Letter {
 struct LastDelivery {
     name: ResourceName,
     lease: Id,
-    /// When to deliver again.
+    /// When the next delivery is due.
     due: Timestamp,
 }
 
@@ -102,22 +102,22 @@ impl Watchers {
         number
     }
 
-    /// How many are open.
+    /// How many Watches are open.
     pub(crate) fn count(&self) -> usize {
         self.all.lock().len()
     }
 
-    /// Those that are open now. Whoever comes later looks at the newest snapshot by himself.
+    /// The Watches that are open now. Later ones begin with the newest snapshot themselves.
     pub(crate) fn all(&self) -> Vec<Arc<Watcher>> {
         self.all.lock().values().cloned().collect()
     }
 }
 
 impl Broker {
-    /// Begins a Watch.
+    /// Begins a Watch of a step.
     ///
     /// # Errors
-    /// If the request is malformed, or the opening has too many.
+    /// If the request is malformed, or the step has too many Watches.
     pub fn watch(
         self: &Arc<Self>,
         session: &Arc<StepSession>,
@@ -155,7 +155,7 @@ impl Watch {
     /// The next delivery: the first at once, later ones when there is something new and room for it.
     ///
     /// # Errors
-    /// Why the Watch ends. Nothing comes after an error.
+    /// Why the Watch ends. An error is the last item.
     pub async fn next(&mut self, room: &mut dyn Room) -> Result<Delivery, Error> {
         loop {
             let now = self.broker.now();
@@ -172,8 +172,8 @@ impl Watch {
         }
     }
 
-    /// Sets the alarm for the next moment at which something is due by itself. One that rings too early does
-    /// no harm, so it is set again only where it would be late.
+    /// Sets the alarm for the next moment at which a delivery is due. An early alarm does no harm, so it is moved only
+    /// where it would ring too late.
     fn set_alarm(&mut self, now: Timestamp) {
         let (due, longest) = {
             let state = self.watcher.state.lock();
@@ -191,7 +191,7 @@ impl Watch {
 }
 
 impl Watcher {
-    /// What the stream is to send now, if anything.
+    /// What the stream sends now, if anything.
     fn next(
         &self,
         broker: &Broker,
@@ -201,7 +201,8 @@ impl Watcher {
     ) -> Option<Result<Delivery, Error>> {
         let mut state = self.state.lock();
         if let Some(letter) = state.mailbox.take() {
-            // What was decided before the last change, or for a step or a time that is over by now, is not sent.
+            // A delivery that was decided before the last change is not sent, nor one for a closed step or an expired
+            // lease.
             let is_current =
                 broker.snapshot().head == letter.epoch && !self.session.opening.is_closed();
             match letter.outcome {
@@ -218,7 +219,7 @@ impl Watcher {
         match self.check(broker, &state, now) {
             Ok(None) => None,
             Ok(Some(decided)) => {
-                // The first is refused, as a Resolve would be.
+                // The first delivery is refused as a Resolve would be.
                 let may_wait = state.last.is_some() && decided.outcome.is_ok();
                 let paid = self.pay(broker, &state, &decided, now);
                 match paid.and_then(|()| self.commit(broker, &mut state, decided, now, room)) {
@@ -233,8 +234,8 @@ impl Watcher {
         }
     }
 
-    /// Pays for a delivery that its step brings about, as a Resolve does: the first, and those that come as time goes
-    /// by. The others come of somebody's change.
+    /// Pays for a delivery that the step causes, as a Resolve does: the first delivery, and those that come as time
+    /// goes by. The others are caused by somebody's change.
     fn pay(
         &self,
         broker: &Broker,
@@ -252,8 +253,7 @@ impl Watcher {
         }
     }
 
-    /// What is to be delivered, if there is something. A look decides nothing: whatever is not as it was is
-    /// decided, and journaled, as a delivery.
+    /// The decision that is due to be delivered, if any. Nothing is committed or journaled here.
     pub(super) fn check(
         &self,
         broker: &Broker,
@@ -275,7 +275,7 @@ impl Watcher {
         Ok(if is_as_it_was { None } else { Some(decided) })
     }
 
-    /// Decides, and again if somebody's change was published meanwhile.
+    /// Commits a decision as a delivery.
     pub(super) fn commit(
         &self,
         broker: &Broker,
@@ -290,7 +290,7 @@ impl Watcher {
             .map_err(|error| self.response(broker, state, error))
     }
 
-    /// Whoever has watched it may know that it was removed.
+    /// The error for the stream. A step that has watched a connection may learn that it was removed.
     fn response(&self, broker: &Broker, state: &WatcherState, error: Error) -> Error {
         let (Error::Denied { .. }, Some(last)) = (&error, &state.last) else { return error };
         let is_gone = match &self.request.target {
@@ -302,23 +302,23 @@ impl Watcher {
 }
 
 impl WatcherState {
-    /// The lease of the delivery before, which the next one ends.
+    /// The lease of the last delivery, which the next delivery ends.
     pub(crate) fn before(&self) -> Option<Id> {
         self.last.as_ref().map(|last| last.lease)
     }
 
-    /// Whether there is room for a letter; if not, the stream looks for itself when it comes by.
+    /// Whether the mailbox is empty. If not, the stream checks for itself later.
     pub(crate) fn has_room(&mut self) -> bool {
         self.is_behind |= self.mailbox.is_some();
         self.mailbox.is_none()
     }
 
-    /// Leaves it to the stream to look for itself.
+    /// Leaves it to the stream to check for itself.
     pub(super) fn fall_behind(&mut self) {
         self.is_behind = true;
     }
 
-    /// Leaves what was decided on the snapshot `epoch` for the stream to take.
+    /// Puts what was decided on the snapshot `epoch` into the mailbox.
     pub(crate) fn put(&mut self, epoch: u64, outcome: Result<Resolved, Error>) {
         if let Ok(resolved) = &outcome {
             self.decided(resolved);

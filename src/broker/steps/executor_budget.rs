@@ -1,8 +1,8 @@
-//! What one executor's registration may use up, whatever it opens and closes.
+//! What one registered executor may use, however many steps it opens and closes.
 //!
-//! An opening has budgets of its own, and a new opening has new ones. An executor opens as many as it likes, one
-//! after another, so what they cost the journal's disk is bounded here once more. Of what is given, a workflow has a
-//! quarter at most: its steps must not keep those of others from what they may have.
+//! Each opening has budgets of its own, and an executor may open many steps, one after another. So this budget limits
+//! again what they write to the journal's disk. A workflow gets at most a quarter of the decisions, so that its steps
+//! do not keep those of other workflows from theirs.
 
 use std::collections::HashMap;
 use std::sync::Arc;
@@ -18,23 +18,23 @@ use crate::model::{ExecutorName, Id, Timestamp, WorkflowName};
 /// The budget of one registration.
 #[derive(Debug)]
 pub struct ExecutorBudget {
-    /// As lines name it.
+    /// The executor, as lines name it.
     principal: String,
     opens: Mutex<Rate>,
-    /// Of all its openings together.
+    /// The lines of refusals of all its openings together.
     lines: LineBudget,
-    /// Of what all its openings are given.
+    /// The decisions that give its openings something.
     decisions: Mutex<Rate>,
     workflows: Mutex<HashMap<WorkflowName, Arc<WorkflowBudget>>>,
 }
 
-/// What the openings of one workflow are given, of one executor.
+/// The decisions that give the openings of one workflow something, of one executor.
 type WorkflowBudget = Mutex<Rate>;
 
-/// The decisions that give one opening something.
+/// The decisions that may give one opening something.
 #[derive(Debug)]
 pub(super) struct Decisions {
-    /// Of those that it has for itself.
+    /// Decisions for this opening alone.
     own: Mutex<Rate>,
     workflow: Arc<WorkflowBudget>,
 }
@@ -45,10 +45,11 @@ impl Decisions {
         Self { own: Mutex::default(), workflow }
     }
 
-    /// Takes one of its own, or else one of its workflow's and executor's, that is worth so many lines.
+    /// Takes a decision whose line is worth `lines`: of the opening's own decisions, or else of its workflow's and
+    /// executor's.
     ///
     /// # Errors
-    /// How long to wait, if there is none left.
+    /// How long to wait, if none is left.
     pub(super) fn take(
         &self,
         executor: &ExecutorBudget,
@@ -76,15 +77,15 @@ impl ExecutorBudget {
         }
     }
 
-    /// Takes a step to open, which counts as so many.
+    /// Takes a step to open, which counts as `count` steps.
     ///
     /// # Errors
-    /// How long to wait, if there is none left.
+    /// How long to wait, if none is left.
     pub fn take_open(&self, now: Timestamp, limits: &Limits, count: u32) -> Result<(), Duration> {
         self.opens.lock().take_some(now.millis(), limits.executor_opens(), count)
     }
 
-    /// Whether one more refusal of its openings may be a line.
+    /// Checks that one more refusal of its openings may have a line.
     ///
     /// # Errors
     /// How long to wait, if not. The refusal is counted.
@@ -92,13 +93,13 @@ impl ExecutorBudget {
         self.lines.check(now, limits.executor_lines())
     }
 
-    /// Counts a refusal whose line is worth so many.
+    /// Counts a refusal whose line is worth `lines`.
     pub(super) fn count_refusal(&self, now: Timestamp, limits: &Limits, lines: u32) {
         self.lines.owe(now, limits.executor_lines(), lines);
     }
 
-    /// Takes the line that tells what one of its openings was refused without a line. If there is none left,
-    /// that is told with the executor's own.
+    /// Takes the line that reports the suppressed lines of an opening. If no line is left, they are reported with the
+    /// executor's own.
     pub(super) fn take_line_of(
         &self,
         opening: &LineBudget,
@@ -112,13 +113,12 @@ impl ExecutorBudget {
         is_taken
     }
 
-    /// Has `write` write down how often its openings were refused without a line, if they were; it says whether it
-    /// did.
+    /// Journals how many lines of its openings were suppressed, if any were. `write` returns whether it wrote the line.
     pub fn journal_suppressed(&self, now: Timestamp, write: impl FnOnce(&Event) -> bool) {
         self.lines.journal_suppressed(now, &self.principal, None, write);
     }
 
-    /// Forgets the workflows that nobody holds and nobody has used of late.
+    /// Forgets the workflows that no opening belongs to and that were not used of late.
     fn forget_rested(&self, now: Timestamp) {
         self.workflows.lock().retain(|_, budget| {
             Arc::strong_count(budget) > 1 || !budget.lock().is_rested(now.millis())
@@ -133,19 +133,19 @@ impl ExecutorBudget {
     }
 }
 
-/// The budgets, by registration.
+/// The budgets of all executors, by registration.
 #[derive(Debug, Default)]
 pub(super) struct ExecutorBudgets(Mutex<HashMap<Id, Arc<ExecutorBudget>>>);
 
 impl ExecutorBudgets {
-    /// That of this registration.
+    /// The budget of this registration.
     pub(super) fn of(&self, registration: Id, name: &ExecutorName) -> Arc<ExecutorBudget> {
         let mut budgets = self.0.lock();
         let budget = budgets.entry(registration);
         Arc::clone(budget.or_insert_with(|| Arc::new(ExecutorBudget::new(name))))
     }
 
-    /// All there are; those that nobody holds and nobody has used of late are forgotten.
+    /// All budgets. Budgets that no opening holds and that were not used of late are forgotten first.
     pub(super) fn all(&self, now: Timestamp) -> Vec<Arc<ExecutorBudget>> {
         let mut budgets = self.0.lock();
         budgets.values().for_each(|budget| budget.forget_rested(now));

@@ -12,19 +12,19 @@ use crate::journal::Event;
 use crate::model::limits::{Allowance, Rate};
 use crate::model::{Id, Timestamp};
 
-/// The budget of one principal.
+/// The budget of lines of one principal.
 #[derive(Debug, Default)]
 pub struct LineBudget {
     rate: Mutex<Rate>,
     suppressed: Mutex<Option<Suppressed>>,
 }
 
-/// What was refused without a line.
+/// The lines that were suppressed.
 #[derive(Debug)]
 struct Suppressed {
     since: Timestamp,
     requests: u64,
-    /// Of those whose method is known.
+    /// How many of them are of which method, where the method is known.
     methods: BTreeMap<&'static str, u64>,
 }
 
@@ -32,7 +32,7 @@ impl LineBudget {
     /// Takes a line.
     ///
     /// # Errors
-    /// How long to wait, if there is none left. What is not written is counted.
+    /// How long to wait, if no line is left. The line is counted as suppressed.
     pub fn take(
         &self,
         now: Timestamp,
@@ -42,26 +42,26 @@ impl LineBudget {
         self.try_take(now, lines).inspect_err(|_| self.count_suppressed(now, method))
     }
 
-    /// Takes a line, and counts nothing if there is none left.
+    /// Takes a line, and counts nothing if no line is left.
     pub(super) fn try_take(&self, now: Timestamp, lines: Allowance) -> Result<(), Duration> {
         self.rate.lock().take(now.millis(), lines.per_second, lines.burst)
     }
 
-    /// Whether there is a line left, without taking it.
+    /// Checks that a line is left, without taking it.
     ///
     /// # Errors
-    /// How long to wait, if not. What is not written is counted.
+    /// How long to wait, if not. The line is counted as suppressed.
     pub fn check(&self, now: Timestamp, lines: Allowance) -> Result<(), Duration> {
         let left = self.rate.lock().check(now.millis(), lines.per_second, lines.burst);
         left.inspect_err(|_| self.count_suppressed(now, ""))
     }
 
-    /// Takes so many lines, which are written whether they are left or not.
+    /// Takes lines that are written even if they are not left.
     pub fn owe(&self, now: Timestamp, lines: Allowance, count: u32) {
         self.rate.lock().owe(now.millis(), lines.per_second, count);
     }
 
-    /// Counts what is refused without a line; of which method, unless that is "".
+    /// Counts a suppressed line of this method, or of an unknown method, which is "".
     pub fn count_suppressed(&self, now: Timestamp, method: &'static str) {
         let mut suppressed = self.suppressed.lock();
         let suppressed = suppressed.get_or_insert_with(|| Suppressed::new(now));
@@ -71,7 +71,7 @@ impl LineBudget {
         }
     }
 
-    /// Has `write` write down what was refused without a line, if anything was; it says whether it did.
+    /// Journals how many lines were suppressed, if any were. `write` returns whether it wrote the line.
     pub fn journal_suppressed(
         &self,
         now: Timestamp,
@@ -88,7 +88,7 @@ impl LineBudget {
             seconds: now.since(suppressed.since).as_secs(),
             methods: methods.collect(),
         };
-        // What could not be written is told with what comes.
+        // Lines that could not be reported now are reported with later ones.
         if !write(&event) {
             self.suppressed
                 .lock()
@@ -97,12 +97,12 @@ impl LineBudget {
         }
     }
 
-    /// Whether anything was refused without a line that is not told yet.
+    /// Whether there are suppressed lines that are not reported yet.
     pub(super) fn has_suppressed(&self) -> bool {
         self.suppressed.lock().is_some()
     }
 
-    /// Has `other` tell what was refused without a line here.
+    /// Moves the suppressed lines to `other`, which reports them.
     pub(super) fn leave_to(&self, other: &Self) {
         let Some(suppressed) = self.suppressed.lock().take() else { return };
         other
@@ -112,7 +112,7 @@ impl LineBudget {
             .add(suppressed);
     }
 
-    /// Whether it is as if nothing had ever been asked.
+    /// Whether the budget is as good as new.
     pub fn is_rested(&self, now: Timestamp) -> bool {
         self.rate.lock().is_rested(now.millis()) && !self.has_suppressed()
     }

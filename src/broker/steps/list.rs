@@ -1,4 +1,4 @@
-//! Which steps are open.
+//! ListSteps: the open steps.
 
 use crate::access::Principal;
 use crate::broker::Broker;
@@ -6,12 +6,12 @@ use crate::broker::error::Error;
 use crate::broker::registry::operators::seen_by;
 use crate::model::{Id, Opening};
 
-/// One open step in a list.
+/// An open step in a list.
 #[derive(Debug)]
 pub struct ListedStep {
-    /// What was recorded.
+    /// The opening.
     pub opening: Opening,
-    /// Whom its certificate speaks for.
+    /// The SPIFFE ID of its certificate.
     pub spiffe_id: String,
     /// Its directory on this host.
     pub directory: String,
@@ -22,14 +22,14 @@ pub struct ListedStep {
 /// One page of open steps.
 #[derive(Debug)]
 pub struct ListedSteps {
-    /// In the order of their ids.
+    /// The steps, in the order of their ids.
     pub steps: Vec<ListedStep>,
-    /// Whether there are more after them.
+    /// Whether there are more steps after them.
     pub has_more: bool,
 }
 
 impl Broker {
-    /// The open steps after `after`: an executor's own, or everybody's for an operator.
+    /// The open steps after `after`, at most `size`: an executor's own, or all of them for an operator.
     ///
     /// # Errors
     /// If the journal hangs.

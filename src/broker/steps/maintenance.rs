@@ -1,4 +1,4 @@
-//! What has to be done as time goes by: ends, heartbeats, renewals.
+//! Regular maintenance: expired steps, lost heartbeats, certificates to renew.
 
 use std::sync::Arc;
 use std::time::Duration;
@@ -12,17 +12,16 @@ use crate::model::limits::MAX_STEP_CERTIFICATE_LIFE;
 use crate::model::{Id, LogLimit, Timestamp};
 use crate::seal::random_id;
 
-/// When a renewal is tried again whose certificate may not have reached the step.
+/// When to retry a renewal whose certificate may not have reached the step.
 const RENEW_AGAIN: Duration = Duration::from_secs(60);
 
 impl Broker {
-    /// What has to be done as time goes by: ends steps and leases, and renews certificates. Called about once a
-    /// second.
+    /// Closes steps that have expired or lost their executor, and renews certificates. Called about once a second.
     pub async fn run_maintenance(self: Arc<Self>) {
         static LIMIT: LogLimit = LogLimit::new(1);
         let now = self.now();
         self.journal.expire(now);
-        // A journal that hangs says so itself.
+        // If the journal hangs there is nothing to do: the watchdog logs it.
         let openings = self.journal.with_live(|live| live.openings().cloned().collect::<Vec<_>>());
         for opening in openings.unwrap_or_default() {
             let id = opening.record().id;
@@ -38,12 +37,12 @@ impl Broker {
             if let Err(error) = outcome
                 && let Some(suppressed) = LIMIT.allow()
             {
-                tracing::error!(opening.id = %id, %error, suppressed, "a step could not be kept up");
+                tracing::error!(opening.id = %id, %error, suppressed, "a step could not be closed or renewed");
             }
         }
     }
 
-    /// What the journal needs as time goes by. It waits for the disk.
+    /// Rotates and signs the journal where that is due. Waits for the disk.
     pub fn maintain_journal(&self) {
         let now = self.now();
         self.journal.run_maintenance(now);
@@ -56,11 +55,11 @@ impl Broker {
     fn renew_if_due(&self, opening: &LiveOpening, now: Timestamp) -> Result<(), Error> {
         let record = opening.record();
         let Some(newest) = opening.newest_certificate() else { return Ok(()) };
-        // The last certificate ends with the step, which is written in whole seconds.
+        // The last certificate ends with the step, but certificates count in whole seconds.
         let is_last = newest.not_after.seconds() >= record.expire_time.seconds();
         let due = newest.not_before.two_thirds_to(newest.not_after);
         let again = newest.not_before.after(RENEW_AGAIN);
-        // One that may not have reached the directory is followed by another, but not at every look.
+        // A certificate that may not have reached the directory is followed by another, but not every time.
         let is_due =
             if opening.is_certificate_unwritten() { now >= again } else { !is_last && now >= due };
         if !is_due {

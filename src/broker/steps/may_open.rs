@@ -1,4 +1,4 @@
-//! Whether an executor may open a step, and whether it has already.
+//! Checks before a step is opened: scope, limits, repeated requests.
 
 use std::collections::BTreeSet;
 use std::sync::Arc;
@@ -12,7 +12,7 @@ use crate::model::limits::OPENED_LINE_BYTES;
 use crate::model::{Id, NamedRequest, Opening, RunAs, StepKey};
 
 impl Broker {
-    /// What the same request has opened already.
+    /// The step that the same request has opened already.
     pub(super) fn opened_before(
         &self,
         executor: &Executor,
@@ -28,13 +28,13 @@ impl Broker {
             (None, _) => Ok(None),
             (Some(done), _) if done.mac != *mac => Err(Error::RequestIdReused(id.clone())),
             (Some(_), Some(open)) => Ok(Some(open)),
-            // It was opened, and closed since.
+            // The step was opened, and closed since.
             (Some(_), None) => Err(Error::OpenedBefore(id.clone())),
         }
     }
 
-    /// Takes one from how many steps the executor may open, before an older attempt is closed for it; of one with a
-    /// long line more.
+    /// Takes a step to open from the executor's budget, before an older attempt is closed for it. A request with a long
+    /// line counts as several.
     pub(crate) fn take_open(
         &self,
         executor: &Executor,
@@ -48,7 +48,7 @@ impl Broker {
         budget.take_open(self.now(), &self.limits, count).map_err(Error::TooManyRequests)
     }
 
-    /// Whether an executor is registered, for this workflow and to assert these principals.
+    /// Checks that an executor is registered, for this workflow and to assert these principals.
     pub(super) fn check_scope(&self, key: &StepKey, run_as: &BTreeSet<RunAs>) -> Result<(), Error> {
         let snapshot = self.snapshot();
         let executor = snapshot.catalog.executor(&key.executor).ok_or(Error::Unregistered)?;
@@ -65,7 +65,7 @@ impl Broker {
     }
 
     pub(super) fn may_open(&self, live: &Live, opening: &Opening) -> Result<(), Error> {
-        // WriteRequest again where nothing can change: an executor that was removed meanwhile opens nothing.
+        // Checked again under the chain lock: the executor may have been removed meanwhile.
         self.check_scope(&opening.key, &opening.run_as)?;
         self.check_room(live, opening.key.executor_uid)?;
         if let Some(NamedRequest { id, mac }) = &opening.request
@@ -74,7 +74,7 @@ impl Broker {
             if done.mac != *mac {
                 return Err(Error::RequestIdReused(id.clone()));
             }
-            // It was under way twice, and what the other has opened is closed by now.
+            // The request was under way twice, and the step that the other one has opened is closed by now.
             if done.opening.is_none_or(|opened| live.opening(opened).is_none()) {
                 return Err(Error::OpenedBefore(id.clone()));
             }
@@ -85,7 +85,8 @@ impl Broker {
         }
     }
 
-    /// Whether one more step may be open: while others are registered, no executor has more than a quarter of all.
+    /// Checks that one more step may be open. While other executors are registered, an executor has at most a quarter
+    /// of all steps.
     fn check_room(&self, live: &Live, executor: Id) -> Result<(), Error> {
         let all = self.limits.open_steps;
         if live.open_count() >= all as usize {

@@ -1,4 +1,4 @@
-//! Steps: opened, renewed, closed, listed, and the directories that they live in.
+//! Steps: opened, renewed, closed, listed; their sessions, and their directories.
 
 mod executor_budget;
 pub(super) mod line_budget;

@@ -1,7 +1,7 @@
-//! Steps come and go: opened, renewed, closed.
+//! OpenStep and CloseStep.
 //!
-//! Line first, file second: what the journal says of an opening or a renewal precedes the rename that
-//! makes it visible, and what it says of a closing precedes the removal.
+//! Line first, file second: the line of an opening or a renewal precedes the rename that makes it visible, and the line
+//! of a closing precedes the removal.
 
 use std::io::ErrorKind;
 use std::sync::Arc;
@@ -22,36 +22,36 @@ use crate::seal::random_id;
 /// An open step, as its executor gets it.
 #[derive(Debug)]
 pub struct OpenedStep {
-    /// What was recorded.
+    /// The opening.
     pub opening: Opening,
-    /// Whom its certificate speaks for.
+    /// The SPIFFE ID of its certificate.
     pub spiffe_id: String,
     /// Its directory on this host.
     pub directory: String,
-    /// What to put into its environment.
+    /// The environment for the step.
     pub env: Vec<(String, String)>,
 }
 
 /// Which step to close.
 #[derive(Debug)]
 pub enum StepSelector {
-    /// By opening.
+    /// The step of an opening.
     Opening(Id),
-    /// By names.
+    /// The open step of these names.
     Step(WorkflowName, RunName, StepName),
 }
 
-/// What closing did.
+/// The result of closing a step.
 #[derive(Debug)]
 pub struct ClosedStep {
-    /// Whether there was something to close.
+    /// Whether the step was open.
     pub closed: bool,
     /// How many leases were revoked.
     pub revoked: usize,
 }
 
 impl Broker {
-    /// Opens a step. Its directory is mounted by `peer_uid`, the Unix user who asks.
+    /// Opens a step. `peer_uid` is the Unix user of the executor, who mounts the directory.
     ///
     /// # Errors
     /// See `ExecutorService.OpenStep`.
@@ -87,8 +87,7 @@ impl Broker {
         }
     }
 
-    /// What is to be recorded of a new opening, and the step's first certificate. An older attempt is
-    /// closed by then.
+    /// The new opening and the step's first certificate. An older attempt is closed first.
     async fn new_opening(
         &self,
         executor: Executor,
@@ -122,7 +121,7 @@ impl Broker {
         Ok((opening, certificate))
     }
 
-    /// Makes the directory of an opening that stands in the journal visible, and listens in it.
+    /// Makes the directory of an opening visible, after its line is written, and listens in it.
     async fn publish_opening(
         &self,
         listener: std::os::unix::net::UnixListener,
@@ -133,7 +132,7 @@ impl Broker {
         if published.is_ok() {
             self.sessions.begin(listener, Arc::clone(&live), live.record().open_time);
         }
-        // Somebody may have closed it before it was all there.
+        // The step may have been closed before its directory was complete.
         if live.is_closed() {
             self.sessions.end(id);
             self.remove_directory(id);
@@ -147,7 +146,7 @@ impl Broker {
         Ok(())
     }
 
-    /// Closes a step; acknowledged when the journal is on disk.
+    /// Closes a step. Returns when the line is on disk.
     ///
     /// # Errors
     /// See `ExecutorService.CloseStep`.
@@ -163,7 +162,7 @@ impl Broker {
         }
     }
 
-    /// An executor's open step. Another's is as unknown as one that never was.
+    /// An executor's open step. Another executor's step looks like a step that never existed.
     pub(super) fn find_own(
         &self,
         executor: &Executor,
@@ -184,7 +183,7 @@ impl Broker {
         Ok(found.filter(|opening| opening.record().key.executor_uid == executor.uid))
     }
 
-    /// There is nothing to close now; if somebody else is closing it, that is on disk when this returns.
+    /// The result if the step is not open. If another call is closing it, that is on disk when this returns.
     async fn nothing_to_close(&self) -> Result<ClosedStep, Error> {
         self.journal.synced(self.journal.last()?).await?;
         Ok(ClosedStep { closed: false, revoked: 0 })
@@ -202,15 +201,15 @@ impl Broker {
             }
         });
         let Some((position, revoked)) = closed? else { return self.nothing_to_close().await };
-        // All of it before the first wait: a caller that goes away leaves nothing half done. A crash
-        // before the sync finds the opening without its directory, and closes it again.
+        // All of this happens before the first await, so that a dropped call leaves nothing half done. After a crash
+        // before the sync, the start finds the opening without its directory and closes it again.
         self.sessions.end_soon(id);
         self.remove_directory(id);
         self.journal.synced(position).await?;
         Ok(ClosedStep { closed: true, revoked: revoked.len() })
     }
 
-    /// Listens again for a step that was open when the daemon went down.
+    /// Listens again for a step that was open when the daemon stopped.
     pub(crate) fn reopen(&self, opening: Arc<LiveOpening>) -> std::io::Result<()> {
         let listener =
             self.runtime.rebind(opening.record().id, grantees(opening.record().owner))?;
@@ -218,7 +217,7 @@ impl Broker {
         Ok(())
     }
 
-    /// The number of this attempt; an older one that is open is closed first.
+    /// The number of the new attempt. An older open attempt is closed first.
     async fn next_attempt(&self, key: &StepKey, request: &StepRequest) -> Result<i32, Error> {
         let (open, last) = self
             .journal
@@ -229,7 +228,7 @@ impl Broker {
         }
         if let Some(open) = open {
             let record = open.record();
-            // The same request may be under way twice: what it has opened a moment ago it does not close.
+            // The same request may be under way twice: it does not close the step that it has just opened.
             let is_same = record.request.is_some() && record.request == request.named;
             if attempt <= record.attempt || is_same {
                 return Err(Error::StepExists(record.attempt));
@@ -313,7 +312,7 @@ impl Broker {
         path.to_string_lossy().into_owned()
     }
 
-    /// The variables for clients that are not ours; the step sees the paths under its mount.
+    /// The environment for clients that are not ours. It has the paths that the step sees under its mount.
     fn step_env(&self, opening: &Opening) -> Vec<(String, String)> {
         let root = if opening.mount_path == HOST_MOUNT {
             self.directory_text(opening)

@@ -1,9 +1,9 @@
 //! Removes directories, however full they are.
 //!
-//! Steps of older versions own theirs, and can nest directories deeper than a stack or a table of descriptors is large,
-//! or put more files into one than fit into memory. So nothing waits for the removal, nothing recurses, names are read
-//! while they are removed, and three descriptors are enough: a directory inside a directory is first renamed to the
-//! top, and so becomes one more to empty.
+//! Steps of older versions own their directories. They can nest directories deeper than a stack or a descriptor table
+//! allows, or put more files into one than fit into memory. So no caller waits for the removal, nothing recurses, and
+//! names are read while they are removed. Three descriptors are enough: a directory inside a directory is first renamed
+//! to the top, where it is emptied in turn.
 
 use std::ffi::CStr;
 use std::io;
@@ -18,7 +18,7 @@ use rustix::io::Errno;
 use crate::seal::random_id;
 use crate::sys::{Directory, names_in};
 
-/// The directory of what is to be removed, and the thread that removes it.
+/// The directory `gone`, and the thread that empties it.
 pub(crate) struct Reaper {
     directory: Arc<Directory>,
     next: AtomicU64,
@@ -26,7 +26,7 @@ pub(crate) struct Reaper {
 }
 
 impl Reaper {
-    /// Starts the thread, which begins with what is there already; it ends when this is dropped.
+    /// Starts the thread, which begins with what is left from before. It ends when this is dropped.
     pub(crate) fn start(directory: Directory) -> io::Result<Self> {
         let (wake, woken) = mpsc::channel();
         let next = AtomicU64::new(first_free(&directory)?);
@@ -46,7 +46,7 @@ impl Reaper {
         Ok(Self { directory, next, wake })
     }
 
-    /// Takes a file or directory away from where it is, at once, if there is one; it is removed in time.
+    /// Moves a file or directory out of its place at once, if it exists. The thread removes it later.
     pub(crate) fn take(&self, from: &Directory, name: &str) -> io::Result<()> {
         let number = self.next.fetch_add(1, Ordering::Relaxed);
         match from.rename(name, &self.directory, &number.to_string()) {
@@ -64,8 +64,8 @@ fn first_free(directory: &Directory) -> io::Result<u64> {
     Ok(numbers.max().map_or(0, |highest| highest + 1))
 }
 
-/// Empties the directory, in passes over it until there is none that changes anything. What cannot be removed is left,
-/// and does not keep the rest from going.
+/// Empties the directory in passes, until a pass changes nothing. Entries that cannot be removed are left, and do not
+/// stop the others.
 fn reap(top: BorrowedFd<'_>) -> Result<(), Errno> {
     loop {
         let mut pass = Pass { top, has_changed: false };
@@ -100,7 +100,7 @@ impl Pass<'_> {
     /// Unlinks the files in one directory, and renames the directories in it to the top.
     fn empty(&mut self, name: &CStr) -> Result<(), Errno> {
         let directory = open(self.top, name)?;
-        // Its own user may have closed it to writing.
+        // Its own user may have made it read-only.
         let _ = rustix::fs::fchmod(&directory, Mode::RWXU);
         for entry in names_in(directory.as_fd())? {
             let entry = entry?;
@@ -122,7 +122,7 @@ fn open(top: BorrowedFd<'_>, name: &CStr) -> Result<OwnedFd, Errno> {
     let flags = OFlags::DIRECTORY | OFlags::NOFOLLOW | OFlags::CLOEXEC;
     match openat(top, name, flags, Mode::empty()) {
         Err(Errno::ACCESS) => {
-            // Our own user's, closed to itself. The name is in a directory that only we can enter.
+            // Our own user has closed it to itself. The name is in a directory that only we can enter.
             rustix::fs::chmodat(top, name, Mode::RWXU, AtFlags::empty())?;
             openat(top, name, flags, Mode::empty())
         }
@@ -130,11 +130,11 @@ fn open(top: BorrowedFd<'_>, name: &CStr) -> Result<OwnedFd, Errno> {
     }
 }
 
-/// A directory can be renamed to another parent only by whoever may write to it.
+/// A directory can be renamed to another parent only by a user who may write to it.
 fn make_movable(parent: &OwnedFd, name: &CStr) {
     let flags = OFlags::PATH | OFlags::DIRECTORY | OFlags::NOFOLLOW | OFlags::CLOEXEC;
     if let Ok(directory) = openat(parent, name, flags, Mode::empty()) {
-        // chmod on the descriptor itself: the name may be another thing by now.
+        // chmod on the descriptor: the name may be another file by now.
         let itself = format!("/proc/self/fd/{}", directory.as_raw_fd());
         let _ = rustix::fs::chmod(itself, Mode::RWXU);
     }
@@ -156,7 +156,7 @@ mod tests {
         std::fs::create_dir(&victim).unwrap();
         std::fs::write(victim.join("file"), "untouched").unwrap();
         let open = || openat(CWD, &gone, OFlags::DIRECTORY, Mode::empty()).unwrap();
-        // Deeper than a path can be long, and than this process may have files open.
+        // Deeper than a path can be long, and than this process may have open files.
         let mut level = open();
         for _ in 0..3000 {
             rustix::fs::mkdirat(&level, "d", Mode::RWXU).unwrap();

@@ -1,4 +1,4 @@
-//! A request to open a step, and the checks of what it asks for.
+//! The request to open a step, and the checks of its fields.
 
 use std::collections::BTreeSet;
 use std::time::Duration;
@@ -10,12 +10,12 @@ use crate::model::{
     AllowedTarget, NamedRequest, RunAs, RunName, StepKey, StepName, StepOwner, WorkflowName,
 };
 
-/// Where steps find their directory if their executor says nothing else.
+/// Where steps find their directory by default.
 const DEFAULT_MOUNT_PATH: &str = "/run/keyhatch";
-/// The step reads its directory where it is.
+/// The mount path of a step that uses the directory where it is.
 pub(super) const HOST_MOUNT: &str = "host";
 
-/// What an executor asks for.
+/// A request of an executor to open a step.
 #[derive(Clone, Debug)]
 pub struct StepRequest {
     /// The workflow.
@@ -24,9 +24,9 @@ pub struct StepRequest {
     pub run: RunName,
     /// The step.
     pub step: StepName,
-    /// Which try; one more than the last if unset.
+    /// The number of the attempt; one more than the last if unset.
     pub attempt: Option<i32>,
-    /// On whose behalf it runs.
+    /// The principals on whose behalf the step runs.
     pub run_as: BTreeSet<RunAs>,
     /// The step's Unix user; the daemon's own if unset.
     pub uid: Option<u32>,
@@ -34,20 +34,20 @@ pub struct StepRequest {
     pub gid: Option<u32>,
     /// Whether all users may use the step's directory.
     pub any_uid: bool,
-    /// The longest it may live.
+    /// The longest that the step may live; the default if unset.
     pub ttl: Option<Duration>,
-    /// How often its executor will say that it still runs.
+    /// How often the executor sends heartbeats; never if unset.
     pub heartbeat: Option<Duration>,
-    /// What it may ask for at most; everything if empty.
+    /// What the step may ask for at most; everything if empty.
     pub allowed_targets: Vec<AllowedTarget>,
-    /// The request, if its executor gave it an id.
+    /// The request's id and MAC, if its executor gave it an id.
     pub named: Option<NamedRequest>,
     /// An absolute path, `host`, or empty for the default.
     pub mount_path: String,
 }
 
 impl StepRequest {
-    /// Which step it is of.
+    /// The key of the step.
     pub(super) fn key(&self, executor: &Executor) -> StepKey {
         StepKey {
             executor: executor.name.clone(),
@@ -72,21 +72,21 @@ impl StepRequest {
             let text = "any_uid is for a directory that is mounted, and mount_path is \"host\"; name the step's uid";
             return Err(Error::TargetInvalid(text.to_owned()));
         }
-        // To the kernel, -1 is no id.
+        // To the kernel, -1 is not an id.
         if [uid, gid].contains(&Some(u32::MAX)) {
-            return Err(Error::UidNotPermitted("uid or gid -1: it is none".to_owned()));
+            return Err(Error::UidNotPermitted("uid or gid -1 is not an id".to_owned()));
         }
         Ok(StepOwner {
             uid: uid.unwrap_or_else(|| rustix::process::geteuid().as_raw()),
             gid,
-            // Whom a group's bits let in is the kernel's to say.
+            // If only a group is given, the kernel decides by the group's bits who connects.
             is_uid_checked: !any_uid && (uid.is_some() || gid.is_none()),
             is_for_anybody: any_uid,
         })
     }
 }
 
-/// Whole seconds within the bounds.
+/// A heartbeat in whole seconds.
 pub(super) fn heartbeat_seconds(asked: Option<Duration>) -> Result<Option<u32>, Error> {
     let Some(asked) = asked else { return Ok(None) };
     if !(MIN_TTL..=MAX_HEARTBEAT).contains(&asked) {
@@ -103,7 +103,7 @@ fn has_control(text: &str) -> bool {
     text.chars().any(char::is_control)
 }
 
-/// Where the step will find its directory.
+/// The path where the step finds its directory.
 pub(super) fn mount_path(asked: &str) -> Result<String, Error> {
     match asked {
         "" => Ok(DEFAULT_MOUNT_PATH.to_owned()),

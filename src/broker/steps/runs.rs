@@ -1,4 +1,4 @@
-//! Runs: what each has received, and its end.
+//! GetRun, CloseRun and RenewStep: the steps of a run, and what they received.
 
 use std::collections::HashMap;
 
@@ -13,11 +13,11 @@ use crate::model::{FieldName, Id, Opening, RunName, StepKey, Timestamp, Workflow
 
 /// One opening of a step of a run, open or closed.
 pub struct RunStep {
-    /// What was recorded.
+    /// The opening.
     pub opening: Opening,
-    /// When and why it was closed; none while it is open.
+    /// When and why it was closed; `None` while it is open.
     pub closed: Option<(Timestamp, CloseReason)>,
-    /// What it was given, in the order of issue.
+    /// The leases that it was given, in the order of issue.
     pub received: Vec<Received>,
 }
 
@@ -25,39 +25,39 @@ pub struct RunStep {
 pub struct Received {
     /// The lease.
     pub lease: Id,
-    /// What was asked for.
+    /// The target that the step asked for.
     pub target: String,
-    /// The full name of what was handed out.
+    /// The full name of the resource that was handed out.
     pub resource: String,
     /// The version.
     pub version: u64,
-    /// The fields.
+    /// The names of the fields.
     pub fields: Vec<FieldName>,
     /// When it was handed out first.
     pub first: Timestamp,
-    /// When last.
+    /// When it was handed out last.
     pub last: Timestamp,
-    /// How often.
+    /// How often it was handed out.
     pub times: usize,
-    /// When it ends, or ended at the latest.
+    /// When it expires or expired.
     pub expire_time: Timestamp,
-    /// How it stands.
+    /// Its state.
     pub state: LeaseState,
 }
 
-/// How a lease stands.
+/// The state of a lease.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum LeaseState {
-    /// Its time was over.
+    /// It has expired.
     Expired,
     /// It is live.
     Live,
-    /// It ended before its time.
+    /// It ended before it expired.
     Revoked,
 }
 
 impl Broker {
-    /// What a run has received: an executor's own runs, everybody's for an operator. Reads files.
+    /// The steps of a run and what they received: an executor's own runs, or all runs for an operator. Reads files.
     ///
     /// # Errors
     /// See `ExecutorService.GetRun`.
@@ -71,7 +71,7 @@ impl Broker {
         let own = seen_by(caller)?;
         let executor = own.as_ref().map(|own| &own.name);
         let which = WhichRuns { run, workflow, executor };
-        // Runs are found by name; those of another registration of the name are another's.
+        // Runs are found by name. Runs of another registration of the same name belong to another executor.
         let mut fold = Fold { of: own.as_ref().map(|own| own.uid), ..Fold::default() };
         self.journal.run_lines(which, is_cancelled, |line| match fold.take(line) {
             bytes if bytes > MAX_RUN_BYTES => Err(Error::RunTooLarge(run.clone())),
@@ -92,7 +92,7 @@ impl Broker {
             }
         })?;
         for step in &mut steps {
-            // A lease ends with its step, and that is before its time, however long ago it was.
+            // A lease ends with its step. If the lease would have lasted longer, it was revoked.
             let Some((closed, _)) = step.closed else { continue };
             for received in &mut step.received {
                 if received.state == LeaseState::Expired && closed < received.expire_time {
@@ -103,7 +103,7 @@ impl Broker {
         Ok(steps)
     }
 
-    /// Closes every open step of an executor's run.
+    /// Closes every open step of an executor's run. Returns how many steps were closed, and how many leases revoked.
     ///
     /// # Errors
     /// See `ExecutorService.CloseRun`.
@@ -131,7 +131,7 @@ impl Broker {
         Ok((closed, revoked))
     }
 
-    /// An executor says that its step still runs; when the step ends at the latest.
+    /// Takes a heartbeat: the executor says that its step runs. Returns when the step expires.
     ///
     /// # Errors
     /// See `ExecutorService.RenewStep`.
@@ -150,25 +150,25 @@ impl Broker {
     }
 }
 
-/// Lines of runs, taken in order, as steps with what they received.
+/// The lines of a run, in order, folded into steps.
 #[derive(Default)]
 struct Fold {
-    /// Of one registration, or all.
+    /// The registration whose steps count; `None` for all.
     of: Option<Id>,
     steps: Vec<RunStep>,
     openings: HashMap<Id, usize>,
-    /// Where each lease stands in its step.
+    /// The index of each lease in its step.
     leases: HashMap<Id, usize>,
-    /// How many bytes an answer has that tells it, at most.
+    /// The most bytes that the reply has.
     bytes: usize,
 }
 
-/// What each step, and each lease, has in an answer beside its names, at most.
+/// The most bytes of a step, and of a lease, in a reply, beside its names.
 const STEP_BYTES: usize = 160;
 const RECEIVED_BYTES: usize = 160;
 
 impl Fold {
-    /// Takes a line; how many bytes an answer has by now, at most.
+    /// Takes a line in. Returns the most bytes that the reply has by now.
     fn take(&mut self, Body { time, event, .. }: Body) -> usize {
         match event {
             Event::Opened(opening) => self.open(*opening),
@@ -199,7 +199,7 @@ impl Fold {
         if self.of.is_some_and(|uid| uid != opening.key.executor_uid) {
             return;
         }
-        // None of these is told, and they may be long.
+        // The reply has none of these, and they may be long.
         opening.allowed_targets = Vec::new();
         opening.certificates = Vec::new();
         opening.public_key = Vec::new();
@@ -221,7 +221,7 @@ impl Fold {
         self.steps.get_mut(*self.openings.get(&opening)?)
     }
 
-    /// A lease that is handed out once more is the same one.
+    /// A lease that is handed out again is the same lease.
     fn receive(&mut self, time: Timestamp, line: ResolveLine) {
         let ResolveLine { opening, ask, outcome, .. } = line;
         let Outcome::Allow { resource, version, released, lease, expire_time, .. } = outcome else {

@@ -10,10 +10,10 @@
 //! RUNTIME/steps/ID/d/     0755  the same, where any user may be the step; ID/ then lets in who mounts d/
 //! ```
 //!
-//! All of it is the daemon's. A step's user is let in by an access control list and owns nothing, so it can neither
-//! make, rename nor grow anything. No protection rests on an ID that nobody knows: mount tables and command lines show
-//! it. What is made is made on the stage and renamed in, relative to descriptors; what goes is first renamed out and
-//! then reaped by a thread of its own: see [`super::reaper`].
+//! All of it belongs to the daemon. A step's user is let in by an access control list and owns nothing, so it can
+//! neither make, rename nor grow anything. No protection rests on a secret ID, because mount tables and command lines
+//! show it. Everything is made on the stage and renamed in, relative to descriptors. Everything that goes is first
+//! renamed out, and then removed by a thread: see [`super::reaper`].
 
 use std::io;
 use std::os::unix::net::UnixListener;
@@ -28,9 +28,9 @@ use crate::sys::{Directory, DirectoryError, Grantees, Lock, Permission, Trust};
 pub(crate) const SOCKET: &str = "keyhatch.sock";
 /// The certificate's name in a step's directory.
 pub(crate) const CERTIFICATE: &str = "tls.crt";
-/// What a socket is called until it is where it belongs: the kernel tells everybody.
+/// A socket's name until it is renamed into place: the kernel shows this name to everybody.
 const STAGED_SOCKET: &str = "s";
-/// The directory to mount, where it is open to everybody and lies in one that is not.
+/// The directory to mount, if all users may use it; the directory around it keeps them out.
 const OPEN_TO_ALL: &str = "d";
 /// The admin socket's name in the runtime directory.
 const ADMIN_SOCKET: &str = "admin.sock";
@@ -38,7 +38,7 @@ const ADMIN_SOCKET: &str = "admin.sock";
 /// Why the runtime directory cannot be used.
 #[derive(Debug, thiserror::Error)]
 pub enum RuntimeDirError {
-    /// The admin socket cannot be a group's.
+    /// The admin socket cannot be given to the group.
     #[error(
         "the admin socket cannot be given to group {group} ({source}); run the daemon as a member of it, \
          or as root"
@@ -49,7 +49,7 @@ pub enum RuntimeDirError {
         /// The cause.
         source: io::Error,
     },
-    /// It is not fit to work in.
+    /// The directory is missing, or others may change it.
     #[error("the runtime directory cannot be used: {0}")]
     Directory(#[from] DirectoryError),
     /// Another daemon uses it.
@@ -66,7 +66,7 @@ pub enum RuntimeDirError {
         /// The cause.
         source: io::Error,
     },
-    /// What is in it is somebody else's.
+    /// It holds an entry that a daemon does not make.
     #[error(
         "{} holds {entry}, which is not a daemon's: it would be in danger there; name a directory for keyhatch \
          alone with --runtime", .path.display()
@@ -77,7 +77,7 @@ pub enum RuntimeDirError {
         /// One of the entries.
         entry: String,
     },
-    /// Sockets in it would have too long a path.
+    /// The path of a socket in it would be too long.
     #[error(
         "the runtime directory {} is too long: a step's socket would have a path of {length} bytes, and \
          Unix allows {MAX_SOCKET_PATH_BYTES}; choose a shorter one with --runtime", .path.display()
@@ -85,7 +85,7 @@ pub enum RuntimeDirError {
     PathTooLong {
         /// The directory.
         path: PathBuf,
-        /// How long a socket's path would be.
+        /// How long the path would be, in bytes.
         length: usize,
     },
 }
@@ -101,12 +101,12 @@ pub struct RuntimeDir {
 
 impl Drop for RuntimeDir {
     fn drop(&mut self) {
-        // Steps find the next daemon where this one was; operators and executors are told that there is none.
+        // Steps find the next daemon under the same path; operators and executors learn that there is no daemon.
         let _ = self.directory.remove(ADMIN_SOCKET);
     }
 }
 
-/// Whom a step's directory lets in, beside the daemon's own user.
+/// The users who may use a step's directory, beside the daemon's own.
 pub(super) fn grantees(owner: StepOwner) -> Grantees {
     let uid = Some(owner.uid).filter(|uid| *uid != rustix::process::geteuid().as_raw());
     match (owner.is_for_anybody, uid, owner.gid) {
@@ -122,14 +122,14 @@ pub(crate) struct StepFile<'a> {
     pub(crate) content: &'a [u8],
 }
 
-/// What a daemon makes in its runtime directory.
+/// The entries that a daemon makes in its runtime directory.
 const OWN_ENTRIES: [&str; 5] = [ADMIN_SOCKET, "gone", "lock", "stage", "steps"];
 
 impl RuntimeDir {
-    /// Whether a directory would do, if it is there already. Changes nothing.
+    /// Checks that the directory would do, if it exists. Changes nothing.
     ///
     /// # Errors
-    /// If the path is too long for sockets, or the directory is not ours alone.
+    /// If the path is too long for sockets, or others may change the directory.
     pub fn check(path: &Path, trust: &Trust) -> Result<(), RuntimeDirError> {
         check_length(path)?;
         match Directory::open(path, trust) {
@@ -141,21 +141,22 @@ impl RuntimeDir {
     /// Makes the runtime directory if it is missing, and empties its stage.
     ///
     /// # Errors
-    /// If the path is too long for sockets, the directory cannot be made, or is not ours alone.
+    /// If the path is too long for sockets, another daemon uses the directory, or it cannot be made or others may
+    /// change it.
     pub fn open(path: &Path, trust: &Trust) -> Result<Self, RuntimeDirError> {
         check_length(path)?;
         let directory = Directory::make(path, 0o755, trust)?;
         check_entries(&directory)?;
         let failed = |source| RuntimeDirError::Io { path: path.to_owned(), source };
-        // First of all: what is here may be another daemon's.
+        // Before anything else: the entries may be another daemon's.
         let lock = directory.lock("lock").map_err(|error| match error.kind() {
             io::ErrorKind::WouldBlock => RuntimeDirError::InUse(path.to_owned()),
             _ => failed(error),
         })?;
-        // Others find the steps' directories through it, and change nothing in it.
+        // Others find the steps' directories through it, and may change nothing in it.
         directory.set_mode(0o755).map_err(failed)?;
         let gone = Reaper::start(directory.make_directory("gone", 0o700)?).map_err(failed)?;
-        // What is left of a stage is nobody's, and must not keep a daemon from starting.
+        // Leftovers of a stage must not keep a daemon from starting.
         gone.take(&directory, "stage").map_err(failed)?;
         let stage = directory.make_directory("stage", 0o700)?;
         let steps = directory.make_directory("steps", 0o711)?;
@@ -168,12 +169,12 @@ impl RuntimeDir {
         Ok(Self { directory, steps, stage, gone, _lock: lock })
     }
 
-    /// Where it is.
+    /// Its path.
     pub fn path(&self) -> &Path {
         self.directory.path()
     }
 
-    /// The directory of a step, as who mounts it sees it.
+    /// The path of a step's directory, for the executor that mounts it.
     pub(super) fn step_path(&self, id: Id, owner: StepOwner) -> PathBuf {
         let outer = self.steps.path().join(id.to_string());
         if owner.is_for_anybody { outer.join(OPEN_TO_ALL) } else { outer }
@@ -184,8 +185,8 @@ impl RuntimeDir {
         self.path().join(ADMIN_SOCKET)
     }
 
-    /// Listens on the admin socket, which is the daemon's own user's and perhaps a group's. The directory is locked, so
-    /// what is there is a dead daemon's.
+    /// Listens on the admin socket, which belongs to the daemon's own user and, if given, to a group. The directory is
+    /// locked, so a socket that exists is left from before.
     ///
     /// # Errors
     /// If the socket cannot be made, or given to the group.
@@ -200,8 +201,8 @@ impl RuntimeDir {
         Ok(listener)
     }
 
-    /// Makes a step's directory on the stage, with a socket that listens. Where everybody may be the step, only
-    /// `opener` reaches the directory: the user who mounts it.
+    /// Makes a step's directory on the stage, with a socket that listens. If all users may be the step, the user
+    /// `opener`, who mounts the directory, alone reaches it.
     pub(crate) fn prepare(
         &self,
         id: Id,
@@ -248,12 +249,12 @@ impl RuntimeDir {
         Ok(listener)
     }
 
-    /// Moves a prepared directory to where the step will find it.
+    /// Moves a prepared directory into place.
     pub(crate) fn publish(&self, id: Id) -> io::Result<()> {
         self.stage.rename(&id.to_string(), &self.steps, &id.to_string())
     }
 
-    /// Puts one file into a step's directory, in place of what has its name.
+    /// Replaces one file of a step's directory.
     pub(crate) fn replace_file(
         &self,
         id: Id,
@@ -268,8 +269,8 @@ impl RuntimeDir {
         self.stage.rename(&staged, &directory, file.name)
     }
 
-    /// Listens again in a step's directory, after a restart. A directory of an older version that is the step's own,
-    /// or open to everybody who knows its name, is none.
+    /// Listens again in a step's directory, after a restart. Fails for directories of older versions, which belong to
+    /// the step or are open to all.
     pub(super) fn rebind(&self, id: Id, grantees: Grantees) -> io::Result<UnixListener> {
         let directory = self.open_step(id, grantees)?;
         let listener = self.bind(grantees)?;
@@ -277,15 +278,15 @@ impl RuntimeDir {
         Ok(listener)
     }
 
-    /// Removes a step's directory, wherever its preparation got to. Its files are gone when this returns, also from
-    /// where it is mounted; the rest is left to the reaper.
+    /// Removes a step's directory, also a half-prepared one. Its files are gone when this returns, even where it is
+    /// mounted. The reaper removes the rest.
     pub(crate) fn remove(&self, id: Id) -> io::Result<()> {
         let id = id.to_string();
         let outer = self.steps.directory(&id);
         let inner = outer.as_ref().ok().and_then(|outer| outer.directory(OPEN_TO_ALL).ok());
         for directory in outer.ok().into_iter().chain(inner) {
             for name in [SOCKET, CERTIFICATE, "tls.key", "ca.crt", "env"] {
-                // What cannot be unlinked goes with the directory.
+                // A file that cannot be unlinked goes with the directory.
                 let _ = directory.remove(name);
             }
         }
@@ -293,7 +294,7 @@ impl RuntimeDir {
         self.gone.take(&self.stage, &id)
     }
 
-    /// The directories there are, by the ids of their openings.
+    /// The ids of the openings that have a directory.
     pub(crate) fn step_ids(&self) -> io::Result<Vec<Id>> {
         let names = self.steps.names()?.filter_map(Result::ok);
         Ok(names.filter_map(|name| name.to_str().ok()?.parse().ok()).collect())
@@ -317,7 +318,7 @@ fn check_length(path: &Path) -> Result<(), RuntimeDirError> {
     }
 }
 
-/// Whether a directory is empty, or a daemon's. What is in it is removed, and its mode changed.
+/// Checks that a directory is empty or a daemon's, because its entries are removed and its mode is changed.
 fn check_entries(directory: &Directory) -> Result<(), RuntimeDirError> {
     let path = directory.path().to_owned();
     let names: Result<Vec<_>, _> = directory.names().and_then(Iterator::collect);

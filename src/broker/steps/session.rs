@@ -1,4 +1,4 @@
-//! What the daemon knows of an open step while it runs, and no log keeps: rates, the heartbeat, Watches.
+//! The state of an open step that no log keeps: its rates, its heartbeat and its Watches.
 
 use std::sync::Arc;
 use std::sync::atomic::{AtomicI64, Ordering};
@@ -19,13 +19,13 @@ const MISSED_HEARTBEATS: u32 = 3;
 /// One open step, as its connections hold it.
 #[derive(Debug)]
 pub struct StepSession {
-    /// The step by the journal.
+    /// The opening in the journal.
     pub opening: Arc<LiveOpening>,
     rate: Mutex<Rate>,
     lines: LineBudget,
     executor: Arc<ExecutorBudget>,
     decisions: Decisions,
-    /// When the executor said last that the step runs, in milliseconds.
+    /// The time of the last heartbeat, in milliseconds.
     heartbeat: AtomicI64,
     watches: Arc<Semaphore>,
 }
