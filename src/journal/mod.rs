@@ -2,13 +2,12 @@
 //!
 //! - **No plaintext without a [`Permit`], no permit without a line.** [`Journal::commit`] is the only
 //!   maker of permits, and a permit is the only caller of the function that opens values.
-//! - It is the write-ahead log of openings and leases: [`Live`] is the fold of its lines, at start and
-//!   while it runs.
-//! - Everything that must not be overtaken happens under its chain lock: publishing a snapshot, closing
-//!   an opening, inserting a lease. A decision made on an older snapshot comes back as
-//!   [`CommitError::Stale`], and the broker decides again.
-//! - Lines are JSON, hash-chained, and carry a keyed tag: see [`write::line`]. They hold names, because
-//!   people read them, and never a value.
+//! - It is the write-ahead log of openings and leases: [`Live`] is the fold of its lines, at start and while it runs.
+//! - Publishing a snapshot, closing an opening and inserting a lease happen under its chain lock, so that no older
+//!   decision overtakes them. A decision made on an older snapshot returns [`CommitError::Stale`], and the broker decides
+//!   again.
+//! - Lines are JSON, hash-chained, and carry a keyed tag: see [`write::line`]. They contain names, because people read
+//!   them, and never a value.
 
 mod commit;
 mod event;
@@ -57,19 +56,19 @@ use write::chain::Chain;
 use write::sync::{SyncThread, Synced};
 use write::watchdog::Pulse;
 
-/// The journal cannot be written: nothing is resolved and nothing is changed.
+/// The journal cannot be written: no secret is handed out and no change is made.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, thiserror::Error)]
 #[error("the journal cannot be written")]
 pub struct Unavailable;
 
-/// Where the journal stands: the number of a line.
+/// The number of a line.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord)]
 pub struct Position(pub(self) u64);
 
-/// How a journal is kept.
+/// The settings of a journal.
 #[derive(Clone, Copy, Debug)]
 pub struct Options {
-    /// A file of so many bytes is followed by the next.
+    /// The size in bytes at which a file is followed by the next.
     pub file_bytes: u64,
 }
 
@@ -82,18 +81,18 @@ pub struct Journal {
     keyring: Arc<Keyring>,
     authority: Arc<Authority>,
     options: Options,
-    /// The last line that is written, for who must not wait.
+    /// The last line that is written, to be read without waiting.
     written: Synced,
     /// The last line that is signed.
     signed: Mutex<u64>,
-    /// Apart from it, so that nobody who looks waits for a signature that is being made.
+    /// Behind a lock of its own, so that readers do not wait while a signature is made.
     newest_signature: Mutex<Option<NewestSignature>>,
     /// When to sign next.
     sign_due: Mutex<Timestamp>,
 }
 
 impl Journal {
-    /// Makes the first file of a new journal, in a directory that is made too.
+    /// Makes a new journal with its first file, in a new directory.
     ///
     /// # Errors
     /// If the directory exists or cannot be written.
@@ -102,10 +101,10 @@ impl Journal {
         write::chain::create(directory, keyring, now)
     }
 
-    /// Reads the journal, checks every line, and goes on where it ended.
+    /// Opens the journal: reads and checks every line, and appends from there on.
     ///
     /// # Errors
-    /// If a line was changed or is missing, or the files cannot be read.
+    /// If a line was changed or is missing, or the files cannot be read or written.
     pub fn open(
         directory: &Path,
         keyring: Arc<Keyring>,
@@ -144,7 +143,7 @@ impl Journal {
         }
     }
 
-    /// The chain, even if it cannot be written any more.
+    /// Locks the chain for reading, even if it can no longer be written.
     fn lock_unless_hanging(&self) -> Result<MutexGuard<'_, Chain>, Unavailable> {
         if self.pulse.write.are_hanging() {
             return Err(Unavailable);
@@ -152,12 +151,12 @@ impl Journal {
         self.chain.try_lock_for(JOURNAL_DEADLINE).ok_or(Unavailable)
     }
 
-    /// The same for whoever reads files next, and fails as they do.
+    /// Locks it for a reader of files, who gets an I/O error.
     fn lock_to_read(&self) -> std::io::Result<MutexGuard<'_, Chain>> {
         self.lock_unless_hanging().map_err(|Unavailable| std::io::Error::other("it hangs"))
     }
 
-    /// Writes one line that stands for itself, and returns its decision id.
+    /// Writes one line that needs no check, and returns its decision id.
     ///
     /// # Errors
     /// If it cannot be written.
@@ -171,10 +170,10 @@ impl Journal {
         Ok((position, chain.decision_id(position)))
     }
 
-    /// Publishes a committed batch: writes its head line with the leases that end by it, and makes the
-    /// new snapshot visible, as one.
+    /// Publishes a committed batch: writes its head line, and makes the new snapshot visible before anybody else gets
+    /// the lock.
     ///
-    /// `revoked` is given the leases as they are; `publish` must make the snapshot visible.
+    /// `revoked` returns the leases that end by the batch; `publish` makes the snapshot visible.
     ///
     /// # Errors
     /// If the line cannot be written. Nothing is published then.
@@ -194,7 +193,7 @@ impl Journal {
         Ok(position)
     }
 
-    /// Takes a new opening in; `allowed` looks at what is open and may refuse.
+    /// Takes a new opening in; `allowed` may refuse it by what is open.
     ///
     /// # Errors
     /// As `allowed`, or if the line cannot be written.
@@ -211,8 +210,8 @@ impl Journal {
         chain.live().opening(id).cloned().ok_or_else(|| Unavailable.into())
     }
 
-    /// Closes an opening and revokes its leases, which it returns; `None` if it was not open. `before` may write lines
-    /// while it is still open.
+    /// Closes an opening and revokes its leases. Returns the revoked leases; `None` if the opening is not open.
+    /// `before` may write lines while it is still open.
     ///
     /// # Errors
     /// If the line cannot be written. The step stays open then.
@@ -235,7 +234,7 @@ impl Journal {
         Ok(Some((position, revoked)))
     }
 
-    /// Takes a renewed certificate in, before it is handed out.
+    /// Takes a renewed certificate in, before the certificate is handed out.
     ///
     /// # Errors
     /// If the line cannot be written.
@@ -248,7 +247,7 @@ impl Journal {
         self.append(now, &Event::CertificateRenewed { opening, certificate }).map(drop)
     }
 
-    /// Looks at what is open and leased, while nothing can change.
+    /// Reads what is open and leased, while nothing can change.
     ///
     /// # Errors
     /// If the journal hangs.
@@ -256,22 +255,22 @@ impl Journal {
         Ok(read(self.lock_unless_hanging()?.live()))
     }
 
-    /// Forgets leases that are over. They end by themselves, so no line says so.
+    /// Removes expired leases. Leases expire by themselves, so no line is written.
     pub fn expire(&self, now: Timestamp) {
         if let Ok(mut chain) = self.lock_unless_hanging() {
             chain.live_mut().expire(now);
         }
     }
 
-    /// Waits until this line, and all before it, are on disk.
+    /// Waits until this line, and all lines before it, are on disk.
     ///
     /// # Errors
-    /// If the disk refuses. That is final: what the disk holds is not known from then on.
+    /// If a sync has failed. That is final: from then on, the contents of the disk are unknown.
     pub async fn synced(&self, position: Position) -> Result<(), Unavailable> {
         self.sync.synced(position.0).await.map_err(|SyncFailed| Unavailable)
     }
 
-    /// The last line written.
+    /// The number of the last line.
     ///
     /// # Errors
     /// If the journal hangs or has failed.
@@ -279,12 +278,12 @@ impl Journal {
         Ok(self.lock()?.last())
     }
 
-    /// The number of the last line, without waiting: whether a reader has something to read.
+    /// The number of the last line, without waiting: for readers that check whether there is something to read.
     pub fn written(&self) -> u64 {
         self.written.line()
     }
 
-    /// Whether it has failed for good: only a restart can tell what the disk holds.
+    /// Whether the journal has failed for good. Only a restart can find out what the disk holds.
     pub fn has_failed(&self) -> bool {
         self.sync.has_failed() || self.lock_unless_hanging().is_ok_and(|chain| chain.is_over())
     }

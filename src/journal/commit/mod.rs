@@ -1,7 +1,7 @@
 //! Decisions become lines, and lines become permits.
 //!
-//! Everything here happens under the chain lock: the check that the world is as it was when the decision was made, the
-//! line, and the lease.
+//! All of this happens under the chain lock: the check that nothing has changed since the decision, the line, and the
+//! lease.
 
 pub(super) mod permit;
 mod settle;
@@ -21,10 +21,10 @@ pub enum CommitError {
     /// The lease has ended.
     #[error("the lease has ended")]
     LeaseEnded,
-    /// A newer snapshot was published meanwhile: decide again.
+    /// A newer snapshot was published meanwhile: the broker decides again.
     #[error("the decision is older than the published state")]
     Stale,
-    /// The broker was restored from a backup, and no administrator has confirmed it yet.
+    /// The broker was restored from a backup, and no administrator has confirmed it.
     #[error("nothing is resolved until the restored broker is confirmed")]
     Quarantined,
     /// The journal cannot be written.
@@ -32,27 +32,27 @@ pub enum CommitError {
     Unavailable(#[from] Unavailable),
 }
 
-/// One decision on a Resolve, ready to be committed.
+/// A decision on a Resolve, ready to be committed.
 pub struct Resolution<'a> {
-    /// The snapshot that it was made on.
+    /// The snapshot that the decision was made on.
     pub epoch: u64,
-    /// The step that asked.
+    /// The step that asks.
     pub opening: &'a LiveOpening,
-    /// What the step asked for.
+    /// The target, fields and TTL that the step asks for.
     pub ask: Ask,
     /// `Some` for a delivery of a Watch, with the lease of the delivery before.
     pub watch: Option<Option<Id>>,
-    /// What was decided.
+    /// The decision.
     pub outcome: Result<Allowed, Refused>,
 }
 
-/// A decision to hand out a credential.
+/// What a decision hands out.
 pub struct Allowed {
     /// The rule that allows it.
     pub by: String,
     /// The record with the values.
     pub record: RecordKey,
-    /// The full name of the resource, where the target does not say it.
+    /// The full name of the resource, if the target does not contain it.
     pub resource: Option<String>,
     /// The credential's version.
     pub version: u64,
@@ -64,19 +64,20 @@ pub struct Allowed {
     pub max_leases: u32,
 }
 
-/// A decision to hand out nothing.
+/// Why a decision hands out nothing.
 pub struct Refused {
     /// The API's reason.
     pub reason: &'static str,
-    /// What refused it, where that is not access.
+    /// What refused it, if that is not access.
     pub by: &'static str,
 }
 
-/// A decision that has its line.
+/// A decision whose line is written.
 pub struct Committed {
     /// The place of the line.
     pub decision_id: DecisionId,
-    /// `None` if nothing is handed out: the decision was a refusal, or the opening holds as many leases as it may.
+    /// The permit and the lease. `None` if nothing is handed out: the decision was a refusal, or the opening already
+    /// holds `max_leases` leases.
     pub granted: Option<(Permit, Lease)>,
 }
 
@@ -93,7 +94,7 @@ impl Journal {
     /// Commits a decision: writes its line, takes its lease in, and makes the permit.
     ///
     /// # Errors
-    /// If the world has moved on since the decision, or the journal cannot be written. No line is written then.
+    /// If something has changed since the decision, or the journal cannot be written. No line is written then.
     pub fn commit(
         &self,
         now: Timestamp,
@@ -161,7 +162,7 @@ impl Journal {
         Ok(chain.decision_id(position))
     }
 
-    /// Commits a look at the values of a record, decided on the snapshot `epoch`: writes its line, and makes the permit.
+    /// Commits an operator's test of a record, decided on the snapshot `epoch`: writes its line, and makes the permit.
     ///
     /// # Errors
     /// If another snapshot was published since, or the journal cannot be written.
@@ -197,10 +198,10 @@ impl Journal {
         chain.append(now, &Event::LeaseRevoked { opening, lease }).map(Some)
     }
 
-    /// Whether decisions can be committed now, so that secrets can be handed out at all.
+    /// Checks that decisions can be committed now, so that secrets can be handed out.
     ///
     /// # Errors
-    /// What refuses every decision, as [`Journal::commit`] reports it.
+    /// The error of every decision, as [`Journal::commit`] returns it.
     pub fn may_decide(&self) -> Result<(), CommitError> {
         let chain = self.lock()?;
         if !chain.is_open_to_all() {

@@ -1,10 +1,10 @@
-//! The permit: proof that a decision to hand out one record stands in the journal.
+//! The permit: proof that the journal contains a decision to hand out one record.
 
 use crate::journal::DecisionId;
 use crate::seal::{Keyring, OpenError, OpenedFields, RecordKey, Sealed};
 
-/// Leave to open one version of one record, once. Only [`Journal::commit`](crate::journal::Journal::commit) makes one, after its
-/// line is written; it is used up by [`Permit::open`].
+/// The right to open one version of one record, once. Only [`Journal`](crate::journal::Journal) makes permits, after
+/// the line of the decision is written. [`Permit::open`] uses the permit up.
 #[must_use]
 pub struct Permit {
     record: RecordKey,
@@ -12,13 +12,13 @@ pub struct Permit {
     decision_id: DecisionId,
 }
 
-/// Why a permit opened nothing.
+/// Why a permit did not open a record.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, thiserror::Error)]
 pub enum PermitError {
     /// The record fails authentication.
     #[error(transparent)]
     Open(#[from] OpenError),
-    /// The permit is for another version.
+    /// The permit is for another record or version.
     #[error("the permit is for another record")]
     OtherRecord,
 }
@@ -28,15 +28,15 @@ impl Permit {
         Self { record, version, decision_id }
     }
 
-    /// Where the decision stands in the journal.
+    /// The place of the decision in the journal.
     pub fn decision_id(&self) -> DecisionId {
         self.decision_id
     }
 
-    /// Opens the record that the permit is for.
+    /// Opens the record of this permit.
     ///
     /// # Errors
-    /// If `sealed` is another version, or is not that record's.
+    /// If `sealed` is another version or another record.
     pub fn open(self, sealed: &Sealed, keyring: &Keyring) -> Result<OpenedFields, PermitError> {
         if sealed.version() != self.version {
             return Err(PermitError::OtherRecord);
@@ -44,10 +44,11 @@ impl Permit {
         Ok(keyring.open_values(self.record, sealed)?)
     }
 
-    /// Opens the record that all of these permits are for, once for all of them.
+    /// Opens the record of all of these permits once.
     ///
     /// # Errors
-    /// If there is no permit, or one of them is for another record or version; else as [`Permit::open`].
+    /// If there is no permit, or the permits are not all for the same version of the same record; else as
+    /// [`Permit::open`].
     pub fn open_once(
         mut permits: Vec<Self>,
         sealed: &Sealed,

@@ -11,7 +11,7 @@ use crate::model::{Id, Timestamp};
 use crate::seal::{RecordKey, random_id};
 
 impl Live {
-    /// Checks that a decision that was made on the snapshot `epoch` still counts.
+    /// Checks that a decision on the snapshot `epoch` may be committed.
     pub(super) fn check_epoch(&self, epoch: u64) -> Result<(), CommitError> {
         if self.is_quarantined() {
             return Err(CommitError::Quarantined);
@@ -19,7 +19,7 @@ impl Live {
         if self.epoch() == epoch { Ok(()) } else { Err(CommitError::Stale) }
     }
 
-    /// Checks the same of a decision for a step.
+    /// Checks that a decision for this opening may be committed.
     pub(super) fn check_decision(
         &self,
         epoch: u64,
@@ -31,11 +31,11 @@ impl Live {
 }
 
 impl Resolution<'_> {
-    /// The line to write, and the record and lease to hand out, if any. `earlier` are lines that come before it and are
-    /// not applied yet.
+    /// The line to write, and the record and lease to hand out, if any. `earlier` are lines before it that are not
+    /// applied yet.
     ///
     /// # Errors
-    /// If the world has moved on since the decision.
+    /// If something has changed since the decision.
     pub(super) fn settle(
         self,
         live: &Live,
@@ -52,7 +52,7 @@ impl Resolution<'_> {
             Err(Refused { reason, by }) => (refused(reason, by), None),
         };
         if granted.is_none() {
-            // What was asked for beside the target explains no refusal, and can be long.
+            // The fields and the TTL explain no refusal, and can be long.
             Arc::make_mut(&mut ask).fields.clear();
         }
         let line = ResolveLine {
@@ -71,10 +71,10 @@ fn refused(reason: &str, by: &str) -> Outcome {
     Outcome::Refuse { reason: reason.to_owned(), by: by.to_owned() }
 }
 
-/// What a decision finds when it is settled.
+/// The state in which a decision is settled.
 struct Before<'a> {
     live: &'a Live,
-    /// Lines that come before it and are not applied yet.
+    /// Lines before it that are not applied yet.
     earlier: &'a [Event],
     now: Timestamp,
     opening: Id,
@@ -91,7 +91,7 @@ impl Before<'_> {
         let Allowed { by, record, resource, version, fields, terms, max_leases } = allowed;
         let (leases, ended) = (self.live.leases(), watch.flatten());
         let begun = || self.lines().filter_map(ResolveLine::new_lease);
-        // The maximum may have become less since. A Watch's lease is for the Watch alone.
+        // The maximum may be lower than it was. A Watch's lease is for that Watch alone.
         let reused = begun()
             .find(|lease| lease.is_for(ask, record.uid, version))
             .or_else(|| leases.reusable(self.opening, ask, record.uid, version, self.now).cloned())

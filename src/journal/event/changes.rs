@@ -1,4 +1,4 @@
-//! What changes are called: a batch that is announced.
+//! The lines of changes: a batch that is announced.
 
 use serde::{Deserialize, Serialize};
 
@@ -6,14 +6,14 @@ use crate::access::Bindings;
 use crate::journal::state::requests::{RequestNote, of_registrations};
 use crate::model::{FieldName, Id};
 
-/// A batch on its way.
+/// A batch that is announced.
 #[derive(Debug, Serialize, Deserialize)]
 pub struct Intent {
-    /// Its number, never used again.
+    /// The batch's number, which is never used again.
     pub batch: u64,
-    /// What it changes.
+    /// The changes.
     pub changes: Vec<ChangeNote>,
-    /// The requests that it does, of those that have an id.
+    /// The requests that it does, if they have an id.
     #[serde(default, deserialize_with = "of_registrations", skip_serializing_if = "Vec::is_empty")]
     pub requests: Vec<RequestNote>,
 }
@@ -21,29 +21,29 @@ pub struct Intent {
 /// One change in a batch.
 #[derive(Clone, Debug, Serialize, Deserialize)]
 pub struct ChangeNote {
-    /// Who.
+    /// The operator or executor who made it.
     pub principal: String,
-    /// What, such as `connection.create`.
+    /// The action, such as `connection.create`.
     pub action: String,
-    /// On which resource.
+    /// The full name of the resource.
     pub resource: String,
-    /// Its uid.
+    /// The resource's uid.
     pub uid: Id,
-    /// The version after the change.
+    /// The resource's version after the change.
     pub version: u64,
-    /// The fields written.
+    /// The names of the fields that were written.
     #[serde(default, skip_serializing_if = "Vec::is_empty")]
     pub fields: Vec<FieldName>,
-    /// Everything else that changed, such as "tags" or "disabled=true".
+    /// Other settings that changed, such as "tags" or "disabled=true".
     #[serde(default, skip_serializing_if = "Vec::is_empty")]
     pub settings: Vec<String>,
-    /// The access after the change, where it changed.
+    /// The access after the change, if it changed.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub access: Option<Bindings>,
 }
 
 impl ChangeNote {
-    /// Whether the change removes something, disables it or changes who may have it.
+    /// Whether the change removes or disables something, or changes access.
     pub(super) fn takes_away(&self) -> bool {
         let disables = |setting: &String| setting == "disabled=true";
         self.action.ends_with(".delete")

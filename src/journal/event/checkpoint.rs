@@ -1,4 +1,4 @@
-//! The first line of a file: what was live before it; and the signatures of the root.
+//! The first line of a file, with everything that was live before it; and the signatures of the root.
 
 use serde::de::Error as _;
 use serde::{Deserialize, Deserializer, Serialize};
@@ -7,10 +7,10 @@ use crate::journal::state::requests::{RequestNote, of_registrations};
 use crate::lease::Lease;
 use crate::model::{Formats, Id, Opening, StepKey, base64_bytes, hex_bytes};
 
-/// The format of the lines. In format 1, that of 0.1.0, checkpoints did not contain the highest formats.
+/// The format of the lines. In format 1, that of 0.1.0, checkpoints lack the highest formats.
 pub const FORMAT: u32 = 2;
 
-/// The last attempt at a step, as a checkpoint says it.
+/// The last attempt at a step, in a checkpoint.
 #[derive(Clone, Debug, Serialize, Deserialize)]
 #[serde(deny_unknown_fields)]
 pub struct Attempt {
@@ -21,20 +21,19 @@ pub struct Attempt {
     pub number: i32,
 }
 
-/// A batch that is announced and not in force yet.
+/// A batch that is announced and not in force yet, in a checkpoint.
 #[derive(Clone, Debug, Serialize, Deserialize)]
 #[serde(deny_unknown_fields)]
 pub struct Announced {
-    /// Its number.
+    /// The batch's number.
     pub batch: u64,
     /// The requests that it does.
     #[serde(default, deserialize_with = "of_registrations", skip_serializing_if = "Vec::is_empty")]
     pub requests: Vec<RequestNote>,
 }
 
-/// What is live where a file begins. A later file's stands for all lines up to its own number, and names the
-/// hash of that line as the one before it. With a key anywhere in it that this version does not know it is not read at
-/// all.
+/// Everything that is live where a file begins. In a later file it replaces all lines up to its own number, and its
+/// `prev` is the hash of the last of them. A checkpoint with an unknown key is refused as a whole.
 #[derive(Debug, Default, Serialize, Deserialize)]
 #[serde(deny_unknown_fields)]
 pub struct Checkpoint {
@@ -43,7 +42,7 @@ pub struct Checkpoint {
     pub format: u32,
     /// The file's number.
     pub file: u64,
-    /// The highest formats that were written; 0.1.0 does not say them.
+    /// The highest formats that were written; 0 in checkpoints of 0.1.0.
     #[serde(default)]
     pub formats: Formats,
     /// The last batch in force.
@@ -56,10 +55,10 @@ pub struct Checkpoint {
     pub openings: Vec<Opening>,
     /// Live leases.
     pub leases: Vec<Lease>,
-    /// Requests that are remembered.
+    /// Requests that were done, to refuse or repeat.
     #[serde(default, deserialize_with = "of_registrations")]
     pub requests: Vec<RequestNote>,
-    /// Batches on their way.
+    /// Batches that are announced and not in force yet.
     #[serde(default, skip_serializing_if = "Vec::is_empty")]
     pub announced: Vec<Announced>,
     /// The last attempts at steps that are not open.
@@ -68,12 +67,12 @@ pub struct Checkpoint {
     /// The openings whose newest certificate may not have reached their directories.
     #[serde(default, skip_serializing_if = "Vec::is_empty")]
     pub unwritten: Vec<Id>,
-    /// Whether nothing is resolved since the broker was restored.
+    /// Whether the broker was restored and is not confirmed yet.
     #[serde(default, skip_serializing_if = "std::ops::Not::not")]
     pub quarantined: bool,
 }
 
-/// A format of lines that this version knows.
+/// A format of lines that this version can read.
 fn known_format<'de, D: Deserializer<'de>>(from: D) -> Result<u32, D::Error> {
     match u32::deserialize(from)? {
         known @ ..=FORMAT => Ok(known),
@@ -81,17 +80,17 @@ fn known_format<'de, D: Deserializer<'de>>(from: D) -> Result<u32, D::Error> {
     }
 }
 
-/// The root's signature on what a file holds up to a line. `keyhatch journal verify` checks it with `ca.crt`.
+/// The root's signature on a file up to one line. `keyhatch journal verify` checks it with `ca.crt`.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
 pub struct Signature {
     /// The file's number.
     pub file: u64,
-    /// The hash of the file's first line, which no later line names.
+    /// The hash of the file's first line, which no later line contains.
     #[serde(with = "hex_bytes")]
     pub checkpoint: [u8; 32],
     /// The last line that is signed.
     pub line: u64,
-    /// Its hash, which stands for all lines before.
+    /// The hash of the last line, which covers all lines before.
     #[serde(with = "hex_bytes")]
     pub hash: [u8; 32],
     /// ECDSA P-256 with SHA-256, in DER.

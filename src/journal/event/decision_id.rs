@@ -1,14 +1,14 @@
-//! What a decision is called.
+//! The ids of decisions.
 //!
-//! Its line's place is a counter of what everybody does, so a step is told another name: a keyed permutation of
-//! the place. It is the same for the same line, and only the broker leads it back.
+//! The place of a line counts the decisions of everybody. So a step gets an opaque id instead: a keyed permutation of
+//! the place. The same line always has the same id, and only the broker can reverse it.
 
 use std::fmt;
 use std::str::FromStr;
 
 use crate::seal::Keyring;
 
-/// Where a decision stands in the journal: what an operator looks it up by.
+/// The place of a decision's line, by which operators look it up.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub struct DecisionId {
     pub(crate) file: u64,
@@ -22,24 +22,24 @@ impl fmt::Display for DecisionId {
 }
 
 impl DecisionId {
-    /// What a step is told: 32 hexadecimal digits.
+    /// The opaque id, which steps get: 32 hexadecimal digits.
     pub fn to_opaque(self, keyring: &Keyring) -> String {
         let place = u128::from(self.file) << 64 | u128::from(self.line);
-        // Of one length, and made in one piece: what it takes is the same for all.
+        // The length is fixed and there is one allocation, so that all refusals cost the same.
         hex::encode(keyring.hide_place(place).to_be_bytes())
     }
 }
 
-/// A decision as somebody names it: "FILE.LINE", or what a step was told.
+/// The id of a decision as a caller gives it: "FILE.LINE", or an opaque id.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum DecisionName {
-    /// Its place.
+    /// The place.
     Clear(DecisionId),
-    /// What stands for it.
+    /// The opaque id.
     Opaque(u128),
 }
 
-/// A text that is neither.
+/// The text is neither a place nor an opaque id.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, thiserror::Error)]
 #[error("no decision is called so")]
 pub struct NoDecisionName;
@@ -59,7 +59,7 @@ impl FromStr for DecisionName {
 }
 
 impl DecisionName {
-    /// The place, if it can be one.
+    /// The place, if the id can be one.
     pub(crate) fn place(self, keyring: &Keyring) -> Option<DecisionId> {
         match self {
             Self::Clear(id) => Some(id),

@@ -1,4 +1,4 @@
-//! The lines of decisions.
+//! The lines of decisions about steps, and of operators' tests.
 
 use std::collections::BTreeSet;
 use std::sync::Arc;
@@ -8,30 +8,30 @@ use serde::{Deserialize, Serialize};
 use crate::lease::{Ask, Lease, LeaseTarget, TtlLimit};
 use crate::model::{FieldName, Id, RunAs, Timestamp, WorkflowPath};
 
-/// A decision on the step door.
+/// A decision on a Resolve.
 #[derive(Debug, Serialize, Deserialize)]
 pub struct ResolveLine {
-    /// Which opening asked.
+    /// The opening that asked.
     pub opening: Id,
     /// The step, with its workflow and run.
     #[serde(with = "step_path")]
     pub principal: Arc<WorkflowPath>,
-    /// On whose behalf.
+    /// The principals on whose behalf it runs.
     #[serde(default, skip_serializing_if = "BTreeSet::is_empty")]
     pub run_as: BTreeSet<RunAs>,
-    /// What was asked.
+    /// The target, fields and TTL that it asked for.
     #[serde(flatten)]
     pub ask: Arc<Ask>,
     /// Whether it is a delivery of a Watch.
     #[serde(default, skip_serializing_if = "std::ops::Not::not")]
     pub watch: bool,
-    /// What was decided.
+    /// The outcome.
     #[serde(flatten)]
     pub outcome: Outcome,
 }
 
 impl ResolveLine {
-    /// The lease of a Watch's delivery before that the line ends, if it does.
+    /// The lease of the delivery before, which this delivery of a Watch ends.
     pub(in crate::journal) fn ended_lease(&self) -> Option<Id> {
         match &self.outcome {
             Outcome::Allow { ended, .. } => *ended,
@@ -39,7 +39,7 @@ impl ResolveLine {
         }
     }
 
-    /// The lease that the line issues, if it issues a new one.
+    /// The lease that the line issues; `None` if it reuses a lease or issues none.
     pub(in crate::journal) fn new_lease(&self) -> Option<Lease> {
         match &self.outcome {
             Outcome::Allow {
@@ -67,103 +67,103 @@ impl ResolveLine {
     }
 }
 
-/// A decision to make a lease last longer, or not to.
+/// A decision on the renewal of a lease.
 #[derive(Debug, Serialize, Deserialize)]
 pub struct RenewalLine {
-    /// Whose.
+    /// The opening that asked.
     pub opening: Id,
     /// The step, with its workflow and run.
     #[serde(with = "step_path")]
     pub principal: Arc<WorkflowPath>,
-    /// On whose behalf.
+    /// The principals on whose behalf it runs.
     #[serde(default, skip_serializing_if = "BTreeSet::is_empty")]
     pub run_as: BTreeSet<RunAs>,
-    /// Which lease.
+    /// The lease.
     pub lease: Id,
     /// The target of the lease.
     pub target: LeaseTarget,
-    /// What was decided.
+    /// The outcome.
     #[serde(flatten)]
     pub outcome: RenewalOutcome,
 }
 
-/// What was decided of a renewal.
+/// The outcome of a decision on a renewal.
 #[derive(Clone, Debug, Serialize, Deserialize)]
 #[serde(tag = "decision", rename_all = "snake_case")]
 pub enum RenewalOutcome {
-    /// It lasts longer.
+    /// The lease is renewed.
     Allow {
-        /// By which rule.
+        /// The rule that allows it.
         by: String,
-        /// Until when.
+        /// When the lease expires now.
         expire_time: Timestamp,
         /// What limits it.
         limited_by: TtlLimit,
     },
-    /// It stays as it is.
+    /// The lease stays as it is.
     Refuse {
         /// The API's reason.
         reason: String,
     },
 }
 
-/// A look at values that hands none out.
+/// An operator's test of a record. No value is handed out.
 #[derive(Debug, Serialize, Deserialize)]
 pub struct TestLine {
-    /// Who.
+    /// The operator.
     pub principal: String,
-    /// On which resource.
+    /// The full name of the resource.
     pub resource: String,
-    /// Its uid.
+    /// The resource's uid.
     pub uid: Id,
-    /// The version that is looked at.
+    /// The version that was tested.
     pub version: u64,
-    /// By which rule.
+    /// The rule that allows it.
     pub by: String,
 }
 
-/// What was decided.
+/// The outcome of a decision on a Resolve.
 #[derive(Debug, Serialize, Deserialize)]
 #[serde(tag = "decision", rename_all = "snake_case")]
 pub enum Outcome {
-    /// Handed out.
+    /// The credential is handed out.
     Allow {
-        /// By which rule.
+        /// The rule that allows it.
         by: String,
         /// The resource's uid.
         uid: Id,
-        /// Its full name, where the target is a group or a default.
+        /// The resource's full name, if the target is a group or a default.
         #[serde(default, skip_serializing_if = "Option::is_none")]
         resource: Option<String>,
-        /// The version handed out.
+        /// The version.
         version: u64,
-        /// The fields handed out.
+        /// The names of the fields.
         released: Vec<FieldName>,
-        /// The lease.
+        /// The lease on it.
         lease: Id,
         /// When the lease was issued.
         issue_time: Timestamp,
-        /// When it ends.
+        /// When the lease expires.
         expire_time: Timestamp,
-        /// What limited it.
+        /// What limits the lease.
         limited_by: TtlLimit,
-        /// Whether it was live already.
+        /// Whether the lease was live already.
         reused: bool,
-        /// The lease of a Watch's delivery before, which ends.
+        /// The lease of the delivery before, which this delivery of a Watch ends.
         #[serde(default, skip_serializing_if = "Option::is_none")]
         ended: Option<Id>,
     },
-    /// Not handed out.
+    /// Nothing is handed out.
     Refuse {
         /// The API's reason.
         reason: String,
-        /// What refused it, where that is not access.
+        /// What refused it, if that is not access.
         #[serde(default, skip_serializing_if = "String::is_empty")]
         by: String,
     },
 }
 
-/// A step's path as text.
+/// A step's path, written as text.
 mod step_path {
     use std::sync::Arc;
 

@@ -1,4 +1,4 @@
-//! What journal lines contain.
+//! The contents of journal lines.
 
 mod changes;
 mod checkpoint;
@@ -18,67 +18,66 @@ use super::state::requests::{RequestNote, of_registrations};
 use crate::model::{Formats, Id, Opening, PinnedCertificate, Timestamp};
 use crate::seal::KeyId;
 
-/// The names of all events, as the rule for a name that is not among them.
+/// The names of all events, as the rule that a wrong name breaks.
 pub const NAMES: &str = "one of abandoned, admin_refused, backed_up, certificate_renewed, checkpoint, compared, \
     clock_set_back, closed, continued, formats, head, intent, key_rotated, lease_renewal, lease_revoked, \
     opened, quarantine_ended, rate_refused, resolve, restored, rotated, signed, started, stopped, \
     tested, torn";
 
-/// One line's content.
+/// The contents of one line.
 #[derive(Debug, Serialize, Deserialize)]
 #[serde(tag = "event", rename_all = "snake_case")]
 pub enum Event {
     /// A batch that never reached the store.
     Abandoned {
-        /// Its number.
+        /// The batch's number.
         batch: u64,
     },
     /// An operator or executor was refused.
     AdminRefused {
-        /// Who.
+        /// The operator or executor.
         principal: String,
-        /// Which method.
+        /// The method.
         method: String,
-        /// Which resource, if the method names one.
+        /// The resource, if the method names one.
         resource: String,
         /// The API's reason.
         reason: String,
     },
     /// A backup was made.
     BackedUp {
-        /// Who.
+        /// The operator.
         principal: String,
     },
     /// A step's certificate was renewed.
     CertificateRenewed {
-        /// Whose.
+        /// The opening.
         opening: Id,
-        /// The new one.
+        /// The new certificate.
         certificate: PinnedCertificate,
     },
-    /// The first line of a file: what was live before it.
+    /// The first line of a file: everything that was live before it.
     Checkpoint(Box<Checkpoint>),
-    /// An operator was told whether stored values are those of documents.
+    /// An operator learned whether stored values equal those of documents.
     Compared {
-        /// Who.
+        /// The operator.
         principal: String,
-        /// The resources.
+        /// The full names of the resources.
         resources: Vec<String>,
     },
-    /// The clock was set back while the daemon was down: no end can be trusted, so every step is closed
-    /// and every lease revoked.
+    /// The clock was set back while the daemon was down. No expiry can be trusted, so every step is closed and every
+    /// lease revoked.
     ClockSetBack,
     /// A step was closed and its leases revoked.
     Closed {
-        /// Which.
+        /// The opening.
         opening: Id,
-        /// Why.
+        /// The reason.
         reason: CloseReason,
-        /// The leases.
+        /// The leases that were revoked.
         revoked: Vec<Id>,
     },
-    /// The lines from here on are the file's own; those above are copies of the last of the file before, for
-    /// whoever starts from this file.
+    /// The lines above are copies of the last lines of the file before; the file's own lines follow.
     Continued {
         /// The file before.
         file: u64,
@@ -89,7 +88,7 @@ pub enum Event {
     Formats(Formats),
     /// A batch is in the store and in force.
     Head {
-        /// Its number.
+        /// The batch's number.
         batch: u64,
         /// Whether it was found in the store at start.
         recovered: bool,
@@ -98,64 +97,64 @@ pub enum Event {
     },
     /// A batch is about to be written to the store.
     Intent(Intent),
-    /// A key is about to be replaced: all that can fail before is done.
+    /// A key is about to be replaced. Everything that can fail is done before.
     KeyRotated {
-        /// By whom.
+        /// The operator.
         principal: String,
-        /// Which.
+        /// Which key.
         key: RotatedKey,
-        /// The one that was in use.
+        /// The old key.
         old: KeyId,
-        /// The one that is to be.
+        /// The new key.
         new: KeyId,
     },
-    /// A decision to make a lease last longer.
+    /// A decision on the renewal of a lease.
     LeaseRenewal(RenewalLine),
-    /// A step gave a lease back.
+    /// A step revoked its lease.
     LeaseRevoked {
-        /// Whose.
+        /// The opening.
         opening: Id,
-        /// Which.
+        /// The lease.
         lease: Id,
     },
     /// A step was opened.
     Opened(Box<Opening>),
-    /// An administrator took the restored broker for the right one: secrets are resolved again.
+    /// An administrator confirmed the restored broker: secrets are resolved again.
     QuarantineEnded {
-        /// Who.
+        /// The administrator.
         principal: String,
     },
-    /// Requests that were refused without lines of their own: those of a step over its rate without a decision.
+    /// Requests that were refused without a line each. Those of a step over its rate were refused without a decision.
     RateRefused {
-        /// A step's opening.
+        /// The opening, of a step.
         #[serde(default, skip_serializing_if = "Option::is_none")]
         opening: Option<Id>,
-        /// Whose; older lines do not say.
+        /// The principal; older lines lack it.
         #[serde(default, skip_serializing_if = "String::is_empty")]
         principal: String,
-        /// How many since the last such line.
+        /// How many requests since the last such line.
         requests: u64,
-        /// In how many seconds.
+        /// The time since the first of them, in seconds.
         #[serde(default)]
         seconds: u64,
-        /// How many of which method, of operators and executors.
+        /// How many requests of which method, of operators and executors.
         #[serde(default, skip_serializing_if = "BTreeMap::is_empty")]
         methods: BTreeMap<String, u64>,
     },
-    /// A decision on the step door.
+    /// A decision on a Resolve.
     Resolve(Box<ResolveLine>),
-    /// The broker was restored from a backup: every step is closed, and nothing is resolved until an
-    /// administrator says so.
+    /// The broker was restored from a backup. Every step is closed, and nothing is resolved until an administrator
+    /// confirms the broker.
     Restored {
         /// When the backup was made.
         backup_time: Timestamp,
     },
-    /// The file is full; the next one goes on.
+    /// The file is full; the next file follows.
     Rotated {
-        /// The next file.
+        /// The number of the next file.
         file: u64,
     },
-    /// The CA's root signs all lines up to one.
+    /// The CA's root has signed all lines up to one.
     Signed(Signature),
     /// The daemon started.
     Started {
@@ -164,38 +163,38 @@ pub enum Event {
     },
     /// The daemon stopped in order.
     Stopped,
-    /// An operator had the values of a resource looked at for faults.
+    /// An operator tested the values of a resource.
     Tested(TestLine),
-    /// The end of the file was damaged, as a crash does, and was cut.
+    /// The end of the file was damaged, as a crash does, and was cut off.
     Torn {
-        /// The file that keeps what was cut.
+        /// The name of the file that keeps what was cut off.
         kept_as: String,
-        /// How many bytes.
+        /// How many bytes were cut off.
         bytes: u64,
     },
 }
 
 impl Event {
-    /// Reads a line's event, which has this name.
+    /// Reads the event of a line; `name` is the event's name.
     ///
     /// # Errors
-    /// If it is none.
+    /// If the text is not such an event.
     pub(super) fn from_json(name: &str, json: &str) -> serde_json::Result<Self> {
         match name {
             "checkpoint" => without_frame(json).map(Self::Checkpoint),
             "formats" => without_frame(json).map(Self::Formats),
             "opened" => without_frame(json).map(Self::Opened),
-            // What most lines say. Where the name is found in the midst of an event, all of it is copied.
+            // Most lines are one of these. serde copies an event whose name it finds in the middle.
             "intent" => serde_json::from_str(json).map(Self::Intent),
             "resolve" => serde_json::from_str(json).map(Self::Resolve),
             _ => serde_json::from_str(json),
         }
     }
 
-    /// Reads a line's event, which has this name, but for what an intent changes.
+    /// Reads the event of a line, without the changes of an intent.
     ///
     /// # Errors
-    /// If it is none.
+    /// If the text is not such an event.
     pub(super) fn from_json_without_changes(name: &str, json: &str) -> serde_json::Result<Self> {
         if name != "intent" {
             return Self::from_json(name, json);
@@ -215,8 +214,8 @@ impl Event {
         NAMES.strip_prefix("one of ").is_some_and(|all| all.split(", ").any(|one| one == name))
     }
 
-    /// Whether such a line is always on disk before anybody is told of it. Such a line also says how far
-    /// the journal was known to be on disk when it was written.
+    /// Whether such a line is always on disk before anybody learns of it. Such a line also contains how far the journal
+    /// was known to be on disk when it was written.
     pub fn is_always_synced(&self) -> bool {
         match self {
             Self::Abandoned { .. }
@@ -248,8 +247,8 @@ impl Event {
         }
     }
 
-    /// Whether such a line takes something away, or brings to an end what was begun: it is written even when
-    /// only the reserve of the disk is left.
+    /// Whether such a line takes access away or completes what was begun. It is written even if only the disk's reserve
+    /// is left.
     pub fn is_for_reserve(&self) -> bool {
         match self {
             Self::Intent(intent) => intent.changes.iter().all(ChangeNote::takes_away),
@@ -273,9 +272,9 @@ pub enum CloseReason {
     Executor,
     /// Its executor was removed.
     ExecutorRemoved,
-    /// Its time was over.
+    /// It has expired.
     Expired,
-    /// Its executor was heard of no longer.
+    /// Its executor sent no more heartbeats.
     HeartbeatLost,
     /// A newer attempt was opened.
     NewAttempt,
@@ -285,17 +284,17 @@ pub enum CloseReason {
     Restored,
 }
 
-/// Which key was replaced.
+/// Which kind of key was replaced.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize)]
 #[serde(rename_all = "snake_case")]
 pub enum RotatedKey {
-    /// The one that records are sealed under.
+    /// The key that records are sealed under.
     Dek,
-    /// The one that wraps the others.
+    /// The key that wraps the others.
     Kek,
 }
 
-/// What a line says beside its event's name and what every line has: for types that refuse any key they do not know.
+/// The contents of a line without the keys that every line has: for types that refuse unknown keys.
 fn without_frame<T: for<'de> Deserialize<'de>>(json: &str) -> serde_json::Result<T> {
     let mut fields: serde_json::Map<String, Value> = serde_json::from_str(json)?;
     for framing in ["n", "time", "event", "synced", "prev"] {

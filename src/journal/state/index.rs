@@ -1,12 +1,12 @@
-//! What one file of the journal says of runs and uses, so that nobody has to read the file again.
+//! The index of one file of the journal, so that the file need not be read again.
 //!
 //! ```text
 //! run (executor, workflow, run)                       → where its lines stand in the file
 //! resource (uid, or a group's name) × workflow × day  → how often, and when last
 //! ```
 //!
-//! It is kept beside its file, as `NNNNNN.index`: a line of JSON and a line with its keyed tag. Everything in
-//! it comes from the file, so one that is missing or damaged is made again.
+//! It is beside its file, as `NNNNNN.index`: a line of JSON and a line with its keyed tag. It is derived from the file
+//! alone, so a missing or damaged index is rebuilt.
 
 use std::fs::File;
 use std::io::{BufRead as _, BufReader};
@@ -26,10 +26,10 @@ use crate::seal::Keyring;
 use crate::sys::files::replace_file;
 
 const FORMAT: u32 = 1;
-/// Workflow, day and use: [`ByWorkflow`] without its depth.
+/// Workflow, day and use: [`ByWorkflow`] as a flat list.
 type Uses = Vec<(WorkflowName, i64, Use)>;
 
-/// An index as it is written: JSON has no maps by what is not text.
+/// An index as it is written: keys of JSON maps are strings.
 #[derive(Serialize, Deserialize)]
 #[serde(deny_unknown_fields)]
 struct StoredIndex {
@@ -75,10 +75,10 @@ pub(crate) fn save(
     replace_file(&index_path(directory, file), 0o600, &text)
 }
 
-/// The index of a file, from beside it, or from the file itself; then it is written, too.
+/// Reads the index of a file. A missing index is rebuilt from the file, and written.
 ///
 /// # Errors
-/// If the file cannot be read, a newer keyhatch has written it, or nobody waits.
+/// If the file cannot be read, a newer keyhatch has written it, or nobody waits any more.
 pub(crate) fn load(
     directory: &Path,
     keyring: &Keyring,
@@ -119,7 +119,7 @@ fn read(path: &Path, keyring: &Keyring, file: u64) -> Option<FileIndex> {
     })
 }
 
-/// The index of a file, from the file.
+/// Rebuilds the index of a file from the file.
 fn rebuild(
     directory: &Path,
     keyring: &Keyring,

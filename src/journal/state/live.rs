@@ -1,4 +1,4 @@
-//! What is open and leased now: the fold of the journal's lines.
+//! Everything that is open and leased: the fold of the journal's lines.
 
 use std::collections::{HashMap, VecDeque};
 use std::sync::Arc;
@@ -11,7 +11,7 @@ use crate::journal::event::{Announced, Attempt, Checkpoint, Event, FORMAT, Renew
 use crate::lease::{LeaseTable, Terms};
 use crate::model::{Formats, Id, Opening, PinnedCertificate, RequestId, StepKey, Timestamp};
 
-/// How many closed steps' attempts are remembered.
+/// How many attempts at closed steps are remembered.
 const MAX_CLOSED_ATTEMPTS: usize = 100_000;
 
 /// Everything that is open and leased.
@@ -25,14 +25,14 @@ pub struct Live {
     open_steps: HashMap<StepKey, Id>,
     /// How many steps each registered executor has open.
     open_counts: HashMap<Id, usize>,
-    /// What the requests with an id have opened that is open: by registration and id.
+    /// Open steps by the request that opened them: registration and request id.
     open_requests: HashMap<(Id, RequestId), Id>,
     /// The last attempts at closed steps.
     attempts: Remembered<StepKey, i32, MAX_CLOSED_ATTEMPTS>,
     leases: LeaseTable,
     requests: RequestTable,
     usage: Usage,
-    /// The batches that are announced and not in force yet, with the requests that each does.
+    /// The batches that are announced and not in force yet, with their requests.
     announced: VecDeque<Announced>,
     is_quarantined: bool,
 }
@@ -58,7 +58,7 @@ impl Live {
         self.abandoned
     }
 
-    /// Whether the broker was restored, and nobody has taken it for the right one yet.
+    /// Whether the broker was restored and is not confirmed yet.
     pub fn is_quarantined(&self) -> bool {
         self.is_quarantined
     }
@@ -68,7 +68,7 @@ impl Live {
         &self.leases
     }
 
-    /// What was used by whom.
+    /// Who has used what.
     pub fn usage(&self) -> &Usage {
         &self.usage
     }
@@ -77,12 +77,12 @@ impl Live {
         &mut self.usage
     }
 
-    /// The requests that were done, but for those that opened what is still open.
+    /// The requests that were done, without those whose step is still open.
     pub fn requests(&self) -> &RequestTable {
         &self.requests
     }
 
-    /// What an executor asked for under this id, if it did.
+    /// The request that a registration sent under this id, if any.
     pub fn open_request(&self, registration: Id, id: &RequestId) -> Option<DoneRequest> {
         let open = self.open_requests.get(&(registration, id.clone()));
         let open = open.and_then(|opening| self.openings.get(opening));
@@ -119,7 +119,7 @@ impl Live {
         self.openings.get(self.open_steps.get(key)?)
     }
 
-    /// The number of the last attempt at this step, open or closed; 0 if there was none, or it is forgotten.
+    /// The number of the last attempt at this step, open or closed; 0 if there was none or it is forgotten.
     pub fn last_attempt(&self, key: &StepKey) -> i32 {
         let open = self.open_attempt(key).map(|open| open.record().attempt);
         let closed = || self.attempts.find(key.executor_uid, key).copied();
@@ -130,7 +130,7 @@ impl Live {
         self.leases.expire(now);
     }
 
-    /// What a line does. The same at start and while running.
+    /// Applies a line. Lines have the same effect at start and while running.
     pub(crate) fn apply(&mut self, event: &Event, time: Timestamp, offset: u64) {
         self.usage.take(event, time, offset);
         match event {
@@ -201,7 +201,7 @@ impl Live {
         for id in revoked {
             self.leases.remove(*id);
         }
-        // What was announced before stands, too: a head is missing where the daemon was killed.
+        // Batches that were announced before are in force, too: a kill can leave a batch without its head.
         while self.announced.front().is_some_and(|announced| announced.batch <= batch) {
             let Some(announced) = self.announced.pop_front() else { break };
             announced.requests.into_iter().for_each(|request| self.requests.insert(request));
@@ -238,7 +238,7 @@ impl Live {
         }
     }
 
-    /// Everything that a later file begins with.
+    /// The first line of the next file.
     pub(crate) fn checkpoint(&self, file: u64) -> Checkpoint {
         let attempts = self.attempts.iter();
         let closed = attempts.filter(|(_, key, _)| !self.open_steps.contains_key(*key));
@@ -284,7 +284,7 @@ impl Live {
         self.leases.remove_opening(id);
     }
 
-    /// Keeps of a closed step what a later request may ask about.
+    /// Remembers of a closed step what later requests may ask for.
     fn remember(&mut self, closed: &Opening) {
         let (key, registration) = (&closed.key, closed.key.executor_uid);
         if self.open_steps.get(key) == Some(&closed.id) {

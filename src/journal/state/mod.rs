@@ -1,4 +1,4 @@
-//! What the lines so far amount to: open steps, leases, requests, uses.
+//! The state that the lines add up to: open steps, leases, requests, uses.
 
 pub(super) mod index;
 pub(super) mod live;

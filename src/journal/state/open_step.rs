@@ -8,21 +8,21 @@ use tokio_util::sync::{CancellationToken, WaitForCancellationFutureOwned};
 
 use crate::model::{Opening, PinnedCertificate, Timestamp, WorkflowPath};
 
-/// Why a request is not taken for this opening.
+/// Why a request is not accepted for an opening.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, thiserror::Error)]
 pub enum NotAccepted {
-    /// Its certificate is over.
+    /// The certificate has expired.
     #[error("the certificate has expired")]
     CertificateExpired,
-    /// Its certificate was not issued for this opening.
+    /// The certificate was not issued for this opening.
     #[error("the certificate is not one of this opening's")]
     CertificateUnknown,
-    /// The step is closed, or its time is over.
+    /// The step is closed or has expired.
     #[error("the step is not open")]
     NotOpen,
 }
 
-/// One open step. Connections hold it; closing it is seen by all of them at once.
+/// One open step. Its connections hold it, and see at once when it is closed.
 #[derive(Debug)]
 pub struct LiveOpening {
     record: Opening,
@@ -30,9 +30,9 @@ pub struct LiveOpening {
     principal: Arc<WorkflowPath>,
     certificates: RwLock<Vec<PinnedCertificate>>,
     closed: AtomicBool,
-    /// The newest certificate is journaled, but perhaps not in the step's directory.
+    /// Whether the newest certificate may be missing in the step's directory: its line is written first.
     is_unwritten: AtomicBool,
-    /// Cancelled when it is closed, for whoever waits.
+    /// Cancelled when the opening is closed.
     ended: CancellationToken,
 }
 
@@ -51,31 +51,31 @@ impl LiveOpening {
         }
     }
 
-    /// What was recorded when it was opened.
+    /// The opening as it was recorded.
     pub fn record(&self) -> &Opening {
         &self.record
     }
 
-    /// Whose workflow, run and step, as lines of the journal name it.
+    /// The step, as lines name it.
     pub fn principal(&self) -> Arc<WorkflowPath> {
         Arc::clone(&self.principal)
     }
 
-    /// What was recorded, with the certificates that it has now.
+    /// The opening, with the certificates that it has now.
     pub(super) fn present(&self) -> Opening {
         Opening { certificates: self.certificates.read().clone(), ..self.record.clone() }
     }
 
-    /// Whether it was closed.
+    /// Whether the opening is closed.
     pub fn is_closed(&self) -> bool {
         self.closed.load(Ordering::Acquire)
     }
 
-    /// Whether a request under this certificate is to be taken now. It is asked at every request:
-    /// connections outlive certificates and openings.
+    /// Checks that a request under this certificate is accepted now. Called for every request, because connections
+    /// outlive certificates and openings.
     ///
     /// # Errors
-    /// Why not.
+    /// Why the request is not accepted.
     pub fn accepts(&self, certificate: &[u8; 32], now: Timestamp) -> Result<(), NotAccepted> {
         if self.is_closed() || now >= self.record.expire_time {
             return Err(NotAccepted::NotOpen);
@@ -89,17 +89,17 @@ impl LiveOpening {
         }
     }
 
-    /// Waits until it is closed.
+    /// Waits until the opening is closed.
     pub fn ended(&self) -> WaitForCancellationFutureOwned {
         self.ended.clone().cancelled_owned()
     }
 
-    /// Whether the newest certificate may not be in the step's directory.
+    /// Whether the newest certificate may be missing in the step's directory.
     pub fn is_certificate_unwritten(&self) -> bool {
         self.is_unwritten.load(Ordering::Acquire)
     }
 
-    /// Says that the newest certificate is in the step's directory.
+    /// Notes that the newest certificate is in the step's directory.
     pub fn certificate_written(&self) {
         self.is_unwritten.store(false, Ordering::Release);
     }
@@ -109,7 +109,7 @@ impl LiveOpening {
         self.certificates.read().last().cloned()
     }
 
-    /// Takes a renewed certificate in, which is not in the step's directory yet.
+    /// Takes in a renewed certificate, which is not in the step's directory yet.
     pub(super) fn take_certificate(&self, certificate: PinnedCertificate) {
         self.certificates.write().push(certificate);
         self.mark_unwritten();

@@ -1,4 +1,4 @@
-//! The last things that were done, in fair shares.
+//! A memory of what was done last, with a fair share for each registration.
 
 use std::hash::Hash;
 use std::sync::Arc;
@@ -7,10 +7,10 @@ use rpds::{HashTrieMapSync, QueueSync, RedBlackTreeSetSync};
 
 use crate::model::Id;
 
-/// The last `MOST` things that registrations did, by name. Copies share what they have in common.
+/// The last `MOST` things that registrations did, by key. Clones share their contents.
 ///
-/// Of more, the registration that has the most forgets its oldest: who does little never loses it to who does much. To
-/// take in one costs the same however many there are, but for the logarithm of the number of registrations.
+/// Beyond `MOST`, the registration with the most entries forgets its oldest, so that a busy registration never
+/// displaces a quiet one. The cost of an insert grows with the logarithm of the number of registrations only.
 #[derive(Clone, Debug)]
 pub struct Remembered<K: Eq + Hash, V, const MOST: usize> {
     shares: HashTrieMapSync<Id, Share<K, V>>,
@@ -19,21 +19,21 @@ pub struct Remembered<K: Eq + Hash, V, const MOST: usize> {
     next: u64,
 }
 
-/// What is remembered of one registration.
+/// The entries of one registration.
 #[derive(Clone, Debug)]
 struct Share<K: Eq + Hash, V> {
     known: HashTrieMapSync<Arc<K>, (u64, V)>,
-    /// What was done again stands here again, and counts again.
+    /// The keys in the order of insertion. A key that was inserted again is in it twice, and counts twice.
     by_age: QueueSync<(u64, Arc<K>)>,
 }
 
 impl<K: Clone + Eq + Hash, V: Clone, const MOST: usize> Remembered<K, V, MOST> {
-    /// What is remembered of a registration under this name.
+    /// The entry of a registration under this key.
     pub fn find(&self, registration: Id, key: &K) -> Option<&V> {
         self.shares.get(&registration)?.known.get(key).map(|(_, value)| value)
     }
 
-    /// Takes one in.
+    /// Inserts an entry.
     pub fn insert(&mut self, registration: Id, key: K, value: V) {
         let key = Arc::new(key);
         self.change(registration, |share, next| {
@@ -47,7 +47,7 @@ impl<K: Clone + Eq + Hash, V: Clone, const MOST: usize> Remembered<K, V, MOST> {
         }
     }
 
-    /// All of them, oldest first of each registration.
+    /// All entries, oldest first for each registration.
     pub fn iter(&self) -> impl Iterator<Item = (Id, &K, &V)> {
         self.shares.iter().flat_map(|(registration, share)| {
             share.by_age.iter().filter_map(move |(age, key)| {
@@ -118,7 +118,7 @@ mod tests {
         let kept: Vec<u32> =
             remembered.iter().filter(|one| one.0 == registration(2)).map(|one| *one.1).collect();
         assert_eq!(kept, (91..100).collect::<Vec<_>>());
-        // As many as there are, each comes to have as much.
+        // Two registrations that insert as much come to have as much.
         (0..100).for_each(|n| remembered.insert(registration(1), n, n));
         let of_first = remembered.iter().filter(|one| one.0 == registration(1)).count();
         assert!((4..=6).contains(&of_first), "{of_first}");

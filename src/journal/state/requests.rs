@@ -1,4 +1,4 @@
-//! The requests that were done, so that none is done twice (AIP-155).
+//! The requests that were done, so that no request is done twice (AIP-155).
 
 use serde::de::{DeserializeOwned, Error as _};
 use serde::{Deserialize, Deserializer, Serialize};
@@ -7,49 +7,50 @@ use serde_json::Value;
 use super::remembered::Remembered;
 use crate::model::{Id, NamedRequest, RequestId, RequestMac};
 
-/// How many are remembered.
+/// How many requests are remembered.
 const MAX_REMEMBERED: usize = 50_000;
 
 /// One request that was done.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
 #[serde(deny_unknown_fields)]
 pub struct RequestNote {
-    /// The registration of who asked. Nobody sees another's ids, and another of the same name is another.
+    /// The registration of the caller. Request ids are private to a registration, and a name that is registered again
+    /// is another registration.
     pub registration: Id,
-    /// What was asked for.
+    /// The request.
     #[serde(flatten)]
     pub request: NamedRequest,
-    /// What it opened, if it opened a step.
+    /// The opening, if it opened a step.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub opening: Option<Id>,
 }
 
-/// A request under an id, as far as it is remembered.
+/// A request that was done under an id.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub struct DoneRequest {
-    /// What it was.
+    /// Stands for the contents of the request.
     pub mac: RequestMac,
-    /// What it opened, if it opened a step.
+    /// The opening, if it opened a step.
     pub opening: Option<Id>,
 }
 
-/// The last requests that were done. Copies share what they have in common.
+/// The last requests that were done. Clones share their contents.
 #[derive(Clone, Debug, Default)]
 pub struct RequestTable(Remembered<RequestId, DoneRequest, MAX_REMEMBERED>);
 
 impl RequestTable {
-    /// What a registration asked for under this id, if it did.
+    /// The request that a registration sent under this id, if any.
     pub fn find(&self, registration: Id, id: &RequestId) -> Option<DoneRequest> {
         self.0.find(registration, id).copied()
     }
 
-    /// Takes a request in.
+    /// Inserts a request.
     pub fn insert(&mut self, note: RequestNote) {
         let RequestNote { registration, request, opening } = note;
         self.0.insert(registration, request.id, DoneRequest { mac: request.mac, opening });
     }
 
-    /// All of them, oldest first of each registration.
+    /// All requests, oldest first for each registration.
     pub fn iter(&self) -> impl Iterator<Item = RequestNote> + '_ {
         self.0.iter().map(|(registration, id, done)| RequestNote {
             registration,
@@ -59,8 +60,8 @@ impl RequestTable {
     }
 }
 
-/// Reads a list of what registrations did. 0.1.0 named who did it by name alone, and a request by its method and
-/// resource: that stands for no registration and for no request, so it is forgotten.
+/// Reads a list of entries of registrations. Entries of 0.1.0 name the caller but no registration, and a method and
+/// resource instead of a request, so they are dropped.
 pub(crate) fn of_registrations<'de, D, T>(from: D) -> Result<Vec<T>, D::Error>
 where
     D: Deserializer<'de>,

@@ -1,7 +1,7 @@
-//! What was used by whom: the fold of the indexes of all files.
+//! Who has used what: the fold of the indexes of all files.
 //!
-//! Of the file that is written now everything is in memory. Of the files before it, what was used last by
-//! whom; where the lines of a run stand in them is looked up beside them.
+//! The counts of the current file are in memory. Of older files, the last use by each workflow is in memory; the places
+//! of a run's lines are in the index beside each file.
 
 use std::collections::{BTreeMap, HashMap};
 
@@ -10,24 +10,24 @@ use crate::journal::event::{Event, Outcome, RenewalOutcome, ResolveLine};
 use crate::lease::LeaseTarget;
 use crate::model::{GroupName, Id, Opening, RunName, Timestamp, WorkflowName};
 
-/// How often each workflow has used something, and when last.
+/// How often each workflow has used a resource, and when last.
 type Users = BTreeMap<WorkflowName, Use>;
 
-/// The index of the whole journal.
+/// The uses in the whole journal.
 #[derive(Debug, Default)]
 pub struct Usage {
-    /// The runs of the openings that lines may still come from.
+    /// The runs of the openings that may still have lines.
     open: HashMap<Id, RunKey>,
-    /// Of the file that is written now.
+    /// The uses in the current file.
     current: FileIndex,
-    /// Of the files before.
+    /// The uses in older files.
     resources: HashMap<Id, Users>,
-    /// Of the files before, by the group's name.
+    /// The uses in older files, by the group's name.
     groups: HashMap<String, Users>,
 }
 
 impl Usage {
-    /// Takes a line in that stands at `offset` of the journal's file.
+    /// Takes in a line at `offset` of the current file.
     pub(crate) fn take(&mut self, event: &Event, time: Timestamp, offset: u64) {
         let opening = match event {
             Event::Opened(opening) => {
@@ -44,7 +44,7 @@ impl Usage {
                 line.opening
             }
             Event::ClockSetBack | Event::Restored { .. } => return self.take_all_closed(offset),
-            // What stands above are copies; the file before has them.
+            // The lines above are copies; the file before has counted them.
             Event::Continued { .. } => return self.current = FileIndex::default(),
             _ => return,
         };
@@ -55,7 +55,7 @@ impl Usage {
         }
     }
 
-    /// Every step was closed at once: each run has the line.
+    /// Closes every step: the line belongs to each run.
     fn take_all_closed(&mut self, offset: u64) {
         for (_, run) in self.open.drain() {
             let places = self.current.runs.entry(run).or_default();
@@ -65,22 +65,22 @@ impl Usage {
         }
     }
 
-    /// Takes in the openings that a file begins with.
+    /// Takes in the openings of a checkpoint.
     pub(super) fn start_from(&mut self, openings: &[Opening]) {
         self.open = openings.iter().map(|opening| (opening.id, RunKey::of(opening))).collect();
     }
 
-    /// Takes the present file's index out.
+    /// Takes the current file's index out.
     pub(crate) fn take_file(&mut self) -> FileIndex {
         std::mem::take(&mut self.current)
     }
 
-    /// Puts it back.
+    /// Puts the current file's index back.
     pub(crate) fn put_back(&mut self, index: FileIndex) {
         self.current = index;
     }
 
-    /// Takes in the index of a file before.
+    /// Takes in the index of an older file.
     pub(crate) fn add_history(&mut self, index: &FileIndex) {
         for (uid, by) in &index.resources {
             add_uses(self.resources.entry(*uid).or_default(), by);
@@ -99,8 +99,7 @@ impl Usage {
         self.current.count(uid, group, &run.workflow, time);
     }
 
-    /// The runs of this name in the file that is written now, of one workflow or all, and where their lines
-    /// stand.
+    /// The runs of this name in the current file, of one workflow or all, with the places of their lines.
     pub(crate) fn runs<'a>(
         &'a self,
         run: &'a RunName,
@@ -109,14 +108,14 @@ impl Usage {
         runs_in(&self.current, run, workflow)
     }
 
-    /// How often a resource was used at all, and when last; none if never.
+    /// How often a resource was used, and when last; `None` if never.
     pub fn use_of(&self, uid: Id) -> Option<Use> {
         let before = self.resources.get(&uid).into_iter().flat_map(BTreeMap::values);
         let now = self.current.resources.get(&uid).into_iter().flat_map(BTreeMap::values);
         before.chain(now.flat_map(BTreeMap::values)).copied().reduce(Use::and)
     }
 
-    /// How often a workflow has used a resource, and when last; none if never.
+    /// How often a workflow has used a resource, and when last; `None` if never.
     pub fn use_by(&self, uid: Id, workflow: &WorkflowName) -> Option<Use> {
         let before = self.resources.get(&uid).and_then(|users| users.get(workflow)).copied();
         let now = self.current.resources.get(&uid).and_then(|by| by.get(workflow));
@@ -124,19 +123,19 @@ impl Usage {
         before.into_iter().chain(now).reduce(Use::and)
     }
 
-    /// The workflows that have used a resource since then, how often since the journal begins, and when last.
+    /// The workflows that have used a resource since a time. Each count is over the whole journal.
     pub fn users_of(&self, uid: Id, since: Timestamp) -> Vec<(WorkflowName, Use)> {
         users(self.resources.get(&uid), self.current.resources.get(&uid), since)
     }
 
-    /// The workflows that have used a group since then; likewise.
+    /// The workflows that have used a group since a time. Each count is over the whole journal.
     pub fn users_of_group(&self, name: &GroupName, since: Timestamp) -> Vec<(WorkflowName, Use)> {
         let name = name.as_str();
         users(self.groups.get(name), self.current.groups.get(name), since)
     }
 }
 
-/// The runs of this name in one file, of one workflow or all.
+/// The runs of this name in one file, of one workflow or all, with the places of their lines.
 pub(crate) fn runs_in<'a>(
     index: &'a FileIndex,
     run: &'a RunName,

@@ -8,14 +8,14 @@ use crate::model::{ExecutorName, Id, Opening, RunName, Timestamp, WorkflowName};
 
 const MILLIS_A_DAY: i64 = 24 * 3600 * 1000;
 
-/// One run: runs are keyed by executor too.
+/// The key of a run, which includes the executor.
 #[derive(Clone, Debug, PartialEq, Eq, PartialOrd, Ord, Serialize, Deserialize)]
 pub struct RunKey {
-    /// Its name.
+    /// The name of the run.
     pub run: RunName,
-    /// Of which workflow.
+    /// Its workflow.
     pub workflow: WorkflowName,
-    /// Who opened it.
+    /// The executor that opened it.
     pub executor: ExecutorName,
 }
 
@@ -30,24 +30,24 @@ impl RunKey {
     }
 }
 
-/// How a workflow used something on one day.
+/// How a workflow used something, on one day or altogether.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize)]
 pub struct Use {
-    /// How often.
+    /// How often it was used.
     pub times: u64,
-    /// When last.
+    /// When it was used last.
     pub last: Timestamp,
 }
 
 impl Use {
-    /// Both together.
+    /// Both uses together.
     #[must_use]
     pub fn and(self, other: Self) -> Self {
         Self { times: self.times.saturating_add(other.times), last: self.last.max(other.last) }
     }
 }
 
-/// Workflow × day, in days since 1970.
+/// Uses by workflow and day, in days since 1970.
 pub(crate) type ByWorkflow = BTreeMap<WorkflowName, BTreeMap<i64, Use>>;
 
 /// The index of one file.
@@ -59,7 +59,7 @@ pub(crate) struct FileIndex {
 }
 
 impl FileIndex {
-    /// Notes a line of a run.
+    /// Adds the place of a run's line.
     pub(super) fn add_place(&mut self, run: &RunKey, offset: u64) {
         match self.runs.get_mut(run) {
             Some(places) => places.push(offset),
