@@ -2,32 +2,32 @@
 
 use std::io;
 
-/// How many bytes are read before it is asked again.
+/// The caller is checked again after so many bytes.
 const ASK_BYTES: u64 = 64 * 1024;
 
-/// Who waits for what is read. It is asked once a block.
+/// The caller that waits for what is read. It is checked once a block.
 pub(crate) struct Audience<'a> {
     is_gone: &'a dyn Fn() -> bool,
     unasked: u64,
 }
 
 impl<'a> Audience<'a> {
-    /// It is asked first after the first block.
+    /// The caller is checked for the first time after the first block.
     pub(crate) fn new(is_gone: &'a dyn Fn() -> bool) -> Self {
         Self { is_gone, unasked: 0 }
     }
 
-    /// It is asked at once.
+    /// The caller is checked at once.
     pub(super) fn of_long_ago(is_gone: &'a dyn Fn() -> bool) -> Self {
         Self { is_gone, unasked: ASK_BYTES }
     }
 
-    /// So much was read.
+    /// Counts bytes that were read.
     pub(crate) fn read(&mut self, bytes: u64) {
         self.unasked += bytes;
     }
 
-    /// Whether nobody waits any more.
+    /// Whether the caller no longer waits.
     pub(crate) fn is_gone(&mut self) -> bool {
         if self.unasked < ASK_BYTES {
             return false;
@@ -36,10 +36,10 @@ impl<'a> Audience<'a> {
         (self.is_gone)()
     }
 
-    /// So much was read, and more is to be.
+    /// Counts bytes that were read, and checks that the caller waits for more.
     ///
     /// # Errors
-    /// [`io::ErrorKind::Interrupted`] if nobody waits any more.
+    /// [`io::ErrorKind::Interrupted`] if the caller no longer waits.
     pub(crate) fn go_on(&mut self, bytes: u64) -> io::Result<()> {
         self.read(bytes);
         if self.is_gone() { Err(io::ErrorKind::Interrupted.into()) } else { Ok(()) }

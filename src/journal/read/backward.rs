@@ -1,7 +1,7 @@
-//! The last lines of the journal that are asked for, found from its end: blocks of the newest file first.
+//! The last lines of a tail, found from the journal's end: blocks of the newest file first.
 //!
-//! Where they stand is all that is kept. Many lines name an opening only, and whose it is is said by a line before
-//! them, at the latest by the checkpoint that the file begins with.
+//! Only the positions of lines are kept. Many lines contain the id of an opening only. An earlier line tells which step
+//! it is, at the latest the checkpoint of the file.
 
 use std::collections::HashMap;
 use std::fs::File;
@@ -16,15 +16,15 @@ use crate::journal::files::file_name;
 use crate::model::Id;
 use crate::seal::Keyring;
 
-/// So much is read at once, but for longer lines.
+/// How many bytes are read at once; longer lines need more.
 const BLOCK_BYTES: u64 = 64 * 1024;
 
-/// Looks for the last lines that are asked for.
+/// A search for the last lines that pass a filter.
 pub(super) struct Search {
     directory: PathBuf,
     keyring: Arc<Keyring>,
     filter: TailFilter,
-    /// How many are wanted.
+    /// How many lines are wanted.
     count: usize,
     /// The files before the one that is read, oldest first.
     files: Vec<u64>,
@@ -32,11 +32,11 @@ pub(super) struct Search {
     lines: Backward,
     known: KnownSteps,
     found: Vec<LinePosition>,
-    /// What fits, of openings of which nothing is known yet.
+    /// Lines that pass the filter, of openings that are not known yet.
     unsettled: HashMap<Id, Vec<LinePosition>>,
-    /// What is left of the file are copies of the file before.
+    /// Whether the rest of the file is copied from the file before.
     is_copied: bool,
-    /// The last line that was looked at.
+    /// The last line that was read.
     reached: Option<Stopped>,
 }
 
@@ -68,10 +68,10 @@ impl Search {
         })
     }
 
-    /// Looks further back; whether there is nothing more to look for.
+    /// Searches further back. Returns whether the search is complete.
     pub(super) fn step(&mut self, batch: &mut ReadBatch<'_>) -> io::Result<bool> {
         while self.found.len() < self.count || !self.unsettled.is_empty() {
-            // What was read is looked through.
+            // Lines that are in memory already are searched first.
             if !self.lines.hold_one() && batch.is_full() {
                 return Ok(false);
             }
@@ -88,7 +88,7 @@ impl Search {
         Ok(true)
     }
 
-    /// Where the lines stand that were found, oldest first, and how far that was looked for.
+    /// The positions of the lines that were found, oldest first, and the last line that was read.
     pub(super) fn end(&mut self) -> (Vec<LinePosition>, Option<Stopped>) {
         let mut found = std::mem::take(&mut self.found);
         found.sort_unstable();
@@ -97,7 +97,7 @@ impl Search {
     }
 
     fn open_file_before(&mut self) -> io::Result<bool> {
-        // Its checkpoint was read: of what is unknown still there is no opening.
+        // The checkpoint was read: openings that are still unknown do not exist.
         self.unsettled.clear();
         self.known.clear();
         self.is_copied = false;
@@ -111,7 +111,7 @@ impl Search {
     fn take(&mut self, line: &ReadLine, place: LinePosition) {
         self.known.learn(&self.filter, line, true);
         self.settle(line);
-        // A later file's checkpoint, and what follows it at first, repeat what stands in the file before.
+        // A later file's checkpoint and first lines repeat what is in the file before.
         let has_before = !self.files.is_empty();
         let is_copied = self.is_copied || (has_before && line.event == "checkpoint");
         if !is_copied && self.filter.admits(line) {
@@ -125,7 +125,7 @@ impl Search {
         self.is_copied |= has_before && line.event == "continued";
     }
 
-    /// What was learned may say whose the lines are that were met before.
+    /// What was learned may tell which steps earlier lines belong to.
     fn settle(&mut self, line: &ReadLine) {
         if self.unsettled.is_empty() {
             return;
@@ -142,29 +142,29 @@ impl Search {
     }
 }
 
-/// The lines of a file, from its end.
+/// The lines of a file, last line first.
 pub(super) struct Backward {
     file: File,
-    /// Where the lines end that were not read yet.
+    /// The end of the lines that were not read yet.
     end: u64,
-    /// What was read of them last, and where it begins.
+    /// The block that was read last, and its start.
     block: Vec<u8>,
     start: u64,
 }
 
 impl Backward {
-    /// Those of the first `end` bytes, which are whole lines.
+    /// Begins at `end`, which is the end of a line.
     pub(super) fn of(file: File, end: u64) -> Self {
         Self { file, end, block: Vec::new(), start: end }
     }
 
-    /// Whether another line can be told without reading.
+    /// Whether the next line is in memory.
     fn hold_one(&self) -> bool {
         let before_newline = (self.end - self.start).saturating_sub(1);
         self.block.get(..length(before_newline)).is_some_and(|unread| unread.contains(&b'\n'))
     }
 
-    /// The line before the last one that was read, without its newline, and where it begins.
+    /// The next line, without its newline, and where it begins.
     fn before(&mut self, batch: &mut ReadBatch<'_>) -> io::Result<Option<(u64, &[u8])>> {
         if self.end == 0 {
             return Ok(None);
@@ -183,7 +183,7 @@ impl Backward {
         Ok(Some((begin, self.block.get(line).unwrap_or_default())))
     }
 
-    /// Reads what stands before; of a line that is longer than a block, twice as much each time.
+    /// Reads the block before. For a line that is longer than a block, each block is twice as long.
     fn read_block(&mut self, batch: &mut ReadBatch<'_>) -> io::Result<()> {
         let held = self.end - self.start;
         let bytes = BLOCK_BYTES.max(2 * held).min(self.end);

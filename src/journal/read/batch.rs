@@ -1,4 +1,4 @@
-//! One batch of a tail: how much is read at once, and the lines that were found.
+//! One batch of a tail: the lines that were found, and how much was read.
 
 use super::audience::Audience;
 use super::tail_filter::TailLine;
@@ -14,7 +14,7 @@ const MAX_LINE_BYTES: usize = 256 * 1024;
 pub(super) struct ReadBatch<'a> {
     /// How many bytes were read.
     pub(super) bytes: u64,
-    /// How many of them belong to lines before the ones that are asked for.
+    /// How many of these bytes are of lines older than the filter asks for.
     pub(super) skipped: u64,
     most: u64,
     audience: Audience<'a>,
@@ -63,7 +63,7 @@ pub(super) struct LinePosition {
     pub(super) offset: u64,
 }
 
-/// Where a reader has stopped, because it had read as many bytes as it may.
+/// Where a reader has stopped after reading as many bytes as it may.
 #[derive(Clone, Debug)]
 pub struct Stopped {
     /// The last line that was read, "FILE.LINE".

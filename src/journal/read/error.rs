@@ -1,17 +1,17 @@
-//! Why the journal cannot be read.
+//! The errors of reading the journal.
 
 use std::io;
 use std::path::PathBuf;
 
 use crate::journal::event::decision_id::DecisionId;
 
-/// Why the journal cannot be continued.
+/// Why the journal cannot be opened.
 #[derive(Debug, thiserror::Error)]
 pub enum ReplayError {
     /// A file cannot be read or written.
     #[error("the journal: {0}")]
     Io(#[from] io::Error),
-    /// The same, in this directory.
+    /// A file in this directory cannot be read or written.
     #[error("the journal in {}: {source}; see to its disk, and that this user may write there", .path.display())]
     At {
         /// The directory.
@@ -19,16 +19,16 @@ pub enum ReplayError {
         /// The cause.
         source: io::Error,
     },
-    /// A thread cannot be started.
+    /// The watchdog's thread cannot be started.
     #[error("the journal's watchdog cannot be started: {0}")]
     Threads(io::Error),
-    /// There is no file.
+    /// The directory contains no journal.
     #[error("the journal directory {} holds no journal; restore it from a backup", .0.display())]
     Missing(PathBuf),
-    /// A file between others is not there.
+    /// A file between others is missing.
     #[error("{} is missing; put it back, or restore the state directory from a backup", .0.display())]
     Gap(PathBuf),
-    /// A newer version has written here, and this one cannot read what.
+    /// A newer keyhatch has written a line that this version cannot read.
     #[error(
         "line {line} of {} was written by a newer keyhatch, which this version cannot read; run the newer keyhatch",
         .path.display()
@@ -39,7 +39,7 @@ pub enum ReplayError {
         /// The line's place in it, from 1.
         line: u64,
     },
-    /// The formats that were written here are newer than this version's.
+    /// A newer keyhatch has written formats that this version cannot read.
     #[error(
         "the journal in {} says that a newer keyhatch has written the state directory, but state.json and keyring.json \
          are older copies; restore both from a backup, and run the newer keyhatch", .0.display()
@@ -58,19 +58,19 @@ pub enum ReplayError {
     },
 }
 
-/// Why lines cannot be told.
+/// Why lines cannot be read.
 #[derive(Debug, thiserror::Error)]
 pub enum ReadError {
-    /// A file cannot be read, the journal hangs, or nobody waits ([`io::ErrorKind::Interrupted`]).
+    /// A file cannot be read, the journal hangs, or the caller no longer waits ([`io::ErrorKind::Interrupted`]).
     #[error(transparent)]
     Io(#[from] io::Error),
-    /// What the broker wrote is told as a whole, or not at all, and this version cannot read all of it.
+    /// A newer keyhatch has written a line. Lines are returned whole, or not at all.
     #[error("{0} was written by a newer keyhatch")]
     Newer(String),
 }
 
 impl ReadError {
-    /// For a line that the broker wrote.
+    /// The error for a line that a newer keyhatch has written.
     pub(crate) fn newer(id: DecisionId) -> Self {
         Self::Newer(format!("line {id} of the journal"))
     }

@@ -1,4 +1,4 @@
-//! Looking a line up again, for whoever asks why.
+//! Finds the line of a decision, and the lines of runs.
 
 use std::fs::File;
 use std::io::{self, BufRead as _, BufReader, Read as _, Seek as _, SeekFrom};
@@ -15,17 +15,17 @@ use crate::journal::state::use_counts::RunKey;
 use crate::journal::write::line::{Body, Parts};
 use crate::model::{ExecutorName, RunName, WorkflowName};
 
-/// How much is read at a look at one line: most are shorter.
+/// How many bytes are read at first to get one line: most lines are shorter.
 const LOOK_BYTES: usize = 2048;
 
-/// Which runs somebody asks for.
+/// The runs to find.
 #[derive(Clone, Copy, Debug)]
 pub struct WhichRuns<'a> {
     /// Their name.
     pub run: &'a RunName,
-    /// Of one workflow, or all.
+    /// Their workflow; `None` for all.
     pub workflow: Option<&'a WorkflowName>,
-    /// Of one executor, or all.
+    /// Their executor; `None` for all.
     pub executor: Option<&'a ExecutorName>,
 }
 
@@ -39,8 +39,8 @@ impl WhichRuns<'_> {
 }
 
 impl Journal {
-    /// The line of a decision, and where it stands, if there is one. Reads a little of one file: call it where
-    /// waiting is allowed.
+    /// The line of a decision and its place, if it exists. Reads a little of one file: call it where blocking is
+    /// allowed.
     ///
     /// # Errors
     /// If the file cannot be read, the journal hangs, or a newer keyhatch has written the line.
@@ -67,7 +67,7 @@ impl Journal {
         Ok(body.map(|body| (id, body)))
     }
 
-    /// Every file, oldest first, and how long it is now.
+    /// Every file with its length in bytes, oldest first.
     ///
     /// # Errors
     /// If the directory cannot be read, or the journal hangs.
@@ -85,12 +85,12 @@ impl Journal {
         Ok(files)
     }
 
-    /// Hands the lines of some runs to `take`, one after the other, from all files, oldest first; none if there are
-    /// no such runs. Reads files: call it where waiting is allowed.
+    /// Passes the lines of some runs to `take`, oldest first, from all files. Reads files: call it where blocking is
+    /// allowed.
     ///
     /// # Errors
-    /// As `take`, or if a file cannot be read, a newer keyhatch has written a line, the journal hangs, or nobody waits
-    /// for the lines.
+    /// As `take`, or if a file cannot be read, a newer keyhatch has written a line, the journal hangs, or the caller no
+    /// longer waits.
     pub fn run_lines<E: From<ReadError>>(
         &self,
         which: WhichRuns<'_>,
@@ -115,7 +115,7 @@ impl Journal {
         self.read_at(current, &places, &mut audience, &mut take)
     }
 
-    /// Hands over the lines that start at these offsets of a file; what is no line of the broker's is left out.
+    /// Passes on the lines at these offsets of a file. Lines that the broker has not written are left out.
     fn read_at<E: From<ReadError>>(
         &self,
         file: u64,
@@ -130,13 +130,13 @@ impl Journal {
         let opened = File::open(self.directory.join(file_name(file))).map_err(failed)?;
         let (mut reader, mut line, mut position) = (BufReader::new(opened), Vec::new(), 0);
         for offset in offsets {
-            // Mostly forward and near: what is buffered is used.
+            // Most offsets are near and ahead, so the buffer is used.
             let step = i64::try_from(*offset).unwrap_or(i64::MAX) - position;
             reader.seek_relative(step).map_err(failed)?;
             line.clear();
             let read = reader.read_until(b'\n', &mut line).map_err(failed)?;
             position += step + i64::try_from(read).unwrap_or(0);
-            // A line that stands alone in its block costs a block.
+            // A line that is alone in its block costs a block.
             audience.go_on(read.max(LOOK_BYTES) as u64).map_err(failed)?;
             let text = line.strip_suffix(b"\n").unwrap_or(&line);
             let Some(parts) = Parts::split(text) else { continue };
@@ -152,13 +152,13 @@ impl Journal {
     }
 }
 
-/// The line of this number, without its newline, of a file that is `end` bytes long; none if it has no such line.
+/// The line of this number, without its newline, in the first `end` bytes of a file; `None` if it does not exist.
 ///
-/// The numbers of a file's lines go up by one, so a few looks find any of them. The first line is no decision; it may
-/// be very long, and is gone through once.
+/// The numbers of lines go up by one, so a binary search finds any of them. The first line is no decision; it may be
+/// very long, and is read once.
 fn line_in(file: &File, end: u64, number: u64) -> io::Result<Option<Vec<u8>>> {
     let first = reader_at(file, 0)?.skip_until(b'\n')? as u64;
-    // What is looked for begins at `low` or later, and before `high`.
+    // The line begins at `low` or later, and before `high`.
     let (mut low, mut high) = (first, end);
     while low < high {
         let middle = low + (high - low) / 2;
@@ -178,7 +178,7 @@ fn line_in(file: &File, end: u64, number: u64) -> io::Result<Option<Vec<u8>>> {
     Ok(None)
 }
 
-/// The first place from `from` on where a line starts, and no place after `end`. It is not where the file begins.
+/// The first start of a line at `from` or later, and at most `end`. `from` is not 0.
 fn first_start(file: &File, from: u64, end: u64) -> io::Result<u64> {
     let before = from - 1;
     let mut reader = reader_at(file, before)?.take(end - before);
@@ -197,7 +197,7 @@ fn reader_at(mut file: &File, start: u64) -> io::Result<BufReader<&File>> {
     Ok(BufReader::with_capacity(LOOK_BYTES, file))
 }
 
-/// The number that a line begins with.
+/// The number at the beginning of a line.
 fn number_of(line: &[u8]) -> Option<u64> {
     let rest = line.strip_prefix(b"{\"n\":")?;
     let digits = rest.split(|byte| *byte == b',').next()?;

@@ -1,4 +1,4 @@
-//! When the journal was written last, for who has no keys.
+//! The time of the last line, for commands that have no keys.
 
 use std::fs::File;
 use std::io::{self, Read as _, Seek as _, SeekFrom};
@@ -8,10 +8,10 @@ use crate::journal::files::{file_name, file_numbers};
 use crate::journal::write::line::Parts;
 use crate::model::Timestamp;
 
-/// Many lines; only a checkpoint of thousands of open steps is longer.
+/// Room for many lines; only a checkpoint of thousands of open steps is longer.
 const END_BYTES: u64 = 256 * 1024;
 
-/// The time of the last whole line; none if there is none near the end. Nothing proves it.
+/// The time of the last whole line; `None` if there is no line near the end. The line's tag is not checked.
 ///
 /// # Errors
 /// If the directory or the newest file cannot be read.

@@ -1,4 +1,4 @@
-//! How the journal's files are read: at start, by operators, and by whoever proves them.
+//! Reading the journal's files: at start, for operators, and to verify them.
 
 pub(super) mod audience;
 pub(super) mod backward;

@@ -1,9 +1,9 @@
-//! Reading the journal at start: every line is checked, and a torn end is told from an edit.
+//! Reads the journal at start: checks every line, and tells a torn end from an edit.
 //!
-//! A crash can damage only what was not synced, and it can leave a line that was not synced whole after one
-//! that it damaged: sectors reach the disk in any order. So lines say how far the journal was known to be on
-//! disk when they were written. Damage that no later line knows to have been on disk is cut, kept beside
-//! the file and journaled. Any other is somebody's doing, and the broker refuses to start.
+//! A crash can damage only what was not synced. Sectors reach the disk in any order, so a damaged line may have whole
+//! lines after it. Therefore lines contain how far the journal was known to be on disk when they were written. Damage
+//! is cut off, kept beside the file and journaled if no later line knew it to be on disk. Any other damage is an edit,
+//! and the broker refuses to start.
 
 use std::fs::{File, OpenOptions};
 use std::io::{BufRead as _, BufReader, Read as _, Write as _};
@@ -22,18 +22,18 @@ use crate::journal::write::watchdog::Pulse;
 use crate::model::{Formats, Timestamp};
 use crate::seal::Keyring;
 
-/// What reading found.
+/// The state that was found at start.
 #[derive(Debug)]
 pub struct Recovery {
     /// The last batch in force.
     pub head: u64,
-    /// The last batch announced; the store may be as far as this.
+    /// The last batch announced. The store may be as far as this batch.
     pub intent: u64,
     /// The last batch that is known never to have reached the store.
     pub abandoned: u64,
     /// When the last line was written.
     pub last_time: Timestamp,
-    /// Where the cut end is kept, if there was one.
+    /// The file that keeps the cut end, if any.
     pub torn: Option<PathBuf>,
 }
 
@@ -95,7 +95,7 @@ pub(crate) fn open(
     Ok((chain, recovery))
 }
 
-/// Writes a line, on disk when this returns.
+/// Writes a line, and syncs it.
 fn write(chain: &mut Chain, now: Timestamp, event: &Event) -> std::io::Result<()> {
     let written = chain.append(now, event);
     written.map_err(|_| std::io::Error::other("the journal cannot be written"))?;
@@ -104,7 +104,7 @@ fn write(chain: &mut Chain, now: Timestamp, event: &Event) -> std::io::Result<()
     Ok(())
 }
 
-/// Whether nothing newer than what this version knows was written here.
+/// Checks that no newer formats were written here.
 fn check_formats(directory: &Path, written: Formats) -> Result<(), ReplayError> {
     let current = Formats::CURRENT;
     match written.state > current.state || written.keyring > current.keyring {
@@ -113,7 +113,7 @@ fn check_formats(directory: &Path, written: Formats) -> Result<(), ReplayError> 
     }
 }
 
-/// Whether all files before the newest are there, but for the oldest, which may be kept elsewhere.
+/// Checks that no file is missing. The oldest ones may be kept elsewhere.
 fn check_gaps(directory: &Path, before: &[u64], newest: u64) -> Result<(), ReplayError> {
     let first = before.first().copied().unwrap_or(newest);
     match (first..newest).find(|number| !before.contains(number)) {
@@ -122,15 +122,15 @@ fn check_gaps(directory: &Path, before: &[u64], newest: u64) -> Result<(), Repla
     }
 }
 
-/// A file, and how far its lines are good.
+/// A file that was read up to its last good line.
 struct ReadFile {
     path: PathBuf,
     reader: FileReader,
-    /// What stands after the last good line.
+    /// The bytes after the last good line.
     rest: Vec<u8>,
-    /// How many are good.
+    /// How many lines are good.
     lines: u64,
-    /// Whether the line was reached from which on the file's lines are its own.
+    /// Whether the file's own lines have begun.
     is_begun: bool,
 }
 
@@ -154,14 +154,14 @@ impl ReadFile {
         }
     }
 
-    /// Whether lines were ever written to this file: a crash can leave one behind that was not finished.
+    /// Whether the file was ever in force: a crash can leave an unfinished file.
     fn was_in_force(&self, number: u64, keyring: &Keyring) -> std::io::Result<bool> {
         if number == 1 || self.is_begun {
             return Ok(true);
         }
         let text = std::fs::read(&self.path)?;
-        // Own lines that were written when the first of them was known to be on disk say that it was; copies
-        // say how far the file before was.
+        // Own lines that know the first own line to be on disk prove it. Copies contain how far the file before was on
+        // disk.
         let begun = bodies(&text, keyring)
             .find(|body| matches!(body.event, Event::Continued { .. }))
             .map(|body| body.n);
@@ -169,7 +169,7 @@ impl ReadFile {
     }
 }
 
-/// Takes a file that never was in force out of the way.
+/// Renames a file that never was in force.
 fn set_aside(path: &Path) -> std::io::Result<()> {
     tracing::warn!(journal.file = %path.display(), "a file of the journal that was not finished is set aside");
     std::fs::rename(path, path.with_extension("jsonl.unfinished"))
@@ -199,8 +199,8 @@ impl FileReader {
         }
     }
 
-    /// Takes a line, with its newline, if it is whole and follows on. Returns whether the file's own lines begin
-    /// with it.
+    /// Takes in a line, with its newline; `None` if it is not whole or does not follow. Returns whether the file's own
+    /// lines begin with it.
     fn take(&mut self, line: &[u8], keyring: &Keyring, is_first: bool) -> Option<bool> {
         let parts = Parts::split(line.strip_suffix(b"\n")?)?;
         let hash = parts.verified_hash()?;
@@ -210,7 +210,7 @@ impl FileReader {
         let body = parts.parse_without_changes().ok()?;
         let follows = body.n == self.last + 1 && body.prev == hex::encode(self.last_hash);
         let begins = is_first && matches!(body.event, Event::Checkpoint(_));
-        // The first line of a later file stands for the last line of the one before, which is not read.
+        // The first line of a later file replaces the last line of the file before, which is not read.
         if !(begins || (follows && !is_first)) {
             return None;
         }
@@ -225,7 +225,7 @@ impl FileReader {
             }
         }
         let is_continued = matches!(body.event, Event::Continued { .. });
-        // The latest, not the last: lines written under a clock that was set back prove nothing.
+        // The latest time, not the last: lines written under a clock that was set back prove nothing.
         self.last_time = match body.event {
             Event::ClockSetBack => body.time,
             _ if is_first => body.time,
@@ -236,27 +236,26 @@ impl FileReader {
     }
 }
 
-/// The hash that a line names as that of the line before.
+/// The hash of the line before, as a line contains it.
 pub(super) fn previous(text: &str) -> Option<[u8; 32]> {
     let mut hash = [0; 32];
     hex::decode_to_slice(text, &mut hash).ok()?;
     Some(hash)
 }
 
-/// Whether among these bytes stands a line that the broker wrote when it knew this line to be on disk, or
-/// that stands before anything that can be missing.
+/// Whether these bytes contain a line of the broker's that knew this line to be on disk, or that comes before it.
 fn was_on_disk(line: u64, rest: &[u8], keyring: &Keyring) -> bool {
     bodies(rest, keyring).any(|body| body.synced >= line || body.n <= line)
 }
 
-/// The lines that the broker wrote, of those that are whole among these bytes.
+/// The whole lines of the broker's among these bytes.
 fn bodies(text: &[u8], keyring: &Keyring) -> impl Iterator<Item = Body> {
     let lines = text.split(|byte| *byte == b'\n').filter_map(Parts::split);
     lines.filter(|parts| parts.is_tagged(keyring)).filter_map(|parts| parts.parse().ok())
 }
 
-/// The place, from 1, of the first line among these bytes that the broker wrote and this version cannot read. No crash
-/// leaves such a line.
+/// The place, from 1, of the first line among these bytes that the broker has written and this version cannot read. No
+/// crash leaves such a line.
 fn newer_line(text: &[u8], keyring: &Keyring) -> Option<u64> {
     let is_newer = |line: &[u8]| {
         Parts::split(line).is_some_and(|parts| parts.is_tagged(keyring) && parts.parse().is_err())
@@ -265,8 +264,8 @@ fn newer_line(text: &[u8], keyring: &Keyring) -> Option<u64> {
     Some(place as u64 + 1)
 }
 
-/// The highest formats that the newest file of a journal says were written, whatever state it is in; 0 where it does not
-/// say. Changes nothing.
+/// The highest formats that the newest file of a journal contains, in whatever state the file is; 0 if it contains
+/// none. Changes nothing.
 ///
 /// # Errors
 /// If it cannot be read.
@@ -287,7 +286,7 @@ pub fn written_formats(directory: &Path, keyring: &Keyring) -> std::io::Result<F
     Ok(written)
 }
 
-/// Keeps the bad end in a file of its own and cuts it off.
+/// Copies the bad end into a file beside the journal, and cuts it off.
 fn cut(path: &Path, length: u64, rest: &[u8]) -> std::io::Result<PathBuf> {
     let mut kept = path.with_extension("jsonl.torn");
     let mut count = 1;

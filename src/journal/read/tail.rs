@@ -1,7 +1,7 @@
-//! Reading the journal, a little at a time, as it grows.
+//! Reads the journal in batches, as it grows.
 //!
-//! A reader is a value that is asked for the next few lines again and again, so that nobody holds a thread while
-//! somebody takes lines, or none.
+//! A reader is asked for the next batch again and again, so that no thread is held while a client takes lines, or takes
+//! none.
 
 use std::fs::File;
 use std::io::{self, BufRead as _, BufReader, Read as _, Seek as _, SeekFrom};
@@ -19,40 +19,40 @@ use crate::journal::files::{file_name, file_numbers};
 use crate::model::Timestamp;
 use crate::seal::Keyring;
 
-/// The head of a line has its number and its time.
+/// The head of a line contains its number and its time.
 const HEAD_BYTES: u64 = 128;
 
-/// What came of one batch.
+/// The result of reading one batch.
 #[derive(Debug, Default)]
 pub struct TailRead {
-    /// Lines that are asked for.
+    /// The lines that pass the filter.
     pub lines: Vec<TailLine>,
-    /// If there is more that was not looked at.
+    /// Where the reader has stopped, if there is more that it may not read.
     pub stopped: Option<Stopped>,
-    /// There is nothing more for now; or, with `stopped`, for this reader.
+    /// Nothing more is written yet; with `stopped`, the reader reads no more.
     pub is_end: bool,
 }
 
-/// Somebody who reads the journal.
+/// A reader of the journal.
 pub struct TailReader {
     phase: Phase,
-    /// Goes on where the other phases end.
+    /// Reads the lines that follow, when the other phases are over.
     follower: Follower,
-    /// How many bytes may be read yet.
+    /// How many more bytes may be read.
     left: u64,
 }
 
 enum Phase {
-    /// Where do the last lines stand?
+    /// Searches for the positions of the last lines.
     Search(Box<Search>),
-    /// There, oldest first.
+    /// Reads the lines at these positions, oldest first.
     Places(std::vec::IntoIter<LinePosition>),
     Forward,
 }
 
 impl Journal {
-    /// A reader of the last `count` lines that are asked for, or of all since a time if that is asked for, and of
-    /// those that follow. It looks through so many bytes of what there is, at most.
+    /// A reader of the last `count` lines that pass a filter, or of all lines since its time, and of those that follow.
+    /// It reads at most `bytes` of what is written already.
     ///
     /// # Errors
     /// If a file cannot be read, or the journal hangs.
@@ -77,11 +77,11 @@ impl Journal {
         Ok(TailReader { phase: Phase::Search(Box::new(search)), follower, left: bytes })
     }
 
-    /// The file that holds the first line that is not older than this.
+    /// The file that contains the first line since a time.
     fn first_since(&self, files: &[u64], since: Timestamp) -> io::Result<u64> {
         let mut file = files.last().copied().unwrap_or(1);
         for before in files.iter().rev().skip(1) {
-            // What begins later has all of it only if nothing before is asked for.
+            // If this file begins before that time, older files are not needed.
             if first_time(&self.directory, file)?.is_some_and(|time| time < since) {
                 break;
             }
@@ -102,7 +102,7 @@ impl Journal {
         }
     }
 
-    /// A reader that begins with what is written next.
+    /// A reader that begins with the next line that is written.
     fn follow_from_end(&self, filter: &TailFilter) -> io::Result<Follower> {
         let chain = self.lock_to_read()?;
         let mut known = KnownSteps::default();
@@ -117,7 +117,7 @@ impl Journal {
     }
 }
 
-/// When a file was begun; none if its first line does not say.
+/// When a file was begun; `None` if its first line does not contain it.
 fn first_time(directory: &Path, file: u64) -> io::Result<Option<Timestamp>> {
     let mut head = Vec::new();
     File::open(directory.join(file_name(file)))?.take(HEAD_BYTES).read_to_end(&mut head)?;
@@ -127,12 +127,12 @@ fn first_time(directory: &Path, file: u64) -> io::Result<Option<Timestamp>> {
 }
 
 impl TailReader {
-    /// The number of the last line that was read, once it follows.
+    /// The number of the last line that was read, once the reader follows.
     pub fn last(&self) -> u64 {
         self.follower.last
     }
 
-    /// Reads on a little. Reads files: call it where waiting is allowed.
+    /// Reads one batch. Reads files: call it where blocking is allowed.
     ///
     /// # Errors
     /// If a file cannot be read.
@@ -160,7 +160,7 @@ impl TailReader {
             Phase::Forward => {
                 let (is_end, reached) = self.follower.read(&mut batch)?;
                 self.left = self.left.saturating_sub(batch.bytes - batch.skipped);
-                // What follows is only as much as is written.
+                // From here on there is only as much to read as is written.
                 self.left = if is_end { u64::MAX } else { self.left };
                 read.stopped = reached.filter(|_| self.left == 0);
                 read.is_end = is_end || self.left == 0;
@@ -171,7 +171,7 @@ impl TailReader {
     }
 }
 
-/// Reads lines one after the other, from file to file.
+/// Reads lines in order, from file to file.
 struct Follower {
     directory: PathBuf,
     keyring: Arc<Keyring>,
@@ -179,16 +179,16 @@ struct Follower {
     known: KnownSteps,
     file: u64,
     offset: u64,
-    /// The last line that was read: what comes again in the next file is left out.
+    /// The last line that was read. Copies of it in the next file are left out.
     last: u64,
 }
 
 impl Follower {
-    /// Reads on. Whether the end is reached, and the last line that was looked at.
+    /// Reads on. Returns whether the end is reached, and the last line that was read.
     fn read(&mut self, batch: &mut ReadBatch<'_>) -> io::Result<(bool, Option<Stopped>)> {
         let mut reached = None;
         loop {
-            // Asked before the file is read: only of a file that has a next nothing comes after its end.
+            // Checked before the file is read: a file that has a next file gets no more lines.
             let has_next = self.directory.join(file_name(self.file + 1)).exists();
             let mut reader = BufReader::new(File::open(self.directory.join(file_name(self.file)))?);
             reader.seek(SeekFrom::Start(self.offset))?;
@@ -196,12 +196,12 @@ impl Follower {
             while !batch.is_full() {
                 line.clear();
                 let read = reader.read_until(b'\n', &mut line)? as u64;
-                // The end, or a line that is being written.
+                // The end, or a line that is still being written.
                 let Some(text) = line.strip_suffix(b"\n") else { break };
                 self.offset += read;
                 batch.read(read);
                 let Some(line) = ReadLine::parse(text, &self.keyring) else { continue };
-                // They are fewer than a file has: a file is begun to be read where it begins.
+                // These lines do not count. They are fewer than a file has, because reading begins where a file begins.
                 if self.filter.since.is_some_and(|since| line.time < since) {
                     batch.skipped += read;
                 }
@@ -223,7 +223,7 @@ impl Follower {
         // A later file's first line has the number of a line before it.
         let is_new = line.n > self.last || (line.event == "checkpoint" && line.n >= self.last);
         self.last = self.last.max(line.n);
-        // Of every line: openings are learned from lines that are not asked for themselves.
+        // From every line, because lines that do not pass the filter tell which step an opening is.
         self.known.learn(&self.filter, &line, false);
         let is_asked_for = is_new
             && self.filter.admits(&line)
@@ -233,7 +233,7 @@ impl Follower {
         }
     }
 
-    /// Reads the lines that stand there, which are asked for.
+    /// Reads the lines at these positions, which pass the filter.
     fn read_at(
         &self,
         places: &mut std::vec::IntoIter<LinePosition>,

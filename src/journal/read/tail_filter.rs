@@ -1,4 +1,4 @@
-//! Which lines of the journal somebody asks for.
+//! The filter of a tail.
 
 use std::collections::{HashMap, HashSet};
 
@@ -9,39 +9,39 @@ use crate::journal::write::line::Parts;
 use crate::model::{Id, Invalid, RunName, Timestamp, WorkflowName, WorkflowPath};
 use crate::seal::Keyring;
 
-/// Which lines somebody asks for; what is unset leaves none out.
+/// Which lines pass; unset fields admit every line.
 #[derive(Clone, Debug, Default)]
 pub struct TailFilter {
-    /// Of these events, as the lines call them.
+    /// The names of events; all if empty.
     pub events: HashSet<String>,
-    /// By this principal.
+    /// The principal.
     pub principal: Option<PrincipalFilter>,
-    /// On this resource: the name as the line has it, or as a reference is written.
+    /// The full name of the resource, or a reference to it; all if empty.
     pub resource: String,
-    /// Of this workflow's steps.
+    /// The workflow of the steps.
     pub workflow: Option<WorkflowName>,
-    /// Of this run's steps.
+    /// The run of the steps.
     pub run: Option<RunName>,
-    /// Not older than this.
+    /// Lines from this time on.
     pub since: Option<Timestamp>,
-    /// Of what was refused.
+    /// Refusals only.
     pub denied: bool,
 }
 
-/// Whose lines somebody asks for.
+/// The principal of a line.
 #[derive(Clone, Debug)]
 pub enum PrincipalFilter {
-    /// An operator's or an executor's, as lines name it.
+    /// An operator or executor, as lines name it.
     Other(String),
-    /// Those of steps.
+    /// A step, or all steps of a run or workflow.
     Steps(WorkflowPath),
 }
 
 impl PrincipalFilter {
-    /// As it is asked for: `operator:NAME`, `executor:NAME`, or what [`WorkflowPath`] is written as.
+    /// Parses `operator:NAME`, `executor:NAME`, or a [`WorkflowPath`].
     ///
     /// # Errors
-    /// If it begins as a workflow and does not go on as one.
+    /// If the text begins like a workflow and is not a path.
     pub fn parse(text: &str) -> Result<Self, Invalid> {
         match text.starts_with("workflow:") {
             true => text.parse().map(Self::Steps),
@@ -57,20 +57,20 @@ impl PrincipalFilter {
     }
 }
 
-/// One line of the journal.
+/// One line of the journal, for a client.
 #[derive(Clone, Debug)]
 pub struct TailLine {
-    /// Where it stands, "FILE.LINE".
+    /// The place, "FILE.LINE".
     pub id: String,
     /// When it was written.
     pub time: Timestamp,
-    /// What happened.
+    /// The name of the event.
     pub event: String,
-    /// The line, as it stands in the file.
+    /// The line as it is in the file.
     pub json: String,
 }
 
-/// A line that the broker wrote, read for what is asked for and no further.
+/// A line that the broker has written, parsed as far as filters need it.
 pub(crate) struct ReadLine {
     pub(crate) n: u64,
     pub(crate) time: Timestamp,
@@ -80,7 +80,7 @@ pub(crate) struct ReadLine {
 }
 
 impl ReadLine {
-    /// Reads a line, without its newline; none if it is not the broker's.
+    /// Parses a line, without its newline; `None` if the broker has not written it.
     pub(crate) fn parse(text: &[u8], keyring: &Keyring) -> Option<Self> {
         Parts::split(text).filter(|parts| parts.is_tagged(keyring))?;
         let body: Value = serde_json::from_slice(text).ok()?;
@@ -93,44 +93,44 @@ impl ReadLine {
         })
     }
 
-    /// The line as it is told, of this file.
+    /// The line for a client, as a line of this file.
     pub(crate) fn told(self, file: u64) -> TailLine {
         let id = format!("{file}.{}", self.n);
         TailLine { id, time: self.time, event: self.event, json: self.text }
     }
 
-    /// The opening that it names.
+    /// The opening that the line contains.
     pub(crate) fn opening(&self) -> Option<Id> {
         let name = if self.event == "opened" { "id" } else { "opening" };
         self.body.get(name)?.as_str()?.parse().ok()
     }
 }
 
-/// Whether a line is of the steps that are asked for.
+/// Whether a line belongs to the steps of a filter.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(crate) enum OfSteps {
     Yes,
     No,
-    /// It names an opening of which nothing is known yet.
+    /// The line contains an opening that is not known yet.
     Unknown(Id),
 }
 
-/// Whether openings are of the steps that are asked for, as far as lines have said: many name the opening only.
+/// The known openings, and whether they belong to the steps of the filter. Many lines contain the opening only.
 #[derive(Clone, Debug, Default)]
 pub(crate) struct KnownSteps(HashMap<Id, bool>);
 
 impl KnownSteps {
-    /// This one is.
+    /// Notes an opening that does.
     pub(crate) fn insert(&mut self, opening: Id) {
         self.0.insert(opening, true);
     }
 
-    /// Whether this one is; none if nothing is known of it.
+    /// Whether this opening does; `None` if it is not known.
     pub(crate) fn get(&self, opening: Id) -> Option<bool> {
         self.0.get(&opening).copied()
     }
 
-    /// Learns from a line; of openings that nobody asks for only if that is wanted.
+    /// Learns the openings in a line; those that do not belong to the filter's steps only with `others`.
     pub(crate) fn learn(&mut self, filter: &TailFilter, line: &ReadLine, others: bool) {
         if !filter.has_steps() {
             return;
@@ -152,19 +152,19 @@ impl KnownSteps {
         self.0.extend(known.filter(|(_, is_one)| others || *is_one));
     }
 
-    /// Forgets all.
+    /// Forgets all openings.
     pub(crate) fn clear(&mut self) {
         self.0.clear();
     }
 }
 
 impl TailFilter {
-    /// Whether only lines of some steps are asked for.
+    /// Whether the filter asks for steps.
     pub(crate) fn has_steps(&self) -> bool {
         self.workflow.is_some() || self.run.is_some()
     }
 
-    /// Whether a line fits, but for whose steps it is of.
+    /// Whether a line passes, apart from its step.
     pub(crate) fn admits(&self, line: &ReadLine) -> bool {
         self.since.is_none_or(|since| line.time >= since)
             && (self.events.is_empty() || self.events.contains(&line.event))
@@ -173,7 +173,7 @@ impl TailFilter {
             && is_on(&line.body, &self.resource)
     }
 
-    /// Whether it is of the steps that are asked for.
+    /// Whether a line belongs to the steps of the filter.
     pub(crate) fn steps(&self, line: &ReadLine, known: &KnownSteps) -> OfSteps {
         if !self.has_steps() {
             return OfSteps::Yes;
@@ -188,7 +188,7 @@ impl TailFilter {
         }
     }
 
-    /// Whether steps of this workflow and run are asked for.
+    /// Whether the filter asks for steps of this workflow and run.
     pub(crate) fn is_of(&self, workflow: &str, run: &str) -> bool {
         self.workflow.as_ref().is_none_or(|name| name.as_str() == workflow)
             && self.run.as_ref().is_none_or(|name| name.as_str() == run)
@@ -200,7 +200,7 @@ impl TailFilter {
     }
 }
 
-/// The texts that stand under a name in a line, or in one of its changes.
+/// The texts under these names in a line and in its changes.
 fn texts<'a>(line: &'a Value, names: &'a [&str]) -> impl Iterator<Item = &'a str> {
     let changes = line.get("changes").and_then(Value::as_array).into_iter().flatten();
     let places = std::iter::once(line).chain(changes);
@@ -217,7 +217,7 @@ fn is_by(line: &Value, by: &PrincipalFilter) -> bool {
 }
 
 fn is_on(line: &Value, resource: &str) -> bool {
-    // "connections/aws/prod" is asked for as "aws/prod", too; a group's target goes on with identifiers.
+    // "aws/prod" also finds "connections/aws/prod"; a group's target continues with identifiers.
     let is = |text: &str| {
         text == resource
             || text.strip_prefix("connections/") == Some(resource)

@@ -1,9 +1,9 @@
-//! Proof of a journal by who has only its files and `ca.crt`.
+//! Verifies a journal with only its files and `ca.crt`.
 //!
-//! Every line names the hash of the line before, every file's first line the last one of the file before, and
-//! now and then the root signs the hash of a line, which stands for all lines up to it. So an edit, a line
-//! that is missing and a file that is missing are found; lines after the last signature hang together, but
-//! whether the broker wrote them only its keys can tell.
+//! Every line contains the hash of the line before, and every file's first line that of the last line of the file
+//! before. Now and then the root signs the hash of a line, which covers all lines up to it. So an edit, a missing line
+//! and a missing file are found. Lines after the last signature are chained, but only the broker's keys can tell
+//! whether the broker wrote them.
 
 use std::io::{BufRead as _, BufReader};
 use std::path::{Path, PathBuf};
@@ -16,7 +16,7 @@ use crate::journal::write::line::{NO_PREVIOUS, Parts, Unread};
 use crate::model::Timestamp;
 use crate::sys::input;
 
-/// What was found to hold.
+/// What was verified.
 #[derive(Debug)]
 pub struct Proof {
     /// The number of the first file.
@@ -27,16 +27,16 @@ pub struct Proof {
     pub last_line: u64,
     /// The last line's hash.
     pub last_hash: [u8; 32],
-    /// The last line that is signed, and when it was; none if no line is.
+    /// The last line that is signed, and when it was signed; `None` if no line is signed.
     pub signed: Option<(u64, Timestamp)>,
-    /// How many lines after it are not proven.
+    /// How many lines come after it, which are not proven.
     pub unproven: u64,
 }
 
-/// Why a journal does not hold.
+/// Why a journal is not verified.
 #[derive(Debug, thiserror::Error)]
 pub enum ProofError {
-    /// There is no file.
+    /// The directory contains no journal.
     #[error("{} holds no journal; name the directory that holds 000001.jsonl", .0.display())]
     Missing(PathBuf),
     /// A file cannot be read.
@@ -47,7 +47,7 @@ pub enum ProofError {
         /// The cause.
         source: std::io::Error,
     },
-    /// A line does not hold.
+    /// A line is wrong.
     #[error("line {line} of {}: {what}", .path.display())]
     Line {
         /// The file.
@@ -57,7 +57,7 @@ pub enum ProofError {
         /// What is wrong with it.
         what: &'static str,
     },
-    /// A newer version has written it.
+    /// A newer keyhatch has written the line.
     #[error(
         "line {line} of {} was written by a newer keyhatch, which this version cannot read; verify it with the newer \
          keyhatch", .path.display()
@@ -68,7 +68,7 @@ pub enum ProofError {
         /// The line's place in it, from 1.
         line: u64,
     },
-    /// Its oldest files are not there.
+    /// The oldest files are missing.
     #[error(
         "{} is missing: the journal begins with file {first}; if the older ones are kept elsewhere, say so with \
          --from {first}", .path.display()
@@ -79,7 +79,7 @@ pub enum ProofError {
         /// The first that is there.
         first: u64,
     },
-    /// It ends too early.
+    /// The journal ends too early.
     #[error("{}: {what}", .path.display())]
     Truncated {
         /// The last file.
@@ -95,12 +95,11 @@ const NOT_SIGNED: &str =
     "the signature on the lines before it is not the root's, or is for other lines";
 const MALFORMED: &str = "it has not the form of a line";
 
-/// Checks every line of every file in a directory, of which `from` is the first: 1, unless older ones are kept
-/// elsewhere. `expected` is a line and its hash as an earlier proof gave them: a journal that has lost that
-/// line since is refused.
+/// Verifies every line of every file in a directory, from file `from` on: 1, unless older files are kept elsewhere.
+/// `expected` is a line and its hash from an earlier proof; a journal without that line is refused.
 ///
 /// # Errors
-/// What does not hold, and where.
+/// What is wrong, and where.
 pub fn verify(
     directory: &Path,
     root: &RootKey,
@@ -133,11 +132,11 @@ struct Verifier<'a> {
     /// The hashes of the lines since the last signature.
     unsigned: Vec<(u64, [u8; 32])>,
     signed: Option<(u64, Timestamp)>,
-    /// The file that is said to come next.
+    /// The file that comes next, if a line says so.
     next: Option<u64>,
 }
 
-/// One line, whose hash is right.
+/// One line with a correct hash.
 struct VerifiedLine {
     n: u64,
     hash: [u8; 32],
@@ -146,14 +145,14 @@ struct VerifiedLine {
     event: Event,
 }
 
-/// Where checking of a file stands.
+/// The state of checking one file.
 struct InFile {
     number: u64,
     checkpoint: [u8; 32],
-    /// What its lines have come to: the same as the whole journal's, unless they are copies.
+    /// The last line of this file so far. It is also the journal's last line, unless it is a copy.
     last: u64,
     last_hash: [u8; 32],
-    /// Whether they are copies of lines of the file before.
+    /// Whether the lines are copies of lines of the file before.
     is_copying: bool,
 }
 
@@ -236,7 +235,7 @@ impl<'a> Verifier<'a> {
         }
         file.last_hash = line.previous;
         if is_first {
-            // What came before is kept elsewhere.
+            // The files before are kept elsewhere.
             (self.last, self.last_hash) = (line.n, line.previous);
         } else if file.last > self.last {
             return Err("lines between the file before and this one are missing");
@@ -250,7 +249,7 @@ impl<'a> Verifier<'a> {
         }
         (file.last, file.last_hash) = (line.n, line.hash);
         if let Event::Continued { line: last, .. } = line.event {
-            // Where the journal begins with this file, its copies are the only ones there are.
+            // If the journal begins with this file, its copies are the only lines of the file before.
             if last != self.last || line.previous != self.last_hash {
                 return Err("the file before has not ended where this one goes on");
             }
@@ -279,7 +278,7 @@ impl<'a> Verifier<'a> {
         let signed =
             self.unsigned.iter().position(|line| *line == (signature.line, signature.hash));
         let is_here = signature.file == file.number && signature.checkpoint == file.checkpoint;
-        // Copied lines bring the signatures of the file before along.
+        // Copied lines include the signatures of the file before.
         let is_copied = file.is_copying;
         let Some(signed) = signed.filter(|_| is_here || is_copied) else { return Err(NOT_SIGNED) };
         if !signature.is_of(self.root) {
@@ -319,7 +318,7 @@ impl<'a> Verifier<'a> {
     }
 }
 
-/// Why a line does not count.
+/// Why a line is wrong.
 enum Fault {
     Newer,
     Wrong(&'static str),

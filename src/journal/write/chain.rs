@@ -1,4 +1,4 @@
-//! The end of the journal: where the next line goes.
+//! The end of the journal, where the next line is written.
 
 use std::fs::{File, OpenOptions};
 use std::io::{ErrorKind, Write as _};
@@ -24,10 +24,10 @@ use crate::model::limits::MIN_FREE_BYTES;
 use crate::model::{Formats, LogLimit, Timestamp};
 use crate::seal::Keyring;
 
-/// With less room than this after the last line the disk is full.
+/// With less room than this after the last line, the disk counts as full.
 const LINES_BYTES: u64 = 64 * 1024;
 
-/// Makes the first file, with its checkpoint, on disk when this returns.
+/// Makes the first file, with its checkpoint, and syncs it.
 pub(crate) fn create(directory: &Path, keyring: &Keyring, now: Timestamp) -> std::io::Result<()> {
     let path = directory.join(file_name(1));
     let mut file = OpenOptions::new().write(true).create_new(true).mode(0o600).open(path)?;
@@ -41,15 +41,15 @@ pub(crate) fn create(directory: &Path, keyring: &Keyring, now: Timestamp) -> std
     File::open(directory)?.sync_all()
 }
 
-/// The open end of the chain, and what is live by it.
+/// The open end of the chain, and the state that its lines add up to.
 pub(crate) struct Chain {
     file: File,
     path: PathBuf,
     number: u64,
-    /// The last line's number.
+    /// The number of the last line.
     last: u64,
     last_hash: [u8; 32],
-    /// How many bytes of the file are whole lines.
+    /// The length of all whole lines, in bytes.
     length: u64,
     synced: Synced,
     written: Synced,
@@ -61,25 +61,25 @@ pub(crate) struct Chain {
     checkpoint: [u8; 32],
     reserve: DiskReserve,
     pulse: Arc<Pulse>,
-    /// Why lines that are not for the reserve are not taken, or were not taken last.
+    /// Why lines are refused that are not for the reserve.
     trouble: Option<Trouble>,
-    /// Nothing may follow what is written: a line was torn and could not be cut off, or the file is gone.
+    /// Nothing may be written any more: a torn line could not be cut off, or the file is gone.
     is_over: bool,
 }
 
-/// What is wrong with the disk for as long as it lasts.
+/// A fault of the disk, for as long as it lasts.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 enum Trouble {
-    /// The last write failed, and the next may not.
+    /// The last write has failed; the next may succeed.
     Failing,
     /// There is no room for more lines.
     Full,
 }
 
-/// A file that is ready to be gone on in.
+/// A file that is ready to be the next.
 pub(crate) struct NextFile {
     pub(crate) file: File,
-    /// What it is called until then.
+    /// Its path until then.
     pub(crate) unfinished: PathBuf,
     pub(crate) path: PathBuf,
     pub(crate) number: u64,
@@ -88,7 +88,7 @@ pub(crate) struct NextFile {
     pub(crate) checkpoint: [u8; 32],
 }
 
-/// Where reading ended.
+/// Where reading has ended.
 pub(crate) struct End {
     pub(crate) path: PathBuf,
     pub(crate) number: u64,
@@ -101,7 +101,7 @@ pub(crate) struct End {
 }
 
 impl Chain {
-    /// Opens the file for appending where reading ended.
+    /// Opens the file for appending.
     pub(crate) fn resume(
         end: End,
         keyring: Arc<Keyring>,
@@ -131,7 +131,7 @@ impl Chain {
         })
     }
 
-    /// Writes one line, with one write(2), and applies it to what is live.
+    /// Writes one line, with one write(2), and applies it.
     pub(crate) fn append(
         &mut self,
         now: Timestamp,
@@ -140,8 +140,8 @@ impl Chain {
         self.append_all(now, std::slice::from_ref(event))
     }
 
-    /// Writes lines, with one write(2) for all of them, and applies them to what is live: all or none.
-    /// Returns where the first of them stands.
+    /// Writes lines, with one write(2) for all of them, and applies them: all or none. Returns the position of the
+    /// first.
     pub(crate) fn append_all(
         &mut self,
         now: Timestamp,
@@ -174,13 +174,13 @@ impl Chain {
         Ok(Position(first))
     }
 
-    /// What is left of a full disk is for what takes access away.
+    /// The rest of a full disk is for lines that take access away.
     fn may_write(&self, events: &[Event]) -> bool {
         let is_full = self.reserve.is_given_up() || self.trouble == Some(Trouble::Full);
         !is_full || events.iter().all(Event::is_for_reserve)
     }
 
-    /// Brings the buffer into the file. On a full disk the reserve is given up for what may use it.
+    /// Writes the buffer to the file. On a full disk, lines that may use the reserve release it.
     fn write_buffer(&mut self, events: &[Event]) -> Result<(), Unavailable> {
         let may_use_reserve = events.iter().all(Event::is_for_reserve);
         loop {
@@ -193,7 +193,7 @@ impl Chain {
                     self.trouble.take_if(|trouble| *trouble == Trouble::Failing);
                     return Ok(());
                 }
-                // A disk that is nearly full takes a part.
+                // A disk that is nearly full takes a part of it.
                 Ok(_) => ErrorKind::StorageFull.into(),
                 Err(error) => error,
             };
@@ -221,7 +221,7 @@ impl Chain {
         }
     }
 
-    /// Nothing is written from now on.
+    /// Writes nothing from now on.
     pub(crate) fn end(&mut self) {
         self.is_over = true;
     }
@@ -230,18 +230,18 @@ impl Chain {
         self.is_over
     }
 
-    /// Whether any line can be written, and not only those that the disk's reserve is for.
+    /// Whether any line can be written, and not only lines that the reserve is for.
     pub(crate) fn is_open_to_all(&self) -> bool {
         !self.is_over && !self.reserve.is_given_up() && self.trouble.is_none()
     }
 
-    /// Takes the disk's reserve again if there is room for it, and looks whether there is room for lines. Whether
-    /// the last write failed for another cause, which only the next one tells to be over.
+    /// Takes the reserve again if there is room, and checks that there is room for lines. Returns whether the last
+    /// write failed for another cause: only another write shows that it is over.
     pub(crate) fn check_disk(&mut self) -> bool {
         self.reserve.restore();
         let is_known_full = self.trouble == Some(Trouble::Full);
         if is_known_full || free_bytes(self.path.parent().unwrap_or(&self.path)) < MIN_FREE_BYTES {
-            // Also for root, who may have more than others: the room is taken for the lines to come.
+            // Allocated, because root may use more of the disk than others see as free.
             match fallocate(&self.file, FallocateFlags::KEEP_SIZE, self.length, LINES_BYTES) {
                 Err(error) if is_full(&error.into()) => self.trouble = Some(Trouble::Full),
                 _ if is_known_full => self.trouble = None,
@@ -259,12 +259,12 @@ impl Chain {
         &self.path
     }
 
-    /// How many bytes of the file are whole lines.
+    /// The length of all whole lines, in bytes.
     pub(crate) fn length(&self) -> u64 {
         self.length
     }
 
-    /// What a signature would be about: everything up to here.
+    /// The lines that a signature covers: everything up to here.
     pub(crate) fn signed_range(&self) -> SignedRange {
         SignedRange {
             file: self.number,
@@ -274,8 +274,8 @@ impl Chain {
         }
     }
 
-    /// Goes on in another file, which holds copies of the last lines, and says so there: what was written
-    /// until now is given back if that cannot be written.
+    /// Continues in another file, which has copies of the last lines, and writes there that it does. If that fails, the
+    /// chain stays in the old file.
     pub(super) fn go_on_in(&mut self, next: NextFile, now: Timestamp) -> Result<File, Unavailable> {
         let (before, line) = (self.number, self.last);
         let old = (
@@ -303,7 +303,7 @@ impl Chain {
         &mut self.live
     }
 
-    /// The number of the open file in this process.
+    /// The descriptor of the file in this process.
     pub(crate) fn descriptor(&self) -> i32 {
         self.file.as_raw_fd()
     }
@@ -313,7 +313,7 @@ impl Chain {
         self.file.try_clone()
     }
 
-    /// How far the file is known to be on disk.
+    /// How far lines are known to be on disk.
     pub(crate) fn synced(&self) -> &Synced {
         &self.synced
     }
@@ -323,12 +323,12 @@ impl Chain {
         &self.written
     }
 
-    /// Since when lines wait to be there.
+    /// Since when lines wait for the disk.
     pub(crate) fn unsynced(&self) -> Unsynced {
         self.unsynced
     }
 
-    /// The file's number.
+    /// The number of the file.
     pub(crate) fn number(&self) -> u64 {
         self.number
     }

@@ -1,7 +1,7 @@
-//! A reserve of room on the journal's disk, for when it is full: a file that holds nothing and is given up.
+//! A reserve of room on the journal's disk: a file without contents, which is emptied when the disk is full.
 //!
-//! Without it a full disk would keep an operator from taking access away, and a step from being closed.
-//! While it is given up only lines that [take something away](crate::journal::Event::is_for_reserve) are written.
+//! Without it a full disk would keep operators from taking access away, and steps from being closed. While it is
+//! released, only lines that [take something away](crate::journal::Event::is_for_reserve) are written.
 
 use std::fs::{File, OpenOptions};
 use std::os::unix::fs::OpenOptionsExt as _;
@@ -11,24 +11,24 @@ use rustix::fs::{FallocateFlags, fallocate, statvfs};
 
 use crate::model::LogLimit;
 
-/// The reserve, in bytes: many thousand lines, and batches of the store.
+/// The size of the reserve, in bytes: room for many thousand lines, and batches of the store.
 pub const DISK_RESERVE_BYTES: u64 = 16 * 1024 * 1024;
-/// The reserve is made again when so much more than it is free, so that it does not come and go.
+/// The reserve is taken again when so many more bytes are free, so that it does not come and go.
 const MARGIN_BYTES: u64 = 4 * 1024 * 1024;
 
-/// Whether there is a reserve.
+/// The state of the reserve.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum ReserveState {
-    /// There never was room for it.
+    /// There has been no room for it yet.
     Absent,
-    /// It was used up.
+    /// It is released, because the disk was full.
     GivenUp,
-    /// There is.
+    /// It is held.
     Held,
 }
 
 impl ReserveState {
-    /// How it stands in the journal's directory.
+    /// The state of the reserve in the journal's directory.
     pub fn in_directory(directory: &Path) -> Self {
         Self::of(&file(directory))
     }
@@ -36,7 +36,7 @@ impl ReserveState {
     fn of(file: &Path) -> Self {
         match std::fs::metadata(file).map(|metadata| metadata.len()) {
             Ok(DISK_RESERVE_BYTES) => Self::Held,
-            // It was given up, and a restart is no reason to use what is left for anything else.
+            // It was released, and a restart does not change what the rest of the disk is for.
             Ok(_) => Self::GivenUp,
             Err(_) => Self::Absent,
         }
@@ -47,7 +47,7 @@ fn file(directory: &Path) -> PathBuf {
     directory.join("ballast")
 }
 
-/// The file.
+/// The reserve.
 pub(crate) struct DiskReserve {
     path: PathBuf,
     state: ReserveState,
@@ -62,17 +62,17 @@ impl DiskReserve {
         reserve
     }
 
-    /// Whether the reserve was given up, and there is no room to take it again.
+    /// Whether the reserve is released, and there is no room to take it again.
     pub(crate) fn is_given_up(&self) -> bool {
         self.state == ReserveState::GivenUp
     }
 
-    /// Gives the reserve up; whether there was one.
+    /// Releases the reserve. Returns whether it was held.
     pub(crate) fn release(&mut self) -> bool {
         if self.state != ReserveState::Held {
             return false;
         }
-        // The empty file says so to a later start.
+        // The empty file shows a later start that it is released.
         match OpenOptions::new().write(true).truncate(true).open(&self.path) {
             Ok(_) => tracing::error!(
                 path = %self.path.display(), bytes = DISK_RESERVE_BYTES,
@@ -117,7 +117,7 @@ impl DiskReserve {
     }
 }
 
-/// How much room there is, for who is not root; none if that cannot be told.
+/// The free bytes of a directory's disk, for users other than root; 0 if they cannot be found out.
 pub fn free_bytes(directory: &Path) -> u64 {
     statvfs(directory).map_or(0, |system| system.f_bavail.saturating_mul(system.f_frsize))
 }

@@ -7,7 +7,7 @@
 //! hash = SHA-256(body ‖ ,"tag":"<HMAC>")             anybody can check it
 //! ```
 //!
-//! Both begin with the same hash of the body, so it is gone through once.
+//! Both begin with the same hash of the body, so the body is hashed once.
 
 use std::borrow::Cow;
 
@@ -23,10 +23,10 @@ const TAG_START: &[u8] = b",\"tag\":\"";
 const HASH_START: &[u8] = b"\",\"hash\":\"";
 const END: &[u8] = b"\"}";
 
-/// What `prev` says on the first line of all.
+/// The `prev` of the very first line.
 pub const NO_PREVIOUS: [u8; 32] = [0; 32];
 
-/// A line as it was read, cut into its parts. Nothing is checked yet.
+/// A line, cut into its parts. Nothing is checked yet.
 #[derive(Clone, Copy)]
 pub struct Parts<'a> {
     body: &'a [u8],
@@ -35,7 +35,7 @@ pub struct Parts<'a> {
     hash: [u8; 32],
 }
 
-/// What stands in a line's body.
+/// The contents of a line's body.
 pub struct Body {
     /// The line's number, from 1.
     pub n: u64,
@@ -43,24 +43,24 @@ pub struct Body {
     pub time: Timestamp,
     /// The hash of the line before, in hexadecimal.
     pub prev: String,
-    /// The last line that was known to be on disk when this one was written; 0 on lines that do not say.
+    /// The last line that was known to be on disk when this line was written; 0 if the line does not contain it.
     pub synced: u64,
-    /// What it says.
+    /// The event.
     pub event: Event,
 }
 
 /// Why a line cannot be read.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, thiserror::Error)]
 pub enum Unread {
-    /// It has not the form of a line.
+    /// It does not have the form of a line.
     #[error("it has not the form of a line")]
     Malformed,
-    /// It says what this version does not know.
+    /// A newer keyhatch has written it: it contains something that this version does not know.
     #[error("a newer keyhatch has written it")]
     Newer,
 }
 
-/// What stands in it beside the event.
+/// The contents of a body without the event.
 #[derive(Deserialize)]
 struct Around<'a> {
     n: u64,
@@ -84,26 +84,26 @@ impl<'a> Parts<'a> {
         Some(Self { body, tagged: line.get(..=tagged_end)?, tag, hash })
     }
 
-    /// Whether the broker wrote this body.
+    /// Whether the broker has written this body.
     pub fn is_tagged(&self, keyring: &Keyring) -> bool {
         keyring.is_journal_tag(&sha256(self.body), &self.tag)
     }
 
-    /// The line's hash, if it is the hash of the line.
+    /// The line's hash; `None` if it is wrong.
     pub fn verified_hash(&self) -> Option<[u8; 32]> {
         (sha256(self.tagged) == self.hash).then_some(self.hash)
     }
 
-    /// What the body says.
+    /// Parses the body.
     ///
     /// # Errors
-    /// If this version does not know what it says, or it says nothing. A line that is tagged was written by a newer
-    /// keyhatch then: it is never taken for one that a crash has torn.
+    /// If this version does not know its contents, or it has none. If the line is tagged, a newer keyhatch has written
+    /// it: such a line is never taken for one that a crash has torn.
     pub fn parse(&self) -> Result<Body, Unread> {
         self.read(Event::from_json)
     }
 
-    /// What the body says, but for what an intent changes: that is most of a journal, and no start needs it.
+    /// Parses the body without the changes of an intent, which are most of a journal and which no start needs.
     ///
     /// # Errors
     /// As [`Parts::parse`].
@@ -111,21 +111,21 @@ impl<'a> Parts<'a> {
         self.read(Event::from_json_without_changes)
     }
 
-    /// When it was written, whatever it says.
+    /// The time of the line, whatever its event.
     pub fn time(&self) -> Option<Timestamp> {
         let json = self.json().ok()?;
         Some(serde_json::from_str::<Around<'_>>(&json).ok()?.time)
     }
 
     fn json(&self) -> Result<String, Unread> {
-        // Checked as a whole, which is faster than text by text.
+        // The body is checked as a whole, which is faster than text by text.
         let body = std::str::from_utf8(self.body).map_err(|_| Unread::Malformed)?;
         Ok([body, "}"].concat())
     }
 
     fn read(&self, event: fn(&str, &str) -> serde_json::Result<Event>) -> Result<Body, Unread> {
         let json = self.json()?;
-        // Twice, which takes less time than one type with the event in it: all of it would be copied.
+        // Parsed twice, which is faster than one type with the event in it: serde would copy all of it.
         let around: Around<'_> = serde_json::from_str(&json).map_err(|_| Unread::Malformed)?;
         let Around { n, time, event: name, prev, synced } = around;
         let event = event(&name, &json).map_err(|_| Unread::Newer)?;
@@ -133,8 +133,8 @@ impl<'a> Parts<'a> {
     }
 }
 
-/// Appends one line, newline included, to `buffer`, and returns its hash. `synced` is the last line that is
-/// known to be on disk.
+/// Appends one line, with its newline, to `buffer`, and returns its hash. `synced` is the last line that is known to be
+/// on disk.
 ///
 /// # Errors
 /// If the event cannot be written as JSON.
@@ -154,7 +154,7 @@ pub fn write(
     serde_json::to_writer(&mut *buffer, &now)?;
     let inner = buffer.len();
     serde_json::to_writer(&mut *buffer, event)?;
-    // The event is an object of its own: its opening brace makes way for a comma, and its closing one goes.
+    // The event is an object of its own: a comma replaces its opening brace, and its closing brace is removed.
     if let Some(brace) = buffer.get_mut(inner) {
         *brace = b',';
     }
@@ -190,7 +190,7 @@ fn split_hex(text: &[u8]) -> Option<(&[u8], [u8; 32])> {
     let (rest, digits) = text.split_at_checked(text.len().checked_sub(HEX_BYTES)?)?;
     let mut bytes = [0; 32];
     hex::decode_to_slice(digits, &mut bytes).ok()?;
-    // One writing: a digit in upper case is a line that was changed.
+    // Digits have one form: an upper-case digit shows that the line was changed.
     let is_ours = HexDigits::<HEX_BYTES>::of(&bytes).as_bytes() == digits;
     is_ours.then_some((rest, bytes))
 }

@@ -1,4 +1,4 @@
-//! What the journal needs as time goes by. It reads and writes files: call it where waiting is allowed.
+//! Regular maintenance of the journal. It reads and writes files: call it where blocking is allowed.
 
 use std::os::unix::fs::MetadataExt as _;
 
@@ -10,7 +10,7 @@ use crate::model::limits::{MIN_FREE_BYTES, SIGNATURE_INTERVAL};
 use crate::model::{LogLimit, Timestamp};
 
 impl Journal {
-    /// Goes on in a new file if this one is full, and signs now and then.
+    /// Continues in a new file if this one is full, and signs the journal now and then.
     pub fn run_maintenance(&self, now: Timestamp) {
         static LIMIT: LogLimit = LogLimit::new(1);
         let is_new = self.rotate_if_full(now).unwrap_or_else(|error| {
@@ -32,23 +32,23 @@ impl Journal {
         }
     }
 
-    /// Looks whether the file is still the one that is written, whether there is room for more lines, and, if one
-    /// could not be written, whether they can be written again: nobody may ask for anything as long as health says
-    /// that nothing is resolved. Takes the disk's reserve again if there is room.
+    /// Checks the journal's file and the room on its disk, and takes the reserve again if there is room. If the last
+    /// write has failed, it tries another line: clients may not ask for anything while health reports that nothing is
+    /// resolved.
     pub fn check_disk(&self, now: Timestamp) {
         self.check_file();
         let Ok(mut chain) = self.lock_unless_hanging() else { return };
         let has_failed = chain.check_disk();
         let place = chain.signed_range();
         drop(chain);
-        // Any line would do; it says in the log itself whether it fails.
+        // Any line would do; a failure is logged where it happens.
         if has_failed && let Ok(own) = self.write_signature(now, place) {
             *self.signed.lock() = own;
         }
     }
 
-    /// Sees to it that there is room for a change: if the disk is nearly full its reserve is given up, for
-    /// what takes access away. The store must never find the disk full, for then it takes nothing any more.
+    /// Makes room for a change. If the disk is nearly full, its reserve is released for changes that take access away.
+    /// The store must never find the disk full, because then it takes no writes any more.
     ///
     /// # Errors
     /// If there is no room for this change.
@@ -68,7 +68,7 @@ impl Journal {
         free_bytes(&self.directory) >= MIN_FREE_BYTES
     }
 
-    /// Has the root sign everything that is written, unless nothing was written since the last time.
+    /// Has the root sign all lines that are written, unless nothing was written since the last signature.
     pub fn sign(&self, now: Timestamp) {
         let mut signed = self.signed.lock();
         let Ok(place) = self.lock_unless_hanging().map(|chain| chain.signed_range()) else {
@@ -78,18 +78,18 @@ impl Journal {
             return;
         }
         match self.write_signature(now, place) {
-            // What is signed next is more than this line.
+            // The next signature covers more than this line.
             Ok(own) => *signed = own,
             Err(error) => tracing::error!(%error, "the journal could not be signed"),
         }
     }
 
     fn write_signature(&self, now: Timestamp, place: SignedRange) -> Result<u64, String> {
-        // Made before the lock is taken: it takes as long as many lines.
+        // Made before the lock is taken: a signature takes as long as many lines.
         let signature = place.sign(&self.authority).map_err(|error| error.to_string())?;
         let mut chain = self.lock().map_err(|error: Unavailable| error.to_string())?;
         if chain.number() != place.file {
-            // It belongs into the file that it is about, and work goes on in another one.
+            // The signature belongs into the file that it covers, and another file is the current one.
             let place = chain.signed_range();
             drop(chain);
             return self.write_signature(now, place);
@@ -98,11 +98,11 @@ impl Journal {
         let position = position.map_err(|error: Unavailable| error.to_string())?;
         *self.newest_signature.lock() =
             Some(NewestSignature { position: format!("{}.{}", place.file, place.line), time: now });
-        // If others came between, they are to be signed.
+        // Lines that came between are signed next.
         Ok(if position.0 == place.line + 1 { position.0 } else { place.line })
     }
 
-    /// A file that was removed, replaced or changed behind our back proves nothing any more.
+    /// Stops the journal if its file was removed, replaced or changed by somebody else.
     fn check_file(&self) {
         let Ok(mut chain) = self.lock_unless_hanging() else { return };
         if chain.is_over() {

@@ -1,4 +1,4 @@
-//! How lines reach the disk, in order, and files follow files.
+//! Writing the journal: lines in order, syncs, and one file after the other.
 
 pub(super) mod chain;
 pub(super) mod disk_reserve;

@@ -1,4 +1,4 @@
-//! From a full file to the next one.
+//! Continues a full file in the next file.
 //!
 //! ```text
 //! 000001.jsonl   … m ………………… L            L says "rotated"
@@ -7,9 +7,9 @@
 //!                L+1          (continued: the file's first own line)
 //! ```
 //!
-//! The checkpoint is written while lines go on being written to the old file: only what comes meanwhile is
-//! copied, and of that only the last bit under the chain's lock. Until the new file has its name the old one
-//! is in force; a new file that a crash has left without "continued" never was.
+//! The checkpoint is written while lines are still written to the old file. Only lines that come meanwhile are copied,
+//! and only the last few of them under the chain lock. The old file is in force until the new file has its name. A new
+//! file without "continued", left by a crash, never was in force.
 
 use std::fs::{File, OpenOptions};
 use std::io::Write as _;
@@ -24,27 +24,27 @@ use crate::journal::files::file_name;
 use crate::journal::state::index;
 use crate::model::Timestamp;
 
-/// So much is copied at once.
+/// How many bytes are copied at once.
 const PIECE_BYTES: usize = 256 * 1024;
-/// So much may be left to be copied under the lock.
+/// How many bytes may be left to be copied under the lock.
 const LAST_BYTES: u64 = 64 * 1024;
 
-/// Where the checkpoint stands.
+/// The state in which the checkpoint is made.
 struct Start {
     checkpoint: Checkpoint,
     line: u64,
     hash: [u8; 32],
-    /// What follows it begins here in the old file.
+    /// Where the lines after it begin in the old file.
     offset: u64,
     old: File,
 }
 
 impl Journal {
-    /// Goes on in a new file if the present one is full; whether it did. Reads and writes files: call it where
-    /// waiting is allowed, and never twice at once.
+    /// Continues in a new file if the current file is full. Returns whether it did. Reads and writes files: call it
+    /// where blocking is allowed, and never twice at once.
     ///
     /// # Errors
-    /// If the new file cannot be written. The old one goes on then.
+    /// If the new file cannot be written. The old file stays in use then.
     pub fn rotate_if_full(&self, now: Timestamp) -> std::io::Result<bool> {
         let unavailable = |_| std::io::Error::other("the journal cannot be written");
         let (start, number) = {
@@ -90,7 +90,7 @@ impl Journal {
         let hash =
             line::write(&mut buffer, &self.keyring, start.line, now, &event, &start.hash, 0)?;
         file.write_all(&buffer)?;
-        // The bulk of it goes to disk while nobody waits.
+        // The bulk of it is synced while nobody waits.
         file.sync_all()?;
         let length = buffer.len() as u64;
         let ready = NextFile { file, unfinished, path, number, length, checkpoint: hash };
@@ -98,16 +98,16 @@ impl Journal {
     }
 }
 
-/// A new file that lines are copied to.
+/// A new file with the lines copied so far.
 struct Copying {
     old: File,
-    /// How far the old file is copied.
+    /// How far the old file is copied, in bytes.
     offset: u64,
     ready: NextFile,
 }
 
 impl Copying {
-    /// Copies what was written meanwhile, until little is left.
+    /// Copies lines that are written meanwhile, until little is left.
     fn catch_up(&mut self, length: impl Fn() -> std::io::Result<u64>) -> std::io::Result<()> {
         loop {
             let end = length()?;

@@ -1,15 +1,15 @@
-//! Signatures: what makes the journal proof to somebody who has only `ca.crt`.
+//! Signatures, which prove the journal to anybody who has only `ca.crt`.
 //!
 //! ```text
 //! message = "keyhatch/v1/journal" 00 | file 8 BE | hash of its first line 32 | line 8 BE | its hash 32
 //! ```
 //!
-//! The hash of a line stands for all lines before it, because each names the one before.
+//! The hash of a line covers all lines before it, because each line contains the hash of the one before.
 
 use crate::identity::{Authority, AuthorityError, RootKey};
 use crate::journal::event::Signature;
 
-/// What is signed, without the signature.
+/// The lines that a signature covers.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(crate) struct SignedRange {
     pub(crate) file: u64,
@@ -45,7 +45,7 @@ impl Signature {
         }
     }
 
-    /// Whether the root has signed this place.
+    /// Whether the root has made this signature.
     pub(crate) fn is_of(&self, root: &RootKey) -> bool {
         root.has_signed(&self.signed_range().message(), &self.signature)
     }

@@ -1,11 +1,11 @@
-//! How far the journal is, and how much of it only the operating system has yet.
+//! The status of the journal: its last line, and the lines that wait for the disk.
 
 use std::time::Duration;
 
 use crate::journal::{Journal, Unavailable};
 use crate::model::Timestamp;
 
-/// Where the journal stands.
+/// The status of the journal.
 #[derive(Clone, Debug, Default, PartialEq, Eq)]
 pub struct JournalStatus {
     /// The file of the last line.
@@ -14,7 +14,7 @@ pub struct JournalStatus {
     pub line: u64,
     /// How many lines are not known to be on disk.
     pub unsynced_lines: u64,
-    /// How long ago the oldest of them was written, at least.
+    /// The least time that the oldest of them has waited.
     pub unsynced_for: Duration,
 }
 
@@ -28,14 +28,14 @@ impl JournalStatus {
 /// The newest signature that this daemon has made.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct NewestSignature {
-    /// The last line that it is about, as "FILE.LINE".
+    /// The last line that it covers, as "FILE.LINE".
     pub position: String,
     /// When it was made.
     pub time: Timestamp,
 }
 
-/// Since when lines wait for the disk. Of a sync that covers some of them and not all no time is kept for each of
-/// the others, so what is told is the least that it can be.
+/// Since when lines wait for the disk. A sync may cover only some of them, and no time is kept for each line. So the
+/// age is a lower bound.
 #[derive(Clone, Copy, Debug)]
 pub(crate) struct Unsynced {
     /// A line that was the first to wait, and when it was written.
@@ -45,12 +45,12 @@ pub(crate) struct Unsynced {
 }
 
 impl Unsynced {
-    /// Nothing was written yet.
+    /// No line waits.
     pub(crate) fn new(now: Timestamp) -> Self {
         Self { first: (0, now), last: now }
     }
 
-    /// Lines are written, from this one on, when the disk is known to have those up to `synced`.
+    /// Notes that lines from `line` on are written, while lines up to `synced` are known to be on disk.
     pub(crate) fn wrote(&mut self, line: u64, synced: u64, now: Timestamp) {
         if self.first.0 <= synced {
             self.first = (line, now);
@@ -68,10 +68,10 @@ impl Unsynced {
 }
 
 impl Journal {
-    /// Where it stands.
+    /// The status of the journal.
     ///
     /// # Errors
-    /// If it hangs.
+    /// If the journal hangs.
     pub fn status(&self, now: Timestamp) -> Result<JournalStatus, Unavailable> {
         let chain = self.lock_unless_hanging()?;
         let (line, synced) = (chain.last().0, chain.synced().line());
@@ -83,7 +83,7 @@ impl Journal {
         })
     }
 
-    /// The newest signature; none if this daemon has made none yet.
+    /// The newest signature; `None` if this daemon has made none yet.
     pub fn newest_signature(&self) -> Option<NewestSignature> {
         self.newest_signature.lock().clone()
     }
@@ -106,7 +106,7 @@ mod tests {
         unsynced.wrote(8, 7, at(100));
         unsynced.wrote(9, 7, at(110));
         assert_eq!(age(&unsynced, 9, 7, 115), 15);
-        // The first is safe: of the second it is known when it was written.
+        // The first line is on disk. Of the second it is known when it was written.
         assert_eq!(age(&unsynced, 9, 8, 115), 5);
         assert_eq!(age(&unsynced, 9, 9, 115), 0);
         unsynced.wrote(10, 9, at(120));

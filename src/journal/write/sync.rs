@@ -1,4 +1,4 @@
-//! The sync thread: brings lines to disk, many at a time.
+//! The sync thread, which brings lines to disk, many at a time.
 
 use std::fs::File;
 use std::sync::Arc;
@@ -10,27 +10,27 @@ use tokio::sync::watch;
 
 use super::watchdog::Pulse;
 
-/// The disk refused a sync. What it holds of the last lines is not known, so this is final: a second
-/// sync that succeeds would prove nothing (the kernel drops the dirty pages that it could not write).
+/// A sync has failed. What the disk holds of the last lines is unknown, so this is final. A second sync that succeeds
+/// would prove nothing: the kernel drops dirty pages that it could not write.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub struct SyncFailed;
 
-/// The last line that is known to be on disk, or to be written: a clone is told what the other is told.
+/// The number of the last line that is on disk, or written. Clones share it.
 #[derive(Clone)]
 pub(crate) struct Synced(Arc<AtomicU64>);
 
 impl Synced {
-    /// It is known up to this line.
+    /// Begins with this line.
     pub(crate) fn from(line: u64) -> Self {
         Self(Arc::new(AtomicU64::new(line)))
     }
 
-    /// The last line.
+    /// The number of the last line.
     pub(crate) fn line(&self) -> u64 {
         self.0.load(Ordering::Acquire)
     }
 
-    /// It is known up to this line now.
+    /// Advances to this line.
     pub(crate) fn reach(&self, line: u64) {
         self.0.fetch_max(line, Ordering::AcqRel);
     }
@@ -42,23 +42,23 @@ enum SyncProgress {
     Synced(u64),
 }
 
-/// What is to be synced.
+/// The files to sync.
 struct Targets {
     file: Arc<File>,
-    /// Once, and before the file: what a new file rests on.
+    /// Files that a new file depends on. They are synced once, before it.
     before: Vec<File>,
 }
 
-/// How long a sync waits for more to join it when the one before had several who waited: about half of what a sync
-/// takes on a fast disk. Whoever is alone for longer than that never waits.
+/// How long a sync waits for more callers if the sync before had several: about half of what a sync takes on a fast
+/// disk. A caller that is alone for longer never waits.
 const GATHER: Duration = Duration::from_micros(100);
 
-/// What is waited for.
+/// What callers wait for.
 #[derive(Default)]
 struct SyncGoal {
-    /// The highest line.
+    /// The highest line that they wait for.
     line: AtomicU64,
-    /// How many have come since the last sync began.
+    /// How many callers have come since the last sync began.
     waiting: AtomicU64,
 }
 
@@ -70,12 +70,12 @@ pub(crate) struct SyncThread {
 }
 
 impl SyncThread {
-    /// Starts the thread, which tells `synced` and `pulse`; it ends when this is dropped.
+    /// Starts the thread, which updates `synced` and `pulse`. It ends when this is dropped.
     pub(crate) fn start(file: File, synced: Synced, pulse: Arc<Pulse>) -> Self {
         let wanted = Arc::new(SyncGoal::default());
         let targets = Targets { file: Arc::new(file), before: Vec::new() };
         let targets = Arc::new(Mutex::new(targets));
-        // One waiting wake-up is enough: whoever finds it there is covered by it.
+        // One waiting wake-up is enough: it serves every caller that finds it.
         let (wake, woken) = std::sync::mpsc::sync_channel(1);
         let (report, progress) = watch::channel(SyncProgress::Synced(0));
         let (goal, to_sync) = (Arc::clone(&wanted), Arc::clone(&targets));
@@ -85,11 +85,10 @@ impl SyncThread {
                 if is_crowded {
                     std::thread::sleep(GATHER);
                 }
-                // Who has come meanwhile is covered.
+                // These callers are served by this sync.
                 while woken.try_recv().is_ok() {}
                 is_crowded = goal.waiting.swap(0, Ordering::AcqRel) > 1;
-                // Read before the sync, and before the file: whatever was written up to here is in it, and
-                // is covered.
+                // Read before the sync, and before the file: all lines up to here are in the file, and are synced.
                 let line = goal.line.load(Ordering::Acquire);
                 let done = {
                     let _beat = pulse.begin(&pulse.sync);
@@ -115,8 +114,7 @@ impl SyncThread {
         Self { wanted, targets, wake, progress }
     }
 
-    /// Goes on with another file, which rests on `before`: these are synced once, first. Called while no line
-    /// can be written.
+    /// Continues with another file. Files in `before` are synced once, before it. Called while no line can be written.
     pub(crate) fn switch(&self, file: File, before: Vec<File>) {
         let mut targets = self.targets.lock();
         targets.file = Arc::new(file);

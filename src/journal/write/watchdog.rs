@@ -1,8 +1,8 @@
 //! The watchdog: a thread that notices a write or a sync that hangs.
 //!
-//! Lines are written by whoever decides, under the chain's lock. A disk that hangs holds that thread, and
-//! every other would wait for the lock until its deadline; once the hang is known nobody waits any more. A sync
-//! that hangs holds nobody up, but nothing is added to what waits for it.
+//! The thread that decides writes the line, under the chain lock. If the disk hangs, so does that thread, and every
+//! other thread would wait for the lock until its deadline. Once the hang is known, no thread waits. A sync that hangs
+//! holds up no thread, but no more lines are added to those that wait for it.
 
 use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
@@ -10,13 +10,13 @@ use std::time::Duration;
 
 use crate::model::limits::{DISK_DEADLINE, JOURNAL_DEADLINE};
 
-/// How often it looks.
+/// How often the watchdog checks.
 const LOOK: Duration = Duration::from_millis(100);
 
-/// What the writer and the sync thread tell the watchdog.
+/// The state that the writer and the sync thread share with the watchdog.
 #[derive(Debug)]
 pub(crate) struct Pulse {
-    /// How often the watchdog has looked, from 1: its own clock.
+    /// How often the watchdog has checked, from 1: its own clock.
     looks: AtomicU64,
     /// Writes of lines.
     pub(crate) write: Calls,
@@ -24,18 +24,18 @@ pub(crate) struct Pulse {
     pub(crate) sync: Calls,
 }
 
-/// Calls of one kind, one at a time.
+/// Calls of one kind, of which one is under way at a time.
 #[derive(Debug)]
 pub(crate) struct Calls {
     what: &'static str,
     limit: Duration,
-    /// At which look the call began that is under way; zero if there is none.
+    /// The check during which the current call began; 0 if there is no call.
     since: AtomicU64,
     is_hanging: AtomicBool,
 }
 
 impl Pulse {
-    /// A call begins; it ends when this is dropped.
+    /// Begins a call, which ends when the result is dropped.
     pub(crate) fn begin<'a>(&self, calls: &'a Calls) -> Beat<'a> {
         calls.since.store(self.looks.load(Ordering::Acquire), Ordering::Release);
         Beat(calls)
@@ -53,7 +53,7 @@ impl Calls {
         Self { what, limit, since: AtomicU64::new(0), is_hanging: AtomicBool::new(false) }
     }
 
-    /// Whether a call has taken longer than anybody waits for.
+    /// Whether a call has taken longer than its limit.
     pub(crate) fn are_hanging(&self) -> bool {
         self.is_hanging.load(Ordering::Acquire)
     }
@@ -85,7 +85,7 @@ impl Drop for Beat<'_> {
     }
 }
 
-/// Starts the thread; it ends when the last of the others who hold the pulse is gone.
+/// Starts the thread, which ends when all other holders of the pulse are gone.
 pub(crate) fn start() -> std::io::Result<Arc<Pulse>> {
     let pulse = Arc::new(Pulse {
         looks: AtomicU64::new(1),
