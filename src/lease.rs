@@ -1,8 +1,8 @@
-//! Leases: how long the broker stands by a credential. Pure: time is an argument, and whoever calls
-//! keeps the journal.
+//! Leases: for how long a credential is handed out. Pure functions: time is an argument, and the caller keeps the
+//! journal.
 //!
-//! The TTL is the least of what was asked for, the connection's maximum, the server's maximum and the
-//! remaining life of the step. A lease never outlives its opening.
+//! The TTL is the least of the TTL asked for, the connection's maximum, the server's maximum and the remaining life of
+//! the step. A lease never outlives its opening.
 
 use std::collections::{BTreeSet, HashMap, HashSet};
 use std::sync::Arc;
@@ -15,13 +15,13 @@ use crate::model::{
     Timestamp, WorkflowName, parsed,
 };
 
-/// What made a lease as short as it is.
+/// What limits the TTL of a lease.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize)]
 #[serde(rename_all = "snake_case")]
 pub enum TtlLimit {
     /// The connection's own maximum.
     Connection,
-    /// Nothing: as asked, or the default.
+    /// Nothing: the TTL is as asked for, or the default.
     None,
     /// The server's maximum.
     Server,
@@ -101,11 +101,11 @@ impl<'de> Deserialize<'de> for LeaseTarget {
     }
 }
 
-/// What a step asked for. The same ask of one opening gets the same live lease.
+/// What a step asked for. If the same opening asks for the same again, it gets the same live lease.
 #[derive(Clone, Debug, PartialEq, Eq, Hash, Serialize, Deserialize)]
 #[serde(deny_unknown_fields)]
 pub struct Ask {
-    /// What it is for.
+    /// The target.
     pub target: LeaseTarget,
     /// The fields asked for, by the names used; empty for all.
     #[serde(default, skip_serializing_if = "Vec::is_empty")]
@@ -115,12 +115,12 @@ pub struct Ask {
     pub ttl_millis: Option<u64>,
 }
 
-/// From when to when, and why no longer.
+/// When a lease expires, and why.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub struct Terms {
-    /// The first moment at which the lease is over.
+    /// The first moment at which the lease has expired.
     pub expire_time: Timestamp,
-    /// What limited it.
+    /// What limits it.
     pub limited_by: TtlLimit,
 }
 
@@ -128,39 +128,39 @@ pub struct Terms {
 #[derive(Clone, Debug, Serialize, Deserialize)]
 #[serde(deny_unknown_fields)]
 pub struct Lease {
-    /// Random.
+    /// A random id.
     pub id: Id,
-    /// Which opening holds it.
+    /// The opening that holds it.
     pub opening: Id,
-    /// The uid of what was resolved.
+    /// The uid of the resource.
     pub resource: Id,
-    /// The version of it that was handed out.
+    /// The version that was handed out.
     pub version: u64,
     /// What was asked for.
     pub ask: Arc<Ask>,
-    /// Whether it is a Watch's own, which nobody else is given.
+    /// Whether it belongs to a Watch, and so is not given to any other request.
     #[serde(default, skip_serializing_if = "std::ops::Not::not")]
     pub is_watch: bool,
     /// When it was issued.
     pub issue_time: Timestamp,
-    /// The first moment at which it is over.
+    /// The first moment at which it has expired.
     pub expire_time: Timestamp,
-    /// What limited it.
+    /// What limits it.
     pub limited_by: TtlLimit,
 }
 
 impl Lease {
-    /// Whether somebody who asks for this, and gets this version of this resource, may be given it again.
+    /// Whether a request for `ask`, for this version of this resource, may get this lease again.
     pub fn is_for(&self, ask: &Ask, resource: Id, version: u64) -> bool {
         let same = (self.resource, self.version) == (resource, version);
         same && !self.is_watch && *self.ask == *ask
     }
 }
 
-/// The bounds that the broker's configuration and the resource set.
+/// The bounds of a TTL, by the configuration and the resource.
 #[derive(Clone, Copy, Debug)]
 pub struct Bounds {
-    /// For whoever asks for no TTL.
+    /// The TTL if the step asks for none.
     pub default: Duration,
     /// The server's maximum.
     pub server: Duration,
@@ -188,8 +188,8 @@ pub fn propose(asked: Option<Duration>, bounds: &Bounds, now: Timestamp) -> Term
     Terms { expire_time: now.after(ttl), limited_by }
 }
 
-/// Proposes the terms of a lease that is to last longer: from `now`, but never beyond the maxima as counted
-/// from its issue. A renewal never shortens.
+/// Proposes the terms of a renewal: the TTL counts from `now`, the maxima from the lease's issue. A renewal never
+/// shortens a lease.
 pub fn renew(lease: &Lease, asked: Option<Duration>, bounds: &Bounds, now: Timestamp) -> Terms {
     let current = Terms { expire_time: lease.expire_time, limited_by: lease.limited_by };
     let wanted = now.after(asked.unwrap_or(bounds.default));
@@ -201,12 +201,12 @@ pub fn renew(lease: &Lease, asked: Option<Duration>, bounds: &Bounds, now: Times
     if proposed.expire_time > current.expire_time { proposed } else { current }
 }
 
-/// Whether a lease that ends so could be renewed to last longer.
+/// Whether a lease with these times could be renewed to expire later.
 pub fn is_renewable(issue_time: Timestamp, expire_time: Timestamp, bounds: &Bounds) -> bool {
     hard_end(issue_time, bounds).0 > expire_time
 }
 
-/// The moment beyond which no renewal goes, and what sets it.
+/// The latest moment to which a lease can be renewed, and what sets it.
 fn hard_end(issue_time: Timestamp, bounds: &Bounds) -> (Timestamp, TtlLimit) {
     let connection = bounds.connection.map(|most| (issue_time.after(most), TtlLimit::Connection));
     let others =
@@ -215,7 +215,7 @@ fn hard_end(issue_time: Timestamp, bounds: &Bounds) -> (Timestamp, TtlLimit) {
     all.min_by_key(|(end, _)| *end).unwrap_or((bounds.step_end, TtlLimit::Step))
 }
 
-/// Every live lease, found by id, opening, resource and end.
+/// All live leases, by id, opening, resource and expiry.
 #[derive(Debug, Default)]
 pub struct LeaseTable {
     by_id: HashMap<Id, Lease>,
@@ -231,12 +231,12 @@ struct OfOpening {
 }
 
 impl LeaseTable {
-    /// How many are live.
+    /// How many leases are live.
     pub fn len(&self) -> usize {
         self.by_id.len()
     }
 
-    /// Whether there is none.
+    /// Whether no lease is live.
     pub fn is_empty(&self) -> bool {
         self.by_id.is_empty()
     }
@@ -246,7 +246,7 @@ impl LeaseTable {
         self.by_id.get(&id)
     }
 
-    /// Gives a lease another end.
+    /// Changes when a lease expires.
     pub fn extend(&mut self, id: Id, terms: Terms) {
         if let Some(lease) = self.by_id.get_mut(&id) {
             self.by_expiry.remove(&(lease.expire_time, id));
@@ -263,7 +263,7 @@ impl LeaseTable {
         ids
     }
 
-    /// How many this opening holds.
+    /// How many leases this opening holds.
     pub fn count_of(&self, opening: Id) -> usize {
         self.by_opening.get(&opening).map_or(0, |of| of.all.len())
     }
@@ -273,8 +273,8 @@ impl LeaseTable {
         self.by_id.values()
     }
 
-    /// The lease to give again for the same ask: live, of this version of this resource, and not past
-    /// two thirds of its life.
+    /// The lease to give again for the same ask: live, for this version of this resource, and within two thirds of its
+    /// life.
     pub fn reusable(
         &self,
         opening: Id,
@@ -289,7 +289,7 @@ impl LeaseTable {
         (fresh && lease.is_for(ask, resource, version)).then_some(lease)
     }
 
-    /// Takes a lease in.
+    /// Inserts a lease.
     pub fn insert(&mut self, lease: Lease) {
         let of = self.by_opening.entry(lease.opening).or_default();
         of.all.insert(lease.id);
@@ -301,7 +301,7 @@ impl LeaseTable {
         self.by_id.insert(lease.id, lease);
     }
 
-    /// Removes a lease, whatever the reason.
+    /// Removes a lease.
     pub fn remove(&mut self, id: Id) -> Option<Lease> {
         let lease = self.by_id.remove(&id)?;
         self.by_expiry.remove(&(lease.expire_time, id));
@@ -323,7 +323,7 @@ impl LeaseTable {
         Some(lease)
     }
 
-    /// Removes every lease of an opening, and says which they were.
+    /// Removes every lease of an opening, and returns their ids.
     pub fn remove_opening(&mut self, opening: Id) -> Vec<Id> {
         let ids = self.of_opening(opening);
         for id in &ids {
@@ -338,7 +338,7 @@ impl LeaseTable {
         ids.filter_map(|id| self.by_id.get(id))
     }
 
-    /// Removes what is over at `now`. Costs nothing for the leases that are not.
+    /// Removes the leases that have expired at `now`, and returns how many. Costs nothing for the others.
     pub fn expire(&mut self, now: Timestamp) -> usize {
         let mut expired = 0;
         while let Some(&(end, id)) = self.by_expiry.first() {

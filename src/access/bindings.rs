@@ -9,20 +9,20 @@ use super::pattern::Pattern;
 use crate::model::limits::MAX_PRINCIPALS;
 use crate::model::{CompactMap, Invalid, compact_map};
 
-/// A relation of a principal to a resource. Each includes the ones before it.
+/// A relation of a principal to a resource. Each relation includes those before it.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord, Hash, Serialize, Deserialize)]
 #[serde(rename_all = "snake_case")]
 pub enum Relation {
-    /// May see it.
+    /// May see the resource.
     Viewer,
     /// May receive the credential.
     Resolver,
-    /// May change and delete it.
+    /// May change and delete the resource.
     Editor,
 }
 
 impl Relation {
-    /// Its word.
+    /// The word for the relation.
     pub fn as_str(self) -> &'static str {
         match self {
             Self::Viewer => "viewer",
@@ -38,25 +38,24 @@ impl fmt::Display for Relation {
     }
 }
 
-/// The access bindings of one resource: one flat sorted list, because there are many resources and few principals
-/// on each.
+/// The access bindings of one resource, as one flat sorted list: there are many resources with few principals each.
 #[derive(Clone, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
 #[serde(from = "StoredBindings", into = "ByRelation")]
 pub struct Bindings(Vec<(Relation, Pattern)>);
 
-/// As records have them: `{"resolver": ["workflow:deploy"]}`.
+/// The form in records: `{"resolver": ["workflow:deploy"]}`.
 type ByRelation = BTreeMap<Relation, BTreeSet<Pattern>>;
 
-/// The same while a catalogue is read, without room for eleven of each.
+/// The form while a catalogue is read. A B-tree would have room for eleven entries each.
 #[derive(Deserialize)]
 #[serde(transparent)]
 struct StoredBindings(#[serde(with = "compact_map")] CompactMap<Relation, Vec<Pattern>>);
 
 impl Bindings {
-    /// Gives `patterns` this relation, and takes it from all others.
+    /// Binds `patterns` by this relation, in place of all that were bound by it.
     ///
     /// # Errors
-    /// If there are more than a binding may have.
+    /// If there are too many patterns.
     pub fn replace(
         &mut self,
         relation: Relation,
@@ -72,7 +71,7 @@ impl Bindings {
         Ok(())
     }
 
-    /// Replaces every relation that is named, and leaves the others.
+    /// Replaces the bindings of every relation that is named, and leaves the others.
     ///
     /// # Errors
     /// As [`Bindings::replace`].
@@ -83,7 +82,7 @@ impl Bindings {
         changes.into_iter().try_for_each(|(relation, patterns)| self.replace(relation, patterns))
     }
 
-    /// Gives one more principal this relation.
+    /// Binds one more principal by this relation.
     pub fn add(&mut self, relation: Relation, pattern: Pattern) {
         let bound = (relation, pattern);
         if let Err(place) = self.0.binary_search(&bound) {
@@ -100,7 +99,7 @@ impl Bindings {
         })
     }
 
-    /// Every principal that has at least this relation, with the relation that it is bound by.
+    /// Every principal that has at least this relation, with the relation that binds it.
     pub fn at_least(&self, needed: Relation) -> impl Iterator<Item = (Relation, &Pattern)> {
         let first = self.0.partition_point(|(relation, _)| *relation < needed);
         let enough = self.0.get(first..).unwrap_or_default();

@@ -1,25 +1,25 @@
-//! The decision itself.
+//! The access decision.
 
 use super::bindings::{Bindings, Relation};
 use super::pattern::Pattern;
 use super::principal::{Principal, Role};
 use crate::model::WorkflowName;
 
-/// What was decided, and by which rule.
+/// An access decision, with the rule that allows it.
 #[derive(Clone, Debug, PartialEq, Eq)]
 #[must_use]
 pub enum Decision {
-    /// Allowed; the text names the binding or role that says so.
+    /// Allowed; the text names the binding or role.
     Allow(String),
-    /// Refused: nothing admits the principal.
+    /// Refused: no binding admits the principal.
     Deny,
 }
 
 /// Decides whether `bindings` give `principal` at least the relation `needed`.
 ///
-/// A step that runs on somebody's behalf needs both: a binding of its workflow, and one of those it runs
-/// as. Where the bindings name anybody that a step could run as, a step that runs as nobody is refused:
-/// whoever bound a team did not mean everybody's runs of the workflow.
+/// A step that runs on somebody's behalf needs two bindings: one of its workflow, and one of a `run_as` principal. If
+/// the bindings name any `run_as` principal, a step that runs on nobody's behalf is refused: a binding of a team is not
+/// meant for all runs of the workflow.
 pub fn decide(principal: &Principal, needed: Relation, bindings: &Bindings) -> Decision {
     let first = |run_as: bool| {
         let held = bindings.at_least(needed).filter(|(_, one)| one.is_run_as() == run_as);
@@ -38,20 +38,20 @@ pub fn decide(principal: &Principal, needed: Relation, bindings: &Bindings) -> D
     }
 }
 
-/// One principal of a binding, and what it came to in a decision.
+/// One bound principal, and its part in a decision.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct Examined {
-    /// The relation that it is bound by.
+    /// The relation that binds it.
     pub relation: Relation,
-    /// Whom it admits.
+    /// The principals that the binding admits.
     pub pattern: Pattern,
-    /// Whether the relation is enough for what was asked.
+    /// Whether the relation is enough for what is needed.
     pub is_enough: bool,
     /// Whether it admits the caller.
     pub admits: bool,
 }
 
-/// Everything that [`decide`] looks at, one by one, for whoever asks why.
+/// Everything that [`decide`] checks, one by one, to explain a decision.
 pub fn examine(principal: &Principal, needed: Relation, bindings: &Bindings) -> Vec<Examined> {
     let all = bindings.at_least(Relation::Viewer);
     all.map(|(relation, pattern)| Examined {
@@ -63,7 +63,7 @@ pub fn examine(principal: &Principal, needed: Relation, bindings: &Bindings) -> 
     .collect()
 }
 
-/// Decides on a secret: only steps of its workflow resolve it, and it has no bindings.
+/// Decides on a secret, which has no bindings: only steps of its workflow resolve it.
 ///
 /// Relay: secrets are "scoped to one workflow".
 pub fn decide_secret(principal: &Principal, owner: &WorkflowName) -> Decision {
@@ -75,7 +75,7 @@ pub fn decide_secret(principal: &Principal, owner: &WorkflowName) -> Decision {
     }
 }
 
-/// Decides whether an operator may change a resource: bindings say so, or it is an administrator.
+/// Decides whether an operator may change a resource: an administrator always may, other operators by the bindings.
 pub fn decide_edit(principal: &Principal, bindings: &Bindings) -> Decision {
     match principal {
         Principal::Operator(_, Role::Administrator, _) => {
@@ -162,7 +162,7 @@ mod tests {
         assert!(!is_allowed(&caller, Relation::Viewer, &Bindings::default()));
     }
 
-    /// Who a run is for counts beside which workflow it is of, never instead of it.
+    /// The `run_as` principal is needed beside the workflow, never instead of it.
     #[test]
     fn a_step_that_runs_as_somebody_needs_both_bindings() {
         let (workflow, team) = ("workflow:deploy", "team:ops");
@@ -183,7 +183,7 @@ mod tests {
             let allowed = is_allowed(&caller, Relation::Resolver, &bindings);
             assert_eq!(allowed, expected, "{patterns:?} {run_as:?}");
         }
-        // A weaker relation is no answer to a stronger question, and asks nothing of it either.
+        // Bindings by a weaker relation do not count, neither for nor against.
         let mut bindings = bound(Relation::Resolver, &[workflow]);
         bindings.add(Relation::Viewer, team.parse().unwrap());
         assert!(is_allowed(&step("deploy", "build"), Relation::Resolver, &bindings));

@@ -1,4 +1,4 @@
-//! Names, and the starts of names.
+//! Patterns of names.
 
 use std::fmt;
 use std::marker::PhantomData;
@@ -9,12 +9,12 @@ use serde::{Deserialize, Deserializer, Serialize, Serializer};
 
 use crate::model::{Invalid, parsed};
 
-/// What a glob is over: one kind of names.
+/// The kind of names that a glob matches.
 pub trait Name: FromStr<Err = Invalid> + AsRef<str> {}
 
 impl<N: FromStr<Err = Invalid> + AsRef<str>> Name for N {}
 
-/// A name, the start of names, or any name: `deploy`, `team-a-*`, `*`. A star stands at the end only.
+/// A name, a prefix of names, or any name: `deploy`, `team-a-*`, `*`. A star is at the end only.
 #[derive(Clone, Debug, PartialEq, Eq, PartialOrd, Ord, Hash)]
 pub enum Glob<N> {
     /// `*`
@@ -26,7 +26,7 @@ pub enum Glob<N> {
 }
 
 impl<N: Name + PartialEq> Glob<N> {
-    /// Whether it admits this name. Names are case-sensitive.
+    /// Whether the name matches. Names are case-sensitive.
     pub fn admits(&self, name: &N) -> bool {
         match self {
             Self::Any => true,
@@ -70,14 +70,14 @@ impl<'de, N: Name> Deserialize<'de> for Glob<N> {
     }
 }
 
-/// The start of names, and never nothing: `team-a-`, written `team-a-*`.
+/// A prefix of names, which is not empty: `team-a-`, written `team-a-*`.
 #[derive(Clone, Debug, PartialEq, Eq, PartialOrd, Ord, Hash)]
 pub struct Prefix<N>(Arc<str>, PhantomData<N>);
 
 impl<N: Name> Prefix<N> {
-    /// From what stands before the star.
+    /// Parses the text before the star.
     fn parse(start: &str) -> Result<Self, Invalid> {
-        // With one more letter it must be a name.
+        // One more letter must make it a name.
         match format!("{start}x").parse::<N>() {
             Ok(_) if !start.is_empty() => Ok(Self(start.into(), PhantomData)),
             _ => {
@@ -87,14 +87,14 @@ impl<N: Name> Prefix<N> {
         }
     }
 
-    /// Whether the name begins so. Names are case-sensitive.
+    /// Whether the name has this prefix. Names are case-sensitive.
     pub fn admits(&self, name: &N) -> bool {
         name.as_ref().starts_with(&*self.0)
     }
 }
 
 impl<N> Prefix<N> {
-    /// What stands before the star.
+    /// The text before the star.
     pub fn as_str(&self) -> &str {
         &self.0
     }

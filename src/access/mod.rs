@@ -1,4 +1,4 @@
-//! Who may do what: pure functions over parsed values.
+//! Access: who may do what, decided by pure functions over parsed values.
 //!
 //! - Deny by default: what no binding admits is refused.
 //! - Relations are cumulative, viewer ⊂ resolver ⊂ editor.

@@ -1,4 +1,4 @@
-//! Whom a binding admits.
+//! The principals that a binding admits.
 
 use std::fmt;
 use std::str::FromStr;
@@ -11,7 +11,7 @@ use crate::model::{
     Invalid, OperatorName, RunAs, RunAsKind, StepName, WorkflowName, read_from_text,
 };
 
-/// Whom a binding admits.
+/// The principals that a binding admits.
 #[derive(Clone, Debug, PartialEq, Eq, PartialOrd, Ord, Hash, Serialize)]
 #[serde(into = "String")]
 pub enum Pattern {
@@ -28,7 +28,7 @@ pub enum Pattern {
 }
 
 impl Pattern {
-    /// Whether it admits this caller, or one of those on whose behalf it runs.
+    /// Whether it admits this caller, or a principal on whose behalf the caller runs.
     pub fn admits(&self, principal: &Principal) -> bool {
         match (self, principal) {
             (Self::Operator(name), Principal::Operator(operator, ..)) => name == operator,
@@ -49,7 +49,7 @@ impl Pattern {
         matches!(self, Self::RunAs(_))
     }
 
-    /// As text, in one piece: each decision names the pattern that allows it.
+    /// The pattern as text, in one piece: each decision contains the pattern that allows it.
     pub fn to_text(&self) -> String {
         match self {
             Self::Operator(name) => ["operator:", name.as_str()].concat(),
@@ -80,7 +80,7 @@ impl FromStr for Pattern {
         let (kind, name) = text.split_once(':').unwrap_or((text, ""));
         match kind {
             "operator" => OperatorName::parse(name).map(Self::Operator),
-            // No workflow's name has a colon, so the first of them separates.
+            // A workflow's name has no colon, so the first colon separates.
             "workflow" => match name.split_once("/step:") {
                 Some((workflow, steps)) => steps_of(WorkflowName::parse(workflow)?, steps),
                 None => name.parse().map(Self::Workflow),
@@ -98,7 +98,7 @@ impl FromStr for Pattern {
     }
 }
 
-/// Some steps of a workflow. All of them are written in one way only, without a step.
+/// A pattern of the steps of a workflow. All steps have one form only, without `/step:`.
 fn steps_of(workflow: WorkflowName, steps: &str) -> Result<Pattern, Invalid> {
     match steps.parse()? {
         Glob::Any => {

@@ -12,9 +12,9 @@ use crate::model::{
 /// The authenticated caller.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub enum Principal {
-    /// An executor, by its registration: another of the same name is another.
+    /// An executor, with its registration: a name that is registered again is another executor.
     Executor(ExecutorName, Id),
-    /// An operator, with the one role it has, by its registration.
+    /// An operator, with the operator's role and registration.
     Operator(OperatorName, Role, Id),
     /// A step of a run.
     Step {
@@ -24,7 +24,7 @@ pub enum Principal {
         run: RunName,
         /// Its name.
         step: StepName,
-        /// On whose behalf it runs, as its executor asserts; often nobody's.
+        /// The principals on whose behalf it runs, as its executor asserts; may be empty.
         run_as: BTreeSet<RunAs>,
     },
 }
@@ -41,7 +41,7 @@ impl fmt::Display for Principal {
     }
 }
 
-/// What an operator may do at all. Each includes the ones before it.
+/// What an operator may do at all. Each role includes those before it.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord, Serialize, Deserialize)]
 #[serde(rename_all = "snake_case")]
 pub enum Role {

@@ -1,4 +1,4 @@
-//! What an executor may open: one stolen executor key is not the whole store.
+//! What an executor may open, so that a stolen executor key does not open the whole store.
 
 use std::collections::BTreeSet;
 use std::fmt;
@@ -9,18 +9,18 @@ use serde::{Deserialize, Serialize};
 use super::glob::Glob;
 use crate::model::{Invalid, RunAs, RunAsKind, RunAsName, WorkflowName, read_from_text};
 
-/// The workflows whose steps an executor may open, and on whose behalf.
+/// The workflows whose steps an executor may open, and the principals on whose behalf.
 #[derive(Clone, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
 #[serde(deny_unknown_fields)]
 pub struct Scope {
     /// The workflows.
     pub workflows: BTreeSet<Glob<WorkflowName>>,
-    /// The `run_as` principals that it may assert.
+    /// The `run_as` principals that the executor may assert.
     pub run_as: BTreeSet<RunAsPattern>,
 }
 
 impl Scope {
-    /// Everything: for the executor of this host.
+    /// Everything, for the executor of this host.
     pub fn all() -> Self {
         let any = |kind| RunAsPattern { kind, name: Glob::Any };
         Self {
@@ -29,12 +29,12 @@ impl Scope {
         }
     }
 
-    /// Whether steps of this workflow may be opened.
+    /// Whether the executor may open steps of this workflow.
     pub fn admits_workflow(&self, workflow: &WorkflowName) -> bool {
         self.workflows.iter().any(|glob| glob.admits(workflow))
     }
 
-    /// Whether this principal may be asserted.
+    /// Whether the executor may assert this principal.
     pub fn admits_run_as(&self, principal: &RunAs) -> bool {
         let admits = |pattern: &RunAsPattern| {
             pattern.kind == principal.kind && pattern.name.admits(&principal.name)
@@ -47,7 +47,7 @@ impl Scope {
 #[derive(Clone, Debug, PartialEq, Eq, PartialOrd, Ord, Hash, Serialize)]
 #[serde(into = "String")]
 pub struct RunAsPattern {
-    /// What kind.
+    /// Which kind of principals.
     pub kind: RunAsKind,
     /// Which names.
     pub name: Glob<RunAsName>,
