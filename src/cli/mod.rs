@@ -152,7 +152,7 @@ enum Command {
 
 /// Runs the command line, and returns the process's exit code.
 pub fn run() -> ExitCode {
-    crate::daemon::shut_out_others();
+    crate::daemon::protect_memory();
     let Cli { common, command } = match parse(step::helper::as_called(std::env::args_os())) {
         Ok(parsed) => parsed,
         Err(error) => return misused(&error),

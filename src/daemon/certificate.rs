@@ -1,7 +1,7 @@
-//! The daemon's own certificate: renewed before it ends, and taken from its files whenever they change.
+//! The daemon's own certificate: renewed before it expires, and loaded when its files change.
 //!
-//! What is read is looked at as a client would before it is swapped in, key and certificate together; what
-//! clients would refuse stays outside, with a warning. Open connections go on with what they began with.
+//! Key and certificate are checked together, as a client would, before they are swapped in. A pair that clients would
+//! refuse is not used, and a warning is logged. Open connections keep the certificate that they began with.
 
 use std::os::unix::fs::MetadataExt as _;
 use std::sync::Arc;
@@ -17,20 +17,20 @@ use super::state::{StateDirectory, StateError};
 use crate::identity::{Authority, ServerTls, ServerTlsConfig, Svid};
 use crate::model::{Clock, Timestamp, TrustDomain};
 
-/// How often the files are looked at.
-const LOOK: Duration = Duration::from_millis(500);
-/// How long a renewal that failed waits for the next attempt.
-const RENEW_AGAIN: Duration = Duration::from_secs(60);
+/// How often the files are checked.
+const CHECK_INTERVAL: Duration = Duration::from_millis(500);
+/// How long after a failed renewal the next is tried.
+const RENEWAL_RETRY: Duration = Duration::from_secs(60);
 
-/// Both doors.
+/// The TLS settings of the step door and of the admin door.
 pub(super) struct ServerTlsPair {
     pub(super) steps: Arc<ServerTls>,
     pub(super) admin: Arc<ServerTls>,
-    /// When the certificate in force ends.
+    /// When the certificate in force expires.
     pub(super) certificate_end: watch::Receiver<Timestamp>,
 }
 
-/// Keeps the doors' certificate in force.
+/// Keeps the certificate of both doors valid.
 pub(super) struct CertificateKeeper {
     state: StateDirectory,
     /// The daemon's name.
@@ -38,28 +38,28 @@ pub(super) struct CertificateKeeper {
     clock: Clock,
     steps: Arc<ServerTls>,
     admin: Arc<ServerTls>,
-    /// When the one in force is to be renewed.
+    /// When the certificate is to be renewed.
     renewal: Timestamp,
-    /// When it ends.
+    /// When it expires.
     end: watch::Sender<Timestamp>,
-    /// The files that were looked at last, whether they were taken or not.
-    taken: FileStamps,
-    /// The files as they stood at the last look: they may be in the middle of being replaced.
+    /// The files that were last tried, whether they could be used or not.
+    tried: FileStamps,
+    /// The files at the last check. They are tried once they no longer change: they may be half replaced.
     seen: FileStamps,
 }
 
-/// What tells one version of the two files from another: device, inode, length and change time of each.
+/// Identifies a version of the two files: device, inode, length and change time of each.
 type FileStamps = [Option<(u64, u64, u64, i64, i64)>; 2];
 
-/// A certificate with its key, as it stands in the files.
+/// The certificate and the key of the files.
 struct Pair {
     chain_pem: String,
     key_pem: Zeroizing<String>,
 }
 
 impl ServerTlsPair {
-    /// The doors with the certificate of the state directory; a new one is issued if it is past two thirds
-    /// of its life, or clients would refuse it.
+    /// TLS with the certificate of the state directory. A new certificate is issued if two thirds of its life are over, or
+    /// clients would refuse it.
     ///
     /// # Errors
     /// If the files cannot be read or written, or TLS cannot be set up.
@@ -88,7 +88,7 @@ impl ServerTlsPair {
             admin: Arc::clone(&tls.admin),
             renewal: pair.renewal(authority.domain()),
             end,
-            taken: stamp,
+            tried: stamp,
             seen: stamp,
         };
         Ok((tls, keeper))
@@ -112,68 +112,68 @@ impl ServerTlsPair {
 }
 
 impl CertificateKeeper {
-    /// Looks after the certificate until the daemon stops. `reload` is for those who have changed the files
-    /// and do not want to wait.
+    /// Renews and loads the certificate until `stop`. `reload` loads the files at once.
     pub(super) async fn run(
         mut self,
         authority: Arc<Authority>,
         reload: Arc<Notify>,
         stop: CancellationToken,
     ) {
-        let mut ticks = tokio::time::interval(LOOK);
+        let mut ticks = tokio::time::interval(CHECK_INTERVAL);
         ticks.set_missed_tick_behavior(tokio::time::MissedTickBehavior::Delay);
         loop {
-            let is_asked = tokio::select! {
+            let is_requested = tokio::select! {
                 () = stop.cancelled() => return,
                 () = reload.notified() => true,
                 _ = ticks.tick() => false,
             };
             let authority = Arc::clone(&authority);
-            // Files are read from a disk, which may hang.
-            let looked = tokio::task::spawn_blocking(move || {
-                self.look(&authority, is_asked);
+            // The disk of the files may hang.
+            let checked = tokio::task::spawn_blocking(move || {
+                self.check(&authority, is_requested);
                 self
             });
-            match looked.await {
+            match checked.await {
                 Ok(keeper) => self = keeper,
                 Err(error) => {
-                    tracing::error!(%error, "the daemon's certificate is no longer looked after");
+                    tracing::error!(%error, "the daemon's certificate is no longer renewed or reloaded");
                     return;
                 }
             }
         }
     }
 
-    fn look(&mut self, authority: &Authority, is_asked: bool) {
+    /// Renews the certificate if that is due, and loads the files if they have changed or `is_requested`.
+    fn check(&mut self, authority: &Authority, is_requested: bool) {
         let now = self.clock.now();
         if now >= self.renewal {
-            self.renewal = now.after(RENEW_AGAIN);
+            self.renewal = now.after(RENEWAL_RETRY);
             if let Err(error) = issue_daemon(&self.state, authority, &self.name, now) {
                 tracing::warn!(%error, "the daemon's certificate cannot be renewed");
             }
         }
         let stamp = stamp(&self.state);
-        let is_at_rest = stamp == self.seen;
+        let is_unchanged = stamp == self.seen;
         self.seen = stamp;
-        if is_asked || (is_at_rest && stamp != self.taken) {
-            match self.take(authority) {
+        if is_requested || (is_unchanged && stamp != self.tried) {
+            match self.load(authority) {
                 Ok(()) => {
                     tracing::info!(renewal = %self.renewal, "the daemon's certificate is loaded");
                 }
-                // Out of file descriptors, say: they may be good.
+                // The files may be good: descriptors may have run out, for example. They are tried again.
                 Err(DaemonError::State(error)) => {
                     return tracing::warn!(%error, "the daemon's certificate cannot be read now");
                 }
                 Err(error) => tracing::warn!(
-                    %error, "the daemon's certificate stays as it was, and its files are not used"
+                    %error, "the daemon keeps its certificate: the files cannot be used"
                 ),
             }
-            self.taken = stamp;
+            self.tried = stamp;
         }
     }
 
-    /// Swaps in what the files say, on both doors or on none.
-    fn take(&mut self, authority: &Authority) -> Result<(), DaemonError> {
+    /// Swaps in the pair of the files, on both doors or on neither.
+    fn load(&mut self, authority: &Authority) -> Result<(), DaemonError> {
         let pair = Pair::read(&self.state)?;
         let [steps, admin] = pair.settings(authority, &self.clock);
         let (steps, admin) = (ServerTls::new(&steps)?, ServerTls::new(&admin)?);
@@ -191,12 +191,12 @@ impl Pair {
         Ok(Self { chain_pem, key_pem: Zeroizing::new(state.read_text(KEY)?) })
     }
 
-    /// When two thirds of its life are over; at once if it cannot be read.
+    /// When two thirds of the certificate's life are over; long ago if it cannot be read.
     fn renewal(&self, domain: &TrustDomain) -> Timestamp {
         self.moment(domain, Svid::renewal)
     }
 
-    /// When it ends; long ago if it cannot be read.
+    /// When the certificate expires; long ago if it cannot be read.
     fn end(&self, domain: &TrustDomain) -> Timestamp {
         self.moment(domain, |svid| svid.not_after)
     }
@@ -206,7 +206,7 @@ impl Pair {
         svid.map_or(Timestamp::from_millis(0), |svid| of(&svid))
     }
 
-    /// What it makes of the step door and the admin door.
+    /// The settings of the step door and of the admin door.
     fn settings<'a>(
         &'a self,
         authority: &'a Authority,

@@ -1,27 +1,27 @@
-//! File descriptors: as many as the system gives, and shared out so that steps never take the last ones.
+//! File descriptors: the limit is raised as far as possible, and shared out so that steps never take the last ones.
 
 use rustix::process::{Resource, Rlimit, getrlimit, setrlimit};
 
 use crate::model::Limits;
 
-/// For the store, the journal, the runtimes, the few who read metrics, and directories while they are made or read.
+/// Descriptors for the store, the journal, the runtimes, readers of metrics, and directories that are made or read.
 const OWN: u64 = 128;
 
-/// How many descriptors there are for what steps do.
+/// How many descriptors each use gets.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(super) struct Shares {
     /// Connections to the admin socket.
     pub(super) admin_connections: u32,
-    /// Unfinished handshakes there.
+    /// Unfinished handshakes on the admin socket.
     pub(super) admin_handshakes: u32,
-    /// Sockets of open steps, which each take one to listen, and its own connections.
+    /// Open steps: each takes one descriptor to listen, and its own connections.
     pub(super) open_steps: u32,
-    /// Connections of all steps together, beside each one's own.
+    /// Connections of all steps together, beyond the own connections of each.
     pub(super) step_connections: u32,
 }
 
 impl Shares {
-    /// Raises the limit of this process as far as it goes, and shares out what that is.
+    /// Raises the limit of this process to its maximum, and shares out the descriptors.
     pub(super) fn of_this_process(limits: &Limits) -> Self {
         let limit = getrlimit(Resource::Nofile);
         let raised = Rlimit { current: limit.maximum, maximum: limit.maximum };
@@ -36,14 +36,14 @@ impl Shares {
         if shares.open_steps < limits.open_steps {
             tracing::debug!(
                 open_steps = shares.open_steps,
-                "fewer steps can be open than open_steps says: that is what the limit of open files leaves"
+                "fewer steps can be open than open_steps: the limit of open files allows no more"
             );
         }
         shares
     }
 
-    /// The daemon's own come first, then the admin door's; of the rest steps have three quarters to listen and to
-    /// connect in any case, and what is left to connect beside that.
+    /// Shares out `files` descriptors: to the daemon itself first, then to the admin door. Of the rest, steps get up to
+    /// three quarters for their sockets and own connections, and what is left for further connections.
     fn of(files: u64, limits: &Limits) -> Self {
         let own = OWN.min(files / 4);
         let pending = u64::from(limits.admin_pending_handshakes);
@@ -52,7 +52,7 @@ impl Shares {
         let rest = files.saturating_sub(own + admin);
         let each = 1 + u64::from(limits.own_connections);
         let listening = u64::from(limits.open_steps).min(rest / 4 * 3 / each).max(1);
-        // More could not be there in any case.
+        // The most connections that steps can have.
         let all = u64::from(limits.open_steps) * u64::from(limits.step_connections);
         let connected = rest.saturating_sub(listening * each).min(all).max(1);
         let count = |files: u64| u32::try_from(files).unwrap_or(u32::MAX);
@@ -65,7 +65,7 @@ impl Shares {
     }
 }
 
-/// How many steps can be open at a time by a limit of open files; all, if there is none.
+/// How many steps can be open at a time under a limit of open files; `None` is no limit.
 pub fn steps_within(files: Option<u64>, limits: &Limits) -> u32 {
     Shares::of(files.unwrap_or(u64::MAX), limits).open_steps
 }

@@ -1,4 +1,4 @@
-//! `keyhatch init`: a new broker's keys, CA, journal, store and first identities.
+//! `keyhatch init`: makes a broker's keys, CA, journal, store and first identities.
 
 use std::path::{Path, PathBuf};
 use std::sync::Arc;
@@ -16,11 +16,11 @@ use crate::seal::{Keyring, NewKek, random_id};
 use crate::store::Store;
 use crate::sys::Trust;
 
-/// The first operator, an administrator.
+/// The name of the first operator, an administrator.
 pub const FIRST_OPERATOR: &str = "admin";
-/// Where the first operator's identity is, in the state directory.
+/// The first operator's identity, in the state directory.
 pub const OPERATOR_DIRECTORY: &str = "operators/admin";
-/// Where the local executor's identity is, in the state directory.
+/// The local executor's identity, in the state directory.
 pub const EXECUTOR_DIRECTORY: &str = "executors/local";
 
 /// The daemon's certificate, in the state directory.
@@ -28,29 +28,29 @@ pub const CERTIFICATE: &str = "broker/tls.crt";
 /// The daemon's private key, in the state directory.
 pub(super) const KEY: &str = "broker/tls.key";
 
-/// What a new broker is to be like.
+/// The options of a new broker.
 pub struct InitOptions {
-    /// Where everything is kept.
+    /// The state directory to make; absent or empty.
     pub state: PathBuf,
-    /// The directories above the state directory that others may write to, and are trusted with.
+    /// Directories above the state directory whose other writers are trusted.
     pub shared_parents: Vec<PathBuf>,
-    /// Where its sockets will be.
+    /// The runtime directory, where its sockets will be.
     pub runtime: PathBuf,
-    /// What the KEK is to be; a file in the state directory if unset.
+    /// The source of the KEK; a file in the state directory if `None`.
     pub kek: Option<NewKek>,
     /// The trust domain of all identities.
     pub trust_domain: TrustDomain,
     /// The broker's name, in its SPIFFE ID.
     pub name: String,
-    /// When it is made.
+    /// The clock that dates what is made.
     pub clock: Clock,
 }
 
-/// What was made.
+/// A broker that was made.
 pub struct Initialised {
-    /// The KEK's file, if it is in one.
+    /// The KEK's file, if it comes from one.
     pub kek_file: Option<PathBuf>,
-    /// Whether KEK and store share a directory.
+    /// True if the KEK's file is in the state directory.
     pub kek_beside_store: bool,
     /// The SHA-256 of the CA's root certificate.
     pub ca_sha256: [u8; 32],
@@ -63,12 +63,12 @@ pub struct Initialised {
 /// Makes a new broker.
 ///
 /// # Errors
-/// If the directory is not empty, or something cannot be written. What was made is removed then.
+/// If the directory is not empty, or a file cannot be written. Everything that was made is removed then.
 pub fn init(options: &InitOptions) -> Result<Initialised, DaemonError> {
     let trust = Trust::of_process(&options.shared_parents);
-    // A broker that could not serve is none.
+    // A broker that cannot serve is not made.
     RuntimeDir::check(&options.runtime, &trust)?;
-    // Locked first: of two inits at once, one makes it and the other finds it made.
+    // Locked first: if two inits run at once, one makes the broker, and the other finds it made.
     let (state, _lock) = StateDirectory::make(&options.state, &trust)?;
     let by_default = NewKek::File(PathBuf::from("kek"));
     let kek = options.kek.as_ref().unwrap_or(&by_default);
@@ -79,7 +79,7 @@ pub fn init(options: &InitOptions) -> Result<Initialised, DaemonError> {
     })?;
     let filled = fill(&state, options, keyring, kek_file.as_deref());
     if filled.is_err() {
-        // The directory was empty and is locked, and the KEK is our own: all of it is ours to remove.
+        // The directory was empty and is locked, and the KEK is new: all files are this init's.
         let _ = kek_file.map(std::fs::remove_file);
         clear(state.path());
     }
@@ -132,9 +132,7 @@ fn make_identities(
     let operator = OperatorName::parse(FIRST_OPERATOR)?;
     let executor = ExecutorName::parse(LOCAL_EXECUTOR)?;
     let issue = |id: &SpiffeId, directory: &str| -> Result<PinnedCertificate, DaemonError> {
-        let issued = authority
-            .issue_client_with_key(id, random_id()?, now, now.after(CLIENT_CERTIFICATE_LIFE))
-            .map_err(StateError::from)?;
+        let issued = issue_client(authority, id, now)?;
         write_identity(state, directory, &issued, authority)?;
         write_address(state, directory, &options.runtime)?;
         Ok(issued.issued.pinned)
@@ -152,6 +150,17 @@ fn make_identities(
     Ok(super::offline(seeded)??)
 }
 
+/// Issues a key and certificate of an operator or executor.
+pub(super) fn issue_client(
+    authority: &Authority,
+    id: &SpiffeId,
+    now: Timestamp,
+) -> Result<KeyAndCertificate, DaemonError> {
+    let end = now.after(CLIENT_CERTIFICATE_LIFE);
+    let issued = authority.issue_client_with_key(id, random_id()?, now, end);
+    Ok(issued.map_err(StateError::from)?)
+}
+
 /// Gives the daemon a new key and certificate.
 pub(super) fn issue_daemon(
     state: &StateDirectory,
@@ -167,7 +176,7 @@ pub(super) fn issue_daemon(
     Ok(())
 }
 
-/// Writes key and certificates of an identity.
+/// Writes an identity's directory: key, certificate and CA.
 pub(super) fn write_identity(
     state: &StateDirectory,
     directory: &str,
@@ -182,9 +191,9 @@ pub(super) fn write_identity(
     Ok(())
 }
 
-/// Sees to it that the identities of this host find the daemon.
-pub(super) fn keep_addresses(state: &StateDirectory, runtime: &Path) -> Result<(), DaemonError> {
-    // Whoever has moved them elsewhere, perhaps with a link to there, keeps them right.
+/// Writes the daemon's address into the identities of this host.
+pub(super) fn update_addresses(state: &StateDirectory, runtime: &Path) -> Result<(), DaemonError> {
+    // An identity that was moved elsewhere, with a link or without, is no longer the daemon's to change.
     let is_here = |identity: &&str| {
         std::fs::symlink_metadata(state.join(identity)).is_ok_and(|found| found.is_dir())
     };
@@ -192,7 +201,7 @@ pub(super) fn keep_addresses(state: &StateDirectory, runtime: &Path) -> Result<(
     here.try_for_each(|identity| write_address(state, identity, runtime))
 }
 
-/// Writes down where an identity finds the daemon.
+/// Writes the daemon's address into an identity, unless it is there already.
 pub(super) fn write_address(
     state: &StateDirectory,
     directory: &str,
@@ -209,10 +218,10 @@ pub(super) fn write_address(
     Ok(())
 }
 
-/// Removes what an init that failed has left in a directory that was empty before.
+/// Empties a directory that was empty before a failed attempt.
 pub(super) fn clear(directory: &Path) {
     let entries = std::fs::read_dir(directory).into_iter().flatten().flatten();
-    // The lock last: until then nobody else begins.
+    // The lock goes last: until then no other attempt begins.
     for entry in entries.filter(|entry| entry.file_name() != "lock") {
         let path = entry.path();
         let _ =

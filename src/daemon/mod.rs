@@ -1,11 +1,12 @@
 //! The daemon: wires the parts, serves, drains.
 //!
-//! Two runtimes: one for the step door, one for the admin door and the writer, so that neither a flood
-//! of steps nor a disk that hangs keeps operators from being answered.
+//! The step door and the admin door have runtimes of their own: operators are served whatever steps do, and while a disk
+//! hangs.
 
 mod certificate;
 mod files;
 mod init;
+mod maintenance;
 mod quotas;
 mod reissue;
 mod restore;
@@ -14,7 +15,6 @@ mod scrape;
 mod signals;
 mod state;
 mod threads;
-mod upkeep;
 mod wiring;
 
 use std::net::SocketAddr;
@@ -41,9 +41,9 @@ pub use state::{StateDirectory, StateError, StateFile};
 
 use self::certificate::{CertificateKeeper, ServerTlsPair};
 use self::files::Shares;
+use self::maintenance::{maintain_broker, maintain_connections};
 use self::scrape::{MetricsSource, ScrapeListener};
 use self::threads::Threads;
-use self::upkeep::{keep_broker, keep_connections};
 use self::wiring::Wiring;
 use crate::broker::{
     Broker, BrokerParts, Error, RuntimeDir, RuntimeDirError, StartError, StepListener,
@@ -59,11 +59,11 @@ use crate::sys::{Lock, Trust};
 /// Why a daemon cannot be made or started.
 #[derive(Debug, thiserror::Error)]
 pub enum DaemonError {
-    /// The broker refused the first registrations.
+    /// The broker refused a registration.
     #[error(transparent)]
     Broker(#[from] Error),
-    /// The address for metrics cannot be had.
-    #[error("metrics cannot be told at {address} ({source}); {}", way_to_an_address(source))]
+    /// The address for metrics cannot be bound.
+    #[error("metrics cannot be served at {address} ({source}); {}", address_remedy(source))]
     Metrics {
         /// The address.
         address: SocketAddr,
@@ -76,27 +76,27 @@ pub enum DaemonError {
     /// No random numbers.
     #[error(transparent)]
     NoRandomness(#[from] NoRandomness),
-    /// A backup.
+    /// A backup cannot be restored.
     #[error(transparent)]
     Restore(#[from] RestoreError),
-    /// The runtime directory.
+    /// The runtime directory cannot be used.
     #[error(transparent)]
     Runtime(#[from] RuntimeDirError),
     /// Threads cannot be started.
     #[error("threads cannot be started: {0}")]
     Threads(std::io::Error),
-    /// Journal and store.
+    /// Journal or store cannot be opened.
     #[error(transparent)]
     Start(#[from] StartError),
-    /// The state directory.
+    /// The state directory cannot be used.
     #[error(transparent)]
     State(#[from] StateError),
-    /// TLS.
+    /// TLS cannot be set up.
     #[error(transparent)]
     Tls(#[from] TlsError),
 }
 
-fn way_to_an_address(error: &std::io::Error) -> &'static str {
+fn address_remedy(error: &std::io::Error) -> &'static str {
     match error.raw_os_error() == Some(Errno::AFNOSUPPORT.raw_os_error()) {
         true => {
             "this process is kept from the network; a unit of systemd needs AF_INET and AF_INET6 among \
@@ -106,7 +106,7 @@ fn way_to_an_address(error: &std::io::Error) -> &'static str {
     }
 }
 
-/// A daemon that has read all it needs, and answers nobody yet.
+/// A daemon that has loaded its state, and serves nobody yet.
 pub struct Loaded {
     broker: Broker,
     tls: ServerTlsPair,
@@ -134,10 +134,10 @@ pub struct Daemon {
 }
 
 impl Daemon {
-    /// Starts a daemon; when this returns, both doors listen.
+    /// Starts a daemon. When this returns, both doors listen.
     ///
     /// # Errors
-    /// What stands in the way, and what to do about it.
+    /// If keys, state, sockets or threads cannot be had. The error says what to do.
     pub fn start(
         config: &Config,
         unlock: Option<&Unlock>,
@@ -146,29 +146,29 @@ impl Daemon {
         Loaded::load(config, unlock, clock)?.serve()
     }
 
-    /// The admin socket.
+    /// The path of the admin socket.
     pub fn admin_socket(&self) -> &Path {
         &self.socket
     }
 
-    /// Where metrics are told, if anywhere.
+    /// The address that metrics are served at, if they are.
     pub fn metrics_address(&self) -> Option<SocketAddr> {
         self.metrics_address
     }
 
-    /// Has the daemon's certificate loaded again from its files, without waiting.
+    /// Loads the daemon's certificate again from its files, at once.
     pub fn reload(&self) {
         self.reload.notify_one();
     }
 
-    /// Drains and stops: no new requests, open ones finish, the journal is closed. Steps stay open, and
-    /// find the next daemon at the same place.
+    /// Drains and stops: no new requests are taken, open requests finish, the journal is closed. Steps stay open, and find
+    /// the next daemon at the same paths.
     pub fn stop(mut self) {
         self.broker.drain();
         self.stop.cancel();
         self.threads.admin.block_on(async {
             if tokio::time::timeout(DRAIN_DEADLINE, self.servers.recv()).await.is_err() {
-                tracing::warn!("requests were still open when the time to drain was over");
+                tracing::warn!("the drain timed out with requests still open");
             }
             match tokio::time::timeout(DRAIN_DEADLINE, self.broker.stop()).await {
                 Ok(Ok(())) => {}
@@ -182,18 +182,18 @@ impl Daemon {
 }
 
 impl Loaded {
-    /// Gets the keys, and reads state, journal and store. Whoever connects from now on waits.
+    /// Gets the keys, binds the admin socket, and loads state, journal and store. Clients that connect meanwhile wait.
     ///
     /// # Errors
-    /// What stands in the way, and what to do about it.
+    /// See [`Daemon::start`].
     pub fn load(
         config: &Config,
         unlock: Option<&Unlock>,
         clock: Clock,
     ) -> Result<Self, DaemonError> {
-        // What this process makes is its own.
+        // Files that this process makes are for its own user.
         rustix::process::umask(Mode::RWXG | Mode::RWXO);
-        shut_out_others();
+        protect_memory();
         let shares = Shares::of_this_process(&config.limits);
         let trust = Trust::of_process(&config.shared_parents);
         let state = StateDirectory::open(&config.state, &trust)?;
@@ -205,7 +205,7 @@ impl Loaded {
         let socket = runtime.admin_socket();
         let listener = runtime.bind_admin(config.admin_group)?;
         let scrape = config.metrics.map(ScrapeListener::bind).transpose()?;
-        init::keep_addresses(&state, &config.runtime)?;
+        init::update_addresses(&state, &config.runtime)?;
         let (tls, keeper) = ServerTlsPair::open(&state, &file.name, &authority, &clock)?;
         let (step_sockets, new_sockets) = mpsc::unbounded_channel();
         let threads = Threads::start().map_err(DaemonError::Threads)?;
@@ -241,14 +241,14 @@ impl Loaded {
         })
     }
 
-    /// Opens both doors.
+    /// Serves both doors.
     ///
     /// # Errors
-    /// If a socket cannot be listened on.
+    /// If a runtime cannot take a socket.
     pub fn serve(self) -> Result<Daemon, DaemonError> {
         let Self { broker, tls, keeper, authority, listener, socket, .. } = self;
         let Self { scrape, new_sockets, shares, threads, lock, .. } = self;
-        // Closed when the last server has drained: nobody sends on it.
+        // The channel closes when the last server has drained; nothing is sent on it.
         let (running, servers) = mpsc::channel(1);
         let (broker, stop) = (Arc::new(broker), CancellationToken::new());
         let metrics = grpc::metrics();
@@ -268,8 +268,8 @@ impl Loaded {
         };
         wiring.serve_steps(&threads.steps, new_sockets, shares);
         wiring.serve_admin(&threads.admin, listener, shares)?;
-        keep_broker(&threads.admin, &broker, &stop);
-        keep_connections(&threads.admin, &broker, (steps_open, admin_open), &stop);
+        maintain_broker(&threads.admin, &broker, &stop);
+        maintain_connections(&threads.admin, &broker, (steps_open, admin_open), &stop);
         threads.steps.spawn(Arc::clone(&broker).fan_out());
         let reload = Arc::new(Notify::new());
         threads.admin.spawn(keeper.run(authority, Arc::clone(&reload), stop.clone()));
@@ -285,15 +285,15 @@ impl Loaded {
     }
 }
 
-/// Nobody looks into this process's memory: no core dump, no debugger of the same user. Keys and values pass
-/// through the commands, too; a program that one of them runs is not concerned.
-pub fn shut_out_others() {
+/// Turns off core dumps of this process, and debuggers of the same user. The CLI calls this, too: keys and values pass
+/// through its commands. Programs that a command runs are not affected.
+pub fn protect_memory() {
     if let Err(error) = set_dumpable_behavior(DumpableBehavior::NotDumpable) {
         tracing::warn!(%error, "core dumps could not be turned off");
     }
 }
 
-/// Runs something that needs a runtime, where no daemon runs.
+/// Runs async work of an offline command.
 fn offline<T>(work: impl Future<Output = T>) -> Result<T, DaemonError> {
     let runtime = Builder::new_current_thread().enable_all().build();
     Ok(runtime.map_err(DaemonError::Threads)?.block_on(work))

@@ -1,4 +1,4 @@
-//! What those who come to a door share: all openings, by executor and by workflow, and all who are registered.
+//! How the clients of a door share it: openings by executor and workflow, operators and executors by name.
 
 use std::sync::Arc;
 
@@ -9,11 +9,11 @@ use crate::identity::{
 use crate::model::limits::{MAX_PAGE_BYTES, MAX_STEP_REQUEST_BYTES};
 use crate::model::{ExecutorName, Limits, SpiffeId, StepKey, WorkflowName};
 
-/// An executor's part of the step door, and what a workflow has of that: a quarter of the door.
+/// The divisors of shares: an executor has half of the step door, a workflow a quarter.
 const OF_EXECUTOR: u64 = 2;
 const OF_WORKFLOW: u64 = 4;
 
-/// What the openings share.
+/// The quotas of openings.
 pub(super) struct StepQuotas {
     door: Arc<QuotaPool>,
     executors: WeakMap<ExecutorName, QuotaPool>,
@@ -38,7 +38,7 @@ impl StepQuotas {
         Self { door, executors: WeakMap::default(), workflows: WeakMap::default() }
     }
 
-    /// What an opening of this step may hold.
+    /// The quota of an opening of this step.
     pub(super) fn peer_quota(&self, step: &StepKey) -> Arc<PeerQuota> {
         let executor = || self.executors.of(step.executor.clone(), || self.door.part(OF_EXECUTOR));
         let workflow = (step.executor.clone(), step.workflow.clone());
@@ -46,7 +46,7 @@ impl StepQuotas {
     }
 }
 
-/// What operators and executors share.
+/// The quotas of operators and executors.
 pub(super) struct AdminQuotas {
     door: Arc<QuotaPool>,
     registered: WeakMap<SpiffeId, PeerQuota>,
@@ -59,17 +59,17 @@ impl AdminQuotas {
             most: u64::from(own) + u64::from(pool),
             pool: pool.into(),
         };
-        // The other half is for what each has for itself.
+        // The other half is for the own connections of each.
         let connections = amount(limits.own_connections, shares.admin_connections / 2);
         let requests = amount(limits.own_requests_in_flight, limits.admin_requests_in_flight);
-        // A page, before which there is the largest request.
+        // A page is longer than the largest request.
         let bytes = bytes(MAX_PAGE_BYTES, limits.admin_message_kib);
         let reading = pieces(limits.admin_read_kib_per_second);
         let door = QuotaPool::new(QuotaLimits { requests, connections, bytes, reading });
         Self { door, registered: WeakMap::default() }
     }
 
-    /// What somebody with this certificate may hold, together with all who have another of the same name.
+    /// The quota of this certificate's name, which all its certificates share.
     pub(super) fn peer_quota(&self, svid: &Svid) -> Arc<PeerQuota> {
         self.registered.of(svid.id.clone(), || self.door.peer_quota())
     }
@@ -83,7 +83,7 @@ fn bytes(own: usize, kib: u32) -> Allotment {
     }
 }
 
-/// So many KiB a second, in the pieces that are read.
+/// A rate in KiB a second as a rate of the pieces that are read.
 fn pieces(kib_per_second: u32) -> RateLimit {
     let piece = u32::try_from(PIECE_BYTES / 1024).unwrap_or(1);
     let pieces = kib_per_second.div_ceil(piece);

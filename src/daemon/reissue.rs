@@ -1,4 +1,4 @@
-//! `keyhatch init --reissue-admin`: the way back in, for who holds the KEK.
+//! `keyhatch init --reissue-admin`: a new administrator certificate, for a broker whose certificates are lost.
 
 use std::path::{Path, PathBuf};
 use std::sync::Arc;
@@ -7,43 +7,43 @@ use zeroize::Zeroizing;
 
 use super::DaemonError;
 use super::init::{
-    EXECUTOR_DIRECTORY, FIRST_OPERATOR, OPERATOR_DIRECTORY, write_address, write_identity,
+    EXECUTOR_DIRECTORY, FIRST_OPERATOR, OPERATOR_DIRECTORY, issue_client, write_address,
+    write_identity,
 };
 use super::state::{StateDirectory, StateError};
 use crate::broker::{LOCAL_EXECUTOR, LocalExecutor, Offline};
 use crate::identity::{Authority, KeyAndCertificate, Svid, check_pair};
-use crate::model::limits::CLIENT_CERTIFICATE_LIFE;
 use crate::model::{Clock, ExecutorName, OperatorName, SpiffeId, TrustDomain};
-use crate::seal::{Keyring, Unlock, random_id};
+use crate::seal::{Keyring, Unlock};
 use crate::sys::{Trust, as_owner_of};
 
-/// What the first operator is made again from.
+/// The options of [`reissue_admin`].
 pub struct ReissueOptions {
     /// The state directory.
     pub state: PathBuf,
-    /// The directories above the state directory that others may write to, and are trusted with.
+    /// Directories above the state directory whose other writers are trusted.
     pub shared_parents: Vec<PathBuf>,
-    /// What is given to get at the KEK, beside what the keyring says.
+    /// How to get the KEK.
     pub unlock: Unlock,
-    /// Where the broker's sockets are: written into identities that do not say so yet.
+    /// The runtime directory, where the broker's sockets are. It is written into identities that have no address.
     pub runtime: PathBuf,
-    /// When.
+    /// The clock that dates the certificates.
     pub clock: Clock,
 }
 
-/// What was made.
+/// The identities that were made.
 pub struct Reissued {
     /// The first operator's identity directory.
     pub operator: PathBuf,
-    /// The local executor's, if its certificate was good no more.
+    /// The local executor's identity directory, if its certificate was no longer valid.
     pub executor: Option<PathBuf>,
 }
 
-/// Makes the first operator an administrator with a new key and certificate; its old ones are refused from
-/// then on. It is registered first, and given its files then: done again, it is whole.
+/// Makes the first operator an administrator with a new key and certificate; its old certificates are refused from then
+/// on. The certificate is registered before the files are written: after a kill, call this again.
 ///
 /// # Errors
-/// If a daemon runs, the KEK is another one, or something cannot be read or written.
+/// If a daemon runs, the KEK is another one, or a file cannot be read or written.
 pub fn reissue_admin(options: &ReissueOptions) -> Result<Reissued, DaemonError> {
     as_owner_of(&options.state, || reissue(options)).map_err(DaemonError::Threads)?
 }
@@ -58,7 +58,7 @@ fn reissue(options: &ReissueOptions) -> Result<Reissued, DaemonError> {
     reissue_into(&state, keyring, &authority, &options.runtime, &options.clock)
 }
 
-/// The same in a directory that is locked and open already.
+/// [`reissue_admin`] in a directory that is open and locked.
 pub(super) fn reissue_into(
     state: &StateDirectory,
     keyring: Keyring,
@@ -67,9 +67,10 @@ pub(super) fn reissue_into(
     clock: &Clock,
 ) -> Result<Reissued, DaemonError> {
     let operator = OperatorName::parse(FIRST_OPERATOR)?;
-    let admin = issue(authority, &SpiffeId::Operator(operator.clone()), clock)?;
+    let now = clock.now();
+    let admin = issue_client(authority, &SpiffeId::Operator(operator.clone()), now)?;
     let executor = SpiffeId::Executor(ExecutorName::parse(LOCAL_EXECUTOR)?);
-    let local = issue(authority, &executor, clock)?;
+    let local = issue_client(authority, &executor, now)?;
     let in_files = usable(state, EXECUTOR_DIRECTORY, authority.domain());
     let offline = Offline {
         journal: &state.join("journal"),
@@ -95,7 +96,7 @@ pub(super) fn reissue_into(
     })
 }
 
-/// What is in an identity's files, if they are all there and belong together.
+/// The certificate of an identity whose files are complete and belong together.
 fn usable(state: &StateDirectory, directory: &str, domain: &TrustDomain) -> Option<Svid> {
     let certificate = state.read_text(&format!("{directory}/tls.crt")).ok()?;
     let key = Zeroizing::new(state.read_text(&format!("{directory}/tls.key")).ok()?);
@@ -103,18 +104,7 @@ fn usable(state: &StateDirectory, directory: &str, domain: &TrustDomain) -> Opti
     Svid::parse_pem(&certificate, domain).ok()
 }
 
-fn issue(
-    authority: &Authority,
-    id: &SpiffeId,
-    clock: &Clock,
-) -> Result<KeyAndCertificate, DaemonError> {
-    let now = clock.now();
-    let end = now.after(CLIENT_CERTIFICATE_LIFE);
-    let issued = authority.issue_client_with_key(id, random_id()?, now, end);
-    Ok(issued.map_err(StateError::from)?)
-}
-
-/// An identity that says where the broker is goes on saying it.
+/// Writes the daemon's address into an identity that has none.
 fn keep_address(
     state: &StateDirectory,
     directory: &str,

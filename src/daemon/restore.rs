@@ -1,4 +1,4 @@
-//! `keyhatch restore`: a broker from a backup, in quarantine.
+//! `keyhatch restore`: makes a broker of a backup, in quarantine.
 
 use std::fs::{File, OpenOptions};
 use std::io::{BufReader, ErrorKind, Read, Write as _};
@@ -21,8 +21,8 @@ use crate::seal::{KeyStoreError, KeyringError, Unlock, Unlocked};
 use crate::store::Store;
 use crate::sys::{Trust, as_owner_of, input};
 
-/// What `state.json` is called until everything else is there: a directory that a kill leaves half made is no
-/// state directory.
+/// The name of `state.json` until every other file is there: a directory that a kill leaves half made is no state
+/// directory.
 const UNFINISHED_STATE: &str = "restoring.json";
 /// The largest entry that is neither records nor journal, in bytes.
 const MAX_SMALL_BYTES: u64 = 16 * 1024 * 1024;
@@ -30,61 +30,61 @@ const MAX_SMALL_BYTES: u64 = 16 * 1024 * 1024;
 /// Why a backup cannot be restored.
 #[derive(Debug, thiserror::Error)]
 pub enum RestoreError {
-    /// It is not as it was made.
+    /// The backup is not as it was made.
     #[error("the backup is damaged or not whole ({0}); take another copy of it")]
     Damaged(String),
-    /// The same, of an archive of this path.
+    /// The archive of this path cannot be restored.
     #[error("{}: {what}", .path.display())]
     Of {
         /// The archive.
         path: PathBuf,
-        /// What is wrong with it.
+        /// The cause.
         what: Box<Self>,
     },
-    /// It cannot be read, or what is made of it cannot be written.
+    /// The archive cannot be read, or a file cannot be written.
     #[error("the backup cannot be restored: {0}")]
     Io(#[from] std::io::Error),
-    /// It is of a later version.
+    /// A newer version made the backup.
     #[error(
         "the backup is of a newer keyhatch ({0}); restore it with the keyhatch that made it, or a newer one"
     )]
     Newer(String),
-    /// It is larger than what the disk has room for.
+    /// The disk has no room for the backup.
     #[error(
         "the backup has {bytes} bytes, and the disk of {} has room for {free}; restore it where there is more",
         .state.display()
     )]
     NoRoom {
-        /// How long it is.
+        /// The size of the archive.
         bytes: u64,
-        /// How much can be written.
+        /// The room on the disk, in bytes.
         free: u64,
         /// The state directory.
         state: PathBuf,
     },
 }
 
-/// What to restore, and where.
+/// The options of [`restore`].
 pub struct RestoreOptions {
     /// The archive.
     pub archive: PathBuf,
     /// The state directory to make; absent or empty.
     pub state: PathBuf,
-    /// The directories above the state directory that others may write to, and are trusted with.
+    /// Directories above the state directory whose other writers are trusted.
     pub shared_parents: Vec<PathBuf>,
-    /// Where the broker's sockets will be.
+    /// The runtime directory, where the broker's sockets will be.
     pub runtime: PathBuf,
-    /// How to get at the KEK: no backup has it.
+    /// How to get the KEK, which no backup holds.
     pub unlock: Unlock,
-    /// When it is made.
+    /// The clock that dates the new certificates.
     pub clock: Clock,
 }
 
-/// What was restored.
+/// The broker that was restored.
 pub struct Restored {
     /// When the backup was made.
     pub backup_time: Timestamp,
-    /// The last change in it.
+    /// The last change in the backup.
     pub head: u64,
     /// How many bytes were read.
     pub bytes: u64,
@@ -94,11 +94,11 @@ pub struct Restored {
     pub executor: PathBuf,
 }
 
-/// Makes a state directory of a backup. Nothing is resolved from it until an administrator says so.
-/// `progress` is told how many bytes of how many are read.
+/// Makes a state directory of a backup. The broker is in quarantine: it resolves nothing until an administrator confirms
+/// it. `progress` is called with the bytes that were read, and their total.
 ///
 /// # Errors
-/// If the KEK is another one, the backup is damaged, or the directory is not empty. What was made is removed
+/// If the KEK is another one, the backup is damaged, or the directory is not empty. Everything that was made is removed
 /// then.
 pub fn restore(
     options: &RestoreOptions,
@@ -112,14 +112,14 @@ pub fn restore(
         let restored = fill(&state, archive, options, progress);
         restored.map_err(|error| {
             clear(state.path());
-            blame(error, &options.archive)
+            located(error, &options.archive)
         })
     };
     as_owner_of(&options.state, restored).map_err(DaemonError::Threads)?
 }
 
-/// What is wrong with a file that came out of the archive is wrong with the archive.
-fn blame(error: DaemonError, archive: &Path) -> DaemonError {
+/// Reports an error of a file from the archive as an error of the archive.
+fn located(error: DaemonError, archive: &Path) -> DaemonError {
     let of = |what| RestoreError::Of { path: archive.to_owned(), what: Box::new(what) }.into();
     let damaged = |what: &str| of(RestoreError::Damaged(what.to_owned()));
     let name = |path: &Path| path.file_name().unwrap_or_default().to_string_lossy().into_owned();
@@ -171,7 +171,7 @@ fn fill(
     })
 }
 
-/// Takes everything out of the archive, and checks that it is what was put in.
+/// Unpacks the archive, and checks every entry against the manifest.
 fn unpack_all(
     state: &StateDirectory,
     archive: File,
@@ -188,13 +188,13 @@ fn unpack_all(
     let entries = Vec::new();
     let mut unpacking = Unpacking { state, entries, unlocked: None, manifest: None, bytes: 0 };
     let mut archive = tar::Archive::new(BufReader::new(archive));
-    // As they stand: no entry says of another what would have to be kept in memory.
+    // Raw entries: no entry can describe another, which would have to be kept in memory.
     for entry in archive.entries().map_err(RestoreError::from)?.raw(true) {
         let entry = entry.map_err(|error| RestoreError::Damaged(printable(&error)))?;
-        let name = unpacking.take(entry)?;
+        let name = unpacking.unpack(entry)?;
         progress(unpacking.bytes, total);
         if name == "keyring.json" {
-            // The wrong KEK is told before anything else is read.
+            // A wrong KEK is reported before any other entry is read.
             unpacking.unlocked = Some(unlock_restored(state, unlock)?);
         }
     }
@@ -215,12 +215,12 @@ fn unpack_all(
     Ok((unlocked, manifest, bytes))
 }
 
-/// The keys of the archive, by a KEK that is asked for once.
+/// The keys of the archive. The KEK is asked for once.
 fn unlock_restored(state: &StateDirectory, unlock: &Unlock) -> Result<Unlocked, DaemonError> {
     let (file, keys) = (state.read_as(UNFINISHED_STATE)?, state.keys(Some(unlock)));
     let unlocked = match file.format {
         FORMAT => keys.unlock(unlock.passphrase.as_ref()),
-        // The directory is none yet, so nothing has to be announced to 0.1.0.
+        // No daemon of 0.1.0 can open the directory, which has no state.json yet.
         _ => keys.take_over(unlock.passphrase.as_ref()).and_then(|taken| {
             taken.announce()?;
             taken.commit()
@@ -229,19 +229,19 @@ fn unlock_restored(state: &StateDirectory, unlock: &Unlock) -> Result<Unlocked, 
     Ok(unlocked.map_err(StateError::from)?)
 }
 
-/// Where unpacking stands.
+/// The state of unpacking.
 struct Unpacking<'a> {
     state: &'a StateDirectory,
     entries: Vec<ManifestEntry>,
-    /// Nothing that is large is taken before the KEK is known to be right.
+    /// `None` until the KEK has opened the keyring; large entries are refused before.
     unlocked: Option<Unlocked>,
     manifest: Option<Vec<u8>>,
     bytes: u64,
 }
 
 impl Unpacking<'_> {
-    /// Takes one entry, whose name it returns. Only what a backup has is taken, to where it belongs.
-    fn take(&mut self, entry: tar::Entry<'_, impl Read>) -> Result<String, DaemonError> {
+    /// Unpacks one entry to its place, and returns its name. An entry that no backup has is an error.
+    fn unpack(&mut self, entry: tar::Entry<'_, impl Read>) -> Result<String, DaemonError> {
         let damaged = |what: String| DaemonError::from(RestoreError::Damaged(what));
         let path = entry.path().map_err(|error| damaged(printable(&error)))?;
         let name = path.to_string_lossy().escape_debug().to_string();
@@ -252,12 +252,12 @@ impl Unpacking<'_> {
             return Err(damaged(format!("{name} is not where it belongs")));
         }
         if entry.header().entry_type() != tar::EntryType::Regular {
-            return Err(damaged(format!("{name} is no regular file")));
+            return Err(damaged(format!("{name} is not a regular file")));
         }
         self.bytes += bytes;
         let is_small = BACKED_UP.contains(&name.as_str()) || name == MANIFEST;
         if !is_small && name != STORE_RECORDS && !is_journal(&name) {
-            return Err(damaged(format!("{name} is no part of a backup")));
+            return Err(damaged(format!("{name} does not belong into a backup")));
         }
         if is_small && bytes > MAX_SMALL_BYTES {
             return Err(damaged(format!("{name} is too long")));
@@ -274,7 +274,7 @@ impl Unpacking<'_> {
         } else {
             let mode = if name == "ca.crt" { 0o444 } else { 0o600 };
             let to = if name == "state.json" { UNFINISHED_STATE } else { name.as_str() };
-            unpack(&name, &mut hashed, &self.state.join(to), mode)?;
+            write_entry(&name, &mut hashed, &self.state.join(to), mode)?;
         }
         let sha256 = hashed.finish();
         self.entries.push(ManifestEntry { name: name.clone(), bytes, sha256 });
@@ -282,7 +282,7 @@ impl Unpacking<'_> {
     }
 }
 
-/// What an archive says is shown as what it is: bytes of anybody's.
+/// An error that quotes the archive, shortened and escaped: the quoted bytes may be anything.
 fn printable(error: &std::io::Error) -> String {
     error.to_string().chars().take(200).collect::<String>().escape_debug().to_string()
 }
@@ -293,7 +293,12 @@ fn is_journal(name: &str) -> bool {
 }
 
 /// Writes an entry to a new file.
-fn unpack(name: &str, entry: &mut impl Read, path: &Path, mode: u32) -> Result<(), DaemonError> {
+fn write_entry(
+    name: &str,
+    entry: &mut impl Read,
+    path: &Path,
+    mode: u32,
+) -> Result<(), DaemonError> {
     let unwritten = |source| StateError::Io { path: path.to_owned(), source };
     let mut options = OpenOptions::new();
     let mut file = options.write(true).create_new(true).mode(mode).open(path).map_err(unwritten)?;
@@ -310,7 +315,7 @@ fn unpack(name: &str, entry: &mut impl Read, path: &Path, mode: u32) -> Result<(
     Ok(())
 }
 
-/// Makes the store of an entry's records, as they come. Opening it proves that it is whole.
+/// Makes the store of an entry's records, one by one. Opening the store later proves that it is complete.
 fn import_store(state: &StateDirectory, entry: &mut impl Read) -> Result<(), DaemonError> {
     let (mut records, mut fault) = (BufReader::new(entry), None);
     let records = std::iter::from_fn(|| match read_record(&mut records) {

@@ -1,4 +1,4 @@
-//! `keyhatch key rotate` while no daemon runs: another KEK from wherever it is to come, or another DEK.
+//! `keyhatch key rotate` while no daemon runs: a new KEK from any source, or a new DEK.
 
 use std::path::PathBuf;
 use std::sync::Arc;
@@ -11,44 +11,44 @@ use crate::model::Clock;
 use crate::seal::{KeyId, NewKek, Unlock};
 use crate::sys::{Trust, as_owner_of};
 
-/// What is to be rotated, and how.
+/// The options of [`rotate_offline`].
 pub struct RotateOptions {
     /// The state directory.
     pub state: PathBuf,
-    /// The directories above the state directory that others may write to, and are trusted with.
+    /// Directories above the state directory whose other writers are trusted.
     pub shared_parents: Vec<PathBuf>,
-    /// What is given to get at the KEK that is in use.
+    /// How to get the KEK that is in use.
     pub unlock: Unlock,
-    /// What is to be new.
+    /// The new key.
     pub what: OfflineRotation,
-    /// When.
+    /// The clock that dates the new key.
     pub clock: Clock,
 }
 
-/// What is to be new.
+/// The key to make.
 pub enum OfflineRotation {
-    /// The DEK. The next daemon re-seals.
+    /// A DEK. The next daemon seals all records again under it.
     Dek,
-    /// The KEK, in its file.
+    /// A KEK in the same file.
     Kek,
-    /// The KEK, from elsewhere.
+    /// A KEK from this source.
     KekFrom(NewKek),
 }
 
-/// What was rotated.
+/// The keys of a rotation.
 pub struct RotatedOffline {
     /// The key that was in use.
     pub old: KeyId,
-    /// The key that is.
+    /// The key that is in use now.
     pub new: KeyId,
-    /// The file in which the old KEK is kept, if it is in one.
+    /// The file that the old KEK is kept in, if it was in a file.
     pub kept: Option<PathBuf>,
 }
 
 /// Rotates a key of a broker that is not running.
 ///
 /// # Errors
-/// If a daemon runs, the KEK is another one, or something cannot be read or written.
+/// If a daemon runs, the KEK is another one, or a file cannot be read or written.
 pub fn rotate_offline(options: RotateOptions) -> Result<RotatedOffline, DaemonError> {
     let state = options.state.clone();
     as_owner_of(&state, || rotate(options)).map_err(DaemonError::Threads)?

@@ -5,14 +5,13 @@ use std::ops::ControlFlow;
 use tokio::runtime::{Builder, Runtime};
 use tokio::signal::unix::{Signal, SignalKind, signal};
 
-/// SIGHUP, caught from when this is made: one that comes while the daemon loads is not lost, and ends
-/// nothing. The others end a daemon that loads.
+/// Catches SIGHUP while the daemon loads, so that none is lost. SIGTERM and SIGINT still end the process.
 pub struct Hangup {
     runtime: Runtime,
     hangup: Signal,
 }
 
-/// SIGHUP, SIGTERM and SIGINT, caught from when this is made.
+/// Catches SIGHUP, SIGTERM and SIGINT while the daemon serves.
 pub struct Signals {
     runtime: Runtime,
     hangup: Signal,
@@ -21,10 +20,10 @@ pub struct Signals {
 }
 
 impl Hangup {
-    /// Catches SIGHUP.
+    /// Catches SIGHUP from now on.
     ///
     /// # Errors
-    /// If signals cannot be had.
+    /// If the runtime or the signal handler cannot be made.
     pub fn catch() -> std::io::Result<Self> {
         let runtime = Builder::new_current_thread().enable_all().build()?;
         let entered = runtime.enter();
@@ -33,11 +32,11 @@ impl Hangup {
         Ok(Self { runtime, hangup })
     }
 
-    /// Catches the others, too: to be called before anybody is served, who could then ask for an end.
+    /// Catches SIGTERM and SIGINT, too. Call this before the daemon serves.
     ///
     /// # Errors
-    /// If signals cannot be had.
-    pub fn and_the_end(self) -> std::io::Result<Signals> {
+    /// If a signal handler cannot be made.
+    pub fn catch_termination(self) -> std::io::Result<Signals> {
         let Self { runtime, hangup } = self;
         let entered = runtime.enter();
         let (terminate, interrupt) =
@@ -48,7 +47,7 @@ impl Hangup {
 }
 
 impl Signals {
-    /// Waits for SIGTERM or SIGINT, or a SIGHUP that `on_hangup` breaks at.
+    /// Waits for SIGTERM or SIGINT, or until `on_hangup` breaks.
     pub fn wait(mut self, on_hangup: impl Fn() -> ControlFlow<()>) {
         self.runtime.block_on(async {
             loop {

@@ -3,8 +3,8 @@
 //! ```text
 //! STATE/state.json         format and name; written last by init
 //! STATE/lock               held by the daemon
-//! STATE/keyring.json       the DEKs, wrapped, and where the KEK comes from
-//! STATE/kek                the KEK, unless it was put elsewhere
+//! STATE/keyring.json       the DEKs, wrapped, and a note of the KEK's source
+//! STATE/kek                the KEK, unless it comes from elsewhere
 //! STATE/authority.sealed   the CA
 //! STATE/broker/            the daemon's certificate and key
 //! STATE/journal/  STATE/store/
@@ -27,14 +27,14 @@ use crate::sys::{Directory, DirectoryError, Lock, Trust};
 
 /// The format of the state directory.
 pub(super) const FORMAT: u32 = Formats::CURRENT.state;
-/// The format that 0.1.0 wrote. It is taken over by whoever opens the directory, and read by nobody else.
+/// The format that 0.1.0 wrote. [`StateDirectory::unlock`] takes it over.
 const OLDER_FORMAT: u32 = 2;
 
-/// What a backup takes, beside journal and store.
+/// The files of a backup, beside journal and store.
 pub(super) const BACKED_UP: [&str; 4] =
     ["state.json", "keyring.json", "authority.sealed", "ca.crt"];
 
-/// Where the CA is bound to.
+/// The name of the CA's sealed record.
 const AUTHORITY: RecordKey =
     RecordKey { kind: RecordKind::AuthorityKeys, uid: Id::from_bytes([0; Id::BYTES]) };
 
@@ -44,14 +44,14 @@ pub enum StateError {
     /// The CA.
     #[error(transparent)]
     Authority(#[from] AuthorityError),
-    /// A file is not what was written.
+    /// A file is not as it was written.
     #[error("{} is damaged; restore the state directory from a backup", .0.display())]
     Damaged(PathBuf),
-    /// It is not fit to work in.
+    /// The directory is not safe to work in.
     #[error("the state directory cannot be used: {0}")]
     Directory(#[from] DirectoryError),
     /// A file cannot be read or written.
-    #[error("{}: {source}; see to its disk, and that this user may write there", .path.display())]
+    #[error("{}: {source}; check its disk, and that this user may write there", .path.display())]
     Io {
         /// The file.
         path: PathBuf,
@@ -68,16 +68,16 @@ pub enum StateError {
         path: PathBuf,
         /// Its format.
         format: u32,
-        /// The format that it had.
+        /// The format that the journal notes.
         written: u32,
     },
-    /// Another daemon runs on it.
+    /// Another process has locked the directory.
     #[error("another keyhatch runs on the state directory {}; stop it first", .0.display())]
     Locked(PathBuf),
-    /// It was not made by init.
-    #[error("{} is no state directory; make one with: keyhatch init --state {}", .0.display(), .0.display())]
+    /// The directory was not made by init.
+    #[error("{} is not a state directory; make one with: keyhatch init --state {}", .0.display(), .0.display())]
     Missing(PathBuf),
-    /// It was made by a newer version.
+    /// A newer version made the directory.
     #[error("{} has format {format}, which this version does not know; run the newer keyhatch", .path.display())]
     Newer {
         /// The directory.
@@ -85,12 +85,12 @@ pub enum StateError {
         /// Its format.
         format: u32,
     },
-    /// There is something already.
+    /// The directory holds other files.
     #[error("{} is not empty; choose another directory with --state", .0.display())]
     NotEmpty(PathBuf),
-    /// There is a broker already.
+    /// The directory holds a broker.
     #[error(
-        "{} holds a broker already; start it with: keyhatch serve, get back into it with: keyhatch init \
+        "{} holds a broker already; start it with: keyhatch serve, get a new administrator with: keyhatch init \
          --reissue-admin, or choose another directory with --state", .0.display()
     )]
     Made(PathBuf),
@@ -114,19 +114,19 @@ pub struct StateFile {
     pub trust_domain: TrustDomain,
 }
 
-/// What is worked in below it, by other rooms, which take paths. Nobody else can have these lead elsewhere: all that
-/// is above them was found fit, see [`Trust`].
+/// The directories below that other rooms open by path. No other user can change where these paths lead: every
+/// directory above them was checked, see [`Trust`].
 const WORKED_IN: [&str; 3] = ["broker", "journal", "store"];
 
-/// A state directory that is fit to work in.
+/// A state directory that is safe to work in.
 #[derive(Clone)]
 pub struct StateDirectory(Arc<Directory>);
 
 impl StateDirectory {
-    /// The directory at this path.
+    /// Opens the directory at a path.
     ///
     /// # Errors
-    /// If there is none, or it or what is in it is not fit to work in.
+    /// If there is none, or it or a directory in it is not safe to work in.
     pub fn open(path: &Path, trust: &Trust) -> Result<Self, StateError> {
         let directory = Directory::open(path, trust).map_err(|error| match error.is_missing() {
             true => StateError::Missing(path.to_owned()),
@@ -134,7 +134,7 @@ impl StateDirectory {
         })?;
         for name in WORKED_IN {
             match Directory::open(&directory.path().join(name), trust) {
-                // Some of them are made later, and the others missed by who opens them.
+                // Some of them are made later. The room that opens a missing one reports it.
                 Err(error) if error.is_missing() => {}
                 opened => drop(opened?),
             }
@@ -142,20 +142,20 @@ impl StateDirectory {
         Ok(Self(Arc::new(directory)))
     }
 
-    /// Its path.
+    /// The path of the directory.
     pub fn path(&self) -> &Path {
         self.0.path()
     }
 
-    /// A path in it.
+    /// The path of a file in it.
     pub fn join(&self, name: &str) -> PathBuf {
         self.path().join(name)
     }
 
-    /// Makes the directory, or takes an empty one, and locks it.
+    /// Makes the directory, or opens an empty one, and locks it.
     pub(super) fn make(path: &Path, trust: &Trust) -> Result<(Self, Lock), StateError> {
         let state = Self(Arc::new(Directory::make(path, 0o700, trust)?));
-        // Twice: nothing is put into a directory that is somebody's, and nobody else fills it meanwhile.
+        // Twice: no lock is put into a directory in use, and no other process fills it before the lock is taken.
         state.check_is_empty()?;
         let lock = state.lock()?;
         state.check_is_empty()?;
@@ -179,7 +179,7 @@ impl StateDirectory {
     /// Takes the lock.
     ///
     /// # Errors
-    /// If somebody holds it, or the directory is none.
+    /// If another process holds it, or the file cannot be made.
     pub fn lock(&self) -> Result<Lock, StateError> {
         self.0.lock("lock").map_err(|error| match error.kind() {
             std::io::ErrorKind::WouldBlock => StateError::Locked(self.path().to_owned()),
@@ -190,12 +190,12 @@ impl StateDirectory {
     /// Reads `state.json`.
     ///
     /// # Errors
-    /// If the directory was not made by init, or by a newer version.
+    /// If the directory was not made by init, or a newer version made it.
     pub fn read(&self) -> Result<StateFile, StateError> {
         self.read_as("state.json")
     }
 
-    /// The same of a file that is called otherwise.
+    /// Reads a `state.json` that has another name.
     pub(super) fn read_as(&self, name: &str) -> Result<StateFile, StateError> {
         let path = self.join(name);
         let text = match self.0.read(name) {
@@ -220,24 +220,23 @@ impl StateDirectory {
         }
     }
 
-    /// Writes `state.json`, in the current format: from then on the directory is one.
+    /// Writes `state.json` in the current format. From then on the directory is a state directory.
     pub(super) fn write_file(&self, file: &StateFile) -> Result<(), StateError> {
         let text = serde_json::to_vec_pretty(&StateFile { format: FORMAT, ..file.clone() });
         let text = text.map_err(|_| StateError::Damaged(self.join("state.json")))?;
         self.write("state.json", 0o600, &text)
     }
 
-    /// Where the keys are. Nothing is read yet.
+    /// The files of the keys. Nothing is read yet.
     pub fn keys(&self, unlock: Option<&Unlock>) -> KeyStore {
-        let told = unlock.and_then(|unlock| unlock.source.clone());
-        KeyStore::new(Arc::clone(&self.0), told, vec![(AUTHORITY, self.join("authority.sealed"))])
+        let source = unlock.and_then(|unlock| unlock.source.clone());
+        KeyStore::new(Arc::clone(&self.0), source, vec![(AUTHORITY, self.join("authority.sealed"))])
     }
 
-    /// Gets the keys, and takes a directory of 0.1.0 over. Whoever calls it holds the lock. The KEK is wiped when
-    /// what this returns is dropped.
+    /// Gets the KEK and the keyring, and takes over a directory of 0.1.0. The caller holds the lock.
     ///
     /// # Errors
-    /// If the KEK cannot be had or is another one, or `state.json` or `keyring.json` is an older copy.
+    /// If the source gives no KEK or another one, or `state.json` or `keyring.json` is an older copy.
     pub fn unlock(&self, unlock: Option<&Unlock>) -> Result<Unlocked, StateError> {
         let (file, keys) = (self.read()?, self.keys(unlock));
         let ask = unlock.and_then(|unlock| unlock.passphrase.as_ref());
@@ -253,7 +252,7 @@ impl StateDirectory {
             return Err(StateError::Older { path, format, written });
         }
         taken.announce()?;
-        // From here on 0.1.0 refuses the directory: nothing that it does not know is written before.
+        // From here on 0.1.0 refuses the directory. Nothing in a format that it does not know is written before.
         self.write_file(&file)?;
         tracing::info!(from = file.format, to = FORMAT, "the state directory is taken over");
         Ok(taken.commit()?)
@@ -262,7 +261,7 @@ impl StateDirectory {
     /// Opens the CA.
     ///
     /// # Errors
-    /// If it fails authentication.
+    /// If the file cannot be read or fails authentication.
     pub fn authority(&self, keyring: &Keyring) -> Result<Authority, StateError> {
         let path = self.join("authority.sealed");
         let damaged = || StateError::Damaged(path.clone());
@@ -288,11 +287,11 @@ impl StateDirectory {
     pub fn read_text(&self, name: &str) -> Result<String, StateError> {
         let path = self.join(name);
         let bytes = self.0.read(name).map_err(|source| io(&path, source))?;
-        // Not text any more: the disk's doing.
+        // It was written as text: the disk has changed it.
         String::from_utf8(bytes).map_err(|_| StateError::Damaged(path))
     }
 
-    /// Writes a file whole, or not at all: another name, synced, then renamed.
+    /// Writes a file whole or not at all: under another name, synced, then renamed.
     pub(super) fn write(&self, name: &str, mode: u32, content: &[u8]) -> Result<(), StateError> {
         let failed = |source| io(&self.join(name), source);
         match name.rsplit_once('/') {
@@ -303,10 +302,9 @@ impl StateDirectory {
         }
     }
 
-    /// The files beside journal and store that a backup takes as they are: nothing in them is of use without
-    /// the KEK.
+    /// The files beside journal and store that a backup copies. They are of no use without the KEK.
     pub(super) fn backed_up(&self) -> Vec<PathBuf> {
-        // The keyring first: who restores with the wrong KEK is told before anything else is read.
+        // The keyring comes early: a restore reports a wrong KEK before it reads the rest.
         BACKED_UP.iter().map(|name| self.join(name)).collect()
     }
 

@@ -1,4 +1,4 @@
-//! The daemon's threads.
+//! The daemon's runtimes.
 
 use std::time::Duration;
 
@@ -6,16 +6,16 @@ use tokio::runtime::{Builder, Runtime};
 
 use crate::identity::Handshakes;
 
-/// How long threads are waited for when everything is drained.
-const LAST_MOMENT: Duration = Duration::from_secs(1);
+/// How long to wait for the threads of a runtime after the drain.
+const SHUTDOWN_TIMEOUT: Duration = Duration::from_secs(1);
 
-/// Runtimes of their own for what must not keep each other waiting.
+/// A runtime for each kind of work that must not delay the others.
 pub(super) struct Threads {
-    /// Where steps are served.
+    /// Serves steps.
     pub(super) steps: Runtime,
-    /// Where the handshakes of steps are made that are too many at a time for where they are served.
+    /// Makes the handshakes of steps that come in crowds.
     handshakes: Runtime,
-    /// The admin door, and health: a disk that hangs can still be reported.
+    /// Serves the admin door and health, so that a hanging disk can still be reported.
     pub(super) admin: Runtime,
 }
 
@@ -37,16 +37,16 @@ impl Threads {
         })
     }
 
-    /// Where the handshakes of steps are made: at most half of the threads that serve steps make any.
+    /// The threads that make handshakes of steps: half as many as serve steps.
     pub(super) fn handshakes(&self) -> Handshakes {
         let few = self.handshakes.metrics().num_workers();
         Handshakes::new(few, self.handshakes.handle().clone())
     }
 
-    /// What is still there now has had its time.
+    /// Ends all threads, after at most a second each.
     pub(super) fn shut_down(self) {
         for runtime in [self.handshakes, self.steps, self.admin] {
-            runtime.shutdown_timeout(LAST_MOMENT);
+            runtime.shutdown_timeout(SHUTDOWN_TIMEOUT);
         }
     }
 }

@@ -1,5 +1,4 @@
-//! What stands between the daemon's sockets and its servers: acceptors, their gates, and the channels of verified
-//! connections.
+//! Connects the daemon's sockets with its servers: acceptors, their settings, and channels of verified connections.
 
 use std::sync::Arc;
 use std::time::Duration;
@@ -22,10 +21,10 @@ use crate::identity::{
 use crate::metrics::Metrics;
 use crate::model::Limits;
 
-/// Verified connections that wait for their server.
+/// How many verified connections wait for their server.
 const WAITING_CONNECTIONS: usize = 64;
 
-/// What the servers are made of.
+/// The parts that the servers are made of.
 pub(super) struct Wiring {
     pub(super) broker: Arc<Broker>,
     pub(super) metrics: Metrics,
@@ -33,13 +32,15 @@ pub(super) struct Wiring {
     /// The open connections of the step door, and of the admin door.
     pub(super) steps_open: Arc<OpenConnections>,
     pub(super) admin_open: Arc<OpenConnections>,
-    /// Where the handshakes of steps are made.
+    /// The threads that make the handshakes of steps.
     pub(super) handshakes: Handshakes,
     pub(super) stop: CancellationToken,
+    /// Dropped when a server has drained.
     pub(super) running: mpsc::Sender<()>,
 }
 
 impl Wiring {
+    /// Serves the sockets of steps as they come from `sockets`, on this runtime.
     pub(super) fn serve_steps(
         &self,
         runtime: &AsyncRuntime,
@@ -86,6 +87,10 @@ impl Wiring {
         });
     }
 
+    /// Serves the admin socket on this runtime.
+    ///
+    /// # Errors
+    /// If the runtime cannot take the socket.
     pub(super) fn serve_admin(
         self,
         runtime: &AsyncRuntime,
@@ -106,7 +111,7 @@ impl Wiring {
             admission: Admission::Many {
                 handshakes: HandshakeLimits {
                     slots: shares.admin_handshakes,
-                    // They are of the admin group, if there is one.
+                    // Other users than root and the daemon's are members of the admin group, if there is one.
                     guests: RateLimit {
                         per_second: limits.admin_guest_connections_per_second,
                         burst: limits.admin_guest_connection_burst,

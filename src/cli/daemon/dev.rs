@@ -161,7 +161,7 @@ impl Dev {
         made: &Initialised,
         documents: Vec<Seed>,
     ) -> Result<u8, Failure> {
-        let signals = Hangup::catch()?.and_the_end()?;
+        let signals = Hangup::catch()?.catch_termination()?;
         let state = config.state.display();
         line(&format!("A broker, made as `keyhatch init --state {state}` would:"))?;
         line(&format!("  state     {state}"))?;

@@ -74,7 +74,7 @@ impl Serve {
         let broker = self.broker.load(common, given)?;
         let hangup = Hangup::catch()?;
         let loaded = Loaded::load(&broker.config, Some(&broker.unlock()), Clock::system())?;
-        let signals = hangup.and_the_end()?;
+        let signals = hangup.catch_termination()?;
         let daemon = loaded.serve()?;
         if let Err(error) = notify::ready() {
             tracing::warn!(%error, "the service manager could not be told that this serves");

@@ -1,11 +1,11 @@
-//! What is so just now: read from the broker and the system when somebody asks.
+//! Gauges: read from the broker and the system at every scrape.
 
 use crate::broker::{Broker, Health, State};
 use crate::metrics::{Gauge, Unit};
 use crate::model::{ResourceName, Timestamp};
 
-/// The most operators and executors whose certificates are told of, those first that end first: they are few, but
-/// nothing else bounds them.
+/// The most operators and executors whose certificates are listed, those that expire first. Nothing else bounds their
+/// number.
 const MAX_REGISTRATIONS: usize = 100;
 
 /// All gauges.
@@ -13,7 +13,7 @@ pub(super) fn read(broker: &Broker) -> Vec<Gauge> {
     let health = broker.health();
     let mut gauges = vec![
         state(health.state),
-        Gauge::of("start_time", "When the daemon came up.", health.start_time.seconds())
+        Gauge::of("start_time", "When the daemon started.", health.start_time.seconds())
             .in_unit(Unit::Seconds),
         Gauge::of("store_head", "The last batch of changes in force.", number(health.head)),
         certificate_ends(&health, broker.registration_ends()),
@@ -31,7 +31,7 @@ fn state(state: State) -> Gauge {
     Gauge::by("state", help, "state", State::ALL.map(is_it))
 }
 
-/// The names of operators and executors are the only ones of this deployment that are told here.
+/// The names of operators and executors are the only names of this deployment among the metrics.
 fn certificate_ends(health: &Health, mut registered: Vec<(ResourceName, Timestamp)>) -> Gauge {
     registered.sort_by_key(|(_, end)| *end);
     let registered = registered.into_iter().take(MAX_REGISTRATIONS);
@@ -58,7 +58,7 @@ fn counts(health: &Health) -> impl Iterator<Item = Gauge> {
     .map(|(name, help, count)| Gauge::of(name, help, number(count)))
 }
 
-/// Nothing while the journal hangs: no number is better than an old one.
+/// Empty while the journal is blocked: no number is better than an old number.
 fn journal(health: &Health) -> Vec<Gauge> {
     let Some(journal) = &health.journal else { return Vec::new() };
     let unsynced_seconds = number(journal.unsynced_for.as_secs());
@@ -79,7 +79,7 @@ fn journal(health: &Health) -> Vec<Gauge> {
     ]
 }
 
-/// What the system knows of this process; what it does not tell is left out.
+/// Gauges of this process; those that the system does not report are left out.
 fn process() -> impl Iterator<Item = Gauge> {
     let memory = resident_bytes().map(|bytes| {
         let help = "Memory of the daemon that is in RAM.";
@@ -100,7 +100,7 @@ fn resident_bytes() -> Option<u64> {
 }
 
 fn open_files() -> Option<usize> {
-    // The one that reads the directory is among them.
+    // The descriptor that reads the directory is counted, too.
     Some(std::fs::read_dir("/proc/self/fd").ok()?.count().saturating_sub(1))
 }
 

@@ -58,7 +58,7 @@ fn remedy(kind: KekKind) -> &'static str {
 #[derive(Debug, thiserror::Error)]
 pub enum KeyStoreError {
     /// A file cannot be read or written.
-    #[error("{}: {source}; see to its disk, or restore it from a backup", .path.display())]
+    #[error("{}: {source}; check its disk, or restore it from a backup", .path.display())]
     Io {
         /// The file.
         path: PathBuf,
