@@ -1,6 +1,6 @@
-//! What the command line costs a step: `get` and `exec` as whole processes, and masking.
+//! The cost of the command line to a step: `get` and `exec` as whole processes, and masking.
 //!
-//! `cargo bench --bench command_line`; README.md of this directory says what each row is.
+//! `cargo bench --bench command_line`. README.md in this directory explains each row.
 
 #![expect(
     clippy::disallowed_methods,

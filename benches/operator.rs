@@ -1,6 +1,6 @@
-//! What an operator waits for: `apply`, `diff`, `export`, `connection list` and `check` as whole processes.
+//! The waiting time of an operator: `apply`, `diff`, `export`, `connection list` and `check` as whole processes.
 //!
-//! `cargo bench --bench operator`; README.md of this directory says what each row is.
+//! `cargo bench --bench operator`. README.md in this directory explains each row.
 
 #![expect(
     clippy::disallowed_methods,

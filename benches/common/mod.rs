@@ -1,4 +1,4 @@
-//! What the benches are driven with: a daemon of its own, requests in flight, spreads.
+//! Parts that several benches use: a daemon as a process, requests in flight, spreads.
 
 #![allow(dead_code, reason = "no bench uses all of it")]
 

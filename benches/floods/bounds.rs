@@ -1,4 +1,4 @@
-//! What a flood may leave on the disk and take of the memory.
+//! The disk and the memory that a flood may take.
 
 use std::sync::Arc;
 use std::sync::atomic::{AtomicUsize, Ordering};

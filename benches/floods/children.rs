@@ -1,4 +1,4 @@
-//! The processes of the floods: one that floods, and one that is flooded in the daemon's place.
+//! The processes of a flood bench: one floods, and a sink is flooded in the daemon's place.
 
 use std::fmt::Write as _;
 use std::os::unix::net::UnixListener;

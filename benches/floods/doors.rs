@@ -1,4 +1,4 @@
-//! The doors that are flooded, with the identities that flood them.
+//! The sockets under flood, with the identities that flood them.
 
 use std::path::{Path, PathBuf};
 

@@ -1,4 +1,5 @@
-//! Those whom nobody floods: steps that ask for a connection, and an executor that opens, renews and closes steps.
+//! The clients that nobody floods: steps that ask for a connection, and an executor that opens, renews and closes
+//! steps.
 
 use std::path::{Path, PathBuf};
 use std::sync::Arc;

@@ -1,8 +1,7 @@
-//! What a flood against one door, or both, costs those at the other doors, and what it leaves behind.
+//! The cost of a flood against one door, or both, to clients at the other doors, and the traces that it leaves.
 //!
-//! `cargo bench --bench floods`, or `-- KIND…`; README.md of this directory says what each row is. With
-//! KEYHATCH_FULL=1 each part takes a minute instead of seconds; rows are added to the file that
-//! KEYHATCH_RESULTS names.
+//! `cargo bench --bench floods`, or `-- KIND…`. README.md in this directory explains each row. With KEYHATCH_FULL=1
+//! each part takes a minute instead of seconds. The bench adds its rows to the file that KEYHATCH_RESULTS names.
 
 #![expect(
     clippy::disallowed_methods,

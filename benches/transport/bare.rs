@@ -1,5 +1,5 @@
-//! The bar: tonic over mutual TLS on a Unix socket, with the daemon's settings of TLS and HTTP/2, its messages and its
-//! allocator, and no broker behind it. It takes every connection that has a certificate and looks at nothing else.
+//! The bar: tonic over mutual TLS on a Unix socket, with the daemon's TLS and HTTP/2 settings, messages and allocator,
+//! but no broker behind it. It accepts every connection that has a certificate and checks nothing else.
 
 use std::collections::BTreeMap;
 use std::convert::Infallible;

@@ -1,4 +1,4 @@
-//! Instructions, which do not depend on what else the machine does: counted by callgrind.
+//! Counts of instructions by callgrind. They do not depend on the other load of the machine.
 
 use std::path::{Path, PathBuf};
 use std::process::Command;

@@ -1,8 +1,8 @@
-//! What the broker costs beyond its transport: every load is driven at the daemon and at a bare server of the same
-//! shape, in turns.
+//! The cost of the broker beyond its transport. The bench drives each load at the daemon and at a bare server of the
+//! same shape, in turns.
 //!
-//! `cargo bench --bench transport`, or `-- PART…`; README.md of this directory says what each row is. Without a word
-//! it also writes results.json and results.svg of this directory.
+//! `cargo bench --bench transport`, or `-- PART…`. README.md in this directory explains each row. Without a word the
+//! bench also writes results.json and results.svg in this directory.
 
 #![expect(
     clippy::disallowed_methods,

@@ -1,4 +1,4 @@
-//! Loads in turns: ours, the bar, ours, the bar.
+//! Loads in turns: the daemon, the bar, the daemon, the bar.
 
 use std::sync::Arc;
 use std::sync::atomic::{AtomicUsize, Ordering};

@@ -1,4 +1,4 @@
-//! The rows as a picture: the server's CPU a call, on a logarithmic scale.
+//! A picture of the rows: the server's CPU for each call, on a logarithmic scale.
 
 use std::path::Path;
 

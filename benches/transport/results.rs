@@ -1,4 +1,4 @@
-//! What came of the rows: a table, a machine-readable file, and whether the goals were reached.
+//! The results of the rows: a table, a machine-readable file, and whether each goal was reached.
 
 use std::fmt::Write as _;
 use std::path::Path;

@@ -1,4 +1,4 @@
-//! The rows: what is asked of both, and how much of it.
+//! The rows: the requests to both servers, and their number.
 
 use std::path::{Path, PathBuf};
 use std::sync::Arc;

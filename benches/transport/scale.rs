@@ -1,4 +1,4 @@
-//! Rows by how much there is: connections, members of a group, memory, the time to the first answer.
+//! Rows by size: connections, members of a group, memory, the time to the first answer.
 
 use std::path::PathBuf;
 use std::time::{Duration, Instant};

@@ -1,4 +1,4 @@
-//! What is asked for: connections, groups, requests.
+//! The requested resources: connections, groups, and the requests for them.
 
 use keyhatch::grpc::pb;
 use keyhatch::grpc::pb::apply_service_client::ApplyServiceClient;

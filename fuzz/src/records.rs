@@ -1,4 +1,4 @@
-//! What is read from disks and from TLS: records, journal lines, certificates.
+//! Targets that read from disks and from TLS: records, journal lines, certificates.
 
 use std::sync::{Arc, LazyLock};
 

@@ -1,4 +1,4 @@
-//! Requests, and the seed files that become requests.
+//! Targets for requests, and for the seed files that become requests.
 
 use keyhatch::cli::parsers::{AllowedReads, SeedContext, parse_text};
 use keyhatch::grpc::pb;

@@ -1,4 +1,4 @@
-//! Texts of the command line, and filters.
+//! Targets for texts of the command line, and for filters.
 
 use std::ffi::OsStr;
 use std::os::unix::ffi::OsStrExt as _;

@@ -1,4 +1,4 @@
-//! The words of the model, and whom a binding admits.
+//! Targets for the names of the model, and for the principals that a binding admits.
 
 use std::fmt::{Debug, Display};
 use std::str::FromStr;

@@ -1,6 +1,6 @@
-//! Callers with good certificates who take all that a door gives them, over many connections at once, and come again.
+//! Callers with good certificates that use all a door offers, over many connections at once, again and again.
 //!
-//! Each connection has one task and has as many requests open as it may; where one is answered, another is sent.
+//! Each connection has one task, which keeps as many requests open as it may and replaces each answered one.
 
 use std::collections::HashSet;
 use std::io::{self, Write as _};

@@ -1,5 +1,5 @@
-//! Floods: what a hostile client with a good certificate, or none, does to a door. One thread, and no clock:
-//! whoever drives a flood says when it goes on.
+//! Floods: attacks of a hostile client, with or without a good certificate, on one door. A flood has one thread and no
+//! clock. Its driver says when it continues.
 
 pub mod callers;
 mod frames;

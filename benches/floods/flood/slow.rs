@@ -1,4 +1,4 @@
-//! Clients that say as little as they can, as late as they can, and there are very many of them.
+//! Very many clients that each send as little as they can, as late as they can.
 
 use std::io::{self, Read as _, Write as _};
 use std::time::Duration;

@@ -1,4 +1,4 @@
-//! One connection of a flood, which never waits for longer than it is told to.
+//! One connection of a flood. It never waits longer than its limit.
 
 use std::io::{self, Read as _, Write as _};
 use std::os::unix::net::UnixStream;

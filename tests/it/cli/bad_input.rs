@@ -1,4 +1,4 @@
-//! Bad input gets an error that says what is wrong and what to do, and loses nothing.
+//! Bad input gets an error that names the fault and the next step, and loses nothing.
 
 use std::os::unix::fs::PermissionsExt as _;
 use std::path::Path;

@@ -1,4 +1,4 @@
-//! `check` says of a workflow file, before it runs, whether it will get what it asks for.
+//! `check` reports for a workflow file, before it runs, whether its steps will get the resources that they ask for.
 
 use std::process::Output;
 

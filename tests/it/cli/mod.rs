@@ -1,5 +1,5 @@
-//! The program as people and scripts use it: arguments, error messages, `check`, `doctor`, manual and units.
-//! A test belongs here if it is about the command line itself rather than about what the broker decides.
+//! The program as people and scripts use it: arguments, error messages, `check`, `doctor`, manual and units. A test
+//! belongs here if it is about the command line itself rather than about a decision of the broker.
 
 mod bad_input;
 mod checking;

@@ -1,4 +1,4 @@
-//! What an operator does beside serving: look for faults, probe, complete commands, read the manual.
+//! Commands beside serving: `doctor`, the probe, completion, the manual, the configuration reference and the image.
 
 use std::fs::Permissions;
 use std::os::unix::fs::{MetadataExt as _, PermissionsExt as _};

@@ -1,4 +1,4 @@
-//! What people mistype, forget or do not know is told in a sentence, with what to write instead.
+//! Mistyped, forgotten and unknown words get a sentence that says what to write instead.
 
 use std::io::{Read as _, Write as _};
 use std::process::Stdio;

@@ -1,4 +1,4 @@
-//! The program as one static file needs nothing of the image that it runs in.
+//! The program as one static file needs nothing from the image that it runs in.
 
 use std::os::unix::fs::MetadataExt as _;
 use std::path::Path;

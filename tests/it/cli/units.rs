@@ -1,4 +1,4 @@
-//! The units of systemd that are printed.
+//! The printed systemd units.
 
 use std::path::Path;
 use std::process::Command;

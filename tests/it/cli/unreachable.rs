@@ -1,4 +1,4 @@
-//! Who cannot reach the broker is told why, and what they can do about it.
+//! A client that cannot reach the broker learns the reason and the next step.
 
 use std::os::unix::fs::PermissionsExt;
 use std::os::unix::process::CommandExt as _;

@@ -1,4 +1,4 @@
-//! One bit of the state directory is flipped: the daemon refuses it, or everything is as it was.
+//! One flipped bit in the state directory: the daemon refuses to start, or nothing has changed.
 
 use std::collections::BTreeMap;
 use std::path::Path;

@@ -1,4 +1,4 @@
-//! Disks that fail or are full: what was acknowledged is there afterwards, and access can still be taken away.
+//! Disks that fail or are full: each acknowledged change is there afterwards, and access can still be taken away.
 
 use std::collections::BTreeMap;
 use std::ffi::OsString;

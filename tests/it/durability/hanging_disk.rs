@@ -1,4 +1,4 @@
-//! A disk that neither writes nor refuses: whoever asks is told so, and goes on when it is over.
+//! A disk that neither writes nor refuses: clients learn about it, and work continues when it is back.
 
 use std::path::{Path, PathBuf};
 

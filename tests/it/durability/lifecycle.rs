@@ -1,5 +1,4 @@
-//! Whatever steps, their executor, an operator and the clock do, in whatever order: what comes of it is what
-//! a small model says.
+//! Steps, their executor, an operator and the clock act in any order, and a small model predicts each outcome.
 
 use std::collections::{BTreeMap, HashMap};
 use std::time::Duration;

@@ -1,5 +1,5 @@
-//! What survives kills, restarts, failing disks, power cuts, damage and upgrades. `tests/run --quick` leaves this out.
-//! A test belongs here if it breaks the daemon or its disk, or starts the daemon again.
+//! Kills, restarts, failing disks, power cuts, damage and upgrades. `tests/run --quick` leaves this folder out. A test
+//! belongs here if it breaks the daemon or its disk, or starts the daemon again.
 
 mod bit_flips;
 pub mod disk;

@@ -1,8 +1,8 @@
-//! The power fails at any moment: nothing that was acknowledged is lost, and nothing is there by half.
+//! The power fails at any moment: no acknowledged change is lost, and no change is there by half.
 //!
-//! What the daemon writes and syncs is recorded while clients change things; from the record the states are
-//! rebuilt that a disk can be in after a cut at any point of it (tests/it/durability/disk/power.rs), and a daemon is
-//! started on each.
+//! A record is kept of the daemon's writes and syncs while clients change state. From the record, the test rebuilds the
+//! states that a disk can have after a cut at any point (tests/it/durability/disk/power.rs), and starts a daemon on
+//! each.
 
 use std::ffi::OsString;
 use std::path::Path;

@@ -1,4 +1,4 @@
-//! A restart: clients wait for the daemon, and the daemon finds what it acknowledged, however it ended.
+//! A restart: clients wait for the daemon, and the daemon finds every acknowledged change, however it ended.
 
 use std::os::linux::net::SocketAddrExt as _;
 use std::os::unix::net::{SocketAddr, UnixDatagram};

@@ -1,4 +1,4 @@
-//! What an older version has written is taken over, and what a newer one has written is never read in part.
+//! State of an older version is taken over, and state of a newer version is never read in part.
 
 use std::os::unix::fs::PermissionsExt as _;
 use std::path::Path;

@@ -1,4 +1,4 @@
-//! How an operator or executor gets an identity whose key nobody else has seen.
+//! Operators and executors get an identity whose key nobody else has seen.
 
 use std::path::Path;
 use std::process::Command;

@@ -1,5 +1,5 @@
-//! How executors register, open, renew and close steps, and what is known of a run.
-//! A test belongs here if an executor is the one that asks.
+//! Executors register, open, renew and close steps, and look at runs. A test belongs here if an executor sends the
+//! request.
 
 mod enrolment;
 mod names;

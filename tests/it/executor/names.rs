@@ -1,4 +1,4 @@
-//! Names as workflow engines give them: everywhere a step, its run or its workflow is named, they are told apart.
+//! Names as workflow engines give them: no step, run or workflow is ever mistaken for another.
 
 use crate::harness::{Steps, by_shell, keyhatch_in, text};
 

@@ -1,4 +1,4 @@
-//! Operators and executors come and go; executors open what they are registered for.
+//! Operators and executors are registered and removed, and executors open only the steps of their registration.
 
 use keyhatch::grpc::pb;
 use keyhatch::grpc::pb::connection_service_client::ConnectionServiceClient;

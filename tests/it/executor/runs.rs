@@ -1,4 +1,4 @@
-//! What executors may say of their steps, and what is known of a run afterwards.
+//! Claims that executors may make about their steps, and the view of a run afterwards.
 
 use std::os::unix::fs::{MetadataExt as _, PermissionsExt as _};
 use std::path::Path;

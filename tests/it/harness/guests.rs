@@ -1,4 +1,4 @@
-//! Members of the admin group who are neither root nor the daemon's user.
+//! Members of the admin group that are neither root nor the daemon's user.
 
 use std::io::{BufRead as _, BufReader};
 use std::os::unix::fs::PermissionsExt;
@@ -10,14 +10,14 @@ use super::{ServeProcess, init_in, keyhatch_in, skipped, temp_dir};
 /// The admin group.
 pub const GROUP: u32 = 65_534;
 
-/// A daemon that lets in this group.
+/// A daemon that admits this group.
 pub struct GroupDaemon {
     pub directory: tempfile::TempDir,
     pub serving: ServeProcess,
 }
 
 impl GroupDaemon {
-    /// With these limits; none without the right to be other users, and then says what is left out.
+    /// Starts a daemon with these limits. `None` without root; it then reports the skipped test.
     pub fn start(what: &str, limits: &str) -> Option<Self> {
         if !rustix::process::geteuid().is_root() {
             skipped(what, "needs root");
@@ -35,7 +35,8 @@ impl GroupDaemon {
         Some(Self { directory, serving })
     }
 
-    /// A script of a member's, which is given the admin socket; none without python3, and then says so.
+    /// Runs a script as a member, with the admin socket as its argument. `None` without python3; it then reports the
+    /// skipped test.
     pub fn script(&self, uid: u32, script: &str) -> Option<Child> {
         let mut guest = Command::new("python3");
         guest.args(["-c", script]).arg(self.directory.path().join("run/admin.sock"));
@@ -47,7 +48,7 @@ impl GroupDaemon {
         spawned
     }
 
-    /// A script that says when it is ready, and ends with its stdin.
+    /// Runs a script that prints a line when it is ready, and ends with its stdin.
     pub fn ready_script(&self, uid: u32, script: &str) -> Option<Child> {
         let mut guest = self.script(uid, script)?;
         let mut told = BufReader::new(guest.stdout.take().unwrap());

@@ -1,16 +1,16 @@
-//! Servers that a test makes for a tool to talk to, and that say what they were told.
+//! HTTP servers of a test for a tool to talk to. They keep each request.
 
 use std::io::{BufRead, BufReader, Read, Write};
 use std::net::{Ipv4Addr, TcpListener, TcpStream};
 use std::sync::Arc;
 use std::sync::mpsc::{Receiver, channel};
 
-/// What was asked.
+/// A request that arrived.
 #[derive(Clone, Debug)]
 pub struct Asked {
-    /// With its query.
+    /// The path with its query.
     pub path: String,
-    /// Names in lower case.
+    /// The names are in lower case.
     pub headers: Vec<(String, String)>,
     pub body: Vec<u8>,
 }
@@ -22,10 +22,10 @@ impl Asked {
     }
 }
 
-/// What is answered: status, headers, body.
+/// An answer: status, headers, body.
 pub type Told = (u16, Vec<(&'static str, String)>, Vec<u8>);
 
-/// A server on this machine; its thread ends with the test's process.
+/// A server on this machine. Its thread ends with the test's process.
 pub struct HttpServer {
     pub port: u16,
     asked: Receiver<Asked>,
@@ -36,7 +36,7 @@ impl HttpServer {
         Self::start_by(|stream| stream, answer)
     }
 
-    /// The same over TLS, with a certificate of nobody's.
+    /// Starts a server with TLS and a self-signed certificate.
     pub fn start_tls(answer: impl Fn(&Asked) -> Told + Send + 'static) -> Self {
         let made = rcgen::generate_simple_self_signed(["127.0.0.1".to_owned()]).unwrap();
         let key = rustls::pki_types::PrivateKeyDer::try_from(made.signing_key.serialize_der());
@@ -74,7 +74,7 @@ impl HttpServer {
         Self { port, asked }
     }
 
-    /// Everything that was asked since the last look.
+    /// All requests since the last call.
     pub fn asked(&self) -> Vec<Asked> {
         self.asked.try_iter().collect()
     }
@@ -110,7 +110,7 @@ fn tell(stream: &mut impl Write, (status, headers, body): &Told) {
     for (name, value) in headers {
         head += &format!("{name}: {value}\r\n");
     }
-    // A client that has gone is seen by what it did before.
+    // The client may be gone. The test checks its earlier requests.
     let _ = stream.write_all(&[format!("{head}\r\n").as_bytes(), body].concat());
     let _ = stream.flush();
 }

@@ -1,11 +1,11 @@
-//! Metrics as Prometheus would fetch them, and a strict look at their text (OpenMetrics 1.0).
+//! Metrics as Prometheus fetches them, and a strict parser of their text (OpenMetrics 1.0).
 
 use std::collections::{BTreeMap, BTreeSet};
 use std::io::{Read, Write};
 use std::net::{SocketAddr, TcpStream};
 use std::time::Duration;
 
-/// What was told at one moment.
+/// The metrics at one moment.
 #[derive(Debug)]
 pub struct Scrape {
     pub text: String,
@@ -14,11 +14,11 @@ pub struct Scrape {
 
 type Labels = BTreeMap<String, String>;
 
-/// Says this to an address, and returns all that it says until it hangs up: status, head and body.
+/// Sends this text to an address. Returns the status, head and body of the answer.
 pub fn say(address: SocketAddr, text: &[u8]) -> (u16, String, String) {
     let mut stream = TcpStream::connect(address).unwrap();
     stream.set_read_timeout(Some(Duration::from_secs(20))).unwrap();
-    // It may be refused before all of it was read.
+    // The listener may refuse it before it has read all of it.
     let _ = stream.write_all(text);
     let mut told = Vec::new();
     let _ = stream.read_to_end(&mut told);
@@ -37,20 +37,20 @@ impl Scrape {
         Self::parse(body).unwrap_or_else(|fault| panic!("{fault}"))
     }
 
-    /// The value of this metric with these labels and no others; none if it is not told.
+    /// The value of this metric with exactly these labels. `None` if there is no such sample.
     pub fn get(&self, name: &str, labels: &[(&str, &str)]) -> Option<f64> {
         let own = |(name, value): &(&str, &str)| ((*name).to_owned(), (*value).to_owned());
         let labels = labels.iter().map(own).collect();
         self.samples.get(&(format!("keyhatch_{name}"), labels)).copied()
     }
 
-    /// How many requests were counted so.
+    /// The number of requests with these labels.
     pub fn requests(&self, door: &str, method: &str, reason: &str) -> u64 {
         let labels = [("door", door), ("method", method), ("reason", reason)];
         whole(self.get("requests_total", &labels).unwrap_or(0.0))
     }
 
-    /// How many requests of a method were counted, whatever became of them.
+    /// The number of requests of a method, for all reasons.
     pub fn all_requests(&self, door: &str, method: &str) -> u64 {
         let is_its = |labels: &Labels| labels["door"] == door && labels["method"] == method;
         let all = self
@@ -106,7 +106,7 @@ impl Scrape {
         Ok(scrape)
     }
 
-    /// Buckets only grow, and the last holds all.
+    /// Buckets are cumulative, and the last bucket equals the count.
     fn check_histograms(&self) -> Result<(), String> {
         let mut buckets: BTreeMap<(String, Labels), Vec<(f64, f64)>> = BTreeMap::new();
         for ((name, labels), count) in &self.samples {
@@ -181,7 +181,7 @@ fn sample(line: &str) -> Option<(String, Labels, f64)> {
     is_name(name).then(|| (name.to_owned(), labels, value))
 }
 
-/// A label's value, and what follows its closing quote.
+/// A label's value, and the text after its closing quote.
 fn quoted(text: &str) -> Option<(String, &str)> {
     let mut value = String::new();
     let mut characters = text.char_indices();

@@ -1,4 +1,5 @@
-//! One world: a real daemon on its own sockets with its own CA, and a clock set by hand.
+//! `TestBroker`: a real daemon with its own sockets, its own CA and a clock that the test sets. The submodules hold the
+//! program as a process, raw HTTP/2, a memory scanner and other tools.
 
 mod guests;
 mod http;
@@ -51,7 +52,8 @@ pub use scan::{Found, Scanner};
 pub use small::SmallFilesystem;
 pub use steps::{Steps, connection, secret, source};
 
-/// When every test begins: now, to the second, because clients look at certificates by the system's clock.
+/// The time at which every test begins, in milliseconds: now, to the second, because clients check certificates by the
+/// system's clock.
 pub static START: LazyLock<i64> = LazyLock::new(|| Clock::system().now().seconds() * 1000);
 
 /// A daemon in this process.
@@ -69,7 +71,7 @@ pub struct TestStep {
     pub channel: Channel,
 }
 
-/// What a step got.
+/// A credential that a step received.
 #[derive(Clone, Debug, PartialEq)]
 pub struct Got {
     pub name: String,
@@ -89,7 +91,7 @@ impl TestBroker {
         Self::start_at(Clock::hand_set(Timestamp::from_millis(*START)), limits)
     }
 
-    /// A new broker that goes by this clock, serving.
+    /// A new broker with this clock, serving.
     pub fn start_at(clock: Clock, limits: Limits) -> Self {
         let directory = temp_dir();
         let (state, run) = (directory.path().join("state"), directory.path().join("run"));
@@ -100,7 +102,7 @@ impl TestBroker {
         broker
     }
 
-    /// A broker with a copy of a state directory below `tests/fixtures`, not serving yet.
+    /// A broker with a copy of a state directory below `tests/fixtures`. It does not serve yet.
     pub fn of_fixture(name: &str) -> Self {
         let directory = temp_dir();
         let (state, run) = (directory.path().join("state"), directory.path().join("run"));
@@ -122,7 +124,7 @@ impl TestBroker {
         Self { daemon: None, config, clock, runtime, directory }
     }
 
-    /// A new broker that tells metrics, serving.
+    /// A new broker with a metrics listener, serving.
     pub fn start_with_metrics() -> Self {
         let mut broker = Self::start();
         broker.config.metrics = Some((Ipv4Addr::LOCALHOST, 0).into());
@@ -130,7 +132,7 @@ impl TestBroker {
         broker
     }
 
-    /// Where it tells them.
+    /// The address of the metrics listener.
     pub fn metrics_address(&self) -> SocketAddr {
         self.daemon.as_ref().and_then(Daemon::metrics_address).unwrap()
     }
@@ -147,7 +149,7 @@ impl TestBroker {
         Daemon::start(&self.config, None, self.clock.clone())
     }
 
-    /// Why it does not start; nothing if it does.
+    /// The reason why the broker does not start. Empty if it starts.
     pub fn refusal(&self) -> String {
         match self.try_serve() {
             Ok(daemon) => {
@@ -158,7 +160,7 @@ impl TestBroker {
         }
     }
 
-    /// Drains and stops the daemon; the directories stay.
+    /// Drains and stops the daemon. The directories stay.
     pub fn stop(&mut self) {
         if let Some(daemon) = self.daemon.take() {
             daemon.stop();
@@ -174,7 +176,7 @@ impl TestBroker {
         self.runtime.block_on(work)
     }
 
-    /// Has something go on beside the test.
+    /// Runs work beside the test.
     pub fn spawn<T: Send + 'static>(
         &self,
         work: impl Future<Output = T> + Send + 'static,
@@ -182,12 +184,12 @@ impl TestBroker {
         self.runtime.spawn(work)
     }
 
-    /// A directory for whatever a test needs.
+    /// A directory for the files of the test.
     pub fn scratch(&self) -> &Path {
         self.directory.path()
     }
 
-    /// The CA with its private keys: a test may issue what it likes.
+    /// The CA with its private keys, with which a test can issue any certificate.
     pub fn authority(&self) -> Authority {
         authority_of(&self.config.state)
     }
@@ -198,7 +200,7 @@ impl TestBroker {
 
     pub fn journal(&self) -> Vec<serde_json::Value> {
         let text = std::fs::read_to_string(self.journal_path()).unwrap();
-        // A line that is being written may be seen in part.
+        // The last line may be incomplete, because the daemon is writing it.
         let whole = text.split_inclusive('\n').filter(|line| line.ends_with('\n'));
         whole.map(|line| serde_json::from_str(line).unwrap()).collect()
     }
@@ -207,7 +209,7 @@ impl TestBroker {
         self.journal().into_iter().filter(|line| line["event"] == event).collect()
     }
 
-    /// Why the first operator is not let in.
+    /// The reason why the first operator is refused.
     pub fn operator_refusal(&self) -> String {
         let identity = identity_in(&self.config.state.join("operators/admin"));
         self.connect(&self.config.runtime.join("admin.sock"), identity).unwrap_err()
@@ -226,7 +228,7 @@ impl TestBroker {
         self.connect_admin(self.enroll_identity(name, role))
     }
 
-    /// Registers an operator.
+    /// Registers an operator. Returns its identity.
     pub fn enroll_identity(&self, name: &str, role: pb::Role) -> ClientIdentity {
         let (key_pem, csr) = keyhatch::identity::new_request().unwrap();
         let operator = pb::Operator {
@@ -268,7 +270,7 @@ impl TestBroker {
         self.connect_admin(identity_in(directory))
     }
 
-    /// Tries again while what fails is the connection, as any client does.
+    /// Calls again if the connection fails, at most three times, as clients do.
     pub fn insist<T>(&self, mut once: impl FnMut() -> Result<T, Status>) -> Result<T, Status> {
         let mut outcome = once();
         for _ in 0..3 {
@@ -282,7 +284,7 @@ impl TestBroker {
         outcome
     }
 
-    /// Connects, whoever one is.
+    /// Connects with this identity.
     pub fn connect(&self, socket: &Path, identity: ClientIdentity) -> Result<Channel, String> {
         self.block_on(channel(socket, identity)).map_err(|error| error.to_string())
     }
@@ -305,7 +307,7 @@ impl TestBroker {
         self.block_on(client.create_connection(request)).map(tonic::Response::into_inner)
     }
 
-    /// An aws/NAME connection whose secret is this one.
+    /// Creates the connection aws/NAME with this secret.
     pub fn create_aws(&self, name: &str, secret: &str, resolvers: &[&str]) {
         let fields = [("access_key_id", "AKIAEXAMPLE"), ("secret_access_key", secret)];
         self.create_connection(&format!("aws/{name}"), &fields, resolvers).unwrap();
@@ -324,7 +326,7 @@ impl TestBroker {
         self.block_on(client.get_connection(request)).map(tonic::Response::into_inner)
     }
 
-    /// Lists connections, as somebody who may.
+    /// Lists connections over this channel.
     pub fn list_connections(&self, channel: &Channel) -> Result<(), Status> {
         let mut client = ConnectionServiceClient::new(channel.clone());
         let request = pb::ListConnectionsRequest::default;
@@ -402,7 +404,7 @@ impl TestBroker {
         self.resolve_with(step, &request(reference))
     }
 
-    /// Resolves, over a new connection if the old one has just ended, as any client does.
+    /// Resolves. It connects again if the old connection has just ended, as clients do.
     pub fn resolve_with(
         &self,
         step: &TestStep,
@@ -411,7 +413,7 @@ impl TestBroker {
         self.insist(|| self.block_on(resolve_on(step.channel.clone(), request.clone())))
     }
 
-    /// Moves the clock on.
+    /// Moves the clock forward.
     pub fn advance(&self, seconds: u64) {
         self.clock.advance(Duration::from_secs(seconds));
     }
@@ -423,7 +425,7 @@ impl Drop for TestBroker {
     }
 }
 
-/// Copies a directory with all that is in it.
+/// Copies a directory with its content.
 pub fn copy_directory(from: &Path, to: &Path) {
     std::fs::create_dir(to).unwrap();
     for entry in std::fs::read_dir(from).unwrap() {
@@ -459,7 +461,7 @@ pub fn init_options(config: &Config, clock: &Clock) -> InitOptions {
     }
 }
 
-/// A state directory, as a process of this user may work in it.
+/// Opens a state directory as a process of this user.
 pub fn open_state(path: &Path) -> StateDirectory {
     StateDirectory::open(path, &Trust::of_process(&[])).unwrap_or_else(|error| panic!("{error}"))
 }
@@ -490,7 +492,7 @@ pub fn runtime() -> Runtime {
     tokio::runtime::Builder::new_current_thread().enable_all().build().unwrap()
 }
 
-/// Runs this to its end, with a runtime of its own.
+/// Runs this to its end in a new runtime.
 pub fn block_on<T>(work: impl Future<Output = T>) -> T {
     runtime().block_on(work)
 }
@@ -581,7 +583,7 @@ pub fn secret_document(workflow: &str, name: &str, value: &str) -> pb::apply_req
     })
 }
 
-/// The stable reason of a refusal, be it a handshake's.
+/// The stable reason of a refusal, also of a refused handshake.
 pub fn reason<T: std::fmt::Debug>(outcome: Result<T, Status>) -> String {
     let status = outcome.unwrap_err();
     if let Some(ConnectError::Rejected(refusal)) = ConnectError::behind(&status) {

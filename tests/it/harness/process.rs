@@ -35,7 +35,7 @@ pub fn keyhatch(arguments: &[&str]) -> Command {
     command
 }
 
-/// The same with a state directory and a runtime directory below `directory`.
+/// The program with a state directory and a runtime directory below `directory`.
 pub fn keyhatch_in(directory: &Path, arguments: &[&str]) -> Command {
     let mut command = keyhatch(arguments);
     command.env("KEYHATCH_STATE", directory.join("state"));
@@ -68,7 +68,7 @@ pub fn init_in(directory: &Path) {
     succeeded(&keyhatch_in(directory, &["init"]).output().unwrap());
 }
 
-/// The same command by a line of a shell, which has it as "$0" "$@": for what only a shell sets.
+/// Runs the command by a line of a shell, which has it as "$0" "$@". Only a shell can set some limits and masks.
 pub fn by_shell(line: &str, command: &Command) -> Command {
     let mut shell = Command::new("sh");
     shell.args(["-c", line]).arg(command.get_program()).args(command.get_args());
@@ -82,7 +82,7 @@ pub fn by_shell(line: &str, command: &Command) -> Command {
     shell
 }
 
-/// The PATH with the program on it.
+/// A PATH that has the program.
 pub fn path_with_binary() -> std::ffi::OsString {
     let binary = PathBuf::from(env!("CARGO_BIN_EXE_keyhatch"));
     let path = std::env::var_os("PATH").unwrap_or_default();
@@ -91,17 +91,16 @@ pub fn path_with_binary() -> std::ffi::OsString {
 }
 
 /// Copies the program to this path, where other users may run it. Another process writes the copy: a file that is open
-/// for writing cannot be run, and children of other tests would inherit it.
+/// for writing cannot be executed, and children of other tests would inherit an open file.
 pub fn copy_binary(to: &Path) {
     let copied = Command::new("cp").arg(env!("CARGO_BIN_EXE_keyhatch")).arg(to).status().unwrap();
     assert!(copied.success());
     std::fs::set_permissions(to, std::fs::Permissions::from_mode(0o755)).unwrap();
 }
 
-/// Asks again and again, for at most 20 seconds.
+/// Waits until the condition is true, for at most 20 seconds.
 pub fn wait_until(what: &str, mut is_so: impl FnMut() -> bool) {
-    // Counted, not timed: the pause only keeps the loop from taking the processor away from what it
-    // waits for.
+    // The tries are counted, not timed. The pause leaves the processor to the awaited work.
     for _ in 0..2000 {
         if is_so() {
             return;
@@ -111,14 +110,14 @@ pub fn wait_until(what: &str, mut is_so: impl FnMut() -> bool) {
     panic!("still waiting: {what}");
 }
 
-/// A `keyhatch serve` of its own, killed when dropped.
+/// A `keyhatch serve` process, killed when dropped.
 pub struct ServeProcess {
     child: Child,
     directory: PathBuf,
 }
 
 impl ServeProcess {
-    /// Makes the broker if there is none, and serves it; ready when this returns.
+    /// Makes the broker if `directory` has no state, and serves it. The daemon is ready when this returns.
     pub fn start(directory: &Path) -> Self {
         if !directory.join("state").exists() {
             init_in(directory);
@@ -126,7 +125,7 @@ impl ServeProcess {
         Self::spawn(directory, keyhatch_in(directory, &["serve"]))
     }
 
-    /// Serves by a command of the test's making.
+    /// Serves by this command.
     pub fn spawn(directory: &Path, mut command: Command) -> Self {
         let log = std::fs::OpenOptions::new().create(true).append(true).open(directory.join("log"));
         let child = command.stderr(log.unwrap()).spawn().unwrap();
@@ -167,26 +166,27 @@ impl ServeProcess {
         rustix::process::Pid::from_child(&self.child)
     }
 
-    /// The processor time that it has taken, in clock ticks of 10 ms: USER_HZ, which Linux never changes (proc(5)).
+    /// The processor time that the daemon has used, in clock ticks of 10 ms: USER_HZ, which Linux never changes
+    /// (proc(5)).
     pub fn ticks(&self) -> u64 {
         let stat = std::fs::read_to_string(format!("/proc/{}/stat", self.child.id())).unwrap();
         let fields: Vec<_> = stat.rsplit(')').next().unwrap().split_whitespace().collect();
         fields[11].parse::<u64>().unwrap() + fields[12].parse::<u64>().unwrap()
     }
 
-    /// kill -9
+    /// Kills the daemon with SIGKILL.
     pub fn kill(mut self) {
         self.child.kill().unwrap();
         self.child.wait().unwrap();
     }
 
-    /// SIGABRT; how it ended.
+    /// Ends the daemon with SIGABRT. Returns its exit status.
     pub fn abort(mut self) -> ExitStatus {
         rustix::process::kill_process(self.pid(), rustix::process::Signal::ABORT).unwrap();
         self.child.wait().unwrap()
     }
 
-    /// SIGTERM; whether it ended well.
+    /// Ends the daemon with SIGTERM. True if it exits with success.
     pub fn terminate(mut self) -> bool {
         rustix::process::kill_process(self.pid(), rustix::process::Signal::TERM).unwrap();
         self.child.wait().unwrap().success()

@@ -24,7 +24,7 @@ pub struct Raw {
     ended: JoinHandle<Result<(), h2::Error>>,
 }
 
-/// What came back.
+/// The answer to a request.
 #[derive(Debug)]
 pub struct Answer {
     pub http: u16,
@@ -32,7 +32,7 @@ pub struct Answer {
     pub status: Option<Status>,
 }
 
-/// A request whose message is not all sent.
+/// A request with a part of its message.
 pub struct Half {
     pub stream: SendStream<Bytes>,
     response: ResponseFuture,
@@ -40,7 +40,7 @@ pub struct Half {
 }
 
 impl Raw {
-    /// Connects, ready to take this many bytes of each reply.
+    /// Connects with a flow-control window of this many bytes for each reply.
     pub async fn connect(socket: &Path, identity: &ClientIdentity, window: u32) -> Self {
         let stream = connect(socket, identity).await.unwrap();
         let mut builder = h2::client::Builder::new();
@@ -50,7 +50,7 @@ impl Raw {
         Self { sender, pings, ended: tokio::spawn(connection) }
     }
 
-    /// Sends a request, with a message if there is one.
+    /// Sends a request, with a message if `message` is `Some`.
     pub async fn send(
         &self,
         request: Request<()>,
@@ -59,7 +59,7 @@ impl Raw {
         let mut sender = self.sender.clone().ready().await?;
         let (response, mut stream) = sender.send_request(request, message.is_none())?;
         if let Some(message) = message {
-            // It may be answered already: a refusal waits for no message.
+            // A refusal may be here already, because it waits for no message.
             let _ = stream.send_data(message, true);
         }
         Ok(response)
@@ -73,12 +73,12 @@ impl Raw {
         answer(self.send(request, message).await?).await
     }
 
-    /// Sends the head of a request whose message never comes.
+    /// Sends the head of a request, and no message.
     pub async fn head(&self, request: Request<()>) -> (ResponseFuture, SendStream<Bytes>) {
         self.sender.clone().ready().await.unwrap().send_request(request, false).unwrap()
     }
 
-    /// Begins a request, and stops in the middle of its message.
+    /// Sends a request and a part of its message.
     pub async fn begin(&self, request: Request<()>, message: &Bytes) -> Half {
         let mut sender = self.sender.clone().ready().await.unwrap();
         let (response, mut stream) = sender.send_request(request, false).unwrap();
@@ -86,7 +86,7 @@ impl Raw {
         Half { stream, response, rest: message.slice(3..) }
     }
 
-    /// Pings again and again until the connection ends.
+    /// Pings until the connection ends.
     pub async fn ping_to_the_end(mut self) {
         while self.pings.ping(h2::Ping::opaque()).await.is_ok() {}
         let _ = self.ended.await;
@@ -101,13 +101,13 @@ impl Raw {
 }
 
 impl Half {
-    /// Sends the rest.
+    /// Sends the rest of the message.
     pub async fn finish(mut self) -> Result<Answer, h2::Error> {
         let _ = self.stream.send_data(self.rest.clone(), true);
         answer(self.response).await
     }
 
-    /// Sends nothing more.
+    /// Waits for the answer without the rest of the message.
     pub async fn answer(self) -> Result<Answer, h2::Error> {
         let Self { stream, response, .. } = self;
         let answer = answer(response).await;
@@ -117,7 +117,7 @@ impl Half {
 }
 
 impl Answer {
-    /// The stable reason, `OK`, the bare status of gRPC or the one of HTTP.
+    /// The stable reason, else the gRPC code, else the HTTP status.
     pub fn reason(&self) -> String {
         match &self.status {
             None => self.http.to_string(),
@@ -150,28 +150,28 @@ pub fn post(path: &str) -> Builder {
         .header("te", "trailers")
 }
 
-/// A message in its frame.
+/// A message in a gRPC frame.
 pub fn framed(message: &impl Message) -> Bytes {
     let message = message.encode_to_vec();
     let length = u32::try_from(message.len()).unwrap().to_be_bytes();
     [&[0][..], &length, &message].concat().into()
 }
 
-/// An HTTP/2 frame by hand.
+/// The bytes of an HTTP/2 frame.
 pub fn frame(kind: u8, flags: u8, stream: u32, payload: &[u8]) -> Vec<u8> {
     let length = u32::try_from(payload.len()).unwrap().to_be_bytes();
     [&length[1..], &[kind, flags], &stream.to_be_bytes(), payload].concat()
 }
 
-/// A header list by hand, without indexing (RFC 7541, 6.2.2).
+/// The bytes of a header list without indexing (RFC 7541, 6.2.2).
 pub fn header_list(headers: &[(&str, &str)]) -> Vec<u8> {
     let text = |text: &str| [&[u8::try_from(text.len()).unwrap()][..], text.as_bytes()].concat();
     headers.iter().flat_map(|(name, value)| [vec![0], text(name), text(value)].concat()).collect()
 }
 
-/// Says these bytes, and hears everything until the other side ends the connection.
+/// Sends these bytes. Returns all bytes that arrive until the other side ends the connection.
 pub async fn say_to_the_end(mut stream: TlsClientStream, bytes: &[u8]) -> Vec<u8> {
-    // The other side may have had enough before it is all said.
+    // The other side may end the connection before all bytes are sent.
     let _ = stream.write_all(bytes).await;
     let _ = stream.flush().await;
     let mut heard = Vec::new();

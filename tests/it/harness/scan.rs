@@ -1,4 +1,4 @@
-//! What stands in the memory of another process: a search for secrets through `/proc/PID/mem`.
+//! A search for secrets in the memory of another process, through `/proc/PID/mem`.
 
 use std::collections::{BTreeMap, BTreeSet, HashMap};
 use std::fs::File;
@@ -8,46 +8,46 @@ use base64::Engine as _;
 use base64::engine::general_purpose::{STANDARD_NO_PAD, URL_SAFE_NO_PAD};
 
 const PAGE: u64 = 4096;
-/// How much is read at a time, in bytes.
+/// Bytes of one read.
 const CHUNK: usize = 1024 * 1024;
-/// Secrets are looked for by pieces of so many bytes: a copy whose beginning was overwritten is one, too.
+/// Bytes of a piece. The search looks for pieces, so it also finds a copy whose beginning was overwritten.
 const PIECE: usize = 16;
-/// By so many of its first bytes a piece is recognised.
+/// The first bytes of a piece that serve as its key.
 const KEY: usize = 8;
 /// The longest form of a piece: hexadecimal, or UTF-16.
 const LONGEST: usize = 2 * PIECE;
-/// Pieces of one secret within so many bytes are one copy of it.
+/// Pieces of a secret within this many bytes are one copy.
 const REACH: u64 = 512;
 
-/// A piece of a secret in one of the forms in which it could stand there.
+/// A piece of a secret in one encoding.
 struct Pattern {
     secret: usize,
     form: &'static str,
     bytes: Vec<u8>,
 }
 
-/// What is looked for.
+/// The patterns to look for.
 pub struct Scanner {
     patterns: HashMap<[u8; KEY], Vec<Pattern>>,
-    /// A bit for each key's hash: nearly all of a memory is passed by looking here only.
+    /// A bit for each key's hash. For nearly all of a memory this check is enough.
     filter: Vec<u64>,
 }
 
-/// What was found.
+/// The copies that a scan found.
 #[derive(Debug, Default)]
 pub struct Found {
-    /// How many copies.
+    /// The number of copies.
     pub copies: usize,
-    /// Of which secrets.
+    /// The numbers of the secrets.
     pub secrets: BTreeSet<usize>,
-    /// In which forms, in which mappings, and how many.
+    /// The count of copies for each encoding and mapping.
     pub places: BTreeMap<String, usize>,
-    /// How many bytes were looked at: those of pages with something on them.
+    /// The bytes of the pages that were not empty.
     pub bytes: usize,
 }
 
 impl Scanner {
-    /// Looks for these, by their numbers: raw, hexadecimal, base64 at every alignment, and UTF-16.
+    /// Looks for these secrets raw, in hexadecimal, in base64 at every alignment, and in UTF-16.
     pub fn new(secrets: &[Vec<u8>]) -> Self {
         let mut scanner = Self { patterns: HashMap::new(), filter: vec![0; 1 << 18] };
         for (number, secret) in secrets.iter().enumerate() {
@@ -67,10 +67,7 @@ impl Scanner {
         self.patterns.entry(key).or_default().push(pattern);
     }
 
-    /// Searches everything that a process has mapped and that can be read.
-    ///
-    /// # Errors
-    /// If its memory may not be read.
+    /// Searches all readable mappings of a process. It fails if the process's memory may not be read.
     pub fn scan(&self, pid: u32) -> std::io::Result<Found> {
         let memory = File::open(format!("/proc/{pid}/mem"))?;
         let maps = std::fs::read_to_string(format!("/proc/{pid}/maps"))?;
@@ -81,7 +78,7 @@ impl Scanner {
             let mut buffer = vec![0; CHUNK + LONGEST];
             while at < end {
                 let most = usize::try_from(end - at).unwrap_or(usize::MAX).min(buffer.len());
-                // A page that cannot be read ends what is read; the search goes on behind it.
+                // An unreadable page ends the read. The search continues behind it.
                 let read = memory.read_at(&mut buffer[..most], at).unwrap_or(0);
                 if read == 0 {
                     at += PAGE;
@@ -132,13 +129,13 @@ impl Scanner {
     }
 }
 
-/// Where the filter has the bit of a key.
+/// The place of a key's bit in the filter.
 fn place(key: [u8; KEY]) -> (usize, u64) {
     let hash = u64::from_le_bytes(key).wrapping_mul(0x9E37_79B9_7F4A_7C15);
     (usize::try_from(hash >> 46).unwrap(), 1 << (hash >> 40 & 63))
 }
 
-/// Everything that a piece of a secret can look like.
+/// All encodings of a piece.
 fn forms(piece: &[u8]) -> Vec<(&'static str, Vec<u8>)> {
     let wide = |bytes: fn(u8) -> [u8; 2]| piece.iter().flat_map(|byte| bytes(*byte)).collect();
     let mut forms = vec![
@@ -148,7 +145,7 @@ fn forms(piece: &[u8]) -> Vec<(&'static str, Vec<u8>)> {
         ("UTF-16", wide(|byte| [byte, 0])),
         ("UTF-16", wide(|byte| [0, byte])),
     ];
-    // Three bytes are four digits; where in a longer text the piece begins is not known.
+    // Three bytes are four digits, and the piece may begin at any of three places within a longer text.
     for skipped in 0..3 {
         let part = &piece[skipped..skipped + 12];
         let (standard, url) = (STANDARD_NO_PAD.encode(part), URL_SAFE_NO_PAD.encode(part));
@@ -160,7 +157,7 @@ fn forms(piece: &[u8]) -> Vec<(&'static str, Vec<u8>)> {
     forms
 }
 
-/// A mapping that can be read: from where to where, and what it is. The kernel's own pages hold nothing.
+/// The start, end and name of a readable mapping. `None` for the kernel's own pages, which hold nothing.
 fn readable(line: &str) -> Option<(u64, u64, &str)> {
     let mut words = line.split_whitespace();
     let (start, end) = words.next()?.split_once('-')?;

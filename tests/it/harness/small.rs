@@ -1,13 +1,13 @@
-//! Small disks.
+//! File systems of a limited size.
 
 use std::path::{Path, PathBuf};
 use std::process::Command;
 
-/// A file system of its own in memory, unmounted when dropped.
+/// A file system in memory, unmounted when dropped.
 pub struct SmallFilesystem(PathBuf);
 
 impl SmallFilesystem {
-    /// Mounts one with these options; none without the right to.
+    /// Mounts a file system with these options. `None` without the right to mount.
     pub fn mount(directory: &Path, options: &str) -> Option<Self> {
         std::fs::create_dir_all(directory).unwrap();
         let mut mount = Command::new("mount");

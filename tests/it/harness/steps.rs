@@ -5,7 +5,7 @@ use std::process::{Command, Output};
 
 use super::{ServeProcess, keyhatch_in, path_with_binary, succeeded, temp_dir, text};
 
-/// A broker of its own. Commands are run as steps of workflow `w`, step `s`.
+/// A broker as a process. Commands run as step `s` of workflow `w`.
 pub struct Steps {
     pub directory: tempfile::TempDir,
     pub serving: ServeProcess,
@@ -55,12 +55,12 @@ impl Steps {
         command
     }
 
-    /// Its output.
+    /// The output of a command as a step.
     pub fn run(&self, program: &str, arguments: &[&str]) -> Output {
         self.command(program, arguments).output().unwrap()
     }
 
-    /// The output of this program as a step, which must succeed in silence.
+    /// The stdout of the program as a step. It must succeed and print nothing to stderr.
     pub fn answer(&self, arguments: &[&str]) -> Vec<u8> {
         let ran = self.run("keyhatch", arguments);
         let stderr = text(&ran.stderr);
@@ -68,12 +68,12 @@ impl Steps {
         ran.stdout
     }
 
-    /// The same as text.
+    /// The stdout of the program as a step, as text.
     pub fn text(&self, arguments: &[&str]) -> String {
         String::from_utf8(self.answer(arguments)).unwrap()
     }
 
-    /// The exit code and the last line of stderr of this program as a step, which must print nothing else.
+    /// The exit code and the last line of stderr of the program as a step. Its stdout must be empty.
     pub fn refusal(&self, arguments: &[&str]) -> (Option<i32>, String) {
         let ran = self.run("keyhatch", arguments);
         assert!(ran.stdout.is_empty(), "{arguments:?}: {}", text(&ran.stdout));
@@ -82,7 +82,7 @@ impl Steps {
     }
 }
 
-/// A seed document of a connection that steps of `w` may resolve; values must need no quotes but single ones.
+/// A seed document of a connection that steps of `w` may resolve.
 pub fn connection(integration: &str, name: &str, fields: &[(&str, &str)]) -> String {
     let fields: Vec<_> = fields
         .iter()
@@ -103,7 +103,7 @@ pub fn secret(name: &str, value: &str) -> String {
     )
 }
 
-/// A file of the tests' own.
+/// The path of a file of this repository.
 pub fn source(path: &str) -> PathBuf {
     Path::new(env!("CARGO_MANIFEST_DIR")).join(path)
 }

@@ -1,4 +1,4 @@
-//! Several at once, each after something else.
+//! Several clients at once, each with another request.
 
 use std::sync::atomic::{AtomicBool, AtomicUsize, Ordering};
 

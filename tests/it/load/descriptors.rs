@@ -1,5 +1,5 @@
-//! When file descriptors run out: the admin door answers, no processor time is burnt, and it is over when
-//! they are given back.
+//! Without free file descriptors the admin door still answers, the daemon does not spin, and it recovers when
+//! descriptors are back.
 
 use std::path::{Path, PathBuf};
 

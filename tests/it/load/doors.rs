@@ -1,4 +1,4 @@
-//! Nobody holds a door who is not known, and nobody holds all of it.
+//! Strangers hold no door, and no known client holds all of it.
 
 use std::net::{SocketAddr, TcpStream};
 use std::os::unix::net::UnixStream;

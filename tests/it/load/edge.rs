@@ -1,5 +1,4 @@
-//! What comes to a door and is not gRPC, is too much, or never ends: refused, shed, cut off; and whoever
-//! is in order is served as ever.
+//! Requests that are not gRPC, too many, or endless are refused, shed or cut off. Good clients are served as before.
 
 use std::path::PathBuf;
 

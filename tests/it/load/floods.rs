@@ -1,5 +1,5 @@
-//! Floods against one door, in numbers that are counted: nobody else notices, and nothing stays behind.
-//! What they cost in time is measured by `cargo bench --bench floods`.
+//! Counted floods against one door: nobody else notices, and nothing stays behind. `cargo bench --bench floods`
+//! measures their cost in time.
 
 #[path = "../../../benches/floods/flood/mod.rs"]
 mod flood;

@@ -1,4 +1,4 @@
-//! Asking costs nothing, and a line of the journal is there for ever: nobody fills the disk by asking.
+//! A request is free and a journal line stays forever, so nobody can fill the disk with requests.
 
 use keyhatch::grpc::pb;
 use keyhatch::grpc::pb::connection_service_client::ConnectionServiceClient;

@@ -1,4 +1,4 @@
-//! Whoever may read the journal reads it without keeping others from anything.
+//! Readers of the journal delay nobody else.
 
 use std::collections::BTreeSet;
 use std::sync::Arc;

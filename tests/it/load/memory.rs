@@ -1,4 +1,4 @@
-//! Memory is bounded by bytes: what is sent half, and what is not read, is held up to a share.
+//! Memory is bounded by bytes: half-sent messages and unread replies hold no more than a share.
 
 use std::path::{Path, PathBuf};
 use std::sync::Arc;

@@ -1,5 +1,5 @@
-//! What happens at the limits: floods, slow readers, full memory, exhausted descriptors. `tests/run --quick` leaves this out.
-//! A test belongs here if one client does much, or does it slowly, and others must not notice.
+//! Behaviour at the limits: floods, slow readers, full memory, exhausted descriptors. `tests/run --quick` leaves this
+//! folder out. A test belongs here if one client does much, or is slow, and others must not notice.
 
 mod contention;
 mod descriptors;

@@ -1,4 +1,4 @@
-//! Whoever reads much, or sends much, keeps nobody from closing, renewing and writing.
+//! A client that reads or sends much keeps nobody from closing, renewing and writing.
 
 use std::sync::Arc;
 use std::sync::atomic::{AtomicUsize, Ordering};

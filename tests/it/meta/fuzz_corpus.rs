@@ -1,5 +1,5 @@
-//! What the fuzzer promises (fuzz/src/lib.rs), tried on its seeds and on random changes of them: so that it
-//! holds between two nights of fuzzing, too.
+//! The promises of the fuzz targets (fuzz/src/lib.rs) on their seeds and on random changes of them, so that the
+//! promises also hold between two nights of fuzzing.
 
 use std::collections::BTreeSet;
 use std::panic::catch_unwind;
@@ -15,7 +15,7 @@ mod targets;
 
 use targets::{REQUESTS, TARGETS, Target};
 
-/// Bytes that mean something to one parser or another.
+/// Bytes with a meaning in some parser.
 const TELLING: &[u8] = b"\0\n:/*=,.% \"'{}[]_-@~+\x7f\xff\x80";
 
 /// Random numbers that are the same in every run (splitmix64).

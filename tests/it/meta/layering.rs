@@ -4,7 +4,7 @@
 use std::collections::{BTreeMap, BTreeSet};
 use std::path::{Path, PathBuf};
 
-/// Every room with its layer; a room may use only lower ones.
+/// Every room with its layer. A room may use only lower rooms.
 const LAYERS: [(&str, u8); 18] = [
     ("main", 9),
     ("cli", 8),
@@ -26,7 +26,7 @@ const LAYERS: [(&str, u8); 18] = [
     ("sys", 1),
 ];
 
-/// Crates that one room keeps to itself (and who else is excused, with the reason).
+/// Crates that only the named rooms may use.
 const FENCES: [(&str, &[&str]); 12] = [
     ("argon2", &["seal"]),
     ("chacha20poly1305", &["seal"]),
@@ -74,14 +74,14 @@ fn sources() -> Vec<(String, PathBuf, String)> {
     described.filter(|(room, ..)| room != "lib").collect()
 }
 
-/// The text without comments and without its tests.
+/// The text without comments and tests.
 fn code_of(text: &str) -> String {
     let code = text.split("#[cfg(test)]").next().unwrap_or_default();
     let lines = code.lines().map(|line| line.split("//").next().unwrap_or_default());
     lines.collect::<Vec<_>>().join("\n")
 }
 
-/// The words of a text that stand before `::`.
+/// The words of a text before each `::`.
 fn paths_in(code: &str) -> impl Iterator<Item = &str> {
     code.split("::")
         .filter_map(|part| part.rsplit(|c: char| !(c.is_alphanumeric() || c == '_')).next())
@@ -154,7 +154,7 @@ fn paths_used(code: &str) -> Vec<String> {
     found
 }
 
-/// The modules of `modules` that `path` can name within `module`.
+/// The module of `modules` that `path` names within `module`.
 fn target(module: &str, path: &str, modules: &BTreeSet<String>) -> Option<String> {
     let mut words = path.split("::").peekable();
     let mut full: Vec<&str> = module.split("::").collect();
@@ -260,7 +260,7 @@ fn values_are_opened_only_by_a_permit() {
     let mut callers = callers;
     callers.sort();
     assert_eq!(callers, ["journal/commit/permit.rs", "seal/values.rs"]);
-    // And a permit is made in one place, after its line.
+    // A permit is made in one place, after its journal line.
     let makers: Vec<_> = sources()
         .into_iter()
         .filter(|(_, _, code)| code.contains("Permit::new("))

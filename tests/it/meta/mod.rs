@@ -1,5 +1,5 @@
-//! What the repository promises about itself: its layers, its documents, its fuzz targets and its parsers.
-//! A test belongs here if it needs the sources, the documents or the crate rather than a running broker.
+//! Promises of the repository about itself: its layers, documents, dependencies, fuzz targets and parsers. A test
+//! belongs here if it needs the sources, the documents or the crate, and no running broker.
 
 mod dependencies;
 mod fuzz_corpus;

@@ -1,5 +1,4 @@
-//! Words that come from outside: whatever is sent, nothing panics, and what is taken is taken the same way
-//! everywhere.
+//! Words from outside: no input causes a panic, and every accepted word means the same everywhere.
 
 use std::cell::Cell;
 
@@ -13,10 +12,10 @@ use keyhatch::model::{
 use proptest::prelude::*;
 use proptest::test_runner::{Config, TestRunner};
 
-/// How many words each of these tests tries.
+/// The number of words that each test tries.
 const CASES: u32 = 100_000;
 
-/// Runs a property over random words. Nothing is kept of what failed: the message shows it.
+/// Runs a property over random words. No file keeps a failure, because the message shows it.
 fn holds<S: Strategy>(words: S, property: impl Fn(S::Value) -> Result<(), TestCaseError>)
 where
     S::Value: std::fmt::Debug,
@@ -35,7 +34,7 @@ fn holds_of<S: Strategy>(
     TestRunner::new(config).run(&words, property).unwrap_or_else(|error| panic!("{error}"));
 }
 
-/// Words that are nearly right, with one thing or another wrong, and words that are anything.
+/// Words with a small fault, and random words.
 fn word() -> impl Strategy<Value = String> {
     prop_oneof![
         4 => "[a-zA-Z][a-zA-Z0-9_/-]{0,6}[:=][a-zA-Z0-9_/-]{1,6}",
@@ -59,7 +58,7 @@ fn an_accepted_tag_parses_to_itself_and_folds_the_same() {
         prop_assert_eq!(stored.matches(':').count(), 1);
         prop_assert!(tag.key.as_str() != "default" && tag.value.as_str() != "default");
         prop_assert_eq!(&stored, &stored.to_ascii_lowercase());
-        // As a stored tag, as a group's identifier and in a request.
+        // The tag stands in a record, in a group's identifiers and in a request.
         let (key, value) = text.split_once(':').unwrap();
         prop_assert_eq!(TagKey::parse(key).ok(), Some(tag.key.clone()));
         prop_assert_eq!(TagValue::parse(value).ok(), Some(tag.value.clone()));
@@ -68,18 +67,18 @@ fn an_accepted_tag_parses_to_itself_and_folds_the_same() {
         prop_assert_eq!(tags.value(&tag.key), Some(&tag.value));
         let asked: GroupRef = format!("group:g:{key}={value}").parse().unwrap();
         prop_assert_eq!(asked.identifiers, tags);
-        // Upper and lower case are one.
+        // Upper and lower case are equal.
         prop_assert_eq!(text.to_ascii_uppercase().parse::<Tag>().ok(), Some(tag));
         Ok(())
     });
 }
 
-/// Names of engines, of little else than what separates names in texts.
+/// Names made mostly of characters that separate names in texts.
 fn engine_name() -> impl Strategy<Value = String> {
     of_pieces("(/step:|/run:|/secrets/|workflow:|/|:|~|_2F|_|-|\\.|\\.\\.)")
 }
 
-/// The same of one kind: few, so that two are often nearly the same.
+/// Names of a few pieces, so that two of them are often nearly equal.
 fn of_pieces(separator: &'static str) -> impl Strategy<Value = String> {
     let piece = prop_oneof![3 => separator, 3 => "[ab部3]", 1 => "[ \\[\\](),=#@+é]", 1 => "\\PC"];
     prop::collection::vec(piece, 1..5).prop_map(|pieces| pieces.concat())
@@ -104,7 +103,7 @@ fn an_accepted_name_parses_to_itself_also_in_a_spiffe_id() {
         if let Ok(workflow) = WorkflowName::parse(&text) {
             prop_assert_eq!(workflow.as_str(), text.as_str());
             prop_assert!((1..=128).contains(&text.len()) && !text.contains([':', '*']));
-            // What names a workflow names a step, too.
+            // Every workflow name is a step name too.
             let run = RunName::parse("1:a~b").unwrap();
             let id = SpiffeId::Step { workflow, run, step: step.clone().unwrap() };
             let uri = id.uri(&domain);
@@ -121,7 +120,7 @@ fn an_accepted_name_parses_to_itself_also_in_a_spiffe_id() {
     });
 }
 
-/// Every text in which the names of a step stand, and its own names.
+/// All texts that contain the names of a step.
 fn texts_of(names: &(WorkflowName, RunName, StepName)) -> [String; 6] {
     let (workflow, run, step) = names;
     let domain = TrustDomain::parse(TrustDomain::DEFAULT).unwrap();
@@ -145,7 +144,7 @@ fn no_two_steps_give_the_same_text_and_each_is_found_in_its_own() {
         Some((workflow.parse().ok()?, run.parse().ok()?, step.parse().ok()?))
     };
     let (cases, tried) = (CASES / 5, Cell::new(0));
-    // One or two of the names are the same.
+    // The two steps share one or two of their names.
     let steps = (names_of_a_step(), names_of_a_step(), any::<[bool; 3]>());
     holds_of(cases, steps, |(one, other, same)| {
         let pick =
@@ -215,7 +214,7 @@ fn an_accepted_reference_parses_to_itself() {
         same::<Glob<WorkflowName>>(&text)?;
         same::<WorkflowPath>(&text)?;
         same::<Pattern>(&text)?;
-        // What a lease says it is for is never two things.
+        // The target of a lease has one meaning.
         prop_assert!(
             text.parse::<Reference>().is_err()
                 || text.parse::<ResourceName>().is_err()

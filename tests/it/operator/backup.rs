@@ -1,4 +1,4 @@
-//! A backup is whole and sealed, and what is restored of it resolves nothing until somebody says so.
+//! A backup is whole and sealed, and a restored broker resolves nothing until an administrator confirms it.
 
 use std::path::Path;
 use std::process::Output;

@@ -1,4 +1,4 @@
-//! Connections are changed as far as is named, once, and by whoever saw the last state.
+//! A change of a connection touches only the named parts, happens once, and requires the last state.
 
 use keyhatch::grpc::pb;
 use keyhatch::grpc::pb::connection_service_client::ConnectionServiceClient;

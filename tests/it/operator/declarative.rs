@@ -1,4 +1,5 @@
-//! Files say what is to be: `apply` makes it so, `diff` says what would change, `export` writes what there is.
+//! Files describe the wanted state: `apply` makes it so, `diff` shows what would change, `export` writes the current
+//! state.
 
 use std::process::{Command, Output};
 

@@ -1,4 +1,4 @@
-//! A refusal tells a step nothing, and an operator everything.
+//! A refusal reveals nothing to a step, and everything to an operator.
 
 use keyhatch::grpc::pb;
 use keyhatch::grpc::pb::explain_request::Question;

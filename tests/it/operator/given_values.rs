@@ -1,4 +1,5 @@
-//! Bytes in are bytes out: whatever is done to a value on its way in is said, and what nobody can have meant is told.
+//! Values are stored byte for byte. Every change on the way in is reported, and so is a value that is probably a
+//! mistake.
 
 use std::io::Write as _;
 use std::process::{Output, Stdio};

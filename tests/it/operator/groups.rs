@@ -1,4 +1,4 @@
-//! Connection groups, by the examples of Datadog's documents.
+//! Connection groups, by the examples in Datadog's documentation.
 
 use keyhatch::grpc::pb;
 use keyhatch::grpc::pb::connection_service_client::ConnectionServiceClient;

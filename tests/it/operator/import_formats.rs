@@ -1,4 +1,4 @@
-//! `import` reads each format as its own readers do, and refuses with the line what they read differently.
+//! `import` reads each format as its own readers do. It refuses lines that those readers read differently.
 
 use base64::Engine as _;
 use base64::engine::general_purpose::STANDARD;

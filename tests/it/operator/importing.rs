@@ -1,4 +1,4 @@
-//! Credentials that are kept elsewhere are taken over by `import`, byte for byte, and shown to nobody.
+//! `import` takes over credentials from elsewhere, byte for byte, and shows them to nobody.
 
 use std::io::Write as _;
 use std::path::PathBuf;

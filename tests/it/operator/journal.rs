@@ -1,4 +1,4 @@
-//! The journal goes from file to file, is proved by `journal verify`, and is read while it grows.
+//! The journal continues from file to file, `journal verify` proves it, and readers read it while it grows.
 
 use std::path::{Path, PathBuf};
 use std::process::Output;

@@ -1,4 +1,4 @@
-//! What the daemon tells Prometheus: counts that are right, from a listener that harms nobody.
+//! The daemon's metrics: their counts are right, and their listener harms nobody.
 
 use std::io::Write as _;
 use std::net::{SocketAddr, TcpStream};

@@ -1,5 +1,5 @@
-//! Connections, groups, integrations and secrets: written, planned, listed, explained, journaled and measured.
-//! A test belongs here if an operator asks and the answer depends on the state of the broker.
+//! Connections, groups, integrations and secrets: written, planned, listed, explained, journaled and measured. A test
+//! belongs here if an operator asks and the answer depends on the state of the broker.
 
 mod backup;
 mod connections;

@@ -1,4 +1,4 @@
-//! Documents through the API: each kind, in any order, all or nothing; and values are never read back.
+//! Documents through the API: each kind, in any order, all or nothing. No value is ever read back.
 
 use keyhatch::grpc::pb;
 use keyhatch::grpc::pb::apply_request::Document;

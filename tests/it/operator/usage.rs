@@ -1,4 +1,4 @@
-//! What is used, by whom, and what ends: told to operators from the journal and from what values say themselves.
+//! The users of each resource and the end of each credential, as operators see them from the journal and the values.
 
 use base64::Engine as _;
 use base64::engine::general_purpose::URL_SAFE_NO_PAD;

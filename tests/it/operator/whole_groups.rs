@@ -1,4 +1,4 @@
-//! A group changes as a whole: of members, their tags and what tells them apart only the end of a change counts.
+//! A group changes as a whole: only the end of a change counts for members, tags and identifiers.
 
 use std::process::Output;
 

@@ -1,4 +1,4 @@
-//! Every identity, every relation, every RPC method: what comes of it is what `access_table.txt` says.
+//! Every identity with every relation calls every RPC method, and `access_table.txt` gives each outcome.
 
 use std::collections::BTreeSet;
 

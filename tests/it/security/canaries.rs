@@ -1,5 +1,5 @@
-//! Values that come in by the wrong way, or to a daemon that dies, are told to nobody either.
-//! What is written in the right way is looked for in secrecy.rs.
+//! Values that arrive in a wrong way, or at a daemon that dies, reach nobody. The tests in secrecy.rs look for values
+//! that arrive in the right way.
 
 use std::collections::BTreeSet;
 use std::os::unix::process::ExitStatusExt as _;

@@ -1,4 +1,4 @@
-//! Certificates come to their end; nobody notices.
+//! Certificates expire and are renewed, and nobody notices.
 
 use std::os::unix::fs::{MetadataExt, PermissionsExt, chown};
 use std::os::unix::process::CommandExt as _;

@@ -1,4 +1,4 @@
-//! What cannot be seen in an answer could be seen in the work it takes.
+//! The amount of work reveals no more than the answer does.
 
 use std::sync::Arc;
 

@@ -1,5 +1,5 @@
-//! Keys: wherever the KEK comes from, only the right one opens; keys are replaced while everything goes on,
-//! and a kill at any moment loses nothing.
+//! Keys: from every source only the right KEK opens the state. Keys are replaced during work, and a kill at any moment
+//! loses nothing.
 
 use std::collections::BTreeMap;
 use std::os::unix::fs::{FileExt as _, PermissionsExt as _};

@@ -1,4 +1,4 @@
-//! What is left of secrets in the daemon's memory when nobody is connected any more: nothing.
+//! No secret stays in the daemon's memory when nobody is connected any more.
 
 use std::io::Read as _;
 use std::path::{Path, PathBuf};

@@ -1,5 +1,5 @@
-//! What nobody may learn or do: identities, access, values in memory and in replies, keys, and attempts to gain more.
-//! A test belongs here if its promise holds against somebody who tries to break it.
+//! Limits of knowledge and action: identities, access, values in memory and in replies, keys, and attempts to gain
+//! more. A test belongs here if its promise holds against somebody who tries to break it.
 
 pub mod access_table;
 mod attacks;

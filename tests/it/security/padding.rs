@@ -1,4 +1,4 @@
-//! The length of a reply does not tell what is in it.
+//! The length of a reply does not reveal its content.
 
 use std::collections::{BTreeMap, BTreeSet};
 

@@ -1,4 +1,4 @@
-//! Values go to the step that may have them, and nowhere else.
+//! Values reach the steps that may have them, and nobody else.
 
 use std::path::Path;
 

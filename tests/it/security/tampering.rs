@@ -1,4 +1,4 @@
-//! Whatever is changed behind the broker's back is refused, with the way out in the message.
+//! Changes behind the broker's back are refused, and the message says how to recover.
 
 use crate::harness::{ServeProcess, TestBroker, copy_directory, keyhatch_in, temp_dir, wait_until};
 

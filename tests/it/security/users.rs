@@ -1,4 +1,4 @@
-//! The daemon as a user of its own, as under systemd: root, executors and steps are others.
+//! The daemon runs as its own user, as under systemd. Root, executors and steps are other users.
 
 use std::os::unix::fs::{PermissionsExt as _, chown};
 use std::os::unix::process::CommandExt as _;

@@ -1,4 +1,4 @@
-//! Commands under `exec` and `step run` behave as without them: signals, orphans, how they are started.
+//! Commands under `exec` and `step run` behave as without them: signals, orphans and their start.
 
 use std::os::unix::fs::PermissionsExt as _;
 use std::process::{Command, Output};

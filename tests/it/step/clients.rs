@@ -1,7 +1,7 @@
-//! Stock clients, that nobody here wrote, resolve over the step's socket.
+//! Stock gRPC clients resolve over the step's socket.
 //!
-//! `tests/run` installs them and says where they are in `KEYHATCH_TEST_CLIENTS`. Without it these tests
-//! say that they are skipped, and with `CI=true` they fail.
+//! `tests/run` installs them and names their directory in `KEYHATCH_TEST_CLIENTS`. Without it these tests report that
+//! they are skipped. With `CI=true` they fail.
 
 use std::path::{Path, PathBuf};
 use std::process::{Command, Output};

@@ -1,4 +1,4 @@
-//! The directory of a step: whose it is, and what a step can do with it.
+//! The directory of a step: its owner and modes, and the limits of what the step can do with it.
 
 use std::os::unix::fs::{MetadataExt as _, PermissionsExt as _, symlink};
 use std::path::{Path, PathBuf};

@@ -1,4 +1,4 @@
-//! `keyhatch exec`: a command with credentials, and what it prints without them.
+//! `keyhatch exec` runs a command with credentials and prints its output without them.
 
 use std::process::{Output, Stdio};
 

@@ -1,4 +1,4 @@
-//! `exec --follow`: a command that runs gets new versions of what it was given.
+//! `exec --follow`: a running command gets new versions of its credentials.
 
 use std::fs::File;
 use std::process::{Child, Stdio};

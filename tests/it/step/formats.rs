@@ -1,4 +1,4 @@
-//! The forms in which `keyhatch get` prints a credential: exactly the document, or a refusal.
+//! The formats of `keyhatch get`: exactly the document, or a refusal.
 
 use std::os::unix::fs::PermissionsExt as _;
 

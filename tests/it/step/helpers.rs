@@ -1,4 +1,4 @@
-//! `keyhatch helper`: the protocols of git and docker, byte for byte. The tools themselves are in `tools`.
+//! `keyhatch helper`: the protocols of git and docker, byte for byte. The tests in `tools` run the tools themselves.
 
 use std::io::Write as _;
 use std::process::{Command, Output, Stdio};

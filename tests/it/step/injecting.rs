@@ -1,4 +1,4 @@
-//! `keyhatch inject`: a template that holds references becomes a file that holds their values.
+//! `keyhatch inject`: a template of references becomes a file with their values.
 
 use std::os::unix::fs::{MetadataExt as _, symlink};
 use std::process::Output;

@@ -1,4 +1,4 @@
-//! How long the broker stands by a credential.
+//! The life of a lease: its length, its renewal and its end.
 
 use keyhatch::grpc::pb;
 use keyhatch::grpc::pb::step_service_client::StepServiceClient;

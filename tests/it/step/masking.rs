@@ -1,4 +1,4 @@
-//! What `exec` masks, what it leaves alone, and what it says about that.
+//! The output that `exec` masks, the output that it leaves alone, and its reports about both.
 
 use std::io::Read as _;
 use std::process::{Output, Stdio};

@@ -1,5 +1,5 @@
-//! What a step sees and gets: its directory and socket, its credentials, and the commands that run inside it.
-//! A test belongs here if a step, or a tool inside a step, is the one that asks.
+//! The view of a step: its directory and socket, its credentials, and the commands that run inside it. A test belongs
+//! here if a step, or a tool inside a step, sends the request.
 
 mod children;
 pub mod clients;

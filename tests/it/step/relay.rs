@@ -1,4 +1,4 @@
-//! `exec --serve relay`: Puppet Relay's metadata API, asked with plain HTTP. Its own SDK asks it in `tools`.
+//! `exec --serve relay`: Puppet Relay's metadata API over plain HTTP. The tests in `tools` use Relay's own SDK.
 
 use std::process::Output;
 

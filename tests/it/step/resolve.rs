@@ -1,4 +1,4 @@
-//! A step gets exactly the credentials it may have.
+//! A step gets exactly the credentials that it may have.
 
 use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, AtomicUsize, Ordering};

@@ -1,4 +1,4 @@
-//! Where a step's socket cannot be made, and who may come to it.
+//! Steps whose socket cannot be made, and the clients that may connect to a socket.
 
 use std::os::unix::fs::PermissionsExt;
 use std::os::unix::process::CommandExt as _;

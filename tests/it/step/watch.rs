@@ -1,4 +1,4 @@
-//! A Watch gives the current credential at once, and then every new version, until there is a reason to end.
+//! A Watch sends the current credential at once, and then every new version, until it has a reason to end.
 
 use std::process::Stdio;
 

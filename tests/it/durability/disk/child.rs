@@ -1,4 +1,4 @@
-//! A `keyhatch serve` of which it is not known whether it will serve.
+//! A `keyhatch serve` that may serve, refuse to start, or hang.
 
 use std::ffi::OsString;
 use std::io::Read as _;

@@ -1,4 +1,4 @@
-//! Channels to a daemon, and what is seen through them.
+//! Channels to a daemon, and the state that clients see through them.
 
 use std::collections::BTreeMap;
 use std::path::Path;

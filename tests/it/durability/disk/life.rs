@@ -1,4 +1,4 @@
-//! What is known of one connection, secret or step, and what of it may be found later.
+//! The acknowledged history of one connection, secret or step, and the states that a later check may find.
 
 use keyhatch::grpc::pb;
 

@@ -1,6 +1,5 @@
-//! What the tests of a bad day on disk share: a daemon that may be killed, fail or hang while it starts, the
-//! record of what it did to its files, the states that a power cut can leave, and clients that remember what
-//! was acknowledged.
+//! Shared parts of the tests with bad disks: a daemon that may be killed, fail or hang at its start; the record of its
+//! file operations; the states that a power cut can leave; and clients that remember each acknowledgement.
 
 mod child;
 mod doors;

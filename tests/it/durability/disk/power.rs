@@ -1,12 +1,11 @@
-//! The states that a power cut can leave, rebuilt from the record of what was written and synced.
+//! The states that a power cut can leave, rebuilt from the record of writes and syncs.
 //!
-//! A sync of a file brings what was written to it before the sync began to disk, data and length. Of what was
-//! not synced any part can be there. Bytes go to disk by sectors, from memory: a sector holds what it held
-//! after any one of the writes to it, each sector on its own. The length is the one after any of the writes,
-//! and what was not written of it is zeros. `sync_file_range` is no sync.
+//! A sync of a file brings the earlier writes to disk, data and length. Any part of the later writes can be there.
+//! Bytes go to disk by sectors, from memory: each sector on its own holds its content after any one of the writes to
+//! it. The length is the length after any of the writes, and its unwritten part is zeros. `sync_file_range` is no sync.
 //!
-//! Names are on disk when their directory was synced; before that each change of a name is done or not
-//! (`strict_names`), or, as on ext4, they are done in order, and any sync does all before it.
+//! Names are on disk when their directory was synced. Before that, each change of a name is done or not
+//! (`strict_names`). Or, as on ext4, changes are done in order, and any sync does all changes before it.
 
 use std::borrow::Cow;
 use std::collections::{BTreeMap, HashMap};

@@ -1,4 +1,4 @@
-//! The record that tests/shim writes; its form stands there.
+//! The record that tests/shim writes. tests/shim/shim.c describes its format.
 
 use std::path::{Path, PathBuf};
 

@@ -1,4 +1,4 @@
-//! Clients that change things and remember what was acknowledged, and how it is checked afterwards.
+//! Clients that change state and remember each acknowledgement, and the check of them afterwards.
 
 use std::collections::BTreeMap;
 use std::time::Duration;

@@ -1,4 +1,4 @@
-//! A step that is refused learns nothing from the name of the decision.
+//! A refused step learns nothing from the decision's id.
 
 use tonic_types::StatusExt as _;
 

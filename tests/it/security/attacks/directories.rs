@@ -1,6 +1,6 @@
-//! Other users of the host: in the directories of steps, and in those that the daemon works in.
+//! Other users of the host act in the directories of steps and in those of the daemon.
 //!
-//! All of this needs root, who alone can be two other users; CI runs it as root.
+//! These tests need root, because only root can be two other users. CI runs them as root.
 
 use std::os::unix::fs::{MetadataExt as _, PermissionsExt, chown, symlink};
 use std::os::unix::process::CommandExt as _;

@@ -1,6 +1,6 @@
-//! Identities that another user has a hand in: root completes them, or finds them on its way.
+//! Another user interferes with an identity while root completes it or looks for it.
 //!
-//! All but the last of this needs root; CI runs it as root.
+//! All tests but the last need root. CI runs them as root.
 
 use std::fs::File;
 use std::os::unix::fs::{MetadataExt as _, chown, symlink};

@@ -1,4 +1,4 @@
-//! One executor has no part in what is another's, be it of the same name.
+//! An executor has no access to another executor's steps and runs, not even under the same name.
 
 use keyhatch::grpc::pb;
 use keyhatch::grpc::pb::executor_service_client::ExecutorServiceClient;

@@ -1,4 +1,4 @@
-//! Who edits a member does not decide what a group selects.
+//! An editor of a member does not decide which member a group selects.
 
 use keyhatch::grpc::pb;
 use keyhatch::grpc::pb::apply_service_client::ApplyServiceClient;

@@ -1,4 +1,5 @@
-//! Whatever keeps secrets from steps, or operators from changes, shows wherever health is told; and so does its end.
+//! Every fault that keeps secrets from steps, or operators from changes, shows in every report of health. So does its
+//! end.
 
 use std::net::SocketAddr;
 use std::path::Path;

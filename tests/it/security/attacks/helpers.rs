@@ -1,4 +1,4 @@
-//! A credential helper answers for what its answers name, and for nothing that a proxy makes of a path.
+//! A credential helper answers only for its `--answer` addresses, not for a path that a proxy rewrites.
 
 use std::process::Output;
 

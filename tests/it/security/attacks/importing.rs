@@ -1,4 +1,4 @@
-//! A file that somebody else has written takes nothing of whoever reads it that it was not given.
+//! A foreign file takes nothing from its reader beyond what the reader allows.
 
 use std::path::Path;
 use std::process::{Command, Output};

@@ -1,4 +1,4 @@
-//! A journal that somebody has written anew, with a CA of their own beside it, is no proof of anything.
+//! A rewritten journal with another CA beside it proves nothing.
 
 use std::path::Path;
 use std::process::Output;

@@ -1,4 +1,4 @@
-//! Who edits the state directory decides neither what the daemon runs nor what it reads.
+//! An edited state directory decides neither which programs the daemon runs nor which files it reads.
 
 use std::os::unix::fs::{PermissionsExt as _, chown, lchown, symlink};
 use std::path::{Path, PathBuf};

@@ -1,4 +1,4 @@
-//! No answer tells how long a stored secret is.
+//! No answer reveals the length of a stored secret.
 
 use keyhatch::grpc::pb;
 use keyhatch::grpc::pb::connection_service_client::ConnectionServiceClient;

@@ -1,4 +1,4 @@
-//! What somebody tries who may do a little and wants more.
+//! Attempts of clients with few rights to gain more.
 
 mod decision_ids;
 mod directories;

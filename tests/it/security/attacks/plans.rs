@@ -1,4 +1,4 @@
-//! A plan shows everything that is not a value, so that nobody says yes to more than is written there.
+//! A plan shows every part of a change but the values, so that nobody confirms more than they see.
 
 use std::process::Output;
 

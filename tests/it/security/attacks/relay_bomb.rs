@@ -1,4 +1,4 @@
-//! A step's spec makes no more of itself than a budget holds.
+//! A step's spec expands to no more than its budget.
 
 use crate::harness::{Steps, secret, text};
 

@@ -1,4 +1,4 @@
-//! An id of a request stands for that request alone.
+//! A request id belongs to one request alone.
 
 use keyhatch::grpc::pb;
 use keyhatch::grpc::pb::connection_service_client::ConnectionServiceClient;

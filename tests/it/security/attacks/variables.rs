@@ -1,4 +1,4 @@
-//! Who edits a connection names its fields, and does not choose what a step's programs execute.
+//! An editor of a connection names its fields, and still does not choose which programs a step executes.
 
 use std::process::Output;
 

@@ -1,4 +1,4 @@
-//! A client that offers whatever certificate and sends whatever bytes.
+//! A client that offers any certificate and sends any bytes.
 
 use std::io;
 use std::path::Path;

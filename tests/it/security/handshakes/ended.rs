@@ -1,4 +1,4 @@
-//! Identities that were good once.
+//! Identities that were good before.
 
 use std::path::{Path, PathBuf};
 

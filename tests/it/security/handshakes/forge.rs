@@ -1,4 +1,4 @@
-//! Certificates that the CA would never issue, signed by its own keys.
+//! Certificates that the CA never issues, signed with its own keys.
 
 use rcgen::{
     BasicConstraints, CertificateParams, CustomExtension, DistinguishedName, DnType,

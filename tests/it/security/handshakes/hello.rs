@@ -1,4 +1,4 @@
-//! A ClientHello taken apart, to be put together wrongly.
+//! A ClientHello in parts, to be assembled wrongly.
 
 /// Extensions by their number (IANA, TLS ExtensionType Values).
 pub const SERVER_NAME: u16 = 0;

@@ -1,4 +1,4 @@
-//! Everything that the first message of a handshake can get wrong, as tables.
+//! Tables of all that can be wrong in the first message of a handshake.
 
 use super::hello::{
     ALPN, EARLY_DATA, Hello, KEY_SHARE, PRE_SHARED_KEY, SERVER_NAME, SIGNATURE_ALGORITHMS,

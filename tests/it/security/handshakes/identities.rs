@@ -1,4 +1,4 @@
-//! Everything that a certificate can get wrong, as tables.
+//! Tables of all that can be wrong in a certificate.
 
 use rcgen::{
     BasicConstraints, CustomExtension, ExtendedKeyUsagePurpose as Extended, IsCa, KeyPair,

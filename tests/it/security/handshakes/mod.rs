@@ -1,4 +1,4 @@
-//! Hundreds of ways to come to a door and not to be let in. The forger holds the CA's own keys.
+//! Hundreds of wrong handshakes at both doors. The forger has the CA's own keys.
 
 mod client;
 mod ended;

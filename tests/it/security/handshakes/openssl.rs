@@ -1,4 +1,4 @@
-//! What our own TLS library would not send, sent by another one.
+//! Handshakes that our own TLS library does not make, sent by OpenSSL.
 
 use crate::harness::{skipped, succeeded};
 use std::io::{Read as _, Write as _};

@@ -1,4 +1,4 @@
-//! A daemon of its own, two open steps, and everything that a forger could ask for: the CA's own keys.
+//! A daemon as a process, two open steps, and all that a forger could want: the CA's own keys.
 
 use std::path::{Path, PathBuf};
 

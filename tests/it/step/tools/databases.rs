@@ -1,4 +1,4 @@
-//! psql, which logs in by a password file.
+//! psql logs in with a password file.
 
 use std::io::{Read as _, Write as _};
 use std::net::{Ipv4Addr, TcpListener, TcpStream};

@@ -1,5 +1,5 @@
-//! Tools that nobody here wrote get their credentials without knowing of keyhatch. What they got is seen at the
-//! server that they log in to.
+//! Stock tools get their credentials without knowing keyhatch. Each test checks them at the server that the tool logs
+//! in to.
 
 mod aws;
 mod databases;

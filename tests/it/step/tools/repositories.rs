@@ -1,4 +1,4 @@
-//! git and docker, by their credential helpers.
+//! git and docker log in with their credential helpers.
 
 use std::path::Path;
 use std::process::Command;
