@@ -26,16 +26,16 @@ use common::{Daemon, Spread};
 
 const KEY_ID: &str = "AKIAIOSFODNN7EXAMPLE";
 const SECRET: &str = "not-a-real-secret-access-key-of-40-bytes";
-/// How often each whole process is run.
+/// The runs of each process.
 const PROCESSES: usize = 300;
-/// How much output goes through the masks, in bytes, how often.
+/// The bytes of output through the masks, and the rounds.
 const OUTPUT_BYTES: u64 = 1_000_000_000;
 const OUTPUT_ROUNDS: usize = 5;
-/// A line as logs have them.
+/// A typical log line.
 const LINE: &str =
     "2026-11-22T12:00:00.000Z INFO step build: uploaded artifact 42 of 117 to s3://bucket/key";
 
-/// Each process is a connection, and one step makes 20 a second; the check of it is made all the same.
+/// A configuration without the limit of 20 new connections a second for a step. The check still runs.
 const CONFIG: &str = "
 [limits]
 step_new_connections_per_second = 1000000
@@ -75,7 +75,7 @@ fn keyhatch(step: &Path, arguments: &[&str]) -> Command {
     command
 }
 
-/// Whole processes, one after the other in turns, each from its start to its end.
+/// Measures whole processes in turns, each from its start to its end.
 fn whole_processes(step: &Path) {
     let port = plain_http(KEY_ID.as_bytes());
     let get = || keyhatch(step, &["get", "aws/prod", "--field", "access_key_id"]);
@@ -113,7 +113,7 @@ fn whole_processes(step: &Path) {
     }
 }
 
-/// A billion bytes of log lines through the masks, and through a plain pipe.
+/// Measures a billion bytes of log lines through the masks, and through a plain pipe.
 fn masking(step: &Path) {
     let script = format!("yes '{LINE}' | head -c {OUTPUT_BYTES}");
     let plain = || {
@@ -143,7 +143,7 @@ fn masking(step: &Path) {
     }
 }
 
-/// A server that answers everything with these bytes.
+/// A server that answers each request with these bytes. Returns its port.
 fn plain_http(body: &'static [u8]) -> u16 {
     let listener = TcpListener::bind((Ipv4Addr::LOCALHOST, 0)).unwrap();
     let port = listener.local_addr().unwrap().port();

@@ -20,13 +20,13 @@ use std::time::{Duration, Instant};
 
 use common::{Daemon, Spread};
 
-/// How many documents one apply has.
+/// The documents of one apply.
 const DOCUMENTS: usize = 10_000;
-/// How many connections there are in the end.
+/// The connections at the end.
 const CONNECTIONS: usize = 100_000;
-/// How many workflow files are checked.
+/// The checked workflow files.
 const FILES: usize = 1000;
-/// How often what changes nothing is run.
+/// The rounds of commands that change nothing.
 const ROUNDS: usize = 7;
 
 fn main() {
@@ -45,7 +45,7 @@ fn main() {
     print("apply of 10,000 new documents, once", &[run(&["apply", "-f", seed])]);
     let rows = [
         ("apply of 10,000 unchanged documents", vec!["apply", "-f", seed]),
-        // Sensitive values are compared ten times a minute at most.
+        // The daemon compares sensitive values at most ten times a minute.
         ("diff of 10,000 unchanged documents", vec!["diff", "-f", seed]),
         ("export of 10,000 connections", vec!["export"]),
     ];
@@ -85,7 +85,7 @@ fn first_line(daemon: &Daemon, arguments: &[&str]) -> Duration {
     time
 }
 
-/// Connections from this number on.
+/// Documents of connections from this number on.
 fn documents(first: usize) -> String {
     let mut text = String::new();
     for number in first..first + DOCUMENTS {
@@ -101,7 +101,7 @@ fn documents(first: usize) -> String {
     text
 }
 
-/// Workflow files that ask for what is there.
+/// Writes workflow files that refer to existing connections.
 fn write_workflows(directory: &Path) {
     let workflows = directory.join("workflows");
     std::fs::create_dir(&workflows).unwrap();

@@ -19,7 +19,7 @@ use tokio::sync::{mpsc, oneshot};
 use tonic::transport::Channel;
 use zeroize::Zeroizing;
 
-/// Rates are not what is measured; the check of them is made all the same.
+/// A configuration with high rate limits. The checks still run, but no bench reaches a limit.
 pub const CONFIG: &str = "
 [limits]
 executor_opens_per_second = 1000000
@@ -37,19 +37,19 @@ step_request_burst = 1000000
 step_live_leases = 1000000
 ";
 
-/// `keyhatch serve` in a directory of its own.
+/// A `keyhatch serve` process in its own directory.
 pub struct Daemon {
     pub process: Process,
     places: Places,
-    /// As many files as it may have.
+    /// The limit of open files, if any.
     files: Option<u32>,
 }
 
-/// Where a daemon keeps what is its own.
+/// The directories of a daemon.
 struct Places {
     /// State, configuration and log.
     disk: tempfile::TempDir,
-    /// Directories of steps: in memory, as /run is. ext4 looks long for an inode where many were freed a moment ago.
+    /// The runtime directory: in memory, as /run is. ext4 searches long for an inode after many were freed.
     runtime: tempfile::TempDir,
 }
 
@@ -65,7 +65,7 @@ impl Places {
 /// A process, killed when dropped.
 pub struct Process {
     child: Child,
-    /// The CPU of each thread when it was last looked at, in nanoseconds.
+    /// The CPU time of each thread at the last count, in nanoseconds.
     threads: Mutex<HashMap<OsString, u64>>,
 }
 
@@ -78,8 +78,8 @@ impl Process {
         self.child.id()
     }
 
-    /// The CPU that all of its threads have had, from the kernel's accounting; those that have ended since
-    /// the last look count with what they had then.
+    /// The CPU time of all its threads, from the kernel's accounting. An ended thread counts with its time at the last
+    /// call.
     pub fn cpu(&self) -> Duration {
         let mut seen = self.threads.lock().unwrap();
         let tasks = std::fs::read_dir(format!("/proc/{}/task", self.child.id())).unwrap();
@@ -92,19 +92,19 @@ impl Process {
         Duration::from_nanos(seen.values().sum())
     }
 
-    /// Its memory, in KiB: VmRSS of proc(5).
+    /// The memory of the process, in KiB: VmRSS of proc(5).
     pub fn memory(&self) -> f64 {
         self.status("VmRSS:")
     }
 
-    /// The most memory that it has had since [`Process::forget_most_memory`], in KiB: VmHWM of proc(5).
+    /// The most memory since [`Process::forget_most_memory`], in KiB: VmHWM of proc(5).
     pub fn most_memory(&self) -> f64 {
         self.status("VmHWM:")
     }
 
-    /// Begins again to look for the most.
+    /// Resets the maximum of [`Process::most_memory`].
     pub fn forget_most_memory(&self) {
-        // Without the right to it the most is that since the start.
+        // Without the right to reset, the maximum counts from the start.
         let _ = std::fs::write(format!("/proc/{}/clear_refs", self.child.id()), "5");
     }
 
@@ -114,7 +114,7 @@ impl Process {
         line.trim().trim_end_matches(" kB").parse().unwrap()
     }
 
-    /// Waits until it ends by itself; what it has said.
+    /// Waits for the end of the process. Returns its stdout.
     pub fn said(mut self) -> String {
         let mut said = String::new();
         self.child.stdout.take().unwrap().read_to_string(&mut said).unwrap();
@@ -130,17 +130,17 @@ impl Drop for Process {
 }
 
 impl Daemon {
-    /// Makes a broker and serves it; ready when this returns.
+    /// Makes a broker and serves it. The daemon is ready when this returns.
     pub fn start() -> Self {
         Self::start_with(CONFIG, None)
     }
 
-    /// The same, run by these words: an instrument and its options.
+    /// Starts a daemon under an instrument, given by its words.
     pub fn start_under(instrument: &[String]) -> Self {
         Self::make(CONFIG, None, instrument)
     }
 
-    /// The same with this configuration, and so many files at a time if that is limited.
+    /// Starts a daemon with this configuration and this limit of open files.
     pub fn start_with(configuration: &str, files: Option<u32>) -> Self {
         Self::make(configuration, files, &[])
     }
@@ -159,26 +159,26 @@ impl Daemon {
         daemon
     }
 
-    /// Runs a command of the program beside it.
+    /// Runs a command on the daemon's broker. It must succeed.
     pub fn run(&self, arguments: &[&str]) {
         let status = command(&self.places, None, &[], arguments).stdin(Stdio::null()).status();
         assert!(status.unwrap().success(), "{arguments:?}");
     }
 
-    /// Has it stop in order.
+    /// Stops the daemon with SIGTERM.
     pub fn stop(&mut self) {
         let pid = self.process.id().to_string();
         assert!(Command::new("kill").arg(pid).status().unwrap().success());
         self.process.child.wait().unwrap();
     }
 
-    /// Whether its log says so.
+    /// True if the daemon's log says that it serves.
     pub fn says_that_it_serves(&self) -> bool {
         let log = std::fs::read_to_string(self.places.disk.path().join("log")).unwrap();
         log.lines().any(|line| line.contains(": serving "))
     }
 
-    /// Serves the same state again, run by these words; it may not be ready when this returns.
+    /// Serves the same state again under an instrument. The daemon may not be ready when this returns.
     pub fn serve(&mut self, instrument: &[String]) {
         self.process = serve(&self.places, self.files, instrument);
     }
@@ -203,14 +203,14 @@ impl Daemon {
         self.connect(&self.state().join("executors/local")).await
     }
 
-    /// A connection as whoever has this identity.
+    /// A channel with the identity in this directory.
     pub async fn connect(&self, identity: &Path) -> Channel {
         let own = identity.join("keyhatch.sock");
         let admin = self.admin_socket();
         connect(if own.exists() { &own } else { &admin }, identity).await
     }
 
-    /// So many connections to the socket of one step of workflow bench.
+    /// This many channels to the socket of a step of workflow bench.
     pub async fn steps(&self, connections: usize) -> Vec<Channel> {
         let client = ExecutorServiceClient::new(self.executor().await);
         let opened = open(client, "s").await;
@@ -222,7 +222,7 @@ impl Daemon {
     }
 }
 
-/// The program on the state in this directory, run by these words.
+/// A command of the program on this broker, under an instrument.
 fn command(
     places: &Places,
     files: Option<u32>,
@@ -272,12 +272,12 @@ pub fn opening(workflow: &str, step: &str) -> pb::OpenStepRequest {
     }
 }
 
-/// A connection to this socket with this identity.
+/// A channel to this socket with this identity.
 pub async fn connect(socket: &Path, identity: &Path) -> Channel {
     try_connect(socket, identity).await.unwrap()
 }
 
-/// The same where nobody may listen yet.
+/// Connects to a socket on which nobody may listen yet.
 pub async fn try_connect(socket: &Path, identity: &Path) -> Result<Channel, ConnectError> {
     let read = |name: &str| std::fs::read_to_string(identity.join(name)).unwrap();
     let client = ClientIdentity {
@@ -288,7 +288,7 @@ pub async fn try_connect(socket: &Path, identity: &Path) -> Result<Channel, Conn
     channel(socket, client).await
 }
 
-/// Does `count` pieces of work, so many at a time.
+/// Does `count` pieces of work, `width` at a time.
 pub async fn in_flight<W: Future<Output = ()> + Send + 'static>(
     count: usize,
     width: usize,
@@ -306,12 +306,12 @@ pub async fn in_flight<W: Future<Output = ()> + Send + 'static>(
     }
 }
 
-/// The store's engine with nothing around it: whoever writes waits, and one thread commits up to 256 of what is there
-/// with one batch, flush and fdatasync. Values of 512 bytes.
+/// The store's engine alone. Writers wait, and one thread commits up to 256 of their values of 512 bytes with one
+/// batch, flush and fdatasync.
 pub struct Committer(mpsc::Sender<oneshot::Sender<()>>);
 
 impl Committer {
-    /// Ends when it is dropped.
+    /// Starts the committing thread, which ends when this is dropped.
     pub fn start(directory: &Path) -> Self {
         let db = sled::Config::new().path(directory).flush_every_ms(None).open().unwrap();
         let data = std::fs::File::open(directory.join("db")).unwrap();
@@ -341,7 +341,7 @@ impl Committer {
         Self(sender)
     }
 
-    /// Writes, and returns when that is on disk.
+    /// Writes a value. Returns when it is on disk.
     pub async fn commit(&self) {
         let (done, waited) = oneshot::channel();
         self.0.send(done).await.unwrap();
@@ -349,7 +349,7 @@ impl Committer {
     }
 }
 
-/// The middle of some measurements, and how far they are apart.
+/// The median of some measurements with their least and most.
 pub struct Spread {
     low: f64,
     pub middle: f64,

@@ -18,14 +18,14 @@ use crate::{full, record};
 pub const JOURNAL: &str = "journal of a viewer who is refused";
 pub const APPLIES: &str = "Applies that stop midway";
 
-/// Applies at once, and the documents of 60 KiB that each sends before it is silent.
+/// The number of Applies at once, and the documents of 60 KiB that each sends before it is silent.
 const AT_ONCE: usize = 40;
 const DOCUMENTS: usize = 1000;
 const CONNECTIONS: usize = 10;
-/// After this a door is one that keeps its clients waiting.
+/// The longest acceptable wait.
 const PATIENCE: Duration = Duration::from_secs(120);
 
-/// What a viewer adds to the journal who is refused as fast as a flood asks.
+/// Measures the journal's growth from a viewer whose flood of calls is refused.
 pub async fn journal() {
     let daemon = Daemon::start_with("", None);
     let viewer = doors::viewer(&daemon);
@@ -35,14 +35,14 @@ pub async fn journal() {
     let socket = daemon.admin_socket();
     let target = (socket.as_path(), viewer.as_path());
     let tally = Flood::start(Kind::Refusals, how_long, std::iter::once(target)).tally();
-    // What had no line of its own is counted once a second.
+    // Refusals without a line are counted once a second.
     tokio::time::sleep(Duration::from_secs(2)).await;
     let grown = doors::bytes_in(&lines) - before;
     let count = format!("{} calls in {} s", tally.sent, how_long.as_secs());
     record(JOURNAL, &count, &format!("{grown} bytes of journal"), "less than 1,048,576");
 }
 
-/// The memory that it takes when many Applies are sent in part, and nothing more comes of them.
+/// Measures the memory for many Applies that stop midway.
 pub async fn applies() {
     let daemon = Daemon::start_with("", None);
     let mut channels = Vec::new();
@@ -69,7 +69,7 @@ pub async fn applies() {
         tokio::spawn(async move { client.apply(documents).await.map(drop) });
     }
     let begin = Instant::now();
-    // The first is given up for its silence, and the next has its turn.
+    // The daemon gives up the silent first Apply, and the next gets its turn.
     while sent.load(Ordering::SeqCst) < 2 * DOCUMENTS {
         assert!(begin.elapsed() < PATIENCE, "no second Apply has its turn");
         tokio::time::sleep(Duration::from_millis(10)).await;

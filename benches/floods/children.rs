@@ -12,14 +12,14 @@ use crate::common::Process;
 use crate::flood;
 use crate::flood::{KINDS, Kind, Next, Tally, Target};
 
-/// How much of one core a flood has: it keeps to that by itself, by the CPU that the kernel says it had.
+/// The share of one core that a flood may use. The flood keeps to it by the CPU time that the kernel reports.
 pub const SHARE: f64 = 0.25;
-/// How often a slow client says another byte.
+/// The time between two bytes of a slow client.
 const BEAT: Duration = Duration::from_secs(10);
-/// How many slow clients there are.
+/// The number of slow clients.
 const SLOW_CLIENTS: usize = 5000;
 
-/// A flood under way, from a process of its own.
+/// A running flood in its own process.
 pub struct Flood {
     process: Process,
     _targets: tempfile::NamedTempFile,
@@ -43,7 +43,7 @@ impl Flood {
         Self { process: Process::spawn(child.stdout(Stdio::piped())), _targets: file }
     }
 
-    /// What it has done, when it is over.
+    /// Waits for its end. Returns its counts.
     pub fn tally(self) -> Tally {
         let said = self.process.said();
         let numbers: Vec<usize> =
@@ -53,7 +53,7 @@ impl Flood {
     }
 }
 
-/// What a flood meets in the control: a listener that takes every connection, and closes it.
+/// The target of the control: a listener that accepts every connection and closes it.
 pub struct Sink {
     _process: Process,
     _directory: tempfile::TempDir,
@@ -75,14 +75,14 @@ impl Sink {
     }
 }
 
-/// Takes every connection and closes it, until it is killed.
+/// Accepts every connection and closes it, until the process is killed.
 pub fn sink(socket: &Path) {
     for connection in UnixListener::bind(socket).unwrap().incoming() {
         drop(connection);
     }
 }
 
-/// KIND SECONDS TARGETS: floods, and says what it has done.
+/// Floods by the arguments KIND SECONDS TARGETS, and prints the counts.
 pub fn flood_as_told(words: &[String]) {
     let [kind, seconds, targets] = words else { panic!("{words:?}") };
     let kind = KINDS.iter().find(|(name, _)| name == kind).unwrap().1;
@@ -111,7 +111,7 @@ pub fn flood_as_told(words: &[String]) {
     println!("{sent} {connected} {ended} {turned_away} {held}");
 }
 
-/// Sleeps for as long as this process has had more than its share of the CPU.
+/// Sleeps until this process has had no more than its share of the CPU.
 fn keep_to_share(begin: Instant) {
     let had = clock_gettime(ClockId::ProcessCPUTime);
     let had = Duration::try_from(had).unwrap();

@@ -13,20 +13,20 @@ use crate::common;
 use crate::common::Daemon;
 use crate::flood::callers::LARGE;
 
-/// The steps over which slow clients are spread, beside the admin door.
+/// The steps that get slow clients, beside the admin door.
 const SLOW_STEPS: usize = 100;
-/// The steps of a limited executor: four connections of 32 streams to each are all places of the step door.
+/// The steps of a limited executor. Four connections of 32 streams to each fill the step door.
 const LIMITED_STEPS: usize = 32;
 /// Steps that read no replies.
 const UNREAD_STEPS: usize = 4;
-/// How often the admin door is among what is flooded at both doors: 16 connections, which are 512 streams.
+/// The number of times that the admin door is a target when both doors are flooded: 16 connections with 512 streams.
 const ADMIN_TIMES: usize = 4;
-/// The connections that are listed.
+/// The stored connections to list.
 const STORED: usize = 4000;
 /// The workflow of the limited executor's steps.
 pub const LIMITED: &str = "team-a-x";
 
-/// A step may ask as often as it likes.
+/// A configuration without rate limits for steps.
 const NO_RATES: &str = "
 [limits]
 step_requests_per_second = 1000000
@@ -36,7 +36,7 @@ executor_decision_burst = 1000000
 step_live_leases = 1000000
 ";
 
-/// What is flooded, and by whom.
+/// The flooded doors, and the flooding identities.
 #[derive(Clone, Copy, PartialEq)]
 pub enum Doors {
     /// One step's socket, by the step.
@@ -45,13 +45,13 @@ pub enum Doors {
     Admin,
     /// Many steps' sockets and the admin socket.
     Many,
-    /// Both doors, with the certificate of an operator who was removed.
+    /// Both doors, with the certificate of a removed operator.
     RemovedOperator,
-    /// Both doors, by an executor that may open some workflows' steps, and by all these steps.
+    /// Both doors, by an executor for some workflows and by all of its steps.
     LimitedExecutor,
     /// The admin door by a viewer, and a step's by that step.
     Viewer,
-    /// The admin door by a viewer, where many connections are stored.
+    /// The admin door by a viewer, with many stored connections.
     Lister,
     /// A few steps' doors by these steps, and the admin door by their executor.
     SlowReader,
@@ -61,20 +61,20 @@ pub enum Doors {
 pub type Door = (PathBuf, PathBuf);
 
 impl Doors {
-    /// Whether an executor's calls are measured, too.
+    /// True if an executor's calls are measured too.
     pub fn are_both(self) -> bool {
         !matches!(self, Self::Step | Self::Admin | Self::Many)
     }
 
     pub fn configuration(self) -> &'static str {
         match self {
-            // Places and bytes are to be what it lacks, not its rate.
+            // The reader should run out of places and bytes, not of its rate.
             Self::SlowReader => NO_RATES,
             _ => "",
         }
     }
 
-    /// Makes who is needed, and says where they go.
+    /// Makes the needed identities. Returns their targets.
     pub async fn open(self, daemon: &Daemon, local: &ExecutorServiceClient<Channel>) -> Vec<Door> {
         let administrator = daemon.state().join("operators/admin");
         let admin = |identity: PathBuf| (daemon.admin_socket(), identity);
@@ -124,7 +124,7 @@ pub fn viewer(daemon: &Daemon) -> PathBuf {
     enrolled(daemon, "viewer", &["operator", "add"], &["--role", "viewer"])
 }
 
-/// Registers somebody: the directory of the identity.
+/// Registers an operator or executor. Returns the directory of its identity.
 fn enrolled(daemon: &Daemon, name: &str, command: &[&str], how: &[&str]) -> PathBuf {
     let directory = daemon.state().with_file_name(name);
     daemon.run(&[command, &[name, "--out", directory.to_str().unwrap()], how].concat());

@@ -22,34 +22,34 @@ use crate::common::Daemon;
 use crate::doors;
 use crate::doors::{Door, Doors};
 
-/// The steps that are not flooded, and what each asks a second.
+/// The number of good steps, and the requests a second of each.
 pub const GOOD_STEPS: usize = 8;
 pub const GOOD_RATE: f64 = 25.0;
-/// How often a second an executor renews a step, opens another and closes that.
+/// How often a second an executor renews one step, and opens and closes another.
 const EXECUTOR_RATE: f64 = 10.0;
-/// How long somebody new is waited for after a flood.
+/// The longest wait for a new client after a flood.
 const PATIENCE: Duration = Duration::from_secs(120);
 
-/// What is asked.
+/// The measured methods.
 pub const CALLS: [&str; 4] = ["Resolve", "RenewStep", "OpenStep", "CloseStep"];
 const RESOLVE: usize = 0;
 const RENEW: usize = 1;
 const OPEN: usize = 2;
 const CLOSE: usize = 3;
 
-/// What came of the calls of one method.
+/// The outcomes of one method's calls.
 #[derive(Default)]
 pub struct Answers {
-    /// What each took that was answered, in milliseconds.
+    /// The times of the answered calls, in milliseconds.
     pub took: Vec<f64>,
-    /// Why the others were refused.
+    /// The reasons of the refused calls.
     pub failed: Vec<String>,
 }
 
-/// The same of each method, in the order of [`CALLS`].
+/// The outcomes of each method, in the order of [`CALLS`].
 pub type Asked = [Answers; CALLS.len()];
 
-/// One call, by its place in [`CALLS`].
+/// The outcome of one call, with its method's index in [`CALLS`].
 type Outcome = (usize, Result<f64, String>);
 
 pub fn extend(all: &mut Asked, more: Asked) {
@@ -59,17 +59,17 @@ pub fn extend(all: &mut Asked, more: Asked) {
     }
 }
 
-/// A daemon with good steps that are connected, and doors to be flooded.
+/// A daemon with connected good steps, and doors to flood.
 pub struct Field {
     pub daemon: Daemon,
     good: Vec<Channel>,
-    /// Where an executor is looked at: it, and the step that it renews.
+    /// The measured executor, if there is one, and the step that it renews.
     executor: Option<(ExecutorServiceClient<Channel>, String)>,
     opened: Arc<AtomicUsize>,
     /// A good step that is not connected.
     new: PathBuf,
     pub flooded: Vec<Door>,
-    /// The door of those that is looked at after a flood, with an identity that is served there.
+    /// The flooded door that is checked after a flood, with an identity that it serves.
     own: Door,
 }
 
@@ -97,13 +97,13 @@ impl Field {
         Self { daemon, good, executor, opened: Arc::default(), new, flooded, own }
     }
 
-    /// What came of each good request; its time is that from the moment that it was due.
+    /// The outcomes of the good requests. The time of each counts from the moment when it was due.
     pub async fn ask(&self, how_long: Duration) -> Asked {
         let mut asking = JoinSet::new();
         let begin = Instant::now();
         for (n, channel) in self.good.iter().cloned().enumerate() {
             let every = Duration::from_secs_f64(1.0 / GOOD_RATE);
-            // Not all at the same moment.
+            // The steps do not start at the same moment.
             let first = begin + every.mul_f64(n as f64 / GOOD_STEPS as f64);
             let resolve = move |due| resolve(channel.clone(), due);
             asking.spawn(in_time(first, every, begin + how_long, resolve));
@@ -127,8 +127,8 @@ impl Field {
         asked
     }
 
-    /// How long it takes until somebody new is served, in milliseconds: at another step's door, at the admin door, at a
-    /// flooded one.
+    /// The time until a new client is served, in milliseconds: at another step's door, at the admin door, at a flooded
+    /// door.
     pub async fn serves_again(&self) -> [f64; 3] {
         let operator = self.daemon.state().join("operators/admin");
         let (socket, identity) = &self.own;
@@ -140,7 +140,7 @@ impl Field {
     }
 }
 
-/// A piece of work whenever one is due, whether the one before is done or not.
+/// Starts a piece of work whenever one is due, even if the last one is not done.
 async fn in_time<W: Future<Output = Vec<Outcome>> + Send + 'static>(
     first: Instant,
     every: Duration,
@@ -187,7 +187,7 @@ async fn open_and_close(
     outcomes
 }
 
-/// What a call took since then, in milliseconds, or why it was refused; and its answer.
+/// The time of a call since `begin`, in milliseconds, or the reason of its refusal; and its answer.
 async fn timed<T>(
     since: Instant,
     call: impl Future<Output = Result<T, Status>>,

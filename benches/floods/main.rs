@@ -28,7 +28,7 @@ use doors::Doors;
 use field::{Asked, CALLS, Field, GOOD_RATE, GOOD_STEPS};
 use flood::{Kind, Tally};
 
-/// As many files as the daemon may have, where it is to run out of them.
+/// The file limit of a daemon that is to run out of descriptors.
 const FEW_FILES: u32 = 128;
 
 /// One row of the table.
@@ -71,7 +71,7 @@ const PARTS: [Part; 19] = [
 ];
 
 fn main() {
-    // Cargo adds --bench; any other word names what to run.
+    // Cargo adds --bench. Any other word names a kind to run.
     let words: Vec<String> =
         std::env::args().skip(1).filter(|word| !word.starts_with('-')).collect();
     match words.first().map(String::as_str) {
@@ -103,11 +103,11 @@ fn full() -> bool {
     std::env::var_os("KEYHATCH_FULL").is_some_and(|value| value == "1")
 }
 
-/// How long one flood lasts, and how often it is made in turns with its control.
+/// The length of one flood, and the number of rounds with its control.
 fn scale(kind: Kind) -> (Duration, usize) {
     match (full(), kind) {
         (true, _) => (Duration::from_secs(10), 3),
-        // The slow ones take a while to be there, and heads wait for five seconds before they are refused.
+        // Slow clients need a while to connect, and heads wait for five seconds before they are refused.
         (false, Kind::SlowClients | Kind::Heads | Kind::Viewer | Kind::Lists | Kind::Unread) => {
             (Duration::from_secs(8), 1)
         }
@@ -115,7 +115,7 @@ fn scale(kind: Kind) -> (Duration, usize) {
     }
 }
 
-/// What came of one kind of flood.
+/// The outcome of one kind of flood.
 #[derive(Default)]
 struct Found {
     control: Asked,
@@ -123,17 +123,17 @@ struct Found {
     tally: Tally,
     /// The daemon's share of a core in each flood.
     cpu: f64,
-    /// Until somebody new was served after it, in milliseconds: at another step's door, at the admin door,
-    /// at the flooded one.
+    /// The time until a new client was served afterwards, in milliseconds: at another step's door, at the admin door,
+    /// at the flooded door.
     again: [f64; 3],
 }
 
-/// Why requests were refused that were to be answered.
+/// Measures a part. Returns the reasons of good requests that were refused.
 async fn measure(part: &Part) -> Vec<String> {
     let field = Field::start(part.doors, part.files).await;
     let sink = Sink::start();
     let (how_long, rounds) = scale(part.kind);
-    // The first requests warm up; then there is what nobody floods.
+    // The first requests warm up. The next measure the daemon without a flood.
     field.ask(Duration::from_secs(1)).await;
     let quiet = field.ask(how_long).await;
     let before = field.daemon.process.memory();
@@ -177,14 +177,14 @@ async fn flood(
     let targets = field.flooded.iter().map(|(socket, identity)| {
         (sink.map_or(socket.as_path(), |sink| &sink.socket), identity.as_path())
     });
-    // A little longer than it is looked at.
+    // The flood lasts a little longer than the measurement.
     let flood = Flood::start(part.kind, how_long + Duration::from_millis(400), targets);
     tokio::time::sleep(Duration::from_millis(300)).await;
     let asked = field.ask(how_long).await;
     (asked, flood.tally())
 }
 
-/// The middle and the 99th of a hundred, if there are any.
+/// The median and the 99th percentile, if there are any values.
 fn percentiles(took: &[f64]) -> [f64; 2] {
     let mut took = took.to_vec();
     took.sort_by(f64::total_cmp);
@@ -192,7 +192,7 @@ fn percentiles(took: &[f64]) -> [f64; 2] {
         .map(|place| took.get(place).copied().unwrap_or(f64::NAN))
 }
 
-/// How those of each method fared that were asked for.
+/// The outcomes of each requested method, as text.
 fn fared(Found { control, flooded, .. }: &Found) -> String {
     let calls = CALLS.iter().zip(control.iter().zip(flooded));
     let calls = calls.map(|(call, (control, flooded))| {

@@ -42,7 +42,7 @@ use tower::{Service, service_fn};
 
 use crate::common::{Committer, Process};
 
-/// The server as a process of its own.
+/// The bare server as a process.
 pub struct Bare {
     pub process: Process,
     directory: tempfile::TempDir,
@@ -53,7 +53,7 @@ impl Bare {
         Self::start_under(&[])
     }
 
-    /// The same, run by these words: an instrument and its options.
+    /// Starts the server under an instrument, given by its words.
     pub fn start_under(instrument: &[String]) -> Self {
         let directory = tempfile::Builder::new().prefix("kh").tempdir().unwrap();
         let own = std::env::current_exe().unwrap().into_os_string();
@@ -69,7 +69,7 @@ impl Bare {
         bare
     }
 
-    /// Where its clients find their identity.
+    /// The directory of its clients' identity.
     pub fn directory(&self) -> &Path {
         self.directory.path()
     }
@@ -100,12 +100,12 @@ pub fn serve(directory: &Path) {
     write("tls.crt", &client.issued.chain_pem);
     write("tls.key", &client.key_pem);
     let tls = tls(authority.steps_certificate(), &own.issued.chain_pem, &own.key_pem);
-    // As many threads as the daemon's step door has.
+    // The daemon's step door has this many threads too.
     let runtime = tokio::runtime::Builder::new_multi_thread().enable_all().build().unwrap();
     runtime.block_on(accept(directory, TlsAcceptor::from(Arc::new(tls))));
 }
 
-/// As the doors have it: TLS 1.3, clients with a certificate, nothing resumed.
+/// The TLS settings of the daemon's doors: TLS 1.3, client certificates, no resumption.
 fn tls(trusted: &CertificateDer<'static>, chain_pem: &str, key_pem: &str) -> ServerConfig {
     let provider = Arc::new(default_provider());
     let mut roots = RootCertStore::empty();
@@ -154,7 +154,7 @@ async fn accept(directory: &Path, acceptor: TlsAcceptor) {
         .unwrap();
 }
 
-/// A connection, with nothing around it.
+/// A connection without any checks.
 struct Plain(TlsStream<UnixStream>);
 
 impl Connected for Plain {
@@ -208,7 +208,7 @@ struct State {
     committer: Committer,
 }
 
-/// Answers as a service does, with what it is asked for or a constant.
+/// Answers as a service does, with parts of the request or a constant.
 struct Echo<S> {
     state: Arc<State>,
     service: PhantomData<fn() -> S>,
@@ -266,7 +266,7 @@ impl<S> Service<http::Request<Body>> for Echo<S> {
     }
 }
 
-/// What tonic's generated code does for a method.
+/// Serves a method as tonic's generated code does.
 fn unary<M, R, F>(
     request: http::Request<Body>,
     reply: impl Fn(M) -> F + Send + Sync + 'static,
@@ -303,7 +303,7 @@ fn watch(
     })
 }
 
-/// Fields as an aws connection has them.
+/// The fields of an aws connection.
 pub fn fields(secret: String) -> BTreeMap<String, Vec<u8>> {
     let id = b"AKIAIOSFODNN7EXAMPLE".to_vec();
     let secret = secret.into_bytes();
@@ -312,7 +312,7 @@ pub fn fields(secret: String) -> BTreeMap<String, Vec<u8>> {
 
 static ZEROS: [u8; 4096] = [0; 4096];
 
-/// As much as the broker pads such a reply with; a message of up to 128 bytes more has the same.
+/// The broker's padding of such a reply.
 fn padding(message: &impl Message) -> prost::bytes::Bytes {
     let size = message.encoded_len();
     let padded = size.next_power_of_two().max(2048);

@@ -5,7 +5,7 @@ use std::process::Command;
 
 use crate::common::Process;
 
-/// Where a server under callgrind leaves its counts.
+/// The directory for the counts of a server under callgrind.
 pub struct Counter {
     directory: tempfile::TempDir,
 }
@@ -17,13 +17,13 @@ pub struct Counts {
 }
 
 impl Counter {
-    /// None where there is no valgrind.
+    /// `None` if valgrind is not installed.
     pub fn new() -> Option<Self> {
         let found = Command::new("valgrind").arg("--version").output().is_ok();
         found.then(|| Self { directory: tempfile::tempdir().unwrap() })
     }
 
-    /// What a server is to be run by; it counts nothing until it is told to.
+    /// The words that run a server under callgrind. It counts nothing until [`Counter::count`].
     pub fn instrument(&self) -> Vec<String> {
         let out = format!("--callgrind-out-file={}", self.out().display());
         let words = ["valgrind", "--quiet", "--tool=callgrind", "--instr-atstart=no"];
@@ -34,7 +34,7 @@ impl Counter {
         self.directory.path().join("callgrind.out")
     }
 
-    /// The instructions of a server while it does this.
+    /// The instructions of a server during this work.
     pub async fn count(&self, server: &Process, work: impl Future<Output = ()>) -> Counts {
         let control = |word: &[&str]| {
             let mut command = Command::new("callgrind_control");
@@ -64,7 +64,7 @@ fn total(dump: &Path) -> f64 {
 }
 
 impl Counts {
-    /// Those of a function and of whatever it calls, by a part of its name.
+    /// The instructions of functions and their callees, each found by a part of its name.
     pub fn of(&self, functions: &[&str]) -> f64 {
         let mut annotate = Command::new("callgrind_annotate");
         annotate.args(["--inclusive=yes", "--threshold=100"]).arg(&self.dump);

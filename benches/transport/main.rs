@@ -32,12 +32,12 @@ use instructions::Counter;
 use results::{Figure, Results};
 use rows::{ROUNDS, Sides};
 
-/// The daemon's own, because the bare server is this program, too.
+/// The daemon's allocator, because the bare server is this program.
 #[global_allocator]
 static ALLOCATOR: keyhatch::seal::Allocator = keyhatch::seal::ALLOCATOR;
 
 fn main() {
-    // Cargo adds --bench; other words name what to run.
+    // Cargo adds --bench. Other words name parts to run.
     let words: Vec<String> = std::env::args().skip(1).filter(|word| word != "--bench").collect();
     if let [bare, directory] = words.as_slice()
         && bare == "bare"
@@ -55,7 +55,7 @@ fn main() {
             results.write(repository);
         }
     };
-    // The last part takes the longest: what there is is kept.
+    // The last part takes the longest, so the earlier results are saved first.
     save(&results);
     if words.is_empty() || words.iter().any(|word| word == "sizes") {
         runtime.block_on(scale::sizes(|figures| {
@@ -65,8 +65,8 @@ fn main() {
     }
 }
 
-/// A quick look whether a call costs about twice what it should: by CPU of both servers in one run, so that it does not
-/// depend on how fast the machine is.
+/// Fails if a call costs about twice the expected CPU. It compares both servers in one run, so the speed of the machine
+/// does not matter.
 async fn guard() {
     const ROUNDS: usize = 5;
     let sides = Sides::start().await;
@@ -126,8 +126,8 @@ async fn run(words: &[String]) -> Results {
     results
 }
 
-/// What a warm Resolve consists of, in instructions. Valgrind's processor has no instructions for SHA-256, so the journal
-/// weighs more here than it does.
+/// The instructions of a warm Resolve by part. Valgrind's processor has no SHA-256 instructions, so the journal weighs
+/// more here than it does on hardware.
 async fn breakdown() -> Vec<Figure> {
     const CALLS: usize = 2_000;
     let (Some(at_daemon), Some(at_bare)) = (Counter::new(), Counter::new()) else {
@@ -176,7 +176,7 @@ fn today() -> String {
     keyhatch::model::Clock::system().now().to_string().chars().take(10).collect()
 }
 
-/// What it was measured on.
+/// The processor and kernel of this machine.
 fn machine() -> String {
     let of = |path: &str, field: &str| {
         let text = std::fs::read_to_string(path).unwrap_or_default();

@@ -9,31 +9,31 @@ use tokio::task::JoinSet;
 
 use crate::common::Process;
 
-/// What one round of a load has come to. Times are microseconds.
+/// The result of one round of a load. Times are in microseconds.
 #[derive(Clone, Copy, Serialize)]
 pub struct Sample {
     pub rate: f64,
     pub p50: f64,
     pub p99: f64,
-    /// The server's, a call.
+    /// CPU of the server for each call.
     pub cpu: f64,
 }
 
-/// How much is asked in a round, and how much of it at a time.
+/// The calls of a round, and the most in flight.
 #[derive(Clone, Copy)]
 pub struct Load {
     pub calls: usize,
     pub in_flight: usize,
 }
 
-/// The rounds of a row: ours, and those of the bar, each beside the one that it was in turns with.
+/// The rounds of a row: the daemon's and the bar's, in pairs.
 pub struct Rounds {
     pub ours: Vec<Sample>,
     pub bar: Vec<Sample>,
 }
 
 impl Rounds {
-    /// Measures in turns; the first of each warms up and does not count.
+    /// Measures in turns. The first round of each server warms up and does not count.
     pub async fn measure(
         count: usize,
         mut ours: impl AsyncFnMut() -> Sample,
@@ -51,7 +51,7 @@ impl Rounds {
     }
 }
 
-/// Drives a server with so many calls, and takes the time of each.
+/// Drives a server with a load, and times each call.
 pub async fn drive<F>(
     server: &Process,
     load: Load,
@@ -83,7 +83,7 @@ where
 }
 
 impl Sample {
-    /// Of what each call took, and what all of them took together.
+    /// Computes a sample from the time of each call, the total time and the server's CPU.
     pub fn of(mut took: Vec<Duration>, time: Duration, cpu: Duration) -> Self {
         took.sort_unstable();
         let at = |percent: usize| micros(took[(took.len() - 1) * percent / 100]);
@@ -96,7 +96,7 @@ impl Sample {
         }
     }
 
-    /// What each of so many had of it that were asked for at once.
+    /// The share of each of `count` parts of a call.
     pub fn shared_by(self, count: usize) -> Self {
         let count = count as f64;
         Self { rate: self.rate * count, cpu: self.cpu / count, ..self }

@@ -9,13 +9,13 @@ use crate::common::Spread;
 use crate::measure::{Rounds, Sample};
 use crate::picture;
 
-/// What a row is to reach.
+/// The goal of a row.
 #[derive(Clone, Copy, Serialize)]
 #[serde(rename_all = "snake_case")]
 pub enum Goal {
-    /// Of the bar's CPU.
+    /// At most this multiple of the bar's CPU.
     AtMost(f64),
-    /// Of the bar's calls a second.
+    /// At least this multiple of the bar's calls a second.
     RateAtLeast(f64),
 }
 
@@ -25,12 +25,12 @@ pub struct Row {
     pub what: String,
     pub ours: Vec<Sample>,
     pub bar: Vec<Sample>,
-    /// Round by round: CPU a call, or calls a second where that is the goal.
+    /// The ratio of each round: CPU for each call, or calls a second if that is the goal.
     pub ratios: Vec<f64>,
     pub goal: Option<Goal>,
 }
 
-/// A number by itself.
+/// A single number.
 #[derive(Serialize)]
 pub struct Figure {
     pub what: String,
@@ -39,7 +39,7 @@ pub struct Figure {
     pub goal: Option<f64>,
 }
 
-/// Everything that a run has come to.
+/// All results of a run.
 #[derive(Default)]
 pub struct Results {
     pub date: String,
@@ -59,7 +59,7 @@ impl Row {
         row
     }
 
-    /// The ratio in the middle.
+    /// The median ratio.
     pub fn ratio(&self) -> f64 {
         middle(&self.ratios)
     }
@@ -137,7 +137,7 @@ impl Results {
         std::fs::write(results, text).unwrap();
     }
 
-    /// A line for each row, so that a change of one is a change of one line.
+    /// The results as JSON with a line for each row, so that a difference shows by row.
     fn json(&self) -> String {
         let [date, machine] = [&self.date, &self.machine].map(|text| serde_json::json!(text));
         let [rows, figures] = [lines(&self.rows), lines(&self.figures)];
@@ -152,7 +152,7 @@ fn lines(items: &[impl Serialize]) -> String {
     lines.join(",\n")
 }
 
-/// The measurement in the middle.
+/// The median.
 pub fn middle(values: &[f64]) -> f64 {
     Spread::of(values.to_vec(), "").middle
 }

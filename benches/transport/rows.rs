@@ -17,20 +17,20 @@ use crate::measure::{Load, Rounds, Sample, drive};
 use crate::results::{Goal, Row};
 use crate::seed;
 
-/// How often each side is measured. Many short rounds: what a machine gives changes from one second to the next, and is
-/// nearly the same for two that follow at once.
+/// The rounds of each side. They are many and short, because the speed of a machine changes from second to second and
+/// is nearly equal in two rounds in a row.
 pub const ROUNDS: usize = 61;
-/// The connections that requests in flight are spread over.
+/// The connections that share the requests in flight.
 pub const CONNECTIONS: usize = 4;
 /// The credentials of a BatchResolve, each of another connection.
 const BATCH: usize = 10;
-/// How many watch, over how many steps with how many connections each.
+/// The number of watchers, and the steps and connections of each that they share.
 const WATCHERS: usize = 1_000;
 const WATCHING: (usize, usize) = (16, 2);
 /// New versions in a round.
 const VERSIONS: usize = 7;
 
-/// Both servers, with a connection `aws/prod`, those of a batch, and a step of workflow bench.
+/// Both servers, with the connection `aws/prod`, the connections of a batch, and a step of workflow bench.
 pub struct Sides {
     pub daemon: Daemon,
     pub bare: Bare,
@@ -80,7 +80,7 @@ pub async fn resolve_this(channel: Channel, request: pb::ResolveRequest) {
     resolved.unwrap_or_else(|status| panic!("{}", status.message()));
 }
 
-/// A batch of ten beside the echo of such a batch, and a credential of it beside the echo of one.
+/// Measures a batch of ten beside the echo of such a batch, and a tenth of it beside the echo of one credential.
 pub async fn batch(sides: &Sides, calls: usize, rounds: usize) -> [Row; 2] {
     let load = Load { calls, in_flight: 64 };
     let ask = async |server: &Process, channels: &[Channel]| {
@@ -114,7 +114,7 @@ pub async fn batch(sides: &Sides, calls: usize, rounds: usize) -> [Row; 2] {
     ]
 }
 
-/// Connects, asks once, and leaves.
+/// Measures a connection with one request.
 pub async fn cold(sides: &Sides, calls: usize, rounds: usize) -> Row {
     let load = Load { calls, in_flight: 1 };
     let step = ExecutorServiceClient::new(sides.daemon.executor().await);
@@ -138,7 +138,7 @@ pub async fn cold(sides: &Sides, calls: usize, rounds: usize) -> Row {
     Row::new("cold: connect, Resolve, close", rounds.await, Some(Goal::AtMost(1.1)))
 }
 
-/// Opens steps and closes them.
+/// Measures opening and closing steps.
 pub async fn openings(sides: &Sides, calls: usize) -> Row {
     let load = Load { calls, in_flight: 64 };
     let mut executors = Vec::new();
@@ -165,7 +165,7 @@ pub async fn openings(sides: &Sides, calls: usize) -> Row {
     Row::new("OpenStep and CloseStep, 64 in flight", rounds.await, None)
 }
 
-/// Creates connections; the bar commits as many values by the same engine.
+/// Measures new connections. The bar commits as many values by the same engine.
 pub async fn writes(sides: &Sides, in_flight: usize, calls: usize) -> Row {
     let load = Load { calls, in_flight };
     let mut operators = Vec::new();
@@ -194,7 +194,7 @@ async fn create(server: &Process, channels: &[Channel], load: Load, prefix: Stri
     drive(server, load, create_one).await
 }
 
-/// The journal that is synced before an answer, beside the one that is written.
+/// Measures a journal that is synced before an answer, beside a journal that is only written.
 pub async fn journal(in_flight: usize, calls: usize) -> Row {
     let load = Load { calls, in_flight };
     let start = async |mode: &str| {
@@ -214,7 +214,7 @@ pub async fn journal(in_flight: usize, calls: usize) -> Row {
     Row::new(&what, rounds.await, goal)
 }
 
-/// New versions for those who watch: a call is a delivery, and its time that from the write on.
+/// Measures new versions for watchers. A call is a delivery, and its time counts from the write.
 pub async fn fan_out() -> Row {
     let sides = Sides::start().await;
     let (steps, each) = WATCHING;
@@ -235,14 +235,14 @@ pub async fn fan_out() -> Row {
             let rotate = |n: usize| seed::update(admin.clone(), "prod", format!("{n:040}"));
             deliver(&sides.daemon.process, &mut ours, rotate).await
         },
-        // The bar tells of another version when it is asked for anything.
+        // Any request makes the bar deliver another version.
         async || deliver(&sides.bare.process, &mut bar, |_| resolve_one(trigger.clone())).await,
     );
     let what = format!("Watch: a new version for {WATCHERS} on {} connections", steps * each);
     Row::new(&what, rounds.await, None)
 }
 
-/// Opens every Watch and takes its first delivery; tells when each one after that comes.
+/// Opens every Watch and takes its first delivery. The receiver gets the time of each later delivery.
 async fn watch_all(channels: &[Channel]) -> mpsc::UnboundedReceiver<Instant> {
     let (sender, deliveries) = mpsc::unbounded_channel();
     for n in 0..WATCHERS {
@@ -278,13 +278,13 @@ async fn deliver<F: Future<Output = ()>>(
     Sample::of(took, begin.elapsed(), server.cpu() - before)
 }
 
-/// Connects to the admin door and asks for the status, as a watchdog does.
+/// Connects to the admin door and asks for the status, as a watchdog does. True if both work.
 pub async fn is_ready(daemon: &Daemon) -> bool {
     let identity = daemon.state().join("operators/admin");
     let Ok(channel) = common::try_connect(&daemon.admin_socket(), &identity).await else {
         return false;
     };
-    // The commands that list are served only when everything is read.
+    // List calls are served only when all records are read.
     let mut client = ConnectionServiceClient::new(channel);
     client.list_connections(pb::ListConnectionsRequest::default()).await.is_ok()
 }

@@ -14,15 +14,15 @@ use crate::results::{Figure, Goal, Row, middle};
 use crate::rows::{CONNECTIONS, ROUNDS, is_ready, resolve_one, resolve_this};
 use crate::seed;
 
-/// How many connections there are.
+/// The numbers of connections.
 const SIZES: [usize; 3] = [1_000, 100_000, 1_000_000];
-/// How many members a group has.
+/// The numbers of members of a group.
 const MEMBERS: [usize; 2] = [10, 100_000];
-/// What instructions are counted over.
+/// The calls over which instructions are counted.
 const COUNTED: usize = 2_000;
 const STARTS: usize = 5;
 
-/// A member asked for by its tag, beside the same asked for by its name.
+/// Measures members selected by tag, beside the same connections by name.
 pub async fn groups() -> Vec<Row> {
     let mut rows = Vec::new();
     for members in MEMBERS {
@@ -49,8 +49,8 @@ pub async fn groups() -> Vec<Row> {
     rows
 }
 
-/// A daemon with nothing, and with so many connections: memory, and the time from its start to its first answer. `keep`
-/// is given what one size has shown.
+/// Measures memory and the time from start to first answer, of an empty daemon and of each number of connections.
+/// `keep` gets the figures of each size.
 pub async fn sizes(mut keep: impl FnMut(Vec<Figure>)) {
     let mut daemon = Daemon::start();
     keep(vec![idle(&mut daemon).await]);
@@ -75,7 +75,7 @@ pub async fn sizes(mut keep: impl FnMut(Vec<Figure>)) {
     }
 }
 
-/// What a daemon with nothing takes before anybody has asked it anything.
+/// The memory of an empty daemon before the first request.
 async fn idle(daemon: &mut Daemon) -> Figure {
     let mut memory = Vec::new();
     for _ in 0..STARTS {
@@ -126,7 +126,7 @@ async fn wait_until_ready(daemon: &Daemon) {
     }
 }
 
-/// The daemon's instructions for a Resolve of any of so many connections.
+/// The daemon's instructions for a Resolve of one of `size` connections.
 async fn count_any_of(daemon: &mut Daemon, counter: &Counter, size: usize) -> f64 {
     daemon.stop();
     daemon.serve(&counter.instrument());
@@ -150,13 +150,13 @@ fn words(size: usize) -> String {
     }
 }
 
-/// What a step takes for as long as it is open, and when it has resolved.
+/// Measures the memory of an open step, before and after it resolves.
 pub async fn open_steps() -> Vec<Figure> {
     const STEPS: usize = 5_000;
     let daemon = Daemon::start();
     seed::create(daemon.operator().await, "prod", "x".repeat(40)).await;
     let executor = ExecutorServiceClient::new(daemon.executor().await);
-    // What the first one brings along is not theirs.
+    // The first step allocates memory that all steps share.
     common::open(executor.clone(), "first").await;
     let before = daemon.process.memory();
     let (sender, mut directories) = mpsc::unbounded_channel();

@@ -9,9 +9,9 @@ use tonic::transport::Channel;
 
 use crate::bare;
 
-/// As many documents as an Apply takes.
+/// The most documents of an Apply.
 const DOCUMENTS: usize = 10_000;
-/// Numbers in an order that has none.
+/// A stride that visits numbers in a scattered order.
 const STRIDE: usize = 7919;
 
 pub fn request(target: Target) -> pb::ResolveRequest {
@@ -24,19 +24,19 @@ pub fn named(name: &str) -> pb::ResolveRequest {
     request(Target::Connection(pb::ConnectionTarget { integration, name }))
 }
 
-/// Asks for one of so many connections.
+/// Asks for one of `count` connections.
 pub fn any_of(count: usize, n: usize) -> pb::ResolveRequest {
     named(&format!("c{}", n * STRIDE % count))
 }
 
-/// The same by the tag that it alone has.
+/// Asks for one of `count` members by its unique tag.
 pub fn any_member_of(count: usize, n: usize) -> pb::ResolveRequest {
     let account = (n * STRIDE % count).to_string();
     let identifiers = [("account".to_owned(), account)].into();
     request(Target::Group(pb::GroupTarget { name: "g".to_owned(), identifiers }))
 }
 
-/// Asks for so many connections at once.
+/// Asks for `of` connections at once.
 pub fn batch(of: usize) -> pb::BatchResolveRequest {
     pb::BatchResolveRequest { requests: (0..of).map(|n| any_of(of, n)).collect() }
 }
@@ -70,7 +70,7 @@ pub async fn update(admin: Channel, name: &str, secret: String) {
     updated.unwrap_or_else(|status| panic!("{}", status.message()));
 }
 
-/// Connections c0, c1, … told apart by one tag.
+/// Creates connections c0, c1, … with a unique tag each.
 pub async fn fill(admin: &Channel, count: usize) {
     let numbers: Vec<usize> = (0..count).collect();
     for some in numbers.chunks(DOCUMENTS) {
@@ -92,7 +92,7 @@ pub async fn fill(admin: &Channel, count: usize) {
     }
 }
 
-/// A group of all of them.
+/// Creates a group of `count` connections.
 pub async fn group(admin: &Channel, count: usize) {
     let group = pb::ConnectionGroup {
         name: "groups/g".to_owned(),

@@ -30,10 +30,10 @@ pub use requests::{REQUESTS, requests, seeds};
 pub use texts::{command_line, filters, masks, relay_specs};
 pub use words::{names, patterns, references, spiffe_ids, tags};
 
-/// A target: what is done with one input.
+/// A target: a function of one input.
 pub type Target = fn(&[u8]);
 
-/// All of them, by name.
+/// All targets by name.
 pub const TARGETS: [(&str, Target); 15] = [
     ("certificates", certificates),
     ("command_line", command_line),

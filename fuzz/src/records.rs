@@ -12,7 +12,7 @@ use keyhatch::sys::{Directory, Trust};
 
 use super::words::text;
 
-/// Keys that no input was made with.
+/// Keys that made no input.
 static KEYRING: LazyLock<Keyring> = LazyLock::new(|| {
     let directory = tempfile::tempdir().unwrap();
     let home = Directory::open(directory.path(), &Trust::of_process(&[])).unwrap();
@@ -33,7 +33,7 @@ fn same_fields(one: &Fields, other: &Fields) -> bool {
         .eq(other.iter().map(|(name, value)| (name, value.expose())))
 }
 
-/// The input as a sealed record, as the plaintext of one with values, and as that of one with metadata.
+/// The input as a sealed record, as the plaintext of a record with values, and as that of a record with metadata.
 pub fn records(data: &[u8]) {
     let values = key(RecordKind::ConnectionValues);
     if let Ok(foreign) = Sealed::parse(data) {
@@ -61,13 +61,13 @@ pub fn records(data: &[u8]) {
         let record = (key(kind), KEYRING.seal(key(kind), 1, data).unwrap());
         let has_values = matches!(kind, RecordKind::Connection | RecordKind::Secret);
         let loaded = load(vec![record], &KEYRING);
-        // A half of a pair is refused whatever it says, unless this version uses nothing of it.
+        // A half of a pair is always refused, unless this version uses nothing of it.
         let is_used = loaded.is_ok_and(|catalog| catalog.all_newer().next().is_none());
         assert!(!(has_values && is_used));
     }
 }
 
-/// The input as a line, and as what a line says. Its first byte says which bit of the written line is turned.
+/// The input as a journal line, and as a line's content. Its first byte selects the bit of the written line to flip.
 pub fn journal_lines(data: &[u8]) {
     if let Some(parts) = Parts::split(data) {
         assert!(!parts.is_tagged(&KEYRING));
@@ -93,14 +93,14 @@ pub fn journal_lines(data: &[u8]) {
     assert!(checked(&line, hash).is_none(), "bit {bit} can be turned");
 }
 
-/// What a line says, if the broker has written it and this is its hash.
+/// The content of a line, if the broker has written it and this is its hash.
 fn checked(line: &[u8], hash: [u8; 32]) -> Option<Body> {
     let parts = Parts::split(line)?;
     let is_whole = parts.is_tagged(&KEYRING) && parts.verified_hash() == Some(hash);
     if is_whole { parts.parse().ok() } else { None }
 }
 
-/// The input as a certificate, DER or PEM, and as what is looked at as one.
+/// The input as a certificate, in DER and in PEM.
 pub fn certificates(data: &[u8]) {
     let domain = TrustDomain::parse(TrustDomain::DEFAULT).unwrap();
     if let Ok(svid) = Svid::parse(data, &domain) {

@@ -52,7 +52,7 @@ fn check<T: ApiRequest>(data: &[u8]) -> bool {
     let Some(parsed) = read::<T>(data) else { return false };
     if let Err(status) = parsed {
         assert!(CODES.contains(&i32::from(status.code())), "{name}: {status:?}");
-        // In a header any byte but plain ASCII takes three bytes of a message, and details are base64.
+        // A header takes three bytes for each byte of a message that is not plain ASCII, and details are base64.
         let message = status.message().bytes();
         let message: usize =
             message.map(|byte| if (b' '..b'~').contains(&byte) { 1 } else { 3 }).sum();
@@ -62,7 +62,7 @@ fn check<T: ApiRequest>(data: &[u8]) -> bool {
     true
 }
 
-/// Files and variables are left alone: nothing is allowed.
+/// Reads a seed file. No file or variable is allowed.
 pub fn seeds(data: &[u8]) {
     let allowed = AllowedReads::default();
     let context = SeedContext { workflow: Some("w"), default_resolver: None, allowed: &allowed };

@@ -59,7 +59,7 @@ pub fn command_line(data: &[u8]) {
     env_argument(text(data));
     placeholders(data);
     if let Ok(length) = parse_duration(text(data)) {
-        // Milliseconds are how it is written, too.
+        // A duration can also be written in milliseconds.
         assert_eq!(parse_duration(&format!("{}ms", length.as_millis())), Ok(length));
     }
     if let Some(path) = address_in_text(text(data)) {
@@ -90,7 +90,7 @@ fn placeholders(word: &[u8]) {
     let has_none = !word.windows(7).any(|part| part == b"{mount}")
         && !word.windows(10).any(|part| part == b"{env-file}");
     assert_eq!(filled == word, has_none);
-    // What is filled in is not looked at again.
+    // A filled-in value is not expanded again.
     let directory = "{mount}{env-file}";
     let nested = fill_in(OsStr::from_bytes(word), directory);
     assert!(nested.len() <= word.len() * 6);
@@ -103,13 +103,13 @@ pub fn masks(data: &[u8]) {
     let Some(whole) = masked(value, &[output]) else { return };
     let bytes: Vec<&[u8]> = output.chunks(1).collect();
     assert_eq!(masked(value, &bytes).as_ref(), Some(&whole), "in pieces");
-    // Between masks and what is beside them, what is made of asterisks may come to be anew.
+    // A mask beside its context can form a new value of asterisks.
     if value.len() >= 6 && !value.contains(&b'*') {
         assert!(!whole.windows(value.len()).any(|part| part == value));
     }
 }
 
-/// Output in pieces, with a value masked. None if the value is too short or too common to be masked.
+/// Output in pieces with a masked value. `None` if the value is too short or too common to mask.
 fn masked(value: &[u8], pieces: &[&[u8]]) -> Option<Vec<u8>> {
     let masks = Masks::default();
     let unmasked = masks.add(value).ok()?;
@@ -146,7 +146,7 @@ pub fn relay_specs(data: &[u8]) {
                     assert!(!evaluated.complete || evaluated.unresolvable.is_empty());
                     break;
                 }
-                // What it needs it did not know before, so this ends.
+                // Each need is new, so the loop ends.
                 Ok(EvaluationProgress::Needs(needs)) => {
                     for need in needs {
                         assert!(known.looked_up.insert(need, LookedUp::Nothing).is_none());

@@ -14,12 +14,12 @@ use keyhatch::model::{
 /// The longest name, in bytes.
 const MAX_NAME_BYTES: usize = 128;
 
-/// The input as text; whatever is no UTF-8 never gets so far.
+/// The input as text. Input that is not UTF-8 is empty, because callers reject it before.
 pub fn text(data: &[u8]) -> &str {
     std::str::from_utf8(data).unwrap_or_default()
 }
 
-/// What comes out of a text comes out of what it is written as, too.
+/// Parses a text. The text form of the result parses to the same result.
 fn comes_back<T>(text: &str) -> Option<T>
 where
     T: FromStr + Display + PartialEq + Debug,
@@ -31,7 +31,7 @@ where
     Some(parsed)
 }
 
-/// The same, and it is written as it was.
+/// Parses a text. The text form of the result is the text itself.
 fn is_its_text<T>(text: &str) -> Option<T>
 where
     T: FromStr + Display + PartialEq + Debug,
@@ -47,11 +47,11 @@ fn is_short(invalid: &Invalid) {
     assert!(invalid.text.chars().count() <= 64, "{invalid:?}");
 }
 
-/// Names are their own text. They stand in paths, references, patterns and lists: what separates names there
-/// is in none of them, or in none that it follows.
+/// Names are their own text. They stand in paths, references, patterns and lists, so the separators of these are in no
+/// name, or in no name that they follow.
 pub fn names(data: &[u8]) {
     let text = text(data);
-    // Whatever is in each of them, beside its own.
+    // The checks that all kinds of names share.
     macro_rules! name {
         ($none:literal: $($type:ident)*) => {$(
             match $type::parse(text) {
@@ -93,7 +93,7 @@ pub fn names(data: &[u8]) {
     }
 }
 
-/// Tags, one or a list of them by lines.
+/// Tags, one for each line.
 pub fn tags(data: &[u8]) {
     let text = text(data);
     if let Some(tag) = comes_back::<Tag>(text) {
@@ -122,7 +122,7 @@ pub fn tags(data: &[u8]) {
     }
 }
 
-/// References in text, resource names, and what an executor allows.
+/// References in text, resource names, and the allowed references of an executor.
 pub fn references(data: &[u8]) {
     let text = text(data);
     comes_back::<ConnectionRef>(text);
@@ -135,7 +135,7 @@ pub fn references(data: &[u8]) {
         if let Reference::Connection(connection) = &reference {
             let any: AllowedTarget = format!("{}/*", connection.integration).parse().unwrap();
             assert!(any.admits(&reference));
-            // As the API writes it, it is the same connection.
+            // The API's form names the same connection.
             let name = ResourceName::Connection(connection.clone()).to_string();
             assert_eq!(name, format!("connections/{text}"));
             assert_eq!(name.parse(), Ok(ResourceName::Connection(connection.clone())));
@@ -143,7 +143,7 @@ pub fn references(data: &[u8]) {
     }
 }
 
-/// Patterns of principals. A line break parts a pattern from a name to try it on.
+/// Patterns of principals. A line break separates a pattern from a name to match.
 pub fn patterns(data: &[u8]) {
     let (text, name) = text(data).split_once('\n').unwrap_or((text(data), "deploy"));
     is_its_text::<Pattern>(text);
@@ -162,7 +162,7 @@ pub fn patterns(data: &[u8]) {
     assert_eq!(glob.admits(&named), is_meant, "{text:?} {name:?}");
 }
 
-/// SPIFFE IDs; of three lines, the ID of the step that they name.
+/// SPIFFE IDs. Three lines name a step, whose ID is checked.
 pub fn spiffe_ids(data: &[u8]) {
     let text = text(data);
     let domain = TrustDomain::parse(TrustDomain::DEFAULT).unwrap();

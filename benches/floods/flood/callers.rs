@@ -18,9 +18,9 @@ use super::{Kind, Next, PATIENCE, Pace, Tally, Target};
 
 /// Connections of each target.
 const CONNECTIONS: usize = 4;
-/// As many requests as a connection may have open.
+/// The most open requests of a connection.
 const STREAMS: usize = 32;
-/// Targets of one batch: 2.8 MiB of a connection of 256 KiB.
+/// Targets of one batch: 2.8 MiB from a connection of 256 KiB.
 const BATCH: usize = 11;
 /// The connection that a batch asks for.
 pub const LARGE: (&str, &str) = ("generic", "large");
@@ -28,21 +28,21 @@ pub const LARGE: (&str, &str) = ("generic", "large");
 const INITIAL_WINDOW: [u8; 2] = [0, 4];
 /// The largest window.
 const WIDE: u32 = (1 << 31) - 1;
-/// The window of a connection at first.
+/// The initial window of a connection.
 const NARROW: u32 = 65_535;
 
-/// What a connection is there for.
+/// The task of a connection.
 #[derive(Clone, Copy, Debug, PartialEq)]
 enum Task {
-    /// Heads of requests whose messages never come.
+    /// Sends heads of requests, and no messages.
     Heads,
-    /// Calls that are refused.
+    /// Sends calls that are refused.
     Deletes,
-    /// A reader of the journal, who takes all that comes.
+    /// Reads the journal, all of it.
     Tail,
-    /// Batches whose replies are not read.
+    /// Requests batches and reads no replies.
     Batches,
-    /// Pages of connections.
+    /// Lists pages of connections.
     Lists,
 }
 
@@ -72,7 +72,7 @@ impl Task {
         }
     }
 
-    /// The message of its request in gRPC's frame, if it sends one.
+    /// The message of its request in a gRPC frame. `None` if it sends no message.
     fn message(self) -> Option<Vec<u8>> {
         let message = match self {
             Self::Heads => return None,
@@ -84,7 +84,7 @@ impl Task {
                 pb::TailJournalRequest { last: 1000, ..Default::default() }.encode_to_vec()
             }
             Self::Lists => {
-                // Of each it is asked when it was used.
+                // The filter makes the daemon look up the last use of each connection.
                 let unused_since = Some(prost_types::Timestamp { seconds: 1 << 32, nanos: 0 });
                 let page_size = 1000;
                 pb::ListConnectionsRequest { page_size, unused_since, ..Default::default() }
@@ -106,7 +106,7 @@ impl Task {
         if self == Self::Tail { 1 } else { STREAMS }
     }
 
-    /// How a connection begins: with windows that are wide, or shut where replies are not read.
+    /// The first bytes of a connection: wide windows, or closed windows if it reads no replies.
     fn preface(self) -> Vec<u8> {
         let window = if self == Self::Batches { 0 } else { WIDE };
         let setting = [&INITIAL_WINDOW[..], &window.to_be_bytes()].concat();
@@ -122,7 +122,7 @@ struct Caller {
     headers: Vec<u8>,
     message: Option<Vec<u8>>,
     has_begun: bool,
-    /// What has come and is no whole frame yet.
+    /// Received bytes that are not a whole frame yet.
     heard: Vec<u8>,
     open: HashSet<u32>,
     next: u32,
@@ -143,7 +143,7 @@ impl Caller {
         }))
     }
 
-    /// Goes on, without waiting for anything; how many requests it has sent.
+    /// Continues without waiting. Returns the number of requests that it has sent.
     fn go_on(&mut self) -> io::Result<usize> {
         let Self { wire, heard, .. } = self;
         wire.hear(&mut |said| heard.extend(said))?;
@@ -155,7 +155,7 @@ impl Caller {
         }
         self.take_frames()?;
         let before = self.next;
-        // Where the server reads no more, more is not heaped up here.
+        // Requests do not pile up here if the server stops reading.
         while self.open.len() < self.task.streams() && !self.wire.is_full() {
             self.send_request()?;
         }
@@ -199,7 +199,7 @@ impl Caller {
     }
 }
 
-/// Some connections to each target; whoever is turned away or ended comes back.
+/// Holds some connections to each target. A refused or ended caller connects again.
 pub fn run(kind: Kind, targets: &[Target], pace: Pace<'_>) -> Tally {
     let mut tally = Tally::default();
     let mut callers: Vec<_> = (0..targets.len() * CONNECTIONS).map(|_| None).collect();
@@ -217,7 +217,7 @@ pub fn run(kind: Kind, targets: &[Target], pace: Pace<'_>) -> Tally {
             false => Duration::from_millis(1),
         };
         let wires = callers.iter().flatten().map(|caller: &Caller| &caller.wire);
-        // What a poll cannot say the next look does.
+        // If the poll fails, the next round finds out why.
         let _ = wait_for_any(wires, at_most);
     }
 }

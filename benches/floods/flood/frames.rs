@@ -3,7 +3,7 @@
 use super::wire::Wire;
 use super::{BATCH, Kind, Next, Pace, Tally, Target};
 
-/// What an HTTP/2 client says first: its preface and empty SETTINGS.
+/// The first bytes of an HTTP/2 client: its preface and empty SETTINGS.
 pub const PREFACE: &[u8] = b"PRI * HTTP/2.0\r\n\r\nSM\r\n\r\n\0\0\0\x04\0\0\0\0\0";
 
 pub const DATA: u8 = 0;
@@ -16,11 +16,11 @@ const CONTINUATION: u8 = 9;
 
 pub const END_STREAM: u8 = 1;
 pub const END_HEADERS: u8 = 4;
-/// Of SETTINGS and PING.
+/// A flag of SETTINGS and PING.
 pub const ACK: u8 = 1;
-/// CANCEL
+/// The error code CANCEL.
 const CANCEL: [u8; 4] = [0, 0, 0, 8];
-/// The largest frame that a server takes that says nothing else.
+/// The default largest frame.
 const MAX_FRAME: usize = 16_384;
 
 /// A frame.
@@ -32,7 +32,7 @@ pub fn frame(kind: u8, flags: u8, stream: u32, payload: &[u8]) -> Vec<u8> {
     frame
 }
 
-/// The headers of a request for an identity.
+/// The headers of a GetIdentity request.
 pub fn request_headers() -> Vec<u8> {
     headers_of("/keyhatch.v1.StepService/WhoAmI")
 }
@@ -55,13 +55,13 @@ pub fn headers_of(path: &str) -> Vec<u8> {
     block
 }
 
-/// So many bytes of headers that nobody needs.
+/// Unused headers of this many bytes.
 fn idle_headers(bytes: usize) -> Vec<u8> {
     let one = [b"\0\x01x\x64", &[b'a'; 100][..]].concat();
     one.iter().copied().cycle().take(bytes / one.len() * one.len()).collect()
 }
 
-/// The piece of this number of a flood over one connection.
+/// Piece `number` of a flood over one connection.
 fn piece(kind: Kind, number: usize) -> Vec<u8> {
     let stream = u32::try_from(number * 2 + 1).unwrap();
     let opened = || frame(HEADERS, END_HEADERS, 1, &request_headers());

@@ -17,21 +17,21 @@ use rustls::{ClientConfig, RootCertStore};
 
 use self::wire::Wire;
 
-/// How long a flood waits for a server that takes or gives nothing, before it asks whether to go on.
+/// The longest wait for a silent server before the flood asks its driver again.
 const PATIENCE: Duration = Duration::from_millis(20);
-/// Pieces of one flood between two looks at whether to go on.
+/// Pieces between two questions to the driver.
 const BATCH: usize = 32;
 
-/// A socket, and who comes to it.
+/// A socket with a client identity.
 pub struct Target {
     socket: PathBuf,
     config: Arc<ClientConfig>,
-    /// Whether it is the identity of a step.
+    /// True if the identity is a step's.
     is_step: bool,
 }
 
 impl Target {
-    /// The socket with the identity that stands in a directory.
+    /// The socket with the identity in a directory.
     pub fn new(socket: &Path, identity: &Path) -> Self {
         let mut roots = RootCertStore::empty();
         roots.add(CertificateDer::from_pem_file(identity.join("ca.crt")).unwrap()).unwrap();
@@ -50,33 +50,33 @@ impl Target {
     }
 }
 
-/// What a flood has done.
+/// The counts of a flood.
 #[derive(Clone, Copy, Debug, Default)]
 pub struct Tally {
-    /// Frames, connections or bytes sent: whatever the flood is made of.
+    /// Frames, connections or bytes sent, by the kind of the flood.
     pub sent: usize,
     /// Connections made.
     pub connected: usize,
     /// Connections that the server ended.
     pub ended: usize,
-    /// Connections that the kernel refused, because those before them wait for the server.
+    /// Connections that the kernel refused because the server's queue was full.
     pub turned_away: usize,
-    /// Connections held at once, at the last look.
+    /// Connections held at the last count.
     pub held: usize,
 }
 
-/// What a flood does next.
+/// The next act of a flood.
 #[derive(Clone, Copy, Debug, PartialEq)]
 pub enum Next {
     /// It ends.
     End,
-    /// It goes on.
+    /// It continues.
     GoOn,
-    /// It goes on, and each slow client sends its next byte.
+    /// It continues, and each slow client sends its next byte.
     Beat,
 }
 
-/// Says what a flood does next, by what it has done.
+/// The driver of a flood: decides its next act by its counts.
 pub type Pace<'a> = &'a mut dyn FnMut(&Tally) -> Next;
 
 /// The kinds of floods.
@@ -93,15 +93,15 @@ pub enum Kind {
     Handshakes,
     SlowClients,
     IdleClients,
-    /// Heads of requests without messages, at every door.
+    /// Heads of requests without messages, at each door.
     Heads,
-    /// The admin door's calls that a viewer is refused, readers of the journal, and heads.
+    /// Calls at the admin door that a viewer may not make, readers of the journal, and heads.
     Viewer,
-    /// Only the calls that are refused.
+    /// Refused calls alone.
     Refusals,
     /// Lists of everything.
     Lists,
-    /// Batches of steps whose replies are not read, and heads at the admin door.
+    /// Batches of steps that read no replies, and heads at the admin door.
     Unread,
 }
 
@@ -125,8 +125,8 @@ pub const KINDS: [(&str, Kind); 16] = [
     ("unread", Kind::Unread),
 ];
 
-/// Floods these targets: one after the other, or if its kind is slow, `count` times at once, or if it is of callers,
-/// over some connections to each at once.
+/// Floods these targets. Slow clients come `count` at once, callers hold some connections to each target, and the other
+/// kinds take one target after the other.
 pub fn run(kind: Kind, targets: &[Target], count: usize, pace: Pace<'_>) -> Tally {
     match kind {
         Kind::Connections | Kind::HalfHellos | Kind::Handshakes => knock(kind, targets, pace),
@@ -139,7 +139,7 @@ pub fn run(kind: Kind, targets: &[Target], count: usize, pace: Pace<'_>) -> Tall
     }
 }
 
-/// Connects, goes as far as its kind does, and closes.
+/// Connects, goes as far as its kind says, and closes.
 fn knock(kind: Kind, targets: &[Target], pace: Pace<'_>) -> Tally {
     let mut tally = Tally::default();
     for target in targets.iter().cycle() {

@@ -7,7 +7,7 @@ use super::frames::{PREFACE, request_headers};
 use super::wire::Wire;
 use super::{Next, Pace, Tally, Target};
 
-/// How far a slow client has come when it becomes slow.
+/// The stage at which a client becomes slow.
 #[derive(Clone, Copy, Debug, PartialEq)]
 pub enum Stage {
     /// It sends its ClientHello byte by byte.
@@ -23,7 +23,7 @@ pub const EVERY_STAGE: [Stage; 3] = [Stage::Hello, Stage::Tls, Stage::Frame];
 struct Slow {
     wire: Wire,
     stage: Stage,
-    /// What is sent byte by byte.
+    /// The bytes to send one by one.
     script: Vec<u8>,
     sent: usize,
     has_begun: bool,
@@ -40,7 +40,7 @@ impl Slow {
         Ok(Some(Self { wire, stage, script, sent: 0, has_begun: false }))
     }
 
-    /// Goes on, without waiting for anything; whether a byte of its script was sent.
+    /// Continues without waiting. True if it sent a byte of its script.
     fn go_on(&mut self, is_due: bool) -> io::Result<bool> {
         if self.stage == Stage::Hello {
             return self.say_below_tls(is_due);
@@ -82,7 +82,7 @@ impl Slow {
     }
 }
 
-/// So many at once, spread over the targets; whoever is turned away or ended comes back.
+/// Holds `count` clients, spread over the targets. A refused or ended client connects again.
 pub fn run(targets: &[Target], count: usize, stages: &[Stage], pace: Pace<'_>) -> Tally {
     let mut tally = Tally::default();
     let mut clients: Vec<Option<Slow>> = (0..count).map(|_| None).collect();
@@ -93,7 +93,7 @@ pub fn run(targets: &[Target], count: usize, stages: &[Stage], pace: Pace<'_>) -
         }
         tally.held = 0;
         for (number, place) in clients.iter_mut().enumerate() {
-            // Thousands of handshakes are long: it may be over before they are all made.
+            // Thousands of handshakes take long, so the flood may end before all are made.
             if number % 64 == 0 && pace(&tally) == Next::End {
                 return tally;
             }

@@ -12,7 +12,7 @@ use rustls::pki_types::ServerName;
 
 use super::{Next, PATIENCE, Tally, Target};
 
-/// Reads in a row from one connection.
+/// The most reads in a row from one connection.
 const MOST_READS: usize = 64;
 
 pub struct Wire {
@@ -21,7 +21,7 @@ pub struct Wire {
 }
 
 impl Wire {
-    /// Connects; none if too many wait for the server already.
+    /// Connects. `None` if the server's queue of connections is full.
     pub fn connect(target: &Target) -> io::Result<Option<Self>> {
         let flags = SocketFlags::NONBLOCK | SocketFlags::CLOEXEC;
         let socket = socket_with(AddressFamily::UNIX, SocketType::STREAM, flags, None)?;
@@ -37,7 +37,7 @@ impl Wire {
         Ok(Some(Self { socket: UnixStream::from(socket), tls }))
     }
 
-    /// The ClientHello in bytes that were not sent.
+    /// Takes the bytes of the ClientHello before they are sent.
     pub fn take_hello(&mut self) -> Vec<u8> {
         let mut hello = Vec::new();
         while self.tls.wants_write() && self.tls.write_tls(&mut hello).is_ok() {}
@@ -46,22 +46,17 @@ impl Wire {
 
     pub fn send_half_hello(&mut self) {
         let hello = self.take_hello();
-        // What the server makes of it is for the server to see.
+        // The outcome of the half hello does not matter to the flood.
         let _ = self.socket.write_all(&hello[..hello.len() / 2]);
     }
 
-    /// Moves what can be moved without waiting; whether anything was.
-    ///
-    /// # Errors
-    /// If the connection has ended.
+    /// Sends and receives without waiting. True if any byte moved. It fails if the connection has ended.
     pub fn exchange(&mut self) -> io::Result<bool> {
         self.hear(&mut |_| {})
     }
 
-    /// The same, with what the server has said.
-    ///
-    /// # Errors
-    /// If the connection has ended.
+    /// Sends and receives without waiting, and passes the received bytes to `heard`. It fails if the connection has
+    /// ended.
     pub fn hear(&mut self, heard: &mut dyn FnMut(&[u8])) -> io::Result<bool> {
         let mut has_moved = false;
         while self.tls.wants_write() {
@@ -71,7 +66,7 @@ impl Wire {
                 Err(error) => return Err(error),
             }
         }
-        // Who is sent more and more does not only listen.
+        // The limit keeps a busy server from holding the flood here.
         for _ in 0..MOST_READS {
             match self.tls.read_tls(&mut self.socket) {
                 Ok(0) => return Err(io::ErrorKind::UnexpectedEof.into()),
@@ -88,7 +83,7 @@ impl Wire {
         Ok(has_moved)
     }
 
-    /// Whether the server takes no more just now.
+    /// True if the server accepts no more bytes now.
     pub fn is_full(&mut self) -> bool {
         while self.tls.wants_write() {
             if self.tls.write_tls(&mut self.socket).is_err() {
@@ -105,10 +100,7 @@ impl Wire {
         }
     }
 
-    /// Makes the handshake.
-    ///
-    /// # Errors
-    /// If the connection has ended, or the flood has.
+    /// Makes the handshake. It fails if the connection or the flood has ended.
     pub fn shake_hands(&mut self, pace: &mut dyn FnMut(&Tally) -> Next) -> io::Result<()> {
         while self.tls.is_handshaking() || self.tls.wants_write() {
             self.exchange_or_wait(pace)?;
@@ -116,13 +108,10 @@ impl Wire {
         Ok(())
     }
 
-    /// Sends all of this.
-    ///
-    /// # Errors
-    /// If the connection has ended, or the flood has.
+    /// Sends all bytes. It fails if the connection or the flood has ended.
     pub fn send(&mut self, bytes: &[u8], pace: &mut dyn FnMut(&Tally) -> Next) -> io::Result<()> {
         self.tls.writer().write_all(bytes)?;
-        // Even when all of it is gone there may be something to read, which must not pile up.
+        // Received bytes must not pile up, so this also reads when all is sent.
         self.exchange()?;
         while self.tls.wants_write() {
             self.exchange_or_wait(pace)?;
@@ -142,10 +131,7 @@ impl Wire {
     }
 }
 
-/// Waits until something can be moved on any of these.
-///
-/// # Errors
-/// As poll(2).
+/// Waits until any of these can send or receive. It fails as poll(2) does.
 pub fn wait_for_any<'a>(
     wires: impl Iterator<Item = &'a Wire>,
     at_most: Duration,

@@ -82,7 +82,7 @@ fn a_foreign_runtime_directory_is_refused_and_left_alone() {
         let serve = keyhatch_in(directory.path(), &["serve", "--runtime"]).arg(runtime).output();
         serve.unwrap()
     };
-    // What a daemon would make there is somebody's, too.
+    // A foreign `steps` directory counts too.
     let theirs = directory.path().join("theirs");
     std::fs::create_dir_all(theirs.join("stage")).unwrap();
     std::fs::write(theirs.join("stage/file"), "theirs").unwrap();
@@ -96,7 +96,7 @@ fn a_foreign_runtime_directory_is_refused_and_left_alone() {
         let left = std::fs::metadata(&theirs).unwrap().permissions().mode();
         assert_eq!(left & 0o7777, mode);
     }
-    // One that a daemon has left is taken again.
+    // The directory of an earlier daemon is used again.
     ServeProcess::start(directory.path()).kill();
     assert!(ServeProcess::start(directory.path()).terminate());
 }
@@ -119,7 +119,7 @@ fn a_usage_error_is_reported_once_in_the_last_line() {
 #[test]
 fn an_unreadable_state_directory_is_named() {
     if rustix::process::geteuid().is_root() {
-        // Root reads everything: a file where the directory should be takes its place.
+        // Root can read everything, so a file in place of the directory is the unreadable case.
         let directory = tempfile::tempdir().unwrap();
         std::fs::write(directory.path().join("state"), "").unwrap();
         assert_refused(&serve(directory.path()), &["state"]);
@@ -226,7 +226,7 @@ fn malformed_references_and_names_are_never_sent() {
     }
 }
 
-/// Somebody who may write to an identity's directory must not be able to hang whoever uses it.
+/// A user who may write to an identity's directory must not be able to hang its users.
 #[test]
 fn a_pipe_or_device_as_an_identity_file_is_refused_at_once() {
     let directory = made();

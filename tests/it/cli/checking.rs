@@ -31,7 +31,7 @@ metadata: {name: projects}
 spec: {integration: gcp, identifiers: [env, region], members: [prod, dev], access: {viewer: ['workflow:deploy']}}
 ";
 
-/// A broker with the seed, in whose directory workflow files are checked.
+/// A broker with the seed. Its directory holds the workflow files to check.
 fn seeded() -> Steps {
     let steps = Steps::seeded(
         "connections: {}\nsecrets: {}\n---\nconnections: {aws/x: {accessKeyID: a, secretAccessKey: b}}\n",
@@ -81,7 +81,7 @@ deploy.yaml:11:14: awz/x: missing: there is no integration awz; nearest: aws";
     assert!(said.starts_with(expected), "{said}");
     assert_eq!(text(&checked.stderr), "1 file(s), 6 reference(s), 4 problem(s)\n");
     assert_eq!(checked.status.code(), Some(1));
-    // The commands do mend it.
+    // The printed commands repair each fault.
     for command in said.lines().filter_map(|line| line.strip_prefix("    keyhatch ")) {
         std::fs::write(steps.path("FILE"), "v").unwrap();
         let mut shell = std::process::Command::new("sh");
@@ -222,7 +222,7 @@ const FOUND: [&str; 22] = [
     "secret:listed",
 ];
 
-/// Every form that Relay has for the same thing, and what is none of Relay's.
+/// Every form that Relay has for a reference, and forms that Relay does not have.
 #[test]
 fn every_form_is_found_and_what_is_the_shells_is_left_alone() {
     let steps = seeded();
@@ -234,7 +234,7 @@ fn every_form_is_found_and_what_is_the_shells_is_left_alone() {
     let mut expected = FOUND.to_vec();
     expected.sort_unstable();
     assert_eq!(found, expected);
-    // What an anchor holds is asked for by each step that uses it.
+    // Each step that uses an anchor asks for its references.
     let json = check(&steps, EVERY_FORM, &["--offline", "-o", "json"]);
     let json: serde_json::Value = serde_json::from_slice(&json.stdout).unwrap();
     let shared = json.as_array().unwrap().iter().find(|one| one["reference"] == "slack/shared");
@@ -388,7 +388,7 @@ fn a_file_that_is_no_workflow_is_not_fine() {
         );
         assert_eq!(checked.status.code(), Some(1));
     }
-    // In a directory there is much else.
+    // A directory also has other files.
     std::fs::create_dir(steps.path("all")).unwrap();
     std::fs::write(steps.path("all/a.yaml"), "hello: world\n").unwrap();
     std::fs::write(steps.path("all/b.yaml"), "steps: []\n").unwrap();

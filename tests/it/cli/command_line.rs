@@ -6,7 +6,7 @@ use std::process::{Command, Output, Stdio};
 
 use crate::harness::{ServeProcess, keyhatch, keyhatch_in, path_with_binary, succeeded, temp_dir};
 
-/// Our own sample of Relay's form, so that the tests stand alone.
+/// A sample of Relay's format.
 const RELAY: &str = "\
 connections:
   aws/test:
@@ -166,7 +166,7 @@ fn the_tour_shows_masked_values_a_refusal_and_what_to_type_next() {
         .output()
         .unwrap();
     assert_eq!(stdout(&got), "eu-west-1");
-    // Every command that it proposes works.
+    // Every proposed command works.
     for line in lines.iter().filter(|line| line.trim().starts_with("KEYHATCH_DIR=")) {
         succeeded(&Command::new("sh").args(["-c", line.trim()]).output().unwrap());
     }
@@ -218,7 +218,7 @@ fn an_executor_opens_lists_runs_and_closes_steps() {
     assert!(words[1].ends_with(":/run/keyhatch:ro"), "{text}");
     let of_directory = words[1].trim_end_matches(":/run/keyhatch:ro");
     assert_eq!(words[2..], [format!("{of_directory}/env").as_str(), "${env}"]);
-    // A step that was closed under its command is told of.
+    // The command reports a step that was closed while it ran.
     let script = "KEYHATCH_DIR=$STATE/executors/local keyhatch run close 42";
     let mut run = keyhatch_in(directory.path(), &["step", "run"]);
     run.args(names).args(["--", "sh", "-c", script]).env("PATH", path_with_binary());
@@ -233,7 +233,7 @@ fn an_executor_opens_lists_runs_and_closes_steps() {
 fn signals_reach_the_command_and_the_step_is_closed_after_it() {
     let directory = temp_dir();
     let serving = ServeProcess::start(directory.path());
-    // It waits for a line that never comes, and leaves nothing running.
+    // The script waits for a line that never comes, and leaves nothing running.
     let script = "trap 'echo caught; exit 9' TERM; echo ready; read -r line; exit 1";
     let mut child = keyhatch_in(
         directory.path(),

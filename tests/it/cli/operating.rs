@@ -32,7 +32,7 @@ fn stderr(output: &Output) -> String {
     String::from_utf8(output.stderr.clone()).unwrap()
 }
 
-/// What the doctor has found.
+/// The findings of the doctor.
 struct Diagnosis {
     exit_code: i32,
     findings: Vec<Value>,
@@ -52,7 +52,7 @@ impl Diagnosis {
         Self { exit_code, findings }
     }
 
-    /// Those that are as bad as this.
+    /// The findings of this level.
     fn at(&self, level: &str) -> Vec<&str> {
         let these = self.findings.iter().filter(|finding| finding["level"] == level);
         these.map(|finding| finding["what"].as_str().unwrap()).collect()
@@ -69,7 +69,7 @@ impl Diagnosis {
         self.get(what)["level"].as_str().unwrap()
     }
 
-    /// The command that repairs it.
+    /// The command that repairs the finding.
     #[track_caller]
     fn command(&self, what: &str) -> &str {
         let finding = self.get(what);
@@ -81,14 +81,14 @@ fn doctor(directory: &Path) -> Diagnosis {
     Diagnosis::of(keyhatch_in(directory, &["doctor", "-o", "json"]))
 }
 
-/// A shell that has the program on its PATH, and knows the broker by what the command says only.
+/// A shell with the program on its PATH. It knows only the broker that the command names.
 fn shell(line: &str) -> Command {
     let mut shell = by_shell(line, &keyhatch(&[]));
     shell.env("PATH", path_with_binary());
     shell
 }
 
-/// Runs what was said to repair it, and sees that it did.
+/// Runs the printed repair, and checks that the finding is gone.
 #[track_caller]
 fn repair(directory: &Path, broken: &Diagnosis, what: &str) {
     assert_eq!(broken.level(what), "fail", "{:#}", broken.get(what));
@@ -102,7 +102,7 @@ fn set_mode(path: &Path, mode: u32) {
     std::fs::set_permissions(path, Permissions::from_mode(mode)).unwrap();
 }
 
-/// A daemon that was started by a command of the doctor's.
+/// A daemon that a command of the doctor has started.
 struct Started(Child);
 
 impl Drop for Started {
@@ -205,7 +205,7 @@ fn doctor_prints_commands_that_set_up_a_missing_broker() {
     let directory = temp_dir();
     let broken = doctor(directory.path());
     assert_eq!(broken.at("fail"), ["state directory"]);
-    // One that is empty is as good as none.
+    // An empty state directory counts as missing.
     std::fs::create_dir(directory.path().join("state")).unwrap();
     set_mode(&directory.path().join("state"), 0o700);
     let empty = doctor(directory.path());
@@ -221,7 +221,7 @@ fn doctor_prints_commands_that_set_up_a_missing_broker() {
     let started = Started(shell(&serve).stderr(log).spawn().unwrap());
     wait_until("the daemon serves", || doctor(directory.path()).at("fail").is_empty());
     drop(started);
-    // It was killed: its socket is there, and nobody listens.
+    // The killed daemon has left its socket, and nobody listens.
     let broken = doctor(directory.path());
     assert_eq!(broken.at("fail"), ["daemon"]);
     assert!(broken.command("daemon").starts_with("keyhatch serve --state"));
@@ -240,7 +240,7 @@ fn doctor_names_an_expired_certificate_with_a_remedy() {
         assert!(broken.get(what)["detail"].as_str().unwrap().starts_with("ended at "));
     }
     assert_eq!(broken.level("CA's certificate"), "ok");
-    // It replaces both, so the other's is there already.
+    // The command replaces both identities.
     repair(directory, &broken, identities[0]);
     assert_eq!(doctor(directory).level(identities[1]), "ok");
     assert!(broken.get("daemon's certificate")["do"].as_str().unwrap().contains("restart"));
@@ -306,7 +306,7 @@ fn doctor_names_a_runtime_directory_with_too_long_a_path() {
     let finding = diagnosis.get("runtime directory");
     assert!(finding["detail"].as_str().unwrap().contains("107"), "{finding}");
     assert!(finding["do"].as_str().unwrap().contains("--runtime"), "{finding}");
-    // So is one that holds what is somebody else's.
+    // A directory with another user's files is a finding too.
     std::fs::create_dir(directory.path().join("run")).unwrap();
     std::fs::write(directory.path().join("run/theirs"), "").unwrap();
     let diagnosis = doctor(directory.path());
@@ -364,7 +364,7 @@ fn doctor_warns_of_a_disk_before_it_is_full() {
     assert_eq!(doctor(directory.path()).level("room for the store"), "fail");
 }
 
-/// Every file below a directory, with what would show that it was touched.
+/// Every file below a directory, with the attributes that show a change.
 fn traces(directory: &Path) -> Vec<(PathBuf, u32, i64, i64, u64)> {
     let mut traces = Vec::new();
     let mut directories = vec![directory.to_owned()];
@@ -387,7 +387,7 @@ fn traces(directory: &Path) -> Vec<(PathBuf, u32, i64, i64, u64)> {
 fn the_doctor_changes_nothing() {
     let directory = made();
     ServeProcess::start(directory.path()).kill();
-    // As a rotation that was killed has left it; the next start drops it.
+    // A killed rotation leaves such a keyring. The next start removes it.
     let keyring = directory.path().join("state/keyring.json");
     std::fs::copy(&keyring, keyring.with_file_name("keyring.json.next")).unwrap();
     let before = traces(directory.path());
@@ -423,7 +423,7 @@ fn doctor_names_the_own_identity_of_a_remote_operator() {
     let own = directory.path().join("op2");
     let add = ["operator", "add", "op2", "--role", "viewer", "--out", own.to_str().unwrap()];
     serving.must(&add);
-    // As in another user's home: there is no state directory to be found.
+    // Another user's home has no state directory.
     let config = directory.path().join("config.toml");
     let none = directory.path().join("none");
     std::fs::write(&config, format!("state = {:?}\n", none.to_str().unwrap())).unwrap();
@@ -469,7 +469,7 @@ fn in_a_step_the_doctor_looks_at_the_steps_directory() {
     assert_eq!((failed.len(), &failed[0]["what"]), (1, &"broker".into()), "{answer:#}");
 }
 
-/// Whether it ends by itself, with which code, and what it says.
+/// The exit code, if the command ends by itself, and its output.
 fn healthcheck(command: &mut Command) -> (Option<i32>, String) {
     let child = command.stdout(std::process::Stdio::piped()).stderr(std::process::Stdio::piped());
     let mut child = child.spawn().unwrap();
@@ -488,7 +488,7 @@ fn a_probe_ends_soon_with_one_line_whatever_the_daemon_does() {
     let mut executor = keyhatch_in(directory.path(), &["healthcheck"]);
     executor.env("KEYHATCH_DIR", state.join("executors/local"));
     assert_eq!(healthcheck(&mut executor).0, Some(0));
-    // Whoever has taken the operator's identity away leaves the executor's to probe with.
+    // Without the operator's identity, the probe uses the executor's.
     std::fs::rename(state.join("operators/admin"), directory.path().join("admin")).unwrap();
     assert_eq!(probe().0, Some(0));
     kill_process(serving.pid(), Signal::STOP).unwrap();
@@ -510,7 +510,7 @@ fn commands_below(words: &[String]) -> Vec<String> {
     let help = stdout(&keyhatch(&arguments).output().unwrap());
     let Some(list) = help.split("Commands:\n").nth(1) else { return Vec::new() };
     let lines = list.split("\n\n").next().unwrap_or_default().lines();
-    // What a line is too narrow for goes on further in.
+    // A long entry continues on an indented line.
     let names = lines.filter_map(|line| line.strip_prefix("  ")?.split(' ').next());
     names.filter(|name| !name.is_empty() && *name != "help").map(str::to_owned).collect()
 }
@@ -624,7 +624,7 @@ fn the_reference_has_every_configuration_key_and_default() {
             row(&text, 2, &format!("`{key}`"));
         }
     }
-    // And nothing else: the file takes each key that the reference has.
+    // The file accepts each key of the reference, and no other.
     let state = row(&text, 2, "`state`");
     assert_eq!(state[..2], ["`--state`", "`KEYHATCH_STATE`"]);
     assert!(row(&text, 2, "`runtime`")[4].contains("/run/keyhatch-broker"));
@@ -701,7 +701,7 @@ fn the_image_is_built_from_existing_files_and_commands() {
     let build = cargo["alias"]["build-static"].as_array().unwrap();
     let is_locked = build.iter().any(|word| word.as_str() == Some("--locked"));
     assert!(text.contains("RUN cargo build-static") && is_locked, "{build:?}");
-    // cargo looks for the files of targets whose path is not said, and they are not copied.
+    // cargo looks for the files of targets without a path, and the image does not have them.
     let manifest: toml::Table = toml::from_str(&read("Cargo.toml")).unwrap();
     for kind in ["bin", "test", "bench"] {
         let targets = manifest[kind].as_array().unwrap();
@@ -725,7 +725,7 @@ fn the_image_is_built_from_existing_files_and_commands() {
     assert!(text.lines().any(|line| line.starts_with("USER ") && !line.contains("root")));
 }
 
-/// The patience of a probe is its own, and not one that a container's runtime has to have.
+/// The probe ends by its own timeout, before the container runtime's.
 #[test]
 fn the_image_gives_a_probe_more_time_than_it_takes() {
     let text = include_str!("../../../Dockerfile");

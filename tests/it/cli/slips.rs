@@ -19,7 +19,7 @@ fn apply(steps: &Steps, seed: &str) -> String {
 fn on_terminal(steps: &Steps, command: &str, answers: &[(&str, &str)]) -> Option<String> {
     let mut terminal = keyhatch_in(steps.directory.path(), &[]);
     let names: Vec<_> = terminal.env("LANG", "C").get_envs().collect();
-    // A question that never comes ends the test.
+    // The timeout ends the test if a question never comes.
     let mut script = std::process::Command::new("timeout");
     script.args(["60", "script", "-qec", command, "/dev/null"]);
     script.envs(names.into_iter().filter_map(|(name, value)| Some((name, value?))));
@@ -33,7 +33,7 @@ fn on_terminal(steps: &Steps, command: &str, answers: &[(&str, &str)]) -> Option
             told.extend(byte);
         }
         begin = told.len();
-        // Where there is no script(1), nobody reads.
+        // Nobody reads if there is no script(1).
         let _ = input.write_all(format!("{answer}\n").as_bytes());
     }
     output.read_to_end(&mut told).unwrap();
@@ -95,7 +95,7 @@ fn a_connection_for_nobody_is_reported_with_a_remedy() {
     assert_eq!(told, format!("no step may resolve it yet: {mended}\n"));
     assert_eq!(create("http/b", &["--resolver", "workflow:w"]), "");
     assert_eq!(create("http/c", &["--editor", "workflow:w", "--resolver", "team:ops"]), "");
-    // Those on whose behalf a step runs count beside its workflow, never instead of it.
+    // The principals of --run-as count beside the workflow, never instead of it.
     let told = create("http/d", &["--resolver", "team:ops", "--resolver", "user:alice"]);
     assert_eq!(told, format!("no step may resolve it yet: {}\n", mended.replace("/a", "/d")));
     let spec = "spec: {integration: slack, fields: {api_token: t}}\n";
@@ -121,7 +121,7 @@ fn on_a_terminal_the_kind_and_its_fields_are_asked_for() {
             text(&steps.serving.run(&["connection", "get", reference, "-o", "json"]).stdout);
         Some((told, serde_json::from_str(&shown).unwrap_or(serde_json::Value::Null)))
     };
-    // Whoever says nothing gets the first kind.
+    // An empty answer selects the first kind.
     let answers = [
         ("kind (access_key): ", ""),
         ("access_key_id (", "AKIAIOSFODNN7EXAMPLE"),

@@ -7,7 +7,7 @@ use std::process::Command;
 use crate::harness::{ServeProcess, by_shell, keyhatch_in, secret, skipped, succeeded, text};
 
 const GROUP: u32 = 54_313;
-/// Runs the program in a root of its own, in which the broker's directory is at the same path.
+/// Runs the program in its own root directory, which has the broker's directory at the same path.
 const IN_ROOT: &str = "exec unshare --mount sh -c 'mkdir -p \"$ROOT$DIRECTORY\" \"$ROOT/proc\" && \
                        mount --bind \"$DIRECTORY\" \"$ROOT$DIRECTORY\" && \
                        if [ \"$1\" = serve ]; then mount --bind /proc \"$ROOT/proc\"; fi && \
@@ -29,15 +29,15 @@ fn a_static_program_serves_and_asks_in_an_empty_root() {
     }
     let (directory, root) = (tempfile::tempdir().unwrap(), tempfile::tempdir().unwrap());
     let (directory, root) = (directory.path(), root.path());
-    // By another process: a child that this one forks meanwhile would hold the file open to write.
+    // Another process writes the copy, because a child of this process would hold the file open for writing.
     let copied = Command::new("cp").arg(program).arg(root.join("keyhatch")).status();
     assert!(copied.unwrap().success());
     std::fs::create_dir(root.join("etc")).unwrap();
     std::fs::write(root.join("etc/group"), format!("hatchers:x:{GROUP}:\n")).unwrap();
-    // What the C library would look in.
+    // A file that the C library would read.
     std::fs::write(root.join("etc/nsswitch.conf"), "group: sss\n").unwrap();
     succeeded(&in_root(root, directory, &["init"]).output().unwrap());
-    // A container has /proc; whoever only asks does without.
+    // The daemon needs /proc, as containers have it. Its clients do not.
     let serve = in_root(root, directory, &["serve", "--admin-group", "hatchers"]);
     let serving = ServeProcess::spawn(directory, serve);
     assert_eq!(std::fs::metadata(directory.join("run/admin.sock")).unwrap().gid(), GROUP);

@@ -36,7 +36,7 @@ fn the_unit_allows_only_the_network_of_its_options() {
     assert!(has(&network, "Type=notify"));
     let refused = keyhatch(&["config", "systemd-unit", "--metrics", "0.0.0.0:9464"]).output();
     assert!(text(&refused.unwrap().stderr).contains("must be a loopback address"));
-    // Who runs a daemon in the shut one hears what keeps it from its address.
+    // A daemon in a unit without a network reports why it cannot bind its address.
     let address = "127.0.0.1:9464".parse().unwrap();
     let source = rustix::io::Errno::AFNOSUPPORT.into();
     let told = DaemonError::Metrics { address, source }.to_string();

@@ -12,7 +12,7 @@ use crate::harness::{
 
 const NOBODY: u32 = 65_534;
 
-/// What a command that fails says last.
+/// The last line of a command that fails.
 fn refusal(mut command: Command) -> String {
     let output = command.output().unwrap();
     assert!(!output.status.success());
@@ -26,7 +26,7 @@ fn without_a_broker_the_message_says_how_to_start_it() {
         let told = refusal(keyhatch_in(directory.path(), command));
         assert_says(&told, &["IDENTITY_MISSING", "is no state directory", "keyhatch init"]);
     }
-    // doctor does not wait for it to come back.
+    // doctor does not wait for the daemon to come back.
     ServeProcess::start(directory.path()).kill();
     let told = keyhatch_in(directory.path(), &["doctor"]).output().unwrap().stdout;
     let told = String::from_utf8(told).unwrap();
@@ -39,7 +39,7 @@ fn a_step_is_not_asked_to_start_its_broker() {
     let serving = ServeProcess::start(directory.path());
     let names = ["step", "run", "--workflow", "w", "--run", "1", "--step", "s", "--"];
     let mut step = keyhatch_in(directory.path(), &names);
-    // What dies still has its socket for a moment.
+    // A killed daemon keeps its socket for a moment.
     let script = "kill -9 $DAEMON; for i in $(seq 100); do keyhatch doctor | grep 'nobody listens' && break; done";
     step.args(["sh", "-c", script]);
     step.env("PATH", path_with_binary());

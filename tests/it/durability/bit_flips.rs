@@ -20,15 +20,15 @@ use crate::harness::{
 const CONNECTIONS: u64 = 300;
 const SECRETS: u64 = 40;
 const GROUPS: usize = 5;
-/// How many values are looked at after a start.
+/// The number of values that are resolved after a start.
 const SAMPLE: usize = 8;
-/// More than any start takes: damage must not make it ask for everything.
+/// A limit above any start's need. Damage must not make the daemon allocate without limit.
 const ADDRESS_SPACE_KIB: u64 = 4 * 1024 * 1024;
-/// What a refusal tells to do, one of these.
+/// The next steps that a refusal may name.
 const NEXT_STEPS: [&str; 6] =
     ["restore", "mend", "free ", "make one with", "run the newer", "give the right"];
 
-/// What a state directory holds, by what can be seen from outside.
+/// The content of a state directory, as seen by clients.
 #[derive(PartialEq)]
 struct Contents {
     connections: BTreeMap<String, pb::Connection>,
@@ -37,10 +37,10 @@ struct Contents {
 }
 
 struct World {
-    /// After a stop in order, and after a kill.
+    /// The state after an orderly stop, and after a kill.
     images: [Image; 2],
     contents: Contents,
-    /// With the state directory as it was, for who asks.
+    /// The directory with the original identities.
     directory: tempfile::TempDir,
 }
 
@@ -59,7 +59,7 @@ async fn contents(doors: &Doors) -> Result<Contents, String> {
 }
 
 fn documents() -> Vec<pb::apply_request::Document> {
-    // The size of values goes by their number.
+    // The number of a connection decides the size of its values.
     let connection = |number: u64| {
         let text = value(number * 4 + u64::from(number.is_multiple_of(50)) * 2);
         connection_document(
@@ -90,7 +90,7 @@ impl World {
         let state = directory.path().join("state");
         let contents = runtime.block_on(async {
             let doors = Doors::open(&serving).await.unwrap();
-            // Several batches: the store's log has more than one end.
+            // Several batches give the store's log more than one end.
             for documents in documents().chunks(20) {
                 let requests: Vec<_> = documents
                     .iter()
@@ -104,7 +104,7 @@ impl World {
         serving.kill();
         let killed = Image::of(&state);
         Serving::start(directory.path(), &[]).serving().terminate();
-        // With a snapshot of the store.
+        // This restart writes a snapshot of the store.
         Serving::start(directory.path(), &[]).serving().terminate();
         Self { images: [Image::of(&state), killed], contents, directory }
     }
@@ -115,12 +115,12 @@ impl World {
         let filled: Vec<usize> =
             (0..image.files.len()).filter(|file| !image.files[*file].bytes.is_empty()).collect();
         let of_store = |file: &usize| image.files[*file].path.starts_with("store");
-        // Half of them where the most is.
+        // Half of the flips hit the store, the largest file.
         let stores: Vec<usize> = filled.iter().copied().filter(of_store).collect();
         let among = if dice.roll(2) == 0 { &stores } else { &filled };
         let file = &mut image.files[among[dice.roll(among.len())]];
         let used = file.bytes.iter().rposition(|byte| *byte != 0).map_or(1, |last| last + 1);
-        // What was never written is flipped, too, but seldom.
+        // Bytes that were never written are flipped seldom.
         let length = if dice.roll(20) == 0 { file.bytes.len() } else { used };
         let (byte, bit) = (dice.roll(length), dice.roll(8));
         file.bytes[byte] ^= 1 << bit;
@@ -179,7 +179,7 @@ impl World {
     }
 }
 
-/// A refusal says what is wrong and what to do, and nothing of how it fell.
+/// A refusal names the fault and the next step, and is no panic.
 fn refusal(status: std::process::ExitStatus, said: &str) -> Outcome {
     let last = said.lines().last().unwrap_or_default().to_owned();
     let is_well_said = status.code() == Some(1)

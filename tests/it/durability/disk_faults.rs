@@ -21,14 +21,14 @@ use crate::harness::{
     request, resolve_on, runtime, scale, skipped, step_channel, temp_dir, text, wait_until,
 };
 
-/// How many changes, resolves and steps the story has.
+/// The number of changes, resolves and steps in a story.
 const STORY: usize = 40;
-/// Steps stay open over a restart, and every value is looked at.
+/// Steps stay open over a restart, and every value is resolved.
 const EVERYTHING: Check = Check { length: u64::MAX, open_steps: OpenSteps::AreOpen, one_in: 1 };
 
-/// How long a change is waited for on a disk that stays full.
+/// The longest wait for a change on a disk that stays full.
 const PATIENCE: Duration = Duration::from_millis(300);
-/// What fails: calls, whether for good, and how.
+/// The faults: the calls that fail, "+" if they fail forever, and the error.
 const FAULTS: [(&str, &str, &str); 6] = [
     ("write", "", "EIO"),
     ("write", "", "ENOSPC"),
@@ -44,33 +44,33 @@ struct World {
     seed: u64,
 }
 
-/// What came of one fault.
+/// The outcome of one fault.
 struct Outcome {
     fault: String,
     events: Vec<Event>,
     acknowledged: usize,
-    /// It was refused while it started, which is no loss.
+    /// True if the daemon refused to start, which is no loss.
     is_refused: bool,
     problems: Vec<String>,
 }
 
-/// Something that was acknowledged, and how long the record was when it was asked for.
+/// An acknowledged request, and the length of the record when it was sent.
 struct Answer {
     asked: u64,
     is_change: bool,
     is_close: bool,
 }
 
-/// How the story went.
+/// The outcome of a story.
 #[derive(Default)]
 struct Told {
     answers: Vec<Answer>,
-    /// Nobody answered, and it was left at that.
+    /// True if a request got no answer, and the story ended there.
     is_unanswered: bool,
 }
 
 impl World {
-    /// The story, with this fault, and a start without it.
+    /// Runs the story with this fault, then starts the daemon without it.
     fn run(&self, fault: &str, directory: &Path, runtime: &Runtime) -> Outcome {
         let (state, record) = (directory.join("state"), directory.join("record"));
         self.before.write(&state);
@@ -85,7 +85,7 @@ impl World {
             env.push(("SHIM_FAULT", fault.into()));
         }
         let mut client = Client::new(0, self.seed);
-        // On a disk that stays full a change that the store has taken waits for room: its caller goes away.
+        // On a disk that stays full, a change that the store has accepted waits for room, and its caller gives up.
         let may_wait = fault.contains('+');
         if may_wait {
             client.patience = PATIENCE;
@@ -98,7 +98,7 @@ impl World {
         let said = match started {
             Start::Serving(serving) => {
                 told = runtime.block_on(tell(&mut client, &serving, &record));
-                // In order, or at once.
+                // The daemon stops in order, or is killed.
                 let in_order = !told.is_unanswered && dice.roll(2) == 0;
                 let signal = if in_order { Signal::TERM } else { Signal::KILL };
                 runtime.block_on(serving.end_of_clients(signal))
@@ -147,7 +147,7 @@ async fn tell(client: &mut Client, serving: &Serving, record: &Path) -> Told {
     told
 }
 
-/// After a sync has failed nothing may be acknowledged that rests on the same file.
+/// After a failed sync, no later request that depends on the same file may be acknowledged.
 fn after_a_failed_sync(events: &[Event], answers: &[Answer]) -> Option<String> {
     let is_failed =
         |event: &&Event| matches!(event.kind, Kind::Sync | Kind::RangeSync) && !event.is_done;
@@ -156,7 +156,7 @@ fn after_a_failed_sync(events: &[Event], answers: &[Answer]) -> Option<String> {
         events.iter().find(|event| event.kind == Kind::Open && event.file == failed.file)?;
     let is_store = opened.path.ends_with("store/db");
     let is_journal = opened.path.ends_with("journal/000001.jsonl");
-    // What waits for no sync may be asked for and answered in the moment before the failure is known.
+    // A request that waits for no sync may be answered before the failure is known.
     let rests_on = |answer: &&Answer| {
         ((is_journal || is_store) && answer.is_change) || (is_journal && answer.is_close)
     };
@@ -169,7 +169,7 @@ fn after_a_failed_sync(events: &[Event], answers: &[Answer]) -> Option<String> {
     ))
 }
 
-/// What is not there when it is started without a fault.
+/// Starts the daemon without a fault. Returns everything that is missing.
 async fn look(client: &Client, directory: &Path, dice: &mut Dice) -> Vec<String> {
     let serving = match Serving::start(directory, &[]) {
         Start::Serving(serving) => serving,
@@ -190,7 +190,7 @@ async fn look(client: &Client, directory: &Path, dice: &mut Dice) -> Vec<String>
     problems
 }
 
-/// Every fault, or some spread over all of them.
+/// Every fault in the full form, else a sample of all faults.
 fn faults(events: &[Event]) -> Vec<String> {
     let count = |kinds: &[Kind]| events.iter().filter(|event| kinds.contains(&event.kind)).count();
     let counts = BTreeMap::from([
@@ -214,7 +214,7 @@ fn no_failed_write_or_sync_loses_or_halves_a_change() {
     let seed = seed("disk faults");
     let directory = scratch();
     init(directory.path());
-    // So that there is something to write while it starts.
+    // Earlier changes give the daemon something to write at its start.
     let mut client = Client::new(9, seed);
     let serving = Serving::start(directory.path(), &[]).serving();
     runtime().block_on(tell(&mut client, &serving, directory.path()));
@@ -263,7 +263,7 @@ fn resident_kib() -> u64 {
     line.split_whitespace().nth(1).unwrap().parse().unwrap()
 }
 
-/// sled moves what is long into files that it never removes, unless it comes in pieces.
+/// sled moves long values into files that it never removes, unless the values come in pieces.
 #[test]
 fn a_value_that_is_overwritten_for_ever_takes_no_more_room() {
     let broker = TestBroker::start();
@@ -272,7 +272,7 @@ fn a_value_that_is_overwritten_for_ever_takes_no_more_room() {
     let mut client = ConnectionServiceClient::new(broker.operator());
     let mut overwrite = |times: usize| {
         for number in 0..times {
-            // Of all lengths: one piece, several, and back.
+            // The lengths go from one piece to several and back.
             let value = vec![b'x'; 1 + (number * 7919) % 40_000];
             let fields = [("secret_access_key".to_owned(), value)].into();
             let connection = pb::Connection {
@@ -311,7 +311,7 @@ fn a_value_that_is_overwritten_for_ever_takes_no_more_room() {
     );
 }
 
-/// Takes all room that is left.
+/// Fills the disk.
 fn fill(disk: &Path) {
     let mut file = OpenOptions::new().create(true).append(true).open(disk.join("fill")).unwrap();
     let piece = vec![0; 4096];
@@ -341,11 +341,11 @@ fn a_full_disk_still_allows_closing_and_removing_access() {
         || block_on(async { resolve_on(step_channel(&step).await, request("aws/prod")).await });
     resolve().unwrap();
     fill(&disk);
-    // Lines go on into what is left of the last page, and then no more.
+    // Lines still fit into the rest of the last page, and then no more.
     wait_until("the disk is full to the last byte", || resolve().is_err());
     assert!(refused(&["connection", "update", "aws/prod", "--label", "a=b"]).contains("DISK_FULL"));
     serving.must(&[&["access", "remove"][..], &bind].concat());
-    // Also of a daemon that was started with no room.
+    // A daemon that starts without room does the same.
     assert!(serving.terminate());
     let serving = ServeProcess::spawn(directory.path(), keyhatch_in(directory.path(), &["serve"]));
     serving.must(&["step", "close", &opened.name]);

@@ -20,14 +20,14 @@ struct World {
     serving: ServeProcess,
     steps: Vec<Channel>,
     operator: Channel,
-    /// While it exists the disk hangs.
+    /// The disk hangs while this file exists.
     hang: PathBuf,
     runtime: Runtime,
     directory: tempfile::TempDir,
 }
 
 impl World {
-    /// A daemon whose calls on files that are called so can be made to hang, and some open steps.
+    /// Starts a daemon whose calls on files of this name can be made to hang, with some open steps.
     fn start(calls: &str, shim: &Path) -> Self {
         Self::start_with_journal("written", calls, shim)
     }
@@ -65,13 +65,13 @@ impl World {
         std::fs::remove_file(&self.hang).unwrap();
     }
 
-    /// How many lines of resolves the journal has, on disk or not.
+    /// The number of resolve lines in the journal, on disk or not.
     fn lines(&self) -> usize {
         let journal = self.directory.path().join("state/journal/000001.jsonl");
         std::fs::read_to_string(journal).unwrap().matches("\"resolve\"").count()
     }
 
-    /// How often the journal was synced.
+    /// The number of syncs of the journal.
     fn syncs(&self) -> usize {
         let events = read(&self.directory.path().join("record"));
         let is_one = |event: &&Event| {
@@ -116,7 +116,7 @@ impl World {
         assert_eq!(self.health("keyhatch.v1.SystemService"), ServingStatus::Serving as i32);
     }
 
-    /// Once the disk goes on steps are served, and what was stuck is done.
+    /// When the disk is back, steps are served and the stuck request is done.
     fn recovers_with<T>(&self, stuck: JoinHandle<Result<T, tonic::Status>>) {
         self.go_on();
         wait_until("it goes on", || self.resolve(3) == "resolved");
@@ -149,7 +149,7 @@ fn a_hanging_journal_write_is_reported_to_all_and_ends() {
     world.wait_for_health(ServingStatus::NotServing);
     assert_eq!(world.state(), "no-secrets");
 
-    // The line of what was stuck is written when the disk goes on.
+    // The line of the stuck request is written when the disk is back.
     world.recovers_with(stuck);
     world.put_secret("new").unwrap();
 }
@@ -166,7 +166,7 @@ fn a_hanging_journal_sync_delays_resolves_and_loses_none() {
     world.recovers_with(stuck);
 }
 
-/// Group commit: who comes while the disk is busy shares the next sync with all who do.
+/// Group commit: all requests that arrive while the disk is busy share the next sync.
 #[test]
 fn waiters_in_synced_mode_share_the_next_sync() {
     const CALLERS: usize = 64;
@@ -184,7 +184,7 @@ fn waiters_in_synced_mode_share_the_next_sync() {
     for asked in asked {
         assert!(world.runtime.block_on(asked).unwrap().is_ok());
     }
-    // One that hung with the first of them, one for the rest, and one that a checkpoint may have asked for.
+    // One sync hung with the first request, one is for the rest, and a checkpoint may have added one.
     let shared = world.syncs() - syncs;
     report("callers of one sync in synced mode", CALLERS, format!("{shared} syncs"), "-");
     assert!(shared <= 3, "{shared}");

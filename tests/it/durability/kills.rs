@@ -25,18 +25,18 @@ use crate::harness::{
 };
 
 const CLIENTS: usize = 3;
-/// Every value is looked at, and an open step is still open.
+/// Every value is resolved, and open steps are still open.
 const EVERYTHING: Check = Check { length: u64::MAX, open_steps: OpenSteps::AreOpen, one_in: 1 };
-/// A start is killed within so many microseconds.
+/// A start is killed within this many microseconds.
 const START: usize = 50_000;
-/// Under load it is killed after so many answers.
+/// Under load the daemon is killed after at most this many answers.
 const ANSWERS: usize = 40;
 
 struct World {
     directory: tempfile::TempDir,
     runtime: Runtime,
     clients: Vec<Client>,
-    /// Of steps that are closed and were checked, to be checked once more.
+    /// Closed steps that were checked, to be checked once more at the end.
     over: Vec<Vec<StepLife>>,
     dice: Dice,
     failed_starts: usize,
@@ -62,11 +62,11 @@ impl World {
         self.directory.path()
     }
 
-    /// Kills it at a random moment of its start.
+    /// Kills the daemon at a random moment of its start.
     fn kill_while_it_starts(&mut self) {
         let moment = Duration::from_micros(self.dice.roll(START) as u64);
         let starting = Serving::spawn(self.path(), keyhatch_in(self.path(), &["serve"]));
-        // The moment to kill it, and nothing that is waited for.
+        // The sleep chooses the moment of the kill. It waits for no event.
         std::thread::sleep(moment);
         self.note(&starting.kill());
     }
@@ -78,7 +78,7 @@ impl World {
         }
     }
 
-    /// Starts it, and looks whether everything is there.
+    /// Starts the daemon, and checks that everything is there.
     fn start_and_check(&mut self) -> (Serving, Doors) {
         let serving = Serving::start(self.path(), &[]).serving();
         let Self { runtime, clients, dice, problems, over, .. } = self;
@@ -95,7 +95,7 @@ impl World {
         (serving, doors)
     }
 
-    /// Kills it after so many answers, while more are asked for.
+    /// Kills the daemon after some answers, while more requests run.
     fn kill_under_load(&mut self, cycle: usize) {
         let (serving, doors) = self.start_and_check();
         let until = 1 + self.dice.roll(ANSWERS);
@@ -118,7 +118,7 @@ impl World {
         self.note(&said);
     }
 
-    /// Everything, once more, with every step there ever was.
+    /// Checks everything once more, with all closed steps.
     fn check_all(&mut self) {
         for (client, over) in self.clients.iter_mut().zip(&mut self.over) {
             client.remember_steps(std::mem::take(over));
@@ -164,14 +164,14 @@ fn a_kill_at_any_moment_loses_nothing_acknowledged() {
 const STEPS: usize = 200;
 const WORKERS: usize = 4;
 
-/// What workers and the killer share.
+/// The state that the workers and the killer share.
 struct Shared {
     directory: PathBuf,
     next: AtomicUsize,
     acknowledged: AtomicUsize,
     /// Held for writing while there is no daemon.
     serving: RwLock<()>,
-    /// What each step was given, by its name: leases.
+    /// The leases that each step received, by its name.
     given: Mutex<BTreeMap<String, Vec<String>>>,
 }
 
@@ -180,7 +180,7 @@ impl Shared {
         self.directory.join("state/executors/local")
     }
 
-    /// Asks until there is an answer: a client that was cut off connects again and goes on.
+    /// Asks until there is an answer, over a new connection after each cut.
     async fn until_answered<T, F: Future<Output = Result<T, Status>>>(
         &self,
         socket: &Path,
@@ -188,7 +188,7 @@ impl Shared {
         call: impl Fn(Channel) -> F,
     ) -> Result<T, Status> {
         for _ in 0..2000 {
-            // There is one now; it may be killed at any moment after this.
+            // A daemon runs now, and may be killed at any moment after this.
             drop(self.serving.read().unwrap());
             if let Ok(channel) = channel(socket, identity_in(identity)).await {
                 let outcome = call(channel).await;
@@ -208,8 +208,8 @@ impl Shared {
         panic!("nobody answers at {}", socket.display());
     }
 
-    /// Opens a step under one request id, however often it has to ask. A daemon that was killed between the
-    /// line and the directory closes the step when it comes back, and says so: then it is another request.
+    /// Opens a step under one request id, with as many tries as needed. A daemon that was killed between the line and
+    /// the directory closes the step at its next start and reports that. Then the worker uses a new request id.
     async fn open(&self, admin: &Path, number: usize) -> pb::OpenedStep {
         for request in 0..100 {
             let mut asked = open_request("deploy", &format!("s{number}"));
@@ -263,11 +263,11 @@ impl Shared {
     }
 }
 
-/// Kills and starts the daemon until it is over; how often.
+/// Kills and starts the daemon until the work is done. Returns the number of kills.
 fn kill_again_and_again(mut serving: ServeProcess, shared: &Shared, is_over: &AtomicBool) -> usize {
     let mut kills = 0;
     while !is_over.load(Ordering::SeqCst) {
-        // After so many answers: at any moment of what the next ones do.
+        // The kill comes at any moment of the requests after these answers.
         let until = shared.acknowledged.load(Ordering::SeqCst) + kills * 7 % 13;
         while shared.acknowledged.load(Ordering::SeqCst) < until && !is_over.load(Ordering::SeqCst)
         {

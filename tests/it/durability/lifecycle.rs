@@ -23,13 +23,13 @@ const STEPS: usize = 6;
 const MOST_LEASES: usize = 5;
 const DEFAULT_TTL: i64 = 3_600_000;
 const SERVER_MAXIMUM: i64 = 7_200_000;
-/// What a connection allows at most; the second has no maximum of its own.
+/// The maximum of each connection. The second has no maximum.
 const MAXIMA: [Option<i64>; 3] = [Some(1_800_000), None, Some(5_400_000)];
-/// What is asked for, in seconds.
+/// The requested lengths, in seconds.
 const TTLS: [Option<i64>; 4] = [None, Some(60), Some(2_000), Some(100_000)];
 const STEP_TTLS: [i64; 3] = [600, 3_600, 21_600];
 
-/// xorshift64*: the same seed, the same story.
+/// xorshift64*: the same seed gives the same story.
 struct Dice(u64);
 
 impl Dice {
@@ -59,7 +59,7 @@ struct ModelStep {
     step: TestStep,
     until: i64,
     leases: BTreeMap<String, ModelLease>,
-    /// The newest lease of each ask.
+    /// The newest lease of each request.
     latest: HashMap<(usize, Option<i64>), String>,
 }
 
@@ -69,7 +69,7 @@ struct ModelConnection {
     is_allowed: bool,
 }
 
-/// The broker, and what it should be.
+/// The broker and its model.
 struct World {
     broker: TestBroker,
     executor: Channel,
@@ -100,12 +100,12 @@ impl ModelStep {
     }
 }
 
-/// The least end, and what sets it; the first of equals.
+/// The earliest end and its reason. The first of equals counts.
 fn least(ends: &[(i64, pb::TtlLimit)]) -> (i64, pb::TtlLimit) {
     *ends.iter().min_by_key(|(end, _)| *end).unwrap()
 }
 
-/// From now on, a later bound counts only where it is less.
+/// The end of a lease from now, and its reason. A later bound counts only if it is earlier.
 fn terms(now: i64, connection: usize, ttl: Option<i64>, end: i64) -> (i64, pb::TtlLimit) {
     least(&[
         (now + ttl.map_or(DEFAULT_TTL, |ttl| ttl * 1000), pb::TtlLimit::None),
@@ -124,7 +124,7 @@ fn seconds(ttl: Option<i64>) -> Option<prost_types::Duration> {
     ttl.map(|seconds| prost_types::Duration { seconds, nanos: 0 })
 }
 
-/// The reason of a refusal; empty if it went well.
+/// The reason of a refusal. Empty if the call succeeded.
 fn word<T>(outcome: &Result<T, Status>) -> String {
     match outcome {
         Ok(_) => String::new(),
@@ -173,7 +173,7 @@ impl World {
             connections: [ModelConnection { version: 1, is_allowed: true }; MAXIMA.len()],
             steps: std::array::from_fn(|_| None),
             attempts: [0; STEPS],
-            // Small seeds are alike at first.
+            // Small seeds would give similar first numbers.
             dice: Dice(seed.wrapping_mul(0x9E37_79B9_7F4A_7C15) | 1),
             broker,
         }
@@ -196,7 +196,7 @@ impl World {
         }
     }
 
-    /// Calls as a step, and again over a new connection where the old one has just ended, as clients do.
+    /// Calls as a step. It connects again if the old connection has just ended, as clients do.
     fn as_step<T, F: Future<Output = Result<tonic::Response<T>, Status>>>(
         &self,
         number: usize,
@@ -273,7 +273,7 @@ impl World {
         }
     }
 
-    /// A lease of this step, or one that it has not.
+    /// A lease of this step, or of another.
     fn lease_of(&mut self, number: usize) -> String {
         let names: Vec<&String> = self.steps[number].as_ref().unwrap().leases.keys().collect();
         let names: Vec<String> = names.into_iter().cloned().collect();
@@ -343,7 +343,7 @@ impl World {
 
     fn advance(&mut self) {
         let by = self.dice.one_of(&[1, 999, 40_000, 600_000, 1_200_000]);
-        // To the very moment at which something ends, now and then.
+        // Some steps go to the exact moment of an end.
         let ends = self
             .steps
             .iter()
@@ -439,7 +439,7 @@ impl World {
         }
     }
 
-    /// What executors are told of a run is what its steps hold.
+    /// The executor's view of a run equals the leases of its steps.
     fn look(&mut self) {
         let run = self.dice.roll(2);
         let request = pb::GetRunRequest { workflow: "w".to_owned(), run: run.to_string() };
@@ -460,7 +460,7 @@ impl World {
         assert_eq!(live, expected);
     }
 
-    /// Nothing is lost by it, and nothing that is over comes back.
+    /// A restart loses nothing, and no ended lease comes back.
     fn restart(&mut self) {
         self.broker.restart();
         let open = self.steps.iter().flatten();
@@ -481,7 +481,7 @@ impl World {
     }
 }
 
-/// The seed is in the message of a failure: set it in `KEYHATCH_SEED` to see the same again.
+/// The message of a failure has the seed. Set `KEYHATCH_SEED` to repeat the story.
 #[test]
 fn steps_leases_and_restarts_follow_a_small_model() {
     let given = std::env::var("KEYHATCH_SEED").ok().and_then(|seed| seed.parse().ok());

@@ -16,7 +16,7 @@ use crate::durability::disk::{
 use crate::harness::{report, runtime, scale};
 
 const CLIENTS: usize = 3;
-/// Of each client, before the record begins and while it is made.
+/// The changes of each client before the record begins and while it is made.
 const CHANGES: [usize; 2] = [15, 60];
 
 struct World {
@@ -25,10 +25,10 @@ struct World {
     open_steps: OpenSteps,
 }
 
-/// How a start after a power cut ended: what is wrong, if anything.
+/// The outcome of a start after a power cut, with the fault if there is one.
 type Outcome = Result<(), String>;
 
-/// Lets the clients work, all at once.
+/// Runs all clients at once.
 async fn work(
     clients: &mut [Client],
     serving: &Serving,
@@ -50,7 +50,7 @@ fn length_of(record: &Path) -> u64 {
 }
 
 impl World {
-    /// Records a daemon that keeps its journal so, written or synced.
+    /// Records a daemon whose journal is `written` or `synced`.
     fn record(shim: &Path, seed: u64, journal: &str) -> Self {
         let directory = scratch();
         let (state, record) = (directory.path().join("state"), directory.path().join("record"));
@@ -115,7 +115,7 @@ impl World {
         (0..count).map(|_| self.cut(&mut dice, careless_store)).collect()
     }
 
-    /// Cuts in the moment in which an executor was told that its step is open.
+    /// Cuts at the moments when an executor got the answer to OpenStep.
     fn cuts_at_openings(&self) -> Vec<Cut> {
         let told = self.clients.iter().flat_map(Client::openings).filter(|told| *told > 0);
         let cut = |told| {
@@ -126,7 +126,7 @@ impl World {
         told.map(cut).collect()
     }
 
-    /// After how many of these power cuts something is lost, or a start fails; the first of them are told.
+    /// The number of cuts after which something is lost or a start fails. The first of them are printed.
     fn count_bad(&self, cuts: &[Cut], seed: u64) -> usize {
         let outcomes = two_at_a_time(cuts.len(), |number, directory, runtime| {
             let mut dice = Dice::new(seed.wrapping_mul(1 << 20).wrapping_add(number as u64));
@@ -149,7 +149,7 @@ fn a_power_cut_at_any_moment_loses_nothing_acknowledged() {
     let world = World::record(&shim, seed, "written");
     let count = scale(200, 5_000);
     let bad = world.count_bad(&world.cuts(count, seed, false), seed);
-    // The control: with sled's own flush in place of our sync, what was acknowledged is lost, and noticed.
+    // The control: with sled's own flush in place of our sync, acknowledged changes are lost, and the test notices.
     let careless = count / 10;
     let lost = world.count_bad(&world.cuts(careless, seed + 1, true), seed);
     let acknowledged: usize = world.clients.iter().map(|client| client.acknowledged).sum();
@@ -166,7 +166,7 @@ fn a_power_cut_at_any_moment_loses_nothing_acknowledged() {
     assert!(lost > 0, "the test does not notice a store that is not synced");
 }
 
-/// A step that was opened, too, is on disk when its executor is told.
+/// In synced mode an opened step is on disk when its executor gets the answer.
 #[test]
 fn in_synced_mode_a_power_cut_loses_no_open_step_either() {
     let Some(shim) = shim() else { return };
@@ -178,7 +178,7 @@ fn in_synced_mode_a_power_cut_loses_no_open_step_either() {
     let (synced, written) = (strict("synced"), strict("written"));
     let cuts = [synced.cuts(scale(60, 1_500), seed, false), synced.cuts_at_openings()].concat();
     let bad = synced.count_bad(&cuts, seed);
-    // The control: the other mode does not promise it.
+    // The control: written mode does not promise this.
     let careless = written.cuts_at_openings();
     let lost = written.count_bad(&careless, seed);
     report(

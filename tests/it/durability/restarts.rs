@@ -29,7 +29,7 @@ fn piped(mut command: Command) -> std::process::Child {
     command.stdout(Stdio::piped()).stderr(Stdio::piped()).spawn().unwrap()
 }
 
-/// What a script gets as a step whose daemon was stopped before, and is started when the script has begun to ask.
+/// The output of a script as a step. The daemon is stopped before the script asks, and started again afterwards.
 fn asked_across_a_restart(script: &str) -> Output {
     let world = world();
     let script =
@@ -62,7 +62,7 @@ fn a_step_waits_for_a_daemon_that_restarts() {
         let asked = asked_across_a_restart(ask);
         assert!(asked.status.success(), "{ask}: {}", text(&asked.stderr));
         assert!(text(&asked.stdout).contains(answer), "{ask}: {}", text(&asked.stdout));
-        // The end of the step was told, too.
+        // The end of the step reached the daemon too.
         assert!(!text(&asked.stderr).contains("could not be closed"), "{}", text(&asked.stderr));
     }
 }
@@ -77,7 +77,7 @@ fn operators_and_executors_wait_for_a_daemon_too() {
         .iter()
         .map(|arguments| piped(keyhatch_in(directory.path(), arguments)))
         .collect();
-    // A probe does not wait: it says how the daemon is.
+    // A probe does not wait. It reports the daemon's current state.
     for probe in ["status", "healthcheck"] {
         assert!(!keyhatch_in(directory.path(), &[probe]).output().unwrap().status.success());
     }
@@ -105,7 +105,7 @@ fn nobody_waits_beyond_the_timeout_or_for_a_closed_step() {
     for step in steps {
         std::fs::remove_file(step.unwrap().path().join("tls.key")).unwrap();
     }
-    // There is no daemon that could tell them.
+    // No daemon runs that could answer them.
     wait_until("both are told", || directory.path().join("told").exists());
     let _serving = ServeProcess::start(directory.path());
     let ran = step.wait_with_output().unwrap();
@@ -115,7 +115,7 @@ fn nobody_waits_beyond_the_timeout_or_for_a_closed_step() {
     assert_eq!(told.matches("error: STEP_NOT_OPEN: ").count(), 2, "{told}");
 }
 
-/// As systemd's Type=notify does, by a socket in the file system or by an abstract one.
+/// systemd's Type=notify uses a socket in the file system or an abstract socket.
 #[test]
 fn a_service_manager_is_notified_when_the_daemon_serves() {
     let directory = temp_dir();
@@ -153,7 +153,7 @@ fn a_restart_finds_connections_secrets_open_steps_and_leases() {
     let step = broker.open("deploy", "build");
     let before = broker.resolve(&step, "aws/prod").unwrap();
     broker.restart();
-    // Same directory, same certificate, listening again: the old channel goes on by itself.
+    // The directory and the certificate are the same, and the daemon listens again, so the old channel continues.
     assert_eq!(broker.resolve(&step, "aws/prod").unwrap(), before);
     assert_eq!(broker.resolve(&step, "secret:token").unwrap().fields["value"], "hush");
     let closed = broker.close(&step);
@@ -205,8 +205,8 @@ fn an_unsynced_line_may_be_damaged_before_a_whole_one() {
     let store = Image::of(&broker.config.state.join("store"));
     broker.create_aws("two", "s", &["workflow:deploy"]);
     broker.stop();
-    // The power fails while the second intent is synced: it has reached the disk, and what was written just
-    // before it has not.
+    // The power fails while the second intent is synced. The intent has reached the disk, and the line before it has
+    // not.
     let path = broker.journal_path();
     let text = std::fs::read_to_string(&path).unwrap();
     let mut lines: Vec<String> = text.lines().map(str::to_owned).collect();
@@ -238,13 +238,13 @@ fn a_clock_behind_the_journal_closes_all_steps_and_work_goes_on() {
         broker.clock = Clock::hand_set(Timestamp::from_millis(*START + seconds * 1000));
         broker.serve();
     };
-    // A little is how clocks are.
+    // Small steps of a clock are normal.
     set(&mut broker, 3600 - 299);
     assert!(directory.exists());
     set(&mut broker, 3600 - 301);
     assert_eq!(broker.journaled("clock_set_back").len(), 1);
     assert!(!directory.exists());
-    // Once is enough: the next start measures from there.
+    // The next start measures from the new time, so steps are closed only once.
     let kept = broker.open("deploy", "build");
     broker.restart();
     assert_eq!(broker.journaled("clock_set_back").len(), 1);
@@ -254,7 +254,7 @@ fn a_clock_behind_the_journal_closes_all_steps_and_work_goes_on() {
 #[test]
 fn a_clock_a_day_off_closes_open_steps_and_nothing_else() {
     const DAY: i64 = 24 * 3_600_000;
-    // The client looks at the daemon's certificate by the system's clock: only what is before it is tried.
+    // Clients check the daemon's certificate by the system's clock, so only earlier times are tried.
     let clock = |days: i64| Clock::hand_set(Timestamp::from_millis(*START - (3 - days) * DAY));
     let mut broker = TestBroker::start_at(clock(1), Limits::default());
     broker.create_aws("prod", "s", &["workflow:deploy"]);
@@ -268,7 +268,7 @@ fn a_clock_a_day_off_closes_open_steps_and_nothing_else() {
         assert!(broker.resolve(&step, "aws/prod").is_err());
         let last = broker.journaled("closed").pop();
         match reason {
-            // One line for all of them.
+            // One line covers all steps.
             "" => assert_eq!(broker.journaled("clock_set_back").len(), 1),
             reason => assert_eq!(last.unwrap()["reason"], reason),
         }

@@ -26,7 +26,7 @@ fn read_json(path: &Path) -> Value {
     serde_json::from_slice(&std::fs::read(path).unwrap()).unwrap()
 }
 
-/// The format that a file of the state says.
+/// The format number in a file of the state.
 fn format(broker: &TestBroker, name: &str) -> Value {
     read_json(&broker.config.state.join(name))["format"].clone()
 }
@@ -63,7 +63,7 @@ fn a_state_of_the_last_release_goes_on_with_all_it_had() {
     broker.serve();
     resolves_all(&broker);
     assert_eq!(broker.journaled("formats")[0]["keyring"], 3);
-    // What it tagged and took the fingerprint of is known again: an unchanged document writes nothing.
+    // Tags and fingerprints of 0.1.0 are still valid, so an unchanged document writes nothing.
     let mut client = SystemServiceClient::new(broker.operator());
     broker.block_on(client.rotate_dek(pb::RotateDekRequest {})).unwrap();
     broker.restart();
@@ -118,7 +118,7 @@ fn last_release_reads(state: &Path) -> Result<(), String> {
 fn the_last_release_refuses_a_state_of_this_version() {
     let mut broker = TestBroker::of_fixture(RELEASE);
     let state = broker.config.state.clone();
-    // The control: it reads its own.
+    // The control: 0.1.0 reads its own state.
     assert_eq!(last_release_reads(&state), Ok(()));
     broker.serve();
     broker.stop();
@@ -140,7 +140,7 @@ fn a_kill_while_a_state_is_taken_over_loses_nothing() {
     let after = ["state.json", "keyring.json"].map(|name| read(&made, name));
     let ([state2, ring2], [state3, ring3]) = (&before, &after);
     let torn = ring3[..ring3.len() / 2].to_vec();
-    // What is on disk after each step, and whether 0.1.0 still reads it.
+    // The files on disk after each step, and whether 0.1.0 still reads them.
     let moments = [
         ("nothing", state2, ring2, None, true),
         ("a torn keyring", state2, ring2, Some(&torn), true),
@@ -181,7 +181,7 @@ fn a_state_or_a_keyring_of_an_older_format_never_comes_back() {
         for (name, content) in put_back {
             std::fs::write(broker.config.state.join(name), content).unwrap();
         }
-        // Twice: what was refused leaves nothing behind that is taken.
+        // The second try shows that a refusal leaves nothing behind.
         for _ in 0..2 {
             let refused = broker.refusal();
             assert!(refused.contains("older"), "{refused}");
@@ -197,7 +197,7 @@ fn sha256(bytes: &[u8]) -> String {
     hex::encode(digest(&SHA256, bytes))
 }
 
-/// A line as a broker with these keys writes it after `last`, of what this version does not know.
+/// A line that a newer broker with these keys writes after `last`.
 fn newer_line(keyring: &Keyring, last: &Value, event: &str) -> String {
     let (n, prev) = (last["n"].as_u64().unwrap() + 1, last["hash"].as_str().unwrap());
     let time = last["time"].as_str().unwrap();
@@ -211,7 +211,7 @@ fn newer_line(keyring: &Keyring, last: &Value, event: &str) -> String {
 fn a_line_of_a_newer_version_refuses_the_start_and_stays() {
     for event in [
         r#""event":"minted","handle":"h""#,
-        // An event that is known, and says something else.
+        // A known event with another content.
         r#""event":"closed","openings":[]"#,
         r#""event":"checkpoint","format":99,"file":1,"head":0,"intent":0,"abandoned":0,"openings":[],"leases":[]"#,
         r#""event":"checkpoint","format":2,"file":1,"head":0,"intent":0,"abandoned":0,"openings":[],"leases":[],"new":1"#,
@@ -223,7 +223,7 @@ fn a_line_of_a_newer_version_refuses_the_start_and_stays() {
         let line = newer_line(&keyring, broker.journal().last().unwrap(), event);
         let mut text = std::fs::read_to_string(&path).unwrap();
         text.push_str(&line);
-        // As a crash leaves it: a torn line stands before.
+        // A crash leaves a torn line before it.
         let torn = text.replace(&line, &format!("{}\n{line}", &line[..20]));
         for text in [&text, &torn] {
             std::fs::write(&path, text).unwrap();
@@ -243,7 +243,7 @@ fn a_line_of_a_newer_version_refuses_the_start_and_stays() {
     }
 }
 
-/// Where objects are in a document, as JSON pointers.
+/// The JSON pointers of all objects in a document.
 fn objects(document: &Value, at: &str) -> Vec<String> {
     let inner = |(key, value): (String, &Value)| objects(value, &format!("{at}/{key}"));
     match document {
@@ -259,7 +259,7 @@ fn objects(document: &Value, at: &str) -> Vec<String> {
     }
 }
 
-/// The document with a key of tomorrow in the object that stands there.
+/// The document with an unknown key in the object at this pointer.
 fn with_newer_key(document: &Value, at: &str) -> Value {
     let mut newer = document.clone();
     newer.pointer_mut(at).unwrap()["of_tomorrow"] = serde_json::json!({ "rule": "x" });
@@ -325,7 +325,7 @@ fn a_newer_key_anywhere_in_a_record_denies_it_whole() {
         }
         let json = keyring.open_metadata(*key, sealed).unwrap();
         let record: Value = serde_json::from_slice(&json).unwrap();
-        // Whose record it is every version reads.
+        // Every version reads the owner of a record.
         for at in objects(&record, "").into_iter().filter(|at| at != "/who") {
             let newer = with_newer_key(&record, &at).to_string();
             let sealed = keyring.seal(*key, sealed.version(), newer.as_bytes()).unwrap();
@@ -339,7 +339,7 @@ fn a_newer_key_anywhere_in_a_record_denies_it_whole() {
     assert!(looked > 12, "{looked}");
 }
 
-/// Of older files only the lines that somebody asks for are read.
+/// Only requested lines of older files are read.
 #[test]
 fn a_newer_line_in_an_older_file_is_reported_as_newer() {
     let limits = Limits { journal_file_bytes: 16 * 1024, ..Limits::default() };
@@ -358,7 +358,7 @@ fn a_newer_line_in_an_older_file_is_reported_as_newer() {
     let lines: Vec<&str> = text.split_inclusive('\n').collect();
     let at = lines.iter().position(|line| line.contains(r#""event":"resolve""#)).unwrap();
     let before: Value = serde_json::from_str(lines[at - 1]).unwrap();
-    // Of the same length, so that the others are where they were.
+    // The new line has the same length, so the other lines keep their places.
     let newer = |handle: usize| {
         let event = format!(r#""event":"minted","handle":"{}""#, "h".repeat(handle));
         newer_line(&keyring, &before, &event)
@@ -377,7 +377,7 @@ fn a_newer_line_in_an_older_file_is_reported_as_newer() {
     assert_eq!(reason(broker.block_on(client.get_run(run))), "RECORD_NEWER");
 }
 
-/// A record of a kind that this version does not know may say who gets what: nothing is served without it.
+/// A record of an unknown kind may hold access rules, so nothing is served without it.
 #[test]
 fn a_record_of_an_unknown_kind_is_reported_as_newer() {
     let mut broker = TestBroker::start();
@@ -399,7 +399,7 @@ fn a_record_of_an_unknown_kind_is_reported_as_newer() {
         db.remove(&key).unwrap();
         db.flush().unwrap();
     }
-    // The same in a backup, whose records begin where the name of their entry is.
+    // The same for a backup, whose records follow the names of their entries.
     let mut bytes = std::fs::read(&archive).unwrap();
     let name = b"store.records\0";
     let header = bytes.windows(name.len()).position(|part| part == name).unwrap();
@@ -428,7 +428,7 @@ fn a_keyring_with_a_key_of_a_newer_version_is_refused() {
     assert!(broker.refusal().contains("run the newer keyhatch"), "{}", broker.refusal());
 }
 
-/// The records of these resources, each known by a text in it, get a key that this version does not know.
+/// Adds an unknown key to the records of these resources, each found by a text in it.
 fn write_as_newer(broker: &TestBroker, marks: &[(RecordKind, &str)]) -> Vec<(RecordKey, Sealed)> {
     let keyring = open_state(&broker.config.state).unlock(None).unwrap().keyring().unwrap();
     let mut records = Vec::new();
@@ -450,7 +450,7 @@ fn write_as_newer(broker: &TestBroker, marks: &[(RecordKind, &str)]) -> Vec<(Rec
     rewritten
 }
 
-/// A broker with a connection, a group and a secret, and an operator bob, all of a newer version.
+/// A broker with a connection, a group, a secret and an operator bob, all written by a newer version.
 fn with_newer_records() -> TestBroker {
     let mut broker = TestBroker::of_fixture(RELEASE);
     reissue(&broker);
@@ -481,7 +481,7 @@ fn a_record_of_a_newer_version_is_denied_whole_and_stays() {
         assert_eq!(reason(broker.resolve(&step, reference)), "RESOLVE_DENIED");
     }
     assert_eq!(reason(broker.resolve(&step, "secret:token")), "SECRET_NOT_FOUND");
-    // The control: what this version knows goes on.
+    // The control: known records still work.
     broker.resolve(&step, "aws/own").unwrap();
     let run = |arguments: &str| {
         let arguments: Vec<&str> = arguments.split(' ').collect();
@@ -489,7 +489,7 @@ fn a_record_of_a_newer_version_is_denied_whole_and_stays() {
         let said = [output.stdout, output.stderr].concat();
         (output.status.success(), String::from_utf8_lossy(&said).into_owned())
     };
-    // No name is another's, and nothing is overwritten or removed.
+    // The names stay taken, and nothing is overwritten or removed.
     for refused in [
         "connection get aws/prod",
         "connection create aws/prod --field access_key_id=A --field secret_access_key=env:PATH",

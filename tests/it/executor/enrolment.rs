@@ -10,7 +10,7 @@ fn answer(command: &mut Command) -> String {
     succeeded(&command.output().unwrap())
 }
 
-/// A user's command: of somebody who has a home, and knows nothing else.
+/// A command of a user who has a home directory and no other setting.
 fn at_home(home: &Path, arguments: &[&str]) -> Command {
     let mut command = keyhatch(arguments);
     command.env_remove("XDG_CONFIG_HOME").env("HOME", home);
@@ -27,7 +27,7 @@ fn an_operator_is_added_by_two_commands() {
     let request = answer(at_home(&home, &operators).args(["-o", "name"]));
     let own = home.join(".config/keyhatch");
     assert_eq!(request.trim_end(), own.join("tls.csr").to_str().unwrap());
-    // She hears that it waits, and makes no second key.
+    // The user learns that the request waits, and no second key is made.
     let early = at_home(&home, &["connection", "list"]).output().unwrap();
     assert!(text(&early.stderr).contains("waits for an administrator"), "{early:?}");
     let again = at_home(&home, &operators).output().unwrap();
@@ -37,7 +37,7 @@ fn an_operator_is_added_by_two_commands() {
     answer(&mut at_home(&home, &["connection", "list"]));
     let named = answer(&mut at_home(&home, &["operator", "renew", "--help"]));
     assert!(named.contains("Renew"));
-    // An executor's work is not hers: what she has is no executor's identity.
+    // An operator's identity is no executor's identity.
     let step = at_home(&home, &["step", "list"]).output().unwrap();
     assert!(!text(&step.stderr).contains("ROLE_REQUIRED"), "{step:?}");
 }
@@ -49,7 +49,7 @@ fn a_request_is_answered_beside_its_file_or_at_out() {
     let path = |name: &str| directory.path().join(name).to_str().unwrap().to_owned();
     let run = |arguments: &[&str]| answer(&mut keyhatch_in(directory.path(), arguments));
     run(&["executor", "request", "--name", "ci", "--out", &path("ci")]);
-    // By a copy: the answer is printed, or goes where it is said.
+    // For a copied request, the answer is printed or goes to --out.
     std::fs::copy(path("ci/tls.csr"), path("copy.csr")).unwrap();
     let add = ["executor", "add", "ci", "--workflow", "*", "--csr", &path("copy.csr")];
     run(&[&add[..], &["--out", &path("bundle")]].concat());
@@ -60,7 +60,7 @@ fn a_request_is_answered_beside_its_file_or_at_out() {
     answer(listed.env("KEYHATCH_DIR", path("ci")));
     let printed = ["executor", "add", "ci2", "--workflow", "*", "--csr", &path("copy.csr")];
     assert!(run(&printed).starts_with("-----BEGIN CERTIFICATE-----"));
-    // Of a registration that is refused nothing is left.
+    // A refused registration leaves nothing behind.
     let refused = ["executor", "add", "ci", "--workflow", "*", "--out", &path("never")];
     assert!(!keyhatch_in(directory.path(), &refused).output().unwrap().status.success());
     assert!(!Path::new(&path("never")).exists());

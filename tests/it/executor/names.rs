@@ -2,7 +2,7 @@
 
 use crate::harness::{Steps, by_shell, keyhatch_in, text};
 
-/// A workflow, a run and a step, as engines name them.
+/// The names of a workflow, a run and a step, as engines give them.
 const NAMED: [[&str; 3]; 8] = [
     ["my_dag", "scheduled__2026-01-01T00:00:00+00:00", "task__2[3]"],
     ["owner/repo", "9123456789~1", "build (ubuntu-latest, 3.12)"],
@@ -73,7 +73,7 @@ fn nothing_shown_of_a_step_is_about_another() {
     }
     for (number, [workflow, run, step]) in names.into_iter().enumerate() {
         let of_workflow = format!("--workflow={workflow}");
-        // Of the run.
+        // The view of the run.
         let shown = json(&steps, &["run", "show", &of_workflow, "--", run]);
         let told: Vec<_> = shown.as_array().unwrap().iter().map(|one| &one["step"]).collect();
         assert_eq!(told, [step, step], "{run}");
@@ -81,7 +81,7 @@ fn nothing_shown_of_a_step_is_about_another() {
         assert_eq!(*received, format!("workflows/{workflow}/secrets/s"));
         let table = steps.serving.must(&["run", "show", &of_workflow, "--", run]);
         assert!(table.contains("secret:s") && !table.contains("secrets/s"), "{table}");
-        // Of the journal, by workflow, by principal and by resource.
+        // The journal, by workflow, by principal and by resource.
         let principal = format!("workflow:{workflow}");
         let of_run = format!("{principal}/run:{run}");
         let resource = format!("workflows/{workflow}/secrets/s");
@@ -102,10 +102,10 @@ fn nothing_shown_of_a_step_is_about_another() {
             assert!(!lines.is_empty(), "{given:?}");
             assert!(lines.lines().all(|line| line.contains(&full)), "{given:?}: {lines}");
         }
-        // Of the decision.
+        // The explanation of the decision.
         let told = json(&steps, &["explain", &ids[number]]);
         assert_eq!(told["principal"], format!("{of_run}/step:{step}"));
-        // Of the secrets, listed and exported.
+        // The secrets, listed and exported.
         assert_eq!(steps.serving.must(&["secret", "list", &of_workflow, "-o", "name"]), "s\n");
     }
     let exported = steps.serving.must(&["export"]);
@@ -185,7 +185,7 @@ fn names_that_look_alike_are_refused() {
         let ran = steps.serving.run(&["step", "open", &workflow, "--run=1", "--step=s"]);
         let stderr = text(&ran.stderr);
         assert!(!ran.status.success() && stderr.contains("NAME_INVALID"), "{bad:?}: {stderr}");
-        // Nor does the refusal bring them to the terminal.
+        // The refusal does not print the invisible characters.
         assert!(!stderr.contains(['\u{202e}', '\u{200b}', '\u{3164}']), "{stderr:?}");
     }
 }

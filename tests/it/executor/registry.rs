@@ -34,7 +34,7 @@ fn a_removed_operator_is_refused_on_its_open_connection() {
     broker.remove_operator("alice").unwrap();
     assert_eq!(reason(broker.list_connections(&alice)), "SVID_INVALID");
     assert_eq!(reason(broker.remove_operator("alice")), "OPERATOR_NOT_FOUND");
-    // The name comes back with another certificate; the old one stays refused.
+    // The name gets a new certificate, and the old certificate stays refused.
     let again = broker.enroll("alice", pb::Role::Viewer);
     broker.list_connections(&again).unwrap();
     assert_eq!(reason(broker.list_connections(&alice)), "SVID_INVALID");
@@ -88,7 +88,7 @@ fn an_executor_opens_only_its_workflows_and_identities() {
         assert_eq!(reason(refused), "RUN_AS_NOT_PERMITTED", "{run_as}");
     }
     assert_eq!(reason(open(&broker, &executor, "deploy", &["nobody"])), "PRINCIPAL_INVALID");
-    // Refusals for want of a right are in the journal.
+    // Refusals for a missing right are in the journal.
     let refused = broker.journaled("admin_refused");
     assert_eq!(refused.len(), 4);
     assert_eq!(refused[0]["principal"], "executor:host");
@@ -110,8 +110,8 @@ fn removing_an_executor_closes_its_steps_and_leaves_the_others() {
     assert_eq!(broker.journaled("closed").pop().unwrap()["reason"], "executor_removed");
 }
 
-/// "Every run of a workflow uses a single Datadog identity", which decides "which connections a run can
-/// resolve": beside the workflow, never instead of it.
+/// "Every run of a workflow uses a single Datadog identity", which decides "which connections a run can resolve". The
+/// identity counts beside the workflow, never instead of it.
 #[test]
 fn a_steps_run_as_principals_count_beside_its_workflow() {
     let mut broker = TestBroker::start();
@@ -140,7 +140,7 @@ fn a_steps_run_as_principals_count_beside_its_workflow() {
     }
     let line = broker.journaled("resolve").into_iter().next().unwrap();
     assert_eq!(line["run_as"], serde_json::json!(["team:ops", "user:alice"]));
-    // It is the opening's, and survives a restart; taking the team away ends its leases.
+    // The identity belongs to the opening and survives a restart. Removing the team's access ends the leases.
     broker.restart();
     broker.resolve(&as_ops, "aws/ops").unwrap();
     let mut client = ConnectionServiceClient::new(broker.operator());
@@ -157,8 +157,8 @@ fn a_steps_run_as_principals_count_beside_its_workflow() {
     assert_eq!(reason(broker.resolve(&as_ops, "aws/ops")), "RESOLVE_DENIED");
 }
 
-/// Whoever removes an executor may go away before all of its steps are closed: they resolve nothing all the
-/// same, are closed soon, and belong to nobody who comes by the name later.
+/// The caller that removes an executor may hang up before all of its steps are closed. The steps still resolve nothing,
+/// are closed soon, and do not pass to a later executor of the same name.
 #[test]
 fn steps_of_a_removed_executor_resolve_nothing() {
     let mut broker = TestBroker::start();
@@ -171,7 +171,7 @@ fn steps_of_a_removed_executor_resolve_nothing() {
     let request =
         pb::DeleteExecutorRequest { name: "executors/host".to_owned(), ..Default::default() };
     let mut client = ExecutorRegistryServiceClient::new(broker.operator());
-    // The caller hangs up while it is done.
+    // The caller hangs up during the removal.
     let hung_up = broker.block_on(async {
         tokio::time::timeout(std::time::Duration::from_millis(5), client.delete_executor(request))
             .await

@@ -46,7 +46,7 @@ fn a_run_shows_what_it_received_after_its_end_and_a_restart() {
     let received = &steps[1].received[0];
     assert_eq!(received.fields, ["access_key_id"]);
     assert_eq!(received.state(), pb::LeaseState::Live);
-    // A lease that ends by itself has expired; one that a change ended is revoked.
+    // A lease that reaches its end has expired. A lease that a change ended is revoked.
     broker.advance(3600);
     assert_eq!(
         show(&broker, broker.executor(), "1").unwrap()[1].received[0].state(),
@@ -104,7 +104,7 @@ fn the_same_request_opens_a_step_once_also_across_a_restart() {
         ..open_request("w", "s")
     };
     assert_eq!(reason(broker.try_open(fixed)), "STEP_EXISTS");
-    // What was opened and closed is not opened again by the same request.
+    // The same request does not open a closed step again.
     broker.close(&broker.become_step(second));
     assert_eq!(reason(open(&broker, "b")), "STEP_CLOSED");
 }
@@ -124,7 +124,7 @@ fn a_step_asks_for_no_more_than_its_executor_allows() {
     assert_eq!(reason(broker.resolve(&step, "aws/other")), "RESOLVE_DENIED");
     assert_eq!(reason(broker.resolve(&step, "default:aws")), "RESOLVE_DENIED");
     assert_eq!(reason(broker.resolve(&step, "secret:token")), "SECRET_NOT_FOUND");
-    // Beside access, never instead of it.
+    // The limit counts beside access, never instead of it.
     let step = broker.become_step(
         broker
             .try_open(pb::OpenStepRequest { workflow: "x".to_owned(), ..allow(&["aws/*"]) })
@@ -148,7 +148,7 @@ fn a_step_whose_executor_is_silent_is_closed() {
         let request = pb::RenewStepRequest { name: name.to_owned(), ..Default::default() };
         broker.block_on(executor(broker).renew_step(request)).map(tonic::Response::into_inner)
     };
-    // When the probe is closed, the others have been looked at.
+    // When the probe is closed, the reaper has checked the other steps.
     let probe = |broker: &TestBroker, name: &str| {
         let heartbeat = Some(prost_types::Duration { seconds: 1, nanos: 0 });
         let request = pb::OpenStepRequest { heartbeat, ..open_request("w", name) };
@@ -162,7 +162,7 @@ fn a_step_whose_executor_is_silent_is_closed() {
     }
     probe(&broker, "before");
     assert!(is_open(&lost), "178 s are not over 180");
-    // Down for an hour: nobody could be heard.
+    // While the daemon is down for an hour, no executor can renew.
     broker.stop();
     broker.advance(3600);
     broker.serve();
@@ -283,7 +283,7 @@ fn on_the_host_every_executors_runs_and_steps_are_seen() {
     assert_eq!(run, (&"fleet".into(), &"evil".into(), &"ci".into(), &2.into()), "{runs}");
     assert_eq!(told(&["run", "list", "--workflow", "fleet", "-o", "name"]).1, "evil\n");
     assert!(told(&["run", "list", "--workflow", "other"]).1.starts_with("no runs"));
-    // As an executor one has one's own, and an answer of none says whose.
+    // An executor sees its own steps, and an empty list says whose steps it lists.
     let mut listed = keyhatch_in(directory.path(), &["step", "list"]);
     listed.env("KEYHATCH_DIR", directory.path().join("state/executors/local"));
     let listed = String::from_utf8(listed.output().unwrap().stdout).unwrap();

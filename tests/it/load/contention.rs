@@ -25,7 +25,7 @@ fn a_step_that_closes_during_its_own_resolve_keeps_nothing() {
                 let broker = &broker;
                 scope.spawn(move || {
                     for number in 0..40 {
-                        // Each is a lease of its own.
+                        // Each length makes a new lease.
                         let seconds = 100 + client * 1000 + number;
                         let ttl = Some(prost_types::Duration { seconds, nanos: 0 });
                         let request = pb::ResolveRequest { ttl, ..request("aws/prod") };
@@ -53,7 +53,7 @@ fn a_step_that_closes_during_its_own_resolve_keeps_nothing() {
         let received = &told.steps[0].received;
         assert!(received.iter().all(|one| one.state() == pb::LeaseState::Revoked), "{round}");
     }
-    // A reply may be lost on its way, but nothing is handed out that the journal does not know.
+    // A reply may be lost, but every credential that is handed out is in the journal.
     let written = broker.journaled("resolve").len();
     assert!(given > 60 && written >= given, "{given} given, {written} written");
 }
@@ -91,7 +91,7 @@ fn a_step_that_loops_on_denials_disturbs_nobody_else() {
         }
         is_over.store(true, Ordering::SeqCst);
     });
-    // No disk is filled with it: refusals have a rate, and beyond it are counted.
+    // Refusals have a rate and are only counted beyond it, so they cannot fill a disk.
     let limits = Limits::default();
     let denied = broker.journaled("resolve").into_iter();
     let denied = denied.filter(|line| line["principal"] == "workflow:bad/step:s").count();

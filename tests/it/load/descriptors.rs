@@ -14,7 +14,7 @@ use crate::harness::{
 
 const TICKS_A_SECOND: f64 = 100.0;
 
-/// A daemon of its own, and its executor.
+/// A daemon as a process, and its executor.
 struct World {
     directory: tempfile::TempDir,
     serving: ServeProcess,
@@ -56,7 +56,7 @@ impl World {
         self.runtime.block_on(connect(&socket, &identity)).ok()
     }
 
-    /// Whether a step is served: by name it is told no, which takes a connection and a decision.
+    /// True if a step is served. The refusal of its request takes a connection and a decision.
     fn is_served(&self, step: &Path) -> bool {
         let answered = self.runtime.block_on(async {
             let channel = channel(&step.join("keyhatch.sock"), identity_in(step)).await.ok()?;
@@ -81,7 +81,7 @@ impl World {
 fn steps_with_every_descriptor_leave_the_admin_door_its_own() {
     let world = World::start(Some(256));
     let steps: Vec<_> = (0..8).map(|number| world.open(&format!("s{number}")).unwrap()).collect();
-    // Sixteen each are more than they may have: two of their own each, and a quarter of what all share.
+    // Sixteen connections are more than a step may have: two of its own, and a quarter of the shared ones.
     let held: Vec<_> = steps
         .iter()
         .flat_map(|step| (0..16).map(|_| world.connect(step)).collect::<Vec<_>>())
@@ -91,7 +91,7 @@ fn steps_with_every_descriptor_leave_the_admin_door_its_own() {
     assert!(held.last().unwrap().is_none());
     let status = world.serving.run(&["status"]);
     assert!(status.status.success(), "{}", text(&status.stderr));
-    // No step is opened for which nothing would be left, and until then each is.
+    // Steps are opened until no descriptors would be left for the next one.
     let mut opened = steps.len();
     let refused = loop {
         match world.open(&format!("more{opened}")) {
@@ -118,7 +118,7 @@ fn steps_with_every_descriptor_leave_the_admin_door_its_own() {
 fn without_descriptors_the_daemon_neither_spins_nor_floods_logs() {
     let world = World::start(None);
     let steps: Vec<_> = (0..30).map(|number| world.open(&format!("s{number}")).unwrap()).collect();
-    // What is open stays open; nothing more can be.
+    // Open files stay open, and no more can be opened.
     world.set_limit(world.open_files());
     let sockets = steps.iter().map(|step| step.join("keyhatch.sock"));
     let sockets = sockets.chain([world.directory.path().join("run/admin.sock")]);
@@ -130,7 +130,7 @@ fn without_descriptors_the_daemon_neither_spins_nor_floods_logs() {
     wait_until("it has complained for a while", || complaints() >= 30);
     let elapsed = began.elapsed();
     let burnt = (world.serving.ticks() - ticks) as f64 / TICKS_A_SECOND / elapsed.as_secs_f64();
-    // A loop that spins takes a whole processor, or two.
+    // A spinning loop uses a whole processor, or two.
     assert!(burnt < 0.2, "{burnt}");
     let told = complaints();
     assert!(told as f64 <= 20.0 + 11.0 * elapsed.as_secs_f64(), "{told} in {elapsed:?}");

@@ -22,9 +22,9 @@ use crate::harness::{
 
 const HEALTH_WATCH: &str = "/grpc.health.v1.Health/Watch";
 const REFLECTION: &str = "/grpc.reflection.v1.ServerReflection/ServerReflectionInfo";
-/// What clients are ready to take of a reply if they say nothing else.
+/// The default flow-control window of a client.
 const WINDOW: u32 = 65_535;
-/// After this nothing will end a connection.
+/// A connection that lasts longer counts as never ended.
 const PATIENCE: Duration = Duration::from_secs(20);
 
 fn ask(path: &str) -> (Request<()>, Bytes) {
@@ -41,7 +41,7 @@ fn connect_step(broker: &TestBroker, directory: &Path, window: u32) -> Raw {
     broker.block_on(Raw::connect(&socket, &identity_in(directory), window))
 }
 
-/// With a stream open on it that the server ends of itself only with the connection.
+/// Opens a stream that the server ends only with the connection.
 fn watching(broker: &TestBroker, raw: &Raw, path: &str) -> Response<h2::RecvStream> {
     let (request, message) = ask(path);
     let head = broker.block_on(async { raw.send(request, Some(message)).await?.await });
@@ -51,7 +51,7 @@ fn watching(broker: &TestBroker, raw: &Raw, path: &str) -> Response<h2::RecvStre
     head
 }
 
-/// The other side ends it, and does not leave it to the end of an idle connection.
+/// Asserts that the server ends the connection before the idle timeout would.
 fn assert_ends(broker: &TestBroker, raw: Raw) {
     let ended = broker.block_on(async { tokio::time::timeout(PATIENCE, raw.end()).await });
     assert!(ended.is_ok(), "the connection goes on");
@@ -124,17 +124,17 @@ fn the_cli_explains_a_refusal_in_the_handshake() {
     assert_eq!(refused.status.code(), Some(1));
 }
 
-/// As many as one connection may have open.
+/// The most open streams of a connection.
 const STREAMS: usize = 32;
 
-/// Connections full of requests whose messages never come.
+/// Fills the connections with requests without messages.
 fn heads(broker: &TestBroker, raws: &[Raw], path: &str) -> Vec<impl Sized + use<>> {
     let mut held = Vec::new();
     for raw in raws {
         for _ in 0..STREAMS {
             held.push(broker.block_on(raw.head(post(path).body(()).unwrap())));
         }
-        // Frames of a connection are seen in their order: when this is answered, the others were seen.
+        // The daemon reads frames in order, so it has seen the others when this one is answered.
         if let Some(last) = held.pop() {
             drop(last);
         }
@@ -174,7 +174,7 @@ fn unread_replies_of_one_identity_keep_nobody_from_closing() {
             let (request, message) = ask("/keyhatch.v1.SystemService/GetStatus");
             let head = broker.block_on(async { raw.send(request, Some(message)).await?.await });
             let head = head.unwrap();
-            // A refusal is a head with its status.
+            // A refusal is a response head with its status.
             refused += usize::from(head.headers().contains_key("grpc-status"));
             held.push(head);
         }
@@ -278,7 +278,7 @@ fn connections_of_one_identity_leave_room_for_others() {
     wait_until("it is let in again", || connect().is_some());
 }
 
-/// Everything of the admin group's that a command of another user needs.
+/// A command of another user in the admin group, with the identity and the program that it needs.
 fn admin_of_group(directory: &Path, serving: &ServeProcess, name: &str, uid: u32) -> Command {
     let identity = directory.join(name);
     let add = ["operator", "add", name, "--role", "viewer", "--out", identity.to_str().unwrap()];
@@ -324,13 +324,13 @@ fn silent_guests_keep_no_other_guest_out() {
     assert!(silent.wait().unwrap().success());
 }
 
-/// Connections that this process makes, each with the beginning of a handshake that never goes on.
+/// Makes connections, each with the beginning of a handshake that never continues.
 fn begin_handshakes(socket: &Path, is_over: &AtomicBool) {
     use std::io::Write as _;
     let mut held = std::collections::VecDeque::new();
     while !is_over.load(Ordering::SeqCst) {
         let Ok(mut stream) = UnixStream::connect(socket) else { continue };
-        // It may have been turned away already.
+        // The daemon may have refused the connection already.
         let _ = stream.write_all(b"\x16\x03\x01\x02\x00\x01");
         held.push_back(stream);
         if held.len() > 200 {
@@ -369,7 +369,7 @@ fn scrape(address: SocketAddr) -> Result<String, std::io::Error> {
     Ok(told.lines().next().unwrap_or_default().to_owned())
 }
 
-/// Holds a hundred connections that say `words`; as soon as one is closed, another comes.
+/// Holds a hundred connections that send `words`, and replaces each closed one.
 fn hold_connections(address: SocketAddr, words: &[u8], is_over: &AtomicBool) {
     use std::io::Write as _;
     let mut held: Vec<TcpStream> = Vec::new();
@@ -387,7 +387,7 @@ fn hold_connections(address: SocketAddr, words: &[u8], is_over: &AtomicBool) {
     }
 }
 
-/// A scraper is answered six times while four threads hold connections that say `words`.
+/// Asserts that a scraper is answered six times while four threads hold connections that send `words`.
 fn scrape_beside(words: &[u8]) {
     let broker = TestBroker::start_with_metrics();
     let address = broker.metrics_address();

@@ -19,10 +19,10 @@ use crate::harness::{TestBroker, TestStep, identity_in, request, resolve_on, wai
 const WATCH: &str = "/keyhatch.v1.StepService/Watch";
 const HEALTH: &str = "/grpc.health.v1.Health/Check";
 const STATUS: &str = "/keyhatch.v1.SystemService/GetStatus";
-/// What clients are ready to take of a reply if they say nothing else.
+/// The default flow-control window of a client.
 const WINDOW: u32 = 65_535;
 
-/// A broker, a step that may resolve aws/prod, and who connects as it.
+/// A broker with a step that may resolve aws/prod.
 struct World {
     broker: TestBroker,
     step: TestStep,
@@ -52,7 +52,7 @@ impl World {
         self.broker.block_on(Raw::connect(&socket, &identity, WINDOW))
     }
 
-    /// Everything that the step's socket says to these bytes, until it ends the connection.
+    /// Sends these bytes to the step's socket. Returns all bytes that arrive until it ends the connection.
     fn say(&self, bytes: &[u8]) -> Vec<u8> {
         let directory = PathBuf::from(&self.step.opened.directory);
         let (socket, identity) = (directory.join("keyhatch.sock"), identity_in(&directory));
@@ -71,7 +71,7 @@ impl World {
 
     fn begin(&self, raw: &Raw) -> Half {
         let half = self.broker.block_on(raw.begin(good(), &message()));
-        // Frames of a connection are seen in their order: when this is answered, the other has begun.
+        // The daemon reads frames in order, so the first request has begun when this one is answered.
         assert_eq!(self.ask(raw, wrong_method(), None).reason(), "HTTP_INVALID");
         half
     }
@@ -86,7 +86,7 @@ impl World {
         self.broker.resolve(&self.step, "aws/prod").unwrap();
     }
 
-    /// As long as a connection lasts on which nothing is asked, though it pings.
+    /// Waits for the end of a connection that only pings.
     fn wait_idly(&self) {
         let raw = self.connect();
         self.broker.block_on(raw.ping_to_the_end());
@@ -181,7 +181,7 @@ fn requests_in_another_form_than_grpcs_are_refused() {
         let accepted = answer.status.unwrap().metadata().get("grpc-accept-encoding").cloned();
         assert_eq!(accepted.unwrap().to_str().unwrap(), "identity");
     }
-    // And what is in order is served, on the same connection.
+    // Good requests are served on the same connection.
     let good_ones = [
         good(),
         of_type("application/grpc+proto"),
@@ -202,7 +202,7 @@ fn requests_in_another_form_than_grpcs_are_refused() {
 fn a_step_at_its_request_limit_is_refused_at_once() {
     let world = World::start(Limits { step_requests_in_flight: 2, ..Limits::default() });
     let deaf = world.connect_with(&world.step, 0);
-    // A message that is not whole takes no place.
+    // An incomplete message takes no place.
     let half = world.begin(&deaf);
     let untaken = [world.leave_untaken(&deaf), world.leave_untaken(&deaf)];
     for raw in [world.connect(), world.connect()] {
@@ -302,7 +302,7 @@ fn a_client_that_sends_nothing_or_half_a_frame_is_cut_off() {
     let world = World::start(seconds);
     world.say(b"");
     world.say(&PREFACE[..20]);
-    // In the middle of a frame: of its head, of a list of headers, of a list that goes on.
+    // The client stops within a frame: in its head, in a header list, and before its continuation.
     let settings = [PREFACE, &frame(4, 0, 0, b"")].concat();
     let list = header_list(&[(":method", "POST"), (":path", RESOLVE)]);
     let headers = frame(1, 0, 1, &list);
@@ -321,7 +321,7 @@ fn an_idle_connection_ends_and_a_silent_watch_lives_on() {
     let version = |delivery: pb::WatchResponse| delivery.credential.unwrap().version;
     let first = world.broker.block_on(watch.message()).unwrap().unwrap();
     assert_eq!(version(first), 1);
-    // Another of the step's clients keeps a connection for later.
+    // Another client of the step keeps an idle connection.
     let directory = PathBuf::from(&world.step.opened.directory);
     let socket = directory.join("keyhatch.sock");
     let pooled = world.broker.connect(&socket, identity_in(&directory)).unwrap();
@@ -330,7 +330,7 @@ fn an_idle_connection_ends_and_a_silent_watch_lives_on() {
     for _ in 0..3 {
         world.wait_idly();
     }
-    // It was ended meanwhile, and its client notices nothing.
+    // The daemon has ended that connection, and its client does not notice.
     resolve().unwrap();
     world
         .broker
@@ -344,7 +344,7 @@ fn an_idle_connection_ends_and_a_silent_watch_lives_on() {
     assert_eq!(version(second), 2);
 }
 
-/// The frames of one flood, the connection's beginning before them.
+/// The bytes of one flood: the start of the connection, then its frames.
 fn flood(frames: impl Iterator<Item = Vec<u8>>) -> Vec<u8> {
     let beginning = [PREFACE.to_vec(), frame(4, 0, 0, b"")].concat();
     frames.fold(beginning, |mut all, one| {
@@ -396,7 +396,7 @@ fn known_http2_floods_end_only_their_own_connection() {
         ("HTTP/1.1", b"GET / HTTP/1.1\r\nHost: localhost\r\n\r\n".to_vec()),
     ];
     for (what, bytes) in cases {
-        // It comes back when the connection has ended.
+        // This returns when the daemon has ended the connection.
         let heard = world.say(&bytes);
         assert!(!heard.windows(4).any(|part| part == b"AKIA"), "{what}");
         assert_eq!(world.ask_well(&bystander), "Ok", "{what}");
@@ -433,7 +433,7 @@ fn a_client_that_pings_and_never_reads_is_cut_off() {
         world.broker.block_on(async {
             let mut stream = connect(&socket, &identity_in(&directory)).await.unwrap();
             stream.write_all(&flood(std::iter::empty())).await.unwrap();
-            // The answers fill the socket, then nothing is read, then the writing fails.
+            // The answers fill the socket, then the daemon stops reading, then writing fails.
             while stream.write_all(&many).await.is_ok() {}
         });
         world.is_well();

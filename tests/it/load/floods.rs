@@ -30,11 +30,11 @@ use crate::harness::{
     resolve_on, scale, step_channel, temp_dir, wait_until,
 };
 
-/// What a flood may leave behind in the daemon's memory, in KiB.
+/// The most memory that a flood may leave behind in the daemon, in KiB.
 const MOST_GROWTH: u64 = 32 * 1024;
-/// After this a door is one that keeps its clients waiting.
+/// A door that makes a client wait longer counts as hanging.
 const PATIENCE: Duration = Duration::from_secs(10);
-/// Between two requests of the good step: it stays below its own limit of 100 a second.
+/// The time between two requests of the good step. It keeps below its limit of 100 a second.
 const GOOD_PACE: Duration = Duration::from_millis(12);
 
 struct Field {
@@ -46,7 +46,7 @@ struct Field {
     directory: tempfile::TempDir,
 }
 
-/// What the daemon holds, from proc(5).
+/// The memory and files of the daemon, from proc(5).
 #[derive(Clone, Copy, Debug)]
 struct Holding {
     memory: u64,
@@ -106,7 +106,7 @@ impl Field {
         Holding { memory, files }
     }
 
-    /// Whether somebody new is served at every door: the flooded step's, the good step's, the admin's.
+    /// True if a new client is served at every door: the flooded step's, the good step's, the admin door.
     fn serves(&self) -> bool {
         let status = self.serving.run(&["status"]);
         let is_served = |step: &PathBuf| {
@@ -121,7 +121,7 @@ impl Field {
         status.status.success() && is_served(&self.good_directory) && is_served(&self.bad[0])
     }
 
-    /// A flood, while the good step asks again and again; how often it was answered.
+    /// Runs a flood while the good step keeps asking. Returns the number of its answers too.
     fn endures(&self, flood: impl FnOnce() -> Tally + Send) -> (Tally, usize) {
         let is_over = AtomicBool::new(false);
         std::thread::scope(|scope| {
@@ -141,13 +141,13 @@ impl Field {
         })
     }
 
-    /// Before and after one flood: nothing stays behind.
+    /// Runs one flood, and checks that nothing stays behind.
     fn floods(&self, what: &str, flood: impl FnOnce() -> Tally + Send) -> Tally {
         wait_until("somebody new is served before it", || self.serves());
         let before = self.holding();
         let (tally, answered) = self.endures(flood);
         wait_until("somebody new is served after it", || self.serves());
-        // What the look itself takes is closed with it, a moment later.
+        // The check's own files are closed a moment later.
         wait_until("the files are given back", || self.holding().files <= before.files);
         let after = self.holding();
         let grown = after.memory.saturating_sub(before.memory);
@@ -168,8 +168,8 @@ fn name_of(kind: Kind) -> &'static str {
     KINDS.iter().find(|(_, found)| *found == kind).unwrap().0
 }
 
-/// Goes on until so much was sent, or the server has ended, or kept waiting, so many connections that the
-/// rest would show nothing new.
+/// Continues until this much was sent, or until the server has ended or delayed this many connections. The rest would
+/// show nothing new.
 fn until(sent: usize, connections: usize) -> impl FnMut(&Tally) -> Next {
     let mut looks = 0;
     move |tally| {
@@ -202,7 +202,7 @@ fn connections_dropped_at_any_moment_reach_nobody_else() {
     let field = Field::start(1);
     let (step, admin) = (field.step_targets(), vec![field.admin_target()]);
     let many = scale(3000, 100_000);
-    // A step's socket takes 20 new connections a second; those who have gone before their turn take none.
+    // A step's socket accepts 20 new connections a second. Clients that left before their turn do not count.
     for (kind, at_step) in
         [(Kind::Connections, many), (Kind::HalfHellos, many), (Kind::Handshakes, scale(100, 1000))]
     {
@@ -223,7 +223,7 @@ fn clients_that_say_a_byte_at_a_time_reach_nobody_else() {
     let mut targets = field.step_targets();
     targets.push(field.admin_target());
     let count = scale(300, 5000);
-    // A hundred rounds over all of them, with a byte in every tenth.
+    // The flood does a hundred rounds over all clients, and sends a byte in every tenth.
     let a_round = count.div_ceil(64) + 1;
     let come = || {
         let mut looks = 0;
@@ -236,8 +236,8 @@ fn clients_that_say_a_byte_at_a_time_reach_nobody_else() {
             }
         })
     };
-    // They are there all at once, and the allocator keeps what that took for whoever comes next: so it is the
-    // second time that shows whether anything stays behind.
+    // All clients come at once, and the allocator keeps that memory for later clients. So only the second time shows
+    // whether anything stays behind.
     let (first, _) = field.endures(come);
     let tally = field.floods("slow-clients, come again", come);
     for tally in [first, tally] {
@@ -260,12 +260,12 @@ fn more_clients_than_descriptors_keep_nobody_out_for_long() {
             if looks > scale(400, 4000) { Next::End } else { Next::GoOn }
         })
     });
-    // Who has made the handshake has said a byte.
+    // A client that has made the handshake has sent a byte.
     assert!(tally.connected >= FILES * 2, "the control: they all came: {tally:?}");
     assert!(tally.sent < tally.connected, "the control: not all of them came in: {tally:?}");
 }
 
-/// A stream that is read no more once that is said.
+/// A stream that stops reading once the flag is set.
 struct Unread {
     stream: TlsClientStream,
     is_left: Arc<AtomicBool>,
@@ -308,9 +308,9 @@ impl AsyncWrite for Unread {
     }
 }
 
-/// A channel over one connection that is read no more once that is said, and its socket.
+/// A channel over one connection that stops reading once the flag is set, and its socket.
 async fn unread(step: &Path, is_left: &Arc<AtomicBool>) -> (Channel, OwnedFd) {
-    // More than the socket has room for.
+    // The window is larger than the socket's buffer.
     const WINDOW: u32 = 16 << 20;
     let stream = connect(&step.join("keyhatch.sock"), &identity_in(step)).await.unwrap();
     let socket = stream.get_ref().0.as_fd().try_clone_to_owned().unwrap();
@@ -325,12 +325,11 @@ async fn unread(step: &Path, is_left: &Arc<AtomicBool>) -> (Channel, OwnedFd) {
     (endpoint.connect_with_connector(connector).await.unwrap(), socket)
 }
 
-/// With two requests open, replies wait for each other to be sent at once: but not for a turn after the other when there
-/// is no room for any.
+/// With two open requests, replies are collected and sent together. They must not spin while the socket has no room.
 #[test]
 fn a_client_that_reads_no_more_costs_no_processor_time() {
     let field = Field::start(1);
-    // As many replies as a step may leave lying about fill its socket, and one more fits into a TLS record.
+    // The unread replies that a step may have fill its socket, and one more fits into a TLS record.
     field.runtime.block_on(field.replace_secret(&"x".repeat(6_000)));
     let is_left = Arc::new(AtomicBool::new(false));
     let (channel, socket) = field.runtime.block_on(unread(&field.bad[0], &is_left));
@@ -349,7 +348,7 @@ fn a_client_that_reads_no_more_costs_no_processor_time() {
         let before = ioctl_fionread(&socket).unwrap();
         field.runtime.spawn(resolve_on(channel.clone(), request("aws/prod")));
         let has_come = || ioctl_fionread(&socket).unwrap() > before;
-        // A reply that does not come within a second has no room.
+        // A reply that does not arrive within a second has no room.
         if !(0..100).any(|_| {
             std::thread::park_timeout(Duration::from_millis(10));
             has_come()
@@ -363,7 +362,7 @@ fn a_client_that_reads_no_more_costs_no_processor_time() {
     let before = field.serving.ticks();
     std::thread::park_timeout(Duration::from_secs(1));
     let burnt = field.serving.ticks() - before;
-    // A loop that spins takes a whole processor.
+    // A spinning loop uses a whole processor.
     assert!(burnt < 20, "{burnt} hundredths of a processor, after {replies} replies");
     assert!(field.serves());
 }

@@ -13,7 +13,7 @@ use crate::harness::{
     TestBroker, TestStep, connection_document, open_request, reason, request, wait_until,
 };
 
-/// Each of these calls, at once, must be refused; the words of each refusal.
+/// Sends concurrent calls that must be refused. Returns the message of each refusal.
 fn refused_deletes(broker: &TestBroker, who: &Channel, count: usize) -> Vec<String> {
     let name = format!("connections/aws/{}", "x".repeat(128));
     let delete = || {
@@ -25,7 +25,7 @@ fn refused_deletes(broker: &TestBroker, who: &Channel, count: usize) -> Vec<Stri
     broker.block_on(all).iter().map(|status| format!("{status:?}")).collect()
 }
 
-/// How many requests of a principal the journal counts that have no line of their own.
+/// The number of a principal's requests that the journal counts without their own line.
 fn counted(broker: &TestBroker, principal: &str) -> u64 {
     let lines = broker.journaled("rate_refused");
     let own = lines.iter().filter(|line| line["principal"] == principal);
@@ -45,7 +45,7 @@ fn a_refused_viewer_cannot_grow_the_journal() {
         refused_deletes(&broker, &viewer, 30);
         broker.advance(1);
     }
-    // What comes as fast as it can in one moment is no more.
+    // A fast burst gets no more.
     for _ in 0..40 {
         refused_deletes(&broker, &viewer, 30);
     }
@@ -67,9 +67,9 @@ fn refusals_beyond_the_budget_are_counted() {
     let other = broker.enroll("sees", pb::Role::Viewer);
     let words = refused_deletes(&broker, &viewer, 20);
     assert!(words.iter().all(|one| *one == words[0] && one.contains("ROLE_REQUIRED")), "{words:?}");
-    // Nobody else's budget is touched by it.
+    // The budgets of others are untouched.
     assert_eq!(refused_deletes(&broker, &other, 1).len(), 1);
-    // A daemon that stops tells what is left.
+    // A stopping daemon writes the remaining counts.
     broker.stop();
     let told = broker.journaled("admin_refused");
     let of = |who: &str| told.iter().filter(|line| line["principal"] == who).count();
@@ -125,16 +125,16 @@ fn a_request_that_changes_nothing_costs_the_same_budget() {
         (0..10).map(|number| update(&broker, &operator, "1", format!("again-{number}"))).collect();
     assert_eq!(outcomes.iter().filter(|outcome| outcome.is_ok()).count(), 4);
     assert_eq!(reason(outcomes.into_iter().next_back().unwrap()), "TOO_MANY_REQUESTS");
-    // Each has an intent and a head.
+    // Each change has an intent and a head.
     let written = broker.journal().len() - lines;
     assert!(written <= 4 * 2 + 2, "{written}");
-    // So does a look at values, which must have its line; and without an id there is none to remember.
+    // A test of values costs the same, because it must have its line. Without an id no answer is remembered.
     let test = pb::TestConnectionRequest { name: "connections/aws/prod".to_owned() };
     let mut client = ConnectionServiceClient::new(operator.clone());
     let tested = broker.block_on(client.test_connection(test.clone()));
     assert_eq!(reason(tested), "TOO_MANY_REQUESTS");
     update(&broker, &operator, "1", String::new()).unwrap();
-    // A change is a change, and with time all comes back.
+    // A real change is still possible, and with time the budget refills.
     update(&broker, &operator, "2", "second".to_owned()).unwrap();
     broker.advance(1);
     broker.block_on(client.test_connection(test)).unwrap();
@@ -151,13 +151,13 @@ fn new_openings_bring_no_new_budget() {
         for _ in 0..12 {
             broker.resolve(&step, "aws/nothere").unwrap_err();
         }
-        // Where nothing is left for refusals, nothing is lost that a step may have.
+        // Without a budget for refusals, permitted requests still succeed.
         let other = broker.open("deploy", "good");
         broker.resolve(&other, "aws/prod").unwrap();
         broker.close(&step);
         broker.close(&other);
     }
-    // Another executor has a budget of its own.
+    // Another executor has its own budget.
     let other = broker.enroll_executor("other", &["deploy"], &[]);
     let mut client = ExecutorServiceClient::new(other);
     let opened = broker.block_on(client.open_step(open_request("deploy", "theirs"))).unwrap();
@@ -177,7 +177,7 @@ fn new_openings_bring_no_new_budget() {
     assert_eq!(of("workflow:deploy/run:1/step:theirs"), 1);
 }
 
-/// How many of so many requests are answered; the others are refused by their rate.
+/// The number of answered requests. The others must be refused by their rate.
 fn resolved(broker: &TestBroker, step: &TestStep, times: usize) -> usize {
     let outcomes = (0..times).map(|_| broker.resolve(step, "aws/prod").map(drop));
     let (answered, refused): (Vec<_>, Vec<_>) = outcomes.partition(Result::is_ok);
@@ -189,7 +189,7 @@ fn resolved(broker: &TestBroker, step: &TestStep, times: usize) -> usize {
     answered.len()
 }
 
-/// Of a workflow 10 at once and one a second, of the executor 40 and four, and of each opening two.
+/// Limits: 10 at once and one a second for a workflow, 40 and four for the executor, and two for each opening.
 fn paced() -> Limits {
     Limits {
         executor_decisions_per_second: 4,
@@ -209,9 +209,9 @@ fn a_new_opening_brings_no_new_rate_of_resolving() {
         answered += resolved(&broker, &step, 10);
         broker.close(&step);
     }
-    // Each opening has its own, and then what is left of its workflow's.
+    // Each opening has its own rate, and then the rest of its workflow's.
     assert_eq!(answered, 8 * 2 + 10);
-    // A workflow has a quarter of its executor's, and others have what is theirs.
+    // A workflow has a quarter of its executor's rate, and other workflows keep theirs.
     let others = ["a", "b", "c", "d"].map(|workflow| broker.open(workflow, "build"));
     let answers = others.each_ref().map(|step| resolved(&broker, step, 14));
     assert_eq!(answers, [12, 12, 12, 2]);
@@ -223,7 +223,7 @@ fn a_new_opening_brings_no_new_rate_of_resolving() {
     broker.advance(1);
     assert_eq!(resolved(&broker, &others[3], 14), 1);
     broker.stop();
-    // No line was written for what was refused, but for their number.
+    // The refused requests have no lines, only a count.
     let lines = broker.journaled("resolve").len();
     assert_eq!(lines, 26 + 38 + 12 + 1);
     let counts = broker.journaled("rate_refused");
@@ -231,7 +231,7 @@ fn a_new_opening_brings_no_new_rate_of_resolving() {
     assert_eq!(counted, 54 + 18 + 13);
 }
 
-/// Whoever chooses what is in a line is not to choose how many bytes a line has.
+/// A caller chooses the content of a line, so longer lines must cost more.
 #[test]
 fn a_long_line_costs_as_much_as_several() {
     let limits = Limits { executor_open_burst: 8, step_refusal_burst: 10, ..paced() };
@@ -246,7 +246,7 @@ fn a_long_line_costs_as_much_as_several() {
     let (first, second) = (open("a").unwrap(), open("b").unwrap());
     open("c").unwrap();
     assert_eq!(reason(open("d").map(drop)), "TOO_MANY_REQUESTS");
-    // One of its own, and one of its workflow's, each worth 13.
+    // One comes from its own rate and one from its workflow's, and each costs 13.
     assert_eq!(resolved(&broker, &first, 5), 2);
     let fields: Vec<String> =
         (0..64).map(|number| format!("f{number}{}", "x".repeat(100))).collect();
@@ -270,7 +270,7 @@ fn renewals_and_watches_cost_the_same_rate() {
     broker.block_on(client.renew_lease(renew.clone())).unwrap();
     assert_eq!(reason(broker.block_on(client.renew_lease(renew))), "TOO_MANY_REQUESTS");
     assert_eq!(reason(broker.block_on(client.watch(watch())).map(drop)), "TOO_MANY_REQUESTS");
-    // What somebody has changed is delivered all the same, and what is given back is taken.
+    // New versions are still delivered, and leases can still be given back.
     let document = connection_document("aws/prod", &[("secret_access_key", "new")], vec![]);
     broker.apply(vec![document]).unwrap();
     let delivery = broker.block_on(watching.message()).unwrap().unwrap();
@@ -296,10 +296,10 @@ fn an_executor_opens_no_faster_than_its_rate() {
     let refused = open(&local, "d").unwrap_err();
     assert!(refused.get_error_details().retry_info().is_some());
     assert_eq!(reason(Err::<(), _>(refused)), "TOO_MANY_REQUESTS");
-    // Nothing was written, and an older attempt of a step is as open as it was.
+    // Nothing was written, and an older attempt of a step is still open.
     assert_eq!(reason(broker.try_open(open_request("deploy", "a"))), "TOO_MANY_REQUESTS");
     assert_eq!(broker.journal().len(), before);
-    // A request that has opened its step is answered again, and others have a rate of their own.
+    // A request that has opened its step is answered again, and other executors have their own rate.
     open(&local, "a").unwrap();
     open(&broker.enroll_executor("other", &["deploy"], &[]), "theirs").unwrap();
     broker.advance(1);

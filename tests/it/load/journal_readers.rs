@@ -31,7 +31,7 @@ fn tail(
     broker.block_on(client.tail_journal(request)).map(tonic::Response::into_inner)
 }
 
-/// All that is told, to the end.
+/// All lines of a tail, to its end.
 fn told(broker: &TestBroker, request: pb::TailJournalRequest) -> Vec<pb::JournalLine> {
     let mut lines = tail(broker, &broker.operator(), request).unwrap();
     let mut told = Vec::new();
@@ -41,7 +41,7 @@ fn told(broker: &TestBroker, request: pb::TailJournalRequest) -> Vec<pb::Journal
     told
 }
 
-/// All lines since the beginning.
+/// A request for all lines since the beginning.
 fn all(filter: &pb::TailJournalRequest) -> pb::TailJournalRequest {
     pb::TailJournalRequest { since: Some(prost_types::Timestamp::default()), ..filter.clone() }
 }
@@ -73,7 +73,7 @@ fn one_operator_cannot_take_every_journal_reader() {
     wait_until("there is room again", || tail(&broker, &viewer, follow()).is_ok());
 }
 
-/// The bytes that the threads have read which read the journal, of those that are not among `before`.
+/// The bytes that the journal-reading threads have read, except threads in `before`.
 fn bytes_read(before: &BTreeSet<String>) -> u64 {
     let tasks = tasks().into_iter().filter(|task| !before.contains(task));
     let read = tasks.filter_map(|task| std::fs::read_to_string(format!("{task}/io")).ok());
@@ -112,7 +112,7 @@ fn explain_reads_one_line() {
     assert!(read < 4 * file, "{read} bytes for 38 decisions in a file of {file}");
 }
 
-/// From the end or from the beginning: the same lines, however files and steps come and go.
+/// Reading from the end and from the beginning gives the same lines, even while files and steps come and go.
 #[test]
 fn the_last_lines_are_the_last_of_all_lines() {
     let broker = TestBroker::start_with(Limits { journal_file_bytes: 30_000, ..busy() });
@@ -145,7 +145,7 @@ fn the_last_lines_are_the_last_of_all_lines() {
         },
     ];
     for filter in filters {
-        // Signatures come when they come.
+        // Signature lines come at any time.
         let all = told(&broker, all(&filter));
         for count in [0, 1, 2, 5, 60, 1000] {
             let last = told(&broker, pb::TailJournalRequest { last: count, ..filter.clone() });
@@ -174,7 +174,7 @@ fn a_tail_stops_after_so_many_bytes_and_says_where() {
         broker.advance(1);
     }
     assert!(broker.journal_path().metadata().unwrap().len() > 200_000);
-    // Backwards: it is said before the lines that were found.
+    // Backwards, the notice comes before the found lines.
     let nothing =
         pb::TailJournalRequest { resource: "none".to_owned(), last: 5, ..Default::default() };
     let found = told(&broker, nothing);
@@ -182,7 +182,7 @@ fn a_tail_stops_after_so_many_bytes_and_says_where() {
     assert!(found[0].stopped && found[0].json.is_empty() && found[0].time.is_some());
     let newest = told(&broker, pb::TailJournalRequest { last: 5, ..Default::default() });
     assert!(newest.len() == 5 && newest.iter().all(|line| !line.stopped));
-    // Forwards: it ends there, and goes on from there.
+    // Forwards, the tail ends there, and the next continues from there.
     let resolves =
         pb::TailJournalRequest { events: vec!["resolve".to_owned()], ..Default::default() };
     let (mut seen, mut calls) = (BTreeSet::new(), 0);
@@ -198,7 +198,7 @@ fn a_tail_stops_after_so_many_bytes_and_says_where() {
     assert!((3..40).contains(&calls), "{calls}");
 }
 
-/// A step's refusal leads an operator to the line among many.
+/// The id in a step's refusal leads an operator to the line among many.
 #[test]
 fn a_refusal_among_many_lines_is_explained() {
     let broker = TestBroker::start_with(Limits { journal_file_bytes: 20_000, ..busy() });
@@ -217,7 +217,7 @@ fn a_refusal_among_many_lines_is_explained() {
     }
 }
 
-/// The lines of a run, and of the index of a file that is made again, are read as long as somebody waits.
+/// The lines of a run, and of a rebuilt index, are read only while a caller waits.
 #[test]
 fn a_run_that_nobody_waits_for_is_not_read_to_its_end() {
     let mut broker = TestBroker::start_with(Limits { journal_file_bytes: 100_000, ..busy() });

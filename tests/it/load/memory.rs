@@ -23,12 +23,12 @@ use crate::harness::{
     resolver, secret_document, succeeded, temp_dir, wait_until,
 };
 
-/// What may be held more, in KiB.
+/// The most additional memory, in KiB.
 const MOST_GROWTH: u64 = 150 * 1024;
 const BATCH: &str = "/keyhatch.v1.StepService/BatchResolve";
 const WATCH: &str = "/keyhatch.v1.StepService/Watch";
 
-/// Four fields of this size, for steps of two workflows.
+/// A connection with four fields of this size, for steps of two workflows.
 fn connection(name: &str, size: usize) -> pb::Connection {
     let value = "x".repeat(size);
     let fields: Vec<_> = ["a", "b", "c", "d"].map(|name| (name, value.as_str())).into();
@@ -51,7 +51,7 @@ impl Field {
         let directory = temp_dir();
         init_in(directory.path());
         let config = directory.path().join("config.toml");
-        // Rates and leases are other promises.
+        // Limits of rates and leases are not the subject here.
         let limits = "[limits]\nstep_requests_per_second = 1000000\n\
                       step_request_burst = 1000000\nstep_live_leases = 1000000\n\
                       executor_decision_burst = 1000000\n";
@@ -63,7 +63,7 @@ impl Field {
         Self { serving, runtime, _directory: directory }
     }
 
-    /// One with a connection of 254 KiB and one of a few bytes.
+    /// A daemon with a connection of 254 KiB and a connection of a few bytes.
     fn with_values() -> Self {
         let field = Self::start();
         let mut client = ConnectionServiceClient::new(field.admin("operators/admin"));
@@ -75,7 +75,7 @@ impl Field {
         field
     }
 
-    /// Rotates the small one to values of this size.
+    /// Rotates the small connection to values of this size.
     fn grow(&self, size: usize) {
         let connection = Some(connection("small", size));
         let update = pb::UpdateConnectionRequest { connection, ..Default::default() };
@@ -92,7 +92,7 @@ impl Field {
         (0..count).map(&mut open).collect()
     }
 
-    /// Asks for all of this of each of these, on a connection of its own, and reads the heads of what is answered.
+    /// Sends a request as each of these steps, on its own connection, and reads only the heads of the answers.
     fn ask_and_never_read<'a>(
         &self,
         steps: impl Iterator<Item = &'a PathBuf>,
@@ -100,7 +100,7 @@ impl Field {
         path: &str,
         asked: &[Bytes],
     ) -> Vec<(Raw, Vec<Response<RecvStream>>)> {
-        // All at once: what has no room waits for it.
+        // The requests run at once, and those without room wait.
         let asking = steps.map(async |step| {
             let raw = Raw::connect(&step.join("keyhatch.sock"), &identity_in(step), window).await;
             let mut answers = Vec::with_capacity(asked.len());
@@ -129,7 +129,7 @@ impl Field {
         self.runtime.block_on(self.serving.admin(identity))
     }
 
-    /// The most that the daemon has held, in KiB (proc(5)).
+    /// The most memory that the daemon has used, in KiB (proc(5)).
     fn most(&self) -> u64 {
         let path = format!("/proc/{}/status", self.serving.pid().as_raw_nonzero());
         let status = std::fs::read_to_string(path).unwrap();
@@ -158,7 +158,7 @@ fn forty_applies_that_stop_midway_hold_one_applys_memory() {
         field.runtime.spawn(async move { client.apply(documents).await.map(drop) });
     }
     wait_until("one of them is all there", || sent.load(Ordering::SeqCst) >= DOCUMENTS);
-    // It is given up for its silence, and the next has its turn.
+    // The daemon gives up the silent Apply, and the next gets its turn.
     wait_until("the next is there", || sent.load(Ordering::SeqCst) >= 2 * DOCUMENTS);
     let grown = field.most() - before;
     report("40 Applies of 60 MiB that stop midway", 40, format!("{} MiB more", grown >> 10), "-");
@@ -195,7 +195,7 @@ fn watches_that_nobody_reads_hold_a_share_when_values_grow() {
     let before = field.most();
     let watch = framed(&pb::WatchRequest { request: Some(request("generic/small")) });
     let asked = vec![watch; 32];
-    // Enough for the first delivery, and for the beginning of another.
+    // The window has room for the first delivery and the beginning of another.
     let held = field.ask_and_never_read(steps.iter().chain(&steps), 5000, WATCH, &asked);
     let reader = field.steps("v", 1).remove(0);
     let channel =
@@ -206,7 +206,8 @@ fn watches_that_nobody_reads_hold_a_share_when_values_grow() {
     let mut told = || field.runtime.block_on(watch.message()).unwrap().unwrap().credential.unwrap();
     assert_eq!(told().version, 1);
     for (version, size) in [(2, 65_000), (3, 64_999), (4, 64_998)] {
-        // Who reads is told while others read nothing; all were told of one change before any is of the next.
+        // A reading client gets a delivery while others read nothing. All clients get one change before any gets the
+        // next.
         field.grow(size);
         assert_eq!(told().version, version);
     }

@@ -23,9 +23,9 @@ use crate::harness::{
 };
 
 const APPLY: &str = "/keyhatch.v1.ApplyService/Apply";
-/// What clients are ready to take of a reply if they say nothing else.
+/// The default flow-control window of a client.
 const WINDOW: u32 = 65_535;
-/// A door that keeps somebody waiting for longer does so for ever.
+/// A door that makes a client wait longer counts as hanging.
 const PATIENCE: Duration = Duration::from_secs(60);
 
 fn status_of(broker: &TestBroker, who: &Channel) -> Result<(), Status> {
@@ -91,7 +91,7 @@ fn an_identity_has_a_rate_and_closes_beyond_it() {
     let refused = told.into_iter().find_map(Result::err).unwrap();
     assert!(refused.get_error_details().retry_info().is_some(), "{refused:?}");
     assert_eq!(reason::<()>(Err(refused)), "TOO_MANY_REQUESTS");
-    // With another connection it is the same one.
+    // Another connection of the same identity counts as the same.
     let list = || {
         let mut client = ExecutorServiceClient::new(broker.executor());
         broker.block_on(client.list_steps(pb::ListStepsRequest::default())).map(drop)
@@ -133,7 +133,7 @@ fn few_applies_of_one_wait_for_their_turn() {
     wait_until("there is a place again", || apply(&broker.operator()).is_ok());
 }
 
-/// More than one has for itself of a door whose pool is small.
+/// A document larger than one identity's own share of a door with a small pool.
 fn large_document(name: &str, of: usize) -> pb::ApplyRequest {
     let value = "x".repeat(60 * 1024);
     pb::ApplyRequest { document: Some(secret_document("w", &format!("{name}{of}"), &value)) }
@@ -150,7 +150,7 @@ fn a_large_apply_that_drips_gives_up_its_turn() {
     let counting = Arc::clone(&sent);
     let whole = tokio_stream::iter((0..LARGE).map(|of| large_document("a", of)));
     let drops = futures_util::stream::unfold(0, |number| async move {
-        // It is what is tested: never silent, and never done.
+        // The pause is the attack: the Apply is never silent and never done.
         tokio::time::sleep(Duration::from_millis(100)).await;
         let document = Some(secret_document("w", &format!("d{number}"), "s"));
         Some((pb::ApplyRequest { document }, number + 1))
@@ -173,7 +173,7 @@ fn a_large_apply_that_drips_gives_up_its_turn() {
 
 #[test]
 fn batches_of_one_step_wait_for_room() {
-    // Rates are another promise.
+    // Rate limits are not the subject here.
     let many = 1_000_000;
     let limits =
         Limits { step_request_burst: many, executor_decision_burst: many, ..Limits::default() };
@@ -191,7 +191,7 @@ fn batches_of_one_step_wait_for_room() {
     let is_given = |result: &pb::BatchResolveResult| {
         matches!(result.result, Some(pb::batch_resolve_result::Result::Response(_)))
     };
-    // How long they wait for what the others have is bounded: where all is slow it takes more than one look.
+    // The wait for the others' room is bounded, so a slow machine needs more than one try.
     wait_until("12 batches of 2 MiB at once are answered", || {
         let answered = broker.block_on(futures_util::future::join_all((0..12).map(|_| ask())));
         answered.iter().flatten().all(is_given)

@@ -14,10 +14,10 @@ use tonic::transport::Channel;
 
 use crate::harness::{identity_in, keyhatch_in};
 
-/// After this a start is one that hangs, and so is a call.
+/// A start or a call that takes longer counts as hanging.
 pub const DEADLINE: Duration = Duration::from_secs(30);
 
-/// A daemon that serves; killed when dropped.
+/// A serving daemon, killed when dropped.
 pub struct Serving {
     child: Child,
     stderr: ChildStderr,
@@ -25,12 +25,12 @@ pub struct Serving {
     directory: PathBuf,
 }
 
-/// How a start ended.
+/// The outcome of a start.
 pub enum Start {
     Serving(Serving),
-    /// It ended by itself; what it said.
+    /// The daemon exited, with this status and stderr.
     Refused(ExitStatus, String),
-    /// It neither served nor ended; what it said.
+    /// The daemon neither served nor exited, with this stderr.
     Hung(String),
 }
 
@@ -46,14 +46,14 @@ impl Start {
 }
 
 impl Serving {
-    /// Serves the state below `directory`; returns when it serves or never will.
+    /// Serves the state below `directory`. Returns when the daemon serves or never will.
     pub fn start(directory: &Path, env: &[(&str, OsString)]) -> Start {
         let mut command = keyhatch_in(directory, &["serve"]);
         command.envs(env.iter().map(|(name, value)| (name, value)));
         Self::start_by(directory, command)
     }
 
-    /// The same by a command of the test's making.
+    /// Serves by this command.
     pub fn start_by(directory: &Path, command: Command) -> Start {
         let mut serving = Self::spawn(directory, command);
         if serving.is_heard_to("serving socket") {
@@ -61,20 +61,20 @@ impl Serving {
         }
         match serving.child.try_wait().unwrap() {
             Some(status) => Start::Refused(status, serving.text()),
-            // It has closed its stderr and is about to end, or hangs.
+            // The daemon has closed its stderr and is about to exit, or it hangs.
             None if serving.reads_on() => Start::Hung(serving.text()),
             None => Start::Refused(serving.child.wait().unwrap(), serving.text()),
         }
     }
 
-    /// Does not wait for anything.
+    /// Starts a daemon without waiting.
     pub fn spawn(directory: &Path, mut command: Command) -> Self {
         let mut child = command.stderr(Stdio::piped()).spawn().unwrap();
         let stderr = child.stderr.take().unwrap();
         Self { child, stderr, said: Vec::new(), directory: directory.to_owned() }
     }
 
-    /// Whether it says this before it ends.
+    /// True if stderr has these words before the daemon exits.
     #[expect(clippy::disallowed_methods, reason = "a deadline for what hangs")]
     fn is_heard_to(&mut self, words: &str) -> bool {
         let until = Instant::now() + DEADLINE;
@@ -88,7 +88,7 @@ impl Serving {
         }
     }
 
-    /// Waits a little for more to be said; false at the end.
+    /// Reads more of stderr, for at most a second. False at its end.
     fn hears(&mut self) -> bool {
         let pause = rustix::time::Timespec { tv_sec: 1, tv_nsec: 0 };
         let mut wait = [PollFd::new(&self.stderr, PollFlags::IN)];
@@ -125,7 +125,7 @@ impl Serving {
         connected.map_err(|error| error.to_string())
     }
 
-    /// Ends it by a signal, and returns what it said.
+    /// Ends the daemon by a signal. Returns its stderr.
     pub fn end(mut self, signal: rustix::process::Signal) -> String {
         let pid = rustix::process::Pid::from_child(&self.child);
         let _ = rustix::process::kill_process(pid, signal);
@@ -135,17 +135,17 @@ impl Serving {
         self.text()
     }
 
-    /// kill -9; what it said.
+    /// Kills the daemon with SIGKILL. Returns its stderr.
     pub fn kill(self) -> String {
         self.end(rustix::process::Signal::KILL)
     }
 
-    /// SIGTERM; what it said.
+    /// Ends the daemon with SIGTERM. Returns its stderr.
     pub fn terminate(self) -> String {
         self.end(rustix::process::Signal::TERM)
     }
 
-    /// The same where clients of this runtime are still connected: they must be able to hear of it.
+    /// Ends the daemon while clients of this runtime are connected. The clients can still read its last messages.
     pub async fn end_of_clients(self, signal: rustix::process::Signal) -> String {
         tokio::task::spawn_blocking(move || self.end(signal)).await.unwrap()
     }
@@ -159,7 +159,7 @@ impl Serving {
             }
         }
         let status = self.child.wait().unwrap();
-        // Whatever else ended it was a crash.
+        // Any other end is a crash.
         if !matches!(status.signal(), None | Some(9)) {
             self.said.extend_from_slice(format!("\npanicked at: {status}\n").as_bytes());
         }

@@ -23,21 +23,21 @@ use crate::harness::{Got, identity_in, open_request, request, resolve_on};
 pub struct Doors {
     pub operator: Channel,
     pub executor: Channel,
-    /// Of a step that looks at values.
+    /// The channel of a step that resolves values.
     pub look: Channel,
 }
 
-/// What there is.
+/// The connections and secrets of a broker, by name.
 #[derive(Default)]
 pub struct Seen {
     pub connections: BTreeMap<String, pb::Connection>,
     pub secrets: BTreeMap<String, pb::Secret>,
 }
 
-/// What is said of a call that nobody answered in time.
+/// The message for a call without an answer in time.
 pub const UNANSWERED: &str = "nobody answered in time";
 
-/// A call that is waited for so long.
+/// Waits for a call, at most this long.
 pub async fn within<T>(
     patience: Duration,
     call: impl Future<Output = Result<T, Status>>,
@@ -46,7 +46,7 @@ pub async fn within<T>(
     answered.unwrap_or_else(|_| Err(Status::deadline_exceeded(UNANSWERED)))
 }
 
-/// A call that must be answered.
+/// Waits for a call, at most [`DEADLINE`].
 pub async fn in_time<T>(
     call: impl Future<Output = Result<tonic::Response<T>, Status>>,
 ) -> Result<T, Status> {
@@ -88,7 +88,7 @@ impl Seen {
             return Some(Form { value: 0, is_allowed: true, stamp });
         }
         let connection = self.connections.get(name)?;
-        // Beside whoever made it, who may edit it.
+        // The creator is also an editor.
         let resolvers: Vec<_> = connection
             .access
             .iter()
@@ -102,12 +102,12 @@ impl Seen {
 }
 
 impl Doors {
-    /// Connects; the step that looks is of workflow w.
+    /// Connects, and opens a step of workflow w that resolves values.
     pub async fn open(serving: &Serving) -> Result<Self, String> {
         Self::open_as(serving, serving.operator(), serving.executor()).await
     }
 
-    /// The same with these identities.
+    /// Connects with these identities.
     pub async fn open_as(
         serving: &Serving,
         operator: ClientIdentity,
@@ -132,7 +132,7 @@ impl Doors {
 
 pub async fn step_channel(opened: &pb::OpenedStep) -> Result<Channel, String> {
     let directory = Path::new(&opened.directory);
-    // A daemon that was killed while it closed a step has left no directory.
+    // A daemon that was killed while it closed a step leaves no directory.
     if !directory.join("ca.crt").exists() {
         return Err("its directory is gone".to_owned());
     }
@@ -140,12 +140,12 @@ pub async fn step_channel(opened: &pb::OpenedStep) -> Result<Channel, String> {
     channel(&socket, identity_in(directory)).await.map_err(|error| error.to_string())
 }
 
-/// What the step is answered when it asks for this.
+/// The answer to the step's request for this resource.
 pub async fn ask(step: &Channel, name: &str) -> Result<Got, Status> {
     within(DEADLINE, resolve_on(step.clone(), request(&reference(name)))).await
 }
 
-/// The value that the step gets, or the reason why it gets none.
+/// The value that the step gets, or the reason of the refusal.
 pub async fn resolved(step: &Channel, name: &str) -> Result<String, String> {
     match ask(step, name).await {
         Ok(got) => Ok(got.fields.into_values().collect()),
@@ -153,7 +153,7 @@ pub async fn resolved(step: &Channel, name: &str) -> Result<String, String> {
     }
 }
 
-/// The reason of an answer; none if nobody answered.
+/// The reason of an answer. `None` if nobody answered.
 pub fn reason_of(status: &Status) -> Option<String> {
     status.get_error_details().error_info().map(|info| info.reason.clone())
 }

@@ -4,33 +4,33 @@ use keyhatch::grpc::pb;
 
 use crate::harness::resolver;
 
-/// One chunk of a record, and several.
+/// Sizes of values: one chunk of a record, and several.
 const VALUE_BYTES: [usize; 4] = [24, 300, 5_000, 20_000];
 
-/// What a resource is like.
+/// The state of a resource.
 #[derive(Clone, Debug, PartialEq)]
 pub struct Form {
-    /// Which value it has.
+    /// The number of its value.
     pub value: u64,
-    /// Whether workflow w may resolve it.
+    /// True if workflow w may resolve it.
     pub is_allowed: bool,
-    /// Uid, version and etag, if they were told.
+    /// Uid, version and etag, if an answer had them.
     pub stamp: Option<(String, i64, String)>,
 }
 
 #[derive(Clone, Debug)]
 pub struct Known {
-    /// None: it is not there.
+    /// `None` if the resource does not exist.
     pub form: Option<Form>,
-    /// How long the record was when it was acknowledged.
+    /// The length of the record at the acknowledgement.
     pub acknowledged: Option<u64>,
 }
 
-/// What became of one connection or secret, in order.
+/// The history of one connection or secret, in order.
 #[derive(Clone, Debug)]
 pub struct Life(pub Vec<Known>);
 
-/// What became of one step.
+/// The history of one step.
 #[derive(Clone, Debug)]
 pub struct StepLife {
     pub opened: pb::OpenedStep,
@@ -41,25 +41,25 @@ pub struct StepLife {
     pub closed: Option<u64>,
 }
 
-/// What must be found of a step that was opened and not closed.
+/// The required state of a step that was opened and not closed.
 #[derive(Clone, Copy, Debug, PartialEq)]
 pub enum OpenSteps {
-    /// Nothing: its line need not have been synced.
+    /// The step may be unknown, because its line may not be synced.
     MayBeLost,
-    /// That it was opened. It is closed where its directory is lost.
+    /// The step is known. It may be closed if its directory was lost.
     AreKnown,
-    /// That it is open.
+    /// The step is open.
     AreOpen,
 }
 
-/// How strictly to look.
+/// The strictness of a check.
 #[derive(Clone, Copy)]
 pub struct Check {
-    /// What was acknowledged up to this length of the record must be there.
+    /// Everything that was acknowledged up to this length of the record must be there.
     pub length: u64,
-    /// What must be found of a step that was opened and not closed.
+    /// The required state of a step that was opened and not closed.
     pub open_steps: OpenSteps,
-    /// One in so many values is resolved.
+    /// One in this many values is resolved.
     pub one_in: usize,
 }
 
@@ -76,7 +76,7 @@ pub fn is_secret(name: &str) -> bool {
     name.starts_with("workflows/")
 }
 
-/// How a step asks for it.
+/// The reference by which a step asks for a resource.
 pub fn reference(name: &str) -> String {
     match name.strip_prefix("workflows/w/secrets/") {
         Some(secret) => format!("secret:{secret}"),
@@ -97,7 +97,7 @@ pub fn expected(name: &str, form: Option<&Form>) -> Result<String, String> {
 }
 
 impl Form {
-    /// Whether this is it, by what can be seen of it.
+    /// True if the seen state can be this state.
     pub fn is_seen(&self, seen: &Self) -> bool {
         self.is_allowed == seen.is_allowed && (self.stamp.is_none() || self.stamp == seen.stamp)
     }
@@ -112,8 +112,8 @@ impl Life {
         self.0.last().unwrap()
     }
 
-    /// What may be found when the record was so long: what was acknowledged last, and what was asked for
-    /// after it, up to what was acknowledged next.
+    /// The states that a check may find for a record of this length: the last acknowledged state, and the later
+    /// requested states up to the next acknowledgement.
     pub fn possible(&self, length: u64) -> Vec<Option<Form>> {
         let is_told = |known: &Known| known.acknowledged.is_some_and(|told| told <= length);
         let last = self.0.iter().rposition(is_told).unwrap_or(0);

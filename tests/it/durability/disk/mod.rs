@@ -21,12 +21,12 @@ pub use power::{Cut, Keep, Recording};
 pub use record::{Event, Kind, read};
 pub use work::Client;
 
-/// xorshift64*: the same seed, the same story.
+/// xorshift64*: the same seed gives the same story.
 pub struct Dice(u64);
 
 impl Dice {
     pub fn new(seed: u64) -> Self {
-        // Seeds that follow each other must not tell similar stories, and none is zero.
+        // Neighbouring seeds must not give similar stories, and no seed may be zero.
         let mut mixed = seed.wrapping_add(0x9E37_79B9_7F4A_7C15);
         mixed = (mixed ^ (mixed >> 30)).wrapping_mul(0xBF58_476D_1CE4_E5B9);
         mixed = (mixed ^ (mixed >> 27)).wrapping_mul(0x94D0_49BB_1331_11EB);
@@ -41,7 +41,7 @@ impl Dice {
     }
 }
 
-/// The seed in `KEYHATCH_SEED`, or a new one; it is printed.
+/// The seed in `KEYHATCH_SEED`, or a new seed. The seed is printed.
 pub fn seed(test: &str) -> u64 {
     let given = std::env::var("KEYHATCH_SEED").ok().and_then(|seed| seed.parse().ok());
     let seed = given.unwrap_or_else(|| u64::from(std::process::id()));
@@ -49,7 +49,7 @@ pub fn seed(test: &str) -> u64 {
     seed
 }
 
-/// A directory in memory if there is room, for what is written thousands of times.
+/// A directory for thousands of writes, in memory if there is room.
 pub fn scratch() -> tempfile::TempDir {
     const ROOM: u64 = 1 << 30;
     let memory = Path::new("/dev/shm");
@@ -88,7 +88,7 @@ pub struct ImageFile {
     pub bytes: Vec<u8>,
 }
 
-/// A directory, read into memory.
+/// A directory in memory.
 #[derive(Clone)]
 pub struct Image {
     pub files: Vec<ImageFile>,
@@ -115,12 +115,12 @@ impl Image {
             }
             next += 1;
         }
-        // In one order, so that a seed says what it said before.
+        // A fixed order makes a seed repeat its story.
         image.files.sort_by(|one, other| one.path.cmp(&other.path));
         image
     }
 
-    /// Writes it to a directory, in place of what is there.
+    /// Writes the image to a directory. It replaces the directory's content.
     pub fn write(&self, directory: &Path) {
         self.make_directories(directory);
         for file in &self.files {
@@ -128,7 +128,7 @@ impl Image {
         }
     }
 
-    /// Makes its directories, and nothing else.
+    /// Makes the directories of the image, and no files.
     pub fn make_directories(&self, directory: &Path) {
         let _ = std::fs::remove_dir_all(directory);
         let mut builder = std::fs::DirBuilder::new();
@@ -145,7 +145,7 @@ pub fn write_file(path: &Path, mode: u32, bytes: &[u8]) {
     file.write_all(bytes).unwrap();
 }
 
-/// Works through numbers, two at a time; each worker has a scratch directory and a runtime of its own.
+/// Works through numbers with two workers. Each worker has its own scratch directory and runtime.
 pub fn two_at_a_time<T: Send>(
     count: usize,
     work: impl Fn(usize, &Path, &tokio::runtime::Runtime) -> T + Sync,

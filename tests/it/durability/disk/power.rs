@@ -13,31 +13,31 @@ use std::path::{Path, PathBuf};
 
 use super::{Dice, Event, Image, Kind, write_file};
 
-/// What is kept of what was not synced.
+/// The part of the unsynced writes that is kept.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum Keep {
     All,
     Nothing,
-    /// By sectors of so many bytes, at random.
+    /// Random sectors of this many bytes.
     Some(usize),
 }
 
 /// A power cut.
 #[derive(Clone, Copy, Debug)]
 pub struct Cut {
-    /// How many events there were before it.
+    /// The number of events before the cut.
     pub events: usize,
     pub keep: Keep,
     pub strict_names: bool,
-    /// Syncs of the store's data file did nothing: what sled's own flush comes to.
+    /// True if syncs of the store's data file do nothing, as sled's own flush.
     pub careless_store: bool,
 }
 
-/// What a daemon did to its state directory.
+/// The file operations of a daemon on its state directory.
 pub struct Recording {
-    /// The directory before.
+    /// The directory before the first event.
     pub before: Image,
-    /// Where the directory was.
+    /// The path of the directory.
     pub directory: PathBuf,
     pub events: Vec<Event>,
 }
@@ -45,7 +45,7 @@ pub struct Recording {
 struct Node<'a> {
     on_disk: Cow<'a, [u8]>,
     mode: u32,
-    /// What was not synced, with where it stands in the record.
+    /// The unsynced changes, with their places in the record.
     waiting: Vec<(u64, Change<'a>)>,
 }
 
@@ -54,7 +54,7 @@ enum Change<'a> {
     Truncate(usize),
 }
 
-/// Names that change at once.
+/// Changes of names that happen together.
 struct Renaming {
     start: u64,
     removed: Option<PathBuf>,
@@ -75,17 +75,17 @@ impl Renaming {
     }
 }
 
-/// What a file's number stands for.
+/// The meaning of a file's number.
 enum Opened {
     File(usize),
     Directory(PathBuf),
 }
 
-/// A disk while it is written.
+/// A disk during the recording.
 struct Disk<'a> {
     cut: Cut,
     nodes: Vec<Node<'a>>,
-    /// As programs see them.
+    /// The names as programs see them.
     names: BTreeMap<PathBuf, usize>,
     names_on_disk: BTreeMap<PathBuf, usize>,
     waiting: Vec<Renaming>,
@@ -93,12 +93,12 @@ struct Disk<'a> {
 }
 
 impl Recording {
-    /// How long the record was at the cut.
+    /// The length of the record at the cut.
     pub fn length(&self, cut: &Cut) -> u64 {
         cut.events.checked_sub(1).map_or(0, |last| self.events[last].end)
     }
 
-    /// Writes the state after the cut to a directory, in place of what is there.
+    /// Writes the state after the cut to a directory. It replaces the directory's content.
     pub fn write(&self, cut: Cut, dice: &mut Dice, to: &Path) {
         let mut disk = Disk::new(&self.before, cut);
         for event in self.events[..cut.events].iter().filter(|event| event.is_done) {
@@ -226,7 +226,7 @@ impl Change<'_> {
         }
     }
 
-    /// Does to each sector what it does, where that has reached the disk.
+    /// Applies the change to each sector that has reached the disk.
     fn apply(&self, bytes: &mut Vec<u8>, sector: usize, mut is_done: impl FnMut(usize) -> bool) {
         let (from, to) = match self {
             Self::Write(at, data) => (*at, at + data.len()),
@@ -261,7 +261,7 @@ impl Node<'_> {
         }
     }
 
-    /// What is found after the cut.
+    /// The content of the file after the cut.
     fn after(&self, keep: Keep, dice: &mut Dice) -> Vec<u8> {
         let mut bytes = self.on_disk.to_vec();
         let sector = match keep {
@@ -275,7 +275,7 @@ impl Node<'_> {
         });
         let lengths: Vec<usize> = std::iter::once(bytes.len()).chain(lengths).collect();
         let reached = if keep == Keep::All { lengths.len() - 1 } else { dice.roll(lengths.len()) };
-        // How many of the changes each sector has seen.
+        // The number of changes that each sector has received.
         let mut seen = HashMap::<usize, usize>::new();
         for (number, (_, change)) in self.waiting.iter().enumerate() {
             change.apply(&mut bytes, sector, |sector| {

@@ -2,7 +2,7 @@
 
 use std::path::{Path, PathBuf};
 
-/// What was done.
+/// The kind of a file operation.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum Kind {
     Open,
@@ -17,21 +17,21 @@ pub enum Kind {
     RangeSync,
 }
 
-/// One call.
+/// One file operation.
 pub struct Event {
     pub kind: Kind,
-    /// Whether it went well.
+    /// True if the operation succeeded.
     pub is_done: bool,
     /// The file's inode.
     pub file: u64,
-    /// Where it was written; the new length; or how long the record was when the sync began.
+    /// The offset of a write, the new length, or the length of the record when a sync began.
     pub offset: u64,
     pub path: PathBuf,
     pub other: PathBuf,
     pub data: Vec<u8>,
-    /// Where it begins in the record.
+    /// The start of the event in the record.
     pub start: u64,
-    /// Where it ends in the record.
+    /// The end of the event in the record.
     pub end: u64,
 }
 

@@ -19,18 +19,18 @@ use crate::harness::{bytes, open_request};
 const CONNECTIONS: usize = 6;
 
 const SECRETS: usize = 3;
-/// Why a step gets nothing when all is well.
+/// The reasons why a step gets no value although all is well.
 const NOT_THERE: [&str; 2] = ["RESOLVE_DENIED", "SECRET_NOT_FOUND"];
 
-/// What a check found.
+/// The result of a check.
 #[derive(Default)]
 pub struct Found {
-    /// What is not as it was acknowledged.
+    /// Differences from the acknowledged state.
     pub problems: Vec<String>,
     lives: BTreeMap<String, Life>,
 }
 
-/// One client. What it changes is its own.
+/// One client, which changes only its own resources.
 pub struct Client {
     number: usize,
     dice: Dice,
@@ -38,14 +38,14 @@ pub struct Client {
     lives: BTreeMap<String, Life>,
     steps: Vec<StepLife>,
     doors: Option<Doors>,
-    /// The run of the steps that it opens.
+    /// The run of its steps.
     pub run: String,
     pub acknowledged: usize,
-    /// How long it waits for an answer.
+    /// The longest wait for an answer.
     pub patience: Duration,
-    /// How many of those changed the store.
+    /// The acknowledged changes of the store.
     pub changes: usize,
-    /// How many of those closed a step.
+    /// The acknowledged closes of steps.
     pub closes: usize,
 }
 
@@ -78,12 +78,12 @@ impl Client {
         self.doors.as_ref().unwrap().executor.clone()
     }
 
-    /// How long the record was whenever it was told that a step is open.
+    /// The lengths of the record at each answer to OpenStep.
     pub fn openings(&self) -> impl Iterator<Item = u64> {
         self.steps.iter().map(|step| step.acknowledged)
     }
 
-    /// Does one thing; `length` says how long the record is. Whether it was acknowledged.
+    /// Sends one request. `length` is the current length of the record. `Ok` if the request was acknowledged.
     pub async fn act(&mut self, length: &(dyn Fn() -> u64 + Sync)) -> Result<(), String> {
         let done = match self.dice.roll(10) {
             0..=2 => self.step(length).await,
@@ -106,7 +106,7 @@ impl Client {
         ((self.number as u64) << 32) | self.values
     }
 
-    /// Writes down what was asked for and what came of it.
+    /// Remembers a request and its answer.
     fn remember(
         &mut self,
         name: String,
@@ -124,7 +124,7 @@ impl Client {
         self.lives.entry(name).or_insert_with(Life::new).0.push(known);
     }
 
-    /// As far as this client was told.
+    /// The state by the last acknowledgement.
     fn believed(&self, name: &str) -> Option<Form> {
         let told = self.lives.get(name)?.0.iter().rfind(|known| known.acknowledged.is_some());
         told?.form.clone()
@@ -137,7 +137,7 @@ impl Client {
         let what = self.dice.roll(6);
         let form = match &before {
             Some(_) if what == 0 => None,
-            // Its access changes, or its value.
+            // The access changes, or the value.
             Some(form) if what < 3 => {
                 Some(Form { is_allowed: !form.is_allowed, stamp: None, ..form.clone() })
             }
@@ -226,7 +226,7 @@ impl Client {
         Ok(())
     }
 
-    /// Resolves something of its own; what was acknowledged is what it gets.
+    /// Resolves one of its resources. The result must be the acknowledged state.
     async fn resolve(&mut self, number: usize) -> Result<(), String> {
         let names: Vec<String> = self.lives.keys().cloned().collect();
         if names.is_empty() {
@@ -248,7 +248,7 @@ impl Client {
         Ok(())
     }
 
-    /// Looks whether all this is as it was acknowledged.
+    /// Checks that everything is as it was acknowledged.
     pub async fn check(&self, seen: &Seen, doors: &Doors, check: Check, dice: &mut Dice) -> Found {
         let mut found = Found::default();
         for (name, life) in &self.lives {
@@ -259,7 +259,7 @@ impl Client {
                 (None, None) => true,
                 _ => false,
             });
-            // What was told in full and is found in full is that, and not something that was refused.
+            // A state with an acknowledged stamp is that state, and not a refused one.
             let is_told = |possible: &Option<Form>| matches!((possible, &form), (Some(one), Some(found)) if one.stamp == found.stamp);
             if possible.iter().any(is_told) {
                 possible.retain(is_told);
@@ -287,8 +287,7 @@ impl Client {
         found
     }
 
-    /// Goes on from what was found, by a check that looked at every value. Steps that were checked after they
-    /// were closed are given back.
+    /// Continues from the result of a check that resolved every value. Returns the closed steps.
     pub fn settle(&mut self, found: Found) -> Vec<StepLife> {
         self.lives = found.lives;
         let (over, open) = self.steps.drain(..).partition(|step| step.is_closing);
@@ -296,7 +295,7 @@ impl Client {
         over
     }
 
-    /// Remembers these steps again.
+    /// Takes closed steps back.
     pub fn remember_steps(&mut self, steps: Vec<StepLife>) {
         self.steps.extend(steps);
     }
@@ -337,7 +336,7 @@ async fn put(
             pb::CreateConnectionRequest { connection: Some(connection), ..Default::default() };
         return client.create_connection(asked).await;
     };
-    // Only what changes is sent.
+    // The request has only the changed part.
     let path = if before.value == form.value { "access" } else { "fields" };
     let update_mask = Some(prost_types::FieldMask { paths: vec![path.to_owned()] });
     let connection = match path {
