@@ -11,7 +11,7 @@ fn must(output: &Output) -> String {
     succeeded(output)
 }
 
-/// A daemon with its KEK outside, and one connection.
+/// A daemon with its KEK outside the state directory, and one connection.
 fn seeded(directory: &Path) -> ServeProcess {
     let kek = directory.join("kek");
     must(&keyhatch_in(directory, &["init", "--kek-file", kek.to_str().unwrap()]).output().unwrap());
@@ -68,7 +68,7 @@ fn a_restored_broker_resolves_only_once_confirmed() {
     must(&serving.run(&opened));
     let archive = directory.path().join("backup.tar");
     must(&serving.run(&["backup", archive.to_str().unwrap()]));
-    // What comes after it is not in it.
+    // A later change is not in the backup.
     must(&serving.run(&["connection", "delete", "aws/prod", "--force", "--yes"]));
     drop(serving);
 
@@ -87,7 +87,7 @@ fn a_restored_broker_resolves_only_once_confirmed() {
     assert_eq!(steps.trim(), "", "every step of the old broker is closed");
     let refused = get(other.path());
     assert!(text(&refused.stderr).contains("error: QUARANTINED"), "{}", text(&refused.stderr));
-    // A restart changes nothing about it.
+    // A restart does not confirm the restored state.
     assert!(serving.terminate());
     let serving = serve(other.path(), &kek);
     assert!(text(&get(other.path()).stderr).contains("error: QUARANTINED"));
@@ -114,7 +114,7 @@ fn a_cut_or_changed_backup_or_another_key_is_refused() {
         let output = restore(&target, archive, kek);
         assert!(!output.status.success());
         assert!(text(&output.stderr).contains(what), "{what}: {}", text(&output.stderr));
-        // Nothing is left that a daemon would take for a broker.
+        // The refused restore leaves no files.
         let left = std::fs::read_dir(target.join("state")).unwrap().count();
         assert_eq!(left, 0);
     };
@@ -128,7 +128,7 @@ fn a_cut_or_changed_backup_or_another_key_is_refused() {
         std::fs::write(&spoiled, &bytes[..end]).unwrap();
         refused(&spoiled, &kek, "spoiled.tar: the backup is damaged");
     }
-    // One bit anywhere, but in what tar fills up with.
+    // One bit anywhere except in tar's padding.
     let steps = bytes.len() / 60;
     for place in (0..bytes.len()).step_by(steps).filter(|place| bytes[*place] != 0) {
         let mut changed = bytes.clone();
@@ -187,7 +187,7 @@ fn an_archive_fills_neither_memory_nor_disk() {
         let said = text(&output.stderr);
         assert!(!output.status.success() && said.contains(what), "{what}: {said}");
     };
-    // An entry that says how the next is called, which a reader would keep in memory.
+    // A long-name entry, which a reader would keep in memory.
     let whole = std::fs::read(&archive).unwrap();
     let mut header = tar::Header::new_gnu();
     header.set_path("././@LongLink").unwrap();
@@ -197,7 +197,7 @@ fn an_archive_fills_neither_memory_nor_disk() {
     let name = vec![b'x'; 1 << 20];
     std::fs::write(&archive, [header.as_bytes(), &name[..], &whole[..]].concat()).unwrap();
     refused("@LongLink is not where it belongs");
-    // A file with a hole, larger than any disk.
+    // A sparse file that is larger than any disk.
     let file = std::fs::OpenOptions::new().write(true).open(&archive).unwrap();
     file.set_len(1 << 42).unwrap();
     refused("has room for");

@@ -29,7 +29,7 @@ impl World {
         updated.map(tonic::Response::into_inner)
     }
 
-    /// Changes aws/prod, as far as these paths say.
+    /// Changes these paths of aws/prod.
     fn update(&self, change: pb::Connection, paths: &[&str]) -> Result<pb::Connection, Status> {
         self.send(masked(change, paths))
     }
@@ -71,20 +71,20 @@ fn an_update_changes_only_its_mask_and_makes_one_version() {
     let step = world.0.open("w", "s");
     let got = world.0.resolve(&step, "aws/prod").unwrap();
     assert_eq!((got.version, got.fields["access_key_id"].as_str()), (2, "AKIB"));
-    // Named and not given: it goes. Not named: it stays.
+    // A named field without a value is removed. An unnamed field stays.
     let updated = world.update(pb::Connection::default(), &["fields.region"]).ok().unwrap();
     assert_eq!(field_names(&updated), ["access_key_id", "secret_access_key"]);
     assert_eq!(updated.version, 3);
-    // Gone already: nothing changes.
+    // Removing it again changes nothing.
     let again = world.update(pb::Connection::default(), &["fields.region"]).ok().unwrap();
     assert_eq!((again.version, again.etag), (3, updated.etag));
-    // As a whole: what is not given goes.
+    // Replacing all fields removes the missing ones.
     let whole = with_fields(&[("access_key_id", "A"), ("secret_access_key", "B"), ("region", "x")]);
     world.update(whole, &["fields"]).ok().unwrap();
     let fewer = with_fields(&[("access_key_id", "A"), ("secret_access_key", "B")]);
     let updated = world.update(fewer, &["fields"]).ok().unwrap();
     assert_eq!(field_names(&updated), ["access_key_id", "secret_access_key"]);
-    // Without a mask: what is given is set.
+    // Without a mask the given fields are set.
     let change = pb::Connection {
         name: "connections/aws/prod".to_owned(),
         tags: vec!["env:prod".to_owned()],
@@ -114,7 +114,7 @@ fn required_parts_stay_and_unknown_parts_are_refused() {
     assert_eq!(reason(world.update(change, &["labels"]).map(drop)), "LABEL_INVALID");
 }
 
-/// A token that a header refers to stays, as does the header's claim on it.
+/// A token stays while a header refers to it, and the header keeps its reference.
 #[test]
 fn a_token_that_is_referred_to_cannot_be_removed() {
     let world = World::start();
@@ -134,7 +134,7 @@ fn a_token_that_is_referred_to_cannot_be_removed() {
     remove("fields.`tokens.two`").unwrap();
 }
 
-/// Neither adding nor changing nor removing a destination sends a secret somewhere else.
+/// Adding, changing or removing a destination sends no secret to another address.
 #[test]
 fn an_editor_of_everything_reads_no_value_by_any_side_door() {
     let world = World::start();
@@ -155,7 +155,7 @@ fn an_editor_of_everything_reads_no_value_by_any_side_door() {
     ] {
         assert_eq!(reason(update(fields, paths).map(drop)), "SECRETS_REQUIRED", "{paths:?}");
     }
-    // Removing the last secret leaves nothing to protect, and nothing of it.
+    // Removing the last secret leaves nothing to protect.
     let whole = update(&[evil, ("tokens.two", "mine")], &["fields"]).ok().unwrap();
     assert_eq!(field_names(&whole), ["base_url", "tokens.two"]);
     let step = world.0.open("w", "s");
@@ -227,7 +227,7 @@ fn a_request_with_an_id_is_done_once_also_across_a_restart() {
     world.0.restart();
     assert_eq!(create(&world, "one", "a").ok().unwrap(), uid);
     assert_eq!(reason(create(&world, "a\nb", "c")), "NAME_INVALID");
-    // A deletion that was done is done, though there is nothing left to delete.
+    // A repeated request for a done deletion succeeds, although nothing is left to delete.
     let delete = |world: &World, id: &str| {
         let (name, request_id) = ("connections/slack/a".to_owned(), id.to_owned());
         let request = pb::DeleteConnectionRequest { name, request_id, ..Default::default() };
@@ -257,7 +257,7 @@ fn an_update_creates_what_is_missing_only_if_it_may() {
         world.send(pb::UpdateConnectionRequest { connection, allow_missing, ..Default::default() })
     };
     assert_eq!(reason(update(false, "").map(drop)), "CONNECTION_NOT_FOUND");
-    // Whoever has an etag has seen it, so it is gone meanwhile.
+    // A caller with an etag has seen the connection, so the answer may say that it is gone.
     assert_eq!(reason(update(true, "x").map(drop)), "CONNECTION_NOT_FOUND");
     assert_eq!(update(true, "").ok().unwrap().version, 1);
 }
@@ -274,7 +274,7 @@ fn a_disabled_connection_is_handed_to_nobody_and_its_leases_end() {
     };
     assert_eq!(disabled(true).live_leases, 0);
     assert_eq!(reason(world.0.resolve(&step, "aws/prod")), "CONNECTION_DISABLED");
-    // Whoever may not have it learns nothing of it.
+    // A step without access learns nothing about it.
     let other = world.0.open("other", "s");
     assert_eq!(reason(world.0.resolve(&other, "aws/prod")), "RESOLVE_DENIED");
     let line = world.0.journaled("intent").pop().unwrap();
@@ -317,7 +317,7 @@ fn a_default_connection_follows_the_same_access_rules() {
         (got.name.as_str(), got.fields["secret_access_key"].as_str()),
         ("connections/aws/prod", "secret")
     );
-    // Another takes its place, and what was leased by the name ends.
+    // Another connection becomes the default, and leases by the default end.
     assert_eq!(world.get("aws/prod").live_leases, 1);
     set(&world, "other", true).ok().unwrap();
     assert!(!world.get("aws/prod").default && world.get("aws/prod").live_leases == 0);
@@ -329,7 +329,7 @@ fn a_default_connection_follows_the_same_access_rules() {
     assert_eq!(reason(world.0.resolve(&stranger, "default:aws")), "RESOLVE_DENIED");
     assert_eq!(reason(world.0.resolve(&step, "default:slack")), "RESOLVE_DENIED");
     assert_eq!(reason(world.0.resolve(&step, "default:No Such")), "TARGET_INVALID");
-    // Only administrators say which it is.
+    // Only administrators choose the default.
     let mut works = ConnectionServiceClient::new(world.0.enroll("works", pb::Role::Operator));
     let connection = pb::Connection {
         name: "connections/aws/mine".to_owned(),
@@ -406,7 +406,7 @@ fn a_test_reports_faults_of_values_and_shows_no_value() {
             ("private_key", "the private key is not the certificate's"),
         ]
     );
-    // It is a decision, and stands in the journal.
+    // The test is a decision in the journal.
     let line = world.0.journaled("tested").pop().unwrap();
     assert_eq!(line["principal"], "operator:admin");
     assert_eq!(line["resource"], "connections/http/m");
@@ -418,7 +418,7 @@ fn a_test_reports_faults_of_values_and_shows_no_value() {
     assert!(!format!("{tested:?}").contains("7f3a9c51"));
 }
 
-/// A trial answers the same whether a value is the stored one or not: it could be asked again and again.
+/// A trial answers the same for the stored value and for others, because it can be repeated.
 #[test]
 fn a_trial_is_no_way_to_guess_a_stored_value() {
     let world = World::start();
@@ -458,7 +458,7 @@ fn a_request_that_wrote_nothing_is_remembered_too() {
     };
     delete();
     world.0.create_connection("slack/x", &[("api_token", "t")], &[]).ok().unwrap();
-    // The same request again is not done again.
+    // A repeated request is not done again.
     delete();
     assert_eq!(world.list("name = x").unwrap().len(), 1);
 }
@@ -489,7 +489,7 @@ fn a_shorter_maximum_counts_for_the_next_ask_already() {
     assert_eq!(after.expire_time.unwrap().seconds - after.issue_time.unwrap().seconds, 60);
 }
 
-/// So many problems that no client would take them all: the reason arrives all the same.
+/// The reason arrives even with more problems than a client accepts in headers.
 #[test]
 fn an_error_with_very_many_problems_still_fits() {
     let world = World::start();

@@ -118,7 +118,7 @@ fn diff_shows_changes_and_never_a_sensitive_value() {
     );
     assert_eq!(differs.status.code(), Some(1));
     assert!(!text(&differs.stderr).contains("hush"));
-    // Nothing was changed by asking, and an error is told from a difference.
+    // diff changes nothing, and its exit code separates an error from a difference.
     let same = on_file(&steps, "same.yaml", SEED, &["diff"]);
     assert_eq!(same.status.code(), Some(0));
     let broken = on_file(&steps, "broken.yaml", "kind: [\n", &["diff"]);
@@ -158,7 +158,7 @@ fn comparing_values_is_journaled_and_limited() {
         guess("x").unwrap();
     }
     assert_eq!(reason(guess("x")), "TOO_MANY_REQUESTS");
-    // What compares nothing goes on: there is nothing to guess.
+    // A plan without comparisons still works, because it reveals nothing.
     plan(vec![connection_document("aws/new", &aws, vec![])]).unwrap();
     plan(vec![secret_document("w", "new", "x")]).unwrap();
     assert_eq!(broker.journaled("compared").len(), before + 10);
@@ -167,7 +167,7 @@ fn comparing_values_is_journaled_and_limited() {
     assert_eq!(reason(guess("s")), "TOO_MANY_REQUESTS");
 }
 
-/// By the time that it takes, or by what it fails with, an Apply could tell of a value without leaving a trace.
+/// The time or the error of an Apply could reveal a value without a trace.
 #[test]
 fn an_apply_that_fails_counts_as_a_comparison() {
     let broker = TestBroker::start();
@@ -182,7 +182,7 @@ fn an_apply_that_fails_counts_as_a_comparison() {
     }
     assert_eq!(fail(), "TOO_MANY_REQUESTS");
     assert_eq!(broker.journaled("compared").len(), 10);
-    // What names no value that is stored goes on.
+    // An apply that names no stored value still works.
     broker.apply(vec![connection_document("aws/new", &aws, vec![])]).unwrap();
     broker.advance(60);
     broker.apply(vec![connection_document("aws/prod", &aws, vec![])]).unwrap();
@@ -220,7 +220,7 @@ fn an_export_has_all_but_values_and_can_be_applied() {
     let applied = on_file(&steps, "export.yaml", &exported, &["apply"]);
     assert_eq!(text(&applied.stderr), "4 unchanged\n");
     assert_eq!(journal_lines(&steps).len(), lines, "nothing was written");
-    // Elsewhere nothing is stored yet: every field that is missing is named, and nothing half is made.
+    // On another broker no value is stored yet. Every missing field is reported, and nothing is created by half.
     let other =
         Steps::seeded("secrets: {}\nconnections: {aws/x: {accessKeyID: a, secretAccessKey: b}}\n");
     let refused = on_file(&other, "export.yaml", &exported, &["apply"]);
@@ -288,7 +288,7 @@ fn prune_deletes_only_labelled_resources_outside_the_files() {
     assert_eq!(names(), "aws/other\naws/prod\n");
 }
 
-/// The files say that a member leaves its group, and are silent of the connection: both are done.
+/// The files remove a member from its group and no longer describe its connection. Both happen.
 #[test]
 fn prune_deletes_what_the_same_apply_has_changed() {
     let steps = Steps::seeded(SEED);
@@ -299,7 +299,7 @@ fn prune_deletes_what_the_same_apply_has_changed() {
     let pruned = on_file(&steps, "less.yaml", &less, &arguments);
     assert!(pruned.status.success(), "{}", text(&pruned.stderr));
     assert!(text(&pruned.stdout).ends_with("connections/aws/staging deleted\n"));
-    // A directory without files is a mistake, and not the wish to delete everything.
+    // A directory without files is a mistake, not a request to delete everything.
     std::fs::create_dir(steps.path("empty")).unwrap();
     let empty = steps.path("empty");
     let mut arguments = vec!["apply", "-f", empty.to_str().unwrap()];
@@ -331,7 +331,7 @@ fn tree(files: &[(&str, &str)]) -> (Steps, std::path::PathBuf) {
     (steps, directory)
 }
 
-/// A command on the directory: its exit code, and what it says.
+/// Runs a command on the directory. Returns its exit code, stdout and stderr.
 fn on_tree(steps: &Steps, command: &[&str]) -> (Option<i32>, String, String) {
     let directory = steps.path("d");
     let path = directory.to_str().unwrap();
@@ -386,7 +386,7 @@ fn prune_deletes_nothing_where_a_file_below_is_not_known() {
         assert_eq!((code, shown.as_str()), (Some(2), ""), "{said}");
         assert!(said.contains("--prune has to know what") && said.contains("sub/s.yml:"), "{said}");
     }
-    // A file that is named is none that is passed over.
+    // An explicitly named file is never skipped.
     let path = directory.to_str().unwrap();
     std::fs::write(directory.join("j.json"), "").unwrap();
     let named = format!("{path}/sub/../j.json");
@@ -484,7 +484,7 @@ fn faulty_files_are_all_reported_by_place_and_not_written() {
     }
     assert!(!said.contains("canary"), "{said}");
     assert_eq!(applied.status.code(), Some(2));
-    // What only the broker knows is told with its place, too.
+    // Faults that only the broker finds have a place too.
     let unknown = SEED.replace("secret_access_key: second-hush", "nonsense: canary");
     let refused = on_file(&steps, "unknown.yaml", &unknown, &["apply"]);
     let said = text(&refused.stderr);
@@ -516,7 +516,7 @@ fn an_apply_that_was_killed_half_way_is_done_by_the_next_one() {
     };
     for moment in 0..8 {
         let mut applying = apply(&steps).spawn().unwrap();
-        // At whichever moment it is by then.
+        // The kill comes at an arbitrary moment of the apply.
         for _ in 0..moment * 4 {
             steps.serving.run(&["status"]);
         }
@@ -531,7 +531,7 @@ fn an_apply_that_was_killed_half_way_is_done_by_the_next_one() {
     assert_eq!(text(&listed.stdout).lines().count(), 2001);
 }
 
-/// Relay's own example of a connection, in the form of its tools and with its field names.
+/// Relay's own example of a connection, in the format of its tools and with its field names.
 #[test]
 fn relays_my_aws_account_is_taken_as_it_is() {
     let directory = temp_dir();
@@ -575,7 +575,7 @@ spec:
       fields: [{name: token, description: The token, sensitive: true, required: true, env: OWN_TOKEN}]
 ";
 
-/// Every kind of document and every key of it, in YAML.
+/// Every kind of document with every key, in YAML.
 #[test]
 fn a_seed_file_says_all_that_the_api_takes() {
     let directory = temp_dir();

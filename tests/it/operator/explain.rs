@@ -59,7 +59,7 @@ fn the_decision_id_of_a_refusal_leads_to_the_full_story() {
     for (id, expected) in [
         ("1.9999", "DECISION_NOT_FOUND"),
         ("9.1", "DECISION_NOT_FOUND"),
-        // A line, but no decision.
+        // This line is no decision.
         ("1.1", "DECISION_NOT_FOUND"),
         ("nonsense", "DECISION_INVALID"),
         ("../1.1", "DECISION_INVALID"),
@@ -81,7 +81,7 @@ fn a_dry_run_says_what_would_be_decided_and_writes_nothing() {
     );
     let told = dry_run(&broker, "aws/ours", &["team:ops"]).unwrap();
     assert_eq!(would_allow(&told), ["team:ops"]);
-    // The workflow is bound: what is missing is somebody that it runs as.
+    // The workflow is bound, but a run-as principal is missing.
     let told = dry_run(&broker, "aws/teams", &[]).unwrap();
     assert_eq!(told.outcome, "RESOLVE_DENIED");
     assert!(would_allow(&told).is_empty());

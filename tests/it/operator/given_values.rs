@@ -10,7 +10,7 @@ use serde_json::Value as Json;
 
 use crate::harness::{Steps, keyhatch_in};
 
-/// A key in OpenSSH's format, as long as a real one, with nothing in it that is secret.
+/// A key in OpenSSH's format, as long as a real key, without a secret.
 fn openssh_key() -> String {
     let mut bytes = b"openssh-key-v1\0".to_vec();
     for part in [b"none".as_slice(), b"none", b""] {
@@ -41,12 +41,12 @@ impl World {
         path.to_str().unwrap().to_owned()
     }
 
-    /// What an operator's command ends with and says.
+    /// The exit code and the messages of an operator's command.
     fn run(&self, arguments: &[&str]) -> (Option<i32>, String) {
         heard(&self.0.serving.run(arguments))
     }
 
-    /// The same of a command with something on its stdin.
+    /// The messages of a command with this stdin.
     fn pipe(&self, content: &[u8], arguments: &[&str]) -> String {
         let mut command = keyhatch_in(self.0.directory.path(), arguments);
         command.stdin(Stdio::piped()).stdout(Stdio::piped()).stderr(Stdio::piped());
@@ -57,7 +57,7 @@ impl World {
         said
     }
 
-    /// Creates a connection from a file's content; what is said of it.
+    /// Creates a connection from a file's content. Returns the messages.
     fn create(&self, reference: &str, field: &str, content: &str) -> String {
         let field = format!("{field}=@{}", self.file("given", content));
         let arguments = ["connection", "create", reference, "--field", &field];
@@ -107,7 +107,7 @@ fn a_key_has_its_last_newline_whichever_way_it_comes() {
             .run("keyhatch", &["exec", "--mask", "never", "--file", &file, "--", "cat", "key"]);
         assert!(ran.stdout == key.as_bytes(), "{name}: {}", heard(&ran).1);
     }
-    // It is told as long as it is so, and what was mended already is not written again.
+    // The finding is reported as long as it holds, and a repaired value is not written again.
     let (code, said) = world.run(&["connection", "test", "ssh/filed"]);
     assert_eq!((code, said.contains("note: private_key: a newline was added")), (Some(0), true));
     let (_, said) = world.run(&["connection", "test", "ssh/piped"]);
@@ -170,7 +170,7 @@ fn a_damaged_key_is_reported_by_its_fault() {
         let name = format!("ssh/k{at}");
         let said = world.create(&name, "private_key", &content);
         assert!(said.contains("warning: ") && said.contains(word), "{word}: {said}");
-        // It is not bent further.
+        // The value is stored unchanged.
         assert_eq!(world.got(&name, "private_key"), content.as_bytes());
         let tested = world.0.serving.run(&["connection", "test", &name, "-o", "json"]);
         assert_eq!(tested.status.code(), Some(1), "{word}");
@@ -182,7 +182,7 @@ fn a_damaged_key_is_reported_by_its_fault() {
     }
 }
 
-/// What tools print in a secret's place.
+/// Texts that tools print in place of a secret.
 const MASKS: [&str; 19] = [
     "****",
     "••••••••",
@@ -225,7 +225,7 @@ fn a_tools_error_text_in_place_of_a_secret_is_refused() {
     }
 }
 
-/// What stands where a secret is to be.
+/// Texts that stand in place of a secret.
 const PLACEHOLDERS: [&str; 21] = [
     "${SLACK_TOKEN}",
     "$SLACK_TOKEN",
@@ -279,7 +279,7 @@ fn a_value_that_is_too_large_is_refused_as_such() {
     assert_eq!((code, said.contains("not a regular file")), (Some(2), true), "{said}");
     let file = world.file("fits", "x".repeat(60_000));
     assert_eq!(world.run(&[&put[..], &[&format!("@{file}")]].concat()).0, Some(0));
-    // More than a process can be given, whatever its limits are.
+    // More arguments than any process can have.
     let names: Vec<_> =
         (0..120).flat_map(|at| ["--env".to_owned(), format!("B{at}=secret:large")]).collect();
     let names: Vec<_> = names.iter().map(String::as_str).collect();
@@ -288,7 +288,7 @@ fn a_value_that_is_too_large_is_refused_as_such() {
     assert_eq!((code, said.contains("--file")), (Some(126), true), "{said}");
 }
 
-/// The session token of one key is worth nothing to another.
+/// A session token is valid only with its own key.
 #[test]
 fn a_session_token_goes_with_the_key_that_it_was_part_of() {
     let world = World::start();
@@ -305,7 +305,7 @@ fn a_session_token_goes_with_the_key_that_it_was_part_of() {
         [&create[..], &[&id, "--field", &secret, "--field", &token, "--field", "region=eu-west-1"]];
     assert_eq!(world.run(&all.concat()).0, Some(0));
     let update = ["connection", "update", "aws/a", "--field"];
-    // The key's own other half changes nothing.
+    // The key's own secret changes nothing.
     let (_, said) = world.run(&[&update[..], &[&secret]].concat());
     assert!(!said.contains("session_token"), "{said}");
     assert_eq!(world.got("aws/a", "session_token"), b"of-the-first");
@@ -345,7 +345,7 @@ fn an_id_and_its_secret_in_each_others_place_are_refused() {
         assert!(!said.contains(secret), "{said}");
     }
     assert_eq!(create("aws/a", id, secret).0, Some(0));
-    // Others' IDs for S3 are of one case.
+    // Other providers' key ids for S3 have one case.
     assert_eq!(create("aws/b", &"0f".repeat(20), &"1".repeat(64)).0, Some(0));
     let token = ["headers.Authorization=Bearer ghp_0123456789abcdefghij", "base_url=https://h"];
     let http = ["connection", "create", "http/x", "--kind", "none"];

@@ -10,7 +10,7 @@ use crate::harness::{
     temp_dir, text,
 };
 
-/// A broker with the connections of the documents' example, and an operator at work.
+/// A broker with the connections of the documentation's example.
 struct World(TestBroker);
 
 impl World {
@@ -112,7 +112,7 @@ fn a_step_selects_a_member_by_the_groups_identifiers() {
         assert_eq!(got.name, format!("connections/aws/{expected}"));
         assert_eq!(got.fields["access_key_id"], expected);
     }
-    // Requests are folded as tags are.
+    // Requests are folded like tags.
     let folded = world.0.resolve(&step, "group:aws-accounts:ACCOUNT_ID=123456789").unwrap();
     assert_eq!(folded.fields["access_key_id"], "connectionA");
     let line = world.0.journaled("resolve").pop().unwrap();
@@ -150,7 +150,8 @@ fn a_member_has_every_identifier_and_the_groups_integration() {
     world.create("three", &["account_id", "env", "zone"], "workflow:w").unwrap();
 }
 
-/// Missing, unknown and without a match are three errors, and never the first that fits.
+/// A missing identifier, an unknown identifier and no match are three different errors. No request gets the first
+/// fitting member.
 #[test]
 fn a_request_gives_a_value_for_exactly_the_groups_identifiers() {
     let world = World::start();
@@ -181,7 +182,7 @@ fn a_group_needs_viewer_on_it_and_resolver_on_the_member() {
     world.members("g", &["aws/connectionA", "aws/theirs"], true).unwrap();
     let (deploy, other) = (world.0.open("deploy", "build"), world.0.open("other", "build"));
     assert_eq!(reason(world.0.resolve(&deploy, "group:g:account_id=555")), "RESOLVE_DENIED");
-    // Who may not view the group learns nothing of it, and nothing of there being none.
+    // A step that may not view the group cannot tell it from a missing group.
     for target in ["group:g:account_id=555", "group:g:nonsense=1", "group:nothere:account_id=555"] {
         assert_eq!(reason(world.0.resolve(&other, target)), "RESOLVE_DENIED");
     }
@@ -233,7 +234,7 @@ fn a_change_of_tags_may_move_a_member_and_not_break_a_group() {
         "GROUP_MEMBER_NOT_FOUND"
     );
     world.0.resolve(&step, "group:g:account_id=1").unwrap();
-    // What was handed out under the old values ended with the change.
+    // Leases under the old values ended with the change.
     let head = world.0.journaled("head").pop().unwrap();
     assert_eq!(head["revoked"][0], lease.strip_prefix("leases/").unwrap());
 }
@@ -302,7 +303,7 @@ fn a_grouped_connection_is_deleted_only_by_force() {
     let request = pb::DeleteConnectionRequest { name, force: true, ..Default::default() };
     let mut client = ConnectionServiceClient::new(world.0.operator());
     world.0.block_on(client.delete_connection(request)).unwrap();
-    // Its values are free again.
+    // The values of the removed member are free again.
     assert_eq!(world.members("g", &["aws/connectionC"], true).unwrap(), 1);
 }
 

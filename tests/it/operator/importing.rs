@@ -11,7 +11,7 @@ use tempfile::TempDir;
 
 use crate::harness::{ServeProcess, keyhatch_in, temp_dir};
 
-/// In each value that is imported here, and in nothing that is said.
+/// A part of each imported value. No message may contain it.
 const CANARY: &str = "c4n4ry";
 
 /// A broker, and a directory for the files to import.
@@ -32,18 +32,18 @@ impl World {
         path.to_str().unwrap().to_owned()
     }
 
-    /// What `import` says: its answer and its talk, neither with a value.
+    /// Imports. Returns the success, stdout and stderr, and checks that neither has a value.
     pub fn import(&self, arguments: &[&str]) -> (bool, String, String) {
         let ran = self.serving.run(&[&["import", "--from"], arguments].concat());
         heard(&ran)
     }
 
-    /// Imports; what became of it, and what was said.
+    /// Imports, which must succeed. Returns stdout and stderr.
     pub fn imported(&self, arguments: &[&str]) -> (String, String) {
         self.imported_by(arguments, &["--resolver", "workflow:w"])
     }
 
-    /// The same with access of the caller's.
+    /// Imports with these access options.
     pub fn imported_by(&self, arguments: &[&str], access: &[&str]) -> (String, String) {
         let arguments = [arguments, &["--yes"], access].concat();
         let (ended_well, answer, talk) = self.import(&arguments);
@@ -57,7 +57,7 @@ impl World {
         talk
     }
 
-    /// What a step of workflow w gets.
+    /// The fields that a step of workflow w gets.
     pub fn fields(&self, reference: &str) -> Json {
         let step = ["step", "run", "--workflow", "w", "--run", "1", "--step", "s", "--"];
         let binary = env!("CARGO_BIN_EXE_keyhatch");
@@ -247,7 +247,7 @@ fn nothing_is_written_by_a_dry_run_nor_before_a_yes() {
     assert!(!ended_well && talk.contains("say --yes"), "{talk}");
     let list = world.serving.run(&["connection", "list", "-o", "name"]);
     assert_eq!(String::from_utf8(list.stdout).unwrap().trim(), "");
-    // Nobody may resolve what is imported without a word about it.
+    // Without an access option nobody may resolve the imported connections.
     assert!(world.import(&[&arguments[..], &["--yes"]].concat()).0);
     let shown = world.serving.run(&["access", "list", "github/main", "-o", "json"]);
     assert!(!String::from_utf8(shown.stdout).unwrap().contains("resolver"));

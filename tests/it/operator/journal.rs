@@ -50,7 +50,7 @@ fn received(broker: &TestBroker, run: &str) -> usize {
         .sum()
 }
 
-/// Resolves until there are so many files.
+/// Resolves until the journal has this many files.
 fn fill_files(broker: &TestBroker, step: &crate::harness::TestStep, count: usize) -> usize {
     let mut resolved = 0;
     wait_until("the journal has gone on in new files", || {
@@ -76,7 +76,7 @@ fn a_step_and_its_leases_outlive_the_files_they_began_in() {
     resolved += 1;
     assert_eq!(again.lease.name, first.lease.name);
     assert_eq!(received(&broker, "1"), resolved);
-    // An attempt at a step that is closed is known after its file is long full.
+    // The attempt of a closed step is still known after its file is full.
     broker.close(&step);
     let step = broker.open("deploy", "test");
     fill_files(&broker, &step, files(&broker).len() + 2);
@@ -103,7 +103,7 @@ fn a_rebuilt_index_has_the_same_runs_and_uses() {
     let written = indexes(&broker);
     assert!(written.len() >= 3);
     for (number, (path, text)) in written.iter().enumerate() {
-        // Removed, cut, or changed: none of them is believed.
+        // A removed, cut or changed index is not used.
         match number % 3 {
             0 => std::fs::remove_file(path).unwrap(),
             1 => std::fs::write(path, &text[..text.len() / 2]).unwrap(),
@@ -118,7 +118,7 @@ fn a_rebuilt_index_has_the_same_runs_and_uses() {
     assert_eq!(reason(broker_delete(&broker)), "IN_USE");
     broker.stop();
     let again = indexes(&broker);
-    // The restart may have filled another.
+    // The restart may have filled another file.
     assert!(again.starts_with(&written));
 }
 
@@ -137,13 +137,13 @@ fn an_unfinished_new_journal_file_is_set_aside() {
     let step = broker.open("deploy", "build");
     fill_files(&broker, &step, 2);
     broker.stop();
-    // The newest is cut in the middle of its copies; the lines of its own never were on disk.
+    // The newest file is cut within its copied lines, because its own lines never were on disk.
     let newest = files(&broker).pop().unwrap();
     let text = std::fs::read_to_string(&newest).unwrap();
     let checkpoint = text.lines().next().unwrap();
     std::fs::write(&newest, format!("{checkpoint}\n{}", &checkpoint[..40])).unwrap();
     let left = files(&broker).len() - 1;
-    // Whatever was synced in it says otherwise, but it is gone with it: what is left hangs together.
+    // The rest of the journal is consistent, because the only contradicting lines are gone.
     broker.serve();
     assert_eq!(files(&broker).len(), left);
     assert!(newest.with_extension("jsonl.unfinished").exists());
@@ -161,7 +161,7 @@ fn one_edited_journal_byte_is_noticed_with_ca_crt_alone() {
     assert_eq!(whole.unproven, 1);
     for path in files(&broker) {
         let text = std::fs::read(&path).unwrap();
-        // Every 97th byte: in names, numbers, hashes, signatures and between.
+        // Every 97th byte: in names, numbers, hashes, signatures and separators.
         for place in (0..text.len()).step_by(97) {
             let mut changed = text.clone();
             changed[place] ^= 1;
@@ -193,7 +193,7 @@ fn missing_lines_files_and_a_cut_end_are_noticed() {
     };
     std::fs::remove_file(&all[1]).unwrap();
     refused("000002.jsonl");
-    // A full file says that another follows.
+    // A full file names its successor.
     all[2..].iter().for_each(|path| std::fs::remove_file(path).unwrap());
     refused("is missing");
     for (path, text) in all.iter().zip(&kept) {
@@ -203,14 +203,14 @@ fn missing_lines_files_and_a_cut_end_are_noticed() {
         std::fs::write(path, lines.concat()).unwrap();
         refused("line");
     }
-    // The oldest may be kept elsewhere, if whoever looks knows.
+    // The oldest files may be elsewhere, if the caller says so.
     std::fs::remove_file(&all[0]).unwrap();
     let pem = std::fs::read_to_string(broker.config.state.join("ca.crt")).unwrap();
     let root = RootKey::from_pem(&pem).unwrap();
     let journal = broker.config.state.join("journal");
     assert_eq!(verify(&journal, &root, 2, None).unwrap().first_file, 2);
     refused("--from 2");
-    // What is cut at a line's end hangs together; who noted the last line sees that it is gone.
+    // A journal cut at a line's end is consistent. Only a noted last line shows the cut.
     let newest = String::from_utf8(kept.last().unwrap().clone()).unwrap();
     let lines: Vec<&str> = newest.split_inclusive('\n').collect();
     std::fs::write(all.last().unwrap(), lines[..lines.len() - 1].concat()).unwrap();
@@ -218,7 +218,7 @@ fn missing_lines_files_and_a_cut_end_are_noticed() {
     let cut = verify(&journal, &root, 1, expected);
     assert!(cut.unwrap_err().to_string().contains("is not any more"));
     restore();
-    // The daemon does not go on with a hole in it either, whatever its indexes say.
+    // The daemon does not start with a missing file, whatever its indexes say.
     std::fs::remove_file(&all[1]).unwrap();
     let refused = Daemon::start(&broker.config, None, broker.clock.clone()).err().unwrap();
     assert!(refused.to_string().contains("000002.jsonl is missing"), "{refused}");
@@ -240,7 +240,7 @@ fn journal_verify_names_the_line_that_does_not_hold() {
     assert!(ServeProcess::start(directory.path()).terminate());
     let run = || keyhatch_in(directory.path(), &["journal", "verify"]).output().unwrap();
     let whole = run();
-    // Nothing was found, and nothing was proven: the CA lies beside the journal.
+    // No fault was found, but nothing was proven, because the CA lies beside the journal.
     assert_eq!(whole.status.code(), Some(4), "{}", String::from_utf8_lossy(&whole.stderr));
     assert!(String::from_utf8_lossy(&whole.stdout).contains("up to line"));
     let path = directory.path().join("state/journal/000001.jsonl");
@@ -260,7 +260,7 @@ fn tail(directory: &Path, arguments: &[&str]) -> Output {
     keyhatch_in(directory, &all).output().unwrap()
 }
 
-/// A daemon that has opened a step of each of these workflows, in run 1.
+/// A daemon with an open step of each of these workflows, in run 1.
 fn with_steps_of(directory: &Path, workflows: &[&str]) -> ServeProcess {
     let serving = ServeProcess::start(directory);
     for workflow in workflows {
@@ -295,7 +295,7 @@ fn journal_tail_shows_the_lines_that_are_asked_for() {
     assert!(String::from_utf8_lossy(&unknown.stderr).contains("\"resolv\" is not a valid event"));
 }
 
-/// What a step asks names its opening only.
+/// The lines of a step's requests name only its opening.
 #[test]
 fn journal_tail_finds_a_steps_lines_by_a_line_not_shown() {
     let directory = temp_dir();
@@ -383,7 +383,7 @@ fn a_journal_removed_or_cut_in_use_stops_journaled_work() {
     }
 }
 
-/// A reader whose client takes nothing, though it answers pings, holds a thread and one of few places.
+/// A reader whose client reads nothing, though it answers pings, holds a thread and one of few places.
 #[test]
 fn readers_that_never_read_are_cut_off_and_make_room() {
     let broker = TestBroker::start_with(Limits {
@@ -394,7 +394,7 @@ fn readers_that_never_read_are_cut_off_and_make_room() {
     });
     broker.create_aws("prod", "s3cret", &["workflow:deploy"]);
     let step = broker.open("deploy", "build");
-    // More than any window and any queue on the way holds.
+    // The lines exceed every window and queue on the way.
     for _ in 0..6000 {
         broker.resolve(&step, "aws/prod").unwrap();
     }

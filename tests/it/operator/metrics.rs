@@ -26,7 +26,7 @@ use crate::security::access_table::{call, methods};
 
 const STEP: &str = "keyhatch.v1.StepService";
 
-/// A daemon of its own that tells metrics.
+/// A daemon as a process with a metrics listener.
 struct World {
     serving: ServeProcess,
     directory: tempfile::TempDir,
@@ -42,9 +42,9 @@ impl World {
         Self { serving, directory }
     }
 
-    /// As its log says.
+    /// The address of the listener, from the log.
     fn address(&self) -> SocketAddr {
-        // The doors are open a moment before.
+        // The doors open a moment earlier than the listener.
         wait_until("the address is taken", || self.serving.log().contains("metrics are served at"));
         let log = self.serving.log();
         let line = log.lines().find(|line| line.contains("metrics are served at")).unwrap();
@@ -83,7 +83,7 @@ fn each_request_is_counted_once_by_what_it_was_answered() {
     assert!(sum > 0.0 && sum < 60.0, "{sum}");
     assert_eq!(told.requests("admin", "keyhatch.v1.ConnectionService/CreateConnection", "OK"), 1);
     assert_eq!(told.requests("admin", "keyhatch.v1.ExecutorService/OpenStep", "OK"), 1);
-    // A method that nobody has called is told, too, as no request.
+    // A method without calls has a sample of zero.
     assert!(told.text.contains("method=\"keyhatch.v1.SystemService/Backup\",reason=\"OK\"} 0\n"));
 }
 
@@ -103,7 +103,7 @@ fn requests_to_no_method_are_counted_without_their_words() {
     ask("POST", "/keyhatch.v1.StepService/NoSuchMethod");
     ask("POST", "/keyhatch.v1.SystemService/GetStatus");
     ask("POST", "/words.of.a.stranger/Resolve?query");
-    // No message at all: tonic's own refusal.
+    // A request without a message is refused by tonic itself.
     ask("POST", RESOLVE);
     let told = broker.scrape();
     let resolve = format!("{STEP}/Resolve");
@@ -118,7 +118,7 @@ fn requests_to_no_method_are_counted_without_their_words() {
 #[test]
 fn every_method_of_the_api_is_counted_under_its_name() {
     let broker = TestBroker::start_with_metrics();
-    // The other cell is for operators, who delete what they find there.
+    // The other cell is for operators, which delete its resources.
     broker.create_connection("slack/c1", &[("api_token", "t")], &["workflow:deploy"]).unwrap();
     let step = broker.open("deploy", "build");
     for method in methods() {
@@ -130,7 +130,7 @@ fn every_method_of_the_api_is_counted_under_its_name() {
         };
         let label = format!("keyhatch.v1.{service}/{name}");
         let before = broker.scrape().all_requests(door, &label);
-        // What comes of it is not the point.
+        // The outcome of the call does not matter.
         let _ = broker.block_on(call(channel, &method, cell));
         let told = broker.scrape();
         assert!(told.all_requests(door, &label) > before, "{method}");
@@ -201,7 +201,7 @@ fn gauges_say_what_is_so_now() {
     expect("seeded", &stored);
     let open = expect("while a step runs", &[("open_steps", 1.0), ("live_leases", 2.0)]);
     broker.close(&step);
-    // Closing waits for the disk, with all that was written before.
+    // Closing waits until all earlier lines are on disk.
     let over = expect("when it is over", &[("open_steps", 0.0), ("live_leases", 0.0)]);
     for (earlier, later) in [(&first, &open), (&open, &over)] {
         let line = |told: &Scrape| told.get("journal_line", &[]).unwrap();
@@ -272,7 +272,7 @@ fn refused_clients_are_counted_by_reason() {
     let mut stream = UnixStream::connect(&socket).unwrap();
     stream.write_all(&[0x55; 64]).unwrap();
     wait_until("garbage is counted", || refused("TLS_INVALID") == 1.0);
-    // A step's certificate at the operators' door.
+    // A step's certificate at the admin door.
     let step = broker.open("deploy", "build");
     let identity = identity_in(Path::new(&step.opened.directory));
     let outcome = broker.connect(&socket, identity).map(|channel| {
@@ -456,7 +456,7 @@ fn requests_for_other_paths_keep_no_scraper_waiting() {
             });
         }
         let request = b"GET /metrics HTTP/1.1\r\nHost: localhost\r\n\r\n";
-        // More than there are places, many times over.
+        // Many times more requests than places.
         let told: Vec<_> = (0..200).map(|_| say(address, request).0).collect();
         is_over.store(true, Ordering::SeqCst);
         assert!(told.iter().all(|status| *status == 200), "{told:?}");
@@ -482,7 +482,7 @@ fn metrics_are_off_by_default_and_only_for_this_host() {
     serve.arg(&config);
     let world = World { serving: ServeProcess::spawn(directory.path(), serve), directory };
     assert_eq!(Scrape::of(world.address()).get("connections", &[]), Some(0.0));
-    // An address that is taken is one more reason not to start.
+    // A daemon does not start if the address is taken.
     let other = temp_dir();
     init_in(other.path());
     let taken = world.address().to_string();
@@ -535,7 +535,7 @@ fn a_renewed_daemon_certificate_shows_in_metrics_at_once() {
     let broker = TestBroker::start_with_metrics();
     let end = || broker.scrape().get("certificate_end_time_seconds", &[("who", "daemon")]).unwrap();
     let before = end();
-    // Past two thirds of its ninety days.
+    // This is past two thirds of the certificate's ninety days.
     broker.advance(61 * 24 * 3600);
     wait_until("the new end is told", || end() > before);
 }

@@ -81,11 +81,11 @@ fn an_own_integration_works_like_any_other() {
     let step = broker.open("w", "s");
     let got = broker.resolve(&step, "acme/x#apiToken,url").unwrap();
     assert_eq!(got.fields["apiToken"], "hush");
-    // The rules of destinations are the broker's, whoever made the integration.
+    // The broker's rules for destinations hold for own integrations too.
     assert_eq!(reason(apply(&broker, &[("url", "https://evil.example")])), "SECRETS_REQUIRED");
 }
 
-/// What was sensitive when it was written stays so, whatever becomes of the schema.
+/// A value that was sensitive when it was written stays sensitive under every later schema.
 #[test]
 fn no_change_of_a_schema_loosens_a_stored_value() {
     let broker = TestBroker::start();
@@ -100,19 +100,19 @@ fn no_change_of_a_schema_loosens_a_stored_value() {
             .any(|(name, sensitive, value)| name == "token" && sensitive && value.is_empty())
     };
     assert!(hidden(&broker));
-    // The same value written again is no new value, and tells nobody the old one.
+    // Writing the same value again makes no new value and reveals nothing.
     apply(&broker, &[("token", "hush"), ("note", "other")]).unwrap();
     assert!(hidden(&broker));
-    // A new value is whoever's who wrote it.
+    // A new value follows the new schema.
     apply(&broker, &[("token", "new")]).unwrap();
     assert!(states(&broker).contains(&("token".to_owned(), false, b"new".into())));
-    // The other way round: what is written again under a stricter rule is stricter, equal or not.
+    // A value that is written again under a stricter schema is sensitive, even if it is equal.
     update(&broker, acme("acme")).unwrap();
     apply(&broker, &[("token", "new")]).unwrap();
     assert!(hidden(&broker));
 }
 
-/// While there are connections, no schema lets a destination be anything else.
+/// While connections exist, no schema changes a destination into another field.
 #[test]
 fn a_destination_stays_one_and_keeps_its_name() {
     let broker = TestBroker::start();

@@ -170,7 +170,7 @@ fn parts_that_a_document_does_not_name_stay() {
     assert_eq!(got.fields["region"], "eu-west-1");
 }
 
-/// Nobody learns a secret by having it sent somewhere else.
+/// An editor cannot learn a secret by sending it to another address.
 #[test]
 fn a_destination_changes_only_together_with_every_secret() {
     let broker = TestBroker::start();
@@ -184,19 +184,19 @@ fn a_destination_changes_only_together_with_every_secret() {
     http(&[here, one, two]).unwrap();
     assert_eq!(reason(http(&[there])), "SECRETS_REQUIRED");
     assert_eq!(reason(http(&[there, one])), "SECRETS_REQUIRED");
-    // An equal value counts as given again; a destination that stays needs nothing.
+    // An equal value counts as given again, and an unchanged destination needs no secrets.
     http(&[there, one, two]).unwrap();
     http(&[there, ("tokens.one", "new")]).unwrap();
     let moved = connection_document("http/api", &[("kind", "x")], vec![]);
     assert!(broker.apply(vec![moved]).is_err());
 }
 
-/// What could carry a secret somewhere else is refused, or counts as a destination.
+/// Every field that could carry a secret elsewhere is refused, or counts as a destination.
 #[test]
 fn http_headers_bodies_and_addresses_count_as_destinations() {
     let broker = TestBroker::start();
     let http = |fields: &[(&str, &str)]| {
-        // One that fails counts as a comparison of stored values, of which there are ten a minute.
+        // A failed apply counts as a comparison of stored values, which are limited to ten a minute.
         broker.advance(6);
         broker
             .apply(vec![connection_document("http/api", fields, vec![])])
@@ -392,12 +392,12 @@ fn documents_come_in_any_order_and_again_without_a_change() {
         got.map(|got| got.fields["token"].clone())
     };
     assert_eq!(token(&broker, "prod").unwrap(), "a");
-    // What is not named stays; what is named is exactly that.
+    // Unnamed parts stay, and named parts are replaced.
     assert_eq!(applied(&broker, vec![group(&[], None)]), [Unchanged]);
     assert_eq!(applied(&broker, vec![group(&[], Some(&["b"]))]), [Changed]);
     assert_eq!(reason(token(&broker, "prod")), "GROUP_MEMBER_NOT_FOUND");
     assert_eq!(token(&broker, "dev").unwrap(), "b");
-    // One takes the place of another with the same values.
+    // One member replaces another with the same values.
     let swap = vec![member("c", "env:dev"), group(&[], Some(&["c"]))];
     assert_eq!(applied(&broker, swap), [Created, Changed]);
     assert_eq!(token(&broker, "dev").unwrap(), "c");
@@ -409,7 +409,7 @@ fn a_group_document_keeps_the_groups_rules_and_is_atomic() {
     let start = vec![Document::Integration(acme("acme")), member("a", "env:prod")];
     broker.apply(start).unwrap();
     let apply = |documents| reason(broker.apply(documents));
-    // A group without identifiers is none.
+    // A group needs identifiers.
     assert_eq!(apply(vec![group(&[], Some(&["a"]))]), "DOCUMENTS_INVALID");
     assert_eq!(apply(vec![group(&["zone"], Some(&["a"]))]), "IDENTIFIER_MISSING");
     let twice = vec![member("b", "env:prod"), group(&["env"], Some(&["a", "b"]))];

@@ -43,7 +43,7 @@ fn a_connection_shows_its_users_and_held_versions() {
     }
     let updated = set(&broker, "aws/prod", &[("secret_access_key", "two")]);
     broker.resolve(&nightly, "aws/prod").unwrap();
-    // The reply to a rotation says who holds the old version.
+    // The reply to a rotation lists the holders of the old version.
     let held = |connection: &pb::Connection| {
         let holder =
             |one: &pb::LeaseHolder| (one.version, format!("{}/{}", one.workflow, one.step));
@@ -128,7 +128,7 @@ fn connections_that_expire_soon_are_listed() {
     assert_eq!(before(now + 6000), ["slack/plain", "slack/token"]);
     let ten_years = 11 * 365 * 24 * 3600;
     assert_eq!(before(now + ten_years), ["kubernetes/cluster", "slack/plain", "slack/token"]);
-    // The field says it, too; and a new value says something else.
+    // The field shows the same end, and a new value shows another.
     let state = |reference: &str| broker.get_connection(reference).unwrap().field_states;
     let end = state("slack/token").remove(0).expire_time.unwrap();
     assert_eq!(end.seconds, now + 5000);
@@ -217,7 +217,7 @@ fn access_suggestions_are_commands_that_work() {
     let expiring = run(&["connection", "list", "--expiring", "30d"]);
     assert!(expiring.contains("slack/chat") && expiring.contains("EXPIRES"), "{expiring}");
     assert_eq!(run(&["connection", "list", "--unused-since", "1d", "-o", "name"]), "");
-    // What is younger than the time that is looked at is kept; everything is older than no time at all.
+    // Access younger than the given time is kept. All access is older than zero.
     assert!(run(&["access", "suggest", "v"]).contains("all were used, or are new"));
     let suggested = run(&["access", "suggest", "v", "--since", "0s"]);
     let command = "keyhatch access remove slack/chat --relation resolver --principal workflow:v";

@@ -36,7 +36,7 @@ fn a_group_document_without_identifiers_is_refused_in_words() {
 }
 
 impl World {
-    /// Of `a` and `b`, told apart by `env`.
+    /// A broker with a group of `a` and `b`, identified by `env`.
     fn start() -> Self {
         let directory = temp_dir();
         let serving = ServeProcess::start(directory.path());
@@ -97,7 +97,7 @@ fn last(ran: &Output) -> String {
 #[test]
 fn one_apply_gives_members_other_tags_and_the_group_other_keys() {
     let world = World::start();
-    // In any order of the documents, across a restart.
+    // The order of the documents does not matter, and the result survives a restart.
     world.apply(&[
         group("region, tier", "a, b"),
         connection("b", "env: prod, region: eu, tier: one"),
@@ -118,7 +118,7 @@ fn members_swap_their_values_and_make_room_in_one_apply() {
     let world = World::start();
     world.apply(&[connection("a", "env: dev"), connection("b", "env: prod")]);
     assert_eq!([world.value("env=dev"), world.value("env=prod")], ["value-a", "value-b"]);
-    // One comes for one that goes; three move around.
+    // One member replaces another, then three members exchange their tags.
     world.apply(&[connection("c", "env: prod"), group("env", "a, c")]);
     assert_eq!(world.value("env=prod"), "value-c");
     world.apply(&[
@@ -154,7 +154,7 @@ fn an_end_that_breaks_the_group_is_refused_and_changes_nothing() {
         assert!(error.contains(reason) && error.contains("group g"), "{documents:?}: {error}");
         assert_eq!(world.state(), before);
     }
-    // What is refused leaves nothing behind that the next change would trip over.
+    // A refused change leaves nothing that affects the next change.
     world.apply(&[connection("a", "env: test")]);
     assert_eq!(world.value("env=test"), "value-a");
 }
@@ -181,7 +181,7 @@ fn one_update_of_a_group_is_done_whole_or_not_at_all() {
     let shown: serde_json::Value = serde_json::from_str(&shown).unwrap();
     assert_eq!(shown["members"], serde_json::json!(["generic/c", "generic/d"]));
     assert_eq!(shown["identifiers"], serde_json::json!(["region"]));
-    // Nor does a group come to be whose members do not fit.
+    // A group whose members do not fit is not created.
     let create = ["group", "create", "new", "--integration", "generic", "--identifier", "env"];
     let create = [&create[..], &["--member", "generic/a", "--member", "generic/c"]].concat();
     assert!(world.run(&create).unwrap_err().contains("IDENTIFIER_MISSING"));

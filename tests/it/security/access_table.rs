@@ -21,7 +21,7 @@ const IDENTITIES: [(&str, &str); 5] = [
     ("administrator", "operator:rules"),
 ];
 
-/// One row: a method, and for each identity what comes of it with each relation.
+/// One row: a method, and the outcome for each identity and relation.
 struct Row {
     method: String,
     outcomes: Vec<[String; 4]>,
@@ -47,7 +47,7 @@ fn table() -> Vec<Row> {
     .collect()
 }
 
-/// Every method there is, as the compiled protos say.
+/// All methods, from the compiled protos.
 pub fn methods() -> BTreeSet<String> {
     let set = prost_types::FileDescriptorSet::decode(pb::DESCRIPTORS).unwrap();
     let ours = set.file.iter().filter(|file| file.package() == "keyhatch.v1");
@@ -105,8 +105,8 @@ fn every_identity_and_relation_may_do_what_the_table_says() {
     assert!(wrong.is_empty(), "{wrong:#?}");
 }
 
-/// Each cell of the table has a connection and a group of its own, with its one relation on both. In a row
-/// `+member` the connection is a member of the group, and everybody edits the connection.
+/// The number of a cell. Each cell has its own connection and group, with its one relation on both. In a row `+member`
+/// the connection is a member of the group, and everybody edits the connection.
 fn cell_of(row: usize, identity: usize, relation: usize) -> usize {
     (row * IDENTITIES.len() + identity) * RELATIONS.len() + relation
 }
@@ -238,7 +238,7 @@ async fn step(channel: Channel, method: &str, cell: usize) -> Result<(), Status>
             let mut deliveries = client.watch(request).await?.into_inner();
             deliveries.message().await.map(drop)
         }
-        // Of a lease that it has, if it can have one.
+        // The step's lease, if it can have one.
         "RenewLease" | "RevokeLease" => {
             let name = client.resolve(request).await?.into_inner().lease.unwrap().name;
             match method {
@@ -254,7 +254,7 @@ async fn step(channel: Channel, method: &str, cell: usize) -> Result<(), Status>
     }
 }
 
-/// The same alone, for a status that says why.
+/// A single request for the status of a refusal.
 fn request_again(cell: usize) -> pb::ResolveRequest {
     crate::harness::request(&format!("slack/c{cell}"))
 }
@@ -269,7 +269,7 @@ async fn executor(channel: Channel, method: &str, cell: usize) -> Result<(), Sta
         }
         "RenewStep" => {
             let request = pb::RenewStepRequest { workflow, run, step, ..Default::default() };
-            // There is none: whoever is told so may ask.
+            // The step does not exist, so a caller that learns this was allowed to ask.
             absent_is_ok(client.renew_step(request).await)
         }
         "CloseRun" => client.close_run(pb::CloseRunRequest { workflow, run }).await.map(drop),
@@ -510,7 +510,7 @@ async fn system(channel: Channel, method: &str) -> Result<(), Status> {
         }
         "TailJournal" => client.tail_journal(pb::TailJournalRequest::default()).await.map(drop),
         "Backup" => match client.backup(pb::BackupRequest {}).await {
-            // To its end: there is one at a time.
+            // The backup is read to its end, because only one runs at a time.
             Ok(pieces) => {
                 let mut pieces = pieces.into_inner();
                 while pieces.message().await?.is_some() {}
@@ -520,7 +520,7 @@ async fn system(channel: Channel, method: &str) -> Result<(), Status> {
         },
         "EndQuarantine" => client.end_quarantine(pb::EndQuarantineRequest {}).await.map(drop),
         "RenewCertificate" => {
-            // Refused for its key: so it was allowed.
+            // A refusal for the key shows that the call was allowed.
             let (_, csr) = new_request().unwrap();
             let request = pb::RenewCertificateRequest { csr: csr.into_bytes() };
             match client.renew_certificate(request).await.map(drop) {

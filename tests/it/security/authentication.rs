@@ -12,7 +12,7 @@ use keyhatch::model::{
 };
 
 const HOUR: Duration = Duration::from_secs(3600);
-/// How the handshake refuses a certificate of a step's issuer that is not the socket's.
+/// The refusal of a step's certificate at another step's socket.
 const ELSEWHERE: &str = "handshake: the broker refuses the certificate: it is not for this socket";
 
 fn now() -> Timestamp {
@@ -23,7 +23,7 @@ fn socket(step: &TestStep) -> PathBuf {
     Path::new(&step.opened.directory).join("keyhatch.sock")
 }
 
-/// Tries to resolve with this identity; what refuses it, as text.
+/// Tries to resolve with this identity. Returns the refusal as text.
 fn refusal(broker: &TestBroker, socket: &Path, identity: ClientIdentity) -> String {
     match broker.connect(socket, identity) {
         Ok(channel) => reason(broker.block_on(resolve_on(channel, request("aws/prod")))),
@@ -51,7 +51,7 @@ fn world() -> (TestBroker, TestStep) {
     let broker = TestBroker::start();
     broker.create_aws("prod", "s3cret", &["workflow:deploy"]);
     let step = broker.open("deploy", "build");
-    // The control: the step's own certificate on its own socket is let in.
+    // The control: the socket admits the step's own certificate.
     broker.resolve(&step, "aws/prod").unwrap();
     (broker, step)
 }
@@ -143,7 +143,7 @@ fn a_certificate_that_expires_is_refused_at_the_next_request() {
     assert!(broker.resolve(&step, "aws/prod").is_err());
 }
 
-/// What reflection lists, in each of its versions; none where it is not served.
+/// The services that reflection lists, in each of its versions. `None` if reflection is not served.
 mod listed {
     use futures_util::future::BoxFuture;
     use tonic::transport::Channel;
@@ -180,7 +180,7 @@ mod listed {
     version!(v1alpha);
 }
 
-/// Health is on both doors; reflection, which lists what there is, only where operators are.
+/// Both doors serve health. Only the admin door serves reflection.
 #[test]
 fn each_door_serves_its_own_services_only() {
     use tonic_health::pb::health_check_response::ServingStatus;

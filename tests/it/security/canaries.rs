@@ -23,7 +23,7 @@ use crate::harness::{
 };
 use crate::security::secrecy::{Answers, CANARY, Overheard, everything_below, holds};
 
-/// Messages that carry values have no text form: for each of these there is none.
+/// Asserts that these messages, which carry values, have no text form.
 macro_rules! carriers {
     ($($name:ident),* $(,)?) => {
         $(assert_not_impl_any!(pb::$name: std::fmt::Debug, std::fmt::Display);)*
@@ -47,7 +47,7 @@ carriers!(
     WatchResponse,
 );
 
-/// Bytes that are no secret: public keys, what is no field of a credential, and what is shown anyway.
+/// Fields of bytes that are no secret: public keys, other data, and values that are shown anyway.
 const HARMLESS: [(&str, &str); 6] = [
     // Sealed.
     ("BackupResponse", "data"),
@@ -67,10 +67,10 @@ fn every_message_that_holds_bytes_has_no_text_form() {
         HARMLESS.iter().any(|(of, name)| (*of == "*" || *of == message) && *name == field)
     };
     let mut carriers = BTreeSet::new();
-    // Until nothing is added: a message around a carrier is one.
+    // A message around a carrier is a carrier. The loop ends when nothing is added.
     for _ in 0..messages.len() {
         for message in &messages {
-            // The entries of its maps are messages within it.
+            // The entries of maps are messages within the message.
             let fields =
                 message.field.iter().chain(message.nested_type.iter().flat_map(|n| &n.field));
             for field in fields {
@@ -86,7 +86,7 @@ fn every_message_that_holds_bytes_has_no_text_form() {
     assert_eq!(carriers, CARRIERS.iter().map(|name| (*name).to_owned()).collect());
 }
 
-/// One of so many different values, none of which may be found anywhere.
+/// A source of different values. No value may be found anywhere.
 struct Values(usize);
 
 impl Values {
@@ -95,7 +95,7 @@ impl Values {
         format!("{CANARY}-{:06}", self.0)
     }
 
-    /// In a form that no rule for a value knows.
+    /// Values in malformed encodings.
     fn misshapen(&mut self) -> Vec<Vec<u8>> {
         let value = self.next();
         vec![
@@ -112,7 +112,7 @@ impl Values {
     }
 }
 
-/// Every field of every kind of every integration, filled with what it may not take; then looked at.
+/// Fills every field of every kind of every integration with a wrong value, then reads the connections.
 async fn fill_everything(admin: Channel, values: &mut Values, answers: &mut Answers) {
     let mut integrations = IntegrationServiceClient::new(admin.clone());
     let all = pb::ListIntegrationsRequest { page_size: 1000, ..Default::default() };
@@ -145,7 +145,7 @@ async fn fill_everything(admin: Channel, values: &mut Values, answers: &mut Answ
     }
 }
 
-/// Who may not write, what has changed meanwhile, what is too long: the value has come for nothing.
+/// Sends values in requests that fail: without the right, with an old etag, and too long.
 async fn write_for_nothing(
     admin: &Channel,
     viewer: &Channel,
@@ -225,7 +225,7 @@ impl Decoder for Raw {
     }
 }
 
-/// Every method that takes a value, sent messages that end too soon or are of other types.
+/// Sends truncated and mistyped messages to every method that takes a value.
 async fn send_broken(admin: &Channel, values: &mut Values, answers: &mut Answers) {
     const METHODS: [&str; 7] = [
         "ApplyService/Apply",
@@ -249,16 +249,16 @@ async fn send_broken(admin: &Channel, values: &mut Values, answers: &mut Answers
             let value = value.as_bytes();
             let length = u8::try_from(value.len()).unwrap();
             let bytes = match number % 5 {
-                // A text that is none.
+                // A text field that is not UTF-8.
                 0 => [&[0x0a, length + 1], value, &[0xff]].concat(),
-                // A field's name that is no text, two messages deep.
+                // A field name that is not UTF-8, two messages deep.
                 1 => {
                     let lengths = [0x0a, length + 5, 0x2a, length + 3, 0x0a, length + 1];
                     [&lengths, value, &[0xff]].concat()
                 }
-                // No message at all.
+                // The bare value.
                 2 => value.to_vec(),
-                // As long as it says, and no longer.
+                // A length that exceeds the message.
                 3 => [&[0x12, 0x7f], value].concat(),
                 _ => whole[..whole.len() - 1 - number % 20].to_vec(),
             };
@@ -270,7 +270,7 @@ async fn send_broken(admin: &Channel, values: &mut Values, answers: &mut Answers
     }
 }
 
-/// Steps of another workflow, and of the right one with the wrong question.
+/// Asks as steps of another workflow, and as a permitted step with wrong requests.
 async fn ask_in_vain(executor: Channel, answers: &mut Answers) {
     let mut executor = pb::executor_service_client::ExecutorServiceClient::new(executor);
     for workflow in ["w", "other"] {
@@ -297,7 +297,7 @@ async fn ask_in_vain(executor: Channel, answers: &mut Answers) {
     }
 }
 
-/// What stands around the value that was found.
+/// The text around a found value.
 fn around(bytes: &[u8]) -> String {
     let found = bytes.windows(CANARY.len()).position(|window| window == CANARY.as_bytes());
     let start = found.unwrap_or_default().saturating_sub(300);
@@ -322,16 +322,16 @@ fn a_value_given_in_a_wrong_way_reaches_nobody() {
         fill_everything(admin.clone(), &mut values, &mut answers).await;
         write_for_nothing(&admin, &viewer, &mut values, &mut answers).await;
         send_broken(&admin, &mut values, &mut answers).await;
-        // Connected only now: who is busy with other things answers no pings.
+        // The executor connects only now, because a busy client answers no pings.
         let executor = channel(&socket, identity_in(&state.join("executors/local"))).await.unwrap();
         ask_in_vain(executor, &mut answers).await;
     });
     let process = format!("/proc/{}", serving.pid().as_raw_nonzero());
     for file in ["environ", "cmdline"] {
-        // They are root's: the daemon cannot be looked into by others of its user.
+        // These files belong to root, because the daemon cannot be read by other processes of its user.
         answers.bytes.extend(std::fs::read(format!("{process}/{file}")).unwrap_or_default());
     }
-    // The control: it was refused, mostly, and for many reasons.
+    // The control: most requests were refused, for many reasons.
     assert!(answers.refused > 500, "{} {}", answers.accepted, answers.refused);
     assert!(!holds(&answers.bytes, CANARY), "{}", around(&answers.bytes));
     assert!(serving.terminate());

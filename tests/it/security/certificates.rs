@@ -22,7 +22,7 @@ use crate::harness::{
 
 const DAY: u64 = 24 * 3600;
 
-/// The certificate that a door shows to those who connect now.
+/// The certificate that a door shows to new connections.
 fn served(socket: &Path, identity: &ClientIdentity) -> Result<Vec<u8>, String> {
     let runtime = tokio::runtime::Builder::new_current_thread().enable_all().build().unwrap();
     let stream = runtime.block_on(connect(socket, identity)).map_err(|error| error.to_string())?;
@@ -123,7 +123,8 @@ fn the_daemon_renews_and_repairs_its_own_certificate() {
     served(&socket, &identity).unwrap();
     broker.advance(2 * DAY);
     wait_until("it is renewed", || own_certificate(&directory).sha256 != first.sha256);
-    // By this test's clock the new one begins in two months: who sees that is shown the new one.
+    // By the client's clock the new certificate begins in two months, so this refusal shows that the new certificate is
+    // in use.
     wait_until("it is shown", || {
         served(&socket, &identity).is_err_and(|error| error.contains("not valid yet"))
     });
@@ -164,13 +165,13 @@ fn only_the_newest_certificate_and_the_used_one_stay_valid() {
         };
         let second = with(next(&old).unwrap());
         assert_eq!(reason(renew(&broker, &old, &key)), "TOO_MANY_REQUESTS");
-        // Whoever could not keep what he was sent goes on with what he has.
+        // A client that could not keep a renewal continues with its certificate.
         for _ in 0..9 {
             next(&old).unwrap();
         }
         let newest = with(next(&old).unwrap());
         assert_eq!(reason(next(&second)), "SVID_INVALID", "{name}");
-        // With another key nobody keeps an identity that he could use for a while.
+        // A request with another key is refused, so a borrowed identity cannot be kept.
         let (other, _) = keyhatch::identity::new_request().unwrap();
         broker.advance(60);
         assert_eq!(reason(renew(&broker, &newest, &other)), "CSR_INVALID");
@@ -182,7 +183,7 @@ fn only_the_newest_certificate_and_the_used_one_stay_valid() {
         renewals.iter().all(|line| line.contains("presented=") && line.contains("certificate="))
     );
     broker.restart();
-    // The one in the files is pushed out by now: the last renewal was with the newest.
+    // The certificate in the files is no longer valid, because the last renewal used the newest.
     assert!(broker.operator_refusal().contains("replaced"));
 }
 
@@ -237,7 +238,7 @@ fn a_timer_renews_what_is_due_and_leaves_the_rest() {
     let first = certificates();
     let is_root = rustix::process::geteuid().is_root();
     if is_root {
-        // Root renews them for whose they are.
+        // Root renews the identities of other users.
         for directory in &directories {
             let files = std::fs::read_dir(directory).unwrap().map(|file| file.unwrap().path());
             files
@@ -286,7 +287,7 @@ fn many_commands_at_once_renew_a_certificate_once() {
     assert_eq!(renewed.iter().map(count).sum::<usize>(), 1);
 }
 
-/// As root, somebody else is made by dropping the uid; else there is nobody else to be.
+/// The test needs root, which can become another user.
 #[test]
 fn a_group_member_is_told_that_it_cannot_keep_a_renewal() {
     const NOBODY: u32 = 65_534;
@@ -349,7 +350,7 @@ fn the_kek_lets_an_administrator_back_in() {
     broker.resolve(&step, "aws/prod").unwrap();
     let directory = broker.config.state.join("operators/admin");
     let old = identity_in(&directory);
-    // Somebody has made themselves the only administrator.
+    // A thief is now the only administrator.
     let thief = broker.enroll("thief", pb::Role::Administrator);
     let request =
         pb::DeleteOperatorRequest { name: "operators/admin".to_owned(), ..Default::default() };
@@ -373,7 +374,7 @@ fn the_kek_lets_an_administrator_back_in() {
     assert!(refused.contains("replaced"), "{refused}");
     broker.resolve(&step, "aws/prod").unwrap();
     assert!(broker.journal().iter().any(|line| line.to_string().contains("operator.create")));
-    // Again, with everything of it on this host lost.
+    // The same with the identity's files lost.
     broker.stop();
     std::fs::remove_dir_all(broker.config.state.join("operators")).unwrap();
     std::fs::remove_dir_all(broker.config.state.join("executors")).unwrap();
@@ -410,7 +411,7 @@ fn a_clock_that_is_wrong_is_named_as_what_it_is() {
         assert!(stderr.contains(reason) && stderr.contains("clock"), "{stderr}");
         assert!(ran.status.code() == Some(1) && !stderr.contains("keyhatch serve"), "{stderr}");
     }
-    // A few minutes are borne, just after init, too.
+    // A few minutes of difference are allowed, also right after init.
     let then = Clock::hand_set(now.after(Duration::from_secs(240)));
     let broker = TestBroker::start_at(then, Limits::default());
     succeeded(&keyhatch_in(broker.scratch(), &["connection", "list"]).output().unwrap());

@@ -34,7 +34,7 @@ impl Room for Endless {
     }
 }
 
-/// A broker without its doors, and a step of it.
+/// A broker without its sockets, and an open step.
 struct Bare {
     broker: Broker,
     session: Arc<StepSession>,
@@ -51,7 +51,7 @@ impl Bare {
         let config = Config { limits, ..Config::in_directories(state, run) };
         let clock = Clock::hand_set(Timestamp::from_millis(*START));
         let made = init_options(&config, &clock);
-        // It brings a runtime of its own.
+        // init makes its own runtime.
         tokio::task::spawn_blocking(move || init(&made).unwrap()).await.unwrap();
         let state = open_state(&config.state);
         let keys = state.keys(None);
@@ -112,7 +112,7 @@ impl Bare {
         made.unwrap_or_else(|error| panic!("{error}"));
     }
 
-    /// How many blocks and bytes a resolve takes of the heap, on this thread.
+    /// The heap blocks and bytes of a resolve on this thread.
     fn cost(&self, reference: &str) -> (u64, u64) {
         let request = ResolveRequest {
             target: reference.parse().unwrap(),
@@ -130,8 +130,8 @@ impl Bare {
     }
 }
 
-/// A connection that is missing and one that is not for this step: the same words (see `resolve`), and the
-/// same work. The clock of a test would not tell; the number of heap blocks does, to one.
+/// A missing connection and a forbidden one get the same message (see `resolve`) and cost the same work. A clock is too
+/// coarse to show this. The number of heap blocks is exact.
 #[test]
 fn a_missing_connection_costs_the_same_as_a_forbidden_one() {
     let runtime = tokio::runtime::Builder::new_current_thread().enable_all().build().unwrap();
@@ -139,7 +139,7 @@ fn a_missing_connection_costs_the_same_as_a_forbidden_one() {
         let bare = Bare::start().await;
         bare.create("slack/mine", "workflow:deploy").await;
         bare.create("slack/hers", "workflow:other").await;
-        // The first few of each warm what grows: buffers, and digits of the line numbers.
+        // The first requests grow the buffers and the line numbers.
         for _ in 0..100 {
             bare.cost("slack/hers");
             bare.cost("slack/none");
@@ -147,7 +147,7 @@ fn a_missing_connection_costs_the_same_as_a_forbidden_one() {
         let costs = |reference: &str| (0..50).map(|_| bare.cost(reference)).collect::<Vec<_>>();
         let forbidden = costs("slack/hers");
         assert_eq!(costs("slack/none"), forbidden);
-        // The control: one that is handed out costs more, so what is counted is counted.
+        // The control: a permitted resolve costs more.
         assert!(bare.cost("slack/mine").0 > forbidden[0].0);
     });
 }

@@ -34,12 +34,12 @@ fn private(path: &Path, content: &[u8]) {
     std::fs::set_permissions(path, std::fs::Permissions::from_mode(0o400)).unwrap();
 }
 
-/// A command that must succeed, and what it answers.
+/// The stdout of a command that must succeed.
 fn done(directory: &Path, arguments: &[&str]) -> String {
     succeeded(&keyhatch_in(directory, arguments).output().unwrap())
 }
 
-/// A command that must fail, and what it says.
+/// The stderr of a command that must fail.
 fn refused(directory: &Path, arguments: &[&str]) -> String {
     let Output { status, stderr, .. } = keyhatch_in(directory, arguments).output().unwrap();
     assert_eq!(status.code(), Some(1), "{arguments:?}: {}", text(&stderr));
@@ -50,7 +50,7 @@ fn is_key_id(word: &str) -> bool {
     word.len() == 16 && word.bytes().all(|byte| byte.is_ascii_hexdigit())
 }
 
-/// How many different key ids a text names.
+/// The number of different key ids in a text.
 fn key_ids(text: &str) -> usize {
     let words = text.split(|c: char| !c.is_ascii_alphanumeric()).filter(|word| is_key_id(word));
     words.collect::<std::collections::BTreeSet<_>>().len()
@@ -68,7 +68,7 @@ fn keyring_of(directory: &Path) -> Value {
     read_json(&directory.join("state/keyring.json"))
 }
 
-/// A place for the passphrases, keys and commands of one broker.
+/// A directory for the passphrases, keys and commands of one broker.
 struct Sources {
     directory: TempDir,
     passphrase: PathBuf,
@@ -82,7 +82,7 @@ impl Sources {
         let (passphrase, key) = (directory.path().join("pass"), directory.path().join("a key"));
         private(&passphrase, b"correct horse battery staple\n");
         private(&key, "5a".repeat(32).as_bytes());
-        // The quotes are the command line's: no shell takes them away.
+        // keyhatch parses the quotes itself, without a shell.
         let command = format!("cat '{}'", key.display());
         Self { directory, passphrase, key, command }
     }
@@ -95,7 +95,7 @@ impl Sources {
         self.passphrase.to_str().unwrap()
     }
 
-    /// Serves, told where the KEK comes from by these flags.
+    /// Serves with these KEK flags.
     fn serve(&self, kek: &[&str]) -> ServeProcess {
         let command = keyhatch_in(self.path(), &[&["serve"], kek].concat());
         ServeProcess::spawn(self.path(), command)
@@ -121,7 +121,7 @@ fn only_the_right_kek_opens_from_each_of_its_sources() {
         (
             "command",
             &["--kek-command", "COMMAND"],
-            // 32 bytes are a key, too, but not this broker's.
+            // Any 32 bytes are a key, but not this broker's key.
             |sources| private(&sources.key, &[7; 32]),
             "its command printed another key",
         ),
@@ -169,17 +169,17 @@ fn a_kek_command_without_a_key_is_named_without_its_output() {
         };
         assert!(told.contains(expected) && told.contains(program), "{told}");
         assert!(!told.contains("canary-output"), "{told}");
-        // Nothing of it is left, so the next attempt is the first.
+        // The failed init leaves nothing, so the next attempt starts fresh.
         assert_eq!(std::fs::read_dir(sources.path().join("state")).unwrap().count(), 0);
     }
     let short = keyhatch_in(sources.path(), &["init", "--kek-passphrase-file", "-"]).output();
     assert!(text(&short.unwrap().stderr).contains("too short"));
-    // Nobody is there to ask.
+    // There is no terminal to ask on.
     let asked = keyhatch_in(sources.path(), &["init", "--kek-passphrase"]).output().unwrap();
     assert!(text(&asked.stderr).contains("--kek-passphrase-file"));
 }
 
-/// Whoever may write the state directory, but has no key, must not bring back a key that leaked.
+/// A writer of the state directory without a key must not bring back a leaked key.
 #[test]
 fn a_keyring_in_which_keys_changed_places_is_refused() {
     let sources = Sources::new();
@@ -240,7 +240,7 @@ fn a_new_kek_replaces_the_old_one_which_opens_nothing_new() {
     assert_eq!(line["principal"], "operator:admin");
     assert_eq!((&line["key"], &line["old"]), (&"kek".into(), &rotated.old_kek_id.clone().into()));
     assert_eq!(line["new"], rotated.kek_id);
-    // Once more, and a restart: nothing is lost.
+    // After another rotation and a restart nothing is lost.
     rotate_kek(&broker).unwrap();
     broker.restart();
     let step = broker.open("w", "s");
@@ -250,7 +250,7 @@ fn a_new_kek_replaces_the_old_one_which_opens_nothing_new() {
     private(&kek, &before);
     let told = broker.refusal();
     assert!(told.contains("is not the one") && key_ids(&told) == 2, "{told}");
-    // The control: it opens what was written before.
+    // The control: the old KEK opens the old keyring.
     std::fs::write(broker.config.state.join("keyring.json"), old_keyring).unwrap();
     assert_eq!(broker.refusal(), "");
     private(&kek, &newest);
@@ -260,7 +260,7 @@ fn a_new_kek_replaces_the_old_one_which_opens_nothing_new() {
 #[test]
 fn a_kek_that_cannot_be_replaced_stays_with_a_remedy() {
     let broker = TestBroker::start();
-    // What stands in the way of the new file, for root too.
+    // A directory blocks the new file, also for root.
     let in_the_way = broker.config.state.join("kek.next");
     std::fs::create_dir_all(in_the_way.join("x")).unwrap();
     let status = rotate_kek(&broker).unwrap_err();
@@ -314,7 +314,7 @@ fn a_kill_during_a_rotation_leaves_a_keyring_that_opens() {
     ];
     for (what, files, kek) in &states {
         lay(files);
-        // Twice: what is finished or dropped at the first start is so at the second.
+        // The second start shows that the first has finished or dropped the rotation for good.
         for _ in 0..2 {
             broker.serve();
             assert_eq!(keys(&broker).kek_id, **kek, "{what}");
@@ -333,7 +333,7 @@ fn a_kill_during_a_rotation_leaves_a_keyring_that_opens() {
     report("kill between two steps of a KEK rotation", states.len(), "each starts", "refused");
 }
 
-/// So many connections, a group and a secret.
+/// Creates this many connections, a group and a secret.
 fn seed(broker: &TestBroker, connections: usize) {
     let connection = |n: usize| {
         Document::Connection(pb::ConnectionDocument {
@@ -377,7 +377,7 @@ fn connections(broker: &TestBroker) -> BTreeMap<String, (i64, String)> {
     }
 }
 
-/// Under which DEK every record of a stopped broker's store is, the commit record included.
+/// The number of records under each DEK in a stopped broker's store, with the commit record.
 fn deks_in_store(state: &Path) -> BTreeMap<String, usize> {
     let mut db = None;
     wait_until("the store is nobody else's", || {
@@ -395,7 +395,7 @@ fn deks_in_store(state: &Path) -> BTreeMap<String, usize> {
     found
 }
 
-/// How many records the journal says were sealed again, batch by batch.
+/// The number of resealed records in each batch, from the journal.
 fn resealed(journal: &[Value]) -> Vec<usize> {
     let changes = journal.iter().filter(|line| line["event"] == "intent");
     let changes = changes.flat_map(|line| line["changes"].as_array().unwrap());
@@ -421,7 +421,7 @@ fn everything_is_resealed_under_a_new_key_unnoticed() {
     assert_eq!(delivered(), 1);
     let (old, before) = (keys(&broker).deks[0].clone(), connections(&broker));
     let new = rotate_dek(&broker).unwrap();
-    // A change in the middle of it is under the new key, and is not undone.
+    // A change during resealing is under the new key, and is not undone.
     let change = connection_document("slack/c9", &[("api_token", "changed")], vec![]);
     broker.apply(vec![change]).unwrap();
     wait_until("everything is sealed again", || keys(&broker).deks.len() == 1);
@@ -433,7 +433,7 @@ fn everything_is_resealed_under_a_new_key_unnoticed() {
     assert_eq!(after.remove("connections/slack/c9").unwrap().0, 2);
     assert!(before.iter().all(|(name, seen)| after.get(name).is_none_or(|now| now == seen)));
     assert_eq!(after.len() + 1, before.len());
-    // The lease lives, and the Watch has seen nothing: its next delivery is the next version.
+    // The lease is alive, and the Watch saw no delivery. Its next delivery is the next version.
     assert_eq!(broker.resolve(&step, "slack/c7").unwrap().lease.name, lease.name);
     let revoked = |line: &Value| line["revoked"].as_array().is_some_and(|all| !all.is_empty());
     assert!(!broker.journaled("head").iter().any(revoked));
@@ -449,7 +449,7 @@ fn everything_is_resealed_under_a_new_key_unnoticed() {
     }
     assert_eq!(broker.resolve(&step, "group:g:number=2").unwrap().fields["api_token"], "token-2");
     assert_eq!(broker.resolve(&step, "secret:s").unwrap().fields["value"], "hush");
-    // One note a batch, however many records.
+    // The journal has one note for each batch.
     let batches = resealed(&broker.journal());
     assert!(batches.len() < count / 10 && batches.iter().sum::<usize>() >= 2 * count - 2);
 
@@ -494,7 +494,7 @@ fn a_daemon_killed_while_it_reseals_goes_on_afterwards() {
         serving.must(&bound);
     }
     let (mut hits, mut kills) = (0, 0);
-    // In the middle: some is sealed again, and some is not. A machine that is busy may miss that.
+    // Some kills must come while only a part is resealed. A busy machine may miss that moment.
     while hits < scale(2, 20) && kills < 200 {
         let before: usize = resealed(&journal_of(directory)).iter().sum();
         done(directory, &["key", "rotate", "--data", "--no-wait"]);
@@ -508,7 +508,7 @@ fn a_daemon_killed_while_it_reseals_goes_on_afterwards() {
     wait_until("everything is sealed again", || {
         block_on(ask_keys(directory)).is_some_and(|listed| listed.deks.len() == 1)
     });
-    // And waited for by the command itself.
+    // The command itself waits for the end.
     let rotated = json(&done(directory, &["key", "rotate", "--data", "-o", "json"]));
     let listed = json(&done(directory, &["key", "list", "-o", "json"]));
     assert_eq!(listed["deks"].as_array().unwrap().len(), 1);
@@ -544,7 +544,7 @@ fn the_kek_moves_to_another_source_offline() {
     assert!(serving.terminate());
 
     let file = elsewhere.to_str().unwrap();
-    // What is new, as the daemon is told it from then on, and what is in use.
+    // The moves: the option for the new source, the daemon's flags from then on, and the flags in use.
     let moves: [(&str, [&str; 2], &[&str]); 4] = [
         ("passphrase", ["--kek-passphrase-file", pass], &[]),
         ("command", ["--kek-command", command], &["--old-kek-passphrase-file", pass]),
@@ -564,7 +564,7 @@ fn the_kek_moves_to_another_source_offline() {
         let listed = json(&done(directory, &["key", "list", "-o", "json"]));
         assert_eq!((&listed["kek_source"], &listed["kek_id"]), (&kind.into(), &rotated["kek_id"]));
         match kind {
-            // The daemon does not know the passphrase any more.
+            // The daemon no longer knows the passphrase.
             "passphrase" => {
                 let told = refused(directory, &["key", "rotate", "--data"]);
                 assert!(told.contains("KEK_NOT_AT_HAND") && told.contains("--offline"), "{told}");
@@ -627,7 +627,7 @@ fn plain_keys(state: &Path) -> [Vec<u8>; 2] {
     [kek, dek]
 }
 
-/// Which of these another process can find in this one's memory, and how much of it there is.
+/// Searches the memory of a process. Returns whether each part was found, and the bytes of the memory.
 fn found_in_memory(pid: i32, parts: &[&[u8]]) -> (Vec<bool>, usize) {
     const STEP: usize = 1 << 20;
     let overlap = parts.iter().map(|part| part.len()).max().unwrap();
@@ -639,7 +639,7 @@ fn found_in_memory(pid: i32, parts: &[&[u8]]) -> (Vec<bool>, usize) {
         let (from, to) = line.split(' ').next().unwrap().split_once('-').unwrap();
         let address = |text: &str| u64::from_str_radix(text, 16).unwrap();
         for start in (address(from)..address(to)).step_by(STEP) {
-            // What is secret, and the kernel's own pages, cannot be read.
+            // Secret memory and the kernel's own pages cannot be read.
             let Ok(length) = memory.read_at(&mut buffer, start) else { continue };
             looked_at += length;
             if buffer[..length].iter().all(|byte| *byte == 0) {
@@ -679,7 +679,7 @@ fn no_other_process_finds_a_key_in_the_memory_of_the_daemon() {
     let digits = hex::encode(&kek);
     let parts = [&b"canary-name"[..], &dek, &kek, digits.as_bytes()];
     let (found, looked_at) = found_in_memory(serving.pid().as_raw_nonzero().get(), &parts);
-    // The control: what is not secret is found.
+    // The control: a text that is not secret is found.
     assert!(found[0] && looked_at > 1_000_000);
     assert_eq!(found[1..], [false; 3], "the DEK, the KEK, or its digits are in readable memory");
     report("keys in another process's view of the daemon's memory", "KEK, DEK", "none found", "");

@@ -25,16 +25,16 @@ use crate::harness::{
     request, resolver, scale, secret_document, skipped, step_channel, temp_dir, wait_until,
 };
 
-/// How many secrets one step resolves: a third of them one by one, a third in a batch, the rest by Watches.
+/// The number of secrets that one step resolves: a third one by one, a third in a batch, the rest by Watches.
 const OF_ONE_STEP: usize = 30;
-/// How often the memory is searched before what is found there is taken to stay.
+/// The number of searches before a found secret counts as staying.
 const SEARCHES: usize = 40;
 
-/// The secrets of one run: random, and in this process and the daemon's only.
+/// The secrets of one run. They are random, and only this process and the daemon have them.
 struct Secrets {
-    /// Written by an operator and resolved by steps.
+    /// Secrets that an operator writes and steps resolve.
     resolved: Vec<String>,
-    /// Written by an operator, and that is all.
+    /// Secrets that an operator only writes.
     written: Vec<String>,
 }
 
@@ -53,7 +53,7 @@ impl Secrets {
         Scanner::new(&self.all().map(|secret| secret.clone().into_bytes()).collect::<Vec<_>>())
     }
 
-    /// Of what was found: copies of resolved secrets, and of those that were only written.
+    /// The found copies of resolved secrets and of written secrets, as text.
     fn told(&self, found: &Found) -> String {
         let resolved = found.secrets.range(..self.resolved.len()).count();
         let written = found.secrets.len() - resolved;
@@ -61,7 +61,7 @@ impl Secrets {
     }
 }
 
-/// Everybody who is connected.
+/// The open connections.
 struct Connected {
     channels: Vec<Channel>,
     watches: Vec<Streaming<pb::WatchResponse>>,
@@ -76,7 +76,7 @@ impl Connected {
     }
 }
 
-/// Whether the memory of other processes can be read here; said aloud if not.
+/// True if the memory of other processes can be read here. Otherwise the test is reported as skipped.
 fn may_look() -> bool {
     let is_root = rustix::process::geteuid().is_root();
     if !is_root {
@@ -85,7 +85,7 @@ fn may_look() -> bool {
     is_root
 }
 
-/// Writes every secret, each in one of four ways, and resolves those that are to be resolved.
+/// Writes every secret in one of four ways, and resolves the resolved ones.
 fn write_and_resolve(directory: &Path, secrets: &Secrets) -> Connected {
     let runtime = tokio::runtime::Builder::new_multi_thread().enable_all().build().unwrap();
     let (mut channels, mut watches) = (Vec::new(), Vec::new());
@@ -127,7 +127,7 @@ async fn write(operator: &Channel, secrets: &Secrets) {
             documents.push(document(number, secret));
             continue;
         }
-        // As many at once as a connection takes.
+        // A connection takes this many requests at once.
         if writing.len() >= 16 {
             writing.join_next().await.unwrap().unwrap();
         }
@@ -144,7 +144,7 @@ async fn write(operator: &Channel, secrets: &Secrets) {
     }
 }
 
-/// Creates a connection, creates one and updates it, or puts a secret.
+/// Creates a connection, creates and updates a connection, or puts a secret.
 async fn write_one(operator: Channel, number: usize, secret: String) {
     let first = if number % 4 == 1 { "first" } else { &secret };
     if number % 4 == 2 {
@@ -184,7 +184,7 @@ fn document(number: usize, secret: &str) -> pb::apply_request::Document {
     })
 }
 
-/// Resolves secrets in each of the ways there are, and leaves the Watches open.
+/// Resolves secrets in all three ways, and leaves the Watches open.
 async fn resolve(
     step: &Channel,
     secrets: &Secrets,
@@ -226,8 +226,8 @@ async fn resolve(
     watches
 }
 
-/// Searches until there is nothing, or as often as is reasonable: what is freed is freed when the tasks
-/// that held it have ended, not when the connection has.
+/// Searches until nothing is found, at most [`SEARCHES`] times. Memory is freed when the tasks that held it have ended,
+/// which is after the end of the connection.
 fn search(scanner: &Scanner, pid: u32) -> Found {
     let mut found = scanner.scan(pid).unwrap();
     for _ in 1..SEARCHES {
@@ -240,10 +240,10 @@ fn search(scanner: &Scanner, pid: u32) -> Found {
     found
 }
 
-/// A daemon like the real one but for its allocator: that of the C library, which wipes nothing.
+/// A daemon with the allocator of the C library, which wipes nothing.
 struct CarelessDaemon(Child);
 
-/// Where [`CarelessDaemon`] finds its state and its KEK.
+/// The variable with the directory of [`CarelessDaemon`].
 const DIRECTORY: &str = "KEYHATCH_TEST_CARELESS_DAEMON";
 
 impl CarelessDaemon {
@@ -279,7 +279,7 @@ impl Drop for CarelessDaemon {
 fn a_daemon_with_an_allocator_that_wipes_nothing() {
     let Some(directory) = std::env::var_os(DIRECTORY).map(PathBuf::from) else { return };
     let state = directory.join("state");
-    // What a daemon would hold that forgets to forget it.
+    // The control: a careless daemon would hold the KEK.
     let kek = hex::decode(std::fs::read_to_string(state.join("kek")).unwrap().trim()).unwrap();
     let runtime = directory.join("run");
     let config = Config::in_directories(state, runtime);

@@ -9,7 +9,7 @@ use prost::Message as _;
 
 use crate::harness::{TestBroker, TestStep, report, request, resolver, secret_document};
 
-/// The lengths of values that are tried: the shortest, the longest, and what lies around powers of two.
+/// The lengths of the tried values: the shortest, the longest, and lengths around powers of two.
 const LENGTHS: [usize; 16] = [1, 2, 16, 20, 40, 63, 64, 65, 127, 128, 129, 255, 256, 500, 513, 900];
 
 fn connection_document(name: &str, value: &str) -> pb::apply_request::Document {
@@ -22,7 +22,7 @@ fn connection_document(name: &str, value: &str) -> pb::apply_request::Document {
     })
 }
 
-/// References to values of every length, under short names and under the longest there are.
+/// Creates values of every length, under short names and under the longest names. Returns their references.
 fn seeded(broker: &TestBroker) -> Vec<String> {
     let (mut documents, mut references) = (Vec::new(), Vec::new());
     for length in LENGTHS {

@@ -16,7 +16,7 @@ use crate::harness::{
     ServeProcess, by_shell, bytes, identity_in, init_in, keyhatch_in, secret_document, temp_dir,
 };
 
-// What holds plaintext cannot be printed: this file would not compile.
+// Types with plaintext cannot be printed. This file would not compile otherwise.
 assert_not_impl_any!(Value: std::fmt::Debug, std::fmt::Display, serde::Serialize, PartialEq<Value>, Clone);
 assert_not_impl_any!(Kek: std::fmt::Debug, std::fmt::Display, serde::Serialize, Clone);
 assert_not_impl_any!(Keyring: std::fmt::Debug, serde::Serialize, Clone);
@@ -33,11 +33,11 @@ assert_not_impl_any!(pb::SecretDocument: std::fmt::Debug);
 assert_not_impl_any!(pb::ApplyRequest: std::fmt::Debug);
 assert_not_impl_any!(pb::PutSecretRequest: std::fmt::Debug);
 assert_not_impl_any!(pb::BatchResolveResponse: std::fmt::Debug);
-// The control: what holds none can be.
+// The control: a type without plaintext can be printed.
 static_assertions::assert_impl_all!(pb::WhoAmIResponse: std::fmt::Debug);
 static_assertions::assert_impl_all!(Principal: std::fmt::Debug);
 
-/// Everything below a directory, as bytes.
+/// Appends all file contents below a directory.
 pub fn everything_below(directory: &Path, found: &mut Vec<u8>) {
     for entry in std::fs::read_dir(directory).unwrap() {
         let path = entry.unwrap().path();
@@ -53,14 +53,14 @@ pub fn holds(text: &[u8], part: &str) -> bool {
     text.windows(part.len()).any(|window| window == part.as_bytes())
 }
 
-/// A daemon that logs all it can, and everything that it or the CLI has ever said.
+/// A daemon with the most verbose log, and all output of the daemon and the CLI.
 pub struct Overheard {
     pub directory: tempfile::TempDir,
     pub serving: ServeProcess,
     pub answers: Vec<u8>,
 }
 
-/// What must be nowhere. Values come from the environment, so they are in no file but the store.
+/// A part of each value. Values come from the environment, so only the store may have them.
 pub const CANARY: &str = "canary-7f3a9c51";
 
 impl Overheard {
@@ -68,7 +68,7 @@ impl Overheard {
         Self::start_by("exec \"$0\" \"$@\"")
     }
 
-    /// Started by this line of a shell, which has the daemon as "$0" "$@".
+    /// Starts the daemon by a line of a shell, which has it as "$0" "$@".
     pub fn start_by(line: &str) -> Self {
         let directory = temp_dir();
         init_in(directory.path());
@@ -105,7 +105,8 @@ impl Overheard {
 fn a_value_is_in_no_log_file_error_or_operators_answer() {
     let mut world = Overheard::start();
     assert!(world.create("slack/a", "api_token=env:V", "canary-7f3a9c51-one"));
-    // Refused: it exists, an unknown field, an unknown integration, on the command line, too long.
+    // Refused values: an existing name, an unknown field, an unknown integration, a value on the command line, a long
+    // value.
     for (reference, field, value) in [
         ("slack/a", "api_token=env:V", "canary-7f3a9c51-two"),
         ("slack/b", "nonsense=env:V", "canary-7f3a9c51-two"),
@@ -130,7 +131,7 @@ fn a_value_is_in_no_log_file_error_or_operators_answer() {
     }
     let step = world.open_step();
     world.run(&["get", "slack/nothere"], &[("KEYHATCH_DIR", &step)]);
-    // The control: the step itself does get it.
+    // The control: the step gets the value.
     let mut get = keyhatch_in(world.directory.path(), &["get", "slack/a", "--field", "api_token"]);
     let got = get.env("KEYHATCH_DIR", &step).output().unwrap();
     assert_eq!(got.stdout, b"canary-7f3a9c51-one");
@@ -143,16 +144,16 @@ fn a_value_is_in_no_log_file_error_or_operators_answer() {
     everything_below(directory.path(), &mut files);
     assert!(files.len() > 100_000, "the log at trace level is there");
     assert!(!holds(&files, CANARY), "in a log, the journal or the store");
-    // The store shows no name either; the journal does.
+    // The store shows no names. The journal does.
     let mut store = Vec::new();
     everything_below(&directory.path().join("state/store"), &mut store);
     assert!(!holds(&store, "slack") && !holds(&store, "api_token"));
 }
 
-/// How many values the test below writes, each in one of the ways there are.
+/// The number of written values, in all ways of writing.
 const VALUES: usize = 1000;
 
-/// Everything that operators were answered, errors and their details included.
+/// All answers to operators, with errors and their details.
 #[derive(Default)]
 pub struct Answers {
     pub bytes: Vec<u8>,
@@ -177,7 +178,7 @@ impl Answers {
     }
 }
 
-/// One value, written in the way that its number says.
+/// Writes one value. Its number selects the way.
 async fn write(channel: tonic::transport::Channel, n: usize, answers: &mut Answers) {
     let value = format!("{CANARY}-{n:04}");
     match n % 10 {
@@ -202,7 +203,7 @@ fn connection(name: &str, field: &str, kind: &str, value: &str) -> pb::Connectio
     }
 }
 
-/// Taken; an unknown field; no such kind; a name that is none.
+/// Creates a connection: a good one, or with an unknown field, an unknown kind or a bad name.
 async fn create(
     channel: tonic::transport::Channel,
     n: usize,
@@ -224,7 +225,7 @@ async fn create(
     answers.take(client.create_connection(request).await);
 }
 
-/// As a whole; one field; what there is not.
+/// Updates a connection: all fields, one field, or a missing field.
 async fn update(
     channel: tonic::transport::Channel,
     n: usize,
@@ -249,7 +250,7 @@ async fn update(
     answers.take(client.update_connection(request).await);
 }
 
-/// A set that is taken, or one of which one document is bad.
+/// Applies a good set of documents, or a set with a bad document.
 async fn apply(
     channel: tonic::transport::Channel,
     n: usize,
@@ -274,7 +275,7 @@ async fn apply(
     answers.take(client.apply(tokio_stream::iter(requests.collect::<Vec<_>>())).await);
 }
 
-/// Everything that shows something of what was written.
+/// Calls every method that shows resources.
 async fn look(channel: tonic::transport::Channel, answers: &mut Answers) {
     let mut client = pb::connection_service_client::ConnectionServiceClient::new(channel.clone());
     answers.take(client.list_connections(pb::ListConnectionsRequest::default()).await);
@@ -312,7 +313,7 @@ fn a_thousand_values_are_in_no_answer_error_or_file() {
         look(admin, &mut answers).await;
         answers
     });
-    // The control: hundreds were taken, and hundreds refused.
+    // The control: hundreds of requests succeeded, and hundreds were refused.
     assert!(
         answers.accepted > 400 && answers.refused > 300,
         "{} {}",

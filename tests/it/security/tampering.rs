@@ -36,11 +36,11 @@ fn an_edited_removed_or_inserted_journal_line_refuses_the_start() {
     ] {
         assert!(refused.contains("restore the state directory"), "{what}: {refused}");
     }
-    // The control: unchanged, it starts.
+    // The control: an unchanged broker starts.
     assert_eq!(broker.refusal(), "");
 }
 
-/// Opens the stopped broker's store with plain sled, as somebody with the disk could.
+/// Opens the stopped broker's store with plain sled, as anybody with the disk could.
 fn with_store(broker: &TestBroker, change: impl FnOnce(&sled::Db)) {
     let config = sled::Config::new().path(broker.config.state.join("store"));
     let mut opened = None;
@@ -142,7 +142,7 @@ impl Limited {
         let directory = temp_dir();
         drop(ServeProcess::start(directory.path()));
         let mut command = std::process::Command::new("sh");
-        // A write over the limit is an error for the daemon, and not its end.
+        // A write over the limit is an error and does not end the daemon.
         command.args(["-c", "trap '' XFSZ; exec \"$0\" serve", env!("CARGO_BIN_EXE_keyhatch")]);
         for (name, below) in [("KEYHATCH_STATE", "state"), ("KEYHATCH_RUNTIME", "run")] {
             command.env(name, directory.path().join(below));
@@ -179,7 +179,7 @@ fn an_unwritable_journal_stops_resolves_until_it_is_back() {
     let journal = world.directory.path().join("state/journal/000001.jsonl");
     let length = || std::fs::metadata(&journal).unwrap().len();
     let before = length();
-    // Half a line fits: a torn line must not stay either.
+    // Half a line fits. The torn line must not stay.
     world.limit_files(Some(before + 100));
     let refused = world.get();
     assert!(!refused.status.success());

@@ -11,10 +11,10 @@ use crate::harness::{ServeProcess, keyhatch_in, skipped, succeeded, temp_dir, te
 const DAEMON: u32 = 54_311;
 /// An executor's user.
 const EXECUTOR: u32 = 54_312;
-/// Whom a step is for.
+/// A step's user.
 const STEP: u32 = 65_534;
 
-/// A broker of another user's than root.
+/// A broker whose daemon is not root.
 struct World {
     directory: tempfile::TempDir,
     binary: PathBuf,
@@ -26,7 +26,7 @@ fn give(path: &Path, uid: u32, mode: u32) {
     std::fs::set_permissions(path, std::fs::Permissions::from_mode(mode)).unwrap();
 }
 
-/// The same program where every user finds it, with the same variables.
+/// The command with a program that every user can run.
 fn lent(binary: &Path, command: &Command) -> Command {
     let mut lent = Command::new(binary);
     lent.args(command.get_args()).env_clear().env("PATH", std::env::var_os("PATH").unwrap());
@@ -36,7 +36,7 @@ fn lent(binary: &Path, command: &Command) -> Command {
 }
 
 impl World {
-    /// Nothing if this is not root, who alone can be several users.
+    /// `None` without root, because only root can be several users.
     fn new() -> Option<Self> {
         if !rustix::process::geteuid().is_root() {
             skipped("a daemon of another user", "needs root");
@@ -44,7 +44,7 @@ impl World {
         }
         let directory = temp_dir();
         let binary = directory.path().join("keyhatch");
-        // By another process: a child that this one forks meanwhile would hold the file open to write.
+        // Another process writes the copy, because a child of this process would hold the file open for writing.
         let copied = Command::new("cp").arg(env!("CARGO_BIN_EXE_keyhatch")).arg(&binary).status();
         assert!(copied.unwrap().success());
         give(&binary, 0, 0o755);
@@ -73,7 +73,7 @@ impl World {
         command
     }
 
-    /// The answer of a command that succeeds.
+    /// The stdout of a command that must succeed.
     #[track_caller]
     fn answer(&self, mut command: Command) -> String {
         let ran: Output = command.output().unwrap();
@@ -81,7 +81,7 @@ impl World {
         text(&ran.stdout)
     }
 
-    /// An executor of another user's, as that user has its identity.
+    /// Registers an executor of another user. Returns the directory of its identity.
     fn executor(&self) -> PathBuf {
         let identity = self.path("identity");
         let mut add = self.by(0, &["executor", "add", "ci", "--workflow", "*"]);
@@ -109,7 +109,7 @@ fn a_step_belongs_to_the_user_that_runs_it() {
     let mut executors = world.by(EXECUTOR, &whoami);
     executors.env("KEYHATCH_DIR", world.executor());
     assert_eq!(world.answer(executors), NAME);
-    // Opened by hand and used where it is, it is the same.
+    // A step that is opened by hand and used in place behaves the same.
     let open =
         ["step", "open", "--workflow", "w", "--run", "2", "--step", "s", "--mount-path", "host"];
     let opened = world.answer(world.by(0, &[&open[..], &["-o", "json"]].concat()));
@@ -133,10 +133,10 @@ fn step_run_becomes_the_given_user() {
     let account = by_system(&format!("getent passwd {STEP} | awk -F: '{{print $1, $6}}'"));
     let expected = format!("{STEP}\n{groups}CapEff:\t0000000000000000\n{account}{NAME}");
     assert_eq!(told, expected);
-    // A user without an account has no group of root's.
+    // A user without an account gets no group of root.
     let unknown = ["--uid", "54399", "--switch", "--", "sh", "-c", "id -u; id -G"];
     assert_eq!(world.answer(world.by(0, &[&RUN[..], &unknown].concat())), "54399\n54399\n");
-    // Nothing is opened that could not be run.
+    // A step that could not run is not opened.
     let executor = world.executor();
     for (by, uid) in [(EXECUTOR, "54399"), (0, "any")] {
         let refused = ["--uid", uid, "--switch", "--", "true"];
@@ -193,7 +193,7 @@ fn a_step_of_another_user_has_nothing_of_roots_environment() {
 #[test]
 fn root_gives_files_in_a_users_directory_to_that_user() {
     let Some(world) = World::new() else { return };
-    // As it is with homes, only root can put another in its place.
+    // Only root can replace a home directory.
     let homes = temp_dir();
     give(homes.path(), 0, 0o755);
     let home = homes.path().join("home");
@@ -236,7 +236,7 @@ fn a_backup_is_restored_for_the_owner_of_the_directory() {
     let mut others = by_sh(&["-c", "find \"$0\" ! -uid \"$1\""]);
     others.arg(&restored).arg(DAEMON.to_string());
     assert_eq!(text(&others.output().unwrap().stdout), "");
-    // A KEK that has no directory to be made in is told so, with the way.
+    // The message for a KEK without a directory names the next step.
     let missing = world.path("missing/kek");
     let rotate = |file: &Path| {
         let mut rotate = world.by(0, &["key", "rotate", "--offline"]);

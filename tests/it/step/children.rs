@@ -15,7 +15,7 @@ fn write_script(world: &Steps, name: &str, script: &str) {
     std::fs::set_permissions(world.path(name), executable).unwrap();
 }
 
-/// Runs a script of bash as a step on a terminal of its own. Nothing if there is no script(1).
+/// Runs a bash script as a step on its own terminal. `None` if there is no script(1).
 fn on_terminal(world: &Steps, script: &str) -> Option<Output> {
     write_script(world, "on-terminal", script);
     let ran = world.command("script", &["-qec", "bash -m on-terminal", "/dev/null"]).output();
@@ -85,7 +85,7 @@ fn orphans_are_reaped_where_this_program_is_process_1() {
     if !Command::new("unshare").args(alone).arg("true").status().is_ok_and(|ran| ran.success()) {
         return skipped("as process 1", "unshare --pid needs root");
     }
-    // An orphan is nobody's child but process 1's; gone from /proc is reaped.
+    // An orphan becomes a child of process 1. It is reaped when it is gone from /proc.
     write_script(
         &world,
         "orphans",
@@ -151,7 +151,7 @@ fn a_file_that_a_killed_run_has_left_is_recognised() {
     assert!(code == Some(125) && said.contains("an earlier run that was killed"), "{said}");
     std::fs::remove_file(world.path("f")).unwrap();
     assert_eq!(world.text(&again), "");
-    // Others' files are not.
+    // Other users' files are not replaced.
     std::fs::write(world.path("f"), "theirs").unwrap();
     let readable = std::fs::Permissions::from_mode(0o644);
     std::fs::set_permissions(world.path("f"), readable).unwrap();

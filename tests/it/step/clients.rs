@@ -8,7 +8,7 @@ use std::process::{Command, Output};
 
 use crate::harness::{Steps, connection, not_set_up, source, text};
 
-/// Where the client is installed, if it is.
+/// The directory of an installed client. `None` if it is not installed; the test is then reported as skipped.
 pub fn installed(client: &str) -> Option<PathBuf> {
     let found =
         std::env::var_os("KEYHATCH_TEST_CLIENTS").map(|clients| Path::new(&clients).join(client));
@@ -75,8 +75,8 @@ fn stock_node_grpc_js_resolves_over_the_steps_socket() {
     resolves_and_is_refused("node", node);
 }
 
-/// grpcio makes the server name out of the socket's path; no server can accept that, so the log says
-/// what to do.
+/// grpcio derives the server name from the socket's path. No server can accept that name, so the log names the option
+/// to set.
 #[test]
 fn python_without_its_authority_option_is_refused_with_a_hint() {
     let Some(client) = installed("python") else { return };

@@ -53,7 +53,7 @@ fn the_environment_speaks_of_the_mount_and_not_of_the_host() {
     assert_eq!(reason(mounted("creds")), "MOUNT_PATH_INVALID");
 }
 
-/// A step of the daemon's own user owns its directory and can plant what it likes; the broker must not follow.
+/// A step of the daemon's user owns its directory and can plant any link. The broker must not follow it.
 #[test]
 fn symlinks_planted_in_a_steps_directory_lead_nowhere() {
     let mut broker = TestBroker::start();
@@ -137,13 +137,13 @@ fn another_users_step_enters_a_directory_of_the_daemons() {
         // The group's bits are the mask of the access control list.
         assert_eq!(mode(&path), bits, "{name}");
     }
-    // The daemon's user can open the files, and is turned away at the socket all the same.
+    // The daemon's user can open the files, and is still refused at the socket.
     let identity = identity_in(directory);
     let connected = broker.connect(&directory.join("keyhatch.sock"), identity);
     assert!(connected.is_err());
 }
 
-/// How many sockets a process listens on.
+/// The number of sockets on which a process listens.
 fn listening(process: rustix::process::Pid) -> usize {
     let proc = PathBuf::from(format!("/proc/{}", process.as_raw_nonzero()));
     let table = std::fs::read_to_string(proc.join("net/unix")).unwrap();
@@ -180,7 +180,7 @@ fn steps_opened_and_closed_at_once_leave_nothing() {
     close();
     let steps = directory.path().join("run/steps");
     assert_eq!(std::fs::read_dir(steps).unwrap().count(), 0);
-    // Of the sockets that it has made, only the admin socket is left.
+    // Only the admin socket is left.
     wait_until("the sockets are closed", || listening(serving.pid()) == 1);
 }
 

@@ -54,7 +54,7 @@ fn values_are_masked_in_every_form_in_which_programs_print_them() {
     let expected =
         "raw ***.\ntwice ******\n\n\nurl *** ***\njson ***\n***\nid AKIAEXAMPLE in eu-west-1\n";
     let printed = text(&ran.stdout);
-    // What is left of Base64 beside a value is of its neighbours.
+    // The remaining Base64 characters belong to the neighbours of the value.
     let printed_lines: Vec<_> = printed.lines().collect();
     let expected_lines: Vec<_> = expected.lines().collect();
     for number in [0, 1, 4, 5, 6, 7] {
@@ -79,7 +79,7 @@ fn a_value_printed_by_the_byte_is_masked_without_delay() {
     let mut child = command.stdout(Stdio::piped()).spawn().unwrap();
     let mut stdout = child.stdout.take().unwrap();
     let mut seen = String::new();
-    // The prompt comes while the command waits for its answer.
+    // The prompt arrives while the command waits for its answer.
     while !seen.ends_with("Name? ") {
         let mut piece = [0; 64];
         let length = std::io::Read::read(&mut stdout, &mut piece).unwrap();
@@ -101,7 +101,7 @@ fn masking_can_be_off_and_warns_of_short_values() {
     assert_eq!(text(&short.stdout), "hush!\n");
     let said = "password of postgres/main has fewer than 6 bytes and is not masked in what the command prints\n";
     assert_eq!(text(&short.stderr), said);
-    // On a terminal it is as if the command stood there by itself.
+    // On a terminal the command behaves as without exec.
     let on_terminal = world
         .command(
             "script",
@@ -133,7 +133,7 @@ fn the_exit_code_is_the_commands_and_signals_reach_it() {
     assert_eq!(code(&["exec", "--env", "aws/nothere", "--", "true"]), Some(125));
     assert_eq!(code(&["exec", "--env", "aws/prod", "--", "/dev/null"]), Some(126));
     assert_eq!(code(&["exec", "--env", "aws/prod", "--", "no-such-program"]), Some(127));
-    // Sent to keyhatch, it is the command that gets it, cleans up and says how it ended.
+    // keyhatch passes the signal on. The command cleans up and sets the exit code.
     let inner = "trap 'echo got it; exit 9' TERM; touch ready; while :; do sleep 0.02; done";
     let outer = format!(
         "keyhatch exec --env aws/prod -- sh -c \"{inner}\" & \
@@ -178,7 +178,7 @@ fn files_are_for_their_owner_alone_and_go_with_the_command() {
     for name in ["key", "token"] {
         assert!(!world.path(name).exists());
     }
-    // Also when a signal ends it, and when the command does not come to be.
+    // The files also go if a signal ends the command, and if the command does not start.
     let killed = exec(&world, &options, "kill -KILL $$");
     assert_eq!(killed.status.code(), Some(137));
     assert!(!world.path("key").exists());
@@ -203,7 +203,7 @@ fn a_file_is_removed_where_its_directory_went_and_no_other() {
     assert!(!world.path("ee/f").exists());
     assert_eq!(std::fs::read(world.path("dd/f")).unwrap(), b"keep");
     std::fs::remove_dir_all(world.path("dd")).unwrap();
-    // Nor is what took its name.
+    // A new file under its name stays too.
     exec("cat dd/f; rm dd/f; printf keep > dd/f");
     assert_eq!(std::fs::read(world.path("dd/f")).unwrap(), b"keep");
 }
@@ -227,7 +227,7 @@ fn inherited_variables_that_conflict_are_removed() {
     assert!(has(&env, "AWS_ACCESS_KEY_ID=AKIAEXAMPLE") && has(&env, "OTHER=stays"));
     assert!(has(&env, "AWS_REGION=eu-west-1") && has(&env, "AWS_DEFAULT_REGION=eu-west-1"));
     assert!(!env.contains("AWS_SESSION_TOKEN") && !env.contains("AWS_PROFILE"), "{env}");
-    // Under names of the step's own nothing is in the way.
+    // Variables with other names do not conflict.
     let (env, _) = run(&["--env", "X=aws/prod"]);
     assert!(has(&env, "X_ACCESS_KEY_ID=AKIAEXAMPLE") && has(&env, "AWS_PROFILE=old"));
     let (env, _) = run(&["--pristine", "--env", "aws/prod"]);
@@ -268,7 +268,8 @@ fn no_variable_is_set_by_two_and_no_credential_by_halves() {
         let (code, line) = world.refusal(&["get", "generic/app", "--format", format]);
         assert!(code == Some(1) && line.starts_with("error: VARIABLE_TWICE: "), "{line}");
     }
-    // The same twice is no other, and the command line wins over files: with all of a credential, or for a variable.
+    // Naming a variable twice with the same reference is fine. The command line overrides files, for a credential and
+    // for a variable.
     let (env, _) = run(&["--env", "TOKEN=secret:token", "--env", "TOKEN=secret:token"]);
     assert!(env.contains("TOKEN=hush-hush-hush\n"), "{env}");
     std::fs::write(world.path("refs"), "aws/session\n").unwrap();
@@ -296,7 +297,7 @@ fn a_database_has_an_address_with_the_login_in_it() {
     assert_eq!(text(&ran.stdout), format!("{uri} {mysql} u \n{uri}"), "{}", text(&ran.stderr));
     let masked = exec(&world, &["--env", "U=postgres/b:uri"], "echo \"$U\"");
     assert!(!text(&masked.stdout).contains("%40ss"), "{}", text(&masked.stdout));
-    // Of other integrations it is a field like any other.
+    // For other integrations the field has no special meaning.
     world.apply(&connection("generic", "own", &[("uri", "x://y")]));
     let ran = exec(&world, &["--no-mask", "--env", "U=generic/own:uri"], "echo $U");
     assert_eq!(text(&ran.stdout), "x://y\n");
@@ -339,7 +340,7 @@ fn a_login_of_one_address_is_given_at_no_other() {
 #[test]
 fn a_background_process_does_not_hold_the_caller() {
     let world = world();
-    // They are ended in the end; nobody waits a minute for them.
+    // Background processes are ended, and nobody waits a minute for them.
     for background in ["sleep 60", "while :; do echo more; sleep 0.1; done"] {
         let script = format!("({background}) & echo $! > pid; echo done");
         let ran = exec(&world, &["--env", "aws/prod"], &script);
@@ -404,7 +405,7 @@ fn all_fields_of_a_connection_are_of_one_version() {
         (&["--file", "i=aws/prod:access_key_id", "--env", "S=aws/prod:secret_access_key"], 1),
         (&["--file", "i=aws/prod:access_key_id", "--file", "s=aws/prod:secret_access_key"], 1),
         (&["--env", "aws/prod", "--env", "X=aws/prod", "--env", "Y=aws/prod"], 1),
-        // Under its alias a field is asked for by itself, and is of the same version all the same.
+        // A field under its alias is a second request, and still has the same version.
         (&["--env", "aws/prod", "--env", "S=aws/prod:secretAccessKey"], 2),
     ] {
         let before = resolved();
@@ -431,7 +432,7 @@ fn an_env_file_holds_references_and_prints_no_value() {
     let options = ["--no-mask", "--env-file", "refs.env"];
     let ran = exec(&world, &options, "echo $DB_PASSWORD $T $K $AWS_SECRET_ACCESS_KEY");
     assert_eq!(text(&ran.stdout), format!("hush! hush-hush-hush AKIAEXAMPLE {SECRET}\n"));
-    // What is said on the command line wins.
+    // The command line overrides the file.
     let ran = exec(&world, &[&options[..], &["--env", "T=secret:empty"]].concat(), "echo .$T.");
     assert_eq!(text(&ran.stdout), "..\n");
     for (line, said) in [

@@ -21,12 +21,12 @@ fn text(world: &Steps, name: &str) -> String {
     std::fs::read_to_string(world.path(name)).unwrap_or_default()
 }
 
-/// Waits until a file has this text, which the command writes or finds.
+/// Waits until a file has this text.
 fn until(world: &Steps, name: &str, expected: &str) {
     wait_until(&format!("{name} is {expected:?}"), || text(world, name) == expected);
 }
 
-/// Ends a command by TERM. Gives its exit code, and what it and keyhatch said.
+/// Ends a command by SIGTERM. Returns its exit code, stdout and stderr.
 fn end(command: Child) -> (Option<i32>, String, String) {
     kill_process(Pid::from_child(&command), Signal::TERM).unwrap();
     ended(command)
@@ -53,7 +53,7 @@ fn files_follow_a_rotation_and_the_command_gets_a_signal() {
     until(&world, "seen", "AKIAEXAMPLE2second-secret");
     std::fs::write(world.path("stop"), "").unwrap();
     let (code, stdout, stderr) = ended(command);
-    // Who had the old file open has it whole, and what is new is masked.
+    // A reader of the old file still has it whole, and the new value is masked.
     assert_eq!((code, stdout.as_str()), (Some(0), "AKIAEXAMPLE2******"), "{stderr}");
     assert_eq!(text(&world, "modes"), "640\n600\n");
     let said = "a new version: i is written anew, s is written anew, the command gets SIGHUP";
@@ -68,7 +68,7 @@ fn files_follow_a_rotation_and_the_command_gets_a_signal() {
 #[test]
 fn a_failed_handover_of_an_identity_is_retried() {
     let world = Steps::seeded(&secret("token", "one"));
-    // What somebody else puts beside a file is in no way.
+    // A foreign file beside it does not interfere.
     std::fs::create_dir(world.path(".t.keyhatch")).unwrap();
     let script = "echo $PPID > pid; touch ready; until [ -e stop ]; do sleep 0.02; done";
     let words = ["exec", "--follow", "--file", "t=secret:token", "--", "sh", "-c", script];
@@ -77,7 +77,7 @@ fn a_failed_handover_of_an_identity_is_retried() {
     wait_until("it is ready", || world.path("ready").exists());
     world.apply(&secret("token", "two"));
     until(&world, "t", "two");
-    // No file can be opened for a while, as on a full disk.
+    // For a while no file can be opened, as on a full disk.
     let process = Pid::from_raw(text(&world, "pid").trim().parse().unwrap());
     let none = |now: Rlimit| Rlimit { current: Some(0), ..now };
     let limit = rustix::process::getrlimit(Resource::Nofile);
@@ -102,7 +102,7 @@ fn a_command_begins_again_with_new_variables() {
     until(&world, "seen", "first-token");
     world.apply(&secret("token", "second-token"));
     until(&world, "seen", "first-token.\nsecond-token");
-    // Whoever ends keyhatch ends the command, for good.
+    // Ending keyhatch ends the command, without a restart.
     let (code, stdout, stderr) = end(command);
     assert_eq!((code, stdout.as_str()), (Some(3), "***\n***\n"), "{stderr}");
     assert_eq!(text(&world, "seen"), "first-token.\nsecond-token.\n");
@@ -142,11 +142,11 @@ fn removed_variables_are_reported_and_can_be_kept() {
     wait_until("it is ready", || world.path("ready").exists());
     let run = |arguments: &[&str]| assert!(world.serving.run(arguments).status.success());
     run(&["connection", "delete", "aws/prod", "--yes", "--force"]);
-    // What is still there is followed as before.
+    // The remaining connection is still followed.
     world.apply(&secret("token", "new"));
     until(&world, "t", "new");
     assert_eq!(text(&world, "i"), "AKIAEXAMPLE1");
-    // What comes back is followed again.
+    // A restored connection is followed again.
     world.apply(&keys("AKIAEXAMPLE2", "two"));
     until(&world, "i", "AKIAEXAMPLE2");
     std::fs::write(world.path("stop"), "").unwrap();

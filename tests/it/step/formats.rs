@@ -6,7 +6,7 @@ use serde_json::{Value as Json, json};
 
 use crate::harness::{Steps, connection, keyhatch_in, secret, skipped, wait_until};
 
-/// A text that every form must keep as it is, or refuse.
+/// A text that every format must keep unchanged, or refuse.
 const AWKWARD: &str = "sp ace'quote\"$HOME`id`\\back";
 
 fn world() -> Steps {
@@ -72,7 +72,7 @@ fn each_form_is_exactly_the_document_that_its_tool_reads() {
 #[test]
 fn an_expiring_credential_carries_its_end() {
     let world = world();
-    // Of one step: the same lease.
+    // Both formats run in one step and show the same lease.
     let script =
         "keyhatch get aws/prod --out lease; keyhatch get aws/prod --format aws-credential-process";
     let process = json_of(&world.run("sh", &["-ec", script]).stdout);
@@ -107,13 +107,13 @@ fn kubectl_gets_the_api_version_that_it_asks_for() {
     let unknown = asked("client.authentication.k8s.io/v1alpha1");
     let stderr = String::from_utf8(unknown.stderr).unwrap();
     assert!(stderr.contains("API_VERSION_UNKNOWN") && unknown.stdout.is_empty(), "{stderr}");
-    // Empty is as if nothing were asked.
+    // An empty variable counts as unset.
     let get = ["get", "kubernetes/prod", "--format", "kubectl"];
     let empty = world.command("keyhatch", &get).env("KUBERNETES_EXEC_INFO", "").output().unwrap();
     assert_eq!(json_of(&empty.stdout)["apiVersion"], "client.authentication.k8s.io/v1");
 }
 
-/// A shell gets back byte for byte what was stored.
+/// A shell gets the stored value byte for byte.
 #[test]
 fn a_shell_reads_the_same_value_from_env_and_dotenv_lines() {
     let world = world();
@@ -131,7 +131,7 @@ fn a_shell_reads_the_same_value_from_env_and_dotenv_lines() {
     assert_eq!(world.run("sh", &["-ec", script]).stdout, b"it's|two\nlines $HOME|plain");
 }
 
-/// A world with a connection and a secret that are not UTF-8, and some that hold a zero byte.
+/// A broker with a connection and a secret that are not UTF-8, and with values that have a zero byte.
 fn world_of_bytes() -> Steps {
     let world = world();
     for (name, bytes) in [("latin", b"canary\xff".as_slice()), ("zero", b"canary\0zero")] {
@@ -239,7 +239,7 @@ fn a_file_is_private_replaced_whole_and_replaces_only_files() {
     assert!(ran.stdout.is_empty() && said.contains("was of mode 0644"), "{said}");
     assert_eq!(std::fs::metadata(&out).unwrap().permissions().mode() & 0o777, 0o600);
     assert_eq!(json_of(&std::fs::read(&out).unwrap())["private_key"], "not-a-key");
-    // A refusal leaves it as it was, and nothing beside it.
+    // A refusal leaves the file unchanged and no other file beside it.
     let (code, _) = world.refusal(&["get", "aws/nothere", "--out", path]);
     assert_eq!(code, Some(1));
     assert_eq!(json_of(&std::fs::read(&out).unwrap())["private_key"], "not-a-key");
@@ -276,7 +276,7 @@ fn a_file_that_is_written_over_stays_its_owners_and_its_modes() {
         assert!(ran.status.success() && ran.stderr.is_empty() && found.len() > 3, "{mode:o}");
         std::fs::remove_file(&out).unwrap();
     }
-    // To stdout, by the name that other commands give it.
+    // `-` is stdout, as in other commands.
     let answer = world.text(&["get", "aws/prod", "--field", "access_key_id", "--out", "-"]);
     assert_eq!(answer, "AKIAEXAMPLE");
     assert!(!world.path("-").exists());
@@ -289,7 +289,7 @@ fn a_file_that_is_written_over_stays_its_owners_and_its_modes() {
     assert!(write().status.success());
     let found = std::fs::metadata(&out).unwrap();
     assert_eq!((found.uid(), found.gid(), found.mode() & 0o777), (65_533, 65_532, 0o640));
-    // Where everybody may put files, somebody may have put this one there.
+    // In a directory that everybody may write to, another user may have made this file.
     let shared = world.path("shared");
     std::fs::create_dir(&shared).unwrap();
     std::fs::set_permissions(&shared, std::fs::Permissions::from_mode(0o1777)).unwrap();
@@ -336,7 +336,7 @@ fn users_of_a_shared_directory_do_not_choose_its_readers() {
         share(uid, mode);
         put(65_533, 0o600);
         refused(&what);
-        // A file of root's that others read is not kept as it is, and one of more names is not replaced.
+        // A file of root that others can read is replaced, and a file with several links is refused.
         put(0, 0o660);
         written(&what, (0, 0o600));
         put(0, 0o660);
@@ -344,7 +344,7 @@ fn users_of_a_shared_directory_do_not_choose_its_readers() {
         refused(&what);
         std::fs::remove_file(world.path("linked")).unwrap();
     }
-    // A directory that is a user's alone has that user's file.
+    // A file in a user's private directory goes to that user.
     share(65_533, 0o755);
     put(65_533, 0o640);
     written("a directory of one user's", (65_533, 0o640));
@@ -381,13 +381,13 @@ fn a_password_file_says_hosts_as_libpq_looks_for_them() {
     assert_eq!(pgpass("h1,h2", "u", None), "h1:5432:*:u:c\\:d\nh2:5432:*:u:c\\:d\n");
     assert_eq!(pgpass("h1,::1", "u", Some("1")), "h1:1:*:u:c\\:d\n\\:\\:1:1:*:u:c\\:d\n");
     assert_eq!(pgpass("h1,h2", "u", Some("1,2")), "h1:1:*:u:c\\:d\nh2:2:*:u:c\\:d\n");
-    // A build of libpq has one of these, and then looks for localhost.
+    // Builds of libpq use one of these socket directories as the default host, and then look for localhost.
     for directory in ["/var/run/postgresql", "/tmp"] {
         let lines = format!("localhost:1:*:u:c\\:d\n{directory}:1:*:u:c\\:d\n");
         assert_eq!(pgpass(directory, "u", Some("1")), lines);
     }
     assert_eq!(pgpass("/srv/pg", "u", Some("1")), "/srv/pg:1:*:u:c\\:d\n");
-    // What stands for everything, or begins a comment, is itself.
+    // A wildcard or a comment sign is escaped.
     assert_eq!(pgpass("#h", "*", Some("1")), "\\#h:1:*:\\*:c\\:d\n");
     world.apply(&connection(
         "postgres",
@@ -415,7 +415,7 @@ fn an_address_holds_every_character_of_a_login() {
         (at(&[("host", "fe80::1%eth0,h2"), ("port", "1")]), "[fe80::1%25eth0]:1,h2:1/"),
         (at(&[("host", "h1,h2"), ("port", "1,2")]), "h1:1,h2:2/"),
     ] {
-        // What a document does not name would stay.
+        // A document would keep the fields that it does not name.
         world.serving.run(&["connection", "delete", "postgres/u", "--yes", "--force"]);
         assert_eq!(uri("postgres", &fields), format!("postgresql://{written}@{rest}\n"));
     }
@@ -468,12 +468,12 @@ fn a_header_takes_only_values_fit_for_it() {
     }
 }
 
-/// Stopped, a daemon takes connections and says nothing: the longest that a helper can wait.
+/// A stopped daemon accepts connections and never answers, which is the longest wait of a helper.
 #[test]
 fn a_helper_reports_a_missing_daemon_in_time() {
     use rustix::process::{Signal, kill_process};
     let world = world();
-    // The step is open before; its end needs the daemon again.
+    // The step opens before the stop, and its end needs the daemon again.
     let script = "touch ready; until [ -e stopped ]; do sleep 0.05; done; \
                   timeout 10 keyhatch get aws/prod --format kubectl --timeout 900ms; echo $?; touch answered";
     let mut command = world.command("sh", &["-c", script]);
@@ -485,7 +485,7 @@ fn a_helper_reports_a_missing_daemon_in_time() {
     wait_until("it has given up", || world.path("answered").exists());
     kill_process(world.serving.pid(), Signal::CONT).unwrap();
     let output = child.wait_with_output().unwrap();
-    // Who hangs would have been ended by `timeout`, with 124.
+    // `timeout` would end a hanging helper with 124.
     assert_eq!(String::from_utf8_lossy(&output.stdout), "3\n");
     let stderr = String::from_utf8_lossy(&output.stderr);
     assert!(

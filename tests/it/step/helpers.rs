@@ -52,12 +52,12 @@ fn world() -> Steps {
 const ANSWERS: &str = "github.com=github/main; gitlab.example/group=gitlab/main;refused.example=github/nothere; \
                        lines.example=http/lines";
 
-/// The helper of a tool, asked on stdin.
+/// Runs the helper of a tool with a question on stdin.
 fn ask(world: &Steps, arguments: &[&str], question: &str) -> Output {
     asked(world.command("keyhatch", arguments), ANSWERS, question)
 }
 
-/// A helper that has these answers, asked on stdin.
+/// Runs a helper with these answers and a question on stdin.
 pub fn asked(mut helper: Command, answers: &str, question: &str) -> Output {
     helper.env("KEYHATCH_HELPER_ANSWERS", answers);
     helper.stdin(Stdio::piped()).stdout(Stdio::piped()).stderr(Stdio::piped());
@@ -116,7 +116,7 @@ fn git_store_and_erase_are_accepted_in_silence() {
 #[test]
 fn docker_gets_its_documents_and_its_own_not_found() {
     let world = world();
-    // Under the name that Docker runs it by.
+    // Docker runs the helper under this name.
     let link = world.path("docker-credential-keyhatch");
     std::os::unix::fs::symlink(env!("CARGO_BIN_EXE_keyhatch"), &link).unwrap();
     let answers = "https://registry.example:5000/v2/=docker-registry/main;docker.io=github/nothere";
@@ -141,7 +141,7 @@ fn docker_gets_its_documents_and_its_own_not_found() {
     assert!(text(&docker("version", "").stdout).starts_with("keyhatch "));
 }
 
-/// Connections with a login each, for one host.
+/// A broker with several logins for one host.
 fn world_of_users() -> Steps {
     let login = |name: &str, user: &str| {
         let url = ("base_url", "https://git.example");
@@ -194,7 +194,7 @@ fn git_gets_the_login_of_the_user_it_asks_for() {
     assert!(said.contains("say --answer bob@git.example=http/work"), "{said}");
     let (got, said, is_done) = git(&[refused], "username=bob\n", "git.example");
     assert!(got.is_empty() && !is_done && said.contains("RESOLVE_DENIED"), "{said}");
-    // A token's user has a name of the host's making; whose it is only the answer can say.
+    // The host chooses the user name of a token, so only an answer can say whose token it is.
     assert_eq!(git(&["github.com=github/main"], "username=bob\n", "github.com").0, "");
     let named = ["github.com=github/org", "bob@github.com=github/main"];
     assert_eq!(git(&named, "username=bob\n", "github.com").0, "not-a-real-token");
@@ -223,7 +223,7 @@ fn git_gets_the_nearest_of_several_answers() {
             assert_eq!(git(answers, &question), password, "{answers:?} {host} {path}");
         }
     }
-    // A nearer answer that is refused is no reason for a farther one.
+    // A refusal of the nearest answer does not lead to another answer.
     let answers = ["github.com/org=github/nothere", main];
     let question = "protocol=https\nhost=github.com\npath=org/repo.git\n\n";
     assert_eq!(git(answers, question), "");

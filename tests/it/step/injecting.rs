@@ -21,7 +21,7 @@ fn world() -> Steps {
     )
 }
 
-/// Fills a template by a script of a step, which has it as `t`.
+/// Runs a script as a step with the template as file `t`.
 fn inject(world: &Steps, template: &str, script: &str) -> Output {
     std::fs::write(world.path("t"), template).unwrap();
     world.run("sh", &["-c", script])

@@ -66,7 +66,7 @@ fn a_step_holds_no_more_live_leases_than_it_may() {
     for ttl in [101, 102, 103] {
         ask(&broker, &step, Some(ttl));
     }
-    // The same ask again is the same lease.
+    // A repeated request gets the same lease.
     ask(&broker, &step, Some(103));
     assert_eq!(reason(broker.resolve(&step, "aws/prod")), "TOO_MANY_LEASES");
     broker.advance(101);
@@ -75,7 +75,7 @@ fn a_step_holds_no_more_live_leases_than_it_may() {
     });
 }
 
-/// What a step that asks for aws/prod for so many seconds each, all at once, is told of each: its lease, or why not.
+/// Asks for aws/prod for each of these lengths in one batch. Returns the lease or the reason of each.
 fn ask_at_once(broker: &TestBroker, step: &TestStep, seconds: &[i64]) -> Vec<String> {
     use pb::batch_resolve_result::Result as One;
     let asked = seconds.iter().map(|seconds| pb::ResolveRequest {
@@ -92,7 +92,7 @@ fn ask_at_once(broker: &TestBroker, step: &TestStep, seconds: &[i64]) -> Vec<Str
     told.collect()
 }
 
-/// All lines of a batch are written at once, and each of its decisions counts with those before it.
+/// The lines of a batch are written at once, and each decision counts the ones before it.
 #[test]
 fn the_same_request_twice_in_a_batch_gets_one_lease() {
     let broker = TestBroker::start_with(Limits { step_live_leases: 2, ..Limits::default() });
@@ -127,7 +127,7 @@ fn a_batch_of_refusals_is_journaled_before_its_answer() {
     let told = ask_at_once(&broker, &step, &[101, 102, 103, 104, 105, 106, 107, 108, 109]);
     assert_eq!(told.iter().filter(|told| *told == "TOO_MANY_LEASES").count(), 8, "{told:?}");
     let again = || ask_at_once(&broker, &step, &[101]);
-    // Half a second for each, of which one and a half may be ahead.
+    // The rate gives one each half second, with a burst of one and a half.
     broker.advance(2);
     assert_eq!(again(), ["TOO_MANY_REQUESTS"]);
     broker.advance(1);
@@ -145,7 +145,7 @@ fn closing_a_step_revokes_its_leases_and_says_how_many() {
     let closed = broker.close(&step);
     assert_eq!((closed.closed, closed.revoked_leases), (true, 2));
     assert_eq!(broker.journaled("closed")[0]["revoked"].as_array().unwrap().len(), 2);
-    // Again is no error.
+    // Closing again is no error.
     let again = broker.close(&step);
     assert_eq!((again.closed, again.revoked_leases), (false, 0));
 }
@@ -220,7 +220,7 @@ fn a_renewal_is_decided_journaled_and_survives_a_restart() {
     assert_eq!(until(&renew(&broker, &step, &lease.name, Some(60)).unwrap()), 6659);
     let line = broker.journaled("lease_renewal").pop().unwrap();
     assert_eq!((&line["decision"], &line["by"]), (&"allow".into(), &"resolver workflow:w".into()));
-    // Over is over.
+    // An ended lease cannot be renewed.
     broker.advance(60);
     assert_eq!(reason(renew(&broker, &step, &lease.name, None)), "LEASE_NOT_FOUND");
 }
@@ -272,7 +272,7 @@ fn another_steps_lease_looks_like_a_missing_one() {
     let theirs = revoke(&broker, &mine, &lease.name).unwrap_err();
     let unknown = revoke(&broker, &mine, &none).unwrap_err();
     assert_eq!(told(theirs, &lease.name), told(unknown, &none));
-    // And nothing happened to it.
+    // The other step's lease is unchanged.
     renew(&broker, &hers, &lease.name, None).unwrap();
 }
 

@@ -9,7 +9,7 @@ use base64::engine::general_purpose::STANDARD;
 use crate::harness::{Steps, secret, skipped, succeeded, text};
 
 const TOKEN: &str = "hunter2-hunter2";
-/// Not a key: its first bytes are those of every RSA key, the rest is made up.
+/// A text in the form of a key. Its first bytes are those of every RSA key, and the rest is invented.
 const KEY: &str = "-----BEGIN PRIVATE KEY-----\n\
     MIIEvQIBADANBgkqhkiG9w0BAQEFAASCBKcwggSjAgEAAoIBAQC7x0d1Yq9sUuN4\n\
     Zk3vQ8rT5bWmL2cHjP6gXyE1oVaK9fRiDnSt7wGzJeMuB0lCqA4hXpOvT3kYs8Fb\n\
@@ -21,7 +21,7 @@ fn world(secrets: &[(&str, &str)]) -> Steps {
     Steps::seeded(&documents.concat())
 }
 
-/// A script with the secret `s` in S.
+/// Runs a script with the secret `s` in S.
 fn exec(world: &Steps, script: &str) -> Output {
     world.run("keyhatch", &["exec", "--env", "S=secret:s", "--", "bash", "-c", script])
 }
@@ -238,7 +238,7 @@ fn colours_within_a_value_do_not_hide_it() {
 #[test]
 fn every_line_of_a_large_file_in_base64_is_masked() {
     let world = world(&[("other", TOKEN)]);
-    // What the largest value may have, and nothing in it that is there twice.
+    // A value of the largest size, without repetitions.
     let words = (0u32..16 * 1024).map(|number| number.wrapping_mul(0x9E37_79B1) ^ 0x5bd1_e995);
     let value: Vec<u8> = words.flat_map(u32::to_le_bytes).collect();
     std::fs::write(world.path("value"), &value[..64 * 1024]).unwrap();
@@ -255,7 +255,7 @@ fn every_line_of_a_large_file_in_base64_is_masked() {
 
 #[test]
 fn output_is_not_held_back_while_the_command_waits() {
-    // A value begins with what the prompt ends with.
+    // The value begins with the last characters of the prompt.
     let world = world(&[("s", "K-and-more-than-that-of-it")]);
     let script = "printf OK; until [ -e go ]; do sleep 0.02; done; echo; echo \"$S\"";
     let arguments = ["exec", "--env", "S=secret:s", "--", "sh", "-c", script];

@@ -225,7 +225,7 @@ fn no_token_or_another_host_name_gets_nothing() {
     assert_eq!(stdout, expected, "{}", String::from_utf8_lossy(&ran.stderr));
 }
 
-/// The token may be seen in a command line, as in those of these tests: it is of no use to anybody else.
+/// Other users can see the token in a command line, as in these tests. It must be of no use to them.
 #[test]
 fn another_user_gets_nothing_even_with_the_token() {
     if !rustix::process::geteuid().is_root() {
@@ -240,7 +240,7 @@ fn another_user_gets_nothing_even_with_the_token() {
     let ran = ask(&world, &[], script);
     let stdout = String::from_utf8(ran.stdout).unwrap();
     assert_eq!(stdout, "200 refused \n200 ", "{}", String::from_utf8_lossy(&ran.stderr));
-    // Said to be for that user, it is for that user alone.
+    // An address for that user serves only that user.
     let script = "
         curl -s \"$METADATA_API_URL/spec?q=text\" || echo 'refused '
         setpriv --reuid 65534 --clear-groups curl -s -o /dev/null -w '%{http_code} ' \"$METADATA_API_URL/spec?q=text\"";

@@ -70,7 +70,7 @@ fn a_step_cannot_tell_a_missing_connection_from_a_forbidden_one() {
     assert_eq!(words("aws/theirs"), missing);
     assert_eq!(words("aws/nobodys"), missing);
     assert_eq!(words("nonsense/missing"), missing);
-    // A field that is asked for gives nothing away either.
+    // A requested field reveals nothing either.
     assert_eq!(words("aws/theirs#nonsense"), missing);
     let refused = broker.journaled("resolve");
     assert_eq!(refused.len(), 5);
@@ -232,14 +232,14 @@ fn a_step_over_its_rate_is_refused_and_counted_in_the_journal() {
         let counted = broker.journaled("rate_refused");
         counted.iter().filter_map(|line| line["requests"].as_u64()).sum::<u64>() == 4
     });
-    // Another step is not held up by it, and the pace comes back with time.
+    // Another step is not delayed, and the rate recovers with time.
     let other = broker.open("deploy", "test");
     broker.resolve(&other, "aws/prod").unwrap();
     broker.advance(1);
     broker.resolve(&step, "aws/prod").unwrap();
 }
 
-/// Each refusal is a line: nobody fills the disk by asking for what he may not have.
+/// Each refusal is a line, so refusals are limited to protect the disk.
 #[test]
 fn repeated_refusals_of_a_step_add_no_more_lines() {
     let limits = Limits { step_refusal_burst: 5, step_refusals_per_second: 1, ..Limits::default() };
@@ -253,8 +253,7 @@ fn repeated_refusals_of_a_step_add_no_more_lines() {
     assert_eq!(reason(broker.resolve(&step, "aws/nothere")), "RESOLVE_DENIED");
 }
 
-/// Resolves as fast as it can on four threads until told to stop; calls `check` with what was known
-/// before each request and how it ended.
+/// Resolves on four threads until `is_over`. Calls `check` with the known state before each request and the outcome.
 fn resolve_until<T: Send + 'static>(
     step: &TestStep,
     done: &Arc<AtomicBool>,
@@ -279,7 +278,7 @@ fn resolve_until<T: Send + 'static>(
     (0..4).map(|_| work()).collect()
 }
 
-/// The journal is the order of things: an allowed line never stands after a head that forbids it.
+/// The journal is the order of events. No line that allows a resolve follows a head that forbids it.
 #[test]
 fn no_line_allows_what_the_head_before_it_forbids() {
     let broker = racing_broker();
@@ -313,8 +312,8 @@ fn no_line_allows_what_the_head_before_it_forbids() {
     assert!(counts.iter().all(|count| *count > 100), "both were asked for often: {counts:?}");
 }
 
-/// Runs `change` while a step resolves as fast as it can. Nothing that was asked after the change was
-/// acknowledged is handed out, and no line of the journal after `last_line` says so either.
+/// Runs `change` while a step keeps resolving. No request after the acknowledgement may succeed, and no journal line
+/// after `last_line` may allow one.
 fn race(
     broker: &TestBroker,
     change: impl FnOnce(),

@@ -56,7 +56,7 @@ fn a_step_without_room_for_its_socket_is_refused_whole() {
         broker.try_open(open_request("w", "again")).is_ok()
     });
     assert_eq!(entries(&runtime.join("steps")), open.len() + 1);
-    // A restart without room keeps what is open.
+    // A restart without room keeps the open steps.
     broker.restart();
     for step in &open {
         broker.resolve(step, "aws/prod").unwrap();
@@ -94,7 +94,7 @@ fn a_runtime_directory_may_be_as_long_as_socket_paths_allow() {
     broker.serve();
     let step = broker.open("w", "t");
     broker.resolve(&step, "aws/prod").unwrap();
-    // It is known before a broker is made for it.
+    // init checks the length before it makes a broker.
     let mut config = broker.config.clone();
     config.state = broker.scratch().join("other");
     config.runtime = broker.scratch().join("r".repeat(padding + 1));
@@ -103,7 +103,7 @@ fn a_runtime_directory_may_be_as_long_as_socket_paths_allow() {
     assert!(!config.state.exists());
 }
 
-/// Should the files' modes ever let somebody through, the socket still asks the kernel who it is.
+/// Even if file modes admit another user, the socket asks the kernel for the peer's user.
 #[test]
 fn another_users_process_is_refused_unless_any_user_may() {
     if !rustix::process::geteuid().is_root() {
@@ -137,7 +137,7 @@ fn another_users_process_is_refused_unless_any_user_may() {
     let anybodys = broker.try_open(request).unwrap();
     let_in(Path::new(&anybodys.directory).parent().unwrap(), 0o755);
     assert!(who(&anybodys, NOBODY).status.success());
-    // And on the admin socket a local executor's certificate is root's and the daemon's own.
+    // On the admin socket only root and the daemon's user may use a local executor's certificate.
     let socket = broker.config.runtime.join("admin.sock");
     let_in(&socket, 0o666);
     let stolen = broker.scratch().join("stolen");
@@ -159,7 +159,7 @@ fn another_users_process_is_refused_unless_any_user_may() {
     assert!(broker.connect(&socket, identity_in(&stolen)).is_ok());
 }
 
-/// As in Kubernetes, with fsGroup: volumes are root's and the group's, and so is a mounted secret.
+/// Kubernetes with fsGroup: volumes and a mounted secret belong to root and the group.
 #[test]
 fn in_a_pod_everything_is_made_below_its_volumes() {
     const USER: u32 = 10_001;
@@ -231,7 +231,7 @@ fn silent_group_members_delay_nobody_and_fill_no_log() {
     assert!(status.status.success());
     let log = daemon.serving.log();
     assert!(log.contains("too many of its like"), "{log}");
-    // Ten a second, and it has not taken ten seconds.
+    // The log has at most ten lines a second, and the test takes less than ten seconds.
     assert!(log.lines().count() < 200, "{}", log.lines().count());
 }
 
@@ -241,7 +241,7 @@ fn a_group_member_that_always_connects_harms_only_itself() {
     let Some(daemon) = GroupDaemon::start("another user in the admin group", limits) else {
         return;
     };
-    // One at a time, each to its end: there is never more than one at the door.
+    // The connections come one at a time, so the socket never has more than one.
     let script = "import socket, sys\n\
                   for n in range(20):\n\
                   \x20   one = socket.socket(socket.AF_UNIX)\n\

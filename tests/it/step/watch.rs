@@ -14,7 +14,7 @@ use crate::harness::{
     reason, request, resolver, secret_document, temp_dir, wait_until,
 };
 
-/// A Watch that is open.
+/// An open Watch.
 struct Watching<'a> {
     broker: &'a TestBroker,
     stream: Streaming<pb::WatchResponse>,
@@ -32,7 +32,7 @@ impl Watching<'_> {
         (credential.version, String::from_utf8(credential.fields[field].clone()).unwrap())
     }
 
-    /// Why it ends.
+    /// The reason of its end.
     fn end(&mut self) -> String {
         reason(self.next().map(|delivery| delivery.skipped_versions))
     }
@@ -66,7 +66,7 @@ fn every_new_version_comes_with_a_lease_replacing_the_last() {
         rotate(&broker, secret);
         assert_eq!(watching.value("secret_access_key"), (version, secret.to_owned()));
     }
-    // Other changes are none of its business.
+    // Other changes cause no delivery.
     broker.create_aws("other", "x", &[]);
     rotate(&broker, "four");
     assert_eq!(watching.value("secret_access_key"), (4, "four".to_owned()));
@@ -74,7 +74,7 @@ fn every_new_version_comes_with_a_lease_replacing_the_last() {
     assert_eq!(lines.len(), 4);
     assert!(lines.iter().all(|line| line["watch"] == true));
     assert_eq!(lines[1]["ended"], lines[0]["lease"]);
-    // One lease of its own, which nobody else is given.
+    // The Watch has its own lease, which no other request gets.
     let own = broker.resolve(&step, "aws/prod").unwrap();
     assert_ne!(own.lease.name, format!("leases/{}", lines[3]["lease"].as_str().unwrap()));
     assert_eq!(broker.close(&step).revoked_leases, 2);
@@ -151,7 +151,7 @@ fn it_ends_with_the_reason() {
     assert_eq!(all[2].end(), "CONNECTION_DISABLED");
     broker.close(&step);
     assert_eq!(all[3].end(), "STEP_NOT_OPEN");
-    // What may not be had is refused at the start, in the words of Resolve.
+    // A forbidden target is refused at the start, with the message of Resolve.
     let step = broker.open("w", "t");
     assert_eq!(
         watch(&broker, &step, "aws/nothere").map(drop).map_err(|s| reason(Err::<(), _>(s))),
@@ -173,7 +173,7 @@ fn at_two_thirds_of_its_lease_it_delivers_again() {
     let mut watching = watch(&broker, &step, "aws/prod").ok().unwrap();
     let first = watching.next().ok().unwrap().credential.unwrap().lease.unwrap();
     broker.advance(2400);
-    // Any change makes it look at the clock.
+    // Any change makes the Watch check the clock.
     broker.create_aws("other", "x", &[]);
     let second = watching.next().ok().unwrap();
     assert_eq!(second.skipped_versions, 0);
@@ -182,7 +182,7 @@ fn at_two_thirds_of_its_lease_it_delivers_again() {
     assert_eq!(second.issue_time.unwrap().seconds - first.issue_time.unwrap().seconds, 2400);
 }
 
-/// Writes a version that is so large that a connection's buffers are soon full.
+/// Writes a version that soon fills the buffers of a connection.
 fn write_large(broker: &TestBroker, n: usize) {
     let value = format!("{n}{}", "x".repeat(60_000));
     let fields = ["a", "b", "c", "d"].map(|name| (name, value.as_str()));
@@ -196,7 +196,7 @@ fn a_slow_reader_gets_the_newest_version_and_a_skip_count() {
     write_large(&broker, 0);
     let step = broker.open("w", "s");
     let mut watching = watch(&broker, &step, "generic/g").ok().unwrap();
-    // The writer waits for no delivery: all of these are acknowledged while nobody reads.
+    // All writes are acknowledged while nobody reads, because the writer waits for no delivery.
     (1..=40).for_each(|n| write_large(&broker, n));
     let (mut skipped, mut seen, mut last) = (0, 0, 0);
     while last < 41 {
@@ -227,7 +227,7 @@ fn nothing_is_sent_to_a_slow_reader_after_lost_access() {
         }
     };
     assert_eq!(end, "RESOLVE_DENIED");
-    // What was on its way arrives; what was decided, and waited, does not.
+    // Sent deliveries arrive. Waiting deliveries do not.
     assert!(sent < decided, "{sent} of {decided}");
 }
 
@@ -236,7 +236,7 @@ fn an_openings_watches_are_limited_and_an_end_makes_room() {
     let broker = TestBroker::start();
     broker.create_aws("prod", "one", &["workflow:w"]);
     let step = broker.open("w", "s");
-    // A connection carries 32 streams; three carry them all.
+    // A connection carries 32 streams, so three connections carry all Watches.
     let again = || broker.become_step(step.opened.clone());
     let steps = [again(), again(), again()];
     let mut all: Vec<_> =
@@ -254,7 +254,7 @@ fn an_openings_watches_are_limited_and_an_end_makes_room() {
     wait_until("there is room", || watch(&broker, &steps[2], "aws/prod").is_ok());
 }
 
-/// The openings of one host, all after the same connection.
+/// All openings of one host watch the same connection.
 #[test]
 fn ten_thousand_watchers_get_a_version_without_delaying_it() {
     const WATCHERS: usize = 10_000;
@@ -280,7 +280,7 @@ fn ten_thousand_watchers_get_a_version_without_delaying_it() {
         assert_eq!(first.credential.unwrap().version, 1);
         watching.push((channel, stream));
     }
-    // Nobody reads while it is written; it is acknowledged all the same.
+    // The write is acknowledged although nobody reads.
     rotate(&broker, "two");
     let got = watching.iter_mut().map(|(_, stream)| {
         let delivery = broker.block_on(stream.message()).unwrap().unwrap();
@@ -321,7 +321,7 @@ fn the_command_line_prints_a_line_for_each_version() {
     assert_eq!(token(), "one");
     write(&serving, "two");
     assert_eq!(token(), "two");
-    // A daemon that is away is waited for, and what was printed is not printed again.
+    // The command waits for a daemon that is away, and does not print a version again.
     serving.kill();
     let serving = ServeProcess::start(directory.path());
     write(&serving, "three");

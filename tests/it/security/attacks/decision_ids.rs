@@ -18,7 +18,7 @@ fn a_decision_id_counts_nothing() {
     let numbers: Vec<_> = ids.iter().map(|id| u128::from_str_radix(id, 16).unwrap()).collect();
     assert!(ids.iter().all(|id| id.len() == 32), "{ids:?}");
     assert!(!numbers.is_sorted() && !numbers.iter().rev().is_sorted(), "{ids:?}");
-    // Neighbours differ in about half of their bits, in both halves.
+    // Consecutive ids differ in about half of their bits, in both halves.
     for pair in numbers.windows(2) {
         let differing = pair[0] ^ pair[1];
         let halves = [differing >> 64, differing & u128::from(u64::MAX)];

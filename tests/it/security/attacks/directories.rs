@@ -17,7 +17,7 @@ use crate::harness::{
 
 /// The step's user.
 const STEP: u32 = 54_321;
-/// Another user, who is nobody here.
+/// Another user without any rights.
 const THIEF: u32 = 54_322;
 
 fn is_root(what: &str) -> bool {
@@ -38,11 +38,11 @@ fn make(path: &Path, owner: u32, mode: u32) {
     set_mode(path, mode);
 }
 
-/// The program where every user finds it.
+/// A copy of the program that every user can run.
 fn lend(directory: &Path) -> PathBuf {
     let binary = directory.join("keyhatch");
-    // By another process: a child that this one forks meanwhile would hold the file open to write, and nobody could
-    // execute it.
+    // Another process writes the copy, because a child of this process would hold the file open for writing, and nobody
+    // could execute it.
     let copied = Command::new("cp").arg(env!("CARGO_BIN_EXE_keyhatch")).arg(&binary).status();
     assert!(copied.unwrap().success());
     set_mode(directory, 0o755);
@@ -50,14 +50,14 @@ fn lend(directory: &Path) -> PathBuf {
     binary
 }
 
-/// What a user gets of a line of a shell, with a directory as `$D` and the program as `$K`.
+/// The output of a line of a shell as a user, with a directory as `$D` and the program as `$K`.
 fn by(uid: u32, line: &str, directory: &Path, binary: &Path) -> Output {
     let mut shell = Command::new("sh");
     shell.args(["-c", line]).env("D", directory).env("K", binary).env("KEYHATCH_DIR", directory);
     shell.uid(uid).gid(uid).current_dir("/").output().unwrap()
 }
 
-/// All that a directory holds: names, owners, modes, contents.
+/// The entries of a directory: names, owners, modes, contents.
 fn contents(directory: &Path) -> Vec<(String, u32, u32, Vec<u8>)> {
     let entries = std::fs::read_dir(directory).unwrap().map(Result::unwrap);
     let mut found: Vec<_> = entries
@@ -116,7 +116,7 @@ fn a_steps_user_reads_and_connects_and_changes_nothing() {
         assert!(!by(STEP, line, directory, &binary).status.success(), "{line}");
     }
     assert_eq!(contents(directory), before);
-    // So it is after a renewal and after a restart.
+    // The same holds after a renewal and after a restart.
     broker.restart();
     reads();
     broker.advance(16 * 3600);
@@ -197,7 +197,7 @@ fn no_kernel_table_shows_an_opening_or_the_runtime_directory() {
     let runtime = broker.config.runtime.display().to_string();
     let id = step.opened.name.trim_start_matches("openings/").to_owned();
     for _ in 0..2 {
-        // With a connection, whose socket has the path of the one that listens.
+        // A connected socket has the path of the listening socket.
         broker.become_step(step.opened.clone());
         let table = std::fs::read_to_string("/proc/net/unix").unwrap();
         assert!(table.contains("/proc/self/fd/") && !table.contains(&id), "{table}");
@@ -228,7 +228,7 @@ fn a_directory_for_any_user_is_reached_only_by_a_mount() {
     );
     let mounted = format!("exec unshare --mount sh -c '{mounted}'");
     for _ in 0..2 {
-        // That it knows the path is of no use to somebody.
+        // Knowing the path does not help another user.
         for line in READS {
             assert!(!by(THIEF, line, directory, &binary).status.success(), "{line}");
         }
@@ -242,7 +242,7 @@ fn a_directory_for_any_user_is_reached_only_by_a_mount() {
     assert!(broker.journaled("opened")[0]["is_for_anybody"].as_bool().unwrap());
 }
 
-/// As a rootless engine does: its user opens the step, and mounts in a user namespace of its own.
+/// A rootless engine: its user opens the step, and mounts in its own user namespace.
 #[test]
 fn another_users_executor_mounts_in_its_own_namespace() {
     if !is_root("an executor of another user") {
@@ -277,7 +277,7 @@ fn another_users_executor_mounts_in_its_own_namespace() {
     let whoami = format!("KEYHATCH_DIR={} \"$K\" whoami", mount.display());
     for directory in [open("any"), open(&STEP.to_string())] {
         succeeded(&by(STEP, &in_namespace(&whoami), &directory, &binary));
-        // Root of a user namespace is nobody to the daemon's files.
+        // Root of a user namespace has no rights on the daemon's files.
         for line in ["echo more >> env", "chmod 0666 tls.key", "touch new", "rm -f env"] {
             let line = in_namespace(line);
             assert!(!by(STEP, &line, &directory, &binary).status.success(), "{line}");
@@ -384,7 +384,7 @@ impl Drop for Unmount {
     }
 }
 
-/// Before, a step's directory was its user's, and one for any user open to who knew its name.
+/// In older versions a step's user owned its directory, and a directory for any user was open to all who knew its name.
 #[test]
 fn a_directory_as_older_versions_left_it_ends_at_a_restart() {
     if !is_root("a step of another user") {
@@ -414,7 +414,7 @@ fn a_directory_as_older_versions_left_it_ends_at_a_restart() {
     assert!(!named.exists() && !outer.exists() && own.exists());
 }
 
-/// A place for a broker, below a directory that everybody can enter.
+/// A directory for a broker that everybody can enter.
 struct Place {
     directory: TempDir,
     state: PathBuf,
@@ -429,7 +429,7 @@ impl Place {
         Self { directory, state, runtime }
     }
 
-    /// The same, with a broker.
+    /// Makes a directory with a broker.
     fn made() -> Self {
         let place = Self::new();
         succeeded(&place.run(&["init"]));
@@ -450,10 +450,10 @@ impl Place {
         self.command(arguments).output().unwrap()
     }
 
-    /// What a command says that is refused.
+    /// The output of a command that must be refused.
     #[track_caller]
     fn refused(&self, arguments: &[&str]) -> String {
-        // A daemon that is not refused would never end.
+        // A daemon that is not refused would run forever.
         let mut command = Command::new("timeout");
         let refused = self.command(arguments);
         command.arg("20").arg(refused.get_program()).args(refused.get_args());
@@ -488,7 +488,7 @@ fn a_daemon_does_not_work_where_others_may_write() {
     }
     let place = Place::made();
     std::fs::create_dir(&place.runtime).unwrap();
-    // With the sticky bit it is still no directory of ours alone.
+    // A directory with the sticky bit still has other writers.
     for mode in [0o777, 0o1777, 0o775] {
         set_mode(&place.runtime, mode);
         let told = place.refused(SERVE);
@@ -543,7 +543,7 @@ fn a_link_is_followed_if_nobody_else_can_change_it() {
         let told = place.refused(command);
         assert!(told.contains(&format!("/link on the way is a symbolic link of uid {THIEF}")));
     }
-    // One of ours, below a directory that is another's.
+    // Our directory below another user's directory.
     make(&place.path("theirs"), THIEF, 0o755);
     place.state = place.path("theirs/link");
     symlink(&real, &place.state).unwrap();
@@ -578,7 +578,7 @@ fn a_parent_that_others_write_to_is_taken_when_it_is_said() {
         let serving = ServeProcess::spawn(&volume, place.command(&said(SERVE)));
         assert!(serving.terminate());
     }
-    // With the sticky bit nobody can put another directory in its place.
+    // Under the sticky bit nobody else can replace the directory.
     let mut place = Place::new();
     let volume = place.path("volume");
     std::fs::create_dir(&volume).unwrap();
@@ -598,7 +598,7 @@ fn roots_offline_work_belongs_to_the_owner_and_stays_inside() {
     let mut init = Command::new(&binary);
     init.arg("init").env("KEYHATCH_STATE", &place.state).uid(STEP).gid(STEP).current_dir("/");
     succeeded(&init.output().unwrap());
-    // A key that is only lent to who runs the command.
+    // A key that belongs to the caller.
     let kek = place.path("kek");
     std::fs::rename(place.state.join("kek"), &kek).unwrap();
     chown(&kek, Some(0), Some(0)).unwrap();
@@ -610,7 +610,7 @@ fn roots_offline_work_belongs_to_the_owner_and_stays_inside() {
     let find = format!("find \"$D\" ! -uid {STEP}");
     let others = by(0, &find, &place.state, &binary);
     assert_eq!(text(&others.stdout), "");
-    // Its owner has root's files overwritten by a link: it is he who writes.
+    // The owner plants a link to root's file. The command writes as the owner, so it fails.
     let victim = place.path("victim");
     make(&victim, 0, 0o755);
     std::fs::write(victim.join("tls.key"), "root's").unwrap();
@@ -634,7 +634,7 @@ fn no_umask_opens_or_spoils_a_directory_of_ours() {
         };
         succeeded(&masked("dev -- true"));
         succeeded(&masked("init"));
-        // The store's crate makes what is in there; nobody else gets into the store.
+        // The store's crate makes these files with its own modes, but nobody else can enter the store.
         let mut find = Command::new("find");
         find.arg(&place.state).args(["-path", "*/store/*", "-prune", "-o", "-perm", "/022"]);
         let find = find.arg("-print").output();
@@ -646,7 +646,7 @@ fn no_umask_opens_or_spoils_a_directory_of_ours() {
 
 #[test]
 fn a_parent_that_its_owners_private_group_may_write_is_taken() {
-    /// As every Linux system has them, each with a group of its name and number.
+    /// A user that every Linux system has, with a group of the same name and number.
     const DAEMON: u32 = 1;
     const BIN: u32 = 2;
     if !is_root("a user with a private group") {
@@ -665,10 +665,10 @@ fn a_parent_that_its_owners_private_group_may_write_is_taken() {
         let refused = text(&init(name).stderr);
         assert!(refused.contains("/home above it has mode 0775"), "{refused}");
     };
-    // The group lets somebody else write.
+    // The group has another member.
     chown(&home, None, Some(BIN)).unwrap();
     is_refused("group");
-    // So does a list: the owner, another user, the group, the mask, others.
+    // An access control list admits another user too: the owner, another user, the group, the mask, others.
     chown(&home, None, Some(DAEMON)).unwrap();
     let entries = [
         (0x01, 7, u32::MAX),

@@ -13,7 +13,7 @@ use tempfile::TempDir;
 
 use crate::harness::{ServeProcess, TestBroker, copy_directory, keyhatch, skipped, temp_dir, text};
 
-/// Another user, who is nobody here.
+/// Another user without any rights.
 const THIEF: u32 = 54_322;
 
 /// A broker, and the other user's home.
@@ -41,13 +41,13 @@ impl World {
     }
 }
 
-/// Has a directory lead elsewhere as soon as this happens at a path.
+/// Replaces a directory by a link to `elsewhere` as soon as this event happens at a path.
 fn swap(at: &Path, when: WatchFlags, directory: PathBuf, elsewhere: PathBuf) -> JoinHandle<()> {
     let watch = inotify::init(inotify::CreateFlags::CLOEXEC).unwrap();
     inotify::add_watch(&watch, at, when).unwrap();
     std::thread::spawn(move || {
         rustix::io::read(&watch, &mut [0; 4096]).unwrap();
-        // It is gone already where this comes too late.
+        // The directory is gone if this comes too late.
         if std::fs::rename(&directory, directory.with_extension("old")).is_ok() {
             symlink(elsewhere, directory).unwrap();
         }
@@ -70,7 +70,7 @@ fn a_swapped_directory_leads_root_to_no_other_identity() {
     assert!(added.status.success(), "{added:?}");
     assert_eq!(std::fs::read(admin.join("tls.crt")).unwrap(), before);
     assert_eq!(std::fs::metadata(old.join("tls.crt")).unwrap().uid(), THIEF);
-    // The link stands still now, and root follows it no more than before.
+    // The link is in place now, and root still does not follow it.
     assert!(!admin.join("tls.csr").exists());
     let request = ["operator", "request", "--name", "eve", "--out", id.to_str().unwrap()];
     assert!(!world.serving.run(&request).status.success());
@@ -88,7 +88,7 @@ fn undoing_an_identity_removes_nothing_elsewhere() {
     std::fs::write(elsewhere.join("tls.key"), "dear to root").unwrap();
     let home = world.path("home");
     let swapping = swap(&home, WatchFlags::CREATE, new.clone(), elsewhere.clone());
-    // The name is taken: what was made is removed again.
+    // The name is taken, so the new files are removed again.
     let add = ["operator", "add", "admin", "--role", "viewer", "--out", new.to_str().unwrap()];
     let added = world.serving.run(&add);
     File::create(home.join("wake")).unwrap();
@@ -118,7 +118,7 @@ fn a_broker_that_hangs_keeps_no_other_from_renewal() {
     let broker = TestBroker::start();
     let (hanging, socket) = (broker.scratch().join("hanging"), broker.scratch().join("silent"));
     copy_directory(&broker.config.state.join("operators/admin"), &hanging);
-    // The kernel takes the connection, and nobody says anything.
+    // The kernel accepts the connection, and nobody answers.
     let _silent = UnixListener::bind(&socket).unwrap();
     let env = hanging.join("env");
     std::fs::remove_file(&env).unwrap();

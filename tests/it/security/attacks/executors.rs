@@ -30,7 +30,7 @@ fn a_new_executor_of_an_old_name_sees_no_older_runs() {
     broker.remove_executor("reuse").unwrap();
     let new = broker.enroll_executor("reuse", &["team-b-*", "team-a-*"], &[]);
     assert_eq!(reason(show_run(&broker, &new)), "RUN_NOT_FOUND");
-    // Its attempts are its own, too, and it opens the step as if nobody had.
+    // The new executor counts its own attempts, and opens the step as its first.
     let again = open(&broker, &new, "s").unwrap();
     assert_eq!(again.attempt, 1);
     assert_eq!(show_run(&broker, &new).unwrap(), 1);
@@ -53,21 +53,21 @@ fn one_executor_of_several_opens_a_quarter_of_all_steps() {
     let refused = open(&broker, &limited, "c");
     assert!(refused.as_ref().unwrap_err().message().contains("2 steps open: a quarter"));
     assert_eq!(reason(refused), "TOO_MANY_STEPS");
-    // Room for the others is left, and it is the same after a restart.
+    // Room is left for other executors, also after a restart.
     open(&broker, &broker.executor(), "local").unwrap();
     broker.restart();
     assert_eq!(
         reason(open(&broker, &broker.executor(), "e").and(open(&broker, &broker.executor(), "f"))),
         "TOO_MANY_STEPS"
     );
-    // What is closed makes room again, and a new attempt takes none.
+    // A closed step makes room, and a new attempt needs no more room.
     let request = pb::CloseStepRequest { name: steps[0].name.clone(), ..Default::default() };
     let executor = broker.executor();
     let mut client = ExecutorServiceClient::new(executor.clone());
     assert!(!broker.block_on(client.close_step(request)).unwrap().into_inner().closed);
     open(&broker, &executor, "e").unwrap();
     broker.remove_executor("lim").unwrap();
-    // Alone again, it may have all of them.
+    // A single executor may have all steps.
     for step in ["f", "g", "h", "i", "j", "k"] {
         open(&broker, &executor, step).unwrap();
     }

@@ -9,7 +9,7 @@ use tonic::transport::Channel;
 
 use crate::harness::{TestBroker, bytes, reason, resolver};
 
-/// Group `azg` tells its members apart by region: `az1` is eu, `az4` is br. Operator `az4er` edits az4 alone.
+/// Group `azg` identifies its members by region: `az1` is eu, `az4` is br. Operator `az4er` edits az4 alone.
 struct World {
     broker: TestBroker,
     editor: Channel,
@@ -99,7 +99,7 @@ impl World {
         })
     }
 
-    /// What a step of az gets for a region.
+    /// The member that a step of az gets for a region.
     fn selected(&self, region: &str) -> Result<String, String> {
         let step = self.broker.open("az", region);
         let got = self.broker.resolve(&step, &format!("group:azg:region={region}"));
@@ -128,11 +128,11 @@ fn a_members_editor_does_not_choose_what_a_group_selects() {
     }
     assert_eq!(world.selected("cn"), Err("GROUP_MEMBER_NOT_FOUND".to_owned()));
     assert_eq!(world.selected("br"), Ok("az4".to_owned()));
-    // Tags that the group does not tell its members apart by are the connection's own.
+    // Tags that are no identifiers of the group belong to the connection's editor.
     for outcome in world.ways_to_tag(&world.editor, &["region:br", "team:b"]) {
         outcome.unwrap();
     }
-    // An administrator may, and so may an editor of both.
+    // An administrator and an editor of both may do it.
     for outcome in world.ways_to_tag(&world.broker.operator(), &["region:us"]) {
         outcome.unwrap();
     }
@@ -167,7 +167,7 @@ fn a_whole_change_needs_each_editor_that_its_parts_need() {
             ..Default::default()
         })
     };
-    // Neither the keys that the group has afterwards nor a group of his own excuses him.
+    // Neither new identifiers of the group nor an own group allow it.
     for documents in [
         vec![group("azg"), tag.clone()],
         vec![tag.clone(), group("azg")],

@@ -16,7 +16,7 @@ use crate::harness::{
     resolve_on, skipped, step_channel, succeeded, temp_dir, text, wait_until,
 };
 
-/// What everybody is told who asks how the broker is.
+/// All reports of the broker's health.
 #[derive(Debug, PartialEq)]
 struct Told {
     status: String,
@@ -49,7 +49,7 @@ struct World {
 }
 
 impl World {
-    /// A daemon in a directory, with a credential and an open step that may have it.
+    /// Starts a daemon with a connection and an open step that may resolve it.
     fn start(directory: &Path, environment: &[(&str, &str)]) -> Self {
         if !directory.join("state/state.json").exists() {
             init_in(directory);
@@ -107,7 +107,7 @@ impl World {
     }
 }
 
-/// Where metrics are told, as the log says it.
+/// The address of the metrics listener, from the log.
 fn address_in(log: &str) -> SocketAddr {
     let (_, rest) = log.rsplit_once("127.0.0.1:").unwrap();
     let port: String = rest.chars().take_while(char::is_ascii_digit).collect();
@@ -118,7 +118,7 @@ fn scratch() -> tempfile::TempDir {
     temp_dir()
 }
 
-/// Takes all room but this much.
+/// Fills the disk except for this many bytes.
 fn fill(disk: &Path, but: u64) {
     let path = disk.join("fill");
     let mut file = std::fs::OpenOptions::new().create(true).append(true).open(&path).unwrap();
@@ -137,11 +137,11 @@ fn a_full_disk_shows_as_no_secrets() {
     };
     let world = World::start(directory.path(), &[]);
     world.wait_for("serving");
-    // Too little for changes, and enough for decisions.
+    // The room is too small for changes, and enough for decisions.
     fill(&disk, 2 << 20);
     world.wait_for("read-only");
     assert_eq!(world.resolve(), "resolved");
-    // Nobody asks for anything: it shows all the same.
+    // The fault shows even without requests.
     fill(&disk, 0);
     world.wait_for("no-secrets");
     for _ in 0..200 {
@@ -149,7 +149,7 @@ fn a_full_disk_shows_as_no_secrets() {
     }
     let log = world.serving.as_ref().unwrap().log();
     assert!(log.matches("the journal cannot be written").count() < 20, "{log}");
-    // Taking something away is possible still, and is no sign of room.
+    // A step can still be closed, which is no sign of room.
     assert!(world.run(&["step", "close", &world.opened.name]).status.success());
     let told = (world.run(&["status", "-o", "name"]), world.run(&["healthcheck"]));
     assert!(text(&told.0.stdout).contains("no-secrets"));
@@ -216,7 +216,7 @@ fn syncs_that_fail_show_as_no_secrets_for_good() {
         put.env("SHIM_LOG", number.to_string());
         !put.output().unwrap().status.success()
     });
-    // Whichever file it was of: the journal's fails next.
+    // The failed sync may be another file's. The next failure is the journal's.
     let _ = world.run(&["step", "close", &world.opened.name]);
     wait_until("it shows", || {
         let status = world.run(&["status", "-o", "name"]);

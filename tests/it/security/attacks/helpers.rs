@@ -47,7 +47,7 @@ fn git_gets_nothing_for_a_path_that_leads_out_of_its_answer() {
             text(&ran.stderr)
         );
     }
-    // Of another host's paths another helper may know more.
+    // Paths of another host are left to other helpers.
     let other = git("other.example", "a/../b");
     assert!(other.status.success() && other.stdout.is_empty() && other.stderr.is_empty());
     for fine in ["org/repo", "org/repo.git", "org/repo/info/lfs"] {

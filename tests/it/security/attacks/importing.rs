@@ -8,7 +8,7 @@ use serde_json::Value as Json;
 
 use crate::harness::{Steps, keyhatch, keyhatch_in, succeeded};
 
-/// In values that nobody is to get.
+/// A part of values that nobody may get.
 const CANARY: &str = "c4n4ry";
 
 fn world() -> Steps {
@@ -18,7 +18,7 @@ fn world() -> Steps {
     )
 }
 
-/// Runs a command of the operator's on a file.
+/// Runs an operator's command on a file.
 fn on_file(world: &Steps, content: &str, before: &[&str], after: &[&str]) -> Output {
     let path = world.path("given.yaml");
     std::fs::write(&path, content).unwrap();
@@ -98,7 +98,7 @@ fn applied_files_read_below_their_directory_alone() {
     {
         refused(&apply(path, &[]), &["seed.yaml:1:", "fromFile names", "--allow-file"]);
         refused(&apply(path, &["--dry-run"]), &["--allow-file"]);
-        // Another file that is allowed changes nothing.
+        // Allowing another file changes nothing.
         refused(&apply(path, &["--allow-file", "/etc/hostname"]), &["--allow-file"]);
     }
     refused(&apply("large", &[]), &["more than 65536 bytes"]);
@@ -110,7 +110,7 @@ fn applied_files_read_below_their_directory_alone() {
     for path in ["../outside", outside, "to-outside"] {
         succeeded(&apply(path, &["--allow-file", outside]));
     }
-    // What comes from stdin lies in no directory.
+    // A seed from stdin lies in no directory.
     let seed = world.path("seeds/seed.yaml");
     let script = "cd seeds && \"$0\" apply -f - --workflow evil < \"$1\"";
     write("seeds/seed.yaml", &secret_of("inside"));
@@ -143,7 +143,7 @@ fn applied_files_read_only_variables_that_are_allowed() {
     for allowed in ["KH_CANARY", "*"] {
         succeeded(&run("apply", &["--allow-env", allowed]));
     }
-    // The broker of `dev` is theirs whose files these are.
+    // The broker of `dev` belongs to the user of these files.
     let ran = keyhatch(&["dev", "-f", world.path("given.yaml").to_str().unwrap(), "--", "true"])
         .env("KH_CANARY", CANARY)
         .output();

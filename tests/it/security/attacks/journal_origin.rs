@@ -12,7 +12,7 @@ fn verify(directory: &Path, arguments: &[&str]) -> Output {
     keyhatch_in(directory, &[&["journal", "verify"], arguments].concat()).output().unwrap()
 }
 
-/// What init has printed of the CA.
+/// The CA's fingerprint that init printed.
 fn fingerprint(said: &[u8]) -> String {
     let said = String::from_utf8_lossy(said);
     let line = said.lines().find(|line| line.starts_with("CA's SHA-256")).unwrap();
@@ -38,7 +38,7 @@ fn a_forged_journal_with_its_own_ca_is_not_proven() {
     for told in told {
         succeeded(&verify(ours.path(), told));
     }
-    // Somebody puts the whole of another in its place, signed by a CA of theirs.
+    // An attacker replaces it by a journal that another CA signed.
     for name in ["journal/000001.jsonl", "ca.crt"] {
         let to = ours.path().join("state").join(name);
         let _ = std::fs::remove_file(&to);
@@ -53,7 +53,7 @@ fn a_forged_journal_with_its_own_ca_is_not_proven() {
     }
 }
 
-/// Who verifies a journal has it from anywhere.
+/// The verified journal may come from anywhere.
 #[test]
 fn a_pipe_in_place_of_a_journals_file_is_not_waited_for() {
     let directory = temp_dir();

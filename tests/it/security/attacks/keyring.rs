@@ -9,7 +9,7 @@ use tempfile::TempDir;
 
 use crate::harness::{keyhatch_in, skipped, succeeded, temp_dir};
 
-/// A broker that is not running, and a mark that a command of somebody else's would leave.
+/// A stopped broker, and a mark that a planted command would leave.
 struct World {
     directory: TempDir,
     mark: PathBuf,
@@ -25,7 +25,7 @@ const OFFLINE: [&[&str]; 5] = [
 ];
 
 impl World {
-    /// A broker whose KEK comes from where these flags of init say.
+    /// Makes a broker with these KEK flags of init.
     fn new(kek: &[&str]) -> Self {
         let directory = temp_dir();
         let mark = directory.path().join("mark");
@@ -43,14 +43,14 @@ impl World {
         serde_json::from_slice(&text).unwrap()
     }
 
-    /// Edits the keyring, as whoever can write the state directory may.
+    /// Edits the keyring, as any writer of the state directory can.
     fn edit(&self, change: impl FnOnce(&mut Value)) {
         let mut keyring = self.keyring();
         change(&mut keyring);
         std::fs::write(self.path().join("state/keyring.json"), keyring.to_string()).unwrap();
     }
 
-    /// What a command says that must fail.
+    /// The output of a command that must fail.
     fn refused(&self, arguments: &[&str]) -> String {
         let output = keyhatch_in(self.path(), arguments).output().unwrap();
         let said = [output.stdout, output.stderr].concat();
@@ -120,7 +120,7 @@ fn an_unnamed_kek_is_read_from_no_other_place() {
         let said = world.refused(arguments);
         assert!(said.contains(&format!("--kek-file {kek:?}")), "{said}");
     }
-    // Told, it is read, by flag, variable and configuration alike.
+    // A KEK that is named by flag, variable or configuration is read.
     let doctor = |arguments: &[&str]| {
         let output =
             keyhatch_in(world.path(), &[&["doctor"], arguments].concat()).output().unwrap();
@@ -130,7 +130,7 @@ fn an_unnamed_kek_is_read_from_no_other_place() {
     let config = directory.path().join("keyhatch.toml");
     write(&config, format!("[kek]\nfile = {kek:?}\n").as_bytes(), 0o644);
     assert!(doctor(&["--config", config.to_str().unwrap()]).contains("as the keyring says"));
-    // Whoever writes the state directory writes no configuration.
+    // A configuration in the state directory is not read.
     let inside = world.path().join("state/keyhatch.toml");
     std::fs::copy(&config, &inside).unwrap();
     let said = world.refused(&["serve", "--config", inside.to_str().unwrap()]);
@@ -159,7 +159,7 @@ fn a_keyring_that_asks_for_endless_passes_is_refused() {
 /// Another user.
 const NOBODY: u32 = 65_534;
 
-/// The sources of a KEK that are files, in a directory: the flag, and the file.
+/// The KEK sources that are files in a directory: the flag, and the file.
 fn sources(directory: &Path) -> [(&'static str, String); 3] {
     let path = |name: &str| directory.join(name);
     write(&path("passphrase"), b"correct horse battery staple", 0o400);
@@ -186,13 +186,13 @@ fn nobody_elses_directory_holds_a_source_of_the_kek() {
         assert!(said.contains("above it is uid 65534's"), "{said}");
         let advice = format!("--shared-parent {}", directory.path().display());
         assert!(said.contains(&advice), "{said}");
-        // A configuration there does not say where the KEK comes from, either.
+        // A configuration in that directory does not choose the KEK either.
         let config = directory.path().join("keyhatch.toml");
         write(&config, format!("[kek]\nfile = {file:?}\n").as_bytes(), 0o644);
         let said = world.refused(&["serve", "--config", config.to_str().unwrap()]);
         assert!(said.contains("table kek") && said.contains("above it is uid 65534's"), "{said}");
         chown(directory.path(), Some(0), None).unwrap();
-        // A link of theirs leads to nothing that is ours.
+        // A planted link leads to none of our files.
         let link = world.path().join("link");
         symlink(&file, &link).unwrap();
         lchown(&link, Some(NOBODY), None).unwrap();
@@ -231,7 +231,7 @@ fn no_kek_is_made_or_removed_by_a_strangers_link() {
 fn a_mounted_secret_is_read_when_its_volume_is_trusted() {
     let directory = temp_dir();
     let volume = directory.path().join("volume");
-    // As Kubernetes lays it out.
+    // The layout of a Kubernetes volume.
     std::fs::create_dir_all(volume.join("..2026")).unwrap();
     let kek = volume.join("kek");
     symlink("..2026", volume.join("..data")).unwrap();
@@ -255,7 +255,7 @@ fn the_default_kek_is_no_link_and_no_pipe() {
     let kek = world.path().join("state/kek");
     std::fs::remove_file(&kek).unwrap();
     symlink(elsewhere.path().join("state/kek"), &kek).unwrap();
-    // To be seen to read root's key, the state must be that of another user.
+    // The state must belong to another user, so that reading root's key would show.
     if rustix::process::geteuid().is_root() {
         let theirs = format!("{NOBODY}:{NOBODY}");
         let mut give = std::process::Command::new("chown");

@@ -7,9 +7,9 @@ use tonic_types::StatusExt as _;
 
 use crate::harness::{TestBroker, reason};
 
-/// All values of one connection.
+/// The most bytes of all values of a connection.
 const MOST: usize = 256 * 1024;
-/// What a short secret that stays counts as.
+/// The bytes for which a short stored secret counts.
 const ROOM: usize = 2 * 1024;
 
 fn with_fields<'a>(name: &str, fields: impl Iterator<Item = (&'a str, usize)>) -> pb::Connection {
@@ -35,7 +35,7 @@ fn update(broker: &TestBroker, change: pb::Connection, validate_only: bool) -> R
     broker.block_on(client.update_connection(request)).map(drop)
 }
 
-/// So many bytes in fields of their own.
+/// A connection with this many bytes in other fields.
 fn padding(name: &str, bytes: usize) -> pb::Connection {
     let names = ["p0", "p1", "p2", "p3", "p4"];
     let part = |place: usize| bytes.saturating_sub(place * 64 * 1024).min(64 * 1024);
@@ -58,7 +58,7 @@ fn how_much_fits_beside_a_secret_does_not_tell_its_length() {
         assert_eq!(text(&told[0]), text(&told[1]));
         assert!(text(&told[0]).is_none_or(|text| !text.contains(&given.to_string())));
     }
-    // What is refused on trial is refused in earnest, in the same words.
+    // A trial is refused with the message of the real request.
     let words = ["short", "long"].map(|name| {
         let refused = update(&broker, padding(name, MOST - ROOM + 1), false).unwrap_err();
         refused.get_details_bad_request().unwrap().field_violations[0].description.clone()
@@ -75,7 +75,7 @@ fn trials_beside_stored_secrets_are_few_and_journaled() {
     }
     assert_eq!(reason(update(&broker, padding("one", 10), true)), "TOO_MANY_REQUESTS");
     assert_eq!(broker.journaled("compared").len(), 10);
-    // What touches no value is no trial of one.
+    // A request without values is no trial.
     let labels = pb::Connection {
         name: "connections/generic/one".to_owned(),
         labels: [("a".to_owned(), "b".to_owned())].into(),
@@ -94,7 +94,7 @@ fn ordinary_changes_fit_beside_secrets_that_stay() {
     let names: Vec<String> = (0..127).map(|n| format!("f{n}")).collect();
     create(&broker, with_fields("many", names.iter().map(|name| (name.as_str(), 40))));
     update(&broker, with_fields("many", [("new", 2000)].into_iter()), false).unwrap();
-    // Five of 60 KiB could not be stored together; four that stay leave no room for another.
+    // Five values of 60 KiB do not fit together, and four stored values leave no room for another.
     let four = ["a", "b", "c", "d"].map(|name| (name, 60 * 1024));
     create(&broker, with_fields("four", four.into_iter()));
     let fifth = update(&broker, with_fields("four", [("e", 1)].into_iter()), false);

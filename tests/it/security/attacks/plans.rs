@@ -104,7 +104,7 @@ fn a_plan_shows_everything_but_values_in_every_command() {
             assert!(plan.contains(line), "{arguments:?}: {line}\n{plan}");
         }
     }
-    // Before a question, too.
+    // The same holds before a question.
     let other = PROD.replace("{name: prod}", "{name: other, labels: {team: z}}");
     assert!(run(&world, &["apply"], &other).status.success());
     let asked = shown(&prune);
@@ -158,7 +158,7 @@ fn no_number_of_other_changes_hides_a_change_of_access() {
     assert_eq!(answer[0]["differences"][0]["path"], "access.resolver");
 }
 
-/// An integration of many fields; one of them has a pattern that is longer than what a plan shows.
+/// An integration with many fields, one with a pattern that is longer than a plan shows.
 fn own(description: &str, of_token: &str, of_pattern: &str) -> String {
     let others: String = (0..126)
         .map(|n| format!("    - {{name: f{n}, description: {description}, sensitive: true}}\n"))

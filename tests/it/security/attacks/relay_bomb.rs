@@ -2,7 +2,7 @@
 
 use crate::harness::{Steps, secret, text};
 
-/// `jsonMarshal` of a quote, so often: each writes a backslash before every backslash of the one within.
+/// Nested `jsonMarshal` of a quote. Each level writes a backslash before every inner backslash.
 fn marshalled(times: usize) -> String {
     format!(
         "spec:\n  bomb: {}'\"'{}\n  fine: yes\n",

@@ -55,7 +55,7 @@ fn a_rotation_under_a_used_id_is_refused_and_not_acknowledged() {
     assert_eq!(reason(put_secret(&broker, &admin, "new", "rid")), "REQUEST_ID_REUSED");
     let step = broker.open("deploy", "build");
     assert_eq!(broker.resolve(&step, "secret:token").unwrap().fields["value"], "old");
-    // What binds the id tells nothing of the value, and the value stands nowhere.
+    // The stored hash of the request reveals nothing about the value, and the value is nowhere.
     let journal = std::fs::read_to_string(broker.journal_path()).unwrap();
     assert!(journal.contains("request_mac") && !journal.contains("PutSecret"));
 }
@@ -101,7 +101,7 @@ fn a_repeated_open_of_an_earlier_attempt_closes_nothing() {
     let second = open(&broker, &executor, named("s", "two")).unwrap();
     for _ in 0..2 {
         let executor = broker.executor();
-        // The first attempt is closed; to ask again for it does not end the second.
+        // The first attempt is closed, and a repeated request for it does not close the second.
         assert_eq!(reason(open(&broker, &executor, named("s", "one"))), "STEP_CLOSED");
         assert_eq!(open(&broker, &executor, named("s", "two")).unwrap(), second);
         broker.restart();
@@ -115,7 +115,7 @@ fn a_repeated_open_of_an_earlier_attempt_closes_nothing() {
     ] {
         assert_eq!(reason(open(&broker, &executor, other)), "REQUEST_ID_REUSED");
     }
-    // Closed, too; and of an executor nobody else's ids count.
+    // The second attempt is closed too, and ids of other executors do not count.
     close(&broker, &second);
     assert_eq!(reason(open(&broker, &executor, named("s", "two"))), "STEP_CLOSED");
     let other = broker.enroll_executor("other", &["*"], &[]);
@@ -127,7 +127,7 @@ fn an_id_is_its_registrations_and_goes_with_it() {
     let broker = TestBroker::start();
     let bob = broker.enroll("bob", pb::Role::Operator);
     assert_eq!(put_secret(&broker, &bob, "bobs", "rid").unwrap(), 1);
-    // Nobody else is answered by it.
+    // The id answers no other operator.
     assert_eq!(put_secret(&broker, &broker.operator(), "mine", "rid").unwrap(), 2);
     let name = "operators/bob".to_owned();
     let request = pb::DeleteOperatorRequest { name, ..Default::default() };
@@ -138,7 +138,7 @@ fn an_id_is_its_registrations_and_goes_with_it() {
     assert_eq!(put_secret(&broker, &bob, "bobs", "rid").unwrap(), 3);
 }
 
-/// A request of a newer client: one field more than this broker knows.
+/// A request of a newer client, with a field that this broker does not know.
 #[derive(Clone, PartialEq, prost::Message)]
 struct NewerPutSecret {
     #[prost(string, tag = "1")]

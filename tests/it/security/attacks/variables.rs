@@ -69,7 +69,7 @@ fn no_format_of_get_sets_such_a_variable() {
         refused(&get("git/hostile"), "GIT_SSH_COMMAND");
         refused(&get("secret:path"), "PATH");
     }
-    // Nothing is lost: every other form has the field.
+    // Every other format still has the field.
     let got = world.text(&["get", "git/hostile", "--field", "ssh_command"]);
     assert_eq!(got, "touch ran");
 }
@@ -116,13 +116,13 @@ fn no_prefix_alone_sets_names_that_an_editor_chose() {
             assert!(said.contains("error: VARIABLE_REFUSED: "), "{asked}: {said}");
             assert!(said.contains(&format!(": exec --env {typed}\n")), "{asked}: {said}");
         }
-        // That command is all there is to type.
+        // The printed option works.
         assert!(run(&["--env", typed]).status.success(), "{typed}");
     }
     let ran = run(&["--env", "tool=generic/app:url,new_way_in"]);
     let set = text(&ran.stdout);
     assert_eq!(set, "TOOL_NEW_WAY_IN=hush-1\nTOOL_URL=hush-2\n");
-    // A fixed beginning is no way to other programs' variables.
+    // The fixed prefix cannot form other programs' variables.
     let command = ["exec", "--no-mask", "--env", "generic/app", "--", "printenv", "GENERIC_URL"];
     assert_eq!(world.run("keyhatch", &command).stdout, b"hush-2\n");
 }

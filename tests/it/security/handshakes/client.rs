@@ -27,13 +27,13 @@ use tonic_types::StatusExt as _;
 use super::world::Door;
 use crate::harness::{request, resolve_on};
 
-/// Whoever is not done by then hangs: far more than the handshake's own deadline.
+/// An attempt that takes longer hangs. This is far more than the handshake's own deadline.
 const FOREVER: Duration = Duration::from_secs(60);
 
-/// What is done to the first flight of a client.
+/// A change of the first flight of a client.
 pub type Edit = Box<dyn FnOnce(Vec<u8>) -> Vec<u8> + Send>;
 
-/// Who one says one is.
+/// The identity that a client offers.
 pub struct Offer {
     pub chain: Vec<CertificateDer<'static>>,
     pub alpn: Vec<Vec<u8>>,
@@ -44,7 +44,7 @@ pub struct Offer {
 impl Offer {
     pub fn new(chain: Vec<CertificateDer<'static>>, key: &PrivateKeyDer<'_>) -> Self {
         let key = any_supported_type(key).unwrap();
-        // Not from_der: whether key and certificate belong together is for the server to find out.
+        // `from_der` would refuse a key that does not fit the certificate. The server must refuse it.
         let certified = Some(Arc::new(CertifiedKey::new(chain.clone(), key)));
         Self { chain, alpn: vec![b"h2".to_vec()], edit: None, certified }
     }
@@ -64,7 +64,7 @@ impl Offer {
         Self::new(chain.map(Result::unwrap).collect(), &key)
     }
 
-    /// The same key with another chain.
+    /// Replaces the chain and keeps the key.
     pub fn with_chain(self, chain: Vec<CertificateDer<'static>>) -> Self {
         let key = Arc::clone(&self.certified.as_ref().unwrap().key);
         let certified = Some(Arc::new(CertifiedKey::new(chain.clone(), key)));
@@ -95,7 +95,7 @@ impl Offer {
     }
 }
 
-/// Offers its certificate whatever the server hints at.
+/// Offers its certificate despite the server's hints.
 #[derive(Debug)]
 struct Stubborn(Arc<CertifiedKey>);
 
@@ -109,12 +109,12 @@ impl ResolvesClientCert for Stubborn {
     }
 }
 
-/// What came of somebody at a door.
+/// The outcome of an attempt at a door.
 #[derive(Debug)]
 pub enum Outcome {
-    /// No request was looked at; why.
+    /// The handshake failed, with this message.
     Handshake(String),
-    /// The request was refused; the reason.
+    /// The request was refused, for this reason.
     Request(String),
     Served,
 }
@@ -125,7 +125,7 @@ impl From<Result<(), Status>> for Outcome {
             Ok(()) => Self::Served,
             Err(status) => match status.get_error_details().error_info() {
                 Some(info) => Self::Request(info.reason.clone()),
-                // TLS 1.3: a client learns only with its first read that the server did not like it.
+                // In TLS 1.3 a client learns only with its first read that the server refused it.
                 None => Self::Handshake(format!("{:?}: {}", status.code(), status.message())),
             },
         }
@@ -138,7 +138,7 @@ fn localhost() -> ServerName<'static> {
 
 pub type Stream = TlsStream<Edited>;
 
-/// Connects and makes the handshake, as far as this side can tell.
+/// Connects and makes the handshake, by the client's own view.
 pub async fn handshake(
     socket: &Path,
     root: CertificateDer<'static>,
@@ -150,7 +150,7 @@ pub async fn handshake(
     connector.connect(localhost(), edited).await
 }
 
-/// Connects, makes the handshake, and asks for what this door has to give.
+/// Connects, makes the handshake, and sends a request that this door serves.
 pub async fn attempt(
     socket: &Path,
     door: Door,
@@ -177,7 +177,7 @@ pub async fn ask(door: Door, channel: Channel) -> Outcome {
     }
 }
 
-/// A channel over this connection only.
+/// A channel over this connection alone.
 pub fn over(stream: Stream) -> Channel {
     let mut first = Some(stream);
     let connector = tower::service_fn(move |_| {
@@ -187,12 +187,12 @@ pub fn over(stream: Stream) -> Channel {
     Endpoint::from_static("https://localhost").connect_with_connector_lazy(connector)
 }
 
-/// Sends these bytes and nothing more; what the server has said by the time that it ends the connection.
+/// Sends these bytes. Returns the bytes that arrive until the server ends the connection.
 pub async fn send_raw(socket: &Path, sent: &[u8]) -> Vec<u8> {
     let mut said = Vec::new();
     let whole = async {
         let mut stream = UnixStream::connect(socket).await.unwrap();
-        // It may have ended the connection before it has read everything: that is an answer, too.
+        // The server may end the connection before it has read everything, which is an answer too.
         let _ = stream.write_all(sent).await;
         let _ = stream.shutdown().await;
         let _ = stream.read_to_end(&mut said).await;
@@ -202,7 +202,7 @@ pub async fn send_raw(socket: &Path, sent: &[u8]) -> Vec<u8> {
     said
 }
 
-/// A whole ClientHello as our clients send it, one record.
+/// A ClientHello of our clients, in one record.
 pub fn client_hello(root: CertificateDer<'static>) -> Vec<u8> {
     let config = Arc::new(Offer::nobody().config(root));
     let mut connection = ClientConnection::new(config, localhost()).unwrap();
@@ -213,7 +213,7 @@ pub fn client_hello(root: CertificateDer<'static>) -> Vec<u8> {
     bytes
 }
 
-/// A stream whose first flight is edited on its way.
+/// A stream that edits the first flight.
 pub struct Edited {
     inner: UnixStream,
     edit: Option<Edit>,

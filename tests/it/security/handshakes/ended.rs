@@ -48,7 +48,7 @@ fn an_ended_identity_is_refused_also_on_open_connections() {
     trial.end("hostile handshakes: identities that have ended");
 }
 
-/// An operator's directory.
+/// Registers an operator. Returns the directory of its identity.
 fn enrolled(world: &World, name: &str) -> PathBuf {
     let (key, csr) = keyhatch::identity::new_request().unwrap();
     let operator = pb::Operator {

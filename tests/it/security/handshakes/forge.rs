@@ -13,7 +13,7 @@ use crate::harness::START;
 const HOUR_MILLIS: i64 = 3_600_000;
 const SUBJECT_ALT_NAME: [u64; 4] = [2, 5, 29, 17];
 
-/// A name of the subject, as bytes: what stands in the certificate is for the server to check.
+/// A name of the subject, as bytes. The server must check it.
 #[derive(Clone)]
 pub enum Name {
     Dns(&'static str),
@@ -49,7 +49,7 @@ fn tagged(tag: u8, content: &[u8]) -> Vec<u8> {
     der
 }
 
-/// Who signs.
+/// The signer of a certificate.
 #[derive(Clone, Copy)]
 pub enum Signer {
     /// The issuer that the door trusts.
@@ -57,13 +57,13 @@ pub enum Signer {
     /// The issuer of the other door.
     OtherDoors,
     Root,
-    /// One with the names of the door's own, and another key.
+    /// An issuer with the names of the door's issuer and another key.
     Stranger,
-    /// Its own key.
+    /// The certificate's own key.
     Itself,
 }
 
-/// A leaf that is right in everything, until it is changed.
+/// A correct leaf, to be changed.
 pub struct Leaf {
     /// One subjectAltName extension for each.
     pub names: Vec<Vec<Name>>,
@@ -147,7 +147,7 @@ fn private_key(key: &KeyPair) -> PrivateKeyDer<'static> {
     PrivatePkcs8KeyDer::from(key.serialize_der()).into()
 }
 
-/// Issuers below the door's own, so many deep, the last one to sign: their certificates, the last one first.
+/// A chain of `depth` issuers below the door's issuer. Returns the last issuer and the certificates, the last first.
 pub fn below(
     world: &World,
     door: Door,

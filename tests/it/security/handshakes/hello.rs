@@ -20,7 +20,7 @@ pub struct Hello {
     pub suites: Vec<u16>,
     pub compressions: Vec<u8>,
     pub extensions: Vec<(u16, Vec<u8>)>,
-    /// What is written behind the message, for 0-RTT data.
+    /// Bytes after the message, for 0-RTT data.
     pub behind: Vec<u8>,
 }
 
@@ -48,7 +48,7 @@ impl<'a> Reader<'a> {
 }
 
 impl Hello {
-    /// Takes one record apart that holds nothing else.
+    /// Parses a record with exactly one ClientHello.
     pub fn parse(record: &[u8]) -> Self {
         let mut rest = Reader(record);
         rest.take(3);
@@ -93,7 +93,7 @@ impl Hello {
         [vec![self.kind], block(3, &body)].concat()
     }
 
-    /// In records of the largest size that there is.
+    /// The message in records of the largest size.
     pub fn bytes(&self) -> Vec<u8> {
         let message = self.message();
         let records = message.chunks(1 << 14).flat_map(record);
@@ -132,7 +132,7 @@ impl Hello {
         self.set(KEY_SHARE, &block(2, &listed));
     }
 
-    /// A session that never was, with a binder that nobody could have computed.
+    /// Offers a session that never existed, with a random binder.
     pub fn set_resumption(&mut self, identity: &[u8]) {
         self.set(PSK_KEY_EXCHANGE_MODES, &[1, 1]);
         let identity = [block(2, identity), vec![0; 4]].concat();
@@ -141,7 +141,7 @@ impl Hello {
     }
 }
 
-/// A length in so many bytes, and the content.
+/// The length of the content in this many bytes, and the content.
 fn block(length_bytes: usize, content: &[u8]) -> Vec<u8> {
     let length = content.len().to_be_bytes();
     let mut bytes = length[length.len() - length_bytes..].to_vec();
@@ -149,12 +149,12 @@ fn block(length_bytes: usize, content: &[u8]) -> Vec<u8> {
     bytes
 }
 
-/// A record of a handshake around part of a message.
+/// A handshake record around a part of a message.
 pub fn record(part: &[u8]) -> Vec<u8> {
     [vec![22, 3, 1], block(2, part)].concat()
 }
 
-/// The same message in records that are cut at these places.
+/// The message in records that are cut at these places.
 pub fn cut(hello: &[u8], places: &[usize]) -> Vec<u8> {
     let message = &hello[5..];
     let ends = places.iter().copied().chain([message.len()]);

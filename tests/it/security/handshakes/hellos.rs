@@ -5,7 +5,7 @@ use super::hello::{
     SUPPORTED_VERSIONS, record,
 };
 
-/// What is changed; each is refused with an alert.
+/// A changed hello, by name. Each is refused with an alert.
 type Change = (&'static str, fn(&mut Hello));
 
 pub const REFUSED: [Change; 49] = [
@@ -25,7 +25,7 @@ pub const REFUSED: [Change; 49] = [
     ("SSL 2.0", |hello| old(hello, 0x0200)),
     ("DTLS 1.2", |hello| old(hello, 0xfefd)),
     ("no version", |hello| old(hello, 0)),
-    // What is spoken inside.
+    // Application protocols.
     ("HTTP/1.1", |hello| hello.set_protocols(&[b"http/1.1"])),
     ("HTTP/1.0 and 1.1", |hello| hello.set_protocols(&[b"http/1.0", b"http/1.1"])),
     ("HTTP/3", |hello| hello.set_protocols(&[b"h3"])),
@@ -37,7 +37,7 @@ pub const REFUSED: [Change; 49] = [
     ("no protocol in the list", |hello| hello.set_protocols(&[])),
     ("an empty protocol", |hello| hello.set_protocols(&[b""])),
     ("no list of protocols", |hello| hello.remove(ALPN)),
-    // Whom it wants to talk to.
+    // Server names.
     ("a socket's path, as grpcio sends it", |hello| hello.set_server_name(b"tmp%2Fx.sock")),
     ("an empty server name", |hello| hello.set_server_name(b"")),
     ("a server name with a space", |hello| hello.set_server_name(b"local host")),
@@ -56,7 +56,7 @@ pub const REFUSED: [Change; 49] = [
     ("an X25519 share of 31 bytes", |hello| hello.set_key_shares(&[(29, &[7; 31])])),
     ("an X25519 share of zeros", |hello| hello.set_key_shares(&[(29, &[0; 32])])),
     ("the same group twice", |hello| hello.set_key_shares(&[(29, &[7; 32]), (29, &[8; 32])])),
-    // Form.
+    // Structure.
     ("a session id of 33 bytes", |hello| hello.session = vec![7; 33]),
     ("compression", |hello| hello.compressions = vec![1]),
     ("no compression, not even none", |hello| hello.compressions.clear()),
@@ -75,8 +75,8 @@ fn old(hello: &mut Hello, version: u16) {
     hello.version = version;
 }
 
-/// What a server may pass over, or answer before it refuses it: sent by a client that goes on as if nothing were, with a certificate that
-/// is let in otherwise.
+/// Changes that a server may ignore at first, or answer before it refuses. The client continues with a good
+/// certificate.
 pub const PASSED_OVER: [Change; 15] = [
     ("signatures with SHA-1", |hello| hello.set(SIGNATURE_ALGORITHMS, &[0, 4, 2, 1, 2, 3])),
     ("a P-256 share off the curve", |hello| hello.set_key_shares(&[(23, &[4; 65])])),
@@ -103,7 +103,7 @@ pub const PASSED_OVER: [Change; 15] = [
     ("another message behind it", |hello| hello.behind = record(&[1, 0, 0, 0])),
 ];
 
-/// What looks like application data under a key that there never was.
+/// Adds early data under a key that never existed.
 fn early(hello: &mut Hello, length: usize) {
     hello.set(EARLY_DATA, &[]);
     hello.set_resumption(b"made up");
@@ -111,7 +111,7 @@ fn early(hello: &mut Hello, length: usize) {
     hello.behind = [&[23, 3, 3], &length_bytes[..], &vec![7; length]].concat();
 }
 
-/// Every extension left out, twice, empty, cut off and lengthened.
+/// Each extension left out, doubled, emptied, cut off and lengthened.
 pub fn extensions_changed(hello: &Hello) -> Vec<(String, Hello)> {
     let mut changed = Vec::new();
     for (number, content) in &hello.extensions {
@@ -129,7 +129,7 @@ pub fn extensions_changed(hello: &Hello) -> Vec<(String, Hello)> {
     changed
 }
 
-/// What is no handshake at all, or says of itself that it is longer than it is.
+/// Bytes that are no handshake, or that claim a wrong length.
 pub fn no_hellos(hello: &[u8]) -> Vec<(&'static str, Vec<u8>)> {
     let with_start = |start: &[u8]| [start, &hello[start.len()..]].concat();
     let message = &hello[5..];

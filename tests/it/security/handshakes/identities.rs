@@ -9,11 +9,11 @@ use super::forge::{Leaf, Name, Signer};
 use super::world::Door;
 use crate::harness::START;
 
-/// What is changed in a leaf that is right in everything but its registration.
+/// A change of a leaf that is correct but not registered, by name.
 type Change = (&'static str, fn(&mut Leaf));
 
 pub const CHANGES: [Change; 52] = [
-    // Right in everything: never issued.
+    // Correct, but never issued.
     ("the right name, never registered", |_| {}),
     ("another issuer's key under the issuer's name", |leaf| {
         leaf.signer = Signer::Stranger;
@@ -32,7 +32,7 @@ pub const CHANGES: [Change; 52] = [
     ("ends before it begins", |leaf| {
         std::mem::swap(&mut leaf.not_before, &mut leaf.not_after);
     }),
-    // What it may be used for.
+    // Key usages.
     ("a CA", |leaf| leaf.ca = IsCa::Ca(BasicConstraints::Unconstrained)),
     ("a CA of leaves", |leaf| leaf.ca = IsCa::Ca(BasicConstraints::Constrained(0))),
     ("a CA that may sign certificates", |leaf| {
@@ -108,7 +108,7 @@ pub const CHANGES: [Change; 52] = [
         leaf.names.clear();
         leaf.extensions.push(CustomExtension::from_oid_content(&[2, 5, 29, 17], vec![0xff; 8]));
     }),
-    // Keys that the issuer does not sign for.
+    // Kinds of keys that the issuer does not sign.
     ("an Ed25519 key", |leaf| leaf.key = KeyPair::generate_for(&PKCS_ED25519).unwrap()),
     ("a P-384 key", |leaf| {
         leaf.key = KeyPair::generate_for(&PKCS_ECDSA_P384_SHA384).unwrap();
@@ -116,8 +116,8 @@ pub const CHANGES: [Change; 52] = [
     ("an RSA key", |leaf| leaf.key = KeyPair::generate_for(&PKCS_RSA_SHA256).unwrap()),
 ];
 
-/// SPIFFE IDs that are not the one that is meant, or not written as it is written. GOOD is that one, PATH
-/// what follows its trust domain, FIRST the first segment of that, REST the others.
+/// Wrong SPIFFE IDs, or other spellings of the right one. GOOD is the right ID, PATH its part after the trust domain,
+/// FIRST the first segment of the path, REST the others.
 const MALFORMED: [&str; 107] = [
     // Scheme and trust domain.
     "SPIFFE://keyhatch.local/PATH",
@@ -192,7 +192,7 @@ const MALFORMED: [&str; 107] = [
     "spiffe://keyhatch.local/step/a/run/b/workflow/c",
     "spiffe://keyhatch.local/run/b/workflow/a/step/c",
     "spiffe://keyhatch.local/workflow/a/run/b/step/c/step/d",
-    // Encoding: what is not needed, not upper-case, not hexadecimal, cut off, or no name.
+    // Escapes that are needless, lower-case, not hexadecimal, cut off, or no name.
     "GOOD_",
     "GOOD_5",
     "GOOD_5f",
@@ -233,7 +233,7 @@ const MALFORMED: [&str; 107] = [
     "spiffe://k\u{435}yhatch.local/PATH",
 ];
 
-/// SPIFFE IDs that none is.
+/// All malformed SPIFFE IDs.
 pub fn malformed_ids(door: Door) -> Vec<Vec<u8>> {
     let path = door.path();
     let good = format!("spiffe://keyhatch.local/{path}");
@@ -243,13 +243,13 @@ pub fn malformed_ids(door: Door) -> Vec<Vec<u8>> {
         text.replace("FIRST", first).replace("REST", rest).into_bytes()
     });
     let no_text = [&[0xe9][..], &[0xff, 0xfe]].map(|end| [good.as_bytes(), end].concat());
-    // The first is as long as an ID may be, and longer than any name.
+    // The first has the largest length of an ID, which is longer than any name.
     let long = [2048, 2049, 2 * 1024 + 100, 16 * 1024, 60 * 1024]
         .map(|length| format!("{good}{}", "a".repeat(length - good.len())).into_bytes());
     filled.chain(no_text).chain(long).collect()
 }
 
-/// IDs that are well formed, and nobody's who may come through this door.
+/// Well-formed IDs that this door does not admit.
 pub fn others_ids(door: Door) -> Vec<String> {
     let paths: &[&str] = match door {
         Door::Step => &[

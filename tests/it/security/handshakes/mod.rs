@@ -20,12 +20,12 @@ use self::hello::{Hello, cut};
 use self::world::{Door, World};
 use crate::harness::{report, scale};
 
-/// What was tried, and what was let in that should not have been.
+/// A series of attempts, and the attempts that were wrongly admitted.
 struct Trial {
     world: World,
     refused: usize,
     faults: Vec<String>,
-    /// Requests that were served because they were good.
+    /// The number of good requests that were served.
     served: usize,
 }
 
@@ -36,7 +36,7 @@ impl Trial {
         trial
     }
 
-    /// The control: who is at home is let in.
+    /// The control: each door admits its good identity.
     fn is_alive(&mut self) {
         for door in Door::BOTH {
             let outcome = self.world.attempt(door, self.world.good(door));
@@ -45,7 +45,7 @@ impl Trial {
         self.served += 1;
     }
 
-    /// Notes somebody who came to a door, or had come before: then a request may be what is refused.
+    /// Notes the outcome of an attempt. After `came_before` the refusal may be that of a request.
     fn note(&mut self, what: &str, door: Door, came_before: bool, outcome: &Outcome) {
         let (is_refused, why) = match outcome {
             Outcome::Handshake(why) => (true, why.as_str()),
@@ -73,7 +73,7 @@ impl Trial {
         }
     }
 
-    /// Nothing was let in, good clients are, and nothing has broken.
+    /// Checks that nothing was admitted, that good clients still are, and that the daemon is alive.
     fn end(mut self, what: &str) {
         self.is_alive();
         assert!(
@@ -182,7 +182,7 @@ fn chains(world: &World, door: Door) -> Vec<(&'static str, Offer)> {
     ]
 }
 
-/// Any bit of the name, the key or the signature.
+/// The flips hit the name, the key and the signature.
 #[test]
 fn a_registered_certificate_with_one_bit_flipped_is_refused() {
     let mut trial = Trial::start();
@@ -243,12 +243,12 @@ fn a_hello_that_ends_anywhere_ends_its_connection_only() {
     trial.end("hostile handshakes: truncated hellos");
 }
 
-/// The client is a registered one, and goes on as if nothing had happened to its first message.
+/// The client has a good certificate, and continues as if its first message had arrived unchanged.
 #[test]
 fn a_hello_with_bits_flipped_on_its_way_is_refused() {
     let mut trial = Trial::start();
     let mut random = Random(0x5eed);
-    // Those that end in waiting do so at the handshake's deadline: many at a time.
+    // Some attempts wait until the handshake's deadline, so many run at a time.
     for _ in 0..scale(100, 20_000).div_ceil(50) {
         let attempts: Vec<_> = (0..50)
             .map(|_| {
@@ -267,7 +267,7 @@ fn a_hello_with_bits_flipped_on_its_way_is_refused() {
     trial.end("hostile handshakes: bit flips of a hello");
 }
 
-/// One to eight bits anywhere but in the version of the record, which nobody looks at (RFC 8446, 5.1).
+/// Flips one to eight bits, but not in the version of the record, which servers ignore (RFC 8446, 5.1).
 fn flip(mut bytes: Vec<u8>, seed: u64) -> Vec<u8> {
     let mut random = Random(seed);
     for _ in 0..=random.below(8) {
@@ -281,7 +281,7 @@ fn flip(mut bytes: Vec<u8>, seed: u64) -> Vec<u8> {
     bytes
 }
 
-/// xorshift64: the same every time.
+/// xorshift64: the same numbers every time.
 struct Random(u64);
 
 impl Random {
@@ -303,7 +303,7 @@ fn a_hello_in_fragments_of_any_size_is_no_attack() {
     let length = client_hello(trial.world.root()).len() - 5;
     let step = length.div_ceil(scale(50, 4000));
     let mut cuts: Vec<Vec<usize>> = (1..length).step_by(step).map(|place| vec![place]).collect();
-    // Each byte in a record of its own, and some sizes between.
+    // One record for each byte, and some larger sizes.
     cuts.extend([1, 2, 7, 100].map(|size| (size..length).step_by(size).collect()));
     for places in &cuts {
         for door in Door::BOTH {
@@ -319,7 +319,7 @@ fn a_hello_in_fragments_of_any_size_is_no_attack() {
     trial.end("hostile handshakes: none but fragments");
 }
 
-/// What was said in the handshake cannot be said again after it.
+/// A hello is not accepted again after the handshake.
 #[test]
 fn a_second_hello_after_the_handshake_ends_the_connection() {
     let mut trial = Trial::start();
@@ -331,7 +331,7 @@ fn a_second_hello_after_the_handshake_ends_the_connection() {
             let shaken = handshake(&socket, root.clone(), trial.world.good(door));
             let mut stream = trial.world.runtime.block_on(shaken).unwrap();
             let ended = trial.world.runtime.block_on(async {
-                // The server's SETTINGS: it has taken the handshake.
+                // The server's SETTINGS show that it accepted the handshake.
                 assert!(stream.read_u8().await.is_ok());
                 if is_below_tls {
                     stream.get_mut().0.inner().write_all(&hello).await.unwrap();
@@ -352,7 +352,7 @@ fn a_second_hello_after_the_handshake_ends_the_connection() {
     trial.end("hostile handshakes: a second hello");
 }
 
-/// Whoever comes back shows its certificate again, because there is nothing to come back with.
+/// A client must show its certificate on each connection, because there is no session to resume.
 #[test]
 fn no_session_is_given_that_could_be_resumed() {
     let trial = Trial::start();

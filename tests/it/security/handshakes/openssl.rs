@@ -8,10 +8,10 @@ use std::process::{Command, Stdio};
 use super::Trial;
 use super::world::{Door, World};
 
-/// What an HTTP/2 client says first: its preface and empty SETTINGS.
+/// The first bytes of an HTTP/2 client: its preface and empty SETTINGS.
 const PREFACE: &[u8] = b"PRI * HTTP/2.0\r\n\r\nSM\r\n\r\n\0\0\0\x04\0\0\0\0\0";
 
-/// A directory of files that openssl makes of one another.
+/// A directory of files that openssl makes.
 struct Workshop<'a> {
     world: &'a World,
     directory: PathBuf,
@@ -47,7 +47,7 @@ impl<'a> Workshop<'a> {
         );
     }
 
-    /// A certificate for a key of this making, signed with this digest by the door's own issuer.
+    /// A certificate for a key of this kind, signed with this digest by the door's issuer.
     fn leaf(&self, door: Door, key: &str, digest: &str) -> PathBuf {
         let name = format!("{door:?}-{}", key.replace([' ', ':'], "-"));
         let leaf = self.directory.join(format!("{name}-{digest}"));
@@ -64,7 +64,7 @@ impl<'a> Workshop<'a> {
         leaf
     }
 
-    /// How many bytes a server has to say, inside TLS, to somebody with this identity.
+    /// The number of bytes that a server sends inside TLS to a client with this identity.
     fn said(&self, door: Door, identity: &Path, options: &str) -> usize {
         let mut command = Command::new("openssl");
         command.args(["s_client", "-quiet", "-unix"]).arg(self.world.socket(door));
@@ -74,11 +74,11 @@ impl<'a> Workshop<'a> {
         command.args(options.split_whitespace());
         command.stdin(Stdio::piped()).stdout(Stdio::piped()).stderr(Stdio::null());
         let mut client = command.spawn().unwrap();
-        // It may have been turned away before it has read all of it.
+        // The server may refuse the client before it has read everything.
         let mut stdin = client.stdin.take().unwrap();
         let _ = stdin.write_all(PREFACE);
         let _ = stdin.flush();
-        // A server that lets it in sends its SETTINGS at once; another ends the connection.
+        // A server that admits the client sends its SETTINGS at once. Otherwise it ends the connection.
         let mut said = [0; 9];
         let count = client.stdout.take().unwrap().read(&mut said).unwrap();
         let _ = client.kill();
@@ -89,7 +89,7 @@ impl<'a> Workshop<'a> {
 
 const USUAL: &str = "-alpn h2 -servername localhost -tls1_3";
 
-/// OpenSSL makes and sends them at its lowest level of security.
+/// OpenSSL makes and sends weak certificates only at its lowest security level.
 const WEAK: &str = "-alpn h2 -servername localhost -cipher ALL:@SECLEVEL=0";
 
 #[test]

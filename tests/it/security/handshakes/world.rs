@@ -15,7 +15,7 @@ use crate::harness::{
     ServeProcess, create_aws, identity_in, init_in, keyhatch_in, open_request, open_state, temp_dir,
 };
 
-/// The pace of new connections is another promise's; hellos that hang are as many as there are.
+/// A configuration without rate limits of new connections, and with many places for handshakes.
 const CONFIG: &str = "
 [limits]
 step_new_connections_per_second = 1000000
@@ -23,7 +23,7 @@ step_new_connection_burst = 1000000
 step_pending_handshakes = 64
 ";
 
-/// Where somebody knocks.
+/// One of the two kinds of sockets.
 #[derive(Clone, Copy, Debug, PartialEq)]
 pub enum Door {
     Admin,
@@ -33,7 +33,7 @@ pub enum Door {
 impl Door {
     pub const BOTH: [Self; 2] = [Self::Step, Self::Admin];
 
-    /// The path of the identity that is at home here.
+    /// The SPIFFE path of the identity that this door admits.
     pub fn path(self) -> &'static str {
         match self {
             Self::Admin => "operator/admin",
@@ -41,7 +41,7 @@ impl Door {
         }
     }
 
-    /// As the stored CA calls the issuer that this door trusts.
+    /// The name of the door's issuer in the stored CA.
     pub fn issuer(self) -> &'static str {
         match self {
             Self::Admin => "clients",
@@ -95,7 +95,7 @@ impl World {
         self.runtime.block_on(client.close_step(request)).unwrap();
     }
 
-    /// A channel to the admin door as who is in this directory of the state directory.
+    /// A channel to the admin door with an identity of the state directory.
     pub fn admin(&self, identity: &str) -> Channel {
         let identity = identity_in(&self.state().join(identity));
         self.runtime.block_on(channel(&self.socket(Door::Admin), identity)).unwrap()
@@ -116,7 +116,7 @@ impl World {
         }
     }
 
-    /// The directory of who is at home behind this door.
+    /// The directory of the identity that this door admits.
     pub fn home(&self, door: Door) -> PathBuf {
         match door {
             Door::Admin => self.state().join("operators/admin"),
@@ -124,7 +124,7 @@ impl World {
         }
     }
 
-    /// The identity that is let in.
+    /// The identity that this door admits.
     pub fn good(&self, door: Door) -> Offer {
         Offer::in_directory(&self.home(door))
     }
@@ -150,7 +150,7 @@ impl World {
         CertificateDer::from_pem_slice(pem.as_bytes()).unwrap()
     }
 
-    /// A member of the CA that signs whatever it is given, with its key or with another one.
+    /// A member of the CA as an issuer, with its key or another key.
     pub fn signer(&self, name: &str, key: Option<KeyPair>) -> Issuer<'static, KeyPair> {
         let member = &self.authority[name];
         let own = || KeyPair::from_pem(member["key"].as_str().unwrap()).unwrap();
@@ -164,7 +164,7 @@ impl World {
         (text("certificate"), text("key"))
     }
 
-    /// How many requests of steps were decided.
+    /// The number of decided requests of steps.
     pub fn decided(&self) -> usize {
         let journal = std::fs::read_to_string(self.state().join("journal/000001.jsonl")).unwrap();
         let lines = journal.lines().map(|line| serde_json::from_str(line).unwrap());

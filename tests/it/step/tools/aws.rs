@@ -14,7 +14,7 @@ fn aws(key: &str) -> String {
         ("session_token", &format!("session-of-{key}")),
         ("region", "eu-west-1"),
     ];
-    // Shorter than what boto3 holds on to: it comes back for each request.
+    // The lease is shorter than boto3's refresh window, so boto3 comes back for each request.
     connection("aws", "prod", &fields).replace("spec:\n", "spec:\n  maxTtl: 5m\n")
 }
 
@@ -25,7 +25,7 @@ fn identity(_: &Asked) -> Told {
     (200, vec![("content-type", "text/xml".to_owned())], body.into())
 }
 
-/// Whose key each request was signed with, and its session.
+/// The key id and the session token of each signed request.
 fn signed_by(asked: &[Asked]) -> Vec<(String, String)> {
     let who = |asked: &Asked| {
         let authorization = asked.header("authorization");
@@ -61,7 +61,7 @@ fn boto3_signs_with_what_a_credential_process_printed() {
     }
 }
 
-/// The operator rotates the key after the first request; the daemon is killed and comes back after the second.
+/// The operator rotates the key after the first request. The daemon is killed and started after the second.
 #[test]
 fn boto3_follows_a_rotation_and_a_restart() {
     let Some(python) = python() else { return };
@@ -92,7 +92,7 @@ fn boto3_follows_a_rotation_and_a_restart() {
     let step = [python.as_str(), &script("boto_step.py"), &url, "3"];
     let mut command = keyhatch_in(directory.path(), &[&names[..], &exec, &step].concat());
     command.env("PATH", path_with_binary());
-    // What would stand in the way of the endpoint.
+    // These variables would override the endpoint.
     command.env("AWS_ACCESS_KEY_ID", "old").env("AWS_SECRET_ACCESS_KEY", "old");
     std::fs::create_dir(directory.path().join(".aws")).unwrap();
     let profile = "[default]\naws_access_key_id = old\naws_secret_access_key = old\n";
@@ -102,6 +102,6 @@ fn boto3_follows_a_rotation_and_a_restart() {
     let stderr = text(&ran.stderr);
     assert_eq!(text(&ran.stdout), "123456789012\n".repeat(3), "{stderr}");
     assert_eq!(signed_by(&server.asked()), [pair("AKIAONE"), pair("AKIATWO"), pair("AKIATWO")]);
-    // The server's thread has the other end of it.
+    // The server's thread has the other end.
     drop(serving.lock().unwrap().take());
 }

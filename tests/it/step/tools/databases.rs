@@ -7,7 +7,7 @@ use std::sync::mpsc::channel;
 use super::{program, stdout};
 use crate::harness::{Steps, connection};
 
-/// The 4 bytes of a length, itself included, and what follows.
+/// Reads a message: 4 bytes of length, which count themselves, and the content.
 fn message(stream: &mut TcpStream) -> Vec<u8> {
     let mut length = [0; 4];
     stream.read_exact(&mut length).unwrap();
@@ -16,8 +16,8 @@ fn message(stream: &mut TcpStream) -> Vec<u8> {
     body
 }
 
-/// As much of PostgreSQL's protocol as a login takes ("Frontend/Backend Protocol"): the password is asked for in
-/// clear and told to the test; every query is answered with nothing.
+/// The part of PostgreSQL's protocol that a login needs ("Frontend/Backend Protocol"). The server asks for the password
+/// in clear text, returns it to the test, and answers every query with nothing.
 fn log_in(mut stream: TcpStream) -> (String, String) {
     const SSL_REQUEST: [u8; 4] = 80_877_103_u32.to_be_bytes();
     const GSS_REQUEST: [u8; 4] = 80_877_104_u32.to_be_bytes();

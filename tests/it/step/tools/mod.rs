@@ -10,7 +10,7 @@ use std::path::PathBuf;
 use crate::harness::{HttpServer, Steps, connection, secret, skipped, source, text};
 use crate::step::clients::installed;
 
-/// The Python that has the tools' own packages.
+/// The Python interpreter with the tools' packages.
 fn python() -> Option<String> {
     let tools = installed("tools")?;
     Some(tools.join("venv/bin/python").to_str().unwrap().to_owned())
@@ -20,7 +20,7 @@ fn script(name: &str) -> String {
     source("tests/clients/tools").join(name).to_str().unwrap().to_owned()
 }
 
-/// Where a program of the system's is, if it is there.
+/// The path of a program of the system. `None` if it is not installed.
 fn program(name: &str) -> Option<PathBuf> {
     let path = std::env::var_os("PATH").unwrap_or_default();
     let found = std::env::split_paths(&path).map(|directory| directory.join(name));
@@ -43,7 +43,7 @@ fn stdout(steps: &Steps, program: &str, arguments: &[&str]) -> String {
     text(&ran.stdout)
 }
 
-/// The example of Relay's documents, as it stands there.
+/// The example of Relay's documentation, unchanged.
 #[test]
 fn a_step_of_relays_runs_unchanged_with_its_own_sdk() {
     let Some(python) = python() else { return };

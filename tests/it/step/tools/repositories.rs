@@ -6,7 +6,7 @@ use std::process::Command;
 use super::{basic, program, stdout};
 use crate::harness::{Asked, HttpServer, Steps, Told, connection, text};
 
-/// Serves files to whoever has this login.
+/// Serves files to clients with this login.
 fn files(root: &Path, login: &str) -> impl Fn(&Asked) -> Told + use<> {
     let (root, login) = (root.to_owned(), basic(login));
     move |asked| {
@@ -60,7 +60,7 @@ fn git_fetches_from_a_server_that_wants_a_password() {
             .iter()
             .any(|asked| asked.header("authorization") == basic("x-access-token:not-a-real-token"))
     );
-    // Another host's login is not for this one, nor is one that is for encrypted connections only.
+    // The login of another host is not used, nor a login for encrypted connections only.
     assert!(!fetch("http://github.com", "other").status.success());
     assert!(!fetch(&host, "plain").status.success());
     assert!(server.asked().iter().all(|asked| asked.header("authorization").is_empty()));
