@@ -1,4 +1,4 @@
-//! What can go wrong in a use case, by fault. The edge turns it into a status and a reason.
+//! The errors of the use cases, by fault. The edge turns each into a status and a reason.
 
 use std::time::Duration;
 
@@ -16,7 +16,7 @@ use crate::seal::NoRandomness;
 /// Why a request was refused or failed.
 #[derive(Debug, Clone, thiserror::Error)]
 pub enum Error {
-    /// A newer version has written it, and this one cannot read what.
+    /// A newer version wrote the resource, and this version cannot read it.
     #[error(
         "{0} was written by a newer keyhatch, and this version uses nothing of it; run the newer keyhatch"
     )]
@@ -28,15 +28,13 @@ pub enum Error {
     #[error("the step was closed while it was being opened; open it again")]
     ClosedMeanwhile,
     /// A certificate was issued a moment ago.
-    #[error("this identity got a certificate less than a minute ago; another can be had in {} s", .0.as_secs() + 1)]
+    #[error("this identity got a certificate less than a minute ago; request another in {} s", .0.as_secs() + 1)]
     RenewedLately(Duration),
-    /// Stored values were compared with documents too often of late.
-    #[error("you have had stored values compared with documents too often of late; try again in {} s", .0.as_secs() + 1)]
+    /// The caller compared stored values with documents too often.
+    #[error("you compared stored values with documents too often; try again in {} s", .0.as_secs() + 1)]
     ComparedLately(Duration),
-    /// What this request opened is closed by now.
-    #[error(
-        "the request {0} has opened this step before, and it is closed by now; ask under another request id"
-    )]
+    /// The step that this request opened before is closed.
+    #[error("request {0} opened this step before, and the step is closed; use another request id")]
     OpenedBefore(RequestId),
     /// A record fails authentication.
     #[error("the stored record fails authentication; restore it or write the credential again")]
@@ -46,10 +44,10 @@ pub enum Error {
         "this step may not resolve it; an operator sees why with: keyhatch explain {decision_id}"
     )]
     Denied {
-        /// What stands for its place in the journal: for a step, which is not to count lines.
+        /// The hidden line of the decision in the journal: a step must not count lines.
         decision_id: String,
     },
-    /// A certificate signing request cannot be used.
+    /// A certificate signing request is not usable.
     #[error("the certificate signing request: {0}")]
     CsrInvalid(#[from] RequestError),
     /// A decision id is not one.
@@ -57,33 +55,35 @@ pub enum Error {
         "{0:?} is no decision id; a denial carries one of 32 digits, and journal tail shows FILE.LINE, such as 1.42"
     )]
     DecisionInvalid(String),
-    /// There is no decision of this id.
+    /// The journal has no decision with this id.
     #[error("the journal has no such decision")]
     DecisionNotFound,
-    /// An operator has switched the connection off.
+    /// An operator has disabled the connection.
     #[error("{0} is disabled; an operator may enable it")]
     Disabled(ResourceName),
-    /// The disk is nearly full: what is left is for changes that take access away.
+    /// The disk is nearly full: the rest is kept for changes that take access away.
     #[error(
-        "the disk is nearly full, and what is left is kept for deletes, disabling and changes of access; free \
+        "the disk is nearly full, and the rest is kept for deletes, disabling and changes of access; free \
          space on the disk of the state directory"
     )]
     DiskFull,
-    /// Somebody makes a backup.
-    #[error("a backup is being made already; try again when it is done")]
+    /// Another backup is running.
+    #[error("another backup is running; try again when it has ended")]
     BackupRuns,
-    /// As many read the journal as may.
-    #[error("as many read the journal as may, which is {0}; try again when one of them has ended")]
+    /// The limit of journal readers is reached.
+    #[error(
+        "{0} readers of the journal are open, which is the limit; try again when one has ended"
+    )]
     TooManyReaders(u32),
     /// A step's directory or socket cannot be made.
     #[error(
-        "the step's directory cannot be made below {directory} ({cause}); see to it there, and open the \
+        "the step's directory cannot be made below {directory} ({cause}); fix the cause, and open the \
          step again"
     )]
     DirectoryUnavailable {
         /// The runtime directory.
         directory: String,
-        /// What the system says.
+        /// The system's error.
         cause: String,
     },
     /// Documents of one Apply have problems.
@@ -107,9 +107,9 @@ pub enum Error {
     /// The credential has no such field.
     #[error("it has no field {field:?}; it has: {known}")]
     FieldUnknown {
-        /// As asked for.
+        /// The requested field.
         field: String,
-        /// The names there are.
+        /// The existing names.
         known: String,
     },
     /// A value for an identifier that the group does not have.
@@ -120,7 +120,7 @@ pub enum Error {
     IdentifiersIncomplete(String),
     /// A connection lacks an identifier of a group.
     #[error(
-        "{connection} has no tag {identifier}:…, which group {group} tells its members apart by"
+        "{connection} has no tag {identifier}:…, by which group {group} tells its members apart"
     )]
     IdentifierMissing {
         /// The group.
@@ -139,13 +139,13 @@ pub enum Error {
         group: GroupName,
         /// The connection.
         connection: ConnectionRef,
-        /// The one that is a member already.
+        /// The present member with these values.
         other: ConnectionRef,
     },
     /// An identifier or tag is not well formed.
     #[error(transparent)]
     IdentifierTagInvalid(Invalid),
-    /// A connection of another type.
+    /// A connection of another integration.
     #[error("{connection} is not of the integration of group {group}")]
     IntegrationMismatch {
         /// The group.
@@ -153,14 +153,14 @@ pub enum Error {
         /// The connection.
         connection: ConnectionRef,
     },
-    /// It is used by others.
+    /// Others use the resource.
     #[error("{resource} is used by {users}; {hint}")]
     InUse {
-        /// What is used.
+        /// The used resource.
         resource: ResourceName,
-        /// By what.
+        /// Its users.
         users: String,
-        /// What to do about it.
+        /// The next step.
         hint: &'static str,
     },
     /// The integration comes with the broker.
@@ -172,24 +172,24 @@ pub enum Error {
     /// There is no such integration.
     #[error("there is no integration {0}; list them with: keyhatch integration list")]
     IntegrationUnknown(IntegrationName),
-    /// Our fault.
+    /// A fault of the broker.
     #[error("{0}")]
     Internal(String),
     /// The journal cannot be written.
     #[error("the journal cannot be written, so nothing is resolved or changed; try again")]
     JournalUnavailable,
-    /// The KEK cannot be had while the daemon runs.
+    /// The KEK is not available while the daemon runs.
     #[error(
-        "the KEK is not at hand ({0}); stop the daemon and run: keyhatch key rotate --data --offline"
+        "the KEK is not available ({0}); stop the daemon and run: keyhatch key rotate --data --offline"
     )]
     KekNotAtHand(String),
-    /// The KEK cannot be replaced where it is.
+    /// The KEK cannot be replaced in its place.
     #[error("{0}")]
     KekNotReplaceable(String),
     /// The keyring cannot be written.
-    #[error("the keyring cannot be read or written ({0}); see to its disk and try again")]
+    #[error("the keyring cannot be read or written ({0}); check its disk and try again")]
     KeyringUnwritable(String),
-    /// The kind is not one, or not clear.
+    /// The kind does not exist, or is not clear.
     #[error("{}", .0.description)]
     KindInvalid(Problem),
     /// A label is not well formed.
@@ -201,19 +201,19 @@ pub enum Error {
     /// A name is not well formed.
     #[error(transparent)]
     NameInvalid(#[from] Invalid),
-    /// The certificate or its opening does not count.
+    /// The certificate or its opening is not accepted.
     #[error(transparent)]
     NotAccepted(#[from] NotAccepted),
     /// No member of the group has these values.
     #[error("no member of the group has these identifier values")]
     NoMember,
-    /// There is no such resource, and the caller may know.
+    /// There is no such resource, and the caller may know that.
     #[error("there is no {name}{hint}", name = .0, hint = hint(.0))]
     NotFound(ResourceName),
-    /// An operator would remove itself.
+    /// Operators cannot remove themselves.
     #[error("you cannot remove yourself; another administrator can")]
     OwnRegistration,
-    /// The page token is not one of ours.
+    /// The page token was not issued by this method.
     #[error("the page token is not one that this method returned")]
     PageTokenInvalid,
     /// A principal in a binding is not well formed.
@@ -221,33 +221,33 @@ pub enum Error {
     PrincipalInvalid(Invalid),
     /// The broker was restored from a backup.
     #[error(
-        "this broker was restored from a backup, and nothing is resolved until an administrator has looked at \
-         it and says: keyhatch restore --confirm"
+        "this broker was restored from a backup; nothing is resolved until an administrator checks it and \
+         runs: keyhatch restore --confirm"
     )]
     Quarantined,
-    /// The same id was given to another request.
+    /// The request id belongs to another request.
     #[error("another request was made under the id {0}; an id is used for one request only")]
     RequestIdReused(RequestId),
-    /// No role was given, or none that there is.
+    /// The role is missing or unknown.
     #[error("the role must be viewer, operator or administrator")]
     RoleInvalid,
     /// The executor may not assert this.
     #[error(
-        "this executor may not open steps that run as {0}; an administrator registers for what it may"
+        "this executor may not open steps that run as {0}; an administrator registers what an executor may assert"
     )]
     RunAsNotPermitted(RunAs),
-    /// No run of this name has been seen.
+    /// The journal has no run of this name.
     #[error(
-        "there is no run {0} in the journal, or it is another executor's; operators see every executor's"
+        "there is no run {0} in the journal, or it is another executor's; operators see the runs of all executors"
     )]
     RunNotFound(RunName),
-    /// An answer cannot hold all that a run has received.
+    /// The run received more than a reply can hold.
     #[error(
-        "run {0} has received more than an answer holds; an operator reads it line by line with: keyhatch journal tail \
+        "run {0} received more than a reply can hold; an operator reads it line by line with: keyhatch journal tail \
          --run {0} --since TIME"
     )]
     RunTooLarge(RunName),
-    /// Whoever adds a connection to a group must be a resolver of it.
+    /// Adding a connection to a group needs the resolver relation on the connection.
     #[error("you are not a resolver of {0}")]
     ResolverRequired(ResourceName),
     /// The operator's role does not include this.
@@ -282,7 +282,7 @@ pub enum Error {
     StepNotOpen,
     /// The store takes no more writes.
     #[error(
-        "a write to the store failed, so it takes no more; restart the broker when its disk is well"
+        "a write to the store failed, so it takes no more; repair its disk, then restart the broker"
     )]
     StoreReadOnly,
     /// The target is missing or malformed.
@@ -291,22 +291,22 @@ pub enum Error {
     /// The request is larger than allowed.
     #[error("{0}")]
     TooLarge(String),
-    /// Replies that nobody reads hold all bytes that there are for the caller.
-    #[error("unread replies hold as many bytes as there are for you; read them, and try again")]
+    /// Unread replies hold all the bytes that the caller may have.
+    #[error("unread replies hold all the bytes that you may have; read them, and try again")]
     Overloaded,
     /// The step holds too many live leases.
-    #[error("this step holds as many live leases as it may ({0}); let some expire")]
+    #[error("this step holds {0} live leases, which is the limit; let some expire")]
     TooManyLeases(u32),
-    /// The caller asks too often, or for too much that changes nothing.
-    #[error("you ask too often; try again later")]
+    /// The caller sends too many requests, or too many that change nothing.
+    #[error("too many requests; try again later")]
     TooManyRequests(Duration),
-    /// The step watches as much as it may.
-    #[error("this step has as many Watches as it may ({0}); end one")]
+    /// The step has reached its limit of Watches.
+    #[error("this step has {0} Watches, which is the limit; end one")]
     TooManyWatches(usize),
     /// Too many steps are open.
-    #[error("as many steps are open as this broker allows ({0})")]
+    #[error("{0} steps are open, which is the limit of this broker")]
     TooManySteps(u32),
-    /// One of several executors has too many steps open.
+    /// One of several executors has opened too many steps.
     #[error(
         "this executor has {share} steps open: a quarter of what this broker allows ({all}) is the most for one of \
          several executors; close some"
@@ -320,14 +320,14 @@ pub enum Error {
     /// A TTL is out of range.
     #[error("the {what} must be between {} s and {} s", .least.as_secs(), .most.as_secs())]
     TtlOutOfRange {
-        /// What is out of range: "ttl" or "heartbeat".
+        /// The value that is out of range: "ttl" or "heartbeat".
         what: &'static str,
         /// The shortest.
         least: Duration,
         /// The longest.
         most: Duration,
     },
-    /// An update mask names what there is not.
+    /// An update mask names an unknown path.
     #[error("update_mask: there is no {0:?} to update")]
     UpdateMaskInvalid(String),
     /// The credential has a newer version than the lease.
@@ -335,15 +335,15 @@ pub enum Error {
     VersionSuperseded,
     /// The executor is not registered for this workflow.
     #[error(
-        "this executor may not open steps of workflow {0}; an administrator registers for which it may"
+        "this executor may not open steps of workflow {0}; an administrator registers the workflows of an executor"
     )]
     WorkflowNotPermitted(WorkflowName),
-    /// This daemon cannot let that user or group into a directory; with the reason.
-    #[error("this daemon cannot let in {0}")]
+    /// This daemon cannot give a user or group access to a directory; with the reason.
+    #[error("this daemon cannot give access to {0}")]
     UidNotPermitted(String),
 }
 
-/// Where to look for what there is.
+/// The command that lists the existing resources of this type.
 fn hint(absent: &ResourceName) -> &'static str {
     match absent {
         ResourceName::Connection(_) => "; list them with: keyhatch connection list",
@@ -394,7 +394,7 @@ impl From<NoRandomness> for Error {
 }
 
 impl Error {
-    /// The same, unless what was not found is there, written by a newer version.
+    /// The same error, or [`Error::Newer`] if the missing resource was written by a newer version.
     pub(super) fn or_newer(self, catalog: &Catalog) -> Self {
         match self {
             Self::NotFound(name) if catalog.is_newer(&name) => Self::Newer(name.to_string()),

@@ -1,4 +1,4 @@
-//! How the broker is doing, for whoever looks after it.
+//! The health of the broker, for status, metrics and the health service.
 
 use std::fmt;
 
@@ -8,23 +8,23 @@ use crate::journal::{CommitError, JournalStatus, NewestSignature};
 use crate::model::{JournalMode, ResourceName, Timestamp};
 use crate::seal::{KekKind, KeyId, MemoryProtection};
 
-/// What it does for those who ask.
+/// What the broker does for its callers.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum State {
-    /// Everything.
+    /// It does everything.
     Serving,
-    /// It resolves, and changes nothing: the store takes no writes.
+    /// It resolves and changes nothing: the store takes no writes.
     ReadOnly,
-    /// It changes, and resolves nothing: it was restored from a backup, and nobody has confirmed it.
+    /// It takes changes and resolves nothing: it was restored from a backup, and no administrator has confirmed it.
     Quarantined,
-    /// Neither: the journal takes no lines.
+    /// It neither resolves nor changes: the journal takes no lines.
     NoSecrets,
-    /// Neither: it is shutting down.
+    /// It neither resolves nor changes: it is shutting down.
     Draining,
 }
 
 impl State {
-    /// All there are.
+    /// All states.
     pub const ALL: [Self; 5] =
         [Self::Serving, Self::ReadOnly, Self::Quarantined, Self::NoSecrets, Self::Draining];
 }
@@ -41,21 +41,21 @@ impl fmt::Display for State {
     }
 }
 
-/// How the broker is doing.
+/// The health of the broker.
 pub struct Health {
-    /// What it does.
+    /// The state.
     pub state: State,
-    /// Since when it runs.
+    /// The start of the daemon.
     pub start_time: Timestamp,
     /// The trust domain.
     pub trust_domain: String,
-    /// How much there is of everything.
+    /// The numbers of resources.
     pub counts: Counts,
     /// The last batch in force.
     pub head: u64,
-    /// How the journal is kept.
+    /// When step decisions must be on disk.
     pub journal_mode: JournalMode,
-    /// Where the journal stands; unknown while it hangs.
+    /// The journal's status; `None` while the journal hangs.
     pub journal: Option<JournalStatus>,
     /// The journal's newest signature.
     pub signature: Option<NewestSignature>,
@@ -69,11 +69,11 @@ pub struct Health {
     pub authority_end: Timestamp,
     /// The SHA-256 of the CA's root certificate.
     pub authority_sha256: [u8; 32],
-    /// The full names of what a newer keyhatch has written.
+    /// The full names of the resources that a newer keyhatch wrote.
     pub newer: Vec<String>,
 }
 
-/// How much there is of everything. What is open and leased is unknown, and told as none, while the journal hangs.
+/// The numbers of resources. While the journal hangs, open steps and live leases are unknown, and 0.
 #[derive(Clone, Copy, Debug, Default)]
 pub struct Counts {
     /// Connections.
@@ -82,7 +82,7 @@ pub struct Counts {
     pub groups: usize,
     /// Secrets of workflows.
     pub secrets: usize,
-    /// Integrations of operators' own.
+    /// Operators' own integrations.
     pub own_integrations: usize,
     /// Operators.
     pub operators: usize,
@@ -101,21 +101,21 @@ pub struct Counts {
 pub struct KeyState {
     /// The key that wraps the others.
     pub kek: KeyId,
-    /// Where it comes from.
+    /// Its source.
     pub kek_kind: KekKind,
-    /// How many keys records are sealed under.
+    /// The number of DEKs.
     pub deks: usize,
 }
 
 impl KeyState {
-    /// Whether records are still under an older key: as soon as none is, there is one key.
+    /// True while records are sealed under an older DEK: that DEK is dropped with the last of them.
     pub fn is_resealing(&self) -> bool {
         self.deks > 1
     }
 }
 
 impl Broker {
-    /// How it is doing. What a journal that hangs would have to say is left out.
+    /// The health of the broker. While the journal hangs, its part is left out.
     pub fn health(&self) -> Health {
         let looked = self.journal.with_live(|live| (live.open_count(), live.leases().len()));
         let (open_steps, live_leases) = looked.unwrap_or_default();
@@ -141,8 +141,7 @@ impl Broker {
         }
     }
 
-    /// What it does for those who ask. All that is told of the broker's health is told from here: status, metrics,
-    /// and health on both doors.
+    /// The state. Status, metrics and the health services of both sockets all use it.
     pub(super) fn state(&self) -> State {
         if self.check_serving().is_err() {
             return State::Draining;
@@ -155,7 +154,7 @@ impl Broker {
         }
     }
 
-    /// Of what is not the journal's to know.
+    /// The numbers that the catalogue knows.
     fn counts(&self) -> Counts {
         let snapshot = self.snapshot();
         let catalog = &snapshot.catalog;
@@ -173,18 +172,18 @@ impl Broker {
         }
     }
 
-    /// The full names, which begin so, of what a newer keyhatch has written: for the last page of a list, which has no
-    /// token of a next.
-    pub fn newer(&self, begin: &str, next_page_token: &str) -> Vec<String> {
+    /// The full names with this prefix of resources that a newer keyhatch wrote. Only the last page of a list has them, so
+    /// the names are empty beside a token of a next page.
+    pub fn newer(&self, prefix: &str, next_page_token: &str) -> Vec<String> {
         if !next_page_token.is_empty() {
             return Vec::new();
         }
         let snapshot = self.snapshot();
         let names = snapshot.catalog.all_newer().map(|one| one.name.clone());
-        names.filter(|name| name.starts_with(begin)).collect()
+        names.filter(|name| name.starts_with(prefix)).collect()
     }
 
-    /// When the newest certificate of each operator and executor ends.
+    /// The end of each operator's and executor's newest certificate.
     pub fn registration_ends(&self) -> Vec<(ResourceName, Timestamp)> {
         let snapshot = self.snapshot();
         let ends = snapshot.catalog.registrations().filter_map(|one| {

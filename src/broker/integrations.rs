@@ -1,28 +1,29 @@
-//! Operators' own integrations, beside those that come with the broker.
+//! Operators' own integrations, beside the built-in ones.
 //!
-//! A change of a schema never loosens what is stored: whether a value is sensitive or a destination was
-//! fixed when it was written, and stands with it.
+//! A change of a schema never loosens stored values: each value keeps the `sensitive` and `destination` of the schema
+//! that it was written under.
 
 use std::collections::BTreeSet;
+use std::sync::Arc;
 
 use super::Broker;
-use super::changes::apply::Action;
-use super::changes::draft::{Draft, WriteOptions, WriteRequest};
-use super::connections::{Deletion, check_etag};
+use super::changes::checks::{change_note, check_etag};
+use super::changes::documents::{Action, Deletion, WriteOptions, WriteRequest};
+use super::changes::draft::Draft;
 use super::error::Error;
 use super::registry::operators::{require_operator, require_role};
 use crate::access::{Principal, Role};
-use crate::catalog::{Catalog, OwnIntegration};
+use crate::catalog::{Catalog, OwnIntegration, Resource};
 use crate::integration::{self, FieldRule, Integration, check_own};
 use crate::journal::ChangeNote;
 use crate::model::{IntegrationName, KindName, ResourceName};
-use crate::seal::{RecordKey, RecordKind, random_id};
+use crate::seal::random_id;
 
 /// An integration as an operator sees it.
 pub struct ListedIntegration {
-    /// What it is.
+    /// The integration.
     pub integration: Integration,
-    /// Of an operators' own; none of one that comes with the broker.
+    /// The etag of an operators' own integration; `None` for a built-in one.
     pub etag: Option<String>,
 }
 
@@ -67,19 +68,18 @@ impl Broker {
     ) -> Result<ListedIntegration, Error> {
         require_role(&caller, Role::Administrator)?;
         let name = integration.name.clone();
-        let asked = WriteRequest::new(&caller, options);
+        let request = WriteRequest::new(&caller, options);
         let change = move |draft: &mut Draft| {
-            let name = integration.name.clone();
-            if draft.catalog.integration(&name).is_some() {
+            if draft.catalog().integration(&integration.name).is_some() {
+                let name = integration.name.clone();
                 return Err(Error::AlreadyExists(ResourceName::Integration(name)));
             }
-            put(draft, &caller, integration)?;
-            find(&draft.catalog, &name)
+            put(draft, &caller, integration.clone()).map(drop)
         };
-        self.writer.run(asked, change, move |catalog| find(catalog, &name)).await
+        self.writer.write(request, change, move |catalog| find(catalog, &name)).await
     }
 
-    /// Replaces an integration, if `etag` is still its.
+    /// Replaces an integration, if `etag` is still its etag.
     ///
     /// # Errors
     /// See `IntegrationService.UpdateIntegration`.
@@ -93,24 +93,21 @@ impl Broker {
     ) -> Result<ListedIntegration, Error> {
         require_role(&caller, Role::Administrator)?;
         let name = integration.name.clone();
-        let asked = WriteRequest::new(&caller, options);
+        let request = WriteRequest::new(&caller, options);
         let change = move |draft: &mut Draft| {
-            let name = integration.name.clone();
-            match draft.catalog.own_integration(&name) {
-                Some(own) => {
-                    check_etag(etag, &own.etag(), || ResourceName::Integration(name.clone()))?;
-                }
-                None if integration::find(&name).is_some() => {}
+            let resource = ResourceName::Integration(integration.name.clone());
+            match draft.catalog().own_integration(&integration.name) {
+                Some(own) => check_etag(etag.as_ref(), &own.etag(), &resource)?,
+                None if integration::find(&integration.name).is_some() => {}
                 None if allow_missing && etag.is_none() => {}
-                None => return Err(Error::NotFound(ResourceName::Integration(name))),
+                None => return Err(Error::NotFound(resource)),
             }
-            put(draft, &caller, integration)?;
-            find(&draft.catalog, &name)
+            put(draft, &caller, integration.clone()).map(drop)
         };
-        self.writer.run(asked, change, move |catalog| find(catalog, &name)).await
+        self.writer.write(request, change, move |catalog| find(catalog, &name)).await
     }
 
-    /// Deletes an integration that nothing is of.
+    /// Deletes an integration that no connection and no group is of.
     ///
     /// # Errors
     /// See `IntegrationService.DeleteIntegration`.
@@ -122,13 +119,13 @@ impl Broker {
         options: WriteOptions,
     ) -> Result<(), Error> {
         require_role(&caller, Role::Administrator)?;
-        let asked = WriteRequest::new(&caller, options);
-        let change = move |draft: &mut Draft| delete(draft, &caller, &name, deletion);
-        self.writer.run(asked, change, |_| Ok(())).await
+        let request = WriteRequest::new(&caller, options);
+        let change = move |draft: &mut Draft| delete(draft, &caller, &name, &deletion);
+        self.writer.write(request, change, |_| Ok(())).await
     }
 }
 
-/// Creates an integration, or replaces the one of its name.
+/// Creates an integration, or replaces the integration of its name.
 pub(super) fn put(
     draft: &mut Draft,
     caller: &Principal,
@@ -140,19 +137,19 @@ pub(super) fn put(
     if integration::find(&name).is_some() {
         return Err(Error::IntegrationBuiltIn(name));
     }
-    let old = draft.catalog.own_integration(&name).cloned();
+    let old = draft.catalog().own_integration(&name).cloned();
     if old.as_ref().is_some_and(|old| old.integration == integration) {
         return Ok(Action::Unchanged);
     }
     let kinds: BTreeSet<&KindName> = integration.kinds.iter().map(|kind| &kind.name).collect();
-    let user = connection_of(&draft.catalog, &name, |kind| !kinds.contains(kind));
+    let user = connection_of(draft.catalog(), &name, |kind| !kinds.contains(kind));
     if let Some(users) = user {
         let resource = ResourceName::Integration(name);
         let hint = "keep the kind, or delete the connections of it first";
         return Err(Error::InUse { resource, users, hint });
     }
     if let Some(old) = &old {
-        check_destinations_stay(&draft.catalog, &old.integration, &integration)?;
+        check_destinations_stay(draft.catalog(), &old.integration, &integration)?;
     }
     let own = OwnIntegration {
         uid: old.as_ref().map_or_else(random_id, |old| Ok(old.uid))?,
@@ -161,10 +158,9 @@ pub(super) fn put(
         update_time: draft.now,
         updated_by: caller.to_string(),
     };
-    draft.put([own.to_store(&draft.keyring.clone())?]);
     let action = if old.is_some() { "integration.update" } else { "integration.create" };
     draft.note(note(caller, action, &own));
-    draft.catalog.put_integration(own);
+    draft.put(Resource::Integration(Arc::new(own)));
     Ok(if old.is_some() { Action::Changed } else { Action::Created })
 }
 
@@ -172,31 +168,30 @@ fn delete(
     draft: &mut Draft,
     caller: &Principal,
     name: &IntegrationName,
-    deletion: Deletion,
+    deletion: &Deletion,
 ) -> Result<(), Error> {
     let resource = ResourceName::Integration(name.clone());
     if integration::find(name).is_some() {
         return Err(Error::IntegrationBuiltIn(name.clone()));
     }
-    let own = match draft.catalog.own_integration(name).cloned() {
+    let own = match draft.catalog().own_integration(name).cloned() {
         Some(own) => own,
-        None if deletion.allow_missing && !draft.catalog.is_newer(&resource) => return Ok(()),
+        None if deletion.allow_missing && !draft.catalog().is_newer(&resource) => return Ok(()),
         None => return Err(Error::NotFound(resource)),
     };
-    check_etag(deletion.etag, &own.etag(), || resource.clone())?;
-    let connection = connection_of(&draft.catalog, name, |_| true);
-    if let Some(users) = connection.or_else(|| group_of(&draft.catalog, name)) {
+    check_etag(deletion.etag.as_ref(), &own.etag(), &resource)?;
+    let connection = connection_of(draft.catalog(), name, |_| true);
+    if let Some(users) = connection.or_else(|| group_of(draft.catalog(), name)) {
         let hint = "delete what is of it first";
         return Err(Error::InUse { resource, users, hint });
     }
-    draft.catalog.remove_integration(name);
-    draft.remove([RecordKey { kind: RecordKind::Integration, uid: own.uid }]);
     draft.note(note(caller, "integration.delete", &own));
+    draft.remove(Resource::Integration(own));
     Ok(())
 }
 
-/// Of kinds that connections have, a rule stays and stays a destination if it was one, and no other rule
-/// takes its name: what is stored would be found under another rule, or sent somewhere else.
+/// Refuses a schema that loosens a kind which connections have. Each of its field rules must stay, stay a destination if
+/// it was, and keep its name to itself: else a stored value would fall under another rule, or be sent somewhere else.
 fn check_destinations_stay(
     catalog: &Catalog,
     old: &Integration,
@@ -224,18 +219,18 @@ fn check_destinations_stay(
     Ok(())
 }
 
-/// A connection of this integration and such a kind, if there is any.
+/// A connection of this integration and a wanted kind, as text, if there is any.
 fn connection_of(
     catalog: &Catalog,
     name: &IntegrationName,
-    is_meant: impl Fn(&KindName) -> bool,
+    is_wanted: impl Fn(&KindName) -> bool,
 ) -> Option<String> {
     let mut connections = catalog.connections_of(name);
-    let found = connections.find(|one| is_meant(&one.metadata.kind))?;
+    let found = connections.find(|one| is_wanted(&one.metadata.kind))?;
     Some(format!("{}, of kind {}", found.metadata.reference(), found.metadata.kind))
 }
 
-/// A group of this integration, if there is any.
+/// A group of this integration, as text, if there is any.
 fn group_of(catalog: &Catalog, name: &IntegrationName) -> Option<String> {
     let mut groups = catalog.groups_after(None);
     let found = groups.find(|group| group.metadata.integration == *name)?;
@@ -257,14 +252,6 @@ fn listed(own: &OwnIntegration) -> ListedIntegration {
 }
 
 fn note(caller: &Principal, action: &str, own: &OwnIntegration) -> ChangeNote {
-    ChangeNote {
-        principal: caller.to_string(),
-        action: action.to_owned(),
-        resource: ResourceName::Integration(own.integration.name.clone()).to_string(),
-        uid: own.uid,
-        version: own.revision,
-        fields: Vec::new(),
-        settings: Vec::new(),
-        access: None,
-    }
+    let resource = ResourceName::Integration(own.integration.name.clone());
+    change_note(caller, action, resource, own.uid, own.revision)
 }

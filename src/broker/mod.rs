@@ -1,7 +1,7 @@
-//! The use cases, one file a story. Nothing here knows gRPC, TLS or sled's calls.
+//! The use cases, in folders by noun. Nothing here knows gRPC, TLS or sled's calls.
 //!
-//! [`resolve`] is the story that the rest is for. Changes go through the one writer of
-//! [`changes`]; steps come and go in [`steps`].
+//! [`resolve`] hands out credentials. [`changes`] has the one writer that all changes go through. [`steps`] opens and
+//! closes steps.
 
 mod changes;
 mod connections;
@@ -21,17 +21,16 @@ use std::path::PathBuf;
 use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, Ordering};
 
-pub use changes::apply::{Action, Applied, Document};
 pub use changes::difference::{Difference, Differences};
-pub use changes::draft::WriteOptions;
+pub use changes::documents::{
+    Access, Action, Applied, ConnectionDocument, Deletion, Document, GroupChange, GroupDocument,
+    MemberChange, NewGroup, Patch, SecretDocument, WriteOptions,
+};
 pub use changes::plan::{Plan, Planned};
 pub use connections::inspect::Inspected;
-pub use connections::{
-    Access, ConnectionDocument, ConnectionInUse, Deletion, Holder, ListedConnection,
-    ListedConnections, Patch, TimeFilter,
-};
+pub use connections::{ConnectionInUse, Holder, ListedConnection, ListedConnections, TimeFilter};
 pub use error::Error;
-pub use groups::{GroupChange, GroupDocument, ListedGroup, MemberChange, NewGroup};
+pub use groups::ListedGroup;
 pub use health::{Counts, Health, KeyState, State};
 pub use insight::readers::ReaderTurn;
 pub use insight::suggest::{Advice, Suggestion, Suggestions};
@@ -42,13 +41,12 @@ pub use lifecycle::backup::{
     BACKUP_FORMAT, Backup, Hashed, MANIFEST, Manifest, ManifestEntry, STORE_RECORDS, read_record,
 };
 pub use lifecycle::start::{BrokerParts, StartError};
-pub use registry::offline::{LocalExecutor, Offline};
-pub use registry::{Enrolled, LOCAL_EXECUTOR, NewRegistration};
+pub use registry::offline::Offline;
+pub use registry::{Enrolled, LOCAL_EXECUTOR, LocalExecutor, NewRegistration};
 pub use resolve::batch::AuthorizedBatch;
 pub use resolve::explain::{DryRun, ExaminedResource, Explanation, NearMember, PastDecision};
 pub use resolve::watch::{Delivery, Watch};
 pub use resolve::{ResolveRequest, Resolved, Room};
-pub use secrets::SecretDocument;
 pub use steps::list::{ListedStep, ListedSteps};
 pub use steps::openings::{ClosedStep, OpenedStep, StepSelector};
 pub use steps::request::StepRequest;
@@ -73,7 +71,7 @@ use registry::rates::Rates;
 use resolve::watch::Watchers;
 use steps::sessions::Sessions;
 
-/// One broker, with everything it works with.
+/// The broker, with the parts that it works with.
 pub struct Broker {
     keys: Arc<Keys>,
     snapshots: Arc<Snapshots>,
@@ -89,7 +87,7 @@ pub struct Broker {
     readers: Readers,
     backups: Arc<Semaphore>,
     comparisons: Comparisons,
-    /// Of operators and executors.
+    /// The request rates of operators and executors.
     requests: Rates<SpiffeId>,
     sessions: Sessions,
     writer: Writer,
@@ -102,7 +100,7 @@ pub struct Broker {
 }
 
 impl Broker {
-    /// The present moment, by the broker's clock.
+    /// The time, by the broker's clock.
     pub fn now(&self) -> Timestamp {
         self.clock.now()
     }
@@ -117,7 +115,7 @@ impl Broker {
         &self.authority
     }
 
-    /// What stands for a request: its method and all that it says, bound by a key that nobody else has.
+    /// The keyed MAC of a request: its method and its whole message.
     pub fn request_mac(&self, method: &str, message: &[u8]) -> RequestMac {
         self.keyring.request_mac(&[method.as_bytes(), message]).into()
     }
@@ -127,27 +125,27 @@ impl Broker {
         self.snapshots.load()
     }
 
-    /// Tells of every new catalogue from now on; of several at once, of the last.
+    /// Reports the head of every new catalogue from now on; of several at once, the last.
     pub fn changes(&self) -> tokio::sync::watch::Receiver<u64> {
         self.snapshots.subscribe()
     }
 
-    /// Takes no new requests from now on.
+    /// Refuses new requests from now on.
     pub fn drain(&self) {
         self.is_draining.store(true, Ordering::Release);
         self.readiness.send_replace(false);
         self.snapshots.wake();
     }
 
-    /// Whether new requests are taken.
+    /// Checks that new requests are accepted.
     ///
     /// # Errors
-    /// [`Error::Draining`] if not.
+    /// [`Error::Draining`] if they are not.
     pub fn check_serving(&self) -> Result<(), Error> {
         if self.is_draining.load(Ordering::Acquire) { Err(Error::Draining) } else { Ok(()) }
     }
 
-    /// Waits until what was decided is on disk, where that is asked for.
+    /// Waits until all decisions so far are on disk, if the journal's mode is `synced`.
     ///
     /// # Errors
     /// If the disk refuses: nothing may be handed out then.
@@ -158,12 +156,12 @@ impl Broker {
         }
     }
 
-    /// Tells whether whatever may be asked of the broker can be done: whether it is [`State::Serving`].
+    /// Reports whether the broker is [`State::Serving`].
     pub fn readiness(&self) -> tokio::sync::watch::Receiver<bool> {
         self.readiness.subscribe()
     }
 
-    /// Looks at the disk and whether it is so, and tells it. It waits for a journal that begins to hang.
+    /// Checks the disk and the broker's state, and reports the readiness. Waits for a journal that begins to hang.
     pub fn update_readiness(&self) {
         self.journal.check_disk(self.now());
         let is_ready = self.state() == State::Serving;

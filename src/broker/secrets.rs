@@ -3,39 +3,33 @@
 use std::sync::Arc;
 
 use super::Broker;
-use super::changes::apply::Action;
-use super::changes::draft::{Draft, WriteOptions, WriteRequest};
+use super::changes::checks::change_note;
+use super::changes::documents::{
+    Action, Deletion, NOTHING_KEPT, SecretDocument, WriteOptions, WriteRequest, copied,
+};
+use super::changes::draft::Draft;
 use super::connections::inspect;
-use super::connections::{Deletion, NOTHING_KEPT};
 use super::error::Error;
 use super::registry::operators::{require_operator, require_role};
 use crate::access::{Principal, Role};
-use crate::catalog::{Catalog, Secret, SecretMetadata, Values};
+use crate::catalog::{Catalog, Resource, Secret, SecretMetadata, Values};
 use crate::integration::{Finding, Problem, with_last_newline};
 use crate::journal::ChangeNote;
 use crate::model::limits::MAX_VALUE_BYTES;
 use crate::model::{FieldName, Fields, ResourceName, SecretRef, Value, WorkflowName};
 use crate::seal::{RecordKey, RecordKind, random_id};
 
-/// A secret as it should be.
-pub struct SecretDocument {
-    /// Workflow and name.
-    pub name: SecretRef,
-    /// Its value; none keeps the one that is stored.
-    pub value: Option<Value>,
-}
-
 impl Broker {
     /// A secret without its value.
     ///
     /// # Errors
-    /// If there is none, or the caller is no operator.
+    /// If there is no such secret, or the caller is no operator.
     pub fn secret(&self, caller: &Principal, name: &SecretRef) -> Result<SecretMetadata, Error> {
         require_operator(caller)?;
         find(&self.snapshot().catalog, name)
     }
 
-    /// The secrets of a workflow, or of all, after `after`, by workflow and name, and whether there are more.
+    /// The secrets of a workflow, or of all workflows, after `after`, by workflow and name; true if there are more.
     ///
     /// # Errors
     /// If the caller is no operator.
@@ -59,7 +53,7 @@ impl Broker {
         Ok((secrets.into_iter().take(size).cloned().collect(), more))
     }
 
-    /// Creates a secret or overwrites it. Tells what is odd about the value.
+    /// Creates a secret or overwrites it. Returns it with the findings about its value.
     ///
     /// # Errors
     /// See `SecretService.PutSecret`.
@@ -72,13 +66,9 @@ impl Broker {
         require_role(&caller, Role::Operator)?;
         let name = document.name.clone();
         let findings = document.value.as_ref().map(inspect::of_secret).unwrap_or_default();
-        let asked = WriteRequest::new(&caller, options);
-        let change = move |draft: &mut Draft| {
-            let name = document.name.clone();
-            put(draft, &caller, document)?;
-            find(&draft.catalog, &name)
-        };
-        let put = self.writer.run(asked, change, move |catalog| find(catalog, &name)).await?;
+        let request = WriteRequest::new(&caller, options);
+        let change = move |draft: &mut Draft| put(draft, &caller, &document).map(drop);
+        let put = self.writer.write(request, change, move |catalog| find(catalog, &name)).await?;
         Ok((put, findings))
     }
 
@@ -95,22 +85,19 @@ impl Broker {
     ) -> Result<(), Error> {
         require_role(&caller, Role::Operator)?;
         let resource = ResourceName::Secret(name.clone());
-        let asked = WriteRequest::new(&caller, options);
+        let request = WriteRequest::new(&caller, options);
         let change = move |draft: &mut Draft| {
-            let secret = match draft.catalog.secret(&name) {
-                Some(found) => found.metadata.clone(),
-                None if deletion.allow_missing && !draft.catalog.is_newer(&resource) => {
-                    return Ok(());
-                }
-                None => return Err(Error::NotFound(resource)),
+            let catalog = draft.catalog();
+            let secret = match catalog.secret(&name).cloned() {
+                Some(found) => found,
+                None if deletion.allow_missing && !catalog.is_newer(&resource) => return Ok(()),
+                None => return Err(Error::NotFound(resource.clone())),
             };
-            draft.catalog.remove_secret(&name);
-            let kinds = [RecordKind::Secret, RecordKind::SecretValue];
-            draft.remove(kinds.map(|kind| RecordKey { kind, uid: secret.uid }));
-            draft.note(note(&caller, "secret.delete", &secret));
+            draft.note(note(&caller, "secret.delete", &secret.metadata));
+            draft.remove(Resource::Secret(secret));
             Ok(())
         };
-        self.writer.run(asked, change, |_| Ok(())).await
+        self.writer.write(request, change, |_| Ok(())).await
     }
 }
 
@@ -118,26 +105,26 @@ impl Broker {
 pub(super) fn put(
     draft: &mut Draft,
     caller: &Principal,
-    document: SecretDocument,
+    document: &SecretDocument,
 ) -> Result<Action, Error> {
-    let old = draft.catalog.secret(&document.name).map(|secret| secret.metadata.clone());
-    let Some(value) = document.value else {
+    let old = draft.catalog().secret(&document.name).map(|secret| secret.metadata.clone());
+    let Some(value) = &document.value else {
         return match old {
             Some(_) => Ok(Action::Unchanged),
             None => Err(Error::FieldsInvalid(vec![Problem::new("value", NOTHING_KEPT)])),
         };
     };
-    check(&value)?;
-    let (value, _) = with_last_newline(value);
+    check(value)?;
+    let (value, _) = with_last_newline(copied(value));
     let uid = old.as_ref().map_or_else(random_id, |old| Ok(old.uid))?;
     let fingerprint = draft.keyring.fingerprint(uid, "value", value.expose());
-    // A trial does not tell whether a value is the one that is stored: it could be asked again and again.
+    // A trial does not reveal whether a value equals the stored value: it could be repeated without end.
     if !draft.is_trial && old.as_ref().is_some_and(|old| old.fingerprint == fingerprint) {
         return Ok(Action::Unchanged);
     }
     let metadata = SecretMetadata {
         uid,
-        name: document.name,
+        name: document.name.clone(),
         version: old.as_ref().map_or(1, |old| old.version + 1),
         fingerprint,
         update_time: draft.now,
@@ -149,8 +136,7 @@ pub(super) fn put(
     let action = if old.is_some() { "secret.update" } else { "secret.create" };
     draft.note(note(caller, action, &metadata));
     let secret = Secret { metadata, values: Values { key, sealed } };
-    draft.put(secret.to_store(&draft.keyring.clone())?);
-    draft.catalog.put_secret(secret);
+    draft.put(Resource::Secret(Arc::new(secret)));
     Ok(if old.is_some() { Action::Changed } else { Action::Created })
 }
 
@@ -160,16 +146,8 @@ fn find(catalog: &Catalog, name: &SecretRef) -> Result<SecretMetadata, Error> {
 }
 
 fn note(caller: &Principal, action: &str, secret: &SecretMetadata) -> ChangeNote {
-    ChangeNote {
-        principal: caller.to_string(),
-        action: action.to_owned(),
-        resource: ResourceName::Secret(secret.name.clone()).to_string(),
-        uid: secret.uid,
-        version: secret.version,
-        fields: Vec::new(),
-        settings: Vec::new(),
-        access: None,
-    }
+    let resource = ResourceName::Secret(secret.name.clone());
+    change_note(caller, action, resource, secret.uid, secret.version)
 }
 
 fn check(value: &Value) -> Result<(), Error> {

@@ -10,22 +10,22 @@
 use super::record::ConnectionMetadata;
 use crate::model::{Invalid, TagKey};
 
-/// Which connections are wanted. The empty filter wants all.
+/// A filter on connections. The empty filter admits all.
 #[derive(Clone, Debug, Default)]
 pub struct ConnectionFilter(Vec<Term>);
 
 #[derive(Clone, Debug)]
 struct Term {
-    field: Field,
+    field: FilterField,
     /// `!=`
     is_negated: bool,
     value: String,
-    /// The value ends in a star, which is not part of it.
+    /// True if the value ended in a star, which is not part of it.
     is_prefix: bool,
 }
 
 #[derive(Clone, Debug)]
-enum Field {
+enum FilterField {
     Default,
     Disabled,
     Integration,
@@ -46,7 +46,7 @@ impl ConnectionFilter {
     /// Parses a filter.
     ///
     /// # Errors
-    /// If it is not well formed, or names a field that there is not.
+    /// If it is malformed, or names an unknown field.
     pub fn parse(text: &str) -> Result<Self, Invalid> {
         let invalid = || Invalid::new("filter", text, RULE);
         if text.len() > MAX_FILTER_BYTES {
@@ -66,15 +66,15 @@ impl ConnectionFilter {
             if terms.len() == MAX_TERMS {
                 return Err(Invalid::new("filter", text, "at most 32 terms"));
             }
-            let field = Field::parse(field.trim()).ok_or_else(invalid)?;
+            let field = FilterField::parse(field.trim()).ok_or_else(invalid)?;
             let (value, after) = value(after.trim_start()).ok_or_else(invalid)?;
             let (value, is_prefix) = match value.strip_suffix('*') {
                 Some(prefix) => (prefix, true),
                 None => (value, false),
             };
-            // Tags are folded, so what is compared with them is.
+            // Tags are folded to lower case, so the value is, too.
             let value = match field {
-                Field::Tag(_) => value.to_ascii_lowercase(),
+                FilterField::Tag(_) => value.to_ascii_lowercase(),
                 _ => value.to_owned(),
             };
             terms.push(Term { field, is_negated, value, is_prefix });
@@ -83,14 +83,14 @@ impl ConnectionFilter {
         Ok(Self(terms))
     }
 
-    /// Only connections of this integration, beside what the filter says.
+    /// Restricts the filter to connections of this integration.
     pub fn of_integration(&mut self, integration: &str) {
         let value = integration.to_owned();
-        let field = Field::Integration;
+        let field = FilterField::Integration;
         self.0.push(Term { field, is_negated: false, value, is_prefix: false });
     }
 
-    /// Whether a connection is wanted.
+    /// True if the filter admits a connection.
     pub fn admits(&self, connection: &ConnectionMetadata) -> bool {
         self.0.iter().all(|term| term.admits(connection))
     }
@@ -108,7 +108,7 @@ fn value(text: &str) -> Option<(&str, &str)> {
     }
 }
 
-impl Field {
+impl FilterField {
     fn parse(text: &str) -> Option<Self> {
         match text {
             "default" => Some(Self::Default),
@@ -125,7 +125,7 @@ impl Field {
         }
     }
 
-    /// What a connection has there; tags and labels may be missing.
+    /// A connection's text in this field; `None` for a missing tag or label.
     fn of<'a>(&self, connection: &'a ConnectionMetadata) -> Option<&'a str> {
         let truth = |is: bool| if is { "true" } else { "false" };
         match self {

@@ -5,25 +5,25 @@ use std::sync::Arc;
 use rpds::HashTrieMapSync;
 
 use super::record::{Connection, ConnectionMetadata, GroupMetadata};
-use crate::model::{ConnectionRef, GroupName, Id, Identifiers, TagKey, TagValue, Tags};
+use crate::model::{ConnectionRef, GroupName, Id, TagKey, TagValue, Tags};
 
-/// A group with its index. Finding a member costs the same whatever the size.
+/// A group with an index of its members. Finding a member costs the same at any size.
 #[derive(Clone)]
 pub struct Group {
     /// The group itself.
-    pub metadata: GroupMetadata,
-    /// The same as the catalogue has by name, so that whoever has found one here need not look it up there.
+    pub metadata: Arc<GroupMetadata>,
+    /// The same connections as in the catalogue, so that a member found here needs no lookup there.
     members: HashTrieMapSync<Vec<TagValue>, Arc<Connection>>,
-    /// Members without a place of their own, in the midst of a change: no request finds them.
+    /// Members that do not fit yet, in the midst of a change: no request finds them.
     waiting: HashTrieMapSync<Id, Arc<Connection>>,
 }
 
-/// Why a connection is no member of a group.
+/// Why a connection does not fit into a group.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub enum NotAdmitted {
     /// It has no value for this identifier.
     Missing(TagKey),
-    /// That one has the same values.
+    /// Another member has the same values.
     Taken(ConnectionRef),
 }
 
@@ -50,17 +50,17 @@ pub enum NotSelected {
 }
 
 impl Group {
-    pub(super) fn new(metadata: GroupMetadata) -> Self {
+    pub(super) fn new(metadata: Arc<GroupMetadata>) -> Self {
         let (members, waiting) = (HashTrieMapSync::new_sync(), HashTrieMapSync::new_sync());
         Self { metadata, members, waiting }
     }
 
-    /// How many members it has.
+    /// The number of members.
     pub fn len(&self) -> usize {
         self.members.size() + self.waiting.size()
     }
 
-    /// Whether it has none.
+    /// True if the group has no members.
     pub fn is_empty(&self) -> bool {
         self.len() == 0
     }
@@ -70,10 +70,10 @@ impl Group {
         self.members.values().chain(self.waiting.values())
     }
 
-    /// The member with these values: one for each identifier, for no more and no fewer.
+    /// The member with exactly these identifier values, one for each identifier.
     ///
     /// # Errors
-    /// Why there is none. Never the first that fits.
+    /// If a value is missing, unknown or matches no member. There is never a first match.
     pub fn select(&self, given: &Tags) -> Result<&Arc<Connection>, NotSelected> {
         let identifiers = &self.metadata.identifiers;
         let known = |key: &TagKey| identifiers.iter().any(|identifier| identifier == key);
@@ -84,7 +84,7 @@ impl Group {
         self.members.get(&values).ok_or(NotSelected::NoMember)
     }
 
-    /// The values that a member would be found by, if no other is found by them.
+    /// The values that find a member, if no other member has them.
     fn place_of(&self, member: &ConnectionMetadata) -> Result<Vec<TagValue>, NotAdmitted> {
         let values =
             self.metadata.identifiers.select(&member.tags).map_err(NotAdmitted::Missing)?;
@@ -96,7 +96,7 @@ impl Group {
         }
     }
 
-    /// Takes a member in. Where it does not fit as things are, it waits until the group is settled.
+    /// Adds a member. A member that does not fit at present waits until the group is settled.
     pub(super) fn insert(&mut self, member: &Arc<Connection>) {
         match self.place_of(&member.metadata) {
             Ok(values) => self.members.insert_mut(values, Arc::clone(member)),
@@ -113,20 +113,25 @@ impl Group {
         }
     }
 
-    /// The same group under other identifiers.
-    pub(super) fn reindexed(&self, identifiers: &Identifiers) -> Self {
-        let metadata = GroupMetadata { identifiers: identifiers.clone(), ..self.metadata.clone() };
+    /// The same group with other metadata. Other identifiers give its members other places.
+    pub(super) fn with(&self, metadata: Arc<GroupMetadata>) -> Self {
+        if metadata.identifiers == self.metadata.identifiers {
+            return Self { metadata, ..self.clone() };
+        }
         let mut group = Self::new(metadata);
         self.members().for_each(|member| group.insert(member));
         group
     }
 
-    /// Whether every member has its place.
+    /// True if every member fits.
     pub(super) fn is_settled(&self) -> bool {
         self.waiting.is_empty()
     }
 
-    /// The same group with a place for every member, after all of a change: only its end counts.
+    /// The same group without waiting members, at the end of a change.
+    ///
+    /// # Errors
+    /// The first member that does not fit.
     pub(super) fn settled(&self) -> Result<Self, (ConnectionRef, NotAdmitted)> {
         let mut group = Self { waiting: HashTrieMapSync::new_sync(), ..self.clone() };
         for member in self.waiting.values() {

@@ -1,4 +1,4 @@
-//! The store's records become a catalogue, while they are read.
+//! The records of the store are loaded into a catalogue.
 
 use std::collections::{HashMap, HashSet};
 use std::hash::Hash;
@@ -8,11 +8,11 @@ use serde::Deserialize;
 
 use super::newer::{self, NewerRecord};
 use super::record::{Connection, ConnectionMetadata, Secret, SecretRecord, Values};
-use super::{Catalog, Group, LoadError};
+use super::{Catalog, Group, LoadError, Resource};
 use crate::model::{CompactMap, ConnectionRef, FieldName, Id, IntegrationName, KindName};
 use crate::seal::{Keyring, RecordKey, RecordKind, Sealed};
 
-/// Makes a catalogue of the store's records. Values stay sealed, and come before the metadata that they belong to.
+/// Makes a catalogue of the store's records. Values stay sealed. They must come before the metadata that they belong to.
 ///
 /// # Errors
 /// If a record fails authentication, its values are missing, or no version can have written it.
@@ -22,8 +22,8 @@ pub fn load(
 ) -> Result<Catalog, LoadError> {
     let catalog = Catalog::default();
     let (groups, values) = (HashMap::new(), HashMap::new());
-    let (connections, known) = (Vec::new(), Known::default());
-    let mut loader = Loader { keyring, catalog, connections, groups, values, known };
+    let (connections, names) = (Vec::new(), SharedNames::default());
+    let mut loader = Loader { keyring, catalog, connections, groups, values, names };
     records.into_iter().try_for_each(|(key, sealed)| loader.take(key, sealed))?;
     Ok(loader.finish())
 }
@@ -33,20 +33,20 @@ struct Loader<'a> {
     catalog: Catalog,
     connections: Vec<(ConnectionRef, Arc<Connection>)>,
     groups: HashMap<Id, Group>,
-    /// Those whose metadata is still to come.
+    /// The values whose metadata has not come yet.
     values: HashMap<RecordKey, Sealed>,
-    known: Known,
+    names: SharedNames,
 }
 
-/// Names that many connections have in common, each kept once: they are a tenth of what a connection takes.
+/// Names that many connections have in common, each kept once: they are a tenth of a connection's memory.
 #[derive(Default)]
-struct Known {
+struct SharedNames {
     integrations: HashSet<IntegrationName>,
     kinds: HashSet<KindName>,
     fields: HashSet<FieldName>,
 }
 
-impl Known {
+impl SharedNames {
     fn share(&mut self, mut metadata: ConnectionMetadata) -> ConnectionMetadata {
         shared(&mut self.integrations, &mut metadata.integration);
         shared(&mut self.kinds, &mut metadata.kind);
@@ -57,7 +57,7 @@ impl Known {
     }
 }
 
-/// Puts the one that is known in place of an equal one.
+/// Replaces a name by the equal name that is known.
 fn shared<T: Clone + Eq + Hash>(known: &mut HashSet<T>, one: &mut T) {
     match known.get(one) {
         Some(same) => one.clone_from(same),
@@ -71,27 +71,27 @@ impl Loader<'_> {
             RecordKind::Connection => {
                 let Some(metadata) = self.open(key, &sealed)? else { return Ok(()) };
                 let values = self.values_of(key, RecordKind::ConnectionValues)?;
-                let metadata = self.known.share(metadata);
+                let metadata = self.names.share(metadata);
                 let name = metadata.reference();
                 self.connections.push((name, Arc::new(Connection { metadata, values })));
             }
             RecordKind::Group => {
                 let Some(metadata) = self.open(key, &sealed)? else { return Ok(()) };
-                self.groups.insert(key.uid, Group::new(metadata));
+                self.groups.insert(key.uid, Group::new(Arc::new(metadata)));
             }
             RecordKind::Integration => {
                 let Some(integration) = self.open(key, &sealed)? else { return Ok(()) };
-                self.catalog.put_integration(integration);
+                self.catalog.put(Resource::Integration(Arc::new(integration)));
             }
             RecordKind::Secret => {
                 let Some(record) = self.open::<SecretRecord>(key, &sealed)? else { return Ok(()) };
                 let values = self.values_of(key, RecordKind::SecretValue)?;
-                let metadata = record.into_metadata(key.uid);
-                self.catalog.put_secret(Secret { metadata, values });
+                let secret = Secret { metadata: record.into_metadata(key.uid), values };
+                self.catalog.put(Resource::Secret(Arc::new(secret)));
             }
             RecordKind::Registration => {
                 let Some(registration) = self.open(key, &sealed)? else { return Ok(()) };
-                self.catalog.put_registration(registration);
+                self.catalog.put(Resource::Registration(Arc::new(registration)));
             }
             RecordKind::ConnectionValues | RecordKind::SecretValue => {
                 self.values.insert(key, sealed);
@@ -103,10 +103,10 @@ impl Loader<'_> {
 
     fn finish(self) -> Catalog {
         let Self { mut catalog, mut connections, mut groups, .. } = self;
-        // They come in the order of their uids; where the next one goes into the tree is where the last one went.
+        // Connections come in the order of their uids. In the order of names, each goes into the tree beside the last.
         connections.sort_unstable_by(|(one, _), (other, _)| one.cmp(other));
         for (name, connection) in connections {
-            // In place: a group of a published catalogue is copied for each member that comes.
+            // In place: `Catalog::put` would copy the group for each member.
             for uid in &connection.metadata.groups {
                 if let Some(group) = groups.get_mut(uid) {
                     group.insert(&connection);
@@ -127,7 +127,7 @@ impl Loader<'_> {
         Ok(Values { key: values, sealed })
     }
 
-    /// What a record says. None if a newer keyhatch has written it: the catalogue knows it as such then.
+    /// The contents of a record. `None` if a newer keyhatch wrote it: the catalogue then has it as such.
     fn open<T: for<'de> Deserialize<'de>>(
         &mut self,
         key: RecordKey,
@@ -135,19 +135,19 @@ impl Loader<'_> {
     ) -> Result<Option<T>, LoadError> {
         let corrupt = || LoadError::Corrupt { kind: key.kind };
         let json = self.keyring.open_metadata(key, sealed).map_err(|_| corrupt())?;
-        // Checked as a whole, which is faster than text by text.
+        // UTF-8 is checked as a whole, which is faster than text by text.
         let json = std::str::from_utf8(&json).map_err(|_| corrupt())?;
         if let Ok(read) = serde_json::from_str(json) {
             return Ok(Some(read));
         }
         let name = newer::name(key.kind, json).ok_or_else(corrupt)?;
-        tracing::warn!(resource = %name, "a newer keyhatch has written it: nothing of it is used");
+        tracing::warn!(resource = %name, "a newer keyhatch wrote this resource: nothing of it is used");
         let mut records = vec![(key, sealed.clone())];
         for kind in [RecordKind::ConnectionValues, RecordKind::SecretValue] {
             let values = RecordKey { kind, uid: key.uid };
             records.extend(self.values.remove(&values).map(|sealed| (values, sealed)));
         }
-        self.catalog.put_newer(NewerRecord { name, records });
+        self.catalog.put(Resource::Newer(Arc::new(NewerRecord { name, records })));
         Ok(None)
     }
 }

@@ -1,9 +1,10 @@
-//! What is known, in memory: every read of the broker comes from here.
+//! The catalogue: all resources, in memory. Every read of the broker comes from here.
 //!
-//! A [`Catalog`] is a set of persistent maps: a changed copy shares all that did not change, so the
-//! writer stages changes on a copy at no cost, and readers keep the snapshot they have. Metadata is
-//! opened when it is loaded; values stay sealed until a permit opens them.
+//! A [`Catalog`] is a set of persistent maps: a changed copy shares the unchanged parts. So the writer folds
+//! [changes](Change) into a copy at low cost, and readers keep the snapshot that they have. Metadata is opened when it is
+//! loaded; values stay sealed until a permit opens them.
 
+mod change;
 mod filter;
 mod group;
 mod load;
@@ -17,6 +18,7 @@ use std::sync::Arc;
 
 use rpds::{HashTrieMapSync, RedBlackTreeMapSync};
 
+pub use change::{Change, Resource};
 pub use filter::ConnectionFilter;
 pub use group::{Group, Misfit, NotAdmitted, NotSelected};
 pub use load::load;
@@ -29,39 +31,91 @@ pub use snapshot::{Snapshot, Snapshots};
 
 use crate::integration::{self, Integration};
 use crate::model::{
-    ConnectionName, ConnectionRef, ExecutorName, GroupName, Id, Identifiers, IntegrationName,
-    OperatorName, ResourceName, SecretRef,
+    ConnectionName, ConnectionRef, ExecutorName, GroupName, Id, IntegrationName, OperatorName,
+    ResourceName, SecretRef,
 };
 use crate::seal::{RecordKey, RecordKind};
 
-/// A record that cannot be taken in.
+/// A record that cannot be loaded.
 #[derive(Debug, thiserror::Error)]
 pub enum LoadError {
-    /// It fails authentication, or no version can have written it.
+    /// The record fails authentication, or no version can have written it.
     #[error("a {kind:?} record cannot be opened; restore the state directory from a backup")]
     Corrupt {
-        /// What kind of record.
+        /// The kind of the record.
         kind: RecordKind,
     },
 }
 
-/// Everything that operators have put in.
+/// All resources that operators have written.
 #[derive(Clone, Default)]
 pub struct Catalog {
     connections: RedBlackTreeMapSync<ConnectionRef, Arc<Connection>>,
     defaults: HashTrieMapSync<IntegrationName, ConnectionName>,
     groups: HashTrieMapSync<Id, Arc<Group>>,
     group_names: RedBlackTreeMapSync<GroupName, Id>,
-    /// The groups that not every member fits into as things are; none outside of a change.
+    /// The groups with members that do not fit at present; empty outside of a change.
     unsettled: BTreeSet<Id>,
     integrations: RedBlackTreeMapSync<IntegrationName, Arc<OwnIntegration>>,
     secrets: HashTrieMapSync<SecretRef, Arc<Secret>>,
     registrations: RedBlackTreeMapSync<Registered, Arc<Registration>>,
-    /// What a newer keyhatch has written, by its full name.
+    /// The resources that a newer keyhatch wrote, by full name.
     newer: RedBlackTreeMapSync<String, Arc<NewerRecord>>,
 }
 
 impl Catalog {
+    /// Folds one step of a batch into the catalogue. After the last step, [`Catalog::settle`] checks the groups.
+    pub fn fold(&mut self, change: &Change) {
+        match change {
+            Change::Put(resource) => self.put(resource.clone()),
+            Change::Remove(resource) => self.remove(resource),
+        }
+    }
+
+    fn put(&mut self, resource: Resource) {
+        match resource {
+            Resource::Connection(connection) => self.put_connection(connection),
+            Resource::Group(metadata) => self.put_group(metadata),
+            Resource::Integration(own) => {
+                self.integrations.insert_mut(own.integration.name.clone(), own);
+            }
+            Resource::Newer(newer) => self.newer.insert_mut(newer.name.clone(), newer),
+            Resource::Registration(found) => {
+                self.registrations.insert_mut(found.who.clone(), found)
+            }
+            Resource::Secret(secret) => {
+                self.secrets.insert_mut(secret.metadata.name.clone(), secret);
+            }
+        }
+    }
+
+    fn remove(&mut self, resource: &Resource) {
+        match resource {
+            Resource::Connection(connection) => {
+                let name = connection.metadata.reference();
+                self.leave(&name);
+                self.connections.remove_mut(&name);
+            }
+            // Its members stay.
+            Resource::Group(group) => {
+                self.group_names.remove_mut(&group.name);
+                self.groups.remove_mut(&group.uid);
+            }
+            Resource::Integration(own) => {
+                self.integrations.remove_mut(&own.integration.name);
+            }
+            Resource::Newer(newer) => {
+                self.newer.remove_mut(&newer.name);
+            }
+            Resource::Registration(found) => {
+                self.registrations.remove_mut(&found.who);
+            }
+            Resource::Secret(secret) => {
+                self.secrets.remove_mut(&secret.metadata.name);
+            }
+        }
+    }
+
     /// The default connection of an integration.
     pub fn default_of(&self, integration: &IntegrationName) -> Option<ConnectionRef> {
         let name = self.defaults.get(integration)?.clone();
@@ -87,9 +141,9 @@ impl Catalog {
         self.connections.size()
     }
 
-    /// Puts a connection in place of the one of its name, and into the groups it says it is a member of.
-    pub fn put_connection(&mut self, connection: Connection) {
-        let (name, connection) = (connection.metadata.reference(), Arc::new(connection));
+    /// Puts a connection in place of the one with its name, and into the groups that it names.
+    fn put_connection(&mut self, connection: Arc<Connection>) {
+        let name = connection.metadata.reference();
         self.leave(&name);
         for uid in &connection.metadata.groups {
             self.change_group(*uid, |group| group.insert(&connection));
@@ -105,13 +159,7 @@ impl Catalog {
         self.connections.insert_mut(name, connection);
     }
 
-    /// Removes a connection, from its groups too.
-    pub fn remove_connection(&mut self, name: &ConnectionRef) {
-        self.leave(name);
-        self.connections.remove_mut(name);
-    }
-
-    /// Takes a connection out of its groups, and from being the default.
+    /// Removes a connection from its groups, and from the defaults.
     fn leave(&mut self, name: &ConnectionRef) {
         let Some(old) = self.connections.get(name).cloned() else { return };
         if self.defaults.get(&name.integration) == Some(&name.name) {
@@ -154,20 +202,27 @@ impl Catalog {
         names.filter_map(|(_, uid)| self.groups.get(uid))
     }
 
+    /// The groups that a connection is a member of.
+    pub fn groups_of(&self, metadata: &ConnectionMetadata) -> impl Iterator<Item = &Arc<Group>> {
+        metadata.groups.iter().filter_map(|uid| self.groups.get(uid))
+    }
+
     /// How many groups there are.
     pub fn group_count(&self) -> usize {
         self.groups.size()
     }
 
-    /// Takes a new group in, or an old one with another name or other access.
-    pub fn put_group(&mut self, metadata: GroupMetadata) {
-        let old = self.groups.get(&metadata.uid).cloned();
-        if let Some(old) = &old {
-            self.group_names.remove_mut(&old.metadata.name);
-        }
-        let mut group = old.map_or_else(|| Group::new(metadata.clone()), |old| Group::clone(&old));
-        group.metadata = metadata;
-        self.put_whole_group(group);
+    /// Puts a new group in, or gives the group of the same uid another name, access or identifiers. Its members stay.
+    fn put_group(&mut self, metadata: Arc<GroupMetadata>) {
+        let group = match self.groups.get(&metadata.uid) {
+            Some(old) => {
+                self.group_names.remove_mut(&old.metadata.name);
+                old.with(metadata)
+            }
+            None => Group::new(metadata),
+        };
+        self.group_names.insert_mut(group.metadata.name.clone(), group.uid());
+        self.replace_group(group);
     }
 
     /// Puts a group in, with its members, in place of the one of its uid.
@@ -176,21 +231,14 @@ impl Catalog {
         self.groups.insert_mut(group.uid(), Arc::new(group));
     }
 
-    /// Gives a group other identifiers.
-    pub fn replace_identifiers(&mut self, uid: Id, identifiers: &Identifiers) {
-        if let Some(group) = self.groups.get(&uid) {
-            self.replace_group(group.reindexed(identifiers));
-        }
-    }
-
-    /// Ends a change: in every group, each member must have every identifier, and no two the same values. Until
-    /// then they need not, so that one change may give members, their tags and identifiers in any order.
+    /// Ends a change: in every group, each member must have every identifier, and no two members the same values. Before
+    /// that, one change may fold members, their tags and identifiers in any order.
     ///
     /// # Errors
     /// The first member that does not fit.
     pub fn settle(&mut self) -> Result<(), Misfit> {
         while let Some(uid) = self.unsettled.pop_first() {
-            // It may be gone since.
+            // The change may have removed it.
             let Some(group) = self.groups.get(&uid) else { continue };
             let settled = group.settled().map_err(|(connection, why)| Misfit {
                 group: group.metadata.name.clone(),
@@ -202,15 +250,7 @@ impl Catalog {
         Ok(())
     }
 
-    /// Removes a group. Its members stay.
-    pub fn remove_group(&mut self, name: &GroupName) {
-        if let Some(uid) = self.group_names.get(name).copied() {
-            self.group_names.remove_mut(name);
-            self.groups.remove_mut(&uid);
-        }
-    }
-
-    /// The integration of this name, the broker's or operators' own.
+    /// The integration of this name, built-in or operators' own.
     pub fn integration(&self, name: &IntegrationName) -> Option<&Integration> {
         integration::find(name).or_else(|| self.own_integration(name).map(|own| &own.integration))
     }
@@ -225,23 +265,12 @@ impl Catalog {
         self.integrations.values()
     }
 
-    /// Puts an operators' own integration in place of the one of its name.
-    pub fn put_integration(&mut self, integration: OwnIntegration) {
-        let name = integration.integration.name.clone();
-        self.integrations.insert_mut(name, Arc::new(integration));
-    }
-
-    /// Removes an operators' own integration.
-    pub fn remove_integration(&mut self, name: &IntegrationName) {
-        self.integrations.remove_mut(name);
-    }
-
     /// The connections of one integration, by name.
     pub fn connections_of(
         &self,
         integration: &IntegrationName,
     ) -> impl Iterator<Item = &Arc<Connection>> {
-        // No name comes before it.
+        // No name sorts before "0".
         let first = ConnectionName::parse("0").ok();
         let first = first.map(|name| ConnectionRef { integration: integration.clone(), name });
         let start = first.map_or(Bound::Unbounded, Bound::Included);
@@ -260,19 +289,9 @@ impl Catalog {
         self.secrets.size()
     }
 
-    /// Puts a secret in place of the one of its name.
-    pub fn put_secret(&mut self, secret: Secret) {
-        self.secrets.insert_mut(secret.metadata.name.clone(), Arc::new(secret));
-    }
-
     /// All secrets, in no order.
     pub fn secrets(&self) -> impl Iterator<Item = &Arc<Secret>> {
         self.secrets.values()
-    }
-
-    /// Removes a secret.
-    pub fn remove_secret(&mut self, name: &SecretRef) {
-        self.secrets.remove_mut(name);
     }
 
     /// The operator of this name.
@@ -290,8 +309,8 @@ impl Catalog {
         self.registrations.get(who)
     }
 
-    /// Whether an executor beside this one is registered. It costs the same however many there are: executors come
-    /// before operators.
+    /// True if another executor is registered. The cost does not depend on their number: executors sort before
+    /// operators.
     pub fn has_other_executor(&self, uid: Id) -> bool {
         let executors = self.registrations.values().take(2);
         let mut others = executors.filter(|one| matches!(one.who, Registered::Executor(_)));
@@ -303,39 +322,24 @@ impl Catalog {
         self.registrations.values()
     }
 
-    /// Whether a newer keyhatch has written the resource of this full name.
+    /// True if a newer keyhatch wrote the resource of this name.
     pub fn is_newer(&self, name: &ResourceName) -> bool {
         !self.newer.is_empty() && self.newer.contains_key(&name.to_text())
     }
 
-    /// The same of a name as text.
+    /// The resource of this full name, if a newer keyhatch wrote it.
     pub fn newer(&self, name: &str) -> Option<&Arc<NewerRecord>> {
         self.newer.get(name)
     }
 
-    /// What a newer keyhatch has written, by full name.
+    /// The resources that a newer keyhatch wrote, by full name.
     pub fn all_newer(&self) -> impl Iterator<Item = &Arc<NewerRecord>> {
         self.newer.values()
     }
 
-    /// The group of this uid, if a newer keyhatch has written it.
+    /// The group of this uid, if a newer keyhatch wrote it.
     pub fn newer_group(&self, uid: Id) -> Option<&Arc<NewerRecord>> {
         let key = RecordKey { kind: RecordKind::Group, uid };
         self.newer.values().find(|one| one.records.iter().any(|(other, _)| *other == key))
-    }
-
-    /// Takes in what a newer keyhatch has written.
-    pub fn put_newer(&mut self, record: NewerRecord) {
-        self.newer.insert_mut(record.name.clone(), Arc::new(record));
-    }
-
-    /// Removes an operator or executor.
-    pub fn remove_registration(&mut self, who: &Registered) {
-        self.registrations.remove_mut(who);
-    }
-
-    /// Puts an operator or executor in.
-    pub fn put_registration(&mut self, registration: Registration) {
-        self.registrations.insert_mut(registration.who.clone(), Arc::new(registration));
     }
 }

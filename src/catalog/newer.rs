@@ -1,63 +1,33 @@
-//! Records that a newer keyhatch has written: they say what this version does not know.
+//! Records that a newer keyhatch wrote, with keys that this version does not know.
 
-use serde::Deserialize;
-use serde_json::{Map, Value};
+use serde_json::Value;
 
 use crate::seal::{RecordKey, RecordKind, Sealed};
 
 /// A resource that is denied whole: it resolves nothing and admits nobody, and its name stays its own.
 #[derive(Clone)]
 pub struct NewerRecord {
-    /// Its full name, as the API writes it.
+    /// The full name, as the API writes it.
     pub name: String,
-    /// Its metadata and, if it has any, its values, as they are sealed.
+    /// The sealed metadata and, if there are any, the sealed values.
     pub records: Vec<(RecordKey, Sealed)>,
 }
 
-/// The full name of a resource, from the part of its record that every version reads.
+/// The full name of a resource, from the part of its record that every version reads. `None` if the part is missing.
 pub(super) fn name(kind: RecordKind, json: &str) -> Option<String> {
-    #[derive(Deserialize)]
-    struct Connection {
-        integration: String,
-        name: String,
-    }
-    #[derive(Deserialize)]
-    struct Named {
-        name: String,
-    }
-    #[derive(Deserialize)]
-    struct Integration {
-        integration: Named,
-    }
-    #[derive(Deserialize)]
-    struct Secret {
-        workflow: String,
-        name: String,
-    }
-    #[derive(Deserialize)]
-    struct Registration {
-        who: Map<String, Value>,
-    }
+    let json: Value = serde_json::from_str(json).ok()?;
+    let text = |path: &str| json.pointer(path)?.as_str();
     Some(match kind {
         RecordKind::Connection => {
-            let Connection { integration, name } = serde_json::from_str(json).ok()?;
-            format!("connections/{integration}/{name}")
+            format!("connections/{}/{}", text("/integration")?, text("/name")?)
         }
-        RecordKind::Group => {
-            let Named { name } = serde_json::from_str(json).ok()?;
-            format!("groups/{name}")
-        }
-        RecordKind::Integration => {
-            let Integration { integration: Named { name } } = serde_json::from_str(json).ok()?;
-            format!("integrations/{name}")
-        }
+        RecordKind::Group => format!("groups/{}", text("/name")?),
+        RecordKind::Integration => format!("integrations/{}", text("/integration/name")?),
         RecordKind::Secret => {
-            let Secret { workflow, name } = serde_json::from_str(json).ok()?;
-            format!("workflows/{workflow}/secrets/{name}")
+            format!("workflows/{}/secrets/{}", text("/workflow")?, text("/name")?)
         }
         RecordKind::Registration => {
-            let Registration { who } = serde_json::from_str(json).ok()?;
-            let (kind, name) = who.iter().next()?;
+            let (kind, name) = json.get("who")?.as_object()?.iter().next()?;
             format!("{kind}s/{}", name.as_str()?)
         }
         RecordKind::AuthorityKeys

@@ -1,7 +1,7 @@
 //! The records of the catalogue: metadata as sealed JSON, values as they are sealed.
 //!
-//! Every version reads the part of a record that names the resource, which never changes: the uid is in the record's
-//! key, and beside it stand
+//! Every version reads the part of a record that names the resource. The form of that part never changes: the uid is in
+//! the record's key, and the record has
 //!
 //! ```text
 //! connection     integration, name
@@ -11,11 +11,10 @@
 //! registration   who: {executor|operator: name}
 //! ```
 //!
-//! A record with a key that its type here does not have, or otherwise of no form that is known, is of a newer keyhatch,
-//! and is denied whole: it is read no further, resolves nothing, admits nobody, is in no group and the default of
-//! nothing. Its name is not given to another, and nothing overwrites or removes it; `get`, `list`, `explain`, `status`
-//! and `doctor` say whose it is. It never keeps the daemon from starting. A record without the part that every version
-//! reads was written by none: that is damage, and refuses the start.
+//! A record with an unknown key, or of another unknown form, was written by a newer keyhatch. It is denied whole: it
+//! resolves nothing, admits nobody, and is no member and no default. Its name stays taken, and nothing overwrites or
+//! removes it; `get`, `list`, `explain`, `status` and `doctor` report it. It never stops the daemon from starting. A
+//! record without the part that every version reads is damage, and the start is refused.
 
 use std::collections::BTreeSet;
 
@@ -28,12 +27,12 @@ use crate::model::{
     IntegrationName, KindName, Labels, OperatorName, PinnedCertificate, SecretName, SecretRef,
     Tags, Timestamp, WorkflowName, base64_bytes, compact_map, hex_bytes,
 };
-use crate::seal::{Keyring, NoRandomness, RecordKey, RecordKind, Sealed};
+use crate::seal::{RecordKey, Sealed};
 
 /// The sealed values of a connection or secret, and which record they are.
 #[derive(Clone)]
 pub struct Values {
-    /// Which record.
+    /// The key of the record.
     pub key: RecordKey,
     /// The values, sealed.
     pub sealed: Sealed,
@@ -42,27 +41,27 @@ pub struct Values {
 /// A connection.
 #[derive(Clone)]
 pub struct Connection {
-    /// What may be seen.
+    /// The metadata.
     pub metadata: ConnectionMetadata,
-    /// What may not.
+    /// The sealed values.
     pub values: Values,
 }
 
-/// All of a connection but its values.
+/// A connection without its values.
 #[derive(Clone, Serialize, Deserialize)]
 #[serde(deny_unknown_fields)]
 pub struct ConnectionMetadata {
     /// Random; leases, values and versions follow it, not the name.
     pub uid: Id,
-    /// Its type. Never changes.
+    /// Its integration. Never changes.
     pub integration: IntegrationName,
-    /// Its name within the type.
+    /// Its name within the integration.
     pub name: ConnectionName,
     /// Its credential kind. Never changes.
     pub kind: KindName,
     /// Up by one with every change of the values, from 1.
     pub version: u64,
-    /// Up by one with every change at all, from 1.
+    /// Up by one with every change, from 1.
     pub revision: u64,
     /// The fields that are set.
     #[serde(with = "compact_map")]
@@ -70,21 +69,21 @@ pub struct ConnectionMetadata {
     /// Identifier tags.
     #[serde(default)]
     pub tags: Tags,
-    /// The groups it is a member of. One that was deleted meanwhile is nobody's, and means nothing.
+    /// The groups that it is a member of. The uid of a deleted group has no effect.
     #[serde(default)]
     pub groups: BTreeSet<Id>,
-    /// Who may do what.
+    /// Its access bindings.
     pub access: Bindings,
-    /// What operators find it by.
+    /// Labels, for operators' filters.
     #[serde(default)]
     pub labels: Labels,
-    /// Refuses every Resolve.
+    /// True if every Resolve is refused.
     #[serde(default)]
     pub disabled: bool,
-    /// The longest that a lease on it lasts, in seconds.
+    /// The longest lease, in seconds.
     #[serde(default)]
     pub max_ttl_seconds: Option<u64>,
-    /// Answers to `default:INTEGRATION`.
+    /// True if it answers to `default:INTEGRATION`.
     #[serde(default)]
     pub is_default: bool,
     /// When the credential ends, as far as operators know.
@@ -94,40 +93,40 @@ pub struct ConnectionMetadata {
     pub create_time: Timestamp,
     /// When it was last changed.
     pub update_time: Timestamp,
-    /// Who changed it last.
+    /// The principal of the last change.
     pub updated_by: String,
 }
 
-/// What is known of one field without its value.
+/// A field without its secret value.
 #[derive(Clone, Serialize, Deserialize)]
 #[serde(deny_unknown_fields)]
 pub struct FieldMetadata {
-    /// Whether the value is write-only. Fixed with the value that it was written for.
+    /// True if the value is write-only. Fixed when the value was written.
     pub sensitive: bool,
-    /// Whether it says where the credential is sent. Fixed likewise.
+    /// True if the value is a destination of the credential. Fixed when the value was written.
     pub destination: bool,
-    /// How many bytes the value has.
+    /// The length of the value, in bytes.
     pub bytes: usize,
-    /// Equal values have equal ones: see [`Keyring::fingerprint`].
+    /// The fingerprint; equal values have equal fingerprints: see [`crate::seal::Keyring::fingerprint`].
     #[serde(with = "hex_bytes")]
     pub fingerprint: [u8; 32],
     /// The value, if it is not sensitive; empty otherwise.
     #[serde(with = "base64_bytes", default, skip_serializing_if = "Vec::is_empty")]
     pub value: Vec<u8>,
-    /// When the value itself says that it ends, as certificates and JSON Web Tokens do.
+    /// The end that the value itself states, as certificates and JSON Web Tokens do.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub expire_time: Option<Timestamp>,
-    /// Whether the newline at its end was added when it was written.
+    /// True if the newline at its end was added when it was written.
     #[serde(default, skip_serializing_if = "std::ops::Not::not")]
     pub is_mended: bool,
     /// When the value was written.
     pub update_time: Timestamp,
-    /// Who wrote it.
+    /// The principal that wrote it.
     pub updated_by: String,
 }
 
 impl ConnectionMetadata {
-    /// When the credential ends: the earliest of what operators and values say.
+    /// The end of the credential: the earliest that operators and values state.
     pub fn expire_time(&self) -> Option<Timestamp> {
         let of_values = self.fields.values().filter_map(|field| field.expire_time);
         of_values.chain(self.expires).min()
@@ -144,7 +143,7 @@ impl ConnectionMetadata {
     }
 }
 
-/// A connection group, without its members: those say themselves what they are members of.
+/// A connection group, without its members: each member names its groups.
 #[derive(Clone, Serialize, Deserialize)]
 #[serde(deny_unknown_fields)]
 pub struct GroupMetadata {
@@ -152,13 +151,13 @@ pub struct GroupMetadata {
     pub uid: Id,
     /// Its name. May change.
     pub name: GroupName,
-    /// The type of its members. Never changes.
+    /// The integration of its members. Never changes.
     pub integration: IntegrationName,
     /// The tags that tell its members apart.
     pub identifiers: Identifiers,
     /// Viewers and editors.
     pub access: Bindings,
-    /// What operators find it by.
+    /// Labels, for operators' filters.
     #[serde(default)]
     pub labels: Labels,
     /// Up by one with every change, from 1.
@@ -167,7 +166,7 @@ pub struct GroupMetadata {
     pub create_time: Timestamp,
     /// When it was last changed.
     pub update_time: Timestamp,
-    /// Who changed it last.
+    /// The principal of the last change.
     pub updated_by: String,
 }
 
@@ -175,15 +174,6 @@ impl GroupMetadata {
     /// Changes with every write, and with deleting and creating again.
     pub fn etag(&self) -> String {
         format!("{}-{}", self.uid, self.revision)
-    }
-
-    /// The sealed record to put into the store.
-    ///
-    /// # Errors
-    /// If there are no random numbers to seal it with.
-    pub fn to_store(&self, keyring: &Keyring) -> Result<(RecordKey, Sealed), NoRandomness> {
-        let key = RecordKey { kind: RecordKind::Group, uid: self.uid };
-        Ok((key, keyring.seal(key, self.revision, &to_json(self)?)?))
     }
 }
 
@@ -193,13 +183,13 @@ impl GroupMetadata {
 pub struct OwnIntegration {
     /// Random.
     pub uid: Id,
-    /// What it is.
+    /// The integration.
     pub integration: Integration,
     /// Up by one with every change, from 1.
     pub revision: u64,
     /// When it was last changed.
     pub update_time: Timestamp,
-    /// Who changed it last.
+    /// The principal of the last change.
     pub updated_by: String,
 }
 
@@ -208,27 +198,18 @@ impl OwnIntegration {
     pub fn etag(&self) -> String {
         format!("{}-{}", self.uid, self.revision)
     }
-
-    /// The sealed record to put into the store.
-    ///
-    /// # Errors
-    /// If there are no random numbers to seal it with.
-    pub fn to_store(&self, keyring: &Keyring) -> Result<(RecordKey, Sealed), NoRandomness> {
-        let key = RecordKey { kind: RecordKind::Integration, uid: self.uid };
-        Ok((key, keyring.seal(key, self.revision, &to_json(self)?)?))
-    }
 }
 
 /// A secret of a workflow.
 #[derive(Clone)]
 pub struct Secret {
-    /// What may be seen.
+    /// The metadata.
     pub metadata: SecretMetadata,
-    /// Its value.
+    /// The sealed value.
     pub values: Values,
 }
 
-/// All of a secret but its value.
+/// A secret without its value.
 #[derive(Clone)]
 pub struct SecretMetadata {
     /// Random.
@@ -237,11 +218,11 @@ pub struct SecretMetadata {
     pub name: SecretRef,
     /// Up by one with every change, from 1.
     pub version: u64,
-    /// Of its value.
+    /// The fingerprint of its value.
     pub fingerprint: [u8; 32],
     /// When it was last written.
     pub update_time: Timestamp,
-    /// By whom.
+    /// The principal that wrote it last.
     pub updated_by: String,
 }
 
@@ -256,6 +237,19 @@ pub(super) struct SecretRecord {
     fingerprint: [u8; 32],
     update_time: Timestamp,
     updated_by: String,
+}
+
+impl From<&SecretMetadata> for SecretRecord {
+    fn from(metadata: &SecretMetadata) -> Self {
+        Self {
+            workflow: metadata.name.workflow.clone(),
+            name: metadata.name.name.clone(),
+            version: metadata.version,
+            fingerprint: metadata.fingerprint,
+            update_time: metadata.update_time,
+            updated_by: metadata.updated_by.clone(),
+        }
+    }
 }
 
 impl SecretRecord {
@@ -281,73 +275,23 @@ pub enum Registered {
     Operator(OperatorName),
 }
 
-/// An operator or executor, and the certificates by which it is known.
+/// An operator or executor, with its certificates.
 #[derive(Clone, Serialize, Deserialize)]
 #[serde(deny_unknown_fields)]
 pub struct Registration {
     /// Random.
     pub uid: Id,
-    /// Who.
+    /// Its name.
     pub who: Registered,
     /// An operator's role; an executor has none.
     pub role: Option<Role>,
     /// What an executor may open; an operator opens nothing.
     #[serde(default)]
     pub scope: Scope,
-    /// Taken only from this host's root and the daemon's own user.
+    /// True if it is accepted only from this host's root and the daemon's own user.
     pub local_only: bool,
     /// The certificates in force.
     pub certificates: Vec<PinnedCertificate>,
     /// Up by one with every change, from 1.
     pub revision: u64,
-}
-
-impl Connection {
-    /// The sealed records to put into the store.
-    ///
-    /// # Errors
-    /// If there are no random numbers to seal it with.
-    pub fn to_store(&self, keyring: &Keyring) -> Result<[(RecordKey, Sealed); 2], NoRandomness> {
-        let metadata = &self.metadata;
-        let key = RecordKey { kind: RecordKind::Connection, uid: metadata.uid };
-        let sealed = keyring.seal(key, metadata.revision, &to_json(metadata)?)?;
-        Ok([(key, sealed), (self.values.key, self.values.sealed.clone())])
-    }
-}
-
-impl Secret {
-    /// The sealed records to put into the store.
-    ///
-    /// # Errors
-    /// If there are no random numbers to seal it with.
-    pub fn to_store(&self, keyring: &Keyring) -> Result<[(RecordKey, Sealed); 2], NoRandomness> {
-        let metadata = &self.metadata;
-        let key = RecordKey { kind: RecordKind::Secret, uid: metadata.uid };
-        let record = SecretRecord {
-            workflow: metadata.name.workflow.clone(),
-            name: metadata.name.name.clone(),
-            version: metadata.version,
-            fingerprint: metadata.fingerprint,
-            update_time: metadata.update_time,
-            updated_by: metadata.updated_by.clone(),
-        };
-        let sealed = keyring.seal(key, metadata.version, &to_json(&record)?)?;
-        Ok([(key, sealed), (self.values.key, self.values.sealed.clone())])
-    }
-}
-
-impl Registration {
-    /// The sealed record to put into the store.
-    ///
-    /// # Errors
-    /// If there are no random numbers to seal it with.
-    pub fn to_store(&self, keyring: &Keyring) -> Result<(RecordKey, Sealed), NoRandomness> {
-        let key = RecordKey { kind: RecordKind::Registration, uid: self.uid };
-        Ok((key, keyring.seal(key, self.revision, &to_json(self)?)?))
-    }
-}
-
-// Serialising our own records to memory cannot fail: they hold no maps with keys that are not text.
-fn to_json(record: &impl Serialize) -> Result<Vec<u8>, NoRandomness> {
-    serde_json::to_vec(record).map_err(|_| NoRandomness)
 }

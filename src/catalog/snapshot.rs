@@ -7,23 +7,23 @@ use tokio::sync::watch;
 
 use super::Catalog;
 
-/// One published state: the catalogue after batch `head`.
+/// The catalogue after batch `head`.
 pub struct Snapshot {
-    /// The batch that made it.
+    /// The last batch.
     pub head: u64,
-    /// What is known.
+    /// The catalogue after it.
     pub catalog: Catalog,
 }
 
-/// The place where the newest snapshot is found. Readers never wait.
+/// The newest snapshot. Readers never wait.
 pub struct Snapshots {
     newest: ArcSwap<Snapshot>,
-    /// Its head, for whoever waits for another.
+    /// Its head, for tasks that wait for the next snapshot.
     head: watch::Sender<u64>,
 }
 
 impl Snapshots {
-    /// Starts with the state that was loaded.
+    /// Starts with the loaded state.
     pub fn new(snapshot: Snapshot) -> Self {
         let head = watch::Sender::new(snapshot.head);
         Self { newest: ArcSwap::from_pointee(snapshot), head }
@@ -34,17 +34,17 @@ impl Snapshots {
         self.newest.load_full()
     }
 
-    /// Tells of every new snapshot from now on; of several at once, of the last.
+    /// Reports the head of every new snapshot from now on; of several at once, the last.
     pub fn subscribe(&self) -> watch::Receiver<u64> {
         self.head.subscribe()
     }
 
-    /// Wakes whoever waits for another snapshot, though there is none.
+    /// Wakes the tasks that wait for the next snapshot, without a new one.
     pub fn wake(&self) {
         self.head.send_modify(|_| {});
     }
 
-    /// Makes a snapshot the newest. Called under the journal's chain lock only.
+    /// Makes a snapshot the newest. Called only under the journal's chain lock.
     pub fn publish(&self, snapshot: Snapshot) {
         let head = snapshot.head;
         self.newest.store(Arc::new(snapshot));

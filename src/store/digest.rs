@@ -1,9 +1,9 @@
 //! The digest of the whole store, kept up with every batch.
 //!
 //! Each record has a share, HMAC-SHA-256 of its key and bytes; the digest is the sum of all shares as
-//! 256-bit numbers, with their count (MSet-Add-Hash of Clarke et al., ASIACRYPT 2003). So a batch costs
-//! what it changes, and not what the store holds. It stands sealed in the commit record, so that nobody
-//! without the key can find a set of records with the same sum.
+//! 256-bit numbers, with their count (MSet-Add-Hash of Clarke et al., ASIACRYPT 2003). So the cost of a batch depends
+//! on its own size, not on the store's. The digest is sealed in the commit record, so that nobody without the key can
+//! find another set of records with the same sum.
 
 /// A sum of shares.
 #[derive(Clone, Debug, Default, PartialEq, Eq)]
@@ -13,7 +13,7 @@ pub(super) struct Digest {
 }
 
 impl Digest {
-    /// Takes a record in.
+    /// Adds a record's share.
     pub(super) fn add(&mut self, share: &[u8; 32]) {
         let mut carry = false;
         for (limb, part) in self.sum.iter_mut().zip(limbs(share)) {
@@ -25,7 +25,7 @@ impl Digest {
         self.count = self.count.wrapping_add(1);
     }
 
-    /// Takes a record out.
+    /// Subtracts a record's share.
     pub(super) fn subtract(&mut self, share: &[u8; 32]) {
         let mut borrow = false;
         for (limb, part) in self.sum.iter_mut().zip(limbs(share)) {
@@ -42,7 +42,7 @@ impl Digest {
         self.sum.iter().chain([&self.count]).flat_map(|limb| limb.to_le_bytes()).collect()
     }
 
-    /// Whether these bytes are this digest's.
+    /// True if these bytes are this digest's.
     pub(super) fn is(&self, bytes: &[u8]) -> bool {
         self.to_bytes() == bytes
     }
@@ -57,7 +57,7 @@ mod tests {
     use super::*;
 
     #[test]
-    fn what_is_added_and_taken_out_again_leaves_no_trace_in_any_order() {
+    fn shares_add_and_subtract_in_any_order() {
         let shares: Vec<[u8; 32]> = (0..=255).map(|n| [n; 32]).collect();
         let mut digest = Digest::default();
         shares.iter().for_each(|share| digest.add(share));

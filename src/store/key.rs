@@ -4,9 +4,8 @@
 //! kind 1 | uid 16 | chunk 2 BE
 //! ```
 //!
-//! No name stands in a key: the kind is a letter, the uid is random. Chunks of one record stand together
-//! and in order. A record is cut into chunks of 4 KiB because sled moves larger pages into files that it
-//! never syncs.
+//! A key holds no name: the kind is a letter, the uid is random. The chunks of a record sort together and in order. A
+//! record is cut into chunks of 4 KiB because sled moves larger pages into files that it never syncs.
 
 use crate::model::Id;
 use crate::seal::{RecordKey, RecordKind};
@@ -16,15 +15,15 @@ pub(super) const CHUNK_BYTES: usize = 4096;
 
 const PREFIX_BYTES: usize = 1 + Id::BYTES;
 
-/// Values have the upper-case letters, which come first, of what they belong to.
+/// The end of the values: their kinds are upper-case letters, which sort first. Their metadata has the lower-case letter.
 pub(super) const AFTER_VALUES: [u8; 1] = [b'a'];
 
-/// What a record belongs to, in the order of the keys.
+/// The resource that a record belongs to, in the order of the keys.
 pub(super) fn owner(record: RecordKey) -> (u8, Id) {
     (record.kind.byte().to_ascii_lowercase(), record.uid)
 }
 
-/// What all chunks of a record start with.
+/// The first bytes of the keys of all chunks of a record.
 pub(super) fn prefix(record: RecordKey) -> [u8; PREFIX_BYTES] {
     let mut key = [0; PREFIX_BYTES];
     if let Some((kind, uid)) = key.split_first_mut() {
@@ -41,16 +40,16 @@ pub(super) fn chunk(record: RecordKey, number: usize) -> Vec<u8> {
     key
 }
 
-/// Why a key stands for no record.
+/// Why a key names no record.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(super) enum NoRecord {
-    /// It has not the form of a key.
+    /// The key is malformed.
     Malformed,
-    /// Its record is of a kind that this version does not know.
+    /// The record is of a kind that this version does not know.
     Newer,
 }
 
-/// The record and the chunk's number that a key stands for.
+/// The record and the number of the chunk that a key names.
 pub(super) fn parse(key: &[u8]) -> Result<(RecordKey, u16), NoRecord> {
     let malformed = || NoRecord::Malformed;
     let (kind, rest) = key.split_first().ok_or_else(malformed)?;

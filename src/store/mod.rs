@@ -1,28 +1,26 @@
 //! The sealed store on disk. The only room that knows sled.
 //!
-//! sled 0.34.7 is used as a log of batches and nothing more: one tree, one writer, no transactions, no
-//! merge operators, and no reads while serving. Its faults, measured at this version, are fenced here:
+//! sled 0.34.7 is used only as a log of batches: one tree, one writer, no transactions, no merge operators, and no reads
+//! while serving. Its faults, measured at this version, are fenced here:
 //!
 //! - `flush()` calls `sync_file_range`, which is not power-safe, so every batch ends with our own
 //!   `fdatasync` of the data file, on one descriptor that stays open.
 //! - Values above some 7 KiB go to `blobs/` files that are never synced, so records are cut into
 //!   [chunks](key) of 4 KiB.
 //! - A kill while a snapshot is written leaves `snap.*.generating`, on which every later open fails; it
-//!   holds nothing and is removed.
-//! - Damage can make `open` panic, or bring back older values silently. The panic is caught, and a
+//!   holds nothing and is [removed](files).
+//! - Damage can make `open` panic, or silently return older values. The panic is caught, and a
 //!   [commit record](digest) in every batch proves the whole state.
 
 mod digest;
+mod files;
 mod key;
 mod records;
 
 use std::collections::BTreeMap;
 use std::fs::File;
-use std::os::unix::fs::DirBuilderExt as _;
-use std::panic::{AssertUnwindSafe, catch_unwind};
 use std::path::{Path, PathBuf};
 use std::sync::atomic::{AtomicBool, Ordering};
-use std::time::Duration;
 
 use parking_lot::Mutex;
 
@@ -39,23 +37,22 @@ pub enum StoreError {
     Damaged {
         /// The store's directory.
         path: PathBuf,
-        /// What was found.
+        /// The damage.
         what: String,
     },
-    /// A newer version has written here, and this one cannot read what.
+    /// A newer version wrote a record that this version cannot read.
     #[error(
-        "the store in {} has a record of a kind that only a newer keyhatch knows, which has written it; run the newer \
-         keyhatch", .0.display()
+        "the store in {} has a record of a kind that only a newer keyhatch knows; run the newer keyhatch", .0.display()
     )]
     Newer(PathBuf),
-    /// A write or sync failed. What the disk holds is not known, so it is final.
+    /// A write or sync failed. The state of the disk is unknown, so the failure is final.
     #[error("the store cannot be written: {0}")]
     Failed(String),
     /// No random numbers.
     #[error(transparent)]
     NoRandomness(#[from] NoRandomness),
-    /// The file system is in the way.
-    #[error("the store in {} cannot be opened ({source}); free space on its disk, or mend it", .path.display())]
+    /// The file system refuses.
+    #[error("the store in {} cannot be opened ({source}); free space on its disk, or repair the disk", .path.display())]
     Unreadable {
         /// The store's directory.
         path: PathBuf,
@@ -66,21 +63,21 @@ pub enum StoreError {
 
 /// One change to the store.
 pub enum Operation {
-    /// Adds a record that was never there, which spares looking for an older form.
+    /// Adds a record whose key was never used: the store looks for no older form.
     Add(RecordKey, Sealed),
-    /// Puts a record in place of whatever was there.
+    /// Puts a record in place of its older form, if there is one.
     Put(RecordKey, Sealed),
     /// Removes a record.
     Remove(RecordKey),
 }
 
-/// What a batch does to one record.
-struct Change<'a> {
+/// The last operation of a batch on one record.
+struct LastOperation<'a> {
     sealed: Option<&'a Sealed>,
     is_new: bool,
 }
 
-/// What the store holds.
+/// The contents of the store.
 pub struct Contents {
     /// The last batch.
     pub sequence: u64,
@@ -91,31 +88,30 @@ pub struct Contents {
 /// The open store.
 pub struct Store {
     db: sled::Db,
-    /// For fdatasync; never reopened, because an error is reported once per open file.
+    /// For fdatasync. Never reopened: the kernel reports an error once per open file.
     data_file: File,
     path: PathBuf,
-    state: Mutex<State>,
-    /// Who commits waits here for an export, which takes as long as it takes and is no fault of the disk.
+    state: Mutex<Committed>,
+    /// Commits wait here for an export, which may take long and is no fault of the disk.
     turn: tokio::sync::Mutex<()>,
     is_given_up: AtomicBool,
 }
 
+/// The state after the last batch.
 #[derive(Default)]
-struct State {
+struct Committed {
     digest: Digest,
     /// How many records are sealed under each DEK.
     deks: BTreeMap<KeyId, u64>,
     failed: bool,
 }
 
-/// Where the commit record lives.
+/// The key of the commit record.
 const COMMIT: RecordKey =
     RecordKey { kind: RecordKind::Commit, uid: Id::from_bytes([0; Id::BYTES]) };
 
-/// Imported records are written so many bytes at a time.
+/// The bytes of imported records in one write.
 const IMPORT_BATCH_BYTES: usize = 4 * 1024 * 1024;
-/// sled's cache, in bytes: reads come from our own memory, so it need not be large.
-const CACHE_BYTES: u64 = 16 * 1024 * 1024;
 
 impl Store {
     /// Makes an empty store in a directory that does not exist yet.
@@ -123,18 +119,18 @@ impl Store {
     /// # Errors
     /// If it cannot be written.
     pub fn create(path: &Path, keyring: &Keyring) -> Result<(), StoreError> {
-        make_directory(path)?;
+        files::make_directory(path)?;
         let store = Self::open_sled(path)?;
         store.commit(keyring, 0, &[])?;
-        sync_new(path)
+        files::sync_new(path)
     }
 
-    /// Opens the store, hands its records over, still sealed, values before what they belong to, and proves that it is
-    /// whole and the one that was written last: with it, the sequence of the last batch. What was handed over is worth
-    /// nothing before.
+    /// Opens the store, passes its sealed records to `take`, and proves that they are complete and unchanged since the
+    /// last batch. Values come before their metadata. Returns the store and the sequence of its last batch; the records
+    /// must not be used before.
     ///
     /// # Errors
-    /// If it is damaged.
+    /// If the store is damaged or cannot be read.
     pub fn open(
         path: &Path,
         keyring: &Keyring,
@@ -164,14 +160,14 @@ impl Store {
         if !digest.is(&proven) {
             return Err(damaged("a record was lost, added, changed or replaced by an older one"));
         }
-        *store.state.lock() = State { digest, deks, failed: false };
+        *store.state.lock() = Committed { digest, deks, failed: false };
         Ok((store, commit.version()))
     }
 
-    /// Writes one batch. When this returns, it is on disk.
+    /// Writes one batch. When this returns, the batch is on disk.
     ///
     /// # Errors
-    /// If the disk refuses: the store takes no batch from then on.
+    /// If the disk refuses: the store then takes no more batches.
     pub fn commit(
         &self,
         keyring: &Keyring,
@@ -182,15 +178,15 @@ impl Store {
         if state.failed || self.is_given_up.load(Ordering::Acquire) {
             return Err(StoreError::Failed("an earlier write failed".to_owned()));
         }
-        // Until it is known to be good: sled can panic, and then holds half of something.
+        // Until the batch is known to be good: sled can panic, and then holds half a batch.
         state.failed = true;
         let (digest, deks) = self.write(keyring, sequence, operations, &state)?;
-        *state = State { digest, deks, failed: false };
+        *state = Committed { digest, deks, failed: false };
         Ok(())
     }
 
-    /// What it holds between two batches; `meanwhile` is run at that moment. Batches wait until it is done. Call it
-    /// where waiting is allowed.
+    /// The contents between two batches, and the result of `meanwhile`, which runs at that moment. Batches wait until both
+    /// are done. Blocks.
     ///
     /// # Errors
     /// If the store cannot be read.
@@ -203,8 +199,8 @@ impl Store {
         Ok((Contents { sequence, records }, meanwhile()))
     }
 
-    /// Makes a store of exported records in a directory that does not exist yet. Whether they are whole is for
-    /// [`Store::open`] to prove.
+    /// Makes a store of exported records in a directory that does not exist yet. [`Store::open`] proves that the records
+    /// are complete.
     ///
     /// # Errors
     /// If it cannot be written.
@@ -214,7 +210,7 @@ impl Store {
     ) -> Result<(), StoreError> {
         let unreadable = |source| StoreError::Unreadable { path: path.to_owned(), source };
         let failed = |error: sled::Error| StoreError::Failed(error.to_string());
-        make_directory(path)?;
+        files::make_directory(path)?;
         let store = Self::open_sled(path)?;
         let (mut batch, mut bytes) = (sled::Batch::default(), 0);
         for (key, sealed) in records {
@@ -228,70 +224,32 @@ impl Store {
         store.db.apply_batch(batch).map_err(failed)?;
         store.db.flush().map_err(failed)?;
         store.data_file.sync_data().map_err(unreadable)?;
-        sync_new(path)
+        files::sync_new(path)
     }
 
-    /// Waits until no export keeps batches waiting, and keeps exports waiting.
+    /// Waits for a running export, and keeps the next export waiting.
     pub async fn turn(&self) -> tokio::sync::MutexGuard<'_, ()> {
         self.turn.lock().await
     }
 
-    /// Takes no batch from now on, whatever becomes of one that hangs.
+    /// Refuses batches from now on, whether a hanging batch completes or not.
     pub fn give_up(&self) {
         self.is_given_up.store(true, Ordering::Release);
     }
 
-    /// Whether batches are still taken. It never waits: one that is under way has not failed yet.
+    /// True if the store takes batches. Never waits: a batch that is being written has not failed yet.
     pub fn is_writable(&self) -> bool {
         let is_failed = self.state.try_lock().is_some_and(|state| state.failed);
         !is_failed && !self.is_given_up.load(Ordering::Acquire)
     }
 
-    /// How many records are sealed under each DEK, the commit record included.
+    /// The number of records under each DEK, the commit record included.
     pub fn deks(&self) -> BTreeMap<KeyId, u64> {
         self.state.lock().deks.clone()
     }
 
     fn open_sled(path: &Path) -> Result<Self, StoreError> {
-        let damaged = |what: String| StoreError::Damaged { path: path.to_owned(), what };
-        remove_unfinished_snapshots(path).map_err(|error| damaged(error.to_string()))?;
-        // sled panics on some kinds of damage; what it leaves behind is dropped with the result.
-        let open = || {
-            catch_unwind(AssertUnwindSafe(|| {
-                sled::Config::new()
-                    .path(path)
-                    .mode(sled::Mode::LowSpace)
-                    .cache_capacity(CACHE_BYTES)
-                    .flush_every_ms(None)
-                    .use_compression(false)
-                    .open()
-            }))
-        };
-        let mut opened = open();
-        // The state directory is locked, so nobody else has it open; a child that this process has just
-        // forked can hold sled's lock until it execs.
-        for _ in 0..100 {
-            if !matches!(&opened, Ok(Err(error)) if error.to_string().contains("could not acquire lock"))
-            {
-                break;
-            }
-            std::thread::park_timeout(Duration::from_millis(10));
-            opened = open();
-        }
-        // A snapshot is a cache of the log: without it the log is read, and the digest proves the result.
-        if !matches!(&opened, Ok(Ok(_) | Err(sled::Error::Io(_)))) {
-            set_snapshots_aside(path).map_err(|error| damaged(error.to_string()))?;
-            opened = open();
-        }
-        let db = match opened {
-            Ok(Ok(db)) => db,
-            Ok(Err(sled::Error::Io(source))) => {
-                return Err(StoreError::Unreadable { path: path.to_owned(), source });
-            }
-            Ok(Err(error)) => return Err(damaged(error.to_string())),
-            Err(_) => return Err(damaged("its log cannot be read".to_owned())),
-        };
-        let data_file = File::open(path.join("db")).map_err(|error| damaged(error.to_string()))?;
+        let (db, data_file) = files::open(path)?;
         Ok(Self {
             db,
             data_file,
@@ -307,7 +265,7 @@ impl Store {
         keyring: &Keyring,
         sequence: u64,
         operations: &[Operation],
-        before: &State,
+        before: &Committed,
     ) -> Result<(Digest, BTreeMap<KeyId, u64>), StoreError> {
         let (mut digest, mut deks) = (before.digest.clone(), before.deks.clone());
         let mut move_dek = |from: Option<KeyId>, to: Option<KeyId>| {
@@ -319,18 +277,18 @@ impl Store {
             }
         };
         let mut batch = sled::Batch::default();
-        // A batch may touch one record more than once; the last word counts.
-        let mut latest = BTreeMap::<RecordKey, Change<'_>>::new();
+        // A batch may write a record more than once; the last operation counts.
+        let mut latest = BTreeMap::<RecordKey, LastOperation<'_>>::new();
         for operation in operations {
             let (key, sealed) = match operation {
                 Operation::Add(key, sealed) | Operation::Put(key, sealed) => (*key, Some(sealed)),
                 Operation::Remove(key) => (*key, None),
             };
-            // What is added stays new, whatever else the batch does to it.
+            // An added record stays new, whatever the batch does to it later.
             let is_new = matches!(operation, Operation::Add(..));
-            latest.entry(key).or_insert(Change { sealed, is_new }).sealed = sealed;
+            latest.entry(key).or_insert(LastOperation { sealed, is_new }).sealed = sealed;
         }
-        for (key, Change { sealed, is_new }) in latest {
+        for (key, LastOperation { sealed, is_new }) in latest {
             let (old, chunks) = if is_new { (None, 0) } else { self.stored(key)? };
             let old_dek = old.as_deref().and_then(|old| Sealed::parse(old).ok());
             move_dek(old_dek.map(|old| old.dek()), sealed.map(Sealed::dek));
@@ -356,7 +314,7 @@ impl Store {
         Ok((digest, deks))
     }
 
-    /// The bytes that a record has now, and in how many chunks.
+    /// The present bytes of a record, and the number of their chunks.
     fn stored(&self, key: RecordKey) -> Result<(Option<Vec<u8>>, usize), StoreError> {
         let mut bytes: Option<Vec<u8>> = None;
         let mut chunks = 0;
@@ -369,20 +327,6 @@ impl Store {
     }
 }
 
-fn make_directory(path: &Path) -> Result<(), StoreError> {
-    let made = std::fs::DirBuilder::new().mode(0o700).create(path);
-    made.map_err(|error| StoreError::Failed(error.to_string()))
-}
-
-/// sled does not sync these; without them the directory may be empty after a power cut.
-fn sync_new(path: &Path) -> Result<(), StoreError> {
-    for entry in [path.join("conf"), path.to_owned()] {
-        let synced = File::open(entry).and_then(|file| file.sync_all());
-        synced.map_err(|error| StoreError::Failed(error.to_string()))?;
-    }
-    Ok(())
-}
-
 /// Adds a record's chunks to a batch, and removes those that its older, longer form had.
 fn put(batch: &mut sled::Batch, record: RecordKey, bytes: &[u8], old_chunks: usize) {
     let mut chunks = 0;
@@ -393,30 +337,4 @@ fn put(batch: &mut sled::Batch, record: RecordKey, bytes: &[u8], old_chunks: usi
     for number in chunks..old_chunks {
         batch.remove(key::chunk(record, number).as_slice());
     }
-}
-
-/// Renames snapshots so that sled does not see them, and somebody who wants to look still can.
-fn set_snapshots_aside(path: &Path) -> std::io::Result<()> {
-    for entry in std::fs::read_dir(path)? {
-        let entry = entry?;
-        let name = entry.file_name();
-        let name = name.to_string_lossy();
-        if name.starts_with("snap.") {
-            tracing::warn!(snapshot = %name, "a damaged snapshot is set aside; the log is read instead");
-            std::fs::rename(entry.path(), path.join(format!("aside-{name}")))?;
-        }
-    }
-    Ok(())
-}
-
-fn remove_unfinished_snapshots(path: &Path) -> std::io::Result<()> {
-    for entry in std::fs::read_dir(path)? {
-        let entry = entry?;
-        let name = entry.file_name();
-        let name = name.to_string_lossy();
-        if name.starts_with("snap.") && name.ends_with(".generating") {
-            std::fs::remove_file(entry.path())?;
-        }
-    }
-    Ok(())
 }

@@ -1,4 +1,4 @@
-//! The records of a store, read one after the other.
+//! A reader of the store's records, one after the other.
 
 use std::panic::{AssertUnwindSafe, catch_unwind};
 use std::path::Path;
@@ -7,29 +7,28 @@ use super::key::NoRecord;
 use super::{StoreError, key};
 use crate::seal::{RecordKey, Sealed};
 
-/// sled looks which pages to give up when 64 were accessed in one of its 256 shards, so that who reads each page
-/// once keeps 16,000 of them, 80 MB, whatever the cache may take. So what was read is looked up again, one chunk of
-/// so many.
-const CHUNKS_PER_LOOK: usize = 3;
+/// One in so many chunks is looked up a second time. sled evicts pages only after 64 accesses in one of its 256 shards:
+/// a reader that accesses each page once would keep 16,000 pages, 80 MB, whatever the cache's limit.
+const CHUNKS_PER_LOOKUP: usize = 3;
 
-/// Records, by key. It holds few at a time: a store may be larger than what memory has room for twice.
+/// Records, in the order of their keys. Few are in memory at a time: memory may not have room for a store twice.
 pub(super) struct Records<'a> {
     db: &'a sled::Db,
     chunks: sled::Iter,
-    /// How many chunks were read.
+    /// The number of chunks read so far.
     read: usize,
     path: &'a Path,
-    /// The record whose chunks are being joined: the first, and those that follow.
+    /// The record whose chunks are being joined: its key, the first chunk, and the later chunks.
     joined: Option<(RecordKey, sled::IVec, Vec<u8>)>,
 }
 
 impl<'a> Records<'a> {
-    /// All of them.
+    /// All records.
     pub(super) fn of(db: &'a sled::Db, path: &'a Path) -> Self {
         Self { db, chunks: db.iter(), read: 0, path, joined: None }
     }
 
-    /// All of them, the values of something right before its metadata: both are needed to go on with it.
+    /// All records, the values of each resource right before its metadata.
     pub(super) fn by_resource(
         db: &'a sled::Db,
         path: &'a Path,
@@ -56,7 +55,7 @@ impl<'a> Records<'a> {
             let chunk = self.chunks.next().transpose()?;
             self.read += 1;
             if let Some((key, _)) =
-                chunk.as_ref().filter(|_| self.read.is_multiple_of(CHUNKS_PER_LOOK))
+                chunk.as_ref().filter(|_| self.read.is_multiple_of(CHUNKS_PER_LOOKUP))
             {
                 self.db.contains_key(key)?;
             }
@@ -92,7 +91,7 @@ impl<'a> Records<'a> {
         (key, first, rest): (RecordKey, sled::IVec, Vec<u8>),
     ) -> Result<(RecordKey, Sealed), StoreError> {
         let sealed = match rest.as_slice() {
-            // Most are of one chunk, which is copied once.
+            // Most records have one chunk, which is copied once.
             [] => Sealed::parse(&first),
             rest => Sealed::parse(&[&first, rest].concat()),
         };

@@ -2,80 +2,23 @@
 
 use std::collections::BTreeSet;
 
+use super::documents::{Action, Applied, Document};
 use super::draft::Draft;
 use crate::access::{Principal, Role};
 use crate::broker::Broker;
-use crate::broker::connections::ConnectionDocument;
 use crate::broker::connections::{inspect, write as connection_write};
 use crate::broker::error::Error;
-use crate::broker::groups::GroupDocument;
 use crate::broker::groups::write as group_write;
 use crate::broker::registry::operators::require_role;
-use crate::broker::secrets::SecretDocument;
 use crate::broker::{integrations, secrets};
-use crate::integration::{Finding, Integration, Problem};
+use crate::integration::Problem;
 use crate::model::ResourceName;
 
-/// One document.
-pub enum Document {
-    /// A connection.
-    Connection(ConnectionDocument),
-    /// A group.
-    Group(GroupDocument),
-    /// An operators' own integration.
-    Integration(Integration),
-    /// A secret.
-    Secret(SecretDocument),
-}
-
-/// What a document did.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub enum Action {
-    /// The resource was changed.
-    Changed,
-    /// The resource was created.
-    Created,
-    /// The resource is like the document already; nothing was written.
-    Unchanged,
-}
-
-/// One document's result.
-#[derive(Clone, Debug)]
-pub struct Applied {
-    /// The resource.
-    pub name: ResourceName,
-    /// What was done.
-    pub action: Action,
-    /// Oddities of the values that were given, where anything was written.
-    pub findings: Vec<Finding>,
-}
-
-impl Document {
-    /// The resource that it describes.
-    pub fn name(&self) -> ResourceName {
-        match self {
-            Self::Connection(document) => ResourceName::Connection(document.name.clone()),
-            Self::Group(document) => ResourceName::Group(document.name.clone()),
-            Self::Integration(integration) => ResourceName::Integration(integration.name.clone()),
-            Self::Secret(document) => ResourceName::Secret(document.name.clone()),
-        }
-    }
-
-    /// What others rest on comes first.
-    fn rank(&self) -> u8 {
-        match self {
-            Self::Integration(_) => 0,
-            Self::Connection(_) | Self::Secret(_) => 1,
-            Self::Group(_) => 2,
-        }
-    }
-}
-
 impl Broker {
-    /// Whether this caller may apply anything at all.
+    /// Checks that the caller may apply documents at all.
     ///
     /// # Errors
-    /// If it is no operator, or one that only looks.
+    /// If the caller is no operator, or only a viewer.
     pub fn check_may_apply(caller: &Principal) -> Result<(), Error> {
         require_role(caller, Role::Operator)
     }
@@ -99,10 +42,10 @@ impl Broker {
         let by = caller.clone();
         let change = move |draft: &mut Draft| {
             draft.check_caller(&by)?;
-            apply_all(draft, &by, documents)
+            apply_all(draft, &by, &documents)
         };
         let applied = self.writer.submit(change).await;
-        // One that changes nothing because it fails can be used to guess, too: by the time that it takes.
+        // A failed Apply changes nothing, and the time that it takes could still be used to guess values.
         if applied.is_err() && !compared.is_empty() {
             let _ = self.count_comparison(&caller);
             let _ = self.note_comparison(&caller, compared).await;
@@ -115,30 +58,30 @@ impl Broker {
 pub(super) fn apply_all(
     draft: &mut Draft,
     caller: &Principal,
-    documents: Vec<Document>,
+    documents: &[Document],
 ) -> Result<Vec<Applied>, Error> {
     let mut problems = Vec::new();
     let mut applied = Vec::with_capacity(documents.len());
     let mut names = BTreeSet::new();
-    for document in &documents {
+    for document in documents {
         if !names.insert(document.name()) {
             problems.push(Problem::new(&document.name().to_string(), "two documents describe it"));
         }
     }
-    let mut ordered: Vec<_> = documents.into_iter().enumerate().collect();
+    let mut ordered: Vec<_> = documents.iter().enumerate().collect();
     ordered.sort_by_key(|(_, document)| document.rank());
-    for (place, document) in ordered {
+    for (number, document) in ordered {
         let name = document.name();
-        let findings = inspect::of_document(&draft.catalog, &document, draft.now);
+        let findings = inspect::of_document(draft.catalog(), document, draft.now);
         match put(draft, caller, document) {
             Ok(action) => {
                 let findings = if action == Action::Unchanged { Vec::new() } else { findings };
-                applied.push((place, Applied { name, action, findings }));
+                applied.push((number, Applied { name, action, findings }));
             }
             Err(error) => match problems_of(&name, error) {
                 Ok(found) => problems.extend(found),
                 Err(error) if problems.is_empty() => return Err(error),
-                // It may be for want of what is refused already.
+                // The cause may be a document that is refused already.
                 Err(_) => {}
             },
         }
@@ -146,21 +89,21 @@ pub(super) fn apply_all(
     if !problems.is_empty() {
         return Err(Error::DocumentsInvalid(problems));
     }
-    // Told in the order in which they were given.
-    applied.sort_by_key(|(place, _)| *place);
+    // Results are returned in the order of the documents.
+    applied.sort_by_key(|(number, _)| *number);
     Ok(applied.into_iter().map(|(_, applied)| applied).collect())
 }
 
-fn put(draft: &mut Draft, caller: &Principal, document: Document) -> Result<Action, Error> {
+fn put(draft: &mut Draft, caller: &Principal, document: &Document) -> Result<Action, Error> {
     match document {
         Document::Connection(document) => connection_write::put(draft, caller, document),
-        Document::Group(document) => group_write::put(draft, caller, document),
-        Document::Integration(integration) => integrations::put(draft, caller, integration),
+        Document::Group(document) => group_write::put(draft, caller, document.clone()),
+        Document::Integration(integration) => integrations::put(draft, caller, integration.clone()),
         Document::Secret(document) => secrets::put(draft, caller, document),
     }
 }
 
-/// What is wrong with the document, field by field; what is not the document's fault ends the Apply.
+/// The problems of a document, field by field. An error that is not the document's fault ends the Apply.
 fn problems_of(name: &ResourceName, error: Error) -> Result<Vec<Problem>, Error> {
     let located = |problem: Problem| {
         let field = if problem.field.is_empty() {

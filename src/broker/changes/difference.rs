@@ -1,4 +1,4 @@
-//! What differs between two states of a resource, as far as anybody may see it.
+//! The differences between two states of a resource, without secret values.
 
 use std::collections::{BTreeMap, BTreeSet};
 use std::fmt::Display;
@@ -8,42 +8,42 @@ use crate::catalog::{Catalog, ConnectionMetadata, FieldMetadata, Group};
 use crate::integration::{CredentialKind, FieldRule, Integration};
 use crate::model::{ResourceName, Tags};
 
-/// The most that is told of one resource beside its access and what keeps values safe.
+/// The most differences of one resource that are listed beside access and safety.
 const MAX_DIFFERENCES: usize = 100;
-/// The longest text that is shown, in characters. No principal is longer: of two that begin alike both are seen whole.
+/// The longest text that is shown, in characters. No principal is longer, so principals are shown whole.
 const MAX_SHOWN: usize = 300;
-/// How much of what two long texts have in common is shown before they differ, in characters.
+/// The characters that are shown before the first difference of two long texts.
 const CONTEXT: usize = 20;
 
-/// One thing that differs.
+/// One difference.
 pub struct Difference {
-    /// What: "fields.NAME", "tags.KEY" …
+    /// The part that differs: "fields.NAME", "tags.KEY" …
     pub path: String,
-    /// Before; none if there was nothing, or it is not shown.
+    /// The text before; `None` if there was none, or it is not shown.
     pub old: Option<String>,
-    /// After.
+    /// The text after.
     pub new: Option<String>,
-    /// Whether it is a value that is never shown.
+    /// True for a value that is never shown.
     pub sensitive: bool,
-    /// Whether it is there no more.
+    /// True if the part was removed.
     pub removed: bool,
 }
 
-/// What differs of one resource.
+/// The differences of one resource.
 #[derive(Default)]
 pub struct Differences {
-    /// Who may do what: all of it, and first, so that nothing else can hide it.
+    /// All differences of access. They come first, so that nothing hides them.
     pub access: Vec<Difference>,
-    /// The guards of values: the kind, where credentials are sent, which fields are sensitive. All of it, too.
+    /// All differences of the kind, of destinations and of sensitive fields.
     pub safety: Vec<Difference>,
-    /// Everything else, as far as it is told.
+    /// The other differences, up to the limit.
     pub others: Vec<Difference>,
-    /// How many more there are.
+    /// The number of differences beyond the limit.
     pub untold: usize,
 }
 
 impl Differences {
-    /// What differs of the resource of this name, which may be new.
+    /// The differences of the resource of this name, which may be new.
     pub(crate) fn between(old: &Catalog, new: &Catalog, name: &ResourceName) -> Self {
         let mut found = match name {
             ResourceName::Connection(name) => {
@@ -99,7 +99,7 @@ fn of_connections(old: Option<&ConnectionMetadata>, new: &ConnectionMetadata) ->
     Differences { access, safety, others: found, untold: 0 }
 }
 
-/// Of the fields that say where the credential is sent, or of the others.
+/// The differences of destination fields, or of the other fields.
 fn of_fields(
     old: Option<&ConnectionMetadata>,
     new: &ConnectionMetadata,
@@ -166,10 +166,10 @@ fn of_integrations(old: Option<&Integration>, new: &Integration) -> Differences 
     found
 }
 
-/// Attributes of a field's rule, and what they say; nothing where a text is empty.
+/// Attributes of a field's rule, and their texts. An empty text is an absent attribute.
 type Attributes = Vec<(&'static str, String)>;
 
-/// What keeps values safe. Every field is sensitive or not, so that it is seen to come and to go.
+/// The attributes that keep values safe. `sensitive` is always present, so that new and removed fields are seen.
 fn safety(rule: &FieldRule) -> Attributes {
     let when = |is: bool| if is { is.to_string() } else { String::new() };
     vec![
@@ -181,13 +181,13 @@ fn safety(rule: &FieldRule) -> Attributes {
     ]
 }
 
-/// Which values are taken.
+/// The attributes that restrict values.
 fn forms(rule: &FieldRule) -> Attributes {
     let form = rule.form.map(|form| format!("{form:?}"));
     vec![("form", form.unwrap_or_default()), ("pattern", rule.pattern.clone().unwrap_or_default())]
 }
 
-/// What people read.
+/// The attributes that people read.
 fn descriptions(rule: &FieldRule) -> Attributes {
     vec![("example", rule.example.clone()), ("description", rule.description.clone())]
 }
@@ -244,7 +244,7 @@ fn of_access(old: Option<&Bindings>, new: &Bindings) -> Vec<Difference> {
     differs.collect()
 }
 
-/// Each that came or went.
+/// Each added or removed entry.
 fn of_sets(path: &str, old: &BTreeSet<String>, new: &BTreeSet<String>) -> Vec<Difference> {
     let gone = old.difference(new).map(|one| shown(path.to_owned(), Some(one.clone()), None));
     let come = new.difference(old).map(|one| shown(path.to_owned(), None, Some(one.clone())));
@@ -275,7 +275,7 @@ fn of_texts<T: Display + PartialEq>(
         .then(|| shown(path.to_owned(), old.map(ToString::to_string), new.map(ToString::to_string)))
 }
 
-/// Two texts, of which long ones begin a little before they differ.
+/// The difference of two texts. Long texts begin shortly before they differ.
 fn shown(path: String, old: Option<String>, new: Option<String>) -> Difference {
     let is_long = |text: &String| text.chars().nth(MAX_SHOWN).is_some();
     let start = match (&old, &new) {

@@ -1,194 +1,134 @@
-//! A batch of changes while it is put together: the catalogue they lead to, and what is to be written for it.
+//! A batch of changes while it is put together: the batch, and the catalogue that it leads to.
 
-use std::collections::BTreeSet;
 use std::sync::Arc;
 
+use super::batch::Batch;
+use super::documents::WriteRequest;
 use crate::access::Principal;
 use crate::broker::error::Error;
-use crate::broker::registry::budgets::Budgets;
-use crate::broker::resolve::authorize::is_still_allowed;
-use crate::catalog::{Catalog, Connection, ConnectionMetadata};
-use crate::journal::{ChangeNote, Live, RequestNote, RequestTable};
-use crate::lease::Lease;
+use crate::catalog::{Catalog, Change, Connection, ConnectionMetadata, Resource};
+use crate::journal::{ChangeNote, RequestNote, RequestTable};
 use crate::model::{Id, NamedRequest, Timestamp};
-use crate::seal::{Keyring, RecordKey, Sealed};
-use crate::store::Operation;
+use crate::seal::Keyring;
 
-/// A catalogue with changes on it that are not in force yet.
+/// A batch and its catalogue, which is the fold of the batch onto the catalogue before. Nothing of it is in force yet.
 pub(crate) struct Draft {
-    /// The catalogue with the changes.
-    pub(crate) catalog: Catalog,
+    catalog: Catalog,
+    batch: Batch,
+    /// The completed requests, those of this draft included.
+    completed: RequestTable,
     /// When the batch was begun.
     pub(crate) now: Timestamp,
-    /// For sealing.
+    /// The keys of values and fingerprints.
     pub(crate) keyring: Arc<Keyring>,
-    operations: Vec<Operation>,
-    notes: Vec<ChangeNote>,
-    touched: Touched,
-    /// Nothing of what is done now is kept: answers tell nothing about stored values then.
+    /// True while nothing of the change is kept. Answers then reveal nothing about stored values.
     pub(crate) is_trial: bool,
-    /// The requests that were done, those of this draft included.
-    known: RequestTable,
-    requests: Vec<RequestNote>,
-}
-
-/// What a batch comes to, once no change is added.
-pub(crate) struct Finished {
-    pub(crate) changes: Changes,
-    /// What its intent says.
-    pub(crate) notes: Vec<ChangeNote>,
-    /// The requests that it does.
-    pub(crate) requests: Vec<RequestNote>,
-    /// All requests that were done when it is.
-    pub(crate) known: RequestTable,
-}
-
-/// What is to be brought to disk and put in force.
-pub(crate) struct Changes {
-    pub(crate) catalog: Catalog,
-    pub(crate) operations: Vec<Operation>,
-    pub(crate) touched: Touched,
-}
-
-/// Whose leases are to be decided again.
-#[derive(Default)]
-pub(crate) struct Touched {
-    resources: Vec<Id>,
-    /// A group may stand behind any lease.
-    everything: bool,
 }
 
 impl Draft {
-    /// Nothing is changed yet.
+    /// A draft with no change yet.
     pub(crate) fn new(
         catalog: Catalog,
-        known: RequestTable,
+        completed: RequestTable,
         now: Timestamp,
         keyring: Arc<Keyring>,
     ) -> Self {
-        Self {
-            catalog,
-            now,
-            keyring,
-            operations: Vec::new(),
-            notes: Vec::new(),
-            touched: Touched::default(),
-            is_trial: false,
-            known,
-            requests: Vec::new(),
-        }
+        Self { catalog, batch: Batch::default(), completed, now, keyring, is_trial: false }
     }
 
-    /// What is to be written; none if that is nothing.
-    pub(crate) fn finish(self) -> Option<Finished> {
-        // A request that was done is remembered though it wrote nothing: done again, it might.
-        if self.operations.is_empty() && self.requests.is_empty() {
-            return None;
-        }
-        let Self { catalog, operations, notes, touched, known, requests, .. } = self;
-        let changes = Changes { catalog, operations, touched };
-        Some(Finished { changes, notes, requests, known })
+    /// The catalogue with the changes so far.
+    pub(crate) fn catalog(&self) -> &Catalog {
+        &self.catalog
     }
 
-    /// Records to put into the store.
-    pub(crate) fn put(&mut self, records: impl IntoIterator<Item = (RecordKey, Sealed)>) {
-        self.operations
-            .extend(records.into_iter().map(|(key, sealed)| Operation::Put(key, sealed)));
+    /// The batch, the catalogue after it, and the requests that are completed then.
+    pub(super) fn finish(self) -> (Batch, Catalog, RequestTable) {
+        (self.batch, self.catalog, self.completed)
     }
 
-    /// Puts a connection into the catalogue, and what is new of it into the store.
-    pub(crate) fn put_connection(
-        &mut self,
-        mut connection: Connection,
-        written: Written,
-    ) -> Result<(), Error> {
+    /// Puts a resource in place of the one with its name.
+    pub(crate) fn put(&mut self, resource: Resource) {
+        self.change(Change::Put(resource));
+    }
+
+    /// Removes a resource.
+    pub(crate) fn remove(&mut self, resource: Resource) {
+        self.change(Change::Remove(resource));
+    }
+
+    fn change(&mut self, change: Change) {
+        self.catalog.fold(&change);
+        self.batch.changes.push(change);
+    }
+
+    /// Puts a connection in place of the one with its name, and checks the groups that it names.
+    ///
+    /// # Errors
+    /// [`Error::Newer`] if its tags change and a newer version wrote one of its groups.
+    pub(crate) fn put_connection(&mut self, mut connection: Connection) -> Result<(), Error> {
         self.check_newer_groups(&connection.metadata)?;
         let catalog = &self.catalog;
-        // Groups that were deleted meanwhile are forgotten.
-        let is_there =
+        // A connection forgets the groups that were deleted meanwhile.
+        let exists =
             |uid: &Id| catalog.group_by_uid(*uid).is_some() || catalog.newer_group(*uid).is_some();
-        connection.metadata.groups.retain(is_there);
-        let [metadata, values] = connection.to_store(&self.keyring)?;
-        match written {
-            Written::All => self.put([metadata, values]),
-            Written::Metadata => self.put([metadata]),
-            Written::New => {
-                let added = [metadata, values].map(|(key, sealed)| Operation::Add(key, sealed));
-                self.operations.extend(added);
-            }
-        }
-        self.catalog.put_connection(connection);
+        connection.metadata.groups.retain(exists);
+        self.put(Resource::Connection(Arc::new(connection)));
         Ok(())
     }
 
-    /// Records to remove from the store.
-    pub(crate) fn remove(&mut self, keys: impl IntoIterator<Item = RecordKey>) {
-        self.operations.extend(keys.into_iter().map(Operation::Remove));
-    }
-
-    /// What the journal says of the change. Leases on the resource are decided again when it is
-    /// published.
+    /// Notes a change for the journal. Leases on the resource are decided again when the change is published.
     pub(crate) fn note(&mut self, note: ChangeNote) {
-        self.touched.resources.push(note.uid);
-        self.notes.push(note);
+        self.batch.affected.resources.push(note.uid);
+        self.batch.notes.push(note);
     }
 
-    /// What the journal says of a change of a group. All leases are decided again.
-    pub(crate) fn note_group(&mut self, note: ChangeNote) {
-        self.touched.everything = true;
-        self.notes.push(note);
+    /// Notes a change that may concern any lease: all leases are decided again.
+    pub(crate) fn note_for_all(&mut self, note: ChangeNote) {
+        self.batch.affected.all = true;
+        self.batch.notes.push(note);
     }
 
-    /// What the journal says of a change that nobody can see: no lease is decided again.
-    pub(crate) fn note_unseen(&mut self, note: ChangeNote) {
-        self.notes.push(note);
+    /// Notes a change that concerns no lease.
+    pub(crate) fn note_for_none(&mut self, note: ChangeNote) {
+        self.batch.notes.push(note);
     }
 
-    /// Runs one change; if it is refused, the draft is as it was before.
-    pub(crate) fn attempt<T>(
-        &mut self,
-        change: impl FnOnce(&mut Self) -> Result<T, Error>,
-    ) -> Result<T, Error> {
-        self.attempt_and_keep(true, change)
-    }
-
-    /// Runs one change; the draft is as it was before if it is refused, or not to be kept.
-    fn attempt_and_keep<T>(
+    /// Makes one change. The draft stays as it was if the change is refused, or not to be kept.
+    pub(super) fn attempt<T>(
         &mut self,
         keep: bool,
         change: impl FnOnce(&mut Self) -> Result<T, Error>,
     ) -> Result<T, Error> {
-        let before = self.catalog.clone();
-        let lengths = (self.operations.len(), self.notes.len(), self.touched.resources.len());
-        let everything = self.touched.everything;
+        let catalog = self.catalog.clone();
+        let before = std::mem::take(&mut self.batch);
         self.is_trial = !keep;
         let outcome = change(self).map_err(|error| error.or_newer(&self.catalog));
-        let outcome = outcome.and_then(|done| self.check_newer(lengths.1).map(|()| done));
         self.is_trial = false;
         let outcome = outcome.and_then(|answer| {
+            self.check_newer()?;
             self.catalog.settle()?;
             Ok(answer)
         });
-        if outcome.is_err() || !keep {
-            self.catalog = before;
-            self.operations.truncate(lengths.0);
-            self.notes.truncate(lengths.1);
-            self.touched.resources.truncate(lengths.2);
-            self.touched.everything = everything;
+        let attempted = std::mem::replace(&mut self.batch, before);
+        if outcome.is_ok() && keep {
+            self.batch.append(attempted);
+        } else {
+            self.catalog = catalog;
         }
         outcome
     }
 
-    /// Whether what was changed, of which the notes from this one on tell, is not a newer version's.
-    fn check_newer(&self, from: usize) -> Result<(), Error> {
-        let mut changed = self.notes.iter().skip(from).map(|note| note.resource.as_str());
+    /// Refuses the change in the draft if it concerns a resource that a newer version wrote.
+    fn check_newer(&self) -> Result<(), Error> {
+        let mut changed = self.batch.notes.iter().map(|note| note.resource.as_str());
         match changed.find(|name| self.catalog.newer(name).is_some()) {
             Some(name) => Err(Error::Newer(name.to_owned())),
             None => Ok(()),
         }
     }
 
-    /// Whether the groups of a newer version, which tell their members apart by tags, can stay as they are.
+    /// Refuses other tags for a member of a group that a newer version wrote: the group tells its members apart by
+    /// tags.
     fn check_newer_groups(&self, connection: &ConnectionMetadata) -> Result<(), Error> {
         let mut newer = connection.groups.iter().filter_map(|uid| self.catalog.newer_group(*uid));
         let old = self.catalog.connection(&connection.reference());
@@ -199,40 +139,46 @@ impl Draft {
         }
     }
 
-    /// Runs one change as it was asked for: once under its id, and only on trial if that was asked. A change that
-    /// changes nothing costs a line for its id.
-    pub(crate) fn run<T>(
+    /// Makes a change as it was requested, and returns what `answer` finds afterwards. A request with an id is made
+    /// once; made again, it only gets the answer. `charge` is called for an id whose change changes nothing.
+    pub(super) fn complete<T>(
         &mut self,
-        asked: &WriteRequest,
-        budgets: &Budgets,
-        change: impl FnOnce(&mut Self) -> Result<T, Error>,
-        again: impl FnOnce(&Catalog) -> Result<T, Error>,
+        request: &WriteRequest,
+        charge: impl FnOnce(Timestamp) -> Result<(), Error>,
+        change: impl FnOnce(&mut Self) -> Result<(), Error>,
+        answer: impl Fn(&Catalog) -> Result<T, Error>,
     ) -> Result<T, Error> {
-        let registration = self.check_caller(&asked.caller)?;
-        let request = asked.options.request.as_ref().filter(|_| !asked.options.validate_only);
-        if let Some(NamedRequest { id, mac }) = request
-            && let Some(done) = self.known.find(registration, id)
+        let WriteRequest { caller, options } = request;
+        let registration = self.check_caller(caller)?;
+        let named = options.request.as_ref().filter(|_| !options.validate_only);
+        if let Some(NamedRequest { id, mac }) = named
+            && let Some(completed) = self.completed.find(registration, id)
         {
-            return match done.mac == *mac {
-                true => again(&self.catalog),
+            return match completed.mac == *mac {
+                true => answer(&self.catalog),
                 false => Err(Error::RequestIdReused(id.clone())),
             };
         }
-        let before = self.operations.len();
-        let outcome = self.attempt_and_keep(!asked.options.validate_only, change)?;
-        if let Some(request) = request {
-            if self.operations.len() == before {
-                budgets.take(&asked.caller, "unchanged", self.now)?;
+        let before = self.batch.changes.len();
+        let outcome = self.attempt(!options.validate_only, |draft| {
+            change(draft)?;
+            answer(&draft.catalog)
+        })?;
+        if let Some(request) = named {
+            if self.batch.changes.len() == before {
+                charge(self.now)?;
             }
             let note = RequestNote { registration, request: request.clone(), opening: None };
-            self.known.insert(note.clone());
-            self.requests.push(note);
+            self.completed.insert(note.clone());
+            self.batch.requests.push(note);
         }
         Ok(outcome)
     }
 
-    /// The registration of whoever asked, if it is still there: changes wait, and others may have removed it
-    /// meanwhile.
+    /// The registration of the caller. Changes wait in a queue, so the registration may be gone by now.
+    ///
+    /// # Errors
+    /// [`Error::Unregistered`] if it is gone or has another role; [`Error::OperatorRequired`] if it is no operator's.
     pub(super) fn check_caller(&self, caller: &Principal) -> Result<Id, Error> {
         match caller {
             Principal::Operator(name, role, uid) => match self.catalog.operator(name) {
@@ -242,59 +188,4 @@ impl Draft {
             Principal::Executor(..) | Principal::Step { .. } => Err(Error::OperatorRequired),
         }
     }
-}
-
-/// What of a connection the store has not.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub(crate) enum Written {
-    /// Metadata and values.
-    All,
-    /// Metadata; the values are as they were.
-    Metadata,
-    /// All of it: there was none before.
-    New,
-}
-
-/// How a change is to be made.
-#[derive(Clone, Debug, Default)]
-pub struct WriteOptions {
-    /// The request, if the client gave it an id, so that it is done once.
-    pub request: Option<NamedRequest>,
-    /// Check everything and change nothing.
-    pub validate_only: bool,
-}
-
-/// Who asks for a change, and how.
-pub(crate) struct WriteRequest {
-    caller: Principal,
-    options: WriteOptions,
-}
-
-impl WriteRequest {
-    pub(crate) fn new(caller: &Principal, options: WriteOptions) -> Self {
-        Self { caller: caller.clone(), options }
-    }
-}
-
-/// The leases, of all there are, that the catalogue does not allow.
-pub(crate) fn revoked_by_all(catalog: &Catalog, live: &Live) -> Vec<Id> {
-    ended(catalog, live, live.leases().iter())
-}
-
-impl Touched {
-    /// The leases that the new catalogue no longer allows.
-    pub(crate) fn revoked(&self, catalog: &Catalog, live: &Live) -> Vec<Id> {
-        if self.everything {
-            return revoked_by_all(catalog, live);
-        }
-        let resources: BTreeSet<Id> = self.resources.iter().copied().collect();
-        ended(catalog, live, resources.iter().flat_map(|uid| live.leases().of_resource(*uid)))
-    }
-}
-
-fn ended<'a>(catalog: &Catalog, live: &Live, leases: impl Iterator<Item = &'a Lease>) -> Vec<Id> {
-    let ended = leases.filter(|lease| !is_still_allowed(catalog, live, lease));
-    let mut ids: Vec<Id> = ended.map(|lease| lease.id).collect();
-    ids.sort_unstable();
-    ids
 }

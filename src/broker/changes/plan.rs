@@ -1,15 +1,15 @@
-//! What a set of documents would change, without changing it.
+//! The changes that a set of documents would make, without making them.
 
 use std::collections::BTreeSet;
 use std::sync::Arc;
 use std::time::Duration;
 
-use super::apply::{Action, Applied, Document, apply_all};
+use super::apply::apply_all;
 use super::difference::Differences;
+use super::documents::{Action, Applied, Document};
 use super::draft::Draft;
 use crate::access::Principal;
 use crate::broker::Broker;
-use crate::broker::connections::Patch;
 use crate::broker::error::Error;
 use crate::broker::registry::rates::Rates;
 use crate::catalog::Catalog;
@@ -18,28 +18,27 @@ use crate::journal::{Event, RequestTable};
 use crate::model::limits::{PLANS_PER_MINUTE, Rate};
 use crate::model::{FieldName, OperatorName, ResourceName};
 
-/// What Apply would do with one document.
+/// The plan for one document.
 pub struct Planned {
-    /// The resource, and what would be done.
+    /// The resource, and the action on it.
     pub applied: Applied,
-    /// What would be changed of it, or all that it would be if it does not exist.
+    /// The differences that the document makes; all parts of a new resource.
     pub differences: Differences,
-    /// Of a connection that would be changed, the fields that stay although the document does not name them.
+    /// The fields of a changed connection that stay although the document does not name them.
     pub staying: Vec<FieldName>,
 }
 
-/// The fields of a connection that a document names, by our names. None where it names none, or is of something else.
+/// The fields of a present connection that a document names, by their canonical names. Empty for other documents.
 fn named(catalog: &Catalog, document: &Document) -> BTreeSet<FieldName> {
     let Document::Connection(given) = document else { return BTreeSet::new() };
     let old = catalog.connection(&given.name).map(|old| &old.metadata);
     let kind = old.and_then(|old| catalog.integration(&old.integration)?.kind(old.kind.as_str()));
     let (Some(kind), true) = (kind, given.has_fields()) else { return BTreeSet::new() };
-    let (Patch::Merge(fields) | Patch::Replace(fields)) = &given.fields;
-    let names = fields.keys().chain(&given.kept);
+    let names = given.fields.given().keys().chain(&given.kept);
     names.filter_map(|name| find_field(kind, name)?.canonical(name)).collect()
 }
 
-/// What a connection has afterwards beside what was named, if anything was.
+/// The fields that a connection has afterwards beside the named ones; empty if none was named.
 fn staying(catalog: &Catalog, name: &ResourceName, named: &BTreeSet<FieldName>) -> Vec<FieldName> {
     let ResourceName::Connection(name) = name else { return Vec::new() };
     let connection = catalog.connection(name).filter(|_| !named.is_empty());
@@ -47,26 +46,26 @@ fn staying(catalog: &Catalog, name: &ResourceName, named: &BTreeSet<FieldName>) 
     fields.filter(|field| !named.contains(*field)).cloned().collect()
 }
 
-/// Documents, and what they are compared with.
+/// Documents, and the catalogue that they are compared with.
 pub struct Plan {
     catalog: Catalog,
     documents: Vec<Document>,
 }
 
-/// How many names one line of the journal has.
+/// The most names in one line of the journal.
 const NAMES_A_LINE: usize = 500;
 
-/// How often each operator has had values compared.
+/// The rate at which each operator has values compared.
 #[derive(Default)]
 pub(crate) struct Comparisons {
     rates: Rates<OperatorName>,
-    /// An Apply counts only if it fails, so one at a time: many at once would all find that something is left.
+    /// Held by an Apply that compares values. It counts only if it fails, so many at once would exceed the rate.
     pub(crate) turn: tokio::sync::Mutex<()>,
 }
 
 impl Broker {
-    /// What is compared by a [`Broker::plan`] of these documents: that it tells whether stored values are those of the
-    /// documents is journaled before.
+    /// Prepares a [`Broker::plan`] of these documents. A plan reveals whether stored values equal those of the documents,
+    /// so the comparison is counted and journaled first.
     ///
     /// # Errors
     /// See `ApplyService.Plan`.
@@ -85,7 +84,7 @@ impl Broker {
         Ok(Plan { catalog: snapshot.catalog.clone(), documents })
     }
 
-    /// What [`Broker::apply`] would do with the documents. Thousands of them take a while.
+    /// The changes that [`Broker::apply`] would make with the documents. Thousands of documents take a while.
     ///
     /// # Errors
     /// See `ApplyService.Plan`.
@@ -95,16 +94,16 @@ impl Broker {
         let mut draft = Draft::new(old.clone(), RequestTable::default(), now, keyring);
         draft.check_caller(caller)?;
         let named: Vec<_> = documents.iter().map(|document| named(&old, document)).collect();
-        let applied = draft.attempt(|draft| apply_all(draft, caller, documents))?;
+        let applied = draft.attempt(true, |draft| apply_all(draft, caller, &documents))?;
         let planned = applied.into_iter().zip(named).map(|(applied, named)| {
             let differences = match applied.action {
                 Action::Changed | Action::Created => {
-                    Differences::between(&old, &draft.catalog, &applied.name)
+                    Differences::between(&old, draft.catalog(), &applied.name)
                 }
                 Action::Unchanged => Differences::default(),
             };
             let staying = match applied.action {
-                Action::Changed => staying(&draft.catalog, &applied.name, &named),
+                Action::Changed => staying(draft.catalog(), &applied.name, &named),
                 Action::Created | Action::Unchanged => Vec::new(),
             };
             Planned { applied, differences, staying }
@@ -112,7 +111,7 @@ impl Broker {
         Ok(planned.collect())
     }
 
-    /// The resources whose stored values are compared with those of documents.
+    /// The names of the resources whose stored values the documents are compared with.
     pub(crate) fn compared(catalog: &Catalog, documents: &[Document]) -> Vec<String> {
         let is_compared = |document: &&Document| match document {
             Document::Connection(given) => {
@@ -126,7 +125,7 @@ impl Broker {
         documents.iter().filter(is_compared).map(|document| document.name().to_string()).collect()
     }
 
-    /// Writes down whose values were compared.
+    /// Journals the resources whose values were compared.
     ///
     /// # Errors
     /// If the journal cannot be written.
@@ -144,18 +143,18 @@ impl Broker {
         Ok(self.journal.synced(self.journal.last()?).await?)
     }
 
-    /// Takes one from what an operator may have compared.
+    /// Takes one comparison from the operator's rate.
     ///
     /// # Errors
-    /// [`Error::ComparedLately`] if nothing is left.
+    /// [`Error::ComparedLately`] if none is left.
     pub(crate) fn count_comparison(&self, caller: &Principal) -> Result<(), Error> {
         self.with_rate(caller, |rate, now| rate.take_of_minute(now, PLANS_PER_MINUTE, 1))
     }
 
-    /// Whether anything is left of it.
+    /// Checks that a comparison is left in the operator's rate.
     ///
     /// # Errors
-    /// [`Error::ComparedLately`] if not.
+    /// [`Error::ComparedLately`] if none is left.
     pub(super) fn check_comparison(&self, caller: &Principal) -> Result<(), Error> {
         self.with_rate(caller, |rate, now| {
             let mut copy = *rate;

@@ -1,17 +1,18 @@
-//! The one writer, in two stages that work side by side, so that one batch is announced while the one
-//! before it is brought to disk:
+//! The one writer, in two stages that work side by side: a batch is announced while the batch before it is written to
+//! disk.
 //!
 //! ```text
-//! announce   changes ─ fold onto a draft ─ intent line, synced ─┐
-//!            ┌──────────────────────────────────────────────────┘
+//! announce   changes ─ decided on a draft ─ intent line, synced ─┐
+//!            ┌───────────────────────────────────────────────────┘
 //! commit     └ store batch, fdatasync ─ head line + snapshot published (chain lock) ─┐
 //!            ┌───────────────────────────────────────────────────────────────────────┘
-//!            └ synced ─ acknowledged, all of the batch
+//!            └ synced ─ all changes of the batch acknowledged
 //! ```
 //!
-//! Drafts are put together on what was announced last, in force or not. A change that is refused drops out
-//! of its batch and leaves no trace. A write that fails is final: whatever was announced after it is
-//! refused too, and the store takes nothing more, while reads go on.
+//! A draft starts from the newest announced catalogue, whether that is in force yet or not. A refused change drops out
+//! of its batch and leaves no trace. A change can be decided again, on a newer draft: it keeps its documents, and takes
+//! time, versions and etags from the draft. A failed write is final: the batches announced after it are refused, and
+//! the store takes no more, while reads continue.
 
 use std::panic::{AssertUnwindSafe, catch_unwind};
 use std::sync::Arc;
@@ -20,7 +21,9 @@ use std::time::Duration;
 use tokio::sync::{mpsc, oneshot};
 use tokio::task::JoinSet;
 
-use super::draft::{Changes, Draft, Finished, WriteRequest};
+use super::batch::AffectedLeases;
+use super::documents::WriteRequest;
+use super::draft::Draft;
 use crate::broker::error::Error;
 use crate::broker::registry::budgets::Budgets;
 use crate::catalog::{Catalog, Snapshot, Snapshots};
@@ -28,69 +31,103 @@ use crate::journal::{Event, Intent, Journal, Live, Position, RequestTable, Unava
 use crate::model::limits::{Allowance, DISK_DEADLINE};
 use crate::model::{Clock, Id, LogLimit};
 use crate::seal::Keyring;
-use crate::store::Store;
+use crate::store::{Operation, Store};
 
 /// How long to wait before the journal is tried again for a change that is in the store already.
-const PUBLISH_AGAIN: Duration = Duration::from_millis(100);
+const PUBLISH_RETRY: Duration = Duration::from_millis(100);
 /// The most changes in one batch.
 const MAX_BATCH: usize = 256;
 
-/// Tells the caller how its change ended.
-type Acknowledge = Box<dyn FnOnce(Result<(), Error>) + Send>;
-/// Stages a change; nothing comes back if it was refused, and the caller knows already.
-type Job = Box<dyn FnOnce(&mut Draft) -> Option<Acknowledge> + Send>;
+/// A change that waits for its batch, and its caller.
+pub(super) trait Job: Send {
+    /// Decides the change on a draft; false if it is refused. May be called again with a newer draft: the last decision
+    /// counts.
+    fn decide(&mut self, draft: &mut Draft) -> bool;
+
+    /// Answers the caller with the decision, or with the error of its batch.
+    fn acknowledge(self: Box<Self>, committed: Result<(), Error>);
+}
+
+/// The change of one [`Job`].
+pub(super) struct PendingChange<T, F> {
+    change: F,
+    decided: Option<Result<T, Error>>,
+    caller: oneshot::Sender<Result<T, Error>>,
+}
+
+impl<T, F> PendingChange<T, F> {
+    pub(super) fn new(change: F, caller: oneshot::Sender<Result<T, Error>>) -> Self {
+        Self { change, decided: None, caller }
+    }
+}
+
+impl<T: Send, F: FnMut(&mut Draft) -> Result<T, Error> + Send> Job for PendingChange<T, F> {
+    fn decide(&mut self, draft: &mut Draft) -> bool {
+        self.decided.insert(draft.attempt(true, &mut self.change)).is_ok()
+    }
+
+    fn acknowledge(self: Box<Self>, committed: Result<(), Error>) {
+        let Self { change, decided, caller } = *self;
+        // Its documents are wiped before anybody reads the answer.
+        drop(change);
+        if let Some(decided) = decided {
+            let _ = caller.send(committed.and(decided));
+        }
+    }
+}
 
 /// Where changes are handed in.
 pub(crate) struct Writer {
-    jobs: mpsc::Sender<Job>,
-    /// What costs a line and changes nothing costs its caller.
+    jobs: mpsc::Sender<Box<dyn Job>>,
+    /// The lines that each caller may have for requests that change nothing.
     pub(crate) budgets: Arc<Budgets>,
 }
 
 /// The other end of a [`Writer`].
-pub(crate) struct WriterQueue(mpsc::Receiver<Job>);
+pub(crate) struct WriterQueue(mpsc::Receiver<Box<dyn Job>>);
 
 impl Writer {
-    /// Where changes are handed in, and where the task takes them from; each caller may have so many lines for
-    /// what changes nothing.
+    /// A writer and the queue for its task. `lines` is each caller's budget of lines for what changes nothing.
     pub(crate) fn new(lines: Allowance) -> (Self, WriterQueue) {
         let (sender, jobs) = mpsc::channel(MAX_BATCH);
         (Self { jobs: sender, budgets: Arc::new(Budgets::new(lines)) }, WriterQueue(jobs))
     }
 
-    /// Runs a change as it was asked for, and waits until it is in force and on disk. `again` answers for
-    /// a request that was done before.
-    pub(crate) async fn run<T: Send + 'static>(
+    /// Makes a change as it was requested, and waits until it is in force and on disk. `answer` finds the reply in the
+    /// catalogue, also for a request that was completed before.
+    pub(crate) async fn write<T: Send + 'static>(
         &self,
-        asked: WriteRequest,
-        change: impl FnOnce(&mut Draft) -> Result<T, Error> + Send + 'static,
-        again: impl FnOnce(&Catalog) -> Result<T, Error> + Send + 'static,
+        request: WriteRequest,
+        mut change: impl FnMut(&mut Draft) -> Result<(), Error> + Send + 'static,
+        answer: impl Fn(&Catalog) -> Result<T, Error> + Send + 'static,
     ) -> Result<T, Error> {
         let budgets = Arc::clone(&self.budgets);
-        self.submit(move |draft| draft.run(&asked, &budgets, change, again)).await
+        let mut is_charged = false;
+        self.submit(move |draft| {
+            let charge = |now| {
+                if !std::mem::replace(&mut is_charged, true) {
+                    budgets.take(&request.caller, "unchanged", now)?;
+                }
+                Ok(())
+            };
+            draft.complete(&request, charge, &mut change, &answer)
+        })
+        .await
     }
 
-    /// Runs a change on the draft, and waits until it is in force and on disk.
+    /// Makes a change, and waits until it is in force and on disk.
     pub(crate) async fn submit<T: Send + 'static>(
         &self,
-        change: impl FnOnce(&mut Draft) -> Result<T, Error> + Send + 'static,
+        change: impl FnMut(&mut Draft) -> Result<T, Error> + Send + 'static,
     ) -> Result<T, Error> {
-        let (answer, answered) = oneshot::channel();
-        let job: Job = Box::new(move |draft| match draft.attempt(change) {
-            Ok(value) => Some(Box::new(move |committed: Result<(), Error>| {
-                let _ = answer.send(committed.map(|()| value));
-            })),
-            Err(error) => {
-                let _ = answer.send(Err(error));
-                None
-            }
-        });
+        let (caller, answered) = oneshot::channel();
+        let job = Box::new(PendingChange::new(change, caller));
         self.jobs.send(job).await.map_err(|_| Error::Draining)?;
         answered.await.map_err(|_| Error::Internal("the change was dropped".to_owned()))?
     }
 }
 
-/// What the writer works with.
+/// The parts that the writer works with.
 #[derive(Clone)]
 pub(crate) struct WriterParts {
     pub(crate) snapshots: Arc<Snapshots>,
@@ -103,38 +140,41 @@ pub(crate) struct WriterParts {
 /// The task that all changes go through: the first stage.
 pub(crate) struct WriterTask {
     parts: WriterParts,
-    jobs: mpsc::Receiver<Job>,
-    /// What was announced last, in force or not.
+    jobs: mpsc::Receiver<Box<dyn Job>>,
+    /// The newest announced catalogue, in force or not.
     catalog: Catalog,
-    /// The requests that were done, those that were announced included.
-    known: RequestTable,
+    /// The completed requests, the announced ones included.
+    completed: RequestTable,
     /// The last batch number that was used, whether it was committed or not.
     last_batch: u64,
 }
 
-/// A batch that is announced.
-struct Batch {
+/// A batch whose intent is on disk.
+struct AnnouncedBatch {
     number: u64,
-    changes: Changes,
+    /// The catalogue after it.
+    catalog: Catalog,
+    operations: Vec<Operation>,
+    affected: AffectedLeases,
 }
 
-/// What one round of changes came to.
+/// One round of changes.
 struct Round {
-    /// None if there is nothing to write.
-    batch: Option<Batch>,
-    waiting: Vec<Acknowledge>,
+    /// `None` if there is nothing to write.
+    batch: Option<AnnouncedBatch>,
+    waiting: Vec<Box<dyn Job>>,
 }
 
 impl WriterTask {
-    /// A writer that goes on after the batch `last_batch`, with the requests that were done.
+    /// A writer that continues after the batch `last_batch`, with the completed requests.
     pub(crate) fn new(
         parts: WriterParts,
         queue: WriterQueue,
         last_batch: u64,
-        known: RequestTable,
+        completed: RequestTable,
     ) -> Self {
         let catalog = parts.snapshots.load().catalog.clone();
-        Self { parts, jobs: queue.0, catalog, known, last_batch }
+        Self { parts, jobs: queue.0, catalog, completed, last_batch }
     }
 
     /// Runs until every [`Writer`] is gone.
@@ -143,20 +183,24 @@ impl WriterTask {
         let committer = Committer { parts: self.parts.clone(), failed: false };
         let committing = tokio::spawn(committer.run(rounds));
         let mut jobs = Vec::with_capacity(MAX_BATCH);
-        // There is room as soon as the batch before is being committed; what comes meanwhile gathers.
+        // There is room as soon as the batch before is being committed; meanwhile changes gather.
         while let Ok(room) = announced.reserve().await {
             if self.jobs.recv_many(&mut jobs, MAX_BATCH).await == 0 {
                 break;
             }
             let mut draft = self.draft();
             let mut waiting = Vec::with_capacity(jobs.len());
-            // A change that panics is our fault; what it left of the draft is nobody's to commit.
-            let staged = catch_unwind(AssertUnwindSafe(|| {
-                for job in jobs.drain(..) {
-                    waiting.extend(job(&mut draft));
+            // A change that panics is our fault; the draft that it leaves is not committed.
+            let decided = catch_unwind(AssertUnwindSafe(|| {
+                for mut job in jobs.drain(..) {
+                    if job.decide(&mut draft) {
+                        waiting.push(job);
+                    } else {
+                        job.acknowledge(Ok(()));
+                    }
                 }
             }));
-            let announced = match staged {
+            let announced = match decided {
                 Ok(()) => self.announce(draft).await,
                 Err(_) => Err(Error::Internal("a change panicked".to_owned())),
             };
@@ -172,31 +216,34 @@ impl WriterTask {
 
     fn draft(&self) -> Draft {
         let keyring = Arc::clone(&self.parts.keyring);
-        Draft::new(self.catalog.clone(), self.known.clone(), self.parts.clock.now(), keyring)
+        Draft::new(self.catalog.clone(), self.completed.clone(), self.parts.clock.now(), keyring)
     }
 
-    /// Writes the intent of a batch, and waits until it is on disk; none if there is nothing to write.
-    async fn announce(&mut self, draft: Draft) -> Result<Option<Batch>, Error> {
+    /// Writes the intent of a batch, and waits until it is on disk. `None` if there is nothing to write.
+    async fn announce(&mut self, draft: Draft) -> Result<Option<AnnouncedBatch>, Error> {
+        let WriterParts { journal, store, keyring, .. } = &self.parts;
         let now = draft.now;
-        if !self.parts.store.is_writable() {
+        if !store.is_writable() {
             return Err(Error::StoreReadOnly);
         }
-        let Some(finished) = draft.finish() else {
-            // As if there were something to write: else a full disk would tell who asks whether a value is the
-            // stored one, and nothing would be written of it.
-            return if self.parts.journal.has_room() { Ok(None) } else { Err(Error::DiskFull) };
-        };
-        // A number is used once, even if what it was for never reaches the store.
+        let (batch, catalog, completed) = draft.finish();
+        if batch.is_empty() {
+            // The same refusal as for a write: else a full disk would reveal whether a value equals the stored value,
+            // without a line in the journal.
+            return if journal.has_room() { Ok(None) } else { Err(Error::DiskFull) };
+        }
+        let operations = batch.seal(&self.catalog, keyring)?;
+        // A number is used once, even if its batch never reaches the store.
         self.last_batch += 1;
         let number = self.last_batch;
-        let Finished { changes, notes, requests, known } = finished;
-        let intent = Event::Intent(Intent { batch: number, changes: notes, requests });
-        self.parts.journal.make_room(&intent).map_err(|_| Error::DiskFull)?;
-        let (position, _) = self.parts.journal.append(now, &intent)?;
-        self.parts.journal.synced(position).await?;
-        self.catalog.clone_from(&changes.catalog);
-        self.known = known;
-        Ok(Some(Batch { number, changes }))
+        let intent =
+            Event::Intent(Intent { batch: number, changes: batch.notes, requests: batch.requests });
+        journal.make_room(&intent).map_err(|_| Error::DiskFull)?;
+        let (position, _) = journal.append(now, &intent)?;
+        journal.synced(position).await?;
+        self.catalog.clone_from(&catalog);
+        self.completed = completed;
+        Ok(Some(AnnouncedBatch { number, catalog, operations, affected: batch.affected }))
     }
 }
 
@@ -213,8 +260,8 @@ impl Committer {
             let journal = Arc::clone(&self.parts.journal);
             let published = match batch {
                 _ if self.failed => Err(Error::StoreReadOnly),
-                // What wrote nothing may rest on a batch that is not in force yet, or not on disk: it waits
-                // its turn, and for the same sync.
+                // A change that wrote nothing may rest on a batch that is not in force or on disk yet: it waits its
+                // turn, and for the same sync.
                 None => journal.last().map_err(Error::from),
                 Some(batch) => self.commit(batch).await,
             };
@@ -232,9 +279,9 @@ impl Committer {
         acknowledging.join_all().await;
     }
 
-    /// Puts a batch in force, and says which line must be on disk before anybody is told.
-    async fn commit(&mut self, Batch { number, changes }: Batch) -> Result<Position, Error> {
-        let Changes { catalog, operations, touched } = changes;
+    /// Puts a batch in force. Returns the line that must be on disk before any caller is told.
+    async fn commit(&mut self, batch: AnnouncedBatch) -> Result<Position, Error> {
+        let AnnouncedBatch { number, catalog, operations, affected } = batch;
         let (store, keyring) = (Arc::clone(&self.parts.store), Arc::clone(&self.parts.keyring));
         let turn = self.parts.store.turn().await;
         let stored =
@@ -252,7 +299,7 @@ impl Committer {
             self.failed = true;
             return Err(Error::StoreReadOnly);
         }
-        self.publish(number, &catalog, |live| touched.revoked(&catalog, live)).await
+        self.publish(number, &catalog, |live| affected.revoked(&catalog, live)).await
     }
 
     /// Puts a batch that is in the store in force. The store cannot go back, so a journal that is full or
@@ -275,20 +322,20 @@ impl Committer {
                     self.failed = true;
                     return Err(Error::JournalUnavailable);
                 }
-                Err(Unavailable) => tokio::time::sleep(PUBLISH_AGAIN).await,
+                Err(Unavailable) => tokio::time::sleep(PUBLISH_RETRY).await,
             }
         }
     }
 }
 
-fn acknowledge_all(waiting: Vec<Acknowledge>, outcome: &Result<(), Error>) {
+fn acknowledge_all(waiting: Vec<Box<dyn Job>>, outcome: &Result<(), Error>) {
     static LIMIT: LogLimit = LogLimit::new(1);
     if let Err(error) = outcome
         && let Some(suppressed) = LIMIT.allow()
     {
         tracing::error!(%error, suppressed, "a batch of changes was not committed");
     }
-    for acknowledge in waiting {
-        acknowledge(outcome.clone());
+    for job in waiting {
+        job.acknowledge(outcome.clone());
     }
 }

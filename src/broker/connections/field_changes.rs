@@ -2,24 +2,24 @@
 
 use std::collections::{BTreeMap, BTreeSet};
 
-use super::write::field_metadata;
-use super::{NOTHING_KEPT, Patch, Stamp};
+use crate::broker::changes::documents::{ConnectionDocument, NOTHING_KEPT, Patch};
 use crate::broker::changes::draft::Draft;
 use crate::broker::error::Error;
 use crate::catalog::{Connection, ConnectionMetadata, FieldMetadata, Values};
+use crate::identity::first_validity;
 use crate::integration::{
-    self, Checked, CheckedField, CredentialKind, PresentField, PresentFields, Problem,
+    self, Checked, CheckedField, CredentialKind, PresentField, PresentFields, Problem, token_end,
 };
-use crate::model::{FieldName, ResourceName, Value, size_class};
+use crate::model::{FieldName, ResourceName, Timestamp, Value, size_class};
 use crate::seal::{FieldChange, ReadValues};
 
-/// The fields of a document beside those that a connection has.
+/// The differences between a document's fields and a connection's fields.
 pub(crate) struct FieldChanges {
     /// Every field that the document gives a value, changed or not.
     given: BTreeSet<FieldName>,
-    /// Those whose value is another, with its fingerprint.
+    /// The fields that get another value or a stricter rule, with the value's fingerprint.
     changed: BTreeMap<FieldName, (CheckedField, [u8; 32])>,
-    /// Those that go.
+    /// The fields that are removed.
     removed: BTreeSet<FieldName>,
 }
 
@@ -28,15 +28,14 @@ impl FieldChanges {
         draft: &Draft,
         kind: &CredentialKind,
         old: &Connection,
-        fields: Patch<BTreeMap<String, Value>>,
-        named: &BTreeSet<String>,
-        kept: &BTreeSet<String>,
+        document: &ConnectionDocument,
     ) -> Result<Self, Error> {
         let stored = &old.metadata.fields;
-        let is_whole = matches!(fields, Patch::Replace(_));
-        let fields = fields.into_inner();
+        let is_whole = matches!(document.fields, Patch::Replace(_));
+        let (named, kept) = (&document.removed, &document.kept);
+        let fields = document.fields.given();
         let canonical = |name: &str| {
-            // What is stored under exactly this name is meant, whatever a schema calls so since.
+            // A stored field of exactly this name comes first, whatever the schema calls by that name now.
             let own = FieldName::parse(name).ok().filter(|name| stored.contains_key(name));
             let by_rule =
                 || integration::find_field(kind, name).and_then(|rule| rule.canonical(name));
@@ -61,7 +60,7 @@ impl FieldChanges {
         let mut problems = cannot_go(kind, &removed, &present, &given);
         problems.extend(unknown);
         problems.extend(nothing_kept);
-        let checked = match integration::check(kind, fields, Some(&present)) {
+        let checked = match integration::check(kind, document.copied_fields(), Some(&present)) {
             Ok(checked) => checked,
             Err(others) => {
                 problems.extend(others);
@@ -88,9 +87,8 @@ impl FieldChanges {
         self.changed.keys().chain(&self.removed).cloned().collect()
     }
 
-    /// Nobody learns a secret by sending it somewhere else: a destination is added, changed or removed
-    /// only together with every sensitive field. A value that is given again counts, even if it is the
-    /// same.
+    /// Refuses to add, change or remove a destination unless every sensitive field is written, too. So nobody learns a
+    /// secret by sending it somewhere else. A value that is given again counts, even if it is equal.
     pub(super) fn check_destinations(
         &self,
         old: &Connection,
@@ -104,7 +102,7 @@ impl FieldChanges {
             .filter(|(name, (field, _))| field.destination || was_destination(name))
             .map(|(name, _)| name)
             .chain(self.removed.iter().filter(|name| was_destination(name)))
-            // Of one that is sensitive too, whether it changed would tell what it is.
+            // A sensitive destination counts even if it is equal: the answer would reveal its value.
             .chain(self.given.iter().filter(|name| {
                 fields.get(*name).is_some_and(|old| old.destination && old.sensitive)
             }))
@@ -129,16 +127,16 @@ impl FieldChanges {
         draft: &Draft,
         metadata: &mut ConnectionMetadata,
         old: &Connection,
-        stamp: &Stamp,
     ) -> Result<Values, Error> {
         metadata.version += 1;
+        let by = metadata.updated_by.clone();
         let mut changes = BTreeMap::new();
         for name in self.removed {
             metadata.fields.remove(&name);
             changes.insert(name, FieldChange::Remove);
         }
         for (name, (field, print)) in self.changed {
-            metadata.fields.insert(name.clone(), field_metadata(stamp, &field, print));
+            metadata.fields.insert(name.clone(), field_metadata((&by, draft.now), &field, print));
             changes.insert(name, FieldChange::Set(field.value));
         }
         let key = old.values.key;
@@ -153,13 +151,39 @@ impl FieldChanges {
     }
 }
 
+/// The metadata of a field that is written by this principal at this time.
+pub(super) fn field_metadata(
+    (by, now): (&str, Timestamp),
+    field: &CheckedField,
+    fingerprint: [u8; 32],
+) -> FieldMetadata {
+    let readable = if field.sensitive { Vec::new() } else { field.value.expose().to_vec() };
+    FieldMetadata {
+        sensitive: field.sensitive,
+        destination: field.destination,
+        bytes: field.value.len(),
+        fingerprint,
+        value: readable,
+        expire_time: end_of(&field.value),
+        is_mended: field.is_mended,
+        update_time: now,
+        updated_by: by.to_owned(),
+    }
+}
+
+/// The end of a value, if the value itself states one.
+fn end_of(value: &Value) -> Option<Timestamp> {
+    let value = value.expose();
+    token_end(value).or_else(|| first_validity(value).map(|validity| validity.not_after))
+}
+
 fn present_field(stored: &FieldMetadata) -> PresentField {
-    // Nobody learns how long a secret is by trying how much fits beside it.
+    // Exact sizes would reveal a secret's length to a caller who tries how much fits beside it.
     let room = if stored.sensitive { size_class(stored.bytes) } else { stored.bytes };
     PresentField { room, value: stored.value.clone() }
 }
 
-/// The fields that are written: another value, or a stricter rule for the same one.
+/// The fields to write: another value, or a stricter rule for the same value.
 fn changed(
     draft: &Draft,
     old: &Connection,
@@ -174,8 +198,7 @@ fn changed(
         stored.get(name).is_none_or(|old| {
             let is_tightened =
                 (field.sensitive && !old.sensitive) || (field.destination && !old.destination);
-            // A trial does not tell whether a value is the one that is stored: it could be asked again
-            // and again.
+            // A trial does not reveal whether a value equals the stored value: it could be repeated without end.
             let is_hidden = draft.is_trial && (field.sensitive || old.sensitive);
             old.fingerprint != *print || is_tightened || is_hidden
         })
@@ -183,7 +206,7 @@ fn changed(
     with_print.filter(|(name, (field, print))| is_written(name, field, print)).collect()
 }
 
-/// A problem for each of these names that is not what it should be.
+/// A problem for each name that fails the check.
 fn absent(
     names: &BTreeSet<String>,
     is_there: impl Fn(&str) -> bool,
@@ -193,7 +216,7 @@ fn absent(
     absent.map(|name| Problem::new(name, text)).collect()
 }
 
-/// The fields that go with others that change: of another credential they are worth nothing.
+/// The fields that are part of a changed field's credential (`part_of`): beside another value they are of no use.
 fn parts_of<'a>(
     kind: &'a CredentialKind,
     changed: &'a BTreeMap<FieldName, (CheckedField, [u8; 32])>,
@@ -203,7 +226,7 @@ fn parts_of<'a>(
     parts.filter_map(|rule| rule.canonical(&rule.name))
 }
 
-/// Fields that have to stay.
+/// A problem for each removed field that must stay.
 fn cannot_go(
     kind: &CredentialKind,
     removed: &BTreeSet<FieldName>,

@@ -1,14 +1,12 @@
-//! A look at a connection's values for what is wrong with them, which hands none out.
+//! Findings about a connection's values: faults are named, values are never returned.
 
 use std::collections::{BTreeMap, BTreeSet};
 
-use super::{ConnectionDocument, Patch};
 use crate::access::{Decision, Principal, Role, decide_edit};
 use crate::broker::Broker;
-use crate::broker::changes::apply::Document;
+use crate::broker::changes::documents::{ConnectionDocument, Document, SecretDocument};
 use crate::broker::error::Error;
 use crate::broker::registry::operators::require_role;
-use crate::broker::secrets::SecretDocument;
 use crate::catalog::{Catalog, Connection};
 use crate::identity::{PemFault, check_certificate, check_pair, check_private_key, first_validity};
 use crate::integration::{
@@ -18,18 +16,18 @@ use crate::integration::{
 use crate::journal::{CommitError, TestLine, Unavailable};
 use crate::model::{ConnectionRef, FieldName, Fields, ResourceName, Timestamp, Value};
 
-/// What a look at the values found.
+/// The result of a test.
 pub struct Inspected {
-    /// Which version.
+    /// The tested version.
     pub version: u64,
-    /// Where the decision stands in the journal.
+    /// The decision's line in the journal.
     pub decision_id: String,
-    /// Without values.
+    /// The findings, without values.
     pub findings: Vec<Finding>,
 }
 
 impl Broker {
-    /// Looks at a connection's values.
+    /// Tests a connection's values. The decision is journaled.
     ///
     /// # Errors
     /// See `ConnectionService.TestConnection`.
@@ -39,7 +37,7 @@ impl Broker {
         name: &ConnectionRef,
     ) -> Result<Inspected, Error> {
         require_role(caller, Role::Operator)?;
-        // Each turn means that somebody's change was published, so this ends.
+        // Each turn means that another change was published, so the loop ends.
         loop {
             match self.test_once(caller, name) {
                 Err(CommitError::Stale) => {}
@@ -110,7 +108,7 @@ fn all_findings(
     found
 }
 
-/// What is wrong with values of a kind, each and together.
+/// Findings about the values of a kind, each and together.
 fn of_values(
     kind: &CredentialKind,
     fields: &BTreeMap<FieldName, &Value>,
@@ -119,15 +117,15 @@ fn of_values(
     let mut found = findings(kind, fields);
     let errors = found.iter().filter(|one| one.severity == Severity::Error);
     let is_judged: BTreeSet<String> = errors.map(|one| one.field.clone()).collect();
-    // A text whose form is at fault needs no second word on it.
+    // A value of a wrong form needs no second finding.
     let of_pem = pem_findings(kind, fields);
     found.extend(of_pem.into_iter().filter(|one| !is_judged.contains(&one.field)));
     found.extend(of_validity(kind, fields, now));
     found
 }
 
-/// What is odd about the values that a document gives, as a test would tell of them. Of what is stored beside them it
-/// tells nothing: whoever may write need not be who may test.
+/// Findings about the values that a document gives, as a test would report them. Stored values are left out: a caller who
+/// may write need not be a caller who may test.
 pub(crate) fn of_document(catalog: &Catalog, document: &Document, now: Timestamp) -> Vec<Finding> {
     match document {
         Document::Connection(given) => of_connection(catalog, given, now),
@@ -146,7 +144,7 @@ pub(super) fn of_connection(
     given: &ConnectionDocument,
     now: Timestamp,
 ) -> Vec<Finding> {
-    let (Patch::Merge(fields) | Patch::Replace(fields)) = &given.fields;
+    let fields = given.fields.given();
     let integration = catalog.integration(&given.name.integration);
     let old = catalog.connection(&given.name);
     let kind = old.map(|old| &old.metadata.kind).or(given.kind.as_ref());
@@ -162,7 +160,7 @@ pub(super) fn of_connection(
     let mended = fields.iter().filter(|(_, value)| needs_newline(value));
     let mut found: Vec<_> = mended.map(|(name, _)| Finding::mended(name.as_str())).collect();
     found.extend(of_values(kind, &fields, now));
-    // What is not given may be there already.
+    // A missing field may be stored already.
     found.retain(|one| old.is_none() || fields.keys().any(|name| name.as_str() == one.field));
     found
 }
@@ -186,7 +184,7 @@ fn pem_findings(kind: &CredentialKind, fields: &BTreeMap<FieldName, &Value>) -> 
     for (name, value) in of_form(ValueForm::PrivateKey) {
         note(name.as_str(), check_private_key(value.expose()));
     }
-    // A connection with one of each has a pair.
+    // One certificate and one private key are a pair.
     let (mut certificates, mut keys) =
         (of_form(ValueForm::Certificate), of_form(ValueForm::PrivateKey));
     if let (Some((_, certificate)), Some((name, key)), None, None) =
@@ -198,8 +196,8 @@ fn pem_findings(kind: &CredentialKind, fields: &BTreeMap<FieldName, &Value>) -> 
     found
 }
 
-/// Certificates and tokens that say of themselves that they are not in force. Of a bundle without a key of its own, the
-/// first certificate need not be the one that counts.
+/// Certificates and tokens that are not in force by their own dates. In a bundle without a private key, the first
+/// certificate may not be the important one: that is a warning.
 fn of_validity(
     kind: &CredentialKind,
     fields: &BTreeMap<FieldName, &Value>,

@@ -2,80 +2,25 @@
 
 pub(super) mod write;
 
-use std::collections::BTreeSet;
+use std::sync::Arc;
 
 use super::Broker;
-use super::changes::draft::{Draft, WriteOptions, WriteRequest};
-use super::connections::{Access, Deletion, Patch, check_etag};
+use super::changes::checks::check_etag;
+use super::changes::documents::{
+    Deletion, GroupChange, MemberChange, NewGroup, WriteOptions, WriteRequest,
+};
+use super::changes::draft::Draft;
 use super::error::Error;
 use super::registry::operators::{require_operator, require_role};
 use crate::access::{Principal, Role};
-use crate::catalog::{Catalog, ConnectionMetadata, Group, GroupMetadata};
-use crate::model::{ConnectionRef, GroupName, Identifiers, IntegrationName, Labels, ResourceName};
-use crate::seal::{RecordKey, RecordKind};
+use crate::catalog::{Catalog, Group, GroupMetadata, Resource};
+use crate::model::{ConnectionRef, GroupName, ResourceName};
 use write::{absent, change_members, create, editable, note, update};
-
-/// A new group.
-pub struct NewGroup {
-    /// Its name.
-    pub name: GroupName,
-    /// The type of its members.
-    pub integration: IntegrationName,
-    /// What tells its members apart.
-    pub identifiers: Identifiers,
-    /// Its members.
-    pub members: Vec<ConnectionRef>,
-    /// Viewers and editors.
-    pub access: Access,
-    /// Its labels.
-    pub labels: Labels,
-}
-
-/// What is to be different about a group.
-#[derive(Default)]
-pub struct GroupChange {
-    /// Its new name.
-    pub new_name: Option<GroupName>,
-    /// Its identifiers from now on.
-    pub identifiers: Option<Identifiers>,
-    /// Its viewers and editors.
-    pub access: Patch<Access>,
-    /// Its labels.
-    pub labels: Patch<Labels>,
-    /// Members that leave.
-    pub removed: Vec<ConnectionRef>,
-    /// Members that come; after those that leave.
-    pub added: Vec<ConnectionRef>,
-}
-
-/// A group as it should be. What it does not name stays as it is.
-pub struct GroupDocument {
-    /// Its name.
-    pub name: GroupName,
-    /// The type of its members.
-    pub integration: IntegrationName,
-    /// What tells its members apart; needed for a new group.
-    pub identifiers: Option<Identifiers>,
-    /// All of its members.
-    pub members: Option<BTreeSet<ConnectionRef>>,
-    /// The relations to replace.
-    pub access: Access,
-    /// The labels to set.
-    pub labels: Labels,
-}
-
-/// Members to add to a group, or to take out of it.
-pub struct MemberChange {
-    /// Whether they are added.
-    pub add: bool,
-    /// Which.
-    pub members: Vec<ConnectionRef>,
-}
 
 /// A group as an operator sees it.
 pub struct ListedGroup {
     /// The group.
-    pub metadata: GroupMetadata,
+    pub metadata: Arc<GroupMetadata>,
     /// How many members it has.
     pub members: usize,
 }
@@ -99,13 +44,9 @@ impl Broker {
     ) -> Result<ListedGroup, Error> {
         require_role(&caller, Role::Operator)?;
         let name = new.name.clone();
-        let asked = WriteRequest::new(&caller, options);
-        let again = name.clone();
-        let change = move |draft: &mut Draft| {
-            create(draft, &caller, new)?;
-            find(&draft.catalog, &name)
-        };
-        self.writer.run(asked, change, move |catalog| find(catalog, &again)).await
+        let request = WriteRequest::new(&caller, options);
+        let change = move |draft: &mut Draft| create(draft, &caller, new.clone());
+        self.writer.write(request, change, move |catalog| find(catalog, &name)).await
     }
 
     /// A group.
@@ -117,7 +58,7 @@ impl Broker {
         find(&self.snapshot().catalog, name)
     }
 
-    /// Groups after `after`, by name, and where the next page starts.
+    /// Groups after `after`, by name, and the last of them if there is a next page.
     ///
     /// # Errors
     /// If the caller is no operator.
@@ -137,7 +78,7 @@ impl Broker {
         Ok((groups, next))
     }
 
-    /// The members of a group after `after`, by name, and where the next page starts.
+    /// The members of a group after `after`, by name, and the last of them if there is a next page.
     ///
     /// # Errors
     /// See `GroupService.ListMembers`.
@@ -174,16 +115,14 @@ impl Broker {
         options: WriteOptions,
     ) -> Result<ListedGroup, Error> {
         require_role(&caller, Role::Operator)?;
-        let asked = WriteRequest::new(&caller, options);
+        let request = WriteRequest::new(&caller, options);
         let new_name = change.new_name.clone().unwrap_or_else(|| name.clone());
-        let again = new_name.clone();
         let change = move |draft: &mut Draft| {
             let group = editable(draft, &caller, &name)?;
-            check_etag(etag, &group.etag(), || ResourceName::Group(name.clone()))?;
-            update(draft, &caller, &group, change)?;
-            find(&draft.catalog, &new_name)
+            check_etag(etag.as_ref(), &group.etag(), &ResourceName::Group(name.clone()))?;
+            update(draft, &caller, &group, change.clone()).map(drop)
         };
-        self.writer.run(asked, change, move |catalog| find(catalog, &again)).await
+        self.writer.write(request, change, move |catalog| find(catalog, &new_name)).await
     }
 
     /// Deletes a group; its members stay.
@@ -198,31 +137,26 @@ impl Broker {
         options: WriteOptions,
     ) -> Result<(), Error> {
         require_role(&caller, Role::Operator)?;
-        let asked = WriteRequest::new(&caller, options);
+        let request = WriteRequest::new(&caller, options);
         let users = self.recent(|usage, since| usage.users_of_group(&name, since))?;
         let change = move |draft: &mut Draft| {
             let resource = ResourceName::Group(name.clone());
-            let is_there =
-                draft.catalog.group(&name).is_some() || draft.catalog.is_newer(&resource);
-            if deletion.allow_missing && !is_there {
+            let catalog = draft.catalog();
+            let exists = catalog.group(&name).is_some() || catalog.is_newer(&resource);
+            if deletion.allow_missing && !exists {
                 return Ok(());
             }
             let group = editable(draft, &caller, &name)?;
-            check_etag(deletion.etag, &group.etag(), || ResourceName::Group(name.clone()))?;
+            check_etag(deletion.etag.as_ref(), &group.etag(), &resource)?;
             if !users.is_empty() && !deletion.force {
-                let (resource, users) = (ResourceName::Group(name), users.join(", "));
-                return Err(Error::InUse {
-                    resource,
-                    users,
-                    hint: "with force (--force) it is deleted all the same",
-                });
+                let hint = "with force (--force) it is deleted all the same";
+                return Err(Error::InUse { resource, users: users.join(", "), hint });
             }
-            draft.catalog.remove_group(&name);
-            draft.remove([RecordKey { kind: RecordKind::Group, uid: group.uid }]);
-            draft.note_group(note(&caller, "group.delete", &group));
+            draft.note_for_all(note(&caller, "group.delete", &group));
+            draft.remove(Resource::Group(group));
             Ok(())
         };
-        self.writer.run(asked, change, |_| Ok(())).await
+        self.writer.write(request, change, |_| Ok(())).await
     }
 
     /// Adds members, or takes them out: all of them or none.
@@ -237,21 +171,14 @@ impl Broker {
         options: WriteOptions,
     ) -> Result<ListedGroup, Error> {
         require_role(&caller, Role::Operator)?;
-        let asked = WriteRequest::new(&caller, options);
-        let again = name.clone();
+        let request = WriteRequest::new(&caller, options);
+        let changed = name.clone();
         let change = move |draft: &mut Draft| {
-            let group = editable(draft, &caller, &name)?;
-            change_members(draft, &caller, &group, &change)?;
-            find(&draft.catalog, &name)
+            let group = editable(draft, &caller, &changed)?;
+            change_members(draft, &caller, &group, &change).map(drop)
         };
-        self.writer.run(asked, change, move |catalog| find(catalog, &again)).await
+        self.writer.write(request, change, move |catalog| find(catalog, &name)).await
     }
-}
-
-/// The groups that a connection is a member of, by name.
-pub(super) fn groups_of(draft: &Draft, metadata: &ConnectionMetadata) -> Vec<GroupName> {
-    let groups = metadata.groups.iter().filter_map(|uid| draft.catalog.group_by_uid(*uid));
-    groups.map(|group| group.metadata.name.clone()).collect()
 }
 
 fn find(catalog: &Catalog, name: &GroupName) -> Result<ListedGroup, Error> {

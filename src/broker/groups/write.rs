@@ -1,20 +1,20 @@
 //! How a group and its membership are written.
 //!
-//! Every member has every identifier, and no two have the same values. That is checked where a change ends
-//! ([`crate::catalog::Catalog::settle`]): members may come, their tags change and identifiers be replaced in any
-//! order until then. A member's values say what a request to the group gets, so the editors of the group have a
-//! say in them.
+//! Every member has every identifier, and no two members have the same values. [`crate::catalog::Catalog::settle`]
+//! checks that at the end of a change: until then members, their tags and the identifiers may change in any order. A
+//! member's values decide what a request to the group gets, so they change only with the group's editors.
 
 use std::collections::BTreeSet;
+use std::sync::Arc;
 
-use super::{GroupChange, GroupDocument, MemberChange, NewGroup};
 use crate::access::{Decision, Principal, Relation, decide, decide_edit};
-use crate::broker::changes::apply::Action;
-use crate::broker::changes::draft::{Draft, Written};
-use crate::broker::connections::write::first_access;
-use crate::broker::connections::{Access, Patch, Stamp, require_editor};
+use crate::broker::changes::checks::{change_note, first_access, require_editor};
+use crate::broker::changes::documents::{
+    Access, Action, GroupChange, GroupDocument, MemberChange, NewGroup, Patch,
+};
+use crate::broker::changes::draft::Draft;
 use crate::broker::error::Error;
-use crate::catalog::{Connection, ConnectionMetadata, GroupMetadata};
+use crate::catalog::{Connection, ConnectionMetadata, GroupMetadata, Resource};
 use crate::journal::ChangeNote;
 use crate::model::{ConnectionRef, GroupName, Invalid, ResourceName};
 use crate::seal::random_id;
@@ -26,7 +26,7 @@ pub(crate) fn put(
     document: GroupDocument,
 ) -> Result<Action, Error> {
     let GroupDocument { name, integration, identifiers, members, access, labels } = document;
-    let Some(found) = draft.catalog.group(&name).cloned() else {
+    let Some(found) = draft.catalog().group(&name).cloned() else {
         let identifiers = identifiers.ok_or_else(|| {
             let rule = "a new group needs one to three identifiers";
             Error::IdentifierTagInvalid(Invalid::new("list of identifiers", "", rule))
@@ -56,15 +56,14 @@ pub(crate) fn put(
 }
 
 pub(crate) fn create(draft: &mut Draft, caller: &Principal, new: NewGroup) -> Result<(), Error> {
-    if draft.catalog.group(&new.name).is_some() {
+    if draft.catalog().group(&new.name).is_some() {
         return Err(Error::AlreadyExists(ResourceName::Group(new.name)));
     }
-    if draft.catalog.integration(&new.integration).is_none() {
+    if draft.catalog().integration(&new.integration).is_none() {
         return Err(Error::IntegrationUnknown(new.integration));
     }
     check_relations(&new.access)?;
-    let stamp = Stamp::new(caller, draft.now);
-    let group = GroupMetadata {
+    let group = Arc::new(GroupMetadata {
         uid: random_id()?,
         name: new.name,
         integration: new.integration,
@@ -72,19 +71,18 @@ pub(crate) fn create(draft: &mut Draft, caller: &Principal, new: NewGroup) -> Re
         access: first_access(caller, new.access)?,
         labels: new.labels,
         revision: 1,
-        create_time: stamp.now,
-        update_time: stamp.now,
-        updated_by: stamp.by,
-    };
-    draft.put([group.to_store(&draft.keyring.clone())?]);
+        create_time: draft.now,
+        update_time: draft.now,
+        updated_by: caller.to_string(),
+    });
     let access = Some(group.access.clone());
     draft.note(ChangeNote { access, ..note(caller, "group.create", &group) });
-    draft.catalog.put_group(group.clone());
+    draft.put(Resource::Group(Arc::clone(&group)));
     change_members(draft, caller, &group, &MemberChange { add: true, members: new.members })?;
     Ok(())
 }
 
-/// Changes a group, its members and what tells them apart, as one.
+/// Changes a group, its members and its identifiers as one.
 pub(crate) fn update(
     draft: &mut Draft,
     caller: &Principal,
@@ -100,7 +98,7 @@ pub(crate) fn update(
     Ok(if is_changed { Action::Changed } else { Action::Unchanged })
 }
 
-/// Changes what a group is beside its members, and says whether that changed anything.
+/// Changes a group, but not its members. Returns whether anything changed.
 fn change_settings(
     draft: &mut Draft,
     caller: &Principal,
@@ -109,38 +107,31 @@ fn change_settings(
 ) -> Result<bool, Error> {
     let mut group = old.clone();
     if let Some(new_name) = change.new_name.filter(|new_name| *new_name != old.name) {
-        if draft.catalog.group(&new_name).is_some() {
+        if draft.catalog().group(&new_name).is_some() {
             return Err(Error::AlreadyExists(ResourceName::Group(new_name)));
         }
         group.name = new_name;
     }
     if let Some(identifiers) = change.identifiers {
-        draft.catalog.replace_identifiers(group.uid, &identifiers);
         group.identifiers = identifiers;
     }
-    let (Patch::Merge(given) | Patch::Replace(given)) = &change.access;
-    check_relations(given)?;
-    group.access = change.access.bindings(group.access)?;
-    group.labels = match change.labels {
-        Patch::Merge(labels) => group.labels.with(&labels).map_err(Error::LabelInvalid)?,
-        Patch::Replace(labels) => labels,
-    };
+    check_relations(change.access.given())?;
+    group.access = change.access.bindings(&group.access)?;
+    group.labels = change.labels.labels(&group.labels)?;
     let settings = settings_changed(old, &group);
     let access = (group.access != old.access).then(|| group.access.clone());
     if settings.is_empty() && access.is_none() {
         return Ok(false);
     }
-    let stamp = Stamp::new(caller, draft.now);
     group.revision += 1;
-    group.update_time = stamp.now;
-    group.updated_by = stamp.by;
-    draft.put([group.to_store(&draft.keyring.clone())?]);
-    draft.note_group(ChangeNote { access, settings, ..note(caller, "group.update", &group) });
-    draft.catalog.put_group(group);
+    group.update_time = draft.now;
+    group.updated_by = caller.to_string();
+    draft.note_for_all(ChangeNote { access, settings, ..note(caller, "group.update", &group) });
+    draft.put(Resource::Group(Arc::new(group)));
     Ok(true)
 }
 
-/// What changed beside access, for the journal.
+/// The changes beside access, as the journal notes them.
 fn settings_changed(old: &GroupMetadata, new: &GroupMetadata) -> Vec<String> {
     let mut settings = Vec::new();
     if new.name != old.name {
@@ -156,7 +147,7 @@ fn settings_changed(old: &GroupMetadata, new: &GroupMetadata) -> Vec<String> {
     settings
 }
 
-/// Adds members, or takes them out, and says whether that changed anything.
+/// Adds members, or removes them. Returns whether anything changed.
 pub(crate) fn change_members(
     draft: &mut Draft,
     caller: &Principal,
@@ -172,26 +163,25 @@ pub(crate) fn change_members(
     if changed.is_empty() {
         return Ok(false);
     }
-    // As it is now: a document may have changed it before.
-    let current = draft.catalog.group_by_uid(group.uid).ok_or_else(|| absent(&group.name))?;
-    let mut group = current.metadata.clone();
+    // The group as it is now: the same change may have changed it before.
+    let current = draft.catalog().group_by_uid(group.uid).ok_or_else(|| absent(&group.name))?;
+    let mut group = GroupMetadata::clone(&current.metadata);
     group.revision += 1;
     group.update_time = draft.now;
     group.updated_by = caller.to_string();
-    draft.put([group.to_store(&draft.keyring.clone())?]);
     let action = if change.add { "group.add_members" } else { "group.remove_members" };
     let noted = ChangeNote { settings: changed, ..note(caller, action, &group) };
-    // Nobody's lease rests on a member that was none.
+    // No lease rests on a connection that was not a member.
     if change.add {
         draft.note(noted);
     } else {
-        draft.note_group(noted);
+        draft.note_for_all(noted);
     }
-    draft.catalog.put_group(group);
+    draft.put(Resource::Group(Arc::new(group)));
     Ok(true)
 }
 
-/// Adds a member, or takes it out, and says whether that changed anything.
+/// Adds a member, or removes it. Returns whether anything changed.
 fn change_member(
     draft: &mut Draft,
     caller: &Principal,
@@ -199,7 +189,7 @@ fn change_member(
     member: &ConnectionRef,
     add: bool,
 ) -> Result<bool, Error> {
-    let found = draft.catalog.connection(member).cloned();
+    let found = draft.catalog().connection(member).cloned();
     let found = found.ok_or_else(|| Error::NotFound(ResourceName::Connection(member.clone())))?;
     let mut metadata = found.metadata.clone();
     let changed = if add {
@@ -217,22 +207,22 @@ fn change_member(
         metadata.update_time = draft.now;
         metadata.updated_by = caller.to_string();
         let connection = Connection { metadata, values: found.values.clone() };
-        draft.put_connection(connection, Written::Metadata)?;
+        draft.put_connection(connection)?;
     }
     Ok(changed)
 }
 
-/// Checks that the caller edits each group whose members are told apart by what changed of a connection's tags.
-/// Every operator sees every group, so a refusal may name one.
+/// Checks that the caller is an editor of each group in which the new tags give the connection other identifier values.
+/// Every operator sees every group, so a refusal may name a group.
 pub(crate) fn check_identifying(
     draft: &Draft,
     caller: &Principal,
     old: &ConnectionMetadata,
     new: &ConnectionMetadata,
 ) -> Result<(), Error> {
-    let groups = new.groups.iter().filter_map(|uid| draft.catalog.group_by_uid(*uid));
-    for GroupMetadata { name, identifiers, access, .. } in groups.map(|group| &group.metadata) {
-        // Before it is known whether they fit: whose values they would be is not for everybody to try.
+    for group in draft.catalog().groups_of(new) {
+        let GroupMetadata { name, identifiers, access, .. } = group.metadata.as_ref();
+        // Checked before uniqueness: a refusal for that would reveal another member's values.
         if identifiers.select(&old.tags) != identifiers.select(&new.tags) {
             require_editor(caller, access, &ResourceName::Group(name.clone()))?;
         }
@@ -244,7 +234,7 @@ pub(crate) fn check_identifying(
 fn require_resolver(caller: &Principal, member: &ConnectionMetadata) -> Result<(), Error> {
     let resource = ResourceName::Connection(member.reference());
     let is_resolver = decide(caller, Relation::Resolver, &member.access) != Decision::Deny;
-    // An administrator may give itself the relation, so asking for it first would protect nothing.
+    // Administrators and editors could give themselves the relation, so it is not required of them.
     if is_resolver || decide_edit(caller, &member.access) != Decision::Deny {
         Ok(())
     } else {
@@ -256,13 +246,13 @@ pub(super) fn editable(
     draft: &Draft,
     caller: &Principal,
     name: &GroupName,
-) -> Result<GroupMetadata, Error> {
-    let group = draft.catalog.group(name).ok_or_else(|| absent(name))?;
+) -> Result<Arc<GroupMetadata>, Error> {
+    let group = draft.catalog().group(name).ok_or_else(|| absent(name))?;
     require_editor(caller, &group.metadata.access, &ResourceName::Group(name.clone()))?;
-    Ok(group.metadata.clone())
+    Ok(Arc::clone(&group.metadata))
 }
 
-/// A group has viewers and editors; it never confers access to its members, so it has no resolvers.
+/// Refuses resolvers of a group: a group never confers access to its members.
 fn check_relations(access: &Access) -> Result<(), Error> {
     match access.contains_key(&Relation::Resolver) {
         true => {
@@ -277,16 +267,8 @@ pub(crate) fn absent(name: &GroupName) -> Error {
     Error::NotFound(ResourceName::Group(name.clone()))
 }
 
-/// What the journal says of a change of a group, without what changed.
+/// A note of a change of a group, without the details of the change.
 pub(crate) fn note(caller: &Principal, action: &str, group: &GroupMetadata) -> ChangeNote {
-    ChangeNote {
-        principal: caller.to_string(),
-        action: action.to_owned(),
-        resource: ResourceName::Group(group.name.clone()).to_string(),
-        uid: group.uid,
-        version: group.revision,
-        fields: Vec::new(),
-        settings: Vec::new(),
-        access: None,
-    }
+    let resource = ResourceName::Group(group.name.clone());
+    change_note(caller, action, resource, group.uid, group.revision)
 }

@@ -1,4 +1,4 @@
-//! What operators learn from the journal.
+//! Reports that operators get from the journal.
 
 pub(super) mod readers;
 pub(super) mod suggest;

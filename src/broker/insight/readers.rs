@@ -1,9 +1,9 @@
-//! Whoever reads much, of the journal's files or of all that is known: on a few threads that do nothing else, in turn.
+//! Threads for long reads, of the journal's files or of the whole catalogue. Principals take turns on them.
 //!
-//! So what serves the doors never waits for a reader. A look is short: a reader of many lines looks again and again, and
-//! nobody holds a thread while a client takes what was found. Each principal has one look at a time, so the queue is as
-//! long as there are principals, and goes round. A look that nobody waits for any more is left out, or stops where it
-//! can; the principal's turn lasts until then.
+//! So the threads that serve the sockets never wait for a reader. Each read is short: a reader of many lines takes many
+//! turns, and holds no thread while its client receives. Each principal has one turn at a time, so the queue is at most as
+//! long as the number of principals. A read whose caller is gone is skipped, or stops where it can; the principal's turn
+//! lasts until then.
 
 use std::collections::HashMap;
 use std::panic::{AssertUnwindSafe, catch_unwind};
@@ -18,34 +18,34 @@ use crate::broker::Broker;
 use crate::broker::error::Error;
 use crate::model::Limits;
 
-/// How many look at a time.
+/// The number of threads.
 const THREADS: usize = 2;
 
 type Job = Box<dyn FnOnce() + Send>;
 
-/// The threads, and who may have what of them.
+/// The threads, and each principal's share of them.
 pub(crate) struct Readers {
     jobs: Sender<Job>,
-    /// By what lines call the principals.
+    /// The shares, by the principals' text.
     shares: Mutex<HashMap<String, Arc<ReaderShare>>>,
     streams: Arc<Semaphore>,
     all_streams: u32,
     streams_of_one: u32,
 }
 
-/// What one principal has of them.
+/// One principal's share.
 struct ReaderShare {
     turn: Arc<Semaphore>,
     streams: Arc<Semaphore>,
 }
 
-/// A principal's turn to look.
+/// A principal's turn to read.
 pub struct ReaderTurn {
     jobs: Sender<Job>,
     held: (OwnedSemaphorePermit, Arc<ReaderShare>),
 }
 
-/// Leave to be one of those who are told lines, until it is dropped.
+/// Permission for one stream of lines, until it is dropped.
 pub struct StreamPermit {
     _own: OwnedSemaphorePermit,
     _all: OwnedSemaphorePermit,
@@ -74,10 +74,10 @@ impl Readers {
         })
     }
 
-    /// Leave for one more stream of lines.
+    /// Permits one more stream of lines.
     ///
     /// # Errors
-    /// [`Error::TooManyReaders`] if this principal has as many as it may, or all have.
+    /// [`Error::TooManyReaders`] if the limit of this principal or of all principals is reached.
     pub(crate) fn begin_stream(&self, caller: &Principal) -> Result<StreamPermit, Error> {
         let share = self.share(caller);
         let own = Arc::clone(&share.streams).try_acquire_owned();
@@ -97,21 +97,21 @@ impl Readers {
         Ok(ReaderTurn { jobs: self.jobs.clone(), held: (turn, share) })
     }
 
-    /// Looks for a principal, when its turn has come.
+    /// Runs a read for a principal in its next turn.
     ///
     /// # Errors
-    /// See [`ReaderTurn::look`].
-    pub(crate) async fn look<T: Send + 'static>(
+    /// See [`ReaderTurn::read`].
+    pub(crate) async fn read<T: Send + 'static>(
         &self,
         caller: &Principal,
         work: impl FnOnce(&dyn Fn() -> bool) -> T + Send + 'static,
     ) -> Result<T, Error> {
-        self.turn(caller).await?.look(work).await
+        self.turn(caller).await?.read(work).await
     }
 
     fn share(&self, caller: &Principal) -> Arc<ReaderShare> {
         let mut shares = self.shares.lock();
-        // Of those who have nothing nothing need be known.
+        // Shares that nobody holds are dropped: they equal new ones.
         shares.retain(|_, share| Arc::strong_count(share) > 1);
         let share = shares.entry(caller.to_string()).or_insert_with(|| {
             let streams = Arc::new(Semaphore::new(self.streams_of_one as usize));
@@ -122,18 +122,18 @@ impl Readers {
 }
 
 impl ReaderTurn {
-    /// Looks. The work is told whether anybody waits for it still.
+    /// Runs a read. Its argument returns true if the caller is gone.
     ///
     /// # Errors
-    /// If it fails by our fault.
-    pub async fn look<T: Send + 'static>(
+    /// [`Error::Draining`] at the end, [`Error::Internal`] if the read panics.
+    pub async fn read<T: Send + 'static>(
         self,
         work: impl FnOnce(&dyn Fn() -> bool) -> T + Send + 'static,
     ) -> Result<T, Error> {
         let Self { jobs, held } = self;
         let (answer, answered) = oneshot::channel();
         let job: Job = Box::new(move || {
-            // A caller who goes away has no other turn before this one has ended.
+            // A caller who disconnects gets no other turn before this one has ended.
             let _held = held;
             if !answer.is_closed() {
                 let found = work(&|| answer.is_closed());
@@ -143,12 +143,12 @@ impl ReaderTurn {
         if jobs.send(job).is_err() {
             return Err(Error::Draining);
         }
-        answered.await.map_err(|_| Error::Internal("a look was dropped".to_owned()))
+        answered.await.map_err(|_| Error::Internal("a read was dropped".to_owned()))
     }
 }
 
 impl Broker {
-    /// Waits for the caller's turn to read what takes more than a moment.
+    /// Waits for the caller's turn to make a long read.
     ///
     /// # Errors
     /// [`Error::Draining`] if there are no more turns.
@@ -160,9 +160,9 @@ impl Broker {
 fn work(queue: &Mutex<Receiver<Job>>) {
     loop {
         let Ok(job) = queue.lock().recv() else { return };
-        // Whoever waits for it is told by the channel.
+        // The caller sees the dropped channel.
         if catch_unwind(AssertUnwindSafe(job)).is_err() {
-            tracing::error!("a look panicked");
+            tracing::error!("a read panicked");
         }
     }
 }
@@ -180,7 +180,7 @@ mod tests {
         Principal::Operator(OperatorName::parse(name).unwrap(), Role::Viewer, uid)
     }
 
-    /// Looks until nobody waits for it, and says when it begins and when it ends.
+    /// A read that ends when its caller is gone, and reports its begin and its end.
     fn endless(said: &mpsc::Sender<&'static str>) -> impl FnOnce(&dyn Fn() -> bool) + use<> {
         let said = said.clone();
         move |is_cancelled: &dyn Fn() -> bool| {
@@ -193,26 +193,26 @@ mod tests {
     }
 
     #[tokio::test(flavor = "multi_thread")]
-    async fn a_look_that_nobody_waits_for_stops_or_never_begins() {
+    async fn a_read_without_a_caller_stops_or_never_begins() {
         let readers = Arc::new(Readers::start(&Limits::default()).unwrap());
         let (said, heard) = mpsc::channel();
-        let look = |name: &str| {
+        let read = |name: &str| {
             let (readers, caller, work) = (Arc::clone(&readers), operator(name), endless(&said));
-            tokio::spawn(async move { readers.look(&caller, work).await })
+            tokio::spawn(async move { readers.read(&caller, work).await })
         };
-        // Both threads are taken, and two more wait: one for a thread, one for its principal's turn.
-        let looks = [look("a"), look("b")];
+        // Both threads are busy, and two reads wait: one for a thread, one for its principal's turn.
+        let reads = [read("a"), read("b")];
         assert_eq!([heard.recv(), heard.recv()], [Ok("began"); 2]);
-        let waiting = [look("c"), look("a")];
-        for one in looks.iter().chain(&waiting).rev() {
+        let waiting = [read("c"), read("a")];
+        for one in reads.iter().chain(&waiting).rev() {
             one.abort();
         }
-        for one in looks.into_iter().chain(waiting) {
+        for one in reads.into_iter().chain(waiting) {
             assert!(one.await.is_err());
         }
         assert_eq!([heard.recv(), heard.recv()], [Ok("ended"); 2]);
-        // What comes next is done, and those that waited were left out.
-        assert_eq!(readers.look(&operator("d"), |_| 7).await.unwrap(), 7);
+        // The next read runs, and the waiting ones were skipped.
+        assert_eq!(readers.read(&operator("d"), |_| 7).await.unwrap(), 7);
         assert!(heard.try_recv().is_err());
     }
 
@@ -222,27 +222,27 @@ mod tests {
     }
 
     #[tokio::test(flavor = "multi_thread")]
-    async fn who_goes_away_has_no_other_turn_before_the_look_has_ended() {
+    async fn a_caller_who_left_waits_until_the_read_has_ended() {
         let readers = Arc::new(Readers::start(&Limits::default()).unwrap());
         let (said, heard) = mpsc::channel();
         let (release, released) = mpsc::channel::<()>();
-        let look = {
+        let read = {
             let (readers, said) = (Arc::clone(&readers), said.clone());
             let work = move |_: &dyn Fn() -> bool| {
                 said.send("began").unwrap();
-                // It does not ask whether anybody waits.
+                // It does not ask whether its caller is gone.
                 let _ = released.recv();
             };
-            tokio::spawn(async move { readers.look(&operator("a"), work).await })
+            tokio::spawn(async move { readers.read(&operator("a"), work).await })
         };
         assert_eq!(heard.recv(), Ok("began"));
-        look.abort();
-        assert!(look.await.is_err());
+        read.abort();
+        assert!(read.await.is_err());
         let a = operator("a");
-        let mut again = Box::pin(readers.look(&a, move |_| said.send("again").unwrap()));
+        let mut again = Box::pin(readers.read(&a, move |_| said.send("again").unwrap()));
         assert!(!is_done(&mut again));
         assert!(heard.try_recv().is_err());
-        assert_eq!(readers.look(&operator("b"), |_| 7).await.unwrap(), 7);
+        assert_eq!(readers.read(&operator("b"), |_| 7).await.unwrap(), 7);
         assert!(heard.try_recv().is_err());
         drop(release);
         again.await.unwrap();
@@ -250,12 +250,12 @@ mod tests {
     }
 
     #[tokio::test]
-    async fn a_look_that_panics_ends_alone() {
+    async fn a_read_that_panics_ends_alone() {
         let readers = Readers::start(&Limits::default()).unwrap();
         for _ in 0..2 * THREADS {
-            let looked = readers.look(&operator("a"), |_| -> u8 { panic!("on purpose") }).await;
-            assert!(looked.is_err());
+            let outcome = readers.read(&operator("a"), |_| -> u8 { panic!("on purpose") }).await;
+            assert!(outcome.is_err());
         }
-        assert_eq!(readers.look(&operator("a"), |_| 7).await.unwrap(), 7);
+        assert_eq!(readers.read(&operator("a"), |_| 7).await.unwrap(), 7);
     }
 }

@@ -1,4 +1,4 @@
-//! The least access that a workflow can do with, by what the journal shows it has used.
+//! The least access that a workflow needs, by its use in the journal.
 
 use crate::access::{Bindings, Glob, Pattern, Principal, Relation};
 use crate::broker::Broker;
@@ -7,52 +7,51 @@ use crate::broker::registry::operators::require_operator;
 use crate::journal::Use;
 use crate::model::{Id, ResourceName, Timestamp, WorkflowName};
 
-/// The most that one answer holds.
+/// The most suggestions in one reply.
 const MAX_SUGGESTIONS: usize = 1000;
-/// After so many resources it is asked whether anybody waits.
-const ASK_RESOURCES: usize = 1000;
+/// The number of resources between two checks for a cancelled request.
+const CHECK_RESOURCES: usize = 1000;
 
-/// What is suggested, the most urgent first.
+/// Suggestions, the most urgent first.
 #[derive(Default)]
 pub struct Suggestions {
-    /// As many as an answer holds.
+    /// As many as a reply holds.
     pub first: Vec<Suggestion>,
-    /// How many more there are.
+    /// The number of further suggestions.
     pub more: usize,
 }
 
-/// What is suggested of one resource that a workflow may use.
+/// The suggestion for one resource that a workflow may use.
 pub struct Suggestion {
-    /// Which.
+    /// The resource.
     pub resource: ResourceName,
-    /// The relation that it takes to use it.
+    /// The relation that its use needs.
     pub needed: Relation,
     /// The bindings that admit the workflow, and give the relation.
     pub bound: Vec<(Relation, Pattern)>,
-    /// How often the workflow has used it, and when last; none if never.
+    /// How often the workflow has used it, and when last; `None` if never.
     pub used: Option<Use>,
-    /// Whether other workflows have used it since then.
+    /// True if other workflows have used it in the period.
     pub others_use: bool,
-    /// What to do.
+    /// The advice.
     pub advice: Advice,
 }
 
-/// What to do with the bindings of a resource.
+/// The advice for the bindings of a resource.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord)]
 pub enum Advice {
-    /// Take them away: it was not used.
+    /// Remove them: the resource was not used.
     Remove,
-    /// Bind the workflow itself, and take away what is bound for many as far as nobody else needs it.
+    /// Bind the workflow itself, and remove the bindings for many workflows that nobody else needs.
     Narrow,
-    /// Nothing: it was not used, and what lets it in is there for others, who have used it.
+    /// Keep them: this workflow did not use the resource, but the bindings are for others, who did.
     Others,
-    /// Nothing: it was used, or is new.
+    /// Keep them: the resource was used, or is new.
     Keep,
 }
 
 impl Broker {
-    /// What is suggested of everything that a workflow may use, by its use since then. Looks at every connection and
-    /// group.
+    /// A suggestion for every resource that a workflow may use, by its use since then. Reads every connection and group.
     ///
     /// # Errors
     /// See `SystemService.SuggestAccess`.
@@ -67,7 +66,7 @@ impl Broker {
         let snapshot = self.snapshot();
         let mut suggestions = Suggestions::default();
         for (number, connection) in snapshot.catalog.connections_after(None).enumerate() {
-            if number.is_multiple_of(ASK_RESOURCES) && is_cancelled() {
+            if number.is_multiple_of(CHECK_RESOURCES) && is_cancelled() {
                 break;
             }
             let metadata = &connection.metadata;
@@ -104,7 +103,7 @@ impl Broker {
         Ok(suggestions)
     }
 
-    /// How a workflow has used a connection, and whether others have since then.
+    /// A workflow's use of a connection, and whether others have used it since then.
     fn uses(
         &self,
         uid: Id,
@@ -135,7 +134,7 @@ impl Suggestions {
     }
 }
 
-/// The bindings that admit some step of a workflow and give this relation.
+/// The bindings that admit a step of the workflow and give this relation.
 fn admitting(
     workflow: &WorkflowName,
     needed: Relation,

@@ -1,4 +1,4 @@
-//! An operator reads the journal.
+//! Operators read the journal, and follow it.
 
 use std::sync::Arc;
 use std::time::Duration;
@@ -10,35 +10,35 @@ use crate::broker::error::Error;
 use crate::broker::registry::operators::require_operator;
 use crate::journal::{ReadError, TailFilter, TailRead, TailReader};
 
-/// How often a reader looks whether there is more.
-const LOOK: Duration = Duration::from_millis(200);
+/// The pause of a reader between two checks for new lines.
+const FOLLOW_PAUSE: Duration = Duration::from_millis(200);
 /// The most lines to begin with.
 const MAX_LAST: usize = 100_000;
 
-/// What a reader asks for.
+/// The request of a reader.
 pub struct TailRequest {
-    /// How many of the newest lines to begin with, unless the filter says since when.
+    /// How many of the newest lines to begin with, unless the filter has a start time.
     pub last: usize,
-    /// Whether it goes on with lines as they are written.
+    /// True to continue with new lines.
     pub follow: bool,
-    /// Which lines.
+    /// Selects the lines.
     pub filter: TailFilter,
 }
 
-/// Somebody who is told lines.
+/// A reader of the journal's lines.
 pub struct Tail {
     broker: Arc<Broker>,
     caller: Principal,
-    /// None once it has ended.
+    /// `None` once the stream has ended.
     reader: Option<TailReader>,
     follow: bool,
-    /// Everything that was there is told.
+    /// True once all earlier lines were returned.
     is_following: bool,
     _place: StreamPermit,
 }
 
 impl Broker {
-    /// Begins to read for an operator.
+    /// Begins a stream of lines for an operator.
     ///
     /// # Errors
     /// [`Error::OperatorRequired`], [`Error::TooManyReaders`], or if a file cannot be read.
@@ -53,7 +53,7 @@ impl Broker {
         let (journal, bytes) = (Arc::clone(&self.journal), u64::from(self.limits.tail_bytes));
         let begin =
             move |_: &dyn Fn() -> bool| journal.begin_tail(&filter, last.min(MAX_LAST), bytes);
-        let reader = self.readers.look(caller, begin).await?.map_err(unreadable)?;
+        let reader = self.readers.read(caller, begin).await?.map_err(unreadable)?;
         Ok(Tail {
             broker: Arc::clone(self),
             caller: caller.clone(),
@@ -66,14 +66,14 @@ impl Broker {
 }
 
 impl Tail {
-    /// The next lines, which may be none for now; nothing at the end.
+    /// The next lines, possibly no line for now; `None` at the end.
     ///
     /// # Errors
     /// If a file cannot be read.
     pub async fn next(&mut self) -> Result<Option<TailRead>, Error> {
         let Some(mut reader) = self.reader.take() else { return Ok(None) };
         if self.is_following && self.broker.journal.written() <= reader.last() {
-            tokio::time::sleep(LOOK).await;
+            tokio::time::sleep(FOLLOW_PAUSE).await;
             self.reader = Some(reader);
             return Ok(Some(TailRead::default()));
         }
@@ -81,7 +81,7 @@ impl Tail {
             let read = reader.read(is_cancelled)?;
             Ok::<_, std::io::Error>((reader, read))
         };
-        let looked = self.broker.readers.look(&self.caller, look).await?;
+        let looked = self.broker.readers.read(&self.caller, look).await?;
         let (reader, read) = looked.map_err(unreadable)?;
         self.is_following |= read.is_end;
         let is_over = read.is_end && (!self.follow || read.stopped.is_some());

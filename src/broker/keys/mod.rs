@@ -1,7 +1,7 @@
-//! Which keys there are, and new ones in their place while the broker runs.
+//! The broker's keys, and their rotation while the broker runs.
 //!
-//! The KEK is got again from where it comes from, for as long as a rotation takes: it is not kept. Nobody
-//! tells the broker by RPC where a key is to come from.
+//! The KEK is not kept: a rotation reads it again from its source, and drops it at the end. No RPC names the source of a
+//! key.
 
 pub(super) mod reseal;
 
@@ -21,18 +21,18 @@ use crate::model::{Clock, Timestamp};
 use crate::seal::{KekKind, KeyId, KeyStore, KeyStoreError, Keyring, Rotation, Unlocked};
 use crate::store::Store;
 
-/// What keys are looked at and changed with.
+/// The parts that list and change keys.
 pub(super) struct Keys {
     pub(super) place: KeyStore,
-    /// Where the KEK comes from. That changes only while no daemon runs.
+    /// The source of the KEK. It changes only while no daemon runs.
     pub(super) kek_kind: KekKind,
     pub(super) keyring: Arc<Keyring>,
     pub(super) journal: Arc<Journal>,
     pub(super) store: Arc<Store>,
     pub(super) clock: Clock,
-    /// Held by whoever changes keys.
+    /// Held while keys change.
     pub(super) turn: Mutex<()>,
-    /// There may be something to seal again.
+    /// Wakes the task that seals records again.
     pub(super) wake: Notify,
 }
 
@@ -44,38 +44,38 @@ impl Keys {
     }
 }
 
-/// Which keys there are.
+/// The broker's keys.
 pub struct ListedKeys {
     /// The key that wraps the others.
     pub kek: KeyId,
-    /// Where it comes from.
+    /// Its source.
     pub kek_kind: KekKind,
-    /// The keys that records are sealed under, oldest first: the last is in use.
+    /// The keys that records are sealed under, oldest first. The last one is in use.
     pub deks: Vec<ListedDek>,
 }
 
 /// A key that records are sealed under.
 pub struct ListedDek {
-    /// Which.
+    /// Its id.
     pub id: KeyId,
     /// When it was made, if that is known.
     pub create_time: Option<Timestamp>,
-    /// How many records are sealed under it.
+    /// The number of records sealed under it.
     pub records: u64,
 }
 
 /// A KEK that was replaced.
 pub struct RotatedKek {
-    /// The one before.
+    /// The id of the old KEK.
     pub old: KeyId,
-    /// The one in force.
+    /// The id of the KEK in force.
     pub new: KeyId,
-    /// The file in which the one before is kept.
+    /// The file that keeps the old KEK.
     pub kept: Option<PathBuf>,
 }
 
 impl Broker {
-    /// Which keys there are, and how much is sealed under each. Reads files.
+    /// The broker's keys, and the number of records under each. Reads files.
     ///
     /// # Errors
     /// If the caller is no operator, or the keyring cannot be read.
@@ -95,7 +95,7 @@ impl Broker {
         })
     }
 
-    /// Puts a new KEK in place of the one in its file.
+    /// Replaces the KEK in its file by a new one.
     ///
     /// # Errors
     /// See `SystemService.RotateKek`.
@@ -105,7 +105,7 @@ impl Broker {
         self.rotate(caller, RotatedKey::Kek, prepare).await
     }
 
-    /// Adds a DEK, seals under it from then on, and has what there is sealed again.
+    /// Adds a DEK, seals under it from then on, and has the present records sealed again.
     ///
     /// # Errors
     /// See `SystemService.RotateDek`.
@@ -124,7 +124,7 @@ impl Broker {
         prepare: impl FnOnce(&Keys, Unlocked) -> Result<Rotation, KeyStoreError> + Send + 'static,
     ) -> Result<RotatedKek, Error> {
         let (keys, principal) = (Arc::clone(&self.keys), caller.to_string());
-        // A task of its own: a caller who goes away leaves nothing half done.
+        // A task of its own: a caller who disconnects leaves no half-done rotation.
         let rotated = tokio::spawn(keys.rotate(principal, key, prepare)).await;
         rotated.map_err(|error| Error::Internal(error.to_string()))?
     }
@@ -154,7 +154,7 @@ impl Keys {
         Ok(RotatedKek { old, new, kept })
     }
 
-    /// How much is sealed under each DEK, in the store and beside it. Reads files.
+    /// The number of records under each DEK, in the store and beside it. Reads files.
     pub(super) fn counts(&self) -> Result<BTreeMap<KeyId, u64>, KeyStoreError> {
         let mut counts = self.store.deks();
         for dek in self.place.file_deks()? {
@@ -163,7 +163,7 @@ impl Keys {
         Ok(counts)
     }
 
-    /// Drops the DEKs that nothing is sealed under any more, and says how much is left under older ones.
+    /// Drops the DEKs that no record is sealed under. Returns the number of records that are left under older DEKs.
     pub(super) async fn drop_unused(self: &Arc<Self>) -> Result<u64, Error> {
         let _turn = self.turn.lock().await;
         let keys = Arc::clone(self);
@@ -183,7 +183,7 @@ impl Keys {
     }
 }
 
-/// A KEK that cannot be had is no fault of the disk's.
+/// The error of a key that cannot be unlocked. A KEK that is not available is no fault of the disk.
 fn not_at_hand(key: RotatedKey, error: &KeyStoreError) -> Error {
     match (key, error) {
         (_, KeyStoreError::Io { .. } | KeyStoreError::SealedFile(_)) => {
@@ -191,7 +191,7 @@ fn not_at_hand(key: RotatedKey, error: &KeyStoreError) -> Error {
         }
         (RotatedKey::Dek, _) => Error::KekNotAtHand(error.to_string()),
         (RotatedKey::Kek, _) => Error::KekNotReplaceable(format!(
-            "the KEK is not at hand ({error}); stop the daemon and give the broker another KEK with: keyhatch key \
+            "the KEK is not available ({error}); stop the daemon and give the broker another KEK with: keyhatch key \
              rotate --kek-file FILE (or --kek-passphrase, or --kek-command COMMAND)"
         )),
     }
@@ -212,7 +212,7 @@ fn refused(error: &KeyStoreError) -> Error {
     }
 }
 
-/// Work with files, and with a command that may take its time.
+/// Runs work that waits, for files or for a command.
 pub(super) async fn blocking<T: Send + 'static>(
     work: impl FnOnce() -> T + Send + 'static,
 ) -> Result<T, Error> {

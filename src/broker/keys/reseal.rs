@@ -1,11 +1,11 @@
-//! After a new DEK: what is sealed under an older one is sealed again, while the broker serves.
+//! After a new DEK, the records under older DEKs are sealed again while the broker serves.
 //!
-//! It goes through the writer like any change, a batch at a time, with a pause after each; what is written
-//! meanwhile is under the new DEK anyway. Versions and etags stay, so no lease ends and no Watch delivers. How
-//! far it is, every record says itself: after a restart it goes on.
+//! The records go through the writer like any change, a batch at a time, with a pause after each batch. Changes that come
+//! meanwhile are sealed under the new DEK anyway. Versions and etags stay, so no lease ends and no Watch delivers. Every
+//! record names its DEK, so the work continues after a restart.
 //!
-//! A connection's values are sealed before its metadata, and again whenever that is done here: so where the
-//! values are under the newest DEK, the metadata is, too.
+//! A connection's metadata is always sealed after its values. So if the values are under the newest DEK, the metadata
+//! is, too.
 
 use std::sync::Arc;
 use std::time::Duration;
@@ -15,60 +15,60 @@ use tokio_util::sync::CancellationToken;
 
 use super::blocking;
 use crate::broker::Broker;
+use crate::broker::changes::checks::change_note;
 use crate::broker::changes::draft::Draft;
 use crate::broker::error::Error;
-use crate::catalog::{Catalog, Connection, NewerRecord, Registered, Secret, Values};
+use crate::catalog::{Catalog, Connection, NewerRecord, Registered, Resource, Secret, Values};
 use crate::journal::ChangeNote;
 use crate::model::{ConnectionRef, GroupName, Id, IntegrationName, SecretRef};
-use crate::seal::{KeyId, Keyring, ReadValues, RecordKey, Sealed};
+use crate::seal::{KeyId, Keyring, ReadValues};
 
 /// The most connections, secrets and so on in one batch.
 const MAX_ITEMS: usize = 64;
 /// The most bytes of values in one batch.
 const MAX_BYTES: usize = 1024 * 1024;
-/// After each batch there is a pause as long as the batch took, within these.
+/// After each batch comes a pause as long as the batch took, within these limits.
 const SHORTEST_PAUSE: Duration = Duration::from_millis(2);
 const LONGEST_PAUSE: Duration = Duration::from_secs(1);
-/// How long what failed is left alone.
-const AGAIN: Duration = Duration::from_secs(60);
-/// After how long nobody is in the middle of opening something under a DEK that was dropped: longer than
-/// any request takes.
+/// The pause after a failure.
+const RETRY: Duration = Duration::from_secs(60);
+/// How long a dropped DEK stays in memory: longer than any request that may still open a record under it.
 const GRACE: Duration = Duration::from_secs(120);
 
-/// Something that is sealed as a whole.
+/// A resource that is sealed as a whole.
 enum Item {
     Connection(ConnectionRef),
     Group(GroupName),
-    /// What a newer version has written, by its full name.
+    /// A resource that a newer version wrote, by its full name.
     Newer(String),
     Integration(IntegrationName),
     Registration(Registered),
     Secret(SecretRef),
 }
 
-/// A way through the catalogue.
-struct Walk {
+/// One pass through the catalogue.
+struct ResealPass {
     newest: KeyId,
-    /// Whether all are taken, also those that look as if they were under the newest DEK.
+    /// True to seal all connections and secrets again, also those whose values are under the newest DEK.
     everything: bool,
-    /// All but connections.
+    /// The items that are left, except connections.
     items: Vec<Item>,
-    /// The last connection that was taken.
+    /// The last connection of the pass so far.
     after: Option<ConnectionRef>,
 }
 
 impl Broker {
-    /// Seals again what is under an older DEK, now and whenever there is a new one, until it is stopped.
+    /// Seals records under older DEKs again, at the start and after each new DEK, until `stop` is cancelled.
     pub async fn run_resealing(self: Arc<Self>, stop: CancellationToken) {
         loop {
-            let again = tokio::select! {
+            let resealed = tokio::select! {
                 () = stop.cancelled() => return,
-                again = self.reseal() => again,
+                resealed = self.reseal() => resealed,
             };
             let pause = async {
-                match again {
+                match resealed {
                     Ok(()) => std::future::pending().await,
-                    Err(()) => tokio::time::sleep(AGAIN).await,
+                    Err(()) => tokio::time::sleep(RETRY).await,
                 }
             };
             tokio::select! {
@@ -79,14 +79,14 @@ impl Broker {
         }
     }
 
-    /// Brings everything under the newest DEK, and drops the others. Err if it is to be tried again soon.
+    /// Seals everything under the newest DEK, and drops the other DEKs. `Err` if that should be retried soon.
     async fn reseal(&self) -> Result<(), ()> {
-        // Once more for a DEK that came meanwhile, and once for whatever else.
+        // A second pass for a DEK that came meanwhile, and a third over everything.
         for pass in 0..3 {
             if self.keyring.deks().len() < 2 {
                 return Ok(());
             }
-            match self.reseal_once(pass > 1).await {
+            match self.reseal_pass(pass > 1).await {
                 Ok(0) => {
                     let keyring = Arc::clone(&self.keyring);
                     tokio::spawn(async move {
@@ -102,7 +102,7 @@ impl Broker {
                 }
             }
         }
-        // To try that again and again would write everything anew each time.
+        // More retries would write everything again each time.
         tracing::error!(
             "records stay under an older DEK, which is kept: they may be damaged; write them again, and \
              restart the broker"
@@ -110,14 +110,15 @@ impl Broker {
         Ok(())
     }
 
-    /// Goes once through everything, and says how much is left.
-    async fn reseal_once(&self, everything: bool) -> Result<u64, Error> {
+    /// Makes one pass, over `everything` or only what is under an older DEK. Returns the number of records that are left under older DEKs.
+    async fn reseal_pass(&self, everything: bool) -> Result<u64, Error> {
         let keys = Arc::clone(&self.keys);
         let files = blocking(move || keys.place.reseal_files(&keys.keyring)).await?;
         files.map_err(|error| Error::KeyringUnwritable(error.to_string()))?;
-        let mut walk = Walk::begin(&self.snapshot().catalog, self.keyring.newest_dek(), everything);
+        let mut pass =
+            ResealPass::begin(&self.snapshot().catalog, self.keyring.newest_dek(), everything);
         loop {
-            let items = walk.next(&self.snapshot().catalog);
+            let items = pass.next(&self.snapshot().catalog);
             if items.is_empty() {
                 return self.keys.drop_unused().await;
             }
@@ -128,7 +129,7 @@ impl Broker {
     }
 }
 
-impl Walk {
+impl ResealPass {
     fn begin(catalog: &Catalog, newest: KeyId, everything: bool) -> Self {
         let groups = catalog.groups_after(None).map(|one| Item::Group(one.metadata.name.clone()));
         let integrations = catalog.own_integrations();
@@ -143,7 +144,7 @@ impl Walk {
         Self { newest, everything, items, after: None }
     }
 
-    /// What is next; nothing at the end.
+    /// The next items; empty at the end.
     fn next(&mut self, catalog: &Catalog) -> Vec<Item> {
         if !self.items.is_empty() {
             return self.items.split_off(self.items.len().saturating_sub(MAX_ITEMS));
@@ -166,93 +167,68 @@ impl Walk {
     }
 }
 
-/// Seals again what is still there.
+/// Seals the items again that still exist.
 fn reseal_all(draft: &mut Draft, items: &[Item]) -> Result<(), Error> {
     let keyring = Arc::clone(&draft.keyring);
     let mut records = 0;
     for item in items {
-        records += match item {
-            Item::Connection(name) => reseal_connection(draft, &keyring, name)?,
-            Item::Secret(name) => reseal_secret(draft, &keyring, name)?,
-            Item::Group(name) => {
-                let group = draft.catalog.group(name).cloned();
-                let sealed = group.map(|group| group.metadata.to_store(&keyring)).transpose()?;
-                put(draft, sealed)
-            }
-            Item::Integration(name) => {
-                let own = draft.catalog.own_integration(name).cloned();
-                let sealed = own.map(|own| own.to_store(&keyring)).transpose()?;
-                put(draft, sealed)
-            }
-            Item::Newer(name) => reseal_newer(draft, &keyring, name)?,
-            Item::Registration(who) => {
-                let found = draft.catalog.registration(who).cloned();
-                let sealed = found.map(|found| found.to_store(&keyring)).transpose()?;
-                put(draft, sealed)
-            }
-        };
+        if let Some(resource) = resealed(draft.catalog(), &keyring, item)? {
+            records += resource.keys().len();
+            draft.put(resource);
+        }
     }
     if records > 0 {
-        draft.note_unseen(ChangeNote {
-            principal: "broker".to_owned(),
-            action: "key.reseal".to_owned(),
-            resource: format!("keys/{}", keyring.newest_dek()),
-            uid: Id::from_bytes([0; Id::BYTES]),
-            version: 0,
-            fields: Vec::new(),
-            settings: vec![format!("records={records}")],
-            access: None,
-        });
+        let (by, resource) = ("broker", format!("keys/{}", keyring.newest_dek()));
+        let note = change_note(by, "key.reseal", resource, Id::from_bytes([0; Id::BYTES]), 0);
+        draft.note_for_none(ChangeNote { settings: vec![format!("records={records}")], ..note });
     }
     Ok(())
 }
 
-fn put(draft: &mut Draft, sealed: Option<(RecordKey, Sealed)>) -> usize {
-    let records = usize::from(sealed.is_some());
-    draft.put(sealed);
-    records
+/// The resource with its values under the newest DEK; its metadata is sealed with the batch. `None` if the resource is
+/// gone, or its values do not open.
+fn resealed(catalog: &Catalog, keyring: &Keyring, item: &Item) -> Result<Option<Resource>, Error> {
+    Ok(match item {
+        Item::Connection(name) => {
+            let Some(old) = catalog.connection(name) else { return Ok(None) };
+            let metadata = old.metadata.clone();
+            let values = reseal(keyring, &old.values)?;
+            values.map(|values| Resource::Connection(Arc::new(Connection { metadata, values })))
+        }
+        Item::Secret(name) => {
+            let Some(old) = catalog.secret(name) else { return Ok(None) };
+            let metadata = old.metadata.clone();
+            let values = reseal(keyring, &old.values)?;
+            values.map(|values| Resource::Secret(Arc::new(Secret { metadata, values })))
+        }
+        Item::Group(name) => {
+            catalog.group(name).map(|group| Resource::Group(Arc::clone(&group.metadata)))
+        }
+        Item::Integration(name) => {
+            catalog.own_integration(name).cloned().map(Resource::Integration)
+        }
+        Item::Newer(name) => reseal_newer(catalog, keyring, name)?,
+        Item::Registration(who) => catalog.registration(who).cloned().map(Resource::Registration),
+    })
 }
 
-fn reseal_connection(
-    draft: &mut Draft,
+/// Records that this version cannot read are sealed again as bytes.
+fn reseal_newer(
+    catalog: &Catalog,
     keyring: &Keyring,
-    name: &ConnectionRef,
-) -> Result<usize, Error> {
-    let Some(old) = draft.catalog.connection(name).cloned() else { return Ok(0) };
-    let Some(values) = reseal(keyring, &old.values)? else { return Ok(0) };
-    let resealed = Connection { metadata: old.metadata.clone(), values };
-    let records = resealed.to_store(keyring)?;
-    draft.put(records);
-    draft.catalog.put_connection(resealed);
-    Ok(2)
-}
-
-fn reseal_secret(draft: &mut Draft, keyring: &Keyring, name: &SecretRef) -> Result<usize, Error> {
-    let Some(old) = draft.catalog.secret(name).cloned() else { return Ok(0) };
-    let Some(values) = reseal(keyring, &old.values)? else { return Ok(0) };
-    let resealed = Secret { metadata: old.metadata.clone(), values };
-    let records = resealed.to_store(keyring)?;
-    draft.put(records);
-    draft.catalog.put_secret(resealed);
-    Ok(2)
-}
-
-/// Bytes that this version does not read can be sealed again as well.
-fn reseal_newer(draft: &mut Draft, keyring: &Keyring, name: &str) -> Result<usize, Error> {
-    let Some(old) = draft.catalog.newer(name).cloned() else { return Ok(0) };
+    name: &str,
+) -> Result<Option<Resource>, Error> {
+    let Some(old) = catalog.newer(name) else { return Ok(None) };
     let mut records = Vec::new();
     for (key, sealed) in &old.records {
         let old = Values { key: *key, sealed: sealed.clone() };
-        let Some(Values { key, sealed }) = reseal(keyring, &old)? else { return Ok(0) };
+        let Some(Values { key, sealed }) = reseal(keyring, &old)? else { return Ok(None) };
         records.push((key, sealed));
     }
-    let resealed = records.len();
-    draft.put(records.clone());
-    draft.catalog.put_newer(NewerRecord { name: name.to_owned(), records });
-    Ok(resealed)
+    Ok(Some(Resource::Newer(Arc::new(NewerRecord { name: name.to_owned(), records }))))
 }
 
-/// Values under the newest DEK. None if they do not open: they stay as they are, and so does their DEK.
+/// The values under the newest DEK. `None` if they do not open: they stay as they are, and so does their DEK.
 fn reseal(keyring: &Keyring, old: &Values) -> Result<Option<Values>, Error> {
     match keyring.reseal(old.key, &old.sealed) {
         Ok(sealed) => Ok(Some(Values { key: old.key, sealed })),

@@ -1,14 +1,14 @@
-//! A consistent, sealed copy of everything, while work goes on.
+//! A consistent, sealed copy of the broker's state, made while the broker serves.
 //!
 //! ```text
-//! state.json  keyring.json  authority.sealed  ca.crt     as they are: nothing in them is of use without the KEK
-//! store.records                                          every record, as it was at one change
+//! state.json  keyring.json  authority.sealed  ca.crt     copied as they are: useless without the KEK
+//! store.records                                          every record, as of one change
 //! journal/NNNNNN.jsonl …                                 up to that change
 //! manifest.json                                          names, lengths and hashes of these, and a keyed tag
 //! ```
 //!
-//! A tar archive (POSIX ustar). The store is read between two batches, and the journal's length is taken at
-//! that moment: so head ≤ store ≤ last intent holds in the copy, as it must at a start.
+//! The archive is a POSIX ustar. The store is read between two batches, and the journal's length is taken at that moment.
+//! So head ≤ store ≤ last intent holds in the copy, as a start requires.
 
 use std::fs::File;
 use std::io::{Read, Write};
@@ -29,14 +29,14 @@ use crate::seal::{Keyring, RecordKey, Sealed};
 
 /// The format of archives.
 pub const BACKUP_FORMAT: u32 = 1;
-/// The last entry: what the others are.
+/// The last entry: the list of the other entries.
 pub const MANIFEST: &str = "manifest.json";
 /// The entry with the store's records.
 pub const STORE_RECORDS: &str = "store.records";
-/// What a tar archive spends on an entry, about.
+/// The approximate overhead of an entry in a tar archive, in bytes.
 const ENTRY_BYTES: u64 = 1024;
 
-/// What an archive holds.
+/// The contents of an archive.
 #[derive(Debug, Serialize, Deserialize)]
 #[serde(deny_unknown_fields)]
 pub struct Manifest {
@@ -44,11 +44,11 @@ pub struct Manifest {
     pub format: u32,
     /// The daemon's version.
     pub version: String,
-    /// When it was made.
+    /// When the archive was made.
     pub time: Timestamp,
     /// The store's last change.
     pub head: u64,
-    /// Every entry but this one, in order.
+    /// Every other entry, in order.
     pub entries: Vec<ManifestEntry>,
 }
 
@@ -58,13 +58,13 @@ pub struct Manifest {
 pub struct ManifestEntry {
     /// Its name.
     pub name: String,
-    /// How long it is.
+    /// Its length.
     pub bytes: u64,
     /// Its SHA-256, in hexadecimal.
     pub sha256: String,
 }
 
-/// A manifest with the tag that only who has the keys can make.
+/// A manifest with its tag, which only a holder of the keys can make.
 #[derive(Serialize, Deserialize)]
 #[serde(deny_unknown_fields)]
 struct TaggedManifest {
@@ -79,7 +79,7 @@ impl Manifest {
         Ok(serde_json::to_vec_pretty(&TaggedManifest { manifest, tag })?)
     }
 
-    /// The manifest, if whoever made it has the keys.
+    /// The manifest. `None` if it is malformed, or its maker did not have the keys.
     pub fn parse(bytes: &[u8], keyring: &Keyring) -> Option<Self> {
         let tagged: TaggedManifest = serde_json::from_slice(bytes).ok()?;
         let tag = hex::decode(tagged.tag).ok()?;
@@ -88,20 +88,19 @@ impl Manifest {
     }
 }
 
-/// Everything that a backup takes, held still.
+/// The contents of a backup, as of one change.
 pub struct Backup {
-    /// What is small and could be replaced any moment: name and content.
+    /// Small files that could be replaced at any moment: name and content.
     sealed: Vec<(String, Vec<u8>)>,
     journal: Vec<(String, PathBuf, u64)>,
     records: Vec<(RecordKey, Sealed)>,
     manifest: Manifest,
-    /// One at a time: each holds a copy of the store in memory.
+    /// Only one backup runs at a time: each holds a copy of the store in memory.
     only: OwnedSemaphorePermit,
 }
 
 impl Broker {
-    /// Holds everything still that a backup takes: changes wait for as long as the store is read. Waits for
-    /// the disk.
+    /// Collects the contents of a backup. Changes wait while the store is read. Waits for the disk.
     ///
     /// # Errors
     /// See `SystemService.Backup`.
@@ -113,7 +112,7 @@ impl Broker {
         self.journal.append(now, &Event::BackedUp { principal: caller.to_string() })?;
         let unreadable =
             |error: &dyn std::fmt::Display| Error::Internal(format!("backup: {error}"));
-        // Keys stay as they are meanwhile: every record of the copy is under one of the copied keyring.
+        // Keys do not change meanwhile: every record of the copy is sealed under a key of the copied keyring.
         let keys_rest = self.keys.turn.blocking_lock();
         let (contents, held) = self
             .store
@@ -140,10 +139,10 @@ impl Broker {
         self.sealed_files.iter().map(read).collect()
     }
 
-    /// Writes a backup. Waits for the disk and for whoever reads.
+    /// Writes a backup. Waits for the disk and for the reader of `out`.
     ///
     /// # Errors
-    /// If a file cannot be read, or `out` takes nothing more.
+    /// If a file cannot be read, or `out` cannot be written.
     pub fn write_backup(&self, backup: Backup, out: impl Write) -> std::io::Result<()> {
         let Backup { sealed, journal, records, mut manifest, only: _only } = backup;
         let mut archive = tar::Builder::new(out);
@@ -165,7 +164,7 @@ impl Broker {
 }
 
 impl Backup {
-    /// How long the archive will be, about, in bytes.
+    /// The approximate length of the archive, in bytes.
     pub fn total_bytes(&self) -> u64 {
         let journal: u64 = self.journal.iter().map(|(.., length)| length + ENTRY_BYTES).sum();
         let sealed = self.sealed.iter().map(|(_, content)| content.len() as u64 + ENTRY_BYTES);
@@ -194,7 +193,7 @@ fn append<W: Write>(
     Ok(ManifestEntry { name: name.to_owned(), bytes, sha256: hashed.finish() })
 }
 
-/// Hashes what is read.
+/// A reader that hashes its content.
 pub struct Hashed<R> {
     content: R,
     hash: Context,
@@ -202,12 +201,12 @@ pub struct Hashed<R> {
 }
 
 impl<R> Hashed<R> {
-    /// Of which nothing is read yet.
+    /// A reader at the start of the content.
     pub fn of(content: R) -> Self {
         Self { content, hash: Context::new(&SHA256), bytes: 0 }
     }
 
-    /// The SHA-256 of what was read, in hexadecimal.
+    /// The SHA-256 of the content read so far, in hexadecimal.
     pub fn finish(self) -> String {
         hex::encode(self.hash.finish())
     }
@@ -222,7 +221,7 @@ impl<R: Read> Read for Hashed<R> {
     }
 }
 
-// A record is written so: kind 1 | uid 16 | length 4 BE | sealed …
+// The form of a record: kind 1 | uid 16 | length 4 BE | sealed …
 const RECORD_HEAD_BYTES: u64 = 1 + 16 + 4;
 
 fn records_bytes(records: &[(RecordKey, Sealed)]) -> u64 {
@@ -259,11 +258,11 @@ impl Read for RecordReader<'_> {
     }
 }
 
-/// The next record of a backup's records; none at their end.
+/// The next record of a backup; `None` at the end.
 ///
 /// # Errors
-/// If they are cut, or a record is malformed or longer than any record is; [`std::io::ErrorKind::Unsupported`] if it is
-/// of a kind that this version does not know.
+/// If the records are cut, or a record is malformed or longer than the limit; [`std::io::ErrorKind::Unsupported`] if it
+/// is of a kind that this version does not know.
 pub fn read_record(records: &mut impl Read) -> std::io::Result<Option<(RecordKey, Sealed)>> {
     use crate::model::Id;
     use crate::seal::RecordKind;

@@ -1,14 +1,14 @@
-//! A broker comes up: what the journal, the store and the directories say is brought together.
+//! The start of a broker: journal, store and directories are read and reconciled.
 //!
-//! The head of the journal, the store and the journal's last intent must stand in this order:
+//! The journal's head, the store's last batch and the journal's last intent must be in this order:
 //!
 //! ```text
 //! head ≤ store ≤ last intent
 //! ```
 //!
-//! - store = head: intents after it never reached the store and are journaled as abandoned.
-//! - store > head: the daemon went down between the two; the head is written now, as recovered.
-//! - anything else: one of the two was replaced by an older copy, and the broker refuses.
+//! - store = head: later intents never reached the store and are journaled as abandoned.
+//! - store > head: the daemon stopped between the two; the head is written now, as recovered.
+//! - any other order: store or journal was replaced by an older copy, and the start is refused.
 
 use std::collections::HashSet;
 use std::path::{Path, PathBuf};
@@ -18,7 +18,7 @@ use std::sync::atomic::AtomicBool;
 use tokio::sync::{Semaphore, mpsc, watch};
 
 use crate::broker::Broker;
-use crate::broker::changes::draft::revoked_by_all;
+use crate::broker::changes::batch::revoked_by_all;
 use crate::broker::changes::writer::{Writer, WriterParts, WriterTask};
 use crate::broker::error::Error;
 use crate::broker::insight::readers::Readers;
@@ -36,43 +36,43 @@ use crate::model::{Clock, Id, JournalMode, Limits, Timestamp};
 use crate::seal::{KeyStore, KeyStoreError, Keyring};
 use crate::store::{Store, StoreError};
 
-/// Records go from the store to the catalogue so many at a time: each time a thread is woken.
+/// The records in one batch from the store to the catalogue; each batch wakes a thread.
 const BATCH_RECORDS: usize = 256;
-/// How many times more are read before the catalogue has taken what there is.
+/// The batches that may wait for the catalogue.
 const BATCHES_AHEAD: usize = 8;
 
-/// Why a broker cannot come up.
+/// Why a broker cannot start.
 #[derive(Debug, thiserror::Error)]
 pub enum StartError {
-    /// The journal.
+    /// The journal cannot be read.
     #[error(transparent)]
     Journal(#[from] ReplayError),
-    /// The journal, while writing.
+    /// The journal cannot be written.
     #[error(transparent)]
     JournalUnavailable(#[from] Unavailable),
     /// The first registrations were refused.
     #[error(transparent)]
     Registration(#[from] Error),
-    /// The keys.
+    /// The keys cannot be read.
     #[error(transparent)]
     Keys(#[from] KeyStoreError),
-    /// The store's contents.
+    /// A record of the store cannot be read.
     #[error(transparent)]
     Load(#[from] LoadError),
-    /// An outside copy of the head says that there was more.
+    /// `--expect-head` names a later change than the store has.
     #[error(
         "the state directory is at change {head}, but change {expected} was seen before (--expect-head): it \
          was replaced by an older copy; restore the newest backup, or leave the option out to go on with this"
     )]
     OlderThanExpected {
-        /// The least that is expected.
+        /// The expected change.
         expected: u64,
-        /// What there is.
+        /// The store's last change.
         head: u64,
     },
-    /// The machine has not what the open steps need.
+    /// The machine lacks a resource that the open steps need.
     #[error(
-        "the open steps cannot listen again ({0}); raise the limit of open files, or free what is short"
+        "the open steps cannot listen again ({0}); raise the limit of open files, or free memory or disk space"
     )]
     OutOf(std::io::Error),
     /// Store and journal do not belong together.
@@ -88,15 +88,15 @@ pub enum StartError {
         /// The store's last change.
         store: u64,
     },
-    /// The store.
+    /// The store cannot be opened.
     #[error(transparent)]
     Store(#[from] StoreError),
-    /// There may be no more threads.
+    /// No more threads can be started.
     #[error("the store and the journal cannot be read ({0}); raise the limit of processes")]
     Threads(std::io::Error),
 }
 
-/// What a broker is made of.
+/// The parts of a broker.
 pub struct BrokerParts<'a> {
     /// The directory of the journal.
     pub journal: &'a Path,
@@ -104,33 +104,33 @@ pub struct BrokerParts<'a> {
     pub store: &'a Path,
     /// The keys.
     pub keyring: Keyring,
-    /// Where they are on disk.
+    /// Their files.
     pub keys: KeyStore,
     /// The CA.
     pub authority: Arc<Authority>,
-    /// When the daemon's certificate ends, which is renewed while it serves.
+    /// The end of the daemon's certificate, which is renewed while it serves.
     pub certificate_end: watch::Receiver<Timestamp>,
-    /// Where time comes from.
+    /// The clock.
     pub clock: Clock,
     /// The limits.
     pub limits: Limits,
-    /// How decisions on the step door are brought to disk.
+    /// When step decisions must be on disk.
     pub journal_mode: JournalMode,
-    /// The least change that the store must have, if an outside copy of the head says one.
+    /// The least change that the store must have, from `--expect-head`.
     pub expect_head: Option<u64>,
-    /// The files beside journal and store that a backup takes as they are.
+    /// The files beside journal and store that a backup copies.
     pub sealed_files: Vec<PathBuf>,
     /// The runtime directory.
     pub runtime: RuntimeDir,
-    /// Where listening sockets of steps go.
+    /// Receives the listening sockets of steps.
     pub listeners: mpsc::UnboundedSender<StepListener>,
 }
 
-/// Journal and store, opened and brought together.
+/// Journal and store, opened and reconciled.
 pub(crate) struct Foundation {
     pub(crate) parts: WriterParts,
     pub(crate) recovery: Recovery,
-    /// The last number that a batch of changes had, whether it was committed or not.
+    /// The last batch number that was used, whether its batch was committed or not.
     pub(crate) last_batch: u64,
 }
 
@@ -159,7 +159,7 @@ impl Foundation {
     }
 }
 
-/// Opens the store. Its records become the catalogue while the rest of them is read.
+/// Opens the store. One thread reads records while this one folds them into the catalogue.
 fn read(path: &Path, keyring: &Keyring) -> Result<(Store, Snapshot), StartError> {
     let (sender, batches) = std::sync::mpsc::sync_channel(BATCHES_AHEAD);
     let hand_over = move || {
@@ -167,8 +167,8 @@ fn read(path: &Path, keyring: &Keyring) -> Result<(Store, Snapshot), StartError>
         let opened = Store::open(path, keyring, |key, sealed| {
             batch.push((key, sealed));
             if batch.len() == BATCH_RECORDS {
-                // Nobody takes any more if a record cannot be opened. The rest is read for the store's own verdict,
-                // which says more.
+                // After a record that cannot be opened, no thread receives. The rest is still read for the store's own
+                // error, which says more.
                 let _ =
                     sender.send(std::mem::replace(&mut batch, Vec::with_capacity(BATCH_RECORDS)));
             }
@@ -181,7 +181,7 @@ fn read(path: &Path, keyring: &Keyring) -> Result<(Store, Snapshot), StartError>
     Ok((store, Snapshot { head, catalog: catalog? }))
 }
 
-/// Runs both, one of them on a thread of its own.
+/// Runs both functions, the first on its own thread.
 fn at_once<A: Send, B>(
     one: impl FnOnce() -> A + Send,
     other: impl FnOnce() -> B,
@@ -204,11 +204,11 @@ async fn reconcile(parts: &WriterParts, recovery: &Recovery, store: u64) -> Resu
         return Err(StartError::OutOfStep { head, intent, store });
     }
     let snapshot = parts.snapshots.load();
-    let everything = |live: &crate::journal::Live| revoked_by_all(&snapshot.catalog, live);
+    let revoked = |live: &Live| revoked_by_all(&snapshot.catalog, live);
     let mut last = None;
     if store > head {
         tracing::warn!(head, store, "a change that was on disk but not in force is taken over");
-        last = Some(journal.publish(now, store, true, everything, || {})?);
+        last = Some(journal.publish(now, store, true, revoked, || {})?);
     }
     for batch in store.max(recovery.abandoned) + 1..=intent {
         last = Some(journal.append(now, &Event::Abandoned { batch })?.0);
@@ -222,8 +222,8 @@ async fn reconcile(parts: &WriterParts, recovery: &Recovery, store: u64) -> Resu
 const VERSION: &str = env!("CARGO_PKG_VERSION");
 
 impl Broker {
-    /// Brings a broker up, with the future that its changes go through: it must be run for changes to
-    /// be taken, and ends when the broker is dropped.
+    /// Starts a broker. The returned future is its writer: changes wait until it runs, and it ends when the broker is
+    /// dropped.
     ///
     /// # Errors
     /// If journal and store are damaged or do not belong together.
@@ -274,23 +274,22 @@ impl Broker {
         };
         broker.restore_openings(&foundation.recovery).await?;
         broker.journal.append(now, &Event::Started { version: VERSION.to_owned() })?;
-        broker.say_how_it_is();
+        broker.log_state();
         let known = broker.journal.with_live(|live| live.requests().clone())?;
         let task = WriterTask::new(foundation.parts, queue, foundation.last_batch, known);
         Ok((broker, task.run()))
     }
 
-    fn say_how_it_is(&self) {
+    fn log_state(&self) {
         self.update_readiness();
         if self.journal.with_live(Live::is_quarantined).unwrap_or_default() {
             tracing::warn!(
-                "restored from a backup: nothing is resolved until an administrator says: keyhatch restore --confirm"
+                "restored from a backup: nothing is resolved until an administrator runs: keyhatch restore --confirm"
             );
         }
     }
 
-    /// Open steps listen again; what has lost its directory is closed; directories without an opening
-    /// are removed.
+    /// Makes open steps listen again. Closes steps that lost their directory, and removes directories without a step.
     async fn restore_openings(&self, recovery: &Recovery) -> Result<(), StartError> {
         let now = self.now();
         if recovery.last_time.since(now) > MAX_CLOCK_STEP_BACK {
@@ -298,7 +297,7 @@ impl Broker {
                 journal.time = %recovery.last_time, clock.time = %now,
                 "the clock is behind the journal: all steps and leases are closed"
             );
-            // One line for all of them: half of it would leave the other half open too long.
+            // One line for all: a line for each could be cut off, and leave steps open too long.
             let (position, _) = self.journal.append(now, &Event::ClockSetBack)?;
             self.journal.synced(position).await?;
         }
@@ -312,7 +311,7 @@ impl Broker {
             } else {
                 match self.reopen(Arc::clone(opening)) {
                     Ok(()) => continue,
-                    Err(error) if is_passing(&error) => return Err(StartError::OutOf(error)),
+                    Err(error) if is_temporary(&error) => return Err(StartError::OutOf(error)),
                     Err(error) => {
                         tracing::warn!(opening.id = %id, %error, "a step has lost its directory");
                         CloseReason::DirectoryGone
@@ -333,13 +332,13 @@ impl Broker {
         Ok(())
     }
 
-    /// Writes down that the daemon stops in order.
+    /// Journals that the daemon stops in order.
     ///
     /// # Errors
     /// If the journal cannot be written.
     pub async fn stop(&self) -> Result<(), Unavailable> {
         self.journal_counted_refusals();
-        // First what came before, so that the last lines vouch for all of it.
+        // Earlier lines are synced first, so that the signature covers lines that are on disk.
         self.journal.synced(self.journal.last()?).await?;
         self.journal.append(self.now(), &Event::Stopped)?;
         self.journal.sign(self.now());
@@ -347,8 +346,8 @@ impl Broker {
     }
 }
 
-/// Whether an error is the machine's and not the directory's: closing a step for it would be wrong.
-fn is_passing(error: &std::io::Error) -> bool {
+/// True if the error is the machine's and not the directory's: closing a step for it would be wrong.
+fn is_temporary(error: &std::io::Error) -> bool {
     use std::io::ErrorKind::{OutOfMemory, StorageFull};
     let files = [rustix::io::Errno::MFILE, rustix::io::Errno::NFILE];
     let is_out_of_files =

@@ -1,8 +1,8 @@
-//! How many lines each operator and executor may have written of what changes nothing.
+//! The budget of journal lines that each operator and executor has for requests that change nothing.
 //!
 //! | line | beyond the budget |
 //! |---|---|
-//! | a refusal | refused in the same words, without the line |
+//! | a refusal | refused with the same error, without the line |
 //! | a test of a connection, a backup, a request id for a change that changes nothing | refused |
 //!
 //! Plans and failed Applies have [a rate of their own](crate::broker::changes::plan).
@@ -20,22 +20,22 @@ use crate::journal::Event;
 use crate::model::limits::Allowance;
 use crate::model::{LogLimit, Timestamp};
 
-/// The budgets, by what lines call the principals.
+/// The budgets, by the principals' text.
 pub(crate) struct Budgets {
     lines: Allowance,
     of: Mutex<HashMap<String, Arc<LineBudget>>>,
 }
 
 impl Budgets {
-    /// Everybody has these.
+    /// The same budget for each principal.
     pub(crate) fn new(lines: Allowance) -> Self {
         Self { lines, of: Mutex::default() }
     }
 
-    /// Takes a line for what is refused if there is none.
+    /// Takes one line.
     ///
     /// # Errors
-    /// [`Error::TooManyRequests`] if there is none left.
+    /// [`Error::TooManyRequests`] if none is left.
     pub(crate) fn take(
         &self,
         caller: &Principal,
@@ -50,7 +50,7 @@ impl Budgets {
         Arc::clone(self.of.lock().entry(caller.to_string()).or_default())
     }
 
-    /// All there are; those that nobody has used of late are forgotten.
+    /// All budgets. A full budget that nobody holds is dropped first: it equals a new one.
     fn all(&self, now: Timestamp) -> Vec<(String, Arc<LineBudget>)> {
         let mut of = self.of.lock();
         of.retain(|_, budget| Arc::strong_count(budget) > 1 || !budget.is_rested(now));
@@ -59,7 +59,7 @@ impl Budgets {
 }
 
 impl Broker {
-    /// Writes down that an operator or executor was refused, as long as its budget of lines lasts.
+    /// Journals the refusal of an operator or executor, while its budget of lines lasts.
     pub fn note_refusal(
         &self,
         caller: &Principal,
@@ -86,7 +86,7 @@ impl Broker {
         }
     }
 
-    /// Writes down how often each principal was refused without a line. Called about once a second.
+    /// Journals how often each principal was refused without a line. Called about once a second.
     pub fn journal_counted_refusals(&self) {
         let now = self.now();
         let write = |event: &Event| self.journal.append(now, event).is_ok();

@@ -1,34 +1,37 @@
-//! Operators and executors: registered with a certificate for a key of their own, removed at once.
+//! Operators and executors: registered with a certificate for their own key, removed with immediate effect.
 
 pub(super) mod budgets;
 pub(super) mod offline;
 pub(super) mod operators;
 pub(super) mod rates;
 
+use std::sync::Arc;
 use std::time::Duration;
 
 use super::Broker;
-use super::changes::draft::{Draft, WriteOptions, WriteRequest};
+use super::changes::checks::change_note;
+use super::changes::documents::{WriteOptions, WriteRequest};
+use super::changes::draft::Draft;
 use super::error::Error;
 use crate::access::{Principal, Role, Scope};
-use crate::catalog::{Catalog, Registered, Registration};
+use crate::catalog::{Catalog, Registered, Registration, Resource};
 use crate::identity::{Issued, RequestError, Svid, requested_key};
 use crate::journal::{ChangeNote, CloseReason};
 use crate::model::limits::{CLIENT_CERTIFICATE_LIFE, MAX_CLIENT_CERTIFICATES};
 use crate::model::{
     ExecutorName, OperatorName, PinnedCertificate, ResourceName, SpiffeId, Timestamp,
 };
-use crate::seal::{RecordKey, RecordKind, random_id};
-use offline::LocalExecutor;
+use crate::seal::random_id;
 use operators::{require_operator, require_role};
 
-/// How soon after one certificate another may be asked for.
+/// The shortest time between two certificates of one registration.
 const RENEW_AGAIN: Duration = Duration::from_secs(60);
 
-/// The executor that is taken from this host only.
+/// The name of the executor that is accepted from this host only.
 pub const LOCAL_EXECUTOR: &str = "local";
 
 /// Whom to register, and as what.
+#[derive(Clone)]
 pub enum NewRegistration {
     /// An executor.
     Executor(ExecutorName, Scope),
@@ -45,16 +48,25 @@ impl NewRegistration {
     }
 }
 
-/// Somebody who was registered, with the certificate.
+/// The certificates of a local executor. The new one is pinned only if the one in its files is not valid any more.
+#[derive(Clone)]
+pub struct LocalExecutor {
+    /// SHA-256 of the certificate in its files, if there is one.
+    pub in_files: Option<[u8; 32]>,
+    /// The certificate to pin.
+    pub new: PinnedCertificate,
+}
+
+/// A new registration, with its certificate.
 pub struct Enrolled {
-    /// As it is registered.
+    /// The registration.
     pub registration: Registration,
     /// The certificate and its issuer, PEM.
     pub certificate_chain: String,
 }
 
 impl Registered {
-    /// As a resource.
+    /// The name of the registration as a resource.
     pub fn resource(&self) -> ResourceName {
         match self {
             Self::Executor(name) => ResourceName::Executor(name.clone()),
@@ -88,7 +100,7 @@ impl Broker {
         let who = new.who();
         let end = now.after(CLIENT_CERTIFICATE_LIFE);
         let issued = match options.validate_only {
-            // On trial nothing is signed: somebody else may trust our CA, too.
+            // A trial signs nothing: others may trust our CA, too.
             true => Issued {
                 chain_pem: String::new(),
                 pinned: PinnedCertificate { sha256: [0; 32], not_before: now, not_after: end },
@@ -96,16 +108,16 @@ impl Broker {
             false => self.authority.issue_client(&who.spiffe_id(), &key, random_id()?, now, end)?,
         };
         let pinned = issued.pinned.clone();
-        let asked = WriteRequest::new(&caller, options);
+        let request = WriteRequest::new(&caller, options);
+        let enrolled = who.clone();
         let change = move |draft: &mut Draft| {
-            if draft.catalog.registration(&who).is_some() {
+            if draft.catalog().registration(&who).is_some() {
                 return Err(Error::AlreadyExists(who.resource()));
             }
-            register(draft, &caller.to_string(), new, pinned)
+            register(draft, &caller.to_string(), new.clone(), pinned.clone())
         };
-        // No id is given to these requests: a certificate whose reply was lost cannot be told again.
-        let again = |_: &Catalog| Err(Error::Internal("an enrolment without its reply".to_owned()));
-        let registration = self.writer.run(asked, change, again).await?;
+        let answer = move |catalog: &Catalog| find(catalog, &enrolled);
+        let registration = self.writer.write(request, change, answer).await?;
         Ok(Enrolled { registration, certificate_chain: issued.chain_pem })
     }
 
@@ -125,7 +137,7 @@ impl Broker {
             Principal::Step { .. } => return Err(Error::OperatorRequired),
         };
         let key = requested_key(request)?;
-        // Whoever could only use an identity for a while is not to keep it with a key of his own.
+        // A caller who only borrowed an identity must not keep it under another key.
         if !presented.is_for_key(&key) {
             return Err(RequestError::OtherKey.into());
         }
@@ -136,29 +148,27 @@ impl Broker {
         let issued = self.authority.issue_client(&who.spiffe_id(), &key, random_id()?, now, end)?;
         let (by, pinned, presented) = (caller.to_string(), issued.pinned.clone(), presented.sha256);
         let change = move |draft: &mut Draft| {
-            // It may have been removed meanwhile, and its name be another's.
-            let found = draft.catalog.registration(&who).cloned().ok_or(Error::Unregistered)?;
+            // The registration may be gone, and its name given to another.
+            let found = draft.catalog().registration(&who).cloned().ok_or(Error::Unregistered)?;
             check_renewal(&found, &presented, draft.now)?;
-            pin(draft, (&by, "renew"), &found, Some(presented), pinned)
+            pin(draft, (&by, "renew"), &found, Some(presented), pinned.clone());
+            Ok(())
         };
         self.writer.submit(change).await?;
         Ok(issued)
     }
 
-    /// Somebody who is registered.
+    /// The registration of an operator or executor.
     ///
     /// # Errors
-    /// If there is none of that name, or the caller is no operator.
+    /// If there is none of this name, or the caller is no operator.
     pub fn registration(
         &self,
         caller: &Principal,
         who: &Registered,
     ) -> Result<Registration, Error> {
         require_operator(caller)?;
-        let snapshot = self.snapshot();
-        let found = snapshot.catalog.registration(who);
-        let absent = || Error::NotFound(who.resource()).or_newer(&snapshot.catalog);
-        found.map(|found| found.as_ref().clone()).ok_or_else(absent)
+        find(&self.snapshot().catalog, who)
     }
 
     /// All operators, or all executors, by name.
@@ -176,8 +186,8 @@ impl Broker {
         Ok(all.map(|one| one.as_ref().clone()).collect())
     }
 
-    /// Removes an operator or executor. Its certificates are refused from then on; what an executor has
-    /// open is closed.
+    /// Removes an operator or executor. Its certificates are refused from then on, and an executor's open steps are
+    /// closed.
     ///
     /// # Errors
     /// See `OperatorService.DeleteOperator` and `ExecutorRegistryService.DeleteExecutor`.
@@ -190,21 +200,21 @@ impl Broker {
     ) -> Result<(), Error> {
         require_role(&caller, Role::Administrator)?;
         let validate_only = options.validate_only;
-        let asked = WriteRequest::new(&caller, options);
+        let request = WriteRequest::new(&caller, options);
         let gone = who.clone();
         let change = move |draft: &mut Draft| remove(draft, &caller, &who, allow_missing);
-        self.writer.run(asked, change, |_| Ok(())).await?;
+        self.writer.write(request, change, |_| Ok(())).await?;
         if validate_only {
             return Ok(());
         }
         self.close_all_of(&gone).await
     }
 
-    /// Closes every step that a removed executor has open. They resolve nothing since the removal, and no more are
-    /// opened; whoever does not wait for this leaves the rest to [`Broker::run_maintenance`].
+    /// Closes every open step of a removed executor. The steps resolve nothing since the removal, and the executor opens
+    /// no more. If the caller does not wait, the rest is left to [`Broker::run_maintenance`].
     async fn close_all_of(&self, who: &Registered) -> Result<(), Error> {
         let Registered::Executor(name) = who else { return Ok(()) };
-        // Another may have the name by now.
+        // Another executor may have the name by now.
         let snapshot = self.snapshot();
         let present = snapshot.catalog.executor(name).map(|executor| executor.uid);
         let theirs = self.journal.with_live(|live| {
@@ -220,7 +230,7 @@ impl Broker {
     }
 }
 
-/// The operator `admin` and the executor `local`, which every broker starts with.
+/// Registers the first operator and the first executor of a new broker.
 pub(super) fn register_first(
     draft: &mut Draft,
     (operator, operator_certificate): (OperatorName, PinnedCertificate),
@@ -229,19 +239,18 @@ pub(super) fn register_first(
     let operator = NewRegistration::Operator(operator, Role::Administrator);
     register(draft, "init", operator, operator_certificate)?;
     let executor = NewRegistration::Executor(executor, Scope::all());
-    register(draft, "init", executor, executor_certificate)?;
-    Ok(())
+    register(draft, "init", executor, executor_certificate)
 }
 
-/// Makes an operator an administrator whose only certificate is this one, and gives the local executor
-/// another certificate if the one in its files is good no more: whether it did.
+/// Makes an operator an administrator with this certificate only. Gives the local executor another certificate if the
+/// one in its files is not valid any more, and returns whether it did.
 pub(super) fn reissue(
     draft: &mut Draft,
     operator: OperatorName,
     certificate: PinnedCertificate,
     local: LocalExecutor,
 ) -> Result<bool, Error> {
-    match draft.catalog.operator(&operator).cloned() {
+    match draft.catalog().operator(&operator).cloned() {
         None => {
             let new = NewRegistration::Operator(operator, Role::Administrator);
             register(draft, "init", new, certificate)?;
@@ -249,18 +258,18 @@ pub(super) fn reissue(
         Some(found) => {
             let role = Some(Role::Administrator);
             let found = Registration { role, certificates: Vec::new(), ..found.as_ref().clone() };
-            pin(draft, ("init", "reissue"), &found, None, certificate)?;
+            pin(draft, ("init", "reissue"), &found, None, certificate);
         }
     }
-    let executor = draft.catalog.registrations().find(|one| one.local_only).cloned();
+    let executor = draft.catalog().registrations().find(|one| one.local_only).cloned();
     let Some(executor) = executor else { return Ok(false) };
-    let is_good = |pinned: &&PinnedCertificate| {
+    let is_valid = |pinned: &&PinnedCertificate| {
         local.in_files == Some(pinned.sha256) && draft.now < pinned.not_after
     };
-    if executor.certificates.iter().find(is_good).is_some() {
+    if executor.certificates.iter().find(is_valid).is_some() {
         return Ok(false);
     }
-    pin(draft, ("init", "reissue"), &executor, None, local.new)?;
+    pin(draft, ("init", "reissue"), &executor, None, local.new);
     Ok(true)
 }
 
@@ -269,7 +278,7 @@ fn register(
     by: &str,
     new: NewRegistration,
     certificate: PinnedCertificate,
-) -> Result<Registration, Error> {
+) -> Result<(), Error> {
     let who = new.who();
     let (role, scope) = match new {
         NewRegistration::Executor(_, scope) => (None, scope),
@@ -280,13 +289,12 @@ fn register(
     let uid = random_id()?;
     let registration =
         Registration { uid, who, role, scope, local_only, certificates, revision: 1 };
-    draft.put([registration.to_store(&draft.keyring.clone())?]);
     draft.note(note(by, "create", &registration));
-    draft.catalog.put_registration(registration.clone());
-    Ok(registration)
+    draft.put(Resource::Registration(Arc::new(registration)));
+    Ok(())
 }
 
-/// Whether a registration may have another certificate now, by request under this one.
+/// Checks that a registration may get another certificate now, for a caller who presents this one.
 fn check_renewal(found: &Registration, presented: &[u8; 32], now: Timestamp) -> Result<(), Error> {
     if !found.certificates.iter().any(|pinned| pinned.sha256 == *presented) {
         return Err(Error::Unregistered);
@@ -299,15 +307,15 @@ fn check_renewal(found: &Registration, presented: &[u8; 32], now: Timestamp) -> 
     }
 }
 
-/// Adds a certificate to a registration; those that are over go, and of too many the oldest, but for the one
-/// that was presented: whoever asks may yet lose the answer.
+/// Adds a certificate to a registration. Expired certificates go, and beyond the limit the oldest. The presented one
+/// stays: the caller may lose the reply.
 fn pin(
     draft: &mut Draft,
     (by, action): (&str, &str),
     found: &Registration,
     presented: Option<[u8; 32]>,
     certificate: PinnedCertificate,
-) -> Result<(), Error> {
+) {
     let mut renewed = found.clone();
     let kept = &mut renewed.certificates;
     kept.retain(|pinned| draft.now < pinned.not_after);
@@ -321,10 +329,8 @@ fn pin(
     kept.push(certificate);
     renewed.revision += 1;
     note.version = renewed.revision;
-    draft.put([renewed.to_store(&draft.keyring.clone())?]);
     draft.note(note);
-    draft.catalog.put_registration(renewed);
-    Ok(())
+    draft.put(Resource::Registration(Arc::new(renewed)));
 }
 
 fn remove(
@@ -333,41 +339,39 @@ fn remove(
     who: &Registered,
     allow_missing: bool,
 ) -> Result<(), Error> {
-    // So one administrator is always left.
+    // This keeps one administrator.
     if matches!((caller, who), (Principal::Operator(own, ..), Registered::Operator(name)) if own == name)
     {
         return Err(Error::OwnRegistration);
     }
-    let registration = match draft.catalog.registration(who).cloned() {
+    let registration = match draft.catalog().registration(who).cloned() {
         Some(registration) => registration,
-        None if allow_missing && !draft.catalog.is_newer(&who.resource()) => return Ok(()),
+        None if allow_missing && !draft.catalog().is_newer(&who.resource()) => return Ok(()),
         None => return Err(Error::NotFound(who.resource())),
     };
-    draft.catalog.remove_registration(who);
-    draft.remove([RecordKey { kind: RecordKind::Registration, uid: registration.uid }]);
-    // What an executor has opened holds leases on anything.
-    draft.note_group(note(&caller.to_string(), "delete", &registration));
+    // The steps that an executor has opened hold leases on anything.
+    draft.note_for_all(note(&caller.to_string(), "delete", &registration));
+    draft.remove(Resource::Registration(registration));
     Ok(())
 }
 
+fn find(catalog: &Catalog, who: &Registered) -> Result<Registration, Error> {
+    let found = catalog.registration(who).map(|found| Registration::clone(found));
+    found.ok_or_else(|| Error::NotFound(who.resource()).or_newer(catalog))
+}
+
 fn note(by: &str, action: &str, registration: &Registration) -> ChangeNote {
-    let (kind, mut settings) = match (&registration.who, registration.role) {
-        (Registered::Executor(_), _) => ("executor", Vec::new()),
-        (Registered::Operator(_), role) => {
-            ("operator", role.map(|role| format!("role={role}")).into_iter().collect())
-        }
+    let (kind, role) = match (&registration.who, registration.role) {
+        (Registered::Executor(_), _) => ("executor", None),
+        (Registered::Operator(_), role) => ("operator", role),
     };
     let scope = &registration.scope;
-    settings.extend(scope.workflows.iter().map(|glob| format!("workflow={glob}")));
-    settings.extend(scope.run_as.iter().map(|pattern| format!("run_as={pattern}")));
-    ChangeNote {
-        principal: by.to_owned(),
-        action: format!("{kind}.{action}"),
-        resource: registration.who.resource().to_string(),
-        uid: registration.uid,
-        version: registration.revision,
-        fields: Vec::new(),
-        settings,
-        access: None,
-    }
+    let role = role.map(|role| format!("role={role}")).into_iter();
+    let workflows = scope.workflows.iter().map(|glob| format!("workflow={glob}"));
+    let run_as = scope.run_as.iter().map(|pattern| format!("run_as={pattern}"));
+    let settings = role.chain(workflows).chain(run_as).collect();
+    let resource = registration.who.resource();
+    let action = format!("{kind}.{action}");
+    let note = change_note(by, action, resource, registration.uid, registration.revision);
+    ChangeNote { settings, ..note }
 }

@@ -1,9 +1,9 @@
-//! Changes while no daemon runs: the first registrations, and the way back in for who lost them.
+//! Changes while no daemon runs: the first registrations, and new certificates for those who lost theirs.
 
 use std::path::Path;
 use std::sync::Arc;
 
-use super::{register_first, reissue};
+use super::{LocalExecutor, register_first, reissue};
 use crate::broker::changes::draft::Draft;
 use crate::broker::changes::writer::{Writer, WriterParts, WriterTask};
 use crate::broker::error::Error;
@@ -13,7 +13,7 @@ use crate::journal::{Event, RotatedKey};
 use crate::model::{Clock, ExecutorName, Limits, OperatorName, PinnedCertificate, Timestamp};
 use crate::seal::{Keyring, Rotation};
 
-/// A broker that is not running. Whoever makes one holds the state directory's lock.
+/// A broker that is not running. The caller holds the lock of the state directory.
 pub struct Offline<'a> {
     /// The directory of the journal.
     pub journal: &'a Path,
@@ -27,16 +27,8 @@ pub struct Offline<'a> {
     pub clock: Clock,
 }
 
-/// Who changes something where no daemon says who he is: whoever holds the KEK.
+/// The principal of offline changes: no daemon authenticates the holder of the KEK.
 const OFFLINE: &str = "offline";
-
-/// A local executor's certificates: the new one is pinned only if the one in its files is good no more.
-pub struct LocalExecutor {
-    /// SHA-256 of the one in its files, if there is one.
-    pub in_files: Option<[u8; 32]>,
-    /// The one to pin.
-    pub new: PinnedCertificate,
-}
 
 impl Offline<'_> {
     /// Registers the first operator and the first executor of a new broker.
@@ -48,11 +40,11 @@ impl Offline<'_> {
         operator: (OperatorName, PinnedCertificate),
         executor: (ExecutorName, PinnedCertificate),
     ) -> Result<(), StartError> {
-        self.change(move |draft| register_first(draft, operator, executor)).await
+        self.change(move |draft| register_first(draft, operator.clone(), executor.clone())).await
     }
 
-    /// Makes an operator an administrator whose only certificate is this one, whether it was registered or
-    /// not, and gives the local executor another certificate if it needs one: whether it did.
+    /// Makes an operator an administrator with this certificate only, registered before or not. Gives the local executor
+    /// another certificate if it needs one, and returns whether it did.
     ///
     /// # Errors
     /// If journal and store are damaged, or cannot be written.
@@ -62,11 +54,14 @@ impl Offline<'_> {
         certificate: PinnedCertificate,
         local: LocalExecutor,
     ) -> Result<bool, StartError> {
-        self.change(move |draft| reissue(draft, operator, certificate, local)).await
+        self.change(move |draft| {
+            reissue(draft, operator.clone(), certificate.clone(), local.clone())
+        })
+        .await
     }
 
-    /// Writes down that the broker was restored: its steps are closed, and nothing is resolved until an
-    /// administrator says so.
+    /// Journals that the broker was restored: its steps are closed, and nothing is resolved until an administrator
+    /// confirms it.
     ///
     /// # Errors
     /// If journal and store are damaged or do not belong together, or cannot be written.
@@ -78,7 +73,7 @@ impl Offline<'_> {
         Ok(journal.synced(journal.last()?).await?)
     }
 
-    /// Puts a new key in force, after the journal's line.
+    /// Puts a new key in force, after a line in the journal.
     ///
     /// # Errors
     /// If journal and store are damaged, or something cannot be written.
@@ -100,7 +95,7 @@ impl Offline<'_> {
 
     async fn change<T: Send + 'static>(
         self,
-        change: impl FnOnce(&mut Draft) -> Result<T, Error> + Send + 'static,
+        change: impl FnMut(&mut Draft) -> Result<T, Error> + Send + 'static,
     ) -> Result<T, StartError> {
         let foundation = self.foundation().await?;
         let (writer, queue) = Writer::new(Limits::default().admin_lines());
@@ -109,7 +104,7 @@ impl Offline<'_> {
         let task = tokio::spawn(task.run());
         let outcome = writer.submit(change).await;
         drop(writer);
-        // The store is closed when the task is gone.
+        // The store is closed when the task has ended.
         let _ = task.await;
         Ok(outcome?)
     }

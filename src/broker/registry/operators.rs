@@ -1,4 +1,4 @@
-//! Who is behind a certificate on the admin door, and what its role lets it do.
+//! The principal behind a certificate, and the roles that requests need.
 
 use crate::access::{Principal, Role};
 use crate::broker::Broker;
@@ -10,11 +10,12 @@ use crate::model::limits::Allowance;
 use crate::model::{ExecutorName, Id, SpiffeId, Timestamp};
 
 impl Broker {
-    /// The principal behind a certificate on the admin door. It is asked at every request: removal and
-    /// replacement count at once, on open connections too.
+    /// The principal behind a certificate on the admin socket. Checked at every request: removal and replacement count
+    /// at once, on open connections too.
     ///
     /// # Errors
-    /// If the certificate is not pinned, is over, or is a local executor's used by somebody else.
+    /// If the certificate is not pinned, has expired, or is a local executor's and this user is neither root nor the
+    /// daemon's own.
     pub fn admin_principal(&self, svid: &Svid, uid: u32) -> Result<Principal, Error> {
         let snapshot = self.snapshot();
         let registration = match &svid.id {
@@ -42,10 +43,10 @@ impl Broker {
         })
     }
 
-    /// Takes one request of the rate of an operator or executor: of all who have a certificate with this name.
+    /// Takes one request from the rate of an operator or executor. All certificates of a name share one rate.
     ///
     /// # Errors
-    /// [`Error::TooManyRequests`] if there is none left.
+    /// [`Error::TooManyRequests`] if none is left.
     pub fn take_admin_request(&self, who: &SpiffeId) -> Result<(), Error> {
         let (now, Allowance { per_second, burst }) =
             (self.now().millis(), self.limits.admin_requests());
@@ -53,10 +54,10 @@ impl Broker {
         taken.map_err(Error::TooManyRequests)
     }
 
-    /// Whether somebody with this certificate, of this Unix user, is let in at the admin door.
+    /// Checks that a peer with this certificate and Unix user may connect to the admin socket.
     ///
     /// # Errors
-    /// Why not.
+    /// The reason of the refusal.
     pub fn let_in_admin(&self, svid: &Svid, uid: u32) -> Result<(), CertificateRefusal> {
         self.admin_principal(svid, uid).map(drop).map_err(|error| match error {
             Error::NotAccepted(NotAccepted::CertificateExpired) => CertificateRefusal::Expired,
@@ -64,10 +65,10 @@ impl Broker {
         })
     }
 
-    /// Whether somebody with this certificate is let in at the socket of an opening.
+    /// Checks that a peer with this certificate may connect to the socket of an opening.
     ///
     /// # Errors
-    /// Why not.
+    /// The reason of the refusal.
     pub fn let_in_step(
         &self,
         opening: &LiveOpening,
@@ -80,16 +81,16 @@ impl Broker {
         })
     }
 
-    /// Whether requests with this certificate are taken at the socket of an opening.
+    /// Checks that a request with this certificate is accepted on the socket of an opening.
     ///
     /// # Errors
-    /// Why not.
+    /// [`Error::NotAccepted`] with the reason.
     pub fn check_step(&self, opening: &LiveOpening, svid: &Svid) -> Result<(), Error> {
         Ok(check_step(opening, svid, self.now())?)
     }
 }
 
-/// An opening is open, the certificate is one of its own, and so is the name in it.
+/// Checks that the opening is open, that the certificate is pinned for it, and that it names the opening's step.
 fn check_step(opening: &LiveOpening, svid: &Svid, now: Timestamp) -> Result<(), NotAccepted> {
     opening.accepts(&svid.sha256, now)?;
     match opening.record().key.is_of(&svid.id) {
@@ -98,7 +99,7 @@ fn check_step(opening: &LiveOpening, svid: &Svid, now: Timestamp) -> Result<(), 
     }
 }
 
-/// Any operator.
+/// Refuses callers that are no operators.
 pub(crate) fn require_operator(caller: &Principal) -> Result<(), Error> {
     match caller {
         Principal::Operator(..) => Ok(()),
@@ -106,7 +107,7 @@ pub(crate) fn require_operator(caller: &Principal) -> Result<(), Error> {
     }
 }
 
-/// An operator with at least this role.
+/// Refuses callers that are no operators with at least this role.
 pub(crate) fn require_role(caller: &Principal, needed: Role) -> Result<(), Error> {
     match caller {
         Principal::Operator(_, role, _) if *role >= needed => Ok(()),
@@ -115,13 +116,13 @@ pub(crate) fn require_role(caller: &Principal, needed: Role) -> Result<(), Error
     }
 }
 
-/// An executor, by its registration: another of the same name is another.
+/// An executor, by its registration: a later registration of the same name has another uid.
 pub(crate) struct Executor {
     pub(crate) name: ExecutorName,
     pub(crate) uid: Id,
 }
 
-/// The executor that calls.
+/// The calling executor, or a refusal.
 pub(crate) fn require_executor(caller: &Principal) -> Result<Executor, Error> {
     match caller {
         Principal::Executor(name, uid) => Ok(Executor { name: name.clone(), uid: *uid }),
@@ -129,7 +130,7 @@ pub(crate) fn require_executor(caller: &Principal) -> Result<Executor, Error> {
     }
 }
 
-/// Whose steps and runs a caller sees: an executor its own, an operator everybody's.
+/// The executor whose steps and runs the caller sees; `None` for all, which operators see.
 pub(crate) fn seen_by(caller: &Principal) -> Result<Option<Executor>, Error> {
     match caller {
         Principal::Operator(..) => Ok(None),

@@ -1,4 +1,4 @@
-//! How often each of some may have something.
+//! A rate for each of many keys.
 
 use std::collections::HashMap;
 use std::hash::Hash;
@@ -7,7 +7,7 @@ use parking_lot::Mutex;
 
 use crate::model::limits::Rate;
 
-/// The rate of each that has asked of late.
+/// The rate of each key that was used recently.
 pub(crate) struct Rates<K>(Mutex<HashMap<K, Rate>>);
 
 impl<K> Default for Rates<K> {
@@ -17,13 +17,13 @@ impl<K> Default for Rates<K> {
 }
 
 impl<K: Clone + Eq + Hash> Rates<K> {
-    /// Asks the rate of this one. `now` is in milliseconds of the clock that the rates go by.
+    /// Uses the rate of a key. `now` is in milliseconds of the rates' clock.
     pub(crate) fn ask<T>(&self, who: &K, now: i64, ask: impl FnOnce(&mut Rate) -> T) -> T {
         let mut rates = self.0.lock();
         if let Some(rate) = rates.get_mut(who) {
             return ask(rate);
         }
-        // Of those that asked long ago nothing need be known.
+        // A full rate equals a new one.
         if rates.len() == rates.capacity() {
             rates.retain(|_, rate| !rate.is_rested(now));
         }

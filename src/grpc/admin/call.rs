@@ -126,7 +126,7 @@ impl Call {
                 let reply = work(&broker, &caller, is_cancelled)?;
                 Ok((weighed.made(&reply), reply))
             };
-            turn.look(look).await?
+            turn.read(look).await?
         };
         let (weighed, reply) = made.await.map_err(|error| self.refuse(&error))?;
         Ok(ReplyBytes::answer(weighed, reply))

@@ -1,0 +1,110 @@
+//! A batch of changes: data that the catalogue folds, the store writes and the journal notes.
+
+use std::collections::BTreeSet;
+
+use crate::broker::error::Error;
+use crate::broker::resolve::authorize::is_still_allowed;
+use crate::catalog::{Catalog, Change, Resource};
+use crate::journal::{ChangeNote, Live, RequestNote};
+use crate::lease::Lease;
+use crate::model::Id;
+use crate::seal::Keyring;
+use crate::store::Operation;
+
+/// Everything that a batch does, in order.
+#[derive(Default)]
+pub(crate) struct Batch {
+    /// The steps that lead from the catalogue before to the catalogue after.
+    pub(super) changes: Vec<Change>,
+    /// The notes of its intent.
+    pub(super) notes: Vec<ChangeNote>,
+    /// The requests with an id that it completes.
+    pub(super) requests: Vec<RequestNote>,
+    pub(super) affected: AffectedLeases,
+}
+
+/// The leases that are decided again when a batch is published.
+#[derive(Default)]
+pub(crate) struct AffectedLeases {
+    pub(super) resources: Vec<Id>,
+    /// True for all leases: a change of a group may concern any of them.
+    pub(super) all: bool,
+}
+
+impl Batch {
+    /// True if there is nothing to write. A completed request is written although it changed nothing: made again, it
+    /// might change something.
+    pub(super) fn is_empty(&self) -> bool {
+        self.changes.is_empty() && self.requests.is_empty()
+    }
+
+    pub(super) fn append(&mut self, mut other: Self) {
+        self.changes.append(&mut other.changes);
+        self.notes.append(&mut other.notes);
+        self.requests.append(&mut other.requests);
+        self.affected.resources.append(&mut other.affected.resources);
+        self.affected.all |= other.affected.all;
+    }
+
+    /// The sealed writes that bring a store at the catalogue `before` to the end of the batch.
+    ///
+    /// # Errors
+    /// If there are no random numbers to seal with.
+    pub(super) fn seal(
+        &self,
+        before: &Catalog,
+        keyring: &Keyring,
+    ) -> Result<Vec<Operation>, Error> {
+        let mut operations = Vec::with_capacity(2 * self.changes.len());
+        for change in &self.changes {
+            let resource = match change {
+                Change::Put(resource) => resource,
+                Change::Remove(resource) => {
+                    operations.extend(resource.keys().into_iter().map(Operation::Remove));
+                    continue;
+                }
+            };
+            let records = resource.seal(keyring)?;
+            let Resource::Connection(connection) = resource else {
+                let puts = records.into_iter().map(|(key, sealed)| Operation::Put(key, sealed));
+                operations.extend(puts);
+                continue;
+            };
+            let metadata = &connection.metadata;
+            let old = before.connection(&metadata.reference());
+            let old = old.filter(|old| old.metadata.uid == metadata.uid);
+            for (key, sealed) in records {
+                match old.map(|old| &old.values) {
+                    None => operations.push(Operation::Add(key, sealed)),
+                    // The store has these values already.
+                    Some(values) if values.key == key && values.sealed == sealed => {}
+                    Some(_) => operations.push(Operation::Put(key, sealed)),
+                }
+            }
+        }
+        Ok(operations)
+    }
+}
+
+impl AffectedLeases {
+    /// The leases that the new catalogue no longer allows.
+    pub(super) fn revoked(&self, catalog: &Catalog, live: &Live) -> Vec<Id> {
+        if self.all {
+            return revoked_by_all(catalog, live);
+        }
+        let resources: BTreeSet<Id> = self.resources.iter().copied().collect();
+        ended(catalog, live, resources.iter().flat_map(|uid| live.leases().of_resource(*uid)))
+    }
+}
+
+/// The leases, of all live ones, that the catalogue does not allow.
+pub(crate) fn revoked_by_all(catalog: &Catalog, live: &Live) -> Vec<Id> {
+    ended(catalog, live, live.leases().iter())
+}
+
+fn ended<'a>(catalog: &Catalog, live: &Live, leases: impl Iterator<Item = &'a Lease>) -> Vec<Id> {
+    let ended = leases.filter(|lease| !is_still_allowed(catalog, live, lease));
+    let mut ids: Vec<Id> = ended.map(|lease| lease.id).collect();
+    ids.sort_unstable();
+    ids
+}
