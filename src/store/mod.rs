@@ -91,7 +91,7 @@ pub struct Store {
     /// For fdatasync. Never reopened: the kernel reports an error once per open file.
     data_file: File,
     path: PathBuf,
-    state: Mutex<Committed>,
+    state: Mutex<StoreState>,
     /// Commits wait here for an export, which may take long and is no fault of the disk.
     turn: tokio::sync::Mutex<()>,
     is_given_up: AtomicBool,
@@ -99,7 +99,7 @@ pub struct Store {
 
 /// The state after the last batch.
 #[derive(Default)]
-struct Committed {
+struct StoreState {
     digest: Digest,
     /// How many records are sealed under each DEK.
     deks: BTreeMap<KeyId, u64>,
@@ -160,7 +160,7 @@ impl Store {
         if !digest.is(&proven) {
             return Err(damaged("a record was lost, added, changed or replaced by an older one"));
         }
-        *store.state.lock() = Committed { digest, deks, failed: false };
+        *store.state.lock() = StoreState { digest, deks, failed: false };
         Ok((store, commit.version()))
     }
 
@@ -181,7 +181,7 @@ impl Store {
         // Until the batch is known to be good: sled can panic, and then holds half a batch.
         state.failed = true;
         let (digest, deks) = self.write(keyring, sequence, operations, &state)?;
-        *state = Committed { digest, deks, failed: false };
+        *state = StoreState { digest, deks, failed: false };
         Ok(())
     }
 
@@ -265,7 +265,7 @@ impl Store {
         keyring: &Keyring,
         sequence: u64,
         operations: &[Operation],
-        before: &Committed,
+        before: &StoreState,
     ) -> Result<(Digest, BTreeMap<KeyId, u64>), StoreError> {
         let (mut digest, mut deks) = (before.digest.clone(), before.deks.clone());
         let mut move_dek = |from: Option<KeyId>, to: Option<KeyId>| {

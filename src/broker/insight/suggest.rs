@@ -5,7 +5,7 @@ use crate::broker::Broker;
 use crate::broker::error::Error;
 use crate::broker::registry::operators::require_operator;
 use crate::journal::Use;
-use crate::model::{Id, ResourceName, Timestamp, WorkflowName};
+use crate::model::{ResourceName, Timestamp, WorkflowName};
 
 /// The most suggestions in one reply.
 const MAX_SUGGESTIONS: usize = 1000;
@@ -65,57 +65,40 @@ impl Broker {
         require_operator(caller)?;
         let snapshot = self.snapshot();
         let mut suggestions = Suggestions::default();
+        let always = Timestamp::from_millis(i64::MIN);
+        let mut add = |resource, needed, bound: Vec<_>, users: Vec<(_, Use)>, is_new| {
+            let used = users.iter().find(|(user, _)| user == workflow).map(|(_, used)| *used);
+            let others_use =
+                users.iter().any(|(user, used)| user != workflow && used.last >= since);
+            let advice = advise(&bound, used, others_use, since, is_new);
+            suggestions.add(Suggestion { resource, needed, bound, used, others_use, advice });
+        };
         for (number, connection) in snapshot.catalog.connections_after(None).enumerate() {
             if number.is_multiple_of(CHECK_RESOURCES) && is_cancelled() {
                 break;
             }
-            let metadata = &connection.metadata;
-            let bound = admitting(workflow, Relation::Resolver, &metadata.access);
-            if bound.is_empty() {
-                continue;
+            let (needed, metadata) = (Relation::Resolver, &connection.metadata);
+            let bound = admitting(workflow, needed, &metadata.access);
+            if !bound.is_empty() {
+                let users =
+                    self.journal.with_live(|live| live.usage().users_of(metadata.uid, always))?;
+                let resource = ResourceName::Connection(metadata.reference());
+                add(resource, needed, bound, users, metadata.create_time >= since);
             }
-            let (used, others_use) = self.uses(metadata.uid, workflow, since)?;
-            let is_new = metadata.create_time >= since;
-            let resource = ResourceName::Connection(metadata.reference());
-            let advice = advise(&bound, used, others_use, since, is_new);
-            let needed = Relation::Resolver;
-            suggestions.add(Suggestion { resource, needed, bound, used, others_use, advice });
         }
         for group in snapshot.catalog.groups_after(None) {
-            let metadata = &group.metadata;
-            let bound = admitting(workflow, Relation::Viewer, &metadata.access);
-            if bound.is_empty() || is_cancelled() {
-                continue;
+            let (needed, metadata) = (Relation::Viewer, &group.metadata);
+            let bound = admitting(workflow, needed, &metadata.access);
+            if !bound.is_empty() && !is_cancelled() {
+                let name = &metadata.name;
+                let users =
+                    self.journal.with_live(|live| live.usage().users_of_group(name, always))?;
+                let resource = ResourceName::Group(name.clone());
+                add(resource, needed, bound, users, metadata.create_time >= since);
             }
-            let always = Timestamp::from_millis(i64::MIN);
-            let looked =
-                self.journal.with_live(|live| live.usage().users_of_group(&metadata.name, always));
-            let users = looked?;
-            let used = users.iter().find(|(user, _)| user == workflow).map(|(_, used)| *used);
-            let others_use =
-                users.iter().any(|(user, used)| user != workflow && used.last >= since);
-            let is_new = metadata.create_time >= since;
-            let advice = advise(&bound, used, others_use, since, is_new);
-            let (resource, needed) = (ResourceName::Group(metadata.name.clone()), Relation::Viewer);
-            suggestions.add(Suggestion { resource, needed, bound, used, others_use, advice });
         }
         suggestions.keep_first();
         Ok(suggestions)
-    }
-
-    /// A workflow's use of a connection, and whether others have used it since then.
-    fn uses(
-        &self,
-        uid: Id,
-        workflow: &WorkflowName,
-        since: Timestamp,
-    ) -> Result<(Option<Use>, bool), Error> {
-        let looked = self.journal.with_live(|live| {
-            let users = live.usage().users_of(uid, since);
-            let others_use = users.iter().any(|(user, _)| user != workflow);
-            (live.usage().use_by(uid, workflow), others_use)
-        });
-        Ok(looked?)
     }
 }
 

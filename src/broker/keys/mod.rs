@@ -23,7 +23,7 @@ use crate::store::Store;
 
 /// The parts that list and change keys.
 pub(super) struct Keys {
-    pub(super) place: KeyStore,
+    pub(super) key_store: KeyStore,
     /// The source of the KEK. It changes only while no daemon runs.
     pub(super) kek_kind: KekKind,
     pub(super) keyring: Arc<Keyring>,
@@ -37,10 +37,10 @@ pub(super) struct Keys {
 }
 
 impl Keys {
-    pub(super) fn new(place: KeyStore, parts: WriterParts) -> Self {
+    pub(super) fn new(key_store: KeyStore, parts: WriterParts) -> Self {
         let WriterParts { journal, store, keyring, clock, .. } = parts;
-        let (turn, wake, kek_kind) = (Mutex::default(), Notify::new(), place.kek_kind());
-        Self { place, kek_kind, keyring, journal, store, clock, turn, wake }
+        let (turn, wake, kek_kind) = (Mutex::default(), Notify::new(), key_store.kek_kind());
+        Self { key_store, kek_kind, keyring, journal, store, clock, turn, wake }
     }
 }
 
@@ -101,7 +101,7 @@ impl Broker {
     /// See `SystemService.RotateKek`.
     pub async fn rotate_kek(&self, caller: &Principal) -> Result<RotatedKek, Error> {
         require_role(caller, Role::Administrator)?;
-        let prepare = |keys: &Keys, unlocked| keys.place.rotate_in_place(unlocked);
+        let prepare = |keys: &Keys, unlocked| keys.key_store.rotate_in_place(unlocked);
         self.rotate(caller, RotatedKey::Kek, prepare).await
     }
 
@@ -111,7 +111,7 @@ impl Broker {
     /// See `SystemService.RotateDek`.
     pub async fn rotate_dek(&self, caller: &Principal) -> Result<KeyId, Error> {
         require_role(caller, Role::Administrator)?;
-        let prepare = |keys: &Keys, unlocked| keys.place.add_dek(unlocked, keys.clock.now());
+        let prepare = |keys: &Keys, unlocked| keys.key_store.add_dek(unlocked, keys.clock.now());
         let rotated = self.rotate(caller, RotatedKey::Dek, prepare).await?;
         self.keys.wake.notify_one();
         Ok(rotated.new)
@@ -140,8 +140,9 @@ impl Keys {
         let _turn = self.turn.lock().await;
         let keys = Arc::clone(&self);
         let rotation = blocking(move || {
-            let unlocked = keys.place.unlock(None).map_err(|error| not_at_hand(key, &error))?;
-            prepare(&keys, unlocked).map_err(|error| refused(&error))
+            let unlocked =
+                keys.key_store.unlock(None).map_err(|error| unlock_error(key, &error))?;
+            prepare(&keys, unlocked).map_err(|error| rotation_error(&error))
         });
         let rotation = rotation.await??;
         let (old, new, kept) = (rotation.old, rotation.new, rotation.kept.clone());
@@ -149,7 +150,9 @@ impl Keys {
         let (position, _) = self.journal.append(self.clock.now(), &event)?;
         self.journal.synced(position).await?;
         let keyring = Arc::clone(&self.keyring);
-        blocking(move || rotation.commit(&keyring)).await?.map_err(|error| refused(&error))?;
+        blocking(move || rotation.commit(&keyring))
+            .await?
+            .map_err(|error| rotation_error(&error))?;
         tracing::info!(?key, %old, %new, "a key is rotated");
         Ok(RotatedKek { old, new, kept })
     }
@@ -157,7 +160,7 @@ impl Keys {
     /// The number of records under each DEK, in the store and beside it. Reads files.
     pub(super) fn counts(&self) -> Result<BTreeMap<KeyId, u64>, KeyStoreError> {
         let mut counts = self.store.deks();
-        for dek in self.place.file_deks()? {
+        for dek in self.key_store.file_deks()? {
             *counts.entry(dek).or_default() += 1;
         }
         Ok(counts)
@@ -174,7 +177,7 @@ impl Keys {
             let (used, unused): (BTreeSet<_>, BTreeSet<_>) =
                 old.into_iter().filter(is_old).partition(|id| counts.contains_key(id));
             if !unused.is_empty() {
-                keys.place.drop_deks(&keys.keyring, &unused)?;
+                keys.key_store.drop_deks(&keys.keyring, &unused)?;
                 tracing::info!(dropped = unused.len(), "everything is sealed under a newer DEK");
             }
             Ok(used.iter().filter_map(|id| counts.get(id)).sum())
@@ -184,7 +187,7 @@ impl Keys {
 }
 
 /// The error of a key that cannot be unlocked. A KEK that is not available is no fault of the disk.
-fn not_at_hand(key: RotatedKey, error: &KeyStoreError) -> Error {
+fn unlock_error(key: RotatedKey, error: &KeyStoreError) -> Error {
     match (key, error) {
         (_, KeyStoreError::Io { .. } | KeyStoreError::SealedFile(_)) => {
             Error::KeyringUnwritable(error.to_string())
@@ -197,7 +200,7 @@ fn not_at_hand(key: RotatedKey, error: &KeyStoreError) -> Error {
     }
 }
 
-fn refused(error: &KeyStoreError) -> Error {
+fn rotation_error(error: &KeyStoreError) -> Error {
     match error {
         KeyStoreError::NotAFile(_) | KeyStoreError::NotReplaceable { .. } => {
             Error::KekNotReplaceable(error.to_string())

@@ -113,7 +113,7 @@ impl Broker {
     /// Makes one pass, over `everything` or only what is under an older DEK. Returns the number of records that are left under older DEKs.
     async fn reseal_pass(&self, everything: bool) -> Result<u64, Error> {
         let keys = Arc::clone(&self.keys);
-        let files = blocking(move || keys.place.reseal_files(&keys.keyring)).await?;
+        let files = blocking(move || keys.key_store.reseal_files(&keys.keyring)).await?;
         files.map_err(|error| Error::KeyringUnwritable(error.to_string()))?;
         let mut pass =
             ResealPass::begin(&self.snapshot().catalog, self.keyring.newest_dek(), everything);

@@ -115,14 +115,6 @@ impl Usage {
         before.chain(now.flat_map(BTreeMap::values)).copied().reduce(Use::and)
     }
 
-    /// How often a workflow has used a resource, and when last; `None` if never.
-    pub fn use_by(&self, uid: Id, workflow: &WorkflowName) -> Option<Use> {
-        let before = self.resources.get(&uid).and_then(|users| users.get(workflow)).copied();
-        let now = self.current.resources.get(&uid).and_then(|by| by.get(workflow));
-        let now = now.and_then(|days| days.values().copied().reduce(Use::and));
-        before.into_iter().chain(now).reduce(Use::and)
-    }
-
     /// The workflows that have used a resource since a time. Each count is over the whole journal.
     pub fn users_of(&self, uid: Id, since: Timestamp) -> Vec<(WorkflowName, Use)> {
         users(self.resources.get(&uid), self.current.resources.get(&uid), since)
