@@ -56,6 +56,9 @@ pub mod pb {
     pub const DESCRIPTORS: &[u8] = include_bytes!(concat!(env!("OUT_DIR"), "/descriptors.bin"));
 }
 
+/// What a method of a service returns.
+type Reply<T> = Result<tonic::Response<T>, tonic::Status>;
+
 /// Requests and replies in flight on one connection, Watches among them. A client beyond it is told by
 /// HTTP/2 itself to wait, before anything is made for its request.
 const MAX_STREAMS: u32 = 32;

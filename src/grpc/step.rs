@@ -13,7 +13,7 @@ use super::edge::peer;
 use super::edge::reply_bytes::ReplyBytes;
 use super::pb::step_service_server::StepService;
 use super::request::{ApiRequest, parse_requests};
-use super::{convert, pb};
+use super::{Reply, convert, pb};
 use crate::broker::{Broker, Delivery, Error, ResolveRequest, StepSession};
 use crate::identity::Peer;
 use crate::model::limits::{MAX_BATCH, MAX_BATCH_REPLY_BYTES};
@@ -60,10 +60,7 @@ impl Steps {
 
 #[tonic::async_trait]
 impl StepService for Steps {
-    async fn resolve(
-        &self,
-        request: Request<pb::ResolveRequest>,
-    ) -> Result<Response<pb::ResolveResponse>, Status> {
+    async fn resolve(&self, request: Request<pb::ResolveRequest>) -> Reply<pb::ResolveResponse> {
         let (peer, request) = self.begin(request)?;
         let mut weighed = ReplyBytes::nothing(&peer.quota);
         let resolved = loop {
@@ -83,7 +80,7 @@ impl StepService for Steps {
     async fn batch_resolve(
         &self,
         request: Request<pb::BatchResolveRequest>,
-    ) -> Result<Response<pb::BatchResolveResponse>, Status> {
+    ) -> Reply<pb::BatchResolveResponse> {
         let (peer, requests) = self.begin(request)?;
         let (count, mut results, mut bytes) = (requests.len(), Vec::new(), 0);
         let mut asked = requests.into_iter().enumerate().map(|(number, request)| {
@@ -123,10 +120,7 @@ impl StepService for Steps {
 
     type WatchStream = Pin<Box<dyn Stream<Item = Result<pb::WatchResponse, Status>> + Send>>;
 
-    async fn watch(
-        &self,
-        request: Request<pb::WatchRequest>,
-    ) -> Result<Response<Self::WatchStream>, Status> {
+    async fn watch(&self, request: Request<pb::WatchRequest>) -> Reply<Self::WatchStream> {
         let (peer, request) = self.begin(request)?;
         let mut watch = self.broker.watch(&peer.tag, peer.svid.not_after, request)?;
         let quota = Arc::clone(&peer.quota);
@@ -152,28 +146,19 @@ impl StepService for Steps {
         Ok(Response::new(Box::pin(deliveries)))
     }
 
-    async fn renew_lease(
-        &self,
-        request: Request<pb::RenewLeaseRequest>,
-    ) -> Result<Response<pb::Lease>, Status> {
+    async fn renew_lease(&self, request: Request<pb::RenewLeaseRequest>) -> Reply<pb::Lease> {
         let (peer, (id, ttl)) = self.begin(request)?;
         let (lease, is_renewable) = self.broker.renew_lease(&peer.tag, id, ttl)?;
         self.broker.settle().await?;
         Ok(Response::new(convert::lease(&lease, is_renewable)))
     }
 
-    async fn revoke_lease(
-        &self,
-        request: Request<pb::RevokeLeaseRequest>,
-    ) -> Result<Response<()>, Status> {
+    async fn revoke_lease(&self, request: Request<pb::RevokeLeaseRequest>) -> Reply<()> {
         let (peer, id) = self.begin(request)?;
         Ok(Response::new(self.broker.revoke_lease(&peer.tag, id).await?))
     }
 
-    async fn who_am_i(
-        &self,
-        request: Request<pb::WhoAmIRequest>,
-    ) -> Result<Response<pb::WhoAmIResponse>, Status> {
+    async fn who_am_i(&self, request: Request<pb::WhoAmIRequest>) -> Reply<pb::WhoAmIResponse> {
         let (peer, ()) = self.begin(request)?;
         let opening = peer.tag.opening.record();
         Ok(Response::new(pb::WhoAmIResponse {

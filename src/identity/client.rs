@@ -92,10 +92,8 @@ impl ConnectError {
 
 /// What a connection that did not come to be says: a clock that is wrong, or what the broker tells by its alert.
 fn told(error: std::io::Error) -> ConnectError {
-    let moment = |time: UnixTime| {
-        let seconds = i64::try_from(time.as_secs()).unwrap_or(i64::MAX);
-        Timestamp::from_millis(seconds.saturating_mul(1000))
-    };
+    let moment =
+        |time: UnixTime| Timestamp::from_seconds(i64::try_from(time.as_secs()).unwrap_or(i64::MAX));
     let refusal = match error.get_ref().and_then(|cause| cause.downcast_ref()) {
         Some(RustlsError::AlertReceived(AlertDescription::AccessDenied)) => {
             CertificateRefusal::WrongSocket

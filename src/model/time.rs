@@ -27,6 +27,11 @@ impl Timestamp {
         Self(millis.clamp(*Self::RANGE.start(), *Self::RANGE.end()))
     }
 
+    /// A moment in whole seconds since the Unix epoch, brought into the same range.
+    pub fn from_seconds(seconds: i64) -> Self {
+        Self::from_millis(seconds.saturating_mul(1000))
+    }
+
     /// Milliseconds since the Unix epoch.
     pub const fn millis(self) -> i64 {
         self.0

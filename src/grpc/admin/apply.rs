@@ -1,7 +1,7 @@
 //! `ApplyService`.
 
 use prost::Message as _;
-use tonic::{Request, Response, Status, Streaming};
+use tonic::{Request, Status, Streaming};
 
 use super::call::{AdminService, Call};
 use super::{group, integration};
@@ -11,7 +11,7 @@ use crate::broker::{
 };
 use crate::grpc::pb::apply_service_server::ApplyService;
 use crate::grpc::request::{ApiRequest, parse_requests};
-use crate::grpc::{convert, pb};
+use crate::grpc::{Reply, convert, pb};
 use crate::integration::Problem;
 use crate::model::limits::{MAX_APPLY_BYTES, MAX_APPLY_DOCUMENTS};
 use crate::model::{
@@ -29,7 +29,7 @@ impl ApplyService for AdminService {
     async fn apply(
         &self,
         request: Request<Streaming<pb::ApplyRequest>>,
-    ) -> Result<Response<pb::ApplyResponse>, Status> {
+    ) -> Reply<pb::ApplyResponse> {
         let (call, stream) = self.begin_stream(request)?;
         let documents = read(&call, stream, |message| message.document.as_ref()).await?;
         call.answer(async {
@@ -44,10 +44,7 @@ impl ApplyService for AdminService {
         .await
     }
 
-    async fn plan(
-        &self,
-        request: Request<Streaming<pb::PlanRequest>>,
-    ) -> Result<Response<pb::PlanResponse>, Status> {
+    async fn plan(&self, request: Request<Streaming<pb::PlanRequest>>) -> Reply<pb::PlanResponse> {
         let (call, stream) = self.begin_stream(request)?;
         let documents =
             read(&call, stream, |message| message.document.as_ref()?.document.as_ref()).await?;

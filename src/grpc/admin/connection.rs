@@ -2,7 +2,7 @@
 
 use std::collections::{BTreeMap, BTreeSet};
 
-use tonic::{Request, Response, Status};
+use tonic::Request;
 
 use super::call::AdminService;
 use crate::broker::{
@@ -13,7 +13,7 @@ use crate::catalog::ConnectionFilter;
 use crate::grpc::convert::page::{PageRequest, in_collection, page};
 use crate::grpc::pb::connection_service_server::ConnectionService;
 use crate::grpc::request::parse_requests;
-use crate::grpc::{convert, pb};
+use crate::grpc::{Reply, convert, pb};
 use crate::model::limits::MAX_PAGE_BYTES;
 use crate::model::{ConnectionRef, Invalid, ResourceName};
 
@@ -58,7 +58,7 @@ impl ConnectionService for AdminService {
     async fn create_connection(
         &self,
         request: Request<pb::CreateConnectionRequest>,
-    ) -> Result<Response<pb::Connection>, Status> {
+    ) -> Reply<pb::Connection> {
         let (call, document) = self.begin_on(request, |one| name_of(one.connection.as_ref()))?;
         call.answer(async {
             let (caller, options) = (call.caller.clone(), call.options.clone());
@@ -70,7 +70,7 @@ impl ConnectionService for AdminService {
     async fn get_connection(
         &self,
         request: Request<pb::GetConnectionRequest>,
-    ) -> Result<Response<pb::Connection>, Status> {
+    ) -> Reply<pb::Connection> {
         let (call, name) = self.begin_on(request, |one| one.name.clone())?;
         call.read(0, move |broker, caller, _| Ok(in_use(broker.connection(caller, &name)?))).await
     }
@@ -78,7 +78,7 @@ impl ConnectionService for AdminService {
     async fn list_connections(
         &self,
         request: Request<pb::ListConnectionsRequest>,
-    ) -> Result<Response<pb::ListConnectionsResponse>, Status> {
+    ) -> Reply<pb::ListConnectionsResponse> {
         let (call, ListedBy { page: asked, filter, wanted }) = self.begin(request)?;
         call.read(MAX_PAGE_BYTES, move |broker, caller, _| {
             let after = asked.after.as_ref();
@@ -96,7 +96,7 @@ impl ConnectionService for AdminService {
     async fn update_connection(
         &self,
         request: Request<pb::UpdateConnectionRequest>,
-    ) -> Result<Response<pb::Connection>, Status> {
+    ) -> Reply<pb::Connection> {
         let (call, update) = self.begin_on(request, |one| name_of(one.connection.as_ref()))?;
         let Update { document, etag, allow_missing } = update;
         call.answer(async {
@@ -108,10 +108,7 @@ impl ConnectionService for AdminService {
         .await
     }
 
-    async fn delete_connection(
-        &self,
-        request: Request<pb::DeleteConnectionRequest>,
-    ) -> Result<Response<()>, Status> {
+    async fn delete_connection(&self, request: Request<pb::DeleteConnectionRequest>) -> Reply<()> {
         let (call, (name, deletion)) = self.begin_on(request, |one| one.name.clone())?;
         let (caller, options) = (call.caller.clone(), call.options.clone());
         call.answer(call.broker.delete_connection(caller, name, deletion, options)).await
@@ -120,7 +117,7 @@ impl ConnectionService for AdminService {
     async fn test_connection(
         &self,
         request: Request<pb::TestConnectionRequest>,
-    ) -> Result<Response<pb::TestConnectionResponse>, Status> {
+    ) -> Reply<pb::TestConnectionResponse> {
         let (call, name) = self.begin_on(request, |one| one.name.clone())?;
         call.answer(async {
             let Inspected { version, decision_id, findings } =

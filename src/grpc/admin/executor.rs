@@ -1,13 +1,13 @@
 //! `ExecutorService`.
 
-use tonic::{Request, Response, Status};
+use tonic::Request;
 
 use super::call::AdminService;
 use crate::broker::{Error, LeaseState, ListedStep, Received, RunStep, StepRequest, StepSelector};
 use crate::grpc::convert::page::{PageRequest, in_collection, page};
 use crate::grpc::pb::executor_service_server::ExecutorService;
 use crate::grpc::request::parse_requests;
-use crate::grpc::{convert, pb};
+use crate::grpc::{Reply, convert, pb};
 use crate::journal::CloseReason;
 use crate::model::limits::{MAX_ALLOWED_TARGETS, MAX_PAGE_BYTES, MAX_RUN_BYTES};
 use crate::model::{AllowedTarget, Id, Invalid, ResourceName, RunName, StepName, WorkflowName};
@@ -33,10 +33,7 @@ parse_requests! {
 
 #[tonic::async_trait]
 impl ExecutorService for AdminService {
-    async fn open_step(
-        &self,
-        request: Request<pb::OpenStepRequest>,
-    ) -> Result<Response<pb::OpenedStep>, Status> {
+    async fn open_step(&self, request: Request<pb::OpenStepRequest>) -> Reply<pb::OpenedStep> {
         let (call, asked) =
             self.begin_on(request, |one| format!("{}/{}/{}", one.workflow, one.run, one.step))?;
         call.answer(async {
@@ -61,7 +58,7 @@ impl ExecutorService for AdminService {
     async fn close_step(
         &self,
         request: Request<pb::CloseStepRequest>,
-    ) -> Result<Response<pb::CloseStepResponse>, Status> {
+    ) -> Reply<pb::CloseStepResponse> {
         let (call, selector) = self.begin_on(request, |one| one.name.clone())?;
         call.answer(async {
             let closed = call.broker.close_step(&call.caller, &selector).await?;
@@ -74,7 +71,7 @@ impl ExecutorService for AdminService {
     async fn renew_step(
         &self,
         request: Request<pb::RenewStepRequest>,
-    ) -> Result<Response<pb::RenewStepResponse>, Status> {
+    ) -> Reply<pb::RenewStepResponse> {
         let (call, selector) = self.begin_on(request, |one| one.name.clone())?;
         call.answer(async {
             let expire_time = call.broker.renew_step(&call.caller, &selector)?;
@@ -86,7 +83,7 @@ impl ExecutorService for AdminService {
     async fn close_run(
         &self,
         request: Request<pb::CloseRunRequest>,
-    ) -> Result<Response<pb::CloseRunResponse>, Status> {
+    ) -> Reply<pb::CloseRunResponse> {
         let (call, (workflow, run)) =
             self.begin_on(request, |one| format!("{}/{}", one.workflow, one.run))?;
         call.answer(async {
@@ -97,10 +94,7 @@ impl ExecutorService for AdminService {
         .await
     }
 
-    async fn get_run(
-        &self,
-        request: Request<pb::GetRunRequest>,
-    ) -> Result<Response<pb::Run>, Status> {
+    async fn get_run(&self, request: Request<pb::GetRunRequest>) -> Reply<pb::Run> {
         let (call, (workflow, run)) =
             self.begin_on(request, |one| format!("{}/{}", one.workflow, one.run))?;
         call.read(MAX_RUN_BYTES, move |broker, caller, is_cancelled| {
@@ -113,7 +107,7 @@ impl ExecutorService for AdminService {
     async fn list_steps(
         &self,
         request: Request<pb::ListStepsRequest>,
-    ) -> Result<Response<pb::ListStepsResponse>, Status> {
+    ) -> Reply<pb::ListStepsResponse> {
         let (call, (workflow, PageRequest { after, size })) = self.begin(request)?;
         call.read(MAX_PAGE_BYTES, move |broker, caller, _| {
             let listed = broker.steps(caller, workflow.as_deref(), after, size)?;

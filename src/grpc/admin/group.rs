@@ -2,14 +2,14 @@
 
 use std::collections::BTreeSet;
 
-use tonic::{Request, Response, Status};
+use tonic::Request;
 
 use super::call::{AdminService, Call};
 use crate::broker::{Deletion, Error, GroupChange, ListedGroup, MemberChange, NewGroup, Patch};
 use crate::grpc::convert::page::{PageRequest, in_collection, page};
 use crate::grpc::pb::group_service_server::GroupService;
 use crate::grpc::request::parse_requests;
-use crate::grpc::{convert, pb};
+use crate::grpc::{Reply, convert, pb};
 use crate::model::limits::MAX_PAGE_BYTES;
 use crate::model::{ConnectionRef, GroupName, Identifiers, IntegrationName, ResourceName};
 
@@ -52,7 +52,7 @@ impl GroupService for AdminService {
     async fn create_group(
         &self,
         request: Request<pb::CreateGroupRequest>,
-    ) -> Result<Response<pb::ConnectionGroup>, Status> {
+    ) -> Reply<pb::ConnectionGroup> {
         let (call, new) = self.begin_on(request, |one| name_of(one.group.as_ref()))?;
         call.answer(async {
             let (caller, options) = (call.caller.clone(), call.options.clone());
@@ -61,10 +61,7 @@ impl GroupService for AdminService {
         .await
     }
 
-    async fn get_group(
-        &self,
-        request: Request<pb::GetGroupRequest>,
-    ) -> Result<Response<pb::ConnectionGroup>, Status> {
+    async fn get_group(&self, request: Request<pb::GetGroupRequest>) -> Reply<pb::ConnectionGroup> {
         let (call, name) = self.begin_on(request, |one| one.name.clone())?;
         call.answer(async { Ok(to_message(&call.broker.group(&call.caller, &name)?)) }).await
     }
@@ -72,7 +69,7 @@ impl GroupService for AdminService {
     async fn list_groups(
         &self,
         request: Request<pb::ListGroupsRequest>,
-    ) -> Result<Response<pb::ListGroupsResponse>, Status> {
+    ) -> Reply<pb::ListGroupsResponse> {
         let (call, PageRequest { after, size }) = self.begin(request)?;
         call.read(MAX_PAGE_BYTES, move |broker, caller, _| {
             let (groups, next) = broker.groups(caller, after.as_ref(), size)?;
@@ -89,7 +86,7 @@ impl GroupService for AdminService {
     async fn update_group(
         &self,
         request: Request<pb::UpdateGroupRequest>,
-    ) -> Result<Response<pb::ConnectionGroup>, Status> {
+    ) -> Reply<pb::ConnectionGroup> {
         let (call, update) = self.begin_on(request, |one| name_of(one.group.as_ref()))?;
         let (name, change, etag) = update;
         call.answer(async {
@@ -100,10 +97,7 @@ impl GroupService for AdminService {
         .await
     }
 
-    async fn delete_group(
-        &self,
-        request: Request<pb::DeleteGroupRequest>,
-    ) -> Result<Response<()>, Status> {
+    async fn delete_group(&self, request: Request<pb::DeleteGroupRequest>) -> Reply<()> {
         let (call, (name, deletion)) = self.begin_on(request, |one| one.name.clone())?;
         let (caller, options) = (call.caller.clone(), call.options.clone());
         call.answer(call.broker.delete_group(caller, name, deletion, options)).await
@@ -112,7 +106,7 @@ impl GroupService for AdminService {
     async fn list_members(
         &self,
         request: Request<pb::ListMembersRequest>,
-    ) -> Result<Response<pb::ListMembersResponse>, Status> {
+    ) -> Reply<pb::ListMembersResponse> {
         let (call, (name, asked)) = self.begin_on(request, |one| one.name.clone())?;
         call.read(MAX_PAGE_BYTES, move |broker, caller, _| {
             let (members, next) =
@@ -130,7 +124,7 @@ impl GroupService for AdminService {
     async fn add_members(
         &self,
         request: Request<pb::AddMembersRequest>,
-    ) -> Result<Response<pb::ConnectionGroup>, Status> {
+    ) -> Reply<pb::ConnectionGroup> {
         let (call, (name, change)) = self.begin_on(request, |one| one.name.clone())?;
         call.answer(change_members(&call, name, change)).await
     }
@@ -138,7 +132,7 @@ impl GroupService for AdminService {
     async fn remove_members(
         &self,
         request: Request<pb::RemoveMembersRequest>,
-    ) -> Result<Response<pb::ConnectionGroup>, Status> {
+    ) -> Reply<pb::ConnectionGroup> {
         let (call, (name, change)) = self.begin_on(request, |one| one.name.clone())?;
         call.answer(change_members(&call, name, change)).await
     }

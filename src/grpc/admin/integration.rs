@@ -1,13 +1,13 @@
 //! `IntegrationService`.
 
-use tonic::{Request, Response, Status};
+use tonic::Request;
 
 use super::call::AdminService;
 use crate::broker::{Deletion, Error, ListedIntegration};
 use crate::grpc::convert::page::{PageRequest, page_of};
 use crate::grpc::pb::integration_service_server::IntegrationService;
 use crate::grpc::request::parse_requests;
-use crate::grpc::{convert, pb};
+use crate::grpc::{Reply, convert, pb};
 use crate::integration::{CredentialKind, FieldRule, Integration, Problem, ValueForm};
 use crate::model::limits::MAX_PAGE_BYTES;
 use crate::model::{IntegrationName, KindName, ResourceName};
@@ -35,7 +35,7 @@ impl IntegrationService for AdminService {
     async fn get_integration(
         &self,
         request: Request<pb::GetIntegrationRequest>,
-    ) -> Result<Response<pb::Integration>, Status> {
+    ) -> Reply<pb::Integration> {
         let (call, name) = self.begin_on(request, |one| one.name.clone())?;
         call.answer(async { Ok(to_message(&call.broker.integration(&call.caller, &name)?)) }).await
     }
@@ -43,7 +43,7 @@ impl IntegrationService for AdminService {
     async fn list_integrations(
         &self,
         request: Request<pb::ListIntegrationsRequest>,
-    ) -> Result<Response<pb::ListIntegrationsResponse>, Status> {
+    ) -> Reply<pb::ListIntegrationsResponse> {
         let (call, asked) = self.begin(request)?;
         call.read(MAX_PAGE_BYTES, move |broker, caller, _| {
             let all = broker.integrations(caller)?;
@@ -58,7 +58,7 @@ impl IntegrationService for AdminService {
     async fn create_integration(
         &self,
         request: Request<pb::CreateIntegrationRequest>,
-    ) -> Result<Response<pb::Integration>, Status> {
+    ) -> Reply<pb::Integration> {
         let (call, integration) =
             self.begin_on(request, |one| name_of(one.integration.as_ref()))?;
         call.answer(async {
@@ -72,7 +72,7 @@ impl IntegrationService for AdminService {
     async fn update_integration(
         &self,
         request: Request<pb::UpdateIntegrationRequest>,
-    ) -> Result<Response<pb::Integration>, Status> {
+    ) -> Reply<pb::Integration> {
         let (call, update) = self.begin_on(request, |one| name_of(one.integration.as_ref()))?;
         let (integration, etag, allow_missing) = update;
         call.answer(async {
@@ -87,7 +87,7 @@ impl IntegrationService for AdminService {
     async fn delete_integration(
         &self,
         request: Request<pb::DeleteIntegrationRequest>,
-    ) -> Result<Response<()>, Status> {
+    ) -> Reply<()> {
         let (call, (name, deletion)) = self.begin_on(request, |one| one.name.clone())?;
         let (caller, options) = (call.caller.clone(), call.options.clone());
         call.answer(call.broker.delete_integration(caller, name, deletion, options)).await

@@ -2,7 +2,7 @@
 
 use std::collections::BTreeSet;
 
-use tonic::{Request, Response, Status};
+use tonic::Request;
 
 use super::call::{AdminService, Call};
 use crate::access::{Role, Scope};
@@ -12,7 +12,7 @@ use crate::grpc::convert::page::{PageRequest, page_of};
 use crate::grpc::pb::executor_registry_service_server::ExecutorRegistryService;
 use crate::grpc::pb::operator_service_server::OperatorService;
 use crate::grpc::request::parse_requests;
-use crate::grpc::{convert, pb};
+use crate::grpc::{Reply, convert, pb};
 use crate::model::limits::MAX_PAGE_BYTES;
 use crate::model::{Invalid, PinnedCertificate};
 
@@ -46,7 +46,7 @@ impl OperatorService for AdminService {
     async fn create_operator(
         &self,
         request: Request<pb::CreateOperatorRequest>,
-    ) -> Result<Response<pb::CreateOperatorResponse>, Status> {
+    ) -> Reply<pb::CreateOperatorResponse> {
         let (call, new) = self.begin_on(request, |one| {
             one.operator.as_ref().map_or_else(String::new, |one| one.name.clone())
         })?;
@@ -58,10 +58,7 @@ impl OperatorService for AdminService {
         .await
     }
 
-    async fn get_operator(
-        &self,
-        request: Request<pb::GetOperatorRequest>,
-    ) -> Result<Response<pb::Operator>, Status> {
+    async fn get_operator(&self, request: Request<pb::GetOperatorRequest>) -> Reply<pb::Operator> {
         let (call, who) = self.begin_on(request, |one| one.name.clone())?;
         call.answer(async { Ok(operator_message(&call.broker.registration(&call.caller, &who)?)) })
             .await
@@ -70,7 +67,7 @@ impl OperatorService for AdminService {
     async fn list_operators(
         &self,
         request: Request<pb::ListOperatorsRequest>,
-    ) -> Result<Response<pb::ListOperatorsResponse>, Status> {
+    ) -> Reply<pb::ListOperatorsResponse> {
         let (call, asked) = self.begin(request)?;
         call.read(MAX_PAGE_BYTES, move |broker, caller, _| {
             let is_operator = |who: &Registered| matches!(who, Registered::Operator(_));
@@ -83,10 +80,7 @@ impl OperatorService for AdminService {
         .await
     }
 
-    async fn delete_operator(
-        &self,
-        request: Request<pb::DeleteOperatorRequest>,
-    ) -> Result<Response<()>, Status> {
+    async fn delete_operator(&self, request: Request<pb::DeleteOperatorRequest>) -> Reply<()> {
         let (call, (who, allow_missing)) = self.begin_on(request, |one| one.name.clone())?;
         let (caller, options) = (call.caller.clone(), call.options.clone());
         call.answer(call.broker.remove_registration(caller, who, allow_missing, options)).await
@@ -98,7 +92,7 @@ impl ExecutorRegistryService for AdminService {
     async fn create_executor(
         &self,
         request: Request<pb::CreateExecutorRequest>,
-    ) -> Result<Response<pb::CreateExecutorResponse>, Status> {
+    ) -> Reply<pb::CreateExecutorResponse> {
         let (call, new) = self.begin_on(request, |one| {
             one.executor.as_ref().map_or_else(String::new, |one| one.name.clone())
         })?;
@@ -110,10 +104,7 @@ impl ExecutorRegistryService for AdminService {
         .await
     }
 
-    async fn get_executor(
-        &self,
-        request: Request<pb::GetExecutorRequest>,
-    ) -> Result<Response<pb::Executor>, Status> {
+    async fn get_executor(&self, request: Request<pb::GetExecutorRequest>) -> Reply<pb::Executor> {
         let (call, who) = self.begin_on(request, |one| one.name.clone())?;
         call.answer(async { Ok(executor_message(&call.broker.registration(&call.caller, &who)?)) })
             .await
@@ -122,7 +113,7 @@ impl ExecutorRegistryService for AdminService {
     async fn list_executors(
         &self,
         request: Request<pb::ListExecutorsRequest>,
-    ) -> Result<Response<pb::ListExecutorsResponse>, Status> {
+    ) -> Reply<pb::ListExecutorsResponse> {
         let (call, asked) = self.begin(request)?;
         call.read(MAX_PAGE_BYTES, move |broker, caller, _| {
             let is_executor = |who: &Registered| matches!(who, Registered::Executor(_));
@@ -135,10 +126,7 @@ impl ExecutorRegistryService for AdminService {
         .await
     }
 
-    async fn delete_executor(
-        &self,
-        request: Request<pb::DeleteExecutorRequest>,
-    ) -> Result<Response<()>, Status> {
+    async fn delete_executor(&self, request: Request<pb::DeleteExecutorRequest>) -> Reply<()> {
         let (call, (who, allow_missing)) = self.begin_on(request, |one| one.name.clone())?;
         let (caller, options) = (call.caller.clone(), call.options.clone());
         call.answer(call.broker.remove_registration(caller, who, allow_missing, options)).await

@@ -1,6 +1,6 @@
 //! `SecretService`.
 
-use tonic::{Request, Response, Status};
+use tonic::Request;
 
 use super::call::AdminService;
 use crate::broker::{Deletion, Error, SecretDocument};
@@ -8,7 +8,7 @@ use crate::catalog::SecretMetadata;
 use crate::grpc::convert::page::{PageRequest, page};
 use crate::grpc::pb::secret_service_server::SecretService;
 use crate::grpc::request::parse_requests;
-use crate::grpc::{convert, pb};
+use crate::grpc::{Reply, convert, pb};
 use crate::model::limits::MAX_PAGE_BYTES;
 use crate::model::{ResourceName, SecretRef, Value, WorkflowName};
 
@@ -33,10 +33,7 @@ pub struct ListedBy {
 
 #[tonic::async_trait]
 impl SecretService for AdminService {
-    async fn put_secret(
-        &self,
-        request: Request<pb::PutSecretRequest>,
-    ) -> Result<Response<pb::Secret>, Status> {
+    async fn put_secret(&self, request: Request<pb::PutSecretRequest>) -> Reply<pb::Secret> {
         let (call, document) = self.begin_on(request, |one| one.name.clone())?;
         call.answer(async {
             let (caller, options) = (call.caller.clone(), call.options.clone());
@@ -49,7 +46,7 @@ impl SecretService for AdminService {
     async fn list_secrets(
         &self,
         request: Request<pb::ListSecretsRequest>,
-    ) -> Result<Response<pb::ListSecretsResponse>, Status> {
+    ) -> Reply<pb::ListSecretsResponse> {
         let (call, asked) = self.begin_on(request, |one| one.workflow.clone())?;
         call.read(MAX_PAGE_BYTES, move |broker, caller, _| {
             let ListedBy { workflow, after, size } = asked;
@@ -64,10 +61,7 @@ impl SecretService for AdminService {
         .await
     }
 
-    async fn delete_secret(
-        &self,
-        request: Request<pb::DeleteSecretRequest>,
-    ) -> Result<Response<()>, Status> {
+    async fn delete_secret(&self, request: Request<pb::DeleteSecretRequest>) -> Reply<()> {
         let (call, (name, deletion)) = self.begin_on(request, |one| one.name.clone())?;
         let (caller, options) = (call.caller.clone(), call.options.clone());
         call.answer(call.broker.delete_secret(caller, name, deletion, options)).await

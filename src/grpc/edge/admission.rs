@@ -134,7 +134,7 @@ where
     S: Service<Request<Body>, Response = Response<Body>>,
     T: AdmissionPolicy,
 {
-    type Response = Response<Reply>;
+    type Response = Response<ReplyBody>;
     type Error = S::Error;
     type Future = ResponseFuture<S::Future>;
 
@@ -170,7 +170,7 @@ fn reply(
     in_flight: Arc<InFlight>,
     response: Response<Body>,
     count: &RequestCount,
-) -> Response<Reply> {
+) -> Response<ReplyBody> {
     let (mut head, body) = response.into_parts();
     // A refusal is but a head.
     let held = if http_body::Body::is_end_stream(&body) {
@@ -182,7 +182,7 @@ fn reply(
         in_flight.answer(head.extensions.remove());
         ReplyHold::Reply(in_flight)
     };
-    Response::from_parts(head, Reply { body, held })
+    Response::from_parts(head, ReplyBody { body, held })
 }
 
 pin_project! {
@@ -205,10 +205,10 @@ impl<F, E> Future for ResponseFuture<F>
 where
     F: Future<Output = Result<Response<Body>, E>>,
 {
-    type Output = Result<Response<Reply>, E>;
+    type Output = Result<Response<ReplyBody>, E>;
 
     fn poll(self: Pin<&mut Self>, context: &mut Context<'_>) -> Poll<Self::Output> {
-        let unheld = |body| Reply { body, held: ReplyHold::Nothing };
+        let unheld = |body| ReplyBody { body, held: ReplyHold::Nothing };
         match self.project() {
             ResponseFuturePinned::Refused { answer } => {
                 Poll::Ready(Ok(answer.take().unwrap_or_default().map(unheld)))
@@ -243,7 +243,7 @@ where
 }
 
 /// A reply, which holds its request's place until the client has taken it.
-pub(crate) struct Reply {
+pub(crate) struct ReplyBody {
     body: Body,
     held: ReplyHold,
 }
@@ -286,7 +286,7 @@ impl ReplyHold {
     }
 }
 
-impl http_body::Body for Reply {
+impl http_body::Body for ReplyBody {
     type Data = Bytes;
     type Error = Status;
 

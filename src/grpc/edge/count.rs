@@ -30,7 +30,8 @@ pub fn metrics() -> Metrics {
             let method = door.method(&format!("/{name}"));
             method.expect_reasons(&EXPECTED);
             if streams.contains(name) {
-                method.expect_ends(&CODES.map(self::name));
+                let codes = (0..=16).map(|code| self::name(Code::from_i32(code)));
+                method.expect_ends(&codes.collect::<Vec<_>>());
             }
         }
     }
@@ -134,27 +135,6 @@ fn code(headers: &HeaderMap) -> Code {
     let given = headers.get(Status::GRPC_STATUS);
     given.map_or(Code::Ok, |code| Code::from_bytes(code.as_bytes()))
 }
-
-/// Every code.
-const CODES: [Code; 17] = [
-    Code::Ok,
-    Code::Cancelled,
-    Code::Unknown,
-    Code::InvalidArgument,
-    Code::DeadlineExceeded,
-    Code::NotFound,
-    Code::AlreadyExists,
-    Code::PermissionDenied,
-    Code::ResourceExhausted,
-    Code::FailedPrecondition,
-    Code::Aborted,
-    Code::OutOfRange,
-    Code::Unimplemented,
-    Code::Internal,
-    Code::Unavailable,
-    Code::DataLoss,
-    Code::Unauthenticated,
-];
 
 /// A code as gRPC's documents write it.
 fn name(code: Code) -> &'static str {

@@ -57,7 +57,7 @@ impl<S: NamedService> NamedService for Lazy<S> {
     const NAME: &'static str = S::NAME;
 }
 
-type Reply = Result<Response<Body>, Infallible>;
+type HttpReply = Result<Response<Body>, Infallible>;
 
 impl<S> Service<Request<Body>> for Lazy<S>
 where
@@ -65,7 +65,7 @@ where
 {
     type Response = Response<Body>;
     type Error = Infallible;
-    type Future = Either<S::Future, Ready<Reply>>;
+    type Future = Either<S::Future, Ready<HttpReply>>;
 
     /// Services that tonic generates are always ready.
     fn poll_ready(&mut self, _: &mut Context<'_>) -> Poll<Result<(), Infallible>> {

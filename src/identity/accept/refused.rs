@@ -3,7 +3,7 @@
 use std::io;
 use std::sync::Arc;
 
-use rustls::{AlertDescription, CertificateError, Error as TlsError};
+use rustls::{AlertDescription, CertificateError, Error as TlsError, PeerMisbehaved};
 
 use super::CLIENT_LOG_LIMIT;
 use crate::metrics::LabelCounters;
@@ -99,8 +99,9 @@ impl RefusalCounter {
     pub(super) fn note_handshake(&self, error: &io::Error, uid: u32) {
         self.0.count(fault(error));
         let Some(suppressed) = CLIENT_LOG_LIMIT.allow() else { return };
-        let text = error.to_string();
-        if text.contains("ServerNameMustContainOneHostName") || text.contains("Illegal SNI") {
+        if let Some(TlsError::PeerMisbehaved(PeerMisbehaved::ServerNameMustContainOneHostName)) =
+            tls_error(error)
+        {
             tracing::warn!(
                 peer.uid = uid,
                 suppressed,
@@ -108,15 +109,19 @@ impl RefusalCounter {
                  grpcio does over unix sockets; set its option grpc.default_authority to localhost"
             );
         } else {
-            tracing::info!(peer.uid = uid, error = %text, suppressed, "a handshake was refused");
+            tracing::info!(peer.uid = uid, %error, suppressed, "a handshake was refused");
         }
     }
 }
 
+/// The error of rustls, if the handshake failed by one.
+fn tls_error(error: &io::Error) -> Option<&TlsError> {
+    error.get_ref().and_then(|cause| cause.downcast_ref())
+}
+
 /// What was wrong with a handshake, in one of a few words.
 fn fault(error: &io::Error) -> &'static str {
-    let cause = error.get_ref().and_then(|cause| cause.downcast_ref::<TlsError>());
-    match cause {
+    match tls_error(error) {
         // The client ended the connection.
         None => "HANDSHAKE_BROKEN_OFF",
         Some(TlsError::NoCertificatesPresented) => "NO_CERTIFICATE",

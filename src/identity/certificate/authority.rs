@@ -21,7 +21,6 @@ use std::time::Duration;
 use x509_parser::prelude::{FromDer as _, X509Certificate};
 use zeroize::{Zeroize, Zeroizing};
 
-use super::root::fingerprint;
 use super::svid::sha256;
 use crate::model::limits::MAX_CLOCK_STEP_BACK;
 use crate::model::{Id, PinnedCertificate, SpiffeId, Timestamp, TrustDomain};
@@ -178,7 +177,7 @@ impl Authority {
 
     /// The SHA-256 of the root certificate: what people compare.
     pub fn root_sha256(&self) -> [u8; 32] {
-        fingerprint(&self.root.certificate)
+        sha256(&self.root.certificate)
     }
 
     /// The root: what clients trust.
@@ -289,8 +288,7 @@ impl Member {
 fn end_of(certificate: &[u8]) -> Result<Timestamp, AuthorityError> {
     let (_, parsed) =
         X509Certificate::from_der(certificate).map_err(|_| AuthorityError::Damaged)?;
-    let seconds = parsed.validity().not_after.timestamp();
-    Ok(Timestamp::from_millis(seconds.saturating_mul(1000)))
+    Ok(Timestamp::from_seconds(parsed.validity().not_after.timestamp()))
 }
 
 fn issue(
@@ -303,7 +301,7 @@ fn issue(
     let key = SubjectPublicKeyInfo::from_der(public_key)
         .map_err(|_| AuthorityError::Unusable("the public key"))?;
     let certificate = params.signed_by(&key, &issuer.issuer)?;
-    let not_after = Timestamp::from_millis(params.not_after.unix_timestamp().saturating_mul(1000));
+    let not_after = Timestamp::from_seconds(params.not_after.unix_timestamp());
     let pinned =
         PinnedCertificate { sha256: sha256(certificate.der()), not_before: now, not_after };
     Ok(Issued { chain_pem: certificate.pem() + issuer_pem, pinned })

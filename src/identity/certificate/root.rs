@@ -1,6 +1,6 @@
 //! The public half of the root, as everybody has it in `ca.crt`.
 
-use aws_lc_rs::digest::{SHA256, digest};
+use super::svid::sha256;
 use aws_lc_rs::signature::{ECDSA_P256_SHA256_ASN1, UnparsedPublicKey};
 use rustls::pki_types::CertificateDer;
 use rustls::pki_types::pem::PemObject as _;
@@ -19,7 +19,7 @@ impl RootKey {
         let (_, parsed) = X509Certificate::from_der(&certificate).ok()?;
         let point = parsed.public_key().subject_public_key.data.to_vec();
         let key = UnparsedPublicKey::new(&ECDSA_P256_SHA256_ASN1, point);
-        Some(Self { key, sha256: fingerprint(&certificate) })
+        Some(Self { key, sha256: sha256(&certificate) })
     }
 
     /// The SHA-256 of the certificate: what people compare.
@@ -31,11 +31,4 @@ impl RootKey {
     pub fn has_signed(&self, message: &[u8], signature: &[u8]) -> bool {
         self.key.verify(message, signature).is_ok()
     }
-}
-
-/// The SHA-256 of a certificate.
-pub(crate) fn fingerprint(certificate: &[u8]) -> [u8; 32] {
-    let mut sha256 = [0; 32];
-    sha256.copy_from_slice(digest(&SHA256, certificate).as_ref());
-    sha256
 }

@@ -113,13 +113,13 @@ impl Svid {
         extended.ok_or(SvidError::ExtendedKeyUsage)?;
         let uris = uri_names(&certificate)?;
         let [uri] = uris.as_slice() else { return Err(SvidError::UriCount(uris.len())) };
-        let moment = |seconds: i64| Timestamp::from_millis(seconds.saturating_mul(1000));
+        let validity = certificate.validity();
         Ok(Self {
             id: parse_id(uri)?,
             sha256: sha256(leaf),
             key_sha256: sha256(certificate.public_key().raw),
-            not_before: moment(certificate.validity().not_before.timestamp()),
-            not_after: moment(certificate.validity().not_after.timestamp()),
+            not_before: Timestamp::from_seconds(validity.not_before.timestamp()),
+            not_after: Timestamp::from_seconds(validity.not_after.timestamp()),
         })
     }
 }

@@ -28,10 +28,9 @@ impl Validity {
 
     /// Of a certificate.
     pub(super) fn of(certificate: &X509Certificate<'_>) -> Self {
-        let moment = |seconds: i64| Timestamp::from_millis(seconds.saturating_mul(1000));
         Self {
-            not_before: moment(certificate.validity().not_before.timestamp()),
-            not_after: moment(certificate.validity().not_after.timestamp()),
+            not_before: Timestamp::from_seconds(certificate.validity().not_before.timestamp()),
+            not_after: Timestamp::from_seconds(certificate.validity().not_after.timestamp()),
         }
     }
 }

@@ -7,14 +7,14 @@ mod status;
 mod suggest;
 mod tail;
 
-use tonic::{Request, Response, Status};
+use tonic::Request;
 
 use super::call::AdminService;
 use crate::access::Principal;
 use crate::broker::{Error, ListedDek, ListedKeys};
 use crate::grpc::pb::system_service_server::SystemService;
 use crate::grpc::request::parse_requests;
-use crate::grpc::{convert, pb};
+use crate::grpc::{Reply, convert, pb};
 use crate::model::limits::MAX_PAGE_BYTES;
 use crate::model::{Timestamp, WorkflowName};
 use backup::BackupStream;
@@ -36,10 +36,7 @@ parse_requests! {
 
 #[tonic::async_trait]
 impl SystemService for AdminService {
-    async fn get_status(
-        &self,
-        request: Request<pb::GetStatusRequest>,
-    ) -> Result<Response<pb::Status>, Status> {
+    async fn get_status(&self, request: Request<pb::GetStatusRequest>) -> Reply<pb::Status> {
         let (call, ()) = self.begin(request)?;
         call.answer(async {
             if !matches!(call.caller, Principal::Operator(..)) {
@@ -56,7 +53,7 @@ impl SystemService for AdminService {
     async fn renew_certificate(
         &self,
         request: Request<pb::RenewCertificateRequest>,
-    ) -> Result<Response<pb::RenewCertificateResponse>, Status> {
+    ) -> Reply<pb::RenewCertificateResponse> {
         let (call, csr) = self.begin(request)?;
         call.answer(async {
             let renewed = call.broker.renew_certificate(&call.caller, &call.peer.svid, &csr);
@@ -72,20 +69,14 @@ impl SystemService for AdminService {
 
     type TailJournalStream = TailStream;
 
-    async fn tail_journal(
-        &self,
-        request: Request<pb::TailJournalRequest>,
-    ) -> Result<Response<TailStream>, Status> {
+    async fn tail_journal(&self, request: Request<pb::TailJournalRequest>) -> Reply<TailStream> {
         let (call, request) = self.begin(request)?;
         call.stream(tail::begin(&call, request)).await
     }
 
     type BackupStream = BackupStream;
 
-    async fn backup(
-        &self,
-        request: Request<pb::BackupRequest>,
-    ) -> Result<Response<BackupStream>, Status> {
+    async fn backup(&self, request: Request<pb::BackupRequest>) -> Reply<BackupStream> {
         let (call, ()) = self.begin(request)?;
         call.stream(backup::begin(&call)).await
     }
@@ -93,7 +84,7 @@ impl SystemService for AdminService {
     async fn end_quarantine(
         &self,
         request: Request<pb::EndQuarantineRequest>,
-    ) -> Result<Response<pb::EndQuarantineResponse>, Status> {
+    ) -> Reply<pb::EndQuarantineResponse> {
         let (call, ()) = self.begin(request)?;
         call.answer(async {
             let ended = call.broker.end_quarantine(&call.caller).await?;
@@ -105,7 +96,7 @@ impl SystemService for AdminService {
     async fn suggest_access(
         &self,
         request: Request<pb::SuggestAccessRequest>,
-    ) -> Result<Response<pb::SuggestAccessResponse>, Status> {
+    ) -> Reply<pb::SuggestAccessResponse> {
         let (call, (workflow, since)) = self.begin_on(request, |one| one.workflow.clone())?;
         let since = since.unwrap_or(Timestamp::from_millis(i64::MIN));
         call.read(MAX_PAGE_BYTES, move |broker, caller, is_cancelled| {
@@ -115,10 +106,7 @@ impl SystemService for AdminService {
         .await
     }
 
-    async fn explain(
-        &self,
-        request: Request<pb::ExplainRequest>,
-    ) -> Result<Response<pb::ExplainResponse>, Status> {
+    async fn explain(&self, request: Request<pb::ExplainRequest>) -> Reply<pb::ExplainResponse> {
         let (call, question) = self.begin(request)?;
         call.read(0, move |broker, caller, _| {
             let explained = match question {
@@ -133,7 +121,7 @@ impl SystemService for AdminService {
     async fn list_keys(
         &self,
         request: Request<pb::ListKeysRequest>,
-    ) -> Result<Response<pb::ListKeysResponse>, Status> {
+    ) -> Reply<pb::ListKeysResponse> {
         let (call, ()) = self.begin(request)?;
         call.read(0, |broker, caller, _| broker.list_keys(caller).map(keys)).await
     }
@@ -141,7 +129,7 @@ impl SystemService for AdminService {
     async fn rotate_kek(
         &self,
         request: Request<pb::RotateKekRequest>,
-    ) -> Result<Response<pb::RotateKekResponse>, Status> {
+    ) -> Reply<pb::RotateKekResponse> {
         let (call, ()) = self.begin(request)?;
         call.answer(async {
             let rotated = call.broker.rotate_kek(&call.caller).await?;
@@ -158,7 +146,7 @@ impl SystemService for AdminService {
     async fn rotate_dek(
         &self,
         request: Request<pb::RotateDekRequest>,
-    ) -> Result<Response<pb::RotateDekResponse>, Status> {
+    ) -> Reply<pb::RotateDekResponse> {
         let (call, ()) = self.begin(request)?;
         call.answer(async {
             let dek_id = call.broker.rotate_dek(&call.caller).await?.to_string();
