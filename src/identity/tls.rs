@@ -219,7 +219,7 @@ impl ClientCertVerifier for SvidVerifier {
         let verified = self.chain.verify_client_cert(end_entity, intermediates, now)?;
         let svid = Svid::parse(end_entity, &self.domain)
             .map_err(|error| CertificateError::Other(OtherError(Arc::new(error))))?;
-        certificate_check::ask(svid)?;
+        certificate_check::check(svid)?;
         Ok(verified)
     }
 

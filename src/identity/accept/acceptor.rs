@@ -1,16 +1,16 @@
 //! The accept loop of one socket.
 //!
-//! tonic's own loop has no handshake deadline, no bound on unfinished handshakes and spins when the
-//! process is out of file descriptors, so this one takes its place:
+//! tonic's own loop has no handshake deadline and no bound on unfinished handshakes, and it spins when the process is
+//! out of file descriptors. This loop replaces it:
 //!
 //! ```text
-//! slots → accept → limiter → SO_PEERCRED → a place in front → handshake, with a deadline → a place to share
+//! listener slots → accept → rate limit → SO_PEERCRED → handshake slot → handshake, with a deadline → connection quota
 //! ```
 //!
-//! On a socket of one, what is beyond a bound waits in the kernel's queue. Who has gone while it waited there takes no
-//! slots: else whoever connects and closes, again and again, would keep a queue of thousands before the next good
-//! client. On a socket of many everybody is accepted at once, and the loop waits for nobody's handshake: see
-//! [`handshakes`](super::handshakes). A bad client ends its own connection only.
+//! On the socket of one step, connections over a bound wait in the kernel's queue. Clients that disconnected while
+//! queued are skipped, so connect-and-close loops cannot delay others. On the admin socket every connection is accepted
+//! at once, and the loop waits for no handshake: see [`handshake_slots`](super::handshake_slots). A bad client ends its
+//! own connection only.
 
 use std::sync::Arc;
 use std::time::Duration;
@@ -37,50 +37,51 @@ use crate::identity::tls::ServerTls;
 use crate::metrics::LabelCounters;
 use crate::model::limits::HANDSHAKE_DEADLINE;
 
-/// How long to wait before accepting again when the system has no file descriptor to give: at first, and
-/// at most when it goes on. Every socket with somebody before it tries, and there may be thousands.
+/// The first and the longest pause before the next accept when no file descriptor is free. Thousands of sockets may
+/// retry at a time.
 const OUT_OF_FILES_PAUSE: Duration = Duration::from_millis(50);
 const LONGEST_PAUSE: Duration = Duration::from_secs(1);
-/// How many who have gone are taken out of the queue a second, and at once. The queue has a few thousand places.
+/// How fast disconnected clients are taken out of the kernel's queue, which holds a few thousand.
 const GONE_RATE: RateLimit = RateLimit { per_second: 10_000, burst: 1_000 };
 
-/// Whom a socket lets in, and how many.
+/// Whose connections a socket accepts, and how many.
 pub struct ListenerConfig<T> {
-    /// What the socket stands for; every connection carries it.
+    /// What the socket is for, for example an opening. Every connection carries it.
     pub tag: T,
-    /// The only Unix user that may connect; any if there is none.
+    /// The only Unix user that may connect; `None` for any user.
     pub uid: Option<u32>,
-    /// Says whose certificates are accepted.
+    /// Decides whether a certificate is accepted.
     pub certificate_check: CertificateCheck,
-    /// Who comes, and how many may.
+    /// How many handshakes and connections there may be.
     pub admission: Admission,
-    /// How long clients are waited for.
+    /// How long the socket waits for its clients.
     pub timeouts: Timeouts,
-    /// New connections.
+    /// The rate of new connections; `None` for no limit.
     pub rate_limit: Option<RateLimit>,
-    /// Ends the loop and every connection it made.
+    /// Ends the loop and every connection that it accepted.
     pub stop: CancellationToken,
 }
 
-/// Makes connections out of what a socket accepts.
+/// Turns accepted sockets into verified connections.
 pub struct Acceptor<T> {
     /// The TLS settings.
     pub tls: Arc<ServerTls>,
-    /// The door's connections.
+    /// The open connections of this door.
     pub open: Arc<OpenConnections>,
-    /// Where connections go.
+    /// Receives every verified connection.
     pub connections: mpsc::Sender<PeerConnection<T>>,
-    /// Where handshakes are made, if not all where connections are served.
+    /// The threads for handshakes; `None` to run them all on the threads that serve connections.
     pub handshakes: Option<Handshakes>,
-    /// When the daemon drains, connections on which nothing was said yet end: there is nothing to finish.
+    /// Cancelled when the daemon drains. Connections on which no byte was received then end at once.
     pub draining: CancellationToken,
-    /// Where those who are not let in are counted.
+    /// Counts refused connections by reason.
     pub refused: Arc<LabelCounters>,
 }
 
-/// Where handshakes are made. They cost much, and thousands at once would keep everybody else waiting; but from one
-/// thread to another and back takes a fifth of the time of a whole handshake. So a few at a time are made where
-/// connections are served, and the others apart from it.
+/// The threads on which handshakes run.
+///
+/// A few at a time run on the threads that serve connections, the others on a runtime of their own. Thousands of
+/// handshakes would delay all requests, but a change of threads costs a fifth of a handshake.
 #[derive(Clone)]
 pub struct Handshakes {
     here: Arc<Semaphore>,
@@ -88,22 +89,22 @@ pub struct Handshakes {
 }
 
 impl Handshakes {
-    /// At most so many at a time where connections are served, and the others on this runtime.
+    /// Runs at most `here` handshakes at a time on the serving threads, and the others on the runtime `apart`.
     pub fn new(here: usize, apart: Handle) -> Self {
         Self { here: Arc::new(Semaphore::new(here)), apart }
     }
 
-    /// Where to make the next one, and its place there.
-    fn place(&self) -> (Handle, Option<OwnedSemaphorePermit>) {
+    /// The runtime of the next handshake, and its permit if it runs on a serving thread.
+    fn choose(&self) -> (Handle, Option<OwnedSemaphorePermit>) {
         match Arc::clone(&self.here).try_acquire_owned() {
-            Ok(place) => (Handle::current(), Some(place)),
+            Ok(permit) => (Handle::current(), Some(permit)),
             Err(_) => (self.apart.clone(), None),
         }
     }
 }
 
 impl<T: Clone + Send + Sync + 'static> Acceptor<T> {
-    /// Accepts until the config's token or the receiver says stop.
+    /// Accepts until `config.stop` is cancelled or the receiver of connections is dropped.
     pub async fn run(self, listener: UnixListener, config: ListenerConfig<T>) {
         let stop = config.stop.clone();
         tokio::select! {
@@ -132,14 +133,14 @@ impl<T: Clone + Send + Sync + 'static> Acceptor<T> {
                 }
             };
             pause = OUT_OF_FILES_PAUSE;
-            let (has_spoken, has_gone) = look_at(&stream);
+            let (has_spoken, has_gone) = poll_peer(&stream);
             if has_gone {
                 self.refused().note(ConnectionRefusal::Gone, None);
-                gone.keep().await;
+                gone.wait().await;
                 continue;
             }
             if let Some(limiter) = &mut limiter {
-                limiter.keep().await;
+                limiter.wait().await;
             }
             match origin(&stream, config.uid) {
                 Ok(origin) => match admission.admit(origin, has_spoken, slots) {
@@ -155,7 +156,7 @@ impl<T: Clone + Send + Sync + 'static> Acceptor<T> {
         RefusalCounter(Arc::clone(&self.refused))
     }
 
-    /// Hands a new connection over to a task of its own, for the handshake.
+    /// Starts a task for the handshake of a new connection.
     fn start_handshake(
         &self,
         (stream, uid): (UnixStream, u32),
@@ -164,70 +165,70 @@ impl<T: Clone + Send + Sync + 'static> Acceptor<T> {
     ) {
         let refused = self.refused();
         let acceptor = TlsAcceptor::from(self.tls.settings());
-        let (let_in, open) = (Arc::clone(&config.certificate_check), Arc::clone(&self.open));
+        let (check, open) = (Arc::clone(&config.certificate_check), Arc::clone(&self.open));
         let (tag, timeouts, sender) =
             (config.tag.clone(), config.timeouts, self.connections.clone());
         let (stop, draining) = (config.stop.child_token(), self.draining.clone());
-        let (runtime, place) = match &self.handshakes {
-            Some(handshakes) => handshakes.place(),
+        let (runtime, permit) = match &self.handshakes {
+            Some(handshakes) => handshakes.choose(),
             None => (Handle::current(), None),
         };
         runtime.spawn(async move {
-            let done = handshake(&pending, stream, &acceptor, Arc::clone(&let_in), uid).await;
-            drop(place);
+            let done = handshake(&pending, stream, &acceptor, Arc::clone(&check), uid).await;
+            drop(permit);
             let admitted = done.and_then(|(stream, svid)| {
-                let place = pending.complete(&svid).map_err(Failed::Refused)?;
-                Ok((stream, svid, place))
+                let slot = pending.complete(&svid).map_err(Failed::Refused)?;
+                Ok((stream, svid, slot))
             });
-            let (stream, svid, place) = match admitted {
+            let (stream, svid, slot) = match admitted {
                 Ok(admitted) => admitted,
                 Err(Failed::Refused(refusal)) => return refused.note(refusal, Some(uid)),
                 Err(Failed::Handshake(error)) => return refused.note_handshake(&error, uid),
             };
-            let quota = Arc::clone(&place.quota);
-            let reading = ReadLimiter::new(quota.limiter());
+            let quota = Arc::clone(&slot.quota);
+            let reading = ReadLimiter::new(quota.read_limiter());
             let peer = Arc::new(Peer { svid, uid, tag, traffic: Traffic::begin(), quota });
-            let asked = Arc::clone(&peer);
-            let is_accepted = move || let_in(&asked.svid, asked.uid).is_ok();
-            let booked = open.book(peer.svid.not_after, is_accepted.clone(), stop.clone());
+            let checked = Arc::clone(&peer);
+            let is_accepted = move || check(&checked.svid, checked.uid).is_ok();
+            let tracked = open.track(peer.svid.not_after, is_accepted.clone(), stop.clone());
             if !is_accepted() {
                 return refused.note(ConnectionRefusal::NoIdentity, Some(uid));
             }
-            let places = ConnectionHolds { _place: place, _booked: booked };
+            let holds = ConnectionHolds { _slot: slot, _tracked: tracked };
             let ends = (stop, draining);
-            let connection = PeerConnection::new(stream, peer, timeouts, reading, ends, places);
+            let connection = PeerConnection::new(stream, peer, timeouts, reading, ends, holds);
             let _ = sender.send(connection).await;
         });
     }
 }
 
-/// Why nobody comes in.
+/// Why a connection is not served.
 enum Failed {
     Handshake(std::io::Error),
     Refused(ConnectionRefusal),
 }
 
-/// Makes the handshake, unless it takes too long, or somebody else needs the place.
+/// Runs the handshake within its deadline. It is aborted if its slot goes to another client.
 async fn handshake(
     pending: &PendingPeer,
     stream: UnixStream,
     acceptor: &TlsAcceptor,
-    let_in: CertificateCheck,
+    check: CertificateCheck,
     uid: u32,
 ) -> Result<(TlsStream<UnixStream>, Svid), Failed> {
     let made = async {
-        // A new socket counts as readable until somebody has looked.
-        let has_spoken = || match look_at(&stream) {
+        // tokio reports a new socket as readable until the first attempt to read.
+        let has_spoken = || match poll_peer(&stream) {
             (true, _) => Ok(()),
             (false, _) => Err(std::io::ErrorKind::WouldBlock.into()),
         };
         stream.async_io(Interest::READABLE, has_spoken).await?;
         pending.speak();
-        certificate_check::asking(let_in, uid, acceptor.accept(stream)).await
+        certificate_check::run_checked(check, uid, acceptor.accept(stream)).await
     };
     let done = tokio::select! {
         done = tokio::time::timeout(HANDSHAKE_DEADLINE, made) => done,
-        () = pending.evicted() => return Err(Failed::Refused(ConnectionRefusal::GaveWay)),
+        () = pending.evicted() => return Err(Failed::Refused(ConnectionRefusal::Evicted)),
     };
     match done {
         Ok(Ok((stream, Some(svid)))) => Ok((stream, svid)),
@@ -237,16 +238,19 @@ async fn handshake(
     }
 }
 
-/// Whether the other end has said something, and whether it is closed.
-fn look_at(stream: &UnixStream) -> (bool, bool) {
+/// Whether the client has sent bytes, and whether it has disconnected.
+fn poll_peer(stream: &UnixStream) -> (bool, bool) {
     let mut asked = [PollFd::new(stream, PollFlags::IN)];
     let now = Timespec { tv_sec: 0, tv_nsec: 0 };
-    let is_told = poll(&mut asked, Some(&now)).is_ok_and(|count| count > 0);
-    let told = |flag| is_told && asked.iter().any(|asked| asked.revents().contains(flag));
-    (told(PollFlags::IN), told(PollFlags::HUP))
+    let is_ready = poll(&mut asked, Some(&now)).is_ok_and(|count| count > 0);
+    let has = |flag| is_ready && asked.iter().any(|asked| asked.revents().contains(flag));
+    (has(PollFlags::IN), has(PollFlags::HUP))
 }
 
-/// Whose connection it is, if it is of this user, or of any if none is named.
+/// The process behind a connection.
+///
+/// # Errors
+/// The refusal, and the user if it is known: the system gives no credentials, or the user is not the expected one.
 fn origin(
     stream: &UnixStream,
     expected: Option<u32>,

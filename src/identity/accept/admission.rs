@@ -1,4 +1,4 @@
-//! What somebody takes who comes to a socket: a slots, a place until the handshake is done, a place to share.
+//! The bounds that a connection passes: listener slots, a handshake slot, and the connection quota of its peer.
 
 use std::sync::Arc;
 
@@ -9,45 +9,45 @@ use super::quota::{ConnectionShare, PeerQuota};
 use super::refused::ConnectionRefusal;
 use crate::identity::certificate::svid::Svid;
 
-/// Finds what somebody may hold who has shown a certificate.
+/// Finds the quota of the peer behind a certificate.
 pub type FindQuota = Arc<dyn Fn(&Svid) -> Arc<PeerQuota> + Send + Sync>;
 
-/// Who comes to a socket.
+/// The bounds of one socket.
 pub enum Admission {
-    /// Whose socket it is. Beyond these numbers the listener waits.
+    /// All connections are of one peer. The listener waits while a number is reached.
     One {
-        /// What it may hold.
+        /// The quota of the peer.
         quota: Arc<PeerQuota>,
         /// Connections at a time.
         connections: u32,
         /// Unfinished handshakes at a time.
         handshakes: u32,
     },
-    /// Many, who are known when their handshakes are done.
+    /// The peer of a connection is known when its handshake is done.
     Many {
-        /// Until then.
+        /// The bounds on unfinished handshakes.
         handshakes: HandshakeLimits,
-        /// What each may hold.
+        /// Finds the quota of each peer.
         find_quota: FindQuota,
     },
 }
 
-/// The admission of one socket, with who is in it.
+/// An [`Admission`] in use.
 pub(crate) enum AdmissionControl {
     One { quota: Arc<PeerQuota>, connections: Arc<Semaphore>, handshakes: Arc<Semaphore> },
     Many { handshakes: Arc<HandshakeSlots>, find_quota: FindQuota },
 }
 
-/// The slots of the next who comes, where the listener waits for turns: its connection and its handshake.
+/// The connection slot and the handshake slot that the listener waits for; `None` where it waits for neither.
 pub(crate) type ListenerSlots = Option<(OwnedSemaphorePermit, OwnedSemaphorePermit)>;
 
-/// Somebody in front of the handshake.
+/// A connection whose handshake is not done.
 pub(crate) enum PendingPeer {
     One { quota: Arc<PeerQuota>, share: ConnectionShare, slots: ListenerSlots },
     Many { slot: HandshakeSlot, find_quota: FindQuota },
 }
 
-/// What a connection holds for as long as it lasts.
+/// What a connection holds of the bounds until it ends.
 pub(crate) struct ConnectionSlot {
     pub(crate) quota: Arc<PeerQuota>,
     pub(super) _stay: ConnectionShare,
@@ -70,16 +70,19 @@ impl AdmissionControl {
         }
     }
 
-    /// Waits until the next may admitted.
+    /// Waits for the slots of the next connection.
     pub(crate) async fn slots(&self) -> ListenerSlots {
         let Self::One { connections, handshakes, .. } = self else { return None };
         let connection = Arc::clone(connections).acquire_owned().await;
         let handshake = Arc::clone(handshakes).acquire_owned().await;
-        // The semaphores are never closed.
+        // The semaphores are never closed, so both slots are there.
         connection.ok().zip(handshake.ok())
     }
 
-    /// Lets somebody admitted in front of the handshake. Never waits: others find_quota behind.
+    /// Admits a connection to the handshake. It never waits, because the listener must go on.
+    ///
+    /// # Errors
+    /// The refusal, if a bound is reached.
     pub(crate) fn admit(
         &self,
         origin: PeerProcess,
@@ -87,7 +90,7 @@ impl AdmissionControl {
         slots: ListenerSlots,
     ) -> Result<PendingPeer, ConnectionRefusal> {
         match self {
-            // Now that somebody is there: a socket before which nobody stands must hold no place of others.
+            // The quota is taken for a connection that exists. An idle listener must hold nothing of the shared pool.
             Self::One { quota, .. } => {
                 let share = quota.connect().ok_or(ConnectionRefusal::TooMany)?;
                 Ok(PendingPeer::One { quota: Arc::clone(quota), share, slots })
@@ -101,14 +104,14 @@ impl AdmissionControl {
 }
 
 impl PendingPeer {
-    /// It has said something.
+    /// Notes that the client has sent bytes.
     pub(crate) fn speak(&self) {
         if let Self::Many { slot, .. } = self {
             slot.speak();
         }
     }
 
-    /// Waits until it has to give way to others.
+    /// Waits until the slot is given to another client.
     pub(super) async fn evicted(&self) {
         match self {
             Self::One { .. } => std::future::pending().await,
@@ -116,7 +119,10 @@ impl PendingPeer {
         }
     }
 
-    /// Its handshake is done, with this certificate.
+    /// Takes a connection of the peer's quota when the handshake is done.
+    ///
+    /// # Errors
+    /// [`ConnectionRefusal::TooMany`] if the quota is used up.
     pub(super) fn complete(self, svid: &Svid) -> Result<ConnectionSlot, ConnectionRefusal> {
         match self {
             Self::One { quota, share, slots } => {

@@ -1,12 +1,14 @@
-//! Whose certificate is let in right now, and the connections that were.
+//! Checks certificates against the registry in the handshake, and ends connections whose certificates are refused
+//! later.
 //!
 //! ```text
-//! chain, dates, SVID ─ is it accepted now, on this socket, of this user? ─ connection ─┬ removed, replaced ─ it ends
-//!      webpki                  the registry, asked in the handshake                    └ its end has come  ─ it ends
+//! chain, dates, SVID ─ accepted now, on this socket, for this user? ─ connection ─┬ removed, replaced ─ it ends
+//!      webpki              the registry, asked during the handshake               └ expired           ─ it ends
 //! ```
 //!
-//! rustls asks a verifier that all connections of a door share, so the handshake carries its own question with it.
-//! The question is asked again when the connection is in the book: between the two somebody may have been removed.
+//! rustls calls one verifier for all connections of a door, so each handshake carries its own check as a task-local
+//! value. The check runs again when the connection is tracked, because the certificate may have been removed in
+//! between.
 
 use std::cell::OnceCell;
 use std::collections::BTreeMap;
@@ -20,10 +22,10 @@ use tokio_util::sync::CancellationToken;
 use crate::identity::certificate::svid::Svid;
 use crate::model::Timestamp;
 
-/// How long the connections last whose certificate is accepted no more, so that open requests can say why they end.
+/// How long a connection lasts after its certificate was refused, so that open requests can report the reason.
 const LAST_WORDS: Duration = Duration::from_millis(200);
 
-/// Why a certificate is not accepted that its issuer has signed.
+/// Why a certificate with a good signature is not accepted.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum CertificateRefusal {
     /// The certificate is for another socket.
@@ -35,7 +37,7 @@ pub enum CertificateRefusal {
 }
 
 impl From<CertificateRefusal> for CertificateError {
-    /// Each has an alert of its own, so that clients can say what was wrong.
+    /// Each refusal has an alert of its own, so that clients can report the reason.
     fn from(refusal: CertificateRefusal) -> Self {
         match refusal {
             CertificateRefusal::WrongSocket => Self::ApplicationVerificationFailure,
@@ -45,50 +47,50 @@ impl From<CertificateRefusal> for CertificateError {
     }
 }
 
-/// Says whether a certificate is accepted now on one socket, from a Unix user.
+/// Decides whether a certificate is accepted now on one socket, from a Unix user.
 pub type CertificateCheck = Arc<dyn Fn(&Svid, u32) -> Result<(), CertificateRefusal> + Send + Sync>;
 
 tokio::task_local! {
-    /// What the verifier asks of the handshake that it is called in.
+    /// The check of the handshake that this task runs.
     static HANDSHAKE_CHECK: HandshakeCheck;
 }
 
 struct HandshakeCheck {
-    let_in: CertificateCheck,
+    check: CertificateCheck,
     uid: u32,
-    answer: OnceCell<Svid>,
+    accepted: OnceCell<Svid>,
 }
 
-/// Asks about a certificate in the handshake that is made here.
+/// Checks a certificate by the check of the handshake that this task runs.
 ///
 /// # Errors
-/// If it is not accepted, or no handshake says whom to ask.
-pub(crate) fn ask(svid: Svid) -> Result<(), CertificateError> {
-    let asked = HANDSHAKE_CHECK.try_with(|question| {
-        (question.let_in)(&svid, question.uid)?;
-        let _ = question.answer.set(svid);
+/// If the certificate is not accepted, or this task runs no handshake.
+pub(crate) fn check(svid: Svid) -> Result<(), CertificateError> {
+    let asked = HANDSHAKE_CHECK.try_with(|handshake| {
+        (handshake.check)(&svid, handshake.uid)?;
+        let _ = handshake.accepted.set(svid);
         Ok(())
     });
     let asked = asked.map_err(|_| CertificateError::ApplicationVerificationFailure)?;
     asked.map_err(|refusal: CertificateRefusal| refusal.into())
 }
 
-/// Makes a handshake that asks this, and says whose certificate was accepted in it.
-pub(crate) async fn asking<S>(
-    let_in: CertificateCheck,
+/// Runs a handshake with a check, and returns the identity that was accepted in it.
+pub(crate) async fn run_checked<S>(
+    check: CertificateCheck,
     uid: u32,
     handshake: impl Future<Output = std::io::Result<S>>,
 ) -> std::io::Result<(S, Option<Svid>)> {
-    let question = HandshakeCheck { let_in, uid, answer: OnceCell::new() };
+    let handshake_check = HandshakeCheck { check, uid, accepted: OnceCell::new() };
     let made = async {
         let stream = handshake.await?;
-        // Only now: before its end nobody has shown the certificate's key.
-        Ok((stream, HANDSHAKE_CHECK.with(|question| question.answer.get().cloned())))
+        // The client proves that it has the certificate's key only at the end of the handshake.
+        Ok((stream, HANDSHAKE_CHECK.with(|handshake| handshake.accepted.get().cloned())))
     };
-    HANDSHAKE_CHECK.scope(question, made).await
+    HANDSHAKE_CHECK.scope(handshake_check, made).await
 }
 
-/// The open connections of a door, by the end of their certificates.
+/// The open connections of a door, sorted by the end of their certificates.
 #[derive(Default)]
 pub struct OpenConnections(Mutex<ConnectionTable>);
 
@@ -103,7 +105,7 @@ struct ConnectionEntry {
     end: CancellationToken,
 }
 
-/// A connection's line in the book, for as long as it lasts.
+/// A tracked connection. It is forgotten when this value is dropped.
 pub(crate) struct TrackedConnection {
     book: Arc<OpenConnections>,
     place: (Timestamp, u64),
@@ -116,8 +118,8 @@ impl Drop for TrackedConnection {
 }
 
 impl OpenConnections {
-    /// Writes a connection down until what is returned is dropped. `end` is cancelled when it is to end.
-    pub(super) fn book(
+    /// Tracks a connection until the returned value is dropped. `end` is cancelled when the connection must end.
+    pub(super) fn track(
         self: &Arc<Self>,
         not_after: Timestamp,
         is_accepted: impl Fn() -> bool + Send + Sync + 'static,
@@ -130,22 +132,22 @@ impl OpenConnections {
         TrackedConnection { book: Arc::clone(self), place }
     }
 
-    /// Ends the connections whose certificates have ended.
+    /// Ends the connections whose certificates have expired.
     pub fn end_due(&self, now: Timestamp) {
         let mut book = self.0.lock();
-        // Of those that end in this moment none is left: it is the first in which they are over.
+        // A certificate that ends in this very millisecond has expired.
         let left = book.lines.split_off(&(now, u64::MAX));
         end_soon(std::mem::replace(&mut book.lines, left).into_values());
     }
 
-    /// Asks of every connection whether its certificate is accepted, and ends the others.
+    /// Checks the certificate of every connection again, and ends the connections that are no longer accepted.
     pub fn end_others(&self) {
         let mut book = self.0.lock();
         end_soon(book.lines.extract_if(.., |_, line| !(line.is_accepted)()).map(|(_, line)| line));
     }
 }
 
-/// Ends these when they have had their last words.
+/// Ends connections after [`LAST_WORDS`].
 fn end_soon(lines: impl Iterator<Item = ConnectionEntry>) {
     let ends: Vec<_> = lines.map(|line| line.end).collect();
     if !ends.is_empty() {
@@ -168,7 +170,7 @@ mod tests {
         let booked: Vec<_> = [1000, 2000, 3000]
             .into_iter()
             .zip(&ends)
-            .map(|(end, token)| book.book(moment(end), move || end != 3000, token.clone()))
+            .map(|(end, token)| book.track(moment(end), move || end != 3000, token.clone()))
             .collect();
         let ended = || ends.iter().map(CancellationToken::is_cancelled).collect::<Vec<_>>();
         book.end_due(moment(1999));

@@ -18,41 +18,41 @@ use super::rate_limiter::ReadLimiter;
 use super::timeouts::{EndReason, Timeouts, Traffic, Watchdog};
 use crate::identity::certificate::svid::Svid;
 
-/// Who is at the other end, verified.
+/// The verified peer of a connection.
 #[derive(Debug)]
 pub struct Peer<T> {
-    /// What its certificate says.
+    /// The identity in its certificate.
     pub svid: Svid,
-    /// Its Unix user, as the kernel saw it when it connected.
+    /// Its Unix user, as the kernel saw it at connect time.
     pub uid: u32,
-    /// What the socket stands for.
+    /// What the socket is for, for example an opening.
     pub tag: T,
-    /// What goes on on this connection.
+    /// The open requests and unsent replies of this connection.
     pub traffic: Arc<Traffic>,
-    /// What it holds, and may hold.
+    /// What the peer may hold, over all of its connections.
     pub quota: Arc<PeerQuota>,
 }
 
-/// What a connection holds for as long as it lasts.
+/// What a connection holds of the bounds until it ends.
 pub(crate) struct ConnectionHolds {
-    /// Among the connections.
-    pub(crate) _place: ConnectionSlot,
-    /// In the book of the door.
-    pub(super) _booked: TrackedConnection,
+    /// Its slot among the connections.
+    pub(crate) _slot: ConnectionSlot,
+    /// Its entry among the tracked connections.
+    pub(super) _tracked: TrackedConnection,
 }
 
-/// What is written without being sent, in bytes: as much as one TLS record holds.
+/// The most bytes that are written before they are sent: one TLS record.
 const UNSENT_BYTES: usize = 16 * 1024;
 
-/// For how many sends a connection that had several requests open counts as one that has them. To wait for a turn costs
-/// one that has a single request more than it saves.
+/// For how many sends a connection counts as crowded after it had several requests open. Waiting for a turn costs a
+/// connection with one request more than it saves.
 const CROWDED_SENDS: u8 = 32;
 
-/// One verified connection. It reads as ended once it or its config is stopped, and when the timeouts with it is over; before its
-/// first byte, also when the daemon drains.
+/// One verified connection. It reads as ended when it or its listener is stopped, and when a timeout has passed; before
+/// its first byte also when the daemon drains.
 ///
-/// What is said on it at one moment is sent at once: HTTP/2 flushes after every reply, and again after its trailers, and
-/// each would be a write(2) of its own, of which a warm Resolve had two.
+/// Bytes that are written in one turn are sent together. HTTP/2 flushes after each reply and again after its trailers.
+/// Each flush would be a write(2) of its own, two for a warm Resolve.
 pub struct PeerConnection<T> {
     stream: TlsStream<UnixStream>,
     peer: Arc<Peer<T>>,
@@ -60,13 +60,13 @@ pub struct PeerConnection<T> {
     silent: Option<Pin<Box<WaitForCancellationFutureOwned>>>,
     watchdog: Watchdog,
     reading: ReadLimiter,
-    /// How much was written that may not be on its way, in bytes.
+    /// Bytes written that may not be sent yet.
     unsent: usize,
-    /// Whether the other end has no room for it.
+    /// True if the client takes no more bytes at the moment.
     is_blocked: bool,
-    /// For how many sends it still counts as one with several requests at a time.
+    /// The sends for which the connection still counts as crowded.
     crowded: u8,
-    _places: ConnectionHolds,
+    _holds: ConnectionHolds,
 }
 
 impl<T> PeerConnection<T> {
@@ -76,7 +76,7 @@ impl<T> PeerConnection<T> {
         timeouts: Timeouts,
         reading: ReadLimiter,
         (stop, draining): (CancellationToken, CancellationToken),
-        places: ConnectionHolds,
+        holds: ConnectionHolds,
     ) -> Self {
         Self {
             stream,
@@ -88,16 +88,16 @@ impl<T> PeerConnection<T> {
             unsent: 0,
             is_blocked: false,
             crowded: 0,
-            _places: places,
+            _holds: holds,
         }
     }
 
-    /// Who is at the other end.
+    /// The peer of the connection.
     pub fn peer(&self) -> &Arc<Peer<T>> {
         &self.peer
     }
 
-    /// Sends what was written.
+    /// Sends the written bytes.
     fn poll_send(&mut self, context: &mut Context<'_>) -> Poll<io::Result<()>> {
         let sent = Pin::new(&mut self.stream).poll_flush(context);
         self.is_blocked = sent.is_pending();
@@ -105,11 +105,11 @@ impl<T> PeerConnection<T> {
             self.unsent = 0;
             self.crowded = self.crowded.saturating_sub(1);
         }
-        self.or_stalled(context, sent)
+        self.fail_if_stalled(context, sent)
     }
 
-    /// What a write has come to, unless it has waited for too long.
-    fn or_stalled<R>(
+    /// Returns a finished write, or fails with `TimedOut` if the client takes nothing for too long.
+    fn fail_if_stalled<R>(
         &mut self,
         context: &mut Context<'_>,
         written: Poll<io::Result<R>>,
@@ -119,11 +119,11 @@ impl<T> PeerConnection<T> {
             return written;
         }
         ready!(self.watchdog.poll_unsent(context));
-        self.log_cut_off("a client was cut off: it takes nothing of what it is sent");
+        self.log_disconnected("a client was disconnected: it reads nothing");
         Poll::Ready(Err(io::ErrorKind::TimedOut.into()))
     }
 
-    fn log_cut_off(&self, what: &str) {
+    fn log_disconnected(&self, what: &str) {
         if let Some(suppressed) = CLIENT_LOG_LIMIT.allow() {
             tracing::warn!(peer.uid = self.peer.uid, suppressed, "{what}");
         }
@@ -150,16 +150,15 @@ impl<T> AsyncRead for PeerConnection<T> {
         {
             return Poll::Ready(Ok(()));
         }
-        let is_idle = match this.watchdog.poll_over(context) {
+        let is_idle = match this.watchdog.poll_end(context) {
             Poll::Pending => false,
             Poll::Ready(EndReason::Idle { finally: false }) => true,
-            Poll::Ready(over) => {
-                match over {
-                    EndReason::Silent => {
-                        this.log_cut_off("a client was cut off: it said no preface")
-                    }
+            Poll::Ready(reason) => {
+                match reason {
+                    EndReason::Silent => this
+                        .log_disconnected("a client was disconnected: it sent no HTTP/2 preface"),
                     EndReason::Stalled => {
-                        this.log_cut_off("a client was cut off: it takes no reply")
+                        this.log_disconnected("a client was disconnected: it takes no reply")
                     }
                     EndReason::Idle { .. } => {}
                 }
@@ -179,7 +178,7 @@ impl<T> AsyncRead for PeerConnection<T> {
         this.reading.read(read);
         this.watchdog.heard(read);
         if is_idle {
-            this.watchdog.wait_a_moment();
+            this.watchdog.extend_idle();
         }
         Poll::Ready(Ok(()))
     }
@@ -212,9 +211,8 @@ impl<T> AsyncWrite for PeerConnection<T> {
         true
     }
 
-    /// While a request is open, on a connection that has several at a time, what was written goes when those that are
-    /// ready to say something had their turn: at the next [`PeerConnection::poll_read`]. Not while the other end has no room:
-    /// who asks for another turn then, gets one after the other for nothing.
+    /// On a crowded connection with an open request, written bytes are sent at the next [`PeerConnection::poll_read`],
+    /// after other tasks had their turn. A blocked client is an exception: waking this task again and again would spin.
     fn poll_flush(self: Pin<&mut Self>, context: &mut Context<'_>) -> Poll<io::Result<()>> {
         let this = self.get_mut();
         let open = this.peer.traffic.open_requests();
@@ -234,6 +232,6 @@ impl<T> AsyncWrite for PeerConnection<T> {
         let this = self.get_mut();
         ready!(this.poll_send(context))?;
         let shut = Pin::new(&mut this.stream).poll_shutdown(context);
-        this.or_stalled(context, shut)
+        this.fail_if_stalled(context, shut)
     }
 }

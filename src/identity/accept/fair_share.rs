@@ -1,20 +1,20 @@
-//! How a bounded thing is shared: places, connections, bytes.
+//! Fair shares of a bounded resource: places for requests, connections, bytes.
 //!
 //! ```text
-//! own ──────────────┐ what nobody else can take
-//! above that: pool ─┴─ of a workflow ─ of an executor ─ of the door: each holds what those below it hold
+//! own ──────────────┐ nobody else can take it
+//! above that: pool ─┴─ of a workflow ─ of an executor ─ of the door: each counts what those below it hold
 //! ```
 //!
-//! A share takes of its own first, and only what is above that of the pools. So whoever holds all that he may have of
-//! a pool keeps from others what is in the pool, and never what is their own. Counters only: no lock, and no queue.
+//! A share takes of its own part first, and only the rest of the pools. A peer that uses up its part of a pool takes
+//! nothing of the own parts of others. All of this is counters, without locks and queues.
 //!
-//! A pool counts what a share takes before the share does, and gives it back after the share. So a pool holds at least
-//! what its shares hold, and no counter falls below 0.
+//! A pool counts before its share does when something is taken, and after it when something is given back. A pool
+//! therefore holds at least what its shares hold, and no counter falls below 0.
 
 use std::sync::Arc;
 use std::sync::atomic::{AtomicU64, Ordering};
 
-/// What several share.
+/// What several shares have in common, up to `most`.
 #[derive(Debug)]
 pub(crate) struct SharedPool {
     taken: AtomicU64,
@@ -27,7 +27,7 @@ impl SharedPool {
         Arc::new(Self { taken: AtomicU64::new(0), most, above: None })
     }
 
-    /// A part of it that holds no more than this.
+    /// A pool below this pool that holds at most `most`.
     pub(crate) fn part(self: &Arc<Self>, most: u64) -> Arc<Self> {
         Arc::new(Self { taken: AtomicU64::new(0), most, above: Some(Arc::clone(self)) })
     }
@@ -64,29 +64,29 @@ impl SharedPool {
     }
 }
 
-/// What one has of it.
+/// The part of one peer.
 #[derive(Debug)]
 pub(crate) struct FairShare {
     taken: AtomicU64,
-    /// So much is outside of the pool.
+    /// Outside of the pool.
     own: u64,
-    /// With what is of the pool.
+    /// With what comes from the pool.
     most: u64,
     pool: Arc<SharedPool>,
 }
 
 impl FairShare {
-    /// Of its own `own`, and of the pool what is above that, up to `most` together.
+    /// A share of `own`, and of the pool up to `most` together.
     pub(crate) fn new(own: u64, most: u64, pool: &Arc<SharedPool>) -> Self {
         Self { taken: AtomicU64::new(0), own: own.min(most), most, pool: Arc::clone(pool) }
     }
 
-    /// Takes so much, if there is so much.
+    /// Takes `count` if there is so much.
     pub(crate) fn take(&self, count: u64) -> bool {
         self.add(count, self.most, |pooled| self.pool.take(pooled))
     }
 
-    /// Takes so much of what there is, or is not: more is taken when it was given back.
+    /// Takes `count` even beyond the bounds. Nothing more can be taken until it was given back.
     pub(crate) fn owe(&self, count: u64) {
         self.add(count, u64::MAX, |pooled| {
             self.pool.owe(pooled);
@@ -113,7 +113,7 @@ impl FairShare {
         }
     }
 
-    /// Gives back what was taken.
+    /// Gives back `count`.
     pub(crate) fn give(&self, count: u64) {
         let before = self.taken.fetch_sub(count, Ordering::AcqRel);
         let pooled = self.above_own(before) - self.above_own(before.saturating_sub(count));
@@ -122,7 +122,7 @@ impl FairShare {
         }
     }
 
-    /// Whether anything is left of it.
+    /// True if anything is left.
     pub(crate) fn has_room(&self) -> bool {
         let taken = self.taken.load(Ordering::Acquire);
         taken < self.own || (taken < self.most && self.pool.has_room())

@@ -1,17 +1,20 @@
-//! Those at a door of many whose handshakes are not done, and of whom only the Unix user and the process are known.
+//! Bounds the unfinished handshakes on the admin socket, where only the Unix user and the process are known.
 //!
-//! Root and the daemon's own user have three quarters of the slots: all of these if they are the same user, as in a
-//! daemon that runs as root, and half for each if they are two. Others have the last quarter, half of that for each, at
-//! a limiter of their own. Nobody waits here, since all who come later would wait with him: where there is no place,
-//! somebody gives way or the newcomer is turned away.
+//! | users | slots | for one user |
+//! |---|---|---|
+//! | root and the daemon's own user | three quarters | half of these; all of these if the daemon runs as root |
+//! | others | a quarter | half of these, at a rate of its own |
 //!
-//! The process with the most connections gives way, the silent ones of these first and then the oldest: at once to a
-//! process that has fewer, and to another of its own only after a moment. So one process, whatever it says or keeps
-//! to itself, keeps out only itself, also of root and also where root is the daemon's own user.
+//! No client waits for a slot: everything accepted later would wait behind it. Where all slots are taken, a pending
+//! handshake is evicted or the new client is refused.
 //!
-//! Processes of one user cannot be told apart by more than their numbers. A user with as many processes as there are
-//! slots for him can take turns of his other processes, by each speaking and stopping. He takes none of other users',
-//! but for one case: a daemon that runs as root shares its slots with everything else that root runs.
+//! The process with the most pending handshakes loses a slot: a silent handshake first, then the oldest. A process with
+//! fewer takes the slot at once; the same process takes it only after a grace period. One process can therefore shut out
+//! only itself, even as root.
+//!
+//! Processes of one user are told apart by their ids only. A user with as many processes as slots can evict handshakes
+//! of its other processes. It never evicts those of other users, with one exception: a daemon that runs as root shares
+//! its slots with everything else that root runs.
 
 use std::collections::{HashMap, VecDeque};
 use std::sync::Arc;
@@ -25,32 +28,32 @@ use tokio_util::sync::CancellationToken;
 use super::rate_limiter::{RateLimit, RateLimiter};
 use super::refused::ConnectionRefusal;
 
-/// The most users whose limiter is remembered; who comes beyond them waits until one is forgotten.
+/// The most users whose rate is tracked. Further users are refused until the rate of one is forgotten.
 const MAX_USERS: usize = 1024;
-/// Who has spoken is given this long before another may take its place, and who has not, this long to begin; none of
-/// it where a process with more gives way to a process with fewer.
+/// How long a handshake keeps its slot against its own process: after bytes were received, and while the client is
+/// silent. Both are zero against a process with fewer handshakes.
 const GRACE: Duration = Duration::from_millis(100);
 const BEGINNING: Duration = Duration::from_millis(20);
 
-/// How many there may be.
+/// The bounds on unfinished handshakes.
 #[derive(Clone, Copy, Debug)]
 pub struct HandshakeLimits {
-    /// Unfinished handshakes.
+    /// Unfinished handshakes at a time.
     pub slots: u32,
-    /// New connections of each user who is neither root nor the daemon's own.
+    /// The rate of new connections of each user but root and the daemon's own.
     pub guests: RateLimit,
 }
 
-/// Whose a connection is, as the kernel noted it when it was made.
+/// The process behind a connection, as the kernel recorded it at connect time.
 #[derive(Clone, Copy, Debug)]
 pub(crate) struct PeerProcess {
     /// The Unix user.
     pub(crate) uid: u32,
-    /// The process; 0 for all that the daemon's PID namespace does not show.
+    /// The process id; 0 for every process outside of the daemon's PID namespace.
     pub(crate) process: i32,
 }
 
-/// Who stands there, the oldest first.
+/// The pending handshakes, the oldest first.
 pub(crate) struct HandshakeSlots {
     limits: HandshakeLimits,
     pending: Mutex<VecDeque<PendingHandshake>>,
@@ -64,7 +67,7 @@ struct PendingHandshake {
     evicted: CancellationToken,
 }
 
-/// A place there.
+/// A slot of one pending handshake, free again when it is dropped.
 pub(crate) struct HandshakeSlot {
     slots: Arc<HandshakeSlots>,
     has_spoken: Arc<AtomicBool>,
@@ -72,12 +75,12 @@ pub(crate) struct HandshakeSlot {
 }
 
 impl HandshakeSlot {
-    /// It has said something.
+    /// Notes that the client has sent bytes.
     pub(crate) fn speak(&self) {
         self.has_spoken.store(true, Ordering::Release);
     }
 
-    /// Waits until it has to give way.
+    /// Waits until the slot is given to another client.
     pub(super) async fn evicted(&self) {
         self.evicted.cancelled().await;
     }
@@ -95,39 +98,38 @@ impl HandshakeSlots {
         Arc::new(Self { limits, pending: Mutex::default(), limiters: Mutex::default() })
     }
 
-    /// A place for somebody who may have spoken already, or why there is none.
+    /// Takes a slot for a new connection. `has_spoken` says that its client has sent bytes already.
+    ///
+    /// # Errors
+    /// The refusal, if the user connects too often or no slot can be freed.
     pub(crate) fn admit(
         self: &Arc<Self>,
         origin: PeerProcess,
         has_spoken: bool,
     ) -> Result<HandshakeSlot, ConnectionRefusal> {
-        if !is_at_home(origin.uid) && self.comes_too_often(origin.uid) {
+        if !is_trusted(origin.uid) && self.is_over_rate(origin.uid) {
             return Err(ConnectionRefusal::TooOften);
         }
-        self.find_place(origin, has_spoken).ok_or(ConnectionRefusal::AtDoor)
+        self.find_slot(origin, has_spoken).ok_or(ConnectionRefusal::NoSlot)
     }
 
-    fn find_place(
-        self: &Arc<Self>,
-        origin: PeerProcess,
-        has_spoken: bool,
-    ) -> Option<HandshakeSlot> {
+    fn find_slot(self: &Arc<Self>, origin: PeerProcess, has_spoken: bool) -> Option<HandshakeSlot> {
         let uid = origin.uid;
         let slots = usize::try_from(self.limits.slots).unwrap_or(usize::MAX);
         let guests = slots.div_ceil(4);
-        let of_kind = if is_at_home(uid) { slots.saturating_sub(guests).max(1) } else { guests };
-        // Root is the daemon's own user, or else another.
-        let is_alone = is_at_home(uid) && own_uid() == 0;
+        let of_kind = if is_trusted(uid) { slots.saturating_sub(guests).max(1) } else { guests };
+        // The daemon may run as root; then the slots are for one user instead of two.
+        let is_alone = is_trusted(uid) && own_uid() == 0;
         let of_user = if is_alone { of_kind } else { of_kind.div_ceil(2) };
         let mut pending = self.pending.lock();
         let count = |pending: &VecDeque<PendingHandshake>, is_one: &dyn Fn(u32) -> bool| {
             pending.iter().filter(|one| is_one(one.origin.uid)).count()
         };
-        let is_alike = |other: u32| is_at_home(other) == is_at_home(uid);
+        let is_alike = |other: u32| is_trusted(other) == is_trusted(uid);
         if count(&pending, &|other| other == uid) >= of_user {
             evict(&mut pending, origin.process, |other| other == uid)?;
         } else if count(&pending, &is_alike) >= of_kind {
-            // Of the user that takes the most.
+            // The user with the most handshakes loses one.
             let alike = pending.iter().map(|one| one.origin.uid).filter(|other| is_alike(*other));
             let most = alike.max_by_key(|other| count(&pending, &|one| one == *other))?;
             evict(&mut pending, origin.process, |other| other == most)?;
@@ -143,10 +145,10 @@ impl HandshakeSlots {
         Some(slot)
     }
 
-    fn comes_too_often(&self, uid: u32) -> bool {
+    fn is_over_rate(&self, uid: u32) -> bool {
         let mut limiters = self.limiters.lock();
         if limiters.len() >= MAX_USERS && !limiters.contains_key(&uid) {
-            // Whoever has its whole burst again is as if it had never come.
+            // A limiter with its whole burst is like a new one, so it can be forgotten.
             limiters.retain(|_, limiter| !limiter.is_rested());
             if limiters.len() >= MAX_USERS {
                 return true;
@@ -157,7 +159,8 @@ impl HandshakeSlots {
     }
 }
 
-/// Has one of these users' give way to a newcomer of this process, if one can.
+/// Evicts a handshake of the users that `is_theirs` selects, for a new connection of a process. `None` if no handshake
+/// may be evicted.
 fn evict(
     pending: &mut VecDeque<PendingHandshake>,
     newcomer: i32,
@@ -175,7 +178,7 @@ fn evict(
     let oldest = |least: Duration, may_speak: bool| {
         pending.iter().position(|one| {
             let is_it = may_speak || !one.has_spoken.load(Ordering::Acquire);
-            // Where each has one, nobody's process is to blame.
+            // If every process has one handshake, any of them may go.
             let is_of_it = most == 1 || one.origin.process == heaviest;
             is_it && is_of_it && is_theirs(one.origin.uid) && now - one.since >= least
         })
@@ -186,8 +189,8 @@ fn evict(
     Some(())
 }
 
-/// Whether a user is root, or the daemon's own.
-fn is_at_home(uid: u32) -> bool {
+/// True for root and for the daemon's own user.
+fn is_trusted(uid: u32) -> bool {
     uid == 0 || uid == own_uid()
 }
 
@@ -220,12 +223,12 @@ mod tests {
     }
 
     #[tokio::test]
-    async fn a_silent_one_gives_way_to_its_like_and_keeps_nobody_out() {
+    async fn a_silent_handshake_is_evicted_and_shuts_out_nobody() {
         let slots = slots();
         let mut taken = vec![come(&slots, GUEST, 1, false).unwrap()];
         taken.push(come(&slots, GUEST, 1, false).unwrap());
-        assert!(come(&slots, GUEST, 1, false).is_none(), "they are given a moment to begin");
-        // Another user has slots, though the first would have them all.
+        assert!(come(&slots, GUEST, 1, false).is_none(), "silent clients have a grace period");
+        // Another user gets slots although the first user has tried to take all of them.
         for uid in [GUEST + 1, GUEST + 2, 0] {
             taken.push(come(&slots, uid, 2, false).unwrap());
         }
@@ -236,25 +239,25 @@ mod tests {
     }
 
     #[test]
-    fn a_process_gives_way_at_once_to_those_that_have_fewer() {
+    fn a_process_loses_slots_at_once_to_those_with_fewer() {
         let slots = slots();
         for uid in [0, own_uid(), GUEST] {
             let taken: Vec<_> = std::iter::from_fn(|| come(&slots, uid, 1, true)).collect();
             let mut others = Vec::new();
             while others.len() + 1 < taken.len().div_ceil(2) {
                 others.push(come(&slots, uid, 2, true).unwrap());
-                assert!(come(&slots, uid, 1, true).is_none(), "not to one of its own");
+                assert!(come(&slots, uid, 1, true).is_none(), "not for its own process");
             }
             let next = come(&slots, uid, 3, true).unwrap();
             assert!(stays(&next) && others.iter().all(stays));
             let gone = taken.iter().take_while(|slot| !stays(slot)).count();
-            assert_eq!(gone, others.len() + 1, "the oldest have gone, and no more");
+            assert_eq!(gone, others.len() + 1, "only the oldest are evicted");
             assert!(taken.iter().skip(gone).all(stays));
         }
     }
 
     #[test]
-    fn who_speaks_does_not_give_way_where_each_process_has_a_place() {
+    fn active_handshakes_stay_if_each_process_has_a_slot() {
         let slots = slots();
         let mut process = 0;
         let taken = std::iter::from_fn(|| {
@@ -267,7 +270,7 @@ mod tests {
     }
 
     #[test]
-    fn guests_come_at_a_pace_and_few_are_remembered() {
+    fn guests_are_rate_limited_and_few_are_remembered() {
         let slots = slots();
         let mut let_in = 0;
         for _ in 0..100 {

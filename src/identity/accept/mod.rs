@@ -1,4 +1,4 @@
-//! How connections come in: accepted, admitted, bounded, and ended.
+//! From a listening socket to verified connections: accepted, bounded, and ended.
 
 pub(super) mod acceptor;
 pub(super) mod admission;

@@ -1,17 +1,16 @@
-//! What one who is known may hold of a door, and what all who come to it share.
+//! What one peer may hold of a door, and what all peers of the door share.
 //!
-//! | thing | of one's own | of the pool, for one | for a workflow | for an executor |
+//! | resource | own | of the pool, per peer | per workflow | per executor |
 //! |---|---|---|---|---|
-//! | requests in flight | 8 | a quarter, and no more than its limit | a quarter | a half |
-//! | connections | 2 | a quarter, likewise | a quarter | a half |
+//! | requests in flight | 8 | a quarter, at most its limit | a quarter | a half |
+//! | connections | 2 | a quarter, at most its limit | a quarter | a half |
 //! | bytes of messages and unsent replies | the largest request | an eighth | a quarter | a half |
-//! | requests that end something | 32 | | | |
-//! | Applies and Plans, the one whose turn it is among them | 8 | | | |
+//! | requests that end or renew something | 32 | | | |
+//! | Applies and Plans, running or waiting | 8 | | | |
 //! | streams of health and reflection | 4 | | | |
 //!
-//! One is an opening, or an operator or executor. What is of one's own is outside of the pools, so that nobody is kept
-//! from it by anybody. A place that is not there is refused; an Apply waits for its turn, and what needs bytes for a
-//! reply waits for them, in order.
+//! A peer is an opening, or an operator or executor. Its own part is outside of the pools, so nobody can take it. A
+//! request without a place is refused. An Apply waits for its turn, and a reply waits for bytes, in order.
 
 use std::collections::HashMap;
 use std::hash::Hash;
@@ -24,56 +23,55 @@ use tokio::sync::{Mutex as AsyncMutex, Notify, Semaphore};
 use super::fair_share::{FairShare, SharedPool};
 use super::rate_limiter::{PIECE_BYTES, RateLimit, RateLimiter};
 
-/// Requests of one that end something, at a time. They take nothing else, and nothing else takes them.
+/// Requests of one peer that end or renew something, at a time. They use this lane only, and no other request uses it.
 const ENDING: u64 = 32;
-/// Streams of health and reflection of one, at a time.
+/// Streams of health and reflection of one peer, at a time.
 const LOOKING: u64 = 4;
-/// Applies and Plans of one, at a time. What comes of one that waits for its turn stays in the buffers of HTTP/2, and is
-/// counted nowhere.
+/// Applies and Plans of one peer, at a time. The bytes of those that wait stay in the buffers of HTTP/2, uncounted.
 const DOCUMENTS: u64 = 8;
 
-/// Refusals of one that take all that is read of it in a second.
+/// Refusals per second that cost a peer its whole read rate.
 const PENALTIES_PER_SECOND: usize = 256;
 
-/// How much there is at a door.
+/// The resources of a door.
 #[derive(Clone, Copy, Debug)]
 pub struct QuotaLimits {
-    /// Requests in flight: of one's own, for one at most, and in the pool.
+    /// Requests in flight.
     pub requests: Allotment,
-    /// Connections, likewise.
+    /// Connections.
     pub connections: Allotment,
-    /// Bytes of messages and unsent replies, likewise.
+    /// Bytes of messages and unsent replies.
     pub bytes: Allotment,
-    /// How fast all is read that one says, in pieces of [`PIECE_BYTES`].
+    /// How fast the bytes of one peer are read, in pieces of [`PIECE_BYTES`].
     pub reading: RateLimit,
 }
 
-/// How much there is of a thing.
+/// How much there is of one resource.
 #[derive(Clone, Copy, Debug)]
 pub struct Allotment {
-    /// Each one's own, outside of the pool.
+    /// The own part of each peer, outside of the pool.
     pub own: u64,
-    /// The most that one may have in all; a fair part of the pool may be less.
+    /// The most that one peer may hold in all. Its fair part of the pool may be less.
     pub most: u64,
-    /// What all share.
+    /// What all peers share.
     pub pool: u64,
 }
 
-/// What several share: all who come to a door, or those of one executor or workflow.
+/// The pools that several peers share: all peers of a door, or those of one executor or workflow.
 #[derive(Debug)]
 pub struct QuotaPool {
     shares: QuotaLimits,
     requests: Arc<SharedPool>,
     connections: Arc<SharedPool>,
     bytes: Arc<SharedPool>,
-    /// Told whenever anybody gives bytes back.
+    /// Notified whenever bytes are given back.
     given: Arc<Notify>,
     large: Arc<OversizeTurn>,
     _above: Option<Arc<Self>>,
 }
 
 impl QuotaPool {
-    /// Of a door.
+    /// The pools of a door.
     pub fn new(shares: QuotaLimits) -> Arc<Self> {
         Arc::new(Self {
             requests: SharedPool::new(shares.requests.pool),
@@ -86,7 +84,7 @@ impl QuotaPool {
         })
     }
 
-    /// Of some who together have no more than one in `of` of the door.
+    /// The pools of a group of peers, of at most one part in `of` of the door.
     pub fn part(self: &Arc<Self>, of: u64) -> Arc<Self> {
         Arc::new(Self {
             requests: self.requests.part(self.shares.requests.pool.div_ceil(of)),
@@ -99,7 +97,7 @@ impl QuotaPool {
         })
     }
 
-    /// Of one of them.
+    /// The quota of one more peer.
     pub fn peer_quota(self: &Arc<Self>) -> Arc<PeerQuota> {
         let share = |amount: Allotment, part: u64, pool: &Arc<SharedPool>| {
             let fair = amount.own + amount.pool.div_ceil(part);
@@ -124,7 +122,7 @@ impl QuotaPool {
     }
 }
 
-/// What one holds, and may hold.
+/// What one peer holds, and may hold.
 #[derive(Debug)]
 pub struct PeerQuota {
     requests: FairShare,
@@ -134,9 +132,9 @@ pub struct PeerQuota {
     looking: FairShare,
     documents: FairShare,
     limiter: Arc<Mutex<RateLimiter>>,
-    /// In bytes.
+    /// The cost of a refusal, in bytes.
     penalty: usize,
-    /// Of those who wait for bytes; the first of them holds it.
+    /// The queue for bytes. Its first waiter holds the lock.
     queue: AsyncMutex<()>,
     given: Arc<Notify>,
     applies: Arc<Semaphore>,
@@ -144,7 +142,7 @@ pub struct PeerQuota {
     _commons: Arc<QuotaPool>,
 }
 
-/// The turn of what is larger than anybody's share of the bytes, at the whole door.
+/// The turn of a request that is larger than any share of the bytes: one at a time for the whole door.
 #[derive(Debug)]
 pub struct OversizeTurn {
     turn: Arc<Semaphore>,
@@ -158,24 +156,24 @@ impl Default for OversizeTurn {
 }
 
 impl OversizeTurn {
-    /// The turn: there is one at a time.
+    /// The turn itself.
     pub fn turn(&self) -> Arc<Semaphore> {
         Arc::clone(&self.turn)
     }
 
-    /// Counts somebody as waiting for the turn for as long as what is returned lives.
+    /// Counts one more waiter until the returned value is dropped.
     pub fn wait(self: &Arc<Self>) -> OversizeWaiter {
         self.waiting.fetch_add(1, Ordering::AcqRel);
         OversizeWaiter(Arc::clone(self))
     }
 
-    /// Whether anybody waits for the turn.
+    /// True if a request waits for the turn.
     pub fn is_waited_for(&self) -> bool {
         self.waiting.load(Ordering::Acquire) > 0
     }
 }
 
-/// Somebody who waits for the turn.
+/// A request that waits for the turn.
 #[derive(Debug)]
 pub struct OversizeWaiter(Arc<OversizeTurn>);
 
@@ -185,16 +183,16 @@ impl Drop for OversizeWaiter {
     }
 }
 
-/// What a request takes a place among.
+/// The kind of place that a request takes.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum Lane {
     /// Applies and Plans.
     Documents,
-    /// Those that end or renew something: these are never kept waiting by others.
+    /// Requests that end or renew something. Other requests never delay them.
     Ending,
     /// Streams of health and reflection.
     Looking,
-    /// All others.
+    /// All other requests.
     Others,
 }
 
@@ -208,8 +206,8 @@ impl PeerQuota {
         }
     }
 
-    /// Takes a place: the lane that it is given back in, or none if there is none. Of those that end something more
-    /// than their lane holds are requests like others.
+    /// Takes a place, and returns the lane to give it back in; `None` if no place is free. Requests beyond the lane
+    /// [`Lane::Ending`] take places like others.
     pub fn take_place(&self, lane: Lane) -> Option<Lane> {
         match lane {
             lane if self.lane(lane).take(1) => Some(lane),
@@ -228,11 +226,11 @@ impl PeerQuota {
         self.bytes.take(count)
     }
 
-    /// Takes bytes as soon as there are so many, in the order of those who wait for them.
+    /// Takes bytes as soon as there are so many, in the order of the waiters.
     pub async fn wait_for_bytes(&self, count: u64) {
         let _turn = self.queue.lock().await;
         loop {
-            // It is told what is given from now on, also before it is awaited.
+            // Bytes given back from now on notify it, also before it is awaited.
             let given = self.given.notified();
             if self.bytes.take(count) {
                 return;
@@ -241,12 +239,12 @@ impl PeerQuota {
         }
     }
 
-    /// Whether anybody waits for bytes.
+    /// True if a reply waits for bytes.
     pub fn is_waited_for(&self) -> bool {
         self.queue.try_lock().is_err()
     }
 
-    /// Takes bytes that are held already.
+    /// Takes bytes that are in memory already, even beyond the bounds.
     pub fn owe_bytes(&self, count: u64) {
         self.bytes.owe(count);
     }
@@ -259,38 +257,38 @@ impl PeerQuota {
         }
     }
 
-    /// Whether replies may be made that hold more bytes.
+    /// True if the peer may hold more bytes.
     pub fn has_bytes(&self) -> bool {
         self.bytes.has_room()
     }
 
-    /// The limiter at which it is read.
-    pub(crate) fn limiter(&self) -> Arc<Mutex<RateLimiter>> {
+    /// The rate limiter for reads, in pieces.
+    pub(crate) fn read_limiter(&self) -> Arc<Mutex<RateLimiter>> {
         Arc::clone(&self.limiter)
     }
 
-    /// What a refusal costs it, as if so many bytes more had been read.
+    /// The cost of a refusal, in bytes that count as read.
     pub fn penalty(&self) -> usize {
         self.penalty
     }
 
-    /// The turn of its Applies: there is one at a time.
+    /// The turn of the peer's Applies: one at a time.
     pub fn applies(&self) -> Arc<Semaphore> {
         Arc::clone(&self.applies)
     }
 
-    /// The turn of what is larger than anybody's share of the bytes.
+    /// The turn of a request that is larger than any share of the bytes.
     pub fn large(&self) -> &Arc<OversizeTurn> {
         &self.large
     }
 
-    /// A place among the connections, if there is one.
+    /// Takes a connection, if the quota allows one more.
     pub(crate) fn connect(self: &Arc<Self>) -> Option<ConnectionShare> {
         self.connections.take(1).then(|| ConnectionShare(Arc::clone(self)))
     }
 }
 
-/// A place among the connections.
+/// One connection of the quota, until it is dropped.
 pub(crate) struct ConnectionShare(Arc<PeerQuota>);
 
 impl Drop for ConnectionShare {
@@ -299,7 +297,7 @@ impl Drop for ConnectionShare {
     }
 }
 
-/// Something of each who is here, for as long as anybody holds it.
+/// A map that keeps a value only while it is in use elsewhere.
 #[derive(Debug)]
 pub struct WeakMap<K, V>(Mutex<HashMap<K, Weak<V>>>);
 
@@ -310,13 +308,13 @@ impl<K, V> Default for WeakMap<K, V> {
 }
 
 impl<K: Eq + Hash, V> WeakMap<K, V> {
-    /// What there is of this one, or what is made now.
+    /// The value of a key, made now if nobody uses one.
     pub fn of(&self, key: K, make: impl FnOnce() -> Arc<V>) -> Arc<V> {
         let mut present = self.0.lock();
         if let Some(found) = present.get(&key).and_then(Weak::upgrade) {
             return found;
         }
-        // Who has gone is forgotten before there would be more room for it.
+        // Unused values are removed before the map would grow.
         if present.len() == present.capacity() {
             present.retain(|_, one| one.strong_count() > 0);
         }

@@ -1,4 +1,4 @@
-//! How fast clients may come, and how fast what they say is read.
+//! How fast clients may connect, and how fast their bytes are read.
 
 use std::pin::Pin;
 use std::sync::Arc;
@@ -10,16 +10,16 @@ use tokio::time::{Instant, Sleep};
 
 use crate::model::limits::Rate;
 
-/// So many a second, and so many at once after a pause.
+/// A rate with a burst.
 #[derive(Clone, Copy, Debug)]
 pub struct RateLimit {
-    /// A second.
+    /// Events per second.
     pub per_second: u32,
-    /// At once.
+    /// Events at once after a pause.
     pub burst: u32,
 }
 
-/// Keeps to a limiter.
+/// Limits events to a rate.
 #[derive(Debug)]
 pub(crate) struct RateLimiter {
     limits: RateLimit,
@@ -32,22 +32,22 @@ impl RateLimiter {
         Self { limits, rate: Rate::default(), started: Instant::now() }
     }
 
-    /// Waits until it is time for one more.
-    pub(crate) async fn keep(&mut self) {
+    /// Waits until one more event is allowed, and takes it.
+    pub(crate) async fn wait(&mut self) {
         while let Err(wait) = self.take() {
             tokio::time::sleep(wait).await;
         }
     }
 
-    /// Takes one.
+    /// Takes one event.
     ///
     /// # Errors
-    /// How long to wait, if it is not time for it.
+    /// How long to wait, if no event is allowed yet.
     pub(crate) fn take(&mut self) -> Result<(), Duration> {
         self.rate.take(self.now(), self.limits.per_second, self.limits.burst)
     }
 
-    /// Whether it is as if nothing had ever been taken.
+    /// True if the whole burst is available, as in a new limiter.
     pub(crate) fn is_rested(&self) -> bool {
         self.rate.is_rested(self.now())
     }
@@ -57,14 +57,14 @@ impl RateLimiter {
     }
 }
 
-/// What is read at a time, in bytes. tokio would let a client go on for a hundred reads, and what a hostile
-/// one says can cost much to read.
+/// The bytes that are read of a connection before others have their turn. tokio would allow a hundred reads, and the
+/// bytes of a hostile client can be expensive to read.
 pub const PIECE_BYTES: usize = 16 * 1024;
 
-/// Reads one connection piece by piece: after each the others have their turn, and beyond the limiter of whose it is, in
-/// pieces, the client waits.
+/// Limits how fast one connection is read. It yields after each piece of [`PIECE_BYTES`], and waits when its peer is over
+/// the rate, which is counted in pieces.
 pub(crate) struct ReadLimiter {
-    /// What was read since the last turn.
+    /// The bytes read since the last turn.
     bytes: usize,
     limiter: Arc<Mutex<RateLimiter>>,
     waiting: Option<Pin<Box<Sleep>>>,
@@ -75,12 +75,12 @@ impl ReadLimiter {
         Self { bytes: 0, limiter, waiting: None }
     }
 
-    /// So much was read.
+    /// Counts bytes that were read.
     pub(crate) fn read(&mut self, bytes: usize) {
         self.bytes += bytes;
     }
 
-    /// Waits until more may be read.
+    /// Waits until more bytes may be read.
     pub(super) fn poll_turn(&mut self, context: &mut Context<'_>) -> Poll<()> {
         if self.bytes < PIECE_BYTES {
             return Poll::Ready(());
@@ -107,7 +107,7 @@ mod tests {
     use super::*;
 
     #[tokio::test]
-    async fn less_than_a_piece_needs_no_turn_and_a_piece_one_of_the_pace() {
+    async fn each_piece_read_takes_a_turn_and_less_takes_none() {
         let limiter = RateLimiter::new(RateLimit { per_second: 1, burst: 2 });
         let mut reading = ReadLimiter::new(Arc::new(Mutex::new(limiter)));
         let mut context = Context::from_waker(std::task::Waker::noop());
@@ -119,7 +119,7 @@ mod tests {
             assert!(reading.poll_turn(&mut context).is_pending());
             reading.bytes < before
         });
-        // Two at once; what follows waits.
+        // The burst is two; the other turns wait.
         assert!((2..5).contains(&turns.count()));
     }
 }

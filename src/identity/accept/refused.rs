@@ -1,4 +1,4 @@
-//! Whoever is not let in: counted every time, and said in the log now and then.
+//! Refused connections: every one is counted, and a few a second are logged.
 
 use std::io;
 use std::sync::Arc;
@@ -8,7 +8,7 @@ use rustls::{AlertDescription, CertificateError, Error as TlsError, PeerMisbehav
 use super::CLIENT_LOG_LIMIT;
 use crate::metrics::LabelCounters;
 
-/// Every word that a connection which is not let in is counted by.
+/// Every reason for which a connection is refused, as the metrics name it.
 pub const REFUSALS: [&str; 19] = [
     "GONE",
     "TOO_MANY_HANDSHAKES",
@@ -31,63 +31,70 @@ pub const REFUSALS: [&str; 19] = [
     "CERTIFICATE_INVALID",
 ];
 
-/// Why a connection ended before its handshake was done.
+/// Why a connection was refused, apart from errors of TLS.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(crate) enum ConnectionRefusal {
-    /// It was closed by the other end before its turn came.
+    /// The client disconnected before the connection was accepted.
     Gone,
-    /// Too many of a kind stand in the door.
-    AtDoor,
-    /// It stood in the door, and somebody came who needed the place.
-    GaveWay,
-    /// One user connects too often.
+    /// No handshake slot is free, and none can be freed.
+    NoSlot,
+    /// The handshake slot went to another client.
+    Evicted,
+    /// The user connects too often.
     TooOften,
-    /// The system does not say whose it is.
+    /// The system returns no credentials of the client.
     NoCredentials,
-    /// Its certificate says nobody.
+    /// The certificate names no known identity.
     NoIdentity,
-    /// It is not of the user that the socket is for.
+    /// The user is not the user of the socket.
     OtherUser,
-    /// Its handshake took too long.
+    /// The handshake did not finish in time.
     Slow,
-    /// As many are connected as may be.
+    /// The connection quota is used up.
     TooMany,
 }
 
 impl ConnectionRefusal {
-    /// The word it is counted by, and what the log says.
-    fn words(self) -> (&'static str, &'static str) {
+    /// The reason in the metrics, and the text in the log.
+    fn texts(self) -> (&'static str, &'static str) {
         match self {
-            Self::Gone => ("GONE", "a peer had gone before its turn came"),
-            Self::AtDoor => (
+            Self::Gone => ("GONE", "a client disconnected before its connection was accepted"),
+            Self::NoSlot => (
                 "TOO_MANY_HANDSHAKES",
-                "a peer was turned away: too many of its like are at the door",
+                "a connection was refused: too many handshakes of such clients are unfinished",
             ),
-            Self::GaveWay => (
+            Self::Evicted => (
                 "TOO_MANY_HANDSHAKES",
-                "a peer gave way to another: too many of its like are at the door",
+                "a handshake was aborted for another client: too many of such clients are unfinished",
             ),
-            Self::TooOften => ("TOO_OFTEN", "a peer was turned away: its user connects too often"),
-            Self::NoCredentials => ("NO_CREDENTIALS", "a peer without credentials was turned away"),
-            Self::NoIdentity => ("NO_IDENTITY", "a handshake without an identity was dropped"),
-            Self::OtherUser => ("OTHER_USER", "a peer of another user was turned away"),
-            Self::Slow => ("HANDSHAKE_TOO_SLOW", "a handshake took too long"),
-            Self::TooMany => {
-                ("TOO_MANY_CONNECTIONS", "a peer was turned away: as many are connected as may be")
+            Self::TooOften => {
+                ("TOO_OFTEN", "a connection was refused: its user connects too often")
             }
+            Self::NoCredentials => {
+                ("NO_CREDENTIALS", "a connection without peer credentials was refused")
+            }
+            Self::NoIdentity => {
+                ("NO_IDENTITY", "a connection was refused: its certificate is not accepted")
+            }
+            Self::OtherUser => ("OTHER_USER", "a connection of another Unix user was refused"),
+            Self::Slow => ("HANDSHAKE_TOO_SLOW", "a handshake took too long"),
+            Self::TooMany => (
+                "TOO_MANY_CONNECTIONS",
+                "a connection was refused: its peer has too many connections",
+            ),
         }
     }
 }
 
-/// The refusals of one door.
+/// Counts and logs the refused connections of one door.
 #[derive(Clone)]
 pub(crate) struct RefusalCounter(pub(crate) Arc<LabelCounters>);
 
 impl RefusalCounter {
-    /// Notes a refusal; of whom, if that is known.
+    /// Notes a refusal, with the Unix user if it is known.
     pub(crate) fn note(&self, refusal: ConnectionRefusal, uid: Option<u32>) {
-        let (word, text) = refusal.words();
-        self.0.count(word);
+        let (reason, text) = refusal.texts();
+        self.0.count(reason);
         let Some(suppressed) = CLIENT_LOG_LIMIT.allow() else { return };
         match refusal {
             ConnectionRefusal::Gone => tracing::info!(suppressed, "{text}"),
@@ -95,7 +102,7 @@ impl RefusalCounter {
         }
     }
 
-    /// Notes a handshake that failed.
+    /// Notes a failed handshake.
     pub(super) fn note_handshake(&self, error: &io::Error, uid: u32) {
         self.0.count(fault(error));
         let Some(suppressed) = CLIENT_LOG_LIMIT.allow() else { return };
@@ -105,7 +112,7 @@ impl RefusalCounter {
             tracing::warn!(
                 peer.uid = uid,
                 suppressed,
-                "a handshake was refused: the client sent a server name that is no host name, as Python's \
+                "a handshake was refused: the client sent a server name that is not a host name, as Python's \
                  grpcio does over unix sockets; set its option grpc.default_authority to localhost"
             );
         } else {
@@ -114,15 +121,15 @@ impl RefusalCounter {
     }
 }
 
-/// The error of rustls, if the handshake failed by one.
+/// The error of rustls, if rustls made the handshake fail.
 fn tls_error(error: &io::Error) -> Option<&TlsError> {
     error.get_ref().and_then(|cause| cause.downcast_ref())
 }
 
-/// What was wrong with a handshake, in one of a few words.
+/// The reason of a failed handshake, as the metrics name it.
 fn fault(error: &io::Error) -> &'static str {
     match tls_error(error) {
-        // The client ended the connection.
+        // The client disconnected.
         None => "HANDSHAKE_BROKEN_OFF",
         Some(TlsError::NoCertificatesPresented) => "NO_CERTIFICATE",
         Some(TlsError::InvalidCertificate(fault)) => certificate_fault(fault),

@@ -1,14 +1,14 @@
-//! How long a connection is waited for, when the client says nothing, too little, or does not listen.
+//! How long a connection is kept when the client sends nothing, sends too little, or does not read.
 //!
 //! ```text
-//! handshake ─ preface ─┬─ no request open            for `idle`:  it ends
-//!             in time  ├─ no reply taken, some wait  for `stall`: it ends
-//!                      └─ no byte of ours taken      for `stall`: it ends
+//! handshake ─ preface ─┬─ no request open               for `idle`:  the connection ends
+//!             in time  ├─ replies wait, none is taken   for `stall`: the connection ends
+//!                      └─ no byte of ours is taken      for `stall`: the connection ends
 //! ```
 //!
-//! Requests are counted, not bytes: a Watch that is silent for hours is a request that is open, and pings
-//! keep no connection alive on which nothing is asked. Whoever stops in the middle of a frame cannot answer
-//! the server's pings and is cut off by them.
+//! Requests are counted, not bytes. A Watch that is silent for hours is an open request, and pings keep no idle
+//! connection open. A client that stops in the middle of a frame cannot answer the server's pings, which then end the
+//! connection.
 
 use std::pin::Pin;
 use std::sync::Arc;
@@ -18,9 +18,9 @@ use std::time::Duration;
 
 use tokio::time::{Instant, Sleep};
 
-/// What a client says first (RFC 9113, 3.4), in bytes.
+/// The bytes of a client's preface (RFC 9113, 3.4).
 const PREFACE_BYTES: usize = 24;
-/// A connection that was idle, and says something in the last moment, has this long to ask for something.
+/// How long an idle connection has for a request if bytes arrive just before it ends.
 const LAST_MOMENT: Duration = Duration::from_secs(1);
 
 /// How long a door waits for its clients.
@@ -28,13 +28,13 @@ const LAST_MOMENT: Duration = Duration::from_secs(1);
 pub struct Timeouts {
     /// From the end of the handshake to the whole HTTP/2 preface.
     pub preface: Duration,
-    /// Without any open request.
+    /// Without an open request.
     pub idle: Duration,
-    /// While the client takes none of what waits for it.
+    /// While the client takes none of the bytes or replies that wait for it.
     pub stall: Duration,
 }
 
-/// What goes on on one connection, as whoever serves it tells.
+/// The open requests and unsent replies of one connection.
 #[derive(Debug)]
 pub struct Traffic {
     began: Instant,
@@ -43,7 +43,7 @@ pub struct Traffic {
     penalties: AtomicUsize,
 }
 
-/// How many there are, and when the last one went, or the first one came, in milliseconds.
+/// How many there are, and since when there is none or one, in milliseconds after the connection began.
 #[derive(Debug, Default)]
 struct ActivityCount {
     count: AtomicUsize,
@@ -60,13 +60,13 @@ impl Traffic {
         })
     }
 
-    /// Counts a request as open for as long as what is returned lives.
+    /// Counts a request as open until the returned value is dropped.
     pub fn request(self: &Arc<Self>) -> OpenRequest {
         self.requests.count.fetch_add(1, Ordering::AcqRel);
         OpenRequest(Arc::clone(self))
     }
 
-    /// Counts a reply as waiting to be taken for as long as what is returned lives.
+    /// Counts a reply as waiting until the returned value is dropped.
     pub fn reply(self: &Arc<Self>) -> WaitingReply {
         if self.replies.count.fetch_add(1, Ordering::AcqRel) == 0 {
             self.replies.since.store(self.now(), Ordering::Release);
@@ -74,12 +74,12 @@ impl Traffic {
         WaitingReply(Arc::clone(self))
     }
 
-    /// Has the client wait as if it had said so many bytes more: what is refused must cost whoever sent it.
+    /// Delays the client as if it had sent so many more bytes. A refusal must cost its client something.
     pub fn penalize(&self, bytes: usize) {
         self.penalties.fetch_add(bytes, Ordering::Relaxed);
     }
 
-    /// The penalties since this was last asked, in bytes.
+    /// Takes the penalties since the last call, in bytes.
     pub(super) fn take_penalties(&self) -> usize {
         match self.penalties.load(Ordering::Relaxed) {
             0 => 0,
@@ -97,17 +97,17 @@ impl Traffic {
     }
 
     fn end(&self, gauge: &ActivityCount) {
-        // The time first: whoever sees that there is none sees since when.
+        // The time is stored first: a reader that sees a count of 0 must see since when.
         gauge.since.store(self.now(), Ordering::Release);
         gauge.count.fetch_sub(1, Ordering::AcqRel);
     }
 
-    /// When the connection has been idle for this long, if it is idle.
+    /// When the connection has been idle for `idle`; `None` if a request is open.
     fn idle_at(&self, idle: Duration) -> Option<Instant> {
         (self.requests.count.load(Ordering::Acquire) == 0).then(|| self.after(&self.requests, idle))
     }
 
-    /// When no reply was taken for this long, if any waits.
+    /// When no reply was taken for `stall`; `None` if no reply waits.
     fn stalled_at(&self, stall: Duration) -> Option<Instant> {
         (self.replies.count.load(Ordering::Acquire) > 0).then(|| self.after(&self.replies, stall))
     }
@@ -117,12 +117,12 @@ impl Traffic {
     }
 }
 
-/// A request that is open.
+/// An open request.
 #[derive(Debug)]
 pub struct OpenRequest(Arc<Traffic>);
 
 impl OpenRequest {
-    /// What goes on on its connection.
+    /// The traffic of its connection.
     pub fn traffic(&self) -> &Arc<Traffic> {
         &self.0
     }
@@ -147,25 +147,25 @@ impl Drop for WaitingReply {
 /// Why a connection ends.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(crate) enum EndReason {
-    /// The preface did not come in time.
+    /// The preface did not arrive in time.
     Silent,
-    /// Nothing was asked for long enough. If something is being said just now, that is still heard.
+    /// No request was open for too long. Bytes that arrive just now are still read.
     Idle {
-        /// That it was heard once already.
+        /// True if bytes were read once already in the last moment.
         finally: bool,
     },
-    /// Replies wait, and none is taken.
+    /// Replies wait, and the client takes none.
     Stalled,
 }
 
-/// Looks after one connection.
+/// Watches the timeouts of one connection.
 pub(crate) struct Watchdog {
     timeouts: Timeouts,
     traffic: Arc<Traffic>,
     preface_left: usize,
     last_moment: bool,
     alarm: Pin<Box<Sleep>>,
-    /// Runs while bytes of ours are not taken.
+    /// Runs while the client takes none of our bytes.
     unsent: Option<Pin<Box<Sleep>>>,
 }
 
@@ -181,38 +181,38 @@ impl Watchdog {
         }
     }
 
-    /// The client has said this many bytes more.
+    /// Counts bytes that were received.
     pub(crate) fn heard(&mut self, bytes: usize) {
         if self.preface_left > 0 {
             self.preface_left = self.preface_left.saturating_sub(bytes);
             if self.preface_left == 0 {
-                let next = self.next_look(Instant::now());
+                let next = self.next_check(Instant::now());
                 self.alarm.as_mut().reset(next);
             }
         }
     }
 
-    /// Gives what is said in the last moment time to become a request.
-    pub(super) fn wait_a_moment(&mut self) {
+    /// Gives bytes that arrived in the last moment time to become a request.
+    pub(super) fn extend_idle(&mut self) {
         self.last_moment = true;
         self.alarm.as_mut().reset(Instant::now() + LAST_MOMENT);
     }
 
-    /// Ready when the connection is to end.
-    pub(super) fn poll_over(&mut self, context: &mut Context<'_>) -> Poll<EndReason> {
+    /// Ready when the connection must end.
+    pub(super) fn poll_end(&mut self, context: &mut Context<'_>) -> Poll<EndReason> {
         loop {
             ready!(self.alarm.as_mut().poll(context));
             let now = Instant::now();
-            if let Some(over) = self.over(now) {
-                return Poll::Ready(over);
+            if let Some(reason) = self.end_reason(now) {
+                return Poll::Ready(reason);
             }
             self.last_moment = false;
-            let next = self.next_look(now);
+            let next = self.next_check(now);
             self.alarm.as_mut().reset(next);
         }
     }
 
-    fn over(&self, now: Instant) -> Option<EndReason> {
+    fn end_reason(&self, now: Instant) -> Option<EndReason> {
         let has_come = |at: Option<Instant>| at.is_some_and(|at| at <= now);
         if self.preface_left > 0 {
             Some(EndReason::Silent)
@@ -225,21 +225,21 @@ impl Watchdog {
         }
     }
 
-    /// No later than what may begin right now could be over.
-    fn next_look(&self, now: Instant) -> Instant {
+    /// The earliest moment at which a timeout can have passed.
+    fn next_check(&self, now: Instant) -> Instant {
         let Timeouts { idle, stall, .. } = self.timeouts;
         let known = [self.traffic.idle_at(idle), self.traffic.stalled_at(stall)];
         known.into_iter().flatten().fold(now + idle.min(stall), Instant::min)
     }
 
-    /// Ready when nothing was taken for too long; asked whenever a write has to wait.
+    /// Ready when the client took nothing for too long. It is polled whenever a write has to wait.
     pub(super) fn poll_unsent(&mut self, context: &mut Context<'_>) -> Poll<()> {
         let stall = self.timeouts.stall;
         let alarm = self.unsent.get_or_insert_with(|| Box::pin(tokio::time::sleep(stall)));
         alarm.as_mut().poll(context)
     }
 
-    /// Something of ours was taken.
+    /// The client has taken bytes.
     pub(crate) fn sent(&mut self) {
         self.unsent = None;
     }
