@@ -9,13 +9,13 @@ use tower::service_fn;
 
 use crate::identity::{ClientIdentity, ConnectError, TlsClientStream, connect_heard};
 
-/// Connects to the door behind a Unix socket and keeps connecting again when it has to.
+/// Connects to the door behind a Unix socket, and connects again whenever the connection is lost.
 ///
 /// # Errors
 /// If the first connection fails.
 pub async fn channel(socket: &Path, identity: ClientIdentity) -> Result<Channel, ConnectError> {
     let identity = Arc::new(identity);
-    // The first one is made here, so that its error is told as it is.
+    // The first connection is made here, so that its error is returned as it is.
     let first = connect_heard(socket, &identity).await?;
     let path: PathBuf = socket.to_owned();
     let mut first = Some(first);
@@ -29,8 +29,8 @@ pub async fn channel(socket: &Path, identity: ClientIdentity) -> Result<Channel,
             Ok::<_, ConnectError>(TokioIo::new(stream))
         }
     });
-    // The address stands for the socket: its host is what the certificate and :authority say. HTTP/2 begins at
-    // once: the broker does not wait long for its preface.
+    // The address stands for the socket: its host is the name in the certificate and :authority. HTTP/2 starts at once,
+    // because the broker waits only briefly for the preface.
     let endpoint = Endpoint::from_static("https://localhost");
     let connected = endpoint.connect_with_connector(connector).await;
     connected.map_err(|error| ConnectError::Io(std::io::Error::other(error)))

@@ -1,7 +1,7 @@
-//! The edge: the only room that knows tonic, protobuf and status codes.
+//! The edge: the only room that uses tonic, protobuf and status codes.
 //!
-//! Two doors, each with services of its own. A request is parsed into the model here, handed to the
-//! broker, and its outcome turned into a message or a status; nothing else happens in this room.
+//! Each of the two doors has services of its own. A service parses a request into the model, passes it to the broker,
+//! and turns the outcome into a message or a status. It does nothing else.
 
 mod admin;
 pub mod client;
@@ -52,41 +52,39 @@ use pb::system_service_server::SystemServiceServer;
 pub mod pb {
     tonic::include_proto!("keyhatch.v1");
 
-    /// The protos as descriptors, for reflection.
+    /// The descriptors of the protos, for reflection.
     pub const DESCRIPTORS: &[u8] = include_bytes!(concat!(env!("OUT_DIR"), "/descriptors.bin"));
 }
 
 /// What a method of a service returns.
 type Reply<T> = Result<tonic::Response<T>, tonic::Status>;
 
-/// Requests and replies in flight on one connection, Watches among them. A client beyond it is told by
-/// HTTP/2 itself to wait, before anything is made for its request.
+/// Requests and replies in flight on one connection, Watches included. HTTP/2 makes a client wait before it opens more
+/// streams.
 const MAX_STREAMS: u32 = 32;
-/// Header lists are names, a path and a few words of metadata. h2 decodes no more than it and ends a
-/// connection that sends CONTINUATION without end.
+/// The largest header list. gRPC sends names, a path and a few words of metadata. h2 decodes no more and ends
+/// connections that send CONTINUATION frames without end.
 const MAX_HEADER_BYTES: u32 = 8 * 1024;
-/// The largest frame, which is also the smallest that HTTP/2 lets a server ask for.
+/// The largest frame: the smallest that HTTP/2 lets a server require.
 const MAX_FRAME_BYTES: u32 = 16 * 1024;
-/// Streams that the client has reset before anybody looked at them ("rapid reset"); beyond it the connection
-/// ends.
+/// Streams that a client has reset before they were read ("rapid reset"). The connection ends beyond this number.
 const MAX_UNSEEN_RESETS: usize = 20;
-/// Streams that were reset for a fault of the client's, in the life of a connection; beyond it it ends. A
-/// client that is in order makes none, but for data that crosses the answer to a request that was shed.
+/// Streams that the server has reset for a fault of the client, over the life of a connection. The connection ends
+/// beyond this number. A correct client causes none, except by data that crosses the refusal of its request.
 const MAX_FAULTS: usize = 1024;
-/// What a step may have sent that was not read yet: on one stream a message and its head, on a connection
-/// enough for several. Its other flow is bounded by h2: empty and tiny DATA frames by a budget, PING and
-/// SETTINGS by one answer at a time, without which no more is read.
+/// Unread bytes of a step: a message and its head on one stream, and several messages on a connection. h2 bounds other
+/// frames: empty and tiny DATA frames by a budget, PING and SETTINGS by one answer at a time.
 const STEP_WINDOW: u32 = 128 * 1024;
 const STEP_CONNECTION_WINDOW: u32 = 256 * 1024;
-/// The same for operators and executors. An Apply that waits for its turn is not read, and fills the window of its
-/// stream: with as many as may wait there is room for others on its connection.
+/// Unread bytes of an operator or executor. An Apply that waits for its turn fills the window of its stream. As many as
+/// may wait leave room for other requests on the connection.
 const ADMIN_WINDOW: u32 = 64 * 1024;
 const ADMIN_CONNECTION_WINDOW: u32 = MAX_STREAMS * ADMIN_WINDOW;
 
-/// The settings of HTTP/2 on both doors.
+/// The HTTP/2 settings of both doors.
 ///
-/// Connections have no greatest age: certificates and openings are looked at on every request, a Watch ends
-/// with its certificate, and what is idle ends by itself. An age would only cut Watches.
+/// Connections have no maximum age. Certificates and openings are checked on every request, a Watch ends with its
+/// certificate, and idle connections end. A maximum age would only interrupt Watches.
 pub fn server(limits: &Limits) -> Server {
     let keepalive = Duration::from_secs(limits.keepalive_seconds.into());
     Server::builder()
@@ -99,10 +97,10 @@ pub fn server(limits: &Limits) -> Server {
         .http2_keepalive_timeout(Some(keepalive))
 }
 
-/// Serves the step door: every opening's connections come through here.
+/// Serves the step door: the connections of every opening.
 ///
 /// # Errors
-/// If the server fails; a bad client is no such failure.
+/// If the server fails. A bad client is no failure.
 pub async fn serve_steps(
     broker: Arc<Broker>,
     connections: mpsc::Receiver<StepConnection>,
@@ -129,7 +127,7 @@ pub async fn serve_steps(
 /// Serves the admin door: operators and executors.
 ///
 /// # Errors
-/// If the server fails; a bad client is no such failure.
+/// If the server fails. A bad client is no failure.
 pub async fn serve_admin(
     broker: Arc<Broker>,
     connections: mpsc::Receiver<AdminConnection>,

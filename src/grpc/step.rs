@@ -174,7 +174,7 @@ impl StepService for Steps {
 }
 
 fn full() -> Error {
-    Error::TooLarge("the reply is full; ask for this one by itself".to_owned())
+    Error::TooLarge("the reply is full; send this request in a call of its own".to_owned())
 }
 
 fn delivered(delivery: Delivery) -> pb::WatchResponse {

@@ -1,4 +1,4 @@
-//! The other side of a door: how the CLI and the tests connect.
+//! The client side of a door, for the CLI and the tests.
 
 use std::io::ErrorKind::WouldBlock;
 use std::path::Path;
@@ -19,19 +19,19 @@ use super::accept::certificate_check::CertificateRefusal;
 use super::tls::{TlsError, certificates, private_key, provider};
 use crate::model::Timestamp;
 
-/// How long a client tries to come into a socket's queue that is full, and how long it waits before each try.
-const QUEUE_PATIENCE: Duration = Duration::from_secs(5);
+/// How long a client retries while a socket's queue is full, and the pauses between its tries.
+const QUEUE_TIMEOUT: Duration = Duration::from_secs(5);
 const FIRST_PAUSE: Duration = Duration::from_millis(1);
 const LONGEST_PAUSE: Duration = Duration::from_millis(20);
-/// How long a broker may take to let a client in: it hangs if it has said nothing by then.
-const MOST_SILENCE: Duration = Duration::from_secs(10);
+/// How long the broker may send nothing after the handshake. A broker that is silent for longer hangs.
+const MAX_SILENCE: Duration = Duration::from_secs(10);
 
 /// A TLS connection to a door.
 pub type TlsClientStream = tokio_rustls::client::TlsStream<UnixStream>;
 
-/// Who connects, and whom it trusts: PEM texts.
+/// The identity of a client, and the root that it trusts, as PEM texts.
 pub struct ClientIdentity {
-    /// The root of the broker.
+    /// The broker's root certificate.
     pub ca_pem: String,
     /// The client's chain, leaf first; empty to offer no certificate.
     pub chain_pem: String,
@@ -39,59 +39,59 @@ pub struct ClientIdentity {
     pub key_pem: Zeroizing<String>,
 }
 
-/// Why there is no connection.
+/// Why a connection failed.
 #[derive(Debug, thiserror::Error)]
 pub enum ConnectError {
     /// The socket cannot be reached, or the handshake failed.
     #[error(transparent)]
     Io(#[from] std::io::Error),
-    /// By the clock of this side the broker's certificate has ended.
+    /// The broker's certificate has expired by the local clock.
     #[error(
-        "the broker's certificate has expired: it ended at {at}, and by this clock it is {now}"
+        "the broker's certificate has expired: it ended at {at}, and the local clock says {now}"
     )]
     Expired {
-        /// When it ended.
+        /// The end of the certificate.
         at: Timestamp,
-        /// This side's time.
+        /// The local time.
         now: Timestamp,
     },
-    /// By the clock of this side the broker's certificate is not in force yet.
+    /// The broker's certificate is not valid yet by the local clock.
     #[error(
-        "the broker's certificate is not valid yet: it begins at {at}, and by this clock it is {now}"
+        "the broker's certificate is not valid yet: it begins at {at}, and the local clock says {now}"
     )]
     NotYetValid {
-        /// When it begins.
+        /// The beginning of the certificate.
         at: Timestamp,
-        /// This side's time.
+        /// The local time.
         now: Timestamp,
     },
-    /// The broker does not accept the certificate.
-    #[error("the broker refuses the certificate: {}", words(*.0))]
+    /// The broker does not accept the client's certificate.
+    #[error("the broker refuses the certificate: {}", refusal_text(*.0))]
     Rejected(CertificateRefusal),
     /// The identity cannot be used.
     #[error(transparent)]
     Tls(#[from] TlsError),
 }
 
-/// What a refusal says to whom it meets.
-fn words(refusal: CertificateRefusal) -> &'static str {
+/// The text of a refusal for the refused client.
+fn refusal_text(refusal: CertificateRefusal) -> &'static str {
     match refusal {
         CertificateRefusal::WrongSocket => "it is not for this socket",
-        CertificateRefusal::Expired => "it has ended",
+        CertificateRefusal::Expired => "it has expired",
         CertificateRefusal::Unknown => "it was removed, replaced or never given out by this broker",
     }
 }
 
 impl ConnectError {
-    /// The one behind another error.
-    pub fn behind<'e>(error: &'e (dyn std::error::Error + 'static)) -> Option<&'e Self> {
+    /// The connection error among the causes of an error, if there is one.
+    pub fn find_in<'e>(error: &'e (dyn std::error::Error + 'static)) -> Option<&'e Self> {
         std::iter::successors(Some(error), |error| error.source())
             .find_map(|error| error.downcast_ref())
     }
 }
 
-/// What a connection that did not come to be says: a clock that is wrong, or what the broker tells by its alert.
-fn told(error: std::io::Error) -> ConnectError {
+/// The cause of a failed connection: a wrong clock, or the refusal that the broker's alert reports.
+fn cause(error: std::io::Error) -> ConnectError {
     let moment =
         |time: UnixTime| Timestamp::from_seconds(i64::try_from(time.as_secs()).unwrap_or(i64::MAX));
     let refusal = match error.get_ref().and_then(|cause| cause.downcast_ref()) {
@@ -140,9 +140,9 @@ impl ClientIdentity {
     }
 }
 
-/// Linux refuses at once (EAGAIN) where a Unix socket's queue is full, which it seldom is for long.
+/// Connects to a socket. Linux returns EAGAIN while the queue of a Unix socket is full, which is seldom for long.
 async fn reach(socket: &Path) -> std::io::Result<UnixStream> {
-    let (end, mut pause) = (Instant::now() + QUEUE_PATIENCE, FIRST_PAUSE);
+    let (end, mut pause) = (Instant::now() + QUEUE_TIMEOUT, FIRST_PAUSE);
     loop {
         match UnixStream::connect(socket).await {
             Err(error) if error.kind() == WouldBlock && Instant::now() < end => {
@@ -157,7 +157,7 @@ async fn reach(socket: &Path) -> std::io::Result<UnixStream> {
 /// Connects to the door behind a Unix socket.
 ///
 /// # Errors
-/// If the socket or the handshake fails.
+/// If the socket cannot be reached or the handshake fails.
 pub async fn connect(
     socket: &Path,
     identity: &ClientIdentity,
@@ -165,22 +165,22 @@ pub async fn connect(
     let connector = TlsConnector::from(Arc::new(identity.config()?));
     let stream = reach(socket).await?;
     let name = ServerName::try_from("localhost").map_err(std::io::Error::other)?;
-    connector.connect(name, stream).await.map_err(told)
+    connector.connect(name, stream).await.map_err(cause)
 }
 
-/// Connects, and waits for the broker's first word: only then a client of TLS 1.3 knows that it was let in.
+/// Connects, and waits for the broker's first bytes. Only then a client of TLS 1.3 knows that it was accepted.
 ///
 /// # Errors
-/// As [`connect`], or if the certificate is not accepted; `TimedOut` after ten seconds of silence.
+/// As [`connect`], and if the certificate is not accepted; `TimedOut` after ten seconds of silence.
 pub async fn connect_heard(
     socket: &Path,
     identity: &ClientIdentity,
 ) -> Result<TlsClientStream, ConnectError> {
-    let heard = tokio::time::timeout(MOST_SILENCE, wait_for_word(socket, identity)).await;
+    let heard = tokio::time::timeout(MAX_SILENCE, connect_and_wait(socket, identity)).await;
     heard.unwrap_or_else(|_| Err(std::io::Error::from(std::io::ErrorKind::TimedOut).into()))
 }
 
-async fn wait_for_word(
+async fn connect_and_wait(
     socket: &Path,
     identity: &ClientIdentity,
 ) -> Result<TlsClientStream, ConnectError> {
@@ -188,6 +188,6 @@ async fn wait_for_word(
     match stream.fill_buf().await {
         Ok([]) => Err(std::io::Error::from(std::io::ErrorKind::UnexpectedEof).into()),
         Ok(_) => Ok(stream),
-        Err(error) => Err(told(error)),
+        Err(error) => Err(cause(error)),
     }
 }

@@ -1,11 +1,12 @@
-//! Who is calling: from a certificate to an identity. The only room that knows rustls.
+//! Who is calling: from a certificate to an identity. The only room that uses rustls.
 //!
-//! - The built-in [`Authority`] is a root and two issuers under it, one for operators and executors, one
-//!   for steps. Each door trusts only its own issuer.
+//! - The built-in [`Authority`] is a root with two issuers: one for operators and executors, one for steps. Each door
+//! trusts
+//!   its own issuer only.
 //! - A certificate is an X509-SVID with narrower rules, see [`certificate::svid`].
-//! - TLS 1.3 only, a client certificate always, no resumption and no early data: rustls does not ask the
-//!   verifier again for a resumed session.
-//! - [`Acceptor`] owns the accept loop: one for each socket, so that the socket is part of the identity.
+//! - TLS 1.3 only, always with a client certificate. There is no resumption and no early data, because rustls does not
+//!   call the verifier for a resumed session.
+//! - [`Acceptor`] is the accept loop of one socket, so the socket is a part of the identity.
 
 mod accept;
 pub mod certificate;

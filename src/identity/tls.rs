@@ -1,4 +1,4 @@
-//! TLS settings of the doors.
+//! The TLS settings of the doors.
 
 use std::sync::Arc;
 use std::time::Duration;
@@ -28,25 +28,25 @@ use crate::model::{Clock, Timestamp, TrustDomain};
 /// Why TLS cannot be set up.
 #[derive(Debug, thiserror::Error)]
 pub enum TlsError {
-    /// Clients would not take the daemon's certificate.
+    /// Clients would not accept the daemon's certificate.
     #[error("clients would refuse the daemon's certificate: {0}")]
     Certificate(String),
-    /// The daemon would not take a client's certificate.
+    /// The daemon would not accept the client's certificate.
     #[error("the daemon would refuse the certificate: {0}")]
     Client(String),
-    /// A certificate or key in PEM cannot be read.
+    /// A PEM text holds no readable certificate or key.
     #[error("the {0} cannot be read as PEM")]
     Pem(&'static str),
-    /// The key is not the certificate's, or the like.
+    /// The key does not belong to the certificate, or rustls rejects the settings.
     #[error("TLS cannot be set up: {0}")]
     Setup(String),
 }
 
-/// The TLS settings of a door, swapped whole: handshakes under way keep the old ones.
+/// The TLS settings of a door. They are swapped as a whole; running handshakes keep the old settings.
 pub struct ServerTls(ArcSwap<ServerConfig>);
 
 impl ServerTls {
-    /// A door with these settings.
+    /// Builds the settings.
     ///
     /// # Errors
     /// If a certificate or key cannot be used.
@@ -54,7 +54,7 @@ impl ServerTls {
         Ok(Self(ArcSwap::new(config.build()?)))
     }
 
-    /// Takes another door's settings for all handshakes from now on; open connections go on.
+    /// Uses the settings of `other` for every new handshake. Open connections stay.
     pub fn swap(&self, other: &Self) {
         self.0.store(other.settings());
     }
@@ -64,19 +64,19 @@ impl ServerTls {
     }
 }
 
-/// What one door needs.
+/// The parts of a door's TLS settings.
 pub struct ServerTlsConfig<'a> {
-    /// The daemon's chain, PEM.
+    /// The daemon's chain in PEM, leaf first.
     pub chain_pem: &'a str,
-    /// The daemon's private key, PEM.
+    /// The daemon's private key in PEM.
     pub key_pem: &'a str,
-    /// What clients trust.
+    /// The root that clients trust.
     pub root: &'a CertificateDer<'static>,
     /// The only issuer that this door trusts.
     pub trusted: &'a CertificateDer<'static>,
-    /// The trust domain of the identities.
+    /// The trust domain of client identities.
     pub domain: &'a TrustDomain,
-    /// By which certificates begin and end.
+    /// The clock for the validity of certificates.
     pub clock: &'a Clock,
 }
 
@@ -102,23 +102,23 @@ impl ServerTlsConfig<'_> {
             .with_client_cert_verifier(Arc::new(verifier))
             .with_cert_resolver(Arc::new(Http2Only(Arc::new(certified))));
         config.alpn_protocols = vec![b"h2".to_vec()];
-        // A resumed session skips the verifier, so there are none.
+        // A resumed session skips the verifier, so sessions are never resumed.
         config.session_storage = Arc::new(NoServerSessionStorage {});
         config.send_tls13_tickets = 0;
         config.max_early_data_size = 0;
         Ok(Arc::new(config))
     }
 
-    /// Looks at the daemon's certificate as every client will.
+    /// Checks the daemon's certificate as every client does.
     fn check_own(&self, chain: &[CertificateDer<'_>]) -> Result<(), TlsError> {
         check_daemon(chain, self.root, self.clock.now())
     }
 }
 
-/// Looks at a daemon's chain as every client will.
+/// Checks a daemon's chain as every client does.
 ///
 /// # Errors
-/// Why they would refuse it.
+/// Why clients would refuse it.
 pub(super) fn check_daemon(
     chain: &[CertificateDer<'_>],
     root: &CertificateDer<'static>,
@@ -130,15 +130,15 @@ pub(super) fn check_daemon(
         .map_err(|error| refused(&error))?;
     let (leaf, issuers) = chain.split_first().ok_or(TlsError::Pem("certificate"))?;
     let name = ServerName::try_from("localhost").map_err(|error| refused(&error))?;
-    let now = unix_time(now).ok_or_else(|| refused(&"the clock stands before 1970"))?;
+    let now = unix_time(now).ok_or_else(|| refused(&"the clock is before 1970"))?;
     let verified = verifier.verify_server_cert(leaf, issuers, &name, &[], now);
     verified.map(drop).map_err(|error| refused(&error))
 }
 
-/// Looks at a client's chain as the doors do.
+/// Checks a client's chain as the doors do.
 ///
 /// # Errors
-/// Why they would refuse it.
+/// Why the doors would refuse it.
 pub(super) fn check_client(
     chain: &[CertificateDer<'_>],
     root: &CertificateDer<'static>,
@@ -148,7 +148,7 @@ pub(super) fn check_client(
     let verifier = WebPkiClientVerifier::builder_with_provider(store_of(root)?, provider());
     let verifier = verifier.build().map_err(|error| refused(&error))?;
     let (leaf, issuers) = chain.split_first().ok_or(TlsError::Pem("certificate"))?;
-    let now = unix_time(now).ok_or_else(|| refused(&"the clock stands before 1970"))?;
+    let now = unix_time(now).ok_or_else(|| refused(&"the clock is before 1970"))?;
     verifier.verify_client_cert(leaf, issuers, now).map(drop).map_err(|error| refused(&error))
 }
 
@@ -176,7 +176,7 @@ pub(super) fn provider() -> Arc<CryptoProvider> {
     Arc::new(default_provider())
 }
 
-/// The broker's clock, for the handshake.
+/// The broker's clock as the clock of handshakes.
 #[derive(Debug)]
 struct ClockTime(Clock);
 
@@ -186,8 +186,8 @@ impl TimeProvider for ClockTime {
     }
 }
 
-/// The daemon's certificate, for clients that say that they speak HTTP/2. rustls refuses those that name
-/// other protocols only; one that names none could be of any, and be made to talk to us by somebody else.
+/// The daemon's certificate, for clients that offer HTTP/2. rustls refuses clients that offer other protocols only. A
+/// client that offers no protocol may speak any, and could be made to talk to the broker by somebody else.
 #[derive(Debug)]
 struct Http2Only(Arc<CertifiedKey>);
 
@@ -198,7 +198,7 @@ impl ResolvesServerCert for Http2Only {
     }
 }
 
-/// webpki's verifier (chain, dates, extended key usage), then the rules of an SVID, then the registry.
+/// Checks chain, dates and extended key usage by webpki, then the rules of an SVID, then the registry.
 #[derive(Debug)]
 struct SvidVerifier {
     chain: Arc<dyn ClientCertVerifier>,

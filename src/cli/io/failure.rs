@@ -116,7 +116,7 @@ impl fmt::Display for Failure {
 impl From<tonic::Status> for Failure {
     fn from(status: tonic::Status) -> Self {
         // Met by a channel that had to connect again.
-        if let Some(failure) = ConnectError::behind(&status).and_then(Self::of_certificates) {
+        if let Some(failure) = ConnectError::find_in(&status).and_then(Self::of_certificates) {
             return failure;
         }
         let details = status.get_error_details();

@@ -61,7 +61,7 @@ async fn read<T: ApiRequest<Parsed = Document>>(
     given: impl Fn(&T) -> Option<&pb::apply_request::Document>,
 ) -> Result<Vec<Document>, Status> {
     let refuse = |error: Error| call.refuse(&error);
-    // Before anything is read: what is refused should not be held in memory first.
+    // A caller without the role is refused before its documents are held in memory.
     Broker::check_may_apply(&call.caller).map_err(refuse)?;
     let (mut documents, mut problems) = (Vec::new(), Vec::new());
     let mut bytes = 0;
@@ -69,7 +69,7 @@ async fn read<T: ApiRequest<Parsed = Document>>(
         bytes += message.encoded_len();
         if documents.len() == MAX_APPLY_DOCUMENTS || bytes > MAX_APPLY_BYTES {
             let text = format!(
-                "at most {MAX_APPLY_DOCUMENTS} documents of {MAX_APPLY_BYTES} bytes together are taken at once"
+                "one call takes at most {MAX_APPLY_DOCUMENTS} documents of {MAX_APPLY_BYTES} bytes in all"
             );
             return Err(refuse(Error::TooLarge(text)));
         }
@@ -82,12 +82,12 @@ async fn read<T: ApiRequest<Parsed = Document>>(
     if !problems.is_empty() {
         return Err(refuse(Error::DocumentsInvalid(problems)));
     }
-    // It may have taken a while: whoever was removed meanwhile is not another of his name.
+    // Reading may take a while. A caller who was removed meanwhile is refused, even if the name is registered again.
     call.broker.admin_principal(&call.peer.svid, call.peer.uid).map_err(refuse)?;
     Ok(documents)
 }
 
-/// The resource that a document says it describes, well formed or not, as the broker names it.
+/// The resource that a document describes, as the broker names it. The document need not be well formed.
 pub fn document_name(document: &pb::apply_request::Document) -> String {
     use pb::apply_request::Document as Given;
     match document {
@@ -168,7 +168,7 @@ fn action(action: Action) -> pb::ApplyAction {
     }
 }
 
-/// Clients take 4 MiB; what is told of differences stays below.
+/// Clients accept 4 MiB. Differences are shortened until the reply is smaller.
 const MAX_PLAN_BYTES: usize = 3 * 1024 * 1024;
 
 fn plan_response(planned: Vec<Planned>) -> pb::PlanResponse {
@@ -185,14 +185,14 @@ fn plan_response(planned: Vec<Planned>) -> pb::PlanResponse {
     }
     for most in fewer {
         if response.encoded_len() > MAX_PLAN_BYTES {
-            response.results.iter_mut().zip(most).for_each(|(result, most)| tell(result, most));
+            response.results.iter_mut().zip(most).for_each(|(result, most)| shorten(result, most));
         }
     }
     response
 }
 
-/// Tells no more than the first of what differs; the rest is counted.
-fn tell(result: &mut pb::PlannedResult, most: usize) {
+/// Keeps the first differences and counts the others.
+fn shorten(result: &mut pb::PlannedResult, most: usize) {
     result.untold_differences += convert::count_i32(result.differences.len().saturating_sub(most));
     result.differences.truncate(most);
 }

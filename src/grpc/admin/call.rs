@@ -93,7 +93,7 @@ pub(crate) struct Call {
 }
 
 impl Call {
-    /// Does the work and answers. What is refused for want of a role or relation is journaled.
+    /// Does the work and answers. A refusal for lack of a role or relation is journaled.
     ///
     /// # Errors
     /// The status to answer with.
@@ -105,11 +105,11 @@ impl Call {
         Ok(ReplyBytes::answer(ReplyBytes::of(&self.peer.quota, &reply), reply))
     }
 
-    /// The same of reading that takes more than a moment: on threads of its own, when the caller's turn has come, with
-    /// room for so many bytes that it may answer. The work is told whether anybody waits for it still.
+    /// Answers as [`Call::answer`] does, for reads that take more than a moment. The work runs on a reader thread when
+    /// it is the caller's turn, with room for `most` bytes of the reply. It can ask whether the client still waits.
     ///
     /// # Errors
-    /// The status to answer with; [`Error::Overloaded`] if no room comes for it.
+    /// The status to answer with; [`Error::Overloaded`] if there is no room in time.
     pub(crate) async fn read<T: Message + 'static>(
         &self,
         most: usize,
@@ -132,7 +132,7 @@ impl Call {
         Ok(ReplyBytes::answer(weighed, reply))
     }
 
-    /// The same where the answer is a stream.
+    /// Answers as [`Call::answer`] does, with a stream.
     ///
     /// # Errors
     /// The status to answer with.
@@ -151,7 +151,7 @@ impl Call {
         Ok(Some(NamedRequest { id, mac }))
     }
 
-    /// The status for an error.
+    /// The status of an error. A refusal for lack of a role or relation is journaled, and delays the client.
     pub(crate) fn refuse(&self, error: &Error) -> Status {
         if let Error::EditDenied(_)
         | Error::ExecutorRequired

@@ -26,28 +26,28 @@ parse_requests! {
         Ok((convert::connection_name(&one.name)?, deletion))
     };
     GetConnectionRequest -> ConnectionRef = |one| convert::connection_name(&one.name);
-    ListConnectionsRequest -> ListedBy = |one| listed_by(&one);
+    ListConnectionsRequest -> ConnectionList = |one| connection_list(&one);
     TestConnectionRequest -> ConnectionRef = |one| convert::connection_name(&one.name);
-    UpdateConnectionRequest [request_id validate_only] -> Update = |one| {
+    UpdateConnectionRequest [request_id validate_only] -> ConnectionUpdate = |one| {
         let connection = one.connection.unwrap_or_default();
         let etag = convert::given(&connection.etag);
         let document = match convert::mask(one.update_mask) {
             None => document(connection)?,
             Some(paths) => masked(connection, &paths)?,
         };
-        Ok(Update { document, etag, allow_missing: one.allow_missing })
+        Ok(ConnectionUpdate { document, etag, allow_missing: one.allow_missing })
     };
 }
 
 /// Which connections a list shows.
-pub struct ListedBy {
+pub struct ConnectionList {
     page: PageRequest<ConnectionRef>,
     filter: ConnectionFilter,
     wanted: TimeFilter,
 }
 
 /// A parsed `UpdateConnectionRequest`.
-pub struct Update {
+pub struct ConnectionUpdate {
     document: ConnectionDocument,
     etag: Option<String>,
     allow_missing: bool,
@@ -79,7 +79,7 @@ impl ConnectionService for AdminService {
         &self,
         request: Request<pb::ListConnectionsRequest>,
     ) -> Reply<pb::ListConnectionsResponse> {
-        let (call, ListedBy { page: asked, filter, wanted }) = self.begin(request)?;
+        let (call, ConnectionList { page: asked, filter, wanted }) = self.begin(request)?;
         call.read(MAX_PAGE_BYTES, move |broker, caller, _| {
             let after = asked.after.as_ref();
             let listed = broker.connections(caller, &filter, wanted, after, asked.size)?;
@@ -98,7 +98,7 @@ impl ConnectionService for AdminService {
         request: Request<pb::UpdateConnectionRequest>,
     ) -> Reply<pb::Connection> {
         let (call, update) = self.begin_on(request, |one| name_of(one.connection.as_ref()))?;
-        let Update { document, etag, allow_missing } = update;
+        let ConnectionUpdate { document, etag, allow_missing } = update;
         call.answer(async {
             let (caller, options) = (call.caller.clone(), call.options.clone());
             let updated =
@@ -133,7 +133,7 @@ fn name_of(connection: Option<&pb::Connection>) -> String {
     connection.map_or_else(String::new, |connection| connection.name.clone())
 }
 
-fn listed_by(request: &pb::ListConnectionsRequest) -> Result<ListedBy, Error> {
+fn connection_list(request: &pb::ListConnectionsRequest) -> Result<ConnectionList, Error> {
     let page = PageRequest::parse(request.page_size, &request.page_token)?;
     let mut filter = ConnectionFilter::parse(&request.filter)
         .map_err(|invalid| Error::FilterInvalid(invalid.to_string()))?;
@@ -144,7 +144,7 @@ fn listed_by(request: &pb::ListConnectionsRequest) -> Result<ListedBy, Error> {
         unused_since: request.unused_since.as_ref().map(convert::moment),
         expires_before: request.expires_before.as_ref().map(convert::moment),
     };
-    Ok(ListedBy { page, filter, wanted })
+    Ok(ConnectionList { page, filter, wanted })
 }
 
 /// The change that a message without a mask asks for: what is set in it is merged, the rest stays as it is.
@@ -202,7 +202,7 @@ fn masked(
                 masked.expires = Some(connection.expires.as_ref().map(convert::moment));
             }
             path => match path.strip_prefix("fields.") {
-                // A name that is no word of protobuf stands in backticks (AIP-161).
+                // A name that is not a protobuf word is in backticks (AIP-161).
                 Some(name) => {
                     let name = name.trim_matches('`');
                     match connection.fields.remove(name) {
@@ -220,13 +220,13 @@ fn masked(
     Ok(masked)
 }
 
-/// A connection, without its sensitive values.
+/// A connection without its sensitive values.
 fn to_message(listed: &ListedConnection) -> pb::Connection {
     let metadata = &listed.metadata;
     let fields = metadata.fields.iter().map(|(name, field)| pb::FieldState {
         name: name.to_string(),
         sensitive: field.sensitive,
-        // What is sensitive has no value in metadata to begin with.
+        // Metadata holds no sensitive value to begin with.
         value: field.value.clone(),
         update_time: convert::timestamp(field.update_time),
         updated_by: field.updated_by.clone(),
@@ -263,7 +263,7 @@ fn to_message(listed: &ListedConnection) -> pb::Connection {
     }
 }
 
-/// The same with who uses it.
+/// A connection without its sensitive values, with its users.
 fn in_use(found: ConnectionInUse) -> pb::Connection {
     let uses = found.users.iter().map(|(workflow, used)| pb::ConnectionUse {
         workflow: workflow.to_string(),

@@ -98,7 +98,7 @@ fn name_of(integration: Option<&pb::Integration>) -> String {
     integration.map_or_else(String::new, |integration| integration.name.clone())
 }
 
-/// An operators' own integration, as a message describes it.
+/// Parses an operator's own integration.
 pub(crate) fn from_message(message: pb::Integration) -> Result<Integration, Error> {
     let kind = |kind: pb::CredentialKind| {
         let name = KindName::parse(&kind.name)?;
@@ -112,7 +112,7 @@ pub(crate) fn from_message(message: pb::Integration) -> Result<Integration, Erro
 
 fn rule(field: pb::FieldSchema) -> Result<FieldRule, Error> {
     if field.generated {
-        let text = "only integrations that come with the broker have values that it makes";
+        let text = "only built-in integrations have values that the broker generates";
         return Err(Error::IntegrationInvalid(vec![Problem::new(&field.name, text)]));
     }
     let form = match field.form() {

@@ -133,7 +133,8 @@ impl ExecutorRegistryService for AdminService {
     }
 }
 
-/// Registers somebody: the registration, its certificate chain and the root certificate, both PEM.
+/// Registers an operator or executor. Returns the registration, its certificate chain and the root certificate, both
+/// PEM.
 async fn enroll(
     call: &Call,
     (new, csr): (NewRegistration, Vec<u8>),
@@ -158,7 +159,7 @@ fn scope(executor: &pb::Executor) -> Result<Scope, Error> {
     let workflows: BTreeSet<_> =
         workflows.collect::<Result<_, _>>().map_err(Error::PrincipalInvalid)?;
     if workflows.is_empty() {
-        let rule = "name the workflows that it may open steps of, or * for all";
+        let rule = "name the workflows whose steps the executor may open, or * for all";
         return Err(Error::PrincipalInvalid(Invalid::new("list of workflows", "", rule)));
     }
     let run_as = executor.run_as.iter().map(|pattern| pattern.parse());

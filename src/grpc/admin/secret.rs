@@ -17,7 +17,7 @@ parse_requests! {
         let deletion = Deletion { allow_missing: one.allow_missing, ..Deletion::default() };
         Ok((convert::secret_name(&one.name)?, deletion))
     };
-    ListSecretsRequest -> ListedBy = |one| listed_by(&one);
+    ListSecretsRequest -> SecretList = |one| secret_list(&one);
     PutSecretRequest [request_id validate_only] -> SecretDocument = |one| {
         let value = Some(Value::new(one.value));
         Ok(SecretDocument { name: convert::secret_name(&one.name)?, value })
@@ -25,7 +25,7 @@ parse_requests! {
 }
 
 /// Which secrets a list shows: those of one workflow, or of every workflow if `workflow` is `None`.
-pub struct ListedBy {
+pub struct SecretList {
     workflow: Option<WorkflowName>,
     after: Option<SecretRef>,
     size: usize,
@@ -49,7 +49,7 @@ impl SecretService for AdminService {
     ) -> Reply<pb::ListSecretsResponse> {
         let (call, asked) = self.begin_on(request, |one| one.workflow.clone())?;
         call.read(MAX_PAGE_BYTES, move |broker, caller, _| {
-            let ListedBy { workflow, after, size } = asked;
+            let SecretList { workflow, after, size } = asked;
             let (secrets, has_more) =
                 broker.secrets(caller, workflow.as_ref(), after.as_ref(), size)?;
             let (secrets, next_page_token) =
@@ -68,7 +68,7 @@ impl SecretService for AdminService {
     }
 }
 
-fn listed_by(request: &pb::ListSecretsRequest) -> Result<ListedBy, Error> {
+fn secret_list(request: &pb::ListSecretsRequest) -> Result<SecretList, Error> {
     let workflow = match request.workflow.as_str() {
         "-" => None,
         name => Some(WorkflowName::parse(name)?),
@@ -79,7 +79,7 @@ fn listed_by(request: &pb::ListSecretsRequest) -> Result<ListedBy, Error> {
         Some(ResourceName::Secret(name)) => Some(name),
         Some(_) => return Err(Error::PageTokenInvalid),
     };
-    Ok(ListedBy { workflow, after, size })
+    Ok(SecretList { workflow, after, size })
 }
 
 fn to_message(secret: &SecretMetadata) -> pb::Secret {

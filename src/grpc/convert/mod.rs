@@ -1,4 +1,4 @@
-//! Between messages and the model.
+//! Conversions between messages and the model.
 
 mod names;
 pub(super) mod page;
@@ -23,13 +23,13 @@ pub(super) fn timestamp(moment: Timestamp) -> Option<prost_types::Timestamp> {
     Some(prost_types::Timestamp { seconds: moment.seconds(), nanos })
 }
 
-/// A moment of the API; what is below a millisecond is left out.
+/// A moment of the API, rounded to milliseconds.
 pub(super) fn moment(given: &prost_types::Timestamp) -> Timestamp {
     let millis = given.seconds.saturating_mul(1000);
     Timestamp::from_millis(millis.saturating_add(i64::from(given.nanos / 1_000_000)))
 }
 
-/// A TTL; what is negative or malformed comes out as zero, which no limit admits.
+/// A TTL. A negative or malformed duration becomes zero, which every limit refuses.
 pub(super) fn duration(given: Option<prost_types::Duration>) -> Option<Duration> {
     given.map(|given| match (u64::try_from(given.seconds), u32::try_from(given.nanos)) {
         (Ok(seconds), Ok(nanos)) if nanos < 1_000_000_000 => Duration::new(seconds, nanos),
@@ -102,7 +102,7 @@ pub(super) fn resolved(resolved: Resolved) -> pb::ResolveResponse {
         version: count(resolved.version),
         fields: fields.collect(),
         lease: Some(lease(&resolved.lease, resolved.is_renewable)),
-        // Of the whole reply, when it is known.
+        // The padding depends on the whole reply, so the caller adds it.
         padding: Default::default(),
     }
 }
@@ -123,7 +123,7 @@ pub(super) fn lease(lease: &Lease, renewable: bool) -> pb::Lease {
     }
 }
 
-/// The most principals that a step runs as.
+/// The most principals that one step runs as.
 const MAX_RUN_AS: usize = 100;
 
 pub(super) fn run_as(given: &[String]) -> Result<BTreeSet<RunAs>, Error> {
@@ -138,33 +138,33 @@ pub(super) fn labels(given: BTreeMap<String, String>) -> Result<Labels, Error> {
     Labels::parse(given).map_err(Error::LabelInvalid)
 }
 
-/// A text that may be left out.
+/// An optional text; `None` if it is empty.
 pub(super) fn given(text: &str) -> Option<String> {
     Some(text.to_owned()).filter(|text| !text.is_empty())
 }
 
-/// The paths of a mask; none if it is not there or empty (AIP-134).
+/// The paths of a mask; `None` if the mask is absent or empty (AIP-134).
 pub(super) fn mask(given: Option<prost_types::FieldMask>) -> Option<BTreeSet<String>> {
     let paths: BTreeSet<String> = given?.paths.into_iter().collect();
     Some(paths).filter(|paths| !paths.is_empty())
 }
 
-/// What a client calls its request, if it says so.
+/// The client's id of a request; `None` if it gave none.
 pub(super) fn request_id(given: &str) -> Result<Option<RequestId>, Error> {
     Ok(self::given(given).map(|id| RequestId::parse(&id)).transpose()?)
 }
 
-/// A count for the wire, which has signed numbers only.
+/// A count for a field of 64 bits. The API has signed numbers only.
 pub(super) fn count(n: impl TryInto<i64>) -> i64 {
     n.try_into().unwrap_or(i64::MAX)
 }
 
-/// The same for fields of 32 bits.
+/// A count for a field of 32 bits.
 pub(super) fn count_i32(n: impl TryInto<i32>) -> i32 {
     n.try_into().unwrap_or(i32::MAX)
 }
 
-/// What was found out about values.
+/// Findings about values.
 pub(super) fn findings(findings: Vec<Finding>) -> Vec<pb::Finding> {
     let of = |severity| match severity {
         Severity::Note => pb::Severity::Note,

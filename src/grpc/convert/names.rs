@@ -1,4 +1,4 @@
-//! Resource names, each of the collection that its field is for.
+//! Parsers of resource names. Each accepts names of one collection only.
 
 use crate::broker::Error;
 use crate::model::{
@@ -22,7 +22,7 @@ parsers! {
     executor_name -> ExecutorName: Executor, "executor name", "for example executors/build-host-1";
     group_name -> GroupName: Group, "group name", "for example groups/aws-accounts";
     integration_name -> IntegrationName: Integration, "integration name", "for example integrations/aws";
-    lease_id -> Id: Lease, "lease name", "leases/ID, as the lease says it";
+    lease_id -> Id: Lease, "lease name", "leases/ID, as in the name of the lease";
     opening_id -> Id: Opening, "opening name", "openings/ID, as OpenStep returned it";
     operator_name -> OperatorName: Operator, "operator name", "for example operators/alice";
     secret_name -> SecretRef: Secret, "secret name", "for example workflows/deploy/secrets/token";

@@ -1,4 +1,4 @@
-//! From an error to a status: code, reason, details. One place, and no arm for "everything else".
+//! From an error to a status: code, reason and details. The table has an arm for every error and no default.
 
 use std::collections::HashMap;
 use std::sync::Arc;
@@ -18,15 +18,15 @@ pub const DOMAIN: &str = "keyhatch.v1";
 
 /// The most bytes of problems in one status.
 const MAX_DETAIL_BYTES: usize = 3 * 1024;
-/// The longest message.
+/// The most characters of a message.
 const MAX_MESSAGE_CHARACTERS: usize = 1024;
-/// The longest field and the longest description of one problem.
+/// The most characters of the field and of the description of one problem.
 const MAX_PROBLEM_CHARACTERS: usize = 256;
 
-/// When to try again what fails for a passing cause.
+/// When to retry after a temporary failure.
 const RETRY_AFTER: Duration = Duration::from_secs(1);
 
-/// A status's reason, for whoever meets the status on its way out; clients have it in the details.
+/// The reason inside a status, for the layers that it passes on its way out. Clients find it in the details.
 #[derive(Debug, thiserror::Error)]
 #[error("{0}")]
 struct Reason(&'static str);
@@ -149,13 +149,13 @@ pub(crate) fn reason_of(error: &Error) -> &'static str {
     code_and_reason(error).1
 }
 
-/// The stable reason of a status, if it is one of ours.
+/// The stable reason of a status; `None` if the status does not come from this file.
 pub(crate) fn reason_in(status: &Status) -> Option<&'static str> {
     let source = std::error::Error::source(status)?;
     source.downcast_ref().map(|Reason(reason)| *reason)
 }
 
-/// A status with its details and its reason.
+/// A status with its details and reason.
 fn explained(
     code: Code,
     message: impl Into<String>,
@@ -167,7 +167,7 @@ fn explained(
     status
 }
 
-/// An error in its place among the results of a batch.
+/// An error as one result of a batch.
 pub(crate) fn to_message(error: &Error) -> pb::ResolveError {
     let status = to_status(error);
     let decision_id = match error {
@@ -182,16 +182,16 @@ pub(crate) fn to_message(error: &Error) -> pb::ResolveError {
     }
 }
 
-/// As many problems as a client's limit for metadata lets through (gRPC's usual one is 8 KiB for all of it).
+/// Adds problems, as many as fit into a client's limit for metadata. The usual limit of gRPC is 8 KiB in all.
 fn add_problems(details: &mut ErrorDetails, problems: &[Problem]) {
     let mut bytes = 0;
-    for (told, problem) in problems.iter().enumerate() {
-        // What is not yet known to be a name can be as long as a request.
+    for (shown, problem) in problems.iter().enumerate() {
+        // An unparsed name can be as long as its request.
         let field = shortened(problem.field.clone(), MAX_PROBLEM_CHARACTERS);
         let description = shortened(problem.description.clone(), MAX_PROBLEM_CHARACTERS);
         bytes += field.len() + description.len();
-        if bytes > MAX_DETAIL_BYTES && told > 0 {
-            let more = format!("and {} more", problems.len() - told);
+        if bytes > MAX_DETAIL_BYTES && shown > 0 {
+            let more = format!("and {} more", problems.len() - shown);
             details.add_bad_request_violation("", more);
             return;
         }
@@ -199,7 +199,7 @@ fn add_problems(details: &mut ErrorDetails, problems: &[Problem]) {
     }
 }
 
-/// A text that fits, too.
+/// Cuts a text to `most` characters.
 fn shortened(text: String, most: usize) -> String {
     match text.char_indices().nth(most) {
         Some((end, _)) => format!("{} …", text.get(..end).unwrap_or_default()),
@@ -207,8 +207,8 @@ fn shortened(text: String, most: usize) -> String {
     }
 }
 
-/// A status of what is refused before anybody knows what it is about.
-pub(crate) fn at_the_door(
+/// The status of a request that is refused before its service sees it.
+pub(crate) fn refused_early(
     code: Code,
     reason: &'static str,
     message: &'static str,
@@ -225,7 +225,7 @@ impl From<Error> for Status {
     }
 }
 
-/// The status of an error. What went wrong inside is logged with a request id and not told.
+/// The status of an error. Causes of internal errors are logged with a request id, and the client gets the id only.
 pub(crate) fn to_status(error: &Error) -> Status {
     let (code, reason) = code_and_reason(error);
     let mut metadata = HashMap::new();

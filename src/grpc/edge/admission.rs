@@ -1,16 +1,15 @@
-//! What every request passes before its service: its form, its place among those in flight, its time.
+//! Admits requests before their services: checks their form, and bounds their number and their time.
 //!
 //! ```text
-//! strict ─ rate ─ head ─ message whole ─ place? ─ service ─ reply ─ taken by the client: the place is free again
-//!                        └ in time      └ no: RESOURCE_EXHAUSTED at once; nothing waits in a queue
+//! form ─ rate ─ head ─ whole message ─ place? ─ service ─ reply ─ taken by the client: the place is free again
+//!                      └ in time      └ no: RESOURCE_EXHAUSTED at once, without a queue
 //! ```
 //!
-//! Whatever class a request takes, it is [counted](RequestCount). Which place it takes, of which there are how many, is told in
-//! [`in_flight`]: of one's own, of a share, and none before the message is there.
+//! Every request is [counted](RequestCount), whatever becomes of it. See [`in_flight`] for the places.
 //!
-//! A connection has [`MAX_STREAMS`](crate::grpc::MAX_STREAMS) requests at most, by HTTP/2 itself. A reply counts until its
-//! bytes are on their class, so that a client that reads nothing cannot have replies heaped up. Streams that the server
-//! sends are counted only until they begin: Watches have a bound of their own.
+//! HTTP/2 itself limits a connection to [`MAX_STREAMS`](crate::grpc::MAX_STREAMS) requests. A reply counts until its
+//! bytes are sent, so a client that does not read cannot pile up replies. A stream from the server counts until it
+//! begins; Watches have a limit of their own.
 
 use std::marker::PhantomData;
 use std::pin::Pin;
@@ -38,7 +37,7 @@ use crate::grpc::convert::status::to_status;
 use crate::identity::Peer;
 use crate::metrics::EndpointMetrics;
 
-/// Makes a [`AdmissionService`] around the services of connections whose sockets stand for a `T`.
+/// Wraps services in an [`AdmissionService`]. `T` is the tag of their connections.
 pub(crate) struct AdmissionLayer<T> {
     broker: Arc<Broker>,
     arrival: Duration,
@@ -48,7 +47,7 @@ pub(crate) struct AdmissionLayer<T> {
 }
 
 impl<T> AdmissionLayer<T> {
-    /// A door for requests each of which may take so long.
+    /// A layer for requests that may take `deadline_seconds` each.
     pub(crate) fn new(
         broker: &Arc<Broker>,
         deadline_seconds: u32,
@@ -86,7 +85,7 @@ impl<S, T> Layer<S> for AdmissionLayer<T> {
     }
 }
 
-/// Services behind a door.
+/// Services behind an [`AdmissionLayer`].
 pub(crate) struct AdmissionService<S, T> {
     inner: S,
     layer: AdmissionLayer<T>,
@@ -99,7 +98,7 @@ impl<S: Clone, T> Clone for AdmissionService<S, T> {
 }
 
 impl<S, T: AdmissionPolicy> AdmissionService<S, T> {
-    /// Lets a request come, or says what to answer.
+    /// Admits a request, or returns the response that refuses it.
     fn admit(&self, request: &Request<Body>) -> Result<Arc<InFlight>, Box<Response<Body>>> {
         if let Some(refusal) = request_form::refusal(request) {
             return Err(refusal.into());
@@ -116,14 +115,14 @@ impl<S, T: AdmissionPolicy> AdmissionService<S, T> {
                 Box::new(to_status(&error).into_http())
             })?;
         let in_flight = InFlight::new(class, peer);
-        // Its messages may go on as long as it does.
+        // The messages of a stream may arrive as long as the request lasts, so its place is taken now.
         if matches!(class, RequestClass::Documents | RequestClass::Looking) {
             in_flight.complete().map_err(|status| Box::new(status.into_http()))?;
         }
         Ok(in_flight)
     }
 
-    /// How long the message may take to come. Documents have all of the time.
+    /// How long the message may take to arrive. Documents have the whole time.
     fn arrival(&self, class: RequestClass) -> Duration {
         if class == RequestClass::Documents { self.layer.deadline } else { self.layer.arrival }
     }
@@ -151,10 +150,10 @@ where
             }
             Ok(in_flight) => {
                 let arrives = count.began() + self.arrival(in_flight.class());
-                let (coming, patience) = (Arc::clone(&in_flight), self.layer.arrival);
+                let (message, timeout) = (Arc::clone(&in_flight), self.layer.arrival);
                 ResponseFuture::Served {
                     work: self.inner.call(
-                        request.map(|body| Body::new(IncomingBody::new(body, coming, patience))),
+                        request.map(|body| Body::new(IncomingBody::new(body, message, timeout))),
                     ),
                     deadline: tokio::time::sleep_until(arrives),
                     end: count.began() + self.layer.deadline,
@@ -165,14 +164,14 @@ where
     }
 }
 
-/// What is answered, with what it holds.
+/// The response, with what it holds until it is sent.
 fn reply(
     in_flight: Arc<InFlight>,
     response: Response<Body>,
     count: &RequestCount,
 ) -> Response<ReplyBody> {
     let (mut head, body) = response.into_parts();
-    // A refusal is but a head.
+    // A refusal consists of a head only.
     let held = if http_body::Body::is_end_stream(&body) {
         ReplyHold::Nothing
     } else if in_flight.class().is_stream() {
@@ -186,7 +185,7 @@ fn reply(
 }
 
 pin_project! {
-    /// A request on its class.
+    /// The response to an admitted request, or its refusal.
     #[project = ResponseFuturePinned]
     pub(crate) enum ResponseFuture<F> {
         Refused { answer: Option<Response<Body>> },
@@ -242,7 +241,7 @@ where
     }
 }
 
-/// A reply, which holds its request's place until the client has taken it.
+/// The body of a reply. It holds the place of its request until the client has taken it.
 pub(crate) struct ReplyBody {
     body: Body,
     held: ReplyHold,
@@ -254,7 +253,7 @@ enum ReplyHold {
     Stream { in_flight: Arc<InFlight>, count: StreamCount },
 }
 
-/// Bytes of a reply. What it holds is free when the last of them is on its class.
+/// Bytes of a reply, with what they hold until they are sent.
 struct UnsentBytes {
     bytes: Bytes,
     _in_flight: Arc<InFlight>,
@@ -268,11 +267,11 @@ impl AsRef<[u8]> for UnsentBytes {
 }
 
 impl ReplyHold {
-    /// Bytes that are to go out, with what they hold.
+    /// Ties what a reply holds to its bytes.
     fn hold(&self, bytes: Bytes) -> Bytes {
         let (in_flight, weighed) = match self {
             Self::Reply(in_flight) => (in_flight, None),
-            // Of a stream each message counts by itself, if it does.
+            // Each message of a stream counts by itself, if it is large.
             Self::Stream { in_flight, .. } => {
                 match ReplyBytes::new(in_flight.quota(), bytes.len()) {
                     None => return bytes,
@@ -308,7 +307,8 @@ impl http_body::Body for ReplyBody {
                 {
                     count.end(trailers);
                 }
-                // Before they go: whoever has them and asks again finds the place free.
+                // The place is free before the trailers are sent: a client that has them may send its next request at
+                // once.
                 this.held = ReplyHold::Nothing;
                 trailers
             }

@@ -1,11 +1,11 @@
-//! What the documents of an Apply or a Plan wait for, and how long they are waited for.
+//! The turns that an Apply or a Plan waits for, and how long its documents may take.
 //!
 //! ```text
-//! place ─ turn of its sender's Applies ─ read, its bytes count ─ larger than a share? the turn of the door ─ rest
+//! place ─ turn of its peer's Applies ─ read, its bytes count ─ larger than a share? the turn of the door ─ rest
 //! ```
 //!
-//! What waits for its sender's turn is not read: it stays in the window of its stream. Whoever has the turn of the whole
-//! door keeps others waiting, so he is held to a pace, and to less time when somebody waits.
+//! An Apply that waits for its peer's turn is not read: its bytes stay in the window of its stream. An Apply with the
+//! turn of the door delays all others. It must keep a minimum speed, and has less time when others wait.
 
 use std::pin::Pin;
 use std::sync::Arc;
@@ -19,46 +19,46 @@ use tonic::codegen::Bytes;
 
 use crate::identity::{OversizeTurn, OversizeWaiter, PeerQuota};
 
-/// How long a client may keep the turn of the door waiting in all, and when somebody else waits for it.
+/// How long the door may wait for an Apply that has its turn, in all, and once another Apply waits.
 const LONGEST_WAIT: Duration = Duration::from_secs(20);
 const OTHERS_WAIT: Duration = Duration::from_secs(5);
-/// The pace of whoever has that turn: so long at first, and then a millisecond for so many bytes.
+/// The minimum speed of that Apply: a first allowance, and then so many bytes per millisecond.
 const FIRST_WAIT: Duration = Duration::from_secs(2);
-const BYTES_A_MILLISECOND: u64 = 1024;
-/// How often it is looked whether somebody waits.
-const LOOK: Duration = Duration::from_millis(500);
+const BYTES_PER_MILLISECOND: u64 = 1024;
+/// How often the code checks whether another Apply waits.
+const CHECK_INTERVAL: Duration = Duration::from_millis(500);
 
-/// What documents wait for.
+/// The turns of one Apply or Plan.
 pub(crate) struct ApplyTurns {
     applies: PollSemaphore,
     has_turn: bool,
     large: PollSemaphore,
-    at_large: Oversize,
-    /// What has come, and has no room yet.
+    oversize: Oversize,
+    /// Bytes that have arrived and found no room in the peer's share.
     waiting: Option<(Bytes, OversizeWaiter)>,
-    /// How long nothing may come, and since when nothing has: what came before is held meanwhile.
-    patience: Duration,
+    /// How long no byte may arrive, and since when none has. Earlier documents are held in memory meanwhile.
+    timeout: Duration,
     silent_since: Option<Instant>,
     alarm: Option<Pin<Box<Sleep>>>,
 }
 
 impl ApplyTurns {
-    /// Those of one whose documents may keep us waiting for so long each.
-    pub(crate) fn new(quota: &PeerQuota, patience: Duration) -> Self {
+    /// The turns of an Apply of this peer, which may be silent for `timeout` at a time.
+    pub(crate) fn new(quota: &PeerQuota, timeout: Duration) -> Self {
         let large = quota.large();
         Self {
             applies: PollSemaphore::new(quota.applies()),
             has_turn: false,
             large: PollSemaphore::new(large.turn()),
-            at_large: Oversize { door: Arc::clone(large), turn: None },
+            oversize: Oversize { door: Arc::clone(large), turn: None },
             waiting: None,
-            patience,
+            timeout,
             silent_since: None,
             alarm: None,
         }
     }
 
-    /// Waits for the turn of its sender's: something to keep, or nothing if it was had before.
+    /// Waits for the turn of the peer's Applies. It returns the turn once, and `None` afterwards.
     pub(crate) fn poll_begin(
         &mut self,
         context: &mut Context<'_>,
@@ -71,22 +71,22 @@ impl ApplyTurns {
         Poll::Ready(turn)
     }
 
-    /// This has no room in a share.
+    /// Holds bytes for which the peer's share has no room.
     pub(crate) fn wait_with(&mut self, data: Bytes) {
-        self.waiting = Some((data, self.at_large.door.wait()));
+        self.waiting = Some((data, self.oversize.door.wait()));
     }
 
-    /// Whether something has no room.
+    /// True if bytes wait for room.
     pub(crate) fn is_waiting(&self) -> bool {
         self.waiting.is_some()
     }
 
-    /// Whether it has the turn of the door: what comes need not be counted.
+    /// True if it has the turn of the door. Its bytes then need not be counted.
     pub(crate) fn is_large(&self) -> bool {
-        self.at_large.turn.is_some()
+        self.oversize.turn.is_some()
     }
 
-    /// Waits for the turn of the door, if anything has no room: that, and something to keep.
+    /// Waits for the turn of the door if bytes wait for room. It returns these bytes, and the turn.
     pub(crate) fn poll_large(
         &mut self,
         context: &mut Context<'_>,
@@ -95,21 +95,21 @@ impl ApplyTurns {
             return Poll::Ready(None);
         }
         let turn = ready!(self.large.poll_acquire(context));
-        self.at_large.turn = Some(LargeTurn::default());
+        self.oversize.turn = Some(LargeTurn::default());
         Poll::Ready(self.waiting.take().map(|(data, _)| (data, turn)))
     }
 
-    /// Something has come.
-    pub(crate) fn hear(&mut self, bytes: u64) {
+    /// Notes that bytes have arrived.
+    pub(crate) fn note_bytes(&mut self, bytes: u64) {
         self.alarm = None;
         let silent = self.silent_since.take().map_or(Duration::ZERO, |since| since.elapsed());
-        if let Some(turn) = &mut self.at_large.turn {
+        if let Some(turn) = &mut self.oversize.turn {
             turn.waited += silent;
             turn.bytes = turn.bytes.saturating_add(bytes);
         }
     }
 
-    /// Waits until nothing has come for too long.
+    /// Waits until no byte has arrived for too long.
     pub(crate) fn poll_silence(&mut self, context: &mut Context<'_>) -> Poll<()> {
         let since = *self.silent_since.get_or_insert_with(Instant::now);
         loop {
@@ -117,23 +117,23 @@ impl ApplyTurns {
                 ready!(alarm.as_mut().poll(context));
             }
             let silent = since.elapsed();
-            let left = self.patience.saturating_sub(silent).min(self.at_large.left(silent));
+            let left = self.timeout.saturating_sub(silent).min(self.oversize.left(silent));
             if left.is_zero() {
                 return Poll::Ready(());
             }
-            self.alarm = Some(Box::pin(tokio::time::sleep(left.min(LOOK))));
+            self.alarm = Some(Box::pin(tokio::time::sleep(left.min(CHECK_INTERVAL))));
         }
     }
 }
 
-/// The turn of the door, had or not.
+/// The turn of the door, taken or not.
 struct Oversize {
     door: Arc<OversizeTurn>,
     turn: Option<LargeTurn>,
 }
 
 impl Oversize {
-    /// How much longer nothing may come, after nothing has for so long.
+    /// How much longer the client may be silent, after it was silent for `silent`.
     fn left(&mut self, silent: Duration) -> Duration {
         let is_waited_for = self.door.is_waited_for();
         let Some(turn) = &mut self.turn else { return Duration::MAX };
@@ -141,14 +141,14 @@ impl Oversize {
     }
 }
 
-/// How whoever has the turn of the door uses it. The time that it takes us to read what has come is not his.
+/// How an Apply uses the turn of the door. The broker's own reading time does not count.
 #[derive(Default)]
 struct LargeTurn {
-    /// How long it was waited for him.
+    /// How long the door has waited for bytes.
     waited: Duration,
-    /// How much has come of him meanwhile.
+    /// The bytes that have arrived in this turn.
     bytes: u64,
-    /// How long it had been waited for him when somebody else was first seen to wait.
+    /// The value of `waited` when another Apply was first seen to wait.
     before_others: Option<Duration>,
 }
 
@@ -158,7 +158,7 @@ impl LargeTurn {
         if is_waited_for {
             self.before_others.get_or_insert(waited);
         }
-        let pace = FIRST_WAIT + Duration::from_millis(self.bytes / BYTES_A_MILLISECOND);
+        let pace = FIRST_WAIT + Duration::from_millis(self.bytes / BYTES_PER_MILLISECOND);
         let others = self.before_others.map_or(LONGEST_WAIT, |before| before + OTHERS_WAIT);
         pace.min(LONGEST_WAIT).min(others).saturating_sub(waited)
     }
@@ -172,7 +172,7 @@ mod tests {
     const MIB: u64 = 1024 * 1024;
 
     #[test]
-    fn who_keeps_the_door_waiting_has_less_time_when_others_wait() {
+    fn an_apply_that_delays_others_has_less_time() {
         let mut turn = LargeTurn::default();
         assert_eq!(turn.left(SECOND, false), SECOND, "two seconds at first");
         turn.bytes = MIB;
@@ -182,6 +182,6 @@ mod tests {
         assert_eq!(turn.left(SECOND, false), SECOND * 16);
         assert_eq!(turn.left(SECOND, true), SECOND * 5);
         turn.waited = SECOND * 8;
-        assert_eq!(turn.left(SECOND, false), Duration::ZERO, "it is known from then on");
+        assert_eq!(turn.left(SECOND, false), Duration::ZERO, "the other waiter is remembered");
     }
 }

@@ -1,7 +1,7 @@
-//! Messages on their way in and out of buffers that fit them.
+//! Encodes and decodes messages in buffers of fitting sizes.
 //!
-//! tonic's own codec takes 8 KiB for every request and 8 KiB for every reply, of which most stay empty, and all of which
-//! are wiped when they are freed (benches/README.md).
+//! tonic's own codec allocates 8 KiB for every request and 8 KiB for every reply. Most of it stays empty, and all of it
+//! is wiped when it is freed (benches/README.md).
 
 use std::marker::PhantomData;
 
@@ -13,14 +13,14 @@ use tonic_prost::ProstDecoder;
 
 use super::unknown_fields;
 
-/// What a request is read into; most are smaller, and a larger one gets what it needs.
+/// The initial buffer of a request. Most are smaller, and it grows for a larger one.
 const REQUEST_BYTES: usize = 256;
-/// What a reply is written into: the least size of one with a credential, and its head.
+/// The initial buffer of a reply: the smallest padded credential, and its head.
 const REPLY_BYTES: usize = 2 * 1024 + 64;
-/// When a stream's messages go to the transport; tonic's own.
+/// When the messages of a stream go to the transport, as in tonic.
 const YIELD_BYTES: usize = 32 * 1024;
 
-/// prost's messages, as tonic's generated code wants them.
+/// The prost codec that the generated code uses.
 pub struct Codec<T, U>(PhantomData<fn(T) -> U>);
 
 impl<T, U> Default for Codec<T, U> {
@@ -48,7 +48,7 @@ where
     }
 }
 
-/// Reads messages.
+/// Decodes requests.
 pub struct MessageDecoder<U>(ProstDecoder<U>);
 
 impl<U: Message + Name + Default> Decoder for MessageDecoder<U> {
@@ -56,7 +56,7 @@ impl<U: Message + Name + Default> Decoder for MessageDecoder<U> {
     type Error = Status;
 
     fn decode(&mut self, buffer: &mut DecodeBuf<'_>) -> Result<Option<U>, Status> {
-        // A message is read when it is there as a whole, in one piece.
+        // tonic calls this when the whole message is there, in one piece.
         unknown_fields::check::<U>(buffer.chunk())?;
         self.0.decode(buffer)
     }
@@ -66,7 +66,7 @@ impl<U: Message + Name + Default> Decoder for MessageDecoder<U> {
     }
 }
 
-/// Writes messages.
+/// Encodes replies.
 pub struct MessageEncoder<T>(PhantomData<fn(T)>);
 
 impl<T: Message> Encoder for MessageEncoder<T> {
@@ -74,8 +74,8 @@ impl<T: Message> Encoder for MessageEncoder<T> {
     type Error = Status;
 
     fn encode(&mut self, message: T, buffer: &mut EncodeBuf<'_>) -> Result<(), Status> {
-        // Into a vector, which takes a byte without a call, and from there at once: a buffer that grows is copied, and
-        // what it was is wiped, time and again. The vector is wiped when it is freed, as all are.
+        // Encode into a vector of the final size and copy once. A growing buffer would be copied and wiped again and
+        // again. The vector is wiped when it is freed.
         buffer.put_slice(&message.encode_to_vec());
         Ok(())
     }

@@ -1,5 +1,4 @@
-//! Every request is counted, by what becomes of it: answered, refused at the door, or abandoned by its client.
-//! The door is where each of them passes, of whatever service.
+//! Counts every request by its outcome: answered, refused before its service, or abandoned by its client.
 
 use std::sync::Arc;
 
@@ -12,16 +11,16 @@ use super::methods::{Methods, methods};
 use crate::grpc::convert::status::reason_in;
 use crate::metrics::{EndpointMetrics, Method, Metrics};
 
-/// What is counted of a request whose client went away before its end.
+/// The outcome of a request whose client went away before its end.
 const CANCELLED: &str = "CANCELLED";
-/// What is counted of a request that the strict look at its form has refused without a gRPC status.
+/// The outcome of a request that was refused for its form without a gRPC status.
 const HTTP_INVALID: &str = "HTTP_INVALID";
 
-/// Refusals that alerts are about, of all methods; and of those of steps.
+/// Reasons that alerts watch: for all methods, and for the methods of steps.
 const EXPECTED: [&str; 2] = ["INTERNAL", "JOURNAL_UNAVAILABLE"];
 const EXPECTED_OF_STEPS: [&str; 1] = ["RESOLVE_DENIED"];
 
-/// The counters of every method. What alerts are about begins at zero.
+/// The counters of every method. Reasons that alerts watch begin at zero.
 pub fn metrics() -> Metrics {
     let Methods { steps, admin, streams } = methods();
     let metrics = Metrics::new(steps.clone(), admin.clone());
@@ -40,21 +39,21 @@ pub fn metrics() -> Metrics {
     metrics
 }
 
-/// A request. Dropped before it is answered, it was abandoned.
+/// A running request. It counts as abandoned if it is dropped before it is answered.
 pub(crate) struct RequestCount {
     method: Arc<Method>,
     began: Instant,
     is_answered: bool,
 }
 
-/// A stream that has begun. Dropped before its end, it was abandoned.
+/// A running stream. It counts as abandoned if it is dropped before its end.
 pub(crate) struct StreamCount {
     method: Arc<Method>,
     has_ended: bool,
 }
 
 impl RequestCount {
-    /// A request begins.
+    /// Begins a request.
     pub(crate) fn begin(door: &EndpointMetrics, path: &str) -> Self {
         Self { method: door.method(path), began: Instant::now(), is_answered: false }
     }
@@ -64,20 +63,20 @@ impl RequestCount {
         self.began
     }
 
-    /// It is refused at the door. How fast that goes says nothing of its method.
+    /// Counts a refusal before the service. Its duration is not counted for the method.
     pub(crate) fn refuse(mut self, answer: &Response<Body>) {
         self.method.answer(reason(answer));
         self.is_answered = true;
     }
 
-    /// It is answered, by its method or in place of it.
+    /// Counts an answer, by the service or in its place.
     pub(crate) fn answer(&mut self, answer: &Response<Body>) {
         self.method.answer(reason(answer));
         self.method.took(self.began.elapsed());
         self.is_answered = true;
     }
 
-    /// The stream that it is answered with.
+    /// Begins the stream that answers the request.
     pub(crate) fn stream(&self) -> StreamCount {
         StreamCount { method: Arc::clone(&self.method), has_ended: false }
     }
@@ -92,7 +91,7 @@ impl Drop for RequestCount {
 }
 
 impl StreamCount {
-    /// It ends in order, or with an error.
+    /// Counts the end of the stream, in order or with an error.
     pub(crate) fn end(&mut self, trailers: &HeaderMap) {
         self.method.end_stream(name(code(trailers)));
         self.has_ended = true;
@@ -107,7 +106,7 @@ impl Drop for StreamCount {
     }
 }
 
-/// Why a request was refused; none if it was not.
+/// The reason of a refusal; `None` if the request was served.
 fn reason(answer: &Response<Body>) -> Option<&'static str> {
     if let Some(status) = answer.extensions().get::<Status>() {
         return Some(reason_in(status).unwrap_or(unexplained(status.code())));
@@ -121,22 +120,22 @@ fn reason(answer: &Response<Body>) -> Option<&'static str> {
     }
 }
 
-/// A refusal that is not ours has a code and no reason.
+/// The reason for a refusal by another library: its code.
 fn unexplained(code: Code) -> &'static str {
     match code {
-        // tonic's word for a message that cannot be read; ours means a fault of the broker.
+        // tonic uses INTERNAL for a message that cannot be decoded. Our INTERNAL means a fault of the broker.
         Code::Internal => "MALFORMED",
         code => name(code),
     }
 }
 
-/// What a head or trailers say; a head says nothing if all is well so far.
+/// The code of a head or of trailers. A head without a code means OK so far.
 fn code(headers: &HeaderMap) -> Code {
     let given = headers.get(Status::GRPC_STATUS);
     given.map_or(Code::Ok, |code| Code::from_bytes(code.as_bytes()))
 }
 
-/// A code as gRPC's documents write it.
+/// The name of a code in gRPC's documents.
 fn name(code: Code) -> &'static str {
     match code {
         Code::Ok => "OK",

@@ -1,7 +1,7 @@
-//! `grpc.health.v1` on both doors: whether the broker can do what may be asked of it.
+//! `grpc.health.v1` on both doors: whether the broker can serve requests.
 //!
-//! The whole server, "", is SERVING while the broker is [ready](crate::broker::Broker::readiness), and so is
-//! StepService. SystemService is SERVING as long as it answers: it says what is wrong.
+//! The whole server, "", and StepService are SERVING while the broker is [ready](crate::broker::Broker::readiness).
+//! SystemService is SERVING as long as it answers, because it reports what is wrong.
 
 use tokio::sync::watch::Receiver;
 use tonic::server::NamedService;
@@ -16,7 +16,7 @@ use crate::grpc::step::Steps;
 
 const STEP_SERVICE: &str = StepServiceServer::<Steps>::NAME;
 
-/// The service for the step door. It must be called on the door's runtime.
+/// The health service of the step door. It must be called on the door's runtime.
 pub(crate) async fn of_steps(readiness: Receiver<bool>) -> HealthServer<impl Health> {
     let (reporter, service) = health_reporter();
     reporter.set_serving::<StepServiceServer<Steps>>().await;
@@ -24,7 +24,7 @@ pub(crate) async fn of_steps(readiness: Receiver<bool>) -> HealthServer<impl Hea
     service
 }
 
-/// The service for the admin door. It must be called on the door's runtime.
+/// The health service of the admin door. It must be called on the door's runtime.
 pub(crate) async fn of_admin(readiness: Receiver<bool>) -> HealthServer<impl Health> {
     let (reporter, service) = health_reporter();
     reporter.set_serving::<SystemServiceServer<AdminService>>().await;
@@ -32,7 +32,7 @@ pub(crate) async fn of_admin(readiness: Receiver<bool>) -> HealthServer<impl Hea
     service
 }
 
-/// Until the broker is gone.
+/// Reports readiness until the broker is gone.
 async fn follow(mut readiness: Receiver<bool>, reporter: HealthReporter, names: &[&str]) {
     loop {
         let is_ready = *readiness.borrow_and_update();

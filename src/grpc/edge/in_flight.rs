@@ -1,12 +1,12 @@
 //! The place of a request, from its head to the last byte of its reply.
 //!
 //! ```text
-//! head ─ rate ─ message comes: no place, its bytes count ─ whole: a place, or OVERLOADED ─ service ─ reply taken
+//! head ─ rate ─ message arrives: no place, its bytes count ─ whole: a place, or OVERLOADED ─ service ─ reply taken
 //! ```
 //!
-//! A head costs whoever sends it one request of its rate and nothing else: the place is taken when the message is
-//! there. What is refused counts as much that was read, so that refusals do not come faster than requests would.
-//! What ends or renews something has a lane of its own. Everything is taken of the [`PeerQuota`] of who asks.
+//! A head costs its client one request of its rate. The place is taken only when the message is whole. A refusal counts
+//! as bytes read, so refusals come no faster than requests would. Requests that end or renew something have a lane of
+//! their own. Everything is taken from the [`PeerQuota`] of the client.
 
 use std::pin::Pin;
 use std::sync::Arc;
@@ -26,10 +26,10 @@ use super::request_class::RequestClass;
 use crate::grpc::convert::status;
 use crate::identity::{Lane, OpenRequest, Peer, PeerQuota, WaitingReply};
 
-/// When to try again what was refused for want of room.
+/// When to retry after a refusal for lack of room.
 const RETRY_AFTER: Duration = Duration::from_secs(1);
 
-/// A request that is open, and what it holds.
+/// An open request, and what it holds.
 pub(crate) struct InFlight {
     class: RequestClass,
     quota: Arc<PeerQuota>,
@@ -41,7 +41,7 @@ pub(crate) struct InFlight {
 struct HeldResources {
     is_whole: bool,
     place: Option<Lane>,
-    /// Of its message.
+    /// The counted bytes of its message.
     bytes: u64,
     turns: Vec<OwnedSemaphorePermit>,
     reply: Option<(WaitingReply, Option<Arc<ReplyBytes>>)>,
@@ -65,17 +65,18 @@ impl InFlight {
         &self.quota
     }
 
-    /// Its message is there, or may go on as long as it does: takes its place.
+    /// Takes the place of the request: its message is whole, or may arrive as long as the request lasts.
     ///
     /// # Errors
-    /// [`overloaded`] if there is none.
+    /// [`overloaded`] if no place is free.
     pub(crate) fn complete(&self) -> Result<(), Status> {
         let mut held = self.held.lock();
         if held.is_whole {
             return Ok(());
         }
         if let Some(lane) = self.class.lane() {
-            // Whoever has too many replies lying about gets no more of them. What waits for its turn is few.
+            // A client with too many unread replies gets no more of them. Requests that end something and Applies are
+            // few.
             let may_be_answered =
                 matches!(self.class, RequestClass::Documents | RequestClass::Ending)
                     || self.quota.has_bytes();
@@ -89,12 +90,12 @@ impl InFlight {
         Ok(())
     }
 
-    /// Whether its message is there.
+    /// True if the message is whole.
     pub(crate) fn is_whole(&self) -> bool {
         self.held.lock().is_whole
     }
 
-    /// Takes bytes for its message.
+    /// Takes bytes for the message.
     fn take_bytes(&self, count: u64) -> bool {
         let is_taken = self.quota.take_bytes(count);
         if is_taken {
@@ -107,14 +108,14 @@ impl InFlight {
         self.held.lock().turns.push(turn);
     }
 
-    /// It is answered: from now on the reply counts until it is taken, not the message.
+    /// The request is answered: from now on the reply counts until it is taken, and the message no more.
     pub(crate) fn answer(&self, weighed: Option<Arc<ReplyBytes>>) {
         let mut held = self.held.lock();
         self.give_message(&mut held);
         held.reply = Some((self.request.traffic().reply(), weighed));
     }
 
-    /// It is answered by a stream. Watches have a bound of their own; others keep their places.
+    /// The request is answered by a stream. Watches give their place back, because they have a limit of their own.
     pub(crate) fn begin_stream(&self) {
         let mut held = self.held.lock();
         self.give_message(&mut held);
@@ -130,7 +131,7 @@ impl InFlight {
         held.turns.clear();
     }
 
-    /// Has whoever has asked wait, for a refusal.
+    /// Delays the client for a refusal.
     pub(crate) fn penalize(&self) {
         self.request.traffic().penalize(self.quota.penalty());
     }
@@ -146,53 +147,53 @@ impl Drop for InFlight {
     }
 }
 
-/// Has whoever has asked wait, for a refusal.
+/// Delays the client for a refusal.
 pub(crate) fn penalize<T>(peer: &Peer<T>) {
     peer.traffic.penalize(peer.quota.penalty());
 }
 
 pub(crate) fn overloaded() -> Status {
-    let text = "as many requests are in flight as the broker takes at once; try again";
-    status::at_the_door(Code::ResourceExhausted, "OVERLOADED", text, Some(RETRY_AFTER))
+    let text = "too many requests are in flight; try again";
+    status::refused_early(Code::ResourceExhausted, "OVERLOADED", text, Some(RETRY_AFTER))
 }
 
-/// A request that takes too long, or whose message does.
+/// The status of a request that takes too long to arrive or to answer.
 pub(super) fn too_slow() -> Status {
-    let text = "the request was not complete, or not done, in the time that it may take";
-    status::at_the_door(Code::DeadlineExceeded, "REQUEST_TOO_SLOW", text, None)
+    let text = "the request did not arrive, or was not answered, within its time limit";
+    status::refused_early(Code::DeadlineExceeded, "REQUEST_TOO_SLOW", text, None)
 }
 
-/// A message that comes.
+/// The message of a request as it arrives.
 pub(crate) struct IncomingBody {
     body: Body,
     in_flight: Arc<InFlight>,
-    /// How much of it has come, in bytes.
+    /// The bytes that have arrived.
     seen: u64,
     turns: Option<Box<ApplyTurns>>,
 }
 
 impl IncomingBody {
-    /// One whose documents may keep us waiting for so long each.
-    pub(crate) fn new(body: Body, in_flight: Arc<InFlight>, patience: Duration) -> Self {
+    /// The message of an open request. Its documents may be silent for `timeout` at a time.
+    pub(crate) fn new(body: Body, in_flight: Arc<InFlight>, timeout: Duration) -> Self {
         let turns = (in_flight.class == RequestClass::Documents)
-            .then(|| Box::new(ApplyTurns::new(&in_flight.quota, patience)));
+            .then(|| Box::new(ApplyTurns::new(&in_flight.quota, timeout)));
         Self { body, in_flight, seen: 0, turns }
     }
 
-    /// What comes next, if it comes in time.
+    /// The next frame, if it arrives in time.
     fn poll_body(&mut self, context: &mut Context<'_>) -> Poll<Came> {
         let came = Pin::new(&mut self.body).poll_frame(context);
         let Some(turns) = &mut self.turns else { return came };
         if let Poll::Ready(came) = came {
             let data = came.as_ref().and_then(|came| came.as_ref().ok()).and_then(Frame::data_ref);
-            turns.hear(data.map_or(0, length_of));
+            turns.note_bytes(data.map_or(0, length_of));
             return Poll::Ready(came);
         }
         ready!(turns.poll_silence(context));
         Poll::Ready(Some(Err(too_slow())))
     }
 
-    /// Waits for the turns of documents: what had no room comes of it.
+    /// Waits for the turns of an Apply. It returns bytes that had waited for room.
     fn poll_turns(&mut self, context: &mut Context<'_>) -> Poll<Option<Bytes>> {
         let Some(turns) = &mut self.turns else { return Poll::Ready(None) };
         if let Some(turn) = ready!(turns.poll_begin(context)) {
@@ -205,7 +206,7 @@ impl IncomingBody {
         Poll::Ready(Some(data))
     }
 
-    /// Counts what has come.
+    /// Counts bytes that have arrived. False if there is no room for them.
     fn weigh(&mut self, data: &Bytes) -> bool {
         let free = u64::try_from(FREE_BYTES).unwrap_or(0);
         let before = self.seen;

@@ -1,10 +1,10 @@
-//! Every method of each door, as the protos say.
+//! The methods of each door, as the protos define them.
 
 use prost::Message;
 
 use crate::grpc::pb;
 
-/// Of descriptors (google/protobuf/descriptor.proto) what is needed here; what else is in them is skipped, not kept.
+/// The needed part of a descriptor (google/protobuf/descriptor.proto). Decoding skips the rest without storing it.
 #[derive(Message)]
 struct FileDescriptorSet {
     #[prost(message, repeated, tag = 1)]
@@ -37,20 +37,20 @@ struct MethodDescriptor {
 
 /// The service of the step door.
 const STEP_SERVICE: &str = "keyhatch.v1.StepService";
-/// On both doors.
+/// The service on both doors.
 const HEALTH: &str = "grpc.health.v1.Health";
 
 /// The methods of both doors, each as "package.Service/Method".
 pub struct Methods {
-    /// Of the step door.
+    /// The methods of the step door.
     pub steps: Vec<String>,
-    /// Of the admin door.
+    /// The methods of the admin door.
     pub admin: Vec<String>,
-    /// Those of either that answer with a stream.
+    /// The methods of either door that answer with a stream.
     pub streams: Vec<String>,
 }
 
-/// The methods that are served.
+/// Every method that the daemon serves.
 pub fn methods() -> Methods {
     let sets = [
         pb::DESCRIPTORS,
@@ -59,7 +59,7 @@ pub fn methods() -> Methods {
         tonic_reflection::pb::v1alpha::FILE_DESCRIPTOR_SET,
     ];
     let (mut steps, mut admin, mut streams) = (Vec::new(), Vec::new(), Vec::new());
-    // What was built in is well formed.
+    // Built-in descriptors are well formed.
     let files = sets.into_iter().filter_map(|set| FileDescriptorSet::decode(set).ok());
     for file in files.flat_map(|set| set.file) {
         for service in &file.service {

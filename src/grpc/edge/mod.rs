@@ -1,4 +1,4 @@
-//! What every request and reply passes, whichever service it is for.
+//! Everything that requests and replies of every service pass.
 
 pub(super) mod admission;
 mod apply_turns;

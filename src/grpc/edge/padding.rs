@@ -1,24 +1,23 @@
-//! Replies with a credential have one of a few sizes, so that whoever sees the traffic of a socket does not
-//! learn how long a secret is, and what is recognised by its length stays unknown.
+//! Pads replies with credentials to a few sizes, so that the traffic of a socket does not show how long a secret is.
 //!
-//! The sizes are those of [`size_class`]. The least is 2 KiB, not 1: the longest names and a lease take some 900
-//! bytes, so that a value of up to 900 bytes is below it whatever it is called. Powers of two keep the sizes few
-//! where most credentials are; beyond, steps of 32 KiB bound what is added.
+//! [`size_class`] defines the sizes. The smallest is 2 KiB: the longest names and a lease take some 900 bytes, so every
+//! value of up to 900 bytes fits into it. Powers of two keep the number of sizes small where most credentials are.
+//! Beyond, steps of 32 KiB bound the padding.
 
 use prost::Message;
 use prost::bytes::Bytes;
 
 use crate::model::{SIZE_STEP, size_class};
 
-/// What paddings are cut from; one that is too small for its own header is a step longer.
+/// The zeros for paddings. A padding that is too small for its own header is one step longer.
 static ZEROS: [u8; 2 * SIZE_STEP] = [0; 2 * SIZE_STEP];
 
-/// The padding for a message whose `padding` is still empty, with a field number below 16.
+/// The padding of a message whose `padding` field is still empty and has a number below 16.
 pub fn padding(message: &impl Message) -> Bytes {
     padding_for(message.encoded_len())
 }
 
-/// The same for a message that takes so many bytes without it. Zeros that are copied only when the message is encoded.
+/// The padding of a message that takes `size` bytes without it. The zeros are copied only when the message is encoded.
 pub fn padding_for(size: usize) -> Bytes {
     let mut padded = size_class(size);
     loop {
@@ -29,9 +28,9 @@ pub fn padding_for(size: usize) -> Bytes {
     }
 }
 
-/// How long a padding is that takes exactly this room with its tag and its length. A few rooms cannot be
-/// filled: one byte and two, and those just too large for a length that is written in one byte fewer. Such a
-/// reply has the next size, which tells no more of it than of the others that have it.
+/// The length of a padding that takes exactly `room` bytes with its tag and length; `None` if there is none. That is so
+/// for one and two bytes, and just above each size of the length itself. Such a reply gets the next size class, which
+/// shows no more than the class itself.
 fn length_for(room: usize) -> Option<usize> {
     let fits = |length: &usize| {
         let header = 1 + prost::length_delimiter_len(*length);
@@ -50,7 +49,7 @@ mod tests {
     use crate::grpc::pb::{BatchResolveResult, ResolveError, batch_resolve_result};
 
     #[test]
-    fn every_reply_has_one_of_the_sizes_and_but_for_a_few_the_next_one() {
+    fn replies_have_few_sizes_and_nearly_all_the_next_one() {
         let (mut sizes, mut exceptions) = (std::collections::BTreeSet::new(), 0);
         for length in (0..70_000).chain([300_000, 3_000_000]) {
             let message = "x".repeat(length);

@@ -1,4 +1,4 @@
-//! From a connection to a caller, at every request.
+//! The peers of both doors, checked at every request.
 
 use std::sync::Arc;
 
@@ -9,7 +9,7 @@ use super::request_class::RequestClass;
 use crate::broker::{Broker, Error, StepSession};
 use crate::identity::{Peer, PeerConnection};
 
-/// A connection to a step's socket, which belongs to its opening.
+/// A connection to the socket of a step, with the session of its opening.
 pub type StepConnection = PeerConnection<Arc<StepSession>>;
 /// A connection to the admin socket.
 pub type AdminConnection = PeerConnection<()>;
@@ -22,19 +22,19 @@ impl<T: Clone + Send + Sync + 'static> Connected for PeerConnection<T> {
     }
 }
 
-/// Who stands behind the connections of a door.
+/// The checks of one kind of peer, in which `Self` is the tag of its connections.
 pub(crate) trait AdmissionPolicy: Clone + Send + Sync + 'static {
-    /// Takes one request of the rate, before anything of it is looked at: a flood of heads, or of malformed requests,
-    /// is a flood, too.
+    /// Takes one request of the peer's rate before anything else is checked. A flood of heads or of malformed requests
+    /// counts too.
     ///
     /// # Errors
-    /// If there is none left.
+    /// If the rate is used up.
     fn charge(broker: &Broker, peer: &Peer<Self>, class: RequestClass) -> Result<(), Error>;
 
-    /// Whether this is somebody still.
+    /// Checks that the peer is still registered, or its opening open.
     ///
     /// # Errors
-    /// Why not.
+    /// Why it is not.
     fn check(broker: &Broker, peer: &Peer<Self>) -> Result<(), Error>;
 }
 
@@ -51,7 +51,7 @@ impl AdmissionPolicy for Arc<StepSession> {
 impl AdmissionPolicy for () {
     fn charge(broker: &Broker, peer: &Peer<Self>, class: RequestClass) -> Result<(), Error> {
         match class {
-            // An executor renews as many steps as it has open, and nobody is kept from taking away.
+            // An executor renews as many steps as it has open, and removing something must always be possible.
             RequestClass::Ending | RequestClass::Health => Ok(()),
             RequestClass::Documents
             | RequestClass::Looking
@@ -74,10 +74,10 @@ pub(crate) fn peer<P: AdmissionPolicy, T>(request: &Request<T>) -> Result<Arc<Pe
     peer.ok_or_else(|| Error::Internal("a request without a peer".to_owned()))
 }
 
-/// Takes one request from the rate of an opening.
+/// Takes one request of an opening's rate.
 ///
 /// # Errors
-/// [`Error::TooManyRequests`] if there is none left.
+/// [`Error::TooManyRequests`] if the rate is used up.
 pub(crate) fn take_request(broker: &Broker, session: &StepSession) -> Result<(), Error> {
     session.take_request(broker.now(), broker.limits()).map_err(Error::TooManyRequests)
 }

@@ -1,6 +1,7 @@
 //! Reflection on the admin door (grpc.reflection.v1 and v1alpha), for tools such as grpcurl.
 //!
-//! What it answers from takes 1 MB, and most daemons are never asked: it is made when somebody first asks.
+//! The descriptors take 1 MB when they are decoded, and few daemons are ever asked. They are decoded at the first
+//! request.
 
 use std::convert::Infallible;
 use std::future::{Ready, ready};
@@ -18,12 +19,12 @@ use tower::Service;
 
 use crate::grpc::pb;
 
-/// As clients of today ask.
+/// Reflection for current clients.
 pub(crate) fn v1() -> Lazy<ServerReflectionServer<impl ServerReflection>> {
     Lazy::new(|| protos().build_v1().ok())
 }
 
-/// As older ones do.
+/// Reflection for older clients.
 pub(crate) fn v1alpha() -> Lazy<v1alpha::ServerReflectionServer<impl v1alpha::ServerReflection>> {
     Lazy::new(|| protos().build_v1alpha().ok())
 }
@@ -34,9 +35,9 @@ fn protos() -> Builder<'static> {
         .register_encoded_file_descriptor_set(tonic_health::pb::FILE_DESCRIPTOR_SET)
 }
 
-/// A service of tonic's, made at its first request.
+/// A service of tonic that is built at its first request.
 pub(crate) struct Lazy<S> {
-    /// None if it cannot be made.
+    /// `None` if it cannot be built.
     service: Arc<OnceLock<Option<S>>>,
     make: fn() -> Option<S>,
 }

@@ -1,8 +1,8 @@
-//! Bytes of replies that are not on their way yet, counted against the share of who has asked.
+//! Counts the unsent bytes of replies against the quota of the client.
 //!
-//! A place pays for [`FREE_BYTES`] of a message and of a reply. What is above that counts before it is made, where its
-//! size can be bounded: of credentials and of pages; of everything else as soon as it is made. What has no room waits
-//! for it, in order and for [a moment](PATIENCE); then it is refused.
+//! A place includes [`FREE_BYTES`] of a message and of a reply. More bytes count before the reply is made if their size
+//! can be bounded, as for credentials and pages, and otherwise as soon as it is made. A reply without room waits for
+//! room, in order and for [a moment](TIMEOUT), and is then refused.
 
 use std::sync::Arc;
 use std::time::Duration;
@@ -14,47 +14,47 @@ use tonic::Response;
 use crate::broker::Room;
 use crate::identity::PeerQuota;
 
-/// What nobody counts, in bytes: nearly all messages, and nearly all replies.
+/// Uncounted bytes of a message and of a reply. Nearly all are smaller.
 pub(super) const FREE_BYTES: usize = 4 * 1024;
 /// How long one call waits for room.
-const PATIENCE: Duration = Duration::from_secs(1);
+const TIMEOUT: Duration = Duration::from_secs(1);
 
-/// Bytes that are held until this is dropped.
+/// The counted bytes of one reply. They are given back when it is dropped.
 pub(crate) struct ReplyBytes {
     quota: Arc<PeerQuota>,
-    /// With what is free of them.
+    /// All bytes of the reply, counted or not.
     bytes: usize,
-    /// What is taken for them: what counts of them, or more.
+    /// The bytes taken from the quota: the counted bytes of the reply, or more.
     taken: u64,
-    /// How many more there should have been when there was no room.
+    /// The bytes for which there was no room.
     wanted: usize,
-    /// Until when room is waited for.
+    /// The end of the wait for room.
     until: Option<Instant>,
 }
 
 impl ReplyBytes {
-    /// A reply of which nothing is there yet.
+    /// A reply without bytes.
     pub(crate) fn nothing(quota: &Arc<PeerQuota>) -> Self {
         Self { quota: Arc::clone(quota), bytes: 0, taken: 0, wanted: 0, until: None }
     }
 
-    /// Counts so many bytes that are there, if they are to be counted.
+    /// Counts bytes that exist already; `None` if none of them count.
     pub(crate) fn new(quota: &Arc<PeerQuota>, bytes: usize) -> Option<Self> {
         Self::nothing(quota).weigh(bytes)
     }
 
-    /// The same of a reply.
+    /// Counts a finished reply; `None` if none of its bytes count.
     pub(crate) fn of(quota: &Arc<PeerQuota>, reply: &impl Message) -> Option<Self> {
         Self::nothing(quota).made(reply)
     }
 
-    /// Takes room for so many bytes more, and waits for it; false if none has come.
+    /// Takes room for `bytes` more, and waits for it. False if there was none in time.
     pub(crate) async fn reserve(&mut self, bytes: usize) -> bool {
         let more = counted(self.bytes.saturating_add(bytes)).saturating_sub(self.taken);
         if more == 0 {
             return true;
         }
-        let until = *self.until.get_or_insert_with(|| Instant::now() + PATIENCE);
+        let until = *self.until.get_or_insert_with(|| Instant::now() + TIMEOUT);
         let is_taken = timeout_at(until, self.quota.wait_for_bytes(more)).await.is_ok();
         if is_taken {
             self.taken += more;
@@ -62,12 +62,12 @@ impl ReplyBytes {
         is_taken
     }
 
-    /// Waits for the room that there was none of; false if none has come.
+    /// Waits for the room that was missing. False if there was none in time.
     pub(crate) async fn wait(&mut self) -> bool {
         self.reserve(self.wanted).await
     }
 
-    /// The reply is made: what it has counts, and no longer what was taken for it.
+    /// Counts the finished reply instead of the room that was taken for it.
     pub(crate) fn made(self, reply: &impl Message) -> Option<Self> {
         self.weigh(reply.encoded_len())
     }
@@ -83,7 +83,7 @@ impl ReplyBytes {
         (now > 0).then_some(self)
     }
 
-    /// The answer with what it holds, for the door.
+    /// The response of a service, with what its reply holds.
     pub(crate) fn answer<T>(weighed: Option<Self>, reply: T) -> Response<T> {
         let mut response = Response::new(reply);
         if let Some(weighed) = weighed {
@@ -97,7 +97,7 @@ impl Room for ReplyBytes {
     fn take(&mut self, bytes: usize) -> bool {
         let after = self.bytes.saturating_add(bytes);
         let more = counted(after).saturating_sub(self.taken);
-        // Those who wait are before.
+        // Earlier waiters come first.
         let is_taken = more == 0 || (!self.quota.is_waited_for() && self.quota.take_bytes(more));
         if is_taken {
             self.bytes = after;

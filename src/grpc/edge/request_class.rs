@@ -1,27 +1,27 @@
-//! The class of each request, by its path: what it takes of its peer's quota, and for how long.
+//! The class of each request, by its path: how it is bounded and timed.
 
 use crate::identity::Lane;
 
-/// How a request is taken.
+/// How a request is bounded and timed.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(crate) enum RequestClass {
-    /// Documents that come one by one, and are held until all are there: one Apply at a time, and few that wait. It takes
-    /// its place when it comes.
+    /// A stream of documents, held until all have arrived. One Apply of a peer runs at a time, and few wait. It takes
+    /// its place when its head arrives.
     Documents,
     /// It ends or renews something.
     Ending,
-    /// Whether the broker lives is asked when it is overloaded, too.
+    /// A health check. It is answered even under overload.
     Health,
-    /// A stream of a service that is not ours, which may be open for days.
+    /// A stream of another project's service, which may be open for days.
     Looking,
-    /// A stream of ours, likewise. It takes a place until it begins.
+    /// A stream of our services, which may be open for days. It takes a place until it begins.
     Stream,
     /// Everything else.
     Unary,
 }
 
 impl RequestClass {
-    /// How requests of this path are taken. What is not served is answered as soon as it is whole.
+    /// The class of requests to this path. Unknown paths are answered as soon as the request is whole.
     pub(crate) fn of(path: &str) -> Self {
         match path {
             "/keyhatch.v1.ApplyService/Apply" | "/keyhatch.v1.ApplyService/Plan" => Self::Documents,
@@ -49,12 +49,12 @@ impl RequestClass {
         }
     }
 
-    /// Whether its service leaves it to the door to ask who is there.
+    /// True if the service does not check its peer itself, so that the admission layer must.
     pub(super) fn is_foreign(self) -> bool {
         matches!(self, Self::Health | Self::Looking)
     }
 
-    /// Whether its reply is a stream.
+    /// True if the reply is a stream.
     pub(super) fn is_stream(self) -> bool {
         matches!(self, Self::Looking | Self::Stream)
     }
@@ -76,9 +76,9 @@ mod tests {
     use super::*;
     use crate::grpc::edge::methods;
 
-    /// A method that is renamed, or new, must not lose its way.
+    /// A renamed or new method must not lose its class.
     #[test]
-    fn what_ends_or_renews_something_has_its_lane() {
+    fn methods_that_end_or_renew_have_their_lane() {
         let methods::Methods { steps, admin, .. } = methods::methods();
         let verbs = ["Close", "Delete", "Remove", "Renew", "Revoke"];
         for method in steps.iter().chain(&admin) {

@@ -1,14 +1,13 @@
-//! What a gRPC request must look like, before anybody looks at what it says.
+//! Checks the form of gRPC requests before their contents.
 //!
-//! tonic serves a GET, a request without content-type or `:authority`, and one with a `?query`. None of
-//! these comes from a gRPC client, and what one part of a server overlooks another may go by, so each is
-//! refused here (gRPC over HTTP/2, "Requests").
+//! tonic serves GET requests, requests without content-type or `:authority`, and requests with a `?query`. No gRPC
+//! client sends these. Parts of a server that disagree about a request can be played against each other, so all of them
+//! are refused (gRPC over HTTP/2, "Requests").
 //!
-//! Who does not say that it speaks gRPC gets a bare HTTP status: 415 is what the protocol asks for, because
-//! gRPC's own errors travel under 200 and would look like success. Who does gets both: an HTTP status that
-//! is an error to everything on the way, and the gRPC status that this HTTP status stands for (400 is
-//! INTERNAL in gRPC's mapping of HTTP statuses), with a reason. A path that is none is answered as one that
-//! nobody serves, by UNIMPLEMENTED.
+//! A request that does not claim to be gRPC gets a bare HTTP status: 415, as the protocol requires, because gRPC errors
+//! travel under 200 and would look like success. A gRPC request gets both: an HTTP status that everything on the way
+//! takes for an error, and the gRPC status for that HTTP status (400 maps to INTERNAL), with a reason. A malformed path
+//! is answered like an unknown path, by UNIMPLEMENTED.
 
 use tonic::body::Body;
 use tonic::codegen::http::header::{ALLOW, CONTENT_TYPE, HeaderName, TE};
@@ -17,12 +16,12 @@ use tonic::{Code, Status};
 
 use crate::grpc::convert::status;
 
-/// Of gRPC's content types those that are served here. gRPC-Web is for browsers, which have no certificate.
+/// The accepted content types. gRPC-Web is for browsers, which have no client certificate.
 const CONTENT_TYPES: [&[u8]; 2] = [b"application/grpc", b"application/grpc+proto"];
-/// The name of every door: it is what the daemon's certificate says, and what clients send on Unix sockets.
+/// The name of every door: the name in the daemon's certificate, and the name that clients send on Unix sockets.
 const AUTHORITY: &str = "localhost";
 
-/// What is wrong with a request.
+/// What is wrong with the form of a request.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 enum FormFault {
     Authority,
@@ -34,7 +33,7 @@ enum FormFault {
     Te,
 }
 
-/// The answer to a request that is not of gRPC's form; none if it is.
+/// The response to a request that is not well formed; `None` if the form is right.
 pub(crate) fn refusal<B>(request: &Request<B>) -> Option<Response<Body>> {
     fault(request).map(|fault| {
         let speaks_grpc = has_content_type(request.headers());
@@ -79,7 +78,7 @@ fn answer(fault: FormFault, speaks_grpc: bool) -> Response<Body> {
     let mut response = match (speaks_grpc, fault) {
         (false, _) => Response::new(Body::default()),
         (true, FormFault::Path) => Status::new(Code::Unimplemented, words).into_http(),
-        (true, _) => status::at_the_door(Code::Internal, "HTTP_INVALID", words, None).into_http(),
+        (true, _) => status::refused_early(Code::Internal, "HTTP_INVALID", words, None).into_http(),
     };
     let http = if fault == FormFault::Path && !speaks_grpc { StatusCode::NOT_FOUND } else { http };
     *response.status_mut() = http;
@@ -89,7 +88,7 @@ fn answer(fault: FormFault, speaks_grpc: bool) -> Response<Body> {
     response
 }
 
-/// The value of a header that stands there once.
+/// The value of a header that occurs exactly once.
 fn only<'h>(headers: &'h HeaderMap, name: &HeaderName) -> Option<&'h HeaderValue> {
     let mut values = headers.get_all(name).iter();
     let first = values.next();
@@ -100,13 +99,13 @@ fn has_content_type(headers: &HeaderMap) -> bool {
     only(headers, &CONTENT_TYPE).is_some_and(|value| CONTENT_TYPES.contains(&value.as_bytes()))
 }
 
-/// `localhost`, as every client sends it that works here, or with a port, as some add one that needs none.
+/// True for `localhost`, with or without a port. Some clients add a port.
 fn is_ours(authority: &str) -> bool {
     let (host, port) = authority.split_once(':').unwrap_or((authority, "0"));
     host.eq_ignore_ascii_case(AUTHORITY) && port.parse::<u16>().is_ok()
 }
 
-/// `/package.Service/Method`, of the letters that protobuf's names have.
+/// True for `/package.Service/Method`, in the characters of protobuf names.
 fn is_method_path(path: &str) -> bool {
     let is_name = |name: &str, others: &[u8]| {
         let is_of_it = |byte: u8| byte.is_ascii_alphanumeric() || others.contains(&byte);
@@ -122,7 +121,7 @@ mod tests {
     use super::*;
 
     #[test]
-    fn a_path_is_a_service_and_a_method_and_nothing_else() {
+    fn a_path_is_a_service_and_a_method() {
         assert!(is_method_path("/keyhatch.v1.StepService/Resolve"));
         for path in [
             "", "/", "//", "/a", "/a/", "//a/b", "/a//b", "/a/b/", "/a/b/c", "/a/..", "/a/%62",
@@ -133,7 +132,7 @@ mod tests {
     }
 
     #[test]
-    fn an_authority_is_localhost_and_nothing_that_looks_like_it() {
+    fn only_localhost_is_an_authority() {
         for authority in ["localhost", "LOCALHOST", "localhost:443"] {
             assert!(is_ours(authority), "{authority}");
         }

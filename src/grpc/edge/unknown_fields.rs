@@ -1,7 +1,7 @@
-//! Whether a request says something that this version does not know.
+//! Finds fields in a request that this version does not know.
 //!
-//! Who decodes protobuf leaves out unknown fields. The id that a client gives a request stands for all of it, so under
-//! an id nothing may be left out: the same id would stand for two requests.
+//! Decoding drops unknown fields. A request id stands for the whole request, so no field of a request with an id may be
+//! dropped: one id would stand for two requests.
 
 use std::collections::HashMap;
 use std::sync::LazyLock;
@@ -14,7 +14,7 @@ use tonic::{Code, Status};
 use crate::grpc::convert::status;
 use crate::grpc::pb;
 
-/// The package of our messages; they are looked up without it.
+/// The package of our messages, left out of their names here.
 const PACKAGE: &str = "keyhatch.v1";
 
 /// The fields of a message by number, each with its message type if it has one.
@@ -49,15 +49,15 @@ fn add_shape(shapes: &mut HashMap<String, Shape>, parent: &str, message: &Descri
     shapes.insert(short(&name).to_owned(), shape);
 }
 
-/// A message's name without the package, if it is ours.
+/// The name of a message, without the package if it is ours.
 fn short(name: &str) -> &str {
     let name = name.trim_start_matches('.');
     let ours = name.strip_prefix(PACKAGE).and_then(|rest| rest.strip_prefix('.'));
     ours.unwrap_or(name)
 }
 
-/// Checks that a message under a request id has no unknown field. Whether it is well formed at all is for who decodes
-/// it to say.
+/// Checks that a message with a request id has no unknown field. It says nothing about malformed messages, which
+/// decoding refuses.
 ///
 /// # Errors
 /// The status to answer with.
@@ -69,9 +69,9 @@ pub(crate) fn check<T: Name>(bytes: &[u8]) -> Result<(), Status> {
     if !has_id || is_known(shape, bytes) {
         return Ok(());
     }
-    let text = "the request has a request_id and a field that this broker does not know, so the id cannot stand for all \
-                of it; ask without the field or without the id, or of a newer keyhatch";
-    Err(status::at_the_door(Code::InvalidArgument, "REQUEST_FIELD_UNKNOWN", text, None))
+    let text = "the request has a request_id and a field that this broker does not know, and an id stands for a whole \
+                request; send it without the field or without the id, or upgrade the broker";
+    Err(status::refused_early(Code::InvalidArgument, "REQUEST_FIELD_UNKNOWN", text, None))
 }
 
 fn is_known(shape: &Shape, bytes: &[u8]) -> bool {
@@ -82,7 +82,7 @@ fn is_known(shape: &Shape, bytes: &[u8]) -> bool {
     })
 }
 
-/// The fields of a message as they come, as far as they are well formed: the number, and what is of its own length.
+/// The fields of a message as far as it is well formed: their numbers, and the bytes of length-delimited fields.
 fn fields(mut bytes: &[u8]) -> impl Iterator<Item = (u32, Option<&[u8]>)> {
     std::iter::from_fn(move || {
         let (number, wire_type) = decode_key(&mut bytes).ok()?;
@@ -113,7 +113,7 @@ mod tests {
     }
 
     #[test]
-    fn under_an_id_nothing_may_be_unknown_at_any_depth() {
+    fn a_request_with_an_id_has_no_unknown_field_at_any_depth() {
         let check = check::<pb::CreateConnectionRequest>;
         let known = request().encode_to_vec();
         assert!(check(&known).is_ok());
@@ -136,7 +136,7 @@ mod tests {
 
     /// A map's entry may say its empty value, as most other implementations do.
     #[test]
-    fn whatever_a_client_may_write_of_a_known_field_is_known() {
+    fn every_encoding_of_a_known_field_is_known() {
         let entry = [0x2a, 5, 0x0a, 1, b'a', 0x12, 0];
         let connection = [&[0x0a, u8::try_from(entry.len()).unwrap()], &entry[..]].concat();
         let bytes = [&request().encode_to_vec()[..], &connection].concat();

@@ -2,12 +2,12 @@
 //!
 //! ```text
 //! root ("keyhatch root")            ca.crt everywhere; issues the daemon's certificate
-//! ├── clients ("… operators and executors")   what the admin door trusts
-//! └── steps ("… steps")                       what the step door trusts
+//! ├── clients ("… operators and executors")   trusted by the admin door
+//! └── steps ("… steps")                       trusted by the step door
 //! ```
 //!
-//! Keys are ECDSA P-256: clients built on BoringSSL refuse Ed25519. All subjects are distinct, because
-//! OpenSSL and BoringSSL take a leaf with its issuer's subject for a self-signed one.
+//! Keys are ECDSA P-256, because clients built on BoringSSL refuse Ed25519. All subjects are distinct: OpenSSL and
+//! BoringSSL take a leaf with its issuer's subject for a self-signed certificate.
 
 use rcgen::{
     BasicConstraints, CertificateParams, DistinguishedName, DnType, ExtendedKeyUsagePurpose, IsCa,
@@ -25,24 +25,24 @@ use super::svid::sha256;
 use crate::model::limits::MAX_CLOCK_STEP_BACK;
 use crate::model::{Id, PinnedCertificate, SpiffeId, Timestamp, TrustDomain};
 
-/// How long the root and the issuers last: longer than a deployment is likely to.
+/// How long the root and the issuers are valid. Few deployments last as long.
 const AUTHORITY_LIFE: Duration = Duration::from_secs(10 * 365 * 24 * 3600);
 
-/// What can go wrong with the CA.
+/// Why the CA cannot do something.
 #[derive(Debug, thiserror::Error)]
 pub enum AuthorityError {
-    /// The certificate could not be made.
-    #[error("a certificate cannot be made: {0}")]
+    /// The certificate could not be created.
+    #[error("a certificate cannot be created: {0}")]
     Issue(#[from] rcgen::Error),
-    /// The stored CA is not what was written.
+    /// The stored CA is damaged.
     #[error("the CA's keys are damaged; restore the state directory from a backup")]
     Damaged,
-    /// A public key or name cannot stand in a certificate.
-    #[error("{0} cannot stand in a certificate")]
+    /// A public key or name cannot be part of a certificate.
+    #[error("{0} cannot be part of a certificate")]
     Unusable(&'static str),
 }
 
-/// The CA, with its private keys.
+/// The CA with its private keys.
 pub struct Authority {
     domain: TrustDomain,
     root: Member,
@@ -57,7 +57,7 @@ struct Member {
     expire_time: Timestamp,
 }
 
-/// The CA as it is sealed.
+/// The CA in the form that is sealed.
 #[derive(Serialize, Deserialize)]
 struct StoredAuthority {
     domain: TrustDomain,
@@ -78,15 +78,15 @@ impl Drop for StoredMember {
     }
 }
 
-/// A certificate that was issued.
+/// An issued certificate.
 pub struct Issued {
     /// The chain in PEM, leaf first.
     pub chain_pem: String,
-    /// What is pinned.
+    /// The digest and dates that the registry pins.
     pub pinned: PinnedCertificate,
 }
 
-/// A certificate with a private key made for it.
+/// A certificate with its new private key.
 pub struct KeyAndCertificate {
     /// The certificate.
     pub issued: Issued,
@@ -97,10 +97,10 @@ pub struct KeyAndCertificate {
 }
 
 impl Authority {
-    /// Makes a new CA.
+    /// Creates a new CA.
     ///
     /// # Errors
-    /// If keys or certificates cannot be made.
+    /// If keys or certificates cannot be created.
     pub fn create(
         domain: TrustDomain,
         serials: [Id; 3],
@@ -122,7 +122,7 @@ impl Authority {
         Ok(Self { domain, root, clients, steps })
     }
 
-    /// Everything, private keys included, as bytes to seal.
+    /// The whole CA with its private keys, as bytes to seal.
     ///
     /// # Errors
     /// If it cannot be written as JSON.
@@ -140,10 +140,10 @@ impl Authority {
         serde_json::to_vec(&stored).map(Zeroizing::new).map_err(|_| AuthorityError::Damaged)
     }
 
-    /// The CA from its sealed bytes.
+    /// Reads a CA from its unsealed bytes.
     ///
     /// # Errors
-    /// If they are not what [`Authority::to_bytes`] made.
+    /// [`AuthorityError::Damaged`] if they do not come from [`Authority::to_bytes`].
     pub fn from_bytes(bytes: &[u8]) -> Result<Self, AuthorityError> {
         let stored: StoredAuthority =
             serde_json::from_slice(bytes).map_err(|_| AuthorityError::Damaged)?;
@@ -164,39 +164,39 @@ impl Authority {
         &self.domain
     }
 
-    /// When it can issue nothing more that anybody trusts: the first end of root and issuers.
+    /// The first end of root and issuers. Nobody trusts certificates that are issued later.
     pub fn expire_time(&self) -> Timestamp {
         let Self { root, clients, steps, .. } = self;
         root.expire_time.min(clients.expire_time).min(steps.expire_time)
     }
 
-    /// The root, in PEM: what clients trust.
+    /// The root certificate in PEM, which clients trust.
     pub fn root_pem(&self) -> &str {
         &self.root.pem
     }
 
-    /// The SHA-256 of the root certificate: what people compare.
+    /// The SHA-256 of the root certificate, which people compare.
     pub fn root_sha256(&self) -> [u8; 32] {
         sha256(&self.root.certificate)
     }
 
-    /// The root: what clients trust.
+    /// The root certificate, which clients trust.
     pub fn root_certificate(&self) -> &CertificateDer<'static> {
         &self.root.certificate
     }
 
-    /// What the admin door trusts.
+    /// The issuer that the admin door trusts.
     pub fn clients_certificate(&self) -> &CertificateDer<'static> {
         &self.clients.certificate
     }
 
-    /// What the step door trusts.
+    /// The issuer that the step door trusts.
     pub fn steps_certificate(&self) -> &CertificateDer<'static> {
         &self.steps.certificate
     }
 
-    /// Signs a message with the root's key: ECDSA P-256 with SHA-256, in DER. The message begins with what it
-    /// is, so that it can never be taken for a certificate.
+    /// Signs a message with the root's key: ECDSA P-256 with SHA-256, in DER. Messages begin with their kind, so none
+    /// can be taken for a certificate.
     ///
     /// # Errors
     /// If it cannot be signed.
@@ -204,10 +204,10 @@ impl Authority {
         Ok(self.root.issuer.key().sign(message)?)
     }
 
-    /// A key and certificate for the daemon: `DNS:localhost` and its SPIFFE ID, serverAuth only.
+    /// Issues a key and certificate for the daemon: `DNS:localhost` and its SPIFFE ID, serverAuth only.
     ///
     /// # Errors
-    /// If it cannot be made.
+    /// If the certificate cannot be created.
     pub fn issue_daemon(
         &self,
         name: &str,
@@ -228,11 +228,10 @@ impl Authority {
         Ok(KeyAndCertificate { issued, key_pem: Zeroizing::new(key.serialize_pem()), public_key })
     }
 
-    /// A certificate for a client's public key: a step's by the step issuer, an operator's or
-    /// executor's by the other. clientAuth only.
+    /// Issues a certificate for a client's public key, clientAuth only. Steps have an issuer of their own.
     ///
     /// # Errors
-    /// If the public key or the name cannot stand in a certificate.
+    /// If the public key or the name cannot be part of a certificate.
     pub fn issue_client(
         &self,
         id: &SpiffeId,
@@ -256,7 +255,7 @@ impl Authority {
         issue(&params, public_key, issuer, now, &issuer.pem)
     }
 
-    /// A new key with a certificate as [`Authority::issue_client`] makes it.
+    /// Issues a certificate as [`Authority::issue_client`] does, for a new key.
     ///
     /// # Errors
     /// As [`Authority::issue_client`].
@@ -321,15 +320,15 @@ fn params(
     params.distinguished_name = DistinguishedName::new();
     params.distinguished_name.push(DnType::CommonName, common_name);
     params.serial_number = Some(SerialNumber::from_slice(serial.as_bytes()));
-    // A client whose clock is as far behind as ours may go back takes it all the same.
+    // A client whose clock is behind by as much as ours may step back must accept the certificate.
     params.not_before = now.before(MAX_CLOCK_STEP_BACK).to_offset();
-    // Certificates know whole seconds only: what it stands for must not end before its time.
+    // Certificates have whole seconds. The certificate must not end before the registration does.
     params.not_after = not_after.rounded_up().to_offset();
     params
 }
 
 fn authority_params(name: &str, serial: Id, path_length: u8, now: Timestamp) -> CertificateParams {
-    // The serial makes the subject distinct from every other deployment's.
+    // The serial makes the subject distinct from that of every other deployment.
     let common_name = format!("{name} {serial}");
     let mut params = params(&common_name, serial, now, now.after(AUTHORITY_LIFE));
     params.is_ca = IsCa::Ca(BasicConstraints::Constrained(path_length));
@@ -345,7 +344,7 @@ fn leaf_params(
     now: Timestamp,
     not_after: Timestamp,
 ) -> Result<CertificateParams, AuthorityError> {
-    // A common name has at most 64 characters (RFC 5280, ub-common-name); nobody reads identity from it.
+    // A common name has at most 64 characters (RFC 5280, ub-common-name). Nothing reads an identity from it.
     let common_name: String = common_name.chars().take(64).collect();
     let mut params = params(&common_name, serial, now, not_after);
     params.is_ca = IsCa::ExplicitNoCa;

@@ -1,4 +1,4 @@
-//! Certificates: issued, read, and known again.
+//! Certificates: issuing, reading and checking them.
 
 pub(super) mod authority;
 pub(super) mod request;

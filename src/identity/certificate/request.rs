@@ -1,5 +1,5 @@
-//! Certificate signing requests (PKCS #10, RFC 2986): a key is made where it is used, and only its public
-//! half is sent.
+//! Certificate signing requests (PKCS #10, RFC 2986), and checks of keys and certificates in values. A client creates
+//! its key itself and sends only the public half.
 
 use base64::Engine as _;
 use rcgen::{CertificateParams, DistinguishedName, KeyPair, PKCS_ECDSA_P256_SHA256};
@@ -13,38 +13,38 @@ use super::authority::AuthorityError;
 use super::validity::Validity;
 use crate::identity::tls::provider;
 
-/// The largest request, in bytes: a P-256 key, a name and a signature take some 400.
+/// The largest request in bytes. A P-256 key, a name and a signature take some 400.
 const MAX_REQUEST_BYTES: usize = 16 * 1024;
 
 /// Why a request cannot be used.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, thiserror::Error)]
 pub enum RequestError {
-    /// It is no certificate signing request.
-    #[error("it is no certificate signing request (PKCS #10, PEM or DER)")]
+    /// It is not a certificate signing request.
+    #[error("it is not a certificate signing request (PKCS #10, PEM or DER)")]
     Malformed,
-    /// Whoever made it does not hold the private key.
-    #[error("its signature is not by the key that it asks a certificate for")]
+    /// Its author does not hold the private key.
+    #[error("it is not signed by its own key")]
     Signature,
-    /// A renewal is for the key that there is.
+    /// A renewal is for the current key only.
     #[error(
-        "it is for another key than the certificate that it is to follow; register anew for another key"
+        "it is for another key than the current certificate; register again to use another key"
     )]
     OtherKey,
-    /// The key is of another type.
-    #[error("its key is not ECDSA P-256, which every client's TLS library takes")]
+    /// Its key is not ECDSA P-256.
+    #[error("its key is not ECDSA P-256, the type that every TLS library supports")]
     KeyType,
 }
 
-/// A new private key (PKCS #8, PEM) and a request for a certificate for it (PEM).
+/// Creates a private key (PKCS #8, PEM) and a request for its certificate (PEM).
 ///
 /// # Errors
-/// If the key cannot be made.
+/// If the key cannot be created.
 pub fn new_request() -> Result<(Zeroizing<String>, String), AuthorityError> {
     let key = KeyPair::generate_for(&PKCS_ECDSA_P256_SHA256)?;
     Ok((Zeroizing::new(key.serialize_pem()), request_of(&key)?))
 }
 
-/// A request (PEM) for another certificate for a private key in PEM.
+/// Creates a request (PEM) for another certificate of a private key in PEM.
 ///
 /// # Errors
 /// If the key cannot be read.
@@ -54,15 +54,15 @@ pub fn request_for(key_pem: &str) -> Result<String, AuthorityError> {
 
 fn request_of(key: &KeyPair) -> Result<String, AuthorityError> {
     let mut params = CertificateParams::default();
-    // The broker takes nothing from it but the key.
+    // The broker uses only the key of a request.
     params.distinguished_name = DistinguishedName::new();
     Ok(params.serialize_request(key)?.pem()?)
 }
 
-/// The public key (SubjectPublicKeyInfo, DER) of a request, PEM or DER. Nothing else in it counts.
+/// The public key (SubjectPublicKeyInfo, DER) of a request in PEM or DER. Everything else in the request is ignored.
 ///
 /// # Errors
-/// If it is malformed, was not signed by its key, or its key is of another type than ours.
+/// If the request is malformed, is not signed by its own key, or its key is not ECDSA P-256.
 pub fn requested_key(request: &[u8]) -> Result<Vec<u8>, RequestError> {
     if request.len() > MAX_REQUEST_BYTES {
         return Err(RequestError::Malformed);
@@ -86,29 +86,30 @@ pub fn requested_key(request: &[u8]) -> Result<Vec<u8>, RequestError> {
 /// What can be wrong with a certificate and its key.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, thiserror::Error)]
 pub enum PemFault {
-    /// It is no certificate.
-    #[error("the value is no certificate in PEM")]
+    /// The text holds no certificate.
+    #[error("the value is not a PEM certificate")]
     Certificate,
-    /// It is no private key.
-    #[error("the value is no private key in PEM")]
+    /// The text holds no private key.
+    #[error("the value is not a PEM private key")]
     PrivateKey,
-    /// They do not belong together.
-    #[error("the private key is not the certificate's")]
+    /// The key does not belong to the certificate.
+    #[error("the private key does not belong to the certificate")]
     Mismatch,
 }
 
-/// Whether this is a certificate, or a chain.
+/// Checks that a text holds a certificate or a chain.
 ///
 /// # Errors
-/// If not.
+/// [`PemFault::Certificate`].
 pub fn check_certificate(pem: &[u8]) -> Result<(), PemFault> {
     first_certificate(pem).map(drop)
 }
 
-/// Whether this is a private key in PEM, or the Base64 of one. Those of OpenSSH's own format are looked at no further.
+/// Checks that a text holds a private key in PEM, or the Base64 of one. Of a key in OpenSSH's own format only the frame
+/// is checked.
 ///
 /// # Errors
-/// If not.
+/// [`PemFault::PrivateKey`].
 pub fn check_private_key(text: &[u8]) -> Result<(), PemFault> {
     let decoded = base64::engine::general_purpose::STANDARD.decode(text.trim_ascii());
     let decoded = decoded.ok().map(Zeroizing::new);
@@ -122,10 +123,10 @@ pub fn check_private_key(text: &[u8]) -> Result<(), PemFault> {
     }
 }
 
-/// Whether a private key is a certificate's.
+/// Checks that a private key belongs to a certificate. It succeeds for key types that it cannot compare.
 ///
 /// # Errors
-/// If it is another's. What cannot be told is no error.
+/// [`PemFault::Mismatch`], or which of the two cannot be read.
 pub fn check_pair(certificate: &[u8], private_key: &[u8]) -> Result<(), PemFault> {
     let certificate = first_certificate(certificate)?;
     let key = PrivateKeyDer::from_pem_slice(private_key).map_err(|_| PemFault::PrivateKey)?;
@@ -138,14 +139,14 @@ pub fn check_pair(certificate: &[u8], private_key: &[u8]) -> Result<(), PemFault
     }
 }
 
-/// When the first of a text's certificates begins and ends; none if there is none.
+/// The validity of the first certificate in a text; `None` if it holds no certificate.
 pub fn first_validity(text: &[u8]) -> Option<Validity> {
     let certificate = first_certificate(text).ok()?;
     let (_, parsed) = x509_parser::parse_x509_certificate(&certificate).ok()?;
     Some(Validity::of(&parsed))
 }
 
-/// The first certificate of a PEM text, or of the Base64 of one, as kubeconfig files hold it.
+/// The first certificate of a PEM text, or of the Base64 of one as in kubeconfig files.
 fn first_certificate(text: &[u8]) -> Result<CertificateDer<'static>, PemFault> {
     let decoded = base64::engine::general_purpose::STANDARD.decode(text.trim_ascii());
     let pem = decoded.as_deref().unwrap_or(text);

@@ -1,11 +1,11 @@
 //! From a leaf certificate to an identity.
 //!
-//! X509-SVID section 5.2: "leaf … validators MUST ensure that the cA field … is not set to true, and
-//! that keyCertSign and cRLSign are not set in the key usage extension"; section 2: "An X.509 SVID MUST
-//! contain exactly one URI SAN". We ask more: digitalSignature must be set, and the extended key usage,
-//! which the standard leaves optional, must be clientAuth.
+//! X509-SVID section 5.2: "leaf … validators MUST ensure that the cA field … is not set to true, and that keyCertSign
+//! and cRLSign are not set in the key usage extension"; section 2: "An X.509 SVID MUST contain exactly one URI SAN".
+//! Ours are narrower: digitalSignature must be set, and the extended key usage, optional in the standard, must be
+//! clientAuth.
 //!
-//! rustls has checked the chain, the dates and, where there is one, the extended key usage before this runs.
+//! rustls has checked the chain, the dates and a present extended key usage before this code runs.
 
 use aws_lc_rs::digest;
 use rustls::pki_types::CertificateDer;
@@ -14,83 +14,83 @@ use x509_parser::prelude::{FromDer as _, GeneralName, ParsedExtension, X509Certi
 
 use crate::model::{Invalid, SpiffeId, Timestamp, TrustDomain};
 
-/// What a verified leaf certificate says.
+/// The contents of a verified leaf certificate.
 #[derive(Clone, Debug)]
 pub struct Svid {
-    /// Whom it speaks for.
+    /// The identity.
     pub id: SpiffeId,
-    /// SHA-256 of the certificate: what is pinned.
+    /// SHA-256 of the certificate, as the registry pins it.
     pub sha256: [u8; 32],
     /// SHA-256 of its public key.
     key_sha256: [u8; 32],
-    /// Its beginning.
+    /// The first moment of its validity.
     pub not_before: Timestamp,
-    /// Its end.
+    /// The last moment of its validity.
     pub not_after: Timestamp,
 }
 
-/// Why a certificate is no SVID of ours.
+/// Why a certificate is not an SVID of this deployment.
 #[derive(Debug, Clone, PartialEq, Eq, thiserror::Error)]
 pub enum SvidError {
-    /// It can issue certificates.
-    #[error("the certificate is a CA's")]
+    /// It is a CA certificate.
+    #[error("the certificate is a CA certificate")]
     Authority,
-    /// It may be used for anything.
-    #[error("the certificate does not say what it is for: it has no extended key usage")]
+    /// It has no extended key usage.
+    #[error("the certificate has no extended key usage")]
     ExtendedKeyUsage,
-    /// Its SPIFFE ID is not ours.
+    /// Its SPIFFE ID is malformed or of another trust domain.
     #[error(transparent)]
     Id(#[from] Invalid),
-    /// Its key usage is wrong.
+    /// Its key usage is not digitalSignature alone.
     #[error("the certificate's key usage is not digitalSignature alone")]
     KeyUsage,
     /// It cannot be read.
     #[error("the certificate is malformed")]
     Malformed,
-    /// It has no SPIFFE ID or more than one.
+    /// It has no URI name, or more than one.
     #[error("the certificate has {0} URI names instead of one")]
     UriCount(usize),
 }
 
 impl Svid {
-    /// Reads the first certificate of a PEM text that is known to be good.
+    /// Parses the first certificate of a PEM text that was verified before.
     ///
     /// # Errors
-    /// Which rule it breaks.
+    /// The rule that it breaks.
     pub fn parse_pem(pem: &str, domain: &TrustDomain) -> Result<Self, SvidError> {
         let leaf = CertificateDer::from_pem_slice(pem.as_bytes());
         Self::parse(&leaf.map_err(|_| SvidError::Malformed)?, domain)
     }
 
-    /// Reads one's own certificate, the first of a PEM text, in whatever trust domain it stands.
+    /// Parses the own certificate, the first of a PEM text, in any trust domain.
     ///
     /// # Errors
-    /// Which rule it breaks.
+    /// The rule that it breaks.
     pub fn parse_own(pem: &str) -> Result<Self, SvidError> {
         let leaf = CertificateDer::from_pem_slice(pem.as_bytes());
         let leaf = leaf.map_err(|_| SvidError::Malformed)?;
         Self::read(&leaf, |uri| SpiffeId::parse(uri, &TrustDomain::of(uri)?))
     }
 
-    /// Whether it is for this public key (SubjectPublicKeyInfo, DER).
+    /// True if it is for this public key (SubjectPublicKeyInfo, DER).
     pub fn is_for_key(&self, public_key: &[u8]) -> bool {
         self.key_sha256 == sha256(public_key)
     }
 
-    /// Whether it is another certificate for the same name and key.
+    /// True if it has the identity and key of `old`.
     pub fn is_renewal_of(&self, old: &Self) -> bool {
         self.id == old.id && self.key_sha256 == old.key_sha256
     }
 
-    /// When it is to be renewed: after two thirds of its life.
+    /// When it is to be renewed: after two thirds of its validity.
     pub fn renewal(&self) -> Timestamp {
         self.not_before.two_thirds_to(self.not_after)
     }
 
-    /// Reads the leaf of a verified chain.
+    /// Parses the leaf of a verified chain.
     ///
     /// # Errors
-    /// Which rule it breaks.
+    /// The rule that it breaks.
     pub fn parse(leaf: &[u8], domain: &TrustDomain) -> Result<Self, SvidError> {
         Self::read(leaf, |uri| SpiffeId::parse(uri, domain))
     }
@@ -108,7 +108,7 @@ impl Svid {
             return Err(SvidError::Authority);
         }
         check_key_usage(&certificate)?;
-        // webpki takes one without it for one that may do everything.
+        // webpki allows every use to a certificate without this extension.
         let extended = certificate.extended_key_usage().map_err(|_| SvidError::Malformed)?;
         extended.ok_or(SvidError::ExtendedKeyUsage)?;
         let uris = uri_names(&certificate)?;

@@ -1,4 +1,4 @@
-//! What can be told of a certificate without any key: when it begins and ends, and who issued it.
+//! Checks of a certificate that need no private key: its validity and its issuer.
 
 use x509_parser::prelude::{FromDer as _, X509Certificate};
 
@@ -15,10 +15,10 @@ pub struct Validity {
 }
 
 impl Validity {
-    /// Of the first certificate in a PEM text.
+    /// The validity of the first certificate in a PEM text.
     ///
     /// # Errors
-    /// If there is none.
+    /// If the text holds no certificate.
     pub fn of_pem(pem: &str) -> Result<Self, TlsError> {
         let chain = certificates(pem)?;
         let first = chain.first().and_then(|first| X509Certificate::from_der(first).ok());
@@ -26,7 +26,7 @@ impl Validity {
         Ok(Self::of(&certificate))
     }
 
-    /// Of a certificate.
+    /// The validity of a parsed certificate.
     pub(super) fn of(certificate: &X509Certificate<'_>) -> Self {
         Self {
             not_before: Timestamp::from_seconds(certificate.validity().not_before.timestamp()),
@@ -38,17 +38,17 @@ impl Validity {
 /// What a certificate is for.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum CertificateRole {
-    /// Operators, executors and steps.
+    /// An operator, an executor or a step.
     Client,
     /// The daemon.
     Daemon,
 }
 
-/// Whether a root has issued this chain, leaf first, for this role, and it is in force. Who is removed or has
-/// another certificate by now is not known here.
+/// Checks that a root has issued this chain (PEM, leaf first) for a role, and that it is valid now. The registry is not
+/// asked, so a removed or replaced certificate passes.
 ///
 /// # Errors
-/// Why not.
+/// Why the other side would refuse it.
 pub fn check_issued(
     chain_pem: &str,
     root_pem: &str,

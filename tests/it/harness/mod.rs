@@ -586,7 +586,7 @@ pub fn secret_document(workflow: &str, name: &str, value: &str) -> pb::apply_req
 /// The stable reason of a refusal, also of a refused handshake.
 pub fn reason<T: std::fmt::Debug>(outcome: Result<T, Status>) -> String {
     let status = outcome.unwrap_err();
-    if let Some(ConnectError::Rejected(refusal)) = ConnectError::behind(&status) {
+    if let Some(ConnectError::Rejected(refusal)) = ConnectError::find_in(&status) {
         let is_elsewhere = *refusal == CertificateRefusal::WrongSocket;
         return if is_elsewhere { "SOCKET_MISMATCH" } else { "SVID_INVALID" }.to_owned();
     }

@@ -403,7 +403,7 @@ fn a_test_reports_faults_of_values_and_shows_no_value() {
         found,
         [
             ("base_url", "the value is no absolute URL, such as https://api.example.com/v1"),
-            ("private_key", "the private key is not the certificate's"),
+            ("private_key", "the private key does not belong to the certificate"),
         ]
     );
     // The test is a decision in the journal.

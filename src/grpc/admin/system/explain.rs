@@ -1,4 +1,4 @@
-//! `SystemService.Explain`: what is asked, and what is answered.
+//! `SystemService.Explain`: the question and its answer.
 
 use crate::access::Examined;
 use crate::broker::{DryRun, Error, ExaminedResource, Explanation, NearMember, PastDecision};
@@ -8,20 +8,20 @@ use crate::journal::{DecisionName, Outcome};
 use crate::model::{Invalid, ResourceName, StepName, WorkflowName};
 
 parse_requests! {
-    ExplainRequest -> Question = |one| match one.question {
+    ExplainRequest -> ExplainQuestion = |one| match one.question {
         None => Err(Error::DecisionInvalid(String::new())),
-        Some(pb::explain_request::Question::DryRun(asked)) => dry_run(asked).map(Question::DryRun),
+        Some(pb::explain_request::Question::DryRun(asked)) => dry_run(asked).map(ExplainQuestion::DryRun),
         Some(pb::explain_request::Question::DecisionId(id)) => {
-            decision_name(&id).map(Question::Decision)
+            decision_name(&id).map(ExplainQuestion::Decision)
         }
     };
 }
 
-/// What is to be explained.
-pub enum Question {
-    /// A decision that the journal holds.
+/// The question.
+pub enum ExplainQuestion {
+    /// Why was this decision made? The journal holds it.
     Decision(DecisionName),
-    /// A decision that a step would get now.
+    /// What would a step get now?
     DryRun(DryRun),
 }
 
@@ -45,9 +45,9 @@ fn dry_run(asked: pb::DryRun) -> Result<DryRun, Error> {
 pub(crate) fn response(explained: Explanation) -> pb::ExplainResponse {
     let (explanation, allowed_by) = match explained.outcome {
         Ok(by) => (format!("allowed by {by}"), by),
-        // The step is told less: it is not to know whether there is such a connection.
+        // The step itself is not told: it must not learn whether the connection exists.
         Err(Error::Denied { .. }) => {
-            ("no binding allows it; see what was looked at".to_owned(), String::new())
+            ("no binding allows it; see the resources that were checked".to_owned(), String::new())
         }
         Err(error) => (error.to_string(), String::new()),
     };

@@ -18,7 +18,7 @@ use crate::grpc::{Reply, convert, pb};
 use crate::model::limits::MAX_PAGE_BYTES;
 use crate::model::{Timestamp, WorkflowName};
 use backup::BackupStream;
-use explain::Question;
+use explain::ExplainQuestion;
 use tail::TailStream;
 
 parse_requests! {
@@ -110,8 +110,8 @@ impl SystemService for AdminService {
         let (call, question) = self.begin(request)?;
         call.read(0, move |broker, caller, _| {
             let explained = match question {
-                Question::Decision(name) => broker.explain_decision(caller, name),
-                Question::DryRun(dry_run) => broker.explain(caller, &dry_run),
+                ExplainQuestion::Decision(name) => broker.explain_decision(caller, name),
+                ExplainQuestion::DryRun(dry_run) => broker.explain(caller, &dry_run),
             };
             explained.map(explain::response)
         })

@@ -1,4 +1,4 @@
-//! What `SystemService.GetStatus` answers.
+//! The response of `SystemService.GetStatus`.
 
 use crate::broker::Health;
 use crate::grpc::{convert, pb};

@@ -1,4 +1,4 @@
-//! What `SystemService.SuggestAccess` answers.
+//! The response of `SystemService.SuggestAccess`.
 
 use std::collections::BTreeMap;
 
@@ -8,7 +8,7 @@ use crate::grpc::convert::page::page;
 use crate::grpc::{convert, pb};
 
 pub(crate) fn response(suggested: &Suggestions) -> pb::SuggestAccessResponse {
-    // There are no further pages: what is left out is counted.
+    // There are no further pages. Suggestions without room are counted.
     let messages = suggested.first.iter().map(message);
     let (suggestions, _) = page(messages, false, |_| "");
     let more = suggested.more + suggested.first.len().saturating_sub(suggestions.len());
