@@ -255,7 +255,7 @@ async fn explain_refusals(operator: Channel) -> Result<(), Failure> {
     while let Some(line) = lines.message().await? {
         if !line.stopped {
             let told = explain::ask(operator.clone(), Question::DecisionId(line.id)).await?;
-            say(&format!("\n{}", explain::tell(&told)));
+            say(&format!("\n{}", explain::describe(&told)));
         }
     }
     Ok(())

@@ -1,4 +1,4 @@
-//! A command that runs as a step: how it is started, and its environment.
+//! Commands that run as a step: starting them, and their environment.
 
 use std::ffi::{OsStr, OsString};
 use std::os::unix::fs::PermissionsExt as _;
@@ -10,18 +10,18 @@ use rustix::io::Errno;
 use super::failure::{Failure, exit};
 use crate::sys::OtherUser;
 
-/// How the variables begin that say what a helper answers.
+/// The prefix of the variables that configure a helper. They are no identity.
 const HELPERS: &str = "KEYHATCH_HELPER_";
-/// What says how to speak to whoever reads, and no credential is in.
+/// Variables for language and terminal: none holds a credential.
 const PLAIN: [&str; 6] = ["CI", "COLORTERM", "LANG", "LANGUAGE", "TERM", "TZ"];
-/// Where programs are, as systemd has it.
+/// The search path of systemd.
 const DEFAULT_PATH: &str = "/usr/local/sbin:/usr/local/bin:/usr/sbin:/usr/bin:/sbin:/bin";
 
-/// Starts a command line in one way or another, such as `Command::spawn`. A file of no format that the kernel knows is a
-/// script for sh, as for shells and execvp(3).
+/// Starts a command with `start`, such as `Command::spawn`. As shells and execvp(3) do, it gives a file of a format that
+/// the kernel does not know to sh.
 ///
 /// # Errors
-/// If there is no first word, or it cannot be started.
+/// If there is no first word, or the command cannot be started.
 pub fn start<T>(
     words: &[OsString],
     set_up: impl Fn(&mut Command) -> std::io::Result<()>,
@@ -31,8 +31,9 @@ pub fn start<T>(
         words.split_first().ok_or_else(|| Failure::usage("no command: write it after --"))?;
     let started = |command: &mut Command| {
         set_up(command)?;
-        // With a PATH of its own a program is searched for after a fork. By posix_spawn(3) it would ignore the C library's
-        // two signals for threads, as a program that is named by its path still does: no other way to fork is safe code.
+        // With a PATH of its own, std forks before it searches for the program. Otherwise it uses posix_spawn(3), and
+        // the program ignores the two signals that the C library reserves for threads. A program that is named by its
+        // path still does: there is no other safe code that forks.
         let has_path = command.get_envs().any(|(name, _)| name == "PATH");
         if let (false, Some(path)) = (has_path, std::env::var_os("PATH")) {
             command.env("PATH", path);
@@ -50,7 +51,7 @@ pub fn start<T>(
     outcome.map_err(|error| not_run(&error, program))
 }
 
-/// The file that a command runs.
+/// The file that a command executes.
 fn located(command: &Command) -> PathBuf {
     let program = Path::new(command.get_program());
     let path = path_of(command);
@@ -64,14 +65,14 @@ fn located(command: &Command) -> PathBuf {
     searched.unwrap_or_else(|| program.to_owned())
 }
 
-/// Where a command looks for programs.
+/// The search path of a command.
 fn path_of(command: &Command) -> OsString {
     let own = command.get_envs().find(|(name, _)| *name == "PATH").and_then(|(_, path)| path);
     own.map(ToOwned::to_owned).or_else(|| std::env::var_os("PATH")).unwrap_or_default()
 }
 
-/// Gives the command another user's environment. Of this process's it has what no credential is in, and what is named:
-/// a credential of this user's would be the other's otherwise.
+/// Gives the command the environment of another user. From the environment of this process it keeps only variables that
+/// hold no credential, and those in `preserved`.
 pub fn become_user(command: &mut Command, user: &OtherUser, preserved: &[OsString]) {
     command.env_clear().env("PATH", DEFAULT_PATH).envs(user.variables());
     let is_kept = |name: &OsString| {
@@ -83,8 +84,8 @@ pub fn become_user(command: &mut Command, user: &OtherUser, preserved: &[OsStrin
     command.envs(std::env::vars_os().filter(|(name, _)| is_kept(name)));
 }
 
-/// Makes the command see one identity and no other: inherited `KEYHATCH_*` go, the step's come, and this
-/// program's own directory is on the PATH so that `keyhatch get` is found.
+/// Gives the command the identity of a step and no other: removes inherited `KEYHATCH_*` variables, sets those of the
+/// step, and appends the directory of this program to the PATH so that `keyhatch get` is found.
 pub fn become_step<'a>(
     command: &mut Command,
     directory: &str,
@@ -92,7 +93,6 @@ pub fn become_step<'a>(
 ) {
     for (name, _) in std::env::vars_os() {
         let text = name.to_string_lossy();
-        // What a helper answers is no identity.
         if text.starts_with("KEYHATCH_") && !text.starts_with(HELPERS) {
             command.env_remove(name);
         }
@@ -106,13 +106,13 @@ pub fn become_step<'a>(
     }
 }
 
-/// Why the command could not be run, with the exit code that shells use.
+/// The failure of a command that could not be started, with the exit code that shells use.
 fn not_run(error: &std::io::Error, program: &OsStr) -> Failure {
     let text = format!("{}: {error}", program.to_string_lossy());
     match error.kind() {
         std::io::ErrorKind::ArgumentListTooLong => {
             let text = format!(
-                "{text}; its arguments and environment are too large together: give large values by --file"
+                "{text}; its arguments and environment are too large together: pass large values with --file"
             );
             Failure::new("COMMAND_NOT_EXECUTABLE", text, exit::NOT_EXECUTABLE)
         }

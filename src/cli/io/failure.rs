@@ -1,4 +1,4 @@
-//! How commands fail: a reason for scripts, a sentence for people, an exit code.
+//! How commands fail: with a reason for scripts, a sentence for people, and an exit code.
 
 use std::fmt;
 
@@ -18,9 +18,9 @@ pub mod exit {
     pub const USAGE: u8 = 2;
     /// The broker cannot be reached.
     pub const UNREACHABLE: u8 = 3;
-    /// `journal verify` found nothing wrong, and was not told which CA is the broker's.
+    /// `journal verify` found no problem, but was not given the CA of the broker.
     pub const NO_PROOF: u8 = 4;
-    /// `exec`, `step run` and `dev` failed before the command could be run.
+    /// `exec`, `step run` and `dev` failed before the command was started.
     pub const BEFORE_COMMAND: u8 = 125;
     /// The command cannot be executed.
     pub const NOT_EXECUTABLE: u8 = 126;
@@ -33,9 +33,9 @@ pub mod exit {
 pub struct Failure {
     /// Stable, for scripts: an error's reason in the API, or one of the CLI's own.
     pub reason: String,
-    /// What is wrong and what to do.
+    /// The problem and the next step.
     pub message: String,
-    /// Details, a line each, printed before the message.
+    /// Single problems, a line each, printed before the message.
     pub details: Vec<String>,
     /// The process's exit code.
     pub exit_code: u8,
@@ -90,8 +90,8 @@ impl Failure {
         Some(Self::new(reason, format!("{error}; {next}"), exit::FAILED))
     }
 
-    /// Whether the broker was not there, or goes away, or the connection is older than a renewed certificate:
-    /// another connection may do.
+    /// True if another connection may succeed: the broker is away or shuts down, or the connection is older than a
+    /// renewed certificate.
     pub fn is_of_the_connection(&self) -> bool {
         ["UNREACHABLE", "DRAINING", "SVID_INVALID"].contains(&self.reason.as_str())
     }
@@ -107,7 +107,7 @@ impl fmt::Display for Failure {
         for detail in &self.details {
             writeln!(f, "  {}", printable(detail))?;
         }
-        // Scripts read the last line, so there is one; what a file or a name holds writes nothing else.
+        // Scripts read the last line, so the message is one line, whatever a file or name in it holds.
         let message = self.message.replace('\n', " ");
         write!(f, "error: {}: {}", self.reason, printable(&message))
     }
@@ -115,7 +115,7 @@ impl fmt::Display for Failure {
 
 impl From<tonic::Status> for Failure {
     fn from(status: tonic::Status) -> Self {
-        // Met by a channel that had to connect again.
+        // A channel that had to connect again reports its error as a status.
         if let Some(failure) = ConnectError::find_in(&status).and_then(Self::of_certificates) {
             return failure;
         }
@@ -127,7 +127,7 @@ impl From<tonic::Status> for Failure {
             lines.push(format!("{}: {}", violation.field, violation.description));
         }
         let mut message = status.message().to_owned();
-        // What is said in the sentence need not be said before it, and one problem is the sentence.
+        // A problem that the message repeats is left out, and an only problem becomes the message.
         lines.retain(|line: &String| {
             let text = line.split_once(": ").map_or(line.as_str(), |(_, text)| text);
             !message.contains(text)

@@ -1,4 +1,4 @@
-//! Files that hold values: for their owner alone, and there as a whole or not at all.
+//! Files that hold values: readable by their owner only, and complete or absent.
 
 use std::ffi::OsString;
 use std::fs::{File, Metadata};
@@ -18,21 +18,20 @@ use super::failure::{Failure, exit};
 use super::output::say;
 use crate::sys::{copy_list, copy_list_of_open, others_may_write};
 
-/// How the names of files begin that are to take another's place. What follows is random: a name that can be foreseen
-/// can be taken.
+/// The prefix of temporary names. The rest is random: somebody else could take a name that they can predict.
 const PREFIX: &str = ".keyhatch-";
-/// How random it is, in bytes.
+/// The random part, in bytes.
 const NAME_BYTES: usize = 8;
 
-/// Writes a file in place of the one that is there, with its owner, group, mode and access control list. Where there
-/// is none, or others may use it, the file is of mode 0600. It is this user's and of mode 0600 where others may write to
-/// its directory.
+/// Writes a file, and replaces an existing file as a whole. The new file keeps the owner, group, mode and access control
+/// list of the old one. It has mode 0600 if there was no file or others could use it, and belongs to this user with mode
+/// 0600 if others may write to its directory.
 ///
 /// # Errors
-/// If what is there is no file, others may have put it there, its owner cannot be kept, or it cannot be written.
+/// If the path is no regular file, others may have put it there, its owner cannot be kept, or it cannot be written.
 pub fn write_private(path: &Path, content: &[u8]) -> Result<(), Failure> {
     let found = std::fs::symlink_metadata(path).ok();
-    // A rename would put a file in the place of a device or of somebody's link.
+    // A rename would replace a device, or a link of somebody else.
     if found.as_ref().is_some_and(|found| !found.is_file()) {
         let text = format!(
             "{} is a link or no regular file, and is not replaced; choose another name",
@@ -54,14 +53,15 @@ pub fn write_private(path: &Path, content: &[u8]) -> Result<(), Failure> {
     Ok(())
 }
 
-/// Gives a new file what the one has that it replaces. Where somebody else may write to the directory, that one may have
-/// been put there to choose who reads, even as a link to a file of ours; so nothing of it is kept.
+/// Gives a new file the owner, mode and access control list of the file that it replaces. If others may write to the
+/// directory it keeps none of these: they may have put the old file there to choose its readers, even as a link to a file
+/// of ours.
 fn keep(path: &Path, found: &Metadata, file: &File) -> Result<(), Failure> {
     let is_shared = is_shared(path, found.uid()).map_err(|error| unwritable(path, &error))?;
     if is_shared && (found.uid() != geteuid().as_raw() || found.nlink() != 1) {
         let text = format!(
-            "{} is uid {}'s and has {} names: somebody may have put it there to read what is written, as others may \
-             write to its directory; remove the file, or choose another name",
+            "{} is uid {}'s and has {} names, and others may write to its directory: somebody may have put it there to \
+             read what is written; remove the file, or choose another name",
             path.display(),
             found.uid(),
             found.nlink()
@@ -77,12 +77,12 @@ fn keep(path: &Path, found: &Metadata, file: &File) -> Result<(), Failure> {
         return copy_list(path, file).map_err(|error| unwritable(path, &error));
     }
     if mode != 0o600 {
-        say(&format!("note: {} was of mode {mode:04o}, and is of mode 0600 now", path.display()));
+        say(&format!("note: the mode of {} was {mode:04o}, and is 0600 now", path.display()));
     }
     Ok(())
 }
 
-/// Whether anybody may write to a file's directory but this user and the file's owner.
+/// True if anybody but this user and the owner of the file may write to its directory.
 fn is_shared(path: &Path, owner: u32) -> io::Result<bool> {
     let flags = OFlags::PATH | OFlags::DIRECTORY | OFlags::CLOEXEC;
     let directory = open(directory_of(path), flags, Mode::empty())?;
@@ -93,11 +93,12 @@ fn is_shared(path: &Path, owner: u32) -> io::Result<bool> {
 /// Gives a file to the owner and group of another, with a mode.
 fn give(path: &Path, found: &Metadata, mode: u32, file: &File) -> Result<(), Failure> {
     match fchown(file, Some(Uid::from_raw(found.uid())), Some(Gid::from_raw(found.gid()))) {
-        // A group that may do nothing need not be kept.
+        // The group does not matter if it may do nothing.
         Err(_) if found.uid() == geteuid().as_raw() && mode & 0o070 == 0 => {}
         Err(error) => {
             let text = format!(
-                "{} is uid {}'s and gid {}'s, and cannot be given to them ({error}); remove it, or run this as its owner",
+                "{} belongs to uid {} and gid {}, and the new file cannot be given to them ({error}); remove it, or run this as its \
+                 owner",
                 path.display(),
                 found.uid(),
                 found.gid()
@@ -109,20 +110,20 @@ fn give(path: &Path, found: &Metadata, mode: u32, file: &File) -> Result<(), Fai
     fchmod(file, Mode::from_raw_mode(mode)).map_err(|error| unwritable(path, &error.into()))
 }
 
-/// A file of mode 0600 that is removed when this is dropped, from the directory that it was made in, wherever that has
-/// gone to meanwhile. What has taken its place stays.
+/// A file of mode 0600 that is removed when this is dropped, even if its directory was renamed. A file that has taken its
+/// place stays.
 pub struct TemporaryFile {
     directory: OwnedFd,
     name: OsString,
-    /// Held open, so that no other file gets its number.
+    /// Open, so that its inode number is not reused.
     file: File,
 }
 
 impl TemporaryFile {
-    /// Writes it where nothing is yet.
+    /// Writes a new file.
     ///
     /// # Errors
-    /// If something is there, or it cannot be written.
+    /// If the path exists, or cannot be written.
     pub fn write(path: &Path, content: &[u8]) -> Result<Self, Failure> {
         let failed = |error: Errno| unwritable(path, &error.into());
         let Some(name) = path.file_name() else { return Err(in_the_way(path)) };
@@ -137,14 +138,14 @@ impl TemporaryFile {
     fn write_in(directory: OwnedFd, name: OsString, content: &[u8]) -> io::Result<Self> {
         let flags = OFlags::WRONLY | OFlags::CREATE | OFlags::EXCL | OFlags::CLOEXEC;
         let file = openat(&directory, &name, flags, Mode::RUSR | Mode::WUSR)?;
-        // From here on it is removed, whatever happens.
+        // From now on an error removes the file, too.
         let mut written = Self { directory, name, file: file.into() };
         written.file.write_all(content)?;
         Ok(written)
     }
 
-    /// A file beside this one with another content, and with the owner, mode and access control list that this one has by
-    /// now: it can take this one's place.
+    /// Writes a file in the same directory that can replace this one: with the owner, mode and access control list that
+    /// this one has now.
     ///
     /// # Errors
     /// If it cannot be written.
@@ -163,11 +164,11 @@ impl TemporaryFile {
         Ok(written)
     }
 
-    /// Puts a file in the place of this one, so that readers see either as a whole. Says whether that was done: what
-    /// has taken this one's place stays.
+    /// Replaces this file, so that readers see either as a whole. False if something else has taken its place, which
+    /// stays.
     ///
     /// # Errors
-    /// If it cannot be renamed.
+    /// If the other file cannot be renamed.
     pub fn replace_by(&mut self, mut other: Self) -> io::Result<bool> {
         if !self.is_there() {
             return Ok(false);
@@ -197,7 +198,7 @@ fn directory_of(path: &Path) -> &Path {
     directory.unwrap_or(Path::new("."))
 }
 
-/// Why a file that is there is not replaced, and what to do.
+/// The failure for a path that exists, with the next step.
 fn in_the_way(path: &Path) -> Failure {
     let is_like_ours = |found: &Metadata| {
         let is_private = found.is_file() && found.mode() & 0o077 == 0;
@@ -205,15 +206,15 @@ fn in_the_way(path: &Path) -> Failure {
     };
     let step = match std::fs::symlink_metadata(path).is_ok_and(|found| is_like_ours(&found)) {
         true => {
-            "an earlier run that was killed leaves such a file behind; remove it if no other run uses it"
+            "a run that was killed leaves such a file behind; remove it if no other run uses it"
         }
-        false => "what is there is not of an earlier run; choose another name",
+        false => "it is not of an earlier run; choose another name",
     };
     let text = format!("{} cannot be written: it exists already: {step}", path.display());
     Failure::new("FILE", text, exit::FAILED)
 }
 
-/// Why a file is not written.
+/// The failure for a file that cannot be written.
 pub fn unwritable(path: &Path, error: &io::Error) -> Failure {
     Failure::new("FILE", format!("{} cannot be written: {error}", path.display()), exit::FAILED)
 }

@@ -1,4 +1,4 @@
-//! What the broker finds odd about values. It shows none of them.
+//! The findings of the broker about values. They never show a value.
 
 use serde_json::{Value as Json, json};
 
@@ -6,19 +6,19 @@ use super::output::say;
 use super::text::printable;
 use crate::grpc::pb;
 
-/// Says what is odd about the values of a resource that was written.
+/// Says on stderr what is odd about the values of a resource that was written.
 pub fn announce(of: &str, findings: &[pb::Finding]) {
     for finding in findings {
         say(&format!("{}: {}", word_of_writing(finding), located(of, finding)));
     }
 }
 
-/// A finding of a plan.
+/// A finding of a plan, for people.
 pub fn planned(finding: &pb::Finding) -> String {
     format!("{}: {}", word_of_writing(finding), located("", finding))
 }
 
-/// A finding of a test.
+/// A finding of a test, for people.
 pub fn tested(finding: &pb::Finding) -> String {
     format!("{}: {}", word(finding), located("", finding))
 }
@@ -37,7 +37,7 @@ fn word(finding: &pb::Finding) -> &'static str {
     }
 }
 
-/// The command that writes has not failed.
+/// The command that writes has not failed, so an error is only a warning.
 fn word_of_writing(finding: &pb::Finding) -> &'static str {
     if finding.severity() == pb::Severity::Error { "warning" } else { word(finding) }
 }

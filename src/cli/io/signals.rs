@@ -1,4 +1,4 @@
-//! The signals of a process that runs a command: the command gets what the process was sent.
+//! The signals of a process that runs a command: it passes them on to the command.
 
 use std::time::Duration;
 
@@ -12,12 +12,12 @@ use tokio::sync::mpsc::{UnboundedReceiver, unbounded_channel};
 
 use super::failure::{Failure, exit};
 
-/// The highest number of a signal: signal(7).
+/// The highest signal number: signal(7).
 const LAST: i32 = 64;
-/// No handler takes the first two. The others are faults of this program itself, to which no handler can return.
+/// The first two cannot be handled. The others are faults of this program itself, and a handler cannot return.
 const NOT_PASSED_ON: [Signal; 6] =
     [Signal::KILL, Signal::STOP, Signal::BUS, Signal::FPE, Signal::ILL, Signal::SEGV];
-/// A terminal gives these to a whole group, the command included; passed on, they would come twice.
+/// A terminal sends these to a whole process group, so the command gets them already.
 const OF_A_TERMINAL: [Signal; 8] = [
     Signal::CONT,
     Signal::HUP,
@@ -28,7 +28,7 @@ const OF_A_TERMINAL: [Signal; 8] = [
     Signal::TTOU,
     Signal::WINCH,
 ];
-/// A process that does not handle these goes on all the same, or after a pause.
+/// Without a handler these do not end a process.
 const HARMLESS: [Signal; 7] = [
     Signal::CHILD,
     Signal::CONT,
@@ -39,19 +39,19 @@ const HARMLESS: [Signal; 7] = [
     Signal::WINCH,
 ];
 
-/// With these a process is told to end.
+/// These ask a process to end.
 const ENDING: [Signal; 3] = [Signal::INT, Signal::QUIT, Signal::TERM];
 
-/// Every signal that can be passed on. Listening is for the rest of this process's life: signals no longer end it.
+/// Receives every signal that can be passed on. From then on signals no longer end this process.
 pub struct ForwardedSignals {
     arrived: UnboundedReceiver<Arrived>,
-    /// This process has stopped after the command, and goes on now.
+    /// This process has stopped after the command did, and has continued.
     was_stopped: bool,
-    /// Whether this process was told to end, and so was the command.
+    /// True if this process was asked to end, and so was the command.
     pub is_ending: bool,
 }
 
-/// A signal, and whether the kernel sent it to a whole group.
+/// A signal, and whether a terminal sent it to the whole group.
 #[derive(Clone, Copy)]
 struct Arrived {
     signal: Signal,
@@ -59,8 +59,8 @@ struct Arrived {
 }
 
 impl ForwardedSignals {
-    /// Listens from now on. Signals that this process has inherited as ignored, as nohup has it, stay ignored: the
-    /// command ignores them, too.
+    /// Starts to listen. Signals that this process has inherited as ignored, as from nohup, stay ignored: the command
+    /// ignores them, too.
     ///
     /// # Errors
     /// If the kernel refuses.
@@ -70,7 +70,7 @@ impl ForwardedSignals {
             ignored.checked_shr(signal.as_raw().unsigned_abs() - 1).unwrap_or(0) & 1 == 1
         };
         let taken = (1..=LAST).filter_map(Signal::from_raw).filter(|signal| {
-            // Rust's runtime ignores PIPE for itself. Without CHLD nobody would know that the command has ended.
+            // Rust's runtime itself ignores PIPE, and CHLD reports the end of the command.
             let is_own = [Signal::PIPE, Signal::CHILD].contains(signal);
             !NOT_PASSED_ON.contains(signal) && (is_own || !is_ignored(*signal))
         });
@@ -88,11 +88,11 @@ impl ForwardedSignals {
         Ok(Self { arrived, was_stopped: false, is_ending: false })
     }
 
-    /// Passes signals on to the command until it has ended; 128 + N if signal N ended it. As process 1, and wherever
-    /// processes without a parent become this one's children, it takes note of their end, too: they would stay as zombies.
+    /// Passes signals on to the command until it ends, and returns its exit code; 128 + N if signal N ended it. Reaps
+    /// every other child, too: as process 1 this process gets those without a parent, and they would stay as zombies.
     ///
     /// # Errors
-    /// If the command is not this process's child.
+    /// If the command is not a child of this process.
     pub async fn pass_on(&mut self, command: Pid) -> Result<u8, Failure> {
         loop {
             let Arrived { signal, is_of_a_terminal } = self.next().await?;
@@ -105,22 +105,22 @@ impl ForwardedSignals {
                 continue;
             }
             self.is_ending |= ENDING.contains(&signal);
-            // The shell that lets this process go on lets its whole group go on.
+            // A shell continues the whole group, and so the command.
             let has_it = signal == Signal::CONT
                 && std::mem::take(&mut self.was_stopped)
                 && !is_stopped(command);
             if !is_of_a_terminal && !has_it {
-                // It may have ended by itself meanwhile.
+                // The command may have ended by itself.
                 let _ = kill_process(command, signal);
             }
         }
     }
 
-    /// Ends the command, by force after this time. Gives its exit code if it is not to be begun again: it has ended by
-    /// itself before, or this process was told to end meanwhile.
+    /// Ends the command, by force after this time. Returns its exit code if the command is not to be started again: it had
+    /// ended by itself, or this process was asked to end; `None` otherwise.
     ///
     /// # Errors
-    /// If the command is not this process's child.
+    /// If the command is not a child of this process.
     pub async fn end(&mut self, command: Pid, patience: Duration) -> Result<Option<u8>, Failure> {
         if let Some(status) = reap(command)?.filter(|status| !status.stopped()) {
             return Ok(Some(exit_code(status)));
@@ -139,7 +139,7 @@ impl ForwardedSignals {
         Ok(self.is_ending.then_some(code))
     }
 
-    /// Waits for a signal that means this process, the command having ended.
+    /// Waits for a signal that would end this process, after the command has ended.
     pub async fn ending(&mut self) -> Result<Signal, Failure> {
         loop {
             let arrived = self.next().await?;
@@ -152,11 +152,11 @@ impl ForwardedSignals {
     }
 
     async fn next(&mut self) -> Result<Arrived, Failure> {
-        let gone = || Failure::new("INTERNAL", "signals are no longer heard", exit::FAILED);
+        let gone = || Failure::new("INTERNAL", "signals are no longer received", exit::FAILED);
         self.arrived.recv().await.ok_or_else(gone)
     }
 
-    /// Stops after the command, where a shell waits to have its terminal back.
+    /// Stops this process like the command, so that a shell gets its terminal back.
     fn stop(&mut self) {
         let has_terminal = std::fs::File::open("/dev/tty").is_ok();
         if has_terminal && !leads_the_session() {
@@ -169,10 +169,10 @@ impl ForwardedSignals {
 impl Arrived {
     fn of(origin: &Origin) -> Option<Self> {
         let signal = Signal::from_raw(origin.signal)?;
-        // A pipe that this process writes to is closed: it knows.
+        // This process gets PIPE from itself, and sees the error of the write.
         let is_own =
             origin.process.is_some_and(|process| process.pid == getpid().as_raw_nonzero().get());
-        // A terminal that hangs up tells the session's leader, and not the leader's group.
+        // A terminal that hangs up signals only the leader of the session.
         let is_for_the_leader = signal == Signal::HUP && leads_the_session();
         let is_of_a_terminal = matches!(origin.cause, Cause::Kernel)
             && OF_A_TERMINAL.contains(&signal)
@@ -181,7 +181,7 @@ impl Arrived {
     }
 }
 
-/// Takes note of every child that has ended. Says how the command has, or that it was stopped.
+/// Reaps every child that has ended. Returns the status of the command if it has ended or stopped.
 fn reap(command: Pid) -> Result<Option<WaitStatus>, Failure> {
     while let Some((child, status)) =
         rustix::process::wait(WaitOptions::NOHANG | WaitOptions::UNTRACED)
@@ -207,12 +207,12 @@ fn ignored_signals() -> u64 {
     ignored.and_then(|mask| u64::from_str_radix(mask.trim(), 16).ok()).unwrap_or(0)
 }
 
-/// A session that began outside of this process's namespace has the number 0, which rustix cannot tell.
+/// True if this process leads its session. rustix cannot represent a session of another namespace, whose number is 0.
 fn leads_the_session() -> bool {
     getsid(None).is_ok_and(|session| session == nix::unistd::getpid())
 }
 
-/// Whether a process is stopped: the state behind its name in proc(5).
+/// True if a process is stopped: the state behind its name in proc(5).
 fn is_stopped(process: Pid) -> bool {
     let stat = std::fs::read_to_string(format!("/proc/{}/stat", process.as_raw_nonzero()));
     stat.is_ok_and(|stat| {

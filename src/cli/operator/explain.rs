@@ -1,4 +1,4 @@
-//! `keyhatch explain`: why a step was refused, or would be.
+//! `keyhatch explain`: why a step was refused, or would be refused.
 
 use serde_json::json;
 use tonic::transport::Channel;
@@ -17,17 +17,17 @@ use crate::grpc::pb::system_service_client::SystemServiceClient;
 /// Arguments of `explain`.
 #[derive(clap::Args)]
 pub struct Explain {
-    /// The id of a decision, as a refusal shows it, or its line as `journal tail` does, such as 1.42; or, with --workflow, what a step of it
-    /// would ask for: aws/prod, group:NAME:KEY=VALUE, secret:NAME, default:INTEGRATION.
+    /// The id of a decision, from the error of the step, or its line in `journal tail`, such as 1.42. With --workflow:
+    /// what a step would ask for: aws/prod, group:NAME:KEY=VALUE, secret:NAME, default:INTEGRATION.
     #[arg(value_name = "DECISION|REF")]
     what: String,
-    /// What would be decided now for a step of this workflow?
+    /// Show what would be decided now for a step of this workflow.
     #[arg(long, value_name = "NAME")]
     workflow: Option<String>,
-    /// The step; if it is not said, one that no binding names.
+    /// The step; without it, a step that no binding names.
     #[arg(long, value_name = "NAME", requires = "workflow")]
     step: Option<String>,
-    /// On whose behalf it runs, such as user:alice; may be given more than once.
+    /// A principal that the step runs as, such as user:alice; may be given more than once.
     #[arg(long, value_name = "PRINCIPAL", requires = "workflow")]
     run_as: Vec<String>,
 }
@@ -45,7 +45,7 @@ impl Explain {
             }),
             (None, _) if self.what.contains(['/', ':']) => {
                 let text = format!(
-                    "{} is no decision id; to ask what would be decided, say --workflow",
+                    "{} is no decision id; to see what would be decided, give --workflow",
                     self.what
                 );
                 return Err(Failure::usage(text));
@@ -53,14 +53,11 @@ impl Explain {
             (None, _) => Question::DecisionId(self.what),
         };
         let told = ask(channel, question).await?;
-        print(common.output, &to_json(&told), || tell(&told), || told.outcome.clone())
+        print(common.output, &to_json(&told), || describe(&told), || told.outcome.clone())
     }
 }
 
-/// What the broker says.
-///
-/// # Errors
-/// As `SystemService.Explain`.
+/// Asks the broker; as `SystemService.Explain`.
 pub(crate) async fn ask(
     channel: Channel,
     question: Question,
@@ -69,8 +66,8 @@ pub(crate) async fn ask(
     Ok(SystemServiceClient::new(channel).explain(request).await?.into_inner())
 }
 
-/// The story, for people.
-pub(crate) fn tell(told: &pb::ExplainResponse) -> String {
+/// The explanation, for people.
+pub(crate) fn describe(told: &pb::ExplainResponse) -> String {
     let run_as = match told.run_as.join(", ") {
         none if none.is_empty() => String::new(),
         run_as => format!(", as {run_as},"),
@@ -80,7 +77,7 @@ pub(crate) fn tell(told: &pb::ExplainResponse) -> String {
             let time = moment(past.time.as_ref());
             format!("Decision {} at {time}: {}", past.decision_id, past_outcome(past))
         }
-        None => "Nothing was asked yet; this is what would be decided.".to_owned(),
+        None => "No step has asked; this is what would be decided now.".to_owned(),
     };
     let mut lines = vec![
         asked,
@@ -125,7 +122,7 @@ fn past_outcome(past: &pb::PastDecision) -> String {
         ),
         reason if past.refused_by.is_empty() => reason.to_owned(),
         reason => format!(
-            "{reason}, by {}: what its executor lets the step ask for (step run --allow)",
+            "{reason}, by {}: its executor does not let the step ask for it (step run --allow)",
             past.refused_by
         ),
     }
@@ -134,7 +131,7 @@ fn past_outcome(past: &pb::PastDecision) -> String {
 fn resource_lines(resource: &pb::ExaminedResource) -> Vec<String> {
     let needed = relation_name(resource.needed());
     if !resource.exists {
-        return vec![format!("{}: there is none of that name", resource.name)];
+        return vec![format!("{}: it does not exist", resource.name)];
     }
     let updated = moment(resource.update_time.as_ref());
     let verdict = if resource.allowed { "given" } else { "not given" };
@@ -164,8 +161,7 @@ fn resource_lines(resource: &pb::ExaminedResource) -> Vec<String> {
         }
     } else if !resource.allowed && !resource.run_as_needed.is_empty() {
         lines.push(format!(
-            "it names those on whose behalf a step must run, so a step that runs on nobody's is refused: run \
-             it as one of {}",
+            "its bindings name principals that a step must run as: run the step with --run-as and one of {}",
             resource.run_as_needed.join(", ")
         ));
     }

@@ -1,7 +1,6 @@
-//! `keyhatch export`: everything but values, as seed documents.
+//! `keyhatch export`: everything but sensitive values, as seed documents.
 //!
-//! A value that is never shown stands there as `{keep: true}`: apply keeps the stored one, and names the field if
-//! there is none.
+//! Instead of a sensitive value there is `{keep: true}`: apply keeps the stored value, and fails if there is no value.
 
 use serde_json::{Map, Value as Json, json};
 use tonic::transport::Channel;
@@ -20,7 +19,7 @@ use crate::model::ResourceName;
 /// Arguments of `export`.
 #[derive(clap::Args)]
 pub struct Export {
-    /// Only connections and groups that have this label, KEY=VALUE; all of them, if there are more.
+    /// Only connections and groups with this label, KEY=VALUE; if given more than once, with all of them.
     #[arg(long, value_name = "KEY=VALUE", value_parser = parse_label)]
     label: Vec<(String, String)>,
 }
@@ -43,7 +42,7 @@ impl Export {
         line(texts.join("---\n").trim_end())
     }
 
-    /// In an order in which each rests only on those before.
+    /// Every document, after those that it depends on.
     async fn documents(&self, channel: &Channel) -> Result<Vec<Json>, Failure> {
         let is_wanted = |labels| has_labels(labels, &self.label);
         let mut documents = Vec::new();
@@ -78,7 +77,7 @@ fn document(kind: &str, metadata: &Json, spec: &Json) -> Json {
     json!({ "apiVersion": "keyhatch/v1", "kind": kind, "metadata": metadata, "spec": spec })
 }
 
-/// A mapping without what is empty or false: a document owns only what it names.
+/// A mapping without empty and false values: apply changes only what a document names.
 fn without_empty(entries: Json) -> Json {
     let is_said = |value: &Json| match value {
         Json::Array(items) => !items.is_empty(),
@@ -105,7 +104,7 @@ fn connection(one: &pb::Connection, integrations: &[pb::Integration]) -> Json {
         Ok(text) if !field.sensitive => json!(text),
         _ => kept(),
     };
-    // What the broker makes itself is nobody's to give.
+    // A document cannot set the values that the broker generates.
     let is_generated = |field: &&pb::FieldState| {
         let kinds = integrations.iter().filter(|found| short_name(&found.name) == one.integration);
         let mut kinds = kinds.flat_map(|found| &found.kinds).filter(|kind| kind.name == one.kind);

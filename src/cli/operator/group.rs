@@ -1,4 +1,4 @@
-//! `keyhatch group`: connections that a step selects by the values of their tags.
+//! `keyhatch group`: groups of connections, of which a step selects one by the values of its tags.
 
 use clap::Subcommand;
 use serde_json::{Value as Json, json};
@@ -38,7 +38,7 @@ pub enum GroupCommand {
         /// Do not ask.
         #[arg(long)]
         yes: bool,
-        /// Although runs have used it in the last 30 days.
+        /// Delete it even if runs have used it in the last 30 days.
         #[arg(long)]
         force: bool,
     },
@@ -52,16 +52,16 @@ pub struct GroupCreate {
     /// The type of its members, such as aws.
     #[arg(long, value_name = "NAME")]
     integration: String,
-    /// A tag key that tells its members apart; one to three.
+    /// A tag key whose values select a member; one to three.
     #[arg(long, required = true, value_name = "KEY")]
     identifier: Vec<String>,
     /// A member, INTEGRATION/NAME; may be given more than once.
     #[arg(long, value_name = "REF")]
     member: Vec<String>,
-    /// Whose steps may use it, such as workflow:deploy.
+    /// A principal whose steps may use it, such as workflow:deploy.
     #[arg(long, value_name = "PRINCIPAL")]
     viewer: Vec<String>,
-    /// Who may change it; you may anyway.
+    /// A principal that may change it; you may anyway.
     #[arg(long, value_name = "PRINCIPAL")]
     editor: Vec<String>,
     /// A label, KEY=VALUE; may be given more than once.

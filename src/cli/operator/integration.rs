@@ -20,7 +20,7 @@ pub enum IntegrationCommand {
     List,
     /// Show an integration: its credential kinds and their fields
     Get {
-        /// Such as aws.
+        /// The integration, such as aws.
         name: String,
     },
 }

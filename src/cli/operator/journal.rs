@@ -1,4 +1,4 @@
-//! `keyhatch journal`: what happened, and the proof that nothing was changed since.
+//! `keyhatch journal`: what happened, and the proof that the record of it is unchanged.
 
 use std::path::{Path, PathBuf};
 
@@ -18,13 +18,13 @@ use crate::identity::RootKey;
 use crate::journal::{Proof, ProofError, verify};
 use crate::sys::input;
 
-/// No root certificate is longer.
+/// The limit of a root certificate.
 const MAX_CA_BYTES: usize = 64 * 1024;
 
 /// `keyhatch journal …`
 #[derive(Subcommand)]
 pub enum JournalCommand {
-    /// Show the newest lines, and with -f those that come
+    /// Show the newest lines, and with -f new lines as they come
     Tail(JournalTail),
     /// Prove, without the daemon and without keys, that no line was changed, removed or inserted
     Verify(JournalVerify),
@@ -33,16 +33,16 @@ pub enum JournalCommand {
 /// Arguments of `journal tail`.
 #[derive(clap::Args)]
 pub struct JournalTail {
-    /// Go on with lines as they are written.
+    /// Show new lines as they are written, too.
     #[arg(short, long)]
     follow: bool,
-    /// How many of the newest lines to begin with.
+    /// The number of newest lines to start with.
     #[arg(short = 'n', long, value_name = "COUNT", default_value_t = 10)]
     last: i32,
-    /// Begin with the first line that is not older, instead: 2026-01-31T12:00:00Z, or so long ago: 2h.
+    /// Start with the first line since then instead: 2026-01-31T12:00:00Z, or so long ago: 2h.
     #[arg(long, value_name = "TIME", conflicts_with = "last", value_parser = time::since)]
     since: Option<prost_types::Timestamp>,
-    /// Only what was refused: decisions, requests of operators, requests over the rate.
+    /// Only refusals: of decisions, of requests of operators, of requests over the rate limit.
     #[arg(long)]
     denied: bool,
     /// Only these events: resolve, intent, opened, closed …
@@ -66,20 +66,19 @@ pub struct JournalTail {
 /// Arguments of `journal verify`.
 #[derive(clap::Args)]
 pub struct JournalVerify {
-    /// The directory of the journal's files; by default the one in the state directory.
+    /// The directory of the journal's files; by default that in the state directory.
     directory: Option<PathBuf>,
-    /// The root certificate, as it is kept elsewhere: without it or --ca-fingerprint, ca.crt beside the journal's
-    /// directory is believed, and the exit code is 4.
+    /// A copy of the root certificate that is kept elsewhere. Without it or --ca-fingerprint, verify trusts the ca.crt
+    /// beside the journal's directory, and exits with 4.
     #[arg(long, value_name = "FILE")]
     ca: Option<PathBuf>,
     /// The SHA-256 of the root certificate, in hexadecimal, as init and status print it.
     #[arg(long, value_name = "HEX", value_parser = fingerprint)]
     ca_fingerprint: Option<Fingerprint>,
-    /// A line that must be there, as an earlier proof ended with it: then a journal that was cut back since is
-    /// refused.
+    /// The last line of an earlier proof: verify fails if the journal no longer has it, as when it was cut back.
     #[arg(long, value_name = "LINE:HASH")]
     expect: Option<String>,
-    /// The number of the first file, where older ones are kept elsewhere.
+    /// The number of the first file, where older files are kept elsewhere.
     #[arg(long, value_name = "NUMBER", default_value_t = 1)]
     from: u64,
 }
@@ -125,19 +124,18 @@ impl JournalTail {
     }
 }
 
-/// Not all was looked through: where it begins that was, the older lines can be asked for; where it ends that was,
-/// the answer is not whole.
+/// Reports that the broker has stopped reading. At the beginning that is a note: older lines can be asked for. At the end
+/// it is a failure: the answer is not complete.
 pub(crate) fn stopped(told: &pb::JournalLine, is_end: bool) -> Result<(), Failure> {
     let (id, time) = (&told.id, moment(told.time.as_ref()));
     if !is_end {
         say(&format!(
-            "the lines before {id} were not looked through; for some of them say --since TIME, earlier than {time}"
+            "the lines before {id} were not read; to see some of them, give --since a time before {time}"
         ));
         return Ok(());
     }
-    let text = format!(
-        "stopped at line {id}: that is as much as is read at once; go on with --since {time}"
-    );
+    let text =
+        format!("stopped at line {id}, the limit of one request; continue with --since {time}");
     Err(Failure::new("TAIL_STOPPED", text, exit::FAILED))
 }
 
@@ -145,7 +143,7 @@ fn parsed(told: &pb::JournalLine) -> Value {
     serde_json::from_str(&told.json).unwrap_or_default()
 }
 
-/// A line of the journal on one line of the terminal.
+/// A line of the journal, for people.
 fn for_people(told: &pb::JournalLine) -> String {
     let body = parsed(told);
     let text = |name: &str| body.get(name).and_then(Value::as_str).unwrap_or_default().to_owned();
@@ -182,21 +180,21 @@ impl JournalVerify {
             .map_err(|error| Failure::usage(error.to_string()))?
             .state;
         let directory = self.directory.unwrap_or_else(|| state.join("journal"));
-        let is_told = self.ca.is_some() || self.ca_fingerprint.is_some();
+        let is_given = self.ca.is_some() || self.ca_fingerprint.is_some();
         let ca = self.ca.unwrap_or_else(|| directory.join("../ca.crt"));
         let root = read_root(&ca, self.ca_fingerprint)?;
         let expected = self.expect.as_deref().map(parse_expected).transpose()?;
         let proof = verify(&directory, &root, self.from, expected);
         let proof = proof.map_err(|error| not_proven(&error))?;
-        tell(common, &directory, &root, is_told, &proof)?;
-        match is_told {
+        print_proof(common, &directory, &root, is_given, &proof)?;
+        match is_given {
             true => Ok(()),
             false => Err(Failure::new(
                 "CA_NOT_COMPARED",
                 format!(
-                    "the lines hang together, but {} was read beside the journal, and whoever could write one could \
-                     write the other: compare its SHA-256 with what init or status printed, or give --ca-fingerprint \
-                     or --ca",
+                    "the lines are a chain, but {} is beside the journal, and anybody who can write the journal can \
+                     write it: compare its SHA-256 with the one that init or status printed, or give \
+                     --ca-fingerprint or --ca",
                     ca.display()
                 ),
                 exit::NO_PROOF,
@@ -205,19 +203,19 @@ impl JournalVerify {
     }
 }
 
-/// The root that is believed, if it is the one that was told of.
-fn read_root(ca: &Path, told: Option<Fingerprint>) -> Result<RootKey, Failure> {
+/// The root that the proof trusts. Fails if it does not have the fingerprint that was given.
+fn read_root(ca: &Path, given: Option<Fingerprint>) -> Result<RootKey, Failure> {
     let pem = input::file(ca, MAX_CA_BYTES).and_then(input::text).map_err(|error| {
         Failure::usage(format!("{}: {error}; name ca.crt with --ca", ca.display()))
     })?;
     let root = RootKey::from_pem(&pem)
         .ok_or_else(|| Failure::usage(format!("{} holds no certificate in PEM", ca.display())))?;
-    match told {
-        Some(Fingerprint(told)) if told != root.sha256() => Err(Failure::new(
+    match given {
+        Some(Fingerprint(sha256)) if sha256 != root.sha256() => Err(Failure::new(
             "CA_MISMATCH",
             format!(
-                "the root certificate {} has the SHA-256 {}, not the one that was given: it is another CA's, and the \
-                 journal is not this broker's",
+                "the root certificate {} has the SHA-256 {}, not the one that was given: the journal is that of another \
+                 broker",
                 ca.display(),
                 hex::encode(root.sha256())
             ),
@@ -227,11 +225,11 @@ fn read_root(ca: &Path, told: Option<Fingerprint>) -> Result<RootKey, Failure> {
     }
 }
 
-fn tell(
+fn print_proof(
     common: &Common,
     directory: &Path,
     root: &RootKey,
-    is_told: bool,
+    is_given: bool,
     proof: &Proof,
 ) -> Result<(), Failure> {
     let sha256 = hex::encode(root.sha256());
@@ -240,7 +238,7 @@ fn tell(
     let answer = json!({
         "directory": directory,
         "ca_sha256": sha256,
-        "ca_compared": is_told,
+        "ca_compared": is_given,
         "first_file": proof.first_file,
         "files": proof.files,
         "last": last,
@@ -264,7 +262,7 @@ fn tell(
     print(common.output, &answer, table, || last.clone())?;
     if proof.unproven > 1 {
         say(
-            "the lines that are not signed yet hang together, but only the broker can tell whether they are its own",
+            "the lines that are not signed yet are a chain, but only the broker can prove that they are its own",
         );
     }
     Ok(())
@@ -282,12 +280,12 @@ fn not_proven(error: &ProofError) -> Failure {
 #[derive(Clone, Copy)]
 struct Fingerprint([u8; 32]);
 
-/// In hexadecimal, with colons between the bytes or without.
+/// Parses a SHA-256 in hexadecimal, with or without colons between the bytes.
 fn fingerprint(text: &str) -> Result<Fingerprint, String> {
     let mut sha256 = [0; 32];
     match hex::decode_to_slice(text.replace(':', ""), &mut sha256) {
         Ok(()) => Ok(Fingerprint(sha256)),
-        Err(_) => Err("it is a SHA-256: 64 hexadecimal digits".to_owned()),
+        Err(_) => Err("a SHA-256 has 64 hexadecimal digits".to_owned()),
     }
 }
 
@@ -299,6 +297,6 @@ fn parse_expected(text: &str) -> Result<(u64, [u8; 32]), Failure> {
         Some((number.parse().ok()?, hash))
     };
     parsed().ok_or_else(|| {
-        Failure::usage(format!("--expect {text}: it is LINE:HASH, as verify prints its last line"))
+        Failure::usage(format!("--expect {text}: write LINE:HASH, as verify prints its last line"))
     })
 }

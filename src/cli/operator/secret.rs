@@ -23,10 +23,10 @@ pub enum SecretCommand {
         of: SecretWorkflow,
         /// Its name.
         name: String,
-        /// Where the value is: - (stdin), @FILE or env:VARIABLE.
+        /// The source of the value: - (stdin), @FILE or env:VARIABLE.
         #[arg(long, default_value = "-", value_name = "SOURCE")]
         value: String,
-        /// Take a value that is empty for one.
+        /// Accept an empty value.
         #[arg(long)]
         allow_empty: bool,
     },

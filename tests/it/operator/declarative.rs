@@ -384,7 +384,7 @@ fn prune_deletes_nothing_where_a_file_below_is_not_known() {
         std::fs::write(directory.join("sub/s.yml"), unknown).unwrap();
         let (code, shown, said) = on_tree(&steps, &["apply", "--yes"]);
         assert_eq!((code, shown.as_str()), (Some(2), ""), "{said}");
-        assert!(said.contains("--prune has to know what") && said.contains("sub/s.yml:"), "{said}");
+        assert!(said.contains("--prune must know what") && said.contains("sub/s.yml:"), "{said}");
     }
     // An explicitly named file is never skipped.
     let path = directory.to_str().unwrap();

@@ -319,7 +319,7 @@ fn a_session_token_goes_with_the_key_that_it_was_part_of() {
     );
     let [id, secret] = fields("AKIATHIRDTHIRDTHIRDT", &"3".repeat(40));
     let (_, said) = world.run(&[&update[..], &[&id, "--field", &secret]].concat());
-    assert!(said.contains("session_token goes with the value that it was part of"), "{said}");
+    assert!(said.contains("session_token is removed with the value that it was part of"), "{said}");
     let got: Json = serde_json::from_slice(&world.0.answer(&["get", "aws/a"])).unwrap();
     assert_eq!(
         (&got["fields"]["session_token"], &got["fields"]["region"]),

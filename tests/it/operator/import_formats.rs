@@ -112,7 +112,7 @@ fn a_dotenv_file_of_another_system_is_read_or_refused_by_line() {
         ("A=c4n4ry\rB=c4n4ry\r", "line 1: there is a carriage return"),
         ("A=1\nB=c4n4ry\0x\n", "line 2: there is a zero byte"),
         ("A=`c4n4ry`\n", "line 1: the value stands in backticks"),
-        ("A=\"\"\"\nc4n4ry\n\"\"\"\nB=`x`\n", "line 1: the value stands in three quotes"),
+        ("A=\"\"\"\nc4n4ry\n\"\"\"\nB=`x`\n", "line 1: the value is in three quotes"),
         ("A=\"c4n4ry\\tx\"\n", "line 1: there is a backslash in double quotes"),
         ("A-B=c4n4ry\n", "line 1: the name before ="),
     ] {

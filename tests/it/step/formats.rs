@@ -236,7 +236,7 @@ fn a_file_is_private_replaced_whole_and_replaces_only_files() {
     let ran =
         world.run("keyhatch", &["get", "gcp/prod", "--format", "gcp-key-file", "--out", path]);
     let said = String::from_utf8(ran.stderr).unwrap();
-    assert!(ran.stdout.is_empty() && said.contains("was of mode 0644"), "{said}");
+    assert!(ran.stdout.is_empty() && said.contains("was 0644, and is 0600 now"), "{said}");
     assert_eq!(std::fs::metadata(&out).unwrap().permissions().mode() & 0o777, 0o600);
     assert_eq!(json_of(&std::fs::read(&out).unwrap())["private_key"], "not-a-key");
     // A refusal leaves the file unchanged and no other file beside it.

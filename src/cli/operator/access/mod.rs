@@ -1,4 +1,4 @@
-//! `keyhatch access`: who may do what with one connection or group.
+//! `keyhatch access`: who may use and change one connection or group.
 
 pub(crate) mod suggest;
 
@@ -19,15 +19,15 @@ use crate::grpc::pb::group_service_client::GroupServiceClient;
 use crate::model::{ConnectionRef, ResourceName, RunAs};
 use suggest::AccessSuggest;
 
-/// How often a change is made again on what somebody else has just changed.
-const MAX_TURNS: usize = 5;
+/// At most so many attempts while somebody else changes the same resource.
+const MAX_ATTEMPTS: usize = 5;
 
 /// `keyhatch access …`
 #[derive(Subcommand)]
 pub enum AccessCommand {
     /// Give principals a relation
     Add(AccessChange),
-    /// Take a relation from principals
+    /// Take a relation away from principals
     Remove(AccessChange),
     /// Show who has which relation
     #[command(alias = "ls")]
@@ -36,7 +36,7 @@ pub enum AccessCommand {
         #[arg(value_name = "REF")]
         reference: String,
     },
-    /// Tell which bindings a workflow can do without, by what it has used
+    /// List bindings that a workflow does not need, by what it has used
     Suggest(AccessSuggest),
 }
 
@@ -46,7 +46,7 @@ pub struct AccessChange {
     /// INTEGRATION/NAME of a connection, or group:NAME.
     #[arg(value_name = "REF")]
     reference: String,
-    /// Which relation. Each includes the ones before it; a group has no resolver.
+    /// The relation. Each includes those before it; a group has no resolver.
     #[arg(long, value_enum)]
     relation: RelationArgument,
     /// workflow:NAME, workflow:NAME/step:NAME, workflow:NAME/step:PREFIX*, workflow:PREFIX*, workflow:*,
@@ -57,7 +57,7 @@ pub struct AccessChange {
 
 #[derive(Clone, Copy, Debug, ValueEnum)]
 enum RelationArgument {
-    /// May see it; of a group: may use it.
+    /// May see it; for a group: may use it.
     Viewer,
     /// May receive the credential.
     Resolver,
@@ -75,7 +75,7 @@ impl From<RelationArgument> for pb::Relation {
     }
 }
 
-/// What bindings are on.
+/// The resource of the bindings.
 enum BoundResource {
     Connection(Box<pb::Connection>),
     Group(Box<pb::ConnectionGroup>),
@@ -97,7 +97,7 @@ impl AccessCommand {
 
 impl AccessChange {
     async fn run(self, common: &Common, channel: Channel, add: bool) -> Result<(), Failure> {
-        let mut turn = 1;
+        let mut attempt = 1;
         loop {
             let mut resource = BoundResource::read(channel.clone(), &self.reference).await?;
             let names_somebody = names_run_as(resource.access());
@@ -107,12 +107,14 @@ impl AccessChange {
             }
             let is_first = names_run_as(resource.access()) && !names_somebody;
             match resource.write(channel.clone()).await {
-                Err(failure) if failure.reason == "ETAG_MISMATCH" && turn < MAX_TURNS => turn += 1,
+                Err(failure) if failure.reason == "ETAG_MISMATCH" && attempt < MAX_ATTEMPTS => {
+                    attempt += 1
+                }
                 Err(failure) => return Err(failure),
                 Ok(written) => {
                     if is_first {
                         say(&format!(
-                            "note: steps that run on nobody's behalf (without --run-as) can no longer use {}",
+                            "note: steps without --run-as can no longer use {}",
                             self.reference
                         ));
                     }
@@ -122,7 +124,7 @@ impl AccessChange {
         }
     }
 
-    /// Changes the bindings, and says whether that changed anything.
+    /// Changes the bindings. True if that made a difference.
     fn change(&self, access: &mut Vec<pb::AccessBinding>, add: bool) -> bool {
         let relation = pb::Relation::from(self.relation);
         let found = access.iter_mut().find(|one| one.relation() == relation);
@@ -145,7 +147,7 @@ impl AccessChange {
     }
 }
 
-/// Whether anybody is bound on whose behalf steps run.
+/// True if a binding names a principal that steps run as.
 fn names_run_as(access: &[pb::AccessBinding]) -> bool {
     let mut principals = access.iter().flat_map(|binding| &binding.principals);
     principals.any(|one| one.parse::<RunAs>().is_ok())
@@ -172,7 +174,7 @@ impl BoundResource {
         }
     }
 
-    /// Writes the bindings, if nobody else has changed the resource meanwhile.
+    /// Writes the bindings. Fails with `ETAG_MISMATCH` if somebody else has changed the resource.
     async fn write(self, channel: Channel) -> Result<Self, Failure> {
         let update_mask = Some(prost_types::FieldMask { paths: vec!["access".to_owned()] });
         match self {

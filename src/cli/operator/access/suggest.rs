@@ -1,4 +1,4 @@
-//! `keyhatch access suggest`: the least access that a workflow can do with.
+//! `keyhatch access suggest`: the least access that a workflow needs.
 
 use serde_json::json;
 use tonic::transport::Channel;
@@ -18,10 +18,10 @@ use crate::grpc::pb::system_service_client::SystemServiceClient;
 pub struct AccessSuggest {
     /// The workflow.
     workflow: String,
-    /// What it has not used for so long it can do without.
+    /// Suggest to remove what it has not used for so long.
     #[arg(long, value_name = "TIME", default_value = "30d", value_parser = time::ago)]
     since: prost_types::Timestamp,
-    /// Show what needs no change, too.
+    /// Show bindings that need no change, too.
     #[arg(long)]
     all: bool,
 }
@@ -50,9 +50,9 @@ impl AccessSuggest {
             let workflow = &self.workflow;
             return match total {
                 0 => format!("no binding lets workflow {workflow} use anything"),
-                _ => format!(
-                    "{total} binding(s) of workflow {workflow} looked at; all were used, or are new"
-                ),
+                _ => {
+                    format!("{total} binding(s) of workflow {workflow}; all were used, or are new")
+                }
             };
         }
         let rows = shown.iter().map(|one| {
@@ -73,7 +73,7 @@ impl AccessSuggest {
         }
     }
 
-    /// The commands that do it.
+    /// The commands that follow the advice.
     fn commands(&self, one: &pb::AccessSuggestion) -> Vec<String> {
         let change = |verb: &str, relation: pb::Relation, principal: &str| {
             access_command(verb, &one.resource, relation, principal)
@@ -127,7 +127,7 @@ fn word(advice: pb::AccessAdvice) -> &'static str {
 fn sentence(advice: pb::AccessAdvice) -> &'static str {
     match advice {
         pb::AccessAdvice::Remove => "remove: not used",
-        pb::AccessAdvice::Narrow => "narrow: it is let in with many",
+        pb::AccessAdvice::Narrow => "narrow: shared with many others",
         pb::AccessAdvice::Others => "keep: others use it",
         pb::AccessAdvice::Keep | pb::AccessAdvice::Unspecified => "keep",
     }

@@ -279,7 +279,7 @@ impl Checker<'_> {
                 }
                 if self.binds_first_run_as(answer) {
                     sentence.push_str(
-                        "; the command below also shuts out every step that runs on nobody's behalf",
+                        "; the command below also shuts out every step that runs without --run-as",
                     );
                 }
                 CheckResult {

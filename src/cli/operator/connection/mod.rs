@@ -38,7 +38,7 @@ pub enum ConnectionCommand {
     Update(ConnectionUpdate),
     /// Delete a connection and revoke its leases
     Delete(ConnectionDelete),
-    /// Look at a connection's values for what is wrong with them; exit with 1 if it cannot work
+    /// Check a connection's values for mistakes; exit with 1 if it cannot work
     Test(ConnectionTest),
 }
 
@@ -48,14 +48,14 @@ pub struct ConnectionCreate {
     /// INTEGRATION/NAME, such as aws/prod.
     #[arg(value_name = "REF")]
     reference: String,
-    /// The credential kind, where the fields do not say which is meant.
+    /// The credential kind, where the fields fit several.
     #[arg(long, value_name = "KIND")]
     kind: Option<String>,
     /// A field: NAME=- (from stdin), NAME=@FILE, NAME=env:VARIABLE, or NAME=VALUE if it is not
-    /// sensitive. On a terminal, what is missing is asked for.
+    /// sensitive. On a terminal, missing fields are asked for.
     #[arg(long, value_name = "NAME=…")]
     field: Vec<String>,
-    /// Take a value that is empty for one.
+    /// Accept an empty value.
     #[arg(long)]
     allow_empty: bool,
     /// An identifier tag, KEY:VALUE; may be given more than once.
@@ -67,19 +67,19 @@ pub struct ConnectionCreate {
     /// The longest lease on it, such as 15m; 0s for the server's maximum.
     #[arg(long, value_parser = parse_duration)]
     max_ttl: Option<Duration>,
-    /// Let it answer to default:INTEGRATION, in place of the one before.
+    /// Make it default:INTEGRATION, instead of the connection that was.
     #[arg(long)]
     default: bool,
-    /// When the credential ends, if its values do not say: 2026-12-31, 2026-12-31T12:00:00Z.
+    /// When the credential expires, if its values do not say: 2026-12-31, 2026-12-31T12:00:00Z.
     #[arg(long, value_name = "TIME", value_parser = time::parse)]
     expires: Option<prost_types::Timestamp>,
-    /// Who may resolve it, such as workflow:deploy; may be given more than once.
+    /// A principal that may resolve it, such as workflow:deploy; may be given more than once.
     #[arg(long, value_name = "PRINCIPAL")]
     resolver: Vec<String>,
-    /// Who may see it.
+    /// A principal that may see it.
     #[arg(long, value_name = "PRINCIPAL")]
     viewer: Vec<String>,
-    /// Who may change it; you may anyway.
+    /// A principal that may change it; you may anyway.
     #[arg(long, value_name = "PRINCIPAL")]
     editor: Vec<String>,
 }
@@ -98,22 +98,22 @@ pub struct ConnectionList {
     /// Only connections of this integration.
     #[arg(long, value_name = "NAME")]
     integration: Option<String>,
-    /// Only those with this tag, KEY:VALUE.
+    /// Only connections with this tag, KEY:VALUE.
     #[arg(long, value_name = "KEY:VALUE")]
     tag: Vec<String>,
-    /// Only those with this label, KEY=VALUE.
+    /// Only connections with this label, KEY=VALUE.
     #[arg(long, value_name = "KEY=VALUE", value_parser = parse_label)]
     label: Vec<(String, String)>,
-    /// Only those that are disabled.
+    /// Only disabled connections.
     #[arg(long)]
     disabled: bool,
     /// A filter, such as 'kind = access_key AND tags.env != prod'.
     #[arg(long, value_name = "FILTER")]
     filter: Option<String>,
-    /// Only those that no step was given for so long, such as 90d, and that are older.
+    /// Only connections that no step has resolved for so long, such as 90d, and that are older.
     #[arg(long, value_name = "TIME", value_parser = time::ago)]
     unused_since: Option<prost_types::Timestamp>,
-    /// Only those whose credentials end within so long, such as 30d, or have ended.
+    /// Only connections whose credentials expire within so long, such as 30d, or have expired.
     #[arg(long, value_name = "TIME", value_parser = time::ahead)]
     expiring: Option<prost_types::Timestamp>,
 }
@@ -135,7 +135,7 @@ pub struct ConnectionDelete {
     /// Do not ask.
     #[arg(long)]
     yes: bool,
-    /// Take it out of its groups, and delete it although runs have used it in the last 30 days.
+    /// Take it out of its groups, and delete it even if runs have used it in the last 30 days.
     #[arg(long)]
     force: bool,
 }
@@ -160,8 +160,8 @@ impl ConnectionCreate {
         let integration =
             integration::find(channel.clone(), reference.integration.as_str()).await?;
         let kind = self.kind.as_deref();
-        let meant = |one: &&pb::CredentialKind| kind.is_none_or(|name| one.name == name);
-        let kinds: Vec<_> = integration.kinds.iter().filter(meant).collect();
+        let is_asked = |one: &&pb::CredentialKind| kind.is_none_or(|name| one.name == name);
+        let kinds: Vec<_> = integration.kinds.iter().filter(is_asked).collect();
         let asked = values::read_and_ask(&self.field, &kinds, self.allow_empty)?;
         let relations = [
             (pb::Relation::Viewer, self.viewer),
@@ -245,7 +245,7 @@ impl ConnectionList {
         if count == 0 { print(&[]) } else { Ok(()) }
     }
 
-    /// The filter that all the options make together.
+    /// The filter of all options together.
     fn filter(self) -> String {
         let integration = self.integration.map(|name| format!("integration = \"{name}\""));
         let tags = self.tag.iter().map(|tag| match tag.split_once(':') {

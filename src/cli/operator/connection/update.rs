@@ -1,4 +1,4 @@
-//! `keyhatch connection update`: only what is named changes.
+//! `keyhatch connection update`: changes only what the arguments name.
 
 use std::collections::BTreeMap;
 use std::time::Duration;
@@ -24,10 +24,10 @@ pub struct ConnectionUpdate {
     #[arg(value_name = "REF")]
     reference: String,
     /// A field: NAME=- (from stdin), NAME=@FILE, NAME=env:VARIABLE, or NAME=VALUE if it is not
-    /// sensitive. All that are named here make one new version together.
+    /// sensitive. All fields here make one new version.
     #[arg(long, value_name = "NAME=…")]
     field: Vec<String>,
-    /// Take a value that is empty for one.
+    /// Accept an empty value.
     #[arg(long)]
     allow_empty: bool,
     /// A field to remove.
@@ -48,25 +48,25 @@ pub struct ConnectionUpdate {
     /// Refuse every resolve from now on, and revoke the live leases.
     #[arg(long, conflicts_with = "enable")]
     disable: bool,
-    /// Take --disable back.
+    /// Undo --disable.
     #[arg(long)]
     enable: bool,
     /// The longest lease on it, such as 15m; 0s for the server's maximum.
     #[arg(long, value_parser = parse_duration)]
     max_ttl: Option<Duration>,
-    /// Let it answer to default:INTEGRATION, in place of the one before.
+    /// Make it default:INTEGRATION, instead of the connection that was.
     #[arg(long, conflicts_with = "no_default")]
     default: bool,
-    /// Take --default back.
+    /// Undo --default.
     #[arg(long)]
     no_default: bool,
-    /// When the credential ends: 2026-12-31, 2026-12-31T12:00:00Z; or none, if that is not known.
+    /// When the credential expires: 2026-12-31, 2026-12-31T12:00:00Z; or none, if that is not known.
     #[arg(long, value_name = "TIME", value_parser = parse_expires)]
     expires: Option<Expires>,
-    /// Only if this is still its etag.
+    /// Fail if this is no longer its etag.
     #[arg(long, value_name = "ETAG")]
     etag: Option<String>,
-    /// Check everything and change nothing.
+    /// Check the change, and change nothing.
     #[arg(long)]
     dry_run: bool,
 }
@@ -99,7 +99,9 @@ impl ConnectionUpdate {
         let updated = client.update_connection(request).await?.into_inner();
         remarks::announce(&reference.to_string(), &updated.findings);
         for gone in gone(&current, &updated).filter(|name| !named_to_go.contains(name)) {
-            say(&format!("note: {reference}: {gone} goes with the value that it was part of"));
+            say(&format!(
+                "note: {reference}: {gone} is removed with the value that it was part of"
+            ));
         }
         let text = || match (dry_run, updated.etag == current.etag) {
             (true, _) => format!("{reference} would be updated"),
@@ -116,7 +118,7 @@ impl ConnectionUpdate {
         print(common.output, &in_use_to_json(&updated), text, || reference.to_string())
     }
 
-    /// What is to change, and the paths that say so.
+    /// The changed connection, and the paths of what changes in it.
     fn change(
         self,
         current: &pb::Connection,
@@ -152,7 +154,7 @@ impl ConnectionUpdate {
         ];
         let named = switches.into_iter().filter(|(is_named, _)| *is_named);
         paths.extend(named.map(|(_, path)| path.to_owned()));
-        // What was computed from what is there now is not written over somebody else's change.
+        // Tags and labels are computed from the current ones, so a concurrent change must fail this update.
         let is_computed = paths.iter().any(|path| path == "tags" || path == "labels");
         if is_computed && change.etag.is_empty() {
             change.etag.clone_from(&current.etag);
@@ -161,7 +163,7 @@ impl ConnectionUpdate {
     }
 }
 
-/// The fields that are there no more.
+/// The fields that the update removed.
 fn gone<'a>(
     before: &'a pb::Connection,
     after: &'a pb::Connection,
@@ -177,7 +179,7 @@ fn with_tags(current: &[String], added: Vec<String>, removed: &[String]) -> Vec<
     stays.chain(added).collect()
 }
 
-/// When a credential ends; none if that is not known.
+/// When a credential expires; `None` if that is not known.
 #[derive(Clone, Copy, Debug)]
 pub struct Expires(Option<prost_types::Timestamp>);
 

@@ -12,7 +12,7 @@ use crate::cli::operator::labels::pairs;
 use crate::grpc::pb;
 use crate::model::{ConnectionRef, ResourceName};
 
-/// A connection's full name.
+/// The full name of a connection.
 pub fn resource_name(reference: &ConnectionRef) -> String {
     ResourceName::Connection(reference.clone()).to_string()
 }

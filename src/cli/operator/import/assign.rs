@@ -1,4 +1,4 @@
-//! Named values become fields of a connection, secrets of a workflow, or nothing.
+//! Makes named values fields of a connection or secrets of a workflow, or leaves them out.
 
 use std::collections::BTreeMap;
 
@@ -8,15 +8,15 @@ use super::options::ImportOptions;
 use crate::grpc::pb;
 use crate::grpc::pb::apply_request::Document;
 
-/// What values are in together, and how that is called.
+/// The object of a file that values are in together.
 pub struct SourceObject {
-    /// The name of a connection that they make.
+    /// The name of the connection that the values make.
     pub name: String,
-    /// All its names, the one that no other has first.
+    /// All its names, the most specific first.
     pub called: Vec<String>,
 }
 
-/// Finds a place for each value.
+/// Assigns each value.
 pub fn assign(
     values: Vec<NamedValue>,
     by: MatchBy,
@@ -59,7 +59,7 @@ pub fn assign(
     found
 }
 
-/// Makes a connection of the values that it takes.
+/// Makes a connection of the values that fit.
 fn fill(
     found: &mut Extracted,
     fit: &Fit<'_>,
@@ -87,7 +87,7 @@ fn fill(
     found.entries.push(Entry { from, called, document });
 }
 
-/// Makes a secret of a value, if a workflow was named.
+/// Makes a secret of a value, or leaves it out if there is no `--workflow`.
 fn keep(
     found: &mut Extracted,
     value: NamedValue,
@@ -111,7 +111,7 @@ fn keep(
 }
 
 impl NamedValue {
-    /// Its name, with its line if it has one.
+    /// Its name, with its line if there is one.
     fn place(&self) -> String {
         self.line.map_or_else(|| self.name.clone(), |line| at_line(line, &self.name))
     }

@@ -1,4 +1,4 @@
-//! What a reader makes of a file: documents to apply, what it leaves out, and what is wrong.
+//! The result of a reader: documents to apply, what it leaves out, and problems.
 
 use std::collections::BTreeMap;
 use std::collections::btree_map::Entry as Slot;
@@ -8,38 +8,37 @@ use crate::grpc::document_name;
 use crate::grpc::pb;
 use crate::grpc::pb::apply_request::Document;
 
-/// What a file holds. Nothing here but the documents holds a value.
+/// The contents of a file. Only the documents hold values.
 #[derive(Default)]
 pub struct Extracted {
-    /// What is to be applied.
+    /// The documents.
     pub entries: Vec<Entry>,
     /// What is left out.
     pub skipped: Vec<Skipped>,
-    /// What is wrong, and where: with one of these nothing is applied.
+    /// Problems with their positions: if there is one, nothing is applied.
     pub problems: Vec<String>,
 }
 
 /// A document, and where it comes from.
 pub struct Entry {
-    /// File, place in it, names of the values.
+    /// The file, the position in it, or the names of the values.
     pub from: String,
-    /// By which names its source calls it, the one that no other has first; of a connection that it does not name, the
-    /// integration.
+    /// Its names in the file, the most specific first; the integration of a connection without a name.
     pub called: Vec<String>,
-    /// What it becomes.
+    /// The document.
     pub document: Document,
 }
 
-/// Something that is left out, and why.
+/// Something that is left out.
 pub struct Skipped {
-    /// Its name and where it is.
+    /// Its name and position.
     pub what: String,
-    /// Why, and what to do if it is wanted.
+    /// The reason, and how to import it anyway.
     pub why: String,
 }
 
 impl Extracted {
-    /// A file that is wrong as a whole.
+    /// The result for a file that cannot be read.
     pub fn problem(text: impl Into<String>) -> Self {
         Self { problems: vec![text.into()], ..Self::default() }
     }
@@ -49,14 +48,14 @@ impl Extracted {
         self.skipped.push(Skipped { what: what.into(), why: why.into() });
     }
 
-    /// Adds what another part of the file holds.
+    /// Adds the contents of another part.
     pub fn add(&mut self, other: Self) {
         self.entries.extend(other.entries);
         self.skipped.extend(other.skipped);
         self.problems.extend(other.problems);
     }
 
-    /// The same, with its place said before everything.
+    /// The same, with its place before every text.
     pub fn within(mut self, place: &str) -> Self {
         let place = |text: &mut String| *text = format!("{place}: {text}");
         self.entries.iter_mut().for_each(|entry| place(&mut entry.from));
@@ -65,7 +64,7 @@ impl Extracted {
         self
     }
 
-    /// Refuses two documents of one resource: which of them would be there afterwards is not to be seen.
+    /// Refuses two documents of one resource: the file does not say which of them counts.
     pub fn refuse_doubles(&mut self) {
         let mut first: BTreeMap<String, &str> = BTreeMap::new();
         for entry in &self.entries {
@@ -86,7 +85,7 @@ impl Extracted {
     }
 }
 
-/// What several files hold, or several parts of one.
+/// The contents of several files, or of several parts of one.
 impl FromIterator<Self> for Extracted {
     fn from_iter<I: IntoIterator<Item = Self>>(parts: I) -> Self {
         parts.into_iter().fold(Self::default(), |mut all, part| {
@@ -96,12 +95,12 @@ impl FromIterator<Self> for Extracted {
     }
 }
 
-/// A place in a file, before what is said of it.
+/// A text about a line.
 pub fn at_line(line: u64, text: &str) -> String {
     format!("line {line}: {text}")
 }
 
-/// A document of a connection that these principals may resolve. Its name is checked when it is certain.
+/// The document of a connection that these principals may resolve. The name is checked later, when it is final.
 pub fn connection(
     reference: (&str, &str),
     kind: &str,

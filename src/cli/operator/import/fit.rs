@@ -1,4 +1,4 @@
-//! Which fields of which integration a set of named values is.
+//! Finds the integration and kind whose fields a set of named values has.
 
 use std::collections::{BTreeMap, BTreeSet};
 
@@ -7,22 +7,22 @@ use crate::cli::io::values;
 use crate::grpc::pb;
 use crate::model::FieldName;
 
-/// A value under the name that it has where it comes from.
+/// A value, and its name in the file.
 pub struct NamedValue {
-    /// Its name there.
+    /// Its name in the file.
     pub name: String,
     /// The value.
     pub value: Vec<u8>,
-    /// The line on which it begins, if the form has lines.
+    /// The line on which it begins, if the format has lines.
     pub line: Option<u64>,
 }
 
-/// By which of its names a field is known.
+/// The names that identify a field.
 #[derive(Clone, Copy, PartialEq, Eq)]
 pub enum MatchBy {
-    /// By its own and by its customary variables, in any spelling: whoever named the integration means it.
+    /// Its own name and its customary variables, in any spelling: the user has named the integration.
     AnyName,
-    /// By its customary variables.
+    /// Its customary variables.
     Variable,
 }
 
@@ -32,19 +32,19 @@ pub struct Fit<'a> {
     pub integration: String,
     /// The kind.
     pub kind: &'a pb::CredentialKind,
-    /// The value of each field, by its place.
+    /// The index of each field's value.
     pub fields: BTreeMap<String, usize>,
-    /// Values of a field that has a better one: which, and which that is.
+    /// Values that a better value of the same field replaces: the index of each, and that of the better one.
     pub outdone: BTreeMap<usize, usize>,
-    /// Two values whose names say the same field alike, and that field.
+    /// Two values whose names fit the same field equally well, and that field.
     alike: Option<(String, String, String)>,
 }
 
-/// How much further than a customary variable a name in another spelling is from a field.
+/// The distance of a name in another spelling, greater than that of any customary variable.
 const OTHER_CASE: usize = 1000;
 
 impl<'a> Fit<'a> {
-    /// What the kind would take of these values.
+    /// The values that a kind would take.
     pub fn of(
         integration: &str,
         kind: &'a pb::CredentialKind,
@@ -78,19 +78,19 @@ impl<'a> Fit<'a> {
         Self { integration: integration.to_owned(), kind, fields, outdone, alike }
     }
 
-    /// The fields that it needs and these values do not have.
+    /// The required fields without a value.
     pub fn missing(&self) -> Vec<&'a pb::FieldSchema> {
         let has =
             |rule: &pb::FieldSchema| self.fields.keys().any(|name| values::covers(rule, name));
         self.kind.fields.iter().filter(|rule| rule.required && !has(rule)).collect()
     }
 
-    /// Whether it takes this value.
+    /// True if it takes the value at this index.
     pub fn takes(&self, place: usize) -> bool {
         self.fields.values().any(|taken| *taken == place) || self.outdone.contains_key(&place)
     }
 
-    /// What is missing, in words.
+    /// The missing fields, in words.
     pub fn needs(&self, by: MatchBy) -> String {
         let missing = self.missing();
         if missing.is_empty() {
@@ -114,8 +114,8 @@ impl std::fmt::Display for Fit<'_> {
     }
 }
 
-/// Whether a name is one of a field's in other letters, with or without the integration's before it: `accessKeyId`,
-/// `ACCESS-KEY-ID`, `aws_access_key_id`.
+/// True if a name is one of the field's in another spelling, with or without the name of the integration as a prefix:
+/// `accessKeyId`, `ACCESS-KEY-ID`, `aws_access_key_id`.
 fn is_spelled_otherwise(integration: &str, rule: &pb::FieldSchema, name: &str) -> bool {
     let squash = |text: &str| {
         let letters = text.chars().filter(char::is_ascii_alphanumeric);
@@ -128,7 +128,7 @@ fn is_spelled_otherwise(integration: &str, rule: &pb::FieldSchema, name: &str) -
     all.any(|own| name == own || name.strip_prefix(&integration) == Some(&own))
 }
 
-/// The field that a value of this name is, and how far the name is from it.
+/// The field that fits a name best, and the distance between them.
 fn field_of(
     integration: &str,
     kind: &pb::CredentialKind,
@@ -154,11 +154,11 @@ fn field_of(
     taken.min()
 }
 
-/// The kind of an integration that these values make whole; of several, the one that takes all
-/// that the others take.
+/// The kind of an integration whose required fields the values have; of several, the kind that takes all that the others
+/// take.
 ///
 /// # Errors
-/// If the values do not say which is meant, or no kind is whole.
+/// If several kinds fit equally well, or none.
 pub fn named<'a>(
     catalogue: &'a [pb::Integration],
     integration: &str,
@@ -169,8 +169,8 @@ pub fn named<'a>(
     let found = found.ok_or_else(|| {
         format!("there is no integration {integration}; see: keyhatch integration list")
     })?;
-    let meant = |one: &&pb::CredentialKind| kind.is_none_or(|name| one.name == name);
-    let kinds = found.kinds.iter().filter(meant);
+    let is_asked = |one: &&pb::CredentialKind| kind.is_none_or(|name| one.name == name);
+    let kinds = found.kinds.iter().filter(is_asked);
     let fits: Vec<_> =
         kinds.map(|kind| Fit::of(integration, kind, values, MatchBy::AnyName)).collect();
     if let (Some(kind), []) = (kind, fits.as_slice()) {
@@ -187,7 +187,7 @@ pub fn named<'a>(
     }
 }
 
-/// Every connection that values under customary variables make.
+/// Every connection that values of customary variables make.
 ///
 /// # Errors
 /// If a value could be part of several.
@@ -222,7 +222,7 @@ fn best(mut fits: Vec<Fit<'_>>) -> Result<Option<Fit<'_>>, String> {
     fits.retain(|fit| !fit.fields.is_empty() && fit.missing().is_empty());
     let taken = |fit: &Fit<'_>| fit.fields.values().copied().collect::<BTreeSet<_>>();
     let all: Vec<_> = fits.iter().map(taken).collect();
-    // One that takes all that another takes, and more, is meant.
+    // A kind that takes everything that another takes, and more, fits better.
     fits.retain(|fit| {
         let own = taken(fit);
         !all.iter().any(|other| other.len() > own.len() && other.is_superset(&own))
@@ -237,7 +237,7 @@ fn best(mut fits: Vec<Fit<'_>>) -> Result<Option<Fit<'_>>, String> {
     Ok(fits.pop())
 }
 
-/// The kinds that values under customary variables make in part only, those first that lack least.
+/// The kinds that lack required fields, those that lack fewest first.
 pub fn in_part<'a>(catalogue: &'a [pb::Integration], values: &[NamedValue]) -> Vec<Fit<'a>> {
     let fits = catalogue.iter().flat_map(|one| {
         let name = short_name(&one.name);

@@ -1,8 +1,8 @@
-//! `keyhatch import`: credentials that somebody has elsewhere become documents, as `apply` sends them.
+//! `keyhatch import`: makes documents of credentials that are kept elsewhere, and sends them as `apply` does.
 //!
-//! A reader makes documents of a file's bytes, and says what it leaves out ([`Extracted`]); it reads nothing else and
-//! writes nothing. A file is data: values are texts that stand in it, and nothing of whoever imports it gets into them.
-//! What the files become is shown by name before anything is sent. Values are shown nowhere.
+//! A reader of a format makes documents of the bytes of a file, and says what it leaves out ([`Extracted`]). It reads and
+//! writes nothing else, and takes no variable of the user into a value: a file is data. The plan is shown by names before
+//! anything is sent. Values are never shown.
 
 mod assign;
 mod extracted;
@@ -34,15 +34,15 @@ use plan::ImportPlan;
 /// Arguments of `import`.
 #[derive(clap::Args)]
 pub struct Import {
-    /// What wrote the files.
+    /// The format of the files.
     #[arg(long, value_enum, value_name = "FORMAT")]
     from: ImportFormat,
     /// Files, or - for stdin.
     #[arg(required = true, value_name = "FILE")]
     files: Vec<PathBuf>,
-    /// The name of the connections whose source has none (env, vault-kv-json), or of the only one. OLD=NEW gives
-    /// another name to what the source calls OLD: a profile, a Secret or SECRET/KEY, a registry, a variable; may be given
-    /// more than once.
+    /// The name of connections that have no name in the file (env, vault-kv-json), or of the only connection. OLD=NEW
+    /// renames what the file calls OLD: a profile, a Secret or SECRET/KEY, a registry, a variable; may be given more than
+    /// once.
     #[arg(long, value_name = "[OLD=]NAME")]
     name: Vec<String>,
     #[command(flatten)]
@@ -55,7 +55,7 @@ pub struct Import {
     yes: bool,
 }
 
-/// The forms that are understood.
+/// The formats.
 #[derive(Clone, Copy, PartialEq, Eq, ValueEnum)]
 enum ImportFormat {
     /// connections: and secrets: of Puppet Relay's tools
@@ -121,7 +121,7 @@ fn read(from: ImportFormat, sources: &[ImportFile], wanted: &ImportOptions) -> E
             sources.iter().map(|source| formats::relay::read(source, wanted)).collect()
         }
         ImportFormat::Env => each(formats::env::read),
-        // Two files that AWS' tools read as one.
+        // AWS' tools read its two files as one.
         ImportFormat::AwsProfile => formats::aws_profile::read(sources, wanted),
         ImportFormat::DockerConfig => each(formats::docker_config::read),
         ImportFormat::KubernetesSecret => each(formats::kubernetes_secret::read),

@@ -1,4 +1,4 @@
-//! How what is imported is to be called: as in its source, or as `--name` says.
+//! The names of imported documents: those in the file, or those of `--name`.
 
 use std::collections::BTreeSet;
 
@@ -10,17 +10,17 @@ use crate::model::{ConnectionName, Invalid, SecretName};
 /// `--name NAME` and `--name OLD=NEW`.
 #[derive(Default)]
 pub struct NameArguments {
-    /// Of the connections whose source has no name for them, or of the only one.
+    /// The name of connections that have no name in the file, or of the only connection.
     only: Option<String>,
-    /// By what they are called in the source.
+    /// Old and new names.
     mapped: Vec<(String, String)>,
 }
 
 impl NameArguments {
-    /// Parses the arguments. No name has an =, so what has one is a pair; a profile's may, so the last counts.
+    /// Parses the arguments. New names have no =, but an old name may, as a profile's: the last = separates them.
     ///
     /// # Errors
-    /// If one is neither a connection's name nor a pair, or says again what another says.
+    /// If an argument is neither the name of a connection nor a pair, or repeats another.
     pub fn parse(arguments: &[String]) -> Result<Self, Failure> {
         let mut names = Self::default();
         for argument in arguments {
@@ -44,7 +44,7 @@ impl NameArguments {
         Ok(names)
     }
 
-    /// Gives everything its name. What has none that is valid is left out; what nobody has named is a problem.
+    /// Renames the documents. A document with an invalid name is left out; a connection without a name is a problem.
     pub fn give(&self, found: &mut Extracted) {
         let named = |entry: &&Entry| is_connection(entry) && !entry.is_nameless();
         let named = found.entries.iter().filter(named).count();
@@ -90,7 +90,7 @@ fn is_connection(entry: &Entry) -> bool {
 }
 
 impl Entry {
-    /// Whether neither its source nor anybody has named it.
+    /// True if neither the file nor `--name` has named the connection.
     fn is_nameless(&self) -> bool {
         matches!(&self.document, Document::Connection(one) if one.name.is_empty())
     }

@@ -71,7 +71,7 @@ fn check_metadata(metadata: &RawMetadata, tags: bool, labels: bool) -> Result<()
         return Err(Failure::usage("metadata.workflow is for secrets"));
     }
     let RawMetadata { tags: given, labels: others, .. } = metadata;
-    if !tags && !given.is_empty() {
+    if !tags && !given.0.is_empty() {
         return Err(Failure::usage("metadata.tags is for connections"));
     }
     if !labels && !others.is_empty() {
@@ -107,7 +107,7 @@ fn connection(
         fields,
         kept_fields,
         access: access(spec.access, context, pb::Relation::Resolver),
-        tags: metadata.tags.into(),
+        tags: metadata.tags.0,
         labels: metadata.labels,
         default: spec.default,
         disabled: spec.disabled,
@@ -190,7 +190,7 @@ fn secret_document(
 ) -> Result<Made, Failure> {
     spec.only(&["value"])?;
     let workflow = metadata.workflow.as_deref().or(context.workflow);
-    if !metadata.tags.is_empty() || !metadata.labels.is_empty() {
+    if !metadata.tags.0.is_empty() || !metadata.labels.is_empty() {
         return Err(Failure::usage("a secret has neither tags nor labels"));
     }
     let value = spec.value.ok_or_else(|| Failure::usage("spec.value is missing"))?;

@@ -43,10 +43,10 @@ use crate::grpc::pb::apply_request::Document;
 use crate::model::limits::MAX_APPLY_BYTES;
 use crate::sys::input;
 use document::{Made, ReadFields, default_access, ours, read_fields, secret};
-use raw::{FieldSource, RawDocument};
 
 pub use document::SeedContext;
 pub use origin::{ValueOrigin, ValueOrigins};
+pub use raw::{FieldSource, RawDocument};
 pub use reach::{AllowedReads, Reach};
 pub use tree::{described_elsewhere, files_in, say_passed_over};
 pub use yaml::{FileLabel, FilePosition, explain};

@@ -1,4 +1,4 @@
-//! Seed documents as they stand in a file.
+//! Seed documents as they are in a file.
 
 use std::collections::BTreeMap;
 use std::fmt;
@@ -11,25 +11,35 @@ use super::origin::ValueOrigin;
 use super::reach::Reach;
 use crate::cli::io::failure::Failure;
 
+/// A document of either form: ours has the first four keys, that of Relay's tools the others.
 #[derive(Deserialize)]
 #[serde(deny_unknown_fields)]
-pub(super) struct RawDocument {
+pub struct RawDocument {
     #[serde(rename = "apiVersion")]
     pub(super) api_version: Option<String>,
     pub(super) kind: Option<String>,
     pub(super) metadata: Option<RawMetadata>,
     pub(super) spec: Option<RawSpec>,
-    pub(super) connections: Option<BTreeMap<String, Spanned<BTreeMap<String, FieldSource>>>>,
-    pub(super) secrets: Option<BTreeMap<String, Spanned<FieldSource>>>,
-    /// Relay's simulated runs.
-    pub(super) runs: Option<IgnoredAny>,
+    /// By INTEGRATION/NAME.
+    pub connections: Option<BTreeMap<String, Spanned<BTreeMap<String, FieldSource>>>>,
+    /// By name.
+    pub secrets: Option<BTreeMap<String, Spanned<FieldSource>>>,
+    /// The simulated runs of Relay's tools.
+    pub runs: Option<IgnoredAny>,
+}
+
+impl RawDocument {
+    /// True if it has a key of our own form.
+    pub fn is_ours(&self) -> bool {
+        let Self { api_version, kind, metadata, spec, .. } = self;
+        api_version.is_some() || kind.is_some() || metadata.is_some() || spec.is_some()
+    }
 }
 
 #[derive(Deserialize)]
 #[serde(deny_unknown_fields)]
 pub(super) struct RawMetadata {
     pub(super) name: String,
-    /// Identifier tags.
     #[serde(default)]
     pub(super) tags: TagList,
     pub(super) workflow: Option<String>,
@@ -37,21 +47,9 @@ pub(super) struct RawMetadata {
     pub(super) labels: BTreeMap<String, String>,
 }
 
-/// Tags as they are sent: KEY:VALUE.
+/// Identifier tags as they are sent: KEY:VALUE.
 #[derive(Default)]
-pub(super) struct TagList(Vec<String>);
-
-impl TagList {
-    pub(super) fn is_empty(&self) -> bool {
-        self.0.is_empty()
-    }
-}
-
-impl From<TagList> for Vec<String> {
-    fn from(tags: TagList) -> Self {
-        tags.0
-    }
-}
+pub(super) struct TagList(pub(super) Vec<String>);
 
 impl<'de> Deserialize<'de> for TagList {
     fn deserialize<D: Deserializer<'de>>(from: D) -> Result<Self, D::Error> {
@@ -86,18 +84,19 @@ impl<'de> Visitor<'de> for TagListVisitor {
     }
 }
 
-/// A tag, or its value: a text. A number would be one only by the way that it is written: 0123 and 1e3 are others.
+/// A tag, or its value: a text. A number would become a text by the way that it is written: 0123 and 1e3 differ from
+/// their values.
 struct TagText(String);
 
 impl<'de> Deserialize<'de> for TagText {
     fn deserialize<D: Deserializer<'de>>(from: D) -> Result<Self, D::Error> {
-        from.deserialize_any(TagVisitor)
+        from.deserialize_any(TagTextVisitor)
     }
 }
 
-struct TagVisitor;
+struct TagTextVisitor;
 
-impl Visitor<'_> for TagVisitor {
+impl Visitor<'_> for TagTextVisitor {
     type Value = TagText;
 
     fn expecting(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
@@ -111,7 +110,7 @@ impl Visitor<'_> for TagVisitor {
     }
 }
 
-/// The keys of every kind's spec; [`RawSpec::only`] says which a document has that its kind has not.
+/// The keys of the specs of all kinds; [`RawSpec::only`] refuses those that the kind of a document does not have.
 #[derive(Default, Deserialize)]
 #[serde(deny_unknown_fields, default)]
 pub(super) struct RawSpec {
@@ -132,7 +131,7 @@ pub(super) struct RawSpec {
 }
 
 impl RawSpec {
-    /// Refuses the keys that documents of another kind have.
+    /// Refuses any key but these.
     pub(super) fn only(&self, keys: &[&str]) -> Result<(), Failure> {
         let set = [
             ("access", self.access.is_some()),
@@ -159,7 +158,7 @@ impl RawSpec {
     }
 }
 
-/// A credential kind of an operators' own integration.
+/// A credential kind of an operator's own integration.
 #[derive(Deserialize)]
 #[serde(deny_unknown_fields)]
 pub(super) struct RawKind {
@@ -176,7 +175,7 @@ pub(super) struct RawField {
     pub(super) name: String,
     pub(super) description: String,
     pub(super) example: String,
-    /// Said for each field: a secret is never readable because somebody forgot a word.
+    /// Required for each field: without it a secret could become readable because somebody forgot a word.
     pub(super) sensitive: Option<bool>,
     pub(super) required: bool,
     pub(super) destination: bool,
@@ -187,7 +186,7 @@ pub(super) struct RawField {
     pub(super) form: Option<RawForm>,
 }
 
-/// What a value looks like that is well formed.
+/// The form of a valid value.
 #[derive(Clone, Copy, Deserialize)]
 #[serde(rename_all = "snake_case")]
 pub(super) enum RawForm {
@@ -206,16 +205,19 @@ pub(super) struct RawAccess {
 }
 
 /// Where a value comes from.
-pub(super) enum FieldSource {
+pub enum FieldSource {
+    /// `{fromEnv: NAME}`
     Environment(String),
+    /// `{fromFile: PATH}`
     File(String),
-    /// The stored value stays.
+    /// `{keep: true}`: the stored value stays.
     Kept,
+    /// The value itself.
     Text(String),
 }
 
 impl FieldSource {
-    /// The value, or none if the stored one stays; and from where it comes.
+    /// Reads the value, and says where it comes from; `None` if the stored value stays.
     pub(super) fn read(self, reach: &Reach<'_>) -> Result<(Option<Vec<u8>>, ValueOrigin), Failure> {
         Ok(match self {
             Self::Environment(variable) => {
@@ -236,7 +238,7 @@ impl<'de> Deserialize<'de> for FieldSource {
 
 struct FieldSourceVisitor;
 
-/// What is said of a value in any other form; the value itself is not.
+/// The error for a value in any other form. It does not show the value.
 const EXPECTED: &str = "a text, in quotes if it looks like a number or a yes, or {fromEnv: NAME}, {fromFile: PATH} or {keep: true}";
 
 impl<'de> Visitor<'de> for FieldSourceVisitor {

@@ -1,4 +1,4 @@
-//! What documents may have read of this machine, by `fromFile` and `fromEnv`. Somebody else may have written them.
+//! What seed documents may read of this machine by `fromFile` and `fromEnv`: somebody else may have written them.
 
 use std::fs::File;
 use std::io;
@@ -12,16 +12,16 @@ use crate::cli::io::values::{from_environment, from_file};
 use crate::model::limits::MAX_VALUE_BYTES;
 use crate::sys::input;
 
-/// How often a file is opened again while somebody renames directories on the way to it.
+/// At most so many attempts to open a file while somebody renames directories on its path.
 const MOST_ATTEMPTS: usize = 16;
 
-/// What whoever runs the command lets documents have, beside files below their own directory.
+/// What the user lets documents read, beside files below the directory of the document.
 #[derive(clap::Args, Clone, Default)]
 pub struct AllowedReads {
-    /// A file that fromFile may name although it is not below its document's directory; may be given more than once.
+    /// A file that fromFile may read although it is not below its document's directory; may be given more than once.
     #[arg(long = "allow-file", value_name = "PATH")]
     files: Vec<PathBuf>,
-    /// A variable that fromEnv may name, or '*' for every one; may be given more than once.
+    /// A variable that fromEnv may read, or '*' for every variable; may be given more than once.
     #[arg(long = "allow-env", value_name = "NAME")]
     variables: Vec<String>,
     #[arg(skip)]
@@ -29,28 +29,28 @@ pub struct AllowedReads {
 }
 
 impl AllowedReads {
-    /// Every file and every variable: of documents that whoever runs the command has written.
+    /// Every file and every variable: for documents that the user has written.
     pub fn everything() -> Self {
         Self { everything: true, ..Self::default() }
     }
 }
 
-/// What one file's documents may have.
+/// What the documents of one file may read.
 pub struct Reach<'a> {
-    /// The directory of the file; none for stdin.
+    /// The directory of the file; `None` for stdin.
     directory: Option<PathBuf>,
     allowed: &'a AllowedReads,
 }
 
 impl<'a> Reach<'a> {
-    /// Of documents in this file.
+    /// For the documents of this file.
     pub fn of_file(path: &Path, allowed: &'a AllowedReads) -> Self {
         let parent = path.parent().filter(|parent| !parent.as_os_str().is_empty());
         let directory = Some(parent.unwrap_or(Path::new(".")).to_owned());
         Self { directory, allowed }
     }
 
-    /// Of documents that stand in no file. Nothing lies below them.
+    /// For documents of no file, which have no directory.
     pub fn of_stdin(allowed: &'a AllowedReads) -> Self {
         Self { directory: None, allowed }
     }
@@ -69,7 +69,7 @@ impl<'a> Reach<'a> {
         from_environment(name)
     }
 
-    /// The content of a regular file of at most 64 KiB. A relative path begins at the document's directory.
+    /// The content of a regular file of at most 64 KiB. A relative path starts at the directory of the document.
     ///
     /// # Errors
     /// If it is not allowed, or cannot be read.
@@ -91,11 +91,11 @@ impl<'a> Reach<'a> {
                 }
                 Err(error) => return Err(unreadable(&named, &error.into())),
             },
-            None => "is below no directory, because its document stands in no file".to_owned(),
+            None => "is below no directory, because its document is in no file".to_owned(),
         };
         let is_it = |allowed: &&PathBuf| is_same(allowed, &named);
         match self.allowed.files.iter().find(is_it) {
-            // By the path that was allowed: the other may lead somewhere else by now.
+            // Opened by the allowed path: the other may lead to another file by now.
             Some(allowed) => from_file(allowed),
             None => Err(Failure::usage(format!(
                 "fromFile names {path}, which {why}; if it may be read, say --allow-file {}",
@@ -105,7 +105,7 @@ impl<'a> Reach<'a> {
     }
 }
 
-/// Opens a file that lies below a directory, links on the way included.
+/// Opens a file below a directory. Links on the path must stay below it, too.
 fn below(directory: &Path, path: &str) -> Result<File, Errno> {
     let flags = OFlags::PATH | OFlags::DIRECTORY | OFlags::CLOEXEC;
     let directory = openat(CWD, directory, flags, Mode::empty())?;
@@ -121,7 +121,7 @@ fn below(directory: &Path, path: &str) -> Result<File, Errno> {
     opened
 }
 
-/// Whether two paths lead to one file.
+/// True if two paths lead to the same file.
 fn is_same(one: &Path, other: &Path) -> bool {
     let place = |path: &Path| stat(path).map(|found| (found.st_dev, found.st_ino));
     matches!((place(one), place(other)), (Ok(one), Ok(other)) if one == other)

@@ -1,4 +1,4 @@
-//! Directories of files: what is read of them, and what they hold beside that.
+//! Directories of seed files: which files are read, and what the others describe.
 
 use std::collections::{BTreeMap, BTreeSet};
 use std::io::Read as _;
@@ -16,28 +16,28 @@ use crate::cli::io::text::printable;
 use crate::model::limits::MAX_APPLY_BYTES;
 use crate::sys::input;
 
-/// What stands in the names of files that may describe something.
+/// Parts of the names of files that may describe resources.
 const LIKELY: [&str; 3] = [".json", ".yaml", ".yml"];
-/// How gzip, bzip2, xz, Zstandard, ZIP and 7-Zip begin.
+/// The first bytes of gzip, bzip2, xz, Zstandard, ZIP and 7-Zip.
 const PACKED: [&[u8]; 6] =
     [b"\x1f\x8b", b"BZh", b"\xfd7zXZ", b"\x28\xb5\x2f\xfd", b"PK\x03\x04", b"7z\xbc\xaf"];
-/// How UTF-16 begins.
+/// The first bytes of UTF-16.
 const UTF_16: [&[u8]; 2] = [b"\xff\xfe", b"\xfe\xff"];
-/// How many names are said of what is passed over.
+/// At most so many skipped files are named.
 const MOST_NAMES: usize = 8;
 
-/// The files of a directory whose names end so, by name; hidden ones are none of them.
+/// The files of a directory with these endings, by name, without hidden files.
 ///
 /// # Errors
-/// If it cannot be read.
+/// If the directory cannot be read.
 pub fn files_in(directory: &Path, endings: &[&str]) -> std::io::Result<Vec<PathBuf>> {
     let mut files = entries(directory)?;
     files.retain(|file| has_ending(file, endings) && !name_of(file).starts_with('.'));
     Ok(files)
 }
 
-/// Says what directories hold that is likely to be meant and is not read, because of its ending, because it is hidden
-/// or lies deeper, and is not named itself.
+/// Says on stderr which likely files of these directories are not read: files with another ending, hidden files, and files
+/// in subdirectories, unless they are named themselves.
 pub fn say_passed_over(paths: &[PathBuf], endings: &[&str]) {
     let passed_over = passed_over(paths, endings);
     let told = passed_over.iter().take(MOST_NAMES);
@@ -49,18 +49,18 @@ pub fn say_passed_over(paths: &[PathBuf], endings: &[&str]) {
     if !told.is_empty() {
         let endings: Vec<String> = endings.iter().map(|ending| format!("*.{ending}")).collect();
         say(&format!(
-            "note: {}{more}: passed over, because of a directory its own {} are read; name the others, too",
+            "note: {}{more}: not read, because only {} directly in a directory are; name other files, too",
             told.join(", "),
             endings.join(" and ")
         ));
     }
 }
 
-/// Connections and groups that files describe which are passed over, whatever they are called, by name, and the file
-/// of each.
+/// The connections and groups that files of these directories describe which are not read, whatever their names: the name
+/// and the file of each.
 ///
 /// # Errors
-/// If it cannot be known what a file describes.
+/// If a file may describe something and cannot be understood.
 pub fn described_elsewhere(
     paths: &[PathBuf],
     endings: &[&str],
@@ -95,7 +95,7 @@ fn passed_over(paths: &[PathBuf], endings: &[&str]) -> Vec<PathBuf> {
         .collect()
 }
 
-/// What is named and what is read of it, each where it lies: links lead there by other names.
+/// The canonical paths of everything that is named or read.
 fn read_of(paths: &[PathBuf], endings: &[&str]) -> BTreeSet<PathBuf> {
     let files = paths.iter().flat_map(|path| files_in(path, endings).unwrap_or_default());
     files.chain(paths.iter().cloned()).filter_map(|path| std::fs::canonicalize(path).ok()).collect()
@@ -105,7 +105,7 @@ fn is_in(read: &BTreeSet<PathBuf>, path: &Path) -> bool {
     std::fs::canonicalize(path).is_ok_and(|path| read.contains(&path))
 }
 
-/// What a directory holds, by name, but for what git keeps there.
+/// The entries of a directory without `.git`, by name.
 fn entries(directory: &Path) -> std::io::Result<Vec<PathBuf>> {
     let entries = std::fs::read_dir(directory)?;
     let paths = entries.map(|entry| Ok(entry?.path()));
@@ -123,16 +123,16 @@ fn name_of(path: &Path) -> String {
     path.file_name().unwrap_or_default().to_string_lossy().to_ascii_lowercase()
 }
 
-/// Whether a file of this name is likely to describe something.
+/// True if a file of this name is likely to describe resources.
 fn is_likely(path: &Path) -> bool {
     LIKELY.iter().any(|ending| name_of(path).contains(ending))
 }
 
-/// The files at a path, however deep.
+/// The files at and below a path.
 #[derive(Default)]
 struct Below {
     files: Vec<PathBuf>,
-    /// What could not be looked into.
+    /// What could not be read.
     closed: Vec<(PathBuf, std::io::Error)>,
 }
 
@@ -144,12 +144,12 @@ fn below(path: &Path) -> Below {
             if metadata.is_file() {
                 found.files.push(path.clone());
             } else if metadata.is_dir() && seen.insert((metadata.dev(), metadata.ino())) {
-                // A link may lead back to where it was.
+                // A link may lead back to a directory above.
                 waiting.extend(entries(&path)?);
             }
             Ok(())
         });
-        // A link to nothing describes nothing.
+        // A dangling link describes nothing.
         if let Err(error) = looked
             && error.kind() != std::io::ErrorKind::NotFound
         {
@@ -160,7 +160,7 @@ fn below(path: &Path) -> Below {
     found
 }
 
-/// What is enough to know which resource a document is.
+/// The parts of a document that name its resource.
 #[derive(Default, Deserialize)]
 #[serde(default)]
 struct DocumentHead {
@@ -173,7 +173,7 @@ struct DocumentHead {
 }
 
 impl DocumentHead {
-    /// The names of what it describes; nothing if it is ours and does not say.
+    /// The names of the resources; `None` if the document is of our own form and does not name its resource.
     fn names(&self) -> Option<Vec<String>> {
         let text = |json: &Json, key: &str| Some(json.get(key)?.as_str()?.to_owned());
         let name = || text(&self.metadata, "name");
@@ -190,15 +190,15 @@ impl DocumentHead {
     }
 }
 
-/// Why nothing is pruned where a file is not known.
+/// The failure for a file that cannot be understood, so that nothing is pruned.
 fn unknown(path: &Path, problem: &str) -> Failure {
     let shown = FileLabel::new(&printable(&path.display().to_string()));
     Failure::usage(format!(
-        "{shown}: {problem}; --prune has to know what {shown} describes: mend or unpack it, or move it elsewhere"
+        "{shown}: {problem}; --prune must know what {shown} describes: repair or unpack it, or move it elsewhere"
     ))
 }
 
-/// The names of what a file describes, whatever else stands in it.
+/// The names of the resources that a file describes, whatever else it holds.
 fn names_in(path: &Path) -> Result<Vec<String>, Failure> {
     let bytes = beginning(path).map_err(|error| unknown(path, &error.to_string()))?;
     let text = match std::str::from_utf8(&bytes) {
@@ -225,21 +225,21 @@ fn names_in(path: &Path) -> Result<Vec<String>, Failure> {
                 let place = error.location().map_or(1, |at| at.line());
                 return Err(unknown(path, &format!("line {place}: {}", explain(&error))));
             }
-            // What is no YAML by its name or its text, either, is nothing.
+            // Neither its name nor its text is that of a seed file.
             Err(_) => break,
         }
     }
     Ok(names)
 }
 
-/// A file's bytes; of a larger one more than are read.
+/// The bytes of a file; those of a larger file up to one more than the limit.
 fn beginning(path: &Path) -> std::io::Result<Zeroizing<Vec<u8>>> {
     let mut bytes = Zeroizing::new(Vec::new());
     input::open(path)?.take(MAX_APPLY_BYTES as u64 + 1).read_to_end(&mut bytes)?;
     Ok(bytes)
 }
 
-/// Why documents that such bytes may hold are not seen; nothing where they hold none: pictures, programs, keys.
+/// Why documents in these bytes cannot be read; `None` if there are no documents, as in pictures, programs and keys.
 fn hidden_by(path: &Path, bytes: &[u8]) -> Option<&'static str> {
     let begins = |signs: &[&[u8]]| signs.iter().any(|sign| bytes.starts_with(sign));
     if begins(&PACKED) {
@@ -252,7 +252,7 @@ fn hidden_by(path: &Path, bytes: &[u8]) -> Option<&'static str> {
     })
 }
 
-/// Whether a text that is not YAML as a whole describes something, or tries to.
+/// True if a text that is not YAML as a whole seems to describe resources.
 fn speaks_of_resources(text: &str) -> bool {
     let is_ours = |line: &str| line.contains("apiVersion") && line.contains("keyhatch/v1");
     text.lines().any(|line| is_ours(line) || line.starts_with("connections:"))

@@ -1,4 +1,4 @@
-//! Documents as YAML, and where in a file something stands. What is said of a text never repeats it.
+//! YAML documents, and positions in a file. Errors never repeat the text.
 
 use std::fmt;
 use std::sync::Arc;
@@ -6,7 +6,7 @@ use std::sync::Arc;
 use serde::de::DeserializeOwned;
 use serde_saphyr::{Location, Spanned};
 
-/// A place in a file.
+/// A position in a file: path, line and column.
 #[derive(Clone)]
 pub struct FilePosition {
     file: Arc<str>,
@@ -20,16 +20,16 @@ impl fmt::Display for FilePosition {
     }
 }
 
-/// A file as messages call it.
+/// The name of a file in messages.
 pub struct FileLabel(Arc<str>);
 
 impl FileLabel {
-    /// A file of this name.
+    /// The label of a file of this name.
     pub fn new(name: &str) -> Self {
         Self(Arc::from(name))
     }
 
-    /// A place in it; its beginning where no other is known.
+    /// A position in the file; its beginning if there is no location.
     pub fn at(&self, location: Option<Location>) -> FilePosition {
         FilePosition {
             file: Arc::clone(&self.0),
@@ -38,7 +38,7 @@ impl FileLabel {
         }
     }
 
-    /// Its documents, or what is wrong with one and where.
+    /// The documents of its text; for each that is wrong, the problem and its position.
     pub fn documents<T: DeserializeOwned>(&self, text: &str) -> Vec<Result<Spanned<T>, String>> {
         let options = serde_saphyr::options! { with_snippet: false, strict_booleans: true };
         let mut bytes = text.as_bytes();
@@ -56,30 +56,29 @@ impl fmt::Display for FileLabel {
     }
 }
 
-/// What is wrong and where. What a message says of an unexpected value may show it, so that part goes.
+/// The problem of an error, without the part of the message that may show a value.
 pub fn explain(error: &serde_saphyr::Error) -> String {
     let message = error.without_snippet().to_string();
     let shows_value = message.contains("invalid type") || message.contains("invalid value");
-    // Of a flow mapping gone wrong, a piece of a value can end up as a key.
+    // In a broken flow mapping, a piece of a value can become a key.
     let shows_key = message.contains("unknown field") || message.contains("duplicate");
     let message = match message.split_once("expected ") {
         Some((_, expected)) if shows_value => format!("expected {expected}"),
-        Some((before, expected)) if shows_key => match meant(before, expected) {
-            Some(meant) => format!("unknown key; is {meant} meant?"),
+        Some((before, expected)) if shows_key => match nearest_key(before, expected) {
+            Some(key) => format!("unknown key; is {key} meant?"),
             None => format!("unknown key, expected {expected}"),
         },
-        None if shows_key => "a key that stands there twice, or is not known".to_owned(),
+        None if shows_key => "a key that is repeated or unknown".to_owned(),
         _ => message,
     };
     let first = message.lines().next().unwrap_or_default();
-    // The place is said already.
+    // The position is shown before it.
     let first = first.split(" at line ").next().unwrap_or(first);
     first.replace("sequence start", "a list, such as [NAME]")
 }
 
-/// Of the expected keys the one that somebody meant who has mistyped it. What was written is not shown: it is told by
-/// what it comes near to.
-fn meant<'a>(before: &str, expected: &'a str) -> Option<&'a str> {
+/// The expected key that is nearest to the key in the message; `None` if none is near. The key itself is not shown.
+fn nearest_key<'a>(before: &str, expected: &'a str) -> Option<&'a str> {
     let key = before.split('`').nth(1)?.to_lowercase();
     let known = expected
         .split(|c: char| !c.is_alphanumeric())

@@ -1,6 +1,6 @@
-//! `--from aws-profile`: the access keys of AWS' shared credentials and config files.
+//! `--from aws-profile`: the access keys in AWS' shared credentials and config files.
 //!
-//! Their form: <https://docs.aws.amazon.com/sdkref/latest/guide/file-format.html>.
+//! The format: <https://docs.aws.amazon.com/sdkref/latest/guide/file-format.html>.
 
 use std::collections::{BTreeMap, BTreeSet};
 
@@ -10,13 +10,13 @@ use crate::cli::operator::import::extracted::{Entry, Extracted, at_line, connect
 use crate::cli::operator::import::input_file::ImportFile;
 use crate::cli::operator::import::options::ImportOptions;
 
-/// The two halves of an access key: where each stands, and which field it is.
+/// The two halves of an access key: the setting and the field of each.
 const HALVES: [(&str, &str); 2] =
     [("aws_access_key_id", "access_key_id"), ("aws_secret_access_key", "secret_access_key")];
-/// Where its session token stands, by its name and by its old one.
+/// The setting of its session token, and the old name of that setting.
 const TOKENS: [&str; 2] = ["aws_session_token", "aws_security_token"];
 
-/// Other ways to a credential, and what they are called.
+/// Settings for other sources of credentials, and their names in messages.
 const OTHER_WAYS: [(&str, &str); 6] = [
     ("credential_process", "a program's answer"),
     ("role_arn", "a role to assume"),
@@ -26,15 +26,15 @@ const OTHER_WAYS: [(&str, &str); 6] = [
     ("login_session", "a login"),
 ];
 
-/// A profile as one file has it.
+/// The section of a profile in one file.
 struct ProfileSection<'a> {
-    /// Which of the files.
+    /// The index of the file.
     file: usize,
     shown: &'a str,
     section: Section,
 }
 
-/// What the files become, together: what one of them does not say of a profile, the next one may.
+/// Reads the files together: one may complete the profiles of another.
 pub fn read(sources: &[ImportFile], wanted: &ImportOptions) -> Extracted {
     let mut found = Extracted::default();
     let mut profiles: BTreeMap<String, Vec<ProfileSection<'_>>> = BTreeMap::new();
@@ -48,10 +48,7 @@ pub fn read(sources: &[ImportFile], wanted: &ImportOptions) -> Extracted {
         let is_config = sections.iter().any(|section| section.name.starts_with("profile "));
         for section in sections {
             let Some(name) = profile_of(&section.name, is_config).map(str::to_owned) else {
-                found.skip(
-                    format!("{shown}: [{}]", section.name),
-                    "it is no profile of such a file",
-                );
+                found.skip(format!("{shown}: [{}]", section.name), "it is no profile");
                 continue;
             };
             let parts = profiles.entry(name.clone()).or_default();
@@ -80,8 +77,8 @@ pub fn read(sources: &[ImportFile], wanted: &ImportOptions) -> Extracted {
     found
 }
 
-/// The profile that a section is of: `[x]` in credentials, `[profile x]` in config, where the default one alone may be
-/// called `[default]`. Names with spaces stand in quotes.
+/// The profile of a section: `[x]` in credentials and `[profile x]` in config, which may say `[default]` for the default
+/// profile. Names with spaces are in quotes. `None` if it is the section of something else.
 fn profile_of(section: &str, is_config: bool) -> Option<&str> {
     let name = match section.split_once(char::is_whitespace) {
         Some(("profile", name)) => Some(name.trim()),
@@ -99,10 +96,10 @@ fn within_quotes(text: &str) -> Option<&str> {
     within('"').or_else(|| within('\''))
 }
 
-/// The connection that a profile is; none if it is none, which is said.
+/// The connection of a profile; `None` if it has no access key, which is listed as left out.
 ///
 /// # Errors
-/// If AWS' tools would read another key in it, or one tool another than the next.
+/// If AWS' tools would not all read the same key.
 fn profile(
     found: &mut Extracted,
     name: &str,
@@ -112,7 +109,7 @@ fn profile(
     let files: Vec<_> = parts.iter().map(|part| part.shown).collect();
     let what = format!("{}: profile {name}", files.join(", "));
     let way = OTHER_WAYS.iter().find(|(setting, _)| parts.iter().any(|part| part.has(setting)));
-    // Both halves from one file: those of two keys do not go together.
+    // Both halves must come from one file: those of two keys do not belong together.
     let mut whole = parts.iter().filter(|part| HALVES.iter().all(|(half, _)| part.has(half)));
     let Some(key) = whole.next() else {
         let half = parts.iter().any(|part| HALVES.iter().any(|(half, _)| part.has(half)));
@@ -128,8 +125,8 @@ fn profile(
         whole.find(|other| HALVES.iter().any(|(half, _)| other.text(half) != key.text(half)))
     {
         return Err(format!(
-            "{what}: {} and {} hold two keys of it, of which AWS' tools take that of the credentials file; import that \
-             file alone",
+            "{what}: {} and {} hold two keys, and AWS' tools take that of the credentials file; import only \
+             that file",
             key.shown, other.shown
         ));
     }
@@ -142,23 +139,23 @@ fn profile(
     });
     let fields: Vec<_> = fields.collect::<Result<_, String>>()?;
     if let Some((setting, _)) = way {
-        found.skip(format!("{what}: {setting}"), "its access key alone is taken");
+        found.skip(format!("{what}: {setting}"), "only its access key is taken");
     }
     let document = connection(("aws", name), "access_key", fields, &wanted.resolvers);
     Ok(Some(Entry { from: what, called: vec![name.to_owned()], document }))
 }
 
-/// Refuses a value of which one of AWS' tools makes something else than the next.
+/// Refuses a value that AWS' tools read differently.
 fn clear(setting: &Setting) -> Result<(), String> {
     let value = &setting.value;
     let has_comment = value
         .match_indices(['#', ';'])
         .any(|(at, _)| value.get(..at).is_some_and(|before| before.ends_with([' ', '\t'])));
     let wrong = if value.contains('\n') {
-        // A mistake in the indentation: the next setting became part of it.
+        // A wrong indentation makes the next setting a part of the value.
         "the value goes over several lines: begin each setting alike"
     } else if within_quotes(value).is_some() {
-        "the value stands in quotes, which most of AWS' tools take for part of it; take them off"
+        "the value is in quotes, which most of AWS' tools take for a part of it; remove them"
     } else if has_comment {
         "some of AWS' tools take what stands behind # or ; for a comment and some for part of the value; put it on a \
          line of its own"
@@ -169,7 +166,7 @@ fn clear(setting: &Setting) -> Result<(), String> {
 }
 
 impl ProfileSection<'_> {
-    /// What is empty is not set.
+    /// A setting that is not empty.
     fn get(&self, name: &str) -> Option<&Setting> {
         self.section.settings.iter().find(|one| one.name == name && !one.value.is_empty())
     }
@@ -185,7 +182,7 @@ impl ProfileSection<'_> {
     /// The session token.
     ///
     /// # Errors
-    /// If there are two.
+    /// If there are two different ones.
     fn token(&self) -> Result<Option<&Setting>, String> {
         let tokens: Vec<_> = TOKENS.iter().filter_map(|name| self.get(name)).collect();
         match tokens.as_slice() {

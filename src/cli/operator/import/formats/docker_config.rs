@@ -1,6 +1,6 @@
-//! Registries' credentials in the form of Docker's configuration.
+//! Credentials of registries in Docker's configuration.
 //!
-//! The form: <https://kubernetes.io/docs/concepts/configuration/secret/#docker-config-secrets>.
+//! The format: <https://kubernetes.io/docs/concepts/configuration/secret/#docker-config-secrets>.
 
 use std::collections::BTreeMap;
 
@@ -15,37 +15,37 @@ use crate::cli::operator::import::extracted::{Entry, Extracted, connection};
 use crate::cli::operator::import::fit::{MatchBy, NamedValue};
 use crate::cli::operator::import::options::ImportOptions;
 
-/// The two types of Secrets that hold it.
+/// The two types of Secrets with such a configuration.
 #[derive(Clone, Copy)]
 pub enum DockerSecretForm {
     /// `~/.docker/config.json`
     Config,
-    /// `~/.dockercfg`, the older one: the registries alone.
+    /// `~/.dockercfg`, the older format: only the registries.
     Registries,
 }
 
 #[derive(Deserialize)]
 struct DockerConfigFile {
-    /// Not there where programs keep all credentials.
+    /// Missing if programs keep all credentials.
     auths: Option<Registries>,
 }
 
 type Registries = Once<RegistryLogin>;
 
-/// What is known of one registry.
+/// The login of one registry.
 #[derive(Default, Deserialize)]
 #[serde(default)]
 struct RegistryLogin {
     username: Option<String>,
     password: Option<String>,
-    /// Base64 of `username:password`, which goes before both, as for Docker and Kubernetes.
+    /// Base64 of `username:password`. As for Docker and Kubernetes it takes precedence.
     auth: Option<String>,
     #[serde(rename = "identitytoken")]
     identity_token: Option<String>,
 }
 
 impl DockerSecretForm {
-    /// The form in Secrets of this type.
+    /// The format in Secrets of this type; `None` if they have no such configuration.
     pub fn of(secret_type: &str) -> Option<Self> {
         match secret_type {
             "kubernetes.io/dockerconfigjson" => Some(Self::Config),
@@ -74,7 +74,7 @@ impl DockerSecretForm {
     }
 }
 
-/// What a Secret's registries become: connections of its name, and of the registry's where there are several.
+/// Reads a Secret: its registries become connections of its name, with the name of the registry if there are several.
 pub fn of_secret(
     origin: &SourceObject,
     form: DockerSecretForm,
@@ -93,7 +93,7 @@ pub fn of_secret(
     found
 }
 
-/// What Docker's own file becomes: connections of the registries' names.
+/// Reads Docker's own file: connections get the names of the registries.
 pub fn read(bytes: &[u8], wanted: &ImportOptions) -> Extracted {
     of_registries(DockerSecretForm::Config, bytes, None, wanted)
 }
@@ -139,7 +139,7 @@ fn of_registries(
             continue;
         }
         if server.contains(['*', '?', '[']) {
-            found.skip(server, "it is a pattern, and a connection is of one registry");
+            found.skip(server, "it is a pattern, and a connection is for one registry");
             continue;
         }
         match login.fields(&server) {
@@ -174,7 +174,7 @@ impl RegistryLogin {
     }
 }
 
-/// User name and password, with or without the padding of Base64, as Docker reads them.
+/// User name and password of an `auth`. As for Docker the padding of Base64 is optional.
 fn from_auth(auth: &str) -> Option<(String, String)> {
     let decoded = STANDARD_NO_PAD.decode(auth.trim_ascii().trim_end_matches('=')).ok()?;
     let both = String::from_utf8(decoded).ok()?;
@@ -184,7 +184,7 @@ fn from_auth(auth: &str) -> Option<(String, String)> {
     is_whole.then(|| (username.to_owned(), password.to_owned()))
 }
 
-/// A registry's address as a name: without its scheme and the API's version, and what no name has as a -.
+/// The address of a registry as a name: without scheme and API version, and with - for other characters.
 fn as_name(server: &str) -> String {
     let rest = server.split_once("://").map_or(server, |(_, rest)| rest).trim_end_matches('/');
     let rest = rest.strip_suffix("/v1").or_else(|| rest.strip_suffix("/v2")).unwrap_or(rest);

@@ -1,58 +1,52 @@
 //! The variables of a .env file.
 //!
-//! There is no standard of the form: docker, dotenv libraries and shells make different things of quotes and
-//! backslashes in the middle of a value. What they agree on is taken, the rest is refused, so that a secret is never
-//! another one than its owner thinks. The values are read by dotenvy, one assignment at a time; where each begins and
-//! ends is seen here, because dotenvy says no lines, repeats the text in its errors, and puts variables of this
-//! process in place of `$NAME`.
+//! The form has no standard: docker, dotenv libraries and shells read quotes and backslashes within a value differently.
+//! A value that they read alike is taken, and any other value is refused, so that no secret differs from what its owner
+//! expects. dotenvy reads the values, one assignment at a time. This module finds where each begins and ends, because
+//! dotenvy reports no lines, repeats the text in its errors, and puts variables of this process in place of `$NAME`.
 
 use std::collections::BTreeMap;
 
 use crate::cli::operator::import::extracted::at_line;
 use crate::cli::operator::import::fit::NamedValue;
 
-const IN_QUOTES: &str = "put the value in single quotes";
 /// What a shell takes for its own in a value without quotes.
 const OF_SHELLS: [char; 7] = [';', '&', '|', '<', '>', '(', ')'];
 
-/// An assignment as it stands there.
+/// Why a value is refused that some readers of the file would take differently, and what to do.
+type Unclear = &'static str;
+
+const BACKSLASH: Unclear = "there is a backslash in double quotes, which readers take differently (but for \\n); put the \
+                            value in single quotes";
+const BACKTICKS: Unclear = "the value is in backticks, or has them in double quotes, and a shell runs what is in \
+                            them; put the value in single quotes";
+const COMMENT: Unclear = "the value begins with #; put the value in single quotes";
+/// Behind the name of the variable.
+const DOLLAR: Unclear = "has a $ that stands for another variable; put the value in single quotes";
+const INSIDE: Unclear = "the value has quotes or backslashes in it; put the value in single quotes";
+const MORE: Unclear = "there is more behind its quotes";
+const NOT_CLOSED: Unclear = "its quotes are not closed";
+const NO_QUOTES: Unclear = "there is \\\\, ${ or a last backslash in single quotes, which no quotes keep for all \
+                            readers; take the line out and store the value from a file (NAME=@FILE)";
+const SPACE: Unclear =
+    "there is white space behind the =, where a shell ends the value; write NAME=VALUE";
+const SPECIAL: Unclear = "the value has # or a sign of shells in it, which readers take differently; put the value in \
+                          single quotes";
+const THREE_QUOTES: Unclear =
+    "the value is in three quotes, which few readers know; put it in one";
+
+/// An assignment of the text.
 struct Assignment<'a> {
     line: u64,
     text: &'a str,
-    /// What is wrong with its value.
+    /// Whether every reader takes its value alike.
     checked: Result<(), Unclear>,
-}
-
-/// A value that would not be the same for everybody who reads the file.
-enum Unclear {
-    /// In double quotes there is a backslash.
-    Backslash,
-    /// There are backticks around it or within its double quotes.
-    Backticks,
-    /// It begins with what may be a comment.
-    Comment,
-    /// A `$` stands for a variable.
-    Dollar,
-    /// There are quotes or backslashes within it.
-    Inside,
-    /// Its quotes are not closed.
-    Open,
-    /// There is more behind its quotes.
-    More,
-    /// No quotes are read alike.
-    Nowhere,
-    /// There is white space behind the `=`.
-    Spaced,
-    /// There is a sign within it that some readers give a meaning.
-    Special,
-    /// Its quotes are three.
-    Triple,
 }
 
 /// The variables, in their order.
 ///
 /// # Errors
-/// Everything that is wrong, by line. A line that is not understood is not repeated: it may be part of a value.
+/// Every problem, by line. A line that is not understood is not repeated: it may be part of a value.
 pub fn variables(text: &str) -> Result<Vec<NamedValue>, Vec<String>> {
     let (mut variables, mut problems) = (Vec::new(), Vec::new());
     let mut lines: BTreeMap<String, u64> = BTreeMap::new();
@@ -79,56 +73,23 @@ pub fn variables(text: &str) -> Result<Vec<NamedValue>, Vec<String>> {
 
 fn read(assignment: &Assignment<'_>) -> Result<(String, String), String> {
     check_name(assignment.text)?;
-    if let Err(unclear) = &assignment.checked {
-        return Err(told(unclear, assignment.text));
-    }
-    // With the line feed: at the end of a text dotenvy takes spaces for the middle of a line.
+    assignment.checked.map_err(|unclear| match unclear {
+        DOLLAR => format!("{} {DOLLAR}", name_of(assignment.text).unwrap_or("the value")),
+        unclear => unclear.to_owned(),
+    })?;
+    // At the end of a text dotenvy takes spaces for the middle of a line, so it gets the line feed.
     let whole = format!("{}\n", assignment.text);
     let mut read = dotenvy::from_read_iter(whole.as_bytes());
     match (read.next(), read.next()) {
         (Some(Ok(pair)), None) => Ok(pair),
-        _ => Err(format!("this is not NAME=VALUE; if there are spaces in it, {IN_QUOTES}")),
+        _ => {
+            Err("this is not NAME=VALUE; if there are spaces in it, put the value in single quotes"
+                .to_owned())
+        }
     }
 }
 
-/// Why such a value is refused, and the way out.
-fn told(unclear: &Unclear, text: &str) -> String {
-    let in_quotes = match unclear {
-        Unclear::Triple => {
-            return "the value stands in three quotes, which few readers know; put it in one"
-                .to_owned();
-        }
-        Unclear::Nowhere => {
-            return "there is \\\\, ${ or a last backslash in single quotes, which no quotes keep for all readers; \
-                    take the line out and store the value from a file (NAME=@FILE)"
-                .to_owned();
-        }
-        Unclear::Spaced => {
-            return "there is white space behind the =, where a shell ends the value; write NAME=VALUE"
-                .to_owned();
-        }
-        Unclear::Open => return "its quotes are not closed".to_owned(),
-        Unclear::More => return "there is more behind its quotes".to_owned(),
-        Unclear::Dollar => {
-            let name = name_of(text).unwrap_or("the value");
-            return format!("{name} has a $ that stands for another variable; {IN_QUOTES}");
-        }
-        Unclear::Backticks => {
-            "the value stands in backticks, or has them in double quotes, and a shell runs what is in them"
-        }
-        Unclear::Backslash => {
-            "there is a backslash in double quotes, which readers take differently (but for \\n)"
-        }
-        Unclear::Special => {
-            "the value has # or a sign of shells in it, which readers take differently"
-        }
-        Unclear::Comment => "the value begins with #",
-        Unclear::Inside => "the value has quotes or backslashes in it",
-    };
-    format!("{in_quotes}; {IN_QUOTES}")
-}
-
-/// The name before the `=`, if it is one.
+/// The name before the `=`; `None` if it is not a valid name.
 fn name_of(text: &str) -> Option<&str> {
     let name = before_equals(text)?;
     let is_part = |byte: u8| byte.is_ascii_alphanumeric() || b"_.".contains(&byte);
@@ -141,7 +102,8 @@ fn before_equals(text: &str) -> Option<&str> {
     Some(name.strip_prefix("export ").unwrap_or(name).trim())
 }
 
-/// Refuses a word before the `=` that is no name for some reader. It is not repeated: it may be part of a value.
+/// Refuses a word before the `=` that is no name for some reader. The error does not repeat it: it may be part of a
+/// value.
 fn check_name(text: &str) -> Result<(), String> {
     let is_word = before_equals(text)
         .is_some_and(|name| !name.is_empty() && !name.contains(char::is_whitespace));
@@ -170,7 +132,7 @@ fn assignments(text: &str) -> Vec<Assignment<'_>> {
     found
 }
 
-/// How many bytes the first assignment, comment or empty line has, and whether its value is clear.
+/// The length in bytes of the first assignment, comment or empty line, and whether its value is clear.
 fn first(text: &str) -> (usize, Result<(), Unclear>) {
     let line = first_line(text);
     let is_comment = line.trim_start().starts_with('#');
@@ -179,25 +141,25 @@ fn first(text: &str) -> (usize, Result<(), Unclear>) {
     };
     let value = after.trim_start_matches([' ', '\t']);
     let (length, is_clear) = first_value(text, line.len() - value.len());
-    // A shell cannot read NAME = VALUE at all; NAME= VALUE it reads as an empty value.
+    // A shell cannot read NAME = VALUE at all, and reads NAME= VALUE as an empty value.
     let is_empty = value.trim().is_empty() || value.starts_with('#');
     let is_spaced = value.len() < after.len() && !is_empty;
     let is_read = is_spaced && !name.ends_with([' ', '\t']);
-    (length, is_clear.and(if is_read { Err(Unclear::Spaced) } else { Ok(()) }))
+    (length, is_clear.and(if is_read { Err(SPACE) } else { Ok(()) }))
 }
 
-/// The same, of an assignment whose value begins there.
+/// The same for an assignment whose value begins at this byte.
 fn first_value(text: &str, begin: usize) -> (usize, Result<(), Unclear>) {
     let line = first_line(text);
     let value = line.split_at(begin).1;
     if value.starts_with('`') {
-        return (line.len(), Err(Unclear::Backticks));
+        return (line.len(), Err(BACKTICKS));
     }
     if let Some(quotes) = ["\"\"\"", "'''"].into_iter().find(|quotes| value.starts_with(quotes)) {
         let (_, inside) = text.split_at(begin + quotes.len());
         let length = inside.find(quotes).map_or(inside.len(), |at| at + quotes.len());
         let behind = first_line(inside.split_at(length).1);
-        return (begin + quotes.len() + length + behind.len(), Err(Unclear::Triple));
+        return (begin + quotes.len() + length + behind.len(), Err(THREE_QUOTES));
     }
     let Some(quote) = value.chars().next().filter(|c| ['\'', '"'].contains(c)) else {
         let after = line.split_once('=').map_or(value, |(_, after)| after);
@@ -205,12 +167,12 @@ fn first_value(text: &str, begin: usize) -> (usize, Result<(), Unclear>) {
     };
     let (_, inside) = text.split_at(begin + 1);
     let Some(end) = end_of_quotes(inside, quote) else {
-        return (text.len(), Err(Unclear::Open));
+        return (text.len(), Err(NOT_CLOSED));
     };
     let (inside, behind) = inside.split_at(end);
     let behind = first_line(behind.split_at(1).1);
     let is_more = !behind.trim().is_empty() && comment_in(behind) != Some(0);
-    let is_clear = quoted(inside, quote).and(if is_more { Err(Unclear::More) } else { Ok(()) });
+    let is_clear = quoted(inside, quote).and(if is_more { Err(MORE) } else { Ok(()) });
     (begin + 1 + end + 1 + behind.len(), is_clear)
 }
 
@@ -219,35 +181,35 @@ fn first_line(text: &str) -> &str {
     text.split_inclusive('\n').next().unwrap_or_default()
 }
 
-/// Where white space and a comment behind it begin.
+/// Where a comment begins, with the white space before it.
 fn comment_in(line: &str) -> Option<usize> {
     let at = line.match_indices('#').find(|(at, _)| line.split_at(*at).0.ends_with([' ', '\t']))?;
     Some(line.split_at(at.0).0.trim_end().len())
 }
 
-/// Whether a value without quotes is clear.
+/// Checks a value without quotes.
 fn plain(value: &str) -> Result<(), Unclear> {
     if value.starts_with('#') {
-        return Err(Unclear::Comment);
+        return Err(COMMENT);
     }
     let value = value.split_at(comment_in(value).unwrap_or(value.len())).0;
     let value = value.trim_matches([' ', '\t', '\n']);
     let is_of_shells = |c: char| OF_SHELLS.contains(&c);
-    // Node's dotenv ends a value at any #, and takes more for white space than others.
+    // Node's dotenv ends a value at any #, and treats more characters as white space than others.
     let is_of_node =
         |c: char| c == '#' || c == '\u{feff}' || (c.is_whitespace() && c != ' ' && c != '\t');
     let is_home = value.starts_with('~') || value.contains(":~") || value.contains("=~");
     match value.chars().find(|c| ['\'', '"', '\\', '$', '`'].contains(c)) {
-        Some('$') => Err(Unclear::Dollar),
-        Some(_) => Err(Unclear::Inside),
+        Some('$') => Err(DOLLAR),
+        Some(_) => Err(INSIDE),
         None if is_home || value.contains(is_of_shells) || value.contains(is_of_node) => {
-            Err(Unclear::Special)
+            Err(SPECIAL)
         }
         None => Ok(()),
     }
 }
 
-/// Where the quotes end. None if they are not closed.
+/// Where the quotes end; `None` if they are not closed.
 fn end_of_quotes(text: &str, quote: char) -> Option<usize> {
     let mut is_escaped = false;
     let mut signs = text.char_indices();
@@ -259,21 +221,21 @@ fn end_of_quotes(text: &str, quote: char) -> Option<usize> {
     end.map(|(at, _)| at)
 }
 
-/// Whether a value in such quotes is clear.
+/// Checks a value in these quotes.
 fn quoted(value: &str, quote: char) -> Result<(), Unclear> {
     if quote == '"' {
-        // All readers of .env files make a line feed of this, and keys of several lines are written so. A shell does not.
+        // Every reader of .env files but a shell makes a line feed of this, and keys of several lines need it.
         let value = value.replace(r"\n", "\n");
         return match value.chars().find(|c| ['\\', '$', '`'].contains(c)) {
-            Some('\\') => Err(Unclear::Backslash),
-            Some('$') => Err(Unclear::Dollar),
-            Some(_) => Err(Unclear::Backticks),
+            Some('\\') => Err(BACKSLASH),
+            Some('$') => Err(DOLLAR),
+            Some(_) => Err(BACKTICKS),
             None => Ok(()),
         };
     }
-    // Python's dotenv takes these for escapes, and fills the variable in.
+    // Python's dotenv treats these as escapes, and fills the variable in.
     let is_of_python = value.contains(r"\\") || value.ends_with('\\') || value.contains("${");
-    if is_of_python { Err(Unclear::Nowhere) } else { Ok(()) }
+    if is_of_python { Err(NO_QUOTES) } else { Ok(()) }
 }
 
 #[cfg(test)]

@@ -1,4 +1,4 @@
-//! `--from env`: a .env file. Customary variables become connections, the others secrets.
+//! `--from env`: a .env file. Customary variables become connections, other variables secrets.
 
 use super::dotenv::variables;
 use super::text::lines_of;
@@ -7,7 +7,7 @@ use crate::cli::operator::import::extracted::Extracted;
 use crate::cli::operator::import::fit::MatchBy;
 use crate::cli::operator::import::options::ImportOptions;
 
-/// What the file becomes.
+/// Reads a file.
 pub fn read(bytes: &[u8], wanted: &ImportOptions) -> Extracted {
     let text = match lines_of(bytes) {
         Ok(text) => text,

@@ -1,15 +1,15 @@
-//! AWS' shared files, as AWS' command line reads them (Python's configparser, strict): names of settings in any case, `=` or
-//! `:`, comments on lines of their own, and what is indented further belongs to the setting above it.
+//! The format of AWS' shared files, as AWS' command line reads it (Python's configparser, strict): names of settings in any
+//! case, `=` or `:`, comments on lines of their own. A line that is indented further belongs to the setting above it.
 
 use std::collections::HashMap;
 
 use crate::cli::operator::import::extracted::at_line;
 
-/// `[NAME]` and what follows.
+/// `[NAME]` and its settings.
 pub struct Section {
-    /// What stands in the brackets.
+    /// The name in the brackets.
     pub name: String,
-    /// Where.
+    /// The line of the brackets.
     pub line: u64,
     /// In their order, each name once.
     pub settings: Vec<Setting>,
@@ -19,16 +19,16 @@ pub struct Section {
 pub struct Setting {
     /// In lower case.
     pub name: String,
-    /// The value, with the lines that belong to it.
+    /// The value, with all its lines.
     pub value: String,
-    /// Where it begins.
+    /// The line on which it begins.
     pub line: u64,
 }
 
 /// The sections of a text, in their order, each name once.
 ///
 /// # Errors
-/// The first line that is wrong, never with what stands there: it may be part of a value.
+/// The first line that is wrong. The error does not repeat its text: it may be part of a value.
 pub fn sections(text: &str) -> Result<Vec<Section>, String> {
     let mut sections: Vec<Section> = Vec::new();
     let (mut names, mut own_names) = (Lines::default(), Lines::default());

@@ -1,4 +1,4 @@
-//! Objects of JSON in which no name stands twice: serde_json lets the last one win, and readers differ.
+//! JSON objects that repeat no name: serde_json takes the last value, and other readers the first.
 
 use std::collections::BTreeMap;
 use std::fmt;
@@ -8,7 +8,7 @@ use serde::de::{self, Deserialize, Deserializer, MapAccess, Visitor};
 
 use crate::cli::operator::import::extracted::at_line;
 
-/// An object whose names are each there once.
+/// An object that repeats no name.
 pub struct Once<T>(pub BTreeMap<String, T>);
 
 impl<'de, T: Deserialize<'de>> Deserialize<'de> for Once<T> {
@@ -19,7 +19,7 @@ impl<'de, T: Deserialize<'de>> Deserialize<'de> for Once<T> {
 
 struct OnceVisitor<T>(PhantomData<T>);
 
-/// As serde says it of the names that a form has.
+/// The text of serde's own error for a field that is repeated.
 const TWICE: &str = "duplicate field `";
 
 impl<'de, T: Deserialize<'de>> Visitor<'de> for OnceVisitor<T> {
@@ -41,8 +41,8 @@ impl<'de, T: Deserialize<'de>> Visitor<'de> for OnceVisitor<T> {
     }
 }
 
-/// Where JSON is wrong that begins so many lines below the beginning of its file. What serde_json says may show a
-/// value.
+/// The position of an error in JSON that begins so many lines below the beginning of its file. The text of serde_json's
+/// error may show a value, so it is not repeated.
 pub fn not_json(error: &serde_json::Error, above: usize) -> String {
     let line = above + error.line();
     let said = error.to_string();

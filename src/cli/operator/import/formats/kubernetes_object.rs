@@ -1,4 +1,4 @@
-//! Kubernetes' objects as they stand in a file.
+//! Objects of Kubernetes as they are in a file.
 
 use std::collections::BTreeMap;
 
@@ -23,9 +23,9 @@ pub struct KubernetesObject {
     of: Option<String>,
     /// Base64.
     data: Option<BTreeMap<String, Option<Spanned<String>>>>,
-    /// As they are; they go before `data`.
+    /// Not encoded; takes precedence over `data`.
     string_data: Option<BTreeMap<String, Option<Spanned<String>>>>,
-    /// Of a list.
+    /// The objects of a list.
     items: Option<Vec<KubernetesObject>>,
 }
 
@@ -36,11 +36,11 @@ struct ObjectMetadata {
     namespace: Option<String>,
 }
 
-/// The objects of a file, those of lists one by one. What aliases (`*NAME`) stand for counts against the parser's
-/// limits like what is written out, so that a few lines of them do not become more than a file may hold.
+/// The objects of a file, and each object of a list. The content of an alias (`*NAME`) counts against the limits of the
+/// parser, so that a few lines of aliases cannot become larger than a file may be.
 ///
 /// # Errors
-/// Where the file is wrong.
+/// The position of the error in the file.
 pub fn objects(bytes: &[u8]) -> Result<Vec<KubernetesObject>, String> {
     let text = decoded(bytes)?;
     let options = serde_saphyr::options! { with_snippet: false };
@@ -61,7 +61,7 @@ pub fn objects(bytes: &[u8]) -> Result<Vec<KubernetesObject>, String> {
     }
 }
 
-/// Where the file is wrong. The parser shows its limits as it keeps them.
+/// The position of an error in the file, with a plain sentence for the limits of the parser.
 fn explain(error: &serde_saphyr::Error) -> String {
     let place = error.location();
     let place = place.map(|at| format!("line {}, column {}: ", at.line(), at.column()));
@@ -74,7 +74,7 @@ fn explain(error: &serde_saphyr::Error) -> String {
 }
 
 impl KubernetesObject {
-    /// An item of a list of Secrets need not say that it is one.
+    /// An object of a SecretList need not say that it is a Secret.
     fn of_list(mut self, list: &str) -> Self {
         if list == "SecretList" && self.kind.is_none() {
             self.kind = Some("Secret".to_owned());
@@ -83,7 +83,7 @@ impl KubernetesObject {
         self
     }
 
-    /// Whether it is a Secret; others that are called so are kept elsewhere.
+    /// True if it is a Secret of Kubernetes itself, and not a resource of the same name in another API group.
     pub fn is_secret(&self) -> bool {
         (self.api_version.as_deref(), self.kind.as_deref()) == (Some("v1"), Some("Secret"))
     }
@@ -93,7 +93,7 @@ impl KubernetesObject {
         self.metadata.as_ref().and_then(|one| one.name.as_deref()).unwrap_or_default()
     }
 
-    /// By what it is called: `NAMESPACE/NAME`, if it says so, and `NAME`.
+    /// Its names: `NAMESPACE/NAME` if it has a namespace, and `NAME`.
     pub fn called(&self) -> Vec<String> {
         let namespace = self.metadata.as_ref().and_then(|one| one.namespace.as_deref());
         let whole = namespace.map(|namespace| format!("{namespace}/{}", self.name()));
@@ -105,7 +105,7 @@ impl KubernetesObject {
         self.of.as_deref().unwrap_or("Opaque")
     }
 
-    /// What messages call it.
+    /// Its name in messages.
     pub fn shown(&self) -> String {
         let kind = self.kind.as_deref().unwrap_or("object");
         let namespace = self.metadata.as_ref().and_then(|one| one.namespace.as_deref());
@@ -119,7 +119,7 @@ impl KubernetesObject {
     /// Its values.
     ///
     /// # Errors
-    /// Every value that is not the Base64 that it should be.
+    /// Every value of `data` that is not Base64.
     pub fn values(self) -> Result<Vec<NamedValue>, Vec<String>> {
         let mut values: BTreeMap<String, Vec<u8>> = BTreeMap::new();
         let mut problems = Vec::new();
@@ -128,7 +128,7 @@ impl KubernetesObject {
                 values.insert(key, Vec::new());
                 continue;
             };
-            // kubectl folds no lines, but those who write YAML do.
+            // kubectl writes one line, but people who write YAML fold it.
             let text: String = value.value.split_ascii_whitespace().collect();
             match STANDARD.decode(text) {
                 Ok(decoded) => drop(values.insert(key, decoded)),

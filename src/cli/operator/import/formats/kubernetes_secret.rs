@@ -1,7 +1,7 @@
 //! `--from kubernetes-secret`: Secret objects, as `kubectl get secret -o yaml` or `-o json` prints them.
 //!
-//! Their types: <https://kubernetes.io/docs/concepts/configuration/secret/#secret-types>. A type says what its keys
-//! are, but seldom where they belong; what lacks its address becomes no connection.
+//! Their types: <https://kubernetes.io/docs/concepts/configuration/secret/#secret-types>. A type defines its keys,
+//! but seldom the address that they are for; without the address there is no connection.
 
 use super::docker_config;
 use super::kubernetes_object::{KubernetesObject, objects};
@@ -10,14 +10,14 @@ use crate::cli::operator::import::extracted::{Entry, Extracted, connection};
 use crate::cli::operator::import::fit::{MatchBy, NamedValue};
 use crate::cli::operator::import::options::ImportOptions;
 
-/// What the keys of a type's objects are.
+/// The keys of the Secrets of a type.
 struct SecretType {
     of: &'static str,
     integration: &'static str,
     kind: &'static str,
-    /// Keys, and which fields they are.
+    /// Required keys, and their fields.
     needed: &'static [(&'static str, &'static str)],
-    /// Keys that may be there, too.
+    /// Optional keys, and their fields.
     optional: &'static [(&'static str, &'static str)],
 }
 
@@ -52,7 +52,7 @@ const TYPES: [SecretType; 4] = [
     },
 ];
 
-/// What the file becomes.
+/// Reads a file.
 pub fn read(bytes: &[u8], wanted: &ImportOptions) -> Extracted {
     let objects = match objects(bytes) {
         Ok(objects) => objects,
@@ -96,7 +96,7 @@ fn secret(object: KubernetesObject, wanted: &ImportOptions) -> Extracted {
 }
 
 impl SecretType {
-    /// The connection that the object is, if it is whole, and what is left of it.
+    /// The connection of the object if it has all required keys, and its other values.
     fn assign(
         &self,
         origin: &SourceObject,

@@ -1,4 +1,4 @@
-//! The formats that credentials are imported from, each as its own readers read it.
+//! The formats of `import`, each read as its own tools read it.
 
 pub(super) mod aws_profile;
 pub(super) mod docker_config;

@@ -1,11 +1,8 @@
-//! `--from relay`: the connections and secrets of Puppet Relay's tools. A seed file may have that form, too, and name
-//! files and variables; here a value is the text that stands there, and nothing else.
+//! `--from relay`: the connections and secrets of Puppet Relay's tools. A seed file may have the same form, and name
+//! files and variables; an imported value is only the text in the file.
 
 use std::collections::BTreeMap;
-use std::fmt;
 
-use serde::Deserialize;
-use serde::de::{self, Deserializer, IgnoredAny, Visitor};
 use serde_saphyr::Spanned;
 
 use super::text::decoded;
@@ -13,120 +10,90 @@ use crate::cli::io::output::say;
 use crate::cli::operator::import::extracted::{Entry, Extracted, connection};
 use crate::cli::operator::import::input_file::ImportFile;
 use crate::cli::operator::import::options::ImportOptions;
-use crate::cli::operator::seed::{FileLabel, FilePosition, relay_reference};
+use crate::cli::operator::seed::{
+    FieldSource, FileLabel, FilePosition, RawDocument, relay_reference,
+};
 use crate::grpc::pb;
 use crate::grpc::pb::apply_request::Document;
 
-#[derive(Deserialize)]
-#[serde(deny_unknown_fields)]
-struct RelayFile {
-    connections: Option<BTreeMap<String, Spanned<BTreeMap<String, PlainText>>>>,
-    secrets: Option<BTreeMap<String, Spanned<PlainText>>>,
-    /// Relay's simulated runs.
-    runs: Option<IgnoredAny>,
-    /// Of a seed file, like the three that follow.
-    #[serde(rename = "apiVersion")]
-    api_version: Option<Spanned<IgnoredAny>>,
-    kind: Option<Spanned<IgnoredAny>>,
-    metadata: Option<Spanned<IgnoredAny>>,
-    spec: Option<Spanned<IgnoredAny>>,
-}
-
-/// A value as it stands in the file.
-struct PlainText(Vec<u8>);
-
-impl<'de> Deserialize<'de> for PlainText {
-    fn deserialize<D: Deserializer<'de>>(from: D) -> Result<Self, D::Error> {
-        from.deserialize_any(TextVisitor)
-    }
-}
-
-struct TextVisitor;
-
-impl Visitor<'_> for TextVisitor {
-    type Value = PlainText;
-
-    fn expecting(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        f.write_str(
-            "a text, in quotes if it looks like a number or a yes; fromEnv, fromFile and keep are for seed files: \
-             keyhatch apply -f FILE",
-        )
-    }
-
-    fn visit_str<E: de::Error>(self, text: &str) -> Result<PlainText, E> {
-        Ok(PlainText(text.as_bytes().to_vec()))
-    }
-}
-
-/// What the file becomes.
-pub fn read(source: &ImportFile, wanted: &ImportOptions) -> Extracted {
-    let text = match decoded(&source.bytes) {
+/// Reads a file.
+pub fn read(file: &ImportFile, options: &ImportOptions) -> Extracted {
+    let text = match decoded(&file.bytes) {
         Ok(text) => text,
-        Err(problem) => return Extracted::problem(format!("{}: {problem}", source.shown)),
+        Err(problem) => return Extracted::problem(format!("{}: {problem}", file.shown)),
     };
-    let shown = FileLabel::new(&source.shown);
-    let documents = shown.documents::<RelayFile>(text).into_iter();
-    documents.map(|document| of_document(document, &shown, wanted)).collect()
+    let label = FileLabel::new(&file.shown);
+    let documents = label.documents::<RawDocument>(text).into_iter();
+    let read = |document| match document {
+        Ok(document) => of_document(document, &label, options),
+        Err(problem) => Extracted::problem(problem),
+    };
+    documents.map(read).collect()
 }
 
 fn of_document(
-    document: Result<Spanned<RelayFile>, String>,
-    shown: &FileLabel,
-    wanted: &ImportOptions,
+    document: Spanned<RawDocument>,
+    label: &FileLabel,
+    options: &ImportOptions,
 ) -> Extracted {
-    let file = match document {
-        Ok(document) => document.value,
-        Err(problem) => return Extracted::problem(problem),
-    };
-    let RelayFile { connections, secrets, runs, api_version, kind, metadata, spec } = file;
-    if let Some(of_seed) = api_version.or(kind).or(metadata).or(spec) {
-        let place = shown.at(Some(of_seed.referenced));
-        return Extracted::problem(format!("{place}: this is a seed file: keyhatch apply -f FILE"));
+    let Spanned { value: document, referenced, .. } = document;
+    if document.is_ours() {
+        let position = label.at(Some(referenced));
+        return Extracted::problem(format!(
+            "{position}: this is a seed file: keyhatch apply -f FILE"
+        ));
     }
-    if runs.is_some() {
-        say(&format!("note: {shown}: runs: is ignored"));
+    if document.runs.is_some() {
+        say(&format!("note: {label}: runs: is ignored"));
     }
     let mut found = Extracted::default();
-    for (reference, Spanned { value, referenced, .. }) in connections.unwrap_or_default() {
-        let made = connection_of(&reference, value, wanted);
-        add(&mut found, &shown.at(Some(referenced)), &reference, made);
+    for (reference, Spanned { value, referenced, .. }) in document.connections.unwrap_or_default() {
+        let made = connection_of(&reference, value, options);
+        add(&mut found, &label.at(Some(referenced)), &reference, made);
     }
-    for (name, Spanned { value, referenced, .. }) in secrets.unwrap_or_default() {
-        add(&mut found, &shown.at(Some(referenced)), &name, secret_of(&name, value, wanted));
+    for (name, Spanned { value, referenced, .. }) in document.secrets.unwrap_or_default() {
+        let made = secret_of(&name, value, options);
+        add(&mut found, &label.at(Some(referenced)), &name, made);
     }
     found
 }
 
-/// Adds what Relay calls by this name.
-fn add(found: &mut Extracted, place: &FilePosition, name: &str, made: Result<Document, String>) {
+/// Adds a document that Relay calls by this name.
+fn add(found: &mut Extracted, position: &FilePosition, name: &str, made: Result<Document, String>) {
     match made {
         Ok(document) => {
             let short = name.split_once('/').map(|(_, short)| short.to_owned());
             let called = [name.to_owned()].into_iter().chain(short).collect();
-            found.entries.push(Entry { from: format!("{place}: {name}"), called, document });
+            found.entries.push(Entry { from: format!("{position}: {name}"), called, document });
         }
-        Err(problem) => found.problems.push(format!("{place}: {problem}")),
+        Err(problem) => found.problems.push(format!("{position}: {problem}")),
     }
 }
 
 fn connection_of(
     reference: &str,
-    fields: BTreeMap<String, PlainText>,
-    wanted: &ImportOptions,
+    fields: BTreeMap<String, FieldSource>,
+    options: &ImportOptions,
 ) -> Result<Document, String> {
     let reference = relay_reference(reference).map_err(|failure| failure.message)?;
-    let fields = fields.into_iter().map(|(name, PlainText(value))| (name, value));
-    Ok(connection(reference, "", fields, &wanted.resolvers))
+    let fields = fields.into_iter().map(|(name, value)| Ok((name, bytes_of(value)?)));
+    let fields: Vec<_> = fields.collect::<Result<_, String>>()?;
+    Ok(connection(reference, "", fields, &options.resolvers))
 }
 
-fn secret_of(
-    name: &str,
-    PlainText(value): PlainText,
-    wanted: &ImportOptions,
-) -> Result<Document, String> {
-    let Some(workflow) = wanted.workflow.clone() else {
+fn secret_of(name: &str, value: FieldSource, options: &ImportOptions) -> Result<Document, String> {
+    let Some(workflow) = options.workflow.clone() else {
         return Err(format!("secret {name}: whose workflow is it? say --workflow NAME"));
     };
-    let name = name.to_owned();
+    let (name, value) = (name.to_owned(), bytes_of(value)?);
     Ok(Document::Secret(pb::SecretDocument { workflow, name, value, kept: false }))
+}
+
+fn bytes_of(value: FieldSource) -> Result<Vec<u8>, String> {
+    match value {
+        FieldSource::Text(text) => Ok(text.into_bytes()),
+        FieldSource::Environment(_) | FieldSource::File(_) | FieldSource::Kept => {
+            Err("fromEnv, fromFile and keep are for seed files: keyhatch apply -f FILE".to_owned())
+        }
+    }
 }

@@ -1,5 +1,5 @@
-//! The bytes of a file as text. What an editor of another system leaves in it is taken as the format's own readers take
-//! it, or named by its line.
+//! The bytes of a file as text. What editors of other systems leave in it is read as the format's own readers do, or
+//! reported with its line.
 
 use crate::cli::operator::import::extracted::at_line;
 
@@ -21,10 +21,10 @@ pub fn decoded(bytes: &[u8]) -> Result<&str, String> {
     }
 }
 
-/// The text of a format that has lines: CR LF is their end, too.
+/// The text of a format with lines, which may end with CR LF.
 ///
 /// # Errors
-/// If it is not UTF-8, or holds what readers take for different things: a lone CR, a zero byte.
+/// If it is not UTF-8, or has a character that readers take differently: a lone CR or a zero byte.
 pub fn lines_of(bytes: &[u8]) -> Result<String, String> {
     let text = decoded(bytes)?.replace("\r\n", "\n");
     let odd = [

@@ -1,7 +1,7 @@
-//! `--from vault-kv-json`: what `vault kv get -format=json PATH` prints, of either version of the KV engine.
+//! `--from vault-kv-json`: the output of `vault kv get -format=json PATH`, for both versions of the KV engine.
 //!
-//! The answers' form: <https://developer.hashicorp.com/vault/api-docs/secret/kv>. A number or a yes is taken as it
-//! stands in the JSON where that is one text only: integers and booleans.
+//! The format: <https://developer.hashicorp.com/vault/api-docs/secret/kv>. An integer or a boolean is taken as it is
+//! written, because it can be written in one way only.
 
 use serde_json::value::RawValue;
 
@@ -12,10 +12,10 @@ use crate::cli::operator::import::extracted::Extracted;
 use crate::cli::operator::import::fit::{MatchBy, NamedValue};
 use crate::cli::operator::import::options::ImportOptions;
 
-/// An object whose values stand there as they are written, so that no number is rounded.
+/// An object with the text of its values, so that no number is rounded.
 type RawObject<'a> = Once<&'a RawValue>;
 
-/// What the file becomes.
+/// Reads a file.
 pub fn read(bytes: &[u8], wanted: &ImportOptions) -> Extracted {
     let parsed = decoded(bytes).and_then(|text| {
         let answer = serde_json::from_str::<RawObject<'_>>(text);
@@ -46,7 +46,7 @@ pub fn read(bytes: &[u8], wanted: &ImportOptions) -> Extracted {
     found
 }
 
-/// The values: `data` of version 1; `data.data` of version 2, beside `data.metadata`.
+/// The values: `data` in version 1; `data.data` in version 2, which has `data.metadata`, too.
 fn data<'a>(text: &str, answer: &RawObject<'a>) -> Result<RawObject<'a>, String> {
     let outer = object(text, answer, "data")?;
     let outer = outer.ok_or("this is not what vault kv get -format=json prints")?;
@@ -60,19 +60,19 @@ fn data<'a>(text: &str, answer: &RawObject<'a>) -> Result<RawObject<'a>, String>
     }
 }
 
-/// The object of this name, if it is one.
+/// The object at this name; `None` if it is missing or no object.
 fn object<'a>(text: &str, of: &RawObject<'a>, name: &str) -> Result<Option<RawObject<'a>>, String> {
     let Some(json) = of.0.get(name).map(|value| value.get()).filter(|json| json.starts_with('{'))
     else {
         return Ok(None);
     };
-    // A raw value is a part of the text.
+    // A raw value is a slice of the text.
     let begin = (json.as_ptr() as usize).saturating_sub(text.as_ptr() as usize);
     let above = text.get(..begin).unwrap_or_default().matches('\n').count();
     serde_json::from_str(json).map(Some).map_err(|error| not_json(&error, above))
 }
 
-/// A text, an integer of any size or a yes, as it is written.
+/// A string, an integer of any size or a boolean, as it is written.
 fn text_of(json: &str) -> Result<Vec<u8>, &'static str> {
     match json.bytes().next() {
         Some(b'"') => {
