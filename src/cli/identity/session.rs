@@ -1,4 +1,4 @@
-//! The broker as a step sees it, also when it is restarted meanwhile.
+//! A step's connection to the broker, also across restarts of the broker.
 
 use std::collections::BTreeMap;
 use std::sync::Arc;
@@ -16,139 +16,120 @@ use crate::cli::step::credential::Credential;
 use crate::cli::step::format::{URI_FIELD, add_uri, may_have_uri};
 use crate::model::Reference;
 
-/// How often something is read anew that changes while it is read.
-pub const MOST_READS: usize = 16;
+/// The most times that credentials are read again because they change while they are read.
+pub const MAX_READS: usize = 16;
 
-/// What is wanted of a reference: these fields, or all there are if this is empty. `uri` of a database is its address with
-/// the login in it, which takes all of them.
+/// Fields of a reference, or all fields if the list is empty. The field `uri` of a database is its address with the login,
+/// which is made of all fields.
 pub type FieldSelection<'a> = (&'a Reference, &'a [String]);
 
-/// The versions of what was resolved, by name.
+/// The versions of resolved credentials, by name.
 #[derive(Default)]
 pub struct Versions(BTreeMap<String, i64>);
 
 impl Versions {
-    /// Takes note of a credential. Says whether everything else of the same name is of the same version.
+    /// Records a credential. Returns false if the same name was recorded in another version.
     pub fn agree(&mut self, credential: &Credential) -> bool {
         let (name, version) = credential.name_and_version();
         *self.0.entry(name.to_owned()).or_insert(version) == version
     }
 }
 
-/// What of a reference is asked for by itself.
-#[derive(Clone, Copy, PartialEq, Eq)]
-enum RequestedPart {
-    Everything,
-    Fields,
-    /// Everything, and what is made of it.
-    WithUri,
-}
-
-impl RequestedPart {
-    fn of(reference: &Reference, wanted: &[String]) -> Self {
-        match wanted {
-            [] => Self::Everything,
-            _ if may_have_uri(reference) && wanted.iter().any(|field| field == URI_FIELD) => {
-                Self::WithUri
-            }
-            _ => Self::Fields,
-        }
-    }
-}
-
-/// One question to the broker.
+/// One request to the broker, for fields of one reference.
 pub struct CredentialRequest {
-    /// What it is about.
+    /// The reference.
     pub reference: Reference,
-    part: RequestedPart,
-    /// These fields, or all there are.
+    /// The fields, or all fields if the list is empty.
     pub fields: Vec<String>,
+    /// Whether the address of a database is added to all of its fields.
+    with_uri: bool,
 }
 
 impl CredentialRequest {
-    /// A question about these fields, or all there are.
-    pub fn of(reference: Reference, fields: Vec<String>) -> Self {
-        let part = RequestedPart::of(&reference, &fields);
-        let mut request = Self { reference, part, fields: Vec::new() };
-        request.add(fields);
+    /// A request for these fields, or for all if the list is empty.
+    pub fn new(reference: Reference, fields: &[String]) -> Self {
+        let with_uri = may_have_uri(&reference) && fields.iter().any(|field| field == URI_FIELD);
+        let mut request = Self { reference, fields: Vec::new(), with_uri };
+        request.add(if with_uri { &[] } else { fields });
         request
     }
 
-    fn add(&mut self, fields: Vec<String>) {
-        for field in fields.into_iter().filter(|_| self.part == RequestedPart::Fields) {
-            if !self.fields.contains(&field) {
-                self.fields.push(field);
+    fn add(&mut self, fields: &[String]) {
+        for field in fields {
+            if !self.fields.contains(field) {
+                self.fields.push(field.clone());
             }
         }
     }
 
-    /// Adds to an answer what the broker does not give, but what is made of it.
+    /// Whether one request can ask for the fields of both.
+    fn can_join(&self, other: &Self) -> bool {
+        let kind = |one: &Self| (one.with_uri, one.fields.is_empty());
+        self.reference == other.reference && kind(self) == kind(other)
+    }
+
+    /// Adds to an answer what the broker does not send: the address of a database.
     ///
     /// # Errors
     /// As [`add_uri`].
     pub fn complete(&self, credential: &mut Credential) -> Result<(), Failure> {
-        match self.part {
-            RequestedPart::WithUri => add_uri(credential),
-            RequestedPart::Everything | RequestedPart::Fields => Ok(()),
-        }
+        if self.with_uri { add_uri(credential) } else { Ok(()) }
     }
 }
 
-/// A connection that is made again when it is gone.
+/// A connection that is replaced when it fails.
 pub struct Session {
     endpoint: Endpoint,
-    deadline: Duration,
-    connection: Mutex<SessionChannel>,
+    retry_time: Duration,
+    channel: Mutex<SessionChannel>,
 }
 
-/// A connection of a session.
+/// One connection of a session.
 #[derive(Clone)]
 pub struct SessionChannel {
-    /// For requests.
+    /// The connection.
     pub channel: Channel,
-    /// How many there were before.
+    /// The number of connections before this one.
     number: u64,
 }
 
 impl Session {
-    /// Connects. A broker that is away is waited for, now and later, for so long.
+    /// Connects as a step. Now and later, the session retries for this time while the broker is away.
     ///
     /// # Errors
     /// As [`Endpoint::find`] and [`Endpoint::connect`].
-    pub async fn open(common: &Common, deadline: Duration) -> Result<Self, Failure> {
+    pub async fn open(common: &Common, retry_time: Duration) -> Result<Self, Failure> {
         let endpoint = Endpoint::find(Caller::Step, common.state.as_deref())?;
-        let channel = endpoint.connect_within(&mut RetryDeadline::after(deadline)).await?;
-        let connection = Mutex::new(SessionChannel { channel, number: 0 });
-        Ok(Self { endpoint, deadline, connection })
+        let channel = endpoint.connect_within(&mut RetryDeadline::after(retry_time)).await?;
+        let channel = Mutex::new(SessionChannel { channel, number: 0 });
+        Ok(Self { endpoint, retry_time, channel })
     }
 
-    /// How long a broker that is away is waited for.
+    /// The time for retries, from now on.
     pub fn deadline(&self) -> RetryDeadline {
-        RetryDeadline::after(self.deadline)
+        RetryDeadline::after(self.retry_time)
     }
 
-    /// The connection as it is now.
-    pub async fn connection(&self) -> SessionChannel {
-        self.connection.lock().await.clone()
+    /// The current connection.
+    pub async fn channel(&self) -> SessionChannel {
+        self.channel.lock().await.clone()
     }
 
-    /// A connection in the place of one that has failed: a new one, unless there is one already. Says what it is for,
-    /// where that is given.
+    /// Replaces a connection that has failed, unless another task has done so. If `failure` is given, the user learns why.
     ///
     /// # Errors
     /// As [`Endpoint::connect`].
-    pub async fn another(
+    pub async fn replace(
         &self,
         failed: &SessionChannel,
         deadline: &mut RetryDeadline,
-        said: Option<&Failure>,
+        failure: Option<&Failure>,
     ) -> Result<SessionChannel, Failure> {
-        let mut newest = self.connection.lock().await;
+        let mut newest = self.channel.lock().await;
         if newest.number == failed.number {
-            if let Some(failure) = said {
+            if let Some(Failure { reason, .. }) = failure {
                 say(&format!(
-                    "the connection to the broker has ended ({}); waiting for another",
-                    failure.reason
+                    "the connection to the broker has ended ({reason}); waiting for another"
                 ));
             }
             let channel = self.endpoint.connect_within(deadline).await?;
@@ -157,7 +138,7 @@ impl Session {
         Ok(newest.clone())
     }
 
-    /// Resolves a reference; by a new connection if the broker is not there on this one.
+    /// Resolves these fields of a reference, or all if there are none. Retries on another connection if this one fails.
     ///
     /// # Errors
     /// As [`Credential::resolve`].
@@ -166,32 +147,29 @@ impl Session {
         reference: &Reference,
         fields: Vec<String>,
     ) -> Result<Credential, Failure> {
-        let mut deadline = self.deadline();
-        let mut connection = self.connection().await;
+        let (mut deadline, mut connection) = (self.deadline(), self.channel().await);
         loop {
-            let channel = connection.channel.clone();
-            let resolved =
-                Credential::resolve(channel, reference.clone(), fields.clone(), None).await;
-            match resolved {
+            let (channel, fields) = (connection.channel.clone(), fields.clone());
+            match Credential::resolve(channel, reference.clone(), fields, None).await {
                 Err(failure) if deadline.allows(&failure).await => {
-                    connection = self.another(&connection, &mut deadline, None).await?;
+                    connection = self.replace(&connection, &mut deadline, None).await?;
                 }
                 resolved => return resolved,
             }
         }
     }
 
-    /// Resolves all that a command takes, in its order: every field of a connection is of the same version, since an
-    /// identifier and a secret of two versions are no credential.
+    /// Resolves these selections, in their order. All fields of one connection are of one version: an identifier and a
+    /// secret of two versions are not a credential.
     ///
     /// # Errors
-    /// As [`Credential::resolve`], or if something changes too often to be read.
+    /// As [`Credential::resolve`]. `VERSION_SUPERSEDED` if a connection changes too often.
     pub async fn resolve_all(
         &self,
-        wants: &[FieldSelection<'_>],
+        selections: &[FieldSelection<'_>],
     ) -> Result<Vec<Arc<Credential>>, Failure> {
-        let (requests, places) = requests(wants);
-        for _ in 0..MOST_READS {
+        let (requests, indices) = requests(selections);
+        for _ in 0..MAX_READS {
             let (mut versions, mut resolved) = (Versions::default(), Vec::new());
             for request in &requests {
                 let mut credential =
@@ -200,36 +178,32 @@ impl Session {
                 resolved.push(Arc::new(credential));
             }
             if resolved.iter().all(|credential| versions.agree(credential)) {
-                return Ok(places
-                    .iter()
-                    .filter_map(|place| resolved.get(*place).cloned())
-                    .collect());
+                let all = indices.iter().filter_map(|index| resolved.get(*index).cloned());
+                return Ok(all.collect());
             }
         }
-        Err(changing())
+        Err(changes_too_often())
     }
 }
 
-/// What to ask for, and where in that each of those wants finds its answer.
-pub fn requests(wants: &[FieldSelection<'_>]) -> (Vec<CredentialRequest>, Vec<usize>) {
-    let (mut requests, mut places) = (Vec::<CredentialRequest>::new(), Vec::new());
-    for (reference, wanted) in wants {
-        let request = CredentialRequest::of((*reference).clone(), wanted.to_vec());
-        let is_for = |other: &CredentialRequest| {
-            other.reference == request.reference && other.part == request.part
-        };
-        let place = requests.iter().position(is_for).unwrap_or(requests.len());
-        places.push(place);
-        match requests.get_mut(place) {
+/// The requests for these selections, and the index of the request for each.
+pub fn requests(selections: &[FieldSelection<'_>]) -> (Vec<CredentialRequest>, Vec<usize>) {
+    let (mut requests, mut indices) = (Vec::<CredentialRequest>::new(), Vec::new());
+    for (reference, fields) in selections {
+        let request = CredentialRequest::new((*reference).clone(), fields);
+        let known = requests.iter().position(|other| other.can_join(&request));
+        let index = known.unwrap_or(requests.len());
+        indices.push(index);
+        match requests.get_mut(index) {
             None => requests.push(request),
-            Some(known) => known.add(request.fields),
+            Some(known) => known.add(&request.fields),
         }
     }
-    (requests, places)
+    (requests, indices)
 }
 
-/// Something has a new version whenever it is read.
-pub fn changing() -> Failure {
-    let text = "what is asked for changes faster than it can be read as of one version; try again";
+/// The failure to read several fields in one version.
+pub fn changes_too_often() -> Failure {
+    let text = "a connection changes faster than its fields can be read in one version; try again";
     Failure::new("VERSION_SUPERSEDED", text, exit::FAILED)
 }

@@ -1,4 +1,4 @@
-//! `keyhatch get` and `keyhatch whoami`: what a step asks.
+//! `keyhatch get` and `keyhatch whoami`
 
 use std::io::IsTerminal as _;
 use std::path::{Path, PathBuf};
@@ -30,29 +30,29 @@ pub struct Get {
     /// group; secret:NAME for a secret; default:INTEGRATION for its default connection.
     #[arg(value_name = "REF")]
     reference: String,
-    /// Print the value of this field alone; an alias will do.
+    /// Print the value of this field alone. An alias of its name is accepted.
     #[arg(long, value_name = "FIELD")]
     field: Option<String>,
-    /// The form of the credential: json if nothing is said, raw with --field.
+    /// The form of the credential; by default json, and raw with --field.
     #[arg(long, value_enum)]
     format: Option<CredentialFormat>,
-    /// Write to this file instead of stdout (-): replaced as a whole, with the owner, group and mode that it has if
-    /// others may not read it, of mode 0600 otherwise.
+    /// Write to this file instead of stdout (-). The file is replaced as a whole. It keeps its owner, group and mode if
+    /// others may not read it, and gets mode 0600 otherwise.
     #[arg(long, value_name = "FILE", conflicts_with = "watch")]
     out: Option<PathBuf>,
-    /// Print the credential now and again with every new version, a line of JSON each, until it is removed,
-    /// access is taken away or the step ends.
+    /// Print the credential now and at every new version, as one line of JSON, until it is deleted, the access ends or the
+    /// step ends.
     #[arg(long, conflicts_with = "format")]
     watch: bool,
     /// How long the lease should last, such as 15m.
     #[arg(long, value_parser = parse_duration)]
     ttl: Option<Duration>,
-    /// How long the broker may take; one that restarts is waited for.
+    /// How long the broker may take. The command retries while the broker restarts.
     #[arg(long, value_parser = parse_duration, default_value = TIMEOUT)]
     timeout: Duration,
 }
 
-/// A daemon that restarts is back long before, and no tool gives up on its helper earlier.
+/// The default of --timeout. A daemon restarts in less, and no tool waits less for its helper.
 pub(super) const TIMEOUT: &str = "10s";
 
 impl Get {
@@ -71,7 +71,7 @@ impl Get {
         let fields: Vec<String> = self.field.into_iter().collect();
         if self.watch {
             let session = Arc::new(Session::open(common, self.timeout).await?);
-            let request = CredentialRequest::of(reference, fields);
+            let request = CredentialRequest::new(reference, &fields);
             return watch(CredentialWatch::new(session, request, self.ttl)).await;
         }
         let has_uri = may_have_uri(&reference) && fields == [URI_FIELD];
@@ -80,7 +80,7 @@ impl Get {
             "FIELD_UNKNOWN" if has_uri => {
                 let Failure { message, .. } = &failure;
                 let form = format!("keyhatch get {} --format uri", self.reference);
-                Failure { message: format!("{message}; its address is a form: {form}"), ..failure }
+                Failure { message: format!("{message}; the address is a form: {form}"), ..failure }
             }
             _ => failure,
         })?;
@@ -97,7 +97,7 @@ impl Get {
     }
 }
 
-/// Connects as a step and resolves, in time or not at all.
+/// Connects as a step, and resolves within a time limit.
 pub(crate) async fn resolve(
     common: &Common,
     timeout: Duration,
@@ -112,7 +112,7 @@ pub(crate) async fn resolve(
     within(timeout, resolved).await
 }
 
-/// The work's outcome, if it comes in time: whoever runs a helper waits for it, and has a limit of its own.
+/// Returns the outcome of the work, or `UNREACHABLE` after the time limit.
 pub(crate) async fn within<T>(
     timeout: Duration,
     work: impl Future<Output = Result<T, Failure>>,
@@ -126,7 +126,7 @@ pub(crate) async fn within<T>(
     })
 }
 
-/// Prints every version until the Watch ends for a reason.
+/// Prints every version, until the watch fails.
 async fn watch(mut watch: CredentialWatch) -> Result<(), Failure> {
     loop {
         let WatchedVersion { credential, skipped_versions } = watch.next().await?;

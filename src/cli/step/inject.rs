@@ -151,13 +151,13 @@ impl<'a> InjectTemplate<'a> {
         timeout: Duration,
     ) -> Result<Vec<Arc<Credential>>, Failure> {
         let session = Session::open(common, timeout).await?;
-        let wants: Vec<FieldSelection<'_>> = self.values.iter().map(ValueReference::want).collect();
-        session.resolve_all(&wants).await
+        let selections: Vec<FieldSelection<'_>> =
+            self.values.iter().map(ValueReference::selection).collect();
+        session.resolve_all(&selections).await
     }
 
     fn fill(&self, taken: &[Arc<Credential>]) -> Result<Zeroizing<Vec<u8>>, Failure> {
-        let values =
-            self.values.iter().zip(taken).map(|(wanted, credential)| wanted.of(credential));
+        let values = self.values.iter().zip(taken).map(|(value, credential)| value.of(credential));
         let values: Vec<_> = values.collect();
         let bytes = |piece: &TemplatePiece<'a>| match piece {
             TemplatePiece::Text(text) => text.as_bytes(),

@@ -1,4 +1,4 @@
-//! A credential that is watched, also when the daemon is restarted meanwhile.
+//! A credential that is watched, also across restarts of the daemon.
 
 use std::sync::Arc;
 use std::time::Duration;
@@ -13,41 +13,41 @@ use crate::cli::io::failure::{Failure, exit};
 use crate::grpc::pb;
 use crate::grpc::pb::step_service_client::StepServiceClient;
 
-/// How long a daemon is waited for that was there before.
-const AWAY: Duration = Duration::from_secs(300);
+/// The time for retries once the first version has come.
+const RETRY_TIME: Duration = Duration::from_secs(300);
 
 /// A watched credential.
 pub struct CredentialWatch {
     session: Arc<Session>,
     request: CredentialRequest,
     ttl: Option<Duration>,
-    /// Where deliveries come from, if it is open.
+    /// The stream of versions. None before the first request and after a failure.
     open: Option<(SessionChannel, Streaming<pb::WatchResponse>)>,
-    /// What came last.
+    /// The last version that came.
     last: Option<Arc<Credential>>,
 }
 
-/// A version.
+/// A version of a watched credential.
 pub struct WatchedVersion {
-    /// It.
+    /// The credential.
     pub credential: Arc<Credential>,
-    /// How many came between the last delivery and this one.
+    /// The number of versions since the last one.
     pub skipped_versions: i64,
 }
 
 impl CredentialWatch {
-    /// Opens with the first delivery.
+    /// A watch that opens with the first call of [`CredentialWatch::next`].
     pub fn new(session: Arc<Session>, request: CredentialRequest, ttl: Option<Duration>) -> Self {
         Self { session, request, ttl, open: None, last: None }
     }
 
-    /// What is watched.
+    /// The watched request.
     pub fn request(&self) -> &CredentialRequest {
         &self.request
     }
 
-    /// The current version, and then each new one. A daemon that is away is waited for: the step is open when it comes
-    /// back. After an error this begins anew, and does not give the last version again.
+    /// Waits for the current version, and then for each new one. Retries while the daemon is away, because the step stays
+    /// open. After an error the next call opens the watch again, without the version that came last.
     ///
     /// # Errors
     /// As `StepService.Watch`, or if the daemon is away for too long.
@@ -57,33 +57,33 @@ impl CredentialWatch {
             let is_first = self.open.is_none();
             let (connection, stream) = match self.open.take() {
                 Some((connection, stream)) => (connection, Some(stream)),
-                None => (self.session.connection().await, None),
+                None => (self.session.channel().await, None),
             };
-            let failure = match self.delivery(connection.channel.clone(), stream).await {
+            let failure = match self.response(connection.channel.clone(), stream).await {
                 Ok((stream, response)) => {
                     self.open = Some((connection, stream));
                     deadline = None;
-                    if let Some(delivery) = self.new_version(response, is_first)? {
-                        return Ok(delivery);
+                    if let Some(version) = self.new_version(response, is_first)? {
+                        return Ok(version);
                     }
                     continue;
                 }
                 Err(failure) => failure,
             };
             let deadline = deadline.get_or_insert_with(|| match &self.last {
-                Some(_) => RetryDeadline::after(AWAY),
+                Some(_) => RetryDeadline::after(RETRY_TIME),
                 None => self.session.deadline(),
             });
             if !deadline.allows(&failure).await {
                 return Err(failure);
             }
-            let said = self.last.as_ref().map(|_| &failure);
-            self.session.another(&connection, deadline, said).await?;
+            let reported = self.last.as_ref().map(|_| &failure);
+            self.session.replace(&connection, deadline, reported).await?;
         }
     }
 
-    /// A delivery, unless it is what came last and a Watch that was opened anew gives it again. A connection that was
-    /// deleted and made anew counts its versions anew, too.
+    /// The version of a response. None if a watch that was opened again repeats the last version. The values are compared,
+    /// too: a connection that was deleted and created again counts its versions from the beginning.
     fn new_version(
         &mut self,
         response: pb::WatchResponse,
@@ -103,7 +103,7 @@ impl CredentialWatch {
         Ok((!is_first || !is_last).then_some(WatchedVersion { credential, skipped_versions }))
     }
 
-    async fn delivery(
+    async fn response(
         &self,
         channel: Channel,
         open: Option<Streaming<pb::WatchResponse>>,
@@ -117,12 +117,10 @@ impl CredentialWatch {
                 StepServiceClient::new(channel).watch(request).await?.into_inner()
             }
         };
-        match stream.message().await? {
-            Some(delivery) => Ok((stream, delivery)),
-            None => {
-                let text = "the broker has ended a CredentialWatch and not said why";
-                Err(Failure::new("UNREACHABLE", text, exit::UNREACHABLE))
-            }
-        }
+        let response = stream.message().await?.ok_or_else(|| {
+            let text = "the broker has ended a Watch without a reason";
+            Failure::new("UNREACHABLE", text, exit::UNREACHABLE)
+        })?;
+        Ok((stream, response))
     }
 }

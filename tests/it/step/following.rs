@@ -106,7 +106,7 @@ fn a_command_begins_again_with_new_variables() {
     let (code, stdout, stderr) = end(command);
     assert_eq!((code, stdout.as_str()), (Some(3), "***\n***\n"), "{stderr}");
     assert_eq!(text(&world, "seen"), "first-token.\nsecond-token.\n");
-    assert!(stderr.contains("variables are set anew, the command is begun again"), "{stderr}");
+    assert!(stderr.contains("variables are set anew, the command is started again"), "{stderr}");
     assert!(!world.path("f").exists());
 }
 

@@ -1,4 +1,4 @@
-//! What `exec` is asked to hand to its command.
+//! The arguments of `exec` that name credentials.
 
 use std::path::{Path, PathBuf};
 
@@ -15,36 +15,36 @@ pub const MAX_FILE_BYTES: usize = 1024 * 1024;
 /// One `--env`.
 #[derive(Debug, PartialEq, Eq)]
 pub struct EnvArgument {
-    /// A prefix, or the whole name where there is only one value.
+    /// A prefix of variables, or the name of one variable. None for the customary names.
     pub name: Option<String>,
-    /// What is to be resolved.
+    /// The reference to resolve.
     pub reference: Reference,
-    /// These fields of it alone; all of them if empty.
+    /// These fields, or all if the list is empty.
     pub fields: Vec<String>,
-    /// Whether it stands in a file: the command line wins.
+    /// Whether a file has it. The command line wins over files.
     pub is_of_file: bool,
 }
 
-/// A value by itself.
+/// A reference to one value.
 #[derive(Debug, PartialEq, Eq)]
 pub struct ValueReference {
-    /// What is to be resolved.
+    /// The reference to resolve.
     pub reference: Reference,
-    /// This field of it; nothing for a secret.
+    /// The field. None for a secret.
     pub field: Option<String>,
 }
 
 /// One `--file`.
 #[derive(Debug, PartialEq, Eq)]
 pub struct FileArgument {
-    /// Where to.
+    /// The path of the file.
     pub path: PathBuf,
-    /// What.
+    /// The value of the file.
     pub value: ValueReference,
 }
 
 impl ValueReference {
-    /// `REF:FIELD` or `secret:NAME`
+    /// Parses `REF:FIELD` or `secret:NAME`.
     pub fn parse(text: &str) -> Result<Self, Failure> {
         let (reference, field) = reference_and_field(text)?;
         match field.is_some() || matches!(reference, Reference::Secret(_)) {
@@ -53,21 +53,21 @@ impl ValueReference {
         }
     }
 
-    /// What is to be asked for.
-    pub fn want(&self) -> FieldSelection<'_> {
+    /// The fields to ask for.
+    pub fn selection(&self) -> FieldSelection<'_> {
         (&self.reference, self.field.as_slice())
     }
 
-    /// It, of what was resolved.
+    /// The value in a credential that was resolved for it.
     pub fn of<'a>(&'a self, credential: &'a Credential) -> &'a [u8] {
         let mut values = credential.values_of(self.field.as_deref());
-        // What is asked for is there, or the broker's answer is an error.
+        // The broker refuses an unknown field, so the value is there.
         values.next().map_or(&[], |(_, value)| value.expose())
     }
 }
 
 impl FileArgument {
-    /// `PATH=REF:FIELD` or `PATH=secret:NAME`
+    /// Parses `PATH=REF:FIELD` or `PATH=secret:NAME`.
     pub fn parse(text: &str) -> Result<Self, Failure> {
         let (path, rest) =
             text.split_once('=').filter(|(path, _)| !path.is_empty()).ok_or_else(|| {
@@ -79,9 +79,9 @@ impl FileArgument {
     }
 }
 
-/// A reference, and the field that may follow it.
+/// Splits a reference from the field that may follow it.
 fn reference_and_field(text: &str) -> Result<(Reference, Option<String>), Failure> {
-    // A secret and a default have one colon of their own and a group two; a field comes after those.
+    // A secret and a default have one colon of their own, and a group has two. A field comes after those.
     let own = [("secret:", 1), ("default:", 1), ("group:", 2)];
     let own = own.iter().find(|(prefix, _)| text.starts_with(prefix)).map_or(0, |(_, own)| *own);
     let (reference, field) = match text.rsplit_once(':') {
@@ -97,7 +97,7 @@ impl EnvArgument {
     /// # Errors
     /// If the text is none of these.
     pub fn parse(text: &str) -> Result<Self, Failure> {
-        // A group's own = stands behind its colons.
+        // A group may have a = after its colons.
         let (name, rest) = match text.split_once('=') {
             Some((name, rest)) if !name.contains(':') => (Some(name.to_owned()), rest),
             _ => (None, text),
@@ -108,7 +108,7 @@ impl EnvArgument {
             return Err(Failure::usage(text));
         }
         let (reference, field) = reference_and_field(rest).map_err(|failure| match &name {
-            // Docker takes a value here, which is not to be found in a log.
+            // Docker takes a value here. The value must not be in the error, which may be logged.
             Some(name) => Failure::usage(format!(
                 "--env {name} is not followed by a reference: write {name}=REF:FIELD or {name}=secret:SECRET; \
                  a value is set without this option"
@@ -128,10 +128,8 @@ impl EnvArgument {
         Ok(Self { name, reference, fields, is_of_file: false })
     }
 
-    /// Reads a file of references: what `--env` takes, one a line. Blank lines and lines with # are passed over.
-    ///
-    /// # Errors
-    /// If it cannot be read, or a line is something else; the line itself may hold a value and is not said.
+    /// Reads a file of references: what `--env` takes, one a line. Skips blank lines and lines with #. Errors do not repeat
+    /// a line, because it may hold a value.
     pub fn read(path: &Path) -> Result<Vec<Self>, Failure> {
         let wrong = |text: String| Failure::usage(format!("--env-file {}{text}", path.display()));
         let text = input::named(path, MAX_FILE_BYTES).and_then(input::text);
@@ -139,8 +137,8 @@ impl EnvArgument {
         let lines = text.lines().map(str::trim).zip(1..);
         let lines = lines.filter(|(line, _)| !line.is_empty() && !line.starts_with('#'));
         let parsed = lines.map(|(line, number)| {
-            let wanted = Self::parse(line);
-            wanted.map(|wanted| Self { is_of_file: true, ..wanted }).map_err(|_| {
+            let argument = Self::parse(line);
+            argument.map(|argument| Self { is_of_file: true, ..argument }).map_err(|_| {
                 let name = line.split_once('=').map(|(name, _)| name);
                 let name = name.filter(|name| is_variable_name(name)).unwrap_or("the line");
                 wrong(format!(
@@ -152,12 +150,12 @@ impl EnvArgument {
         parsed.collect()
     }
 
-    /// Whether every field is wanted under its customary name.
+    /// Whether every field gets its customary name.
     pub fn has_customary_names(&self) -> bool {
         self.name.is_none()
     }
 
-    /// The variables, by name.
+    /// The variables for a credential that was resolved for it.
     pub fn variables<'a>(
         &'a self,
         credential: &'a Credential,
@@ -207,8 +205,8 @@ mod tests {
     #[test]
     fn every_form_of_env_is_understood() {
         let parse = |text: &str| {
-            let wanted = EnvArgument::parse(text).unwrap();
-            (wanted.name, wanted.reference.to_string(), wanted.fields.join(" "))
+            let argument = EnvArgument::parse(text).unwrap();
+            (argument.name, argument.reference.to_string(), argument.fields.join(" "))
         };
         let some = |text: &str| Some(text.to_owned());
         let none = String::new;

@@ -1,4 +1,4 @@
-//! The variables of the command.
+//! The environment of the command.
 
 use std::collections::{BTreeMap, BTreeSet};
 use std::ffi::{OsStr, OsString};
@@ -13,49 +13,41 @@ use crate::cli::step::credential::Credential;
 use crate::cli::step::listener::Listener;
 use crate::model::Reference;
 
-/// What programs need to find themselves, and no credential is in.
+/// Variables that programs need, and that hold no credential.
 const PRISTINE: [&str; 9] =
     ["HOME", "LANG", "LOGNAME", "PATH", "SHELL", "TERM", "TMPDIR", "TZ", "USER"];
-/// Where requests go to a proxy.
+/// Variables that send requests to a proxy.
 const PROXIES: [&str; 4] = ["HTTP_PROXY", "http_proxy", "ALL_PROXY", "all_proxy"];
 const NO_PROXY: [&str; 2] = ["NO_PROXY", "no_proxy"];
 
-/// What is set and what is taken away, and what that is made of.
+/// Variables to set and to remove, and their source.
 pub struct Environment {
     pristine: bool,
-    wanted: Arc<[EnvArgument]>,
-    taken: Vec<Arc<Credential>>,
+    arguments: Arc<[EnvArgument]>,
+    credentials: Vec<Arc<Credential>>,
     set: BTreeMap<String, OsString>,
-    /// By what each variable is set.
-    givers: BTreeMap<String, Giver>,
+    /// The index of the argument that sets each variable.
+    sources: BTreeMap<String, usize>,
     unset: BTreeSet<String>,
 }
 
-/// An option that sets variables.
-#[derive(Clone, PartialEq, Eq)]
-struct Giver {
-    reference: Reference,
-    is_of_file: bool,
-    has_customary_names: bool,
-}
-
 impl Environment {
-    /// The environment that this process has, or next to nothing of it, what was wanted of credentials, and what leads
-    /// the command's tools to the listener.
+    /// The environment of this process, or only its harmless variables if `pristine`, with the variables of these arguments
+    /// and of the listener.
     ///
     /// # Errors
-    /// If a value cannot stand in a variable, or two are for one variable.
-    pub fn of(
+    /// If a variable cannot hold a value, or two values are for one variable.
+    pub fn new(
         pristine: bool,
-        wanted: Arc<[EnvArgument]>,
-        taken: &[Arc<Credential>],
+        arguments: Arc<[EnvArgument]>,
+        credentials: &[Arc<Credential>],
         listener: Option<&Listener>,
     ) -> Result<Self, Failure> {
-        let (set, givers, unset) = (BTreeMap::new(), BTreeMap::new(), BTreeSet::new());
-        let parts = Arc::clone(&wanted);
-        let mut environment = Self { pristine, wanted, taken: taken.to_vec(), set, givers, unset };
-        for (wanted, credential) in parts.iter().zip(taken) {
-            environment.add(wanted, credential)?;
+        let (set, sources, unset) = (BTreeMap::new(), BTreeMap::new(), BTreeSet::new());
+        let credentials = credentials.to_vec();
+        let mut environment = Self { pristine, arguments, credentials, set, sources, unset };
+        for index in 0..environment.arguments.len() {
+            environment.add(index)?;
         }
         if let Some(listener) = listener {
             environment.serve(listener)?;
@@ -63,78 +55,60 @@ impl Environment {
         Ok(environment)
     }
 
-    /// The same of other credentials.
-    ///
-    /// # Errors
-    /// As [`Environment::of`].
+    /// The same environment with other credentials.
     pub fn with(
         &self,
-        taken: &[Arc<Credential>],
+        credentials: &[Arc<Credential>],
         listener: Option<&Listener>,
     ) -> Result<Self, Failure> {
-        Self::of(self.pristine, Arc::clone(&self.wanted), taken, listener)
+        Self::new(self.pristine, Arc::clone(&self.arguments), credentials, listener)
     }
 
-    /// Whether these credentials have the values that it was made of.
-    pub fn is_of(&self, taken: &[Arc<Credential>]) -> bool {
-        self.taken.iter().zip(taken).all(|(ours, other)| ours.has_values_of(other))
+    /// Whether these credentials have the same values as those of this environment.
+    pub fn has_values_of(&self, credentials: &[Arc<Credential>]) -> bool {
+        self.credentials.iter().zip(credentials).all(|(ours, other)| ours.has_values_of(other))
     }
 
-    /// How many credentials it is made of.
-    pub fn parts(&self) -> usize {
-        self.wanted.len()
+    /// The number of credentials in this environment.
+    pub fn credentials(&self) -> usize {
+        self.arguments.len()
     }
 
-    /// Sets what was wanted of a credential, and takes away what would stand in its way. What stands in a file comes
-    /// first, and gives way to the command line.
-    ///
-    /// # Errors
-    /// If a value cannot stand in a variable, or a variable is set already.
-    fn add(&mut self, wanted: &EnvArgument, credential: &Credential) -> Result<(), Failure> {
-        let giver = Giver {
-            reference: wanted.reference.clone(),
-            is_of_file: wanted.is_of_file,
-            has_customary_names: wanted.has_customary_names(),
+    /// Sets the variables of one argument, and removes variables that tools would prefer. Arguments of files come first, and
+    /// the command line overrides them.
+    fn add(&mut self, index: usize) -> Result<(), Failure> {
+        let (arguments, credential) = (Arc::clone(&self.arguments), self.credentials.get(index));
+        let (Some(argument), Some(credential)) = (arguments.get(index), credential.cloned()) else {
+            return Ok(());
         };
-        for (name, value) in wanted.variables(credential)? {
-            match self.givers.get(&name).cloned() {
+        for (name, value) in argument.variables(&credential)? {
+            let before = self.sources.get(&name).copied();
+            match before.and_then(|before| Some((before, arguments.get(before)?))) {
                 None => {}
-                Some(before) if before.is_of_file && !giver.is_of_file => {
-                    self.give_way(&name, &before, &giver);
+                Some((before, overridden)) if overridden.is_of_file && !argument.is_of_file => {
+                    self.set.remove(&name);
+                    self.sources.remove(&name);
+                    // A whole credential replaces the other as a whole.
+                    if overridden.has_customary_names() && argument.has_customary_names() {
+                        self.sources.retain(|_, source| *source != before);
+                        self.set.retain(|name, _| self.sources.contains_key(name));
+                    }
                 }
-                Some(before) => {
-                    return Err(set_twice(&name, &before.reference, &giver.reference.to_string()));
+                Some((_, other)) => {
+                    let ours = argument.reference.to_string();
+                    return Err(set_twice(&name, &other.reference, &ours));
                 }
             }
-            self.givers.insert(name.clone(), giver.clone());
+            self.sources.insert(name.clone(), index);
             self.set.insert(name, OsStr::from_bytes(value.expose()).to_owned());
         }
-        if wanted.has_customary_names() {
+        if argument.has_customary_names() {
             self.unset.extend(credential.shadowing().iter().cloned());
         }
         Ok(())
     }
 
-    /// Of two whole credentials no part of the one stays with the other.
-    fn give_way(&mut self, name: &str, before: &Giver, to: &Giver) {
-        let is_whole = before.has_customary_names && to.has_customary_names;
-        let goes = |other: &String, giver: &Giver| other == name || (is_whole && giver == before);
-        let gone: Vec<String> = self
-            .givers
-            .iter()
-            .filter(|(other, giver)| goes(other, giver))
-            .map(|(other, _)| other.clone())
-            .collect();
-        for name in gone {
-            self.givers.remove(&name);
-            self.set.remove(&name);
-        }
-    }
-
-    /// Sets what leads the command's tools to the listener.
-    ///
-    /// # Errors
-    /// If a variable is set already.
+    /// Sets the variables by which tools find the listener.
     fn serve(&mut self, listener: &Listener) -> Result<(), Failure> {
         for name in listener.shadowing() {
             if self.set.contains_key(&name) {
@@ -143,19 +117,20 @@ impl Environment {
             self.unset.insert(name);
         }
         for (name, value) in listener.variables() {
-            if let Some(before) = self.givers.get(&name) {
+            let before = self.sources.get(&name).and_then(|index| self.arguments.get(*index));
+            if let Some(before) = before {
                 return Err(set_twice(&name, &before.reference, "--serve"));
             }
             self.set.insert(name, OsString::from(value));
         }
-        self.spare_proxies(&listener.host());
+        self.bypass_proxies(&listener.host());
         Ok(())
     }
 
-    /// A request to the listener goes to it and to no proxy, with the token.
-    fn spare_proxies(&mut self, host: &str) {
+    /// Keeps requests to the listener, which carry the token, away from proxies.
+    fn bypass_proxies(&mut self, host: &str) {
         if PROXIES.iter().any(|name| std::env::var_os(name).is_some()) {
-            // Some tools read the one, some the other.
+            // Tools read one of the two.
             let own = NO_PROXY.map(|name| {
                 let set = self.set.get(name).cloned();
                 set.or_else(|| std::env::var_os(name)).filter(|list| !list.is_empty())
@@ -172,7 +147,7 @@ impl Environment {
         }
     }
 
-    /// Makes it the command's.
+    /// Gives the environment to a command.
     pub fn apply(&self, command: &mut Command) {
         if self.pristine {
             command.env_clear();

@@ -1,4 +1,4 @@
-//! The command's files.
+//! The files of the command.
 
 use std::path::PathBuf;
 use std::sync::Arc;
@@ -12,55 +12,55 @@ use crate::cli::step::credential::Credential;
 /// The files of the command; dropping this removes them.
 pub struct CommandFiles {
     written: Vec<WrittenFile>,
-    /// What was written anew and is not told yet, because another could not be.
-    untold: Vec<PathBuf>,
+    /// Files that are written again and not reported yet, because another file could not be written.
+    unreported: Vec<PathBuf>,
 }
 
 struct WrittenFile {
-    wanted: FileArgument,
+    argument: FileArgument,
     file: TemporaryFile,
-    /// What it was written from.
+    /// The source of its value.
     credential: Arc<Credential>,
 }
 
 impl CommandFiles {
-    /// Writes them where nothing is yet.
-    ///
-    /// # Errors
-    /// If one cannot be written: then there is none.
-    pub fn write(wanted: Vec<FileArgument>, taken: &[Arc<Credential>]) -> Result<Self, Failure> {
-        let written = wanted.into_iter().zip(taken).map(|(wanted, credential)| {
-            let file = TemporaryFile::write(&wanted.path, wanted.value.of(credential))?;
-            Ok(WrittenFile { wanted, file, credential: Arc::clone(credential) })
+    /// Writes files where no file is yet. If one of them cannot be written, none is left.
+    pub fn write(
+        arguments: Vec<FileArgument>,
+        credentials: &[Arc<Credential>],
+    ) -> Result<Self, Failure> {
+        let written = arguments.into_iter().zip(credentials).map(|(argument, credential)| {
+            let file = TemporaryFile::write(&argument.path, argument.value.of(credential))?;
+            Ok(WrittenFile { argument, file, credential: Arc::clone(credential) })
         });
-        Ok(Self { written: written.collect::<Result<_, Failure>>()?, untold: Vec::new() })
+        Ok(Self { written: written.collect::<Result<_, Failure>>()?, unreported: Vec::new() })
     }
 
-    /// Whether there is none.
+    /// Whether there are no files.
     pub fn is_empty(&self) -> bool {
         self.written.is_empty()
     }
 
-    /// Puts others in the place of those whose values have changed, each as a whole, once all of them are written. The
-    /// command keeps what it has put in a file's place itself. Gives which are written anew.
+    /// Replaces the files whose values have changed, each as a whole, once the new ones are all written. Returns their
+    /// paths. Leaves a file alone that the command has replaced itself.
     ///
     /// # Errors
-    /// If one cannot be written. The next call does the rest, and gives all.
-    pub fn rewrite(&mut self, taken: &[Arc<Credential>]) -> Result<Vec<PathBuf>, Failure> {
+    /// If a file cannot be written. The next call does the rest, and returns all paths.
+    pub fn rewrite(&mut self, credentials: &[Arc<Credential>]) -> Result<Vec<PathBuf>, Failure> {
         let mut changes = Vec::new();
-        for (written, credential) in self.written.iter_mut().zip(taken) {
-            let wanted = &written.wanted;
-            let value = wanted.value.of(credential);
-            if value != wanted.value.of(&written.credential) {
-                let beside = written.file.write_beside(value);
-                let beside = beside.map_err(|error| unwritable(&wanted.path, &error))?;
+        for (written, credential) in self.written.iter_mut().zip(credentials) {
+            let FileArgument { path, value } = &written.argument;
+            let new = value.of(credential);
+            if new != value.of(&written.credential) {
+                let beside = written.file.write_beside(new);
+                let beside = beside.map_err(|error| unwritable(path, &error))?;
                 changes.push((written, beside, credential));
             }
         }
         for (written, beside, credential) in changes {
-            let path = &written.wanted.path;
+            let path = &written.argument.path;
             match written.file.replace_by(beside).map_err(|error| unwritable(path, &error))? {
-                true => self.untold.push(path.clone()),
+                true => self.unreported.push(path.clone()),
                 false => say(&format!(
                     "{} is not the file any more that was written there, and is left as it is",
                     path.display()
@@ -68,6 +68,6 @@ impl CommandFiles {
             }
             written.credential = Arc::clone(credential);
         }
-        Ok(std::mem::take(&mut self.untold))
+        Ok(std::mem::take(&mut self.unreported))
     }
 }

@@ -1,8 +1,8 @@
-//! `exec --follow`: new versions of what the command has.
+//! `exec --follow`: new versions of the command's credentials.
 //!
-//! Each reference is a Watch of its own. What of a connection comes by several of them is held until all are of one
-//! version, and what is changed at once is handed on at once. Where nothing can be had any more, such as of a connection
-//! that is deleted, the command keeps what it has, and that may come back is asked now and then.
+//! Each request has its own Watch. Fields of one connection that come by several Watches are held until all are of one
+//! version. Changes that come together are handed on together. If a credential is gone, such as one of a deleted
+//! connection, the command keeps the old values, and the Watch is opened again from time to time.
 
 use std::sync::Arc;
 use std::time::Duration;
@@ -19,23 +19,23 @@ use crate::cli::step::credential::Credential;
 use crate::cli::step::watch::CredentialWatch;
 use crate::model::Reference;
 
-/// How many Watches one connection carries beside the requests of others: 32 streams.
-const MOST_ON_A_CONNECTION: usize = 24;
-/// For so long nothing follows what belongs together, and this is as long as it is waited for.
+/// Watches on one connection to the broker, which allows 32 streams.
+const WATCHES_PER_CHANNEL: usize = 24;
+/// Changes belong together if none of them is later than this after the one before, and at most this long in all.
 const QUIET: Duration = Duration::from_millis(200);
-const MOST_UNREST: Duration = Duration::from_secs(2);
-/// After how long what is refused, or was not handed on, is tried again: twice as long each time, up to the second.
+const LONGEST_BURST: Duration = Duration::from_secs(2);
+/// The pause after a refusal or a failure, which doubles up to the longest.
 const PAUSE: Duration = Duration::from_secs(1);
 const LONGEST_PAUSE: Duration = Duration::from_secs(60);
-/// With these the step itself is over.
-const OVER: [&str; 3] = ["IDENTITY_MISSING", "SOCKET_MISMATCH", "STEP_NOT_OPEN"];
+/// The reasons that mean that the step has ended.
+const STEP_ENDED: [&str; 3] = ["IDENTITY_MISSING", "SOCKET_MISMATCH", "STEP_NOT_OPEN"];
 
-/// What is done at a new version, beside writing files.
+/// The reaction to a new version, beside writing files.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum Follow {
-    /// Nothing.
+    /// No other reaction.
     Files,
-    /// The command is ended and begun again.
+    /// The command is ended and started again.
     Restart,
     /// The command gets this signal.
     Signal(Signal),
@@ -52,7 +52,7 @@ const SIGNALS: [(&str, Signal); 7] = [
 ];
 
 impl Follow {
-    /// `files`, `restart` or a signal's name, with SIG or without.
+    /// Parses `files`, `restart` or a signal's name, with SIG or without.
     pub fn parse(text: &str) -> Result<Self, String> {
         let name = text.strip_prefix("SIG").unwrap_or(text);
         match SIGNALS.iter().find(|(known, _)| *known == name) {
@@ -65,11 +65,11 @@ impl Follow {
         }
     }
 
-    /// What is done, in words.
-    pub fn done(self) -> String {
+    /// The reaction in words.
+    pub fn description(self) -> String {
         match self {
             Self::Files => String::new(),
-            Self::Restart => "the command is begun again".to_owned(),
+            Self::Restart => "the command is started again".to_owned(),
             Self::Signal(signal) => {
                 let known = SIGNALS.iter().find(|(_, known)| *known == signal);
                 format!("the command gets SIG{}", known.map_or("", |(name, _)| name))
@@ -78,101 +78,100 @@ impl Follow {
     }
 }
 
-/// What came of one Watch.
+/// A new version from one Watch, or why there is none.
 struct WatchUpdate {
-    place: usize,
+    index: usize,
     reference: Reference,
     outcome: Result<Arc<Credential>, Failure>,
 }
 
-/// All that a command has been given, and what comes after that.
+/// The credentials of the command, and their new versions.
 pub struct Followed {
-    told: UnboundedReceiver<WatchUpdate>,
-    /// The newest of each Watch.
+    updates: UnboundedReceiver<WatchUpdate>,
+    /// The newest version of each Watch.
     newest: Vec<Option<Arc<Credential>>>,
-    /// Why a Watch does not give any more, as it was said.
+    /// The last reason for which each Watch failed, which the user knows.
     ended: Vec<Option<String>>,
-    /// What of that each part of the command's is.
-    places: Vec<usize>,
-    /// What the command has.
-    given: Vec<Arc<Credential>>,
-    /// What comes of a failure to give it something else.
+    /// The index of the Watch for each selection of the command.
+    indices: Vec<usize>,
+    /// The credentials that the command has, in the order of its selections.
+    current: Vec<Arc<Credential>>,
+    /// Set after a failure to hand on new versions.
     retry: Option<Retry>,
 }
 
-/// A new version that the command could not be given yet.
+/// New versions that could not be handed on yet.
 struct Retry {
     at: Instant,
-    /// How long it was waited for that.
+    /// The pause before this retry.
     pause: Duration,
-    /// Why, as it was said.
-    said: String,
+    /// The reason, which the user knows.
+    reason: String,
 }
 
 impl Followed {
-    /// Begins with the current version of everything.
-    ///
-    /// # Errors
-    /// If something cannot be had.
+    /// Opens the Watches, and waits for the current version of every selection.
     pub async fn begin(
         common: &Common,
         timeout: Duration,
         session: &Arc<Session>,
-        wants: &[FieldSelection<'_>],
+        selections: &[FieldSelection<'_>],
     ) -> Result<Self, Failure> {
-        let (requests, places) = requests(wants);
-        let (sender, told) = unbounded_channel();
+        let (requests, indices) = requests(selections);
+        let (sender, updates) = unbounded_channel();
         let (newest, ended) = (vec![None; requests.len()], vec![None; requests.len()]);
         let mut session = Arc::clone(session);
-        for (place, request) in requests.into_iter().enumerate() {
-            if place % MOST_ON_A_CONNECTION == MOST_ON_A_CONNECTION - 1 {
+        for (index, request) in requests.into_iter().enumerate() {
+            if index % WATCHES_PER_CHANNEL == WATCHES_PER_CHANNEL - 1 {
                 session = Arc::new(Session::open(common, timeout).await?);
             }
             let watch = CredentialWatch::new(Arc::clone(&session), request, None);
-            tokio::spawn(tell(place, watch, sender.clone()));
+            tokio::spawn(forward(index, watch, sender.clone()));
         }
-        let mut followed = Self { told, newest, ended, places, given: Vec::new(), retry: None };
+        let current = Vec::new();
+        let mut followed = Self { updates, newest, ended, indices, current, retry: None };
         loop {
             let gone = || Failure::new("INTERNAL", "nothing is watched any more", exit::FAILED);
-            let WatchUpdate { place, outcome, .. } = followed.told.recv().await.ok_or_else(gone)?;
-            followed.note(place, outcome?);
-            if let Some(all) = followed.agreed() {
-                followed.given = all;
+            let WatchUpdate { index, outcome, .. } =
+                followed.updates.recv().await.ok_or_else(gone)?;
+            followed.record(index, outcome?);
+            if let Some(all) = followed.consistent() {
+                followed.current = all;
                 return Ok(followed);
             }
         }
     }
 
-    /// What the command has, in the order in which it was wanted.
-    pub fn given(&self) -> &[Arc<Credential>] {
-        &self.given
+    /// The credentials that the command has, in the order of its selections.
+    pub fn current(&self) -> &[Arc<Credential>] {
+        &self.current
     }
 
-    /// The next of which any value differs from what the command has; again, after a pause, until [`Followed::took`] hears
-    /// of it. Says what does not come any more.
+    /// Waits for credentials with a value that the command does not have. Returns them again after a pause until
+    /// [`Followed::handed_on`] is called. Reports to the user which Watches fail.
     pub async fn next(&mut self) -> Vec<Arc<Credential>> {
         loop {
             let at = self.retry.as_ref().map(|retry| retry.at);
-            let again = async {
+            let retry = async {
                 match at {
                     Some(at) => sleep_until(at).await,
                     None => std::future::pending().await,
                 }
             };
-            let told = tokio::select! {
-                Some(told) = self.told.recv() => Some(told),
-                () = again => None,
+            let update = tokio::select! {
+                Some(update) = self.updates.recv() => Some(update),
+                () = retry => None,
             };
-            if let Some(told) = told {
-                self.take(told);
-                self.settle().await;
+            if let Some(update) = update {
+                self.take(update);
+                self.take_burst().await;
             }
             let is_new = |all: &Vec<Arc<Credential>>| {
-                !all.iter().zip(&self.given).all(|(new, old)| new.has_values_of(old))
+                !all.iter().zip(&self.current).all(|(new, old)| new.has_values_of(old))
             };
-            // After a failure a part may have been handed on, so even what the command had is to be.
-            let agreed = self.agreed().filter(|all| self.retry.is_some() || is_new(all));
-            if let Some(all) = agreed {
+            // A failure may have handed on a part, so even the old values must be handed on again.
+            let next = self.consistent().filter(|all| self.retry.is_some() || is_new(all));
+            if let Some(all) = next {
                 return all;
             }
             if let Some(retry) = &mut self.retry {
@@ -181,43 +180,42 @@ impl Followed {
         }
     }
 
-    /// Takes what belongs together.
-    async fn settle(&mut self) {
-        let settled = async {
-            while let Ok(Some(told)) = timeout(QUIET, self.told.recv()).await {
-                self.take(told);
+    /// Takes the updates that belong together.
+    async fn take_burst(&mut self) {
+        let burst = async {
+            while let Ok(Some(update)) = timeout(QUIET, self.updates.recv()).await {
+                self.take(update);
             }
         };
-        // What never rests is as it is.
-        let _ = timeout(MOST_UNREST, settled).await;
+        let _ = timeout(LONGEST_BURST, burst).await;
     }
 
-    /// Notes that the command has this now.
-    pub fn took(&mut self, all: Vec<Arc<Credential>>) {
-        (self.given, self.retry) = (all, None);
+    /// Records the credentials that the command has now.
+    pub fn handed_on(&mut self, all: Vec<Arc<Credential>>) {
+        (self.current, self.retry) = (all, None);
     }
 
-    /// Notes that the next could not be handed on, and says why, once.
-    pub fn not_taken(&mut self, Failure { reason, message, .. }: &Failure) {
+    /// Records a failure to hand on the next credentials. Reports each reason once.
+    pub fn not_handed_on(&mut self, Failure { reason, message, .. }: &Failure) {
         let why = format!("{reason}: {message}");
         let (pause, before) = match self.retry.take() {
-            Some(Retry { pause, said, .. }) => (LONGEST_PAUSE.min(pause * 2), said),
+            Some(Retry { pause, reason, .. }) => (LONGEST_PAUSE.min(pause * 2), reason),
             None => (PAUSE, String::new()),
         };
         if why != before {
             say(&format!(
-                "a new version is not handed on: {why}; the command keeps what it has, and it is tried again"
+                "a new version is not handed on: {why}; the command keeps what it has, and this is tried again"
             ));
         }
-        self.retry = Some(Retry { at: Instant::now() + pause, pause, said: why });
+        self.retry = Some(Retry { at: Instant::now() + pause, pause, reason: why });
     }
 
-    fn take(&mut self, WatchUpdate { place, reference, outcome }: WatchUpdate) {
+    fn take(&mut self, WatchUpdate { index, reference, outcome }: WatchUpdate) {
         let failure = match outcome {
-            Ok(credential) => return self.note(place, credential),
+            Ok(credential) => return self.record(index, credential),
             Err(failure) => failure,
         };
-        let Some(ended) = self.ended.get_mut(place) else { return };
+        let Some(ended) = self.ended.get_mut(index) else { return };
         if ended.as_ref() != Some(&failure.reason) {
             let Failure { reason, message, .. } = &failure;
             say(&format!(
@@ -227,35 +225,35 @@ impl Followed {
         }
     }
 
-    fn note(&mut self, place: usize, credential: Arc<Credential>) {
-        if let (Some(newest), Some(ended)) = (self.newest.get_mut(place), self.ended.get_mut(place))
+    fn record(&mut self, index: usize, credential: Arc<Credential>) {
+        if let (Some(newest), Some(ended)) = (self.newest.get_mut(index), self.ended.get_mut(index))
         {
             (*newest, *ended) = (Some(credential), None);
         }
     }
 
-    /// The newest of everything, if all is there and nothing is of two versions.
-    fn agreed(&self) -> Option<Vec<Arc<Credential>>> {
+    /// The newest credentials. None if one is missing, or a connection is there in two versions.
+    fn consistent(&self) -> Option<Vec<Arc<Credential>>> {
         let mut versions = Versions::default();
         let are_one = self.newest.iter().flatten().all(|credential| versions.agree(credential));
-        let all = self.places.iter().map(|place| self.newest.get(*place).cloned().flatten());
+        let all = self.indices.iter().map(|index| self.newest.get(*index).cloned().flatten());
         all.collect::<Option<Vec<_>>>().filter(|_| are_one)
     }
 }
 
-/// Tells what a Watch gives until the step is over, or nobody listens.
-async fn tell(place: usize, mut watch: CredentialWatch, listener: UnboundedSender<WatchUpdate>) {
+/// Forwards the versions of a Watch until the step ends or the receiver is gone.
+async fn forward(index: usize, mut watch: CredentialWatch, updates: UnboundedSender<WatchUpdate>) {
     let mut pause = PAUSE;
     loop {
-        let outcome = watch.next().await.map(|delivery| delivery.credential);
+        let outcome = watch.next().await.map(|version| version.credential);
         let refused = outcome.as_ref().err().map(|failure| failure.reason.clone());
-        let told = WatchUpdate { place, reference: watch.request().reference.clone(), outcome };
-        if listener.send(told).is_err() {
+        let reference = watch.request().reference.clone();
+        if updates.send(WatchUpdate { index, reference, outcome }).is_err() {
             return;
         }
         match refused {
             None => pause = PAUSE,
-            Some(reason) if OVER.contains(&reason.as_str()) => return,
+            Some(reason) if STEP_ENDED.contains(&reason.as_str()) => return,
             Some(_) => {
                 sleep(pause).await;
                 pause = LONGEST_PAUSE.min(pause * 2);
@@ -269,7 +267,7 @@ mod tests {
     use super::*;
 
     #[test]
-    fn what_is_done_at_a_new_version_is_understood() {
+    fn every_reaction_to_a_new_version_is_understood() {
         assert_eq!(Follow::parse("files"), Ok(Follow::Files));
         assert_eq!(Follow::parse("restart"), Ok(Follow::Restart));
         for name in ["HUP", "SIGHUP"] {

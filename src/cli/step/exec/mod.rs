@@ -1,8 +1,8 @@
-//! `keyhatch exec`: a command with credentials in its environment, in files, or from an address of its own.
+//! `keyhatch exec`: runs a command with credentials in its environment, in files, or at an address of its own.
 //!
 //! | file | |
 //! |---|---|
-//! | `arguments` | what the options name |
+//! | `arguments` | the options that name credentials |
 //! | `environment`, `files` | the command's variables and files |
 //! | `follow` | new versions of both |
 //! | `running` | the command from its start to its end |
@@ -45,35 +45,35 @@ use streams::{MaskMode, MaskedStreams};
 #[derive(clap::Args)]
 #[command(group = clap::ArgGroup::new("what").required(true).multiple(true).args(["env", "env_file", "file", "serve"]))]
 pub struct Exec {
-    /// What to put into the environment; may be given more than once. REF: every field under its
-    /// customary name, such as AWS_ACCESS_KEY_ID. PREFIX=REF:A,B: these fields as PREFIX_A and PREFIX_B.
+    /// Variables to set; may be given more than once. REF: every field under its customary name, such as
+    /// AWS_ACCESS_KEY_ID. PREFIX=REF:A,B: these fields as PREFIX_A and PREFIX_B.
     /// PREFIX=REF: every field, where the integration fixes their names. NAME=REF:FIELD: one field;
     /// DATABASE_URL=postgres/NAME:uri the address with the login in it, of mysql, too. NAME=secret:SECRET: a secret.
     #[arg(long, value_name = "WHAT")]
     env: Vec<String>,
-    /// A file of what --env takes, one a line, and lines with #: references only and no values, so that it can be
+    /// A file of arguments of --env, one a line, and of lines with #. It holds references and no values, so it can be
     /// committed; - is stdin. May be given more than once; --env wins.
     #[arg(long, value_name = "FILE")]
     env_file: Vec<PathBuf>,
-    /// A file to make for as long as the command runs, of mode 0600: PATH=REF:FIELD or PATH=secret:SECRET; may
-    /// be given more than once.
+    /// A file of mode 0600 that exists while the command runs: PATH=REF:FIELD or PATH=secret:SECRET; may be given more than
+    /// once.
     #[arg(long, value_name = "PATH=WHAT")]
     file: Vec<String>,
     /// An address on this machine that the command's tools find by their own variables, with a token for this
     /// command alone: aws=REF (or aws, for the default connection) for AWS SDKs, relay for Puppet Relay's steps.
     #[arg(long, value_name = "WHAT")]
     serve: Vec<String>,
-    /// The user that the command becomes, if it is another one: what is served is for this user and nobody else.
+    /// The user that the command becomes, if it is another user: the address serves only this user.
     #[arg(long, value_name = "UID", requires = "serve")]
     serve_uid: Option<u32>,
-    /// Another IPv4 address of this machine to serve at, for a container with a network of its own; whoever has the token
-    /// may ask from there. AWS SDKs take 169.254.170.2 and 169.254.170.23 beside 127.0.0.1.
+    /// Another IPv4 address of this machine to serve at, for a container with a network of its own. There the token alone
+    /// protects the credentials. AWS SDKs take 169.254.170.2 and 169.254.170.23 beside 127.0.0.1.
     #[arg(long, value_name = "IP[:PORT]", requires = "serve", value_parser = parse_address, default_value = "127.0.0.1")]
     serve_address: SocketAddrV4,
-    /// What --serve relay serves: a step's spec as in a Relay workflow, or the whole step.
+    /// The spec of a step for --serve relay, as in a Relay workflow, or the whole step.
     #[arg(long, value_name = "FILE")]
     spec: Option<PathBuf>,
-    /// A parameter of the run, for --spec; JSON, or else a text. May be given more than once.
+    /// A parameter of the run for --spec, JSON or a text; may be given more than once.
     #[arg(long, value_name = "NAME=VALUE", requires = "spec")]
     parameter: Vec<String>,
     /// Hand the command nothing of this environment but PATH, HOME, USER, LOGNAME, SHELL, TERM, TMPDIR, TZ and
@@ -87,32 +87,32 @@ pub struct Exec {
     /// has 16 characters or more.
     #[arg(long, value_enum, value_name = "WHEN", num_args = 0..=1, default_value = "auto", default_missing_value = "always")]
     mask: MaskMode,
-    /// Follow new versions of what --env and --file name: write the files anew, each replaced as a whole, and, if a value
-    /// has changed, send the command a signal such as HUP, or end it by TERM and begin it again: restart. Variables of a
-    /// command that runs stay as they are, so new ones take restart. What is revoked or removed is said on stderr, and the
-    /// command keeps what it has.
+    /// Follow new versions of what --env and --file name. Files are replaced, each as a whole. If a value has changed, HOW
+    /// can also be a signal to send, such as HUP, or restart: end the command by TERM and start it again. Variables of a
+    /// running command do not change, so new ones need restart. If a credential is revoked or deleted, stderr says so, and
+    /// the command keeps the old values.
     #[arg(long, value_parser = Follow::parse, value_name = "HOW", num_args = 0..=1, default_missing_value = "files")]
     follow: Option<Follow>,
-    /// How long the command may take to end before it is begun again; then it is killed.
+    /// How long the command may take to end before a restart; then it is killed.
     #[arg(long, value_parser = parse_duration, default_value = "30s", requires = "follow")]
     stop_timeout: Duration,
     /// The same as --mask never.
     #[arg(long, conflicts_with = "mask")]
     no_mask: bool,
-    /// How long the broker may take before the command is run.
+    /// How long the broker may take before the command runs.
     #[arg(long, value_parser = parse_duration, default_value = "10s")]
     timeout: Duration,
-    /// The command to run. It ignores the signals that this program was started to ignore, but for PIPE, which does
-    /// to it what it does to any program.
+    /// The command to run. It ignores the signals that this program was started to ignore, except PIPE, which acts as on
+    /// any program.
     #[arg(last = true, required = true, value_name = "COMMAND")]
     command: Vec<OsString>,
 }
 
-/// What the options ask for.
+/// The parsed options.
 struct ExecArguments {
-    wanted: Vec<EnvArgument>,
+    env: Vec<EnvArgument>,
     files: Vec<FileArgument>,
-    served: Vec<ServeArgument>,
+    serve: Vec<ServeArgument>,
     relay: Option<RelayInput>,
 }
 
@@ -126,71 +126,70 @@ impl Exec {
         })
     }
 
-    fn asked(&self) -> Result<ExecArguments, Failure> {
+    fn arguments(&self) -> Result<ExecArguments, Failure> {
         let of_files = self.env_file.iter().map(|file| EnvArgument::read(file));
         let of_files = of_files.collect::<Result<Vec<_>, _>>()?.into_iter().flatten();
-        let said = self.env.iter().map(|text| EnvArgument::parse(text));
-        let mut wanted = Vec::new();
-        for one in of_files.chain(said.collect::<Result<Vec<_>, _>>()?) {
-            // The same once more is no other variable.
-            if !wanted.contains(&one) {
-                wanted.push(one);
+        let of_options = parse_all(&self.env, EnvArgument::parse)?;
+        let mut env = Vec::new();
+        for argument in of_files.chain(of_options) {
+            // A repeated argument sets no second variable.
+            if !env.contains(&argument) {
+                env.push(argument);
             }
         }
-        let files = self.file.iter().map(|text| FileArgument::parse(text));
-        let files = files.collect::<Result<Vec<_>, _>>()?;
-        let served = self.serve.iter().map(|text| ServeArgument::parse(text));
-        let served = served.collect::<Result<Vec<_>, _>>()?;
-        let serves_relay = served.contains(&ServeArgument::Relay);
+        let files = parse_all(&self.file, FileArgument::parse)?;
+        let serve = parse_all(&self.serve, ServeArgument::parse)?;
+        let serves_relay = serve.contains(&ServeArgument::Relay);
         let relay = RelayInput::read(serves_relay, self.spec.as_deref(), &self.parameter)?;
-        let has_variables = self.follow == Some(Follow::Restart) && !wanted.is_empty();
+        let has_variables = self.follow == Some(Follow::Restart) && !env.is_empty();
         if self.follow.is_some() && files.is_empty() && !has_variables {
             return Err(Failure::usage(
-                "--follow is for --file, since the variables of a command that runs do not change; for --env write \
+                "--follow is for --file, since the variables of a running command do not change; for --env write \
                  --follow restart",
             ));
         }
-        Ok(ExecArguments { wanted, files, served, relay })
+        Ok(ExecArguments { env, files, serve, relay })
     }
 
-    /// Everything that is wanted, and what comes after that if it is followed.
-    async fn take(
+    /// Resolves these selections, and follows them with --follow.
+    async fn resolve(
         &self,
         common: &Common,
         session: &Arc<Session>,
-        wants: &[FieldSelection<'_>],
+        selections: &[FieldSelection<'_>],
     ) -> Result<(Vec<Arc<Credential>>, Option<(Follow, Followed)>), Failure> {
-        let Some(how) = self.follow else { return Ok((session.resolve_all(wants).await?, None)) };
-        let followed = Followed::begin(common, self.timeout, session, wants).await?;
-        Ok((followed.given().to_vec(), Some((how, followed))))
+        let Some(how) = self.follow else {
+            return Ok((session.resolve_all(selections).await?, None));
+        };
+        let followed = Followed::begin(common, self.timeout, session, selections).await?;
+        Ok((followed.current().to_vec(), Some((how, followed))))
     }
 
     async fn prepare(&self, common: &Common) -> Result<Running, Failure> {
-        let ExecArguments { wanted, files, served, relay } = self.asked()?;
+        let ExecArguments { env, files, serve, relay } = self.arguments()?;
         let mask = if self.no_mask { MaskMode::Never } else { self.mask };
         let MaskedStreams { masked: streams, spares_a_file } = MaskedStreams::of_this_process(mask);
         let masks = Arc::<Masks>::default();
         let masked = (!streams.is_empty()).then_some(masks.as_ref());
         let session = Arc::new(Session::open(common, self.timeout).await?);
-        let for_env = wanted.iter().map(|wanted| (&wanted.reference, wanted.fields.as_slice()));
-        let for_files = files.iter().map(|file| file.value.want());
-        let wants: Vec<_> = for_env.chain(for_files).collect();
-        let (taken, following) = self.take(common, &session, &wants).await?;
-        for credential in &taken {
+        let for_env = env.iter().map(|argument| (&argument.reference, argument.fields.as_slice()));
+        let for_files = files.iter().map(|file| file.value.selection());
+        let selections: Vec<_> = for_env.chain(for_files).collect();
+        let (credentials, following) = self.resolve(common, &session, &selections).await?;
+        for credential in &credentials {
             mask_values(masked, credential)?;
         }
-        let (for_env, for_files) = taken.split_at_checked(wanted.len()).unwrap_or_default();
-        let listener = match served.is_empty() {
+        let (for_env, for_files) = credentials.split_at_checked(env.len()).unwrap_or_default();
+        let listener = match serve.is_empty() {
             true => None,
             false => Some({
                 let masks = masked.map(|_| Arc::clone(&masks));
                 let place = (self.serve_address, self.serve_uid);
-                Listener::start(served, relay, Arc::clone(&session), masks, place).await?
+                Listener::start(serve, relay, Arc::clone(&session), masks, place).await?
             }),
         };
-        let environment =
-            Environment::of(self.pristine, wanted.into(), for_env, listener.as_ref())?;
-        // Last: what goes wrong before leaves nothing behind, and what ends this afterwards is heard.
+        let environment = Environment::new(self.pristine, env.into(), for_env, listener.as_ref())?;
+        // Files come last: an earlier failure leaves nothing behind, and a later signal is caught and removes them.
         let signals = ForwardedSignals::listen().map_err(Failure::from)?;
         let files = CommandFiles::write(files, for_files)?;
         if spares_a_file {
@@ -211,4 +210,11 @@ impl Exec {
             signals,
         })
     }
+}
+
+fn parse_all<T>(
+    texts: &[String],
+    parse: impl Fn(&str) -> Result<T, Failure>,
+) -> Result<Vec<T>, Failure> {
+    texts.iter().map(|text| parse(text)).collect()
 }

@@ -1,4 +1,4 @@
-//! The command's output on its way through the masks.
+//! The way of the command's output through the masks.
 
 use std::fs::File;
 use std::io::{PipeReader, PipeWriter, Read as _, Write as _};
@@ -16,38 +16,35 @@ use crate::cli::io::output::say;
 use crate::cli::step::mask::{Masks, StreamMask};
 use crate::model::{Clock, Timestamp};
 
-/// What is read at a time, in bytes: as much as a pipe holds.
+/// Bytes read at a time: the capacity of a pipe.
 const PIECE_BYTES: usize = 64 * 1024;
-/// How long the output of a process that the command left behind is still passed on.
+/// How long the output is passed on of a process that the command left behind.
 const GRACE: Duration = Duration::from_secs(2);
 
-/// How long output waits for what may follow. A program that writes a value by the byte is faster.
+/// How long output is held back for what may follow. A program that writes single bytes is faster.
 const QUIET: Duration = Duration::from_millis(100);
 
-/// What has come of waiting.
+/// The end of a wait.
 enum Waited {
     /// There is output, or its end.
     Output,
-    /// Nothing follows for now.
+    /// No output came in time.
     Quiet,
-    /// Nobody waits any longer.
+    /// The grace period after the command is over.
     GivenUp,
 }
 
 /// The streams of a command that are masked.
 pub struct MaskedOutputs {
     copies: Vec<JoinHandle<bool>>,
-    /// What the command writes to, and the next if it is begun again.
+    /// The pipes that the command writes to, also after a restart.
     pipes: Vec<(CommandStream, PipeWriter)>,
-    /// Closed when the command has ended.
+    /// Dropped when the command has ended.
     ended: PipeWriter,
 }
 
 impl MaskedOutputs {
-    /// Takes over streams of a command.
-    ///
-    /// # Errors
-    /// If there are no descriptors left.
+    /// Makes pipes for these streams, and starts a thread for each.
     pub fn open(streams: &[CommandStream], masks: &Arc<Masks>) -> Result<Self, Failure> {
         let (ended_reader, ended) = std::io::pipe()?;
         let (mut copies, mut pipes) = (Vec::new(), Vec::new());
@@ -65,10 +62,7 @@ impl MaskedOutputs {
         Ok(Self { copies, pipes, ended })
     }
 
-    /// Makes a command write to them.
-    ///
-    /// # Errors
-    /// If there are no descriptors left.
+    /// Makes a command write to the pipes.
     pub fn attach(&self, command: &mut Command) -> std::io::Result<()> {
         for (stream, pipe) in &self.pipes {
             let pipe = Stdio::from(pipe.try_clone()?);
@@ -83,7 +77,7 @@ impl MaskedOutputs {
     /// Waits for the rest of the output once the command has ended.
     pub fn finish(self) {
         drop((self.pipes, self.ended));
-        // All are waited for. A panic of one is a stream that was not written to its end.
+        // A panic counts as a stream that was not copied to its end.
         let cut: Vec<bool> =
             self.copies.into_iter().map(|copy| copy.join().unwrap_or(true)).collect();
         if cut.contains(&true) {
@@ -98,7 +92,7 @@ fn own(descriptor: BorrowedFd<'_>) -> std::io::Result<File> {
     descriptor.try_clone_to_owned().map(File::from)
 }
 
-/// Copies a stream to its end. Says whether it was given up before.
+/// Copies a stream. Returns true if it was given up before its end.
 fn copy(mut from: PipeReader, mut to: File, ended: &PipeReader, masks: &Masks) -> bool {
     let mut stream = StreamMask::default();
     let mut piece = vec![0; PIECE_BYTES];
@@ -119,7 +113,7 @@ fn copy(mut from: PipeReader, mut to: File, ended: &PipeReader, masks: &Masks) -
             Ok(length) => {
                 let written =
                     stream.feed(&masks.patterns(), piece.get(..length).unwrap_or_default());
-                // Nobody reads it any more: neither do we, and the command gets SIGPIPE.
+                // The reader has gone. Ending here gives the command a SIGPIPE.
                 if to.write_all(&written).is_err() {
                     return false;
                 }
@@ -132,7 +126,7 @@ fn copy(mut from: PipeReader, mut to: File, ended: &PipeReader, masks: &Masks) -
     is_cut
 }
 
-/// Waits for output: for ever while the command runs, and for a while after; or until it has been quiet for so long.
+/// Waits for output: without limit while the command runs, and for the grace period after it. Returns earlier after `quiet`.
 fn wait(
     from: &PipeReader,
     ended: &PipeReader,
@@ -160,7 +154,7 @@ fn wait(
     })
 }
 
-/// poll(2), begun again when a signal ends it. Says whether anything is ready.
+/// poll(2), repeated when a signal interrupts it. Returns whether anything is ready.
 fn polled(descriptors: &mut [PollFd<'_>], timeout: Option<Duration>) -> rustix::io::Result<bool> {
     let timeout = timeout.map(|timeout| Timespec::try_from(timeout).unwrap_or_default());
     loop {

@@ -21,37 +21,34 @@ use crate::cli::step::credential::Credential;
 use crate::cli::step::listener::Listener;
 use crate::cli::step::mask::{Masks, mask_values};
 
-/// What the command is run with, and what outlives its start.
+/// A prepared command.
 pub struct Running {
-    /// It, and its arguments.
+    /// The program and its arguments.
     pub command: Vec<OsString>,
     /// Its variables.
     pub environment: Environment,
     /// Its files.
     pub files: CommandFiles,
-    /// What is done at a new version of either, if anything.
+    /// Its new versions. None without --follow.
     pub following: Option<(Follow, Followed)>,
-    /// How long it may take to end before it is begun again.
+    /// The time that the command gets to end before a restart.
     pub stop_timeout: Duration,
     /// What it is served.
     pub listener: Option<Listener>,
-    /// What is masked,
+    /// The values to mask.
     pub masks: Arc<Masks>,
-    /// and where.
+    /// The streams that are masked.
     pub streams: Vec<CommandStream>,
-    /// What this process is sent.
+    /// The signals to this process.
     pub signals: ForwardedSignals,
 }
 
 impl Running {
-    /// Runs it to its end.
-    ///
-    /// # Errors
-    /// If it cannot be begun.
+    /// Runs the command to its end, and returns its exit code.
     pub async fn run(mut self) -> Result<u8, Failure> {
         let is_alone = self.files.is_empty() && self.listener.is_none() && self.streams.is_empty();
         if is_alone && self.following.is_none() {
-            // Nothing has to outlive the start of the command, so this process becomes it.
+            // Nothing has to outlive the start of the command, so this process becomes the command.
             let set_up = |command: &mut Command| {
                 self.environment.apply(command);
                 Ok(())
@@ -60,13 +57,13 @@ impl Running {
         }
         let outputs = MaskedOutputs::open(&self.streams, &self.masks);
         let outputs = outputs.map_err(|failure| failure.with_exit_code(exit::BEFORE_COMMAND))?;
-        let code = self.attend(&outputs).await?;
-        // Whoever reads it may take long; a signal means this process now.
+        let code = self.supervise(&outputs).await?;
+        // The reader of the output may be slow. A signal is for this process now.
         let rest = tokio::task::spawn_blocking(|| outputs.finish());
         tokio::select! {
             _ = rest => Ok(code),
             signal = self.signals.ending() => {
-                // The files go, the thread does not: it would be waited for.
+                // Exits without waiting for the thread, but removes the files.
                 drop(self.files);
                 std::process::exit(128 + signal?.as_raw())
             }
@@ -82,8 +79,8 @@ impl Running {
         Ok(Pid::from_child(&child))
     }
 
-    /// Begins the command, and again where that follows from a new version. Gives its exit code.
-    async fn attend(&mut self, outputs: &MaskedOutputs) -> Result<u8, Failure> {
+    /// Starts the command, hands on new versions and restarts it for them. Returns its exit code.
+    async fn supervise(&mut self, outputs: &MaskedOutputs) -> Result<u8, Failure> {
         let mut command = self.start(outputs)?;
         loop {
             let (how, new) = tokio::select! {
@@ -94,8 +91,8 @@ impl Running {
             let handed_on = self.hand_on(how, command, &new);
             if let Some((_, followed)) = &mut self.following {
                 match &handed_on {
-                    Ok(_) => followed.took(new),
-                    Err(failure) => followed.not_taken(failure),
+                    Ok(_) => followed.handed_on(new),
+                    Err(failure) => followed.not_handed_on(failure),
                 }
             }
             if handed_on.is_ok_and(|is_restart| is_restart) {
@@ -107,7 +104,7 @@ impl Running {
         }
     }
 
-    /// Gives the command what is new, and says so. Gives whether the command is to be begun again.
+    /// Gives new values to the command, and reports that. Returns true if the command must be restarted.
     fn hand_on(
         &mut self,
         how: Follow,
@@ -119,43 +116,43 @@ impl Running {
             mask_values(masked, credential)?;
         }
         let (for_env, for_files) =
-            new.split_at_checked(self.environment.parts()).unwrap_or_default();
-        let has_variables = !self.environment.is_of(for_env);
-        // First: what cannot be a variable changes no file.
+            new.split_at_checked(self.environment.credentials()).unwrap_or_default();
+        let has_variables = !self.environment.has_values_of(for_env);
+        // The environment comes first: a value that no variable can hold must not change a file.
         let environment = self.environment.with(for_env, self.listener.as_ref())?;
         let rewritten = self.files.rewrite(for_files)?;
-        // What was told to end is not begun again.
+        // A command that is ending is not started again.
         let is_restart = how == Follow::Restart && !self.signals.is_ending;
-        let is_told = match how {
+        let reacts = match how {
             Follow::Files => false,
             Follow::Restart => is_restart && (has_variables || !rewritten.is_empty()),
             Follow::Signal(_) => !rewritten.is_empty(),
         };
-        let mut said: Vec<_> =
+        let mut changes: Vec<_> =
             rewritten.iter().map(|path| format!("{} is written anew", path.display())).collect();
         match (has_variables, is_restart) {
             (true, true) => {
                 self.environment = environment;
-                said.push("variables are set anew".to_owned());
+                changes.push("variables are set anew".to_owned());
             }
-            (true, false) => said.push("variables stay as they are".to_owned()),
+            (true, false) => changes.push("variables stay as they are".to_owned()),
             (false, _) => {}
         }
-        if is_told {
-            said.push(how.done());
+        if reacts {
+            changes.push(how.description());
         }
-        if !said.is_empty() {
-            say(&format!("a new version: {}", said.join(", ")));
+        if !changes.is_empty() {
+            say(&format!("a new version: {}", changes.join(", ")));
         }
-        if let (true, Follow::Signal(signal)) = (is_told, how) {
-            // It may have ended by itself meanwhile.
+        if let (true, Follow::Signal(signal)) = (reacts, how) {
+            // The command may have ended meanwhile.
             let _ = kill_process(command, signal);
         }
-        Ok(is_told && is_restart)
+        Ok(reacts && is_restart)
     }
 }
 
-/// What is given next, if anything is followed.
+/// Waits for the next credentials. Waits forever without --follow.
 async fn next(following: &mut Option<(Follow, Followed)>) -> (Follow, Vec<Arc<Credential>>) {
     match following {
         Some((how, followed)) => (*how, followed.next().await),

@@ -1,4 +1,4 @@
-//! Which of a command's streams are masked.
+//! The streams of a command that are masked.
 
 use std::fs::File;
 use std::io::IsTerminal as _;
@@ -9,49 +9,49 @@ use rustix::fs::{FileType, fstat};
 /// `--mask`
 #[derive(Clone, Copy, Debug, PartialEq, Eq, clap::ValueEnum)]
 pub enum MaskMode {
-    /// Logs: pipes, sockets, stderr's file and, in CI, terminals.
+    /// Logs: pipes, sockets, the file of stderr and, in CI, terminals.
     Auto,
-    /// Everything.
+    /// Both streams.
     Always,
-    /// Nothing.
+    /// No stream.
     Never,
 }
 
 /// One of a command's streams.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum CommandStream {
-    /// The answer.
+    /// The output.
     Stdout,
-    /// The talk.
+    /// The messages.
     Stderr,
 }
 
-/// What is masked.
+/// The choice of streams.
 #[derive(Debug, Default, PartialEq, Eq)]
 pub struct MaskedStreams {
-    /// These are.
+    /// The streams that are masked.
     pub masked: Vec<CommandStream>,
-    /// Stdout is a file of data, which masks would spoil.
+    /// Whether stdout is a file of data, which masks would damage.
     pub spares_a_file: bool,
 }
 
-/// Set by systems whose jobs have a terminal that is kept as a log.
+/// Variables of CI systems, which keep the terminal of a job as a log.
 const CI: [&str; 3] = ["BUILDKITE", "CI", "JENKINS_URL"];
 
-/// Where a stream goes.
+/// The target of a stream.
 #[derive(Clone, Copy, PartialEq, Eq)]
 enum Target {
     Terminal,
-    /// A pipe or a socket: somebody reads along.
+    /// A pipe or a socket, which somebody reads.
     Reader,
-    /// A file, by device and number.
+    /// A file, by device and inode.
     File(u64, u64),
     /// Such as /dev/null.
     Other,
 }
 
 impl MaskedStreams {
-    /// Those of this process, which its command will have.
+    /// The choice for the streams of this process, which its command inherits.
     pub fn of_this_process(mask: MaskMode) -> Self {
         let is_on = |name| {
             std::env::var(name).is_ok_and(|value| !["", "0", "false"].contains(&value.as_str()))

@@ -1,11 +1,11 @@
-//! Answers over HTTP.
+//! HTTP responses.
 
 use hyper::StatusCode;
 use serde_json::{Value as Json, json};
 
 use crate::sys::local_http::{HttpResponse, response};
 
-/// JSON.
+/// A JSON document.
 pub fn json(status: StatusCode, body: &Json) -> HttpResponse {
     response(status, "application/json", body.to_string())
 }
@@ -15,19 +15,21 @@ pub fn text(status: StatusCode, body: &str) -> HttpResponse {
     response(status, "text/plain; charset=utf-8", body.to_owned())
 }
 
-/// Nothing but a status.
+/// A status without a body.
 pub fn empty(status: StatusCode) -> HttpResponse {
     response(status, "text/plain; charset=utf-8", String::new())
 }
 
-/// An error as Relay's metadata API has it.
+const INVALID: StatusCode = StatusCode::UNPROCESSABLE_ENTITY;
+
+/// An error of Relay's metadata API.
 #[derive(Debug)]
 pub struct RelayError {
     status: StatusCode,
     section: &'static str,
     code: &'static str,
     title: &'static str,
-    technical: String,
+    text: String,
 }
 
 impl RelayError {
@@ -36,69 +38,63 @@ impl RelayError {
         section: &'static str,
         code: &'static str,
         title: &'static str,
-        technical: impl Into<String>,
+        text: impl Into<String>,
     ) -> Self {
-        Self { status, section, code, title, technical: technical.into() }
+        Self { status, section, code, title, text: text.into() }
     }
 
-    /// It is absent, or not for this step.
-    pub fn not_found(what: impl Into<String>) -> Self {
-        Self::new(StatusCode::NOT_FOUND, "model", "rma_model_not_found_error", "Not found", what)
+    /// A resource is absent, or not for this step.
+    pub fn not_found(text: impl Into<String>) -> Self {
+        Self::new(StatusCode::NOT_FOUND, "model", "rma_model_not_found_error", "Not found", text)
     }
 
-    /// The path leads nowhere, or a function was called wrongly.
-    pub fn evaluation(what: impl Into<String>) -> Self {
+    /// A path leads nowhere, or a function was called wrongly.
+    pub fn evaluation(text: impl Into<String>) -> Self {
         let code = "rma_expression_evaluation_error";
-        Self::new(StatusCode::UNPROCESSABLE_ENTITY, "expression", code, "Evaluation error", what)
+        Self::new(INVALID, "expression", code, "Evaluation error", text)
     }
 
-    /// A query in no language that is known.
-    pub fn language(what: impl Into<String>) -> Self {
+    /// The language of a query is unknown.
+    pub fn language(text: impl Into<String>) -> Self {
         let code = "rma_expression_unsupported_language_error";
-        Self::new(
-            StatusCode::UNPROCESSABLE_ENTITY,
-            "expression",
-            code,
-            "Unsupported language",
-            what,
-        )
+        Self::new(INVALID, "expression", code, "Unsupported language", text)
     }
 
-    /// A condition that is neither true nor false.
-    pub fn condition(what: impl Into<String>) -> Self {
+    /// A condition is neither true nor false.
+    pub fn condition(text: impl Into<String>) -> Self {
         let code = "rma_condition_type_error";
-        Self::new(StatusCode::UNPROCESSABLE_ENTITY, "condition", code, "Condition type error", what)
+        Self::new(INVALID, "condition", code, "Condition type error", text)
     }
 
-    /// A request that cannot be read.
-    pub fn malformed(what: impl Into<String>) -> Self {
+    /// A request cannot be read.
+    pub fn malformed(text: impl Into<String>) -> Self {
         let code = "rma_api_malformed_request_error";
-        Self::new(StatusCode::UNPROCESSABLE_ENTITY, "api", code, "Malformed request", what)
+        Self::new(INVALID, "api", code, "Malformed request", text)
     }
 
     /// The broker could not be asked.
-    pub fn read(what: impl Into<String>) -> Self {
+    pub fn read(text: impl Into<String>) -> Self {
         let status = StatusCode::INTERNAL_SERVER_ERROR;
-        Self::new(status, "model", "rma_model_read_error", "Read error", what)
+        Self::new(status, "model", "rma_model_read_error", "Read error", text)
     }
 
-    /// What would have to reach a Relay service, and there is none.
-    pub fn not_implemented(what: impl Into<String>) -> Self {
+    /// A request needs a Relay service, which does not exist here.
+    pub fn not_implemented(text: impl Into<String>) -> Self {
         let code = "rma_api_not_implemented_error";
-        Self::new(StatusCode::NOT_IMPLEMENTED, "api", code, "Not implemented", what)
+        Self::new(StatusCode::NOT_IMPLEMENTED, "api", code, "Not implemented", text)
     }
 
-    /// As it is sent.
+    /// The response to send.
     pub fn into_answer(self) -> HttpResponse {
-        let Self { status, section, code, title, technical } = self;
+        let Self { status, section, code, title, text } = self;
         let body = json!({ "error": {
             "domain": "rma",
             "section": section,
             "code": code,
             "title": title,
-            "description": { "friendly": technical, "technical": technical },
+            "description": { "friendly": text, "technical": text },
             "arguments": {},
-            "formatted": { "friendly": technical, "technical": technical },
+            "formatted": { "friendly": text, "technical": text },
             "causes": [],
             "metadata": {},
         } });

@@ -9,28 +9,25 @@ use serde_json::json;
 use super::answer;
 use super::broker::MaskedBroker;
 use crate::cli::io::failure::Failure;
-use crate::cli::step::credential::Credential;
 use crate::cli::step::format::aws_container;
 use crate::integration;
 use crate::model::{IntegrationName, Reference};
 use crate::sys::local_http::HttpResponse;
 
-/// Where it is.
+/// The path of the endpoint.
 pub const PATH: &str = "/aws/credentials";
 
-/// One connection.
+/// The endpoint of one connection.
 pub struct AwsEndpoint {
     reference: Reference,
     broker: Arc<MaskedBroker>,
-    /// Where it is to be used, if it says so.
+    /// The region of the connection, if it has one.
     region: Option<String>,
 }
 
 impl AwsEndpoint {
-    /// Resolves it once, so that what is wrong is seen before the command runs.
-    ///
-    /// # Errors
-    /// As the broker's, or if it is no access key of AWS.
+    /// Resolves the connection once, so that a refusal shows before the command runs. Fails if the connection is not an
+    /// access key of AWS.
     pub async fn open(reference: Reference, broker: Arc<MaskedBroker>) -> Result<Self, Failure> {
         let credential = broker.resolve(&reference, Vec::new()).await?;
         aws_container(&credential)?;
@@ -40,7 +37,7 @@ impl AwsEndpoint {
         Ok(Self { reference, broker, region })
     }
 
-    /// The variables by which SDKs find it.
+    /// The variables by which SDKs find the endpoint.
     pub fn variables(&self, address: SocketAddrV4, token: &str) -> Vec<(String, String)> {
         let url = format!("http://{address}{PATH}");
         let regions =
@@ -56,10 +53,9 @@ impl AwsEndpoint {
         own.into_iter().chain(regions).collect()
     }
 
-    /// The credential as it is now, under a lease that tools take for its life.
+    /// The current credential. Tools take the end of its lease for its own end.
     pub async fn answer(&self) -> HttpResponse {
-        let resolved: Result<Credential, Failure> =
-            self.broker.resolve(&self.reference, Vec::new()).await;
+        let resolved = self.broker.resolve(&self.reference, Vec::new()).await;
         match resolved.and_then(|credential| aws_container(&credential)) {
             Ok(body) => answer::json(StatusCode::OK, &body),
             Err(failure) => {
@@ -73,7 +69,7 @@ impl AwsEndpoint {
     }
 }
 
-/// The variables that SDKs prefer to this endpoint, but for its own.
+/// Variables that SDKs prefer to this endpoint.
 pub fn shadowing() -> Vec<String> {
     let aws = IntegrationName::parse("aws").ok().and_then(|name| integration::find(&name));
     let listed = aws.map(|aws| aws.shadowing.clone()).unwrap_or_default();

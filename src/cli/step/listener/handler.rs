@@ -53,10 +53,10 @@ pub async fn answer(shared: &ListenerState, request: Request<Incoming>) -> HttpR
     }
 }
 
-/// A browser that was led here by a name says that name.
+/// Whether the host of a request is this address. A browser that was led here by a name sends that name.
 fn is_for_this_address(headers: &HeaderMap, address: SocketAddrV4) -> bool {
     let host = headers.get(HOST).and_then(|host| host.to_str().ok()).unwrap_or_default();
-    // The port of the protocol itself is left out.
+    // Clients leave out the default port.
     let port = match address.port() {
         80 if !host.contains(':') => String::new(),
         port => format!(":{port}"),
@@ -65,7 +65,8 @@ fn is_for_this_address(headers: &HeaderMap, address: SocketAddrV4) -> bool {
     is_local || host == format!("{}{port}", address.ip())
 }
 
-/// The token alone, as AWS SDKs send it; as a bearer's; or as the password of nobody or of `token`, as Relay's do.
+/// Whether a request has the token: alone, as AWS SDKs send it; as a bearer token; or as the password of an empty user or of
+/// `token`, as Relay's clients send it.
 fn has_token(headers: &HeaderMap, token: &str) -> bool {
     let Some(given) = headers.get(AUTHORIZATION) else { return false };
     let given = given.as_bytes();
@@ -88,7 +89,7 @@ mod tests {
     use super::*;
 
     #[test]
-    fn the_token_is_taken_in_each_scheme_and_nothing_else_is() {
+    fn the_token_is_accepted_in_each_scheme_and_nothing_else() {
         let has = |given: &str| {
             let mut headers = HeaderMap::new();
             headers.insert(AUTHORIZATION, HeaderValue::from_str(given).unwrap());

@@ -172,18 +172,18 @@ fn token() -> Result<Zeroizing<String>, Failure> {
 }
 
 async fn serve(listener: TcpListener, uid: u32, shared: Arc<ListenerState>) {
-    let places = Arc::new(Semaphore::new(MAX_CONNECTIONS));
+    let slots = Arc::new(Semaphore::new(MAX_CONNECTIONS));
     loop {
         let (stream, peer) = accept(&listener).await;
-        // Before a place is taken: nobody else can take them all.
+        // Connections of other users must not take a slot.
         if !peer::is_of(uid, peer, shared.address) {
             continue;
         }
-        let Ok(place) = Arc::clone(&places).acquire_owned().await else { return };
+        let Ok(slot) = Arc::clone(&slots).acquire_owned().await else { return };
         let shared = Arc::clone(&shared);
         tokio::spawn(async move {
             serve_connection(stream, LIMITS, |request| handler::answer(&shared, request)).await;
-            drop(place);
+            drop(slot);
         });
     }
 }

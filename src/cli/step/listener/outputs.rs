@@ -1,19 +1,19 @@
-//! What a step puts out, and its state: kept for the life of the command.
+//! The outputs and the state of a step, kept for the life of the command.
 
 use std::collections::BTreeMap;
 
 use parking_lot::Mutex;
 use serde_json::Value as Json;
 
-/// How much of it is kept, in bytes of JSON.
+/// The most bytes of JSON that are kept.
 const MAX_BYTES: usize = 16 * 1024 * 1024;
 
 /// One output.
 #[derive(Clone)]
 pub struct StepOutput {
-    /// What was put out.
+    /// The value.
     pub value: Json,
-    /// Its metadata says so.
+    /// Whether the metadata calls it sensitive.
     pub sensitive: bool,
 }
 
@@ -24,22 +24,23 @@ struct KeptOutputs {
     bytes: usize,
 }
 
-/// Everything kept.
+/// The outputs and the state of a step.
 #[derive(Default)]
 pub struct StepOutputs(Mutex<KeptOutputs>);
 
 impl StepOutputs {
-    /// Keeps an output, in place of the one before. Says whether there was room.
+    /// Keeps an output in place of the one before. Returns false if there is no room.
     pub fn set(&self, name: String, value: Json) -> bool {
         let mut kept = self.0.lock();
         let sensitive = kept.outputs.get(&name).is_some_and(|output| output.sensitive);
-        kept.has_room(&name, &value) && {
+        let has_room = kept.has_room(&name, &value);
+        if has_room {
             kept.outputs.insert(name, StepOutput { value, sensitive });
-            true
         }
+        has_room
     }
 
-    /// Says whether an output is sensitive. Says whether there is such an output.
+    /// Sets whether an output is sensitive. Returns false if there is no such output.
     pub fn set_sensitive(&self, name: &str, sensitive: bool) -> bool {
         let mut kept = self.0.lock();
         let output = kept.outputs.get_mut(name);
@@ -51,29 +52,30 @@ impl StepOutputs {
         self.0.lock().outputs.get(name).cloned()
     }
 
-    /// Every output.
+    /// The values of all outputs.
     pub fn all(&self) -> BTreeMap<String, Json> {
         let kept = self.0.lock();
         kept.outputs.iter().map(|(name, output)| (name.clone(), output.value.clone())).collect()
     }
 
-    /// Keeps a part of the state. Says whether there was room.
+    /// Keeps a value of the state. Returns false if there is no room.
     pub fn set_state(&self, name: String, value: Json) -> bool {
         let mut kept = self.0.lock();
-        kept.has_room(&name, &value) && {
+        let has_room = kept.has_room(&name, &value);
+        if has_room {
             kept.state.insert(name, value);
-            true
         }
+        has_room
     }
 
-    /// A part of the state.
+    /// A value of the state.
     pub fn state(&self, name: &str) -> Option<Json> {
         self.0.lock().state.get(name).cloned()
     }
 }
 
 impl KeptOutputs {
-    /// Counts everything that was ever kept: a command that writes without end is not what this is for.
+    /// Counts every value that was ever kept, so that a command cannot write without end.
     fn has_room(&mut self, name: &str, value: &Json) -> bool {
         let bytes = self.bytes + name.len() + value.to_string().len();
         let has_room = bytes <= MAX_BYTES;

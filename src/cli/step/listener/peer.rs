@@ -1,9 +1,9 @@
-//! Whose the other end of a connection on this machine is: proc(5), `/proc/net/tcp` and `/proc/net/tcp6`.
+//! The user at the other end of a connection on this machine: proc(5), `/proc/net/tcp` and `/proc/net/tcp6`.
 
 use std::net::{Ipv4Addr, SocketAddr, SocketAddrV4, UdpSocket};
 
-/// Whether it is this user's. Where the kernel does not say, as of another network's, the token has to do; an address of
-/// this machine's own is no other network's.
+/// Whether a connection is this user's. The kernel does not report the users of other networks: there the answer is true,
+/// and the token alone protects. A peer at one of this machine's own addresses is not of another network.
 pub fn is_of(uid: u32, peer: SocketAddr, own: SocketAddrV4) -> bool {
     let SocketAddr::V4(peer) = peer else { return false };
     let Ok(table) = std::fs::read_to_string("/proc/net/tcp") else { return true };
@@ -11,7 +11,7 @@ pub fn is_of(uid: u32, peer: SocketAddr, own: SocketAddrV4) -> bool {
         owner(table, &format!("{mapped}{}", written(peer)), &format!("{mapped}{}", written(own)))
     };
     let found = find(&table, "").or_else(|| {
-        // A socket of version 6 reaches this one as ::ffff:a.b.c.d.
+        // An IPv6 socket connects as ::ffff:a.b.c.d.
         let mapped = [0, 0, u32::from_ne_bytes([0, 0, 0xff, 0xff])];
         let mapped: String = mapped.iter().map(|word| format!("{word:08X}")).collect();
         find(&std::fs::read_to_string("/proc/net/tcp6").ok()?, &mapped)
@@ -22,19 +22,19 @@ pub fn is_of(uid: u32, peer: SocketAddr, own: SocketAddrV4) -> bool {
     }
 }
 
-/// The kernel writes addresses as the machine's own numbers, ports not.
+/// An end as the kernel writes it: the address in the byte order of the machine, the port in network order.
 fn written(end: SocketAddrV4) -> String {
     format!("{:08X}:{:04X}", u32::from_ne_bytes(end.ip().octets()), end.port())
 }
 
-/// Whether an address is this machine's: sockets can be bound to those alone, if the machine is not told otherwise.
+/// Whether an address is this machine's own: only to those can a socket be bound, unless a sysctl allows others.
 fn is_own(address: Ipv4Addr) -> bool {
     let any = std::fs::read_to_string("/proc/sys/net/ipv4/ip_nonlocal_bind");
-    let is_told = any.is_ok_and(|any| any.trim() == "0");
-    address.is_loopback() || (is_told && UdpSocket::bind((address, 0)).is_ok())
+    let is_strict = any.is_ok_and(|any| any.trim() == "0");
+    address.is_loopback() || (is_strict && UdpSocket::bind((address, 0)).is_ok())
 }
 
-/// The user of the socket with these ends.
+/// The user of the socket with these ends. None if it is not in the table.
 fn owner(table: &str, local: &str, remote: &str) -> Option<u32> {
     table.lines().skip(1).find_map(|line| {
         let mut columns = line.split_whitespace().skip(1);
@@ -51,7 +51,7 @@ mod tests {
     use super::*;
 
     #[test]
-    fn a_connection_is_its_users_and_nobody_elses() {
+    fn a_connection_belongs_to_its_user_alone() {
         let listener = TcpListener::bind((Ipv4Addr::LOCALHOST, 0)).unwrap();
         let port = listener.local_addr().unwrap().port();
         let place = SocketAddrV4::new(Ipv4Addr::LOCALHOST, port);
@@ -59,7 +59,7 @@ mod tests {
         let own = rustix::process::geteuid().as_raw();
         assert!(is_of(own, client.local_addr().unwrap(), place));
         assert!(!is_of(own + 1, client.local_addr().unwrap(), place));
-        // Of a connection that this network does not have, at this machine's own address and at a container's bridge.
+        // A connection that is not in the table, at this machine's own address and at a container's bridge.
         let nowhere = "172.17.0.2:1".parse().unwrap();
         assert!(!is_of(own, nowhere, place));
         assert!(is_of(own, nowhere, "172.17.0.1:80".parse().unwrap()));
@@ -71,10 +71,10 @@ mod tests {
     }
 
     #[test]
-    fn a_connection_of_a_socket_of_version_6_is_its_users() {
+    fn a_connection_of_an_ipv6_socket_belongs_to_its_user() {
         let listener = TcpListener::bind((Ipv4Addr::LOCALHOST, 0)).unwrap();
         let SocketAddr::V4(place) = listener.local_addr().unwrap() else { return };
-        // Where there is no version 6, nobody comes that way.
+        // Without IPv6 there is nothing to test.
         let mapped = Ipv4Addr::LOCALHOST.to_ipv6_mapped();
         let Ok(_client) = TcpStream::connect((mapped, place.port())) else { return };
         let (_stream, peer) = listener.accept().unwrap();

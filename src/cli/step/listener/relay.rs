@@ -1,4 +1,4 @@
-//! A step's spec, evaluated with what the broker has.
+//! The spec of a step, evaluated with credentials of the broker.
 
 use std::collections::{BTreeMap, BTreeSet};
 use std::path::Path;
@@ -10,7 +10,7 @@ use serde_json::{Map, Value as Json};
 use super::answer::RelayError;
 use super::broker::MaskedBroker;
 use super::outputs::StepOutputs;
-use crate::cli::identity::session::{MOST_READS, Versions, changing};
+use crate::cli::identity::session::{MAX_READS, Versions, changes_too_often};
 use crate::cli::io::failure::{Failure, exit};
 use crate::cli::step::credential::Credential;
 use crate::grpc::pb;
@@ -21,23 +21,20 @@ use crate::relay::{
 };
 use crate::sys::input;
 
-/// The longest file of a spec, in bytes.
+/// The longest spec, in bytes.
 const MAX_SPEC_BYTES: usize = 1024 * 1024;
-/// What a step is told it cannot have, in the same way as what there is not.
+/// The reasons of refusals that look like a missing resource to the step.
 const REFUSALS: [&str; 4] =
     ["RESOLVE_DENIED", "SECRET_NOT_FOUND", "CONNECTION_DISABLED", "CONNECTION_NOT_FOUND"];
 
-/// What `--spec` and `--parameter` say.
+/// The arguments `--spec` and `--parameter`.
 pub struct RelayInput {
     step: StepSpec,
     parameters: BTreeMap<String, Json>,
 }
 
 impl RelayInput {
-    /// Reads them, if Relay's API is to be served.
-    ///
-    /// # Errors
-    /// If the file is no spec, with line and column, or one is missing or of no use.
+    /// Reads the arguments. None if Relay's API is not served. An error in the spec has line and column.
     pub fn read(
         is_served: bool,
         spec: Option<&Path>,
@@ -61,7 +58,7 @@ impl RelayInput {
     }
 }
 
-/// `NAME=VALUE`, JSON or else a text.
+/// Parses `NAME=VALUE`, where the value is JSON or else a text.
 fn parameter(text: &str) -> Result<(String, Json), Failure> {
     let (name, value) = text
         .split_once('=')
@@ -71,39 +68,36 @@ fn parameter(text: &str) -> Result<(String, Json), Failure> {
     Ok((name.to_owned(), value))
 }
 
-/// One step's spec, and what the step puts out.
+/// The spec of one step, and its outputs.
 pub struct Relay {
     input: RelayInput,
     broker: Arc<MaskedBroker>,
-    /// The step's own name.
+    /// The name of the step.
     pub step: String,
-    /// What it has put out.
+    /// The outputs of the step.
     pub outputs: StepOutputs,
-    /// Refusals that were said already.
-    said: Mutex<BTreeSet<String>>,
+    /// References whose refusal the user knows.
+    reported: Mutex<BTreeSet<String>>,
 }
 
 impl Relay {
-    /// For the step that this is.
-    ///
-    /// # Errors
-    /// If the broker does not say who this is.
+    /// Asks the broker for the name of this step.
     pub(super) async fn open(
         input: RelayInput,
         broker: Arc<MaskedBroker>,
     ) -> Result<Self, Failure> {
-        let mut client = StepServiceClient::new(broker.session.connection().await.channel);
+        let mut client = StepServiceClient::new(broker.session.channel().await.channel);
         let step = client.who_am_i(pb::WhoAmIRequest {}).await?.into_inner().step;
-        let (outputs, said) = (StepOutputs::default(), Mutex::default());
-        Ok(Self { input, broker, step, outputs, said })
+        let (outputs, reported) = (StepOutputs::default(), Mutex::default());
+        Ok(Self { input, broker, step, outputs, reported })
     }
 
-    /// What of the step a request is about.
+    /// A part of the spec.
     pub fn tree(&self, part: fn(&StepSpec) -> &Tree) -> &Tree {
         part(&self.input.step)
     }
 
-    /// Evaluates a part of it, looking up what that needs.
+    /// Evaluates a part of the spec, and resolves what it needs.
     pub async fn evaluate(&self, tree: &Tree, query: &Query) -> Result<Evaluated, RelayError> {
         let outputs = self.outputs.all().into_iter();
         let mut known = KnownValues {
@@ -111,7 +105,7 @@ impl Relay {
             outputs: outputs.map(|(name, value)| ((self.step.clone(), name), value)).collect(),
             ..KnownValues::default()
         };
-        for _ in 0..MOST_READS {
+        for _ in 0..MAX_READS {
             let mut versions = Versions::default();
             known.looked_up.clear();
             if let Some(evaluated) =
@@ -120,10 +114,10 @@ impl Relay {
                 return Ok(evaluated);
             }
         }
-        Err(RelayError::read(changing().message))
+        Err(RelayError::read(changes_too_often().message))
     }
 
-    /// Nothing if parts of it are of two versions of one connection, which do not belong together.
+    /// None if the parts of one connection are of two versions.
     async fn evaluate_once(
         &self,
         tree: &Tree,
@@ -156,7 +150,7 @@ impl Relay {
         }
     }
 
-    /// Nothing if it is of another version than what was looked up before of the same connection.
+    /// None if the version differs from an earlier lookup of the same connection.
     async fn look_up(
         &self,
         need: &Need,
@@ -172,17 +166,17 @@ impl Relay {
             }
             Need::Secret { name } => (SecretName::parse(name).ok().map(Reference::Secret), None),
         };
-        // What cannot be a name is the name of nothing.
+        // An invalid name is the name of nothing.
         let Some(reference) = reference else { return Ok(Some(LookedUp::Nothing)) };
         let resolved = self.broker.resolve(&reference, field.clone().into_iter().collect()).await;
         match resolved {
             Ok(credential) => {
-                let is_of_one = versions.agree(&credential);
-                Ok(is_of_one.then(|| found(&credential, field.is_none())))
+                let is_consistent = versions.agree(&credential);
+                Ok(is_consistent.then(|| found(&credential, field.is_none())))
             }
             Err(failure) if failure.reason == "FIELD_UNKNOWN" => Ok(Some(LookedUp::NoSuchField)),
             Err(failure) if REFUSALS.contains(&failure.reason.as_str()) => {
-                if self.said.lock().insert(reference.to_string()) {
+                if self.reported.lock().insert(reference.to_string()) {
                     let text = format!("{reference}: {}: {}", failure.reason, failure.message);
                     self.broker.say(&text);
                 }
@@ -195,7 +189,7 @@ impl Relay {
     }
 }
 
-/// A connection as Relay's steps know it, with Relay's names for its fields; a secret or one field by itself.
+/// A secret or one field by itself, or a connection with Relay's names for its fields.
 fn found(credential: &Credential, is_whole: bool) -> LookedUp {
     let is_secret = matches!(credential.reference, Reference::Secret(_));
     if is_secret || !is_whole {

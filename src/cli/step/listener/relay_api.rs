@@ -3,12 +3,12 @@
 //! | | |
 //! |---|---|
 //! | `GET /spec?q=&lang=`, `/environment`, `/environment/NAME` | evaluated |
-//! | `GET /conditions` | whether all of `when` is true |
+//! | `GET /conditions` | whether all conditions of `when` are true |
 //! | `GET /secrets/NAME` | a secret of the workflow |
 //! | `PUT /outputs/NAME`, `/outputs/NAME/metadata`, `GET /outputs/STEP/NAME` | kept for the life of the command |
 //! | `PUT`, `GET /state/NAME` | the same |
-//! | `PUT /status`, `POST /decorators/NAME`, `/logs`, `/logs/ID/messages`, `/validate` | taken, for nobody to see |
-//! | `POST /events`, `/workflows/NAME/run` | refused: there is no Relay to do it |
+//! | `PUT /status`, `POST /decorators/NAME`, `/logs`, `/logs/ID/messages`, `/validate` | accepted and dropped |
+//! | `POST /events`, `/workflows/NAME/run` | refused: there is no Relay service |
 //!
 //! Source: relay-core `pkg/metadataapi/server/api/server.go`; relay-sdk 0.3.1 against a socket.
 
@@ -28,7 +28,7 @@ const MAX_BODY_BYTES: usize = 1024 * 1024;
 
 type RelayOutcome = Result<HttpResponse, RelayError>;
 
-/// Answers one request of somebody who may ask.
+/// Answers a request that has the token.
 pub async fn answer(relay: &Relay, request: Request<Incoming>) -> HttpResponse {
     route(relay, request).await.unwrap_or_else(RelayError::into_answer)
 }
@@ -61,19 +61,19 @@ async fn route(relay: &Relay, request: Request<Incoming>) -> RelayOutcome {
     }
 }
 
-/// Takes what a step says.
-fn take(relay: &Relay, what: (&Method, &str), rest: &str, said: Json) -> RelayOutcome {
+/// Answers a request with a body.
+fn take(relay: &Relay, what: (&Method, &str), rest: &str, body: Json) -> RelayOutcome {
     match what {
         (&Method::PUT, "outputs") => match rest.strip_suffix("/metadata") {
             Some(output) => {
-                let sensitive = said.get("sensitive").and_then(Json::as_bool).unwrap_or(false);
+                let sensitive = body.get("sensitive").and_then(Json::as_bool).unwrap_or(false);
                 let is_there = relay.outputs.set_sensitive(&name(output)?, sensitive);
                 found(is_there.then_some(()), "no such output")?;
                 Ok(answer::empty(StatusCode::CREATED))
             }
-            None => kept(relay.outputs.set(name(rest)?, said)),
+            None => kept(relay.outputs.set(name(rest)?, body)),
         },
-        (&Method::PUT, "state") => kept(relay.outputs.set_state(name(rest)?, said)),
+        (&Method::PUT, "state") => kept(relay.outputs.set_state(name(rest)?, body)),
         (&Method::POST, "logs") if rest.ends_with("/messages") => {
             Ok(answer::json(StatusCode::ACCEPTED, &json!({})))
         }
@@ -147,7 +147,7 @@ fn kept(was_kept: bool) -> RelayOutcome {
     }
 }
 
-/// A part of a path; Relay's server takes + for a space there, too.
+/// Decodes a part of a path. Relay's server reads + as a space there, too.
 fn name(part: &str) -> Result<String, RelayError> {
     let spaced = part.replace('+', " ");
     let decoded = percent_decode_str(&spaced).decode_utf8();
